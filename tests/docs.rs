@@ -5,14 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
-/// Folders that hold no text of ours.
+/// Folders without our own texts.
 const SKIPPED: &[&str] = &["target", ".git", "node_modules", "test-venv", "offhook-data"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Every file below a folder whose name ends in one of `endings`.
+/// Collects the files below `folder` whose names end in one of `endings`.
 fn files(folder: &Path, endings: &[&str], found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).expect("a readable folder") {
         let path = entry.expect("an entry").path();
@@ -89,7 +89,7 @@ fn normalised(path: &Path) -> PathBuf {
     out
 }
 
-/// What is wrong with a link from a page; `None` if it leads somewhere.
+/// Describes what is wrong with a link from a page. `None` if its target exists.
 fn fault(
     pages: &BTreeMap<PathBuf, (String, BTreeSet<String>)>,
     from: &Path,

@@ -1,8 +1,8 @@
-//! Which module may import which: downwards only; modules of one row do not import each other unless listed. Between
-//! crates Cargo sees to it. Reads the `crate::` paths of every file in `src/` and `crates/engine/src/`, tests aside, and
-//! compares them with the tables below, which `ARCHITECTURE.md` draws.
+//! Checks that modules import only modules of lower layers.
 //!
-//! When this fails, ask which of the two is wrong: the import or the table.
+//! Reads the `crate::` paths of every file in `src/` and `crates/engine/src/`, except tests, and
+//! compares them with the tables below, which `ARCHITECTURE.md` draws. Modules of one row do not
+//! import each other unless listed. Between crates, Cargo checks the imports.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -46,8 +46,8 @@ const ROOT: Layers = Layers {
     neighbours: &[("console", "api")],
 };
 
-/// Who has a client for HTTP or connects: customers' servers and the operator's own speech endpoints and storage
-/// (`egress`), Graph, the recogniser's socket, the trace collector, the stand-in.
+/// The files that open connections: to servers of customers and of the operator (`egress`), to
+/// Graph, to a speech recogniser's WebSocket, to the trace collector, and the simulated Meta.
 const CLIENTS: &[&str] = &[
     "crates/egress/",
     "crates/engine/src/meta/graph.rs",

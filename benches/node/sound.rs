@@ -100,7 +100,7 @@ pub(crate) async fn run(kind: &str) -> Result<(), Box<dyn std::error::Error>> {
 /// Synthesises a voice-like signal: a gliding buzz in syllables with pauses, plus noise.
 fn speech(seconds: f64) -> Vec<i16> {
     let samples = (seconds * f64::from(RATE.hz())) as usize;
-    let (mut phase, mut dice) = (0.0_f64, 1_u32);
+    let (mut phase, mut random) = (0.0_f64, 1_u32);
     (0..samples)
         .map(|n| {
             let at = n as f64 / f64::from(RATE.hz());
@@ -108,8 +108,8 @@ fn speech(seconds: f64) -> Vec<i16> {
             phase = (phase + pitch / f64::from(RATE.hz())).fract();
             let syllable = (at * 4.0 * std::f64::consts::PI).sin().max(0.0);
             let spoken = if at % 3.0 < 2.4 { syllable } else { 0.0 };
-            dice = dice.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            let breath = f64::from(dice >> 16) / 32_768.0 - 1.0;
+            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let breath = f64::from(random >> 16) / 32_768.0 - 1.0;
             let buzz: f64 = (1..12)
                 .map(|k| (phase * f64::from(k) * std::f64::consts::TAU).sin() / f64::from(k))
                 .sum();

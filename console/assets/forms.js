@@ -21,7 +21,7 @@ function isRuleMet(field, rule) {
   return wanted === undefined ? value !== null : value === wanted;
 }
 
-/** Whether the field, or the one its rule depends on, was changed. Unchanged fields are validated only with `data-always`. @param {HTMLInputElement} field @param {string} rule */
+/** Whether the field, or the one its rule depends on, was changed. Unchanged fields are not validated. @param {HTMLInputElement} field @param {string} rule */
 function isNew(field, rule) {
   const [name] = rule.split("=");
   const on = /** @type {NodeListOf<HTMLInputElement>} */ (field.form?.querySelectorAll(`[name="${name}"]`) ?? []);
@@ -34,7 +34,7 @@ function errorOf(field) {
   const { needs, missing, badUrl } = field.dataset;
   const needed = needs !== undefined && isRuleMet(field, needs);
   if (needs !== undefined) field.setAttribute("aria-required", String(needed));
-  if (!text) return needed && (field.dataset.always !== undefined || isNew(field, needs)) ? missing ?? "" : "";
+  if (!text) return needed && isNew(field, needs) ? missing ?? "" : "";
   if (badUrl === undefined) return "";
   try {
     const url = new URL(text);

@@ -220,7 +220,7 @@ impl Drop for InFlight {
 /// whether the peer reads it: hyper polls for a chunk only if there is room to send one.
 pub(super) struct ObservedBody {
     body: Body,
-    /// Whether the body is counted in `unsent`.
+    /// Whether the body is included in the counter of unsent responses.
     unsent: bool,
     request: InFlight,
 }

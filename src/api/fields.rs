@@ -5,9 +5,12 @@
 
 use std::fmt;
 
+use engine::config::suggestion;
 use http::{HeaderMap, header};
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
+
+use super::routes::{Field, FieldKind};
 
 /// The deepest nesting of a JSON body (`docs/reference/reliability.md#r14`).
 const DEPTH_MAX: usize = 64;
@@ -17,6 +20,14 @@ const DEPTH_MAX: usize = 64;
 pub(super) struct Fields(Map<String, Value>);
 
 impl Fields {
+    /// The fields of a JSON body.
+    #[cfg(test)]
+    pub(super) fn of_json(body: &serde_json::Value) -> Self {
+        let json = http::HeaderValue::from_static("application/json");
+        let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, json)]);
+        Self::read(&headers, body.to_string().as_bytes()).expect("a JSON object")
+    }
+
     /// Reads a body. An empty body has no fields.
     ///
     /// # Errors
@@ -45,6 +56,24 @@ impl Fields {
             }
         }
         Ok(Self(fields))
+    }
+
+    /// Checks that all fields are known.
+    ///
+    /// # Errors
+    /// Fails for the first field that is not, with the known name that is nearest to it.
+    pub(super) fn check_names<'k>(
+        &self,
+        known: impl Iterator<Item = &'k Field> + Clone,
+    ) -> Result<(), String> {
+        let is_known = |name: &str| known.clone().any(|field| field.name == name);
+        match self.0.keys().find(|name| !is_known(name)) {
+            None => Ok(()),
+            Some(name) => {
+                let used = known.filter(|field| !matches!(field.kind, FieldKind::Unused));
+                Err(unknown(name, used.map(|field| field.name)))
+            }
+        }
     }
 
     /// A field as text. Empty text counts as absent.
@@ -164,8 +193,22 @@ impl Fields {
 }
 
 fn given_twice(name: &str) -> String {
-    let name: String = name.chars().filter(|c| !c.is_control()).take(64).collect();
-    format!("{name} is given twice")
+    format!("{} is given twice", printable(name))
+}
+
+/// The error text for an unknown field, with the known name that is nearest to it.
+pub(super) fn unknown<'k>(name: &str, known: impl Iterator<Item = &'k str> + Clone) -> String {
+    let name = printable(name);
+    let hint = match known.clone().next() {
+        None => "this request has no fields".to_owned(),
+        Some(_) => suggestion(&name, known),
+    };
+    format!("unknown field {name}: {hint}")
+}
+
+/// The beginning of a name from a request, without control characters.
+pub(super) fn printable(name: &str) -> String {
+    name.chars().filter(|c| !c.is_control()).take(64).collect()
 }
 
 /// Reads a JSON object.
@@ -270,13 +313,14 @@ impl<'de> Visitor<'de> for Strict {
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderMap, HeaderValue, header};
+    use http::{HeaderMap, header};
 
+    use super::super::routes::{Field, FieldKind};
     use super::Fields;
 
     fn read(kind: &'static str, body: &str) -> Result<Fields, String> {
         let headers =
-            HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static(kind))]);
+            HeaderMap::from_iter([(header::CONTENT_TYPE, http::HeaderValue::from_static(kind))]);
         Fields::read(&headers, body.as_bytes())
     }
 
@@ -304,6 +348,26 @@ mod tests {
             );
             assert_eq!(fields.required("blank"), Err("blank parameter is missing".to_owned()));
         }
+    }
+
+    #[test]
+    fn names_the_nearest_known_field() {
+        let known = ["from", "answer_url"].map(|name| Field::optional(name, FieldKind::Url, ""));
+        let unused = Field::optional("callback_url", FieldKind::Unused, "");
+        let check = |body: &str| {
+            let known = known.iter().chain([&unused]);
+            read("application/json", body).expect("reads").check_names(known)
+        };
+        assert_eq!(check(r#"{"callback_url":{}}"#), Ok(()));
+        assert_eq!(check(r#"{"from":"1","answer_url":null}"#), Ok(()));
+        assert_eq!(
+            check(r#"{"from":"1","answerURL":"https://a.example"}"#),
+            Err("unknown field answerURL: did you mean `answer_url`?".to_owned())
+        );
+        assert_eq!(
+            check(r#"{"colour":1}"#),
+            Err("unknown field colour: known are `from`, `answer_url`".to_owned())
+        );
     }
 
     #[test]

@@ -247,7 +247,8 @@ fn body_content(content: &BodyContent, schemas: &mut Schemas) -> Value {
     match content {
         BodyContent::Json { schema, .. } => json!({JSON: {"schema": schema(schemas)}}),
         BodyContent::Fields(groups) => {
-            let fields: Vec<&Field> = groups.iter().copied().flatten().collect();
+            let own = groups.iter().copied().flatten();
+            let fields: Vec<&Field> = plivo::IGNORED.iter().chain(own).collect();
             let schema = fields_schema(&fields);
             json!({JSON: {"schema": schema}, FORM: {"schema": schema}})
         }
@@ -276,12 +277,14 @@ fn fields_schema(fields: &[&Field]) -> Value {
         "type": "object",
         "properties": properties,
         "required": required,
+        "additionalProperties": false,
         "examples": [example(fields)],
     })
 }
 
 fn field_schema(field: &Field) -> Value {
     let mut schema = match field.kind {
+        FieldKind::Unused => json!({}),
         FieldKind::Text(u32::MAX) => json!({"type": "string"}),
         FieldKind::Text(chars) => json!({"type": "string", "maxLength": chars}),
         FieldKind::Url => json!({"type": "string", "maxLength": URL_BYTES_MAX}),
@@ -321,7 +324,7 @@ fn example_value(field: &Field) -> Value {
         ("text", _) => "Hello.".into(),
         ("username", _) => "asha".into(),
         ("password", _) => "a longer secret".into(),
-        (_, FieldKind::Text(_)) => "Desk".into(),
+        (_, FieldKind::Text(_) | FieldKind::Unused) => "Desk".into(),
         (_, FieldKind::Url) => "https://app.example.com/answer".into(),
         (_, FieldKind::Urls) => json!(["https://app.example.com/hold.mp3"]),
         (_, FieldKind::Method) => "POST".into(),

@@ -47,7 +47,7 @@ pub(super) fn customer_url(api: &Api, name: &str, text: &str) -> Result<DocUrl, 
     if text.len() > URL_BYTES_MAX {
         return Err(format!("{name} must be a URL of at most {URL_BYTES_MAX} bytes"));
     }
-    api.placer.check_url(text).map_err(|why| format!("{name} is invalid: could not {why}"))
+    api.placer.check_url(text).map_err(|why| format!("{name} is invalid: {why}"))
 }
 
 /// Places calls.
@@ -59,13 +59,13 @@ pub trait CallPlacer: Send + Sync + 'static {
     /// (`docs/reference/reliability.md#r17`).
     ///
     /// # Errors
-    /// Returns why the URL is refused; reads well after "could not".
+    /// Returns why the URL is refused.
     fn check_url(&self, text: &str) -> Result<DocUrl, String>;
 
     /// Checks the URL of a WebSocket, `ws` or `wss`.
     ///
     /// # Errors
-    /// Returns why the URL is refused; reads well after "could not".
+    /// Returns why the URL is refused.
     fn check_socket_url(&self, text: &str) -> Result<DocUrl, String>;
 
     /// Takes on all calls of an order, and returns them in the order of `to`.

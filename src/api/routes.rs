@@ -70,6 +70,36 @@ impl Operation {
     }
 }
 
+impl Operation {
+    /// Removes the read-only fields of a JSON body: those that a successful response has and the
+    /// schema of the body does not. Clients send them that return what they read.
+    pub(super) fn remove_read_only(&self, object: &mut Map<String, Value>) {
+        let Some(RequestBody { content: BodyContent::Json { schema, .. }, .. }) = &self.body else {
+            return;
+        };
+        let mut schemas = Schemas::new();
+        let body = schema(&mut schemas);
+        let mut read = Vec::new();
+        for response in self.responses.iter().filter(|response| response.status < 300) {
+            if let Content::Json(schema) = response.content {
+                read.push(schema(&mut schemas));
+            }
+        }
+        object.retain(|name, _| {
+            has_property(&schemas, &body, name)
+                || !read.iter().any(|schema| has_property(&schemas, schema, name))
+        });
+    }
+}
+
+/// Whether a schema has a property at its top level.
+fn has_property(schemas: &Schemas, schema: &Value, name: &str) -> bool {
+    let referred = schema["$ref"].as_str().and_then(|path| path.rsplit('/').next());
+    let referred = referred.and_then(|path| schemas.get(path));
+    let mut parts = schema["allOf"].as_array().into_iter().flatten().chain(referred);
+    schema["properties"].get(name).is_some() || parts.any(|part| has_property(schemas, part, name))
+}
+
 /// A query parameter. All query parameters are optional.
 pub(super) struct QueryParameter {
     pub(super) name: &'static str,
@@ -212,6 +242,8 @@ pub(super) enum FieldKind {
     Integer(u32, u32),
     OneOf(&'static [&'static str]),
     Uuid,
+    /// Anything: a parameter of Plivo's that has no effect here.
+    Unused,
     /// A list of URLs, or one string of URLs separated by commas.
     Urls,
 }

@@ -93,10 +93,11 @@ impl ServerConfig {
 /// Binds a listener and returns its address, which port 0 leaves to the system.
 ///
 /// # Errors
-/// Fails if the address can't be bound; the message reads well after "could not".
+/// Fails if the address can't be bound.
 pub async fn bind(at: SocketAddr) -> Result<(TcpListener, SocketAddr), String> {
-    let listener = TcpListener::bind(at).await.map_err(|e| format!("listen on {at}: {e}"))?;
-    let bound = listener.local_addr().map_err(|e| format!("listen on {at}: {e}"))?;
+    let listener =
+        TcpListener::bind(at).await.map_err(|e| format!("could not listen on {at}: {e}"))?;
+    let bound = listener.local_addr().map_err(|e| format!("could not listen on {at}: {e}"))?;
     Ok((listener, bound))
 }
 

@@ -41,9 +41,9 @@ pub fn run(args: Args) -> Exit {
                 Exit::Done
             }
             Err(e @ (BackupError::NoStore(_) | BackupError::Exists(_))) => {
-                Exit::usage(format_args!("could not {e}"))
+                Exit::usage(format_args!("{e}"))
             }
-            Err(e) => Exit::failed(format_args!("could not {e}")),
+            Err(e) => Exit::failed(format_args!("{e}")),
         }
     })
 }

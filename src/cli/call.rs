@@ -47,6 +47,9 @@ pub struct Args {
     /// Answer URL of the started node (not with --node)
     #[arg(long, value_name = "URL", conflicts_with = "node", value_parser = super::http_url)]
     pub answer_url: Option<url::Url>,
+    /// File with the document of the call (not with --node)
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["node", "answer_url"], value_parser = super::existing_file)]
+    pub document: Option<PathBuf>,
     /// File with faults of the simulated Meta, see docs/faults.md (not with --node)
     #[arg(long, value_name = "FILE.toml", conflicts_with = "node")]
     pub faults: Option<PathBuf>,
@@ -152,14 +155,15 @@ async fn call_dev_node(client: &Client, args: &Args, order: CallRequest) -> Exit
     let to = number.as_ref().map(ToString::to_string);
     let faults = match args.faults.as_deref().map(Faults::read).transpose() {
         Ok(faults) => faults.unwrap_or_default(),
-        Err(e) => return Exit::usage(format_args!("could not {e}")),
+        Err(e) => return Exit::usage(format_args!("{e}")),
     };
     let answer_url = args.answer_url.clone().map(String::from);
-    let dev =
-        match Dev::boot(DevOptions { answer_url, number, faults, ..DevOptions::default() }).await {
-            Ok(dev) => dev,
-            Err(e) => return Exit::failed(format_args!("could not {e}")),
-        };
+    let document = args.document.clone();
+    let options = DevOptions { answer_url, document, number, faults, ..DevOptions::default() };
+    let dev = match Dev::boot(options).await {
+        Ok(dev) => dev,
+        Err(e) => return Exit::failed(format_args!("{e}")),
+    };
     let order = CallRequest { to, ..order };
     let exit = place(client, dev.sim.url(), &order, args).await;
     dev.stop().await;
@@ -304,7 +308,16 @@ fn outcome_text(ended: &CallOutcome) -> String {
         0 => String::new(),
         n => format!(", {n} packets came before accept and were clipped"),
     };
-    format!("{how}: {}, heard {heard:.1} s{clipped}", ended.cause)
+    let call = match &ended.call_uuid {
+        Some(call) => format!(", call {call}"),
+        // Admission refuses a call before it has a UUID.
+        None if ended.cause == "rejected" => {
+            "; the node did not admit the call, and its log and offhook_admission_total say why"
+                .to_owned()
+        }
+        None => String::new(),
+    };
+    format!("{how}: {}, heard {heard:.1} s{clipped}{call}", ended.cause)
 }
 
 #[cfg(test)]
@@ -322,6 +335,14 @@ mod tests {
         };
         let line = columns(&CallEventKind::Ended(ended.clone())).expect("a line");
         assert_eq!(line, ("ended", "ok: caller_hangup, heard 3.2 s".to_owned()));
+        let call_uuid = Some("3f0c2f1a-6a1e-4f0e-9a2b-5d7f3f0a9b11".to_owned());
+        let named = columns(&CallEventKind::Ended(CallOutcome { call_uuid, ..ended.clone() }));
+        assert!(named.is_some_and(|(_, text)| {
+            text.ends_with(", call 3f0c2f1a-6a1e-4f0e-9a2b-5d7f3f0a9b11")
+        }));
+        let rejected = CallOutcome { cause: "rejected".into(), ..CallOutcome::default() };
+        let refused = columns(&CallEventKind::Ended(rejected));
+        assert!(refused.is_some_and(|(_, text)| text.contains("did not admit the call")));
         assert!(
             is_documented(&CallEventKind::Ended(ended))
                 && is_documented(&CallEventKind::Hangup { by: HangupSource::Meta })

@@ -83,7 +83,7 @@ async fn list(args: ListArgs) -> Exit {
     let read = async { Archive::open(&store).await?.callbacks(which, args.limit).await };
     let callbacks = match read.await {
         Ok(callbacks) => callbacks,
-        Err(e) => return Exit::failed(format_args!("could not {e}")),
+        Err(e) => return Exit::failed(format_args!("{e}")),
     };
     if args.json {
         callbacks.iter().for_each(|callback| print::json(&object(callback)));
@@ -117,7 +117,7 @@ async fn retry(args: RetryArgs) -> Exit {
             print::line(format_args!("{n} {them} due now; a running node sends within a second"));
             Exit::Done
         }
-        Err(e) => Exit::failed(format_args!("could not {e}")),
+        Err(e) => Exit::failed(format_args!("{e}")),
     }
 }
 

@@ -58,7 +58,7 @@ pub fn run(args: Args) -> Exit {
                 ))
             }
             Ok(_) => Exit::Done,
-            Err(e) => Exit::failed(format_args!("could not {e}")),
+            Err(e) => Exit::failed(format_args!("{e}")),
         }
     })
 }

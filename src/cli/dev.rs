@@ -17,6 +17,10 @@ pub struct Args {
     /// are allowed
     #[arg(long, value_name = "URL", value_parser = super::http_url)]
     pub answer_url: Option<url::Url>,
+    /// File with the document of each call to the number, instead of an application; read again for
+    /// each call
+    #[arg(long, value_name = "FILE", conflicts_with = "answer_url", value_parser = super::existing_file)]
+    pub document: Option<PathBuf>,
     /// Data directory [default: a temporary directory, removed at the end]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
@@ -34,13 +38,14 @@ pub struct Args {
 pub fn run(args: Args) -> Exit {
     let faults = match args.faults.as_deref().map(Faults::read).transpose() {
         Ok(faults) => faults.unwrap_or_default(),
-        Err(e) => return Exit::usage(format_args!("could not {e}")),
+        Err(e) => return Exit::usage(format_args!("{e}")),
     };
     super::run_async(async {
         let port = args.port;
         let options = DevOptions {
             port: Some(port),
             answer_url: args.answer_url.map(String::from),
+            document: args.document,
             data_dir: args.data_dir,
             faults,
             ask_first: args.ask_first,
@@ -49,11 +54,11 @@ pub fn run(args: Args) -> Exit {
         let dev = match Dev::boot(options).await {
             Ok(dev) => dev,
             Err(DevError::Node(e)) if matches!(e, StartError::Store(_)) => {
-                return Exit::not_started(&e, format_args!("could not {e}"));
+                return Exit::not_started(&e, format_args!("{e}"));
             }
             Err(e) => {
                 return Exit::failed(format_args!(
-                    "could not {e}\nif port {port} is in use, choose another one with --port"
+                    "{e}\nif port {port} is in use, choose another one with --port"
                 ));
             }
         };

@@ -137,7 +137,7 @@ async fn load_dev_node(client: &Client, args: &Args, mut order: LoadRequest) -> 
     let dev =
         match Dev::boot(DevOptions { answer_url, number, load, ..DevOptions::default() }).await {
             Ok(dev) => dev,
-            Err(e) => return Exit::failed(format_args!("could not {e}")),
+            Err(e) => return Exit::failed(format_args!("{e}")),
         };
     let exit = report(client, dev.sim.url(), &order, args).await;
     dev.stop().await;
@@ -158,7 +158,7 @@ async fn load_other_node(
     let sim =
         match Sim::start(SimOptions { listen, access_token, relays: args.relays, ..usual }).await {
             Ok(sim) => sim,
-            Err(e) => return Exit::failed(format_args!("could not {e}")),
+            Err(e) => return Exit::failed(format_args!("{e}")),
         };
     // An Offhook node reports its numbers; those of another program are given as options.
     let filled = match NodeDiscovery::known(client, node).await {

@@ -104,6 +104,15 @@ enum Command {
     SpeechHelper,
 }
 
+/// Parses the path of a file that exists.
+fn existing_file(text: &str) -> Result<std::path::PathBuf, String> {
+    match std::fs::metadata(text) {
+        Ok(about) if about.is_file() => Ok(text.into()),
+        Ok(_) => Err("it is not a file".to_owned()),
+        Err(e) => Err(e.to_string()),
+    }
+}
+
 /// Parses an http or https URL.
 fn http_url(text: &str) -> Result<url::Url, String> {
     match url::Url::parse(text.trim()) {

@@ -139,7 +139,7 @@ impl NodeApi {
     async fn send(&self, request: ApiRequest<'_>) -> Result<EgressResponse, Exit> {
         let base = &self.base;
         let url = self.egress.url(&format!("{base}/api/v1/{}", request.path));
-        let url = url.map_err(|e| Exit::usage(format_args!("--node {base}: could not {e}")))?;
+        let url = url.map_err(|e| Exit::usage(format_args!("--node {base}: {e}")))?;
         let mut key = HeaderValue::try_from(self.key.reveal())
             .map_err(|_| Exit::usage("the API key has invalid characters; see --api-key"))?;
         key.set_sensitive(true);
@@ -154,7 +154,7 @@ impl NodeApi {
             read: request.within,
             body_policy: BodyPolicy::Always { max: request.max },
         };
-        self.egress.request(request).await.map_err(|e| Exit::failed(format_args!("could not {e}")))
+        self.egress.request(request).await.map_err(|e| Exit::failed(format_args!("{e}")))
     }
 }
 

@@ -62,7 +62,7 @@ pub struct ConnectArgs {
     /// Meta's WhatsApp Business Account id
     #[arg(long, value_name = "ID")]
     pub waba: Option<String>,
-    /// The number, to compare with Meta's
+    /// The expected phone number. Fails if Meta reports another one
     #[arg(long, value_name = "NUMBER")]
     pub number: Option<String>,
     /// Meta's access token; prefer the environment variable to the command line

@@ -290,7 +290,7 @@ impl Plan {
                     .as_array()
                     .is_some_and(|channels| channels.contains(&json!("whatsapp")));
                 if !writes {
-                    return Err(format!("the agent {} has no channel whatsapp", agent["name"]));
+                    return Err(format!("the agent {} has no `whatsapp` channel", agent["name"]));
                 }
                 if now["platformType"] != "CLOUD_API" {
                     return Err("an agent needs a Cloud API number; register it first".to_owned());
@@ -521,7 +521,7 @@ mod tests {
             (json!({"defaultRouting": "webhook", "defaultWebhook": "two"}), "several webhooks"),
             (json!({"defaultRouting": "webhook"}), "needs a defaultWebhook"),
             (json!({"defaultRouting": "agent"}), "needs an activeAgent"),
-            (json!({"defaultRouting": "agent", "activeAgent": "Voice"}), "no channel whatsapp"),
+            (json!({"defaultRouting": "agent", "activeAgent": "Voice"}), "no `whatsapp` channel"),
             (json!({"defaultRouting": "robot"}), "webhook, agent or none"),
             (json!({"activeAgent": "Asha"}), "needs a defaultRouting"),
             (json!({"account": 7}), "an account's id"),

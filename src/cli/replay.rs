@@ -49,7 +49,7 @@ pub fn run(args: Args) -> Exit {
     match replayed {
         Ok(replayed) if args.json => result_object(&replayed),
         Ok(replayed) => result_lines(&replayed),
-        Err(e) => Exit::usage(format_args!("could not replay {name}: could not {e}")),
+        Err(e) => Exit::usage(format_args!("could not replay {name}: {e}")),
     }
 }
 

@@ -31,7 +31,7 @@ pub fn run(args: Args) -> Exit {
         let node =
             match signals.through(Node::start_with(config, Clock::real(), Some(loader))).await {
                 Some(Ok(node)) => node,
-                Some(Err(e)) => return Exit::not_started(&e, format_args!("could not {e}")),
+                Some(Err(e)) => return Exit::not_started(&e, format_args!("{e}")),
                 None => return Exit::Done,
             };
         tracing::info!(public = %node.public, admin = %node.admin, "ready");

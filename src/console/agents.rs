@@ -92,17 +92,7 @@ pub(super) async fn choices(console: &Console, visitor: &Visitor) -> Vec<Choice>
 }
 
 async fn all(console: &Console, visitor: &Visitor) -> Vec<Agent> {
-    items(console, visitor, "/api/v1/agents/?limit=200").await
-}
-
-async fn items<T: serde::de::DeserializeOwned>(
-    console: &Console,
-    visitor: &Visitor,
-    path: &str,
-) -> Vec<T> {
-    let mut answer = visitor.ask(console, Method::GET, path, None).await;
-    let items = answer.body.get_mut("items").map(Value::take).unwrap_or_default();
-    serde_json::from_value(items).unwrap_or_default()
+    visitor.items(console, "/api/v1/agents/?limit=200").await
 }
 
 /// A number in a selection list.
@@ -115,7 +105,7 @@ struct Outbound {
 /// Numbers that an agent may call and write from: those of the Cloud API.
 async fn numbers(console: &Console, visitor: &Visitor) -> Vec<Outbound> {
     let all: Vec<Value> =
-        items(console, visitor, "/api/v1/phone-numbers/?platformType=CLOUD_API&limit=200").await;
+        visitor.items(console, "/api/v1/phone-numbers/?platformType=CLOUD_API&limit=200").await;
     let text = |number: &Value, name: &str| {
         number.get(name).and_then(Value::as_str).unwrap_or_default().to_owned()
     };

@@ -97,6 +97,17 @@ impl Visitor {
     ) -> ApiResponse {
         console.apis.request(&self.person, method, path, body).await
     }
+
+    /// Lists `path` of the number API as this person. Returns no items if the API refuses.
+    pub(super) async fn items<T: serde::de::DeserializeOwned>(
+        &self,
+        console: &Console,
+        path: &str,
+    ) -> Vec<T> {
+        let mut answer = self.ask(console, Method::GET, path, None).await;
+        let items = answer.body.get_mut("items").map(serde_json::Value::take).unwrap_or_default();
+        serde_json::from_value(items).unwrap_or_default()
+    }
 }
 
 /// The person of the request's session. `None` without a valid session.

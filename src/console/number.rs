@@ -215,10 +215,13 @@ fn changes(form: &Form) -> Map<String, Value> {
     change
 }
 
-/// Whether the form selects a webhook without a URL. The form is checked as a whole, since the API
-/// checks only changed fields.
+/// Whether the form selects a webhook without a URL, or removes its URL. A number that never had a
+/// URL for messages can be changed otherwise.
 fn lacks_webhook(form: &Form) -> bool {
-    form.get("configurationType") == "webhook" && form.some("webhookUrl").is_none()
+    let is_changed = ["configurationType", "webhookUrl"]
+        .iter()
+        .any(|name| form.get(name) != form.get(&format!("was.{name}")));
+    is_changed && form.get("configurationType") == "webhook" && form.some("webhookUrl").is_none()
 }
 
 /// Whether the form selects an agent without naming one.
@@ -308,7 +311,13 @@ mod tests {
         let change = Value::Object(changes(&form));
         assert_eq!(change, json!({"alias": "New", "webhookUrl": null, "callingEnabled": true}));
         for (form, lacks, no_agent) in [
-            ("configurationType=webhook&webhookUrl=&was.webhookUrl=", true, false),
+            ("configurationType=webhook&was.configurationType=agent&webhookUrl=", true, false),
+            (
+                "configurationType=webhook&was.configurationType=webhook&webhookUrl=&was.webhookUrl=x",
+                true,
+                false,
+            ),
+            ("configurationType=webhook&was.configurationType=webhook&webhookUrl=", false, false),
             ("configurationType=webhook&webhookUrl=https%3A%2F%2Fa.example", false, false),
             ("configurationType=agent&webhookUrl=&agent=", false, true),
             ("configurationType=agent&agent=3f0c2f1a-6a1e-4f0e-9a2b-5d7f3f0a9b11", false, false),

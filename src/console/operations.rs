@@ -321,8 +321,8 @@ fn percent(part: usize, whole: usize) -> String {
     (part * 100).checked_div(whole).map_or_else(|| "–".to_owned(), |percent| format!("{percent} %"))
 }
 
-/// Whether the node itself answers such calls, from Meta's webhook to `accept`. Other legs ring
-/// until a person answers.
+/// Whether the node answers such calls itself, so that the time to `accept` is its own. Other legs
+/// ring until a person answers.
 fn is_answered_by_us(direction: Direction, call_type: CallType) -> bool {
     direction == Direction::Inbound && call_type == CallType::Whatsapp
 }

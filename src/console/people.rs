@@ -56,16 +56,6 @@ struct FormResult {
     wrong: String,
 }
 
-async fn items<T: serde::de::DeserializeOwned>(
-    console: &Console,
-    visitor: &Visitor,
-    path: &str,
-) -> Vec<T> {
-    let mut answer = visitor.ask(console, Method::GET, path, None).await;
-    let items = answer.body.get_mut("items").map(Value::take).unwrap_or_default();
-    serde_json::from_value(items).unwrap_or_default()
-}
-
 async fn render_page(
     console: &Console,
     visitor: &Visitor,
@@ -75,11 +65,11 @@ async fn render_page(
     if !visitor.is_owner() {
         return forbidden(console, visitor);
     }
-    let mut users: Vec<User> = items(console, visitor, "/api/v1/users/?limit=200").await;
+    let mut users: Vec<User> = visitor.items(console, "/api/v1/users/?limit=200").await;
     for user in &mut users {
         user.is_self = user.id == visitor.person.user.id.to_string();
     }
-    let keys = items(console, visitor, "/api/v1/api-keys/?limit=200").await;
+    let keys = visitor.items(console, "/api/v1/api-keys/?limit=200").await;
     let page = visitor.page(console, visitor.lang().t("nav.people"), "people").listening("people");
     // A live update would remove what is shown once.
     let once = !result.link.is_empty() || !result.secret.is_empty() || !result.wrong.is_empty();

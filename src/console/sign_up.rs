@@ -64,7 +64,7 @@ struct SignUpPage {
     code: String,
     state: String,
     wrong: String,
-    /// URL for a second request. Empty if the session is known.
+    /// URL that the page loads once more, so that the browser sends its session cookie. Empty if this request had it.
     again: String,
 }
 

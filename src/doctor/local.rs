@@ -136,7 +136,7 @@ impl Doctor {
                 };
                 Finding::failed(
                     IS,
-                    format!("{webhook_url} can't be requested from here: could not {why}"),
+                    format!("{webhook_url} can't be requested from here: {why}"),
                     fix,
                 )
             }

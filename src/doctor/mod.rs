@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use egress::{Egress, EgressConfig, Guard};
 use engine::admission::book::Book;
-use engine::answer::{Dice, Fetcher};
+use engine::answer::{Fetcher, RandomSource};
 use engine::config::Config;
 use engine::inbox::WebhookSettings;
 use engine::meta::{Graph, GraphConfig};
@@ -126,14 +126,14 @@ impl Doctor {
         let token = config.meta.access_token.clone().unwrap_or_else(|| Secret::new(""));
         let graph =
             Graph::new(GraphConfig::new(config.meta.graph_url.as_str(), token), clock.clone());
-        let graph = graph.map_err(|e| format!("could not {e}"))?;
+        let graph = graph.map_err(|e| e.to_string())?;
         // The node's own public URL may be anywhere; customers' URLs are requested under the node's
         // rules.
         let tls = |e: rustls::Error| format!("could not set up TLS: {e}");
         let egress = Egress::new(EgressConfig::new(Guard::new(true, Vec::new()))).map_err(tls)?;
         let guard = Guard::new(config.answer.allow_insecure, Vec::new());
         let strict = Egress::new(EgressConfig::new(guard)).map_err(tls)?;
-        let fetcher = Fetcher::new(strict, clock.clone(), Dice::system());
+        let fetcher = Fetcher::new(strict, clock.clone(), RandomSource::system());
         let (settings, dangling, store) = settings(&config).await;
         let (book, ..) = Book::read(config.admission(), settings, clock.wall());
         let simulated = is_loopback(&config.meta.graph_url);

@@ -40,11 +40,7 @@ impl Doctor {
                         "check [oidc].issuer, its certificate, and the connection from this machine"
                     }
                 };
-                Finding::warning(
-                    IS,
-                    format!("sign-in with the provider fails: could not {error}"),
-                    fix,
-                )
+                Finding::warning(IS, format!("sign-in with the provider fails: {error}"), fix)
             }
         };
         Some(line.of(provider.settings().issuer.clone()))

@@ -14,7 +14,6 @@ use super::ledger::{self, StoredKeys};
 use super::live::Live;
 use super::operator::{Drain, ThisNode};
 use super::reload::{Loader, Parts, Reloader, Tunables};
-use super::webhook::WebhookCalls;
 use super::{Node, StartError, changes, routes};
 use crate::api;
 use crate::api::server::ServerConfig;
@@ -27,7 +26,7 @@ use engine::admission::permission::Consents;
 use engine::admission::settings::NumberSettings;
 use engine::admission::{Directory, Gate, Pressure};
 use engine::agents::{Agents, AgentsParts, VoiceAgents, answer_messages};
-use engine::answer::{AT_ONCE_PER_HOST, Dice, Fetcher, Notifier};
+use engine::answer::{AT_ONCE_PER_HOST, Fetcher, Notifier, RandomSource};
 use engine::call::drafts::{self, WithDrafts};
 use engine::call::news::CallNews;
 use engine::call::phones::Phones;
@@ -50,7 +49,7 @@ use engine::objects::Bucket;
 use engine::openid::Provider;
 use engine::people::{People, UserSettings};
 use engine::stream::Streams;
-use engine::webhook::{self, CallKey, WebhookConfig, WebhookHandler};
+use engine::webhook::{self, WebhookConfig, WebhookHandler};
 use machine::MachineLimits;
 use media::{Media, MediaConfig, Mixer};
 use model::Clock;
@@ -117,7 +116,7 @@ impl Node {
 
         let node_id = config.cluster.node_id.clone().unwrap_or_else(host_name);
         let own_id = node_id.clone();
-        let dice = Dice::system();
+        let random = RandomSource::system();
         let options = StoreOptions::with_journal_in(&config.store.data_dir);
         let options = StoreOptions { secret_key: config.store.secret_key.clone(), ..options };
         let feed = Feed::since(clock.wall());
@@ -131,11 +130,12 @@ impl Node {
             Keeper::open(store.clone(), directory.clone(), config.admission(), clock.wall())
                 .await?;
         let gate = Arc::new(Gate::new(directory.clone(), clock.now()));
-        let media = media(&config, &clock)?;
+        let media = media(&config, &clock, is_loopback(&config.meta.graph_url))?;
         let guard = Guard::new(config.answer.allow_insecure, vec![public, admin]);
         let egress =
             Egress::new(EgressConfig { clock: clock.clone(), ..EgressConfig::new(guard.clone()) })?;
-        let notifier = Notifier::new(egress.clone(), clock.clone(), dice.clone(), AT_ONCE_PER_HOST);
+        let notifier =
+            Notifier::new(egress.clone(), clock.clone(), random.clone(), AT_ONCE_PER_HOST);
         let outbox = Outbox::new(
             store.clone(),
             notifier.clone(),
@@ -181,7 +181,7 @@ impl Node {
             store.clone(),
             outbox.clone(),
             clock.clone(),
-            dice.clone(),
+            random.clone(),
             tasks.clone(),
         )
         .map_err(StartError::Recordings)?;
@@ -233,12 +233,12 @@ impl Node {
         if let Err(error) = stored {
             warn!(%error, "configured users not stored; the stored ones stay in force until a reload");
         }
-        let fetcher = Fetcher::new(egress.clone(), clock.clone(), dice.clone());
+        let fetcher = Fetcher::new(egress.clone(), clock.clone(), random.clone());
         let walker = Walker {
             fetcher,
             notifier: notifier.clone(),
             clock: clock.clone(),
-            dice: dice.clone(),
+            random: random.clone(),
         };
         let own_drafts = drafts::Drafts::default();
         let services = Arc::new(Services {
@@ -249,7 +249,7 @@ impl Node {
             feed: feed.clone(),
             pressure: pressure.clone(),
             clock: clock.clone(),
-            dice: dice.clone(),
+            random: random.clone(),
             node_id,
             media: media.clone(),
             sounds,
@@ -258,8 +258,8 @@ impl Node {
             graph,
             rejects: RejectThread::start().map_err(StartError::Rejects)?,
             permissions: permissions.clone(),
-            streams: Streams::new(egress.clone(), clock.clone(), dice.clone(), tasks.clone()),
-            fetcher: Fetcher::new(egress, clock.clone(), dice),
+            streams: Streams::new(egress.clone(), clock.clone(), random.clone(), tasks.clone()),
+            fetcher: Fetcher::new(egress, clock.clone(), random),
             outbox: outbox.clone(),
             store: store.clone(),
             phones: phones.clone(),
@@ -271,7 +271,7 @@ impl Node {
             settings: ArcSwap::from_pointee(call_settings(&config, recordings.can_transcribe())),
             tasks: tasks.clone(),
         });
-        let phone_dice = services.dice.clone();
+        let phone_dice = services.random.clone();
         let simulated = is_loopback(&config.meta.graph_url);
         // Work left by an earlier process is recovered first. Until then no call is accepted and
         // `/readyz` answers 503.
@@ -299,13 +299,8 @@ impl Node {
             .graph
             .on_refused_token(Box::new(move |id, token| refused.token_refused(id, token)));
         let hearing = numbers.clone();
-        let webhook_calls = WebhookCalls {
-            registry: registry.clone(),
-            media: media.clone(),
-            loopback_offers: simulated,
-        };
         let door = WebhookHandler::new(
-            webhook_calls,
+            registry.clone(),
             gate.clone(),
             clock.clone(),
             &webhook_config(&config),
@@ -319,8 +314,8 @@ impl Node {
             let number = directory.number(&placed.phone_number_id);
             registry.remember(placed, number.and_then(|number| number.spec.access_token.clone()));
         }
-        for (phone_number_id, wacid) in orphans.named {
-            door.remember(CallKey { phone_number_id, wacid });
+        for key in orphans.named {
+            door.remember(key);
         }
         let older = ledger::load_recent(&store, &door, &clock).await?;
         let door = Arc::new(door);
@@ -416,7 +411,7 @@ impl Node {
         };
         let phone_door = PhoneService {
             clock: clock.clone(),
-            dice: phone_dice,
+            random: phone_dice,
             store: store.clone(),
             passwords,
             people: people.clone(),
@@ -519,7 +514,7 @@ impl Node {
     }
 }
 
-fn media(config: &Config, clock: &Clock) -> Result<Arc<Media>, StartError> {
+fn media(config: &Config, clock: &Clock, loopback_offers: bool) -> Result<Arc<Media>, StartError> {
     let at = config.listen.media;
     let media = MediaConfig {
         listen: at,
@@ -529,6 +524,7 @@ fn media(config: &Config, clock: &Clock) -> Result<Arc<Media>, StartError> {
             .map_or(1, usize::from)
             .min(usize::from(config.listen.media_ports)),
         media_dead: MEDIA_DEAD,
+        loopback_offers,
     };
     Media::start(media, clock.clone()).map_err(|source| StartError::Media { at, source })
 }

@@ -5,6 +5,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use axum::Router;
+use axum::response::{IntoResponse as _, Response};
+use http::{StatusCode, header};
+
 use super::drain::EndTimes;
 use super::{Node, StartError};
 use engine::admission::settings::{AccountSettings, ApiKey, NumberSettings, WabaSettings};
@@ -21,8 +25,10 @@ use xml::ast::DocUrl;
 pub struct DevOptions {
     /// Public port of the node on 127.0.0.1. `None` or 0 selects a free port.
     pub port: Option<u16>,
-    /// Answer URL of the number. `None` selects the demo application's.
+    /// Answer URL of the number. `None` selects that of `document`, else the demo application's.
     pub answer_url: Option<String>,
+    /// File with the document of every call to the number. It is read again for each call.
+    pub document: Option<PathBuf>,
     /// Business number. `None` selects the default.
     pub number: Option<E164>,
     /// Data directory. `None` selects a temporary directory, removed at the end.
@@ -119,16 +125,18 @@ impl Drop for Folder {
     }
 }
 
-/// Reason why a development world did not start. The texts read well after "could not".
+/// Reason why a development world did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum DevError {
-    #[error("create the data directory: {0}")]
+    #[error("could not create the data directory: {0}")]
     Folder(std::io::Error),
-    #[error("start the simulated Meta: {0}")]
+    #[error("could not start the simulated Meta: {0}")]
     Sim(#[from] sim::SimError),
-    #[error("start the demo application: {0}")]
+    #[error("could not start the demo application: {0}")]
     Demo(std::io::Error),
-    #[error("start the node: could not {0}")]
+    #[error("could not serve the document: {0}")]
+    Document(std::io::Error),
+    #[error("could not start the node: {0}")]
     Node(#[from] StartError),
 }
 
@@ -175,15 +183,19 @@ impl Dev {
             ..SimOptions::default()
         };
         let sim = Sim::start(sim_options).await?;
-        let demo = match options.answer_url {
+        let document_url = match options.document {
+            Some(file) => Some(serve_document(file).await.map_err(DevError::Document)?),
+            None => None,
+        };
+        let given_url = options.answer_url.or(document_url);
+        let demo = match given_url {
             Some(_) => None,
             None => Some(demo::start(beside(2), world::AUTH_TOKEN).await.map_err(DevError::Demo)?),
         };
         let demo_url = |demo: &demo::Demo| {
             if options.load.is_some() { demo.load_url() } else { demo.answer_url() }
         };
-        let answer_url =
-            options.answer_url.or_else(|| demo.as_ref().map(demo_url)).unwrap_or_default();
+        let answer_url = given_url.or_else(|| demo.as_ref().map(demo_url)).unwrap_or_default();
         let hangup_url = demo.as_ref().map(demo::Demo::hangup_url);
         let port = options.port.unwrap_or(0);
         let admin = preferred(named.map(|_| ADMIN_PORT));
@@ -242,6 +254,25 @@ impl Dev {
             node.end(EndTimes::NOW).await;
         }
         drop(self.demo.take());
+    }
+}
+
+/// Serves a document from a file and returns its URL. Each request reads the file again.
+async fn serve_document(file: PathBuf) -> std::io::Result<String> {
+    let listener = tokio::net::TcpListener::bind(LOOPBACK).await?;
+    let url = format!("http://{}/", listener.local_addr()?);
+    let routes = Router::new().fallback(move || read_document(file.clone()));
+    tokio::spawn(async move { axum::serve(listener, routes).await });
+    Ok(url)
+}
+
+async fn read_document(file: PathBuf) -> Response {
+    match tokio::fs::read(&file).await {
+        Ok(text) => ([(header::CONTENT_TYPE, "application/xml")], text).into_response(),
+        Err(error) => {
+            tracing::warn!(file = %file.display(), %error, "document could not be read");
+            (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response()
+        }
     }
 }
 
@@ -335,4 +366,26 @@ fn configuration(
         });
     }
     config
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+
+    use super::read_document;
+
+    #[tokio::test]
+    async fn reads_the_document_again_for_each_request() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("menu.xml");
+        for text in ["<Response/>", "<Response><Hangup/></Response>"] {
+            std::fs::write(&file, text).expect("writes");
+            let response = read_document(file.clone()).await;
+            assert_eq!(response.status(), 200);
+            let body = response.into_body().collect().await.expect("a body").to_bytes();
+            assert_eq!(body, text.as_bytes());
+        }
+        std::fs::remove_file(&file).expect("removes");
+        assert_eq!(read_document(file).await.status(), 500);
+    }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::webhook::WebhookCalls;
+use engine::call::Registry;
 use engine::webhook::{Ledger, WebhookHandler};
 use model::Clock;
 use model::Timestamp;
@@ -51,7 +51,7 @@ fn before(now: Timestamp, by: Duration) -> Timestamp {
 /// Returns the store's error if the keys cannot be read.
 pub(super) async fn load_recent(
     store: &Store,
-    door: &WebhookHandler<WebhookCalls>,
+    door: &WebhookHandler<Registry>,
     clock: &Clock,
 ) -> Result<Timestamp, StoreError> {
     let now = clock.wall();
@@ -68,7 +68,7 @@ pub(super) async fn load_recent(
 /// Loads the older keys into the webhook handler, then deletes expired keys until `stop`.
 pub(super) async fn run(
     store: Store,
-    door: Arc<WebhookHandler<WebhookCalls>>,
+    door: Arc<WebhookHandler<Registry>>,
     clock: Clock,
     mut rest: Timestamp,
     stop: CancellationToken,
@@ -78,7 +78,7 @@ pub(super) async fn run(
         let keys = match store.event_keys().list(oldest, rest, PAGE).await {
             Ok(keys) => keys,
             Err(error) => {
-                warn!(%error, "failed to load older event keys; a copy may be counted under another result");
+                warn!(%error, "failed to load older event keys; a duplicate webhook may be counted under another result");
                 break;
             }
         };

@@ -25,7 +25,6 @@ mod otel;
 mod reload;
 mod routes;
 mod watch;
-mod webhook;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -42,39 +41,43 @@ pub use build::call_settings;
 pub use drain::{Signals, until_stopped};
 pub use reload::Loader;
 
-/// Reason why a node did not start. The texts read well after "could not".
+/// Reason why a node did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error("{0}")]
     Listen(String),
-    #[error("start: {0}")]
+    #[error("{0}")]
     Store(#[from] store::StoreError),
-    #[error("open the media ports from {at}: {source}; see listen.media and public.media_ips")]
+    #[error(
+        "could not open the media ports from {at}: {source}; see listen.media and public.media_ips"
+    )]
     Media {
         at: SocketAddr,
         #[source]
         source: std::io::Error,
     },
-    #[error("set up the client for Graph: {0}")]
+    #[error("could not set up the client for Graph: {0}")]
     Graph(#[from] engine::meta::SetupError),
-    #[error("set up TLS: {0}")]
+    #[error("could not set up TLS: {0}")]
     Tls(#[from] rustls::Error),
-    #[error("set up speech: {0}")]
+    #[error("could not set up speech: {0}")]
     Speech(String),
-    #[error("load the numbers: {0}")]
+    #[error("could not load the numbers: {0}")]
     Directory(#[from] engine::admission::DirectoryError),
-    #[error("install signal handlers: {0}")]
+    #[error("could not install signal handlers: {0}")]
     Signals(std::io::Error),
     #[cfg(feature = "otel")]
-    #[error("set up the export of traces: {0}")]
+    #[error("could not set up the export of traces: {0}")]
     Otel(String),
-    #[error("start the thread for rejects: {0}")]
+    #[error("could not start the thread for rejects: {0}")]
     Rejects(std::io::Error),
-    #[error("create the directory or the threads for recordings: {0}; see store.data_dir")]
+    #[error(
+        "could not create the directory or the threads for recordings: {0}; see store.data_dir"
+    )]
     Recordings(std::io::Error),
     #[error(transparent)]
     Bucket(#[from] engine::objects::BucketError),
-    #[error("set up the metrics: {0}")]
+    #[error("could not set up the metrics: {0}")]
     Metrics(String),
 }
 

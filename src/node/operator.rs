@@ -81,7 +81,7 @@ impl Operator for ThisNode {
         }
         tracing::info!(
             live = self.registry.len(),
-            "drain requested by the owner: no new calls; a signal ends the node"
+            "drain requested through the API: no new calls are accepted; send SIGTERM to stop the node"
         );
         self.drain.begin();
         true

@@ -203,7 +203,7 @@ impl Inner {
         let dropped = match tokio::runtime::Handle::current().block_on(look) {
             Ok(dropped) => dropped,
             Err(error) => {
-                return Some(vec![ConfigFinding::new(None, format!("could not {error}"), "")]);
+                return Some(vec![ConfigFinding::new(None, error.to_string(), "")]);
             }
         };
         let finding = |dropped: &MissingWebhook| {
@@ -227,7 +227,7 @@ impl Inner {
         }
         if let Err(e) = parts.keeper.reload(config.admission(), parts.clock.wall()) {
             warn!(error = %e, "configuration not reloaded; nothing changed");
-            return refused(vec![ConfigFinding::new(None, format!("could not {e}"), "")]);
+            return refused(vec![ConfigFinding::new(None, e.to_string(), "")]);
         }
         let transcribes = parts.services.recordings.can_transcribe();
         self.people(config);

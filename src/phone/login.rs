@@ -32,7 +32,7 @@ pub(super) async fn person(inner: &Inner, token: &Token) -> Result<Option<Person
         .filter(|person| inner.gate.directory().tables().account(&person.user.account).is_some()))
 }
 
-/// Returns the endpoint that a session may register: one of the person's account. Without `name`,
+/// Returns the endpoint of the person's account that a session may register. Without `name`,
 /// it is the endpoint with the person's name.
 pub(super) async fn by_session(
     inner: &Inner,

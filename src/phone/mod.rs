@@ -24,7 +24,7 @@ use http::{HeaderMap, StatusCode};
 use tokio_util::sync::CancellationToken;
 
 use engine::admission::Gate;
-use engine::answer::Dice;
+use engine::answer::RandomSource;
 use engine::call::Registry;
 use engine::call::drafts::Drafts;
 use engine::call::phones::Phones;
@@ -44,7 +44,7 @@ const SOCKETS_MAX: usize = 5_000;
 /// The services behind the phone listener.
 pub struct PhoneService {
     pub clock: Clock,
-    pub dice: Dice,
+    pub random: RandomSource,
     pub store: Store,
     pub passwords: Passwords,
     /// The console sessions.

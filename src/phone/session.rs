@@ -106,7 +106,7 @@ struct Session {
     phone: Option<Phone>,
     /// Failed logins.
     logins: u32,
-    /// Remaining messages of the rate limit, and when that was computed.
+    /// Messages that the rate limit still allows, as of `counted`.
     room: u32,
     counted: Instant,
     /// When the phone sent its latest message.
@@ -434,7 +434,7 @@ impl Session {
         };
         let place = registration.place();
         let calls = resume.map(|secret| self.resume(&secret, &endpoint, place)).unwrap_or_default();
-        let secret = format!("{:016x}{:016x}", inner.dice.roll(), inner.dice.roll());
+        let secret = format!("{:016x}{:016x}", inner.random.next(), inner.random.next());
         inner.sessions.begin(&secret, endpoint.id.clone(), place, self.over.clone());
         self.by_session = by_session;
         info!(endpoint = %endpoint.name, by_session, calls = calls.len(), "phone registered");

@@ -48,7 +48,7 @@ pub fn webhook(body: &[u8]) {
         let shown = format!("{item:?}");
         assert!(shown.len() < 20_000, "what is kept of an item is bounded");
         assert!(item.id.as_ref().is_none_or(|id| id.len() <= 512 && id.is_ascii()));
-        if let Content::Connect(connect) = item.what {
+        if let Content::Connect(connect) = item.content {
             assert!(connect.name.len() <= 4_096 && !connect.name.contains(char::is_control));
             let business = E164::parse("918035737458").expect("a number");
             assert!(connect.user(&business).len() <= 4_096);
@@ -589,11 +589,16 @@ fn rest_api() -> &'static Rest {
                 notices: engine::notices::Notices::new(store.clone(), feed.clone(), clock.clone()),
                 feed,
                 guard: Guard::new(false, Vec::new()),
-                fetcher: answer::Fetcher::new(out.clone(), clock.clone(), answer::Dice::system()),
+                fetcher: answer::Fetcher::new(
+                    out.clone(),
+                    clock.clone(),
+                    answer::RandomSource::system(),
+                ),
                 tasks: Default::default(),
             })
         };
-        let notifier = answer::Notifier::new(out.clone(), clock.clone(), answer::Dice::system(), 1);
+        let notifier =
+            answer::Notifier::new(out.clone(), clock.clone(), answer::RandomSource::system(), 1);
         let (node_id, nobody) = ("fuzz".to_owned(), Arc::new(Directory::new(10)));
         let outbox = call::Outbox::new(
             store.clone(),
@@ -614,11 +619,18 @@ fn rest_api() -> &'static Rest {
             copies: None,
             recognisers,
         };
-        let (dice, tasks) = (answer::Dice::system(), Default::default());
+        let (random, tasks) = (answer::RandomSource::system(), Default::default());
         let recordings = {
             let _inside = runtime.enter();
-            call::Recordings::start(kept, store.clone(), outbox.clone(), clock.clone(), dice, tasks)
-                .expect("a folder")
+            call::Recordings::start(
+                kept,
+                store.clone(),
+                outbox.clone(),
+                clock.clone(),
+                random,
+                tasks,
+            )
+            .expect("a folder")
         };
         let agents = engine::agents::Agents::new(engine::agents::AgentsParts {
             store: store.clone(),

@@ -90,10 +90,10 @@ async fn the_rules_common_to_all_requests() {
     assert_eq!(ask(&node, "GET", &format!("/v1/Account/{AUTH_ID}"), &[], "").await.status, 200);
 
     // Bodies: objects, forms, empty bodies; text for numbers and booleans; null means absent;
-    // unknown fields are ignored.
-    let names = |name: &str| {
-        format!(r#"{{"name":"{name}","enabled":"true","unknown":{{"x":[1]}},"city":null}}"#)
-    };
+    // unknown fields are refused.
+    let names = |name: &str| format!(r#"{{"name":"{name}","enabled":"true","callback_url":null}}"#);
+    let unknown = ask(&node, "POST", &at("Subaccount/"), &json, r#"{"nme":"one"}"#).await;
+    assert!(unknown.status == 400 && unknown.text().contains("did you mean `name`"));
     assert_eq!(ask(&node, "POST", &at("Subaccount/"), &json, names("one")).await.status, 201);
     assert_eq!(ask(&node, "POST", &at("Subaccount/"), &[], names("two")).await.status, 201);
     assert_eq!(

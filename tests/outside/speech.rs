@@ -140,7 +140,10 @@ async fn a_long_text_plays_before_it_is_complete() {
     whole(&library.prompt(&speak("Hello."))).await;
     let long = library.prompt(&speak(&"The quick brown fox jumps over the lazy dog. ".repeat(66)));
     assert_eq!(frames(&long, 25).await, 25, "{:?}", long.failure());
-    assert!(!long.is_finished(), "half a second is there, three minutes are still being made");
+    assert!(
+        !long.is_finished(),
+        "half a second is ready, three minutes are still being synthesised"
+    );
     assert!(whole(&long).await.len() > 5_000);
 }
 

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use engine::admission::permission;
+use engine::call::binding::CallKey;
 use engine::call::consent::refusal_of;
 use engine::meta::{Action, Fault, NextStep, RetryState, Verdict};
-use engine::webhook::CallKey;
 use machine::{GraphAction, GraphOutcome, Input};
 use model::{CallUuid, Wacid};
 

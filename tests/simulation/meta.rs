@@ -3,8 +3,9 @@
 use std::borrow::Cow;
 use std::sync::OnceLock;
 
+use engine::call::binding::CallKey;
 use engine::meta::Action;
-use engine::webhook::{CallKey, Effect};
+use engine::webhook::Effect;
 
 use machine::{Command, Input, MediaEvent, MediaFault};
 use model::{CallUuid, Digit, Leg};

@@ -11,15 +11,13 @@ use engine::admission::{
     AccountSpec, Admitted, Directory, Gate, NumberEntry, NumberSpec, Reason, Slot, Slots,
 };
 use engine::call::CallEvent;
-use engine::call::binding::{self, Bindings, EventOutcome, MetaState, Parties, Party};
+use engine::call::binding::{Bindings, CallKey, EventOutcome, MetaState, Parties, Party};
 use engine::call::queues::Queues;
+use engine::call::registry::{Incoming, RejectsFull};
 use engine::meta::{Budget, Policy};
-use engine::webhook::{
-    Busy, CallKey, CallUpdate, Calls, Effect, Full, Incoming, TerminateOutcome, UpdateOutcome,
-    WebhookConfig, WebhookHandler,
-};
+use engine::webhook::{Calls, Effect, WebhookConfig, WebhookHandler};
 
-use machine::{CallSetup, CallUrls, Input, MachineLimits, MediaEvent, Termination};
+use machine::{CallSetup, CallUrls, Input, MachineLimits, MediaEvent};
 use media::sdp::Offer;
 use model::Clock;
 use model::Secret;
@@ -63,7 +61,7 @@ pub struct Node {
     pub budget: Budget,
     pub policy: Policy,
     pub writer: Writer,
-    pub pauses: engine::answer::Dice,
+    pub pauses: engine::answer::RandomSource,
 }
 
 /// A call that has started while its task has not run yet.
@@ -90,7 +88,7 @@ pub struct Book {
     live_max: usize,
     pub rejects: usize,
     rejects_max: usize,
-    started: Vec<(Arc<View>, Admitted, Incoming<Offer>)>,
+    started: Vec<(Arc<View>, Admitted, Incoming)>,
     told: Vec<CallUuid>,
     rejected: Vec<(Arc<NumberEntry>, Wacid)>,
     /// Calls at Meta that must be ended and belong to no live call.
@@ -164,17 +162,8 @@ impl Parties for Tables {
         self.view(call)
     }
 
-    fn end_at_meta(
-        &self,
-        (phone_number_id, wacid): binding::CallKey,
-        _: Option<Secret>,
-        late: Option<CallUuid>,
-    ) {
-        self.book
-            .lock()
-            .expect("one thread")
-            .strays
-            .push((CallKey { phone_number_id, wacid }, late));
+    fn end_at_meta(&self, key: CallKey, _: Option<Secret>, late: Option<CallUuid>) {
+        self.book.lock().expect("one thread").strays.push((key, late));
     }
 }
 
@@ -201,8 +190,7 @@ impl Tables {
 
     fn event(&self, key: &CallKey, named: Option<CallUuid>, event: CallEvent) -> EventOutcome {
         let now = self.book.lock().expect("one thread").clock.now();
-        let key = (key.phone_number_id.clone(), key.wacid.clone());
-        self.bindings.event(self, &key, named, event, now)
+        self.bindings.event(self, key, named, event, now)
     }
 }
 
@@ -214,7 +202,6 @@ pub struct Phones {
 }
 
 impl Calls for Phones {
-    type Offer = Offer;
     type Room = ();
 
     fn room(&self, _: &PhoneNumberId) -> Option<()> {
@@ -225,10 +212,10 @@ impl Calls for Phones {
         Offer::parse(sdp, false).ok()
     }
 
-    fn start(&self, (): (), admitted: Admitted, incoming: Incoming<Offer>) -> Result<(), Busy> {
+    fn start(&self, (): (), admitted: Admitted, incoming: Incoming) -> Result<(), Box<Admitted>> {
         let mut book = self.book.lock().expect("one thread");
         if book.live >= book.live_max {
-            return Err(Busy(admitted));
+            return Err(Box::new(admitted));
         }
         let id = (u128::from(book.ids.number()) << 64) | u128::from(book.ids.number());
         let call = CallUuid(uuid::Builder::from_random_bytes(id.to_be_bytes()).into_uuid());
@@ -240,41 +227,19 @@ impl Calls for Phones {
         Ok(())
     }
 
-    fn placed(
-        &self,
-        key: &CallKey,
-        named: Option<CallUuid>,
-        said: CallUpdate<Offer>,
-    ) -> UpdateOutcome {
-        let event = match said {
-            CallUpdate::Answer(answer) => CallEvent::Answer(answer.map(Box::new)),
-            CallUpdate::Status(status) => CallEvent::Status(status),
-        };
-        match self.tables.event(key, named, event) {
-            EventOutcome::Delivered => UpdateOutcome::Delivered,
-            EventOutcome::Late => UpdateOutcome::Late,
-            EventOutcome::Parked => UpdateOutcome::Parked,
-            EventOutcome::Full => UpdateOutcome::Busy,
-        }
+    fn event(&self, key: &CallKey, named: Option<CallUuid>, event: CallEvent) -> EventOutcome {
+        self.tables.event(key, named, event)
     }
 
-    fn terminated(
+    fn reject(
         &self,
-        key: &CallKey,
-        named: Option<CallUuid>,
-        termination: Termination,
-    ) -> TerminateOutcome {
-        match self.tables.event(key, named, CallEvent::Terminated(termination)) {
-            EventOutcome::Delivered => TerminateOutcome::Ended,
-            EventOutcome::Full => TerminateOutcome::Busy,
-            EventOutcome::Parked | EventOutcome::Late => TerminateOutcome::Unknown,
-        }
-    }
-
-    fn reject(&self, number: &Arc<NumberEntry>, wacid: Wacid, _reason: Reason) -> Result<(), Full> {
+        number: &Arc<NumberEntry>,
+        wacid: Wacid,
+        _reason: Reason,
+    ) -> Result<(), RejectsFull> {
         let mut book = self.book.lock().expect("one thread");
         if book.rejects >= book.rejects_max {
-            return Err(Full);
+            return Err(RejectsFull);
         }
         book.rejects += 1;
         book.rejected.push((number.clone(), wacid));
@@ -395,7 +360,7 @@ impl World {
             budget: Budget::new(self.instant()),
             policy: Policy::default(),
             writer: Writer::default(),
-            pauses: engine::answer::Dice::from_fn(move || {
+            pauses: engine::answer::RandomSource::from_fn(move || {
                 pauses.lock().expect("one thread").number()
             }),
         });
@@ -451,7 +416,7 @@ impl World {
             let pair = PairKey::new(&setup.phone_number_id, &setup.from);
             let engaged = Some(self.store.consents.engage(pair));
             let begin = StartingCall { ix, view, slot, engaged, setup, arrived: incoming.arrived };
-            self.watch.admitted(call, incoming.connect.key, ix, life, self.now);
+            self.watch.admitted(call, incoming.key, ix, life, self.now);
             self.node().beginning.insert(call, begin);
             self.in_order(0, Event::Run { life, call });
         }
@@ -604,18 +569,18 @@ impl World {
 fn setup(
     call: CallUuid,
     number: &NumberEntry,
-    incoming: &Incoming<Offer>,
+    incoming: &Incoming,
     limits: MachineLimits,
 ) -> CallSetup {
-    let (spec, connect) = (&number.spec, &incoming.connect);
+    let spec = &number.spec;
     let (answer, answer_method) = spec.answer.clone().expect("numbers have an answer URL");
     CallSetup {
         call,
         direction: Direction::Inbound,
         call_type: CallType::Whatsapp,
-        wacid: Some(connect.key.wacid.clone()),
-        phone_number_id: connect.key.phone_number_id.clone(),
-        from: connect.user(&spec.number),
+        wacid: Some(incoming.key.wacid.clone()),
+        phone_number_id: incoming.key.phone_number_id.clone(),
+        from: incoming.from.clone(),
         to: spec.number.to_string(),
         caller_name: String::new(),
         cta_payload: None,

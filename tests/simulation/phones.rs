@@ -109,7 +109,7 @@ impl World {
 impl MetaCall {
     /// Returns an ordered call that Graph has not received yet.
     pub fn unmade(number: usize, wacid: &str, placed: Option<crate::meta::Placed>) -> Self {
-        let key = engine::webhook::CallKey {
+        let key = engine::call::binding::CallKey {
             phone_number_id: phone_number_id(number).as_str().into(),
             wacid: wacid.into(),
         };

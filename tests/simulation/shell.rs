@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use engine::admission::Slot;
 use engine::admission::permission::{self, Engaged};
+use engine::call::binding::CallKey;
 use engine::call::step::{Step, Stepper};
-use engine::webhook::CallKey;
 use machine::log;
 use machine::replay::replay;
 use machine::{

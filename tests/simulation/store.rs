@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use engine::admission::permission::Consents;
 use engine::answer::next_pause;
+use engine::call::binding::CallKey;
 use engine::call::orphan::{PLACED_SINCE, closing};
-use engine::webhook::{CONNECT_AGAIN, CallKey};
+use engine::webhook::CONNECT_AGAIN;
 use machine::{
     CallSetup, CallTime, CallbackKind, CallbackRequest, GraphAction, GraphOutcome, orphan_summary,
 };

@@ -4,8 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use engine::admission::Reason;
+use engine::call::binding::CallKey;
 use engine::meta::Action;
-use engine::webhook::{CallKey, Effect};
+use engine::webhook::Effect;
 use machine::{
     CallState, CallTime, CallbackKind, FetchId, GraphAction, GraphOutcome, MediaCommand, Output,
     Summary,

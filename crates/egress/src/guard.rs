@@ -9,26 +9,26 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::{Ipv4Net, Ipv6Net};
 
-/// Why a customer URL is refused. The messages read well after "could not …".
+/// Why a customer URL is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    #[error("read the URL: {0}")]
+    #[error("could not read the URL: {0}")]
     Malformed(String),
-    #[error("use the scheme {0}: https is required")]
+    #[error("the scheme {0} is not allowed: https is required")]
     Scheme(String),
-    #[error("use the scheme {0} for a WebSocket: wss is required")]
+    #[error("the scheme {0} is not allowed for a WebSocket: wss is required")]
     SocketScheme(String),
-    #[error("use a URL with a user name or password in it")]
+    #[error("a URL must not contain a user name or password")]
     UserInfo,
-    #[error("connect to port {0}: use 443 or a port from 1024 up")]
+    #[error("could not connect to port {0}: use 443 or a port from 1024 up")]
     Port(u16),
-    #[error("connect to {0}, which is not a public address")]
+    #[error("could not connect to {0}, which is not a public address")]
     Address(IpAddr),
-    #[error("connect to {0}, a cloud metadata service")]
+    #[error("could not connect to {0}, a cloud metadata service")]
     Metadata(String),
-    #[error("connect to {0}, a listener of this node")]
+    #[error("could not connect to {0}, a listener of this node")]
     OwnListener(SocketAddr),
-    #[error("follow a redirect from https to http")]
+    #[error("could not follow a redirect from https to http")]
     Downgrade,
 }
 

@@ -71,36 +71,36 @@ pub const USER_AGENT: &str = concat!("Offhook/", env!("CARGO_PKG_VERSION"), " (P
 /// Largest number of redirects that are followed.
 pub const REDIRECTS_MAX: u32 = 5;
 
-/// Why a request to a customer failed. The messages read well after "could not …".
+/// Why a request to a customer failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EgressError {
     #[error(transparent)]
     Refused(#[from] Refusal),
-    #[error("look up {name}: {reason}")]
+    #[error("could not look up {name}: {reason}")]
     Resolve { name: String, reason: String },
-    #[error("connect to {host}: {reason}")]
+    #[error("could not connect to {host}: {reason}")]
     Connect { host: String, reason: String },
-    #[error("connect to {host} within {waited:?}")]
+    #[error("could not connect to {host} within {waited:?}")]
     ConnectTimeout { host: String, waited: Duration },
     #[error(
-        "complete the TLS handshake with {host} within {waited:?}: it accepted the connection but did not answer the handshake"
+        "could not complete the TLS handshake with {host} within {waited:?}: it accepted the connection but did not answer the handshake"
     )]
     HandshakeTimeout { host: String, waited: Duration },
-    #[error("receive a response within {waited:?}")]
+    #[error("could not receive a response within {waited:?}")]
     ReadTimeout { waited: Duration },
-    #[error("complete the request: {reason}")]
+    #[error("could not complete the request: {reason}")]
     Broken { reason: String },
-    #[error("read a response of more than {max} bytes")]
+    #[error("could not read a response of more than {max} bytes")]
     TooLarge { max: usize },
-    #[error("decode the content coding {0:?}: only gzip and deflate are supported")]
+    #[error("could not decode the content coding {0:?}: only gzip and deflate are supported")]
     Coding(String),
-    #[error("decode the body: {0}")]
+    #[error("could not decode the body: {0}")]
     Undecodable(String),
-    #[error("fetch the file: the response status was {0}")]
+    #[error("could not fetch the file: the response status was {0}")]
     Status(u16),
-    #[error("open the WebSocket: the response status was {0}")]
+    #[error("could not open the WebSocket: the response status was {0}")]
     NotUpgraded(u16),
-    #[error("follow more than {REDIRECTS_MAX} redirects")]
+    #[error("could not follow more than {REDIRECTS_MAX} redirects")]
     Redirects,
 }
 

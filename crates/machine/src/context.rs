@@ -24,7 +24,7 @@ use xml::ast::{Finding, Position, Severity, Target};
 const PATH_CLOSED_MS: u64 = 1_500;
 /// How long a fetch may exceed its deadline before the machine gives up on it.
 const FETCH_GRACE_MS: u64 = 1_000;
-/// The most findings of one document that are output.
+/// Maximum number of findings that are output per document.
 const FINDINGS_MAX: usize = 100;
 /// Distinguishes the derived ids of streams from those of legs.
 const STREAM_IDS: u64 = 1 << 32;

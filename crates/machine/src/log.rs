@@ -49,19 +49,19 @@ pub struct Entry {
 /// Why a log could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
-    #[error("read the event log: {0}")]
+    #[error("could not read the event log: {0}")]
     Read(io::Error),
-    #[error("read line {line}: it is longer than {LINE_BYTES_MAX} bytes")]
+    #[error("could not read line {line}: it is longer than {LINE_BYTES_MAX} bytes")]
     TooLong { line: u64 },
-    #[error("read line {line}, column {column}: {message}")]
+    #[error("could not read line {line}, column {column}: {message}")]
     Malformed { line: u64, column: usize, message: String },
     /// The last line has no line break and is incomplete. The writer was killed, the disk was full,
     /// or the file was copied in part.
-    #[error("read line {line}: the last line is incomplete")]
+    #[error("could not read line {line}: the last line is incomplete")]
     Cut { line: u64 },
-    #[error("find the header: the log is empty")]
+    #[error("could not find the header: the log is empty")]
     Empty,
-    #[error("serialize a line: {0}")]
+    #[error("could not serialize a line: {0}")]
     Write(serde_json::Error),
 }
 

@@ -112,7 +112,8 @@ pub(super) struct Ending {
 /// The cost of a call. Plivo sends these parameters, and Offhook does not bill.
 const NO_COST: &str = "0.00000";
 
-/// Returns the parameters of every request, and those that answered calls add.
+/// Returns the parameters that every request has, and once the call is answered those of answered
+/// calls.
 pub(super) fn common(ctx: &CallContext, event: Event) -> Params {
     request_params(ctx, event, None)
 }

@@ -34,7 +34,7 @@ pub struct Difference {
     pub output: usize,
     /// The output in the log. `None` if the log has no further one for this input.
     pub expected: Option<Value>,
-    /// The output of this machine. `None` if it has no further one for this input.
+    /// The output of this machine. `None` if it produced fewer outputs for this input than the log has.
     pub actual: Option<Value>,
 }
 
@@ -154,7 +154,7 @@ mod tests {
         let third = LOG.lines().nth(2).expect("a third line");
         let middle = LOG.replacen(third, third.strip_suffix('}').expect("an object"), 1);
         let error = replay(middle.as_bytes(), |_| {}).expect_err("unreadable").to_string();
-        assert!(error.starts_with("read line 3, column"), "{error}");
+        assert!(error.starts_with("could not read line 3, column"), "{error}");
     }
 
     #[test]

@@ -69,7 +69,7 @@ pub enum Timer {
     TerminateRetry,
     /// No webhook has delivered the id within a minute of a `connect` without an outcome.
     UnknownConnect,
-    /// T_reap: Meta is not waited for any longer.
+    /// T_reap has expired: the call no longer waits for Meta.
     Reap,
 }
 

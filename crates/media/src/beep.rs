@@ -4,11 +4,11 @@
 //! counts as tone if nearly all of its power lies around one pitch and the pitch stays constant.
 //! The power of a vowel is spread over its harmonics, and its pitch moves.
 
+use crate::FRAME_MS;
 use xml::ast::Beep;
 
 /// Samples of a frame: 20 ms at 16 kHz.
 const FRAME: usize = 320;
-const FRAME_MS: u32 = 20;
 /// Range of pitches in bins of 50 Hz, a frame's resolution: 350 Hz to 3 kHz.
 const LOWEST_BIN: usize = 7;
 const HIGHEST_BIN: usize = 60;

@@ -15,7 +15,8 @@ use super::prompt::Frame;
 /// worst.
 const DELAY_MIN: usize = 2;
 const DELAY_MAX: usize = 8;
-/// Steps beyond the delay after which packets are released even if fewer have arrived.
+/// Number of steps after the target delay at which packets are released even if fewer than that
+/// have arrived.
 const EXTRA_STEPS: usize = 1;
 /// Capacity in packets. Beyond it the oldest are dropped, because a full buffer is delay.
 const CAPACITY: usize = 12;
@@ -63,7 +64,7 @@ pub(super) struct JitterBuffer {
     delay: usize,
     /// Whether the buffer ran dry since it last started to fill.
     underrun: bool,
-    /// Whether the delay was already increased since then.
+    /// Whether the delay has been increased since the last late packet.
     delay_grown: bool,
     observed: Observation,
 }

@@ -10,9 +10,7 @@ use super::LegEvent;
 use super::packet_mixer::PacketMixer;
 use super::player::{PlayItem, Player, Step};
 use super::prompt::Frame;
-
-/// Milliseconds of a frame.
-const FRAME_MS: u64 = 20;
+use crate::FRAME_MS;
 
 /// The layers of a leg, the latest on top.
 #[derive(Debug, Default)]
@@ -50,7 +48,7 @@ impl Layers {
             kind: aside.kind,
             player: Player::new(play, items).repeating(aside.repeat),
             mix: aside.mix,
-            frames_left: aside.length_ms.map(|ms| ms.div_ceil(FRAME_MS)),
+            frames_left: aside.length_ms.map(|ms| ms.div_ceil(u64::from(FRAME_MS))),
             started: false,
         });
     }

@@ -170,7 +170,7 @@ pub(super) struct Leg {
     wake: Instant,
     sequence: u64,
     player: Option<Player>,
-    /// Queued digits, those being sent first.
+    /// Queued digits. The first ones are being sent.
     sending: VecDeque<(PlayId, dtmf::Sender)>,
     digits: Vec<Digit>,
     receiver: dtmf::Receiver,

@@ -168,6 +168,8 @@ pub enum LegEvent {
 /// Receives the events of a leg. It is called on a shard thread and must not block.
 pub type EventSink = Arc<dyn Fn(LegEvent) + Send + Sync>;
 
+/// Duration of a frame in milliseconds. All audio moves in frames of this length.
+pub const FRAME_MS: u32 = 20;
 /// Interval at which the worker threads run their jobs.
 const WORKER_INTERVAL: Duration = Duration::from_millis(5);
 /// Capacity of a shard's command queue. A shard executes about a thousand commands every 5 ms.
@@ -201,20 +203,25 @@ pub struct MediaConfig {
     /// A connected leg that receives nothing valid for this long is lost
     /// (docs/reference/meta.md#t-media-dead).
     pub media_dead: Duration,
+    /// Whether [`Media::read_offer`] accepts candidates with loopback addresses, as a simulated
+    /// Meta sends them.
+    pub loopback_offers: bool,
 }
 
 /// Why a leg could not be created.
 #[derive(Debug, thiserror::Error)]
 pub enum MediaError {
-    #[error("create the DTLS certificate")]
+    #[error("could not create the DTLS certificate")]
     Certificate,
-    #[error("answer the offer: it has no candidate of an address family that this node serves")]
+    #[error(
+        "could not answer the offer: it has no candidate of an address family that this node serves"
+    )]
     NoFamily,
-    #[error("use a public address as an ICE candidate: peers cannot reach it")]
+    #[error("no address of this node can be an ICE candidate: peers cannot reach it")]
     NoAddress,
-    #[error("read random numbers from the operating system")]
+    #[error("could not read random numbers from the operating system")]
     Random,
-    #[error("create a leg: the media threads have stopped")]
+    #[error("could not create a leg: the media threads have stopped")]
     Stopped,
 }
 
@@ -227,6 +234,7 @@ pub struct Media {
     clock: Clock,
     public_ips: Vec<IpAddr>,
     media_dead: Duration,
+    loopback_offers: bool,
     identity: Identity,
     random: SystemRandom,
     silence: Frame,
@@ -305,6 +313,7 @@ impl Media {
             clock,
             public_ips,
             media_dead: config.media_dead,
+            loopback_offers: config.loopback_offers,
             identity: Identity::new().map_err(io::Error::other)?,
             random: SystemRandom::new(),
             silence: opus::silence_frame(),
@@ -315,9 +324,28 @@ impl Media {
         }))
     }
 
+    /// Parses an SDP offer, or an answer to our offer (`docs/reference/meta.md#usable-offer`).
+    /// Returns `None` and logs why if no leg could answer it.
+    pub fn read_offer(&self, sdp: &str) -> Option<Offer> {
+        let offer = match Offer::parse(sdp, self.loopback_offers) {
+            Ok(offer) => offer,
+            Err(fault) => {
+                tracing::info!(%fault, "unusable offer");
+                return None;
+            }
+        };
+        if !self.can_answer(&offer) {
+            tracing::info!(
+                "offer has no candidate of an address family of this node; see public.media_ips"
+            );
+            return None;
+        }
+        Some(offer)
+    }
+
     /// Returns whether a leg could answer `offer`: the offer has a candidate of an address family
     /// that this node serves, or no candidate at all, in which case the peer sends the checks.
-    pub fn can_answer(&self, offer: &Offer) -> bool {
+    fn can_answer(&self, offer: &Offer) -> bool {
         let families = |v4: bool| self.public_ips.iter().any(|ip| ip.is_ipv4() == v4);
         offer.candidates.is_empty() || offer.candidates.iter().any(|c| families(c.addr.is_ipv4()))
     }

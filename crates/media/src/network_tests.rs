@@ -76,6 +76,7 @@ fn media(clock: &Clock) -> Arc<Media> {
         public_ips: Vec::new(),
         shards: 1,
         media_dead: Duration::from_secs(30),
+        loopback_offers: false,
     };
     Media::start(config, clock.clone()).expect("media")
 }

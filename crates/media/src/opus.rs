@@ -55,11 +55,11 @@ impl Rate {
 /// Why a packet could not be decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OpusError {
-    #[error("parse an Opus packet: it is malformed")]
+    #[error("could not parse an Opus packet: it is malformed")]
     Malformed,
-    #[error("decode an Opus packet: the codec returned error {0}")]
+    #[error("could not decode an Opus packet: the codec returned error {0}")]
     Codec(i32),
-    #[error("decode an Opus packet: the codec panicked and was reset")]
+    #[error("could not decode an Opus packet: the codec panicked and was reset")]
     Fault,
 }
 

@@ -57,6 +57,7 @@ impl Probe {
             public_ips: Vec::new(),
             shards: 1,
             media_dead: Duration::from_secs(30),
+            loopback_offers: false,
         };
         let media = Media::start(config, clock.clone())?;
         let offer = |setup: &str| {

@@ -101,7 +101,7 @@ enum Position {
     Own(usize),
     /// [`LoopJoin::tail`].
     Tail(usize),
-    /// Between two rounds.
+    /// The transition between two repetitions of a looped prompt.
     Joined,
     Head(usize),
     Middle(usize),
@@ -143,7 +143,7 @@ impl Prompt {
         self.state.load(Ordering::Acquire) != LOADING
     }
 
-    /// The transition between two rounds. `None` before the prompt is complete, or if it has none.
+    /// The transition between two repetitions. `None` before the prompt is complete, or if it has none.
     pub fn join(&self) -> Option<&LoopJoin> {
         self.join.get()
     }

@@ -44,7 +44,7 @@ pub struct Tap {
     over: bool,
 }
 
-/// The leg's end.
+/// The leg's end of a tap, to which the leg writes what passes.
 #[derive(Debug)]
 pub(super) struct TapEnd {
     sides: TapSides,

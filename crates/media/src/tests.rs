@@ -29,6 +29,7 @@ fn config() -> MediaConfig {
         public_ips: Vec::new(),
         shards: 1,
         media_dead: Duration::from_secs(30),
+        loopback_offers: false,
     }
 }
 

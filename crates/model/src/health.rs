@@ -23,7 +23,7 @@ impl Health {
         Self::default()
     }
 
-    /// Marks the start as complete. Has no effect on a node that drains.
+    /// Marks the start as complete. Has no effect if the node is draining.
     pub fn set_ready(&self) {
         let _ =
             self.0.phase.compare_exchange(STARTING, READY, Ordering::Relaxed, Ordering::Relaxed);

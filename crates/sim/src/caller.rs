@@ -67,8 +67,9 @@ pub enum HangupRule {
     Never,
     /// This long after the answer.
     AfterAnswer(Duration),
-    /// When the script is done and the business, after some audio, has been silent for `silence`.
-    /// At the latest `most` after the last key, or after the answer if there are no keys.
+    /// Hangs up once the script is done and the business has sent audio and then been silent for
+    /// `silence`, but no later than `most` after the last key, or after the answer if there are no
+    /// keys.
     WhenQuiet { silence: Duration, most: Duration },
     /// This long after the call was placed, if the call is still unanswered.
     WhileRinging(Duration),

@@ -337,12 +337,11 @@ pub(crate) async fn only_local(request: Request, next: Next) -> Response {
     }
 }
 
-/// Like [`only_local`], but also admits cross-site navigation with GET, for a page that other local
-/// pages link to. Its form is submitted from the same origin.
+/// Like [`only_local`], but also admits navigation with GET from other sites and ports, for pages
+/// that the console links to. What such a page sends comes from the same origin.
 pub(crate) async fn local_or_navigation(request: Request, next: Next) -> Response {
-    let reads = request.method() == http::Method::GET;
-    let named = has_local_host(request.headers());
-    if named && (reads || is_local_request(request.headers())) {
+    let opens = request.method() == http::Method::GET && is_navigation(request.headers());
+    if opens || is_local_request(request.headers()) {
         next.run(request).await
     } else {
         (StatusCode::FORBIDDEN, "only requests from the simulator's own machine are allowed\n")
@@ -353,6 +352,12 @@ pub(crate) async fn local_or_navigation(request: Request, next: Next) -> Respons
 fn is_local_request(headers: &HeaderMap) -> bool {
     let site = headers.get("sec-fetch-site").and_then(|v| v.to_str().ok());
     has_local_host(headers) && matches!(site, None | Some("same-origin" | "none"))
+}
+
+/// Whether a browser opens a page of this machine, in whichever way the user came there.
+fn is_navigation(headers: &HeaderMap) -> bool {
+    let mode = headers.get("sec-fetch-mode").and_then(|v| v.to_str().ok());
+    has_local_host(headers) && mode == Some("navigate")
 }
 
 /// Whether the `Host` is an IP address or `localhost`. Any other name may be a DNS rebinding
@@ -369,7 +374,7 @@ fn has_local_host(headers: &HeaderMap) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::is_local_request;
+    use super::{is_local_request, is_navigation};
     use http::HeaderMap;
 
     #[test]
@@ -388,5 +393,18 @@ mod tests {
         assert!(from("[::1]", None));
         assert!(!from("rebound.example.com:8081", None));
         assert!(!from("127.0.0.1:8081", Some("cross-site")));
+        assert!(!from("127.0.0.1:8081", Some("same-site")));
+    }
+
+    #[test]
+    fn admits_navigation_from_the_console() {
+        let opens = |host: &'static str, mode: &'static str| {
+            let host = ("host".parse().expect("name"), host.parse().expect("host"));
+            let mode = ("sec-fetch-mode".parse().expect("name"), mode.parse().expect("mode"));
+            is_navigation(&HeaderMap::from_iter([host, mode]))
+        };
+        assert!(opens("127.0.0.1:8081", "navigate"));
+        assert!(!opens("127.0.0.1:8081", "cors") && !opens("127.0.0.1:8081", "websocket"));
+        assert!(!opens("rebound.example.com:8081", "navigate"));
     }
 }

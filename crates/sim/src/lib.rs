@@ -162,9 +162,9 @@ impl Default for SimOptions {
 /// Why the simulator could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum SimError {
-    #[error("listen on {addr}: {source}")]
+    #[error("could not listen on {addr}: {source}")]
     Listen { addr: SocketAddr, source: std::io::Error },
-    #[error("set up media: {0}")]
+    #[error("could not set up media: {0}")]
     Media(String),
 }
 
@@ -401,7 +401,7 @@ impl World {
         self.place_with_channels(script, browser, mailbox_tx, mailbox)
     }
 
-    /// Places a call that belongs to a storm and cannot start another one.
+    /// Places a call for a `storm` fault. It does not trigger another storm.
     pub(crate) fn place_storm_call(self: &Arc<Self>, script: CallScript) -> CallEvents {
         let (mailbox_tx, mailbox) = mpsc::channel(call::MAILBOX);
         self.spawn_call(script, None, mailbox_tx, mailbox, true)

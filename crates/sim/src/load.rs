@@ -81,7 +81,7 @@ pub enum LoadEvent {
     Summary(Summary),
 }
 
-/// Progress of a load.
+/// Progress of a load test.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Progress {
     pub wall_s: f64,
@@ -103,7 +103,7 @@ pub struct Summary {
     pub attempted: u64,
     /// Calls that were accepted and ended normally, with media if the load uses media.
     pub answered: u64,
-    /// Calls rejected at Graph before `pre_accept`, which means by a limit of the node.
+    /// Calls that the node rejected at Graph before `pre_accept`, because of one of its limits.
     pub rejected: u64,
     pub failed: u64,
     /// From the due time of a call to `accept`.

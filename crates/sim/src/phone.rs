@@ -23,7 +23,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 use super::caller::{CallControl, CallEvents, CallScript, HangupRule, parse_keys};
-use super::control::{only_local, refuse};
+use super::control::{local_or_navigation, refuse};
 use super::media::LegEvent;
 use super::meta::call::{self, CallMsg};
 use super::world::SimNumber;
@@ -73,7 +73,7 @@ pub(crate) fn router() -> Router<Arc<World>> {
         .route("/_sim/phone/calls/{id}/keys", post(keys))
         .route("/_sim/phone/calls/{id}/hangup", post(hangup))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .layer(from_fn(only_local))
+        .layer(from_fn(local_or_navigation))
 }
 
 fn asset(content_type: &'static str, text: &'static str) -> Response {

@@ -31,17 +31,17 @@ const FRAME_MAX: usize = 2_048;
 /// Why a file cannot be played.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FileError {
-    #[error("play the file: it is empty")]
+    #[error("could not play the file: it is empty")]
     Empty,
-    #[error("play the file: it is {0}, not WAV, MP3 or Ogg")]
+    #[error("could not play the file: it is {0}, not WAV, MP3 or Ogg")]
     Unknown(&'static str),
     #[error("{0}")]
     Wav(#[from] WavError),
-    #[error("read the {kind} file: {reason}")]
+    #[error("could not read the {kind} file: {reason}")]
     Broken { kind: &'static str, reason: String },
     #[error("{0}")]
     Prompt(#[from] PromptError),
-    #[error("play the file: it contains no audio")]
+    #[error("could not play the file: it contains no audio")]
     NoAudio,
 }
 

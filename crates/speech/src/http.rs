@@ -22,11 +22,11 @@ pub(super) type HttpClient = DirectClient<Full<Bytes>>;
 /// Why a configured endpoint cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum EndpointError {
-    #[error("use [speech.{table}] url {url:?}: it is not a valid {schemes} URL")]
+    #[error("could not use [speech.{table}] url {url:?}: it is not a valid {schemes} URL")]
     Url { table: &'static str, url: String, schemes: &'static str },
-    #[error("set up TLS for [speech.{table}]: {source}")]
+    #[error("could not set up TLS for [speech.{table}]: {source}")]
     Tls { table: &'static str, source: rustls::Error },
-    #[error("find the recogniser pocketsphinx: {0}")]
+    #[error("could not find the recogniser pocketsphinx: {0}")]
     Pocketsphinx(String),
 }
 

@@ -408,7 +408,7 @@ impl PromptJob {
                 Err((e, true)) => return Err(Failure::new(builder, e)),
                 Err((e, false)) => {
                     tracing::warn!(provider = provider.name(), language, error = %e, "speech provider failed");
-                    reasons.push(format!("{}: could not {e}", provider.name()));
+                    reasons.push(format!("{}: {e}", provider.name()));
                 }
             }
         }

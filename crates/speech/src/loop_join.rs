@@ -39,7 +39,7 @@ pub(super) struct LoopJoinBuilder {
     head: Vec<i16>,
     recent: VecDeque<i16>,
     pushed: usize,
-    /// The sample rate changed in the middle: no join is encoded.
+    /// The sample rate changed within the sound, so no loop transition is encoded.
     rate_changed: bool,
 }
 

@@ -22,13 +22,13 @@ const FILE_NAME_MAX: usize = 64;
 /// Why text could not be spoken.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum VoiceError {
-    #[error("load the voice file {0}: its name is too long for the synthesiser")]
+    #[error("could not load the voice file {0}: its name is too long for the synthesiser")]
     Name(String),
-    #[error("set up the synthesiser: {0}")]
+    #[error("could not set up the synthesiser: {0}")]
     SetUp(String),
-    #[error("speak: {0}")]
+    #[error("could not speak: {0}")]
     Speak(String),
-    #[error("deliver the speech: {0}")]
+    #[error("could not deliver the speech: {0}")]
     Deliver(#[from] std::io::Error),
 }
 

@@ -2,16 +2,15 @@
 
 use super::loop_join::LoopJoinBuilder;
 use super::resample::{RATE, Resampler};
+use media::FRAME_MS;
 use media::opus::{Encoder, Rate, silence_frame};
 use media::prompt::{Frame, LoopJoin, Writer};
 
-/// Duration of a frame in milliseconds.
-const FRAME_MS: u32 = 20;
 /// Longest speech or file: one hour.
 const FRAMES_MAX: usize = frames(3_600);
 /// Longest `Wait`: 14,400 s.
 const SILENT_FRAMES_MAX: usize = frames(14_400);
-/// Memory of a frame's entry in its prompt.
+/// Memory per frame for its entry in the prompt, beside its data.
 const ENTRY_BYTES: usize = 24;
 /// Memory of a frame in addition to its entry and bytes: reference counts and the allocation.
 const FRAME_OVERHEAD_BYTES: usize = 32;
@@ -23,9 +22,9 @@ const fn frames(seconds: usize) -> usize {
 /// Why audio cannot be added to a prompt.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum PromptError {
-    #[error("play more than {} s", .0 / frames(1))]
+    #[error("the audio is longer than {} s", .0 / frames(1))]
     TooLong(usize),
-    #[error("play audio with a sample rate of {0}")]
+    #[error("the sample rate {0} is not supported")]
     Rate(String),
 }
 

@@ -41,31 +41,33 @@ pub trait Provider: Send + Sync {
 /// Why text could not be spoken.
 #[derive(Debug, thiserror::Error)]
 pub enum SpeechError {
-    #[error("speak: the prompt is no longer needed")]
+    #[error("could not speak: the prompt is no longer needed")]
     Cancelled,
-    #[error("finish speaking within {0:?}")]
+    #[error("the speech was not complete within {0:?}")]
     Deadline(Duration),
-    #[error("unpack the voice: {0}")]
+    #[error("could not unpack the voice: {0}")]
     Voices(#[from] super::voices::VoiceFileError),
-    #[error("start the speech helper: {0}")]
+    #[error("could not start the speech helper: {0}")]
     Start(std::io::Error),
-    #[error("restart the speech helper: it failed {failures} times, next attempt in {wait:?}")]
+    #[error(
+        "could not restart the speech helper: it failed {failures} times, next attempt in {wait:?}"
+    )]
     BackOff { failures: u32, wait: Duration },
-    #[error("communicate with the speech helper: {0}")]
+    #[error("could not communicate with the speech helper: {0}")]
     Helper(std::io::Error),
-    #[error("speak: {0}")]
+    #[error("could not speak: {0}")]
     Engine(String),
-    #[error("send a request to the speech endpoint: {0}")]
+    #[error("could not send a request to the speech endpoint: {0}")]
     Http(String),
-    #[error("get speech from the endpoint: the response status was {0}")]
+    #[error("could not get speech from the endpoint: the response status was {0}")]
     Status(http::StatusCode),
-    #[error("decode the speech: {0}")]
+    #[error("could not decode the speech: {0}")]
     Wav(#[from] WavError),
-    #[error("run espeak-ng: {0}")]
+    #[error("could not run espeak-ng: {0}")]
     Espeak(String),
-    #[error("speak: no audio was produced")]
+    #[error("could not speak: no audio was produced")]
     NoAudio,
-    #[error("speak a text of {0} bytes: it is too long")]
+    #[error("could not speak a text of {0} bytes: it is too long")]
     TooLong(usize),
 }
 

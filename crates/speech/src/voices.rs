@@ -13,9 +13,9 @@ static FILES: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/voices.rs")
 /// Why a voice file is not available.
 #[derive(Debug, thiserror::Error)]
 pub enum VoiceFileError {
-    #[error("find the voice file {0} in the program")]
+    #[error("could not find the voice file {0} in the program")]
     Missing(&'static str),
-    #[error("write the voice file {}: {source}", path.display())]
+    #[error("could not write the voice file {}: {source}", path.display())]
     Write { path: PathBuf, source: io::Error },
 }
 

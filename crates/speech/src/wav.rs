@@ -7,19 +7,21 @@
 /// Why a WAV file cannot be played.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WavError {
-    #[error("read the WAV header: it does not start with RIFF and WAVE")]
+    #[error("could not read the WAV header: it does not start with RIFF and WAVE")]
     NotWav,
-    #[error("read the WAV header: the fmt chunk is missing, too short or too long")]
+    #[error("could not read the WAV header: the fmt chunk is missing, too short or too long")]
     Format,
-    #[error("read WAV with coding {coding:#06x} and {bits} bits: use PCM, A-law or µ-law")]
+    #[error(
+        "could not read WAV with coding {coding:#06x} and {bits} bits: use PCM, A-law or µ-law"
+    )]
     Coding { coding: u16, bits: u16 },
-    #[error("read WAV with {0} channels: use mono or stereo")]
+    #[error("could not read WAV with {0} channels: use mono or stereo")]
     Channels(u16),
-    #[error("read WAV with a sample rate of {0} Hz: use 8,000 to 48,000 Hz")]
+    #[error("could not read WAV with a sample rate of {0} Hz: use 8,000 to 48,000 Hz")]
     Rate(u32),
-    #[error("read the WAV data: {declared} bytes declared, {received} received")]
+    #[error("could not read the WAV data: {declared} bytes declared, {received} received")]
     Truncated { declared: u64, received: u64 },
-    #[error("read the WAV data: the file ends before it")]
+    #[error("could not read the WAV data: the file ends before it")]
     NoData,
 }
 

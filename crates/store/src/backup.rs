@@ -23,28 +23,28 @@ pub struct Backup {
     pub schema: i64,
 }
 
-/// The reason why a backup failed. The texts read well after "could not …".
+/// The reason why a backup failed.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
-    #[error("find a store at {}", .0.display())]
+    #[error("there is no store at {}", .0.display())]
     NoStore(PathBuf),
-    #[error("write {}: the file exists; name another file, or move it away", .0.display())]
+    #[error("could not write {}: the file exists; name another file, or move it away", .0.display())]
     Exists(PathBuf),
-    #[error("{what} {}: {source}", file.display())]
+    #[error("could not {what} {}: {source}", file.display())]
     File {
         what: &'static str,
         file: PathBuf,
         #[source]
         source: std::io::Error,
     },
-    #[error("{what} {}: {source}", file.display())]
+    #[error("could not {what} {}: {source}", file.display())]
     Store {
         what: &'static str,
         file: PathBuf,
         #[source]
         source: sqlx::Error,
     },
-    #[error("verify the copy {}: the integrity check reports {found:?}; check the disk, and the store with sqlite3", file.display())]
+    #[error("could not verify the copy {}: the integrity check reports {found:?}; check the disk, and the store with sqlite3", file.display())]
     Damaged { file: PathBuf, found: String },
 }
 

@@ -7,71 +7,73 @@ use sqlx::migrate::MigrateError;
 use crate::database::Database;
 use model::metric;
 
-/// The reason why a store operation failed. The texts read well after "could not …".
+/// The reason why a store operation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    #[error("open the store {at}: {source}")]
+    #[error("could not open the store {at}: {source}")]
     Open {
         at: Database,
         #[source]
         source: std::io::Error,
     },
-    #[error("load the store's encryption key in {}: {source}", folder.display())]
+    #[error("could not load the store's encryption key in {}: {source}", folder.display())]
     Key {
         folder: PathBuf,
         #[source]
         source: std::io::Error,
     },
-    #[error("open the store {at}: {source}")]
+    #[error("could not open the store {at}: {source}")]
     Connect {
         at: Database,
         #[source]
         source: sqlx::Error,
     },
     #[error(
-        "open the store {at}: another process uses it; stop that process, or set another store.url for this one"
+        "could not open the store {at}: another process uses it; stop that process, or set another store.url for this one"
     )]
     InUse { at: Database },
     #[error(
-        "open the store {at}: another process uses it as node {node_id}; stop that process, or set another \
+        "could not open the store {at}: another process uses it as node {node_id}; stop that process, or set another \
          cluster.node_id for this one on a shared database, another store.data_dir and store.url otherwise"
     )]
     HeldAs { at: Database, node_id: String },
     /// A newer Offhook has migrated the store.
     #[error(
-        "open the store {at}: it has schema {version}, made by Offhook {by}; this is Offhook {}, which knows schemas up to \
+        "could not open the store {at}: it has schema {version}, made by Offhook {by}; this is Offhook {}, which knows schemas up to \
          {known}. Start Offhook {by} or later, or put back a copy from before the update",
         env!("CARGO_PKG_VERSION")
     )]
     Newer { at: Database, version: i64, by: CreatorVersion, known: i64 },
     /// The applied migrations are not those of this version.
     #[error(
-        "open the store {at}: it was made by a development version of Offhook, whose schema this version can't \
+        "could not open the store {at}: it was made by a development version of Offhook, whose schema this version can't \
          migrate. Move the database away, or name another one in store.url, and start with an empty store"
     )]
     OtherSchema { at: Database },
-    #[error("migrate the store {at}: {source}")]
+    #[error("could not migrate the store {at}: {source}")]
     Migrate {
         at: Database,
         #[source]
         source: MigrateError,
     },
-    #[error("start the store's thread: {0}")]
+    #[error("could not start the store's thread: {0}")]
     Thread(#[source] std::io::Error),
-    #[error("{what}: {source}")]
+    #[error("could not {what}: {source}")]
     Query {
         what: &'static str,
         #[source]
         source: sqlx::Error,
     },
-    #[error("{what}: unreadable row in the database: {detail}")]
+    #[error("could not {what}: unreadable row in the database: {detail}")]
     Unreadable { what: &'static str, detail: String },
-    #[error("write: the store is closed")]
+    #[error("could not write: the store is closed")]
     Closed,
-    #[error("write: the database rejects writes at present; nothing has changed")]
+    #[error("the database rejects writes at present; nothing has changed")]
     NotTaken,
     /// Not lost: the write takes effect once the database accepts writes again.
-    #[error("write: the database rejects writes at present; the journal keeps it until then")]
+    #[error(
+        "the database rejects writes at present; the change is in the journal and is written when the database accepts writes again"
+    )]
     Journalled,
 }
 

@@ -62,9 +62,9 @@ impl Drop for WaitingPlace {
 /// The reason why a password was neither hashed nor verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PasswordError {
-    #[error("check a password: too many requests are waiting")]
+    #[error("could not check a password: too many requests are waiting")]
     Busy,
-    #[error("hash a password")]
+    #[error("could not hash a password")]
     Hash,
 }
 

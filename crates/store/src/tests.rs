@@ -359,8 +359,8 @@ async fn a_failed_backup_leaves_no_file() {
     std::fs::write(fixture.file(), "this is not a database, it is a text of some length").unwrap();
     let damaged = crate::backup(&fixture.file(), &out).await.unwrap_err();
     assert!(
-        damaged.to_string().starts_with("copy the store")
-            || damaged.to_string().starts_with("open"),
+        damaged.to_string().starts_with("could not copy the store")
+            || damaged.to_string().starts_with("could not open"),
         "{damaged}"
     );
     assert_eq!(std::fs::read_dir(fixture.folder.path()).unwrap().count(), 1, "only the data");
@@ -399,7 +399,10 @@ async fn refuses_a_file_that_is_not_a_database() {
     std::fs::create_dir_all(fixture.file().parent().unwrap()).unwrap();
     std::fs::write(fixture.file(), "this is not a database, it is a text of some length").unwrap();
     let refused = Store::open(&fixture.file(), Health::new()).await.unwrap_err().to_string();
-    assert!(refused.starts_with("open the store") && refused.contains("offhook.db"), "{refused}");
+    assert!(
+        refused.starts_with("could not open the store") && refused.contains("offhook.db"),
+        "{refused}"
+    );
 }
 
 pub(crate) fn callback(call: u128, event: u128) -> NewCallback {

@@ -11,7 +11,7 @@ use super::rules::{self, Rule};
 /// Further findings are only counted, which bounds the memory that a hostile document can use.
 pub(super) const MAX_FINDINGS: usize = 2_000;
 
-/// The subject of the first error of a refused document, which decides the hangup cause of the call
+/// What the first error of a refused document is about. It determines the hangup cause of the call
 /// (docs/reference/xml.md#refused-documents).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -112,7 +112,7 @@ pub(super) struct Problem {
 }
 
 impl Problem {
-    /// Boxed, because values without a problem are far more frequent and should be cheap to return.
+    /// Creates a problem in a box, which keeps the `Result` of values without a problem small.
     pub(super) fn new(
         rule: Rule,
         predicate: impl Into<Cow<'static, str>>,

@@ -38,7 +38,7 @@ pub(super) enum Kind {
     Key,
     /// One key. `none` or an empty text means no key.
     KeyOrNone,
-    /// One to this many keys.
+    /// A string of one to this many keypad characters.
     Keys(usize),
     /// Keys. `none` or an empty text means no key.
     KeysOrNone,
@@ -64,7 +64,7 @@ pub(super) enum Kind {
     Pitch,
 }
 
-/// The words of an enumeration.
+/// The allowed values of an enumerated attribute.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Words {
     pub(super) words: &'static [&'static str],
@@ -103,7 +103,7 @@ pub(super) enum Value<'v> {
     Word(&'static str),
     Text(Cow<'v, str>),
     Method(Method),
-    /// A text in which every character is a key.
+    /// A string of keypad characters.
     Keys(&'v str),
     List(Vec<Cow<'v, str>>),
     Pairs(Vec<(&'v str, &'v str)>),

@@ -124,7 +124,7 @@ struct AgentView {
 /// The fields of a new agent, or those of an agent that change. The outer `None` is an absent
 /// field, the inner one `null`.
 #[derive(Default, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 #[schema(as = AgentFields, examples(json!({"name": "Asha", "kind": "http", "channels": ["whatsapp"], "endpoint": "https://agent.example.com/turn"})))]
 struct AgentFields {
     /// 1 to 100 characters.
@@ -326,9 +326,7 @@ fn parse_channels(mut channels: Vec<AgentChannel>) -> Result<Vec<AgentChannel>, 
 /// Checks the URL as every customer URL is checked (`docs/reference/reliability.md#r17`).
 fn parse_endpoint(request: &ApiRequest, url: String) -> Result<String, ApiError> {
     match request.api().placer.check_url(&url).err() {
-        Some(why) => {
-            Err(ApiError::bad_value("endpoint", format!("endpoint is invalid: could not {why}")))
-        }
+        Some(why) => Err(ApiError::bad_value("endpoint", format!("endpoint is invalid: {why}"))),
         None if url.contains('#') => {
             Err(ApiError::bad_value("endpoint", "endpoint must not have a fragment"))
         }

@@ -127,7 +127,7 @@ impl From<ApiKeyRow> for ApiKeyView {
 }
 
 #[derive(Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(as = NewApiKey, examples(json!({"name": "crm", "role": "agent"})))]
 struct NewApiKey {
     name: String,
@@ -139,6 +139,7 @@ struct NewApiKey {
 }
 
 #[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 #[schema(as = ApiKeyChange, examples(json!({"name": "crm of the shop"})))]
 struct ApiKeyChange {
     name: Option<String>,

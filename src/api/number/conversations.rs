@@ -357,7 +357,7 @@ async fn timeline(request: ApiRequest) -> Result<Response, ApiError> {
 }
 
 #[derive(Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(as = ConversationChange, examples(json!({"aiEnabled": false})))]
 struct ChangeBody {
     /// false: the agent stays silent, and only people answer.
@@ -433,6 +433,7 @@ async fn delete(request: ApiRequest) -> Result<Response, ApiError> {
 }
 
 #[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 #[schema(as = ConversationSubscribe, examples(json!({"webhook": null})))]
 struct SubscribeBody {
     /// By default the account's only webhook.

@@ -2,9 +2,18 @@
 //! in terms of JSON.
 
 use super::super::error::ApiError;
+use super::super::fields::unknown;
 
 /// The error for a body that can't be deserialized, from the path of the field and serde's message.
 pub(super) fn error(path: &str, message: &str) -> ApiError {
+    if let Some((name, known)) = unknown_field(message) {
+        let field = match path {
+            "." | "?" => name.to_owned(),
+            path if path.rsplit('.').next() == Some(name) => path.to_owned(),
+            path => format!("{path}.{name}"),
+        };
+        return ApiError::bad_value(field, unknown(name, known.into_iter()));
+    }
     // serde names a missing field in its message only.
     let missing = message.strip_prefix("missing field `").and_then(|rest| rest.split('`').next());
     match (missing, path) {
@@ -19,6 +28,12 @@ pub(super) fn error(path: &str, message: &str) -> ApiError {
         (None, "." | "?") => ApiError::bad_body(plain("the body", message)),
         (None, path) => ApiError::bad_value(path.to_owned(), plain(path, message)),
     }
+}
+
+/// The name of an unknown field and the names that are known, from serde's message.
+fn unknown_field(message: &str) -> Option<(&str, Vec<&str>)> {
+    let mut quoted = message.strip_prefix("unknown field `")?.split('`');
+    Some((quoted.next()?, quoted.skip(1).step_by(2).collect()))
 }
 
 /// Rewords serde's message about a field for the client. Messages of our own types pass unchanged.
@@ -37,10 +52,6 @@ fn plain(field: &str, why: &str) -> String {
             .step_by(2)
             .collect();
         return format!("{field} must be one of {}", words.join(", "));
-    }
-    if let Some(name) = why.strip_prefix("unknown field `").and_then(|rest| rest.split('`').next())
-    {
-        return format!("unknown field {name}");
     }
     if let Some(name) =
         why.strip_prefix("duplicate field `").and_then(|rest| rest.split('`').next())

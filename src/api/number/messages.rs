@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::super::error::ApiError;
+use super::super::fields::unknown;
 use super::super::routes::{Operation, RequestBody, ResponseSpec, Schemas};
 use super::conversations;
 use super::request::ApiRequest;
@@ -56,6 +57,9 @@ pub(super) const ROUTES: &[Route] = &[Route {
 
 /// The types of messages without a file.
 const KINDS: &[&str] = &["text", "location", "contacts", "template", "interactive", "reaction"];
+
+/// What a message for Graph has too: they are the same for every message.
+const IGNORED: [&str; 2] = ["messaging_product", "recipient_type"];
 
 fn kinds() -> impl Iterator<Item = &'static str> {
     words::MEDIA.iter().chain(KINDS).copied()
@@ -122,8 +126,13 @@ fn schema(schemas: &mut Schemas) -> Value {
         "context".to_owned(),
         json!({"anyOf": [context, {"type": "null"}], "description": "Quotes a message"}),
     );
+    for name in IGNORED {
+        let schema = json!({"type": "string", "description": "As for Graph; ignored"});
+        properties.insert(name.to_owned(), schema);
+    }
     let schema = json!({
         "type": "object",
+        "additionalProperties": false,
         "description": "A message: its type, and what it holds under the name of the type",
         "required": ["type"],
         "properties": properties,
@@ -202,6 +211,13 @@ fn parse(mut body: Map<String, Value>) -> Result<Outgoing, ApiError> {
         })?;
         content.insert("context".to_owned(), json!({ "message_id": id }));
     }
+    let known = || kinds().chain(["type", "context"]).chain(IGNORED);
+    if let Some(name) = body.keys().find(|name| !known().any(|known| known == name.as_str())) {
+        return Err(ApiError::bad_value(
+            name.clone(),
+            unknown(name, Vec::from_iter(known()).into_iter()),
+        ));
+    }
     Ok(Outgoing { kind, content: content.into() })
 }
 
@@ -270,7 +286,7 @@ mod tests {
         assert_eq!(text, Outgoing::text("Hello"));
         assert_eq!(of(json!({"type": "text", "text": {"body": "Hello"}})).unwrap(), text);
         let quoting = of(
-            json!({"type": "text", "text": "x", "context": {"message_id": "wamid.1"}, "other": 1}),
+            json!({"type": "text", "text": "x", "context": {"message_id": "wamid.1"}, "messaging_product": "whatsapp"}),
         )
         .unwrap();
         assert_eq!(
@@ -300,6 +316,7 @@ mod tests {
             json!({"type": "template", "template": {"name": "hello"}}),
             json!({"type": "location", "location": {"latitude": 91, "longitude": 0}}),
             json!({"type": "text", "text": "x", "context": {}}),
+            json!({"type": "text", "text": "x", "other": 1}),
         ] {
             assert!(matches!(of(wrong.clone()), Err(ApiError::BadRequest { .. })), "{wrong}");
         }

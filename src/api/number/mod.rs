@@ -146,7 +146,7 @@ async fn answer(
         _ => None,
     };
     let parameters = PathParameters::read(route.operation.path, &segments);
-    let request = ApiRequest::new(state.clone(), principal, parameters, request);
+    let request = ApiRequest::new(state.clone(), principal, &route.operation, parameters, request);
     let Some(key) = key else { return (route.handler)(request).await };
     let work = (route.handler)(request);
     let work = async { work.await.unwrap_or_else(ApiError::into_response) };

@@ -65,6 +65,7 @@ pub(super) const ROUTES: &[Route] = &[
 fn schema(schemas: &mut Schemas) -> Value {
     let schema = json!({
         "type": "object",
+        "additionalProperties": false,
         "description": "A text or a template; by default Meta's text",
         "properties": {
             "text": {"type": ["string", "null"], "minLength": 1, "maxLength": TEXT_CHARS_MAX},
@@ -191,6 +192,10 @@ fn parse_request(bytes: &[u8]) -> Result<Request, ApiError> {
         [] => Map::new(),
         bytes => fields::object(bytes).map_err(ApiError::bad_body)?,
     };
+    let known = ["text", "template"];
+    if let Some(name) = body.keys().find(|name| !known.contains(&name.as_str())) {
+        return Err(ApiError::bad_value(name.clone(), fields::unknown(name, known.into_iter())));
+    }
     let given = |name: &str| body.get(name).filter(|value| !value.is_null());
     let text = match given("text") {
         None => None,

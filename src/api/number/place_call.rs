@@ -91,7 +91,7 @@ struct HangingUpCall {
 }
 
 #[derive(Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(as = CallOrder, examples(json!({"from": "918035737458", "to": "919812345678", "answerUrl": "https://app.example.com/answer"})))]
 struct CallRequest {
     /// A phone number of the account with calling enabled.

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 
 use super::super::auth::Principal;
 use super::super::error::ApiError;
-use super::super::routes::PathParameters;
+use super::super::routes::{Operation, PathParameters};
 use super::super::{Api, ApiState, body, fields, query_pairs, segments};
 use super::field_errors;
 use engine::admission::NumberEntry;
@@ -27,6 +27,7 @@ pub(in crate::api) struct ApiRequest {
     pub(super) state: Arc<ApiState>,
     pub(super) principal: Principal,
     pub(super) head: Parts,
+    operation: &'static Operation,
     parameters: PathParameters,
     /// The query, decoded.
     query: Vec<(String, String)>,
@@ -39,12 +40,13 @@ impl ApiRequest {
     pub(super) fn new(
         state: Arc<ApiState>,
         principal: Principal,
+        operation: &'static Operation,
         parameters: PathParameters,
         request: Request,
     ) -> Self {
         let query = query_pairs(&request);
         let (head, body) = request.into_parts();
-        Self { state, principal, head, parameters, query, body: Mutex::new(body) }
+        Self { state, principal, head, operation, parameters, query, body: Mutex::new(body) }
     }
 
     pub(super) fn api(&self) -> &Api {
@@ -181,17 +183,18 @@ impl ApiRequest {
         body.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The body as JSON. An empty body is an empty object.
+    /// The body as JSON. An empty body is an empty object, and read-only fields are ignored.
     ///
     /// # Errors
     /// Fails as [`ApiRequest::bytes`] does, or with `BadRequest` if the body is not a JSON object
     /// or a field is wrong; the error names the field by its path.
     pub(super) async fn json<T: DeserializeOwned>(&mut self) -> Result<T, ApiError> {
         let bytes = self.bytes().await?;
-        let object = match bytes.iter().all(u8::is_ascii_whitespace) {
+        let mut object = match bytes.iter().all(u8::is_ascii_whitespace) {
             true => serde_json::Map::new(),
             false => fields::object(&bytes).map_err(ApiError::bad_body)?,
         };
+        self.operation.remove_read_only(&mut object);
         let read = serde_path_to_error::deserialize(serde_json::Value::Object(object));
         read.map_err(|e| {
             let path = e.path().to_string();

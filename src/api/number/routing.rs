@@ -105,7 +105,7 @@ fn is_sandbox(number: &NumberEntry) -> bool {
 const NUMBER_CHARS_MAX: usize = 15;
 
 #[derive(Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(examples(json!({"number": "918035737458", "whatsappPhoneNumberId": "106540352242923", "applyToExisting": true})))]
 struct NumberSubscribe {
     /// The number in the path.
@@ -173,7 +173,7 @@ async fn apply(
 }
 
 #[derive(Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(examples(json!({"agent": "5b1f0e2c-6a1e-4f0e-9a2b-5d7f3f0a9b11"})))]
 struct NumberConnectAgent {
     agent: Uuid,
@@ -227,7 +227,7 @@ async fn connect_agent(mut request: ApiRequest) -> Result<Response, ApiError> {
 }
 
 #[derive(Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(examples(json!({"applyToExisting": true})))]
 struct NumberDisconnectAgent {
     #[serde(default)]

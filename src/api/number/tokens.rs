@@ -77,7 +77,7 @@ struct CreatedToken {
 }
 
 #[derive(Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(examples(json!({"overlapHours": 24})))]
 struct TokenRotation {
     /// How long the previous token stays valid, in hours (default 24).

@@ -185,7 +185,7 @@ impl From<User> for UserView {
 }
 
 #[derive(Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(as = NewUser, examples(json!({"name": "ravi", "role": "agent", "fullName": "Ravi Iyer", "waId": "919812345678"})))]
 struct NewUser {
     name: String,
@@ -201,7 +201,7 @@ struct NewUser {
 }
 
 #[derive(Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(as = UserChange, examples(json!({"role": "admin"})))]
 struct UserChange {
     full_name: Option<String>,

@@ -100,6 +100,7 @@ impl WabaView {
 }
 
 #[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 #[schema(examples(json!({"account": "MAXXXXXXXXXXXXXXXXXX"})))]
 struct WabaChange {
     /// The main account or a subaccount.

@@ -17,8 +17,8 @@ use super::super::routes::{Field, FieldKind, Operation, RequestBody};
 use super::super::{Api, LiveStatus};
 use super::error::{CALL_NOT_FOUND, PlivoError};
 use super::field_values::{
-    CALLER_NAME_CHARS_MAX, RING_TIMEOUT_MAX, SELF_CALL, SIP_HEADERS, send_digits, sip_headers,
-    targets, url,
+    CALLER_NAME_CHARS_MAX, RING_TIMEOUT_MAX, SIP_HEADERS, caller_and_targets, send_digits,
+    sip_headers, unused, url,
 };
 use super::make_call::not_own_number;
 use super::multi_party::{NO_ROOM, live_room, room_id};
@@ -75,7 +75,38 @@ const FIELDS: &[Field] = &[
         "What the participants hear until the user answers: real (a ring-back tone, the default), \
          none, or the URL of a document of Speak, Play and Wait",
     ),
+    Field::optional(
+        "delay_dial",
+        FieldKind::Text(u32::MAX),
+        "Seconds before the call is placed (default 0): one number, or several separated by <",
+    ),
+    Field::optional(
+        "send_digits",
+        FieldKind::Text(70),
+        "0-9, *, #, and w and W for pauses: sent after the answer",
+    ),
+    unused("send_on_preanswer"),
+    Field::optional(
+        "create_mpc_with_single_participant",
+        FieldKind::Flag,
+        "false: 404 unless somebody else is in the multi-party call (default true)",
+    ),
 ];
+
+/// The fields that set attributes of the element.
+#[expect(clippy::indexing_slicing, reason = "evaluated at compile time")]
+const ELEMENT_FIELDS: &[Field] = &{
+    const DESCRIPTION: &str =
+        "As the attribute of MultiPartyCall, which has this name in camel case";
+    let mut fields =
+        [const { Field::optional("", FieldKind::Text(u32::MAX), DESCRIPTION) }; ATTRIBUTES.len()];
+    let mut at = 0;
+    while at < ATTRIBUTES.len() {
+        fields[at].name = ATTRIBUTES[at].0;
+        at += 1;
+    }
+    fields
+};
 
 pub(super) const ROUTES: &[Route] = &[Route {
     handler: handler!(add),
@@ -89,7 +120,7 @@ pub(super) const ROUTES: &[Route] = &[Route {
          users also send_digits, ring_timeout and delay_dial (one number, or several separated by \
          <), caller_name, sip_headers, confirm_key, confirm_key_sound_url, dial_music, \
          create_mpc_with_single_participant. A form is accepted too",
-        &[FIELDS],
+        &[ELEMENT_FIELDS, FIELDS],
     ))
     .responses(&[
         object::<AddedParticipants>(201, "The participants are being added"),
@@ -293,12 +324,7 @@ struct CalledUsers {
 
 impl CalledUsers {
     fn parse(api: &Api, fields: &Fields) -> Result<Self, String> {
-        let from = E164::parse(&fields.required("from")?)
-            .map_err(|why| format!("from parameter is invalid: {why}"))?;
-        let to = targets(&fields.required("to")?)?;
-        if to.contains(&from) {
-            return Err(SELF_CALL.to_owned());
-        }
+        let (from, to) = caller_and_targets(fields)?;
         let caller_name = fields.bounded("caller_name", CALLER_NAME_CHARS_MAX)?.unwrap_or_default();
         let ring_timeouts =
             parse_per_target(fields, "ring_timeout", (1, RING_TIMEOUT_MAX), to.len())?;
@@ -393,25 +419,15 @@ fn value_for(numbers: &[u64], target: usize) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderMap, HeaderValue, header};
     use serde_json::json;
 
     use super::*;
-
-    fn fields(body: &serde_json::Value) -> Fields {
-        let json = HeaderValue::from_static("application/json");
-        Fields::read(
-            &HeaderMap::from_iter([(header::CONTENT_TYPE, json)]),
-            body.to_string().as_bytes(),
-        )
-        .expect("reads")
-    }
 
     #[test]
     fn parses_values_for_all_targets_or_for_each() {
         let read = |value: serde_json::Value, targets| {
             parse_per_target(
-                &fields(&json!({"ring_timeout": value})),
+                &Fields::of_json(&json!({"ring_timeout": value})),
                 "ring_timeout",
                 (1, RING_TIMEOUT_MAX),
                 targets,
@@ -435,7 +451,7 @@ mod tests {
     #[test]
     fn makes_a_document_of_the_fields() {
         let body = json!({"role": "agent", "record_coach_voice": true, "start_recording_audio": "https://a.example.com/on"});
-        let made = document(&fields(&body), "A & B").expect("a document");
+        let made = document(&Fields::of_json(&body), "A & B").expect("a document");
         let xml::ast::ElementKind::MultiPartyCall(call) = &made.elements[0].kind else { panic!() };
         assert_eq!((call.name.as_str(), call.role.as_str()), ("A & B", "agent"));
         for (name, value) in
@@ -443,8 +459,10 @@ mod tests {
         {
             assert!(call.attributes.contains(&(name.to_owned(), value.to_owned())), "{name}");
         }
-        let wrong =
-            document(&fields(&json!({"role": "agent", "record_coach_voice": "maybe"})), "A");
+        let wrong = document(
+            &Fields::of_json(&json!({"role": "agent", "record_coach_voice": "maybe"})),
+            "A",
+        );
         assert!(wrong.is_err_and(|why| why.starts_with("record_coach_voice is invalid")));
     }
 }

@@ -126,6 +126,7 @@ pub(super) const ROUTES: &[Route] = &[
                     FieldKind::OneOf(&["aleg", "bleg"]),
                     "Default aleg; the name legs is accepted too",
                 ),
+                Field::optional("legs", FieldKind::OneOf(&["aleg", "bleg"]), "The same as leg"),
             ]],
         ))
         .responses(COMMAND_ACCEPTED),
@@ -288,59 +289,54 @@ fn parse_urls(api: &Api, fields: &Fields) -> Result<Vec<DocUrl>, String> {
     if urls.iter().any(|url| url.len() > URL_BYTES_MAX) {
         return Err(format!("urls must be URLs of at most {URL_BYTES_MAX} bytes"));
     }
-    let url = |text: &String| {
-        api.placer.check_url(text).map_err(|why| format!("urls is invalid: could not {why}"))
-    };
+    let url =
+        |text: &String| api.placer.check_url(text).map_err(|why| format!("urls is invalid: {why}"));
     urls.iter().map(url).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderMap, HeaderValue, header};
 
     use super::*;
-
-    fn fields(body: &serde_json::Value) -> Fields {
-        let json = HeaderValue::from_static("application/json");
-        Fields::read(
-            &HeaderMap::from_iter([(header::CONTENT_TYPE, json)]),
-            body.to_string().as_bytes(),
-        )
-        .expect("reads")
-    }
 
     #[test]
     fn parses_digits_and_legs() {
         use serde_json::json;
-        assert_eq!(parse_digits(&fields(&json!({"digits": "1w#W*"}))), Ok("1w#W*".to_owned()));
-        assert_eq!(parse_digits(&fields(&json!({"digits": 123}))), Ok("123".to_owned()));
+        assert_eq!(
+            parse_digits(&Fields::of_json(&json!({"digits": "1w#W*"}))),
+            Ok("1w#W*".to_owned())
+        );
+        assert_eq!(parse_digits(&Fields::of_json(&json!({"digits": 123}))), Ok("123".to_owned()));
         for bad in [
             json!({}),
             json!({"digits": "12a"}),
             json!({"digits": "1".repeat(65)}),
             json!({"digits": "1@100"}),
         ] {
-            assert!(parse_digits(&fields(&bad)).is_err(), "{bad}");
+            assert!(parse_digits(&Fields::of_json(&bad)).is_err(), "{bad}");
         }
-        assert_eq!(parse_legs(&fields(&json!({"legs": "Both"})), "legs", true), Ok(Legs::Both));
-        assert_eq!(parse_legs(&fields(&json!({})), "leg", false), Ok(Legs::A));
         assert_eq!(
-            parse_legs(&fields(&json!({"leg": "both"})), "leg", false),
+            parse_legs(&Fields::of_json(&json!({"legs": "Both"})), "legs", true),
+            Ok(Legs::Both)
+        );
+        assert_eq!(parse_legs(&Fields::of_json(&json!({})), "leg", false), Ok(Legs::A));
+        assert_eq!(
+            parse_legs(&Fields::of_json(&json!({"leg": "both"})), "leg", false),
             Err("leg must be aleg or bleg".to_owned())
         );
-        assert!(parse_legs(&fields(&json!({"legs": "cleg"})), "legs", true).is_err());
+        assert!(parse_legs(&Fields::of_json(&json!({"legs": "cleg"})), "legs", true).is_err());
     }
 
     #[test]
     fn parses_urls_in_a_list_or_separated_by_commas() {
         use serde_json::json;
         let all = ["https://a.example.com/1.mp3", "https://a.example.com/2.mp3"].map(str::to_owned);
-        assert_eq!(fields(&json!({"urls": all})).texts("urls"), Ok(all.to_vec()));
+        assert_eq!(Fields::of_json(&json!({"urls": all})).texts("urls"), Ok(all.to_vec()));
         assert_eq!(
-            fields(&json!({"urls": format!("{}, {},", all[0], all[1])})).texts("urls"),
+            Fields::of_json(&json!({"urls": format!("{}, {},", all[0], all[1])})).texts("urls"),
             Ok(all.to_vec())
         );
-        assert_eq!(fields(&json!({"urls": null})).texts("urls"), Ok(Vec::new()));
-        assert!(fields(&json!({"urls": [1, {}]})).texts("urls").is_err());
+        assert_eq!(Fields::of_json(&json!({"urls": null})).texts("urls"), Ok(Vec::new()));
+        assert!(Fields::of_json(&json!({"urls": [1, {}]})).texts("urls").is_err());
     }
 }

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use super::super::routes::{Field, FieldKind, Operation, RequestBody, ResponseSpec};
 use super::error::PlivoError;
 use super::field_values::{SOUND_FIELDS, SPEECH_FIELDS};
-use super::recording::{FILE_FORMAT, StartedRecording};
+use super::recording::{FILE_FORMAT, StartedRecording, TRANSCRIPTION_FIELDS};
 use super::request::PlivoRequest;
 use super::response::{accepted, no_content, ok};
 use super::rooms::{parse_members, play_command, speak_command, start_recording, stop_recording};
@@ -80,6 +80,7 @@ pub(super) const ROUTES: &[Route] = &[
                     ),
                     Field::optional("callback_method", FieldKind::Method, "Default POST"),
                 ],
+                TRANSCRIPTION_FIELDS,
             ],
         ))
         .responses(&[

@@ -104,6 +104,7 @@ pub(super) const ROUTES: &[Route] = &[
                     FieldKind::Text(64),
                     "Empty: the account's default for endpoints",
                 ),
+                Field::optional("username", FieldKind::Text(0), "Can't be changed"),
             ]],
         ))
         .responses(&[object::<Changed>(202, "Changed")]),

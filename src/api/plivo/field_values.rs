@@ -21,7 +21,7 @@ const SIP_HEADERS_MAX: usize = 32;
 pub(super) const RING_TIMEOUT_MAX: u64 = 600;
 
 /// The error text for identical caller and callee.
-pub(super) const SELF_CALL: &str = "to parameter is invalid: it is the calling number";
+const SELF_CALL: &str = "to parameter is invalid: it is the calling number";
 
 pub(super) const LEGS: FieldKind = FieldKind::OneOf(&["aleg", "bleg", "both"]);
 pub(super) const SIP_HEADERS: Field = Field::optional(
@@ -35,10 +35,33 @@ pub(super) const SPEECH_FIELDS: &[Field] = &[
     Field::optional("voice", FieldKind::Text(64), "WOMAN, MAN, or the name of a voice"),
     Field::optional("language", FieldKind::Text(64), "Default en-US"),
     Field::optional("type", FieldKind::OneOf(&["text", "ssml"]), "Default text"),
+    Field::optional("length", FieldKind::Text(64), "The voice, under the name plivo-go gives it"),
 ];
 /// The field of a sound that is played.
 pub(super) const SOUND_FIELDS: &[Field] =
     &[Field::required("url", FieldKind::Url, "URL of a sound")];
+
+/// What Plivo's SDKs send with any request: the parameters of asynchronous requests, and parts of
+/// the path. A request that uses one of these names has its own field for it.
+pub(in crate::api) const IGNORED: &[Field] = &[
+    unused("callback_url"),
+    unused("callback_method"),
+    unused("auth_id"),
+    unused("app_id"),
+    unused("call_uuid"),
+    unused("conference_name"),
+    unused("endpoint_id"),
+    unused("friendly_name"),
+    unused("member_id"),
+    unused("number"),
+    unused("participant_id"),
+    unused("uuid"),
+];
+
+/// A field of Plivo's that is accepted and has no effect here.
+pub(super) const fn unused(name: &'static str) -> Field {
+    Field::optional(name, FieldKind::Unused, "Accepted, without effect")
+}
 
 /// Whether a text is 1 to [`KEYS_MAX`] DTMF keys and pauses.
 pub(super) fn is_keys(text: &str) -> bool {
@@ -72,8 +95,19 @@ pub(super) fn target(api: &Api, fields: &Fields, name: &str) -> Result<Option<Ta
     Ok(url(api, fields, name)?.map(|(url, method)| Target { url, method }))
 }
 
+/// Parses `from` and `to`, which must differ.
+pub(super) fn caller_and_targets(fields: &Fields) -> Result<(E164, Vec<E164>), String> {
+    let from = E164::parse(&fields.required("from")?)
+        .map_err(|why| format!("from parameter is invalid: {why}"))?;
+    let to = targets(&fields.required("to")?)?;
+    if to.contains(&from) {
+        return Err(SELF_CALL.to_owned());
+    }
+    Ok((from, to))
+}
+
 /// Parses numbers separated by `<`.
-pub(super) fn targets(to: &str) -> Result<Vec<E164>, String> {
+fn targets(to: &str) -> Result<Vec<E164>, String> {
     let mut targets = Vec::new();
     for one in to.split('<') {
         if targets.len() == TARGETS_MAX {

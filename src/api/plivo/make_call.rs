@@ -12,8 +12,8 @@ use super::super::placement::{self, RING_TIMEOUT, TIME_LIMIT};
 use super::super::routes::{Field, FieldKind, Operation, RequestBody};
 use super::error::PlivoError;
 use super::field_values::{
-    CALLER_NAME_CHARS_MAX, RING_TIMEOUT_MAX, SELF_CALL, SIP_HEADERS, send_digits, sip_headers,
-    targets, url,
+    CALLER_NAME_CHARS_MAX, RING_TIMEOUT_MAX, SIP_HEADERS, caller_and_targets, send_digits,
+    sip_headers, unused, url,
 };
 use super::request::PlivoRequest;
 use super::response::created;
@@ -85,6 +85,15 @@ const FIELDS: &[Field] = &[
         "true: 404 if the parent call is not known (default false)",
     ),
     Field::optional("machine_detection", FieldKind::OneOf(&["false"]), "Not available on WhatsApp"),
+    unused("machine_detection_time"),
+    unused("machine_detection_url"),
+    unused("machine_detection_method"),
+    unused("machine_detection_maximum_speech_length"),
+    unused("machine_detection_initial_silence"),
+    unused("machine_detection_maximum_words"),
+    unused("machine_detection_initial_greeting"),
+    unused("machine_detection_silence"),
+    unused("machine_detection_answer_time"),
 ];
 
 pub(super) const ROUTES: &[Route] = &[Route {
@@ -187,12 +196,7 @@ struct CallRequest {
 
 impl CallRequest {
     fn parse(api: &Api, fields: &Fields) -> Result<Self, String> {
-        let from = E164::parse(&fields.required("from")?)
-            .map_err(|why| format!("from parameter is invalid: {why}"))?;
-        let to = targets(&fields.required("to")?)?;
-        if to.contains(&from) {
-            return Err(SELF_CALL.to_owned());
-        }
+        let (from, to) = caller_and_targets(fields)?;
         let answer = url(api, fields, "answer")?.ok_or("answer_url parameter is missing")?;
         let (ring, hangup, fallback) =
             (url(api, fields, "ring")?, url(api, fields, "hangup")?, url(api, fields, "fallback")?);

@@ -42,6 +42,7 @@ use super::routes::{self, Match, PathParameters};
 use super::{ApiState, App, body, peer, query_pairs, segments};
 use engine::limiter::RequestClaims;
 use error::{NOT_AVAILABLE, PlivoError};
+pub(in crate::api) use field_values::IGNORED;
 use request::PlivoRequest;
 use route::Route;
 use store::Scope;
@@ -116,7 +117,15 @@ async fn answer(state: &Arc<ApiState>, request: Request) -> Result<Response, Pli
     };
     let state_of_request = state.clone();
     let headers = head.headers;
-    let request = PlivoRequest { state: state_of_request, scope, parameters, query, headers, body };
+    let request = PlivoRequest {
+        state: state_of_request,
+        scope,
+        operation: &route.operation,
+        parameters,
+        query,
+        headers,
+        body,
+    };
     let work = (route.handler)(request);
     let Some(key) = key else { return work.await };
     let work = async { work.await.unwrap_or_else(PlivoError::into_response) };
@@ -163,6 +172,7 @@ pub(super) async fn dispatch(
     let request = PlivoRequest {
         state: state.clone(),
         scope,
+        operation: &route.operation,
         parameters: PathParameters::read(route.operation.path, &segments),
         query: url::form_urlencoded::parse(query.as_bytes()).into_owned().collect(),
         headers: HeaderMap::from_iter([(header::CONTENT_TYPE, json)]),

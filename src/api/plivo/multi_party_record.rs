@@ -9,7 +9,7 @@ use super::super::Api;
 use super::super::fields::Fields;
 use super::super::routes::{Field, FieldKind, Operation, RequestBody, ResponseSpec};
 use super::error::PlivoError;
-use super::field_values::{is_mp3, target};
+use super::field_values::{is_mp3, target, unused};
 use super::multi_party::{KIND, NO_MEMBER, NO_ROOM, room_id};
 use super::recording::{FILE_FORMAT, ROOM_MAX_MS};
 use super::request::PlivoRequest;
@@ -37,6 +37,7 @@ const FIELDS: &[&[Field]] = &[
         Field::optional("transcription_url", FieldKind::Url, "Receives the transcript"),
         Field::optional("transcription_method", FieldKind::Method, "Default POST"),
         Field::optional("transcript", FieldKind::Flag, "false: no transcript in spite of the URL"),
+        unused("record_track_type"),
     ],
 ];
 const BODY: RequestBody = RequestBody::fields(

@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 use super::super::Api;
 use super::super::routes::{Field, FieldKind, Operation, QueryParameter, RequestBody};
 use super::error::PlivoError;
+use super::field_values::unused;
 use super::paging::{PageMeta, page_of};
 use super::query;
 use super::request::PlivoRequest;
@@ -69,6 +70,10 @@ pub(super) const ROUTES: &[Route] = &[
                     FieldKind::Text(20),
                     "The subaccount that gets the whole WABA; empty: the main account",
                 ),
+                unused("verification_info"),
+                unused("cnam_lookup"),
+                unused("ha_enable"),
+                unused("compliance_application_id"),
             ]],
         ))
         .responses(&[object::<ChangedNumber>(202, "Changed")]),

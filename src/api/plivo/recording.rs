@@ -49,6 +49,8 @@ const FIELDS: &[Field] = &[
         "Receives a callback when the recording is complete",
     ),
     Field::optional("callback_method", FieldKind::Method, "Default POST"),
+];
+pub(super) const TRANSCRIPTION_FIELDS: &[Field] = &[
     Field::optional("transcription_url", FieldKind::Url, "Receives the transcript"),
     Field::optional("transcription_method", FieldKind::Method, "Default POST"),
     Field::optional("transcription_type", FieldKind::OneOf(&["auto", "hybrid", "manual"]), ""),
@@ -72,7 +74,7 @@ pub(super) const ROUTES: &[Route] = &[
              callback_url, callback_method, transcription_url, transcription_method, \
              transcription_type (auto, hybrid or manual), transcription_report_type (full or \
              compact). A form is accepted too",
-            &[FIELDS],
+            &[FIELDS, TRANSCRIPTION_FIELDS],
         ))
         .responses(&[
             object::<StartedRecording>(202, "The id and the URL of the recording"),

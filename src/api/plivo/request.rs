@@ -7,9 +7,10 @@ use bytes::Bytes;
 use http::HeaderMap;
 
 use super::super::fields::Fields;
-use super::super::routes::PathParameters;
+use super::super::routes::{BodyContent, Operation, PathParameters};
 use super::super::{Api, ApiState};
 use super::error::PlivoError;
+use super::field_values::IGNORED;
 use super::query::{self, Pairs};
 use store::Scope;
 
@@ -17,6 +18,7 @@ use store::Scope;
 pub(in crate::api) struct PlivoRequest {
     pub(super) state: Arc<ApiState>,
     pub(super) scope: Scope,
+    pub(super) operation: &'static Operation,
     pub(super) parameters: PathParameters,
     /// The query, decoded.
     pub(super) query: Vec<(String, String)>,
@@ -59,9 +61,17 @@ impl PlivoRequest {
     /// The fields of the body.
     ///
     /// # Errors
-    /// Returns `BadRequest` if the body is neither a JSON object nor a form.
+    /// Returns `BadRequest` if the body is neither a JSON object nor a form, or if it has a field
+    /// that the operation does not have.
     pub(super) fn fields(&self) -> Result<Fields, PlivoError> {
-        Fields::read(&self.headers, &self.body).map_err(PlivoError::BadRequest)
+        let groups: &[_] = match self.operation.body.as_ref().map(|body| &body.content) {
+            Some(BodyContent::Fields(groups)) => groups,
+            Some(BodyContent::Json { .. } | BodyContent::Raw(_)) | None => &[],
+        };
+        let known = groups.iter().copied().flatten().chain(IGNORED);
+        let fields = Fields::read(&self.headers, &self.body);
+        let checked = fields.and_then(|fields| fields.check_names(known).map(|()| fields));
+        checked.map_err(PlivoError::BadRequest)
     }
 
     /// A flag of a DELETE: in the query, or in the body, where the Python and Node SDKs send it. A

@@ -106,22 +106,13 @@ fn element(attribute: &str, value: &str, content: &str) -> Result<Speak, String>
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderMap, HeaderValue, header};
 
     use super::*;
     use xml::ast::Voice;
 
-    fn fields(body: &serde_json::Value) -> Fields {
-        let json = HeaderValue::from_static("application/json");
-        Fields::read(
-            &HeaderMap::from_iter([(header::CONTENT_TYPE, json)]),
-            body.to_string().as_bytes(),
-        )
-        .expect("reads")
-    }
-
     fn speak(body: serde_json::Value) -> Result<(String, Voice, Option<String>), String> {
-        parse(&fields(&body)).map(|speak| (speak.speech.text(), speak.voice, speak.language))
+        parse(&Fields::of_json(&body))
+            .map(|speak| (speak.speech.text(), speak.voice, speak.language))
     }
 
     #[test]

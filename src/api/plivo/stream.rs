@@ -11,7 +11,7 @@ use super::super::routes::{Field, FieldKind, Operation, RequestBody, ResponseSpe
 use super::super::{Api, LiveCall};
 use super::call_control::{answered_call, command};
 use super::error::PlivoError;
-use super::field_values::url;
+use super::field_values::{unused, url};
 use super::paging::{PageMeta, page_of};
 use super::random;
 use super::request::PlivoRequest;
@@ -69,6 +69,7 @@ const FIELDS: &[Field] = &[
         FieldKind::Integer(60, 100),
         "How much noise is suppressed, in percent (default 85)",
     ),
+    unused("cx_bot"),
 ];
 
 pub(super) const ROUTES: &[Route] = &[
@@ -242,7 +243,7 @@ fn parse_order(api: &Api, fields: &Fields) -> Result<StreamOrder, String> {
         return Err(format!("service_url must be a URL of at most {URL_BYTES_MAX} bytes"));
     }
     let socket = api.placer.check_socket_url(&service);
-    let socket = socket.map_err(|why| format!("service_url is invalid: could not {why}"))?;
+    let socket = socket.map_err(|why| format!("service_url is invalid: {why}"))?;
     let bidirectional = fields.flag("bidirectional")?.unwrap_or(false);
     let track = match fields.text("audio_track")?.map(|word| word.to_ascii_lowercase()) {
         None => StreamTrack::Inbound,

@@ -20,7 +20,7 @@ fn hold(document: &Value, schema: &Value, value: &Value, at: &str) -> Result<(),
                 let types: Vec<&Value> =
                     rule.as_array().map_or_else(|| vec![rule], |many| many.iter().collect());
                 if !types.iter().any(|t| is_of(value, t.as_str().unwrap_or_default())) {
-                    return wrong(format!("{value} is no {rule}"));
+                    return wrong(format!("{value} is not {rule}"));
                 }
             }
             "properties" => {
@@ -60,7 +60,7 @@ fn hold(document: &Value, schema: &Value, value: &Value, at: &str) -> Result<(),
                     .map(|s| hold(document, s, value, at))
                     .collect();
                 if !tried.iter().any(Result::is_ok) {
-                    return wrong(format!("{value} is none of several: {tried:?}"));
+                    return wrong(format!("{value} matches no alternative: {tried:?}"));
                 }
             }
             "format" => {
@@ -72,7 +72,7 @@ fn hold(document: &Value, schema: &Value, value: &Value, at: &str) -> Result<(),
                     other => panic!("{at}: format {other} is not checked"),
                 };
                 if !fits {
-                    return wrong(format!("{value} is no {rule}"));
+                    return wrong(format!("{value} is not {rule}"));
                 }
             }
             "minimum" => {

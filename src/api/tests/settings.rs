@@ -4,7 +4,7 @@
 use super::permissions::NUMBERS;
 use super::*;
 use crate::api::plivo;
-use crate::api::routes::BodyContent;
+use crate::api::routes::{BodyContent, FieldKind};
 use engine::admission::settings::{NumberSettings, WabaSettings};
 use engine::config;
 
@@ -470,7 +470,7 @@ async fn reads_the_documented_fields() {
         };
         for field in groups.iter().copied().flatten() {
             // The fields of a leg are ignored unless the request is for that leg.
-            if field.name.starts_with("bleg_") {
+            if field.name.starts_with("bleg_") || matches!(field.kind, FieldKind::Unused) {
                 continue;
             }
             let mut with = body.clone();
@@ -542,5 +542,50 @@ async fn lists_no_recordings_and_conferences() {
         (404, "conference not found")
     );
     assert_eq!(node.main("DELETE", "Conference/", Value::Null).await.0, 204);
+    node.cancel.cancel();
+}
+
+/// A misspelt field would otherwise be dropped: a user would be called with another document.
+#[tokio::test]
+async fn unknown_fields_are_refused_with_the_nearest_known_name() {
+    let node = run().await;
+    let call =
+        json!({"from": NUMBERS[0].0, "to": "919812345678", "answerURL": "https://a.example"});
+    let agent = json!({"name": "Asha", "kind": "http", "chanels": ["whatsapp"]});
+    let user = json!({"name": "ravi", "role": "agent", "full_name": "Ravi"});
+    let message = "unknown field answerURL: did you mean `answerUrl`?";
+    for (method, path, body, field, known) in [
+        ("POST", "calls/", call, "answerURL", "answerUrl"),
+        ("POST", "agents/", agent, "chanels", "channels"),
+        ("POST", "users/", user, "full_name", "fullName"),
+        (
+            "PATCH",
+            "phone-numbers/918035737458/",
+            json!({"webhookurl": null}),
+            "webhookurl",
+            "webhookUrl",
+        ),
+    ] {
+        let answer = node.ours(MAIN, method, path, &body.to_string()).await;
+        let error = &answer.json()["error"];
+        assert_eq!((answer.status, error["field"].as_str()), (400, Some(field)), "{error}");
+        let hint = format!("unknown field {field}: did you mean `{known}`?");
+        assert_eq!(error["message"], hint.as_str());
+    }
+    // A client may send a number back as it read it.
+    let path = "phone-numbers/918035737458/";
+    let mut number = node.ours(MAIN, "GET", path, "").await.json();
+    number["alias"] = "Desk".into();
+    let answer = node.ours(MAIN, "PATCH", path, &number.to_string()).await;
+    assert!(!answer.body.contains("unknown field"), "{}", answer.body);
+
+    let who = (MAIN, "token");
+    let plivo =
+        json!({"from": NUMBERS[0].0, "to": "919812345678", "answerURL": "https://a.example"});
+    let (status, answer) = node.rest(who, "POST", "Call/", plivo).await;
+    assert_eq!(status, 400, "{answer}");
+    assert_eq!(answer["error"], message.replace("answerUrl", "answer_url").as_str());
+    let sent_by_sdks = json!({"alias": "Desk", "number": "918035737458", "verification_info": {}, "callback_url": "https://a.example"});
+    assert_eq!(node.rest(who, "POST", "Number/918035737458/", sent_by_sdks).await.0, 202);
     node.cancel.cancel();
 }

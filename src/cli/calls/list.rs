@@ -6,7 +6,7 @@ use super::source::CallRow;
 /// One row per call, below a header row.
 pub(super) fn table(calls: &[CallRow]) -> String {
     let mut text = format!(
-        "{:<36}  {:<24}  {:<8}  {:<5}  {:<15}  {:>8}  {}\n",
+        "{:<36}  {:<24}  {:<8}  {:<15}  {:<15}  {:>8}  {}\n",
         "call", "began", "", "from", "to", "lasted", "ended by"
     );
     for call in calls {
@@ -16,12 +16,21 @@ pub(super) fn table(calls: &[CallRow]) -> String {
         let [began, direction, from, to, cause] =
             [&call.started_at, &call.direction, &call.from, &call.to, cause].map(plain);
         text += &format!(
-            "{:<36}  {began:<24}  {direction:<8}  {:<5}  {to:<15}  {lasted:>8}  {cause}\n",
+            "{:<36}  {began:<24}  {direction:<8}  {:<15}  {:<15}  {lasted:>8}  {cause}\n",
             call.call_uuid.to_string(),
-            format!("…{from}"),
+            address(&from),
+            address(&to),
         );
     }
     text
+}
+
+/// An address for people: the last digits of a phone number get an ellipsis.
+fn address(text: &str) -> String {
+    match text.len() == 4 && text.bytes().all(|b| b.is_ascii_digit()) {
+        true => format!("…{text}"),
+        false => text.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -43,9 +52,9 @@ mod tests {
         };
         let open = CallRow { ended_at: None, duration_seconds: None, cause: None, ..ended.clone() };
         let expected = "\
-call                                  began                               from   to                 lasted  ended by
-3f0c2f1a-6a1e-4f0e-9a2b-5d7f3f0a9b11  2026-11-20T06:03:11.120Z  inbound   …5678  918035737458         21 s  caller_hangup [31m
-3f0c2f1a-6a1e-4f0e-9a2b-5d7f3f0a9b11  2026-11-20T06:03:11.120Z  inbound   …5678  918035737458            …  (live, or its node crashed)
+call                                  began                               from             to                 lasted  ended by
+3f0c2f1a-6a1e-4f0e-9a2b-5d7f3f0a9b11  2026-11-20T06:03:11.120Z  inbound   …5678            918035737458         21 s  caller_hangup [31m
+3f0c2f1a-6a1e-4f0e-9a2b-5d7f3f0a9b11  2026-11-20T06:03:11.120Z  inbound   …5678            918035737458            …  (live, or its node crashed)
 ";
         assert_eq!(table(&[ended, open]), expected);
     }

@@ -17,7 +17,7 @@ use super::{Exit, print};
 use draw::Paint;
 use engine::call::course::Course;
 use engine::call::waterfall::{Bar, Waterfall};
-use model::{CallUuid, Timestamp};
+use model::Timestamp;
 use source::{Source, SourceArgs};
 
 /// `offhook calls …`.
@@ -53,9 +53,9 @@ pub struct ListArgs {
 /// Options of `offhook calls show`.
 #[derive(clap::Args, Clone, Debug)]
 pub struct ShowArgs {
-    /// UUID of the call, as in callbacks, logs and `calls list`
-    #[arg(value_name = "UUID")]
-    pub call: CallUuid,
+    /// UUID of the call, as in callbacks, logs and `calls list`, or its first characters
+    #[arg(value_name = "UUID", value_parser = source::CallPrefix::parse)]
+    pub call: source::CallPrefix,
     #[command(flatten)]
     pub from: SourceArgs,
     /// Print one JSON object per line: the call, then each bar, finding, quality sample and remark
@@ -101,22 +101,23 @@ async fn show(args: ShowArgs) -> Exit {
         Ok(source) => source,
         Err(exit) => return exit,
     };
-    let log = match source.log(args.call).await {
+    let call = match source.find(&args.call).await {
+        Ok(call) => call,
+        Err(exit) => return exit,
+    };
+    let log = match source.log(call).await {
         Ok(log) => log,
         Err(exit) => return exit,
     };
     if log.is_empty() {
         return Exit::failed(format_args!(
-            "the event log of call {} has expired ([retention].event_log_days)",
-            args.call
+            "the event log of call {call} has expired ([retention].event_log_days)"
         ));
     }
     let fall = match Waterfall::of(log.as_slice()) {
         Ok(fall) => fall,
         Err(e) => {
-            return Exit::failed(format_args!(
-                "could not read the call's event log: could not {e}"
-            ));
+            return Exit::failed(format_args!("{e}"));
         }
     };
     if args.json {

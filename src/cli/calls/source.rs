@@ -43,7 +43,7 @@ pub struct SourceArgs {
 pub(super) struct CallRow {
     pub(super) call_uuid: CallUuid,
     pub(super) direction: String,
-    /// Only the last four digits.
+    /// Like `to`, of a person's phone number only the last four digits.
     pub(super) from: String,
     pub(super) to: String,
     /// In RFC 3339 format.
@@ -52,6 +52,34 @@ pub(super) struct CallRow {
     pub(super) ended_at: Option<String>,
     pub(super) duration_seconds: Option<u64>,
     pub(super) cause: Option<String>,
+}
+
+/// A UUID, or its first characters.
+#[derive(Clone, Debug)]
+pub struct CallPrefix(String);
+
+impl CallPrefix {
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        let bare = text.trim_end_matches(['…', '.']).to_ascii_lowercase();
+        let is_prefix = (4..=36).contains(&bare.len())
+            && bare.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
+        match is_prefix {
+            true => Ok(Self(bare)),
+            false => Err("a call is a UUID, or at least its first 4 characters".to_owned()),
+        }
+    }
+
+    /// The only call whose UUID begins so, or the error text.
+    fn only_of<'c>(&self, calls: impl Iterator<Item = &'c CallUuid>) -> Result<CallUuid, String> {
+        let mut found = calls.filter(|call| call.to_string().starts_with(&self.0));
+        match (found.next(), found.next()) {
+            (Some(call), None) => Ok(*call),
+            (Some(one), Some(other)) => {
+                Err(format!("{} may be {one} or {other}; give more characters", self.0))
+            }
+            (None, _) => Err(format!("none of the latest calls begins with {}", self.0)),
+        }
+    }
 }
 
 /// An open source.
@@ -70,6 +98,8 @@ impl fmt::Display for Source {
 }
 
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
+/// How many of the latest calls a prefix may mean.
+const PREFIX_CALLS: u32 = 1_000;
 /// Maximum size of an event log, with room for callbacks after the call.
 const LOG_BYTES_MAX: usize = 16 << 20;
 
@@ -85,7 +115,7 @@ impl Source {
         };
         let archive = Archive::open(&store).await.map_err(|e| match e {
             StoreError::Open { .. } => Exit::failed(format_args!(
-                "could not {e}\nname the directory with --data-dir, the configuration with --config, or a node with --node"
+                "{e}\nname the directory with --data-dir, the configuration with --config, or a node with --node"
             )),
             other => store_error(other),
         })?;
@@ -115,13 +145,21 @@ impl Source {
                 let page: Page = serde_json::from_slice(&body).map_err(|e| {
                     Exit::failed(format_args!("unreadable list of calls from {base}: {e}"))
                 })?;
-                Ok(page
-                    .items
-                    .into_iter()
-                    .map(|call| CallRow { from: last_four(&call.from).to_owned(), ..call })
-                    .collect())
+                Ok(page.items.into_iter().map(CallRow::masked).collect())
             }
         }
+    }
+
+    /// The UUID of the call that a prefix means.
+    pub(super) async fn find(&self, call: &CallPrefix) -> Result<CallUuid, Exit> {
+        if let Ok(call) = call.0.parse() {
+            return Ok(call);
+        }
+        let latest = self.latest(PREFIX_CALLS).await?;
+        let found = call.only_of(latest.iter().map(|row| &row.call_uuid));
+        found.map_err(|why| {
+            Exit::failed(format_args!("{why}; list the calls with `offhook calls list`"))
+        })
     }
 
     /// The event log of a call.
@@ -146,7 +184,7 @@ impl Source {
 }
 
 fn store_error(error: StoreError) -> Exit {
-    Exit::failed(format_args!("could not {error}"))
+    Exit::failed(format_args!("{error}"))
 }
 
 impl CallRow {
@@ -155,12 +193,28 @@ impl CallRow {
         Self {
             call_uuid: start.call,
             direction: start.direction.as_str().to_owned(),
-            from: last_four(&start.from).to_owned(),
+            from: start.from.clone(),
             to: start.to.clone(),
             started_at: start.started.rfc3339(),
             ended_at: end.map(|e| e.ended.rfc3339()),
             duration_seconds: end.map(|e| e.duration_secs),
             cause: end.map(|e| e.cause.clone()),
+        }
+        .masked()
+    }
+
+    /// Reduces the person's phone number to its last digits. The business's own number and the
+    /// names of endpoints remain.
+    fn masked(self) -> Self {
+        let is_phone = |text: &str| text.len() > 4 && text.bytes().all(|b| b.is_ascii_digit());
+        let (is_from, is_to) = (is_phone(&self.from), is_phone(&self.to));
+        let is_outbound = self.direction == "outbound";
+        let cut = |text: String| last_four(&text).to_owned();
+        match (is_from, is_to) {
+            (true, true) if is_outbound => Self { to: cut(self.to), ..self },
+            (true, _) => Self { from: cut(self.from), ..self },
+            (false, true) => Self { to: cut(self.to), ..self },
+            (false, false) => self,
         }
     }
 }
@@ -194,4 +248,50 @@ fn running_dev() -> Option<PathBuf> {
         (runs && store.exists()).then(|| (made.unwrap_or(SystemTime::UNIX_EPOCH), store))
     });
     stores.max().map(|(_, store)| store)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{CallPrefix, CallRow};
+
+    fn masked(direction: &str, from: &str, to: &str) -> (String, String) {
+        let row = CallRow {
+            call_uuid: "3f0c2f1a-6a1e-4f0e-9a2b-5d7f3f0a9b11".parse().expect("a UUID"),
+            direction: direction.to_owned(),
+            from: from.to_owned(),
+            to: to.to_owned(),
+            started_at: String::new(),
+            ended_at: None,
+            duration_seconds: None,
+            cause: None,
+        };
+        let row = row.masked();
+        (row.from, row.to)
+    }
+
+    #[test]
+    fn masks_people_and_not_the_business() {
+        for (direction, from, to, expected) in [
+            ("inbound", "919812345678", "918035737458", ("5678", "918035737458")),
+            ("outbound", "918035737458", "919812345678", ("918035737458", "5678")),
+            ("outbound", "919812345678", "sip:asha@127.0.0.1", ("5678", "sip:asha@127.0.0.1")),
+            ("inbound", "sip:asha@127.0.0.1", "919812345678", ("sip:asha@127.0.0.1", "5678")),
+        ] {
+            let (from, to) = masked(direction, from, to);
+            assert_eq!((from.as_str(), to.as_str()), expected);
+        }
+    }
+
+    #[test]
+    fn a_unique_prefix_names_a_call() {
+        let calls =
+            ["3f0c2f1a-6a1e-4f0e-9a2b-5d7f3f0a9b11", "3f0c9999-6a1e-4f0e-9a2b-5d7f3f0a9b11"]
+                .map(|text| text.parse().expect("a UUID"));
+        let find = |text: &str| CallPrefix::parse(text).and_then(|p| p.only_of(calls.iter()));
+        assert_eq!(find("3F0C2F1A-…"), Ok(calls[0]));
+        assert_eq!(find("3f0c9"), Ok(calls[1]));
+        assert!(find("3f0c").is_err_and(|why| why.contains("give more characters")));
+        assert!(find("ffff").is_err_and(|why| why.contains("none of the latest calls")));
+        assert!(find("x").is_err() && find("3f0").is_err());
+    }
 }

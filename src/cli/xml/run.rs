@@ -13,7 +13,7 @@ use super::walked::Printer;
 use crate::node;
 use engine::admission::Specs;
 use engine::admission::book::Book;
-use engine::answer::{AT_ONCE_PER_HOST, Dice, Fetcher, Notifier, SigningKeys};
+use engine::answer::{AT_ONCE_PER_HOST, Fetcher, Notifier, RandomSource, SigningKeys};
 use engine::call::CallSettings;
 use engine::call::walk::{Bounds, CallParties, Callee, Caller, Job, Key, Walker};
 use engine::config::Config;
@@ -103,12 +103,12 @@ pub(super) fn run(args: Args) -> Exit {
         Ok(egress) => egress,
         Err(why) => return Exit::failed(why),
     };
-    let (clock, dice) = (Clock::real(), Dice::system());
+    let (clock, random) = (Clock::real(), RandomSource::system());
     let walker = Walker {
-        fetcher: Fetcher::new(egress.clone(), clock.clone(), dice.clone()),
-        notifier: Notifier::new(egress, clock.clone(), dice.clone(), AT_ONCE_PER_HOST),
+        fetcher: Fetcher::new(egress.clone(), clock.clone(), random.clone()),
+        notifier: Notifier::new(egress, clock.clone(), random.clone(), AT_ONCE_PER_HOST),
         clock,
-        dice,
+        random,
     };
     let (json, strict) = (args.json, args.strict);
     run_async(async move {

@@ -9,13 +9,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
-use http::{HeaderMap, HeaderValue, Method};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use super::super::runtime;
 use egress::{self, BodyPolicy, Egress, EgressConfig, EgressError, EgressRequest, Guard};
 use engine::answer::charset;
 use xml::{self, MAX_BODY, ParseOutcome};
 
+/// The parameters of a new call, which are sent to a URL.
+const CALL: &str = "CallUUID=9834029e-58b6-41e1-b8b7-a5bd0e4e126f&From=919812345678&To=918035737458\
+    &Direction=inbound&CallStatus=ringing&Event=StartApp";
 /// The argument that means standard input.
 pub(super) const STDIN: &str = "-";
 
@@ -26,7 +29,7 @@ pub(super) fn read(source: &str, allow_insecure: bool) -> Result<ParseOutcome, S
     }
     runtime()?.block_on(fetch(source, allow_insecure)).map_err(|why| {
         format!(
-            "could not fetch {source}: {why}; it must answer 200 to a GET; or save the document and name the file \
+            "could not fetch {source}: {why}; it must answer 200 to a POST; or save the document and name the file \
              (`offhook xml run` sends the request of a call)"
         )
     })
@@ -67,16 +70,22 @@ pub(super) fn egress(allow_insecure: bool) -> Result<Egress, String> {
 
 async fn fetch(url: &str, allow_insecure: bool) -> Result<ParseOutcome, String> {
     let egress = egress(allow_insecure)?;
-    let mut url = egress.url(url).map_err(|refusal| format!("could not {refusal}"))?;
+    let mut url = egress.url(url).map_err(|refusal| refusal.to_string())?;
+    let mut method = Method::POST;
     for _ in 0..=egress::REDIRECTS_MAX {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, HeaderValue::from_static("application/xml, text/xml, */*"));
         headers.insert(USER_AGENT, HeaderValue::from_static(egress::USER_AGENT));
+        let is_post = method == Method::POST;
+        if is_post {
+            let form = HeaderValue::from_static("application/x-www-form-urlencoded");
+            headers.insert(CONTENT_TYPE, form);
+        }
         let request = EgressRequest {
-            method: Method::GET,
+            method: method.clone(),
             url: &url,
             headers,
-            body: Bytes::new(),
+            body: Bytes::from_static(if is_post { CALL.as_bytes() } else { b"" }),
             // The same timeouts as in a call.
             connect: Duration::from_secs(2),
             read: Duration::from_secs(10),
@@ -85,10 +94,17 @@ async fn fetch(url: &str, allow_insecure: bool) -> Result<ParseOutcome, String> 
         let answer = match egress.request(request).await {
             Ok(answer) => answer,
             Err(EgressError::TooLarge { .. }) => return Ok(ParseOutcome::too_large(MAX_BODY)),
-            Err(e) => return Err(format!("could not {e}")),
+            Err(e) => return Err(e.to_string()),
         };
         if let Some(next) = answer.redirect(&url, egress.guard()) {
-            url = next.map_err(|refusal| format!("could not {refusal}"))?;
+            url = next.map_err(|refusal| refusal.to_string())?;
+            continue;
+        }
+        // Servers of files only know GET.
+        let is_unknown =
+            matches!(answer.status, StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED);
+        if is_post && is_unknown {
+            method = Method::GET;
             continue;
         }
         if !answer.status.is_success() {
@@ -97,7 +113,7 @@ async fn fetch(url: &str, allow_insecure: bool) -> Result<ParseOutcome, String> 
         let content_type = answer.headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok());
         return Ok(xml::parse(&answer.body, content_type.and_then(charset)));
     }
-    Err(format!("could not {}", EgressError::Redirects))
+    Err(format!("{}", EgressError::Redirects))
 }
 
 #[cfg(test)]
@@ -173,6 +189,27 @@ mod tests {
         ] {
             let why = read(url, false).unwrap_err();
             assert!(why.contains(part) && why.contains("name the file"), "{why}");
+        }
+    }
+
+    #[tokio::test]
+    async fn asks_a_url_as_a_call_does() {
+        use axum::Router;
+        use axum::routing::{get, post};
+
+        let document = "<Response><Hangup/></Response>";
+        let answer = move |form: String| async move {
+            assert!(form.contains("From=919812345678") && form.contains("Event=StartApp"));
+            document
+        };
+        let routes = Router::new()
+            .route("/post", post(answer))
+            .route("/get", get(move || async move { document }));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, routes).await });
+        for path in ["post", "get"] {
+            assert!(fetch(&format!("{base}/{path}"), true).await.unwrap().is_ok(), "{path}");
         }
     }
 }

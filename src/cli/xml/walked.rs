@@ -124,7 +124,7 @@ impl Printer {
         with_time(step.at_ms, &said)
     }
 
-    /// The names of the signature headers, unless they are the same as before.
+    /// The names of the signature headers. Empty if the previous row has the same.
     fn signed(&mut self, by: &[String]) -> String {
         if self.signed_by == by {
             return String::new();

@@ -86,7 +86,7 @@ pub struct Specs {
     pub applications: Vec<ApplicationSpec>,
 }
 
-/// A number and its live counter.
+/// A number and the counter of its live calls.
 #[derive(Debug)]
 pub struct NumberEntry {
     pub spec: NumberSpec,

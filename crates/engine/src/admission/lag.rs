@@ -13,7 +13,7 @@ use std::time::Duration;
 pub struct Lag {
     /// A wake-up that is later than this is late.
     max: Duration,
-    /// A backlog is declared after this long.
+    /// A queue whose oldest entry has waited this long counts as a backlog.
     backlog: Duration,
     /// For how long every wake-up has been late.
     late_for: Duration,

@@ -37,7 +37,7 @@ pub struct User {
     pub name: String,
 }
 
-/// The channel of a turn.
+/// The channel of a turn of an AI agent: a call or a conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Channel {

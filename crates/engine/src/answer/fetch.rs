@@ -8,10 +8,10 @@ use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use uuid::Uuid;
 
-use super::dice::Dice;
 use super::fragment::Settings;
 use super::hops::Hops;
 use super::params;
+use super::random::RandomSource;
 use super::request::UrlRequest;
 use super::sign::SigningKeys;
 use egress::{BodyPolicy, Egress, EgressError, EgressResponse};
@@ -65,12 +65,12 @@ pub enum Validity {
 pub struct Fetcher {
     egress: Egress,
     clock: Clock,
-    dice: Dice,
+    random: RandomSource,
 }
 
 impl Fetcher {
-    pub fn new(egress: Egress, clock: Clock, dice: Dice) -> Self {
-        Self { egress, clock, dice }
+    pub fn new(egress: Egress, clock: Clock, random: RandomSource) -> Self {
+        Self { egress, clock, random }
     }
 
     /// Fetches one document and passes its body to `read`, which also returns whether the document
@@ -123,7 +123,7 @@ impl Fetcher {
             hops: &job.hops,
             clock: &self.clock,
         };
-        let tried = request.send(&self.egress, &self.dice, &settings, 0).await;
+        let tried = request.send(&self.egress, &self.random, &settings, 0).await;
         match tried.outcome {
             Ok(answer) if answer.status.is_success() => Ok(DocumentBody::of(answer)),
             Ok(answer) => Err(FetchFailure::Status { status: answer.status.as_u16() }),

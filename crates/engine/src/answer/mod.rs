@@ -6,12 +6,12 @@
 //! callbacks at the times of `schedule`. This module parses no documents and knows no state of
 //! calls.
 
-mod dice;
 mod fetch;
 mod fragment;
 mod hops;
 mod notify;
 mod params;
+mod random;
 mod request;
 mod schedule;
 mod settings;
@@ -19,11 +19,11 @@ mod sign;
 #[cfg(test)]
 mod tests;
 
-pub use dice::Dice;
 pub use fetch::{DocumentBody, FetchJob, Fetcher, Validity, charset};
 pub use fragment::{RetryOn, Settings};
 pub use hops::{Hop, Hops, Sent, Watch};
-pub use notify::{AT_ONCE_PER_HOST, Delivery, NoticeJob, NoticeOutcome, Notifier};
+pub use notify::{AT_ONCE_PER_HOST, CallbackJob, CallbackOutcome, Delivery, Notifier};
+pub use random::RandomSource;
 pub use schedule::{GIVE_UP_AFTER, next_pause, retry_after};
 pub use settings::AnswerSettings;
 pub use sign::{EVENT_SIGNATURE, SigningKeys, sign, sign_event};

@@ -12,9 +12,9 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
-use super::dice::Dice;
 use super::fragment::Settings;
 use super::hops::Hops;
+use super::random::RandomSource;
 use super::request::{Attempts, Event, UrlRequest};
 use super::sign::SigningKeys;
 use super::{params, schedule};
@@ -27,7 +27,7 @@ use model::metric;
 
 /// A callback to deliver now.
 #[derive(Clone, Debug)]
-pub struct NoticeJob {
+pub struct CallbackJob {
     pub call: CallUuid,
     pub notice: CallbackRequest,
     pub keys: SigningKeys,
@@ -47,7 +47,7 @@ pub struct NoticeJob {
 
 /// The result of a stage.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum NoticeOutcome {
+pub enum CallbackOutcome {
     /// A 2xx status.
     Delivered { status: u16 },
     /// Failed; to be retried after the pause.
@@ -56,7 +56,7 @@ pub enum NoticeOutcome {
     Failed { why: String },
 }
 
-impl NoticeOutcome {
+impl CallbackOutcome {
     /// The `outcome` label of `offhook_callback_total`.
     pub fn as_str(&self) -> &'static str {
         match self {
@@ -72,7 +72,7 @@ impl NoticeOutcome {
 pub struct Delivery {
     /// Attempts made so far, in all stages.
     pub attempts: u32,
-    pub outcome: NoticeOutcome,
+    pub outcome: CallbackOutcome,
 }
 
 /// Maximum number of concurrent requests per host.
@@ -87,7 +87,7 @@ pub struct Notifier(Arc<Inner>);
 struct Inner {
     egress: Egress,
     clock: Clock,
-    dice: Dice,
+    random: RandomSource,
     at_once_per_host: usize,
     /// The semaphore of each origin. It lives as long as a delivery waits or runs there.
     places: Mutex<HashMap<String, Weak<Semaphore>>>,
@@ -96,8 +96,13 @@ struct Inner {
 impl Notifier {
     /// Creates a notifier with at most `at_once_per_host` concurrent requests per host
     /// ([`AT_ONCE_PER_HOST`] except in tests).
-    pub fn new(egress: Egress, clock: Clock, dice: Dice, at_once_per_host: usize) -> Self {
-        Self(Arc::new(Inner { egress, clock, dice, at_once_per_host, places: Mutex::default() }))
+    pub fn new(
+        egress: Egress,
+        clock: Clock,
+        random: RandomSource,
+        at_once_per_host: usize,
+    ) -> Self {
+        Self(Arc::new(Inner { egress, clock, random, at_once_per_host, places: Mutex::default() }))
     }
 
     /// The origin of a URL (scheme, host and port), by which deliveries are queued. Empty if the
@@ -108,7 +113,7 @@ impl Notifier {
 
     /// Waits for a place at the host and makes the attempts of one stage. Dropping the future
     /// cancels it.
-    pub async fn deliver(&self, job: &NoticeJob) -> Delivery {
+    pub async fn deliver(&self, job: &CallbackJob) -> Delivery {
         let delivery = match self.0.egress.url(&job.notice.url.0) {
             Ok(url) => {
                 let places = self.0.places_at(url.origin());
@@ -118,7 +123,7 @@ impl Notifier {
             }
             Err(refusal) => Delivery {
                 attempts: job.attempts,
-                outcome: NoticeOutcome::Failed { why: refusal.to_string() },
+                outcome: CallbackOutcome::Failed { why: refusal.to_string() },
             },
         };
         report(job, &delivery);
@@ -127,10 +132,10 @@ impl Notifier {
 
     /// The result of a [`Notifier::deliver`] that is cancelled because the node stops. A request in
     /// progress counts as a failed attempt. Returns `None` if no request was made yet.
-    pub fn cut_off(&self, job: &NoticeJob) -> Option<Delivery> {
+    pub fn cut_off(&self, job: &CallbackJob) -> Option<Delivery> {
         let attempts = job.hops.so_far().last()?.attempt;
         let again = if is_lasting(job.notice.kind) {
-            schedule::next_pause(job.retries.saturating_add(1), job.age, None, &self.0.dice)
+            schedule::next_pause(job.retries.saturating_add(1), job.age, None, &self.0.random)
         } else {
             // The remaining attempts of its URL are made after the restart.
             let url = self.0.egress.url(&job.notice.url.0).ok().filter(|_| job.retries == 0);
@@ -139,8 +144,8 @@ impl Notifier {
         };
         let why = "the node stopped during the request".to_owned();
         let outcome = match again {
-            Some(after) => NoticeOutcome::Retry { why, after },
-            None => NoticeOutcome::Failed { why },
+            Some(after) => CallbackOutcome::Retry { why, after },
+            None => CallbackOutcome::Failed { why },
         };
         let delivery = Delivery { attempts, outcome };
         report(job, &delivery);
@@ -162,7 +167,7 @@ impl Inner {
         fresh
     }
 
-    async fn stage(&self, job: &NoticeJob, url: &CustomerUrl) -> Delivery {
+    async fn stage(&self, job: &CallbackJob, url: &CustomerUrl) -> Delivery {
         let (mut settings, invalid) = Settings::of(url.fragment());
         if job.retries > 0 {
             settings.retries = 0;
@@ -186,15 +191,15 @@ impl Inner {
             hops: &job.hops,
             clock: &self.clock,
         };
-        let ended = request.send(&self.egress, &self.dice, &settings, job.attempts).await;
+        let ended = request.send(&self.egress, &self.random, &settings, job.attempts).await;
         Delivery { attempts: ended.attempts, outcome: self.evaluate(job, ended) }
     }
 
     /// Decides between delivery, retry and giving up.
-    fn evaluate(&self, job: &NoticeJob, ended: Attempts) -> NoticeOutcome {
+    fn evaluate(&self, job: &CallbackJob, ended: Attempts) -> CallbackOutcome {
         let (why, passing, asked) = match ended.outcome {
             Ok(answer) if answer.status.is_success() => {
-                return NoticeOutcome::Delivered { status: answer.status.as_u16() };
+                return CallbackOutcome::Delivered { status: answer.status.as_u16() };
             }
             Ok(answer) => {
                 let asked = schedule::retry_after(&answer.headers, self.clock.wall());
@@ -204,31 +209,31 @@ impl Inner {
                     asked,
                 )
             }
-            Err(error) => (format!("could not {error}"), schedule::is_network(&error), None),
+            Err(error) => (error.to_string(), schedule::is_network(&error), None),
         };
         let again = passing && is_lasting(job.notice.kind);
         let pause = again.then(|| {
-            schedule::next_pause(job.retries.saturating_add(1), job.age, asked, &self.dice)
+            schedule::next_pause(job.retries.saturating_add(1), job.age, asked, &self.random)
         });
         match pause.flatten() {
-            Some(after) => NoticeOutcome::Retry { why, after },
-            None => NoticeOutcome::Failed { why },
+            Some(after) => CallbackOutcome::Retry { why, after },
+            None => CallbackOutcome::Failed { why },
         }
     }
 }
 
 /// Counts and logs the result, without phone numbers and tokens.
-fn report(job: &NoticeJob, delivery: &Delivery) {
+fn report(job: &CallbackJob, delivery: &Delivery) {
     let (kind, attempts) = (job.notice.kind.as_str(), delivery.attempts);
     metrics::counter!(metric::CALLBACK_TOTAL, "kind" => kind, "outcome" => delivery.outcome.as_str()).increment(1);
     match &delivery.outcome {
-        NoticeOutcome::Delivered { status } => {
+        CallbackOutcome::Delivered { status } => {
             tracing::debug!(call_uuid = %job.call, kind, attempts, status, "callback delivered");
         }
-        NoticeOutcome::Retry { why, after } => {
+        CallbackOutcome::Retry { why, after } => {
             tracing::info!(call_uuid = %job.call, kind, attempts, why, ?after, "callback will be retried");
         }
-        NoticeOutcome::Failed { why } => {
+        CallbackOutcome::Failed { why } => {
             tracing::warn!(call_uuid = %job.call, kind, attempts, why, "callback gave up; see `offhook callbacks`");
         }
     }

@@ -9,9 +9,9 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
-use super::dice::Dice;
 use super::fragment::Settings;
 use super::hops::{Hops, Sent};
+use super::random::RandomSource;
 use super::sign::{EVENT_SIGNATURE, SigningKeys, sign, sign_event};
 use super::{params, params::GetUrl};
 use egress::{
@@ -68,7 +68,7 @@ impl UrlRequest<'_> {
     pub(super) async fn send(
         &self,
         egress: &Egress,
-        dice: &Dice,
+        random: &RandomSource,
         settings: &Settings,
         before: u32,
     ) -> Attempts {
@@ -77,12 +77,12 @@ impl UrlRequest<'_> {
             let (mut left, mut pause) = (settings.retries, FIRST_PAUSE);
             loop {
                 attempts += 1;
-                let outcome = self.attempt(egress, dice, settings, attempts).await;
+                let outcome = self.attempt(egress, random, settings, attempts).await;
                 if left == 0 || !settings.retry_on.includes(&outcome) {
                     return outcome;
                 }
                 last = outcome.err();
-                sleep(dice.spread(pause)).await;
+                sleep(random.spread(pause)).await;
                 (left, pause) = (left - 1, pause * 2);
             }
         };
@@ -101,7 +101,7 @@ impl UrlRequest<'_> {
     async fn attempt(
         &self,
         egress: &Egress,
-        dice: &Dice,
+        random: &RandomSource,
         settings: &Settings,
         number: u32,
     ) -> Result<EgressResponse, EgressError> {
@@ -120,8 +120,8 @@ impl UrlRequest<'_> {
                 }
             };
             let mut headers =
-                self.headers(method, &url, &pairs, sent.as_ref(), number, dice.nonce());
-            let span = SpanId::from_u64(dice.roll());
+                self.headers(method, &url, &pairs, sent.as_ref(), number, random.nonce());
+            let span = SpanId::from_u64(random.next());
             if let Ok(value) = HeaderValue::try_from(traceparent(self.trace, span)) {
                 headers.insert(TRACEPARENT, value);
             }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, StatusCode, header::RETRY_AFTER};
 
-use super::dice::Dice;
+use super::random::RandomSource;
 use egress::EgressError;
 use model::Timestamp;
 
@@ -21,11 +21,11 @@ pub fn next_pause(
     retry: u32,
     age: Duration,
     asked: Option<Duration>,
-    dice: &Dice,
+    random: &RandomSource,
 ) -> Option<Duration> {
     let place = usize::try_from(retry.saturating_sub(1)).unwrap_or(usize::MAX);
     let seconds = PAUSES.get(place).or(PAUSES.last())?;
-    let pause = dice
+    let pause = random
         .spread(Duration::from_secs(*seconds))
         .max(asked.unwrap_or_default().min(RETRY_AFTER_MAX));
     (age.saturating_add(pause) <= GIVE_UP_AFTER).then_some(pause)
@@ -72,12 +72,12 @@ mod tests {
     use http::{HeaderMap, StatusCode, header::RETRY_AFTER};
 
     use super::{GIVE_UP_AFTER, is_temporary, next_pause, retry_after};
-    use crate::answer::Dice;
+    use crate::answer::RandomSource;
     use model::Timestamp;
 
     #[test]
     fn r04_the_schedule_runs_to_24_hours() {
-        let even = Dice::from_fn(|| 200);
+        let even = RandomSource::from_fn(|| 200);
         let (mut age, mut pauses) = (Duration::ZERO, Vec::new());
         while let Some(pause) =
             next_pause(u32::try_from(pauses.len()).unwrap() + 1, age, None, &even)
@@ -88,14 +88,15 @@ mod tests {
         assert_eq!(pauses.get(..8).unwrap(), [1, 5, 30, 120, 600, 1_800, 3_600, 3_600]);
         assert_eq!(pauses.len(), 6 + 23);
         assert!(age <= GIVE_UP_AFTER && age > GIVE_UP_AFTER - Duration::from_secs(3_600));
-        let widest = [0, 400]
-            .map(|roll| next_pause(2, Duration::ZERO, None, &Dice::from_fn(move || roll)).unwrap());
+        let widest = [0, 400].map(|roll| {
+            next_pause(2, Duration::ZERO, None, &RandomSource::from_fn(move || roll)).unwrap()
+        });
         assert_eq!(widest, [Duration::from_secs(4), Duration::from_secs(6)]);
     }
 
     #[test]
     fn retry_after_is_honoured_up_to_an_hour() {
-        let even = Dice::from_fn(|| 200);
+        let even = RandomSource::from_fn(|| 200);
         let now = Timestamp::from_secs(1_795_154_591); // Fri, 20 Nov 2026 06:03:11 GMT
         for (header, pause) in [
             ("120", 120),

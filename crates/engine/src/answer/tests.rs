@@ -11,8 +11,8 @@ use http::{Method as Verb, Version};
 use uuid::Uuid;
 
 use super::{
-    AT_ONCE_PER_HOST, Delivery, Dice, DocumentBody, FetchJob, Fetcher, Hops, NoticeJob,
-    NoticeOutcome, Notifier, SigningKeys, Validity, sign,
+    AT_ONCE_PER_HOST, CallbackJob, CallbackOutcome, Delivery, DocumentBody, FetchJob, Fetcher,
+    Hops, Notifier, RandomSource, SigningKeys, Validity, sign,
 };
 use egress::testing::{ReceivedRequest, Reply, Server, egress, open_guard};
 use egress::{Egress, Guard};
@@ -61,7 +61,7 @@ fn job(url: impl Into<String>) -> FetchJob {
 }
 
 fn fetcher(egress: Egress) -> Fetcher {
-    Fetcher::new(egress, Clock::real(), Dice::system())
+    Fetcher::new(egress, Clock::real(), RandomSource::system())
 }
 
 fn open() -> Egress {
@@ -450,11 +450,11 @@ fn each_fetch_is_measured() {
 // Callbacks.
 
 fn notifier() -> Notifier {
-    Notifier::new(open(), Clock::real(), Dice::system(), AT_ONCE_PER_HOST)
+    Notifier::new(open(), Clock::real(), RandomSource::system(), AT_ONCE_PER_HOST)
 }
 
-fn notice(event: u128, kind: CallbackKind, url: impl Into<String>) -> NoticeJob {
-    NoticeJob {
+fn notice(event: u128, kind: CallbackKind, url: impl Into<String>) -> CallbackJob {
+    CallbackJob {
         call: CallUuid(Uuid::from_u128(1)),
         notice: CallbackRequest {
             kind,
@@ -479,7 +479,7 @@ async fn a_callback_carries_its_parameters_headers_and_signatures() {
         notifier().deliver(&notice(7, CallbackKind::Hangup, server.url("/hangup"))).await;
     assert_eq!(
         delivery,
-        Delivery { attempts: 1, outcome: NoticeOutcome::Delivered { status: 204 } }
+        Delivery { attempts: 1, outcome: CallbackOutcome::Delivered { status: 204 } }
     );
     let seen = &server.seen()[0];
     assert_eq!(seen.header("accept"), "*/*");
@@ -506,14 +506,14 @@ async fn r04_lasting_callbacks_are_retried_and_others_are_not() {
     let mut job = notice(1, CallbackKind::Hangup, server.url("/back#rc=1&rp=5xx"));
     let Delivery { attempts, outcome } = notifier.deliver(&job).await;
     assert!(
-        matches!(&outcome, NoticeOutcome::Retry { after, .. } if *after == Duration::from_secs(1_200)),
+        matches!(&outcome, CallbackOutcome::Retry { after, .. } if *after == Duration::from_secs(1_200)),
         "{outcome:?}"
     );
     assert_eq!(attempts, 2);
     (job.attempts, job.retries) = (2, 1);
     assert_eq!(
         notifier.deliver(&job).await,
-        Delivery { attempts: 3, outcome: NoticeOutcome::Delivered { status: 200 } }
+        Delivery { attempts: 3, outcome: CallbackOutcome::Delivered { status: 200 } }
     );
     let back: Vec<_> = server.seen();
     assert_eq!(
@@ -533,19 +533,19 @@ async fn r04_lasting_callbacks_are_retried_and_others_are_not() {
     ] {
         let Delivery { attempts, outcome } =
             notifier.deliver(&notice(2, kind, server.url(path))).await;
-        assert!(matches!(outcome, NoticeOutcome::Failed { .. }), "{path}: {outcome:?}");
+        assert!(matches!(outcome, CallbackOutcome::Failed { .. }), "{path}: {outcome:?}");
         assert_eq!(attempts, 1);
     }
     let mut late = notice(3, CallbackKind::Hangup, server.url("/down"));
     (late.retries, late.age) = (20, Duration::from_secs(23 * 3_600 + 1_800));
     assert!(
-        matches!(notifier.deliver(&late).await.outcome, NoticeOutcome::Failed { .. }),
+        matches!(notifier.deliver(&late).await.outcome, CallbackOutcome::Failed { .. }),
         "past its 24 hours"
     );
     let refused =
         notifier.deliver(&notice(5, CallbackKind::Hangup, "http://169.254.169.254/")).await;
     assert!(
-        matches!(refused, Delivery { attempts: 0, outcome: NoticeOutcome::Failed { .. } }),
+        matches!(refused, Delivery { attempts: 0, outcome: CallbackOutcome::Failed { .. } }),
         "{refused:?}"
     );
 }

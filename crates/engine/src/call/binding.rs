@@ -23,8 +23,13 @@ use model::metric;
 use model::{CallUuid, Direction, PhoneNumberId, Wacid};
 use store::PlacedCall;
 
-/// Identifies a call at Meta: the phone number id and Meta's call id.
-pub type CallKey = (PhoneNumberId, Wacid);
+/// Identifies a call at Meta.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CallKey {
+    pub phone_number_id: PhoneNumberId,
+    /// Meta's id of the call.
+    pub wacid: Wacid,
+}
 
 /// T_park: how long an event waits until its call is known (`docs/reference/meta.md#t-park`).
 const PARK: Duration = Duration::from_secs(10);
@@ -33,7 +38,7 @@ const PARKED_MAX: usize = 4_096;
 /// How long an ended call without a known id may still appear at Meta.
 const ENDED_KEPT: Duration = Duration::from_secs(60);
 
-/// An event that Meta reports for an outbound call.
+/// An event that Meta reports for a call after its start. Only outbound calls have the first two.
 #[derive(Clone, Debug)]
 pub enum CallEvent {
     /// Meta's SDP answer. `None` if it is unusable.
@@ -42,7 +47,7 @@ pub enum CallEvent {
     Terminated(Termination),
 }
 
-/// How an event of an outbound call was handled.
+/// How an event of a call was handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventOutcome {
     Delivered,
@@ -228,16 +233,17 @@ impl Bindings {
             Some(call) => calls.get(call),
             None => named.and_then(|call| calls.get(call)).filter(|call| {
                 let setup = call.setup();
-                setup.direction == Direction::Outbound && setup.phone_number_id == key.0
+                setup.direction == Direction::Outbound
+                    && setup.phone_number_id == key.phone_number_id
             }),
         };
         if let Some(call) = &found
-            && !self.takes(&**call, &key.1, now)
+            && !self.takes(&**call, &key.wacid, now)
         {
             // Meta made a second call for this one, or the call's task has ended. The call must not
             // receive the event.
             if !ends {
-                end_stray(calls, &**call, &key.1);
+                end_stray(calls, &**call, &key.wacid);
             }
             return EventOutcome::Late;
         }
@@ -275,13 +281,14 @@ impl Bindings {
         now: Instant,
     ) {
         let young = |left: &EndedCall| {
-            left.number == key.0 && now.saturating_duration_since(left.since) < ENDED_KEPT
+            left.number == key.phone_number_id
+                && now.saturating_duration_since(left.since) < ENDED_KEPT
         };
         let Some(call) = named else { return };
         let (token, late) = match self.left.get_mut(&call) {
-            Some(mut left) if young(&left) && left.wacid.as_ref() != Some(&key.1) => {
+            Some(mut left) if young(&left) && left.wacid.as_ref() != Some(&key.wacid) => {
                 let late = left.wacid.is_none();
-                left.wacid.get_or_insert_with(|| key.1.clone());
+                left.wacid.get_or_insert_with(|| key.wacid.clone());
                 (left.token.clone(), late.then_some(call))
             }
             _ => return,
@@ -343,14 +350,14 @@ impl Bindings {
 }
 
 fn key_of(call: &impl Party, wacid: &Wacid) -> CallKey {
-    (call.setup().phone_number_id.clone(), wacid.clone())
+    CallKey { phone_number_id: call.setup().phone_number_id.clone(), wacid: wacid.clone() }
 }
 
 /// Ends a call at Meta that carries the name of a live call but another id. Graph can create a
 /// second call when a `connect` is retried after a lost response, or can answer after the call has
 /// ended.
 fn end_stray<C: Parties>(calls: &C, call: &C::Party, wacid: &Wacid) {
-    error!(call_uuid = %call.setup().call, "unexpected call at Meta is ended");
+    error!(call_uuid = %call.setup().call, "ending a call at Meta that belongs to no call of this node");
     calls.end_at_meta(key_of(call, wacid), call.token(), None);
 }
 
@@ -374,7 +381,7 @@ fn tell(call: &impl Party, event: CallEvent) -> EventOutcome {
 }
 
 fn forget(parked: &mut VecDeque<(Instant, CallKey, CallEvent)>, now: Instant) {
-    while let Some((at, (number, _), event)) = parked.front()
+    while let Some((at, CallKey { phone_number_id: number, .. }, event)) = parked.front()
         && now.saturating_duration_since(*at) >= PARK
     {
         tracing::debug!(%number, ?event, "parked event expired without a call");
@@ -386,13 +393,13 @@ fn forget(parked: &mut VecDeque<(Instant, CallKey, CallEvent)>, now: Instant) {
 mod tests {
     use std::sync::atomic::Ordering;
 
-    use super::{Bindings, CallEvent, PARK, PARKED_MAX};
+    use super::{Bindings, CallEvent, CallKey, PARK, PARKED_MAX};
     use machine::{PhoneStatus, Termination};
     use model::Clock;
     use model::{CallUuid, Timestamp};
 
-    fn key(wacid: &str) -> super::CallKey {
-        ("106540352242922".into(), wacid.into())
+    fn key(wacid: &str) -> CallKey {
+        CallKey { phone_number_id: "106540352242922".into(), wacid: wacid.into() }
     }
 
     #[test]

@@ -20,11 +20,9 @@ use machine::{Input, RecognitionId, RecognitionSettings, SpeechEvent};
 use media::opus::Rate;
 use media::voice::VoiceDetector;
 use media::workers::{Job, JobStatus, Workers};
-use media::{Buffering, LegHandle, TapReader, TapSides};
+use media::{Buffering, FRAME_MS, LegHandle, TapReader, TapSides};
 use speech::recognise::{InterimResult, Recognisers, RecognitionOptions, UtteranceAudio};
 
-/// Duration of a frame in milliseconds.
-const FRAME_MS: u64 = 20;
 /// Frames before the first voiced frame that belong to the utterance: a soft onset, and the four
 /// frames that the voice detector needs.
 const ONSET: usize = 20;
@@ -137,7 +135,7 @@ async fn understand(
         }
         Err(error) => {
             warn!(%error, "speech recognition failed");
-            told.tell(SpeechEvent::Failed { reason: format!("could not {error}") });
+            told.tell(SpeechEvent::Failed { reason: error.to_string() });
         }
     }
 }
@@ -200,11 +198,12 @@ impl UtteranceDetector {
             }
             (Some((first, last, lasting)), true) => {
                 *last = self.at;
-                let lasts = (self.at - *first + DETECTOR_FRAMES) * FRAME_MS >= LASTING_MS;
+                let lasts =
+                    (self.at - *first + DETECTOR_FRAMES) * u64::from(FRAME_MS) >= LASTING_MS;
                 (lasts && !std::mem::replace(lasting, true)).then_some(SpeechEvent::Lasting)
             }
             (Some((_, last, _)), false) => {
-                let ago_ms = (self.at - *last) * FRAME_MS;
+                let ago_ms = (self.at - *last) * u64::from(FRAME_MS);
                 (ago_ms >= PAUSE_MS).then(|| {
                     self.voice = None;
                     self.voice_detector.reset();

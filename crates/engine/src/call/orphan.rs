@@ -74,7 +74,7 @@ pub async fn end_all(services: &Services) -> Result<Orphans, StoreError> {
                     wacid,
                 });
             }
-            ended.named.extend(start.wacid.clone().map(|wacid| (phone_number_id, wacid)));
+            ended.named.extend(start.wacid.clone().map(|wacid| CallKey { phone_number_id, wacid }));
         }
     }
     services.store.dialogues().delete_ended();

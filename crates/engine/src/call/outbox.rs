@@ -21,7 +21,7 @@ use uuid::Uuid;
 use super::links;
 use super::trace::{ExportedTrace, Request, Sink, Trace, since as us_since};
 use crate::admission::{Directory, Webhook};
-use crate::answer::{Delivery, Hops, NoticeJob, NoticeOutcome, Notifier, SigningKeys};
+use crate::answer::{CallbackJob, CallbackOutcome, Delivery, Hops, Notifier, SigningKeys};
 use machine::CallbackKind;
 use machine::log;
 use model::Clock;
@@ -296,7 +296,7 @@ impl Inner {
         let (began, begun) = (self.clock.wall(), self.clock.now());
         let failed = |why: &str| Delivery {
             attempts,
-            outcome: NoticeOutcome::Failed { why: why.to_owned() },
+            outcome: CallbackOutcome::Failed { why: why.to_owned() },
         };
         let delivery = match keys.or_else(|| self.keys(&new.account, &new.main_account)) {
             None => failed("its account was deleted: there is no key to sign it with"),
@@ -316,7 +316,7 @@ impl Inner {
                 if let Some(link) = self.links.get() {
                     links::sign(&mut notice, link);
                 }
-                let job = NoticeJob {
+                let job = CallbackJob {
                     call: new.call,
                     notice,
                     keys,
@@ -365,11 +365,13 @@ impl Inner {
         }
         let at = self.clock.steady();
         let (outcome, last) = match delivery.outcome {
-            NoticeOutcome::Delivered { status } => (DeliveryOutcome::Delivered, status.to_string()),
-            NoticeOutcome::Retry { why, after } => {
+            CallbackOutcome::Delivered { status } => {
+                (DeliveryOutcome::Delivered, status.to_string())
+            }
+            CallbackOutcome::Retry { why, after } => {
                 (DeliveryOutcome::Retry { due: at.plus(after) }, why)
             }
-            NoticeOutcome::Failed { why } => (DeliveryOutcome::Failed, why),
+            CallbackOutcome::Failed { why } => (DeliveryOutcome::Failed, why),
         };
         let why = (!of_a_call && matches!(outcome, DeliveryOutcome::Failed)).then(|| last.clone());
         let settlement = Settlement { id, attempts: delivery.attempts, at, outcome, last };

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::admission::AccountSpec;
-use crate::answer::{AT_ONCE_PER_HOST, Dice};
+use crate::answer::{AT_ONCE_PER_HOST, RandomSource};
 use egress::testing::{Reply, Server, egress, open_guard};
 use machine::{CallbackKind, CallbackRequest, Param};
 use model::Health;
@@ -44,7 +44,8 @@ impl Room {
             )
             .unwrap();
         let egress = egress(open_guard(), Vec::new());
-        let notifier = Notifier::new(egress, Clock::real(), Dice::from_fn(|| 0), AT_ONCE_PER_HOST);
+        let notifier =
+            Notifier::new(egress, Clock::real(), RandomSource::from_fn(|| 0), AT_ONCE_PER_HOST);
         let node_id = "node".to_owned();
         let outbox = Outbox::new(
             store.clone(),

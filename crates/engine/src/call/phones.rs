@@ -99,7 +99,7 @@ pub struct Ended {
 
 /// The limit on registrations is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("register a phone: limit of registrations reached")]
+#[error("could not register a phone: limit of registrations reached")]
 pub struct NoRoom;
 
 /// All registrations of the node. Cheap to clone.
@@ -491,7 +491,7 @@ impl Line {
         }
     }
 
-    /// Whether a key that arrived this way counts.
+    /// Returns whether keys are accepted from this source: the audio stream or the phone's socket.
     pub(super) fn takes_key(&self, way: KeySource) -> bool {
         let word = way as u8;
         match self.keys.compare_exchange(0, word, Ordering::AcqRel, Ordering::Acquire) {

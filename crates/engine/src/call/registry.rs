@@ -30,7 +30,7 @@ use super::turns::Turns;
 use crate::admission::permission::{Engaged, PairKey};
 use crate::admission::{Admitted, Gate, NumberEntry, Reason, SetUpTicket, Strain};
 use crate::meta::ActionRequest;
-use machine::{CallSetup, CallState, CallUrls, GraphAction, Input, Termination};
+use machine::{CallSetup, CallState, CallUrls, GraphAction, Input};
 use media::sdp::Offer;
 use model::Secret;
 use model::metric;
@@ -58,9 +58,9 @@ pub struct Incoming {
     pub cta_payload: Option<String>,
     pub deeplink_payload: Option<String>,
     pub offer: Offer,
-    /// When the webhook request arrived.
+    /// When the webhook request arrived, before its body was read and its signature checked.
     pub received: Instant,
-    /// When the webhook had been parsed. The zero of the call's time.
+    /// When it had been parsed. The zero of the call's time and of `offhook_setup_seconds`.
     pub arrived: Instant,
     pub arrived_wall: Timestamp,
 }
@@ -203,8 +203,8 @@ impl Registry {
             call: CallUuid(self.0.services.uuid()),
             direction: Direction::Inbound,
             call_type: CallType::Whatsapp,
-            wacid: Some(incoming.key.1.clone()),
-            phone_number_id: incoming.key.0.clone(),
+            wacid: Some(incoming.key.wacid.clone()),
+            phone_number_id: incoming.key.phone_number_id.clone(),
             from: incoming.from.clone(),
             to: spec.number.to_string(),
             caller_name: incoming.caller_name.clone(),
@@ -411,7 +411,7 @@ impl Registry {
         self.0.bindings.bind(self, call, wacid, self.0.services.clock.now());
     }
 
-    /// Delivers an event of an outbound call. `named` is the call that its opaque data name.
+    /// Delivers an event of a call. `named` is the outbound call that its opaque data name.
     pub fn event(&self, key: &CallKey, named: Option<CallUuid>, event: CallEvent) -> EventOutcome {
         self.0.bindings.event(self, key, named, event, self.0.services.clock.now())
     }
@@ -419,6 +419,11 @@ impl Registry {
     /// Remembers an outbound call of an earlier process. If it appears at Meta, it is ended there.
     pub fn remember(&self, placed: PlacedCall, token: Option<Secret>) {
         self.0.bindings.remember(placed, token, self.0.services.clock.now());
+    }
+
+    /// Parses an SDP offer, or an answer to our offer. Returns `None` if it is unusable.
+    pub fn read_offer(&self, sdp: &str) -> Option<Offer> {
+        self.0.services.media.read_offer(sdp)
     }
 
     /// Reserves capacity for a new call. Returns `None` and counts the reason if the node is
@@ -440,20 +445,6 @@ impl Registry {
             false => services.pressure.begin(services.clock.now()),
         };
         room.inspect_err(|strain| strain.count()).ok()
-    }
-
-    /// Delivers Meta's `terminate`.
-    pub fn terminated(
-        &self,
-        key: &CallKey,
-        named: Option<CallUuid>,
-        termination: Termination,
-    ) -> SendOutcome {
-        match self.event(key, named, CallEvent::Terminated(termination)) {
-            EventOutcome::Delivered => SendOutcome::Delivered,
-            EventOutcome::Full => SendOutcome::Full,
-            EventOutcome::Parked | EventOutcome::Late => SendOutcome::Unknown,
-        }
     }
 
     /// Sends `reject` to Graph for a call that was not admitted.
@@ -495,7 +486,7 @@ impl Parties for Registry {
 
     fn end_at_meta(
         &self,
-        (phone_number_id, wacid): CallKey,
+        CallKey { phone_number_id, wacid }: CallKey,
         token: Option<Secret>,
         late: Option<CallUuid>,
     ) {

@@ -9,7 +9,7 @@ use tokio_util::task::TaskTracker;
 use super::*;
 use crate::admission::permission::Consents;
 use crate::admission::{AccountSpec, Directory, Gate, NumberSpec, Pressure};
-use crate::answer::{AT_ONCE_PER_HOST, Dice, Fetcher, Notifier};
+use crate::answer::{AT_ONCE_PER_HOST, Fetcher, Notifier, RandomSource};
 use crate::call::{
     CallSettings, Outbox, OutboxLimits, PermissionService, Recordings, RecordingsConfig,
     RejectThread, farewell,
@@ -83,11 +83,12 @@ impl World {
             public_ips: vec![Ipv4Addr::LOCALHOST.into()],
             shards: 1,
             media_dead: Duration::from_secs(30),
+            loopback_offers: false,
         };
         let out = egress(open_guard(), Vec::new());
-        let (dice, node_id) = (Dice::system(), "node".to_owned());
+        let (random, node_id) = (RandomSource::system(), "node".to_owned());
         let runtime = tokio::runtime::Handle::current();
-        let notifier = Notifier::new(out.clone(), clock.clone(), dice.clone(), AT_ONCE_PER_HOST);
+        let notifier = Notifier::new(out.clone(), clock.clone(), random.clone(), AT_ONCE_PER_HOST);
         let outbox = OutboxLimits::default();
         let outbox = Outbox::new(
             store.clone(),
@@ -114,12 +115,13 @@ impl World {
                 recognisers,
             };
             let (store, outbox, clock) = (store.clone(), outbox.clone(), clock.clone());
-            Recordings::start(made, store, outbox, clock, dice.clone(), TaskTracker::new()).unwrap()
+            Recordings::start(made, store, outbox, clock, random.clone(), TaskTracker::new())
+                .unwrap()
         };
         let services = Arc::new(Services {
             clock: clock.clone(),
             feed: crate::feed::Feed::new(),
-            dice: dice.clone(),
+            random: random.clone(),
             node_id,
             pressure: Pressure::new(Health::new(), clock.now()),
             rooms: crate::call::rooms::Rooms::silent(clock.clone()),
@@ -139,8 +141,8 @@ impl World {
             ),
             graph: graph_client,
             rejects: RejectThread::start().unwrap(),
-            streams: Streams::new(out.clone(), clock.clone(), dice.clone(), TaskTracker::new()),
-            fetcher: Fetcher::new(out, clock.clone(), dice),
+            streams: Streams::new(out.clone(), clock.clone(), random.clone(), TaskTracker::new()),
+            fetcher: Fetcher::new(out, clock.clone(), random),
             notifier,
             outbox,
             author: Arc::new(crate::call::author::NoAuthor),
@@ -185,7 +187,7 @@ impl World {
         let (admitted, offer) =
             self.gate.admit(clock.now(), &id, Direction::Inbound, offer).unwrap();
         let incoming = Incoming {
-            key: (id, wacid.into()),
+            key: CallKey { phone_number_id: id, wacid: wacid.into() },
             from: "919412341234".to_owned(),
             caller_name: caller_name.to_owned(),
             cta_payload: None,
@@ -195,7 +197,7 @@ impl World {
             arrived: clock.now(),
             arrived_wall: clock.wall(),
         };
-        let room = self.registry.room(&incoming.key.0).unwrap();
+        let room = self.registry.room(&incoming.key.phone_number_id).unwrap();
         self.registry.start(room, admitted, incoming).unwrap();
         self.registry.list().into_iter().find(|c| c.setup.wacid == Some(wacid.into())).unwrap()
     }

@@ -16,7 +16,7 @@ use super::rejects::RejectThread;
 use super::rooms::Rooms;
 use super::trace::Sink;
 use crate::admission::{AccountEntry, Pressure};
-use crate::answer::{Dice, Fetcher, Notifier, SigningKeys};
+use crate::answer::{Fetcher, Notifier, RandomSource, SigningKeys};
 use crate::feed::Feed;
 use crate::meta::Graph;
 use crate::notices::Notices;
@@ -36,7 +36,7 @@ pub struct Services {
     /// Live notifications for the console.
     pub feed: Feed,
     /// Source of random ids.
-    pub dice: Dice,
+    pub random: RandomSource,
     /// The node's id, sent to Meta in `biz_opaque_callback_data`.
     pub node_id: String,
     /// Whether the node has capacity for a further call.
@@ -153,7 +153,7 @@ impl Services {
 
     /// Generates a random UUID.
     pub(super) fn uuid(&self) -> Uuid {
-        let (high, low) = (self.dice.roll(), self.dice.roll());
+        let (high, low) = (self.random.next(), self.random.next());
         uuid::Builder::from_random_bytes(((u128::from(high) << 64) | u128::from(low)).to_be_bytes())
             .into_uuid()
     }

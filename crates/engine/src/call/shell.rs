@@ -20,42 +20,40 @@ mod speech;
 mod stream;
 mod tapes;
 
-use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
-use tokio::task::{AbortHandle, JoinHandle};
-use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, info, warn};
 
 use super::captions::Captions;
-use super::hearing::Hearing;
+use super::farewell;
 use super::phones::{KeySource, Line};
 use super::registry::Registry;
 use super::services::Services;
 use super::step::{Step, Stepper};
 use super::trace::{EventLogWriter, Trace};
 use super::web::MuteReason;
-use super::{farewell, record};
 use crate::admission::permission::{Engaged, Event};
 use crate::admission::{NumberEntry, Slot};
 use crate::answer::SigningKeys;
 use crate::stream::StreamHandle;
 use machine::log;
 use machine::{
-    BLegCommand, CallState, CallTime, CallbackKind, Command, FetchId, GraphAction, Input,
-    InstructionOutcome, Output, PlayId, RecordingEvent, Sound,
+    BLegCommand, CallState, CallTime, CallbackKind, Command, Input, InstructionOutcome, Output,
+    RecordingEvent,
 };
-use media::prompt::Prompt;
 use media::sdp::{self, Offer};
 use media::{BridgeEnd, LegEvent, LegHandle, OfferedLeg};
 use model::metric;
 use model::{CallQuality, CallUuid, Direction, HangupCause, Leg, Wacid};
-use speech::Interims;
+use sound::Playback;
+use speech::Recognition;
 use store::{NewCallback, StoreError};
 
+use asking::Requests;
 pub(super) use begin::{Peer, StartMode, StartParams};
+use ending::Report;
 pub(super) use ending::end_after_fault;
 pub(super) use mailbox::{Envelope, Mailbox, Message, mailbox};
 
@@ -74,12 +72,43 @@ enum Media {
     Leg(LegHandle),
 }
 
-/// A running request to Graph.
-struct PendingRequest {
-    action: GraphAction,
-    answered: JoinHandle<()>,
-    /// Cancels further tries.
-    overtaken: CancellationToken,
+/// The A-leg: the media towards the user or the endpoint's phone.
+struct ALeg {
+    media: Media,
+    /// Our session description.
+    sdp: Arc<str>,
+    /// Meta's answer to our offer, until the leg uses it.
+    answer: Option<Box<Offer>>,
+    /// A bridge end, until the leg uses it. The mutex is uncontended: it makes the shell `Sync`,
+    /// which a bridge end is not.
+    bridge: Mutex<Option<Box<BridgeEnd>>>,
+    /// Reasons why the phone's audio is muted.
+    mute_reasons: Vec<MuteReason>,
+    /// Live captions for the phone.
+    captions: Option<Captions>,
+    /// Whether the user's phone has rung.
+    rung: bool,
+    /// Quality of a closed leg.
+    quality: Option<CallQuality>,
+}
+
+impl ALeg {
+    fn new(media: Media, sdp: String) -> Self {
+        Self {
+            media,
+            sdp: Arc::from(sdp),
+            answer: None,
+            bridge: Mutex::default(),
+            mute_reasons: Vec::new(),
+            captions: None,
+            rung: false,
+            quality: None,
+        }
+    }
+
+    fn bridge(&mut self) -> &mut Option<Box<BridgeEnd>> {
+        self.bridge.get_mut().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The state of a running call.
@@ -100,43 +129,16 @@ struct Shell {
     held: Option<(Slot, Engaged)>,
     /// Binds Meta's ids of outbound calls and finds other legs.
     registry: Registry,
-    media: Media,
-    /// Whether the user's phone has rung.
-    rung: bool,
-    /// Meta's answer to our offer, until the leg uses it.
-    answer: Option<Box<Offer>>,
-    /// A bridge end, until the leg uses it. The mutex is uncontended: it makes the shell `Sync`,
-    /// which a bridge end is not.
-    bridge: Mutex<Option<Box<BridgeEnd>>>,
+    a_leg: ALeg,
     /// The B-leg as shown in `view`.
     b_leg: Option<CallUuid>,
-    /// Whether a document was transferred to the call over REST. Its end is then reported as that
-    /// of a call of its own, even if another call dialled it.
-    transferred: bool,
-    sdp: Arc<str>,
-    /// Reasons why the phone's audio is muted.
-    mute_reasons: Vec<MuteReason>,
-    /// Live captions for the phone.
-    captions: Option<Captions>,
-    fetches: BTreeMap<FetchId, AbortHandle>,
-    /// The latest request to Graph.
-    asked: Option<PendingRequest>,
-    prepared: HashMap<Sound, Arc<Prompt>>,
-    /// Whether this node writes the call's documents, and the current playback with its start.
-    written: bool,
-    playing: Option<(PlayId, Instant)>,
-    /// The running speech recognition, and the queue of interim results.
-    hearing: Option<Hearing>,
-    interims: Option<Interims>,
+    playback: Playback,
+    recognition: Recognition,
     /// The open or opening stream.
     streaming: Option<StreamHandle>,
     tapes: tapes::CallRecordings,
-    /// The pending request that ends the call at Meta.
-    farewell: Option<GraphAction>,
-    remarks: Vec<String>,
-    /// Quality of a closed leg.
-    quality: Option<CallQuality>,
-    findings: record::Findings,
+    requests: Requests,
+    report: Report,
     over: bool,
 }
 
@@ -192,28 +194,14 @@ pub(super) async fn run(services: Arc<Services>, begin: Box<StartParams>) {
             Peer::Phone { .. } => None,
         },
         registry,
-        media,
-        rung: false,
-        answer: None,
-        bridge: Mutex::default(),
+        a_leg: ALeg::new(media, sdp),
         b_leg: None,
-        transferred: false,
-        sdp: Arc::from(sdp),
-        mute_reasons: Vec::new(),
-        captions: None,
-        fetches: BTreeMap::new(),
-        asked: None,
-        prepared: HashMap::new(),
-        written: false,
-        playing: None,
-        hearing: None,
-        interims: None,
+        playback: Playback::default(),
+        recognition: Recognition::default(),
         streaming: None,
         tapes: tapes::CallRecordings::default(),
-        farewell: None,
-        remarks: Vec::new(),
-        quality: None,
-        findings: record::Findings::default(),
+        requests: Requests::default(),
+        report: Report::default(),
         over: false,
         services,
     };
@@ -224,7 +212,7 @@ pub(super) async fn run(services: Arc<Services>, begin: Box<StartParams>) {
         running_us: shell.journal.us(running),
         media_us: shell.journal.us(shell.services.clock.now()),
     });
-    let has_media = !matches!(shell.media, Media::None);
+    let has_media = !matches!(shell.a_leg.media, Media::None);
     let setup = Box::new(setup);
     let first = match setup.direction {
         Direction::Outbound => Input::Placed { setup },
@@ -238,22 +226,21 @@ pub(super) async fn run(services: Arc<Services>, begin: Box<StartParams>) {
     }
     drop(turn);
     while !shell.over {
-        // Drop the handle of a finished request, which keeps its task's memory alive.
-        shell.asked.take_if(|asked| asked.answered.is_finished());
+        shell.requests.forget_finished();
         let envelope = shell.next_message(&mut inbox).await;
         match envelope.message {
             Message::Input(input) => shell.step(envelope.at, input),
             Message::Answer(answer) => {
                 let shown = answer.redacted.to_string();
-                shell.answer = Some(answer);
+                shell.a_leg.answer = Some(answer);
                 shell.step(envelope.at, Input::SdpAnswer { usable: true });
                 shell.journal.trace(&Trace::Sdp { offer: None, answer: Some(shown) });
             }
             Message::Joined(end) => {
-                *shell.bridge() = Some(end);
+                *shell.a_leg.bridge() = Some(end);
                 shell.step(envelope.at, Input::ALeg { command: BLegCommand::Join });
                 // Unused if the machine no longer accepts it.
-                *shell.bridge() = None;
+                *shell.a_leg.bridge() = None;
             }
             Message::Taken(offer) => shell.taken(envelope.at, &offer),
             Message::MuteReason(silence, on) => shell.silence(silence, on),
@@ -307,7 +294,7 @@ fn leg_events(mailbox: &Mailbox, line: Option<&Arc<Line>>) -> media::EventSink {
 impl Shell {
     /// Writes the initial session descriptions of both sides to the trace.
     fn keep_sdp(&self, theirs: Option<String>) {
-        let ours = (!self.sdp.is_empty()).then(|| sdp::redacted(&self.sdp));
+        let ours = (!self.a_leg.sdp.is_empty()).then(|| sdp::redacted(&self.a_leg.sdp));
         let (offer, answer) = match theirs {
             Some(theirs) => (Some(theirs), ours),
             None => (ours, None),
@@ -315,10 +302,6 @@ impl Shell {
         if offer.is_some() {
             self.journal.trace(&Trace::Sdp { offer, answer });
         }
-    }
-
-    fn bridge(&mut self) -> &mut Option<Box<BridgeEnd>> {
-        self.bridge.get_mut().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits for the next input, the machine's timer or the next quality reading. One timer serves
@@ -364,44 +347,43 @@ impl Shell {
         self.fault(&input);
         match &input {
             Input::Fetched { fetch, .. } => {
-                self.fetches.remove(fetch);
+                self.requests.fetched(*fetch);
             }
             Input::Bound { wacid } => {
                 self.wacid = Some(wacid.clone());
                 let due = self.services.clock.steady().plus(farewell::RETRY_TIME);
                 self.services.store.calls().set_wacid(self.call, wacid.clone(), due);
             }
-            Input::Terminated { .. } if self.farewell.take().is_some() => {
+            Input::Terminated { .. } if self.requests.farewell.take().is_some() => {
                 self.services.store.calls().settle_farewell(self.call, None);
             }
             Input::Command {
                 command: Command::Transfer { aleg: Some(_), .. } | Command::Run { .. },
             } => {
-                self.transferred = true;
+                self.report.transferred = true;
             }
             Input::ALeg { command: BLegCommand::Forward { command } } => {
-                self.transferred |= matches!(**command, Command::Transfer { aleg: Some(_), .. });
+                self.report.transferred |=
+                    matches!(**command, Command::Transfer { aleg: Some(_), .. });
             }
             Input::Digit { leg: Leg::A, digit } => self.key_to_stream(*digit),
             Input::Played { leg: Leg::A, play } => {
-                self.playing.take_if(|(playing, _)| playing == play);
+                self.playback.playing.take_if(|(playing, _)| playing == play);
             }
             Input::Recording { recording: record, event: RecordingEvent::Ended { .. } } => {
                 let awaited = self.stepper.machine().awaits_recording(*record);
                 self.tapes.ended(*record, awaited);
             }
             Input::Graph { action, outcome }
-                if self.farewell == Some(*action) && outcome.is_settled() =>
+                if self.requests.farewell == Some(*action) && outcome.is_settled() =>
             {
-                self.farewell = None;
+                self.requests.farewell = None;
             }
             _ => {}
         }
         let asks_to_record = matches!(&input, Input::Command { command: Command::Record { .. } });
         let step = self.stepper.step(at, input);
-        if let Some(asked) = self.asked.as_ref().filter(|asked| step.overtakes(asked.action)) {
-            asked.overtaken.cancel();
-        }
+        self.requests.cancel_if(|action| step.overtakes(action));
         let Step { at, logged, outputs, worth_a_line } = step;
         if worth_a_line {
             self.journal.keep(log::entry_line(at, &logged, &outputs));
@@ -426,13 +408,11 @@ impl Shell {
             Output::Graph { action } => self.ask_graph(action),
             Output::Fetch { fetch, kind, url, method, params, deadline_ms } => {
                 // Interim results are useless after the final one was sent.
-                self.interims = None;
+                self.recognition.interims = None;
                 self.fetch(fetch, kind, url, method, params, Duration::from_millis(deadline_ms));
             }
             Output::CancelFetch { fetch } => {
-                if let Some(task) = self.fetches.remove(&fetch) {
-                    task.abort();
-                }
+                self.requests.cancel_fetch(fetch);
             }
             Output::Prepare { sounds } => {
                 for sound in sounds {
@@ -456,9 +436,9 @@ impl Shell {
             Output::State { state } => self.state(at, state),
             Output::Remark { text } => {
                 info!(remark = %text, "call remark");
-                self.remarks.push(text);
+                self.report.remarks.push(text);
             }
-            Output::Findings { findings } => self.findings.add(findings),
+            Output::Findings { findings } => self.report.findings.add(findings),
             Output::Concluded { summary } => self.conclude(at, *summary, last),
             Output::FreeSlot => self.held = None,
             Output::Over => self.end(),
@@ -472,7 +452,7 @@ impl Shell {
     /// Writes a callback to the outbox, then sends it.
     fn notify(&mut self, notice: machine::CallbackRequest) {
         if notice.kind == CallbackKind::Action {
-            self.interims = None;
+            self.recognition.interims = None;
         }
         self.write_callback(self.callback(notice));
     }
@@ -495,7 +475,7 @@ impl Shell {
     fn instruction(&self, element: &str, line: u32, outcome: InstructionOutcome, note: &str) {
         let word = match outcome {
             InstructionOutcome::Started => {
-                debug!(element, line, "instruction");
+                debug!(element, line, "instruction started");
                 return;
             }
             InstructionOutcome::Done => metric::instruction::DONE,
@@ -503,14 +483,14 @@ impl Shell {
             InstructionOutcome::Failed => metric::instruction::FAILED,
             InstructionOutcome::Cut => metric::instruction::CUT,
         };
-        debug!(element, line, outcome = word, note, "instruction");
+        debug!(element, line, outcome = word, note, "instruction ended");
         metrics::counter!(metric::INSTRUCTIONS_TOTAL, "element" => element.to_owned(), "outcome" => word).increment(1);
     }
 
     fn state(&mut self, at: CallTime, state: CallState) {
         info!(?state, "call state changed");
         self.view.set_state(state);
-        self.rung |= state == CallState::Ringing;
+        self.a_leg.rung |= state == CallState::Ringing;
         if state == CallState::Live {
             self.view.set_answered(at);
             self.view.tell_news(&self.services.feed);

@@ -39,7 +39,7 @@ pub(super) fn remark(missing: MissingStep, waited: Duration, checking: bool) -> 
     }
 }
 
-/// Counts a missing step.
+/// Increments the metric of calls without audio, labelled with the step that did not happen.
 pub(super) fn count_missing(missing: MissingStep) {
     metrics::counter!(metric::MEDIA_MISSING_TOTAL, "what" => missing.as_str()).increment(1);
 }

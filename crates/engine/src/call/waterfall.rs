@@ -53,7 +53,7 @@ pub struct Waterfall {
     pub left_out: usize,
     /// Linter findings with their times, without duplicates.
     pub findings: Vec<(i64, Finding)>,
-    /// Remarks with their times.
+    /// Remarks with their times in microseconds since the call's zero.
     pub remarks: Vec<(i64, String)>,
     /// Audio quality of the call, after its end.
     pub quality: Option<CallQuality>,

@@ -272,7 +272,7 @@ pub(super) fn number(
         s.key("waba", meta_id(), "The WABA that has the number.").required("the id of a [[waba]]");
     let alias = s
         .key("alias", text(), "A name for people.")
-        .absent("what was set over the API")
+        .absent("the value set through the API")
         .get()
         .unwrap_or_default();
     let calling_enabled = s
@@ -281,7 +281,7 @@ pub(super) fn number(
             flag(),
             "Whether the number takes and places calls. It needs `answer_url` or `app_id`.",
         )
-        .absent("what was set over the API, otherwise `false`")
+        .absent("the value set through the API, otherwise `false`")
         .placed();
     let app_id = s
         .key(
@@ -289,13 +289,13 @@ pub(super) fn number(
             digits_of("an application", "the app_id that the API gave, digits in quotes"),
             "The application whose URLs serve where the number has no `answer_url`.",
         )
-        .absent("what was set over the API")
+        .absent("the value set through the API")
         .get()
         .map(AppId::from);
     let has_answer_url = s.has("answer_url");
     let answer_url = s
         .key("answer_url", customer_url(insecure), "Returns the first document of a call.")
-        .absent("what was set over the API")
+        .absent("the value set through the API")
         .get();
     // An `answer_url` that is not valid was reported already.
     let lacks_answer_url =
@@ -304,14 +304,14 @@ pub(super) fn number(
         .key(
             "fallback_url",
             customer_url(insecure),
-            "Is asked for the first document if the answer URL fails.",
+            "Returns the first document if the answer URL fails.",
         )
-        .absent("what was set over the API")
+        .absent("the value set through the API")
         .get()
         .flatten();
     let hangup_url = s
         .key("hangup_url", customer_url(insecure), "Gets the hangup callback.")
-        .absent("what was set over the API, otherwise the answer URL")
+        .absent("the value set through the API, otherwise the answer URL")
         .get()
         .flatten();
     let webhook_url = s
@@ -320,7 +320,7 @@ pub(super) fn number(
             customer_url(insecure),
             "Gets users' messages and their statuses in Plivo's form.",
         )
-        .absent("what was set over the API")
+        .absent("the value set through the API")
         .get()
         .flatten();
     let mut method = |name, doc| s.key(name, one_of(METHODS), doc).or(model::Method::default());
@@ -329,7 +329,7 @@ pub(super) fn number(
     let hangup_method = method("hangup_method", "The method of requests to `hangup_url`.");
     let calls_per_number = s
         .key("calls_per_number", integer(CALLS), "Live calls of this number.")
-        .absent("what was set over the API, otherwise `limits.calls_per_number`")
+        .absent("the value set through the API, otherwise `limits.calls_per_number`")
         .get();
     let own = s.table(
         "permissions",

@@ -115,7 +115,7 @@ pub(super) fn integer<T: TryFrom<i64> + Display + 'static>(
     Form::new(kind, read, T::to_string)
 }
 
-/// A value that has a parser.
+/// Parses a value with [`FromStr`](std::str::FromStr). `expected` describes it in the error.
 fn parsed<T: std::str::FromStr>(node: &Node, expected: &str) -> Result<T, Invalid> {
     let parsed = text_of(node)?.trim().parse();
     parsed.map_err(|_| Invalid::new("is not valid", format!("must be {expected}")))

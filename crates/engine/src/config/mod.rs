@@ -29,6 +29,7 @@ use egress::{CustomerUrl, Guard, Refusal};
 use fault::Fault;
 pub use fault::Problem;
 pub use reference::{KeyDescription, Reference};
+pub use section::suggestion;
 pub use types::{Cluster, Config, Listen, Media, Public, Recordings, Retention, Store};
 
 /// Size of a configuration file.
@@ -161,9 +162,7 @@ impl Config {
                 }
                 _ => "use another host or port",
             };
-            warnings.push(format!(
-                "`{key}` of {owner} will not be requested: could not {refusal}; {hint}"
-            ));
+            warnings.push(format!("`{key}` of {owner} will not be requested: {refusal}; {hint}"));
         };
         for number in &self.numbers {
             let urls = [

@@ -385,8 +385,8 @@ impl SecretKey<'_, '_> {
         self
     }
 
-    /// The secret. It is absent if the key is, if it is empty, or if its variable or file does
-    /// not exist.
+    /// Returns the secret. `None` if the key is missing or empty, or if the environment variable
+    /// or file that it names does not exist.
     pub(super) fn get(mut self) -> Option<Secret> {
         let node = self.take();
         let secret = node.and_then(|node| self.section.cx.secret(self.name, &node).ok()?);
@@ -512,7 +512,7 @@ fn why_absent(node: &Node) -> String {
 }
 
 /// A hint for an unknown key or name.
-pub(super) fn suggestion<'k>(key: &str, known: impl Iterator<Item = &'k str> + Clone) -> String {
+pub fn suggestion<'k>(key: &str, known: impl Iterator<Item = &'k str> + Clone) -> String {
     let near = known
         .clone()
         .map(|k| (strsim::osa_distance(&key.to_lowercase().replace('-', "_"), k), k))

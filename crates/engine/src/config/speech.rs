@@ -71,7 +71,7 @@ fn reference() -> Vec<SectionReference> {
                 key(
                     "espeak",
                     "path",
-                    Fallback::Absent("`espeak-ng` on `PATH`, if it is there"),
+                    Fallback::Absent("`espeak-ng` on `PATH`, if installed"),
                     "The `espeak-ng` program.",
                 ),
                 key(
@@ -83,7 +83,7 @@ fn reference() -> Vec<SectionReference> {
                 key(
                     "pocketsphinx",
                     "path",
-                    Fallback::Absent("`pocketsphinx_continuous` on `PATH`, if it is there"),
+                    Fallback::Absent("`pocketsphinx_continuous` on `PATH`, if installed"),
                     "The `pocketsphinx_continuous` program.",
                 ),
                 key(

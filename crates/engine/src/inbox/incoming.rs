@@ -75,7 +75,7 @@ impl std::fmt::Debug for UserMessage {
 
 /// A delivery status of an outgoing message, parsed from the webhook.
 #[derive(Clone, Debug)]
-pub struct StatusUpdate {
+pub struct ReceivedStatus {
     pub wamid: String,
     pub status: MessageStatus,
     /// Meta's error code and text.
@@ -278,7 +278,7 @@ impl Inbox {
     pub fn receive_status(
         &self,
         number: &Arc<NumberEntry>,
-        told: StatusUpdate,
+        told: ReceivedStatus,
     ) -> Result<StoredFuture, QueueFull> {
         let came = self.status_update(
             &EventSource::number(number),

@@ -44,7 +44,7 @@ use model::{AuthId, PhoneNumberId, Routing};
 use store::{NewMessage, Pair, QueuedCallback, Store, UserName};
 
 pub use files::{FILES, FileKind, UploadError};
-pub use incoming::{QueueFull, Sender, StatusUpdate, StoredFuture, UserMessage};
+pub use incoming::{QueueFull, ReceivedStatus, Sender, StoredFuture, UserMessage};
 pub use media::{MediaCache, MediaFile};
 pub use missing_webhooks::MissingWebhook;
 pub use routing::{RoutingError, WebhookSpec};

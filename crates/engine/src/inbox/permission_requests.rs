@@ -63,7 +63,7 @@ impl Inbox {
     ///
     /// # Errors
     /// Fails if another request to the user is in progress, or if a limit on requests is reached.
-    /// Nothing stays counted then.
+    /// In that case the message is not counted.
     pub(super) fn count_requests<'a>(
         &'a self,
         number: &NumberEntry,

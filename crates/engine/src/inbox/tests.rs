@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::admission::{AccountSpec, NumberSpec};
-use crate::answer::{AT_ONCE_PER_HOST, Dice, Notifier};
+use crate::answer::{AT_ONCE_PER_HOST, Notifier, RandomSource};
 use crate::call::OutboxLimits;
 use crate::meta::GraphConfig;
 use egress::testing::{ReceivedRequest, Reply, Server, egress, open_guard};
@@ -140,7 +140,8 @@ impl World {
     async fn told(&self, wamid: &str, status: MessageStatus, of: Option<Uuid>, error: Option<i64>) {
         let opaque = of.map(super::incoming::opaque_data);
         let error = error.map(|code| (code, "why".to_owned()));
-        let told = StatusUpdate { wamid: wamid.to_owned(), status, error, opaque, timestamp: None };
+        let told =
+            ReceivedStatus { wamid: wamid.to_owned(), status, error, opaque, timestamp: None };
         assert!(self.inbox.receive_status(&self.number, told).unwrap().await);
     }
 
@@ -187,7 +188,7 @@ fn inbox(
     let notifier = Notifier::new(
         egress(open_guard(), Vec::new()),
         clock.clone(),
-        Dice::system(),
+        RandomSource::system(),
         AT_ONCE_PER_HOST,
     );
     let (node, limits) = ("node".to_owned(), OutboxLimits::default());
@@ -504,7 +505,7 @@ async fn r03_sends_queued_messages_after_a_restart_unless_meta_may_have_them() {
     assert_eq!(
         told.iter().filter(|told| told.event == "message.status").count(),
         1,
-        "the webhook is told about the first"
+        "the webhook gets the first"
     );
     let again = world.inbox.remove_webhook(&Scope::of("MA1".into()), webhook).await;
     assert!(matches!(again, Err(RoutingError::InUse)), "{again:?}");

@@ -56,7 +56,7 @@ pub struct GraphConfig {
     pub ending_again: Duration,
     pub ending_max: Duration,
     /// Returns a random number between 0 and 1, which varies the pauses.
-    pub roll: fn() -> f64,
+    pub jitter: fn() -> f64,
 }
 
 impl GraphConfig {
@@ -73,7 +73,7 @@ impl GraphConfig {
             policy: Policy::default(),
             ending_again: Duration::from_secs(15),
             ending_max: Duration::from_secs(60),
-            roll: rand::random::<f64>,
+            jitter: rand::random::<f64>,
         }
     }
 }
@@ -81,9 +81,9 @@ impl GraphConfig {
 /// The reason why a client could not be created.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
-    #[error("use {0:?} as graph_url: it must be an absolute http or https URL")]
+    #[error("could not use {0:?} as graph_url: it must be an absolute http or https URL")]
     BaseUrl(String),
-    #[error("set up TLS: {0}")]
+    #[error("could not set up TLS: {0}")]
     Tls(#[from] rustls::Error),
 }
 
@@ -321,11 +321,18 @@ impl Graph {
             if let Ok(Ok(Verdict::Connected { wacid })) = &came {
                 *made = Some(wacid.clone());
             }
-            let (policy, roll) = (&self.config.policy, (self.config.roll)());
+            let (policy, jitter) = (&self.config.policy, (self.config.jitter)());
             let action = action.as_str();
             let next = match came {
                 Ok(came) => self.with_budget(|budget, now| {
-                    state.finish_attempt(came, policy, roll, overtaken.is_cancelled(), now, budget)
+                    state.finish_attempt(
+                        came,
+                        policy,
+                        jitter,
+                        overtaken.is_cancelled(),
+                        now,
+                        budget,
+                    )
                 }),
                 Err(held_back) => held_back,
             };
@@ -489,19 +496,34 @@ impl Graph {
         *request.uri_mut() = sending.uri.clone();
         *request.headers_mut() = sending.headers.clone();
         let http = if sending.is_reject { &self.reject_http } else { &self.http };
-        let answer = http.request(request).await.map_err(|error| {
+        let GraphResponse { status, retry_after, body } =
+            self.send(http, request, &sending.headers).await?;
+        Ok((status, classify(sending.action, status, retry_after, &body)))
+    }
+
+    /// Sends `request` and reads the response. `headers` are those of the request.
+    pub(super) async fn send(
+        &self,
+        http: &Http<Full<Bytes>>,
+        request: Request<Full<Bytes>>,
+        headers: &HeaderMap,
+    ) -> Result<GraphResponse, Fault> {
+        let response = http.request(request).await.map_err(|error| {
             tracing::debug!(%error, "no answer from graph");
             if error.is_connect() { Fault::Unreachable } else { Fault::Broken }
         })?;
-        let status = answer.status().as_u16();
-        let after = retry_after(answer.headers());
-        let body = Limited::new(answer.into_body(), ANSWER_MAX)
+        let status = response.status().as_u16();
+        let retry_after = retry_after(response.headers());
+        let body = Limited::new(response.into_body(), ANSWER_MAX)
             .collect()
             .await
-            .map_err(|_| Fault::Broken)?;
-        let body = body.to_bytes();
-        let told = self.redact_tokens(&body, &sending.headers);
-        Ok((status, classify(sending.action, status, after, &told)))
+            .map_err(|_| Fault::Broken)?
+            .to_bytes();
+        let body = match self.redact_tokens(&body, headers) {
+            Cow::Owned(redacted) => redacted.into(),
+            Cow::Borrowed(_) => body,
+        };
+        Ok(GraphResponse { status, retry_after, body })
     }
 
     /// Removes our tokens from Graph's answer. Graph quotes a malformed token, and its answers are
@@ -521,6 +543,13 @@ impl Graph {
         }
         told
     }
+}
+
+/// A response of Graph without our tokens.
+pub(super) struct GraphResponse {
+    pub(super) status: u16,
+    pub(super) retry_after: Option<Duration>,
+    pub(super) body: Bytes,
 }
 
 fn client<B>(config: &GraphConfig, tls: rustls::ClientConfig) -> Http<B>

@@ -124,7 +124,7 @@ fn config(url: &str) -> GraphConfig {
             rate_floor: spec.rate_floor / 100,
             retry_after_max: spec.retry_after_max / 100,
         },
-        roll: || 0.5,
+        jitter: || 0.5,
         ..GraphConfig::new(url, Secret::new("canary-token"))
     }
 }
@@ -537,7 +537,7 @@ fn measures_each_attempt_by_action_and_status() {
 fn rejects_an_invalid_base_url() {
     for url in ["", "graph.facebook.com", "ftp://x/", "https://", "/v23.0"] {
         let error = Graph::new(config(url), Clock::real()).unwrap_err();
-        assert!(error.to_string().starts_with("use "), "{url}: {error}");
+        assert!(error.to_string().starts_with("could not use "), "{url}: {error}");
     }
     assert!(Graph::new(config("https://graph.facebook.com/v23.0/"), Clock::real()).is_ok());
 }

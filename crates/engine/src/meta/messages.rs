@@ -32,16 +32,7 @@ impl Graph {
         token: Option<&Secret>,
         message: &Value,
     ) -> Result<String, GraphOutcome> {
-        let body = message.to_string().into_bytes();
-        let answer = self
-            .send_request(&GraphRequest::post(
-                number,
-                token,
-                "messages".to_owned(),
-                "message",
-                body,
-            ))
-            .await?;
+        let answer = self.post_message(number, token, message).await?;
         let answer: Value = serde_json::from_slice(&answer).unwrap_or_default();
         let id =
             answer.pointer("/messages/0/id").and_then(Value::as_str).filter(|id| !id.is_empty());
@@ -59,16 +50,18 @@ impl Graph {
         wamid: &str,
     ) -> Result<(), GraphOutcome> {
         let body = json!({"messaging_product": "whatsapp", "status": "read", "message_id": wamid});
-        let body = body.to_string().into_bytes();
-        self.send_request(&GraphRequest::post(
-            number,
-            token,
-            "messages".to_owned(),
-            "message",
-            body,
-        ))
-        .await
-        .map(drop)
+        self.post_message(number, token, &body).await.map(drop)
+    }
+
+    /// Sends a body with `POST /{phone_number_id}/messages`. Returns the body of the response.
+    pub(super) async fn post_message(
+        &self,
+        number: &PhoneNumberId,
+        token: Option<&Secret>,
+        body: &Value,
+    ) -> Result<Bytes, GraphOutcome> {
+        let (path, body) = ("messages".to_owned(), body.to_string().into_bytes());
+        self.send_request(&GraphRequest::post(number, token, path, "message", body)).await
     }
 
     /// Downloads a user's file: gets its URL from `GET /{media_id}`, then writes its bytes to

@@ -70,16 +70,7 @@ impl Graph {
         user: &str,
         request: &Request,
     ) -> Result<String, GraphOutcome> {
-        let body = request.message(user).to_string().into_bytes();
-        let answer = self
-            .send_request(&GraphRequest::post(
-                number,
-                token,
-                "messages".to_owned(),
-                "message",
-                body,
-            ))
-            .await?;
+        let answer = self.post_message(number, token, &request.message(user)).await?;
         let answer: Value = serde_json::from_slice(&answer).unwrap_or_default();
         let id = answer.pointer("/messages/0/id").and_then(Value::as_str).unwrap_or_default();
         Ok(id.to_owned())

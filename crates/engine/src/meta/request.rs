@@ -4,10 +4,10 @@
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Uri};
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::Full;
 
 use super::error::{Verdict, classify_request, is_ambiguous};
-use super::graph::{ANSWER_MAX, Graph, Kind, retry_after};
+use super::graph::{Graph, GraphResponse, Kind};
 use super::retry::Fault;
 use super::retry_state::outcome;
 use super::status_label;
@@ -90,7 +90,7 @@ impl Graph {
                 graph_request.body.is_some(),
                 tries,
                 fault,
-                (self.config.roll)(),
+                (self.config.jitter)(),
             );
             let Some(pause) =
                 pause.filter(|pause| self.with_budget(|budget, now| budget.has_room(now + *pause)))
@@ -145,19 +145,8 @@ impl Graph {
             if graph_request.body.is_some() { Method::POST } else { Method::GET };
         *request.uri_mut() = uri.clone();
         *request.headers_mut() = headers.clone();
-        let answer = self.http.request(request).await.map_err(|error| {
-            tracing::debug!(%error, "no answer from graph");
-            if error.is_connect() { Fault::Unreachable } else { Fault::Broken }
-        })?;
-        let status = answer.status().as_u16();
-        let after = retry_after(answer.headers());
-        let body = Limited::new(answer.into_body(), ANSWER_MAX)
-            .collect()
-            .await
-            .map_err(|_| Fault::Broken)?;
-        let body = body.to_bytes();
-        let told = self.redact_tokens(&body, headers);
-        let verdict = classify_request(status, after, &told);
-        Ok((status, verdict, Bytes::from(told.into_owned())))
+        let GraphResponse { status, retry_after, body } =
+            self.send(&self.http, request, headers).await?;
+        Ok((status, classify_request(status, retry_after, &body), body))
     }
 }

@@ -50,15 +50,21 @@ impl Default for Policy {
 
 impl Policy {
     /// The pause before the next attempt, after `tries` of which the last ended in `fault`. `None`
-    /// if no further attempt is allowed. `roll`, between 0 and 1, varies the pause by ±20 %.
-    pub fn pause(&self, action: Action, tries: usize, fault: Fault, roll: f64) -> Option<Duration> {
+    /// if no further attempt is allowed. `jitter`, between 0 and 1, varies the pause by ±20 %.
+    pub fn pause(
+        &self,
+        action: Action,
+        tries: usize,
+        fault: Fault,
+        jitter: f64,
+    ) -> Option<Duration> {
         let pauses = match action {
             Action::PreAccept | Action::Accept => &self.answering,
             Action::Reject | Action::Terminate => &self.ending,
             Action::Connect if !may_connect_again(fault) => return None,
             Action::Connect => &self.connecting,
         };
-        self.pause_of(pauses, tries, fault, roll)
+        self.pause_of(pauses, tries, fault, jitter)
     }
 
     /// Like [`Policy::pause`], for a request that is not about a call. A request with a side effect
@@ -68,12 +74,12 @@ impl Policy {
         has_effect: bool,
         tries: usize,
         fault: Fault,
-        roll: f64,
+        jitter: f64,
     ) -> Option<Duration> {
         if has_effect && matches!(fault, Fault::Timeout | Fault::Broken) {
             return None;
         }
-        self.pause_of(&self.answering, tries, fault, roll)
+        self.pause_of(&self.answering, tries, fault, jitter)
     }
 
     fn pause_of(
@@ -81,9 +87,9 @@ impl Policy {
         pauses: &[Duration],
         tries: usize,
         fault: Fault,
-        roll: f64,
+        jitter: f64,
     ) -> Option<Duration> {
-        let pause = pauses.get(tries.checked_sub(1)?)?.mul_f64(0.8 + 0.4 * roll.clamp(0.0, 1.0));
+        let pause = pauses.get(tries.checked_sub(1)?)?.mul_f64(0.8 + 0.4 * jitter.clamp(0.0, 1.0));
         let Fault::Answered(again) = fault else { return Some(pause) };
         if again.once && tries > 1 {
             return None;
@@ -205,9 +211,9 @@ mod tests {
         pauses.iter().map_while(|p| p.map(|p| p.as_millis())).collect()
     }
 
-    fn all(action: Action, fault: Fault, roll: f64) -> Vec<u128> {
+    fn all(action: Action, fault: Fault, jitter: f64) -> Vec<u128> {
         let policy = Policy::default();
-        millis(&(1..10).map(|tries| policy.pause(action, tries, fault, roll)).collect::<Vec<_>>())
+        millis(&(1..10).map(|tries| policy.pause(action, tries, fault, jitter)).collect::<Vec<_>>())
     }
 
     fn answered(trouble: TemporaryFailure, once: bool, after: Option<u64>) -> Fault {

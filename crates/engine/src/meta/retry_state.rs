@@ -93,13 +93,13 @@ impl RetryState {
         self.tries
     }
 
-    /// Handles the end of an attempt, or its failure to leave the queue. `roll`, between 0 and 1,
+    /// Handles the end of an attempt, or its failure to leave the queue. `jitter`, between 0 and 1,
     /// varies the pause.
     pub fn finish_attempt(
         &mut self,
         result: Result<Verdict, Fault>,
         policy: &Policy,
-        roll: f64,
+        jitter: f64,
         overtaken: bool,
         now: Instant,
         budget: &mut Budget,
@@ -128,7 +128,7 @@ impl RetryState {
             Fault::Unreachable
                 | Fault::Answered(Retryable { trouble: TemporaryFailure::Rate { .. }, .. })
         );
-        let pause = policy.pause(self.action, self.tries, fault, roll);
+        let pause = policy.pause(self.action, self.tries, fault, jitter);
         match pause.filter(|pause| self.may_wait(*pause, now)) {
             None => NextStep::Done(outcome(fault)),
             Some(_) if overtaken => NextStep::Done(outcome(fault)),

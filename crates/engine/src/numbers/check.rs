@@ -135,7 +135,7 @@ fn failed(failure: FetchFailure) -> Checked {
         FetchFailure::TooLarge => (None, format!("the response is larger than {MAX_BODY} bytes")),
         FetchFailure::Unreachable { detail: what }
         | FetchFailure::UrlRefused { detail: what }
-        | FetchFailure::Invalid { detail: what } => (None, format!("could not {what}")),
+        | FetchFailure::Invalid { detail: what } => (None, what),
     };
     Checked::Failed { status, why }
 }

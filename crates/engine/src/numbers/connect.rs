@@ -156,7 +156,7 @@ impl Numbers {
             Ok::<_, NumberError>(((), keys))
         });
         if let Err(no) = stored.await {
-            tracing::warn!(%waba, ?no, "could not store the state of a WABA subscription");
+            tracing::warn!(%waba, error = ?no, "could not store the state of a WABA subscription");
         }
         if let (Some(why), Some(about)) = (&why, numbers.first()) {
             tracing::warn!(%waba, why, "WABA subscription failed; its webhooks may not arrive");
@@ -179,7 +179,7 @@ impl Numbers {
     async fn fetch_new_number(&self, scope: &Scope, number: &E164) {
         let synced = self.sync_number(scope, number).await;
         if let Err(no) = synced {
-            tracing::info!(?number, ?no, "state of a new number not fetched yet");
+            tracing::info!(?number, error = ?no, "state of a new number not fetched yet");
         }
         self.tell(number);
     }

@@ -183,7 +183,7 @@ fn url(
     }
     match CustomerUrl::parse(text, guard) {
         Ok(_) => Ok(Some(DocUrl(text.into()))),
-        Err(why) => Err(NumberError::bad(field, format!("{field} can't be used: could not {why}"))),
+        Err(why) => Err(NumberError::bad(field, format!("{field} can't be used: {why}"))),
     }
 }
 

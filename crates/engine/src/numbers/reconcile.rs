@@ -63,7 +63,7 @@ impl Numbers {
             return;
         }
         if let Err(no) = self.take_over(readings, None).await {
-            tracing::warn!(?no, "could not store the state of numbers at Meta");
+            tracing::warn!(error = ?no, "could not store the state of numbers at Meta");
         }
         for (number, before) in before {
             self.warn_of_drift(&number, before);

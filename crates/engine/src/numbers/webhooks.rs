@@ -177,7 +177,7 @@ impl Numbers {
         };
         for one in known {
             if let Err(no) = self.refresh(&one).await {
-                tracing::info!(number = ?one.number, ?no, "could not refresh a number");
+                tracing::info!(number = ?one.number, error = ?no, "could not refresh a number");
             }
         }
     }

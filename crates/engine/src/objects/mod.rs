@@ -47,20 +47,20 @@ const CODE_CHARS_MAX: usize = 64;
 /// Bytes read from a file at a time.
 const CHUNK: u64 = 64 << 10;
 
-/// Why a request to the bucket failed. The texts read well after "could not …".
+/// Why a request to the bucket failed.
 #[derive(Debug, thiserror::Error)]
 pub enum BucketError {
-    #[error("set up TLS for [recordings.s3]: {0}")]
+    #[error("could not set up TLS for [recordings.s3]: {0}")]
     Tls(rustls::Error),
-    #[error("form the bucket's URL from [recordings.s3]: {0}")]
+    #[error("could not form the bucket's URL from [recordings.s3]: {0}")]
     Address(rusty_s3::BucketError),
-    #[error("sign the bucket request: {0}")]
+    #[error("could not sign the bucket request: {0}")]
     Unsigned(String),
-    #[error("reach the bucket: {0}")]
+    #[error("could not reach the bucket: {0}")]
     Unreachable(String),
-    #[error("complete the bucket request within {0:?}")]
+    #[error("could not complete the bucket request within {0:?}")]
     Late(Duration),
-    #[error("complete the bucket request: it failed with status {status}{code}")]
+    #[error("could not complete the bucket request: it failed with status {status}{code}")]
     Refused { status: StatusCode, code: ErrorCode },
 }
 

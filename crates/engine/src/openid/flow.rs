@@ -21,7 +21,7 @@ use model::Timestamp;
 pub const AT_MOST: Duration = Duration::from_secs(600);
 /// Tolerated difference between the clocks of nodes.
 const SKEW: Duration = Duration::from_secs(60);
-/// Longest return path, in bytes.
+/// Maximum length in bytes of the path that the browser returns to after sign-in.
 const TO_BYTES_MAX: usize = 1_000;
 
 /// A sign-in in progress.

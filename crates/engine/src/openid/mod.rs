@@ -30,29 +30,31 @@ pub const BACK: &str = "/console/sign-in/openid/back";
 /// Maximum number of concurrent code exchanges. Any browser can start one.
 const AT_ONCE: usize = 8;
 
-/// Why a sign-in with the provider failed. The texts read well after "could not …".
+/// Why a sign-in with the provider failed.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenIdError {
-    #[error("get {what} from the sign-in provider: {why}")]
+    #[error("could not get {what} from the sign-in provider: {why}")]
     Unreachable { what: &'static str, why: String },
     /// The provider's response is not usable.
-    #[error("use {what} of the sign-in provider: {why}")]
+    #[error("could not use {what} of the sign-in provider: {why}")]
     Document { what: &'static str, why: String },
     /// A recent attempt to reach the provider failed with this error.
     #[error("{0}")]
     Away(String),
-    #[error("finish a sign-in that this browser did not begin within the last ten minutes")]
+    #[error(
+        "could not finish a sign-in that this browser did not begin within the last ten minutes"
+    )]
     State,
     /// The provider's error code, sanitized.
-    #[error("sign in: the provider reports {0}")]
+    #[error("could not sign in: the provider reports {0}")]
     Declined(String),
     /// The provider rejected the code, because it was used before, has expired or belongs to
     /// another client.
-    #[error("exchange the code: the provider reports {0}")]
+    #[error("could not exchange the code: the provider reports {0}")]
     Code(String),
-    #[error("accept the identity token: it {0}")]
+    #[error("could not accept the identity token: it {0}")]
     Token(#[from] TokenFault),
-    #[error("finish the sign-in: too many are in progress")]
+    #[error("could not finish the sign-in: too many are in progress")]
     Busy,
 }
 

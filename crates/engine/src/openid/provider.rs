@@ -233,7 +233,7 @@ impl Inner {
         request.body(Full::from(form.finish())).map_err(|e| e.to_string())
     }
 
-    /// Adds claims from the user info endpoint, since some providers send the mail address only
+    /// Adds claims from the user info endpoint, since some providers send the email address only
     /// there (Core §5.3).
     pub(super) async fn add_user_info(
         &self,

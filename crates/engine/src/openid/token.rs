@@ -190,7 +190,7 @@ impl Claims {
     }
 }
 
-/// Whether the text is a single mail address usable as a sign-in name.
+/// Whether the text is a single email address usable as a sign-in name.
 fn is_email(text: &str) -> bool {
     let parts = text
         .split_once('@')

@@ -29,20 +29,20 @@ pub struct Rules<'a> {
     pub has_roles: bool,
 }
 
-/// Why a person known to the provider may not sign in. The texts read well after "could not …".
+/// Why a person known to the provider may not sign in.
 #[derive(Debug, thiserror::Error)]
 pub enum SignInRefusal {
-    #[error("identify the person: the provider sends no mail address")]
+    #[error("could not identify the person: the provider sent no email address")]
     NoEmail,
     /// An unverified address may be invented.
-    #[error("identify the person: the provider has not verified the mail address")]
+    #[error("could not identify the person: the provider has not verified the email address")]
     Unverified(String),
-    #[error("find a user with this mail address")]
+    #[error("there is no user with this email address")]
     Unknown(String),
-    /// The user is linked to another subject, as happens when a mail address gets a new owner.
-    #[error("sign in as this user, who is linked to another person at the provider")]
+    /// The user is linked to another subject, as happens when a email address gets a new owner.
+    #[error("this user is linked to another person at the sign-in provider")]
     Another(String),
-    #[error("find a role in the provider's claims")]
+    #[error("could not find a role in the provider's claims")]
     NoRole,
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -90,7 +90,7 @@ impl People {
         Ok(token)
     }
 
-    /// Finds the user with this mail address or creates one, and links it to the provider's
+    /// Finds the user with this email address or creates one, and links it to the provider's
     /// subject.
     async fn find_or_create(
         &self,

@@ -76,11 +76,11 @@ pub struct KeyHolder {
 /// Why a sign-in failed.
 #[derive(Debug, thiserror::Error)]
 pub enum SignInError {
-    #[error("recognise the name or password")]
+    #[error("the name or the password is wrong")]
     Unknown,
-    #[error("let them try again before {0:?}")]
+    #[error("too many failed attempts; try again in {0:?}")]
     Wait(Duration),
-    #[error("check a password: too many checks are in progress")]
+    #[error("could not check a password: too many checks are in progress")]
     Busy,
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -89,17 +89,17 @@ pub enum SignInError {
 /// Why a change of users or keys failed.
 #[derive(Debug, thiserror::Error)]
 pub enum PeopleError {
-    #[error("find them")]
+    #[error("there is no such user or key")]
     Missing,
-    #[error("make the change: the user was changed concurrently")]
+    #[error("could not make the change: the user was changed concurrently")]
     Changed,
     /// The field and its fault.
-    #[error("accept {0}: {1}")]
+    #[error("{0} is not acceptable: {1}")]
     Bad(&'static str, String),
     /// The error code and the message.
     #[error("{1}")]
     Conflict(&'static str, &'static str),
-    #[error("check a password: too many checks are in progress")]
+    #[error("could not check a password: too many checks are in progress")]
     Busy,
     #[error(transparent)]
     Store(#[from] StoreError),

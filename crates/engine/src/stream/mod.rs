@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
-use crate::answer::{Dice, SigningKeys};
+use crate::answer::{RandomSource, SigningKeys};
 use egress::Egress;
 use machine::{StreamEvent, StreamFormat, StreamOrder, StreamTrack};
 use media::opus::Rate;
@@ -66,15 +66,15 @@ pub struct StreamJob {
 pub struct Streams {
     egress: Egress,
     clock: Clock,
-    dice: Dice,
+    random: RandomSource,
     tasks: TaskTracker,
 }
 
 impl Streams {
     /// Creates the value. Sockets are served by tasks in `tasks`, for which the node waits at
     /// shutdown.
-    pub fn new(egress: Egress, clock: Clock, dice: Dice, tasks: TaskTracker) -> Self {
-        Self { egress, clock, dice, tasks }
+    pub fn new(egress: Egress, clock: Clock, random: RandomSource, tasks: TaskTracker) -> Self {
+        Self { egress, clock, random, tasks }
     }
 
     /// Connects to the server. Events are reported to the job's sink.
@@ -97,7 +97,7 @@ impl Streams {
         });
         let way = socket::Connector {
             egress: self.egress.clone(),
-            dice: self.dice.clone(),
+            random: self.random.clone(),
             keys,
             stream,
         };

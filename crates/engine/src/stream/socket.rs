@@ -16,7 +16,7 @@ use tokio_tungstenite::tungstenite::{Bytes, Error, Message};
 use super::Shared;
 use super::message::{self, Command, Fault, ServerMessage};
 use super::outbox::NextSend;
-use crate::answer::{Dice, SigningKeys, sign};
+use crate::answer::{RandomSource, SigningKeys, sign};
 use egress::{CustomerUrl, Egress, EgressError, Socket, USER_AGENT, is_too_large};
 use machine::StreamEvent;
 use model::Clock;
@@ -47,7 +47,7 @@ const STREAM_ID: HeaderName = HeaderName::from_static("x-plivo-stream-id");
 /// The services and keys for connecting.
 pub(super) struct Connector {
     pub(super) egress: Egress,
-    pub(super) dice: Dice,
+    pub(super) random: RandomSource,
     pub(super) keys: SigningKeys,
     pub(super) stream: StreamId,
 }
@@ -73,7 +73,7 @@ pub(super) async fn run(shared: Arc<Shared>, way: Connector) {
         Ok(socket) => socket,
         Err(error) => {
             count("failed");
-            return shared.tell(StreamEvent::Failed { reason: format!("could not {error}") });
+            return shared.tell(StreamEvent::Failed { reason: error.to_string() });
         }
     };
     let active = Active::new();
@@ -146,7 +146,7 @@ async fn connect(shared: &Shared, way: &Connector) -> Result<Socket, EgressError
 fn headers(url: &CustomerUrl, way: &Connector) -> HeaderMap {
     let mut headers = HeaderMap::new();
     headers.insert(USER_AGENT_HEADER, HeaderValue::from_static(USER_AGENT));
-    let signed = sign(Method::Get, url.text(), &[], &way.keys, way.dice.nonce());
+    let signed = sign(Method::Get, url.text(), &[], &way.keys, way.random.nonce());
     for (name, value) in signed.into_iter().chain([(STREAM_ID, way.stream.to_string())]) {
         // Base64, commas, digits and hyphens are valid in header values.
         if let Ok(value) = HeaderValue::try_from(value) {

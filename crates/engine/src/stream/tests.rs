@@ -16,7 +16,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_util::task::TaskTracker;
 
 use super::{StreamHandle, StreamJob, Streams};
-use crate::answer::{Dice, SigningKeys};
+use crate::answer::{RandomSource, SigningKeys};
 use egress::testing::{egress, open_guard};
 use machine::{StreamEvent, StreamFormat, StreamOrder, StreamTrack};
 use media::opus::{Decoder, Encoder, Rate};
@@ -52,7 +52,7 @@ fn open(
     let streams = Streams::new(
         egress(open_guard(), roots),
         Clock::real(),
-        Dice::system(),
+        RandomSource::system(),
         TaskTracker::new(),
     );
     let job = StreamJob {
@@ -133,6 +133,7 @@ fn leg() -> (Arc<Media>, LegHandle, Peer) {
         public_ips: Vec::new(),
         shards: 1,
         media_dead: Duration::from_secs(30),
+        loopback_offers: false,
     };
     let media = Media::start(config, Clock::real()).expect("media");
     let mut peer = Peer::new(&PeerOptions::default());

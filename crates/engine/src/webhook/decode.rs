@@ -8,9 +8,10 @@ use std::collections::HashMap;
 
 use aws_lc_rs::digest::{SHA256, digest};
 
-use super::items::{CallKey, Connect, Content, Item, Sdp};
+use super::items::{Connect, Content, Item, Sdp};
 use super::kind::Kind;
 use super::read::{self, Value};
+use crate::call::binding::CallKey;
 use crate::meta::call_named;
 use crate::numbers::{self, MetaEvent};
 use machine::{PhoneStatus, Termination};
@@ -18,7 +19,7 @@ use model::{CallUuid, Direction, PhoneNumberId, digits_of};
 
 /// The body is not JSON (`docs/reference/meta.md#not-json`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("read the webhook body: it is not JSON of at most 128 levels")]
+#[error("the webhook body is not valid JSON, or is nested more than 128 levels deep")]
 pub struct BadJson;
 
 /// Decodes a body and passes each item to `take`. Items are not collected, so a large body is held
@@ -62,7 +63,7 @@ fn change(change: Value<'_>, waba: Option<Value<'_>>, take: &mut impl FnMut(Item
             take(Item {
                 kind: Kind::of(&field),
                 id: None,
-                what: Content::Change { digest: change_digest(change), heard },
+                content: Content::Change { digest: change_digest(change), heard },
             });
         }
     }
@@ -257,19 +258,19 @@ fn call(item: Value<'_>, context: &ValueContext) -> Item {
     };
     let id = usable_id(id);
     let Some(event) = event.and_then(Value::string) else {
-        return Item { kind: Kind::CALLS, id, what: Content::Malformed };
+        return Item { kind: Kind::CALLS, id, content: Content::Malformed };
     };
     let kind = Kind::within("calls", &event);
     let key = id
         .as_deref()
         .map(|id| CallKey { phone_number_id: context.phone_number_id.clone(), wacid: id.into() });
-    let what = match (event.to_ascii_lowercase().as_str(), key) {
+    let content = match (event.to_ascii_lowercase().as_str(), key) {
         ("connect", Some(key)) => connect(item, key, context),
         ("terminate", Some(key)) => terminate(item, key, context),
         ("connect" | "terminate", None) => Content::Malformed,
         _ => Content::Ignored,
     };
-    Item { kind, id, what }
+    Item { kind, id, content }
 }
 
 fn connect(item: Value<'_>, key: CallKey, context: &ValueContext) -> Content {
@@ -402,7 +403,7 @@ fn call_status(item: Value<'_>, context: &ValueContext) -> Item {
     let [id, status, opaque] =
         item.members(["id", "status", "biz_opaque_callback_data"]).unwrap_or_default();
     let id = usable_id(id);
-    let what = match (&id, status.and_then(Value::string)) {
+    let content = match (&id, status.and_then(Value::string)) {
         (Some(id), Some(word)) => {
             let key = CallKey {
                 phone_number_id: context.phone_number_id.clone(),
@@ -416,5 +417,5 @@ fn call_status(item: Value<'_>, context: &ValueContext) -> Item {
         }
         _ => Content::Malformed,
     };
-    Item { kind: Kind::CALL_STATUS, id, what }
+    Item { kind: Kind::CALL_STATUS, id, content }
 }

@@ -2,17 +2,11 @@
 
 use super::kind::Kind;
 use crate::admission::permission::Reply;
-use crate::inbox::{StatusUpdate, UserMessage};
+use crate::call::binding::CallKey;
+use crate::inbox::{ReceivedStatus, UserMessage};
 use crate::numbers::MetaEvent;
 use machine::{PhoneStatus, Termination};
-use model::{CallUuid, Direction, E164, PhoneNumberId, Wacid};
-
-/// Identifies a call at Meta: the phone number id and Meta's call id.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct CallKey {
-    pub phone_number_id: PhoneNumberId,
-    pub wacid: Wacid,
-}
+use model::{CallUuid, Direction, E164, PhoneNumberId};
 
 /// One item of a body.
 #[derive(Clone, Debug)]
@@ -20,16 +14,16 @@ pub struct Item {
     pub kind: Kind,
     /// The id of the call or message, if it is usable.
     pub id: Option<String>,
-    pub what: Content,
+    pub content: Content,
 }
 
 impl Item {
     pub(super) fn malformed(kind: Kind) -> Self {
-        Self { kind, id: None, what: Content::Malformed }
+        Self { kind, id: None, content: Content::Malformed }
     }
 
     pub(super) fn ignored(kind: Kind) -> Self {
-        Self { kind, id: None, what: Content::Ignored }
+        Self { kind, id: None, content: Content::Ignored }
     }
 }
 
@@ -57,7 +51,7 @@ pub enum Content {
     Permission(Box<PermissionReply>),
     MessageStatus {
         phone_number_id: PhoneNumberId,
-        told: Box<StatusUpdate>,
+        told: Box<ReceivedStatus>,
     },
     /// A change of another field. The digest is computed over its members in sorted order
     /// (`docs/reference/meta.md#duplicates`).

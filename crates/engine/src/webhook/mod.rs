@@ -1,8 +1,8 @@
 //! Meta's webhook: verifies the signature over the raw bytes, decodes the items and processes each.
 //!
 //! `verify` checks the signature, `decode` converts the body to items, `route` passes the items in
-//! order to admission and to the calls, and `http` implements the listener. How a call handles its
-//! events is not known here: see [`Calls`].
+//! order to admission and to the calls, and `http` implements the listener. [`Calls`] is what it
+//! needs of the live calls.
 
 mod calls;
 mod decode;
@@ -18,11 +18,11 @@ mod verify;
 #[cfg(test)]
 mod tests;
 
-pub use calls::{Busy, CallUpdate, Calls, Full, Incoming, TerminateOutcome, UpdateOutcome};
+pub use calls::Calls;
 pub use decode::{BadJson, decode};
 pub use effect::{Effect, ItemResult};
 pub use http::handle;
-pub use items::{CallKey, Connect, Content, Item, PermissionReply, Sdp};
+pub use items::{Connect, Content, Item, PermissionReply, Sdp};
 pub use kind::Kind;
 pub use route::{
     AccountNewsSink, CONNECT_AGAIN, Ledger, PendingWrite, WebhookConfig, WebhookHandler,

@@ -7,18 +7,21 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
-use super::calls::{Busy, CallUpdate, Calls, Full, Incoming, TerminateOutcome, UpdateOutcome};
+use super::calls::Calls;
 use super::decode::{self, BadJson};
 use super::dedupe::{KeyTable, key_of};
 use super::effect::{Effect, ItemResult, Tally, count};
-use super::items::{CallKey, Connect, Content, Item, PermissionReply, Sdp};
+use super::items::{Connect, Content, Item, PermissionReply, Sdp};
 use super::kind::Kind;
 use super::verify::Secrets;
 use crate::admission::permission::{Consents, PairKey, Stored};
 use crate::admission::{Gate, NumberEntry, Pressure, Reason, Refused};
-use crate::inbox::{self, Inbox, StatusUpdate, UserMessage};
+use crate::call::CallEvent;
+use crate::call::registry::{CallKey, EventOutcome, Incoming, RejectsFull};
+use crate::inbox::{self, Inbox, ReceivedStatus, UserMessage};
 use crate::numbers::MetaEvent;
 use machine::Termination;
+use media::sdp::Offer;
 use model::Clock;
 use model::Secret;
 use model::metric;
@@ -221,8 +224,8 @@ impl<C: Calls> WebhookHandler<C> {
         let mut waiting = Vec::<PendingWrite>::new();
         decode::decode(body, |item| {
             let before = waiting.len();
-            let Item { kind, id, what } = item;
-            let effect = match what {
+            let Item { kind, id, content } = item;
+            let effect = match content {
                 Content::Permission(reply) => self.permission(*reply, &mut waiting),
                 Content::Message { phone_number_id, said } => {
                     self.message(&phone_number_id, *said, &mut waiting)
@@ -230,7 +233,7 @@ impl<C: Calls> WebhookHandler<C> {
                 Content::MessageStatus { phone_number_id, told } => {
                     self.message_status(&phone_number_id, *told, &mut waiting)
                 }
-                what => self.item(&kind, what, received),
+                content => self.item(&kind, content, received),
             };
             let tally =
                 Arc::new(Tally { kind: kind.label(), effect, busy: AtomicBool::new(false) });
@@ -304,7 +307,7 @@ impl<C: Calls> WebhookHandler<C> {
     fn message_status(
         &self,
         number: &PhoneNumberId,
-        told: StatusUpdate,
+        told: ReceivedStatus,
         waiting: &mut Vec<PendingWrite>,
     ) -> Effect {
         let code = told.error.as_ref().map(|(code, _)| code.to_string()).unwrap_or_default();
@@ -357,9 +360,9 @@ impl<C: Calls> WebhookHandler<C> {
         count(kind.label(), effect);
     }
 
-    fn item(&self, kind: &Kind, what: Content, received: Instant) -> Effect {
+    fn item(&self, kind: &Kind, content: Content, received: Instant) -> Effect {
         let now = self.clock.now();
-        match what {
+        match content {
             Content::Connect(connect) => self.connect(*connect, now, received),
             Content::Terminate { key, named, termination } => {
                 self.terminate(&key, named, termination, now)
@@ -373,7 +376,7 @@ impl<C: Calls> WebhookHandler<C> {
                 ]);
                 match self.once(&key.phone_number_id, id, now, Effect::StatusApplied) {
                     Effect::StatusApplied => {
-                        let effect = self.placed(&key, named, CallUpdate::Status(status), now);
+                        let effect = self.placed(&key, named, CallEvent::Status(status), now);
                         if effect == Effect::Busy {
                             self.unclaim(id);
                         }
@@ -439,22 +442,23 @@ impl<C: Calls> WebhookHandler<C> {
         &self,
         key: &CallKey,
         named: Option<CallUuid>,
-        said: CallUpdate<C::Offer>,
+        event: CallEvent,
         now: Instant,
     ) -> Effect {
         if self.tombstones.contains(tombstone(key), now) {
             return Effect::Late;
         }
-        let applied = match &said {
-            CallUpdate::Answer(Some(_)) => Effect::AnswerApplied,
-            CallUpdate::Answer(None) => Effect::AnswerBad,
-            CallUpdate::Status(_) => Effect::StatusApplied,
+        let applied = match &event {
+            CallEvent::Answer(Some(_)) => Effect::AnswerApplied,
+            CallEvent::Answer(None) => Effect::AnswerBad,
+            CallEvent::Status(_) => Effect::StatusApplied,
+            CallEvent::Terminated(_) => Effect::Ended,
         };
-        match self.calls.placed(key, named, said) {
-            UpdateOutcome::Delivered => applied,
-            UpdateOutcome::Late => Effect::Late,
-            UpdateOutcome::Parked => Effect::Parked,
-            UpdateOutcome::Busy => Effect::Busy,
+        match self.calls.event(key, named, event) {
+            EventOutcome::Delivered => applied,
+            EventOutcome::Late => Effect::Late,
+            EventOutcome::Parked => Effect::Parked,
+            EventOutcome::Full => Effect::Busy,
         }
     }
 
@@ -507,12 +511,13 @@ impl<C: Calls> WebhookHandler<C> {
             }
             Direction::Outbound => {
                 let answer = self.read(&connect.sdp);
-                self.placed(&connect.key, connect.named, CallUpdate::Answer(answer), now)
+                let event = CallEvent::Answer(answer.map(Box::new));
+                self.placed(&connect.key, connect.named, event, now)
             }
         }
     }
 
-    fn read(&self, sdp: &Sdp) -> Option<C::Offer> {
+    fn read(&self, sdp: &Sdp) -> Option<Offer> {
         match sdp {
             Sdp::Given(sdp) => self.calls.read_offer(sdp),
             Sdp::Bad => None,
@@ -529,9 +534,18 @@ impl<C: Calls> WebhookHandler<C> {
             Ok((admitted, (room, offer))) => {
                 let number = admitted.number().clone();
                 log_difference(&connect, &number);
-                let incoming =
-                    Incoming { connect, offer, received, arrived: now, arrived_wall: wall };
-                if let Err(Busy(admitted)) = self.calls.start(room, admitted, incoming) {
+                let incoming = Incoming {
+                    from: connect.user(&number.spec.number),
+                    key: connect.key,
+                    caller_name: connect.name,
+                    cta_payload: connect.cta_payload,
+                    deeplink_payload: connect.deeplink_payload,
+                    offer,
+                    received,
+                    arrived: now,
+                    arrived_wall: wall,
+                };
+                if let Err(admitted) = self.calls.start(room, admitted, incoming) {
                     admitted.withdraw();
                     self.gate.count(Direction::Inbound, Reason::Overloaded.as_str());
                     return self.reject(&number, key.wacid, Reason::Overloaded);
@@ -539,7 +553,7 @@ impl<C: Calls> WebhookHandler<C> {
                 self.gate.count(Direction::Inbound, metric::admission::ADMITTED);
                 // A concurrent `terminate` may have found no call while this one was being started.
                 if self.tombstones.contains(tombstone(&key), now) {
-                    self.calls.terminated(&key, None, Termination::default());
+                    self.calls.event(&key, None, CallEvent::Terminated(Termination::default()));
                 }
                 Effect::Admitted
             }
@@ -553,7 +567,7 @@ impl<C: Calls> WebhookHandler<C> {
     fn reject(&self, number: &Arc<NumberEntry>, wacid: Wacid, reason: Reason) -> Effect {
         match self.calls.reject(number, wacid, reason) {
             Ok(()) => Effect::Rejected(reason),
-            Err(Full) => Effect::Busy,
+            Err(RejectsFull) => Effect::Busy,
         }
     }
 
@@ -568,8 +582,9 @@ impl<C: Calls> WebhookHandler<C> {
         if !self.claim(event, now) {
             return Effect::Duplicate;
         }
-        let mut known = self.calls.terminated(key, named, termination.clone());
-        if known == TerminateOutcome::Unknown {
+        let unknown = |outcome| matches!(outcome, EventOutcome::Parked | EventOutcome::Late);
+        let mut outcome = self.calls.event(key, named, CallEvent::Terminated(termination.clone()));
+        if unknown(outcome) {
             // Checked again after the tombstone is set, so that a call that is being started
             // concurrently sees either the tombstone or this. If its connect was seen, the
             // tombstone need not be stored: a later connect would be a duplicate.
@@ -579,17 +594,17 @@ impl<C: Calls> WebhookHandler<C> {
             {
                 ledger.note(tombstone(key), KeyKind::Tombstone, self.clock.wall());
             }
-            known = self.calls.terminated(key, named, termination);
+            outcome = self.calls.event(key, named, CallEvent::Terminated(termination));
         }
-        match known {
-            TerminateOutcome::Ended => Effect::Ended,
-            TerminateOutcome::Unknown
+        match outcome {
+            EventOutcome::Delivered => Effect::Ended,
+            EventOutcome::Parked | EventOutcome::Late
                 if self.gate.directory().number(&key.phone_number_id).is_none() =>
             {
                 Effect::UnknownNumber
             }
-            TerminateOutcome::Unknown => Effect::Late,
-            TerminateOutcome::Busy => {
+            EventOutcome::Parked | EventOutcome::Late => Effect::Late,
+            EventOutcome::Full => {
                 self.unclaim(event);
                 Effect::Busy
             }
@@ -621,6 +636,6 @@ fn of(id: &impl AsRef<str>) -> &[u8] {
 /// Logs a connect whose callee is not the called number (`docs/reference/meta.md#connect-parties`).
 fn log_difference(connect: &Connect, number: &NumberEntry) {
     if connect.to.as_deref().is_some_and(|to| to != number.spec.number.as_str()) {
-        tracing::debug!(number = ?number.spec.number, wacid = %connect.key.wacid, "connect names another callee");
+        tracing::debug!(number = ?number.spec.number, wacid = %connect.key.wacid, "connect webhook names another business number");
     }
 }

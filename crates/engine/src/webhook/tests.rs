@@ -8,7 +8,7 @@ use std::time::Duration;
 use ::http::{Request, StatusCode};
 use aws_lc_rs::hmac;
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full as Whole};
+use http_body_util::{BodyExt as _, Full};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -17,6 +17,8 @@ use crate::admission::permission::{Consents, PairKey, Rules, State};
 use crate::admission::{
     AccountSpec, Admitted, Directory, Gate, NumberEntry, NumberSpec, Pressure, Reason, Slot,
 };
+use crate::call::CallEvent;
+use crate::call::registry::{CallKey, EventOutcome, Incoming, RejectsFull};
 use machine::{PhoneStatus, Termination};
 use media::sdp::Offer;
 use model::Clock;
@@ -53,7 +55,7 @@ struct Phones {
 #[derive(Clone, Debug)]
 struct Started {
     number: E164,
-    connect: Connect,
+    incoming: Incoming,
 }
 
 /// An event of an outbound call.
@@ -79,8 +81,42 @@ impl Placed {
     }
 }
 
+impl Phones {
+    fn placed(&self, key: &CallKey, named: Option<CallUuid>, event: &CallEvent) -> EventOutcome {
+        let mut placed = self.placed.lock().unwrap();
+        let of = |one: &&mut Placed| {
+            one.wacid.as_ref() == Some(key) || (one.wacid.is_none() && named == Some(one.call))
+        };
+        let Some(one) = placed.iter_mut().find(of) else { return EventOutcome::Parked };
+        one.wacid.get_or_insert_with(|| key.clone());
+        if let CallEvent::Status(status) = event {
+            if one.phone >= Some(*status) {
+                return EventOutcome::Late;
+            }
+            one.phone = Some(*status);
+        }
+        EventOutcome::Delivered
+    }
+
+    fn terminated(&self, key: &CallKey, termination: Termination) -> EventOutcome {
+        if self.placed.lock().unwrap().iter().any(|one| one.wacid.as_ref() == Some(key)) {
+            self.placed.lock().unwrap().retain(|one| one.wacid.as_ref() != Some(key));
+            return EventOutcome::Delivered;
+        }
+        if self.no_room_to_tell.load(Ordering::SeqCst) {
+            return EventOutcome::Full;
+        }
+        match self.live.lock().unwrap().remove(key) {
+            Some(_) => {
+                self.ended.lock().unwrap().push((key.clone(), termination));
+                EventOutcome::Delivered
+            }
+            None => EventOutcome::Late,
+        }
+    }
+}
+
 impl Calls for Phones {
-    type Offer = Offer;
     type Room = ();
 
     fn room(&self, _: &PhoneNumberId) -> Option<()> {
@@ -91,63 +127,32 @@ impl Calls for Phones {
         Offer::parse(sdp, false).ok()
     }
 
-    fn start(&self, (): (), admitted: Admitted, incoming: Incoming<Offer>) -> Result<(), Busy> {
+    fn start(&self, (): (), admitted: Admitted, incoming: Incoming) -> Result<(), Box<Admitted>> {
         if self.no_room_to_start.load(Ordering::SeqCst) {
-            return Err(Busy(admitted));
+            return Err(Box::new(admitted));
         }
         let (number, slot) = admitted.begin();
-        self.live.lock().unwrap().insert(incoming.connect.key.clone(), slot);
-        let started = Started { number: number.spec.number.clone(), connect: incoming.connect };
+        self.live.lock().unwrap().insert(incoming.key.clone(), slot);
+        let started = Started { number: number.spec.number.clone(), incoming };
         self.started.lock().unwrap().push(started);
         Ok(())
     }
 
-    fn placed(
-        &self,
-        key: &CallKey,
-        named: Option<CallUuid>,
-        said: CallUpdate<Offer>,
-    ) -> UpdateOutcome {
-        let mut placed = self.placed.lock().unwrap();
-        let of = |one: &&mut Placed| {
-            one.wacid.as_ref() == Some(key) || (one.wacid.is_none() && named == Some(one.call))
-        };
-        let Some(one) = placed.iter_mut().find(of) else { return UpdateOutcome::Parked };
-        one.wacid.get_or_insert_with(|| key.clone());
-        if let CallUpdate::Status(status) = said {
-            if one.phone >= Some(status) {
-                return UpdateOutcome::Late;
-            }
-            one.phone = Some(status);
-        }
-        UpdateOutcome::Delivered
-    }
-
-    fn terminated(
-        &self,
-        key: &CallKey,
-        _: Option<CallUuid>,
-        termination: Termination,
-    ) -> TerminateOutcome {
-        if self.placed.lock().unwrap().iter().any(|one| one.wacid.as_ref() == Some(key)) {
-            self.placed.lock().unwrap().retain(|one| one.wacid.as_ref() != Some(key));
-            return TerminateOutcome::Ended;
-        }
-        if self.no_room_to_tell.load(Ordering::SeqCst) {
-            return TerminateOutcome::Busy;
-        }
-        match self.live.lock().unwrap().remove(key) {
-            Some(_) => {
-                self.ended.lock().unwrap().push((key.clone(), termination));
-                TerminateOutcome::Ended
-            }
-            None => TerminateOutcome::Unknown,
+    fn event(&self, key: &CallKey, named: Option<CallUuid>, event: CallEvent) -> EventOutcome {
+        match event {
+            CallEvent::Terminated(termination) => self.terminated(key, termination),
+            event => self.placed(key, named, &event),
         }
     }
 
-    fn reject(&self, number: &Arc<NumberEntry>, wacid: Wacid, reason: Reason) -> Result<(), Full> {
+    fn reject(
+        &self,
+        number: &Arc<NumberEntry>,
+        wacid: Wacid,
+        reason: Reason,
+    ) -> Result<(), RejectsFull> {
         if self.no_room_to_reject.load(Ordering::SeqCst) {
-            return Err(Full);
+            return Err(RejectsFull);
         }
         let key = CallKey { phone_number_id: number.spec.phone_number_id.clone(), wacid };
         self.rejected.lock().unwrap().push((key, reason));
@@ -228,13 +233,13 @@ impl World {
     }
 }
 
-fn signed(body: impl Into<Bytes>) -> Request<Whole<Bytes>> {
+fn signed(body: impl Into<Bytes>) -> Request<Full<Bytes>> {
     let body = body.into();
     let key = hmac::Key::new(hmac::HMAC_SHA256, b"offhook-fixture-app-secret-0001");
     let tag = format!("sha256={}", hex::encode(hmac::sign(&key, &body)));
     Request::post("/webhooks/meta")
         .header("X-Hub-Signature-256", tag)
-        .body(Whole::new(body))
+        .body(Full::new(body))
         .unwrap()
 }
 
@@ -478,7 +483,7 @@ fn graph_and_call(world: &World, file: &str, item: &Value) {
     let started: Vec<_> = started
         .iter()
         .filter(|call| {
-            call.connect.key.wacid.as_str() == id
+            call.incoming.key.wacid.as_str() == id
                 && number.is_none_or(|n| call.number.as_str() == n)
         })
         .collect();
@@ -498,11 +503,10 @@ fn graph_and_call(world: &World, file: &str, item: &Value) {
             assert_eq!(is, Some(expected), "{file}: {name}");
         }
     };
-    let from = call.map(|call| call.connect.user(&call.number));
-    told("from", from.as_deref());
+    told("from", call.map(|call| call.incoming.from.as_str()));
     told("to", call.map(|call| call.number.as_str()));
-    told("cta_payload", call.and_then(|call| call.connect.cta_payload.as_deref()));
-    told("deeplink_payload", call.and_then(|call| call.connect.deeplink_payload.as_deref()));
+    told("cta_payload", call.and_then(|call| call.incoming.cta_payload.as_deref()));
+    told("deeplink_payload", call.and_then(|call| call.incoming.deeplink_payload.as_deref()));
     if let Some(code) = item["error_code"].as_i64() {
         assert_eq!(world.phones().ended.lock().unwrap()[0].1.error_code, Some(code), "{file}");
     }
@@ -536,7 +540,7 @@ async fn verification_matches_the_fixtures() {
     for row in index()["verification"].as_array().unwrap() {
         let uri = format!("/webhooks/meta?{}", row["query"].as_str().unwrap());
         let answer =
-            handle(&world.door, Request::get(uri).body(Whole::<Bytes>::default()).unwrap()).await;
+            handle(&world.door, Request::get(uri).body(Full::<Bytes>::default()).unwrap()).await;
         assert_eq!(u64::from(answer.status().as_u16()), row["status"], "{row}");
         if let Some(expected) = row["body"].as_str() {
             assert_eq!(answer.headers()["content-type"], "text/plain");
@@ -547,7 +551,7 @@ async fn verification_matches_the_fixtures() {
         let request = Request::builder()
             .method(method)
             .uri("/webhooks/meta")
-            .body(Whole::<Bytes>::default())
+            .body(Full::<Bytes>::default())
             .unwrap();
         assert_eq!(
             handle(&world.door, request).await.status(),
@@ -560,9 +564,8 @@ async fn verification_matches_the_fixtures() {
 #[tokio::test]
 async fn r14_the_order_of_checks_is_size_signature_json() {
     let world = World::at(NOW);
-    let unsigned = |body: Vec<u8>| {
-        Request::post("/webhooks/meta").body(Whole::new(Bytes::from(body))).unwrap()
-    };
+    let unsigned =
+        |body: Vec<u8>| Request::post("/webhooks/meta").body(Full::new(Bytes::from(body))).unwrap();
     const MAX: usize = 3 * 1024 * 1024;
     let mut padded = fixture("webhooks/connect_user.json");
     padded.resize(MAX, b' ');
@@ -770,10 +773,10 @@ fn a_caller_without_ids_is_anonymous_and_names_lose_control_characters() {
     let world = World::at(NOW);
     world.deliver(&serde_json::to_vec(&body).unwrap());
     let started = world.phones().started.lock().unwrap();
-    let connect = &started[0].connect;
-    assert_eq!(connect.user(&started[0].number), "anonymous");
-    assert_eq!(connect.name, "Asha<b>");
-    let shown = format!("{connect:?} {:?}", connect.sdp);
+    assert_eq!(started[0].incoming.from, "anonymous");
+    assert_eq!(started[0].incoming.caller_name, "Asha<b>");
+    let mut shown = String::new();
+    decode(&serde_json::to_vec(&body).unwrap(), |item| shown += &format!("{item:?}")).unwrap();
     assert!(!shown.contains("ice-pwd") && !shown.contains("Asha"), "{shown}");
 }
 
@@ -807,9 +810,8 @@ fn every_call_of_a_body_has_the_contact_of_its_own_user() {
     let started = world.phones().started.lock().unwrap();
     let seen: Vec<_> = started
         .iter()
-        .map(|call| (call.connect.user(&call.number), call.connect.name.clone()))
+        .map(|call| (call.incoming.from.as_str(), call.incoming.caller_name.as_str()))
         .collect();
-    let seen: Vec<_> = seen.iter().map(|(user, name)| (user.as_str(), name.as_str())).collect();
     assert_eq!(
         seen,
         [
@@ -830,7 +832,7 @@ fn every_call_of_a_body_has_the_contact_of_its_own_user() {
     world.deliver(&serde_json::to_vec(&body).unwrap());
     let started = world.phones().started.lock().unwrap();
     assert_eq!(
-        (started[0].connect.user(&started[0].number).as_str(), started[0].connect.name.as_str()),
+        (started[0].incoming.from.as_str(), started[0].incoming.caller_name.as_str()),
         ("5511912345678", "Bia")
     );
 }
@@ -962,7 +964,7 @@ fn r23_labels_are_a_closed_set() {
         world.gate.publish_gauges();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let unsigned = Request::post("/webhooks/meta").body(Whole::<Bytes>::default()).unwrap();
+            let unsigned = Request::post("/webhooks/meta").body(Full::<Bytes>::default()).unwrap();
             handle(&world.door, unsigned).await;
             world.post("no json").await;
             world.post(vec![b' '; 3 * 1024 * 1024 + 1]).await;

@@ -53,7 +53,7 @@ pub enum MediaCommand {
         #[serde(rename = "how")]
         order: Box<RecordingOrder>,
     },
-    /// Starts a recording that was ordered with `held`.
+    /// Starts a recording that was prepared with `held`.
     #[serde(rename = "record_go")]
     RecordStart {
         #[serde(rename = "record")]

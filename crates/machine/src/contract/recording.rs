@@ -108,7 +108,7 @@ impl RecordingEndReason {
         Self::Failed,
     ];
 
-    /// Returns the parameter `RecordingEndReason`. Plivo has no words for the last two.
+    /// Returns the parameter `RecordingEndReason`. Plivo defines no value for the last two variants.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Silence => "Silence",

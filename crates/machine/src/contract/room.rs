@@ -281,7 +281,7 @@ pub enum LeaveReason {
     Ended,
     /// The REST API has ended the room.
     Stopped,
-    /// The room has reached its longest duration.
+    /// The room has reached its maximum duration.
     TimeUp,
     /// All other members have left.
     Alone,

@@ -74,7 +74,7 @@ pub struct Outbound {
     /// The sound for the participants of that multi-party call until the call is answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub room_music: Option<RoomMusic>,
-    /// That multi-party call does not start while this call is alone in it.
+    /// Whether the multi-party call waits to start while this call is its only participant.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub needs_company: bool,
 }

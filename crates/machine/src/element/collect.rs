@@ -29,7 +29,7 @@ use xml::ast::Target;
 /// not have the clock.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Timeouts {
-    /// Clock D, restarted by each digit.
+    /// Time limit for the next digit, restarted by each digit.
     pub(super) inter_digit_ms: u64,
     /// Clock X, from the end of the prompt or the barge-in.
     pub(super) execution_ms: Option<u64>,

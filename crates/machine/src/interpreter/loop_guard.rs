@@ -14,7 +14,7 @@ pub(super) struct LoopGuard {
 }
 
 impl LoopGuard {
-    /// A document begins.
+    /// Counts a document that begins.
     pub(super) fn begin_document(&mut self) {
         self.documents = self.documents.saturating_add(1);
         self.took_time = false;
@@ -40,11 +40,11 @@ impl LoopGuard {
         self.idle_documents =
             if self.took_time { 0 } else { self.idle_documents.saturating_add(1) };
         if self.documents >= DOCUMENTS_MAX {
-            return Err(format!("{DOCUMENTS_MAX} documents in one call"));
+            return Err(format!("the call has run {DOCUMENTS_MAX} documents, the maximum"));
         }
         if self.idle_documents > IDLE_DOCUMENTS_MAX {
             let idle = self.idle_documents;
-            return Err(format!("{idle} documents in a row in which nothing took time"));
+            return Err(format!("{idle} documents in a row that completed immediately"));
         }
         Ok(())
     }

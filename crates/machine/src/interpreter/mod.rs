@@ -361,7 +361,7 @@ impl Interpreter {
         self.run_elements(ctx, readiness)
     }
 
-    /// Executes elements until one takes time.
+    /// Executes elements until one does not complete immediately.
     fn run_elements(&mut self, ctx: &mut CallContext, readiness: Readiness) -> Step {
         loop {
             self.foreground = Foreground::Idle;

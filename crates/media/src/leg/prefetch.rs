@@ -31,7 +31,7 @@ impl Leg {
         }
     }
 
-    /// Step 3: the objects that those point to, for a packet to be sent.
+    /// Step 3: prefetches what the objects of step 2 point to and sending a packet needs.
     pub(crate) fn prefetch_for_sending(&self) {
         if let Some(transport) = &self.transport {
             transport.prefetch_for_sending();

@@ -24,7 +24,7 @@ pub(super) struct Group {
     pub(super) members: Vec<u64>,
 }
 
-/// The encoder that each member heard last.
+/// For each member, the encoder of the audio sent to it last.
 #[derive(Clone, Debug, Default)]
 pub(super) struct EncoderAssignment {
     by_member: BTreeMap<u64, usize>,

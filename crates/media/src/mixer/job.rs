@@ -103,7 +103,7 @@ impl Mixer {
         self.command(Command::Add(member, Box::new((line, leg.room_feed(PREBUFFER_FRAMES)))));
     }
 
-    /// Adds a member at the end of a cable.
+    /// Adds a member whose audio goes through `end`.
     pub fn add_cable(&self, member: u64, end: CableEnd) {
         let line = TapReader::new(end.tap, Rate::Hz16000, Buffering::Jitter);
         self.command(Command::Add(member, Box::new((line, end.feed))));

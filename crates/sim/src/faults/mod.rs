@@ -40,10 +40,10 @@ pub struct Faults {
 /// Why a rule file cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FaultsError {
-    #[error("read {file}: {message}")]
+    #[error("could not read {file}: {message}")]
     Unreadable { file: String, message: String },
     /// `line` counts from 1.
-    #[error("use {file}: line {line}: {message}")]
+    #[error("could not use {file}: line {line}: {message}")]
     Rule { file: String, line: usize, message: String },
 }
 

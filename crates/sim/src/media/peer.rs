@@ -49,13 +49,13 @@ impl std::fmt::Debug for Identity {
 /// Why a peer could not be created.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PeerError {
-    #[error("generate a certificate")]
+    #[error("could not generate a certificate")]
     Certificate,
-    #[error("use the media address {0} as a candidate")]
+    #[error("the media address {0} cannot be a candidate")]
     Candidate(SocketAddr),
-    #[error("apply the browser's offer: {0}")]
+    #[error("could not apply the browser's offer: {0}")]
     Offer(String),
-    #[error("start DTLS: {0}")]
+    #[error("could not start DTLS: {0}")]
     Dtls(String),
 }
 

@@ -66,7 +66,7 @@ pub(crate) struct CallChannels {
     pub(crate) mailbox_tx: mpsc::Sender<CallMsg>,
     pub(crate) mailbox: mpsc::Receiver<CallMsg>,
     pub(crate) events: mpsc::Sender<CallEvent>,
-    /// Set for calls of a storm, which start no storm themselves.
+    /// Set for calls that a `storm` fault places. They do not trigger further storms.
     pub(crate) from_storm: bool,
 }
 

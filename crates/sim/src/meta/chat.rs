@@ -134,7 +134,7 @@ impl Chat {
         failure.user = failure.user.as_deref().map(user_of);
         let mut failures = locked(&self.failures);
         if failures.len() >= FAILURES_MAX {
-            return Err("too many pending failures".to_owned());
+            return Err("too many injected failures are pending".to_owned());
         }
         failures.push(failure);
         Ok(())

@@ -225,7 +225,7 @@ async fn a_failure_midway_is_not_retried_with_another_voice() {
     let fixture = fixture(&[&hoarse, &sound]);
     let prompt = fixture.library.prompt(&speak("abc", "en-US"));
     assert_eq!(frames(&prompt).await.len(), 1);
-    assert_eq!(prompt.failure(), Some("speak: hoarse"));
+    assert_eq!(prompt.failure(), Some("could not speak: hoarse"));
     assert_eq!(sound.spoken.load(Ordering::SeqCst), 0);
 }
 
@@ -281,7 +281,7 @@ async fn silence_has_the_requested_length(#[case] ms: u32, #[case] count: usize)
 async fn too_long_a_silence_is_refused() {
     let prompt = fixture(&[]).library.prompt(&Sound::Silence { ms: u32::MAX });
     frames(&prompt).await;
-    assert_eq!(prompt.failure(), Some("play more than 14400 s"));
+    assert_eq!(prompt.failure(), Some("the audio is longer than 14400 s"));
 }
 
 #[tokio::test]
@@ -435,7 +435,7 @@ async fn a_file_without_audio_fails_with_a_reason() {
     assert_eq!(
         prompt.failure(),
         Some(
-            "https://example.com/a.wav: play the file: it is an HTML or XML document, not WAV, MP3 or Ogg"
+            "https://example.com/a.wav: could not play the file: it is an HTML or XML document, not WAV, MP3 or Ogg"
         )
     );
 }

@@ -135,7 +135,7 @@ async fn error_responses_and_invalid_audio_are_reported() {
         synthesise(&provider(&refusing.url, ""), &segment(false, 100.0)).await.2.unwrap_err();
     assert_eq!(
         error.to_string(),
-        "get speech from the endpoint: the response status was 401 Unauthorized"
+        "could not get speech from the endpoint: the response status was 401 Unauthorized"
     );
 
     let invalid = server(200, vec![b"{\"error\": 1}".to_vec()]).await;

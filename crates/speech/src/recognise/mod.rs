@@ -91,19 +91,19 @@ pub struct InterimResult {
 /// Why speech could not be recognised.
 #[derive(Debug, thiserror::Error)]
 pub enum RecognitionError {
-    #[error("recognise {0}: no recogniser is configured for this language")]
+    #[error("could not recognise {0}: no recogniser is configured for this language")]
     Language(String),
-    #[error("start: too many recognitions are in progress")]
+    #[error("could not start: too many recognitions are in progress")]
     Busy,
-    #[error("reach the recogniser: {0}")]
+    #[error("could not reach the recogniser: {0}")]
     Request(String),
-    #[error("get a transcript: the response status was {0}")]
+    #[error("could not get a transcript: the response status was {0}")]
     Status(http::StatusCode),
-    #[error("read the recogniser's response: {0}")]
+    #[error("could not read the recogniser's response: {0}")]
     Response(String),
-    #[error("get a result within {0:?}")]
+    #[error("there was no result within {0:?}")]
     Deadline(Duration),
-    #[error("run pocketsphinx: {0}")]
+    #[error("could not run pocketsphinx: {0}")]
     Program(String),
 }
 

@@ -95,7 +95,7 @@ async fn results_are_normalised_masked_and_not_repeated() {
         all.recognise(&options("fr-FR"), &mut utterance(1).await, drop).await.unwrap_err();
     assert_eq!(
         unknown.to_string(),
-        "recognise fr-FR: no recogniser is configured for this language"
+        "could not recognise fr-FR: no recogniser is configured for this language"
     );
     assert_eq!(normalise(&"long ".repeat(2_000), &options("en")).chars().count(), super::TEXT_MAX);
 }

@@ -104,7 +104,7 @@ impl RoutingState {
 pub struct ConversationChange {
     pub status: Option<ConversationStatus>,
     pub ai_enabled: Option<bool>,
-    /// Also increments the epoch.
+    /// The new routing. Setting it increments the conversation's epoch.
     pub routing: Option<Routing>,
     /// Marks all messages as read.
     pub read: bool,

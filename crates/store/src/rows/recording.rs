@@ -128,7 +128,7 @@ pub struct RecordingFilter {
     pub from: Option<String>,
     pub to: Option<String>,
     pub subaccount: Option<AuthId>,
-    /// Time when the recording became available.
+    /// Conditions on the time when the recording became available.
     pub added: Vec<(Compare, Timestamp)>,
 }
 

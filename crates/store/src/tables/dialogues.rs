@@ -80,7 +80,7 @@ impl std::fmt::Debug for CallLine {
     }
 }
 
-/// Stores or replaces a line.
+/// Stores or replaces a line of a call's transcript.
 struct PutLine {
     call: CallUuid,
     seq: usize,

@@ -148,7 +148,7 @@ fn purpose(digest: &[u8; 32]) -> Vec<u8> {
     [b"answer given ".as_slice(), digest].concat()
 }
 
-/// Deletes responses about a conversation given up to `until`.
+/// Deletes the agent responses about a conversation that were stored until `until`.
 pub(crate) async fn delete_of_conversation(
     to: &mut Conn,
     conversation: Uuid,

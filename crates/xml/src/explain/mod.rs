@@ -49,7 +49,7 @@ impl Example {
     }
 }
 
-/// Returns the explanation of the rule with this code, in any letter case.
+/// Returns the explanation of the rule with this code. Letter case does not matter.
 pub fn explanation(id: &str) -> Option<Explanation> {
     all().find(|e| e.rule.id.eq_ignore_ascii_case(id))
 }

@@ -528,7 +528,7 @@ fn element() -> impl Strategy<Value = Element> {
     .prop_map(element_of)
 }
 
-/// Removes the positions, which differ between two texts.
+/// Removes the source positions, so that elements of differently formatted documents compare.
 fn without_positions(elements: &[Element]) -> Vec<Element> {
     elements
         .iter()

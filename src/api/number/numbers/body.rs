@@ -19,7 +19,7 @@ const TOKEN_CHARS_MAX: usize = 4_096;
 
 /// The settings that a request changes. `null` clears a setting.
 #[derive(Default, Deserialize, ToSchema)]
-#[serde(default, rename_all = "camelCase")]
+#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
 #[schema(as = PhoneNumberPanel, examples(json!({"alias": "Desk", "callsPerNumber": 20})))]
 pub(super) struct SettingsBody {
     /// At most 100 characters.
@@ -87,7 +87,7 @@ impl SettingsBody {
 
 /// The credentials of a number to be connected.
 #[derive(Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(as = PhoneNumberConnect, examples(json!({"displayName": "Brasil", "whatsappPhoneNumberId": "106540352242923", "whatsappBusinessAccount": "2029384756", "accessToken": "EAAG"})))]
 pub(super) struct ConnectBody {
     #[schema(min_length = 1, max_length = 100)]
@@ -159,7 +159,7 @@ impl ConnectBody {
 
 /// The result of Meta's embedded sign-up.
 #[derive(Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(as = PhoneNumberSignUp, examples(json!({"code": "AQB8", "whatsappBusinessAccount": "2029384756"})))]
 pub(super) struct SignUpBody {
     /// The code that the sign-up window returned.
@@ -209,6 +209,7 @@ impl SignUpBody {
 
 /// The two-step verification PIN for a registration.
 #[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 #[schema(as = PhoneNumberPin, examples(json!({"pin": "123456"})))]
 pub(super) struct PinBody {
     #[schema(pattern = "^[0-9]{6}$")]

@@ -544,15 +544,14 @@ mod tests {
         }
     }
 
+    fn add_subaccount(book: &mut Book, id: &str) {
+        let details = Details::new("s".to_owned(), true, Timestamp::default());
+        book.create_subaccount(&"MA1".into(), (id.into(), Secret::new("t")), details).unwrap();
+    }
+
     fn book() -> Book {
         let mut book = Book::of_file(config().admission());
-        let made = ("SA1".into(), Secret::new("t"));
-        book.create_subaccount(
-            &"MA1".into(),
-            made,
-            Details::new("s".to_owned(), true, Timestamp::default()),
-        )
-        .unwrap();
+        add_subaccount(&mut book, "SA1");
         book
     }
 
@@ -593,13 +592,7 @@ mod tests {
     #[test]
     fn r16_a_subaccount_cannot_take_over_numbers_of_its_parent_or_siblings() {
         let mut book = book();
-        let sibling = ("SA2".into(), Secret::new("t"));
-        book.create_subaccount(
-            &"MA1".into(),
-            sibling,
-            Details::new("t".to_owned(), true, Timestamp::default()),
-        )
-        .unwrap();
+        add_subaccount(&mut book, "SA2");
         let number = |n: u8| E164::parse(&format!("91803573745{n}")).unwrap();
         let made = |waba: Option<&str>, of: &str, id: u8| ConnectedNumber {
             phone_number_id: format!("{id}").as_str().into(),

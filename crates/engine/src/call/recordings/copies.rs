@@ -114,7 +114,7 @@ impl Inner {
 
     /// Returns the time of the next try. Pauses grow to one hour, and tries are unlimited.
     fn again(&self, tries: u32) -> Timestamp {
-        let pause = next_pause(tries.saturating_add(1), Duration::ZERO, None, &self.dice);
+        let pause = next_pause(tries.saturating_add(1), Duration::ZERO, None, &self.random);
         self.clock.wall().plus(pause.unwrap_or(PAUSE))
     }
 }

@@ -24,7 +24,7 @@ use uuid::Uuid;
 pub use copies::Copies;
 
 use super::outbox::Outbox;
-use crate::answer::{Dice, SigningKeys};
+use crate::answer::{RandomSource, SigningKeys};
 use machine::{
     CallbackKind, CallbackRequest, Param, RecordingEndReason, RecordingEvent, RecordingOrder,
     recording_params,
@@ -74,7 +74,7 @@ struct Inner {
     store: Store,
     outbox: Outbox,
     clock: Clock,
-    dice: Dice,
+    random: RandomSource,
     copies: Option<Arc<Copies>>,
     recognisers: Recognisers,
     /// Wakes the background work on complete recordings.
@@ -134,7 +134,7 @@ impl Recordings {
         store: Store,
         outbox: Outbox,
         clock: Clock,
-        dice: Dice,
+        random: RandomSource,
         tasks: TaskTracker,
     ) -> std::io::Result<Self> {
         let RecordingsConfig { data_dir, base_url, node_id, threads, copies, recognisers } = config;
@@ -148,7 +148,7 @@ impl Recordings {
             store,
             outbox,
             clock,
-            dice,
+            random,
             copies,
             recognisers,
             work_ready,
@@ -412,7 +412,7 @@ impl Inner {
     }
 
     fn callback(&self, start: &RecordingStart, notice: CallbackRequest) -> NewCallback {
-        let (high, low) = (self.dice.roll(), self.dice.roll());
+        let (high, low) = (self.random.next(), self.random.next());
         let event_id = ((u128::from(high) << 64) | u128::from(low)).to_be_bytes();
         NewCallback {
             event_id: uuid::Builder::from_random_bytes(event_id).into_uuid(),

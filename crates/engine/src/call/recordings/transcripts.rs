@@ -45,8 +45,9 @@ impl Inner {
         let last = work.tries + 1 >= TRIES_MAX;
         let (said, failure) = self.hear(&work, last).await;
         if let (Some(why), false) = (&failure, last) {
-            let pause = next_pause(work.tries.saturating_add(1), Duration::ZERO, None, &self.dice)
-                .unwrap_or(TURN);
+            let pause =
+                next_pause(work.tries.saturating_add(1), Duration::ZERO, None, &self.random)
+                    .unwrap_or(TURN);
             tracing::warn!(recording = %work.start.id, why, ?pause, "transcription failed, will be retried");
             metrics::counter!(metric::TRANSCRIPTS_TOTAL, "outcome" => transcript::RETRY)
                 .increment(1);
@@ -118,7 +119,7 @@ impl Inner {
                     }
                 }
                 Err(error) => {
-                    failure.get_or_insert(format!("could not {error}"));
+                    failure.get_or_insert(error.to_string());
                     // A retry does not help if the language is not supported.
                     if !last && !matches!(error, RecognitionError::Language(_)) {
                         break;

@@ -3,10 +3,9 @@
 
 use std::collections::VecDeque;
 
+use media::FRAME_MS;
 use media::voice::VoiceDetector;
 
-/// Duration of a frame in milliseconds.
-const FRAME_MS: u64 = 20;
 /// Frames before the first voiced frame that belong to the utterance.
 const ONSET: usize = 20;
 /// Silent frames that end an utterance. A shorter pause ends an utterance of `LONG` frames or more.
@@ -79,7 +78,7 @@ impl Cutter {
     /// Returns the incomplete utterance, if there is one.
     pub(super) fn finish(&mut self) -> Option<Utterance> {
         let Open { from, pcm, .. } = self.open.take()?;
-        Some(Utterance { from_ms: from * FRAME_MS, pcm })
+        Some(Utterance { from_ms: from * u64::from(FRAME_MS), pcm })
     }
 }
 

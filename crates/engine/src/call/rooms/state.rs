@@ -35,7 +35,7 @@ pub(super) struct Member {
     pub(super) coaches: bool,
     /// Whether the member waits for the room or an agent.
     waits: bool,
-    /// Why the member must leave. Such a member no longer counts.
+    /// Why the member must leave, once that is decided. It is then no longer counted as a participant.
     pub(super) out: Option<LeaveReason>,
     /// Whether another member was present at the same time. Only then can the member be left alone.
     had_company: bool,

@@ -1,15 +1,17 @@
 //! Requests of a call: to Graph, to the customer's server for documents, and to this node for
 //! documents that it writes itself.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use tokio::task::{AbortHandle, JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, debug, warn};
 
 use super::super::author::{self, DocumentRequest};
 use super::super::consent::refusal_of;
 use super::super::trace::{EventLogWriter, Request, Trace};
-use super::{PendingRequest, Shell};
+use super::Shell;
 use crate::answer::{DocumentBody, FetchJob, Hops, Validity};
 use crate::meta::{ActionRequest, CallTarget};
 use machine::{
@@ -27,11 +29,58 @@ const IN_ORDER: Duration = Duration::from_millis(250);
 /// Maximum length of a finding's message in the log, in characters.
 const SAID_MAX: usize = 300;
 
+/// The running requests of a call.
+#[derive(Default)]
+pub(super) struct Requests {
+    fetches: BTreeMap<FetchId, AbortHandle>,
+    /// The latest request to Graph.
+    asked: Option<PendingRequest>,
+    /// The pending request that ends the call at Meta.
+    pub(super) farewell: Option<GraphAction>,
+}
+
+/// A running request to Graph.
+struct PendingRequest {
+    action: GraphAction,
+    answered: JoinHandle<()>,
+    /// Cancels further tries.
+    overtaken: CancellationToken,
+}
+
+impl Requests {
+    /// Drops the handle of a finished Graph request, which keeps its task's memory alive.
+    pub(super) fn forget_finished(&mut self) {
+        self.asked.take_if(|asked| asked.answered.is_finished());
+    }
+
+    /// Cancels further tries of the latest Graph request if `overtaken` returns true for it.
+    pub(super) fn cancel_if(&self, overtaken: impl FnOnce(GraphAction) -> bool) {
+        if let Some(asked) = self.asked.as_ref().filter(|asked| overtaken(asked.action)) {
+            asked.overtaken.cancel();
+        }
+    }
+
+    /// Removes a fetch that has ended.
+    pub(super) fn fetched(&mut self, fetch: FetchId) {
+        self.fetches.remove(&fetch);
+    }
+
+    pub(super) fn cancel_fetch(&mut self, fetch: FetchId) {
+        if let Some(task) = self.fetches.remove(&fetch) {
+            task.abort();
+        }
+    }
+
+    pub(super) fn cancel_fetches(&self) {
+        self.fetches.values().for_each(AbortHandle::abort);
+    }
+}
+
 impl Shell {
     pub(super) fn ask_graph(&mut self, action: GraphAction) {
         let Some(number) = self.number.clone() else { return self.ask_phone(action) };
         let about = match (action, self.wacid.clone()) {
-            (GraphAction::Connect, _) if self.sdp.is_empty() => {
+            (GraphAction::Connect, _) if self.a_leg.sdp.is_empty() => {
                 self.mailbox.tell(Input::Graph { action, outcome: GraphOutcome::Unreachable });
                 return;
             }
@@ -39,7 +88,9 @@ impl Shell {
             (_, Some(wacid)) => CallTarget::Call(wacid),
             (_, None) => return,
         };
-        if self.sdp.is_empty() && matches!(action, GraphAction::PreAccept | GraphAction::Accept) {
+        if self.a_leg.sdp.is_empty()
+            && matches!(action, GraphAction::PreAccept | GraphAction::Accept)
+        {
             return;
         }
         let request = ActionRequest {
@@ -47,21 +98,21 @@ impl Shell {
             token: number.spec.access_token.clone(),
             about,
             action,
-            sdp: Some(self.sdp.clone()),
+            sdp: Some(self.a_leg.sdp.clone()),
             opaque: Some(crate::meta::callback_data(self.call, &self.services.node_id)),
             deadline: self.stepper.answer_window(action),
             overtaken: CancellationToken::new(),
         };
         let ends = matches!(action, GraphAction::Reject | GraphAction::Terminate);
         if ends {
-            self.farewell = Some(action);
+            self.requests.farewell = Some(action);
         }
         let overtaken = request.overtaken.clone();
         let (store, call) = (self.services.store.clone(), self.call);
         let (graph, mailbox, journal) =
             (self.services.graph.clone(), self.mailbox.clone(), self.journal.clone());
         let (clock, arrived, before) =
-            (self.services.clock.clone(), self.stepper.arrived(), self.asked.take());
+            (self.services.clock.clone(), self.stepper.arrived(), self.requests.asked.take());
         let permissions = self.services.permissions.clone();
         let user = self.view.setup.to.clone();
         let placed =
@@ -109,7 +160,7 @@ impl Shell {
             }
             mailbox.tell(Input::Graph { action, outcome });
         };
-        self.asked = Some(PendingRequest {
+        self.requests.asked = Some(PendingRequest {
             action,
             answered: self.services.tasks.spawn(ask.in_current_span()),
             overtaken,
@@ -184,7 +235,7 @@ impl Shell {
             mailbox.tell(Input::Fetched { fetch, result });
         };
         let task = self.services.tasks.spawn(work.in_current_span());
-        self.fetches.insert(fetch, task.abort_handle());
+        self.requests.fetches.insert(fetch, task.abort_handle());
     }
 
     /// Requests a document from the node's own [`Author`](author::Author).
@@ -195,7 +246,7 @@ impl Shell {
         params: Params,
         within: Duration,
     ) {
-        self.written = true;
+        self.playback.written = true;
         let setup = &self.view.setup;
         let (account, main_account) = (setup.account.clone(), setup.parent_account.clone());
         let request = DocumentRequest {
@@ -216,7 +267,7 @@ impl Shell {
             mailbox.tell(Input::Fetched { fetch, result });
         };
         let task = self.services.tasks.spawn(work.in_current_span());
-        self.fetches.insert(fetch, task.abort_handle());
+        self.requests.fetches.insert(fetch, task.abort_handle());
     }
 }
 

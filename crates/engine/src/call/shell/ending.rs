@@ -6,13 +6,23 @@ use super::super::registry::LiveCall;
 use super::super::services::Services;
 use super::super::{farewell, record};
 use super::phone;
-use super::{Media, Shell};
+use super::{Media, Recognition, Shell};
 use crate::admission::permission::Event;
 use crate::notices::Notice;
 use machine::{CallTime, GraphAction, Summary, orphan_summary};
 use model::metric;
 use model::{Direction, HangupCause, NotificationTopic};
 use store::{CallEnd, CallStart, Conclusion, Farewell};
+
+/// What the call's record says beside the machine's summary.
+#[derive(Default)]
+pub(super) struct Report {
+    pub(super) remarks: Vec<String>,
+    pub(super) findings: record::Findings,
+    /// Whether a document was transferred to the call over REST. Its end is then reported as that
+    /// of a call of its own, even if another call dialled it.
+    pub(super) transferred: bool,
+}
 
 impl Shell {
     /// Writes the call's record and sends its hangup callback. Does not wait for either.
@@ -24,7 +34,8 @@ impl Shell {
             at_ms = at.0,
             "call ended"
         );
-        let missed = summary.answered.is_none() && (self.rung || cause == HangupCause::Rejected);
+        let missed =
+            summary.answered.is_none() && (self.a_leg.rung || cause == HangupCause::Rejected);
         if let Some(number) = self
             .number
             .as_ref()
@@ -39,17 +50,16 @@ impl Shell {
         let direction = self.view.setup.direction.as_str();
         metrics::counter!(metric::CALLS_TOTAL, "direction" => direction, "outcome" => record::outcome(&summary))
             .increment(1);
-        let (remarks, findings) =
-            (std::mem::take(&mut self.remarks), std::mem::take(&mut self.findings).kept());
+        let Report { remarks, findings, transferred } = std::mem::take(&mut self.report);
         let ours = if last { farewell::SHORT_RETRY_TIME } else { farewell::RETRY_TIME };
         let due = self.services.clock.steady().plus(ours);
         let conclusion = Conclusion {
             start: CallStart::of(&self.view.setup, &self.services.node_id),
             end: CallEnd {
                 quality: self.final_quality(),
-                ..CallEnd::of(&summary, self.view.setup.started, remarks, findings)
+                ..CallEnd::of(&summary, self.view.setup.started, remarks, findings.kept())
             },
-            callbacks: match self.transferred {
+            callbacks: match transferred {
                 true => {
                     let mut reports = vec![self.callback(summary.hangup.clone())];
                     reports.extend(self.services.news_of_end(&self.view.setup, &summary));
@@ -57,7 +67,7 @@ impl Shell {
                 }
                 false => self.services.reports(&self.view.setup, &summary),
             },
-            farewell: self.farewell.map(|action| Farewell { action, due }),
+            farewell: self.requests.farewell.map(|action| Farewell { action, due }),
         };
         let concluded = self.services.store.calls().conclude(conclusion);
         let (outbox, keys) = (self.services.outbox.clone(), self.keys.clone());
@@ -100,13 +110,10 @@ impl Shell {
     pub(super) fn end(&mut self) {
         self.over = true;
         self.services.author.over(self.call);
-        for task in self.fetches.values() {
-            task.abort();
-        }
-        self.hearing = None;
-        self.captions = None;
-        self.interims = None;
-        self.media = Media::None;
+        self.requests.cancel_fetches();
+        self.recognition = Recognition::default();
+        self.a_leg.captions = None;
+        self.a_leg.media = Media::None;
         self.streaming = None;
     }
 }

@@ -20,7 +20,7 @@ impl Shell {
     pub(super) fn order_leg(&self, call: CallUuid, command: BLegCommand) {
         // A B-leg that has ended has reported its end.
         let Some(leg) = self.registry.get(call) else { return };
-        match (command, &self.media) {
+        match (command, &self.a_leg.media) {
             (BLegCommand::Join, Media::Leg(own)) => {
                 let (mine, theirs) = bridge();
                 own.bridge(mine);
@@ -55,7 +55,7 @@ impl Shell {
 
     /// Connects or disconnects the media of the two legs.
     pub(super) fn bridge_media(&mut self, order: &MediaCommand, end: Option<Box<BridgeEnd>>) {
-        let Media::Leg(leg) = &self.media else { return };
+        let Media::Leg(leg) = &self.a_leg.media else { return };
         match (order, end) {
             (MediaCommand::Join, Some(end)) => leg.bridge(*end),
             (MediaCommand::Unjoin, _) => leg.unbridge(),

@@ -35,7 +35,9 @@ impl Shell {
         let call = self.call;
         match action {
             GraphAction::Connect => return self.ring(),
-            GraphAction::PreAccept => line.tell(ToPhone::Answer { call, sdp: self.sdp.clone() }),
+            GraphAction::PreAccept => {
+                line.tell(ToPhone::Answer { call, sdp: self.a_leg.sdp.clone() })
+            }
             GraphAction::Accept => line.tell(ToPhone::Answered { call }),
             // The phone receives `ended` with the cause when the call is concluded.
             GraphAction::Reject | GraphAction::Terminate => {}
@@ -95,38 +97,39 @@ impl Shell {
 
     /// Adds or removes a reason to mute the phone. The audio is muted while there is a reason.
     pub(super) fn silence(&mut self, silence: MuteReason, on: bool) {
-        self.mute_reasons.retain(|other| *other != silence);
+        self.a_leg.mute_reasons.retain(|other| *other != silence);
         if on {
-            self.mute_reasons.push(silence);
+            self.a_leg.mute_reasons.push(silence);
         }
-        if let Media::Leg(leg) = &self.media {
-            leg.mute(!self.mute_reasons.is_empty());
+        if let Media::Leg(leg) = &self.a_leg.media {
+            leg.mute(!self.a_leg.mute_reasons.is_empty());
         }
     }
 
     /// Starts captions in a language, or stops them.
     pub(super) fn caption(&mut self, language: Option<&str>) {
-        self.captions = None;
-        if let (Some(language), Media::Leg(leg), Some(phone)) = (language, &self.media, &self.line)
+        self.a_leg.captions = None;
+        if let (Some(language), Media::Leg(leg), Some(phone)) =
+            (language, &self.a_leg.media, &self.line)
         {
             let (workers, tasks) = (self.services.media.workers(), &self.services.tasks);
             let maker =
                 CaptionServices { workers, recognisers: &self.services.recognisers, tasks, phone };
-            self.captions = Some(Captions::begin(language, leg, &maker));
+            self.a_leg.captions = Some(Captions::begin(language, leg, &maker));
         }
     }
 
     /// Answers the offer of the phone that accepts the call.
     pub(super) fn taken(&mut self, at: Instant, offer: &Offer) {
-        if !matches!(self.media, Media::Awaited) {
+        if !matches!(self.a_leg.media, Media::Awaited) {
             return;
         }
         let Some(line) = self.line.clone() else { return };
         match self.services.media.answer(offer, leg_events(&self.mailbox, Some(&line))) {
             Ok((leg, sdp)) => {
-                self.media = Media::Leg(leg);
-                self.sdp = sdp.into();
-                line.tell(ToPhone::Answer { call: self.call, sdp: self.sdp.clone() });
+                self.a_leg.media = Media::Leg(leg);
+                self.a_leg.sdp = sdp.into();
+                line.tell(ToPhone::Answer { call: self.call, sdp: self.a_leg.sdp.clone() });
                 self.step(at, Input::SdpAnswer { usable: true });
                 self.step(at, Input::Status { status: PhoneStatus::Accepted });
             }

@@ -24,7 +24,7 @@ impl Shell {
         warn!(missing = missing.as_str(), remark = %text, "call has no audio");
         sound::count_missing(missing);
         // Cloning gives the trace a string without spare capacity.
-        self.remarks.push(text.clone());
+        self.report.remarks.push(text.clone());
         self.journal.trace(&Trace::Remark { at_us: self.journal.us(at), text });
     }
 
@@ -42,7 +42,7 @@ impl Shell {
     /// Reads the leg's counters.
     pub(super) fn sample(&self, at: Instant) {
         // Without a leg there are no further counts.
-        let measured = match &self.media {
+        let measured = match &self.a_leg.media {
             Media::Leg(leg) => leg.stats().quality,
             _ => Quality::default(),
         };
@@ -51,7 +51,7 @@ impl Shell {
 
     /// Records the final counters of the leg.
     pub(super) fn report_quality(&mut self, measured: &Quality) {
-        self.quality = sound::quality(measured);
+        self.a_leg.quality = sound::quality(measured);
         let now = self.services.clock.now();
         if let Some(course) = self.view.sampler.end(self.ms(now), measured) {
             self.journal.trace(&Trace::Course { at_us: self.journal.us(now), course });
@@ -66,11 +66,11 @@ impl Shell {
 
     /// Returns the call's final quality and adds it to the metrics and the trace.
     pub(super) fn final_quality(&mut self) -> Option<CallQuality> {
-        if let Media::Leg(leg) = &self.media {
+        if let Media::Leg(leg) = &self.a_leg.media {
             let measured = leg.stats().quality;
             self.report_quality(&measured);
         }
-        let quality = self.quality.take()?;
+        let quality = self.a_leg.quality.take()?;
         sound::observe(&quality);
         let at_us = self.journal.us(self.services.clock.now());
         self.journal.trace(&Trace::Quality { at_us, quality });

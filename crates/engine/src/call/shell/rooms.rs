@@ -16,7 +16,7 @@ impl Shell {
     pub(super) fn room(&mut self, command: RoomCommand) {
         let rooms = self.services.rooms.clone();
         match command {
-            RoomCommand::Enter { entry } => match &self.media {
+            RoomCommand::Enter { entry } => match &self.a_leg.media {
                 Media::Leg(leg) => {
                     rooms.enter(&self.view.setup, *entry, &self.mailbox, leg, self.services.uuid())
                 }
@@ -77,7 +77,7 @@ impl Shell {
         };
         if let Err(why) = self.services.rooms.record(self.call, (id, url), when_alone, begin) {
             tracing::warn!(why, "room recording failed to start");
-            self.remarks.push(format!("the room could not be recorded: {why}; it goes on"));
+            self.report.remarks.push(format!("the room could not be recorded: {why}; it goes on"));
         }
     }
 }

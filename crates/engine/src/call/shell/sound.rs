@@ -1,19 +1,47 @@
 //! Executes the media commands of a call, and prepares its prompts.
 
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use tracing::warn;
 
 use super::super::author;
 use super::leg_events;
 use super::{Media, Shell};
-use machine::{Input, MediaCommand, MediaEvent, MediaFault, Overlay, Sound};
+use ::speech::library::Library;
+use machine::{Input, MediaCommand, MediaEvent, MediaFault, Overlay, PlayId, Sound};
 use media::PlayItem;
 use media::prompt::Prompt;
 use model::Leg;
 
 /// Maximum number of prompts that a call keeps ready.
 const PREPARED_MAX: usize = 64;
+
+/// The prompts of a call, and what it plays.
+#[derive(Default)]
+pub(super) struct Playback {
+    prepared: HashMap<Sound, Arc<Prompt>>,
+    /// Whether this node writes the call's documents. Only then is the playback tracked.
+    pub(super) written: bool,
+    /// The current playback and its start.
+    pub(super) playing: Option<(PlayId, Instant)>,
+}
+
+impl Playback {
+    /// Returns a prepared prompt, or prepares it in `library`.
+    fn prompt(&mut self, sound: &Sound, library: &Library) -> Arc<Prompt> {
+        if let Some(prompt) = self.prepared.get(sound).filter(|prompt| prompt.failure().is_none()) {
+            return prompt.clone();
+        }
+        let prompt = library.prompt(sound);
+        if self.prepared.len() >= PREPARED_MAX {
+            self.prepared.clear();
+        }
+        self.prepared.insert(sound.clone(), prompt.clone());
+        prompt
+    }
+}
 
 impl Shell {
     /// Returns the prompt of a sound, which is encoded in the background if it is not cached.
@@ -24,15 +52,7 @@ impl Shell {
         {
             return prompt;
         }
-        if let Some(prompt) = self.prepared.get(sound).filter(|prompt| prompt.failure().is_none()) {
-            return prompt.clone();
-        }
-        let prompt = self.services.sounds.prompt(sound);
-        if self.prepared.len() >= PREPARED_MAX {
-            self.prepared.clear();
-        }
-        self.prepared.insert(sound.clone(), prompt.clone());
-        prompt
+        self.playback.prompt(sound, &self.services.sounds)
     }
 
     pub(super) fn media(&mut self, order: MediaCommand) {
@@ -50,7 +70,7 @@ impl Shell {
         }
         self.note_playing(&order);
         if matches!(order, MediaCommand::Join | MediaCommand::Unjoin) {
-            let end = self.bridge().take();
+            let end = self.a_leg.bridge().take();
             return self.bridge_media(&order, end);
         }
         if let MediaCommand::Record { .. }
@@ -63,9 +83,9 @@ impl Shell {
         if order == MediaCommand::Close {
             self.tapes.clear();
         }
-        let Media::Leg(leg) = &self.media else {
+        let Media::Leg(leg) = &self.a_leg.media else {
             if order == MediaCommand::Close {
-                self.media = Media::None;
+                self.a_leg.media = Media::None;
             }
             return;
         };
@@ -89,7 +109,7 @@ impl Shell {
             MediaCommand::Close => {
                 let measured = leg.stats().quality;
                 leg.close();
-                self.media = Media::None;
+                self.a_leg.media = Media::None;
                 self.report_quality(&measured);
             }
         }
@@ -97,17 +117,19 @@ impl Shell {
 
     /// Tracks playback for the author of generated documents, which is notified of interruptions.
     pub(super) fn note_playing(&mut self, order: &MediaCommand) {
-        if !self.written {
+        if !self.playback.written {
             return;
         }
         let now = self.services.clock.now();
         let cut = match order {
             MediaCommand::Play { play, .. } => {
-                self.playing = Some((*play, now));
+                self.playback.playing = Some((*play, now));
                 None
             }
-            MediaCommand::Stop { play } => self.playing.take_if(|(playing, _)| playing == play),
-            MediaCommand::Close => self.playing.take(),
+            MediaCommand::Stop { play } => {
+                self.playback.playing.take_if(|(playing, _)| playing == play)
+            }
+            MediaCommand::Close => self.playback.playing.take(),
             _ => None,
         };
         if let Some((_, since)) = cut {
@@ -117,10 +139,12 @@ impl Shell {
 
     /// Applies Meta's answer to our offer.
     pub(super) fn take_answer(&mut self) {
-        let Some(answer) = self.answer.take() else { return };
-        let Media::Offered(leg) = std::mem::replace(&mut self.media, Media::None) else { return };
+        let Some(answer) = self.a_leg.answer.take() else { return };
+        let Media::Offered(leg) = std::mem::replace(&mut self.a_leg.media, Media::None) else {
+            return;
+        };
         match self.services.media.accept_answer(*leg, &answer, leg_events(&self.mailbox, None)) {
-            Ok(leg) => self.media = Media::Leg(leg),
+            Ok(leg) => self.a_leg.media = Media::Leg(leg),
             Err(error) => {
                 warn!(%error, "media set-up failed");
                 self.mailbox.tell(Input::Media {

@@ -7,7 +7,7 @@ use tokio::task::AbortHandle;
 use tracing::Instrument as _;
 
 use super::{Media, Shell};
-use crate::answer::{Hops, NoticeJob, Notifier};
+use crate::answer::{CallbackJob, Hops, Notifier};
 use crate::call::hearing::{Hearing, Listener};
 use machine::{CallbackRequest, Input, RecognitionId, SpeechCommand, SpeechEvent};
 
@@ -15,10 +15,18 @@ use machine::{CallbackRequest, Input, RecognitionId, SpeechCommand, SpeechEvent}
 /// they are sent.
 const INTERIMS: usize = 5;
 
+/// The speech recognition of a call. Replaced by the default, it stops.
+#[derive(Default)]
+pub(super) struct Recognition {
+    hearing: Option<Hearing>,
+    /// The interim results that are still to be sent.
+    pub(super) interims: Option<Interims>,
+}
+
 /// Sends interim results in order, with one attempt each. Dropping the value discards those that
 /// are still queued.
 pub(super) struct Interims {
-    queue: mpsc::Sender<NoticeJob>,
+    queue: mpsc::Sender<CallbackJob>,
     task: AbortHandle,
 }
 
@@ -33,35 +41,38 @@ impl Shell {
         match order {
             SpeechCommand::Begin { settings: how } => {
                 // Dropping the previous recognition stops it.
-                self.hearing = None;
+                self.recognition.hearing = None;
                 let recognisers = &self.services.recognisers;
                 if !recognisers.can_recognise(&how.language) {
                     self.mailbox
                         .tell(Input::Speech { recognition, event: SpeechEvent::Unavailable });
-                } else if let Media::Leg(leg) = &self.media {
+                } else if let Media::Leg(leg) = &self.a_leg.media {
                     let listener = Listener {
                         workers: self.services.media.workers(),
                         recognisers,
                         mailbox: &self.mailbox,
                         tasks: &self.services.tasks,
                     };
-                    self.hearing = Some(Hearing::begin(recognition, *how, leg, &listener));
+                    self.recognition.hearing =
+                        Some(Hearing::begin(recognition, *how, leg, &listener));
                 }
             }
             SpeechCommand::Finish => {
                 if let Some(hearing) =
-                    self.hearing.as_ref().filter(|hearing| hearing.is(recognition))
+                    self.recognition.hearing.as_ref().filter(|hearing| hearing.is(recognition))
                 {
                     hearing.finish();
                 }
             }
-            SpeechCommand::Stop => drop(self.hearing.take_if(|hearing| hearing.is(recognition))),
+            SpeechCommand::Stop => {
+                drop(self.recognition.hearing.take_if(|hearing| hearing.is(recognition)))
+            }
         }
     }
 
     /// Sends an interim result. It is useless later, so it bypasses the outbox.
     pub(super) fn interim(&mut self, notice: CallbackRequest) {
-        let job = NoticeJob {
+        let job = CallbackJob {
             call: self.call,
             notice,
             keys: self.keys.clone(),
@@ -75,7 +86,7 @@ impl Shell {
             hops: Hops::new(),
         };
         let (notifier, tasks) = (&self.services.notifier, &self.services.tasks);
-        let interims = self.interims.get_or_insert_with(|| {
+        let interims = self.recognition.interims.get_or_insert_with(|| {
             let (queue, jobs) = mpsc::channel(INTERIMS);
             let task = tasks.spawn(tell_in_order(notifier.clone(), jobs).in_current_span());
             Interims { queue, task: task.abort_handle() }
@@ -84,7 +95,7 @@ impl Shell {
     }
 }
 
-async fn tell_in_order(notifier: Notifier, mut jobs: mpsc::Receiver<NoticeJob>) {
+async fn tell_in_order(notifier: Notifier, mut jobs: mpsc::Receiver<CallbackJob>) {
     while let Some(job) = jobs.recv().await {
         notifier.deliver(&job).await;
     }

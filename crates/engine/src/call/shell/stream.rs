@@ -29,7 +29,7 @@ impl Shell {
             StreamCommand::Begin => {
                 self.view.streams.began(id, now);
                 let workers = self.services.media.workers();
-                match (&self.streaming, &self.media) {
+                match (&self.streaming, &self.a_leg.media) {
                     (Some(streaming), _) if streaming.is_in_room() => {
                         streaming
                             .begin_at(self.services.rooms.seat_agent(self.call, workers), workers);

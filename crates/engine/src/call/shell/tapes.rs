@@ -102,10 +102,10 @@ impl Shell {
     /// Adds a remark, once per call, if recordings use another format than requested.
     pub(super) fn note_format(&mut self, mp3: bool) {
         if let Some(why) = Format::substitution_remark(mp3)
-            .filter(|why| !self.remarks.iter().any(|remark| remark == why))
+            .filter(|why| !self.report.remarks.iter().any(|remark| remark == why))
         {
             tracing::info!(remark = why, "call remark");
-            self.remarks.push(why.to_owned());
+            self.report.remarks.push(why.to_owned());
         }
     }
 
@@ -138,7 +138,7 @@ impl Shell {
         let Some(one) = self.tapes.0.get(&record).filter(|one| one.tape.is_none()) else { return };
         let (asks, by_call) = oneshot::channel();
         let action = ActionHandover { by_call, key: one.key.clone() };
-        let begun = match &self.media {
+        let begun = match &self.a_leg.media {
             Media::Leg(leg) => {
                 let line = TapReader::new(leg.tap(TapSides::Both), RATE, Buffering::Jitter);
                 let source =

@@ -19,7 +19,7 @@ use bytes::Bytes;
 
 pub use event::{Event, PromptPiece, Step, WalkResult};
 
-use crate::answer::{Dice, Fetcher, Notifier, SigningKeys};
+use crate::answer::{Fetcher, Notifier, RandomSource, SigningKeys};
 use machine::{
     BLegCommand, BLegEvent, CallSetup, CallState, CallTime, CallUrls, CallbackKind, Destination,
     DialOrder, GraphAction, GraphOutcome, Input, InstructionOutcome, LeaveReason, Machine,
@@ -50,7 +50,7 @@ pub struct Walker {
     pub fetcher: Fetcher,
     pub notifier: Notifier,
     pub clock: Clock,
-    pub dice: Dice,
+    pub random: RandomSource,
 }
 
 /// The parties and the application of a call.
@@ -175,7 +175,7 @@ impl Walker {
     }
 
     fn uuid(&self) -> uuid::Uuid {
-        let (high, low) = (self.dice.roll(), self.dice.roll());
+        let (high, low) = (self.random.next(), self.random.next());
         uuid::Builder::from_random_bytes(((u128::from(high) << 64) | u128::from(low)).to_be_bytes())
             .into_uuid()
     }

@@ -8,7 +8,9 @@ use bytes::Bytes;
 
 use super::Walk;
 use super::event::{Event, millis};
-use crate::answer::{DocumentBody, FetchJob, Hop, Hops, NoticeJob, NoticeOutcome, Sent, Validity};
+use crate::answer::{
+    CallbackJob, CallbackOutcome, DocumentBody, FetchJob, Hop, Hops, Sent, Validity,
+};
 use machine::{CallbackRequest, FetchFailure, FetchId, FetchKind, FetchResponse, Input, Params};
 use model::Method;
 use xml::ast::{DocUrl, Severity};
@@ -172,7 +174,7 @@ impl Walk<'_> {
                 failure,
             });
         }
-        let job = NoticeJob {
+        let job = CallbackJob {
             call: self.setup.call,
             notice,
             keys: self.job.keys.clone(),
@@ -185,8 +187,8 @@ impl Walk<'_> {
         };
         let delivery = tokio::time::timeout(self.left(), self.walker.notifier.deliver(&job)).await;
         let (status, failure) = match delivery.map(|delivery| delivery.outcome) {
-            Ok(NoticeOutcome::Delivered { status }) => (Some(status), None),
-            Ok(NoticeOutcome::Retry { why, .. } | NoticeOutcome::Failed { why }) => {
+            Ok(CallbackOutcome::Delivered { status }) => (Some(status), None),
+            Ok(CallbackOutcome::Retry { why, .. } | CallbackOutcome::Failed { why }) => {
                 (None, Some(why))
             }
             Err(_) => (None, Some("no answer within the walk's time".to_owned())),

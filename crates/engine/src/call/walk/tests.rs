@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{
     Bounds, CallParties, Callee, Caller, Event, Job, Key, PromptPiece, Step, WalkResult, Walker,
 };
-use crate::answer::{AT_ONCE_PER_HOST, Dice, Fetcher, Notifier, SigningKeys};
+use crate::answer::{AT_ONCE_PER_HOST, Fetcher, Notifier, RandomSource, SigningKeys};
 use egress::testing::{egress, open_guard};
 use machine::{CallUrls, InstructionOutcome, MachineLimits};
 use model::Clock;
@@ -52,12 +52,12 @@ fn job(document: &str, caller: Caller) -> Job {
 
 async fn walked(inner: &str, caller: Caller) -> (Vec<Step>, WalkResult) {
     let egress = egress(open_guard(), Vec::new());
-    let (clock, dice) = (Clock::real(), Dice::system());
+    let (clock, random) = (Clock::real(), RandomSource::system());
     let walker = Walker {
-        fetcher: Fetcher::new(egress.clone(), clock.clone(), dice.clone()),
-        notifier: Notifier::new(egress, clock.clone(), dice.clone(), AT_ONCE_PER_HOST),
+        fetcher: Fetcher::new(egress.clone(), clock.clone(), random.clone()),
+        notifier: Notifier::new(egress, clock.clone(), random.clone(), AT_ONCE_PER_HOST),
         clock,
-        dice,
+        random,
     };
     let mut steps = Vec::new();
     let document = format!("<Response>\n{inner}\n</Response>");

@@ -9,7 +9,7 @@ use super::{
     value_context,
 };
 use crate::admission::permission::Reply;
-use crate::inbox::{Sender, StatusUpdate, UserMessage, words};
+use crate::inbox::{ReceivedStatus, Sender, UserMessage, words};
 use model::{MessageStatus, Timestamp};
 
 pub(super) fn messages(value: Option<Value<'_>>, take: &mut impl FnMut(Item)) {
@@ -63,14 +63,14 @@ fn message(item: Value<'_>, context: &ValueContext) -> Item {
         Some(kind) if MESSAGE_TYPES.contains(&kind) => Kind::within("messages", kind),
         Some(_) => Kind::of("messages.unknown"),
     };
-    let what = match &id {
+    let content = match &id {
         Some(id) if kind != Kind::MESSAGES => Content::Message {
             phone_number_id: context.phone_number_id.clone(),
             said: Box::new(said(item, id, context)),
         },
         _ => Content::Malformed,
     };
-    Item { kind, id, what }
+    Item { kind, id, content }
 }
 
 /// Larger messages are stored without their content.
@@ -146,7 +146,7 @@ fn permission_reply(
         .or(user_id)
         .or_else(|| contact.and_then(|contact| contact.bsuid.clone()))
         .or(parent);
-    let what = match (&id, reply, user) {
+    let content = match (&id, reply, user) {
         (Some(id), Some(reply), Some(user)) => Content::Permission(Box::new(PermissionReply {
             phone_number_id: context.phone_number_id.clone(),
             id: id.clone(),
@@ -157,19 +157,19 @@ fn permission_reply(
         })),
         _ => Content::Malformed,
     };
-    Item { kind: Kind::of("messages.call_permission_reply"), id, what }
+    Item { kind: Kind::of("messages.call_permission_reply"), id, content }
 }
 
 fn message_status(item: Value<'_>, context: &ValueContext) -> Item {
     let names = ["id", "status", "errors", "timestamp", "biz_opaque_callback_data"];
     let [id, status, errors, timestamp, opaque] = item.members(names).unwrap_or_default();
     let id = usable_id(id);
-    let what = match (&id, status.and_then(Value::string)) {
+    let content = match (&id, status.and_then(Value::string)) {
         (Some(id), Some(word)) => match MessageStatus::parse(&word.to_ascii_lowercase()) {
             None | Some(MessageStatus::Received | MessageStatus::Queued) => Content::Ignored,
             Some(status) => Content::MessageStatus {
                 phone_number_id: context.phone_number_id.clone(),
-                told: Box::new(StatusUpdate {
+                told: Box::new(ReceivedStatus {
                     wamid: id.clone(),
                     status,
                     error: first_code(errors).map(|code| (code, first_words(errors))),
@@ -180,5 +180,5 @@ fn message_status(item: Value<'_>, context: &ValueContext) -> Item {
         },
         _ => Content::Malformed,
     };
-    Item { kind: Kind::MESSAGE_STATUS, id, what }
+    Item { kind: Kind::MESSAGE_STATUS, id, content }
 }

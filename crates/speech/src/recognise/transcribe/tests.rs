@@ -178,7 +178,10 @@ fn confidence_is_derived_from_the_available_fields(
 async fn error_responses_invalid_bodies_and_timeouts_are_reported() {
     let (url, _) = server(401, &["your key canary is wrong"]).await;
     let error = recognise(&recogniser(&url, ""), &options()).await.unwrap_err();
-    assert_eq!(error.to_string(), "get a transcript: the response status was 401 Unauthorized");
+    assert_eq!(
+        error.to_string(),
+        "could not get a transcript: the response status was 401 Unauthorized"
+    );
     let (url, _) = server(200, &["<html>"]).await;
     assert!(matches!(
         recognise(&recogniser(&url, ""), &options()).await,

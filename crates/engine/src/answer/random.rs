@@ -6,15 +6,15 @@ use std::time::Duration;
 
 /// A source of random 64-bit numbers; cheap to clone.
 #[derive(Clone)]
-pub struct Dice(Arc<dyn Fn() -> u64 + Send + Sync>);
+pub struct RandomSource(Arc<dyn Fn() -> u64 + Send + Sync>);
 
-impl fmt::Debug for Dice {
+impl fmt::Debug for RandomSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Dice")
+        f.write_str("RandomSource")
     }
 }
 
-impl Dice {
+impl RandomSource {
     /// The system's random number generator.
     pub fn system() -> Self {
         Self::from_fn(rand::random)
@@ -26,7 +26,7 @@ impl Dice {
     }
 
     /// The next number.
-    pub fn roll(&self) -> u64 {
+    pub fn next(&self) -> u64 {
         (self.0)()
     }
 
@@ -47,17 +47,17 @@ impl Dice {
 mod tests {
     use std::time::Duration;
 
-    use super::Dice;
+    use super::RandomSource;
 
     #[test]
     fn nonces_have_20_digits_and_spreads_stay_within_a_fifth() {
         for roll in [0, 1, 400, 401, u64::MAX, 0x9e37_79b9_7f4a_7c15] {
-            let dice = Dice::from_fn(move || roll);
-            let nonce = dice.nonce();
+            let random = RandomSource::from_fn(move || roll);
+            let nonce = random.nonce();
             assert!(nonce.len() == 20 && nonce.bytes().all(|b| b.is_ascii_digit()), "{nonce}");
-            let spread = dice.spread(Duration::from_secs(10));
+            let spread = random.spread(Duration::from_secs(10));
             assert!((8_000..=12_000).contains(&spread.as_millis()), "{spread:?}");
         }
-        assert_ne!(Dice::system().nonce(), Dice::system().nonce());
+        assert_ne!(RandomSource::system().nonce(), RandomSource::system().nonce());
     }
 }
