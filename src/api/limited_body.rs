@@ -28,7 +28,7 @@ pub(super) enum BodyFault {
     Evicted,
 }
 
-/// A request's body. It fails with a [`BodyFault`], which the listener answers.
+/// A request's body. It fails if it is too slow or evicted, which the listener answers.
 pub struct LimitedBody {
     body: Incoming,
     clock: Clock,
