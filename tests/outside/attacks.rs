@@ -101,8 +101,8 @@ async fn webhooks_arrive(node: &Node, resource: &str) {
     }
     took.sort_unstable();
     let p99 = took.get(took.len() * 99 / 100).copied().unwrap_or_default();
-    #[allow(clippy::print_stderr, reason = "figures are told")]
-    {
+    #[allow(clippy::print_stderr, reason = "prints the measured figure")]
+    if figures() {
         eprintln!("{resource}: {} webhooks, p99 {p99:?}", took.len());
     }
     assert!(lost.is_empty(), "{} of {} lost: {lost:?}", lost.len(), lost.len() + took.len());
@@ -152,7 +152,9 @@ async fn r10_unfinished_webhooks_of_one_address_keep_none_of_meta_out() {
         return;
     }
     let (node, _graph, _app) = node("").await;
-    let begun = b"POST /webhooks/meta HTTP/1.1\r\nhost: x\r\ncontent-length: 9000\r\n\r\n{";
+    // An unfinished head is closed after 10 s, an unfinished body already after 5 s, which a slow
+    // machine may need to open as many connections as it takes.
+    let begun = b"POST /webhooks/meta HTTP/1.1\r\nhost: x\r\n";
     let stop = CancellationToken::new();
     let meta = async {
         until_limited(&node, "connections").await;
