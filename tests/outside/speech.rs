@@ -96,7 +96,7 @@ async fn a_helper_that_is_killed_ends_one_prompt_and_not_the_next() {
     let heard = frames(&long, usize::MAX).await;
     assert!(heard < 5_000, "{heard} frames");
     assert!(
-        long.failure().unwrap().starts_with("communicate with the speech helper"),
+        long.failure().unwrap().starts_with("could not communicate with the speech helper"),
         "{:?}",
         long.failure()
     );
