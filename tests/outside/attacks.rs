@@ -6,7 +6,6 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -63,15 +62,9 @@ async fn node(extra: &str) -> (Node, Graph, App) {
 #[allow(clippy::disallowed_methods, reason = "a test's own peer")]
 async fn connect(node: &Node, from: IpAddr) -> std::io::Result<TcpStream> {
     let to: SocketAddr = node.public.trim_start_matches("http://").parse().unwrap();
-    // The system's search for a free port takes long once thousands are in use.
-    static NEXT_PORT: AtomicU16 = AtomicU16::new(10_000);
-    let port = match from {
-        ATTACKER => NEXT_PORT.fetch_add(1, Ordering::Relaxed).max(10_000),
-        _ => 0,
-    };
     let socket = TcpSocket::new_v4()?;
     socket.set_reuseaddr(true)?;
-    socket.bind((from, port).into())?;
+    socket.bind((from, 0).into())?;
     socket.connect(to).await
 }
 
@@ -154,7 +147,7 @@ async fn hold(node: &Node, bytes: &[u8], most: usize, stop: &CancellationToken) 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "opens thousands of connections; .ci/run runs it alone"]
+#[ignore = "opens thousands of connections; run alone, on an idle machine"]
 async fn r10_unfinished_webhooks_of_one_address_keep_none_of_meta_out() {
     if !has_descriptors() {
         return;
@@ -205,7 +198,7 @@ async fn r10_large_bodies_of_one_address_leave_room_for_those_of_meta() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "opens thousands of connections; .ci/run runs it alone"]
+#[ignore = "opens thousands of connections; run alone, on an idle machine"]
 async fn r10_unregistered_sockets_of_one_address_keep_no_phone_out() {
     if !has_descriptors() {
         return;
