@@ -96,6 +96,9 @@ async fn h04_r06_pre_accept_reject_and_terminate_survive_faults() {
         (4, "do = \"reset\"\non = \"reject\"\ntimes = 1\ndone = true"),
         (5, "do = \"answer\"\non = \"terminate\"\ntimes = 2\nstatus = 503"),
         (6, "do = \"reset\"\non = \"terminate\"\ntimes = 1\ndone = true"),
+        // A terminate webhook that arrives before the retry makes the retry unnecessary.
+        (4, "do = \"delay\"\non = \"terminate\"\nms = 2000"),
+        (6, "do = \"delay\"\non = \"terminate\"\nms = 2000"),
     ];
     let world = World::start(&rules(&user_rules), |_, _| ()).await;
     let busy = [super::user(3), super::user(4)];
