@@ -64,7 +64,8 @@ struct SignUpPage {
     code: String,
     state: String,
     wrong: String,
-    /// URL that the page loads once more, so that the browser sends its session cookie. Empty if this request had it.
+    /// URL of this page, which it reloads so that the browser sends its session cookie. Empty if the
+    /// cookie came with this request.
     again: String,
 }
 

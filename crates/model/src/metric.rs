@@ -242,7 +242,7 @@ pub const CONNECTION_CLOSE_REASONS: &[&str] = &["full", "slow", "idle", "not_pro
 pub mod limited {
     /// Connections closed to make room.
     pub const CONNECTIONS: &str = "connections";
-    /// Requests whose bodies were dropped to make room.
+    /// Requests aborted while their body arrived, to make room for others.
     pub const BODIES: &str = "bodies";
     /// WebSockets of unregistered phones closed to make room.
     pub const SOCKETS: &str = "sockets";

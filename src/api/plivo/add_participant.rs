@@ -89,7 +89,7 @@ const FIELDS: &[Field] = &[
     Field::optional(
         "create_mpc_with_single_participant",
         FieldKind::Flag,
-        "false: 404 unless somebody else is in the multi-party call (default true)",
+        "false: respond with 404 if the multi-party call has no other participant (default true)",
     ),
 ];
 

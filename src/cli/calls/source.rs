@@ -69,7 +69,7 @@ impl CallPrefix {
         }
     }
 
-    /// The only call whose UUID begins so, or the error text.
+    /// Returns the call whose UUID starts with this prefix, or an error text if none or several do.
     fn only_of<'c>(&self, calls: impl Iterator<Item = &'c CallUuid>) -> Result<CallUuid, String> {
         let mut found = calls.filter(|call| call.to_string().starts_with(&self.0));
         match (found.next(), found.next()) {

@@ -13,7 +13,7 @@ use std::time::Duration;
 pub struct Lag {
     /// A wake-up that is later than this is late.
     max: Duration,
-    /// A queue whose oldest entry has waited this long counts as a backlog.
+    /// A queue counts as a backlog once its oldest entry has waited this long.
     backlog: Duration,
     /// For how long every wake-up has been late.
     late_for: Duration,

@@ -287,7 +287,7 @@ pub(super) fn number(
         .key(
             "app_id",
             digits_of("an application", "the app_id that the API gave, digits in quotes"),
-            "The application whose URLs serve where the number has no `answer_url`.",
+            "The application that provides the URLs if the number has no `answer_url`.",
         )
         .absent("the value set through the API")
         .get()

@@ -136,7 +136,7 @@ fn listen(mut s: Section<'_>, cx: &Context<'_>) -> Listen {
     if let Some((true, at)) = &proxies_only
         && trusted_proxies.is_empty()
     {
-        let message = "nobody could connect: `trusted_proxies` is empty";
+        let message = "no client could connect, because `trusted_proxies` is empty";
         cx.fault(at.clone(), message, "list the proxies in `trusted_proxies`");
     }
     let admin = s

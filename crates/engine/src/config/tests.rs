@@ -358,7 +358,7 @@ const FAULTS: &[(&str, (usize, usize), &str, &str)] = &[
         "`trusted_proxies` is not valid",
         "prefix",
     ),
-    ("[listen]\nproxies_only = true", (2, 16), "nobody could connect", "`trusted_proxies`"),
+    ("[listen]\nproxies_only = true", (2, 16), "no client could connect", "`trusted_proxies`"),
     ("[listen]\nmedia_ports = 0", (2, 15), "`media_ports` is 0", "from 1 to 65535"),
     ("[listen]\nmedia = \"0.0.0.0:65000\"", (2, 9), "1000 ports do not fit", "use a lower port"),
     (

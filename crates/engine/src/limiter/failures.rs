@@ -1,10 +1,10 @@
 //! Limits failed sign-ins, of people in the console and of phones.
 //!
 //! A password that may be guessed can't be checked without limit, so a name that was tried too
-//! often has to wait. What waits is one name tried from one origin: the mistakes of others delay
-//! nobody. An origin is a network, or a browser that has signed in with this name before. The owner
-//! of a name gets in from such a browser although everyone else seems to have the same address, as
-//! behind a proxy that is not in `listen.trusted_proxies`.
+//! often has to wait. The wait applies to one name from one origin, so failures from elsewhere
+//! delay no one. An origin is a network, or a browser that has signed in with this name before.
+//! From such a browser the owner of a name can sign in even if all clients seem to have the same
+//! address, as behind a proxy that is not in `listen.trusted_proxies`.
 
 use std::collections::HashMap;
 use std::hash::Hash;

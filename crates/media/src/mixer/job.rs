@@ -103,7 +103,7 @@ impl Mixer {
         self.command(Command::Add(member, Box::new((line, leg.room_feed(PREBUFFER_FRAMES)))));
     }
 
-    /// Adds a member whose audio goes through `end`.
+    /// Adds a member that sends and receives audio through one end of a cable.
     pub fn add_cable(&self, member: u64, end: CableEnd) {
         let line = TapReader::new(end.tap, Rate::Hz16000, Buffering::Jitter);
         self.command(Command::Add(member, Box::new((line, end.feed))));
