@@ -23,7 +23,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use ipnet::IpNet;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
@@ -49,6 +49,10 @@ pub struct Peer(pub IpAddr);
 
 /// The longest request target, in bytes.
 const URI_BYTES_MAX: usize = 8 << 10;
+/// Connections that wait to be accepted. If there are more, the kernel drops their SYNs, and each
+/// client repeats its SYN only after a second, so the usual 128 would delay webhooks during a burst
+/// of connections. The kernel may lower it (`net.core.somaxconn`).
+const BACKLOG: u32 = 4_096;
 /// The most header fields of a request.
 const FIELDS_MAX: usize = 100;
 
@@ -94,11 +98,17 @@ impl ServerConfig {
 ///
 /// # Errors
 /// Fails if the address can't be bound.
-pub async fn bind(at: SocketAddr) -> Result<(TcpListener, SocketAddr), String> {
-    let listener =
-        TcpListener::bind(at).await.map_err(|e| format!("could not listen on {at}: {e}"))?;
-    let bound = listener.local_addr().map_err(|e| format!("could not listen on {at}: {e}"))?;
-    Ok((listener, bound))
+pub fn bind(at: SocketAddr) -> Result<(TcpListener, SocketAddr), String> {
+    let listen = || {
+        let socket = if at.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        // Otherwise a restart could not bind the port while old connections are in TIME_WAIT.
+        socket.set_reuseaddr(true)?;
+        socket.bind(at)?;
+        let listener = socket.listen(BACKLOG)?;
+        let bound = listener.local_addr()?;
+        Ok((listener, bound))
+    };
+    listen().map_err(|e: std::io::Error| format!("could not listen on {at}: {e}"))
 }
 
 /// Serves until cancelled. Then no new connections are accepted, and requests are completed within

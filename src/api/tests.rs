@@ -444,7 +444,7 @@ async fn run() -> Running {
         engine::feed::Feed::new(),
         engine::limiter::Failures::new(None),
     );
-    let (listener, address) = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let (listener, address) = bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let config = ServerConfig {
         webhook: None,
         router: Apis::new(Api {

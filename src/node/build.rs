@@ -100,9 +100,9 @@ impl Node {
         let metrics = Metrics::install().map_err(StartError::Metrics)?;
         let health = Health::new();
         let (public_listener, public) =
-            api::server::bind(config.listen.public).await.map_err(StartError::Listen)?;
+            api::server::bind(config.listen.public).map_err(StartError::Listen)?;
         let (admin_listener, admin) =
-            api::server::bind(config.listen.admin).await.map_err(StartError::Listen)?;
+            api::server::bind(config.listen.admin).map_err(StartError::Listen)?;
         let stop_all = CancellationToken::new();
         let stop_public = stop_all.child_token();
         let tasks = TaskTracker::new();

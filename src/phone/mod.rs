@@ -37,6 +37,9 @@ use store::{Passwords, Store};
 
 /// Maximum message size in bytes: an SDP offer of 16 KiB, escaped as JSON.
 const MESSAGE_BYTES_MAX: usize = 48 << 10;
+/// Size of one read. Each socket allocates it at once, so the library's 128 KiB would let
+/// connections that send nothing use much memory.
+const READ_BYTES: usize = 4 << 10;
 /// Maximum number of sockets. Beyond it, the oldest unregistered one of the network with most is
 /// closed.
 const SOCKETS_MAX: usize = 5_000;
@@ -119,6 +122,7 @@ async fn upgrade(
     let signed_in =
         cookie::is_same_origin(&headers).then(|| cookie::token(&headers, inner.secure)).flatten();
     upgrade
+        .read_buffer_size(READ_BYTES)
         .max_message_size(MESSAGE_BYTES_MAX)
         .max_frame_size(MESSAGE_BYTES_MAX)
         .on_upgrade(move |socket| session::run(socket, inner, from, signed_in, claim))

@@ -23,7 +23,7 @@ struct Running {
 }
 
 async fn start(limits: HttpLimits) -> Running {
-    let (listener, at) = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let (listener, at) = bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let slow = async || {
         tokio::time::sleep(Duration::from_millis(300)).await;
         "slept"
@@ -270,7 +270,7 @@ async fn r14_refuses_a_bad_head_of_a_pipelined_request() {
 /// connections are in use.
 #[tokio::test]
 async fn r10_the_admin_listener_keeps_idle_connections_and_has_room() {
-    let (listener, at) = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let (listener, at) = bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let router = Router::new().route("/livez", get(async || "alive"));
     let config = ServerConfig::admin(router, Clock::real());
     assert_eq!(

@@ -41,6 +41,8 @@ use egress::client_tls;
 const TABLE: &str = "websocket";
 /// Largest message. A result takes a few hundred bytes per second of speech.
 const MESSAGE_BYTES_MAX: usize = 1 << 20;
+/// Size of one read, allocated for each connection.
+const READ_BYTES: usize = 4 << 10;
 /// Samples per message: 100 ms.
 const MESSAGE_SAMPLES: usize = RATE as usize / 10;
 /// Largest transcript. No utterance is longer, and results are truncated below this length.
@@ -251,6 +253,7 @@ impl WebSocket {
             request.headers_mut().insert(AUTHORIZATION, bearer);
         }
         let limits = Limits::default()
+            .read_buffer_size(READ_BYTES)
             .max_message_size(Some(MESSAGE_BYTES_MAX))
             .max_frame_size(Some(MESSAGE_BYTES_MAX));
         let (socket, _) =
