@@ -36,6 +36,9 @@ pub struct HttpLimits {
     /// The time for the head of a request from its first byte; for the first head of a connection
     /// from the accept.
     pub head: Duration,
+    /// The time that a body has for its first bytes, and as a reserve later: it must arrive at
+    /// 16 KiB per second on average.
+    pub body: Duration,
     /// The time without a request.
     pub idle: Duration,
     /// The time in which the peer reads none of a response.
@@ -51,6 +54,7 @@ impl Default for HttpLimits {
             connections: 8_192,
             body_bytes: 96 << 20,
             head: secs(10),
+            body: secs(5),
             idle: secs(75),
             stalled: secs(60),
             grace: secs(5),

@@ -14,8 +14,6 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 use engine::limiter::Claim;
 use model::Clock;
 
-/// The time that a body has for its first bytes, and as a reserve later.
-const GRACE: Duration = Duration::from_secs(5);
 /// The least rate at which a body must arrive on average, in bytes per second.
 const RATE_MIN: u64 = 16 << 10;
 
@@ -33,6 +31,7 @@ pub struct LimitedBody {
     body: Incoming,
     clock: Clock,
     begun: Instant,
+    grace: Duration,
     received: u64,
     claim: Arc<Claim>,
     fault: Arc<OnceLock<BodyFault>>,
@@ -47,11 +46,12 @@ impl LimitedBody {
     pub(super) fn new(
         body: Incoming,
         clock: Clock,
+        grace: Duration,
         claim: Arc<Claim>,
         fault: Arc<OnceLock<BodyFault>>,
     ) -> Self {
         let begun = clock.now();
-        Self { body, clock, begun, received: 0, claim, fault, wait: None }
+        Self { body, clock, begun, grace, received: 0, claim, fault, wait: None }
     }
 
     /// The body without limits, to discard it.
@@ -61,7 +61,8 @@ impl LimitedBody {
 
     /// The time that is left for the next bytes.
     fn time_left(&self) -> Duration {
-        let allowed = GRACE + Duration::from_millis(self.received.saturating_mul(1_000) / RATE_MIN);
+        let allowed =
+            self.grace + Duration::from_millis(self.received.saturating_mul(1_000) / RATE_MIN);
         allowed.saturating_sub(self.clock.now().saturating_duration_since(self.begun))
     }
 

@@ -329,7 +329,8 @@ impl Server {
         request.extensions_mut().insert(claims);
         let fault = Arc::new(OnceLock::new());
         let request = request.map(|incoming| {
-            LimitedBody::new(incoming, self.config.clock.clone(), body.clone(), fault.clone())
+            let (clock, grace) = (self.config.clock.clone(), self.config.limits.body);
+            LimitedBody::new(incoming, clock, grace, body.clone(), fault.clone())
         });
         let webhook = self.config.webhook.as_ref();
         if let Some(webhook) = webhook.filter(|_| request.uri().path() == "/webhooks/meta") {

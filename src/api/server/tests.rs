@@ -338,6 +338,40 @@ async fn r10_closes_slow_and_idle_connections() {
 }
 
 #[tokio::test]
+async fn r10_refuses_a_body_that_arrives_too_slowly() {
+    let limits = HttpLimits { body: Duration::from_millis(80), ..HttpLimits::default() };
+    let server = start(limits).await;
+    let begun = b"POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\nslow";
+    let answer = exchange(server.at, begun).await;
+    assert_eq!(status(&answer), "408", "{answer}");
+    server.cancel.cancel();
+    server.task.await.unwrap();
+}
+
+#[tokio::test]
+async fn r10_drops_a_body_to_make_room_for_another() {
+    let server = start(HttpLimits { body_bytes: 1_000, ..HttpLimits::default() }).await;
+    let mut begun = b"POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: 900\r\n\r\n".to_vec();
+    begun.extend([b'x'; 600]);
+    let (mut one, mut other) = (connect(server.at).await, connect(server.at).await);
+    one.write_all(&begun).await.unwrap();
+    other.write_all(&begun).await.unwrap();
+    let (mut dropped, mut completed) = tokio::select! {
+        readable = one.readable() => readable.map(|()| (one, other)),
+        readable = other.readable() => readable.map(|()| (other, one)),
+    }
+    .unwrap();
+    let mut head = [0; 12];
+    dropped.read_exact(&mut head).await.unwrap();
+    assert_eq!(&head, b"HTTP/1.1 503");
+    completed.write_all(&[b'x'; 300]).await.unwrap();
+    completed.read_exact(&mut head).await.unwrap();
+    assert_eq!(&head, b"HTTP/1.1 200");
+    server.cancel.cancel();
+    server.task.await.unwrap();
+}
+
+#[tokio::test]
 async fn r10_closes_an_http2_connection_without_a_window() {
     let ms = Duration::from_millis;
     let server = start(HttpLimits { stalled: ms(80), ..HttpLimits::default() }).await;
