@@ -96,6 +96,34 @@ async fn webhooks_report_changes_of_a_number_by_people_and_meta() {
     assert_eq!(of_desk, 1, "a change that changes nothing tells nothing");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn s2_14_a_number_added_at_meta_is_connected() {
+    let chat = Chat::start().await;
+    let new = "918035737460";
+    let order = format!("{}/_sim/numbers", chat.sim.url());
+    let added = json!({"number": new, "phone_number_id": "106540352242460", "waba": "1029384756", "name": "New shop"});
+    assert!(http::send("POST", &order, &[], added.to_string()).await.status < 300);
+    let listed = async || chat.get("phone-numbers/").await["items"].as_array().unwrap().clone();
+    assert_eq!(listed().await.len(), 1);
+    // A webhook about the new number makes the node list the numbers of the WABA.
+    let change = json!({"field": "phone_number_name_update",
+        "value": {"display_phone_number": new, "decision": "APPROVED", "requested_verified_name": "New shop"}});
+    let body = json!({"object": "whatsapp_business_account", "entry": [{"id": "1029384756", "changes": [change]}]});
+    assert_eq!(chat.node.post_webhook(&body.to_string()).await.status, 200);
+    let mut every = tokio::time::interval(std::time::Duration::from_millis(20));
+    while listed().await.len() == 1 {
+        every.tick().await;
+    }
+    let number = chat.get(&format!("phone-numbers/{new}/")).await;
+    assert_eq!(
+        (&number["verifiedName"], &number["whatsappBusinessAccount"], &number["defaultRouting"]),
+        (&json!("New shop"), &json!("1029384756"), &json!("none")),
+        "{number}"
+    );
+    let notices = chat.get("notifications/").await;
+    assert!(notices.to_string().contains("was added to WABA 1029384756"), "{notices}");
+}
+
 fn basic() -> String {
     use base64::Engine as _;
     let who = format!("{}:{}", crate::support::node::AUTH_ID, crate::support::node::AUTH_TOKEN);

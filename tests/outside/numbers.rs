@@ -182,6 +182,11 @@ async fn s0_02_s0_03_s2_01_s2_03_numbers_are_listed_with_their_state_at_meta() {
         json!([{"number": NUMBER, "fields": ["verifiedName", "qualityRating"]}]),
         "{synced}"
     );
+    // It also adds numbers that were added to the WABA at Meta.
+    world.orders("numbers", json!({"number": NEW, "phone_number_id": NEW_ID, "waba": WABA})).await;
+    let synced =
+        world.does("POST", &format!("phone-numbers/{NUMBER}/sync/"), Value::Null, 200).await;
+    assert_eq!(synced["added"], json!([NEW]), "s2.15: {synced}");
     let list = world.does("GET", "phone-numbers/?q=new%20NA", Value::Null, 200).await;
     assert_eq!(
         (&list["items"][0]["verifiedName"], &list["next"]),

@@ -155,8 +155,8 @@ impl Numbers {
             let keys = numbers.iter().flat_map(|number| book.edit_number(number, note)).collect();
             Ok::<_, NumberError>(((), keys))
         });
-        if let Err(no) = stored.await {
-            tracing::warn!(%waba, error = ?no, "could not store the state of a WABA subscription");
+        if let Err(no) = stored.await.map_err(NumberError::from) {
+            tracing::warn!(%waba, error = %no, "could not store the state of a WABA subscription");
         }
         if let (Some(why), Some(about)) = (&why, numbers.first()) {
             tracing::warn!(%waba, why, "WABA subscription failed; its webhooks may not arrive");
@@ -177,9 +177,12 @@ impl Numbers {
 
     /// Reads the state of a new number from Meta. If that fails, the next reconciliation does it.
     async fn fetch_new_number(&self, scope: &Scope, number: &E164) {
-        let synced = self.sync_number(scope, number).await;
-        if let Err(no) = synced {
-            tracing::info!(?number, error = ?no, "state of a new number not fetched yet");
+        let fetched = match self.found(scope, number) {
+            Ok(known) => self.refresh(&known).await,
+            Err(no) => Err(no),
+        };
+        if let Err(no) = fetched {
+            tracing::info!(?number, error = %no, "state of a new number not fetched yet");
         }
         self.tell(number);
     }

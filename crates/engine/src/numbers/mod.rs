@@ -110,21 +110,19 @@ impl From<Routing> for NumberRouting {
 pub type RoutingOf = Box<dyn Fn(&E164) -> NumberRouting + Send + Sync>;
 
 /// Why an operation failed.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum NumberError {
     /// It does not exist, or belongs to another account.
+    #[error("{0}")]
     Missing(&'static str),
     /// A field has an invalid value.
-    Bad {
-        field: &'static str,
-        message: String,
-    },
+    #[error("{field}: {message}")]
+    Bad { field: &'static str, message: String },
     /// The current state does not allow it.
-    State {
-        code: &'static str,
-        message: String,
-    },
+    #[error("{message}")]
+    State { code: &'static str, message: String },
     /// A rule of WhatsApp forbids it. `meta` has Meta's code and text.
+    #[error("{message}")]
     Rule {
         code: &'static str,
         message: String,
@@ -132,14 +130,14 @@ pub enum NumberError {
         meta: Option<(i64, String)>,
     },
     /// It was tried too recently.
-    Wait {
-        seconds: u64,
-        message: String,
-    },
-    /// It was changed concurrently.
+    #[error("{message}")]
+    Wait { seconds: u64, message: String },
+    #[error("it was changed concurrently")]
     Changed,
     /// Graph refused or failed.
+    #[error("{0}")]
     Meta(GraphOutcome),
+    #[error("{0}")]
     Store(StoreError),
 }
 

@@ -1,5 +1,5 @@
 //! Compares the settings of every number with Meta's at regular intervals. Differences are shown as
-//! drift and reported once.
+//! drift and reported once. Numbers that were added at Meta are connected.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::sync::is_token_refused;
 use super::{GraphTarget, Numbers};
-use model::{E164, NotificationTopic};
+use model::{E164, NotificationTopic, WabaId};
 
 /// Interval between reconciliations.
 const EVERY: Duration = Duration::from_secs(15 * 60);
@@ -17,14 +17,23 @@ const PAUSE: Duration = Duration::from_millis(100);
 const BATCH: usize = 50;
 
 impl Numbers {
-    /// Reconciles all numbers now and every 15 minutes until stopped.
+    /// Reconciles all numbers now and every 15 minutes until stopped. New numbers of known WABAs are
+    /// looked for every 15 minutes, and not while the node starts.
     pub async fn run_reconciliation(self, stop: CancellationToken) {
         let mut every = tokio::time::interval(EVERY);
         every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut first = true;
         while stop.run_until_cancelled(every.tick()).await.is_some() {
-            if stop.run_until_cancelled(self.reconcile()).await.is_none() {
+            let round = async {
+                self.reconcile().await;
+                if !first {
+                    self.add_new_numbers_of_all().await;
+                }
+            };
+            if stop.run_until_cancelled(round).await.is_none() {
                 return;
             }
+            first = false;
         }
     }
 
@@ -43,6 +52,14 @@ impl Numbers {
         }
     }
 
+    async fn add_new_numbers_of_all(&self) {
+        let wabas: Vec<WabaId> = self.book().wabas().map(|waba| waba.id.clone()).collect();
+        for waba in wabas {
+            self.add_new_numbers(&waba).await;
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
     /// Fetches the state of some numbers and stores it in one change.
     async fn reconcile_batch(&self, batch: &[GraphTarget]) {
         let (mut readings, mut before) = (Vec::new(), Vec::new());
@@ -53,7 +70,7 @@ impl Numbers {
                     readings.push((one.number.clone(), answer));
                 }
                 Err(outcome) => {
-                    tracing::debug!(number = ?one.number, ?outcome, "could not fetch a number from Graph");
+                    tracing::debug!(number = ?one.number, %outcome, "could not fetch a number from Graph");
                     self.note_token(&one.number, is_token_refused(&outcome)).await;
                 }
             }
@@ -63,7 +80,7 @@ impl Numbers {
             return;
         }
         if let Err(no) = self.take_over(readings, None).await {
-            tracing::warn!(error = ?no, "could not store the state of numbers at Meta");
+            tracing::warn!(error = %no, "could not store the state of numbers at Meta");
         }
         for (number, before) in before {
             self.warn_of_drift(&number, before);

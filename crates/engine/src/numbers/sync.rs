@@ -96,7 +96,7 @@ pub(super) fn has_fallen(was: &str, is: &str) -> bool {
 }
 
 impl Numbers {
-    /// Fetches the state of a number from Meta.
+    /// Fetches the state of a number from Meta, and adds unknown numbers of its WABA.
     ///
     /// # Errors
     ///
@@ -108,10 +108,16 @@ impl Numbers {
     ) -> Result<SyncReport, NumberError> {
         let known = self.found(scope, number)?;
         let waba = self.book().any_number(number).and_then(|entry| entry.waba.clone());
+        let mut report = self.refresh(&known).await?;
         if let Some(waba) = waba {
             self.subscribe_again(&waba, known.token.as_ref()).await;
+            let new = self.add_new_numbers(&waba).await;
+            report.added.extend(new.added);
+            report.changed.extend(new.changed);
+            report.left_out.extend(new.left_out);
+            report.unread.extend(new.unread);
         }
-        self.refresh(&known).await
+        Ok(report)
     }
 
     /// Like [`Numbers::sync_number`], for a number of any account.
@@ -153,6 +159,52 @@ impl Numbers {
             .map_err(NumberError::Meta)?;
         self.subscribe_again(waba, token.as_ref()).await;
         self.add_numbers(waba, &of, token.as_ref(), numbers).await
+    }
+
+    /// Adds the numbers of a known WABA that were added at Meta since they were last listed. The
+    /// report is empty if they can't be listed.
+    pub(super) async fn add_new_numbers(&self, waba: &WabaId) -> SyncReport {
+        match self.find_new_numbers(waba).await {
+            Ok(report) => report,
+            Err(error) => {
+                tracing::info!(%waba, %error, "could not list the numbers of a WABA");
+                SyncReport::default()
+            }
+        }
+    }
+
+    async fn find_new_numbers(&self, waba: &WabaId) -> Result<SyncReport, NumberError> {
+        let (token, of) = {
+            let book = self.book();
+            let known = book.any_waba(waba).map(|entry| (book.token_of_waba(entry), &entry.of));
+            // Graph cannot be asked without a token.
+            let Some((Some(token), of)) = known else { return Ok(SyncReport::default()) };
+            (token, of.clone())
+        };
+        let listed = self.parts().graph.numbers_of_waba(waba, Some(&token)).await;
+        let mut numbers = listed.map_err(NumberError::Meta)?;
+        {
+            let book = self.book();
+            numbers.retain(|listed| {
+                book.number_by_id(&listed.id.as_str().into()).is_none()
+                    && E164::parse(&listed.number).is_ok_and(|n| book.any_number(&n).is_none())
+            });
+        }
+        if numbers.is_empty() {
+            return Ok(SyncReport::default());
+        }
+        let report = self.add_numbers(waba, &of, Some(&token), numbers).await?;
+        for number in &report.added {
+            tracing::info!(%waba, ?number, "number added at Meta is connected");
+            let text = format!("{number} was added to WABA {waba} at Meta and is connected.");
+            self.notice(number, NotificationTopic::Number, text);
+            self.tell(number);
+        }
+        for (number, why) in &report.left_out {
+            let error = NumberError::from(why.clone());
+            tracing::warn!(%waba, ?number, %error, "number added at Meta is not connected");
+        }
+        Ok(report)
     }
 
     /// Adds the unknown numbers of a WABA and applies the state of all, in one change.

@@ -21,9 +21,9 @@ const ASKED_MAX: usize = 100;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MetaEvent {
     /// The calling settings of a number, possibly incomplete.
-    Settings { id: PhoneNumberId, calling: CallingSettings },
+    Settings { waba: WabaId, id: PhoneNumberId, calling: CallingSettings },
     /// A changed quality, limit or name of a number.
-    Number { number: E164, event: String },
+    Number { waba: WabaId, number: E164, event: String },
     /// Graph rejected the token of a number.
     TokenRefused { number: E164 },
     /// An event of a WABA, or of one of its numbers.
@@ -35,6 +35,7 @@ pub enum MetaEvent {
 pub fn parse_change(waba: &str, field: &str, value: &Value) -> Option<MetaEvent> {
     let word = |at: &str| value.pointer(at).and_then(Value::as_str).map(bounded);
     let number = |at: &str| E164::parse(value.pointer(at)?.as_str()?).ok();
+    let waba = WabaId::from(bounded(waba));
     match field {
         "account_settings_update" => {
             if !word("/type")?.eq_ignore_ascii_case("phone_number_settings") {
@@ -45,12 +46,15 @@ pub fn parse_change(waba: &str, field: &str, value: &Value) -> Option<MetaEvent>
             // A missing or null `calling` has no settings.
             let nothing = Value::Null;
             let calling = settings.get("calling").unwrap_or(&nothing);
-            (calling.is_object() || calling.is_null())
-                .then(|| MetaEvent::Settings { id, calling: CallingSettings::read(calling) })
+            (calling.is_object() || calling.is_null()).then(|| MetaEvent::Settings {
+                waba,
+                id,
+                calling: CallingSettings::read(calling),
+            })
         }
         "phone_number_quality_update" | "phone_number_name_update" => {
             let event = word("/event").or_else(|| word("/decision")).unwrap_or_default();
-            Some(MetaEvent::Number { number: number("/display_phone_number")?, event })
+            Some(MetaEvent::Number { waba, number: number("/display_phone_number")?, event })
         }
         "account_update" | "account_review_update" | "account_alerts" => {
             let event =
@@ -61,7 +65,6 @@ pub fn parse_change(waba: &str, field: &str, value: &Value) -> Option<MetaEvent>
                 "/ban_info/waba_ban_state",
             ];
             let details = kinds.into_iter().find_map(word).unwrap_or_default();
-            let waba = WabaId::from(bounded(waba));
             Some(MetaEvent::Waba { waba, number: number("/phone_number"), event, details })
         }
         _ => None,
@@ -105,17 +108,19 @@ impl Numbers {
 
     async fn handle(&self, event: MetaEvent) {
         match event {
-            MetaEvent::Settings { id, calling } => self.apply_settings(&id, calling).await,
+            MetaEvent::Settings { waba, id, calling } => {
+                self.apply_settings(&waba, &id, calling).await
+            }
             MetaEvent::TokenRefused { number } => self.note_token(&number, true).await,
-            MetaEvent::Number { number, event } => {
+            MetaEvent::Number { waba, number, event } => {
                 tracing::info!(?number, event, "number event received from Meta");
-                self.refresh_all(|known| known.number == number).await;
+                self.refresh_number(&waba, &number).await;
             }
             MetaEvent::Waba { waba, number, event, details } => {
                 tracing::warn!(%waba, ?number, event, details, "WABA event received from Meta");
                 self.warn_of(&waba, number.as_ref(), &event, &details);
                 match number {
-                    Some(number) => self.refresh_all(|known| known.number == number).await,
+                    Some(number) => self.refresh_number(&waba, &number).await,
                     None => self.refresh_waba(&waba).await,
                 }
             }
@@ -139,8 +144,10 @@ impl Numbers {
         }
     }
 
-    async fn apply_settings(&self, id: &PhoneNumberId, reported: CallingSettings) {
-        let Some(number) = self.book().number_by_id(id).map(|entry| entry.number.clone()) else {
+    async fn apply_settings(&self, waba: &WabaId, id: &PhoneNumberId, reported: CallingSettings) {
+        let known = self.book().number_by_id(id).map(|entry| entry.number.clone());
+        let Some(number) = known else {
+            self.add_new_numbers(waba).await;
             return;
         };
         let now = self.parts().clock.wall();
@@ -163,7 +170,17 @@ impl Numbers {
         }
     }
 
+    /// Refreshes a number. A number that is not known yet was added at Meta.
+    async fn refresh_number(&self, waba: &WabaId, number: &E164) {
+        if self.book().any_number(number).is_none() {
+            self.add_new_numbers(waba).await;
+            return;
+        }
+        self.refresh_all(|known| known.number == *number).await;
+    }
+
     async fn refresh_waba(&self, waba: &WabaId) {
+        self.add_new_numbers(waba).await;
         let numbers: Vec<E164> =
             self.book().numbers_of(waba).take(ASKED_MAX).map(|n| n.number.clone()).collect();
         self.refresh_all(|known| numbers.contains(&known.number)).await;
@@ -177,7 +194,7 @@ impl Numbers {
         };
         for one in known {
             if let Err(no) = self.refresh(&one).await {
-                tracing::info!(number = ?one.number, error = ?no, "could not refresh a number");
+                tracing::info!(number = ?one.number, error = %no, "could not refresh a number");
             }
         }
     }

@@ -60,6 +60,11 @@ impl Book {
         self.wabas.get(id).filter(|waba| self.is_within(scope, waba.account()))
     }
 
+    /// Looks up a WABA in any account.
+    pub fn any_waba(&self, id: &WabaId) -> Option<&Waba> {
+        self.wabas.get(id)
+    }
+
     /// All WABAs, ordered by id.
     pub fn wabas(&self) -> impl Iterator<Item = &Waba> {
         self.wabas.values()
