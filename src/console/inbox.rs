@@ -227,6 +227,10 @@ struct TimelineItem {
     filename: String,
     preview: Preview,
     error: String,
+    /// Meta's code of the error. Empty if it has none.
+    error_code: String,
+    /// The likely cause of the error and what to check. Empty if not known.
+    error_hint: String,
     /// UUID of the call. Empty for a message.
     call: String,
     missed: bool,
@@ -259,6 +263,24 @@ fn transcript(item: &Value) -> Vec<TranscriptLine> {
         .collect()
 }
 
+/// Explains one of Meta's error codes for messages: the likely cause and what to check.
+fn error_hint(lang: Lang, code: i64) -> String {
+    let group = match code {
+        0 | 3 | 10 | 190 | 200..=299 | 131_005 => "access",
+        130_429 | 131_048 | 131_056 | 4 | 613 | 80_007 | 80_008 => "rate",
+        131_026 | 131_021 => "undeliverable",
+        131_047 => "window",
+        131_042 | 131_044 => "payment",
+        368 | 131_031 | 130_497 => "locked",
+        131_049 | 131_050 => "marketing",
+        131_052 | 131_053 => "media",
+        100 | 131_008 | 131_009 | 131_051 => "content",
+        132_000..=132_999 => "template",
+        _ => return String::new(),
+    };
+    lang.t(&format!("message_error.{group}")).to_owned()
+}
+
 /// Kind of a message about the call permission, which has no text.
 fn permission_kind(item: &Value) -> Option<&'static str> {
     let text = |pointer: &str| item.pointer(pointer).and_then(Value::as_str);
@@ -279,6 +301,7 @@ fn line(lang: Lang, item: &Value, base_url: &str) -> TimelineItem {
     // A relative URL, since the reader may use another host name of this node.
     let media = media.strip_prefix(base_url).map_or(media.clone(), str::to_owned);
     let of_call = call_words(lang, text("/call/text"));
+    let error_code = item.pointer("/error/code").and_then(Value::as_i64);
     let said = [text("/text"), text("/media/caption"), of_call, text("/location/name")];
     TimelineItem {
         outbound: text("/direction") == "outbound",
@@ -290,6 +313,8 @@ fn line(lang: Lang, item: &Value, base_url: &str) -> TimelineItem {
         media,
         filename: text("/media/filename"),
         error: text("/error/message"),
+        error_code: error_code.map(|code| code.to_string()).unwrap_or_default(),
+        error_hint: error_code.map(|code| error_hint(lang, code)).unwrap_or_default(),
         call: text("/call/uuid").parse::<Uuid>().map(|call| call.to_string()).unwrap_or_default(),
         missed: item.pointer("/call/missed").and_then(Value::as_bool).unwrap_or_default(),
         transcript: transcript(item),
@@ -517,7 +542,13 @@ pub(super) async fn act(
         false => {
             let refused = RejectedForm {
                 draft: form.get("text").to_owned(),
-                wrong: answer.message().to_owned(),
+                wrong: match answer.body.pointer("/error/meta/code").and_then(Value::as_i64) {
+                    Some(code) => {
+                        let hint = error_hint(visitor.lang(), code);
+                        format!("{} {hint}", answer.message()).trim_end().to_owned()
+                    }
+                    None => answer.message().to_owned(),
+                },
             };
             render_chat(&console, &visitor, id, answer.status, refused).await
         }

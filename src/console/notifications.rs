@@ -22,6 +22,7 @@ struct Notice {
     text: String,
     number: Option<String>,
     call_uuid: Option<String>,
+    conversation: Option<uuid::Uuid>,
     created_at: String,
     read: bool,
 }
@@ -30,9 +31,13 @@ struct NotificationRow {
     id: String,
     topic: String,
     text: String,
-    number: String,
-    /// Target of the notification. Empty if it has none.
+    /// Where the text leads: the conversation, else the call, else the number. Empty if it is about
+    /// none of them.
     link: String,
+    /// The call, if the text leads to the conversation.
+    call_link: String,
+    number: String,
+    number_link: String,
     when: When,
     read: bool,
 }
@@ -60,17 +65,24 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
     let Ok(list) = serde_json::from_value::<List>(answer.body.clone()) else {
         return failed(&console, &visitor, answer.status, answer.message());
     };
-    let rows = list.items.into_iter().map(|notice| NotificationRow {
-        link: notice.call_uuid.map(|call| format!("/console/calls/{call}/")).unwrap_or_default(),
-        number: notice
-            .number
-            .map(|number| number_with_alias(&console, &visitor, &number))
-            .unwrap_or_default(),
-        when: When::read(&notice.created_at),
-        id: notice.id,
-        topic: notice.topic,
-        text: notice.text,
-        read: notice.read,
+    let rows = list.items.into_iter().map(|notice| {
+        let conversation = notice.conversation.map(|id| format!("/console/inbox/{id}/"));
+        let call = notice.call_uuid.map(|call| format!("/console/calls/{call}/"));
+        let number = notice.number.as_deref();
+        let number_link = number.map(|number| format!("/console/numbers/{number}/"));
+        NotificationRow {
+            call_link: conversation.as_ref().and(call.as_ref()).cloned().unwrap_or_default(),
+            link: conversation.or(call).or_else(|| number_link.clone()).unwrap_or_default(),
+            number: number
+                .map(|number| number_with_alias(&console, &visitor, number))
+                .unwrap_or_default(),
+            number_link: number_link.unwrap_or_default(),
+            when: When::read(&notice.created_at),
+            id: notice.id,
+            topic: notice.topic,
+            text: notice.text,
+            read: notice.read,
+        }
     });
     html(&NotificationsPage {
         notices: rows.collect(),
@@ -86,7 +98,7 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
     })
 }
 
-/// Marks a notification as read and redirects to its target.
+/// Marks a notification as read.
 pub(super) async fn read(
     State(console): App,
     Path(id): Path<String>,
@@ -100,9 +112,7 @@ pub(super) async fn read(
     if !answer.is_ok() {
         return failed(&console, &visitor, answer.status, answer.message());
     }
-    let to = submitted.form.get("to");
-    Redirect::to(if to.starts_with("/console/calls/") { to } else { "/console/notifications/" })
-        .into_response()
+    Redirect::to("/console/notifications/").into_response()
 }
 
 pub(super) async fn read_all(State(console): App, submitted: SubmittedForm) -> Response {

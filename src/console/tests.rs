@@ -24,6 +24,7 @@ const FAMILIES: &[&str] = &[
     "permission.",
     "delivery.",
     "message.",
+    "message_error.",
     "quality.",
 ];
 

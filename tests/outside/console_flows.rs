@@ -90,8 +90,16 @@ async fn s3_18_to_s3_23_a_conversation_from_its_template_to_its_end() {
     browser.fill("#text", "This one is lost.").await;
     browser.press(".composer", "Send").await;
     browser
-        .until("document.querySelector('.bubble.failed .error')?.textContent.trim().length > 5")
+        .until("document.querySelector('.bubble.failed .error')?.textContent.includes('Receiver is incapable')")
         .await;
+    browser.says(".bubble.failed .error", "Check the number's format").await;
+    browser.says(".bubble.failed .error", "131026").await;
+    // Its notification leads to the conversation.
+    let notices = browser
+        .eval("fetch('/console/notifications/').then((r) => r.text()).then((t) => new DOMParser().parseFromString(t, 'text/html').querySelector('#notices .feed a').getAttribute('href'))")
+        .await;
+    let here = browser.eval("location.pathname").await;
+    assert_eq!(notices, here);
     // An image is shown inline.
     let order = json!({"message": {"type": "image", "image": {"mime_type": "image/png", "caption": "My parcel"}},
         "file": "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==", "from": USER});

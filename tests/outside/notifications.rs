@@ -40,6 +40,7 @@ async fn s3_25_missed_calls_are_notified_and_marked_as_read() {
     assert_eq!(first["text"], "Missed call from Asha Verma to +918035737458");
     assert!(
         first["callUuid"].is_string()
+            && first["conversation"].is_string()
             && first["createdAt"].is_string()
             && first["readAt"].is_null(),
         "{first}"

@@ -5,9 +5,12 @@ use super::author::DialogueLine;
 use machine::{CallSetup, Summary};
 use model::Timestamp;
 use store::NewCallback;
+use uuid::Uuid;
 
 /// Receives the events of calls. No method may block or wait.
 pub trait CallNews: Send + Sync {
+    /// The conversation that a call belongs to, if it has a user.
+    fn conversation(&self, setup: &CallSetup) -> Option<Uuid>;
     /// A call has begun.
     fn started(&self, setup: &CallSetup);
     /// The call was answered.

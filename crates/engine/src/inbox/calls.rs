@@ -98,6 +98,10 @@ impl Inbox {
 }
 
 impl CallNews for Inbox {
+    fn conversation(&self, setup: &CallSetup) -> Option<Uuid> {
+        Some(self.user_call(setup)?.pair.conversation)
+    }
+
     fn started(&self, setup: &CallSetup) {
         let Some(call) = self.user_call(setup) else { return };
         if let Some(event) = self.event(&call, setup, "call.started", &Value::Null) {

@@ -102,6 +102,7 @@ impl Shell {
         self.services.notices.note(Notice {
             number: Some(setup.to.clone()),
             user: Some(setup.from.clone()),
+            conversation: self.services.news.get().and_then(|news| news.conversation(setup)),
             call: Some(self.call),
             ..Notice::new(account, main, NotificationTopic::MissedCall, text)
         });
