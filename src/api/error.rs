@@ -38,8 +38,8 @@ pub(super) enum ApiError {
     MethodNotAllowed { code: &'static str, allow: Text, message: &'static str },
     /// 408.
     RequestTimeout(&'static str),
-    /// 409: the state of the resource does not allow it.
-    Conflict { code: &'static str, message: Text },
+    /// 409: the state of the resource does not allow it. `retry_after` in seconds, if it soon may.
+    Conflict { code: &'static str, message: Text, retry_after: Option<u64> },
     /// 412: the resource is not in the version that `If-Match` names.
     Changed,
     /// 413.
@@ -128,7 +128,7 @@ impl ApiError {
     }
 
     pub(super) fn conflict(code: &'static str, message: impl Into<Text>) -> Self {
-        Self::Conflict { code, message: message.into() }
+        Self::Conflict { code, message: message.into(), retry_after: None }
     }
 
     pub(super) fn rule(
@@ -199,7 +199,7 @@ impl ApiError {
             Self::NotFound(message) => plain("not_found", message),
             Self::MethodNotAllowed { code, message, .. } => plain(code, message),
             Self::RequestTimeout(message) => plain("slow", message),
-            Self::Conflict { code, message } => plain(code, message),
+            Self::Conflict { code, message, .. } => plain(code, message),
             Self::Changed => {
                 let message = "the resource was changed since it was read: read it again, and send \
                     its new ETag as If-Match";
@@ -243,7 +243,8 @@ impl IntoResponse for ApiError {
         let response = json_response(status, &ErrorBody { error });
         match self {
             Self::MethodNotAllowed { allow, .. } => with_header(response, header::ALLOW, &allow),
-            Self::TooManyRequests { retry_after: Some(seconds), .. } => {
+            Self::TooManyRequests { retry_after: Some(seconds), .. }
+            | Self::Conflict { retry_after: Some(seconds), .. } => {
                 with_header(response, header::RETRY_AFTER, &seconds.to_string())
             }
             Self::Unavailable { .. } => with_retry_after(response),

@@ -1153,7 +1153,7 @@ async fn reports_why_a_call_is_not_placed() {
         (denied(Reason::GeoBlocked), 403, false),
         (denied(Reason::CallingDisabled), 422, false),
         (denied(Reason::NoPermission), 422, false),
-        (denied(Reason::UserBusy), 409, false),
+        (denied(Reason::UserBusy), 409, true),
         (denied(Reason::NumberFull), 429, true),
         (full, 429, true),
         (NotPlaced::Draining, 503, true),

@@ -124,7 +124,8 @@ async fn s2_14_a_number_added_at_meta_is_connected() {
     assert!(notices.to_string().contains("was added to WABA 1029384756"), "{notices}");
 }
 
-fn basic() -> String {
+/// Returns the `Authorization` of the node's account.
+pub fn basic() -> String {
     use base64::Engine as _;
     let who = format!("{}:{}", crate::support::node::AUTH_ID, crate::support::node::AUTH_TOKEN);
     format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(who))

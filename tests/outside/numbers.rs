@@ -472,6 +472,28 @@ async fn s0_26_s0_27_s0_28_s0_29_s2_22_a_reconnected_number_has_no_settings() {
     );
 }
 
+/// A call that is up when its number is disconnected goes on, and is still counted.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_live_call_outlasts_the_disconnection_of_its_number() {
+    let world = World::start().await;
+    world.app.xml("/answer", "<Response><Wait length=\"60\"/></Response>");
+    let mut events = world
+        .sim
+        .place_call(CallScript { hangup: sim::HangupRule::Never, ..CallScript::default() });
+    while events.next().await.expect("the call").kind != CallEventKind::Answered {}
+    world.until(NUMBER, |number| number["liveCalls"] == 1).await;
+    let path = format!("phone-numbers/{NUMBER}/disconnect/");
+    let gone = world.does("POST", &path, Value::Null, 200).await;
+    assert_eq!((&gone["connected"], &gone["liveCalls"]), (&json!(false), &json!(1)), "{gone}");
+    let live = world.does("GET", "calls/?status=live", Value::Null, 200).await;
+    let call = live["items"][0]["callUuid"].as_str().unwrap_or_else(|| panic!("{live}")).to_owned();
+    let url = format!("{}/v1/Account/{AUTH_ID}/Call/{call}/", world.node.public);
+    let basic = crate::number_events::basic();
+    let ended = http::send("DELETE", &url, &[("authorization", &basic)], "").await;
+    assert_eq!(ended.status, 204, "{}", ended.text());
+    world.until(NUMBER, |number| number["liveCalls"] == 0).await;
+}
+
 pub const NEW: &str = "5511951230001";
 pub const NEW_ID: &str = "106540352242923";
 
@@ -503,6 +525,7 @@ async fn s3_06_s3_10_s3_11_s3_12_a_number_is_connected_with_verified_credentials
         ("number", json!("918035737458")),
         ("accessToken", json!("")),
         ("whatsappBusinessAccount", json!("w")),
+        ("provider", json!("twilio")),
     ] {
         let mut bad = credentials(ACCESS_TOKEN);
         bad[field] = value;

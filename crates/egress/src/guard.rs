@@ -26,6 +26,8 @@ pub enum Refusal {
     Address(IpAddr),
     #[error("could not connect to {0}, a cloud metadata service")]
     Metadata(String),
+    #[error("could not connect to {0}, which is this machine: use a public host name")]
+    LocalName(String),
     #[error("could not connect to {0}, a listener of this node")]
     OwnListener(SocketAddr),
     #[error("could not follow a redirect from https to http")]
@@ -64,16 +66,21 @@ impl Guard {
         }
     }
 
-    /// Checks a host name before it is resolved. Only metadata services are known by name;
-    /// everything else is judged by its addresses.
+    /// Checks a host name before it is resolved. Only metadata services and `localhost` (RFC 6761
+    /// §6.3) are known by name; everything else is judged by its addresses.
     ///
     /// # Errors
     ///
-    /// Fails with [`Refusal::Metadata`].
+    /// Fails with [`Refusal::Metadata`] or [`Refusal::LocalName`].
     pub fn check_name(&self, name: &str) -> Result<(), Refusal> {
-        match name.trim_end_matches('.').eq_ignore_ascii_case("metadata.google.internal") {
-            true => Err(Refusal::Metadata(name.to_owned())),
-            false => Ok(()),
+        let bare = name.trim_end_matches('.').to_ascii_lowercase();
+        match bare.as_str() {
+            "metadata.google.internal" => Err(Refusal::Metadata(name.to_owned())),
+            "localhost" if !self.allow_insecure => Err(Refusal::LocalName(name.to_owned())),
+            _ if bare.ends_with(".localhost") && !self.allow_insecure => {
+                Err(Refusal::LocalName(name.to_owned()))
+            }
+            _ => Ok(()),
         }
     }
 

@@ -195,6 +195,9 @@ mod tests {
     /// without a lookup.
     const REFUSED: &[&str] = &[
         // loopback
+        "https://localhost/",
+        "https://LOCALHOST./",
+        "https://app.localhost:8443/",
         "https://127.0.0.1/",
         "https://127.1/",
         "https://127.0.1/",

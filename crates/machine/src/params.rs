@@ -160,6 +160,9 @@ fn request_params(ctx: &CallContext, event: Event, ending: Option<&Ending>) -> P
         put("ALegRequestUUID", call.clone().into());
         put("ALegUUID", call.clone().into());
     }
+    if setup.account != setup.parent_account {
+        put("AccountID", setup.account.as_str().to_owned().into());
+    }
     match (ctx.answered, ending) {
         (Some(answered), _) => put("AnswerTime", ctx.wall_clock(answered).plivo_secs().into()),
         (None, Some(_)) => put("AnswerTime", "".into()),

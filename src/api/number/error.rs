@@ -285,9 +285,11 @@ impl From<Denied> for ApiError {
             Reason::CallingDisabled => {
                 Self::conflict(code, "calling is not enabled for this number")
             }
-            Reason::UserBusy => {
-                Self::conflict(code, "a call between this number and this user is in progress")
-            }
+            Reason::UserBusy => Self::Conflict {
+                code,
+                message: "a call between this number and this user is in progress".into(),
+                retry_after: Some(1),
+            },
             Reason::NumberFull => full("the number has reached its limit of simultaneous calls"),
             Reason::CpsExceeded => full("the account has reached its limit of calls per second"),
             Reason::UnknownNumber => Self::bad_value("from", NOT_OWN_NUMBER),

@@ -43,6 +43,8 @@ pub(in crate::api) enum PlivoError {
     MethodNotAllowed(String),
     /// 409.
     Conflict(String),
+    /// 409 with `Retry-After`: a call with the user is in progress.
+    UserBusy(String),
     /// 422: a rule of WhatsApp, or the state of the number, forbids it.
     NotAllowed(String),
     /// 429; `retry_after` in seconds.
@@ -72,7 +74,7 @@ impl PlivoError {
             Self::BarredCountry(_) => StatusCode::FORBIDDEN,
             Self::NotFound(_) => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
-            Self::Conflict(_) => StatusCode::CONFLICT,
+            Self::Conflict(_) | Self::UserBusy(_) => StatusCode::CONFLICT,
             Self::NotAllowed(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::TooManyRequests { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
@@ -85,6 +87,7 @@ impl PlivoError {
             Self::BadRequest(message)
             | Self::BarredCountry(message)
             | Self::Conflict(message)
+            | Self::UserBusy(message)
             | Self::NotAllowed(message) => message,
             Self::Body(error) => error.message(),
             Self::Unauthorized => "authentication failed",
@@ -107,6 +110,7 @@ impl IntoResponse for PlivoError {
             Self::TooManyRequests { retry_after, .. } => {
                 with_header(response, header::RETRY_AFTER, &retry_after.to_string())
             }
+            Self::UserBusy(_) => with_header(response, header::RETRY_AFTER, "1"),
             Self::Unavailable(_) => with_retry_after(response),
             _ => response,
         }
@@ -183,7 +187,7 @@ fn denied_call(to: &E164, denied: &Denied) -> PlivoError {
             PlivoError::BarredCountry(format!("from parameter is invalid. {denied}"))
         }
         Reason::UserBusy => {
-            PlivoError::Conflict(format!("a call between this number and {to} is in progress"))
+            PlivoError::UserBusy(format!("a call between this number and {to} is in progress"))
         }
         Reason::NumberFull => PlivoError::too_many_requests(
             "the number has reached its limit of simultaneous calls",

@@ -24,7 +24,8 @@ use model::{CallUuid, Leg, last_four};
 use xml::ast::Repeat;
 
 /// Parameters that are the same in every request of a call, or that repeat another one.
-const REDUNDANT_PARAMS: [&str; 21] = [
+const REDUNDANT_PARAMS: [&str; 22] = [
+    "AccountID",
     "ALegRequestUUID",
     "ALegUUID",
     "RequestUUID",

@@ -37,6 +37,14 @@ fn with_payloads() -> CallSetup {
 }
 
 #[test]
+fn calls_of_a_subaccount_name_it() {
+    let bench = Bench::new(CallSetup { account: "SAXXXXXXXXXXXXXXXXXX".into(), ..setup() });
+    let params = fetch_params(&bench, 1);
+    assert!(params.contains(&"AccountID=SAXXXXXXXXXXXXXXXXXX".to_owned()), "{params:?}");
+    assert!(params.contains(&"ParentAuthID=MAXXXXXXXXXXXXXXXXXX".to_owned()), "{params:?}");
+}
+
+#[test]
 fn answer_request_parameters() {
     let bench = Bench::new(with_payloads());
     let expected = [

@@ -60,6 +60,10 @@ fn configuration() -> Object {
     one_of(&["webhook", "agent"], "Who answers: the webhook URL of the number, or its agent")
 }
 
+fn provider() -> Object {
+    one_of(&["meta"], "Numbers of other providers can't be connected")
+}
+
 /// Deserializes `null` as an empty text.
 fn text_or_empty<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
     Option::<String>::deserialize(from).map(|text| Some(text.unwrap_or_default()))
@@ -94,6 +98,9 @@ pub(super) struct ConnectBody {
     display_name: String,
     /// By default read at Meta.
     number: Option<String>,
+    /// `meta`, the only provider.
+    #[schema(schema_with = provider)]
+    provider: Option<String>,
     whatsapp_phone_number_id: String,
     whatsapp_business_account: Option<String>,
     /// Verified at Meta, stored encrypted, and not shown again.
@@ -114,6 +121,13 @@ impl ConnectBody {
             return Err(ApiError::bad_value(
                 "displayName",
                 "displayName must be 1 to 100 characters",
+            ));
+        }
+        if self.provider.is_some_and(|provider| provider != "meta") {
+            return Err(ApiError::bad_value(
+                "provider",
+                "provider must be meta: numbers of other providers, such as Twilio, can't be \
+                 connected; move the number to Meta's Cloud API first",
             ));
         }
         let number = match self.number.as_deref().map(str::trim).filter(|text| !text.is_empty()) {
