@@ -107,7 +107,7 @@ async fn configure(
     let page = NumberPage {
         page: visitor.page(console, &was.formatted(), "numbers"),
         agents: whatsapp(console, visitor).await,
-        insecure: console.apis.api().placer.check_url("http://example.com/").is_ok(),
+        insecure: console.apis.api().placer.allows_http(),
         owners,
         account,
         affected,

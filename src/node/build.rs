@@ -571,6 +571,7 @@ pub fn call_settings(config: &Config, transcribes: bool) -> CallSettings {
         allow_wa_bridge: config.limits.allow_wa_bridge,
         sip_host: host(config, config.listen.public),
         can_transcribe: transcribes,
+        allow_plain_urls: config.answer.allow_insecure,
         ..MachineLimits::default()
     };
     CallSettings { limits, max_body: config.answer.max_body_bytes }
