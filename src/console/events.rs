@@ -262,5 +262,6 @@ fn kinds(what: &FeedChange) -> impl Iterator<Item = String> {
         FeedChange::Webhook(_) => ("webhook", None),
         FeedChange::People => ("people", None),
     };
+        FeedChange::Endpoint(_) => ("endpoint", None),
     [Some(kind.to_owned()), one].into_iter().flatten()
 }

@@ -163,7 +163,7 @@ impl Node {
         if let Some(sink) = &traces {
             outbox.export_traces(sink.clone());
         }
-        let phones = Phones::default();
+        let phones = Phones::new(feed.clone());
         let rooms = rooms(&clock, &media, &sounds);
         rooms.recover_and_store(&store, &node_id, |url| outbox.origin(url)).await?;
         let pressure = Pressure::new(health.clone(), clock.now());

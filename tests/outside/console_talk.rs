@@ -127,6 +127,9 @@ async fn softphone(world: &World) -> Browser {
     phone.fill("[data-at=login] [name=endpoint]", "asha").await;
     phone.press("[data-at=login]", "Register").await;
     phone.says("[data-at=state]", "sip:asha@").await;
+    // The table of endpoints follows without a reload.
+    phone.says("#endpoints-card tbody", "Registered").await;
+    phone.until("!document.querySelector('#endpoints-card tbody').textContent.includes('Not registered')").await;
     phone
 }
 
