@@ -478,6 +478,55 @@ async fn s3_28_the_transcript_of_an_agents_call_is_in_the_chat() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_agent_takes_over_one_existing_conversation_or_all() {
+    if !has_chromium() {
+        return;
+    }
+    let world = with_numbers().await;
+    let server = AgentServer::start(|_| reply("Good evening.", Value::Null)).await;
+    let mut agents = Vec::new();
+    for name in ["Night desk", "Day desk"] {
+        let agent =
+            json!({"name": name, "kind": "http", "endpoint": server.url, "channels": ["whatsapp"]});
+        agents.push(api(&world, "POST", "agents/", agent).await["id"].clone());
+    }
+    writes(&world, &json!({"message": "Where is my order?", "from": USER})).await;
+    let mut browser = signed_in(&world, "asha").await;
+    browser.visit("/console/inbox/").await;
+    browser.says("#conversations", "Where is my order?").await;
+    let body = json!({"agent": agents[0]});
+    api(&world, "POST", &format!("phone-numbers/{NUMBER}/connect-agent/"), body).await;
+    browser.click("#conversations a.row-link").await;
+    browser.says("#about", "Night desk answers new conversations of this number, not this").await;
+    browser.press("#about", "Let Night desk answer").await;
+    browser
+        .until("document.querySelector('#about .pill.good')?.textContent === 'Night desk'")
+        .await;
+    writes(&world, &json!({"message": "And now?", "from": USER})).await;
+    assert_eq!(server.until_requests(1).await.remove(0).body["input"]["text"], "And now?");
+    picture(&mut browser, "agent-of-chat").await;
+
+    browser.visit(&format!("/console/numbers/{NUMBER}/agent/")).await;
+    let chosen = agents[1].as_str().expect("an id");
+    browser.click(&format!("input[name=agent][value=\"{chosen}\"]")).await;
+    browser.click("input[name=existing]").await;
+    for (scheme, width) in [("light", 1200), ("dark", 390)] {
+        browser.prefer(scheme).await;
+        browser.size(width, 844).await;
+        picture(&mut browser, &format!("agent-of-number-{scheme}")).await;
+    }
+    browser.press("form", "Save").await;
+    browser.until("location.search.includes('done=agent')").await;
+    browser.visit("/console/inbox/").await;
+    browser.says("#conversations", "Day desk").await;
+    picture(&mut browser, "agent-in-inbox").await;
+    if let Some(axe) = axe() {
+        assert_eq!(browser.barriers(&axe).await, [""; 0]);
+    }
+    assert_eq!(browser.errors, [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn s3_13_a_number_is_activated_and_deactivated_with_the_toggle() {
     if !has_chromium() {
         return;
