@@ -110,7 +110,7 @@ rememberPage();
 localise(document);
 watch(document);
 tick(document);
-setInterval(() => { if (!document.hidden) tick(document); }, 1000);
+setInterval(() => { if (!document.hidden && !document.body.hasAttribute("data-lost")) tick(document); }, 1000);
 watchForms();
 const live = keepLive(changed);
 openPanels(changed, live.refresh);

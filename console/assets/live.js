@@ -11,6 +11,13 @@ const PAUSE_MS = 400;
 const SOON_MS = 1500;
 /** Rows that are updated at a time. In between, the browser renders and handles input. */
 const ROWS_PER_BATCH = 10;
+/** How long a lost connection is hidden: the server ends each stream after two minutes. */
+const BANNER_MS = 1000;
+/** Interval of attempts to connect, which grows with their number to the maximum. */
+const RETRY_MS = 500;
+const RETRY_MAX_MS = 5000;
+/** A stream without an event for this long is lost. The server sends one every 15 s. */
+const SILENCE_MS = 40_000;
 /** The replaceable parts of a page, as in `src/console/page_diff.rs`. */
 const PARTS = "#unread, main > [id], main .columns > [id], main .card > [id]";
 
@@ -96,11 +103,56 @@ export function keepLive(changed) {
   let since = at ?? "";
   /** @type {EventSource | undefined} */
   let events;
+  // Connection attempts since the last event, and the timers of the next attempt, of the banner and of a silent stream.
+  let attempts = 0;
+  /** @type {Record<"retry" | "banner" | "silence", ReturnType<typeof setTimeout> | undefined>} */
+  const timers = { retry: undefined, banner: undefined, silence: undefined };
   function listen() {
+    close();
     events = new EventSource(`/console/events?${new URLSearchParams({ page: page(), since })}`);
-    for (const kind of ["hello", "change", "parts"]) events.addEventListener(kind, (event) => { since = event.lastEventId; });
+    for (const kind of ["hello", "change", "parts", "alive"]) events.addEventListener(kind, (event) => {
+      since = event.lastEventId || since;
+      connected();
+    });
     events.addEventListener("change", () => void refresh(page()));
     events.addEventListener("parts", (event) => { turn = turn.then(() => take(JSON.parse(event.data))); });
+    // The browser gives up for good after an error status, such as a proxy's 502, and otherwise waits for seconds.
+    events.addEventListener("error", () => void reconnect());
+    listenForSilence();
+  }
+  function close() {
+    events?.close();
+    clearTimeout(timers.retry);
+    clearTimeout(timers.silence);
+  }
+  function listenForSilence() {
+    clearTimeout(timers.silence);
+    timers.silence = setTimeout(() => void reconnect(), SILENCE_MS);
+  }
+  function connected() {
+    attempts = 0;
+    clearTimeout(timers.banner);
+    timers.banner = undefined;
+    showLost(false);
+    listenForSilence();
+  }
+  async function reconnect() {
+    const refused = events?.readyState === EventSource.CLOSED;
+    close();
+    timers.banner ??= setTimeout(() => showLost(!document.hidden), BANNER_MS);
+    if (refused) {
+      const answer = await fetch(page(), { headers: { accept: "text/html" }, redirect: "manual" }).catch(() => null);
+      // The session has ended, or the page is gone: it stays as it is.
+      if (answer && (answer.type === "opaqueredirect" || answer.status >= 400 && answer.status < 500 && answer.status !== 429)) {
+        clearTimeout(timers.banner);
+        showLost(false);
+        return;
+      }
+      if (document.hidden) return;
+    }
+    clearTimeout(timers.retry);
+    timers.retry = setTimeout(listen, Math.min(RETRY_MAX_MS, RETRY_MS * attempts) * (1 + Math.random() / 4));
+    attempts += 1;
   }
   let turn = Promise.resolve();
   /** @param {{ parts: string[], rows: Moves[] }} update */
@@ -123,14 +175,23 @@ export function keepLive(changed) {
   }
   listen();
   document.addEventListener("visibilitychange", () => {
-    events?.close();
+    close();
     // No updates for hidden pages.
     if (!document.hidden) listen();
   });
-  addEventListener("pagehide", () => events?.close());
+  addEventListener("pagehide", close);
+  addEventListener("offline", () => { if (!document.hidden) void reconnect(); });
   // The events must be about the view that is shown.
-  if (live !== undefined) listenAgain = () => { events?.close(); if (!document.hidden) listen(); };
+  if (live !== undefined) listenAgain = () => { close(); if (!document.hidden) listen(); };
   return controls;
+}
+
+/** Shows or hides the banner about the lost connection, and dims the values, which may be out of date. @param {boolean} lost */
+function showLost(lost) {
+  const banner = document.getElementById("lost");
+  if (!banner || banner.hidden !== lost) return;
+  banner.hidden = !lost;
+  document.body.toggleAttribute("data-lost", lost);
 }
 
 /** @typedef {{ in: string, gone: string[], put: [string, string][] }} Moves */

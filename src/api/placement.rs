@@ -62,6 +62,11 @@ pub trait CallPlacer: Send + Sync + 'static {
     /// Returns why the URL is refused.
     fn check_url(&self, text: &str) -> Result<DocUrl, String>;
 
+    /// Whether URLs without encryption are allowed (`answer.allow_insecure`).
+    fn allows_http(&self) -> bool {
+        self.check_url("http://example.com/").is_ok()
+    }
+
     /// Checks the URL of a WebSocket, `ws` or `wss`.
     ///
     /// # Errors

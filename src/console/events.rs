@@ -113,7 +113,9 @@ pub(super) async fn serve(
             () = stop.cancelled() => {}
         }
     });
-    Sse::new(events).keep_alive(KeepAlive::new().interval(Duration::from_secs(15))).into_response()
+    // An event, since browsers do not report comments: a page notices that its stream is dead.
+    let alive = KeepAlive::new().event(Event::default().event("alive").data(""));
+    Sse::new(events).keep_alive(alive.interval(Duration::from_secs(15))).into_response()
 }
 
 impl Feed {
@@ -260,6 +262,7 @@ fn kinds(what: &FeedChange) -> impl Iterator<Item = String> {
         FeedChange::Notification(_) => ("notification", None),
         FeedChange::Agent(_) => ("agent", None),
         FeedChange::Webhook(_) => ("webhook", None),
+        FeedChange::Endpoint(_) => ("endpoint", None),
         FeedChange::People => ("people", None),
     };
     [Some(kind.to_owned()), one].into_iter().flatten()

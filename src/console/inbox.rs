@@ -13,7 +13,7 @@ use super::agents::{Choice, choices};
 use super::auth::{SubmittedForm, Visitor};
 use super::form::Form;
 use super::i18n::Lang;
-use super::numbers::{number_label, number_with_alias};
+use super::numbers::{find_number, number_label, number_with_alias};
 use super::page::{Page, failed, html, missing, respond};
 use super::phone::EndpointRow;
 use super::view::{self, When};
@@ -111,6 +111,9 @@ struct Row {
     status: String,
     tone: &'static str,
     sentiment: String,
+    /// Name of the agent that answers. Empty if people or the webhook answer.
+    agent: String,
+    ai: bool,
 }
 
 #[derive(Template)]
@@ -135,15 +138,16 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
         return failed(&console, &visitor, answer.status, answer.message());
     };
     let first = query.some("cursor").is_none();
+    let agents = choices(&console, &visitor).await;
     html(&Inbox {
-        rows: list.items.into_iter().map(|one| row(&console, &visitor, one)).collect(),
+        rows: list.items.into_iter().map(|one| row(&console, &visitor, &agents, one)).collect(),
         next: list.next.map(|cursor| query.with("cursor", Some(&cursor))).unwrap_or_default(),
         filtered: FILTERS.iter().any(|name| query.some(name).is_some()),
         status: query.get("status").to_owned(),
         q: query.get("q").to_owned(),
         unread: query.some("unread").is_some(),
         page: visitor.page(&console, visitor.lang().t("nav.inbox"), "inbox").listening(if first {
-            "conversation"
+            "conversation number agent"
         } else {
             ""
         }),
@@ -171,8 +175,20 @@ fn call_words(lang: Lang, text: String) -> String {
     text
 }
 
-fn row(console: &Console, visitor: &Visitor, conversation: Conversation) -> Row {
+/// Name of an agent. Empty if there is none.
+async fn agent_name(console: &Console, visitor: &Visitor, agent: Option<Uuid>) -> String {
+    let Some(agent) = agent else { return String::new() };
+    let path = format!("/api/v1/agents/{agent}/");
+    let agent = visitor.ask(console, Method::GET, &path, None).await;
+    agent.body.get("name").and_then(Value::as_str).unwrap_or_default().to_owned()
+}
+
+fn row(console: &Console, visitor: &Visitor, agents: &[Choice], conversation: Conversation) -> Row {
+    let id = conversation.active_agent.map(|id| id.to_string());
+    let agent = agents.iter().find(|agent| Some(&agent.id) == id.as_ref());
     Row {
+        agent: agent.map(|agent| agent.name.clone()).unwrap_or_default(),
+        ai: conversation.ai_enabled,
         id: conversation.id,
         name: conversation.user.display_name(),
         number: number_with_alias(console, visitor, &conversation.number),
@@ -339,6 +355,8 @@ struct Chat {
     until: Option<When>,
     ai: bool,
     agent: String,
+    /// Name of the number's agent, if another one or none answers this conversation.
+    other_agent: String,
     /// The number is inactive: its agent is paused in all conversations.
     silent: bool,
     sentiment: String,
@@ -405,14 +423,15 @@ async fn render_chat(
         format!("/api/v1/permissions/{}/{}/", conversation.number, conversation.user.key());
     let permission = visitor.ask(console, Method::GET, &permission, None).await;
     let permission: Permission = serde_json::from_value(permission.body).unwrap_or_default();
-    let agent = match conversation.active_agent {
-        Some(agent) => {
-            let agent =
-                visitor.ask(console, Method::GET, &format!("/api/v1/agents/{agent}/"), None).await;
-            agent.body.get("name").and_then(Value::as_str).unwrap_or_default().to_owned()
-        }
-        None => String::new(),
+    let of_number = number_label(console, visitor, &conversation.number);
+    let agent = agent_name(console, visitor, conversation.active_agent).await;
+    let other_agent = match find_number(console, visitor, &conversation.number).await {
+        Ok(number) => number.active_agent.and_then(|agent| agent.parse().ok()),
+        // The number was disconnected.
+        Err(_) => None,
     };
+    let other_agent = other_agent.filter(|agent| Some(*agent) != conversation.active_agent);
+    let other_agent = agent_name(console, visitor, other_agent).await;
     let now = console.apis.api().clock.wall().rfc3339();
     let until = conversation.window_expires_at.as_deref();
     // Both are in UTC and the same format, so their seconds compare as text.
@@ -421,7 +440,6 @@ async fn render_chat(
     let live = visitor.query.some("cursor").is_none() && refused.wrong.is_empty();
     let about = if live { "conversation call number agent" } else { "" };
     let page = visitor.page(console, &name, "inbox").listening(about);
-    let of_number = number_label(console, visitor, &conversation.number);
     respond(
         status,
         &Chat {
@@ -446,6 +464,7 @@ async fn render_chat(
             until: until.map(When::read),
             ai: conversation.ai_enabled,
             agent,
+            other_agent,
             sentiment: conversation.sentiment.unwrap_or_default(),
             summary: conversation.summary.unwrap_or_default(),
             granted_until: permission.expires_at.as_deref().map(When::read),
@@ -525,6 +544,7 @@ pub(super) async fn act(
                 Some(json!({"type": "template", "template": template})),
             )
         }
+        "connect-agent" => (Method::POST, format!("{one}connect-agent/"), Some(json!({}))),
         what @ ("close" | "archive" | "reopen" | "insights") => post(what),
         "ai-on" => (Method::PATCH, one, Some(json!({"aiEnabled": true}))),
         "ai-off" => (Method::PATCH, one, Some(json!({"aiEnabled": false}))),

@@ -98,7 +98,7 @@ pub fn router(console: Console) -> Router {
         .route("/console/sign-out", post(sign_in::sign_out))
         .route("/console/preferences", post(sign_in::preferences))
         .route("/console/invitation/{token}", get(sign_in::invitation).post(sign_in::accept))
-        .route("/console/assets/{file}", get(assets::serve))
+        .route("/console/assets/{digest}/{file}", get(assets::serve))
         .route("/console/calls/", get(calls::page))
         .route("/console/calls/{call}/", get(call::page))
         .route("/console/calls/{call}/log.jsonl", get(call::log))

@@ -107,7 +107,7 @@ async fn configure(
     let page = NumberPage {
         page: visitor.page(console, &was.formatted(), "numbers"),
         agents: whatsapp(console, visitor).await,
-        insecure: console.apis.api().placer.check_url("http://example.com/").is_ok(),
+        insecure: console.apis.api().placer.allows_http(),
         owners,
         account,
         affected,
@@ -285,8 +285,8 @@ async fn save(console: &Console, visitor: &Visitor, number: &str, form: &Form) -
     let body = Value::Object(changes(form));
     let path = format!("/api/v1/phone-numbers/{number}/");
     let mut answer = visitor.ask(console, Method::PATCH, &path, Some(&body)).await;
-    if answer.is_ok() && differs("agent") {
-        answer = assign(console, visitor, number, form.get("agent")).await;
+    if answer.is_ok() && (differs("agent") || form.some("existing").is_some()) {
+        answer = assign(console, visitor, number, form).await;
     }
     let waba = digits_of_id(form.get("waba"));
     if let (true, Some(waba), true) = (answer.is_ok(), waba, differs("account")) {

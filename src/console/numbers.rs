@@ -243,12 +243,13 @@ pub(super) async fn assign(
     console: &Console,
     visitor: &Visitor,
     number: &str,
-    agent: &str,
+    form: &Form,
 ) -> ApiResponse {
     let one = format!("/api/v1/phone-numbers/{number}/");
-    let (what, body) = match agent {
-        "" => ("disconnect-agent", json!({})),
-        agent => ("connect-agent", json!({"agent": agent})),
+    let existing = form.some("existing").is_some();
+    let (what, body) = match form.get("agent") {
+        "" => ("disconnect-agent", json!({"applyToExisting": existing})),
+        agent => ("connect-agent", json!({"agent": agent, "applyToExisting": existing})),
     };
     visitor.ask(console, Method::POST, &format!("{one}{what}/"), Some(&body)).await
 }
@@ -355,7 +356,7 @@ pub(super) async fn act(
     let one = format!("/api/v1/phone-numbers/{number}/");
     let what = form.get("do");
     let answer = match what {
-        "agent" => assign(&console, &visitor, number, form.get("agent")).await,
+        "agent" => assign(&console, &visitor, number, &form).await,
         "register" => {
             let body = json!({"pin": form.get("pin")});
             visitor.ask(&console, Method::POST, &format!("{one}register/"), Some(&body)).await

@@ -132,6 +132,11 @@ impl Page {
         self
     }
 
+    /// The folder of scripts, styles and images.
+    pub(super) fn assets(&self) -> &'static str {
+        super::assets::PATH
+    }
+
     /// The text of a key.
     pub(super) fn t<'k>(&self, key: &'k str) -> &'k str {
         self.lang.t(key)

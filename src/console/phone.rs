@@ -81,7 +81,7 @@ async fn render_page(
 ) -> Response {
     let can_create = visitor.person.user.role >= Role::Admin;
     let page = PhonePage {
-        page: visitor.page(console, visitor.lang().t("nav.phone"), "phone"),
+        page: visitor.page(console, visitor.lang().t("nav.phone"), "phone").listening("endpoint"),
         endpoints: endpoints(console, visitor).await,
         applications: if can_create { applications(console, visitor).await } else { Vec::new() },
         person: visitor.person.user.name.clone(),

@@ -177,7 +177,10 @@ async fn render_page(
     done: Outcome,
 ) -> Response {
     let lang = visitor.lang();
-    let parsed = xml::parse(source.as_bytes(), None);
+    let mut parsed = xml::parse(source.as_bytes(), None);
+    if console.apis.api().placer.allows_http() {
+        parsed = parsed.allow_plain_urls();
+    }
     let findings = parsed.findings.iter().map(|finding| FindingRow {
         rule: finding.rule.clone(),
         line: finding.at.line,
@@ -313,7 +316,10 @@ async fn walk(console: &Console, visitor: &Visitor, walked: WalkRequest) -> Vec<
                 fallback: None,
                 hangup: (url, Method::Post),
             },
-            limits: MachineLimits::default(),
+            limits: MachineLimits {
+                allow_plain_urls: console.apis.api().placer.allows_http(),
+                ..MachineLimits::default()
+            },
         },
         keys: SigningKeys::of_main(tokens),
         max_body: SOURCE_MAX,

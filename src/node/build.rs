@@ -163,7 +163,7 @@ impl Node {
         if let Some(sink) = &traces {
             outbox.export_traces(sink.clone());
         }
-        let phones = Phones::default();
+        let phones = Phones::new(feed.clone());
         let rooms = rooms(&clock, &media, &sounds);
         rooms.recover_and_store(&store, &node_id, |url| outbox.origin(url)).await?;
         let pressure = Pressure::new(health.clone(), clock.now());
@@ -571,6 +571,7 @@ pub fn call_settings(config: &Config, transcribes: bool) -> CallSettings {
         allow_wa_bridge: config.limits.allow_wa_bridge,
         sip_host: host(config, config.listen.public),
         can_transcribe: transcribes,
+        allow_plain_urls: config.answer.allow_insecure,
         ..MachineLimits::default()
     };
     CallSettings { limits, max_body: config.answer.max_body_bytes }

@@ -330,7 +330,7 @@ async fn r20_every_path_of_the_apis_and_the_console_has_the_headers() {
     ];
     let paths = PAGES.iter().chain(ADMIN_PAGES).copied().map(str::to_owned);
     let paths = paths
-        .chain(assets.map(|name| format!("/console/assets/{name}")))
+        .chain(assets.map(|name| format!("/console/assets/x/{name}")))
         .chain(others.map(str::to_owned));
     for path in paths {
         is_secured(&asha.get(&path).await, &path);
@@ -653,4 +653,24 @@ async fn s2_02_s3_17_numbers_inbox_agents_and_webhooks_open_for_each_role() {
         }
         assert_eq!(browser.errors, [""; 0], "{name}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn assets_are_compressed_and_kept_by_browsers() {
+    let world = with_people().await;
+    let page = http::get(&format!("{}/console/sign-in", world.node.public)).await.text();
+    let style = page.split('"').find(|text| text.ends_with("/console.css")).expect("a link");
+    let url = format!("{}{style}", world.node.public);
+    let plain = http::get(&url).await;
+    let gzip = http::send("GET", &url, &[("accept-encoding", "gzip, br")], "").await;
+    assert_eq!(gzip.headers["content-encoding"], "gzip");
+    assert_eq!(gzip.headers["vary"], "accept-encoding");
+    assert!(gzip.body.len() * 3 < plain.body.len(), "{} {}", gzip.body.len(), plain.body.len());
+    for answer in [&plain, &gzip] {
+        let cache = answer.headers["cache-control"].to_str().expect("text");
+        assert!(cache.contains("immutable"), "{cache}");
+    }
+    // A page of an older version finds its files, and the browser asks again.
+    let old = http::get(&format!("{}/console/assets/0/live.js", world.node.public)).await;
+    assert_eq!((old.status, &old.headers["cache-control"]), (200, &"no-cache".parse().unwrap()));
 }

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use sim::{CallScript, CalleeAction, EventOrder, PhoneKind, Sim};
 
 use crate::console::{people, signed_in};
+use crate::console_look::picture;
 use crate::outbound::{World, user, world};
 use crate::support::app::App;
 use crate::support::browser::{Browser, has_chromium};
@@ -259,4 +260,52 @@ async fn a_list_of_a_thousand_live_calls_updates_without_a_long_task() {
     );
     assert!(longest < if figures() { 50.0 } else { 1_000.0 }, "{longest} ms");
     assert_eq!(browser.errors, [""; 0]);
+}
+
+/// Answers every request on a port with 502 until dropped, as the proxy of a stopped node does.
+async fn bad_gateway(port: u16) -> tokio::task::JoinHandle<()> {
+    #[allow(clippy::disallowed_methods, reason = "a test's own peer")]
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await.expect("the port");
+    tokio::spawn(async move {
+        let routes = axum::Router::new().fallback(|| async {
+            (axum::http::StatusCode::BAD_GATEWAY, [("connection", "close")])
+        });
+        let _ = axum::serve(listener, routes).await;
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_shows_that_the_node_is_gone_and_catches_up_when_it_is_back() {
+    if !has_chromium() {
+        return;
+    }
+    let (mut world, _calls) = with_calls_up(2).await;
+    let mut browser = signed_in(&world, "asha").await;
+    browser.visit("/console/calls/").await;
+    browser.until(&format!("{ROWS} === 2")).await;
+    let watch = "globalThis.marked = 1; const banner = document.getElementById('lost'); \
+        globalThis.shown = new Promise((done) => new MutationObserver(() => done(performance.now())) \
+            .observe(banner, { attributes: true })); banner.hidden";
+    assert_eq!(browser.eval(watch).await, true);
+    let before = browser.eval("performance.now()").await.as_f64().unwrap();
+    world.node.kill();
+    let port = world.node.public.rsplit(':').next().and_then(|port| port.parse().ok());
+    let proxy = bad_gateway(port.expect("a port")).await;
+    let shown = browser.eval("shown").await.as_f64().unwrap();
+    assert!(shown - before < 2_000.0, "{} ms", shown - before);
+    assert_eq!(browser.eval("document.getElementById('lost').checkVisibility()").await, true);
+    let opacity = "getComputedStyle(document.querySelector('main > *')).opacity";
+    browser.until(&format!("{opacity} < 1")).await;
+    for (scheme, width) in [("light", 1200), ("dark", 1200), ("light", 390)] {
+        browser.prefer(scheme).await;
+        browser.size(width, 844).await;
+        picture(&mut browser, &format!("lost-{scheme}-{width}")).await;
+    }
+    // The calls are over when the node is back. The page updates without a reload.
+    proxy.abort();
+    let _ = proxy.await;
+    world.node.start_again().await;
+    browser.until("document.getElementById('lost').hidden").await;
+    browser.until(&format!("{ROWS} === 0 && {opacity} == 1")).await;
+    assert_eq!(browser.eval("globalThis.marked").await, 1);
 }

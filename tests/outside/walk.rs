@@ -132,9 +132,11 @@ async fn an_application_is_run_with_real_requests() {
         (&callback["kind"], &callback["sent"], &callback["status"]),
         (&"hangup".into(), &true.into(), &200.into())
     );
-    // Plain HTTP causes a warning, and --strict makes it fail.
-    assert!(last["warnings"].as_u64().unwrap() > 0);
-    assert_eq!(walk(&[&args[..], &["--strict", "--no-callbacks"]].concat()).await.0, 1);
+    // Plain HTTP is allowed here and causes no warning; --strict makes warnings fail.
+    assert_eq!(last["warnings"], 0, "{last}");
+    assert_eq!(walk(&[&args[..], &["--strict", "--no-callbacks"]].concat()).await.0, 0);
+    let refused = walk(&[&args[..], &["--no-callbacks", "--allow-insecure=false"]].concat()).await;
+    assert_eq!(refused.0, 1, "{}", refused.2);
     assert_eq!(app.count("/hangup"), 1, "--no-callbacks");
 }
 

@@ -446,7 +446,7 @@ fn user(hangs_up_after_s: u64) -> sim::CallScript {
 
 pub fn dial_asha(world: &World) -> String {
     format!(
-        "<Response><Dial action=\"{}\" callbackUrl=\"{}\" sipHeaders=\"Order=42\"><User>sip:asha@127.0.0.1</User></Dial>\
+        "<Response><Dial action=\"{}\" callbackUrl=\"{}\" sipHeaders=\"Order=42\" colour=\"red\"><User>sip:asha@127.0.0.1</User></Dial>\
          <Speak>Nobody is here.</Speak></Response>",
         world.app.url("/dialled"),
         world.app.url("/events")

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::broadcast;
 use uuid::Uuid;
 
-use model::{AuthId, CallUuid, E164, Timestamp};
+use model::{AuthId, CallUuid, E164, EndpointId, Timestamp};
 
 /// Events kept for slow subscribers.
 const KEPT: usize = 4_096;
@@ -41,6 +41,8 @@ pub enum FeedChange {
     Notification(Uuid),
     Agent(Uuid),
     Webhook(Uuid),
+    /// An endpoint was created, changed or deleted, or a phone was registered or unregistered.
+    Endpoint(EndpointId),
     /// Users, roles or API keys.
     People,
 }

@@ -188,8 +188,12 @@ impl CallContext {
     }
 
     pub(super) fn findings(&mut self, findings: &[Finding]) {
+        let mut findings = limit_findings(findings);
+        if self.setup.limits.allow_plain_urls {
+            findings.retain(|finding| !finding.is_plain_url());
+        }
         if !findings.is_empty() {
-            self.emit(Output::Findings { findings: limit_findings(findings) });
+            self.emit(Output::Findings { findings });
         }
     }
 

@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use model::{Digit, Method};
 
+use super::rules;
+
 /// A position in the document's text. Lines and columns start at 1, and columns count Unicode
 /// scalar values.
 #[derive(
@@ -44,6 +46,14 @@ pub struct Finding {
     pub message: String,
     /// How to correct the document.
     pub hint: String,
+}
+
+impl Finding {
+    /// Whether this is W311, a URL without encryption. It is not reported where the node requests
+    /// such URLs (`answer.allow_insecure`).
+    pub fn is_plain_url(&self) -> bool {
+        self.rule == rules::W311.id
+    }
 }
 
 /// A valid document.

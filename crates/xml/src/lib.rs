@@ -105,6 +105,13 @@ impl ParseOutcome {
         }
     }
 
+    /// Removes W311, for a node that requests URLs without encryption (`answer.allow_insecure`). The
+    /// document keeps it: a call filters what it reports.
+    pub fn allow_plain_urls(mut self) -> Self {
+        self.findings.retain(|finding| !finding.is_plain_url());
+        self
+    }
+
     /// Inserts a finding in document order.
     fn insert(&mut self, finding: Finding) {
         let index =

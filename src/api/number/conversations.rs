@@ -14,6 +14,7 @@ use super::error::{NO_CONVERSATION, conversation_without_number};
 use super::request::{ApiRequest, parse_number, parse_position, position};
 use super::response::{Page, Timestamp3339, etag, no_content, ok, with_etag};
 use super::route::{CHANGED, CURSOR, LIMIT, PAGING, Route, error, handler};
+use super::routing::answering_agent;
 use crate::api::Api;
 use engine::admission::NumberEntry;
 use engine::inbox::words;
@@ -144,6 +145,19 @@ pub(super) const ROUTES: &[Route] = &[
         )
         .body(RequestBody::json::<SubscribeBody>(
             "{\"webhook\"}: an id; by default the account's only webhook",
+        ))
+        .responses(STATE_CHANGE),
+    },
+    Route {
+        role: Role::Admin,
+        handler: handler!(connect_agent),
+        operation: Operation::post(
+            "/api/v1/conversations/{conversation_id}/connect-agent/",
+            "connectConversationAgent",
+            "Let an agent answer one conversation",
+        )
+        .body(RequestBody::json::<ConnectAgentBody>(
+            "{\"agent\"}: an id; by default the agent of the number",
         ))
         .responses(STATE_CHANGE),
     },
@@ -447,6 +461,26 @@ async fn subscribe(mut request: ApiRequest) -> Result<Response, ApiError> {
     let number = connected_number(&request, &conversation)?;
     let webhook = inbox.webhook_or_only(scope, &number, body.webhook)?;
     inbox.subscribe(scope, &conversation, webhook.id).await?;
+    view(&request, conversation.pair.conversation).await
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = ConversationConnectAgent, examples(json!({"agent": null})))]
+struct ConnectAgentBody {
+    /// By default the agent of the number.
+    agent: Option<Uuid>,
+}
+
+async fn connect_agent(mut request: ApiRequest) -> Result<Response, ApiError> {
+    let conversation = find(&request).await?;
+    let body: ConnectAgentBody = request.json().await?;
+    let number = connected_number(&request, &conversation)?;
+    let inbox = &request.api().inbox;
+    let agent = body.agent.or_else(|| inbox.routing_of(&number).agent());
+    let agent = agent.ok_or_else(|| ApiError::bad_value("agent", "the number has no agent"))?;
+    let agent = answering_agent(&request, &number, agent).await?;
+    inbox.connect_agent(request.scope(), &conversation, agent.id).await?;
     view(&request, conversation.pair.conversation).await
 }
 

@@ -18,7 +18,7 @@ use engine::admission::NumberEntry;
 use engine::admission::book::Configuration;
 use engine::inbox::Inbox;
 use model::{Role, Routing};
-use store::{AgentChannel, UserName};
+use store::{Agent, AgentChannel, UserName};
 
 const RESPONSES: &[ResponseSpec] = &[
     ResponseSpec::json::<NumberRouting>(200, "The routing of the number"),
@@ -181,14 +181,16 @@ struct NumberConnectAgent {
     apply_to_existing: bool,
 }
 
-async fn connect_agent(mut request: ApiRequest) -> Result<Response, ApiError> {
-    let number = request.number()?;
-    let body: NumberConnectAgent = request.json().await?;
-    let (api, scope) = (request.api(), request.scope());
-    let agent = api.store.agents().get(scope, body.agent).await;
+/// The agent, if it can answer the messages of a number.
+pub(super) async fn answering_agent(
+    request: &ApiRequest,
+    number: &NumberEntry,
+    id: Uuid,
+) -> Result<Agent, ApiError> {
+    let agent = request.api().store.agents().get(request.scope(), id).await;
     let agent = agent.map_err(ApiError::store("read an agent"))?;
     // An agent of a subaccount does not serve numbers of its main account.
-    let agent = agent.filter(|agent| Inbox::may_serve(&number, &agent.account));
+    let agent = agent.filter(|agent| Inbox::may_serve(number, &agent.account));
     let agent = agent.ok_or_else(|| ApiError::bad_value("agent", "no such agent"))?;
     if !agent.spec.channels.contains(&AgentChannel::Whatsapp) {
         return Err(ApiError::conflict(
@@ -196,6 +198,14 @@ async fn connect_agent(mut request: ApiRequest) -> Result<Response, ApiError> {
             "the agent does not answer messages: add whatsapp to its channels",
         ));
     }
+    Ok(agent)
+}
+
+async fn connect_agent(mut request: ApiRequest) -> Result<Response, ApiError> {
+    let number = request.number()?;
+    let body: NumberConnectAgent = request.json().await?;
+    let (api, scope) = (request.api(), request.scope());
+    let agent = answering_agent(&request, &number, body.agent).await?;
     if agents::is_not_on_cloud_api(api, scope, &number.spec.number) {
         return Err(ApiError::conflict(
             "not_cloud_api",

@@ -31,7 +31,11 @@ pub(super) const ROUTES: &[Route] = &[Route {
 async fn check(mut request: ApiRequest) -> Result<Response, ApiError> {
     let bytes = request.bytes().await?;
     let charset = charset(&request.head.headers);
-    Ok(ok(&xml::report("-", &xml::parse(&bytes, charset.as_deref()))))
+    let mut parsed = xml::parse(&bytes, charset.as_deref());
+    if request.api().placer.allows_http() {
+        parsed = parsed.allow_plain_urls();
+    }
+    Ok(ok(&xml::report("-", &parsed)))
 }
 
 /// The `charset` of `Content-Type`.

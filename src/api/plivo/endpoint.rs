@@ -13,6 +13,7 @@ use super::random;
 use super::request::PlivoRequest;
 use super::response::{Changed, account_uri, changed, created, no_content, ok, resource_uri};
 use super::route::{LIMIT, OFFSET, Route, error, handler, object};
+use engine::feed::FeedChange;
 use model::Secret;
 use model::{AppId, EndpointId, EndpointName};
 use store::{Endpoint, EndpointChange, PasswordError, Scope};
@@ -232,6 +233,7 @@ async fn create(request: PlivoRequest) -> Result<Response, PlivoError> {
         };
         let is_created = api.store.endpoints().create(endpoint).await;
         if is_created.map_err(PlivoError::not_stored)? {
+            api.feed.tell(&main_account, FeedChange::Endpoint(id.clone()));
             return Ok(created(&CreatedEndpoint {
                 alias,
                 endpoint_id: id.to_string(),
@@ -250,9 +252,7 @@ async fn create(request: PlivoRequest) -> Result<Response, PlivoError> {
 async fn change(request: PlivoRequest) -> Result<Response, PlivoError> {
     let (api, scope, id) = (request.api(), &request.scope, endpoint_id(&request));
     let fields = request.fields()?;
-    if api.store.endpoints().get(scope, &id).await?.is_none() {
-        return Err(NOT_FOUND);
-    }
+    let endpoint = api.store.endpoints().get(scope, &id).await?.ok_or(NOT_FOUND)?;
     if fields.text("username").map_err(PlivoError::BadRequest)?.is_some() {
         let message = "username can't be changed: create another endpoint".to_owned();
         return Err(PlivoError::BadRequest(message));
@@ -272,16 +272,19 @@ async fn change(request: PlivoRequest) -> Result<Response, PlivoError> {
     if has_new_password {
         api.phones.unregister(&id, "password_changed");
     }
+    api.feed.tell(&endpoint.main_account, FeedChange::Endpoint(id));
     Ok(changed())
 }
 
 async fn delete(request: PlivoRequest) -> Result<Response, PlivoError> {
     let (api, id) = (request.api(), endpoint_id(&request));
+    let endpoint = api.store.endpoints().get(&request.scope, &id).await?.ok_or(NOT_FOUND)?;
     let is_deleted = api.store.endpoints().delete(&request.scope, &id).await;
     if !is_deleted.map_err(PlivoError::not_stored)? {
         return Err(NOT_FOUND);
     }
     api.phones.unregister(&id, "endpoint_removed");
+    api.feed.tell(&endpoint.main_account, FeedChange::Endpoint(id));
     Ok(no_content())
 }
 

@@ -74,8 +74,7 @@ pub(super) fn run(args: &Args) -> Exit {
         Ok(config) => config,
         Err(exit) => return exit,
     };
-    let insecure =
-        args.allow_insecure.or(known.as_ref().map(|c| c.answer.allow_insecure)).unwrap_or(true);
+    let insecure = args.allow_insecure.or(known.as_ref().map(|c| c.answer.allow_insecure));
     let speech = known.as_ref().and_then(|c| SpeechConfig::from_table(c.speech.clone()).ok());
     let recognisers = speech.as_ref().and_then(|speech| Recognisers::new(speech).ok());
     let own: Option<BTreeSet<String>> = known.map(|c| {
@@ -87,7 +86,10 @@ pub(super) fn run(args: &Args) -> Exit {
     });
     let mut report = Report::new(args.format());
     for source in &args.sources {
-        let parsed = source::read(source, insecure).map(|mut parsed| {
+        let parsed = source::read(source, insecure.unwrap_or(true)).map(|mut parsed| {
+            if insecure == Some(true) {
+                parsed = parsed.allow_plain_urls();
+            }
             if let Some(own) = &own {
                 xml::check_caller_ids(&mut parsed, own);
             }

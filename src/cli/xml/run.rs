@@ -143,6 +143,9 @@ fn prepare(args: &Args) -> Result<(Job, bool), Exit> {
     let fallback = args.fallback_url.as_ref().map(posted).or(account.fallback);
     let keys = parse_digits(&args.digits)
         .map_err(|e| Exit::usage(format_args!("--digits {}: {e}", args.digits)))?;
+    let insecure = args.allow_insecure.unwrap_or(account.insecure);
+    let mut limits = account.settings.limits;
+    limits.allow_plain_urls = insecure;
     let job = Job {
         calling: CallParties {
             from,
@@ -154,7 +157,7 @@ fn prepare(args: &Args) -> Result<(Job, bool), Exit> {
             account: account.auth_id,
             parent_account: account.parent,
             urls: CallUrls { answer, answer_method: method, fallback, hangup },
-            limits: account.settings.limits,
+            limits,
         },
         keys: account.keys,
         max_body: account.settings.max_body,
@@ -170,7 +173,7 @@ fn prepare(args: &Args) -> Result<(Job, bool), Exit> {
             time: Duration::from_secs(args.max_seconds.into()),
         },
     };
-    Ok((job, args.allow_insecure.unwrap_or(account.insecure)))
+    Ok((job, insecure))
 }
 
 /// Account and number of the called business.

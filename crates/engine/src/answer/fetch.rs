@@ -73,6 +73,11 @@ impl Fetcher {
         Self { egress, clock, random }
     }
 
+    /// Whether URLs without encryption are requested (`answer.allow_insecure`).
+    pub fn allows_http(&self) -> bool {
+        self.egress.guard().allows_insecure()
+    }
+
     /// Fetches one document and passes its body to `read`, which also returns whether the document
     /// is valid, as that is part of the outcome in the metrics.
     ///

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tokio::sync::mpsc;
 
 use super::captions::Caption;
+use crate::feed::{Feed, FeedChange};
 use model::{AuthId, CallUuid, EndpointId, EndpointName, HangupCause};
 
 /// Maximum number of registrations of one endpoint.
@@ -104,7 +105,10 @@ pub struct NoRoom;
 
 /// All registrations of the node. Cheap to clone.
 #[derive(Clone, Default)]
-pub struct Phones(Arc<Mutex<Table>>);
+pub struct Phones {
+    table: Arc<Mutex<Table>>,
+    feed: Feed,
+}
 
 #[derive(Default)]
 struct Table {
@@ -137,11 +141,16 @@ impl Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        self.phones.table().places.remove(&self.place);
+        self.phones.remove(self.place);
     }
 }
 
 impl Phones {
+    /// Creates an empty table, which publishes registrations and their ends.
+    pub fn new(feed: Feed) -> Self {
+        Self { table: Arc::default(), feed }
+    }
+
     /// Registers a phone. Calls that already ring the endpoint ring here, too.
     ///
     /// # Errors
@@ -163,10 +172,11 @@ impl Phones {
         if table.draining {
             let _ = to.try_send(ToPhone::Draining);
         }
-        table.places.insert(place, Place { owner, to, calls: BTreeSet::new() });
+        table.places.insert(place, Place { owner: owner.clone(), to, calls: BTreeSet::new() });
         let lines: Vec<_> =
             table.ringing.get(&name).into_iter().flatten().filter_map(Weak::upgrade).collect();
         drop(table);
+        self.publish(&owner);
         lines.iter().for_each(|line| line.ring_also(place));
         Ok((Registration { phones: self.clone(), place }, told))
     }
@@ -240,13 +250,24 @@ impl Phones {
 
     /// Sends a message to a registration. Disconnects the phone if its queue is full.
     fn tell(&self, place: RegistrationId, what: ToPhone) {
-        let mut table = self.table();
-        let behind = table.places.get(&place).is_some_and(|place| place.to.try_send(what).is_err());
-        if behind {
+        let is_full =
+            self.table().places.get(&place).is_some_and(|place| place.to.try_send(what).is_err());
+        if is_full {
             // Dropping the sender closes the socket.
             tracing::info!("phone message queue full, phone disconnected");
-            table.places.remove(&place);
+            self.remove(place);
         }
+    }
+
+    fn remove(&self, place: RegistrationId) {
+        let removed = self.table().places.remove(&place);
+        if let Some(removed) = removed {
+            self.publish(&removed.owner);
+        }
+    }
+
+    fn publish(&self, owner: &Owner) {
+        self.feed.tell(&owner.main_account, FeedChange::Endpoint(owner.endpoint.clone()));
     }
 
     /// Sends a message unless the phone's queue is more than half full.
@@ -275,7 +296,7 @@ impl Phones {
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -610,6 +631,26 @@ mod tests {
         assert!(line.back(second.place()) && line.is_at(second.place()) && !line.is_away());
         line.tell(ToPhone::Answered { call });
         assert_eq!(told.try_recv(), Ok(ToPhone::Answered { call }));
+    }
+
+    #[test]
+    fn registrations_and_their_ends_are_published_once() {
+        let feed = Feed::new();
+        let mut news = feed.watch();
+        let mut published = || std::iter::from_fn(|| news.try_recv().ok()).collect::<Vec<_>>();
+        let phones = Phones::new(feed);
+        let (place, told) = phones.register(owner()).unwrap();
+        let [change] = published().try_into().unwrap();
+        assert_eq!(
+            (change.account.as_str(), &change.change),
+            ("MA1", &FeedChange::Endpoint("1".into()))
+        );
+        for _ in 0..BEHIND + 1 {
+            phones.tell(place.place(), ToPhone::Draining);
+        }
+        assert_eq!(published().len(), 1, "the queue was full");
+        drop((place, told));
+        assert!(published().is_empty(), "it had ended");
     }
 
     #[test]

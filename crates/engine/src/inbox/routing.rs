@@ -289,6 +289,19 @@ impl Inbox {
         self.reroute_one(scope, conversation, |_| Ok(Routing::Webhook(Some(webhook)))).await
     }
 
+    /// Routes a single conversation to an agent. The previous webhook is notified.
+    ///
+    /// # Errors
+    /// Fails if the conversation or the agent does not exist, or if the store fails.
+    pub async fn connect_agent(
+        &self,
+        scope: &Scope,
+        conversation: &Conversation,
+        agent: Uuid,
+    ) -> Result<(), RoutingError> {
+        self.reroute_one(scope, conversation, |_| Ok(Routing::Agent(agent))).await
+    }
+
     /// Routes a single conversation as its number's new ones, but not to the webhook that it had.
     ///
     /// # Errors

@@ -116,7 +116,10 @@ pub async fn check_url(
     let read = |body: DocumentBody| {
         let parsed = is_document.then(|| xml::parse(&body.bytes, body.charset.as_deref()));
         let valid = parsed.as_ref().is_none_or(xml::ParseOutcome::is_ok);
-        let findings = parsed.map(|parsed| parsed.findings).unwrap_or_default();
+        let mut findings = parsed.map(|parsed| parsed.findings).unwrap_or_default();
+        if fetcher.allows_http() {
+            findings.retain(|finding| !finding.is_plain_url());
+        }
         let validity = if valid { Validity::Valid } else { Validity::Invalid };
         (Checked::Answered { status: body.status, findings, valid }, validity)
     };

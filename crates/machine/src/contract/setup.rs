@@ -149,6 +149,9 @@ pub struct MachineLimits {
     /// The node can transcribe recordings.
     #[serde(default, skip_serializing_if = "std::ops::Not::not", rename = "transcribes")]
     pub can_transcribe: bool,
+    /// `answer.allow_insecure`: URLs without encryption are not reported.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub allow_plain_urls: bool,
 }
 
 impl Default for MachineLimits {
@@ -166,6 +169,7 @@ impl Default for MachineLimits {
             allow_wa_bridge: false,
             sip_host: String::new(),
             can_transcribe: false,
+            allow_plain_urls: false,
         }
     }
 }

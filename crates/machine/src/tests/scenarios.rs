@@ -18,7 +18,7 @@
 //!
 //! | input | words |
 //! |---|---|
-//! | `offered` | `from= to= name= cta= deeplink= fallback= answer_method= wa_bridge=1 transcribes=1 web=1` and each `*_ms` of the limits |
+//! | `offered` | `from= to= name= cta= deeplink= fallback= answer_method= wa_bridge=1 transcribes=1 plain_urls=1 web=1` and each `*_ms` of the limits |
 //! | `placed` | the same, and `ring=1 ring_timeout_ms= hangup_on_ring_ms= send_digits=`; for a B-leg `dialled=1 confirm=1 key= tells_keys=1`; for a room `room=ROOM events=1 confirm=1\|no-sound key= music=ring\|document` |
 //! | `bound`, `sdp-answer`, `sdp-answer unusable` | |
 //! | `status` | `ringing accepted rejected` |
@@ -528,6 +528,7 @@ fn inbound_setup(options: &BTreeMap<&str, &str>) -> CallSetup {
             "fetch_ms" => setup.limits.fetch_ms = ms(),
             "answer_budget_ms" => setup.limits.answer_budget_ms = ms(),
             "wa_bridge" => setup.limits.allow_wa_bridge = *value == "1",
+            "plain_urls" => setup.limits.allow_plain_urls = *value == "1",
             "transcribes" => setup.limits.can_transcribe = *value == "1",
             "web" => {
                 setup.call_type = CallType::Web;

@@ -118,7 +118,8 @@ pub(super) const ALL: &[Explanation] = &[
         requirement: "URLs are encrypted: https, or wss for Stream.",
         reason: "Without encryption, the caller's input and speech can be read on the network. A \
               node requests http URLs only if its configuration sets `answer.allow_insecure = \
-              true`, which is meant for development. Otherwise the URL counts as unreachable.",
+              true`, which is meant for development and also hides this warning. Otherwise the URL \
+              counts as unreachable.",
         incorrect: Example::complete(
             "<Response><Redirect>http://app.example.com/next</Redirect></Response>",
         ),

@@ -189,6 +189,8 @@ fn urls_are_absolute_and_without_user_name() {
         "action",
         &["http://x.example.com/a", "HTTP://127.0.0.1:8000/"],
     );
+    let plain = parse(b"<Response><Redirect>http://x.example.com/</Redirect></Response>", None);
+    assert!(plain.allow_plain_urls().findings.is_empty(), "allowed where a node requests them");
     assert_violates(
         "E311",
         "GetInput",

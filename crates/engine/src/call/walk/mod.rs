@@ -365,6 +365,10 @@ impl Walk<'_> {
                 {
                     self.typing = self.job.caller.keys.pop_front();
                 }
+                if outcome == InstructionOutcome::Failed {
+                    let why = if note.is_empty() { String::new() } else { format!(": {note}") };
+                    self.fault(format!("{element} in line {line} failed{why}"));
+                }
                 self.tell(Event::Instruction { element, line, outcome, note });
             }
             Output::State { state } => self.state(state),

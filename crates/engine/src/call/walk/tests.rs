@@ -190,6 +190,16 @@ async fn walked_with_a_warning() -> (Vec<Step>, WalkResult) {
 }
 
 #[tokio::test]
+async fn a_dial_that_calls_nobody_is_a_fault() {
+    let (_, phone) = walked("<Dial><Number>919876543210</Number></Dial>", Caller::default()).await;
+    assert_eq!(phone.faults, ["Dial in line 2 failed: pstn_forwarding_not_supported"]);
+    assert!(!phone.ok(false));
+    let several = "<Dial><Number>919876543210</Number><User>sip:asha@phone.plivo.com</User></Dial>";
+    let (_, one_of_two) = walked(several, Caller::default()).await;
+    assert!(one_of_two.ok(false), "the endpoint was called: {:?}", one_of_two.faults);
+}
+
+#[tokio::test]
 async fn a_dialled_party_follows_its_script() {
     let dial = "<Dial><User>sip:asha@phone.plivo.com</User></Dial><Hangup/>";
     for (callee, lasts_ms) in [
