@@ -256,7 +256,13 @@ pub(super) async fn act(
     let mut to = format!("/console/webhooks/{id}/");
     let done = match form.get("do") {
         "save" => match order(&console, &visitor, &form) {
-            Ok(order) => inbox.change_webhook(&scope, id, order).await.map(drop),
+            Ok(order) => match inbox.change_webhook(&scope, id, order).await {
+                Ok((webhook, true)) => {
+                    let result = FormResult { secret: secret(&webhook), ..FormResult::default() };
+                    return render_page(&console, &visitor, id, StatusCode::OK, result).await;
+                }
+                changed => changed.map(drop),
+            },
             Err(wrong) => {
                 return render_page(
                     &console,
