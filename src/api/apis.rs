@@ -1,6 +1,7 @@
 //! Both APIs, as the console uses them: the same operations with the same checks as over HTTP, on
 //! behalf of the signed-in person.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::Router;
@@ -11,10 +12,12 @@ use http::{Method, StatusCode, header};
 use http_body_util::BodyExt as _;
 use serde_json::Value;
 
+use super::audit::{Actor, Change};
 use super::auth::Principal;
 use super::{Api, ApiState, number, plivo, router};
 use engine::people::Person;
 use model::Role;
+use store::{Scope, User};
 
 /// The HTTP APIs and their state; cheap to clone.
 #[derive(Clone)]
@@ -75,6 +78,29 @@ impl Apis {
         &self.0.api
     }
 
+    /// Adds a change that a person made in the console, without the APIs, to the audit trail.
+    pub fn record(
+        &self,
+        (user, from): (&User, IpAddr),
+        action: &str,
+        object: &str,
+        (before, after): (Value, Value),
+    ) {
+        let actor = &Actor::of_user(user, from);
+        let owner = self.0.owner_of(&Scope::of(user.account.clone()));
+        self.0.audit.record(Change { owner, actor, action, object, before, after });
+    }
+
+    /// Adds a refused sign-in to the audit trail; see [`record_refusal`](super::audit::Audit::record_refusal).
+    pub fn record_refusal(&self, by: &'static str, from: IpAddr, known: Option<&User>) {
+        let known = known.map(|user| {
+            let owner = self.0.owner_of(&Scope::of(user.account.clone()));
+            (owner, format!("user:{}", user.name))
+        });
+        let known = known.as_ref().map(|(owner, name)| (owner.clone(), name.as_str()));
+        self.0.audit.record_refusal(by, from, known);
+    }
+
     /// Whether the account of a person exists and is enabled.
     pub fn is_enabled(&self, person: &Person) -> bool {
         self.0.is_enabled(&person.user.account)
@@ -89,7 +115,7 @@ impl Apis {
     /// may have a query.
     pub async fn request(
         &self,
-        person: &Person,
+        (person, from): (&Person, IpAddr),
         method: Method,
         path: &str,
         body: Option<&Value>,
@@ -102,7 +128,7 @@ impl Apis {
         let Ok(request) = request.body(Body::from(bytes)) else {
             return ApiResponse::internal_error();
         };
-        let principal = Principal::from_person(person);
+        let principal = Principal::from_person(person, from);
         ApiResponse::read(number::dispatch(self.0.clone(), principal, request).await).await
     }
 
@@ -110,7 +136,7 @@ impl Apis {
     /// the account. That API has no roles, so changes require an admin.
     pub async fn plivo_request(
         &self,
-        person: &Person,
+        (person, from): (&Person, IpAddr),
         method: Method,
         path: &str,
         body: Option<&Value>,
@@ -119,7 +145,8 @@ impl Apis {
             let error = serde_json::json!({"error": "only an admin or an owner may do this"});
             return ApiResponse { status: StatusCode::FORBIDDEN, body: error };
         }
-        let response = plivo::dispatch(&self.0, person.scope(), &method, path, body).await;
+        let actor = Actor::of_user(&person.user, from);
+        let response = plivo::dispatch(&self.0, (person.scope(), actor), &method, path, body).await;
         ApiResponse::read(response).await
     }
 }

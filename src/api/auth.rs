@@ -24,6 +24,7 @@ use http::{HeaderMap, header};
 use subtle::{Choice, ConstantTimeEq as _};
 use uuid::Uuid;
 
+use super::audit::Actor;
 use engine::admission::Ring;
 use engine::admission::settings::AccountSettings;
 use engine::limiter::{Offenders, Resource};
@@ -59,22 +60,26 @@ pub(super) struct Principal {
     pub(super) user: Option<Uuid>,
     /// The principal's own WhatsApp number, if it is known. Changes to sandbox numbers apply to it.
     pub(super) wa_id: Option<String>,
+    /// The principal in the audit trail.
+    pub(super) actor: Actor,
 }
 
 impl Principal {
-    pub(super) fn from_person(person: &Person) -> Self {
+    pub(super) fn from_person(person: &Person, from: IpAddr) -> Self {
         let user = &person.user;
         Self {
             scope: person.scope(),
             role: user.role,
             user: Some(user.id),
             wa_id: user.wa_id.clone(),
+            actor: Actor::of_user(user, from),
         }
     }
 
     /// The holder of an API key that was created over the API.
-    pub(super) fn from_key(key: KeyHolder) -> Self {
-        Self { scope: Scope::of(key.account), role: key.role, user: None, wa_id: key.wa_id }
+    pub(super) fn from_key(key: KeyHolder, from: IpAddr) -> Self {
+        let actor = Actor { name: format!("api-key:{}", key.id), from };
+        Self { scope: Scope::of(key.account), role: key.role, user: None, wa_id: key.wa_id, actor }
     }
 }
 
@@ -94,8 +99,8 @@ impl Credentials {
     }
 
     /// The principal of an `X-API-Key` header.
-    pub(super) fn api_key(&self, headers: &HeaderMap) -> Option<Principal> {
-        self.0.load().api_key(headers)
+    pub(super) fn api_key(&self, headers: &HeaderMap, from: IpAddr) -> Option<Principal> {
+        self.0.load().api_key(headers, from)
     }
 }
 
@@ -134,7 +139,7 @@ impl Digests {
         bool::from(found).then(|| id.into())
     }
 
-    fn api_key(&self, headers: &HeaderMap) -> Option<Principal> {
+    fn api_key(&self, headers: &HeaderMap, from: IpAddr) -> Option<Principal> {
         let given = sha256(headers.get("x-api-key")?.to_str().ok()?);
         let mut found = None;
         for (digest, account, role) in &self.keys {
@@ -144,6 +149,7 @@ impl Digests {
                     role: *role,
                     user: None,
                     wa_id: None,
+                    actor: Actor { name: "api-key:configuration".to_owned(), from },
                 });
             }
         }
@@ -325,7 +331,7 @@ mod tests {
         let credentials = credentials();
         let role = |key: &str| {
             credentials
-                .api_key(&header("x-api-key", key))
+                .api_key(&header("x-api-key", key), std::net::Ipv4Addr::LOCALHOST.into())
                 .map(|m| (m.scope.auth_id().to_string(), m.role))
         };
         assert_eq!(role("one"), Some((ID.to_owned(), Role::Owner)));

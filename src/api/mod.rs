@@ -9,6 +9,7 @@
 //! that an account never sees another's resources (`docs/reference/reliability.md#r16`).
 
 mod apis;
+pub mod audit;
 pub mod auth;
 mod body;
 mod connection;
@@ -49,6 +50,7 @@ pub use operator::{
 };
 pub use placement::CallPlacer;
 
+use audit::{Audit, Owner};
 use auth::{Credentials, RateLimits};
 use engine::admission::Gate;
 use engine::admission::book::Keeper;
@@ -111,6 +113,7 @@ pub struct Api {
 struct ApiState {
     api: Api,
     rate_limits: RateLimits,
+    audit: Audit,
     number_idempotency: Idempotency,
     plivo_idempotency: Idempotency,
 }
@@ -143,12 +146,18 @@ impl ApiState {
         let [number_idempotency, plivo_idempotency] = [number::IDEMPOTENCY, plivo::IDEMPOTENCY]
             .map(|rules| Idempotency::new(rules, api.store.clone(), api.clock.clone()));
         let rate_limits = RateLimits::new(api.clock.now(), api.offenders.clone());
-        Self { api, rate_limits, number_idempotency, plivo_idempotency }
+        let audit = Audit::new(api.store.clone(), api.clock.clone());
+        Self { api, rate_limits, audit, number_idempotency, plivo_idempotency }
     }
 
     /// The main account of a scope.
     fn main_account_of(&self, scope: &Scope) -> AuthId {
         self.api.keeper.book().main_of(scope.auth_id()).clone()
+    }
+
+    /// The accounts of a scope, as the audit trail has them.
+    fn owner_of(&self, scope: &Scope) -> Owner {
+        Owner { account: scope.auth_id().clone(), main_account: self.main_account_of(scope) }
     }
 
     /// Whether an account exists and is enabled.

@@ -2,6 +2,8 @@
 //! change something a CSRF token and the browser's header that the request comes from this node's
 //! origin.
 
+use std::net::IpAddr;
+
 use http::{HeaderMap, Method};
 use subtle::ConstantTimeEq as _;
 
@@ -28,6 +30,7 @@ pub(super) async fn authenticate(
     state: &ApiState,
     headers: &HeaderMap,
     method: &Method,
+    from: IpAddr,
 ) -> Result<Option<Principal>, ApiError> {
     let is_https = state.api.base_url.starts_with("https:");
     let Some(token) = token(headers, is_https) else { return Ok(None) };
@@ -46,5 +49,5 @@ pub(super) async fn authenticate(
             message: "a request with a session must come from the console, with X-CSRF-Token",
         });
     }
-    Ok(Some(Principal::from_person(&person)))
+    Ok(Some(Principal::from_person(&person, from)))
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::http::{Extensions, HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse as _, Redirect, Response};
 
 use super::Console;
@@ -67,6 +67,8 @@ pub(super) struct Visitor {
     /// Number of the latest event of the feed at the time of the request. A page is at least as
     /// recent.
     pub(super) at: u64,
+    /// Network address of the client.
+    pub(super) from: IpAddr,
 }
 
 impl Visitor {
@@ -95,7 +97,7 @@ impl Visitor {
         path: &str,
         body: Option<&serde_json::Value>,
     ) -> ApiResponse {
-        console.apis.request(&self.person, method, path, body).await
+        console.apis.request((&self.person, self.from), method, path, body).await
     }
 
     /// Lists `path` of the number API as this person. Returns no items if the API refuses.
@@ -108,6 +110,11 @@ impl Visitor {
         let items = answer.body.get_mut("items").map(serde_json::Value::take).unwrap_or_default();
         serde_json::from_value(items).unwrap_or_default()
     }
+}
+
+/// Network address of the client; unspecified for pages that the node renders by itself.
+pub(super) fn client(extensions: &Extensions) -> IpAddr {
+    extensions.get::<server::Peer>().map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0)
 }
 
 /// The person of the request's session. `None` without a valid session.
@@ -177,6 +184,7 @@ impl FromRequestParts<Arc<Console>> for Visitor {
                     unread,
                     phone,
                     at,
+                    from: client(&parts.extensions),
                 })
             }
             None if parts.method == Method::GET => {
@@ -222,10 +230,7 @@ impl FromRequest<Arc<Console>> for AnonymousForm {
     type Rejection = Response;
 
     async fn from_request(request: Request, console: &Arc<Console>) -> Result<Self, Response> {
-        let from = request
-            .extensions()
-            .get::<server::Peer>()
-            .map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0);
+        let from = client(request.extensions());
         let (parts, body) = request.into_parts();
         let preferences = Preferences::of(&parts.headers);
         if !session::is_same_origin(&parts.headers) {

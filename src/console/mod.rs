@@ -7,6 +7,7 @@
 
 mod agents;
 mod assets;
+mod audit;
 mod auth;
 mod call;
 mod calls;
@@ -134,6 +135,7 @@ pub fn router(console: Console) -> Router {
         .route("/console/phone/endpoints", post(phone::create))
         .route("/console/phone/endpoints/{id}", post(phone::delete))
         .route("/console/people/", get(people::page))
+        .route("/console/people/audit/", get(audit::page))
         .route("/console/people/users", post(people::create_user))
         .route("/console/people/users/{id}", post(people::change_user))
         .route("/console/people/keys", post(people::create_key))

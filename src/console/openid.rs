@@ -5,11 +5,12 @@
 //! browser is redirected to console paths only.
 
 use askama::Template;
-use axum::extract::State;
+use axum::extract::{Request, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse as _, Redirect, Response};
 
-use super::auth::{Preferences, person};
+use super::auth::{Preferences, client, person};
 use super::form::Form;
 use super::page::{Page, respond};
 use super::{App, Console, sign_in};
@@ -62,7 +63,9 @@ pub(super) async fn begin(State(console): App, headers: HeaderMap, uri: Uri) -> 
 }
 
 /// Handles the return from the provider.
-pub(super) async fn back(State(console): App, headers: HeaderMap, uri: Uri) -> Response {
+pub(super) async fn back(State(console): App, request: Request) -> Response {
+    let from = client(request.extensions());
+    let (Parts { headers, uri, .. }, _) = request.into_parts();
     let preferences = Preferences::of(&headers);
     let Some(provider) = &console.provider else {
         return Redirect::to("/console/sign-in").into_response();
@@ -96,7 +99,12 @@ pub(super) async fn back(State(console): App, headers: HeaderMap, uri: Uri) -> R
             }
             sign_in::with_cookie(answer, &sign_in::session_cookie(&console, &token))
         }
-        Err(no) => error_page(&console, preferences, provider, &to, &no),
+        Err(no) => {
+            if no.is_refusal() {
+                console.apis.record_refusal("provider", from, None);
+            }
+            error_page(&console, preferences, provider, &to, &no)
+        }
     };
     // A flow is valid once.
     sign_in::with_cookie(answer, &cookie(&console, "", 0))
@@ -109,6 +117,22 @@ enum SignInError {
     Provider(#[from] OpenIdError),
     #[error(transparent)]
     Here(#[from] SignInRefusal),
+}
+
+impl SignInError {
+    /// Whether the person was refused, as opposed to a failure of the provider or of the store.
+    fn is_refusal(&self) -> bool {
+        match self {
+            Self::Provider(error) => matches!(
+                error,
+                OpenIdError::State
+                    | OpenIdError::Declined(_)
+                    | OpenIdError::Code(_)
+                    | OpenIdError::Token(_)
+            ),
+            Self::Here(refusal) => !matches!(refusal, SignInRefusal::Store(_)),
+        }
+    }
 }
 
 async fn finish(

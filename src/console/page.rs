@@ -1,5 +1,7 @@
 //! The common part of all pages: visitor, navigation and texts.
 
+use std::net::IpAddr;
+
 use askama::Template;
 use axum::extract::State;
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
@@ -279,6 +281,7 @@ pub(super) async fn fallback(
                 unread: 0,
                 phone: "none",
                 at: console.apis.api().feed.last(),
+                from: IpAddr::from([0, 0, 0, 0]),
             }
             .page(&console, title, "")
         }

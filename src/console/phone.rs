@@ -95,7 +95,7 @@ async fn render_page(
 async fn applications(console: &Console, visitor: &Visitor) -> Vec<ApplicationChoice> {
     let answer = console
         .apis
-        .plivo_request(&visitor.person, Method::GET, "Application/?limit=20", None)
+        .plivo_request((&visitor.person, visitor.from), Method::GET, "Application/?limit=20", None)
         .await;
     let all = answer.body.get("objects").and_then(Value::as_array).cloned().unwrap_or_default();
     let of =
@@ -123,7 +123,12 @@ pub(super) async fn create(State(console): App, submitted: SubmittedForm) -> Res
     };
     let asked = |path: &'static str, body: Value| {
         let (console, visitor) = (console.clone(), &visitor);
-        async move { console.apis.plivo_request(&visitor.person, Method::POST, path, Some(&body)).await }
+        async move {
+            console
+                .apis
+                .plivo_request((&visitor.person, visitor.from), Method::POST, path, Some(&body))
+                .await
+        }
     };
     let mut application = form.get("app_id").to_owned();
     if !url.is_empty() {
@@ -149,7 +154,10 @@ pub(super) async fn create(State(console): App, submitted: SubmittedForm) -> Res
     if !url.is_empty() {
         // The application would be unused.
         let path = format!("Application/{application}/");
-        console.apis.plivo_request(&visitor.person, Method::DELETE, &path, None).await;
+        console
+            .apis
+            .plivo_request((&visitor.person, visitor.from), Method::DELETE, &path, None)
+            .await;
     }
     let (status, wrong, typed) = again(&made);
     render_page(&console, &visitor, status, wrong, typed).await
@@ -164,8 +172,10 @@ pub(super) async fn create_own(console: &Console, visitor: &Visitor) -> Result<(
         user.name.split('@').next().unwrap_or_default().chars().take(50).map(fits).collect();
     let password = Token::fresh();
     let body = json!({"username": name, "alias": user.full_name, "password": password.reveal()});
-    let made =
-        console.apis.plivo_request(&visitor.person, Method::POST, "Endpoint/", Some(&body)).await;
+    let made = console
+        .apis
+        .plivo_request((&visitor.person, visitor.from), Method::POST, "Endpoint/", Some(&body))
+        .await;
     if made.is_ok() { Ok(()) } else { Err(made.message().to_owned()) }
 }
 
@@ -180,7 +190,10 @@ pub(super) async fn delete(
         return missing(&console, &visitor);
     }
     let path = format!("Endpoint/{id}/");
-    let answer = console.apis.plivo_request(&visitor.person, Method::DELETE, &path, None).await;
+    let answer = console
+        .apis
+        .plivo_request((&visitor.person, visitor.from), Method::DELETE, &path, None)
+        .await;
     match answer.status {
         status if status.is_success() => Redirect::to("/console/phone/").into_response(),
         StatusCode::NOT_FOUND => missing(&console, &visitor),

@@ -5,7 +5,7 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Redirect, Response};
 
-use super::auth::{AnonymousForm, LANG, Preferences, SubmittedForm, THEME, person};
+use super::auth::{AnonymousForm, LANG, Preferences, SubmittedForm, THEME, Visitor, person};
 use super::form::Form;
 use super::i18n::Lang;
 use super::page::{Page, respond};
@@ -91,7 +91,12 @@ pub(super) async fn sign_in(
     let people = &console.apis.api().people;
     let (to, name) = (fields.get("to"), fields.get("name"));
     let password = Secret::new(fields.raw("password"));
-    match people.sign_in(name, password, from, browser).await {
+    let signed_in = people.sign_in(name, password, from, browser).await;
+    if let Err(SignInError::Unknown | SignInError::Wait(_)) = &signed_in {
+        let known = console.apis.api().store.people().by_name(name).await.ok().flatten();
+        console.apis.record_refusal("password", from, known.as_ref());
+    }
+    match signed_in {
         Ok(token) => {
             let answer = Redirect::to(safe_path(to)).into_response();
             let answer = with_cookie(answer, &session_cookie(&console, &token));
@@ -148,6 +153,12 @@ pub(super) async fn sign_out(
         ("", Some(token)) => people.sign_out(&token).await,
         _ => people.sign_out_everywhere(submitted.visitor.person.user.id).await,
     };
+    let Visitor { person, from, .. } = &submitted.visitor;
+    if submitted.form.some("everywhere").is_some() && done.is_ok() {
+        let object = format!("users/{}", person.user.id);
+        let changed = (serde_json::Value::Null, serde_json::Value::Null);
+        console.apis.record((&person.user, *from), "signOutUser", &object, changed);
+    }
     if let Err(error) = done {
         tracing::warn!(%error, "failed to end session");
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
@@ -225,6 +236,9 @@ pub(super) async fn accept(
         (true, Some(user)) => {
             match people.accept(&token, Secret::new(fields.raw("password"))).await {
                 Ok(()) => {
+                    let object = format!("users/{}", user.id);
+                    let changed = (serde_json::Value::Null, serde_json::Value::Null);
+                    console.apis.record((&user, from), "acceptInvitation", &object, changed);
                     let password = Secret::new(fields.raw("password"));
                     let Ok(session) = people.sign_in(&user.name, password, from, None).await else {
                         return Redirect::to("/console/sign-in").into_response();

@@ -97,8 +97,16 @@ pub(super) async fn back(State(console): App, headers: HeaderMap, uri: Uri) -> R
         );
     };
     let (path, at) = ("/console/numbers/".to_owned(), console.apis.api().feed.last());
-    let visitor =
-        Visitor { person, preferences, query: Form::default(), path, unread: 0, phone: "none", at };
+    let visitor = Visitor {
+        person,
+        preferences,
+        query: Form::default(),
+        path,
+        unread: 0,
+        phone: "none",
+        at,
+        from: std::net::IpAddr::from([0, 0, 0, 0]),
+    };
     let wrong = match query.get("code") {
         "" => preferences.lang.t("numbers.sign_up_cancelled"),
         _ => "",

@@ -7,7 +7,7 @@ use axum::extract::{Path, State};
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::auth::{SubmittedForm, Visitor};
@@ -153,6 +153,27 @@ fn secret(webhook: &StoredWebhook) -> String {
     webhook.secrets.first().map(|secret| secret.reveal().to_owned()).unwrap_or_default()
 }
 
+/// Adds a change to the audit trail: the console changes webhooks without the APIs.
+fn record(
+    console: &Console,
+    visitor: &Visitor,
+    action: &str,
+    before: Option<&StoredWebhook>,
+    after: Option<&StoredWebhook>,
+) {
+    let Some(id) = after.or(before).map(|webhook| webhook.id) else { return };
+    let state = |webhook: Option<&StoredWebhook>| {
+        webhook.map_or(Value::Null, |webhook| {
+            json!({
+                "name": webhook.name, "url": webhook.url.0, "activeKeys": webhook.secrets.len(),
+            })
+        })
+    };
+    let states = (state(before), state(after));
+    let actor = (&visitor.person.user, visitor.from);
+    console.apis.record(actor, action, &format!("webhooks/{id}"), states);
+}
+
 pub(super) async fn create(State(console): App, submitted: SubmittedForm) -> Response {
     let SubmittedForm { visitor, form } = submitted;
     if !visitor.is_admin() {
@@ -172,6 +193,7 @@ pub(super) async fn create(State(console): App, submitted: SubmittedForm) -> Res
     };
     match console.apis.api().inbox.make_webhook(&visitor.person.user.account, order).await {
         Ok(made) => {
+            record(&console, &visitor, "createWebhook", None, Some(&made));
             let result = FormResult { secret: secret(&made), ..FormResult::default() };
             render_page(&console, &visitor, made.id, StatusCode::OK, result).await
         }
@@ -254,9 +276,36 @@ pub(super) async fn act(
     let Ok(id) = id.parse::<Uuid>() else { return missing(&console, &visitor) };
     let (inbox, scope) = (&console.apis.api().inbox, visitor.person.scope());
     let mut to = format!("/console/webhooks/{id}/");
-    let done = match form.get("do") {
+    let before = inbox.webhook(&scope, id);
+    let action = form.get("do");
+    let recorded = |done: &Result<_, RoutingError>| {
+        let name = match action {
+            "save" => "changeWebhook",
+            "rotate" => "rotateWebhookSecret",
+            "end-rotation" => "endWebhookRotation",
+            "remove" => "deleteWebhook",
+            _ => return,
+        };
+        if done.is_ok() {
+            record(
+                &console,
+                &visitor,
+                name,
+                before.as_deref(),
+                inbox.webhook(&scope, id).as_deref(),
+            );
+        }
+    };
+    let done = match action {
         "save" => match order(&console, &visitor, &form) {
-            Ok(order) => inbox.change_webhook(&scope, id, order).await.map(drop),
+            Ok(order) => match inbox.change_webhook(&scope, id, order).await {
+                Ok((webhook, true)) => {
+                    recorded(&Ok(()));
+                    let result = FormResult { secret: secret(&webhook), ..FormResult::default() };
+                    return render_page(&console, &visitor, id, StatusCode::OK, result).await;
+                }
+                changed => changed.map(drop),
+            },
             Err(wrong) => {
                 return render_page(
                     &console,
@@ -270,6 +319,7 @@ pub(super) async fn act(
         },
         "rotate" => match inbox.rotate_secret(&scope, id).await {
             Ok(webhook) => {
+                recorded(&Ok(()));
                 let result = FormResult { secret: secret(&webhook), ..FormResult::default() };
                 return render_page(&console, &visitor, id, StatusCode::OK, result).await;
             }
@@ -287,6 +337,7 @@ pub(super) async fn act(
         "redeliver" => return redeliver(&console, &visitor, id, &form).await,
         _ => return failed(&console, &visitor, StatusCode::BAD_REQUEST, ""),
     };
+    recorded(&done);
     match done {
         Ok(()) => Redirect::to(&to).into_response(),
         Err(RoutingError::NoWebhook) => missing(&console, &visitor),

@@ -614,6 +614,9 @@ async fn delete_expired(
         {
             warn!(%error, "failed to delete expired notifications; retrying in an hour");
         }
+        if let Err(error) = store.audit().delete_older(before(tunables.audit_days())).await {
+            warn!(%error, "failed to delete expired audit records; retrying in an hour");
+        }
         if let Err(error) = store.responses().delete_expired(clock.wall()).await {
             warn!(%error, "failed to delete expired API responses; retrying in an hour");
         }

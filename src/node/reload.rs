@@ -33,6 +33,7 @@ pub type Loader = Arc<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>;
 pub(super) struct Tunables {
     drain_seconds: AtomicU64,
     event_log_days: AtomicU64,
+    audit_days: AtomicU64,
     recording_days: AtomicU64,
     message_days: AtomicU64,
 }
@@ -42,6 +43,7 @@ impl Tunables {
         let tunables = Self {
             drain_seconds: AtomicU64::new(0),
             event_log_days: AtomicU64::new(0),
+            audit_days: AtomicU64::new(0),
             recording_days: AtomicU64::new(0),
             message_days: AtomicU64::new(0),
         };
@@ -54,6 +56,7 @@ impl Tunables {
         self.recording_days.store(u64::from(config.retention.recording_days), Ordering::Relaxed);
         self.message_days.store(u64::from(config.retention.message_days), Ordering::Relaxed);
         self.event_log_days.store(u64::from(config.retention.event_log_days), Ordering::Relaxed);
+        self.audit_days.store(u64::from(config.retention.audit_days), Ordering::Relaxed);
     }
 
     /// `[limits].drain_seconds`.
@@ -74,6 +77,11 @@ impl Tunables {
     /// `[retention].event_log_days`.
     pub(super) fn event_log_days(&self) -> u64 {
         self.event_log_days.load(Ordering::Relaxed)
+    }
+
+    /// `[retention].audit_days`.
+    pub(super) fn audit_days(&self) -> u64 {
+        self.audit_days.load(Ordering::Relaxed)
     }
 }
 

@@ -183,6 +183,24 @@ async fn agents_are_created_changed_and_removed() {
         (&json!(false), &json!(false), &json!(true), &json!("Asha"))
     );
     assert_eq!(change(tag, json!({"name": "Late"})).await.status, 412);
+    // A secret is sent only to the server that it was given for.
+    for (endpoint, secret, want) in [
+        ("http://127.0.0.1:9009/other", Value::Null, false),
+        ("http://127.0.0.1:9009/again", json!("canary-new"), true),
+        ("http://127.0.0.1:9009/third", json!(true), true),
+        ("http://127.0.0.1:9010/third", json!(true), false),
+        ("http://127.0.0.1:9009/third", json!("canary-given"), true),
+        ("http://localhost:9009/third", json!(true), false),
+    ] {
+        let mut body = json!({"endpoint": endpoint});
+        if !secret.is_boolean() {
+            body["apiKey"] = secret.clone();
+            body["signingSecret"] = secret;
+        }
+        let now = world.ask("PATCH", &path, body).await.json();
+        let kept = (&now["hasApiKey"], &now["hasSigningSecret"]);
+        assert_eq!(kept, (&json!(want), &json!(want)), "{endpoint}");
+    }
     assert_eq!(world.ask("DELETE", &path, Value::Null).await.status, 204);
     assert_eq!(world.ask("GET", &path, Value::Null).await.status, 404);
     assert_eq!(world.ask("DELETE", &path, Value::Null).await.status, 404);

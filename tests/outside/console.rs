@@ -106,6 +106,7 @@ pub const PAGES: &[&str] = &[
 /// Pages for administrators.
 const ADMIN_PAGES: &[&str] = &[
     "/console/people/",
+    "/console/people/audit/",
     "/console/webhooks/",
     "/console/agents/new/",
     "/console/numbers/new/",

@@ -7,6 +7,7 @@ mod agents_again;
 mod agents_write;
 mod answer;
 mod attacks;
+mod audit;
 mod cli;
 mod conference;
 mod configured;

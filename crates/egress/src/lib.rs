@@ -61,7 +61,7 @@ pub use guard::{Guard, Refusal, is_public};
 pub use resolve::{Lookup, Resolve, SystemResolver};
 pub use socket::{Socket, SocketTransport, is_too_large};
 pub use tls::{client_tls, warm_up};
-pub use url::{CustomerUrl, URL_BYTES_MAX};
+pub use url::{CustomerUrl, URL_BYTES_MAX, is_same_origin};
 
 use std::time::Duration;
 

@@ -21,6 +21,14 @@ const LABEL_BYTES_MAX: usize = 63;
 /// An unsupported scheme is quoted in messages up to this many characters.
 const SCHEME_CHARS_SHOWN: usize = 40;
 
+/// Whether two URLs have the same scheme, host and port. `false` if either is not a URL.
+pub fn is_same_origin(one: &str, other: &str) -> bool {
+    match (Url::parse(one), Url::parse(other)) {
+        (Ok(one), Ok(other)) => one.origin() == other.origin(),
+        _ => false,
+    }
+}
+
 /// A URL whose text passed all checks.
 #[derive(Clone, Debug)]
 pub struct CustomerUrl {
@@ -188,7 +196,7 @@ mod tests {
     use proptest::prelude::*;
     use url::Host;
 
-    use super::CustomerUrl;
+    use super::{CustomerUrl, is_same_origin};
     use crate::guard::{Guard, Refusal, is_public};
 
     /// Spellings of loopback and other blocked addresses, and other invalid URLs. All are refused
@@ -320,6 +328,20 @@ mod tests {
         "https://1.2.3.4.5.6/",
         "https://app_<>.example.com/",
     ];
+
+    #[test]
+    fn compares_origins() {
+        for (one, other, want) in [
+            ("https://a.example/x", "https://A.example:443/y?z", true),
+            ("https://a.example/", "http://a.example/", false),
+            ("https://a.example/", "https://a.example:8443/", false),
+            ("https://a.example/", "https://b.example/", false),
+            ("https://a.example/", "https://a.example@b.example/", false),
+            ("nonsense", "nonsense", false),
+        ] {
+            assert_eq!(is_same_origin(one, other), want, "{one} {other}");
+        }
+    }
 
     #[test]
     fn r17_every_spelling_of_a_blocked_target_is_refused() {

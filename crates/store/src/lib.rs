@@ -89,6 +89,8 @@ pub use self::tables::agents::Agents;
 pub use self::tables::agents::{
     AGENTS_MAX, Agent, AgentChannel, AgentKind, AgentSecrets, AgentSpec,
 };
+pub use self::tables::audit::Audit;
+pub use self::tables::audit::{AuditFilter, AuditRow};
 pub use self::tables::calls::Calls;
 pub use self::tables::conversation_lists::ConversationPage;
 pub use self::tables::conversations::Conversations;

@@ -14,6 +14,7 @@ use crate::shared::Shared;
 use crate::sql::{Pool, connect};
 use crate::start_log::{StartLog, StartLogError};
 use crate::tables::agents::Agents;
+use crate::tables::audit::Audit;
 use crate::tables::calls::Calls;
 use crate::tables::conversations::Conversations;
 use crate::tables::dialogues::Dialogues;
@@ -189,6 +190,11 @@ impl Store {
     /// Notifications in the console.
     pub fn notifications(&self) -> Notifications<'_> {
         Notifications(&self.shared)
+    }
+
+    /// The audit trail.
+    pub fn audit(&self) -> Audit<'_> {
+        Audit(&self.shared)
     }
 
     /// Calling permissions of users.

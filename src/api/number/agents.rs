@@ -57,7 +57,7 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         role: Role::Admin,
         handler: handler!(change),
-        operation: Operation::patch(ITEM, "changeAgent", "Change an agent, from its next turn on")
+        operation: Operation::patch(ITEM, "changeAgent", "Change an agent, from its next turn on; another scheme, host or port of its endpoint removes its secrets")
             .body(RequestBody::json::<AgentFields>(FIELDS))
             .responses(&[
                 AGENT,
@@ -174,11 +174,12 @@ struct AgentFields {
     #[serde(deserialize_with = "nullable")]
     #[schema(value_type = Option<bool>)]
     enabled: Option<Option<bool>>,
-    /// Sent to the endpoint; write-only.
+    /// Sent to the endpoint; write-only. Removed when the endpoint moves to another origin.
     #[serde(deserialize_with = "nullable")]
     #[schema(value_type = Option<String>)]
     api_key: Option<Option<String>>,
-    /// Signs requests to the endpoint; write-only.
+    /// Signs requests to the endpoint; write-only. Removed when the endpoint moves to another
+    /// origin.
     #[serde(deserialize_with = "nullable")]
     #[schema(value_type = Option<String>)]
     signing_secret: Option<Option<String>>,
@@ -225,10 +226,15 @@ impl AgentFields {
             spec.channels = parse_channels(channels.unwrap_or(new.channels))?;
         }
         if let Some(endpoint) = self.endpoint {
-            spec.endpoint = endpoint
+            let endpoint = endpoint
                 .filter(|url| !url.is_empty())
                 .map(|url| parse_endpoint(request, url))
                 .transpose()?;
+            // Secrets were given for one server. The next one may belong to someone else.
+            if !is_same_server(spec.endpoint.as_deref(), endpoint.as_deref()) {
+                *secrets = AgentSecrets::default();
+            }
+            spec.endpoint = endpoint;
         }
         if let Some(model) = self.model {
             spec.model =
@@ -331,6 +337,14 @@ fn parse_endpoint(request: &ApiRequest, url: String) -> Result<String, ApiError>
             Err(ApiError::bad_value("endpoint", "endpoint must not have a fragment"))
         }
         None => Ok(url),
+    }
+}
+
+/// Whether two endpoints are on the same server, so that the secrets of one may be sent to the other.
+fn is_same_server(one: Option<&str>, other: Option<&str>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => egress::is_same_origin(one, other),
+        (one, other) => one == other,
     }
 }
 

@@ -6,6 +6,7 @@
 mod account;
 mod agents;
 mod api_keys;
+mod audit_trail;
 mod call_events;
 mod call_quality;
 mod calls;
@@ -40,14 +41,19 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Response};
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use http::{HeaderMap, Method};
+use serde_json::Value;
 
+use super::audit::{self, Change};
 use super::auth::Principal;
 use super::error::ApiError;
 use super::idempotency::Rules;
-use super::routes::{self, Match, PathParameters};
+use super::routes::{self, Match, Operation, PathParameters};
 use super::{ApiState, App, peer, segments, session};
 use request::ApiRequest;
 use route::Route;
@@ -84,6 +90,7 @@ pub(super) const TABLES: &[&[Route]] = &[
     webhooks::ROUTES,
     users::ROUTES,
     api_keys::ROUTES,
+    audit_trail::ROUTES,
     account::ROUTES,
     tokens::ROUTES,
 ];
@@ -146,11 +153,69 @@ async fn answer(
         _ => None,
     };
     let parameters = PathParameters::read(route.operation.path, &segments);
-    let request = ApiRequest::new(state.clone(), principal, &route.operation, parameters, request);
-    let Some(key) = key else { return (route.handler)(request).await };
+    let operation = &route.operation;
+    let request = ApiRequest::new(state.clone(), principal.clone(), operation, parameters, request);
+    let is_recorded =
+        audit::is_recorded(operation) && !matches!(request.query("dryRun"), Some("true" | "1"));
     let work = (route.handler)(request);
+    let work = match is_recorded {
+        true => recorded(state.clone(), principal, operation, path, work).boxed(),
+        false => work,
+    };
+    let Some(key) = key else { return work.await };
     let work = async { work.await.unwrap_or_else(ApiError::into_response) };
     Ok(state.number_idempotency.run(key, work).await)
+}
+
+/// Serves a request that changes something, and adds it to the audit trail if it succeeds.
+async fn recorded(
+    state: Arc<ApiState>,
+    principal: Principal,
+    operation: &'static Operation,
+    path: String,
+    work: BoxFuture<'static, Result<Response, ApiError>>,
+) -> Result<Response, ApiError> {
+    let work = async move {
+        let is_readable = audit::has_readable_object(operation);
+        let before = match is_readable {
+            true => current(&state, &principal, &path).await,
+            false => Value::Null,
+        };
+        let (response, body) = audit::json_body(work.await?).await;
+        let read = match is_readable {
+            true => Some(current(&state, &principal, &path).await),
+            false => None,
+        };
+        state.audit.record(Change {
+            owner: state.owner_of(&principal.scope),
+            actor: &principal.actor,
+            action: operation.id,
+            object: &audit::object_of(operation, &path, response.status(), &body),
+            before,
+            after: audit::state_after(operation, read, body),
+        });
+        Ok(response)
+    };
+    audit::finish(work).await.unwrap_or(Err(ApiError::Internal))
+}
+
+/// The object at a path, as the principal sees it; null if it can't be read.
+async fn current(state: &Arc<ApiState>, principal: &Principal, path: &str) -> Value {
+    let segments = segments(path);
+    let Match::Found(route) = routes::find(TABLES, &Method::GET, &segments) else {
+        return Value::Null;
+    };
+    let Ok(request) = Request::builder().uri(path).body(Body::empty()) else { return Value::Null };
+    if principal.role < route.role {
+        return Value::Null;
+    }
+    let parameters = PathParameters::read(route.operation.path, &segments);
+    let request =
+        ApiRequest::new(state.clone(), principal.clone(), &route.operation, parameters, request);
+    match (route.handler)(request).await {
+        Ok(response) => audit::json_body(response).await.1,
+        Err(_) => Value::Null,
+    }
 }
 
 /// Whether the API serves this method and path.
@@ -166,9 +231,14 @@ async fn authenticate(
     from: IpAddr,
 ) -> Result<Principal, ApiError> {
     let principal = if headers.contains_key("x-api-key") {
-        state.api.credentials.api_key(headers).or_else(|| created_key(state, headers))
+        let key = state.api.credentials.api_key(headers, from);
+        let key = key.or_else(|| created_key(state, headers, from));
+        if key.is_none() {
+            state.audit.record_refusal("api-key", from, None);
+        }
+        key
     } else {
-        session::authenticate(state, headers, method).await?
+        session::authenticate(state, headers, method, from).await?
     };
     let principal = principal.ok_or_else(|| state.rate_limits.record_failure(from))?;
     let now = state.api.clock.now();
@@ -177,9 +247,9 @@ async fn authenticate(
 }
 
 /// The holder of a key that was created over the API, unless the account is disabled.
-fn created_key(state: &ApiState, headers: &HeaderMap) -> Option<Principal> {
+fn created_key(state: &ApiState, headers: &HeaderMap, from: IpAddr) -> Option<Principal> {
     let holder = state.api.people.key(headers.get("x-api-key")?.to_str().ok()?)?;
-    state.is_enabled(&holder.account).then(|| Principal::from_key(holder))
+    state.is_enabled(&holder.account).then(|| Principal::from_key(holder, from))
 }
 
 /// The message of a 405, with the alternative where one exists.
@@ -232,6 +302,7 @@ mod tests {
         ];
         let owner = [
             "apiKeys",
+            "audit",
             "changeApiKey",
             "changeUser",
             "changeWaba",
@@ -241,6 +312,7 @@ mod tests {
             "deleteApiKey",
             "drainNode",
             "endTokenOverlap",
+            "exportAudit",
             "forgetUser",
             "inviteUser",
             "listNodes",

@@ -34,15 +34,19 @@ use std::time::Duration;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, Method, header};
 use serde_json::Value;
 
+use super::audit::{self, Actor, Change};
 use super::idempotency::Rules;
 use super::routes::{self, Match, PathParameters};
 use super::{ApiState, App, body, peer, query_pairs, segments};
 use engine::limiter::RequestClaims;
 use error::{NOT_AVAILABLE, PlivoError};
 pub(in crate::api) use field_values::IGNORED;
+use model::AuthId;
 use request::PlivoRequest;
 use route::Route;
 use store::Scope;
@@ -87,6 +91,7 @@ async fn answer(state: &Arc<ApiState>, request: Request) -> Result<Response, Pli
     // Placing calls does not count as a request, since it has its own limits.
     let is_counted = !matches!(found, Match::Found(route) if make_call::places_calls(route));
     let scope = authenticate(state, &request, auth_id, is_counted)?;
+    let from = peer(&request);
     let route = match found {
         Match::Found(route) => route,
         Match::WrongMethod(allow) => return Err(PlivoError::MethodNotAllowed(allow)),
@@ -126,7 +131,8 @@ async fn answer(state: &Arc<ApiState>, request: Request) -> Result<Response, Pli
         headers,
         body,
     };
-    let work = (route.handler)(request);
+    let actor = Actor { name: "auth-token".to_owned(), from };
+    let work = serve(route, request, path, actor);
     let Some(key) = key else { return work.await };
     let work = async { work.await.unwrap_or_else(PlivoError::into_response) };
     Ok(state.plivo_idempotency.run(key, work).await)
@@ -141,7 +147,19 @@ fn authenticate(
 ) -> Result<Scope, PlivoError> {
     let account = state.api.credentials.basic(request.headers());
     let account = account.filter(|account| account.as_str() == auth_id);
-    let account = account.ok_or_else(|| state.rate_limits.record_failure(peer(request)))?;
+    let account = account.ok_or_else(|| {
+        let from = peer(request);
+        if request.headers().contains_key(header::AUTHORIZATION) {
+            let known = AuthId::from(auth_id);
+            let known = state.is_enabled(&known).then(|| state.owner_of(&Scope::of(known)));
+            state.audit.record_refusal(
+                "auth-token",
+                from,
+                known.map(|owner| (owner, "auth-token")),
+            );
+        }
+        state.rate_limits.record_failure(from)
+    })?;
     if let Some(claims) = request.extensions().get::<RequestClaims>() {
         claims.authenticate_caller();
     }
@@ -155,7 +173,7 @@ fn authenticate(
 /// after the account, with the query.
 pub(super) async fn dispatch(
     state: &Arc<ApiState>,
-    scope: Scope,
+    (scope, actor): (Scope, Actor),
     method: &Method,
     path: &str,
     body: Option<&Value>,
@@ -178,5 +196,63 @@ pub(super) async fn dispatch(
         headers: HeaderMap::from_iter([(header::CONTENT_TYPE, json)]),
         body: body.map_or_else(Bytes::new, |body| body.to_string().into()),
     };
-    (route.handler)(request).await.unwrap_or_else(PlivoError::into_response)
+    serve(route, request, path, actor).await.unwrap_or_else(PlivoError::into_response)
+}
+
+/// Serves a request, and adds it to the audit trail if it changes something.
+fn serve(
+    route: &Route,
+    request: PlivoRequest,
+    path: String,
+    actor: Actor,
+) -> BoxFuture<'static, Result<Response, PlivoError>> {
+    let (state, scope, operation) =
+        (request.state.clone(), request.scope.clone(), request.operation);
+    let work = (route.handler)(request);
+    if !audit::is_recorded(operation) {
+        return work;
+    }
+    let work = async move {
+        let is_readable = audit::has_readable_object(operation);
+        let before = match is_readable {
+            true => current(&state, &scope, &path).await,
+            false => Value::Null,
+        };
+        let (response, body) = audit::json_body(work.await?).await;
+        let read = match is_readable {
+            true => Some(current(&state, &scope, &path).await),
+            false => None,
+        };
+        state.audit.record(Change {
+            owner: state.owner_of(&scope),
+            actor: &actor,
+            action: operation.id,
+            object: &audit::object_of(operation, &path, response.status(), &body),
+            before,
+            after: audit::state_after(operation, read, body),
+        });
+        Ok(response)
+    };
+    async { audit::finish(work).await.unwrap_or(Err(PlivoError::Internal)) }.boxed()
+}
+
+/// The object at a path; null if it can't be read.
+async fn current(state: &Arc<ApiState>, scope: &Scope, path: &str) -> Value {
+    let segments = segments(path);
+    let Match::Found(route) = routes::find(TABLES, &Method::GET, &segments) else {
+        return Value::Null;
+    };
+    let request = PlivoRequest {
+        state: state.clone(),
+        scope: scope.clone(),
+        operation: &route.operation,
+        parameters: PathParameters::read(route.operation.path, &segments),
+        query: Vec::new(),
+        headers: HeaderMap::new(),
+        body: Bytes::new(),
+    };
+    match (route.handler)(request).await {
+        Ok(response) => audit::json_body(response).await.1,
+        Err(_) => Value::Null,
+    }
 }

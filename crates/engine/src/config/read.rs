@@ -483,6 +483,11 @@ fn retention(mut s: Section<'_>) -> Retention {
             "Days that messages and users' files are kept.",
             d.message_days,
         ),
+        audit_days: days(
+            "audit_days",
+            "Days that records of the audit trail are kept, at most 100,000 of a main account.",
+            d.audit_days,
+        ),
     };
     s.finish();
     retention

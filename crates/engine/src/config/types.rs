@@ -204,11 +204,13 @@ pub struct Retention {
     pub recording_days: u32,
     /// Messages and users' files.
     pub message_days: u32,
+    /// Records of the audit trail.
+    pub audit_days: u32,
 }
 
 impl Default for Retention {
     fn default() -> Self {
-        Self { event_log_days: 30, recording_days: 30, message_days: 3_650 }
+        Self { event_log_days: 30, recording_days: 30, message_days: 3_650, audit_days: 365 }
     }
 }
 

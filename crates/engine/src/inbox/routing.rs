@@ -523,7 +523,9 @@ impl Inbox {
         self.put_webhook(row, &lock).await
     }
 
-    /// Changes a webhook's name and URL.
+    /// Changes a webhook's name and URL. A URL of another origin (scheme, host or port) gets a new
+    /// secret in place of the old ones, because the server there may belong to someone else. Returns
+    /// the webhook, and whether its secret is new.
     ///
     /// # Errors
     /// Fails if the webhook does not exist or is defined in the configuration, or if the store
@@ -533,10 +535,14 @@ impl Inbox {
         scope: &Scope,
         id: Uuid,
         spec: WebhookSpec,
-    ) -> Result<Arc<Webhook>, RoutingError> {
-        let (row, lock) = self.changeable(scope, id).await?;
-        self.put_webhook(WebhookRow { name: spec.name, url: spec.url.0.to_string(), ..row }, &lock)
-            .await
+    ) -> Result<(Arc<Webhook>, bool), RoutingError> {
+        let (mut row, lock) = self.changeable(scope, id).await?;
+        let is_elsewhere = !egress::is_same_origin(&row.url, &spec.url.0);
+        if is_elsewhere {
+            row.secrets = vec![fresh_secret()];
+        }
+        let row = WebhookRow { name: spec.name, url: spec.url.0.to_string(), ..row };
+        Ok((self.put_webhook(row, &lock).await?, is_elsewhere))
     }
 
     /// Moves the webhooks of a deleted account to `heir`, so that they can still be seen and

@@ -874,8 +874,21 @@ async fn serializes_webhook_changes_and_routes_nothing_to_a_deleted_one() {
         world.inbox.rotate_secret(&scope, made.id),
         world.inbox.change_webhook(&scope, made.id, order("two"))
     );
-    let (rotated, renamed) = (rotated.unwrap(), renamed.unwrap());
+    let (rotated, (renamed, has_new_secret)) = (rotated.unwrap(), renamed.unwrap());
     assert_eq!((rotated.secrets.len(), renamed.secrets.len()), (2, 2), "neither change is lost");
+    assert!(!has_new_secret);
+    let elsewhere = WebhookSpec {
+        url: xml::ast::DocUrl("https://crm.example.com:8443/".into()),
+        ..order("two")
+    };
+    let (moved, has_new_secret) =
+        world.inbox.change_webhook(&scope, made.id, elsewhere).await.unwrap();
+    let secrets = |webhook: &crate::admission::Webhook| -> Vec<String> {
+        webhook.secrets.iter().map(|secret| secret.reveal().to_owned()).collect()
+    };
+    assert!(has_new_secret);
+    assert_eq!(moved.secrets.len(), 1);
+    assert!(!secrets(&renamed).contains(&secrets(&moved)[0]), "another server, another secret");
     world.inbox.remove_webhook(&scope, made.id).await.unwrap();
     let routed =
         world.inbox.route_number(&world.number, Routing::Webhook(Some(made.id)), true).await;

@@ -1,4 +1,5 @@
 pub(crate) mod agents;
+pub(crate) mod audit;
 pub(crate) mod call_lists;
 pub(crate) mod call_remarks;
 pub(crate) mod calls;

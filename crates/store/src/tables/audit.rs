@@ -1,0 +1,250 @@
+//! The audit trail. Rows are added and expire; nothing changes them.
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use uuid::Uuid;
+
+use crate::error::{StoreError, failed};
+use crate::scope::{Scope, push_scope};
+use crate::seal::Seal;
+use crate::shared::Shared;
+use crate::sql::{self, Conn, QueryBuilder, Row};
+use crate::write::WriteTask;
+use model::{AuthId, Timestamp};
+
+/// Handle to the audit trail. See [`Store::audit`](crate::Store::audit).
+#[derive(Clone, Copy, Debug)]
+pub struct Audit<'a>(pub(crate) &'a Shared);
+
+impl Audit<'_> {
+    /// Adds a record. The write is queued when this returns, and the future completes when it is
+    /// readable. Returns `None` if the queue is full.
+    pub fn insert(
+        self,
+        row: AuditRow,
+    ) -> Option<impl Future<Output = Result<u64, StoreError>> + Send + 'static + use<>> {
+        self.0.queue.try_run(AuditWrite::Add(row))
+    }
+
+    /// Deletes records from before `before`, and the oldest ones of accounts that have too many.
+    ///
+    /// # Errors
+    /// Fails if a query fails or the database rejects a write. Some records may be deleted then.
+    pub async fn delete_older(self, before: Timestamp) -> Result<(), StoreError> {
+        while self.0.queue.run(AuditWrite::DeleteOlder(before)).await? >= u64::from(BATCH) {}
+        let select = "SELECT main_auth_id FROM audit GROUP BY main_auth_id HAVING count(*) > $1";
+        let select = sql::query_scalar(select).bind(i64::from(MAX_KEPT));
+        let many: Vec<String> =
+            select.fetch_all(&self.0.read).await.map_err(failed("count audit records"))?;
+        for main in many {
+            while self.0.queue.run(AuditWrite::DeleteExcess(main.clone())).await?
+                >= u64::from(BATCH)
+            {}
+        }
+        Ok(())
+    }
+
+    /// Returns records of the scope, newest first.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
+    pub async fn list(
+        self,
+        scope: &Scope,
+        filter: &AuditFilter,
+        limit: u32,
+    ) -> Result<Vec<AuditRow>, StoreError> {
+        let mut select = QueryBuilder::new(format!("SELECT {COLUMNS} FROM audit WHERE "));
+        push_scope(&mut select, scope);
+        for (column, value) in [
+            ("actor", &filter.actor),
+            ("action", &filter.action),
+            ("object", &filter.object),
+            ("source", &filter.source),
+        ] {
+            if let Some(value) = value {
+                select.push(format!(" AND {column} = ")).push_bind(value.clone());
+            }
+        }
+        if let Some(since) = filter.since {
+            select.push(" AND at_us >= ").push_bind(since.micros());
+        }
+        if let Some(until) = filter.until {
+            select.push(" AND at_us < ").push_bind(until.micros());
+        }
+        if let Some((at, id)) = filter.before {
+            select.push(" AND (at_us < ").push_bind(at.micros());
+            select.push(" OR at_us = ").push_bind(at.micros());
+            select.push(" AND audit_id > ").push_bind(id.to_string()).push(")");
+        }
+        select.push(" ORDER BY at_us DESC, audit_id LIMIT ").push_bind(limit);
+        let rows = select.build().fetch_all(&self.0.read).await.map_err(failed(WHAT))?;
+        rows.iter().map(record).collect()
+    }
+}
+
+/// A record of the audit trail.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditRow {
+    pub id: Uuid,
+    /// The account and its main account, which may be the same.
+    pub account: AuthId,
+    pub main_account: AuthId,
+    pub at: Timestamp,
+    pub actor: String,
+    pub action: String,
+    pub object: String,
+    /// Network address of the client.
+    pub source: String,
+    /// JSON object with `before` and `after`.
+    pub detail: String,
+}
+
+/// Selects audit records.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AuditFilter {
+    pub actor: Option<String>,
+    pub action: Option<String>,
+    pub object: Option<String>,
+    pub source: Option<String>,
+    /// Only records from this time on.
+    pub since: Option<Timestamp>,
+    /// Only records from before this time.
+    pub until: Option<Timestamp>,
+    /// Only records after this one in the list, which are older.
+    pub before: Option<(Timestamp, Uuid)>,
+}
+
+/// Number of records that are kept for each main account.
+const MAX_KEPT: u32 = 100_000;
+
+/// Number of records deleted in one write.
+const BATCH: u32 = 1_000;
+
+const COLUMNS: &str =
+    "audit_id, auth_id, main_auth_id, at_us, actor, action, object, source, detail";
+
+const WHAT: &str = "read the audit trail";
+
+enum AuditWrite {
+    Add(AuditRow),
+    /// Deletes records from before this time, at most [`BATCH`].
+    DeleteOlder(Timestamp),
+    /// Deletes the oldest records of a main account beyond [`MAX_KEPT`], at most [`BATCH`].
+    DeleteExcess(String),
+}
+
+impl WriteTask for AuditWrite {
+    fn execute<'a>(
+        &'a self,
+        to: &'a mut Conn,
+        _: &'a Seal,
+    ) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
+        async move {
+            let write = match self {
+                Self::Add(row) => return add(to, row).await,
+                Self::DeleteOlder(before) => sql::query(
+                    "DELETE FROM audit WHERE audit_id IN (SELECT audit_id FROM audit \
+                     WHERE at_us < $1 ORDER BY at_us LIMIT $2)",
+                )
+                .bind(before.micros())
+                .bind(i64::from(BATCH)),
+                Self::DeleteExcess(main) => sql::query(
+                    "DELETE FROM audit WHERE audit_id IN (SELECT audit_id FROM audit \
+                     WHERE main_auth_id = $1 ORDER BY at_us DESC, audit_id LIMIT $2 OFFSET $3)",
+                )
+                .bind(main)
+                .bind(i64::from(BATCH))
+                .bind(i64::from(MAX_KEPT)),
+            };
+            Ok(write.execute(to).await?.rows_affected())
+        }
+        .boxed()
+    }
+}
+
+async fn add(to: &mut Conn, row: &AuditRow) -> Result<u64, sqlx::Error> {
+    let insert = format!(
+        "INSERT INTO audit ({COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) \
+         ON CONFLICT DO NOTHING"
+    );
+    let insert = sql::query(insert)
+        .bind(row.id.to_string())
+        .bind(row.account.as_str())
+        .bind(row.main_account.as_str())
+        .bind(row.at.micros())
+        .bind(&row.actor);
+    let insert = insert.bind(&row.action).bind(&row.object).bind(&row.source).bind(&row.detail);
+    Ok(insert.execute(to).await?.rows_affected())
+}
+
+fn record(row: &Row) -> Result<AuditRow, StoreError> {
+    let text = |column: &str| row.try_get::<String, _>(column).map_err(failed(WHAT));
+    let unreadable = |e: uuid::Error| StoreError::Unreadable { what: WHAT, detail: e.to_string() };
+    Ok(AuditRow {
+        id: text("audit_id")?.parse().map_err(unreadable)?,
+        account: text("auth_id")?.into(),
+        main_account: text("main_auth_id")?.into(),
+        at: Timestamp::from_micros(row.try_get("at_us").map_err(failed(WHAT))?),
+        actor: text("actor")?,
+        action: text("action")?,
+        object: text("object")?,
+        source: text("source")?,
+        detail: text("detail")?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Store;
+    use model::Health;
+
+    fn row(n: u8, account: &str, main: &str, actor: &str) -> AuditRow {
+        AuditRow {
+            id: Uuid::from_u128(u128::from(n)),
+            account: account.into(),
+            main_account: main.into(),
+            at: Timestamp::from_secs(i64::from(n) / 2),
+            actor: actor.to_owned(),
+            action: "changeAgent".to_owned(),
+            object: format!("agents/{n}"),
+            source: "203.0.113.7".to_owned(),
+            detail: "{}".to_owned(),
+        }
+    }
+
+    #[tokio::test]
+    async fn r16_audit_records_are_listed_within_their_account_and_expire() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
+        for (n, account, main) in
+            [(1, "MA1", "MA1"), (2, "SA1", "MA1"), (3, "MA1", "MA1"), (4, "MA2", "MA2")]
+        {
+            let actor = if n == 3 { "user:ravi" } else { "user:asha" };
+            let written = store.audit().insert(row(n, account, main, actor)).unwrap();
+            assert_eq!(written.await.unwrap(), 1);
+        }
+        let ids = async |scope: &str, filter: AuditFilter, limit| {
+            let rows = store.audit().list(&Scope::of(scope.into()), &filter, limit).await.unwrap();
+            rows.iter().map(|row| row.id.as_u128()).collect::<Vec<_>>()
+        };
+        let secs = Timestamp::from_secs;
+        assert_eq!(ids("MA1", AuditFilter::default(), 9).await, [2, 3, 1]);
+        assert_eq!(ids("SA1", AuditFilter::default(), 9).await, [2]);
+        assert_eq!(ids("MA2", AuditFilter::default(), 9).await, [4]);
+        let before = Some((secs(1), Uuid::from_u128(2)));
+        assert_eq!(ids("MA1", AuditFilter { before, ..Default::default() }, 1).await, [3]);
+        let of_ravi = AuditFilter { actor: Some("user:ravi".to_owned()), ..Default::default() };
+        assert_eq!(ids("MA1", of_ravi, 9).await, [3]);
+        let first = AuditFilter { until: Some(secs(1)), ..Default::default() };
+        assert_eq!(ids("MA1", first, 9).await, [1]);
+        let later = AuditFilter { since: Some(secs(1)), ..Default::default() };
+        assert_eq!(ids("MA1", later, 9).await, [2, 3]);
+        let all = store.audit().list(&Scope::of("MA2".into()), &AuditFilter::default(), 9).await;
+        assert_eq!(all.unwrap(), [row(4, "MA2", "MA2", "user:asha")]);
+        store.audit().delete_older(secs(1)).await.unwrap();
+        assert_eq!(ids("MA1", AuditFilter::default(), 9).await, [2, 3]);
+        store.close().await;
+    }
+}

@@ -1,0 +1,381 @@
+//! The audit trail: a record of every change made over the APIs or in the console, and of every
+//! refused sign-in. See `docs/operations.md#audit-trail`.
+//!
+//! Both APIs dispatch requests in one place, which adds the records: the object is read with the GET
+//! operation of the same path before and after the change. Each record is a row of the store and a
+//! log line with the target `audit`.
+
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+
+use axum::body::Body;
+use axum::response::Response;
+use bytes::Bytes;
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use http::{Method, StatusCode, header};
+use http_body_util::BodyExt as _;
+use serde_json::{Map, Value, json};
+use uuid::Uuid;
+
+use super::routes::Operation;
+use super::segments;
+use model::{AuthId, Clock};
+use store::{AuditRow, Store, User};
+
+/// Who makes a change: a person, an API key or an auth token, and the address of the client.
+#[derive(Clone, Debug)]
+pub struct Actor {
+    /// `user:NAME`, `api-key:ID` or `auth-token`.
+    pub name: String,
+    pub from: IpAddr,
+}
+
+impl Actor {
+    pub(super) fn of_user(user: &User, from: IpAddr) -> Self {
+        Self { name: format!("user:{}", user.name), from }
+    }
+}
+
+/// An account and its main account, which may be the same.
+#[derive(Clone, Debug)]
+pub struct Owner {
+    pub account: AuthId,
+    pub main_account: AuthId,
+}
+
+/// A change.
+#[derive(Debug)]
+pub struct Change<'a> {
+    pub owner: Owner,
+    pub actor: &'a Actor,
+    /// The `operationId` of the request, or the name of an action of the console.
+    pub action: &'a str,
+    /// The path of the changed object below that of the account.
+    pub object: &'a str,
+    pub before: Value,
+    pub after: Value,
+}
+
+/// Refused sign-ins that are stored per second. The log has all of them.
+const REFUSALS_PER_SECOND: NonZeroU32 = NonZeroU32::new(10).expect("not 0");
+/// The most bytes of `before` and `after` in a record.
+const DETAIL_BYTES_MAX: usize = 64 << 10;
+/// The most characters of a name or an object in a record.
+const TEXT_CHARS_MAX: usize = 200;
+
+/// Adds records to the audit trail.
+pub struct Audit {
+    store: Store,
+    clock: Clock,
+    refusals: DefaultDirectRateLimiter,
+}
+
+impl Audit {
+    pub(super) fn new(store: Store, clock: Clock) -> Self {
+        let refusals = RateLimiter::direct(Quota::per_second(REFUSALS_PER_SECOND));
+        Self { store, clock, refusals }
+    }
+
+    /// Records a change.
+    pub fn record(&self, change: Change<'_>) {
+        let Change { owner, actor, action, object, before, after } = change;
+        let (name, object) = (truncated(&actor.name), truncated(object));
+        tracing::info!(
+            target: "audit",
+            account = %owner.account, actor = name, action, object, source = %actor.from,
+            "changed"
+        );
+        let detail = changes(redacted(before), redacted(after)).to_string();
+        let detail = match detail.len() <= DETAIL_BYTES_MAX {
+            true => detail,
+            false => json!({"truncated": true}).to_string(),
+        };
+        self.insert(owner, &actor.from, [name, action.to_owned(), object, detail]);
+    }
+
+    /// Records a refused sign-in. `by` says what was presented: `password`, `provider`, `api-key` or
+    /// `auth-token`. `known` is the account and, for a person, the name, if they exist; an unknown
+    /// name may be a password in the wrong field and is not recorded.
+    pub fn record_refusal(&self, by: &'static str, from: IpAddr, known: Option<(Owner, &str)>) {
+        let name = known.as_ref().map(|(_, name)| truncated(name));
+        let account = known.as_ref().map(|(owner, _)| owner.account.as_str());
+        tracing::warn!(
+            target: "audit",
+            account, actor = name, action = "signInRefused", object = by, source = %from,
+            "sign-in refused"
+        );
+        // A client with many addresses must not fill the queue of the store.
+        if let (Some((owner, _)), Some(name), Ok(())) = (known, name, self.refusals.check()) {
+            let texts = [name, "signInRefused".to_owned(), by.to_owned(), "{}".to_owned()];
+            self.insert(owner, &from, texts);
+        }
+    }
+
+    fn insert(&self, owner: Owner, from: &IpAddr, texts: [String; 4]) {
+        let [actor, action, object, detail] = texts;
+        let row = AuditRow {
+            id: Uuid::new_v4(),
+            account: owner.account,
+            main_account: owner.main_account,
+            at: self.clock.steady(),
+            actor,
+            action,
+            object,
+            source: from.to_string(),
+            detail,
+        };
+        // Queued when this returns. The log has the record if the store does not take it.
+        if self.store.audit().insert(row).is_none() {
+            tracing::warn!("audit record not stored: the store's queue is full");
+        }
+    }
+}
+
+/// Paths of requests that control calls or read state, and are not recorded: calls have a record and
+/// an event log of their own.
+const UNRECORDED_PATHS: &[&str] = &[
+    "/v1/Account/{auth_id}/Call/",
+    "/v1/Account/{auth_id}/Conference/",
+    "/v1/Account/{auth_id}/MultiPartyCall/",
+    "/api/v1/calls/",
+    "/api/v1/notifications/",
+    "/api/v1/permissions/",
+    "/api/v1/xml/",
+];
+
+/// Operations of daily work, which conversations keep in their timeline, and checks that change
+/// nothing.
+const UNRECORDED: &[&str] = &[
+    "archiveConversation",
+    "assessConversation",
+    "checkUrls",
+    "closeConversation",
+    "readConversation",
+    "reopenConversation",
+    "sendMessage",
+    "uploadMedia",
+];
+
+/// Whether requests of an operation are recorded.
+pub(super) fn is_recorded(operation: &Operation) -> bool {
+    operation.method != "GET"
+        && !UNRECORDED_PATHS.iter().any(|path| operation.path.starts_with(path))
+        && !UNRECORDED.contains(&operation.id)
+}
+
+/// Whether an operation changes an object whose state can be read at the same path. Objects with
+/// data of WhatsApp users are left out, so that an erasure of the user is complete.
+pub(super) fn has_readable_object(operation: &Operation) -> bool {
+    operation.path.ends_with("}/") && !has_user_data(operation)
+}
+
+/// Whether the objects of an operation have data of WhatsApp users.
+fn has_user_data(operation: &Operation) -> bool {
+    operation.path.starts_with("/api/v1/conversations/")
+        || operation.path.starts_with("/v1/Account/{auth_id}/Recording/")
+}
+
+/// The object that a request changes: its path below that of the API or the account, and the id of a
+/// new object.
+pub(super) fn object_of(
+    operation: &Operation,
+    path: &str,
+    status: StatusCode,
+    body: &Value,
+) -> String {
+    let segments = segments(path);
+    let below = match operation.path.starts_with("/api/") {
+        true => segments.get(2..),
+        false => segments.get(3..),
+    };
+    let mut object = match (operation.id, below.unwrap_or_default()) {
+        // The path of an erasure has the number of the WhatsApp user.
+        ("forgetUser", ["users", id]) if id.parse::<Uuid>().is_err() => {
+            "users/WhatsApp user".to_owned()
+        }
+        (_, []) => "account".to_owned(),
+        (_, below) => below.join("/"),
+    };
+    let ids = ["id", "app_id", "endpoint_id", "auth_id", "number"];
+    if status == StatusCode::CREATED
+        && let Some(id) = ids.iter().find_map(|name| body.get(name)?.as_str())
+    {
+        object.push('/');
+        object.push_str(id);
+    }
+    object
+}
+
+/// The state after a change: what was read again, or the response that describes a new object.
+pub(super) fn state_after(operation: &Operation, read: Option<Value>, body: Value) -> Value {
+    match read {
+        _ if *operation.method == *Method::DELETE.as_str() || has_user_data(operation) => {
+            Value::Null
+        }
+        Some(read) => read,
+        None => body,
+    }
+}
+
+/// Reads the JSON body of a response. Returns the response as it was, and null for another body.
+pub(super) async fn json_body(response: Response) -> (Response, Value) {
+    let kind = response.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    if !kind.is_some_and(|kind| kind.starts_with("application/json")) {
+        return (response, Value::Null);
+    }
+    let (head, body) = response.into_parts();
+    let bytes = body.collect().await.map_or_else(|_| Bytes::new(), |body| body.to_bytes());
+    let value = serde_json::from_slice(&bytes).unwrap_or_default();
+    (Response::from_parts(head, Body::from(bytes)), value)
+}
+
+/// Finishes work even if the client disconnects, so that no change lacks its record.
+pub(super) async fn finish<T: Send + 'static>(
+    work: impl Future<Output = T> + Send + 'static,
+) -> Option<T> {
+    use tracing::Instrument as _;
+    match tokio::spawn(work.in_current_span()).await {
+        Ok(done) => Some(done),
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => None,
+        },
+    }
+}
+
+fn truncated(text: &str) -> String {
+    text.chars().take(TEXT_CHARS_MAX).collect()
+}
+
+/// Replaces the texts of fields that may be secrets or numbers of people.
+fn redacted(mut value: Value) -> Value {
+    redact(&mut value);
+    value
+}
+
+fn redact(value: &mut Value) {
+    match value {
+        Value::Object(members) => {
+            for (name, member) in members.iter_mut() {
+                match member {
+                    Value::String(_) if is_sensitive(name) => *member = json!("(redacted)"),
+                    Value::Array(_) if is_sensitive(name) => *member = json!("(redacted)"),
+                    _ => redact(member),
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(redact),
+        _ => {}
+    }
+}
+
+fn is_sensitive(field: &str) -> bool {
+    let field = field.to_ascii_lowercase().replace(['_', '-'], "");
+    ["secret", "password", "token", "apikey", "invitation"].iter().any(|word| field.contains(word))
+        || matches!(field.as_str(), "pin" | "code" | "waid" | "key")
+}
+
+/// The fields that differ between two states. Ids of requests are no part of a state.
+fn changes(before: Value, after: Value) -> Value {
+    let mut detail = Map::new();
+    let (before, after) = match (before, after) {
+        (Value::Object(mut before), Value::Object(mut after)) => {
+            before.remove("api_id");
+            after.remove("api_id");
+            let same: Vec<String> = before
+                .iter()
+                .filter(|(name, value)| after.get(*name) == Some(value))
+                .map(|(name, _)| name.clone())
+                .collect();
+            for name in same {
+                before.remove(&name);
+                after.remove(&name);
+            }
+            (Value::Object(before), Value::Object(after))
+        }
+        states => states,
+    };
+    for (name, state) in [("before", before), ("after", after)] {
+        if !state.is_null() {
+            detail.insert(name.to_owned(), state);
+        }
+    }
+    Value::Object(detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{number, plivo};
+    use super::*;
+
+    #[test]
+    fn records_the_fields_that_changed_without_secrets() {
+        let before = json!({"api_id": "1", "name": "a", "endpoint": "https://a", "hasApiKey": true,
+            "auth_token": "canary", "nested": [{"apiKey": "canary"}]});
+        let after = json!({"api_id": "2", "name": "a", "endpoint": "https://b", "hasApiKey": false,
+            "auth_token": "canary2", "nested": [{"apiKey": "canary3"}], "waId": "919812345678"});
+        assert_eq!(
+            changes(redacted(before), redacted(after)),
+            json!({
+                "before": {"endpoint": "https://a", "hasApiKey": true},
+                "after": {"endpoint": "https://b", "hasApiKey": false, "waId": "(redacted)"},
+            })
+        );
+        let made = redacted(json!({"id": "7", "secret": "canary", "invitation": "https://canary"}));
+        assert!(!changes(Value::Null, made).to_string().contains("canary"));
+    }
+
+    #[test]
+    fn names_objects_without_numbers_of_users() {
+        let operation = |id: &str| {
+            let number = number::TABLES.iter().copied().flatten().map(|route| &route.operation);
+            let plivo = plivo::TABLES.iter().copied().flatten().map(|route| &route.operation);
+            number.chain(plivo).find(|operation| operation.id == id).unwrap()
+        };
+        let id = "3e0f5c6a-7c55-4c0b-8d7e-2f1a9b8c7d60";
+        let (ok, made) = (StatusCode::OK, StatusCode::CREATED);
+        let body = json!({"id": id});
+        for (name, path, status, want) in [
+            ("createAgent", "/api/v1/agents/".to_owned(), made, format!("agents/{id}")),
+            ("changeAgent", format!("/api/v1/agents/{id}/"), ok, format!("agents/{id}")),
+            ("forgetUser", format!("/api/v1/users/{id}/"), ok, format!("users/{id}")),
+            (
+                "forgetUser",
+                "/api/v1/users/919812345678".to_owned(),
+                ok,
+                "users/WhatsApp user".to_owned(),
+            ),
+            (
+                "changeNumber",
+                "/v1/Account/MA1/Number/9180/".to_owned(),
+                ok,
+                "Number/9180".to_owned(),
+            ),
+        ] {
+            assert_eq!(object_of(operation(name), &path, status, &body), want, "{path}");
+        }
+    }
+
+    /// Operations that are not recorded although they are no GET, so that a new operation does not
+    /// go unnoticed.
+    #[test]
+    fn lists_the_operations_of_the_number_api_that_are_not_recorded() {
+        let all = number::TABLES.iter().copied().flatten().map(|route| &route.operation);
+        let mut found: Vec<&str> = all
+            .filter(|operation| operation.method != "GET" && !is_recorded(operation))
+            .map(|operation| operation.id)
+            .collect();
+        found.sort_unstable();
+        let mut expected = UNRECORDED.to_vec();
+        expected.extend([
+            "checkXml",
+            "hangUp",
+            "placeCall",
+            "readAllNotifications",
+            "readNotification",
+            "requestPermission",
+        ]);
+        expected.sort_unstable();
+        assert_eq!(found, expected);
+    }
+}

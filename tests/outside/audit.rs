@@ -1,0 +1,151 @@
+//! The audit trail: changes over both APIs and in the console, and refused sign-ins.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+
+use crate::console::{PASSWORD, Session, form, with_people};
+use crate::outbound::World;
+use crate::support::http::{self, Answer};
+use crate::support::node::{API_KEY, AUTH_ID, AUTH_TOKEN};
+
+async fn ask(world: &World, key: &str, method: &str, path: &str, body: Value) -> Answer {
+    let url = format!("{}/api/v1/{path}", world.node.public);
+    let body = if body.is_null() { String::new() } else { body.to_string() };
+    http::send(method, &url, &[("x-api-key", key)], body).await
+}
+
+async fn records(world: &World, query: &str) -> Vec<Value> {
+    let answer = ask(world, API_KEY, "GET", &format!("audit/?{query}"), Value::Null).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert!(!answer.text().contains("canary"), "no secrets: {}", answer.text());
+    answer.json()["items"].as_array().unwrap().clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_are_recorded_with_actor_address_and_fields() {
+    let world = with_people().await;
+    let agent = json!({"name": "Asha", "kind": "http", "endpoint": "http://127.0.0.1:9009/",
+        "apiKey": "canary-key"});
+    let made = ask(&world, API_KEY, "POST", "agents/", agent).await.json();
+    let item = format!("agents/{}", made["id"].as_str().unwrap());
+    let change = json!({"greeting": "Hello", "signingSecret": "canary-secret"});
+    let path = format!("{item}/");
+    assert_eq!(ask(&world, API_KEY, "PATCH", &path, change).await.status, 200);
+    let refused = ask(&world, API_KEY, "PATCH", &path, json!({"timeoutMs": 1})).await;
+    assert_eq!(refused.status, 400, "a refused change is none");
+    assert_eq!(ask(&world, API_KEY, "DELETE", &path, Value::Null).await.status, 204);
+    let found = records(&world, &format!("object={item}")).await;
+    let actions: Vec<&str> = found.iter().map(|r| r["action"].as_str().unwrap()).collect();
+    assert_eq!(actions, ["deleteAgent", "changeAgent", "createAgent"]);
+    let changed = &found[1];
+    assert_eq!(
+        (&changed["before"], &changed["after"]),
+        (
+            &json!({"greeting": "", "hasSigningSecret": false}),
+            &json!({"greeting": "Hello", "hasSigningSecret": true})
+        )
+    );
+    for record in &found {
+        assert_eq!(
+            (&record["actor"], &record["source"], &record["account"]),
+            (&json!("api-key:configuration"), &json!("127.0.0.1"), &json!(AUTH_ID))
+        );
+    }
+    assert_eq!(found[0]["before"]["name"], json!("Asha"));
+    assert_eq!(found[0]["after"], Value::Null);
+    assert!(world.node.log().contains("\"action\":\"changeAgent\""), "{}", world.node.log());
+    // A page at a time, and in a time range.
+    let page = ask(&world, API_KEY, "GET", "audit/?limit=1", Value::Null).await.json();
+    let next = page["next"].as_str().unwrap().to_owned();
+    let second = records(&world, &format!("limit=1&cursor={next}")).await;
+    assert_ne!(page["items"][0]["id"], second[0]["id"]);
+    assert!(records(&world, "since=2100-01-01T00:00:00Z").await.is_empty());
+
+    // The Plivo-compatible API.
+    let basic = format!("Basic {}", STANDARD.encode(format!("{AUTH_ID}:{AUTH_TOKEN}")));
+    let headers = [("authorization", basic.as_str()), ("content-type", "application/json")];
+    let url = format!("{}/v1/Account/{AUTH_ID}/Application/", world.node.public);
+    let application = json!({"app_name": "desk", "answer_url": "http://127.0.0.1:9009/a"});
+    let made = http::send("POST", &url, &headers, application.to_string()).await;
+    assert_eq!(made.status, 201, "{}", made.text());
+    let id = made.json()["app_id"].as_str().unwrap().to_owned();
+    let change = json!({"answer_url": "http://127.0.0.1:9009/b"}).to_string();
+    assert!(http::send("POST", &format!("{url}{id}/"), &headers, change).await.status < 300);
+    let found = records(&world, &format!("object=Application/{id}&actor=auth-token")).await;
+    assert_eq!(found.len(), 2, "{found:#?}");
+    assert_eq!(found[0]["before"]["answer_url"], json!("http://127.0.0.1:9009/a"));
+    assert_eq!(found[0]["after"]["answer_url"], json!("http://127.0.0.1:9009/b"));
+
+    // The console, with and without the APIs.
+    let asha = Session::of(&world, "asha").await;
+    let created = asha
+        .post(
+            "/console/people/users",
+            &[("name", "mira"), ("full_name", "Mira"), ("role", "agent")],
+        )
+        .await;
+    assert_eq!(created.status, 200, "the invitation is shown: {}", created.text());
+    let webhook = [("name", "crm"), ("url", "https://crm.example.com/hook")];
+    let made = asha.post("/console/webhooks/", &webhook).await;
+    assert_eq!(made.status, 200, "{}", made.text());
+    let found = records(&world, "actor=user:asha").await;
+    let actions: Vec<&str> = found.iter().map(|r| r["action"].as_str().unwrap()).collect();
+    assert_eq!(actions, ["createWebhook", "createUser"]);
+    assert_eq!(found[0]["after"]["url"], json!("https://crm.example.com/hook"));
+    assert_eq!(found[1]["after"]["invitation"], json!("(redacted)"));
+    let page = asha.get("/console/people/audit/?actor=user:asha").await.text();
+    assert!(page.contains("createWebhook") && !page.contains("changeAgent"), "{page}");
+
+    // Files.
+    let export = |format: &str| format!("audit/export/?format={format}&action=changeAgent");
+    let csv = ask(&world, API_KEY, "GET", &export("csv"), Value::Null).await;
+    assert_eq!(csv.headers["content-type"], "text/csv; charset=utf-8");
+    assert_eq!(csv.text().lines().count(), 2, "{}", csv.text());
+    assert!(csv.text().contains(&format!("\"{item}\"")), "{}", csv.text());
+    let lines = ask(&world, API_KEY, "GET", &export("jsonl"), Value::Null).await.text();
+    assert_eq!(serde_json::from_str::<Value>(lines.trim_end()).unwrap()["object"], json!(item));
+    assert_eq!(ask(&world, API_KEY, "GET", &export("xml"), Value::Null).await.status, 400);
+
+    // Other accounts and lesser roles see nothing of it.
+    let other = ask(&world, "other-key", "GET", "audit/", Value::Null).await.json();
+    assert_eq!(other["items"], json!([]));
+    let ravi = Session::of(&world, "ravi").await;
+    assert_eq!(ravi.get("/console/people/audit/").await.status, 403);
+    assert_eq!(ravi.get("/api/v1/audit/").await.status, 403);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refused_sign_ins_are_recorded_and_logged_with_the_address() {
+    let world = with_people().await;
+    let public = &world.node.public;
+    for name in ["asha", "canary-unknown"] {
+        let pairs = [("name", name), ("password", "canary-password")];
+        assert_eq!(form(public, "/console/sign-in", &[], &pairs).await.status, 401);
+    }
+    assert_eq!(ask(&world, "canary-wrong", "GET", "agents/", Value::Null).await.status, 401);
+    let basic = format!("Basic {}", STANDARD.encode(format!("{AUTH_ID}:canary-wrong")));
+    let url = format!("{public}/v1/Account/{AUTH_ID}/Application/");
+    assert_eq!(http::send("GET", &url, &[("authorization", &basic)], "").await.status, 401);
+    let found = records(&world, "action=signInRefused").await;
+    let by: Vec<_> = found.iter().map(|r| (&r["actor"], &r["object"], &r["source"])).collect();
+    let from = &json!("127.0.0.1");
+    assert_eq!(
+        by,
+        [
+            (&json!("auth-token"), &json!("auth-token"), from),
+            (&json!("user:asha"), &json!("password"), from)
+        ]
+    );
+    // The expression of the fail2ban filter in docs/operations.md.
+    let log = world.node.log();
+    let refused = log.lines().filter(|line| {
+        line.split_once("\"action\":\"signInRefused\"")
+            .is_some_and(|(_, rest)| rest.contains("\"source\":\"127.0.0.1\""))
+    });
+    assert_eq!(refused.count(), 4, "{log}");
+    assert!(!log.contains("canary"), "names that don't exist may be passwords: {log}");
+    let signed_in = [("name", "asha"), ("password", PASSWORD)];
+    assert_eq!(form(public, "/console/sign-in", &[], &signed_in).await.status, 303);
+    assert_eq!(records(&world, "action=signInRefused").await.len(), 2);
+}
