@@ -98,8 +98,9 @@ pub(super) async fn serve(
     // come from another process.
     let first = (known.is_some_and(|known| known != last))
         .then(|| change_event(last, &BTreeSet::from(["all".to_owned()])));
+    // Browsers report only events with data.
     let first =
-        first.unwrap_or_else(|| Event::default().event("hello").id(last.to_string()).data(""));
+        first.unwrap_or_else(|| Event::default().event("hello").id(last.to_string()).data("-"));
     let rest =
         stream::unfold(
             feed,
@@ -114,7 +115,7 @@ pub(super) async fn serve(
         }
     });
     // An event, since browsers do not report comments: a page notices that its stream is dead.
-    let alive = KeepAlive::new().event(Event::default().event("alive").data(""));
+    let alive = KeepAlive::new().event(Event::default().event("alive").data("-"));
     Sse::new(events).keep_alive(alive.interval(Duration::from_secs(15))).into_response()
 }
 

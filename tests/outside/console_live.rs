@@ -308,4 +308,9 @@ async fn a_page_shows_that_the_node_is_gone_and_catches_up_when_it_is_back() {
     browser.until("document.getElementById('lost').hidden").await;
     browser.until(&format!("{ROWS} === 0 && {opacity} == 1")).await;
     assert_eq!(browser.eval("globalThis.marked").await, 1);
+    // Nothing was missed: the stream says so, and the banner stays away.
+    let hello = "(async () => { \
+        const { promise, resolve } = Promise.withResolvers(); const first = new EventSource('/console/events'); \
+        first.addEventListener('hello', () => { first.close(); resolve(true); }); return await promise; })()";
+    assert_eq!(browser.eval(hello).await, true);
 }
