@@ -104,6 +104,8 @@ async fn the_trace_of_a_slow_call_shows_the_slow_part() {
         "{log}"
     );
 
+    // The log has words, not Rust's debug output.
+    assert!(node.log().contains("\"outcome\":\"done\""), "{}", node.log());
     // The log can still be replayed.
     let file = node.dir.path().join("call.jsonl");
     std::fs::write(&file, &log).expect("written");

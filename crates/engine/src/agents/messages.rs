@@ -310,7 +310,7 @@ if let Err(error) = worker.agents.store().turns().finish(turn.message.id).await 
                 Err(SendError::Stale | SendError::NoConversation) => return Ok(false),
                 Err(SendError::Store(error)) => return Err(error),
                 Err(error) => {
-                    tracing::warn!(agent = %agent.id, ?error, "sending an agent's reply failed");
+                    tracing::warn!(agent = %agent.id, %error, "sending an agent's reply failed");
                     return self.escalate(turn, Some(&agent), Reason::Failed).await;
                 }
             }

@@ -109,7 +109,7 @@ impl Fetcher {
         let (mut settings, invalid) = Settings::of(url.fragment());
         if !invalid.is_empty() {
             tracing::info!(
-                ?invalid,
+                invalid = invalid.join(" "),
                 kind = job.kind.as_str(),
                 "invalid settings in a URL's fragment ignored"
             );

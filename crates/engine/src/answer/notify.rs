@@ -172,7 +172,7 @@ impl Inner {
         if job.retries > 0 {
             settings.retries = 0;
         } else if !invalid.is_empty() {
-            tracing::info!(?invalid, call_uuid = %job.call, "invalid settings in a URL's fragment ignored");
+            tracing::info!(invalid = invalid.join(" "), call_uuid = %job.call, "invalid settings in a URL's fragment ignored");
         }
         let json = match job.notice.kind {
             CallbackKind::Event => job.notice.params.get(EVENT_BODY).map(Param::reveal),

@@ -47,6 +47,16 @@ pub enum CallEvent {
     Terminated(Termination),
 }
 
+impl CallEvent {
+    fn as_str(&self) -> &'static str {
+        match self {
+            Self::Answer(_) => "answer",
+            Self::Status(_) => "status",
+            Self::Terminated(_) => "terminate",
+        }
+    }
+}
+
 /// How an event of a call was handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventOutcome {
@@ -384,7 +394,7 @@ fn forget(parked: &mut VecDeque<(Instant, CallKey, CallEvent)>, now: Instant) {
     while let Some((at, CallKey { phone_number_id: number, .. }, event)) = parked.front()
         && now.saturating_duration_since(*at) >= PARK
     {
-        tracing::debug!(%number, ?event, "parked event expired without a call");
+        tracing::debug!(%number, event = event.as_str(), "parked event expired without a call");
         parked.pop_front();
     }
 }

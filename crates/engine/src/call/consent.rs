@@ -101,7 +101,7 @@ impl PermissionService {
             // The known permission stays. Error 613 of Meta's permission API is a rate limit
             // (`docs/reference/meta.md#error-codes`).
             Err(outcome) => {
-                tracing::info!(number = %spec.number, ?outcome, "call permission query failed")
+                tracing::info!(number = %spec.number, %outcome, "call permission query failed")
             }
         }
     }

@@ -71,6 +71,6 @@ async fn send(services: &Services, directory: &Directory, due: FarewellDue) {
     } else {
         next_pause(tries.saturating_add(1), age, None, &services.random)
     };
-    tracing::info!(call_uuid = %call, action = action.as_str(), ?outcome, again_in = ?pause, "ended call reported to Graph");
+    tracing::info!(call_uuid = %call, action = action.as_str(), %outcome, again_in = ?pause, "ended call reported to Graph");
     services.store.calls().settle_farewell(call, pause.map(|pause| now.plus(pause)));
 }

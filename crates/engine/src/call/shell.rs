@@ -488,7 +488,7 @@ impl Shell {
     }
 
     fn state(&mut self, at: CallTime, state: CallState) {
-        info!(?state, "call state changed");
+        info!(%state, "call state changed");
         self.view.set_state(state);
         self.a_leg.rung |= state == CallState::Ringing;
         if state == CallState::Live {

@@ -248,7 +248,9 @@ pub(super) fn waba(
     let (id, at) = id?;
     if access_token.is_none() && !has_default_token {
         let hint = "set `access_token` here or in [meta]: Graph refuses every request without one";
-        cx.fault(at.clone(), format!("waba {id} has no access token"), hint);
+        let why = cx.why_absent(&["[waba]", "meta"], "access_token");
+        let why = why.map(|why| format!(": `access_token` {why}")).unwrap_or_default();
+        cx.fault(at.clone(), format!("waba {id} has no access token{why}"), hint);
     }
     entries.unique(cx, "id", &id, at);
     let id = WabaId::from(id);

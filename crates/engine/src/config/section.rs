@@ -23,6 +23,8 @@ pub(super) struct Context<'a> {
     pub(super) faults: RefCell<Vec<Fault>>,
     /// Digests of the values that only a restart applies, by key or section.
     pub(super) fixed: RefCell<BTreeMap<String, u64>>,
+    /// Why optional secrets that the configuration names are absent, by section and key.
+    absent: RefCell<BTreeMap<(String, &'static str), String>>,
     /// The sections read so far. `None` unless the reference is being collected.
     pub(super) reference: Option<RefCell<Vec<SectionReference>>>,
 }
@@ -31,7 +33,14 @@ impl<'a> Context<'a> {
     /// Reads a configuration.
     pub(super) fn new(sources: &'a Sources<'a>, faults: Vec<Fault>) -> Self {
         let (faults, fixed) = (RefCell::new(faults), RefCell::default());
-        Self { sources, faults, fixed, reference: None }
+        Self { sources, faults, fixed, absent: RefCell::default(), reference: None }
+    }
+
+    /// Why the first of these sections that names a secret does not have it, such as an environment
+    /// variable that is not set.
+    pub(super) fn why_absent(&self, sections: &[&str], key: &'static str) -> Option<String> {
+        let absent = self.absent.borrow();
+        sections.iter().find_map(|section| absent.get(&((*section).to_owned(), key)).cloned())
     }
 
     /// Collects the reference. The values that are read are meaningless.
@@ -389,7 +398,15 @@ impl SecretKey<'_, '_> {
     /// or file that it names does not exist.
     pub(super) fn get(mut self) -> Option<Secret> {
         let node = self.take();
-        let secret = node.and_then(|node| self.section.cx.secret(self.name, &node).ok()?);
+        let place = (self.section.name.clone(), self.name);
+        self.section.cx.absent.borrow_mut().remove(&place);
+        let secret = node.and_then(|node| {
+            let secret = self.section.cx.secret(self.name, &node).ok()?;
+            if secret.is_none() {
+                self.section.cx.absent.borrow_mut().insert(place, why_absent(&node));
+            }
+            secret
+        });
         self.note(secret.as_ref());
         secret
     }

@@ -877,3 +877,22 @@ fn the_reference_has_every_key_with_its_meaning() {
     assert!(find("[recordings.s3]", "bucket").is_some());
     assert!(find("[speech.openai]", "voices").is_some());
 }
+
+#[test]
+fn a_missing_access_token_names_the_variable_that_is_not_set() {
+    let text = "[meta]\napp_secret = \"a\"\nverify_token = \"b\"\naccess_token = { env = \"NOT_SET\" }\n\
+        [[account]]\nauth_id = \"MAXXXXXXXXXXXXXXXXXX\"\nauth_token = \"c\"\n\
+        [[waba]]\nid = \"1\"\naccount = \"MAXXXXXXXXXXXXXXXXXX\"\n";
+    for (named, variable) in
+        [("", "NOT_SET"), ("access_token = { env = \"NOR_THIS\" }\n", "NOR_THIS")]
+    {
+        let faults = bad(&format!("{text}{named}"), &[]);
+        let message = &faults[0].message;
+        assert!(
+            message.contains("has no access token")
+                && message
+                    .contains(&format!("the environment variable {variable}, which is unset")),
+            "{message}"
+        );
+    }
+}

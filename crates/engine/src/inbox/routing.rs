@@ -27,25 +27,34 @@ const WEBHOOKS_MAX: usize = 100;
 const READ_PAGE: u32 = 50;
 
 /// The reason why a routing or a webhook was not changed.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum RoutingError {
     /// The scope has no such webhook.
+    #[error("no such webhook")]
     NoWebhook,
     /// No webhook is named, and the account has none or several.
+    #[error("no webhook is named, and the account does not have exactly one")]
     WhichWebhook,
     /// The state does not allow it.
+    #[error("{0}")]
     InvalidState(&'static str),
     /// The account has the maximum number of webhooks.
+    #[error("the account has the maximum number of webhooks")]
     TooMany,
     /// The webhook is defined in the configuration and can only be changed there.
+    #[error("the webhook is defined in the configuration file")]
     InFile,
     /// Numbers or conversations still use the webhook.
+    #[error("the webhook is in use")]
     InUse,
     /// The agent does not exist.
+    #[error("no such agent")]
     NoAgent,
     /// The agent still answers there.
+    #[error("the agent is in use: {0}")]
     AgentInUse(String),
-    Store(StoreError),
+    #[error("store failed: {0}")]
+    Store(#[source] StoreError),
 }
 
 /// The lock that serializes changes of webhooks and routing.
@@ -447,7 +456,7 @@ impl Inbox {
             if let Err(outcome) =
                 graph.mark_read(&spec.phone_number_id, spec.access_token.as_ref(), &wamid).await
             {
-                tracing::debug!(?outcome, "read receipt failed");
+                tracing::debug!(%outcome, "read receipt failed");
             }
         });
         Ok(())

@@ -69,23 +69,31 @@ impl std::fmt::Debug for Outgoing {
 }
 
 /// The reason why a message was not sent.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum SendError {
     /// The conversation does not exist.
+    #[error("no such conversation")]
     NoConversation,
     /// The conversation's number is no longer served.
+    #[error("the number is no longer served")]
     NoNumber,
     /// The customer service window is closed, and the message is not a template.
+    #[error("the customer service window is closed")]
     WindowClosed,
     /// A rate or queue limit is reached. Contains the seconds to wait.
+    #[error("a rate limit is reached; retry after {0} s")]
     TooMany(u64),
     /// The message asks for permission to call, and the limit on requests is reached.
+    #[error("{0}")]
     RequestTooSoon(Refusal),
     /// The message asks for permission to call, and another request is in progress.
+    #[error("another permission request is in progress")]
     RequestInProgress,
     /// The routing has changed or people took over since the agent was asked.
+    #[error("the routing has changed")]
     Stale,
-    Store(StoreError),
+    #[error("store failed: {0}")]
+    Store(#[source] StoreError),
 }
 
 /// A queued message.

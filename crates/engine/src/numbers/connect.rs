@@ -182,7 +182,7 @@ impl Numbers {
             Err(no) => Err(no),
         };
         if let Err(no) = fetched {
-            tracing::info!(?number, error = %no, "state of a new number not fetched yet");
+            tracing::info!(%number, error = %no, "state of a new number not fetched yet");
         }
         self.tell(number);
     }

@@ -132,13 +132,14 @@ pub enum NumberError {
     /// It was tried too recently.
     #[error("{message}")]
     Wait { seconds: u64, message: String },
-    #[error("it was changed concurrently")]
+    /// It was changed concurrently.
+    #[error("changed concurrently")]
     Changed,
     /// Graph refused or failed.
-    #[error("{0}")]
+    #[error("graph request failed: {0}")]
     Meta(GraphOutcome),
-    #[error("{0}")]
-    Store(StoreError),
+    #[error("store failed: {0}")]
+    Store(#[source] StoreError),
 }
 
 impl NumberError {

@@ -256,8 +256,8 @@ impl Numbers {
                 .change(now, |book| Ok::<_, NumberError>(((), book.edit_number(number, keep))));
             if let Err(why) = kept.await {
                 tracing::warn!(
-                    ?number,
-                    ?why,
+                    %number,
+                    error = %why,
                     "could not store the calling settings read from Meta"
                 );
             }

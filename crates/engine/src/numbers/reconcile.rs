@@ -70,7 +70,7 @@ impl Numbers {
                     readings.push((one.number.clone(), answer));
                 }
                 Err(outcome) => {
-                    tracing::debug!(number = ?one.number, %outcome, "could not fetch a number from Graph");
+                    tracing::debug!(number = %one.number, %outcome, "could not fetch a number from Graph");
                     self.note_token(&one.number, is_token_refused(&outcome)).await;
                 }
             }
@@ -94,11 +94,12 @@ impl Numbers {
     fn warn_of_drift(&self, number: &E164, before: bool) {
         if !before && self.drifts(number) {
             let drift = self.book().any_number(number).map(|entry| entry.set.drift());
+            let differs = drift.unwrap_or_default().settings().join(" ");
             let text = format!("Meta's calling settings of {number} differ from those set here.");
             self.notice(number, NotificationTopic::Number, text);
             tracing::warn!(
-                ?number,
-                ?drift,
+                %number,
+                differs,
                 "calling settings at Meta differ; set them again or sync"
             );
         }

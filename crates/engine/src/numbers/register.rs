@@ -71,7 +71,7 @@ impl Numbers {
             );
         }
         if done && let Err(no) = self.refresh(&known).await {
-            tracing::info!(?number, error = ?no, "state of a registered number not fetched yet");
+            tracing::info!(%number, error = %no, "state of a registered number not fetched yet");
         }
     }
 
@@ -85,7 +85,7 @@ impl Numbers {
                 .keeper
                 .change(now, |book| Ok::<_, NumberError>(((), book.edit_number(number, edit))));
             let Err(why) = stored.await else { return };
-            tracing::warn!(?number, ?why, "could not store the outcome of a registration");
+            tracing::warn!(%number, error = %why, "could not store the outcome of a registration");
             // The next start marks it as failed.
             if self.parts().tasks.is_closed() {
                 return;

@@ -195,14 +195,14 @@ impl Numbers {
         }
         let report = self.add_numbers(waba, &of, Some(&token), numbers).await?;
         for number in &report.added {
-            tracing::info!(%waba, ?number, "number added at Meta is connected");
+            tracing::info!(%waba, %number, "number added at Meta is connected");
             let text = format!("{number} was added to WABA {waba} at Meta and is connected.");
             self.notice(number, NotificationTopic::Number, text);
             self.tell(number);
         }
         for (number, why) in &report.left_out {
             let error = NumberError::from(why.clone());
-            tracing::warn!(%waba, ?number, %error, "number added at Meta is not connected");
+            tracing::warn!(%waba, %number, %error, "number added at Meta is not connected");
         }
         Ok(report)
     }
@@ -314,7 +314,7 @@ impl Numbers {
         let Some(entry) = book.any_number(number) else { return };
         let is = &entry.set.at_meta.quality_rating;
         if has_fallen(was, is) {
-            tracing::warn!(?number, was, is, "quality rating of a number has fallen");
+            tracing::warn!(%number, was, is, "quality rating of a number has fallen");
             let text = format!(
                 "Meta's quality rating of {number} has fallen from {was} to {is}, because users block or report it."
             );

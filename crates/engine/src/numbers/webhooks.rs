@@ -113,11 +113,11 @@ impl Numbers {
             }
             MetaEvent::TokenRefused { number } => self.note_token(&number, true).await,
             MetaEvent::Number { waba, number, event } => {
-                tracing::info!(?number, event, "number event received from Meta");
+                tracing::info!(%number, event, "number event received from Meta");
                 self.refresh_number(&waba, &number).await;
             }
             MetaEvent::Waba { waba, number, event, details } => {
-                tracing::warn!(%waba, ?number, event, details, "WABA event received from Meta");
+                tracing::warn!(%waba, number = number.as_ref().map(tracing::field::display), event, details, "WABA event received from Meta");
                 self.warn_of(&waba, number.as_ref(), &event, &details);
                 match number {
                     Some(number) => self.refresh_number(&waba, &number).await,
@@ -194,7 +194,7 @@ impl Numbers {
         };
         for one in known {
             if let Err(no) = self.refresh(&one).await {
-                tracing::info!(number = ?one.number, error = %no, "could not refresh a number");
+                tracing::info!(number = %one.number, error = %no, "could not refresh a number");
             }
         }
     }

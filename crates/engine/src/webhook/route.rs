@@ -636,6 +636,6 @@ fn of(id: &impl AsRef<str>) -> &[u8] {
 /// Logs a connect whose callee is not the called number (`docs/reference/meta.md#connect-parties`).
 fn log_difference(connect: &Connect, number: &NumberEntry) {
     if connect.to.as_deref().is_some_and(|to| to != number.spec.number.as_str()) {
-        tracing::debug!(number = ?number.spec.number, wacid = %connect.key.wacid, "connect webhook names another business number");
+        tracing::debug!(number = %number.spec.number, wacid = %connect.key.wacid, "connect webhook names another business number");
     }
 }

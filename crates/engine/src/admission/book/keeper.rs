@@ -38,10 +38,12 @@ pub enum OpenError {
 }
 
 /// Why a change was not made.
-#[derive(Debug)]
+#[derive(thiserror::Error, Debug)]
 pub enum ChangeError<E> {
     /// The caller's own function refused it.
+    #[error("{0}")]
     Refused(E),
+    #[error("store failed: {0}")]
     Store(StoreError),
 }
 

@@ -133,6 +133,20 @@ impl Drift {
     pub fn is_some(&self) -> bool {
         *self != Self::default()
     }
+
+    /// The names of the settings that differ.
+    pub fn settings(&self) -> Vec<&'static str> {
+        let Self { calling_enabled, callback_permission, sip, sdes } = self;
+        [
+            ("calling", calling_enabled),
+            ("callback_permission", callback_permission),
+            ("sip", sip),
+            ("sdes", sdes),
+        ]
+        .into_iter()
+        .filter_map(|(name, differs)| differs.is_some().then_some(name))
+        .collect()
+    }
 }
 
 impl NumberSet {

@@ -138,10 +138,10 @@ impl Shell {
             journal.trace(&Trace::Graph { action, from_us, to_us, tries });
             match &outcome {
                 GraphOutcome::Done | GraphOutcome::Gone => {
-                    debug!(action = action.as_str(), ?outcome, "graph request done")
+                    debug!(action = action.as_str(), %outcome, "graph request done")
                 }
                 failed => {
-                    warn!(action = action.as_str(), outcome = ?failed, "graph request failed")
+                    warn!(action = action.as_str(), outcome = %failed, "graph request failed")
                 }
             }
             // The record with the pending request is written already. Settling it prevents another
@@ -218,7 +218,7 @@ impl Shell {
                     warn!(
                         kind = kind.as_str(),
                         outcome = failure.outcome(),
-                        ?failure,
+                        %failure,
                         "document fetch failed"
                     );
                 }

@@ -47,6 +47,23 @@ pub(in crate::call) enum Message {
     Missing(MissingStep, Duration, bool),
 }
 
+impl Message {
+    /// The name in logs.
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Input(_) => "input",
+            Self::Answer(_) => "answer",
+            Self::Joined(_) => "joined",
+            Self::Taken(_) => "taken",
+            Self::MuteReason(..) => "mute",
+            Self::Captions(_) => "captions",
+            Self::FirstSent => "first_sent",
+            Self::Sample => "sample",
+            Self::Missing(..) => "missing",
+        }
+    }
+}
+
 /// The sending side of a call's mailbox. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(in crate::call) struct Mailbox {
@@ -75,7 +92,7 @@ impl Mailbox {
             Err(mpsc::error::TrySendError::Closed(_)) => false,
             Err(mpsc::error::TrySendError::Full(envelope)) => {
                 crate::count_refused(metric::queue::MAILBOX);
-                warn!(call_uuid = %self.call, kind = ?std::mem::discriminant(&envelope.message), "mailbox full, input dropped");
+                warn!(call_uuid = %self.call, kind = envelope.message.kind(), "mailbox full, input dropped");
                 false
             }
         }
