@@ -27,14 +27,18 @@ function localise(root) {
   }
 }
 
-/** Copies a download to the clipboard. */
+/** Copies a download (`data-copy`) or the text of an element (`data-copy-of`) to the clipboard. */
 document.addEventListener("click", async (event) => {
-  const button = event.target instanceof Element ? event.target.closest("button[data-copy]") : null;
+  const button = event.target instanceof Element ? event.target.closest("button[data-copy], button[data-copy-of]") : null;
   if (!(button instanceof HTMLElement)) return;
-  try {
-    const answer = await fetch(button.dataset.copy ?? "");
+  const { copy, copyOf } = button.dataset;
+  const download = async () => {
+    const answer = await fetch(copy ?? "");
     if (!answer.ok) throw new Error(String(answer.status));
-    await navigator.clipboard.writeText(await answer.text());
+    return await answer.text();
+  };
+  try {
+    await navigator.clipboard.writeText(copyOf ? document.getElementById(copyOf)?.textContent ?? "" : await download());
     toast(button.dataset.copied ?? "");
   } catch { toast(button.dataset.failed ?? "", true); }
 });

@@ -5,6 +5,7 @@
 //! Every page is a URL that works without JavaScript, and every action is a form. The script adds
 //! live updates: `/console/events` sends the changed parts of a page.
 
+mod account;
 mod agents;
 mod assets;
 mod audit;
@@ -134,6 +135,7 @@ pub fn router(console: Console) -> Router {
         .route("/console/phone/", get(phone::page))
         .route("/console/phone/endpoints", post(phone::create))
         .route("/console/phone/endpoints/{id}", post(phone::delete))
+        .route("/console/account/", get(account::page).post(account::act))
         .route("/console/people/", get(people::page))
         .route("/console/people/audit/", get(audit::page))
         .route("/console/people/users", post(people::create_user))

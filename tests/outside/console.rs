@@ -5,6 +5,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 
+use crate::console_look::picture;
 use crate::outbound::{World, world};
 use crate::support::browser::{Browser, has_chromium};
 use crate::support::http::{self, Answer};
@@ -105,6 +106,7 @@ pub const PAGES: &[&str] = &[
 
 /// Pages for administrators.
 const ADMIN_PAGES: &[&str] = &[
+    "/console/account/",
     "/console/people/",
     "/console/people/audit/",
     "/console/webhooks/",
@@ -674,4 +676,60 @@ async fn assets_are_compressed_and_kept_by_browsers() {
     // A page of an older version finds its files, and the browser asks again.
     let old = http::get(&format!("{}/console/assets/0/live.js", world.node.public)).await;
     assert_eq!((old.status, &old.headers["cache-control"]), (200, &"no-cache".parse().unwrap()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_owner_reveals_and_replaces_the_auth_token() {
+    let world = with_people().await;
+    let public = &world.node.public;
+    let [asha, ravi] = [Session::of(&world, "asha").await, Session::of(&world, "ravi").await];
+    assert_eq!(ravi.get("/console/account/").await.status, 403);
+    assert_eq!(ravi.post("/console/account/", &[("do", "reveal")]).await.status, 403);
+    let page = asha.get("/console/account/").await.text();
+    for shown in [AUTH_ID, &format!("{public}/v1/Account/{AUTH_ID}/"), "RestClient"] {
+        assert!(page.contains(shown), "{shown}");
+    }
+    assert!(!page.contains(AUTH_TOKEN), "it is not in the page until it is revealed");
+    let token = |page: &str| {
+        let (_, rest) = page.split_once("id=\"auth-token\">").expect("a token");
+        rest.split('<').next().expect("its end").to_owned()
+    };
+    let page = asha.post("/console/account/", &[("do", "reveal")]).await.text();
+    assert_eq!(token(&page), AUTH_TOKEN);
+    let page = asha.post("/console/account/", &[("do", "rotate")]).await.text();
+    let new = token(&page);
+    assert_ne!(new, AUTH_TOKEN);
+    let status = async |token: &str| {
+        use base64::Engine as _;
+        let basic = base64::engine::general_purpose::STANDARD.encode(format!("{AUTH_ID}:{token}"));
+        let url = format!("{public}/v1/Account/{AUTH_ID}/");
+        http::send("GET", &url, &[("authorization", &format!("Basic {basic}"))], "").await.status
+    };
+    assert_eq!((status(&new).await, status(AUTH_TOKEN).await), (200, 200), "both for a while");
+    assert_eq!(asha.post("/console/account/", &[("do", "end")]).await.status, 200);
+    assert_eq!((status(&new).await, status(AUTH_TOKEN).await), (200, 401));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn credentials_are_copied_in_the_browser() {
+    if !has_chromium() {
+        return;
+    }
+    let world = with_people().await;
+    let mut browser = signed_in(&world, "asha").await;
+    browser.visit("/console/account/").await;
+    browser
+        .eval("navigator.clipboard.writeText = async (text) => { globalThis.copied = text; }; 0")
+        .await;
+    browser.click("[data-copy-of=auth-id]").await;
+    browser.until_toast("Copied.").await;
+    assert_eq!(browser.eval("globalThis.copied").await, AUTH_ID);
+    browser.press("#main", "Reveal").await;
+    browser.says("#auth-token", AUTH_TOKEN).await;
+    for (scheme, width) in [("light", 1200), ("dark", 1200), ("light", 390)] {
+        browser.prefer(scheme).await;
+        browser.size(width, 1300).await;
+        picture(&mut browser, &format!("account-{scheme}-{width}")).await;
+    }
+    assert_eq!(browser.errors, [""; 0]);
 }

@@ -49,6 +49,7 @@ async fn fill_pages(world: &World) -> Vec<String> {
         "/console/agents/",
         "/console/agents/new/",
         "/console/webhooks/",
+        "/console/account/",
         "/console/people/",
         "/console/nowhere/",
     ]

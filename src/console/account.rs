@@ -1,0 +1,110 @@
+//! The page with what an application needs to use the APIs: the account's id, its auth token, and
+//! the base URLs, with examples. Owners reveal and replace the token.
+
+use askama::Template;
+use axum::extract::State;
+use axum::http::{Method, StatusCode};
+use axum::response::Response;
+use serde_json::{Value, json};
+
+use super::auth::{SubmittedForm, Visitor};
+use super::page::{Page, failed, forbidden, respond};
+use super::view::When;
+use super::{App, Console};
+use model::Secret;
+
+#[derive(Template)]
+#[template(path = "account.html")]
+struct AccountPage {
+    page: Page,
+    base_url: String,
+    auth_id: String,
+    /// The first number of the account, for the examples.
+    number: String,
+    answer_url: &'static str,
+    is_owner: bool,
+    result: FormResult,
+}
+
+/// Result of a form.
+#[derive(Default)]
+struct FormResult {
+    /// The auth token. Empty unless it was asked for.
+    token: String,
+    /// Until when the previous token is valid, if it was replaced.
+    previous_until: Option<When>,
+    wrong: String,
+}
+
+pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
+    render_page(&console, &visitor, StatusCode::OK, FormResult::default())
+}
+
+fn render_page(
+    console: &Console,
+    visitor: &Visitor,
+    status: StatusCode,
+    result: FormResult,
+) -> Response {
+    if !visitor.is_admin() {
+        return forbidden(console, visitor);
+    }
+    let api = console.apis.api();
+    let book = api.keeper.book();
+    let number = book.numbers(&visitor.person.scope()).first().map(|n| n.number.to_string());
+    let page = AccountPage {
+        page: visitor.page(console, visitor.lang().t("nav.account"), "account"),
+        base_url: api.base_url.clone(),
+        auth_id: visitor.person.user.account.to_string(),
+        number: number.unwrap_or_else(|| "918000000000".to_owned()),
+        answer_url: "https://app.example.com/answer",
+        is_owner: visitor.is_owner(),
+        result,
+    };
+    respond(status, &page)
+}
+
+/// Handles an action on the auth token. The field `do` is `reveal`, `rotate` or `end`.
+pub(super) async fn act(State(console): App, submitted: SubmittedForm) -> Response {
+    let SubmittedForm { visitor, form } = submitted;
+    if !visitor.is_owner() {
+        return forbidden(&console, &visitor);
+    }
+    let answer = match form.get("do") {
+        "reveal" => {
+            let token = token(&console, &visitor);
+            return render_page(
+                &console,
+                &visitor,
+                StatusCode::OK,
+                FormResult { token, ..FormResult::default() },
+            );
+        }
+        "rotate" => {
+            visitor.ask(&console, Method::POST, "/api/v1/account/token/", Some(&json!({}))).await
+        }
+        "end" => {
+            visitor.ask(&console, Method::DELETE, "/api/v1/account/token/previous/", None).await
+        }
+        _ => return failed(&console, &visitor, StatusCode::BAD_REQUEST, ""),
+    };
+    if !answer.is_ok() {
+        let result = FormResult { wrong: answer.message().to_owned(), ..FormResult::default() };
+        return render_page(&console, &visitor, answer.status, result);
+    }
+    let text = |name: &str| answer.body.get(name).and_then(Value::as_str).unwrap_or_default();
+    let until = Some(text("previousUntil")).filter(|until| !until.is_empty());
+    let result = FormResult {
+        token: text("authToken").to_owned(),
+        previous_until: until.map(When::read),
+        wrong: String::new(),
+    };
+    render_page(&console, &visitor, StatusCode::OK, result)
+}
+
+/// The auth token of the visitor's account.
+fn token(console: &Console, visitor: &Visitor) -> String {
+    let book = console.apis.api().keeper.book();
+    let account = book.account(&visitor.person.user.account);
+    account.and_then(|account| account.tokens.first()).map_or("", Secret::reveal).to_owned()
+}
