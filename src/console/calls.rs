@@ -43,6 +43,22 @@ pub(super) struct Row {
     pub(super) tone: &'static str,
 }
 
+impl Row {
+    /// The other party, which titles the call: its name or number.
+    pub(super) fn person(&self) -> &str {
+        match (self.name.as_str(), self.arrow) {
+            ("", "out") => &self.to,
+            ("", _) => &self.from,
+            (name, _) => name,
+        }
+    }
+
+    /// Whether the title is the caller's number already.
+    pub(super) fn is_titled_by_caller(&self) -> bool {
+        self.name.is_empty() && self.arrow != "out"
+    }
+}
+
 #[derive(Template)]
 #[template(path = "calls.html")]
 struct CallsPage {
