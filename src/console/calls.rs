@@ -210,20 +210,21 @@ fn direction(word: &str) -> Option<Direction> {
     }
 }
 
+/// A number in a filter, as records of calls have it. Other text, such as a SIP address, is kept.
+pub(super) fn number(query: &Form, name: &str) -> Option<String> {
+    let text = query.some(name)?;
+    let bare: String = text.chars().filter(|c| !matches!(c, ' ' | '-' | '+' | '(' | ')')).collect();
+    Some(if bare.bytes().all(|b| b.is_ascii_digit()) { bare } else { text.to_owned() })
+}
+
 fn filter(query: &Form) -> CallFilter {
-    let number = |name: &str| {
-        let text = query.some(name)?;
-        let bare: String =
-            text.chars().filter(|c| !matches!(c, ' ' | '-' | '+' | '(' | ')')).collect();
-        Some(if bare.bytes().all(|b| b.is_ascii_digit()) { bare } else { text.to_owned() })
-    };
     let cursor = |text: &str| {
         let (micros, call) = text.split_once('.')?;
         Some((Timestamp::from_micros(micros.parse().ok()?), call.parse().ok()?))
     };
     CallFilter {
-        from: number("from"),
-        to: number("to"),
+        from: number(query, "from"),
+        to: number(query, "to"),
         direction: direction(query.get("direction")),
         bill_secs: match query.get("outcome") {
             "answered" => vec![(Compare::Greater, 0)],
@@ -238,7 +239,7 @@ fn filter(query: &Form) -> CallFilter {
 
 /// The range from the start of one day to the end of another, in UTC. An unreadable date leaves its
 /// side open.
-fn days(since: &str, until: &str) -> Vec<(Compare, Timestamp)> {
+pub(super) fn days(since: &str, until: &str) -> Vec<(Compare, Timestamp)> {
     let begins = |day: &str| {
         let day: jiff::civil::Date = day.parse().ok()?;
         let at = day.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp();

@@ -30,6 +30,7 @@ mod people;
 mod phone;
 mod playground;
 mod quality_chart;
+mod recordings;
 mod replay;
 mod samples;
 mod sign_in;
@@ -105,6 +106,8 @@ pub fn router(console: Console) -> Router {
         .route("/console/calls/{call}/", get(call::page))
         .route("/console/calls/{call}/log.jsonl", get(call::log))
         .route("/console/calls/{call}/hangup", post(call::hang_up))
+        .route("/console/recordings/", get(recordings::page))
+        .route("/console/recordings/{id}/delete", post(recordings::delete))
         .route("/app/{tenant}/whatsapp", get(inbox::from_app))
         .route("/app/{tenant}/whatsapp/", get(inbox::from_app))
         .route("/app/{tenant}/whatsapp/{id}", get(inbox::conversation_from_app))

@@ -33,6 +33,7 @@ const NAV_ENTRIES: &[(&str, &str, &str, Role, Option<&str>)] = &[
         Some("/api/v1/notifications/"),
     ),
     ("calls", "/console/calls/", "nav.calls", Role::Agent, None),
+    ("recordings", "/console/recordings/", "nav.recordings", Role::Agent, None),
     ("phone", "/console/phone/", "nav.phone", Role::Agent, None),
     ("numbers", "/console/numbers/", "nav.numbers", Role::Agent, Some("/api/v1/phone-numbers/")),
     ("agents", "/console/agents/", "nav.agents", Role::Agent, Some("/api/v1/agents/")),

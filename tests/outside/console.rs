@@ -95,6 +95,7 @@ impl<'w> Session<'w> {
 pub const PAGES: &[&str] = &[
     "/console/",
     "/console/calls/",
+    "/console/recordings/",
     "/console/operations/",
     "/console/playground/",
     "/console/phone/",

@@ -38,6 +38,7 @@ async fn fill_pages(world: &World) -> Vec<String> {
     let mut paths: Vec<String> = [
         "/console/",
         "/console/calls/",
+        "/console/recordings/",
         "/console/operations/",
         "/console/playground/",
         "/console/playground/debugger/",
@@ -276,6 +277,7 @@ async fn empty_pages_a_recorded_call_and_dialogs_have_no_barrier() {
         "agents/",
         "webhooks/",
         "calls/?from=1",
+        "recordings/",
     ] {
         browser.visit(&format!("/console/{page}")).await;
         look(&mut browser, &axe, &format!("empty-{}", page.replace(['/', '?'], "")), &mut found)
@@ -311,6 +313,16 @@ async fn empty_pages_a_recorded_call_and_dialogs_have_no_barrier() {
         .until("document.querySelector('tr[aria-current=step]') && document.querySelector('offhook-waveform canvas')")
         .await;
     look(&mut browser, &axe, "call-step", &mut found).await;
+    // The page of recordings plays and deletes it.
+    browser.visit("/console/recordings/").await;
+    let seconds = "(async () => { const sound = document.querySelector('.recordings audio'); sound.preload = 'metadata'; \
+        await new Promise((done, failed) => { sound.onloadedmetadata = done; sound.onerror = failed; sound.load(); }); \
+        return sound.duration; })()";
+    assert!(browser.eval(seconds).await.as_f64().is_some_and(|seconds| seconds > 1.0));
+    look(&mut browser, &axe, "recordings", &mut found).await;
+    browser.press(".recordings", "Delete").await;
+    browser.press("#ask[open]", "Confirm").await;
+    browser.says("#main", "No recordings yet").await;
     browser.visit("/console/notifications/").await;
     look(&mut browser, &axe, "notifications", &mut found).await;
     // Overlays on a page: a confirmation, a menu, a secret that is shown once.

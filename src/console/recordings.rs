@@ -1,0 +1,124 @@
+//! The recordings of the account, with a player.
+
+use std::time::Duration;
+
+use askama::Template;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Redirect, Response};
+use uuid::Uuid;
+
+use super::auth::{SubmittedForm, Visitor};
+use super::calls::{self, Row, days, number};
+use super::page::{Page, failed, forbidden, html, missing};
+use super::view::{self, When};
+use super::{App, Console};
+use model::CallUuid;
+use store::{Recording, RecordingFilter, StoreError};
+
+const PAGE: u32 = 20;
+/// Filter fields.
+const FIELDS: &[&str] = &["from", "to", "since", "until"];
+
+struct RecordingRow {
+    id: Uuid,
+    url: String,
+    length: String,
+    started: When,
+    call: CallUuid,
+    /// `None` if the record of the call was deleted.
+    of: Option<Row>,
+    conference: String,
+}
+
+#[derive(Template)]
+#[template(path = "recordings.html")]
+struct RecordingsPage {
+    page: Page,
+    rows: Vec<RecordingRow>,
+    total: u64,
+    /// Query of the next page. Empty on the last one.
+    next: String,
+    filtered: bool,
+    from: String,
+    to: String,
+    since: String,
+    until: String,
+    may_delete: bool,
+}
+
+pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
+    match load_page(&console, &visitor).await {
+        Ok(page) => html(&page),
+        Err(error) => {
+            tracing::warn!(%error, "failed to list recordings");
+            failed(&console, &visitor, StatusCode::SERVICE_UNAVAILABLE, "")
+        }
+    }
+}
+
+async fn load_page(console: &Console, visitor: &Visitor) -> Result<RecordingsPage, StoreError> {
+    let (query, scope) = (&visitor.query, visitor.person.scope());
+    let store = &console.apis.api().store;
+    let filter = RecordingFilter {
+        from: number(query, "from"),
+        to: number(query, "to"),
+        added: days(query.get("since"), query.get("until")),
+        ..RecordingFilter::default()
+    };
+    let offset: u64 = query.get("offset").parse().unwrap_or_default();
+    let (found, total) = store.recordings().list(&scope, &filter, PAGE, offset).await?;
+    let mut rows = Vec::with_capacity(found.len());
+    for recording in found {
+        let record = store.calls().get(&scope, recording.call).await?;
+        let of = record.map(|record| calls::ended_row(visitor.lang(), &record));
+        rows.push(row(recording, of));
+    }
+    let end = offset.saturating_add(PAGE.into());
+    let has_more = end < total;
+    Ok(RecordingsPage {
+        rows,
+        total,
+        next: if has_more { query.with("offset", Some(&end.to_string())) } else { String::new() },
+        filtered: FIELDS.iter().any(|name| query.some(name).is_some()),
+        from: query.get("from").to_owned(),
+        to: query.get("to").to_owned(),
+        since: query.get("since").to_owned(),
+        until: query.get("until").to_owned(),
+        may_delete: visitor.is_admin(),
+        page: visitor.page(console, visitor.lang().t("nav.recordings"), "recordings"),
+    })
+}
+
+fn row(recording: Recording, of: Option<Row>) -> RecordingRow {
+    RecordingRow {
+        id: recording.id,
+        url: format!("/recordings/{}.{}", recording.id, recording.format),
+        length: view::clock(Duration::from_millis(recording.duration_ms)),
+        started: When::of(recording.started),
+        call: recording.call,
+        of,
+        conference: recording.conference.unwrap_or_default(),
+    }
+}
+
+/// Deletes a recording and its file.
+pub(super) async fn delete(
+    State(console): App,
+    Path(id): Path<String>,
+    submitted: SubmittedForm,
+) -> Response {
+    let visitor = submitted.visitor;
+    if !visitor.is_admin() {
+        return forbidden(&console, &visitor);
+    }
+    let Ok(id) = id.parse::<Uuid>() else { return missing(&console, &visitor) };
+    match console.apis.api().recordings.remove(&visitor.person.scope(), id).await {
+        Ok(true) => Redirect::to("/console/recordings/").into_response(),
+        Ok(false) => missing(&console, &visitor),
+        Err(error) => {
+            tracing::warn!(%error, "failed to delete a recording");
+            failed(&console, &visitor, StatusCode::SERVICE_UNAVAILABLE, "")
+        }
+    }
+}
