@@ -31,6 +31,7 @@ mod phone;
 mod playground;
 mod quality_chart;
 mod recordings;
+mod reference;
 mod replay;
 mod samples;
 mod sign_in;
@@ -138,6 +139,7 @@ pub fn router(console: Console) -> Router {
         .route("/console/phone/", get(phone::page))
         .route("/console/phone/endpoints", post(phone::create))
         .route("/console/phone/endpoints/{id}", post(phone::delete))
+        .route("/console/reference/", get(reference::page))
         .route("/console/account/", get(account::page).post(account::act))
         .route("/console/people/", get(people::page))
         .route("/console/people/audit/", get(audit::page))

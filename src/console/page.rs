@@ -40,6 +40,7 @@ const NAV_ENTRIES: &[(&str, &str, &str, Role, Option<&str>)] = &[
     ("webhooks", "/console/webhooks/", "nav.webhooks", Role::Admin, Some("/api/v1/webhooks/")),
     ("playground", "/console/playground/", "nav.playground", Role::Agent, None),
     ("operations", "/console/operations/", "nav.operations", Role::Agent, None),
+    ("reference", "/console/reference/", "nav.reference", Role::Agent, None),
     ("account", "/console/account/", "nav.account", Role::Admin, None),
     ("people", "/console/people/", "nav.people", Role::Owner, None),
 ];

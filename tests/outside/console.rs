@@ -103,6 +103,7 @@ pub const PAGES: &[&str] = &[
     "/console/inbox/",
     "/console/numbers/",
     "/console/agents/",
+    "/console/reference/",
 ];
 
 /// Pages for administrators.

@@ -51,6 +51,7 @@ async fn fill_pages(world: &World) -> Vec<String> {
         "/console/agents/new/",
         "/console/webhooks/",
         "/console/account/",
+        "/console/reference/?q=endpoint",
         "/console/people/",
         "/console/nowhere/",
     ]
