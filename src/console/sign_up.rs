@@ -28,6 +28,13 @@ pub struct SignUpWindow {
 
 /// Cookie with the state token until the browser returns.
 const COOKIE: &str = "offhook-sign-up";
+/// With https, the prefix keeps other hosts of the domain from setting the cookie.
+const COOKIE_SECURE: &str = "__Host-offhook-sign-up";
+
+fn cookie_name(is_secure: bool) -> &'static str {
+    if is_secure { COOKIE_SECURE } else { COOKIE }
+}
+
 /// Maximum duration of a sign-up, in seconds.
 const COOKIE_AGE: u32 = 3_600;
 
@@ -53,7 +60,7 @@ pub(super) async fn start(State(console): App, visitor: Visitor) -> Response {
     }
     with_cookie(
         Redirect::to(url.as_str()).into_response(),
-        &cookie(&console, COOKIE, state.reveal(), Some(COOKIE_AGE)),
+        &cookie(&console, cookie_name(console.is_secure()), state.reveal(), Some(COOKIE_AGE)),
     )
 }
 
@@ -132,7 +139,7 @@ pub(super) async fn add_numbers(
         return forbidden(&console, &visitor);
     }
     // A code without the state token of this browser may be an attack (login CSRF).
-    let state = session::cookie(&headers, COOKIE)
+    let state = session::cookie(&headers, cookie_name(console.is_secure()))
         .filter(|state| !state.is_empty() && *state == form.get("state"));
     if state.is_none() {
         let text = visitor.lang().t("numbers.sign_up_stale");
@@ -144,8 +151,20 @@ pub(super) async fn add_numbers(
     match answer.is_ok() {
         true => {
             let to = Redirect::to("/console/numbers/?done=sign-up").into_response();
-            with_cookie(to, &cookie(&console, COOKIE, "", Some(0)))
+            with_cookie(to, &cookie(&console, cookie_name(console.is_secure()), "", Some(0)))
         }
         false => failed(&console, &visitor, answer.status, answer.message()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::cookie_name;
+
+    #[test]
+    fn the_cookie_belongs_to_the_host_with_https() {
+        assert_eq!(cookie_name(true), "__Host-offhook-sign-up");
+        // Browsers refuse the prefix without https.
+        assert_eq!(cookie_name(false), "offhook-sign-up");
     }
 }

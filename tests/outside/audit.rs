@@ -108,7 +108,7 @@ async fn changes_are_recorded_with_actor_address_and_fields() {
     assert_eq!(ask(&world, API_KEY, "GET", &export("xml"), Value::Null).await.status, 400);
 
     // Other accounts and lesser roles see nothing of it.
-    let other = ask(&world, "other-key", "GET", "audit/", Value::Null).await.json();
+    let other = ask(&world, "test-key-of-other-account", "GET", "audit/", Value::Null).await.json();
     assert_eq!(other["items"], json!([]));
     let ravi = Session::of(&world, "ravi").await;
     assert_eq!(ravi.get("/console/people/audit/").await.status, 403);

@@ -19,12 +19,12 @@ fn text(bytes: &[u8]) -> String {
 
 const GOOD: &str = r#"
 [meta]
-app_secret = "canary-one"
+app_secret = "canary-one-of-the-app"
 verify_token = { env = "TOKEN" }
 access_token = "canary-three"
 [[account]]
 auth_id = "MAXXXXXXXXXXXXXXXXXX"
-auth_token = "canary-four"
+auth_token = "canary-four-of-account"
 [[waba]]
 id = "1029384756"
 account = "MAXXXXXXXXXXXXXXXXXX"
@@ -170,7 +170,9 @@ fn config_check_reports_ok_or_the_position_of_an_error() {
             .output()
             .unwrap();
         let said = text(&out.stdout) + &text(&out.stderr);
-        for secret in ["canary-one", "canary-two", "canary-three", "canary-four"] {
+        for secret in
+            ["canary-one-of-the-app", "canary-two", "canary-three", "canary-four-of-account"]
+        {
             assert!(!said.contains(secret), "{said}");
         }
         (out.status.code(), text(&out.stdout), text(&out.stderr))

@@ -110,7 +110,7 @@ async fn s0_23_mapping_a_number_and_undoing_it_loses_no_message() {
         with_form(node_config);
         let parent = crate::support::node::AUTH_ID;
         node_config.extra.push_str(&format!(
-            "[[account]]\nauth_id = \"{SUB}\"\nauth_token = \"t\"\nparent = \"{parent}\"\n"
+            "[[account]]\nauth_id = \"{SUB}\"\nauth_token = \"test-token-of-an-account\"\nparent = \"{parent}\"\n"
         ));
     })
     .await;
@@ -393,7 +393,7 @@ async fn s0_23_calls_of_a_mapped_number_count_for_the_subaccount() {
     let parent = crate::support::node::AUTH_ID;
     let world = world(|node_config, _| {
         node_config.extra.push_str(&format!(
-            "[[account]]\nauth_id = \"{SUB}\"\nauth_token = \"sub-token\"\nparent = \"{parent}\"\ncps = 1\n"
+            "[[account]]\nauth_id = \"{SUB}\"\nauth_token = \"test-token-of-subaccount\"\nparent = \"{parent}\"\ncps = 1\n"
         ));
     })
     .await;
@@ -418,7 +418,8 @@ async fn s0_23_calls_of_a_mapped_number_count_for_the_subaccount() {
         use base64::Engine as _;
         format!(
             "Basic {}",
-            base64::engine::general_purpose::STANDARD.encode(format!("{SUB}:sub-token"))
+            base64::engine::general_purpose::STANDARD
+                .encode(format!("{SUB}:test-token-of-subaccount"))
         )
     };
     world.node.record(asked.param("CallUUID")).await;

@@ -22,7 +22,7 @@ pub fn people() -> String {
         )
     };
     format!(
-        "\n[[account]]\nauth_id = \"{OTHER}\"\nauth_token = \"other\"\napi_keys = [\"other-key\"]\n{}{}{}",
+        "\n[[account]]\nauth_id = \"{OTHER}\"\nauth_token = \"test-token-of-other-account\"\napi_keys = [\"test-key-of-other-account\"]\n{}{}{}",
         user("asha", AUTH_ID, "owner"),
         user("ravi", AUTH_ID, "agent"),
         user("eve", OTHER, "owner"),
@@ -487,7 +487,9 @@ async fn r16_a_calls_page_is_visible_to_its_account_only() {
     {
         let path = format!("{}/api/v1/users/{id}/{path}", world.node.public);
         assert_eq!(
-            http::send(method, &path, &[("x-api-key", "other-key")], "{}").await.status,
+            http::send(method, &path, &[("x-api-key", "test-key-of-other-account")], "{}")
+                .await
+                .status,
             404,
             "{method} {path}"
         );

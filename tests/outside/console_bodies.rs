@@ -129,7 +129,10 @@ async fn bodies_are_on_the_page_and_in_the_api_without_secrets() {
     // Other accounts can't see the call. The page shows the same data as the API, and neither
     // contains secrets.
     let url = format!("{}/api/v1/calls/{uuid}/waterfall/", world.node.public);
-    assert_eq!(http::send("GET", &url, &[("x-api-key", "other-key")], "").await.status, 404);
+    assert_eq!(
+        http::send("GET", &url, &[("x-api-key", "test-key-of-other-account")], "").await.status,
+        404
+    );
     let asha = Session::of(&world, "asha").await;
     let page = asha.get(&format!("/console/calls/{uuid}/")).await.text();
     for text in [

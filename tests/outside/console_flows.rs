@@ -242,7 +242,7 @@ async fn s2_11_s2_25_a_failed_registration_can_be_repeated() {
 pub async fn with_numbers() -> World {
     let world = world(|node_config, _| {
         node_config.extra = format!(
-            "{}\n[[account]]\nauth_id = \"SATESTOFFHOOK0000001\"\nauth_token = \"sub-token\"\nparent = \"{}\"\napi_keys = []\n",
+            "{}\n[[account]]\nauth_id = \"SATESTOFFHOOK0000001\"\nauth_token = \"test-token-of-subaccount\"\nparent = \"{}\"\napi_keys = []\n",
             people(),
             crate::support::node::AUTH_ID
         );

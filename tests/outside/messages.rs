@@ -316,11 +316,11 @@ async fn s3_18_s3_19_messages_are_sent_with_statuses_and_only_within_the_window(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn s3_02_s3_03_s3_20_s3_21_s3_22_states_roles_and_deletion() {
-    let keys = "{ key = \"agent-key\", role = \"agent\" }";
+    let keys = "{ key = \"test-key-of-an-agent\", role = \"agent\" }";
     let chat = Chat::start_with(crm, |node_config| {
         node_config.extra += &format!(
-            "[[account]]\nauth_id = \"SATESTOFFHOOK0000001\"\nparent = \"{AUTH_ID}\"\nauth_token = \"t\"\napi_keys = [{keys}]\n\
-             [[account]]\nauth_id = \"MAOTHEROFFHOOK000001\"\nauth_token = \"t\"\napi_keys = [\"other-key\", {{ key = \"other-agent\", role = \"agent\" }}]\n"
+            "[[account]]\nauth_id = \"SATESTOFFHOOK0000001\"\nparent = \"{AUTH_ID}\"\nauth_token = \"test-token-of-an-account\"\napi_keys = [{keys}]\n\
+             [[account]]\nauth_id = \"MAOTHEROFFHOOK000001\"\nauth_token = \"test-token-of-an-account\"\napi_keys = [\"test-key-of-other-account\", {{ key = \"test-agent-of-other-account\", role = \"agent\" }}]\n"
         );
     })
     .await;
@@ -358,14 +358,18 @@ async fn s3_02_s3_03_s3_20_s3_21_s3_22_states_roles_and_deletion() {
         ("POST", post("close")),
     ] {
         assert_eq!(
-            chat.ask_as("other-key", method, &path, Value::Null).await.0,
+            chat.ask_as("test-key-of-other-account", method, &path, Value::Null).await.0,
             404,
             "{method} {path}: S3.30"
         );
-        assert_eq!(chat.ask_as("agent-key", "DELETE", &one, Value::Null).await.0, 403, "S3.3");
+        assert_eq!(
+            chat.ask_as("test-key-of-an-agent", "DELETE", &one, Value::Null).await.0,
+            403,
+            "S3.3"
+        );
     }
     assert_eq!(
-        chat.ask_as("other-key", "GET", "conversations/", Value::Null).await.1["items"],
+        chat.ask_as("test-key-of-other-account", "GET", "conversations/", Value::Null).await.1["items"],
         json!([])
     );
     assert_eq!(chat.ask("DELETE", &one, Value::Null).await.0, 204);

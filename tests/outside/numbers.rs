@@ -17,10 +17,10 @@ use crate::support::node::{
 pub const WABA: &str = "1029384756";
 /// A subaccount of the node's account.
 pub const SUB: &str = "SATESTOFFHOOK0000001";
-const SUB_KEY: &str = "test-sub-key";
-const AGENT_KEY: &str = "test-agent-key";
+const SUB_KEY: &str = "test-key-of-subaccount";
+const AGENT_KEY: &str = "test-key-of-an-agent";
 /// The API key of another main account.
-pub const OTHER_KEY: &str = "test-other-key";
+pub const OTHER_KEY: &str = "test-key-of-the-other-account";
 
 pub struct World {
     pub sim: Sim,
@@ -40,8 +40,8 @@ impl World {
         let mut node_config = NodeConfig::new(&sim.graph_url(), &app.url("/answer"));
         node_config.meta = format!("app_id = \"{}\"", sim::world::APP_ID);
         node_config.extra = format!(
-            "[[account]]\nauth_id = \"{SUB}\"\nauth_token = \"sub-token\"\nparent = \"{AUTH_ID}\"\n\
-             api_keys = [\"{SUB_KEY}\"]\n[[account]]\nauth_id = \"MAOTHEROFFHOOK000001\"\nauth_token = \"other\"\n\
+            "[[account]]\nauth_id = \"{SUB}\"\nauth_token = \"test-token-of-subaccount\"\nparent = \"{AUTH_ID}\"\n\
+             api_keys = [\"{SUB_KEY}\"]\n[[account]]\nauth_id = \"MAOTHEROFFHOOK000001\"\nauth_token = \"test-token-of-other-account\"\n\
              api_keys = [\"{OTHER_KEY}\", {{ key = \"{AGENT_KEY}\", role = \"agent\" }}]\n"
         );
         want(&mut node_config);

@@ -138,7 +138,7 @@ async fn r11_an_older_binary_names_the_version_it_supports() {
     let config = dir.path().join("offhook.toml");
     let text = format!(
         "[listen]\npublic = \"127.0.0.1:{port}\"\nadmin = \"127.0.0.1:{}\"\nmedia = \"127.0.0.1:0\"\nmedia_ports = 1\n\
-         [meta]\napp_secret = \"a\"\nverify_token = \"b\"\n[store]\nurl = \"sqlite://{}/offhook.db\"\n",
+         [meta]\napp_secret = \"a-secret-of-20-characters\"\nverify_token = \"b\"\n[store]\nurl = \"sqlite://{}/offhook.db\"\n",
         free_port(),
         dir.path().display()
     );
@@ -179,7 +179,7 @@ async fn the_first_start_creates_the_stores_folder() {
     let (public, admin, media) = (free_port(), free_port(), free_udp_port());
     let config = format!(
         "[listen]\npublic = \"127.0.0.1:{public}\"\nadmin = \"127.0.0.1:{admin}\"\nmedia = \"127.0.0.1:{media}\"\n\
-        [public]\nmedia_ips = [\"127.0.0.1\"]\n[meta]\napp_secret = \"a secret\"\nverify_token = \"a token\"\n"
+        [public]\nmedia_ips = [\"127.0.0.1\"]\n[meta]\napp_secret = \"a secret of 20 characters\"\nverify_token = \"a token\"\n"
     );
     std::fs::write(dir.path().join("offhook.toml"), config).unwrap();
     let log = dir.path().join("log");

@@ -202,7 +202,10 @@ async fn secrets_rotate_without_a_gap() {
             .status
     };
     assert_eq!(
-        [world.status_signed_by(APP_SECRET).await, world.status_signed_by("new-app").await],
+        [
+            world.status_signed_by(APP_SECRET).await,
+            world.status_signed_by("new-app-secret-of-node").await
+        ],
         [200, 401]
     );
 
@@ -210,40 +213,50 @@ async fn secrets_rotate_without_a_gap() {
     world.edit(&[
         (
             &format!("app_secret = \"{APP_SECRET}\""),
-            &format!("app_secret = \"new-app\"\napp_secret_previous = \"{APP_SECRET}\""),
+            &format!(
+                "app_secret = \"new-app-secret-of-node\"\napp_secret_previous = \"{APP_SECRET}\""
+            ),
         ),
         (
             &format!("auth_token = \"{AUTH_TOKEN}\""),
-            &format!("auth_token = \"new-token\"\nauth_token_previous = \"{AUTH_TOKEN}\""),
+            &format!(
+                "auth_token = \"new-auth-token-of-node\"\nauth_token_previous = \"{AUTH_TOKEN}\""
+            ),
         ),
         (VERIFY_TOKEN, "new-verify"),
-        (&format!("[\"{API_KEY}\"]"), &format!("[\"{API_KEY}\", \"new-key\"]")),
+        (&format!("[\"{API_KEY}\"]"), &format!("[\"{API_KEY}\", \"new-api-key-of-the-node\"]")),
     ]);
     assert_eq!(world.reload().await.status, 200);
     assert_eq!(
-        [world.status_signed_by(APP_SECRET).await, world.status_signed_by("new-app").await],
+        [
+            world.status_signed_by(APP_SECRET).await,
+            world.status_signed_by("new-app-secret-of-node").await
+        ],
         [200, 200]
     );
-    assert_eq!([basic(AUTH_TOKEN).await, basic("new-token").await], [200, 200]);
+    assert_eq!([basic(AUTH_TOKEN).await, basic("new-auth-token-of-node").await], [200, 200]);
     assert_eq!([verify(VERIFY_TOKEN).await, verify("new-verify").await], [403, 200]);
-    assert_eq!([key(API_KEY).await, key("new-key").await], [200, 200]);
+    assert_eq!([key(API_KEY).await, key("new-api-key-of-the-node").await], [200, 200]);
 
     // A call that starts during the overlap signs with both until its end.
     let wacid = world.live_call().await;
     world.edit(&[
         (&format!("app_secret_previous = \"{APP_SECRET}\""), ""),
         (&format!("auth_token_previous = \"{AUTH_TOKEN}\""), ""),
-        (&format!("[\"{API_KEY}\", \"new-key\"]"), "[\"new-key\"]"),
+        (&format!("[\"{API_KEY}\", \"new-api-key-of-the-node\"]"), "[\"new-api-key-of-the-node\"]"),
     ]);
     assert_eq!(world.reload().await.status, 200);
     assert_eq!(
-        [world.status_signed_by(APP_SECRET).await, world.status_signed_by("new-app").await],
+        [
+            world.status_signed_by(APP_SECRET).await,
+            world.status_signed_by("new-app-secret-of-node").await
+        ],
         [401, 200]
     );
-    assert_eq!([basic(AUTH_TOKEN).await, basic("new-token").await], [401, 200]);
-    assert_eq!([key(API_KEY).await, key("new-key").await], [401, 200]);
+    assert_eq!([basic(AUTH_TOKEN).await, basic("new-auth-token-of-node").await], [401, 200]);
+    assert_eq!([key(API_KEY).await, key("new-api-key-of-the-node").await], [401, 200]);
     let body = crate::support::meta::terminate_body(&wacid).to_string();
-    let signature = crate::support::sign("new-app", body.as_bytes());
+    let signature = crate::support::sign("new-app-secret-of-node", body.as_bytes());
     let url = format!("{}/webhooks/meta", node.public);
     assert_eq!(
         http::send("POST", &url, &[("x-hub-signature-256", &signature)], body).await.status,

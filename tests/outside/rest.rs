@@ -14,7 +14,7 @@ async fn node() -> Node {
     let app = App::start().await;
     let mut node_config = NodeConfig::new("http://127.0.0.1:9/v23.0", &app.url("/answer"));
     node_config.extra = format!(
-        "[[account]]\nauth_id = \"{OTHER}\"\nauth_token = \"other\"\n[permissions]\nenforce = false\n"
+        "[[account]]\nauth_id = \"{OTHER}\"\nauth_token = \"test-token-of-other-account\"\n[permissions]\nenforce = false\n"
     );
     Node::start(&node_config).await
 }
@@ -60,7 +60,7 @@ async fn the_rules_common_to_all_requests() {
         "",
         "Basic !!!",
         &basic(AUTH_ID, "wrong"),
-        &basic(OTHER, "other"),
+        &basic(OTHER, "test-token-of-other-account"),
         &basic(AUTH_ID, ""),
         "Bearer x",
     ] {

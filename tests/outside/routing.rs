@@ -212,9 +212,9 @@ async fn s4_13_s4_14_webhooks_are_created_in_the_console_and_an_unknown_one_chan
     let chat = Chat::start_with(
         |app| {
             let other =
-                "[[account]]\nauth_id = \"MAOTHEROFFHOOK000001\"\nauth_token = \"t\"\napi_keys = [\"other-key\"]\n";
+                "[[account]]\nauth_id = \"MAOTHEROFFHOOK000001\"\nauth_token = \"test-token-of-an-account\"\napi_keys = [\"test-key-of-other-account\"]\n";
             let foreign =
-                crate::support::chat::webhook(app, "foreign", "/desk", "s").replace(AUTH_ID, "MAOTHEROFFHOOK000001");
+                crate::support::chat::webhook(app, "foreign", "/desk", crate::support::chat::OTHER_SECRET).replace(AUTH_ID, "MAOTHEROFFHOOK000001");
             format!("{}{other}{foreign}", crate::support::chat::crm(app))
         },
         |_| {},
@@ -230,7 +230,8 @@ async fn s4_13_s4_14_webhooks_are_created_in_the_console_and_an_unknown_one_chan
     assert!(!all.to_string().contains(crate::support::chat::SECRET), "{all}");
     assert_eq!(chat.subscribe(None, false).await.0, 200);
     let before = routing(&chat).await;
-    let (status, others) = chat.ask_as("other-key", "GET", "webhooks/", Value::Null).await;
+    let (status, others) =
+        chat.ask_as("test-key-of-other-account", "GET", "webhooks/", Value::Null).await;
     assert_eq!(status, 200);
     let foreign = others["items"][0]["id"].as_str().unwrap().to_owned();
     for webhook in [foreign.as_str(), AGENT, "no-id"] {
@@ -252,7 +253,7 @@ async fn s4_17_s4_18_path_body_and_meta_id_must_name_one_number_of_the_account()
     let chat = Chat::start_with(
         |app| {
             let other =
-                "[[account]]\nauth_id = \"MAOTHEROFFHOOK000001\"\nauth_token = \"t\"\napi_keys = [\"other-key\"]\n";
+                "[[account]]\nauth_id = \"MAOTHEROFFHOOK000001\"\nauth_token = \"test-token-of-an-account\"\napi_keys = [\"test-key-of-other-account\"]\n";
             format!("{}{other}", crate::support::chat::crm(app))
         },
         |_| {},
@@ -266,7 +267,7 @@ async fn s4_17_s4_18_path_body_and_meta_id_must_name_one_number_of_the_account()
         assert_eq!((status, &refused["error"]["field"]), (400, &json!(field)), "{refused}");
     }
     let unknown = chat.ask("POST", "phone-numbers/918035730000/subscribe/", good()).await;
-    let foreign = chat.ask_as("other-key", "POST", &path(), good()).await;
+    let foreign = chat.ask_as("test-key-of-other-account", "POST", &path(), good()).await;
     let but_the_id = |mut answer: (u16, Value)| {
         answer.1["error"]["requestId"] = Value::Null;
         answer

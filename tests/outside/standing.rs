@@ -296,7 +296,7 @@ async fn s3_27_a_message_reaches_its_accounts_live_feed_within_a_second() {
                 );
                 format!("[[user]]\n{all}")
             };
-            let other = "[[account]]\nauth_id = \"MAOTHEROFFHOOK000001\"\nauth_token = \"t\"\n";
+            let other = "[[account]]\nauth_id = \"MAOTHEROFFHOOK000001\"\nauth_token = \"test-token-of-an-account\"\n";
             format!("{}{other}{}{}", crm(app), user("asha", AUTH_ID), user("eve", "MAOTHEROFFHOOK000001"))
         },
         |_| {},
@@ -455,7 +455,7 @@ async fn s3_30_ids_of_other_accounts_look_unknown() {
     let chat = Chat::start_with(
         |app| {
             let other =
-                "[[account]]\nauth_id = \"MAOTHEROFFHOOK000001\"\nauth_token = \"t\"\napi_keys = [\"other-key\"]\n";
+                "[[account]]\nauth_id = \"MAOTHEROFFHOOK000001\"\nauth_token = \"test-token-of-an-account\"\napi_keys = [\"test-key-of-other-account\"]\n";
             format!("{}{other}", crm(app))
         },
         |_| {},
@@ -513,10 +513,10 @@ async fn s3_30_ids_of_other_accounts_look_unknown() {
             }
             let body = if method == "GET" { Value::Null } else { json!({}) };
             let known = without_variable_fields(
-                chat.ask_as("other-key", method, &filled(true), body.clone()).await,
+                chat.ask_as("test-key-of-other-account", method, &filled(true), body.clone()).await,
             );
             let unknown = without_variable_fields(
-                chat.ask_as("other-key", method, &filled(false), body).await,
+                chat.ask_as("test-key-of-other-account", method, &filled(false), body).await,
             );
             assert!(known.0 >= 400, "{method} {path}: {known:?}");
             assert_eq!(known, unknown, "{method} {path}");
@@ -534,7 +534,8 @@ async fn s3_30_ids_of_other_accounts_look_unknown() {
         "users/",
         "api-keys/",
     ] {
-        let (status, listed) = chat.ask_as("other-key", "GET", list, Value::Null).await;
+        let (status, listed) =
+            chat.ask_as("test-key-of-other-account", "GET", list, Value::Null).await;
         let none = listed["items"].as_array().is_some_and(Vec::is_empty);
         assert!(status == 200 && none, "{list}: {listed}");
     }

@@ -113,11 +113,12 @@ async fn a_token_is_rotated_with_an_overlap_and_survives_a_restart() {
     // The operator configures another token.
     let config = world.node.dir.path().join("offhook.toml");
     let text = std::fs::read_to_string(&config).expect("the configuration");
-    std::fs::write(&config, text.replace(AUTH_TOKEN, "another-token")).expect("write it");
+    std::fs::write(&config, text.replace(AUTH_TOKEN, "another-token-of-account"))
+        .expect("write it");
     let reload = format!("{}/api/v1/reload/", world.node.public);
     assert_eq!(http::send("POST", &reload, &[("x-api-key", API_KEY)], "").await.status, 200);
     assert!(
-        world.opens("another-token").await
+        world.opens("another-token-of-account").await
             && !world.opens(&new).await
             && !world.opens(AUTH_TOKEN).await
     );

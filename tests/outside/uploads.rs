@@ -24,7 +24,7 @@ async fn upload(chat: &Chat, key: &str, path: &str, kind: &str, file: Vec<u8>) -
 /// Starts a chat in which a user asked for a picture, and another account with its own key.
 async fn asked_for_a_picture() -> Chat {
     let other = format!(
-        "[[account]]\nauth_id = \"{OTHER}\"\nauth_token = \"other\"\napi_keys = [\"other-key\"]\n"
+        "[[account]]\nauth_id = \"{OTHER}\"\nauth_token = \"test-token-of-other-account\"\napi_keys = [\"test-key-of-other-account\"]\n"
     );
     let chat = Chat::start_with(|app| format!("{}\n{other}", crm(app)), |_| {}).await;
     chat.send_text(USER, "A picture, please").await;
@@ -123,7 +123,7 @@ async fn r14_a_file_that_whatsapp_does_not_support_is_refused() {
         );
     }
     assert_eq!(
-        upload(&chat, "other-key", &media, "image/png", pixel()).await.status,
+        upload(&chat, "test-key-of-other-account", &media, "image/png", pixel()).await.status,
         404,
         "another account's"
     );

@@ -264,17 +264,17 @@ async fn a_configuration_names_account_tokens_and_urls() {
     let config = format!(
         r#"
 [meta]
-app_secret = "one"
+app_secret = "one-secret-of-the-app"
 verify_token = "two"
 access_token = "three"
 [answer]
 allow_insecure = true
 [[account]]
 auth_id = "MAXXXXXXXXXXXXXXXXXX"
-auth_token = "main-token"
+auth_token = "main-token-of-account"
 [[account]]
 auth_id = "SAXXXXXXXXXXXXXXXXXX"
-auth_token = "own-token"
+auth_token = "own-token-of-subaccount"
 parent = "MAXXXXXXXXXXXXXXXXXX"
 [[waba]]
 id = "1029384756"
@@ -295,7 +295,11 @@ hangup_url = "{hangup}"
     let seen = app.requests();
     assert_eq!(seen.last().map(|s| s.path.as_str()), Some("/hangup"));
     for request in &seen {
-        assert!(is_signed(request, &app.url(&request.path), "own-token"), "{}", request.path);
+        assert!(
+            is_signed(request, &app.url(&request.path), "own-token-of-subaccount"),
+            "{}",
+            request.path
+        );
         assert_eq!(request.param("ParentAuthID"), "MAXXXXXXXXXXXXXXXXXX");
     }
     let out = offhook(&["xml", "run", &answer, "--config", file, "--to", "4930123456"]).await;

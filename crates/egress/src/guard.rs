@@ -158,11 +158,13 @@ const PRIVATE_V4: [Ipv4Net; 4] =
 
 /// The blocked IPv6 ranges of `docs/reference/reliability.md#r17-ranges`, except those judged by
 /// the embedded IPv4 address (which include `::` and `::1`).
-const BLOCKED_V6: [Ipv6Net; 8] = [
+const BLOCKED_V6: [Ipv6Net; 10] = [
     v6([0x64, 0xff9b, 1, 0, 0, 0, 0, 0], 48),
     v6([0x100, 0, 0, 0, 0, 0, 0, 0], 64),
     v6([0x2001, 0, 0, 0, 0, 0, 0, 0], 23),
     v6([0x2001, 0xdb8, 0, 0, 0, 0, 0, 0], 32),
+    v6([0x3fff, 0, 0, 0, 0, 0, 0, 0], 20),
+    v6([0x5f00, 0, 0, 0, 0, 0, 0, 0], 16),
     UNIQUE_LOCAL,
     v6([0xfe80, 0, 0, 0, 0, 0, 0, 0], 10),
     v6([0xfec0, 0, 0, 0, 0, 0, 0, 0], 10),
@@ -263,6 +265,8 @@ mod tests {
                 "2001:db8:ffff:ffff:ffff:ffff:ffff:ffff",
                 "2001:db9::",
             ),
+            ("3ffe:ffff::", "3fff::", "3fff:fff:ffff:ffff:ffff:ffff:ffff:ffff", "3fff:1000::"),
+            ("5eff:ffff::", "5f00::", "5f00:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "5f01::"),
             ("fbff:ffff::", "fc00::", "fdff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "fe00::"),
             ("fe7f:ffff::", "fe80::", "febf:ffff:ffff:ffff:ffff:ffff:ffff:ffff", ""),
             ("", "fec0::", "feff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", ""),

@@ -65,10 +65,10 @@ async fn h07_r13_webhooks_without_a_valid_signature_have_no_effect() {
         .map(|how| format!("do = \"sign\"\nhow = \"{how}\""));
     let mut user_rules: Vec<(u32, &str)> = (1..).zip(ways.iter().map(String::as_str)).collect();
     user_rules.push((6, "do = \"sign\"\nsecret = \"never ours\""));
-    user_rules.push((7, "do = \"sign\"\nsecret = \"the one before\""));
+    user_rules.push((7, "do = \"sign\"\nsecret = \"the app secret before it\""));
     let world =
         World::start_with(&rules(&user_rules), short_timeouts(Duration::from_secs(45)), |w, _| {
-            w.meta = "app_secret_previous = \"the one before\"".to_owned();
+            w.meta = "app_secret_previous = \"the app secret before it\"".to_owned();
         })
         .await;
     let calls = world.calls((1..=6).map(|nr| hangs_up_early(nr, 300))).await;

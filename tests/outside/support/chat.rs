@@ -10,8 +10,8 @@ use super::app::{App, ReceivedRequest};
 use super::http;
 use super::node::{API_KEY, AUTH_ID, NUMBER, Node, NodeConfig, PHONE_NUMBER_ID, sim_options};
 
-pub const SECRET: &str = "test-webhook-secret";
-pub const OTHER_SECRET: &str = "test-other-secret";
+pub const SECRET: &str = "test-secret-of-webhook";
+pub const OTHER_SECRET: &str = "test-secret-of-other-webhook";
 pub const USER: &str = "919412341234";
 
 /// A node with its simulated Meta and application.

@@ -9,12 +9,12 @@ use sim::{PermissionPolicy, SimOptions};
 
 use super::http;
 
-pub const APP_SECRET: &str = "test-app-secret";
+pub const APP_SECRET: &str = "test-app-secret-of-node";
 pub const VERIFY_TOKEN: &str = "test-verify-token";
 pub const ACCESS_TOKEN: &str = "test-access-token";
 pub const AUTH_ID: &str = "MATESTOFFHOOK0000001";
-pub const AUTH_TOKEN: &str = "test-auth-token";
-pub const API_KEY: &str = "test-api-key";
+pub const AUTH_TOKEN: &str = "test-auth-token-of-node";
+pub const API_KEY: &str = "test-api-key-of-the-node";
 pub const NUMBER: &str = "918035737458";
 pub const PHONE_NUMBER_ID: &str = "106540352242922";
 

@@ -10,7 +10,7 @@ use super::forms::{
 };
 use super::read::{CALLS, CPS, permissions};
 use super::reference::{Fallback, KeyReference};
-use super::section::{Context, Section, suggestion};
+use super::section::{Context, Section, Strength, suggestion};
 use super::tree::{Node, Value};
 use crate::admission::settings::{
     AccountSettings, ApiKey, NumberSettings, Permissions, WabaSettings,
@@ -92,6 +92,7 @@ pub(super) fn account(
         .required("MA and 18 capital letters or digits");
     let auth_token = s
         .secret("auth_token", "The password of the Plivo-compatible API. It also signs callbacks.")
+        .strength(Strength::KEY)
         .required("the password of the API, which also signs callbacks");
     let parent =
         s.key("parent", auth_id(), "The main account. Required for a subaccount.").placed();
@@ -104,6 +105,7 @@ pub(super) fn account(
             "auth_token_previous",
             "The token before a rotation. While it is set, both tokens authenticate and sign.",
         )
+        .strength(Strength::KEY)
         .get();
     let api_keys = s.raw(KeyReference::new(
         "api_keys",
@@ -158,11 +160,12 @@ fn api_key(node: &Node, cx: &Context<'_>) -> Option<ApiKey> {
     {
         let mut s = Section::inline("api_keys", node, cx)?;
         let role = s.key("role", one_of(ROLES), "").get();
-        let key = s.secret("key", "").get();
+        let key = s.secret("key", "").strength(Strength::KEY).get();
         s.finish();
         return Some(ApiKey { key: key?, role: role.unwrap_or(Role::Owner) });
     }
     let key = cx.secret("api_keys", node).ok()??;
+    cx.check_strength("api_keys", node, &key, Some(Strength::KEY));
     Some(ApiKey { key, role: Role::Owner })
 }
 
@@ -176,6 +179,7 @@ pub(super) fn user(
         .required("the name to sign in with");
     let password = s
         .secret("password", "The password.")
+        .strength(Strength::PASSWORD)
         .required("{ env = \"NAME\" } keeps it out of the file");
     let account = s
         .key("account", auth_id(), "The account that the person belongs to.")
@@ -212,12 +216,14 @@ pub(super) fn webhook(
         .required("the URL that events are posted to");
     let secret = s
         .secret("secret", "Signs events (`X-Offhook-Signature`).")
+        .strength(Strength::KEY)
         .required("the key of X-Offhook-Signature");
     let secret_previous = s
         .secret(
             "secret_previous",
             "The secret before a rotation. While it is set, events carry a signature with each.",
         )
+        .strength(Strength::KEY)
         .get();
     s.finish();
     let account = account.map(|(id, at)| entries.account(id, at))?;

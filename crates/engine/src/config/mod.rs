@@ -91,12 +91,13 @@ impl Config {
         let env: BTreeMap<String, String> = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect();
-        Self::from_parts(&file.display().to_string(), &text, &env, speech)
+        Self::read(&file.display().to_string(), &text, &env, speech, true)
             .map_err(ConfigError::Invalid)
     }
 
     /// Reads a configuration from text and an environment. `name` stands for the file in
-    /// messages. Files with secrets are read from the disk.
+    /// messages. Files with secrets are read from the disk. Secrets may have any length here, unlike
+    /// in [`Config::load`].
     ///
     /// # Errors
     /// Returns the faults.
@@ -105,6 +106,16 @@ impl Config {
         text: &str,
         env: &BTreeMap<String, String>,
         speech: SpeechCheck<'_>,
+    ) -> Result<Self, Problems> {
+        Self::read(name, text, env, speech, false)
+    }
+
+    fn read(
+        name: &str,
+        text: &str,
+        env: &BTreeMap<String, String>,
+        speech: SpeechCheck<'_>,
+        checks_length: bool,
     ) -> Result<Self, Problems> {
         let sources = Sources {
             env: &|name| env.get(name).cloned(),
@@ -117,7 +128,7 @@ impl Config {
         // are shown.
         let config = faults.is_empty().then(|| {
             tree::overlay(&mut table, env, &mut faults);
-            let cx = section::Context::new(&sources, std::mem::take(&mut faults));
+            let cx = section::Context::new(&sources, std::mem::take(&mut faults), checks_length);
             let config = read::config(table, &cx);
             faults = cx.faults.into_inner();
             config

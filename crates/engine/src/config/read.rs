@@ -11,7 +11,7 @@ use super::accounts::{self, Entries};
 use super::forms::{
     Invalid, address, base_url, country, flag, graph_url, integer, ip, list, prefix, text,
 };
-use super::section::{Context, Section};
+use super::section::{Context, Section, Strength};
 use super::tree::Table;
 use super::types::{Cluster, Config, FixedValues, Listen, Media, Public, Retention, Store};
 use super::{oidc, recordings, speech};
@@ -281,6 +281,7 @@ fn meta(mut s: Section<'_>, insecure: bool) -> MetaSettings {
             .non_empty(),
         app_secret: s
             .secret("app_secret", "The app's secret. It signs webhooks.")
+            .strength(Strength::APP_SECRET)
             .required("the app's secret from Meta's dashboard: it signs every webhook")
             .unwrap_or_else(empty),
         app_secret_previous: s
@@ -289,6 +290,7 @@ fn meta(mut s: Section<'_>, insecure: bool) -> MetaSettings {
                 "The secret before a rotation. While it is set, webhooks signed with either are \
                  accepted.",
             )
+            .strength(Strength::APP_SECRET)
             .get(),
         verify_token: s
             .secret("verify_token", "The token that was entered at Meta beside the webhook's URL.")
@@ -329,6 +331,7 @@ fn store(mut s: Section<'_>) -> Store {
         database: at.database,
         secret_key: s
             .secret("secret_key", "The key that seals tokens and passwords in the store.")
+            .strength(Strength::KEY)
             .absent("a key file in `data_dir`")
             .get(),
     };

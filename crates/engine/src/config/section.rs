@@ -25,15 +25,18 @@ pub(super) struct Context<'a> {
     pub(super) fixed: RefCell<BTreeMap<String, u64>>,
     /// Why optional secrets that the configuration names are absent, by section and key.
     absent: RefCell<BTreeMap<(String, &'static str), String>>,
+    /// Whether a secret that is easy to guess is a fault.
+    pub(super) checks_length: bool,
     /// The sections read so far. `None` unless the reference is being collected.
     pub(super) reference: Option<RefCell<Vec<SectionReference>>>,
 }
 
 impl<'a> Context<'a> {
     /// Reads a configuration.
-    pub(super) fn new(sources: &'a Sources<'a>, faults: Vec<Fault>) -> Self {
+    pub(super) fn new(sources: &'a Sources<'a>, faults: Vec<Fault>, checks_length: bool) -> Self {
         let (faults, fixed) = (RefCell::new(faults), RefCell::default());
-        Self { sources, faults, fixed, absent: RefCell::default(), reference: None }
+        let absent = RefCell::default();
+        Self { sources, faults, fixed, absent, checks_length, reference: None }
     }
 
     /// Why the first of these sections that names a secret does not have it, such as an environment
@@ -45,7 +48,7 @@ impl<'a> Context<'a> {
 
     /// Collects the reference. The values that are read are meaningless.
     pub(super) fn describing(sources: &'a Sources<'a>) -> Self {
-        Self { reference: Some(RefCell::default()), ..Self::new(sources, Vec::new()) }
+        Self { reference: Some(RefCell::default()), ..Self::new(sources, Vec::new(), false) }
     }
 
     pub(super) fn fault(&self, at: Place, message: impl Into<String>, hint: impl Into<String>) {
@@ -246,7 +249,8 @@ impl<'a> Section<'a> {
         doc: &'static str,
     ) -> SecretKey<'s, 'a> {
         let effect = self.effect;
-        SecretKey { section: self, name, doc, effect, fallback: Fallback::Absent("") }
+        let fallback = Fallback::Absent("");
+        SecretKey { section: self, name, doc, effect, fallback, strength: None }
     }
 
     /// The value of a key that other code reads.
@@ -385,9 +389,38 @@ pub(super) struct SecretKey<'s, 'a> {
     doc: &'static str,
     effect: Effect,
     fallback: Fallback,
+    strength: Option<Strength>,
+}
+
+/// The least length of a secret that protects something, in characters, and what to do about a
+/// shorter one.
+#[derive(Clone, Copy)]
+pub(super) struct Strength {
+    least: usize,
+    hint: &'static str,
+}
+
+impl Strength {
+    /// A secret that programs use.
+    pub(super) const KEY: Self =
+        Self { least: 20, hint: "use random text: `openssl rand -hex 16` prints some" };
+    /// The secret of the app, which Meta makes.
+    pub(super) const APP_SECRET: Self =
+        Self { least: 20, hint: "copy the whole app secret from Meta's dashboard" };
+    /// A password that a person types.
+    pub(super) const PASSWORD: Self = Self {
+        least: crate::people::PASSWORD_MIN,
+        hint: "choose a longer password, for example four random words",
+    };
 }
 
 impl SecretKey<'_, '_> {
+    /// Requires a length, see [`Context::checks_length`].
+    pub(super) fn strength(mut self, strength: Strength) -> Self {
+        self.strength = Some(strength);
+        self
+    }
+
     /// Describes the behaviour without the key.
     pub(super) fn absent(mut self, meaning: &'static str) -> Self {
         self.fallback = Fallback::Absent(meaning);
@@ -401,9 +434,11 @@ impl SecretKey<'_, '_> {
         let place = (self.section.name.clone(), self.name);
         self.section.cx.absent.borrow_mut().remove(&place);
         let secret = node.and_then(|node| {
-            let secret = self.section.cx.secret(self.name, &node).ok()?;
-            if secret.is_none() {
-                self.section.cx.absent.borrow_mut().insert(place, why_absent(&node));
+            let cx = self.section.cx;
+            let secret = cx.secret(self.name, &node).ok()?;
+            match &secret {
+                Some(secret) => cx.check_strength(self.name, &node, secret, self.strength),
+                None => drop(cx.absent.borrow_mut().insert(place, why_absent(&node))),
             }
             secret
         });
@@ -460,6 +495,9 @@ impl SecretKey<'_, '_> {
             let message = format!("`{}` {}", self.name, why_absent(node));
             cx.fault(node.at.clone(), message, hint);
         }
+        if let Some(secret) = &secret {
+            cx.check_strength(self.name, node, secret, self.strength);
+        }
         self.note(secret.as_ref());
         secret
     }
@@ -470,6 +508,21 @@ impl SecretKey<'_, '_> {
 }
 
 impl Context<'_> {
+    /// Reports a secret that is too short.
+    pub(super) fn check_strength(
+        &self,
+        key: &str,
+        node: &Node,
+        secret: &Secret,
+        strength: Option<Strength>,
+    ) {
+        let Some(Strength { least, hint }) = strength else { return };
+        if self.checks_length && secret.reveal().chars().count() < least {
+            let message = format!("`{key}` has fewer than {least} characters and can be guessed");
+            self.fault(node.at.clone(), message, hint);
+        }
+    }
+
     /// Reads a secret: text, `{ env = "NAME" }` or `{ file = "PATH" }`.
     ///
     /// # Errors

@@ -585,6 +585,55 @@ fn a_waba_needs_an_access_token_somewhere() {
 }
 
 #[test]
+fn a_file_with_secrets_that_can_be_guessed_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("offhook.toml");
+    let config = |secret: &str, password: &str| {
+        format!(
+            "[meta]\napp_secret = \"{secret}\"\nverify_token = \"v\"\n\
+             app_secret_previous = \"{secret}\"\n[store]\nsecret_key = \"{secret}\"\n\
+             [[account]]\nauth_id = \"MAXXXXXXXXXXXXXXXXXX\"\nauth_token = \"{secret}\"\n\
+             auth_token_previous = \"{secret}\"\n\
+             api_keys = [\"{secret}\", {{ key = \"{secret}\", role = \"agent\" }}]\n\
+             [[webhook]]\nname = \"crm\"\naccount = \"MAXXXXXXXXXXXXXXXXXX\"\n\
+             url = \"https://crm.example.com/\"\nsecret = \"{secret}\"\nsecret_previous = \"{secret}\"\n\
+             [[user]]\nname = \"asha\"\naccount = \"MAXXXXXXXXXXXXXXXXXX\"\nrole = \"owner\"\n\
+             password = \"{password}\"\n"
+        )
+    };
+    let load = |text: String| {
+        std::fs::write(&file, text).unwrap();
+        Config::load(&file, &speech).map(drop)
+    };
+    load(config(&"é".repeat(20), "0123456789")).unwrap();
+    let Err(super::ConfigError::Invalid(problems)) =
+        load(config("canary-of-19-charac", "012345678"))
+    else {
+        panic!("accepted")
+    };
+    let keys: Vec<&str> =
+        problems.0.iter().filter_map(|problem| problem.message.split('`').nth(1)).collect();
+    assert_eq!(
+        keys,
+        [
+            "app_secret",
+            "app_secret_previous",
+            "secret_key",
+            "auth_token",
+            "auth_token_previous",
+            "api_keys",
+            "key",
+            "secret",
+            "secret_previous",
+            "password",
+        ]
+    );
+    let shown = problems.to_string();
+    assert!(shown.contains("openssl rand -hex 16") && shown.contains("fewer than 10"), "{shown}");
+    assert!(!shown.contains("canary-of-19"), "{shown}");
+}
+
+#[test]
 fn a_required_secret_must_not_be_empty() {
     let empty = bad("[meta]\napp_secret = \"\"\nverify_token = { env = \"NOT_SET\" }\n", &[]);
     assert_eq!(empty.len(), 2);
