@@ -681,17 +681,37 @@ async fn permission_path(console: &Console, visitor: &Visitor, one: &str) -> Opt
     ))
 }
 
-/// `/app/{tenant}/whatsapp`: target of links in other systems. The tenant is the account of the
-/// signed-in person.
-pub(super) async fn from_app() -> Redirect {
-    Redirect::to("/console/inbox/")
+/// `/app/{tenant}/whatsapp`: target of links in other systems.
+pub(super) async fn from_app(
+    State(console): App,
+    Path(tenant): Path<String>,
+    visitor: Visitor,
+) -> Response {
+    open_from_app(&console, &visitor, &tenant, "/console/inbox/")
 }
 
 /// `/app/{tenant}/whatsapp/{id}`.
-pub(super) async fn conversation_from_app(Path((_, id)): Path<(String, String)>) -> Redirect {
-    match id.parse::<Uuid>() {
-        Ok(id) => Redirect::to(&format!("/console/inbox/{id}/")),
-        Err(_) if id == "notifications" => Redirect::to("/console/notifications/"),
-        Err(_) => Redirect::to("/console/inbox/"),
+pub(super) async fn conversation_from_app(
+    State(console): App,
+    Path((tenant, id)): Path<(String, String)>,
+    visitor: Visitor,
+) -> Response {
+    let target = match id.parse::<Uuid>() {
+        Ok(id) => format!("/console/inbox/{id}/"),
+        Err(_) if id == "notifications" => "/console/notifications/".to_owned(),
+        Err(_) => "/console/inbox/".to_owned(),
+    };
+    open_from_app(&console, &visitor, &tenant, &target)
+}
+
+/// Redirects to a page, unless the tenant is the auth ID of another main account. Other names of
+/// tenants are those of the linking system and are not checked.
+fn open_from_app(console: &Console, visitor: &Visitor, tenant: &str, target: &str) -> Response {
+    let is_main_account = tenant.len() == 20 && tenant.starts_with("MA");
+    match is_main_account && visitor.person.user.account.as_str() != tenant {
+        true => {
+            failed(console, visitor, StatusCode::NOT_FOUND, visitor.lang().t("inbox.other_account"))
+        }
+        false => Redirect::to(target).into_response(),
     }
 }

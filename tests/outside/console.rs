@@ -626,6 +626,11 @@ async fn s2_02_s3_17_numbers_inbox_agents_and_webhooks_open_for_each_role() {
     assert!(asha.get("/console/numbers/").await.text().contains("Support — APAC"));
     let app = asha.get("/app/acme/whatsapp").await;
     assert_eq!(app.headers["location"], "/console/inbox/");
+    let own = asha.get(&format!("/app/{AUTH_ID}/whatsapp")).await;
+    assert_eq!(own.headers["location"], "/console/inbox/");
+    let foreign = asha.get("/app/MAOTHEROFFHOOK000001/whatsapp/notifications").await;
+    assert_eq!(foreign.status, 404);
+    assert!(foreign.text().contains("another account"), "{}", foreign.text());
     let eve = Session::of(&world, "eve").await;
     for path in [&chat, &number, &agent, &webhook] {
         assert_eq!(eve.get(path).await.status, 404, "r16 {path}");
