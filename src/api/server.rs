@@ -36,6 +36,7 @@ pub use super::limited_body::LimitedBody;
 use super::{error, unread_body};
 use engine::limiter::{Offenders, Pool, RequestClaims, Resource};
 use model::Clock;
+use model::is_local_host;
 use model::metric;
 
 /// The handler of `/webhooks/meta` for all methods. It reads the raw body.
@@ -65,6 +66,9 @@ pub struct ServerConfig {
     pub trusted_proxies: Vec<IpNet>,
     /// `listen.proxies_only`: closes connections that don't come from a trusted proxy.
     pub proxies_only: bool,
+    /// Refuses requests whose `Host` is neither an IP address nor `localhost`, against DNS
+    /// rebinding.
+    pub local_hosts_only: bool,
     /// Where evicted connections and bodies are counted; `None` for the admin listener.
     pub offenders: Option<Offenders>,
     pub limits: HttpLimits,
@@ -78,13 +82,14 @@ pub struct ServerConfig {
 impl ServerConfig {
     /// The settings of the admin listener: few connections, without metrics.
     #[must_use]
-    pub fn admin(router: Router, clock: Clock) -> Self {
+    pub fn admin(router: Router, local_hosts_only: bool, clock: Clock) -> Self {
         let limits = HttpLimits { connections: 64, ..HttpLimits::default() };
         Self {
             webhook: None,
             router,
             trusted_proxies: Vec::new(),
             proxies_only: false,
+            local_hosts_only,
             offenders: None,
             limits,
             clock,
@@ -310,6 +315,10 @@ impl Server {
         let in_flight = connection.begin(client);
         let response = match refusal(&request, connection) {
             Some(refused) => refused,
+            None if self.config.local_hosts_only && !is_for_local_host(&request) => {
+                let message = "the Host is not an IP address or localhost";
+                error::listener_error(StatusCode::MISDIRECTED_REQUEST, "foreign_host", message)
+            }
             None => self.dispatch(request, connection, client).await,
         };
         let response = with_security_headers(response, self.config.is_https);
@@ -416,6 +425,16 @@ fn refusal(request: &Request<Incoming>, connection: &Connection) -> Option<Respo
     let mut response = error::listener_error(status, code, &message);
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     Some(response)
+}
+
+fn is_for_local_host(request: &Request<Incoming>) -> bool {
+    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    request
+        .uri()
+        .authority()
+        .map(|authority| authority.as_str())
+        .or(host)
+        .is_some_and(is_local_host)
 }
 
 /// The length of a request target, including the authority of the absolute form.

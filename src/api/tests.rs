@@ -494,6 +494,7 @@ async fn run() -> Running {
         .router(),
         trusted_proxies: vec!["127.0.0.1/32".parse().unwrap()],
         proxies_only: false,
+        local_hosts_only: false,
         offenders: None,
         limits: HttpLimits::default(),
         clock: Clock::real(),

@@ -110,7 +110,7 @@ impl Node {
         let admin_pages = observe::exporter::router(metrics.clone(), health.clone());
         tokio::spawn(api::server::serve(
             admin_listener,
-            ServerConfig::admin(admin_pages, clock.clone()),
+            ServerConfig::admin(admin_pages, config.listen.local_hosts_only, clock.clone()),
             stop_all.clone(),
         ));
 
@@ -462,6 +462,7 @@ impl Node {
             router,
             trusted_proxies: config.listen.trusted_proxies.clone(),
             proxies_only: config.listen.proxies_only,
+            local_hosts_only: config.listen.local_hosts_only,
             offenders: Some(offenders),
             limits: connections.http,
             clock: clock.clone(),

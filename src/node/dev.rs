@@ -313,6 +313,7 @@ fn configuration(
     let mut config = Config::with(secret(world::APP_SECRET), secret(world::VERIFY_TOKEN));
     config.listen.public = (Ipv4Addr::LOCALHOST, port).into();
     config.listen.admin = admin;
+    config.listen.local_hosts_only = true;
     config.listen.media = LOOPBACK;
     config.listen.media_ports = 16;
     config.public.media_ips = vec![Ipv4Addr::LOCALHOST.into()];

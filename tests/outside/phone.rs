@@ -204,3 +204,15 @@ fn a_call_to_an_application_that_fails_exits_1() {
         serde_json::from_str(text.lines().last().expect("an end")).expect("JSON");
     assert_eq!((&last["event"], &last["ok"]), (&"ended".into(), &false.into()));
 }
+
+/// A page of another site could otherwise reach the node by DNS rebinding.
+#[tokio::test(flavor = "multi_thread")]
+async fn dev_refuses_a_foreign_host() {
+    let dev = Dev::start(&[]);
+    let node = dev.address("console").replace("/console/", "");
+    for (host, status) in [("rebound.example.com", "421"), ("localhost:1", "303")] {
+        let request = format!("GET / HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+        let answer = http::raw(&node, request.as_bytes()).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{host}: {answer}");
+    }
+}

@@ -49,7 +49,7 @@ pub use digit::Digit;
 pub use endpoint::EndpointName;
 pub use health::Health;
 pub use ids::{AppId, AuthId, CallUuid, EndpointId, PhoneNumberId, StreamId, WabaId, Wacid};
-pub use network::{can_reach, is_loopback, network_prefix};
+pub use network::{can_reach, is_local_host, is_loopback, network_prefix};
 pub use notification::NotificationTopic;
 pub use number::{E164, digits_of, last_four};
 pub use permission::PermissionStatus;

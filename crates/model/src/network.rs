@@ -31,9 +31,31 @@ pub fn is_loopback(url: &url::Url) -> bool {
     }
 }
 
+/// Whether a `Host` is an IP address or `localhost`, with or without a port. A browser that sends
+/// another name to a server of this machine may be under a DNS rebinding attack.
+pub fn is_local_host(host: &str) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if !port.contains(']') => name,
+        _ => host,
+    };
+    let literal = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+    literal.parse::<IpAddr>().is_ok() || name.eq_ignore_ascii_case("localhost")
+}
+
 #[cfg(test)]
 mod tests {
-    use super::is_loopback;
+    use super::{is_local_host, is_loopback};
+
+    #[test]
+    fn recognises_local_hosts() {
+        for host in ["127.0.0.1", "127.0.0.1:8080", "localhost", "LOCALHOST:1", "[::1]", "[::1]:80"]
+        {
+            assert!(is_local_host(host), "{host}");
+        }
+        for host in ["", "rebound.example.com:8080", "localhost.example.com", "127.0.0.1.example"] {
+            assert!(!is_local_host(host), "{host}");
+        }
+    }
 
     #[test]
     fn recognises_loopback_hosts() {

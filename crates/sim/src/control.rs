@@ -17,6 +17,7 @@ use axum::routing::{get, post};
 use base64::Engine as _;
 use futures_util::{Stream, StreamExt as _};
 use http::{HeaderMap, StatusCode, header};
+use model::is_local_host;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
@@ -360,16 +361,8 @@ fn is_navigation(headers: &HeaderMap) -> bool {
     has_local_host(headers) && mode == Some("navigate")
 }
 
-/// Whether the `Host` is an IP address or `localhost`. Any other name may be a DNS rebinding
-/// attack.
 fn has_local_host(headers: &HeaderMap) -> bool {
-    let host = headers.get("host").and_then(|v| v.to_str().ok()).unwrap_or_default();
-    let name = host
-        .rsplit_once(':')
-        .map_or(host, |(name, port)| if port.contains(']') { host } else { name });
-    let literal =
-        name.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>().is_ok();
-    literal || name == "localhost"
+    headers.get("host").and_then(|v| v.to_str().ok()).is_some_and(is_local_host)
 }
 
 #[cfg(test)]

@@ -52,6 +52,7 @@ async fn start(limits: HttpLimits) -> Running {
             .route("/echo", axum::routing::post(async |body: String| format!("<{body}>"))),
         trusted_proxies: vec!["127.0.0.0/8".parse().unwrap()],
         proxies_only: false,
+        local_hosts_only: false,
         offenders: None,
         limits,
         clock: Clock::real(),
@@ -272,7 +273,7 @@ async fn r14_refuses_a_bad_head_of_a_pipelined_request() {
 async fn r10_the_admin_listener_keeps_idle_connections_and_has_room() {
     let (listener, at) = bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let router = Router::new().route("/livez", get(async || "alive"));
-    let config = ServerConfig::admin(router, Clock::real());
+    let config = ServerConfig::admin(router, false, Clock::real());
     assert_eq!(
         (config.limits.idle, config.limits.head),
         (Duration::from_secs(75), Duration::from_secs(10))

@@ -172,6 +172,7 @@ fn listen(mut s: Section<'_>, cx: &Context<'_>) -> Listen {
         public,
         trusted_proxies,
         proxies_only: proxies_only.is_some_and(|(only, _)| only),
+        local_hosts_only: d.local_hosts_only,
         admin: admin.map_or(d.admin, |(admin, _)| admin),
         media: media.map_or(d.media, |(media, _)| media),
         media_ports,

@@ -122,6 +122,9 @@ pub struct Listen {
     pub trusted_proxies: Vec<ipnet::IpNet>,
     /// Whether only `trusted_proxies` may connect to `public`.
     pub proxies_only: bool,
+    /// Whether requests are refused if their `Host` is neither an IP address nor `localhost`. Set by
+    /// `offhook dev`; the configuration file has no such key.
+    pub local_hosts_only: bool,
     pub admin: SocketAddr,
     pub media: SocketAddr,
     pub media_ports: u16,
@@ -134,6 +137,7 @@ impl Default for Listen {
             public: (everywhere, 8080).into(),
             trusted_proxies: Vec::new(),
             proxies_only: false,
+            local_hosts_only: false,
             admin: (Ipv4Addr::LOCALHOST, 9090).into(),
             media: (everywhere, 40000).into(),
             media_ports: 1000,
