@@ -70,6 +70,8 @@ fn r17_only_the_listed_files_connect_to_others() {
         "TcpSocket::",
         "lookup_host",
     ];
+    // A socket that only listens.
+    let listens = |file: &str, sign: &str| file == "src/api/server.rs" && sign == "TcpSocket::";
     for file in files {
         let inside = file.strip_prefix(root).expect("a source file").to_string_lossy().into_owned();
         if CLIENTS.iter().any(|client| inside.starts_with(client)) {
@@ -79,7 +81,7 @@ fn r17_only_the_listed_files_connect_to_others() {
         let text = text.split("#[cfg(test)]").next().unwrap_or_default();
         for sign in signs {
             assert!(
-                !text.contains(sign),
+                !text.contains(sign) || listens(&inside, sign),
                 "{inside}: {sign}; only {CLIENTS:?} may connect to others"
             );
         }

@@ -171,8 +171,12 @@ async fn export(request: ApiRequest) -> Result<Response, ApiError> {
     let filter = filter(&request)?;
     let store = request.api().store.clone();
     store.flush().await;
-    let mut response =
-        Response::new(Body::from_stream(lines(store, request.scope().clone(), filter, format)));
+    let scope = request.scope().clone();
+    // Read before the response begins, so that an unavailable store is answered with 503.
+    let first = store.audit().list(&scope, &filter, EXPORT_PAGE).await;
+    let first = first.map_err(ApiError::store("list audit records"))?;
+    let lines = lines(store, scope, filter, format, first);
+    let mut response = Response::new(Body::from_stream(lines));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -188,14 +192,18 @@ fn lines(
     scope: Scope,
     filter: AuditFilter,
     format: Format,
+    first: Vec<AuditRow>,
 ) -> impl Stream<Item = Result<Bytes, StoreError>> {
-    let state = Some((store, scope, filter));
+    let state = Some((store, scope, filter, Some(first)));
     stream::try_unfold(state, move |state| async move {
-        let Some((store, scope, mut filter)) = state else { return Ok(None) };
-        let is_first = filter.before.is_none();
-        let rows = store.audit().list(&scope, &filter, EXPORT_PAGE).await?;
+        let Some((store, scope, mut filter, first)) = state else { return Ok(None) };
+        let is_first = first.is_some();
+        let rows = match first {
+            Some(rows) => rows,
+            None => store.audit().list(&scope, &filter, EXPORT_PAGE).await?,
+        };
         filter.before = rows.last().map(|row| (row.at, row.id));
-        let next = filter.before.is_some().then_some((store, scope, filter));
+        let next = filter.before.is_some().then_some((store, scope, filter, None));
         let mut text = String::new();
         if let (Format::Csv, true) = (format, is_first) {
             text.push_str("at,account,actor,action,object,source,before,after\r\n");
