@@ -80,8 +80,14 @@ async fn certificates_are_verified() {
 #[tokio::test]
 async fn r17_a_name_that_resolves_to_a_private_address_is_refused_before_connecting() {
     let (server, cert) = Server::start_tls(&["h2"], |_| Reply::ok("secret")).await;
-    let refused = ask(&egress(Guard::default(), vec![cert.clone()]), &server.https_url("/")).await;
+    let url = format!("https://app.example.com:{}/", server.address.port());
+    let private = FakeResolver::new(&[&["127.0.0.1"]]);
+    let refused = ask(&egress_with(Guard::default(), vec![cert.clone()], private), &url).await;
     assert_eq!(refused.unwrap_err(), EgressError::Refused(Refusal::Address([127, 0, 0, 1].into())));
+    // `localhost` is refused by its name.
+    let refused = ask(&egress(Guard::default(), vec![cert.clone()]), &server.https_url("/")).await;
+    let name = Refusal::LocalName("localhost".to_owned());
+    assert_eq!(refused.unwrap_err(), EgressError::Refused(name));
     let own = Guard::new(true, vec![server.address]);
     let refused = ask(&egress(own, vec![cert]), &server.https_url("/")).await;
     assert_eq!(refused.unwrap_err(), EgressError::Refused(Refusal::OwnListener(server.address)));
