@@ -24,7 +24,7 @@ const FORM: &str = "application/x-www-form-urlencoded";
 /// The operations of the public listener that belong to neither API.
 const OTHERS: &[Operation] = &[
     Operation::get("/openapi.json", "openapi", "Retrieve this document")
-        .responses(&[ResponseSpec::raw(200, "OpenAPI 3.1", JSON)]),
+        .responses(&[ResponseSpec::raw(200, "OpenAPI 3.1", &[JSON])]),
     Operation::get(
         "/media/{id}",
         "messageFile",
@@ -35,7 +35,7 @@ const OTHERS: &[Operation] = &[
         QueryParameter::text("tag", "The signature of the link"),
     ])
     .responses(&[
-        ResponseSpec::raw(200, "The file", "application/octet-stream"),
+        ResponseSpec::raw(200, "The file", &["application/octet-stream"]),
         ResponseSpec::empty(404, "The link is invalid or has expired"),
     ]),
     Operation::get(
@@ -44,8 +44,8 @@ const OTHERS: &[Operation] = &[
         "Download a recording, {id}.wav or {id}.mp3, without authentication; Range is supported",
     )
     .responses(&[
-        ResponseSpec::raw(200, "The file", "audio/wav"),
-        ResponseSpec::raw(206, "The requested range", "audio/wav"),
+        ResponseSpec::raw(200, "The file", &["audio/wav"]),
+        ResponseSpec::raw(206, "The requested range", &["audio/wav"]),
         ResponseSpec::empty(404, "Not found"),
         ResponseSpec::empty(405, "Method not allowed; Allow lists the others"),
         ResponseSpec::empty(416, "The range is after the end of the file"),
@@ -57,8 +57,8 @@ const OTHERS: &[Operation] = &[
     )
     .responses(&[
         ResponseSpec::empty(101, "The WebSocket is open"),
-        ResponseSpec::raw(426, "The request is not for a WebSocket", "text/plain"),
-        ResponseSpec::raw(503, "The maximum number of phones is connected", "text/plain"),
+        ResponseSpec::raw(426, "The request is not for a WebSocket", &["text/plain"]),
+        ResponseSpec::raw(503, "The maximum number of phones is connected", &["text/plain"]),
     ]),
     Operation::get("/webhooks/meta", "verifyWebhook", "Verify the webhook for Meta")
         .query(&[
@@ -67,7 +67,7 @@ const OTHERS: &[Operation] = &[
             QueryParameter::text("hub.challenge", "Returned as the body"),
         ])
         .responses(&[
-            ResponseSpec::raw(200, "The challenge", "text/plain"),
+            ResponseSpec::raw(200, "The challenge", &["text/plain"]),
             ResponseSpec::empty(403, "Wrong mode or token"),
         ]),
     Operation::post(
@@ -365,8 +365,10 @@ fn response_object(response: &ResponseSpec, schemas: &mut Schemas) -> Value {
     let description = response.description;
     let schema = match &response.content {
         Content::Empty => return json!({"description": description}),
-        Content::Raw(content_type) => {
-            return json!({"description": description, "content": {*content_type: {}}});
+        Content::Raw(content_types) => {
+            let content: Map<String, Value> =
+                content_types.iter().map(|kind| ((*kind).to_owned(), json!({}))).collect();
+            return json!({"description": description, "content": content});
         }
         Content::Json(schema) => schema(schemas),
         Content::Plivo([only]) => with_api_id(*only, schemas),

@@ -285,7 +285,7 @@ pub(super) enum Content {
     /// One of these objects, with `api_id` beside its fields.
     Plivo(&'static [Schema]),
     /// Bytes of this content type, without a schema.
-    Raw(&'static str),
+    Raw(&'static [&'static str]),
 }
 
 impl ResponseSpec {
@@ -300,9 +300,9 @@ impl ResponseSpec {
     pub(super) const fn raw(
         status: u16,
         description: &'static str,
-        content_type: &'static str,
+        content_types: &'static [&'static str],
     ) -> Self {
-        Self { status, description, content: Content::Raw(content_type) }
+        Self { status, description, content: Content::Raw(content_types) }
     }
 }
 

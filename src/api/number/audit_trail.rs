@@ -62,7 +62,11 @@ pub(super) const ROUTES: &[Route] = &[
             SINCE,
             UNTIL,
         ])
-        .responses(&[ResponseSpec::raw(200, "JSON, one object per line", JSON_LINES)]),
+        .responses(&[ResponseSpec::raw(
+            200,
+            "JSON, one object per line, or CSV",
+            &[JSON_LINES, CSV],
+        )]),
     },
 ];
 

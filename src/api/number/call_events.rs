@@ -31,7 +31,7 @@ pub(super) const ROUTES: &[Route] = &[Route {
         &["0", "1", "true", "false"],
         "1: continue with new lines until the call has ended",
     )])
-    .responses(&[ResponseSpec::raw(200, "JSON, one object per line", CONTENT_TYPE)]),
+    .responses(&[ResponseSpec::raw(200, "JSON, one object per line", &[CONTENT_TYPE])]),
 }];
 
 /// Lines per read from the store.
