@@ -284,7 +284,7 @@ pub(super) enum Content {
     Json(Schema),
     /// One of these objects, with `api_id` beside its fields.
     Plivo(&'static [Schema]),
-    /// Bytes of this content type, without a schema.
+    /// Bytes of one of these content types, without a schema.
     Raw(&'static [&'static str]),
 }
 
