@@ -169,7 +169,7 @@ pub(super) fn has_readable_object(operation: &Operation) -> bool {
     operation.path.ends_with("}/") && !has_user_data(operation)
 }
 
-/// Whether the objects of an operation have data of WhatsApp users.
+/// Whether the objects of an operation contain data of WhatsApp users.
 fn has_user_data(operation: &Operation) -> bool {
     operation.path.starts_with("/api/v1/conversations/")
         || operation.path.starts_with("/v1/Account/{auth_id}/Recording/")
@@ -275,7 +275,7 @@ fn is_sensitive(field: &str) -> bool {
         || matches!(field.as_str(), "pin" | "code" | "waid" | "key")
 }
 
-/// The fields that differ between two states. Ids of requests are no part of a state.
+/// The fields that differ between two states. Request ids are not part of a state.
 fn changes(before: Value, after: Value) -> Value {
     let mut detail = Map::new();
     let (before, after) = match (before, after) {

@@ -181,7 +181,7 @@ async fn load_other_node(
     }
 }
 
-/// Starts the load and prints its report to the end.
+/// Starts the load and prints its reports until it ends.
 async fn report(client: &Client, sim_url: &str, order: &LoadRequest, args: &Args) -> Exit {
     let mut stop = match StopSignals::new() {
         Ok(stop) => stop,

@@ -20,7 +20,7 @@ const DELAY_LIMIT_MS: f32 = 177.3;
 /// is none for Opus.
 const LOSS_ROBUSTNESS: f32 = 25.1;
 
-/// Figures of one direction of a leg.
+/// Statistics for one direction of a leg.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct StreamStats {
     /// Packets that were sent, as known to the receiver.

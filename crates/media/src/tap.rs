@@ -44,7 +44,7 @@ pub struct Tap {
     over: bool,
 }
 
-/// The leg's end of a tap, to which the leg writes what passes.
+/// The leg's end of a tap. The leg writes a copy of its audio to it.
 #[derive(Debug)]
 pub(super) struct TapEnd {
     sides: TapSides,

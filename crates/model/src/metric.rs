@@ -246,7 +246,7 @@ pub mod limited {
     pub const BODIES: &str = "bodies";
     /// WebSockets of unregistered phones closed to make room.
     pub const SOCKETS: &str = "sockets";
-    /// Sign-ins with a password refused after wrong ones.
+    /// Password sign-ins refused because of earlier failures.
     pub const SIGN_INS: &str = "sign_ins";
     /// Wrong API credentials answered with 429.
     pub const CREDENTIALS: &str = "credentials";

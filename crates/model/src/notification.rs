@@ -5,7 +5,7 @@
 pub enum NotificationTopic {
     /// A user sent a message.
     Message,
-    /// An AI agent handed the conversation over to people.
+    /// An AI agent handed the conversation over to a person.
     Escalation,
     MissedCall,
     /// Meta lowered the quality rating of a number.

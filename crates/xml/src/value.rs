@@ -36,11 +36,11 @@ pub(super) enum Kind {
     Phones,
     /// One key.
     Key,
-    /// One key. `none` or an empty text means no key.
+    /// One key. `none` or an empty value means no key.
     KeyOrNone,
     /// A string of one to this many keypad characters.
     Keys(usize),
-    /// Keys. `none` or an empty text means no key.
+    /// Keys. `none` or an empty value means no keys.
     KeysOrNone,
     DigitsList,
     SendDigits,
@@ -88,7 +88,7 @@ impl Kind {
         Self::Enum(Words { words, undocumented: &[], case: Case::Warn })
     }
 
-    /// One of the words, in this letter case.
+    /// One of the words, case-sensitive.
     pub(super) const fn case_sensitive(words: &'static [&'static str]) -> Self {
         Self::Enum(Words { words, undocumented: &[], case: Case::Sensitive })
     }

@@ -252,7 +252,7 @@ pub(super) fn auth_id() -> Form<'static, AuthId> {
     Form::new("auth ID", read, |id: &AuthId| format!("\"{}\"", id.as_str()))
 }
 
-/// An id of Meta.
+/// An id assigned by Meta.
 pub(super) fn meta_id() -> Form<'static, String> {
     digits_of("Meta", "digits in quotes")
 }

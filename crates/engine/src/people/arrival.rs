@@ -39,7 +39,7 @@ pub enum SignInRefusal {
     Unverified(String),
     #[error("there is no user with this email address")]
     Unknown(String),
-    /// The user is linked to another subject, as happens when a email address gets a new owner.
+    /// The user is linked to another subject, for example because the address has a new owner.
     #[error("this user is linked to another person at the sign-in provider")]
     Another(String),
     #[error("could not find a role in the provider's claims")]

@@ -99,7 +99,7 @@ pub enum Input {
         #[serde(rename = "what")]
         event: StreamEvent,
     },
-    /// The REST API requests something.
+    /// A command from the REST API.
     Command { command: Command },
     /// The node ends the call, because it is drained or because of an internal error.
     #[serde(rename = "cut")]

@@ -97,7 +97,7 @@ pub struct RoomEntry {
     /// [`RoomEvent::Floor`] is reported.
     #[serde(default, skip_serializing_if = "std::ops::Not::not", rename = "tells_floor")]
     pub report_floor: bool,
-    /// [`RoomEvent::Speech`] is reported.
+    /// Whether to report [`RoomEvent::Speech`].
     #[serde(default, skip_serializing_if = "std::ops::Not::not", rename = "tells_speech")]
     pub report_speech: bool,
     /// [`RoomEvent::Audio`] is reported.

@@ -345,7 +345,7 @@ impl Interpreter {
 
     // --- the document ---
 
-    /// Begins a document.
+    /// Starts executing a document.
     fn load(
         &mut self,
         ctx: &mut CallContext,

@@ -278,7 +278,7 @@ impl Leg {
         }
     }
 
-    /// Processes a packet that str0m authenticated and found to be no replay.
+    /// Processes a packet that str0m has authenticated and checked for replay.
     fn on_agent_packet(&mut self, now: Instant, packet: &RtpPacket) {
         let ssrc = *packet.header.ssrc;
         if self.trial.take_if(|trial| *trial == ssrc).is_some() {

@@ -124,7 +124,7 @@ impl Webhooks {
         })
     }
 
-    /// Serializes and signs a webhook. `fault` spoils the signature.
+    /// Serializes and signs a webhook. With `fault`, the signature is invalid.
     pub(crate) fn sign(
         &self,
         target: &WebhookTarget,
