@@ -30,10 +30,14 @@ fn main() -> Result<(), Box<dyn Error>> {
         encoder.write_all(&content)?;
         let gzip = out.join(format!("{name}.gz"));
         std::fs::write(&gzip, encoder.finish()?)?;
-        writeln!(
-            table,
-            "Asset {{ name: {name:?}, content: include_bytes!({file:?}), gzip: include_bytes!({gzip:?}) }},"
-        )?;
+        std::fs::write(out.join(name), content)?;
+        // Without absolute paths: checkouts may share a target directory, which may be moved.
+        let included = |name: &str| {
+            let path = format!("/{name}");
+            format!("include_bytes!(concat!(env!(\"OUT_DIR\"), {path:?}))")
+        };
+        let (plain, gzip) = (included(name), included(&format!("{name}.gz")));
+        writeln!(table, "Asset {{ name: {name:?}, content: {plain}, gzip: {gzip} }},")?;
     }
     let digest = digest.finish();
     std::fs::write(

@@ -19,6 +19,8 @@ struct AccountPage {
     page: Page,
     base_url: String,
     auth_id: String,
+    /// The sign-in page of this account. Empty if the node has only one main account.
+    sign_in_url: String,
     /// The first number of the account, for the examples.
     number: String,
     answer_url: &'static str,
@@ -52,10 +54,17 @@ fn render_page(
     let api = console.apis.api();
     let book = api.keeper.book();
     let number = book.numbers(&visitor.person.scope()).first().map(|n| n.number.to_string());
+    let account = &visitor.person.user.account;
+    let sign_in_url = if book.has_several_main_accounts() {
+        format!("{}/console/sign-in?account={account}", api.base_url)
+    } else {
+        String::new()
+    };
     let page = AccountPage {
         page: visitor.page(console, visitor.lang().t("nav.account"), "account"),
         base_url: api.base_url.clone(),
-        auth_id: visitor.person.user.account.to_string(),
+        auth_id: account.to_string(),
+        sign_in_url,
         number: number.unwrap_or_else(|| "918000000000".to_owned()),
         answer_url: "https://app.example.com/answer",
         is_owner: visitor.is_owner(),

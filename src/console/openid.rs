@@ -16,7 +16,7 @@ use super::page::{Page, respond};
 use super::{App, Console, sign_in};
 use crate::api::session;
 use engine::openid::{AT_MOST, Allow, Flow, OpenIdError, Provider, Returned};
-use engine::people::{Newcomers, Rules, SignInRefusal, Token};
+use engine::people::{Rules, SignInRefusal, Token};
 
 /// The cookie of a sign-in flow.
 const COOKIE: &str = "offhook-openid";
@@ -143,15 +143,17 @@ async fn finish(
 ) -> Result<Token, SignInError> {
     let claims = provider.finish(flow, returned).await?;
     let (settings, api) = (provider.settings(), console.apis.api());
-    let newcomers = match &settings.allow {
-        Allow::Invited => None,
-        Allow::Anyone { account, role } => {
-            let main_account = api.keeper.book().main_of(account).clone();
-            Some(Newcomers { account: account.clone(), main_account, role: *role })
-        }
+    let account = settings.account.clone().ok_or(SignInRefusal::NoAccount)?;
+    let rules = Rules {
+        main_account: api.keeper.book().main_of(&account).clone(),
+        account,
+        newcomers: match settings.allow {
+            Allow::Invited => None,
+            Allow::Anyone { role } => Some(role),
+        },
+        domains: &settings.domains,
+        has_roles: settings.role_claim.is_some(),
     };
-    let rules =
-        Rules { newcomers, domains: &settings.domains, has_roles: settings.role_claim.is_some() };
     Ok(api.people.sign_in_with(&claims, &rules).await?)
 }
 
@@ -199,7 +201,7 @@ fn error_page(
         SignInError::Here(SignInRefusal::Another(email)) => {
             (StatusCode::FORBIDDEN, lang.with("sign_in.openid.another", &[name, email]))
         }
-        SignInError::Here(SignInRefusal::NoRole) => {
+        SignInError::Here(SignInRefusal::NoRole | SignInRefusal::NoAccount) => {
             (StatusCode::FORBIDDEN, lang.with("sign_in.openid.no_role", &[name]))
         }
         SignInError::Here(SignInRefusal::Store(error)) => {
@@ -208,5 +210,6 @@ fn error_page(
         }
     };
     tracing::info!(reason = %no, "sign-in with provider refused");
-    sign_in::form(console, preferences, status, to, "", text)
+    let entered = sign_in::Entered { to, ..Default::default() };
+    sign_in::form(console, preferences, status, &entered, text)
 }

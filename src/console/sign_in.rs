@@ -12,9 +12,9 @@ use super::page::{Page, respond};
 use super::{App, Console};
 use crate::api::session::{COOKIE, COOKIE_SECURE, token};
 use engine::people::cookie as cookies;
-use engine::people::{PASSWORD_MIN, PeopleError, SignInError, Token};
+use engine::people::{Credentials, PASSWORD_MIN, PeopleError, SignInError, Token};
 
-use model::Secret;
+use model::{AuthId, Secret};
 
 #[derive(Template)]
 #[template(path = "sign_in.html")]
@@ -23,6 +23,9 @@ struct SignIn {
     /// Name of the sign-in provider. Empty if absent.
     provider: String,
     to: String,
+    /// Whether to ask for the account: users of several accounts may have the same name.
+    asks_account: bool,
+    account: String,
     name: String,
     password: String,
     wrong: String,
@@ -48,15 +51,27 @@ pub(super) fn safe_path(to: &str) -> &str {
     if ours { to } else { "/console/" }
 }
 
+/// What has been entered in the sign-in form, without the password.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Entered<'a> {
+    /// The path to go to after sign-in.
+    pub(super) to: &'a str,
+    /// Auth ID of the person's account. Empty to search all accounts.
+    pub(super) account: &'a str,
+    pub(super) name: &'a str,
+}
+
 pub(super) fn form(
     console: &Console,
     preferences: Preferences,
     status: StatusCode,
-    to: &str,
-    name: &str,
+    entered: &Entered<'_>,
     wrong: String,
 ) -> Response {
     let page = Page::bare(preferences, preferences.lang.t("sign_in.title"));
+    let Entered { to, account, name } = *entered;
+    let asks_account =
+        !account.is_empty() || console.apis.api().keeper.book().has_several_main_accounts();
     let (guest, password) = console.guest.clone().unwrap_or_default();
     let is_guest = !guest.is_empty();
     let name = if name.is_empty() { guest } else { name.to_owned() };
@@ -65,8 +80,12 @@ pub(super) fn form(
         .as_ref()
         .map(|provider| provider.settings().name.clone())
         .unwrap_or_default();
-    let to = safe_path(to).to_owned();
-    respond(status, &SignIn { page, provider, to, name, password, wrong, guest: is_guest })
+    let (to, account) = (safe_path(to).to_owned(), account.to_owned());
+    let guest = is_guest;
+    respond(
+        status,
+        &SignIn { page, provider, to, asks_account, account, name, password, wrong, guest },
+    )
 }
 
 pub(super) async fn page(
@@ -78,7 +97,8 @@ pub(super) async fn page(
     if let Ok(Some(_)) = person(&console, &headers).await {
         return Redirect::to(safe_path(query.get("to"))).into_response();
     }
-    form(&console, Preferences::of(&headers), StatusCode::OK, query.get("to"), "", String::new())
+    let entered = Entered { to: query.get("to"), account: query.get("account"), name: "" };
+    form(&console, Preferences::of(&headers), StatusCode::OK, &entered, String::new())
 }
 
 pub(super) async fn sign_in(
@@ -90,11 +110,14 @@ pub(super) async fn sign_in(
     let browser = cookies::browser(&headers, console.is_secure());
     let people = &console.apis.api().people;
     let (to, name) = (fields.get("to"), fields.get("name"));
+    let entered = Entered { to, account: fields.get("account"), name };
+    let account = fields.some("account").map(AuthId::from);
     let password = Secret::new(fields.raw("password"));
-    let signed_in = people.sign_in(name, password, from, browser).await;
+    let credentials = Credentials { account: account.as_ref(), name, password };
+    let signed_in = people.sign_in(credentials, from, browser).await;
     if let Err(SignInError::Unknown | SignInError::Wait(_)) = &signed_in {
-        let known = console.apis.api().store.people().by_name(name).await.ok().flatten();
-        console.apis.record_refusal("password", from, known.as_ref());
+        let known = console.apis.api().store.people().by_name(account.as_ref(), name).await;
+        console.apis.record_refusal("password", from, known.unwrap_or_default().first());
     }
     match signed_in {
         Ok(token) => {
@@ -109,15 +132,14 @@ pub(super) async fn sign_in(
             &console,
             preferences,
             StatusCode::UNAUTHORIZED,
-            to,
-            name,
+            &entered,
             preferences.lang.t("sign_in.wrong").to_owned(),
         ),
         Err(SignInError::Wait(wait)) => {
             let seconds = wait.as_secs() + 1;
             let text = preferences.lang.with("sign_in.wait", &[&seconds.div_ceil(60).to_string()]);
             let mut answer =
-                form(&console, preferences, StatusCode::TOO_MANY_REQUESTS, to, name, text);
+                form(&console, preferences, StatusCode::TOO_MANY_REQUESTS, &entered, text);
             answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
             answer
         }
@@ -125,8 +147,7 @@ pub(super) async fn sign_in(
             &console,
             preferences,
             StatusCode::TOO_MANY_REQUESTS,
-            to,
-            name,
+            &entered,
             preferences.lang.t("sign_in.busy").to_owned(),
         ),
         Err(SignInError::Store(error)) => {
@@ -135,8 +156,7 @@ pub(super) async fn sign_in(
                 &console,
                 preferences,
                 StatusCode::SERVICE_UNAVAILABLE,
-                to,
-                name,
+                &entered,
                 preferences.lang.t("error.internal").to_owned(),
             )
         }
@@ -240,7 +260,9 @@ pub(super) async fn accept(
                     let changed = (serde_json::Value::Null, serde_json::Value::Null);
                     console.apis.record((&user, from), "acceptInvitation", &object, changed);
                     let password = Secret::new(fields.raw("password"));
-                    let Ok(session) = people.sign_in(&user.name, password, from, None).await else {
+                    let (account, name) = (Some(&user.account), user.name.as_str());
+                    let credentials = Credentials { account, name, password };
+                    let Ok(session) = people.sign_in(credentials, from, None).await else {
                         return Redirect::to("/console/sign-in").into_response();
                     };
                     let answer = Redirect::to("/console/").into_response();

@@ -298,3 +298,51 @@ async fn a_real_browser_signs_in_through_the_provider() {
         .until("location.pathname === '/console/calls/' && document.querySelector('.side nav')")
         .await;
 }
+
+const OTHER: &str = "MAOTHEROFFHOOK000001";
+
+/// Another tenant's user with the same mail address receives nobody, and its name is not refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn names_are_separate_between_accounts() {
+    let provider = Provider::start(Key::rsa()).await;
+    let other = format!(
+        "account = \"{AUTH_ID}\"\n[[account]]\nauth_id = \"{OTHER}\"\nauth_token = \"test-token-of-other-account\"\n\
+         api_keys = [\"test-key-of-other-account\"]\n"
+    );
+    let world = with(&provider, &other).await;
+    let make = async |key: &str, name: &str| {
+        let headers = [("x-api-key", key), ("content-type", "application/json")];
+        let body = json!({"name": name, "role": "owner", "password": "password of the other"});
+        let url = format!("{}/api/v1/users/", world.node.public);
+        http::send("POST", &url, &headers, body.to_string()).await
+    };
+    for name in ["ceo@example.com", "ravi"] {
+        let made = make("test-key-of-other-account", name).await;
+        assert_eq!(made.status, 201, "{}", made.text());
+    }
+    let taken = make(API_KEY, "ravi").await;
+    assert_eq!((taken.status, taken.json()["error"]["code"].as_str()), (409, Some("name_taken")));
+    let ceo = json!({"sub": "1", "email": "ceo@example.com", "email_verified": true});
+    let refused = Browser::of(&world).sign_in(&provider, &ceo).await;
+    assert!(refused.status == 403 && refused.text().contains("no user here has it"));
+    assert_eq!(Browser::of(&world).sign_in(&provider, &asha()).await.status, 200);
+
+    let url = format!("{}/console/sign-in?account={OTHER}", world.node.public);
+    assert!(http::get(&url).await.text().contains(&format!("name=\"account\" value=\"{OTHER}\"")));
+    let sign_in = async |account: &str, password: &str| {
+        let body = format!("account={account}&name=ravi&password={password}&to=");
+        let headers = [("content-type", "application/x-www-form-urlencoded")];
+        let url = format!("{}/console/sign-in", world.node.public);
+        http::send("POST", &url, &headers, body).await.status
+    };
+    for (account, password, status) in [
+        ("", "correct+horse", 303),
+        ("", "password+of+the+other", 303),
+        (AUTH_ID, "correct+horse", 303),
+        (OTHER, "password+of+the+other", 303),
+        (OTHER, "correct+horse", 401),
+        (AUTH_ID, "password+of+the+other", 401),
+    ] {
+        assert_eq!(sign_in(account, password).await, status, "{account} {password}");
+    }
+}

@@ -27,6 +27,8 @@ pub(super) struct Entries {
     /// Accounts with their parents.
     accounts: BTreeMap<AuthId, Option<AuthId>>,
     wabas: BTreeSet<WabaId>,
+    /// The users' accounts and names.
+    users: Vec<(AuthId, String, Place)>,
     references: Vec<Reference>,
     /// Values that must be unique, with their keys.
     unique: BTreeSet<(&'static str, String)>,
@@ -53,8 +55,17 @@ impl Entries {
         }
     }
 
-    /// Reports references to entries that do not exist.
+    /// Reports references to entries that do not exist, and users of one main account with the same
+    /// name.
     pub(super) fn check(&self, cx: &Context<'_>) {
+        let mut names = BTreeSet::new();
+        for (account, name, at) in &self.users {
+            let main = self.accounts.get(account).and_then(Option::as_ref).unwrap_or(account);
+            if !names.insert((main, name)) {
+                let message = format!("`name` \"{name}\" is used twice in the account");
+                cx.fault(at.clone(), message, "each user of an account needs another name");
+            }
+        }
         for reference in &self.references {
             match reference {
                 Reference::Account(id, at) if !self.accounts.contains_key(id) => {
@@ -175,7 +186,11 @@ pub(super) fn user(
     entries: &mut Entries,
 ) -> Option<UserSettings> {
     let name = s
-        .key("name", text(), "The name to sign in with, 1 to 64 characters.")
+        .key(
+            "name",
+            text(),
+            "The name to sign in with, unique within the main account, 1 to 64 characters.",
+        )
         .required("the name to sign in with");
     let password = s
         .secret("password", "The password.")
@@ -187,11 +202,11 @@ pub(super) fn user(
     let role =
         s.key("role", one_of(ROLES), "What the person may do.").required("owner, admin or agent");
     s.finish();
-    let account = account.map(|(id, at)| entries.account(id, at));
+    let account = account.map(|(id, at)| entries.account(id, at))?;
     let (name, at) = name?;
     check_name(cx, &name, &at);
-    entries.unique(cx, "name", &name, at);
-    Some(UserSettings { name, password: password?, account: account?, role: role?.0 })
+    entries.users.push((account.clone(), name.clone(), at));
+    Some(UserSettings { name, password: password?, account, role: role?.0 })
 }
 
 fn check_name(cx: &Context<'_>, name: &str, at: &Place) {

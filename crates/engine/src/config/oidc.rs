@@ -65,14 +65,20 @@ pub(super) fn read(
         .key(
             "allow",
             one_of(ALLOW),
-            "Who may sign in: only people who are users already, or everybody the provider knows. \
-             New people become users of `account`.",
+            "Who may sign in: only people who are users of `account` already, or everybody the \
+             provider knows. New people become users of `account`.",
         )
         .default(&AllowWord::Invited)
         .placed();
     let account = s
-        .key("account", auth_id(), "With `allow = \"anyone\"`: the account of new people.")
-        .placed();
+        .key(
+            "account",
+            auth_id(),
+            "The account whose people sign in with the provider. Required with `allow = \"anyone\"`.",
+        )
+        .absent("the first main account of the file")
+        .placed()
+        .map(|(id, at)| entries.account(id, at));
     let role =
         s.key("role", one_of(ROLES), "With `allow = \"anyone\"`: the role of new people.").placed();
     let domains = s
@@ -111,7 +117,7 @@ pub(super) fn read(
         }
         Some(_) | None => {}
     }
-    let allow = allowed(cx, entries, allow, account, role);
+    let allow = allowed(cx, allow, account.is_some(), role);
     let (issuer, url) = issuer?.0;
     Some(ProviderSettings {
         name: name.unwrap_or_else(|| url.host_str().unwrap_or_default().to_owned()),
@@ -119,6 +125,7 @@ pub(super) fn read(
         client_id: client_id?.0,
         client_secret,
         scopes,
+        account,
         allow: allow?,
         domains,
         role_claim: role_claim.map(|(claim, _)| claim),
@@ -141,27 +148,23 @@ type Placed<T> = Option<(T, Place)>;
 
 fn allowed(
     cx: &Context<'_>,
-    entries: &mut Entries,
     allow: Placed<AllowWord>,
-    account: Placed<model::AuthId>,
+    has_account: bool,
     role: Placed<Role>,
 ) -> Option<Allow> {
     match allow {
         Some((AllowWord::Anyone, at)) => {
-            if account.is_none() || role.is_none() {
+            if !has_account || role.is_none() {
                 let hint =
                     "account = \"MA…\" and role = \"agent\": the account and role of new people";
                 cx.fault(at, "`allow` = \"anyone\" needs `account` and `role`", hint);
             }
-            let account = account.map(|(id, at)| entries.account(id, at));
-            Some(Allow::Anyone { account: account?, role: role?.0 })
+            Some(Allow::Anyone { role: role?.0 })
         }
         Some((AllowWord::Invited, _)) | None => {
-            let (account, role) = (account.map(|(_, at)| at), role.map(|(_, at)| at));
-            for (key, at) in [("account", account), ("role", role)] {
-                let Some(at) = at else { continue };
-                let message = format!("`{key}` applies only to new people");
-                cx.fault(at, message, "set allow = \"anyone\" to admit them");
+            if let Some((_, at)) = role {
+                let hint = "set allow = \"anyone\" to admit them";
+                cx.fault(at, "`role` applies only to new people", hint);
             }
             Some(Allow::Invited)
         }

@@ -59,12 +59,16 @@ pub(super) fn config(table: Table, cx: &Context<'_>) -> Config {
     let recordings = recordings::read(root.section("recordings", ""));
     let doc = "An OpenID Connect provider that people sign in to the console with. See \
                [Console](../console.md).";
-    let oidc = root
+    let mut oidc = root
         .optional_section("oidc", doc)
         .and_then(|s| oidc::read(s.restart_as("oidc"), cx, &mut entries, insecure));
     let accounts = read_all(root.sections("account", "A main account or a subaccount."), |s| {
         accounts::account(s, cx, &mut entries)
     });
+    if let Some(oidc) = &mut oidc {
+        let first = accounts.iter().find(|account| account.parent.is_none());
+        oidc.account = oidc.account.take().or_else(|| first.map(|first| first.auth_id.clone()));
+    }
     let doc = "A person who signs in to the console. See [Console](../console.md).";
     let users = read_all(root.sections("user", doc), |s| accounts::user(s, cx, &mut entries));
     let doc = "A URL that events of an account are posted to. See [Webhooks](../webhooks.md).";

@@ -808,6 +808,7 @@ fn reads_a_sign_in_provider() {
         (oidc.scopes.join(" ").as_str(), &oidc.allow),
         ("openid email profile", &crate::openid::Allow::Invited)
     );
+    assert_eq!(oidc.account.as_ref().map(|id| id.as_str()), Some("MAXXXXXXXXXXXXXXXXXX"));
     assert!(oidc.client_secret.is_some() && !format!("{oidc:?}").contains("canary"));
     assert!(config.warnings().join("").contains("base_url"));
     let anyone = "allow = \"anyone\"\naccount = \"MAXXXXXXXXXXXXXXXXXX\"\nrole = \"agent\"\nrole_claim = \"groups\"\n\
@@ -819,6 +820,7 @@ fn reads_a_sign_in_provider() {
     for (more, words, line) in [
         ("allow = \"all\"", "`allow` is \"all\"", 10),
         ("allow = \"anyone\"", "needs `account` and `role`", 10),
+        ("account = \"MAZZZZZZZZZZZZZZZZZZ\"", "no [[account]] has the auth_id", 10),
         ("role = \"agent\"", "`role` applies only to new people", 10),
         ("role_claim = \"groups\"", "`role_claim` needs `roles`", 10),
         (

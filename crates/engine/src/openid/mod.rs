@@ -192,6 +192,7 @@ mod testing {
             client_secret: None,
             scopes: Vec::new(),
             name: String::new(),
+            account: None,
             allow: Allow::Invited,
             domains: Vec::new(),
             role_claim: None,

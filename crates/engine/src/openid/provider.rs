@@ -252,6 +252,8 @@ impl Inner {
         if said.get("sub") != claims.get("sub") {
             return Err(TokenFault::Lacks("the subject of the user info").into());
         }
+        // Whether an address is verified is known from where the address is.
+        claims.remove("email_verified");
         for (claim, value) in said {
             claims.entry(claim).or_insert(value);
         }

@@ -13,6 +13,8 @@ pub struct ProviderSettings {
     pub scopes: Vec<String>,
     /// The provider's name on the sign-in page.
     pub name: String,
+    /// The account of the people who sign in with this provider. `None` if the node has none.
+    pub account: Option<AuthId>,
     pub allow: Allow,
     /// Mail domains that new people may have. Empty allows every domain.
     pub domains: Vec<String>,
@@ -29,7 +31,7 @@ pub struct ProviderSettings {
 pub enum Allow {
     /// Only people who already are users, whether by the configuration or by an invitation.
     Invited,
-    /// Everybody the provider knows. A new person becomes a user of this account, with this role
-    /// unless the role claim gives another.
-    Anyone { account: AuthId, role: Role },
+    /// Everybody the provider knows. A new person becomes a user of the provider's account, with
+    /// this role unless the role claim gives another.
+    Anyone { role: Role },
 }

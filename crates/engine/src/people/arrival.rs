@@ -1,5 +1,5 @@
-//! Maps people who signed in with OpenID Connect to users: by an earlier link, by a verified mail
-//! address, or as new users if the configuration allows it.
+//! Maps people who signed in with OpenID Connect to users of the provider's account: by an earlier
+//! link, by a verified mail address, or as new users if the configuration allows it.
 
 use uuid::Uuid;
 
@@ -9,20 +9,17 @@ use model::AuthId;
 use model::Role;
 use store::{Scope, Session, StoreError, User, UserChange, UserLink};
 
-/// Where new people become users.
-#[derive(Clone, Debug)]
-pub struct Newcomers {
-    pub account: AuthId,
-    pub main_account: AuthId,
-    /// Used unless the provider names another role.
-    pub role: Role,
-}
-
 /// The rules for signing in with the provider.
 #[derive(Clone, Debug)]
 pub struct Rules<'a> {
-    /// `None` if only existing users may sign in.
-    pub newcomers: Option<Newcomers>,
+    /// New people become users of this account.
+    pub account: AuthId,
+    /// Only users of this main account and its subaccounts sign in with the provider. Another
+    /// account may have a user with the same mail address as its name.
+    pub main_account: AuthId,
+    /// The role of new people, unless the provider gives another. `None` if only existing users may
+    /// sign in.
+    pub newcomers: Option<Role>,
     /// Mail domains that new people may have. Empty allows every domain.
     pub domains: &'a [String],
     /// Whether a claim of the provider gives the role.
@@ -44,6 +41,8 @@ pub enum SignInRefusal {
     Another(String),
     #[error("could not find a role in the provider's claims")]
     NoRole,
+    #[error("the node has no account whose people sign in with the provider")]
+    NoAccount,
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -60,13 +59,14 @@ impl People {
         rules: &Rules<'_>,
     ) -> Result<Token, SignInRefusal> {
         let inner = &self.0;
-        let role = match (rules.has_roles, claims.role, &rules.newcomers) {
+        let role = match (rules.has_roles, claims.role, rules.newcomers) {
             (false, ..) => None,
             (true, Some(role), _) => Some(role),
-            (true, None, Some(newcomers)) => Some(newcomers.role),
+            (true, None, Some(role)) => Some(role),
             (true, None, None) => return Err(SignInRefusal::NoRole),
         };
-        let user = match inner.store.people().by_link(&claims.issuer, &claims.subject).await? {
+        let linked = inner.store.people().by_link(&claims.issuer, &claims.subject).await?;
+        let user = match linked.filter(|user| user.main_account == rules.main_account) {
             Some(user) => user,
             None => self.find_or_create(claims, rules, role).await?,
         };
@@ -103,13 +103,14 @@ impl People {
         if !claims.is_verified {
             return Err(SignInRefusal::Unverified(email));
         }
-        let mut known = inner.store.people().by_name_ignoring_case(&email).await?;
-        let user = match (known.pop(), &rules.newcomers) {
+        let mut known =
+            inner.store.people().by_name_ignoring_case(&rules.main_account, &email).await?;
+        let user = match (known.pop(), rules.newcomers) {
             // Two names that differ only in case are ambiguous.
             (Some(_), _) if !known.is_empty() => return Err(SignInRefusal::Unknown(email)),
             (Some(user), _) => user,
-            (None, Some(newcomers)) if is_allowed_address(&email, rules.domains) => self
-                .create_newcomer(claims, &email, newcomers, role)
+            (None, Some(newcomer)) if is_allowed_address(&email, rules.domains) => self
+                .create_newcomer(claims, &email, rules, role.unwrap_or(newcomer))
                 .await?
                 .ok_or(SignInRefusal::Unknown(email.clone()))?,
             (None, _) => return Err(SignInRefusal::Unknown(email)),
@@ -140,15 +141,11 @@ impl People {
         &self,
         claims: &Claims,
         email: &str,
-        newcomers: &Newcomers,
-        role: Option<Role>,
+        rules: &Rules<'_>,
+        role: Role,
     ) -> Result<Option<User>, StoreError> {
-        let others = self
-            .0
-            .store
-            .people()
-            .list(&Scope::of(newcomers.main_account.clone()), None, MOST)
-            .await?;
+        let others =
+            self.0.store.people().list(&Scope::of(rules.main_account.clone()), None, MOST).await?;
         if others.len() >= usize::try_from(MOST).unwrap_or(usize::MAX) {
             tracing::warn!("new user refused: the account has the maximum number of users");
             return Ok(None);
@@ -163,15 +160,15 @@ impl People {
             .collect();
         let user = User {
             id: Uuid::new_v4(),
-            account: newcomers.account.clone(),
-            main_account: newcomers.main_account.clone(),
+            account: rules.account.clone(),
+            main_account: rules.main_account.clone(),
             name: email.to_owned(),
             full_name: if full.trim().is_empty() {
                 email.to_owned()
             } else {
                 full.trim().to_owned()
             },
-            role: role.unwrap_or(newcomers.role),
+            role,
             password: None,
             wa_id: None,
             in_file: false,
@@ -180,7 +177,7 @@ impl People {
         if self.0.store.people().create(user.clone()).await? {
             return Ok(Some(user));
         }
-        self.0.store.people().by_name(email).await
+        Ok(self.0.store.people().by_name(Some(&rules.main_account), email).await?.pop())
     }
 }
 

@@ -20,7 +20,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use uuid::Uuid;
 
-pub use arrival::{Newcomers, Rules, SignInRefusal};
+pub use arrival::{Rules, SignInRefusal};
 pub use settings::UserSettings;
 pub use token::Token;
 
@@ -71,6 +71,15 @@ pub struct KeyHolder {
     pub account: AuthId,
     pub role: Role,
     pub wa_id: Option<String>,
+}
+
+/// What a person enters to sign in.
+#[derive(Clone, Debug)]
+pub struct Credentials<'a> {
+    /// The person's main account or subaccount. `None` searches all accounts.
+    pub account: Option<&'a AuthId>,
+    pub name: &'a str,
+    pub password: Secret,
 }
 
 /// Why a sign-in failed.
@@ -231,8 +240,9 @@ impl People {
     ) -> Result<(), PeopleError> {
         let mut rows = Vec::new();
         for user in users {
-            let known =
-                self.0.store.people().by_name(&user.name).await?.and_then(|known| known.password);
+            let main_account = main_of(&user.account);
+            let mut known = self.0.store.people().by_name(Some(&main_account), &user.name).await?;
+            let known = known.pop().and_then(|known| known.password);
             // Hash only a changed password: hashing is expensive, and a new hash ends the user's
             // sessions.
             let same = match &known {
@@ -251,7 +261,7 @@ impl People {
             rows.push(User {
                 id: Uuid::new_v4(),
                 account: user.account.clone(),
-                main_account: main_of(&user.account),
+                main_account,
                 name: user.name.clone(),
                 full_name: user.name.clone(),
                 role: user.role,
@@ -276,45 +286,51 @@ impl People {
     }
 
     /// Checks name and password and starts a session. An unknown name takes as long as a wrong
-    /// password and has the same error. `browser` is the value of [`cookie::BROWSER`].
+    /// password and has the same error. Without an account, the password decides between users of
+    /// several accounts who have the same name. `browser` is the value of [`cookie::BROWSER`].
     ///
     /// # Errors
     ///
     /// Returns the reason why the sign-in failed.
     pub async fn sign_in(
         &self,
-        name: &str,
-        password: Secret,
+        credentials: Credentials<'_>,
         from: IpAddr,
         browser: Option<&str>,
     ) -> Result<Token, SignInError> {
         let inner = &self.0;
+        let Credentials { account, name, password } = credentials;
         let name = name.trim();
         let known_as = name_to_count(name);
         let browser = browser.and_then(|value| inner.browsers.verify(&known_as, value));
         let origin = browser.map_or(Origin::Network(from), |id| Origin::Browser(id, from));
         let now = inner.clock.now();
         let begun = inner.failures.begin(&known_as, origin, now).map_err(SignInError::Wait)?;
-        let found = match inner.store.people().by_name(name).await {
-            Ok(found) => found,
+        let mut found = match inner.store.people().by_name(account, name).await {
+            Ok(found) => found.into_iter(),
             Err(error) => {
                 begun.cancel();
                 return Err(error.into());
             }
         };
-        let hash = found.as_ref().and_then(|user| user.password.as_deref());
-        match inner.passwords.verify_from(from, password, hash).await {
-            Ok(true) => begun.succeed(),
-            Ok(false) | Err(PasswordError::Hash) => {
+        let mut user = found.next();
+        let user = loop {
+            let hash = user.as_ref().and_then(|user| user.password.as_deref());
+            match (inner.passwords.verify_from(from, password.clone(), hash).await, user) {
+                (Ok(true), Some(user)) => break user,
+                (Ok(_) | Err(PasswordError::Hash), _) => {}
+                (Err(PasswordError::Busy), _) => {
+                    begun.cancel();
+                    return Err(SignInError::Busy);
+                }
+            }
+            user = found.next();
+            if user.is_none() {
                 tracing::info!("console sign-in failed");
                 return Err(SignInError::Unknown);
             }
-            Err(PasswordError::Busy) => {
-                begun.cancel();
-                return Err(SignInError::Busy);
-            }
-        }
-        let user = found.ok_or(SignInError::Unknown)?;
+        };
+        begun.succeed();
         let (token, at) = (Token::fresh(), inner.clock.wall());
         let session = Session { digest: token.digest(), user: user.id, begun: at, seen: at };
         inner.store.sessions().begin(session).await?;
@@ -424,8 +440,9 @@ impl People {
         {
             return Err(PeopleError::Conflict("too_many", "an account has 1,000 users at most"));
         }
-        // Names that differ only in case would be confused. Existing ones are kept.
-        if !inner.store.people().by_name_ignoring_case(&name).await?.is_empty() {
+        // Names that differ only in case would be confused. Existing ones are kept. Names in other
+        // accounts are their own affair, and their existence is not told.
+        if !inner.store.people().by_name_ignoring_case(&new.main_account, &name).await?.is_empty() {
             return Err(PeopleError::Conflict("name_taken", "another user has this name"));
         }
         let password = match new.password {

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::*;
+use crate::openid::Claims;
 use model::Health;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -50,7 +51,17 @@ fn here() -> IpAddr {
 
 impl World {
     async fn sign_in(&self, name: &str, password: &str) -> Result<Token, SignInError> {
-        self.people.sign_in(name, Secret::new(password), here(), None).await
+        self.sign_in_to(None, name, password).await
+    }
+
+    async fn sign_in_to(
+        &self,
+        account: Option<&AuthId>,
+        name: &str,
+        password: &str,
+    ) -> Result<Token, SignInError> {
+        let credentials = Credentials { account, name, password: Secret::new(password) };
+        self.people.sign_in(credentials, here(), None).await
     }
 
     async fn knows(&self, token: &Token) -> bool {
@@ -123,7 +134,14 @@ async fn r15_ten_wrong_passwords_lock_a_name_for_the_address() {
     assert!(matches!(w.sign_in("asha", "a long secret").await, Err(SignInError::Wait(_))));
     let there = "198.51.100.1".parse().unwrap();
     assert!(
-        w.people.sign_in("asha", Secret::new("a long secret"), there, None).await.is_ok(),
+        w.people
+            .sign_in(
+                Credentials { account: None, name: "asha", password: Secret::new("a long secret") },
+                there,
+                None
+            )
+            .await
+            .is_ok(),
         "other addresses are not affected"
     );
 }
@@ -135,7 +153,7 @@ async fn an_invitation_sets_a_password_once() {
     let link = link.unwrap();
     assert!(matches!(w.sign_in("ravi", "").await, Err(SignInError::Unknown)), "no password yet");
     assert!(matches!(
-        w.people.make_user(new("ravi", "MA2")).await,
+        w.people.make_user(new("ravi", "MA1")).await,
         Err(PeopleError::Conflict("name_taken", _))
     ));
     assert_eq!(w.people.invited(&link).await.unwrap().unwrap().id, user.id);
@@ -186,7 +204,7 @@ async fn r16_users_and_keys_belong_to_their_account() {
     let own_role = Change { role: Some(Role::Owner), ..Change::default() };
     let refused = w.people.change(&own, user.id, Some(user.id), own_role.clone()).await;
     assert!(matches!(refused, Err(PeopleError::Conflict("own_role", _))));
-    let asha = w.people.0.store.people().by_name("asha").await.unwrap().unwrap();
+    let asha = w.people.0.store.people().by_name(None, "asha").await.unwrap().pop().unwrap();
     let less = Change { role: Some(Role::Agent), ..Change::default() };
     assert!(matches!(
         w.people.change(&own, asha.id, None, less).await,
@@ -258,9 +276,73 @@ async fn rejects_a_change_of_an_outdated_user() {
 async fn rejects_names_that_differ_only_in_case() {
     let w = world().await;
     w.people.make_user(new("asha", "MA1")).await.unwrap();
-    for (name, account) in [("ASHA", "MA1"), ("Asha", "MA2"), ("asha", "MA1")] {
-        let made = w.people.make_user(new(name, account)).await;
+    for name in ["ASHA", "asha"] {
+        let made = w.people.make_user(new(name, "MA1")).await;
         assert!(matches!(made, Err(PeopleError::Conflict("name_taken", _))), "{name}");
     }
     w.people.make_user(new("ashar", "MA1")).await.unwrap();
+}
+
+#[tokio::test]
+async fn accounts_have_users_of_the_same_name() {
+    let w = world().await;
+    let with_password = |account: &str, password: &str| NewUser {
+        password: Some(Secret::new(password)),
+        ..new("asha", account)
+    };
+    let (first, _) = w.people.make_user(with_password("MA1", "secret of the first")).await.unwrap();
+    w.clock.step(HOUR);
+    let (second, _) =
+        w.people.make_user(with_password("MA2", "secret of the second")).await.unwrap();
+    let (one, two): (AuthId, AuthId) = ("MA1".into(), "MA2".into());
+    let who = async |account: Option<&AuthId>, password: &str| match w
+        .sign_in_to(account, "asha", password)
+        .await
+    {
+        Ok(token) => Some(w.people.who(&token).await.unwrap().unwrap().user.id),
+        Err(SignInError::Unknown) => None,
+        Err(error) => panic!("{error}"),
+    };
+    // The password decides if no account is given.
+    for (account, password, expected) in [
+        (None, "secret of the first", Some(first.id)),
+        (None, "secret of the second", Some(second.id)),
+        (None, "secret of neither", None),
+        (Some(&two), "secret of the second", Some(second.id)),
+        (Some(&two), "secret of the first", None),
+        (Some(&one), "secret of the second", None),
+    ] {
+        assert_eq!(who(account, password).await, expected, "{account:?} {password}");
+    }
+}
+
+/// The person of these claims is recognized among the users of the provider's account only.
+#[tokio::test]
+async fn another_account_cannot_receive_a_person_of_the_provider() {
+    let w = world().await;
+    let claims = Claims {
+        issuer: "https://login.example.com".to_owned(),
+        subject: "7".to_owned(),
+        email: Some("ceo@tenant-a.example".to_owned()),
+        is_verified: true,
+        name: None,
+        role: None,
+    };
+    let rules = |main_account: &str, newcomers| Rules {
+        account: main_account.into(),
+        main_account: main_account.into(),
+        newcomers,
+        domains: &[],
+        has_roles: false,
+    };
+    // Another tenant creates the user first.
+    let (trap, _) = w.people.make_user(new("ceo@tenant-a.example", "MA2")).await.unwrap();
+    let refused = w.people.sign_in_with(&claims, &rules("MA1", None)).await;
+    assert!(matches!(refused, Err(SignInRefusal::Unknown(_))), "{refused:?}");
+    let token = w.people.sign_in_with(&claims, &rules("MA1", Some(Role::Agent))).await.unwrap();
+    let person = w.people.who(&token).await.unwrap().unwrap();
+    assert!(person.user.id != trap.id && person.user.account.as_str() == "MA1");
+    // The link stays within the account, too.
+    let refused = w.people.sign_in_with(&claims, &rules("MA2", None)).await;
+    assert!(matches!(refused, Err(SignInRefusal::Another(_))), "{refused:?}");
 }

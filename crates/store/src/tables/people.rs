@@ -160,12 +160,17 @@ impl People<'_> {
         crate::tables::people::one(&self.0.read, scope, id).await
     }
 
-    /// Returns the user of any account with this sign-in name.
+    /// Returns the users with this sign-in name, oldest first, at most four. `account` limits the
+    /// search to a main account or a subaccount.
     ///
     /// # Errors
     /// Fails if the database query fails.
-    pub async fn by_name(self, name: &str) -> Result<Option<User>, StoreError> {
-        crate::tables::people::named(&self.0.read, name).await
+    pub async fn by_name(
+        self,
+        account: Option<&AuthId>,
+        name: &str,
+    ) -> Result<Vec<User>, StoreError> {
+        crate::tables::people::named(&self.0.read, account, name).await
     }
 
     /// Returns the user linked to a subject of a sign-in provider.
@@ -176,12 +181,17 @@ impl People<'_> {
         crate::tables::people::linked(&self.0.read, issuer, subject).await
     }
 
-    /// Returns up to two users with this sign-in name, ignoring case.
+    /// Returns up to two users of a main account and its subaccounts with this sign-in name,
+    /// ignoring case.
     ///
     /// # Errors
     /// Fails if the database query fails.
-    pub async fn by_name_ignoring_case(self, name: &str) -> Result<Vec<User>, StoreError> {
-        crate::tables::people::named_like(&self.0.read, name).await
+    pub async fn by_name_ignoring_case(
+        self,
+        main_account: &AuthId,
+        name: &str,
+    ) -> Result<Vec<User>, StoreError> {
+        crate::tables::people::named_like(&self.0.read, main_account, name).await
     }
 
     /// Links a user to a subject of a sign-in provider. Returns `false` if one of the two is
@@ -207,7 +217,7 @@ impl People<'_> {
         crate::tables::people::list(&self.0.read, scope, before, limit).await
     }
 
-    /// Creates a user. Returns `false` if the name is taken. It is on disk when this returns.
+    /// Creates a user. Returns `false` if the name is taken within the main account. It is on disk when this returns.
     ///
     /// # Errors
     /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
@@ -294,7 +304,7 @@ pub struct User {
     /// The owner and its main account, which may be the same.
     pub account: AuthId,
     pub main_account: AuthId,
-    /// Sign-in name.
+    /// Sign-in name, unique within the main account.
     pub name: String,
     pub full_name: String,
     pub role: Role,
@@ -410,6 +420,10 @@ pub(crate) enum PeopleWrite {
         now: Timestamp,
     },
 }
+
+/// Maximum number of users that a search for a sign-in name returns. A sign-in without an account
+/// tries the password of each.
+const SAME_NAME_MAX: u32 = 4;
 
 const USER: &str =
     "user_id, auth_id, main_auth_id, name, full_name, role, password, wa_id, in_file, created_us";
@@ -651,21 +665,25 @@ async fn end_access(to: &mut Conn, user: &str) -> Result<(), sqlx::Error> {
 /// their sessions unless the password has changed.
 async fn sync_configured(to: &mut Conn, users: &[User]) -> Result<u64, sqlx::Error> {
     let mut rows = 0;
-    let listed: Vec<(String, String)> =
-        sql::query_as("SELECT user_id, name FROM users WHERE in_file = 1")
+    let listed: Vec<(String, String, String)> =
+        sql::query_as("SELECT user_id, main_auth_id, name FROM users WHERE in_file = 1")
             .fetch_all(&mut *to)
             .await?;
-    for (id, name) in listed {
-        if !users.iter().any(|user| user.name == name) {
+    for (id, main_account, name) in listed {
+        let is_same = |user: &User| user.name == name && user.main_account.as_str() == main_account;
+        if !users.iter().any(is_same) {
             delete_user_data(to, &id).await?;
             let delete = sql::query("DELETE FROM users WHERE user_id = $1").bind(&id);
             rows += delete.execute(&mut *to).await?.rows_affected();
         }
     }
     for user in users {
-        let known = "SELECT user_id, password FROM users WHERE name = $1";
-        let known: Option<(String, Option<String>)> =
-            sql::query_as(known).bind(&user.name).fetch_optional(&mut *to).await?;
+        let known = "SELECT user_id, password FROM users WHERE name = $1 AND main_auth_id = $2";
+        let known: Option<(String, Option<String>)> = sql::query_as(known)
+            .bind(&user.name)
+            .bind(user.main_account.as_str())
+            .fetch_optional(&mut *to)
+            .await?;
         let Some((id, password)) = known else {
             rows += insert(to, user).await?;
             continue;
@@ -673,12 +691,9 @@ async fn sync_configured(to: &mut Conn, users: &[User]) -> Result<u64, sqlx::Err
         if password != user.password {
             end_access(to, &id).await?;
         }
-        let update = "UPDATE users SET auth_id = $2, main_auth_id = $3, role = $4, password = $5, in_file = 1 \
+        let update = "UPDATE users SET auth_id = $2, role = $3, password = $4, in_file = 1 \
             WHERE user_id = $1";
-        let update = sql::query(update)
-            .bind(&id)
-            .bind(user.account.as_str())
-            .bind(user.main_account.as_str());
+        let update = sql::query(update).bind(&id).bind(user.account.as_str());
         rows += update
             .bind(role(user.role))
             .bind(&user.password)
@@ -698,12 +713,21 @@ pub(crate) async fn one(pool: &Pool, scope: &Scope, id: Uuid) -> Result<Option<U
     row.as_ref().map(user).transpose()
 }
 
-/// Returns the user of any account with this sign-in name.
-pub(crate) async fn named(pool: &Pool, name: &str) -> Result<Option<User>, StoreError> {
+/// Returns the users with this sign-in name, of `account` or of any account, oldest first.
+pub(crate) async fn named(
+    pool: &Pool,
+    account: Option<&AuthId>,
+    name: &str,
+) -> Result<Vec<User>, StoreError> {
     let mut select = QueryBuilder::new(format!("SELECT {USER} FROM users WHERE name = "));
     select.push_bind(name.to_owned());
-    let row = select.build().fetch_optional(pool).await.map_err(failed("read a user"))?;
-    row.as_ref().map(user).transpose()
+    if let Some(account) = account {
+        select.push(" AND (main_auth_id = ").push_bind(account.to_string());
+        select.push(" OR auth_id = ").push_bind(account.to_string()).push(")");
+    }
+    select.push(" ORDER BY created_us, user_id LIMIT ").push_bind(SAME_NAME_MAX);
+    let rows = select.build().fetch_all(pool).await.map_err(failed("read a user"))?;
+    rows.iter().map(user).collect()
 }
 
 /// Returns the user linked to a subject of a sign-in provider.
@@ -719,10 +743,17 @@ pub(crate) async fn linked(
     row.as_ref().map(user).transpose()
 }
 
-/// Returns users with this sign-in name, ignoring case. Two suffice to see that it is ambiguous.
-pub(crate) async fn named_like(pool: &Pool, name: &str) -> Result<Vec<User>, StoreError> {
+/// Returns users of a main account with this sign-in name, ignoring case. Two suffice to see that
+/// it is ambiguous.
+pub(crate) async fn named_like(
+    pool: &Pool,
+    main_account: &AuthId,
+    name: &str,
+) -> Result<Vec<User>, StoreError> {
     let mut select = QueryBuilder::new(format!("SELECT {USER} FROM users WHERE lower(name) = "));
-    select.push_bind(name.to_ascii_lowercase()).push(" ORDER BY user_id LIMIT 2");
+    select.push_bind(name.to_ascii_lowercase());
+    select.push(" AND main_auth_id = ").push_bind(main_account.to_string());
+    select.push(" ORDER BY user_id LIMIT 2");
     let rows = select.build().fetch_all(pool).await.map_err(failed("read a user"))?;
     rows.iter().map(user).collect()
 }

@@ -87,6 +87,11 @@ impl Book {
         self.accounts.get(id)
     }
 
+    /// Whether there is more than one main account.
+    pub fn has_several_main_accounts(&self) -> bool {
+        self.accounts.values().filter(|a| a.parent.is_none()).nth(1).is_some()
+    }
+
     /// The subaccounts of a main account, newest first.
     pub fn subaccounts(&self, main: &AuthId) -> Vec<&Account> {
         let mut found: Vec<_> =
