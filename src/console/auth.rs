@@ -158,11 +158,12 @@ impl FromRequestParts<Arc<Console>> for Visitor {
         console: &Arc<Console>,
     ) -> Result<Self, Response> {
         let preferences = Preferences::of(&parts.headers);
-        let at = console.apis.api().feed.last();
         let path =
             parts.uri.path_and_query().map_or_else(|| "/console/".to_owned(), ToString::to_string);
         match person(console, &parts.headers).await.map_err(|no| *no)? {
             Some(person) => {
+                // Before the page reads anything: later changes have higher numbers.
+                let at = console.apis.api().feed.last(&person.user.main_account);
                 if let Some(claims) = parts.extensions.get::<RequestClaims>() {
                     claims.authenticate_caller();
                 }

@@ -19,11 +19,13 @@ use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Router};
+use dashmap::DashMap;
 use futures_util::stream;
 use http_body_util::BodyExt as _;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::broadcast::{Receiver, error::TryRecvError};
 use tower::ServiceExt as _;
+use uuid::Uuid;
 
 use super::form::Form;
 use super::page_diff::{self, Snapshot};
@@ -31,6 +33,7 @@ use super::{App, Console, auth};
 use crate::api::session;
 use engine::feed::{FeedChange, FeedEvent};
 use model::AuthId;
+use store::User;
 
 /// Changes within this time are sent as one event.
 const BATCH_WINDOW: Duration = Duration::from_millis(200);
@@ -39,15 +42,50 @@ const LIVE_CALL_REFRESH: Duration = Duration::from_secs(5);
 /// Maximum duration of a stream. The browser reconnects, which checks the session again.
 const STREAM_MAX: Duration = Duration::from_secs(120);
 
+/// Maximum number of streams of a user, in all of their browsers.
+const STREAMS_MAX: usize = 32;
+
+/// Numbers of open streams by user.
+#[derive(Clone, Default)]
+pub struct OpenStreams(Arc<DashMap<Uuid, usize>>);
+
+/// Counts as an open stream until it is dropped.
+struct OpenStream {
+    streams: OpenStreams,
+    user: Uuid,
+}
+
+impl OpenStreams {
+    /// Returns `None` if the user has the maximum number of streams.
+    fn open(&self, user: Uuid) -> Option<OpenStream> {
+        let mut open = self.0.entry(user).or_default();
+        (*open < STREAMS_MAX).then(|| {
+            *open += 1;
+            OpenStream { streams: self.clone(), user }
+        })
+    }
+}
+
+impl Drop for OpenStream {
+    fn drop(&mut self) {
+        self.streams.0.remove_if_mut(&self.user, |_, open| {
+            *open -= 1;
+            *open == 0
+        });
+    }
+}
+
 /// The console's routes without this one.
 #[derive(Clone)]
 pub(super) struct Pages(pub(super) Router);
 
 struct Feed {
     news: Receiver<Arc<FeedEvent>>,
-    main: AuthId,
+    account: AuthId,
+    main_account: AuthId,
     console: Arc<Console>,
     watched: Option<WatchedPage>,
+    _open: OpenStream,
 }
 
 /// A page that a browser has open.
@@ -77,13 +115,17 @@ pub(super) async fn serve(
         Err(answer) => return *answer,
     };
     let news = console.apis.api().feed.watch();
-    let last = console.apis.api().feed.last();
+    let User { id, account, main_account, .. } = person.user;
+    let Some(open) = console.streams.open(id) else {
+        tracing::info!(user = %id, max = STREAMS_MAX, "event stream refused: the user has too many");
+        return (StatusCode::TOO_MANY_REQUESTS, [(header::RETRY_AFTER, "10")]).into_response();
+    };
+    let last = console.apis.api().feed.last(&main_account);
     // A page has the number of the last event it includes; a reconnecting browser sends the last
     // one it received.
     let query = Form::read(uri.query().unwrap_or_default().as_bytes());
     let again = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse::<u64>().ok());
     let known = again.or_else(|| query.get("since").parse().ok());
-    let main = person.user.main_account.clone();
     let until = tokio::time::sleep(STREAM_MAX);
     let stop = console.stop.clone();
     let watched = match query.some("page") {
@@ -93,7 +135,7 @@ pub(super) async fn serve(
             None => return StatusCode::NOT_FOUND.into_response(),
         },
     };
-    let feed = Feed { news, main, console: console.clone(), watched };
+    let feed = Feed { news, account, main_account, console: console.clone(), watched, _open: open };
     // Events in between are not kept, so everything may have changed; a different number may also
     // come from another process.
     let first = (known.is_some_and(|known| known != last))
@@ -139,6 +181,10 @@ impl Feed {
         }
     }
 
+    fn last(&self) -> u64 {
+        self.console.apis.api().feed.last(&self.main_account)
+    }
+
     /// Waits for changes. Returns their kinds and the number of the last one. The kinds are empty
     /// if nothing changed `within` that time. `None` if the node stops.
     async fn next_changes(&mut self, within: Option<Duration>) -> Option<(u64, BTreeSet<String>)> {
@@ -154,17 +200,17 @@ impl Feed {
             let news = tokio::select! {
                 biased;
                 news = self.news.recv() => news,
-                () = &mut until => return Some((self.console.apis.api().feed.last(), changed)),
+                () = &mut until => return Some((self.last(), changed)),
             };
             match news {
-                Ok(news) if news.account == self.main => {
+                Ok(news) if news.is_for(&self.account, &self.main_account) => {
                     changed.extend(kinds(&news.change));
                     break news.number;
                 }
                 Ok(_) => {}
                 Err(RecvError::Lagged(_)) => {
                     changed.insert("all".to_owned());
-                    break self.console.apis.api().feed.last();
+                    break self.last();
                 }
                 Err(RecvError::Closed) => return None,
             }
@@ -172,7 +218,7 @@ impl Feed {
         tokio::time::sleep(BATCH_WINDOW).await;
         loop {
             match self.news.try_recv() {
-                Ok(news) if news.account == self.main => {
+                Ok(news) if news.is_for(&self.account, &self.main_account) => {
                     changed.extend(kinds(&news.change));
                     last = news.number;
                 }

@@ -53,6 +53,7 @@ pub use draft::{Drafts, PATH as DRAFT_PATH, serve as serve_drafts};
 use engine::call::drafts;
 use engine::call::walk::Walker;
 use engine::openid::{BACK, Provider};
+pub use events::OpenStreams;
 pub use samples::Samples;
 pub use sign_up::SignUpWindow;
 
@@ -75,6 +76,7 @@ pub struct Console {
     pub sign_up: Option<SignUpWindow>,
     /// Runs documents of the playground.
     pub walker: Option<Walker>,
+    pub streams: OpenStreams,
     /// Ends the event streams.
     pub stop: CancellationToken,
 }

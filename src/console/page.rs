@@ -276,6 +276,7 @@ pub(super) async fn fallback(
     let page = match auth::person(&console, &headers).await {
         Ok(Some(person)) => {
             let (query, path) = (super::form::Form::default(), "/console/".to_owned());
+            let at = console.apis.api().feed.last(&person.user.main_account);
             Visitor {
                 person,
                 preferences,
@@ -283,7 +284,7 @@ pub(super) async fn fallback(
                 path,
                 unread: 0,
                 phone: "none",
-                at: console.apis.api().feed.last(),
+                at,
                 from: IpAddr::from([0, 0, 0, 0]),
             }
             .page(&console, title, "")

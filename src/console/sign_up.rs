@@ -103,7 +103,8 @@ pub(super) async fn back(State(console): App, headers: HeaderMap, uri: Uri) -> R
             },
         );
     };
-    let (path, at) = ("/console/numbers/".to_owned(), console.apis.api().feed.last());
+    let at = console.apis.api().feed.last(&person.user.main_account);
+    let path = "/console/numbers/".to_owned();
     let visitor = Visitor {
         person,
         preferences,

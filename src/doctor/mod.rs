@@ -22,7 +22,6 @@ use engine::inbox::WebhookSettings;
 use engine::meta::{Graph, GraphConfig};
 use model::Clock;
 use model::Secret;
-use model::is_loopback;
 use store::Database;
 use store::{Archive, Setting, StoreError, WebhookUse};
 
@@ -112,7 +111,7 @@ pub struct Doctor {
     egress: Egress,
     fetcher: Fetcher,
     clock: Clock,
-    /// Whether Meta is on loopback: simulated, or in a test.
+    /// Whether Meta is simulated.
     simulated: bool,
 }
 
@@ -136,7 +135,7 @@ impl Doctor {
         let fetcher = Fetcher::new(strict, clock.clone(), RandomSource::system());
         let (settings, dangling, store) = settings(&config).await;
         let (book, ..) = Book::read(config.admission(), settings, clock.wall());
-        let simulated = is_loopback(&config.meta.graph_url);
+        let simulated = config.meta.is_simulated();
         Ok(Self { config, book, store, dangling, graph, egress, fetcher, clock, simulated })
     }
 

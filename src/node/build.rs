@@ -55,7 +55,7 @@ use media::{Media, MediaConfig, Mixer};
 use model::Clock;
 use model::Health;
 use model::Secret;
-use model::{Timestamp, is_loopback};
+use model::Timestamp;
 use sim::world;
 use speech::catalogue::Catalogue;
 use speech::config::SpeechConfig;
@@ -130,7 +130,7 @@ impl Node {
             Keeper::open(store.clone(), directory.clone(), config.admission(), clock.wall())
                 .await?;
         let gate = Arc::new(Gate::new(directory.clone(), clock.now()));
-        let media = media(&config, &clock, is_loopback(&config.meta.graph_url))?;
+        let media = media(&config, &clock, config.meta.is_simulated())?;
         let guard = Guard::new(config.answer.allow_insecure, vec![public, admin]);
         let egress =
             Egress::new(EgressConfig { clock: clock.clone(), ..EgressConfig::new(guard.clone()) })?;
@@ -272,7 +272,13 @@ impl Node {
             tasks: tasks.clone(),
         });
         let phone_dice = services.random.clone();
-        let simulated = is_loopback(&config.meta.graph_url);
+        let simulated = config.meta.is_simulated();
+        if simulated && config.meta.simulated.is_none() {
+            tracing::info!(
+                graph_url = %config.meta.graph_url,
+                "Meta is assumed to be simulated, since graph_url is on loopback; set meta.simulated to change it"
+            );
+        }
         // Work left by an earlier process is recovered first. Until then no call is accepted and
         // `/readyz` answers 503.
         let orphans = orphan::end_all(&services).await?;
@@ -448,11 +454,12 @@ impl Node {
             simulated_phone: simulated
                 .then(|| routes::browser_phone(&config.meta.graph_url))
                 .flatten(),
-            guest: simulated.then(|| dev_user(&config)).flatten(),
+            guest: (config.meta.simulated == Some(true)).then(|| dev_user(&config)).flatten(),
             drafts: simulated.then(|| simulated_drafts(&config)).flatten(),
             own_drafts,
             sign_up: sign_up_window(&config, simulated),
             walker: Some(walker),
+            streams: console::OpenStreams::default(),
             stop: stop_public.clone(),
         };
         let router = apis.router().merge(console::router(console));

@@ -319,6 +319,7 @@ fn configuration(
     config.public.media_ips = vec![Ipv4Addr::LOCALHOST.into()];
     if let Ok(graph) = sim.graph_url().parse() {
         config.meta.graph_url = graph;
+        config.meta.simulated = Some(true);
     }
     config.meta.access_token = Some(secret(world::ACCESS_TOKEN));
     config.meta.app_id = Some(world::APP_ID.to_owned());

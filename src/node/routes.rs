@@ -17,7 +17,7 @@ use engine::admission::Gate;
 /// State of the discovery document.
 pub(super) struct Discovery {
     pub(super) gate: Arc<Gate>,
-    /// Graph URL if it is on loopback, that is, of a simulated Meta.
+    /// Graph URL of a simulated Meta.
     pub(super) simulated_graph: Option<String>,
 }
 

@@ -302,7 +302,8 @@ async fn s3_23_insights_come_from_the_model_or_are_calculated() {
         ])
     })
     .await;
-    let model = format!("[model]\nurl = \"{}/v1\"\nname = \"small\"\n", server.url);
+    let model =
+        format!("[model]\nurl = \"{}/v1\"\nname = \"small\"\nrequests_per_day = 1\n", server.url);
     let chat = Chat::start_with(|app| format!("{model}{}", crm(app)), |_| {}).await;
     chat.send_text(USER, "Where is my order?").await;
     let path = format!("conversations/{}/insights/", chat.id_of(USER).await);
@@ -315,4 +316,11 @@ async fn s3_23_insights_come_from_the_model_or_are_calculated() {
             .unwrap()
             .contains("user: Where is my order?")
     );
+    // The account has no request left: the words are counted instead.
+    let counted = chat.ask("POST", &path, Value::Null).await.1;
+    assert_eq!((&counted["by"], server.turns().len()), (&json!("local"), 1), "{counted}");
+    let agent = json!({"name": "Ria", "kind": "llm", "channels": ["whatsapp"], "model": "huge"});
+    let (status, refused) = chat.ask("POST", "agents/", agent).await;
+    let says = refused["error"]["message"].as_str().unwrap();
+    assert!(status == 400 && says.contains("model must be one of"), "{refused}");
 }

@@ -7,14 +7,14 @@ use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 use sim::{CallScript, CalleeAction, EventOrder, PhoneKind, Sim};
 
-use crate::console::{people, signed_in};
+use crate::console::{Session, people, signed_in, with_people};
 use crate::console_look::picture;
 use crate::outbound::{World, user, world};
 use crate::support::app::App;
 use crate::support::browser::{Browser, has_chromium};
-use crate::support::figures;
 use crate::support::meta::{Graph, connect, silent_offer};
-use crate::support::node::{Node, NodeConfig, sim_options};
+use crate::support::node::{API_KEY, Node, NodeConfig, sim_options};
+use crate::support::{figures, http};
 
 /// Starts a node with `count` users' phones ringing.
 async fn with_calls_up(count: usize) -> (World, Vec<String>) {
@@ -313,4 +313,62 @@ async fn a_page_shows_that_the_node_is_gone_and_catches_up_when_it_is_back() {
         const { promise, resolve } = Promise.withResolvers(); const first = new EventSource('/console/events'); \
         first.addEventListener('hello', () => { first.close(); resolve(true); }); return await promise; })()";
     assert_eq!(browser.eval(hello).await, true);
+}
+
+/// Opens an event stream. Returns the connection and what came until the first event was complete.
+async fn event_stream(public: &str, cookie: &str) -> (tokio::net::TcpStream, String) {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let host = public.strip_prefix("http://").unwrap();
+    let mut stream = tokio::net::TcpStream::connect(host).await.unwrap();
+    let request =
+        format!("GET /console/events HTTP/1.1\r\nHost: {host}\r\nCookie: {cookie}\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut text = String::new();
+    while !text.contains("data:") && !text.contains(" 429 ") {
+        let mut buffer = [0; 1024];
+        let n = stream.read(&mut buffer).await.unwrap();
+        assert!(n > 0, "closed after {text}");
+        text.push_str(std::str::from_utf8(&buffer[..n]).unwrap());
+    }
+    (stream, text)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn event_streams_are_numbered_by_account_and_bounded_by_user() {
+    let world = with_people().await;
+    let public = world.node.public.as_str();
+    let [asha, eve] = [Session::of(&world, "asha").await, Session::of(&world, "eve").await];
+    let id = |text: &str| text.split("id: ").nth(1).unwrap().lines().next().unwrap().to_owned();
+    let (hers, theirs) = (
+        id(&event_stream(public, &asha.cookie).await.1),
+        id(&event_stream(public, &eve.cookie).await.1),
+    );
+    // A change in Asha's account leaves no trace in Eve's stream.
+    let made = http::send(
+        "POST",
+        &format!("{public}/api/v1/users/"),
+        &[("x-api-key", API_KEY), ("content-type", "application/json")],
+        r#"{"name": "mira", "role": "agent"}"#,
+    )
+    .await;
+    assert_eq!(made.status, 201, "{}", made.text());
+    assert_ne!(id(&event_stream(public, &asha.cookie).await.1), hers);
+    assert_eq!(id(&event_stream(public, &eve.cookie).await.1), theirs);
+
+    let mut open = Vec::new();
+    let refused = loop {
+        let (stream, text) = event_stream(public, &asha.cookie).await;
+        if text.contains(" 429 ") {
+            break text;
+        }
+        open.push(stream);
+        assert!(open.len() <= 32, "unbounded");
+    };
+    assert!(refused.to_lowercase().contains("retry-after"), "{refused}");
+    assert!(event_stream(public, &eve.cookie).await.1.contains(" 200 "), "another user");
+    // A closed stream makes room for another.
+    drop(open);
+    while event_stream(public, &asha.cookie).await.1.contains(" 429 ") {
+        tokio::task::yield_now().await;
+    }
 }

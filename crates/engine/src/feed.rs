@@ -5,12 +5,13 @@
 //! missed and has to read everything again.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
+use dashmap::DashMap;
 use tokio::sync::broadcast;
 use uuid::Uuid;
 
 use model::{AuthId, CallUuid, E164, EndpointId, Timestamp};
+use store::Pair;
 
 /// Events kept for slow subscribers.
 const KEPT: usize = 4_096;
@@ -18,11 +19,42 @@ const KEPT: usize = 4_096;
 /// An event of the feed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FeedEvent {
-    /// Its position in the sequence of this process's events.
+    /// Its position in the sequence of the main account's events in this process.
     pub number: u64,
-    /// The main account that it belongs to.
-    pub account: AuthId,
+    pub main_account: AuthId,
+    /// The account that it belongs to. `None` if it concerns all accounts of the main account.
+    pub account: Option<AuthId>,
     pub change: FeedChange,
+}
+
+impl FeedEvent {
+    /// Whether users of `account` may see the event. `main_account` is that account's main account
+    /// and may be the same.
+    pub fn is_for(&self, account: &AuthId, main_account: &AuthId) -> bool {
+        let is_theirs = || self.account.as_ref().is_none_or(|owner| owner == account);
+        self.main_account == *main_account && (account == main_account || is_theirs())
+    }
+}
+
+/// The owner of a changed object.
+#[derive(Clone, Copy, Debug)]
+pub struct Audience<'a> {
+    pub main_account: &'a AuthId,
+    /// `None` for a change that concerns all accounts of the main account.
+    pub account: Option<&'a AuthId>,
+}
+
+impl<'a> From<&'a Pair> for Audience<'a> {
+    fn from(pair: &'a Pair) -> Self {
+        Self::of(&pair.account, &pair.main_account)
+    }
+}
+
+impl<'a> Audience<'a> {
+    /// The users of an account and of its main account, which may be the same.
+    pub fn of(account: &'a AuthId, main_account: &'a AuthId) -> Self {
+        Self { main_account, account: Some(account) }
+    }
 }
 
 /// The changed or created object.
@@ -53,7 +85,10 @@ pub struct Feed(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    last: AtomicU64,
+    /// The first number of each account.
+    first: u64,
+    /// The latest numbers by main account.
+    last: DashMap<AuthId, u64>,
     sender: broadcast::Sender<Arc<FeedEvent>>,
 }
 
@@ -62,8 +97,9 @@ impl Feed {
     /// number of an earlier process never occurs again; a client that returns with one has to read
     /// everything.
     pub fn since(now: Timestamp) -> Self {
-        let last = AtomicU64::new(u64::try_from(now.micros()).unwrap_or(0));
-        Self(Arc::new(Inner { last, sender: broadcast::Sender::new(KEPT) }))
+        let first = u64::try_from(now.micros()).unwrap_or(0);
+        let (last, sender) = (DashMap::new(), broadcast::Sender::new(KEPT));
+        Self(Arc::new(Inner { first, last, sender }))
     }
 
     /// Creates a feed with event numbers from 1.
@@ -72,13 +108,24 @@ impl Feed {
     }
 
     /// Publishes an event. Costs next to nothing without subscribers.
-    pub fn tell(&self, account: &AuthId, change: FeedChange) {
-        let number = self.0.last.fetch_add(1, Ordering::Relaxed) + 1;
+    pub fn publish(&self, to: Audience<'_>, change: FeedChange) {
+        let number = match self.0.last.get_mut(to.main_account) {
+            Some(mut last) => {
+                *last += 1;
+                *last
+            }
+            None => {
+                let mut last = self.0.last.entry(to.main_account.clone()).or_insert(self.0.first);
+                *last += 1;
+                *last
+            }
+        };
         if self.0.sender.receiver_count() > 0 {
             // Fails if the last subscriber just left.
             let _ = self.0.sender.send(Arc::new(FeedEvent {
                 number,
-                account: account.clone(),
+                main_account: to.main_account.clone(),
+                account: to.account.cloned(),
                 change,
             }));
         }
@@ -89,9 +136,9 @@ impl Feed {
         self.0.sender.subscribe()
     }
 
-    /// The number of the latest event.
-    pub fn last(&self) -> u64 {
-        self.0.last.load(Ordering::Relaxed)
+    /// The number of the latest event of a main account.
+    pub fn last(&self, main_account: &AuthId) -> u64 {
+        self.0.last.get(main_account).map_or(self.0.first, |last| *last)
     }
 }
 
@@ -109,16 +156,40 @@ mod tests {
     async fn subscribers_get_events_in_order_and_slow_ones_learn_of_the_gap() {
         let feed = Feed::new();
         let account: AuthId = "MA1".into();
-        feed.tell(&account, FeedChange::People);
+        let to = Audience::of(&account, &account);
+        feed.publish(to, FeedChange::People);
         let mut watch = feed.watch();
         let number: E164 = E164::parse("918035737458").unwrap();
-        feed.tell(&account, FeedChange::Number(number.clone()));
+        feed.publish(to, FeedChange::Number(number.clone()));
         let news = watch.recv().await.unwrap();
-        assert_eq!((news.number, &news.change, feed.last()), (2, &FeedChange::Number(number), 2));
+        assert_eq!((news.number, &news.change), (2, &FeedChange::Number(number)));
+        assert_eq!(feed.last(&account), 2);
         for _ in 0..=KEPT {
-            feed.tell(&account, FeedChange::People);
+            feed.publish(to, FeedChange::People);
         }
         assert!(matches!(watch.recv().await, Err(broadcast::error::RecvError::Lagged(1))));
         assert_eq!(watch.recv().await.unwrap().number, 4);
+    }
+
+    #[tokio::test]
+    async fn accounts_learn_nothing_of_the_events_of_others() {
+        let feed = Feed::new();
+        let [main, other, sub, sister]: [AuthId; 4] = ["MA1", "MA2", "SA1", "SA2"].map(Into::into);
+        let mut watch = feed.watch();
+        let all = Audience { main_account: &main, account: None };
+        for to in [Audience::of(&main, &main), Audience::of(&sub, &main), all] {
+            feed.publish(to, FeedChange::People);
+        }
+        assert_eq!((feed.last(&main), feed.last(&other)), (3, 0), "numbers of their own");
+        let mut seen = Vec::new();
+        for _ in 0..3 {
+            let event = watch.recv().await.unwrap();
+            let watchers = [(&main, &main), (&sub, &main), (&sister, &main), (&other, &other)];
+            seen.push(watchers.map(|(account, main)| event.is_for(account, main)));
+        }
+        assert_eq!(
+            seen,
+            [[true, false, false, false], [true, true, false, false], [true, true, true, false]]
+        );
     }
 }

@@ -16,7 +16,7 @@ use super::response::{
 };
 use super::route::{CHANGED, NOT_FOUND, PAGING, Route, error, handler};
 use super::schema::{nullable, one_of};
-use engine::feed::FeedChange;
+use engine::feed::{Audience, FeedChange};
 use model::E164;
 use model::Role;
 use model::Secret;
@@ -293,6 +293,16 @@ fn validate(api: &Api, spec: &AgentSpec) -> Result<(), ApiError> {
             "endpoint",
             "endpoint is required: this node has no model of its own ([model])",
         )),
+        (AgentKind::Llm, None) => match &spec.model {
+            Some(named) if !api.agents.model_names().contains(&named.as_str()) => {
+                let known = api.agents.model_names().join(", ");
+                let message = format!(
+                    "model must be one of those of this node: {known}. An agent with an endpoint may name any"
+                );
+                Err(ApiError::bad_value("model", message))
+            }
+            _ => Ok(()),
+        },
         _ => Ok(()),
     }
 }
@@ -488,10 +498,14 @@ async fn create(mut request: ApiRequest) -> Result<Response, ApiError> {
         let message = format!("an account can have at most {AGENTS_MAX} agents");
         return Err(ApiError::conflict("too_many", message));
     }
-    api.feed.tell(&main_account, FeedChange::Agent(agent.id));
+    api.feed.publish(audience(&agent), FeedChange::Agent(agent.id));
     let view = view(api, &agent);
     let tag = etag(&view);
     Ok(with_etag(created(&view), &tag))
+}
+
+fn audience(agent: &Agent) -> Audience<'_> {
+    Audience::of(&agent.account, &agent.main_account)
 }
 
 async fn get(request: ApiRequest) -> Result<Response, ApiError> {
@@ -511,7 +525,7 @@ async fn change(mut request: ApiRequest) -> Result<Response, ApiError> {
         let message = "the agent was changed by another request at the same moment: read it again";
         return Err(ApiError::conflict("changed", message));
     }
-    api.feed.tell(&agent.main_account, FeedChange::Agent(agent.id));
+    api.feed.publish(audience(&agent), FeedChange::Agent(agent.id));
     Ok(ok_with_etag(&view(api, &agent)))
 }
 

@@ -176,15 +176,13 @@ async fn change(mut request: ApiRequest) -> Result<Response, ApiError> {
         let known = known.ok_or(ApiError::NotFound(NOT_FOUND))?;
         request.check_if_match(&etag(&ApiKeyView::from(known)))?;
     }
-    let main = api.keeper.book().main_of(scope.auth_id()).clone();
     let role = change.role.map(Into::into);
-    let changed = api.people.change_key(scope, &main, id, change.name.as_deref(), role).await?;
+    let changed = api.people.change_key(scope, id, change.name.as_deref(), role).await?;
     Ok(ok_with_etag(&ApiKeyView::from(changed)))
 }
 
 async fn delete(request: ApiRequest) -> Result<Response, ApiError> {
     let (api, scope) = (request.api(), request.scope());
-    let main = api.keeper.book().main_of(scope.auth_id()).clone();
-    api.people.remove_key(scope, &main, request.id("key_id", NOT_FOUND)?).await?;
+    api.people.remove_key(scope, request.id("key_id", NOT_FOUND)?).await?;
     Ok(no_content())
 }

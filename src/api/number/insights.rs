@@ -54,7 +54,7 @@ async fn assess(request: ApiRequest) -> Result<Response, ApiError> {
         text: words::text_of(&m.kind, &m.content).unwrap_or_else(|| m.text.clone()),
         at: m.at.rfc3339(),
     });
-    let insight = api.agents.insight(&lines.collect::<Vec<_>>()).await;
+    let insight = api.agents.insight(&request.main_account(), &lines.collect::<Vec<_>>()).await;
     let insights = Insights {
         sentiment: insight.sentiment.to_owned(),
         score: insight.score,

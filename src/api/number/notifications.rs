@@ -11,7 +11,7 @@ use super::super::routes::{Operation, QueryParameter, ResponseSpec};
 use super::request::{ApiRequest, parse_position, position};
 use super::response::{Page, Timestamp3339, ok};
 use super::route::{CURSOR, LIMIT, NOT_FOUND, Route, handler};
-use engine::feed::FeedChange;
+use engine::feed::{Audience, FeedChange};
 use model::{CallUuid, NotificationTopic, Role, Timestamp};
 use store::{NoticeFilter, NoticeRow};
 
@@ -170,7 +170,9 @@ async fn mark(request: &ApiRequest, id: Option<Uuid>) -> Result<(), ApiError> {
     let marked = api.store.notifications().mark_read(request.scope(), id, api.clock.steady()).await;
     if marked.map_err(ApiError::store("mark notifications as read"))? > 0 {
         // The nil id stands for all notifications: watchers count them again.
-        api.feed.tell(&request.main_account(), FeedChange::Notification(id.unwrap_or_default()));
+        let main_account = request.main_account();
+        let all = Audience { main_account: &main_account, account: None };
+        api.feed.publish(all, FeedChange::Notification(id.unwrap_or_default()));
     }
     Ok(())
 }

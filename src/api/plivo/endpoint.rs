@@ -13,7 +13,7 @@ use super::random;
 use super::request::PlivoRequest;
 use super::response::{Changed, account_uri, changed, created, no_content, ok, resource_uri};
 use super::route::{LIMIT, OFFSET, Route, error, handler, object};
-use engine::feed::FeedChange;
+use engine::feed::{Audience, FeedChange};
 use model::Secret;
 use model::{AppId, EndpointId, EndpointName};
 use store::{Endpoint, EndpointChange, PasswordError, Scope};
@@ -233,7 +233,8 @@ async fn create(request: PlivoRequest) -> Result<Response, PlivoError> {
         };
         let is_created = api.store.endpoints().create(endpoint).await;
         if is_created.map_err(PlivoError::not_stored)? {
-            api.feed.tell(&main_account, FeedChange::Endpoint(id.clone()));
+            let to = Audience::of(&account, &main_account);
+            api.feed.publish(to, FeedChange::Endpoint(id.clone()));
             return Ok(created(&CreatedEndpoint {
                 alias,
                 endpoint_id: id.to_string(),
@@ -272,7 +273,8 @@ async fn change(request: PlivoRequest) -> Result<Response, PlivoError> {
     if has_new_password {
         api.phones.unregister(&id, "password_changed");
     }
-    api.feed.tell(&endpoint.main_account, FeedChange::Endpoint(id));
+    let to = Audience::of(&endpoint.account, &endpoint.main_account);
+    api.feed.publish(to, FeedChange::Endpoint(id));
     Ok(changed())
 }
 
@@ -284,7 +286,8 @@ async fn delete(request: PlivoRequest) -> Result<Response, PlivoError> {
         return Err(NOT_FOUND);
     }
     api.phones.unregister(&id, "endpoint_removed");
-    api.feed.tell(&endpoint.main_account, FeedChange::Endpoint(id));
+    let to = Audience::of(&endpoint.account, &endpoint.main_account);
+    api.feed.publish(to, FeedChange::Endpoint(id));
     Ok(no_content())
 }
 

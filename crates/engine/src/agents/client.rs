@@ -2,6 +2,7 @@
 //! attempts through `egress`, and passes the reply on piece by piece. Knows neither conversations
 //! nor calls.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,11 +16,10 @@ use uuid::Uuid;
 use super::contract::{self, Piece, Question};
 use super::events::Events;
 use super::llm::{self, ActionParser};
-use super::settings::ModelSettings;
+use super::settings::SharedModel;
 use crate::answer::{EVENT_SIGNATURE, sign_event};
 use egress::{BodyPolicy, Egress, EgressError, EgressRequest, EgressStream, USER_AGENT};
-use model::Clock;
-use model::Secret;
+use model::{AuthId, Clock, Secret};
 use store::{Agent, AgentKind};
 
 const EVENT_ID: HeaderName = HeaderName::from_static("x-offhook-event-id");
@@ -36,8 +36,14 @@ const REPLY_MAX: usize = 256 * 1024;
 /// The reason why an agent did not reply.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
-    #[error("the agent names no endpoint, and this node has no [model]")]
+    #[error("the agent has no endpoint, and this node has no model of its own ([model])")]
     NoEndpoint,
+    #[error("agents of this node may not use the model that the agent names ([model] allowed)")]
+    Model,
+    #[error(
+        "the account has used all of its requests to the node's model ([model] requests_per_day)"
+    )]
+    Budget,
     #[error("request to the agent failed: {0}")]
     Unreachable(#[from] EgressError),
     #[error("the agent answered with status {0}")]
@@ -69,7 +75,7 @@ pub struct AgentClient {
     pub(super) egress: Egress,
     /// For the operator's own model, which may have a private address.
     pub(super) model_egress: Egress,
-    pub(super) model: Option<ModelSettings>,
+    pub(super) model: Option<Arc<SharedModel>>,
     pub(super) clock: Clock,
 }
 
@@ -129,6 +135,12 @@ impl AgentClient {
             }
         };
         let body = body.map_err(unreadable)?;
+        if agent.spec.endpoint.is_none()
+            && let Some(model) = &self.model
+            && !model.take_request(&agent.main_account)
+        {
+            return Err(AgentError::Budget);
+        }
         let mut headers = headers(target.key)?;
         if agent.spec.kind == AgentKind::Http {
             headers.insert(EVENT_ID, header(&event.0.to_string())?);
@@ -159,25 +171,31 @@ impl AgentClient {
             }),
             (None, AgentKind::Llm, Some(model)) => Ok(Target {
                 egress: &self.model_egress,
-                url: completions(model.url.as_str()),
-                key: model.api_key.as_ref(),
-                model: named.unwrap_or(&model.name),
+                url: completions(model.settings.url.as_str()),
+                key: model.settings.api_key.as_ref(),
+                model: model.choose(named).ok_or(AgentError::Model)?,
             }),
             (None, _, _) => Err(AgentError::NoEndpoint),
         }
     }
 
-    /// Asks the operator's model, and returns the complete answer.
+    /// Asks the operator's model on behalf of an account, and returns the complete answer.
     ///
     /// # Errors
-    /// Fails if no model is configured, or if it does not answer.
+    /// Fails if no model is configured, if the account has no requests left, or if the model does
+    /// not answer.
     pub(super) async fn ask_model(
         &self,
+        main_account: &AuthId,
         system: &str,
         user: &str,
         within: Duration,
     ) -> Result<String, AgentError> {
-        let model = self.model.as_ref().ok_or(AgentError::NoEndpoint)?;
+        let shared = self.model.as_ref().ok_or(AgentError::NoEndpoint)?;
+        if !shared.take_request(main_account) {
+            return Err(AgentError::Budget);
+        }
+        let model = &shared.settings;
         let url = completions(model.url.as_str());
         let target = Target {
             egress: &self.model_egress,

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use model::AuthId;
+
 use super::Agents;
 use super::contract::{Line, Role};
 
@@ -99,19 +101,19 @@ const NEGATIVE: &[&str] = &[
 ];
 
 impl Agents {
-    /// Assesses a conversation, given as lines with the oldest first.
-    pub async fn insight(&self, lines: &[Line]) -> Insight {
+    /// Assesses a conversation of an account, given as lines with the oldest first.
+    pub async fn insight(&self, main_account: &AuthId, lines: &[Line]) -> Insight {
         let Some(model) = self.0.client.model.as_ref() else { return assess_by_words(lines) };
-        match self.0.client.ask_model(SYSTEM, &transcript(lines), TIMEOUT).await {
-            Ok(text) => match read(&text, &model.name) {
+        match self.0.client.ask_model(main_account, SYSTEM, &transcript(lines), TIMEOUT).await {
+            Ok(text) => match read(&text, &model.settings.name) {
                 Some(insight) => insight,
                 None => {
-                    tracing::warn!("model returned an invalid assessment; using the word count");
+                    tracing::warn!("invalid assessment from the model; assessed by counting words");
                     assess_by_words(lines)
                 }
             },
             Err(error) => {
-                tracing::warn!(%error, "model request for an assessment failed; using the word count");
+                tracing::warn!(%error, "no assessment from the model; assessed by counting words");
                 assess_by_words(lines)
             }
         }

@@ -23,6 +23,7 @@ pub use client::{AgentClient, AgentError};
 pub use insights::Insight;
 pub use messages::answer_messages;
 pub use settings::ModelSettings;
+use settings::SharedModel;
 pub use voice::VoiceAgents;
 
 use uuid::Uuid;
@@ -60,6 +61,7 @@ struct Inner {
 impl Agents {
     pub fn new(parts: AgentsParts) -> Self {
         let AgentsParts { store, directory, notices, egress, model_egress, model, clock } = parts;
+        let model = model.map(|settings| Arc::new(SharedModel::new(settings)));
         let client = AgentClient { egress, model_egress, model, clock };
         Self(Arc::new(Inner { store, directory, notices, client }))
     }
@@ -67,6 +69,12 @@ impl Agents {
     /// Returns whether the operator has configured a model (`[model]`).
     pub fn has_model(&self) -> bool {
         self.0.client.model.is_some()
+    }
+
+    /// The models that an agent without an endpoint may name, the default first. Empty without
+    /// `[model]`.
+    pub fn model_names(&self) -> Vec<&str> {
+        self.0.client.model.iter().flat_map(|model| model.names()).collect()
     }
 
     fn store(&self) -> &Store {

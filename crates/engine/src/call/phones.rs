@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tokio::sync::mpsc;
 
 use super::captions::Caption;
-use crate::feed::{Feed, FeedChange};
+use crate::feed::{Audience, Feed, FeedChange};
 use model::{AuthId, CallUuid, EndpointId, EndpointName, HangupCause};
 
 /// Maximum number of registrations of one endpoint.
@@ -267,7 +267,8 @@ impl Phones {
     }
 
     fn publish(&self, owner: &Owner) {
-        self.feed.tell(&owner.main_account, FeedChange::Endpoint(owner.endpoint.clone()));
+        let to = Audience::of(&owner.account, &owner.main_account);
+        self.feed.publish(to, FeedChange::Endpoint(owner.endpoint.clone()));
     }
 
     /// Sends a message unless the phone's queue is more than half full.
@@ -642,7 +643,7 @@ mod tests {
         let (place, told) = phones.register(owner()).unwrap();
         let [change] = published().try_into().unwrap();
         assert_eq!(
-            (change.account.as_str(), &change.change),
+            (change.main_account.as_str(), &change.change),
             ("MA1", &FeedChange::Endpoint("1".into()))
         );
         for _ in 0..BEHIND + 1 {

@@ -2,6 +2,7 @@
 //! several keys.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
@@ -268,6 +269,16 @@ fn meta(mut s: Section<'_>, insecure: bool) -> MetaSettings {
             )
             .restart()
             .or(d.graph_url),
+        simulated: s
+            .key(
+                "simulated",
+                flag(),
+                "Whether `graph_url` is a simulated Meta, as `offhook dev` has one. The node then \
+                 offers its browser phone, and `offhook call --node` works.",
+            )
+            .restart()
+            .absent("whether `graph_url` is on loopback")
+            .get(),
         app_id: s
             .key(
                 "app_id",
@@ -512,6 +523,28 @@ fn model(mut s: Section<'_>) -> Option<ModelSettings> {
         .key("name", text(), "The name of the model on that server.")
         .default(&"default".to_owned())
         .non_empty();
+    let allowed = s
+        .key(
+            "allowed",
+            list("strings", text()),
+            "Other models on that server that agents may name. Agents without an endpoint use \
+             `name` or one of these.",
+        )
+        .or(Vec::new());
+    let requests_per_day = s
+        .key(
+            "requests_per_day",
+            integer(1..=10_000_000),
+            "Requests of a main account and its subaccounts to this model in a day. Used requests \
+             come back evenly over the day.",
+        )
+        .or(10_000);
     s.finish();
-    Some(ModelSettings { url: url?, api_key, name: name.unwrap_or_else(|| "default".to_owned()) })
+    Some(ModelSettings {
+        url: url?,
+        api_key,
+        name: name.unwrap_or_else(|| "default".to_owned()),
+        allowed,
+        requests_per_day: NonZeroU32::new(requests_per_day).unwrap_or(NonZeroU32::MIN),
+    })
 }

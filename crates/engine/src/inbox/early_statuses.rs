@@ -13,6 +13,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::Inbox;
+use crate::feed::Audience;
 use model::{AuthId, PhoneNumberId};
 use store::{InboxResult, StatusUpdate};
 
@@ -98,7 +99,12 @@ impl Inbox {
     }
 
     /// Retries a status whose message was unknown when it was first written.
-    pub(super) fn retry_status(&self, main: AuthId, came: StatusUpdate, mut waiting: EarlyStatus) {
+    pub(super) fn retry_status(
+        &self,
+        (account, main): (AuthId, AuthId),
+        came: StatusUpdate,
+        mut waiting: EarlyStatus,
+    ) {
         let inbox = self.clone();
         self.parts().tasks.spawn(async move {
             for wait in 1..=WAITS_MAX {
@@ -111,7 +117,7 @@ impl Inbox {
                     };
                     let found = written.await;
                     let known = matches!(found, Ok(InboxResult::Status(Some(_), _)));
-                    inbox.finish_status(&main, found);
+                    inbox.finish_status(Audience::of(&account, &main), found);
                     if known || named || stops {
                         return;
                     }

@@ -12,7 +12,7 @@ use super::{Inbox, Turn, words};
 use crate::admission::NumberEntry;
 use crate::admission::permission::State;
 use crate::call::links;
-use crate::feed::FeedChange;
+use crate::feed::{Audience, FeedChange};
 use crate::notices::Notice;
 use model::metric;
 use model::{
@@ -220,11 +220,7 @@ impl Inbox {
             let taken = matches!(found, Ok(InboxResult::Entry(..) | InboxResult::Journalled));
             if let Ok(InboxResult::Entry(Some((standing, unread)), written)) = found {
                 inbox.send_callbacks(written);
-                inbox.publish_message(
-                    &came.pair.main_account,
-                    came.pair.conversation,
-                    came.message.id,
-                );
+                inbox.publish_message((&came.pair).into(), came.pair.conversation, came.message.id);
                 let answers = came.message.direction == Direction::Inbound && reported;
                 if answers {
                     inbox.prefetch(&number, &came.message);
@@ -291,26 +287,27 @@ impl Inbox {
         // missed.
         let waiting = self.register_early(&came);
         let written = self.parts().store.messages().update_status(came.clone()).ok_or(QueueFull)?;
-        let (inbox, main) = (self.clone(), number.account.main().auth_id.clone());
+        let (inbox, account) = (self.clone(), number.account.auth_id.clone());
+        let main = number.account.main().auth_id.clone();
         let handed = self.parts().tasks.spawn(async move {
             let found = written.await;
             if let (Ok(InboxResult::Status(None, _)), Some(waiting)) = (&found, waiting) {
-                inbox.retry_status(main.clone(), came, waiting);
+                inbox.retry_status((account.clone(), main.clone()), came, waiting);
             }
-            inbox.finish_status(&main, found)
+            inbox.finish_status(Audience::of(&account, &main), found)
         });
         Ok(Box::pin(async move { handed.await.unwrap_or(false) }))
     }
 
     pub(super) fn finish_status(
         &self,
-        main: &AuthId,
+        to: Audience<'_>,
         found: Result<InboxResult, StoreError>,
     ) -> bool {
         let taken = matches!(found, Ok(InboxResult::Status(..) | InboxResult::Journalled));
         if let Ok(InboxResult::Status(Some((conversation, message)), written)) = found {
             self.send_callbacks(written);
-            self.publish_message(main, conversation, message);
+            self.publish_message(to, conversation, message);
         }
         taken
     }
@@ -475,7 +472,7 @@ impl Inbox {
     }
 
     /// Publishes a change of a conversation to the console's feed.
-    pub(super) fn publish_conversation(&self, main: &AuthId, conversation: Uuid) {
-        self.parts().feed.tell(main, FeedChange::Conversation(conversation));
+    pub(super) fn publish_conversation(&self, to: Audience<'_>, conversation: Uuid) {
+        self.parts().feed.publish(to, FeedChange::Conversation(conversation));
     }
 }

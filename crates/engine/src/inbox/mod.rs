@@ -36,11 +36,11 @@ use uuid::Uuid;
 use crate::admission::permission::Consents;
 use crate::admission::{Directory, NumberEntry};
 use crate::call::Outbox;
-use crate::feed::{Feed, FeedChange};
+use crate::feed::{Audience, Feed, FeedChange};
 use crate::meta::Graph;
 use crate::notices::Notices;
 use model::Clock;
-use model::{AuthId, PhoneNumberId, Routing};
+use model::{PhoneNumberId, Routing};
 use store::{NewMessage, Pair, QueuedCallback, Store, UserName};
 
 pub use files::{FILES, FileKind, UploadError};
@@ -225,7 +225,7 @@ impl Inbox {
         self.number_of(pair).is_some_and(|number| number.spec.silent)
     }
 
-    fn publish_message(&self, main: &AuthId, conversation: Uuid, message: Uuid) {
-        self.parts().feed.tell(main, FeedChange::Message { conversation, message });
+    fn publish_message(&self, to: Audience<'_>, conversation: Uuid, message: Uuid) {
+        self.parts().feed.publish(to, FeedChange::Message { conversation, message });
     }
 }

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::incoming::message_event_ids;
 use super::{Inbox, WebhookSettings};
 use crate::admission::{NumberEntry, Webhook, Webhooks};
-use crate::feed::FeedChange;
+use crate::feed::{Audience, FeedChange};
 use model::Secret;
 use model::{AuthId, Direction, Routing, Timestamp, stable_id};
 use store::{
@@ -124,6 +124,12 @@ impl Inbox {
         }
     }
 
+    fn publish_webhook(&self, account: &AuthId, id: Uuid) {
+        let main_account = self.main_of(account);
+        let to = Audience::of(account, &main_account);
+        self.parts().feed.publish(to, FeedChange::Webhook(id));
+    }
+
     /// One of a scope's webhooks.
     pub fn webhook(&self, scope: &Scope, id: Uuid) -> Option<Arc<Webhook>> {
         let found = self.parts().directory.mail().webhook(id);
@@ -196,7 +202,8 @@ impl Inbox {
         parts.directory.mail().change_routings(|routings| {
             routings.insert(id.clone(), routing);
         });
-        parts.feed.tell(&number.account.main().auth_id, FeedChange::Number(digits));
+        let to = Audience::of(&number.account.auth_id, &number.account.main().auth_id);
+        parts.feed.publish(to, FeedChange::Number(digits));
         if let Some(listener) = self.0.routing_listener.get() {
             listener(self, number, before, routing);
         }
@@ -256,7 +263,8 @@ impl Inbox {
         }
         let gone = store.agents().delete(scope, agent.id).await.map_err(RoutingError::Store)?;
         if gone {
-            self.parts().feed.tell(&agent.main_account, FeedChange::Agent(agent.id));
+            let to = Audience::of(&agent.account, &agent.main_account);
+            self.parts().feed.publish(to, FeedChange::Agent(agent.id));
         }
         Ok(gone)
     }
@@ -383,7 +391,7 @@ impl Inbox {
             return Err(GONE);
         }
         self.send_callbacks(written);
-        self.publish_conversation(&pair.main_account, pair.conversation);
+        self.publish_conversation(pair.into(), pair.conversation);
         Ok(())
     }
 
@@ -394,11 +402,14 @@ impl Inbox {
     pub async fn route_user(&self, pair: Pair, routing: Routing) -> Result<(), RoutingError> {
         let _lock = self.lock_target(routing).await?;
         let _held = self.pause_agents(&pair.phone_number_id).await;
-        let (main, conversation) = (pair.main_account.clone(), pair.conversation);
-        let opened =
-            self.parts().store.conversations().open(pair, routing, self.parts().clock.wall()).await;
+        let opened = self
+            .parts()
+            .store
+            .conversations()
+            .open(pair.clone(), routing, self.parts().clock.wall())
+            .await;
         opened.map_err(RoutingError::Store)?;
-        self.publish_conversation(&main, conversation);
+        self.publish_conversation((&pair).into(), pair.conversation);
         Ok(())
     }
 
@@ -422,7 +433,7 @@ impl Inbox {
             .change(scope, pair.conversation, change, Vec::new())
             .await?;
         if done {
-            self.publish_conversation(&pair.main_account, pair.conversation);
+            self.publish_conversation(pair.into(), pair.conversation);
         }
         Ok(done)
     }
@@ -472,7 +483,7 @@ impl Inbox {
         self.0.media_cache.remove(files).await;
         let done = self.parts().store.conversations().delete(scope, pair.conversation).await?;
         if done {
-            self.publish_conversation(&pair.main_account, pair.conversation);
+            self.publish_conversation(pair.into(), pair.conversation);
         }
         Ok(done)
     }
@@ -496,7 +507,7 @@ impl Inbox {
             .collect();
         self.parts().store.erasures().erase_events_by_id(pair.conversation, &told).await?;
         self.parts().store.erasures().erase_conversation(scope, pair.conversation, until).await?;
-        self.publish_conversation(&pair.main_account, pair.conversation);
+        self.publish_conversation(pair.into(), pair.conversation);
         Ok(())
     }
 
@@ -619,7 +630,7 @@ impl Inbox {
             return Err(RoutingError::InUse);
         }
         self.parts().directory.mail().change_webhooks(|webhooks| drop(webhooks.remove(&id)));
-        self.parts().feed.tell(&self.main_of(&row.account), FeedChange::Webhook(id));
+        self.publish_webhook(&row.account, id);
         Ok(())
     }
 
@@ -671,7 +682,7 @@ impl Inbox {
         let webhook = Arc::new(of_row(row));
         let mail = self.parts().directory.mail();
         mail.change_webhooks(|webhooks| drop(webhooks.insert(webhook.id, webhook.clone())));
-        self.parts().feed.tell(&self.main_of(&webhook.account), FeedChange::Webhook(webhook.id));
+        self.publish_webhook(&webhook.account, webhook.id);
         Ok(webhook)
     }
 

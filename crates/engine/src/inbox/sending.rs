@@ -313,7 +313,7 @@ impl Inbox {
         for message in messages {
             let id = message.id;
             self.push_queued(QueuedMessage { pair: pair.clone(), message, epoch });
-            self.publish_message(&pair.main_account, pair.conversation, id);
+            self.publish_message(pair.into(), pair.conversation, id);
         }
         Ok(())
     }
@@ -383,7 +383,7 @@ impl Inbox {
         if let Err(error) = written {
             tracing::error!(%error, message = %message.id, "message status not stored");
         }
-        self.publish_message(&pair.main_account, pair.conversation, message.id);
+        self.publish_message((&pair).into(), pair.conversation, message.id);
     }
 
     /// Records that Graph is about to be asked, and waits while the store is unavailable. Returns
@@ -425,7 +425,7 @@ impl Inbox {
         let status =
             self.status_update(&about, None, Some(message), MessageStatus::Failed, Some(why));
         match self.parts().store.messages().update_status(status) {
-            Some(written) => drop(self.finish_status(&pair.main_account, written.await)),
+            Some(written) => drop(self.finish_status(pair.into(), written.await)),
             None => tracing::error!(%message, "message status not stored"),
         }
     }

@@ -6,7 +6,7 @@
 
 use uuid::Uuid;
 
-use crate::feed::{Feed, FeedChange};
+use crate::feed::{Audience, Feed, FeedChange};
 use model::Clock;
 use model::{AuthId, CallUuid, NotificationTopic};
 use store::{NoticeRow, Store};
@@ -66,7 +66,7 @@ impl Notices {
             text.truncate(end);
         }
         let created = self.clock.steady();
-        let main = main_account.clone();
+        let (owner, main) = (account.clone(), main_account.clone());
         let row = NoticeRow {
             id,
             account,
@@ -85,7 +85,7 @@ impl Notices {
             // Bounded by the store's queue; each task ends with its batch.
             tokio::spawn(async move {
                 if written.await.is_ok() {
-                    feed.tell(&main, FeedChange::Notification(id));
+                    feed.publish(Audience::of(&owner, &main), FeedChange::Notification(id));
                 }
             });
         }
@@ -113,7 +113,10 @@ mod tests {
             "é".repeat(9_999),
         ));
         let news = watch.recv().await.unwrap();
-        assert_eq!((news.account.as_str(), &news.change), ("MA1", &FeedChange::Notification(id)));
+        assert_eq!(
+            (news.main_account.as_str(), &news.change),
+            ("MA1", &FeedChange::Notification(id))
+        );
         let rows = store
             .notifications()
             .list(&Scope::of("SA1".into()), &NoticeFilter::default(), 9)

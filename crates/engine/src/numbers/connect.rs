@@ -165,7 +165,7 @@ impl Numbers {
             );
             self.notice(about, NotificationTopic::Number, text);
         }
-        numbers.iter().for_each(|number| self.tell(number));
+        numbers.iter().for_each(|number| self.publish(number));
     }
 
     /// Repeats the subscription if it failed before.
@@ -184,7 +184,7 @@ impl Numbers {
         if let Err(no) = fetched {
             tracing::info!(%number, error = %no, "state of a new number not fetched yet");
         }
-        self.tell(number);
+        self.publish(number);
     }
 
     /// Connects the numbers of an embedded sign-up.
@@ -247,7 +247,7 @@ impl Numbers {
             all.extend(book.numbers_of(&waba).filter(wanted).map(|n| n.number.clone()));
         }
         for number in &all {
-            self.tell(number);
+            self.publish(number);
         }
         Ok(all)
     }

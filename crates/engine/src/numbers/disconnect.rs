@@ -28,7 +28,7 @@ impl Numbers {
             Ok(((), book.disconnect(number)))
         });
         stored.await?;
-        self.tell(number);
+        self.publish(number);
         Ok(())
     }
 
@@ -48,7 +48,7 @@ impl Numbers {
             Ok(((), book.edit_number(number, |set| set.disconnected = false)))
         });
         stored.await?;
-        self.tell(number);
+        self.publish(number);
         Ok(())
     }
 
@@ -73,7 +73,7 @@ impl Numbers {
             Ok((affected, book.assign_waba(waba, to)))
         });
         let affected = stored.await?;
-        affected.iter().for_each(|number| self.tell(number));
+        affected.iter().for_each(|number| self.publish(number));
         Ok(affected)
     }
 

@@ -35,7 +35,7 @@ pub use webhooks::{MetaEvent, parse_change};
 
 use crate::admission::book::{Book, ChangeError, ConnectRefusal, Keeper, Number};
 use crate::answer::Fetcher;
-use crate::feed::{Feed, FeedChange};
+use crate::feed::{Audience, Feed, FeedChange};
 use crate::meta::Graph;
 use crate::notices::{Notice, Notices};
 use egress::Guard;
@@ -244,12 +244,12 @@ impl Numbers {
     }
 
     /// Publishes a change of a number to the feed.
-    fn tell(&self, number: &E164) {
+    fn publish(&self, number: &E164) {
         let book = self.book();
         if let Some(entry) = book.any_number(number) {
-            self.parts()
-                .feed
-                .tell(book.main_of(book.owner(entry)), FeedChange::Number(number.clone()));
+            let owner = book.owner(entry);
+            let to = Audience::of(owner, book.main_of(owner));
+            self.parts().feed.publish(to, FeedChange::Number(number.clone()));
         }
     }
 

@@ -262,7 +262,7 @@ impl Numbers {
                 );
             }
         }
-        self.tell(number);
+        self.publish(number);
         Ok(stored?)
     }
 }

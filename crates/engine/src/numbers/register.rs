@@ -41,7 +41,7 @@ impl Numbers {
             Ok(((), book.edit_number(number, |set| set.registration = Registration::Running)))
         });
         stored.await?;
-        self.tell(number);
+        self.publish(number);
         let this = self.clone();
         self.parts().tasks.spawn(async move { this.carry_out(known, pin).await });
         Ok(())
@@ -62,7 +62,7 @@ impl Numbers {
         };
         let number = &known.number;
         self.keep(number, state, now).await;
-        self.tell(number);
+        self.publish(number);
         if let Some(reason) = failed {
             self.notice(
                 number,

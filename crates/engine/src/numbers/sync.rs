@@ -198,7 +198,7 @@ impl Numbers {
             tracing::info!(%waba, %number, "number added at Meta is connected");
             let text = format!("{number} was added to WABA {waba} at Meta and is connected.");
             self.notice(number, NotificationTopic::Number, text);
-            self.tell(number);
+            self.publish(number);
         }
         for (number, why) in &report.left_out {
             let error = NumberError::from(why.clone());
@@ -301,7 +301,7 @@ impl Numbers {
         });
         let synced = stored.await?;
         for (number, _) in &synced.changed {
-            self.tell(number);
+            self.publish(number);
         }
         for (number, was) in before {
             self.warn_of_quality(&number, &was);
@@ -337,7 +337,7 @@ impl Numbers {
             ))
         });
         if matches!(stored.await, Ok(true)) {
-            self.tell(number);
+            self.publish(number);
             let text = format!(
                 "Meta no longer accepts the access token of {number}. Calls and messages fail until it is connected with a new one."
             );

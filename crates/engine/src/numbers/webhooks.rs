@@ -166,7 +166,7 @@ impl Numbers {
             Ok::<_, NumberError>(((), keys))
         });
         if stored.await.is_ok() {
-            self.tell(&number);
+            self.publish(&number);
         }
     }
 

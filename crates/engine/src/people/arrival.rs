@@ -79,7 +79,7 @@ impl People {
                 .people()
                 .change(&Scope::of(user.main_account.clone()), user.id, change)
                 .await?;
-            self.tell(&user);
+            self.publish(&user);
         }
         let (token, at) = (Token::fresh(), inner.clock.wall());
         inner
@@ -131,7 +131,7 @@ impl People {
             return Err(SignInRefusal::Another(email));
         }
         tracing::info!(user = %user.id, "user linked to the sign-in provider");
-        self.tell(&user);
+        self.publish(&user);
         Ok(user)
     }
 

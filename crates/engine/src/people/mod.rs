@@ -24,7 +24,7 @@ pub use arrival::{Rules, SignInRefusal};
 pub use settings::UserSettings;
 pub use token::Token;
 
-use crate::feed::{Feed, FeedChange};
+use crate::feed::{Audience, Feed, FeedChange};
 use crate::limiter::{Failures, Origin};
 use browser::Browsers;
 use model::Clock;
@@ -465,7 +465,7 @@ impl People {
         if !inner.store.people().create(user.clone()).await? {
             return Err(PeopleError::Conflict("name_taken", "another user has this name"));
         }
-        self.tell(&user);
+        self.publish(&user);
         let token = if invited { Some(self.new_invitation(&user).await?) } else { None };
         Ok((user, token))
     }
@@ -564,7 +564,7 @@ impl People {
             let there = seen && inner.store.people().get(scope, id).await?.is_some();
             return Err(if there { PeopleError::Changed } else { PeopleError::Missing });
         }
-        self.tell(&user);
+        self.publish(&user);
         inner.store.people().get(scope, id).await?.ok_or(PeopleError::Missing)
     }
 
@@ -593,7 +593,7 @@ impl People {
         if !self.0.store.people().delete(scope, id).await? {
             return Err(PeopleError::Missing);
         }
-        self.tell(&user);
+        self.publish(&user);
         Ok(())
     }
 
@@ -650,7 +650,7 @@ impl People {
         };
         let row = key.clone();
         self.with_keys(async move |store| store.api_keys().create(row).await).await?;
-        self.0.feed.tell(&key.main_account, FeedChange::People);
+        self.publish_key(&key);
         Ok((key, token))
     }
 
@@ -662,7 +662,6 @@ impl People {
     pub async fn change_key(
         &self,
         scope: &Scope,
-        main: &AuthId,
         id: Uuid,
         name: Option<&str>,
         role: Option<Role>,
@@ -675,8 +674,9 @@ impl People {
         {
             return Err(PeopleError::Missing);
         }
-        self.0.feed.tell(main, FeedChange::People);
-        self.0.store.api_keys().get(scope, id).await?.ok_or(PeopleError::Missing)
+        let key = self.0.store.api_keys().get(scope, id).await?.ok_or(PeopleError::Missing)?;
+        self.publish_key(&key);
+        Ok(key)
     }
 
     /// Deletes a key, which is then no longer accepted.
@@ -684,12 +684,8 @@ impl People {
     /// # Errors
     ///
     /// Returns an error if the key does not exist or the store fails.
-    pub async fn remove_key(
-        &self,
-        scope: &Scope,
-        main: &AuthId,
-        id: Uuid,
-    ) -> Result<(), PeopleError> {
+    pub async fn remove_key(&self, scope: &Scope, id: Uuid) -> Result<(), PeopleError> {
+        let key = self.0.store.api_keys().get(scope, id).await?.ok_or(PeopleError::Missing)?;
         let (of, this) = (scope.clone(), self.clone());
         let removed = self.with_keys(async move |store| {
             let removed = store.api_keys().delete(&of, id).await?;
@@ -704,12 +700,18 @@ impl People {
         if !removed.await? {
             return Err(PeopleError::Missing);
         }
-        self.0.feed.tell(main, FeedChange::People);
+        self.publish_key(&key);
         Ok(())
     }
 
-    fn tell(&self, user: &User) {
-        self.0.feed.tell(&user.main_account, FeedChange::People);
+    fn publish(&self, user: &User) {
+        let to = Audience::of(&user.account, &user.main_account);
+        self.0.feed.publish(to, FeedChange::People);
+    }
+
+    fn publish_key(&self, key: &ApiKeyRow) {
+        let to = Audience::of(&key.account, &key.main_account);
+        self.0.feed.publish(to, FeedChange::People);
     }
 
     async fn hash(&self, password: Secret) -> Result<String, PeopleError> {

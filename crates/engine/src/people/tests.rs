@@ -223,11 +223,8 @@ async fn r16_users_and_keys_belong_to_their_account() {
     assert_eq!(w.people.key(secret.reveal()).map(|k| (k.role, k.id)), Some((Role::Agent, key.id)));
     assert!(secret.reveal().ends_with(&key.ending) && w.people.key("no key").is_none());
     assert!(w.people.keys(&other, None, 50).await.unwrap().is_empty());
-    assert!(matches!(
-        w.people.remove_key(&other, &account, key.id).await,
-        Err(PeopleError::Missing)
-    ));
-    w.people.remove_key(&own, &account, key.id).await.unwrap();
+    assert!(matches!(w.people.remove_key(&other, key.id).await, Err(PeopleError::Missing)));
+    w.people.remove_key(&own, key.id).await.unwrap();
     assert!(w.people.key(secret.reveal()).is_none(), "revoked");
 }
 
@@ -239,7 +236,7 @@ async fn r15_revoking_a_key_survives_cancellation_and_concurrent_reads() {
     let (key, secret) = make().await.unwrap();
     {
         // The client disconnects after the removal has begun.
-        let removing = w.people.remove_key(&own, &account, key.id);
+        let removing = w.people.remove_key(&own, key.id);
         tokio::pin!(removing);
         assert!(futures_util::poll!(removing.as_mut()).is_pending());
     }

@@ -12,7 +12,7 @@ use super::super::shell::{Mailbox, Message};
 use super::super::streams::{StreamView, StreamViews};
 use super::SendOutcome;
 use crate::answer::SigningKeys;
-use crate::feed::Feed;
+use crate::feed::{Audience, Feed, FeedChange};
 use machine::{CallSetup, CallState, CallTime, Command, Input, RecordingOrder, StreamOrder};
 use media::sdp::Offer;
 use model::Secret;
@@ -63,7 +63,8 @@ impl LiveCall {
 
     /// Notifies the console's live feed that the call began, was answered or ended.
     pub(in crate::call) fn tell_news(&self, feed: &Feed) {
-        feed.tell(&self.setup.parent_account, crate::feed::FeedChange::Call(self.setup.call));
+        let to = Audience::of(&self.setup.account, &self.setup.parent_account);
+        feed.publish(to, FeedChange::Call(self.setup.call));
     }
 
     /// Returns Meta's id of the call, if it is known.
