@@ -88,6 +88,10 @@ async fn a_helper_that_is_killed_ends_one_prompt_and_not_the_next() {
     let long = library.prompt(&speak(&"The quick brown fox jumps over the lazy dog. ".repeat(66)));
     assert_eq!(frames(&long, 10).await, 10, "{:?}", long.failure());
     let [helper] = helpers()[..] else { panic!("one helper: {:?}", helpers()) };
+    let status = std::fs::read_to_string(format!("/proc/{helper}/status")).unwrap();
+    for confined in ["Seccomp:\t2\n", "NoNewPrivs:\t1\n"] {
+        assert!(status.contains(confined), "{status}");
+    }
     let killed = std::process::Command::new("sh")
         .args(["-c", &format!("kill -9 {helper}")])
         .status()

@@ -3,12 +3,14 @@
 //!
 //! Requests arrive on standard input and audio leaves on standard output; [`super::builtin`] is the
 //! client. In both directions a frame consists of a length (4 bytes, little endian), a kind byte
-//! and a body. The helper exits at the end of its input. It holds no secrets or sockets and
-//! restricts itself before reading.
+//! and a body. The helper exits at the end of its input. It holds no secrets or sockets, limits its
+//! memory before reading, and confines itself to the folder of the voices before it speaks.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
+use std::path::Path;
 
+use super::confine::confine;
 use super::language::EmbeddedVoice;
 use crate::pico::{Synthesiser, VoiceError, restrict_process, set_process_alarm};
 
@@ -37,21 +39,25 @@ const PROMPT_SECONDS_MAX: u32 = 60;
 /// Fails if the process cannot be restricted or a request is invalid.
 pub fn main() -> io::Result<()> {
     restrict_process(ADDRESS_SPACE_BYTES)?;
-    serve(io::stdin().lock(), io::stdout().lock(), set_process_alarm)
+    serve(io::stdin().lock(), io::stdout().lock(), set_process_alarm, confine)
 }
 
 /// Serves requests until `input` ends. `watchdog` is called with the time limit of a prompt in
-/// seconds before it starts, and with 0 after it.
+/// seconds before it starts, and with 0 after it, `confine` with the folder of the voices.
 pub(super) fn serve(
     mut input: impl Read,
     mut output: impl Write,
     watchdog: fn(u32),
+    confine: fn(&Path) -> io::Result<()>,
 ) -> io::Result<()> {
     let mut folder = String::new();
     let mut synthesisers = BTreeMap::new();
     while let Some((kind, body)) = read_frame(&mut input)? {
         match kind {
-            FOLDER => folder = String::from_utf8(body).map_err(|_| invalid_request())?,
+            FOLDER => {
+                folder = String::from_utf8(body).map_err(|_| invalid_request())?;
+                confine(Path::new(&folder))?;
+            }
             SPEAK => {
                 let (&voice, markup) = body.split_first().ok_or_else(invalid_request)?;
                 let voice =

@@ -27,6 +27,7 @@ pub mod builtin;
 mod cache;
 pub mod catalogue;
 pub mod config;
+mod confine;
 mod disk_cache;
 pub mod espeak;
 #[cfg_attr(not(test), deny(clippy::as_conversions))]

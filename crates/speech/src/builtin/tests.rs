@@ -43,7 +43,7 @@ struct Threads;
 impl StartHelper for Threads {
     fn start(&self) -> io::Result<Helper> {
         helper_thread(|input, output| {
-            let _ = helper::serve(input, output, |_| {});
+            let _ = helper::serve(input, output, |_| {}, |_| Ok(()));
         })
     }
 }

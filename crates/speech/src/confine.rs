@@ -1,0 +1,99 @@
+//! Confines the speech helper: it reads the voice files and its pipes, and can do little else, even
+//! if a text takes over its C code.
+//!
+//! Landlock leaves one folder readable. A seccomp filter refuses every system call that loading a
+//! voice, speaking and exiting don't need: no sockets, no programs, no other processes.
+
+use std::io;
+use std::path::Path;
+
+/// Confines all threads of this process, for good. Kernels without Landlock (before 5.13) ignore
+/// that part. Systems other than Linux ignore both.
+///
+/// # Errors
+///
+/// Fails if the folder cannot be opened or the kernel refuses a rule.
+pub(crate) fn confine(readable: &Path) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    linux::confine(readable)?;
+    #[cfg(not(target_os = "linux"))]
+    let _ = readable;
+    Ok(())
+}
+
+#[cfg(target_os = "linux")]
+mod linux {
+    use std::io;
+    use std::path::Path;
+
+    use landlock::{
+        ABI, Access as _, AccessFs, PathBeneath, PathFd, Ruleset, RulesetAttr as _,
+        RulesetCreatedAttr as _,
+    };
+    use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
+
+    /// What an allocator, stdio and the exit of a thread or process need.
+    const ALLOWED: &[libc::c_long] = &[
+        libc::SYS_brk,
+        libc::SYS_clock_gettime,
+        libc::SYS_close,
+        libc::SYS_exit,
+        libc::SYS_exit_group,
+        libc::SYS_fcntl,
+        libc::SYS_fstat,
+        libc::SYS_futex,
+        libc::SYS_getpid,
+        libc::SYS_getrandom,
+        libc::SYS_gettid,
+        libc::SYS_lseek,
+        libc::SYS_madvise,
+        libc::SYS_mmap,
+        libc::SYS_mprotect,
+        libc::SYS_mremap,
+        libc::SYS_munmap,
+        libc::SYS_newfstatat,
+        libc::SYS_openat,
+        libc::SYS_pread64,
+        libc::SYS_prctl,
+        libc::SYS_read,
+        libc::SYS_readv,
+        libc::SYS_restart_syscall,
+        libc::SYS_rt_sigaction,
+        libc::SYS_rt_sigprocmask,
+        libc::SYS_rt_sigreturn,
+        libc::SYS_sched_getaffinity,
+        libc::SYS_sched_yield,
+        // Of `alarm`.
+        libc::SYS_setitimer,
+        libc::SYS_sigaltstack,
+        libc::SYS_tgkill,
+        libc::SYS_write,
+        libc::SYS_writev,
+        #[cfg(target_arch = "x86_64")]
+        libc::SYS_alarm,
+        #[cfg(target_arch = "x86_64")]
+        libc::SYS_open,
+    ];
+
+    pub(super) fn confine(readable: &Path) -> io::Result<()> {
+        // Rights that the kernel doesn't know are left out.
+        let abi = ABI::V6;
+        let folder = PathFd::new(readable).map_err(io::Error::other)?;
+        Ruleset::default()
+            .handle_access(AccessFs::from_all(abi))
+            .and_then(Ruleset::create)
+            .and_then(|rules| {
+                rules.add_rule(PathBeneath::new(folder, AccessFs::ReadFile | AccessFs::ReadDir))
+            })
+            .and_then(|rules| rules.restrict_self())
+            .map_err(io::Error::other)?;
+
+        let refused = u32::try_from(libc::EPERM).unwrap_or_default();
+        let arch = std::env::consts::ARCH.try_into().map_err(io::Error::other)?;
+        let allowed = ALLOWED.iter().map(|&call| (call, Vec::new())).collect();
+        let filter =
+            SeccompFilter::new(allowed, SeccompAction::Errno(refused), SeccompAction::Allow, arch);
+        let program: BpfProgram = filter.and_then(TryInto::try_into).map_err(io::Error::other)?;
+        seccompiler::apply_filter_all_threads(&program).map_err(io::Error::other)
+    }
+}
