@@ -15,9 +15,9 @@ use serde_json::Value;
 use super::audit::{Actor, Change};
 use super::auth::Principal;
 use super::{Api, ApiState, number, plivo, router};
-use engine::people::Person;
+use engine::people::{Person, Token};
 use model::Role;
-use store::{Scope, User};
+use store::{EndpointChange, Scope, User};
 
 /// The HTTP APIs and their state; cheap to clone.
 #[derive(Clone)]
@@ -57,6 +57,10 @@ impl ApiResponse {
             }
             Err(_) => Self::internal_error(),
         }
+    }
+
+    fn refused(status: StatusCode, message: &str) -> Self {
+        Self { status, body: serde_json::json!({"error": message}) }
     }
 
     fn internal_error() -> Self {
@@ -142,11 +146,47 @@ impl Apis {
         body: Option<&Value>,
     ) -> ApiResponse {
         if method != Method::GET && person.user.role == Role::Agent {
-            let error = serde_json::json!({"error": "only an admin or an owner may do this"});
-            return ApiResponse { status: StatusCode::FORBIDDEN, body: error };
+            return ApiResponse::refused(
+                StatusCode::FORBIDDEN,
+                "only an admin or an owner may do this",
+            );
         }
+        self.plivo((person, from), method, path, body).await
+    }
+
+    async fn plivo(
+        &self,
+        (person, from): (&Person, IpAddr),
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> ApiResponse {
         let actor = Actor::of_user(&person.user, from);
         let response = plivo::dispatch(&self.0, (person.scope(), actor), &method, path, body).await;
         ApiResponse::read(response).await
+    }
+
+    /// Creates an endpoint that belongs to the person, whatever their role. Only signed-in people
+    /// can register it, since its password is random. A person has one at most.
+    pub async fn create_own_endpoint(&self, person: (&Person, IpAddr), name: &str) -> ApiResponse {
+        let (user, endpoints) = (&person.0.user, self.0.api.store.endpoints());
+        match endpoints.of_user(user).await {
+            Ok(None) => {}
+            Ok(Some(_)) => {
+                return ApiResponse::refused(StatusCode::CONFLICT, "you already have an endpoint");
+            }
+            Err(_) => return ApiResponse::internal_error(),
+        }
+        let password = Token::fresh();
+        let body = serde_json::json!({
+            "username": name, "alias": user.full_name, "password": password.reveal(),
+        });
+        let made = self.plivo(person, Method::POST, "Endpoint/", Some(&body)).await;
+        let Some(id) = made.body.get("endpoint_id").and_then(Value::as_str) else { return made };
+        let change = EndpointChange { user: Some(user.id), ..EndpointChange::default() };
+        match endpoints.change(&person.0.scope(), &id.into(), change).await {
+            Ok(_) => made,
+            Err(_) => ApiResponse::internal_error(),
+        }
     }
 }

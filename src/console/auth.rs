@@ -17,7 +17,6 @@ use crate::api::session;
 use crate::api::{ApiResponse, read_body, server};
 use engine::limiter::RequestClaims;
 use engine::people::Person;
-use model::EndpointName;
 use model::Role;
 
 /// Language and theme of a browser.
@@ -132,21 +131,13 @@ pub(super) async fn person(
     }
 }
 
-/// State of the endpoint with the person's name; see [`Visitor::phone`].
+/// State of the person's own endpoint; see [`Visitor::phone`].
 async fn phone(console: &Console, person: &Person) -> &'static str {
     let api = console.apis.api();
-    let Ok(name) = EndpointName::parse(&person.user.name) else { return "none" };
-    if api
-        .phones
-        .owner(&name)
-        .is_some_and(|owner| person.scope().holds(&owner.account, &owner.main_account))
-    {
-        return "on";
-    }
-    let found = api.store.endpoints().by_name(&name).await.ok().flatten();
-    match found.is_some_and(|one| person.scope().holds(&one.account, &one.main_account)) {
-        true => "off",
-        false => "none",
+    match api.store.endpoints().of_user(&person.user).await.ok().flatten() {
+        Some(endpoint) if api.phones.is_registered(&endpoint.name) => "on",
+        Some(_) => "off",
+        None => "none",
     }
 }
 

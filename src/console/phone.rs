@@ -22,8 +22,10 @@ pub(super) struct EndpointRow {
     pub(super) alias: String,
     /// SIP address in documents.
     pub(super) address: String,
-    /// The endpoint has the sign-in name of the visitor.
+    /// Whether it is the visitor's own.
     pub(super) here: bool,
+    /// Whether the visitor may register it: agents only their own.
+    pub(super) can_register: bool,
     /// A phone is registered, so it can be called.
     pub(super) ready: bool,
 }
@@ -42,6 +44,8 @@ struct PhonePage {
     applications: Vec<ApplicationChoice>,
     /// Sign-in name, under which the browser stores settings.
     person: String,
+    /// Whether the visitor has an endpoint of their own.
+    has_own: bool,
     /// Whether the visitor may create endpoints.
     can_create: bool,
     wrong: String,
@@ -59,7 +63,8 @@ pub(super) async fn endpoints(console: &Console, visitor: &Visitor) -> Vec<Endpo
     let all = found.map(|(list, _)| list).unwrap_or_default().into_iter();
     let named = all.map(|one| EndpointRow {
         id: one.id.to_string(),
-        here: one.name.as_str() == visitor.person.user.name,
+        here: one.is_of(&visitor.person.user),
+        can_register: visitor.is_admin() || one.is_of(&visitor.person.user),
         ready: api.phones.is_registered(&one.name),
         address: one.name.sip_address(&api.host),
         name: one.name.to_string(),
@@ -80,9 +85,11 @@ async fn render_page(
     typed: [String; 3],
 ) -> Response {
     let can_create = visitor.person.user.role >= Role::Admin;
+    let endpoints = endpoints(console, visitor).await;
     let page = PhonePage {
         page: visitor.page(console, visitor.lang().t("nav.phone"), "phone").listening("endpoint"),
-        endpoints: endpoints(console, visitor).await,
+        has_own: endpoints.iter().any(|endpoint| endpoint.here),
+        endpoints,
         applications: if can_create { applications(console, visitor).await } else { Vec::new() },
         person: visitor.person.user.name.clone(),
         can_create,
@@ -170,12 +177,7 @@ pub(super) async fn create_own(console: &Console, visitor: &Visitor) -> Result<(
     let fits = |c: char| if c.is_ascii_alphanumeric() || ".-_".contains(c) { c } else { '-' };
     let name: String =
         user.name.split('@').next().unwrap_or_default().chars().take(50).map(fits).collect();
-    let password = Token::fresh();
-    let body = json!({"username": name, "alias": user.full_name, "password": password.reveal()});
-    let made = console
-        .apis
-        .plivo_request((&visitor.person, visitor.from), Method::POST, "Endpoint/", Some(&body))
-        .await;
+    let made = console.apis.create_own_endpoint((&visitor.person, visitor.from), &name).await;
     if made.is_ok() { Ok(()) } else { Err(made.message().to_owned()) }
 }
 

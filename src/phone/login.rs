@@ -8,8 +8,7 @@ use super::Inner;
 use super::message::RequestError;
 use engine::limiter::Origin;
 use engine::people::{Person, Token};
-use model::EndpointName;
-use model::Secret;
+use model::{EndpointName, Role, Secret};
 use store::Endpoint;
 
 /// Parses an endpoint's name, which may be given as its SIP address.
@@ -32,8 +31,8 @@ pub(super) async fn person(inner: &Inner, token: &Token) -> Result<Option<Person
         .filter(|person| inner.gate.directory().tables().account(&person.user.account).is_some()))
 }
 
-/// Returns the endpoint of the person's account that a session may register. Without `name`,
-/// it is the endpoint with the person's name.
+/// Returns the endpoint of the person's account that a session may register: any for admins and
+/// owners, their own for agents. Without `name`, it is the person's own.
 pub(super) async fn by_session(
     inner: &Inner,
     token: Option<&Token>,
@@ -47,11 +46,22 @@ pub(super) async fn by_session(
         RequestError::new("unauthorized", "your account has no such endpoint");
     let token = token.ok_or(SIGNED_OUT)?;
     let person = person(inner, token).await?.ok_or(SIGNED_OUT)?;
-    let name = named(name.unwrap_or(&person.user.name)).ok_or(NOT_THEIRS)?;
-    let found = inner.store.endpoints().by_name(&name).await.map_err(|error| ours(&error))?;
-    found
+    let endpoints = inner.store.endpoints();
+    let found = match name {
+        None => endpoints.of_user(&person.user).await,
+        Some(name) => endpoints.by_name(&named(name).ok_or(NOT_THEIRS)?).await,
+    };
+    let endpoint = found
+        .map_err(|error| ours(&error))?
         .filter(|endpoint| person.scope().holds(&endpoint.account, &endpoint.main_account))
-        .ok_or(NOT_THEIRS)
+        .ok_or(NOT_THEIRS)?;
+    if person.user.role == Role::Agent && !endpoint.is_of(&person.user) {
+        return Err(RequestError::new(
+            "unauthorized",
+            "agents register their own endpoint only; make one on the Phone page of the console",
+        ));
+    }
+    Ok(endpoint)
 }
 
 /// Returns the endpoint with this name and password. An unknown name takes as long as a wrong

@@ -261,8 +261,16 @@ async fn a_console_session_registers_its_accounts_endpoints_without_a_password()
     let mut other = Phone::open_with(public, &[("cookie", &ravi.cookie)]).await;
     other.say(by_session(None)).await;
     assert_eq!(other.receive("error").await["code"], "unauthorized", "there is no endpoint ravi");
+    // Agents register their own endpoint only, which they make themselves, once.
     other.say(by_session(Some("sip:support@127.0.0.1"))).await;
-    assert_eq!(other.receive("registered").await["endpoint"], "support");
+    assert_eq!(other.receive("error").await["code"], "unauthorized");
+    let make = async || ravi.post("/console/phone/endpoints", &[("do", "own")]).await.status;
+    assert_eq!((make().await, make().await), (303, 400));
+    other.say(by_session(None)).await;
+    assert_eq!(other.receive("registered").await["endpoint"], "ravi");
+    let mut shared = Phone::open_with(public, &signed_in).await;
+    shared.say(by_session(Some("sip:support@127.0.0.1"))).await;
+    assert_eq!(shared.receive("registered").await["endpoint"], "support", "an owner may");
     // Refused: people of another account, pages of another site, and requests without a cookie.
     let eve = Session::of(&world, "eve").await;
     let far = [("cookie", asha.cookie.as_str()), ("origin", "https://elsewhere.example")];
@@ -314,7 +322,9 @@ async fn an_endpoint_is_created_in_the_console_with_an_answer_url_and_removed() 
     assert!(bad.status == 400 && bad.text().contains("role=\"alert\""), "{}", bad.text());
     let ravi = Session::of(&world, "ravi").await;
     assert_eq!(ravi.post("/console/phone/endpoints", &[("name", "mine")]).await.status, 403);
-    assert!(!ravi.get("/console/phone/").await.text().contains("/console/phone/endpoints"));
+    // Agents make their own endpoint, and neither others nor applications.
+    let page = ravi.get("/console/phone/").await.text();
+    assert!(page.contains("value=\"own\"") && !page.contains("name=\"answer_url\""), "{page}");
     // Its own calls run that document.
     let mut phone = Phone::open_with(&world.node.public, &[("cookie", &asha.cookie)]).await;
     phone.say(json!({"type": "register", "endpoint": "desk"})).await;

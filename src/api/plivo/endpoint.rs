@@ -229,6 +229,7 @@ async fn create(request: PlivoRequest) -> Result<Response, PlivoError> {
             alias: alias.clone(),
             password: password.clone(),
             app_id: app_id.clone(),
+            user: None,
             created: api.clock.wall(),
         };
         let is_created = api.store.endpoints().create(endpoint).await;
@@ -265,7 +266,7 @@ async fn change(request: PlivoRequest) -> Result<Response, PlivoError> {
         None => None,
     };
     let has_new_password = password.is_some();
-    let change = EndpointChange { alias, password, app_id };
+    let change = EndpointChange { alias, password, app_id, user: None };
     let is_changed = api.store.endpoints().change(scope, &id, change).await;
     if !is_changed.map_err(PlivoError::not_stored)? {
         return Err(NOT_FOUND);

@@ -1,4 +1,7 @@
+use uuid::Uuid;
+
 use crate::scope::Scope;
+use crate::tables::people::User;
 use model::{AppId, AuthId, EndpointId, EndpointName, Timestamp};
 
 /// An endpoint. `Debug` shows no password, not even the hash.
@@ -14,7 +17,20 @@ pub struct Endpoint {
     pub password: String,
     /// The application that handles its calls.
     pub app_id: Option<AppId>,
+    /// The user who made it for themselves.
+    pub user: Option<Uuid>,
     pub created: Timestamp,
+}
+
+impl Endpoint {
+    /// Whether it is this user's own endpoint: the one they made for themselves, or one without a
+    /// user that has their sign-in name.
+    pub fn is_of(&self, user: &User) -> bool {
+        match self.user {
+            Some(id) => id == user.id,
+            None => self.name.as_str() == user.name && self.main_account == user.main_account,
+        }
+    }
 }
 
 impl std::fmt::Debug for Endpoint {
@@ -34,6 +50,8 @@ pub struct EndpointChange {
     pub password: Option<String>,
     /// `Some(None)` removes the application.
     pub app_id: Option<Option<AppId>>,
+    /// The user whose own endpoint it becomes.
+    pub user: Option<Uuid>,
 }
 
 /// A write about an endpoint. It changes nothing if the name is taken or the endpoint does not

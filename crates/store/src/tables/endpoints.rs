@@ -5,6 +5,7 @@ use crate::rows::endpoint::{Endpoint, EndpointChange, EndpointWrite};
 use crate::scope::{Scope, push_scope};
 use crate::shared::Shared;
 use crate::sql::{self, Conn, Pool, QueryBuilder, Row};
+use crate::tables::people::User;
 use crate::write::Write;
 use model::{AppId, EndpointId, EndpointName, Timestamp};
 
@@ -31,6 +32,14 @@ impl Endpoints<'_> {
     /// Fails if the database query fails.
     pub async fn by_name(self, name: &EndpointName) -> Result<Option<Endpoint>, StoreError> {
         named(&self.0.read, name).await
+    }
+
+    /// Returns the user's own endpoint; see [`Endpoint::is_of`].
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
+    pub async fn of_user(self, user: &User) -> Result<Option<Endpoint>, StoreError> {
+        crate::tables::endpoints::of_user(&self.0.read, user).await
     }
 
     /// Returns endpoints of the scope, newest first, and their total number.
@@ -81,14 +90,14 @@ impl Endpoints<'_> {
 }
 
 const COLUMNS: &str =
-    "endpoint_id, auth_id, main_auth_id, username, alias, password, app_id, created_us";
+    "endpoint_id, auth_id, main_auth_id, username, alias, password, app_id, user_id, created_us";
 
 /// Executes the write. Returns whether anything has changed.
 pub(crate) async fn write(to: &mut Conn, write: &EndpointWrite) -> Result<bool, sqlx::Error> {
     let done = match write {
         EndpointWrite::Create(endpoint) => {
             let insert = "INSERT INTO endpoints (endpoint_id, auth_id, main_auth_id, username, alias, password, app_id, \
-                created_us) VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING";
+                user_id, created_us) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING";
             let insert = sql::query(insert)
                 .bind(endpoint.id.as_str())
                 .bind(endpoint.account.as_str())
@@ -97,7 +106,8 @@ pub(crate) async fn write(to: &mut Conn, write: &EndpointWrite) -> Result<bool, 
             let insert = insert
                 .bind(&endpoint.alias)
                 .bind(&endpoint.password)
-                .bind(endpoint.app_id.as_ref().map(AppId::as_str));
+                .bind(endpoint.app_id.as_ref().map(AppId::as_str))
+                .bind(endpoint.user.map(|id| id.to_string()));
             insert.bind(endpoint.created.micros()).execute(to).await?
         }
         EndpointWrite::Change(scope, id, change) => {
@@ -110,6 +120,9 @@ pub(crate) async fn write(to: &mut Conn, write: &EndpointWrite) -> Result<bool, 
             }
             if let Some(app_id) = &change.app_id {
                 update.push(", app_id = ").push_bind(app_id.as_ref().map(AppId::as_str));
+            }
+            if let Some(user) = change.user {
+                update.push(", user_id = ").push_bind(user.to_string());
             }
             of(&mut update, scope, id);
             update.build().execute(to).await?
@@ -153,6 +166,18 @@ pub(crate) async fn named(
     row.as_ref().map(endpoint).transpose()
 }
 
+/// Returns the oldest endpoint that the user made for themselves, or the one without a user that has
+/// their sign-in name.
+pub(crate) async fn of_user(pool: &Pool, user: &User) -> Result<Option<Endpoint>, StoreError> {
+    let mut select = QueryBuilder::new(format!("SELECT {COLUMNS} FROM endpoints WHERE "));
+    push_scope(&mut select, &Scope::of(user.account.clone()));
+    select.push(" AND (user_id = ").push_bind(user.id.to_string());
+    select.push(" OR user_id IS NULL AND username = ").push_bind(user.name.clone());
+    select.push(") ORDER BY user_id IS NULL, created_us, endpoint_id LIMIT 1");
+    let row = select.build().fetch_optional(pool).await.map_err(failed("read an endpoint"))?;
+    row.as_ref().map(endpoint).transpose()
+}
+
 /// Returns endpoints of the scope, newest first, and their total number.
 pub(crate) async fn list(
     pool: &Pool,
@@ -186,6 +211,12 @@ fn endpoint(row: &Row) -> Result<Endpoint, StoreError> {
         alias: text("alias")?,
         password: text("password")?,
         app_id: row.try_get::<Option<String>, _>("app_id").map_err(failed(what))?.map(AppId::from),
+        user: row
+            .try_get::<Option<String>, _>("user_id")
+            .map_err(failed(what))?
+            .map(|id| id.parse())
+            .transpose()
+            .map_err(|e: uuid::Error| StoreError::Unreadable { what, detail: e.to_string() })?,
         created: Timestamp::from_micros(created),
     })
 }
@@ -205,6 +236,7 @@ mod tests {
             alias: "A phone".to_owned(),
             password: "hash".to_owned(),
             app_id: None,
+            user: None,
             created: Timestamp::from_secs(id.parse().unwrap()),
         }
     }
@@ -244,6 +276,7 @@ mod tests {
             alias: Some("B".to_owned()),
             app_id: Some(Some("7".into())),
             password: None,
+            ..EndpointChange::default()
         };
         assert!(store.endpoints().change(&main, &first, change).await.unwrap());
         let changed = store.endpoints().get(&main, &first).await.unwrap().unwrap();
@@ -255,8 +288,11 @@ mod tests {
             ),
             ("B", Some("7"), "hash")
         );
-        let change =
-            EndpointChange { app_id: Some(None), password: Some("other".to_owned()), alias: None };
+        let change = EndpointChange {
+            app_id: Some(None),
+            password: Some("other".to_owned()),
+            ..EndpointChange::default()
+        };
         assert!(store.endpoints().change(&main, &first, change).await.unwrap());
         let changed = store.endpoints().by_name(&changed.name).await.unwrap().unwrap();
         assert_eq!(
