@@ -93,7 +93,7 @@ impl Audit {
         self.insert(owner, &actor.from, [name, action.to_owned(), object, detail]);
     }
 
-    /// Records a refused sign-in. `by` says what was presented: `password`, `provider`, `api-key` or
+    /// Records a refused sign-in. `by` is the kind of credentials: `password`, `provider`, `api-key` or
     /// `auth-token`. `known` is the account and, for a person, the name, if they exist; an unknown
     /// name may be a password in the wrong field and is not recorded.
     pub fn record_refusal(&self, by: &'static str, from: IpAddr, known: Option<(Owner, &str)>) {
@@ -163,8 +163,8 @@ pub(super) fn is_recorded(operation: &Operation) -> bool {
         && !UNRECORDED.contains(&operation.id)
 }
 
-/// Whether an operation changes an object whose state can be read at the same path. Objects with
-/// data of WhatsApp users are left out, so that an erasure of the user is complete.
+/// Whether `GET` on the operation's path returns the object that it changes. `false` for objects
+/// with data of WhatsApp users: the audit trail must not keep what an erasure deletes.
 pub(super) fn has_readable_object(operation: &Operation) -> bool {
     operation.path.ends_with("}/") && !has_user_data(operation)
 }
@@ -206,7 +206,8 @@ pub(super) fn object_of(
     object
 }
 
-/// The state after a change: what was read again, or the response that describes a new object.
+/// The state to record after a change: the object as read again, otherwise the response, which
+/// describes a new object.
 pub(super) fn state_after(operation: &Operation, read: Option<Value>, body: Value) -> Value {
     match read {
         _ if *operation.method == *Method::DELETE.as_str() || has_user_data(operation) => {

@@ -253,7 +253,7 @@ impl<K: Hash + Eq + Clone> KeyedLimiter<K> {
         Self { limiter: RateLimiter::hashmap(quota), spent: AtomicU32::new(0) }
     }
 
-    /// Spends a permit of a key. Returns the time to wait if none is left.
+    /// Counts a request of a key. Returns the time to wait if the key has reached its limit.
     fn spend(&self, key: K) -> Option<Duration> {
         let sweep = self.spent.fetch_add(1, Ordering::Relaxed).is_multiple_of(SWEEP_EVERY);
         if sweep && self.limiter.len() > KEYS_MAX / 2 {

@@ -22,7 +22,7 @@ const RATE_MIN: u64 = 16 << 10;
 pub(super) enum BodyFault {
     #[error("the request body arrives too slowly")]
     TooSlow,
-    #[error("the bodies of too many requests are being read")]
+    #[error("too many request bodies are being received; try again")]
     Evicted,
 }
 

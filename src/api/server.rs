@@ -66,8 +66,7 @@ pub struct ServerConfig {
     pub trusted_proxies: Vec<IpNet>,
     /// `listen.proxies_only`: closes connections that don't come from a trusted proxy.
     pub proxies_only: bool,
-    /// Refuses requests whose `Host` is neither an IP address nor `localhost`, against DNS
-    /// rebinding.
+    /// Accepts only requests with an IP address or `localhost` as `Host`. This stops DNS rebinding.
     pub local_hosts_only: bool,
     /// Where evicted connections and bodies are counted; `None` for the admin listener.
     pub offenders: Option<Offenders>,

@@ -33,7 +33,7 @@ struct AccountPage {
 struct FormResult {
     /// The auth token. Empty unless it was asked for.
     token: String,
-    /// Until when the previous token is valid, if it was replaced.
+    /// The end of the time in which the previous token is valid, if it was replaced.
     previous_until: Option<When>,
     wrong: String,
 }

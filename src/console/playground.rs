@@ -110,7 +110,7 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
 /// Result of an action on the document.
 enum Outcome {
     None,
-    /// A walk was made.
+    /// The document was run; these are the steps.
     Walked(Vec<StepRow>),
     /// The document waits for a call of the browser phone.
     Waiting,

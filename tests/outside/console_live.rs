@@ -319,6 +319,7 @@ async fn a_page_shows_that_the_node_is_gone_and_catches_up_when_it_is_back() {
 async fn event_stream(public: &str, cookie: &str) -> (tokio::net::TcpStream, String) {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let host = public.strip_prefix("http://").unwrap();
+    #[allow(clippy::disallowed_methods, reason = "a test's own peer")]
     let mut stream = tokio::net::TcpStream::connect(host).await.unwrap();
     let request =
         format!("GET /console/events HTTP/1.1\r\nHost: {host}\r\nCookie: {cookie}\r\n\r\n");

@@ -217,7 +217,7 @@ pub enum MediaError {
         "could not answer the offer: it has no candidate of an address family that this node serves"
     )]
     NoFamily,
-    #[error("no address of this node can be an ICE candidate: peers cannot reach it")]
+    #[error("this node has no address that peers can reach: no ICE candidate is left")]
     NoAddress,
     #[error("could not read random numbers from the operating system")]
     Random,

@@ -594,7 +594,7 @@ fn input(value: &str) -> CheckResult<'_> {
         (Some(Some(first)), Some(Some(second)), None) if first != second => "dtmf speech",
         _ => {
             return Err(Problem::invalid(
-                "is not a kind of input",
+                "is not a list of input types",
                 "write dtmf, speech or dtmf speech",
             ));
         }
@@ -635,7 +635,7 @@ fn beep(value: &str) -> CheckResult<'_> {
             valid(Value::Pairs(items))
         }
         _ => Err(Problem::invalid(
-            "is not a beep setting",
+            "is neither true or false nor a list of beep options",
             format!("write true, false, or whole numbers for {}", KEYS.join(", ")),
         )),
     }
@@ -649,7 +649,7 @@ fn word_list(value: &str, words: &[&'static str]) -> CheckResult<'static> {
         value.split(',').map(|item| known(item).map(|w| Cow::from(*w))).collect();
     all.map(|list| (Value::List(list), None)).ok_or_else(|| {
         Problem::invalid(
-            "contains an unknown word",
+            "contains an unknown value",
             format!("write one or more of: {}", words.join(", ")),
         )
     })

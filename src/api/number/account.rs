@@ -37,7 +37,8 @@ struct AccountUse {
     cps_limit: usize,
     /// Calls that started in the last second.
     cps_used: usize,
-    /// Until when the previous auth token is valid too; null if no token was replaced over the API.
+    /// The end of the time in which the previous auth token is valid, too. Null if no token was
+    /// replaced over the API.
     #[schema(value_type = Option<String>, format = DateTime)]
     previous_token_until: Option<Timestamp3339>,
     live_calls: usize,

@@ -71,7 +71,7 @@ struct CreatedToken {
     account: AuthId,
     /// The token; not shown again.
     auth_token: String,
-    /// Until when the previous token authenticates and signs too.
+    /// The end of the time in which the previous token authenticates and signs, too.
     #[schema(value_type = String, format = DateTime)]
     previous_until: Timestamp3339,
 }

@@ -405,7 +405,7 @@ fn parse_per_target(
     let numbers: Vec<u64> = text.split('<').map(number).collect::<Result<_, _>>()?;
     match numbers.len() <= targets {
         true => Ok(numbers),
-        false => Err(format!("{name} has more values than to has numbers")),
+        false => Err(format!("{name} must not have more values than `to` has numbers")),
     }
 }
 

@@ -30,7 +30,7 @@ const APPENDED_DIGITS: u32 = 12;
 const ID_DIGITS: u32 = 14;
 /// The most endpoints of an account and its subaccounts.
 const ENDPOINTS_MAX: u64 = 10_000;
-/// How often another name or id is tried if one is in use.
+/// Maximum number of names and ids to try before giving up, when those tried are in use.
 const ATTEMPTS: usize = 4;
 
 const COLLECTION: &str = "/v1/Account/{auth_id}/Endpoint/";

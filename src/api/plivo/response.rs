@@ -39,7 +39,7 @@ pub(super) fn accepted<T: Serialize>(body: &T) -> Response {
     object(StatusCode::ACCEPTED, body)
 }
 
-/// 202 for a change that is done.
+/// A response with status 202 to a change, as Plivo sends it. The change has been made.
 pub(super) fn changed() -> Response {
     accepted(&Changed { message: "changed" })
 }

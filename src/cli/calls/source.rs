@@ -69,7 +69,8 @@ impl CallPrefix {
         }
     }
 
-    /// Returns the call whose UUID starts with this prefix, or an error text if none or several do.
+    /// Returns the call with a UUID that starts with this prefix. Fails with a text for the user if
+    /// there is no such call, or more than one.
     fn only_of<'c>(&self, calls: impl Iterator<Item = &'c CallUuid>) -> Result<CallUuid, String> {
         let mut found = calls.filter(|call| call.to_string().starts_with(&self.0));
         match (found.next(), found.next()) {
@@ -77,7 +78,7 @@ impl CallPrefix {
             (Some(one), Some(other)) => {
                 Err(format!("{} may be {one} or {other}; give more characters", self.0))
             }
-            (None, _) => Err(format!("none of the latest calls begins with {}", self.0)),
+            (None, _) => Err(format!("no recent call has a UUID that starts with {}", self.0)),
         }
     }
 }
@@ -291,7 +292,7 @@ mod tests {
         assert_eq!(find("3F0C2F1A-…"), Ok(calls[0]));
         assert_eq!(find("3f0c9"), Ok(calls[1]));
         assert!(find("3f0c").is_err_and(|why| why.contains("give more characters")));
-        assert!(find("ffff").is_err_and(|why| why.contains("none of the latest calls")));
+        assert!(find("ffff").is_err_and(|why| why.contains("no recent call")));
         assert!(find("x").is_err() && find("3f0").is_err());
     }
 }

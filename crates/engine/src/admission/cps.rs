@@ -103,7 +103,7 @@ impl Ring {
         free.min().unwrap_or(u64::MAX).max(now)
     }
 
-    /// Spends a permit at `now`, or returns `None` if the second before holds `limit` admissions.
+    /// Admits a call at `now`. Returns `None` if `limit` calls were admitted in the second before.
     pub fn take(&self, now: u64) -> Option<Permit> {
         let is = now.saturating_add(1);
         for (place, cell, was) in self.free_places(now) {

@@ -303,7 +303,7 @@ impl Bindings {
             }
             _ => return,
         };
-        info!(call_uuid = %call, "abandoned call appeared at Meta and is ended");
+        info!(call_uuid = %call, "call that was given up has started at Meta; ending it");
         calls.end_at_meta(key.clone(), token, late);
     }
 

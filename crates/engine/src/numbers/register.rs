@@ -71,7 +71,7 @@ impl Numbers {
             );
         }
         if done && let Err(no) = self.refresh(&known).await {
-            tracing::info!(%number, error = %no, "state of a registered number not fetched yet");
+            tracing::info!(%number, error = %no, "could not fetch the state of a registered number; the next sync will");
         }
     }
 

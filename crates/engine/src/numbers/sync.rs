@@ -233,8 +233,8 @@ impl Numbers {
         self.take_over(reading, Some(&made)).await
     }
 
-    /// Applies the state of some numbers, all or none. Unknown ones are connected with what `made`
-    /// returns, or skipped without it.
+    /// Applies the state of some numbers, all or none. A number that is not connected yet is
+    /// connected with the settings that `made` returns, or skipped if it returns none.
     pub(super) async fn take_over(
         &self,
         reading: Vec<(E164, NumberReading)>,

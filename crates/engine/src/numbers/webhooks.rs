@@ -81,7 +81,7 @@ impl Numbers {
     pub fn enqueue(&self, event: MetaEvent) {
         if self.0.events.try_send(event).is_err() {
             tracing::warn!(
-                "queue of number events full; event dropped until the next reconciliation"
+                "event about a number dropped, since the queue is full; the next sync will fetch the state"
             );
         }
     }

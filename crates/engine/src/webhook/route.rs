@@ -633,7 +633,7 @@ fn of(id: &impl AsRef<str>) -> &[u8] {
     id.as_ref().as_bytes()
 }
 
-/// Logs a connect whose callee is not the called number (`docs/reference/meta.md#connect-parties`).
+/// Logs a connect webhook that names another business number than the one it was sent for (`docs/reference/meta.md#connect-parties`).
 fn log_difference(connect: &Connect, number: &NumberEntry) {
     if connect.to.as_deref().is_some_and(|to| to != number.spec.number.as_str()) {
         tracing::debug!(number = %number.spec.number, wacid = %connect.key.wacid, "connect webhook names another business number");

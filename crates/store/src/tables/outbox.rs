@@ -159,7 +159,8 @@ fn room_end_must_wait(row: &str) -> String {
 const NOT_ATTEMPTED: &str = "e.retries = 0 AND NOT EXISTS (SELECT 1 FROM callbacks f WHERE f.call_uuid = e.call_uuid AND f.url = e.url \
     AND f.id < e.id AND f.next_us IS NOT NULL AND f.retries > 0)";
 
-/// Microseconds. Longer than a new callback waits, except in the queue of an unreachable host.
+/// How far back to look for older callbacks of the same call and URL, in microseconds. A new
+/// callback waits less than this, unless its host is unreachable.
 const LOOK_BACK_US: i64 = 600_000_000;
 
 /// SQL condition: the older row `e` of the same call must be delivered before `row`. That holds if

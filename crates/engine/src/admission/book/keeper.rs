@@ -124,7 +124,7 @@ impl Keeper {
             written.await?;
             if let Err(error) = this.put(book) {
                 // Unreachable in practice: a change refers only to existing entries.
-                tracing::error!(%error, "change stored but not in force before a restart");
+                tracing::error!(%error, "change stored, but it takes effect only after a restart");
             }
             Ok(())
         });

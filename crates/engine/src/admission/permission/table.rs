@@ -44,7 +44,7 @@ impl fmt::Debug for PairKey {
     }
 }
 
-/// The pairs of a node.
+/// The call permissions of all pairs of business number and user that this node serves.
 #[derive(Default)]
 pub struct Consents {
     pairs: DashMap<PairKey, Pair>,
