@@ -41,11 +41,12 @@ const OTHERS: &[Operation] = &[
     Operation::get(
         "/recordings/{file}",
         "downloadRecording",
-        "Download a recording, {id}.wav or {id}.mp3, without authentication; Range is supported",
+        "Download a recording, {id}.wav or {id}.mp3, without authentication but with the complete link; Range is supported",
     )
     .responses(&[
         ResponseSpec::raw(200, "The file", &["audio/wav"]),
         ResponseSpec::raw(206, "The requested range", &["audio/wav"]),
+        ResponseSpec::empty(403, "The link has expired (recordings.link_days)"),
         ResponseSpec::empty(404, "Not found"),
         ResponseSpec::empty(405, "Method not allowed; Allow lists the others"),
         ResponseSpec::empty(416, "The range is after the end of the file"),

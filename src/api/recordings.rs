@@ -1,7 +1,8 @@
 //! `GET /recordings/{id}.{wav,mp3}`: the file of a recording, for clients that know its id
 //! (`docs/reference/reliability.md#r21`).
 //!
-//! The id is the secret: 122 random bits that only the account knows. So every file that does not
+//! The id is the secret: 122 random bits that only the account knows. With `recordings.link_days`
+//! a link also expires: it carries a time (`until`) and a signature (`tag`). Every file that does not
 //! exist is 404, and only names that are ids are looked up on the disk. A file that is no longer on
 //! the disk comes from its copy in a bucket: the node reads it for the client, or redirects the
 //! client there.
@@ -19,7 +20,7 @@ use tokio::io::AsyncSeekExt as _;
 use uuid::Uuid;
 
 use super::error::ApiError;
-use super::{Api, ApiState, App};
+use super::{Api, ApiState, App, query_pairs};
 use engine::objects::{self, BucketError};
 use media::record::{Format, file_name};
 
@@ -27,6 +28,10 @@ use media::record::{Format, file_name};
 const LINK_LIFETIME: Duration = Duration::from_secs(300);
 
 const NOT_FOUND: ApiError = ApiError::NotFound("no such recording");
+const EXPIRED: ApiError = ApiError::Forbidden {
+    code: "link_expired",
+    message: "the link has expired or is incomplete: read the recording over the API for a new link",
+};
 
 pub(super) async fn serve(
     State(state): App,
@@ -34,13 +39,17 @@ pub(super) async fn serve(
     request: Request,
 ) -> Response {
     // The body of the request can't be borrowed across an await.
+    let query = query_pairs(&request);
     let (head, _) = request.into_parts();
-    get(&state, &file, &head.method, &head.headers).await.unwrap_or_else(ApiError::into_response)
+    get(&state, &file, &query, &head.method, &head.headers)
+        .await
+        .unwrap_or_else(ApiError::into_response)
 }
 
 async fn get(
     state: &ApiState,
     file: &str,
+    query: &[(String, String)],
     method: &Method,
     headers: &HeaderMap,
 ) -> Result<Response, ApiError> {
@@ -52,6 +61,13 @@ async fn get(
         });
     }
     let (id, format) = parse(file).ok_or(NOT_FOUND)?;
+    let value = |name: &str| query.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str());
+    let until = value("until").and_then(|until| until.parse().ok());
+    let tag = value("tag").unwrap_or_default();
+    // Before looking for the file: who has no valid link learns nothing.
+    if !state.api.recordings.is_valid_link(id, format.as_str(), until, tag) {
+        return Err(EXPIRED);
+    }
     let is_head = *method == Method::HEAD;
     let path = state.api.recordings.folder().join(file_name(id, format));
     let etag = format!("\"{}\"", id.as_hyphenated());

@@ -575,6 +575,7 @@ fn recordings_of(
         threads: 1,
         copies: None,
         recognisers: Recognisers::new(&speech::config::SpeechConfig::default()).unwrap(),
+        link_lifetime: None,
     };
     let tasks = tokio_util::task::TaskTracker::new();
     Recordings::start(config, store.clone(), outbox, clock.clone(), RandomSource::system(), tasks)

@@ -217,7 +217,7 @@ async fn load_page(
         recordings: recordings
             .iter()
             .map(|r| RecordingRow {
-                url: format!("/recordings/{}.{}", r.id, r.format),
+                url: api.recordings.path(r.id, &r.format),
                 length: view::clock(Duration::from_millis(r.duration_ms)),
                 started: When::of(r.started),
             })

@@ -72,7 +72,8 @@ async fn load_page(console: &Console, visitor: &Visitor) -> Result<RecordingsPag
     for recording in found {
         let record = store.calls().get(&scope, recording.call).await?;
         let of = record.map(|record| calls::ended_row(visitor.lang(), &record));
-        rows.push(row(recording, of));
+        let url = console.apis.api().recordings.path(recording.id, &recording.format);
+        rows.push(row(recording, url, of));
     }
     let end = offset.saturating_add(PAGE.into());
     let has_more = end < total;
@@ -90,10 +91,10 @@ async fn load_page(console: &Console, visitor: &Visitor) -> Result<RecordingsPag
     })
 }
 
-fn row(recording: Recording, of: Option<Row>) -> RecordingRow {
+fn row(recording: Recording, url: String, of: Option<Row>) -> RecordingRow {
     RecordingRow {
         id: recording.id,
-        url: format!("/recordings/{}.{}", recording.id, recording.format),
+        url,
         length: view::clock(Duration::from_millis(recording.duration_ms)),
         started: When::of(recording.started),
         call: recording.call,

@@ -175,6 +175,7 @@ impl Node {
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             copies: recording_copies(&config, &clock)?,
             recognisers: recognisers.clone(),
+            link_lifetime: config.recordings.link_lifetime,
         };
         let recordings = Recordings::start(
             recordings_config,

@@ -618,6 +618,7 @@ fn rest_api() -> &'static Rest {
             threads: 1,
             copies: None,
             recognisers,
+            link_lifetime: None,
         };
         let (random, tasks) = (answer::RandomSource::system(), Default::default());
         let recordings = {

@@ -15,10 +15,14 @@ const SAID_HZ: f64 = 700.0;
 
 /// Starts a node with this document for callers. `APP` is the application's URL.
 async fn recording(document: &str) -> World {
+    recording_with(document, "").await
+}
+
+async fn recording_with(document: &str, config: &str) -> World {
     let world = world(|node_config, _| {
         node_config.accept_wait_ms = 0;
         node_config.hangup_url = node_config.answer_url.replace("/unused", "/hangup");
-        node_config.extra = "[cluster]\nnode_id = \"recording\"\n".to_owned();
+        node_config.extra = format!("{config}[cluster]\nnode_id = \"recording\"\n");
     })
     .await;
     for path in ["/recorded", "/recording"] {
@@ -91,6 +95,36 @@ pub(super) fn assert_finished(seen: &ReceivedRequest, end: &str) -> u64 {
         seen.param("RecordUrl").contains(&format!("/recordings/{}.", seen.param("RecordingID")))
     );
     u64::try_from(ms).expect("no less than nothing")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn links_to_recordings_expire_if_the_configuration_says_so() {
+    let document = "<Record action=\"APP/recorded\" fileFormat=\"wav\" maxLength=\"2\"/>";
+    let world = recording_with(document, "[recordings]\nlink_days = 1\n").await;
+    call(&world, speaker(4, "")).await;
+    let action = world.app.wait("/recorded").await;
+    let url = action.param("RecordUrl");
+    assert_eq!(http::get(url).await.status, 200, "{url}");
+    let (file, query) = url.split_once('?').expect("a signed link");
+    let until = query.strip_prefix("until=").unwrap().split('&').next().unwrap();
+    let other = url.replace(action.param("RecordingID"), "00000000-0000-4000-8000-000000000000");
+    for wrong in [
+        file.to_owned(),
+        other,
+        url.replace(until, "1"),
+        url.replace(until, "9999999999"),
+        format!("{file}?until={until}&tag="),
+    ] {
+        let answer = http::get(&wrong).await;
+        assert_eq!(
+            (answer.status, &answer.json()["error"]["code"]),
+            (403, &json!("link_expired")),
+            "{wrong}"
+        );
+    }
+    let listed = world.rest("GET", "Recording/", &[], String::new()).await.json();
+    let again = listed["objects"][0]["recording_url"].as_str().unwrap();
+    assert_eq!(http::get(again).await.status, 200, "reading the recording gives a link");
 }
 
 #[tokio::test(flavor = "multi_thread")]

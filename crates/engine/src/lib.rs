@@ -37,6 +37,8 @@ pub mod feed;
 pub mod inbox;
 #[cfg_attr(not(test), deny(clippy::as_conversions))]
 pub mod limiter;
+#[cfg_attr(not(test), deny(clippy::as_conversions))]
+pub mod links;
 pub mod meta;
 #[cfg_attr(not(test), deny(clippy::as_conversions))]
 pub mod notices;

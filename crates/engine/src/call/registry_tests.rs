@@ -113,6 +113,7 @@ impl World {
                 threads: 1,
                 copies: None,
                 recognisers,
+                link_lifetime: None,
             };
             let (store, outbox, clock) = (store.clone(), outbox.clone(), clock.clone());
             Recordings::start(made, store, outbox, clock, random.clone(), TaskTracker::new())

@@ -1,6 +1,8 @@
 //! `[recordings]`: the bucket that recordings are copied to.
 
-use super::forms::{Form, Invalid, base_url, flag, text, text_if};
+use std::time::Duration;
+
+use super::forms::{Form, Invalid, base_url, flag, integer, text, text_if};
 use super::section::Section;
 use super::types::Recordings;
 use crate::objects::S3Settings;
@@ -9,8 +11,17 @@ pub(super) fn read(mut s: Section<'_>) -> Recordings {
     let doc = "A bucket of S3-compatible storage that complete recordings are copied to. Without \
                it, they stay in `store.data_dir`.";
     let s3 = s.optional_section("s3", doc).and_then(|s3| bucket(s3.restart_as("recordings")));
+    let link_days = s
+        .key(
+            "link_days",
+            integer(0..=3_650),
+            "How long download links (`RecordUrl`) are valid, in days. 0: forever.",
+        )
+        .restart()
+        .or(0_u64);
     s.finish();
-    Recordings { s3 }
+    let link_lifetime = (link_days > 0).then(|| Duration::from_secs(link_days * 86_400));
+    Recordings { s3, link_lifetime }
 }
 
 fn bucket(mut s: Section<'_>) -> Option<S3Settings> {

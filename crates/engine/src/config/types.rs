@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use url::Url;
 
@@ -223,4 +224,6 @@ impl Default for Retention {
 pub struct Recordings {
     /// `[recordings.s3]`. `None` if recordings stay on the disk alone.
     pub s3: Option<S3Settings>,
+    /// How long download links are valid. `None`: forever.
+    pub link_lifetime: Option<Duration>,
 }

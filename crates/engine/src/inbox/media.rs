@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use aws_lc_rs::hmac;
 use dashmap::DashMap;
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::{Mutex, Semaphore};
@@ -18,6 +17,7 @@ use uuid::Uuid;
 
 use super::{Inbox, words};
 use crate::admission::NumberEntry;
+use crate::links::LinkSigner;
 use model::Timestamp;
 use model::metric;
 use store::{Message, NewMessage, Pair, Scope, StoreError};
@@ -49,7 +49,7 @@ pub struct MediaFile {
 #[derive(Debug)]
 pub struct MediaCache {
     folder: PathBuf,
-    key: hmac::Key,
+    links: LinkSigner,
     /// A lock per file that is being downloaded.
     fetching: DashMap<Uuid, Arc<Mutex<()>>>,
     downloads: Semaphore,
@@ -64,11 +64,11 @@ pub struct MediaCache {
 }
 
 impl MediaCache {
-    /// Keeps files in `folder` and signs links with `key`.
-    pub fn new(folder: PathBuf, key: hmac::Key) -> Self {
+    /// Keeps files in `folder` and signs links with `links`.
+    pub fn new(folder: PathBuf, links: LinkSigner) -> Self {
         Self {
             folder,
-            key,
+            links,
             fetching: DashMap::new(),
             downloads: Semaphore::new(DOWNLOADS_MAX),
             prefetching: Semaphore::new(DOWNLOADS_MAX - 1),
@@ -79,24 +79,14 @@ impl MediaCache {
         }
     }
 
-    /// The signature of a link that is valid until `until`, in Unix seconds.
-    fn sign(&self, id: Uuid, until: i64) -> String {
-        let tag = hmac::sign(&self.key, format!("media {id} {until}").as_bytes());
-        hex::encode(tag.as_ref().get(..20).unwrap_or_default())
-    }
-
     /// A link to a message's file that is valid for an hour.
     pub(super) fn link(&self, base_url: &str, id: Uuid, now: Timestamp) -> String {
-        let until = now.plus(LINK_LIFETIME).secs();
-        format!("{base_url}/media/{id}?until={until}&tag={}", self.sign(id, until))
+        let query = self.links.query(&format!("media {id}"), now.plus(LINK_LIFETIME));
+        format!("{base_url}/media/{id}?{query}")
     }
 
     fn is_valid(&self, id: Uuid, until: i64, tag: &str, now: Timestamp) -> bool {
-        let right = self.sign(id, until);
-        now.secs() <= until
-            && right.len() == tag.len()
-            && aws_lc_rs::constant_time::verify_slices_are_equal(right.as_bytes(), tag.as_bytes())
-                .is_ok()
+        self.links.is_valid(&format!("media {id}"), until, tag, now)
     }
 
     fn path(&self, id: Uuid) -> PathBuf {
@@ -363,24 +353,5 @@ impl Inbox {
             + Duration::from_secs(u64::try_from(before.secs()).unwrap_or_default());
         self.0.media_cache.sweep(Some(oldest)).await;
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn links_are_valid_for_an_hour_and_one_file() {
-        let cache = MediaCache::new(PathBuf::new(), hmac::Key::new(hmac::HMAC_SHA256, b"key"));
-        let (id, until) = (Uuid::from_u128(7), 1_790_003_600);
-        let tag = cache.sign(id, until);
-        let at = Timestamp::from_secs;
-        assert!(cache.is_valid(id, until, &tag, at(1_790_000_000)));
-        assert!(cache.is_valid(id, until, &tag, at(until)));
-        assert!(!cache.is_valid(id, until, &tag, at(until + 1)));
-        assert!(!cache.is_valid(id, until + 1, &tag, at(1_790_000_000)), "the time is signed too");
-        assert!(!cache.is_valid(Uuid::from_u128(8), until, &tag, at(1_790_000_000)));
-        assert!(!cache.is_valid(id, until, "", at(1_790_000_000)));
     }
 }

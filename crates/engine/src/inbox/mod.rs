@@ -37,6 +37,7 @@ use crate::admission::permission::Consents;
 use crate::admission::{Directory, NumberEntry};
 use crate::call::Outbox;
 use crate::feed::{Audience, Feed, FeedChange};
+use crate::links::LinkSigner;
 use crate::meta::Graph;
 use crate::notices::Notices;
 use model::Clock;
@@ -122,7 +123,8 @@ impl Inbox {
     /// Creates an empty inbox. [`Inbox::open`] loads the store.
     pub fn new(parts: InboxParts) -> Self {
         let (turns, turns_receiver) = mpsc::channel(TURNS);
-        let media_cache = Arc::new(MediaCache::new(parts.media.clone(), parts.store.link_key()));
+        let media_cache =
+            Arc::new(MediaCache::new(parts.media.clone(), LinkSigner::new(parts.store.link_key())));
         let (links, clock, base_url) =
             (media_cache.clone(), parts.clock.clone(), parts.base_url.clone());
         parts

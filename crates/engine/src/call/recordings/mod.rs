@@ -25,6 +25,7 @@ pub use copies::Copies;
 
 use super::outbox::Outbox;
 use crate::answer::{RandomSource, SigningKeys};
+use crate::links::LinkSigner;
 use machine::{
     CallbackKind, CallbackRequest, Param, RecordingEndReason, RecordingEvent, RecordingOrder,
     recording_params,
@@ -61,6 +62,8 @@ pub struct RecordingsConfig {
     pub copies: Option<Copies>,
     /// Speech recognisers for transcripts.
     pub recognisers: Recognisers,
+    /// How long a download link is valid. `None`: forever.
+    pub link_lifetime: Option<Duration>,
 }
 
 /// The recordings of a node. Cheap to clone.
@@ -70,6 +73,8 @@ pub struct Recordings(Arc<Inner>);
 struct Inner {
     recorder: Recorder,
     base_url: String,
+    /// Signs links of limited validity. `None`: links are valid forever.
+    links: Option<(LinkSigner, Duration)>,
     node_id: String,
     store: Store,
     outbox: Outbox,
@@ -137,13 +142,23 @@ impl Recordings {
         random: RandomSource,
         tasks: TaskTracker,
     ) -> std::io::Result<Self> {
-        let RecordingsConfig { data_dir, base_url, node_id, threads, copies, recognisers } = config;
+        let RecordingsConfig {
+            data_dir,
+            base_url,
+            node_id,
+            threads,
+            copies,
+            recognisers,
+            link_lifetime,
+        } = config;
+        let links = link_lifetime.map(|valid| (LinkSigner::new(store.link_key()), valid));
         let recorder = Recorder::start(&data_dir.join(FOLDER), threads)?;
         let runtime = Handle::current();
         let (copies, work_ready) = (copies.map(Arc::new), Notify::new());
         Ok(Self(Arc::new(Inner {
             recorder,
             base_url,
+            links,
             node_id,
             store,
             outbox,
@@ -157,9 +172,23 @@ impl Recordings {
         })))
     }
 
-    /// Returns the download URL of a recording, existing or future.
+    /// Returns a download URL of a recording, existing or future. It is valid for
+    /// `recordings.link_days` from now on, up to the end of the day.
     pub fn url(&self, id: Uuid, format: &str) -> String {
-        format!("{}/recordings/{}.{format}", self.0.base_url, id.as_hyphenated())
+        self.0.url(id, format)
+    }
+
+    /// The path of [`Recordings::url`] with its query.
+    pub fn path(&self, id: Uuid, format: &str) -> String {
+        self.0.path(id, format)
+    }
+
+    /// Whether a link with this query may be used now. `until` is in Unix seconds.
+    pub fn is_valid_link(&self, id: Uuid, format: &str, until: Option<i64>, tag: &str) -> bool {
+        let Some((links, _)) = &self.0.links else { return true };
+        until.is_some_and(|until| {
+            links.is_valid(&linked(id, format), until, tag, self.0.clock.wall())
+        })
     }
 
     /// The directory of the recordings.
@@ -341,7 +370,28 @@ impl Recordings {
     }
 }
 
+const DAY_SECS: i64 = 86_400;
+
+/// A recording's file as its links are signed for.
+fn linked(id: Uuid, format: &str) -> String {
+    format!("recording {id}.{format}")
+}
+
 impl Inner {
+    fn url(&self, id: Uuid, format: &str) -> String {
+        format!("{}{}", self.base_url, self.path(id, format))
+    }
+
+    fn path(&self, id: Uuid, format: &str) -> String {
+        let query = self.links.as_ref().map_or_else(String::new, |(links, valid)| {
+            // Rounded up to a day, so that pages which are shown again keep their links.
+            let until = self.clock.wall().plus(*valid).secs();
+            let until = Timestamp::from_secs((until / DAY_SECS + 1) * DAY_SECS);
+            format!("?{}", links.query(&linked(id, format), until))
+        });
+        format!("/recordings/{}.{format}{query}", id.as_hyphenated())
+    }
+
     /// Completes the row of a recording and enqueues its callbacks.
     async fn conclude(
         &self,
@@ -352,8 +402,7 @@ impl Inner {
         keys: Option<SigningKeys>,
     ) {
         let ended = start.started.plus(Duration::from_millis(duration_ms));
-        let url =
-            format!("{}/recordings/{}.{}", self.base_url, start.id.as_hyphenated(), start.format);
+        let url = self.url(start.id, &start.format);
         let notices = start.notices.iter().filter(|notice| is_due(notice, action));
         let said = recording_params(
             start.id,
