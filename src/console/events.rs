@@ -19,7 +19,6 @@ use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Router};
-use dashmap::DashMap;
 use futures_util::stream;
 use http_body_util::BodyExt as _;
 use tokio::sync::broadcast::error::RecvError;
@@ -32,6 +31,7 @@ use super::page_diff::{self, Snapshot};
 use super::{App, Console, auth};
 use crate::api::session;
 use engine::feed::{FeedChange, FeedEvent};
+use engine::limiter::{Share, Shares};
 use model::AuthId;
 use store::User;
 
@@ -45,34 +45,11 @@ const STREAM_MAX: Duration = Duration::from_secs(120);
 /// Maximum number of streams of a user, in all of their browsers.
 const STREAMS_MAX: usize = 32;
 
-/// Numbers of open streams by user.
-#[derive(Clone, Default)]
-pub struct OpenStreams(Arc<DashMap<Uuid, usize>>);
+/// The open streams, by user.
+pub type OpenStreams = Shares<Uuid>;
 
-/// Counts as an open stream until it is dropped.
-struct OpenStream {
-    streams: OpenStreams,
-    user: Uuid,
-}
-
-impl OpenStreams {
-    /// Returns `None` if the user has the maximum number of streams.
-    fn open(&self, user: Uuid) -> Option<OpenStream> {
-        let mut open = self.0.entry(user).or_default();
-        (*open < STREAMS_MAX).then(|| {
-            *open += 1;
-            OpenStream { streams: self.clone(), user }
-        })
-    }
-}
-
-impl Drop for OpenStream {
-    fn drop(&mut self) {
-        self.streams.0.remove_if_mut(&self.user, |_, open| {
-            *open -= 1;
-            *open == 0
-        });
-    }
+pub fn open_streams() -> OpenStreams {
+    Shares::new(STREAMS_MAX, usize::MAX)
 }
 
 /// The console's routes without this one.
@@ -85,7 +62,7 @@ struct Feed {
     main_account: AuthId,
     console: Arc<Console>,
     watched: Option<WatchedPage>,
-    _open: OpenStream,
+    _open: Share<Uuid>,
 }
 
 /// A page that a browser has open.
@@ -116,7 +93,7 @@ pub(super) async fn serve(
     };
     let news = console.apis.api().feed.watch();
     let User { id, account, main_account, .. } = person.user;
-    let Some(open) = console.streams.open(id) else {
+    let Some(open) = console.streams.take(id) else {
         tracing::info!(user = %id, max = STREAMS_MAX, "event stream refused: the user has too many");
         return (StatusCode::TOO_MANY_REQUESTS, [(header::RETRY_AFTER, "10")]).into_response();
     };

@@ -53,7 +53,7 @@ pub use draft::{Drafts, PATH as DRAFT_PATH, serve as serve_drafts};
 use engine::call::drafts;
 use engine::call::walk::Walker;
 use engine::openid::{BACK, Provider};
-pub use events::OpenStreams;
+pub use events::{OpenStreams, open_streams};
 pub use samples::Samples;
 pub use sign_up::SignUpWindow;
 

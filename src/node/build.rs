@@ -460,7 +460,7 @@ impl Node {
             own_drafts,
             sign_up: sign_up_window(&config, simulated),
             walker: Some(walker),
-            streams: console::OpenStreams::default(),
+            streams: console::open_streams(),
             stop: stop_public.clone(),
         };
         let router = apis.router().merge(console::router(console));

@@ -21,7 +21,8 @@ use xml::ast::DocUrl;
 
 /// How long a draft waits for its call.
 const WAITS: Duration = Duration::from_secs(60);
-/// Maximum number of waiting drafts. A further one displaces the oldest. Each has at most 100 KiB.
+/// Maximum number of waiting drafts. A further one displaces the oldest one of the account that has
+/// most. Each has at most 100 KiB.
 const WAITING_MAX: usize = 100;
 /// Path prefix of draft URLs.
 const BELOW: &str = "draft/";
@@ -59,7 +60,7 @@ impl Drafts {
         let mut table = self.table();
         table.forget(now);
         if table.waiting.len() >= WAITING_MAX {
-            table.waiting.pop_front();
+            table.displace();
         }
         let (id, text) = (id.into(), text.into());
         table.waiting.push_back(Waiting { id, account, person, text, since: now, claimed: None });
@@ -119,6 +120,19 @@ impl Drafts {
 impl Table {
     fn forget(&mut self, now: Instant) {
         self.waiting.retain(|one| now.saturating_duration_since(one.since) < WAITS);
+    }
+
+    /// Removes the oldest draft of the account that has most.
+    fn displace(&mut self) {
+        let mut counts = HashMap::<&AuthId, usize>::new();
+        for one in &self.waiting {
+            *counts.entry(&one.account).or_default() += 1;
+        }
+        let most = counts.values().copied().max().unwrap_or_default();
+        let oldest = self.waiting.iter().position(|one| counts.get(&one.account) == Some(&most));
+        if let Some(oldest) = oldest {
+            self.waiting.remove(oldest);
+        }
     }
 }
 
@@ -223,6 +237,18 @@ mod tests {
             drafts.claim("0", hers, &account, now).is_none()
                 && drafts.claim("1", hers, &account, now).is_some()
         );
+        assert_eq!(drafts.table().waiting.len(), WAITING_MAX);
+    }
+
+    #[test]
+    fn an_account_with_many_drafts_displaces_none_of_another() {
+        let [many, few] = ["MA1", "MA2"].map(AuthId::from);
+        let (person, now, drafts) = (Uuid::from_u128(1), Clock::real().now(), Drafts::default());
+        drafts.keep("few", few.clone(), person, TEXT, now);
+        for n in 0..2 * WAITING_MAX {
+            drafts.keep(&n.to_string(), many.clone(), person, TEXT, now);
+        }
+        assert!(drafts.claim("few", (&few, person), &few, now).is_some());
         assert_eq!(drafts.table().waiting.len(), WAITING_MAX);
     }
 }

@@ -22,8 +22,9 @@ const RECEIVE_TIMEOUT: Duration = Duration::from_secs(120);
 const META_RETENTION: Duration = Duration::from_secs(30 * 86_400);
 /// How long an upload waits for the store to record the file's type.
 const RECORD_TIMEOUT: Duration = Duration::from_secs(2);
-/// The largest number of concurrent uploads.
-pub(super) const UPLOADS_MAX: usize = 4;
+/// The largest numbers of concurrent uploads, of a main account and of the node.
+pub(super) const ACCOUNT_UPLOADS_MAX: usize = 4;
+pub(super) const UPLOADS_MAX: usize = 16;
 
 /// A media type and its limits.
 #[derive(Debug, PartialEq, Eq)]
@@ -110,7 +111,8 @@ impl Inbox {
         chunks: impl Stream<Item = Result<Bytes, E>> + Unpin,
     ) -> Result<(String, u64), UploadError> {
         let number = self.number_of(&conversation.pair).ok_or(UploadError::NoNumber)?;
-        let _permit = self.0.media_cache.uploads.try_acquire().map_err(|_| UploadError::TooMany)?;
+        let account = conversation.pair.main_account.clone();
+        let _share = self.0.media_cache.uploads.take(account).ok_or(UploadError::TooMany)?;
         let mut file = self.0.media_cache.unlinked_file().await.map_err(UploadError::Disk)?;
         let received =
             tokio::time::timeout(RECEIVE_TIMEOUT, receive(chunks, &mut file, kind.bytes_max)).await;

@@ -15,9 +15,12 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::sync::{Mutex, Semaphore};
 use uuid::Uuid;
 
+use super::files::{ACCOUNT_UPLOADS_MAX, UPLOADS_MAX};
 use super::{Inbox, words};
 use crate::admission::NumberEntry;
+use crate::limiter::Shares;
 use crate::links::LinkSigner;
+use model::AuthId;
 use model::Timestamp;
 use model::metric;
 use store::{Message, NewMessage, Pair, Scope, StoreError};
@@ -59,8 +62,8 @@ pub struct MediaCache {
     /// Bytes in the folder.
     used: AtomicU64,
     quota: u64,
-    /// The permits for uploads to Meta.
-    pub(super) uploads: Semaphore,
+    /// Uploads to Meta, by main account.
+    pub(super) uploads: Shares<AuthId>,
 }
 
 impl MediaCache {
@@ -75,7 +78,7 @@ impl MediaCache {
             prefetch_queue: Arc::new(Semaphore::new(PREFETCH_MAX)),
             used: AtomicU64::new(0),
             quota: QUOTA,
-            uploads: Semaphore::new(super::files::UPLOADS_MAX),
+            uploads: Shares::new(ACCOUNT_UPLOADS_MAX, UPLOADS_MAX),
         }
     }
 

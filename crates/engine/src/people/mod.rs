@@ -685,21 +685,19 @@ impl People {
     ///
     /// Returns an error if the key does not exist or the store fails.
     pub async fn remove_key(&self, scope: &Scope, id: Uuid) -> Result<(), PeopleError> {
-        let key = self.0.store.api_keys().get(scope, id).await?.ok_or(PeopleError::Missing)?;
         let (of, this) = (scope.clone(), self.clone());
         let removed = self.with_keys(async move |store| {
-            let removed = store.api_keys().delete(&of, id).await?;
-            if removed {
-                // This revokes the key even if the others cannot be read now.
-                let mut keys = HashMap::clone(&this.0.keys.load());
-                keys.retain(|_, holder| holder.id != id);
-                this.0.keys.store(Arc::new(keys));
+            let key = store.api_keys().get(&of, id).await?;
+            if !store.api_keys().delete(&of, id).await? {
+                return Ok(None);
             }
-            Ok(removed)
+            // This revokes the key even if the others cannot be read now.
+            let mut keys = HashMap::clone(&this.0.keys.load());
+            keys.retain(|_, holder| holder.id != id);
+            this.0.keys.store(Arc::new(keys));
+            Ok(key)
         });
-        if !removed.await? {
-            return Err(PeopleError::Missing);
-        }
+        let key = removed.await?.ok_or(PeopleError::Missing)?;
         self.publish_key(&key);
         Ok(())
     }

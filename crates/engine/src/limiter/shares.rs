@@ -1,0 +1,77 @@
+//! Shares of a resource that accounts or users hold for a while, like uploads and event streams.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Counts what each holder has, so that none can take everything. Clones share the counts.
+#[derive(Clone, Debug)]
+pub struct Shares<K: Eq + Hash + Clone>(Arc<Inner<K>>);
+
+#[derive(Debug)]
+struct Inner<K> {
+    each_max: usize,
+    all_max: usize,
+    held: Mutex<HashMap<K, usize>>,
+}
+
+/// A share, given back when it is dropped.
+#[derive(Debug)]
+pub struct Share<K: Eq + Hash + Clone> {
+    of: Shares<K>,
+    holder: K,
+}
+
+impl<K: Eq + Hash + Clone> Shares<K> {
+    /// Allows `each_max` shares to each holder, and `all_max` to all together.
+    pub fn new(each_max: usize, all_max: usize) -> Self {
+        Self(Arc::new(Inner { each_max, all_max, held: Mutex::default() }))
+    }
+
+    /// Takes a share. Returns `None` if the holder has its maximum, or all together have theirs.
+    pub fn take(&self, holder: K) -> Option<Share<K>> {
+        let mut held = self.held();
+        let own = held.get(&holder).copied().unwrap_or_default();
+        if own >= self.0.each_max || held.values().sum::<usize>() >= self.0.all_max {
+            return None;
+        }
+        held.insert(holder.clone(), own + 1);
+        Some(Share { of: self.clone(), holder })
+    }
+
+    fn held(&self) -> MutexGuard<'_, HashMap<K, usize>> {
+        self.0.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<K: Eq + Hash + Clone> Drop for Share<K> {
+    fn drop(&mut self) {
+        let mut held = self.of.held();
+        if let Some(own) = held.get_mut(&self.holder) {
+            *own = own.saturating_sub(1);
+            if *own == 0 {
+                held.remove(&self.holder);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_holder_takes_everything_and_shares_come_back() {
+        let shares = Shares::new(2, 3);
+        let mut hers = vec![shares.take("a").unwrap(), shares.take("a").unwrap()];
+        assert!(shares.take("a").is_none(), "the maximum of one");
+        let his = shares.take("b").unwrap();
+        assert!(shares.take("c").is_none(), "the maximum of all");
+        drop(his);
+        assert!(shares.take("c").is_some());
+        hers.pop();
+        assert!(shares.take("a").is_some());
+        drop(hers);
+        assert!(shares.held().is_empty());
+    }
+}
