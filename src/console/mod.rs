@@ -34,6 +34,7 @@ mod recordings;
 mod reference;
 mod replay;
 mod samples;
+mod set_up;
 mod sign_in;
 mod sign_up;
 mod view;
@@ -53,7 +54,9 @@ pub use draft::{Drafts, PATH as DRAFT_PATH, serve as serve_drafts};
 use engine::call::drafts;
 use engine::call::walk::Walker;
 use engine::openid::{BACK, Provider};
+use engine::people::SetUp;
 pub use samples::Samples;
+pub use set_up::PATH as SET_UP;
 pub use sign_up::SignUpWindow;
 
 /// Services and settings of the console.
@@ -73,6 +76,8 @@ pub struct Console {
     pub provider: Option<Provider>,
     /// Meta's sign-up dialog, if an app is configured.
     pub sign_up: Option<SignUpWindow>,
+    /// The link for the first user, if none existed at the start.
+    pub set_up: Option<SetUp>,
     /// Runs documents of the playground.
     pub walker: Option<Walker>,
     /// Ends the event streams.
@@ -102,6 +107,7 @@ pub fn router(console: Console) -> Router {
         .route("/console/sign-out", post(sign_in::sign_out))
         .route("/console/preferences", post(sign_in::preferences))
         .route("/console/invitation/{token}", get(sign_in::invitation).post(sign_in::accept))
+        .route("/console/set-up/{token}", get(set_up::page).post(set_up::create))
         .route("/console/assets/{digest}/{file}", get(assets::serve))
         .route("/console/calls/", get(calls::page))
         .route("/console/calls/{call}/", get(call::page))

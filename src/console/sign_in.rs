@@ -27,6 +27,8 @@ struct SignIn {
     password: String,
     wrong: String,
     guest: bool,
+    /// No user exists, and the node's log has a link for the first one.
+    is_set_up_open: bool,
 }
 
 #[derive(Template)]
@@ -48,7 +50,7 @@ pub(super) fn safe_path(to: &str) -> &str {
     if ours { to } else { "/console/" }
 }
 
-pub(super) fn form(
+pub(super) async fn form(
     console: &Console,
     preferences: Preferences,
     status: StatusCode,
@@ -66,7 +68,10 @@ pub(super) fn form(
         .map(|provider| provider.settings().name.clone())
         .unwrap_or_default();
     let to = safe_path(to).to_owned();
-    respond(status, &SignIn { page, provider, to, name, password, wrong, guest: is_guest })
+    let is_set_up_open = super::set_up::is_open(console).await;
+    let page =
+        SignIn { page, provider, to, name, password, wrong, guest: is_guest, is_set_up_open };
+    respond(status, &page)
 }
 
 pub(super) async fn page(
@@ -79,6 +84,7 @@ pub(super) async fn page(
         return Redirect::to(safe_path(query.get("to"))).into_response();
     }
     form(&console, Preferences::of(&headers), StatusCode::OK, query.get("to"), "", String::new())
+        .await
 }
 
 pub(super) async fn sign_in(
@@ -105,30 +111,36 @@ pub(super) async fn sign_in(
                 None => answer,
             }
         }
-        Err(SignInError::Unknown) => form(
-            &console,
-            preferences,
-            StatusCode::UNAUTHORIZED,
-            to,
-            name,
-            preferences.lang.t("sign_in.wrong").to_owned(),
-        ),
+        Err(SignInError::Unknown) => {
+            form(
+                &console,
+                preferences,
+                StatusCode::UNAUTHORIZED,
+                to,
+                name,
+                preferences.lang.t("sign_in.wrong").to_owned(),
+            )
+            .await
+        }
         Err(SignInError::Wait(wait)) => {
             let seconds = wait.as_secs() + 1;
             let text = preferences.lang.with("sign_in.wait", &[&seconds.div_ceil(60).to_string()]);
             let mut answer =
-                form(&console, preferences, StatusCode::TOO_MANY_REQUESTS, to, name, text);
+                form(&console, preferences, StatusCode::TOO_MANY_REQUESTS, to, name, text).await;
             answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
             answer
         }
-        Err(SignInError::Busy) => form(
-            &console,
-            preferences,
-            StatusCode::TOO_MANY_REQUESTS,
-            to,
-            name,
-            preferences.lang.t("sign_in.busy").to_owned(),
-        ),
+        Err(SignInError::Busy) => {
+            form(
+                &console,
+                preferences,
+                StatusCode::TOO_MANY_REQUESTS,
+                to,
+                name,
+                preferences.lang.t("sign_in.busy").to_owned(),
+            )
+            .await
+        }
         Err(SignInError::Store(error)) => {
             tracing::warn!(%error, "sign-in failed");
             form(
@@ -139,6 +151,7 @@ pub(super) async fn sign_in(
                 name,
                 preferences.lang.t("error.internal").to_owned(),
             )
+            .await
         }
     }
 }
