@@ -14,6 +14,7 @@ mod call;
 mod calls;
 mod chart;
 mod draft;
+mod errors;
 mod events;
 mod form;
 mod home;
@@ -113,6 +114,7 @@ pub fn router(console: Console) -> Router {
         .route("/console/calls/{call}/", get(call::page))
         .route("/console/calls/{call}/log.jsonl", get(call::log))
         .route("/console/calls/{call}/hangup", post(call::hang_up))
+        .route("/console/errors/", get(errors::page))
         .route("/console/recordings/", get(recordings::page))
         .route("/console/recordings/{id}/delete", post(recordings::delete))
         .route("/app/{tenant}/whatsapp", get(inbox::from_app))

@@ -39,6 +39,7 @@ const NAV_ENTRIES: &[(&str, &str, &str, Role, Option<&str>)] = &[
     ("agents", "/console/agents/", "nav.agents", Role::Agent, Some("/api/v1/agents/")),
     ("webhooks", "/console/webhooks/", "nav.webhooks", Role::Admin, Some("/api/v1/webhooks/")),
     ("playground", "/console/playground/", "nav.playground", Role::Agent, None),
+    ("errors", "/console/errors/", "nav.errors", Role::Agent, Some("/api/v1/failed-requests/")),
     ("operations", "/console/operations/", "nav.operations", Role::Agent, None),
     ("reference", "/console/reference/", "nav.reference", Role::Agent, None),
     ("account", "/console/account/", "nav.account", Role::Admin, None),

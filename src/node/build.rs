@@ -617,6 +617,11 @@ async fn delete_expired(
         {
             warn!(%error, "failed to delete expired notifications; retrying in an hour");
         }
+        if let Err(error) =
+            store.failed_requests().delete_older(before(tunables.event_log_days())).await
+        {
+            warn!(%error, "failed to delete expired failed requests; retrying in an hour");
+        }
         if let Err(error) = store.audit().delete_older(before(tunables.audit_days())).await {
             warn!(%error, "failed to delete expired audit records; retrying in an hour");
         }

@@ -39,6 +39,7 @@ async fn fill_pages(world: &World) -> Vec<String> {
         "/console/",
         "/console/calls/",
         "/console/recordings/",
+        "/console/errors/",
         "/console/operations/",
         "/console/playground/",
         "/console/playground/debugger/",

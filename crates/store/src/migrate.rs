@@ -20,10 +20,12 @@ type File = (i64, &'static str, &'static str);
 const SQLITE: &[File] = &[
     (1, "schema", include_str!("migrations/sqlite/0001_schema.sql")),
     (2, "audit", include_str!("migrations/sqlite/0002_audit.sql")),
+    (5, "failed_requests", include_str!("migrations/sqlite/0005_failed_requests.sql")),
 ];
 const POSTGRES: &[File] = &[
     (1, "schema", include_str!("migrations/postgres/0001_schema.sql")),
     (2, "audit", include_str!("migrations/postgres/0002_audit.sql")),
+    (5, "failed_requests", include_str!("migrations/postgres/0005_failed_requests.sql")),
 ];
 
 fn migrator(files: &[File]) -> Migrator {
