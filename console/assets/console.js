@@ -5,6 +5,7 @@
 import { toast } from "./ask.js";
 import { watchForms } from "./forms.js";
 import { keepLive, rememberPage } from "./live.js";
+import { watchKeys } from "./palette.js";
 import { openPanels } from "./panel.js";
 import { watchPhone } from "./ring.js";
 
@@ -121,4 +122,5 @@ openPanels(changed, live.refresh);
 if (document.getElementById("replay")) void import("./step.js").then(({ stepThrough }) => stepThrough(live.go));
 enhance(document);
 watchPhone();
+watchKeys();
 document.documentElement.dataset.ready = "";

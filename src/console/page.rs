@@ -19,6 +19,41 @@ pub(super) struct NavEntry {
     pub(super) path: &'static str,
     /// Text key of the name.
     pub(super) name: &'static str,
+    /// Keys that open it, separated by spaces. Empty if it has no shortcut.
+    pub(super) shortcut: &'static str,
+}
+
+/// A command of the palette that is not in the navigation.
+pub(super) struct Command {
+    pub(super) path: &'static str,
+    /// Text key of the name.
+    pub(super) name: &'static str,
+}
+
+/// Path, text key and minimum role of the commands.
+const COMMANDS: &[(&str, &str, Role)] = &[
+    ("/console/numbers/new/", "numbers.add", Role::Owner),
+    ("/console/agents/new/", "agents.new", Role::Admin),
+    ("/console/playground/debugger/", "debugger.title", Role::Admin),
+    ("/console/people/audit/", "audit.title", Role::Owner),
+];
+
+/// The keys that open a place of the navigation.
+fn shortcut(place: &str) -> &'static str {
+    match place {
+        "home" => "g h",
+        "inbox" => "g i",
+        "notifications" => "g b",
+        "calls" => "g c",
+        "recordings" => "g r",
+        "phone" => "g p",
+        "numbers" => "g n",
+        "agents" => "g a",
+        "webhooks" => "g w",
+        "errors" => "g e",
+        "operations" => "g o",
+        _ => "",
+    }
 }
 
 /// Entries of the navigation: key, path, text key, minimum role, and the API path that must exist.
@@ -53,6 +88,7 @@ pub(super) struct Page {
     pub(super) theme: &'static str,
     pub(super) here: &'static str,
     pub(super) nav_entries: Vec<NavEntry>,
+    commands: Vec<&'static (&'static str, &'static str, Role)>,
     /// Number of unread notifications.
     pub(super) unread: u64,
     /// State of the endpoint with the person's name: `on` if it is registered, `off` if not, `none`
@@ -88,13 +124,14 @@ impl Page {
         });
         Self {
             nav_entries: nav_entries
-                .map(|(key, path, name, ..)| NavEntry { key, path, name })
+                .map(|(key, path, name, ..)| NavEntry { key, path, name, shortcut: shortcut(key) })
                 .collect(),
             here,
             unread: visitor.unread,
             phone: visitor.phone,
             person: user.name.clone(),
             name: user.full_name.clone(),
+            commands: COMMANDS.iter().filter(|(.., min_role)| user.role >= *min_role).collect(),
             role: match user.role {
                 Role::Agent => "role.agent",
                 Role::Admin => "role.admin",
@@ -117,6 +154,7 @@ impl Page {
             theme: preferences.theme,
             here: "",
             nav_entries: Vec::new(),
+            commands: Vec::new(),
             unread: 0,
             phone: "none",
             person: String::new(),
@@ -136,6 +174,11 @@ impl Page {
     pub(super) fn listening(mut self, live: impl Into<String>) -> Self {
         self.live = live.into();
         self
+    }
+
+    /// Commands of the palette that are not in the navigation.
+    pub(super) fn commands(&self) -> Vec<Command> {
+        self.commands.iter().map(|&&(path, name, _)| Command { path, name }).collect()
     }
 
     /// The folder of scripts, styles and images.

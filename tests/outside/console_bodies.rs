@@ -287,9 +287,8 @@ async fn failed_requests_of_all_calls_are_on_the_errors_page() {
     let groups = loop {
         let groups = api(API_KEY, "groups/").await;
         let items = groups["items"].as_array().expect("groups").clone();
-        let has = |kind: &str| {
-            items.iter().any(|group| group["kind"] == kind && group["calls"] == 2)
-        };
+        let has =
+            |kind: &str| items.iter().any(|group| group["kind"] == kind && group["calls"] == 2);
         if has("fetch action") && has("callback hangup") {
             break items;
         }

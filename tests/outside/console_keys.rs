@@ -1,0 +1,143 @@
+//! The command palette, the keyboard shortcuts and their sheet, in a real Chromium and with keys only.
+
+use serde_json::json;
+
+use crate::console::{signed_in, with_people};
+use crate::console_look::look;
+use crate::support::browser::{Browser, axe, has_chromium};
+
+const CTRL: u32 = 2;
+
+/// Presses a key, with its text if it has one character.
+async fn press(browser: &mut Browser, key: &str, modifiers: u32) {
+    let text = match key {
+        "Enter" => "\r",
+        key if key.chars().count() == 1 && modifiers == 0 => key,
+        _ => "",
+    };
+    let code = match key {
+        "Enter" => 13,
+        "Escape" => 27,
+        "Tab" => 9,
+        "ArrowUp" => 38,
+        "ArrowDown" => 40,
+        key => key.to_uppercase().bytes().next().map_or(0, u32::from),
+    };
+    for kind in ["keyDown", "keyUp"] {
+        let event = json!({
+            "type": kind, "key": key, "text": if kind == "keyDown" { text } else { "" },
+            "windowsVirtualKeyCode": code, "modifiers": modifiers,
+        });
+        browser.devtools("Input.dispatchKeyEvent", event).await;
+    }
+}
+
+async fn type_text(browser: &mut Browser, text: &str) {
+    for key in text.chars() {
+        press(browser, &key.to_string(), 0).await;
+    }
+}
+
+/// Waits for a page with its scripts.
+async fn until_at(browser: &mut Browser, path: &str) {
+    let there =
+        format!("location.pathname === '{path}' && document.documentElement?.dataset.ready === ''");
+    browser.until(&there).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_palette_and_the_shortcuts_work_with_keys_only() {
+    if !has_chromium() {
+        return;
+    }
+    let world = with_people().await;
+    let mut browser = signed_in(&world, "asha").await;
+    browser.visit("/console/").await;
+    let open = "document.getElementById('palette').open";
+    let rows = "document.querySelectorAll('#palette-list li').length";
+    let chosen = "document.querySelector('#palette-list [aria-selected=true]')";
+
+    press(&mut browser, "k", CTRL).await;
+    browser.until(open).await;
+    browser.until("document.activeElement.matches('#palette input')").await;
+    // Keys stay in the dialog, and Escape closes it.
+    for _ in 0..3 {
+        press(&mut browser, "Tab", 0).await;
+    }
+    browser.until("!document.querySelector('#main').contains(document.activeElement)").await;
+    press(&mut browser, "Escape", 0).await;
+    browser.until(&format!("!{open}")).await;
+
+    press(&mut browser, "k", CTRL).await;
+    browser.until(&format!("{open} && {rows} > 5")).await;
+    type_text(&mut browser, "zzz").await;
+    browser.until(&format!("{chosen}.textContent.includes('zzz')")).await;
+    press(&mut browser, "Escape", 0).await;
+    browser.until(&format!("!{open}")).await;
+    press(&mut browser, "k", CTRL).await;
+    browser.until(&format!("{open} && {rows} > 5")).await;
+    type_text(&mut browser, "recor").await;
+    browser.until(&format!("{chosen}.textContent.includes('Recordings')")).await;
+    let active = "document.querySelector('#palette input').getAttribute('aria-activedescendant')";
+    browser.until(&format!("{chosen}.id === {active}")).await;
+    press(&mut browser, "ArrowDown", 0).await;
+    browser.until(&format!("{chosen}.textContent.includes('recor')")).await;
+    press(&mut browser, "ArrowUp", 0).await;
+    press(&mut browser, "Enter", 0).await;
+    until_at(&mut browser, "/console/recordings/").await;
+
+    // A shortcut of two keys, the sheet, and the switch for shortcuts of single characters.
+    press(&mut browser, "g", 0).await;
+    press(&mut browser, "e", 0).await;
+    until_at(&mut browser, "/console/errors/").await;
+    let sheet = "document.getElementById('shortcuts').open";
+    press(&mut browser, "?", 0).await;
+    browser.until(sheet).await;
+    browser.until("document.getElementById('shortcuts').innerText.includes('Recordings')").await;
+    browser.click("#shortcuts input").await;
+    press(&mut browser, "Escape", 0).await;
+    browser.until(&format!("!{sheet}")).await;
+    for key in ["?", "g", "c"] {
+        press(&mut browser, key, 0).await;
+    }
+    press(&mut browser, "k", CTRL).await;
+    browser.until(open).await;
+    assert_eq!(browser.eval(sheet).await, false);
+    assert_eq!(browser.eval("location.pathname").await, "/console/errors/");
+    type_text(&mut browser, "keyboard").await;
+    press(&mut browser, "Enter", 0).await;
+    browser.until(sheet).await;
+    browser.click("#shortcuts input").await;
+    press(&mut browser, "Escape", 0).await;
+    browser.until(&format!("!{sheet}")).await;
+
+    // `/` goes to the search field, and keys that a field takes are not shortcuts.
+    browser.visit("/console/inbox/").await;
+    press(&mut browser, "/", 0).await;
+    browser.until("document.activeElement.matches('main input[type=search]')").await;
+    type_text(&mut browser, "g?").await;
+    browser.until("document.activeElement.value === 'g?'").await;
+    assert_eq!(browser.eval(sheet).await, false);
+
+    // An agent is not offered pages of owners.
+    let mut ravi = signed_in(&world, "ravi").await;
+    ravi.visit("/console/").await;
+    press(&mut ravi, "k", CTRL).await;
+    ravi.until(open).await;
+    let names = ravi.eval("document.getElementById('palette').textContent").await;
+    assert!(!names.as_str().expect("text").contains("Audit"), "{names}");
+
+    let Some(axe) = axe() else { return };
+    let mut found = Vec::new();
+    browser.visit("/console/").await;
+    press(&mut browser, "k", CTRL).await;
+    browser.until(open).await;
+    look(&mut browser, &axe, "palette", &mut found).await;
+    press(&mut browser, "Escape", 0).await;
+    browser.until(&format!("!{open}")).await;
+    press(&mut browser, "?", 0).await;
+    browser.until(sheet).await;
+    look(&mut browser, &axe, "shortcuts", &mut found).await;
+    assert!(found.is_empty(), "{found:#?}");
+    assert!(browser.errors.is_empty(), "{:#?}", browser.errors);
+}
