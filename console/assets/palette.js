@@ -103,7 +103,7 @@ function openSheet() {
 
 /** Goes to the next or previous row of a list: opens it if the list is beside an open one. @param {number} step */
 function move(step) {
-  const rows = /** @type {HTMLAnchorElement[]} */ ([...document.querySelectorAll("[data-rows] a.row-link")]);
+  const rows = /** @type {HTMLAnchorElement[]} */ ([...document.querySelectorAll("[data-rows] a.row-link, .pane a")]);
   const open = rows.findIndex((row) => row.hasAttribute("aria-current"));
   const at = open < 0 ? rows.findIndex((row) => row === document.activeElement) : open;
   const next = rows[at < 0 ? 0 : at + step];

@@ -1,12 +1,13 @@
-//! The command palette, the keyboard shortcuts and their sheet, in a real Chromium and with keys only.
+//! The command palette, the keyboard shortcuts and the inbox, in a real Chromium and with keys only.
 
 use serde_json::json;
 
 use crate::console::{signed_in, with_people};
-use crate::console_look::look;
+use crate::console_look::{look, writes};
 use crate::support::browser::{Browser, axe, has_chromium};
 
 const CTRL: u32 = 2;
+const SHIFT: u32 = 8;
 
 /// Presses a key, with its text if it has one character.
 async fn press(browser: &mut Browser, key: &str, modifiers: u32) {
@@ -138,6 +139,80 @@ async fn the_palette_and_the_shortcuts_work_with_keys_only() {
     press(&mut browser, "?", 0).await;
     browser.until(sheet).await;
     look(&mut browser, &axe, "shortcuts", &mut found).await;
+    assert!(found.is_empty(), "{found:#?}");
+    assert!(browser.errors.is_empty(), "{:#?}", browser.errors);
+}
+
+/// Conversations are beside the open one, j and k go through them, Enter sends, and Shift+Enter
+/// starts a new line.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_inbox_has_two_panes_and_works_with_keys_only() {
+    if !has_chromium() {
+        return;
+    }
+    let world = with_people().await;
+    for (user, name, text) in [
+        ("919812340001", "Mira", "Where is my order?"),
+        ("919812340002", "Noor", "Good morning"),
+        ("919812340003", "Omar", "<b>Hello</b>"),
+    ] {
+        writes(&world, &json!({"message": text, "from": user, "name": name})).await;
+    }
+    let mut browser = signed_in(&world, "asha").await;
+    browser.visit("/console/inbox/").await;
+    browser.until("document.querySelectorAll('#conversations a.row-link').length === 3").await;
+    // Messages of the same second have no fixed order.
+    let names = browser
+        .eval("[...document.querySelectorAll('#conversations .parties strong')].map((e) => e.textContent).join(' ')")
+        .await;
+    let names: Vec<&str> = names.as_str().expect("names").split(' ').collect();
+    press(&mut browser, "j", 0).await;
+    press(&mut browser, "j", 0).await;
+    press(&mut browser, "k", 0).await;
+    press(&mut browser, "Enter", 0).await;
+    let opened = |name: &str| {
+        format!(
+            "document.documentElement?.dataset.ready === '' \
+             && document.querySelector('.pane [aria-current]')?.textContent.includes('{name}') \
+             && document.querySelector('#chat-head').textContent.includes('{name}')"
+        )
+    };
+    browser.until(&opened(names[0])).await;
+    browser.until("document.querySelectorAll('.pane .unread').length === 2").await;
+    press(&mut browser, "j", 0).await;
+    browser.until(&opened(names[1])).await;
+    press(&mut browser, "j", 0).await;
+    browser.until(&opened(names[2])).await;
+    press(&mut browser, "k", 0).await;
+    browser.until(&opened(names[1])).await;
+
+    browser.eval("document.getElementById('text').focus()").await;
+    press(&mut browser, "Enter", 0).await;
+    type_text(&mut browser, "jk").await;
+    press(&mut browser, "Enter", SHIFT).await;
+    type_text(&mut browser, "two").await;
+    browser.until("document.getElementById('text').value === 'jk\\ntwo'").await;
+    press(&mut browser, "Enter", 0).await;
+    browser
+        .until(
+            "document.querySelector('#timeline .ours .said')?.textContent === 'jk\\ntwo' \
+             && document.getElementById('text').value === ''",
+        )
+        .await;
+    assert!(
+        browser.eval("document.querySelectorAll('#timeline .ours').length === 1").await == true
+    );
+    // A new message appears in the other pane without a reload.
+    let order = json!({"message": "Anyone there?", "from": "919812340001", "name": "Mira"});
+    writes(&world, &order).await;
+    browser
+        .until("document.querySelector('.pane li')?.textContent.includes('Anyone there?')")
+        .await;
+    let Some(axe) = axe() else { return };
+    let mut found = Vec::new();
+    look(&mut browser, &axe, "inbox-panes", &mut found).await;
+    browser.size(1680, 900).await;
+    crate::console_look::picture(&mut browser, "inbox-panes-1680").await;
     assert!(found.is_empty(), "{found:#?}");
     assert!(browser.errors.is_empty(), "{:#?}", browser.errors);
 }
