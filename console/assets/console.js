@@ -5,6 +5,7 @@
 import { toast } from "./ask.js";
 import { watchForms } from "./forms.js";
 import { keepLive, rememberPage } from "./live.js";
+import { watchKeys } from "./palette.js";
 import { openPanels } from "./panel.js";
 import { watchPhone } from "./ring.js";
 
@@ -97,9 +98,12 @@ function changed(root, old) {
 
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape") document.querySelector("details.me[open]")?.removeAttribute("open");
-  // Ctrl+Enter or Cmd+Enter sends a message.
-  if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && event.target instanceof HTMLTextAreaElement && event.target.closest(".composer")) {
-    event.target.form?.requestSubmit(event.target.form.querySelector("button.primary"));
+  // Enter sends a message, and Ctrl+Enter or Cmd+Enter any form of the composer. Keyboards on glass have no Shift+Enter for a new line.
+  const area = event.key === "Enter" && !event.isComposing && event.target instanceof HTMLTextAreaElement && event.target.closest(".composer") ? event.target : null;
+  const isSend = event.ctrlKey || event.metaKey || (!event.shiftKey && !event.altKey && !!area && area.dataset.enter !== undefined && !matchMedia("(pointer: coarse)").matches);
+  if (area && isSend) {
+    event.preventDefault();
+    if (area.value.trim()) area.form?.requestSubmit(area.form.querySelector("button.primary"));
   }
 });
 
@@ -121,4 +125,5 @@ openPanels(changed, live.refresh);
 if (document.getElementById("replay")) void import("./step.js").then(({ stepThrough }) => stepThrough(live.go));
 enhance(document);
 watchPhone();
+watchKeys();
 document.documentElement.dataset.ready = "";

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::config::StoreArgs;
+use super::target::StoreArgs;
 use super::{Exit, print};
 use store::Database;
 use store::{self, BackupError};

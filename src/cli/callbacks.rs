@@ -5,7 +5,7 @@
 
 use serde_json::{Value, json};
 
-use super::config::StoreArgs;
+use super::target::StoreArgs;
 use super::{Exit, print};
 use model::Clock;
 use model::Timestamp;

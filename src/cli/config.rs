@@ -1,12 +1,11 @@
 //! `offhook config`: validates a configuration, and prints the reference of all keys. Other commands
-//! use [`load`] to read a configuration, and [`StoreArgs`] to find the store that it names.
+//! use [`load`] to read a configuration.
 
 use std::path::{Path, PathBuf};
 
 use super::{Exit, print};
 use engine::config::{Config, ConfigError, Reference};
 use speech::config::SpeechConfig;
-use store::Database;
 
 /// `offhook config …`.
 #[derive(clap::Args, Clone, Debug)]
@@ -41,38 +40,6 @@ pub struct KeysArgs {
     /// Print Markdown, as in docs/reference/configuration.md
     #[arg(long)]
     pub markdown: bool,
-}
-
-/// Options that select the store.
-#[derive(clap::Args, Clone, Debug)]
-pub struct StoreArgs {
-    /// Configuration file that names the store
-    #[arg(long, value_name = "FILE", default_value = "offhook.toml", conflicts_with = "data_dir")]
-    pub config: PathBuf,
-    /// Directory of the store; no configuration or secret is read
-    #[arg(long, value_name = "DIR")]
-    pub data_dir: Option<PathBuf>,
-}
-
-impl StoreArgs {
-    /// Whether the configuration has this account. Returns false without a configuration.
-    pub fn names(&self, account: &str) -> bool {
-        self.data_dir.is_none()
-            && load(&self.config).is_ok_and(|config| {
-                config.accounts.iter().any(|known| known.auth_id.as_str() == account)
-            })
-    }
-
-    /// The selected store, which need not exist.
-    ///
-    /// # Errors
-    /// As [`load`].
-    pub fn database(&self) -> Result<Database, Exit> {
-        match &self.data_dir {
-            Some(folder) => Ok(Database::File(folder.join(store::SQLITE_FILE_NAME))),
-            None => load(&self.config).map(|config| config.store.database),
-        }
-    }
 }
 
 /// Runs `offhook config …`.

@@ -1,11 +1,14 @@
 //! `offhook conversations export`: exports conversations as JSON lines.
 //!
-//! Works on the store, whether a node is running or not.
+//! Works on the store, whether a node is running or not, or asks a node over its API.
 
-use serde_json::json;
+use http::Method;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::config::StoreArgs;
+use super::node_api::NodeApi;
+use super::numbers::all;
+use super::target::SourceArgs;
 use super::{Exit, print};
 use engine::inbox::words;
 use model::E164;
@@ -39,28 +42,86 @@ pub struct ExportArgs {
     #[arg(long, value_name = "NUMBER", value_parser = E164::parse)]
     pub number: Option<E164>,
     #[command(flatten)]
-    pub store: StoreArgs,
+    pub from: SourceArgs,
 }
 
 /// Runs the command. Exit code 0: done; 1: unreadable store or unknown account; 2: wrong usage.
 pub fn run(args: Args) -> Exit {
     let Command::Export(args) = args.command;
     super::run_async(async {
-        let at = match args.store.database() {
-            Ok(at) => at,
-            Err(exit) => return exit,
+        let exported = match &args.from.node {
+            Some(_) => export_from_node(&args).await,
+            None => match args.from.store.database() {
+                Ok(at) => export(&at, &args).await.map_err(Exit::failed),
+                Err(exit) => Err(exit),
+            },
         };
-        match export(&at, &args).await {
-            Ok(0) if args.account.as_ref().is_some_and(|account| !args.store.names(account)) => {
+        match exported {
+            Ok(0)
+                if args.account.as_ref().is_some_and(|account| !args.from.store.names(account)) =>
+            {
                 let account = args.account.unwrap_or_default();
                 Exit::failed(format_args!(
                     "no conversations of account {account:?}; check the auth id"
                 ))
             }
             Ok(_) => Exit::Done,
-            Err(e) => Exit::failed(format_args!("{e}")),
+            Err(exit) => exit,
         }
     })
+}
+
+/// Like [`export`], over the API of a node. Messages are as the timeline shows them.
+async fn export_from_node(args: &ExportArgs) -> Result<usize, Exit> {
+    let api = NodeApi::of_source(&args.from)?;
+    let own = api.ask(Method::GET, "account/", None).await?;
+    // The account of the key has all conversations that the node lists, those of subaccounts too.
+    let account = args.account.as_deref().filter(|account| own["account"] != *account);
+    let mut found = 0;
+    for conversation in all(&api, "conversations/", None).await? {
+        if account.is_some_and(|account| conversation["account"] != account) {
+            continue;
+        }
+        found += 1;
+        if args.number.as_ref().is_some_and(|number| conversation["number"] != number.as_str()) {
+            continue;
+        }
+        let id = &conversation["id"];
+        let picked = |name: &str| conversation[name].clone();
+        print::json(&json!({
+            "conversation": id,
+            "account": picked("account"),
+            "number": picked("number"),
+            "user": picked("user"),
+            "status": picked("status"),
+            "createdAt": picked("createdAt"),
+        }));
+        let id = id.as_str().unwrap_or_default();
+        for mut message in timeline(&api, id).await? {
+            let mut moved = |name| message[name].take();
+            let (sender, error) = (moved("sender"), moved("error"));
+            print::json(&json!({
+                "conversation": id, "message": message, "sender": sender, "error": error,
+            }));
+        }
+    }
+    Ok(found)
+}
+
+/// The timeline of a conversation, oldest first. Its pages come in the opposite order.
+async fn timeline(api: &NodeApi, id: &str) -> Result<Vec<Value>, Exit> {
+    let (mut pages, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let path = format!("conversations/{id}/timeline/?limit=200&cursor={cursor}");
+        let mut page = api.ask(Method::GET, &path, None).await?;
+        if let Value::Array(items) = page["items"].take() {
+            pages.push(items);
+        }
+        match page["next"].as_str() {
+            Some(next) if next != cursor => next.clone_into(&mut cursor),
+            _ => return Ok(pages.into_iter().rev().flatten().collect()),
+        }
+    }
 }
 
 /// Prints the selected conversations. Returns the number of conversations of the account, before

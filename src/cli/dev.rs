@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::target::{Registration, RunningDev};
 use super::{Exit, print};
 use crate::node::StartError;
 use crate::node::dev::{Dev, DevError, DevOptions};
@@ -62,12 +63,23 @@ pub fn run(args: Args) -> Exit {
                 ));
             }
         };
+        let _registration = register(&dev);
         print_addresses(&dev);
         match dev.until_stopped().await {
             Ok(()) => Exit::Done,
             Err(e) => Exit::failed(format_args!("could not wait for signals: {e}")),
         }
     })
+}
+
+/// Lets other commands find this node without `--node`. Without it they still work with `--node`.
+fn register(dev: &Dev) -> Option<Registration> {
+    let node = dev.node_url.clone();
+    let data_dir = std::path::absolute(dev.data_dir()).ok()?;
+    let registered = RunningDev { node, data_dir }.register();
+    registered
+        .inspect_err(|e| tracing::warn!(error = %e, "failed to register with other commands"))
+        .ok()
 }
 
 fn print_addresses(dev: &Dev) {

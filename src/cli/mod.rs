@@ -25,6 +25,7 @@ pub mod replay;
 pub mod serve;
 mod simulated;
 mod speech_helper;
+mod target;
 pub mod voices;
 pub mod xml;
 

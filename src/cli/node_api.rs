@@ -7,28 +7,12 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde_json::Value;
 
+use super::target::{NodeArgs, SourceArgs};
 use super::{Exit, print};
 use egress::{BodyPolicy, Egress, EgressConfig, EgressRequest, EgressResponse, Guard};
 use model::Secret;
 use model::is_loopback;
 use sim::world;
-
-/// Options that select the node.
-#[derive(clap::Args, Clone, Debug)]
-pub struct NodeArgs {
-    /// Base URL of the node
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080", value_parser = super::http_url)]
-    pub node: url::Url,
-    /// API key of the node [default on loopback: the key of `offhook dev`]
-    #[arg(
-        long,
-        alias = "api-key",
-        value_name = "KEY",
-        env = "OFFHOOK_API_KEY",
-        hide_env_values = true
-    )]
-    pub key: Option<Secret>,
-}
 
 /// A client of one node.
 pub(super) struct NodeApi {
@@ -43,12 +27,22 @@ const READ_TIMEOUT: Duration = Duration::from_secs(60);
 const ANSWER_BYTES_MAX: usize = 4 << 20;
 
 impl NodeApi {
-    /// A client with the options' node and key.
+    /// A client of the node that the options select.
     ///
     /// # Errors
-    /// As [`NodeApi::at`].
+    /// As [`NodeArgs::find`] and [`NodeApi::at`].
     pub(super) fn of(args: &NodeArgs) -> Result<Self, Exit> {
-        Self::at(&args.node, args.key.clone())
+        let (node, key) = args.find()?;
+        Self::at(&node, key)
+    }
+
+    /// A client of the node of `--node`.
+    ///
+    /// # Errors
+    /// As [`NodeApi::at`], or if the options name none.
+    pub(super) fn of_source(args: &SourceArgs) -> Result<Self, Exit> {
+        let node = args.node.as_ref().ok_or_else(|| Exit::usage("--node names no node"))?;
+        Self::at(node, args.api_key.clone())
     }
 
     /// A client of the node at this address. On loopback, the key defaults to that of
@@ -62,7 +56,7 @@ impl NodeApi {
             None if is_loopback(node) => Secret::new(world::API_KEY),
             None => {
                 return Err(Exit::usage(
-                    "--node needs an API key: --api-key KEY, or OFFHOOK_API_KEY",
+                    "the node needs an API key: --api-key KEY, or OFFHOOK_API_KEY",
                 ));
             }
         };

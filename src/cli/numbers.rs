@@ -4,8 +4,9 @@
 use http::Method;
 use serde_json::{Value, json};
 
-use super::node_api::{NodeApi, NodeArgs};
+use super::node_api::NodeApi;
 use super::numbers_file::{ExportArgs, ImportArgs, export, import};
+use super::target::NodeArgs;
 use super::{Exit, print};
 use model::E164;
 use model::Secret;

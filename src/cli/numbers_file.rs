@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use http::Method;
 use serde_json::{Map, Value, json};
 
-use super::node_api::{NodeApi, NodeArgs};
+use super::node_api::NodeApi;
 use super::numbers::all;
+use super::target::NodeArgs;
 use super::{Exit, print};
 use model::E164;
 

@@ -47,16 +47,16 @@ struct BarRow {
 }
 
 /// A body that was sent or received.
-struct BodyView {
+pub(super) struct BodyView {
     /// Text key of the direction.
-    way: &'static str,
+    pub(super) way: &'static str,
     /// CSS class of the direction.
-    arrow: &'static str,
-    head: String,
-    kind: &'static str,
-    text: String,
+    pub(super) arrow: &'static str,
+    pub(super) head: String,
+    pub(super) kind: &'static str,
+    pub(super) text: String,
     /// Remarks: cut, rebuilt or not kept.
-    says: String,
+    pub(super) says: String,
 }
 
 struct FindingRow {
@@ -252,10 +252,7 @@ fn row(lang: Lang, bar: &Bar, first: i64, last: i64, part: bool) -> BarRow {
     let until = bar.to_us.map_or(WIDTH, place).min(WIDTH);
     BarRow {
         lane: bar.what.as_str(),
-        // Names without a text are technical: elements, requests and URLs.
-        name: lang
-            .find(&format!("bar.{}", bar.name))
-            .map_or_else(|| bar.name.clone(), str::to_owned),
+        name: bar_name(lang, &bar.name),
         note: bar.note.clone(),
         at: lang.duration(bar.from_us),
         took: match bar.took_us() {
@@ -271,8 +268,13 @@ fn row(lang: Lang, bar: &Bar, first: i64, last: i64, part: bool) -> BarRow {
     }
 }
 
+/// Names without a text are technical: elements, requests and URLs.
+pub(super) fn bar_name(lang: Lang, name: &str) -> String {
+    lang.find(&format!("bar.{name}")).map_or_else(|| name.to_owned(), str::to_owned)
+}
+
 /// Converts a body, without its text if the page has no room left for it.
-fn body_view(lang: Lang, body: &Body, room: &mut usize) -> BodyView {
+pub(super) fn body_view(lang: Lang, body: &Body, room: &mut usize) -> BodyView {
     let fits = body.text.len() <= *room;
     *room -= if fits { body.text.len() } else { 0 };
     let mut says = Vec::new();

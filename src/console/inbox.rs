@@ -1,6 +1,8 @@
 //! The inbox: the list of conversations, and one conversation as a chat with its messages and
 //! calls. Changes go through the number API.
 
+use std::time::Duration;
+
 use askama::Template;
 use axum::extract::{Path, State};
 use axum::http::{Method, StatusCode};
@@ -20,6 +22,12 @@ use super::view::{self, When};
 use super::{App, Console};
 use crate::api::Apis;
 use engine::inbox::FILES;
+use store::RecordingFilter;
+
+/// Conversations beside an open one.
+const PANE_ROWS: u32 = 30;
+/// Recordings of a call in a conversation. The page of the call has all of them.
+const RECORDINGS_PER_CALL: u32 = 3;
 
 /// API path that places a call.
 const CALLS: &str = "/api/v1/calls/";
@@ -252,6 +260,13 @@ struct TimelineItem {
     missed: bool,
     /// Transcript of a call with an agent.
     transcript: Vec<TranscriptLine>,
+    recordings: Vec<CallRecording>,
+}
+
+/// A recording of a call in the timeline.
+struct CallRecording {
+    url: String,
+    length: String,
 }
 
 /// A line of a transcript.
@@ -334,6 +349,7 @@ fn line(lang: Lang, item: &Value, base_url: &str) -> TimelineItem {
         call: text("/call/uuid").parse::<Uuid>().map(|call| call.to_string()).unwrap_or_default(),
         missed: item.pointer("/call/missed").and_then(Value::as_bool).unwrap_or_default(),
         transcript: transcript(item),
+        recordings: Vec::new(),
         kind: permission_kind(item).map_or(kind, str::to_owned),
     }
 }
@@ -350,6 +366,8 @@ struct Chat {
     tone: &'static str,
     lines: Vec<TimelineItem>,
     older: String,
+    /// The latest conversations, beside this one.
+    rows: Vec<Row>,
     /// Whether the customer service window is open, and until when.
     open: bool,
     until: Option<When>,
@@ -432,6 +450,15 @@ async fn render_chat(
     };
     let other_agent = other_agent.filter(|agent| Some(*agent) != conversation.active_agent);
     let other_agent = agent_name(console, visitor, other_agent).await;
+    let rows = latest(console, visitor).await;
+    let mut lines: Vec<TimelineItem> = timeline
+        .items
+        .iter()
+        .map(|item| line(visitor.lang(), item, &console.apis.api().base_url))
+        .collect();
+    for line in &mut lines {
+        line.recordings = recordings(console, visitor, line).await;
+    }
     let now = console.apis.api().clock.wall().rfc3339();
     let until = conversation.window_expires_at.as_deref();
     // Both are in UTC and the same format, so their seconds compare as text.
@@ -451,11 +478,8 @@ async fn render_chat(
             silent: of_number.inactive,
             tone: tone(&conversation.status),
             status: conversation.status,
-            lines: timeline
-                .items
-                .iter()
-                .map(|item| line(visitor.lang(), item, &console.apis.api().base_url))
-                .collect(),
+            lines,
+            rows,
             older: timeline
                 .next
                 .map(|cursor| visitor.query.with("cursor", Some(&cursor)))
@@ -483,6 +507,35 @@ async fn render_chat(
             .to_string(),
         },
     )
+}
+
+/// The latest conversations. Empty if they can't be read, since the page has another subject.
+async fn latest(console: &Console, visitor: &Visitor) -> Vec<Row> {
+    let path = format!("/api/v1/conversations/?limit={PANE_ROWS}");
+    let answer = visitor.ask(console, Method::GET, &path, None).await;
+    let list = serde_json::from_value::<ConversationList>(answer.body);
+    let items = list.map(|list| list.items).unwrap_or_default();
+    items.into_iter().map(|one| row(console, visitor, &[], one)).collect()
+}
+
+/// The recordings of a call of the timeline.
+async fn recordings(
+    console: &Console,
+    visitor: &Visitor,
+    line: &TimelineItem,
+) -> Vec<CallRecording> {
+    let Ok(call) = line.call.parse() else { return Vec::new() };
+    let filter = RecordingFilter { call: Some(call), ..RecordingFilter::default() };
+    let store = &console.apis.api().store;
+    let found =
+        store.recordings().list(&visitor.person.scope(), &filter, RECORDINGS_PER_CALL, 0).await;
+    let found = found.map(|(found, _)| found).unwrap_or_default().into_iter();
+    found
+        .map(|recording| CallRecording {
+            url: format!("/recordings/{}.{}", recording.id, recording.format),
+            length: view::clock(Duration::from_millis(recording.duration_ms)),
+        })
+        .collect()
 }
 
 /// Marks the notifications of a conversation as read, among the latest 200 unread ones.

@@ -14,6 +14,7 @@ mod call;
 mod calls;
 mod chart;
 mod draft;
+mod errors;
 mod events;
 mod form;
 mod home;
@@ -34,6 +35,7 @@ mod recordings;
 mod reference;
 mod replay;
 mod samples;
+mod set_up;
 mod sign_in;
 mod sign_up;
 mod view;
@@ -53,8 +55,10 @@ pub use draft::{Drafts, PATH as DRAFT_PATH, serve as serve_drafts};
 use engine::call::drafts;
 use engine::call::walk::Walker;
 use engine::openid::{BACK, Provider};
+use engine::people::SetUp;
 pub use events::{OpenStreams, open_streams};
 pub use samples::Samples;
+pub use set_up::PATH as SET_UP;
 pub use sign_up::SignUpWindow;
 
 /// Services and settings of the console.
@@ -74,6 +78,8 @@ pub struct Console {
     pub provider: Option<Provider>,
     /// Meta's sign-up dialog, if an app is configured.
     pub sign_up: Option<SignUpWindow>,
+    /// The link for the first user, if none existed at the start.
+    pub set_up: Option<SetUp>,
     /// Runs documents of the playground.
     pub walker: Option<Walker>,
     pub streams: OpenStreams,
@@ -104,11 +110,13 @@ pub fn router(console: Console) -> Router {
         .route("/console/sign-out", post(sign_in::sign_out))
         .route("/console/preferences", post(sign_in::preferences))
         .route("/console/invitation/{token}", get(sign_in::invitation).post(sign_in::accept))
+        .route("/console/set-up/{token}", get(set_up::page).post(set_up::create))
         .route("/console/assets/{digest}/{file}", get(assets::serve))
         .route("/console/calls/", get(calls::page))
         .route("/console/calls/{call}/", get(call::page))
         .route("/console/calls/{call}/log.jsonl", get(call::log))
         .route("/console/calls/{call}/hangup", post(call::hang_up))
+        .route("/console/errors/", get(errors::page))
         .route("/console/recordings/", get(recordings::page))
         .route("/console/recordings/{id}/delete", post(recordings::delete))
         .route("/app/{tenant}/whatsapp", get(inbox::from_app))

@@ -58,7 +58,7 @@ pub(super) async fn begin(State(console): App, headers: HeaderMap, uri: Uri) -> 
             let answer = Redirect::to(way.as_str()).into_response();
             sign_in::with_cookie(answer, &cookie(&console, &flow.cookie(), AT_MOST.as_secs()))
         }
-        Err(error) => error_page(&console, preferences, provider, to, &error.into()),
+        Err(error) => error_page(&console, preferences, provider, to, &error.into()).await,
     }
 }
 
@@ -103,7 +103,7 @@ pub(super) async fn back(State(console): App, request: Request) -> Response {
             if no.is_refusal() {
                 console.apis.record_refusal("provider", from, None);
             }
-            error_page(&console, preferences, provider, &to, &no)
+            error_page(&console, preferences, provider, &to, &no).await
         }
     };
     // A flow is valid once.
@@ -158,7 +158,7 @@ async fn finish(
 }
 
 /// The sign-in page with the reason.
-fn error_page(
+async fn error_page(
     console: &Console,
     preferences: Preferences,
     provider: &Provider,
@@ -211,5 +211,5 @@ fn error_page(
     };
     tracing::info!(reason = %no, "sign-in with provider refused");
     let entered = sign_in::Entered { to, ..Default::default() };
-    sign_in::form(console, preferences, status, &entered, text)
+    sign_in::form(console, preferences, status, &entered, text).await
 }

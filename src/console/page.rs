@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse as _, Redirect, Response};
 
-use super::auth::{self, Preferences, Visitor};
+use super::auth::{self, Preferences, UNREAD_CHATS_MAX, Visitor};
 use super::i18n::Lang;
 use super::{App, Console};
 use crate::api::Apis;
@@ -19,6 +19,41 @@ pub(super) struct NavEntry {
     pub(super) path: &'static str,
     /// Text key of the name.
     pub(super) name: &'static str,
+    /// Keys that open it, separated by spaces. Empty if it has no shortcut.
+    pub(super) shortcut: &'static str,
+}
+
+/// A command of the palette that is not in the navigation.
+pub(super) struct Command {
+    pub(super) path: &'static str,
+    /// Text key of the name.
+    pub(super) name: &'static str,
+}
+
+/// Path, text key and minimum role of the commands.
+const COMMANDS: &[(&str, &str, Role)] = &[
+    ("/console/numbers/new/", "numbers.add", Role::Owner),
+    ("/console/agents/new/", "agents.new", Role::Admin),
+    ("/console/playground/debugger/", "debugger.title", Role::Admin),
+    ("/console/people/audit/", "audit.title", Role::Owner),
+];
+
+/// The keys that open a place of the navigation.
+fn shortcut(place: &str) -> &'static str {
+    match place {
+        "home" => "g h",
+        "inbox" => "g i",
+        "notifications" => "g b",
+        "calls" => "g c",
+        "recordings" => "g r",
+        "phone" => "g p",
+        "numbers" => "g n",
+        "agents" => "g a",
+        "webhooks" => "g w",
+        "errors" => "g e",
+        "operations" => "g o",
+        _ => "",
+    }
 }
 
 /// Entries of the navigation: key, path, text key, minimum role, and the API path that must exist.
@@ -39,6 +74,7 @@ const NAV_ENTRIES: &[(&str, &str, &str, Role, Option<&str>)] = &[
     ("agents", "/console/agents/", "nav.agents", Role::Agent, Some("/api/v1/agents/")),
     ("webhooks", "/console/webhooks/", "nav.webhooks", Role::Admin, Some("/api/v1/webhooks/")),
     ("playground", "/console/playground/", "nav.playground", Role::Agent, None),
+    ("errors", "/console/errors/", "nav.errors", Role::Agent, Some("/api/v1/failed-requests/")),
     ("operations", "/console/operations/", "nav.operations", Role::Agent, None),
     ("reference", "/console/reference/", "nav.reference", Role::Agent, None),
     ("account", "/console/account/", "nav.account", Role::Admin, None),
@@ -52,8 +88,11 @@ pub(super) struct Page {
     pub(super) theme: &'static str,
     pub(super) here: &'static str,
     pub(super) nav_entries: Vec<NavEntry>,
+    commands: Vec<&'static (&'static str, &'static str, Role)>,
     /// Number of unread notifications.
     pub(super) unread: u64,
+    /// Number of conversations with unread messages. Empty if there are none.
+    pub(super) unread_chats: String,
     /// State of the endpoint with the person's name: `on` if it is registered, `off` if not, `none`
     /// if it does not exist.
     pub(super) phone: &'static str,
@@ -87,13 +126,19 @@ impl Page {
         });
         Self {
             nav_entries: nav_entries
-                .map(|(key, path, name, ..)| NavEntry { key, path, name })
+                .map(|(key, path, name, ..)| NavEntry { key, path, name, shortcut: shortcut(key) })
                 .collect(),
             here,
             unread: visitor.unread,
+            unread_chats: match visitor.unread_chats {
+                many if many >= u64::from(UNREAD_CHATS_MAX) => format!("{}+", many - 1),
+                0 => String::new(),
+                few => few.to_string(),
+            },
             phone: visitor.phone,
             person: user.name.clone(),
             name: user.full_name.clone(),
+            commands: COMMANDS.iter().filter(|(.., min_role)| user.role >= *min_role).collect(),
             role: match user.role {
                 Role::Agent => "role.agent",
                 Role::Admin => "role.admin",
@@ -116,7 +161,9 @@ impl Page {
             theme: preferences.theme,
             here: "",
             nav_entries: Vec::new(),
+            commands: Vec::new(),
             unread: 0,
+            unread_chats: String::new(),
             phone: "none",
             person: String::new(),
             name: String::new(),
@@ -135,6 +182,11 @@ impl Page {
     pub(super) fn listening(mut self, live: impl Into<String>) -> Self {
         self.live = live.into();
         self
+    }
+
+    /// Commands of the palette that are not in the navigation.
+    pub(super) fn commands(&self) -> Vec<Command> {
+        self.commands.iter().map(|&&(path, name, _)| Command { path, name }).collect()
     }
 
     /// The folder of scripts, styles and images.
@@ -283,6 +335,7 @@ pub(super) async fn fallback(
                 query,
                 path,
                 unread: 0,
+                unread_chats: 0,
                 phone: "none",
                 at,
                 from: IpAddr::from([0, 0, 0, 0]),

@@ -30,6 +30,8 @@ struct SignIn {
     password: String,
     wrong: String,
     guest: bool,
+    /// No user exists, and the node's log has a link for the first one.
+    is_set_up_open: bool,
 }
 
 #[derive(Template)]
@@ -61,7 +63,7 @@ pub(super) struct Entered<'a> {
     pub(super) name: &'a str,
 }
 
-pub(super) fn form(
+pub(super) async fn form(
     console: &Console,
     preferences: Preferences,
     status: StatusCode,
@@ -81,11 +83,20 @@ pub(super) fn form(
         .map(|provider| provider.settings().name.clone())
         .unwrap_or_default();
     let (to, account) = (safe_path(to).to_owned(), account.to_owned());
-    let guest = is_guest;
-    respond(
-        status,
-        &SignIn { page, provider, to, asks_account, account, name, password, wrong, guest },
-    )
+    let is_set_up_open = super::set_up::is_open(console).await;
+    let page = SignIn {
+        page,
+        provider,
+        to,
+        asks_account,
+        account,
+        name,
+        password,
+        wrong,
+        guest: is_guest,
+        is_set_up_open,
+    };
+    respond(status, &page)
 }
 
 pub(super) async fn page(
@@ -98,7 +109,7 @@ pub(super) async fn page(
         return Redirect::to(safe_path(query.get("to"))).into_response();
     }
     let entered = Entered { to: query.get("to"), account: query.get("account"), name: "" };
-    form(&console, Preferences::of(&headers), StatusCode::OK, &entered, String::new())
+    form(&console, Preferences::of(&headers), StatusCode::OK, &entered, String::new()).await
 }
 
 pub(super) async fn sign_in(
@@ -128,28 +139,34 @@ pub(super) async fn sign_in(
                 None => answer,
             }
         }
-        Err(SignInError::Unknown) => form(
-            &console,
-            preferences,
-            StatusCode::UNAUTHORIZED,
-            &entered,
-            preferences.lang.t("sign_in.wrong").to_owned(),
-        ),
+        Err(SignInError::Unknown) => {
+            form(
+                &console,
+                preferences,
+                StatusCode::UNAUTHORIZED,
+                &entered,
+                preferences.lang.t("sign_in.wrong").to_owned(),
+            )
+            .await
+        }
         Err(SignInError::Wait(wait)) => {
             let seconds = wait.as_secs() + 1;
             let text = preferences.lang.with("sign_in.wait", &[&seconds.div_ceil(60).to_string()]);
             let mut answer =
-                form(&console, preferences, StatusCode::TOO_MANY_REQUESTS, &entered, text);
+                form(&console, preferences, StatusCode::TOO_MANY_REQUESTS, &entered, text).await;
             answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
             answer
         }
-        Err(SignInError::Busy) => form(
-            &console,
-            preferences,
-            StatusCode::TOO_MANY_REQUESTS,
-            &entered,
-            preferences.lang.t("sign_in.busy").to_owned(),
-        ),
+        Err(SignInError::Busy) => {
+            form(
+                &console,
+                preferences,
+                StatusCode::TOO_MANY_REQUESTS,
+                &entered,
+                preferences.lang.t("sign_in.busy").to_owned(),
+            )
+            .await
+        }
         Err(SignInError::Store(error)) => {
             tracing::warn!(%error, "sign-in failed");
             form(
@@ -159,6 +176,7 @@ pub(super) async fn sign_in(
                 &entered,
                 preferences.lang.t("error.internal").to_owned(),
             )
+            .await
         }
     }
 }

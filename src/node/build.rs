@@ -47,7 +47,7 @@ use engine::notices::Notices;
 use engine::numbers::{self, Numbers};
 use engine::objects::Bucket;
 use engine::openid::Provider;
-use engine::people::{People, UserSettings};
+use engine::people::{People, SetUp, UserSettings};
 use engine::stream::Streams;
 use engine::webhook::{self, WebhookConfig, WebhookHandler};
 use machine::MachineLimits;
@@ -234,6 +234,7 @@ impl Node {
         if let Err(error) = stored {
             warn!(%error, "configured users not stored; the stored ones stay in force until a reload");
         }
+        let set_up = begin_set_up(&people, &config, public).await;
         let fetcher = Fetcher::new(egress.clone(), clock.clone(), random.clone());
         let walker = Walker {
             fetcher,
@@ -459,6 +460,7 @@ impl Node {
             drafts: simulated.then(|| simulated_drafts(&config)).flatten(),
             own_drafts,
             sign_up: sign_up_window(&config, simulated),
+            set_up,
             walker: Some(walker),
             streams: console::open_streams(),
             stop: stop_public.clone(),
@@ -623,6 +625,11 @@ async fn delete_expired(
         {
             warn!(%error, "failed to delete expired notifications; retrying in an hour");
         }
+        if let Err(error) =
+            store.failed_requests().delete_older(before(tunables.event_log_days())).await
+        {
+            warn!(%error, "failed to delete expired failed requests; retrying in an hour");
+        }
         if let Err(error) = store.audit().delete_older(before(tunables.audit_days())).await {
             warn!(%error, "failed to delete expired audit records; retrying in an hour");
         }
@@ -637,6 +644,32 @@ async fn delete_expired(
         }
         if let Err(error) = recordings.expire(before(tunables.recording_days())).await {
             warn!(%error, "failed to delete expired recordings; retrying in an hour");
+        }
+    }
+}
+
+/// If no user exists, logs the link by which the first one is created. Without the link the console
+/// cannot be used, but calls can come.
+async fn begin_set_up(
+    people: &People,
+    config: &Config,
+    public: std::net::SocketAddr,
+) -> Option<SetUp> {
+    let account = config.accounts.iter().find(|account| account.parent.is_none())?;
+    match people.begin_set_up(&account.auth_id).await {
+        Ok(None) => None,
+        Ok(Some((set_up, token))) => {
+            let link = format!("{}{}{}", base_url(config, public), console::SET_UP, token.reveal());
+            warn!(
+                link,
+                account = %account.auth_id,
+                "no user exists; the first owner signs up with this link, once, within 24 hours"
+            );
+            Some(set_up)
+        }
+        Err(error) => {
+            warn!(%error, "users not read; no set-up link until the next start");
+            None
         }
     }
 }

@@ -79,17 +79,11 @@ pub struct Dev {
     node: Option<Node>,
     demo: Option<demo::Demo>,
     /// A temporary directory is removed when this is dropped.
-    _folder: Folder,
+    folder: Folder,
 }
 
 /// Prefix of a temporary data directory. The process id and a random number follow.
 const FOLDER: &str = "offhook-dev-";
-
-/// Parses the process id out of the name of a temporary data directory.
-pub fn process_of(folder: &str) -> Option<u32> {
-    let (process, _) = folder.strip_prefix(FOLDER)?.split_once('-')?;
-    process.parse().ok()
-}
 
 /// Data directory of a development world.
 enum Folder {
@@ -232,8 +226,13 @@ impl Dev {
             answer_url,
             node: Some(node),
             demo,
-            _folder: folder,
+            folder,
         })
+    }
+
+    /// The data directory.
+    pub fn data_dir(&self) -> &std::path::Path {
+        self.folder.path()
     }
 
     /// Runs until SIGINT or SIGTERM.

@@ -96,6 +96,7 @@ pub const PAGES: &[&str] = &[
     "/console/",
     "/console/calls/",
     "/console/recordings/",
+    "/console/errors/",
     "/console/operations/",
     "/console/playground/",
     "/console/phone/",

@@ -250,3 +250,98 @@ async fn stepping_through_a_call_shows_the_machines_state() {
     assert!(found.is_empty(), "{found:#?}");
     assert_eq!(browser.errors, [""; 0]);
 }
+
+/// Failed requests of all calls, by URL and kind, with what was sent and received; those of another
+/// account are absent.
+#[tokio::test(flavor = "multi_thread")]
+async fn failed_requests_of_all_calls_are_on_the_errors_page() {
+    let world = with_menu().await;
+    let gone = world.app.url("/gone");
+    let document = format!(
+        "<Response><GetInput action=\"{gone}?token=canary\" numDigits=\"1\"><Speak>Press 1.</Speak>\
+         </GetInput></Response>"
+    );
+    world.app.route("/unused", move |seen| match seen.param("Event") {
+        "Hangup" => (503, "busy".to_owned()),
+        _ => (200, document.clone()),
+    });
+    world.app.route("/gone", |_| (404, "no such page".to_owned()));
+    for _ in 0..2 {
+        let script = CallScript {
+            name: HOSTILE.to_owned(),
+            keys: caller::parse_keys("w1").expect("keys"),
+            say: vec![Arc::from([0x48, 1, 2].as_slice()); 300],
+            hangup: HangupRule::AfterAnswer(Duration::from_secs(4)),
+            ..CallScript::default()
+        };
+        world.sim.place_call(script).all().await;
+    }
+    let api = async |key: &str, path: &str| {
+        let url = format!("{}/api/v1/failed-requests/{path}", world.node.public);
+        let answer = http::send("GET", &url, &[("x-api-key", key)], "").await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        answer.json()
+    };
+    let mut every = tokio::time::interval(Duration::from_millis(20));
+    let mut tries = 0;
+    let groups = loop {
+        let groups = api(API_KEY, "groups/").await;
+        let items = groups["items"].as_array().expect("groups").clone();
+        let has =
+            |kind: &str| items.iter().any(|group| group["kind"] == kind && group["calls"] == 2);
+        if has("fetch action") && has("callback hangup") {
+            break items;
+        }
+        tries += 1;
+        assert!(tries < 1_000, "{groups}");
+        every.tick().await;
+    };
+    let action = groups.iter().find(|group| group["kind"] == "fetch action").expect("a group");
+    assert_eq!(
+        (&action["url"], &action["requests"]),
+        (&Value::from(gone.as_str()), &Value::from(2)),
+        "without the query"
+    );
+    let encoded: String = url::form_urlencoded::byte_serialize(gone.as_bytes()).collect();
+    let first = api(API_KEY, &format!("?url={encoded}&kind=fetch+action&limit=1")).await;
+    let next = first["next"].as_str().expect("another page");
+    let second = api(API_KEY, &format!("?url={encoded}&limit=1&cursor={next}")).await;
+    let (first, second) = (&first["items"][0], &second["items"][0]);
+    assert_ne!(first["callUuid"], second["callUuid"]);
+    assert!(said(first, "outcome").contains("404"), "{first}");
+    assert_eq!(api("test-key-of-other-account", "").await["items"], Value::Array(Vec::new()));
+
+    let asha = Session::of(&world, "asha").await;
+    let all = asha.get("/console/errors/").await.text();
+    assert!(all.contains(&gone) && !all.contains("canary"), "{all}");
+    let one = asha.get(&format!("/console/errors/?url={encoded}&kind=fetch+action")).await.text();
+    for part in [
+        "404",
+        "Digits=1",
+        "/gone",
+        &format!("/console/calls/{}/", said(first, "callUuid")),
+        &format!("/console/calls/{}/", said(second, "callUuid")),
+    ] {
+        assert!(one.contains(part), "{part} in {one}");
+    }
+    assert!(!one.contains(HOSTILE));
+    let eve = Session::of(&world, "eve").await;
+    assert!(!eve.get("/console/errors/").await.text().contains(&gone));
+    let foreign = eve.get(&format!("/console/errors/?url={encoded}")).await.text();
+    assert!(!foreign.contains("Digits=1"), "{foreign}");
+    assert!(eve.get("/console/errors/?cursor=x&hours=-1&url=%00").await.status == 200);
+
+    if !has_chromium() {
+        return;
+    }
+    let Some(axe) = axe() else { return };
+    let mut found = Vec::new();
+    let mut browser = signed_in(&world, "asha").await;
+    browser.visit("/console/errors/").await;
+    look(&mut browser, &axe, "errors", &mut found).await;
+    browser.visit(&format!("/console/errors/?url={encoded}&kind=fetch+action")).await;
+    browser.eval("document.querySelector('.failures details').open = true").await;
+    look(&mut browser, &axe, "errors-url", &mut found).await;
+    assert!(found.is_empty(), "{found:#?}");
+    assert!(browser.errors.is_empty(), "{:#?}", browser.errors);
+}

@@ -39,6 +39,7 @@ async fn fill_pages(world: &World) -> Vec<String> {
         "/console/",
         "/console/calls/",
         "/console/recordings/",
+        "/console/errors/",
         "/console/operations/",
         "/console/playground/",
         "/console/playground/debugger/",
@@ -314,6 +315,15 @@ async fn empty_pages_a_recorded_call_and_dialogs_have_no_barrier() {
         .until("document.querySelector('tr[aria-current=step]') && document.querySelector('offhook-waveform canvas')")
         .await;
     look(&mut browser, &axe, "call-step", &mut found).await;
+    // The conversation plays it beside the call.
+    browser.visit("/console/inbox/").await;
+    browser
+        .eval("[...document.querySelectorAll('#conversations tr')].find((row) => row.textContent.includes('Incoming call')).querySelector('a').click()")
+        .await;
+    browser
+        .until("document.querySelector('#timeline .call-sound audio') && document.documentElement.dataset.ready === ''")
+        .await;
+    look(&mut browser, &axe, "chat-recording", &mut found).await;
     // The page of recordings plays and deletes it.
     browser.visit("/console/recordings/").await;
     let seconds = "(async () => { const sound = document.querySelector('.recordings audio'); sound.preload = 'metadata'; \

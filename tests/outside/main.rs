@@ -16,6 +16,7 @@ mod console_bodies;
 mod console_course;
 mod console_flows;
 mod console_hostile;
+mod console_keys;
 mod console_live;
 mod console_look;
 mod console_pictures;

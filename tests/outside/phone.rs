@@ -11,12 +11,16 @@ use crate::support::http;
 struct Dev {
     child: Child,
     told: Vec<String>,
+    /// Its directory of temporary files, which other commands look into.
+    temporary: tempfile::TempDir,
 }
 
 impl Dev {
     fn start(args: &[&str]) -> Self {
+        let temporary = tempfile::tempdir().expect("a folder");
         let mut child = Command::new(env!("CARGO_BIN_EXE_offhook"))
             .args(["dev", "--port", "0"])
+            .env("TMPDIR", temporary.path())
             .args(args)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -31,7 +35,7 @@ impl Dev {
                 break;
             }
         }
-        Self { child, told }
+        Self { child, told, temporary }
     }
 
     /// Returns the printed address with this label.
@@ -189,6 +193,95 @@ async fn the_call_command_works_with_and_without_a_running_dev() {
         );
         let length = hound::WavReader::open(&heard).expect("a WAV file").duration();
         assert!(length > 16_000, "more than a second was recorded");
+    }
+}
+
+/// Every command finds a running `offhook dev`, with any data directory and from any directory; the
+/// configuration of this directory is second, and an option comes before both.
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_find_the_running_dev() {
+    let data = tempfile::tempdir().expect("a folder");
+    let mut dev = Dev::start(&["--data-dir", data.path().to_str().expect("a path")]);
+    let node = dev.address("console").replace("/console/", "");
+    let meta = dev.address("simulated Meta");
+    let meta = url::Url::parse(&meta).expect("a URL").origin().ascii_serialization();
+    let body = serde_json::json!({"message": "Good morning", "from": sim::world::USER});
+    let url = format!("{meta}/_sim/messages");
+    let sent = http::send("POST", &url, &[], body.to_string()).await;
+    assert_eq!(sent.status, 200, "{}", sent.text());
+    let number = sim::world::NUMBER;
+
+    let elsewhere = tempfile::tempdir().expect("a folder");
+    let temporary = dev.temporary.path().to_owned();
+    let run = |args: &[&str]| {
+        let out = Command::new(env!("CARGO_BIN_EXE_offhook"))
+            .args(args)
+            .env("TMPDIR", &temporary)
+            .env("OFFHOOK_API_KEY", "the-key-of-another-node")
+            .current_dir(elsewhere.path())
+            .output()
+            .expect("a command");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (out.status.code(), text(&out.stdout), text(&out.stderr))
+    };
+    for args in [
+        &["numbers", "list", "--json"][..],
+        &["numbers", "export", "--json"],
+        &["conversations", "export"],
+        &["calls", "list"],
+        &["callbacks", "list"],
+    ] {
+        let (code, out, err) = run(args);
+        assert_eq!((code, err.as_str()), (Some(0), ""), "{args:?}: {out}");
+        let is_list = args[0] == "calls" || args[0] == "callbacks";
+        assert!(is_list || out.contains(number), "{args:?}: {out}");
+    }
+    // The store and the API give the same conversations.
+    let (_, stored, _) = run(&["conversations", "export"]);
+    let (code, asked, err) =
+        run(&["conversations", "export", "--node", &node, "--api-key", sim::world::API_KEY]);
+    assert_eq!(code, Some(0), "{err}");
+    let parsed = |text: &str| -> Vec<serde_json::Value> {
+        text.lines().map(|line| serde_json::from_str(line).expect("JSON lines")).collect()
+    };
+    let (stored, asked) = (parsed(&stored), parsed(&asked));
+    assert_eq!(asked.first(), stored.first());
+    assert_eq!(stored.len(), asked.len());
+    let id = |line: &serde_json::Value| line["message"]["id"].clone();
+    assert_eq!(asked.iter().map(id).collect::<Vec<_>>(), stored.iter().map(id).collect::<Vec<_>>());
+    assert_eq!(asked.last().expect("a message")["message"]["text"], "Good morning");
+    let of = |account: &str| {
+        run(&[
+            "conversations",
+            "export",
+            "--node",
+            &node,
+            "--api-key",
+            sim::world::API_KEY,
+            "--account",
+            account,
+        ])
+    };
+    assert_eq!(of(sim::world::ACCOUNT).0, Some(0));
+    assert_eq!(of("MAYYYYYYYYYYYYYYYYYY").0, Some(1));
+
+    // An option comes first, and a configuration that could be meant is named.
+    let closed = format!("http://127.0.0.1:{}", crate::support::node::free_port());
+    let (code, _, err) = run(&["numbers", "list", "--node", &closed]);
+    assert_eq!(code, Some(1), "{err}");
+    std::fs::write(elsewhere.path().join("offhook.toml"), "no = 1").expect("written");
+    let (code, _, err) = run(&["calls", "list"]);
+    assert!(code == Some(0) && err.contains("not the node of ./offhook.toml"), "{err}");
+    assert_eq!(run(&["numbers", "list", "--config", "offhook.toml"]).0, Some(2));
+
+    // Without a running dev it is the configuration, and without that an error that helps.
+    assert_eq!(dev.interrupt(), Some(0));
+    let (code, _, err) = run(&["calls", "list"]);
+    assert!(code == Some(2) && err.contains("offhook.toml"), "{err}");
+    std::fs::remove_file(elsewhere.path().join("offhook.toml")).expect("removed");
+    for args in [["numbers", "list"], ["calls", "list"], ["conversations", "export"]] {
+        let (code, _, err) = run(&args);
+        assert!(code == Some(2) && err.contains("no running `offhook dev`"), "{args:?}: {err}");
     }
 }
 

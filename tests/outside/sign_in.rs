@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::outbound::{World, world};
 use crate::support::browser::{Browser as Chromium, has_chromium};
 use crate::support::http::{self, Answer};
-use crate::support::node::{API_KEY, AUTH_ID};
+use crate::support::node::{API_KEY, AUTH_ID, Node};
 use crate::support::provider::{CLIENT_ID, Key, Provider, SECRET};
 
 /// Starts a node with this provider. Asha is known by her email address, Ravi by his user name.
@@ -345,4 +345,123 @@ async fn names_are_separate_between_accounts() {
     ] {
         assert_eq!(sign_in(account, password).await, status, "{account} {password}");
     }
+}
+
+/// Waits for the `nth` set-up link in a node's log.
+async fn set_up_link(node: &Node, nth: usize) -> String {
+    let mut every = tokio::time::interval(std::time::Duration::from_millis(10));
+    for _ in 0..1_000 {
+        let log = node.log();
+        if let Some(line) = log.lines().filter(|line| line.contains("no user exists")).nth(nth) {
+            let line: Value = serde_json::from_str(line).expect("a line of JSON");
+            return line["link"].as_str().expect("a link").to_owned();
+        }
+        every.tick().await;
+    }
+    panic!("no set-up link: {}", node.log());
+}
+
+/// The first start without users prints a link for the first owner. It works once, and not when it
+/// was guessed, has been replaced by a restart, or a user exists.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_owner_signs_up_with_the_link_of_the_log() {
+    let mut world = world(|_, _| {}).await;
+    let public = world.node.public.clone();
+    let sign_in = format!("{public}/console/sign-in");
+    assert!(http::get(&sign_in).await.text().contains("No user exists yet"));
+    let german = http::send("GET", &sign_in, &[("accept-language", "de")], "").await.text();
+    assert!(german.contains("Es gibt noch keinen Benutzer"), "{german}");
+    let old = set_up_link(&world.node, 0).await;
+    assert_eq!(world.node.log().matches(&old).count(), 1, "printed once");
+
+    // A restart replaces the link.
+    world.node.kill();
+    world.node.start_again().await;
+    let public = world.node.public.clone();
+    let link = set_up_link(&world.node, 1).await;
+    assert!(link != old && link.starts_with(&format!("{public}/console/set-up/")), "{link}");
+    let token = old.rsplit('/').next().expect("a token").to_owned();
+    assert!(token.len() >= 43, "256 bits: {token}");
+    let stale = format!("{public}/console/set-up/{token}");
+    assert_eq!(http::get(&stale).await.status, 404);
+
+    let page = http::get(&link).await;
+    assert_eq!(page.status, 200, "{}", page.text());
+    assert!(page.text().contains(AUTH_ID) && page.text().contains("name=\"again\""));
+    let post = |url: &str, name: &str, password: &str, again: &str| {
+        let body = format!("name={name}&password={password}&again={again}");
+        let (url, origin) = (url.to_owned(), public.clone());
+        async move {
+            let head = [
+                ("content-type", "application/x-www-form-urlencoded"),
+                ("origin", origin.as_str()),
+                ("sec-fetch-site", "same-origin"),
+            ];
+            http::send("POST", &url, &head, body).await
+        }
+    };
+    let good = "correct-horse-7";
+    assert_eq!(post(&stale, "asha", good, good).await.status, 404);
+    for (name, password, again, words) in [
+        ("asha", good, "another-horse", "do not match"),
+        ("asha", "short", "short", "too short"),
+        ("%20", good, good, "1 to 64 characters"),
+    ] {
+        let answer = post(&link, name, password, again).await;
+        assert!(
+            answer.status == 400 && answer.text().contains(words),
+            "{} {}",
+            answer.status,
+            answer.text()
+        );
+    }
+    // Of two at the same time one gets in.
+    let (one, two) =
+        tokio::join!(post(&link, "asha", good, good), post(&link, "mallory", good, good));
+    let mut statuses = [one.status, two.status];
+    statuses.sort_unstable();
+    assert_eq!(statuses, [303, 404]);
+    let (answer, name) = if one.status == 303 { (one, "asha") } else { (two, "mallory") };
+    let cookie = answer.headers["set-cookie"].to_str().unwrap();
+    assert!(cookie.contains("; HttpOnly; SameSite=Strict"), "{cookie}");
+    let cookie = cookie.split(';').next().unwrap().to_owned();
+    let people =
+        http::send("GET", &format!("{public}/console/people/"), &[("cookie", cookie.as_str())], "")
+            .await;
+    assert_eq!(people.status, 200, "an owner: {}", people.text());
+
+    // It is over, and the sign-in page is as usual.
+    for url in [&link, &stale] {
+        let over = http::get(url).await;
+        assert!(over.status == 404 && over.text().contains("not valid"), "{}", over.text());
+    }
+    assert_eq!(post(&link, "eve", good, good).await.status, 404);
+    assert!(!http::get(&sign_in).await.text().contains("No user exists yet"));
+    let audit = format!("{public}/api/v1/audit/?limit=5");
+    let audit = http::send("GET", &audit, &[("x-api-key", API_KEY)], "").await;
+    let record = &audit.json()["items"][0];
+    assert_eq!(
+        (&record["action"], &record["actor"], &record["after"]["role"]),
+        (&json!("setUp"), &json!(format!("user:{name}")), &json!("owner"))
+    );
+    assert!(world.node.log().contains("set-up-link"), "refusals are in the log");
+    world.node.kill();
+    world.node.start_again().await;
+    let log = world.node.log();
+    assert_eq!(log.matches("no user exists").count(), 2, "no link once a user exists: {log}");
+}
+
+/// Guesses are limited like wrong passwords, and do not lock out the right link of another address.
+#[tokio::test(flavor = "multi_thread")]
+async fn guesses_of_the_set_up_link_are_limited() {
+    let world = world(|_, _| {}).await;
+    let mut last = 0;
+    for n in 0..12 {
+        let guess = format!("{}/console/set-up/{n:043}", world.node.public);
+        let answer = http::get(&guess).await;
+        last = answer.status;
+        assert!(matches!(last, 404 | 429), "{last}");
+        assert_eq!(last == 429, answer.headers.contains_key("retry-after"));
+    }
+    assert_eq!(last, 429);
 }

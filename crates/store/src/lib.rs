@@ -101,6 +101,9 @@ pub use self::tables::endpoints::Endpoints;
 pub use self::tables::erasures::Erasures;
 pub use self::tables::erasures::{CallRecordings, Erasure, ErasureCutoff};
 pub use self::tables::event_keys::EventKeys;
+pub use self::tables::failed_requests::{
+    FailedRequest, FailedRequestFilter, FailedRequestGroup, FailedRequests,
+};
 pub use self::tables::messages::Messages;
 pub use self::tables::notifications::Notifications;
 pub use self::tables::notifications::{NoticeFilter, NoticeRow};

@@ -21,6 +21,7 @@ use crate::tables::dialogues::Dialogues;
 use crate::tables::endpoints::Endpoints;
 use crate::tables::erasures::Erasures;
 use crate::tables::event_keys::EventKeys;
+use crate::tables::failed_requests::FailedRequests;
 use crate::tables::messages::Messages;
 use crate::tables::notifications::Notifications;
 use crate::tables::numbers::Numbers;
@@ -190,6 +191,11 @@ impl Store {
     /// Notifications in the console.
     pub fn notifications(&self) -> Notifications<'_> {
         Notifications(&self.shared)
+    }
+
+    /// Requests to URLs of customers that failed.
+    pub fn failed_requests(&self) -> FailedRequests<'_> {
+        FailedRequests(&self.shared)
     }
 
     /// The audit trail.

@@ -177,9 +177,13 @@ pub(super) const ROUTES: &[Route] = &[
 /// A conversation.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-#[schema(as = Conversation, examples(json!({"id": "5c0e6a1d-8a0e-5a53-9f2d-0c4d3b2a1f60", "number": "918035737458", "user": {"waId": "919812345678", "userId": null, "name": "Asha"}, "status": "open", "routing": "webhook", "activeAgent": null, "webhook": "8f14e45f-ceea-467f-a8d5-4b8b8d9a1c20", "aiEnabled": true, "lastMessage": {"text": "Where is my order?", "at": "2026-11-21T22:50:00.000Z", "direction": "inbound"}, "windowExpiresAt": "2026-11-22T22:50:00.000Z", "unread": 1, "sentiment": null, "score": null, "summary": null, "insightsBy": null, "insightsAt": null, "permission": "none"})))]
+#[schema(as = Conversation, examples(json!({"id": "5c0e6a1d-8a0e-5a53-9f2d-0c4d3b2a1f60", "account": "MAXXXXXXXXXXXXXXXXXX", "createdAt": "2026-11-20T09:12:00.000Z", "number": "918035737458", "user": {"waId": "919812345678", "userId": null, "name": "Asha"}, "status": "open", "routing": "webhook", "activeAgent": null, "webhook": "8f14e45f-ceea-467f-a8d5-4b8b8d9a1c20", "aiEnabled": true, "lastMessage": {"text": "Where is my order?", "at": "2026-11-21T22:50:00.000Z", "direction": "inbound"}, "windowExpiresAt": "2026-11-22T22:50:00.000Z", "unread": 1, "sentiment": null, "score": null, "summary": null, "insightsBy": null, "insightsAt": null, "permission": "none"})))]
 struct ConversationView {
     id: Uuid,
+    /// The account or subaccount of the number.
+    account: String,
+    #[schema(value_type = String, format = DateTime)]
+    created_at: Timestamp3339,
     number: String,
     #[schema(value_type = Object)]
     user: Value,
@@ -231,7 +235,7 @@ struct Timeline {
 
 impl ConversationView {
     async fn new(api: &Api, conversation: &Conversation) -> Self {
-        let Conversation { pair, status, standing, unread, last, heard, insights, .. } =
+        let Conversation { pair, status, standing, unread, last, heard, insights, created, .. } =
             conversation;
         let permission = match api.inbox.number_of(pair) {
             Some(number) => {
@@ -241,6 +245,8 @@ impl ConversationView {
         };
         Self {
             id: pair.conversation,
+            account: pair.account.to_string(),
+            created_at: Timestamp3339(*created),
             number: pair.number.to_string(),
             user: pair.user.shown(),
             status: status.as_str(),

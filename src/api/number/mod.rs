@@ -13,6 +13,7 @@ mod calls;
 mod conversations;
 mod erasure;
 mod error;
+mod failed_requests;
 mod field_errors;
 mod insights;
 mod messages;
@@ -73,6 +74,7 @@ pub(super) const TABLES: &[&[Route]] = &[
     waterfall::ROUTES,
     place_call::ROUTES,
     call_events::ROUTES,
+    failed_requests::ROUTES,
     permissions::ROUTES,
     voices::ROUTES,
     nodes::ROUTES,

@@ -13,12 +13,13 @@ use std::io::IsTerminal as _;
 
 use serde_json::json;
 
+use super::target::SourceArgs;
 use super::{Exit, print};
 use draw::Paint;
 use engine::call::course::Course;
 use engine::call::waterfall::{Bar, Waterfall};
 use model::Timestamp;
-use source::{Source, SourceArgs};
+use source::Source;
 
 /// `offhook calls …`.
 #[derive(clap::Args, Clone, Debug)]

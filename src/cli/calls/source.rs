@@ -1,41 +1,16 @@
 //! The sources of `offhook calls`: a store, or the API of a node.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::super::Exit;
 use super::super::node_api::NodeApi;
-use super::super::{Exit, config};
-use model::Secret;
+use super::super::target::SourceArgs;
 use model::{CallUuid, last_four};
 use store::Database;
 use store::{Archive, CallRecord, StoreError};
-
-/// Options that select the source; at most one may be given.
-#[derive(clap::Args, Clone, Debug)]
-pub struct SourceArgs {
-    /// The store of this configuration file
-    #[arg(long, value_name = "FILE", group = "where")]
-    pub config: Option<PathBuf>,
-    /// The store in this directory [default: that of ./offhook.toml, else ./offhook-data, else of
-    /// the running `offhook dev`]
-    #[arg(long, value_name = "DIR", group = "where")]
-    pub data_dir: Option<PathBuf>,
-    /// The API of this node
-    #[arg(long, value_name = "URL", group = "where")]
-    pub node: Option<url::Url>,
-    /// API key of the node [default on loopback: the key of `offhook dev`]
-    #[arg(
-        long,
-        value_name = "KEY",
-        env = "OFFHOOK_API_KEY",
-        hide_env_values = true,
-        requires = "node"
-    )]
-    pub api_key: Option<Secret>,
-}
 
 /// A call in `calls list`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -109,11 +84,7 @@ impl Source {
         if let Some(node) = &at.node {
             return NodeApi::at(node, at.api_key.clone()).map(Self::Node);
         }
-        let store = match (&at.config, &at.data_dir) {
-            (Some(config), _) => config::load(config)?.store.database,
-            (None, Some(folder)) => Database::File(folder.join(store::SQLITE_FILE_NAME)),
-            (None, None) => default_database()?,
-        };
+        let store = at.store.database()?;
         let archive = Archive::open(&store).await.map_err(|e| match e {
             StoreError::Open { .. } => Exit::failed(format_args!(
                 "{e}\nname the directory with --data-dir, the configuration with --config, or a node with --node"
@@ -218,37 +189,6 @@ impl CallRow {
             (false, false) => self,
         }
     }
-}
-
-/// The store of ./offhook.toml or ./offhook-data, else that of the running `offhook dev` that was
-/// started last.
-fn default_database() -> Result<Database, Exit> {
-    let configured = Path::new("offhook.toml");
-    if configured.exists() {
-        return Ok(config::load(configured)?.store.database);
-    }
-    let data = Path::new("offhook-data").join(store::SQLITE_FILE_NAME);
-    if data.exists() {
-        return Ok(Database::File(data));
-    }
-    running_dev().map(Database::File).ok_or_else(|| {
-        Exit::failed(
-            "no offhook.toml and no offhook-data in this directory, and no running `offhook dev`\nname the directory with \
-             --data-dir, the configuration with --config, or a node with --node",
-        )
-    })
-}
-
-fn running_dev() -> Option<PathBuf> {
-    let folders = std::fs::read_dir(std::env::temp_dir()).ok()?;
-    let stores = folders.flatten().filter_map(|folder| {
-        let pid = crate::node::dev::process_of(&folder.file_name().to_string_lossy())?;
-        let store = folder.path().join(store::SQLITE_FILE_NAME);
-        let made = folder.metadata().and_then(|m| m.created().or_else(|_| m.modified()));
-        let runs = Path::new("/proc").join(pid.to_string()).exists();
-        (runs && store.exists()).then(|| (made.unwrap_or(SystemTime::UNIX_EPOCH), store))
-    });
-    stores.max().map(|(_, store)| store)
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ pub mod consent;
 pub mod course;
 pub mod dialer;
 pub mod drafts;
+mod failed;
 pub mod farewell;
 mod hearing;
 pub mod links;

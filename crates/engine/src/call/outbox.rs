@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+use super::failed::{self, Failed};
 use super::links;
 use super::trace::{ExportedTrace, Request, Sink, Trace, since as us_since};
 use crate::admission::{Directory, Webhook};
@@ -294,6 +295,7 @@ impl Inner {
         let of_a_call = !matches!(kind, CallbackKind::Event | CallbackKind::Message);
         let webhook = self.webhook(&new);
         let (began, begun) = (self.clock.wall(), self.clock.now());
+        let (method, url) = (new.notice.method, new.notice.url.0.clone());
         let failed = |why: &str| Delivery {
             attempts,
             outcome: CallbackOutcome::Failed { why: why.to_owned() },
@@ -373,6 +375,19 @@ impl Inner {
             }
             CallbackOutcome::Failed { why } => (DeliveryOutcome::Failed, why),
         };
+        if of_a_call && !matches!(outcome, DeliveryOutcome::Delivered) {
+            let failed = Failed {
+                call,
+                account: &new.account,
+                main_account: &new.main_account,
+                kind: format!("callback {}", kind.as_str()),
+                method: method.as_str(),
+                url: &url,
+                outcome: &last,
+                attempts: delivery.attempts,
+            };
+            failed::record(&self.store, Uuid::new_v4(), began, failed);
+        }
         let why = (!of_a_call && matches!(outcome, DeliveryOutcome::Failed)).then(|| last.clone());
         let settlement = Settlement { id, attempts: delivery.attempts, at, outcome, last };
         // Fails only while the store closes. The row is then due again at the next start.

@@ -14,7 +14,8 @@ use std::io::BufRead;
 use uuid::Uuid;
 
 pub use bar::Bar;
-use bar::{fetch_bar, fetch_name, graph_bar, graph_name, verdict};
+pub(super) use bar::fetch_name;
+use bar::{fetch_bar, graph_bar, graph_name, verdict};
 pub use bodies::{BODY_MAX, Body, Fidelity, Flow, Kind};
 
 use super::course::Course;

@@ -9,6 +9,7 @@
 mod arrival;
 mod browser;
 pub mod cookie;
+mod set_up;
 mod settings;
 mod token;
 
@@ -21,6 +22,7 @@ use arc_swap::ArcSwap;
 use uuid::Uuid;
 
 pub use arrival::{Rules, SignInRefusal};
+pub use set_up::{SetUp, SetUpError};
 pub use settings::UserSettings;
 pub use token::Token;
 

@@ -343,3 +343,33 @@ async fn another_account_cannot_receive_a_person_of_the_provider() {
     let refused = w.people.sign_in_with(&claims, &rules("MA2", None)).await;
     assert!(matches!(refused, Err(SignInRefusal::Another(_))), "{refused:?}");
 }
+
+#[tokio::test]
+async fn a_set_up_link_is_for_the_first_user_and_expires() {
+    let w = world().await;
+    let account: AuthId = "MA1".into();
+    let (set_up, token) = w.people.begin_set_up(&account).await.unwrap().expect("no user exists");
+    let check = async |token: &str, from| w.people.check_set_up(&set_up, token, from).await;
+    check(token.reveal(), here()).await.unwrap();
+    let wrong = Token::fresh();
+    for _ in 0..10 {
+        assert!(matches!(check(wrong.reveal(), here()).await, Err(SetUpError::Invalid)));
+    }
+    assert!(matches!(check(token.reveal(), here()).await, Err(SetUpError::Wait(_))));
+    let elsewhere = "198.51.100.7".parse().unwrap();
+    check(token.reveal(), elsewhere).await.unwrap();
+    w.clock.step(Duration::from_secs(24 * 3_600 - 1));
+    check(token.reveal(), elsewhere).await.unwrap();
+    w.clock.step(Duration::from_secs(1));
+    assert!(matches!(check(token.reveal(), elsewhere).await, Err(SetUpError::Invalid)));
+
+    let (set_up, token) = w.people.begin_set_up(&account).await.unwrap().expect("no user exists");
+    let new = ("asha", Secret::new("a long secret"));
+    let user = w.people.set_up((&set_up, token.reveal()), new, elsewhere).await.unwrap();
+    assert_eq!((user.role, &user.account), (Role::Owner, &account));
+    w.sign_in("asha", "a long secret").await.unwrap();
+    let again = ("ravi", Secret::new("a long secret"));
+    let again = w.people.set_up((&set_up, token.reveal()), again, elsewhere).await;
+    assert!(matches!(again, Err(SetUpError::Invalid)));
+    assert!(w.people.begin_set_up(&account).await.unwrap().is_none());
+}

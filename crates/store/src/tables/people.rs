@@ -226,6 +226,27 @@ impl People<'_> {
         run(self.0, PeopleWrite::Create(Box::new(user))).await
     }
 
+    /// Whether a user of any account exists.
+    ///
+    /// # Errors
+    /// Fails if the users cannot be read.
+    pub async fn any(self) -> Result<bool, StoreError> {
+        let select = sql::query_as("SELECT user_id FROM users LIMIT 1");
+        let found: Option<(String,)> =
+            select.fetch_optional(&self.0.read).await.map_err(failed("look for users"))?;
+        Ok(found.is_some())
+    }
+
+    /// Creates the first user. Returns `false` if a user exists. Concurrent calls on several nodes
+    /// must pass the same id, so that one of them succeeds. It is on disk when this returns.
+    ///
+    /// # Errors
+    /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
+    /// then.
+    pub async fn create_first(self, user: User) -> Result<bool, StoreError> {
+        run(self.0, PeopleWrite::CreateFirst(Box::new(user))).await
+    }
+
     /// Changes a user. Returns `false` if the scope has no such user, or if the configuration file
     /// sets the field to be changed.
     ///
@@ -383,6 +404,8 @@ pub struct ApiKeyRow {
 /// the row does not exist.
 pub(crate) enum PeopleWrite {
     Create(Box<User>),
+    /// Changes nothing if a user exists.
+    CreateFirst(Box<User>),
     Change(Scope, Uuid, UserChange),
     Delete(Scope, Uuid),
     /// Updates the users to those listed in the configuration file. Users who were listed before
@@ -457,6 +480,11 @@ async fn run(shared: &Shared, write: PeopleWrite) -> Result<bool, StoreError> {
 async fn write(to: &mut Conn, write: &PeopleWrite) -> Result<u64, sqlx::Error> {
     Ok(match write {
         PeopleWrite::Create(user) => insert(to, user).await?,
+        PeopleWrite::CreateFirst(user) => {
+            let select = sql::query_as("SELECT user_id FROM users LIMIT 1");
+            let found: Option<(String,)> = select.fetch_optional(&mut *to).await?;
+            if found.is_some() { 0 } else { insert(to, user).await? }
+        }
         PeopleWrite::Change(scope, id, change) => update(to, scope, *id, change).await?,
         PeopleWrite::Delete(scope, id) => {
             let mut delete = QueryBuilder::new("DELETE FROM users WHERE in_file = 0 AND ");

@@ -10,7 +10,9 @@ use tracing::{Instrument as _, debug, warn};
 
 use super::super::author::{self, DocumentRequest};
 use super::super::consent::refusal_of;
+use super::super::failed::{self, Failed};
 use super::super::trace::{EventLogWriter, Request, Trace};
+use super::super::waterfall;
 use super::Shell;
 use crate::answer::{DocumentBody, FetchJob, Hops, Validity};
 use crate::meta::{ActionRequest, CallTarget};
@@ -204,6 +206,7 @@ impl Shell {
             clock: clock.clone(),
         };
         let (fetcher, mailbox) = (self.services.fetcher.clone(), self.mailbox.clone());
+        let (view, store) = (self.view.clone(), self.services.store.clone());
         let work = async move {
             let read = |body: DocumentBody| {
                 let begun = clock.now();
@@ -213,8 +216,23 @@ impl Shell {
                 (FetchResponse::from(parsed), validity)
             };
             let result = fetcher.document(&job, read).await;
+            let record = |outcome: &str| {
+                let tries = traced.hops.so_far();
+                let failed = Failed {
+                    call: job.call,
+                    account: &view.setup.account,
+                    main_account: &view.setup.parent_account,
+                    kind: waterfall::fetch_name(kind),
+                    method: job.method.as_str(),
+                    url: &job.url.0,
+                    outcome,
+                    attempts: tries.last().map_or(0, |last| last.attempt),
+                };
+                failed::record(&store, job.event_id, clock.wall(), failed);
+            };
             match &result {
                 Err(failure) => {
+                    record(&failure.to_string());
                     warn!(
                         kind = kind.as_str(),
                         outcome = failure.outcome(),
@@ -226,6 +244,7 @@ impl Shell {
                     if let Some(first) = first_error(refusal) {
                         let (rule, line, message) =
                             (&*first.rule, first.at.line, said(&first.message));
+                        record(&format!("{rule} at line {line}: {message}"));
                         warn!(kind = kind.as_str(), rule, line, %message, "document refused");
                     }
                 }

@@ -117,7 +117,7 @@ pub(super) fn graph_name(action: GraphAction) -> String {
     format!("graph {}", action.as_str())
 }
 
-pub(super) fn fetch_name(kind: FetchKind) -> String {
+pub(in crate::call) fn fetch_name(kind: FetchKind) -> String {
     format!("fetch {}", kind.as_str())
 }
 

@@ -1,0 +1,67 @@
+//! Failed requests to URLs of customers, for the list of errors across calls. What was sent and
+//! received is in the event logs of the calls.
+
+use model::{AuthId, CallUuid, Timestamp};
+use store::{FailedRequest, Store};
+use uuid::Uuid;
+
+/// Maximum length of a URL and of an outcome, in characters.
+const URL_MAX: usize = 500;
+const OUTCOME_MAX: usize = 300;
+
+/// A request that failed for good, or an attempt of a callback that failed.
+pub(super) struct Failed<'a> {
+    pub(super) call: CallUuid,
+    pub(super) account: &'a AuthId,
+    pub(super) main_account: &'a AuthId,
+    /// The name of its bar in the waterfall.
+    pub(super) kind: String,
+    pub(super) method: &'a str,
+    pub(super) url: &'a str,
+    pub(super) outcome: &'a str,
+    pub(super) attempts: u32,
+}
+
+/// Adds the request to the store.
+pub(super) fn record(store: &Store, id: Uuid, at: Timestamp, failed: Failed<'_>) {
+    let Failed { call, account, main_account, kind, method, url, outcome, attempts } = failed;
+    store.failed_requests().insert(FailedRequest {
+        id,
+        account: account.clone(),
+        main_account: main_account.clone(),
+        at,
+        call,
+        kind,
+        method: method.to_owned(),
+        url: page_of(url).chars().take(URL_MAX).collect(),
+        outcome: outcome.chars().take(OUTCOME_MAX).collect(),
+        attempts,
+    });
+}
+
+/// A URL without credentials, query and fragment, which differ from call to call and may be secret.
+fn page_of(url: &str) -> String {
+    let page = url.split(['?', '#']).next().unwrap_or_default();
+    let Some((scheme, rest)) = page.split_once("://") else { return page.to_owned() };
+    let end = rest.find('/').unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    format!("{scheme}://{host}{path}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::page_of;
+
+    #[test]
+    fn a_url_loses_what_may_be_secret() {
+        for (url, page) in [
+            ("https://a.test/answer?token=x#rc=2", "https://a.test/answer"),
+            ("https://user:pass@a.test:8443/a@b", "https://a.test:8443/a@b"),
+            ("https://a.test?x=/", "https://a.test"),
+            ("nonsense", "nonsense"),
+        ] {
+            assert_eq!(page_of(url), page);
+        }
+    }
+}

@@ -1,0 +1,273 @@
+//! Requests to URLs of customers that failed. Rows are added and expire; nothing changes them.
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use uuid::Uuid;
+
+use crate::error::{StoreError, failed};
+use crate::scope::{Scope, push_scope};
+use crate::seal::Seal;
+use crate::shared::Shared;
+use crate::sql::{self, Conn, QueryBuilder, Row};
+use crate::write::WriteTask;
+use model::{AuthId, CallUuid, Timestamp};
+
+/// Handle to failed requests. See [`Store::failed_requests`](crate::Store::failed_requests).
+#[derive(Clone, Copy, Debug)]
+pub struct FailedRequests<'a>(pub(crate) &'a Shared);
+
+impl FailedRequests<'_> {
+    /// Adds a request. It is written soon, or lost if the queue of the store is full: the event log
+    /// of its call has it, too.
+    pub fn insert(self, request: FailedRequest) {
+        let _ = self.0.queue.try_run(FailedRequestWrite::Add(Box::new(request)));
+    }
+
+    /// Deletes requests from before `before`.
+    ///
+    /// # Errors
+    /// Fails if the database rejects a write. Some requests may be deleted then.
+    pub async fn delete_older(self, before: Timestamp) -> Result<(), StoreError> {
+        while self.0.queue.run(FailedRequestWrite::DeleteOlder(before)).await? >= u64::from(BATCH) {
+        }
+        Ok(())
+    }
+
+    /// Groups the requests of the scope since a time by URL and kind, the group with the latest
+    /// request first. Counts only the latest [`GROUPED`] requests.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
+    pub async fn groups(
+        self,
+        scope: &Scope,
+        since: Timestamp,
+    ) -> Result<Vec<FailedRequestGroup>, StoreError> {
+        let mut select = QueryBuilder::new(
+            "SELECT kind, url, count(*) AS requests, count(DISTINCT call_uuid) AS calls, \
+             max(at_us) AS last_us FROM (SELECT kind, url, call_uuid, at_us \
+             FROM failed_requests WHERE ",
+        );
+        push_scope(&mut select, scope);
+        select.push(" AND at_us >= ").push_bind(since.micros());
+        select.push(" ORDER BY at_us DESC LIMIT ").push_bind(i64::from(GROUPED));
+        select.push(") AS latest GROUP BY kind, url ORDER BY last_us DESC, url, kind LIMIT ");
+        select.push_bind(i64::from(GROUPS_MAX));
+        let rows = select.build().fetch_all(&self.0.read).await.map_err(failed(WHAT))?;
+        let group = |row: &Row| -> Result<FailedRequestGroup, sqlx::Error> {
+            let count = |column| row.try_get::<i64, _>(column).map(i64::unsigned_abs);
+            Ok(FailedRequestGroup {
+                kind: row.try_get("kind")?,
+                url: row.try_get("url")?,
+                requests: count("requests")?,
+                calls: count("calls")?,
+                last: Timestamp::from_micros(row.try_get("last_us")?),
+            })
+        };
+        rows.iter().map(group).collect::<Result<_, _>>().map_err(failed(WHAT))
+    }
+
+    /// Returns requests of the scope, newest first.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
+    pub async fn list(
+        self,
+        scope: &Scope,
+        filter: &FailedRequestFilter,
+        limit: u32,
+    ) -> Result<Vec<FailedRequest>, StoreError> {
+        let mut select = QueryBuilder::new(format!("SELECT {COLUMNS} FROM failed_requests WHERE "));
+        push_scope(&mut select, scope);
+        for (column, value) in [("kind", &filter.kind), ("url", &filter.url)] {
+            if let Some(value) = value {
+                select.push(format!(" AND {column} = ")).push_bind(value.clone());
+            }
+        }
+        if let Some(since) = filter.since {
+            select.push(" AND at_us >= ").push_bind(since.micros());
+        }
+        if let Some((at, id)) = filter.before {
+            select.push(" AND (at_us < ").push_bind(at.micros());
+            select.push(" OR at_us = ").push_bind(at.micros());
+            select.push(" AND request_id > ").push_bind(id.to_string()).push(")");
+        }
+        select.push(" ORDER BY at_us DESC, request_id LIMIT ").push_bind(limit);
+        let rows = select.build().fetch_all(&self.0.read).await.map_err(failed(WHAT))?;
+        rows.iter().map(request).collect()
+    }
+}
+
+/// A request to a URL of a customer that failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FailedRequest {
+    pub id: Uuid,
+    /// The account and its main account, which may be the same.
+    pub account: AuthId,
+    pub main_account: AuthId,
+    pub at: Timestamp,
+    pub call: CallUuid,
+    /// The name of its bar in the waterfall of the call.
+    pub kind: String,
+    pub method: String,
+    /// Without query and credentials.
+    pub url: String,
+    /// How it ended, in words.
+    pub outcome: String,
+    pub attempts: u32,
+}
+
+/// Failed requests with the same URL and kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FailedRequestGroup {
+    pub kind: String,
+    pub url: String,
+    pub requests: u64,
+    pub calls: u64,
+    /// When the latest one failed.
+    pub last: Timestamp,
+}
+
+/// Selects failed requests.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FailedRequestFilter {
+    pub kind: Option<String>,
+    pub url: Option<String>,
+    /// Only requests from this time on.
+    pub since: Option<Timestamp>,
+    /// Only requests after this one in the list, which are older.
+    pub before: Option<(Timestamp, Uuid)>,
+}
+
+/// Number of requests that are grouped.
+const GROUPED: u32 = 10_000;
+const GROUPS_MAX: u32 = 200;
+/// Number of requests deleted in one write.
+const BATCH: u32 = 1_000;
+
+const COLUMNS: &str =
+    "request_id, auth_id, main_auth_id, at_us, call_uuid, kind, method, url, outcome, attempts";
+
+const WHAT: &str = "read failed requests";
+
+enum FailedRequestWrite {
+    Add(Box<FailedRequest>),
+    /// Deletes requests from before this time, at most [`BATCH`].
+    DeleteOlder(Timestamp),
+}
+
+impl WriteTask for FailedRequestWrite {
+    fn execute<'a>(
+        &'a self,
+        to: &'a mut Conn,
+        _: &'a Seal,
+    ) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
+        async move {
+            let write = match self {
+                Self::Add(request) => return add(to, request).await,
+                Self::DeleteOlder(before) => sql::query(
+                    "DELETE FROM failed_requests WHERE request_id IN (SELECT request_id \
+                     FROM failed_requests WHERE at_us < $1 ORDER BY at_us LIMIT $2)",
+                )
+                .bind(before.micros())
+                .bind(i64::from(BATCH)),
+            };
+            Ok(write.execute(to).await?.rows_affected())
+        }
+        .boxed()
+    }
+}
+
+async fn add(to: &mut Conn, request: &FailedRequest) -> Result<u64, sqlx::Error> {
+    let insert = format!(
+        "INSERT INTO failed_requests ({COLUMNS}) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING"
+    );
+    let insert = sql::query(insert)
+        .bind(request.id.to_string())
+        .bind(request.account.as_str())
+        .bind(request.main_account.as_str())
+        .bind(request.at.micros())
+        .bind(request.call.to_string());
+    let insert = insert
+        .bind(&request.kind)
+        .bind(&request.method)
+        .bind(&request.url)
+        .bind(&request.outcome)
+        .bind(i64::from(request.attempts));
+    Ok(insert.execute(to).await?.rows_affected())
+}
+
+fn request(row: &Row) -> Result<FailedRequest, StoreError> {
+    let text = |column: &str| row.try_get::<String, _>(column).map_err(failed(WHAT));
+    let unreadable = |e: uuid::Error| StoreError::Unreadable { what: WHAT, detail: e.to_string() };
+    let attempts: i64 = row.try_get("attempts").map_err(failed(WHAT))?;
+    Ok(FailedRequest {
+        id: text("request_id")?.parse().map_err(unreadable)?,
+        account: text("auth_id")?.into(),
+        main_account: text("main_auth_id")?.into(),
+        at: Timestamp::from_micros(row.try_get("at_us").map_err(failed(WHAT))?),
+        call: text("call_uuid")?.parse().map_err(unreadable)?,
+        kind: text("kind")?,
+        method: text("method")?,
+        url: text("url")?,
+        outcome: text("outcome")?,
+        attempts: u32::try_from(attempts).unwrap_or(u32::MAX),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Store;
+    use model::Health;
+
+    #[tokio::test]
+    async fn failed_requests_are_grouped_and_listed_within_their_account_and_expire() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
+        let secs = Timestamp::from_secs;
+        for (n, account, main, url) in [
+            (1_u8, "MA1", "MA1", "https://a.test/answer"),
+            (2, "SA1", "MA1", "https://a.test/answer"),
+            (3, "MA1", "MA1", "https://b.test/answer"),
+            (4, "MA2", "MA2", "https://a.test/answer"),
+        ] {
+            let call = Uuid::from_u128(u128::from(n % 2)).to_string().parse().unwrap();
+            store.failed_requests().insert(FailedRequest {
+                id: Uuid::from_u128(n.into()),
+                account: account.into(),
+                main_account: main.into(),
+                at: secs(n.into()),
+                call,
+                kind: "fetch answer".to_owned(),
+                method: "POST".to_owned(),
+                url: url.to_owned(),
+                outcome: "503".to_owned(),
+                attempts: 2,
+            });
+        }
+        store.flush().await;
+        let groups = async |scope: &str, since| {
+            let groups = store.failed_requests().groups(&Scope::of(scope.into()), since).await;
+            let groups = groups.unwrap().into_iter();
+            groups.map(|g| (g.url, g.requests, g.calls, g.last.secs())).collect::<Vec<_>>()
+        };
+        let (a, b) = ("https://a.test/answer".to_owned(), "https://b.test/answer".to_owned());
+        assert_eq!(groups("MA1", secs(0)).await, [(b.clone(), 1, 1, 3), (a.clone(), 2, 2, 2)]);
+        assert_eq!(groups("MA1", secs(3)).await, [(b, 1, 1, 3)]);
+        assert_eq!(groups("SA1", secs(0)).await, [(a.clone(), 1, 1, 2)]);
+        let ids = async |scope: &str, filter: FailedRequestFilter| {
+            let list = store.failed_requests().list(&Scope::of(scope.into()), &filter, 9).await;
+            list.unwrap().iter().map(|request| request.id.as_u128()).collect::<Vec<_>>()
+        };
+        let of_a = FailedRequestFilter { url: Some(a), ..Default::default() };
+        assert_eq!(ids("MA1", of_a.clone()).await, [2, 1]);
+        let before = Some((secs(2), Uuid::from_u128(2)));
+        assert_eq!(ids("MA1", FailedRequestFilter { before, ..of_a }).await, [1]);
+        assert_eq!(ids("MA2", FailedRequestFilter::default()).await, [4]);
+        store.failed_requests().delete_older(secs(3)).await.unwrap();
+        assert_eq!(ids("MA1", FailedRequestFilter::default()).await, [3]);
+        store.close().await;
+    }
+}

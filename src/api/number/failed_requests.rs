@@ -1,0 +1,145 @@
+//! `/api/v1/failed-requests/`: requests to the account's URLs that failed, across calls.
+
+use axum::response::Response;
+use serde::Serialize;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::super::error::ApiError;
+use super::super::routes::{Operation, QueryParameter, ResponseSpec};
+use super::request::{ApiRequest, parse_position, position};
+use super::response::{Page, Timestamp3339, ok};
+use super::route::{CURSOR, LIMIT, Route, handler};
+use model::{AuthId, CallUuid, Role, Timestamp};
+use store::{FailedRequest, FailedRequestFilter, FailedRequestGroup};
+
+const SINCE: QueryParameter =
+    QueryParameter::text("since", "Only requests from this time on (RFC 3339)");
+
+pub(super) const ROUTES: &[Route] = &[
+    Route {
+        role: Role::Agent,
+        handler: handler!(list),
+        operation: Operation::get(
+            "/api/v1/failed-requests/",
+            "failedRequests",
+            "List requests to your URLs that failed, newest first",
+        )
+        .query(&[
+            QueryParameter::text("url", "Only requests to this URL, without its query"),
+            QueryParameter::text("kind", "Only this kind, for example `fetch answer`"),
+            SINCE,
+            LIMIT,
+            CURSOR,
+        ])
+        .responses(&[ResponseSpec::json::<FailedRequestPage>(200, "A page of requests")]),
+    },
+    Route {
+        role: Role::Agent,
+        handler: handler!(groups),
+        operation: Operation::get(
+            "/api/v1/failed-requests/groups/",
+            "failedRequestGroups",
+            "Count failed requests by URL and kind, those that failed last first; the latest \
+             10,000 requests and 200 groups at most",
+        )
+        .query(&[SINCE])
+        .responses(&[ResponseSpec::json::<FailedRequestGroups>(200, "The groups")]),
+    },
+];
+
+/// A request to one of your URLs that failed. The waterfall of the call has what was sent and
+/// received.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = FailedRequest, examples(json!({"id": "0d2c1a52-13b5-4b7e-8a3c-5b7f9b0c6e11", "at": "2026-11-21T22:50:00.000Z", "account": "MAXXXXXXXXXXXXXXXXXX", "callUuid": "3f0c2f1a-6a1e-4f0e-9a2b-5d7f3f0a9b11", "kind": "fetch answer", "method": "POST", "url": "https://app.example.com/answer", "outcome": "the answer was 503", "attempts": 2})))]
+struct FailedRequestView {
+    id: Uuid,
+    #[schema(value_type = String, format = DateTime)]
+    at: Timestamp3339,
+    #[schema(value_type = String)]
+    account: AuthId,
+    #[schema(value_type = String, format = Uuid)]
+    call_uuid: CallUuid,
+    /// `fetch` or `callback`, and which one, as in the waterfall of the call.
+    kind: String,
+    method: String,
+    /// Without query and credentials.
+    url: String,
+    outcome: String,
+    attempts: u32,
+}
+
+impl From<FailedRequest> for FailedRequestView {
+    fn from(request: FailedRequest) -> Self {
+        let FailedRequest { id, account, at, call, kind, method, url, outcome, attempts, .. } =
+            request;
+        let at = Timestamp3339(at);
+        Self { id, at, account, call_uuid: call, kind, method, url, outcome, attempts }
+    }
+}
+
+/// A page of failed requests.
+#[derive(Serialize, ToSchema)]
+struct FailedRequestPage {
+    items: Vec<FailedRequestView>,
+    next: Option<String>,
+}
+
+/// Failed requests with the same URL and kind.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = FailedRequestGroup)]
+struct GroupView {
+    kind: String,
+    url: String,
+    requests: u64,
+    calls: u64,
+    #[schema(value_type = String, format = DateTime)]
+    last_at: Timestamp3339,
+}
+
+/// Groups of failed requests.
+#[derive(Serialize, ToSchema)]
+struct FailedRequestGroups {
+    items: Vec<GroupView>,
+}
+
+fn since(request: &ApiRequest) -> Result<Option<Timestamp>, ApiError> {
+    let Some(text) = request.query_text("since") else { return Ok(None) };
+    let at: jiff::Timestamp = text
+        .parse()
+        .map_err(|_| ApiError::bad_value("since", "since must be a time in RFC 3339"))?;
+    Ok(Some(Timestamp::from_micros(at.as_microsecond())))
+}
+
+async fn list(request: ApiRequest) -> Result<Response, ApiError> {
+    let text = |name| request.query_text(name).map(str::to_owned);
+    let filter = FailedRequestFilter {
+        kind: text("kind"),
+        url: text("url"),
+        since: since(&request)?,
+        before: request.cursor(parse_position)?,
+    };
+    let limit = request.limit()?;
+    let store = &request.api().store;
+    // The latest request may still be on its way to the store.
+    store.flush().await;
+    let found = store.failed_requests().list(request.scope(), &filter, limit + 1).await;
+    let found = found.map_err(ApiError::store("list failed requests"))?;
+    let page = Page::new(found, limit, |last| position(last.at, last.id));
+    let next = request.next_cursor(page.next);
+    Ok(ok(&FailedRequestPage { items: page.items.into_iter().map(Into::into).collect(), next }))
+}
+
+async fn groups(request: ApiRequest) -> Result<Response, ApiError> {
+    let since = since(&request)?.unwrap_or_default();
+    request.api().store.flush().await;
+    let found = request.api().store.failed_requests().groups(request.scope(), since).await;
+    let found = found.map_err(ApiError::store("count failed requests"))?;
+    let view = |group: FailedRequestGroup| {
+        let FailedRequestGroup { kind, url, requests, calls, last } = group;
+        GroupView { kind, url, requests, calls, last_at: Timestamp3339(last) }
+    };
+    Ok(ok(&FailedRequestGroups { items: found.into_iter().map(view).collect() }))
+}

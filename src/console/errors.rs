@@ -1,0 +1,193 @@
+//! The failed requests to the account's URLs across calls: by URL and kind, and those of one URL
+//! with what was sent and received, which comes from the event logs of their calls.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::time::Duration;
+
+use askama::Template;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use uuid::Uuid;
+
+use super::auth::Visitor;
+use super::call::{BodyView, bar_name, body_view};
+use super::form::Form;
+use super::page::{Page, failed, html};
+use super::view::When;
+use super::{App, Console};
+use crate::api::{event_log, waterfall_of};
+use engine::call::waterfall::{Actor, Waterfall};
+use model::{CallUuid, Timestamp};
+use store::{FailedRequest, FailedRequestFilter, FailedRequestGroup, StoreError};
+
+/// Requests on a page. Each may need the event log of a call.
+const PAGE: u32 = 10;
+/// Maximum size of all bodies on a page, in bytes.
+const BODIES_MAX: usize = 128 * 1024;
+/// The ranges of the page, in hours, with the keys of their names.
+const RANGES: &[(u64, &str)] =
+    &[(1, "errors.hour"), (24, "errors.day"), (7 * 24, "errors.week"), (30 * 24, "errors.month")];
+/// The range without a choice.
+const HOURS: u64 = 24;
+
+struct GroupRow {
+    kind: String,
+    url: String,
+    requests: u64,
+    calls: u64,
+    last: When,
+    /// Query of the requests of this group.
+    query: String,
+}
+
+struct RequestRow {
+    at: When,
+    call: CallUuid,
+    outcome: String,
+    attempts: u32,
+    bodies: Vec<BodyView>,
+}
+
+struct Range {
+    name: &'static str,
+    query: String,
+    is_chosen: bool,
+}
+
+#[derive(Template)]
+#[template(path = "errors.html")]
+struct ErrorsPage {
+    page: Page,
+    ranges: Vec<Range>,
+    groups: Vec<GroupRow>,
+    /// The URL of the listed requests. Empty on the page of all groups.
+    url: String,
+    kind: String,
+    requests: Vec<RequestRow>,
+    /// Query of the page of all groups.
+    all: String,
+    /// Query of the next page. Empty on the last one.
+    next: String,
+}
+
+pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
+    match load_page(&console, &visitor).await {
+        Ok(page) => html(&page),
+        Err(error) => {
+            tracing::warn!(%error, "failed to list failed requests");
+            failed(&console, &visitor, StatusCode::SERVICE_UNAVAILABLE, "")
+        }
+    }
+}
+
+async fn load_page(console: &Console, visitor: &Visitor) -> Result<ErrorsPage, StoreError> {
+    let (query, scope, lang) = (&visitor.query, visitor.person.scope(), visitor.lang());
+    let api = console.apis.api();
+    let hours = query
+        .get("hours")
+        .parse()
+        .ok()
+        .filter(|hours| RANGES.iter().any(|(known, _)| known == hours));
+    let hours: u64 = hours.unwrap_or(HOURS);
+    let since = api.clock.wall().minus(Duration::from_secs(hours * 3_600));
+    let ranges = RANGES.iter().map(|(range, key)| Range {
+        name: lang.t(key),
+        query: fields(&query.only(&["url", "kind"])).with("hours", Some(&range.to_string())),
+        is_chosen: *range == hours,
+    });
+    let mut page = ErrorsPage {
+        page: visitor.page(console, lang.t("errors.title"), "errors"),
+        ranges: ranges.collect(),
+        groups: Vec::new(),
+        url: query.get("url").to_owned(),
+        kind: bar_name(lang, query.get("kind")),
+        requests: Vec::new(),
+        all: query.only(&["hours"]),
+        next: String::new(),
+    };
+    // The latest request may still be on its way to the store.
+    api.store.flush().await;
+    let requests = api.store.failed_requests();
+    let Some(url) = query.some("url") else {
+        let groups = requests.groups(&scope, since).await?.into_iter();
+        page.groups = groups
+            .map(|group| {
+                let FailedRequestGroup { kind, url, requests, calls, last } = group;
+                let of_url = query.with("url", Some(&url));
+                GroupRow {
+                    query: fields(&of_url).with("kind", Some(&kind)),
+                    kind: bar_name(lang, &kind),
+                    url,
+                    requests,
+                    calls,
+                    last: When::of(last),
+                }
+            })
+            .collect();
+        return Ok(page);
+    };
+    let filter = FailedRequestFilter {
+        kind: query.some("kind").map(str::to_owned),
+        url: Some(url.to_owned()),
+        since: Some(since),
+        before: query.some("cursor").and_then(position),
+    };
+    let mut found = requests.list(&scope, &filter, PAGE + 1).await?;
+    if found.len() > usize::try_from(PAGE).unwrap_or(usize::MAX) {
+        found.pop();
+        if let Some(last) = found.last() {
+            let cursor = format!("{}.{}", last.at.micros(), last.id);
+            page.next = query.with("cursor", Some(&cursor));
+        }
+    }
+    let mut falls: BTreeMap<CallUuid, Option<Waterfall>> = BTreeMap::new();
+    let mut room = BODIES_MAX;
+    for request in found {
+        let call = request.call;
+        let fall = match falls.entry(call) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => {
+                let log = event_log(api, &scope, call).await?;
+                new.insert(waterfall_of(api, &scope, call, &log).await?)
+            }
+        };
+        let bodies = fall.as_ref().and_then(|fall| {
+            let bodies = &fall.bars.get(bar_of(fall, &request)?)?.bodies;
+            Some(bodies.iter().map(|body| body_view(lang, body, &mut room)).collect())
+        });
+        page.requests.push(RequestRow {
+            at: When::of(request.at),
+            call,
+            outcome: request.outcome,
+            attempts: request.attempts,
+            bodies: bodies.unwrap_or_default(),
+        });
+    }
+    Ok(page)
+}
+
+/// The fields of a query, with or without its question mark.
+fn fields(query: &str) -> Form {
+    Form::read(query.trim_start_matches('?').as_bytes())
+}
+
+/// The bar of a request: of those with its name, the failed one that is nearest in time.
+fn bar_of(fall: &Waterfall, request: &FailedRequest) -> Option<usize> {
+    let at = request.at.micros().saturating_sub(fall.started?.micros());
+    let bars =
+        fall.bars.iter().enumerate().filter(|(_, bar)| {
+            bar.what == Actor::Customer && bar.failed && bar.name == request.kind
+        });
+    let nearest = bars.min_by_key(|(_, bar)| {
+        let ends = [bar.from_us, bar.to_us.unwrap_or(bar.from_us)];
+        ends.map(|end| end.abs_diff(at)).into_iter().min()
+    });
+    nearest.map(|(index, _)| index)
+}
+
+fn position(text: &str) -> Option<(Timestamp, Uuid)> {
+    let (micros, id) = text.split_once('.')?;
+    Some((Timestamp::from_micros(micros.parse().ok()?), id.parse().ok()?))
+}
