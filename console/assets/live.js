@@ -19,7 +19,7 @@ const RETRY_MAX_MS = 5000;
 /** A stream without an event for this long is lost. The server sends one every 15 s. */
 const SILENCE_MS = 40_000;
 /** The replaceable parts of a page, as in `src/console/page_diff.rs`. */
-const PARTS = "#unread, main > [id], main .columns > [id], main .card > [id]";
+const PARTS = "#unread, #unread-inbox, main > [id], main .columns > [id], main .card > [id]";
 
 /** HTML of the parts as the server sent it, without list rows. The DOM differs: it has local times. @type {WeakMap<Element, string>} */
 const sources = new WeakMap();

@@ -50,6 +50,9 @@ impl Preferences {
 pub(super) const LANG: &str = "offhook-lang";
 pub(super) const THEME: &str = "offhook-theme";
 
+/// How many conversations with unread messages are counted.
+pub(super) const UNREAD_CHATS_MAX: u32 = 100;
+
 /// A signed-in person and their request.
 #[derive(Clone, Debug)]
 pub(super) struct Visitor {
@@ -61,6 +64,8 @@ pub(super) struct Visitor {
     pub(super) path: String,
     /// Number of unread notifications.
     pub(super) unread: u64,
+    /// Number of conversations with unread messages, at most [`UNREAD_CHATS_MAX`].
+    pub(super) unread_chats: u64,
     /// State of the endpoint with the person's name: `on` if it is registered, `off` if not, `none`
     /// if it does not exist.
     pub(super) phone: &'static str,
@@ -175,6 +180,9 @@ impl FromRequestParts<Arc<Console>> for Visitor {
                     .count_unread(&person.scope())
                     .await
                     .unwrap_or_default();
+                let conversations = console.apis.api().store.conversations();
+                let unread_chats =
+                    conversations.count_unread(&person.scope(), UNREAD_CHATS_MAX).await;
                 let phone = phone(console, &person).await;
                 Ok(Self {
                     person,
@@ -182,6 +190,7 @@ impl FromRequestParts<Arc<Console>> for Visitor {
                     query,
                     path: parts.uri.path().to_owned(),
                     unread,
+                    unread_chats: unread_chats.unwrap_or_default(),
                     phone,
                     at,
                     from: client(&parts.extensions),

@@ -94,7 +94,8 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
             .unwrap_or_default(),
         page: visitor
             .page(&console, visitor.lang().t("nav.notifications"), "notifications")
-            .listening("notification"),
+            // Pages without live parts listen to this one, for both counts of the navigation.
+            .listening("notification conversation"),
     })
 }
 

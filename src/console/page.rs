@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse as _, Redirect, Response};
 
-use super::auth::{self, Preferences, Visitor};
+use super::auth::{self, Preferences, UNREAD_CHATS_MAX, Visitor};
 use super::i18n::Lang;
 use super::{App, Console};
 use crate::api::Apis;
@@ -91,6 +91,8 @@ pub(super) struct Page {
     commands: Vec<&'static (&'static str, &'static str, Role)>,
     /// Number of unread notifications.
     pub(super) unread: u64,
+    /// Number of conversations with unread messages. Empty if there are none.
+    pub(super) unread_chats: String,
     /// State of the endpoint with the person's name: `on` if it is registered, `off` if not, `none`
     /// if it does not exist.
     pub(super) phone: &'static str,
@@ -128,6 +130,11 @@ impl Page {
                 .collect(),
             here,
             unread: visitor.unread,
+            unread_chats: match visitor.unread_chats {
+                many if many >= u64::from(UNREAD_CHATS_MAX) => format!("{}+", many - 1),
+                0 => String::new(),
+                few => few.to_string(),
+            },
             phone: visitor.phone,
             person: user.name.clone(),
             name: user.full_name.clone(),
@@ -156,6 +163,7 @@ impl Page {
             nav_entries: Vec::new(),
             commands: Vec::new(),
             unread: 0,
+            unread_chats: String::new(),
             phone: "none",
             person: String::new(),
             name: String::new(),
@@ -326,6 +334,7 @@ pub(super) async fn fallback(
                 query,
                 path,
                 unread: 0,
+                unread_chats: 0,
                 phone: "none",
                 at: console.apis.api().feed.last(),
                 from: IpAddr::from([0, 0, 0, 0]),

@@ -1,8 +1,8 @@
 //! Computes the difference between two renderings of a page, which `/console/events` sends instead
 //! of whole pages.
 //!
-//! A part is an outermost element of `<main>` with an id; the unread count beside the bell is a
-//! part too. Rows of a `<tbody data-rows>` are compared individually, so that a single changed call
+//! A part is an outermost element of `<main>` with an id; the unread counts of the navigation are
+//! parts too. Rows of a `<tbody data-rows>` are compared individually, so that a single changed call
 //! of a thousand is sent alone. The parser handles only the console's own templates, which close
 //! all elements and escape user data. `console/assets/live.js` applies the difference.
 
@@ -130,9 +130,11 @@ const VOID: &[&str] =
 /// Ids and texts of the parts of a page, in order.
 fn elements(html: &str) -> Vec<(&str, &str)> {
     let mut found = Vec::new();
-    if let Some(at) = html.find("<span class=\"count\" id=\"unread\"") {
-        let text = html.get(at..).and_then(|rest| rest.split_inclusive("</span>").next());
-        found.extend(text.map(|text| ("unread", text)));
+    for id in ["unread-inbox", "unread"] {
+        let at = html.find(&format!("<span class=\"count\" id=\"{id}\""));
+        let rest = at.and_then(|at| html.get(at..));
+        let text = rest.and_then(|rest| rest.split_inclusive("</span>").next());
+        found.extend(text.map(|text| (id, text)));
     }
     let begin = html.find("<main").unwrap_or(html.len());
     let inside = html.get(begin..).unwrap_or_default();
@@ -193,7 +195,7 @@ mod tests {
             .map(|(id, text)| format!("\n<tr id=\"{id}\"><td>{text}<br></td></tr>"))
             .collect();
         format!(
-            "<body data-csrf=\"x\" data-live=\"call number\"><span class=\"count\" id=\"unread\" hidden>0</span><main id=\"main\">\
+            "<body data-csrf=\"x\" data-live=\"call number\"><span class=\"count\" id=\"unread-inbox\">2</span><span class=\"count\" id=\"unread\" hidden>0</span><main id=\"main\">\
              <header><h1>Calls</h1></header><!-- a <b> --><section><div id=\"head\"><input value=\"a > b\">{count}</div>\
              <div id=\"list\"><svg><path d=\"\"/></svg><table><tbody data-rows>{rows}</tbody></table></div></section></main>"
         )
@@ -224,7 +226,10 @@ mod tests {
         let ids: Vec<_> = elements(&html).iter().map(|(id, _)| *id).collect();
         assert_eq!(
             (ids, live(&html)),
-            (vec!["unread", "head", "list"], vec!["call".to_owned(), "number".to_owned()])
+            (
+                vec!["unread-inbox", "unread", "head", "list"],
+                vec!["call".to_owned(), "number".to_owned()]
+            )
         );
         assert!(elements("").is_empty() && live("<p>").is_empty());
         assert_eq!(elements("<main><p id=\"x\">open").len(), 0, "an unclosed element is no part");
@@ -235,7 +240,7 @@ mod tests {
         let rows: Vec<_> = (0..1_000).map(|n| format!("r{n}")).collect();
         let rows: Vec<_> = rows.iter().map(|id| (id.as_str(), "1")).collect();
         let (shown, first) = Snapshot::default().next(&page(&rows, 3));
-        assert_eq!(first.unwrap()["parts"].as_array().unwrap().len(), 3, "at first all of it");
+        assert_eq!(first.unwrap()["parts"].as_array().unwrap().len(), 4, "at first all of it");
         let (shown, same) = shown.next(&page(&rows, 3));
         assert_eq!(same, None);
         let mut other = rows.clone();

@@ -110,6 +110,7 @@ pub(super) async fn back(State(console): App, headers: HeaderMap, uri: Uri) -> R
         query: Form::default(),
         path,
         unread: 0,
+        unread_chats: 0,
         phone: "none",
         at,
         from: std::net::IpAddr::from([0, 0, 0, 0]),

@@ -151,16 +151,21 @@ async fn the_inbox_has_two_panes_and_works_with_keys_only() {
         return;
     }
     let world = with_people().await;
-    for (user, name, text) in [
-        ("919812340001", "Mira", "Where is my order?"),
-        ("919812340002", "Noor", "Good morning"),
-        ("919812340003", "Omar", "<b>Hello</b>"),
-    ] {
-        writes(&world, &json!({"message": text, "from": user, "name": name})).await;
+    let users = [("Mira", "919812340001"), ("Noor", "919812340002"), ("Omar", "919812340003")];
+    for (name, user) in users {
+        let order = json!({"message": "<b>Hello</b>", "from": user, "name": name});
+        writes(&world, &order).await;
     }
+    let user_of = |name: &str| {
+        let found = users.iter().find(|(known, _)| *known == name);
+        found.unwrap_or_else(|| panic!("no user {name}")).1
+    };
     let mut browser = signed_in(&world, "asha").await;
     browser.visit("/console/inbox/").await;
     browser.until("document.querySelectorAll('#conversations a.row-link').length === 3").await;
+    let badge =
+        |count: &str| format!("document.getElementById('unread-inbox').textContent === '{count}'");
+    browser.until(&badge("3")).await;
     // Messages of the same second have no fixed order.
     let names = browser
         .eval("[...document.querySelectorAll('#conversations .parties strong')].map((e) => e.textContent).join(' ')")
@@ -203,11 +208,21 @@ async fn the_inbox_has_two_panes_and_works_with_keys_only() {
         browser.eval("document.querySelectorAll('#timeline .ours').length === 1").await == true
     );
     // A new message appears in the other pane without a reload.
-    let order = json!({"message": "Anyone there?", "from": "919812340001", "name": "Mira"});
+    let order = json!({"message": "Anyone there?", "from": user_of(names[1]), "name": names[1]});
     writes(&world, &order).await;
-    browser
-        .until("document.querySelector('.pane li')?.textContent.includes('Anyone there?')")
-        .await;
+    browser.until("document.querySelector('.pane')?.textContent.includes('Anyone there?')").await;
+    // The navigation of every page counts conversations with unread messages.
+    browser.visit("/console/playground/").await;
+    browser.until(&format!("document.documentElement.dataset.ready === '' && {}", badge(""))).await;
+    assert_eq!(browser.eval("document.getElementById('unread-inbox').hidden").await, true);
+    let order = json!({"message": "Hello?", "from": user_of(names[2]), "name": names[2]});
+    writes(&world, &order).await;
+    browser.until(&badge("1")).await;
+    browser.visit("/console/inbox/").await;
+    browser.click("#conversations tr.unread a.row-link").await;
+    browser.until(&opened(names[2])).await;
+    browser.until(&badge("")).await;
+
     let Some(axe) = axe() else { return };
     let mut found = Vec::new();
     look(&mut browser, &axe, "inbox-panes", &mut found).await;

@@ -79,6 +79,24 @@ impl Conversations<'_> {
         get(&self.0.read, scope, id).await
     }
 
+    /// Counts the conversations of the scope with unread messages, up to `limit`.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
+    pub async fn count_unread(self, scope: &Scope, limit: u32) -> Result<u64, StoreError> {
+        let mut count = QueryBuilder::new(
+            "SELECT count(*) FROM (SELECT 1 AS one FROM conversations WHERE unread > 0 AND ",
+        );
+        push_scope(&mut count, scope);
+        count.push(" LIMIT ").push_bind(i64::from(limit)).push(") AS few");
+        let count: i64 = count
+            .build_query_scalar()
+            .fetch_one(&self.0.read)
+            .await
+            .map_err(failed("count unread conversations"))?;
+        Ok(count.unsigned_abs())
+    }
+
     /// Returns the number of open conversations by business number. Numbers without any are left
     /// out.
     ///
