@@ -266,6 +266,35 @@ pub async fn with_numbers() -> World {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn numbers_and_calls_show_their_country() {
+    let world = with_people().await;
+    let asha = Session::of(&world, "asha").await;
+    let numbers = [
+        ("14165550123", "7001", "4029384756", "CA\">Canada<"),
+        ("13175550123", "7002", "5029384756", "US\">United States<"),
+    ];
+    for (number, id, waba, _) in numbers {
+        let facts = json!({"platform_type": "CLOUD_API", "status": "CONNECTED"});
+        let order = json!({"number": number, "phone_number_id": id, "waba": waba, "name": "Maple", "facts": facts});
+        orders(&world, "numbers", order).await;
+        let token = crate::support::node::ACCESS_TOKEN;
+        let fields =
+            [("display_name", "Maple"), ("phone_number_id", id), ("waba", waba), ("token", token)];
+        let answer = asha.post("/console/numbers/new/", &fields).await;
+        assert_eq!(answer.status, 303, "{}", answer.text());
+    }
+    let page = asha.get("/console/numbers/").await.text();
+    for (number, _, _, country) in numbers {
+        let row = page.split(&format!("<tr id=\"number-{number}\">")).nth(1).expect("a row");
+        assert!(row.split("</tr>").next().unwrap().contains(country), "{row}");
+    }
+    let uuid = call(&world).await;
+    world.node.record(&uuid).await;
+    let page = asha.get("/console/calls/").await.text();
+    assert!(page.contains("<small><span data-region=\"IN\">India</span> · "), "{page}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn s2_05_s2_13_numbers_are_added_registered_and_assigned_to_agents() {
     if !has_chromium() {
         return;
