@@ -28,6 +28,7 @@ const FAMILIES: &[&str] = &[
     "message.",
     "message_error.",
     "quality.",
+    "agents.wrong.",
 ];
 
 fn sources(folder: &Path, into: &mut String) {
