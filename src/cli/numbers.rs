@@ -158,8 +158,18 @@ fn table(numbers: &[Value]) -> String {
     let text =
         |number: &Value, field: &str| print::plain(number[field].as_str().unwrap_or_default());
     let mut rows = vec![
-        ["number", "alias", "verified name", "platform", "id", "quality", "calling", "state"]
-            .map(str::to_owned),
+        [
+            "number",
+            "country",
+            "alias",
+            "verified name",
+            "platform",
+            "id",
+            "quality",
+            "calling",
+            "state",
+        ]
+        .map(str::to_owned),
     ];
     for number in numbers {
         let calling = match (number["callingEnabled"].as_bool(), number["callingDrift"].is_null()) {
@@ -176,6 +186,7 @@ fn table(numbers: &[Value]) -> String {
         };
         rows.push([
             text(number, "number"),
+            text(number, "country"),
             text(number, "alias"),
             text(number, "verifiedName"),
             text(number, "platformType"),
@@ -185,7 +196,7 @@ fn table(numbers: &[Value]) -> String {
             print::plain(&state),
         ]);
     }
-    let widths: [usize; 8] = std::array::from_fn(|n| {
+    let widths: [usize; 9] = std::array::from_fn(|n| {
         rows.iter().filter_map(|row| row.get(n)).map(|c| c.chars().count()).max().unwrap_or(0)
     });
     let mut out = String::new();
@@ -276,7 +287,7 @@ mod tests {
     use super::*;
 
     fn number() -> Value {
-        json!({"number": "918035737458", "alias": "Desk — \"A\"", "answerUrl": "https://a.example.com/", "answerMethod": "POST",
+        json!({"number": "918035737458", "country": "IN", "alias": "Desk — \"A\"", "answerUrl": "https://a.example.com/", "answerMethod": "POST",
             "webhookUrl": null, "callingEnabled": true, "callsPerNumber": 1000, "verifiedName": "Shop\u{1b}", "hasToken": true,
             "platformType": "CLOUD_API", "whatsappPhoneNumberId": "7", "qualityRating": "GREEN", "callingDrift": {"callingEnabled": false},
             "connected": true, "registration": {"state": "registered"}})
@@ -286,8 +297,8 @@ mod tests {
     fn prints_one_row_per_number() {
         assert_eq!(
             table(&[number()]),
-            "number        alias       verified name  platform   id  quality  calling          state\n\
-             918035737458  Desk — \"A\"  Shop           CLOUD_API  7   GREEN    on, not at Meta  registered\n"
+            "number        country  alias       verified name  platform   id  quality  calling          state\n\
+             918035737458  IN       Desk — \"A\"  Shop           CLOUD_API  7   GREEN    on, not at Meta  registered\n"
         );
     }
 }

@@ -11,9 +11,11 @@ use uuid::Uuid;
 
 use super::auth::{SubmittedForm, Visitor};
 use super::form::Form;
+use super::i18n::Lang;
 use super::page::{Page, failed, forbidden, missing, respond};
 use super::view;
 use super::{App, Console};
+use crate::api::ApiResponse;
 
 /// An agent in the number API.
 #[derive(Clone, Deserialize)]
@@ -146,6 +148,11 @@ struct AgentPage {
     page: Page,
     agent: Agent,
     numbers: Vec<Outbound>,
+    /// The models that an agent without an endpoint may use, the default first. Empty if the node
+    /// has none.
+    models: Vec<String>,
+    /// Whether http URLs are allowed.
+    insecure: bool,
     wrong: String,
     field: String,
 }
@@ -153,6 +160,11 @@ struct AgentPage {
 impl AgentPage {
     fn is_wrong(&self, field: &str) -> bool {
         self.field == field
+    }
+
+    /// The error of a field. Empty if it is valid.
+    fn error_of(&self, field: &str) -> &str {
+        if self.is_wrong(field) { &self.wrong } else { "" }
     }
 }
 
@@ -175,10 +187,29 @@ async fn agent_page(
     };
     let page = visitor.page(console, &name, "agents");
     let (status, wrong, field) = wrong.unwrap_or_default();
-    respond(
-        status,
-        &AgentPage { page, agent, numbers: numbers(console, visitor).await, wrong, field },
-    )
+    let api = console.apis.api();
+    let models = api.agents.model_names().into_iter().map(str::to_owned).collect();
+    let numbers = numbers(console, visitor).await;
+    let insecure = api.placer.allows_http();
+    respond(status, &AgentPage { page, agent, numbers, models, insecure, wrong, field })
+}
+
+/// The message of a rejected request in the words of the form. The API names the fields of its
+/// JSON, which the form does not show.
+fn explain(lang: Lang, agent: &Agent, answer: &ApiResponse) -> String {
+    let code = answer.body.pointer("/error/code").and_then(Value::as_str).unwrap_or_default();
+    let key = match (answer.field(), &agent.endpoint) {
+        (Some("endpoint"), None) if agent.kind == "llm" => "no_model",
+        (Some("endpoint"), None) => "no_endpoint",
+        (Some("endpoint"), Some(_)) => match answer.message().strip_prefix("endpoint is invalid: ")
+        {
+            Some(reason) => return lang.with("agents.wrong.endpoint", &[reason]),
+            None => "fragment",
+        },
+        (Some(field), _) => field,
+        (None, _) => code,
+    };
+    lang.find(&format!("agents.wrong.{key}")).unwrap_or(answer.message()).to_owned()
 }
 
 pub(super) async fn new_agent(State(console): App, visitor: Visitor) -> Response {
@@ -250,19 +281,14 @@ async fn redirect_or_error(
     console: &Console,
     visitor: &Visitor,
     agent: Agent,
-    answer: &crate::api::ApiResponse,
+    answer: &ApiResponse,
 ) -> Response {
     match answer.is_ok() {
         true => Redirect::to("/console/agents/").into_response(),
         false => {
             let field = answer.field().unwrap_or_default().to_owned();
-            agent_page(
-                console,
-                visitor,
-                agent,
-                Some((answer.status, answer.message().to_owned(), field)),
-            )
-            .await
+            let wrong = explain(visitor.lang(), &agent, answer);
+            agent_page(console, visitor, agent, Some((answer.status, wrong, field))).await
         }
     }
 }
@@ -291,7 +317,10 @@ pub(super) async fn change(
             let answer = visitor.ask(&console, Method::PATCH, &path, Some(&body)).await;
             match answer.is_ok() {
                 true => Redirect::to("/console/agents/").into_response(),
-                false => list(&console, &visitor, answer.status, answer.message().to_owned()).await,
+                false => {
+                    let wrong = explain(visitor.lang(), &Agent::new(), &answer);
+                    list(&console, &visitor, answer.status, wrong).await
+                }
             }
         }
         "remove" => {
@@ -307,5 +336,48 @@ pub(super) async fn change(
             }
         }
         _ => failed(&console, &visitor, StatusCode::BAD_REQUEST, ""),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_are_in_the_words_of_the_form() {
+        let explain = |kind: &str, endpoint: Option<&str>, error: Value| {
+            let kind = kind.to_owned();
+            let agent = Agent { kind, endpoint: endpoint.map(str::to_owned), ..Agent::new() };
+            let answer =
+                ApiResponse { status: StatusCode::BAD_REQUEST, body: json!({"error": error}) };
+            explain(Lang::En, &agent, &answer)
+        };
+        let endpoint = |message: &str| json!({"field": "endpoint", "message": message});
+        let http = explain("http", None, endpoint("required"));
+        let llm = explain("llm", None, endpoint("required"));
+        assert!(http.contains("Endpoint") && llm.contains("API base URL") && http != llm);
+        let refused = explain("http", Some("x"), endpoint("endpoint is invalid: no host"));
+        assert!(refused.ends_with("no host."), "{refused}");
+        let fragment = explain("llm", Some("https://x/#a"), endpoint("a fragment"));
+        assert!(fragment.contains('#'), "{fragment}");
+        let fields = [
+            "name",
+            "channels",
+            "model",
+            "instructions",
+            "greeting",
+            "voice",
+            "language",
+            "outboundNumber",
+            "apiKey",
+            "signingSecret",
+        ];
+        for field in fields {
+            let text = explain("llm", None, json!({"field": field, "message": "raw"}));
+            assert!(text != "raw" && text.ends_with('.'), "{field}: {text}");
+        }
+        let in_use = explain("llm", None, json!({"code": "in_use", "message": "?force=true"}));
+        assert!(!in_use.contains("force"), "{in_use}");
+        assert_eq!(explain("http", None, json!({"code": "x", "message": "raw"})), "raw");
     }
 }

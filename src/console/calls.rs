@@ -13,7 +13,7 @@ use super::i18n::Lang;
 use super::page::{Page, failed, html};
 use super::view::{self, When};
 use crate::api::{LiveCall, LiveStatus};
-use model::{CallUuid, Direction, Timestamp};
+use model::{CallUuid, Country, Direction, Timestamp};
 use store::{CallFilter, CallRecord, Compare};
 
 /// Number of ended calls per page, and maximum number of live ones.
@@ -35,6 +35,8 @@ pub(super) struct Row {
     pub(super) from: String,
     pub(super) to: String,
     pub(super) name: String,
+    /// Country of the other party.
+    pub(super) country: Option<Country>,
     pub(super) started: When,
     /// Empty while the call is live.
     pub(super) length: String,
@@ -264,6 +266,7 @@ pub(super) fn live_row(lang: Lang, call: &LiveCall) -> Row {
         from: view::party(&call.from),
         to: view::party(&call.to),
         name: call.caller_name.clone(),
+        country: country(call.direction, &call.from, &call.to),
         started: When::of(call.started),
         length: String::new(),
         state: lang.t(state).to_owned(),
@@ -283,6 +286,7 @@ pub(super) fn ended_row(lang: Lang, record: &CallRecord) -> Row {
         from: view::party(&start.from),
         to: view::party(&start.to),
         name: start.caller_name.clone(),
+        country: country(start.direction, &start.from, &start.to),
         started: When::of(start.started),
         length: match end.filter(|_| answered) {
             Some(end) => view::clock(Duration::from_secs(end.bill_secs)),
@@ -291,6 +295,14 @@ pub(super) fn ended_row(lang: Lang, record: &CallRecord) -> Row {
         state: view::cause(lang, cause).0,
         tone: view::tone(cause, answered),
     }
+}
+
+/// The country of the other party.
+fn country(direction: Direction, from: &str, to: &str) -> Option<Country> {
+    view::country(match direction {
+        Direction::Inbound => from,
+        Direction::Outbound => to,
+    })
 }
 
 fn arrow(direction: Direction) -> &'static str {
@@ -337,6 +349,16 @@ mod tests {
         assert_eq!(range("2026-03-01", "2026-03-01"), day);
         assert_eq!(range("2026-02-30", "tomorrow"), []);
         assert_eq!(range("", "2026-03-01"), day[1..]);
+    }
+
+    #[test]
+    fn rows_show_the_country_of_the_other_party() {
+        let inbound = call("14165550123", "", Direction::Inbound, LiveStatus::Ringing);
+        let mut outbound = call("918035737458", "", Direction::Outbound, LiveStatus::Ringing);
+        outbound.to = "18765550123".to_owned();
+        let endpoint = call("sip:desk@acme", "", Direction::Inbound, LiveStatus::Ringing);
+        let rows = [inbound, outbound, endpoint].map(|call| live_row(Lang::En, &call).country);
+        assert_eq!(rows, [Some(Country::CA), Country::parse("JM").ok(), None]);
     }
 
     #[test]

@@ -28,6 +28,7 @@ const FAMILIES: &[&str] = &[
     "message.",
     "message_error.",
     "quality.",
+    "agents.wrong.",
 ];
 
 fn sources(folder: &Path, into: &mut String) {
@@ -153,6 +154,7 @@ fn a_call_is_titled_by_the_person() {
         from: "+91 1".to_owned(),
         to: "+91 2".to_owned(),
         name: name.to_owned(),
+        country: None,
         started: view::When::read(""),
         length: String::new(),
         state: String::new(),

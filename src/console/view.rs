@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::i18n::Lang;
-use model::{Direction, Timestamp};
+use model::{Country, Direction, E164, Origin, Timestamp};
 
 /// A time in ISO 8601, and as text in UTC. The script shows it in local time.
 #[derive(Clone, Debug)]
@@ -54,6 +54,11 @@ pub(super) fn party(text: &str) -> String {
         true => format!("+{text}"),
         false => text.to_owned(),
     }
+}
+
+/// The country of a phone number. `None` for other texts and for numbers without one country.
+pub(super) fn country(party: &str) -> Option<Country> {
+    E164::parse(party).ok().and_then(|number| Origin::of(&number).country())
 }
 
 /// A phone number after its alias, if it has one.
@@ -120,6 +125,11 @@ mod tests {
         assert_eq!(
             [party("919812345678"), party("sip:asha@x"), party("")],
             ["+919812345678", "sip:asha@x", ""]
+        );
+        let countries = ["14165550123", "+13175550123", "18005550123", "sip:14165550123@x", ""];
+        assert_eq!(
+            countries.map(country),
+            [Some(Country::CA), Some(Country::US), None, None, None]
         );
     }
 }

@@ -266,6 +266,81 @@ pub async fn with_numbers() -> World {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn numbers_and_calls_show_their_country() {
+    let world = with_people().await;
+    let asha = Session::of(&world, "asha").await;
+    let numbers = [
+        ("14165550123", "7001", "4029384756", "CA\">Canada<"),
+        ("13175550123", "7002", "5029384756", "US\">United States<"),
+    ];
+    for (number, id, waba, _) in numbers {
+        let facts = json!({"platform_type": "CLOUD_API", "status": "CONNECTED"});
+        let order = json!({"number": number, "phone_number_id": id, "waba": waba, "name": "Maple", "facts": facts});
+        orders(&world, "numbers", order).await;
+        let token = crate::support::node::ACCESS_TOKEN;
+        let fields =
+            [("display_name", "Maple"), ("phone_number_id", id), ("waba", waba), ("token", token)];
+        let answer = asha.post("/console/numbers/new/", &fields).await;
+        assert_eq!(answer.status, 303, "{}", answer.text());
+    }
+    let page = asha.get("/console/numbers/").await.text();
+    for (number, _, _, country) in numbers {
+        let row = page.split(&format!("<tr id=\"number-{number}\">")).nth(1).expect("a row");
+        assert!(row.split("</tr>").next().unwrap().contains(country), "{row}");
+    }
+    let uuid = call(&world).await;
+    world.node.record(&uuid).await;
+    let page = asha.get("/console/calls/").await.text();
+    assert!(page.contains("<small><span data-region=\"IN\">India</span> · "), "{page}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_agent_form_shows_fields_by_type_and_errors_in_its_own_words() {
+    let world = with_people().await;
+    let asha = Session::of(&world, "asha").await;
+    for (fields, text) in [
+        (&[("kind", "http"), ("channel.voice", "on")][..], "Enter the Endpoint"),
+        (&[("kind", "llm"), ("channel.voice", "on")], "Enter the API base URL"),
+        (
+            &[("kind", "http"), ("channel.voice", "on"), ("endpoint", "ftp://x/")],
+            "This URL can&#39;t be used: ",
+        ),
+        (&[("kind", "llm"), ("endpoint", "https://example.com/v1")], "Select at least one channel"),
+    ] {
+        let all = [("name", "Asha"), ("language", "en-US")];
+        let fields: Vec<_> = all.iter().chain(fields).copied().collect();
+        let refused = asha.post("/console/agents/", &fields).await;
+        let page = refused.text();
+        assert_eq!(refused.status, 400, "{page}");
+        assert!(page.matches(text).count() >= 2, "at the top and at the field: {text}: {page}");
+        assert!(!page.contains("of kind http") && !page.contains("channels must name"), "{page}");
+    }
+    if !has_chromium() {
+        return;
+    }
+    let mut browser = signed_in(&world, "asha").await;
+    browser.visit("/console/agents/new/").await;
+    let shown = "[...document.querySelectorAll('.agent-form [name]')].filter((field) => field.type !== 'hidden' && \
+                 field.checkVisibility()).map((field) => field.name).join(' ')";
+    let common = "channel.whatsapp channel.voice greeting language voice outboundNumber enabled do";
+    assert_eq!(
+        browser.eval(shown).await,
+        format!("name kind kind endpoint apiKey signingSecret {common}")
+    );
+    browser.click("[name=kind][value=llm]").await;
+    assert_eq!(
+        browser.eval(shown).await,
+        format!("name kind kind endpoint model apiKey instructions {common}")
+    );
+    browser.says(".agent-form", "System prompt").await;
+    browser.fill("[name=name]", "Asha").await;
+    browser.fill("[name=endpoint]", &world.app.url("/v1")).await;
+    browser.press_and_go(".agent-form", "Save").await;
+    browser.says("#agents", "Language model").await;
+    assert_eq!(browser.errors, [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn s2_05_s2_13_numbers_are_added_registered_and_assigned_to_agents() {
     if !has_chromium() {
         return;

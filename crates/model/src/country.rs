@@ -86,6 +86,14 @@ impl Origin {
             .max_by_key(|(p, _)| p.len());
         found.and_then(|(_, code)| Country::from_code(code)).map_or(Self::Unassigned, Self::Country)
     }
+
+    /// The country, if the number belongs to exactly one.
+    pub fn country(self) -> Option<Country> {
+        match self {
+            Self::Country(country) => Some(country),
+            Self::NorthAmerica | Self::Unassigned => None,
+        }
+    }
 }
 
 fn country_of_area(area: &str) -> Option<Country> {

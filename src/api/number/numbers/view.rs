@@ -120,10 +120,7 @@ impl RegistrationView {
 impl NumberView {
     pub(super) fn new(api: &Api, book: &Book, number: &Number) -> Self {
         let set = &number.set;
-        let country = match Origin::of(&number.number) {
-            Origin::Country(country) => Some(country),
-            Origin::NorthAmerica | Origin::Unassigned => None,
-        };
+        let country = Origin::of(&number.number).country();
         let url = |link: &Link| link.url.as_ref().map(|url| url.0.to_string());
         let answer = book.answer_of(number);
         let drift = set.drift();
