@@ -73,6 +73,9 @@ struct Permission {
     expires_at: Option<String>,
     calls_left: u32,
     requests_left: u32,
+    /// Unanswered calls in a row, and whether Meta asks the user because of them.
+    missed: u32,
+    warned: bool,
 }
 
 #[derive(Deserialize)]

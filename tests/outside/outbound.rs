@@ -464,3 +464,29 @@ async fn r09_a_drain_ends_queued_calls() {
     }
     assert_eq!(world.node.wait(), Some(0));
 }
+
+/// The inbox counts the calls that a person missed, and warns before Meta takes the permission away.
+#[tokio::test(flavor = "multi_thread")]
+async fn s1_31_missed_calls_and_the_warning_are_beside_the_chat() {
+    let unanswered = std::time::Duration::from_millis(300);
+    let world = world(|node, sim| {
+        node.extra.push_str(&crate::console::people());
+        sim.times = SimTimes { unanswered, ..SimTimes::default() };
+    })
+    .await;
+    let api = |path: &str| format!("{}/api/v1/{path}", world.node.public);
+    let key = [("x-api-key", crate::support::node::API_KEY)];
+    let asha = crate::console::Session::of(&world, "asha").await;
+    for missed in 1..=2 {
+        let absent = world.sim.expect_call(user(CalleeAction::Ignore, EventOrder::ConnectFirst));
+        let uuid = world.placed(&world.order()).await;
+        ends(&world, &uuid).await;
+        absent.all().await;
+        let list = crate::support::http::send("GET", &api("conversations/"), &key, "").await.json();
+        let id = list["items"][0]["id"].as_str().unwrap_or_else(|| panic!("{list}"));
+        let page = asha.get(&format!("/console/inbox/{id}/")).await.text();
+        let shown = format!("<dt>Unanswered calls in a row</dt><dd>{missed}</dd>");
+        assert!(page.contains(&shown), "{page}");
+        assert_eq!(page.contains("WhatsApp has asked this person"), missed == 2, "{page}");
+    }
+}

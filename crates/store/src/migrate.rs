@@ -21,15 +21,15 @@ const SQLITE: &[File] = &[
     (1, "schema", include_str!("migrations/sqlite/0001_schema.sql")),
     (2, "audit", include_str!("migrations/sqlite/0002_audit.sql")),
     (3, "user_names", include_str!("migrations/sqlite/0003_user_names.sql")),
-    (5, "failed_requests", include_str!("migrations/sqlite/0005_failed_requests.sql")),
-    (6, "endpoint_users", include_str!("migrations/sqlite/0006_endpoint_users.sql")),
+    (4, "failed_requests", include_str!("migrations/sqlite/0004_failed_requests.sql")),
+    (5, "endpoint_users", include_str!("migrations/sqlite/0005_endpoint_users.sql")),
 ];
 const POSTGRES: &[File] = &[
     (1, "schema", include_str!("migrations/postgres/0001_schema.sql")),
     (2, "audit", include_str!("migrations/postgres/0002_audit.sql")),
     (3, "user_names", include_str!("migrations/postgres/0003_user_names.sql")),
-    (5, "failed_requests", include_str!("migrations/postgres/0005_failed_requests.sql")),
-    (6, "endpoint_users", include_str!("migrations/postgres/0006_endpoint_users.sql")),
+    (4, "failed_requests", include_str!("migrations/postgres/0004_failed_requests.sql")),
+    (5, "endpoint_users", include_str!("migrations/postgres/0005_endpoint_users.sql")),
 ];
 
 fn migrator(files: &[File]) -> Migrator {
