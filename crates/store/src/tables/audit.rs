@@ -9,6 +9,7 @@ use crate::scope::{Scope, push_scope};
 use crate::seal::Seal;
 use crate::shared::Shared;
 use crate::sql::{self, Conn, QueryBuilder, Row};
+use crate::tables::expiry::ExpiringTable;
 use crate::write::WriteTask;
 use model::{AuthId, Timestamp};
 
@@ -23,7 +24,7 @@ impl Audit<'_> {
         self,
         row: AuditRow,
     ) -> Option<impl Future<Output = Result<u64, StoreError>> + Send + 'static + use<>> {
-        self.0.queue.try_run(AuditWrite::Add(row))
+        self.0.queue.try_run(AddRecord(row))
     }
 
     /// Deletes records from before `before`, and the oldest ones of accounts that have too many.
@@ -31,17 +32,7 @@ impl Audit<'_> {
     /// # Errors
     /// Fails if a query fails or the database rejects a write. Some records may be deleted then.
     pub async fn delete_older(self, before: Timestamp) -> Result<(), StoreError> {
-        while self.0.queue.run(AuditWrite::DeleteOlder(before)).await? >= u64::from(BATCH) {}
-        let select = "SELECT main_auth_id FROM audit GROUP BY main_auth_id HAVING count(*) > $1";
-        let select = sql::query_scalar(select).bind(i64::from(MAX_KEPT));
-        let many: Vec<String> =
-            select.fetch_all(&self.0.read).await.map_err(failed("count audit records"))?;
-        for main in many {
-            while self.0.queue.run(AuditWrite::DeleteExcess(main.clone())).await?
-                >= u64::from(BATCH)
-            {}
-        }
-        Ok(())
+        TABLE.delete(self.0, before).await
     }
 
     /// Returns records of the scope, newest first.
@@ -115,51 +106,24 @@ pub struct AuditFilter {
     pub before: Option<(Timestamp, Uuid)>,
 }
 
-/// Number of records that are kept for each main account.
-const MAX_KEPT: u32 = 100_000;
-
-/// Number of records deleted in one write.
-const BATCH: u32 = 1_000;
+const TABLE: ExpiringTable =
+    ExpiringTable { name: "audit", id: "audit_id", time: "at_us", max: 100_000 };
 
 const COLUMNS: &str =
     "audit_id, auth_id, main_auth_id, at_us, actor, action, object, source, detail";
 
 const WHAT: &str = "read the audit trail";
 
-enum AuditWrite {
-    Add(AuditRow),
-    /// Deletes records from before this time, at most [`BATCH`].
-    DeleteOlder(Timestamp),
-    /// Deletes the oldest records of a main account beyond [`MAX_KEPT`], at most [`BATCH`].
-    DeleteExcess(String),
-}
+/// Adds a record.
+struct AddRecord(AuditRow);
 
-impl WriteTask for AuditWrite {
+impl WriteTask for AddRecord {
     fn execute<'a>(
         &'a self,
         to: &'a mut Conn,
         _: &'a Seal,
     ) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
-        async move {
-            let write = match self {
-                Self::Add(row) => return add(to, row).await,
-                Self::DeleteOlder(before) => sql::query(
-                    "DELETE FROM audit WHERE audit_id IN (SELECT audit_id FROM audit \
-                     WHERE at_us < $1 ORDER BY at_us LIMIT $2)",
-                )
-                .bind(before.micros())
-                .bind(i64::from(BATCH)),
-                Self::DeleteExcess(main) => sql::query(
-                    "DELETE FROM audit WHERE audit_id IN (SELECT audit_id FROM audit \
-                     WHERE main_auth_id = $1 ORDER BY at_us DESC, audit_id LIMIT $2 OFFSET $3)",
-                )
-                .bind(main)
-                .bind(i64::from(BATCH))
-                .bind(i64::from(MAX_KEPT)),
-            };
-            Ok(write.execute(to).await?.rows_affected())
-        }
-        .boxed()
+        add(to, &self.0).boxed()
     }
 }
 

@@ -21,10 +21,11 @@ impl Shared {
         Ok(())
     }
 
-    /// Deletes the event log, transcript, callbacks and events of a call.
+    /// Deletes the event log, transcript, failed requests, callbacks and events of a call.
     pub(crate) async fn delete_call_data(&self, call: &str) -> Result<(), StoreError> {
         self.delete_all(|| DeleteRows::Lines(call.to_owned())).await?;
         self.delete_all(|| DeleteRows::Transcript(call.to_owned())).await?;
+        self.delete_all(|| DeleteRows::FailedRequests(call.to_owned())).await?;
         // A waiting callback that is delivered during this step is deleted by the next one.
         self.delete_all(|| DeleteRows::Waiting(call.to_owned())).await?;
         self.delete_all(|| DeleteRows::Done(call.to_owned())).await?;
@@ -84,6 +85,8 @@ enum DeleteRows {
     Lines(String),
     /// Transcript of a call.
     Transcript(String),
+    /// Failed requests of a call. They quote documents and responses.
+    FailedRequests(String),
     /// Waiting and finished callbacks of a call. Each kind has its own index.
     Waiting(String),
     Done(String),
@@ -103,6 +106,11 @@ impl DeleteRows {
             Self::Transcript(call) => (
                 "DELETE FROM call_said WHERE call_uuid = $1 AND seq IN \
                  (SELECT seq FROM call_said WHERE call_uuid = $1 ORDER BY seq LIMIT $2)",
+                call,
+            ),
+            Self::FailedRequests(call) => (
+                "DELETE FROM failed_requests WHERE request_id IN \
+                 (SELECT request_id FROM failed_requests WHERE call_uuid = $1 LIMIT $2)",
                 call,
             ),
             Self::Waiting(call) => (
@@ -130,7 +138,11 @@ impl DeleteRows {
 
     fn until(&self) -> Option<Timestamp> {
         match self {
-            Self::Lines(_) | Self::Transcript(_) | Self::Waiting(_) | Self::Done(_) => None,
+            Self::Lines(_)
+            | Self::Transcript(_)
+            | Self::FailedRequests(_)
+            | Self::Waiting(_)
+            | Self::Done(_) => None,
             Self::Events(_, until) | Self::Messages(_, until) => Some(*until),
         }
     }

@@ -9,6 +9,7 @@ use crate::scope::{Scope, push_scope};
 use crate::seal::Seal;
 use crate::shared::Shared;
 use crate::sql::{self, Conn, QueryBuilder, Row};
+use crate::tables::expiry::ExpiringTable;
 use crate::write::WriteTask;
 use model::{AuthId, CallUuid, Timestamp};
 
@@ -20,17 +21,15 @@ impl FailedRequests<'_> {
     /// Adds a request. It is written soon, or lost if the queue of the store is full: the event log
     /// of its call has it, too.
     pub fn insert(self, request: FailedRequest) {
-        let _ = self.0.queue.try_run(FailedRequestWrite::Add(Box::new(request)));
+        let _ = self.0.queue.try_run(AddRequest(request));
     }
 
-    /// Deletes requests from before `before`.
+    /// Deletes requests from before `before`, and the oldest ones of accounts that have too many.
     ///
     /// # Errors
-    /// Fails if the database rejects a write. Some requests may be deleted then.
+    /// Fails if a query fails or the database rejects a write. Some requests may be deleted then.
     pub async fn delete_older(self, before: Timestamp) -> Result<(), StoreError> {
-        while self.0.queue.run(FailedRequestWrite::DeleteOlder(before)).await? >= u64::from(BATCH) {
-        }
-        Ok(())
+        TABLE.delete(self.0, before).await
     }
 
     /// Groups the requests of the scope since a time by URL and kind, the group with the latest
@@ -142,39 +141,24 @@ pub struct FailedRequestFilter {
 /// Number of requests that are grouped.
 const GROUPED: u32 = 10_000;
 const GROUPS_MAX: u32 = 200;
-/// Number of requests deleted in one write.
-const BATCH: u32 = 1_000;
+const TABLE: ExpiringTable =
+    ExpiringTable { name: "failed_requests", id: "request_id", time: "at_us", max: 100_000 };
 
 const COLUMNS: &str =
     "request_id, auth_id, main_auth_id, at_us, call_uuid, kind, method, url, outcome, attempts";
 
 const WHAT: &str = "read failed requests";
 
-enum FailedRequestWrite {
-    Add(Box<FailedRequest>),
-    /// Deletes requests from before this time, at most [`BATCH`].
-    DeleteOlder(Timestamp),
-}
+/// Adds a request.
+struct AddRequest(FailedRequest);
 
-impl WriteTask for FailedRequestWrite {
+impl WriteTask for AddRequest {
     fn execute<'a>(
         &'a self,
         to: &'a mut Conn,
         _: &'a Seal,
     ) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
-        async move {
-            let write = match self {
-                Self::Add(request) => return add(to, request).await,
-                Self::DeleteOlder(before) => sql::query(
-                    "DELETE FROM failed_requests WHERE request_id IN (SELECT request_id \
-                     FROM failed_requests WHERE at_us < $1 ORDER BY at_us LIMIT $2)",
-                )
-                .bind(before.micros())
-                .bind(i64::from(BATCH)),
-            };
-            Ok(write.execute(to).await?.rows_affected())
-        }
-        .boxed()
+        add(to, &self.0).boxed()
     }
 }
 
@@ -266,8 +250,12 @@ mod tests {
         let before = Some((secs(2), Uuid::from_u128(2)));
         assert_eq!(ids("MA1", FailedRequestFilter { before, ..of_a }).await, [1]);
         assert_eq!(ids("MA2", FailedRequestFilter::default()).await, [4]);
+        // Requests of an erased call are deleted with it.
+        let erased = Uuid::from_u128(1).to_string().parse().unwrap();
+        store.shared.delete_calls(&[], erased).await.unwrap();
+        assert_eq!(ids("MA1", FailedRequestFilter::default()).await, [2]);
         store.failed_requests().delete_older(secs(3)).await.unwrap();
-        assert_eq!(ids("MA1", FailedRequestFilter::default()).await, [3]);
+        assert_eq!(ids("MA1", FailedRequestFilter::default()).await, [0_u128; 0]);
         store.close().await;
     }
 }

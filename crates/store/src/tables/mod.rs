@@ -11,6 +11,7 @@ pub(crate) mod dialogues;
 pub(crate) mod endpoints;
 pub(crate) mod erasures;
 pub(crate) mod event_keys;
+pub(crate) mod expiry;
 pub(crate) mod failed_requests;
 pub(crate) mod messages;
 pub(crate) mod notifications;

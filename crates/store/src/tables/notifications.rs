@@ -9,6 +9,7 @@ use crate::scope::{Scope, push_scope};
 use crate::seal::Seal;
 use crate::shared::Shared;
 use crate::sql::{self, Conn, QueryBuilder, Row};
+use crate::tables::expiry::ExpiringTable;
 use crate::write::WriteTask;
 use model::{AuthId, CallUuid, NotificationTopic, Timestamp};
 
@@ -48,18 +49,7 @@ impl Notifications<'_> {
     /// Fails if a query fails or the database rejects a write. Some notifications may be deleted
     /// then.
     pub async fn delete_older(self, before: Timestamp) -> Result<(), StoreError> {
-        self.0.queue.run(NoticeWrite::DeleteOlder(before)).await?;
-        // This scan uses a read connection, because the writer must not be slow.
-        let select = "SELECT main_auth_id FROM notices GROUP BY main_auth_id HAVING count(*) > $1";
-        let select = sql::query_scalar(select).bind(i64::from(MAX_KEPT));
-        let many: Vec<String> =
-            select.fetch_all(&self.0.read).await.map_err(failed("count notifications"))?;
-        for main in many {
-            while self.0.queue.run(NoticeWrite::DeleteExcess(main.clone())).await?
-                >= u64::from(BATCH)
-            {}
-        }
-        Ok(())
+        TABLE.delete(self.0, before).await
     }
 
     /// Returns a notification, or `None` if the scope has no such notification.
@@ -144,11 +134,8 @@ pub struct NoticeFilter {
     pub before: Option<(Timestamp, Uuid)>,
 }
 
-/// Number of notifications that are kept for each main account.
-const MAX_KEPT: u32 = 10_000;
-
-/// Number of notifications deleted in one write.
-const BATCH: u32 = 1_000;
+const TABLE: ExpiringTable =
+    ExpiringTable { name: "notices", id: "notice_id", time: "created_us", max: 10_000 };
 
 const COLUMNS: &str = "notice_id, auth_id, main_auth_id, kind, text, number, wa_id, conversation_id, call_uuid, created_us, \
     read_us";
@@ -157,10 +144,6 @@ enum NoticeWrite {
     Add(NoticeRow),
     /// Marks one notification as read, or all unread ones.
     MarkRead(Scope, Option<Uuid>, Timestamp),
-    /// Deletes notifications from before this time.
-    DeleteOlder(Timestamp),
-    /// Deletes the oldest notifications of a main account beyond [`MAX_KEPT`].
-    DeleteExcess(String),
 }
 
 impl WriteTask for NoticeWrite {
@@ -173,12 +156,6 @@ impl WriteTask for NoticeWrite {
             match self {
                 Self::Add(row) => add(to, row).await,
                 Self::MarkRead(scope, id, at) => mark_read(to, scope, *id, *at).await,
-                Self::DeleteOlder(before) => {
-                    let delete = sql::query("DELETE FROM notices WHERE created_us < $1")
-                        .bind(before.micros());
-                    Ok(delete.execute(to).await?.rows_affected())
-                }
-                Self::DeleteExcess(main) => delete_excess(to, main).await,
             }
         }
         .boxed()
@@ -215,13 +192,6 @@ async fn mark_read(
         update.push(" AND notice_id = ").push_bind(id.to_string());
     }
     Ok(update.build().execute(to).await?.rows_affected())
-}
-
-async fn delete_excess(to: &mut Conn, main: &str) -> Result<u64, sqlx::Error> {
-    let delete = "DELETE FROM notices WHERE notice_id IN (SELECT notice_id FROM notices WHERE main_auth_id = $1 \
-        ORDER BY created_us DESC, notice_id LIMIT $2 OFFSET $3)";
-    let delete = sql::query(delete).bind(main).bind(i64::from(BATCH)).bind(i64::from(MAX_KEPT));
-    Ok(delete.execute(to).await?.rows_affected())
 }
 
 const WHAT: &str = "read notifications";
