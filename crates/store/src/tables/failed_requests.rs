@@ -33,7 +33,7 @@ impl FailedRequests<'_> {
     }
 
     /// Groups the requests of the scope since a time by URL and kind, the group with the latest
-    /// request first. Counts only the latest [`GROUPED`] requests.
+    /// request first. Counts only the latest 10,000 requests.
     ///
     /// # Errors
     /// Fails if the database query fails.
