@@ -13,6 +13,7 @@ mod auth;
 mod call;
 mod calls;
 mod chart;
+mod deliveries;
 mod draft;
 mod errors;
 mod events;
@@ -131,6 +132,10 @@ pub fn router(console: Console) -> Router {
         .route("/console/numbers/sign-up/", get(sign_up::start).post(sign_up::add_numbers))
         .route("/console/numbers/sign-up/back", get(sign_up::back))
         .route("/console/numbers/{number}/", get(number::page).post(number::change))
+        .route(
+            "/console/numbers/{number}/deliveries/",
+            get(deliveries::of_number).post(deliveries::redeliver_to_number),
+        )
         .route("/console/numbers/{number}/agent/", get(numbers::agent))
         .route("/console/numbers/{number}/register/", get(numbers::register))
         .route("/console/numbers/{number}/do", post(numbers::act))

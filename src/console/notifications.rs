@@ -69,7 +69,10 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
         let conversation = notice.conversation.map(|id| format!("/console/inbox/{id}/"));
         let call = notice.call_uuid.map(|call| format!("/console/calls/{call}/"));
         let number = notice.number.as_deref();
-        let number_link = number.map(|number| format!("/console/numbers/{number}/"));
+        let number_link = number.map(|number| match notice.topic.as_str() {
+            "delivery" => format!("/console/numbers/{number}/deliveries/"),
+            _ => format!("/console/numbers/{number}/"),
+        });
         NotificationRow {
             call_link: conversation.as_ref().and(call.as_ref()).cloned().unwrap_or_default(),
             link: conversation.or(call).or_else(|| number_link.clone()).unwrap_or_default(),

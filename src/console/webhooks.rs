@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::auth::{SubmittedForm, Visitor};
+use super::deliveries::{self, DeliveryLog};
 use super::form::Form;
 use super::page::{Page, failed, forbidden, missing, respond};
-use super::view::When;
 use super::{App, Console};
 use engine::admission::Webhook as StoredWebhook;
 use engine::inbox::{RoutingError, WebhookSpec};
@@ -35,39 +35,6 @@ struct Webhook {
 #[derive(Deserialize)]
 struct List {
     items: Vec<Webhook>,
-}
-
-/// A delivery: done or waiting.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Delivery {
-    id: String,
-    #[serde(rename = "type")]
-    kind: String,
-    state: String,
-    attempts: u32,
-    last: String,
-    created_at: String,
-}
-
-impl Delivery {
-    fn at(&self) -> When {
-        When::read(&self.created_at)
-    }
-
-    fn tone(&self) -> &'static str {
-        match self.state.as_str() {
-            "delivered" => "good",
-            "failed" => "bad",
-            _ => "waiting",
-        }
-    }
-}
-
-#[derive(Deserialize)]
-struct Deliveries {
-    items: Vec<Delivery>,
-    next: Option<String>,
 }
 
 /// Results of a form that are shown on the page.
@@ -209,17 +176,9 @@ pub(super) async fn create(State(console): App, submitted: SubmittedForm) -> Res
 struct WebhookPage {
     page: Page,
     webhook: Webhook,
-    deliveries: Vec<Delivery>,
-    next: String,
+    log: DeliveryLog,
     tested: bool,
     result: FormResult,
-}
-
-impl WebhookPage {
-    /// Whether a delivery is waiting.
-    fn is_under_way(&self) -> bool {
-        self.deliveries.iter().any(|delivery| delivery.tone() == "waiting")
-    }
 }
 
 pub(super) async fn webhook(
@@ -243,18 +202,13 @@ async fn render_page(
     }
     let webhook = all(console, visitor).await.into_iter().find(|webhook| webhook.id == id);
     let Some(webhook) = webhook else { return missing(console, visitor) };
-    let path = format!("/api/v1/webhooks/{id}/deliveries/{}", visitor.query.only(&["cursor"]));
-    let answer = visitor.ask(console, Method::GET, &path, None).await;
-    let Ok(deliveries) = serde_json::from_value::<Deliveries>(answer.body.clone()) else {
-        return failed(console, visitor, answer.status, answer.message());
+    let log = match DeliveryLog::read(console, visitor, &format!("webhooks/{id}/")).await {
+        Ok(log) => DeliveryLog { path: format!("/console/webhooks/{id}/"), ..log },
+        Err(answer) => return *answer,
     };
     let page = WebhookPage {
         page: visitor.page(console, &webhook.name, "webhooks").listening(live(&result)),
-        deliveries: deliveries.items,
-        next: deliveries
-            .next
-            .map(|cursor| visitor.query.with("cursor", Some(&cursor)))
-            .unwrap_or_default(),
+        log,
         tested: visitor.query.some("tested").is_some(),
         webhook,
         result,
@@ -334,7 +288,16 @@ pub(super) async fn act(
             "/console/webhooks/".clone_into(&mut to);
             inbox.remove_webhook(&scope, id).await
         }
-        "redeliver" => return redeliver(&console, &visitor, id, &form).await,
+        "redeliver" => {
+            return deliveries::redeliver(
+                &console,
+                &visitor,
+                &form,
+                &format!("webhooks/{id}/"),
+                &to,
+            )
+            .await;
+        }
         _ => return failed(&console, &visitor, StatusCode::BAD_REQUEST, ""),
     };
     recorded(&done);
@@ -352,17 +315,5 @@ pub(super) async fn act(
             )
             .await
         }
-    }
-}
-
-async fn redeliver(console: &Console, visitor: &Visitor, id: Uuid, form: &Form) -> Response {
-    let Ok(event) = form.get("event").parse::<Uuid>() else { return missing(console, visitor) };
-    let path = format!("/api/v1/webhooks/{id}/deliveries/{event}/redeliver/");
-    let answer = visitor
-        .ask(console, Method::POST, &path, Some(&Value::Object(serde_json::Map::new())))
-        .await;
-    match answer.is_ok() {
-        true => Redirect::to(&format!("/console/webhooks/{id}/")).into_response(),
-        false => failed(console, visitor, answer.status, answer.message()),
     }
 }

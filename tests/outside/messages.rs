@@ -103,6 +103,41 @@ async fn r04_deliveries_are_listed_and_redelivered_and_a_dead_webhook_delays_no_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn s0_11_deliveries_to_a_numbers_own_url_are_listed_and_redelivered_to_its_current_url() {
+    let own_url = |node_config: &mut crate::support::node::NodeConfig| {
+        node_config.number_extra =
+            format!("webhook_url = \"{}\"\n", node_config.answer_url.replace("/answer", "/form"));
+    };
+    let chat = Chat::start_with(crm, own_url).await;
+    chat.app.route("/form", |_| (404, String::new()));
+    chat.send_text(USER, "refused").await;
+    let (of_number, log) =
+        (format!("phone-numbers/{NUMBER}/"), format!("phone-numbers/{NUMBER}/deliveries/"));
+    let failed = chat.delivery_of(&of_number, "failed").await;
+    assert_eq!(
+        (&failed["type"], &failed["attempts"]),
+        (&json!("message.received"), &json!(1)),
+        "{failed}"
+    );
+    assert!(failed["last"].as_str().unwrap().contains("404"), "{failed}");
+    let notice = chat.until_item("notifications/", |notice| notice["type"] == "delivery").await;
+    assert_eq!(notice["number"], json!(NUMBER), "{notice}");
+    // The URL is corrected before the event is sent again.
+    chat.app.route("/corrected", |_| (200, String::new()));
+    let corrected = json!({"webhookUrl": chat.app.url("/corrected")});
+    let (status, changed) = chat.ask("PATCH", &format!("phone-numbers/{NUMBER}/"), corrected).await;
+    assert_eq!(status, 200, "{changed}");
+    let id = failed["id"].as_str().unwrap();
+    let (status, again) = chat.ask("POST", &format!("{log}{id}/redeliver/"), Value::Null).await;
+    assert_eq!((status, &again["id"]), (202, &json!(id)), "{again}");
+    let seen = chat.app.wait_where("/corrected", |seen| seen.param("Body") == "refused").await;
+    assert_eq!(seen.headers["x-offhook-event-id"], id, "the same event");
+    assert_eq!(chat.delivery_of(&of_number, "delivered").await["attempts"], 2);
+    let other = format!("phone-numbers/15550009999/deliveries/{id}/redeliver/");
+    assert_eq!(chat.ask("POST", &other, Value::Null).await.0, 404, "another number's");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn every_kind_of_message_reaches_the_webhook_and_the_plivo_form() {
     let app_form = |node_config: &mut crate::support::node::NodeConfig| {
         node_config.number_extra =

@@ -62,7 +62,8 @@ pub use self::rows::call::{
     FarewellDue, Orphan, PlacedCall,
 };
 pub use self::rows::callback::{
-    Callback, CallbackState, CallbackView, DeliveryOutcome, NewCallback, QueuedCallback, Settlement,
+    Callback, CallbackState, CallbackView, DeliveryOutcome, NewCallback, NumberEvent,
+    QueuedCallback, Settlement,
 };
 pub use self::rows::conversation::{
     Conversation, ConversationChange, ConversationFilter, Insights, LastMessage, Pair,
@@ -94,7 +95,7 @@ pub use self::tables::audit::{AuditFilter, AuditRow};
 pub use self::tables::calls::Calls;
 pub use self::tables::conversation_lists::ConversationPage;
 pub use self::tables::conversations::Conversations;
-pub use self::tables::deliveries::DeliveryView;
+pub use self::tables::deliveries::{DeliveryView, Receiver};
 pub use self::tables::dialogues::CallLine;
 pub use self::tables::dialogues::Dialogues;
 pub use self::tables::endpoints::Endpoints;

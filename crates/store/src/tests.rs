@@ -423,6 +423,7 @@ pub(crate) fn callback(call: u128, event: u128) -> NewCallback {
             ]
             .into(),
         },
+        number_event: None,
         shut: None,
         created: secs(1),
     }

@@ -1,5 +1,5 @@
-//! `/api/v1/webhooks/`: the webhooks of an account and their deliveries. Webhooks are created, changed and
-//! removed in the console only.
+//! `/api/v1/webhooks/`: the webhooks of an account and their deliveries, and the deliveries to the webhook URL of a
+//! number. Webhooks are created, changed and removed in the console only.
 
 use std::cmp::Reverse;
 
@@ -10,12 +10,12 @@ use uuid::Uuid;
 
 use super::super::error::ApiError;
 use super::super::routes::{Operation, ResponseSpec};
-use super::request::{ApiRequest, parse_position, position};
+use super::request::{ApiRequest, NO_NUMBER, parse_number, parse_position, position};
 use super::response::{Page, Timestamp3339, accepted, ok};
 use super::route::{PAGING, Route, handler};
 use engine::admission::Webhook;
 use model::Role;
-use store::{CallbackState, DeliveryView};
+use store::{CallbackState, DeliveryView, Receiver};
 
 const NO_DELIVERY: &str = "no such delivery";
 
@@ -49,6 +49,28 @@ pub(super) const ROUTES: &[Route] = &[
             "/api/v1/webhooks/{webhook_id}/deliveries/{event_id}/redeliver/",
             "redeliver",
             "Redeliver an event, with the same id",
+        )
+        .responses(&[ResponseSpec::json::<Redelivered>(202, "The delivery is scheduled")]),
+    },
+    Route {
+        role: Role::Agent,
+        handler: handler!(deliveries_of_number),
+        operation: Operation::get(
+            "/api/v1/phone-numbers/{number}/deliveries/",
+            "listNumberDeliveries",
+            "List the deliveries of messages and statuses to the number's own webhook URL, waiting \
+             ones included, newest first",
+        )
+        .query(PAGING)
+        .responses(&[ResponseSpec::json::<DeliveryPage>(200, "A page of deliveries")]),
+    },
+    Route {
+        role: Role::Admin,
+        handler: handler!(redeliver_to_number),
+        operation: Operation::post(
+            "/api/v1/phone-numbers/{number}/deliveries/{event_id}/redeliver/",
+            "redeliverToNumber",
+            "Redeliver a message or status to the number's webhook URL, with the same id",
         )
         .responses(&[ResponseSpec::json::<Redelivered>(202, "The delivery is scheduled")]),
     },
@@ -156,18 +178,38 @@ async fn list(request: ApiRequest) -> Result<Response, ApiError> {
     Ok(ok(&WebhookPage { items, next: request.next_cursor(page.next) }))
 }
 
-/// The id of the webhook that the path names.
-fn find(request: &ApiRequest) -> Result<Uuid, ApiError> {
+/// The webhook that the path names.
+fn find(request: &ApiRequest) -> Result<Receiver, ApiError> {
     const NO_WEBHOOK: &str = "no such webhook";
     let id = request.id("webhook_id", NO_WEBHOOK)?;
     let webhook = request.api().inbox.webhook(request.scope(), id);
-    webhook.map(|webhook| webhook.id).ok_or(ApiError::NotFound(NO_WEBHOOK))
+    let found = webhook.map(|webhook| Receiver::Webhook(webhook.id));
+    found.ok_or(ApiError::NotFound(NO_WEBHOOK))
+}
+
+/// The webhook URL of the number that the path names, which may be disconnected.
+fn find_number(request: &ApiRequest) -> Result<Receiver, ApiError> {
+    let number = parse_number(request.parameter("number"));
+    let book = request.api().keeper.book();
+    let entry = number.and_then(|number| book.number(request.scope(), &number));
+    let receiver = entry.map(|entry| Receiver::Number(entry.mail_id().clone()));
+    receiver.ok_or(ApiError::NotFound(NO_NUMBER))
 }
 
 async fn deliveries(request: ApiRequest) -> Result<Response, ApiError> {
-    let webhook = find(&request)?;
+    let receiver = find(&request)?;
+    page_of(&request, &receiver).await
+}
+
+async fn deliveries_of_number(request: ApiRequest) -> Result<Response, ApiError> {
+    let receiver = find_number(&request)?;
+    page_of(&request, &receiver).await
+}
+
+async fn page_of(request: &ApiRequest, receiver: &Receiver) -> Result<Response, ApiError> {
     let (limit, before) = (request.limit()?, request.cursor(|text| text.parse().ok())?);
-    let found = request.api().store.webhooks().deliveries(webhook, before, limit + 1).await;
+    let webhooks = request.api().store.webhooks();
+    let found = webhooks.deliveries(receiver, request.scope(), before, limit + 1).await;
     let found = found.map_err(ApiError::store("list the deliveries of a webhook"))?;
     let page = Page::new(found, limit, |last| last.row.to_string());
     let items = page.items.iter().map(DeliveryDetail::from).collect();
@@ -175,10 +217,19 @@ async fn deliveries(request: ApiRequest) -> Result<Response, ApiError> {
 }
 
 async fn redeliver(request: ApiRequest) -> Result<Response, ApiError> {
-    let webhook = find(&request)?;
+    let receiver = find(&request)?;
+    schedule(&request, &receiver).await
+}
+
+async fn redeliver_to_number(request: ApiRequest) -> Result<Response, ApiError> {
+    let receiver = find_number(&request)?;
+    schedule(&request, &receiver).await
+}
+
+async fn schedule(request: &ApiRequest, receiver: &Receiver) -> Result<Response, ApiError> {
     let id: Uuid = request.id("event_id", NO_DELIVERY)?;
-    let api = request.api();
-    let is_scheduled = api.store.webhooks().redeliver(webhook, id, api.clock.steady()).await;
+    let (api, now) = (request.api(), request.api().clock.steady());
+    let is_scheduled = api.store.webhooks().redeliver(receiver, request.scope(), id, now).await;
     match is_scheduled.map_err(ApiError::store("redeliver an event"))? {
         true => Ok(accepted(&Redelivered { id, state: "waiting" })),
         false => Err(ApiError::NotFound(NO_DELIVERY)),

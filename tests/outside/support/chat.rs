@@ -173,16 +173,27 @@ impl Chat {
 
     /// Waits until the latest delivery of a webhook has this state.
     pub async fn delivery(&self, webhook: &str, state: &str) -> Value {
+        self.delivery_of(&format!("webhooks/{webhook}/"), state).await
+    }
+
+    /// Waits until the latest delivery to a webhook or number, a path below `/api/v1/`, has a
+    /// state.
+    pub async fn delivery_of(&self, receiver: &str, state: &str) -> Value {
+        self.until_item(&format!("{receiver}deliveries/?limit=1"), |it| it["state"] == state).await
+    }
+
+    /// Waits until a list of the number API, a path below `/api/v1/`, has an item.
+    pub async fn until_item(&self, list: &str, mut is_it: impl FnMut(&Value) -> bool) -> Value {
         let mut every = tokio::time::interval(Duration::from_millis(20));
         for _ in 0..500 {
             every.tick().await;
-            let found =
-                self.get(&format!("webhooks/{webhook}/deliveries/")).await["items"][0].clone();
-            if found["state"] == state {
-                return found;
+            let found = self.get(list).await;
+            let items = found["items"].as_array().expect("a list");
+            if let Some(item) = items.iter().find(|item| is_it(item)) {
+                return item.clone();
             }
         }
-        panic!("not {state} after 10 s; log:\n{}", self.node.log());
+        panic!("no such item in {list} after 10 s; log:\n{}", self.node.log());
     }
 
     /// Returns the types of all events received at a path.

@@ -21,12 +21,12 @@ use uuid::Uuid;
 use super::failed::{self, Failed};
 use super::links;
 use super::trace::{ExportedTrace, Request, Sink, Trace, since as us_since};
-use crate::admission::{Directory, Webhook};
+use crate::admission::{Directory, NumberEntry, Webhook};
 use crate::answer::{CallbackJob, CallbackOutcome, Delivery, Hops, Notifier, SigningKeys};
 use machine::CallbackKind;
 use machine::log;
 use model::Clock;
-use model::{AuthId, Timestamp};
+use model::{AuthId, E164, Timestamp};
 use store::{
     Callback, DeliveryOutcome, NewCallback, QueuedCallback, Settlement, Store, StoreError, WEBHOOK,
 };
@@ -89,8 +89,10 @@ pub type Undelivered = Box<dyn Fn(GivenUp) + Send + Sync>;
 pub struct GivenUp {
     pub account: AuthId,
     pub main_account: AuthId,
-    /// The receiver: the name of a webhook, or scheme, host and port of a URL.
+    /// The receiver: the name of a webhook, or scheme, host and port of a number's webhook URL.
     pub to: String,
+    /// The number whose webhook URL it is.
+    pub number: Option<E164>,
     /// The result of the last attempt.
     pub why: String,
 }
@@ -287,13 +289,21 @@ impl Inner {
             .filter(|webhook| webhook.account == new.account || webhook.account == new.main_account)
     }
 
+    /// Returns the number whose own webhook URL receives the callback, unless it has moved to
+    /// another account.
+    fn number(&self, new: &NewCallback) -> Option<Arc<NumberEntry>> {
+        let about = new.number_event.as_ref()?;
+        let found = self.directory.tables().by_mail_id(&about.number).cloned();
+        found.filter(|number| number.account.auth_id == new.account)
+    }
+
     /// Makes one delivery attempt and stores its result.
     async fn deliver(&self, callback: Callback, place: MemorySlot, keys: Option<SigningKeys>) {
         let Callback { id, new, since, attempts, retries } = callback;
         let (call, kind, event_id, hops) = (new.call, new.notice.kind, new.event_id, Hops::new());
         // Messages and events do not belong to a call.
         let of_a_call = !matches!(kind, CallbackKind::Event | CallbackKind::Message);
-        let webhook = self.webhook(&new);
+        let (webhook, number) = (self.webhook(&new), self.number(&new));
         let (began, begun) = (self.clock.wall(), self.clock.now());
         let (method, url) = (new.notice.method, new.notice.url.0.clone());
         let failed = |why: &str| Delivery {
@@ -311,9 +321,10 @@ impl Inner {
             Some(keys) => {
                 let age = self.clock.steady().since(since);
                 let mut notice = new.notice;
-                if let Some(webhook) = &webhook {
-                    // The webhook's current URL, which may have changed since the event.
-                    notice.url.clone_from(&webhook.url);
+                // The current URL, which may have been corrected since the event.
+                let own_url = || number.as_ref()?.spec.messages.as_ref();
+                if let Some(url) = webhook.as_ref().map(|webhook| &webhook.url).or_else(own_url) {
+                    notice.url.clone_from(url);
                 }
                 if let Some(link) = self.links.get() {
                     links::sign(&mut notice, link);
@@ -395,7 +406,8 @@ impl Inner {
         drop(place);
         if let (Some(why), Some(tell)) = (why, self.undelivered.get()) {
             let to = webhook.map_or(new.origin, |webhook| format!("webhook {}", webhook.name));
-            tell(GivenUp { account: new.account, main_account: new.main_account, to, why });
+            let number = number.map(|number| number.spec.number.clone());
+            tell(GivenUp { account: new.account, main_account: new.main_account, to, number, why });
         }
         // Callbacks of other calls may wait for the last one of a multi-party call.
         if others_wait

@@ -70,6 +70,7 @@ impl Node {
             node_id: "node".to_owned(),
             origin: self.outbox.origin(url),
             notice: CallbackRequest { kind, url: DocUrl(url.into()), method: Method::Post, params },
+            number_event: None,
             shut: None,
             created: Clock::real().steady(),
         }

@@ -100,6 +100,7 @@ impl Services {
             node_id: self.node_id.clone(),
             origin: self.outbox.origin(&notice.url.0),
             notice,
+            number_event: None,
             shut: None,
             created: self.clock.steady(),
         }

@@ -21,7 +21,7 @@ pub(super) struct DeliveryNotices(Mutex<HashMap<(AuthId, String), Timestamp>>);
 impl DeliveryNotices {
     /// Builds the notification. `None` if the receiver had one recently.
     pub(super) fn notice(&self, given_up: GivenUp, now: Timestamp) -> Option<Notice> {
-        let GivenUp { account, main_account, to, why } = given_up;
+        let GivenUp { account, main_account, to, number, why } = given_up;
         let mut last_notices = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let of = (account.clone(), to.clone());
         if last_notices.get(&of).is_some_and(|last| now.since(*last) < INTERVAL) {
@@ -33,11 +33,16 @@ impl DeliveryNotices {
         if last_notices.len() < RECEIVERS_MAX {
             last_notices.insert(of, now);
         }
+        let log = match number {
+            Some(_) => "number's webhook URL",
+            None => "webhook",
+        };
         let text = format!(
             "{to} did not accept an event about messages: {why}. The delivery was given up; it can be \
-             repeated from the deliveries of the webhook."
+             repeated from the deliveries of the {log}."
         );
-        Some(Notice::new(account, main_account, NotificationTopic::Delivery, text))
+        let notice = Notice::new(account, main_account, NotificationTopic::Delivery, text);
+        Some(Notice { number: number.map(|number| number.to_string()), ..notice })
     }
 }
 
@@ -56,6 +61,7 @@ mod tests {
             account: "MA1".into(),
             main_account: "MA1".into(),
             to: format!("https://{host}"),
+            number: None,
             why: "410".to_owned(),
         };
         let notice = notices.notice(given_up("crm.example.com"), now).unwrap();

@@ -406,6 +406,7 @@ impl Inbox {
             ),
             form: url.map(|url| EventForm {
                 event_id: form_id,
+                number: Some(about.phone_number_id.clone()),
                 url: url.0.to_string(),
                 origin: parts.outbox.origin(&url.0),
                 params: form,

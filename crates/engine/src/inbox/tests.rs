@@ -17,7 +17,8 @@ use model::Health;
 use model::Secret;
 use model::{E164, MessageStatus, Timestamp};
 use store::{
-    Agent, AgentSecrets, AgentSpec, Conversation, ConversationChange, ConversationFilter, Scope,
+    Agent, AgentSecrets, AgentSpec, Conversation, ConversationChange, ConversationFilter, Receiver,
+    Scope,
 };
 
 struct World {
@@ -501,7 +502,12 @@ async fn r03_sends_queued_messages_after_a_restart_unless_meta_may_have_them() {
         .map(|s| String::from_utf8_lossy(&s.body).contains("second"))
         .collect();
     assert_eq!(sent, [true], "the second, once");
-    let told = world.store.webhooks().deliveries(webhook, None, 50).await.unwrap();
+    let told = world
+        .store
+        .webhooks()
+        .deliveries(&Receiver::Webhook(webhook), &Scope::of("MA1".into()), None, 50)
+        .await
+        .unwrap();
     assert_eq!(
         told.iter().filter(|told| told.event == "message.status").count(),
         1,
@@ -565,7 +571,12 @@ async fn r05_a_status_from_meta_revokes_a_failure_without_an_answer() {
     world.told("wamid.2", MessageStatus::Sent, Some(refused), None).await;
     assert_eq!(world.stands(refused).await, ("failed", sent_as(2), Some(131_026)));
     assert_eq!(world.stands(silent).await, ("failed", None, Some(0)));
-    let told = world.store.webhooks().deliveries(webhook, None, 50).await.unwrap();
+    let told = world
+        .store
+        .webhooks()
+        .deliveries(&Receiver::Webhook(webhook), &Scope::of("MA1".into()), None, 50)
+        .await
+        .unwrap();
     let mut events: Vec<_> =
         told.into_iter().filter(|d| d.event == "message.status").map(|d| d.event_id).collect();
     assert_eq!(
@@ -804,7 +815,12 @@ async fn s4_19_serializes_concurrent_subscribe_and_unsubscribe() {
             world.store.conversations().get(&scope, read.pair.conversation).await.unwrap().unwrap();
         let mut told = Vec::new();
         for webhook in [own, usual] {
-            let all = world.store.webhooks().deliveries(webhook, None, 200).await.unwrap();
+            let all = world
+                .store
+                .webhooks()
+                .deliveries(&Receiver::Webhook(webhook), &Scope::of("MA1".into()), None, 200)
+                .await
+                .unwrap();
             let new = all.into_iter().filter(|d| known.insert(d.event_id.clone()));
             let mut kinds: Vec<_> =
                 new.map(|d| d.event).filter(|e| e.starts_with("subscription.")).collect();

@@ -1,10 +1,11 @@
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::seal::Seal;
 use machine::{CallbackRequest, Param};
-use model::{AuthId, CallUuid, Timestamp};
+use model::{AuthId, CallUuid, PhoneNumberId, Timestamp};
 
 /// A callback to be added to the outbox.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,10 +20,20 @@ pub struct NewCallback {
     /// Scheme, host and port of the URL, which select the delivery queue.
     pub origin: String,
     pub notice: CallbackRequest,
+    /// For the number's delivery log, if it goes to a number's own webhook URL.
+    pub number_event: Option<NumberEvent>,
     /// The encrypted secret parameters, if this node's key can't decrypt them. The callback can't
     /// be sent then. The row keeps them for a node with the right key.
     pub shut: Option<Vec<u8>>,
     pub created: Timestamp,
+}
+
+/// What a callback to a number's own webhook URL reports.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NumberEvent {
+    pub number: PhoneNumberId,
+    /// The event type, such as `message.received`.
+    pub event: String,
 }
 
 impl NewCallback {

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::error::StoreError;
-use crate::rows::callback::{NewCallback, QueuedCallback};
+use crate::rows::callback::{NewCallback, NumberEvent, QueuedCallback};
 use crate::rows::conversation::{Pair, RoutingState, UserName};
 use machine::{CallbackKind, CallbackRequest, EVENT_BODY, EVENT_TYPE, Param};
 use model::{
@@ -150,6 +150,9 @@ pub struct EventDraft {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EventForm {
     pub event_id: Uuid,
+    /// The number whose webhook URL it is. `None` in the journal of an older version.
+    #[serde(default)]
+    pub number: Option<PhoneNumberId>,
     pub url: String,
     /// Scheme, host and port of the URL, which select the delivery queue.
     pub origin: String,
@@ -175,7 +178,7 @@ impl EventDraft {
             method: Method::Post,
             params,
         };
-        self.callback(self.event_id, to, notice, order)
+        self.callback(self.event_id, to, notice, None, order)
     }
 
     pub(crate) fn form(&self, order: Uuid) -> Option<NewCallback> {
@@ -190,7 +193,9 @@ impl EventDraft {
             method: Method::Post,
             params: params.collect(),
         };
-        Some(self.callback(form.event_id, form.origin.clone(), notice, order))
+        let event =
+            form.number.clone().map(|number| NumberEvent { number, event: self.event.clone() });
+        Some(self.callback(form.event_id, form.origin.clone(), notice, event, order))
     }
 
     fn callback(
@@ -198,6 +203,7 @@ impl EventDraft {
         event_id: Uuid,
         origin: String,
         notice: CallbackRequest,
+        number_event: Option<NumberEvent>,
         order: Uuid,
     ) -> NewCallback {
         NewCallback {
@@ -208,6 +214,7 @@ impl EventDraft {
             node_id: self.node_id.clone(),
             origin,
             notice,
+            number_event,
             shut: None,
             created: self.created,
         }

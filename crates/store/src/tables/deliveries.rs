@@ -1,47 +1,77 @@
-//! The delivery log of a webhook: the outbox rows that go to it.
+//! The delivery log of a webhook, or of a number's own webhook URL: the outbox rows that go to it.
 
 use uuid::Uuid;
 
 use crate::error::{RowError, StoreError, failed};
 use crate::rows::callback::CallbackState;
 use crate::rows::message::InboxResult;
-use crate::sql::{self, Conn, Pool, Row};
+use crate::scope::{self, Scope};
+use crate::sql::{self, Conn, Pool, QueryBuilder, Row};
 use crate::tables::webhooks::Webhooks;
 use crate::write::InboxWrite;
-use model::Timestamp;
+use model::{PhoneNumberId, Timestamp};
+
+/// Where events are delivered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Receiver {
+    /// A webhook of the account.
+    Webhook(Uuid),
+    /// The webhook URL of a number.
+    Number(PhoneNumberId),
+}
+
+/// Prefix of the column `webhook` in rows that go to the webhook URL of a number.
+pub(crate) const OF_NUMBER: &str = "number:";
+
+impl Receiver {
+    /// The value of the column `webhook`.
+    pub(crate) fn column(&self) -> String {
+        match self {
+            Self::Webhook(id) => id.to_string(),
+            Self::Number(number) => format!("{OF_NUMBER}{number}"),
+        }
+    }
+}
 
 impl Webhooks<'_> {
-    /// Redelivers an event to its webhook. Returns `false` if the event does not exist.
+    /// Redelivers an event of the scope to its receiver. Returns `false` if the event does not
+    /// exist.
     ///
     /// # Errors
     /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
     /// then.
     pub async fn redeliver(
         self,
-        webhook: Uuid,
+        receiver: &Receiver,
+        scope: &Scope,
         event_id: Uuid,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        // The search through the webhook's history uses a read connection. The writer gets the row
-        // id.
-        let select = "SELECT id FROM callbacks WHERE webhook = $1 AND event_id = $2 ORDER BY id DESC LIMIT 1";
-        let select = sql::query_scalar(select).bind(webhook.to_string()).bind(event_id.to_string());
-        let row = select.fetch_optional(&self.0.read).await.map_err(failed("find an event"))?;
-        let Some(row) = row else { return Ok(false) };
+        // The search through the receiver's history uses a read connection. The writer gets the
+        // row id.
+        let mut select = QueryBuilder::new("SELECT id FROM callbacks WHERE webhook = ");
+        select.push_bind(receiver.column()).push(" AND event_id = ");
+        select.push_bind(event_id.to_string()).push(" AND ");
+        scope::push_scope(&mut select, scope);
+        select.push(" ORDER BY id DESC LIMIT 1");
+        let row = select.build_query_scalar().fetch_optional(&self.0.read).await;
+        let Some(row) = row.map_err(failed("find an event"))? else { return Ok(false) };
         Ok(self.0.queue.inbox(InboxWrite::Redeliver { row, now }).await?.into_done()?.0)
     }
 
-    /// Returns the deliveries of a webhook with a row id below `before`, newest first.
+    /// Returns the deliveries of the scope to a receiver with a row id below `before`, newest
+    /// first.
     ///
     /// # Errors
     /// Fails if the database query fails.
     pub async fn deliveries(
         self,
-        webhook: Uuid,
+        receiver: &Receiver,
+        scope: &Scope,
         before: Option<i64>,
         limit: u32,
     ) -> Result<Vec<DeliveryView>, StoreError> {
-        list(&self.0.read, webhook, before, limit).await
+        list(&self.0.read, receiver, scope, before, limit).await
     }
 }
 
@@ -60,23 +90,24 @@ pub struct DeliveryView {
     pub last: String,
 }
 
-/// Returns the deliveries of a webhook, newest first.
+/// Returns the deliveries of the scope to a receiver, newest first.
 pub(crate) async fn list(
     pool: &Pool,
-    webhook: Uuid,
+    receiver: &Receiver,
+    scope: &Scope,
     before: Option<i64>,
     limit: u32,
 ) -> Result<Vec<DeliveryView>, StoreError> {
     const WHAT: &str = "list a webhook's deliveries";
-    let select = "SELECT id, event_id, event, created_us, attempts, next_us, done_us, delivered, last FROM callbacks \
-        WHERE webhook = $1 AND id < $2 ORDER BY id DESC LIMIT $3";
-    let rows = sql::query(select)
-        .bind(webhook.to_string())
-        .bind(before.unwrap_or(i64::MAX))
-        .bind(i64::from(limit))
-        .fetch_all(pool)
-        .await
-        .map_err(failed(WHAT))?;
+    let mut select = QueryBuilder::new(
+        "SELECT id, event_id, event, created_us, attempts, next_us, done_us, delivered, last FROM callbacks \
+        WHERE webhook = ",
+    );
+    select.push_bind(receiver.column()).push(" AND id < ").push_bind(before.unwrap_or(i64::MAX));
+    select.push(" AND ");
+    scope::push_scope(&mut select, scope);
+    select.push(" ORDER BY id DESC LIMIT ").push_bind(i64::from(limit));
+    let rows = select.build().fetch_all(pool).await.map_err(failed(WHAT))?;
     let view = |row: &Row| -> Result<DeliveryView, RowError> {
         let time = |column: &str| {
             row.try_get::<Option<i64>, _>(column).map(|at| at.map(Timestamp::from_micros))

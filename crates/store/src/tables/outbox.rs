@@ -13,8 +13,8 @@ use uuid::Uuid;
 use crate::database::Database;
 use crate::error::{RowError, StoreError, failed, parse_word};
 use crate::rows::callback::{
-    Callback, CallbackState, CallbackView, DeliveryOutcome, NewCallback, QueuedCallback,
-    Settlement, is_secret,
+    Callback, CallbackState, CallbackView, DeliveryOutcome, NewCallback, NumberEvent,
+    QueuedCallback, Settlement, is_secret,
 };
 use crate::rows::message;
 use crate::scope::{self, Scope};
@@ -22,6 +22,7 @@ use crate::seal::Seal;
 use crate::shared::Shared;
 use crate::sql::connect::open_beside_node;
 use crate::sql::{self, Conn, Outcome, Pool, Query, Row, TupleRow};
+use crate::tables::deliveries::{OF_NUMBER, Receiver};
 use crate::write::Write;
 use machine::{CallbackKind, CallbackRequest, EVENT_TYPE, MPC_END, Param, Params};
 use model::{CallUuid, Timestamp};
@@ -130,7 +131,7 @@ impl Outbox<'_> {
 }
 
 const COLUMNS: &str = "id, event_id, call_uuid, auth_id, main_auth_id, node_id, kind, origin, url, method, params, \
-    secret_params, sealed_params, created_us, since_us, attempts, retries";
+    secret_params, sealed_params, created_us, since_us, attempts, retries, webhook, event";
 
 /// SQL condition: another row must be delivered before `row`.
 fn must_wait(row: &str) -> String {
@@ -246,12 +247,21 @@ fn insert_query(seal: &Seal, new: &NewCallback) -> Query<TupleRow<(i64, bool)>> 
         .bind(sqlx::types::Json(&plain))
         .bind(new.sealed(seal))
         .bind(new.created.micros())
-        .bind(new.notice.url.0.strip_prefix(message::WEBHOOK))
+        .bind(receiver_of(new).map(|receiver| receiver.column()))
         .bind(match new.notice.kind {
-            CallbackKind::Message => Some("form"),
+            CallbackKind::Message => {
+                Some(new.number_event.as_ref().map_or("message", |about| about.event.as_str()))
+            }
             CallbackKind::Event => new.notice.params.get(EVENT_TYPE).map(Param::reveal),
             _ => None,
         })
+}
+
+/// Returns the receiver whose delivery log lists the callback, if there is one.
+fn receiver_of(new: &NewCallback) -> Option<Receiver> {
+    let webhook = new.notice.url.0.strip_prefix(message::WEBHOOK);
+    let webhook = webhook.and_then(|id| id.parse().ok()).map(Receiver::Webhook);
+    webhook.or_else(|| Some(Receiver::Number(new.number_event.as_ref()?.number.clone())))
 }
 
 /// Stores results of deliveries. The result is whether other callbacks of the same call are
@@ -400,9 +410,15 @@ fn read(row: &Row, seal: &Seal) -> Result<Callback, RowError> {
             method: parse_word(&text("method")?)?,
             params: plain.chain(secret).collect(),
         },
+        number_event: None,
         shut: None,
         created: time("created_us")?,
     };
+    let receiver = row.try_get::<Option<String>, _>("webhook")?;
+    if let Some(number) = receiver.as_deref().and_then(|column| column.strip_prefix(OF_NUMBER)) {
+        let event = row.try_get::<Option<String>, _>("event")?.unwrap_or_default();
+        new.number_event = Some(NumberEvent { number: number.into(), event });
+    }
     if let Some(sealed) = row.try_get("sealed_params")? {
         new.unseal(seal, sealed);
     }

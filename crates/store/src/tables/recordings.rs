@@ -696,6 +696,7 @@ mod tests {
             node_id: "node".to_owned(),
             origin: "https://a.example.com".to_owned(),
             notice: transcription_callback(&order, start.call, start.id, 3_500, "hello", ""),
+            number_event: None,
             shut: None,
             created: at(700),
         };

@@ -47,6 +47,7 @@ fn came(n: u128, user: u128) -> TimelineEntry {
             body: json!({}),
             form: Some(EventForm {
                 event_id: Uuid::from_u128(3_000 + n),
+                number: None,
                 url: "https://app.example.com/messages".to_owned(),
                 origin: "https://app.example.com".to_owned(),
                 params: Vec::new(),

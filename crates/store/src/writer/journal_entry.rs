@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use crate::rows::call::{CallEnd, CallStart, Conclusion, Farewell, StartedCall};
-use crate::rows::callback::NewCallback;
+use crate::rows::callback::{NewCallback, NumberEvent};
 use crate::rows::event_key::{KeyKind, SeenKey};
 use crate::rows::message::{StatusUpdate, TimelineEntry};
 use crate::rows::permission::{PermissionReply, PermissionRow, PermissionWrite};
@@ -113,6 +113,8 @@ pub(crate) struct Kept {
     /// Name, value and whether the value is secret, in order. Only journals of older versions
     /// contain secret values.
     params: Vec<(String, String, bool)>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    number_event: Option<NumberEvent>,
     /// Base64 of the encrypted parameters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     sealed: Option<String>,
@@ -136,6 +138,7 @@ impl Kept {
             url: new.notice.url.0.to_string(),
             method: new.notice.method,
             params: new.notice.params.iter().filter_map(shown).collect(),
+            number_event: new.number_event.clone(),
             sealed: new.sealed(seal).map(|sealed| BASE64_STANDARD.encode(sealed)),
         }
     }
@@ -158,6 +161,7 @@ impl Kept {
                 method: self.method,
                 params: self.params.into_iter().map(param).collect(),
             },
+            number_event: self.number_event,
             shut: None,
         };
         if let Some(sealed) = self.sealed {

@@ -471,6 +471,7 @@ impl Inner {
             node_id: self.node_id.clone(),
             origin: self.outbox.origin(&notice.url.0),
             notice,
+            number_event: None,
             shut: None,
             created: self.clock.steady(),
         }

@@ -69,6 +69,7 @@ impl Rooms {
                     node_id: node_id.to_owned(),
                     origin: origin(&notice.url.0),
                     notice,
+                    number_event: None,
                     shut: None,
                     created: self.0.clock.steady(),
                 };
@@ -377,6 +378,7 @@ mod tests {
             node_id: "node".to_owned(),
             origin: "app".to_owned(),
             notice,
+            number_event: None,
             shut: None,
             created: at(150),
         }
