@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::auth::{SubmittedForm, Visitor};
 use super::form::Form;
 use super::i18n::Lang;
+use super::numbers::Number;
 use super::page::{Page, failed, forbidden, missing, respond};
 use super::view;
 use super::{App, Console};
@@ -104,16 +105,16 @@ struct Outbound {
     named: String,
 }
 
-/// Numbers that an agent may call and write from: those of the Cloud API.
-async fn numbers(console: &Console, visitor: &Visitor) -> Vec<Outbound> {
-    let all: Vec<Value> =
-        visitor.items(console, "/api/v1/phone-numbers/?platformType=CLOUD_API&limit=200").await;
-    let text = |number: &Value, name: &str| {
-        number.get(name).and_then(Value::as_str).unwrap_or_default().to_owned()
+/// Numbers that an agent may call and write from, those of the Cloud API, and the others.
+async fn numbers(console: &Console, visitor: &Visitor) -> (Vec<Outbound>, Vec<Outbound>) {
+    let all: Vec<Number> = visitor.items(console, "/api/v1/phone-numbers/?limit=200").await;
+    let (selectable, others): (Vec<Number>, Vec<Number>) =
+        all.into_iter().partition(Number::is_cloud);
+    let outbound = |number: Number| Outbound {
+        named: view::with_alias(&number.alias, &number.number),
+        number: number.number,
     };
-    let each = all.iter().map(|number| (text(number, "number"), text(number, "alias")));
-    each.map(|(number, alias)| Outbound { named: view::with_alias(&alias, &number), number })
-        .collect()
+    (selectable.into_iter().map(outbound).collect(), others.into_iter().map(outbound).collect())
 }
 
 #[derive(Template)]
@@ -122,6 +123,8 @@ struct AgentsPage {
     page: Page,
     agents: Vec<Agent>,
     numbers: Vec<Outbound>,
+    /// Numbers that can't be selected because they are not registered.
+    unregistered: Vec<Outbound>,
     admin: bool,
     wrong: String,
 }
@@ -132,10 +135,12 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
 
 async fn list(console: &Console, visitor: &Visitor, status: StatusCode, wrong: String) -> Response {
     let live = if wrong.is_empty() { "agent number" } else { "" };
+    let (numbers, unregistered) = numbers(console, visitor).await;
     let agents = AgentsPage {
         page: visitor.page(console, visitor.lang().t("nav.agents"), "agents").listening(live),
         agents: all(console, visitor).await,
-        numbers: numbers(console, visitor).await,
+        numbers,
+        unregistered,
         admin: visitor.is_admin(),
         wrong,
     };
@@ -148,6 +153,8 @@ struct AgentPage {
     page: Page,
     agent: Agent,
     numbers: Vec<Outbound>,
+    /// Numbers that can't be selected because they are not registered.
+    unregistered: Vec<Outbound>,
     /// The models that an agent without an endpoint may use, the default first. Empty if the node
     /// has none.
     models: Vec<String>,
@@ -189,9 +196,12 @@ async fn agent_page(
     let (status, wrong, field) = wrong.unwrap_or_default();
     let api = console.apis.api();
     let models = api.agents.model_names().into_iter().map(str::to_owned).collect();
-    let numbers = numbers(console, visitor).await;
+    let (numbers, unregistered) = numbers(console, visitor).await;
     let insecure = api.placer.allows_http();
-    respond(status, &AgentPage { page, agent, numbers, models, insecure, wrong, field })
+    respond(
+        status,
+        &AgentPage { page, agent, numbers, unregistered, models, insecure, wrong, field },
+    )
 }
 
 /// The message of a rejected request in the words of the form. The API names the fields of its

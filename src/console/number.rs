@@ -229,7 +229,7 @@ fn lacks_agent(form: &Form) -> bool {
     form.get("configurationType") == "agent" && form.some("agent").is_none()
 }
 
-/// Handles the form. Its field `do` is `save`, `disconnect` or `reconnect`.
+/// Handles the form. Its field `do` is `save`, `disconnect`, `hide` or `reconnect`.
 pub(super) async fn change(
     State(console): App,
     Path(number): Path<String>,
@@ -254,11 +254,16 @@ pub(super) async fn change(
         "disconnect" | "reconnect" => {
             visitor.ask(&console, Method::POST, &format!("{one}{what}/"), None).await
         }
+        "hide" => {
+            let body = json!({"hide": true});
+            visitor.ask(&console, Method::POST, &format!("{one}disconnect/"), Some(&body)).await
+        }
         _ => return failed(&console, &visitor, StatusCode::BAD_REQUEST, ""),
     };
     if answer.is_ok() {
         let to = match what.as_str() {
             "disconnect" => "/console/numbers/".to_owned(),
+            "hide" => "/console/numbers/?done=hide".to_owned(),
             _ if lacks_agent(&form) => format!("/console/numbers/{number}/?saved=nobody"),
             _ => format!("/console/numbers/{number}/?saved=1"),
         };

@@ -46,6 +46,7 @@ pub(super) struct Number {
     /// Whether the agent answers.
     pub(super) active: bool,
     pub(super) connected: bool,
+    pub(super) hidden: bool,
 }
 
 #[derive(Clone, Deserialize)]
@@ -67,6 +68,15 @@ impl Number {
 
     pub(super) fn has_agent(&self, id: &str) -> bool {
         self.active_agent.as_deref() == Some(id)
+    }
+
+    /// Key of the advice for a number that is not rated high. Empty for others.
+    pub(super) fn quality_advice(&self) -> &'static str {
+        match self.tone() {
+            "waiting" => "numbers.quality_medium",
+            "bad" => "numbers.quality_low",
+            _ => "",
+        }
     }
 
     /// CSS class of the quality rating.
@@ -94,6 +104,10 @@ struct NumbersPage {
     agents: Vec<Choice>,
     next: String,
     q: String,
+    /// Lists the hidden numbers.
+    hidden: bool,
+    /// Whether there are hidden numbers.
+    has_hidden: bool,
     admin: bool,
     owner: bool,
     /// Whether Meta's sign-up dialog is available.
@@ -116,7 +130,7 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
 }
 
 async fn list(console: &Console, visitor: &Visitor, status: StatusCode, wrong: String) -> Response {
-    let path = format!("/api/v1/phone-numbers/{}", visitor.query.only(&["q", "cursor"]));
+    let path = format!("/api/v1/phone-numbers/{}", visitor.query.only(&["q", "cursor", "hidden"]));
     let answer = visitor.ask(console, Method::GET, &path, None).await;
     let Ok(list) = serde_json::from_value::<List>(answer.body.clone()) else {
         return failed(console, visitor, answer.status, answer.message());
@@ -130,6 +144,7 @@ async fn list(console: &Console, visitor: &Visitor, status: StatusCode, wrong: S
         "active" => "numbers.active_done",
         "inactive" => "numbers.inactive_done",
         "connect" => "numbers.connect_done",
+        "hide" => "numbers.hide_done",
         "sign-up" => "numbers.sign_up_done",
         _ => "",
     };
@@ -144,12 +159,19 @@ async fn list(console: &Console, visitor: &Visitor, status: StatusCode, wrong: S
         can_sign_up: console.sign_up.is_some(),
         signed_up: done == "numbers.sign_up_done",
         q: visitor.query.get("q").to_owned(),
+        hidden: visitor.query.get("hidden") == "true",
+        has_hidden: has_hidden(console, visitor),
         admin: visitor.is_admin(),
         owner: visitor.is_owner(),
         done: if done.is_empty() { String::new() } else { visitor.lang().t(done).to_owned() },
         wrong,
     };
     respond(status, &numbers)
+}
+
+fn has_hidden(console: &Console, visitor: &Visitor) -> bool {
+    let book = console.apis.api().keeper.book();
+    book.numbers(&visitor.person.scope()).iter().any(|number| number.set.hidden)
 }
 
 #[derive(Template)]

@@ -63,6 +63,12 @@ impl World {
         if answer.body.is_empty() { Value::Null } else { answer.json() }
     }
 
+    /// Whether a list of numbers has the number.
+    async fn lists(&self, list: &str) -> bool {
+        let list = self.does("GET", list, Value::Null, 200).await;
+        list["items"].as_array().unwrap().iter().any(|number| number["number"] == NUMBER)
+    }
+
     pub async fn number(&self) -> Value {
         self.does("GET", &format!("phone-numbers/{NUMBER}/"), Value::Null, 200).await
     }
@@ -470,6 +476,31 @@ async fn s0_26_s0_27_s0_28_s0_29_s2_22_a_reconnected_number_has_no_settings() {
             ["code"],
         "connected"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s3_15_a_hidden_number_is_disconnected_and_left_out_of_lists_until_it_is_connected() {
+    let world = World::start().await;
+    world.synced().await;
+    let disconnect = format!("phone-numbers/{NUMBER}/disconnect/");
+    let unknown = world.does("POST", &disconnect, json!({"hid": true}), 400).await;
+    assert!(unknown.to_string().contains("hide"), "{unknown}");
+    assert!(
+        world.lists("phone-numbers/").await && !world.lists("phone-numbers/?hidden=true").await
+    );
+    let hidden = world.does("POST", &disconnect, json!({"hide": true}), 200).await;
+    assert_eq!((&hidden["connected"], &hidden["hidden"]), (&json!(false), &json!(true)));
+    assert!(
+        !world.lists("phone-numbers/").await && world.lists("phone-numbers/?hidden=true").await
+    );
+    world.does("POST", &disconnect, json!({"hide": true}), 200).await;
+    // A sync with Meta, which still lists the number, does not bring it back.
+    world.does("POST", &format!("wabas/{WABA}/sync/"), Value::Null, 200).await;
+    assert!(!world.lists("phone-numbers/").await);
+    let back =
+        world.does("POST", &format!("phone-numbers/{NUMBER}/reconnect/"), Value::Null, 200).await;
+    assert_eq!((&back["connected"], &back["hidden"]), (&json!(true), &json!(false)));
+    assert!(world.lists("phone-numbers/").await);
 }
 
 /// A call that is up when its number is disconnected goes on, and is still counted.

@@ -1,7 +1,7 @@
 //! Disconnects and reconnects numbers, and assigns WABAs to accounts. Meta is not involved.
 
 use super::{NO_NUMBER, NO_WABA, NumberError, Numbers};
-use crate::admission::book::Book;
+use crate::admission::book::{Book, NumberSet};
 use model::{AuthId, E164, WabaId};
 use store::Scope;
 
@@ -32,6 +32,32 @@ impl Numbers {
         Ok(())
     }
 
+    /// Leaves a number out of lists until it is connected again, and disconnects it if it is
+    /// connected. It is not hidden if the disconnect takes it out of the scope, since it is then
+    /// another account's to hide.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the number is not in the scope.
+    pub async fn hide(&self, scope: &Scope, number: &E164) -> Result<(), NumberError> {
+        let _turn = self.turn(number).await;
+        let now = self.parts().clock.wall();
+        let stored = self.parts().keeper.change(now, |book| {
+            let entry = book.number(scope, number).ok_or(NumberError::Missing(NO_NUMBER))?;
+            let mut keys = match entry.set.disconnected {
+                true => Vec::new(),
+                false => book.disconnect(number),
+            };
+            if book.number(scope, number).is_some() {
+                keys.extend(book.edit_number(number, |set| set.hidden = true));
+            }
+            Ok(((), keys))
+        });
+        stored.await?;
+        self.publish(number);
+        Ok(())
+    }
+
     /// Reconnects a number. Its URLs have to be set again.
     ///
     /// # Errors
@@ -45,7 +71,7 @@ impl Numbers {
             if !entry.set.disconnected {
                 return Err(NumberError::state("connected", "this number is connected"));
             }
-            Ok(((), book.edit_number(number, |set| set.disconnected = false)))
+            Ok(((), book.edit_number(number, NumberSet::reconnect)))
         });
         stored.await?;
         self.publish(number);

@@ -221,6 +221,16 @@ impl SignUpBody {
     }
 }
 
+/// How to take a number out of service.
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schema(as = PhoneNumberDisconnect, examples(json!({"hide": true})))]
+pub(super) struct DisconnectBody {
+    /// Also leave the number out of lists until it is connected again (default false). With this,
+    /// the number may be disconnected already.
+    pub(super) hide: bool,
+}
+
 /// The two-step verification PIN for a registration.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

@@ -14,7 +14,7 @@ use super::super::routes::{Operation, QueryParameter, RequestBody, ResponseSpec}
 use super::request::{ApiRequest, NO_NUMBER, parse_number, parse_position, position};
 use super::response::{Page, accepted, created, no_content, ok, with_etag};
 use super::route::{CHANGED, CURSOR, DRY_RUN, Handler, LIMIT, META_FAILED, Route, error, handler};
-use body::{ConnectBody, PinBody, SettingsBody, SignUpBody};
+use body::{ConnectBody, DisconnectBody, PinBody, SettingsBody, SignUpBody};
 use engine::admission::book::{Configuration, ConnectRefusal, Number};
 use engine::numbers::{Change, Checked, SignUp, SyncReport, UrlCheck};
 use model::Secret;
@@ -53,6 +53,7 @@ pub(super) const ROUTES: &[Route] = &[
                     PLATFORMS,
                     "Only numbers on this platform of Meta's",
                 ),
+                QueryParameter::flag("hidden", "true: only hidden numbers"),
                 LIMIT,
                 CURSOR,
             ])
@@ -178,6 +179,7 @@ pub(super) const ROUTES: &[Route] = &[
             "disconnectPhoneNumber",
             "Take a phone number out of service; nothing changes at Meta",
         )
+        .body(RequestBody::json::<DisconnectBody>("optionally hide (also leave it out of lists)"))
         .responses(&[
             ResponseSpec::json::<NumberView>(200, "The number is out of service"),
             ResponseSpec::empty(
@@ -381,7 +383,8 @@ fn matches(request: &ApiRequest, number: &Number) -> bool {
             || contains(&number.set.alias, part)
             || contains(&number.set.at_meta.verified_name, part)
     };
-    given("q").is_none_or(is_found)
+    number.set.hidden == (given("hidden") == Some("true"))
+        && given("q").is_none_or(is_found)
         && given("waba")
             .is_none_or(|waba| number.waba.as_ref().is_some_and(|of| of.as_str() == waba))
         && given("platformType")
@@ -591,9 +594,14 @@ async fn disconnect_effects(request: ApiRequest) -> Result<Response, ApiError> {
     Ok(ok(&DisconnectBreaks { open_conversations, live_calls, cleared }))
 }
 
-async fn disconnect(request: ApiRequest) -> Result<Response, ApiError> {
+async fn disconnect(mut request: ApiRequest) -> Result<Response, ApiError> {
     let number = number(&request)?;
-    request.api().numbers.disconnect(request.scope(), &number).await?;
+    let DisconnectBody { hide } = request.json().await?;
+    let numbers = &request.api().numbers;
+    match hide {
+        true => numbers.hide(request.scope(), &number).await?,
+        false => numbers.disconnect(request.scope(), &number).await?,
+    }
     // The number may belong to the main account now, outside the scope.
     Ok(ok_view(&request, &number).await.unwrap_or_else(|_| no_content()))
 }

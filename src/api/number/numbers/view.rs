@@ -69,6 +69,8 @@ pub(super) struct NumberView {
     default_webhook: Option<Uuid>,
     active: bool,
     connected: bool,
+    /// Whether lists leave it out: it was disconnected with `hide`.
+    hidden: bool,
     pub(super) live_calls: u32,
     pub(super) open_conversations: u64,
 }
@@ -185,6 +187,7 @@ impl NumberView {
             default_routing: routed.word(),
             default_webhook: routed.webhook,
             connected: !set.disconnected,
+            hidden: set.hidden,
             live_calls: live,
             // Filled in by the caller, with one query for a whole page.
             open_conversations: 0,

@@ -247,7 +247,7 @@ impl Book {
             if there.in_file && there.phone_number_id != made.phone_number_id {
                 return Err(ConnectRefusal::InFile(there.phone_number_id.clone()));
             }
-            there.set.disconnected = false;
+            there.set.reconnect();
             there.shut &= token.is_none();
             there.set_token = token.or(there.set_token.take());
             if !there.in_file {

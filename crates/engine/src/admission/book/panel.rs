@@ -31,6 +31,8 @@ pub struct NumberSet {
     pub inactive: bool,
     /// Whether the number takes and places no calls and messages. Meta is not informed.
     pub disconnected: bool,
+    /// Whether lists leave it out. Only a disconnected number is hidden.
+    pub hidden: bool,
     pub registration: Registration,
     #[serde(rename = "told")]
     pub at_meta: MetaState,
@@ -216,6 +218,11 @@ impl NumberSet {
             Registration::Registered => "registered",
             Registration::Failed { .. } => "failed",
         }
+    }
+
+    /// Puts the number back into service.
+    pub(crate) fn reconnect(&mut self) {
+        (self.disconnected, self.hidden) = (false, false);
     }
 
     /// Clears the settings that do not survive a disconnect.
