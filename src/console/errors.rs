@@ -47,6 +47,8 @@ struct RequestRow {
     call: CallUuid,
     outcome: String,
     attempts: u32,
+    /// The beginning of the response. Empty if it had no text.
+    response: String,
     bodies: Vec<BodyView>,
 }
 
@@ -162,6 +164,7 @@ async fn load_page(console: &Console, visitor: &Visitor) -> Result<ErrorsPage, S
             call,
             outcome: request.outcome,
             attempts: request.attempts,
+            response: request.response.unwrap_or_default(),
             bodies: bodies.unwrap_or_default(),
         });
     }

@@ -691,7 +691,7 @@ async fn drop_blank_permissions(
 ) {
     let mut every = tokio::time::interval(HOUR);
     while stop.run_until_cancelled(every.tick()).await.is_some() {
-        let (now, tables) = (clock.steady(), gate.directory().tables().clone());
+        let (now, tables) = (clock.wall(), gate.directory().tables().clone());
         consents.forget_blank(now, |number, pair| {
             tables.number(number).is_some_and(|number| pair.is_blank(&number.spec.permissions, now))
         });

@@ -309,6 +309,9 @@ async fn failed_requests_of_all_calls_are_on_the_errors_page() {
     let (first, second) = (&first["items"][0], &second["items"][0]);
     assert_ne!(first["callUuid"], second["callUuid"]);
     assert!(said(first, "outcome").contains("404"), "{first}");
+    assert_eq!(first["response"], "no such page");
+    let hangups = api(API_KEY, "?kind=callback+hangup&limit=1").await;
+    assert_eq!(hangups["items"][0]["response"], "busy", "{hangups}");
     assert_eq!(api("test-key-of-other-account", "").await["items"], Value::Array(Vec::new()));
 
     let asha = Session::of(&world, "asha").await;
@@ -317,6 +320,7 @@ async fn failed_requests_of_all_calls_are_on_the_errors_page() {
     let one = asha.get(&format!("/console/errors/?url={encoded}&kind=fetch+action")).await.text();
     for part in [
         "404",
+        "no such page",
         "Digits=1",
         "/gone",
         &format!("/console/calls/{}/", said(first, "callUuid")),

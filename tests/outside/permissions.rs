@@ -7,6 +7,9 @@ use serde_json::{Value, json};
 use sim::log::{LogEvent, LogLine};
 use sim::{CallEventKind, CallScript, PermissionPolicy, Sim, SimOptions};
 
+use model::Clock;
+use offhook::node::dev::{Dev, DevOptions};
+
 use crate::support::app::App;
 use crate::support::http;
 use crate::support::node::{
@@ -191,4 +194,31 @@ async fn m19_permissions_are_refreshed_once_a_minute_with_limits_per_number() {
         (refused.status, &refused.json()["error"]["code"]),
         (422, &json!("permission_request_too_soon"))
     );
+}
+
+/// Runs in this process, because the test moves the wall clock.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_permission_and_its_limits_end_by_the_wall_clock() {
+    let clock = Clock::jumping();
+    let options = DevOptions { clock: clock.clone(), ask_first: true, ..DevOptions::default() };
+    let dev = Dev::boot(options).await.expect("a node in this process");
+    let user = "919412340042";
+    let url = format!("{}/api/v1/permissions/{}/{user}/", dev.node_url, dev.number);
+    let key = [("x-api-key", dev.api_key.as_str())];
+    let permission = async || http::send("GET", &url, &key, "").await.json();
+    let request = async || http::send("POST", &format!("{url}request/"), &key, "{}").await;
+    assert_eq!(request().await.status, 202);
+    let answer = json!({"answer": "accept", "user": user}).to_string();
+    let answers = format!("{}/_sim/permissions/answer", dev.sim.url());
+    assert_eq!(http::send("POST", &answers, &[], answer).await.status, 204);
+    let mut every = tokio::time::interval(Duration::from_millis(20));
+    while permission().await["status"] != "temporary" {
+        every.tick().await;
+    }
+    assert_eq!(request().await.status, 422, "a second request within a day");
+    clock.jump(8 * 86_400);
+    let expired = permission().await;
+    assert_eq!((&expired["status"], &expired["expiresAt"]), (&json!("none"), &Value::Null));
+    assert_eq!(expired["requestsLeft"], json!(1), "{expired}");
+    dev.stop().await;
 }

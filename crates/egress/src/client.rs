@@ -35,6 +35,8 @@ use model::Clock;
 /// (`docs/reference/reliability.md#r14`).
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 const HEADERS_MAX: usize = 100;
+/// Number of bytes kept of a discarded body.
+const DISCARDED_BEGINNING: usize = 2 * 1024;
 /// An unwanted body is read up to this size and time so that its connection can be reused; after
 /// that the connection is closed.
 const DISCARDED_BYTES_MAX: usize = 64 * 1024;
@@ -128,6 +130,9 @@ pub struct EgressResponse {
     pub headers: HeaderMap,
     /// Empty unless the request's [`BodyPolicy`] asked for the body of this response.
     pub body: Bytes,
+    /// The first bytes of a body that the [`BodyPolicy`] discarded, as sent: at most 2 KiB. For
+    /// people who look for the cause of an error.
+    pub discarded: Bytes,
 }
 
 impl EgressResponse {
@@ -239,11 +244,13 @@ impl Egress {
             }
             BodyPolicy::Always { max } => collect_body(&head, body, max, read, on_chunk).await?,
             _ => {
-                discard_body(body).await;
-                Bytes::new()
+                let discarded = discard_body(body).await;
+                let (status, headers) = (head.status, head.headers);
+                return Ok(EgressResponse { status, headers, body: Bytes::new(), discarded });
             }
         };
-        Ok(EgressResponse { status: head.status, headers: head.headers, body })
+        let (status, headers) = (head.status, head.headers);
+        Ok(EgressResponse { status, headers, body, discarded: Bytes::new() })
     }
 
     /// Sends a request once and returns a response whose body is read incrementally.
@@ -424,18 +431,22 @@ async fn collect_body(
     reader.finish()
 }
 
-/// Discards the rest of a body within the limits above. Errors are ignored.
-async fn discard_body(mut body: Incoming) {
+/// Discards the rest of a body within the limits above and returns its beginning. Errors are
+/// ignored.
+async fn discard_body(mut body: Incoming) -> Bytes {
     let mut remaining = DISCARDED_BYTES_MAX;
+    let mut beginning = Vec::new();
     let reading = async {
         while let Some(Ok(frame)) = body.frame().await {
-            let Some(rest) = remaining.checked_sub(frame.data_ref().map_or(0, Bytes::len)) else {
-                break;
-            };
+            let data = frame.data_ref().map_or(&[][..], |data| data);
+            let wanted = (DISCARDED_BEGINNING - beginning.len()).min(data.len());
+            beginning.extend_from_slice(&data[..wanted]);
+            let Some(rest) = remaining.checked_sub(data.len()) else { break };
             remaining = rest;
         }
     };
     let _ = timeout(DISCARDED_TIME_MAX, reading).await;
+    beginning.into()
 }
 
 /// Returns the [`EgressError`] of the connector if there is one in the error chain, otherwise the

@@ -48,11 +48,10 @@ pub(super) const ROUTES: &[Route] = &[
     },
 ];
 
-/// A request to one of your URLs that failed. The waterfall of the call has what was sent and
-/// received.
+/// A request to one of your URLs that failed. The waterfall of the call has what was sent.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-#[schema(as = FailedRequest, examples(json!({"id": "0d2c1a52-13b5-4b7e-8a3c-5b7f9b0c6e11", "at": "2026-11-21T22:50:00.000Z", "account": "MAXXXXXXXXXXXXXXXXXX", "callUuid": "3f0c2f1a-6a1e-4f0e-9a2b-5d7f3f0a9b11", "kind": "fetch answer", "method": "POST", "url": "https://app.example.com/answer", "outcome": "the answer was 503", "attempts": 2})))]
+#[schema(as = FailedRequest, examples(json!({"id": "0d2c1a52-13b5-4b7e-8a3c-5b7f9b0c6e11", "at": "2026-11-21T22:50:00.000Z", "account": "MAXXXXXXXXXXXXXXXXXX", "callUuid": "3f0c2f1a-6a1e-4f0e-9a2b-5d7f3f0a9b11", "kind": "fetch answer", "method": "POST", "url": "https://app.example.com/answer", "outcome": "the response status was 503", "attempts": 2, "response": "Service Unavailable"})))]
 struct FailedRequestView {
     id: Uuid,
     #[schema(value_type = String, format = DateTime)]
@@ -68,14 +67,17 @@ struct FailedRequestView {
     url: String,
     outcome: String,
     attempts: u32,
+    /// The beginning of the response, if its status is an error and it is text.
+    response: Option<String>,
 }
 
 impl From<FailedRequest> for FailedRequestView {
     fn from(request: FailedRequest) -> Self {
-        let FailedRequest { id, account, at, call, kind, method, url, outcome, attempts, .. } =
-            request;
-        let at = Timestamp3339(at);
-        Self { id, at, account, call_uuid: call, kind, method, url, outcome, attempts }
+        let at = Timestamp3339(request.at);
+        let FailedRequest {
+            id, account, call, kind, method, url, outcome, attempts, response, ..
+        } = request;
+        Self { id, at, account, call_uuid: call, kind, method, url, outcome, attempts, response }
     }
 }
 

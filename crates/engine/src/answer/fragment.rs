@@ -151,7 +151,12 @@ mod tests {
     fn retries_the_selected_failures() {
         let answer = |status: u16| {
             let status = StatusCode::from_u16(status).unwrap();
-            Ok(EgressResponse { status, headers: HeaderMap::new(), body: Bytes::new() })
+            Ok(EgressResponse {
+                status,
+                headers: HeaderMap::new(),
+                body: Bytes::new(),
+                discarded: Bytes::new(),
+            })
         };
         let refused = Err(EgressError::Refused(Refusal::UserInfo));
         let no_connection =

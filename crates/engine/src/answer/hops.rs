@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use http::HeaderMap;
+use http::header::CONTENT_ENCODING;
 
-use egress::Stage;
+use egress::{EgressResponse, Stage};
 use model::{Method, SpanId};
 
 /// One request to one URL.
@@ -49,13 +50,20 @@ pub type Watch = Arc<dyn Fn(&Sent<'_>) + Send + Sync>;
 /// The requests so far; clones share them. At most 36: six attempts with five redirects each.
 #[derive(Clone, Default)]
 pub struct Hops {
-    hops: Arc<Mutex<Vec<Hop>>>,
+    requests: Arc<Mutex<Requests>>,
     watch: Option<Watch>,
+}
+
+#[derive(Debug, Default)]
+struct Requests {
+    hops: Vec<Hop>,
+    /// The beginning of the latest response, if its status is an error and it is text.
+    error_body: Option<String>,
 }
 
 impl fmt::Debug for Hops {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Hops").field(&self.lock()).finish()
+        f.debug_tuple("Hops").field(&self.lock().hops).finish()
     }
 }
 
@@ -72,7 +80,13 @@ impl Hops {
 
     /// The requests so far, in order.
     pub fn so_far(&self) -> Vec<Hop> {
-        self.lock().clone()
+        self.lock().hops.clone()
+    }
+
+    /// The beginning of the latest response, at most 2,000 characters. `None` unless its status is
+    /// an error and it is text.
+    pub fn error_body(&self) -> Option<String> {
+        self.lock().error_body.clone()
     }
 
     pub(super) fn sent(&self, sent: &Sent<'_>) {
@@ -84,12 +98,14 @@ impl Hops {
     pub(super) fn begin(&self, attempt: u32, span: SpanId, begun: Instant) {
         let hop =
             Hop { attempt, span, begun, dialled: None, ready: None, answered: None, ended: None };
-        self.lock().push(hop);
+        let mut requests = self.lock();
+        requests.hops.push(hop);
+        requests.error_body = None;
     }
 
     /// Records a stage of the latest request.
     pub(super) fn stage(&self, stage: Stage) {
-        if let Some(hop) = self.lock().last_mut() {
+        if let Some(hop) = self.lock().hops.last_mut() {
             match stage {
                 Stage::Connected { resolved, connected } => {
                     hop.dialled = Some((resolved, connected))
@@ -100,13 +116,70 @@ impl Hops {
         }
     }
 
-    pub(super) fn end(&self, at: Instant, how: Result<u16, &'static str>) {
-        if let Some(hop) = self.lock().last_mut() {
-            hop.ended = Some((at, how));
+    pub(super) fn end(&self, at: Instant, answer: Result<&EgressResponse, &'static str>) {
+        let mut requests = self.lock();
+        if let Some(hop) = requests.hops.last_mut() {
+            hop.ended = Some((at, answer.map(|answer| answer.status.as_u16())));
         }
+        requests.error_body = answer.ok().and_then(error_text);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Hop>> {
-        self.hops.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Requests> {
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Maximum length of the beginning of an error response, in characters.
+const ERROR_BODY_MAX: usize = 2_000;
+
+/// The beginning of an error response as text. `None` if it is compressed, binary or empty.
+fn error_text(answer: &EgressResponse) -> Option<String> {
+    let is_error = answer.status.is_client_error() || answer.status.is_server_error();
+    if !is_error || answer.headers.contains_key(CONTENT_ENCODING) {
+        return None;
+    }
+    let text = match std::str::from_utf8(&answer.discarded) {
+        Ok(text) => text,
+        // Only the last character may be incomplete, where the beginning was cut.
+        Err(e) if e.error_len().is_none() => {
+            std::str::from_utf8(&answer.discarded[..e.valid_up_to()]).unwrap_or_default()
+        }
+        Err(_) => return None,
+    };
+    let is_shown = |c: &char| !c.is_control() || matches!(c, '\n' | '\t');
+    let text: String = text.trim().chars().filter(is_shown).take(ERROR_BODY_MAX).collect();
+    (!text.is_empty()).then_some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http::{HeaderMap, HeaderValue, StatusCode};
+
+    use super::*;
+
+    #[test]
+    fn the_beginning_of_an_error_response_is_kept_if_it_is_text() {
+        let answer = |status: u16, body: &[u8]| EgressResponse {
+            status: StatusCode::from_u16(status).unwrap(),
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
+            discarded: Bytes::copy_from_slice(body),
+        };
+        let kept = |status, body: &[u8]| error_text(&answer(status, body));
+        assert_eq!(
+            kept(500, b" Traceback:\r\n\tdb \x07down\n").as_deref(),
+            Some("Traceback:\n\tdb down")
+        );
+        assert_eq!(kept(404, "é".as_bytes()).as_deref(), Some("é"));
+        assert_eq!(kept(404, &"aé".as_bytes()[..2]).as_deref(), Some("a"), "cut in a character");
+        assert_eq!(kept(500, &"x".repeat(9_999).into_bytes()).map(|text| text.len()), Some(2_000));
+        for (status, body) in [(200, &b"fine"[..]), (302, b"moved"), (500, b""), (500, b"\xff\xfe")]
+        {
+            assert_eq!(kept(status, body), None, "{status} {body:?}");
+        }
+        let mut packed = answer(500, b"text");
+        packed.headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        assert_eq!(error_text(&packed), None);
     }
 }

@@ -140,8 +140,7 @@ impl UrlRequest<'_> {
             };
             self.hops.begin(number, span, self.clock.now());
             let answer = egress.request_watched(request, &|stage| self.hops.stage(stage)).await;
-            let how = answer.as_ref().map(|a| a.status.as_u16()).map_err(EgressError::outcome);
-            self.hops.end(self.clock.now(), how);
+            self.hops.end(self.clock.now(), answer.as_ref().map_err(EgressError::outcome));
             let answer = answer?;
             match answer.redirect(&target, egress.guard()) {
                 None => return Ok(answer),

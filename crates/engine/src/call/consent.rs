@@ -58,9 +58,10 @@ impl PermissionService {
         &self.consents
     }
 
-    /// The current time of the table.
+    /// The current time of the table: the wall-clock time, because Meta's calendar decides when a
+    /// permission or a limit ends.
     pub fn now(&self) -> Timestamp {
-        self.clock.steady()
+        self.clock.wall()
     }
 
     /// Queries Graph about a pair that is unknown or has a row that Graph contradicted, at most once

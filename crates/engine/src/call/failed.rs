@@ -1,5 +1,5 @@
-//! Failed requests to URLs of customers, for the list of errors across calls. What was sent and
-//! received is in the event logs of the calls.
+//! Failed requests to URLs of customers, for the list of errors across calls. What was sent, and
+//! documents that were received, are in the event logs of the calls.
 
 use model::{AuthId, CallUuid, Timestamp};
 use store::{FailedRequest, Store};
@@ -20,11 +20,14 @@ pub(super) struct Failed<'a> {
     pub(super) url: &'a str,
     pub(super) outcome: &'a str,
     pub(super) attempts: u32,
+    /// The beginning of an error response.
+    pub(super) response: Option<String>,
 }
 
 /// Adds the request to the store.
 pub(super) fn record(store: &Store, id: Uuid, at: Timestamp, failed: Failed<'_>) {
-    let Failed { call, account, main_account, kind, method, url, outcome, attempts } = failed;
+    let Failed { call, account, main_account, kind, method, url, outcome, attempts, response } =
+        failed;
     store.failed_requests().insert(FailedRequest {
         id,
         account: account.clone(),
@@ -36,6 +39,7 @@ pub(super) fn record(store: &Store, id: Uuid, at: Timestamp, failed: Failed<'_>)
         url: page_of(url).chars().take(URL_MAX).collect(),
         outcome: outcome.chars().take(OUTCOME_MAX).collect(),
         attempts,
+        response,
     });
 }
 

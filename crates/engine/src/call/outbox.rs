@@ -396,6 +396,7 @@ impl Inner {
                 url: &url,
                 outcome: &last,
                 attempts: delivery.attempts,
+                response: hops.error_body(),
             };
             failed::record(&self.store, Uuid::new_v4(), began, failed);
         }

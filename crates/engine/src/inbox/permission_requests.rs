@@ -75,7 +75,7 @@ impl Inbox {
         let mut counted = CountedRequests { inbox: self, pair, requests: 0 };
         for _ in outgoing.iter().filter(|(_, one)| is_permission_request(&one.kind, &one.content)) {
             let taken =
-                parts.consents.claim_request(&key, &number.spec.permissions, parts.clock.steady());
+                parts.consents.claim_request(&key, &number.spec.permissions, parts.clock.wall());
             taken.map_err(|why| match why {
                 ClaimError::InProgress => SendError::RequestInProgress,
                 ClaimError::Refused(refusal) => SendError::RequestTooSoon(refusal),
@@ -113,7 +113,7 @@ impl Inbox {
         self.parts().consents.apply(
             &key,
             &number.spec.permissions,
-            self.parts().clock.steady(),
+            self.parts().clock.wall(),
             event,
         );
     }

@@ -332,7 +332,7 @@ impl<C: Calls> WebhookHandler<C> {
         }
         let pair = PairKey::new(&said.phone_number_id, &said.user);
         let (rules, at) = (&number.spec.permissions, said.timestamp.map(Timestamp::from_secs));
-        let Ok(taken) = consents.reply(&pair, rules, self.clock.steady(), at, said.reply, &said.id)
+        let Ok(taken) = consents.reply(&pair, rules, self.clock.wall(), at, said.reply, &said.id)
         else {
             self.events.forget(key);
             return Effect::Busy;

@@ -114,6 +114,8 @@ pub struct FailedRequest {
     /// How it ended, in words.
     pub outcome: String,
     pub attempts: u32,
+    /// The beginning of the response, if its status is an error and it is text.
+    pub response: Option<String>,
 }
 
 /// Failed requests with the same URL and kind.
@@ -144,8 +146,8 @@ const GROUPS_MAX: u32 = 200;
 const TABLE: ExpiringTable =
     ExpiringTable { name: "failed_requests", id: "request_id", time: "at_us", max: 100_000 };
 
-const COLUMNS: &str =
-    "request_id, auth_id, main_auth_id, at_us, call_uuid, kind, method, url, outcome, attempts";
+const COLUMNS: &str = "request_id, auth_id, main_auth_id, at_us, call_uuid, kind, method, url, outcome, attempts, \
+     response";
 
 const WHAT: &str = "read failed requests";
 
@@ -165,7 +167,7 @@ impl WriteTask for AddRequest {
 async fn add(to: &mut Conn, request: &FailedRequest) -> Result<u64, sqlx::Error> {
     let insert = format!(
         "INSERT INTO failed_requests ({COLUMNS}) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING"
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT DO NOTHING"
     );
     let insert = sql::query(insert)
         .bind(request.id.to_string())
@@ -178,7 +180,8 @@ async fn add(to: &mut Conn, request: &FailedRequest) -> Result<u64, sqlx::Error>
         .bind(&request.method)
         .bind(&request.url)
         .bind(&request.outcome)
-        .bind(i64::from(request.attempts));
+        .bind(i64::from(request.attempts))
+        .bind(&request.response);
     Ok(insert.execute(to).await?.rows_affected())
 }
 
@@ -197,6 +200,7 @@ fn request(row: &Row) -> Result<FailedRequest, StoreError> {
         url: text("url")?,
         outcome: text("outcome")?,
         attempts: u32::try_from(attempts).unwrap_or(u32::MAX),
+        response: row.try_get("response").map_err(failed(WHAT))?,
     })
 }
 
@@ -229,6 +233,7 @@ mod tests {
                 url: url.to_owned(),
                 outcome: "503".to_owned(),
                 attempts: 2,
+                response: Some("down".to_owned()),
             });
         }
         store.flush().await;

@@ -227,6 +227,7 @@ impl Shell {
                     url: &job.url.0,
                     outcome,
                     attempts: tries.last().map_or(0, |last| last.attempt),
+                    response: traced.hops.error_body(),
                 };
                 failed::record(&store, job.event_id, clock.wall(), failed);
             };
