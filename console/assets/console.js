@@ -80,6 +80,7 @@ function enhance(root) {
   for (const name of ["phone", "xml-editor", "waveform", "choose", "share", "sign-up", "upload"]) {
     if (root.querySelector(`offhook-${name}`)) void import(`./${name}.js`);
   }
+  if (root.querySelector(".plot[data-values]")) void import("./chart.js");
 }
 
 /** Prepares inserted elements, and shows their new toasts. @param {ParentNode} root @param {Element} [old] */

@@ -16,8 +16,8 @@ const BANNER_MS = 1000;
 /** Interval of attempts to connect, which grows with their number to the maximum. */
 const RETRY_MS = 500;
 const RETRY_MAX_MS = 5000;
-/** A stream without an event for this long is lost. The server sends one every 15 s. */
-const SILENCE_MS = 40_000;
+/** A stream without an event for this long is lost. The server sends one every second. */
+const SILENCE_MS = 2_500;
 /** The replaceable parts of a page, as in `src/console/page_diff.rs`. */
 const PARTS = "#unread, #unread-inbox, main > [id], main .columns > [id], main .card > [id]";
 
@@ -127,7 +127,7 @@ export function keepLive(changed) {
   }
   function listenForSilence() {
     clearTimeout(timers.silence);
-    timers.silence = setTimeout(() => void reconnect(), SILENCE_MS);
+    timers.silence = setTimeout(() => { showLost(!document.hidden); void reconnect(); }, SILENCE_MS);
   }
   function connected() {
     attempts = 0;

@@ -39,6 +39,9 @@ use store::User;
 const BATCH_WINDOW: Duration = Duration::from_millis(200);
 /// Refresh interval of a live call: its chart and log grow without events.
 const LIVE_CALL_REFRESH: Duration = Duration::from_secs(5);
+/// Maximum time without an event. The page notices soon after it that the node no longer responds;
+/// only visible pages have a stream.
+const ALIVE_INTERVAL: Duration = Duration::from_secs(1);
 /// Maximum duration of a stream. The browser reconnects, which checks the session again.
 const STREAM_MAX: Duration = Duration::from_secs(120);
 
@@ -135,7 +138,7 @@ pub(super) async fn serve(
     });
     // An event, since browsers do not report comments: a page notices that its stream is dead.
     let alive = KeepAlive::new().event(Event::default().event("alive").data("-"));
-    Sse::new(events).keep_alive(alive.interval(Duration::from_secs(15))).into_response()
+    Sse::new(events).keep_alive(alive.interval(ALIVE_INTERVAL)).into_response()
 }
 
 impl Feed {

@@ -39,6 +39,7 @@ mod samples;
 mod set_up;
 mod sign_in;
 mod sign_up;
+mod time_range;
 mod view;
 mod webhooks;
 
@@ -65,7 +66,7 @@ pub use sign_up::SignUpWindow;
 /// Services and settings of the console.
 pub struct Console {
     pub apis: Apis,
-    /// Samples of the last hour for charts.
+    /// Failed Graph requests of the last hour, for a chart.
     pub samples: Samples,
     /// URL of the simulated Meta's browser phone, if there is one.
     pub simulated_phone: Option<String>,

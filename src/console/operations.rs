@@ -1,8 +1,8 @@
-//! The operations page: current usage and limits, and the calls of the last hour.
+//! The operations page: current usage and limits, and charts of the calls, messages and failures of
+//! a time range, which come from the store.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use askama::Template;
 use axum::extract::{Path, State};
@@ -12,19 +12,21 @@ use axum::response::{IntoResponse as _, Redirect, Response};
 use super::auth::{SubmittedForm, Visitor};
 use super::i18n::Lang;
 use super::page::{Page, failed, respond};
-use super::samples::{FailureSample, SAMPLES_MAX, Sample};
+use super::samples::SAMPLES_MAX;
+use super::time_range::{Choice, TimeRange};
 use super::{App, Console, chart, view};
 use crate::api::{LiveStatus, NodeState, NodeStatus, RequestCount};
 use engine::admission::settings::Permissions;
 use model::Role;
-use model::{CallType, Direction, Timestamp};
-use store::{CallFilter, CallRecord, Compare, Scope};
+use model::{CallType, Direction, MessageStatus, Timestamp};
+use store::{CallSpan, MessageCount, Scope, StoreError};
 
-/// Maximum number of calls of the last hour that are read.
-const CALLS_MAX: u32 = 2_000;
+/// Maximum number of calls of the range that are read, the latest ones; likewise of messages and
+/// failed requests.
+const READ_MAX: u32 = 20_000;
 const MINUTES: usize = 60;
-/// Number of columns of an hour: five minutes each.
-const COLUMNS: usize = 12;
+/// Number of rows of the table of the last hour: five minutes each.
+const ROWS: usize = 12;
 /// Upper limits of the set-up time columns, in milliseconds.
 const SET_UP_MS: &[i64] = &[250, 500, 750, 1_000, 1_500, 2_000, 3_000, 5_000];
 
@@ -85,24 +87,24 @@ struct OperationsPage {
     cps_limit: usize,
     calls: usize,
     answered: String,
+    messages: MessageFigures,
     median: String,
     slowest: String,
     numbers: Vec<Number>,
-    live_chart: String,
-    live_top: usize,
+    ranges: Vec<Choice>,
+    /// Whether the range was chosen in a chart.
+    is_zoomed: bool,
+    /// Whether there are more calls in the range than were read.
+    is_cut: bool,
+    live_chart: Plot,
     live_most: usize,
-    /// Maximum of live calls in each five minutes.
-    live_table: Vec<(String, usize)>,
-    cps_chart: String,
-    cps_top: usize,
+    cps_chart: Plot,
     cps_most: usize,
-    cps_table: Vec<(String, usize)>,
     /// Rules for outbound calls. `None` if the account has no number.
     rules: Option<Rules>,
-    hour_chart: String,
-    hour_top: usize,
-    /// Start of each column, and number of good, missed and bad calls.
-    hour: Vec<(String, usize, usize, usize)>,
+    ended_chart: Plot,
+    /// Failed requests to the account's URLs.
+    failure_chart: Plot,
     set_up_chart: String,
     set_up_top: usize,
     set_up: Vec<(String, usize)>,
@@ -112,7 +114,122 @@ struct OperationsPage {
     nodes: Vec<Node>,
     fetches: Option<RequestSummary>,
     graph: Option<RequestSummary>,
+    graph_chart: HourChart,
     wrong: String,
+}
+
+/// A chart over the range, with its values for the script and for the table.
+struct Plot {
+    svg: String,
+    /// End of the value axis.
+    top: usize,
+    from: view::When,
+    to: view::When,
+    /// Start of the range in Unix seconds, and width of a column in seconds.
+    start: i64,
+    step: i64,
+    /// JSON: the values of each column, in the order of the names.
+    values: String,
+    /// JSON: the names of the values.
+    names: String,
+    heads: Vec<&'static str>,
+    /// Start of each column, and its values.
+    rows: Vec<(view::When, Vec<usize>)>,
+    is_empty: bool,
+}
+
+impl Plot {
+    /// `columns` has the values of each column, `parts` the CSS class and the name of each value.
+    /// Several values are drawn as stacked bars, single ones as an area if `is_area`.
+    fn new(
+        range: &TimeRange,
+        columns: Vec<Vec<usize>>,
+        parts: &[(&'static str, &'static str)],
+        is_area: bool,
+        title: &str,
+    ) -> Self {
+        let sums: Vec<usize> = columns.iter().map(|column| column.iter().sum()).collect();
+        let svg = match is_area {
+            true => chart::area(&sums, sums.len(), title),
+            false => {
+                let class = |column: &Vec<usize>| {
+                    column.iter().zip(parts).map(|(value, (class, _))| (*value, *class)).collect()
+                };
+                chart::bars(&columns.iter().map(class).collect::<Vec<_>>(), title)
+            }
+        };
+        let heads: Vec<&str> = parts.iter().map(|(_, name)| *name).collect();
+        Self {
+            svg,
+            top: chart::ceiling(sums.iter().copied().max().unwrap_or_default()),
+            from: view::When::of(range.start()),
+            to: view::When::of(range.end()),
+            start: range.from,
+            step: range.step,
+            values: serde_json::to_string(&columns).unwrap_or_default(),
+            names: serde_json::to_string(&heads).unwrap_or_default(),
+            heads,
+            is_empty: sums.iter().all(|sum| *sum == 0),
+            rows: columns
+                .into_iter()
+                .enumerate()
+                .map(|(n, column)| (view::When::of(range.start_of(n)), column))
+                .collect(),
+        }
+    }
+
+    fn of_one(
+        range: &TimeRange,
+        values: &[usize],
+        (class, name): (&'static str, &'static str),
+        is_area: bool,
+        title: &str,
+    ) -> Self {
+        let columns = values.iter().map(|value| vec![*value]).collect();
+        Self::new(range, columns, &[(class, name)], is_area, title)
+    }
+}
+
+/// The messages of the range.
+#[derive(Default)]
+struct MessageFigures {
+    received: usize,
+    sent: usize,
+    delivered: usize,
+    failed: usize,
+}
+
+impl MessageFigures {
+    fn of(counts: &[MessageCount]) -> Self {
+        let mut figures = Self::default();
+        for MessageCount { direction, status, messages } in counts {
+            if *direction == Direction::Inbound {
+                figures.received += messages;
+                continue;
+            }
+            figures.sent += messages;
+            match status {
+                MessageStatus::Delivered | MessageStatus::Read | MessageStatus::Played => {
+                    figures.delivered += messages;
+                }
+                MessageStatus::Failed => figures.failed += messages,
+                MessageStatus::Received
+                | MessageStatus::Queued
+                | MessageStatus::Sent
+                | MessageStatus::Deleted => {}
+            }
+        }
+        figures
+    }
+}
+
+/// A chart of the last hour, which a restart of the node empties.
+struct HourChart {
+    svg: String,
+    top: usize,
+    /// No request failed in the last hour.
+    is_empty: bool,
+    rows: Vec<(String, usize)>,
 }
 
 /// Status of a node.
@@ -127,14 +244,8 @@ struct Node {
     memory: String,
 }
 
-/// Results of outbound requests.
+/// Results of outbound requests since the node started.
 struct RequestSummary {
-    chart: String,
-    top: usize,
-    /// No request failed in the last hour.
-    quiet: bool,
-    table: Vec<(String, usize)>,
-    /// Counts since the node started.
     all: Vec<RequestCount>,
     failed: u64,
     of: u64,
@@ -167,15 +278,12 @@ async fn render_page(
     wrong: String,
 ) -> Response {
     let (lang, api, scope) = (visitor.lang(), console.apis.api(), visitor.person.scope());
-    let now = api.clock.wall();
-    let hour_ago = now.minus(Duration::from_secs(3600));
+    let range = TimeRange::read(&visitor.query, api.clock.wall());
     api.store.flush().await;
-    let filter =
-        CallFilter { ended: vec![(Compare::GreaterEqual, hour_ago)], ..CallFilter::default() };
-    let records = match api.store.calls().newest(&scope, &filter, CALLS_MAX).await {
-        Ok(records) => records,
+    let Stored { records, messages, failures } = match read_stored(console, &scope, &range).await {
+        Ok(stored) => stored,
         Err(error) => {
-            tracing::warn!(%error, "failed to list calls");
+            tracing::warn!(%error, "failed to read figures");
             return failed(console, visitor, StatusCode::SERVICE_UNAVAILABLE, "");
         }
     };
@@ -209,19 +317,21 @@ async fn render_page(
         }
         Role::Admin | Role::Agent => Vec::new(),
     };
-    let lost = console.samples.failed();
-    let samples = console.samples.of(&visitor.person.user.main_account);
-    let of = |what: fn(&Sample) -> usize| samples.iter().map(what).collect::<Vec<usize>>();
-    let (ups, begun) = (of(|sample| sample.up), of(|sample| sample.cps));
+    let started: Vec<Timestamp> = up.iter().map(|call| call.started).collect();
+    let ups = range.peak_live(&records, &started);
+    let starts = records.iter().map(|record| record.started).chain(started.iter().copied());
+    let begun = range.peak_rate(starts);
     let highest = |values: &[usize]| values.iter().copied().max().unwrap_or_default();
+    let is_cut = records.len() >= usize::try_from(READ_MAX).unwrap_or(usize::MAX);
+    // Calls that were live in the range count where they ended.
+    let records: Vec<CallSpan> =
+        records.into_iter().filter(|record| range.column(record.ended).is_some()).collect();
     let waits = set_ups(&records);
-    let hour = by_time(&records, now);
-    let columns: Vec<_> =
-        hour.iter().map(|(_, g, m, b)| vec![(*g, "good"), (*m, "missed"), (*b, "bad")]).collect();
     let set_up = by_wait(lang, &waits);
     let set_up_columns: Vec<_> = set_up.iter().map(|(_, count)| vec![(*count, "good")]).collect();
-    let answered =
-        records.iter().filter(|r| r.end.as_ref().is_some_and(|end| end.answered.is_some())).count();
+    let answered = records.iter().filter(|record| record.answered.is_some()).count();
+    let tones = TONES.map(|(class, key)| (class, lang.t(key)));
+    let graph_failures = console.samples.graph_failures();
     let page = OperationsPage {
         live: up.len() - queued,
         queued,
@@ -231,20 +341,41 @@ async fn render_page(
         answered: percent(answered, records.len()),
         median: lang.decimals(at(&waits, 50)),
         slowest: lang.decimals(at(&waits, 95)),
-        live_chart: chart::area(&ups, SAMPLES_MAX, lang.t("operations.live_chart")),
-        live_table: column_maxima(&ups),
+        messages: MessageFigures::of(&messages),
+        ranges: range.choices(),
+        is_zoomed: range.word.is_empty(),
+        is_cut,
         live_most: highest(&ups),
-        live_top: chart::ceiling(highest(&ups)),
-        cps_chart: chart::area(&begun, SAMPLES_MAX, lang.t("operations.cps_chart")),
-        cps_table: column_maxima(&begun),
-        cps_most: highest(&begun),
-        cps_top: chart::ceiling(highest(&begun)),
-        rules,
-        hour_top: chart::ceiling(
-            hour.iter().map(|(_, g, m, b)| g + m + b).max().unwrap_or_default(),
+        live_chart: Plot::of_one(
+            &range,
+            &ups,
+            ("good", lang.t("operations.at_once")),
+            true,
+            lang.t("operations.live_chart"),
         ),
-        hour_chart: chart::bars(&columns, lang.t("operations.hour_chart")),
-        hour,
+        cps_most: highest(&begun),
+        cps_chart: Plot::of_one(
+            &range,
+            &begun,
+            ("good", lang.t("operations.cps_seen")),
+            true,
+            lang.t("operations.cps_chart"),
+        ),
+        rules,
+        ended_chart: Plot::new(
+            &range,
+            by_tone(&range, &records),
+            &tones,
+            false,
+            lang.t("operations.ended_chart"),
+        ),
+        failure_chart: Plot::of_one(
+            &range,
+            &range.count(failures),
+            ("bad", lang.t("operations.failed")),
+            false,
+            lang.t("operations.fetch_chart"),
+        ),
         set_up_top: chart::ceiling(
             set_up.iter().map(|(_, count)| *count).max().unwrap_or_default(),
         ),
@@ -253,19 +384,37 @@ async fn render_page(
         causes: causes(lang, &records),
         numbers,
         draining: api.gate.is_draining(),
-        fetches: own_nodes.first().map(|node| {
-            request_summary(&node.fetches, &lost, |f| f.fetches, lang.t("operations.fetch_chart"))
-        }),
-        graph: own_nodes.first().map(|node| {
-            request_summary(&node.graph, &lost, |f| f.graph, lang.t("operations.graph_chart"))
-        }),
+        fetches: own_nodes.first().map(|node| request_summary(&node.fetches)),
+        graph: own_nodes.first().map(|node| request_summary(&node.graph)),
+        graph_chart: hour_chart(&graph_failures, lang.t("operations.graph_chart")),
         nodes: own_nodes.into_iter().map(|node| node_view(lang, node)).collect(),
         wrong,
         page: visitor
             .page(console, lang.t("nav.operations"), "operations")
-            .listening("call number"),
+            .listening(if range.is_live() { "call number" } else { "" }),
     };
     respond(status, &page)
+}
+
+/// The figures of the range that the store has.
+struct Stored {
+    records: Vec<CallSpan>,
+    messages: Vec<MessageCount>,
+    /// Times of failed requests to the account's URLs.
+    failures: Vec<Timestamp>,
+}
+
+async fn read_stored(
+    console: &Console,
+    scope: &Scope,
+    range: &TimeRange,
+) -> Result<Stored, StoreError> {
+    let (store, from, to) = (&console.apis.api().store, range.start(), range.end());
+    Ok(Stored {
+        records: store.calls().spans(scope, from, to, READ_MAX).await?,
+        messages: store.messages().count(scope, (from, to), READ_MAX).await?,
+        failures: store.failed_requests().times(scope, (from, to), READ_MAX).await?,
+    })
 }
 
 fn node_view(lang: Lang, node: NodeStatus) -> Node {
@@ -292,28 +441,22 @@ fn node_view(lang: Lang, node: NodeStatus) -> Node {
     }
 }
 
-/// Summarises outbound requests: failures of the last hour, and all results since the node started,
-/// failures first.
-fn request_summary(
-    all: &[RequestCount],
-    samples: &[FailureSample],
-    of: fn(&FailureSample) -> usize,
-    title: &str,
-) -> RequestSummary {
-    let each: Vec<usize> = samples.iter().map(of).collect();
+/// Summarises outbound requests since the node started, failures first.
+fn request_summary(all: &[RequestCount]) -> RequestSummary {
     let sum = |ok: bool| {
         all.iter().filter(|one| one.ok == ok).fold(0, |sum: u64, one| sum.saturating_add(one.count))
     };
     let mut all = all.to_vec();
     all.sort_by(|a, b| (a.ok, b.count, &a.kind).cmp(&(b.ok, a.count, &b.kind)));
-    RequestSummary {
-        chart: chart::area(&each, SAMPLES_MAX, title),
-        top: chart::ceiling(each.iter().copied().max().unwrap_or_default()),
-        quiet: each.iter().all(|failed| *failed == 0),
-        table: by_column(&each, |some| some.iter().sum()),
-        failed: sum(false),
-        of: sum(false).saturating_add(sum(true)),
-        all,
+    RequestSummary { failed: sum(false), of: sum(false).saturating_add(sum(true)), all }
+}
+
+fn hour_chart(samples: &[usize], title: &str) -> HourChart {
+    HourChart {
+        svg: chart::area(samples, SAMPLES_MAX, title),
+        top: chart::ceiling(samples.iter().copied().max().unwrap_or_default()),
+        is_empty: samples.iter().all(|failed| *failed == 0),
+        rows: five_minutes(samples),
     }
 }
 
@@ -328,11 +471,10 @@ fn is_answered_by_us(direction: Direction, call_type: CallType) -> bool {
 }
 
 /// Set-up times of calls that the node answers, in microseconds, sorted.
-fn set_ups(records: &[CallRecord]) -> Vec<i64> {
-    let wait = |record: &CallRecord| {
-        let answered = record.end.as_ref()?.answered?;
-        is_answered_by_us(record.start.direction, record.start.call_type).then_some(())?;
-        Some(answered.micros().saturating_sub(record.start.started.micros()))
+fn set_ups(records: &[CallSpan]) -> Vec<i64> {
+    let wait = |record: &CallSpan| {
+        is_answered_by_us(record.direction, record.call_type).then_some(())?;
+        Some(record.answered?.micros().saturating_sub(record.started.micros()))
     };
     let mut waits: Vec<i64> = records.iter().filter_map(wait).collect();
     waits.sort_unstable();
@@ -345,39 +487,31 @@ fn at(sorted: &[i64], percent: usize) -> String {
     sorted.get(index).map_or_else(|| "–".to_owned(), |us| view::duration(*us))
 }
 
-/// Maximum of each column. The last column ends now.
-fn column_maxima(samples: &[usize]) -> Vec<(String, usize)> {
-    by_column(samples, |some| some.iter().copied().max().unwrap_or_default())
+/// The sums of five minutes each. The last row ends now.
+fn five_minutes(samples: &[usize]) -> Vec<(String, usize)> {
+    let ago = |row: usize| format!("−{} min", (row + 1) * (MINUTES / ROWS));
+    let rows = samples.rchunks(SAMPLES_MAX / ROWS).enumerate();
+    let mut rows: Vec<_> = rows.map(|(row, some)| (ago(row), some.iter().sum())).collect();
+    rows.reverse();
+    rows
 }
 
-fn by_column(samples: &[usize], of: impl Fn(&[usize]) -> usize) -> Vec<(String, usize)> {
-    let each = SAMPLES_MAX / COLUMNS;
-    let ago = |column: usize| format!("−{} min", (column + 1) * (MINUTES / COLUMNS));
-    let columns = samples.rchunks(each).enumerate();
-    let mut columns: Vec<_> = columns.map(|(column, some)| (ago(column), of(some))).collect();
-    columns.reverse();
-    columns
-}
+/// The CSS classes of the outcomes of calls, with the keys of their names.
+const TONES: [(&str, &str); 3] =
+    [("good", "tone.good"), ("missed", "tone.missed"), ("bad", "tone.bad")];
 
-fn by_time(records: &[CallRecord], now: Timestamp) -> Vec<(String, usize, usize, usize)> {
-    let each = MINUTES / COLUMNS;
-    let label = |column: usize| {
-        let ago = (COLUMNS - column) * each;
-        format!("−{ago} min")
-    };
-    let mut hour: Vec<_> = (0..COLUMNS).map(|column| (label(column), 0, 0, 0)).collect();
+/// Numbers of good, missed and bad calls by the column of their end.
+fn by_tone(range: &TimeRange, records: &[CallSpan]) -> Vec<Vec<usize>> {
+    let mut columns = vec![vec![0; TONES.len()]; range.columns];
     for record in records {
-        let Some(end) = &record.end else { continue };
-        let minutes = now.since(end.ended).as_secs() / 60;
-        let column = usize::try_from(minutes).ok().and_then(|m| COLUMNS.checked_sub(1 + m / each));
-        let Some(found) = column.and_then(|column| hour.get_mut(column)) else { continue };
-        match view::tone(&end.cause, end.answered.is_some()) {
-            "good" => found.1 += 1,
-            "missed" => found.2 += 1,
-            _ => found.3 += 1,
+        let tone = view::tone(&record.cause, record.answered.is_some());
+        let part = TONES.iter().position(|(class, _)| *class == tone).unwrap_or(TONES.len() - 1);
+        let column = range.column(record.ended).and_then(|column| columns.get_mut(column));
+        if let Some(count) = column.and_then(|column| column.get_mut(part)) {
+            *count += 1;
         }
     }
-    hour
+    columns
 }
 
 fn by_wait(lang: Lang, waits: &[i64]) -> Vec<(String, usize)> {
@@ -396,10 +530,10 @@ fn by_wait(lang: Lang, waits: &[i64]) -> Vec<(String, usize)> {
     columns
 }
 
-fn causes(lang: Lang, records: &[CallRecord]) -> Vec<Cause> {
+fn causes(lang: Lang, records: &[CallSpan]) -> Vec<Cause> {
     let mut counts: BTreeMap<(&str, bool), usize> = BTreeMap::new();
-    for end in records.iter().filter_map(|record| record.end.as_ref()) {
-        *counts.entry((&end.cause, end.answered.is_some())).or_default() += 1;
+    for record in records {
+        *counts.entry((&record.cause, record.answered.is_some())).or_default() += 1;
     }
     let mut causes: Vec<Cause> = counts
         .into_iter()
@@ -462,10 +596,25 @@ mod tests {
     }
 
     #[test]
-    fn the_table_has_the_maximum_of_each_five_minutes_and_ends_now() {
-        assert!(column_maxima(&[]).is_empty());
-        let samples: Vec<usize> = (0..40).collect();
-        assert_eq!(column_maxima(&samples), [("−10 min".to_owned(), 9), ("−5 min".to_owned(), 39)]);
-        assert_eq!(column_maxima(&vec![1; SAMPLES_MAX]).len(), COLUMNS);
+    fn the_table_has_the_sum_of_each_five_minutes_and_ends_now() {
+        assert!(five_minutes(&[]).is_empty());
+        let samples = vec![1; 40];
+        assert_eq!(five_minutes(&samples), [("−10 min".to_owned(), 10), ("−5 min".to_owned(), 30)]);
+        assert_eq!(five_minutes(&vec![1; SAMPLES_MAX]).len(), ROWS);
+    }
+
+    #[test]
+    fn messages_are_counted_by_their_delivery() {
+        use Direction::{Inbound, Outbound};
+        let count = |direction, status, messages| MessageCount { direction, status, messages };
+        let figures = MessageFigures::of(&[
+            count(Inbound, MessageStatus::Received, 5),
+            count(Outbound, MessageStatus::Sent, 1),
+            count(Outbound, MessageStatus::Delivered, 2),
+            count(Outbound, MessageStatus::Read, 3),
+            count(Outbound, MessageStatus::Failed, 4),
+        ]);
+        let MessageFigures { received, sent, delivered, failed } = figures;
+        assert_eq!((received, sent, delivered, failed), (5, 10, 5, 4));
     }
 }

@@ -436,15 +436,8 @@ impl Node {
         let apis = api::Apis::new(api_services);
         let samples = Samples::default();
         let counted = metrics.clone();
-        let failed = Box::new(move || counted.tallies().failed());
-        let live = apis.api().live.clone();
-        tokio::spawn(samples.clone().run(
-            gate.clone(),
-            live,
-            failed,
-            clock.clone(),
-            stop_all.clone(),
-        ));
+        let failed = Box::new(move || counted.tallies().failed().1);
+        tokio::spawn(samples.clone().run(failed, stop_all.clone()));
         let provider = config
             .oidc
             .clone()

@@ -190,7 +190,7 @@ async fn operations_show_the_limits_and_the_permission_rules_in_force() {
     let world = with_people().await;
     let asha = Session::of(&world, "asha").await;
     let page = asha.get("/console/operations/").await.text();
-    for id in ["chart-live", "chart-cps", "chart-hour", "chart-set-up", "slots", "rules", "causes"]
+    for id in ["chart-live", "chart-cps", "chart-ended", "chart-set-up", "slots", "rules", "causes"]
     {
         assert!(page.contains(&format!("id=\"{id}\"")), "{id}");
     }

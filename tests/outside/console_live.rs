@@ -315,6 +315,111 @@ async fn a_page_shows_that_the_node_is_gone_and_catches_up_when_it_is_back() {
     assert_eq!(browser.eval(hello).await, true);
 }
 
+/// The node's connections stay open, but it no longer responds.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_shows_that_the_node_is_frozen() {
+    if !has_chromium() {
+        return;
+    }
+    let world = with_people().await;
+    let mut browser = signed_in(&world, "asha").await;
+    browser.visit("/console/calls/").await;
+    let banner = "document.getElementById('lost')";
+    browser.until(&format!("{banner}.hidden")).await;
+    let watch = format!(
+        "globalThis.shown = new Promise((done) => new MutationObserver(() => done(performance.now())) \
+         .observe({banner}, {{ attributes: true }})); performance.now()"
+    );
+    let before = browser.eval(&watch).await.as_f64().unwrap();
+    world.node.signal("STOP");
+    let shown = browser.eval("shown").await.as_f64().unwrap();
+    world.node.signal("CONT");
+    // The page waits for 2.5 s; the rest is for a busy machine.
+    assert!(shown - before < 10_000.0, "{} ms", shown - before);
+    browser.until(&format!("{banner}.hidden")).await;
+}
+
+/// Figures of the operations page come from the store: they outlast a restart, and a part of a chart
+/// can be chosen.
+#[tokio::test(flavor = "multi_thread")]
+async fn operations_show_values_and_ranges_that_outlast_a_restart() {
+    if !has_chromium() {
+        return;
+    }
+    let mut world = with_people().await;
+    world.app.xml("/unused", "<Response><Speak>Hello</Speak></Response>");
+    for _ in 0..3 {
+        drop(world.sim.place_call(CallScript::default()).all().await);
+    }
+    let asha = Session::of(&world, "asha").await;
+    let ended = "3</p><p class=\"of\">";
+    let mut every = tokio::time::interval(Duration::from_millis(20));
+    for tries in 0.. {
+        let page = asha.get("/console/operations/").await.text();
+        if page.contains(ended) {
+            break;
+        }
+        assert!(tries < 500, "{page}");
+        every.tick().await;
+    }
+    world.node.kill();
+    world.node.start_again().await;
+    for range in ["1h", "6h", "24h", "7d", "30d"] {
+        let path = format!("/console/operations/?range={range}");
+        let page = Session::of(&world, "asha").await.get(&path).await.text();
+        assert!(page.contains(ended), "{range}: {page}");
+        assert!(page.contains(&format!("?range={range}\" aria-current=\"true\"")), "{range}");
+    }
+    let mut browser = signed_in(&world, "asha").await;
+    browser.visit("/console/operations/").await;
+    // The pointer over the column with the calls shows their number.
+    let plot = "document.querySelector('#chart-ended .plot')";
+    let column = format!(
+        "JSON.parse({plot}.dataset.values).findIndex((column) => column.some((value) => value > 0))"
+    );
+    let point = format!(
+        "(() => {{ const box = {plot}.querySelector('.chart').getBoundingClientRect(); \
+         const values = JSON.parse({plot}.dataset.values); const at = {column}; \
+         return [box.left + box.width * (at + 0.5) / values.length, box.top + box.height / 2, box.width / values.length]; }})()"
+    );
+    browser.eval(&format!("{plot}.scrollIntoView({{ block: 'center' }})")).await;
+    browser.until("document.querySelector('.chart-tip')").await;
+    let place = browser.eval(&point).await;
+    let [x, y, each] = [0, 1, 2].map(|n| place[n].as_f64().expect("a number"));
+    mouse(&mut browser, "mouseMoved", x, y).await;
+    let tip = "document.querySelector('.chart-tip')";
+    browser.until(&format!("!{tip}.hidden && {tip}.textContent.match(/: [1-3]/)")).await;
+    picture(&mut browser, "operations-tip").await;
+    // So do the arrow keys.
+    browser.eval(&format!("{plot}.focus()")).await;
+    for (key, shown) in [("End", true), ("Escape", false)] {
+        let press = json!({"type": "keyDown", "key": key, "code": key});
+        browser.devtools("Input.dispatchKeyEvent", press).await;
+        browser.until(&format!("{tip}.hidden !== {shown}")).await;
+    }
+    // Dragging over the columns around the calls shows that time only.
+    mouse(&mut browser, "mousePressed", x - 2.0 * each, y).await;
+    mouse(&mut browser, "mouseMoved", x, y).await;
+    mouse(&mut browser, "mouseReleased", x, y).await;
+    browser.until("location.search.includes('from=') && document.readyState === 'complete'").await;
+    let figures = "document.getElementById('figures').textContent";
+    browser.until(&format!("{figures}.includes('3') && document.querySelector('#range a')")).await;
+    assert_eq!(browser.eval(&format!("{plot}.dataset.step")).await, "5");
+    for (scheme, width) in [("light", 1200), ("dark", 1200), ("light", 390)] {
+        browser.prefer(scheme).await;
+        browser.size(width, 844).await;
+        picture(&mut browser, &format!("operations-zoom-{scheme}-{width}")).await;
+    }
+    assert_eq!(browser.errors, [""; 0]);
+}
+
+async fn mouse(browser: &mut Browser, kind: &str, x: f64, y: f64) {
+    let pressed = kind != "mouseMoved";
+    let button = if pressed { "left" } else { "none" };
+    let event = json!({"type": kind, "x": x, "y": y, "button": button, "clickCount": 1});
+    browser.devtools("Input.dispatchMouseEvent", event).await;
+}
+
 /// Opens an event stream. Returns the connection and what came until the first event was complete.
 async fn event_stream(public: &str, cookie: &str) -> (tokio::net::TcpStream, String) {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

@@ -438,9 +438,9 @@ async fn discard_body(mut body: Incoming) -> Bytes {
     let mut beginning = Vec::new();
     let reading = async {
         while let Some(Ok(frame)) = body.frame().await {
-            let data = frame.data_ref().map_or(&[][..], |data| data);
-            let wanted = (DISCARDED_BEGINNING - beginning.len()).min(data.len());
-            beginning.extend_from_slice(&data[..wanted]);
+            let data = frame.data_ref().map_or(&[][..], |data| data.as_ref());
+            let room = DISCARDED_BEGINNING.saturating_sub(beginning.len());
+            beginning.extend(data.iter().take(room));
             let Some(rest) = remaining.checked_sub(data.len()) else { break };
             remaining = rest;
         }

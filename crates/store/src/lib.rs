@@ -92,6 +92,7 @@ pub use self::tables::agents::{
 };
 pub use self::tables::audit::Audit;
 pub use self::tables::audit::{AuditFilter, AuditRow};
+pub use self::tables::call_lists::CallSpan;
 pub use self::tables::calls::Calls;
 pub use self::tables::conversation_lists::ConversationPage;
 pub use self::tables::conversations::Conversations;
@@ -105,7 +106,7 @@ pub use self::tables::event_keys::EventKeys;
 pub use self::tables::failed_requests::{
     FailedRequest, FailedRequestFilter, FailedRequestGroup, FailedRequests,
 };
-pub use self::tables::messages::Messages;
+pub use self::tables::messages::{MessageCount, Messages};
 pub use self::tables::notifications::Notifications;
 pub use self::tables::notifications::{NoticeFilter, NoticeRow};
 pub use self::tables::numbers::Numbers;

@@ -138,14 +138,13 @@ fn error_text(answer: &EgressResponse) -> Option<String> {
     if !is_error || answer.headers.contains_key(CONTENT_ENCODING) {
         return None;
     }
-    let text = match std::str::from_utf8(&answer.discarded) {
-        Ok(text) => text,
-        // Only the last character may be incomplete, where the beginning was cut.
-        Err(e) if e.error_len().is_none() => {
-            std::str::from_utf8(&answer.discarded[..e.valid_up_to()]).unwrap_or_default()
-        }
-        Err(_) => return None,
-    };
+    let chunk = answer.discarded.utf8_chunks().next()?;
+    // Only the last character may be incomplete, where the beginning was cut.
+    let is_text = chunk.valid().len() + chunk.invalid().len() == answer.discarded.len();
+    let text = chunk.valid();
+    if !is_text || (text.is_empty() && !chunk.invalid().is_empty()) {
+        return None;
+    }
     let is_shown = |c: &char| !c.is_control() || matches!(c, '\n' | '\t');
     let text: String = text.trim().chars().filter(is_shown).take(ERROR_BODY_MAX).collect();
     (!text.is_empty()).then_some(text)

@@ -6,11 +6,12 @@
 
 use std::ops::Range;
 
-use crate::error::{StoreError, failed};
+use crate::error::{RowError, StoreError, failed, parse_word};
 use crate::rows::call::{CallFilter, CallRecord, Compare};
 use crate::scope::Scope;
-use crate::sql::{self, Dialect, Pool, QueryBuilder};
+use crate::sql::{self, Dialect, Pool, QueryBuilder, Row};
 use crate::tables::calls::{COLUMNS, Calls, record};
+use model::{CallType, Direction, Timestamp};
 
 impl Calls<'_> {
     /// Returns ended calls, newest first, and their total number.
@@ -39,9 +40,60 @@ impl Calls<'_> {
     ) -> Result<Vec<CallRecord>, StoreError> {
         List { pool: &self.0.read, scope, filter }.first(limit).await
     }
+
+    /// Returns the times and outcomes of the ended calls that were live at some time from `from` to
+    /// `to`, those that started last first.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
+    pub async fn spans(
+        self,
+        scope: &Scope,
+        from: Timestamp,
+        to: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<CallSpan>, StoreError> {
+        let filter =
+            CallFilter { ended: vec![(Compare::GreaterEqual, from)], ..CallFilter::default() };
+        let list = List { pool: &self.0.read, scope, filter: &filter };
+        let started = list.start_range().await?.start..to.micros();
+        let mut query = list.select(SPAN_COLUMNS, &started);
+        query.push(" ORDER BY started_us DESC LIMIT ").push_bind(i64::from(limit));
+        let rows = query.build().fetch_all(&self.0.read).await.map_err(failed(WHAT))?;
+        let unreadable = |e: RowError| StoreError::Unreadable { what: WHAT, detail: e.to_string() };
+        rows.iter().map(|row| span(row).map_err(unreadable)).collect()
+    }
+}
+
+/// The times and the outcome of a call, for charts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CallSpan {
+    pub started: Timestamp,
+    pub answered: Option<Timestamp>,
+    pub ended: Timestamp,
+    /// Offhook's cause: `HangupCause::as_str`.
+    pub cause: String,
+    pub direction: Direction,
+    pub call_type: CallType,
 }
 
 const WHAT: &str = "list calls";
+
+const SPAN_COLUMNS: &str = "started_us, answered_us, ended_us, cause, direction, call_type";
+
+fn span(row: &Row) -> Result<CallSpan, RowError> {
+    let time = |column: &str| row.try_get(column).map(Timestamp::from_micros);
+    let text = |column: &str| row.try_get::<String, _>(column);
+    let answered: Option<i64> = row.try_get("answered_us")?;
+    Ok(CallSpan {
+        started: time("started_us")?,
+        answered: answered.map(Timestamp::from_micros),
+        ended: time("ended_us")?,
+        cause: text("cause")?,
+        direction: parse_word(&text("direction")?)?,
+        call_type: parse_word(&text("call_type")?)?,
+    })
+}
 
 const HOUR_US: i64 = 3_600_000_000;
 

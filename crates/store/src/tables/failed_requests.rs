@@ -66,6 +66,26 @@ impl FailedRequests<'_> {
         rows.iter().map(group).collect::<Result<_, _>>().map_err(failed(WHAT))
     }
 
+    /// Returns the times of the latest requests of the scope from `from` to `to`, newest first.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
+    pub async fn times(
+        self,
+        scope: &Scope,
+        (from, to): (Timestamp, Timestamp),
+        limit: u32,
+    ) -> Result<Vec<Timestamp>, StoreError> {
+        let mut select = QueryBuilder::new("SELECT at_us FROM failed_requests WHERE ");
+        push_scope(&mut select, scope);
+        select.push(" AND at_us >= ").push_bind(from.micros());
+        select.push(" AND at_us < ").push_bind(to.micros());
+        select.push(" ORDER BY at_us DESC LIMIT ").push_bind(i64::from(limit));
+        let times = select.build_query_scalar().fetch_all(&self.0.read).await;
+        let times: Vec<i64> = times.map_err(failed(WHAT))?;
+        Ok(times.into_iter().map(Timestamp::from_micros).collect())
+    }
+
     /// Returns requests of the scope, newest first.
     ///
     /// # Errors

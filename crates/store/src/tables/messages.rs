@@ -6,7 +6,7 @@
 
 use uuid::Uuid;
 
-use crate::error::{RowError, StoreError, failed};
+use crate::error::{RowError, StoreError, failed, parse_word};
 use crate::rows::callback::NewCallback;
 use crate::rows::conversation::{Pair, RoutingState, UserName};
 use crate::rows::message::{
@@ -22,13 +22,56 @@ use crate::tables::numbers::{NUMBER_JOIN, ROUTING_COLUMNS, routing, routing_stat
 use crate::tables::readers::{MESSAGE, message, pair, unreadable};
 use crate::tables::{outbox, turns};
 use crate::write::InboxWrite;
-use model::{Routing, Timestamp};
+use model::{Direction, MessageStatus, Routing, Timestamp};
 
 /// Handle to the messages. See [`Store::messages`](crate::Store::messages).
 #[derive(Clone, Copy, Debug)]
 pub struct Messages<'a>(pub(crate) &'a Shared);
 
+/// A number of messages with the same direction and status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MessageCount {
+    pub direction: Direction,
+    pub status: MessageStatus,
+    pub messages: usize,
+}
+
 impl Messages<'_> {
+    /// Counts the messages of the scope from `from` to `to` by direction and status, at most the
+    /// latest `limit`. Entries of calls are not counted.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
+    pub async fn count(
+        self,
+        scope: &Scope,
+        (from, to): (Timestamp, Timestamp),
+        limit: u32,
+    ) -> Result<Vec<MessageCount>, StoreError> {
+        const WHAT: &str = "count messages";
+        let mut select = QueryBuilder::new(
+            "SELECT direction, status, count(*) FROM (SELECT m.direction, m.status FROM messages m \
+             JOIN conversations c ON c.conversation_id = m.conversation_id WHERE c.",
+        );
+        push_scope(&mut select, scope);
+        select
+            .push(" AND m.kind NOT IN ('call', 'note') AND m.came_us >= ")
+            .push_bind(from.micros());
+        select.push(" AND m.came_us < ").push_bind(to.micros());
+        select.push(" ORDER BY m.came_us DESC LIMIT ").push_bind(i64::from(limit));
+        select.push(") AS latest GROUP BY direction, status");
+        let rows: Vec<(String, String, i64)> =
+            select.build_query_as().fetch_all(&self.0.read).await.map_err(failed(WHAT))?;
+        let count = |(direction, status, messages): (String, String, i64)| {
+            Some(MessageCount {
+                direction: parse_word(&direction).ok()?,
+                status: parse_word(&status).ok()?,
+                messages: usize::try_from(messages).ok()?,
+            })
+        };
+        Ok(rows.into_iter().filter_map(count).collect())
+    }
+
     /// Stores an inbound message or a call's timeline entry, with its conversation and the
     /// callbacks that report it. The write is queued when this returns. Returns `None` if the queue
     /// is full.
