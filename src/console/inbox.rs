@@ -13,14 +13,13 @@ use uuid::Uuid;
 
 use super::agents::{Choice, choices};
 use super::auth::{SubmittedForm, Visitor};
-use super::form::Form;
 use super::i18n::Lang;
 use super::numbers::{find_number, number_label, number_with_alias};
 use super::page::{Page, failed, html, missing, respond};
 use super::phone::EndpointRow;
 use super::view::{self, When};
 use super::{App, Console};
-use crate::api::Apis;
+use crate::api::{ApiResponse, Apis};
 use engine::inbox::FILES;
 use store::RecordingFilter;
 
@@ -35,10 +34,10 @@ const CALLS: &str = "/api/v1/calls/";
 /// A conversation in the number API.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Conversation {
-    id: Uuid,
-    number: String,
-    user: User,
+pub(super) struct Conversation {
+    pub(super) id: Uuid,
+    pub(super) number: String,
+    pub(super) user: User,
     status: String,
     active_agent: Option<Uuid>,
     ai_enabled: bool,
@@ -51,7 +50,7 @@ struct Conversation {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct User {
+pub(super) struct User {
     wa_id: Option<String>,
     user_id: Option<String>,
     #[serde(default)]
@@ -100,7 +99,7 @@ impl User {
         view::party(self.key())
     }
 
-    fn display_name(&self) -> String {
+    pub(super) fn display_name(&self) -> String {
         if self.name.is_empty() { self.formatted() } else { self.name.clone() }
     }
 }
@@ -401,7 +400,7 @@ struct RejectedForm {
     wrong: String,
 }
 
-fn path_of(id: Uuid) -> String {
+pub(super) fn path_of(id: Uuid) -> String {
     format!("/api/v1/conversations/{id}/")
 }
 
@@ -592,14 +591,6 @@ pub(super) async fn act(
             }
             (Method::POST, format!("{one}messages/"), Some(json!({"type": kind, kind: file})))
         }
-        "template" => {
-            let template = template(&form);
-            (
-                Method::POST,
-                format!("{one}messages/"),
-                Some(json!({"type": "template", "template": template})),
-            )
-        }
         "connect-agent" => (Method::POST, format!("{one}connect-agent/"), Some(json!({}))),
         what @ ("close" | "archive" | "reopen" | "insights") => post(what),
         "ai-on" => (Method::PATCH, one, Some(json!({"aiEnabled": true}))),
@@ -618,29 +609,18 @@ pub(super) async fn act(
         false => {
             let refused = RejectedForm {
                 draft: form.get("text").to_owned(),
-                wrong: match answer.body.pointer("/error/meta/code").and_then(Value::as_i64) {
-                    Some(code) => {
-                        let hint = error_hint(visitor.lang(), code);
-                        format!("{} {hint}", answer.message()).trim_end().to_owned()
-                    }
-                    None => answer.message().to_owned(),
-                },
+                wrong: error_text(visitor.lang(), &answer),
             };
             render_chat(&console, &visitor, id, answer.status, refused).await
         }
     }
 }
 
-/// A template message. The form has one placeholder value per line.
-fn template(form: &Form) -> Value {
-    let mut template =
-        json!({"name": form.get("name"), "language": {"code": form.get("language")}});
-    let values = form.get("values").lines().map(str::trim).filter(|value| !value.is_empty());
-    let values: Vec<Value> = values.map(|value| json!({"type": "text", "text": value})).collect();
-    if let (Some(members), false) = (template.as_object_mut(), values.is_empty()) {
-        members.insert("components".to_owned(), json!([{"type": "body", "parameters": values}]));
-    }
-    template
+/// The message of a refused request, with a hint about Meta's error code.
+pub(super) fn error_text(lang: Lang, answer: &ApiResponse) -> String {
+    let code = answer.body.pointer("/error/meta/code").and_then(Value::as_i64);
+    let hint = code.map(|code| error_hint(lang, code)).unwrap_or_default();
+    format!("{} {hint}", answer.message()).trim_end().to_owned()
 }
 
 #[derive(Template)]
@@ -655,10 +635,15 @@ struct CallDialog {
     wrong: String,
 }
 
-async fn find_conversation(console: &Console, visitor: &Visitor, id: &str) -> Option<Conversation> {
+/// The conversation with this id, if the visitor can see it.
+pub(super) async fn find_conversation(
+    console: &Console,
+    visitor: &Visitor,
+    id: &str,
+) -> Option<Conversation> {
     let id = id.parse::<Uuid>().ok()?;
     let answer = visitor.ask(console, Method::GET, &path_of(id), None).await;
-    serde_json::from_value(answer.body).ok().filter(|_| Apis::serves(&Method::POST, CALLS))
+    serde_json::from_value(answer.body).ok()
 }
 
 /// The page that selects who talks to the user when they answer.
@@ -668,10 +653,10 @@ pub(super) async fn call_dialog(
     visitor: Visitor,
 ) -> Response {
     match find_conversation(&console, &visitor, &id).await {
-        Some(conversation) => {
+        Some(conversation) if Apis::serves(&Method::POST, CALLS) => {
             call_page(&console, &visitor, &conversation, StatusCode::OK, String::new()).await
         }
-        None => missing(&console, &visitor),
+        Some(_) | None => missing(&console, &visitor),
     }
 }
 

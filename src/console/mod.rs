@@ -20,6 +20,7 @@ mod form;
 mod home;
 mod i18n;
 mod inbox;
+mod message_template;
 mod notifications;
 mod number;
 mod numbers;
@@ -126,6 +127,10 @@ pub fn router(console: Console) -> Router {
         .route("/console/inbox/", get(inbox::page))
         .route("/console/inbox/{id}/", get(inbox::chat).post(inbox::act))
         .route("/console/inbox/{id}/call/", get(inbox::call_dialog).post(inbox::call))
+        .route(
+            "/console/inbox/{id}/template/",
+            get(message_template::page).post(message_template::act),
+        )
         .route("/console/numbers/", get(numbers::page))
         .route("/console/numbers/new/", get(numbers::new_number).post(numbers::connect))
         .route("/console/numbers/sign-up/", get(sign_up::start).post(sign_up::add_numbers))

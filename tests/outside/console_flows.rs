@@ -174,10 +174,31 @@ async fn s3_19_outside_its_window_a_conversation_takes_a_template() {
     browser.visit("/console/inbox/").await;
     browser.click("#conversations a.row-link").await;
     browser.until("document.querySelector('.composer')").await;
-    browser.fill(".composer.shut [name=name]", "order_update").await;
-    browser.fill(".composer.shut [name=values]", "Asha\nTuesday").await;
-    browser.press(".composer.shut", "Send").await;
+    browser.press(".composer.shut", "Send a template").await;
+    browser.until("document.querySelectorAll('dialog.panel .templates button').length === 5").await;
+    assert_eq!(
+        browser
+            .eval("document.querySelector('dialog.panel').textContent.includes('free_money')")
+            .await,
+        false,
+        "Meta rejected it"
+    );
+    browser.says("dialog.panel", "Not shown: 1 with parts").await;
+    browser.fill("dialog.panel [name=q]", "order").await;
+    browser.press("dialog.panel", "Search").await;
+    browser.until("document.querySelectorAll('dialog.panel .templates button').length === 1").await;
+    crate::console_look::picture(&mut browser, "templates").await;
+    browser.click("dialog.panel .templates button").await;
+    browser.says("dialog.panel .preview", "Hello {{1}}, your order arrives on {{2}}.").await;
+    for (field, value) in [("v0", "4711"), ("v1", "Asha"), ("v2", "Tuesday"), ("v3", "4711")] {
+        browser.fill(&format!("dialog.panel [name={field}]"), value).await;
+    }
+    browser.says("dialog.panel .preview", "Order 4711").await;
+    browser.says("dialog.panel .preview", "Hello Asha, your order arrives on Tuesday.").await;
+    crate::console_look::picture(&mut browser, "template-preview").await;
+    browser.press("dialog.panel", "Send").await;
     browser.says(".bubble.ours:last-of-type", "Template").await;
+    browser.says(".bubble.ours:last-of-type", "Hello Asha, your order arrives on Tuesday.").await;
     browser.says(".bubble.ours:last-of-type", "Read").await;
     // The user replies, so free-form messages are allowed.
     writes(&world, &json!({"message": "Thank you", "from": USER})).await;

@@ -63,6 +63,8 @@ async fn fill_pages(world: &World) -> Vec<String> {
         paths.push(after(&asha.get(&format!("/console/{list}/")).await.text(), &mark));
     }
     let number = format!("/console/numbers/{NUMBER}/");
+    let chat = paths.iter().find(|path| path.starts_with("/console/inbox/") && path.len() > 20);
+    paths.extend(chat.map(|chat| format!("{chat}template/")));
     paths.extend([
         format!("{number}agent/"),
         format!("{number}register/"),

@@ -452,3 +452,90 @@ async fn s3_28_calls_are_in_the_timeline_and_reported_to_webhooks() {
         .await;
     assert_eq!(status, 202, "{sent}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn approved_templates_are_listed_and_shown_as_the_text_that_the_user_sees() {
+    let chat = Chat::start().await;
+    let path = format!("phone-numbers/{NUMBER}/templates/");
+    let first = chat.get(&format!("{path}?limit=4")).await;
+    let names = |page: &Value| -> Vec<String> {
+        let items = page["items"].as_array().expect("a list").iter();
+        items.map(|one| format!("{} {}", one["name"], one["language"]).replace('"', "")).collect()
+    };
+    assert_eq!(names(&first), ["appointment_reminder en", "hello de", "hello en", "invoice en"]);
+    let next = first["next"].as_str().expect("a cursor");
+    let rest = chat.get(&format!("{path}?limit=4&cursor={next}")).await;
+    assert_eq!(names(&rest), ["order_update en", "our_shop en"], "free_money was rejected");
+    assert_eq!(rest["next"], Value::Null);
+    assert_eq!(names(&chat.get(&format!("{path}?q=invoice")).await), ["invoice en"]);
+    let order = &rest["items"][0];
+    assert_eq!(order["parameters"].as_array().map(Vec::len), Some(4), "{order}");
+    assert_eq!(order["parameters"][1]["example"], "Asha");
+    assert_eq!(
+        (&order["hasOtherParts"], &rest["items"][1]["hasOtherParts"]),
+        (&json!(false), &json!(true))
+    );
+
+    // The user never wrote.
+    let user = "919412340077";
+    let (status, _) =
+        chat.ask("POST", &format!("permissions/{NUMBER}/{user}/request/"), json!({})).await;
+    assert_eq!(status, 202);
+    let id = chat.id_of(user).await;
+    let text = |text: &str| json!({"type": "text", "text": text});
+    let components = json!([
+        {"type": "header", "parameters": [text("4711")]},
+        {"type": "body", "parameters": [text("Asha"), text("Tuesday")]},
+        {"type": "button", "sub_type": "url", "index": "1", "parameters": [text("4711")]},
+    ]);
+    let template =
+        json!({"name": "order_update", "language": {"code": "en"}, "components": components});
+    let messages = format!("conversations/{id}/messages/");
+    let message = json!({"type": "template", "template": template});
+    assert_eq!(chat.ask("POST", &messages, message).await.0, 202);
+    let seen = "Order 4711\n\nHello Asha, your order arrives on Tuesday.\n\nAcme Stationery";
+    let timeline = chat
+        .until(&id, |items| {
+            items.iter().any(|item| item["text"] == seen && item["status"] == "read")
+        })
+        .await;
+    let sent = timeline.iter().find(|item| item["text"] == seen).expect("the message");
+    assert_eq!(sent["template"], template, "as it was sent");
+    assert_eq!(chat.conversation(user).await["lastMessage"]["text"], seen);
+    // Meta got the template without our text.
+    let at_meta = http::send("GET", &format!("{}/_sim/messages", chat.sim.url()), &[], "").await;
+    assert!(!at_meta.text().contains("rendered"), "{}", at_meta.text());
+    assert!(at_meta.text().contains("order_update"), "{}", at_meta.text());
+
+    // A template that Meta does not list is sent, and shown by its name.
+    let unknown = json!({"name": "old_one", "language": {"code": "en"}});
+    assert_eq!(
+        chat.ask("POST", &messages, json!({"type": "template", "template": unknown})).await.0,
+        202
+    );
+    chat.until(&id, |items| items.iter().any(|item| item["text"] == "old_one")).await;
+    let none = chat.ask("GET", "phone-numbers/918035730000/templates/", Value::Null).await;
+    assert_eq!(none.0, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn templates_that_cannot_be_read_are_reported_and_still_sent() {
+    let chat = Chat::start().await;
+    let fails = json!([{"what": "message_templates", "times": 1, "status": 403, "code": 200,
+        "details": "whatsapp_business_management is missing"}]);
+    let url = format!("{}/_sim/failures", chat.sim.url());
+    assert_eq!(http::send("POST", &url, &[], fails.to_string()).await.status, 204);
+    let path = format!("phone-numbers/{NUMBER}/templates/");
+    let (status, refused) = chat.ask("GET", &path, Value::Null).await;
+    assert_eq!((status, &refused["error"]["code"]), (502, &json!("meta_refused")), "{refused}");
+    assert!(refused["error"]["message"].as_str().unwrap().contains("whatsapp_business_management"));
+    chat.send_text(USER, "Hello").await;
+    let id = chat.id_of(USER).await;
+    let hello =
+        json!({"type": "template", "template": {"name": "hello", "language": {"code": "en"}}});
+    assert_eq!(chat.ask("POST", &format!("conversations/{id}/messages/"), hello).await.0, 202);
+    chat.until(&id, |items| {
+        items.iter().any(|item| item["text"] == "hello" && item["status"] == "read")
+    })
+    .await;
+}

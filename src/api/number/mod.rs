@@ -28,6 +28,7 @@ mod response;
 pub(in crate::api) mod route;
 mod routing;
 mod schema;
+mod templates;
 mod tokens;
 mod uploads;
 mod users;
@@ -81,6 +82,7 @@ pub(super) const TABLES: &[&[Route]] = &[
     reload::ROUTES,
     notifications::ROUTES,
     numbers::ROUTES,
+    templates::ROUTES,
     wabas::ROUTES,
     agents::ROUTES,
     erasure::ROUTES,

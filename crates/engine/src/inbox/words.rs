@@ -99,7 +99,8 @@ pub fn text_of(kind: &str, content: &Value) -> Option<String> {
         .find_map(of),
         "reaction" => of("/reaction/emoji"),
         "system" => of("/system/body"),
-        "template" => of("/template/name"),
+        // The name, if the template could not be read when the message was sent.
+        "template" => of("/rendered/text").or_else(|| of("/template/name")),
         kind if MEDIA.contains(&kind) => of(&format!("/{kind}/caption")),
         _ => None,
     }
@@ -112,7 +113,9 @@ pub fn short(kind: &str, content: &Value) -> String {
         "location" => at(content, "/location/name")
             .map_or_else(|| "Location".to_owned(), |name| format!("Location: {name}")),
         "contacts" => "Contacts".to_owned(),
-        "template" => format!("Template {}", said.unwrap_or_default()),
+        "template" if at(content, "/rendered/text").is_none() => {
+            format!("Template {}", said.unwrap_or_default())
+        }
         "reaction" => {
             said.map_or_else(|| "Reaction removed".to_owned(), |emoji| format!("Reacted {emoji}"))
         }
