@@ -150,6 +150,7 @@ const UNRECORDED: &[&str] = &[
     "assessConversation",
     "checkUrls",
     "closeConversation",
+    "createNote",
     "readConversation",
     "reopenConversation",
     "sendMessage",

@@ -21,7 +21,7 @@ use super::view::{self, When};
 use super::{App, Console};
 use crate::api::{ApiResponse, Apis};
 use engine::inbox::FILES;
-use store::RecordingFilter;
+use store::{NOTE, RecordingFilter};
 
 /// Conversations beside an open one.
 const PANE_ROWS: u32 = 30;
@@ -263,6 +263,8 @@ struct TimelineItem {
     /// Transcript of a call with an agent.
     transcript: Vec<TranscriptLine>,
     recordings: Vec<CallRecording>,
+    /// Id of a private note that the visitor may delete. Otherwise empty.
+    deletable: String,
 }
 
 /// A recording of a call in the timeline.
@@ -325,7 +327,23 @@ fn permission_kind(item: &Value) -> Option<&'static str> {
     }
 }
 
-fn line(lang: Lang, item: &Value, base_url: &str) -> TimelineItem {
+/// Id of a private note that the visitor may delete. Empty for everything else.
+fn deletable_note(visitor: &Visitor, item: &Value) -> String {
+    let text = |name: &str| item.get(name).and_then(Value::as_str).unwrap_or_default();
+    let own = format!("user:{}", visitor.person.user.name);
+    match text("type") == NOTE && (visitor.is_admin() || text("sender") == own) {
+        true => text("id").to_owned(),
+        false => String::new(),
+    }
+}
+
+/// The name of a person, without the prefix of the audit trail.
+fn author(sender: String) -> String {
+    sender.strip_prefix("user:").map(str::to_owned).unwrap_or(sender)
+}
+
+fn line(visitor: &Visitor, item: &Value, base_url: &str) -> TimelineItem {
+    let lang = visitor.lang();
     let text = |pointer: &str| {
         item.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
     };
@@ -341,7 +359,8 @@ fn line(lang: Lang, item: &Value, base_url: &str) -> TimelineItem {
         text: said.into_iter().find(|said| !said.is_empty()).unwrap_or_default(),
         status: text("/status"),
         at: When::read(&text("/at")),
-        sender: text("/sender"),
+        deletable: deletable_note(visitor, item),
+        sender: author(text("/sender")),
         preview: Preview::of(&kind, &media),
         media,
         filename: text("/media/filename"),
@@ -456,7 +475,7 @@ async fn render_chat(
     let mut lines: Vec<TimelineItem> = timeline
         .items
         .iter()
-        .map(|item| line(visitor.lang(), item, &console.apis.api().base_url))
+        .map(|item| line(visitor, item, &console.apis.api().base_url))
         .collect();
     for line in &mut lines {
         line.recordings = recordings(console, visitor, line).await;
@@ -591,6 +610,14 @@ pub(super) async fn act(
             }
             (Method::POST, format!("{one}messages/"), Some(json!({"type": kind, kind: file})))
         }
+        "note" => {
+            let body = json!({"text": form.get("note")});
+            (Method::POST, format!("{one}notes/"), Some(body))
+        }
+        "delete-note" => match form.get("note").parse::<Uuid>() {
+            Ok(note) => (Method::DELETE, format!("{one}notes/{note}/"), None),
+            Err(_) => return missing(&console, &visitor),
+        },
         "connect-agent" => (Method::POST, format!("{one}connect-agent/"), Some(json!({}))),
         what @ ("close" | "archive" | "reopen" | "insights") => post(what),
         "ai-on" => (Method::PATCH, one, Some(json!({"aiEnabled": true}))),
@@ -602,7 +629,7 @@ pub(super) async fn act(
         },
         _ => return failed(&console, &visitor, StatusCode::BAD_REQUEST, ""),
     };
-    let gone = method == Method::DELETE;
+    let gone = form.get("do") == "delete";
     let answer = visitor.ask(&console, method, &path, body.as_ref()).await;
     match answer.is_ok() {
         true => Redirect::to(if gone { "/console/inbox/" } else { &to }).into_response(),

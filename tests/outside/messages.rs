@@ -539,3 +539,78 @@ async fn templates_that_cannot_be_read_are_reported_and_still_sent() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn private_notes_are_in_the_timeline_and_go_nowhere() {
+    let chat = Chat::start_with(crm, |node_config| {
+        node_config.extra += &format!(
+            "[[account]]\nauth_id = \"SATESTOFFHOOK0000001\"\nparent = \"{AUTH_ID}\"\nauth_token = \"test-token-of-an-account\"\napi_keys = [\"test-key-of-a-subaccount\"]\n"
+        );
+    })
+    .await;
+    assert_eq!(chat.subscribe(None, false).await.0, 200);
+    chat.send_text(USER, "Where is my order?").await;
+    let id = chat.id_of(USER).await;
+    let notes = format!("conversations/{id}/notes/");
+    for wrong in [json!({}), json!({"text": " "}), json!({"text": "x".repeat(4_097)})] {
+        assert_eq!(chat.ask("POST", &notes, wrong.clone()).await.0, 400, "{wrong}");
+    }
+    let secret = "Wants a refund, be careful";
+    let theirs =
+        chat.ask_as("test-key-of-a-subaccount", "POST", &notes, json!({"text": "x"})).await;
+    assert_eq!(theirs.0, 404, "the conversation is not theirs");
+    let (status, note) = chat.ask("POST", &notes, json!({"text": secret})).await;
+    assert_eq!((status, &note["text"]), (201, &json!(secret)), "{note}");
+    // The next message is written after the note, so what the note caused has happened as well.
+    let (status, _) = chat
+        .ask(
+            "POST",
+            &format!("conversations/{id}/messages/"),
+            json!({"type": "text", "text": "One moment"}),
+        )
+        .await;
+    assert_eq!(status, 202);
+    let timeline = chat
+        .until(&id, |items| {
+            items.iter().any(|item| item["text"] == "One moment" && item["status"] == "read")
+        })
+        .await;
+    let found = timeline.iter().find(|item| item["id"] == note["id"]).expect("the note");
+    assert_eq!((&found["type"], &found["text"]), (&json!("note"), &json!(secret)), "{found}");
+    assert_eq!((found.get("status"), found.get("direction")), (None, None), "{found}");
+    assert_eq!(chat.conversation(USER).await["lastMessage"]["text"], "One moment");
+    let at_meta = http::send("GET", &format!("{}/_sim/messages", chat.sim.url()), &[], "").await;
+    assert!(at_meta.text().contains("One moment") && !at_meta.text().contains(secret));
+    let hook = format!("{:?}", chat.app.requests());
+    assert!(!hook.contains(secret), "no webhook has it");
+    // Insights are about what was said.
+    let insights = format!("conversations/{id}/insights/");
+    let (_, insights) = chat.ask("POST", &insights, Value::Null).await;
+    assert!(!insights.to_string().contains("refund"), "{insights}");
+
+    let one = format!("{notes}{}/", note["id"].as_str().unwrap());
+    let elsewhere = chat.ask_as("test-key-of-a-subaccount", "DELETE", &one, Value::Null).await;
+    assert_eq!(elsewhere.0, 404);
+    assert_eq!(chat.ask("DELETE", &one, Value::Null).await.0, 204);
+    assert_eq!(chat.ask("DELETE", &one, Value::Null).await.0, 404);
+    // A message can't be deleted as a note.
+    let message = timeline.iter().find(|item| item["text"] == "One moment").unwrap();
+    let message = format!("{notes}{}/", message["id"].as_str().unwrap());
+    assert_eq!(chat.ask("DELETE", &message, Value::Null).await.0, 404);
+
+    // An erasure of the person erases the notes.
+    assert_eq!(chat.ask("POST", &notes, json!({"text": secret})).await.0, 201);
+    assert_eq!(chat.ask("DELETE", &format!("users/{USER}/"), Value::Null).await.0, 202);
+    let mut every = tokio::time::interval(std::time::Duration::from_millis(50));
+    for n in 0..200 {
+        every.tick().await;
+        if chat.ask("GET", &format!("conversations/{id}/"), Value::Null).await.0 == 404 {
+            break;
+        }
+        assert!(n < 199, "{}", chat.node.log());
+    }
+    // The same person writes again: a new conversation under the same id.
+    chat.send_text(USER, "Hello again").await;
+    let again = chat.until(&id, |items| !items.is_empty()).await;
+    assert_eq!(again.len(), 1, "{again:?}");
+}

@@ -72,7 +72,7 @@ pub use self::rows::endpoint::{Endpoint, EndpointChange};
 pub use self::rows::event_key::{KeyKind, SeenKey};
 pub use self::rows::message::{
     AfterReply, AnsweredMessage, EnqueueResult, EventDraft, EventForm, InboxResult,
-    InterruptedMessage, Message, NewMessage, OutgoingMessages, StatusUpdate, TimelineEntry,
+    InterruptedMessage, Message, NOTE, NewMessage, OutgoingMessages, StatusUpdate, TimelineEntry,
     WEBHOOK,
 };
 pub use self::rows::number::{NumberOwners, NumberTransfer, RoutingChange};

@@ -19,7 +19,7 @@ use crate::api::Api;
 use engine::admission::NumberEntry;
 use engine::inbox::words;
 use model::{ConversationStatus, Direction, Role};
-use store::{Conversation, ConversationChange, ConversationFilter, Message};
+use store::{Conversation, ConversationChange, ConversationFilter, Message, NOTE};
 
 /// The longest search text, in characters; what exceeds it is ignored.
 const SEARCH_CHARS_MAX: usize = 100;
@@ -89,8 +89,8 @@ pub(super) const ROUTES: &[Route] = &[
         operation: Operation::get(
             "/api/v1/conversations/{conversation_id}/timeline/",
             "conversationTimeline",
-            "List the messages and calls of a conversation: the latest page first, each page in \
-             the order of time",
+            "List the messages, calls and private notes of a conversation: the latest page first, \
+             each page in the order of time",
         )
         .query(PAGING)
         .responses(&[ResponseSpec::json::<Timeline>(200, "A page of messages and calls")]),
@@ -361,6 +361,10 @@ fn timeline_item(api: &Api, message: &Message) -> Value {
         let error =
             error.as_ref().map(|(code, text)| serde_json::json!({"code": code, "message": text}));
         members.insert("error".to_owned(), error.unwrap_or(Value::Null));
+        if message.kind == NOTE {
+            // A note goes nowhere.
+            members.retain(|name, _| !["wamid", "direction", "status", "note"].contains(&&**name));
+        }
     }
     item
 }

@@ -18,6 +18,7 @@ mod field_errors;
 mod insights;
 mod messages;
 mod nodes;
+mod notes;
 mod notifications;
 mod numbers;
 mod permissions;
@@ -89,6 +90,7 @@ pub(super) const TABLES: &[&[Route]] = &[
     insights::ROUTES,
     conversations::ROUTES,
     messages::ROUTES,
+    notes::ROUTES,
     uploads::ROUTES,
     routing::ROUTES,
     webhooks::ROUTES,
@@ -294,6 +296,8 @@ mod tests {
             "changeConversation",
             "checkXml",
             "closeConversation",
+            "createNote",
+            "deleteNote",
             "hangUp",
             "placeCall",
             "readAllNotifications",

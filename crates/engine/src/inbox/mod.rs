@@ -15,6 +15,7 @@ mod files;
 mod incoming;
 mod media;
 mod missing_webhooks;
+mod notes;
 mod ownership;
 mod permission_requests;
 mod routing;

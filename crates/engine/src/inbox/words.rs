@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use model::{AuthId, E164, Timestamp};
-use store::{NewMessage, UserName};
+use store::{NOTE, NewMessage, UserName};
 
 /// The maximum length of a message's text in lists, in characters.
 const SHORT: usize = 200;
@@ -98,6 +98,7 @@ pub fn text_of(kind: &str, content: &Value) -> Option<String> {
         .into_iter()
         .find_map(of),
         "reaction" => of("/reaction/emoji"),
+        NOTE => of("/note/text"),
         "system" => of("/system/body"),
         // The name, if the template could not be read when the message was sent.
         "template" => of("/rendered/text").or_else(|| of("/template/name")),

@@ -14,6 +14,7 @@ pub(crate) mod event_keys;
 pub(crate) mod expiry;
 pub(crate) mod failed_requests;
 pub(crate) mod messages;
+pub(crate) mod notes;
 pub(crate) mod notifications;
 pub(crate) mod numbers;
 pub(crate) mod outbox;
