@@ -211,6 +211,10 @@ pub(super) fn object_of(
 /// describes a new object.
 pub(super) fn state_after(operation: &Operation, read: Option<Value>, body: Value) -> Value {
     match read {
+        // What people set in a conversation is no data of the WhatsApp user.
+        _ if operation.id == "changeConversation" => {
+            json!({"aiEnabled": body.get("aiEnabled"), "assignee": body.get("assignee")})
+        }
         _ if *operation.method == *Method::DELETE.as_str() || has_user_data(operation) => {
             Value::Null
         }

@@ -46,6 +46,22 @@ pub(super) struct Conversation {
     unread: u64,
     sentiment: Option<String>,
     summary: Option<String>,
+    assignee: Option<Assignee>,
+}
+
+/// A person to whom conversations are assigned.
+#[derive(Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Assignee {
+    id: Uuid,
+    name: String,
+    full_name: String,
+}
+
+impl Assignee {
+    fn display_name(&self) -> &str {
+        if self.full_name.is_empty() { &self.name } else { &self.full_name }
+    }
 }
 
 #[derive(Deserialize)]
@@ -124,6 +140,8 @@ struct Row {
     /// Name of the agent that answers. Empty if people or the webhook answer.
     agent: String,
     ai: bool,
+    /// Name of the person to whom it is assigned. Empty if there is none.
+    assignee: String,
 }
 
 #[derive(Template)]
@@ -136,13 +154,16 @@ struct Inbox {
     status: String,
     q: String,
     unread: bool,
+    assignee: String,
 }
 
 pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
-    const FILTERS: [&str; 3] = ["status", "q", "unread"];
+    const FILTERS: [&str; 4] = ["status", "q", "unread", "assignee"];
     let query = &visitor.query;
-    let path =
-        format!("/api/v1/conversations/{}", query.only(&["status", "q", "unread", "cursor"]));
+    let path = format!(
+        "/api/v1/conversations/{}",
+        query.only(&["status", "q", "unread", "assignee", "cursor"])
+    );
     let answer = visitor.ask(&console, Method::GET, &path, None).await;
     let Ok(list) = serde_json::from_value::<ConversationList>(answer.body.clone()) else {
         return failed(&console, &visitor, answer.status, answer.message());
@@ -156,6 +177,7 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
         status: query.get("status").to_owned(),
         q: query.get("q").to_owned(),
         unread: query.some("unread").is_some(),
+        assignee: query.get("assignee").to_owned(),
         page: visitor.page(&console, visitor.lang().t("nav.inbox"), "inbox").listening(if first {
             "conversation number agent"
         } else {
@@ -199,6 +221,10 @@ fn row(console: &Console, visitor: &Visitor, agents: &[Choice], conversation: Co
     Row {
         agent: agent.map(|agent| agent.name.clone()).unwrap_or_default(),
         ai: conversation.ai_enabled,
+        assignee: conversation
+            .assignee
+            .map(|person| person.display_name().to_owned())
+            .unwrap_or_default(),
         id: conversation.id,
         name: conversation.user.display_name(),
         number: number_with_alias(console, visitor, &conversation.number),
@@ -398,6 +424,9 @@ struct Chat {
     other_agent: String,
     /// The number is inactive: its agent is paused in all conversations.
     silent: bool,
+    /// The people to whom it can be assigned, and the one to whom it is.
+    assignees: Vec<Assignee>,
+    assignee: Option<Assignee>,
     sentiment: String,
     summary: String,
     permission: Permission,
@@ -472,6 +501,8 @@ async fn render_chat(
     let other_agent = other_agent.filter(|agent| Some(*agent) != conversation.active_agent);
     let other_agent = agent_name(console, visitor, other_agent).await;
     let rows = latest(console, visitor).await;
+    let path = format!("{}assignees/?limit=200", path_of(id));
+    let assignees: Vec<Assignee> = visitor.items(console, &path).await;
     let mut lines: Vec<TimelineItem> = timeline
         .items
         .iter()
@@ -497,6 +528,8 @@ async fn render_chat(
             name,
             number: view::with_alias(&of_number.alias, &conversation.number),
             silent: of_number.inactive,
+            assignees,
+            assignee: conversation.assignee,
             tone: tone(&conversation.status),
             status: conversation.status,
             lines,
@@ -609,6 +642,14 @@ pub(super) async fn act(
                 members.insert("caption".to_owned(), caption.into());
             }
             (Method::POST, format!("{one}messages/"), Some(json!({"type": kind, kind: file})))
+        }
+        "assign" => {
+            let person = form.some("assignee").map(str::to_owned);
+            (Method::PATCH, one, Some(json!({"assignee": person})))
+        }
+        "assign-me" => {
+            let me = visitor.person.user.id;
+            (Method::PATCH, one, Some(json!({"assignee": me})))
         }
         "note" => {
             let body = json!({"text": form.get("note")});

@@ -29,6 +29,7 @@ const FAMILIES: &[&str] = &[
     "message_error.",
     "quality.",
     "agents.wrong.",
+    "inbox.assignee.",
 ];
 
 fn sources(folder: &Path, into: &mut String) {

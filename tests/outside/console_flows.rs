@@ -207,6 +207,56 @@ async fn s3_19_outside_its_window_a_conversation_takes_a_template() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_conversation_has_notes_and_a_person_who_takes_care_of_it() {
+    if !has_chromium() {
+        return;
+    }
+    let world = with_people().await;
+    writes(&world, &json!({"message": "My parcel is broken", "from": USER, "name": "Asha Verma"}))
+        .await;
+    let mut ravi = signed_in(&world, "ravi").await;
+    ravi.visit("/console/inbox/").await;
+    ravi.click("#conversations a.row-link").await;
+    ravi.until("document.querySelector('.composer #text')").await;
+    let chat = ravi.eval("location.pathname").await.as_str().unwrap().to_owned();
+    let mut asha = signed_in(&world, "asha").await;
+    asha.visit(&chat).await;
+
+    ravi.press("#composer", "Add a private note").await;
+    ravi.fill("#composer [name=note]", "Sounded upset on the phone").await;
+    ravi.press("#composer", "Save note").await;
+    for browser in [&mut ravi, &mut asha] {
+        browser.says(".bubble.note", "Private note · ravi").await;
+        browser.says(".bubble.note .said", "Sounded upset on the phone").await;
+    }
+    ravi.press("#about", "Assign to me").await;
+    asha.until("document.querySelector('#about select').selectedOptions[0].textContent === 'ravi'")
+        .await;
+    ravi.until("document.querySelector('#about select').selectedOptions[0].textContent === 'ravi'")
+        .await;
+    for (scheme, width) in [("light", 1280), ("dark", 1280), ("light", 390)] {
+        asha.size(width, 1000).await;
+        asha.prefer(scheme).await;
+        crate::console_look::picture(&mut asha, &format!("notes-{scheme}-{width}")).await;
+    }
+    asha.size(1280, 900).await;
+    for (word, rows) in [("me", 0), ("none", 0), ("", 1)] {
+        asha.visit(&format!("/console/inbox/?assignee={word}")).await;
+        let count = asha.eval("document.querySelectorAll('#conversations .row-link').length").await;
+        assert_eq!(count, rows, "{word}");
+    }
+    crate::console_look::picture(&mut asha, "assigned").await;
+    ravi.visit("/console/inbox/?assignee=me").await;
+    ravi.says("#conversations", "ravi").await;
+    // An admin deletes the note of another person.
+    asha.visit(&chat).await;
+    asha.press(".bubble.note", "Delete").await;
+    asha.press("#ask", "Confirm").await;
+    asha.until("!document.querySelector('.bubble.note')").await;
+    assert!(ravi.errors.is_empty() && asha.errors.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn s2_11_s2_25_a_failed_registration_can_be_repeated() {
     if !has_chromium() {
         return;

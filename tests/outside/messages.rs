@@ -614,3 +614,52 @@ async fn private_notes_are_in_the_timeline_and_go_nowhere() {
     let again = chat.until(&id, |items| !items.is_empty()).await;
     assert_eq!(again.len(), 1, "{again:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn conversations_are_assigned_to_people() {
+    let chat = Chat::start().await;
+    for user in [USER, "919412340002"] {
+        chat.send_text(user, "Hello").await;
+    }
+    let (id, other) = (chat.id_of(USER).await, chat.id_of("919412340002").await);
+    let ravi = json!({"name": "ravi", "fullName": "Ravi Iyer", "role": "agent", "password": "a long password"});
+    let (status, ravi) = chat.ask("POST", "users/", ravi).await;
+    assert_eq!(status, 201, "{ravi}");
+    let ravi = ravi["id"].as_str().unwrap().to_owned();
+    let one = format!("conversations/{id}/");
+    let people = chat.get(&format!("{one}assignees/")).await;
+    let person = json!({"id": ravi, "name": "ravi", "fullName": "Ravi Iyer"});
+    assert!(people["items"].as_array().unwrap().contains(&person), "{people}");
+
+    let url = format!("{}/api/v1/{one}", chat.node.public);
+    let before = http::send("GET", &url, &[("x-api-key", API_KEY)], "").await;
+    let tag = before.headers["etag"].to_str().expect("a tag").to_owned();
+    let unknown = json!({"assignee": "3e0f5c6a-7c55-4c0b-8d7e-2f1a9b8c7d60"});
+    assert_eq!(chat.ask("PATCH", &one, unknown).await.0, 400);
+    let (status, assigned) = chat.ask("PATCH", &one, json!({"assignee": ravi})).await;
+    assert_eq!((status, &assigned["assignee"]), (200, &person), "{assigned}");
+    assert_eq!(assigned["aiEnabled"], true);
+    let head = [("x-api-key", API_KEY), ("if-match", tag.as_str())];
+    let late = http::send("PATCH", &url, &head, json!({"assignee": null}).to_string()).await;
+    assert_eq!(late.status, 412, "{}", late.text());
+    // Other changes keep it.
+    chat.ask("PATCH", &one, json!({"aiEnabled": false})).await;
+    let list = async |assignee: &str| -> Vec<Value> {
+        let found = chat.get(&format!("conversations/?assignee={assignee}")).await;
+        found["items"].as_array().unwrap().iter().map(|one| one["id"].clone()).collect()
+    };
+    assert_eq!(list(&ravi).await, [json!(id)]);
+    assert_eq!(list("none").await, [json!(other)]);
+    assert_eq!(chat.ask("GET", "conversations/?assignee=me", Value::Null).await.0, 400);
+    let closed = chat.get(&format!("conversations/?assignee={ravi}&status=closed")).await;
+    assert_eq!(closed["items"], json!([]));
+
+    let trail = chat.get("audit/?action=changeConversation").await;
+    assert!(trail.to_string().contains("Ravi Iyer"), "{trail}");
+    assert!(!trail.to_string().contains(USER), "no data of the user: {trail}");
+
+    assert_eq!(chat.ask("DELETE", &format!("users/{ravi}/"), Value::Null).await.0, 204);
+    assert_eq!(chat.get(&one).await["assignee"], Value::Null);
+    assert_eq!(list("none").await.len(), 2);
+    assert_eq!(chat.ask("PATCH", &one, json!({"assignee": ravi})).await.0, 400);
+}

@@ -65,8 +65,8 @@ pub use self::rows::callback::{
     Callback, CallbackState, CallbackView, DeliveryOutcome, NewCallback, QueuedCallback, Settlement,
 };
 pub use self::rows::conversation::{
-    Conversation, ConversationChange, ConversationFilter, Insights, LastMessage, Pair,
-    RoutingState, UserName,
+    Assignee, AssigneeFilter, Conversation, ConversationChange, ConversationFilter, Insights,
+    LastMessage, Pair, RoutingState, UserName,
 };
 pub use self::rows::endpoint::{Endpoint, EndpointChange};
 pub use self::rows::event_key::{KeyKind, SeenKey};

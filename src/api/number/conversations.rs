@@ -15,11 +15,14 @@ use super::request::{ApiRequest, parse_number, parse_position, position};
 use super::response::{Page, Timestamp3339, etag, no_content, ok, with_etag};
 use super::route::{CHANGED, CURSOR, LIMIT, PAGING, Route, error, handler};
 use super::routing::answering_agent;
+use super::schema::nullable;
 use crate::api::Api;
 use engine::admission::NumberEntry;
 use engine::inbox::words;
 use model::{ConversationStatus, Direction, Role};
-use store::{Conversation, ConversationChange, ConversationFilter, Message, NOTE};
+use store::{
+    AssigneeFilter, Conversation, ConversationChange, ConversationFilter, Message, NOTE, User,
+};
 
 /// The longest search text, in characters; what exceeds it is ignored.
 const SEARCH_CHARS_MAX: usize = 100;
@@ -51,6 +54,11 @@ pub(super) const ROUTES: &[Route] = &[
             QueryParameter::flag("unread", "true: only conversations with unread messages"),
             QueryParameter::text("q", "Text in the user's number, name, or the last message"),
             QueryParameter::uuid("agent", "Only conversations of the agent with this id"),
+            QueryParameter::text(
+                "assignee",
+                "Only conversations assigned to the person with this id; `me`: to the person who \
+                 asks; `none`: to nobody",
+            ),
             LIMIT,
             CURSOR,
         ])
@@ -68,9 +76,11 @@ pub(super) const ROUTES: &[Route] = &[
         operation: Operation::patch(
             ITEM,
             "changeConversation",
-            "Enable or disable the agent in a conversation",
+            "Enable or disable the agent in a conversation, or assign it to a person",
         )
-        .body(RequestBody::json::<ChangeBody>("{\"aiEnabled\": true|false}"))
+        .body(RequestBody::json::<ChangeBody>(
+            "{\"aiEnabled\": true|false}, {\"assignee\": an id or null}",
+        ))
         .responses(&[CONVERSATION, CHANGED]),
     },
     Route {
@@ -94,6 +104,17 @@ pub(super) const ROUTES: &[Route] = &[
         )
         .query(PAGING)
         .responses(&[ResponseSpec::json::<Timeline>(200, "A page of messages and calls")]),
+    },
+    Route {
+        role: Role::Agent,
+        handler: handler!(assignees),
+        operation: Operation::get(
+            "/api/v1/conversations/{conversation_id}/assignees/",
+            "conversationAssignees",
+            "List the people to whom a conversation can be assigned, newest first",
+        )
+        .query(PAGING)
+        .responses(&[ResponseSpec::json::<AssigneePage>(200, "A page of people")]),
     },
     Route {
         role: Role::Agent,
@@ -177,7 +198,7 @@ pub(super) const ROUTES: &[Route] = &[
 /// A conversation.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-#[schema(as = Conversation, examples(json!({"id": "5c0e6a1d-8a0e-5a53-9f2d-0c4d3b2a1f60", "account": "MAXXXXXXXXXXXXXXXXXX", "createdAt": "2026-11-20T09:12:00.000Z", "number": "918035737458", "user": {"waId": "919812345678", "userId": null, "name": "Asha"}, "status": "open", "routing": "webhook", "activeAgent": null, "webhook": "8f14e45f-ceea-467f-a8d5-4b8b8d9a1c20", "aiEnabled": true, "lastMessage": {"text": "Where is my order?", "at": "2026-11-21T22:50:00.000Z", "direction": "inbound"}, "windowExpiresAt": "2026-11-22T22:50:00.000Z", "unread": 1, "sentiment": null, "score": null, "summary": null, "insightsBy": null, "insightsAt": null, "permission": "none"})))]
+#[schema(as = Conversation, examples(json!({"id": "5c0e6a1d-8a0e-5a53-9f2d-0c4d3b2a1f60", "account": "MAXXXXXXXXXXXXXXXXXX", "createdAt": "2026-11-20T09:12:00.000Z", "number": "918035737458", "user": {"waId": "919812345678", "userId": null, "name": "Asha"}, "status": "open", "routing": "webhook", "activeAgent": null, "webhook": "8f14e45f-ceea-467f-a8d5-4b8b8d9a1c20", "aiEnabled": true, "lastMessage": {"text": "Where is my order?", "at": "2026-11-21T22:50:00.000Z", "direction": "inbound"}, "windowExpiresAt": "2026-11-22T22:50:00.000Z", "unread": 1, "sentiment": null, "score": null, "summary": null, "insightsBy": null, "insightsAt": null, "assignee": null, "permission": "none"})))]
 struct ConversationView {
     id: Uuid,
     /// The account or subaccount of the number.
@@ -205,8 +226,29 @@ struct ConversationView {
     insights_by: Option<String>,
     #[schema(value_type = Option<String>, format = DateTime)]
     insights_at: Option<Timestamp3339>,
+    /// The person who takes care of the conversation.
+    assignee: Option<AssigneeView>,
     /// The permission to call the user: `none`, `requested`, `temporary`, `permanent`.
     permission: &'static str,
+}
+
+/// A person to whom conversations are assigned.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = Assignee)]
+struct AssigneeView {
+    id: Uuid,
+    /// The sign-in name.
+    name: String,
+    /// May be empty.
+    full_name: String,
+}
+
+/// A page of people.
+#[derive(Serialize, ToSchema)]
+struct AssigneePage {
+    items: Vec<AssigneeView>,
+    next: Option<String>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -235,8 +277,17 @@ struct Timeline {
 
 impl ConversationView {
     async fn new(api: &Api, conversation: &Conversation) -> Self {
-        let Conversation { pair, status, standing, unread, last, heard, insights, created, .. } =
-            conversation;
+        let Conversation {
+            pair,
+            status,
+            standing,
+            unread,
+            last,
+            heard,
+            insights,
+            assignee,
+            created,
+        } = conversation;
         let permission = match api.inbox.number_of(pair) {
             Some(number) => {
                 api.permissions.view(&number, &pair.user.id, false).await.state.as_str()
@@ -266,6 +317,11 @@ impl ConversationView {
             summary: insights.as_ref().map(|i| i.summary.clone()),
             insights_by: insights.as_ref().map(|i| i.by.clone()),
             insights_at: insights.as_ref().map(|i| Timestamp3339(i.at)),
+            assignee: assignee.as_ref().map(|person| AssigneeView {
+                id: person.id,
+                name: person.name.clone(),
+                full_name: person.full_name.clone(),
+            }),
             permission,
         }
     }
@@ -284,7 +340,7 @@ async fn find_id(request: &ApiRequest, id: Uuid) -> Result<Conversation, ApiErro
 
 /// The ETag of a conversation: of what people change, not of its messages.
 fn tag(conversation: &Conversation) -> String {
-    let Conversation { status, standing, .. } = conversation;
+    let Conversation { status, standing, assignee, .. } = conversation;
     let routing = &standing.routing;
     etag(&(
         status.as_str(),
@@ -292,6 +348,7 @@ fn tag(conversation: &Conversation) -> String {
         routing.as_str(),
         routing.webhook(),
         routing.agent(),
+        assignee.as_ref().map(|person| person.id),
     ))
 }
 
@@ -331,9 +388,19 @@ async fn list(request: ApiRequest) -> Result<Response, ApiError> {
         }
         None => None,
     };
+    let assignee = match (request.query_text("assignee"), request.principal.user) {
+        (None, _) => None,
+        (Some("none"), _) => Some(AssigneeFilter::Unassigned),
+        (Some("me"), Some(person)) => Some(AssigneeFilter::Person(person)),
+        (Some(id), _) => {
+            let message = "assignee must be the id of a person, none, or in a session me";
+            let error = |_| ApiError::bad_value("assignee", message);
+            Some(AssigneeFilter::Person(id.parse().map_err(error)?))
+        }
+    };
     let search = request.query("q").unwrap_or_default().chars().take(SEARCH_CHARS_MAX).collect();
     let (unread, before) = (request.query_flag("unread")?, request.cursor(parse_cursor)?);
-    let filter = ConversationFilter { number, status, unread, agent, search, before };
+    let filter = ConversationFilter { number, status, unread, agent, assignee, search, before };
     let api = request.api();
     let page = api.store.conversations().list(request.scope(), &filter, limit).await;
     let page = page.map_err(ApiError::store("list conversations"))?;
@@ -382,10 +449,50 @@ async fn timeline(request: ApiRequest) -> Result<Response, ApiError> {
 
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schema(as = ConversationChange, examples(json!({"aiEnabled": false})))]
+#[schema(as = ConversationChange, examples(json!({"aiEnabled": false, "assignee": null})))]
 struct ChangeBody {
     /// false: the agent stays silent, and only people answer.
     ai_enabled: Option<bool>,
+    /// The id of a person from `assignees/`; null: nobody.
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<Uuid>)]
+    assignee: Option<Option<Uuid>>,
+}
+
+/// Whether a person can see a conversation.
+fn can_see(user: &User, conversation: &Conversation) -> bool {
+    let pair = &conversation.pair;
+    user.account == pair.account || user.account == pair.main_account
+}
+
+async fn assignees(request: ApiRequest) -> Result<Response, ApiError> {
+    let conversation = find(&request).await?;
+    let (limit, before) = (request.limit()?, request.cursor(parse_position)?);
+    let users = request.api().people.users(request.scope(), before, limit + 1).await;
+    let users = users.map_err(ApiError::store("list people"))?;
+    let page = Page::new(users, limit, |last| position(last.created, last.id));
+    let items = page.items.into_iter().filter(|user| can_see(user, &conversation));
+    let items =
+        items.map(|user| AssigneeView { id: user.id, name: user.name, full_name: user.full_name });
+    let next = request.next_cursor(page.next);
+    Ok(ok(&AssigneePage { items: items.collect(), next }))
+}
+
+/// Checks that a conversation can be assigned to a person.
+async fn check_assignee(
+    request: &ApiRequest,
+    conversation: &Conversation,
+    person: Uuid,
+) -> Result<(), ApiError> {
+    let user = request.api().people.user(request.scope(), person).await;
+    let user = user.map_err(ApiError::store("read a person"))?;
+    match user.is_some_and(|user| can_see(&user, conversation)) {
+        true => Ok(()),
+        false => Err(ApiError::bad_value(
+            "assignee",
+            "assignee must be the id of a person who can see the conversation: GET …/assignees/",
+        )),
+    }
 }
 
 async fn change(mut request: ApiRequest) -> Result<Response, ApiError> {
@@ -395,8 +502,15 @@ async fn change(mut request: ApiRequest) -> Result<Response, ApiError> {
         // Read again, because the body may have taken its time.
         request.check_if_match(&tag(&find(&request).await?))?;
     }
-    if let Some(on) = body.ai_enabled {
-        let change = ConversationChange { ai_enabled: Some(on), ..ConversationChange::default() };
+    if let Some(Some(person)) = body.assignee {
+        check_assignee(&request, &conversation, person).await?;
+    }
+    if body.ai_enabled.is_some() || body.assignee.is_some() {
+        let change = ConversationChange {
+            ai_enabled: body.ai_enabled,
+            assignee: body.assignee,
+            ..ConversationChange::default()
+        };
         apply(&request, &conversation, change).await?;
     }
     view(&request, conversation.pair.conversation).await
