@@ -213,7 +213,11 @@ pub(super) fn state_after(operation: &Operation, read: Option<Value>, body: Valu
     match read {
         // What people set in a conversation is no data of the WhatsApp user.
         _ if operation.id == "changeConversation" => {
-            json!({"aiEnabled": body.get("aiEnabled"), "assignee": body.get("assignee")})
+            json!({
+                "aiEnabled": body.get("aiEnabled"),
+                "assignee": body.get("assignee"),
+                "labels": body.get("labels"),
+            })
         }
         _ if *operation.method == *Method::DELETE.as_str() || has_user_data(operation) => {
             Value::Null

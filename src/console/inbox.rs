@@ -31,11 +31,15 @@ const RECORDINGS_PER_CALL: u32 = 3;
 /// API path that places a call.
 const CALLS: &str = "/api/v1/calls/";
 
+/// API path of the labels.
+pub(super) const LABELS: &str = "/api/v1/labels/";
+
 /// A conversation in the number API.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Conversation {
     pub(super) id: Uuid,
+    account: String,
     pub(super) number: String,
     pub(super) user: User,
     status: String,
@@ -47,6 +51,23 @@ pub(super) struct Conversation {
     sentiment: Option<String>,
     summary: Option<String>,
     assignee: Option<Assignee>,
+    labels: Vec<Label>,
+}
+
+/// A label.
+#[derive(Clone, Deserialize)]
+pub(super) struct Label {
+    pub(super) id: Uuid,
+    pub(super) name: String,
+    /// The CSS class is `label-` and this word.
+    pub(super) colour: String,
+    pub(super) account: String,
+}
+
+/// A label that a conversation can have.
+struct LabelChoice {
+    label: Label,
+    is_set: bool,
 }
 
 /// A person to whom conversations are assigned.
@@ -142,6 +163,7 @@ struct Row {
     ai: bool,
     /// Name of the person to whom it is assigned. Empty if there is none.
     assignee: String,
+    labels: Vec<Label>,
 }
 
 #[derive(Template)]
@@ -155,14 +177,16 @@ struct Inbox {
     q: String,
     unread: bool,
     assignee: String,
+    labels: Vec<Label>,
+    label: String,
 }
 
 pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
-    const FILTERS: [&str; 4] = ["status", "q", "unread", "assignee"];
+    const FILTERS: [&str; 5] = ["status", "q", "unread", "assignee", "label"];
     let query = &visitor.query;
     let path = format!(
         "/api/v1/conversations/{}",
-        query.only(&["status", "q", "unread", "assignee", "cursor"])
+        query.only(&["status", "q", "unread", "assignee", "label", "cursor"])
     );
     let answer = visitor.ask(&console, Method::GET, &path, None).await;
     let Ok(list) = serde_json::from_value::<ConversationList>(answer.body.clone()) else {
@@ -178,6 +202,8 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
         q: query.get("q").to_owned(),
         unread: query.some("unread").is_some(),
         assignee: query.get("assignee").to_owned(),
+        labels: visitor.items(&console, LABELS).await,
+        label: query.get("label").to_owned(),
         page: visitor.page(&console, visitor.lang().t("nav.inbox"), "inbox").listening(if first {
             "conversation number agent"
         } else {
@@ -225,6 +251,7 @@ fn row(console: &Console, visitor: &Visitor, agents: &[Choice], conversation: Co
             .assignee
             .map(|person| person.display_name().to_owned())
             .unwrap_or_default(),
+        labels: conversation.labels,
         id: conversation.id,
         name: conversation.user.display_name(),
         number: number_with_alias(console, visitor, &conversation.number),
@@ -427,6 +454,8 @@ struct Chat {
     /// The people to whom it can be assigned, and the one to whom it is.
     assignees: Vec<Assignee>,
     assignee: Option<Assignee>,
+    labels: Vec<Label>,
+    label_choices: Vec<LabelChoice>,
     sentiment: String,
     summary: String,
     permission: Permission,
@@ -530,6 +559,14 @@ async fn render_chat(
             silent: of_number.inactive,
             assignees,
             assignee: conversation.assignee,
+            label_choices: label_choices(
+                console,
+                visitor,
+                &conversation.account,
+                &conversation.labels,
+            )
+            .await,
+            labels: conversation.labels,
             tone: tone(&conversation.status),
             status: conversation.status,
             lines,
@@ -561,6 +598,22 @@ async fn render_chat(
             .to_string(),
         },
     )
+}
+
+/// The labels that a conversation of an account can have, and whether it has them.
+async fn label_choices(
+    console: &Console,
+    visitor: &Visitor,
+    account: &str,
+    labels: &[Label],
+) -> Vec<LabelChoice> {
+    let all: Vec<Label> = visitor.items(console, LABELS).await;
+    let own = all.into_iter().filter(|label| label.account == account);
+    own.map(|label| {
+        let is_set = labels.iter().any(|one| one.id == label.id);
+        LabelChoice { label, is_set }
+    })
+    .collect()
 }
 
 /// The latest conversations. Empty if they can't be read, since the page has another subject.
@@ -642,6 +695,10 @@ pub(super) async fn act(
                 members.insert("caption".to_owned(), caption.into());
             }
             (Method::POST, format!("{one}messages/"), Some(json!({"type": kind, kind: file})))
+        }
+        "labels" => {
+            let labels: Vec<&str> = form.all("label").collect();
+            (Method::PATCH, one, Some(json!({"labels": labels})))
         }
         "assign" => {
             let person = form.some("assignee").map(str::to_owned);

@@ -20,6 +20,7 @@ mod form;
 mod home;
 mod i18n;
 mod inbox;
+mod inbox_settings;
 mod message_template;
 mod notifications;
 mod number;
@@ -125,6 +126,7 @@ pub fn router(console: Console) -> Router {
         .route("/app/{tenant}/whatsapp/{id}", get(inbox::conversation_from_app))
         .route("/app/{tenant}/whatsapp/{id}/", get(inbox::conversation_from_app))
         .route("/console/inbox/", get(inbox::page))
+        .route("/console/inbox/settings/", get(inbox_settings::page).post(inbox_settings::act))
         .route("/console/inbox/{id}/", get(inbox::chat).post(inbox::act))
         .route("/console/inbox/{id}/call/", get(inbox::call_dialog).post(inbox::call))
         .route(

@@ -30,6 +30,7 @@ const FAMILIES: &[&str] = &[
     "quality.",
     "agents.wrong.",
     "inbox.assignee.",
+    "inbox.colour.",
 ];
 
 fn sources(folder: &Path, into: &mut String) {

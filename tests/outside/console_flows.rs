@@ -257,6 +257,51 @@ async fn a_conversation_has_notes_and_a_person_who_takes_care_of_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_admin_creates_labels_and_an_agent_gives_them_to_conversations() {
+    if !has_chromium() {
+        return;
+    }
+    let world = with_people().await;
+    writes(&world, &json!({"message": "My parcel is broken", "from": USER, "name": "Asha Verma"}))
+        .await;
+    let mut asha = signed_in(&world, "asha").await;
+    asha.visit("/console/inbox/settings/").await;
+    for (name, colour) in [("Refund", "orange"), ("VIP", "purple")] {
+        asha.fill(".add [name=name]", name).await;
+        asha.eval(&format!("document.querySelector('.add [name=colour]').value = '{colour}'"))
+            .await;
+        asha.press_and_go(".add", "Create label").await;
+        asha.says(".label-list", name).await;
+    }
+    crate::console_look::picture(&mut asha, "labels").await;
+    let mut ravi = signed_in(&world, "ravi").await;
+    ravi.visit("/console/inbox/settings/").await;
+    assert_eq!(ravi.eval("Boolean(document.querySelector('.label-list form, .add'))").await, false);
+    ravi.visit("/console/inbox/").await;
+    ravi.click("#conversations a.row-link").await;
+    ravi.press("#about", "Change labels").await;
+    ravi.click(".label-form [type=checkbox]").await;
+    ravi.press(".label-form", "Save").await;
+    ravi.says("#about .labels", "Refund").await;
+    for (scheme, width) in [("light", 1280), ("dark", 1280), ("dark", 390)] {
+        ravi.size(width, 1000).await;
+        ravi.prefer(scheme).await;
+        crate::console_look::picture(&mut ravi, &format!("labelled-{scheme}-{width}")).await;
+    }
+    asha.visit("/console/inbox/").await;
+    asha.says("#conversations .labels", "Refund").await;
+    crate::console_look::picture(&mut asha, "labelled-list").await;
+    asha.eval("document.querySelector('[name=label]').selectedIndex = 2").await;
+    asha.press_and_go(".filters", "Filter").await;
+    assert_eq!(
+        asha.eval("document.querySelectorAll('#conversations .row-link').length").await,
+        0,
+        "no VIP"
+    );
+    assert!(ravi.errors.is_empty() && asha.errors.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn s2_11_s2_25_a_failed_registration_can_be_repeated() {
     if !has_chromium() {
         return;

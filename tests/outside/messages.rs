@@ -663,3 +663,60 @@ async fn conversations_are_assigned_to_people() {
     assert_eq!(list("none").await.len(), 2);
     assert_eq!(chat.ask("PATCH", &one, json!({"assignee": ravi})).await.0, 400);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn conversations_have_labels_of_their_account() {
+    const SUB: &str = "SATESTOFFHOOK0000001";
+    let chat = Chat::start_with(crm, |node_config| {
+        node_config.extra += &format!(
+            "[[account]]\nauth_id = \"{SUB}\"\nparent = \"{AUTH_ID}\"\nauth_token = \"test-token-of-an-account\"\napi_keys = [\"test-key-of-a-subaccount\"]\n"
+        );
+    })
+    .await;
+    for user in [USER, "919412340002"] {
+        chat.send_text(user, "Hello").await;
+    }
+    let one = format!("conversations/{}/", chat.id_of(USER).await);
+    for wrong in [
+        json!({"name": "", "colour": "red"}),
+        json!({"name": "x".repeat(33), "colour": "red"}),
+        json!({"name": "Refund", "colour": "pink"}),
+    ] {
+        assert_eq!(chat.ask("POST", "labels/", wrong.clone()).await.0, 400, "{wrong}");
+    }
+    let (status, refund) =
+        chat.ask("POST", "labels/", json!({"name": "Refund", "colour": "orange"})).await;
+    assert_eq!(status, 201, "{refund}");
+    let (status, taken) =
+        chat.ask("POST", "labels/", json!({"name": "refund", "colour": "red"})).await;
+    assert_eq!((status, &taken["error"]["code"]), (409, &json!("name_taken")), "{taken}");
+    let theirs = json!({"name": "Refund", "colour": "red", "account": SUB});
+    let (status, theirs) = chat.ask("POST", "labels/", theirs).await;
+    assert_eq!(status, 201, "another account may use the name: {theirs}");
+    let seen = chat.ask_as("test-key-of-a-subaccount", "GET", "labels/", Value::Null).await.1;
+    assert_eq!(seen["items"], json!([theirs]), "a subaccount sees its own");
+    assert_eq!(chat.get("labels/").await["items"].as_array().map(Vec::len), Some(2));
+
+    let id = refund["id"].as_str().unwrap();
+    let (status, labelled) = chat.ask("PATCH", &one, json!({"labels": [id, id]})).await;
+    assert_eq!((status, &labelled["labels"]), (200, &json!([refund])), "{labelled}");
+    let wrong = json!({"labels": [theirs["id"]]});
+    assert_eq!(chat.ask("PATCH", &one, wrong).await.0, 400, "it is of another account");
+    let found = chat.get(&format!("conversations/?label={id}")).await;
+    assert_eq!(found["items"].as_array().map(Vec::len), Some(1), "{found}");
+    let closed = chat.get(&format!("conversations/?label={id}&status=closed")).await;
+    assert_eq!(closed["items"], json!([]));
+
+    let label = format!("labels/{id}/");
+    let url = format!("{}/api/v1/{label}", chat.node.public);
+    let stale = [("x-api-key", API_KEY), ("if-match", "\"other\"")];
+    let change = json!({"colour": "blue"}).to_string();
+    assert_eq!(http::send("PATCH", &url, &stale, change).await.status, 412);
+    let (status, changed) = chat.ask("PATCH", &label, json!({"name": "Money back"})).await;
+    assert_eq!((status, &changed["colour"]), (200, &json!("orange")), "{changed}");
+    assert_eq!(chat.get(&one).await["labels"][0]["name"], "Money back");
+    assert_eq!(chat.ask("DELETE", &label, Value::Null).await.0, 204);
+    assert_eq!(chat.ask("DELETE", &label, Value::Null).await.0, 404);
+    assert_eq!(chat.get(&one).await["labels"], json!([]));
+    assert_eq!(chat.ask("PATCH", &one, json!({"labels": [id]})).await.0, 400);
+}

@@ -115,6 +115,7 @@ pub use self::tables::people::People;
 pub use self::tables::people::Sessions;
 pub use self::tables::people::{ApiKeyRow, Invitation, Session, User, UserChange, UserLink};
 pub use self::tables::permissions::Permissions;
+pub use self::tables::presets::{Preset, PresetKind, Presets};
 pub use self::tables::recordings::Recordings;
 pub use self::tables::responses::Responses;
 pub use self::tables::responses::StoredResponse;

@@ -11,6 +11,8 @@ use uuid::Uuid;
 use super::super::error::ApiError;
 use super::super::routes::{Operation, QueryParameter, RequestBody, ResponseSpec};
 use super::error::{NO_CONVERSATION, conversation_without_number};
+use super::labels::LabelView;
+use super::presets;
 use super::request::{ApiRequest, parse_number, parse_position, position};
 use super::response::{Page, Timestamp3339, etag, no_content, ok, with_etag};
 use super::route::{CHANGED, CURSOR, LIMIT, PAGING, Route, error, handler};
@@ -21,7 +23,8 @@ use engine::admission::NumberEntry;
 use engine::inbox::words;
 use model::{ConversationStatus, Direction, Role};
 use store::{
-    AssigneeFilter, Conversation, ConversationChange, ConversationFilter, Message, NOTE, User,
+    AssigneeFilter, Conversation, ConversationChange, ConversationFilter, Message, NOTE, Preset,
+    PresetKind, User,
 };
 
 /// The longest search text, in characters; what exceeds it is ignored.
@@ -54,6 +57,7 @@ pub(super) const ROUTES: &[Route] = &[
             QueryParameter::flag("unread", "true: only conversations with unread messages"),
             QueryParameter::text("q", "Text in the user's number, name, or the last message"),
             QueryParameter::uuid("agent", "Only conversations of the agent with this id"),
+            QueryParameter::uuid("label", "Only conversations with this label"),
             QueryParameter::text(
                 "assignee",
                 "Only conversations assigned to the person with this id; `me`: to the person who \
@@ -76,10 +80,11 @@ pub(super) const ROUTES: &[Route] = &[
         operation: Operation::patch(
             ITEM,
             "changeConversation",
-            "Enable or disable the agent in a conversation, or assign it to a person",
+            "Enable or disable the agent in a conversation, assign it to a person, or set its labels",
         )
         .body(RequestBody::json::<ChangeBody>(
-            "{\"aiEnabled\": true|false}, {\"assignee\": an id or null}",
+            "{\"aiEnabled\": true|false}, {\"assignee\": an id or null}, \
+             {\"labels\": ids}",
         ))
         .responses(&[CONVERSATION, CHANGED]),
     },
@@ -198,7 +203,7 @@ pub(super) const ROUTES: &[Route] = &[
 /// A conversation.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-#[schema(as = Conversation, examples(json!({"id": "5c0e6a1d-8a0e-5a53-9f2d-0c4d3b2a1f60", "account": "MAXXXXXXXXXXXXXXXXXX", "createdAt": "2026-11-20T09:12:00.000Z", "number": "918035737458", "user": {"waId": "919812345678", "userId": null, "name": "Asha"}, "status": "open", "routing": "webhook", "activeAgent": null, "webhook": "8f14e45f-ceea-467f-a8d5-4b8b8d9a1c20", "aiEnabled": true, "lastMessage": {"text": "Where is my order?", "at": "2026-11-21T22:50:00.000Z", "direction": "inbound"}, "windowExpiresAt": "2026-11-22T22:50:00.000Z", "unread": 1, "sentiment": null, "score": null, "summary": null, "insightsBy": null, "insightsAt": null, "assignee": null, "permission": "none"})))]
+#[schema(as = Conversation, examples(json!({"id": "5c0e6a1d-8a0e-5a53-9f2d-0c4d3b2a1f60", "account": "MAXXXXXXXXXXXXXXXXXX", "createdAt": "2026-11-20T09:12:00.000Z", "number": "918035737458", "user": {"waId": "919812345678", "userId": null, "name": "Asha"}, "status": "open", "routing": "webhook", "activeAgent": null, "webhook": "8f14e45f-ceea-467f-a8d5-4b8b8d9a1c20", "aiEnabled": true, "lastMessage": {"text": "Where is my order?", "at": "2026-11-21T22:50:00.000Z", "direction": "inbound"}, "windowExpiresAt": "2026-11-22T22:50:00.000Z", "unread": 1, "sentiment": null, "score": null, "summary": null, "insightsBy": null, "insightsAt": null, "assignee": null, "labels": [], "permission": "none"})))]
 struct ConversationView {
     id: Uuid,
     /// The account or subaccount of the number.
@@ -228,6 +233,7 @@ struct ConversationView {
     insights_at: Option<Timestamp3339>,
     /// The person who takes care of the conversation.
     assignee: Option<AssigneeView>,
+    labels: Vec<LabelView>,
     /// The permission to call the user: `none`, `requested`, `temporary`, `permanent`.
     permission: &'static str,
 }
@@ -276,7 +282,8 @@ struct Timeline {
 }
 
 impl ConversationView {
-    async fn new(api: &Api, conversation: &Conversation) -> Self {
+    /// `labels` are those of the scope.
+    async fn new(api: &Api, conversation: &Conversation, labels: &[Preset]) -> Self {
         let Conversation {
             pair,
             status,
@@ -286,6 +293,7 @@ impl ConversationView {
             heard,
             insights,
             assignee,
+            labels: label_ids,
             created,
         } = conversation;
         let permission = match api.inbox.number_of(pair) {
@@ -322,6 +330,12 @@ impl ConversationView {
                 name: person.name.clone(),
                 full_name: person.full_name.clone(),
             }),
+            labels: labels
+                .iter()
+                .filter(|label| label_ids.contains(&label.id))
+                .cloned()
+                .map(LabelView::from)
+                .collect(),
             permission,
         }
     }
@@ -340,7 +354,7 @@ async fn find_id(request: &ApiRequest, id: Uuid) -> Result<Conversation, ApiErro
 
 /// The ETag of a conversation: of what people change, not of its messages.
 fn tag(conversation: &Conversation) -> String {
-    let Conversation { status, standing, assignee, .. } = conversation;
+    let Conversation { status, standing, assignee, labels, .. } = conversation;
     let routing = &standing.routing;
     etag(&(
         status.as_str(),
@@ -349,13 +363,15 @@ fn tag(conversation: &Conversation) -> String {
         routing.webhook(),
         routing.agent(),
         assignee.as_ref().map(|person| person.id),
+        labels,
     ))
 }
 
 /// 200 with the current conversation.
 async fn view(request: &ApiRequest, id: Uuid) -> Result<Response, ApiError> {
     let conversation = find_id(request, id).await?;
-    let view = ConversationView::new(request.api(), &conversation).await;
+    let labels = presets::list(request, PresetKind::Label).await?;
+    let view = ConversationView::new(request.api(), &conversation, &labels).await;
     Ok(with_etag(ok(&view), &tag(&conversation)))
 }
 
@@ -398,15 +414,24 @@ async fn list(request: ApiRequest) -> Result<Response, ApiError> {
             Some(AssigneeFilter::Person(id.parse().map_err(error)?))
         }
     };
+    let label = match request.query_text("label") {
+        Some(id) => {
+            let error = |_| ApiError::bad_value("label", "label must be the id of a label");
+            Some(id.parse().map_err(error)?)
+        }
+        None => None,
+    };
     let search = request.query("q").unwrap_or_default().chars().take(SEARCH_CHARS_MAX).collect();
     let (unread, before) = (request.query_flag("unread")?, request.cursor(parse_cursor)?);
-    let filter = ConversationFilter { number, status, unread, agent, assignee, search, before };
+    let filter =
+        ConversationFilter { number, status, unread, agent, assignee, label, search, before };
     let api = request.api();
     let page = api.store.conversations().list(request.scope(), &filter, limit).await;
     let page = page.map_err(ApiError::store("list conversations"))?;
+    let labels = presets::list(&request, PresetKind::Label).await?;
     let mut items = Vec::with_capacity(page.found.len());
     for conversation in &page.found {
-        items.push(ConversationView::new(api, conversation).await);
+        items.push(ConversationView::new(api, conversation, &labels).await);
     }
     let next = request.next_cursor(page.next.map(|(at, id)| format!("{at}.{id}")));
     Ok(ok(&ConversationPage { items, next }))
@@ -457,6 +482,34 @@ struct ChangeBody {
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<Uuid>)]
     assignee: Option<Option<Uuid>>,
+    /// The ids of all labels that the conversation has from now on, up to 10.
+    #[schema(max_items = 10)]
+    labels: Option<Vec<Uuid>>,
+}
+
+/// The largest number of labels of a conversation.
+const LABELS_MAX: usize = 10;
+
+/// Checks that a conversation can have these labels. Returns each once.
+async fn check_labels(
+    request: &ApiRequest,
+    conversation: &Conversation,
+    mut ids: Vec<Uuid>,
+) -> Result<Vec<Uuid>, ApiError> {
+    let error = |message| ApiError::bad_value("labels", message);
+    ids.sort_unstable();
+    ids.dedup();
+    if ids.len() > LABELS_MAX {
+        return Err(error("labels must be at most 10 ids"));
+    }
+    let known = presets::list(request, PresetKind::Label).await?;
+    let is_known = |id: &Uuid| {
+        known.iter().any(|label| label.id == *id && label.account == conversation.pair.account)
+    };
+    match ids.iter().all(is_known) {
+        true => Ok(ids),
+        false => Err(error("labels must be ids of labels of the conversation's account")),
+    }
 }
 
 /// Whether a person can see a conversation.
@@ -505,10 +558,15 @@ async fn change(mut request: ApiRequest) -> Result<Response, ApiError> {
     if let Some(Some(person)) = body.assignee {
         check_assignee(&request, &conversation, person).await?;
     }
-    if body.ai_enabled.is_some() || body.assignee.is_some() {
+    let labels = match body.labels {
+        Some(ids) => Some(check_labels(&request, &conversation, ids).await?),
+        None => None,
+    };
+    if body.ai_enabled.is_some() || body.assignee.is_some() || labels.is_some() {
         let change = ConversationChange {
             ai_enabled: body.ai_enabled,
             assignee: body.assignee,
+            labels,
             ..ConversationChange::default()
         };
         apply(&request, &conversation, change).await?;

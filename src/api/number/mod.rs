@@ -16,6 +16,7 @@ mod error;
 mod failed_requests;
 mod field_errors;
 mod insights;
+mod labels;
 mod messages;
 mod nodes;
 mod notes;
@@ -23,6 +24,7 @@ mod notifications;
 mod numbers;
 mod permissions;
 mod place_call;
+mod presets;
 mod reload;
 mod request;
 mod response;
@@ -91,6 +93,7 @@ pub(super) const TABLES: &[&[Route]] = &[
     conversations::ROUTES,
     messages::ROUTES,
     notes::ROUTES,
+    labels::ROUTES,
     uploads::ROUTES,
     routing::ROUTES,
     webhooks::ROUTES,

@@ -16,6 +16,8 @@ pub struct Conversation {
     pub insights: Option<Insights>,
     /// The person who takes care of it.
     pub assignee: Option<Assignee>,
+    /// Ids of its labels. Some may be of deleted labels.
+    pub labels: Vec<Uuid>,
     pub created: Timestamp,
 }
 
@@ -51,6 +53,7 @@ pub struct ConversationFilter {
     pub unread: Option<bool>,
     pub agent: Option<Uuid>,
     pub assignee: Option<AssigneeFilter>,
+    pub label: Option<Uuid>,
     /// Text to find in the user's number, their name or the last message.
     pub search: String,
     /// Only conversations after this one in the list.
@@ -131,6 +134,7 @@ pub struct ConversationChange {
     pub insights: Option<Insights>,
     /// The person to assign the conversation to. `Some(None)` assigns it to nobody.
     pub assignee: Option<Option<Uuid>>,
+    pub labels: Option<Vec<Uuid>>,
 }
 
 /// An analysis of a conversation.

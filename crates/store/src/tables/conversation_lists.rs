@@ -187,7 +187,8 @@ impl Scan {
     /// Returns whether there are conditions that the index does not cover.
     fn has_unindexed_conditions(self, filter: &ConversationFilter) -> bool {
         let search = !filter.search.trim().is_empty();
-        let assignee = filter.assignee.is_some();
+        let (assignee, label) = (filter.assignee.is_some(), filter.label.is_some());
+        let search = search || label;
         match self {
             Self::Users | Self::Agent(_) => true,
             Self::All | Self::Number => {
@@ -263,6 +264,9 @@ impl Scan {
                 select.push(" AND c.assignee IS NULL");
             }
             Some(AssigneeFilter::Person(_)) | None => {}
+        }
+        if let Some(label) = filter.label {
+            select.push(" AND c.labels LIKE ").push_bind(format!("%{label}%"));
         }
         match (self, filter.agent) {
             (Self::Agent(_), _) => {

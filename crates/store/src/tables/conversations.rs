@@ -113,7 +113,7 @@ impl Conversations<'_> {
 
 pub(crate) const COLUMNS: &str = "c.conversation_id, c.auth_id, c.main_auth_id, c.number, c.phone_number_id, c.user_id, c.bsuid, c.name, \
     c.status, c.unread, c.last_text, c.last_direction, c.last_us, c.heard_us, c.sentiment, c.score, c.summary, \
-    c.insights_by, c.insights_us, c.created_us, c.assignee, \
+    c.insights_by, c.insights_us, c.created_us, c.labels, c.assignee, \
     (SELECT u.name FROM users u WHERE u.user_id = c.assignee) AS assignee_name, \
     (SELECT u.full_name FROM users u WHERE u.user_id = c.assignee) AS assignee_full_name";
 
@@ -235,6 +235,7 @@ pub(crate) fn conversation(row: &Row) -> Result<Conversation, RowError> {
         heard: (heard.micros() > 0).then_some(heard),
         insights,
         assignee,
+        labels: text("labels")?.split(' ').filter_map(|id| id.parse().ok()).collect(),
         created: time("created_us")?,
     })
 }
@@ -385,6 +386,10 @@ pub(crate) async fn change(
         // Null if the person was deleted at the same time.
         update.push(", assignee = (SELECT user_id FROM users WHERE user_id = ");
         update.push_bind(assignee.map(|id| id.to_string())).push(")");
+    }
+    if let Some(labels) = &change.labels {
+        let labels: Vec<String> = labels.iter().map(Uuid::to_string).collect();
+        update.push(", labels = ").push_bind(labels.join(" "));
     }
     update.push(" WHERE ");
     push_scope(&mut update, scope);

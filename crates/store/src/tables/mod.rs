@@ -20,6 +20,7 @@ pub(crate) mod numbers;
 pub(crate) mod outbox;
 pub(crate) mod people;
 pub(crate) mod permissions;
+pub(crate) mod presets;
 pub(crate) mod readers;
 pub(crate) mod recordings;
 pub(crate) mod responses;
