@@ -33,6 +33,8 @@ const CALLS: &str = "/api/v1/calls/";
 
 /// API path of the labels.
 pub(super) const LABELS: &str = "/api/v1/labels/";
+/// API path of the canned replies.
+pub(super) const REPLIES: &str = "/api/v1/canned-replies/";
 
 /// A conversation in the number API.
 #[derive(Deserialize)]
@@ -62,6 +64,14 @@ pub(super) struct Label {
     /// The CSS class is `label-` and this word.
     pub(super) colour: String,
     pub(super) account: String,
+}
+
+/// A canned reply.
+#[derive(Deserialize)]
+pub(super) struct CannedReply {
+    pub(super) id: Uuid,
+    pub(super) shortcut: String,
+    pub(super) text: String,
 }
 
 /// A label that a conversation can have.
@@ -468,6 +478,8 @@ struct Chat {
     /// of each, as JSON.
     accepted: String,
     kinds: String,
+    /// The canned replies for the script: pairs of shortcut and text, as JSON.
+    replies: String,
 }
 
 /// Content and error of a rejected form.
@@ -531,6 +543,8 @@ async fn render_chat(
     let other_agent = agent_name(console, visitor, other_agent).await;
     let rows = latest(console, visitor).await;
     let path = format!("{}assignees/?limit=200", path_of(id));
+    let replies: Vec<CannedReply> = visitor.items(console, REPLIES).await;
+    let replies: Vec<_> = replies.into_iter().map(|reply| (reply.shortcut, reply.text)).collect();
     let assignees: Vec<Assignee> = visitor.items(console, &path).await;
     let mut lines: Vec<TimelineItem> = timeline
         .items
@@ -596,6 +610,7 @@ async fn render_chat(
                     .collect(),
             )
             .to_string(),
+            replies: json!(replies).to_string(),
         },
     )
 }

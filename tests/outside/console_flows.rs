@@ -302,6 +302,47 @@ async fn an_admin_creates_labels_and_an_agent_gives_them_to_conversations() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_slash_offers_the_canned_replies() {
+    if !has_chromium() {
+        return;
+    }
+    let world = with_people().await;
+    writes(&world, &json!({"message": "Hello?", "from": USER, "name": "Asha Verma"})).await;
+    let mut asha = signed_in(&world, "asha").await;
+    asha.visit("/console/inbox/settings/").await;
+    for (shortcut, text) in
+        [("/hello", "Hello! How can we help you?"), ("/hours", "We are open from 9 to 5.")]
+    {
+        asha.fill("#replies .add [name=shortcut]", shortcut).await;
+        asha.fill("#replies .add [name=text]", text).await;
+        asha.press_and_go("#replies", "Create reply").await;
+    }
+    crate::console_look::picture(&mut asha, "replies").await;
+    let mut ravi = signed_in(&world, "ravi").await;
+    ravi.visit("/console/inbox/settings/").await;
+    ravi.says("#replies", "We are open").await;
+    ravi.visit("/console/inbox/").await;
+    ravi.click("#conversations a.row-link").await;
+    ravi.until("document.querySelector('offhook-replies ul')").await;
+    ravi.eval("document.querySelector('#text').focus()").await;
+    ravi.fill("#text", "/h").await;
+    ravi.until("document.querySelectorAll('offhook-replies li').length === 2").await;
+    crate::console_look::picture(&mut ravi, "slash").await;
+    for key in ["ArrowDown", "Enter"] {
+        crate::console_keys::press(&mut ravi, key, 0).await;
+    }
+    ravi.until("document.querySelector('#text').value === 'We are open from 9 to 5.'").await;
+    assert_eq!(
+        ravi.eval("document.querySelectorAll('.bubble.ours').length").await,
+        0,
+        "Enter chose and did not send"
+    );
+    ravi.press(".composer", "Send").await;
+    ravi.says(".bubble.ours:last-of-type", "We are open from 9 to 5.").await;
+    assert!(ravi.errors.is_empty() && asha.errors.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn s2_11_s2_25_a_failed_registration_can_be_repeated() {
     if !has_chromium() {
         return;

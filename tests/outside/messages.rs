@@ -720,3 +720,38 @@ async fn conversations_have_labels_of_their_account() {
     assert_eq!(chat.get(&one).await["labels"], json!([]));
     assert_eq!(chat.ask("PATCH", &one, json!({"labels": [id]})).await.0, 400);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn canned_replies_belong_to_an_account() {
+    const SUB: &str = "SATESTOFFHOOK0000001";
+    let chat = Chat::start_with(crm, |node_config| {
+        node_config.extra += &format!(
+            "[[account]]\nauth_id = \"{SUB}\"\nparent = \"{AUTH_ID}\"\nauth_token = \"test-token-of-an-account\"\napi_keys = [{{ key = \"test-key-of-an-agent\", role = \"agent\" }}]\n"
+        );
+    })
+    .await;
+    let path = "canned-replies/";
+    for wrong in [
+        json!({"shortcut": "", "text": "x"}),
+        json!({"shortcut": "two words", "text": "x"}),
+        json!({"shortcut": "hello", "text": " "}),
+        json!({"shortcut": "hello", "text": "x".repeat(4_097)}),
+    ] {
+        assert_eq!(chat.ask("POST", path, wrong.clone()).await.0, 400, "{wrong}");
+    }
+    let hello = json!({"shortcut": "/Hello", "text": "Hello! How can we help you?"});
+    let (status, reply) = chat.ask("POST", path, hello.clone()).await;
+    assert_eq!((status, &reply["shortcut"]), (201, &json!("hello")), "{reply}");
+    let (status, taken) = chat.ask("POST", path, hello.clone()).await;
+    assert_eq!((status, &taken["error"]["code"]), (409, &json!("name_taken")), "{taken}");
+    let agent = "test-key-of-an-agent";
+    assert_eq!(chat.ask_as(agent, "POST", path, hello).await.0, 403);
+    assert_eq!(chat.ask_as(agent, "GET", path, Value::Null).await.1["items"], json!([]));
+    let one = format!("{path}{}/", reply["id"].as_str().unwrap());
+    assert_eq!(chat.ask_as(agent, "GET", &one, Value::Null).await.0, 404);
+    let (status, changed) = chat.ask("PATCH", &one, json!({"text": "Hi!"})).await;
+    assert_eq!((status, &changed["text"]), (200, &json!("Hi!")), "{changed}");
+    assert_eq!(chat.get(path).await["items"], json!([changed]));
+    assert_eq!(chat.ask("DELETE", &one, Value::Null).await.0, 204);
+    assert_eq!(chat.get(path).await["items"], json!([]));
+}

@@ -10,6 +10,7 @@ mod audit_trail;
 mod call_events;
 mod call_quality;
 mod calls;
+mod canned_replies;
 mod conversations;
 mod erasure;
 mod error;
@@ -94,6 +95,7 @@ pub(super) const TABLES: &[&[Route]] = &[
     messages::ROUTES,
     notes::ROUTES,
     labels::ROUTES,
+    canned_replies::ROUTES,
     uploads::ROUTES,
     routing::ROUTES,
     webhooks::ROUTES,
