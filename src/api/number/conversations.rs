@@ -23,7 +23,7 @@ use engine::admission::NumberEntry;
 use engine::inbox::words;
 use model::{ConversationStatus, Direction, Role};
 use store::{
-    AssigneeFilter, Conversation, ConversationChange, ConversationFilter, Message, NOTE, Preset,
+    AssigneeFilter, Conversation, ConversationChange, ConversationFilter, Message, Preset,
     PresetKind, User,
 };
 
@@ -453,10 +453,6 @@ fn timeline_item(api: &Api, message: &Message) -> Value {
         let error =
             error.as_ref().map(|(code, text)| serde_json::json!({"code": code, "message": text}));
         members.insert("error".to_owned(), error.unwrap_or(Value::Null));
-        if message.kind == NOTE {
-            // A note goes nowhere.
-            members.retain(|name, _| !["wamid", "direction", "status", "note"].contains(&&**name));
-        }
     }
     item
 }

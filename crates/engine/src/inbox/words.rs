@@ -53,6 +53,9 @@ pub fn message(message: &NewMessage, media_url: Option<&str>) -> Value {
                 "filename": file.get("filename"),
             }),
         );
+    } else if message.kind == NOTE {
+        // A note goes nowhere.
+        members.retain(|name, _| !["wamid", "direction", "status"].contains(&&**name));
     } else if message.kind != "text"
         && let Some(held) = message.content.get(&message.kind)
     {
