@@ -150,6 +150,7 @@ const UNRECORDED: &[&str] = &[
     "assessConversation",
     "checkUrls",
     "closeConversation",
+    "createNote",
     "readConversation",
     "reopenConversation",
     "sendMessage",
@@ -210,6 +211,14 @@ pub(super) fn object_of(
 /// describes a new object.
 pub(super) fn state_after(operation: &Operation, read: Option<Value>, body: Value) -> Value {
     match read {
+        // What people set in a conversation is no data of the WhatsApp user.
+        _ if operation.id == "changeConversation" => {
+            json!({
+                "aiEnabled": body.get("aiEnabled"),
+                "assignee": body.get("assignee"),
+                "labels": body.get("labels"),
+            })
+        }
         _ if *operation.method == *Method::DELETE.as_str() || has_user_data(operation) => {
             Value::Null
         }

@@ -13,16 +13,15 @@ use uuid::Uuid;
 
 use super::agents::{Choice, choices};
 use super::auth::{SubmittedForm, Visitor};
-use super::form::Form;
 use super::i18n::Lang;
 use super::numbers::{find_number, number_label, number_with_alias};
 use super::page::{Page, failed, html, missing, respond};
 use super::phone::EndpointRow;
 use super::view::{self, When};
 use super::{App, Console};
-use crate::api::Apis;
+use crate::api::{ApiResponse, Apis};
 use engine::inbox::FILES;
-use store::RecordingFilter;
+use store::{NOTE, RecordingFilter};
 
 /// Conversations beside an open one.
 const PANE_ROWS: u32 = 30;
@@ -32,13 +31,19 @@ const RECORDINGS_PER_CALL: u32 = 3;
 /// API path that places a call.
 const CALLS: &str = "/api/v1/calls/";
 
+/// API path of the labels.
+pub(super) const LABELS: &str = "/api/v1/labels/";
+/// API path of the canned replies.
+pub(super) const REPLIES: &str = "/api/v1/canned-replies/";
+
 /// A conversation in the number API.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Conversation {
-    id: Uuid,
-    number: String,
-    user: User,
+pub(super) struct Conversation {
+    pub(super) id: Uuid,
+    account: String,
+    pub(super) number: String,
+    pub(super) user: User,
     status: String,
     active_agent: Option<Uuid>,
     ai_enabled: bool,
@@ -47,11 +52,52 @@ struct Conversation {
     unread: u64,
     sentiment: Option<String>,
     summary: Option<String>,
+    assignee: Option<Assignee>,
+    labels: Vec<Label>,
+}
+
+/// A label.
+#[derive(Clone, Deserialize)]
+pub(super) struct Label {
+    pub(super) id: Uuid,
+    pub(super) name: String,
+    /// The CSS class is `label-` and this word.
+    pub(super) colour: String,
+    pub(super) account: String,
+}
+
+/// A canned reply.
+#[derive(Deserialize)]
+pub(super) struct CannedReply {
+    pub(super) id: Uuid,
+    pub(super) shortcut: String,
+    pub(super) text: String,
+}
+
+/// A label that a conversation can have.
+struct LabelChoice {
+    label: Label,
+    is_set: bool,
+}
+
+/// A person to whom conversations are assigned.
+#[derive(Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Assignee {
+    id: Uuid,
+    name: String,
+    full_name: String,
+}
+
+impl Assignee {
+    fn display_name(&self) -> &str {
+        if self.full_name.is_empty() { &self.name } else { &self.full_name }
+    }
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct User {
+pub(super) struct User {
     wa_id: Option<String>,
     user_id: Option<String>,
     #[serde(default)]
@@ -100,7 +146,7 @@ impl User {
         view::party(self.key())
     }
 
-    fn display_name(&self) -> String {
+    pub(super) fn display_name(&self) -> String {
         if self.name.is_empty() { self.formatted() } else { self.name.clone() }
     }
 }
@@ -125,6 +171,9 @@ struct Row {
     /// Name of the agent that answers. Empty if people or the webhook answer.
     agent: String,
     ai: bool,
+    /// Name of the person to whom it is assigned. Empty if there is none.
+    assignee: String,
+    labels: Vec<Label>,
 }
 
 #[derive(Template)]
@@ -137,13 +186,18 @@ struct Inbox {
     status: String,
     q: String,
     unread: bool,
+    assignee: String,
+    labels: Vec<Label>,
+    label: String,
 }
 
 pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
-    const FILTERS: [&str; 3] = ["status", "q", "unread"];
+    const FILTERS: [&str; 5] = ["status", "q", "unread", "assignee", "label"];
     let query = &visitor.query;
-    let path =
-        format!("/api/v1/conversations/{}", query.only(&["status", "q", "unread", "cursor"]));
+    let path = format!(
+        "/api/v1/conversations/{}",
+        query.only(&["status", "q", "unread", "assignee", "label", "cursor"])
+    );
     let answer = visitor.ask(&console, Method::GET, &path, None).await;
     let Ok(list) = serde_json::from_value::<ConversationList>(answer.body.clone()) else {
         return failed(&console, &visitor, answer.status, answer.message());
@@ -157,6 +211,9 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
         status: query.get("status").to_owned(),
         q: query.get("q").to_owned(),
         unread: query.some("unread").is_some(),
+        assignee: query.get("assignee").to_owned(),
+        labels: visitor.items(&console, LABELS).await,
+        label: query.get("label").to_owned(),
         page: visitor.page(&console, visitor.lang().t("nav.inbox"), "inbox").listening(if first {
             "conversation number agent"
         } else {
@@ -200,6 +257,11 @@ fn row(console: &Console, visitor: &Visitor, agents: &[Choice], conversation: Co
     Row {
         agent: agent.map(|agent| agent.name.clone()).unwrap_or_default(),
         ai: conversation.ai_enabled,
+        assignee: conversation
+            .assignee
+            .map(|person| person.display_name().to_owned())
+            .unwrap_or_default(),
+        labels: conversation.labels,
         id: conversation.id,
         name: conversation.user.display_name(),
         number: number_with_alias(console, visitor, &conversation.number),
@@ -264,6 +326,8 @@ struct TimelineItem {
     /// Transcript of a call with an agent.
     transcript: Vec<TranscriptLine>,
     recordings: Vec<CallRecording>,
+    /// Id of a private note that the visitor may delete. Otherwise empty.
+    deletable: String,
 }
 
 /// A recording of a call in the timeline.
@@ -326,7 +390,23 @@ fn permission_kind(item: &Value) -> Option<&'static str> {
     }
 }
 
-fn line(lang: Lang, item: &Value, base_url: &str) -> TimelineItem {
+/// Id of a private note that the visitor may delete. Empty for everything else.
+fn deletable_note(visitor: &Visitor, item: &Value) -> String {
+    let text = |name: &str| item.get(name).and_then(Value::as_str).unwrap_or_default();
+    let own = format!("user:{}", visitor.person.user.name);
+    match text("type") == NOTE && (visitor.is_admin() || text("sender") == own) {
+        true => text("id").to_owned(),
+        false => String::new(),
+    }
+}
+
+/// The name of a person, without the prefix of the audit trail.
+fn author(sender: String) -> String {
+    sender.strip_prefix("user:").map(str::to_owned).unwrap_or(sender)
+}
+
+fn line(visitor: &Visitor, item: &Value, base_url: &str) -> TimelineItem {
+    let lang = visitor.lang();
     let text = |pointer: &str| {
         item.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
     };
@@ -342,7 +422,8 @@ fn line(lang: Lang, item: &Value, base_url: &str) -> TimelineItem {
         text: said.into_iter().find(|said| !said.is_empty()).unwrap_or_default(),
         status: text("/status"),
         at: When::read(&text("/at")),
-        sender: text("/sender"),
+        deletable: deletable_note(visitor, item),
+        sender: author(text("/sender")),
         preview: Preview::of(&kind, &media),
         media,
         filename: text("/media/filename"),
@@ -380,6 +461,11 @@ struct Chat {
     other_agent: String,
     /// The number is inactive: its agent is paused in all conversations.
     silent: bool,
+    /// The people to whom it can be assigned, and the one to whom it is.
+    assignees: Vec<Assignee>,
+    assignee: Option<Assignee>,
+    labels: Vec<Label>,
+    label_choices: Vec<LabelChoice>,
     sentiment: String,
     summary: String,
     permission: Permission,
@@ -392,6 +478,8 @@ struct Chat {
     /// of each, as JSON.
     accepted: String,
     kinds: String,
+    /// The canned replies for the script: pairs of shortcut and text, as JSON.
+    replies: String,
 }
 
 /// Content and error of a rejected form.
@@ -401,7 +489,7 @@ struct RejectedForm {
     wrong: String,
 }
 
-fn path_of(id: Uuid) -> String {
+pub(super) fn path_of(id: Uuid) -> String {
     format!("/api/v1/conversations/{id}/")
 }
 
@@ -454,10 +542,14 @@ async fn render_chat(
     let other_agent = other_agent.filter(|agent| Some(*agent) != conversation.active_agent);
     let other_agent = agent_name(console, visitor, other_agent).await;
     let rows = latest(console, visitor).await;
+    let path = format!("{}assignees/?limit=200", path_of(id));
+    let replies: Vec<CannedReply> = visitor.items(console, REPLIES).await;
+    let replies: Vec<_> = replies.into_iter().map(|reply| (reply.shortcut, reply.text)).collect();
+    let assignees: Vec<Assignee> = visitor.items(console, &path).await;
     let mut lines: Vec<TimelineItem> = timeline
         .items
         .iter()
-        .map(|item| line(visitor.lang(), item, &console.apis.api().base_url))
+        .map(|item| line(visitor, item, &console.apis.api().base_url))
         .collect();
     for line in &mut lines {
         line.recordings = recordings(console, visitor, line).await;
@@ -479,6 +571,16 @@ async fn render_chat(
             name,
             number: view::with_alias(&of_number.alias, &conversation.number),
             silent: of_number.inactive,
+            assignees,
+            assignee: conversation.assignee,
+            label_choices: label_choices(
+                console,
+                visitor,
+                &conversation.account,
+                &conversation.labels,
+            )
+            .await,
+            labels: conversation.labels,
             tone: tone(&conversation.status),
             status: conversation.status,
             lines,
@@ -508,8 +610,25 @@ async fn render_chat(
                     .collect(),
             )
             .to_string(),
+            replies: json!(replies).to_string(),
         },
     )
+}
+
+/// The labels that a conversation of an account can have, and whether it has them.
+async fn label_choices(
+    console: &Console,
+    visitor: &Visitor,
+    account: &str,
+    labels: &[Label],
+) -> Vec<LabelChoice> {
+    let all: Vec<Label> = visitor.items(console, LABELS).await;
+    let own = all.into_iter().filter(|label| label.account == account);
+    own.map(|label| {
+        let is_set = labels.iter().any(|one| one.id == label.id);
+        LabelChoice { label, is_set }
+    })
+    .collect()
 }
 
 /// The latest conversations. Empty if they can't be read, since the page has another subject.
@@ -592,14 +711,26 @@ pub(super) async fn act(
             }
             (Method::POST, format!("{one}messages/"), Some(json!({"type": kind, kind: file})))
         }
-        "template" => {
-            let template = template(&form);
-            (
-                Method::POST,
-                format!("{one}messages/"),
-                Some(json!({"type": "template", "template": template})),
-            )
+        "labels" => {
+            let labels: Vec<&str> = form.all("label").collect();
+            (Method::PATCH, one, Some(json!({"labels": labels})))
         }
+        "assign" => {
+            let person = form.some("assignee").map(str::to_owned);
+            (Method::PATCH, one, Some(json!({"assignee": person})))
+        }
+        "assign-me" => {
+            let me = visitor.person.user.id;
+            (Method::PATCH, one, Some(json!({"assignee": me})))
+        }
+        "note" => {
+            let body = json!({"text": form.get("note")});
+            (Method::POST, format!("{one}notes/"), Some(body))
+        }
+        "delete-note" => match form.get("note").parse::<Uuid>() {
+            Ok(note) => (Method::DELETE, format!("{one}notes/{note}/"), None),
+            Err(_) => return missing(&console, &visitor),
+        },
         "connect-agent" => (Method::POST, format!("{one}connect-agent/"), Some(json!({}))),
         what @ ("close" | "archive" | "reopen" | "insights") => post(what),
         "ai-on" => (Method::PATCH, one, Some(json!({"aiEnabled": true}))),
@@ -611,36 +742,25 @@ pub(super) async fn act(
         },
         _ => return failed(&console, &visitor, StatusCode::BAD_REQUEST, ""),
     };
-    let gone = method == Method::DELETE;
+    let gone = form.get("do") == "delete";
     let answer = visitor.ask(&console, method, &path, body.as_ref()).await;
     match answer.is_ok() {
         true => Redirect::to(if gone { "/console/inbox/" } else { &to }).into_response(),
         false => {
             let refused = RejectedForm {
                 draft: form.get("text").to_owned(),
-                wrong: match answer.body.pointer("/error/meta/code").and_then(Value::as_i64) {
-                    Some(code) => {
-                        let hint = error_hint(visitor.lang(), code);
-                        format!("{} {hint}", answer.message()).trim_end().to_owned()
-                    }
-                    None => answer.message().to_owned(),
-                },
+                wrong: error_text(visitor.lang(), &answer),
             };
             render_chat(&console, &visitor, id, answer.status, refused).await
         }
     }
 }
 
-/// A template message. The form has one placeholder value per line.
-fn template(form: &Form) -> Value {
-    let mut template =
-        json!({"name": form.get("name"), "language": {"code": form.get("language")}});
-    let values = form.get("values").lines().map(str::trim).filter(|value| !value.is_empty());
-    let values: Vec<Value> = values.map(|value| json!({"type": "text", "text": value})).collect();
-    if let (Some(members), false) = (template.as_object_mut(), values.is_empty()) {
-        members.insert("components".to_owned(), json!([{"type": "body", "parameters": values}]));
-    }
-    template
+/// The message of a refused request, with a hint about Meta's error code.
+pub(super) fn error_text(lang: Lang, answer: &ApiResponse) -> String {
+    let code = answer.body.pointer("/error/meta/code").and_then(Value::as_i64);
+    let hint = code.map(|code| error_hint(lang, code)).unwrap_or_default();
+    format!("{} {hint}", answer.message()).trim_end().to_owned()
 }
 
 #[derive(Template)]
@@ -655,10 +775,15 @@ struct CallDialog {
     wrong: String,
 }
 
-async fn find_conversation(console: &Console, visitor: &Visitor, id: &str) -> Option<Conversation> {
+/// The conversation with this id, if the visitor can see it.
+pub(super) async fn find_conversation(
+    console: &Console,
+    visitor: &Visitor,
+    id: &str,
+) -> Option<Conversation> {
     let id = id.parse::<Uuid>().ok()?;
     let answer = visitor.ask(console, Method::GET, &path_of(id), None).await;
-    serde_json::from_value(answer.body).ok().filter(|_| Apis::serves(&Method::POST, CALLS))
+    serde_json::from_value(answer.body).ok()
 }
 
 /// The page that selects who talks to the user when they answer.
@@ -668,10 +793,10 @@ pub(super) async fn call_dialog(
     visitor: Visitor,
 ) -> Response {
     match find_conversation(&console, &visitor, &id).await {
-        Some(conversation) => {
+        Some(conversation) if Apis::serves(&Method::POST, CALLS) => {
             call_page(&console, &visitor, &conversation, StatusCode::OK, String::new()).await
         }
-        None => missing(&console, &visitor),
+        Some(_) | None => missing(&console, &visitor),
     }
 }
 

@@ -21,6 +21,8 @@ mod form;
 mod home;
 mod i18n;
 mod inbox;
+mod inbox_settings;
+mod message_template;
 mod notifications;
 mod number;
 mod numbers;
@@ -126,8 +128,13 @@ pub fn router(console: Console) -> Router {
         .route("/app/{tenant}/whatsapp/{id}", get(inbox::conversation_from_app))
         .route("/app/{tenant}/whatsapp/{id}/", get(inbox::conversation_from_app))
         .route("/console/inbox/", get(inbox::page))
+        .route("/console/inbox/settings/", get(inbox_settings::page).post(inbox_settings::act))
         .route("/console/inbox/{id}/", get(inbox::chat).post(inbox::act))
         .route("/console/inbox/{id}/call/", get(inbox::call_dialog).post(inbox::call))
+        .route(
+            "/console/inbox/{id}/template/",
+            get(message_template::page).post(message_template::act),
+        )
         .route("/console/numbers/", get(numbers::page))
         .route("/console/numbers/new/", get(numbers::new_number).post(numbers::connect))
         .route("/console/numbers/sign-up/", get(sign_up::start).post(sign_up::add_numbers))

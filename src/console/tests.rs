@@ -29,6 +29,8 @@ const FAMILIES: &[&str] = &[
     "message_error.",
     "quality.",
     "agents.wrong.",
+    "inbox.assignee.",
+    "inbox.colour.",
 ];
 
 fn sources(folder: &Path, into: &mut String) {

@@ -174,15 +174,172 @@ async fn s3_19_outside_its_window_a_conversation_takes_a_template() {
     browser.visit("/console/inbox/").await;
     browser.click("#conversations a.row-link").await;
     browser.until("document.querySelector('.composer')").await;
-    browser.fill(".composer.shut [name=name]", "order_update").await;
-    browser.fill(".composer.shut [name=values]", "Asha\nTuesday").await;
-    browser.press(".composer.shut", "Send").await;
+    browser.press(".composer.shut", "Send a template").await;
+    browser.until("document.querySelectorAll('dialog.panel .templates button').length === 5").await;
+    assert_eq!(
+        browser
+            .eval("document.querySelector('dialog.panel').textContent.includes('free_money')")
+            .await,
+        false,
+        "Meta rejected it"
+    );
+    browser.says("dialog.panel", "Not shown: 1 with parts").await;
+    browser.fill("dialog.panel [name=q]", "order").await;
+    browser.press("dialog.panel", "Search").await;
+    browser.until("document.querySelectorAll('dialog.panel .templates button').length === 1").await;
+    crate::console_look::picture(&mut browser, "templates").await;
+    browser.click("dialog.panel .templates button").await;
+    browser.says("dialog.panel .preview", "Hello {{1}}, your order arrives on {{2}}.").await;
+    for (field, value) in [("v0", "4711"), ("v1", "Asha"), ("v2", "Tuesday"), ("v3", "4711")] {
+        browser.fill(&format!("dialog.panel [name={field}]"), value).await;
+    }
+    browser.says("dialog.panel .preview", "Order 4711").await;
+    browser.says("dialog.panel .preview", "Hello Asha, your order arrives on Tuesday.").await;
+    crate::console_look::picture(&mut browser, "template-preview").await;
+    browser.press("dialog.panel", "Send").await;
     browser.says(".bubble.ours:last-of-type", "Template").await;
+    browser.says(".bubble.ours:last-of-type", "Hello Asha, your order arrives on Tuesday.").await;
     browser.says(".bubble.ours:last-of-type", "Read").await;
     // The user replies, so free-form messages are allowed.
     writes(&world, &json!({"message": "Thank you", "from": USER})).await;
     browser.until("document.querySelector('.composer #text')").await;
     assert_eq!(browser.errors, [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_conversation_has_notes_and_a_person_who_takes_care_of_it() {
+    if !has_chromium() {
+        return;
+    }
+    let world = with_people().await;
+    writes(&world, &json!({"message": "My parcel is broken", "from": USER, "name": "Asha Verma"}))
+        .await;
+    let mut ravi = signed_in(&world, "ravi").await;
+    ravi.visit("/console/inbox/").await;
+    ravi.click("#conversations a.row-link").await;
+    ravi.until("document.querySelector('.composer #text')").await;
+    let chat = ravi.eval("location.pathname").await.as_str().unwrap().to_owned();
+    let mut asha = signed_in(&world, "asha").await;
+    asha.visit(&chat).await;
+
+    ravi.press("#composer", "Add a private note").await;
+    ravi.fill("#composer [name=note]", "Sounded upset on the phone").await;
+    ravi.press("#composer", "Save note").await;
+    for browser in [&mut ravi, &mut asha] {
+        browser.says(".bubble.note", "Private note · ravi").await;
+        browser.says(".bubble.note .said", "Sounded upset on the phone").await;
+    }
+    ravi.press("#about", "Assign to me").await;
+    asha.until("document.querySelector('#about select').selectedOptions[0].textContent === 'ravi'")
+        .await;
+    ravi.until("document.querySelector('#about select').selectedOptions[0].textContent === 'ravi'")
+        .await;
+    for (scheme, width) in [("light", 1280), ("dark", 1280), ("light", 390)] {
+        asha.size(width, 1000).await;
+        asha.prefer(scheme).await;
+        crate::console_look::picture(&mut asha, &format!("notes-{scheme}-{width}")).await;
+    }
+    asha.size(1280, 900).await;
+    for (word, rows) in [("me", 0), ("none", 0), ("", 1)] {
+        asha.visit(&format!("/console/inbox/?assignee={word}")).await;
+        let count = asha.eval("document.querySelectorAll('#conversations .row-link').length").await;
+        assert_eq!(count, rows, "{word}");
+    }
+    crate::console_look::picture(&mut asha, "assigned").await;
+    ravi.visit("/console/inbox/?assignee=me").await;
+    ravi.says("#conversations", "ravi").await;
+    // An admin deletes the note of another person.
+    asha.visit(&chat).await;
+    asha.press(".bubble.note", "Delete").await;
+    asha.press("#ask", "Confirm").await;
+    asha.until("!document.querySelector('.bubble.note')").await;
+    assert!(ravi.errors.is_empty() && asha.errors.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_admin_creates_labels_and_an_agent_gives_them_to_conversations() {
+    if !has_chromium() {
+        return;
+    }
+    let world = with_people().await;
+    writes(&world, &json!({"message": "My parcel is broken", "from": USER, "name": "Asha Verma"}))
+        .await;
+    let mut asha = signed_in(&world, "asha").await;
+    asha.visit("/console/inbox/settings/").await;
+    for (name, colour) in [("Refund", "orange"), ("VIP", "purple")] {
+        asha.fill(".add [name=name]", name).await;
+        asha.eval(&format!("document.querySelector('.add [name=colour]').value = '{colour}'"))
+            .await;
+        asha.press_and_go(".add", "Create label").await;
+        asha.says(".label-list", name).await;
+    }
+    crate::console_look::picture(&mut asha, "labels").await;
+    let mut ravi = signed_in(&world, "ravi").await;
+    ravi.visit("/console/inbox/settings/").await;
+    assert_eq!(ravi.eval("Boolean(document.querySelector('.label-list form, .add'))").await, false);
+    ravi.visit("/console/inbox/").await;
+    ravi.click("#conversations a.row-link").await;
+    ravi.press("#about", "Change labels").await;
+    ravi.click(".label-form [type=checkbox]").await;
+    ravi.press(".label-form", "Save").await;
+    ravi.says("#about .labels", "Refund").await;
+    for (scheme, width) in [("light", 1280), ("dark", 1280), ("dark", 390)] {
+        ravi.size(width, 1000).await;
+        ravi.prefer(scheme).await;
+        crate::console_look::picture(&mut ravi, &format!("labelled-{scheme}-{width}")).await;
+    }
+    asha.visit("/console/inbox/").await;
+    asha.says("#conversations .labels", "Refund").await;
+    crate::console_look::picture(&mut asha, "labelled-list").await;
+    asha.eval("document.querySelector('[name=label]').selectedIndex = 2").await;
+    asha.press_and_go(".filters", "Filter").await;
+    assert_eq!(
+        asha.eval("document.querySelectorAll('#conversations .row-link').length").await,
+        0,
+        "no VIP"
+    );
+    assert!(ravi.errors.is_empty() && asha.errors.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slash_offers_the_canned_replies() {
+    if !has_chromium() {
+        return;
+    }
+    let world = with_people().await;
+    writes(&world, &json!({"message": "Hello?", "from": USER, "name": "Asha Verma"})).await;
+    let mut asha = signed_in(&world, "asha").await;
+    asha.visit("/console/inbox/settings/").await;
+    for (shortcut, text) in
+        [("/hello", "Hello! How can we help you?"), ("/hours", "We are open from 9 to 5.")]
+    {
+        asha.fill("#replies .add [name=shortcut]", shortcut).await;
+        asha.fill("#replies .add [name=text]", text).await;
+        asha.press_and_go("#replies", "Create reply").await;
+    }
+    crate::console_look::picture(&mut asha, "replies").await;
+    let mut ravi = signed_in(&world, "ravi").await;
+    ravi.visit("/console/inbox/settings/").await;
+    ravi.says("#replies", "We are open").await;
+    ravi.visit("/console/inbox/").await;
+    ravi.click("#conversations a.row-link").await;
+    ravi.until("document.querySelector('offhook-replies ul')").await;
+    ravi.eval("document.querySelector('#text').focus()").await;
+    ravi.fill("#text", "/h").await;
+    ravi.until("document.querySelectorAll('offhook-replies li').length === 2").await;
+    crate::console_look::picture(&mut ravi, "slash").await;
+    for key in ["ArrowDown", "Enter"] {
+        crate::console_keys::press(&mut ravi, key, 0).await;
+    }
+    ravi.until("document.querySelector('#text').value === 'We are open from 9 to 5.'").await;
+    assert_eq!(
+        ravi.eval("document.querySelectorAll('.bubble.ours').length").await,
+        0,
+        "Enter chose and did not send"
+    );
+    ravi.press(".composer", "Send").await;
+    ravi.says(".bubble.ours:last-of-type", "We are open from 9 to 5.").await;
+    assert!(ravi.errors.is_empty() && asha.errors.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,7 +10,7 @@ const CTRL: u32 = 2;
 const SHIFT: u32 = 8;
 
 /// Presses a key, with its text if it has one character.
-async fn press(browser: &mut Browser, key: &str, modifiers: u32) {
+pub async fn press(browser: &mut Browser, key: &str, modifiers: u32) {
     let text = match key {
         "Enter" => "\r",
         key if key.chars().count() == 1 && modifiers == 0 => key,

@@ -487,3 +487,306 @@ async fn s3_28_calls_are_in_the_timeline_and_reported_to_webhooks() {
         .await;
     assert_eq!(status, 202, "{sent}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn approved_templates_are_listed_and_shown_as_the_text_that_the_user_sees() {
+    let chat = Chat::start().await;
+    let path = format!("phone-numbers/{NUMBER}/templates/");
+    let first = chat.get(&format!("{path}?limit=4")).await;
+    let names = |page: &Value| -> Vec<String> {
+        let items = page["items"].as_array().expect("a list").iter();
+        items.map(|one| format!("{} {}", one["name"], one["language"]).replace('"', "")).collect()
+    };
+    assert_eq!(names(&first), ["appointment_reminder en", "hello de", "hello en", "invoice en"]);
+    let next = first["next"].as_str().expect("a cursor");
+    let rest = chat.get(&format!("{path}?limit=4&cursor={next}")).await;
+    assert_eq!(names(&rest), ["order_update en", "our_shop en"], "free_money was rejected");
+    assert_eq!(rest["next"], Value::Null);
+    assert_eq!(names(&chat.get(&format!("{path}?q=invoice")).await), ["invoice en"]);
+    let order = &rest["items"][0];
+    assert_eq!(order["parameters"].as_array().map(Vec::len), Some(4), "{order}");
+    assert_eq!(order["parameters"][1]["example"], "Asha");
+    assert_eq!(
+        (&order["hasOtherParts"], &rest["items"][1]["hasOtherParts"]),
+        (&json!(false), &json!(true))
+    );
+
+    // The user never wrote.
+    let user = "919412340077";
+    let (status, _) =
+        chat.ask("POST", &format!("permissions/{NUMBER}/{user}/request/"), json!({})).await;
+    assert_eq!(status, 202);
+    let id = chat.id_of(user).await;
+    let text = |text: &str| json!({"type": "text", "text": text});
+    let components = json!([
+        {"type": "header", "parameters": [text("4711")]},
+        {"type": "body", "parameters": [text("Asha"), text("Tuesday")]},
+        {"type": "button", "sub_type": "url", "index": "1", "parameters": [text("4711")]},
+    ]);
+    let template =
+        json!({"name": "order_update", "language": {"code": "en"}, "components": components});
+    let messages = format!("conversations/{id}/messages/");
+    let message = json!({"type": "template", "template": template});
+    assert_eq!(chat.ask("POST", &messages, message).await.0, 202);
+    let seen = "Order 4711\n\nHello Asha, your order arrives on Tuesday.\n\nAcme Stationery";
+    let timeline = chat
+        .until(&id, |items| {
+            items.iter().any(|item| item["text"] == seen && item["status"] == "read")
+        })
+        .await;
+    let sent = timeline.iter().find(|item| item["text"] == seen).expect("the message");
+    assert_eq!(sent["template"], template, "as it was sent");
+    assert_eq!(chat.conversation(user).await["lastMessage"]["text"], seen);
+    // Meta got the template without our text.
+    let at_meta = http::send("GET", &format!("{}/_sim/messages", chat.sim.url()), &[], "").await;
+    assert!(!at_meta.text().contains("rendered"), "{}", at_meta.text());
+    assert!(at_meta.text().contains("order_update"), "{}", at_meta.text());
+
+    // A template that Meta does not list is sent, and shown by its name.
+    let unknown = json!({"name": "old_one", "language": {"code": "en"}});
+    assert_eq!(
+        chat.ask("POST", &messages, json!({"type": "template", "template": unknown})).await.0,
+        202
+    );
+    chat.until(&id, |items| items.iter().any(|item| item["text"] == "old_one")).await;
+    let none = chat.ask("GET", "phone-numbers/918035730000/templates/", Value::Null).await;
+    assert_eq!(none.0, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn templates_that_cannot_be_read_are_reported_and_still_sent() {
+    let chat = Chat::start().await;
+    let fails = json!([{"what": "message_templates", "times": 1, "status": 403, "code": 200,
+        "details": "whatsapp_business_management is missing"}]);
+    let url = format!("{}/_sim/failures", chat.sim.url());
+    assert_eq!(http::send("POST", &url, &[], fails.to_string()).await.status, 204);
+    let path = format!("phone-numbers/{NUMBER}/templates/");
+    let (status, refused) = chat.ask("GET", &path, Value::Null).await;
+    assert_eq!((status, &refused["error"]["code"]), (502, &json!("meta_refused")), "{refused}");
+    assert!(refused["error"]["message"].as_str().unwrap().contains("whatsapp_business_management"));
+    chat.send_text(USER, "Hello").await;
+    let id = chat.id_of(USER).await;
+    let hello =
+        json!({"type": "template", "template": {"name": "hello", "language": {"code": "en"}}});
+    assert_eq!(chat.ask("POST", &format!("conversations/{id}/messages/"), hello).await.0, 202);
+    chat.until(&id, |items| {
+        items.iter().any(|item| item["text"] == "hello" && item["status"] == "read")
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn private_notes_are_in_the_timeline_and_go_nowhere() {
+    let chat = Chat::start_with(crm, |node_config| {
+        node_config.extra += &format!(
+            "[[account]]\nauth_id = \"SATESTOFFHOOK0000001\"\nparent = \"{AUTH_ID}\"\nauth_token = \"test-token-of-an-account\"\napi_keys = [\"test-key-of-a-subaccount\"]\n"
+        );
+    })
+    .await;
+    assert_eq!(chat.subscribe(None, false).await.0, 200);
+    chat.send_text(USER, "Where is my order?").await;
+    let id = chat.id_of(USER).await;
+    let notes = format!("conversations/{id}/notes/");
+    for wrong in [json!({}), json!({"text": " "}), json!({"text": "x".repeat(4_097)})] {
+        assert_eq!(chat.ask("POST", &notes, wrong.clone()).await.0, 400, "{wrong}");
+    }
+    let secret = "Wants a refund, be careful";
+    let theirs =
+        chat.ask_as("test-key-of-a-subaccount", "POST", &notes, json!({"text": "x"})).await;
+    assert_eq!(theirs.0, 404, "the conversation is not theirs");
+    let (status, note) = chat.ask("POST", &notes, json!({"text": secret})).await;
+    assert_eq!((status, &note["text"]), (201, &json!(secret)), "{note}");
+    // The next message is written after the note, so what the note caused has happened as well.
+    let (status, _) = chat
+        .ask(
+            "POST",
+            &format!("conversations/{id}/messages/"),
+            json!({"type": "text", "text": "One moment"}),
+        )
+        .await;
+    assert_eq!(status, 202);
+    let timeline = chat
+        .until(&id, |items| {
+            items.iter().any(|item| item["text"] == "One moment" && item["status"] == "read")
+        })
+        .await;
+    let found = timeline.iter().find(|item| item["id"] == note["id"]).expect("the note");
+    assert_eq!((&found["type"], &found["text"]), (&json!("note"), &json!(secret)), "{found}");
+    assert_eq!((found.get("status"), found.get("direction")), (None, None), "{found}");
+    assert_eq!(chat.conversation(USER).await["lastMessage"]["text"], "One moment");
+    let at_meta = http::send("GET", &format!("{}/_sim/messages", chat.sim.url()), &[], "").await;
+    assert!(at_meta.text().contains("One moment") && !at_meta.text().contains(secret));
+    let hook = format!("{:?}", chat.app.requests());
+    assert!(!hook.contains(secret), "no webhook has it");
+    // Insights are about what was said.
+    let insights = format!("conversations/{id}/insights/");
+    let (_, insights) = chat.ask("POST", &insights, Value::Null).await;
+    assert!(!insights.to_string().contains("refund"), "{insights}");
+
+    let one = format!("{notes}{}/", note["id"].as_str().unwrap());
+    let elsewhere = chat.ask_as("test-key-of-a-subaccount", "DELETE", &one, Value::Null).await;
+    assert_eq!(elsewhere.0, 404);
+    assert_eq!(chat.ask("DELETE", &one, Value::Null).await.0, 204);
+    assert_eq!(chat.ask("DELETE", &one, Value::Null).await.0, 404);
+    // A message can't be deleted as a note.
+    let message = timeline.iter().find(|item| item["text"] == "One moment").unwrap();
+    let message = format!("{notes}{}/", message["id"].as_str().unwrap());
+    assert_eq!(chat.ask("DELETE", &message, Value::Null).await.0, 404);
+
+    // An erasure of the person erases the notes.
+    assert_eq!(chat.ask("POST", &notes, json!({"text": secret})).await.0, 201);
+    assert_eq!(chat.ask("DELETE", &format!("users/{USER}/"), Value::Null).await.0, 202);
+    let mut every = tokio::time::interval(std::time::Duration::from_millis(50));
+    for n in 0..200 {
+        every.tick().await;
+        if chat.ask("GET", &format!("conversations/{id}/"), Value::Null).await.0 == 404 {
+            break;
+        }
+        assert!(n < 199, "{}", chat.node.log());
+    }
+    // The same person writes again: a new conversation under the same id.
+    chat.send_text(USER, "Hello again").await;
+    let again = chat.until(&id, |items| !items.is_empty()).await;
+    assert_eq!(again.len(), 1, "{again:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn conversations_are_assigned_to_people() {
+    let chat = Chat::start().await;
+    for user in [USER, "919412340002"] {
+        chat.send_text(user, "Hello").await;
+    }
+    let (id, other) = (chat.id_of(USER).await, chat.id_of("919412340002").await);
+    let ravi = json!({"name": "ravi", "fullName": "Ravi Iyer", "role": "agent", "password": "a long password"});
+    let (status, ravi) = chat.ask("POST", "users/", ravi).await;
+    assert_eq!(status, 201, "{ravi}");
+    let ravi = ravi["id"].as_str().unwrap().to_owned();
+    let one = format!("conversations/{id}/");
+    let people = chat.get(&format!("{one}assignees/")).await;
+    let person = json!({"id": ravi, "name": "ravi", "fullName": "Ravi Iyer"});
+    assert!(people["items"].as_array().unwrap().contains(&person), "{people}");
+
+    let url = format!("{}/api/v1/{one}", chat.node.public);
+    let before = http::send("GET", &url, &[("x-api-key", API_KEY)], "").await;
+    let tag = before.headers["etag"].to_str().expect("a tag").to_owned();
+    let unknown = json!({"assignee": "3e0f5c6a-7c55-4c0b-8d7e-2f1a9b8c7d60"});
+    assert_eq!(chat.ask("PATCH", &one, unknown).await.0, 400);
+    let (status, assigned) = chat.ask("PATCH", &one, json!({"assignee": ravi})).await;
+    assert_eq!((status, &assigned["assignee"]), (200, &person), "{assigned}");
+    assert_eq!(assigned["aiEnabled"], true);
+    let head = [("x-api-key", API_KEY), ("if-match", tag.as_str())];
+    let late = http::send("PATCH", &url, &head, json!({"assignee": null}).to_string()).await;
+    assert_eq!(late.status, 412, "{}", late.text());
+    // Other changes keep it.
+    chat.ask("PATCH", &one, json!({"aiEnabled": false})).await;
+    let list = async |assignee: &str| -> Vec<Value> {
+        let found = chat.get(&format!("conversations/?assignee={assignee}")).await;
+        found["items"].as_array().unwrap().iter().map(|one| one["id"].clone()).collect()
+    };
+    assert_eq!(list(&ravi).await, [json!(id)]);
+    assert_eq!(list("none").await, [json!(other)]);
+    assert_eq!(chat.ask("GET", "conversations/?assignee=me", Value::Null).await.0, 400);
+    let closed = chat.get(&format!("conversations/?assignee={ravi}&status=closed")).await;
+    assert_eq!(closed["items"], json!([]));
+
+    let trail = chat.get("audit/?action=changeConversation").await;
+    assert!(trail.to_string().contains("Ravi Iyer"), "{trail}");
+    assert!(!trail.to_string().contains(USER), "no data of the user: {trail}");
+
+    assert_eq!(chat.ask("DELETE", &format!("users/{ravi}/"), Value::Null).await.0, 204);
+    assert_eq!(chat.get(&one).await["assignee"], Value::Null);
+    assert_eq!(list("none").await.len(), 2);
+    assert_eq!(chat.ask("PATCH", &one, json!({"assignee": ravi})).await.0, 400);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn conversations_have_labels_of_their_account() {
+    const SUB: &str = "SATESTOFFHOOK0000001";
+    let chat = Chat::start_with(crm, |node_config| {
+        node_config.extra += &format!(
+            "[[account]]\nauth_id = \"{SUB}\"\nparent = \"{AUTH_ID}\"\nauth_token = \"test-token-of-an-account\"\napi_keys = [\"test-key-of-a-subaccount\"]\n"
+        );
+    })
+    .await;
+    for user in [USER, "919412340002"] {
+        chat.send_text(user, "Hello").await;
+    }
+    let one = format!("conversations/{}/", chat.id_of(USER).await);
+    for wrong in [
+        json!({"name": "", "colour": "red"}),
+        json!({"name": "x".repeat(33), "colour": "red"}),
+        json!({"name": "Refund", "colour": "pink"}),
+    ] {
+        assert_eq!(chat.ask("POST", "labels/", wrong.clone()).await.0, 400, "{wrong}");
+    }
+    let (status, refund) =
+        chat.ask("POST", "labels/", json!({"name": "Refund", "colour": "orange"})).await;
+    assert_eq!(status, 201, "{refund}");
+    let (status, taken) =
+        chat.ask("POST", "labels/", json!({"name": "refund", "colour": "red"})).await;
+    assert_eq!((status, &taken["error"]["code"]), (409, &json!("name_taken")), "{taken}");
+    let theirs = json!({"name": "Refund", "colour": "red", "account": SUB});
+    let (status, theirs) = chat.ask("POST", "labels/", theirs).await;
+    assert_eq!(status, 201, "another account may use the name: {theirs}");
+    let seen = chat.ask_as("test-key-of-a-subaccount", "GET", "labels/", Value::Null).await.1;
+    assert_eq!(seen["items"], json!([theirs]), "a subaccount sees its own");
+    assert_eq!(chat.get("labels/").await["items"].as_array().map(Vec::len), Some(2));
+
+    let id = refund["id"].as_str().unwrap();
+    let (status, labelled) = chat.ask("PATCH", &one, json!({"labels": [id, id]})).await;
+    assert_eq!((status, &labelled["labels"]), (200, &json!([refund])), "{labelled}");
+    let wrong = json!({"labels": [theirs["id"]]});
+    assert_eq!(chat.ask("PATCH", &one, wrong).await.0, 400, "it is of another account");
+    let found = chat.get(&format!("conversations/?label={id}")).await;
+    assert_eq!(found["items"].as_array().map(Vec::len), Some(1), "{found}");
+    let closed = chat.get(&format!("conversations/?label={id}&status=closed")).await;
+    assert_eq!(closed["items"], json!([]));
+
+    let label = format!("labels/{id}/");
+    let url = format!("{}/api/v1/{label}", chat.node.public);
+    let stale = [("x-api-key", API_KEY), ("if-match", "\"other\"")];
+    let change = json!({"colour": "blue"}).to_string();
+    assert_eq!(http::send("PATCH", &url, &stale, change).await.status, 412);
+    let (status, changed) = chat.ask("PATCH", &label, json!({"name": "Money back"})).await;
+    assert_eq!((status, &changed["colour"]), (200, &json!("orange")), "{changed}");
+    assert_eq!(chat.get(&one).await["labels"][0]["name"], "Money back");
+    assert_eq!(chat.ask("DELETE", &label, Value::Null).await.0, 204);
+    assert_eq!(chat.ask("DELETE", &label, Value::Null).await.0, 404);
+    assert_eq!(chat.get(&one).await["labels"], json!([]));
+    assert_eq!(chat.ask("PATCH", &one, json!({"labels": [id]})).await.0, 400);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn canned_replies_belong_to_an_account() {
+    const SUB: &str = "SATESTOFFHOOK0000001";
+    let chat = Chat::start_with(crm, |node_config| {
+        node_config.extra += &format!(
+            "[[account]]\nauth_id = \"{SUB}\"\nparent = \"{AUTH_ID}\"\nauth_token = \"test-token-of-an-account\"\napi_keys = [{{ key = \"test-key-of-an-agent\", role = \"agent\" }}]\n"
+        );
+    })
+    .await;
+    let path = "canned-replies/";
+    for wrong in [
+        json!({"shortcut": "", "text": "x"}),
+        json!({"shortcut": "two words", "text": "x"}),
+        json!({"shortcut": "hello", "text": " "}),
+        json!({"shortcut": "hello", "text": "x".repeat(4_097)}),
+    ] {
+        assert_eq!(chat.ask("POST", path, wrong.clone()).await.0, 400, "{wrong}");
+    }
+    let hello = json!({"shortcut": "/Hello", "text": "Hello! How can we help you?"});
+    let (status, reply) = chat.ask("POST", path, hello.clone()).await;
+    assert_eq!((status, &reply["shortcut"]), (201, &json!("hello")), "{reply}");
+    let (status, taken) = chat.ask("POST", path, hello.clone()).await;
+    assert_eq!((status, &taken["error"]["code"]), (409, &json!("name_taken")), "{taken}");
+    let agent = "test-key-of-an-agent";
+    assert_eq!(chat.ask_as(agent, "POST", path, hello).await.0, 403);
+    assert_eq!(chat.ask_as(agent, "GET", path, Value::Null).await.1["items"], json!([]));
+    let one = format!("{path}{}/", reply["id"].as_str().unwrap());
+    assert_eq!(chat.ask_as(agent, "GET", &one, Value::Null).await.0, 404);
+    let (status, changed) = chat.ask("PATCH", &one, json!({"text": "Hi!"})).await;
+    assert_eq!((status, &changed["text"]), (200, &json!("Hi!")), "{changed}");
+    assert_eq!(chat.get(path).await["items"], json!([changed]));
+    assert_eq!(chat.ask("DELETE", &one, Value::Null).await.0, 204);
+    assert_eq!(chat.get(path).await["items"], json!([]));
+}

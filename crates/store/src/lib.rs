@@ -66,14 +66,14 @@ pub use self::rows::callback::{
     QueuedCallback, Settlement,
 };
 pub use self::rows::conversation::{
-    Conversation, ConversationChange, ConversationFilter, Insights, LastMessage, Pair,
-    RoutingState, UserName,
+    Assignee, AssigneeFilter, Conversation, ConversationChange, ConversationFilter, Insights,
+    LastMessage, Pair, RoutingState, UserName,
 };
 pub use self::rows::endpoint::{Endpoint, EndpointChange};
 pub use self::rows::event_key::{KeyKind, SeenKey};
 pub use self::rows::message::{
     AfterReply, AnsweredMessage, EnqueueResult, EventDraft, EventForm, InboxResult,
-    InterruptedMessage, Message, NewMessage, OutgoingMessages, StatusUpdate, TimelineEntry,
+    InterruptedMessage, Message, NOTE, NewMessage, OutgoingMessages, StatusUpdate, TimelineEntry,
     WEBHOOK,
 };
 pub use self::rows::number::{NumberOwners, NumberTransfer, RoutingChange};
@@ -117,6 +117,7 @@ pub use self::tables::people::People;
 pub use self::tables::people::Sessions;
 pub use self::tables::people::{ApiKeyRow, Invitation, Session, User, UserChange, UserLink};
 pub use self::tables::permissions::Permissions;
+pub use self::tables::presets::{Preset, PresetKind, Presets};
 pub use self::tables::recordings::Recordings;
 pub use self::tables::responses::Responses;
 pub use self::tables::responses::StoredResponse;

@@ -24,6 +24,7 @@ const SQLITE: &[File] = &[
     (4, "failed_requests", include_str!("migrations/sqlite/0004_failed_requests.sql")),
     (5, "endpoint_users", include_str!("migrations/sqlite/0005_endpoint_users.sql")),
     (9, "error_responses", include_str!("migrations/sqlite/0009_error_responses.sql")),
+    (7, "inbox", include_str!("migrations/sqlite/0007_inbox.sql")),
 ];
 const POSTGRES: &[File] = &[
     (1, "schema", include_str!("migrations/postgres/0001_schema.sql")),
@@ -32,6 +33,7 @@ const POSTGRES: &[File] = &[
     (4, "failed_requests", include_str!("migrations/postgres/0004_failed_requests.sql")),
     (5, "endpoint_users", include_str!("migrations/postgres/0005_endpoint_users.sql")),
     (9, "error_responses", include_str!("migrations/postgres/0009_error_responses.sql")),
+    (7, "inbox", include_str!("migrations/postgres/0007_inbox.sql")),
 ];
 
 fn migrator(files: &[File]) -> Migrator {

@@ -28,6 +28,7 @@ use crate::tables::numbers::Numbers;
 use crate::tables::outbox::Outbox;
 use crate::tables::people::{ApiKeys, People, Sessions};
 use crate::tables::permissions::Permissions;
+use crate::tables::presets::Presets;
 use crate::tables::recordings::Recordings;
 use crate::tables::responses::Responses;
 use crate::tables::rooms::Rooms;
@@ -186,6 +187,11 @@ impl Store {
     /// Files uploaded to Meta.
     pub fn uploads(&self) -> Uploads<'_> {
         Uploads(&self.shared)
+    }
+
+    /// Labels and canned replies.
+    pub fn presets(&self) -> Presets<'_> {
+        Presets(&self.shared)
     }
 
     /// Notifications in the console.

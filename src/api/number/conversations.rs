@@ -11,15 +11,21 @@ use uuid::Uuid;
 use super::super::error::ApiError;
 use super::super::routes::{Operation, QueryParameter, RequestBody, ResponseSpec};
 use super::error::{NO_CONVERSATION, conversation_without_number};
+use super::labels::LabelView;
+use super::presets;
 use super::request::{ApiRequest, parse_number, parse_position, position};
 use super::response::{Page, Timestamp3339, etag, no_content, ok, with_etag};
 use super::route::{CHANGED, CURSOR, LIMIT, PAGING, Route, error, handler};
 use super::routing::answering_agent;
+use super::schema::nullable;
 use crate::api::Api;
 use engine::admission::NumberEntry;
 use engine::inbox::words;
 use model::{ConversationStatus, Direction, Role};
-use store::{Conversation, ConversationChange, ConversationFilter, Message};
+use store::{
+    AssigneeFilter, Conversation, ConversationChange, ConversationFilter, Message, Preset,
+    PresetKind, User,
+};
 
 /// The longest search text, in characters; what exceeds it is ignored.
 const SEARCH_CHARS_MAX: usize = 100;
@@ -51,6 +57,12 @@ pub(super) const ROUTES: &[Route] = &[
             QueryParameter::flag("unread", "true: only conversations with unread messages"),
             QueryParameter::text("q", "Text in the user's number, name, or the last message"),
             QueryParameter::uuid("agent", "Only conversations of the agent with this id"),
+            QueryParameter::uuid("label", "Only conversations with this label"),
+            QueryParameter::text(
+                "assignee",
+                "Only conversations assigned to the person with this id; `me`: to the person who \
+                 asks; `none`: to nobody",
+            ),
             LIMIT,
             CURSOR,
         ])
@@ -68,9 +80,12 @@ pub(super) const ROUTES: &[Route] = &[
         operation: Operation::patch(
             ITEM,
             "changeConversation",
-            "Enable or disable the agent in a conversation",
+            "Enable or disable the agent in a conversation, assign it to a person, or set its labels",
         )
-        .body(RequestBody::json::<ChangeBody>("{\"aiEnabled\": true|false}"))
+        .body(RequestBody::json::<ChangeBody>(
+            "{\"aiEnabled\": true|false}, {\"assignee\": an id or null}, \
+             {\"labels\": ids}",
+        ))
         .responses(&[CONVERSATION, CHANGED]),
     },
     Route {
@@ -89,11 +104,22 @@ pub(super) const ROUTES: &[Route] = &[
         operation: Operation::get(
             "/api/v1/conversations/{conversation_id}/timeline/",
             "conversationTimeline",
-            "List the messages and calls of a conversation: the latest page first, each page in \
-             the order of time",
+            "List the messages, calls and private notes of a conversation: the latest page first, \
+             each page in the order of time",
         )
         .query(PAGING)
         .responses(&[ResponseSpec::json::<Timeline>(200, "A page of messages and calls")]),
+    },
+    Route {
+        role: Role::Agent,
+        handler: handler!(assignees),
+        operation: Operation::get(
+            "/api/v1/conversations/{conversation_id}/assignees/",
+            "conversationAssignees",
+            "List the people to whom a conversation can be assigned, newest first",
+        )
+        .query(PAGING)
+        .responses(&[ResponseSpec::json::<AssigneePage>(200, "A page of people")]),
     },
     Route {
         role: Role::Agent,
@@ -177,7 +203,7 @@ pub(super) const ROUTES: &[Route] = &[
 /// A conversation.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-#[schema(as = Conversation, examples(json!({"id": "5c0e6a1d-8a0e-5a53-9f2d-0c4d3b2a1f60", "account": "MAXXXXXXXXXXXXXXXXXX", "createdAt": "2026-11-20T09:12:00.000Z", "number": "918035737458", "user": {"waId": "919812345678", "userId": null, "name": "Asha"}, "status": "open", "routing": "webhook", "activeAgent": null, "webhook": "8f14e45f-ceea-467f-a8d5-4b8b8d9a1c20", "aiEnabled": true, "lastMessage": {"text": "Where is my order?", "at": "2026-11-21T22:50:00.000Z", "direction": "inbound"}, "windowExpiresAt": "2026-11-22T22:50:00.000Z", "unread": 1, "sentiment": null, "score": null, "summary": null, "insightsBy": null, "insightsAt": null, "permission": "none"})))]
+#[schema(as = Conversation, examples(json!({"id": "5c0e6a1d-8a0e-5a53-9f2d-0c4d3b2a1f60", "account": "MAXXXXXXXXXXXXXXXXXX", "createdAt": "2026-11-20T09:12:00.000Z", "number": "918035737458", "user": {"waId": "919812345678", "userId": null, "name": "Asha"}, "status": "open", "routing": "webhook", "activeAgent": null, "webhook": "8f14e45f-ceea-467f-a8d5-4b8b8d9a1c20", "aiEnabled": true, "lastMessage": {"text": "Where is my order?", "at": "2026-11-21T22:50:00.000Z", "direction": "inbound"}, "windowExpiresAt": "2026-11-22T22:50:00.000Z", "unread": 1, "sentiment": null, "score": null, "summary": null, "insightsBy": null, "insightsAt": null, "assignee": null, "labels": [], "permission": "none"})))]
 struct ConversationView {
     id: Uuid,
     /// The account or subaccount of the number.
@@ -205,8 +231,30 @@ struct ConversationView {
     insights_by: Option<String>,
     #[schema(value_type = Option<String>, format = DateTime)]
     insights_at: Option<Timestamp3339>,
+    /// The person who takes care of the conversation.
+    assignee: Option<AssigneeView>,
+    labels: Vec<LabelView>,
     /// The permission to call the user: `none`, `requested`, `temporary`, `permanent`.
     permission: &'static str,
+}
+
+/// A person to whom conversations are assigned.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = Assignee)]
+struct AssigneeView {
+    id: Uuid,
+    /// The sign-in name.
+    name: String,
+    /// May be empty.
+    full_name: String,
+}
+
+/// A page of people.
+#[derive(Serialize, ToSchema)]
+struct AssigneePage {
+    items: Vec<AssigneeView>,
+    next: Option<String>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -234,9 +282,20 @@ struct Timeline {
 }
 
 impl ConversationView {
-    async fn new(api: &Api, conversation: &Conversation) -> Self {
-        let Conversation { pair, status, standing, unread, last, heard, insights, created, .. } =
-            conversation;
+    /// `labels` are those of the scope.
+    async fn new(api: &Api, conversation: &Conversation, labels: &[Preset]) -> Self {
+        let Conversation {
+            pair,
+            status,
+            standing,
+            unread,
+            last,
+            heard,
+            insights,
+            assignee,
+            labels: label_ids,
+            created,
+        } = conversation;
         let permission = match api.inbox.number_of(pair) {
             Some(number) => {
                 api.permissions.view(&number, &pair.user.id, false).await.state.as_str()
@@ -266,6 +325,17 @@ impl ConversationView {
             summary: insights.as_ref().map(|i| i.summary.clone()),
             insights_by: insights.as_ref().map(|i| i.by.clone()),
             insights_at: insights.as_ref().map(|i| Timestamp3339(i.at)),
+            assignee: assignee.as_ref().map(|person| AssigneeView {
+                id: person.id,
+                name: person.name.clone(),
+                full_name: person.full_name.clone(),
+            }),
+            labels: labels
+                .iter()
+                .filter(|label| label_ids.contains(&label.id))
+                .cloned()
+                .map(LabelView::from)
+                .collect(),
             permission,
         }
     }
@@ -284,7 +354,7 @@ async fn find_id(request: &ApiRequest, id: Uuid) -> Result<Conversation, ApiErro
 
 /// The ETag of a conversation: of what people change, not of its messages.
 fn tag(conversation: &Conversation) -> String {
-    let Conversation { status, standing, .. } = conversation;
+    let Conversation { status, standing, assignee, labels, .. } = conversation;
     let routing = &standing.routing;
     etag(&(
         status.as_str(),
@@ -292,13 +362,16 @@ fn tag(conversation: &Conversation) -> String {
         routing.as_str(),
         routing.webhook(),
         routing.agent(),
+        assignee.as_ref().map(|person| person.id),
+        labels,
     ))
 }
 
 /// 200 with the current conversation.
 async fn view(request: &ApiRequest, id: Uuid) -> Result<Response, ApiError> {
     let conversation = find_id(request, id).await?;
-    let view = ConversationView::new(request.api(), &conversation).await;
+    let labels = presets::list(request, PresetKind::Label).await?;
+    let view = ConversationView::new(request.api(), &conversation, &labels).await;
     Ok(with_etag(ok(&view), &tag(&conversation)))
 }
 
@@ -331,15 +404,34 @@ async fn list(request: ApiRequest) -> Result<Response, ApiError> {
         }
         None => None,
     };
+    let assignee = match (request.query_text("assignee"), request.principal.user) {
+        (None, _) => None,
+        (Some("none"), _) => Some(AssigneeFilter::Unassigned),
+        (Some("me"), Some(person)) => Some(AssigneeFilter::Person(person)),
+        (Some(id), _) => {
+            let message = "assignee must be the id of a person, none, or in a session me";
+            let error = |_| ApiError::bad_value("assignee", message);
+            Some(AssigneeFilter::Person(id.parse().map_err(error)?))
+        }
+    };
+    let label = match request.query_text("label") {
+        Some(id) => {
+            let error = |_| ApiError::bad_value("label", "label must be the id of a label");
+            Some(id.parse().map_err(error)?)
+        }
+        None => None,
+    };
     let search = request.query("q").unwrap_or_default().chars().take(SEARCH_CHARS_MAX).collect();
     let (unread, before) = (request.query_flag("unread")?, request.cursor(parse_cursor)?);
-    let filter = ConversationFilter { number, status, unread, agent, search, before };
+    let filter =
+        ConversationFilter { number, status, unread, agent, assignee, label, search, before };
     let api = request.api();
     let page = api.store.conversations().list(request.scope(), &filter, limit).await;
     let page = page.map_err(ApiError::store("list conversations"))?;
+    let labels = presets::list(&request, PresetKind::Label).await?;
     let mut items = Vec::with_capacity(page.found.len());
     for conversation in &page.found {
-        items.push(ConversationView::new(api, conversation).await);
+        items.push(ConversationView::new(api, conversation, &labels).await);
     }
     let next = request.next_cursor(page.next.map(|(at, id)| format!("{at}.{id}")));
     Ok(ok(&ConversationPage { items, next }))
@@ -378,10 +470,78 @@ async fn timeline(request: ApiRequest) -> Result<Response, ApiError> {
 
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schema(as = ConversationChange, examples(json!({"aiEnabled": false})))]
+#[schema(as = ConversationChange, examples(json!({"aiEnabled": false, "assignee": null})))]
 struct ChangeBody {
     /// false: the agent stays silent, and only people answer.
     ai_enabled: Option<bool>,
+    /// The id of a person from `assignees/`; null: nobody.
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<Uuid>)]
+    assignee: Option<Option<Uuid>>,
+    /// The ids of all labels that the conversation has from now on, up to 10.
+    #[schema(max_items = 10)]
+    labels: Option<Vec<Uuid>>,
+}
+
+/// The largest number of labels of a conversation.
+const LABELS_MAX: usize = 10;
+
+/// Checks that a conversation can have these labels. Returns each once.
+async fn check_labels(
+    request: &ApiRequest,
+    conversation: &Conversation,
+    mut ids: Vec<Uuid>,
+) -> Result<Vec<Uuid>, ApiError> {
+    let error = |message| ApiError::bad_value("labels", message);
+    ids.sort_unstable();
+    ids.dedup();
+    if ids.len() > LABELS_MAX {
+        return Err(error("labels must be at most 10 ids"));
+    }
+    let known = presets::list(request, PresetKind::Label).await?;
+    let is_known = |id: &Uuid| {
+        known.iter().any(|label| label.id == *id && label.account == conversation.pair.account)
+    };
+    match ids.iter().all(is_known) {
+        true => Ok(ids),
+        false => Err(error("labels must be ids of labels of the conversation's account")),
+    }
+}
+
+/// Whether a person can see a conversation.
+fn can_see(user: &User, conversation: &Conversation) -> bool {
+    let pair = &conversation.pair;
+    user.account == pair.account || user.account == pair.main_account
+}
+
+async fn assignees(request: ApiRequest) -> Result<Response, ApiError> {
+    let conversation = find(&request).await?;
+    let (limit, before) = (request.limit()?, request.cursor(parse_position)?);
+    let users = request.api().people.users(request.scope(), before, limit + 1).await;
+    let users = users.map_err(ApiError::store("list people"))?;
+    let page = Page::new(users, limit, |last| position(last.created, last.id));
+    let items = page.items.into_iter().filter(|user| can_see(user, &conversation));
+    let items =
+        items.map(|user| AssigneeView { id: user.id, name: user.name, full_name: user.full_name });
+    let next = request.next_cursor(page.next);
+    Ok(ok(&AssigneePage { items: items.collect(), next }))
+}
+
+/// Checks that a conversation can be assigned to a person.
+async fn check_assignee(
+    request: &ApiRequest,
+    conversation: &Conversation,
+    person: Uuid,
+) -> Result<(), ApiError> {
+    let user = request.api().people.user(request.scope(), person).await;
+    let user = user.map_err(ApiError::store("read a person"))?;
+    match user.is_some_and(|user| can_see(&user, conversation)) {
+        true => Ok(()),
+        false => Err(ApiError::bad_value(
+            "assignee",
+            "assignee must be the id of a person who can see the conversation: GET …/assignees/",
+        )),
+    }
 }
 
 async fn change(mut request: ApiRequest) -> Result<Response, ApiError> {
@@ -391,8 +551,20 @@ async fn change(mut request: ApiRequest) -> Result<Response, ApiError> {
         // Read again, because the body may have taken its time.
         request.check_if_match(&tag(&find(&request).await?))?;
     }
-    if let Some(on) = body.ai_enabled {
-        let change = ConversationChange { ai_enabled: Some(on), ..ConversationChange::default() };
+    if let Some(Some(person)) = body.assignee {
+        check_assignee(&request, &conversation, person).await?;
+    }
+    let labels = match body.labels {
+        Some(ids) => Some(check_labels(&request, &conversation, ids).await?),
+        None => None,
+    };
+    if body.ai_enabled.is_some() || body.assignee.is_some() || labels.is_some() {
+        let change = ConversationChange {
+            ai_enabled: body.ai_enabled,
+            assignee: body.assignee,
+            labels,
+            ..ConversationChange::default()
+        };
         apply(&request, &conversation, change).await?;
     }
     view(&request, conversation.pair.conversation).await

@@ -10,24 +10,29 @@ mod audit_trail;
 mod call_events;
 mod call_quality;
 mod calls;
+mod canned_replies;
 mod conversations;
 mod erasure;
 mod error;
 mod failed_requests;
 mod field_errors;
 mod insights;
+mod labels;
 mod messages;
 mod nodes;
+mod notes;
 mod notifications;
 mod numbers;
 mod permissions;
 mod place_call;
+mod presets;
 mod reload;
 mod request;
 mod response;
 pub(in crate::api) mod route;
 mod routing;
 mod schema;
+mod templates;
 mod tokens;
 mod uploads;
 mod users;
@@ -81,12 +86,16 @@ pub(super) const TABLES: &[&[Route]] = &[
     reload::ROUTES,
     notifications::ROUTES,
     numbers::ROUTES,
+    templates::ROUTES,
     wabas::ROUTES,
     agents::ROUTES,
     erasure::ROUTES,
     insights::ROUTES,
     conversations::ROUTES,
     messages::ROUTES,
+    notes::ROUTES,
+    labels::ROUTES,
+    canned_replies::ROUTES,
     uploads::ROUTES,
     routing::ROUTES,
     webhooks::ROUTES,
@@ -292,6 +301,8 @@ mod tests {
             "changeConversation",
             "checkXml",
             "closeConversation",
+            "createNote",
+            "deleteNote",
             "hangUp",
             "placeCall",
             "readAllNotifications",

@@ -306,6 +306,9 @@ async fn every_operation_is_served_and_answers_as_documented() {
                 ("conversation_id", "00000000-0000-0000-0000-000000000007"),
                 ("webhook_id", "00000000-0000-0000-0000-000000000007"),
                 ("event_id", "00000000-0000-0000-0000-000000000007"),
+                ("label_id", "00000000-0000-0000-0000-000000000007"),
+                ("reply_id", "00000000-0000-0000-0000-000000000007"),
+                ("note_id", "00000000-0000-0000-0000-000000000007"),
                 ("key_id", &*call),
             ];
             let path = named.iter().fold(operation.path.to_owned(), |path, (name, value)| {

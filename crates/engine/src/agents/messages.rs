@@ -384,7 +384,7 @@ if let Err(error) = worker.agents.store().turns().finish(turn.message.id).await 
         let asked = (message.at, message.id);
         let said = |m: &&store::NewMessage| {
             let waits = m.direction == Direction::Inbound && (m.at, m.id) >= asked;
-            !waits && m.kind != "call" && !m.text.is_empty()
+            !waits && m.kind != "call" && m.kind != store::NOTE && !m.text.is_empty()
         };
         let history = earlier.iter().map(|m| &m.message).filter(said).take(lines).map(|m| Line {
             role: if m.direction == Direction::Inbound { Role::User } else { Role::Assistant },

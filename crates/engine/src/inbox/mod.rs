@@ -15,11 +15,13 @@ mod files;
 mod incoming;
 mod media;
 mod missing_webhooks;
+mod notes;
 mod ownership;
 mod permission_requests;
 mod routing;
 mod sending;
 mod settings;
+mod templates;
 pub mod words;
 
 #[cfg(test)]
@@ -51,6 +53,7 @@ pub use missing_webhooks::MissingWebhook;
 pub use routing::{RoutingError, WebhookSpec};
 pub use sending::{Outgoing, SendError, WINDOW};
 pub use settings::WebhookSettings;
+pub use templates::TemplatesError;
 
 /// The capacity of the channel of turns. A turn that does not fit stays pending in the store and is
 /// answered later.
@@ -102,6 +105,7 @@ struct Inner {
     /// The receiving end, until [`Inbox::take_turns`] takes it.
     turns_receiver: Mutex<Option<mpsc::Receiver<Turn>>>,
     lanes: sending::Lanes,
+    templates: templates::TemplateCache,
     early_statuses: Arc<early_statuses::EarlyStatuses>,
     /// A lock per number. Sending an agent's answer holds it for reading, changing the routing for
     /// writing.
@@ -146,6 +150,7 @@ impl Inbox {
             turns,
             turns_receiver: Mutex::new(Some(turns_receiver)),
             lanes: sending::Lanes::default(),
+            templates: templates::TemplateCache::default(),
             early_statuses: Arc::default(),
             routing_locks: DashMap::new(),
             tenures: ownership::Tenures::default(),

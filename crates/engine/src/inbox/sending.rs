@@ -259,7 +259,7 @@ impl Inbox {
     async fn enqueue(
         &self,
         pair: &Pair,
-        outgoing: Vec<(Uuid, Outgoing)>,
+        mut outgoing: Vec<(Uuid, Outgoing)>,
         sender: &str,
         epoch: Option<u64>,
         answers: Option<AnsweredMessage>,
@@ -270,6 +270,9 @@ impl Inbox {
         }
         let counted =
             self.count_requests(&number, pair, outgoing.get(..REPLIES_MAX).unwrap_or(&outgoing))?;
+        for (_, one) in outgoing.iter_mut().take(REPLIES_MAX) {
+            self.add_template_text(&number, one).await;
+        }
         let mut messages = Vec::new();
         for (id, Outgoing { kind, content }) in outgoing.into_iter().take(REPLIES_MAX) {
             if let Err(until) = self.0.lanes.limits.check_key(&pair.phone_number_id) {

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use model::{AuthId, E164, Timestamp};
-use store::{NewMessage, UserName};
+use store::{NOTE, NewMessage, UserName};
 
 /// The maximum length of a message's text in lists, in characters.
 const SHORT: usize = 200;
@@ -53,6 +53,9 @@ pub fn message(message: &NewMessage, media_url: Option<&str>) -> Value {
                 "filename": file.get("filename"),
             }),
         );
+    } else if message.kind == NOTE {
+        // A note goes nowhere.
+        members.retain(|name, _| !["wamid", "direction", "status"].contains(&&**name));
     } else if message.kind != "text"
         && let Some(held) = message.content.get(&message.kind)
     {
@@ -98,8 +101,10 @@ pub fn text_of(kind: &str, content: &Value) -> Option<String> {
         .into_iter()
         .find_map(of),
         "reaction" => of("/reaction/emoji"),
+        NOTE => of("/note/text"),
         "system" => of("/system/body"),
-        "template" => of("/template/name"),
+        // The name, if the template could not be read when the message was sent.
+        "template" => of("/rendered/text").or_else(|| of("/template/name")),
         kind if MEDIA.contains(&kind) => of(&format!("/{kind}/caption")),
         _ => None,
     }
@@ -112,7 +117,9 @@ pub fn short(kind: &str, content: &Value) -> String {
         "location" => at(content, "/location/name")
             .map_or_else(|| "Location".to_owned(), |name| format!("Location: {name}")),
         "contacts" => "Contacts".to_owned(),
-        "template" => format!("Template {}", said.unwrap_or_default()),
+        "template" if at(content, "/rendered/text").is_none() => {
+            format!("Template {}", said.unwrap_or_default())
+        }
         "reaction" => {
             said.map_or_else(|| "Reaction removed".to_owned(), |emoji| format!("Reacted {emoji}"))
         }

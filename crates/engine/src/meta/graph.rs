@@ -497,16 +497,18 @@ impl Graph {
         *request.headers_mut() = sending.headers.clone();
         let http = if sending.is_reject { &self.reject_http } else { &self.http };
         let GraphResponse { status, retry_after, body } =
-            self.send(http, request, &sending.headers).await?;
+            self.send(http, request, &sending.headers, ANSWER_MAX).await?;
         Ok((status, classify(sending.action, status, retry_after, &body)))
     }
 
-    /// Sends `request` and reads the response. `headers` are those of the request.
+    /// Sends `request` and reads the response, whose body has at most `answer_max` bytes. `headers`
+    /// are those of the request.
     pub(super) async fn send(
         &self,
         http: &Http<Full<Bytes>>,
         request: Request<Full<Bytes>>,
         headers: &HeaderMap,
+        answer_max: usize,
     ) -> Result<GraphResponse, Fault> {
         let response = http.request(request).await.map_err(|error| {
             tracing::debug!(%error, "no answer from graph");
@@ -514,7 +516,7 @@ impl Graph {
         })?;
         let status = response.status().as_u16();
         let retry_after = retry_after(response.headers());
-        let body = Limited::new(response.into_body(), ANSWER_MAX)
+        let body = Limited::new(response.into_body(), answer_max)
             .collect()
             .await
             .map_err(|_| Fault::Broken)?

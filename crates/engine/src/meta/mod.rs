@@ -15,6 +15,7 @@ mod retry;
 mod retry_state;
 mod settings;
 mod status_label;
+pub mod templates;
 mod types;
 mod upload;
 

@@ -7,7 +7,7 @@ use http::{HeaderMap, Method, Request, Uri};
 use http_body_util::Full;
 
 use super::error::{Verdict, classify_request, is_ambiguous};
-use super::graph::{Graph, GraphResponse, Kind};
+use super::graph::{ANSWER_MAX, Graph, GraphResponse, Kind};
 use super::retry::Fault;
 use super::retry_state::outcome;
 use super::status_label;
@@ -27,6 +27,8 @@ pub(super) struct GraphRequest<'a> {
     label: &'static str,
     /// Makes the request a POST, which may have a side effect.
     body: Option<Bytes>,
+    /// The largest body of an answer, in bytes.
+    answer_max: usize,
 }
 
 impl<'a> GraphRequest<'a> {
@@ -36,7 +38,7 @@ impl<'a> GraphRequest<'a> {
         path: String,
         label: &'static str,
     ) -> Self {
-        Self { number, token, path, label, body: None }
+        Self { number, token, path, label, body: None, answer_max: ANSWER_MAX }
     }
 
     pub(super) fn post(
@@ -46,7 +48,12 @@ impl<'a> GraphRequest<'a> {
         label: &'static str,
         body: Vec<u8>,
     ) -> Self {
-        Self { number, token, path, label, body: Some(body.into()) }
+        Self { number, token, path, label, body: Some(body.into()), answer_max: ANSWER_MAX }
+    }
+
+    /// Sets the largest body of an answer, in bytes.
+    pub(super) fn answer_max(self, answer_max: usize) -> Self {
+        Self { answer_max, ..self }
     }
 }
 
@@ -146,7 +153,7 @@ impl Graph {
         *request.uri_mut() = uri.clone();
         *request.headers_mut() = headers.clone();
         let GraphResponse { status, retry_after, body } =
-            self.send(&self.http, request, headers).await?;
+            self.send(&self.http, request, headers, graph_request.answer_max).await?;
         Ok((status, classify_request(status, retry_after, &body), body))
     }
 }

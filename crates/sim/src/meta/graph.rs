@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 
 use super::call::outgoing::Connect;
 use super::call::{CallMsg, GraphRequest};
-use super::{messages, numbers, settings, uploads};
+use super::{messages, numbers, settings, templates, uploads};
 use crate::World;
 use crate::faults::{CallFaults, GraphBody, GraphFault, GraphFaultKind};
 use crate::listener::ResetHandle;
@@ -62,6 +62,7 @@ impl GraphError {
             (131_000, _) => "Something went wrong",
             (131_009, _) => "Parameter value is not valid",
             (131_047, _) => "Re-engagement message",
+            (132_000, _) => "Number of parameters does not match the expected number of params",
             (133_005, _) => "Two step verification PIN mismatch",
             (138_000, _) => "Calling not enabled",
             (138_002, _) => "Concurrent calls limit hit",
@@ -143,6 +144,7 @@ pub(crate) fn router() -> Router<Arc<World>> {
         .route(&format!("{BASE}/debug_token"), post(numbers::debug_token))
         .route(&format!("{BASE}/{{phone_number_id}}"), get(numbers::number))
         .route(&format!("{BASE}/{{phone_number_id}}/phone_numbers"), get(numbers::phone_numbers))
+        .route(&format!("{BASE}/{{phone_number_id}}/message_templates"), get(templates::list))
         .route(&format!("{BASE}/{{phone_number_id}}/register"), post(numbers::register))
         .route(&format!("{BASE}/{{phone_number_id}}/deregister"), post(numbers::deregister))
         .route(&format!("{BASE}/{{phone_number_id}}/subscribed_apps"), any(numbers::apps))

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::graph::{self, GraphError};
 use super::permissions::PermissionRequest;
+use super::templates;
 use crate::World;
 use model::digits_of;
 
@@ -54,6 +55,7 @@ fn send_message(world: &World, number: &str, body: &[u8]) -> Result<Value, Graph
     let user = &user_of(given);
     let id = format!("wamid.{}", world.rng.text(40));
     let request = permission_request_text(&body)?;
+    templates::check(&body["template"])?;
     // Permission requests and templates may be sent outside of the customer service window.
     if request.is_none() && body["type"] != "template" {
         world.check_window(number, user)?;

@@ -14,6 +14,7 @@ pub(crate) mod permissions;
 pub(crate) mod settings;
 pub(crate) mod sign_up;
 pub(crate) mod storm;
+mod templates;
 pub(crate) mod uploads;
 pub(crate) mod webhook;
 

@@ -219,7 +219,7 @@ impl World {
     }
 }
 
-fn not_found() -> GraphError {
+pub(super) fn not_found() -> GraphError {
     GraphError { subcode: Some(33), ..GraphError::parameter("") }
 }
 
@@ -422,7 +422,7 @@ pub(super) async fn debug_token(
     respond(&world, &Method::POST, "/debug_token", "debug_token", outcome)
 }
 
-fn respond(
+pub(super) fn respond(
     world: &World,
     method: &Method,
     path: &str,

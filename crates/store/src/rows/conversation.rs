@@ -14,7 +14,21 @@ pub struct Conversation {
     /// Time of the user's last message or call.
     pub heard: Option<Timestamp>,
     pub insights: Option<Insights>,
+    /// The person who takes care of it.
+    pub assignee: Option<Assignee>,
+    /// Ids of its labels. Some may be of deleted labels.
+    pub labels: Vec<Uuid>,
     pub created: Timestamp,
+}
+
+/// A person of the console to whom a conversation is assigned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Assignee {
+    pub id: Uuid,
+    /// The sign-in name.
+    pub name: String,
+    /// May be empty.
+    pub full_name: String,
 }
 
 /// The last message. `Debug` does not show its text.
@@ -38,10 +52,19 @@ pub struct ConversationFilter {
     pub status: Option<ConversationStatus>,
     pub unread: Option<bool>,
     pub agent: Option<Uuid>,
+    pub assignee: Option<AssigneeFilter>,
+    pub label: Option<Uuid>,
     /// Text to find in the user's number, their name or the last message.
     pub search: String,
     /// Only conversations after this one in the list.
     pub before: Option<(i64, Uuid)>,
+}
+
+/// Selects conversations by the person to whom they are assigned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AssigneeFilter {
+    Person(Uuid),
+    Unassigned,
 }
 
 /// A business number and a user, who have one conversation.
@@ -109,6 +132,9 @@ pub struct ConversationChange {
     /// Marks all messages as read.
     pub read: bool,
     pub insights: Option<Insights>,
+    /// The person to assign the conversation to. `Some(None)` assigns it to nobody.
+    pub assignee: Option<Option<Uuid>>,
+    pub labels: Option<Vec<Uuid>>,
 }
 
 /// An analysis of a conversation.

@@ -12,6 +12,9 @@ use model::{
 };
 use xml::ast::DocUrl;
 
+/// The kind of a private note, which is part of the timeline and never sent.
+pub const NOTE: &str = "note";
+
 /// A message in a conversation's timeline.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Message {
@@ -55,7 +58,7 @@ pub struct NewMessage {
     /// Meta's id, once it is known.
     pub wamid: Option<String>,
     pub direction: Direction,
-    /// Meta's message type, or `call` for a call.
+    /// Meta's message type, `call` for a call, or [`NOTE`].
     pub kind: String,
     /// Readable text of the message.
     pub text: String,

@@ -5,7 +5,7 @@
 use uuid::Uuid;
 
 use crate::error::{RowError, StoreError, failed};
-use crate::rows::conversation::{Conversation, ConversationFilter};
+use crate::rows::conversation::{AssigneeFilter, Conversation, ConversationFilter};
 use crate::scope::{Scope, push_scope};
 use crate::sql::{self, Pool, QueryBuilder, Row};
 use crate::tables::conversations::{COLUMNS, Conversations, conversation};
@@ -86,6 +86,8 @@ enum Scan {
     Status(ConversationStatus),
     /// Conversations routed to the agent by their own routing.
     Agent(Uuid),
+    /// Conversations assigned to the person.
+    Assignee(Uuid),
     /// Users whose digits have a prefix, if they are few. Not ordered.
     Users,
 }
@@ -112,6 +114,9 @@ impl Scan {
                 } else {
                     vec![Self::Agent(agent)]
                 }
+            }
+            _ if let Some(AssigneeFilter::Person(person)) = filter.assignee => {
+                vec![Self::Assignee(person)]
             }
             _ if filter.unread == Some(true) => vec![Self::RowError],
             (None, Some(status)) => vec![Self::Status(status)],
@@ -158,6 +163,10 @@ impl Scan {
             Self::Agent(agent) => {
                 select.push(" AND c.agent IS NOT NULL AND c.agent = ").push_bind(agent.to_string());
             }
+            Self::Assignee(person) => {
+                select.push(" AND c.assignee IS NOT NULL AND c.assignee = ");
+                select.push_bind(person.to_string());
+            }
         }
         if let (Self::Number, Some(number)) = (self, &filter.number) {
             select.push(" AND c.number = ").push_bind(number.as_str());
@@ -178,22 +187,20 @@ impl Scan {
     /// Returns whether there are conditions that the index does not cover.
     fn has_unindexed_conditions(self, filter: &ConversationFilter) -> bool {
         let search = !filter.search.trim().is_empty();
+        let (assignee, label) = (filter.assignee.is_some(), filter.label.is_some());
+        let search = search || label;
         match self {
             Self::Users | Self::Agent(_) => true,
-            Self::All => {
+            Self::All | Self::Number => {
                 search
+                    || assignee
                     || filter.status.is_some()
                     || filter.unread.is_some()
                     || filter.agent.is_some()
             }
-            Self::Number => {
-                search
-                    || filter.status.is_some()
-                    || filter.unread.is_some()
-                    || filter.agent.is_some()
-            }
-            Self::RowError => search || filter.status.is_some(),
-            Self::Status(_) => search || filter.unread.is_some(),
+            Self::RowError => search || assignee || filter.status.is_some(),
+            Self::Status(_) => search || assignee || filter.unread.is_some(),
+            Self::Assignee(_) => search || filter.status.is_some() || filter.unread.is_some(),
         }
     }
 
@@ -248,6 +255,18 @@ impl Scan {
                 select.push(" AND c.unread = 0");
             }
             None => {}
+        }
+        match filter.assignee {
+            Some(AssigneeFilter::Person(person)) if self != Self::Assignee(person) => {
+                select.push(" AND c.assignee = ").push_bind(person.to_string());
+            }
+            Some(AssigneeFilter::Unassigned) => {
+                select.push(" AND c.assignee IS NULL");
+            }
+            Some(AssigneeFilter::Person(_)) | None => {}
+        }
+        if let Some(label) = filter.label {
+            select.push(" AND c.labels LIKE ").push_bind(format!("%{label}%"));
         }
         match (self, filter.agent) {
             (Self::Agent(_), _) => {
@@ -414,6 +433,19 @@ mod tests {
                 ["of_agent", "of_agent"],
             ),
             (ConversationFilter { agent, ..none() }, Scan::All, ["of_main_account", "of_account"]),
+            (
+                ConversationFilter {
+                    assignee: Some(AssigneeFilter::Person(Uuid::from_u128(1))),
+                    ..none()
+                },
+                Scan::Assignee(Uuid::from_u128(1)),
+                ["of_assignee", "of_assignee"],
+            ),
+            (
+                ConversationFilter { assignee: Some(AssigneeFilter::Unassigned), ..none() },
+                Scan::All,
+                ["of_main_account", "of_account"],
+            ),
             (search("a word"), Scan::All, ["of_main_account", "of_account"]),
             (search("+91 98765"), Scan::Users, ["of_user", "of_user_of_account"]),
         ];

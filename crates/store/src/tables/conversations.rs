@@ -7,7 +7,7 @@ use uuid::Uuid;
 use crate::error::{RowError, StoreError, failed};
 use crate::rows::callback::QueuedCallback;
 use crate::rows::conversation::{
-    Conversation, ConversationChange, Insights, LastMessage, Pair, RoutingState,
+    Assignee, Conversation, ConversationChange, Insights, LastMessage, Pair, RoutingState,
 };
 use crate::rows::message::{EventDraft, InboxResult, TimelineEntry};
 use crate::scope::{Scope, push_scope};
@@ -113,7 +113,9 @@ impl Conversations<'_> {
 
 pub(crate) const COLUMNS: &str = "c.conversation_id, c.auth_id, c.main_auth_id, c.number, c.phone_number_id, c.user_id, c.bsuid, c.name, \
     c.status, c.unread, c.last_text, c.last_direction, c.last_us, c.heard_us, c.sentiment, c.score, c.summary, \
-    c.insights_by, c.insights_us, c.created_us";
+    c.insights_by, c.insights_us, c.created_us, c.labels, c.assignee, \
+    (SELECT u.name FROM users u WHERE u.user_id = c.assignee) AS assignee_name, \
+    (SELECT u.full_name FROM users u WHERE u.user_id = c.assignee) AS assignee_full_name";
 
 /// Returns a conversation of the scope.
 pub(crate) async fn get(
@@ -211,6 +213,15 @@ pub(crate) fn conversation(row: &Row) -> Result<Conversation, RowError> {
         None => None,
     };
     let heard = time("heard_us")?;
+    // The person may have been deleted by a node of an older version.
+    let assignee = match row.try_get::<Option<String>, _>("assignee_name")? {
+        Some(name) => Some(Assignee {
+            id: text("assignee")?.parse()?,
+            name,
+            full_name: text("assignee_full_name")?,
+        }),
+        None => None,
+    };
     Ok(Conversation {
         pair: pair(id, row)?,
         status: ConversationStatus::parse(&text("status")?).ok_or("unknown status")?,
@@ -223,6 +234,8 @@ pub(crate) fn conversation(row: &Row) -> Result<Conversation, RowError> {
         },
         heard: (heard.micros() > 0).then_some(heard),
         insights,
+        assignee,
+        labels: text("labels")?.split(' ').filter_map(|id| id.parse().ok()).collect(),
         created: time("created_us")?,
     })
 }
@@ -368,6 +381,15 @@ pub(crate) async fn change(
             .push(", insights_by = ")
             .push_bind(&insights.by);
         update.push(", insights_us = ").push_bind(insights.at.micros());
+    }
+    if let Some(assignee) = change.assignee {
+        // Null if the person was deleted at the same time.
+        update.push(", assignee = (SELECT user_id FROM users WHERE user_id = ");
+        update.push_bind(assignee.map(|id| id.to_string())).push(")");
+    }
+    if let Some(labels) = &change.labels {
+        let labels: Vec<String> = labels.iter().map(Uuid::to_string).collect();
+        update.push(", labels = ").push_bind(labels.join(" "));
     }
     update.push(" WHERE ");
     push_scope(&mut update, scope);

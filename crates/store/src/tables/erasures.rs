@@ -511,17 +511,20 @@ async fn trim_conversation(
     delete.bind(&id).bind(until.wall.micros()).execute(&mut *to).await?;
     responses::delete_of_conversation(to, conversation, until.wall).await?;
     let newest = "SELECT body, direction, came_us FROM messages WHERE conversation_id = $1 \
-        ORDER BY came_us DESC, message_id DESC LIMIT 1";
+        AND kind <> 'note' ORDER BY came_us DESC, message_id DESC LIMIT 1";
     let newest: Option<(String, String, i64)> =
         sql::query_as(newest).bind(&id).fetch_optional(&mut *to).await?;
     let Some((text, direction, last)) = newest else {
+        // Notes that were written since the request are about the person as well.
+        let notes = sql::query("DELETE FROM messages WHERE conversation_id = $1").bind(&id);
+        notes.execute(&mut *to).await?;
         let mut delete = QueryBuilder::new("DELETE FROM conversations WHERE ");
         push_scope(&mut delete, scope);
         delete.push(" AND conversation_id = ").push_bind(id);
         return Ok(delete.build().execute(to).await?.rows_affected());
     };
     let left = "SELECT min(came_us), count(CASE WHEN direction = 'inbound' AND kind <> 'reaction' THEN 1 END) \
-        FROM messages WHERE conversation_id = $1";
+        FROM messages WHERE conversation_id = $1 AND kind <> 'note'";
     let (first, heard): (i64, i64) = sql::query_as(left).bind(&id).fetch_one(&mut *to).await?;
     let mut update = QueryBuilder::new("UPDATE conversations SET last_text = ");
     update.push_bind(text.clone()).push(", last_lower = ").push_bind(text.to_lowercase());

@@ -680,6 +680,8 @@ async fn unlink(to: &mut Conn, user: &str) -> Result<(), sqlx::Error> {
 /// Deletes everything that belongs to a deleted user.
 async fn delete_user_data(to: &mut Conn, user: &str) -> Result<(), sqlx::Error> {
     end_access(to, user).await?;
+    let unassign = "UPDATE conversations SET assignee = NULL WHERE assignee = $1";
+    sql::query(unassign).bind(user).execute(&mut *to).await?;
     unlink(to, user).await
 }
 
