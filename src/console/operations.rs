@@ -172,7 +172,7 @@ async fn render_page(
     api.store.flush().await;
     let filter =
         CallFilter { ended: vec![(Compare::GreaterEqual, hour_ago)], ..CallFilter::default() };
-    let records = match api.store.calls().newest(&scope, &filter, CALLS_MAX).await {
+    let records = match api.store.calls().first(&scope, &filter, CALLS_MAX).await {
         Ok(records) => records,
         Err(error) => {
             tracing::warn!(%error, "failed to list calls");

@@ -478,6 +478,17 @@ async fn s3_28_the_transcript_of_an_agents_call_is_in_the_chat() {
     writes(&world, &json!({"message": "Thank you", "from": crate::support::chat::USER})).await;
     browser.says("#timeline", "Thank you").await;
     browser.until("document.querySelector('.transcript[open]')").await;
+    // The call leads to its agent, and the agent to its calls.
+    let id = agent.as_str().unwrap();
+    browser.visit(&format!("/console/calls/?agent={id}")).await;
+    browser.says(".filters select[name=agent]", "Night desk").await;
+    browser.click("#history a.row-link").await;
+    browser.says("#call-head .links", "Night desk").await;
+    let asha = Session::of(&world, "asha").await;
+    let page = asha.get(&format!("/console/agents/{id}/")).await.text();
+    assert!(page.contains(&format!("href=\"/console/calls/?agent={id}\"")));
+    let other = asha.get(&format!("/console/calls/?agent={}", uuid::Uuid::nil())).await.text();
+    assert!(other.contains("No matching calls"));
     assert_eq!(browser.errors, [""; 0]);
 }
 

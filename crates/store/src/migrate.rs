@@ -23,6 +23,7 @@ const SQLITE: &[File] = &[
     (3, "user_names", include_str!("migrations/sqlite/0003_user_names.sql")),
     (4, "failed_requests", include_str!("migrations/sqlite/0004_failed_requests.sql")),
     (5, "endpoint_users", include_str!("migrations/sqlite/0005_endpoint_users.sql")),
+    (8, "call_lists", include_str!("migrations/sqlite/0008_call_lists.sql")),
 ];
 const POSTGRES: &[File] = &[
     (1, "schema", include_str!("migrations/postgres/0001_schema.sql")),
@@ -30,6 +31,7 @@ const POSTGRES: &[File] = &[
     (3, "user_names", include_str!("migrations/postgres/0003_user_names.sql")),
     (4, "failed_requests", include_str!("migrations/postgres/0004_failed_requests.sql")),
     (5, "endpoint_users", include_str!("migrations/postgres/0005_endpoint_users.sql")),
+    (8, "call_lists", include_str!("migrations/postgres/0008_call_lists.sql")),
 ];
 
 fn migrator(files: &[File]) -> Migrator {
