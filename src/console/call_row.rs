@@ -41,6 +41,8 @@ pub(super) struct Row {
     pub(super) answer: String,
     /// The call that dialled this one.
     pub(super) parent: Option<CallUuid>,
+    /// Whether the row is below that of its parent.
+    pub(super) is_below: bool,
     /// The conversation with the person, if [`add_names`] has found one.
     pub(super) conversation: Option<Uuid>,
 }
@@ -85,6 +87,7 @@ pub(super) fn live_row(lang: Lang, call: &LiveCall) -> Row {
         quality_tone: "",
         answer: String::new(),
         parent: call.parent_call,
+        is_below: false,
         conversation: None,
     }
 }
@@ -115,6 +118,7 @@ pub(super) fn ended_row(lang: Lang, record: &CallRecord) -> Row {
         quality_tone: mos.map_or("", view::mos_tone),
         answer: answer_ms.map(|ms| lang.duration(ms.saturating_mul(1_000))).unwrap_or_default(),
         parent: start.parent_call,
+        is_below: false,
         conversation: None,
     }
 }
@@ -205,6 +209,7 @@ pub(super) fn with_legs(rows: Vec<Row>, legs: Vec<Row>) -> Vec<Row> {
     while let Some(row) = stack.pop() {
         let mut legs = below.remove(&row.id).unwrap_or_default();
         legs.sort_by(|a, b| b.started.iso.cmp(&a.started.iso));
+        legs.iter_mut().for_each(|leg| leg.is_below = true);
         stack.extend(legs);
         ordered.push(row);
     }
@@ -277,7 +282,11 @@ mod tests {
             row(6, Some(5), 70),
             row(8, Some(4), 63),
         ];
-        let order: Vec<_> = with_legs(rows, legs).iter().map(|row| row.id.0.as_u128()).collect();
-        assert_eq!(order, [1, 4, 8, 3, 2, 5, 6, 7]);
+        let rows = with_legs(rows, legs);
+        let order: Vec<_> = rows.iter().map(|row| (row.id.0.as_u128(), row.is_below)).collect();
+        let below = |id| (id, true);
+        let top = |id| (id, false);
+        let expected = [top(1), below(4), below(8), below(3), top(2), top(5), below(6), top(7)];
+        assert_eq!(order, expected);
     }
 }
