@@ -554,6 +554,8 @@ async fn s3_28_the_transcript_of_an_agents_call_is_in_the_chat() {
     let asha = Session::of(&world, "asha").await;
     let page = asha.get(&format!("/console/agents/{id}/")).await.text();
     assert!(page.contains(&format!("href=\"/console/calls/?agent={id}\"")));
+    // With a simulated Meta, its user can call and write to the agent.
+    assert!(page.contains(&format!("/_sim/phone?to={NUMBER}\"")), "{page}");
     let other = asha.get(&format!("/console/calls/?agent={}", uuid::Uuid::nil())).await.text();
     assert!(other.contains("No matching calls"));
     assert_eq!(browser.errors, [""; 0]);
