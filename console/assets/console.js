@@ -12,15 +12,18 @@ import { watchPhone } from "./ring.js";
 const lang = document.documentElement.lang;
 const day = new Intl.DateTimeFormat(lang, { dateStyle: "medium", timeStyle: "short" });
 const regions = new Intl.DisplayNames(lang || "en", { type: "region" });
+const brief = new Intl.DateTimeFormat(lang, { month: "short", day: "numeric", hour: "numeric", minute: "2-digit" });
 const hour = new Intl.DateTimeFormat(lang, { timeStyle: "short" });
 
 /** Shows times in local time, and countries in the language of the page. @param {ParentNode} root */
 function localise(root) {
-  const today = new Date().toDateString();
+  const now = new Date();
+  const today = now.toDateString();
   for (const time of /** @type {NodeListOf<HTMLTimeElement>} */ (root.querySelectorAll("time[datetime]"))) {
     const at = new Date(time.dateTime);
     if (Number.isNaN(at.getTime())) continue;
-    time.textContent = (at.toDateString() === today ? hour : day).format(at);
+    const date = "brief" in time.dataset && at.getFullYear() === now.getFullYear() ? brief : day;
+    time.textContent = (at.toDateString() === today ? hour : date).format(at);
     time.setAttribute("title", at.toLocaleString(lang));
   }
   for (const place of /** @type {NodeListOf<HTMLElement>} */ (root.querySelectorAll("[data-region]"))) {

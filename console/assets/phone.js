@@ -7,11 +7,16 @@ import { Bell } from "./ring.js";
 
 const percents = new Intl.NumberFormat(document.documentElement.lang, { minimumFractionDigits: 1, maximumFractionDigits: 1 });
 
+/** An error message of the API, for people. */
+class ApiError extends Error {}
+
 class Phone extends HTMLElement {
   /** @type {WebSocket | null} */ socket = null;
   /** @type {RTCPeerConnection | null} */ peer = null;
   /** @type {string | null} */ call = null;
   session = null;
+  /** Name of the registered endpoint. */ endpoint = "";
+  /** @type {ReturnType<typeof setTimeout> | undefined} */ asking;
   muted = false;
   held = false;
   /** The call of the draft was placed. */ dialled = false;
@@ -21,6 +26,8 @@ class Phone extends HTMLElement {
   /** A ringing call is being answered. */ taking = false;
   /** Business number of the call. */ via = "";
   /** Other party of the call. */ who = "";
+  /** A call from a business number that this phone has ordered and not got yet. @type {{ to: string, call: string } | null} */ placed = null;
+  /** The application answers the call, not the person who was dialled. */ byApplication = false;
   lost = 0;
   got = 0;
   /** @type {Record<string, string>} */ texts = {};
@@ -35,7 +42,16 @@ class Phone extends HTMLElement {
     });
     this.at("accept").addEventListener("click", () => void this.accept());
     this.at("reject").addEventListener("click", () => this.send({ type: "reject", call: this.call }));
-    this.at("hangup").addEventListener("click", () => this.send({ type: "hangup", call: this.call }));
+    this.at("hangup").addEventListener("click", () => {
+      if (this.placed && !this.call) void this.api("POST", `calls/${this.placed.call}/hangup/`).catch(() => undefined);
+      else this.send({ type: "hangup", call: this.call });
+    });
+    for (const event of ["input", "change"]) this.addEventListener(event, ({ target }) => {
+      if (!(target instanceof HTMLElement) || !target.matches("#to, [data-at=from]")) return;
+      clearTimeout(this.asking);
+      this.asking = setTimeout(() => void this.showPermission(), 300);
+    });
+    this.at("ask")?.addEventListener("click", () => void this.askPermission());
     this.form("transfer").addEventListener("submit", (event) => {
       event.preventDefault();
       this.send({ type: "transfer", call: this.call, to: new FormData(this.form("transfer")).get("to") });
@@ -157,10 +173,97 @@ class Phone extends HTMLElement {
     return peer.localDescription?.sdp;
   }
 
+  /** The business number and the user to call from it. `null` if the application answers: for words, or if that is chosen. */
+  pair() {
+    const from = /** @type {HTMLSelectElement | null} */ (this.at("from"))?.value ?? "";
+    const to = String(new FormData(this.form("dial")).get("to") ?? "").trim();
+    const digits = to.replace(/[\s()+.-]/g, "");
+    return from && /^\+?[\d\s().-]+$/.test(to) && /^\d{7,15}$/.test(digits) ? { from, to: digits } : null;
+  }
+
+  /** A request to the number API as the signed-in person. @param {string} method @param {string} path @param {object} [body] @returns {Promise<any>} */
+  async api(method, path, body) {
+    const headers = { "content-type": "application/json", "x-csrf-token": document.body.dataset.csrf ?? "" };
+    const answer = await fetch(`/api/v1/${path}`, { method, headers, body: body && JSON.stringify(body) });
+    const read = await answer.json().catch(() => ({}));
+    if (!answer.ok) throw new ApiError(read.error?.code === "no_permission" ? this.t("may_none") : read.error?.message ?? this.t("no_answer"));
+    return read;
+  }
+
+  /** Shows whether the user may be called, before the call. */
+  async showPermission() {
+    const pair = this.pair();
+    const [place, ask] = [this.at("permission"), /** @type {HTMLButtonElement} */ (this.at("ask"))];
+    if (!place) return;
+    const known = pair && await this.api("GET", `permissions/${pair.from}/${pair.to}/`).catch(() => null);
+    const now = this.pair();
+    if (now?.to !== pair?.to || now?.from !== pair?.from) return;
+    const until = known?.expiresAt ? new Date(known.expiresAt).toLocaleString(document.documentElement.lang) : "";
+    place.hidden = !known;
+    place.textContent = known ? this.t(`may_${known.status}`).replace("{0}", until) : "";
+    ask.hidden = !known || ["temporary", "permanent"].includes(known.status);
+    ask.disabled = known?.requestsLeft === 0;
+    if (known?.status === "requested") this.asking = setTimeout(() => void this.showPermission(), 2000);
+  }
+
+  async askPermission() {
+    const pair = this.pair();
+    if (!pair) return;
+    try { await this.api("POST", `permissions/${pair.from}/${pair.to}/request/`, {}); } catch (error) { this.show(error instanceof ApiError ? error.message : this.t("no_answer")); }
+    await this.showPermission();
+  }
+
+  /** Calls a user from a business number. When the user answers, the node rings this phone, which takes the call. @param {{ from: string, to: string }} pair */
+  async callUser({ from, to }) {
+    this.placed = { to, call: "" };
+    this.at("see").hidden = true;
+    try {
+      // Ask for the microphone before anyone is called.
+      const microphone = await navigator.mediaDevices.getUserMedia({ audio: true });
+      for (const track of microphone.getTracks()) track.stop();
+    } catch (error) { this.placed = null; this.showError(error); return; }
+    this.who = this.named("", to);
+    this.show(this.t("calling"));
+    try {
+      const { callUuid } = await this.api("POST", "calls/", { from, to, endpoint: this.endpoint });
+      this.placed.call = callUuid;
+      this.seeCall(callUuid);
+      this.at("hangup").removeAttribute("disabled");
+      this.watchPlaced(callUuid);
+    } catch (error) {
+      this.placed = null;
+      this.show(error instanceof ApiError ? error.message : this.t("no_answer"));
+      void this.showPermission();
+    }
+  }
+
+  /** Waits for the end of a call that the user does not answer. @param {string} call */
+  watchPlaced(call) {
+    setTimeout(async () => {
+      if (this.placed?.call !== call) return;
+      const now = await this.api("GET", `calls/${call}/`).catch(() => null);
+      if (this.placed?.call !== call) return;
+      if (now?.status !== "ended") { this.watchPlaced(call); return; }
+      this.placed = null;
+      this.over(this.t("unanswered"));
+      void this.showPermission();
+    }, 1000);
+  }
+
+  /** @param {string} call */
+  seeCall(call) {
+    this.at("see").hidden = false;
+    this.at("see").querySelector("a")?.setAttribute("href", `/console/calls/${call}/`);
+  }
+
   async dial() {
-    if (this.peer) return;
+    if (this.peer || this.placed) return;
+    const pair = this.pair();
+    if (pair) { await this.callUser(pair); return; }
     const to = new FormData(this.form("dial")).get("to");
-    this.who = this.named("", String(to));
+    const endpoint = /** @type {HTMLSelectElement} */ (this.form("login").elements.namedItem("endpoint"));
+    this.byApplication = true;
+    this.who = endpoint.selectedOptions[0]?.dataset.application ?? "";
     try { this.send({ type: "call", to, sdp: await this.offer() }); } catch (error) { this.showError(error); }
   }
 
@@ -304,7 +407,7 @@ class Phone extends HTMLElement {
   over(text) {
     for (const sender of this.peer?.getSenders() ?? []) sender.track?.stop();
     this.peer?.close();
-    Object.assign(this, { call: null, peer: null, muted: false, held: false, taken: false });
+    Object.assign(this, { call: null, peer: null, muted: false, held: false, taken: false, byApplication: false });
     for (const name of ["mute", "hold"]) this.at(name).setAttribute("aria-pressed", "false");
     this.setInCall(false);
     this.ringing(false);
@@ -317,6 +420,7 @@ class Phone extends HTMLElement {
     switch (message.type) {
       case "registered":
         this.session = message.session;
+        this.endpoint = message.endpoint;
         if (!this.draft) this.store(message.endpoint);
         this.at("leave").hidden = false;
         this.ready(true);
@@ -332,6 +436,13 @@ class Phone extends HTMLElement {
         if (this.call || this.peer || this.draft) { this.send({ type: "reject", call: message.call }); break; }
         this.call = message.call;
         this.taken = true;
+        if (this.placed && message.from === this.placed.to) {
+          this.placed = null;
+          await this.accept();
+          // The microphone is gone: the call rings here until the person answers or declines.
+          if (!this.peer) this.ringing(true);
+          break;
+        }
         this.at("see").hidden = true;
         this.ringing(true);
         this.who = this.named(message.caller_name, message.from);
@@ -343,8 +454,7 @@ class Phone extends HTMLElement {
       case "calling":
         this.call = message.call;
         this.at("hangup").removeAttribute("disabled");
-        this.at("see").hidden = false;
-        this.at("see").querySelector("a")?.setAttribute("href", `/console/calls/${message.call}/`);
+        this.seeCall(message.call);
         this.show(this.t("calling"));
         break;
       case "answer":
@@ -364,7 +474,7 @@ class Phone extends HTMLElement {
         break;
       case "answered":
         this.setInCall(true);
-        this.show(`${this.t("talking")}: ${this.who}`);
+        this.show(this.byApplication ? [this.t("application"), this.who].filter(Boolean).join(": ") : `${this.t("talking")}: ${this.who}`);
         break;
       case "cancelled":
         if (this.call === message.call) this.over(`${this.t("missed")}`);

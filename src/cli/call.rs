@@ -264,7 +264,10 @@ fn is_documented(what: &CallEventKind) -> bool {
 /// An event as two columns. `None` if it is not printed.
 fn columns(what: &CallEventKind) -> Option<(&'static str, String)> {
     Some(match what {
-        CallEventKind::Verified | CallEventKind::Recording { .. } => return None,
+        CallEventKind::Verified
+        | CallEventKind::CallKnown { .. }
+        | CallEventKind::Recording { .. } => return None,
+        CallEventKind::Sound { text } => ("plays", text.clone()),
         CallEventKind::Placed { from, to, .. } => ("placed", format!("{from} calls {to}")),
         CallEventKind::Webhook { status: 0, kind } => {
             ("webhook", format!("{kind}: no answer, will be sent again"))

@@ -7,9 +7,11 @@ use askama::Template;
 use axum::extract::{Path, State};
 use axum::http::{Method, StatusCode, header};
 use axum::response::{IntoResponse as _, Redirect, Response};
+use uuid::Uuid;
 
 use super::auth::{SubmittedForm, Visitor};
-use super::calls::{self, Row};
+use super::call_row::{self, Row};
+use super::form::Form;
 use super::i18n::Lang;
 use super::page::{Page, failed, html, missing};
 use super::quality_chart;
@@ -18,13 +20,15 @@ use super::view::{self, When};
 use super::{App, Console};
 use crate::api::{event_log, waterfall_of};
 use engine::call::waterfall::{Bar, Body, Fidelity, Flow, Kind, Waterfall};
-use model::{CallQuality, CallUuid, DirectionQuality};
+use model::{CallQuality, CallUuid, DirectionQuality, E164};
 use store::{RecordingFilter, StoreError};
 
 /// Maximum size of all bodies on a page, in bytes. The others can be downloaded.
 const BODIES_MAX: usize = 512 << 10;
 /// Maximum number of rows.
 const BARS_MAX: usize = 400;
+/// Maximum number of legs.
+const LEGS_MAX: u32 = 50;
 /// Width of the waterfall in its own units.
 const WIDTH: i64 = 1_000;
 /// Minimum width of a bar.
@@ -109,7 +113,15 @@ struct CallPage {
     round_trip: String,
     course: quality_chart::QualityView,
     recordings: Vec<RecordingRow>,
-    parent: Option<CallUuid>,
+    /// The agent that answered, if it still exists.
+    agent: Option<(Uuid, String)>,
+    /// The business number, if it belongs to the account.
+    own_number: Option<E164>,
+    admin: bool,
+    /// Query of the list of the person's calls.
+    same_person: String,
+    /// Calls that this one dialled.
+    legs: Vec<Row>,
 }
 
 pub(super) async fn page(
@@ -142,11 +154,12 @@ async fn load_page(
             api.store.calls().get(&scope, call).await?
         }
     };
-    let row = match (&live, &record) {
-        (Some(live), _) => calls::live_row(lang, live),
-        (None, Some(record)) => calls::ended_row(lang, record),
+    let mut row = match (&live, &record) {
+        (Some(live), _) => call_row::live_row(lang, live),
+        (None, Some(record)) => call_row::ended_row(lang, record),
         (None, None) => return Ok(None),
     };
+    call_row::add_conversations(console, visitor, vec![&mut row]).await;
     let log = event_log(api, &scope, call).await?;
     let fall = waterfall_of(api, &scope, call, &log).await?;
     let chosen = visitor.query.get("step").parse::<usize>().ok();
@@ -169,8 +182,14 @@ async fn load_page(
     let zoomed = visitor.query.get("view") == "beginning";
     let last = beginning.filter(|_| zoomed).unwrap_or(whole);
     let quality = end.and_then(|end| end.quality);
-    let title = format!("{} → {}", row.from, row.to);
-    let page = visitor.page(console, &title, "calls");
+    let agent = end.and_then(|end| end.agent);
+    let agent_name = super::inbox::agent_name(console, visitor, agent).await;
+    let legs = api.store.calls().legs(&scope, &[call], LEGS_MAX).await?;
+    let mut legs: Vec<Row> = legs.iter().map(|leg| call_row::ended_row(lang, leg)).collect();
+    call_row::add_names(console, visitor, &mut legs).await;
+    let is_own = |number: &E164| api.keeper.book().number(&scope, number).is_some();
+    let own_number = E164::parse(row.own().trim_start_matches('+')).ok().filter(is_own);
+    let page = visitor.page(console, row.person(), "calls");
     Ok(Some(CallPage {
         page: if live.is_some() { page.listening(format!("call:{call}")) } else { page },
         live: live.is_some(),
@@ -222,7 +241,11 @@ async fn load_page(
                 started: When::of(r.started),
             })
             .collect(),
-        parent: record.as_ref().and_then(|record| record.start.parent_call),
+        agent: agent.filter(|_| !agent_name.is_empty()).map(|id| (id, agent_name)),
+        own_number,
+        admin: visitor.is_admin(),
+        same_person: Form::default().with("party", Some(row.address())),
+        legs,
         row,
     }))
 }
@@ -330,11 +353,7 @@ fn sounds(lang: Lang, quality: &CallQuality) -> Vec<DirectionView> {
             level: level(way.mos),
             loss: lang.decimals(format!("{:.1} %", way.loss_percent)),
             jitter: format!("{:.0} ms", way.jitter_ms),
-            tone: match way.mos {
-                mos if mos >= 4.0 => "good",
-                mos if mos >= 3.3 => "waiting",
-                _ => "bad",
-            },
+            tone: view::mos_tone(way.mos),
         })
     };
     [way("call.audio.in", quality.inbound), way("call.audio.out", quality.outbound)]

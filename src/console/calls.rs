@@ -1,20 +1,21 @@
-//! The list of calls: live ones, and the history with its filters.
+//! The list of calls: live ones, and the history with its filters, which users can save.
 
 use std::time::Duration;
 
 use askama::Template;
 use axum::extract::State;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Redirect, Response};
 
 use super::App;
-use super::auth::Visitor;
+use super::auth::{SubmittedForm, Visitor};
+use super::call_row::{self, Row};
+use super::calls_csv;
 use super::form::Form;
-use super::i18n::Lang;
 use super::page::{Page, failed, html};
-use super::view::{self, When};
+use super::view;
 use crate::api::{LiveCall, LiveStatus};
-use model::{CallUuid, Country, Direction, Timestamp};
-use store::{CallFilter, CallRecord, Compare};
+use model::{Direction, Timestamp};
+use store::{CallFilter, CallSort, Compare};
 
 /// Number of ended calls per page, and maximum number of live ones.
 const PAGE: u32 = 50;
@@ -22,42 +23,59 @@ const LIVE_MAX: usize = 1_000;
 /// Maximum number of numbers in the filter.
 const NUMBERS_MAX: usize = 500;
 
+/// Maximum number of legs on a page.
+const LEGS_MAX: u32 = 500;
+/// Maximum length of a saved filter's name in characters, and of its query.
+const FILTER_NAME_MAX: usize = 60;
+const FILTER_MAX: usize = 1_000;
+
 /// Filter fields of the history and of the live calls.
-const FIELDS: &[&str] = &["from", "to", "direction", "outcome", "since", "until"];
+const FIELDS: &[&str] =
+    &["party", "from", "to", "direction", "outcome", "since", "until", "agent", "sort"];
 const LIVE_FIELDS: &[&str] = &["up", "up_direction", "up_state"];
 
-/// A call in a list.
-pub(super) struct Row {
-    pub(super) id: CallUuid,
-    /// CSS class, `in` or `out`, and text key of the direction.
-    pub(super) arrow: &'static str,
-    pub(super) direction: &'static str,
-    pub(super) from: String,
-    pub(super) to: String,
-    pub(super) name: String,
-    /// Country of the other party.
-    pub(super) country: Option<Country>,
-    pub(super) started: When,
-    /// Empty while the call is live.
-    pub(super) length: String,
-    /// Text of the state, and CSS class of its mark.
-    pub(super) state: String,
-    pub(super) tone: &'static str,
+/// A saved filter.
+struct SavedFilter {
+    name: String,
+    query: String,
+    /// Whether the page shows it.
+    chosen: bool,
 }
 
-impl Row {
-    /// The other party, which titles the call: its name or number.
-    pub(super) fn person(&self) -> &str {
-        match (self.name.as_str(), self.arrow) {
-            ("", "out") => &self.to,
-            ("", _) => &self.from,
-            (name, _) => name,
-        }
-    }
+/// A heading that sorts the list.
+struct SortLink {
+    query: String,
+    /// Value of `aria-sort`.
+    order: &'static str,
+}
 
-    /// Whether the title is the caller's number already.
-    pub(super) fn is_titled_by_caller(&self) -> bool {
-        self.name.is_empty() && self.arrow != "out"
+impl SortLink {
+    /// The heading of a column with a descending and an ascending order.
+    fn of(query: &Form, now: CallSort, descending: CallSort, ascending: CallSort) -> Self {
+        let (order, next) = match now {
+            now if now == descending => ("descending", ascending),
+            now if now == ascending => ("ascending", descending),
+            _ => ("none", descending),
+        };
+        Self { query: query.without("before").with("sort", sort_word(next)), order }
+    }
+}
+
+fn sort(word: &str) -> CallSort {
+    match word {
+        "oldest" => CallSort::Oldest,
+        "longest" => CallSort::Longest,
+        "shortest" => CallSort::Shortest,
+        _ => CallSort::Newest,
+    }
+}
+
+fn sort_word(sort: CallSort) -> Option<&'static str> {
+    match sort {
+        CallSort::Newest => None,
+        CallSort::Oldest => Some("oldest"),
+        CallSort::Longest => Some("longest"),
+        CallSort::Shortest => Some("shortest"),
     }
 }
 
@@ -83,6 +101,18 @@ struct CallsPage {
     next: String,
     first: bool,
     filtered: bool,
+    by_time: SortLink,
+    by_length: SortLink,
+    /// Order of the history, for the forms.
+    sort: String,
+    saved: Vec<SavedFilter>,
+    /// The filter as a query, for the file and for saving.
+    query: String,
+    csv_max: String,
+    party: String,
+    /// Id and name of the agent whose calls are shown.
+    agent: String,
+    agent_name: String,
     from: String,
     to: String,
     direction: String,
@@ -98,14 +128,14 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
     let api = console.apis.api();
     let scope = visitor.person.scope();
     let filter = filter(query);
-    let filtered = FIELDS.iter().any(|name| query.some(name).is_some());
+    let filtered = FIELDS.iter().any(|name| *name != "sort" && query.some(name).is_some());
     let first = filter.before.is_none();
     let mut live = if first { api.live.list(&scope) } else { Vec::new() };
     let up_all = live.len();
     let live_filter = LiveCallFilter::read(query);
     live.retain(|call| live_filter.matches(call));
     api.store.flush().await;
-    let mut records = match api.store.calls().newest(&scope, &filter, PAGE + 1).await {
+    let mut records = match api.store.calls().first(&scope, &filter, PAGE + 1).await {
         Ok(records) => records,
         Err(error) => {
             tracing::warn!(%error, "failed to list calls");
@@ -117,7 +147,23 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
     let cursor = records
         .last()
         .filter(|_| more)
-        .map(|r| format!("{}.{}", r.start.started.micros(), r.start.call));
+        .map(|last| filter.sort.position(last))
+        .map(|(value, call)| format!("{value}.{call}"));
+    let ids: Vec<_> = records.iter().map(|record| record.start.call).collect();
+    let legs = api.store.calls().legs(&scope, &ids, LEGS_MAX).await.unwrap_or_default();
+    let [mut ended, mut legs] = [&records, &legs]
+        .map(|calls| calls.iter().map(|call| call_row::ended_row(lang, call)).collect::<Vec<_>>());
+    let mut up: Vec<Row> =
+        live.iter().take(LIVE_MAX).map(|call| call_row::live_row(lang, call)).collect();
+    for rows in [&mut ended, &mut legs, &mut up] {
+        call_row::add_names(&console, &visitor, rows).await;
+    }
+    let saved = api.store.saved_filters().list(visitor.person.user.id).await.unwrap_or_default();
+    let shown = query.only(FIELDS);
+    let agent_name = match query.some("agent") {
+        Some(agent) => super::inbox::agent_name(&console, &visitor, agent.parse().ok()).await,
+        None => String::new(),
+    };
     let calls = CallsPage {
         up_count: live.len(),
         up_all,
@@ -129,12 +175,20 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
         up_kept: kept(query, LIVE_FIELDS),
         up_clear: query.only(FIELDS),
         clear: query.only(LIVE_FIELDS),
-        up: live.iter().take(LIVE_MAX).map(|call| live_row(lang, call)).collect(),
-        ended: records
-            .iter()
-            .filter(|record| record.end.is_some())
-            .map(|record| ended_row(lang, record))
+        up: call_row::with_legs(up, Vec::new()),
+        ended: call_row::with_legs(ended, legs),
+        by_time: SortLink::of(query, filter.sort, CallSort::Newest, CallSort::Oldest),
+        by_length: SortLink::of(query, filter.sort, CallSort::Longest, CallSort::Shortest),
+        sort: query.get("sort").to_owned(),
+        saved: saved
+            .into_iter()
+            .map(|(name, query)| SavedFilter { chosen: query == shown, name, query })
             .collect(),
+        query: shown,
+        csv_max: format!("{}\u{202f}000", calls_csv::CALLS_MAX / 1_000),
+        party: query.get("party").to_owned(),
+        agent: query.get("agent").to_owned(),
+        agent_name,
         next: cursor.map(|cursor| query.with("before", Some(&cursor))).unwrap_or_default(),
         first,
         filtered,
@@ -157,6 +211,34 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
         }),
     };
     html(&calls)
+}
+
+/// Saves the filter of the page under a name, or deletes a saved one.
+pub(super) async fn save_filter(State(console): App, submitted: SubmittedForm) -> Response {
+    let SubmittedForm { visitor, form } = submitted;
+    let filters = console.apis.api().store.saved_filters();
+    let (user, name) = (visitor.person.user.id, form.get("name").to_owned());
+    let query = Form::read(form.get("query").trim_start_matches('?').as_bytes()).only(FIELDS);
+    let done = if form.get("do") == "delete" {
+        filters.delete(user, name).await.map(|_| true)
+    } else if name.is_empty() || name.chars().count() > FILTER_NAME_MAX || query.len() > FILTER_MAX
+    {
+        Ok(false)
+    } else {
+        filters.put(user, name, query.clone()).await
+    };
+    match done {
+        Ok(true) => Redirect::to(&format!("/console/calls/{query}")).into_response(),
+        Ok(false) => {
+            let text =
+                visitor.lang().with("calls.not_saved", &[&store::SavedFilters::MAX.to_string()]);
+            failed(&console, &visitor, axum::http::StatusCode::BAD_REQUEST, &text)
+        }
+        Err(error) => {
+            tracing::warn!(%error, "failed to save a filter");
+            failed(&console, &visitor, axum::http::StatusCode::SERVICE_UNAVAILABLE, "")
+        }
+    }
 }
 
 fn kept(query: &Form, fields: &[&'static str]) -> Vec<(&'static str, String)> {
@@ -219,12 +301,20 @@ pub(super) fn number(query: &Form, name: &str) -> Option<String> {
     Some(if bare.bytes().all(|b| b.is_ascii_digit()) { bare } else { text.to_owned() })
 }
 
-fn filter(query: &Form) -> CallFilter {
+pub(super) fn filter(query: &Form) -> CallFilter {
     let cursor = |text: &str| {
-        let (micros, call) = text.split_once('.')?;
-        Some((Timestamp::from_micros(micros.parse().ok()?), call.parse().ok()?))
+        let (value, call) = text.split_once('.')?;
+        Some((value.parse().ok()?, call.parse().ok()?))
     };
+    // An unreadable id has no calls.
+    let agent = query.some("agent").map(|id| id.parse().unwrap_or_default());
+    let selects = ["party", "from", "to", "direction", "outcome", "agent"];
     CallFilter {
+        party: number(query, "party"),
+        agent,
+        // Legs are shown with their calls. A filter may match a leg but not its call.
+        without_legs: selects.iter().all(|name| query.some(name).is_none()),
+        sort: sort(query.get("sort")),
         from: number(query, "from"),
         to: number(query, "to"),
         direction: direction(query.get("direction")),
@@ -252,70 +342,10 @@ pub(super) fn days(since: &str, until: &str) -> Vec<(Compare, Timestamp)> {
     since.into_iter().chain(until).collect()
 }
 
-/// The row of a live or queued call.
-pub(super) fn live_row(lang: Lang, call: &LiveCall) -> Row {
-    let (state, tone) = match call.status {
-        LiveStatus::Queued => ("state.queued", "waiting"),
-        LiveStatus::Ringing => ("state.ringing", "waiting"),
-        LiveStatus::InProgress => ("state.live", "live"),
-    };
-    Row {
-        id: call.call,
-        arrow: arrow(call.direction),
-        direction: view::direction(call.direction),
-        from: view::party(&call.from),
-        to: view::party(&call.to),
-        name: call.caller_name.clone(),
-        country: country(call.direction, &call.from, &call.to),
-        started: When::of(call.started),
-        length: String::new(),
-        state: lang.t(state).to_owned(),
-        tone,
-    }
-}
-
-/// The row of an ended call.
-pub(super) fn ended_row(lang: Lang, record: &CallRecord) -> Row {
-    let (start, end) = (&record.start, record.end.as_ref());
-    let cause = end.map_or("", |end| end.cause.as_str());
-    let answered = end.is_some_and(|end| end.answered.is_some());
-    Row {
-        id: start.call,
-        arrow: arrow(start.direction),
-        direction: view::direction(start.direction),
-        from: view::party(&start.from),
-        to: view::party(&start.to),
-        name: start.caller_name.clone(),
-        country: country(start.direction, &start.from, &start.to),
-        started: When::of(start.started),
-        length: match end.filter(|_| answered) {
-            Some(end) => view::clock(Duration::from_secs(end.bill_secs)),
-            None => "–".to_owned(),
-        },
-        state: view::cause(lang, cause).0,
-        tone: view::tone(cause, answered),
-    }
-}
-
-/// The country of the other party.
-fn country(direction: Direction, from: &str, to: &str) -> Option<Country> {
-    view::country(match direction {
-        Direction::Inbound => from,
-        Direction::Outbound => to,
-    })
-}
-
-fn arrow(direction: Direction) -> &'static str {
-    match direction {
-        Direction::Inbound => "in",
-        Direction::Outbound => "out",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use model::AuthId;
+    use model::{AuthId, CallUuid};
 
     fn call(from: &str, name: &str, direction: Direction, status: LiveStatus) -> LiveCall {
         LiveCall {
@@ -352,13 +382,16 @@ mod tests {
     }
 
     #[test]
-    fn rows_show_the_country_of_the_other_party() {
-        let inbound = call("14165550123", "", Direction::Inbound, LiveStatus::Ringing);
-        let mut outbound = call("918035737458", "", Direction::Outbound, LiveStatus::Ringing);
-        outbound.to = "18765550123".to_owned();
-        let endpoint = call("sip:desk@acme", "", Direction::Inbound, LiveStatus::Ringing);
-        let rows = [inbound, outbound, endpoint].map(|call| live_row(Lang::En, &call).country);
-        assert_eq!(rows, [Some(Country::CA), Country::parse("JM").ok(), None]);
+    fn headings_sort_the_list_and_start_at_its_beginning() {
+        let query = Form::read(b"party=9198&before=5.x&sort=longest");
+        let now = sort(query.get("sort"));
+        let time = SortLink::of(&query, now, CallSort::Newest, CallSort::Oldest);
+        let length = SortLink::of(&query, now, CallSort::Longest, CallSort::Shortest);
+        assert_eq!((time.query.as_str(), time.order), ("?party=9198", "none"));
+        assert_eq!(
+            (length.query.as_str(), length.order),
+            ("?party=9198&sort=shortest", "descending")
+        );
     }
 
     #[test]

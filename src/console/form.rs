@@ -50,6 +50,11 @@ impl Form {
         format!("?{}", query.finish())
     }
 
+    /// The fields without this one.
+    pub(super) fn without(&self, name: &str) -> Self {
+        Self(self.0.iter().filter(|(known, _)| known != name).cloned().collect())
+    }
+
     /// The query with one field replaced or removed.
     pub(super) fn with(&self, name: &str, value: Option<&str>) -> String {
         let kept = self.0.iter().filter(|(known, value)| known != name && !value.is_empty());

@@ -6,7 +6,7 @@ use axum::response::Response;
 
 use super::App;
 use super::auth::Visitor;
-use super::calls::{self, Row};
+use super::call_row::{self, Row};
 use super::page::{Page, html};
 use crate::api::LiveStatus;
 use store::CallFilter;
@@ -41,16 +41,19 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
     let up = api.live.list(&scope);
     let live = up.iter().filter(|call| call.status != LiveStatus::Queued).count();
     api.store.flush().await;
-    let ended =
-        api.store.calls().newest(&scope, &CallFilter::default(), 6).await.unwrap_or_default();
-    let mut rows: Vec<Row> = up.iter().map(|call| calls::live_row(lang, call)).collect();
+    // Legs are shown with their calls, in the list of calls.
+    let filter = CallFilter { without_legs: true, ..CallFilter::default() };
+    let ended = api.store.calls().first(&scope, &filter, 6).await.unwrap_or_default();
+    let mut rows: Vec<Row> = up.iter().map(|call| call_row::live_row(lang, call)).collect();
     rows.extend(
         ended
             .iter()
             .filter(|record| record.end.is_some())
-            .map(|record| calls::ended_row(lang, record)),
+            .map(|record| call_row::ended_row(lang, record)),
     );
+    rows = call_row::with_legs(rows, Vec::new());
     rows.truncate(LATEST);
+    call_row::add_names(&console, &visitor, &mut rows).await;
     let tables = api.gate.directory().tables();
     let own: Vec<_> = tables
         .numbers()

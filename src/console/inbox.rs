@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use super::agents::{Choice, choices};
 use super::auth::{SubmittedForm, Visitor};
+use super::form::Form;
 use super::i18n::Lang;
 use super::numbers::{find_number, number_label, number_with_alias};
 use super::page::{Page, failed, html, missing, respond};
@@ -244,7 +245,11 @@ fn call_words(lang: Lang, text: String) -> String {
 }
 
 /// Name of an agent. Empty if there is none.
-async fn agent_name(console: &Console, visitor: &Visitor, agent: Option<Uuid>) -> String {
+pub(super) async fn agent_name(
+    console: &Console,
+    visitor: &Visitor,
+    agent: Option<Uuid>,
+) -> String {
     let Some(agent) = agent else { return String::new() };
     let path = format!("/api/v1/agents/{agent}/");
     let agent = visitor.ask(console, Method::GET, &path, None).await;
@@ -472,6 +477,8 @@ struct Chat {
     granted_until: Option<When>,
     may_delete: bool,
     may_call: bool,
+    /// Query of the list of the person's calls.
+    calls: String,
     draft: String,
     wrong: String,
     /// Media types that may be sent, as the `accept` attribute; and message type and maximum size
@@ -600,6 +607,7 @@ async fn render_chat(
             permission,
             may_delete: visitor.is_admin(),
             may_call: Apis::serves(&Method::POST, CALLS),
+            calls: Form::default().with("party", Some(conversation.user.key())),
             draft: refused.draft,
             wrong: refused.wrong,
             accepted: FILES.iter().map(|file| file.mime).collect::<Vec<_>>().join(","),

@@ -11,7 +11,9 @@ mod assets;
 mod audit;
 mod auth;
 mod call;
+mod call_row;
 mod calls;
+mod calls_csv;
 mod chart;
 mod deliveries;
 mod draft;
@@ -117,6 +119,8 @@ pub fn router(console: Console) -> Router {
         .route("/console/set-up/{token}", get(set_up::page).post(set_up::create))
         .route("/console/assets/{digest}/{file}", get(assets::serve))
         .route("/console/calls/", get(calls::page))
+        .route("/console/calls/calls.csv", get(calls_csv::download))
+        .route("/console/calls/filters", post(calls::save_filter))
         .route("/console/calls/{call}/", get(call::page))
         .route("/console/calls/{call}/log.jsonl", get(call::log))
         .route("/console/calls/{call}/hangup", post(call::hang_up))

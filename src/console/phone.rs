@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::auth::{SubmittedForm, Visitor};
 use super::page::{Page, missing, respond};
+use super::view;
 use super::{App, Console};
 use crate::api::ApiResponse;
 use engine::people::Token;
@@ -28,6 +29,8 @@ pub(super) struct EndpointRow {
     pub(super) can_register: bool,
     /// A phone is registered, so it can be called.
     pub(super) ready: bool,
+    /// Id of the application that answers its calls. Empty if there is none.
+    application: String,
 }
 
 /// An application for calls from an endpoint.
@@ -48,9 +51,19 @@ struct PhonePage {
     has_own: bool,
     /// Whether the visitor may create endpoints.
     can_create: bool,
+    /// Numbers from which users can be called, with their labels.
+    numbers: Vec<(String, String)>,
     wrong: String,
     /// Name, alias and answer URL of a rejected form.
     typed: [String; 3],
+}
+
+impl PhonePage {
+    /// Name of the application that answers calls of an endpoint. Empty if it is not known.
+    fn answered_by(&self, endpoint: &EndpointRow) -> &str {
+        let found = self.applications.iter().find(|one| one.id == endpoint.application);
+        found.map_or("", |application| &application.name)
+    }
 }
 
 /// Maximum number of endpoints on the page.
@@ -61,6 +74,7 @@ pub(super) async fn endpoints(console: &Console, visitor: &Visitor) -> Vec<Endpo
     let api = console.apis.api();
     let found = api.store.endpoints().list(&visitor.person.scope(), ENDPOINTS_MAX, 0).await;
     let all = found.map(|(list, _)| list).unwrap_or_default().into_iter();
+    let tables = api.gate.directory().tables();
     let named = all.map(|one| EndpointRow {
         id: one.id.to_string(),
         here: one.is_of(&visitor.person.user),
@@ -68,6 +82,11 @@ pub(super) async fn endpoints(console: &Console, visitor: &Visitor) -> Vec<Endpo
         ready: api.phones.is_registered(&one.name),
         address: one.name.sip_address(&api.host),
         name: one.name.to_string(),
+        application: one
+            .app_id
+            .or_else(|| tables.endpoints_application(&one.account).map(|found| found.id.clone()))
+            .map(|id| id.to_string())
+            .unwrap_or_default(),
         alias: one.alias,
     });
     named.collect()
@@ -90,13 +109,32 @@ async fn render_page(
         page: visitor.page(console, visitor.lang().t("nav.phone"), "phone").listening("endpoint"),
         has_own: endpoints.iter().any(|endpoint| endpoint.here),
         endpoints,
-        applications: if can_create { applications(console, visitor).await } else { Vec::new() },
+        applications: applications(console, visitor).await,
+        numbers: calling_numbers(console, visitor),
         person: visitor.person.user.name.clone(),
         can_create,
         wrong,
         typed,
     };
     respond(status, &page)
+}
+
+/// Maximum number of numbers in the list.
+const NUMBERS_MAX: usize = 500;
+
+/// The numbers of the account with calling enabled.
+fn calling_numbers(console: &Console, visitor: &Visitor) -> Vec<(String, String)> {
+    let (api, scope) = (console.apis.api(), visitor.person.scope());
+    let tables = api.gate.directory().tables();
+    let own = tables.numbers().filter(|number| {
+        let owner = &number.account;
+        number.spec.calling_enabled && scope.holds(&owner.auth_id, &owner.main().auth_id)
+    });
+    let named = own.take(NUMBERS_MAX).map(|number| {
+        let digits = number.spec.number.as_str();
+        (digits.to_owned(), view::with_alias(&number.spec.alias, digits))
+    });
+    named.collect()
 }
 
 async fn applications(console: &Console, visitor: &Visitor) -> Vec<ApplicationChoice> {

@@ -9,7 +9,8 @@ use axum::response::{IntoResponse as _, Redirect, Response};
 use uuid::Uuid;
 
 use super::auth::{SubmittedForm, Visitor};
-use super::calls::{self, Row, days, number};
+use super::call_row::{self, Row};
+use super::calls::{days, number};
 use super::page::{Page, failed, forbidden, html, missing};
 use super::view::{self, When};
 use super::{App, Console};
@@ -71,7 +72,9 @@ async fn load_page(console: &Console, visitor: &Visitor) -> Result<RecordingsPag
     let mut rows = Vec::with_capacity(found.len());
     for recording in found {
         let record = store.calls().get(&scope, recording.call).await?;
-        let of = record.map(|record| calls::ended_row(visitor.lang(), &record));
+        let of = record.map(|record| call_row::ended_row(visitor.lang(), &record));
+        let mut of = of;
+        call_row::add_names(console, visitor, of.as_mut_slice()).await;
         let url = console.apis.api().recordings.path(recording.id, &recording.format);
         rows.push(row(recording, url, of));
     }

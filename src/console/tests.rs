@@ -4,10 +4,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use super::calls;
 use super::form::Form;
 use super::i18n::Lang;
-use super::view;
 
 /// Prefixes of keys that are composed at run time.
 const FAMILIES: &[&str] = &[
@@ -144,27 +142,5 @@ fn the_snippets_run_and_have_an_element_of_each_kind_among_them() {
         "Stream",
     ] {
         assert!(all.contains(&format!("<{element}")), "{element}");
-    }
-}
-
-#[test]
-fn a_call_is_titled_by_the_person() {
-    let row = |arrow, name: &str| calls::Row {
-        id: model::CallUuid(uuid::Uuid::nil()),
-        arrow,
-        direction: "",
-        from: "+91 1".to_owned(),
-        to: "+91 2".to_owned(),
-        name: name.to_owned(),
-        country: None,
-        started: view::When::read(""),
-        length: String::new(),
-        state: String::new(),
-        tone: "",
-    };
-    for (arrow, name, person) in
-        [("in", "", "+91 1"), ("out", "", "+91 2"), ("in", "Asha", "Asha"), ("out", "Asha", "Asha")]
-    {
-        assert_eq!(row(arrow, name).person(), person);
     }
 }

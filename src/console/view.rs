@@ -101,6 +101,15 @@ pub(super) fn tone(cause: &str, answered: bool) -> &'static str {
     }
 }
 
+/// CSS class of a mean opinion score.
+pub(super) fn mos_tone(mos: f64) -> &'static str {
+    match mos {
+        mos if mos >= 4.0 => "good",
+        mos if mos >= 3.3 => "waiting",
+        _ => "bad",
+    }
+}
+
 /// The text of a hangup cause, and advice if there is any.
 pub(super) fn cause(lang: Lang, cause: &str) -> (String, String) {
     let text = lang.find(&format!("cause.{cause}"));

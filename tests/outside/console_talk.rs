@@ -328,6 +328,73 @@ async fn s1_11_a_user_is_called_from_their_chat_and_the_softphone_has_the_call()
     assert_eq!(other.receive("error").await["code"], "no_call", "it is over");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_softphone_calls_a_user_with_permission_or_says_that_the_application_answers() {
+    if !has_chromium() {
+        return;
+    }
+    let world = world(|node_config, _| {
+        node_config.extra = people();
+        node_config.accept_wait_ms = 0;
+    })
+    .await;
+    world.endpoint("asha").await;
+    writes(&world, &json!({"message": "Please call me", "from": USER, "name": "Asha Verma"})).await;
+    let mut phone = softphone(&world).await;
+    // The permission is shown before the call.
+    phone.fill("#to", "+91 98123 45678").await;
+    phone.says("[data-at=permission]", "has not allowed calls yet").await;
+    phone.press("[data-at=dial]", "Call").await;
+    phone.says("[data-at=state]", "has not allowed calls yet").await;
+    assert!(!world.node.log().contains("call state changed"), "no one was called");
+    picture(&mut phone, "softphone-light").await;
+    phone.click("[data-at=ask]").await;
+    phone.says("[data-at=permission]", "Permission requested").await;
+    orders(&world, "permissions/answer", json!({"user": USER, "answer": "accept"})).await;
+    phone.says("[data-at=permission]", "Calls are allowed until").await;
+    phone.until("document.querySelector('[data-at=ask]').hidden").await;
+
+    // The user's phone rings and is declined.
+    let user = crate::outbound::user(CalleeAction::Reject, EventOrder::ConnectFirst);
+    let user = world.sim.expect_call(CallScript { from: USER.to_owned(), ..user });
+    phone.press("[data-at=dial]", "Call").await;
+    phone.says("[data-at=state]", "The call was not answered").await;
+    drop(user.all().await);
+
+    // The user answers, and this phone has the call.
+    let user = crate::outbound::user(CalleeAction::Accept, EventOrder::ConnectFirst);
+    let user = CallScript { from: USER.to_owned(), hangup: HangupRule::Never, ..user };
+    let user = world.sim.expect_call(user);
+    phone.press("[data-at=dial]", "Call").await;
+    phone.says("[data-at=state]", "In a call: +919812345678").await;
+    let call = phone.eval("document.querySelector('[data-at=see] a').pathname").await;
+    phone.size(390, 900).await;
+    phone.prefer("dark").await;
+    picture(&mut phone, "softphone-390-dark").await;
+    phone.press(".handset", "Hang up").await;
+    phone.says("[data-at=state]", "Ended").await;
+    drop(user.all().await);
+    let record = world.node.record(call.as_str().unwrap().split('/').nth(3).unwrap()).await;
+    assert_eq!(
+        (&record["to_number"], &record["call_direction"]),
+        (&USER.into(), &"outbound".into())
+    );
+
+    // Without a number, the application answers.
+    let menu = "<Response><Speak>Welcome.</Speak><Wait length=\"60\"/></Response>";
+    world.app.xml("/answer", menu);
+    for (to, from) in [("sales", NUMBER), ("+91 98123 45678", "")] {
+        phone.fill("[data-at=from]", from).await;
+        phone.fill("#to", to).await;
+        phone.press("[data-at=dial]", "Call").await;
+        phone.says("[data-at=state]", "Your application is answering: asha").await;
+        phone.press(".handset", "Hang up").await;
+        phone.says("[data-at=state]", "Ended").await;
+    }
+    phone.errors.retain(|error| !error.contains("422"));
+    assert_eq!(phone.errors, [""; 0]);
+}
+
 /// Returns a script that chooses a file of `bytes` bytes that starts with a one-pixel picture.
 fn choose(name: &str, kind: &str, bytes: usize) -> String {
     format!(
@@ -478,6 +545,19 @@ async fn s3_28_the_transcript_of_an_agents_call_is_in_the_chat() {
     writes(&world, &json!({"message": "Thank you", "from": crate::support::chat::USER})).await;
     browser.says("#timeline", "Thank you").await;
     browser.until("document.querySelector('.transcript[open]')").await;
+    // The call leads to its agent, and the agent to its calls.
+    let id = agent.as_str().unwrap();
+    browser.visit(&format!("/console/calls/?agent={id}")).await;
+    browser.says(".filters select[name=agent]", "Night desk").await;
+    browser.click("#history a.row-link").await;
+    browser.says("#call-head .links", "Night desk").await;
+    let asha = Session::of(&world, "asha").await;
+    let page = asha.get(&format!("/console/agents/{id}/")).await.text();
+    assert!(page.contains(&format!("href=\"/console/calls/?agent={id}\"")));
+    // With a simulated Meta, its user can call and write to the agent.
+    assert!(page.contains(&format!("/_sim/phone?to={NUMBER}\"")), "{page}");
+    let other = asha.get(&format!("/console/calls/?agent={}", uuid::Uuid::nil())).await.text();
+    assert!(other.contains("No matching calls"));
     assert_eq!(browser.errors, [""; 0]);
 }
 

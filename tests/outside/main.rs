@@ -13,6 +13,7 @@ mod conference;
 mod configured;
 mod console;
 mod console_bodies;
+mod console_calls;
 mod console_course;
 mod console_flows;
 mod console_hostile;

@@ -71,7 +71,43 @@ async fn a_person_calls_from_the_page_hears_the_menu_presses_a_key_and_hangs_up(
     page.until("document.querySelectorAll('#steps li').length > 8").await;
     page.until("(document.getElementById('steps').innerText.match(/GetInput/g) ?? []).length >= 3")
         .await;
+    // What is spoken is written, and the call's page in the console is one click away.
+    page.until("document.getElementById('steps').innerText.includes('“Welcome to Offhook. For our opening hours')").await;
+    let link = page.eval("document.querySelector('#console a').href").await;
+    let console = dev.address("console");
+    assert!(
+        link.as_str().is_some_and(|link| link.starts_with(&format!("{console}calls/"))),
+        "{link}"
+    );
+    // The user writes, and the business answers.
+    let write = "document.getElementById('text').value = 'Is <b>17</b> on its way?'; document.querySelector('#write button').click()";
+    page.eval(write).await;
+    page.until(
+        "document.querySelector('#messages .own')?.innerText === 'Is <b>17</b> on its way?'",
+    )
+    .await;
+    let node = console.replace("/console/", "");
+    let key = [("x-api-key", sim::world::API_KEY)];
+    let mut every = tokio::time::interval(std::time::Duration::from_millis(50));
+    let conversation = loop {
+        every.tick().await;
+        let all =
+            http::send("GET", &format!("{node}/api/v1/conversations/"), &key, "").await.json();
+        if let Some(id) = all["items"][0]["id"].as_str() {
+            break id.to_owned();
+        }
+    };
+    let path = format!("{node}/api/v1/conversations/{conversation}/messages/");
+    let answer = r#"{"type":"text","text":"Yes, it arrives today."}"#;
+    assert!(http::send("POST", &path, &key, answer).await.status < 300);
+    page.until(
+        "document.querySelector('#messages .business')?.innerText === 'Yes, it arrives today.'",
+    )
+    .await;
     if let Ok(folder) = std::env::var("OFFHOOK_TEST_PICTURES") {
+        page.size(390, 900).await;
+        page.screenshot(&std::path::Path::new(&folder).join("phone-390.png")).await;
+        page.size(1280, 900).await;
         for scheme in ["light", "dark"] {
             page.prefer(scheme).await;
             page.screenshot(&std::path::Path::new(&folder).join(format!("phone-{scheme}.png")))

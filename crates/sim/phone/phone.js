@@ -1,7 +1,7 @@
 // @ts-check
 // The browser phone: places one call at a time, plays its audio, sends keys and lists the steps of the call.
 
-import { allowedWords, causeWords, microphoneWords, stepWords } from "./words.js";
+import { allowedWords, causeWords, messageWords, microphoneWords, stepWords } from "./words.js";
 
 /** @template {HTMLElement} T @param {string} id @returns {T} */
 const at = (id) => /** @type {T} */ (document.getElementById(id));
@@ -94,6 +94,7 @@ async function start() {
   calling = true;
   at("steps").replaceChildren();
   at("empty").hidden = true;
+  at("console").hidden = true;
   setButtons(true);
   showState("Calling…", "calling");
   const context = new AudioContext();
@@ -141,6 +142,10 @@ function listen(current) {
 function onEvent(event) {
   const words = stepWords(event);
   if (words) addStep(event, words);
+  if (event.event === "call_known") {
+    at("console").hidden = false;
+    at("console").querySelector("a")?.setAttribute("href", `${world.node}/console/calls/${event.call_uuid}/`);
+  }
   if (event.event === "ringing") showState("Ringing…", "ringing");
   if (event.event === "answered") {
     showState("Connected", "live");
@@ -249,11 +254,42 @@ document.querySelectorAll("[data-answer]").forEach((button) => {
   button.addEventListener("click", () => answerRequest(/** @type {HTMLElement} */ (button).dataset.answer ?? ""));
 });
 
+/** Shows the messages between this user and the number. */
+async function showMessages() {
+  /** @type {any[]} */
+  const all = await (await fetch("/_sim/messages")).json();
+  const own = all.filter((of) => of.phone_number_id === world.phone_number_id && of.user === world.from).slice(-200);
+  const list = at("messages");
+  if (list.dataset.last === own.at(-1)?.id) return;
+  list.dataset.last = own.at(-1)?.id ?? "";
+  list.replaceChildren(...own.map((of) => {
+    const item = document.createElement("li");
+    item.className = of.by_business ? "business" : "own";
+    item.dir = "auto";
+    item.textContent = messageWords(of.message);
+    return item;
+  }));
+  list.scrollTop = list.scrollHeight;
+}
+
+at("write").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const text = /** @type {HTMLInputElement} */ (at("text"));
+  try {
+    await post("/_sim/messages", { phone_number_id: world.phone_number_id, from: world.from, name: world.user, message: text.value });
+    text.value = "";
+    at("not-sent").textContent = "";
+  } catch (error) {
+    at("not-sent").textContent = `The message was not sent: ${error instanceof Error ? error.message : error}`;
+  }
+  await showMessages();
+});
+
 setButtons(false);
 const world = await (await fetch(`/_sim/phone/world${location.search}`)).json();
 at("business").textContent = world.business || "The business";
 at("number").textContent = `+${world.number}`;
 showState(`${world.user} can call now`, "ready");
-const refresh = () => showRequests().catch(() => undefined);
+const refresh = () => Promise.all([showRequests(), showMessages()]).catch(() => undefined);
 await refresh();
 setInterval(refresh, 2000);

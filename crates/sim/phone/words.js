@@ -89,6 +89,8 @@ export function stepWords(event) {
         what: `${event.element} ${outcomes[event.outcome] ?? event.outcome}`,
         more: [event.line ? `line ${event.line}` : "", event.note].filter(Boolean).join(", "),
       };
+    case "sound":
+      return { lane: "you", who: "You", what: /^https?:/.test(event.text) ? `hear ${event.text}` : `hear: “${event.text}”` };
     case "digit_sent":
       return { lane: "you", who: "You", what: `press ${event.digit}`, more: "RFC 4733 event, 500 ms" };
     case "hangup":
@@ -113,6 +115,13 @@ export function allowedWords(permission) {
   if (permission.status === "permanent") return "The business may call you.";
   if (permission.status !== "temporary" || !permission.expiration_time) return "";
   return `The business may call you until ${new Date(permission.expiration_time * 1000).toLocaleString()}.`;
+}
+
+/** The text of a chat message, or its type in brackets. @param {any} message */
+export function messageWords(message) {
+  if (typeof message === "string") return message;
+  const parts = [message?.text?.body, message?.interactive?.body?.text, message?.[message?.type]?.caption, message?.template?.name];
+  return parts.find((part) => typeof part === "string" && part) ?? `[${message?.type ?? "message"}]`;
 }
 
 /** The text of a microphone error, with the remedy. @param {unknown} error */

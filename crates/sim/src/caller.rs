@@ -280,6 +280,15 @@ pub enum CallEventKind {
         outcome: String,
         note: String,
     },
+    /// The node plays a sound to the caller, according to its event log: the text that is spoken,
+    /// or the URL of a file.
+    Sound {
+        text: String,
+    },
+    /// The node's UUID of the call has become known.
+    CallKnown {
+        call_uuid: String,
+    },
     DigitSent {
         digit: char,
     },

@@ -19,6 +19,9 @@ use model::{CallUuid, HangupCause};
 const LINE_BYTES_MAX: usize = 4 << 20;
 /// Number of attempts: the log may not exist yet when `accept` arrives.
 const TRIES: u32 = 5;
+/// Maximum number of shown sounds of a playlist, and maximum length of a text in characters.
+const SOUNDS_MAX: usize = 20;
+const TEXT_MAX: usize = 2_000;
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// An event from the node's log.
@@ -29,6 +32,10 @@ pub(crate) enum NodeEvent {
         line: u32,
         outcome: String,
         note: String,
+    },
+    /// A sound begins: the text that is spoken, or the URL of a file.
+    Sound {
+        text: String,
     },
     Concluded {
         cause: String,
@@ -102,7 +109,47 @@ async fn read_log(
 fn events_in_line(line: &[u8]) -> Vec<NodeEvent> {
     let Ok(line) = serde_json::from_slice::<Value>(line) else { return Vec::new() };
     let outputs = line["outputs"].as_array().map(Vec::as_slice).unwrap_or_default();
-    outputs.iter().filter_map(event_from_output).collect()
+    let sounds = |output| sounds_of(output).into_iter().map(|text| NodeEvent::Sound { text });
+    outputs
+        .iter()
+        .flat_map(|output| event_from_output(output).into_iter().chain(sounds(output)))
+        .collect()
+}
+
+/// What an output plays to the caller.
+fn sounds_of(output: &Value) -> Vec<String> {
+    let order = &output["order"];
+    let items = match (output["wish"].as_str(), order["order"].as_str()) {
+        (Some("media"), Some("play")) => &order["items"],
+        (Some("media"), Some("aside")) => &order["aside"]["items"],
+        _ => return Vec::new(),
+    };
+    let items = items.as_array().map(Vec::as_slice).unwrap_or_default();
+    let said = items.iter().take(SOUNDS_MAX).filter_map(|item| {
+        let sound = &item["sound"];
+        let mut text = String::new();
+        match sound["sound"].as_str()? {
+            "speak" => append_speech(&sound["speech"], &mut text),
+            "file" => text.push_str(sound["url"].as_str()?),
+            _ => {}
+        }
+        let text: String = text.trim().chars().take(TEXT_MAX).collect();
+        (!text.is_empty()).then_some(text)
+    });
+    said.collect()
+}
+
+/// Appends the text of a speech without its markup.
+fn append_speech(speech: &Value, text: &mut String) {
+    for node in speech.as_array().map(Vec::as_slice).unwrap_or_default() {
+        if let Some(words) = node["text"].as_str() {
+            text.push_str(words);
+        } else if node["tag"].is_object() {
+            append_speech(&node["tag"]["content"], text);
+        } else {
+            text.push_str(" … ");
+        }
+    }
 }
 
 fn event_from_output(output: &Value) -> Option<NodeEvent> {
@@ -151,5 +198,19 @@ mod tests {
             "{events:?}"
         );
         assert!(events_in_line(b"garbage").is_empty());
+    }
+
+    #[test]
+    fn reads_what_is_spoken_and_played() {
+        let line = br#"{"at":5,"input":{"fact":"timer"},"outputs":[
+            {"wish":"media","leg":"a","order":{"order":"play","play":1,"items":[
+                {"sound":{"sound":"speak","speech":[{"text":"Press "},{"tag":{"name":"emphasis","attributes":[],
+                    "content":[{"text":"one"}]}},{"break":{"millis":200}},{"text":"now."}]},"repeat":{"times":1}},
+                {"sound":{"sound":"silence","ms":500}},
+                {"sound":{"sound":"file","url":"https://example.com/a.wav"}}]}},
+            {"wish":"media","leg":"a","order":{"order":"stop","play":1}}]}"#;
+        let said = ["Press one … now.", "https://example.com/a.wav"];
+        let said = said.map(|text| NodeEvent::Sound { text: text.to_owned() });
+        assert_eq!(events_in_line(line), said);
     }
 }

@@ -228,6 +228,8 @@ impl CallMeasurement {
             }
             CallEventKind::Verified
             | CallEventKind::Instruction { .. }
+            | CallEventKind::Sound { .. }
+            | CallEventKind::CallKnown { .. }
             | CallEventKind::DigitSent { .. }
             | CallEventKind::DigitHeard { .. }
             | CallEventKind::Recording { .. } => {}

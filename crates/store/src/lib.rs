@@ -58,8 +58,8 @@ pub use self::node_lock::NodeLock;
 pub use self::options::{FaultInjector, StoreOptions, StorePart};
 pub use self::password::{PasswordError, Passwords};
 pub use self::rows::call::{
-    CallEnd, CallFilter, CallRecord, CallStart, Compare, Conclusion, ConclusionResult, Farewell,
-    FarewellDue, Orphan, PlacedCall,
+    CallEnd, CallFilter, CallRecord, CallSort, CallStart, Compare, Conclusion, ConclusionResult,
+    Farewell, FarewellDue, Orphan, PlacedCall,
 };
 pub use self::rows::callback::{
     Callback, CallbackState, CallbackView, DeliveryOutcome, NewCallback, NumberEvent,
@@ -114,6 +114,7 @@ pub use self::tables::outbox::Outbox;
 pub use self::tables::outbox::{Callbacks, Rearm, rearm};
 pub use self::tables::people::ApiKeys;
 pub use self::tables::people::People;
+pub use self::tables::people::SavedFilters;
 pub use self::tables::people::Sessions;
 pub use self::tables::people::{ApiKeyRow, Invitation, Session, User, UserChange, UserLink};
 pub use self::tables::permissions::Permissions;

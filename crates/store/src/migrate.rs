@@ -23,8 +23,9 @@ const SQLITE: &[File] = &[
     (3, "user_names", include_str!("migrations/sqlite/0003_user_names.sql")),
     (4, "failed_requests", include_str!("migrations/sqlite/0004_failed_requests.sql")),
     (5, "endpoint_users", include_str!("migrations/sqlite/0005_endpoint_users.sql")),
-    (9, "error_responses", include_str!("migrations/sqlite/0009_error_responses.sql")),
-    (7, "inbox", include_str!("migrations/sqlite/0007_inbox.sql")),
+    (6, "inbox", include_str!("migrations/sqlite/0006_inbox.sql")),
+    (7, "call_lists", include_str!("migrations/sqlite/0007_call_lists.sql")),
+    (8, "error_responses", include_str!("migrations/sqlite/0008_error_responses.sql")),
 ];
 const POSTGRES: &[File] = &[
     (1, "schema", include_str!("migrations/postgres/0001_schema.sql")),
@@ -32,8 +33,9 @@ const POSTGRES: &[File] = &[
     (3, "user_names", include_str!("migrations/postgres/0003_user_names.sql")),
     (4, "failed_requests", include_str!("migrations/postgres/0004_failed_requests.sql")),
     (5, "endpoint_users", include_str!("migrations/postgres/0005_endpoint_users.sql")),
-    (9, "error_responses", include_str!("migrations/postgres/0009_error_responses.sql")),
-    (7, "inbox", include_str!("migrations/postgres/0007_inbox.sql")),
+    (6, "inbox", include_str!("migrations/postgres/0006_inbox.sql")),
+    (7, "call_lists", include_str!("migrations/postgres/0007_call_lists.sql")),
+    (8, "error_responses", include_str!("migrations/postgres/0008_error_responses.sql")),
 ];
 
 fn migrator(files: &[File]) -> Migrator {

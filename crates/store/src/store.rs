@@ -26,7 +26,7 @@ use crate::tables::messages::Messages;
 use crate::tables::notifications::Notifications;
 use crate::tables::numbers::Numbers;
 use crate::tables::outbox::Outbox;
-use crate::tables::people::{ApiKeys, People, Sessions};
+use crate::tables::people::{ApiKeys, People, SavedFilters, Sessions};
 use crate::tables::permissions::Permissions;
 use crate::tables::presets::Presets;
 use crate::tables::recordings::Recordings;
@@ -237,6 +237,11 @@ impl Store {
     /// Keys of the number API.
     pub fn api_keys(&self) -> ApiKeys<'_> {
         ApiKeys(&self.shared)
+    }
+
+    /// Filters that users have saved.
+    pub fn saved_filters(&self) -> SavedFilters<'_> {
+        SavedFilters(&self.shared)
     }
 
     /// Keys of Meta's events, used to detect duplicates.

@@ -243,13 +243,13 @@ async fn list(request: ApiRequest) -> Result<Response, ApiError> {
     // The record of a call that has just ended may still be on its way to the store.
     api.store.flush().await;
     let before = match after {
-        Some(After::Ended(last)) => Some(last),
+        Some(After::Ended((started, call))) => Some((started.micros(), call)),
         None | Some(After::Live(_)) => None,
     };
     let filter = CallFilter { before, ..ended };
     // One extra call is read to detect whether another page follows.
     let room = limit - u32::try_from(items.len()).unwrap_or(limit);
-    let ended = api.store.calls().newest(scope, &filter, room + 1).await;
+    let ended = api.store.calls().first(scope, &filter, room + 1).await;
     let mut ended = ended.map_err(ApiError::store("list calls"))?;
     let has_more = ended.len() > room as usize;
     ended.truncate(room as usize);

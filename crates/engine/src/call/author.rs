@@ -111,6 +111,11 @@ pub fn url_of(path: &str) -> String {
     format!("{BELOW}{path}")
 }
 
+/// Returns the agent of a path below the host.
+pub fn agent_of(path: &str) -> Option<uuid::Uuid> {
+    path.split('/').next()?.parse().ok()
+}
+
 /// Returns the answer URL of calls that go to this agent.
 pub fn agent_url(agent: uuid::Uuid) -> (DocUrl, Method) {
     (DocUrl(url_of(&format!("{agent}/answer")).into()), Method::Post)
@@ -130,6 +135,14 @@ pub(super) fn path_of(url: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn the_agent_of_a_call_is_in_its_path() {
+        let agent = uuid::Uuid::from_u128(7);
+        let (url, _) = super::agent_url(agent);
+        assert_eq!(super::path_of(&url.0).and_then(super::agent_of), Some(agent));
+        assert_eq!(super::agent_of("nobody/answer"), None);
+    }
+
     #[test]
     fn path_of_accepts_only_generated_urls() {
         assert_eq!(super::path_of(&super::url_of("7/turn?x=1#y")), Some("7/turn"));

@@ -347,7 +347,9 @@ impl Shell {
         self.fault(&input);
         match &input {
             Input::Fetched { fetch, .. } => {
-                self.requests.fetched(*fetch);
+                if let Some(took) = self.requests.fetched(*fetch, at) {
+                    self.report.answer_ms = u64::try_from(took.as_millis()).ok();
+                }
             }
             Input::Bound { wacid } => {
                 self.wacid = Some(wacid.clone());

@@ -484,6 +484,7 @@ impl Call {
             NodeEvent::Instruction { element, line, outcome, note } => {
                 self.emit(CallEventKind::Instruction { element, line, outcome, note });
             }
+            NodeEvent::Sound { text } => self.emit(CallEventKind::Sound { text }),
             NodeEvent::Concluded { cause } => {
                 self.node_cause = Some(cause);
                 self.node_done = true;
@@ -515,6 +516,7 @@ impl Call {
         }
         let mailbox_tx = self.mailbox_tx.clone();
         let key = self.script.api_key.clone().unwrap_or_else(|| self.world.api_key.clone());
+        self.emit(CallEventKind::CallKnown { call_uuid: uuid.clone() });
         event_log::follow(&self.world, self.target.node_url.clone(), uuid, key, mailbox_tx);
     }
 

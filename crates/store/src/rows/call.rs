@@ -78,6 +78,13 @@ pub struct CallEnd {
     /// The last conference that the call was in.
     #[serde(default)]
     pub conference: Option<Uuid>,
+    /// Time from the first request to the answer URL to its document, in milliseconds. `None` if
+    /// nothing was requested or no response came.
+    #[serde(default)]
+    pub answer_ms: Option<u64>,
+    /// The first agent that wrote a document for the call.
+    #[serde(default)]
+    pub agent: Option<Uuid>,
 }
 
 impl CallEnd {
@@ -120,6 +127,8 @@ impl CallEnd {
             findings: Vec::new(),
             quality: None,
             conference: None,
+            answer_ms: None,
+            agent: None,
         }
     }
 }
@@ -206,6 +215,46 @@ pub struct FarewellDue {
     pub tries: u32,
 }
 
+/// Order of a list of calls.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CallSort {
+    /// By start time.
+    #[default]
+    Newest,
+    Oldest,
+    /// By billed duration.
+    Longest,
+    Shortest,
+}
+
+impl CallSort {
+    pub(crate) fn column(self) -> &'static str {
+        match self {
+            Self::Newest | Self::Oldest => "started_us",
+            Self::Longest | Self::Shortest => "bill_secs",
+        }
+    }
+
+    pub(crate) fn is_ascending(self) -> bool {
+        match self {
+            Self::Oldest | Self::Shortest => true,
+            Self::Newest | Self::Longest => false,
+        }
+    }
+
+    /// Returns the position of a call in the list, for [`CallFilter::before`].
+    pub fn position(self, record: &CallRecord) -> (i64, CallUuid) {
+        let value = match self {
+            Self::Newest | Self::Oldest => record.start.started.micros(),
+            Self::Longest | Self::Shortest => {
+                let secs = record.end.as_ref().map_or(0, |end| end.bill_secs);
+                i64::try_from(secs).unwrap_or(i64::MAX)
+            }
+        };
+        (value, record.start.call)
+    }
+}
+
 /// Selects calls of a scope. The default selects all of them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct CallFilter {
@@ -219,9 +268,15 @@ pub struct CallFilter {
     /// Billed seconds.
     pub bill_secs: Vec<(Compare, i64)>,
     pub ended: Vec<(Compare, Timestamp)>,
-    /// Only calls after this one in the list, which is ordered by start time, newest first, then by
-    /// UUID.
-    pub before: Option<(Timestamp, CallUuid)>,
+    /// The caller or the callee.
+    pub party: Option<String>,
+    /// The agent that answered the call.
+    pub agent: Option<Uuid>,
+    /// Leaves out calls that another call has dialled.
+    pub without_legs: bool,
+    pub sort: CallSort,
+    /// Only calls after this [position](CallSort::position) in the list.
+    pub before: Option<(i64, CallUuid)>,
 }
 
 /// The end of a call and the callbacks that report it, written in one transaction.

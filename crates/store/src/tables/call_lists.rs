@@ -7,11 +7,11 @@
 use std::ops::Range;
 
 use crate::error::{RowError, StoreError, failed, parse_word};
-use crate::rows::call::{CallFilter, CallRecord, Compare};
-use crate::scope::Scope;
+use crate::rows::call::{CallFilter, CallRecord, CallSort, Compare};
+use crate::scope::{Scope, push_scope};
 use crate::sql::{self, Dialect, Pool, QueryBuilder, Row};
 use crate::tables::calls::{COLUMNS, Calls, record};
-use model::{CallType, Direction, Timestamp};
+use model::{CallType, CallUuid, Direction, Timestamp};
 
 impl Calls<'_> {
     /// Returns ended calls, newest first, and their total number.
@@ -28,11 +28,11 @@ impl Calls<'_> {
         List { pool: &self.0.read, scope, filter }.page(limit, offset).await
     }
 
-    /// Returns the newest ended calls that match the filter, without counting them.
+    /// Returns the first ended calls that match the filter, in its order, without counting them.
     ///
     /// # Errors
     /// Fails if the database query fails.
-    pub async fn newest(
+    pub async fn first(
         self,
         scope: &Scope,
         filter: &CallFilter,
@@ -62,6 +62,29 @@ impl Calls<'_> {
         let rows = query.build().fetch_all(&self.0.read).await.map_err(failed(WHAT))?;
         let unreadable = |e: RowError| StoreError::Unreadable { what: WHAT, detail: e.to_string() };
         rows.iter().map(|row| span(row).map_err(unreadable)).collect()
+    }
+
+    /// Returns ended calls that the given calls have dialled, oldest first.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
+    pub async fn legs(
+        self,
+        scope: &Scope,
+        parents: &[CallUuid],
+        limit: u32,
+    ) -> Result<Vec<CallRecord>, StoreError> {
+        let Some((first, rest)) = parents.split_first() else { return Ok(Vec::new()) };
+        let mut query = QueryBuilder::new(format!("SELECT {COLUMNS} FROM calls WHERE "));
+        push_scope(&mut query, scope);
+        query.push(" AND ended_us IS NOT NULL AND parent_call_uuid IN (");
+        query.push_bind(first.to_string());
+        for parent in rest {
+            query.push(", ").push_bind(parent.to_string());
+        }
+        query.push(") ORDER BY started_us, call_uuid LIMIT ").push_bind(i64::from(limit));
+        let rows = query.build().fetch_all(&self.0.read).await.map_err(failed(WHAT))?;
+        rows.iter().map(|row| record(WHAT, row)).collect()
     }
 }
 
@@ -107,7 +130,7 @@ pub(crate) struct List<'a> {
 }
 
 impl List<'_> {
-    /// Returns a page, newest first, and the total number of calls.
+    /// Returns a page and the total number of calls. Pages of all calls are newest first.
     pub(crate) async fn page(
         &self,
         limit: u32,
@@ -135,10 +158,31 @@ impl List<'_> {
         Ok((self.records(&(i64::MIN..below), limit, rest).await?, total))
     }
 
-    /// Returns the first calls, newest first, without counting.
+    /// Returns the first calls without counting.
     pub(crate) async fn first(&self, limit: u32) -> Result<Vec<CallRecord>, StoreError> {
         let started = self.start_range().await?;
-        self.records(&started, limit, 0).await
+        let f = self.filter;
+        let Some(party) = &f.party else { return self.records(&started, limit, 0).await };
+        // Two lists, as no index has both parties.
+        let is_party = |set: &Option<String>| set.as_ref().is_none_or(|set| set == party);
+        let mut found = Vec::new();
+        let list = CallFilter { party: None, ..f.clone() };
+        if is_party(&f.from) {
+            let filter = CallFilter { from: Some(party.clone()), ..list.clone() };
+            found = List { filter: &filter, ..*self }.records(&started, limit, 0).await?;
+        }
+        if is_party(&f.to) {
+            let filter = CallFilter { to: Some(party.clone()), ..list };
+            found.extend(List { filter: &filter, ..*self }.records(&started, limit, 0).await?);
+        }
+        found.sort_by(|a, b| {
+            let ((a, of_a), (b, of_b)) = (f.sort.position(a), f.sort.position(b));
+            let newest_first = b.cmp(&a).then(of_a.0.cmp(&of_b.0));
+            if f.sort.is_ascending() { newest_first.reverse() } else { newest_first }
+        });
+        found.dedup_by_key(|record| record.start.call);
+        found.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+        Ok(found)
     }
 
     /// Returns whether the counter tables cover the filter.
@@ -149,6 +193,10 @@ impl List<'_> {
             parent_call,
             bill_secs,
             ended,
+            party,
+            agent,
+            without_legs,
+            sort,
             before,
             direction: _,
             subaccount: _,
@@ -160,6 +208,10 @@ impl List<'_> {
             && parent_call.is_none()
             && bill_secs.is_empty()
             && ended.is_empty()
+            && party.is_none()
+            && agent.is_none()
+            && !without_legs
+            && *sort == CallSort::Newest
             && before.is_none()
     }
 
@@ -247,7 +299,10 @@ impl List<'_> {
         offset: u64,
     ) -> Result<Vec<CallRecord>, StoreError> {
         let mut query = self.select(COLUMNS, started);
-        query.push(" ORDER BY started_us DESC, call_uuid LIMIT ").push_bind(i64::from(limit));
+        let sort = self.filter.sort;
+        let (way, ties) = if sort.is_ascending() { ("ASC", "DESC") } else { ("DESC", "ASC") };
+        query.push(format_args!(" ORDER BY {} {way}, call_uuid {ties} LIMIT ", sort.column()));
+        query.push_bind(i64::from(limit));
         query.push(" OFFSET ").push_bind(i64::try_from(offset).unwrap_or(i64::MAX));
         let rows = query.build().fetch_all(self.pool).await.map_err(failed(WHAT))?;
         rows.iter().map(|row| record(WHAT, row)).collect()
@@ -257,10 +312,15 @@ impl List<'_> {
     /// because it has no statistics.
     fn select(&self, columns: &str, started: &Range<i64>) -> QueryBuilder {
         let f = self.filter;
+        let any_time = *started == (i64::MIN..i64::MAX);
+        let by_length = any_time && matches!(f.sort, CallSort::Longest | CallSort::Shortest);
         let index = match (self.scope, f) {
             (_, CallFilter { parent_call: Some(_), .. }) => "calls_parent",
+            (_, CallFilter { agent: Some(_), .. }) => "calls_of_agent",
             (_, CallFilter { from: Some(_), .. }) => "calls_list_from",
             (_, CallFilter { to: Some(_), .. }) => "calls_list_to",
+            (Scope::Main(_), _) if by_length => "calls_by_length",
+            (Scope::Sub(_), _) if by_length => "calls_by_length_sub",
             (Scope::Main(_), _) => "calls_list",
             (Scope::Sub(_), _) => "calls_list_sub",
         };
@@ -280,10 +340,18 @@ impl List<'_> {
             ("from_number", f.from.clone()),
             ("to_number", f.to.clone()),
             ("parent_call_uuid", f.parent_call.map(|call| call.to_string())),
+            ("agent_id", f.agent.map(|agent| agent.to_string())),
         ] {
             if let Some(value) = value {
                 query.push(format_args!(" AND {column} = ")).push_bind(value);
             }
+        }
+        if let Some(party) = &f.party {
+            query.push(" AND (from_number = ").push_bind(party.clone());
+            query.push(" OR to_number = ").push_bind(party.clone()).push(")");
+        }
+        if f.without_legs {
+            query.push(" AND parent_call_uuid IS NULL");
         }
         self.push_kind(&mut query);
         if started.start > i64::MIN {
@@ -298,10 +366,13 @@ impl List<'_> {
         for (compare, at) in &f.ended {
             query.push(" AND ended_us").push(compare.sql()).push_bind(at.micros());
         }
-        if let Some((started, call)) = &f.before {
-            query.push(" AND started_us <= ").push_bind(started.micros());
-            query.push(" AND (started_us < ").push_bind(started.micros());
-            query.push(" OR call_uuid > ").push_bind(call.to_string()).push(")");
+        if let Some((value, call)) = &f.before {
+            let (column, ascending) = (f.sort.column(), f.sort.is_ascending());
+            let (after, ties) = if ascending { (">", "<") } else { ("<", ">") };
+            query.push(format_args!(" AND {column} {after}= ")).push_bind(*value);
+            query.push(format_args!(" AND ({column} {after} ")).push_bind(*value);
+            query.push(format_args!(" OR call_uuid {ties} "));
+            query.push_bind(call.to_string()).push(")");
         }
         query
     }
@@ -358,6 +429,7 @@ mod tests {
                 let lasted = i64::try_from(n % 11).unwrap() * 1_500;
                 let mut over = end(at + lasted, u64::try_from(n % 13).unwrap());
                 over.ended = secs(at + lasted);
+                over.agent = (n % 5 == 2).then(|| uuid::Uuid::from_u128(1));
                 over.hangup_code = if n % 6 == 0 { 4010 } else { 4000 };
                 over.hangup_source =
                     if n % 6 == 0 { "Plivo".to_owned() } else { "Caller".to_owned() };
@@ -382,13 +454,16 @@ mod tests {
         scope: &Scope,
         f: &CallFilter,
     ) -> Vec<&'c CallStart> {
-        let mut list: Vec<&CallStart> = all
+        let mut list: Vec<&(CallStart, CallEnd)> = all
             .iter()
             .filter(|(s, e)| {
                 scope.holds(&s.account, &s.main_account)
                     && f.from.as_ref().is_none_or(|from| *from == s.from)
                     && f.to.as_ref().is_none_or(|to| *to == s.to)
                     && f.direction.is_none_or(|direction| direction == s.direction)
+                    && f.party.as_ref().is_none_or(|party| *party == s.from || *party == s.to)
+                    && f.agent.is_none_or(|agent| Some(agent) == e.agent)
+                    && !(f.without_legs && s.parent_call.is_some())
                     && f.subaccount.as_ref().is_none_or(|sub| *sub == s.account)
                     && f.parent_call.is_none_or(|parent| Some(parent) == s.parent_call)
                     && f.hangup_code.is_none_or(|code| code == e.hangup_code)
@@ -398,10 +473,19 @@ mod tests {
                         .all(|(how, n)| compare(*how, &i64::try_from(e.bill_secs).unwrap(), n))
                     && f.ended.iter().all(|(how, at)| compare(*how, &e.ended, at))
             })
-            .map(|(s, _)| s)
             .collect();
-        list.sort_by_key(|s| (std::cmp::Reverse(s.started), s.call.to_string()));
-        list
+        list.sort_by_key(|(s, e)| match f.sort {
+            CallSort::Newest | CallSort::Oldest => {
+                (std::cmp::Reverse(s.started.micros()), s.call.to_string())
+            }
+            CallSort::Longest | CallSort::Shortest => {
+                (std::cmp::Reverse(i64::try_from(e.bill_secs).unwrap()), s.call.to_string())
+            }
+        });
+        if f.sort.is_ascending() {
+            list.reverse();
+        }
+        list.into_iter().map(|(s, _)| s).collect()
     }
 
     fn filters() -> impl Strategy<Value = CallFilter> {
@@ -417,34 +501,49 @@ mod tests {
         };
         let kinds = (maybe(0.3), maybe(0.3), maybe(0.2), maybe(0.2), any::<bool>());
         let others = (maybe(0.2), maybe(0.2), maybe(0.1));
+        let sorts = prop::sample::select(vec![
+            CallSort::Newest,
+            CallSort::Newest,
+            CallSort::Oldest,
+            CallSort::Longest,
+            CallSort::Shortest,
+        ]);
+        let more = (maybe(0.2), maybe(0.1), maybe(0.2), sorts);
         let times = prop::collection::vec((how(), 0..300_i64), 0..3);
         let bills = prop::collection::vec((how(), 0..14_i64), 0..2);
-        (kinds, others, prop::option::weighted(0.4, times), prop::option::weighted(0.2, bills))
-            .prop_map(
-                |((direction, sub, code, source, which), (from, to, parent), ended, bills)| {
-                    CallFilter {
-                        direction: direction.then_some(if which {
-                            Direction::Inbound
-                        } else {
-                            Direction::Outbound
-                        }),
-                        subaccount: sub.then(|| if which { SUB.into() } else { MAIN.into() }),
-                        hangup_code: code.then_some(if which { 4010 } else { 4000 }),
-                        hangup_source: source
-                            .then(|| if which { "Plivo".to_owned() } else { "Caller".to_owned() }),
-                        from: from.then(|| "919812345671".to_owned()),
-                        to: to.then(|| "918035737458".to_owned()),
-                        parent_call: parent.then(|| crate::tests::uuid(7)),
-                        ended: ended
-                            .unwrap_or_default()
-                            .into_iter()
-                            .map(|(how, at)| (how, secs(at * 1_050)))
-                            .collect(),
-                        bill_secs: bills.unwrap_or_default(),
-                        before: None,
-                    }
-                },
-            )
+        let (times, bills) =
+            (prop::option::weighted(0.4, times), prop::option::weighted(0.2, bills));
+        (kinds, others, more, times, bills).prop_map(
+            |((direction, sub, code, source, which), (from, to, parent), more, ended, bills)| {
+                let (party, agent, without_legs, sort) = more;
+                CallFilter {
+                    direction: direction.then_some(if which {
+                        Direction::Inbound
+                    } else {
+                        Direction::Outbound
+                    }),
+                    subaccount: sub.then(|| if which { SUB.into() } else { MAIN.into() }),
+                    hangup_code: code.then_some(if which { 4010 } else { 4000 }),
+                    hangup_source: source
+                        .then(|| if which { "Plivo".to_owned() } else { "Caller".to_owned() }),
+                    from: from.then(|| "919812345671".to_owned()),
+                    to: to.then(|| "918035737458".to_owned()),
+                    parent_call: parent.then(|| crate::tests::uuid(7)),
+                    ended: ended
+                        .unwrap_or_default()
+                        .into_iter()
+                        .map(|(how, at)| (how, secs(at * 1_050)))
+                        .collect(),
+                    bill_secs: bills.unwrap_or_default(),
+                    party: party
+                        .then(|| if which { "919812345671" } else { "918035737458" }.to_owned()),
+                    agent: agent.then(|| uuid::Uuid::from_u128(1)),
+                    without_legs,
+                    sort,
+                    before: None,
+                }
+            },
+        )
     }
 
     #[tokio::test(flavor = "multi_thread")]
@@ -479,11 +578,9 @@ mod tests {
             );
             // The next page by cursor.
             if let Some(last) = page.last() {
-                let behind = CallFilter {
-                    before: Some((last.start.started, last.start.call)),
-                    ..filter.clone()
-                };
-                let next = store.calls().newest(&scope, &behind, limit).await.unwrap();
+                let behind =
+                    CallFilter { before: Some(filter.sort.position(last)), ..filter.clone() };
+                let next = store.calls().first(&scope, &behind, limit).await.unwrap();
                 assert_eq!(of(&next), wanted(offset + page.len() as u64), "{who} {behind:?}");
             }
         }

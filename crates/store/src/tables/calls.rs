@@ -138,7 +138,7 @@ impl Calls<'_> {
 pub(crate) const COLUMNS: &str = "call_uuid, auth_id, main_auth_id, direction, call_type, from_number, to_number, caller_name, \
     wacid, phone_number_id, parent_call_uuid, node_id, started_us, ended_us, answered_us, duration_secs, bill_secs, \
     meta_duration_secs, hangup_code, hangup_name, hangup_source, hangup_word, cause, remarks, findings, quality, \
-    conference_uuid";
+    conference_uuid, answer_ms, agent_id";
 
 fn select(columns: &str, scope: &Scope) -> QueryBuilder {
     let mut query = QueryBuilder::new(format!("SELECT {columns} FROM calls WHERE "));
@@ -442,7 +442,7 @@ fn closing(call: CallUuid, e: &CallEnd, farewell: Option<Farewell>) -> Query<Row
     let update = "UPDATE calls SET ended_us = $2, answered_us = $3, duration_secs = $4, bill_secs = $5, \
         meta_duration_secs = $6, hangup_code = $7, hangup_name = $8, hangup_source = $9, hangup_word = $10, \
         cause = $11, remarks = $12, findings = $13, farewell = $14, farewell_us = $15, quality = $16, \
-        conference_uuid = $17, setup = NULL, born_us = NULL WHERE call_uuid = $1 AND ended_us IS NULL";
+        conference_uuid = $17, answer_ms = $18, agent_id = $19, setup = NULL, born_us = NULL WHERE call_uuid = $1 AND ended_us IS NULL";
     sql::query(update)
         .bind(call.to_string())
         .bind(e.ended.micros())
@@ -461,6 +461,8 @@ fn closing(call: CallUuid, e: &CallEnd, farewell: Option<Farewell>) -> Query<Row
         .bind(farewell.map(|f| f.due.micros()))
         .bind(e.quality.as_ref().map(sqlx::types::Json))
         .bind(e.conference.map(|conference| conference.to_string()))
+        .bind(e.answer_ms.map(signed))
+        .bind(e.agent.map(|agent| agent.to_string()))
 }
 
 fn signed(n: u64) -> i64 {
@@ -475,7 +477,7 @@ fn read(row: &Row) -> Result<CallRecord, RowError> {
     let text = |column: &str| row.try_get::<String, _>(column);
     let maybe_text = |column: &str| row.try_get::<Option<String>, _>(column);
     let number = |column: &str| row.try_get::<Option<i64>, _>(column);
-    let secs = |column: &str| number(column).map(|n| n.and_then(|n| u64::try_from(n).ok()));
+    let unsigned = |column: &str| number(column).map(|n| n.and_then(|n| u64::try_from(n).ok()));
     let start = CallStart {
         call: text("call_uuid")?.parse()?,
         account: text("auth_id")?.into(),
@@ -497,9 +499,9 @@ fn read(row: &Row) -> Result<CallRecord, RowError> {
     let end = CallEnd {
         ended,
         answered: number("answered_us")?.map(Timestamp::from_micros),
-        duration_secs: secs("duration_secs")?.unwrap_or_default(),
-        bill_secs: secs("bill_secs")?.unwrap_or_default(),
-        meta_duration_secs: secs("meta_duration_secs")?,
+        duration_secs: unsigned("duration_secs")?.unwrap_or_default(),
+        bill_secs: unsigned("bill_secs")?.unwrap_or_default(),
+        meta_duration_secs: unsigned("meta_duration_secs")?,
         hangup_code: u16::try_from(number("hangup_code")?.unwrap_or_default())?,
         hangup_name: text("hangup_name")?,
         hangup_source: text("hangup_source")?,
@@ -511,6 +513,8 @@ fn read(row: &Row) -> Result<CallRecord, RowError> {
             .try_get::<Option<sqlx::types::Json<_>>, _>("quality")?
             .map(|quality| quality.0),
         conference: maybe_text("conference_uuid")?.map(|id| id.parse()).transpose()?,
+        answer_ms: unsigned("answer_ms")?,
+        agent: maybe_text("agent_id")?.map(|id| id.parse()).transpose()?,
     };
     Ok(CallRecord { start, end: Some(end) })
 }

@@ -79,6 +79,31 @@ impl Conversations<'_> {
         get(&self.0.read, scope, id).await
     }
 
+    /// Returns the users' names by conversation. Conversations that the scope does not have are left
+    /// out.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
+    pub async fn names(
+        self,
+        scope: &Scope,
+        ids: &[Uuid],
+    ) -> Result<BTreeMap<Uuid, String>, StoreError> {
+        const WHAT: &str = "read names of conversations";
+        let Some((first, rest)) = ids.split_first() else { return Ok(BTreeMap::new()) };
+        let mut select =
+            QueryBuilder::new("SELECT conversation_id, name FROM conversations WHERE ");
+        push_scope(&mut select, scope);
+        select.push(" AND conversation_id IN (").push_bind(first.to_string());
+        for id in rest {
+            select.push(", ").push_bind(id.to_string());
+        }
+        select.push(")");
+        let rows: Vec<(String, String)> =
+            select.build_query_as().fetch_all(&self.0.read).await.map_err(failed(WHAT))?;
+        Ok(rows.into_iter().filter_map(|(id, name)| Some((id.parse().ok()?, name))).collect())
+    }
+
     /// Counts the conversations of the scope with unread messages, up to `limit`.
     ///
     /// # Errors

@@ -318,6 +318,45 @@ impl People<'_> {
     }
 }
 
+/// Handle to the saved filters of users. See [`Store::saved_filters`](crate::Store::saved_filters).
+#[derive(Clone, Copy, Debug)]
+pub struct SavedFilters<'a>(pub(crate) &'a Shared);
+
+impl SavedFilters<'_> {
+    /// Maximum number per user.
+    pub const MAX: u32 = 20;
+
+    /// Returns the names and queries of a user's filters, by name.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
+    pub async fn list(self, user: Uuid) -> Result<Vec<(String, String)>, StoreError> {
+        let select =
+            "SELECT name, query FROM saved_filters WHERE user_id = $1 ORDER BY name LIMIT $2";
+        let select = sql::query_as(select).bind(user.to_string()).bind(i64::from(Self::MAX));
+        select.fetch_all(&self.0.read).await.map_err(failed("read saved filters"))
+    }
+
+    /// Saves a filter, replacing one with the same name. Returns `false` if the user already has
+    /// [`SavedFilters::MAX`] others.
+    ///
+    /// # Errors
+    /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
+    /// then.
+    pub async fn put(self, user: Uuid, name: String, query: String) -> Result<bool, StoreError> {
+        run(self.0, PeopleWrite::PutFilter { user, name, query }).await
+    }
+
+    /// Deletes a filter.
+    ///
+    /// # Errors
+    /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
+    /// then.
+    pub async fn delete(self, user: Uuid, name: String) -> Result<bool, StoreError> {
+        run(self.0, PeopleWrite::DeleteFilter(user, name)).await
+    }
+}
+
 /// A console user. `Debug` shows no password, not even the hash.
 #[derive(Clone, PartialEq, Eq)]
 pub struct User {
@@ -436,6 +475,12 @@ pub(crate) enum PeopleWrite {
         role: Option<Role>,
     },
     DeleteKey(Scope, Uuid),
+    PutFilter {
+        user: Uuid,
+        name: String,
+        query: String,
+    },
+    DeleteFilter(Uuid, String),
     /// Deletes old sessions and expired invitations.
     DeleteExpired {
         begun_before: Timestamp,
@@ -594,6 +639,17 @@ async fn write(to: &mut Conn, write: &PeopleWrite) -> Result<u64, sqlx::Error> {
             delete.push(" AND key_id = ").push_bind(id.to_string());
             delete.build().execute(to).await?.rows_affected()
         }
+        PeopleWrite::PutFilter { user, name, query } => {
+            let insert = "INSERT INTO saved_filters (user_id, name, query) SELECT $1, $2, $3 WHERE \
+                (SELECT count(*) FROM saved_filters WHERE user_id = $1 AND name <> $2) < $4 \
+                ON CONFLICT (user_id, name) DO UPDATE SET query = excluded.query";
+            let insert = sql::query(insert).bind(user.to_string()).bind(name).bind(query);
+            insert.bind(i64::from(SavedFilters::MAX)).execute(to).await?.rows_affected()
+        }
+        PeopleWrite::DeleteFilter(user, name) => {
+            let delete = "DELETE FROM saved_filters WHERE user_id = $1 AND name = $2";
+            sql::query(delete).bind(user.to_string()).bind(name).execute(to).await?.rows_affected()
+        }
         PeopleWrite::DeleteExpired { begun_before, seen_before, now } => {
             let delete = "DELETE FROM sessions WHERE begun_us < $1 OR seen_us < $2";
             let delete = sql::query(delete).bind(begun_before.micros()).bind(seen_before.micros());
@@ -682,6 +738,8 @@ async fn delete_user_data(to: &mut Conn, user: &str) -> Result<(), sqlx::Error> 
     end_access(to, user).await?;
     let unassign = "UPDATE conversations SET assignee = NULL WHERE assignee = $1";
     sql::query(unassign).bind(user).execute(&mut *to).await?;
+    let filters = sql::query("DELETE FROM saved_filters WHERE user_id = $1").bind(user);
+    filters.execute(&mut *to).await?;
     unlink(to, user).await
 }
 

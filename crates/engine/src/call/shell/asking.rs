@@ -35,6 +35,8 @@ const SAID_MAX: usize = 300;
 #[derive(Default)]
 pub(super) struct Requests {
     fetches: BTreeMap<FetchId, AbortHandle>,
+    /// The request to the answer URL, while it runs, and when it began.
+    answer: Option<(FetchId, Instant)>,
     /// The latest request to Graph.
     asked: Option<PendingRequest>,
     /// The pending request that ends the call at Meta.
@@ -62,9 +64,11 @@ impl Requests {
         }
     }
 
-    /// Removes a fetch that has ended.
-    pub(super) fn fetched(&mut self, fetch: FetchId) {
+    /// Removes a fetch that has ended. Returns the duration of a fetch from the answer URL.
+    pub(super) fn fetched(&mut self, fetch: FetchId, at: Instant) -> Option<Duration> {
         self.fetches.remove(&fetch);
+        let (_, began) = self.answer.take_if(|(answer, _)| *answer == fetch)?;
+        Some(at.saturating_duration_since(began))
     }
 
     pub(super) fn cancel_fetch(&mut self, fetch: FetchId) {
@@ -196,6 +200,9 @@ impl Shell {
             hops: hops.clone(),
         };
         let clock = self.services.clock.clone();
+        if kind == FetchKind::Answer {
+            self.requests.answer = Some((fetch, clock.now()));
+        }
         let mut traced = TracedFetch {
             journal: self.journal.clone(),
             fetch,
@@ -267,6 +274,9 @@ impl Shell {
         within: Duration,
     ) {
         self.playback.written = true;
+        if self.report.agent.is_none() {
+            self.report.agent = author::agent_of(path);
+        }
         let setup = &self.view.setup;
         let (account, main_account) = (setup.account.clone(), setup.parent_account.clone());
         let request = DocumentRequest {

@@ -1,6 +1,7 @@
 //! The end of a call: its record, its callbacks, and the clean-up after a panic.
 
 use tracing::{Instrument as _, info};
+use uuid::Uuid;
 
 use super::super::registry::LiveCall;
 use super::super::services::Services;
@@ -22,6 +23,10 @@ pub(super) struct Report {
     /// Whether a document was transferred to the call over REST. Its end is then reported as that
     /// of a call of its own, even if another call dialled it.
     pub(super) transferred: bool,
+    /// How long the answer URL took, in milliseconds.
+    pub(super) answer_ms: Option<u64>,
+    /// The first agent that wrote a document.
+    pub(super) agent: Option<Uuid>,
 }
 
 impl Shell {
@@ -50,13 +55,16 @@ impl Shell {
         let direction = self.view.setup.direction.as_str();
         metrics::counter!(metric::CALLS_TOTAL, "direction" => direction, "outcome" => record::outcome(&summary))
             .increment(1);
-        let Report { remarks, findings, transferred } = std::mem::take(&mut self.report);
+        let Report { remarks, findings, transferred, answer_ms, agent } =
+            std::mem::take(&mut self.report);
         let ours = if last { farewell::SHORT_RETRY_TIME } else { farewell::RETRY_TIME };
         let due = self.services.clock.steady().plus(ours);
         let conclusion = Conclusion {
             start: CallStart::of(&self.view.setup, &self.services.node_id),
             end: CallEnd {
                 quality: self.final_quality(),
+                answer_ms,
+                agent,
                 ..CallEnd::of(&summary, self.view.setup.started, remarks, findings.kept())
             },
             callbacks: match transferred {

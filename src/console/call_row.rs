@@ -1,0 +1,292 @@
+//! Rows of lists of calls: one line for each call, and the legs that it dialled below it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::Console;
+use super::auth::Visitor;
+use super::i18n::Lang;
+use super::view::{self, When};
+use crate::api::{LiveCall, LiveStatus};
+use model::{CallQuality, CallUuid, Country, Direction, E164};
+use store::CallRecord;
+
+/// Maximum number of rows whose names are read from conversations.
+const NAMES_MAX: usize = 1_000;
+
+/// A call in a list.
+pub(super) struct Row {
+    pub(super) id: CallUuid,
+    /// CSS class, `in` or `out`, and text key of the direction.
+    pub(super) arrow: &'static str,
+    pub(super) direction: &'static str,
+    pub(super) from: String,
+    pub(super) to: String,
+    /// Name of the person at the other end. Empty if unknown.
+    pub(super) name: String,
+    /// Country of the other party.
+    pub(super) country: Option<Country>,
+    pub(super) started: When,
+    /// Empty while the call is live.
+    pub(super) length: String,
+    /// Text of the state, and CSS class of its mark.
+    pub(super) state: String,
+    pub(super) tone: &'static str,
+    /// MOS of the worse direction, and CSS class. Empty if it was not measured.
+    pub(super) quality: String,
+    pub(super) quality_tone: &'static str,
+    /// Duration of the request to the answer URL. Empty without one.
+    pub(super) answer: String,
+    /// The call that dialled this one.
+    pub(super) parent: Option<CallUuid>,
+    /// Whether the row is below that of its parent.
+    pub(super) is_below: bool,
+    /// The conversation with the person, if [`add_names`] has found one.
+    pub(super) conversation: Option<Uuid>,
+}
+
+impl Row {
+    /// Address of the person at the other end.
+    pub(super) fn address(&self) -> &str {
+        if self.arrow == "out" { &self.to } else { &self.from }
+    }
+
+    /// The own side: a business number or an endpoint.
+    pub(super) fn own(&self) -> &str {
+        if self.arrow == "out" { &self.from } else { &self.to }
+    }
+
+    /// The person at the other end, which titles the call: its name or number.
+    pub(super) fn person(&self) -> &str {
+        if self.name.is_empty() { self.address() } else { &self.name }
+    }
+}
+
+/// The row of a live or queued call.
+pub(super) fn live_row(lang: Lang, call: &LiveCall) -> Row {
+    let (state, tone) = match call.status {
+        LiveStatus::Queued => ("state.queued", "waiting"),
+        LiveStatus::Ringing => ("state.ringing", "waiting"),
+        LiveStatus::InProgress => ("state.live", "live"),
+    };
+    Row {
+        id: call.call,
+        arrow: arrow(call.direction),
+        direction: view::direction(call.direction),
+        from: view::party(&call.from),
+        to: view::party(&call.to),
+        name: name(call.direction, &call.caller_name),
+        country: country(call.direction, &call.from, &call.to),
+        started: When::of(call.started),
+        length: String::new(),
+        state: lang.t(state).to_owned(),
+        tone,
+        quality: String::new(),
+        quality_tone: "",
+        answer: String::new(),
+        parent: call.parent_call,
+        is_below: false,
+        conversation: None,
+    }
+}
+
+/// The row of an ended call.
+pub(super) fn ended_row(lang: Lang, record: &CallRecord) -> Row {
+    let (start, end) = (&record.start, record.end.as_ref());
+    let cause = end.map_or("", |end| end.cause.as_str());
+    let answered = end.is_some_and(|end| end.answered.is_some());
+    let mos = end.and_then(|end| worse_mos(end.quality.as_ref()?));
+    let answer_ms = end.and_then(|end| i64::try_from(end.answer_ms?).ok());
+    Row {
+        id: start.call,
+        arrow: arrow(start.direction),
+        direction: view::direction(start.direction),
+        from: view::party(&start.from),
+        to: view::party(&start.to),
+        name: name(start.direction, &start.caller_name),
+        country: country(start.direction, &start.from, &start.to),
+        started: When::of(start.started),
+        length: match end.filter(|_| answered) {
+            Some(end) => view::clock(Duration::from_secs(end.bill_secs)),
+            None => "–".to_owned(),
+        },
+        state: view::cause(lang, cause).0,
+        tone: view::tone(cause, answered),
+        quality: mos.map(|mos| lang.decimals(format!("{mos:.1}"))).unwrap_or_default(),
+        quality_tone: mos.map_or("", view::mos_tone),
+        answer: answer_ms.map(|ms| lang.duration(ms.saturating_mul(1_000))).unwrap_or_default(),
+        parent: start.parent_call,
+        is_below: false,
+        conversation: None,
+    }
+}
+
+/// MOS of the worse direction.
+pub(super) fn worse_mos(quality: &CallQuality) -> Option<f64> {
+    let ways = [quality.inbound, quality.outbound];
+    ways.into_iter().flatten().map(|way| way.mos).reduce(f64::min)
+}
+
+/// The caller's name names the person only in inbound calls. In outbound calls it is the name that
+/// the business calls under.
+pub(super) fn name(direction: Direction, caller_name: &str) -> String {
+    match direction {
+        Direction::Inbound => caller_name.to_owned(),
+        Direction::Outbound => String::new(),
+    }
+}
+
+/// The country of the other party.
+pub(super) fn country(direction: Direction, from: &str, to: &str) -> Option<Country> {
+    view::country(match direction {
+        Direction::Inbound => from,
+        Direction::Outbound => to,
+    })
+}
+
+fn arrow(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Inbound => "in",
+        Direction::Outbound => "out",
+    }
+}
+
+/// Reads names that calls do not have from the conversations with these people.
+pub(super) async fn add_names(console: &Console, visitor: &Visitor, rows: &mut [Row]) {
+    let unnamed = rows.iter_mut().filter(|row| row.name.is_empty()).take(NAMES_MAX).collect();
+    add_conversations(console, visitor, unnamed).await;
+}
+
+/// Finds the conversations of calls, and reads the names of people from them.
+pub(super) async fn add_conversations(console: &Console, visitor: &Visitor, rows: Vec<&mut Row>) {
+    let (api, scope) = (console.apis.api(), visitor.person.scope());
+    let found: Vec<(&mut Row, Uuid)> = {
+        let tables = api.gate.directory().tables();
+        let of = |row: &Row| {
+            let number = E164::parse(row.own().trim_start_matches('+')).ok()?;
+            let number = tables.by_number(&number)?;
+            let owner = &number.account;
+            let user = row.address().trim_start_matches('+');
+            scope
+                .holds(&owner.auth_id, &owner.main().auth_id)
+                .then(|| api.inbox.conversation_of(number, user))
+        };
+        rows.into_iter().filter_map(|row| of(row).map(|id| (row, id))).collect()
+    };
+    let ids: Vec<Uuid> = found.iter().map(|(_, id)| *id).collect();
+    let names = api.store.conversations().names(&scope, &ids).await.unwrap_or_default();
+    for (row, id) in found {
+        let Some(name) = names.get(&id) else { continue };
+        row.conversation = Some(id);
+        if row.name.is_empty() {
+            row.name.clone_from(name);
+        }
+    }
+}
+
+/// Puts each leg below the call that dialled it. Rows without a parent in the list keep their place.
+pub(super) fn with_legs(rows: Vec<Row>, legs: Vec<Row>) -> Vec<Row> {
+    let listed: BTreeSet<CallUuid> = rows.iter().map(|row| row.id).collect();
+    let mut below: BTreeMap<CallUuid, Vec<Row>> = BTreeMap::new();
+    let mut top = Vec::new();
+    let mut placed = BTreeSet::new();
+    for leg in legs.into_iter().filter(|leg| !listed.contains(&leg.id)) {
+        let Some(parent) = leg.parent else { continue };
+        if placed.insert(leg.id) {
+            below.entry(parent).or_default().push(leg);
+        }
+    }
+    for row in rows {
+        match row.parent.filter(|parent| *parent != row.id && listed.contains(parent)) {
+            Some(parent) => below.entry(parent).or_default().push(row),
+            None => top.push(row),
+        }
+    }
+    let mut ordered = Vec::new();
+    let mut stack: Vec<Row> = top.into_iter().rev().collect();
+    while let Some(row) = stack.pop() {
+        let mut legs = below.remove(&row.id).unwrap_or_default();
+        legs.sort_by(|a, b| b.started.iso.cmp(&a.started.iso));
+        legs.iter_mut().for_each(|leg| leg.is_below = true);
+        stack.extend(legs);
+        ordered.push(row);
+    }
+    ordered
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::{AuthId, Timestamp};
+
+    fn call(from: &str, direction: Direction) -> LiveCall {
+        LiveCall {
+            call: CallUuid(Uuid::nil()),
+            account: AuthId::from("MA1"),
+            main_account: AuthId::from("MA1"),
+            direction,
+            from: from.to_owned(),
+            to: "918035737458".to_owned(),
+            caller_name: String::new(),
+            status: LiveStatus::Ringing,
+            started: Timestamp::from_micros(0),
+            answered: None,
+            parent_call: None,
+            b_leg: None,
+        }
+    }
+
+    #[test]
+    fn rows_show_the_country_of_the_other_party() {
+        let inbound = call("14165550123", Direction::Inbound);
+        let mut outbound = call("918035737458", Direction::Outbound);
+        outbound.to = "18765550123".to_owned();
+        let endpoint = call("sip:desk@acme", Direction::Inbound);
+        let rows = [inbound, outbound, endpoint].map(|call| live_row(Lang::En, &call).country);
+        assert_eq!(rows, [Some(Country::CA), Country::parse("JM").ok(), None]);
+    }
+
+    #[test]
+    fn calls_are_titled_by_the_person_at_the_other_end() {
+        let mut inbound = call("14165550123", Direction::Inbound);
+        inbound.caller_name = "Asha".to_owned();
+        let mut outbound = call("918035737458", Direction::Outbound);
+        outbound.to = "18765550123".to_owned();
+        outbound.caller_name = "Acme Support".to_owned();
+        let [inbound, outbound] = [inbound, outbound].map(|call| live_row(Lang::En, &call));
+        assert_eq!([inbound.person(), inbound.own()], ["Asha", "+918035737458"]);
+        assert_eq!([outbound.person(), outbound.own()], ["+18765550123", "+918035737458"]);
+    }
+
+    #[test]
+    fn legs_are_placed_below_their_calls() {
+        let row = |id: u128, parent: Option<u128>, at: i64| {
+            let uuid = |id| CallUuid(Uuid::from_u128(id));
+            let mut call = call("14165550123", Direction::Inbound);
+            (call.call, call.parent_call) = (uuid(id), parent.map(uuid));
+            call.started = Timestamp::from_secs(at);
+            live_row(Lang::En, &call)
+        };
+        let rows = vec![
+            row(6, Some(5), 70),
+            row(1, None, 60),
+            row(2, Some(9), 50),
+            row(5, None, 40),
+            row(7, Some(7), 30),
+        ];
+        let legs = vec![
+            row(3, Some(1), 62),
+            row(4, Some(1), 61),
+            row(6, Some(5), 70),
+            row(8, Some(4), 63),
+        ];
+        let rows = with_legs(rows, legs);
+        let order: Vec<_> = rows.iter().map(|row| (row.id.0.as_u128(), row.is_below)).collect();
+        let below = |id| (id, true);
+        let top = |id| (id, false);
+        let expected = [top(1), below(4), below(8), below(3), top(2), top(5), below(6), top(7)];
+        assert_eq!(order, expected);
+    }
+}
