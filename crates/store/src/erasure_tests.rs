@@ -9,7 +9,7 @@ use crate::sample::setup;
 use crate::scope::Scope;
 use crate::sql;
 use crate::store::Store;
-use crate::tables::erasures::{CallRecordings, Erasure};
+use crate::tables::erasures::{CallRecordings, Erasure, ErasureCutoff};
 use crate::testing::pool;
 use crate::tests::{MAIN, callback, end, secs, start, uuid};
 use machine::RecordingEndReason;
@@ -163,6 +163,39 @@ async fn a_user_is_resolved_to_all_ids_even_after_the_conversations_are_deleted(
     other.close().await;
     let again = store.erasures().list().await.unwrap().remove(0);
     assert_eq!(store.erasures().resolve(again).await.unwrap().ids(), [BSUID, PERSON]);
+    store.close().await;
+}
+
+#[tokio::test]
+async fn saved_filters_with_an_id_of_the_user_are_deleted() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("offhook.db");
+    let store = Store::open(&file, Health::new()).await.unwrap();
+    let other = pool(&file).await;
+    for (n, account) in [(1, MAIN), (2, "MAOTHER")] {
+        let insert = "INSERT INTO users (user_id, auth_id, main_auth_id, name, full_name, role, in_file, created_us) \
+            VALUES ($1, $2, $2, 'asha', '', 'owner', 0, 1)";
+        let insert = sql::query(insert).bind(Uuid::from_u128(n).to_string()).bind(account);
+        insert.execute(&other).await.unwrap();
+    }
+    other.close().await;
+    let theirs = format!("?party=%2B{PERSON}");
+    for (user, name, query) in [
+        (1, "plain", theirs.as_str()),
+        (1, "typed", "?from=%2B91+%2894123%29+412-34&direction=inbound"),
+        (1, "someone else", "?party=%2B919876543210"),
+        (2, "of another account", &theirs),
+    ] {
+        let user = Uuid::from_u128(user);
+        let saved = store.saved_filters().put(user, name.to_owned(), query.to_owned());
+        assert!(saved.await.unwrap());
+    }
+    let until = ErasureCutoff { wall: secs(99), steady: secs(99) };
+    store.erasures().erase_remaining(&erasure(PERSON), until, Vec::new()).await.unwrap();
+    for (user, left) in [(1, "someone else"), (2, "of another account")] {
+        let list = store.saved_filters().list(Uuid::from_u128(user)).await.unwrap();
+        assert_eq!(list.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), [left]);
+    }
     store.close().await;
 }
 

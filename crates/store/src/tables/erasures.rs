@@ -129,8 +129,8 @@ impl Erasures<'_> {
             .map(drop)
     }
 
-    /// Deletes the notifications about the user up to `until`, and the user's permissions for these
-    /// numbers.
+    /// Deletes the notifications about the user up to `until`, saved filters that contain an id of
+    /// the user, and the user's permissions for these numbers.
     ///
     /// # Errors
     /// Fails with [`StoreError::NotTaken`] if the database rejects a write. Some data may be
@@ -560,6 +560,17 @@ async fn delete_remaining(
     push_in(&mut notices, "wa_id", &ids);
     notices.push(" AND created_us <= ").push_bind(until.steady.micros());
     let mut rows = notices.build().execute(&mut *to).await?.rows_affected();
+    for id in &ids {
+        // Numbers are kept as they were typed: with spaces, hyphens and parentheses.
+        let mut filters = QueryBuilder::new(
+            "DELETE FROM saved_filters WHERE user_id IN (SELECT user_id FROM users WHERE ",
+        );
+        push_scope(&mut filters, &erasure.scope());
+        filters
+            .push(") AND replace(replace(replace(replace(query, '+', ''), '-', ''), '%28', ''), ");
+        filters.push("'%29', '') LIKE ").push_bind(format!("%{id}%"));
+        rows += filters.build().execute(&mut *to).await?.rows_affected();
+    }
     rows += responses::delete_of_users(to, &erasure.main_account, &ids, until.wall).await?;
     for number in numbers {
         for table in ["permissions", "permission_replies"] {
