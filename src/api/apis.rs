@@ -170,6 +170,7 @@ impl Apis {
     /// can register it, since its password is random. A person has one at most.
     pub async fn create_own_endpoint(&self, person: (&Person, IpAddr), name: &str) -> ApiResponse {
         let (user, endpoints) = (&person.0.user, self.0.api.store.endpoints());
+        let _turn = self.0.own_endpoints.lock().await;
         match endpoints.of_user(user).await {
             Ok(None) => {}
             Ok(Some(_)) => {
@@ -186,7 +187,10 @@ impl Apis {
         let change = EndpointChange { user: Some(user.id), ..EndpointChange::default() };
         match endpoints.change(&person.0.scope(), &id.into(), change).await {
             Ok(_) => made,
-            Err(_) => ApiResponse::internal_error(),
+            Err(_) => {
+                let _ = endpoints.delete(&person.0.scope(), &id.into()).await;
+                ApiResponse::internal_error()
+            }
         }
     }
 }

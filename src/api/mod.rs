@@ -116,6 +116,8 @@ struct ApiState {
     audit: Audit,
     number_idempotency: Idempotency,
     plivo_idempotency: Idempotency,
+    /// Held while a person makes an endpoint for themselves, so that each has one at most.
+    own_endpoints: tokio::sync::Mutex<()>,
 }
 
 /// Reads a request's body, within the limits of the APIs.
@@ -147,7 +149,8 @@ impl ApiState {
             .map(|rules| Idempotency::new(rules, api.store.clone(), api.clock.clone()));
         let rate_limits = RateLimits::new(api.clock.now(), api.offenders.clone());
         let audit = Audit::new(api.store.clone(), api.clock.clone());
-        Self { api, rate_limits, audit, number_idempotency, plivo_idempotency }
+        let own_endpoints = tokio::sync::Mutex::default();
+        Self { api, rate_limits, audit, number_idempotency, plivo_idempotency, own_endpoints }
     }
 
     /// The main account of a scope.

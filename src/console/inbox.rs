@@ -662,7 +662,7 @@ async fn recordings(
     let found = found.map(|(found, _)| found).unwrap_or_default().into_iter();
     found
         .map(|recording| CallRecording {
-            url: format!("/recordings/{}.{}", recording.id, recording.format),
+            url: console.apis.api().recordings.path(recording.id, &recording.format),
             length: view::clock(Duration::from_millis(recording.duration_ms)),
         })
         .collect()

@@ -92,7 +92,7 @@ pub(super) async fn create(
             };
             with_cookie(
                 Redirect::to("/console/").into_response(),
-                &session_cookie(&console, &session),
+                &session_cookie(&console, &session.token),
             )
         }
         Err(SetUpError::People(PeopleError::Bad("name", _))) => again("set_up.name_wrong"),

@@ -12,7 +12,7 @@ use super::page::{Page, respond};
 use super::{App, Console};
 use crate::api::session::{COOKIE, COOKIE_SECURE, token};
 use engine::people::cookie as cookies;
-use engine::people::{Credentials, PASSWORD_MIN, PeopleError, SignInError, Token};
+use engine::people::{Credentials, PASSWORD_MIN, PeopleError, SignInError, SignedIn, Token};
 
 use model::{AuthId, Secret};
 
@@ -127,14 +127,20 @@ pub(super) async fn sign_in(
     let credentials = Credentials { account: account.as_ref(), name, password };
     let signed_in = people.sign_in(credentials, from, browser).await;
     if let Err(SignInError::Unknown | SignInError::Wait(_)) = &signed_in {
+        // Of several users with this name it is unknown which one was meant. The trail of each
+        // would show where the others sign in from.
         let known = console.apis.api().store.people().by_name(account.as_ref(), name).await;
-        console.apis.record_refusal("password", from, known.unwrap_or_default().first());
+        let meant = match known.as_deref() {
+            Ok([only]) => Some(only),
+            _ => None,
+        };
+        console.apis.record_refusal("password", from, meant);
     }
     match signed_in {
-        Ok(token) => {
+        Ok(SignedIn { token, user }) => {
             let answer = Redirect::to(safe_path(to)).into_response();
             let answer = with_cookie(answer, &session_cookie(&console, &token));
-            match people.browser(name, browser) {
+            match people.browser(user, browser) {
                 Some(value) => with_cookie(answer, &browser_cookie(&console, &value)),
                 None => answer,
             }
@@ -284,7 +290,7 @@ pub(super) async fn accept(
                         return Redirect::to("/console/sign-in").into_response();
                     };
                     let answer = Redirect::to("/console/").into_response();
-                    return with_cookie(answer, &session_cookie(&console, &session));
+                    return with_cookie(answer, &session_cookie(&console, &session.token));
                 }
                 Err(PeopleError::Bad(..)) => "invitation.short",
                 Err(PeopleError::Missing | PeopleError::Changed | PeopleError::Conflict(..)) => {

@@ -31,6 +31,11 @@ pub(super) async fn person(inner: &Inner, token: &Token) -> Result<Option<Person
         .filter(|person| inner.gate.directory().tables().account(&person.user.account).is_some()))
 }
 
+/// Whether the role of a person allows them to register an endpoint of their account.
+pub(super) fn may_register(person: &Person, endpoint: &Endpoint) -> bool {
+    person.user.role != Role::Agent || endpoint.is_of(&person.user)
+}
+
 /// Returns the endpoint of the person's account that a session may register: any for admins and
 /// owners, their own for agents. Without `name`, it is the person's own.
 pub(super) async fn by_session(
@@ -55,7 +60,7 @@ pub(super) async fn by_session(
         .map_err(|error| ours(&error))?
         .filter(|endpoint| person.scope().holds(&endpoint.account, &endpoint.main_account))
         .ok_or(NOT_THEIRS)?;
-    if person.user.role == Role::Agent && !endpoint.is_of(&person.user) {
+    if !may_register(&person, &endpoint) {
         return Err(RequestError::new(
             "unauthorized",
             "agents register their own endpoint only; make one on the Phone page of the console",

@@ -17,7 +17,7 @@ use engine::admission::{ApplicationSpec, Reason};
 use engine::call::phones::{Owner, Registration, RegistrationId, ToPhone};
 use engine::call::web::{BACK_WITHIN, MuteReason, PhoneCommandError, WebCall};
 use engine::limiter::Claim;
-use engine::people::Token;
+use engine::people::{Person, Token};
 use machine::CallUrls;
 use media::sdp::Offer;
 use model::metric;
@@ -219,15 +219,21 @@ impl Session {
         self.is_still_signed_in().await
     }
 
-    /// Unregisters the phone if its console session has ended. A failing store does not end it.
+    /// Unregisters the phone if its console session has ended, or if the person's role no longer
+    /// allows it. A failing store does not end it.
     async fn is_still_signed_in(&mut self) -> Next {
         let Some(token) = self.signed_in.as_ref().filter(|_| self.by_session) else {
             return Ok(());
         };
         match login::person(&self.inner, token).await {
-            Ok(None) => self.hear(&ToPhone::Unregistered { why: "signed_out" }).await,
-            Ok(Some(_)) | Err(_) => Ok(()),
+            Ok(Some(person)) if self.may_stay(&person) => Ok(()),
+            Ok(_) => self.hear(&ToPhone::Unregistered { why: "signed_out" }).await,
+            Err(_) => Ok(()),
         }
+    }
+
+    fn may_stay(&self, person: &Person) -> bool {
+        self.phone.as_ref().is_none_or(|phone| login::may_register(person, &phone.endpoint))
     }
 
     async fn hear(&mut self, told: &ToPhone) -> Next {

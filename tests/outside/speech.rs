@@ -50,6 +50,9 @@ async fn frames(prompt: &Arc<Prompt>, enough: usize) -> usize {
     tokio::time::timeout(Duration::from_secs(60), count).await.expect("a prompt goes on")
 }
 
+/// Held by each test that starts a helper, because one test counts them.
+static HELPERS: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 /// Returns the process ids of this process's speech helpers.
 fn helpers() -> Vec<u32> {
     let parent = format!(" {} ", std::process::id());
@@ -71,6 +74,10 @@ fn helpers() -> Vec<u32> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_helper_that_is_killed_ends_one_prompt_and_not_the_next() {
+    let _alone = HELPERS.lock().await;
+    // Those of finished tests may not have exited yet.
+    let others = helpers();
+    let helpers = || helpers().into_iter().filter(|pid| !others.contains(pid)).collect::<Vec<_>>();
     let dir = tempfile::tempdir().unwrap();
     let config = SpeechConfig {
         data_dir: dir.path().to_owned(),
@@ -138,6 +145,7 @@ async fn whole(prompt: &Arc<Prompt>) -> Vec<media::prompt::Frame> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_long_text_plays_before_it_is_complete() {
+    let _alone = HELPERS.lock().await;
     let dir = tempfile::tempdir().unwrap();
     let library = library(dir.path());
     // Start the helper and load the voice.
@@ -153,6 +161,7 @@ async fn a_long_text_plays_before_it_is_complete() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn prompts_are_cached_on_disk_for_the_next_process() {
+    let _alone = HELPERS.lock().await;
     let dir = tempfile::tempdir().unwrap();
     let welcome = speak("Welcome back. Press one.");
     let said = {
@@ -184,6 +193,7 @@ async fn prompts_are_cached_on_disk_for_the_next_process() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_voice_is_understood_by_an_independent_recogniser() {
+    let _alone = HELPERS.lock().await;
     let dir = tempfile::tempdir().unwrap();
     let library = library(dir.path());
     let texts = [

@@ -23,6 +23,7 @@ pub(crate) fn confine(readable: &Path) -> io::Result<()> {
 
 #[cfg(target_os = "linux")]
 mod linux {
+    use std::collections::BTreeMap;
     use std::io;
     use std::path::Path;
 
@@ -30,7 +31,10 @@ mod linux {
         ABI, Access as _, AccessFs, PathBeneath, PathFd, Ruleset, RulesetAttr as _,
         RulesetCreatedAttr as _,
     };
-    use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
+    use seccompiler::{
+        BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+        SeccompRule,
+    };
 
     /// What an allocator, stdio and the exit of a thread or process need.
     const ALLOWED: &[libc::c_long] = &[
@@ -39,7 +43,6 @@ mod linux {
         libc::SYS_close,
         libc::SYS_exit,
         libc::SYS_exit_group,
-        libc::SYS_fcntl,
         libc::SYS_fstat,
         libc::SYS_futex,
         libc::SYS_getpid,
@@ -66,7 +69,6 @@ mod linux {
         // Of `alarm`.
         libc::SYS_setitimer,
         libc::SYS_sigaltstack,
-        libc::SYS_tgkill,
         libc::SYS_write,
         libc::SYS_writev,
         #[cfg(target_arch = "x86_64")]
@@ -74,6 +76,16 @@ mod linux {
         #[cfg(target_arch = "x86_64")]
         libc::SYS_open,
     ];
+
+    /// The commands of `fcntl` that are allowed.
+    const FCNTL: &[libc::c_int] =
+        &[libc::F_GETFD, libc::F_SETFD, libc::F_GETFL, libc::F_SETFL, libc::F_DUPFD_CLOEXEC];
+
+    /// A rule that allows a call only if an argument, counted from 0, has a value.
+    fn argument(index: u8, value: u64) -> io::Result<SeccompRule> {
+        let is = SeccompCondition::new(index, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value);
+        is.and_then(|is| SeccompRule::new(vec![is])).map_err(io::Error::other)
+    }
 
     pub(super) fn confine(readable: &Path) -> io::Result<()> {
         // Rights that the kernel doesn't know are left out.
@@ -90,7 +102,16 @@ mod linux {
 
         let refused = u32::try_from(libc::EPERM).unwrap_or_default();
         let arch = std::env::consts::ARCH.try_into().map_err(io::Error::other)?;
-        let allowed = ALLOWED.iter().map(|&call| (call, Vec::new())).collect();
+        let mut allowed: BTreeMap<_, Vec<SeccompRule>> =
+            ALLOWED.iter().map(|&call| (call, Vec::new())).collect();
+        // `abort` signals a thread of this process. Others must not be signalled, directly or by
+        // making them the owner of a file descriptor.
+        let own = u64::from(std::process::id());
+        allowed.insert(libc::SYS_tgkill, vec![argument(0, own)?]);
+        let commands = FCNTL
+            .iter()
+            .map(|&command| argument(1, u64::try_from(command).map_err(io::Error::other)?));
+        allowed.insert(libc::SYS_fcntl, commands.collect::<io::Result<_>>()?);
         let filter =
             SeccompFilter::new(allowed, SeccompAction::Errno(refused), SeccompAction::Allow, arch);
         let program: BpfProgram = filter.and_then(TryInto::try_into).map_err(io::Error::other)?;

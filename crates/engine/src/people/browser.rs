@@ -13,24 +13,28 @@ impl Browsers {
         Self(hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).ok())
     }
 
-    /// A new value for a browser in which `name` has signed in.
-    pub(super) fn issue(&self, name: &str) -> Option<String> {
+    /// A new value for a browser in which a user has signed in.
+    pub(super) fn issue(&self, user: Uuid) -> Option<String> {
         let id = Uuid::new_v4();
-        let tag = hmac::sign(self.0.as_ref()?, &signed(id, name));
+        let tag = hmac::sign(self.0.as_ref()?, &signed(id, user));
         Some(format!("{}{}", id.simple(), hex::encode(tag)))
     }
 
-    /// The id of a browser in which `name` has signed in before.
-    pub(super) fn verify(&self, name: &str, value: &str) -> Option<Uuid> {
+    /// The id of a browser in which a user has signed in before.
+    pub(super) fn verify(&self, user: Uuid, value: &str) -> Option<Uuid> {
         let (id, tag) = value.split_at_checked(32)?;
         let id = Uuid::try_parse(id).ok()?;
         let tag = hex::decode(tag).ok()?;
-        hmac::verify(self.0.as_ref()?, &signed(id, name), &tag).ok().map(|()| id)
+        hmac::verify(self.0.as_ref()?, &signed(id, user), &tag).ok().map(|()| id)
     }
 }
 
-fn signed(id: Uuid, name: &str) -> Vec<u8> {
-    [id.as_bytes(), name.as_bytes()].concat()
+fn signed(id: Uuid, user: Uuid) -> [u8; 32] {
+    let mut signed = [0; 32];
+    let (left, right) = signed.split_at_mut(16);
+    left.copy_from_slice(id.as_bytes());
+    right.copy_from_slice(user.as_bytes());
+    signed
 }
 
 #[cfg(test)]
@@ -38,16 +42,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn r15_a_browser_is_recognised_for_its_own_name() {
-        let browsers = Browsers::new();
-        let value = browsers.issue("asha").unwrap();
-        assert!(browsers.verify("asha", &value).is_some());
-        assert_ne!(browsers.issue("asha"), Some(value.clone()));
-        for (name, value) in
-            [("ravi", value.as_str()), ("asha", "x"), ("asha", ""), ("asha", &value[1..])]
+    fn r15_a_browser_is_recognised_for_its_own_user() {
+        let (browsers, asha, ravi) = (Browsers::new(), Uuid::from_u128(1), Uuid::from_u128(2));
+        let value = browsers.issue(asha).unwrap();
+        assert!(browsers.verify(asha, &value).is_some());
+        assert_ne!(browsers.issue(asha), Some(value.clone()));
+        for (user, value) in [(ravi, value.as_str()), (asha, "x"), (asha, ""), (asha, &value[1..])]
         {
-            assert_eq!(browsers.verify(name, value), None, "{value}");
+            assert_eq!(browsers.verify(user, value), None, "{value}");
         }
-        assert_eq!(Browsers::new().verify("asha", &value), None);
+        assert_eq!(Browsers::new().verify(asha, &value), None);
     }
 }

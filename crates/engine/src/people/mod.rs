@@ -84,6 +84,13 @@ pub struct Credentials<'a> {
     pub password: Secret,
 }
 
+/// A session that a sign-in started.
+#[derive(Debug)]
+pub struct SignedIn {
+    pub token: Token,
+    pub user: Uuid,
+}
+
 /// Why a sign-in failed.
 #[derive(Debug, thiserror::Error)]
 pub enum SignInError {
@@ -279,17 +286,20 @@ impl People {
 
     /// The value of [`cookie::BROWSER`] after a sign-in with a password. `None` if the browser has
     /// a valid one.
-    pub fn browser(&self, name: &str, current: Option<&str>) -> Option<String> {
-        let (name, browsers) = (name_to_count(name.trim()), &self.0.browsers);
-        if current.is_some_and(|value| browsers.verify(&name, value).is_some()) {
+    pub fn browser(&self, user: Uuid, current: Option<&str>) -> Option<String> {
+        let browsers = &self.0.browsers;
+        if current.is_some_and(|value| browsers.verify(user, value).is_some()) {
             return None;
         }
-        browsers.issue(&name)
+        browsers.issue(user)
     }
 
     /// Checks name and password and starts a session. An unknown name takes as long as a wrong
     /// password and has the same error. Without an account, the password decides between users of
     /// several accounts who have the same name. `browser` is the value of [`cookie::BROWSER`].
+    ///
+    /// Wrong passwords are counted for each user that they were compared with, so that what happens
+    /// to a user does not affect those of other accounts with the same name.
     ///
     /// # Errors
     ///
@@ -299,44 +309,58 @@ impl People {
         credentials: Credentials<'_>,
         from: IpAddr,
         browser: Option<&str>,
-    ) -> Result<Token, SignInError> {
+    ) -> Result<SignedIn, SignInError> {
         let inner = &self.0;
         let Credentials { account, name, password } = credentials;
-        let name = name.trim();
-        let known_as = name_to_count(name);
-        let browser = browser.and_then(|value| inner.browsers.verify(&known_as, value));
-        let origin = browser.map_or(Origin::Network(from), |id| Origin::Browser(id, from));
-        let now = inner.clock.now();
-        let begun = inner.failures.begin(&known_as, origin, now).map_err(SignInError::Wait)?;
-        let mut found = match inner.store.people().by_name(account, name).await {
-            Ok(found) => found.into_iter(),
-            Err(error) => {
-                begun.cancel();
-                return Err(error.into());
+        let (name, now) = (name.trim(), inner.clock.now());
+        let found = inner.store.people().by_name(account, name).await?;
+        if found.is_empty() {
+            let counted = name_to_count(name);
+            let attempt = inner.failures.begin(&counted, Origin::Network(from), now);
+            let attempt = attempt.map_err(SignInError::Wait)?;
+            if let Err(PasswordError::Busy) =
+                inner.passwords.verify_from(from, password.clone(), None).await
+            {
+                attempt.cancel();
+                return Err(SignInError::Busy);
             }
-        };
-        let mut user = found.next();
-        let user = loop {
-            let hash = user.as_ref().and_then(|user| user.password.as_deref());
-            match (inner.passwords.verify_from(from, password.clone(), hash).await, user) {
-                (Ok(true), Some(user)) => break user,
-                (Ok(_) | Err(PasswordError::Hash), _) => {}
-                (Err(PasswordError::Busy), _) => {
-                    begun.cancel();
+        }
+        // The shortest wait of the users whose password was not compared.
+        let (mut wait, mut is_compared) = (None, found.is_empty());
+        for user in found {
+            let known = browser.and_then(|value| inner.browsers.verify(user.id, value));
+            let origin = known.map_or(Origin::Network(from), |id| Origin::Browser(id, from));
+            let attempt = match inner.failures.begin(&user.id.to_string(), origin, now) {
+                Ok(attempt) => attempt,
+                Err(next) => {
+                    wait = Some(wait.map_or(next, |wait: Duration| wait.min(next)));
+                    continue;
+                }
+            };
+            let hash = user.password.as_deref();
+            match inner.passwords.verify_from(from, password.clone(), hash).await {
+                Ok(true) => attempt.succeed(),
+                Ok(false) | Err(PasswordError::Hash) => {
+                    is_compared = true;
+                    continue;
+                }
+                Err(PasswordError::Busy) => {
+                    attempt.cancel();
                     return Err(SignInError::Busy);
                 }
             }
-            user = found.next();
-            if user.is_none() {
+            let (token, at) = (Token::fresh(), inner.clock.wall());
+            let session = Session { digest: token.digest(), user: user.id, begun: at, seen: at };
+            inner.store.sessions().begin(session).await?;
+            return Ok(SignedIn { token, user: user.id });
+        }
+        match wait.filter(|_| !is_compared) {
+            Some(wait) => Err(SignInError::Wait(wait)),
+            None => {
                 tracing::info!("console sign-in failed");
-                return Err(SignInError::Unknown);
+                Err(SignInError::Unknown)
             }
-        };
-        begun.succeed();
-        let (token, at) = (Token::fresh(), inner.clock.wall());
-        let session = Session { digest: token.digest(), user: user.id, begun: at, seen: at };
-        inner.store.sessions().begin(session).await?;
-        Ok(token)
+        }
     }
 
     /// The signed-in user of a session, or `None` if it has ended or expired.

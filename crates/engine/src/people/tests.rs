@@ -61,7 +61,7 @@ impl World {
         password: &str,
     ) -> Result<Token, SignInError> {
         let credentials = Credentials { account, name, password: Secret::new(password) };
-        self.people.sign_in(credentials, here(), None).await
+        self.people.sign_in(credentials, here(), None).await.map(|signed_in| signed_in.token)
     }
 
     async fn knows(&self, token: &Token) -> bool {
@@ -144,6 +144,39 @@ async fn r15_ten_wrong_passwords_lock_a_name_for_the_address() {
             .is_ok(),
         "other addresses are not affected"
     );
+}
+
+/// A user of another account with the same name gets no further guesses by signing in, in its own
+/// account or without naming one.
+#[tokio::test]
+async fn r15_a_sign_in_does_not_forget_the_failures_of_a_namesake() {
+    let w = world().await;
+    let mut namesake = configured("asha", "another secret", Role::Owner);
+    namesake.account = "MA2".into();
+    let users = [configured("asha", "a long secret", Role::Owner), namesake];
+    w.people.sync_configured(&users, Clone::clone).await.unwrap();
+    let (victim, own) = (AuthId::from("MA1"), AuthId::from("MA2"));
+    let credentials =
+        |account, password| Credentials { account, name: "asha", password: Secret::new(password) };
+    let signed_in = w.people.sign_in(credentials(Some(&own), "another secret"), here(), None).await;
+    let signed_in = signed_in.unwrap();
+    let browser = w.people.browser(signed_in.user, None).unwrap();
+    let guess = async |account, password| {
+        w.people.sign_in(credentials(account, password), here(), Some(&browser)).await
+    };
+    let mut compared = 0;
+    for n in 0..40 {
+        match guess(Some(&victim), "wrong").await {
+            Err(SignInError::Unknown) => compared += 1,
+            Err(SignInError::Wait(_)) => {}
+            other => panic!("{other:?}"),
+        }
+        let account = Some(&own).filter(|_| n % 2 == 0);
+        assert_eq!(guess(account, "another secret").await.unwrap().user, signed_in.user);
+    }
+    assert!(compared <= 10, "{compared} guesses");
+    let right = guess(Some(&victim), "a long secret").await;
+    assert!(matches!(right, Err(SignInError::Wait(_))), "{right:?}");
 }
 
 #[tokio::test]
