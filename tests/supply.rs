@@ -190,3 +190,17 @@ fn r27_all_c_code_is_listed() {
         .collect();
     assert_eq!(named, native, "deploy/NATIVE.md and the tree");
 }
+
+/// The targets of cargo-fuzz are built by hand only, so a missing dependency would not be noticed.
+#[test]
+fn r25_the_fuzz_package_has_the_dependencies_of_its_targets() {
+    let manifest: toml::Table = read("fuzz/Cargo.toml").parse().expect("TOML");
+    let dependencies = manifest["dependencies"].as_table().expect("a table");
+    let targets = read("tests/fuzz/targets.rs");
+    let used = targets.lines().filter_map(|line| line.trim_start().strip_prefix("use "));
+    let crates = used.filter_map(|path| path.split([':', ';', ' ']).next());
+    for name in crates.filter(|name| *name != "std") {
+        let package = name.replace('_', "-");
+        assert!(dependencies.contains_key(&package), "{package} is missing in fuzz/Cargo.toml");
+    }
+}

@@ -138,6 +138,18 @@ async fn s0_11_deliveries_to_a_numbers_own_url_are_listed_and_redelivered_to_its
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_simulated_meta_can_be_told_which_node_gets_its_webhooks() {
+    let chat = Chat::start().await;
+    assert_eq!(chat.subscribe(None, false).await.0, 200);
+    chat.sim.set_node_url("http://127.0.0.1:9");
+    let app = json!({"node": format!("{}/", chat.node.public)}).to_string();
+    let told = http::send("POST", &format!("{}/_sim/app", chat.sim.url()), &[], app).await;
+    assert!(told.status < 300, "{}", told.text());
+    chat.send_text(USER, "moved").await;
+    chat.message_at("/hook", "moved").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn every_kind_of_message_reaches_the_webhook_and_the_plivo_form() {
     let app_form = |node_config: &mut crate::support::node::NodeConfig| {
         node_config.number_extra =

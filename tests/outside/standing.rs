@@ -478,6 +478,12 @@ async fn s3_30_ids_of_other_accounts_look_unknown() {
     chat.node.record(&uuid).await;
     let user = does(&chat, "POST", "users/", json!({"name": "asha", "role": "agent"}), 201).await;
     let key = does(&chat, "POST", "api-keys/", json!({"name": "k", "role": "agent"}), 201).await;
+    let (label, reply) =
+        (json!({"name": "Refund", "colour": "red"}), json!({"shortcut": "hi", "text": "Hi"}));
+    let label = does(&chat, "POST", "labels/", label, 201).await;
+    let reply = does(&chat, "POST", "canned-replies/", reply, 201).await;
+    let notes = format!("conversations/{}/notes/", chat.id_of(USER).await);
+    let note = does(&chat, "POST", &notes, json!({"text": "private"}), 201).await;
     let text = |value: &Value| value.as_str().expect("an id").to_owned();
     let never = "00000000-0000-4000-8000-000000000099";
     let theirs = [
@@ -488,6 +494,9 @@ async fn s3_30_ids_of_other_accounts_look_unknown() {
         ("user_id", text(&user["id"]), never),
         ("webhook_id", crm, never),
         ("event_id", text(&delivered["id"]), never),
+        ("label_id", text(&label["id"]), never),
+        ("reply_id", text(&reply["id"]), never),
+        ("note_id", text(&note["id"]), never),
         ("notification_id", never.to_owned(), never),
         ("number", NUMBER.to_owned(), "918035730000"),
         ("waba_id", WABA.to_owned(), "77"),
@@ -533,6 +542,8 @@ async fn s3_30_ids_of_other_accounts_look_unknown() {
         "notifications/",
         "users/",
         "api-keys/",
+        "labels/",
+        "canned-replies/",
     ] {
         let (status, listed) =
             chat.ask_as("test-key-of-other-account", "GET", list, Value::Null).await;

@@ -265,7 +265,10 @@ async fn a_console_session_registers_its_accounts_endpoints_without_a_password()
     other.say(by_session(Some("sip:support@127.0.0.1"))).await;
     assert_eq!(other.receive("error").await["code"], "unauthorized");
     let make = async || ravi.post("/console/phone/endpoints", &[("do", "own")]).await.status;
-    assert_eq!((make().await, make().await), (303, 400));
+    let at_once = tokio::join!(make(), make(), make());
+    let mut made: [u16; 3] = at_once.into();
+    made.sort_unstable();
+    assert_eq!(made, [303, 400, 400]);
     other.say(by_session(None)).await;
     assert_eq!(other.receive("registered").await["endpoint"], "ravi");
     let mut shared = Phone::open_with(public, &signed_in).await;

@@ -36,6 +36,7 @@ mod files;
 mod migrate;
 mod node_lock;
 mod options;
+mod page;
 mod password;
 mod queue;
 mod rows;

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::graph::{self, GraphError};
 use crate::world::SimNumber;
-use crate::{World, locked};
+use crate::{World, locked, without_trailing_slash};
 
 /// Maximum number of pending failures, and of sign-up codes.
 const FAILURES_MAX: usize = 1_000;
@@ -120,6 +120,8 @@ pub(crate) struct AppUpdate {
     disabled_fields: Vec<String>,
     #[serde(rename = "tokens_end")]
     tokens_expire_at: i64,
+    /// Base URL of the node that receives the webhooks from now on. `None` for the same as before.
+    node: Option<String>,
 }
 
 impl Accounts {
@@ -198,6 +200,9 @@ impl World {
         inner.unsubscribed = update.unsubscribed.into_iter().collect();
         inner.disabled_fields = update.disabled_fields.into_iter().collect();
         inner.tokens_expire_at = update.tokens_expire_at;
+        if let Some(node) = update.node {
+            *locked(&self.node_url) = Some(without_trailing_slash(node));
+        }
     }
 
     fn object(&self, number: &SimNumber) -> Value {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::error::{StoreError, failed};
+use crate::page::NewestFirst;
 use crate::scope::{Scope, push_scope};
 use crate::seal::Seal;
 use crate::shared::Shared;
@@ -109,12 +110,7 @@ impl Agents<'_> {
         limit: u32,
     ) -> Result<Vec<Agent>, StoreError> {
         let mut select = select(scope);
-        if let Some((created, id)) = before {
-            select.push(" AND (created_us < ").push_bind(created.micros());
-            select.push(" OR created_us = ").push_bind(created.micros());
-            select.push(" AND agent_id > ").push_bind(id.to_string()).push(")");
-        }
-        select.push(" ORDER BY created_us DESC, agent_id LIMIT ").push_bind(limit);
+        ORDER.push(&mut select, before, limit);
         let rows = select.build().fetch_all(&self.0.read).await.map_err(failed(WHAT))?;
         rows.iter().map(|row| self.agent_of(row)).collect()
     }
@@ -245,6 +241,8 @@ pub struct Agent {
 
 /// Maximum number of agents of an account.
 pub const AGENTS_MAX: u32 = 1_000;
+
+const ORDER: NewestFirst = NewestFirst { time: "created_us", id: "agent_id" };
 
 /// Number of conversations to reroute in one write.
 const UNROUTE_BATCH: u32 = 500;

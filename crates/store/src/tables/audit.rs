@@ -5,6 +5,7 @@ use futures_util::future::BoxFuture;
 use uuid::Uuid;
 
 use crate::error::{StoreError, failed};
+use crate::page::NewestFirst;
 use crate::scope::{Scope, push_scope};
 use crate::seal::Seal;
 use crate::shared::Shared;
@@ -63,12 +64,7 @@ impl Audit<'_> {
         if let Some(until) = filter.until {
             select.push(" AND at_us < ").push_bind(until.micros());
         }
-        if let Some((at, id)) = filter.before {
-            select.push(" AND (at_us < ").push_bind(at.micros());
-            select.push(" OR at_us = ").push_bind(at.micros());
-            select.push(" AND audit_id > ").push_bind(id.to_string()).push(")");
-        }
-        select.push(" ORDER BY at_us DESC, audit_id LIMIT ").push_bind(limit);
+        ORDER.push(&mut select, filter.before, limit);
         let rows = select.build().fetch_all(&self.0.read).await.map_err(failed(WHAT))?;
         rows.iter().map(record).collect()
     }
@@ -105,6 +101,8 @@ pub struct AuditFilter {
     /// Only records after this one in the list, which are older.
     pub before: Option<(Timestamp, Uuid)>,
 }
+
+const ORDER: NewestFirst = NewestFirst { time: "at_us", id: "audit_id" };
 
 const TABLE: ExpiringTable =
     ExpiringTable { name: "audit", id: "audit_id", time: "at_us", max: 100_000 };

@@ -5,6 +5,7 @@ use futures_util::future::BoxFuture;
 use uuid::Uuid;
 
 use crate::error::{StoreError, failed};
+use crate::page::NewestFirst;
 use crate::scope::{Scope, push_scope};
 use crate::seal::Seal;
 use crate::shared::Shared;
@@ -106,12 +107,7 @@ impl FailedRequests<'_> {
         if let Some(since) = filter.since {
             select.push(" AND at_us >= ").push_bind(since.micros());
         }
-        if let Some((at, id)) = filter.before {
-            select.push(" AND (at_us < ").push_bind(at.micros());
-            select.push(" OR at_us = ").push_bind(at.micros());
-            select.push(" AND request_id > ").push_bind(id.to_string()).push(")");
-        }
-        select.push(" ORDER BY at_us DESC, request_id LIMIT ").push_bind(limit);
+        ORDER.push(&mut select, filter.before, limit);
         let rows = select.build().fetch_all(&self.0.read).await.map_err(failed(WHAT))?;
         rows.iter().map(request).collect()
     }
@@ -159,6 +155,8 @@ pub struct FailedRequestFilter {
     /// Only requests after this one in the list, which are older.
     pub before: Option<(Timestamp, Uuid)>,
 }
+
+const ORDER: NewestFirst = NewestFirst { time: "at_us", id: "request_id" };
 
 /// Number of requests that are grouped.
 const GROUPED: u32 = 10_000;

@@ -5,6 +5,7 @@ use futures_util::future::BoxFuture;
 use uuid::Uuid;
 
 use crate::error::{StoreError, failed};
+use crate::page::NewestFirst;
 use crate::scope::{Scope, push_scope};
 use crate::seal::Seal;
 use crate::shared::Shared;
@@ -82,12 +83,7 @@ impl Notifications<'_> {
             Some(false) => drop(select.push(" AND read_us IS NULL")),
             None => {}
         }
-        if let Some((created, id)) = filter.before {
-            select.push(" AND (created_us < ").push_bind(created.micros());
-            select.push(" OR created_us = ").push_bind(created.micros());
-            select.push(" AND notice_id > ").push_bind(id.to_string()).push(")");
-        }
-        select.push(" ORDER BY created_us DESC, notice_id LIMIT ").push_bind(limit);
+        ORDER.push(&mut select, filter.before, limit);
         let rows = select.build().fetch_all(&self.0.read).await.map_err(failed(WHAT))?;
         rows.iter().map(notice).collect()
     }
@@ -133,6 +129,8 @@ pub struct NoticeFilter {
     /// Only notifications after this one in the list, which are older.
     pub before: Option<(Timestamp, Uuid)>,
 }
+
+const ORDER: NewestFirst = NewestFirst { time: "created_us", id: "notice_id" };
 
 const TABLE: ExpiringTable =
     ExpiringTable { name: "notices", id: "notice_id", time: "created_us", max: 10_000 };

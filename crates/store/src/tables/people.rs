@@ -7,6 +7,7 @@ use futures_util::future::BoxFuture;
 use uuid::Uuid;
 
 use crate::error::{StoreError, failed};
+use crate::page::NewestFirst;
 use crate::scope::{Scope, push_scope};
 use crate::seal::Seal;
 use crate::shared::Shared;
@@ -889,7 +890,7 @@ pub(crate) async fn list(
 ) -> Result<Vec<User>, StoreError> {
     let mut select = QueryBuilder::new(format!("SELECT {USER} FROM users WHERE "));
     push_scope(&mut select, scope);
-    page(&mut select, "user_id", before, limit);
+    NewestFirst { time: "created_us", id: "user_id" }.push(&mut select, before, limit);
     let rows = select.build().fetch_all(pool).await.map_err(failed("list the users"))?;
     rows.iter().map(user).collect()
 }
@@ -903,7 +904,7 @@ pub(crate) async fn keys(
 ) -> Result<Vec<ApiKeyRow>, StoreError> {
     let mut select = QueryBuilder::new(format!("SELECT {KEY} FROM api_keys WHERE "));
     push_scope(&mut select, scope);
-    page(&mut select, "key_id", before, limit);
+    NewestFirst { time: "created_us", id: "key_id" }.push(&mut select, before, limit);
     let rows = select.build().fetch_all(pool).await.map_err(failed("list the API keys"))?;
     rows.iter().map(key).collect()
 }
@@ -926,15 +927,6 @@ pub(crate) async fn all_keys(pool: &Pool) -> Result<Vec<ApiKeyRow>, StoreError> 
     let mut select = QueryBuilder::new(format!("SELECT {KEY} FROM api_keys"));
     let rows = select.build().fetch_all(pool).await.map_err(failed("read the API keys"))?;
     rows.iter().map(key).collect()
-}
-
-fn page(select: &mut QueryBuilder, id: &str, before: Option<(Timestamp, Uuid)>, limit: u32) {
-    if let Some((at, last)) = before {
-        select.push(" AND (created_us < ").push_bind(at.micros());
-        select.push(" OR (created_us = ").push_bind(at.micros()).push(" AND ").push(id).push(" > ");
-        select.push_bind(last.to_string()).push("))");
-    }
-    select.push(" ORDER BY created_us DESC, ").push(id).push(" LIMIT ").push_bind(limit);
 }
 
 /// Readers of the columns that users and keys share.
