@@ -382,8 +382,14 @@ async fn operations_show_values_and_ranges_that_outlast_a_restart() {
          const values = JSON.parse({plot}.dataset.values); const at = {column}; \
          return [box.left + box.width * (at + 0.5) / values.length, box.top + box.height / 2, box.width / values.length]; }})()"
     );
-    browser.eval(&format!("{plot}.scrollIntoView({{ block: 'center' }})")).await;
     browser.until("document.querySelector('.chart-tip')").await;
+    // Scrolling hides the values, and its event comes with the next frame.
+    browser
+        .eval(&format!(
+            "{plot}.scrollIntoView({{ block: 'center' }}), new Promise((done) => \
+             requestAnimationFrame(() => requestAnimationFrame(done)))"
+        ))
+        .await;
     let place = browser.eval(&point).await;
     let [x, y, each] = [0, 1, 2].map(|n| place[n].as_f64().expect("a number"));
     mouse(&mut browser, "mouseMoved", x, y).await;
@@ -391,7 +397,7 @@ async fn operations_show_values_and_ranges_that_outlast_a_restart() {
     browser.until(&format!("!{tip}.hidden && {tip}.textContent.match(/: [1-3]/)")).await;
     picture(&mut browser, "operations-tip").await;
     // So do the arrow keys.
-    browser.eval(&format!("{plot}.focus()")).await;
+    browser.eval(&format!("{plot}.focus({{ preventScroll: true }})")).await;
     for (key, shown) in [("End", true), ("Escape", false)] {
         let press = json!({"type": "keyDown", "key": key, "code": key});
         browser.devtools("Input.dispatchKeyEvent", press).await;
