@@ -16,8 +16,7 @@ use model::Clock;
 use model::Health;
 use model::{AuthId, CallUuid, Direction, Timestamp};
 use offhook::api::{CallSummary, LiveFilter, newest_page};
-use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{AssertSqlSafe, ConnectOptions as _};
+use rusqlite::{Connection, OpenFlags};
 use store::{CallFilter, Compare, Scope, Store};
 
 const MAIN: &str = "MA000000000000000000";
@@ -92,24 +91,22 @@ async fn history(records: i64) -> Outcome<()> {
     if !file.exists() {
         Store::open(&file, Health::new()).await?.close().await;
         let begun = Clock::real().now();
-        fill(&file, records).await?;
+        fill(&file, records)?;
         println!(
             "{records} records written in {:.0} s",
             (Clock::real().now() - begun).as_secs_f64()
         );
     }
-    let keys = keys(&file, records).await?;
+    let keys = keys(&file, records)?;
 
     let clock = Clock::real();
-    let mut db = SqliteConnectOptions::new().filename(&file).read_only(true).connect().await?;
+    let db = Connection::open_with_flags(&file, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    let mut row = db.prepare("SELECT * FROM calls WHERE call_uuid = ?1")?;
     let mut floor = Duration::MAX;
     for _ in 0..ROUNDS {
         let begun = clock.now();
         for key in &keys {
-            sqlx::query("SELECT * FROM calls WHERE call_uuid = $1")
-                .bind(key)
-                .fetch_one(&mut db)
-                .await?;
+            row.query_one([key], |row| row.get::<_, String>(0))?;
         }
         floor = floor.min(clock.now() - begun);
     }
@@ -173,16 +170,18 @@ fn ratio(ours: Duration, floor: Duration) -> f64 {
 }
 
 /// Returns the keys of twenty records spread over the history.
-async fn keys(file: &Path, records: i64) -> Outcome<Vec<String>> {
-    let mut db = SqliteConnectOptions::new().filename(file).read_only(true).connect().await?;
-    let keys = "SELECT call_uuid FROM calls WHERE rowid % ($1 / 20) = 1 LIMIT 20";
-    Ok(sqlx::query_scalar(keys).bind(records).fetch_all(&mut db).await?)
+fn keys(file: &Path, records: i64) -> Outcome<Vec<String>> {
+    let db = Connection::open_with_flags(file, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    let mut keys =
+        db.prepare("SELECT call_uuid FROM calls WHERE rowid % (?1 / 20) = 1 LIMIT 20")?;
+    let keys = keys.query_map([records], |row| row.get(0))?;
+    Ok(keys.collect::<rusqlite::Result<_>>()?)
 }
 
 /// Writes the history and its tallies. The triggers count calls that end, not rows inserted as
 /// ended, so the tallies are written here.
-async fn fill(file: &Path, records: i64) -> Outcome<()> {
-    const ROWS: &str = "WITH RECURSIVE n(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM n WHERE n + 1 < $1) \
+fn fill(file: &Path, records: i64) -> Outcome<()> {
+    const ROWS: &str = "WITH RECURSIVE n(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM n WHERE n + 1 < ?1) \
         INSERT INTO calls (call_uuid, auth_id, main_auth_id, direction, call_type, from_number, to_number, caller_name, \
             wacid, phone_number_id, node_id, started_us, ended_us, answered_us, duration_secs, bill_secs, hangup_code, \
             hangup_name, hangup_source, hangup_word, cause, remarks, findings) \
@@ -192,13 +191,13 @@ async fn fill(file: &Path, records: i64) -> Outcome<()> {
             'MA000000000000000000', CASE n % 4 WHEN 0 THEN 'outbound' ELSE 'inbound' END, 'whatsapp', \
             CASE n % 4 WHEN 0 THEN printf('9180%08d', n * 7919 % 200) ELSE printf('9198%08d', n * 7919 % 200000) END, \
             CASE n % 4 WHEN 0 THEN printf('9198%08d', n * 7919 % 200000) ELSE printf('9180%08d', n * 7919 % 200) END, \
-            '', 'wacid.' || hex(randomblob(16)), '1', 'node', $2 + n * $3, $2 + n * $3 + n * 7919 % 600 * 1000000, \
-            $2 + n * $3 + 2000000, n * 7919 % 600, n * 7919 % 600, CASE n % 5 WHEN 0 THEN 4010 ELSE 4000 END, \
+            '', 'wacid.' || hex(randomblob(16)), '1', 'node', ?2 + n * ?3, ?2 + n * ?3 + n * 7919 % 600 * 1000000, \
+            ?2 + n * ?3 + 2000000, n * 7919 % 600, n * 7919 % 600, CASE n % 5 WHEN 0 THEN 4010 ELSE 4000 END, \
             'Normal Hangup', CASE n % 5 WHEN 0 THEN 'Plivo' ELSE 'Caller' END, 'NORMAL_CLEARING', 'caller_hangup', '[]', \
             '[]' FROM n";
-    let mut db =
-        SqliteConnectOptions::new().filename(file).pragma("synchronous", "OFF").connect().await?;
-    sqlx::query(ROWS).bind(records).bind(BEGAN_US).bind(APART_US).execute(&mut db).await?;
+    let db = Connection::open(file)?;
+    db.execute_batch("PRAGMA synchronous = OFF")?;
+    db.execute(ROWS, (records, BEGAN_US, APART_US))?;
     // A call counts for its main account, and for its subaccount if it has one.
     for (scope, only) in [("main_auth_id", ""), ("auth_id", "AND auth_id <> main_auth_id")] {
         for (table, unit_us, longest) in [
@@ -209,7 +208,7 @@ async fn fill(file: &Path, records: i64) -> Outcome<()> {
                 "INSERT INTO {table} SELECT {scope}, started_us / {unit_us}, auth_id, direction, hangup_code, \
                  hangup_source, count(*){longest} FROM calls WHERE ended_us IS NOT NULL {only} GROUP BY 1, 2, 3, 4, 5, 6"
             );
-            sqlx::query(AssertSqlSafe(tally)).execute(&mut db).await?;
+            db.execute_batch(&tally)?;
         }
     }
     Ok(())

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::hmac;
@@ -20,9 +20,9 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use model::Clock;
+use rusqlite::Connection;
 use sim::client::fetch;
 use sim::world;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 
 use super::process::Process;
 use super::subject::{Offhook, Setup};
@@ -174,7 +174,7 @@ fn signature(body: &[u8]) -> String {
 }
 
 struct Floor {
-    store: sqlx::SqlitePool,
+    store: Mutex<Connection>,
     client: Client<HttpConnector, Full<Bytes>>,
     target: String,
     webhooks: hmac::Key,
@@ -185,21 +185,15 @@ struct Floor {
 pub(crate) async fn serve(folder: &Path, target: String) -> Result<(), Box<dyn std::error::Error>> {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     crate::say(format_args!("{}", listener.local_addr()?));
-    let file = SqliteConnectOptions::new()
-        .filename(folder.join("floor.db"))
-        .create_if_missing(true)
-        .journal_mode(SqliteJournalMode::Wal)
-        .synchronous(SqliteSynchronous::Normal);
-    let store = SqlitePoolOptions::new().max_connections(1).connect_with(file).await?;
-    sqlx::raw_sql(
-        "CREATE TABLE messages (wamid TEXT PRIMARY KEY, user_id TEXT NOT NULL, body TEXT NOT NULL)",
-    )
-    .execute(&store)
-    .await?;
+    let store = Connection::open(folder.join("floor.db"))?;
+    store.execute_batch(
+        "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; \
+         CREATE TABLE messages (wamid TEXT PRIMARY KEY, user_id TEXT NOT NULL, body TEXT NOT NULL)",
+    )?;
     let mut connector = HttpConnector::new();
     connector.set_nodelay(true);
     let floor = Arc::new(Floor {
-        store,
+        store: Mutex::new(store),
         client: Client::builder(TokioExecutor::new()).build(connector),
         target,
         webhooks: hmac::Key::new(hmac::HMAC_SHA256, world::APP_SECRET.as_bytes()),
@@ -242,13 +236,14 @@ impl Floor {
         let word = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
         let (wamid, user, text) =
             (word(&message["id"]), word(&message["from"]), word(&message["text"]["body"]));
-        sqlx::query("INSERT INTO messages (wamid, user_id, body) VALUES ($1, $2, $3)")
-            .bind(&wamid)
-            .bind(&user)
-            .bind(&text)
-            .execute(&self.store)
-            .await
-            .map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
+        let insert = "INSERT INTO messages (wamid, user_id, body) VALUES (?1, ?2, ?3)";
+        let stored = self
+            .store
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .prepare_cached(insert)
+            .and_then(|mut insert| insert.execute((&wamid, &user, &text)));
+        stored.map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
         tokio::spawn(self.clone().tell(wamid, user, text));
         Ok(())
     }

@@ -15,7 +15,7 @@ use super::{World, env_number, say};
 struct Round {
     cpu_us: f64,
     /// Processor time by prefix of the thread name.
-    by_thread: [(&'static str, f64); 5],
+    by_thread: [(&'static str, f64); 4],
     summary: Summary,
 }
 
@@ -88,7 +88,7 @@ async fn round(
     let all = world.customer.until_hangups(hangups + load_options.calls);
     tokio::time::timeout(Duration::from_secs(10), all).await?;
     let each = |cpu: Duration| cpu.as_secs_f64() * 1e6 / load_options.calls as f64;
-    let by_thread = ["offhook", "store", "sqlx", "media", "rejects"]
+    let by_thread = ["offhook", "store", "media", "rejects"]
         .map(|of| (of, each(process.cpu_since_of(&before, of))));
     Ok(Round { cpu_us: each(process.cpu_since(&before)), by_thread, summary })
 }

@@ -4,8 +4,7 @@
 use std::time::{Duration, Instant};
 
 use model::Clock;
-use sqlx::Connection as _;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use rusqlite::Connection;
 
 use super::{World, env_number, memory, say};
 
@@ -21,7 +20,7 @@ pub(crate) async fn run() -> Result<(), Box<dyn std::error::Error>> {
     print_times("with an empty store", &mut took, 50);
     let folder = tempfile::tempdir()?;
     drop(memory::start(&world, folder.path(), 0).await?);
-    fill(&folder.path().join("offhook.db"), records, 1_000).await?;
+    fill(&folder.path().join("offhook.db"), records, 1_000)?;
     let mut took = vec![timed(&clock, &world, folder.path()).await?];
     print_times(&format!("with 1000 orphans and {records} records"), &mut took, 1_000);
     Ok(())
@@ -51,9 +50,8 @@ fn print_times(what: &str, took: &mut [Duration], target_ms: u64) {
 }
 
 /// Writes records of ended calls and of calls that were left open.
-async fn fill(store: &std::path::Path, records: u64, orphans: u64) -> Result<(), sqlx::Error> {
-    let mut to =
-        SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(store)).await?;
+fn fill(store: &std::path::Path, records: u64, orphans: u64) -> rusqlite::Result<()> {
+    let to = Connection::open(store)?;
     for (count, ended) in [(records, "n * 1000 + 60000000"), (orphans, "NULL")] {
         let insert = format!(
             "WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < {count}) \
@@ -64,9 +62,9 @@ async fn fill(store: &std::path::Path, records: u64, orphans: u64) -> Result<(),
              1700000000000000 + n * 1000, {ended}, 4000, 'caller_hangup' FROM numbers",
             node = host_name()
         );
-        sqlx::query(sqlx::AssertSqlSafe(insert)).execute(&mut to).await?;
+        to.execute_batch(&insert)?;
     }
-    to.close().await
+    Ok(())
 }
 
 /// Returns the node id that the node derives from the host name.

@@ -1,9 +1,9 @@
 //! Operation of the binary and its store: backup, restore, starting the wrong version.
 
-use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
-use sqlx::{ConnectOptions as _, Connection as _};
+use rusqlite::Connection;
 
 use crate::support::app::App;
 use crate::support::database;
@@ -14,15 +14,6 @@ use crate::support::node::{Node, NodeConfig, free_port, free_udp_port};
 fn offhook(args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_offhook"));
     command.args(args).env_clear().env("NO_COLOR", "1").stdin(Stdio::null()).output().unwrap()
-}
-
-async fn sqlite(file: &Path) -> sqlx::SqliteConnection {
-    sqlx::sqlite::SqliteConnectOptions::new()
-        .filename(file)
-        .create_if_missing(true)
-        .connect()
-        .await
-        .unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -63,14 +54,13 @@ async fn r11_a_running_node_is_backed_up_and_restored() {
     assert_eq!(made.status.code(), Some(0), "{said}{}", String::from_utf8_lossy(&made.stderr));
     assert!(said.contains("checked"), "{said}");
 
-    let mut store = sqlite(&copy).await;
-    let whole: String =
-        sqlx::query_scalar("PRAGMA integrity_check").fetch_one(&mut store).await.unwrap();
+    let store = Connection::open(&copy).unwrap();
+    let whole: String = store.query_one("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
     assert_eq!(whole, "ok");
     let ended = "SELECT count(*) FROM calls WHERE ended_us IS NOT NULL AND cause IS NOT NULL";
-    let ended: i64 = sqlx::query_scalar(ended).fetch_one(&mut store).await.unwrap();
+    let ended: i64 = store.query_one(ended, [], |row| row.get(0)).unwrap();
     assert!((20..=40).contains(&ended), "{ended}");
-    store.close().await.unwrap();
+    drop(store);
 
     let again = offhook(&[
         "backup",
@@ -95,9 +85,9 @@ async fn r11_calls_continue_while_another_process_locks_the_store() {
     let offer = silent_offer();
     let before = connect(&node, &offer).await;
     graph.wait(&before, "pre_accept").await;
-    let mut other = sqlite(&node.dir.path().join("offhook.db")).await;
-    sqlx::query("PRAGMA busy_timeout = 20000").execute(&mut other).await.unwrap();
-    sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
+    let other = Connection::open(node.dir.path().join("offhook.db")).unwrap();
+    other.busy_timeout(Duration::from_secs(20)).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
     terminate(&node, &before).await;
     let meanwhile = connect(&node, &offer).await;
     graph.wait(&meanwhile, "pre_accept").await;
@@ -115,7 +105,7 @@ async fn r11_calls_continue_while_another_process_locks_the_store() {
         "the journal has it"
     );
     assert_eq!(app.count("/hangup"), 0, "not before it is written");
-    sqlx::query("COMMIT").execute(&mut other).await.unwrap();
+    other.execute_batch("COMMIT").unwrap();
     node.until_metric("offhook_store_journal_bytes", &[], 0.0).await;
     app.wait("/hangup").await;
     terminate(&node, &late).await;
@@ -143,7 +133,7 @@ async fn r11_an_older_binary_names_the_version_it_supports() {
         dir.path().display()
     );
     std::fs::write(&config, text).unwrap();
-    let mut store = sqlite(&dir.path().join("offhook.db")).await;
+    let store = Connection::open(dir.path().join("offhook.db")).unwrap();
     for statement in [
         "CREATE TABLE _sqlx_migrations (version BIGINT PRIMARY KEY, description TEXT NOT NULL, installed_on TIMESTAMP \
          NOT NULL DEFAULT CURRENT_TIMESTAMP, success BOOLEAN NOT NULL, checksum BLOB NOT NULL, execution_time BIGINT \
@@ -152,9 +142,9 @@ async fn r11_an_older_binary_names_the_version_it_supports() {
         "CREATE TABLE store_versions (schema BIGINT PRIMARY KEY, offhook TEXT NOT NULL)",
         "INSERT INTO store_versions VALUES (77, '4.2.0')",
     ] {
-        sqlx::query(statement).execute(&mut store).await.unwrap();
+        store.execute_batch(statement).unwrap();
     }
-    store.close().await.unwrap();
+    drop(store);
     let out = offhook(&["serve", "--config", config.to_str().unwrap()]);
     let said = String::from_utf8_lossy(&out.stderr).into_owned();
     assert_eq!(out.status.code(), Some(2), "{said}");

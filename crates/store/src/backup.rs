@@ -6,11 +6,9 @@
 
 use std::path::{Path, PathBuf};
 
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
-use sqlx::{ConnectOptions as _, Connection as _};
-
 use crate::migrate;
-use crate::sql::connect::BUSY;
+use crate::sql;
+use crate::sql::connect;
 
 /// Summary of a backup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,23 +95,17 @@ impl Drop for PartialFile {
     }
 }
 
-async fn connect(options: SqliteConnectOptions) -> Result<SqliteConnection, sqlx::Error> {
-    options.read_only(true).busy_timeout(BUSY).disable_statement_logging().connect().await
-}
-
 async fn copy(file: &Path, part: &Path) -> Result<(), BackupError> {
     let failed = |what| move |source| BackupError::Store { what, file: file.to_owned(), source };
-    let mut from = connect(SqliteConnectOptions::new().filename(file))
-        .await
-        .map_err(failed("open the store"))?;
+    let from = connect::sqlite(file, true).map_err(failed("open the store"))?;
     // SQL text can't hold a path that is not UTF-8.
     let into = part.to_str().ok_or_else(|| BackupError::File {
         what: "write",
         file: part.to_owned(),
         source: std::io::Error::other("the name is not UTF-8"),
     })?;
-    let copied = sqlx::query("VACUUM INTO $1").bind(into).execute(&mut from).await;
-    let _ = from.close().await;
+    let copied = sql::query("VACUUM INTO $1").bind(into).execute(&from).await;
+    from.close().await;
     copied.map(drop).map_err(failed("copy the store"))
 }
 
@@ -121,22 +113,16 @@ async fn copy(file: &Path, part: &Path) -> Result<(), BackupError> {
 async fn check(part: &Path) -> Result<Backup, BackupError> {
     let failed =
         |source| BackupError::Store { what: "check the copy", file: part.to_owned(), source };
-    // `immutable` keeps SQLite from creating side files. No other process writes this file.
-    let mut copy = connect(SqliteConnectOptions::new().filename(part).immutable(true))
-        .await
-        .map_err(failed)?;
-    let found: String = sqlx::query_scalar("PRAGMA integrity_check(1)")
-        .fetch_one(&mut copy)
-        .await
-        .map_err(failed)?;
+    let copy = connect::sqlite_copy(part).map_err(failed)?;
+    let found: String =
+        sql::query_scalar("PRAGMA integrity_check(1)").fetch_one(&copy).await.map_err(failed)?;
     if found != "ok" {
         return Err(BackupError::Damaged { file: part.to_owned(), found });
     }
     let count = "SELECT count(ended_us), count(*) - count(ended_us) FROM calls";
-    let (ended, open): (i64, i64) =
-        sqlx::query_as(count).fetch_one(&mut copy).await.map_err(failed)?;
-    let schema = sqlx::query_scalar(migrate::SCHEMA).fetch_one(&mut copy).await.map_err(failed)?;
-    let _ = copy.close().await;
+    let (ended, open): (i64, i64) = sql::query_as(count).fetch_one(&copy).await.map_err(failed)?;
+    let schema = sql::query_scalar(migrate::SCHEMA).fetch_one(&copy).await.map_err(failed)?;
+    copy.close().await;
     let count = |n| u64::try_from(n).unwrap_or_default();
     Ok(Backup { bytes: 0, ended: count(ended), open: count(open), schema })
 }

@@ -2,8 +2,6 @@
 
 use std::path::PathBuf;
 
-use sqlx::migrate::MigrateError;
-
 use crate::database::Database;
 use model::metric;
 
@@ -54,7 +52,7 @@ pub enum StoreError {
     Migrate {
         at: Database,
         #[source]
-        source: MigrateError,
+        source: sqlx::Error,
     },
     #[error("could not start the store's thread: {0}")]
     Thread(#[source] std::io::Error),

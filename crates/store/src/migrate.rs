@@ -1,20 +1,15 @@
 //! Schema migrations, and the check that this version of Offhook can work with a store
 //! (`docs/reference/reliability.md#r11`).
 //!
-//! Migrations go forward only, each in a transaction of its own. A store that a newer Offhook has
-//! migrated is refused with the name of that version.
-
-use std::borrow::Cow;
-
-use sqlx::SqlStr;
-use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
+//! Migrations go forward only, all missing ones in one transaction. A store that a newer Offhook has
+//! migrated is refused with the name of that version. The table `_sqlx_migrations` is that of sqlx,
+//! whose migrator applied them in earlier versions.
 
 use crate::database::Database;
 use crate::error::{CreatorVersion, StoreError};
-use crate::sql::{self, Pool};
+use crate::sql::{self, Conn, Dialect, Pool};
 
-/// A migration: version, description and SQL. A list instead of `sqlx::migrate!`, because that macro
-/// compiles the drivers of both databases a second time, for the compiler.
+/// A migration: version, description and SQL.
 type File = (i64, &'static str, &'static str);
 
 const SQLITE: &[File] = &[
@@ -38,77 +33,98 @@ const POSTGRES: &[File] = &[
     (8, "error_responses", include_str!("migrations/postgres/0008_error_responses.sql")),
 ];
 
-fn migrator(files: &[File]) -> Migrator {
-    let migration = |&(version, description, text): &File| {
-        let sql = SqlStr::from_static(text);
-        Migration::new(version, Cow::Borrowed(description), MigrationType::Simple, sql, false)
-    };
-    Migrator::with_migrations(files.iter().map(migration).collect())
-}
+const APPLIED_SQLITE: &str = "CREATE TABLE IF NOT EXISTS _sqlx_migrations (version BIGINT PRIMARY KEY, \
+    description TEXT NOT NULL, installed_on TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP, \
+    success BOOLEAN NOT NULL, checksum BLOB NOT NULL, execution_time BIGINT NOT NULL)";
+const APPLIED_POSTGRES: &str = "CREATE TABLE IF NOT EXISTS _sqlx_migrations (version BIGINT PRIMARY KEY, \
+    description TEXT NOT NULL, installed_on TIMESTAMPTZ NOT NULL DEFAULT now(), \
+    success BOOLEAN NOT NULL, checksum BYTEA NOT NULL, execution_time BIGINT NOT NULL)";
+
+/// Key of the advisory lock that a migration holds on PostgreSQL: "offhook" in ASCII.
+const LOCK: i64 = 0x6f_6666_686f_6f6b;
 
 /// Migrates the store to the newest schema and notes which version of Offhook did it.
 ///
 /// # Errors
 /// Fails if the store was made by a newer Offhook or has another schema history, or if a migration
-/// fails. The store is unchanged then, except for migrations that succeeded before the failed one.
+/// fails. The store is unchanged then.
 pub(crate) async fn migrate(at: &Database, pool: &Pool) -> Result<(), StoreError> {
-    let files = match pool {
-        Pool::Sqlite(_) => SQLITE,
-        Pool::Postgres(_) => POSTGRES,
-    };
-    apply(at, pool, &migrator(files)).await
+    apply(at, pool, files(pool.dialect())).await
 }
 
-async fn apply(at: &Database, pool: &Pool, migrations: &Migrator) -> Result<(), StoreError> {
-    let known = migrations.iter().map(|m| m.version).max().unwrap_or_default();
-    let failed = |source| StoreError::Migrate { at: at.clone(), source };
-    let run = match pool {
-        Pool::Sqlite(pool) => migrations.run(pool).await,
-        Pool::Postgres(pool) => migrations.run(pool).await,
+fn files(dialect: Dialect) -> &'static [File] {
+    match dialect {
+        Dialect::Sqlite => SQLITE,
+        Dialect::Postgres => POSTGRES,
+    }
+}
+
+async fn apply(at: &Database, pool: &Pool, migrations: &[File]) -> Result<(), StoreError> {
+    let mut connection = pool.acquire().await.map_err(failed(at))?;
+    let applied = apply_missing(at, &mut connection, migrations).await;
+    if applied.is_err() {
+        // Rolls the transaction back.
+        let _ = connection.close().await;
+    }
+    applied
+}
+
+async fn apply_missing(
+    at: &Database,
+    on: &mut Conn,
+    migrations: &[File],
+) -> Result<(), StoreError> {
+    on.begin(true).await.map_err(failed(at))?;
+    let table = match on.dialect() {
+        Dialect::Sqlite => APPLIED_SQLITE,
+        Dialect::Postgres => {
+            let lock = sql::query("SELECT pg_advisory_xact_lock($1)").bind(LOCK);
+            lock.execute(&mut *on).await.map_err(failed(at))?;
+            APPLIED_POSTGRES
+        }
     };
-    match run {
-        Ok(()) => {}
-        Err(MigrateError::VersionMismatch(_)) => {
-            return Err(StoreError::OtherSchema { at: at.clone() });
-        }
-        Err(MigrateError::VersionMissing(version) | MigrateError::VersionTooNew(version, _)) => {
-            if has_other_history(pool, migrations).await {
-                return Err(StoreError::OtherSchema { at: at.clone() });
-            }
-            let (version, by) = newest(pool).await.unwrap_or((version, None));
-            return Err(StoreError::Newer {
-                at: at.clone(),
-                version,
-                by: CreatorVersion(by),
-                known,
-            });
-        }
-        Err(source) => return Err(failed(source)),
+    on.run_batch(table).await.map_err(failed(at))?;
+    let applied = "SELECT version, checksum FROM _sqlx_migrations ORDER BY version";
+    let applied: Vec<(i64, Vec<u8>)> =
+        sql::query_as(applied).fetch_all(&mut *on).await.map_err(failed(at))?;
+    let is_ours = |(version, sum): &(i64, Vec<u8>)| {
+        migrations.iter().any(|file| file.0 == *version && checksum(file) == *sum)
+    };
+    let known = migrations.last().map(|file| file.0).unwrap_or_default();
+    let (ours, later) = applied.split_at(applied.partition_point(|(version, _)| *version <= known));
+    if !ours.iter().all(is_ours) {
+        return Err(StoreError::OtherSchema { at: at.clone() });
+    }
+    if let Some((version, _)) = later.last() {
+        let by = "SELECT offhook FROM store_versions WHERE schema = $1";
+        let by = sql::query_scalar(by).bind(*version).fetch_optional(on).await;
+        let by = CreatorVersion(by.unwrap_or_default());
+        return Err(StoreError::Newer { at: at.clone(), version: *version, by, known });
+    }
+    for file in migrations.iter().skip(ours.len()) {
+        on.run_batch(file.2).await.map_err(failed(at))?;
+        let note = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
+            VALUES ($1, $2, TRUE, $3, 0)";
+        let note = sql::query(note).bind(file.0).bind(file.1).bind(checksum(file));
+        note.execute(&mut *on).await.map_err(failed(at))?;
     }
     let note = "INSERT INTO store_versions (schema, offhook) VALUES ($1, $2) ON CONFLICT (schema) DO NOTHING";
-    let noted = sql::query(note).bind(known).bind(env!("CARGO_PKG_VERSION")).execute(pool).await;
-    noted.map(drop).map_err(|e| failed(MigrateError::Execute(e)))
+    let note = sql::query(note).bind(known).bind(env!("CARGO_PKG_VERSION"));
+    note.execute(&mut *on).await.map_err(failed(at))?;
+    on.commit().await.map_err(failed(at))
 }
 
-/// Returns whether a migration was applied to the store from another file than the one known here.
-async fn has_other_history(pool: &Pool, migrations: &Migrator) -> bool {
-    let applied = "SELECT version, checksum FROM _sqlx_migrations";
-    let applied: Result<Vec<(i64, Vec<u8>)>, _> = sql::query_as(applied).fetch_all(pool).await;
-    applied.unwrap_or_default().iter().any(|(version, checksum)| {
-        migrations.iter().any(|m| m.version == *version && *m.checksum != **checksum)
-    })
+fn failed(at: &Database) -> impl Fn(sqlx::Error) -> StoreError {
+    |source| StoreError::Migrate { at: at.clone(), source }
+}
+
+/// The checksum of a migration: SHA-384 of its text.
+fn checksum((_, _, text): &File) -> Vec<u8> {
+    aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA384, text.as_bytes()).as_ref().to_vec()
 }
 
 /// Selects the version of the newest migration in a store.
 pub(crate) const SCHEMA: &str = "SELECT coalesce(max(version), 0) FROM _sqlx_migrations";
-
-/// Returns the version of the newest migration, and the Offhook that applied it.
-async fn newest(pool: &Pool) -> Result<(i64, Option<String>), sqlx::Error> {
-    let schema = sql::query_scalar(SCHEMA).fetch_one(pool).await?;
-    let by = "SELECT offhook FROM store_versions WHERE schema = $1";
-    let by = sql::query_scalar(by).bind(schema).fetch_optional(pool).await.unwrap_or_default();
-    Ok((schema, by))
-}
 
 #[cfg(test)]
 mod tests {
@@ -126,31 +142,20 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("data/offhook.db");
         Store::open(&file, Health::new()).await.unwrap().close().await;
-        let migrations = folder.path().join("migrations");
-        std::fs::create_dir(&migrations).unwrap();
-        let dialect = if is_postgres() { "postgres" } else { "sqlite" };
-        for entry in std::fs::read_dir(format!("src/migrations/{dialect}")).unwrap() {
-            let entry = entry.unwrap();
-            let text = std::fs::read_to_string(entry.path()).unwrap();
+        let outside = pool(&file).await;
+        let mut migrations = files(outside.dialect()).to_vec();
+        for (version, _, text) in &migrations {
             // A dropped table must be replaced by one that has its rows.
             let is_replaced = |dropped: &str| {
                 let table = dropped.split(';').next().unwrap_or_default().trim();
                 text.contains(&format!("RENAME TO {table};"))
                     && text.contains(&format!("FROM {table};"))
             };
-            assert!(
-                !text.contains("no-transaction")
-                    && text.split("DROP TABLE").skip(1).all(is_replaced),
-                "{:?}",
-                entry.path()
-            );
-            std::fs::write(migrations.join(entry.file_name()), text).unwrap();
+            assert!(text.split("DROP TABLE").skip(1).all(is_replaced), "{version}");
         }
         let half =
             "CREATE TABLE half (a TEXT); UPDATE calls SET cause = 'lost'; SELECT * FROM nowhere;";
-        std::fs::write(migrations.join("9000_half.sql"), half).unwrap();
-        let migrations = Migrator::new(migrations.as_path()).await.unwrap();
-        let outside = pool(&file).await;
+        migrations.push((9000, "half", half));
         let failed = apply(&place(&file).await, &outside, &migrations).await.unwrap_err();
         assert!(matches!(failed, StoreError::Migrate { .. }), "{failed}");
         assert!(

@@ -68,10 +68,9 @@ pub async fn open(folder: &Path) -> Store {
 pub async fn counts(folder: &Path, query: &'static str) -> (i64, i64, i64, i64) {
     match postgres() {
         None => {
-            let file =
-                sqlx::sqlite::SqliteConnectOptions::new().filename(folder.join("offhook.db"));
-            let mut store = file.connect().await.expect("the node's store");
-            sqlx::query_as(query).fetch_one(&mut store).await.expect("counts")
+            let store = rusqlite::Connection::open(folder.join("offhook.db")).expect("a store");
+            let counts = |row: &rusqlite::Row<'_>| row.try_into();
+            store.query_one(query, [], counts).expect("counts")
         }
         Some(_) => {
             let store = PgConnectOptions::from_str(&url_of(folder)).expect("a URL");
@@ -87,11 +86,8 @@ pub async fn counts(folder: &Path, query: &'static str) -> (i64, i64, i64, i64) 
 pub async fn execute(folder: &Path, statement: &'static str, argument: &str) {
     match postgres() {
         None => {
-            let file =
-                sqlx::sqlite::SqliteConnectOptions::new().filename(folder.join("offhook.db"));
-            let mut store = file.connect().await.expect("the node's store");
-            sqlx::query(statement).bind(argument).execute(&mut store).await.expect("a change");
-            store.close().await.expect("closed");
+            let store = rusqlite::Connection::open(folder.join("offhook.db")).expect("a store");
+            store.execute(statement, [argument]).expect("a change");
         }
         Some(_) => {
             let at = PgConnectOptions::from_str(&url_of(folder)).expect("a URL");

@@ -4,13 +4,14 @@ use std::path::Path;
 use std::str::FromStr as _;
 use std::time::Duration;
 
+use rusqlite::OpenFlags;
 use sqlx::ConnectOptions as _;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 
 use crate::database::Database;
 use crate::error::StoreError;
 use crate::sql::Pool;
+use crate::sql::sqlite::{SqliteOptions, SqlitePool};
 
 /// Time that a statement waits for the lock of another process.
 pub(crate) const BUSY: Duration = Duration::from_secs(5);
@@ -18,15 +19,26 @@ pub(crate) const BUSY: Duration = Duration::from_secs(5);
 /// Time that a migration waits for another node's migration.
 const MIGRATION_LOCK_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Number of pages in the write-ahead log from which SQLite checkpoints it: 16 MiB.
-const WAL_PAGES: &str = "4000";
+/// What the writer's connection sets:
+///
+/// - A checkpoint of the write-ahead log from 16 MiB on (4,000 pages), and a page cache of 8 MiB (in
+///   KiB, negative).
+/// - Deleted data is overwritten, so that no messages remain in free pages.
+/// - Statement journals stay in memory. They move to a file above 64 KiB per transaction, which
+///   would be half of all disk writes. Their size is bounded by what one statement changes.
+const WRITER: &str = "PRAGMA foreign_keys = ON; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; \
+    PRAGMA wal_autocheckpoint = 4000; PRAGMA cache_size = -8192; PRAGMA secure_delete = ON; \
+    PRAGMA temp_store = MEMORY";
 
-/// Size of the writer's page cache: 8 MiB. SQLite reads a negative number as KiB.
-const CACHE_KIB: &str = "-8192";
+/// What every other connection sets.
+const OTHER: &str = "PRAGMA foreign_keys = ON; PRAGMA synchronous = NORMAL";
 
 /// Capacity of the writer's cache of prepared statements. The frequent texts occur in several
-/// variants, one for each number of rows or statements.
-const STATEMENT_CACHE: usize = 256;
+/// variants, one for each number of rows.
+const WRITER_STATEMENTS: usize = 256;
+
+/// Capacity of a reader's cache of prepared statements.
+const READER_STATEMENTS: usize = 100;
 
 /// Number of connections for reading.
 pub(crate) const READERS: u32 = 4;
@@ -37,22 +49,12 @@ pub(crate) async fn writer(at: &Database, busy: Duration) -> Result<Pool, StoreE
     let connect = |source| StoreError::Connect { at: at.clone(), source };
     match at {
         Database::File(file) => {
-            let writing = sqlite_options(file, busy)
-                .pragma("wal_autocheckpoint", WAL_PAGES)
-                .pragma("cache_size", CACHE_KIB);
-            // Overwrites deleted data, so that no messages remain in free pages.
-            let writing = writing.pragma("secure_delete", "ON");
-            // Keeps SQLite's statement journals in memory. They move to a file above 64 KiB per
-            // transaction, which would be half of all disk writes. Their size is bounded by what
-            // one statement changes.
-            let writing =
-                writing.pragma("temp_store", "MEMORY").statement_cache_capacity(STATEMENT_CACHE);
-            let pool = SqlitePoolOptions::new()
-                .max_connections(1)
-                .connect_with(writing)
-                .await
-                .map_err(connect)?;
-            Ok(Pool::Sqlite(pool))
+            let options = SqliteOptions {
+                pragmas: WRITER,
+                statements: WRITER_STATEMENTS,
+                ..sqlite_options(file, busy, false)
+            };
+            SqlitePool::open(options, 1, BUSY).map(Pool::Sqlite).map_err(connect)
         }
         Database::Postgres(_) => postgres(at, 1, busy).await.map_err(connect),
     }
@@ -74,12 +76,8 @@ pub(crate) async fn readers(at: &Database, busy: Duration) -> Result<Pool, Store
     let connect = |source| StoreError::Connect { at: at.clone(), source };
     match at {
         Database::File(file) => {
-            let read = SqlitePoolOptions::new().max_connections(READERS).acquire_timeout(BUSY);
-            let read = read
-                .connect_with(sqlite_options(file, busy).read_only(true))
-                .await
-                .map_err(connect)?;
-            Ok(Pool::Sqlite(read))
+            let options = sqlite_options(file, busy, true);
+            SqlitePool::open(options, READERS, BUSY).map(Pool::Sqlite).map_err(connect)
         }
         Database::Postgres(_) => postgres(at, READERS, busy).await.map_err(connect),
     }
@@ -99,29 +97,43 @@ pub(crate) async fn open_beside_node(at: &Database, read_only: bool) -> Result<P
         Database::File(file) => {
             std::fs::metadata(file)
                 .map_err(|source| StoreError::Open { at: at.clone(), source })?;
-            let options =
-                SqliteConnectOptions::new().filename(file).read_only(read_only).busy_timeout(BUSY);
-            let options = options.disable_statement_logging();
-            let pool = SqlitePoolOptions::new()
-                .max_connections(1)
-                .connect_with(options)
-                .await
-                .map_err(connect)?;
-            Ok(Pool::Sqlite(pool))
+            sqlite(file, read_only).map_err(connect)
         }
         Database::Postgres(_) => postgres(at, 1, BUSY).await.map_err(connect),
     }
 }
 
-fn sqlite_options(file: &Path, busy: Duration) -> SqliteConnectOptions {
-    SqliteConnectOptions::new()
-        .filename(file)
-        .create_if_missing(false)
-        .journal_mode(SqliteJournalMode::Wal)
-        .synchronous(SqliteSynchronous::Normal)
-        .busy_timeout(busy)
-        // A slow statement is normal for a batch. The caller logs failed ones.
-        .disable_statement_logging()
+/// Opens one connection to a SQLite file, which must exist.
+pub(crate) fn sqlite(file: &Path, read_only: bool) -> Result<Pool, sqlx::Error> {
+    SqlitePool::open(sqlite_options(file, BUSY, read_only), 1, BUSY).map(Pool::Sqlite)
+}
+
+/// Opens one connection for reading a SQLite file that no process writes to. SQLite creates no
+/// files beside it.
+pub(crate) fn sqlite_copy(file: &Path) -> Result<Pool, sqlx::Error> {
+    let file = file.canonicalize().map_err(sqlx::Error::Io)?;
+    let mut uri = url::Url::from_file_path(&file)
+        .map_err(|()| sqlx::Error::Configuration("the path has no URI".into()))?;
+    uri.set_query(Some("immutable=1"));
+    let options = sqlite_options(Path::new(uri.as_str()), BUSY, true);
+    let flags = options.flags | OpenFlags::SQLITE_OPEN_URI;
+    SqlitePool::open(SqliteOptions { flags, ..options }, 1, BUSY).map(Pool::Sqlite)
+}
+
+/// The options of a connection that does not create the file.
+fn sqlite_options(file: &Path, busy: Duration, read_only: bool) -> SqliteOptions {
+    let mode = match read_only {
+        true => OpenFlags::SQLITE_OPEN_READ_ONLY,
+        false => OpenFlags::SQLITE_OPEN_READ_WRITE,
+    };
+    SqliteOptions {
+        file: file.to_owned(),
+        // A connection is never used by two threads at the same time.
+        flags: mode | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+        busy,
+        pragmas: OTHER,
+        statements: READER_STATEMENTS,
+    }
 }
 
 /// The connection options for PostgreSQL.

@@ -1,3 +1,5 @@
+use crate::sql::sqlite::SqliteError;
+
 /// SQLite's primary result codes for a fault of the row or the statement: ERROR, TOOBIG,
 /// CONSTRAINT, MISMATCH and RANGE (<https://www.sqlite.org/rescode.html>). The others are about the
 /// file, a lock or memory.
@@ -18,13 +20,12 @@ pub(crate) fn is_data_error(error: &sqlx::Error) -> bool {
         | sqlx::Error::RowNotFound => return true,
         _ => return false,
     };
-    let code = error.code().unwrap_or_default();
-    if error.try_downcast_ref::<sqlx::sqlite::SqliteError>().is_some() {
+    if let Some(sqlite) = error.try_downcast_ref::<SqliteError>() {
         // A missing table is a fault of the database file.
         let of_schema = error.message().starts_with("no such ");
-        return code.parse::<i32>().is_ok_and(|code| SQLITE_DATA_ERRORS.contains(&(code & 0xff)))
-            && !of_schema;
+        return SQLITE_DATA_ERRORS.contains(&(sqlite.code & 0xff)) && !of_schema;
     }
+    let code = error.code().unwrap_or_default();
     POSTGRES_DATA_ERRORS.iter().any(|class| code.starts_with(class))
 }
 

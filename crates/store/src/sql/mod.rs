@@ -8,6 +8,7 @@
 pub(crate) mod connect;
 pub(crate) mod errors;
 mod row;
+mod sqlite;
 
 pub(crate) use self::row::{Row, TupleRow};
 
@@ -19,11 +20,11 @@ use futures_util::TryStreamExt as _;
 use serde::Serialize;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgArguments, Postgres};
-use sqlx::sqlite::SqliteArguments;
 use sqlx::types::Json;
-use sqlx::{Arguments as _, AssertSqlSafe, Either, Executor as _, PgPool, Sqlite, SqlitePool};
+use sqlx::{Arguments as _, AssertSqlSafe, Either, Executor as _, PgPool};
 
 use self::row::{Columns, FromRow, ScalarRow, Value};
+use self::sqlite::{SqliteConn, SqlitePool};
 
 /// The SQL dialect of a database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,11 +50,7 @@ impl Pool {
 
     pub(crate) async fn acquire(&self) -> Result<Conn, sqlx::Error> {
         Ok(match self {
-            Self::Sqlite(pool) => Conn::Sqlite(SqliteConn {
-                connection: pool.acquire().await?,
-                synced: None,
-                queued: Vec::new(),
-            }),
+            Self::Sqlite(pool) => Conn::Sqlite(pool.acquire().await?),
             Self::Postgres(pool) => Conn::Postgres(pool.acquire().await?),
         })
     }
@@ -73,48 +70,6 @@ pub(crate) enum Conn {
     Postgres(PoolConnection<Postgres>),
 }
 
-/// A connection to SQLite.
-pub(crate) struct SqliteConn {
-    connection: PoolConnection<Sqlite>,
-    /// The current value of `PRAGMA synchronous`: whether commits are synced. `None` if not set
-    /// yet.
-    synced: Option<bool>,
-    /// Statements to be sent to SQLite's thread together with the next one, before it.
-    queued: Vec<Query<Row>>,
-}
-
-/// Omits the queued statements, which contain data.
-impl std::fmt::Debug for SqliteConn {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Lite").field("synced", &self.synced).finish_non_exhaustive()
-    }
-}
-
-impl SqliteConn {
-    /// Runs the query after the queued statements. Returns the outcome of each of its statements.
-    async fn run<O: FromRow>(&mut self, query: Query<O>) -> Result<Vec<Outcome<Row>>, sqlx::Error> {
-        let before = self.queued.len();
-        let Some(all) = join(self.queued.drain(..).chain([query.raw()])) else {
-            return Ok(Vec::new());
-        };
-        let (mut outcomes, mut rows) = (Vec::new(), Vec::new());
-        let mut steps = (&mut *self.connection).fetch_many(all.sqlite()?);
-        while let Some(step) = steps.try_next().await? {
-            match step {
-                Either::Left(done) => {
-                    outcomes.push(Outcome {
-                        changed: done.rows_affected(),
-                        rows: std::mem::take(&mut rows),
-                    });
-                }
-                Either::Right(row) => rows.push(Row::Sqlite(row)),
-            }
-        }
-        outcomes.drain(..before.min(outcomes.len()));
-        Ok(outcomes)
-    }
-}
-
 impl Conn {
     pub(crate) fn dialect(&self) -> Dialect {
         match self {
@@ -123,24 +78,10 @@ impl Conn {
         }
     }
 
-    /// Begins a write transaction. If `synced`, it is on disk once it is committed. On SQLite, this
-    /// takes effect with the first statement.
+    /// Begins a write transaction. If `synced`, it is on disk once it is committed.
     pub(crate) async fn begin(&mut self, synced: bool) -> Result<(), sqlx::Error> {
-        // SQLite can change its sync setting only outside a transaction, PostgreSQL with `SET
-        // LOCAL` only inside.
-        match (&mut *self, synced) {
-            (Self::Sqlite(to), _) => {
-                if to.synced.replace(synced) != Some(synced) {
-                    let how = if synced {
-                        "PRAGMA synchronous = FULL"
-                    } else {
-                        "PRAGMA synchronous = NORMAL"
-                    };
-                    to.queued.push(query(how));
-                }
-                to.queued.push(query("BEGIN IMMEDIATE"));
-                Ok(())
-            }
+        match (self, synced) {
+            (Self::Sqlite(to), _) => to.begin(synced),
             (Self::Postgres(to), true) => sqlx::raw_sql("BEGIN").execute(&mut **to).await.map(drop),
             (Self::Postgres(to), false) => {
                 sqlx::raw_sql("BEGIN; SET LOCAL synchronous_commit = off")
@@ -157,21 +98,21 @@ impl Conn {
         query("COMMIT").execute(self).await.map(drop)
     }
 
-    /// Runs the query together with the next statement of the transaction, which may be the commit.
-    pub(crate) async fn execute_later(&mut self, query: Query<Row>) -> Result<(), sqlx::Error> {
+    /// Runs statements without values, separated by semicolons.
+    pub(crate) async fn run_batch(&mut self, text: &'static str) -> Result<(), sqlx::Error> {
         match self {
-            Self::Sqlite(to) => {
-                to.queued.push(query);
-                Ok(())
-            }
-            Self::Postgres(_) => query.execute(self).await.map(drop),
+            Self::Sqlite(to) => to.run_batch(text),
+            Self::Postgres(to) => sqlx::raw_sql(text).execute(&mut **to).await.map(drop),
         }
     }
 
     /// Closes the connection. The pool opens another one when needed.
     pub(crate) async fn close(self) -> Result<(), sqlx::Error> {
         match self {
-            Self::Sqlite(lite) => lite.connection.close().await,
+            Self::Sqlite(connection) => {
+                connection.close();
+                Ok(())
+            }
             Self::Postgres(connection) => connection.close().await,
         }
     }
@@ -303,12 +244,12 @@ impl<O: FromRow> Query<O> {
         on: impl Into<Executor<'a>>,
     ) -> Result<QueryResult, sqlx::Error> {
         Ok(QueryResult(match on.into() {
-            Executor::Pool(Pool::Sqlite(on)) => self.sqlite()?.execute(on).await?.rows_affected(),
+            Executor::Pool(Pool::Sqlite(on)) => {
+                on.run(self.text, self.args, self.persistent).await?.changed
+            }
+            Executor::Conn(Conn::Sqlite(on)) => self.run(on)?.changed,
             Executor::Pool(Pool::Postgres(on)) => {
                 self.postgres()?.execute(on).await?.rows_affected()
-            }
-            Executor::Conn(Conn::Sqlite(on)) => {
-                on.run(self).await?.iter().map(|outcome| outcome.changed).sum()
             }
             Executor::Conn(Conn::Postgres(on)) => {
                 self.postgres()?.execute(&mut **on).await?.rows_affected()
@@ -321,29 +262,19 @@ impl<O: FromRow> Query<O> {
         self,
         on: impl Into<Executor<'a>>,
     ) -> Result<Vec<O::Out>, sqlx::Error> {
-        let (lite, post) = match on.into() {
-            Executor::Pool(Pool::Sqlite(on)) => (self.sqlite()?.fetch_all(on).await?, Vec::new()),
-            Executor::Pool(Pool::Postgres(on)) => {
-                (Vec::new(), self.postgres()?.fetch_all(on).await?)
+        let rows = match on.into() {
+            Executor::Pool(Pool::Sqlite(on)) => {
+                on.run(self.text, self.args, self.persistent).await?.rows
             }
-            Executor::Conn(Conn::Sqlite(on)) => {
-                return on
-                    .run(self)
-                    .await?
-                    .into_iter()
-                    .flat_map(|outcome| outcome.rows)
-                    .map(O::read)
-                    .collect();
+            Executor::Conn(Conn::Sqlite(on)) => self.run(on)?.rows,
+            Executor::Pool(Pool::Postgres(on)) => {
+                postgres_rows(self.postgres()?.fetch_all(on).await?)
             }
             Executor::Conn(Conn::Postgres(on)) => {
-                (Vec::new(), self.postgres()?.fetch_all(&mut **on).await?)
+                postgres_rows(self.postgres()?.fetch_all(&mut **on).await?)
             }
         };
-        lite.into_iter()
-            .map(Row::Sqlite)
-            .chain(post.into_iter().map(Row::Postgres))
-            .map(O::read)
-            .collect()
+        rows.into_iter().map(O::read).collect()
     }
 
     /// Runs the query and returns the first row, if any.
@@ -353,13 +284,11 @@ impl<O: FromRow> Query<O> {
     ) -> Result<Option<O::Out>, sqlx::Error> {
         let row = match on.into() {
             Executor::Pool(Pool::Sqlite(on)) => {
-                self.sqlite()?.fetch_optional(on).await?.map(Row::Sqlite)
+                on.run(self.text, self.args, self.persistent).await?.rows.into_iter().next()
             }
+            Executor::Conn(Conn::Sqlite(on)) => self.run(on)?.rows.into_iter().next(),
             Executor::Pool(Pool::Postgres(on)) => {
                 self.postgres()?.fetch_optional(on).await?.map(Row::Postgres)
-            }
-            Executor::Conn(Conn::Sqlite(on)) => {
-                on.run(self).await?.into_iter().flat_map(|outcome| outcome.rows).next()
             }
             Executor::Conn(Conn::Postgres(on)) => {
                 self.postgres()?.fetch_optional(&mut **on).await?.map(Row::Postgres)
@@ -379,23 +308,8 @@ impl<O: FromRow> Query<O> {
         self.fetch_optional(on).await?.ok_or(sqlx::Error::RowNotFound)
     }
 
-    /// The same query with its rows unread.
-    fn raw(self) -> Query<Row> {
-        Query { text: self.text, args: self.args, persistent: self.persistent, rows: PhantomData }
-    }
-
-    fn sqlite(self) -> Result<sqlx::query::Query<'static, Sqlite, SqliteArguments>, sqlx::Error> {
-        let mut args = SqliteArguments::default();
-        for arg in self.args {
-            let added = match arg {
-                Arg::Text(value) => args.add(value),
-                Arg::Number(value) => args.add(value),
-                Arg::Bytes(value) => args.add(value),
-                Arg::Real(value) => args.add(value),
-            };
-            added.map_err(sqlx::Error::Encode)?;
-        }
-        Ok(sqlx::query_with(AssertSqlSafe(self.text), args).persistent(self.persistent))
+    fn run(&self, on: &mut SqliteConn) -> Result<Outcome<Row>, sqlx::Error> {
+        on.run(&self.text, &self.args, self.persistent)
     }
 
     fn postgres(self) -> Result<sqlx::query::Query<'static, Postgres, PgArguments>, sqlx::Error> {
@@ -415,6 +329,10 @@ impl<O: FromRow> Query<O> {
         }
         Ok(sqlx::query_with(AssertSqlSafe(self.text), args).persistent(self.persistent))
     }
+}
+
+fn postgres_rows(rows: Vec<sqlx::postgres::PgRow>) -> Vec<Row> {
+    rows.into_iter().map(Row::Postgres).collect()
 }
 
 /// The result of [`Query::execute`].
@@ -495,8 +413,7 @@ const VALUES_MAX: usize = 192;
 /// Inserts any number of rows, with `columns` values each, between the texts `head` and `tail`.
 ///
 /// The rows are split into statements of a power of two of rows each, so that there are few
-/// different texts and each stays prepared. A single statement would also be slow: SQLite looks up
-/// each `$n` in a list, which makes parsing and binding quadratic in the number of values.
+/// different texts and each stays prepared.
 pub(crate) async fn insert_rows<T>(
     to: &mut Conn,
     what: (&str, usize, &str),
@@ -529,11 +446,7 @@ pub(crate) fn insert_statements<T>(
     statements
 }
 
-/// Number of statements in one message to SQLite's thread. The connection caches a prepared
-/// statement for each number up to this one.
-const MAX_JOINED: usize = 6;
-
-/// The outcome of one of several statements.
+/// The outcome of a statement.
 pub(crate) struct Outcome<T> {
     /// Number of changed rows.
     pub(crate) changed: u64,
@@ -542,23 +455,14 @@ pub(crate) struct Outcome<T> {
 }
 
 /// Runs statements one after another, usually the same text with different values.
-///
-/// A round trip to SQLite's thread takes longer than most statements, so several are sent together.
-/// PostgreSQL gets them one by one.
 pub(crate) async fn execute_each<O: FromRow>(
     to: &mut Conn,
     queries: impl IntoIterator<Item = Query<O>>,
 ) -> Result<Vec<Outcome<O::Out>>, sqlx::Error> {
-    let mut queries = queries.into_iter();
     let mut outcomes = Vec::new();
-    loop {
-        let most = match to.dialect() {
-            Dialect::Sqlite => MAX_JOINED,
-            Dialect::Postgres => 1,
-        };
-        let Some(query) = join(queries.by_ref().take(most)) else { return Ok(outcomes) };
-        let came = match &mut *to {
-            Conn::Sqlite(to) => to.run(query).await?,
+    for query in queries {
+        let Outcome { changed, rows } = match &mut *to {
+            Conn::Sqlite(to) => query.run(to)?,
             Conn::Postgres(to) => {
                 let mut outcome = Outcome { changed: 0, rows: Vec::new() };
                 let mut steps = (&mut **to).fetch_many(query.postgres()?);
@@ -568,41 +472,13 @@ pub(crate) async fn execute_each<O: FromRow>(
                         Either::Right(row) => outcome.rows.push(Row::Postgres(row)),
                     }
                 }
-                vec![outcome]
+                outcome
             }
         };
-        for Outcome { changed, rows } in came {
-            let rows: Result<_, sqlx::Error> = rows.into_iter().map(O::read).collect();
-            outcomes.push(Outcome { changed, rows: rows? });
-        }
+        let rows: Result<_, sqlx::Error> = rows.into_iter().map(O::read).collect();
+        outcomes.push(Outcome { changed, rows: rows? });
     }
-}
-
-/// Joins several queries into one text.
-fn join<O>(mut queries: impl Iterator<Item = Query<O>>) -> Option<Query<O>> {
-    let mut all = queries.next()?;
-    for query in queries {
-        let text = all.text.to_mut();
-        text.push_str("; ");
-        push_renumbered(text, &query.text, all.args.len());
-        all.args.extend(query.args);
-        all.persistent &= query.persistent;
-    }
-    Some(all)
-}
-
-/// Appends a statement, with its `$n` renumbered to follow `others` other values.
-fn push_renumbered(to: &mut String, text: &str, others: usize) {
-    use std::fmt::Write as _;
-    let mut pieces = text.split('$');
-    to.push_str(pieces.next().unwrap_or_default());
-    for piece in pieces {
-        let digits = piece.bytes().take_while(u8::is_ascii_digit).count();
-        let (number, rest) = piece.split_at(digits);
-        let number = number.parse::<usize>().unwrap_or_default() + others;
-        // Writing to a `String` never fails.
-        let _ = write!(to, "${number}{rest}");
-    }
+    Ok(outcomes)
 }
 
 /// A row or list of values under construction.
@@ -618,29 +494,5 @@ impl Values<'_> {
         }
         self.to.push_bind(value);
         self
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use crate::sql::QueryBuilder;
-    use crate::sql::join;
-    use crate::sql::query;
-
-    #[test]
-    fn joined_statements_keep_their_own_values() {
-        let one = || query("UPDATE t SET a = $2, b = $2 WHERE c = $1").bind(1_i64).bind("x");
-        let all = join([one(), one(), one()].into_iter()).unwrap();
-        assert_eq!(
-            all.text,
-            "UPDATE t SET a = $2, b = $2 WHERE c = $1; UPDATE t SET a = $4, b = $4 WHERE c = $3; \
-             UPDATE t SET a = $6, b = $6 WHERE c = $5"
-        );
-        assert_eq!(all.args.len(), 6);
-        assert!(join(std::iter::empty::<super::Query<super::Row>>()).is_none());
-        assert_eq!(
-            join(std::iter::once(QueryBuilder::new("SELECT 1").build())).unwrap().text,
-            "SELECT 1"
-        );
     }
 }

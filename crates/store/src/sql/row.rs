@@ -2,9 +2,10 @@
 
 use serde::de::DeserializeOwned;
 use sqlx::postgres::PgRow;
-use sqlx::sqlite::SqliteRow;
 use sqlx::types::Json;
 use sqlx::{Column as _, Row as _, TypeInfo as _, ValueRef as _};
+
+use crate::sql::sqlite::{SqliteRow, SqliteValue};
 
 /// A row of either database.
 #[derive(Debug)]
@@ -50,22 +51,70 @@ pub(crate) trait Value: Sized {
     fn get(row: &Row, at: ColumnIndex<'_>) -> Result<Self, sqlx::Error>;
 }
 
+/// A type that a column can be read as, if it is not NULL.
+trait Plain: Sized + for<'a> sqlx::Decode<'a, sqlx::Postgres> + sqlx::Type<sqlx::Postgres> {
+    /// Returns `None` if the value has another type.
+    fn of(value: &SqliteValue) -> Option<Self>;
+}
+
+impl Plain for String {
+    fn of(value: &SqliteValue) -> Option<Self> {
+        if let SqliteValue::Text(text) = value { Some(text.clone()) } else { None }
+    }
+}
+
+impl Plain for Vec<u8> {
+    fn of(value: &SqliteValue) -> Option<Self> {
+        if let SqliteValue::Bytes(bytes) = value { Some(bytes.clone()) } else { None }
+    }
+}
+
+impl Plain for f64 {
+    fn of(value: &SqliteValue) -> Option<Self> {
+        if let SqliteValue::Real(real) = value { Some(*real) } else { None }
+    }
+}
+
+/// Returns the value of a column of SQLite. `None` for NULL.
+fn sqlite_value<'a>(
+    row: &'a SqliteRow,
+    at: ColumnIndex<'_>,
+) -> Result<Option<&'a SqliteValue>, sqlx::Error> {
+    let value = match at {
+        ColumnIndex::Name(name) => {
+            row.named(name).ok_or_else(|| sqlx::Error::ColumnNotFound(name.to_owned()))
+        }
+        ColumnIndex::Place(place) => row.at(place).ok_or_else(|| unexpected(at, "not there")),
+    };
+    Ok(Some(value?).filter(|value| !matches!(value, SqliteValue::Null)))
+}
+
 macro_rules! plain {
     ($($type:ty),*) => {$(
-        impl Value for $type {
+        impl Value for Option<$type> {
             fn get(row: &Row, at: ColumnIndex<'_>) -> Result<Self, sqlx::Error> {
                 match (row, at) {
-                    (Row::Sqlite(row), ColumnIndex::Name(name)) => row.try_get(name),
-                    (Row::Sqlite(row), ColumnIndex::Place(place)) => row.try_get(place),
+                    (Row::Sqlite(row), at) => {
+                        let read = |value| {
+                            <$type>::of(value).ok_or_else(|| unexpected(at, "of another type"))
+                        };
+                        sqlite_value(row, at)?.map(read).transpose()
+                    }
                     (Row::Postgres(row), ColumnIndex::Name(name)) => row.try_get(name),
                     (Row::Postgres(row), ColumnIndex::Place(place)) => row.try_get(place),
                 }
             }
         }
+
+        impl Value for $type {
+            fn get(row: &Row, at: ColumnIndex<'_>) -> Result<Self, sqlx::Error> {
+                Option::<$type>::get(row, at)?.ok_or_else(|| unexpected(at, "NULL"))
+            }
+        }
     )*};
 }
 
-plain!(String, Option<String>, Vec<u8>, Option<Vec<u8>>, Option<f64>);
+plain!(String, Vec<u8>, f64);
 
 /// Reads a number from any of PostgreSQL's integer types or its boolean type.
 fn number(row: &PgRow, at: ColumnIndex<'_>) -> Result<Option<i64>, sqlx::Error> {
@@ -88,8 +137,11 @@ fn number(row: &PgRow, at: ColumnIndex<'_>) -> Result<Option<i64>, sqlx::Error> 
 impl Value for Option<i64> {
     fn get(row: &Row, at: ColumnIndex<'_>) -> Result<Self, sqlx::Error> {
         match (row, at) {
-            (Row::Sqlite(row), ColumnIndex::Name(name)) => row.try_get(name),
-            (Row::Sqlite(row), ColumnIndex::Place(place)) => row.try_get(place),
+            (Row::Sqlite(row), at) => match sqlite_value(row, at)? {
+                None => Ok(None),
+                Some(SqliteValue::Number(number)) => Ok(Some(*number)),
+                Some(_) => Err(unexpected(at, "not a number")),
+            },
             (Row::Postgres(row), at) => number(row, at),
         }
     }

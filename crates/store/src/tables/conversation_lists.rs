@@ -533,8 +533,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("o.db");
         Store::open(&file, Health::new()).await.unwrap().close().await;
-        let pool =
-            sqlx::SqlitePool::connect(&format!("sqlite://{}", file.display())).await.unwrap();
+        let pool = crate::sql::connect::sqlite(&file, false).unwrap();
         // One in ten belongs to a subaccount. One in a hundred each is unread, archived or routed
         // to an agent.
         let fill = "INSERT INTO conversations (conversation_id, auth_id, main_auth_id, number, phone_number_id, user_id, name, \
@@ -546,7 +545,7 @@ mod tests {
             CASE WHEN i % 100 = 10 THEN 'archived' ELSE 'open' END, CASE WHEN i % 100 = 20 THEN 'agent' ELSE 'none' END, \
             CASE WHEN i % 100 = 20 THEN '00000000-0000-0000-0000-000000000001' END, i % 100 = 30, 'The last words of ' || i, \
             'inbound', 1790000000000000 + i * 1000, 0, 0, 'name ' || i, 'the last words of ' || i FROM n";
-        sqlx::query(fill).execute(&pool).await.unwrap();
+        sql::query(fill).execute(&pool).await.unwrap();
         pool.close().await;
         let store = Store::open(&file, Health::new()).await.unwrap();
         let clock = model::Clock::real();

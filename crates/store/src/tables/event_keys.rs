@@ -56,16 +56,7 @@ pub(crate) async fn insert(to: &mut Conn, keys: &[SeenKey]) -> Result<(), sqlx::
         };
         row.push_bind(key.key.to_be_bytes().to_vec()).push_bind(kind).push_bind(key.seen.micros());
     };
-    let mut statements = sql::insert_statements(INSERT, keys, row);
-    let last = statements.pop();
-    for statement in statements {
-        statement.execute(&mut *to).await?;
-    }
-    // Usually sent together with the commit.
-    match last {
-        Some(last) => to.execute_later(last).await,
-        None => Ok(()),
-    }
+    sql::insert_rows(to, INSERT, keys, row).await
 }
 
 pub(crate) async fn delete(to: &mut Conn, key: u128) -> Result<(), sqlx::Error> {

@@ -101,8 +101,7 @@ pub(crate) struct Writer {
     journal: Option<Journal>,
     /// Whether the database rejects writes, so that the journal is used.
     failing: bool,
-    /// The connection, kept between batches: returning it to the pool and acquiring it again costs
-    /// two round trips to SQLite's thread.
+    /// The connection, kept between batches.
     held: Option<Conn>,
     /// The connection's present busy timeout.
     busy_timeout: Duration,
@@ -114,8 +113,8 @@ pub(crate) struct Writer {
 
 /// Replays the journal of an earlier process, then starts the writer thread.
 ///
-/// Every statement is a round trip to SQLite's thread. On a shared runtime, each response would
-/// wake the I/O driver and then a worker. On a separate thread, only the writer wakes.
+/// SQLite's statements run on this thread and block it. Those of PostgreSQL wake only this thread,
+/// not a worker of the shared runtime.
 pub(crate) async fn start(options: WriterOptions) -> Result<Queue, StoreError> {
     let (queue, writes) = mpsc::channel(QUEUE);
     let (closing, task) = (CancellationToken::new(), TaskTracker::new());

@@ -93,36 +93,34 @@ pub(crate) fn reject(
 
 #[cfg(test)]
 mod tests {
+    use crate::sql;
+    use crate::sql::connect;
     use crate::sql::errors::is_unavailable;
-    use sqlx::ConnectOptions as _;
-    use sqlx::Connection as _;
-    use sqlx::sqlite::SqliteConnectOptions;
-    use sqlx::sqlite::SqliteConnection;
 
     use super::*;
 
     #[tokio::test]
     async fn distinguishes_data_errors_from_an_unavailable_database() {
         let folder = tempfile::tempdir().unwrap();
-        let options = SqliteConnectOptions::new()
-            .filename(folder.path().join("o.db"))
-            .create_if_missing(true);
-        let options = options.busy_timeout(std::time::Duration::ZERO);
-        let mut one: SqliteConnection = options.connect().await.unwrap();
-        let mut other = options.connect().await.unwrap();
-        sqlx::query("CREATE TABLE a (b INTEGER NOT NULL)").execute(&mut one).await.unwrap();
-        sqlx::query("BEGIN EXCLUSIVE").execute(&mut one).await.unwrap();
-        let locked = sqlx::query("INSERT INTO a VALUES (1)").execute(&mut other).await.unwrap_err();
+        let file = folder.path().join("o.db");
+        std::fs::File::create(&file).unwrap();
+        let [one, other] = [(), ()].map(|()| connect::sqlite(&file, false).unwrap());
+        let (mut one, mut other) = (one.acquire().await.unwrap(), other.acquire().await.unwrap());
+        let no_wait = sql::query("PRAGMA busy_timeout = 0");
+        no_wait.execute(&mut other).await.unwrap();
+        one.run_batch("CREATE TABLE a (b INTEGER NOT NULL)").await.unwrap();
+        one.begin(true).await.unwrap();
+        let insert = || sql::query("INSERT INTO a VALUES (1)");
+        let locked = insert().execute(&mut other).await.unwrap_err();
         assert!(is_unavailable(&locked) && !is_data_error(&locked), "{locked}");
-        sqlx::query("COMMIT").execute(&mut one).await.unwrap();
+        one.commit().await.unwrap();
         for ours in ["INSERT INTO a VALUES (NULL)", "SELEC 1"] {
-            let wrong = sqlx::query(ours).execute(&mut other).await.unwrap_err();
+            let wrong = sql::query(ours).execute(&mut other).await.unwrap_err();
             assert!(!is_unavailable(&wrong) && is_data_error(&wrong), "{wrong}");
         }
         assert!(
             is_unavailable(&sqlx::Error::PoolTimedOut)
                 && !is_unavailable(&sqlx::Error::ColumnNotFound("a".to_owned()))
         );
-        one.close().await.unwrap();
     }
 }
