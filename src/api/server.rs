@@ -142,7 +142,7 @@ pub async fn serve(listener: TcpListener, config: ServerConfig, cancel: Cancella
     loop {
         tokio::select! {
             () = cancel.cancelled() => break,
-            _ = sweep.tick() => server.sweep(),
+            _ = sweep.tick(), if !server.open().is_empty() => server.sweep(),
             accepted = listener.accept() => match accepted {
                 Ok((stream, from)) => {
                     id += 1;

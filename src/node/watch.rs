@@ -27,7 +27,9 @@ pub(super) async fn watch(pressure: Arc<Pressure>, clock: Clock, stop: Cancellat
         if pressure.was_asked() {
             asked = clock.now();
         } else if !late && !shedding && clock.now().saturating_duration_since(asked) >= IDLE {
-            let rest = tokio::time::timeout(MEMORY_INTERVAL, pressure.asked());
+            // Without new calls, only the end of a shortage matters.
+            let limit = if low_memory { MEMORY_INTERVAL } else { Duration::MAX };
+            let rest = tokio::time::timeout(limit, pressure.asked());
             match stop.run_until_cancelled(rest).await {
                 None => return,
                 Some(Ok(())) => asked = clock.now(),

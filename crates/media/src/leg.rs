@@ -278,6 +278,11 @@ impl Leg {
         self.started && !self.connected && !self.ended
     }
 
+    /// Returns whether the leg has no media path yet, and may get one.
+    pub(super) fn is_unconnected(&self) -> bool {
+        !self.connected && !self.ended
+    }
+
     /// Returns whether a DTLS handshake is in progress.
     pub(super) fn is_handshaking(&self) -> bool {
         self.ice_up && !self.connected && !self.ended

@@ -92,6 +92,7 @@ mod ticker;
 mod tones;
 mod transport;
 pub mod voice;
+mod waker;
 mod watchdog;
 pub mod workers;
 
@@ -136,6 +137,7 @@ use ports::PortTable;
 use prompt::Frame;
 use sdp::{LocalDescription, Offer};
 use shard::{Command, NewLeg, Shard, ShardCounters};
+use waker::Waker;
 use workers::Workers;
 use xml::ast::Beep;
 
@@ -301,8 +303,10 @@ impl Media {
         for (n, port) in first_ports.into_iter().enumerate() {
             let (queue_in, queue) = sync_channel(COMMAND_QUEUE_MAX);
             let counters = Arc::new(ShardCounters::default());
-            let commands = CommandSender { queue: queue_in, counters: counters.clone() };
-            let shard = Shard::new(clock.clone(), queue, ports.clone(), counters, port)?;
+            let waker = Arc::new(Waker::new()?);
+            let commands =
+                CommandSender { queue: queue_in, counters: counters.clone(), waker: waker.clone() };
+            let shard = Shard::new(clock.clone(), (queue, waker), ports.clone(), counters, port)?;
             let thread = std::thread::Builder::new()
                 .name(format!("media-{n}"))
                 .spawn(move || shard.run())?;
@@ -718,6 +722,7 @@ impl Drop for LegHandle {
 struct CommandSender {
     queue: SyncSender<Command>,
     counters: Arc<ShardCounters>,
+    waker: Arc<Waker>,
 }
 
 impl CommandSender {
@@ -725,11 +730,13 @@ impl CommandSender {
     /// usually for one tick, because no command may be lost.
     fn send(&self, command: Command) -> bool {
         self.counters.waiting.fetch_add(1, Ordering::Relaxed);
-        match self.queue.try_send(command) {
+        let is_queued = match self.queue.try_send(command) {
             Ok(()) => true,
             Err(TrySendError::Full(command)) => self.queue.send(command).is_ok(),
             Err(TrySendError::Disconnected(_)) => false,
-        }
+        };
+        self.waker.wake();
+        is_queued
     }
 
     fn is_behind(&self) -> bool {

@@ -5,6 +5,9 @@
 //! which keeps the batches full (docs/reference/media.md#threads). This path makes no allocation
 //! per leg and no system call per packet.
 //!
+//! With few legs there are no batches to fill. Then the thread skips the ticks of slots without
+//! legs, and wakes for commands and datagrams.
+//!
 //! A datagram is assigned to a leg as follows. A STUN request names it by ufrag, a STUN response by
 //! the transaction id of a check. Anything else is assigned by its source address, which is known
 //! only after authenticated STUN has come from there. If several legs share the address, see
@@ -14,7 +17,7 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
+use std::sync::mpsc::{Receiver, TryRecvError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -23,7 +26,8 @@ use super::ports::{Port, PortId, PortTable};
 use super::send_buffer::SendBuffer;
 use super::shared_paths::{self, SharedPaths};
 use super::stun::{self, Kind, TransactionId};
-use super::ticker::{SLOTS, Ticker};
+use super::ticker::{SLOTS, TICK, Ticker};
+use super::waker::Waker;
 use super::{EventSink, LegEvent, LegId};
 use crate::sockets::{BATCH, PollSet, ReceiveBatch, send_all};
 use machine::{MediaEvent, MediaFault};
@@ -35,7 +39,18 @@ use model::metric;
 const NICE: i32 = -10;
 /// Maximum sleep without legs. The command for the first leg wakes the thread; until then, no
 /// expected datagram can arrive.
-const IDLE_WAIT: Duration = Duration::from_millis(500);
+const IDLE_WAIT: Duration = Duration::from_secs(5);
+/// Maximum number of legs for which the thread wakes for each datagram. Two legs get as many
+/// datagrams as there are ticks.
+const PROMPT_LEGS: usize = 2;
+/// The same while one of them connects: each answer to a handshake message makes the caller hear
+/// something earlier.
+const PROMPT_LEGS_CONNECTING: usize = 8;
+/// Time from the connection of a leg until the command to play has usually arrived.
+const FIRST_AUDIO: Duration = Duration::from_millis(2);
+/// Maximum number of wake-ups for datagrams between two ticks, so that a flood does not turn into
+/// wake-ups. Datagrams wait for at most [`TICK`] then.
+const WAKES_PER_TICK: u32 = 8;
 /// Maximum number of datagrams read from one port per tick, so that a flood does not use up the
 /// tick.
 const DATAGRAMS_PER_TICK: usize = 16 * BATCH;
@@ -106,6 +121,7 @@ type RoutingTable<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 pub(super) struct Shard {
     clock: Clock,
     commands: Receiver<Command>,
+    waker: Arc<Waker>,
     ports_table: Arc<Mutex<PortTable>>,
     counters: Arc<ShardCounters>,
     poll: PollSet,
@@ -121,6 +137,8 @@ pub(super) struct Shard {
     by_check: RoutingTable<TransactionId, (LegId, SocketAddr)>,
     /// Legs that panicked. Dropped at the end of the tick.
     broken: HashSet<LegId>,
+    /// Legs that were connected since the last tick.
+    connected: Vec<LegId>,
     last_sweep: Instant,
     /// RTP packets in and out since the last update of the counters.
     packets: (u64, u64),
@@ -145,7 +163,7 @@ impl Shard {
     /// Creates a shard with its first port.
     pub(super) fn new(
         clock: Clock,
-        commands: Receiver<Command>,
+        (commands, waker): (Receiver<Command>, Arc<Waker>),
         ports_table: Arc<Mutex<PortTable>>,
         counters: Arc<ShardCounters>,
         first: Port,
@@ -154,6 +172,7 @@ impl Shard {
             last_sweep: clock.now(),
             clock,
             commands,
+            waker,
             ports_table,
             counters,
             poll: PollSet::new()?,
@@ -165,6 +184,7 @@ impl Shard {
             shared_paths: SharedPaths::default(),
             by_check: RoutingTable::default(),
             broken: HashSet::new(),
+            connected: Vec::new(),
             packets: (0, 0),
             metrics: Metrics {
                 packets_in: metrics::counter!(metric::MEDIA_PACKETS_TOTAL, "direction" => metric::packets::IN),
@@ -184,42 +204,86 @@ impl Shard {
         }
         let mut ticker = Ticker::new(self.clock.now());
         let mut buffers = ReceiveBuffers::default();
+        let mut wakes = 0;
         loop {
             let now = self.clock.now();
-            let idle = self.legs.is_empty();
-            if idle {
-                match self.commands.recv_timeout(IDLE_WAIT) {
-                    Ok(command) => {
-                        if !self.execute(command) {
-                            return;
-                        }
-                        ticker = Ticker::new(self.clock.now());
-                        continue;
-                    }
-                    Err(RecvTimeoutError::Timeout) => {}
-                    Err(RecvTimeoutError::Disconnected) => return,
-                }
-            } else if let Some(wait) = ticker.time_until_due(now) {
-                // Commands wait for the tick, 5 ms at most. Waking the thread for each would cost
-                // more, and nothing is sent before the tick.
-                std::thread::sleep(wait);
-            }
-            let now = self.clock.now();
-            if idle {
-                // Without legs, no datagram is expected.
-                self.receive_all(now, &mut buffers);
-                self.sweep(now);
-            } else if ticker.time_until_due(now).is_none() {
-                let tick = ticker.start_tick(now);
-                if !self.tick(now, tick.slot, &mut buffers) {
+            if self.legs.is_empty() {
+                // Ports without legs are closed.
+                let wait = if self.ports.len() > 1 { SWEEP_INTERVAL } else { IDLE_WAIT };
+                if !self.wait(false, wait) {
                     return;
                 }
-                self.flush_counts(tick.late);
+                let now = self.clock.now();
+                self.receive_all(now, &mut buffers);
+                self.sweep(now);
+                ticker = Ticker::new(now);
+                continue;
+            }
+            let connecting = self.is_connecting();
+            let limit = if connecting { PROMPT_LEGS_CONNECTING } else { PROMPT_LEGS };
+            let is_prompt = self.legs.len() <= limit;
+            ticker.unskip(now);
+            if is_prompt && !connecting {
+                ticker.skip(|slot| self.slots.get(slot).is_none_or(Vec::is_empty));
+            }
+            match ticker.time_until_due(now) {
+                None => {
+                    let tick = ticker.start_tick(now);
+                    if !self.tick(now, tick.slot, &mut buffers) {
+                        return;
+                    }
+                    self.flush_counts(tick.late);
+                    wakes = 0;
+                }
+                Some(wait) if is_prompt => {
+                    let is_flooded = wakes >= WAKES_PER_TICK;
+                    wakes = if is_flooded { 0 } else { wakes + 1 };
+                    let wait = if is_flooded { wait.min(TICK) } else { wait };
+                    if !self.wait(!is_flooded, wait) {
+                        return;
+                    }
+                    let now = self.clock.now();
+                    self.receive_all(now, &mut buffers);
+                    self.flush();
+                    ticker.unskip(now);
+                    self.advance_connected(ticker.slot_from(now + FIRST_AUDIO));
+                }
+                // Commands wait for the tick, 5 ms at most. Waking the thread for each would cost
+                // more, and nothing is sent before the tick.
+                Some(wait) => std::thread::sleep(wait),
             }
         }
     }
 
-    fn tick(&mut self, now: Instant, slot: usize, buffers: &mut ReceiveBuffers) -> bool {
+    /// Moves the legs that were connected since the last tick to `slot`, whose tick comes next. A leg
+    /// is usually connected right after its own tick, so the caller would hear nothing for 20 ms.
+    fn advance_connected(&mut self, slot: usize) {
+        for id in std::mem::take(&mut self.connected) {
+            let Some(routed) = self.legs.get_mut(&id) else { continue };
+            let before = std::mem::replace(&mut routed.slot, slot);
+            if let Some(legs) = self.slots.get_mut(before) {
+                legs.retain(|leg| *leg != id);
+            }
+            if let Some(legs) = self.slots.get_mut(slot) {
+                legs.push(id);
+            }
+        }
+    }
+
+    /// Waits for a command, a datagram or the timeout, and executes the commands. Returns `false`
+    /// if the shard must stop.
+    fn wait(&mut self, has_datagrams: bool, timeout: Duration) -> bool {
+        let mut first = None;
+        let sockets = has_datagrams.then_some(&self.poll);
+        self.waker.wait(sockets, timeout, || {
+            first = self.commands.try_recv().ok();
+            first.is_some()
+        });
+        first.is_none_or(|command| self.execute(command)) && self.execute_all()
+    }
+
+    /// Executes the commands in the queue. Returns `false` if the shard must stop.
+    fn execute_all(&mut self) -> bool {
         for _ in 0..COMMANDS_PER_TICK {
             match self.commands.try_recv() {
                 Ok(command) => {
@@ -231,10 +295,25 @@ impl Shard {
                 Err(TryRecvError::Disconnected) => return false,
             }
         }
+        true
+    }
+
+    /// Returns whether a leg has no media path yet.
+    fn is_connecting(&self) -> bool {
+        // More legs have their batches in any case.
+        self.legs.len() <= PROMPT_LEGS_CONNECTING
+            && self.legs.values().any(|routed| routed.leg.is_unconnected())
+    }
+
+    fn tick(&mut self, now: Instant, slot: usize, buffers: &mut ReceiveBuffers) -> bool {
+        if !self.execute_all() {
+            return false;
+        }
         self.receive_all(now, buffers);
         if slot == 0 {
             self.start_waiting_legs(now);
         }
+        self.connected.clear();
         let due = self.slots.get_mut(slot).map(std::mem::take).unwrap_or_default();
         for group in due.chunks(PREFETCH_LEGS) {
             self.prefetch(group.iter().copied(), Leg::prefetch_for_sending);
@@ -387,6 +466,9 @@ impl Shard {
         self.packets.1 += packets_out;
         let peer_address = routed.leg.peer_address();
         if peer_address != routed.peer_address {
+            if routed.peer_address.is_none() {
+                self.connected.push(id);
+            }
             routed.peer_address = peer_address;
             if let Some(peer) = peer_address {
                 self.ports_table.lock().unwrap_or_else(PoisonError::into_inner).set_peer(id, peer);

@@ -6,7 +6,7 @@
 use std::io;
 use std::mem::{MaybeUninit, size_of, zeroed};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use socket2::{SockAddr, SockAddrStorage};
 
@@ -221,6 +221,12 @@ pub fn enlarge_buffers(socket: &UdpSocket, bytes: usize) {
 
 /// Reports which of many sockets are readable.
 pub struct PollSet(OwnedFd);
+
+impl AsFd for PollSet {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
 
 impl PollSet {
     /// Creates an empty set.

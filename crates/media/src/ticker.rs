@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 /// Interval of ticks. [`SLOTS`] of them are a leg's 20 ms.
-const TICK: Duration = Duration::from_millis(5);
+pub(super) const TICK: Duration = Duration::from_millis(5);
 /// Legs are distributed over this many ticks; each leg has every fourth.
 pub(super) const SLOTS: usize = 4;
 /// A tick that starts more than this after its due time is late.
@@ -37,6 +37,32 @@ impl Ticker {
     /// Returns the time until the next tick, or `None` if it is due.
     pub(super) fn time_until_due(&self, now: Instant) -> Option<Duration> {
         self.due.checked_duration_since(now).filter(|d| !d.is_zero())
+    }
+
+    /// Skips the next ticks as long as `is_empty` says that their slots have no legs.
+    pub(super) fn skip(&mut self, is_empty: impl Fn(usize) -> bool) {
+        for _ in 1..SLOTS {
+            if !is_empty(self.slot) {
+                return;
+            }
+            self.due += TICK;
+            self.slot = (self.slot + 1) % SLOTS;
+        }
+    }
+
+    /// Takes back ticks that were skipped and are still to come.
+    pub(super) fn unskip(&mut self, now: Instant) {
+        while let Some(earlier) = self.due.checked_sub(TICK).filter(|earlier| *earlier > now) {
+            self.due = earlier;
+            self.slot = (self.slot + SLOTS - 1) % SLOTS;
+        }
+    }
+
+    /// Returns the slot of the first tick that is due at `from` or later.
+    pub(super) fn slot_from(&self, from: Instant) -> usize {
+        let wait = from.saturating_duration_since(self.due);
+        let ticks = wait.as_nanos().div_ceil(TICK.as_nanos());
+        (self.slot + usize::try_from(ticks).unwrap_or_default()) % SLOTS
     }
 
     /// Starts the tick that is due.
@@ -93,6 +119,35 @@ mod tests {
         assert_eq!(made_up, 11, "ticks 5 to 55 ms");
         assert_eq!(late, 6, "ticks due at 5 to 30 ms are more than 20 ms late");
         assert_eq!(ticker.time_until_due(now), Some(MS * 5));
+    }
+
+    #[test]
+    fn ticks_of_empty_slots_are_skipped_until_they_are_taken_back() {
+        let start = Clock::real().now();
+        let mut ticker = Ticker::new(start);
+        assert_eq!(ticker.start_tick(start).slot, 0);
+        // One leg, in slot 0.
+        ticker.skip(|slot| slot != 0);
+        assert_eq!(ticker.time_until_due(start), Some(MS * 20));
+        // A second leg came after 7 ms, in slot 2.
+        ticker.unskip(start + MS * 7);
+        ticker.skip(|slot| slot % 2 == 1);
+        assert_eq!(ticker.time_until_due(start), Some(MS * 10));
+        assert_eq!(ticker.start_tick(start + MS * 10).slot, 2);
+        // All are empty: the next one stays.
+        ticker.skip(|_| true);
+        assert_eq!(ticker.time_until_due(start), Some(MS * 30));
+        ticker.unskip(start + MS * 40);
+        assert_eq!(ticker.time_until_due(start), Some(MS * 30));
+    }
+
+    #[test]
+    fn finds_the_slot_of_a_time() {
+        let start = Clock::real().now();
+        let ticker = Ticker::new(start + MS * 5);
+        for (ms, slot) in [(0, 0), (5, 0), (6, 1), (10, 1), (11, 2), (20, 3), (21, 0)] {
+            assert_eq!(ticker.slot_from(start + MS * ms), slot, "{ms} ms");
+        }
     }
 
     #[test]

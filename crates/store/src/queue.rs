@@ -25,12 +25,20 @@ pub(crate) const QUEUE: usize = 16_384;
 /// The longest that [`Queue::flush`] waits.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Makes the writer start a batch while it waits for more writes to fill it.
+#[derive(Debug, Default)]
+pub(crate) struct Wake {
+    /// A caller waits for the result.
+    pub(crate) now: Notify,
+    /// Something is sent to somebody else once the result is there.
+    pub(crate) soon: Notify,
+}
+
 /// The sending side of the queue. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Queue {
     writes: mpsc::Sender<Write>,
-    /// Wakes the writer if it is waiting for more writes to fill its batch.
-    wake: Arc<Notify>,
+    wake: Arc<Wake>,
     start_log: Arc<StartLog>,
     closing: CancellationToken,
     /// Completes when the writer thread has ended.
@@ -40,7 +48,7 @@ pub(crate) struct Queue {
 impl Queue {
     pub(crate) fn new(
         writes: mpsc::Sender<Write>,
-        wake: Arc<Notify>,
+        wake: Arc<Wake>,
         start_log: Arc<StartLog>,
         closing: CancellationToken,
         thread: TaskTracker,
@@ -65,13 +73,27 @@ impl Queue {
 
     /// Makes the writer start the current batch now, because a caller waits for its result.
     pub(crate) fn wake(&self) {
-        self.wake.notify_one();
+        self.wake.now.notify_one();
     }
 
-    /// Queues a write before it returns. The future resolves to the result, or to
-    /// [`StoreError::Closed`] if the store was closed first. It waits for space if the queue is
-    /// full.
+    /// Queues a write before it returns, for a result that something is sent with: the writer starts
+    /// its next batch soon. The future resolves to the result, or to [`StoreError::Closed`] if the
+    /// store was closed first. It waits for space if the queue is full.
     pub(crate) fn request<T, F>(
+        &self,
+        write: F,
+    ) -> impl Future<Output = Result<T, StoreError>> + Send + 'static + use<T, F>
+    where
+        T: Send + 'static,
+        F: FnOnce(oneshot::Sender<T>) -> Write,
+    {
+        let requested = self.request_lazily(write);
+        self.wake.soon.notify_one();
+        requested
+    }
+
+    /// Like [`Queue::request`], for a result that nobody waits for.
+    pub(crate) fn request_lazily<T, F>(
         &self,
         write: F,
     ) -> impl Future<Output = Result<T, StoreError>> + Send + 'static + use<T, F>
@@ -92,8 +114,9 @@ impl Queue {
         }
     }
 
-    /// Like [`Queue::request`], for a write that the journal does not take: wakes the writer, and
-    /// the future resolves to [`StoreError::NotTaken`] if nothing was written.
+    /// Like [`Queue::request`], for a write that a caller waits for and the journal does not take: the
+    /// writer starts its batch now, and the future resolves to [`StoreError::NotTaken`] if nothing was
+    /// written.
     pub(crate) fn change<T, F>(
         &self,
         write: F,
@@ -102,7 +125,7 @@ impl Queue {
         T: Send + 'static,
         F: FnOnce(oneshot::Sender<T>) -> Write,
     {
-        let requested = self.request(write);
+        let requested = self.request_lazily(write);
         self.wake();
         async move { requested.await.map_err(|_| StoreError::NotTaken) }
     }

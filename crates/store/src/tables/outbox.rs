@@ -57,7 +57,7 @@ impl Outbox<'_> {
         self,
         settlement: Settlement,
     ) -> impl Future<Output = Result<bool, StoreError>> + Send + 'static + use<> {
-        self.0.queue.request(|sender| Write::SettleCallback(Box::new(settlement), sender))
+        self.0.queue.request_lazily(|sender| Write::SettleCallback(Box::new(settlement), sender))
     }
 
     /// Returns the origins that have due callbacks, and the time when the next other one becomes

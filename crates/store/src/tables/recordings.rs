@@ -131,7 +131,8 @@ impl Recordings<'_> {
     /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
     /// then.
     pub async fn write_copy(self, write: CopyWrite) -> Result<(), StoreError> {
-        let written = self.0.queue.request(|sender| Write::RecordingCopy(Box::new(write), sender));
+        let written =
+            self.0.queue.request_lazily(|sender| Write::RecordingCopy(Box::new(write), sender));
         written.await.map_err(|_| StoreError::NotTaken)
     }
 

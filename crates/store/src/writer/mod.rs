@@ -1,8 +1,9 @@
 //! The thread that writes everything in the queue.
 //!
 //! A batch has at most 2,000 writes, gathered for up to 50 ms, and runs as one transaction. If a
-//! caller waits for a result, the batch starts at once. Nobody waits for event log lines, so they
-//! have batches of their own, every 250 ms.
+//! caller waits for a result, the batch starts at once. If a callback is sent with the result, it
+//! starts 20 ms after the last one, at once if that is longer ago. Nobody waits for event log lines,
+//! so they have batches of their own, every 250 ms.
 //!
 //! While the database rejects writes, they go to the journal, and the database is retried every 200
 //! ms. Once it accepts writes again, the journal is replayed in order, each entry once. If the
@@ -22,14 +23,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Builder;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use crate::error::{StoreError, failed};
 use crate::options::{FaultInjector, StorePart};
-use crate::queue::{QUEUE, Queue};
+use crate::queue::{QUEUE, Queue, Wake};
 use crate::rows::call::ConclusionResult;
 use crate::rows::message::InboxResult;
 use crate::seal::Seal;
@@ -52,6 +53,10 @@ const BATCH: usize = 2_000;
 /// index regardless of how few rows it has, so small batches are expensive. If a caller waits, the
 /// writes that arrive during a transaction form the next batch.
 const GATHER: Duration = Duration::from_millis(50);
+
+/// Minimum time between a batch and the next one that callbacks wait for. Each end of a call would
+/// have a transaction of its own otherwise.
+const SPACING: Duration = Duration::from_millis(20);
 
 /// Time to gather event log lines. The lines of a call that are written together touch fewer pages.
 const GATHER_LINES: Duration = Duration::from_millis(250);
@@ -121,7 +126,7 @@ pub(crate) async fn start(options: WriterOptions) -> Result<Queue, StoreError> {
     let start_log = options.start_log.clone();
     let mut writer = Writer::new(options, closing.clone());
     writer.replay_left_journal().await?;
-    let wake = Arc::new(Notify::new());
+    let wake = Arc::new(Wake::default());
     let runtime = Builder::new_current_thread().enable_all().build().map_err(StoreError::Thread)?;
     let (counted, woken) = (task.token(), wake.clone());
     let work = move || {
@@ -135,13 +140,15 @@ pub(crate) async fn start(options: WriterOptions) -> Result<Queue, StoreError> {
 }
 
 /// Runs the writer until `writes` is closed, or until it is drained after the store began to close.
-/// `wake` is notified when a caller waits for a result.
-pub(crate) async fn run(mut writer: Writer, mut writes: mpsc::Receiver<Write>, wake: Arc<Notify>) {
+/// `wake` is notified when a result is waited for.
+pub(crate) async fn run(mut writer: Writer, mut writes: mpsc::Receiver<Write>, wake: Arc<Wake>) {
     let mut batch = Vec::with_capacity(BATCH);
     let mut lines = Vec::new();
-    let [mut retry, mut lines_due] = [RETRY_PAUSE, GATHER_LINES].map(tokio::time::interval);
+    let [mut retry, mut lines_due, mut spacing] =
+        [RETRY_PAUSE, GATHER_LINES, SPACING].map(tokio::time::interval);
     retry.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     lines_due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    spacing.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         let first = tokio::select! {
             biased;
@@ -167,7 +174,14 @@ pub(crate) async fn run(mut writer: Writer, mut writes: mpsc::Receiver<Write>, w
         batch.push(first);
         if writes.len() < BATCH {
             // Sleeps instead of receiving, so that not every write wakes the thread.
-            let gathering = tokio::time::timeout(GATHER, wake.notified());
+            let soon = async {
+                wake.soon.notified().await;
+                spacing.tick().await;
+            };
+            let woken = async {
+                tokio::select! { () = wake.now.notified() => {}, () = soon => {} }
+            };
+            let gathering = tokio::time::timeout(GATHER, woken);
             let _ = writer.closing.run_until_cancelled(gathering).await;
         }
         while batch.len() < BATCH
@@ -190,6 +204,7 @@ pub(crate) async fn run(mut writer: Writer, mut writes: mpsc::Receiver<Write>, w
             .filter(|write| matches!(write, Write::CallStarted(_) | Write::SetWacid(..)))
             .count();
         writer.write(&mut batch).await;
+        spacing.reset();
         // If writes are left, the batch was abandoned. The next process finds these calls in the
         // start log.
         if batch.is_empty()
