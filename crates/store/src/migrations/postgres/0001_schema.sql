@@ -58,29 +58,27 @@ CREATE TABLE calls (
     farewell_tries     BIGINT
 );
 
--- Lists of ended calls: of a main account, of a subaccount, by caller, by callee.
+-- Lists of ended calls: of a main account, of a subaccount, by caller, by callee. The indexes hold every column that
+-- calls are counted by. They ascend, and lists read them backwards: a new call goes to the end of an index, whose pages
+-- stay full.
 CREATE INDEX calls_list ON calls
-    (main_auth_id, started_us DESC, call_uuid, auth_id, direction, hangup_code, hangup_source, bill_secs, ended_us)
+    (main_auth_id, started_us, call_uuid DESC, auth_id, direction, hangup_code, hangup_source, bill_secs, ended_us)
     WHERE ended_us IS NOT NULL;
 CREATE INDEX calls_list_sub ON calls
-    (auth_id, started_us DESC, call_uuid, direction, hangup_code, hangup_source, bill_secs, ended_us)
+    (auth_id, started_us, call_uuid DESC, direction, hangup_code, hangup_source, bill_secs, ended_us)
     WHERE ended_us IS NOT NULL AND auth_id <> main_auth_id;
 CREATE INDEX calls_list_from ON calls
-    (from_number, main_auth_id, started_us DESC, call_uuid, auth_id, direction) WHERE ended_us IS NOT NULL;
+    (from_number, main_auth_id, started_us, call_uuid DESC, auth_id, direction) WHERE ended_us IS NOT NULL;
 CREATE INDEX calls_list_to ON calls
-    (to_number, main_auth_id, started_us DESC, call_uuid, auth_id, direction) WHERE ended_us IS NOT NULL;
--- Lists of ended calls by billed duration, and of the calls of an agent.
-CREATE INDEX calls_by_length ON calls (main_auth_id, bill_secs DESC, call_uuid, started_us)
-    WHERE ended_us IS NOT NULL;
-CREATE INDEX calls_by_length_sub ON calls (auth_id, bill_secs DESC, call_uuid, started_us)
-    WHERE ended_us IS NOT NULL AND auth_id <> main_auth_id;
-CREATE INDEX calls_of_agent ON calls (agent_id, started_us DESC, call_uuid) WHERE agent_id IS NOT NULL;
+    (to_number, main_auth_id, started_us, call_uuid DESC, auth_id, direction) WHERE ended_us IS NOT NULL;
+-- Ended calls of a main account by billed duration. Those of a subaccount are sorted for each list.
+CREATE INDEX calls_by_length ON calls (main_auth_id, bill_secs, call_uuid DESC) WHERE ended_us IS NOT NULL;
+-- Ended calls of an agent.
+CREATE INDEX calls_of_agent ON calls (agent_id, started_us, call_uuid DESC) WHERE agent_id IS NOT NULL;
 -- Calls that a call has dialled.
 CREATE INDEX calls_parent ON calls (parent_call_uuid) WHERE parent_call_uuid IS NOT NULL;
 -- Orphans of a node at its start.
 CREATE INDEX calls_open ON calls (node_id) WHERE ended_us IS NULL;
--- Ended calls whose event logs are past the retention time.
-CREATE INDEX calls_ended ON calls (ended_us) WHERE ended_us IS NOT NULL;
 -- Farewells that are due.
 CREATE INDEX calls_farewell ON calls (farewell_us) WHERE farewell_us IS NOT NULL;
 
@@ -339,8 +337,6 @@ CREATE INDEX callbacks_done_of_call ON callbacks (call_uuid) WHERE done_us IS NO
 CREATE INDEX callbacks_of_conversation ON callbacks (call_uuid) WHERE event IS NOT NULL;
 -- Delivery log of a webhook.
 CREATE INDEX callbacks_of_webhook ON callbacks (webhook, id) WHERE webhook IS NOT NULL;
--- Done callbacks past the retention time.
-CREATE INDEX callbacks_done ON callbacks (done_us) WHERE done_us IS NOT NULL;
 
 -- URLs that an account's events are posted to.
 CREATE TABLE webhooks (
@@ -441,23 +437,24 @@ CREATE TABLE conversations (
     insights_us     BIGINT,
     created_us      BIGINT NOT NULL
 );
--- Lists of conversations, newest first: all, of a number, unread, by status, of an agent, assigned to a person, by
--- the user's digits. Each list of a main account has a twin for subaccounts, which holds no rows of main accounts.
-CREATE INDEX conversations_of_main_account ON conversations (main_auth_id, last_us DESC, conversation_id DESC);
-CREATE INDEX conversations_of_account ON conversations (auth_id, last_us DESC, conversation_id DESC);
-CREATE INDEX conversations_of_number ON conversations (main_auth_id, number, last_us DESC, conversation_id DESC);
-CREATE INDEX conversations_of_number_of_account ON conversations (auth_id, number, last_us DESC, conversation_id DESC)
+-- Lists of conversations by the time of their last message: all, of a number, unread, by status, of an agent, assigned
+-- to a person; and by the user's digits. Each list of a main account has a twin for subaccounts, which holds no rows of
+-- main accounts. The open conversations of a number are counted in the index of the number.
+CREATE INDEX conversations_of_main_account ON conversations (main_auth_id, last_us, conversation_id);
+CREATE INDEX conversations_of_account ON conversations (auth_id, last_us, conversation_id)
     WHERE auth_id <> main_auth_id;
-CREATE INDEX conversations_unread ON conversations (main_auth_id, last_us DESC, conversation_id DESC) WHERE unread > 0;
-CREATE INDEX conversations_unread_of_account ON conversations (auth_id, last_us DESC, conversation_id DESC)
+CREATE INDEX conversations_of_number ON conversations (main_auth_id, number, last_us, conversation_id, status);
+CREATE INDEX conversations_of_number_of_account ON conversations (auth_id, number, last_us, conversation_id, status)
+    WHERE auth_id <> main_auth_id;
+CREATE INDEX conversations_unread ON conversations (main_auth_id, last_us, conversation_id) WHERE unread > 0;
+CREATE INDEX conversations_unread_of_account ON conversations (auth_id, last_us, conversation_id)
     WHERE unread > 0 AND auth_id <> main_auth_id;
-CREATE INDEX conversations_put_away ON conversations (main_auth_id, status, last_us DESC, conversation_id DESC)
+CREATE INDEX conversations_put_away ON conversations (main_auth_id, status, last_us, conversation_id)
     WHERE status <> 'open';
-CREATE INDEX conversations_put_away_of_account ON conversations (auth_id, status, last_us DESC, conversation_id DESC)
+CREATE INDEX conversations_put_away_of_account ON conversations (auth_id, status, last_us, conversation_id)
     WHERE status <> 'open' AND auth_id <> main_auth_id;
-CREATE INDEX conversations_of_agent ON conversations (agent, last_us DESC, conversation_id DESC)
-    WHERE agent IS NOT NULL;
-CREATE INDEX conversations_of_assignee ON conversations (assignee, last_us DESC, conversation_id DESC)
+CREATE INDEX conversations_of_agent ON conversations (agent, last_us, conversation_id) WHERE agent IS NOT NULL;
+CREATE INDEX conversations_of_assignee ON conversations (assignee, last_us, conversation_id)
     WHERE assignee IS NOT NULL;
 CREATE INDEX conversations_of_user ON conversations (main_auth_id, user_id);
 CREATE INDEX conversations_of_user_of_account ON conversations (auth_id, user_id) WHERE auth_id <> main_auth_id;
@@ -465,10 +462,6 @@ CREATE INDEX conversations_of_user_of_account ON conversations (auth_id, user_id
 CREATE INDEX conversations_of_bsuid ON conversations (main_auth_id, bsuid) WHERE bsuid IS NOT NULL;
 -- Whether a webhook is in use.
 CREATE INDEX conversations_of_webhook ON conversations (webhook) WHERE webhook IS NOT NULL;
--- Open conversations per number.
-CREATE INDEX conversations_open ON conversations (number, main_auth_id, auth_id) WHERE status = 'open';
--- Empty conversations past the retention time.
-CREATE INDEX conversations_last ON conversations (last_us);
 
 -- Messages in both directions, private notes of people, and one entry per call: the timeline of each conversation.
 CREATE TABLE messages (
@@ -498,8 +491,8 @@ CREATE TABLE messages (
     came_us         BIGINT NOT NULL,
     changed_us      BIGINT NOT NULL
 );
--- The timeline, newest first.
-CREATE INDEX messages_of_conversation ON messages (conversation_id, came_us DESC, message_id DESC);
+-- The timeline.
+CREATE INDEX messages_of_conversation ON messages (conversation_id, came_us, message_id);
 -- The message that a status of Meta's is about.
 CREATE INDEX messages_sent ON messages (wamid) WHERE direction = 'outbound' AND wamid IS NOT NULL;
 -- Notes of a conversation, whose number is limited.
