@@ -352,16 +352,23 @@ CREATE TABLE webhooks (
 
 -- Meta's events ------------------------------------------------------------------------------------------------------
 
--- Keys of the events of Meta's that were accepted: recognizes duplicates across restarts.
+-- Keys of the events of Meta's that were accepted: recognizes duplicates across restarts. Each process loads them by
+-- time. The primary key has the time first, because the keys are hashes: an index of them would have a page written for
+-- every event.
 CREATE TABLE webhook_keys (
     -- 16 bytes of a hash of the event's identity.
-    key      BYTEA   NOT NULL PRIMARY KEY,
+    key      BYTEA   NOT NULL,
     -- 0: an event; 1: a tombstone.
     kind     BIGINT  NOT NULL,
-    seen_us  BIGINT  NOT NULL
+    seen_us  BIGINT  NOT NULL,
+    PRIMARY KEY (seen_us, key)
 );
--- Keys loaded at the start, and keys past their time.
-CREATE INDEX webhook_keys_seen ON webhook_keys (seen_us);
+
+-- Keys whose events could not be processed: the key does not count if it was seen up to this time.
+CREATE TABLE webhook_keys_removed (
+    key      BYTEA   NOT NULL PRIMARY KEY,
+    until_us BIGINT  NOT NULL
+);
 
 -- Calling permissions: one row per business number and user with a permission or a request in force.
 CREATE TABLE permissions (
