@@ -850,5 +850,21 @@ async fn r05_keys_are_listed_newest_first_and_old_ones_deleted() {
     store.event_keys().delete_older(secs(3));
     store.flush().await;
     assert_eq!(store.event_keys().list(secs(0), secs(9), 9).await.unwrap(), [key(5), key(3)]);
+    // A key that was removed counts again once it is seen later.
+    store.event_keys().insert(SeenKey { seen: secs(8), ..key(4) });
+    store.flush().await;
+    assert_eq!(
+        store.event_keys().list(secs(4), secs(9), 9).await.unwrap(),
+        [SeenKey { seen: secs(8), ..key(4) }, key(5)]
+    );
+    // A removal is deleted with the keys of its time.
+    store.event_keys().delete_older(secs(6));
+    store.flush().await;
+    let db = pool(&fixture.file()).await;
+    let counts =
+        "SELECT (SELECT count(*) FROM webhook_keys), (SELECT count(*) FROM webhook_keys_removed)";
+    let counts: (i64, i64) = sql::query_as(counts).fetch_one(&db).await.unwrap();
+    assert_eq!(counts, (1, 0));
+    db.close().await;
     store.close().await;
 }

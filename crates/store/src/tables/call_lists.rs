@@ -7,11 +7,11 @@
 use std::ops::Range;
 
 use crate::error::{RowError, StoreError, failed, parse_word};
-use crate::rows::call::{CallFilter, CallRecord, CallSort, Compare};
+use crate::rows::call::{CallFilter, CallRecord, CallSort, Compare, PlacedCall};
 use crate::scope::{Scope, push_scope};
 use crate::sql::{self, Dialect, Pool, QueryBuilder, Row};
 use crate::tables::calls::{COLUMNS, Calls, record};
-use model::{CallType, CallUuid, Direction, Timestamp};
+use model::{CallType, CallUuid, Direction, Timestamp, Wacid};
 
 impl Calls<'_> {
     /// Returns ended calls, newest first, and their total number.
@@ -64,6 +64,37 @@ impl Calls<'_> {
         rows.iter().map(|row| span(row).map_err(unreadable)).collect()
     }
 
+    /// Returns outbound calls of a node that have ended since `since`.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
+    pub async fn placed_since(
+        self,
+        node_id: &str,
+        since: Timestamp,
+    ) -> Result<Vec<PlacedCall>, StoreError> {
+        const WHAT: &str = "find recent outbound calls";
+        let filter = CallFilter {
+            direction: Some(Direction::Outbound),
+            ended: vec![(Compare::GreaterEqual, since)],
+            ..CallFilter::default()
+        };
+        let unreadable = |e: RowError| StoreError::Unreadable { what: WHAT, detail: e.to_string() };
+        let mut placed = Vec::new();
+        for scope in &main_accounts(&self.0.read).await? {
+            let list = List { pool: &self.0.read, scope, filter: &filter };
+            let started = list.start_range().await?;
+            let mut query = list.select("call_uuid, phone_number_id, wacid", &started);
+            query.push(" AND call_type = ").push_bind(CallType::Whatsapp.as_str());
+            query.push(" AND node_id = ").push_bind(node_id);
+            let rows = query.build().fetch_all(&self.0.read).await.map_err(failed(WHAT))?;
+            for row in &rows {
+                placed.push(placed_call(row).map_err(unreadable)?);
+            }
+        }
+        Ok(placed)
+    }
+
     /// Returns ended calls that the given calls have dialled, oldest first.
     ///
     /// # Errors
@@ -75,7 +106,8 @@ impl Calls<'_> {
         limit: u32,
     ) -> Result<Vec<CallRecord>, StoreError> {
         let Some((first, rest)) = parents.split_first() else { return Ok(Vec::new()) };
-        let mut query = QueryBuilder::new(format!("SELECT {COLUMNS} FROM calls WHERE "));
+        let by = indexed_by(self.0.read.dialect(), "calls_parent");
+        let mut query = QueryBuilder::new(format!("SELECT {COLUMNS} FROM calls {by} WHERE "));
         push_scope(&mut query, scope);
         query.push(" AND ended_us IS NOT NULL AND parent_call_uuid IN (");
         query.push_bind(first.to_string());
@@ -86,6 +118,32 @@ impl Calls<'_> {
         let rows = query.build().fetch_all(&self.0.read).await.map_err(failed(WHAT))?;
         rows.iter().map(|row| record(WHAT, row)).collect()
     }
+}
+
+/// Names the index that a query of calls reads. SQLite's planner often chooses a worse one, because
+/// it has no statistics; PostgreSQL's planner has them.
+pub(crate) fn indexed_by(dialect: Dialect, index: &str) -> String {
+    match dialect {
+        Dialect::Sqlite => format!("INDEXED BY {index}"),
+        Dialect::Postgres => String::new(),
+    }
+}
+
+/// Returns the main accounts that have ended calls. A query for the calls of all accounts goes
+/// through their lists, which saves every call an entry in an index of its own for such queries.
+pub(crate) async fn main_accounts(pool: &Pool) -> Result<Vec<Scope>, StoreError> {
+    let select = sql::query_scalar::<String>("SELECT DISTINCT scope FROM call_days");
+    let scopes = select.fetch_all(pool).await.map_err(failed("list accounts"))?;
+    let scopes = scopes.into_iter().map(|id| Scope::of(id.into()));
+    Ok(scopes.filter(|scope| matches!(scope, Scope::Main(_))).collect())
+}
+
+fn placed_call(row: &Row) -> Result<PlacedCall, RowError> {
+    Ok(PlacedCall {
+        call: row.try_get::<String, _>("call_uuid")?.parse()?,
+        phone_number_id: row.try_get::<String, _>("phone_number_id")?.into(),
+        wacid: row.try_get::<Option<String>, _>("wacid")?.map(Wacid::from),
+    })
 }
 
 /// The times and the outcome of a call, for charts.
@@ -257,7 +315,7 @@ impl List<'_> {
 
     /// Returns the range of start times of the calls that can match the filter's end times: from
     /// the duration of the longest call before the earliest end to the latest end.
-    async fn start_range(&self) -> Result<Range<i64>, StoreError> {
+    pub(crate) async fn start_range(&self) -> Result<Range<i64>, StoreError> {
         let mut started = i64::MIN..i64::MAX;
         let mut from = None;
         for (compare, at) in &self.filter.ended {
@@ -308,9 +366,9 @@ impl List<'_> {
         rows.iter().map(|row| record(WHAT, row)).collect()
     }
 
-    /// Names the index that leaves the fewest rows to check. SQLite's planner chooses a worse one,
-    /// because it has no statistics.
-    fn select(&self, columns: &str, started: &Range<i64>) -> QueryBuilder {
+    /// Returns the query of the calls, without an order. It names the index that leaves the fewest
+    /// rows to check.
+    pub(crate) fn select(&self, columns: &str, started: &Range<i64>) -> QueryBuilder {
         let f = self.filter;
         let any_time = *started == (i64::MIN..i64::MAX);
         let by_length = any_time && matches!(f.sort, CallSort::Longest | CallSort::Shortest);
@@ -320,15 +378,10 @@ impl List<'_> {
             (_, CallFilter { from: Some(_), .. }) => "calls_list_from",
             (_, CallFilter { to: Some(_), .. }) => "calls_list_to",
             (Scope::Main(_), _) if by_length => "calls_by_length",
-            (Scope::Sub(_), _) if by_length => "calls_by_length_sub",
             (Scope::Main(_), _) => "calls_list",
             (Scope::Sub(_), _) => "calls_list_sub",
         };
-        // PostgreSQL's planner has statistics.
-        let by = match self.pool.dialect() {
-            Dialect::Sqlite => format!("INDEXED BY {index}"),
-            Dialect::Postgres => String::new(),
-        };
+        let by = indexed_by(self.pool.dialect(), index);
         let mut query = QueryBuilder::new(format!("SELECT {columns} FROM calls {by} WHERE "));
         query.push(match self.scope {
             Scope::Main(_) => "main_auth_id = ",

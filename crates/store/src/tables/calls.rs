@@ -5,7 +5,6 @@ use std::time::Duration;
 use crate::error::{RowError, StoreError, failed, parse_word};
 use crate::rows::call::{
     CallEnd, CallRecord, CallStart, Conclusion, ConclusionResult, Farewell, FarewellDue, Orphan,
-    PlacedCall,
 };
 use crate::scope::{Scope, push_scope};
 use crate::shared::Shared;
@@ -121,18 +120,6 @@ impl Calls<'_> {
     pub async fn orphans(self, node_id: &str) -> Result<Vec<Orphan>, StoreError> {
         orphans(&self.0.read, node_id).await
     }
-
-    /// Returns outbound calls of a node that have ended since `since`.
-    ///
-    /// # Errors
-    /// Fails if the database query fails.
-    pub async fn placed_since(
-        self,
-        node_id: &str,
-        since: Timestamp,
-    ) -> Result<Vec<PlacedCall>, StoreError> {
-        placed(&self.0.read, node_id, since).await
-    }
 }
 
 pub(crate) const COLUMNS: &str = "call_uuid, auth_id, main_auth_id, direction, call_type, from_number, to_number, caller_name, \
@@ -216,35 +203,6 @@ pub(crate) async fn orphans(pool: &Pool, node_id: &str) -> Result<Vec<Orphan>, S
     query.push_bind(node_id).push(" ORDER BY started_us");
     let rows = query.build().fetch_all(pool).await.map_err(failed(WHAT))?;
     rows.iter().map(|row| orphan(WHAT, row)).collect()
-}
-
-/// Returns outbound calls of a node that have ended since `since`.
-pub(crate) async fn placed(
-    pool: &Pool,
-    node_id: &str,
-    since: Timestamp,
-) -> Result<Vec<PlacedCall>, StoreError> {
-    const WHAT: &str = "find recent outbound calls";
-    let select = "SELECT call_uuid, phone_number_id, wacid FROM calls \
-        WHERE ended_us >= $2 AND node_id = $1 AND direction = 'outbound' AND call_type = 'whatsapp'";
-    let rows = sql::query(select)
-        .bind(node_id)
-        .bind(since.micros())
-        .fetch_all(pool)
-        .await
-        .map_err(failed(WHAT))?;
-    let read = |row: &Row| -> Result<_, RowError> {
-        Ok(PlacedCall {
-            call: row.try_get::<String, _>("call_uuid")?.parse()?,
-            phone_number_id: row.try_get::<String, _>("phone_number_id")?.into(),
-            wacid: row.try_get::<Option<String>, _>("wacid")?.map(Wacid::from),
-        })
-    };
-    rows.iter()
-        .map(|row| {
-            read(row).map_err(|e| StoreError::Unreadable { what: WHAT, detail: e.to_string() })
-        })
-        .collect()
 }
 
 fn orphan(what: &'static str, row: &Row) -> Result<Orphan, StoreError> {

@@ -6,9 +6,9 @@ use uuid::Uuid;
 
 use crate::error::{RowError, StoreError, failed};
 use crate::rows::conversation::{AssigneeFilter, Conversation, ConversationFilter};
-use crate::scope::{Scope, push_scope};
+use crate::scope::Scope;
 use crate::sql::{self, Pool, QueryBuilder, Row};
-use crate::tables::conversations::{COLUMNS, Conversations, conversation};
+use crate::tables::conversations::{COLUMNS, Conversations, conversation, push_list_scope};
 use crate::tables::numbers::{NUMBER_JOIN, NUMBER_ROUTING, OWN_ROUTING, ROUTING_COLUMNS};
 use crate::tables::readers::unreadable;
 use model::{ConversationStatus, digits_of};
@@ -146,12 +146,7 @@ impl Scan {
         scope: &Scope,
         filter: &ConversationFilter,
     ) {
-        select.push("c.");
-        push_scope(select, scope);
-        if matches!(scope, Scope::Sub(_)) {
-            // This condition selects the partial indexes with the rows of subaccounts.
-            select.push(" AND c.auth_id <> c.main_auth_id");
-        }
+        push_list_scope(select, scope);
         match self {
             Self::All | Self::Number | Self::Users => {}
             Self::RowError => {
@@ -378,6 +373,8 @@ mod tests {
     use crate::rows::conversation::Pair;
     use crate::rows::conversation::UserName;
     use crate::store::Store;
+    use crate::tables::conversations::{open_query, unread_query};
+    use crate::tables::messages::{DELETE_EMPTY, count_query};
     use model::E164;
     use model::Health;
     use model::Routing;
@@ -473,12 +470,50 @@ mod tests {
                 );
             }
         }
-        let forget =
-            "EXPLAIN QUERY PLAN SELECT conversation_id FROM conversations c WHERE c.last_us < 7";
-        let plan = sql::query(forget).fetch_all(&store.shared.read).await.unwrap();
-        let plan: String =
-            plan.iter().map(|row| row.try_get::<String, _>("detail").unwrap()).collect();
-        assert!(plan.contains("conversations_last"), "{plan}");
+        store.close().await;
+    }
+
+    /// The counts and the deletion of conversations read the indexes of the lists.
+    #[tokio::test]
+    async fn counts_and_deletion_of_conversations_read_an_index() {
+        if crate::testing::skipped_on_postgres() {
+            return;
+        }
+        const EXPLAIN: &str = "EXPLAIN QUERY PLAN ";
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
+        let number = E164::parse("918035737458").unwrap();
+        let times = (Timestamp::from_secs(1), Timestamp::from_secs(2));
+        let mut rows = vec![(
+            QueryBuilder::new(format!("{EXPLAIN}{DELETE_EMPTY}")),
+            "SEARCH c USING COVERING INDEX conversations_of_main_account (main_auth_id=? AND last_us<?)",
+        )];
+        for (id, unread, open) in [
+            ("MA1", "unread (main_auth_id=?)", "of_number (main_auth_id=? AND number=?)"),
+            (
+                "SA1",
+                "unread_of_account (auth_id=?)",
+                "of_number_of_account (auth_id=? AND number=?)",
+            ),
+        ] {
+            let scope = Scope::of(id.into());
+            let rest = std::slice::from_ref(&number);
+            rows.extend([
+                (unread_query(EXPLAIN, &scope, 100), unread),
+                (open_query(EXPLAIN, &scope, &number, rest), open),
+                (
+                    count_query(EXPLAIN, &scope, times, 100),
+                    "messages_came (came_us>? AND came_us<?)",
+                ),
+            ]);
+        }
+        for (mut explain, by) in rows {
+            let plan = explain.build().fetch_all(&store.shared.read).await.unwrap();
+            let plan: Vec<String> =
+                plan.iter().map(|row| row.try_get::<String, _>("detail").unwrap()).collect();
+            assert!(plan.iter().any(|line| line.ends_with(by)), "{by}: {plan:?}");
+            assert!(!plan.iter().any(|line| line.starts_with("SCAN c ")), "{plan:?}");
+        }
         store.close().await;
     }
 

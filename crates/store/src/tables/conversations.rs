@@ -109,12 +109,7 @@ impl Conversations<'_> {
     /// # Errors
     /// Fails if the database query fails.
     pub async fn count_unread(self, scope: &Scope, limit: u32) -> Result<u64, StoreError> {
-        let mut count = QueryBuilder::new(
-            "SELECT count(*) FROM (SELECT 1 AS one FROM conversations WHERE unread > 0 AND ",
-        );
-        push_scope(&mut count, scope);
-        count.push(" LIMIT ").push_bind(i64::from(limit)).push(") AS few");
-        let count: i64 = count
+        let count: i64 = unread_query("", scope, limit)
             .build_query_scalar()
             .fetch_one(&self.0.read)
             .await
@@ -190,12 +185,46 @@ pub(crate) async fn of_scope(
     let mut select = QueryBuilder::new(format!(
         "SELECT {COLUMNS}, {ROUTING_COLUMNS} FROM conversations c {NUMBER_JOIN} WHERE "
     ));
-    push_scope(&mut select, scope);
+    push_list_scope(&mut select, scope);
     narrow(&mut select);
     select.push(" AND c.conversation_id > ").push_bind(after.to_string());
     select.push(" ORDER BY c.conversation_id LIMIT ").push_bind(i64::from(limit));
     let rows = select.build().fetch_all(pool).await.map_err(failed(WHAT))?;
     rows.iter().map(|row| conversation(row).map_err(unreadable(WHAT))).collect()
+}
+
+/// Restricts a query of conversations `c` to the scope. For a subaccount, it adds the condition of
+/// the indexes that hold only rows of subaccounts.
+pub(crate) fn push_list_scope(query: &mut QueryBuilder, scope: &Scope) {
+    query.push("c.");
+    push_scope(query, scope);
+    if matches!(scope, Scope::Sub(_)) {
+        query.push(" AND c.auth_id <> c.main_auth_id");
+    }
+}
+
+/// Builds the query that counts unread conversations up to `limit`, with `words` in front of it.
+pub(crate) fn unread_query(words: &str, scope: &Scope, limit: u32) -> QueryBuilder {
+    let mut count = QueryBuilder::new(format!(
+        "{words}SELECT count(*) FROM (SELECT 1 AS one FROM conversations c WHERE c.unread > 0 AND "
+    ));
+    push_list_scope(&mut count, scope);
+    // The order selects the index of unread conversations.
+    count.push(" ORDER BY c.last_us LIMIT ").push_bind(i64::from(limit)).push(") AS few");
+    count
+}
+
+/// Builds the query that counts open conversations by number, with `words` in front of it.
+pub(crate) fn open_query(words: &str, scope: &Scope, first: &E164, rest: &[E164]) -> QueryBuilder {
+    let mut select =
+        QueryBuilder::new(format!("{words}SELECT number, count(*) FROM conversations c WHERE "));
+    push_list_scope(&mut select, scope);
+    select.push(" AND status = 'open' AND number IN (").push_bind(first.as_str());
+    for number in rest {
+        select.push(", ").push_bind(number.as_str());
+    }
+    select.push(") GROUP BY number");
+    select
 }
 
 /// Counts the scope's open conversations by business number. Numbers without any are left out.
@@ -206,14 +235,7 @@ pub(crate) async fn count_open(
 ) -> Result<BTreeMap<E164, u64>, StoreError> {
     const WHAT: &str = "count open conversations";
     let Some((first, rest)) = numbers.split_first() else { return Ok(BTreeMap::new()) };
-    let mut select = QueryBuilder::new("SELECT number, count(*) FROM conversations WHERE ");
-    push_scope(&mut select, scope);
-    // The literal status selects a partial index, so the count reads only that index.
-    select.push(" AND status = 'open' AND number IN (").push_bind(first.as_str());
-    for number in rest {
-        select.push(", ").push_bind(number.as_str());
-    }
-    select.push(") GROUP BY number");
+    let mut select = open_query("", scope, first, rest);
     let rows: Vec<(String, i64)> =
         select.build_query_as().fetch_all(pool).await.map_err(failed(WHAT))?;
     let counted =

@@ -15,6 +15,7 @@ use crate::seal::Seal;
 use crate::shared::Shared;
 use crate::sql::connect::open_beside_node;
 use crate::sql::{self, Conn, QueryBuilder, Row};
+use crate::tables::call_lists::indexed_by;
 use crate::tables::{conversations, responses};
 use crate::write::WriteTask;
 use model::{AuthId, CallUuid, PhoneNumberId, Timestamp};
@@ -186,8 +187,8 @@ impl Erasures<'_> {
             // One `SELECT` for each column, since each has its own index.
             let mut select = QueryBuilder::new("");
             for (words, column) in [("SELECT", "user_id"), (" UNION SELECT", "bsuid")] {
-                select.push(words).push(" user_id, bsuid FROM conversations WHERE ");
-                push_scope(&mut select, &erasure.scope());
+                select.push(words).push(" user_id, bsuid FROM conversations c WHERE ");
+                conversations::push_list_scope(&mut select, &erasure.scope());
                 push_in(&mut select, column, &known);
             }
             let rows: Vec<(String, Option<String>)> =
@@ -220,11 +221,17 @@ impl Erasures<'_> {
         limit: u32,
     ) -> Result<Vec<CallUuid>, StoreError> {
         let ids = erasure.ids();
-        // One `SELECT` for each column, since each has its own index.
+        // One `SELECT` for each column, since each has its own index. Open calls are few.
         let mut select = QueryBuilder::new("");
-        for (words, column) in [("SELECT", "from_number"), (" UNION SELECT", "to_number")] {
-            select.push(words).push(" call_uuid FROM calls WHERE ");
-            select.push(if ended { "ended_us IS NOT NULL AND " } else { "ended_us IS NULL AND " });
+        for (words, column, index) in [
+            ("SELECT", "from_number", "calls_list_from"),
+            (" UNION SELECT", "to_number", "calls_list_to"),
+        ] {
+            let (index, which) = if ended { (index, "NOT NULL") } else { ("calls_open", "NULL") };
+            let by = indexed_by(self.0.read.dialect(), index);
+            select.push(format_args!(
+                "{words} call_uuid FROM calls {by} WHERE ended_us IS {which} AND "
+            ));
             push_scope(&mut select, &erasure.scope());
             push_in(&mut select, column, &ids);
             select.push(" AND started_us <= ").push_bind(erasure.asked.micros());
@@ -437,14 +444,17 @@ impl WriteTask for ErasureWrite {
 async fn insert_request(to: &mut Conn, erasure: &Erasure) -> Result<u64, sqlx::Error> {
     // Covers data that is stamped later than the request because the wall clock was set back.
     let mut select = QueryBuilder::new("SELECT max(at_us) FROM (");
-    for (words, table, id) in [
-        ("SELECT last_us AS at_us", "conversations", "user_id"),
-        (" UNION ALL SELECT last_us", "conversations", "bsuid"),
-        (" UNION ALL SELECT started_us", "calls", "from_number"),
-        (" UNION ALL SELECT started_us", "calls", "to_number"),
+    // Ended calls have an index of their numbers. Open calls are few.
+    for (words, rows, id) in [
+        ("SELECT last_us AS at_us", "conversations c WHERE ", "user_id"),
+        (" UNION ALL SELECT last_us", "conversations c WHERE ", "bsuid"),
+        (" UNION ALL SELECT started_us", "calls c WHERE ended_us IS NOT NULL AND ", "from_number"),
+        (" UNION ALL SELECT started_us", "calls c WHERE ended_us IS NOT NULL AND ", "to_number"),
+        (" UNION ALL SELECT started_us", "calls c WHERE ended_us IS NULL AND ", "from_number"),
+        (" UNION ALL SELECT started_us", "calls c WHERE ended_us IS NULL AND ", "to_number"),
     ] {
-        select.push(words).push(" FROM ").push(table).push(" WHERE ");
-        push_scope(&mut select, &erasure.scope());
+        select.push(words).push(" FROM ").push(rows);
+        conversations::push_list_scope(&mut select, &erasure.scope());
         push_in(&mut select, id, &erasure.ids());
     }
     select.push(") AS theirs");

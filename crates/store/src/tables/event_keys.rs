@@ -47,8 +47,11 @@ impl EventKeys<'_> {
 const BATCH: u32 = 20_000;
 
 pub(crate) async fn insert(to: &mut Conn, keys: &[SeenKey]) -> Result<(), sqlx::Error> {
-    const INSERT: (&str, usize, &str) =
-        ("INSERT INTO webhook_keys (key, kind, seen_us) ", 3, " ON CONFLICT (key) DO NOTHING");
+    const INSERT: (&str, usize, &str) = (
+        "INSERT INTO webhook_keys (key, kind, seen_us) ",
+        3,
+        " ON CONFLICT (seen_us, key) DO NOTHING",
+    );
     let row = |mut row: Values<'_>, key: &SeenKey| {
         let kind = match key.kind {
             KeyKind::Event => 0,
@@ -59,17 +62,22 @@ pub(crate) async fn insert(to: &mut Conn, keys: &[SeenKey]) -> Result<(), sqlx::
     sql::insert_rows(to, INSERT, keys, row).await
 }
 
+/// Removes a key. No index finds its row, so the key is noted as removed up to the latest time in
+/// the table. It counts again if it is seen later.
 pub(crate) async fn delete(to: &mut Conn, key: u128) -> Result<(), sqlx::Error> {
-    let delete =
-        sql::query("DELETE FROM webhook_keys WHERE key = $1").bind(key.to_be_bytes().to_vec());
-    delete.execute(to).await.map(drop)
+    let remove = "INSERT INTO webhook_keys_removed (key, until_us) \
+        SELECT $1, coalesce(max(seen_us), 0) FROM webhook_keys WHERE true \
+        ON CONFLICT (key) DO UPDATE SET until_us = excluded.until_us";
+    sql::query(remove).bind(key.to_be_bytes().to_vec()).execute(to).await.map(drop)
 }
 
 /// Deletes some of the keys seen before `before`, oldest first.
 pub(crate) async fn delete_oldest(to: &mut Conn, before: Timestamp) -> Result<(), sqlx::Error> {
-    let delete = "DELETE FROM webhook_keys WHERE key IN \
-        (SELECT key FROM webhook_keys WHERE seen_us < $1 ORDER BY seen_us LIMIT $2)";
-    sql::query(delete).bind(before.micros()).bind(BATCH).execute(to).await.map(drop)
+    let delete = "DELETE FROM webhook_keys WHERE (seen_us, key) IN \
+        (SELECT seen_us, key FROM webhook_keys WHERE seen_us < $1 ORDER BY seen_us LIMIT $2)";
+    sql::query(delete).bind(before.micros()).bind(BATCH).execute(&mut *to).await?;
+    let delete = sql::query("DELETE FROM webhook_keys_removed WHERE until_us < $1");
+    delete.bind(before.micros()).execute(to).await.map(drop)
 }
 
 /// Returns keys seen since `from` and before `to`, newest first.
@@ -79,7 +87,8 @@ pub(crate) async fn between(
     to: Timestamp,
     limit: u32,
 ) -> Result<Vec<SeenKey>, StoreError> {
-    let select = "SELECT key, kind, seen_us FROM webhook_keys WHERE seen_us >= $1 AND seen_us < $2 \
+    let select = "SELECT key, kind, seen_us FROM webhook_keys k WHERE seen_us >= $1 AND seen_us < $2 \
+        AND NOT EXISTS (SELECT 1 FROM webhook_keys_removed r WHERE r.key = k.key AND r.until_us >= k.seen_us) \
         ORDER BY seen_us DESC LIMIT $3";
     let rows: Vec<(Vec<u8>, i64, i64)> = sql::query_as(select)
         .bind(from.micros())

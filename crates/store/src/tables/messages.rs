@@ -49,17 +49,7 @@ impl Messages<'_> {
         limit: u32,
     ) -> Result<Vec<MessageCount>, StoreError> {
         const WHAT: &str = "count messages";
-        let mut select = QueryBuilder::new(
-            "SELECT direction, status, count(*) FROM (SELECT m.direction, m.status FROM messages m \
-             JOIN conversations c ON c.conversation_id = m.conversation_id WHERE c.",
-        );
-        push_scope(&mut select, scope);
-        select
-            .push(" AND m.kind NOT IN ('call', 'note') AND m.came_us >= ")
-            .push_bind(from.micros());
-        select.push(" AND m.came_us < ").push_bind(to.micros());
-        select.push(" ORDER BY m.came_us DESC LIMIT ").push_bind(i64::from(limit));
-        select.push(") AS latest GROUP BY direction, status");
+        let mut select = count_query("", scope, (from, to), limit);
         let rows: Vec<(String, String, i64)> =
             select.build_query_as().fetch_all(&self.0.read).await.map_err(failed(WHAT))?;
         let count = |(direction, status, messages): (String, String, i64)| {
@@ -444,6 +434,38 @@ pub(crate) async fn update_status(
     Ok(InboxResult::Status(ids, written))
 }
 
+/// Builds the query of [`Messages::count`], with `words` in front of it.
+pub(crate) fn count_query(
+    words: &str,
+    scope: &Scope,
+    (from, to): (Timestamp, Timestamp),
+    limit: u32,
+) -> QueryBuilder {
+    // The cross join makes SQLite start with the latest messages.
+    let mut select = QueryBuilder::new(format!(
+        "{words}SELECT direction, status, count(*) FROM (SELECT m.direction, m.status FROM messages m \
+         CROSS JOIN conversations c WHERE c.conversation_id = m.conversation_id AND c."
+    ));
+    push_scope(&mut select, scope);
+    select.push(" AND m.kind NOT IN ('call', 'note') AND m.came_us >= ").push_bind(from.micros());
+    select.push(" AND m.came_us < ").push_bind(to.micros());
+    select.push(" ORDER BY m.came_us DESC LIMIT ").push_bind(i64::from(limit));
+    select.push(") AS latest GROUP BY direction, status");
+    select
+}
+
+/// Deletes up to `limit` conversations without messages that are from before a time. Steps through
+/// the index from one main account to the next and reads the oldest conversations of each.
+pub(crate) const DELETE_EMPTY: &str = "\
+    WITH RECURSIVE walk (account) AS ( \
+        SELECT min(main_auth_id) FROM conversations \
+        UNION ALL \
+        SELECT (SELECT min(c.main_auth_id) FROM conversations c WHERE c.main_auth_id > walk.account) \
+        FROM walk WHERE walk.account IS NOT NULL) \
+    DELETE FROM conversations WHERE conversation_id IN (SELECT c.conversation_id \
+        FROM walk CROSS JOIN conversations c WHERE c.main_auth_id = walk.account AND c.last_us < $1 \
+        AND NOT EXISTS (SELECT 1 FROM messages m WHERE m.conversation_id = c.conversation_id) LIMIT $2)";
+
 /// Deletes up to `limit` of the oldest messages from before `before`, and conversations without
 /// messages.
 pub(crate) async fn delete_older(
@@ -459,11 +481,9 @@ pub(crate) async fn delete_older(
         .execute(&mut *to)
         .await?
         .rows_affected();
-    let delete = "DELETE FROM conversations WHERE conversation_id IN (SELECT conversation_id FROM conversations c \
-        WHERE c.last_us < $1 AND NOT EXISTS (SELECT 1 FROM messages m WHERE m.conversation_id = c.conversation_id) \
-        LIMIT $2)";
     if gone < u64::from(limit) {
-        sql::query(delete).bind(before.micros()).bind(i64::from(limit)).execute(&mut *to).await?;
+        let delete = sql::query(DELETE_EMPTY).bind(before.micros()).bind(i64::from(limit));
+        delete.execute(&mut *to).await?;
         // Deletes pending replies to deleted messages, including those of nodes that no longer
         // exist.
         sql::query("DELETE FROM turns WHERE came_us < $1")

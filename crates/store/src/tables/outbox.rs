@@ -297,16 +297,21 @@ fn settle_query(s: &Settlement) -> Query<TupleRow<(bool,)>> {
         .bind(i64::from(due.is_some()))
 }
 
-/// Deletes up to `limit` finished callbacks. Returns their number.
+/// Deletes those of the callbacks that were finished before `done_before`. One of them may have been
+/// sent again in the meantime. Returns the number of deleted rows.
 pub(crate) async fn delete_finished(
     to: &mut Conn,
+    ids: &[i64],
     done_before: Timestamp,
-    limit: u32,
 ) -> Result<u64, sqlx::Error> {
-    let delete = "DELETE FROM callbacks WHERE id IN \
-        (SELECT id FROM callbacks WHERE done_us < $1 ORDER BY done_us LIMIT $2)";
-    let delete = sql::query(delete).bind(done_before.micros()).bind(i64::from(limit));
-    Ok(delete.execute(to).await?.rows_affected())
+    let mut delete = sql::QueryBuilder::new("DELETE FROM callbacks WHERE done_us < ");
+    delete.push_bind(done_before.micros()).push(" AND id IN (");
+    let mut list = delete.list();
+    for id in ids {
+        list.push_bind(*id);
+    }
+    delete.push(")");
+    Ok(delete.build().execute(to).await?.rows_affected())
 }
 
 /// Returns the origins that have due rows, and the time when the next other row becomes due.

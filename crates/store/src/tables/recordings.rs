@@ -337,11 +337,15 @@ fn push_filter(query: &mut QueryBuilder, filter: &RecordingFilter) {
     }
     for (column, number) in [("from_number", &filter.from), ("to_number", &filter.to)] {
         if let Some(number) = number {
-            query
-                .push(" AND call_uuid IN (SELECT call_uuid FROM calls WHERE ")
-                .push(column)
-                .push(" = ");
-            query.push_bind(number.clone()).push(")");
+            // Ended calls have an index of their numbers. Open calls are few.
+            query.push(" AND call_uuid IN (");
+            for (words, which) in [("", "NOT NULL"), (" UNION ALL ", "NULL")] {
+                query.push(format_args!(
+                    "{words}SELECT call_uuid FROM calls WHERE ended_us IS {which} AND {column} = "
+                ));
+                query.push_bind(number.clone());
+            }
+            query.push(")");
         }
     }
 }

@@ -5,8 +5,11 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 
 use crate::error::{StoreError, failed};
+use crate::rows::call::{CallFilter, Compare};
+use crate::scope::Scope;
 use crate::seal::Seal;
 use crate::sql::{self, Conn, QueryBuilder};
+use crate::tables::call_lists::{List, main_accounts};
 use crate::tables::calls::Calls;
 use crate::tables::{outbox, permissions};
 use crate::write::WriteTask;
@@ -24,24 +27,73 @@ impl Calls<'_> {
         since: Timestamp,
         before: Timestamp,
     ) -> Result<(), StoreError> {
-        const WHAT: &str = "find expired event logs";
         // Event log lines are written in batches of their own. Those in the queue belong to logs
         // that are deleted here.
         self.0.queue.flush().await;
-        let mut since = since.micros();
+        for account in main_accounts(&self.0.read).await? {
+            self.delete_logs(&account, since, before).await?;
+        }
+        self.delete_callbacks(before).await?;
+        self.0.queue.run(DeleteReplies(before)).await.map(drop)
+    }
+
+    /// Deletes the event logs of the calls of a main account that ended from `since` to `before`.
+    async fn delete_logs(
+        self,
+        account: &Scope,
+        since: Timestamp,
+        before: Timestamp,
+    ) -> Result<(), StoreError> {
+        const WHAT: &str = "find expired event logs";
+        let ended = vec![(Compare::GreaterEqual, since), (Compare::Less, before)];
+        let filter = CallFilter { ended, ..CallFilter::default() };
+        let list = List { pool: &self.0.read, scope: account, filter: &filter };
+        let mut started = list.start_range().await?;
         loop {
-            let select = "SELECT call_uuid, ended_us FROM calls c WHERE ended_us >= $1 AND ended_us < $2 AND EXISTS \
-                (SELECT 1 FROM call_events e WHERE e.call_uuid = c.call_uuid) ORDER BY ended_us LIMIT $3";
-            let select =
-                sql::query_as(select).bind(since).bind(before.micros()).bind(i64::from(BATCH));
-            let found: Vec<(String, i64)> =
-                select.fetch_all(&self.0.read).await.map_err(failed(WHAT))?;
-            let Some((_, last)) = found.last() else { break };
-            since = *last;
+            let mut select = list.select("call_uuid, started_us", &started);
+            select.push(
+                " AND EXISTS (SELECT 1 FROM call_events e WHERE e.call_uuid = calls.call_uuid) \
+                 ORDER BY started_us LIMIT ",
+            );
+            let found: Vec<(String, i64)> = select
+                .push_bind(i64::from(BATCH))
+                .build_query_as()
+                .fetch_all(&self.0.read)
+                .await
+                .map_err(failed(WHAT))?;
+            let Some((_, last)) = found.last() else { return Ok(()) };
+            started.start = *last;
             self.0.queue.run(DeleteLogs(found.into_iter().map(|(call, _)| call).collect())).await?;
         }
-        while self.0.queue.run(DeleteCallbacks(before)).await? >= u64::from(BATCH) {}
-        self.0.queue.run(DeleteReplies(before)).await.map(drop)
+    }
+
+    /// Deletes the callbacks that were delivered or given up before `before`. Reads the rows in the
+    /// order of their creation, up to the first ones from after that time, instead of an index of
+    /// the times at which they were done.
+    async fn delete_callbacks(self, before: Timestamp) -> Result<(), StoreError> {
+        const WHAT: &str = "find expired callbacks";
+        let mut last = 0;
+        loop {
+            let select =
+                "SELECT id, created_us, done_us FROM callbacks WHERE id > $1 ORDER BY id LIMIT $2";
+            let rows: Vec<(i64, i64, Option<i64>)> = sql::query_as(select)
+                .bind(last)
+                .bind(i64::from(BATCH))
+                .fetch_all(&self.0.read)
+                .await
+                .map_err(failed(WHAT))?;
+            let is_old = |at: i64| at < before.micros();
+            let done = rows.iter().filter(|(_, _, done)| done.is_some_and(is_old));
+            let done: Vec<i64> = done.map(|(id, ..)| *id).collect();
+            if !done.is_empty() {
+                self.0.queue.run(DeleteCallbacks(done, before)).await?;
+            }
+            // An entry of the journal can be older than the rows before it.
+            match rows.last() {
+                Some((id, ..)) if rows.iter().any(|(_, created, _)| is_old(*created)) => last = *id,
+                Some(_) | None => return Ok(()),
+            }
+        }
     }
 }
 
@@ -70,8 +122,8 @@ impl WriteTask for DeleteLogs {
     }
 }
 
-/// Deletes callbacks finished before this time.
-struct DeleteCallbacks(Timestamp);
+/// Deletes those of these callbacks that were finished before this time.
+struct DeleteCallbacks(Vec<i64>, Timestamp);
 
 impl WriteTask for DeleteCallbacks {
     fn execute<'a>(
@@ -79,7 +131,7 @@ impl WriteTask for DeleteCallbacks {
         to: &'a mut Conn,
         _: &'a Seal,
     ) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
-        outbox::delete_finished(to, self.0, BATCH).boxed()
+        outbox::delete_finished(to, &self.0, self.1).boxed()
     }
 }
 
@@ -93,5 +145,36 @@ impl WriteTask for DeleteReplies {
         _: &'a Seal,
     ) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
         permissions::delete_replies(to, self.0).boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Store;
+    use model::Health;
+
+    /// A callback that waits for long does not keep the ones after it from being deleted.
+    #[tokio::test]
+    async fn finished_callbacks_are_deleted_behind_waiting_ones() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("o.db");
+        let store = Store::open(&file, Health::new()).await.unwrap();
+        let pool = crate::testing::pool(&file).await;
+        // Rows are created one second apart. Those up to the second 700 are waiting, and the others
+        // were done after three seconds.
+        let fill = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000) \
+            INSERT INTO callbacks (event_id, call_uuid, auth_id, main_auth_id, node_id, kind, origin, url, method, params, \
+            created_us, since_us, next_us, done_us) SELECT 'event', 'call', 'MA1', 'MA1', 'node', 'hangup', 'origin', 'url', \
+            'POST', '{}', i * 1000000, 0, CASE WHEN i > 700 THEN NULL ELSE 0 END, \
+            CASE WHEN i > 700 THEN i * 1000000 + 3000000 END FROM n";
+        sql::query(fill).execute(&pool).await.unwrap();
+        let before = Timestamp::from_secs(1_503);
+        store.calls().delete_history(Timestamp::default(), before).await.unwrap();
+        let left = "SELECT count(*), count(done_us), min(done_us) FROM callbacks";
+        let left: (i64, i64, i64) = sql::query_as(left).fetch_one(&pool).await.unwrap();
+        assert_eq!(left, (1_201, 501, before.micros()));
+        pool.close().await;
+        store.close().await;
     }
 }

@@ -46,6 +46,10 @@ CREATE TABLE calls (
     quality            TEXT,
     -- The last conference that the call was in.
     conference_uuid    TEXT,
+    -- How long its answer URL took.
+    answer_ms          BIGINT,
+    -- The agent that answered it.
+    agent_id           TEXT,
 
     -- The request that Graph has still to be sent for an ended call ('terminate' or 'reject'), when it is due on the
     -- steady clock, and how often it was tried. farewell_us is NULL if nothing is to be sent.
@@ -54,23 +58,27 @@ CREATE TABLE calls (
     farewell_tries     INTEGER
 );
 
--- Lists of ended calls: of a main account, of a subaccount, by caller, by callee, by parent call. The indexes hold
--- every column that a list can be filtered by.
+-- Lists of ended calls: of a main account, of a subaccount, by caller, by callee. The indexes hold every column that
+-- calls are counted by. They ascend, and lists read them backwards: a new call goes to the end of an index, whose pages
+-- stay full.
 CREATE INDEX calls_list ON calls
-    (main_auth_id, started_us DESC, call_uuid, auth_id, direction, hangup_code, hangup_source, bill_secs, ended_us)
+    (main_auth_id, started_us, call_uuid DESC, auth_id, direction, hangup_code, hangup_source, bill_secs, ended_us)
     WHERE ended_us IS NOT NULL;
 CREATE INDEX calls_list_sub ON calls
-    (auth_id, started_us DESC, call_uuid, direction, hangup_code, hangup_source, bill_secs, ended_us)
+    (auth_id, started_us, call_uuid DESC, direction, hangup_code, hangup_source, bill_secs, ended_us)
     WHERE ended_us IS NOT NULL AND auth_id <> main_auth_id;
 CREATE INDEX calls_list_from ON calls
-    (from_number, main_auth_id, started_us DESC, call_uuid, auth_id, direction) WHERE ended_us IS NOT NULL;
+    (from_number, main_auth_id, started_us, call_uuid DESC, auth_id, direction) WHERE ended_us IS NOT NULL;
 CREATE INDEX calls_list_to ON calls
-    (to_number, main_auth_id, started_us DESC, call_uuid, auth_id, direction) WHERE ended_us IS NOT NULL;
+    (to_number, main_auth_id, started_us, call_uuid DESC, auth_id, direction) WHERE ended_us IS NOT NULL;
+-- Ended calls of a main account by billed duration. Those of a subaccount are sorted for each list.
+CREATE INDEX calls_by_length ON calls (main_auth_id, bill_secs, call_uuid DESC) WHERE ended_us IS NOT NULL;
+-- Ended calls of an agent.
+CREATE INDEX calls_of_agent ON calls (agent_id, started_us, call_uuid DESC) WHERE agent_id IS NOT NULL;
+-- Calls that a call has dialled.
 CREATE INDEX calls_parent ON calls (parent_call_uuid) WHERE parent_call_uuid IS NOT NULL;
 -- Orphans of a node at its start.
 CREATE INDEX calls_open ON calls (node_id) WHERE ended_us IS NULL;
--- Ended calls whose event logs are past the retention time.
-CREATE INDEX calls_ended ON calls (ended_us) WHERE ended_us IS NOT NULL;
 -- Farewells that are due.
 CREATE INDEX calls_farewell ON calls (farewell_us) WHERE farewell_us IS NOT NULL;
 
@@ -154,6 +162,34 @@ CREATE TABLE nodes (
     node_id   TEXT   NOT NULL PRIMARY KEY,
     alive_us  BIGINT NOT NULL
 ) WITHOUT ROWID;
+
+-- Requests to URLs of customers that failed, for the list of errors. Rows are deleted when they are older than
+-- retention.event_log_days.
+CREATE TABLE failed_requests (
+    request_id    TEXT    NOT NULL PRIMARY KEY,
+    auth_id       TEXT    NOT NULL,
+    main_auth_id  TEXT    NOT NULL,
+    at_us         BIGINT  NOT NULL,
+    call_uuid     TEXT    NOT NULL,
+    -- The name of its bar in the waterfall of the call, such as `fetch answer`.
+    kind          TEXT    NOT NULL,
+    method        TEXT    NOT NULL,
+    -- Without query and credentials.
+    url           TEXT    NOT NULL,
+    -- How it ended, in words.
+    outcome       TEXT    NOT NULL,
+    attempts      BIGINT  NOT NULL,
+    -- The beginning of the response, if its status is an error and it is text. Other bodies are in the event logs of
+    -- the calls.
+    response      TEXT
+);
+-- Lists of failed requests: of a main account, of a subaccount.
+CREATE INDEX failed_requests_of_main_account ON failed_requests (main_auth_id, at_us DESC, request_id);
+CREATE INDEX failed_requests_of_account ON failed_requests (auth_id, at_us DESC, request_id);
+-- Erasure of a user.
+CREATE INDEX failed_requests_of_call ON failed_requests (call_uuid);
+-- Failed requests past the retention time.
+CREATE INDEX failed_requests_by_time ON failed_requests (at_us);
 
 
 -- Rooms and recordings -----------------------------------------------------------------------------------------------
@@ -298,8 +334,6 @@ CREATE INDEX callbacks_done_of_call ON callbacks (call_uuid) WHERE done_us IS NO
 CREATE INDEX callbacks_of_conversation ON callbacks (call_uuid) WHERE event IS NOT NULL;
 -- Delivery log of a webhook.
 CREATE INDEX callbacks_of_webhook ON callbacks (webhook, id) WHERE webhook IS NOT NULL;
--- Done callbacks past the retention time.
-CREATE INDEX callbacks_done ON callbacks (done_us) WHERE done_us IS NOT NULL;
 
 -- URLs that an account's events are posted to.
 CREATE TABLE webhooks (
@@ -315,16 +349,23 @@ CREATE TABLE webhooks (
 
 -- Meta's events ------------------------------------------------------------------------------------------------------
 
--- Keys of the events of Meta's that were accepted: recognizes duplicates across restarts.
+-- Keys of the events of Meta's that were accepted: recognizes duplicates across restarts. Each process loads them by
+-- time. The primary key has the time first, because the keys are hashes: an index of them would have a page written for
+-- every event.
 CREATE TABLE webhook_keys (
     -- 16 bytes of a hash of the event's identity.
-    key      BLOB    NOT NULL PRIMARY KEY,
+    key      BLOB    NOT NULL,
     -- 0: an event; 1: a tombstone.
     kind     INTEGER NOT NULL,
-    seen_us  BIGINT  NOT NULL
+    seen_us  BIGINT  NOT NULL,
+    PRIMARY KEY (seen_us, key)
 ) WITHOUT ROWID;
--- Keys loaded at the start, and keys past their time.
-CREATE INDEX webhook_keys_seen ON webhook_keys (seen_us);
+
+-- Keys whose events could not be processed: the key does not count if it was seen up to this time.
+CREATE TABLE webhook_keys_removed (
+    key      BLOB    NOT NULL PRIMARY KEY,
+    until_us BIGINT  NOT NULL
+) WITHOUT ROWID;
 
 -- Calling permissions: one row per business number and user with a permission or a request in force.
 CREATE TABLE permissions (
@@ -380,6 +421,10 @@ CREATE TABLE conversations (
     epoch           BIGINT NOT NULL DEFAULT 0,
     -- 0: the agent is muted and only people answer.
     ai_enabled      BIGINT NOT NULL DEFAULT 1,
+    -- The person who takes care of it.
+    assignee        TEXT,
+    -- Ids in `presets`, separated by spaces. Ids of deleted labels are ignored.
+    labels          TEXT   NOT NULL DEFAULT '',
     unread          BIGINT NOT NULL DEFAULT 0,
     last_text       TEXT   NOT NULL,
     last_direction  TEXT   NOT NULL,
@@ -396,34 +441,33 @@ CREATE TABLE conversations (
     insights_us     BIGINT,
     created_us      BIGINT NOT NULL
 );
--- Lists of conversations, newest first: all, of a number, unread, by status, of an agent, by the user's digits. Each
--- list of a main account has a twin for subaccounts, which holds no rows of main accounts.
-CREATE INDEX conversations_of_main_account ON conversations (main_auth_id, last_us DESC, conversation_id DESC);
-CREATE INDEX conversations_of_account ON conversations (auth_id, last_us DESC, conversation_id DESC);
-CREATE INDEX conversations_of_number ON conversations (main_auth_id, number, last_us DESC, conversation_id DESC);
-CREATE INDEX conversations_of_number_of_account ON conversations (auth_id, number, last_us DESC, conversation_id DESC)
+-- Lists of conversations by the time of their last message: all, of a number, unread, by status, of an agent, assigned
+-- to a person; and by the user's digits. Each list of a main account has a twin for subaccounts, which holds no rows of
+-- main accounts. The open conversations of a number are counted in the index of the number.
+CREATE INDEX conversations_of_main_account ON conversations (main_auth_id, last_us, conversation_id);
+CREATE INDEX conversations_of_account ON conversations (auth_id, last_us, conversation_id)
     WHERE auth_id <> main_auth_id;
-CREATE INDEX conversations_unread ON conversations (main_auth_id, last_us DESC, conversation_id DESC) WHERE unread > 0;
-CREATE INDEX conversations_unread_of_account ON conversations (auth_id, last_us DESC, conversation_id DESC)
+CREATE INDEX conversations_of_number ON conversations (main_auth_id, number, last_us, conversation_id, status);
+CREATE INDEX conversations_of_number_of_account ON conversations (auth_id, number, last_us, conversation_id, status)
+    WHERE auth_id <> main_auth_id;
+CREATE INDEX conversations_unread ON conversations (main_auth_id, last_us, conversation_id) WHERE unread > 0;
+CREATE INDEX conversations_unread_of_account ON conversations (auth_id, last_us, conversation_id)
     WHERE unread > 0 AND auth_id <> main_auth_id;
-CREATE INDEX conversations_put_away ON conversations (main_auth_id, status, last_us DESC, conversation_id DESC)
+CREATE INDEX conversations_put_away ON conversations (main_auth_id, status, last_us, conversation_id)
     WHERE status <> 'open';
-CREATE INDEX conversations_put_away_of_account ON conversations (auth_id, status, last_us DESC, conversation_id DESC)
+CREATE INDEX conversations_put_away_of_account ON conversations (auth_id, status, last_us, conversation_id)
     WHERE status <> 'open' AND auth_id <> main_auth_id;
-CREATE INDEX conversations_of_agent ON conversations (agent, last_us DESC, conversation_id DESC)
-    WHERE agent IS NOT NULL;
+CREATE INDEX conversations_of_agent ON conversations (agent, last_us, conversation_id) WHERE agent IS NOT NULL;
+CREATE INDEX conversations_of_assignee ON conversations (assignee, last_us, conversation_id)
+    WHERE assignee IS NOT NULL;
 CREATE INDEX conversations_of_user ON conversations (main_auth_id, user_id);
 CREATE INDEX conversations_of_user_of_account ON conversations (auth_id, user_id) WHERE auth_id <> main_auth_id;
 -- Erasure of a user who is known by a BSUID.
 CREATE INDEX conversations_of_bsuid ON conversations (main_auth_id, bsuid) WHERE bsuid IS NOT NULL;
 -- Whether a webhook is in use.
 CREATE INDEX conversations_of_webhook ON conversations (webhook) WHERE webhook IS NOT NULL;
--- Open conversations per number.
-CREATE INDEX conversations_open ON conversations (number, main_auth_id, auth_id) WHERE status = 'open';
--- Empty conversations past the retention time.
-CREATE INDEX conversations_last ON conversations (last_us);
 
--- Messages in both directions and one entry per call: the timeline of each conversation.
+-- Messages in both directions, private notes of people, and one entry per call: the timeline of each conversation.
 CREATE TABLE messages (
     -- Of an inbound message, derived from number and wamid: a duplicate has the same id.
     message_id      TEXT   NOT NULL PRIMARY KEY,
@@ -431,7 +475,7 @@ CREATE TABLE messages (
     phone_number_id TEXT   NOT NULL,
     wamid           TEXT,
     direction       TEXT   NOT NULL,
-    -- Meta's message type, or 'call'.
+    -- Meta's message type, 'call', or 'note', which is never sent.
     kind            TEXT   NOT NULL,
     -- A short text for people and searches.
     body            TEXT   NOT NULL,
@@ -451,10 +495,12 @@ CREATE TABLE messages (
     came_us         BIGINT NOT NULL,
     changed_us      BIGINT NOT NULL
 );
--- The timeline, newest first.
-CREATE INDEX messages_of_conversation ON messages (conversation_id, came_us DESC, message_id DESC);
+-- The timeline.
+CREATE INDEX messages_of_conversation ON messages (conversation_id, came_us, message_id);
 -- The message that a status of Meta's is about.
 CREATE INDEX messages_sent ON messages (wamid) WHERE direction = 'outbound' AND wamid IS NOT NULL;
+-- Notes of a conversation, whose number is limited.
+CREATE INDEX messages_notes ON messages (conversation_id) WHERE kind = 'note';
 -- Messages that a crash interrupted on their way to Graph.
 CREATE INDEX messages_under_way ON messages (came_us, message_id) WHERE status = 'queued' AND wamid IS NULL;
 -- Messages past the retention time.
@@ -513,6 +559,23 @@ CREATE TABLE uploads (
 -- Uploads that Meta no longer has.
 CREATE INDEX uploads_made ON uploads (made_us);
 
+-- What people of an account prepare for its conversations: labels and canned replies.
+CREATE TABLE presets (
+    preset_id     TEXT    NOT NULL PRIMARY KEY,
+    auth_id       TEXT    NOT NULL,
+    main_auth_id  TEXT    NOT NULL,
+    -- 'label' or 'reply'.
+    kind          TEXT    NOT NULL,
+    -- The name of a label, or the shortcut of a reply.
+    name          TEXT    NOT NULL,
+    -- Unique within the account and kind.
+    name_lower    TEXT    NOT NULL,
+    -- The colour of a label, or the text of a reply.
+    content       TEXT    NOT NULL
+);
+CREATE UNIQUE INDEX presets_of_account ON presets (auth_id, kind, name_lower);
+CREATE INDEX presets_of_main_account ON presets (main_auth_id, kind, name_lower);
+
 
 -- Accounts and people ------------------------------------------------------------------------------------------------
 
@@ -541,11 +604,15 @@ CREATE TABLE endpoints (
     -- An Argon2id hash.
     password      TEXT    NOT NULL,
     app_id        TEXT,
+    -- The user who made it for themselves.
+    user_id       TEXT,
     created_us    BIGINT  NOT NULL
 );
 -- Lists of endpoints: of a main account, of a subaccount.
 CREATE INDEX endpoints_of_main_account ON endpoints (main_auth_id, created_us DESC, endpoint_id);
 CREATE INDEX endpoints_of_account ON endpoints (auth_id, created_us DESC, endpoint_id);
+-- Endpoints of a user.
+CREATE INDEX endpoints_of_user ON endpoints (user_id);
 
 -- AI agents.
 CREATE TABLE agents (
@@ -567,8 +634,8 @@ CREATE TABLE users (
     user_id       TEXT    NOT NULL PRIMARY KEY,
     auth_id       TEXT    NOT NULL,
     main_auth_id  TEXT    NOT NULL,
-    -- The sign-in name, unique on the node.
-    name          TEXT    NOT NULL UNIQUE,
+    -- The sign-in name, unique within the main account.
+    name          TEXT    NOT NULL,
     full_name     TEXT    NOT NULL,
     -- owner, admin or agent.
     role          TEXT    NOT NULL,
@@ -580,6 +647,7 @@ CREATE TABLE users (
     in_file       INTEGER NOT NULL,
     created_us    BIGINT  NOT NULL
 );
+CREATE UNIQUE INDEX users_by_name ON users (name, main_auth_id);
 -- Lists of people: of a main account, of a subaccount.
 CREATE INDEX users_of_main_account ON users (main_auth_id, created_us DESC, user_id);
 CREATE INDEX users_of_account ON users (auth_id, created_us DESC, user_id);
@@ -614,6 +682,15 @@ CREATE TABLE invitations (
 );
 -- Invitations of a person.
 CREATE INDEX invitations_of_user ON invitations (user_id);
+
+-- Filters of the list of calls that users have saved.
+CREATE TABLE saved_filters (
+    user_id TEXT NOT NULL,
+    name    TEXT NOT NULL,
+    -- The query of the URL.
+    query   TEXT NOT NULL,
+    PRIMARY KEY (user_id, name)
+) WITHOUT ROWID;
 
 -- Keys of the number API that were created at run time, by their SHA-256.
 CREATE TABLE api_keys (
@@ -666,6 +743,28 @@ CREATE TABLE erasures (
     known_as      TEXT    NOT NULL DEFAULT '[]',
     asked_us      BIGINT  NOT NULL
 );
+
+-- The audit trail: changes made over the APIs or in the console, and refused sign-ins. Rows are only added, and deleted
+-- when they are older than retention.audit_days.
+CREATE TABLE audit (
+    audit_id      TEXT    NOT NULL PRIMARY KEY,
+    auth_id       TEXT    NOT NULL,
+    main_auth_id  TEXT    NOT NULL,
+    at_us         BIGINT  NOT NULL,
+    -- The person, API key or token that made the change.
+    actor         TEXT    NOT NULL,
+    action        TEXT    NOT NULL,
+    object        TEXT    NOT NULL,
+    -- Network address of the client.
+    source        TEXT    NOT NULL,
+    -- JSON object with `before` and `after`, without secrets.
+    detail        TEXT    NOT NULL
+);
+-- The trail: of a main account, of a subaccount.
+CREATE INDEX audit_of_main_account ON audit (main_auth_id, at_us DESC, audit_id);
+CREATE INDEX audit_of_account ON audit (auth_id, at_us DESC, audit_id);
+-- Entries past the retention time.
+CREATE INDEX audit_by_time ON audit (at_us);
 
 
 -- API requests -------------------------------------------------------------------------------------------------------
