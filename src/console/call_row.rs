@@ -10,7 +10,7 @@ use super::auth::Visitor;
 use super::i18n::Lang;
 use super::view::{self, When};
 use crate::api::{LiveCall, LiveStatus};
-use model::{CallQuality, CallUuid, Country, Direction, E164};
+use model::{CallQuality, CallUuid, Country, Direction, E164, Timestamp};
 use store::CallRecord;
 
 /// Maximum number of rows whose names are read from conversations.
@@ -48,6 +48,38 @@ pub(super) struct Row {
 }
 
 impl Row {
+    /// A row with what live and ended calls have in common.
+    fn new(
+        call: CallUuid,
+        direction: Direction,
+        (from, to): (&str, &str),
+        caller_name: &str,
+        started: Timestamp,
+    ) -> Self {
+        Self {
+            id: call,
+            arrow: match direction {
+                Direction::Inbound => "in",
+                Direction::Outbound => "out",
+            },
+            direction: view::direction(direction),
+            from: view::party(from),
+            to: view::party(to),
+            name: name(direction, caller_name),
+            country: country(direction, from, to),
+            started: When::of(started),
+            length: String::new(),
+            state: String::new(),
+            tone: "",
+            quality: String::new(),
+            quality_tone: "",
+            answer: String::new(),
+            parent: None,
+            is_below: false,
+            conversation: None,
+        }
+    }
+
     /// Address of the person at the other end.
     pub(super) fn address(&self) -> &str {
         if self.arrow == "out" { &self.to } else { &self.from }
@@ -72,23 +104,16 @@ pub(super) fn live_row(lang: Lang, call: &LiveCall) -> Row {
         LiveStatus::InProgress => ("state.live", "live"),
     };
     Row {
-        id: call.call,
-        arrow: arrow(call.direction),
-        direction: view::direction(call.direction),
-        from: view::party(&call.from),
-        to: view::party(&call.to),
-        name: name(call.direction, &call.caller_name),
-        country: country(call.direction, &call.from, &call.to),
-        started: When::of(call.started),
-        length: String::new(),
         state: lang.t(state).to_owned(),
         tone,
-        quality: String::new(),
-        quality_tone: "",
-        answer: String::new(),
         parent: call.parent_call,
-        is_below: false,
-        conversation: None,
+        ..Row::new(
+            call.call,
+            call.direction,
+            (&call.from, &call.to),
+            &call.caller_name,
+            call.started,
+        )
     }
 }
 
@@ -100,14 +125,6 @@ pub(super) fn ended_row(lang: Lang, record: &CallRecord) -> Row {
     let mos = end.and_then(|end| worse_mos(end.quality.as_ref()?));
     let answer_ms = end.and_then(|end| i64::try_from(end.answer_ms?).ok());
     Row {
-        id: start.call,
-        arrow: arrow(start.direction),
-        direction: view::direction(start.direction),
-        from: view::party(&start.from),
-        to: view::party(&start.to),
-        name: name(start.direction, &start.caller_name),
-        country: country(start.direction, &start.from, &start.to),
-        started: When::of(start.started),
         length: match end.filter(|_| answered) {
             Some(end) => view::clock(Duration::from_secs(end.bill_secs)),
             None => "–".to_owned(),
@@ -118,8 +135,13 @@ pub(super) fn ended_row(lang: Lang, record: &CallRecord) -> Row {
         quality_tone: mos.map_or("", view::mos_tone),
         answer: answer_ms.map(|ms| lang.duration(ms.saturating_mul(1_000))).unwrap_or_default(),
         parent: start.parent_call,
-        is_below: false,
-        conversation: None,
+        ..Row::new(
+            start.call,
+            start.direction,
+            (&start.from, &start.to),
+            &start.caller_name,
+            start.started,
+        )
     }
 }
 
@@ -144,13 +166,6 @@ pub(super) fn country(direction: Direction, from: &str, to: &str) -> Option<Coun
         Direction::Inbound => from,
         Direction::Outbound => to,
     })
-}
-
-fn arrow(direction: Direction) -> &'static str {
-    match direction {
-        Direction::Inbound => "in",
-        Direction::Outbound => "out",
-    }
 }
 
 /// Reads names that calls do not have from the conversations with these people.

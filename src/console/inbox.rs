@@ -16,7 +16,7 @@ use super::auth::{SubmittedForm, Visitor};
 use super::form::Form;
 use super::i18n::Lang;
 use super::numbers::{find_number, number_label, number_with_alias};
-use super::page::{Page, failed, html, missing, respond};
+use super::page::{Page, failed, html, missing, object, respond};
 use super::phone::EndpointRow;
 use super::view::{self, When};
 use super::{App, Console};
@@ -783,15 +783,15 @@ struct CallDialog {
     wrong: String,
 }
 
-/// The conversation with this id, if the visitor can see it.
+/// The conversation with this id, or the error page if the visitor can't see it.
 pub(super) async fn find_conversation(
     console: &Console,
     visitor: &Visitor,
     id: &str,
-) -> Option<Conversation> {
-    let id = id.parse::<Uuid>().ok()?;
+) -> Result<Conversation, Box<Response>> {
+    let id = id.parse::<Uuid>().map_err(|_| Box::new(missing(console, visitor)))?;
     let answer = visitor.ask(console, Method::GET, &path_of(id), None).await;
-    serde_json::from_value(answer.body).ok()
+    object(console, visitor, &answer)
 }
 
 /// The page that selects who talks to the user when they answer.
@@ -801,10 +801,11 @@ pub(super) async fn call_dialog(
     visitor: Visitor,
 ) -> Response {
     match find_conversation(&console, &visitor, &id).await {
-        Some(conversation) if Apis::serves(&Method::POST, CALLS) => {
+        Ok(conversation) if Apis::serves(&Method::POST, CALLS) => {
             call_page(&console, &visitor, &conversation, StatusCode::OK, String::new()).await
         }
-        Some(_) | None => missing(&console, &visitor),
+        Ok(_) => missing(&console, &visitor),
+        Err(answer) => *answer,
     }
 }
 
@@ -834,8 +835,9 @@ pub(super) async fn call(
     submitted: SubmittedForm,
 ) -> Response {
     let SubmittedForm { visitor, form } = submitted;
-    let Some(conversation) = find_conversation(&console, &visitor, &id).await else {
-        return missing(&console, &visitor);
+    let conversation = match find_conversation(&console, &visitor, &id).await {
+        Ok(conversation) => conversation,
+        Err(answer) => return *answer,
     };
     let mut order = json!({"from": conversation.number, "to": conversation.user.key()});
     if let (Some(members), Some((what, whom))) =

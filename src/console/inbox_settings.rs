@@ -25,7 +25,7 @@ struct InboxSettings {
     colours: &'static [&'static str],
     may_change: bool,
     wrong: String,
-    /// What was refused: the name of a label, and a canned reply.
+    /// The rejected input: the name of a label, or the shortcut and text of a canned reply.
     name: String,
     shortcut: String,
     text: String,

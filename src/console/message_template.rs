@@ -13,7 +13,7 @@ use super::form::Form;
 use super::i18n::Lang;
 use super::inbox::{Conversation, error_text, find_conversation, path_of};
 use super::numbers::number_with_alias;
-use super::page::{Page, missing, respond};
+use super::page::{Page, respond};
 use super::{App, Console};
 use engine::meta::templates::{
     HeaderFormat, ParameterType, Piece, Template, TemplateComponent, TemplateParameter, pieces,
@@ -33,7 +33,7 @@ struct TemplateList {
 /// A part of a preview. Parts with a field change while its value is entered.
 struct PreviewPart {
     text: String,
-    /// What is shown without a value.
+    /// The placeholder, which is shown until a value is entered.
     empty: String,
     field: Option<usize>,
 }
@@ -52,7 +52,7 @@ struct ChosenTemplate {
     name: String,
     language: String,
     fields: Vec<ValueField>,
-    /// What the header is, if it is a file.
+    /// The kind of file in the header. Empty if the header is not a file.
     file: &'static str,
     header: Vec<PreviewPart>,
     body: Vec<PreviewPart>,
@@ -82,8 +82,8 @@ pub(super) async fn page(
     visitor: Visitor,
 ) -> Response {
     match find_conversation(&console, &visitor, &id).await {
-        Some(conversation) => list(&console, &visitor, &conversation, "").await,
-        None => missing(&console, &visitor),
+        Ok(conversation) => list(&console, &visitor, &conversation, "").await,
+        Err(answer) => *answer,
     }
 }
 
@@ -94,8 +94,9 @@ pub(super) async fn act(
     submitted: SubmittedForm,
 ) -> Response {
     let SubmittedForm { visitor, form } = submitted;
-    let Some(conversation) = find_conversation(&console, &visitor, &id).await else {
-        return missing(&console, &visitor);
+    let conversation = match find_conversation(&console, &visitor, &id).await {
+        Ok(conversation) => conversation,
+        Err(answer) => return *answer,
     };
     // The button of a template has its language and its name.
     let chosen = form.get("choose").split_once(' ');

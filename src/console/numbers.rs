@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::agents::{Choice, choices};
 use super::auth::{SubmittedForm, Visitor};
 use super::form::Form;
-use super::page::{Page, failed, forbidden, missing, respond};
+use super::page::{Page, failed, forbidden, missing, object, respond};
 use super::view;
 use super::{App, Console};
 use crate::api::ApiResponse;
@@ -284,12 +284,7 @@ pub(super) async fn find_number(
 ) -> Result<Number, Box<Response>> {
     let answer =
         visitor.ask(console, Method::GET, &format!("/api/v1/phone-numbers/{number}/"), None).await;
-    serde_json::from_value(answer.body.clone()).map_err(|_| {
-        Box::new(match answer.status {
-            StatusCode::NOT_FOUND => missing(console, visitor),
-            status => failed(console, visitor, status, answer.message()),
-        })
-    })
+    object(console, visitor, &answer)
 }
 
 #[derive(Template)]

@@ -21,8 +21,8 @@ use model::Role;
 use model::{CallType, Direction, MessageStatus, Timestamp};
 use store::{CallSpan, MessageCount, Scope, StoreError};
 
-/// Maximum number of calls of the range that are read, the latest ones; likewise of messages and
-/// failed requests.
+/// Maximum number of calls, of messages and of failed requests that are read: the latest ones of the
+/// range.
 const READ_MAX: u32 = 20_000;
 const MINUTES: usize = 60;
 /// Number of rows of the table of the last hour: five minutes each.

@@ -6,11 +6,12 @@ use askama::Template;
 use axum::extract::State;
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse as _, Redirect, Response};
+use serde::de::DeserializeOwned;
 
 use super::auth::{self, Preferences, UNREAD_CHATS_MAX, Visitor};
 use super::i18n::Lang;
 use super::{App, Console};
-use crate::api::Apis;
+use crate::api::{ApiResponse, Apis};
 use model::Role;
 
 /// An entry of the navigation.
@@ -293,6 +294,21 @@ pub(super) fn refused(
 pub(super) fn missing(console: &Console, visitor: &Visitor) -> Response {
     let page = visitor.page(console, visitor.lang().t("error.not_found.title"), "");
     notice(StatusCode::NOT_FOUND, page, visitor.lang().t("error.not_found").to_owned())
+}
+
+/// The object of a response of the API. The error is the page to answer with: 404 if the object does
+/// not exist.
+pub(super) fn object<T: DeserializeOwned>(
+    console: &Console,
+    visitor: &Visitor,
+    response: &ApiResponse,
+) -> Result<T, Box<Response>> {
+    T::deserialize(&response.body).map_err(|_| {
+        Box::new(match response.status {
+            StatusCode::NOT_FOUND => missing(console, visitor),
+            status => failed(console, visitor, status, response.message()),
+        })
+    })
 }
 
 /// An error page. An empty text means an internal error.

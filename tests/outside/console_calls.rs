@@ -147,7 +147,7 @@ async fn calls_are_sorted_filtered_saved_and_downloaded() {
     let ravi = Session::of(&world, "ravi").await;
     assert!(!ravi.get("/console/calls/").await.text().contains("class=\"chip\""), "not theirs");
 
-    // The file has what is filtered, and no formulas.
+    // The file has the calls that match the filter, and a name like a formula is escaped.
     let asha = Session::of(&world, "asha").await;
     let href = browser.eval("document.querySelector('a[download]').getAttribute('href')").await;
     let file = asha.get(href.as_str().unwrap()).await;

@@ -56,11 +56,7 @@ async fn s3_18_to_s3_23_a_conversation_from_its_template_to_its_end() {
     if !has_chromium() {
         return;
     }
-    let world = world(|node_config, _| {
-        node_config.extra = people();
-        node_config.accept_wait_ms = 0;
-    })
-    .await;
+    let world = with_people().await;
     writes(
         &world,
         &json!({"message": "Hello, is anybody there?", "from": USER, "name": "Asha Verma"}),

@@ -630,7 +630,7 @@ async fn private_notes_are_in_the_timeline_and_go_nowhere() {
     assert!(at_meta.text().contains("One moment") && !at_meta.text().contains(secret));
     let hook = format!("{:?}", chat.app.requests());
     assert!(!hook.contains(secret), "no webhook has it");
-    // Insights are about what was said.
+    // Insights leave out private notes.
     let insights = format!("conversations/{id}/insights/");
     let (_, insights) = chat.ask("POST", &insights, Value::Null).await;
     assert!(!insights.to_string().contains("refund"), "{insights}");

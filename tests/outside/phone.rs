@@ -71,7 +71,7 @@ async fn a_person_calls_from_the_page_hears_the_menu_presses_a_key_and_hangs_up(
     page.until("document.querySelectorAll('#steps li').length > 8").await;
     page.until("(document.getElementById('steps').innerText.match(/GetInput/g) ?? []).length >= 3")
         .await;
-    // What is spoken is written, and the call's page in the console is one click away.
+    // The steps show the text of a `Speak`, and a link leads to the call's page in the console.
     page.until("document.getElementById('steps').innerText.includes('“Welcome to Offhook. For our opening hours')").await;
     let link = page.eval("document.querySelector('#console a').href").await;
     let console = dev.address("console");

@@ -319,7 +319,7 @@ async fn an_endpoint_is_created_in_the_console_with_an_answer_url_and_removed() 
     assert_eq!(
         applications["objects"].as_array().map(Vec::len),
         Some(1),
-        "none is left of what was refused"
+        "no trace of the refused requests is left"
     );
     let bad = asha.post("/console/phone/endpoints", &[("name", "a b"), ("password", "1234")]).await;
     assert!(bad.status == 400 && bad.text().contains("role=\"alert\""), "{}", bad.text());

@@ -72,7 +72,7 @@ pub(super) const ROUTES: &[Route] = &[
         operation: Operation::delete(ITEM, "deleteAgent", "Delete an agent")
             .query(&[QueryParameter::flag(
                 "force",
-                "true: delete it even if it answers numbers; nobody answers them then",
+                "true: delete it even if it answers numbers, which then have no agent",
             )])
             .responses(&[
                 ResponseSpec::empty(204, "Deleted"),

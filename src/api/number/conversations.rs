@@ -61,7 +61,7 @@ pub(super) const ROUTES: &[Route] = &[
             QueryParameter::text(
                 "assignee",
                 "Only conversations assigned to the person with this id; `me`: to the person who \
-                 asks; `none`: to nobody",
+                 makes the request; `none`: only unassigned ones",
             ),
             LIMIT,
             CURSOR,
@@ -474,7 +474,7 @@ async fn timeline(request: ApiRequest) -> Result<Response, ApiError> {
 struct ChangeBody {
     /// false: the agent stays silent, and only people answer.
     ai_enabled: Option<bool>,
-    /// The id of a person from `assignees/`; null: nobody.
+    /// The id of a person from `assignees/`. null removes the assignee.
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<Uuid>)]
     assignee: Option<Option<Uuid>>,

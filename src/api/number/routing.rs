@@ -57,7 +57,7 @@ pub(super) const ROUTES: &[Route] = &[
         operation: Operation::post(
             "/api/v1/phone-numbers/{number}/disconnect-agent/",
             "disconnectAgent",
-            "Disconnect the agent of a phone number: messages are kept and nobody answers",
+            "Disconnect the agent of a phone number: messages are stored without an automatic answer",
         )
         .body(RequestBody::json::<NumberDisconnectAgent>("optionally applyToExisting"))
         .responses(RESPONSES),

@@ -104,7 +104,7 @@ async fn rotate(mut request: ApiRequest) -> Result<Response, ApiError> {
         book.rotate_token(&account, Secret::new(auth_token.clone()), until).map(|keys| ((), keys))
     });
     changed.await.map_err(|error| match error {
-        ChangeError::Refused(RotateError::Nobody) => ApiError::NotFound("no such account"),
+        ChangeError::Refused(RotateError::UnknownAccount) => ApiError::NotFound("no such account"),
         ChangeError::Refused(RotateError::Overlap(Some(until))) => {
             let message = format!(
                 "the previous token is valid until {until}: DELETE account/token/previous/ \

@@ -17,8 +17,8 @@ use model::Health;
 use model::Secret;
 use model::{E164, MessageStatus, Timestamp};
 use store::{
-    Agent, AgentSecrets, AgentSpec, Conversation, ConversationChange, ConversationFilter, Receiver,
-    Scope,
+    Agent, AgentSecrets, AgentSpec, Conversation, ConversationChange, ConversationFilter,
+    DeliveryView, Receiver, Scope,
 };
 
 struct World {
@@ -135,6 +135,28 @@ impl World {
         let (_, query) = url.split_once("?until=").unwrap();
         let (until, tag) = query.split_once("&tag=").unwrap();
         self.inbox.media_file(message, until.parse().unwrap(), tag).await.unwrap()
+    }
+
+    /// Creates a webhook that gets the number's conversations.
+    async fn route_to_webhook(&self) -> Uuid {
+        let webhook = WebhookSpec {
+            name: "crm".to_owned(),
+            url: xml::ast::DocUrl("https://crm.example.com/".into()),
+        };
+        let id = self.inbox.make_webhook(&"MA1".into(), webhook).await.unwrap().id;
+        self.inbox.route_number(&self.number, Routing::Webhook(Some(id)), false).await.unwrap();
+        id
+    }
+
+    async fn deliveries(&self, webhook: Uuid) -> Vec<DeliveryView> {
+        let (receiver, scope) = (Receiver::Webhook(webhook), Scope::of("MA1".into()));
+        self.store.webhooks().deliveries(&receiver, &scope, None, 200).await.unwrap()
+    }
+
+    /// The ids of the events that told a webhook the status of a message.
+    async fn status_events(&self, webhook: Uuid) -> Vec<String> {
+        let all = self.deliveries(webhook).await.into_iter();
+        all.filter(|d| d.event == "message.status").map(|d| d.event_id).collect()
     }
 
     /// Delivers a status from Meta, optionally with our opaque data.
@@ -473,12 +495,7 @@ async fn s4_09_routes_all_conversations_by_one_row_unless_one_is_routed_alone() 
 #[tokio::test]
 async fn r03_sends_queued_messages_after_a_restart_unless_meta_may_have_them() {
     let mut world = World::with(|_| Reply::Never).await;
-    let order = WebhookSpec {
-        name: "crm".to_owned(),
-        url: xml::ast::DocUrl("https://crm.example.com/".into()),
-    };
-    let webhook = world.inbox.make_webhook(&"MA1".into(), order).await.unwrap().id;
-    world.inbox.route_number(&world.number, Routing::Webhook(Some(webhook)), false).await.unwrap();
+    let webhook = world.route_to_webhook().await;
     world.writes("91", "hello").await;
     let conversation = world.conversations("MA1", ConversationFilter::default()).await.remove(0);
     for text in ["first", "second"] {
@@ -502,17 +519,8 @@ async fn r03_sends_queued_messages_after_a_restart_unless_meta_may_have_them() {
         .map(|s| String::from_utf8_lossy(&s.body).contains("second"))
         .collect();
     assert_eq!(sent, [true], "the second, once");
-    let told = world
-        .store
-        .webhooks()
-        .deliveries(&Receiver::Webhook(webhook), &Scope::of("MA1".into()), None, 50)
-        .await
-        .unwrap();
-    assert_eq!(
-        told.iter().filter(|told| told.event == "message.status").count(),
-        1,
-        "the webhook gets the first"
-    );
+    let statuses = world.status_events(webhook).await;
+    assert_eq!(statuses.len(), 1, "the webhook gets the first");
     let again = world.inbox.remove_webhook(&Scope::of("MA1".into()), webhook).await;
     assert!(matches!(again, Err(RoutingError::InUse)), "{again:?}");
     world.inbox.route_number(&world.number, Routing::None, true).await.unwrap();
@@ -522,12 +530,7 @@ async fn r03_sends_queued_messages_after_a_restart_unless_meta_may_have_them() {
 #[tokio::test]
 async fn r05_a_status_from_meta_revokes_a_failure_without_an_answer() {
     let mut world = World::with(|_| Reply::Never).await;
-    let order = WebhookSpec {
-        name: "crm".to_owned(),
-        url: xml::ast::DocUrl("https://crm.example.com/".into()),
-    };
-    let webhook = world.inbox.make_webhook(&"MA1".into(), order).await.unwrap().id;
-    world.inbox.route_number(&world.number, Routing::Webhook(Some(webhook)), false).await.unwrap();
+    let webhook = world.route_to_webhook().await;
     let mut sent = Vec::new();
     for user in ["91", "92", "93", "94"] {
         world.writes(user, "hello").await;
@@ -571,14 +574,7 @@ async fn r05_a_status_from_meta_revokes_a_failure_without_an_answer() {
     world.told("wamid.2", MessageStatus::Sent, Some(refused), None).await;
     assert_eq!(world.stands(refused).await, ("failed", sent_as(2), Some(131_026)));
     assert_eq!(world.stands(silent).await, ("failed", None, Some(0)));
-    let told = world
-        .store
-        .webhooks()
-        .deliveries(&Receiver::Webhook(webhook), &Scope::of("MA1".into()), None, 50)
-        .await
-        .unwrap();
-    let mut events: Vec<_> =
-        told.into_iter().filter(|d| d.event == "message.status").map(|d| d.event_id).collect();
+    let mut events = world.status_events(webhook).await;
     assert_eq!(
         events.len(),
         7,
@@ -815,12 +811,7 @@ async fn s4_19_serializes_concurrent_subscribe_and_unsubscribe() {
             world.store.conversations().get(&scope, read.pair.conversation).await.unwrap().unwrap();
         let mut told = Vec::new();
         for webhook in [own, usual] {
-            let all = world
-                .store
-                .webhooks()
-                .deliveries(&Receiver::Webhook(webhook), &Scope::of("MA1".into()), None, 200)
-                .await
-                .unwrap();
+            let all = world.deliveries(webhook).await;
             let new = all.into_iter().filter(|d| known.insert(d.event_id.clone()));
             let mut kinds: Vec<_> =
                 new.map(|d| d.event).filter(|e| e.starts_with("subscription.")).collect();

@@ -4,7 +4,7 @@
 //! Clients are counted by network: an IPv4 address or an IPv6 /64. A [`Pool`] has no fixed shares.
 //! When it is full, the oldest unauthenticated claim of the network that holds most gives way, so
 //! one network can't displace others, and a short request always finds room. [`Failures`] limits
-//! guesses of passwords. [`Offenders`] counts what was refused and logs the networks. [`Shares`] bounds
+//! guesses of passwords. [`Offenders`] counts refusals and logs the networks. [`Shares`] bounds
 //! what each authenticated account or user holds.
 
 mod failures;

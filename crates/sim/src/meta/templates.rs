@@ -91,7 +91,7 @@ fn page(query: &BTreeMap<String, String>, url: &str) -> Value {
     json!({"data": page, "paging": paging})
 }
 
-/// Refuses a message whose template is known here and has another number of body parameters.
+/// Refuses a message if its template is known here and the number of its body parameters is wrong.
 pub(super) fn check(template: &Value) -> Result<(), GraphError> {
     let is_it = |known: &&Value| {
         known["name"] == template["name"] && known["language"] == template["language"]["code"]

@@ -132,7 +132,8 @@ pub struct ConversationChange {
     /// Marks all messages as read.
     pub read: bool,
     pub insights: Option<Insights>,
-    /// The person to assign the conversation to. `Some(None)` assigns it to nobody.
+    /// The person to assign the conversation to. `Some(None)` removes the
+    /// assignee.
     pub assignee: Option<Option<Uuid>>,
     pub labels: Option<Vec<Uuid>>,
 }

@@ -26,8 +26,7 @@ pub struct Rotated {
 /// Why a token was not rotated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RotateError {
-    /// No such account.
-    Nobody,
+    UnknownAccount,
     /// The previous token is still valid, until this time or for as long as the configuration names
     /// it.
     Overlap(Option<Timestamp>),
@@ -65,7 +64,7 @@ impl Book {
         token: Secret,
         until: Timestamp,
     ) -> Result<Vec<Key>, RotateError> {
-        let account = self.accounts.get_mut(id).ok_or(RotateError::Nobody)?;
+        let account = self.accounts.get_mut(id).ok_or(RotateError::UnknownAccount)?;
         let (1, Some(before)) = (account.tokens.len(), account.tokens.first()) else {
             return Err(RotateError::Overlap(
                 account.rotated.as_ref().and_then(|rotated| rotated.until),

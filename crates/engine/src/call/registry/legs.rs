@@ -70,16 +70,20 @@ impl Registry {
         name: &str,
     ) -> Result<(), BLegEvent> {
         let (gate, services) = (&self.0.gate, &self.0.services);
-        let nobody = || refused(DialError::EndpointNotRegistered, String::new());
-        let name = EndpointName::parse(name).map_err(|_| nobody())?;
+        let not_registered = || refused(DialError::EndpointNotRegistered, String::new());
+        let name = EndpointName::parse(name).map_err(|_| not_registered())?;
         let scope = Scope::of(a_leg.setup.account.clone());
         let owner = services
             .phones
             .owner(&name)
             .filter(|owner| scope.holds(&owner.account, &owner.main_account));
-        let owner = owner.ok_or_else(nobody)?;
-        let account =
-            gate.directory().tables().account(&owner.account).cloned().ok_or_else(nobody)?;
+        let owner = owner.ok_or_else(not_registered)?;
+        let account = gate
+            .directory()
+            .tables()
+            .account(&owner.account)
+            .cloned()
+            .ok_or_else(not_registered)?;
         let now = services.clock.now();
         let denied =
             |reason| not_admitted(&Denied { reason, because: RefusalDetail::Reason, number: None });
