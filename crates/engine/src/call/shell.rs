@@ -213,6 +213,7 @@ pub(super) async fn run(services: Arc<Services>, begin: Box<StartParams>) {
         media_us: shell.journal.us(shell.services.clock.now()),
     });
     let has_media = !matches!(shell.a_leg.media, Media::None);
+    info!(direction = setup.direction.as_str(), "call started");
     let setup = Box::new(setup);
     let first = match setup.direction {
         Direction::Outbound => Input::Placed { setup },
@@ -490,7 +491,7 @@ impl Shell {
     }
 
     fn state(&mut self, at: CallTime, state: CallState) {
-        info!(%state, "call state changed");
+        debug!(%state, "call state changed");
         self.view.set_state(state);
         self.a_leg.rung |= state == CallState::Ringing;
         if state == CallState::Live {

@@ -37,6 +37,7 @@ impl Shell {
             cause = cause.as_str(),
             duration_s = summary.duration_secs,
             at_ms = at.0,
+            answer_url_ms = self.report.answer_ms,
             "call ended"
         );
         let missed =
