@@ -11,9 +11,9 @@ const palette = () => /** @type {HTMLDialogElement | null} */ (document.getEleme
 const sheet = () => /** @type {HTMLDialogElement | null} */ (document.getElementById("shortcuts"));
 const isOff = () => { try { return localStorage.getItem(OFF) !== null; } catch { return false; } };
 
-/** Whether keys go into a field or a dialog. @param {EventTarget | null} target */
+/** Whether keys go into a field or a dialog. The field of a closed dialog keeps the focus until the next frame. @param {EventTarget | null} target */
 const isTaken = (target) =>
-  !!document.querySelector("dialog[open]") || (target instanceof HTMLElement && (target.isContentEditable || target.matches("input, textarea, select, audio, video, [role=slider]")));
+  !!document.querySelector("dialog[open]") || (target instanceof HTMLElement && target.checkVisibility() && (target.isContentEditable || target.matches("input, textarea, select, audio, video, [role=slider]")));
 
 /** A command: a link of the navigation or of the palette. @typedef {{ name: string, href: string, key: string }} Command */
 

@@ -516,12 +516,13 @@ async fn render_chat(
     status: StatusCode,
     refused: RejectedForm,
 ) -> Response {
+    // The timeline comes first, so that the unread count includes every message that is shown.
+    let timeline = format!("{}timeline/{}", path_of(id), visitor.query.only(&["cursor"]));
+    let timeline = visitor.ask(console, Method::GET, &timeline, None).await;
     let answer = visitor.ask(console, Method::GET, &path_of(id), None).await;
     if answer.status == StatusCode::NOT_FOUND {
         return missing(console, visitor);
     }
-    let timeline = format!("{}timeline/{}", path_of(id), visitor.query.only(&["cursor"]));
-    let timeline = visitor.ask(console, Method::GET, &timeline, None).await;
     let (Ok(conversation), Ok(timeline)) = (
         serde_json::from_value::<Conversation>(answer.body.clone()),
         serde_json::from_value::<Timeline>(timeline.body),

@@ -211,6 +211,9 @@ async fn the_inbox_has_two_panes_and_works_with_keys_only() {
     let order = json!({"message": "Anyone there?", "from": user_of(names[1]), "name": names[1]});
     writes(&world, &order).await;
     browser.until("document.querySelector('.pane')?.textContent.includes('Anyone there?')").await;
+    // A page that shows the message has marked it as read.
+    let shown = "document.querySelector('#timeline')?.textContent.includes('Anyone there?')";
+    browser.until(shown).await;
     // The navigation of every page counts conversations with unread messages.
     browser.visit("/console/playground/").await;
     browser.until(&format!("document.documentElement.dataset.ready === '' && {}", badge(""))).await;
