@@ -147,7 +147,7 @@ impl Store {
     }
 
     /// Keeps the ids of calls from the writer's queue when the process dies: the real store writes
-    /// them to a separate file (`store::births`).
+    /// them to a separate file (`store::pending_log`).
     pub fn save_names(&mut self, queue: VecDeque<Write>) {
         for write in queue {
             if let Write::Bound(call, wacid, farewell) = write

@@ -2,13 +2,17 @@
 //!
 //! `VACUUM INTO` writes the copy to a temporary file. The copy is checked, synced, and only then
 //! renamed to its final name. It is read in one transaction, so it holds exactly the data committed
-//! before that.
+//! before that. Calls in the pending log, which may have been reported already, are added to it.
 
 use std::path::{Path, PathBuf};
 
 use crate::migrate;
+use crate::pending_log::PendingEntries;
+use crate::seal::Seal;
 use crate::sql;
 use crate::sql::connect;
+use crate::store::pending_log_of;
+use crate::tables::calls;
 
 /// Summary of a backup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +64,16 @@ pub async fn backup(file: &Path, out: &Path) -> Result<Backup, BackupError> {
         return Err(BackupError::Exists(out.to_owned()));
     }
     let part = PartialFile::new(out)?;
+    let log = pending_log_of(file);
+    // What is not in the log any more is in the store before it is copied.
+    let pending = PendingEntries::of_running_process(&log).map_err(|source| {
+        let what = "read the calls that are not in the store yet from";
+        BackupError::File { what, file: log, source }
+    })?;
     copy(file, &part.0).await?;
+    if !pending.is_empty() {
+        add_pending(file, &part.0, &pending).await?;
+    }
     let found = check(&part.0).await?;
     let failed = |what| move |source| BackupError::File { what, file: out.to_owned(), source };
     let copied = std::fs::File::open(&part.0).map_err(failed("sync"))?;
@@ -107,6 +120,23 @@ async fn copy(file: &Path, part: &Path) -> Result<(), BackupError> {
     let copied = sql::query("VACUUM INTO $1").bind(into).execute(&from).await;
     from.close().await;
     copied.map(drop).map_err(failed("copy the store"))
+}
+
+/// Writes calls of the pending log to the copy, unless it has them.
+async fn add_pending(
+    file: &Path,
+    part: &Path,
+    pending: &PendingEntries,
+) -> Result<(), BackupError> {
+    let what = "add the calls that are not in the store yet to";
+    let failed = |source| BackupError::Store { what, file: part.to_owned(), source };
+    // Without the node's key, sealed parameters are copied as they are.
+    let folder = file.parent().unwrap_or(Path::new("."));
+    let seal = Seal::read_only(None, folder).map_err(|e| failed(sqlx::Error::Io(e)))?;
+    let copy = connect::sqlite(part, false).map_err(failed)?;
+    let added = calls::insert_pending(&copy, &seal, pending).await;
+    copy.close().await;
+    added.map_err(failed)
 }
 
 /// Checks the integrity of the copy and counts its calls.

@@ -135,7 +135,7 @@ async fn r11_rejected_writes_go_to_the_journal_and_are_replayed_once() {
         assert!(store.event_log().append(uuid(1), seq, format!("{{\"at\":{seq}}}")));
     }
     let settlement = Settlement {
-        id: written.callback.id,
+        row: written.callback.row,
         attempts: 1,
         at: secs(2),
         outcome: DeliveryOutcome::Delivered,
@@ -453,13 +453,13 @@ async fn r11_writes_with_rejected_data_go_to_the_rejects_file_and_block_nothing(
         assert_eq!(has_ended(&store, call).await, !matches!(call, 41 | 60 | 80), "{call}");
     }
     assert_eq!(set_aside().unwrap().len(), 4);
-    // The same for the start log of a killed process.
+    // The same for the pending log of a killed process.
     let file =
         if is_postgres() { fixture.folder.path().join("data/offhook.db") } else { fixture.file() };
-    let start_log = crate::files::with_suffix(&file, ".births");
+    let pending_log = crate::files::with_suffix(&file, ".births");
     begin(&store, 81);
     begin(&store, 82);
-    let noted = std::fs::read(&start_log).unwrap();
+    let noted = std::fs::read(&pending_log).unwrap();
     store.close().await;
     let other = pool(&fixture.file()).await;
     sql::query("DELETE FROM calls").execute(&other).await.unwrap();
@@ -474,7 +474,7 @@ async fn r11_writes_with_rejected_data_go_to_the_rejects_file_and_block_nothing(
     };
     sql::query(shut).execute(&other).await.unwrap();
     other.close().await;
-    std::fs::write(&start_log, noted).unwrap();
+    std::fs::write(&pending_log, noted).unwrap();
     let store = fixture.open().await;
     let orphans = store.calls().orphans("node").await.unwrap();
     assert_eq!(orphans.iter().map(|orphan| orphan.start.call).collect::<Vec<_>>(), [uuid(82)]);

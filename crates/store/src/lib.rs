@@ -38,13 +38,13 @@ mod node_lock;
 mod options;
 mod page;
 mod password;
+mod pending_log;
 mod queue;
 mod rows;
 mod scope;
 mod seal;
 mod shared;
 mod sql;
-mod start_log;
 mod store;
 mod tables;
 mod write;
@@ -63,7 +63,7 @@ pub use self::rows::call::{
     Farewell, FarewellDue, Orphan, PlacedCall,
 };
 pub use self::rows::callback::{
-    Callback, CallbackState, CallbackView, DeliveryOutcome, NewCallback, NumberEvent,
+    Callback, CallbackRow, CallbackState, CallbackView, DeliveryOutcome, NewCallback, NumberEvent,
     QueuedCallback, Settlement,
 };
 pub use self::rows::conversation::{
@@ -135,6 +135,8 @@ pub use self::tables::uploads::Uploads;
 pub use self::tables::webhooks::WebhookUse;
 pub use self::tables::webhooks::Webhooks;
 
+#[cfg(test)]
+mod early_tests;
 #[cfg(test)]
 mod erasure_tests;
 #[cfg(test)]

@@ -2,20 +2,20 @@
 //!
 //! Queueing never waits for the disk. If the queue is full, a write whose result nobody needs is
 //! refused and counted, and a caller who needs the result waits until there is space. The start of
-//! a call is also appended to the [start log](crate::start_log), which survives a kill of the
+//! a call is also appended to the [pending log](crate::pending_log), which survives a kill of the
 //! process.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::error::StoreError;
+use crate::pending_log::PendingLog;
 use crate::rows::call::{CallStart, StartedCall};
 use crate::rows::message::InboxResult;
-use crate::start_log::StartLog;
 use crate::write::{InboxWrite, Write, WriteTask};
 use machine::CallSetup;
 use model::{CallUuid, Timestamp, Wacid, metric};
@@ -25,6 +25,9 @@ pub(crate) const QUEUE: usize = 16_384;
 /// The longest that [`Queue::flush`] waits.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// The longest that a reader waits for writes that were reported early.
+const READ_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Makes the writer start a batch while it waits for more writes to fill it.
 #[derive(Debug, Default)]
 pub(crate) struct Wake {
@@ -32,6 +35,21 @@ pub(crate) struct Wake {
     pub(crate) now: Notify,
     /// Something is sent to somebody else once the result is there.
     pub(crate) soon: Notify,
+    /// Whether writes that were reported early are not in the database yet.
+    pub(crate) is_behind: watch::Sender<bool>,
+}
+
+impl Wake {
+    /// Waits until the database has everything that was reported, for a second at most. Readers
+    /// call this first, so that a customer who is told of the end of a call finds it over REST.
+    pub(crate) async fn caught_up(&self) {
+        if !*self.is_behind.borrow() {
+            return;
+        }
+        let mut is_behind = self.is_behind.subscribe();
+        self.now.notify_one();
+        let _ = tokio::time::timeout(READ_TIMEOUT, is_behind.wait_for(|behind| !behind)).await;
+    }
 }
 
 /// The sending side of the queue. Cheap to clone.
@@ -39,7 +57,7 @@ pub(crate) struct Wake {
 pub(crate) struct Queue {
     writes: mpsc::Sender<Write>,
     wake: Arc<Wake>,
-    start_log: Arc<StartLog>,
+    pending_log: Arc<PendingLog>,
     closing: CancellationToken,
     /// Completes when the writer thread has ended.
     thread: TaskTracker,
@@ -49,11 +67,11 @@ impl Queue {
     pub(crate) fn new(
         writes: mpsc::Sender<Write>,
         wake: Arc<Wake>,
-        start_log: Arc<StartLog>,
+        pending_log: Arc<PendingLog>,
         closing: CancellationToken,
         thread: TaskTracker,
     ) -> Self {
-        Self { writes, wake, start_log, closing, thread }
+        Self { writes, wake, pending_log, closing, thread }
     }
 
     /// Queues a write, or returns `false` and counts an error if the queue is full.
@@ -185,7 +203,7 @@ impl Queue {
         Some(queued)
     }
 
-    /// Queues the start of a call and appends it to the start log. Returns `false` and counts an
+    /// Queues the start of a call and appends it to the pending log. Returns `false` and counts an
     /// error if the queue is full.
     pub(crate) fn begin_call(&self, start: CallStart, setup: &CallSetup, born: Timestamp) -> bool {
         // A set-up is always representable as JSON.
@@ -194,32 +212,37 @@ impl Queue {
             metrics::counter!(metric::STORE_ERRORS_TOTAL).increment(1);
             return false;
         };
-        if let Err(error) = self.start_log.append(&start.node_id, born, &setup) {
+        let call = StartedCall { start, setup, born };
+        let appended = self.pending_log.append_start(call, |call| {
+            slot.send(Write::CallStarted(Box::new(call)));
+        });
+        if let Err(error) = appended {
             metrics::counter!(metric::STORE_ERRORS_TOTAL).increment(1);
-            tracing::warn!(%error, "could not append a call to the start log");
+            tracing::warn!(%error, "could not append a call to the pending log");
         }
-        slot.send(Write::CallStarted(Box::new(StartedCall { start, setup, born })));
         true
     }
 
-    /// Queues Meta's id of a call and appends it to the start log. Counts an error if the queue is
+    /// Queues Meta's id of a call and appends it to the pending log. Counts an error if the queue is
     /// full.
     pub(crate) fn bind_call(&self, call: CallUuid, wacid: Wacid, farewell: Timestamp) {
         let Ok(slot) = self.writes.try_reserve() else {
             metrics::counter!(metric::STORE_ERRORS_TOTAL).increment(1);
             return;
         };
-        if let Err(error) = self.start_log.append_wacid(call, &wacid, farewell) {
+        let appended = self.pending_log.append_wacid(call, wacid, farewell, |wacid| {
+            slot.send(Write::SetWacid(call, wacid, farewell));
+        });
+        if let Err(error) = appended {
             metrics::counter!(metric::STORE_ERRORS_TOTAL).increment(1);
-            tracing::warn!(%error, "could not append a call id to the start log");
+            tracing::warn!(%error, "could not append a call id to the pending log");
         }
-        slot.send(Write::SetWacid(call, wacid, farewell));
     }
 
-    /// Empties the start log unless a call in it is not in the database yet. Returns whether it is
+    /// Empties the pending log unless a call in it is not in the database yet. Returns whether it is
     /// empty.
-    pub(crate) fn empty_start_log(&self) -> std::io::Result<bool> {
-        self.start_log.try_empty()
+    pub(crate) fn empty_pending_log(&self) -> std::io::Result<bool> {
+        self.pending_log.try_empty()
     }
 
     /// Waits until everything queued so far is written, for at most a second.
@@ -238,10 +261,10 @@ impl Queue {
         self.closing.cancel();
         self.thread.wait().await;
         // The store may be replaced by a backup before the next start, so an orderly end leaves no
-        // calls in the start log.
-        let emptied = self.start_log.empty().and_then(|()| self.start_log.release());
+        // calls in the pending log.
+        let emptied = self.pending_log.empty().and_then(|()| self.pending_log.release());
         if let Err(error) = emptied {
-            tracing::warn!(%error, "could not empty the start log");
+            tracing::warn!(%error, "could not empty the pending log");
         }
     }
 }

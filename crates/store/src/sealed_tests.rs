@@ -78,7 +78,7 @@ async fn r22_digits_are_encrypted_in_store_and_journal_and_deleted_after_deliver
     for callback in found {
         let outcome = DeliveryOutcome::Delivered;
         let settled = Settlement {
-            id: callback.id,
+            row: callback.row,
             attempts: 1,
             at: secs(9),
             outcome,

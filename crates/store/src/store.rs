@@ -1,6 +1,6 @@
 //! Opening and closing a store, and the handles to its tables.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::database::{Database, SQLITE_FILE_NAME};
@@ -9,10 +9,11 @@ use crate::event_log::EventLog;
 use crate::files::{create_file, create_folder, with_suffix};
 use crate::migrate;
 use crate::options::StoreOptions;
+use crate::pending_log::{PendingLog, PendingLogError};
+use crate::queue::Wake;
 use crate::seal::Seal;
 use crate::shared::Shared;
 use crate::sql::{Pool, connect};
-use crate::start_log::{StartLog, StartLogError};
 use crate::tables::agents::Agents;
 use crate::tables::audit::Audit;
 use crate::tables::calls::Calls;
@@ -40,6 +41,12 @@ use crate::writer::store_file::StoreFile;
 use crate::writer::{self, WriterOptions, rejects};
 use model::Health;
 
+/// The pending log of a SQLite file. The log of a PostgreSQL store has the name that a file in its
+/// place would give it.
+pub(crate) fn pending_log_of(file: &Path) -> PathBuf {
+    with_suffix(file, ".births")
+}
+
 /// An open store. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Store {
@@ -57,7 +64,7 @@ impl Store {
         Self::open_with(file, StoreOptions::with_journal_in(folder), health).await
     }
 
-    /// Opens the database, migrates its schema, replays the journal and the start log of an earlier
+    /// Opens the database, migrates its schema, replays the journal and the pending log of an earlier
     /// process, and starts the writer thread.
     ///
     /// A SQLite file is created if it does not exist. The writer runs until [`Store::close`].
@@ -78,49 +85,51 @@ impl Store {
             postgres @ Database::Postgres(_) => postgres,
         };
         let failed_to_open = |source| StoreError::Open { at: at.clone(), source };
-        let start_log_file = match &at {
+        let pending_log_file = match &at {
             Database::File(file) => {
                 create_file(file).map_err(failed_to_open)?;
-                with_suffix(file, ".births")
+                pending_log_of(file)
             }
             Database::Postgres(_) => {
                 create_folder(&with.journal).map_err(failed_to_open)?;
-                with_suffix(&with.journal.join(SQLITE_FILE_NAME), ".births")
+                pending_log_of(&with.journal.join(SQLITE_FILE_NAME))
             }
         };
-        let (start_log, left) = StartLog::open(&start_log_file).map_err(|error| match error {
-            StartLogError::InUse => StoreError::InUse { at: at.clone() },
-            StartLogError::Io(source) => failed_to_open(source),
-        })?;
+        let (pending_log, left) =
+            PendingLog::open(&pending_log_file).map_err(|error| match error {
+                PendingLogError::InUse => StoreError::InUse { at: at.clone() },
+                PendingLogError::Io(source) => failed_to_open(source),
+            })?;
         let write = connect::writer(&at, with.busy).await?;
         let migrator = connect::migrator(&at, &write).await?;
         migrate::migrate(&at, &migrator).await?;
         if matches!(migrator, Pool::Postgres(_)) {
             migrator.close().await;
         }
+        let StoreOptions { journal, secret_key, busy, fail } = with;
+        let seal = Seal::of(secret_key.as_ref(), &journal);
+        let seal =
+            Arc::new(seal.map_err(|source| StoreError::Key { folder: journal.clone(), source })?);
         if !left.is_empty() {
-            let written = rejects::insert_start_log(&write, left, &with.journal).await;
-            written.map_err(failed("write the calls of the start log"))?;
+            let written = rejects::insert_pending(&write, &seal, left, &journal).await;
+            written.map_err(failed("write the calls of the pending log"))?;
         }
-        start_log.empty().map_err(failed_to_open)?;
-        let read = connect::readers(&at, with.busy).await?;
+        pending_log.empty().map_err(failed_to_open)?;
+        let wake = Arc::new(Wake::default());
+        let read = connect::readers(&at, busy, wake.clone()).await?;
         let file = match &at {
             Database::File(file) => {
                 Some(StoreFile::new(file.clone(), read.clone()).map_err(failed_to_open)?)
             }
             Database::Postgres(_) => None,
         };
-        let StoreOptions { journal, secret_key, busy, fail } = with;
-        let seal = Seal::of(secret_key.as_ref(), &journal);
-        let seal =
-            Arc::new(seal.map_err(|source| StoreError::Key { folder: journal.clone(), source })?);
-        let (start_log, sealing) = (Arc::new(start_log), seal.clone());
         let options = WriterOptions {
             pool: write,
             file,
             health,
-            start_log,
-            seal: sealing,
+            pending_log: Arc::new(pending_log),
+            wake,
+            seal: seal.clone(),
             journal,
             busy,
             fail,

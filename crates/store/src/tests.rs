@@ -7,7 +7,7 @@ use crate::rows::call::{
     CallEnd, CallFilter, CallStart, Compare, Conclusion, ConclusionResult, Farewell, Orphan,
     StartedCall,
 };
-use crate::rows::callback::{DeliveryOutcome, NewCallback, Settlement};
+use crate::rows::callback::{CallbackRow, DeliveryOutcome, NewCallback, Settlement};
 use crate::rows::event_key::{KeyKind, SeenKey};
 use crate::sample::setup;
 use crate::scope::Scope;
@@ -499,9 +499,14 @@ async fn callbacks_are_due_in_order_and_lose_their_secrets_once_delivered() {
         }
     };
     assert_eq!(due(secs(2)).await, [1, 3]);
-    let settled =
-        |id, outcome| Settlement { id, attempts: 2, at: secs(3), outcome, last: "503".to_owned() };
-    let put_off = settled(first.callback.id, DeliveryOutcome::Retry { due: secs(10) });
+    let settled = |row, outcome| Settlement {
+        row,
+        attempts: 2,
+        at: secs(3),
+        outcome,
+        last: "503".to_owned(),
+    };
+    let put_off = settled(first.callback.row, DeliveryOutcome::Retry { due: secs(10) });
     assert!(!store.outbox().settle(put_off).await.unwrap(), "the next callback still waits");
     assert_eq!(due(secs(9)).await, [3]);
     assert_eq!(store.outbox().due_origins("node", secs(9)).await.unwrap().1, Some(secs(10)));
@@ -511,17 +516,17 @@ async fn callbacks_are_due_in_order_and_lose_their_secrets_once_delivered() {
     assert!(
         store
             .outbox()
-            .settle(settled(first.callback.id, DeliveryOutcome::Delivered))
+            .settle(settled(first.callback.row, DeliveryOutcome::Delivered))
             .await
             .unwrap(),
         "the next callback can be sent"
     );
     assert_eq!(due(secs(2)).await, [2, 3]);
-    store.outbox().settle(settled(third.callback.id, DeliveryOutcome::Failed)).await.unwrap();
+    store.outbox().settle(settled(third.callback.row, DeliveryOutcome::Failed)).await.unwrap();
     assert!(
         !store
             .outbox()
-            .settle(settled(third.callback.id, DeliveryOutcome::Delivered))
+            .settle(settled(third.callback.row, DeliveryOutcome::Delivered))
             .await
             .unwrap(),
         "a finished callback stays as it is"
@@ -532,7 +537,10 @@ async fn callbacks_are_due_in_order_and_lose_their_secrets_once_delivered() {
             .fetch_all(&pool)
             .await
             .unwrap();
-    let ids = [first, second, third].map(|w| w.callback.id);
+    let ids = [first, second, third].map(|w| match w.callback.row {
+        CallbackRow::Id(id) => id,
+        pending @ CallbackRow::Pending { .. } => panic!("{pending:?}"),
+    });
     assert_eq!(secrets, [(ids[0], false, 1), (ids[1], true, 0), (ids[2], true, 0)]);
     store.calls().delete_history(secs(0), secs(4)).await.unwrap();
     let left: Vec<i64> =
@@ -565,18 +573,18 @@ async fn a_hangup_callback_follows_the_other_callbacks_of_its_call() {
     };
     assert_eq!(due().await, [1, 2, 3]);
     let settled =
-        |id, outcome| Settlement { id, attempts: 1, at: secs(3), outcome, last: String::new() };
+        |row, outcome| Settlement { row, attempts: 1, at: secs(3), outcome, last: String::new() };
     assert!(
         store
             .outbox()
-            .settle(settled(conference.callback.id, DeliveryOutcome::Failed))
+            .settle(settled(conference.callback.row, DeliveryOutcome::Failed))
             .await
             .unwrap()
     );
     assert_eq!(due().await, [2, 3]);
     store
         .outbox()
-        .settle(settled(action.callback.id, DeliveryOutcome::Retry { due: secs(10) }))
+        .settle(settled(action.callback.row, DeliveryOutcome::Retry { due: secs(10) }))
         .await
         .unwrap();
     assert_eq!(due().await, [3, 4], "a retry delays nothing else");
@@ -607,13 +615,13 @@ async fn the_end_of_a_multi_party_call_follows_other_calls_callbacks_to_the_same
         rows.iter().map(|c| c.new.event_id.as_u128()).collect::<Vec<_>>()
     };
     let settled =
-        |id, outcome| Settlement { id, attempts: 1, at: secs(3), outcome, last: String::new() };
+        |row, outcome| Settlement { row, attempts: 1, at: secs(3), outcome, last: String::new() };
     assert_eq!(due().await, [1, 2, 4, 5]);
-    store.outbox().settle(settled(exit.callback.id, DeliveryOutcome::Delivered)).await.unwrap();
+    store.outbox().settle(settled(exit.callback.row, DeliveryOutcome::Delivered)).await.unwrap();
     assert_eq!(due().await, [2, 4, 5]);
     store
         .outbox()
-        .settle(settled(another.callback.id, DeliveryOutcome::Retry { due: secs(10) }))
+        .settle(settled(another.callback.row, DeliveryOutcome::Retry { due: secs(10) }))
         .await
         .unwrap();
     assert_eq!(due().await, [3, 4, 5], "a retry delays nothing else");
@@ -621,7 +629,11 @@ async fn the_end_of_a_multi_party_call_follows_other_calls_callbacks_to_the_same
     // A callback that waits behind a retry delays neither the end of another room nor its own
     // call's hangup.
     for done in [&end, &elsewhere, &later] {
-        store.outbox().settle(settled(done.callback.id, DeliveryOutcome::Delivered)).await.unwrap();
+        store
+            .outbox()
+            .settle(settled(done.callback.row, DeliveryOutcome::Delivered))
+            .await
+            .unwrap();
     }
     let exit = store.outbox().insert(about(2, 6, "ParticipantExit", "a")).await.unwrap();
     let end = store.outbox().insert(about(6, 7, MPC_END, "a")).await.unwrap();
@@ -725,7 +737,7 @@ fn r03_starts_are_synced_like_ends() {
 async fn r03_a_kill_before_the_row_is_written_loses_no_call() {
     let fixture = Fixture::new();
     let store = fixture.open().await;
-    // The database rejects all writes, so the next process can read only the start log.
+    // The database rejects all writes, so the next process can read only the pending log.
     let other = pool(&fixture.file()).await;
     sql::query("ALTER TABLE calls RENAME TO hidden").execute(&other).await.unwrap();
     assert!(store.calls().begin(CallStart::of(&setup(1), "node"), &setup(1), secs(100)));
@@ -734,8 +746,8 @@ async fn r03_a_kill_before_the_row_is_written_loses_no_call() {
     let placed = CallSetup { direction: Direction::Outbound, wacid: None, ..setup(3) };
     assert!(store.calls().begin(CallStart::of(&placed, "node"), &placed, secs(100)));
     store.calls().set_wacid(uuid(3), "wacid.named".into(), secs(9));
-    let start_log = crate::files::with_suffix(&fixture.file(), ".births");
-    let mut left = std::fs::read(&start_log).unwrap();
+    let pending_log = crate::files::with_suffix(&fixture.file(), ".births");
+    let mut left = std::fs::read(&pending_log).unwrap();
     store.close().await;
     sql::query("ALTER TABLE hidden RENAME TO calls").execute(&other).await.unwrap();
     other.close().await;
@@ -744,7 +756,7 @@ async fn r03_a_kill_before_the_row_is_written_loses_no_call() {
     // Neither a truncated line nor a repeated one affects the lines after it.
     let whole = left.clone();
     left.truncate(left.len() - 10);
-    std::fs::write(&start_log, [left, whole].concat()).unwrap();
+    std::fs::write(&pending_log, [left, whole].concat()).unwrap();
 
     let store = fixture.open().await;
     let orphans = store.calls().orphans("node").await.unwrap();
@@ -753,7 +765,11 @@ async fn r03_a_kill_before_the_row_is_written_loses_no_call() {
         [setup(1), setup(2), placed]
     );
     assert_eq!(orphans[2].start.wacid.as_ref().map(|w| w.as_str()), Some("wacid.named"));
-    assert_eq!(std::fs::metadata(&start_log).unwrap().len(), 0, "all entries are in the database");
+    assert_eq!(
+        std::fs::metadata(&pending_log).unwrap().len(),
+        0,
+        "all entries are in the database"
+    );
     assert!(
         store
             .calls()
@@ -765,10 +781,10 @@ async fn r03_a_kill_before_the_row_is_written_loses_no_call() {
 }
 
 #[tokio::test]
-async fn the_start_log_does_not_grow() {
+async fn the_pending_log_does_not_grow() {
     let fixture = Fixture::new();
     let store = fixture.open().await;
-    let start_log = crate::files::with_suffix(&fixture.file(), ".births");
+    let pending_log = crate::files::with_suffix(&fixture.file(), ".births");
     let mut largest = 0;
     for round in 0..20 {
         for n in 0..100 {
@@ -779,11 +795,11 @@ async fn the_start_log_does_not_grow() {
         // The file is emptied after the waiters are completed. After a second flush, that has
         // happened.
         store.flush().await;
-        largest = largest.max(std::fs::metadata(&start_log).unwrap().len());
+        largest = largest.max(std::fs::metadata(&pending_log).unwrap().len());
     }
     assert!(largest < 512 * 1024, "{largest}");
     store.close().await;
-    assert_eq!(std::fs::metadata(&start_log).unwrap().len(), 0, "empty after an orderly close");
+    assert_eq!(std::fs::metadata(&pending_log).unwrap().len(), 0, "empty after an orderly close");
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use crate::rows::call::{Conclusion, ConclusionResult, StartedCall};
+use crate::rows::call::{Conclusion, ConclusionResult, ReportedEnd, StartedCall};
 use crate::rows::callback::{NewCallback, QueuedCallback, Settlement};
 use crate::rows::conversation::{ConversationChange, Pair};
 use crate::rows::endpoint::EndpointWrite;
@@ -117,6 +117,8 @@ pub(crate) enum Write {
         line: String,
     },
     CallEnded(Box<Conclusion>, oneshot::Sender<ConclusionResult>),
+    /// An end whose callbacks are being sent already. Made of [`Write::CallEnded`] by the writer.
+    CallReported(Box<ReportedEnd>),
     Callback(Box<NewCallback>, oneshot::Sender<Option<QueuedCallback>>),
     SettleCallback(Box<Settlement>, oneshot::Sender<bool>),
     SettleFarewell(CallUuid, Option<Timestamp>),
@@ -163,6 +165,7 @@ impl Write {
             // No caller waits for the start of a call, but a power loss must not lose the starts of
             // more than one batch.
             Self::CallEnded(..)
+            | Self::CallReported(_)
             | Self::Callback(..)
             | Self::Settings(..)
             | Self::Endpoint(..)
@@ -205,7 +208,11 @@ impl Write {
     }
 
     pub(crate) fn conclusion(&self) -> Option<&Conclusion> {
-        if let Self::CallEnded(conclusion, _) = self { Some(conclusion) } else { None }
+        match self {
+            Self::CallEnded(conclusion, _) => Some(conclusion),
+            Self::CallReported(end) => Some(&end.conclusion),
+            _ => None,
+        }
     }
 
     pub(crate) fn entry(&self) -> Option<&TimelineEntry> {
@@ -229,6 +236,7 @@ impl Write {
             | Self::LateLine { .. }
             | Self::LogLine { .. }
             | Self::CallEnded(..)
+            | Self::CallReported(_)
             | Self::Callback(..)
             | Self::SettleCallback(..)
             | Self::InsertKey(_)

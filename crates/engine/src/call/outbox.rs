@@ -1,6 +1,7 @@
 //! Delivers the callbacks of the store's outbox (`docs/reference/reliability.md#r4`).
 //!
-//! A new callback is sent from memory as soon as its row is written. Callbacks that wait for a
+//! A new callback is sent from memory as soon as its row is written, or for the end of a call, as
+//! soon as the store has it on disk. Callbacks that wait for a
 //! retry, come from another process or found no space in memory are read from the store when they
 //! are due. Only a small part of each host's queue is in memory, so a dead host does not take space
 //! from others. The store and `answer` decide the order and the retries. A crash at any time can
@@ -30,6 +31,7 @@ use model::{AuthId, E164, Timestamp};
 use store::{
     Callback, DeliveryOutcome, NewCallback, QueuedCallback, Settlement, Store, StoreError, WEBHOOK,
 };
+use xml::ast::DocUrl;
 
 /// Maximum interval between two reads of the store. A redelivery that an operator requests is found
 /// only by polling.
@@ -100,41 +102,69 @@ pub struct GivenUp {
 /// Creates a link to the media file of a message, valid from now.
 pub type Links = Box<dyn Fn(Uuid) -> String + Send + Sync>;
 
+/// Identifies a callback in memory, whether its row is written or not: its event id and URL. The
+/// webhooks of an event have the same event id.
+type CallbackKey = (Uuid, DocUrl);
+
 /// The callbacks in memory.
 #[derive(Default)]
 struct InMemory {
-    ids: HashSet<i64>,
-    of_origin: HashMap<String, usize>,
+    keys: HashSet<CallbackKey>,
+    of_origin: HashMap<String, OfOrigin>,
     /// Origins that have more callbacks in the store because there was no space in memory.
     left: HashSet<String>,
-    /// Ids released while the store is being read. A row that was read before the release may be
-    /// out of date.
-    gone: Option<HashSet<i64>>,
+    /// Callbacks released while the store is being read. A row that was read before the release may
+    /// be out of date.
+    gone: Option<HashSet<CallbackKey>>,
+}
+
+/// The callbacks of an origin in memory.
+#[derive(Clone, Copy, Default)]
+struct OfOrigin {
+    /// Those that wait for an attempt, or for its end.
+    attempting: usize,
+    /// All, including those whose result is not stored yet.
+    all: usize,
 }
 
 /// The slot of a callback in memory. Released on drop, after the result is stored.
 struct MemorySlot {
     outbox: Arc<Inner>,
-    id: i64,
+    key: CallbackKey,
     origin: String,
+    is_attempting: bool,
+}
+
+impl MemorySlot {
+    /// Makes room for an attempt of another callback of the origin.
+    fn attempted(&mut self) {
+        if !std::mem::take(&mut self.is_attempting) {
+            return;
+        }
+        let mut held = self.outbox.held();
+        let left = held.of_origin.get_mut(&self.origin).map_or(0, |of| {
+            of.attempting = of.attempting.saturating_sub(1);
+            of.attempting
+        });
+        if left <= self.outbox.limits.held_per_host / 2 && held.left.contains(&self.origin) {
+            self.outbox.woken.notify_one();
+        }
+    }
 }
 
 impl Drop for MemorySlot {
     fn drop(&mut self) {
+        self.attempted();
         let mut held = self.outbox.held();
-        held.ids.remove(&self.id);
+        held.keys.remove(&self.key);
         if let Some(gone) = &mut held.gone {
-            gone.insert(self.id);
+            gone.insert(self.key.clone());
         }
-        let left = held.of_origin.get_mut(&self.origin).map_or(0, |n| {
-            *n = n.saturating_sub(1);
-            *n
-        });
-        if left == 0 {
-            held.of_origin.remove(&self.origin);
-        }
-        if left <= self.outbox.limits.held_per_host / 2 && held.left.contains(&self.origin) {
-            self.outbox.woken.notify_one();
+        if let Some(of) = held.of_origin.get_mut(&self.origin) {
+            of.all = of.all.saturating_sub(1);
+            if of.all == 0 {
+                held.of_origin.remove(&self.origin);
+            }
         }
     }
 }
@@ -212,7 +242,7 @@ impl Outbox {
 
     /// Number of callbacks in memory.
     pub fn held(&self) -> usize {
-        self.0.held().ids.len()
+        self.0.held().keys.len()
     }
 
     /// Stops accepting callbacks and waits until those in memory are delivered or postponed, for
@@ -242,26 +272,28 @@ impl Inner {
     /// Reserves a slot. Returns `None` if the callback already has one or memory is full. A new
     /// callback must wait behind earlier ones of its origin in the store.
     fn place(self: &Arc<Self>, callback: &Callback, fresh: bool) -> Option<MemorySlot> {
-        let (id, origin) = (callback.id, &callback.new.origin);
+        let (key, origin) =
+            ((callback.new.event_id, callback.new.notice.url.clone()), &callback.new.origin);
         let mut held = self.held();
-        let gone = !fresh && held.gone.as_ref().is_some_and(|gone| gone.contains(&id));
-        if self.stopping.is_cancelled() || gone || held.ids.contains(&id) {
+        let gone = !fresh && held.gone.as_ref().is_some_and(|gone| gone.contains(&key));
+        if self.stopping.is_cancelled() || gone || held.keys.contains(&key) {
             return None;
         }
         let here = held.of_origin.get(origin).copied().unwrap_or_default();
-        if here >= self.room(&held) || (fresh && held.left.contains(origin)) {
+        if here.attempting >= self.room(&held) || (fresh && held.left.contains(origin)) {
             held.left.insert(origin.clone());
             return None;
         }
-        held.ids.insert(id);
-        *held.of_origin.entry(origin.clone()).or_default() += 1;
-        Some(MemorySlot { outbox: self.clone(), id, origin: origin.clone() })
+        held.keys.insert(key.clone());
+        let of = held.of_origin.entry(origin.clone()).or_default();
+        *of = OfOrigin { attempting: of.attempting + 1, all: of.all + 1 };
+        Some(MemorySlot { outbox: self.clone(), key, origin: origin.clone(), is_attempting: true })
     }
 
     /// Maximum number of callbacks in memory for one host: a share of the free space, so that many
     /// dead hosts leave space for others.
     fn room(&self, held: &InMemory) -> usize {
-        let free = self.limits.held.saturating_sub(held.ids.len());
+        let free = self.limits.held.saturating_sub(held.keys.len());
         (free / 8).clamp(usize::from(free > 0), self.limits.held_per_host)
     }
 
@@ -298,8 +330,8 @@ impl Inner {
     }
 
     /// Makes one delivery attempt and stores its result.
-    async fn deliver(&self, callback: Callback, place: MemorySlot, keys: Option<SigningKeys>) {
-        let Callback { id, new, since, attempts, retries } = callback;
+    async fn deliver(&self, callback: Callback, mut place: MemorySlot, keys: Option<SigningKeys>) {
+        let Callback { row, new, since, attempts, retries } = callback;
         let (call, kind, event_id, hops) = (new.call, new.notice.kind, new.event_id, Hops::new());
         // Messages and events do not belong to a call.
         let of_a_call = !matches!(kind, CallbackKind::Event | CallbackKind::Message);
@@ -401,7 +433,8 @@ impl Inner {
             failed::record(&self.store, Uuid::new_v4(), began, failed);
         }
         let why = (!of_a_call && matches!(outcome, DeliveryOutcome::Failed)).then(|| last.clone());
-        let settlement = Settlement { id, attempts: delivery.attempts, at, outcome, last };
+        place.attempted();
+        let settlement = Settlement { row, attempts: delivery.attempts, at, outcome, last };
         // Fails only while the store closes. The row is then due again at the next start.
         let others_wait = self.store.outbox().settle(settlement).await.unwrap_or_default();
         drop(place);
@@ -443,7 +476,7 @@ impl Inner {
             let limit = {
                 let mut held = self.held();
                 let here = held.of_origin.get(&origin).copied().unwrap_or_default();
-                let room = self.room(&held).saturating_sub(here);
+                let room = self.room(&held).saturating_sub(here.attempting);
                 if room == 0 {
                     held.left.insert(origin);
                     continue;
@@ -453,7 +486,7 @@ impl Inner {
                 held.gone = Some(HashSet::new());
                 // The result may include rows that are already in memory, so the limit includes
                 // them.
-                here + room
+                here.all + room
             };
             let rows = self
                 .store

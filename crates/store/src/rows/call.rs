@@ -3,7 +3,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::rows::callback::{NewCallback, QueuedCallback};
+use crate::rows::callback::{NewCallback, QueuedCallback, Settlement};
 use machine::{CallSetup, CallTime, GraphAction, Summary};
 use model::{
     AuthId, CallQuality, CallType, CallUuid, Direction, HangupCause, PhoneNumberId, Timestamp,
@@ -287,6 +287,21 @@ pub struct Conclusion {
     pub callbacks: Vec<NewCallback>,
     /// The request that Graph must still receive.
     pub farewell: Option<Farewell>,
+}
+
+/// The end of a call whose callbacks are sent before they have rows, and the results that arrived in
+/// the meantime.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct ReportedEnd {
+    pub(crate) conclusion: Conclusion,
+    pub(crate) settled: Vec<Settlement>,
+}
+
+impl ReportedEnd {
+    /// Returns the result of delivering a callback of this end, if it has arrived.
+    pub(crate) fn settlement(&self, callback: &NewCallback) -> Option<&Settlement> {
+        self.settled.iter().find(|settled| settled.row == callback.pending_row())
+    }
 }
 
 /// The result of writing a [`Conclusion`].

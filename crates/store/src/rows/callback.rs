@@ -37,6 +37,11 @@ pub struct NumberEvent {
 }
 
 impl NewCallback {
+    /// Identifies the row, which may not be written yet.
+    pub(crate) fn pending_row(&self) -> CallbackRow {
+        CallbackRow::Pending { call: self.call, event_id: self.event_id }
+    }
+
     /// Encrypts the secret parameters. Returns `None` if there are none.
     pub(crate) fn sealed(&self, seal: &Seal) -> Option<Vec<u8>> {
         let secret: BTreeMap<&str, &str> = self
@@ -70,10 +75,21 @@ pub(crate) fn is_secret(value: &Param) -> bool {
     matches!(value, Param::Secret(_))
 }
 
+/// Identifies the row of a callback.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallbackRow {
+    Id(i64),
+    /// The row may not be written yet. It has this call and event id.
+    Pending {
+        call: CallUuid,
+        event_id: Uuid,
+    },
+}
+
 /// A callback in the outbox.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Callback {
-    pub id: i64,
+    pub row: CallbackRow,
     pub new: NewCallback,
     /// Start of the 24 hours after which delivery is given up.
     pub since: Timestamp,
@@ -83,7 +99,7 @@ pub struct Callback {
     pub retries: u32,
 }
 
-/// A callback that was just added to the outbox.
+/// A callback that was just added to the outbox, or is about to be.
 #[derive(Clone, Debug, PartialEq)]
 pub struct QueuedCallback {
     pub callback: Callback,
@@ -95,12 +111,31 @@ pub struct QueuedCallback {
 /// The result of attempts to deliver a callback.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settlement {
-    pub id: i64,
+    pub row: CallbackRow,
     pub attempts: u32,
     pub at: Timestamp,
     pub outcome: DeliveryOutcome,
     /// HTTP status or error, for people.
     pub last: String,
+}
+
+impl Settlement {
+    /// When the callback is due again, `None` if it is done.
+    pub(crate) fn due(&self) -> Option<Timestamp> {
+        match self.outcome {
+            DeliveryOutcome::Retry { due } => Some(due),
+            DeliveryOutcome::Delivered | DeliveryOutcome::Failed => None,
+        }
+    }
+
+    /// When the callback was delivered or given up, `None` if it is due again.
+    pub(crate) fn done(&self) -> Option<Timestamp> {
+        self.due().is_none().then_some(self.at)
+    }
+
+    pub(crate) fn is_delivered(&self) -> bool {
+        self.outcome == DeliveryOutcome::Delivered
+    }
 }
 
 /// The new state of the row.

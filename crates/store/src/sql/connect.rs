@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::str::FromStr as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::OpenFlags;
@@ -10,6 +11,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
 use crate::database::Database;
 use crate::error::StoreError;
+use crate::queue::Wake;
 use crate::sql::Pool;
 use crate::sql::sqlite::{SqliteOptions, SqlitePool};
 
@@ -71,13 +73,19 @@ pub(crate) async fn migrator(at: &Database, write: &Pool) -> Result<Pool, StoreE
     }
 }
 
-/// Opens the connections for reading. The schema must be up to date.
-pub(crate) async fn readers(at: &Database, busy: Duration) -> Result<Pool, StoreError> {
+/// Opens the connections for reading. The schema must be up to date. On SQLite, each query first
+/// waits until the writer has caught up.
+pub(crate) async fn readers(
+    at: &Database,
+    busy: Duration,
+    writer: Arc<Wake>,
+) -> Result<Pool, StoreError> {
     let connect = |source| StoreError::Connect { at: at.clone(), source };
     match at {
         Database::File(file) => {
             let options = sqlite_options(file, busy, true);
-            SqlitePool::open(options, READERS, BUSY).map(Pool::Sqlite).map_err(connect)
+            let pool = SqlitePool::open(options, READERS, BUSY);
+            pool.map(|pool| Pool::Sqlite(pool.behind(writer))).map_err(connect)
         }
         Database::Postgres(_) => postgres(at, READERS, busy).await.map_err(connect),
     }

@@ -12,6 +12,7 @@ use rusqlite::{Connection, OpenFlags, ToSql};
 use sqlx::error::{DatabaseError, ErrorKind};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::queue::Wake;
 use crate::sql::{Arg, Outcome, Row};
 
 /// How the connections of a pool are opened.
@@ -43,7 +44,11 @@ impl SqliteOptions {
 
 /// A pool of connections to a file. Clones share it.
 #[derive(Clone, Debug)]
-pub(crate) struct SqlitePool(Arc<PoolState>);
+pub(crate) struct SqlitePool {
+    state: Arc<PoolState>,
+    /// The writer that a connection for reading waits for.
+    writer: Option<Arc<Wake>>,
+}
 
 #[derive(Debug)]
 struct PoolState {
@@ -72,21 +77,30 @@ impl SqlitePool {
         let first = options.open()?;
         let permits = Arc::new(Semaphore::new(usize::try_from(size).unwrap_or(1)));
         let idle = Mutex::new(vec![first]);
-        Ok(Self(Arc::new(PoolState { options, size, timeout, permits, idle })))
+        let state = Arc::new(PoolState { options, size, timeout, permits, idle });
+        Ok(Self { state, writer: None })
+    }
+
+    /// Makes each connection wait first until the writer has caught up.
+    pub(crate) fn behind(self, writer: Arc<Wake>) -> Self {
+        Self { writer: Some(writer), ..self }
     }
 
     async fn permit(&self) -> Result<OwnedSemaphorePermit, sqlx::Error> {
-        let permit = self.0.permits.clone().acquire_owned();
-        match tokio::time::timeout(self.0.timeout, permit).await {
+        if let Some(writer) = &self.writer {
+            writer.caught_up().await;
+        }
+        let permit = self.state.permits.clone().acquire_owned();
+        match tokio::time::timeout(self.state.timeout, permit).await {
             Ok(permit) => permit.map_err(|_| sqlx::Error::PoolClosed),
             Err(_) => Err(sqlx::Error::PoolTimedOut),
         }
     }
 
     fn connect(&self, permit: OwnedSemaphorePermit) -> Result<SqliteConn, sqlx::Error> {
-        let idle = self.0.idle().pop();
-        let connection = idle.map_or_else(|| self.0.options.open(), Ok)?;
-        let pool = self.0.clone();
+        let idle = self.state.idle().pop();
+        let connection = idle.map_or_else(|| self.state.options.open(), Ok)?;
+        let pool = self.state.clone();
         Ok(SqliteConn { connection: Some(connection), synced: None, pool, _permit: permit })
     }
 
@@ -116,9 +130,9 @@ impl SqlitePool {
 
     /// Closes all connections once they are idle.
     pub(crate) async fn close(&self) {
-        let all = self.0.permits.acquire_many(self.0.size).await;
-        self.0.permits.close();
-        self.0.idle().clear();
+        let all = self.state.permits.acquire_many(self.state.size).await;
+        self.state.permits.close();
+        self.state.idle().clear();
         drop(all);
     }
 }

@@ -3,14 +3,16 @@
 use std::time::Duration;
 
 use crate::error::{RowError, StoreError, failed, parse_word};
+use crate::pending_log::{PendingEntries, StartEntry, WacidEntry};
 use crate::rows::call::{
     CallEnd, CallRecord, CallStart, Conclusion, ConclusionResult, Farewell, FarewellDue, Orphan,
 };
 use crate::scope::{Scope, push_scope};
+use crate::seal::Seal;
 use crate::shared::Shared;
 use crate::sql::{self, Conn, Pool, Query, QueryBuilder, Row};
-use crate::start_log::{StartEntry, StartLogEntries, WacidEntry};
 use crate::write::Write;
+use crate::writer::batch;
 use machine::{CallSetup, GraphAction};
 use model::{CallUuid, Timestamp, Wacid};
 
@@ -351,14 +353,15 @@ pub(crate) async fn insert_all(
     sql::insert_rows(to, INSERT, starts, row).await
 }
 
-/// Inserts the calls from the start log of an earlier process that have no row yet, and the ids
-/// that Meta gave its outbound calls.
-pub(crate) async fn insert_start_log(
+/// Writes what an earlier process left in the pending log and is not in the database yet: starts of
+/// calls, ids that Meta gave outbound calls, and ends with their callbacks.
+pub(crate) async fn insert_pending(
     pool: &Pool,
-    left: &StartLogEntries,
+    seal: &Seal,
+    left: &PendingEntries,
 ) -> Result<(), sqlx::Error> {
     let mut connection = pool.acquire().await?;
-    let done = insert_entries(&mut connection, left).await;
+    let done = insert_entries(&mut connection, seal, left).await;
     if done.is_err() {
         // Closing the connection rolls its transaction back.
         let _ = connection.close().await;
@@ -366,7 +369,11 @@ pub(crate) async fn insert_start_log(
     done
 }
 
-async fn insert_entries(transaction: &mut Conn, left: &StartLogEntries) -> Result<(), sqlx::Error> {
+async fn insert_entries(
+    transaction: &mut Conn,
+    seal: &Seal,
+    left: &PendingEntries,
+) -> Result<(), sqlx::Error> {
     transaction.begin(true).await?;
     for StartEntry { node_id, born, setup } in &left.starts {
         let json = serde_json::to_string(setup).unwrap_or_default();
@@ -380,6 +387,11 @@ async fn insert_entries(transaction: &mut Conn, left: &StartLogEntries) -> Resul
         // A call with an id needs nothing: it was written in an earlier batch.
         if unnamed.is_some() {
             record_wacid(transaction, *call, wacid, *farewell).await?;
+        }
+    }
+    for end in &left.ends {
+        if let Write::CallEnded(conclusion, _) = end.clone().into_write(seal) {
+            batch::conclude(transaction, seal, &conclusion, None).await?;
         }
     }
     transaction.commit().await

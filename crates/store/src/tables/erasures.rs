@@ -39,7 +39,7 @@ impl Erasures<'_> {
         self.0.delete_events(conversation, until).await
     }
 
-    /// Empties the start log, and checkpoints and truncates SQLite's write-ahead log, so that
+    /// Empties the pending log, and checkpoints and truncates SQLite's write-ahead log, so that
     /// deleted data is in no file. Returns `false` if a call started or a reader was active during
     /// that; call it again then.
     ///
@@ -48,7 +48,7 @@ impl Erasures<'_> {
     pub async fn scrub(self) -> Result<bool, StoreError> {
         const WHAT: &str = "empty the store's logs";
         let emptied =
-            self.0.queue.empty_start_log().map_err(|e| failed(WHAT)(sqlx::Error::Io(e)))?;
+            self.0.queue.empty_pending_log().map_err(|e| failed(WHAT)(sqlx::Error::Io(e)))?;
         let Database::File(_) = &self.0.database else { return Ok(emptied) };
         let pool = open_beside_node(&self.0.database, false).await?;
         let done: Result<(i64, i64, i64), _> =

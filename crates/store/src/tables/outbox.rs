@@ -7,13 +7,14 @@
 //! after a crash the row is still due.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use uuid::Uuid;
 
 use crate::database::Database;
 use crate::error::{RowError, StoreError, failed, parse_word};
 use crate::rows::callback::{
-    Callback, CallbackState, CallbackView, DeliveryOutcome, NewCallback, NumberEvent,
+    Callback, CallbackRow, CallbackState, CallbackView, DeliveryOutcome, NewCallback, NumberEvent,
     QueuedCallback, Settlement, is_secret,
 };
 use crate::rows::message;
@@ -92,7 +93,7 @@ impl Outbox<'_> {
             tracing::error!(id, detail, "unreadable callback given up");
             let last = format!("unreadable row: {detail}");
             self.settle(Settlement {
-                id,
+                row: CallbackRow::Id(id),
                 attempts: 0,
                 at: now,
                 outcome: DeliveryOutcome::Failed,
@@ -215,26 +216,45 @@ pub(crate) async fn insert_all(
     seal: &Seal,
     all: Vec<NewCallback>,
 ) -> Result<Vec<QueuedCallback>, sqlx::Error> {
-    let inserts: Vec<_> = all.iter().map(|new| insert_query(seal, new)).collect();
+    insert_settled(to, seal, all.into_iter().map(|new| (new, None)).collect()).await
+}
+
+/// Inserts callbacks in order. Those with a settlement have been sent already, and get its result.
+pub(crate) async fn insert_settled(
+    to: &mut Conn,
+    seal: &Seal,
+    all: Vec<(NewCallback, Option<&Settlement>)>,
+) -> Result<Vec<QueuedCallback>, sqlx::Error> {
+    let inserts: Vec<_> =
+        all.iter().map(|(new, settled)| insert_query(seal, new, *settled)).collect();
     let outcomes = sql::execute_each(to, inserts).await?;
-    let written = |(new, outcome): (NewCallback, Outcome<(i64, bool)>)| {
+    let written = |((new, _), outcome): ((NewCallback, _), Outcome<(i64, bool)>)| {
         let (id, behind) = outcome.rows.into_iter().next().ok_or(sqlx::Error::RowNotFound)?;
-        let since = new.created;
+        let (row, since) = (CallbackRow::Id(id), new.created);
         Ok(QueuedCallback {
-            callback: Callback { id, new, since, attempts: 0, retries: 0 },
+            callback: Callback { row, new, since, attempts: 0, retries: 0 },
             first: !behind,
         })
     };
     all.into_iter().zip(outcomes).map(written).collect()
 }
 
-fn insert_query(seal: &Seal, new: &NewCallback) -> Query<TupleRow<(i64, bool)>> {
+fn insert_query(
+    seal: &Seal,
+    new: &NewCallback,
+    settled: Option<&Settlement>,
+) -> Query<TupleRow<(i64, bool)>> {
+    static INSERT: LazyLock<String> = LazyLock::new(|| {
+        let insert = "INSERT INTO callbacks (event_id, call_uuid, auth_id, main_auth_id, node_id, kind, origin, url, \
+            method, params, sealed_params, created_us, since_us, webhook, event, next_us, done_us, delivered, attempts, \
+            retries, last) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $12, $13, $14, $15, $16, $17, $18, \
+            $19, $20) RETURNING id, ";
+        format!("{insert}{}", must_wait("callbacks"))
+    });
     let plain = plain_params(&new.notice.params);
-    let insert = "INSERT INTO callbacks (event_id, call_uuid, auth_id, main_auth_id, node_id, kind, origin, url, \
-        method, params, sealed_params, created_us, since_us, next_us, webhook, event) \
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $12, $12, $13, $14) RETURNING id, ";
-    let insert = format!("{insert}{}", must_wait("callbacks"));
-    sql::query_as(insert)
+    let is_delivered = settled.is_some_and(Settlement::is_delivered);
+    let due = settled.map_or(Some(new.created), Settlement::due);
+    sql::query_as(INSERT.as_str())
         .bind(new.event_id.to_string())
         .bind(new.call.to_string())
         .bind(new.account.as_str())
@@ -245,7 +265,7 @@ fn insert_query(seal: &Seal, new: &NewCallback) -> Query<TupleRow<(i64, bool)>> 
         .bind(&*new.notice.url.0)
         .bind(new.notice.method.as_str())
         .bind(sqlx::types::Json(&plain))
-        .bind(new.sealed(seal))
+        .bind(if is_delivered { None } else { new.sealed(seal) })
         .bind(new.created.micros())
         .bind(receiver_of(new).map(|receiver| receiver.column()))
         .bind(match new.notice.kind {
@@ -255,6 +275,12 @@ fn insert_query(seal: &Seal, new: &NewCallback) -> Query<TupleRow<(i64, bool)>> 
             CallbackKind::Event => new.notice.params.get(EVENT_TYPE).map(Param::reveal),
             _ => None,
         })
+        .bind(due.map(Timestamp::micros))
+        .bind(settled.and_then(Settlement::done).map(Timestamp::micros))
+        .bind(is_delivered)
+        .bind(i64::from(settled.map_or(0, |settled| settled.attempts)))
+        .bind(i64::from(settled.is_some() && due.is_some()))
+        .bind(settled.map_or("", |settled| &settled.last))
 }
 
 /// Returns the receiver whose delivery log lists the callback, if there is one.
@@ -270,31 +296,40 @@ pub(crate) async fn settle(to: &mut Conn, all: &[&Settlement]) -> Result<Vec<boo
     let outcomes =
         sql::execute_each(to, all.iter().map(|settlement| settle_query(settlement))).await?;
     let others = |(s, outcome): (&&Settlement, &Outcome<(bool,)>)| {
-        let is_over = !matches!(s.outcome, DeliveryOutcome::Retry { .. });
-        is_over && outcome.rows.iter().any(|(others,)| *others)
+        s.due().is_none() && outcome.rows.iter().any(|(others,)| *others)
     };
     Ok(all.iter().zip(&outcomes).map(others).collect())
 }
 
 fn settle_query(s: &Settlement) -> Query<TupleRow<(bool,)>> {
-    let (due, done, delivered) = match s.outcome {
-        DeliveryOutcome::Retry { due } => (Some(due), None, false),
-        DeliveryOutcome::Delivered => (None, Some(s.at), true),
-        DeliveryOutcome::Failed => (None, Some(s.at), false),
+    macro_rules! update {
+        ($row:literal) => {
+            concat!(
+                "UPDATE callbacks SET attempts = $1, next_us = $2, done_us = $3, delivered = $4, last = $5, ",
+                "retries = retries + $6, secret_params = CASE WHEN $4 = 1 THEN NULL ELSE secret_params END, ",
+                "sealed_params = CASE WHEN $4 = 1 THEN NULL ELSE sealed_params END WHERE ", $row,
+                " AND next_us IS NOT NULL RETURNING EXISTS (SELECT 1 FROM callbacks e WHERE ",
+                "e.call_uuid = callbacks.call_uuid AND e.next_us IS NOT NULL AND e.id <> callbacks.id)",
+            )
+        };
+    }
+    let update = match s.row {
+        CallbackRow::Id(_) => update!("id = $7"),
+        CallbackRow::Pending { .. } => update!("call_uuid = $7 AND event_id = $8"),
     };
-    let update = "UPDATE callbacks SET attempts = $2, next_us = $3, done_us = $4, delivered = $5, last = $6, \
-        retries = retries + $7, secret_params = CASE WHEN $5 = 1 THEN NULL ELSE secret_params END, \
-        sealed_params = CASE WHEN $5 = 1 THEN NULL ELSE sealed_params END WHERE id = $1 AND next_us IS NOT NULL RETURNING \
-        EXISTS (SELECT 1 FROM callbacks e WHERE e.call_uuid = callbacks.call_uuid AND e.next_us IS NOT NULL \
-        AND e.id <> callbacks.id)";
-    sql::query_as(update)
-        .bind(s.id)
+    let update = sql::query_as(update)
         .bind(i64::from(s.attempts))
-        .bind(due.map(Timestamp::micros))
-        .bind(done.map(Timestamp::micros))
-        .bind(delivered)
+        .bind(s.due().map(Timestamp::micros))
+        .bind(s.done().map(Timestamp::micros))
+        .bind(s.is_delivered())
         .bind(&s.last)
-        .bind(i64::from(due.is_some()))
+        .bind(i64::from(s.due().is_some()));
+    match s.row {
+        CallbackRow::Id(id) => update.bind(id),
+        CallbackRow::Pending { call, event_id } => {
+            update.bind(call.to_string()).bind(event_id.to_string())
+        }
+    }
 }
 
 /// Deletes those of the callbacks that were finished before `done_before`. One of them may have been
@@ -428,7 +463,7 @@ fn read(row: &Row, seal: &Seal) -> Result<Callback, RowError> {
         new.unseal(seal, sealed);
     }
     Ok(Callback {
-        id: row.try_get("id")?,
+        row: CallbackRow::Id(row.try_get("id")?),
         new,
         since: time("since_us")?,
         attempts: count("attempts")?,

@@ -2,7 +2,8 @@
 
 use uuid::Uuid;
 
-use crate::rows::call::{Conclusion, ConclusionResult};
+use crate::rows::call::{Conclusion, ConclusionResult, ReportedEnd};
+use crate::rows::callback::{NewCallback, Settlement};
 use crate::rows::conversation::RoutingState;
 use crate::rows::event_key::SeenKey;
 use crate::rows::message::{InboxResult, TimelineEntry};
@@ -90,7 +91,12 @@ async fn write_all<'a>(
             Write::SettleCallback(..) => {
                 found.extend(settled.next().map(WriteResult::SettleCallback))
             }
-            Write::CallEnded(..) | Write::Callback(..) | Write::Inbox(..) if commute => {
+            Write::CallEnded(..)
+            | Write::CallReported(_)
+            | Write::Callback(..)
+            | Write::Inbox(..)
+                if commute =>
+            {
                 found.extend(by_kind.next())
             }
             Write::SetWacid(call, wacid, farewell) => {
@@ -100,7 +106,11 @@ async fn write_all<'a>(
             Write::LogLine { call, seq, line } => lines.push((call, seq, line)),
             Write::LateLine { call, line } => late.push((call, line)),
             Write::CallEnded(conclusion, _) => {
-                found.push(WriteResult::CallEnded(conclude(to, seal, conclusion).await?))
+                found.push(WriteResult::CallEnded(conclude(to, seal, conclusion, None).await?))
+            }
+            Write::CallReported(end) => {
+                let concluded = conclude(to, seal, &end.conclusion, Some(end)).await?;
+                found.push(WriteResult::CallEnded(concluded))
             }
             Write::Callback(new, _) => {
                 found.push(WriteResult::Callback(outbox::insert(to, seal, (**new).clone()).await?))
@@ -188,24 +198,30 @@ async fn execute_by_kind(
         let what = match write {
             Write::CallEnded(c, _) => {
                 let changed = changed.next().unwrap_or_default();
-                reports.extend(c.callbacks.iter().filter(|_| changed).cloned());
+                reports.extend(unsettled(c.callbacks.iter().filter(|_| changed).cloned()));
+                KindResult::Ended(changed)
+            }
+            Write::CallReported(end) => {
+                let changed = changed.next().unwrap_or_default();
+                let callbacks = end.conclusion.callbacks.iter().filter(|_| changed);
+                reports.extend(callbacks.map(|new| (new.clone(), end.settlement(new))));
                 KindResult::Ended(changed)
             }
             Write::Callback(new, _) => {
-                reports.push((**new).clone());
+                reports.extend(unsettled([(**new).clone()]));
                 KindResult::Callback
             }
             Write::Inbox(..) => {
                 let (found, callbacks) =
                     entries.next().flatten().map(|new| (new.found, new.callbacks)).unzip();
-                reports.extend(callbacks.unwrap_or_default());
+                reports.extend(unsettled(callbacks.unwrap_or_default()));
                 KindResult::Entry(found)
             }
             _ => continue,
         };
         done.push((what, reports.len() - before));
     }
-    let mut written = outbox::insert_all(to, seal, reports).await?.into_iter();
+    let mut written = outbox::insert_settled(to, seal, reports).await?.into_iter();
     let found = |(what, reports)| {
         let mut callbacks = written.by_ref().take(reports);
         match what {
@@ -229,20 +245,28 @@ enum KindResult {
     Entry(Option<(RoutingState, u64)>),
 }
 
-/// Closes the record and adds its callbacks to the outbox. Does neither if the call had already
-/// ended.
-async fn conclude(
+/// Callbacks that have not been sent yet.
+fn unsettled<'a>(
+    callbacks: impl IntoIterator<Item = NewCallback>,
+) -> impl Iterator<Item = (NewCallback, Option<&'a Settlement>)> {
+    callbacks.into_iter().map(|new| (new, None))
+}
+
+/// Closes the record and adds its callbacks to the outbox, with the results in `reported`. Does
+/// neither if the call had already ended.
+pub(crate) async fn conclude(
     to: &mut Conn,
     seal: &Seal,
     c: &Conclusion,
+    reported: Option<&ReportedEnd>,
 ) -> Result<ConclusionResult, sqlx::Error> {
-    let mut concluded = ConclusionResult { changed: close(to, c).await?, ..Default::default() };
-    if concluded.changed {
-        for callback in &c.callbacks {
-            concluded.callbacks.push(outbox::insert(to, seal, callback.clone()).await?);
-        }
+    if !close(to, c).await? {
+        return Ok(ConclusionResult::default());
     }
-    Ok(concluded)
+    let settled = |new| reported.and_then(|end| end.settlement(new));
+    let callbacks = c.callbacks.iter().map(|new| (new.clone(), settled(new))).collect();
+    let callbacks = outbox::insert_settled(to, seal, callbacks).await?;
+    Ok(ConclusionResult { changed: true, callbacks })
 }
 
 async fn close(to: &mut Conn, c: &Conclusion) -> Result<bool, sqlx::Error> {

@@ -78,7 +78,7 @@ async fn each_has_its_own(apart: bool) {
     let told = store.outbox().insert(callback(50, 501));
     let outcome = DeliveryOutcome::Delivered;
     let settlement = Settlement {
-        id: before.callback.id,
+        row: before.callback.row,
         attempts: 1,
         at: secs(3),
         outcome,

@@ -18,7 +18,7 @@ use model::{AuthId, CallUuid, Method, Timestamp, Wacid};
 use xml::ast::DocUrl;
 
 /// A write in the journal.
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(tag = "write", rename_all = "snake_case")]
 pub(crate) enum Entry {
     #[serde(rename = "born")]
@@ -98,7 +98,7 @@ pub(crate) enum Entry {
 }
 
 /// A callback. Its secret parameters are encrypted as in the database.
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct Kept {
     event_id: Uuid,
     call: CallUuid,
@@ -189,12 +189,8 @@ impl Entry {
             Write::Heartbeat(node_id, at) => Self::Heartbeat { node_id: node_id.clone(), at: *at },
             Write::LateLine { call, line } => Self::LateLine { call: *call, line: line.clone() },
             Write::LogLine { call, seq, line } => Self::LogLine { call: *call, seq: *seq, line: line.clone() },
-            Write::CallEnded(c, _) => Self::CallEnded {
-                start: c.start.clone(),
-                end: c.end.clone(),
-                callbacks: c.callbacks.iter().map(|new| Kept::of(new, seal)).collect(),
-                farewell: c.farewell,
-            },
+            Write::CallEnded(conclusion, _) => Self::of_end(conclusion, seal),
+            Write::CallReported(end) => Self::of_end(&end.conclusion, seal),
             Write::Callback(new, _) => Self::Callback { callback: Kept::of(new, seal) },
             Write::SettleFarewell(call, again) => Self::SettleFarewell { call: *call, again: *again },
             Write::InsertKey(key) => Self::InsertKey {
@@ -237,6 +233,15 @@ InboxWrite::Enqueue(_)
             | Write::DeleteOldKeys(_)
             | Write::Flush(_) => return None,
         })
+    }
+
+    fn of_end(c: &Conclusion, seal: &Seal) -> Self {
+        Self::CallEnded {
+            start: c.start.clone(),
+            end: c.end.clone(),
+            callbacks: c.callbacks.iter().map(|new| Kept::of(new, seal)).collect(),
+            farewell: c.farewell,
+        }
     }
 
     /// Returns the write. The receivers of its senders are closed.

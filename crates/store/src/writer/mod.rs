@@ -5,6 +5,12 @@
 //! starts 20 ms after the last one, at once if that is longer ago. Nobody waits for event log lines,
 //! so they have batches of their own, every 250 ms.
 //!
+//! A transaction rewrites a page of each index, however few rows it has. So on SQLite, there are five
+//! transactions a second for writes that nobody waits for, after a burst of eight. The callbacks of a
+//! call's end don't wait for theirs: the end goes to the [pending log](crate::pending_log) first,
+//! which is synced, and the callbacks are sent. Their result usually arrives before the transaction,
+//! which then writes both. Readers make the writer catch up first.
+//!
 //! While the database rejects writes, they go to the journal, and the database is retried every 200
 //! ms. Once it accepts writes again, the journal is replayed in order, each entry once. If the
 //! journal fails too, the batch waits, the queue fills up and rejects further writes, and `health`
@@ -12,33 +18,37 @@
 //! SQLite, this thread has the only connection that writes, so it never waits for another one's
 //! lock.
 
-mod batch;
+pub(crate) mod batch;
+mod gathered;
 mod inbox;
 mod journal;
-mod journal_entry;
+pub(crate) mod journal_entry;
 pub(crate) mod rejects;
 pub(crate) mod store_file;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tokio::runtime::Builder;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use crate::error::{StoreError, failed};
 use crate::options::{FaultInjector, StorePart};
+use crate::pending_log::PendingLog;
 use crate::queue::{QUEUE, Queue, Wake};
 use crate::rows::call::ConclusionResult;
 use crate::rows::message::InboxResult;
 use crate::seal::Seal;
 use crate::sql::errors::is_data_error;
 use crate::sql::{self, Conn, Dialect, Pool};
-use crate::start_log::StartLog;
 use crate::write::{InboxWrite, Write, WriteResult};
 use crate::writer::batch::{replay_entries, write_batch};
+use crate::writer::gathered::Gathered;
 use crate::writer::journal::Journal;
 use crate::writer::journal_entry::Entry;
 use crate::writer::rejects::reject;
@@ -54,9 +64,17 @@ const BATCH: usize = 2_000;
 /// writes that arrive during a transaction form the next batch.
 const GATHER: Duration = Duration::from_millis(50);
 
-/// Minimum time between a batch and the next one that callbacks wait for. Each end of a call would
-/// have a transaction of its own otherwise.
+/// Minimum time between a batch and the next one that callbacks wait for. Each of them would have a
+/// transaction of its own otherwise.
 const SPACING: Duration = Duration::from_millis(20);
+
+/// Minimum time between two syncs of the pending log.
+const REPORT_SPACING: Duration = Duration::from_millis(2);
+
+/// Transactions that nobody waits for: the time for one of them, and how many may be saved up.
+const TRANSACTION_EVERY: Duration = Duration::from_millis(200);
+
+const TRANSACTIONS_MAX: u32 = 8;
 
 /// Time to gather event log lines. The lines of a call that are written together touch fewer pages.
 const GATHER_LINES: Duration = Duration::from_millis(250);
@@ -89,7 +107,9 @@ pub(crate) struct WriterOptions {
     /// `None` on PostgreSQL.
     pub(crate) file: Option<StoreFile>,
     pub(crate) health: Health,
-    pub(crate) start_log: Arc<StartLog>,
+    pub(crate) pending_log: Arc<PendingLog>,
+    /// Shared with the queue and the readers.
+    pub(crate) wake: Arc<Wake>,
     pub(crate) seal: Arc<Seal>,
     /// Folder of the journal.
     pub(crate) journal: std::path::PathBuf,
@@ -123,34 +143,79 @@ pub(crate) struct Writer {
 pub(crate) async fn start(options: WriterOptions) -> Result<Queue, StoreError> {
     let (queue, writes) = mpsc::channel(QUEUE);
     let (closing, task) = (CancellationToken::new(), TaskTracker::new());
-    let start_log = options.start_log.clone();
+    let (pending_log, wake) = (options.pending_log.clone(), options.wake.clone());
     let mut writer = Writer::new(options, closing.clone());
     writer.replay_left_journal().await?;
-    let wake = Arc::new(Wake::default());
     let runtime = Builder::new_current_thread().enable_all().build().map_err(StoreError::Thread)?;
-    let (counted, woken) = (task.token(), wake.clone());
+    let counted = task.token();
     let work = move || {
-        runtime.block_on(run(writer, writes, woken));
+        runtime.block_on(run(writer, writes));
         drop(runtime);
         drop(counted);
     };
     std::thread::Builder::new().name("store".to_owned()).spawn(work).map_err(StoreError::Thread)?;
     task.close();
-    Ok(Queue::new(queue, wake, start_log, closing, task))
+    Ok(Queue::new(queue, wake, pending_log, closing, task))
+}
+
+/// When the writer starts transactions.
+struct Pace {
+    /// Ticks when another transaction that nobody waits for is due.
+    refill: Interval,
+    /// Number of transactions that may start without waiting.
+    saved: u32,
+    /// Ticks when callbacks may have a transaction.
+    spacing: Interval,
+    /// Ticks when the pending log may be synced.
+    reports: Interval,
+}
+
+impl Pace {
+    fn new() -> Self {
+        let interval = |every| {
+            let mut interval = tokio::time::interval(every);
+            interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            interval
+        };
+        let mut refill = interval(TRANSACTION_EVERY);
+        refill.set_missed_tick_behavior(MissedTickBehavior::Burst);
+        let (spacing, reports) = (interval(SPACING), interval(REPORT_SPACING));
+        Self { refill, saved: TRANSACTIONS_MAX, spacing, reports }
+    }
+
+    /// Returns whether a transaction may start now that nobody waits for.
+    fn is_due(&mut self) -> bool {
+        while self.refill.tick().now_or_never().is_some() {
+            self.saved = self.saved.saturating_add(1).min(TRANSACTIONS_MAX);
+        }
+        self.saved > 0
+    }
+
+    fn transaction_done(&mut self) {
+        self.saved = self.saved.saturating_sub(1);
+        self.spacing.reset();
+    }
+}
+
+/// What the writer does next.
+enum Step {
+    Gather(Write),
+    /// Writes what is gathered.
+    Commit,
+    End,
 }
 
 /// Runs the writer until `writes` is closed, or until it is drained after the store began to close.
-/// `wake` is notified when a result is waited for.
-pub(crate) async fn run(mut writer: Writer, mut writes: mpsc::Receiver<Write>, wake: Arc<Wake>) {
-    let mut batch = Vec::with_capacity(BATCH);
-    let mut lines = Vec::new();
-    let [mut retry, mut lines_due, mut spacing] =
-        [RETRY_PAUSE, GATHER_LINES, SPACING].map(tokio::time::interval);
-    retry.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    lines_due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    spacing.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+pub(crate) async fn run(mut writer: Writer, mut writes: mpsc::Receiver<Write>) {
+    let wake = writer.options.wake.clone();
+    let mut gathered = Gathered::default();
+    let mut pace = Pace::new();
+    let [mut retry, mut lines_due] = [RETRY_PAUSE, GATHER_LINES].map(tokio::time::interval);
+    retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    lines_due.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        let first = tokio::select! {
+        let has_batch = !gathered.batch.is_empty();
+        let step = tokio::select! {
             biased;
             _ = retry.tick(), if writer.failing => {
                 writer.recover().await;
@@ -159,63 +224,75 @@ pub(crate) async fn run(mut writer: Writer, mut writes: mpsc::Receiver<Write>, w
                 retry.reset();
                 continue;
             }
-            _ = lines_due.tick(), if !lines.is_empty() => {
-                writer.write(&mut lines).await;
-                lines.clear();
+            _ = lines_due.tick(), if !gathered.lines.is_empty() => {
+                writer.write(&mut gathered.lines).await;
+                gathered.lines.clear();
                 continue;
             }
-            first = writes.recv() => first,
+            () = wake.now.notified(), if has_batch => Step::Commit,
+            _ = pace.spacing.tick(), if gathered.is_waited_for => Step::Commit,
+            _ = pace.refill.tick(), if has_batch => Step::Commit,
+            first = writes.recv() => first.map_or(Step::End, Step::Gather),
             () = writer.closing.cancelled() => {
                 writes.close();
-                writes.recv().await
+                writes.recv().await.map_or(Step::End, Step::Gather)
             }
         };
-        let Some(first) = first else { break };
-        batch.push(first);
-        if writes.len() < BATCH {
-            // Sleeps instead of receiving, so that not every write wakes the thread.
-            let soon = async {
-                wake.soon.notified().await;
-                spacing.tick().await;
-            };
-            let woken = async {
-                tokio::select! { () = wake.now.notified() => {}, () = soon => {} }
-            };
-            let gathering = tokio::time::timeout(GATHER, woken);
-            let _ = writer.closing.run_until_cancelled(gathering).await;
+        let mut commit = matches!(step, Step::Commit);
+        let can_report = writer.can_report_early();
+        match step {
+            Step::End => break,
+            Step::Commit => {}
+            Step::Gather(first) => {
+                gathered.push(first, can_report);
+                if writes.len() < BATCH {
+                    // Sleeps instead of receiving, so that not every write wakes the thread.
+                    let spacing = if can_report { &mut pace.reports } else { &mut pace.spacing };
+                    let soon = async {
+                        wake.soon.notified().await;
+                        spacing.tick().await;
+                    };
+                    tokio::select! {
+                        () = wake.now.notified() => commit = true,
+                        () = soon => {}
+                        () = tokio::time::sleep(GATHER) => {}
+                        () = writer.closing.cancelled() => {}
+                    }
+                }
+            }
         }
-        while batch.len() < BATCH
+        while gathered.batch.len() < BATCH
             && let Ok(write) = writes.try_recv()
         {
-            batch.push(write);
+            gathered.push(write, can_report);
         }
-        lines.extend(batch.extract_if(.., |write| {
-            matches!(write, Write::LogLine { .. } | Write::LateLine { .. })
-        }));
-        if lines.len() >= BATCH || batch.iter().any(|write| matches!(write, Write::Flush(_))) {
-            writer.write(&mut lines).await;
-            lines.clear();
+        let flushes = gathered.batch.iter().any(|write| matches!(write, Write::Flush(_)));
+        if gathered.lines.len() >= BATCH || flushes {
+            writer.write(&mut gathered.lines).await;
+            gathered.lines.clear();
         }
-        if batch.is_empty() {
+        if gathered.batch.is_empty() {
             continue;
         }
-        let starts = batch
-            .iter()
-            .filter(|write| matches!(write, Write::CallStarted(_) | Write::SetWacid(..)))
-            .count();
-        writer.write(&mut batch).await;
-        spacing.reset();
-        // If writes are left, the batch was abandoned. The next process finds these calls in the
-        // start log.
-        if batch.is_empty()
-            && let Err(error) = writer.options.start_log.mark_done(starts)
-        {
-            tracing::warn!(%error, "could not empty the start log");
+        commit |= !can_report
+            || gathered.batch.len() >= BATCH
+            || pace.is_due()
+            || (gathered.is_waited_for && pace.spacing.tick().now_or_never().is_some());
+        if !commit {
+            match writer.report_early(&mut gathered) {
+                Ok(()) => {
+                    pace.reports.reset();
+                    continue;
+                }
+                Err(error) => tracing::warn!(%error, "could not append to the pending log"),
+            }
         }
-        batch.clear();
+        writer.commit(&mut gathered).await;
+        pace.transaction_done();
     }
-    if !lines.is_empty() {
-        writer.write(&mut lines).await;
+    writer.commit(&mut gathered).await;
+    if !gathered.lines.is_empty() {
+        writer.write(&mut gathered.lines).await;
     }
     writer.close().await;
 }
@@ -250,6 +327,45 @@ impl Writer {
             }
         }
         Ok(())
+    }
+
+    /// Returns whether calls' ends may be reported before they are in the database. PostgreSQL may
+    /// outlive this process's disk, and other nodes end the calls of a node that is gone.
+    fn can_report_early(&self) -> bool {
+        self.options.file.is_some() && !self.failing && !self.closing.is_cancelled()
+    }
+
+    /// Syncs the pending log, with the ends that need not wait for the database, and reports these.
+    fn report_early(&self, gathered: &mut Gathered) -> std::io::Result<()> {
+        if !gathered.needs_sync() {
+            return Ok(());
+        }
+        let entry = |write| Entry::of(write, &self.options.seal);
+        let ends: Vec<Entry> = gathered.reportable().filter_map(entry).collect();
+        self.options.pending_log.append_ends(&ends)?;
+        if !ends.is_empty() {
+            self.options.wake.is_behind.send_replace(true);
+        }
+        gathered.report();
+        Ok(())
+    }
+
+    /// Writes the batch, and marks its calls as done in the pending log.
+    async fn commit(&mut self, gathered: &mut Gathered) {
+        let mut batch = gathered.take();
+        let starts = batch
+            .iter()
+            .filter(|write| matches!(write, Write::CallStarted(_) | Write::SetWacid(..)))
+            .count();
+        self.write(&mut batch).await;
+        self.options.wake.is_behind.send_if_modified(std::mem::take);
+        // If writes are left, the batch was abandoned. The next process finds these calls in the
+        // pending log.
+        if batch.is_empty()
+            && let Err(error) = self.options.pending_log.mark_done(starts)
+        {
+            tracing::warn!(%error, "could not empty the pending log");
+        }
     }
 
     /// Writes the batch to the database or the journal. Gives up only while the store is closing.
@@ -364,11 +480,16 @@ impl Writer {
         self.with_journal(move |journal| journal.append(&entries)).await?;
         metrics::counter!(metric::EVENT_LOG_REFUSED_TOTAL).increment(dropped_lines);
         for write in batch.drain(..) {
-            match complete_journalled(write) {
+            match write {
                 // This is rare. Beyond the limit, a redelivery of that event may be taken for a
                 // duplicate.
-                Some(Write::RemoveKey(_)) if self.deferred.len() >= QUEUE => {}
-                left => self.deferred.extend(left),
+                Write::RemoveKey(_) if self.deferred.len() >= QUEUE => {}
+                Write::CallReported(end) => {
+                    let settle =
+                        |settled| Write::SettleCallback(Box::new(settled), oneshot::channel().0);
+                    self.deferred.extend(end.settled.into_iter().map(settle));
+                }
+                write => self.deferred.extend(complete_journalled(write)),
             }
         }
         Ok(())
@@ -670,6 +791,7 @@ fn complete_journalled(write: Write) -> Option<Write> {
             return Some(write);
         }
         Write::CallStarted(_)
+        | Write::CallReported(_)
         | Write::SetWacid(..)
         | Write::CallAnswered(..)
         | Write::Heartbeat(..)
@@ -695,6 +817,8 @@ fn complete(batch: &mut Vec<Write>, found: Vec<WriteResult>) {
                     let _ = sender.send(concluded);
                 }
             }
+            // Its callbacks were sent before.
+            Write::CallReported(_) => drop(found.next()),
             Write::Callback(_, sender) => {
                 if let Some(WriteResult::Callback(written)) = found.next() {
                     let _ = sender.send(Some(written));

@@ -12,10 +12,11 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use crate::pending_log::PendingEntries;
 use crate::rows::call::CallStart;
+use crate::seal::Seal;
 use crate::sql::Pool;
 use crate::sql::errors::is_data_error;
-use crate::start_log::StartLogEntries;
 use crate::tables::calls;
 use crate::writer::journal_entry::Entry;
 use model::metric;
@@ -26,29 +27,31 @@ pub(crate) const NAME: &str = "store.refused";
 /// Maximum size in bytes. Beyond it, rejected writes are only logged.
 const BYTES_MAX: u64 = 64 << 20;
 
-/// Inserts the calls from the start log of an earlier process. A call that the database rejects
-/// goes to the rejects file, so that it does not prevent the start.
+/// Writes what an earlier process left in the pending log. What the database rejects goes to the
+/// rejects file, so that it does not prevent the start.
 ///
 /// # Errors
 /// Fails if the database fails, or if the rejects file can't be written.
-pub(crate) async fn insert_start_log(
+pub(crate) async fn insert_pending(
     pool: &Pool,
-    left: StartLogEntries,
+    seal: &Seal,
+    left: PendingEntries,
     folder: &Path,
 ) -> Result<(), sqlx::Error> {
-    match calls::insert_start_log(pool, &left).await {
+    match calls::insert_pending(pool, seal, &left).await {
         Err(error) if is_data_error(&error) => {}
         done => return done,
     }
     for one in left.split() {
-        match calls::insert_start_log(pool, &one).await {
+        match calls::insert_pending(pool, seal, &one).await {
             Err(error) if is_data_error(&error) => {
                 let start = one.starts.first().map(|start| Entry::CallStarted {
                     start: CallStart::of(&start.setup, &start.node_id),
                     setup: serde_json::to_string(&start.setup).unwrap_or_default(),
                     born: start.born,
                 });
-                reject(folder, start.as_ref(), &error).map_err(sqlx::Error::Io)?;
+                let entry = start.as_ref().or(one.ends.first());
+                reject(folder, entry, &error).map_err(sqlx::Error::Io)?;
             }
             done => done?,
         }

@@ -333,7 +333,7 @@ mod tests {
             if due.is_empty() {
                 break;
             }
-            for Callback { id, new, .. } in due {
+            for Callback { row, new, .. } in due {
                 let of = |name| new.notice.params.get(name).map_or("", Param::reveal).to_owned();
                 let what =
                     ["EventName", "MemberID", "EventTimestamp", "MPCDuration", "MPCBilledDuration"]
@@ -341,7 +341,7 @@ mod tests {
                 told.push((new.call.0.as_u128(), new.notice.url.0.to_string(), what));
                 let settled = DeliveryOutcome::Delivered;
                 let done = Settlement {
-                    id,
+                    row,
                     attempts: 1,
                     at: at(200),
                     outcome: settled,
