@@ -104,7 +104,8 @@ async fn r11_calls_continue_while_another_process_locks_the_store() {
         200,
         "the journal has it"
     );
-    assert_eq!(app.count("/hangup"), 0, "not before it is written");
+    // The end of the first call may be in the pending log. The second one's is in the journal.
+    assert!(app.count("/hangup") <= 1, "not before it is written");
     other.execute_batch("COMMIT").unwrap();
     node.until_metric("offhook_store_journal_bytes", &[], 0.0).await;
     app.wait("/hangup").await;

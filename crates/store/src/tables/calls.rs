@@ -11,6 +11,7 @@ use crate::scope::{Scope, push_scope};
 use crate::seal::Seal;
 use crate::shared::Shared;
 use crate::sql::{self, Conn, Pool, Query, QueryBuilder, Row};
+use crate::tables::call_logs;
 use crate::write::Write;
 use crate::writer::batch;
 use machine::{CallSetup, GraphAction};
@@ -112,7 +113,15 @@ impl Calls<'_> {
         after: Option<u64>,
         limit: u32,
     ) -> Result<Vec<(u64, String)>, StoreError> {
-        events(&self.0.read, scope, call, after, limit).await
+        if after.is_none() {
+            // The latest lines may still be in the queue.
+            self.0.queue.flush().await;
+        }
+        if one(&self.0.read, scope, call).await?.is_none() {
+            return Ok(Vec::new());
+        }
+        call_logs::read(&self.0.read, call, after, usize::try_from(limit).unwrap_or(usize::MAX))
+            .await
     }
 
     /// Returns calls of a node that have no end, which a crash left behind.
@@ -147,28 +156,6 @@ pub(crate) async fn one(
     row.map(|row| record(WHAT, &row)).transpose()
 }
 
-pub(crate) async fn events(
-    pool: &Pool,
-    scope: &Scope,
-    call: CallUuid,
-    after: Option<u64>,
-    limit: u32,
-) -> Result<Vec<(u64, String)>, StoreError> {
-    const WHAT: &str = "read an event log";
-    let mut query = QueryBuilder::new(
-        "SELECT e.seq, e.line FROM call_events e JOIN calls USING (call_uuid) WHERE ",
-    );
-    push_scope(&mut query, scope);
-    query.push(" AND e.call_uuid = ").push_bind(call.to_string());
-    query
-        .push(" AND e.seq > ")
-        .push_bind(after.map_or(-1, |seq| i64::try_from(seq).unwrap_or(i64::MAX)));
-    query.push(" ORDER BY e.seq LIMIT ").push_bind(i64::from(limit));
-    let rows: Vec<(i64, String)> =
-        query.build_query_as().fetch_all(pool).await.map_err(failed(WHAT))?;
-    Ok(rows.into_iter().map(|(seq, line)| (u64::try_from(seq).unwrap_or_default(), line)).collect())
-}
-
 /// Returns the latest calls of all accounts, ended or not, newest first. For the command-line
 /// tools.
 pub(crate) async fn latest(pool: &Pool, limit: u32) -> Result<Vec<CallRecord>, StoreError> {
@@ -192,8 +179,8 @@ pub(crate) async fn whole_log(
     if known.fetch_optional(pool).await.map_err(failed(WHAT))?.is_none() {
         return Ok(None);
     }
-    let lines = sql::query_scalar("SELECT line FROM call_events WHERE call_uuid = $1 ORDER BY seq");
-    lines.bind(call.to_string()).fetch_all(pool).await.map(Some).map_err(failed(WHAT))
+    let lines = call_logs::read(pool, call, None, usize::MAX).await?;
+    Ok(Some(lines.into_iter().map(|(_, line)| line).collect()))
 }
 
 pub(crate) async fn orphans(pool: &Pool, node_id: &str) -> Result<Vec<Orphan>, StoreError> {

@@ -99,8 +99,8 @@ impl DeleteRows {
     fn delete(&self) -> (&'static str, &str) {
         match self {
             Self::Lines(call) => (
-                "DELETE FROM call_events WHERE call_uuid = $1 AND seq IN \
-                 (SELECT seq FROM call_events WHERE call_uuid = $1 ORDER BY seq LIMIT $2)",
+                "DELETE FROM call_logs WHERE call_uuid = $1 AND seq IN \
+                 (SELECT seq FROM call_logs WHERE call_uuid = $1 ORDER BY seq LIMIT $2)",
                 call,
             ),
             Self::Transcript(call) => (

@@ -16,7 +16,7 @@ use crate::shared::Shared;
 use crate::sql::connect::open_beside_node;
 use crate::sql::{self, Conn, QueryBuilder, Row};
 use crate::tables::call_lists::indexed_by;
-use crate::tables::{conversations, responses};
+use crate::tables::{call_logs, conversations, responses};
 use crate::write::WriteTask;
 use model::{AuthId, CallUuid, PhoneNumberId, Timestamp};
 
@@ -270,7 +270,7 @@ impl Erasures<'_> {
         push_in(&mut select, "call_uuid", &calls);
         let mut found: Vec<(String, Option<i64>)> =
             select.build_query_as().fetch_all(&self.0.read).await.map_err(failed(WHAT))?;
-        found.extend(self.room_recordings(scope, &id).await?);
+        found.extend(self.room_recordings(scope, call).await?);
         let is_over = up == 0 && found.iter().all(|(_, ended)| ended.is_some());
         let recordings = found.iter().filter_map(|(id, _)| id.parse().ok()).take(BATCH).collect();
         Ok(CallRecordings { is_over, recordings })
@@ -281,18 +281,19 @@ impl Erasures<'_> {
     async fn room_recordings(
         self,
         scope: &Scope,
-        call: &str,
+        call: CallUuid,
     ) -> Result<Vec<(String, Option<i64>)>, StoreError> {
+        let id = call.to_string();
         let mut select = QueryBuilder::new(
             "SELECT recording_id, conference_name, ended_us FROM recordings WHERE conference_name IS NOT NULL AND ",
         );
         push_scope(&mut select, scope);
         select
             .push(" AND started_us <= (SELECT ended_us FROM calls WHERE call_uuid = ")
-            .push_bind(call.to_owned());
+            .push_bind(&id);
         select.push(") + ").push_bind(TOLERANCE_US);
         select.push(" AND (ended_us IS NULL OR ended_us >= (SELECT started_us FROM calls WHERE call_uuid = ");
-        select.push_bind(call.to_owned()).push(") - ").push_bind(TOLERANCE_US).push(")");
+        select.push_bind(&id).push(") - ").push_bind(TOLERANCE_US).push(")");
         let rooms: Vec<(String, String, Option<i64>)> =
             select.build_query_as().fetch_all(&self.0.read).await.map_err(failed(WHAT))?;
         let mut was_in = BTreeMap::new();
@@ -300,12 +301,8 @@ impl Erasures<'_> {
             if was_in.contains_key(room) {
                 continue;
             }
-            let count = "SELECT count(*) FROM call_events WHERE call_uuid = $1 AND line LIKE $2 ESCAPE '\\'";
-            let count = sql::query_scalar::<i64>(count).bind(call).bind(line_pattern(room));
-            was_in.insert(
-                room.clone(),
-                count.fetch_one(&self.0.read).await.map_err(failed(WHAT))? > 0,
-            );
+            let text = entry_text(room);
+            was_in.insert(room.clone(), call_logs::contains(&self.0.read, call, &text).await?);
         }
         let found =
             rooms.into_iter().filter(|(_, room, _)| was_in.get(room).copied().unwrap_or_default());
@@ -604,15 +601,7 @@ fn push_in(query: &mut QueryBuilder, column: &str, ids: &[String]) {
     query.push(")");
 }
 
-/// Returns a `LIKE` pattern that matches event log lines with this room name (`RoomEntry`).
-fn line_pattern(name: &str) -> String {
-    let mut like = String::from("%\"name\":");
-    for c in serde_json::Value::from(name).to_string().chars() {
-        if matches!(c, '%' | '_' | '\\') {
-            like.push('\\');
-        }
-        like.push(c);
-    }
-    like.push('%');
-    like
+/// Returns a text that event log lines with this room name contain (`RoomEntry`).
+fn entry_text(name: &str) -> String {
+    format!("\"name\":{}", serde_json::Value::from(name))
 }

@@ -1,6 +1,7 @@
 pub(crate) mod agents;
 pub(crate) mod audit;
 pub(crate) mod call_lists;
+pub(crate) mod call_logs;
 pub(crate) mod call_remarks;
 pub(crate) mod calls;
 pub(crate) mod conversation_lists;

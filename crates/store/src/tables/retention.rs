@@ -8,10 +8,10 @@ use crate::error::{StoreError, failed};
 use crate::rows::call::{CallFilter, Compare};
 use crate::scope::Scope;
 use crate::seal::Seal;
-use crate::sql::{self, Conn, QueryBuilder};
+use crate::sql::{self, Conn};
 use crate::tables::call_lists::{List, main_accounts};
 use crate::tables::calls::Calls;
-use crate::tables::{outbox, permissions};
+use crate::tables::{call_logs, outbox, permissions};
 use crate::write::WriteTask;
 use model::Timestamp;
 
@@ -52,7 +52,7 @@ impl Calls<'_> {
         loop {
             let mut select = list.select("call_uuid, started_us", &started);
             select.push(
-                " AND EXISTS (SELECT 1 FROM call_events e WHERE e.call_uuid = calls.call_uuid) \
+                " AND EXISTS (SELECT 1 FROM call_logs e WHERE e.call_uuid = calls.call_uuid) \
                  ORDER BY started_us LIMIT ",
             );
             let found: Vec<(String, i64)> = select
@@ -109,16 +109,7 @@ impl WriteTask for DeleteLogs {
         to: &'a mut Conn,
         _: &'a Seal,
     ) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
-        async move {
-            let mut delete = QueryBuilder::new("DELETE FROM call_events WHERE call_uuid IN (");
-            let mut calls = delete.list();
-            for call in &self.0 {
-                calls.push_bind(call.clone());
-            }
-            delete.push(")");
-            Ok(delete.build().execute(to).await?.rows_affected())
-        }
-        .boxed()
+        async move { call_logs::delete(to, &self.0).await }.boxed()
     }
 }
 

@@ -10,20 +10,11 @@ use crate::rows::message::{InboxResult, TimelineEntry};
 use crate::seal::Seal;
 use crate::sql::{self, Conn};
 use crate::tables::calls::{self, OpenCall};
-use crate::tables::{endpoints, event_keys, messages, outbox, permissions, recordings, settings};
+use crate::tables::{
+    call_logs, endpoints, event_keys, messages, outbox, permissions, recordings, settings,
+};
 use crate::write::{Write, WriteResult};
 use crate::writer::inbox;
-
-/// First sequence number of late lines. It is greater than those of the call's own task, which may
-/// still be in the queue.
-const LATE_SEQ: i64 = 1_000_000;
-
-/// `INSERT` for rows of event logs.
-const LINES: (&str, usize, &str) = (
-    "INSERT INTO call_events (call_uuid, seq, line) ",
-    3,
-    " ON CONFLICT (call_uuid, seq) DO NOTHING",
-);
 
 /// Executes a batch in one transaction. Returns the results of those writes that have one, in
 /// order.
@@ -103,8 +94,8 @@ async fn write_all<'a>(
                 calls::record_wacid(to, *call, wacid, *farewell).await?
             }
             Write::Heartbeat(node_id, at) => calls::alive(to, node_id, *at).await?,
-            Write::LogLine { call, seq, line } => lines.push((call, seq, line)),
-            Write::LateLine { call, line } => late.push((call, line)),
+            Write::LogLine { call, seq, line } => lines.push((*call, *seq, line.as_str())),
+            Write::LateLine { call, line } => late.push((*call, line.as_str())),
             Write::CallEnded(conclusion, _) => {
                 found.push(WriteResult::CallEnded(conclude(to, seal, conclusion, None).await?))
             }
@@ -153,20 +144,8 @@ async fn write_all<'a>(
             Write::Flush(_) => {}
         }
     }
-    sql::insert_rows(to, LINES, &lines, |mut row, (call, seq, line)| {
-        row.push_bind(call.to_string())
-            .push_bind(i64::try_from(**seq).unwrap_or(i64::MAX))
-            .push_bind(*line);
-    })
-    .await?;
-    // A log without lines has been erased and stays empty.
-    let insert = "INSERT INTO call_events (call_uuid, seq, line) SELECT $1, \
-        CASE WHEN seq >= $2 THEN seq + 1 ELSE $2 END, $3 FROM call_events WHERE call_uuid = $1 \
-        ORDER BY seq DESC LIMIT 1";
-    let late = late
-        .iter()
-        .map(|(call, line)| sql::query(insert).bind(call.to_string()).bind(LATE_SEQ).bind(*line));
-    sql::execute_each(to, late).await?;
+    call_logs::insert(to, lines).await?;
+    call_logs::insert_late(to, late).await?;
     event_keys::insert(to, &keys).await?;
     Ok(found)
 }

@@ -2,8 +2,8 @@
 //!
 //! A batch has at most 2,000 writes, gathered for up to 50 ms, and runs as one transaction. If a
 //! caller waits for a result, the batch starts at once. If a callback is sent with the result, it
-//! starts 20 ms after the last one, at once if that is longer ago. Nobody waits for event log lines,
-//! so they have batches of their own, every 250 ms.
+//! starts 20 ms after the last one, at once if that is longer ago. Nobody waits for event log lines.
+//! They are written at least every 250 ms, but not with the batches that callers wait for.
 //!
 //! A transaction rewrites a page of each index, however few rows it has. So on SQLite, there are five
 //! transactions a second for writes that nobody waits for, after a burst of eight. The callbacks of a
@@ -200,8 +200,10 @@ impl Pace {
 /// What the writer does next.
 enum Step {
     Gather(Write),
-    /// Writes what is gathered.
-    Commit,
+    /// Writes what is gathered. `is_hurried` if a caller waits for it.
+    Commit {
+        is_hurried: bool,
+    },
     End,
 }
 
@@ -229,20 +231,24 @@ pub(crate) async fn run(mut writer: Writer, mut writes: mpsc::Receiver<Write>) {
                 gathered.lines.clear();
                 continue;
             }
-            () = wake.now.notified(), if has_batch => Step::Commit,
-            _ = pace.spacing.tick(), if gathered.is_waited_for => Step::Commit,
-            _ = pace.refill.tick(), if has_batch => Step::Commit,
+            () = wake.now.notified(), if has_batch => Step::Commit { is_hurried: true },
+            _ = pace.spacing.tick(), if gathered.is_waited_for => Step::Commit { is_hurried: true },
+            _ = pace.refill.tick(), if has_batch => Step::Commit { is_hurried: false },
             first = writes.recv() => first.map_or(Step::End, Step::Gather),
             () = writer.closing.cancelled() => {
                 writes.close();
                 writes.recv().await.map_or(Step::End, Step::Gather)
             }
         };
-        let mut commit = matches!(step, Step::Commit);
         let can_report = writer.can_report_early();
+        let mut commit = false;
+        let mut is_hurried = !can_report;
         match step {
             Step::End => break,
-            Step::Commit => {}
+            Step::Commit { is_hurried: hurried } => {
+                commit = true;
+                is_hurried |= hurried;
+            }
             Step::Gather(first) => {
                 gathered.push(first, can_report);
                 if writes.len() < BATCH {
@@ -253,7 +259,7 @@ pub(crate) async fn run(mut writer: Writer, mut writes: mpsc::Receiver<Write>) {
                         spacing.tick().await;
                     };
                     tokio::select! {
-                        () = wake.now.notified() => commit = true,
+                        () = wake.now.notified() => (commit, is_hurried) = (true, true),
                         () = soon => {}
                         () = tokio::time::sleep(GATHER) => {}
                         () = writer.closing.cancelled() => {}
@@ -267,15 +273,12 @@ pub(crate) async fn run(mut writer: Writer, mut writes: mpsc::Receiver<Write>) {
             gathered.push(write, can_report);
         }
         let flushes = gathered.batch.iter().any(|write| matches!(write, Write::Flush(_)));
-        if gathered.lines.len() >= BATCH || flushes {
-            writer.write(&mut gathered.lines).await;
-            gathered.lines.clear();
-        }
-        if gathered.batch.is_empty() {
+        let is_full = gathered.batch.len().max(gathered.lines.len()) >= BATCH;
+        if gathered.batch.is_empty() && !is_full {
             continue;
         }
         commit |= !can_report
-            || gathered.batch.len() >= BATCH
+            || is_full
             || pace.is_due()
             || (gathered.is_waited_for && pace.spacing.tick().now_or_never().is_some());
         if !commit {
@@ -287,13 +290,14 @@ pub(crate) async fn run(mut writer: Writer, mut writes: mpsc::Receiver<Write>) {
                 Err(error) => tracing::warn!(%error, "could not append to the pending log"),
             }
         }
-        writer.commit(&mut gathered).await;
+        let with_lines = is_full || flushes || !(is_hurried || gathered.is_waited_for);
+        writer.commit(&mut gathered, with_lines).await;
         pace.transaction_done();
+        if with_lines {
+            lines_due.reset();
+        }
     }
-    writer.commit(&mut gathered).await;
-    if !gathered.lines.is_empty() {
-        writer.write(&mut gathered.lines).await;
-    }
+    writer.commit(&mut gathered, true).await;
     writer.close().await;
 }
 
@@ -351,8 +355,14 @@ impl Writer {
     }
 
     /// Writes the batch, and marks its calls as done in the pending log.
-    async fn commit(&mut self, gathered: &mut Gathered) {
+    async fn commit(&mut self, gathered: &mut Gathered, with_lines: bool) {
         let mut batch = gathered.take();
+        if with_lines {
+            batch.append(&mut gathered.lines);
+        }
+        if batch.is_empty() {
+            return;
+        }
         let starts = batch
             .iter()
             .filter(|write| matches!(write, Write::CallStarted(_) | Write::SetWacid(..)))

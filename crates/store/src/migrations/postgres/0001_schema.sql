@@ -82,11 +82,13 @@ CREATE INDEX calls_open ON calls (node_id) WHERE ended_us IS NULL;
 -- Farewells that are due.
 CREATE INDEX calls_farewell ON calls (farewell_us) WHERE farewell_us IS NOT NULL;
 
--- The event log of each call, one row per line.
-CREATE TABLE call_events (
+-- The event log of each call. A row has consecutive lines, from number seq on.
+CREATE TABLE call_logs (
     call_uuid  TEXT    NOT NULL,
     seq        BIGINT  NOT NULL,
-    line       TEXT    NOT NULL,
+    line_count BIGINT  NOT NULL,
+    -- Each line ends with a newline. Compressed as an LZ4 block after its size in four bytes, little-endian.
+    body       BYTEA   NOT NULL,
     PRIMARY KEY (call_uuid, seq)
 );
 
