@@ -138,7 +138,7 @@ impl World {
                 let second = self.add_server(state);
                 self.servers[second].answers = !self.scene.synchronous;
                 for node in 0..self.nodes.len() {
-                    if self.rng.chance(400) {
+                    if self.rng.chance(400) && self.may_stray(node) {
                         self.nodes[node].server = second;
                         self.return_to_primary(node, 12 * SECOND);
                     }
@@ -156,7 +156,7 @@ impl World {
                 let old: Vec<_> = (self.primary.saturating_sub(3)..self.primary)
                     .filter(|server| self.servers[*server].up)
                     .collect();
-                if !old.is_empty() {
+                if !old.is_empty() && self.may_stray(node) {
                     self.nodes[node].server = self.rng.pick(&old);
                     let delay = self.rng.pick(&[2, 8]) * SECOND;
                     self.after(delay, move |world| world.nodes[node].server = world.primary);
@@ -217,7 +217,7 @@ impl World {
         let old = self.primary;
         self.primary = self.add_server(state);
         for node in 0..self.nodes.len() {
-            if !old_lives || self.rng.chance(500) {
+            if !old_lives || self.rng.chance(500) || !self.may_stray(node) {
                 self.nodes[node].server = self.primary;
                 continue;
             }
@@ -228,10 +228,19 @@ impl World {
                     (self.rng.between(0, 6 * SECOND), self.rng.between(0, 6 * SECOND));
                 self.after(there, move |world| {
                     world.nodes[node].server = world.primary;
-                    world.after(back, move |world| world.nodes[node].server = old);
+                    world.after(back, move |world| {
+                        if world.may_stray(node) {
+                            world.nodes[node].server = old;
+                        }
+                    });
                 });
             }
         }
+    }
+
+    /// Whether a node may be connected to another server than the primary. See [`World::cut`].
+    fn may_stray(&self, node: usize) -> bool {
+        self.scene.synchronous || !self.nodes[node].cut_from_peers
     }
 
     fn return_to_primary(&mut self, node: usize, within: Time) {
