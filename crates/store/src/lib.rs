@@ -107,6 +107,7 @@ pub use self::tables::event_keys::EventKeys;
 pub use self::tables::failed_requests::{
     FailedRequest, FailedRequestFilter, FailedRequestGroup, FailedRequests,
 };
+pub use self::tables::fleet::{FleetSession, RunInfo};
 pub use self::tables::messages::{MessageCount, Messages};
 pub use self::tables::notifications::Notifications;
 pub use self::tables::notifications::{NoticeFilter, NoticeRow};
@@ -139,6 +140,8 @@ pub use self::tables::webhooks::Webhooks;
 mod erasure_tests;
 #[cfg(test)]
 mod fault_tests;
+#[cfg(test)]
+mod fleet_tests;
 #[cfg(any(test, feature = "test-util"))]
 #[doc(hidden)]
 #[allow(
