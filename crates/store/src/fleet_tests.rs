@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::error::StoreError;
 use crate::store::Store;
-use crate::tables::fleet::FleetSession;
+use crate::tables::fleet::{ClaimKey, ClaimOutcome, FleetSession};
 use crate::testing::skipped_on_sqlite;
 use model::Health;
 
@@ -363,6 +363,98 @@ async fn runs_are_read_with_what_they_say_about_themselves() {
     let (_, _, runs) = session.runs().await.unwrap();
     let states: Vec<_> = runs.iter().map(|run| (run.run, run.state)).collect();
     assert_eq!(states, [(one, RunState::Dead), (three, RunState::Up)]);
+    store.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn f04_of_copies_at_several_nodes_one_claims_the_call() {
+    const NODES: u128 = 3;
+    const CALLS: u128 = 200;
+    if skipped_on_sqlite() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder).await;
+    // Each node has three copies of every call.
+    let copies = (0..NODES * 3).map(|copy| {
+        let (store, run) = (store.clone(), Uuid::from_u128(1 + copy % NODES));
+        tokio::spawn(async move {
+            let mut session = store.fleet_session().await?;
+            session.register(run, &run.to_string(), "{}", false).await?;
+            let mut outcomes = Vec::new();
+            for hash in 0..CALLS {
+                let wacid = format!("wacid.{hash}");
+                let key = ClaimKey { hash, phone_number_id: "7", wacid: &wacid };
+                let call = Uuid::from_u128(hash * 100 + copy);
+                outcomes.push(match session.claim(key, run, call, b"birth").await? {
+                    ClaimOutcome::Mine => run,
+                    ClaimOutcome::Other { run, .. } => run,
+                    other => panic!("{other:?}"),
+                });
+            }
+            Ok::<_, StoreError>(outcomes)
+        })
+    });
+    let owners: Result<Vec<_>, _> = try_join_all(copies).await.unwrap().into_iter().collect();
+    let owners = owners.unwrap();
+    assert!(owners.windows(2).all(|pair| pair[0] == pair[1]), "one owner for each call");
+    let mut session = store.fleet_session().await.unwrap();
+    let count = sqlx::query("SELECT count(*), count(DISTINCT key) FROM claims");
+    let count = count.fetch_one(&mut session.connection).await.unwrap();
+    let calls = i64::try_from(CALLS).unwrap();
+    assert_eq!((count.get::<i64, _>(0), count.get::<i64, _>(1)), (calls, calls));
+    store.close().await;
+}
+
+#[tokio::test]
+async fn f05_claims_name_the_owner_of_a_call() {
+    if skipped_on_sqlite() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder).await;
+    let mut session = store.fleet_session().await.unwrap();
+    let [one, two, call] = [1, 2, 3].map(Uuid::from_u128);
+    let key = |hash, wacid| ClaimKey { hash, phone_number_id: "7", wacid };
+    assert_eq!(
+        session.claim(key(1, "a"), one, call, b"birth").await.unwrap(),
+        ClaimOutcome::NotMember
+    );
+    for run in [one, two] {
+        join(&mut session, run).await.unwrap();
+    }
+    let other = ClaimOutcome::Other { run: one, call };
+    for (run, outcome) in [(one, ClaimOutcome::Mine), (one, ClaimOutcome::Mine), (two, other)] {
+        assert_eq!(session.claim(key(1, "a"), run, call, b"birth").await.unwrap(), outcome);
+    }
+    // The end of the call comes to the other node.
+    assert_eq!(session.bury(key(1, "a"), two).await.unwrap(), other);
+    // The end of another call comes before its start.
+    assert_eq!(session.bury(key(2, "b"), two).await.unwrap(), ClaimOutcome::Mine);
+    let late = session.claim(key(2, "b"), one, Uuid::from_u128(4), b"birth").await.unwrap();
+    assert_eq!(late, ClaimOutcome::Tombstone);
+
+    // The owner dies before the call has a row.
+    assert!(session.declare_dead(one, 1).await.unwrap());
+    let orphans = session.orphan_claims(one, 10).await.unwrap();
+    let [orphan] = &orphans[..] else { panic!("{orphans:?}") };
+    assert_eq!((orphan.hash, orphan.call, &orphan.birth[..]), (1, call, &b"birth"[..]));
+    let row = "INSERT INTO calls (call_uuid, auth_id, main_auth_id, direction, call_type, from_number, to_number, \
+        caller_name, wacid, phone_number_id, node_id, started_us) \
+        VALUES ('00000000-0000-0000-0000-000000000003', '', '', '', '', '', '', '', 'a', '7', '', 0)";
+    execute(&mut session, row).await;
+    assert!(session.orphan_claims(one, 10).await.unwrap().is_empty());
+    let recorded = ClaimOutcome::Recorded { call };
+    assert_eq!(session.claim(key(1, "a"), two, call, b"birth").await.unwrap(), recorded);
+    session.forget_claims(one, &[1]).await.unwrap();
+    assert_eq!(session.claim(key(1, "a"), two, call, b"birth").await.unwrap(), recorded);
+    // Tombstones of the last 10 minutes stay.
+    execute(&mut session, "UPDATE claims SET at = at - interval '11 minutes'").await;
+    assert_eq!(session.bury(key(3, "c"), two).await.unwrap(), ClaimOutcome::Mine);
+    session.forget_tombstones(two).await.unwrap();
+    let left = sqlx::query_scalar("SELECT encode(key, 'hex') FROM claims");
+    let left: Vec<String> = left.fetch_all(&mut session.connection).await.unwrap();
+    assert_eq!(left, [format!("{:032x}", 3)]);
     store.close().await;
 }
 

@@ -107,7 +107,7 @@ pub use self::tables::event_keys::EventKeys;
 pub use self::tables::failed_requests::{
     FailedRequest, FailedRequestFilter, FailedRequestGroup, FailedRequests,
 };
-pub use self::tables::fleet::{FleetSession, RunInfo};
+pub use self::tables::fleet::{ClaimKey, ClaimOutcome, FleetSession, OrphanClaim, RunInfo};
 pub use self::tables::messages::{MessageCount, Messages};
 pub use self::tables::notifications::Notifications;
 pub use self::tables::notifications::{NoticeFilter, NoticeRow};

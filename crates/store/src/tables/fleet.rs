@@ -40,6 +40,37 @@ pub struct RunInfo {
     pub about: String,
 }
 
+/// An inbound call as Meta names it, and the hash of that.
+#[derive(Clone, Copy, Debug)]
+pub struct ClaimKey<'a> {
+    pub hash: u128,
+    pub phone_number_id: &'a str,
+    pub wacid: &'a str,
+}
+
+/// The owner of an inbound call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClaimOutcome {
+    /// The run that asked, since now or before.
+    Mine,
+    /// Another run.
+    Other { run: Uuid, call: Uuid },
+    /// Nobody: the call was over before its `connect` came.
+    Tombstone,
+    /// The call has a row in the table of calls.
+    Recorded { call: Uuid },
+    /// The run that asked is not a member. If its row was lost, it may register again.
+    NotMember,
+}
+
+/// A claim of a dead run whose call has no row in the table of calls.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OrphanClaim {
+    pub hash: u128,
+    pub call: Uuid,
+    pub birth: Vec<u8>,
+}
+
 impl Store {
     /// Opens a connection for the statements of a fleet.
     ///
@@ -193,6 +224,130 @@ impl FleetSession {
             ON CONFLICT (key) DO UPDATE SET cap = excluded.cap WHERE l.cap <> excluded.cap";
         let upsert = sqlx::query(upsert).bind(keys).bind(values.map_err(unreadable(WHAT))?);
         upsert.execute(&mut self.connection).await.map(drop).map_err(failed(WHAT))
+    }
+
+    /// Claims an inbound call for a run. `birth` is what a survivor needs to end the call. Does not
+    /// wait for the disk: if the database loses the claim, the run claims the call again.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
+    pub async fn claim(
+        &mut self,
+        key: ClaimKey<'_>,
+        run: Uuid,
+        call: Uuid,
+        birth: &[u8],
+    ) -> Result<ClaimOutcome, StoreError> {
+        self.insert_claim(key, run, Some((call, birth))).await
+    }
+
+    /// Notes that a call is over whose `connect` has not come yet. [`ClaimOutcome::Mine`] means that
+    /// the tombstone is written.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
+    pub async fn bury(&mut self, key: ClaimKey<'_>, run: Uuid) -> Result<ClaimOutcome, StoreError> {
+        self.insert_claim(key, run, None).await
+    }
+
+    async fn insert_claim(
+        &mut self,
+        key: ClaimKey<'_>,
+        run: Uuid,
+        call: Option<(Uuid, &[u8])>,
+    ) -> Result<ClaimOutcome, StoreError> {
+        const WHAT: &str = "claim a call";
+        let insert = "INSERT INTO claims (key, run, call, birth) SELECT $1, r.run, $3::uuid, $4 \
+            FROM runs r, (SELECT set_config('synchronous_commit', 'off', true)) s \
+            WHERE r.run = $2::uuid AND r.state IN ('up', 'draining') \
+            AND NOT EXISTS (SELECT 1 FROM calls c WHERE c.phone_number_id = $5 AND c.wacid = $6) \
+            ON CONFLICT (key) DO NOTHING";
+        let insert = sqlx::query(insert)
+            .bind(key.hash.to_be_bytes().to_vec())
+            .bind(run.to_string())
+            .bind(call.map(|(call, _)| call.to_string()))
+            .bind(call.map(|(_, birth)| birth))
+            .bind(key.phone_number_id)
+            .bind(key.wacid);
+        let done = insert.execute(&mut self.connection).await.map_err(failed(WHAT))?;
+        if done.rows_affected() > 0 {
+            return Ok(ClaimOutcome::Mine);
+        }
+        self.owner(key, run).await
+    }
+
+    /// Returns whose an inbound call is.
+    async fn owner(&mut self, key: ClaimKey<'_>, me: Uuid) -> Result<ClaimOutcome, StoreError> {
+        const WHAT: &str = "look up the owner of a call";
+        let owner = "SELECT run::text, call::text, NULL AS row_of FROM claims WHERE key = $1 \
+            UNION ALL SELECT NULL, NULL, call_uuid FROM calls WHERE phone_number_id = $2 AND wacid = $3 \
+            ORDER BY row_of NULLS LAST LIMIT 1";
+        let owner = sqlx::query(owner)
+            .bind(key.hash.to_be_bytes().to_vec())
+            .bind(key.phone_number_id)
+            .bind(key.wacid);
+        let row = owner.fetch_optional(&mut self.connection).await.map_err(failed(WHAT))?;
+        let Some(row) = row else { return Ok(ClaimOutcome::NotMember) };
+        let id = |column| -> Result<Option<Uuid>, StoreError> {
+            let text: Option<&str> = row.try_get(column).map_err(failed(WHAT))?;
+            text.map(str::parse).transpose().map_err(unreadable(WHAT))
+        };
+        Ok(match (id("row_of")?, id("run")?, id("call")?) {
+            (Some(call), _, _) => ClaimOutcome::Recorded { call },
+            (None, Some(run), Some(_)) if run == me => ClaimOutcome::Mine,
+            (None, Some(run), Some(call)) => ClaimOutcome::Other { run, call },
+            (None, _, None) => ClaimOutcome::Tombstone,
+            (None, None, Some(_)) => ClaimOutcome::NotMember,
+        })
+    }
+
+    /// Deletes claims of a run whose calls have their rows.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
+    pub async fn forget_claims(&mut self, run: Uuid, hashes: &[u128]) -> Result<(), StoreError> {
+        let delete = "DELETE FROM claims WHERE key = ANY ($2) AND run = $1::uuid";
+        let keys: Vec<Vec<u8>> = hashes.iter().map(|hash| hash.to_be_bytes().to_vec()).collect();
+        let delete = sqlx::query(delete).bind(run.to_string()).bind(keys);
+        let done = delete.execute(&mut self.connection).await;
+        done.map(drop).map_err(failed("delete claims"))
+    }
+
+    /// Deletes tombstones that are older than 10 minutes, by the database's clock.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
+    pub async fn forget_tombstones(&mut self, run: Uuid) -> Result<(), StoreError> {
+        let delete = "DELETE FROM claims WHERE run = $1::uuid AND call IS NULL AND at < now() - interval '10 minutes'";
+        let done = sqlx::query(delete).bind(run.to_string()).execute(&mut self.connection).await;
+        done.map(drop).map_err(failed("delete tombstones"))
+    }
+
+    /// Returns claims of a run whose calls have no row in the table of calls, at most `limit`.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
+    pub async fn orphan_claims(
+        &mut self,
+        run: Uuid,
+        limit: u32,
+    ) -> Result<Vec<OrphanClaim>, StoreError> {
+        const WHAT: &str = "read the claims of a dead node";
+        let text = "SELECT key, call::text, birth FROM claims l WHERE run = $1::uuid AND call IS NOT NULL \
+            AND NOT EXISTS (SELECT 1 FROM calls c WHERE c.call_uuid = l.call::text) ORDER BY at LIMIT $2";
+        let rows = sqlx::query(text).bind(run.to_string()).bind(i64::from(limit));
+        let rows = rows.fetch_all(&mut self.connection).await.map_err(failed(WHAT))?;
+        let claim = |row: &PgRow| {
+            let key: &[u8] = row.try_get("key").map_err(failed(WHAT))?;
+            let call: &str = row.try_get("call").map_err(failed(WHAT))?;
+            let birth: Option<Vec<u8>> = row.try_get("birth").map_err(failed(WHAT))?;
+            Ok(OrphanClaim {
+                hash: u128::from_be_bytes(key.try_into().map_err(unreadable(WHAT))?),
+                call: call.parse().map_err(unreadable(WHAT))?,
+                birth: birth.unwrap_or_default(),
+            })
+        };
+        rows.iter().map(claim).collect()
     }
 }
 

@@ -1004,3 +1004,18 @@ BEGIN
 END $$;
 CREATE FUNCTION oh1_release(gone uuid) RETURNS boolean LANGUAGE sql AS $$ SELECT oh1_give_back(gone, 'reaped') $$;
 CREATE FUNCTION oh1_leave(me uuid) RETURNS boolean LANGUAGE sql AS $$ SELECT oh1_give_back(me, 'left') $$;
+
+-- Whose an inbound call is, from its first webhook until some time after its row in calls was written. Without a call,
+-- a tombstone: the call was over before its connect came.
+CREATE TABLE claims (
+    -- 16 bytes of a hash of the number and Meta's id of the call.
+    key    BYTEA       NOT NULL PRIMARY KEY,
+    run    UUID        NOT NULL,
+    call   UUID,
+    -- Sealed: from what a survivor ends the call if its run dies before the row is written.
+    birth  BYTEA,
+    at     TIMESTAMPTZ NOT NULL DEFAULT now()
+);
+CREATE INDEX claims_of_run ON claims (run, at);
+-- The calls that claims are compared with.
+CREATE INDEX calls_wacid ON calls (phone_number_id, wacid) WHERE wacid IS NOT NULL;
