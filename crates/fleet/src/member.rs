@@ -228,6 +228,17 @@ impl Member {
         }
     }
 
+    /// Until when the run may admit calls if nothing else happens. `None` if a beat must be answered
+    /// first.
+    pub fn admits_until(&self) -> Option<Duration> {
+        if self.row == Row::Dead || self.doubtful {
+            return None;
+        }
+        let fresh = self.fresh.map(|sent| sent.saturating_add(FRESH));
+        let cut_off = self.cut_off.filter(|_| !self.paused && !self.strict);
+        fresh.max(cut_off.map(|at| at.saturating_add(CUT_OFF)))
+    }
+
     /// When the next request is due. `urgent` says that an admission waits for a unit or that the
     /// reserve runs low.
     pub fn due(&self, urgent: bool) -> Duration {

@@ -156,7 +156,9 @@ mod fleet_tests;
 pub mod sample;
 #[cfg(test)]
 mod sealed_tests;
-#[cfg(test)]
-mod testing;
+#[cfg(any(test, feature = "test-util"))]
+#[doc(hidden)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+pub mod testing;
 #[cfg(test)]
 mod tests;

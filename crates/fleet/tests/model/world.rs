@@ -647,7 +647,10 @@ impl World {
             }
             return;
         }
-        match at.member.contact(clock) {
+        let contact = at.member.contact(clock);
+        let admits = at.member.admits_until().is_some_and(|until| clock <= until);
+        assert_eq!(admits, contact != Contact::Stale);
+        match contact {
             Contact::Fresh => {}
             Contact::CutOff => self.counts.held += 1,
             Contact::Stale if self.mutated(Mutation::FreshnessIgnored) => {}
