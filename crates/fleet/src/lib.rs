@@ -9,7 +9,7 @@
 //! and whatever the database forgets:
 //!
 //! - The limit that a run admits with is at most what the database says it holds. A run lowers its
-//!   limit before it tells, and raises it only on the answer to its newest beat ([`Member`]).
+//!   limit before it tells, and raises it only on the answer to its newest beat ([`Membership`]).
 //! - The database never gives out more units than a limit has. It locks the limit first and counts
 //!   afterwards ([`Ledger`] is the twin of the SQL function).
 //!
@@ -41,7 +41,7 @@
 
 mod beat;
 mod ledger;
-mod member;
+mod membership;
 mod share;
 mod watch;
 
@@ -49,6 +49,6 @@ pub use self::beat::{
     Answer, Ask, Beat, Grant, LimitKey, LimitKind, Register, Request, RunState, TermState, Verdict,
 };
 pub use self::ledger::{Ledger, RunRow, Units};
-pub use self::member::{ASKS_MAX, Contact, Member, OVERDUE, Supply};
+pub use self::membership::{ASKS_MAX, Contact, Membership, OVERDUE, Supply};
 pub use self::share::Usage;
 pub use self::watch::{Death, Finding, Link, Reading, RunSeen, Watch};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use fleet::{Answer, Member, OVERDUE, Request, Supply, TermState};
+use fleet::{Answer, Membership, OVERDUE, Request, Supply, TermState};
 use store::{FleetSession, Store, StoreError};
 use uuid::Uuid;
 
@@ -14,7 +14,7 @@ use super::{JoinOptions, Shared};
 const LOOK: Duration = Duration::from_millis(500);
 
 pub(super) struct Beats<S> {
-    member: Member,
+    member: Membership,
     supply: S,
     store: Store,
     session: Option<FleetSession>,
@@ -35,7 +35,7 @@ impl<S: Supply + Send> Beats<S> {
         options: JoinOptions,
         supply: S,
     ) -> Self {
-        let mut member = Member::new(run, options.strict);
+        let mut member = Membership::new(run, options.strict);
         for (key, cap) in &options.limits {
             member.track(key.clone(), *cap);
         }

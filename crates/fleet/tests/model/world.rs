@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use offhook_fleet::{
-    Answer, Beat, Contact, Death, Finding, Ledger, LimitKey, LimitKind, Link, Member, OVERDUE,
+    Answer, Beat, Contact, Death, Finding, Ledger, LimitKey, LimitKind, Link, Membership, OVERDUE,
     Reading, Request, RunSeen, RunState, Supply, TermState, Units, Usage, Verdict, Watch,
 };
 use uuid::Uuid;
@@ -160,7 +160,7 @@ pub(crate) struct Node {
     /// Rate of its clock, in thousandths.
     rate: u64,
     pub(crate) server: usize,
-    member: Member,
+    member: Membership,
     counters: Counters,
     watch: Watch,
     /// The runs that it heard when it last beat.
@@ -333,7 +333,7 @@ impl World {
     /// Starts a process of a node.
     pub(crate) fn start(&mut self, name: usize) {
         let run = self.id();
-        let mut member = Member::new(run, self.scene.strict);
+        let mut member = Membership::new(run, self.scene.strict);
         member.track(slots(), SLOTS);
         member.track(permits(), PERMITS);
         let node = self.nodes.len();

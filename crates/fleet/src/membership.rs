@@ -71,9 +71,9 @@ pub enum Contact {
 
 /// The state of one run of a node.
 ///
-/// The caller sends what [`Member::poll`] returns, and reports each answer or failure.
+/// The caller sends what [`Membership::poll`] returns, and reports each answer or failure.
 #[derive(Clone, Debug)]
-pub struct Member {
+pub struct Membership {
     run: Uuid,
     row: Row,
     term: Option<Term>,
@@ -143,7 +143,7 @@ struct Limit {
     last_used: Option<Duration>,
 }
 
-impl Member {
+impl Membership {
     /// A run that holds nothing and has no row yet. If `strict`, it admits nothing while nobody of
     /// the fleet hears it.
     pub fn new(run: Uuid, strict: bool) -> Self {
@@ -586,14 +586,14 @@ mod tests {
 
     struct Fixture {
         now: Duration,
-        member: Member,
+        member: Membership,
         counter: Counter,
     }
 
     impl Fixture {
         /// A strict member whose beats have been answered for 3 s, in an open term.
         fn new() -> Self {
-            let mut member = Member::new(RUN, true);
+            let mut member = Membership::new(RUN, true);
             member.track(key(), 100);
             let mut fixture = Self { now: Duration::ZERO, member, counter: Counter::default() };
             let Some(Request::Register(register)) = fixture.poll() else {
