@@ -3,7 +3,8 @@
 //! [`webhook`] takes Meta's events in, [`admission`] decides which calls may start, [`call`] drives
 //! the machine of each call, [`answer`] asks the customer's server, [`meta`] calls the Graph API,
 //! [`inbox`] and [`agents`] handle conversations, [`numbers`] and [`people`] the settings behind
-//! the REST APIs. [`limiter`] limits what strangers use, [`config`] reads the configuration file.
+//! the REST APIs. [`cluster`] keeps the node in a fleet, [`limiter`] limits what strangers use,
+//! [`config`] reads the configuration file.
 
 // Bytes from outside must not make the process panic: where one of these is needed, an `allow` gives the reason.
 #![cfg_attr(
@@ -27,6 +28,8 @@ pub mod agents;
 #[cfg_attr(not(test), deny(clippy::as_conversions))]
 pub mod answer;
 pub mod call;
+#[cfg_attr(not(test), deny(clippy::as_conversions))]
+pub mod cluster;
 #[cfg_attr(not(test), deny(clippy::as_conversions))]
 pub mod config;
 #[cfg_attr(not(test), deny(clippy::as_conversions))]

@@ -107,6 +107,7 @@ pub use self::tables::event_keys::EventKeys;
 pub use self::tables::failed_requests::{
     FailedRequest, FailedRequestFilter, FailedRequestGroup, FailedRequests,
 };
+pub use self::tables::fleet::{ClaimKey, ClaimOutcome, FleetSession, OrphanClaim, RunInfo};
 pub use self::tables::messages::{MessageCount, Messages};
 pub use self::tables::notifications::Notifications;
 pub use self::tables::notifications::{NoticeFilter, NoticeRow};
@@ -141,6 +142,8 @@ mod early_tests;
 mod erasure_tests;
 #[cfg(test)]
 mod fault_tests;
+#[cfg(test)]
+mod fleet_tests;
 #[cfg(any(test, feature = "test-util"))]
 #[doc(hidden)]
 #[allow(
@@ -155,7 +158,9 @@ mod fault_tests;
 pub mod sample;
 #[cfg(test)]
 mod sealed_tests;
-#[cfg(test)]
-mod testing;
+#[cfg(any(test, feature = "test-util"))]
+#[doc(hidden)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+pub mod testing;
 #[cfg(test)]
 mod tests;

@@ -11,18 +11,19 @@ use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _};
 
 use crate::database::Database;
+#[cfg(test)]
 use crate::sql::{Pool, connect};
 use model::Secret;
 
-pub(crate) const VARIABLE: &str = "OFFHOOK_TEST_POSTGRES";
+pub const VARIABLE: &str = "OFFHOOK_TEST_POSTGRES";
 
 /// Returns whether this run tests PostgreSQL.
-pub(crate) fn is_postgres() -> bool {
+pub fn is_postgres() -> bool {
     std::env::var_os(VARIABLE).is_some()
 }
 
 /// Returns `true` and prints the reason if this run does not test SQLite.
-pub(crate) fn skipped_on_postgres() -> bool {
+pub fn skipped_on_postgres() -> bool {
     #[allow(clippy::print_stdout, reason = "reports a skipped test")]
     if is_postgres() {
         println!("skipped: tests SQLite only");
@@ -31,7 +32,7 @@ pub(crate) fn skipped_on_postgres() -> bool {
 }
 
 /// Returns `true` and prints the reason if this run does not test PostgreSQL.
-pub(crate) fn skipped_on_sqlite() -> bool {
+pub fn skipped_on_sqlite() -> bool {
     #[allow(clippy::print_stdout, reason = "reports a skipped test")]
     if !is_postgres() {
         println!("skipped: tests PostgreSQL only");
@@ -40,7 +41,7 @@ pub(crate) fn skipped_on_sqlite() -> bool {
 }
 
 /// The database that stands for a test's file.
-pub(crate) async fn place(file: &Path) -> Database {
+pub async fn place(file: &Path) -> Database {
     let Ok(url) = std::env::var(VARIABLE) else { return Database::File(file.to_owned()) };
     let sum =
         aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, file.as_os_str().as_encoded_bytes());
@@ -54,6 +55,7 @@ pub(crate) async fn place(file: &Path) -> Database {
 }
 
 /// Opens a separate connection to a test's store.
+#[cfg(test)]
 pub(crate) async fn pool(file: &Path) -> Pool {
     connect::open_beside_node(&place(file).await, false).await.unwrap()
 }

@@ -16,8 +16,12 @@ use super::sync::{AtomicU64, AtomicUsize, Ordering};
 
 /// The window in nanoseconds.
 const WINDOW: u64 = 1_000_000_000;
+/// How much longer a place rests before it is given to another node, whose clock is another one.
+const MARGIN: u64 = 1_000_000;
 /// Places of the first segment. Each further segment doubles the total.
 const FIRST: usize = 16;
+/// The value of a place that was given to another node. No time is as late.
+const RETIRED: u64 = u64::MAX;
 /// Number of segments. Together they hold 16 · 2^15 places, more than any account's rate.
 const SEGMENTS: usize = 16;
 
@@ -74,7 +78,32 @@ impl Ring {
             let places = if index == 0 { FIRST } else { FIRST << (index - 1) };
             segment.get_or_init(|| (0..places).map(|_| AtomicU64::new(0)).collect());
         }
+        let before = self.limit.swap(limit, Ordering::AcqRel);
+        for cell in (before..limit).filter_map(|place| self.cell(place)) {
+            let _ = cell.compare_exchange(RETIRED, 0, Ordering::AcqRel, Ordering::Relaxed);
+        }
+    }
+
+    /// Lowers the limit to `to` at `now`, but not below a place that was taken in the second
+    /// before, and returns the new limit. The difference can be given to another node: no window
+    /// that ends later holds an admission of those places. [`Ring::set_limit`] brings them back.
+    /// Only one thread at a time may change the limit.
+    pub fn lower_to(&self, to: u32, now: u64) -> usize {
+        let to = usize::try_from(to).unwrap_or(usize::MAX);
+        let mut limit = self.limit();
+        while limit > to {
+            let Some(cell) = self.cell(limit - 1) else { break };
+            let was = cell.load(Ordering::Acquire);
+            // Fails if an admission takes the place at this instant.
+            if !is_rested(was, now.saturating_sub(MARGIN))
+                || cell.compare_exchange(was, RETIRED, Ordering::AcqRel, Ordering::Relaxed).is_err()
+            {
+                break;
+            }
+            limit -= 1;
+        }
         self.limit.store(limit, Ordering::Release);
+        limit
     }
 
     /// The limit at this instant.
@@ -99,6 +128,7 @@ impl Ring {
         let places =
             (0..self.limit()).filter_map(|place| Some(self.cell(place)?.load(Ordering::Acquire)));
         let free = places
+            .filter(|was| *was != RETIRED)
             .map(|was| if was == 0 { now } else { was.saturating_add(WINDOW).saturating_sub(1) });
         free.min().unwrap_or(u64::MAX).max(now)
     }
@@ -144,10 +174,14 @@ impl Ring {
             let place = (from + step) % limit;
             let cell = self.cell(place)?;
             let was = cell.load(Ordering::Acquire);
-            (was == 0 || now.saturating_add(1) >= was.saturating_add(WINDOW))
-                .then_some((place, cell, was))
+            is_rested(was, now).then_some((place, cell, was))
         })
     }
+}
+
+/// Whether a place was not taken in the second before `now`.
+fn is_rested(was: u64, now: u64) -> bool {
+    was == 0 || now.saturating_add(1) >= was.saturating_add(WINDOW)
 }
 
 impl std::fmt::Debug for Ring {

@@ -171,3 +171,33 @@ fn r01_a_returned_permit_is_available_again() {
         assert_eq!(ring.take(5).is_some(), !mine);
     });
 }
+
+#[test]
+fn f53_slots_given_to_another_node_are_not_in_use_here() {
+    loom::model(|| {
+        let here = Slots::new(2);
+        let elsewhere = Slots::new(0);
+        let calls = thread::spawn(move || here.acquire());
+        let mine = here.acquire();
+        // Lower first, tell then: the other node gets what is left of the cap.
+        elsewhere.set_limit(2 - here.lower_to(0));
+        let there = [elsewhere.acquire(), elsewhere.acquire()];
+        let other = calls.join().unwrap();
+        let live = [&mine, &other].into_iter().chain(&there).filter(|slot| slot.is_some()).count();
+        assert!(live <= 2, "{live} calls of 2");
+        assert_eq!(here.limit() + elsewhere.limit(), 2);
+    });
+}
+
+#[test]
+fn f53_permits_given_to_another_node_are_not_used_here() {
+    loom::model(|| {
+        let here = Arc::new(Ring::new(1));
+        let taker = here.clone();
+        let call = thread::spawn(move || taker.take(5 * SECOND).is_some());
+        let left = here.lower_to(0, 5 * SECOND);
+        let elsewhere = Ring::new(u32::try_from(1 - left).unwrap());
+        let there = elsewhere.take(5 * SECOND).is_some();
+        assert!(!(call.join().unwrap() && there), "2 calls of 1");
+    });
+}

@@ -87,6 +87,25 @@ impl Slots {
         }
     }
 
+    /// Lowers the limit to `to`, or to the slots in use if they are more, and returns the new
+    /// limit. The difference can be given to another node: no call here uses it from now on. A
+    /// limit that is lower already stays.
+    pub fn lower_to(&self, to: u32) -> u32 {
+        let mut word = self.word.load(Ordering::Relaxed);
+        loop {
+            let lowered = limit(word).min(to.max(used(word)));
+            match self.word.compare_exchange_weak(
+                word,
+                word_of(lowered, used(word)),
+                Ordering::AcqRel,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => return lowered,
+                Err(now) => word = now,
+            }
+        }
+    }
+
     /// Slots in use at this instant.
     pub fn in_use(&self) -> u32 {
         used(self.word.load(Ordering::Acquire))

@@ -76,6 +76,40 @@ fn exact(times: &mut [u64], cps: usize) -> bool {
 }
 
 #[test]
+fn f10_a_limit_is_not_lowered_below_what_is_in_use() {
+    let slots = Slots::new(5);
+    let held: Vec<_> = (0..3).map(|_| slots.acquire().unwrap()).collect();
+    assert_eq!((slots.lower_to(4), slots.lower_to(1), slots.limit()), (4, 3, 3));
+    assert!(slots.acquire().is_none());
+    drop(held);
+    assert_eq!((slots.lower_to(9), slots.lower_to(0)), (3, 0), "a lower limit stays");
+    assert!(slots.acquire().is_none());
+}
+
+#[test]
+fn f10_a_permit_is_given_away_a_second_after_its_use() {
+    const MS: u64 = 1_000_000;
+    let ring = Ring::new(3);
+    for _ in 0..2 {
+        let _ = ring.take(10 * SECOND).unwrap();
+    }
+    assert_eq!(ring.lower_to(0, 10 * SECOND), 2, "one was not used");
+    assert_eq!(ring.lower_to(0, 11 * SECOND), 2, "they rest");
+    assert!(ring.take(11 * SECOND).is_some(), "and can be used again here");
+    // The place after it rests no more; the one just used does, and keeps the limit.
+    let now = 11 * SECOND + MS;
+    let left = ring.lower_to(0, now);
+    assert!((1..=2).contains(&left));
+    assert_eq!(ring.lower_to(0, now + SECOND), 0);
+    assert!(ring.take(now + 2 * SECOND).is_none());
+    assert_eq!(ring.room_at(now), u64::MAX);
+    ring.set_limit(2);
+    assert!(ring.take(now + 2 * SECOND).is_some());
+    assert!(ring.take(now + 2 * SECOND).is_some());
+    assert!(ring.take(now + 2 * SECOND).is_none());
+}
+
+#[test]
 fn r01_no_second_holds_more_than_cps_with_eight_threads() {
     for cps in [1, 3, 10, 50] {
         let ring = Arc::new(Ring::new(cps));

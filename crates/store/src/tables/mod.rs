@@ -14,6 +14,7 @@ pub(crate) mod erasures;
 pub(crate) mod event_keys;
 pub(crate) mod expiry;
 pub(crate) mod failed_requests;
+pub(crate) mod fleet;
 pub(crate) mod messages;
 pub(crate) mod notes;
 pub(crate) mod notifications;

@@ -1,4 +1,5 @@
--- The schema of the store for PostgreSQL. sqlite/0001_schema.sql is its twin: same tables, columns and indexes.
+-- The schema of the store for PostgreSQL. sqlite/0001_schema.sql is its twin: same tables, columns and indexes, except
+-- for the fleet at the end.
 --
 -- Columns ending in _us are microseconds since 1970-01-01 UTC. Flags are 0 or 1. JSON is stored as text.
 -- auth_id is the account or subaccount that owns a row; main_auth_id is its main account, which may be the same.
@@ -808,3 +809,215 @@ CREATE TABLE store_journals (
     journal  TEXT   NOT NULL PRIMARY KEY,
     replayed BIGINT NOT NULL
 );
+
+
+-- Fleet --------------------------------------------------------------------------------------------------------------
+
+-- Several nodes on this database: who they are, and which units of limits each of them holds. SQLite has none of this.
+-- A limit is a number's slots or an account's calls per second; a unit is one of them. crates/fleet has the rules, and
+-- a twin of these functions that tests compare them with. A function's meaning never changes under its name: nodes of
+-- two versions work on one database, so another meaning gets another name (oh2_beat).
+--
+-- Locks are taken in one order, so that no two transactions wait for each other: fleet, runs, limits by key.
+
+-- One row. The term is the random name of an unbroken memory of units. It belongs to one life of a primary, the mark:
+-- another primary may have forgotten units, and begins a closed term, in which nobody gets more units until all runs
+-- have stated what they hold.
+CREATE TABLE fleet (
+    one      BOOLEAN NOT NULL PRIMARY KEY DEFAULT TRUE CHECK (one),
+    mark     TEXT    NOT NULL,
+    term     UUID    NOT NULL,
+    open     BOOLEAN NOT NULL,
+    -- Number of changes of settings, and of the table of runs.
+    book     BIGINT  NOT NULL DEFAULT 0,
+    members  BIGINT  NOT NULL DEFAULT 0
+);
+INSERT INTO fleet (mark, term, open) VALUES ('', gen_random_uuid(), FALSE);
+
+-- One row per process. state is 'up', 'draining', 'left', 'dead' or 'reaped'. seq is the number of its newest beat.
+-- restated is the term in which it has stated everything that it holds. about is JSON: what it says about itself.
+CREATE TABLE runs (
+    run       UUID   NOT NULL PRIMARY KEY,
+    node_id   TEXT   NOT NULL,
+    state     TEXT   NOT NULL,
+    seq       BIGINT NOT NULL,
+    restated  UUID,
+    about     TEXT   NOT NULL
+) WITH (fillfactor = 50);
+CREATE UNIQUE INDEX runs_of_node ON runs (node_id) WHERE state IN ('up', 'draining');
+
+-- The caps of limits: 'n:' and a phone number id, or 'a:' and an account or subaccount. The row to lock.
+CREATE TABLE limits (
+    key  TEXT NOT NULL PRIMARY KEY,
+    cap  INT  NOT NULL
+);
+
+-- What a run holds of a limit, and what it wants and did not get.
+CREATE TABLE units (
+    key   TEXT NOT NULL,
+    run   UUID NOT NULL,
+    held  INT  NOT NULL,
+    wish  INT  NOT NULL,
+    PRIMARY KEY (key, run)
+) WITH (fillfactor = 50);
+CREATE INDEX units_of_run ON units (run);
+
+-- Tells one life of a primary from another: a server starts anew before it is promoted, and a table that is restored
+-- has another file.
+CREATE FUNCTION oh1_mark() RETURNS text LANGUAGE sql STABLE AS $$
+    SELECT concat_ws('.', extract(epoch FROM pg_postmaster_start_time()),
+        (SELECT oid FROM pg_database WHERE datname = current_database()), pg_relation_filenode('units'))
+$$;
+
+-- Writes the row of a run. An earlier run of the node is dead by that; the caller knows that it has ended. If the
+-- database has lost the row, it is written again in a closed term only: in an open one, the run's units may be
+-- somebody else's. The first run of all opens the first term, because nobody can hold forgotten units.
+CREATE FUNCTION oh1_register(me uuid, my_node text, my_about text, again boolean,
+    OUT registered boolean, OUT term uuid, OUT open boolean, OUT book bigint, OUT members bigint)
+LANGUAGE plpgsql AS $$
+DECLARE
+    f fleet;
+    m text := oh1_mark();
+BEGIN
+    PERFORM set_config('synchronous_commit', 'on', true);
+    SELECT * INTO f FROM fleet FOR UPDATE;
+    IF f.mark <> m THEN
+        UPDATE fleet SET mark = m, term = gen_random_uuid(), open = (f.mark = '') RETURNING * INTO f;
+    END IF;
+    registered := EXISTS (SELECT 1 FROM runs r WHERE r.run = me);
+    IF NOT registered AND NOT (again AND f.open) THEN
+        UPDATE runs r SET state = 'dead' WHERE r.node_id = my_node AND r.state IN ('up', 'draining');
+        INSERT INTO runs (run, node_id, state, seq, about) VALUES (me, my_node, 'up', 0, my_about);
+        UPDATE fleet SET members = f.members + 1 RETURNING * INTO f;
+        registered := TRUE;
+    END IF;
+    term := f.term; open := f.open; book := f.book; members := f.members;
+END $$;
+
+-- A beat: proves that a run lives, and moves units. keys and wants belong together, as do the arrays in the answer.
+-- The limits are locked by one statement and the units summed by a later one: in one statement, the sum would be of a
+-- snapshot that is older than the lock, and two runs would get the same unit.
+CREATE FUNCTION oh1_beat(me uuid, my_term uuid, refused uuid, my_seq bigint, acked bigint, whole boolean,
+    may_open boolean, keys text[], wants int[],
+    OUT verdict text, OUT term uuid, OUT open boolean, OUT book bigint, OUT members bigint,
+    OUT held int[], OUT caps int[], OUT others int[], OUT wishes int[])
+LANGUAGE plpgsql AS $$
+DECLARE
+    f fleet;
+    n runs;
+    m text := oh1_mark();
+    limit_cap int;
+    mine int;
+    of_others int;
+    wanted int;
+    granted int;
+BEGIN
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE EXCEPTION 'oh1_beat needs the isolation level read committed';
+    END IF;
+    PERFORM set_config('synchronous_commit', 'on', true);
+
+    -- Whose memory is this?
+    SELECT * INTO f FROM fleet;
+    IF f.mark <> m OR f.term = refused OR (may_open AND NOT f.open) THEN
+        SELECT * INTO f FROM fleet FOR UPDATE;
+        IF f.mark <> m OR f.term = refused THEN
+            UPDATE fleet SET mark = m, term = gen_random_uuid(), open = FALSE RETURNING * INTO f;
+        ELSIF may_open AND my_term = f.term AND NOT EXISTS (SELECT 1 FROM runs r
+            WHERE r.state IN ('up', 'draining', 'dead') AND r.restated IS DISTINCT FROM f.term) THEN
+            UPDATE fleet SET open = TRUE RETURNING * INTO f;
+        END IF;
+    END IF;
+    term := f.term; open := f.open; book := f.book; members := f.members;
+
+    -- Who asks?
+    SELECT * INTO n FROM runs r WHERE r.run = me FOR UPDATE;
+    IF NOT FOUND THEN
+        verdict := CASE WHEN f.open THEN 'DEAD' ELSE 'UNKNOWN' END;
+        RETURN;
+    ELSIF n.state NOT IN ('up', 'draining') THEN
+        verdict := 'DEAD';
+        RETURN;
+    ELSIF n.seq < acked AND my_term = f.term THEN
+        verdict := 'LOST';
+        RETURN;
+    ELSIF n.seq >= my_seq THEN
+        verdict := 'OLD';
+        RETURN;
+    END IF;
+    UPDATE runs r SET seq = my_seq,
+        restated = CASE WHEN whole AND my_term = f.term THEN f.term ELSE r.restated END WHERE r.run = me;
+    IF my_term <> f.term OR (n.restated IS DISTINCT FROM f.term AND NOT whole) THEN
+        verdict := 'TERM';
+        RETURN;
+    END IF;
+
+    -- What does it get?
+    PERFORM 1 FROM limits l
+        WHERE l.key = ANY (keys) OR (whole AND l.key IN (SELECT u.key FROM units u WHERE u.run = me))
+        ORDER BY l.key FOR UPDATE;
+    IF whole THEN
+        DELETE FROM units u WHERE u.run = me;
+    END IF;
+    FOR i IN 1 .. coalesce(cardinality(keys), 0) LOOP
+        SELECT l.cap INTO limit_cap FROM limits l WHERE l.key = keys[i];
+        SELECT coalesce(sum(u.held) FILTER (WHERE u.run = me), 0), coalesce(sum(u.held) FILTER (WHERE u.run <> me), 0),
+            coalesce(sum(u.wish) FILTER (WHERE u.run <> me), 0)
+            INTO mine, of_others, wanted FROM units u WHERE u.key = keys[i];
+        granted := CASE
+            WHEN whole OR wants[i] <= mine THEN wants[i]
+            WHEN f.open THEN mine + least(wants[i] - mine, greatest(0, coalesce(limit_cap, 0) - of_others - mine))
+            ELSE mine END;
+        INSERT INTO units AS u (key, run, held, wish) VALUES (keys[i], me, granted, wants[i] - granted)
+            ON CONFLICT ON CONSTRAINT units_pkey DO UPDATE SET held = excluded.held, wish = excluded.wish;
+        held[i] := granted; caps[i] := limit_cap; others[i] := of_others; wishes[i] := wanted;
+    END LOOP;
+    verdict := 'OK';
+END $$;
+
+-- Declares a run dead, unless it has beaten since its seq was read.
+CREATE FUNCTION oh1_declare_dead(gone uuid, seen bigint) RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM set_config('synchronous_commit', 'on', true);
+    PERFORM 1 FROM fleet FOR UPDATE;
+    UPDATE runs SET state = 'dead' WHERE run = gone AND seq = seen AND state IN ('up', 'draining');
+    IF NOT FOUND THEN
+        RETURN FALSE;
+    END IF;
+    UPDATE fleet SET members = members + 1;
+    RETURN TRUE;
+END $$;
+
+-- Gives back the units of a run: of a dead one whose calls have ended ('reaped'), or of one that has no calls and ends
+-- ('left').
+CREATE FUNCTION oh1_give_back(gone uuid, become text) RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM set_config('synchronous_commit', 'on', true);
+    PERFORM 1 FROM fleet FOR UPDATE;
+    UPDATE runs SET state = become WHERE run = gone
+        AND CASE become WHEN 'reaped' THEN state = 'dead' WHEN 'left' THEN state IN ('up', 'draining') END;
+    IF NOT FOUND THEN
+        RETURN FALSE;
+    END IF;
+    PERFORM 1 FROM limits l WHERE l.key IN (SELECT u.key FROM units u WHERE u.run = gone) ORDER BY l.key FOR UPDATE;
+    DELETE FROM units WHERE run = gone;
+    UPDATE fleet SET members = members + 1;
+    RETURN TRUE;
+END $$;
+CREATE FUNCTION oh1_release(gone uuid) RETURNS boolean LANGUAGE sql AS $$ SELECT oh1_give_back(gone, 'reaped') $$;
+CREATE FUNCTION oh1_leave(me uuid) RETURNS boolean LANGUAGE sql AS $$ SELECT oh1_give_back(me, 'left') $$;
+
+-- Whose an inbound call is, from its first webhook until some time after its row in calls was written. Without a call,
+-- a tombstone: the call was over before its connect came.
+CREATE TABLE claims (
+    -- 16 bytes of a hash of the number and Meta's id of the call.
+    key    BYTEA       NOT NULL PRIMARY KEY,
+    run    UUID        NOT NULL,
+    call   UUID,
+    -- Sealed: from what a survivor ends the call if its run dies before the row is written.
+    birth  BYTEA,
+    at     TIMESTAMPTZ NOT NULL DEFAULT now()
+);
+CREATE INDEX claims_of_run ON claims (run, at);
+-- The calls that claims are compared with.
+CREATE INDEX calls_wacid ON calls (phone_number_id, wacid) WHERE wacid IS NOT NULL;

@@ -1,0 +1,804 @@
+//! A run's own side of the fleet: what it holds, and what it may do with it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use crate::beat::{Answer, Ask, Beat, LimitKey, Register, Request, TermState, Verdict};
+use crate::share::{Share, Usage};
+
+/// Time between two beats.
+const INTERVAL: Duration = Duration::from_millis(500);
+
+/// Time between two beats if something waits for the second.
+const URGENT_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Time after which a beat without an answer has failed. Its connection must be closed.
+pub const OVERDUE: Duration = Duration::from_secs(1);
+
+/// A run may admit calls for this long after it sent a beat that was answered. Others declare it
+/// dead after 10 s; both are measured on clocks whose rates differ by at most 10 %.
+const FRESH: Duration = Duration::from_secs(7);
+
+/// How long a failed beat shows that the database is out of reach.
+const CUT_OFF: Duration = Duration::from_secs(1);
+
+/// A run gets no more units until its beats have been answered for this long, without a gap as long.
+/// By then every other run has beaten, and would have noticed if the database had lost its beats.
+const STEADY: Duration = Duration::from_secs(2);
+
+/// A run that does nothing for this long was paused.
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// A term stays closed for this long, so that runs can return whose rows the database has lost.
+const OPEN_AFTER: Duration = Duration::from_secs(10);
+
+/// A limit that was used within this time gets a standing share.
+const RECENT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The largest number of limits in a beat that is not whole.
+pub const ASKS_MAX: usize = 256;
+
+/// The largest number of unchanged limits in a beat. They are carried so that this run learns what
+/// others want.
+const UNCHANGED_MAX: usize = 32;
+
+/// The counters that admission works with.
+pub trait Supply {
+    /// Returns what is in use.
+    fn usage(&mut self, key: &LimitKey) -> Usage;
+
+    /// Lowers the limit of a counter to `to`, or to what is in use if that is more. Returns the new
+    /// limit. From then on, no admission takes a unit above it.
+    fn lower(&mut self, key: &LimitKey, to: u32) -> u32;
+
+    /// Raises the limit of a counter.
+    fn raise(&mut self, key: &LimitKey, to: u32);
+}
+
+/// Whether the database has confirmed this run lately.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Contact {
+    /// An answered beat is at most 7 s old. The run may admit calls.
+    Fresh,
+    /// A beat failed within the last second, no peer can carry one, and the run was not paused
+    /// since the last answer. The run may use the units that it holds.
+    CutOff,
+    /// The run admits nothing before a beat is answered.
+    Stale,
+}
+
+/// The state of one run of a node.
+///
+/// The caller sends what [`Membership::poll`] returns, and reports each answer or failure.
+#[derive(Clone, Debug)]
+pub struct Membership {
+    run: Uuid,
+    row: Row,
+    term: Option<Term>,
+    /// The terms that this run has left. It never returns to one: it may hold more units than that
+    /// term's memory says.
+    left: BTreeSet<Uuid>,
+    refused: Option<Uuid>,
+    seq: i64,
+    acked: i64,
+    last_sent: Option<Duration>,
+    under_way: Option<Duration>,
+    /// When the newest answered beat was sent.
+    fresh: Option<Duration>,
+    /// Since when beats have been answered without a long gap.
+    steady: Option<Duration>,
+    cut_off: Option<Duration>,
+    /// When this run last polled.
+    polled: Option<Duration>,
+    /// The run was paused, and no beat has been answered since.
+    paused: bool,
+    /// The run may have been declared dead, and the database may have forgotten that.
+    doubtful: bool,
+    /// `cluster.strict`.
+    strict: bool,
+    limits: BTreeMap<LimitKey, Limit>,
+    /// The last limit that a beat carried unchanged.
+    cursor: Option<LimitKey>,
+    members: u32,
+    reconnect: bool,
+}
+
+/// The row of this run in the database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Row {
+    Missing,
+    /// The database had it and has lost it.
+    Lost,
+    Present,
+    Dead,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Term {
+    id: Uuid,
+    phase: Phase,
+    /// Whether this term's memory has everything that this run holds.
+    restated: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Phase {
+    Closed { since: Duration },
+    Open,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Limit {
+    cap: u32,
+    /// The units that admission works with: at most what the database says this run holds.
+    limit: u32,
+    /// The number of units that the last answered beat wanted.
+    told: u32,
+    /// A beat has carried this limit and was not answered.
+    unanswered: bool,
+    others: u32,
+    wishes: u32,
+    last_used: Option<Duration>,
+}
+
+impl Membership {
+    /// A run that holds nothing and has no row yet. If `strict`, it admits nothing while nobody of
+    /// the fleet hears it.
+    pub fn new(run: Uuid, strict: bool) -> Self {
+        Self {
+            run,
+            row: Row::Missing,
+            term: None,
+            left: BTreeSet::new(),
+            refused: None,
+            seq: 0,
+            acked: 0,
+            last_sent: None,
+            under_way: None,
+            fresh: None,
+            steady: None,
+            cut_off: None,
+            polled: None,
+            paused: false,
+            doubtful: false,
+            strict,
+            limits: BTreeMap::new(),
+            cursor: None,
+            members: 1,
+            reconnect: false,
+        }
+    }
+
+    /// Adds a limit, of which the run holds nothing. The answers to beats tell its cap from then on.
+    pub fn track(&mut self, key: LimitKey, cap: u32) {
+        self.limits.entry(key).or_insert(Limit { cap, ..Limit::default() });
+    }
+
+    /// Sets the number of runs in the fleet, by which shares are computed.
+    pub fn set_members(&mut self, members: u32) {
+        self.members = members;
+    }
+
+    pub fn run(&self) -> Uuid {
+        self.run
+    }
+
+    /// The term in which this run holds its units.
+    pub fn term(&self) -> Option<Uuid> {
+        self.term.map(|term| term.id)
+    }
+
+    /// Returns whether units can be given out: the term is open, and its memory has everything that
+    /// this run holds.
+    pub fn is_settled(&self) -> bool {
+        let open = |term: Term| term.restated && matches!(term.phase, Phase::Open);
+        self.row == Row::Present && self.term.is_some_and(open)
+    }
+
+    /// Returns whether this run was declared dead. It must end its media, write nothing and exit.
+    pub fn is_dead(&self) -> bool {
+        self.row == Row::Dead
+    }
+
+    /// The units that admission may use.
+    pub fn limit(&self, key: &LimitKey) -> u32 {
+        self.limits.get(key).map_or(0, |limit| limit.limit)
+    }
+
+    /// Returns whether other runs hold units of a limit, as far as this run knows.
+    pub fn others_hold(&self, key: &LimitKey) -> bool {
+        self.limits.get(key).is_some_and(|limit| limit.others > 0)
+    }
+
+    /// Returns whether the run may admit calls. To be asked after a unit was taken, so that a run
+    /// that was paused in between asks the database first.
+    pub fn contact(&self, now: Duration) -> Contact {
+        let within =
+            |at: Option<Duration>, time| at.is_some_and(|at| now.saturating_sub(at) <= time);
+        if self.row == Row::Dead || self.doubtful {
+            Contact::Stale
+        } else if within(self.fresh, FRESH) {
+            Contact::Fresh
+        } else if within(self.cut_off, CUT_OFF) && !self.paused && !self.strict {
+            Contact::CutOff
+        } else {
+            Contact::Stale
+        }
+    }
+
+    /// Until when the run may admit calls if nothing else happens. `None` if a beat must be answered
+    /// first.
+    pub fn admits_until(&self) -> Option<Duration> {
+        if self.row == Row::Dead || self.doubtful {
+            return None;
+        }
+        let fresh = self.fresh.map(|sent| sent.saturating_add(FRESH));
+        let cut_off = self.cut_off.filter(|_| !self.paused && !self.strict);
+        fresh.max(cut_off.map(|at| at.saturating_add(CUT_OFF)))
+    }
+
+    /// When the next request is due. `urgent` says that an admission waits for a unit or that the
+    /// reserve runs low.
+    pub fn due(&self, urgent: bool) -> Duration {
+        let hurry = match self.term {
+            _ if self.row != Row::Present || self.refused.is_some() => true,
+            Some(Term { restated, .. }) => !restated || (urgent && self.is_settled()),
+            None => true,
+        };
+        let interval = if hurry { URGENT_INTERVAL } else { INTERVAL };
+        self.last_sent.map_or(Duration::ZERO, |sent| sent.saturating_add(interval))
+    }
+
+    /// Returns the next request if it is due and none is under way. To be called at least once a
+    /// second: a longer time between two calls shows that the process was paused.
+    pub fn poll(
+        &mut self,
+        now: Duration,
+        urgent: bool,
+        supply: &mut impl Supply,
+    ) -> Option<Request> {
+        self.paused |= self.polled.is_some_and(|at| now.saturating_sub(at) > PAUSE);
+        self.polled = Some(now);
+        if self.under_way.is_some() || now < self.due(urgent) {
+            return None;
+        }
+        let request = match (self.row, self.term) {
+            (Row::Dead, _) => return None,
+            (Row::Present, Some(term)) => Request::Beat(self.beat(now, term, supply)),
+            (Row::Lost, _) => Request::Register(Register { sent: now, again: true }),
+            (Row::Missing | Row::Present, _) => {
+                Request::Register(Register { sent: now, again: false })
+            }
+        };
+        self.last_sent = Some(now);
+        self.under_way = Some(now);
+        Some(request)
+    }
+
+    fn beat(&mut self, now: Duration, term: Term, supply: &mut impl Supply) -> Beat {
+        self.seq = self.seq.saturating_add(1);
+        let whole = !term.restated;
+        if self.doubtful {
+            for (key, limit) in &mut self.limits {
+                limit.limit = limit.limit.min(supply.lower(key, 0));
+            }
+        }
+        let asks = match whole {
+            true => self.state_all(),
+            false => self.ask_changes(now, supply),
+        };
+        for ask in &asks {
+            if let Some(limit) = self.limits.get_mut(&ask.key) {
+                limit.unanswered = true;
+            }
+        }
+        let may_open = match term.phase {
+            Phase::Closed { since } => now.saturating_sub(since) >= OPEN_AFTER,
+            Phase::Open => false,
+        };
+        Beat {
+            sent: now,
+            run: self.run,
+            term: term.id,
+            refused: self.refused,
+            seq: self.seq,
+            acked: self.acked,
+            whole,
+            may_open,
+            asks,
+        }
+    }
+
+    /// Everything that this run holds.
+    fn state_all(&self) -> Vec<Ask> {
+        let held = self.limits.iter().filter(|(_, limit)| limit.limit > 0);
+        held.map(|(key, limit)| Ask { key: key.clone(), want: limit.limit }).collect()
+    }
+
+    /// What has changed, and some of what has not. Limits are lowered before this run tells.
+    fn ask_changes(&mut self, now: Duration, supply: &mut impl Supply) -> Vec<Ask> {
+        let age = |at: Option<Duration>| at.map(|at| now.saturating_sub(at));
+        let steady = age(self.steady).is_some_and(|age| age >= STEADY)
+            && age(self.fresh).is_some_and(|age| age < STEADY);
+        let (mut changed, mut unchanged) = (Vec::new(), Vec::new());
+        for (key, limit) in &mut self.limits {
+            let usage = supply.usage(key);
+            if usage != Usage::default() {
+                limit.last_used = Some(now);
+            }
+            let share = Share {
+                kind: key.kind(),
+                cap: limit.cap,
+                members: self.members,
+                usage,
+                limit: limit.limit,
+                others: limit.others,
+                wishes: limit.wishes,
+                recent: limit.last_used.is_some_and(|at| now.saturating_sub(at) <= RECENT),
+            };
+            let fits = limit.limit.saturating_add(limit.others) <= limit.cap;
+            let want = match (self.term.map(|term| term.phase), steady) {
+                // Nobody gets units that are given back in a closed term.
+                (Some(Phase::Closed { .. }), _) if fits => limit.limit,
+                (Some(Phase::Closed { .. }) | None, _) | (_, false) => {
+                    share.want().min(limit.limit)
+                }
+                (Some(Phase::Open), true) => share.want(),
+            };
+            let ask = Ask { key: key.clone(), want };
+            if limit.unanswered || ask.want != limit.told || ask.want != limit.limit {
+                // Those that wait for a unit come first.
+                changed.push((usage.waiting == 0, ask));
+            } else if limit.limit > 0 {
+                unchanged.push(ask);
+            }
+        }
+        changed.sort_by_key(|(idle, _)| *idle);
+        let mut asks: Vec<Ask> = changed.into_iter().map(|(_, ask)| ask).take(ASKS_MAX).collect();
+        // The unchanged ones take turns.
+        let turn = unchanged.partition_point(|ask| self.cursor.as_ref() >= Some(&ask.key));
+        unchanged.rotate_left(turn);
+        let room = ASKS_MAX.saturating_sub(asks.len()).min(UNCHANGED_MAX);
+        unchanged.truncate(room);
+        if let Some(last) = unchanged.last() {
+            self.cursor = Some(last.key.clone());
+        }
+        asks.append(&mut unchanged);
+        for ask in &mut asks {
+            let Some(limit) = self.limits.get_mut(&ask.key) else { continue };
+            if ask.want < limit.limit {
+                limit.limit = supply.lower(&ask.key, ask.want);
+                ask.want = limit.limit;
+            }
+        }
+        asks
+    }
+
+    /// Reports that a request has failed or is overdue. Its connection is closed, and the next
+    /// request is a new one.
+    pub fn abandon(&mut self, sent: Duration) {
+        if self.under_way == Some(sent) {
+            self.under_way = None;
+        }
+    }
+
+    /// Reports that a request has failed or is overdue, and that no peer can carry the next one.
+    pub fn fail(&mut self, now: Duration, sent: Duration) {
+        // A process that was paused meanwhile has not really waited for the answer.
+        if self.under_way == Some(sent) && now.saturating_sub(sent) <= PAUSE {
+            self.cut_off = Some(now);
+        }
+        self.abandon(sent);
+    }
+
+    /// When the request was sent whose answer is awaited.
+    pub fn under_way(&self) -> Option<Duration> {
+        self.under_way
+    }
+
+    /// Reports the answer to [`Register`]: the database's term, or `None` if it refuses.
+    pub fn registered(&mut self, now: Duration, register: &Register, term: Option<TermState>) {
+        if self.under_way == Some(register.sent) {
+            self.under_way = None;
+        }
+        if matches!(self.row, Row::Present | Row::Dead) {
+            return;
+        }
+        let Some(term) = term else {
+            self.row = Row::Dead;
+            return;
+        };
+        self.row = Row::Present;
+        self.acked = 0;
+        let current = self.term.is_some_and(|own| own.id == term.id);
+        if current {
+            self.restate();
+        } else if !self.left.contains(&term.id) {
+            self.adopt(now, &term);
+        }
+    }
+
+    /// Reports the answer to a beat.
+    pub fn answered(
+        &mut self,
+        now: Duration,
+        beat: &Beat,
+        answer: &Answer,
+        supply: &mut impl Supply,
+    ) {
+        let newest = beat.seq == self.seq;
+        if self.under_way == Some(beat.sent) {
+            self.under_way = None;
+        }
+        match answer.verdict {
+            _ if self.row == Row::Dead => return,
+            Verdict::Dead => {
+                self.row = Row::Dead;
+                return;
+            }
+            Verdict::Ok | Verdict::Term | Verdict::Lost | Verdict::Unknown if newest => {}
+            // The row has taken this beat, so others know that this run lives.
+            Verdict::Ok | Verdict::Term if !self.left.contains(&answer.term.id) => {
+                self.fresh = self.fresh.max(Some(beat.sent));
+                return;
+            }
+            Verdict::Ok | Verdict::Term | Verdict::Lost | Verdict::Unknown | Verdict::Old => return,
+        }
+        if self.left.contains(&answer.term.id) {
+            self.refused = Some(answer.term.id);
+            self.reconnect = true;
+            return;
+        }
+        if self.term.is_none_or(|own| own.id != answer.term.id) {
+            self.adopt(now, &answer.term);
+        }
+        match answer.verdict {
+            Verdict::Ok | Verdict::Term => {
+                let gap = self.fresh.is_none_or(|last| beat.sent.saturating_sub(last) >= STEADY);
+                if gap {
+                    self.steady = Some(now);
+                }
+                self.fresh = self.fresh.max(Some(beat.sent));
+                (self.cut_off, self.paused) = (None, false);
+                self.acked = self.acked.max(beat.seq);
+                if beat.term != answer.term.id || answer.verdict == Verdict::Term {
+                    self.restate();
+                } else {
+                    self.apply(now, beat, answer, supply);
+                }
+            }
+            Verdict::Lost => {
+                self.refused = Some(answer.term.id);
+                self.acked = 0;
+                self.restate();
+            }
+            Verdict::Unknown => {
+                self.row = Row::Lost;
+                self.restate();
+            }
+            Verdict::Old | Verdict::Dead => {}
+        }
+    }
+
+    /// Applies the answer to the newest beat in this run's own term.
+    fn apply(&mut self, now: Duration, beat: &Beat, answer: &Answer, supply: &mut impl Supply) {
+        let Some(term) = &mut self.term else { return };
+        term.restated |= beat.whole;
+        term.phase = match (term.phase, answer.term.open) {
+            (_, true) => Phase::Open,
+            (Phase::Open, false) => Phase::Closed { since: now },
+            (closed @ Phase::Closed { .. }, false) => closed,
+        };
+        self.doubtful &= !answer.term.open;
+        self.refused = None;
+        if beat.whole {
+            // The database has forgotten all other units of this run, which had none.
+            for limit in self.limits.values_mut() {
+                (limit.unanswered, limit.told) = (false, 0);
+            }
+        }
+        for (ask, grant) in beat.asks.iter().zip(&answer.grants) {
+            let Some(limit) = self.limits.get_mut(&ask.key) else { continue };
+            limit.unanswered = false;
+            limit.told = ask.want;
+            limit.cap = grant.cap.unwrap_or(0);
+            (limit.others, limit.wishes) = (grant.others, grant.wishes);
+            if grant.held > limit.limit {
+                supply.raise(&ask.key, grant.held);
+                limit.limit = grant.held;
+            }
+        }
+    }
+
+    /// Reports the term that a peer works in. If it is another one, one of the two has a database
+    /// that is no longer the primary: this run takes nothing from beats under way and opens a new
+    /// connection.
+    pub fn heard_term(&mut self, term: Uuid) {
+        if self.term.is_some_and(|own| own.id != term) {
+            self.seq = self.seq.saturating_add(1);
+            self.under_way = None;
+            self.reconnect = true;
+        }
+    }
+
+    /// Returns whether the next request must go over a new connection, and forgets it.
+    pub fn take_reconnect(&mut self) -> bool {
+        std::mem::take(&mut self.reconnect)
+    }
+
+    /// Leaves the current term for another one. Answers to earlier beats raise nothing any more.
+    fn adopt(&mut self, now: Duration, term: &TermState) {
+        if let Some(own) = self.term {
+            self.left.insert(own.id);
+        }
+        // Out of contact for so long, the run may have been declared dead, and its units given to
+        // others, in a past that the new term has forgotten. It gives back what it does not use and
+        // admits nothing until the term is open. A run that was cut off and not paused goes on with
+        // its units unless it is strict: in an outage of the database, nobody is declared dead.
+        let long = self.fresh.is_some_and(|sent| now.saturating_sub(sent) > FRESH);
+        self.doubtful |= long && (self.paused || self.strict);
+        let phase = Phase::Closed { since: now };
+        self.term = Some(Term { id: term.id, phase, restated: false });
+        self.refused = None;
+        self.seq = self.seq.saturating_add(1);
+    }
+
+    /// Makes the next beat a whole one.
+    fn restate(&mut self) {
+        if let Some(term) = &mut self.term {
+            term.restated = false;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::beat::Grant;
+
+    const RUN: Uuid = Uuid::from_u128(1);
+    const TERM: Uuid = Uuid::from_u128(2);
+    const OTHER_TERM: Uuid = Uuid::from_u128(3);
+
+    /// One counter, in use to some extent.
+    #[derive(Default)]
+    struct Counter {
+        usage: Usage,
+        limit: u32,
+    }
+
+    impl Supply for Counter {
+        fn usage(&mut self, _: &LimitKey) -> Usage {
+            self.usage
+        }
+
+        fn lower(&mut self, _: &LimitKey, to: u32) -> u32 {
+            self.limit = to.max(self.usage.used);
+            self.limit
+        }
+
+        fn raise(&mut self, _: &LimitKey, to: u32) {
+            self.limit = to;
+        }
+    }
+
+    struct Fixture {
+        now: Duration,
+        member: Membership,
+        counter: Counter,
+    }
+
+    impl Fixture {
+        /// A strict member whose beats have been answered for 3 s, in an open term.
+        fn new() -> Self {
+            let mut member = Membership::new(RUN, true);
+            member.track(key(), 100);
+            let mut fixture = Self { now: Duration::ZERO, member, counter: Counter::default() };
+            let Some(Request::Register(register)) = fixture.poll() else {
+                panic!("not registered")
+            };
+            fixture.member.registered(fixture.now, &register, Some(state(TERM, true)));
+            for _ in 0..6 {
+                let beat = fixture.beat();
+                fixture.answer(&beat, Verdict::Ok, state(TERM, true), 0);
+            }
+            assert!(fixture.member.is_settled());
+            fixture
+        }
+
+        fn poll(&mut self) -> Option<Request> {
+            self.now += INTERVAL;
+            self.member.poll(self.now, false, &mut self.counter)
+        }
+
+        fn beat(&mut self) -> Beat {
+            match self.poll() {
+                Some(Request::Beat(beat)) => beat,
+                other => panic!("no beat: {other:?}"),
+            }
+        }
+
+        /// Answers a beat. Each limit that it asks for gets what it wants, up to `most`.
+        fn answer(&mut self, beat: &Beat, verdict: Verdict, term: TermState, most: u32) {
+            let grant = |ask: &Ask| Grant {
+                held: ask.want.min(most),
+                cap: Some(100),
+                others: 0,
+                wishes: 0,
+            };
+            let grants = match verdict {
+                Verdict::Ok => beat.asks.iter().map(grant).collect(),
+                _ => Vec::new(),
+            };
+            let answer = Answer { verdict, term, grants };
+            self.member.answered(self.now, beat, &answer, &mut self.counter);
+        }
+
+        /// Sets what is in use, and waits until the limit is granted.
+        fn use_units(&mut self, used: u32) {
+            self.counter.usage = Usage { used, waiting: 0, starts: 0 };
+            let beat = self.beat();
+            self.answer(&beat, Verdict::Ok, state(TERM, true), 100);
+            assert!(self.counter.limit >= used);
+        }
+    }
+
+    fn key() -> LimitKey {
+        LimitKey::number("1")
+    }
+
+    fn state(id: Uuid, open: bool) -> TermState {
+        TermState { id, open, book: 0, members: 0 }
+    }
+
+    #[test]
+    fn i1_a_limit_is_lowered_before_the_database_is_told() {
+        let mut fixture = Fixture::new();
+        fixture.use_units(60);
+        fixture.counter.usage.used = 10;
+        let beat = fixture.beat();
+        let [ask] = &beat.asks[..] else { panic!("{beat:?}") };
+        assert!(ask.want < 60);
+        assert_eq!((fixture.counter.limit, fixture.member.limit(&key())), (ask.want, ask.want));
+    }
+
+    #[test]
+    fn i1_only_the_answer_to_the_newest_beat_raises_a_limit() {
+        let mut fixture = Fixture::new();
+        fixture.counter.usage.waiting = 5;
+        let first = fixture.beat();
+        fixture.now += OVERDUE - INTERVAL;
+        fixture.member.abandon(first.sent);
+        let second = fixture.beat();
+        fixture.answer(&first, Verdict::Ok, state(TERM, true), 100);
+        assert_eq!(fixture.counter.limit, 0);
+        assert!(second.asks.iter().any(|ask| ask.want > 0), "asked again");
+        fixture.answer(&second, Verdict::Ok, state(TERM, true), 100);
+        assert!(fixture.counter.limit >= 5);
+    }
+
+    #[test]
+    fn f12_a_term_once_left_is_refused() {
+        let mut fixture = Fixture::new();
+        let beat = fixture.beat();
+        fixture.answer(&beat, Verdict::Term, state(OTHER_TERM, false), 0);
+        assert_eq!(fixture.member.term(), Some(OTHER_TERM));
+        let beat = fixture.beat();
+        assert!(beat.whole);
+        fixture.answer(&beat, Verdict::Term, state(TERM, true), 0);
+        assert_eq!(fixture.member.term(), Some(OTHER_TERM));
+        assert!(fixture.member.take_reconnect());
+        assert_eq!(fixture.beat().refused, Some(TERM));
+    }
+
+    #[test]
+    fn f12_a_term_may_be_opened_after_ten_seconds() {
+        let mut fixture = Fixture::new();
+        let beat = fixture.beat();
+        fixture.answer(&beat, Verdict::Term, state(OTHER_TERM, false), 0);
+        let adopted = fixture.now;
+        loop {
+            let beat = fixture.beat();
+            assert_eq!(beat.may_open, beat.sent - adopted >= Duration::from_secs(10));
+            fixture.answer(&beat, Verdict::Ok, state(OTHER_TERM, false), 100);
+            if beat.may_open {
+                return;
+            }
+        }
+    }
+
+    #[test]
+    fn f12_units_are_kept_in_a_closed_term() {
+        let mut fixture = Fixture::new();
+        fixture.use_units(60);
+        let limit = fixture.counter.limit;
+        for verdict in [Verdict::Term, Verdict::Ok, Verdict::Ok] {
+            let beat = fixture.beat();
+            fixture.answer(&beat, verdict, state(OTHER_TERM, false), 100);
+            fixture.counter.usage = Usage::default();
+        }
+        assert_eq!((fixture.counter.limit, fixture.member.limit(&key())), (limit, limit));
+    }
+
+    #[test]
+    fn f12_a_database_without_an_acknowledged_beat_is_refused() {
+        let mut fixture = Fixture::new();
+        let beat = fixture.beat();
+        fixture.answer(&beat, Verdict::Lost, state(TERM, true), 0);
+        let beat = fixture.beat();
+        assert_eq!((beat.refused, beat.acked, beat.whole), (Some(TERM), 0, true));
+    }
+
+    #[test]
+    fn f12_a_lost_row_is_written_again_in_a_closed_term_only() {
+        let mut fixture = Fixture::new();
+        let beat = fixture.beat();
+        fixture.answer(&beat, Verdict::Unknown, state(OTHER_TERM, false), 0);
+        let Some(Request::Register(register)) = fixture.poll() else { panic!("not registered") };
+        assert!(register.again);
+        fixture.member.registered(fixture.now, &register, None);
+        assert!(fixture.member.is_dead());
+        assert!(fixture.poll().is_none());
+    }
+
+    #[test]
+    fn f11_a_run_admits_for_seven_seconds_after_its_last_answered_beat() {
+        let mut fixture = Fixture::new();
+        let beat = fixture.beat();
+        fixture.answer(&beat, Verdict::Ok, state(TERM, true), 0);
+        let at = |ms| fixture.member.contact(beat.sent + Duration::from_millis(ms));
+        assert_eq!((at(7_000), at(7_001)), (Contact::Fresh, Contact::Stale));
+    }
+
+    #[test]
+    fn f11_a_run_that_is_cut_off_keeps_its_units_unless_it_was_paused() {
+        for (pause, expected) in [(0, Contact::CutOff), (3, Contact::Stale)] {
+            let mut fixture = Fixture::new();
+            fixture.member.strict = false;
+            fixture.now += Duration::from_secs(pause);
+            for _ in 0..20 {
+                if let Some(request) = fixture.poll() {
+                    fixture.now += OVERDUE;
+                    fixture.member.fail(fixture.now, request.sent());
+                }
+            }
+            assert_eq!(fixture.member.contact(fixture.now), expected);
+        }
+    }
+
+    #[test]
+    fn f12_a_run_back_from_a_long_absence_waits_for_an_open_term() {
+        let mut fixture = Fixture::new();
+        fixture.use_units(60);
+        fixture.now += Duration::from_secs(8);
+        let beat = fixture.beat();
+        fixture.counter.usage.used = 40;
+        fixture.answer(&beat, Verdict::Term, state(OTHER_TERM, false), 0);
+        assert_eq!(fixture.member.contact(fixture.now), Contact::Stale);
+        let beat = fixture.beat();
+        assert_eq!((fixture.counter.limit, beat.asks[0].want), (40, 40));
+        fixture.answer(&beat, Verdict::Ok, state(OTHER_TERM, false), 100);
+        assert_eq!(fixture.member.contact(fixture.now), Contact::Stale);
+        let beat = fixture.beat();
+        fixture.answer(&beat, Verdict::Ok, state(OTHER_TERM, true), 100);
+        assert_eq!(fixture.member.contact(fixture.now), Contact::Fresh);
+    }
+
+    #[test]
+    fn a_run_that_has_just_come_gets_no_units_for_two_seconds() {
+        let mut fixture = Fixture::new();
+        fixture.now += Duration::from_secs(3);
+        fixture.counter.usage.waiting = 5;
+        let returned = fixture.now + INTERVAL;
+        loop {
+            let beat = fixture.beat();
+            fixture.answer(&beat, Verdict::Ok, state(TERM, true), 100);
+            if fixture.counter.limit > 0 {
+                assert!(fixture.now - returned >= STEADY);
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,401 @@
+//! The tables of a fleet: several nodes on one PostgreSQL database.
+//!
+//! The rules are those of the `fleet` crate; the database's part of them are functions in the
+//! migration. Each method here is one statement and one transaction, so that any connection pooler
+//! can carry it.
+
+use std::time::Duration;
+
+use fleet::{Answer, Beat, Grant, LimitKey, RunState, TermState, Verdict};
+use sqlx::postgres::PgRow;
+use sqlx::{ConnectOptions as _, Connection as _, PgConnection, Row as _};
+use uuid::Uuid;
+
+use crate::database::Database;
+use crate::error::{StoreError, failed};
+use crate::sql::connect::options;
+use crate::store::Store;
+
+/// Time that a statement waits for the locks of other nodes.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A connection for the statements of a fleet.
+///
+/// If a request is overdue, the session is dropped, which closes the connection, and another one is
+/// opened. The abandoned request may still be executed; the fleet's rules allow for that.
+#[derive(Debug)]
+pub struct FleetSession {
+    pub(crate) connection: PgConnection,
+}
+
+/// A row of the table of runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunInfo {
+    pub run: Uuid,
+    pub node_id: String,
+    pub state: RunState,
+    /// The number of its newest beat.
+    pub seq: i64,
+    /// JSON: what the run says about itself.
+    pub about: String,
+}
+
+/// An inbound call as Meta names it, and the hash of that.
+#[derive(Clone, Copy, Debug)]
+pub struct ClaimKey<'a> {
+    pub hash: u128,
+    pub phone_number_id: &'a str,
+    pub wacid: &'a str,
+}
+
+/// The owner of an inbound call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClaimOutcome {
+    /// The run that asked, since now or before.
+    Mine,
+    /// Another run.
+    Other { run: Uuid, call: Uuid },
+    /// Nobody: the call was over before its `connect` came.
+    Tombstone,
+    /// The call has a row in the table of calls.
+    Recorded { call: Uuid },
+    /// The run that asked is not a member. If its row was lost, it may register again.
+    NotMember,
+}
+
+/// A claim of a dead run whose call has no row in the table of calls.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OrphanClaim {
+    pub hash: u128,
+    pub call: Uuid,
+    pub birth: Vec<u8>,
+}
+
+impl Store {
+    /// Opens a connection for the statements of a fleet.
+    ///
+    /// # Errors
+    /// Fails if the database does not answer, or if it is not PostgreSQL.
+    pub async fn fleet_session(&self) -> Result<FleetSession, StoreError> {
+        FleetSession::open(&self.shared.database).await
+    }
+}
+
+impl FleetSession {
+    async fn open(at: &Database) -> Result<Self, StoreError> {
+        let connect = |source| StoreError::Connect { at: at.clone(), source };
+        if let Database::File(_) = at {
+            return Err(connect(sqlx::Error::Configuration("a fleet needs PostgreSQL".into())));
+        }
+        let options = options(at, LOCK_TIMEOUT).map_err(connect)?;
+        Ok(Self { connection: options.connect().await.map_err(connect)? })
+    }
+
+    /// Closes the connection in order.
+    ///
+    /// # Errors
+    /// Fails if the connection is broken.
+    pub async fn close(self) -> Result<(), StoreError> {
+        self.connection.close().await.map_err(failed("close a connection"))
+    }
+
+    /// Writes the row of a run. An earlier run of the node is dead by that, so the caller must know
+    /// that it has ended. `again` says that the database has lost the row. Returns `None` if the
+    /// row is missing again in an open term.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
+    pub async fn register(
+        &mut self,
+        run: Uuid,
+        node_id: &str,
+        about: &str,
+        again: bool,
+    ) -> Result<Option<TermState>, StoreError> {
+        const WHAT: &str = "register this node";
+        let register = "SELECT registered, term::text, open, book, members FROM oh1_register($1::uuid, $2, $3, $4)";
+        let row = sqlx::query(register).bind(run.to_string()).bind(node_id).bind(about).bind(again);
+        let row = row.fetch_one(&mut self.connection).await.map_err(failed(WHAT))?;
+        match row.try_get("registered").map_err(failed(WHAT))? {
+            true => term_state(&row, WHAT).map(Some),
+            false => Ok(None),
+        }
+    }
+
+    /// Sends a beat.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
+    pub async fn beat(&mut self, beat: &Beat) -> Result<Answer, StoreError> {
+        const WHAT: &str = "send a beat";
+        let text = "SELECT verdict, term::text, open, book, members, held, caps, others, wishes \
+            FROM oh1_beat($1::uuid, $2::uuid, $3::uuid, $4, $5, $6, $7, $8, $9)";
+        let keys: Vec<&str> = beat.asks.iter().map(|ask| ask.key.as_str()).collect();
+        let wants: Result<Vec<i32>, _> =
+            beat.asks.iter().map(|ask| i32::try_from(ask.want)).collect();
+        let query = sqlx::query(text)
+            .bind(beat.run.to_string())
+            .bind(beat.term.to_string())
+            .bind(beat.refused.map(|term| term.to_string()))
+            .bind(beat.seq)
+            .bind(beat.acked)
+            .bind(beat.whole)
+            .bind(beat.may_open)
+            .bind(keys)
+            .bind(wants.map_err(unreadable(WHAT))?);
+        let row = query.fetch_one(&mut self.connection).await.map_err(failed(WHAT))?;
+        let verdict: &str = row.try_get("verdict").map_err(failed(WHAT))?;
+        let verdict = Verdict::parse(verdict)
+            .ok_or_else(|| unreadable(WHAT)(format!("the verdict {verdict}")))?;
+        let term = term_state(&row, WHAT)?;
+        Ok(Answer { verdict, term, grants: grants(&row, WHAT)? })
+    }
+
+    /// Sets what a run says about itself.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
+    pub async fn describe(&mut self, run: Uuid, about: &str) -> Result<(), StoreError> {
+        let describe = "UPDATE runs SET about = $2 WHERE run = $1::uuid AND about <> $2";
+        let describe = sqlx::query(describe).bind(run.to_string()).bind(about);
+        let done = describe.execute(&mut self.connection).await;
+        done.map(drop).map_err(failed("describe this node"))
+    }
+
+    /// Returns the runs that take part or whose calls and units are not yet settled, with the life
+    /// of the primary that answers and its term.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
+    pub async fn runs(&mut self) -> Result<(String, TermState, Vec<RunInfo>), StoreError> {
+        const WHAT: &str = "read the nodes";
+        // The join gives one row if there is no run. One statement has one snapshot.
+        let text = "SELECT oh1_mark() AS mark, term::text, open, book, members, r.run::text, node_id, state, seq, about \
+            FROM fleet LEFT JOIN runs r ON r.state IN ('up', 'draining', 'dead') ORDER BY node_id, r.run";
+        let rows = sqlx::query(text).fetch_all(&mut self.connection).await.map_err(failed(WHAT))?;
+        let first = rows.first().ok_or_else(|| failed(WHAT)(sqlx::Error::RowNotFound))?;
+        let mark = first.try_get("mark").map_err(failed(WHAT))?;
+        let term = term_state(first, WHAT)?;
+        let runs = rows.iter().filter_map(|row| run_info(row, WHAT).transpose());
+        Ok((mark, term, runs.collect::<Result<_, _>>()?))
+    }
+
+    /// Declares a run dead, unless it has beaten since its `seq` was read. Returns whether it did.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
+    pub async fn declare_dead(&mut self, run: Uuid, seq: i64) -> Result<bool, StoreError> {
+        let query = sqlx::query_scalar("SELECT oh1_declare_dead($1::uuid, $2)");
+        let query = query.bind(run.to_string()).bind(seq);
+        query.fetch_one(&mut self.connection).await.map_err(failed("declare a node dead"))
+    }
+
+    /// Gives back the units of a dead run whose calls have ended. Returns whether it did: another
+    /// node may have done it.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
+    pub async fn release(&mut self, run: Uuid) -> Result<bool, StoreError> {
+        let query = sqlx::query_scalar("SELECT oh1_release($1::uuid)").bind(run.to_string());
+        query.fetch_one(&mut self.connection).await.map_err(failed("release a node's units"))
+    }
+
+    /// Gives back the units of this run, which has no calls and beats no more.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
+    pub async fn leave(&mut self, run: Uuid) -> Result<bool, StoreError> {
+        let query = sqlx::query_scalar("SELECT oh1_leave($1::uuid)").bind(run.to_string());
+        query.fetch_one(&mut self.connection).await.map_err(failed("leave the fleet"))
+    }
+
+    /// Sets the caps of limits, each of which occurs once. Units that are held above a new cap are
+    /// given back by the runs that hold them.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
+    pub async fn set_caps(&mut self, caps: &[(LimitKey, u32)]) -> Result<(), StoreError> {
+        const WHAT: &str = "set caps";
+        let keys: Vec<&str> = caps.iter().map(|(key, _)| key.as_str()).collect();
+        let values: Result<Vec<i32>, _> = caps.iter().map(|(_, cap)| i32::try_from(*cap)).collect();
+        // Locks the rows in the order in which beats lock them.
+        let upsert = "INSERT INTO limits AS l (key, cap) \
+            SELECT c.key, c.cap FROM unnest($1::text[], $2::int[]) AS c (key, cap) ORDER BY c.key \
+            ON CONFLICT (key) DO UPDATE SET cap = excluded.cap WHERE l.cap <> excluded.cap";
+        let upsert = sqlx::query(upsert).bind(keys).bind(values.map_err(unreadable(WHAT))?);
+        upsert.execute(&mut self.connection).await.map(drop).map_err(failed(WHAT))
+    }
+
+    /// Claims an inbound call for a run. `birth` is what a survivor needs to end the call. Does not
+    /// wait for the disk: if the database loses the claim, the run claims the call again.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
+    pub async fn claim(
+        &mut self,
+        key: ClaimKey<'_>,
+        run: Uuid,
+        call: Uuid,
+        birth: &[u8],
+    ) -> Result<ClaimOutcome, StoreError> {
+        self.insert_claim(key, run, Some((call, birth))).await
+    }
+
+    /// Notes that a call is over whose `connect` has not come yet. [`ClaimOutcome::Mine`] means that
+    /// the tombstone is written.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
+    pub async fn bury(&mut self, key: ClaimKey<'_>, run: Uuid) -> Result<ClaimOutcome, StoreError> {
+        self.insert_claim(key, run, None).await
+    }
+
+    async fn insert_claim(
+        &mut self,
+        key: ClaimKey<'_>,
+        run: Uuid,
+        call: Option<(Uuid, &[u8])>,
+    ) -> Result<ClaimOutcome, StoreError> {
+        const WHAT: &str = "claim a call";
+        let insert = "INSERT INTO claims (key, run, call, birth) SELECT $1, r.run, $3::uuid, $4 \
+            FROM runs r, (SELECT set_config('synchronous_commit', 'off', true)) s \
+            WHERE r.run = $2::uuid AND r.state IN ('up', 'draining') \
+            AND NOT EXISTS (SELECT 1 FROM calls c WHERE c.phone_number_id = $5 AND c.wacid = $6) \
+            ON CONFLICT (key) DO NOTHING";
+        let insert = sqlx::query(insert)
+            .bind(key.hash.to_be_bytes().to_vec())
+            .bind(run.to_string())
+            .bind(call.map(|(call, _)| call.to_string()))
+            .bind(call.map(|(_, birth)| birth))
+            .bind(key.phone_number_id)
+            .bind(key.wacid);
+        let done = insert.execute(&mut self.connection).await.map_err(failed(WHAT))?;
+        if done.rows_affected() > 0 {
+            return Ok(ClaimOutcome::Mine);
+        }
+        self.owner(key, run).await
+    }
+
+    /// Returns whose an inbound call is.
+    async fn owner(&mut self, key: ClaimKey<'_>, me: Uuid) -> Result<ClaimOutcome, StoreError> {
+        const WHAT: &str = "look up the owner of a call";
+        let owner = "SELECT run::text, call::text, NULL AS row_of FROM claims WHERE key = $1 \
+            UNION ALL SELECT NULL, NULL, call_uuid FROM calls WHERE phone_number_id = $2 AND wacid = $3 \
+            ORDER BY row_of NULLS LAST LIMIT 1";
+        let owner = sqlx::query(owner)
+            .bind(key.hash.to_be_bytes().to_vec())
+            .bind(key.phone_number_id)
+            .bind(key.wacid);
+        let row = owner.fetch_optional(&mut self.connection).await.map_err(failed(WHAT))?;
+        let Some(row) = row else { return Ok(ClaimOutcome::NotMember) };
+        let id = |column| -> Result<Option<Uuid>, StoreError> {
+            let text: Option<&str> = row.try_get(column).map_err(failed(WHAT))?;
+            text.map(str::parse).transpose().map_err(unreadable(WHAT))
+        };
+        Ok(match (id("row_of")?, id("run")?, id("call")?) {
+            (Some(call), _, _) => ClaimOutcome::Recorded { call },
+            (None, Some(run), Some(_)) if run == me => ClaimOutcome::Mine,
+            (None, Some(run), Some(call)) => ClaimOutcome::Other { run, call },
+            (None, _, None) => ClaimOutcome::Tombstone,
+            (None, None, Some(_)) => ClaimOutcome::NotMember,
+        })
+    }
+
+    /// Deletes claims of a run whose calls have their rows.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
+    pub async fn forget_claims(&mut self, run: Uuid, hashes: &[u128]) -> Result<(), StoreError> {
+        let delete = "DELETE FROM claims WHERE key = ANY ($2) AND run = $1::uuid";
+        let keys: Vec<Vec<u8>> = hashes.iter().map(|hash| hash.to_be_bytes().to_vec()).collect();
+        let delete = sqlx::query(delete).bind(run.to_string()).bind(keys);
+        let done = delete.execute(&mut self.connection).await;
+        done.map(drop).map_err(failed("delete claims"))
+    }
+
+    /// Deletes tombstones that are older than 10 minutes, by the database's clock.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
+    pub async fn forget_tombstones(&mut self, run: Uuid) -> Result<(), StoreError> {
+        let delete = "DELETE FROM claims WHERE run = $1::uuid AND call IS NULL AND at < now() - interval '10 minutes'";
+        let done = sqlx::query(delete).bind(run.to_string()).execute(&mut self.connection).await;
+        done.map(drop).map_err(failed("delete tombstones"))
+    }
+
+    /// Returns claims of a run whose calls have no row in the table of calls, at most `limit`.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
+    pub async fn orphan_claims(
+        &mut self,
+        run: Uuid,
+        limit: u32,
+    ) -> Result<Vec<OrphanClaim>, StoreError> {
+        const WHAT: &str = "read the claims of a dead node";
+        let text = "SELECT key, call::text, birth FROM claims l WHERE run = $1::uuid AND call IS NOT NULL \
+            AND NOT EXISTS (SELECT 1 FROM calls c WHERE c.call_uuid = l.call::text) ORDER BY at LIMIT $2";
+        let rows = sqlx::query(text).bind(run.to_string()).bind(i64::from(limit));
+        let rows = rows.fetch_all(&mut self.connection).await.map_err(failed(WHAT))?;
+        let claim = |row: &PgRow| {
+            let key: &[u8] = row.try_get("key").map_err(failed(WHAT))?;
+            let call: &str = row.try_get("call").map_err(failed(WHAT))?;
+            let birth: Option<Vec<u8>> = row.try_get("birth").map_err(failed(WHAT))?;
+            Ok(OrphanClaim {
+                hash: u128::from_be_bytes(key.try_into().map_err(unreadable(WHAT))?),
+                call: call.parse().map_err(unreadable(WHAT))?,
+                birth: birth.unwrap_or_default(),
+            })
+        };
+        rows.iter().map(claim).collect()
+    }
+}
+
+fn term_state(row: &PgRow, what: &'static str) -> Result<TermState, StoreError> {
+    let id: &str = row.try_get("term").map_err(failed(what))?;
+    Ok(TermState {
+        id: id.parse().map_err(unreadable(what))?,
+        open: row.try_get("open").map_err(failed(what))?,
+        book: row.try_get("book").map_err(failed(what))?,
+        members: row.try_get("members").map_err(failed(what))?,
+    })
+}
+
+fn run_info(row: &PgRow, what: &'static str) -> Result<Option<RunInfo>, StoreError> {
+    let run: Option<&str> = row.try_get("run").map_err(failed(what))?;
+    let Some(run) = run else { return Ok(None) };
+    let state: &str = row.try_get("state").map_err(failed(what))?;
+    Ok(Some(RunInfo {
+        run: run.parse().map_err(unreadable(what))?,
+        node_id: row.try_get("node_id").map_err(failed(what))?,
+        state: RunState::parse(state)
+            .ok_or_else(|| unreadable(what)(format!("the state {state}")))?,
+        seq: row.try_get("seq").map_err(failed(what))?,
+        about: row.try_get("about").map_err(failed(what))?,
+    }))
+}
+
+/// The grants of an answer. Its arrays are NULL if the beat asked for nothing.
+fn grants(row: &PgRow, what: &'static str) -> Result<Vec<Grant>, StoreError> {
+    let column = |name| -> Result<Vec<Option<i32>>, StoreError> {
+        let numbers: Option<_> = row.try_get(name).map_err(failed(what))?;
+        Ok(numbers.unwrap_or_default())
+    };
+    let number = |value: Option<i32>| u32::try_from(value.unwrap_or(0)).map_err(unreadable(what));
+    let (held, caps) = (column("held")?, column("caps")?);
+    let (others, wishes) = (column("others")?, column("wishes")?);
+    let rows = held.into_iter().zip(caps).zip(others.into_iter().zip(wishes));
+    let grant = |((held, cap), (others, wishes)): ((_, Option<i32>), (_, _))| {
+        Ok(Grant {
+            held: number(held)?,
+            cap: cap.map(u32::try_from).transpose().map_err(unreadable(what))?,
+            others: number(others)?,
+            wishes: number(wishes)?,
+        })
+    };
+    rows.map(grant).collect()
+}
+
+fn unreadable<E: ToString>(what: &'static str) -> impl Fn(E) -> StoreError {
+    move |error| StoreError::Unreadable { what, detail: error.to_string() }
+}
