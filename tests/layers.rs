@@ -22,7 +22,7 @@ const ENGINE: Layers = Layers {
         &["cluster", "feed", "limiter"],
         &["admission", "answer", "meta", "notices", "stream", "objects", "openid"],
         &["agents", "call", "erasure", "inbox", "numbers", "people"],
-        &["webhook"],
+        &["webhook", "shared_settings"],
         &["config"],
     ],
     neighbours: &[

@@ -96,6 +96,10 @@ const STORE_RETRY_AFTER: &str = "5";
 pub(super) const NOT_STORED: (&str, &str) =
     ("not_stored", "nothing can be stored now, and nothing has changed: try again in a moment");
 
+/// The message for a change that lost against those of other nodes.
+pub(super) const CONTENDED: &str =
+    "the settings were being changed elsewhere, and nothing has changed here: try again";
+
 /// The code and the message for a store that is unavailable; `None` if the error is another one.
 pub(super) fn store_outage(error: &StoreError) -> Option<(&'static str, &'static str)> {
     match error {
@@ -154,8 +158,12 @@ impl ApiError {
         }
     }
 
-    /// 503 while the store is unavailable, else 500.
+    /// 409 if other nodes kept changing the same settings, 503 while the store is unavailable, else
+    /// 500.
     pub(super) fn from_store(error: &StoreError) -> Self {
+        if matches!(error, StoreError::Contended) {
+            return Self::conflict("contended", CONTENDED);
+        }
         match store_outage(error) {
             Some((code, message)) => Self::Unavailable { code, message },
             None => Self::Internal,

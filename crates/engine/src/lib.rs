@@ -53,6 +53,8 @@ pub mod objects;
 pub mod openid;
 #[cfg_attr(not(test), deny(clippy::as_conversions))]
 pub mod people;
+#[cfg_attr(not(test), deny(clippy::as_conversions))]
+pub mod shared_settings;
 pub mod stream;
 #[cfg_attr(not(test), deny(clippy::as_conversions))]
 pub mod webhook;

@@ -70,7 +70,7 @@ impl Archive {
     ) -> Result<Vec<Setting>, StoreError> {
         let key = Seal::read_only(secret, folder)
             .map_err(|source| StoreError::Key { folder: folder.to_owned(), source })?;
-        settings::all(&self.pool, &key).await
+        Ok(settings::all(&self.pool, &key).await?.1)
     }
 
     /// Returns the uses of webhooks that are neither in `known`, those of the configuration, nor

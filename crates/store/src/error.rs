@@ -68,6 +68,10 @@ pub enum StoreError {
     Closed,
     #[error("the database rejects writes at present; nothing has changed")]
     NotTaken,
+    #[error(
+        "other nodes changed the settings at the same time, again and again; nothing has changed"
+    )]
+    Contended,
     /// Not lost: the write takes effect once the database accepts writes again.
     #[error(
         "the database rejects writes at present; the change is in the journal and is written when the database accepts writes again"
@@ -93,6 +97,7 @@ impl StoreError {
             | Self::OtherSchema { .. }
             | Self::Migrate { .. }
             | Self::Thread(_)
+            | Self::Contended
             | Self::Unreadable { .. } => false,
         }
     }

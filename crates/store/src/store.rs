@@ -138,6 +138,11 @@ impl Store {
         Ok(Self { shared: Arc::new(Shared { read, queue, seal, database: at }) })
     }
 
+    /// Returns whether other nodes may write to the same database.
+    pub fn is_shared(&self) -> bool {
+        matches!(self.shared.database, Database::Postgres(_))
+    }
+
     /// Call records and their event logs.
     pub fn calls(&self) -> Calls<'_> {
         Calls(&self.shared)

@@ -15,7 +15,6 @@ use crate::rows::message::{
 use crate::rows::number::{NumberTransfer, RoutingChange};
 use crate::rows::permission::PermissionWrite;
 use crate::rows::recording::{CopyWrite, RecordingConclusion, RecordingStart, TranscriptWrite};
-use crate::rows::setting::SettingWrite;
 use crate::rows::webhook::WebhookWrite;
 use crate::scope::Scope;
 use crate::seal::Seal;
@@ -126,8 +125,6 @@ pub(crate) enum Write {
     InsertKey(SeenKey),
     RemoveKey(u128),
     Permission(Box<PermissionWrite>, oneshot::Sender<()>),
-    /// Never journaled: if the database rejects it, nothing has changed.
-    Settings(Vec<SettingWrite>, Timestamp, oneshot::Sender<()>),
     Inbox(Box<InboxWrite>, oneshot::Sender<InboxResult>),
     DeletePermission(PhoneNumberId, String, Timestamp),
     /// Reports whether a row has changed. The sender is dropped if the database rejects the write.
@@ -167,7 +164,6 @@ impl Write {
             Self::CallEnded(..)
             | Self::CallReported(_)
             | Self::Callback(..)
-            | Self::Settings(..)
             | Self::Endpoint(..)
             | Self::CallStarted(_)
             | Self::RecordingEnded(..)
@@ -249,7 +245,6 @@ impl Write {
             Self::SetWacid(..)
             | Self::SettleFarewell(..)
             | Self::TakeOverFarewells(_)
-            | Self::Settings(..)
             | Self::Endpoint(..)
             | Self::RecordingStarted(_)
             | Self::RecordingEnded(..)

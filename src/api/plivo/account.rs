@@ -109,13 +109,15 @@ async fn change(request: PlivoRequest) -> Result<Response, PlivoError> {
     let change = api.keeper.change(now, |book| {
         let keys = book.edit_account(&id, now, |details| {
             let texts = [
-                (&mut details.name, name),
-                (&mut details.city, city),
-                (&mut details.address, address),
-                (&mut details.timezone, timezone),
+                (&mut details.name, &name),
+                (&mut details.city, &city),
+                (&mut details.address, &address),
+                (&mut details.timezone, &timezone),
             ];
             for (to, text) in texts {
-                *to = text.unwrap_or_else(|| std::mem::take(to));
+                if let Some(text) = text {
+                    to.clone_from(text);
+                }
             }
         });
         Ok::<_, PlivoError>(((), keys))

@@ -217,9 +217,9 @@ async fn create(request: PlivoRequest) -> Result<Response, PlivoError> {
     let body = CreatedApplication { app_id: id.to_string(), message: "created" };
     let change = api.keeper.change(now, |book| {
         let app = Application {
-            id,
+            id: id.clone(),
             account: scope.auth_id().clone(),
-            name,
+            name: name.clone(),
             answer: Link::default(),
             fallback: Link::default(),
             hangup: Link::default(),
@@ -327,18 +327,18 @@ impl ApplicationFields {
     }
 
     fn apply(
-        self,
+        &self,
         book: &Book,
         scope: &Scope,
         mut app: Application,
     ) -> Result<Application, PlivoError> {
-        if let Some(owner) = self.owner {
-            app.account = parse_owner(book, scope, &owner)?;
+        if let Some(owner) = &self.owner {
+            app.account = parse_owner(book, scope, owner)?;
         }
-        app.name = self.name.unwrap_or(app.name);
+        app.name = self.name.clone().unwrap_or(app.name);
         let links = [&mut app.answer, &mut app.fallback, &mut app.hangup, &mut app.message];
-        for (link, edit) in links.into_iter().zip(self.links) {
-            link.url = edit.url.unwrap_or_else(|| link.url.take());
+        for (link, edit) in links.into_iter().zip(&self.links) {
+            link.url = edit.url.clone().unwrap_or_else(|| link.url.take());
             link.method = edit.method.unwrap_or(link.method);
         }
         app.default_for_numbers = self.default_for_numbers.unwrap_or(app.default_for_numbers);

@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 
 use super::super::auth::AuthError;
 use super::super::body::BodyError;
-use super::super::error::{NOT_STORED, store_outage, with_retry_after};
+use super::super::error::{CONTENDED, NOT_STORED, store_outage, with_retry_after};
 use super::super::live::CommandError;
 use super::super::with_header;
 use super::response::object;
@@ -63,6 +63,9 @@ impl PlivoError {
     /// Logs a change that the store did not take and makes the error: 503, because nothing changed.
     pub(super) fn not_stored(error: StoreError) -> Self {
         tracing::warn!(%error, "change could not be stored");
+        if matches!(error, StoreError::Contended) {
+            return Self::Conflict(CONTENDED.to_owned());
+        }
         Self::Unavailable(store_outage(&error).unwrap_or(NOT_STORED).1)
     }
 

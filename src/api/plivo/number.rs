@@ -209,10 +209,12 @@ async fn change(request: PlivoRequest) -> Result<Response, PlivoError> {
     let app = fields.given("app_id").map_err(PlivoError::BadRequest)?;
     let owner = fields.given("subaccount").map_err(PlivoError::BadRequest)?;
     let change = api.keeper.change(api.clock.wall(), |book| {
-        let app = app.map(|app| parse_application(book, scope, &app)).transpose()?;
-        let owner = owner.map(|owner| parse_owner(book, scope, &owner)).transpose()?;
+        let app = app.as_ref().map(|app| parse_application(book, scope, app)).transpose()?;
+        let owner = owner.as_ref().map(|owner| parse_owner(book, scope, owner)).transpose()?;
         let mut keys = book.edit_number(&number, |set| {
-            set.alias = alias.unwrap_or_else(|| std::mem::take(&mut set.alias));
+            if let Some(alias) = &alias {
+                set.alias.clone_from(alias);
+            }
             set.app = app.unwrap_or_else(|| set.app.take());
         });
         let affected = owner.map(|owner| {

@@ -172,7 +172,8 @@ async fn create(request: PlivoRequest) -> Result<Response, PlivoError> {
     let now = api.clock.wall();
     let change = api.keeper.change(now, |book| {
         let credentials = (AuthId::from(auth_id.as_str()), Secret::new(auth_token.as_str()));
-        let made = book.create_subaccount(main, credentials, Details::new(name, enabled, now));
+        let made =
+            book.create_subaccount(main, credentials, Details::new(name.clone(), enabled, now));
         made.map(|keys| ((), keys)).map_err(|TooMany(most)| {
             PlivoError::Conflict(format!("an account can have at most {most} subaccounts"))
         })
@@ -195,7 +196,9 @@ async fn change(request: PlivoRequest) -> Result<Response, PlivoError> {
     let now = api.clock.wall();
     let change = api.keeper.change(now, |book| {
         let keys = book.edit_account(&id, now, |details| {
-            details.name = name.unwrap_or_else(|| std::mem::take(&mut details.name));
+            if let Some(name) = &name {
+                details.name.clone_from(name);
+            }
             details.enabled = enabled.unwrap_or(details.enabled);
         });
         Ok::<_, PlivoError>(((), keys))

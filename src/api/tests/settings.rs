@@ -407,7 +407,7 @@ async fn settings_survive_a_restart() {
         engine::admission::book::Book::read(file.admission(), settings, at(9))
     };
     let (again, writes, passed_over) =
-        book(file(accounts.clone()), node.store.settings().list().await.unwrap());
+        book(file(accounts.clone()), node.store.settings().list().await.unwrap().1);
     assert!(passed_over.is_empty(), "{passed_over:?}");
     let main = Scope::of(MAIN.into());
     let bare = again.number(&main, &E164::parse(BARE).unwrap()).unwrap();
@@ -425,12 +425,12 @@ async fn settings_survive_a_restart() {
     // A configuration that moves the WABA to a subaccount, and one without the main account.
     let mut given = file(accounts.clone());
     given.wabas[0].account = SUB.into();
-    let (given, _, _) = book(given, node.store.settings().list().await.unwrap());
+    let (given, _, _) = book(given, node.store.settings().list().await.unwrap().1);
     let bare = given.number(&main, &E164::parse(BARE).unwrap()).unwrap();
     assert_eq!(given.owner(bare).as_str(), SUB);
     let mut without = file(accounts.into_iter().filter(|a| a.auth_id.as_str() == OTHER).collect());
     without.numbers.clear();
-    let (without, _, passed_over) = book(without, node.store.settings().list().await.unwrap());
+    let (without, _, passed_over) = book(without, node.store.settings().list().await.unwrap().1);
     assert!(without.account(&sub.as_str().into()).is_none());
     assert!(passed_over.iter().any(|row| row.id == sub), "{passed_over:?}");
     node.cancel.cancel();

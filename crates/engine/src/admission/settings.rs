@@ -22,6 +22,52 @@ pub struct AdmissionSettings<'c> {
     pub allow_insecure: bool,
 }
 
+/// An owned copy of [`AdmissionSettings`].
+#[derive(Clone, Debug)]
+pub(super) struct OwnedSettings {
+    limits: Limits,
+    permissions: Permissions,
+    accounts: Vec<AccountSettings>,
+    wabas: Vec<WabaSettings>,
+    numbers: Vec<NumberSettings>,
+    app_id: Option<String>,
+    app_secret: Secret,
+    access_token: Option<Secret>,
+    allow_insecure: bool,
+}
+
+impl From<AdmissionSettings<'_>> for OwnedSettings {
+    fn from(settings: AdmissionSettings<'_>) -> Self {
+        Self {
+            limits: settings.limits.clone(),
+            permissions: settings.permissions.clone(),
+            accounts: settings.accounts.to_vec(),
+            wabas: settings.wabas.to_vec(),
+            numbers: settings.numbers.to_vec(),
+            app_id: settings.app_id.map(str::to_owned),
+            app_secret: settings.app_secret.clone(),
+            access_token: settings.access_token.cloned(),
+            allow_insecure: settings.allow_insecure,
+        }
+    }
+}
+
+impl OwnedSettings {
+    pub(super) fn borrow(&self) -> AdmissionSettings<'_> {
+        AdmissionSettings {
+            limits: &self.limits,
+            permissions: &self.permissions,
+            accounts: &self.accounts,
+            wabas: &self.wabas,
+            numbers: &self.numbers,
+            app_id: self.app_id.as_deref(),
+            app_secret: &self.app_secret,
+            access_token: self.access_token.as_ref(),
+            allow_insecure: self.allow_insecure,
+        }
+    }
+}
+
 /// `[limits]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {

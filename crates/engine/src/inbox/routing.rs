@@ -23,6 +23,8 @@ use xml::ast::DocUrl;
 const AGENT_WAIT: Duration = Duration::from_secs(15);
 /// The largest number of webhooks per account.
 const WEBHOOKS_MAX: usize = 100;
+/// How often a change of a webhook is tried that other nodes overtake.
+const TRIES: usize = 8;
 /// The number of recent messages searched for the user's last one.
 const READ_PAGE: u32 = 50;
 
@@ -74,24 +76,37 @@ impl Inbox {
     /// # Errors
     /// Returns an error if the store fails.
     pub async fn open(&self, file: &[WebhookSettings]) -> Result<(), StoreError> {
-        let parts = self.parts();
         self.count_files().await;
-        let routings = parts.store.numbers().routings().await?;
-        parts.directory.mail().change_routings(|all| *all = routings.iter().cloned().collect());
-        self.0.tenures.read(parts.store.numbers().owners().await?);
-        let rows: Webhooks = parts
-            .store
-            .webhooks()
-            .list()
-            .await?
-            .into_iter()
-            .map(|row| (row.id, Arc::new(of_row(row))))
-            .collect();
-        parts.directory.mail().change_webhooks(|all| *all = rows.clone());
+        self.refresh().await?;
         self.reload(file);
         self.warn_of_missing_webhooks();
         self.claim().await?;
         self.resume_interrupted().await
+    }
+
+    /// Loads the stored webhooks, and the routing and owners of numbers. Other nodes may have changed
+    /// them.
+    ///
+    /// # Errors
+    /// Returns an error if the store fails.
+    pub async fn refresh(&self) -> Result<(), StoreError> {
+        let _lock = self.0.changing.lock().await;
+        let (store, mail) = (&self.parts().store, self.parts().directory.mail());
+        let routings = store.numbers().routings().await?;
+        let owners = store.numbers().owners().await?;
+        let webhooks = store.webhooks().list().await?;
+        mail.change_routings(|all| *all = routings.iter().cloned().collect());
+        self.0.tenures.read(owners);
+        let stored: Webhooks =
+            webhooks.into_iter().map(|row| (row.id, Arc::new(of_row(row)))).collect();
+        mail.change_webhooks(|all| {
+            all.retain(|_, webhook| webhook.in_file);
+            // A webhook of the configuration takes precedence.
+            stored.iter().for_each(|(id, webhook)| {
+                all.entry(*id).or_insert_with(|| webhook.clone());
+            });
+        });
+        Ok(())
     }
 
     /// Replaces the webhooks of the configuration.
@@ -539,8 +554,9 @@ impl Inbox {
             url: spec.url.0.to_string(),
             secrets: vec![fresh_secret()],
             created: self.parts().clock.wall(),
+            version: 0,
         };
-        self.put_webhook(row, &lock).await
+        self.put_webhook(row, &lock).await?.ok_or(RoutingError::Store(StoreError::Contended))
     }
 
     /// Changes a webhook's name and URL. A URL of another origin (scheme, host or port) gets a new
@@ -556,13 +572,16 @@ impl Inbox {
         id: Uuid,
         spec: WebhookSpec,
     ) -> Result<(Arc<Webhook>, bool), RoutingError> {
-        let (mut row, lock) = self.changeable(scope, id).await?;
-        let is_elsewhere = !egress::is_same_origin(&row.url, &spec.url.0);
-        if is_elsewhere {
-            row.secrets = vec![fresh_secret()];
-        }
-        let row = WebhookRow { name: spec.name, url: spec.url.0.to_string(), ..row };
-        Ok((self.put_webhook(row, &lock).await?, is_elsewhere))
+        let mut is_elsewhere = false;
+        let edit = |row: &mut WebhookRow| {
+            is_elsewhere = !egress::is_same_origin(&row.url, &spec.url.0);
+            if is_elsewhere {
+                row.secrets = vec![fresh_secret()];
+            }
+            row.name.clone_from(&spec.name);
+            row.url = spec.url.0.to_string();
+        };
+        Ok((self.edit_webhook(scope, id, edit).await?, is_elsewhere))
     }
 
     /// Moves the webhooks of a deleted account to `heir`, so that they can still be seen and
@@ -571,11 +590,10 @@ impl Inbox {
     /// # Errors
     /// Returns an error if the store rejects a write. Some webhooks may have moved then.
     pub async fn inherit_webhooks(&self, gone: &AuthId, heir: &AuthId) -> Result<(), RoutingError> {
-        let lock = self.0.changing.lock().await;
-        let all = self.parts().directory.mail().webhooks();
-        for webhook in all.values().filter(|webhook| webhook.account == *gone && !webhook.in_file) {
-            self.put_webhook(WebhookRow { account: heir.clone(), ..row_of(webhook) }, &lock)
-                .await?;
+        let all = self.parts().store.webhooks().list().await.map_err(RoutingError::Store)?;
+        for row in all.into_iter().filter(|row| row.account == *gone) {
+            let edit = |row: &mut WebhookRow| row.account.clone_from(heir);
+            self.edit_webhook(&Scope::of(gone.clone()), row.id, edit).await?;
         }
         Ok(())
     }
@@ -591,10 +609,11 @@ impl Inbox {
         scope: &Scope,
         id: Uuid,
     ) -> Result<Arc<Webhook>, RoutingError> {
-        let (mut row, lock) = self.changeable(scope, id).await?;
-        row.secrets.insert(0, fresh_secret());
-        row.secrets.truncate(2);
-        self.put_webhook(row, &lock).await
+        let edit = |row: &mut WebhookRow| {
+            row.secrets.insert(0, fresh_secret());
+            row.secrets.truncate(2);
+        };
+        self.edit_webhook(scope, id, edit).await
     }
 
     /// Removes the older secret of a webhook.
@@ -607,9 +626,7 @@ impl Inbox {
         scope: &Scope,
         id: Uuid,
     ) -> Result<Arc<Webhook>, RoutingError> {
-        let (mut row, lock) = self.changeable(scope, id).await?;
-        row.secrets.truncate(1);
-        self.put_webhook(row, &lock).await
+        self.edit_webhook(scope, id, |row| row.secrets.truncate(1)).await
     }
 
     /// Deletes a webhook that is not in use. Its pending deliveries are given up.
@@ -654,36 +671,56 @@ impl Inbox {
         Ok(event_id)
     }
 
-    /// Takes the lock and returns the stored form of a webhook.
+    /// Takes the lock and returns the row of a webhook.
     async fn changeable(
         &self,
         scope: &Scope,
         id: Uuid,
     ) -> Result<(WebhookRow, ChangeLock<'_>), RoutingError> {
         let lock = self.0.changing.lock().await;
-        let webhook = self.webhook(scope, id).ok_or(RoutingError::NoWebhook)?;
-        if webhook.in_file {
+        if self.webhook(scope, id).is_some_and(|webhook| webhook.in_file) {
             return Err(RoutingError::InFile);
         }
-        Ok((row_of(&webhook), lock))
+        // Another node may have changed the webhook since this one has read it.
+        let all = self.parts().store.webhooks().list().await.map_err(RoutingError::Store)?;
+        let row = all.into_iter().find(|row| row.id == id);
+        let row = row.filter(|row| scope.holds(&row.account, &self.main_of(&row.account)));
+        Ok((row.ok_or(RoutingError::NoWebhook)?, lock))
     }
 
+    /// Changes the row of a webhook. `edit` is called again if another node changes the row in
+    /// between.
+    async fn edit_webhook(
+        &self,
+        scope: &Scope,
+        id: Uuid,
+        mut edit: impl FnMut(&mut WebhookRow),
+    ) -> Result<Arc<Webhook>, RoutingError> {
+        for _ in 0..TRIES {
+            let (mut row, lock) = self.changeable(scope, id).await?;
+            edit(&mut row);
+            if let Some(webhook) = self.put_webhook(row, &lock).await? {
+                return Ok(webhook);
+            }
+        }
+        Err(RoutingError::Store(StoreError::Contended))
+    }
+
+    /// Stores a webhook. Returns `None` if another node has changed it since the row was read.
     async fn put_webhook(
         &self,
         row: WebhookRow,
         _lock: &ChangeLock<'_>,
-    ) -> Result<Arc<Webhook>, RoutingError> {
-        self.parts()
-            .store
-            .webhooks()
-            .write(WebhookWrite::Put(row.clone()))
-            .await
-            .map_err(RoutingError::Store)?;
+    ) -> Result<Option<Arc<Webhook>>, RoutingError> {
+        let put = self.parts().store.webhooks().write(WebhookWrite::Put(row.clone())).await;
+        if !put.map_err(RoutingError::Store)? {
+            return Ok(None);
+        }
         let webhook = Arc::new(of_row(row));
         let mail = self.parts().directory.mail();
         mail.change_webhooks(|webhooks| drop(webhooks.insert(webhook.id, webhook.clone())));
         self.publish_webhook(&webhook.account, webhook.id);
-        Ok(webhook)
+        Ok(Some(webhook))
     }
 
     /// The webhook for events that belong to no conversation: the number's, or the only one of its
@@ -762,18 +799,6 @@ fn of_row(row: WebhookRow) -> Webhook {
         secrets: row.secrets.into(),
         created: row.created,
         in_file: false,
-    }
-}
-
-/// The stored form of a webhook.
-fn row_of(webhook: &Webhook) -> WebhookRow {
-    WebhookRow {
-        id: webhook.id,
-        account: webhook.account.clone(),
-        name: webhook.name.clone(),
-        url: webhook.url.0.to_string(),
-        secrets: webhook.secrets.to_vec(),
-        created: webhook.created,
     }
 }
 

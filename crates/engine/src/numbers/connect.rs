@@ -115,7 +115,11 @@ impl Numbers {
                 keys.extend(book.connect_waba(waba, &of, (!known).then(|| given.token.clone()))?);
             }
             let was_here = book.any_number(number).is_some();
-            keys.extend(book.connect_number((number, made), Some(given.token.clone()), now)?);
+            keys.extend(book.connect_number(
+                (number, made.clone()),
+                Some(given.token.clone()),
+                now,
+            )?);
             keys.extend(book.edit_number(number, |set| given.settle(set, was_here)));
             Ok::<_, NumberError>(((), keys))
         });

@@ -206,6 +206,16 @@ impl People {
         self.read_keys().await
     }
 
+    /// Puts into force what other nodes have changed: API keys, and ended sessions.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the store fails.
+    pub async fn refresh(&self) -> Result<(), StoreError> {
+        self.0.signed_out.send_replace(());
+        self.load().await
+    }
+
     async fn read_keys(&self) -> Result<(), StoreError> {
         let keys = self.0.store.api_keys().all().await?.into_iter().map(|key| {
             let holder =

@@ -12,6 +12,8 @@ pub struct WebhookRow {
     /// Newest first. Empty if they were encrypted with another key.
     pub secrets: Vec<Secret>,
     pub created: Timestamp,
+    /// The version that a change is based on. 0 if the webhook is new.
+    pub version: i64,
 }
 
 /// A change of a webhook.

@@ -1,12 +1,15 @@
 //! Settings made at run time, one row each. All are loaded at the start. `admission::book` defines
 //! their content. Secrets are encrypted.
 
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+
 use crate::error::{StoreError, failed};
 use crate::rows::setting::{Setting, SettingKind, SettingWrite};
 use crate::seal::Seal;
 use crate::shared::Shared;
 use crate::sql::{self, Conn, Pool};
-use crate::write::Write;
+use crate::write::WriteTask;
 use model::{Secret, Timestamp};
 
 /// Handle to the settings. See [`Store::settings`](crate::Store::settings).
@@ -14,15 +17,25 @@ use model::{Secret, Timestamp};
 pub struct Settings<'a>(pub(crate) &'a Shared);
 
 impl Settings<'_> {
-    /// Returns all settings.
+    /// Returns all settings and their version, which counts their changes.
     ///
     /// # Errors
     /// Fails if the database query fails.
-    pub async fn list(self) -> Result<Vec<Setting>, StoreError> {
+    pub async fn list(self) -> Result<(i64, Vec<Setting>), StoreError> {
         all(&self.0.read, &self.0.seal).await
     }
 
-    /// Writes settings, either all of them or none, synced to disk. The write is queued when this
+    /// Returns the version of the settings.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
+    pub async fn version(self) -> Result<i64, StoreError> {
+        let select = sql::query_scalar("SELECT version FROM settings_version");
+        select.fetch_one(&self.0.read).await.map_err(failed(WHAT))
+    }
+
+    /// Writes settings, either all of them or none, synced to disk, if their version is still
+    /// `seen`. Returns whether it was. The version is one higher then. The write is queued when this
     /// returns.
     ///
     /// # Errors
@@ -31,9 +44,37 @@ impl Settings<'_> {
     pub fn write(
         self,
         writes: Vec<SettingWrite>,
+        seen: i64,
         at: Timestamp,
-    ) -> impl Future<Output = Result<(), StoreError>> + Send + 'static + use<> {
-        self.0.queue.change(move |sender| Write::Settings(writes, at, sender))
+    ) -> impl Future<Output = Result<bool, StoreError>> + Send + 'static + use<> {
+        self.0.queue.run(SettingsWrite { writes, seen, at }).map(|done| done.map(|rows| rows > 0))
+    }
+}
+
+const WHAT: &str = "read the settings";
+
+/// A change of settings. `seen` is the version that it is based on.
+struct SettingsWrite {
+    writes: Vec<SettingWrite>,
+    seen: i64,
+    at: Timestamp,
+}
+
+impl WriteTask for SettingsWrite {
+    fn execute<'a>(
+        &'a self,
+        to: &'a mut Conn,
+        seal: &'a Seal,
+    ) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
+        async move {
+            let next = "UPDATE settings_version SET version = version + 1 WHERE version = $1";
+            let next = sql::query(next).bind(self.seen).execute(&mut *to).await?.rows_affected();
+            if next > 0 {
+                write(to, seal, &self.writes, self.at).await?;
+            }
+            Ok(next)
+        }
+        .boxed()
     }
 }
 
@@ -41,7 +82,7 @@ fn purpose(kind: &str, id: &str) -> Vec<u8> {
     format!("setting {kind} {id}").into_bytes()
 }
 
-pub(crate) async fn write(
+async fn write(
     to: &mut Conn,
     seal: &Seal,
     writes: &[SettingWrite],
@@ -70,12 +111,18 @@ pub(crate) async fn write(
     Ok(())
 }
 
-/// Returns all settings, ordered by key. Kinds that this version does not know are skipped.
-pub(crate) async fn all(pool: &Pool, seal: &Seal) -> Result<Vec<Setting>, StoreError> {
-    let select = "SELECT kind, id, body, sealed FROM settings ORDER BY kind, id";
-    let rows: Vec<(String, String, String, Option<Vec<u8>>)> =
-        sql::query_as(select).fetch_all(pool).await.map_err(failed("read the settings"))?;
-    let read = |(word, id, body, sealed): (String, String, String, Option<Vec<u8>>)| {
+/// Returns the version of the settings and all of them, ordered by key. Kinds that this version of
+/// Offhook does not know are skipped.
+pub(crate) async fn all(pool: &Pool, seal: &Seal) -> Result<(i64, Vec<Setting>), StoreError> {
+    // One statement, so that the version is that of these rows. The join gives one row if there are
+    // no settings.
+    let select = "SELECT v.version, kind, id, body, sealed FROM settings_version v LEFT JOIN settings ON TRUE \
+        ORDER BY kind, id";
+    type Row = (i64, Option<String>, Option<String>, Option<String>, Option<Vec<u8>>);
+    let rows: Vec<Row> = sql::query_as(select).fetch_all(pool).await.map_err(failed(WHAT))?;
+    let version = rows.first().map(|row| row.0).unwrap_or_default();
+    let read = |(_, word, id, body, sealed): Row| {
+        let (word, id, body) = (word?, id?, body?);
         let kind = SettingKind::parse(&word)?;
         let opened = sealed.as_ref().map(|sealed| seal.open(&purpose(&word, &id), sealed));
         let shut = matches!(opened, Some(None));
@@ -83,7 +130,7 @@ pub(crate) async fn all(pool: &Pool, seal: &Seal) -> Result<Vec<Setting>, StoreE
             opened.flatten().and_then(|text| Some(Secret::new(std::str::from_utf8(&text).ok()?)));
         Some(Setting { kind, id, body, secret, shut })
     };
-    Ok(rows.into_iter().filter_map(read).collect())
+    Ok((version, rows.into_iter().filter_map(read).collect()))
 }
 
 #[cfg(test)]
@@ -105,7 +152,8 @@ mod tests {
     }
 
     async fn put(store: &Store, writes: Vec<SettingWrite>) -> bool {
-        store.settings().write(writes, Timestamp::from_secs(1)).await.is_ok()
+        let seen = store.settings().version().await.unwrap();
+        store.settings().write(writes, seen, Timestamp::from_secs(1)).await.is_ok_and(|done| done)
     }
 
     fn shown(settings: &[Setting]) -> Vec<(&str, &str, Option<&str>, bool)> {
@@ -138,7 +186,7 @@ mod tests {
             .await
         );
         assert_eq!(
-            shown(&store.settings().list().await.unwrap()),
+            shown(&store.settings().list().await.unwrap().1),
             [("SA1", "{1}", Some("canary-token"), false)]
         );
         store.close().await;
@@ -149,7 +197,7 @@ mod tests {
         let (key, away) = (folder.path().join("store.key"), folder.path().join("away.key"));
         std::fs::rename(&key, &away).unwrap();
         let store = Store::open(&file, Health::new()).await.unwrap();
-        assert_eq!(shown(&store.settings().list().await.unwrap()), [("SA1", "{1}", None, true)]);
+        assert_eq!(shown(&store.settings().list().await.unwrap().1), [("SA1", "{1}", None, true)]);
         // A change made without the right key keeps the encrypted secret.
         let change = SettingWrite { keeps_sealed: true, ..write("SA1", Some("{2}"), None) };
         assert!(put(&store, vec![change.clone()]).await);
@@ -157,14 +205,14 @@ mod tests {
         std::fs::rename(&away, &key).unwrap();
         let store = Store::open(&file, Health::new()).await.unwrap();
         assert_eq!(
-            shown(&store.settings().list().await.unwrap()),
+            shown(&store.settings().list().await.unwrap().1),
             [("SA1", "{2}", Some("canary-token"), false)]
         );
         let another =
             SettingWrite { keeps_sealed: true, ..write("SA1", Some("{3}"), Some("another")) };
         assert!(put(&store, vec![another]).await);
         assert_eq!(
-            shown(&store.settings().list().await.unwrap()),
+            shown(&store.settings().list().await.unwrap().1),
             [("SA1", "{3}", Some("another"), false)]
         );
         store.close().await;
@@ -188,7 +236,7 @@ mod tests {
         assert!(!put(&store, vec![write("SA1", Some("{}"), None)]).await);
         broken.store(false, Ordering::SeqCst);
         while !put(&store, vec![write("SA2", Some("{}"), None)]).await {}
-        assert_eq!(shown(&store.settings().list().await.unwrap()), [("SA2", "{}", None, false)]);
+        assert_eq!(shown(&store.settings().list().await.unwrap().1), [("SA2", "{}", None, false)]);
         store.close().await;
     }
 }

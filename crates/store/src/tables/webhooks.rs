@@ -16,8 +16,8 @@ use model::{PhoneNumberId, Secret, Timestamp};
 pub struct Webhooks<'a>(pub(crate) &'a Shared);
 
 impl Webhooks<'_> {
-    /// Creates, changes or removes a webhook. Returns `false` if the webhook to be removed is still
-    /// the target of a number or conversation.
+    /// Creates, changes or removes a webhook. Returns `false` if the webhook to be changed has another
+    /// version now, or if the one to be removed is still the target of a number or conversation.
     ///
     /// # Errors
     /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
@@ -48,7 +48,7 @@ fn purpose(id: &str) -> Vec<u8> {
     format!("webhook {id}").into_bytes()
 }
 
-/// Writes a change of a webhook. Returns `false` if the webhook to be removed is still in use.
+/// Writes a change of a webhook. See [`Webhooks::write`].
 pub(crate) async fn write(
     to: &mut Conn,
     seal: &Seal,
@@ -59,12 +59,23 @@ pub(crate) async fn write(
             let id = row.id.to_string();
             let secrets: Vec<&str> = row.secrets.iter().map(Secret::reveal).collect();
             let sealed = seal.seal(&purpose(&id), serde_json::to_vec(&secrets).unwrap_or_default());
-            let put = "INSERT INTO webhooks (webhook_id, auth_id, name, url, sealed, created_us) \
-                VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (webhook_id) DO UPDATE \
-                SET auth_id = excluded.auth_id, name = excluded.name, url = excluded.url, sealed = excluded.sealed";
-            let put =
-                sql::query(put).bind(id).bind(row.account.as_str()).bind(&row.name).bind(&row.url);
-            put.bind(sealed).bind(row.created.micros()).execute(to).await.map(|_| true)
+            // A change never inserts the row: the webhook may have been removed.
+            let put = match row.version {
+                0 => {
+                    "INSERT INTO webhooks (auth_id, name, url, sealed, webhook_id, created_us) \
+                    VALUES ($1, $2, $3, $4, $5, $6)"
+                }
+                _ => {
+                    "UPDATE webhooks SET auth_id = $1, name = $2, url = $3, sealed = $4, version = version + 1 \
+                    WHERE webhook_id = $5 AND version = $6"
+                }
+            };
+            let put = sql::query(put).bind(row.account.as_str()).bind(&row.name).bind(&row.url);
+            let put = put.bind(sealed).bind(id).bind(match row.version {
+                0 => row.created.micros(),
+                seen => seen,
+            });
+            Ok(put.execute(to).await?.rows_affected() > 0)
         }
         WebhookWrite::Remove(id) => {
             let delete = format!(
@@ -82,15 +93,16 @@ pub(crate) async fn write(
 
 /// Returns all webhooks.
 pub(crate) async fn all(pool: &Pool, seal: &Seal) -> Result<Vec<WebhookRow>, StoreError> {
-    let select = "SELECT webhook_id, auth_id, name, url, sealed, created_us FROM webhooks ORDER BY webhook_id";
-    let rows: Vec<(String, String, String, String, Vec<u8>, i64)> =
+    let select = "SELECT webhook_id, auth_id, name, url, sealed, created_us, version FROM webhooks ORDER BY webhook_id";
+    let rows: Vec<(String, String, String, String, Vec<u8>, i64, i64)> =
         sql::query_as(select).fetch_all(pool).await.map_err(failed("read the webhooks"))?;
-    let read = |(id, account, name, url, sealed, created): (
+    let read = |(id, account, name, url, sealed, created, version): (
         String,
         String,
         String,
         String,
         Vec<u8>,
+        i64,
         i64,
     )| {
         let opened = seal.open(&purpose(&id), &sealed);
@@ -103,6 +115,7 @@ pub(crate) async fn all(pool: &Pool, seal: &Seal) -> Result<Vec<WebhookRow>, Sto
             url,
             secrets: secrets.into_iter().map(Secret::new).collect(),
             created: Timestamp::from_micros(created),
+            version,
         })
     };
     Ok(rows.into_iter().filter_map(read).collect())

@@ -10,9 +10,7 @@ use crate::rows::message::{InboxResult, TimelineEntry};
 use crate::seal::Seal;
 use crate::sql::{self, Conn};
 use crate::tables::calls::{self, OpenCall};
-use crate::tables::{
-    call_logs, endpoints, event_keys, messages, outbox, permissions, recordings, settings,
-};
+use crate::tables::{call_logs, endpoints, event_keys, messages, outbox, permissions, recordings};
 use crate::write::{Write, WriteResult};
 use crate::writer::inbox;
 
@@ -116,7 +114,6 @@ async fn write_all<'a>(
             Write::Permission(write, _) => {
                 permissions::put(to, &write.row, write.reply.as_ref()).await?
             }
-            Write::Settings(writes, at, _) => settings::write(to, seal, writes, *at).await?,
             Write::Inbox(write, _) => {
                 found.push(WriteResult::Inbox(inbox::write(to, seal, write).await?))
             }

@@ -73,7 +73,6 @@ impl Gathered {
                 self.is_waited_for |= !is_event(write);
             }
             Write::Permission(..)
-            | Write::Settings(..)
             | Write::Endpoint(..)
             | Write::Transcription(..)
             | Write::DeleteRecordings(..)

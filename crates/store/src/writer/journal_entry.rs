@@ -222,7 +222,6 @@ InboxWrite::Enqueue(_)
                 | InboxWrite::DeleteOlder { .. } => return None,
             },
             Write::SettleCallback(..)
-            | Write::Settings(..)
             | Write::DeleteRecordings(..)
 // These are attempted again later.
 | Write::RecordingCopy(..) | Write::Transcription(..) | Write::TakeOverFarewells(_) | Write::RemoveKey(_)

@@ -792,8 +792,7 @@ fn complete_journalled(write: Write) -> Option<Write> {
             | InboxWrite::DeleteOlder { .. } => {}
         },
         // Dropping the sender reports that nothing has changed.
-        Write::Settings(..)
-        | Write::DeleteRecordings(..)
+        Write::DeleteRecordings(..)
         | Write::RecordingCopy(..)
         | Write::Transcription(..)
         | Write::Task(..) => {}
@@ -861,7 +860,6 @@ fn complete(batch: &mut Vec<Write>, found: Vec<WriteResult>) {
             }
             Write::Flush(sender)
             | Write::Permission(_, sender)
-            | Write::Settings(_, _, sender)
             | Write::RecordingCopy(_, sender)
             | Write::DeleteRecordings(_, sender) => {
                 let _ = sender.send(());

@@ -74,12 +74,13 @@ impl Book {
     /// Builds a book from the configuration and the store. New entries get `now` as their creation
     /// time.
     pub fn read(file: AdmissionSettings<'_>, settings: Vec<Setting>, now: Timestamp) -> Opened {
-        let mut reading = Reading::begin(file, settings, now);
-        reading.accounts();
-        reading.applications();
-        reading.wabas();
-        reading.numbers();
-        (reading.book, reading.writes, reading.skipped)
+        Reading::begin(file, settings, now).run()
+    }
+
+    /// Builds a book after another node has changed the stored settings. The configuration does not
+    /// overwrite them: that happens only when a node reads its file.
+    fn read_changed(file: AdmissionSettings<'_>, settings: Vec<Setting>, now: Timestamp) -> Self {
+        Reading { overwrites: false, ..Reading::begin(file, settings, now) }.run().0
     }
 
     /// Looks up an account or subaccount.
@@ -191,6 +192,8 @@ impl Book {
 struct Reading<'c> {
     file: AdmissionSettings<'c>,
     settings: BTreeMap<(SettingKind, String), Setting>,
+    /// Whether the configuration overwrites stored settings.
+    overwrites: bool,
     now: Timestamp,
     book: Book,
     writes: Vec<SettingWrite>,
@@ -206,7 +209,16 @@ impl<'c> Reading<'c> {
             ..Book::of_meta(file)
         };
         let settings = settings.into_iter().map(|s| ((s.kind, s.id.clone()), s)).collect();
-        Self { file, settings, now, book, writes: Vec::new(), skipped: Vec::new() }
+        let (overwrites, writes, skipped) = (true, Vec::new(), Vec::new());
+        Self { file, settings, overwrites, now, book, writes, skipped }
+    }
+
+    fn run(mut self) -> Opened {
+        self.accounts();
+        self.applications();
+        self.wabas();
+        self.numbers();
+        (self.book, self.writes, self.skipped)
     }
 
     /// Removes and parses a row. Returns `None` if it is missing or malformed.

@@ -468,7 +468,9 @@ impl Reading<'_> {
             NumberSet { app, added: self.now, ..NumberSet::default() }
         };
         let mut set = row.clone().unwrap_or_else(first);
-        set.overlay(file);
+        if self.overwrites || row.is_none() {
+            set.overlay(file);
+        }
         set.made = None;
         // The file can also give a number a new id, after it was added to Meta again. An id that
         // the file gives to another number belongs to that one.

@@ -349,7 +349,9 @@ CREATE TABLE webhooks (
     url          TEXT   NOT NULL,
     -- Sealed JSON list of signing secrets, newest first: two while one replaces the other.
     sealed       BYTEA  NOT NULL,
-    created_us   BIGINT NOT NULL
+    created_us   BIGINT NOT NULL,
+    -- Incremented by each change: one that has not seen the last one is refused.
+    version      BIGINT NOT NULL DEFAULT 1
 );
 
 
@@ -599,6 +601,13 @@ CREATE TABLE settings (
     PRIMARY KEY (kind, id)
 );
 
+-- How often the settings were changed. A change is written only if its writer has read all earlier ones: the rules for
+-- settings, such as one account per number, are about several rows. One row.
+CREATE TABLE settings_version (
+    version    BIGINT NOT NULL
+);
+INSERT INTO settings_version (version) VALUES (0);
+
 -- Named phones of an account, in a browser or another program.
 CREATE TABLE endpoints (
     endpoint_id   TEXT    NOT NULL PRIMARY KEY,
@@ -828,11 +837,33 @@ CREATE TABLE fleet (
     mark     TEXT    NOT NULL,
     term     UUID    NOT NULL,
     open     BOOLEAN NOT NULL,
-    -- Number of changes of settings, and of the table of runs.
+    -- Number of changes of what nodes keep in memory, and of the table of runs.
     book     BIGINT  NOT NULL DEFAULT 0,
     members  BIGINT  NOT NULL DEFAULT 0
 );
 INSERT INTO fleet (mark, term, open) VALUES ('', gen_random_uuid(), FALSE);
+
+-- Each node keeps these tables in memory. Whoever changes them counts the change, and the next beat of each node tells
+-- it to read them again. Deferred, because a transaction that holds the row of the fleet must not wait for any other.
+CREATE FUNCTION note_change() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    -- Once per transaction: the row's version is then of this one.
+    UPDATE fleet SET book = book + 1 WHERE xmin <> pg_current_xact_id()::xid;
+    RETURN NULL;
+END $$;
+CREATE CONSTRAINT TRIGGER settings_changed AFTER INSERT OR UPDATE OR DELETE ON settings
+    DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION note_change();
+CREATE CONSTRAINT TRIGGER api_keys_changed AFTER INSERT OR UPDATE OR DELETE ON api_keys
+    DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION note_change();
+CREATE CONSTRAINT TRIGGER webhooks_changed AFTER INSERT OR UPDATE OR DELETE ON webhooks
+    DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION note_change();
+CREATE CONSTRAINT TRIGGER number_routing_changed AFTER INSERT OR UPDATE OR DELETE ON number_routing
+    DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION note_change();
+CREATE CONSTRAINT TRIGGER number_tenures_changed AFTER INSERT OR UPDATE OR DELETE ON number_tenures
+    DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION note_change();
+-- Open connections of people check their sessions again.
+CREATE CONSTRAINT TRIGGER sessions_ended AFTER DELETE ON sessions
+    DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION note_change();
 
 -- One row per process. state is 'up', 'draining', 'left', 'dead' or 'reaped'. seq is the number of its newest beat.
 -- restated is the term in which it has stated everything that it holds. about is JSON: what it says about itself.

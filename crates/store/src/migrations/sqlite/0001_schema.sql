@@ -345,7 +345,9 @@ CREATE TABLE webhooks (
     url          TEXT   NOT NULL,
     -- Sealed JSON list of signing secrets, newest first: two while one replaces the other.
     sealed       BLOB   NOT NULL,
-    created_us   BIGINT NOT NULL
+    created_us   BIGINT NOT NULL,
+    -- Incremented by each change: one that has not seen the last one is refused.
+    version      BIGINT NOT NULL DEFAULT 1
 );
 
 
@@ -594,6 +596,13 @@ CREATE TABLE settings (
     changed_us BIGINT NOT NULL,
     PRIMARY KEY (kind, id)
 ) WITHOUT ROWID;
+
+-- How often the settings were changed. A change is written only if its writer has read all earlier ones: the rules for
+-- settings, such as one account per number, are about several rows. One row.
+CREATE TABLE settings_version (
+    version    BIGINT NOT NULL
+);
+INSERT INTO settings_version (version) VALUES (0);
 
 -- Named phones of an account, in a browser or another program.
 CREATE TABLE endpoints (
