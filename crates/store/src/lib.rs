@@ -78,7 +78,10 @@ pub use self::rows::message::{
     WEBHOOK,
 };
 pub use self::rows::number::{NumberOwners, NumberTransfer, RoutingChange};
-pub use self::rows::permission::{PermissionReply, PermissionRow, PermissionWrite};
+pub use self::rows::permission::{
+    ChangedPermission, Engagement, PermissionChange, PermissionReply, PermissionRow,
+    PermissionWrite,
+};
 pub use self::rows::recording::{
     CopyWrite, Recording, RecordingConclusion, RecordingEnd, RecordingFilter, RecordingStart,
     RecordingWork, RoomFilter, TranscriptWrite, TranscriptionJob,
@@ -119,7 +122,7 @@ pub use self::tables::people::People;
 pub use self::tables::people::SavedFilters;
 pub use self::tables::people::Sessions;
 pub use self::tables::people::{ApiKeyRow, Invitation, Session, User, UserChange, UserLink};
-pub use self::tables::permissions::Permissions;
+pub use self::tables::permissions::{EngageResult, Permissions};
 pub use self::tables::presets::{Preset, PresetKind, Presets};
 pub use self::tables::recordings::Recordings;
 pub use self::tables::responses::Responses;

@@ -126,7 +126,7 @@ pub(crate) enum Write {
     RemoveKey(u128),
     Permission(Box<PermissionWrite>, oneshot::Sender<()>),
     Inbox(Box<InboxWrite>, oneshot::Sender<InboxResult>),
-    DeletePermission(PhoneNumberId, String, Timestamp),
+    DeletePermission(PhoneNumberId, String, Timestamp, Option<String>),
     /// Reports whether a row has changed. The sender is dropped if the database rejects the write.
     Endpoint(Box<EndpointWrite>, oneshot::Sender<bool>),
     RecordingStarted(Box<RecordingStart>),

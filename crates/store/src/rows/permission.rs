@@ -1,4 +1,5 @@
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use model::{PhoneNumberId, Timestamp};
 
@@ -40,9 +41,40 @@ impl std::fmt::Debug for PermissionReply {
 }
 
 /// A permission and the reply that changed it, if any.
-#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PermissionWrite {
     pub row: PermissionRow,
     /// If set, the caller waits until the write is on disk.
     pub reply: Option<PermissionReply>,
+    /// Several nodes share the database: the change is applied to the row as it is then, in place of
+    /// `row`. The journal does not take this part.
+    pub change: Option<PermissionChange>,
+}
+
+/// Applies a change to the `pair` of a row. `None` stands for a missing row, and for no change.
+pub type PermissionChange = Box<dyn Fn(Option<&str>) -> Option<ChangedPermission> + Send + Sync>;
+
+/// The result of a [`PermissionChange`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChangedPermission {
+    pub state: String,
+    pub pair: String,
+    /// Whether it has changed anything. An outdated reply does not.
+    pub applied: bool,
+}
+
+/// A call with a user, for as long as it lasts or is about to be placed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Engagement {
+    pub id: Uuid,
+    pub number: PhoneNumberId,
+    pub user: String,
+    /// The run that has the call.
+    pub run: Uuid,
+}
+
+/// Omits the user's number.
+impl std::fmt::Debug for Engagement {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Engagement({} {})", self.id, self.number)
+    }
 }

@@ -1,11 +1,18 @@
 //! Calling permissions of users and their replies to permission requests. `admission::permission`
 //! defines the permission's content.
 
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use uuid::Uuid;
+
 use crate::error::{StoreError, failed};
-use crate::rows::permission::{PermissionReply, PermissionRow, PermissionWrite};
+use crate::rows::permission::{
+    ChangedPermission, Engagement, PermissionReply, PermissionRow, PermissionWrite,
+};
+use crate::seal::Seal;
 use crate::shared::Shared;
-use crate::sql::{self, Conn, Pool};
-use crate::write::Write;
+use crate::sql::{self, Conn, Dialect, Pool};
+use crate::write::{Write, WriteTask};
 use model::{PhoneNumberId, Timestamp};
 
 /// Handle to the permissions. See [`Store::permissions`](crate::Store::permissions).
@@ -41,16 +48,204 @@ impl Permissions<'_> {
         Some(async move { queued.await.map_err(|_| StoreError::Closed) })
     }
 
-    /// Deletes a permission that has not changed since `before`. Does not wait for the write.
-    pub fn delete_unchanged(self, number: &PhoneNumberId, user: &str, before: Timestamp) {
-        // If the queue is full, the next sweep deletes it.
-        self.0.queue.offer(Write::DeletePermission(number.clone(), user.to_owned(), before));
+    /// Returns the `pair` of a permission, if it exists.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
+    pub async fn pair(
+        self,
+        number: &PhoneNumberId,
+        user: &str,
+    ) -> Result<Option<String>, StoreError> {
+        let select = "SELECT pair FROM permissions WHERE phone_number_id = $1 AND \"user\" = $2";
+        let select = sql::query_scalar(select).bind(number.as_str()).bind(user);
+        select.fetch_optional(&self.0.read).await.map_err(failed("read a calling permission"))
     }
+
+    /// Engages a user for a call that is to be placed, for a fleet on PostgreSQL. `seen` is the
+    /// `pair` that permits the call.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
+    pub async fn engage(
+        self,
+        engagement: &Engagement,
+        seen: Option<&str>,
+    ) -> Result<EngageResult, StoreError> {
+        const WHAT: &str = "engage a user";
+        let Engagement { id, number, user, run } = engagement;
+        // One statement has one snapshot: a call that has ended in it is also counted in the pair.
+        // Of two statements at the same time, the index lets one pass.
+        let insert = format!(
+            "INSERT INTO engagements AS e (engagement, phone_number_id, \"user\", outbound, run) \
+             SELECT $1::uuid, $2, $3, TRUE, $4::uuid WHERE (SELECT pair FROM permissions \
+             WHERE phone_number_id = $2 AND \"user\" = $3) IS NOT DISTINCT FROM $5 \
+             AND NOT EXISTS (SELECT 1 FROM engagements e WHERE phone_number_id = $2 AND \"user\" = $3 AND {LIVE}) \
+             ON CONFLICT (phone_number_id, \"user\") WHERE outbound DO UPDATE \
+             SET engagement = excluded.engagement, run = excluded.run WHERE NOT ({LIVE})"
+        );
+        let insert =
+            sql::query(insert).bind(id.to_string()).bind(number.as_str()).bind(user.as_str());
+        let insert = insert.bind(run.to_string()).bind(seen.map(str::to_owned));
+        if insert.execute(&self.0.read).await.map_err(failed(WHAT))?.rows_affected() > 0 {
+            return Ok(EngageResult::Engaged);
+        }
+        let unchanged = self.pair(number, user).await?.as_deref() == seen;
+        Ok(if unchanged { EngageResult::Busy } else { EngageResult::Changed })
+    }
+
+    /// Counts a request for permission that is about to be sent, for a fleet on PostgreSQL, if the
+    /// `pair` is still the one that permits it. Returns whether it is.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
+    pub async fn replace(
+        self,
+        row: &PermissionRow,
+        seen: Option<&str>,
+    ) -> Result<bool, StoreError> {
+        let put = match seen {
+            None => {
+                "INSERT INTO permissions (phone_number_id, \"user\", state, pair, updated_us) \
+                VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING"
+            }
+            Some(_) => {
+                "UPDATE permissions SET state = $3, pair = $4, updated_us = $5 \
+                WHERE phone_number_id = $1 AND \"user\" = $2 AND pair = $6"
+            }
+        };
+        let put = sql::query(put).bind(row.number.as_str()).bind(&row.user).bind(&row.state);
+        let put = put.bind(&row.pair).bind(row.updated.micros());
+        let put = match seen {
+            None => put,
+            Some(seen) => put.bind(seen),
+        };
+        let done = put.execute(&self.0.read).await.map_err(failed("count a permission request"))?;
+        Ok(done.rows_affected() > 0)
+    }
+
+    /// Engages a user for a call from the user, whether or not another call is up. Does not wait for
+    /// the write.
+    pub fn engage_inbound(self, engagement: Engagement) {
+        drop(self.0.queue.run(EngagementWrite::Inbound(engagement)));
+    }
+
+    /// Ends an engagement, after all writes queued so far.
+    ///
+    /// # Errors
+    /// Fails with [`StoreError::NotTaken`] if the database rejects the write.
+    pub fn disengage(
+        self,
+        engagement: Uuid,
+    ) -> impl Future<Output = Result<u64, StoreError>> + Send + 'static + use<> {
+        self.0.queue.run(EngagementWrite::End(engagement))
+    }
+
+    /// Ends the engagements of a run whose calls have ended.
+    ///
+    /// # Errors
+    /// Fails with [`StoreError::NotTaken`] if the database rejects the write.
+    pub async fn disengage_all(self, run: Uuid) -> Result<u64, StoreError> {
+        self.0.queue.run(EngagementWrite::EndAll(run)).await
+    }
+
+    /// Deletes a permission that has not changed since `before` and, with `pair`, still has this
+    /// content. Does not wait for the write.
+    pub fn delete_unchanged(
+        self,
+        number: &PhoneNumberId,
+        user: &str,
+        before: Timestamp,
+        pair: Option<String>,
+    ) {
+        // If the queue is full, the next sweep deletes it.
+        let (number, user) = (number.clone(), user.to_owned());
+        self.0.queue.offer(Write::DeletePermission(number, user, before, pair));
+    }
+}
+
+/// The result of [`Permissions::engage`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EngageResult {
+    Engaged,
+    /// Another call with the user is up or about to be placed.
+    Busy,
+    /// The `pair` has changed since it was read.
+    Changed,
+}
+
+/// Condition: the run of the engagement `e` may still have calls.
+const LIVE: &str =
+    "EXISTS (SELECT 1 FROM runs r WHERE r.run = e.run AND r.state IN ('up', 'draining', 'dead'))";
+
+enum EngagementWrite {
+    Inbound(Engagement),
+    End(Uuid),
+    EndAll(Uuid),
+}
+
+impl WriteTask for EngagementWrite {
+    fn execute<'a>(
+        &'a self,
+        to: &'a mut Conn,
+        _: &'a Seal,
+    ) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
+        let query = match self {
+            Self::Inbound(Engagement { id, number, user, run }) => {
+                let insert = "INSERT INTO engagements (engagement, phone_number_id, \"user\", outbound, run) \
+                    VALUES ($1::uuid, $2, $3, FALSE, $4::uuid) ON CONFLICT DO NOTHING";
+                let insert = sql::query(insert).bind(id.to_string()).bind(number.as_str());
+                insert.bind(user.as_str()).bind(run.to_string())
+            }
+            Self::End(id) => sql::query("DELETE FROM engagements WHERE engagement = $1::uuid")
+                .bind(id.to_string()),
+            Self::EndAll(run) => {
+                sql::query("DELETE FROM engagements WHERE run = $1::uuid").bind(run.to_string())
+            }
+        };
+        async move { Ok(query.execute(to).await?.rows_affected()) }.boxed()
+    }
+
+    /// A lost engagement ends with its run.
+    fn is_synced(&self) -> bool {
+        false
+    }
+}
+
+/// Writes a permission and its reply. On a shared database, the change is applied to the row as it
+/// is now, which is locked until the end of the transaction.
+pub(crate) async fn write(to: &mut Conn, write: &PermissionWrite) -> Result<(), sqlx::Error> {
+    let (Some(change), Dialect::Postgres) = (&write.change, to.dialect()) else {
+        return put(to, &write.row, write.reply.as_ref()).await;
+    };
+    let row = &write.row;
+    let mut pair = lock(to, row).await?;
+    let mut changed = change(pair.as_deref());
+    if pair.is_none() && changed.is_some() {
+        // Another node may insert the row now. This waits for it.
+        let insert = "INSERT INTO permissions (phone_number_id, \"user\", state, pair, updated_us) \
+            VALUES ($1, $2, '', '{}', 0) ON CONFLICT DO NOTHING";
+        let insert = sql::query(insert).bind(row.number.as_str()).bind(&row.user);
+        insert.execute(&mut *to).await?;
+        pair = lock(to, row).await?.filter(|pair| pair != "{}");
+        changed = change(pair.as_deref());
+    }
+    let Some(ChangedPermission { state, pair, applied }) = changed else { return Ok(()) };
+    let row = PermissionRow { state, pair, ..row.clone() };
+    let reply = write.reply.clone().map(|reply| PermissionReply { applied, ..reply });
+    put(to, &row, reply.as_ref()).await
+}
+
+/// Locks the row of a permission and returns its `pair`.
+async fn lock(to: &mut Conn, row: &PermissionRow) -> Result<Option<String>, sqlx::Error> {
+    let select =
+        "SELECT pair FROM permissions WHERE phone_number_id = $1 AND \"user\" = $2 FOR UPDATE";
+    sql::query_scalar(select).bind(row.number.as_str()).bind(&row.user).fetch_optional(to).await
 }
 
 /// Inserts or replaces the permission and inserts the reply. A reply that is already stored is not
 /// inserted again.
-pub(crate) async fn put(
+async fn put(
     to: &mut Conn,
     row: &PermissionRow,
     reply: Option<&PermissionReply>,
@@ -72,19 +267,21 @@ pub(crate) async fn put(
     insert.bind(reply.applied).bind(row.updated.micros()).execute(&mut *to).await.map(drop)
 }
 
-/// Deletes a permission that has not changed since `before`.
+/// Deletes a permission that has not changed since `before` and has this `pair`, if one is given.
 pub(crate) async fn delete(
     to: &mut Conn,
     number: &PhoneNumberId,
     user: &str,
     before: Timestamp,
+    pair: Option<&str>,
 ) -> Result<(), sqlx::Error> {
-    let delete =
-        "DELETE FROM permissions WHERE phone_number_id = $1 AND \"user\" = $2 AND updated_us < $3";
+    let delete = "DELETE FROM permissions WHERE phone_number_id = $1 AND \"user\" = $2 AND updated_us < $3 \
+        AND pair = coalesce($4, pair)";
     sql::query(delete)
         .bind(number.as_str())
         .bind(user)
         .bind(before.micros())
+        .bind(pair)
         .execute(to)
         .await
         .map(drop)
@@ -138,7 +335,6 @@ mod tests {
     use crate::options::FaultInjector;
     use crate::options::StoreOptions;
     use crate::options::StorePart;
-    use crate::rows::permission::PermissionWrite;
     use model::Health;
 
     fn row(number: &str, user: &str, state: &str, at: i64) -> PermissionRow {
@@ -157,7 +353,12 @@ mod tests {
             reply: "{}".to_owned(),
             applied: true,
         });
-        store.permissions().put(PermissionWrite { row, reply }).expect("room").await.unwrap();
+        store
+            .permissions()
+            .put(PermissionWrite { row, reply, change: None })
+            .expect("room")
+            .await
+            .unwrap();
     }
 
     async fn replies(file: &Path) -> i64 {
@@ -193,7 +394,7 @@ mod tests {
         assert_eq!(keys, [("1", "91"), ("1", "92"), ("10", "9"), ("2", "91")]);
         assert_eq!((&seen[1], replies(&file).await), (&row("1", "92", "temporary", 20), 1));
         for user in ["91", "92"] {
-            store.permissions().delete_unchanged(&"1".into(), user, Timestamp::from_secs(20));
+            store.permissions().delete_unchanged(&"1".into(), user, Timestamp::from_secs(20), None);
         }
         store.calls().delete_history(Timestamp::default(), Timestamp::from_secs(21)).await.unwrap();
         let left = store.permissions().list(None, 9).await.unwrap();

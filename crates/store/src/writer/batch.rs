@@ -111,14 +111,12 @@ async fn write_all<'a>(
                 keys.retain(|other| other.key != *key);
                 event_keys::delete(to, *key).await?;
             }
-            Write::Permission(write, _) => {
-                permissions::put(to, &write.row, write.reply.as_ref()).await?
-            }
+            Write::Permission(write, _) => permissions::write(to, write).await?,
             Write::Inbox(write, _) => {
                 found.push(WriteResult::Inbox(inbox::write(to, seal, write).await?))
             }
-            Write::DeletePermission(number, user, before) => {
-                permissions::delete(to, number, user, *before).await?
+            Write::DeletePermission(number, user, before, pair) => {
+                permissions::delete(to, number, user, *before, pair.as_deref()).await?
             }
             Write::Endpoint(write, _) => {
                 found.push(WriteResult::Endpoint(endpoints::write(to, write).await?))

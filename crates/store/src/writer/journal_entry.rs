@@ -267,7 +267,8 @@ InboxWrite::Enqueue(_)
                 Write::Callback(Box::new(callback.into_new(seal)), oneshot::channel().0)
             }
             Self::Permission { row, reply } => {
-                Write::Permission(Box::new(PermissionWrite { row, reply }), oneshot::channel().0)
+                let write = PermissionWrite { row, reply, change: None };
+                Write::Permission(Box::new(write), oneshot::channel().0)
             }
             Self::RecordingStarted { start } => Write::RecordingStarted(Box::new(start)),
             Self::RecordingEnded { start, end, callbacks } => {

@@ -16,5 +16,5 @@ pub use pair::{
 };
 pub use table::{
     AppliedEvent, ClaimError, Consents, Engaged, Full, PairKey, PermissionListener, RequestGuard,
-    Stored,
+    Reservation, ReserveError, Stored,
 };

@@ -4,10 +4,15 @@
 //! Everything is in memory and answered without waiting, so that the gate can use it; changes are
 //! written to the store in the background. A user is identified by digits, or by the
 //! business-scoped id if the user hides the number.
+//!
+//! In a fleet, the memory is a copy that may be out of date. [`Consents::fetch`] reads a pair anew,
+//! the database decides which calls are placed ([`Consents::reserve`]), and each event is applied
+//! to the pair as it is stored.
 
 use std::fmt;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use dashmap::mapref::entry::Entry;
 use dashmap::mapref::one::RefMut;
@@ -15,13 +20,21 @@ use dashmap::{DashMap, DashSet};
 
 use super::pair::{Event, Pair, Refusal, Reply, Rules, State, View};
 use model::{PhoneNumberId, Timestamp};
-use store::{PermissionReply, PermissionRow, PermissionWrite, Store, StoreError};
+use store::{
+    ChangedPermission, EngageResult, Engagement, PermissionChange, PermissionReply, PermissionRow,
+    PermissionWrite, Store, StoreError,
+};
+use uuid::Uuid;
 
 /// Minimum time between two requests to Graph about one pair, in microseconds.
 const ASK_AGAIN: i64 = 60_000_000;
 /// Maximum number of pairs for which the last request to Graph is remembered. Beyond it old ones
 /// are dropped.
 const ASKED_MAX: usize = 10_000;
+/// How often a decision is tried that changes of the pair overtake.
+const TRIES: usize = 8;
+/// Pause between attempts to end an engagement while the store rejects writes.
+const END_AGAIN: Duration = Duration::from_secs(1);
 
 /// A business number and a user.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -56,6 +69,8 @@ pub struct Consents {
     asking: DashSet<PairKey>,
     /// Where pairs are stored, if anywhere.
     store: Option<Store>,
+    /// The run of this process, if it is in a fleet.
+    run: OnceLock<Uuid>,
     /// Called when a user's permission changes.
     listener: OnceLock<PermissionListener>,
 }
@@ -87,6 +102,55 @@ pub struct Full;
 pub struct Engaged {
     live: Arc<DashMap<PairKey, u32>>,
     key: PairKey,
+    /// The same for the other nodes of a fleet.
+    reservation: Option<Reservation>,
+}
+
+impl Engaged {
+    /// Keeps a reservation until the call ends.
+    pub fn hold(&mut self, reservation: Option<Reservation>) {
+        self.reservation = reservation;
+    }
+}
+
+/// A user who is reserved for a call of this node, in a fleet. The reservation ends when this is
+/// dropped, after what was stored before.
+#[must_use = "a reservation let go at once is over at once"]
+pub struct Reservation {
+    store: Store,
+    id: Uuid,
+}
+
+impl fmt::Debug for Reservation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Reservation({})", self.id)
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        // Without a runtime, the process ends, and the reservation ends with the run.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let (store, id) = (self.store.clone(), self.id);
+        let mut ended = Box::pin(store.permissions().disengage(id));
+        runtime.spawn(async move {
+            while let Err(StoreError::NotTaken) = ended.as_mut().await {
+                tokio::time::sleep(END_AGAIN).await;
+                ended = Box::pin(store.permissions().disengage(id));
+            }
+        });
+    }
+}
+
+/// Why a user was not reserved.
+#[derive(Debug, thiserror::Error)]
+pub enum ReserveError {
+    #[error("{0}")]
+    Refused(Refusal),
+    #[error("another call with the user is in progress")]
+    UserBusy,
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 impl Drop for Engaged {
@@ -166,6 +230,106 @@ impl Consents {
         Ok(Self { store: Some(store), ..table })
     }
 
+    /// Begins to share the pairs with the other nodes of a fleet. `run` is that of this process. The
+    /// store must be PostgreSQL.
+    pub fn share(&self, run: Uuid) {
+        let _ = self.run.set(run);
+    }
+
+    /// The store and the run, in a fleet.
+    fn shared(&self) -> Option<(&Store, Uuid)> {
+        Some((self.store.as_ref()?, *self.run.get()?))
+    }
+
+    /// Reads a pair anew, in a fleet. Does nothing otherwise.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the store fails.
+    pub async fn fetch(&self, key: &PairKey) -> Result<(), StoreError> {
+        let Some((store, _)) = self.shared() else { return Ok(()) };
+        let stored = store.permissions().pair(&key.number, &key.user).await?;
+        self.put_stored(key, stored.as_deref());
+        Ok(())
+    }
+
+    fn put_stored(&self, key: &PairKey, stored: Option<&str>) {
+        match stored {
+            Some(text) => drop(self.pairs.insert(key.clone(), parse(Some(text)))),
+            None => drop(self.pairs.remove(key)),
+        }
+    }
+
+    /// Reserves a user for a call that is to be placed, if the user's permission allows it and no
+    /// call with the user is up in the fleet. Call it before the gate, and keep the reservation with
+    /// [`Engaged::hold`]. Without a fleet the gate alone decides, and the result is `None`.
+    ///
+    /// # Errors
+    ///
+    /// Returns the reason why the call must not be placed.
+    pub async fn reserve(
+        &self,
+        key: &PairKey,
+        rules: &Rules,
+        now: Timestamp,
+    ) -> Result<Option<Reservation>, ReserveError> {
+        let Some((store, run)) = self.shared() else { return Ok(None) };
+        let (id, user) = (Uuid::new_v4(), key.user.to_string());
+        let engagement = Engagement { id, number: key.number.clone(), user, run };
+        for _ in 0..TRIES {
+            let stored = store.permissions().pair(&key.number, &key.user).await?;
+            self.put_stored(key, stored.as_deref());
+            let allowed = parse(stored.as_deref()).may_call(rules, now);
+            allowed.map_err(ReserveError::Refused)?;
+            match store.permissions().engage(&engagement, stored.as_deref()).await? {
+                EngageResult::Engaged => {
+                    return Ok(Some(Reservation { store: store.clone(), id }));
+                }
+                EngageResult::Busy => return Err(ReserveError::UserBusy),
+                EngageResult::Changed => {}
+            }
+        }
+        Err(ReserveError::Store(StoreError::Contended))
+    }
+
+    /// Like [`Consents::claim_request`], decided by the database in a fleet.
+    ///
+    /// # Errors
+    ///
+    /// Returns the rule that refuses it, or that another request is in progress on this node. If the
+    /// store fails, nothing is counted.
+    pub async fn reserve_request(
+        &self,
+        key: &PairKey,
+        rules: &Rules,
+        now: Timestamp,
+    ) -> Result<Result<(), ClaimError>, StoreError> {
+        let Some((store, _)) = self.shared() else {
+            return Ok(self.claim_request(key, rules, now).map(drop));
+        };
+        for _ in 0..TRIES {
+            if self.asking.contains(key) {
+                return Ok(Err(ClaimError::InProgress));
+            }
+            let stored = store.permissions().pair(&key.number, &key.user).await?;
+            self.put_stored(key, stored.as_deref());
+            let mut pair = parse(stored.as_deref());
+            if let Err(refusal) = pair.may_request(rules, now) {
+                return Ok(Err(ClaimError::Refused(refusal)));
+            }
+            let before = pair.state(rules, now);
+            pair.apply(rules, now, Event::Requested);
+            let row = row(key, &pair, rules, now);
+            if store.permissions().replace(&row, stored.as_deref()).await? {
+                let after = pair.state(rules, now);
+                self.pairs.insert(key.clone(), pair);
+                self.notify(key, before, after);
+                return Ok(Ok(()));
+            }
+        }
+        Err(StoreError::Contended)
+    }
+
     /// The state of a pair, if there is any.
     pub fn pair(&self, key: &PairKey) -> Option<Pair> {
         self.pairs.get(key).map(|pair| pair.clone())
@@ -240,8 +404,9 @@ impl Consents {
 
     /// Like [`Consents::apply`], and also returns when the change is stored.
     pub fn take(&self, key: &PairKey, rules: &Rules, now: Timestamp, event: Event) -> AppliedEvent {
-        // A user's call does not create a pair.
-        if event == Event::UserConnected && !self.pairs.contains_key(key) {
+        // A user's call does not create a pair. In a fleet, another node may have created it.
+        if event == Event::UserConnected && !self.pairs.contains_key(key) && self.shared().is_none()
+        {
             return AppliedEvent { changed: true, stored: None };
         }
         let pair = self.pairs.entry(key.clone()).or_default();
@@ -257,11 +422,11 @@ impl Consents {
         event: Event,
     ) -> AppliedEvent {
         let before = pair.state(rules, now);
-        let changed = pair.apply(rules, now, event);
+        let changed = pair.apply(rules, now, event.clone());
         let after = pair.state(rules, now);
         // Queued under the entry's lock, so that rows are stored in the order of their changes. A
         // row that does not fit into the queue is written with the next change.
-        let stored = self.keep(key, &pair, rules, now, None).unwrap_or_default();
+        let stored = self.keep(key, &pair, rules, now, event, None).unwrap_or_default();
         drop(pair);
         self.notify(key, before, after);
         AppliedEvent { changed, stored }
@@ -284,12 +449,13 @@ impl Consents {
     ) -> Result<AppliedEvent, Full> {
         let mut pair = self.pairs.entry(key.clone()).or_default();
         let before = pair.state(rules, now);
-        let changed = pair.apply(rules, now, Event::Replied { at, reply });
+        let event = Event::Replied { at, reply };
+        let changed = pair.apply(rules, now, event.clone());
         let after = pair.state(rules, now);
         // Serializing cannot fail: it contains only strings and numbers.
         let text = serde_json::to_string(&reply).unwrap_or_default();
         let reply = PermissionReply { message: id.to_owned(), reply: text, applied: changed };
-        let stored = self.keep(key, &pair, rules, now, Some(reply));
+        let stored = self.keep(key, &pair, rules, now, event, Some(reply));
         drop(pair);
         // The reply is in force in memory even if Meta has to send it again.
         self.notify(key, before, after);
@@ -308,17 +474,13 @@ impl Consents {
         pair: &Pair,
         rules: &Rules,
         now: Timestamp,
+        event: Event,
         reply: Option<PermissionReply>,
     ) -> Result<Option<Stored>, Full> {
         let Some(store) = &self.store else { return Ok(None) };
-        let row = PermissionRow {
-            number: key.number.clone(),
-            user: key.user.to_string(),
-            state: pair.state(rules, now).as_str().to_owned(),
-            pair: serde_json::to_string(pair).unwrap_or_default(),
-            updated: now,
-        };
-        let queued = store.permissions().put(PermissionWrite { row, reply }).ok_or(Full)?;
+        let row = row(key, pair, rules, now);
+        let change = self.shared().map(|_| change_of(rules.clone(), now, event));
+        let queued = store.permissions().put(PermissionWrite { row, reply, change }).ok_or(Full)?;
         Ok(Some(Box::pin(async move { queued.await.is_ok() })))
     }
 
@@ -346,10 +508,16 @@ impl Consents {
         }
     }
 
-    /// Records a live call with the user, in either direction.
+    /// Records a live call from the user. In a fleet, the other nodes know of it soon.
     pub fn engage(&self, key: PairKey) -> Engaged {
         *self.live.entry(key.clone()).or_default() += 1;
-        Engaged { live: self.live.clone(), key }
+        let reservation = self.shared().map(|(store, run)| {
+            let (id, user) = (Uuid::new_v4(), key.user.to_string());
+            let engagement = Engagement { id, number: key.number.clone(), user, run };
+            store.permissions().engage_inbound(engagement);
+            Reservation { store: store.clone(), id }
+        });
+        Engaged { live: self.live.clone(), key, reservation }
     }
 
     /// Like [`Consents::engage`], but returns `None` if a call is live already.
@@ -358,7 +526,7 @@ impl Consents {
             Entry::Occupied(_) => return None,
             Entry::Vacant(entry) => entry.insert(1),
         };
-        Some(Engaged { live: self.live.clone(), key })
+        Some(Engaged { live: self.live.clone(), key, reservation: None })
     }
 
     /// Whether a call with the user is live.
@@ -376,9 +544,43 @@ impl Consents {
         self.pairs.retain(|key, pair| {
             let blank = is_blank(&key.number, pair);
             if blank && let Some(store) = &self.store {
-                store.permissions().delete_unchanged(&key.number, &key.user, now);
+                // Another node may have changed the row long ago.
+                let same = self.shared().and_then(|_| serde_json::to_string(pair).ok());
+                store.permissions().delete_unchanged(&key.number, &key.user, now, same);
             }
             !blank
         });
     }
+}
+
+/// The row of a pair.
+fn row(key: &PairKey, pair: &Pair, rules: &Rules, now: Timestamp) -> PermissionRow {
+    PermissionRow {
+        number: key.number.clone(),
+        user: key.user.to_string(),
+        state: pair.state(rules, now).as_str().to_owned(),
+        pair: serde_json::to_string(pair).unwrap_or_default(),
+        updated: now,
+    }
+}
+
+/// Reads a stored pair. Graph is asked about one that is unreadable.
+fn parse(stored: Option<&str>) -> Pair {
+    stored.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
+}
+
+/// The change of a stored pair by an event.
+fn change_of(rules: Rules, now: Timestamp, event: Event) -> PermissionChange {
+    Box::new(move |stored| {
+        if stored.is_none() && event == Event::UserConnected {
+            return None;
+        }
+        let mut pair = parse(stored);
+        let applied = pair.apply(&rules, now, event.clone());
+        Some(ChangedPermission {
+            state: pair.state(&rules, now).as_str().to_owned(),
+            pair: serde_json::to_string(&pair).unwrap_or_default(),
+            applied,
+        })
+    })
 }

@@ -1038,6 +1038,19 @@ END $$;
 CREATE FUNCTION oh1_release(gone uuid) RETURNS boolean LANGUAGE sql AS $$ SELECT oh1_give_back(gone, 'reaped') $$;
 CREATE FUNCTION oh1_leave(me uuid) RETURNS boolean LANGUAGE sql AS $$ SELECT oh1_give_back(me, 'left') $$;
 
+-- Users who are in a call, or are about to be called, by business number. One call at a time is placed to a user. Rows
+-- of runs that have left or whose calls have ended do not count.
+CREATE TABLE engagements (
+    engagement       UUID     NOT NULL PRIMARY KEY,
+    phone_number_id  TEXT     NOT NULL,
+    "user"           TEXT     NOT NULL,
+    outbound         BOOLEAN  NOT NULL,
+    run              UUID     NOT NULL
+);
+CREATE UNIQUE INDEX engagements_outbound ON engagements (phone_number_id, "user") WHERE outbound;
+CREATE INDEX engagements_of_pair ON engagements (phone_number_id, "user");
+CREATE INDEX engagements_of_run ON engagements (run);
+
 -- Whose an inbound call is, from its first webhook until some time after its row in calls was written. Without a call,
 -- a tombstone: the call was over before its connect came.
 CREATE TABLE claims (

@@ -1,6 +1,7 @@
 //! Each rule at its edges, with a manual clock. `oracle` compares the state machine with a model
 //! that keeps every event.
 
+mod fleet;
 mod graph;
 mod oracle;
 
