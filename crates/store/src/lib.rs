@@ -167,3 +167,5 @@ mod sealed_tests;
 pub mod testing;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod two_writers_tests;

@@ -13,7 +13,7 @@ use crate::rows::message::{
     EventDraft, InboxResult, OutgoingMessages, StatusUpdate, TimelineEntry,
 };
 use crate::rows::number::{NumberTransfer, RoutingChange};
-use crate::rows::permission::PermissionWrite;
+use crate::rows::permission::{PermissionRow, PermissionWrite};
 use crate::rows::recording::{CopyWrite, RecordingConclusion, RecordingStart, TranscriptWrite};
 use crate::rows::webhook::WebhookWrite;
 use crate::scope::Scope;
@@ -219,6 +219,41 @@ impl Write {
             },
             _ => None,
         }
+    }
+
+    /// Returns the conversation that this write reads or changes.
+    pub(crate) fn conversation(&self) -> Option<Uuid> {
+        let Self::Inbox(write, _) = self else { return None };
+        match &**write {
+            InboxWrite::Entry(entry) => Some(entry.pair.conversation),
+            InboxWrite::Enqueue(going) => Some(going.conversation),
+            InboxWrite::Change { conversation, .. } | InboxWrite::Delete { conversation, .. } => {
+                Some(*conversation)
+            }
+            InboxWrite::Open { pair, .. } => Some(pair.conversation),
+            InboxWrite::Status(_)
+            | InboxWrite::BeginSending { .. }
+            | InboxWrite::SetWamid { .. }
+            | InboxWrite::SetRouting(_)
+            | InboxWrite::Transfer(_)
+            | InboxWrite::Webhook(_)
+            | InboxWrite::Redeliver { .. }
+            | InboxWrite::DeleteOlder { .. } => None,
+        }
+    }
+
+    /// Returns the conversation that an agent's answer belongs to.
+    pub(crate) fn answered_conversation(&self) -> Option<Uuid> {
+        let Self::Inbox(write, _) = self else { return None };
+        match &**write {
+            InboxWrite::Enqueue(going) => going.epoch.map(|_| going.conversation),
+            _ => None,
+        }
+    }
+
+    /// Returns the permission that this write changes.
+    pub(crate) fn permission(&self) -> Option<&PermissionRow> {
+        if let Self::Permission(write, _) = self { Some(&write.row) } else { None }
     }
 
     /// Returns whether this write commutes with call ends, inbound messages and callbacks. It

@@ -29,6 +29,11 @@ pub(crate) fn is_data_error(error: &sqlx::Error) -> bool {
     POSTGRES_DATA_ERRORS.iter().any(|class| code.starts_with(class))
 }
 
+/// Returns whether PostgreSQL has rolled the transaction back in favour of another one.
+pub(crate) fn is_deadlock(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == "40P01")
+}
+
 /// Returns whether the database is unreachable or accepts no writes for now (locked, full,
 /// read-only), as opposed to a fault in the statement or in reading its result.
 pub(crate) fn is_unavailable(error: &sqlx::Error) -> bool {

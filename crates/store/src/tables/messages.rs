@@ -455,14 +455,16 @@ pub(crate) fn count_query(
 }
 
 /// Deletes up to `limit` conversations without messages that are from before a time. Steps through
-/// the index from one main account to the next and reads the oldest conversations of each.
+/// the index from one main account to the next and reads the oldest conversations of each. The time
+/// is compared twice: PostgreSQL compares the outer one again after it has waited for a node that
+/// was adding a message.
 pub(crate) const DELETE_EMPTY: &str = "\
     WITH RECURSIVE walk (account) AS ( \
         SELECT min(main_auth_id) FROM conversations \
         UNION ALL \
         SELECT (SELECT min(c.main_auth_id) FROM conversations c WHERE c.main_auth_id > walk.account) \
         FROM walk WHERE walk.account IS NOT NULL) \
-    DELETE FROM conversations WHERE conversation_id IN (SELECT c.conversation_id \
+    DELETE FROM conversations WHERE last_us < $1 AND conversation_id IN (SELECT c.conversation_id \
         FROM walk CROSS JOIN conversations c WHERE c.main_auth_id = walk.account AND c.last_us < $1 \
         AND NOT EXISTS (SELECT 1 FROM messages m WHERE m.conversation_id = c.conversation_id) LIMIT $2)";
 

@@ -11,7 +11,7 @@ use crate::page::NewestFirst;
 use crate::scope::{Scope, push_scope};
 use crate::seal::Seal;
 use crate::shared::Shared;
-use crate::sql::{self, Conn, Pool, QueryBuilder, Row};
+use crate::sql::{self, Conn, Dialect, Pool, QueryBuilder, Row};
 use crate::write::WriteTask;
 use model::{AuthId, Role, Timestamp};
 
@@ -527,6 +527,10 @@ async fn write(to: &mut Conn, write: &PeopleWrite) -> Result<u64, sqlx::Error> {
     Ok(match write {
         PeopleWrite::Create(user) => insert(to, user).await?,
         PeopleWrite::CreateFirst(user) => {
+            if to.dialect() == Dialect::Postgres {
+                // Another node may have another first user.
+                to.run_batch("LOCK TABLE users IN SHARE ROW EXCLUSIVE MODE").await?;
+            }
             let select = sql::query_as("SELECT user_id FROM users LIMIT 1");
             let found: Option<(String,)> = select.fetch_optional(&mut *to).await?;
             if found.is_some() { 0 } else { insert(to, user).await? }

@@ -94,17 +94,10 @@ pub(crate) async fn write(
 /// Returns all webhooks.
 pub(crate) async fn all(pool: &Pool, seal: &Seal) -> Result<Vec<WebhookRow>, StoreError> {
     let select = "SELECT webhook_id, auth_id, name, url, sealed, created_us, version FROM webhooks ORDER BY webhook_id";
-    let rows: Vec<(String, String, String, String, Vec<u8>, i64, i64)> =
+    type Row = (String, String, String, String, Vec<u8>, i64, i64);
+    let rows: Vec<Row> =
         sql::query_as(select).fetch_all(pool).await.map_err(failed("read the webhooks"))?;
-    let read = |(id, account, name, url, sealed, created, version): (
-        String,
-        String,
-        String,
-        String,
-        Vec<u8>,
-        i64,
-        i64,
-    )| {
+    let read = |(id, account, name, url, sealed, created, version): Row| {
         let opened = seal.open(&purpose(&id), &sealed);
         let secrets: Vec<String> =
             opened.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();

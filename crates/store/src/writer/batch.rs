@@ -8,7 +8,7 @@ use crate::rows::conversation::RoutingState;
 use crate::rows::event_key::SeenKey;
 use crate::rows::message::{InboxResult, TimelineEntry};
 use crate::seal::Seal;
-use crate::sql::{self, Conn};
+use crate::sql::{self, Conn, Dialect};
 use crate::tables::calls::{self, OpenCall};
 use crate::tables::{call_logs, endpoints, event_keys, messages, outbox, permissions, recordings};
 use crate::write::{Write, WriteResult};
@@ -54,6 +54,7 @@ async fn write_all<'a>(
     seal: &Seal,
     batch: &'a [Write],
 ) -> Result<Vec<WriteResult>, sqlx::Error> {
+    lock_roots(to, batch).await?;
     let mut found = Vec::new();
     let (mut lines, mut late, mut keys) = (Vec::new(), Vec::new(), Vec::<SeenKey>::new());
     // The starts come first, because all other rows of a call refer to its row.
@@ -143,6 +144,43 @@ async fn write_all<'a>(
     call_logs::insert_late(to, late).await?;
     event_keys::insert(to, &keys).await?;
     Ok(found)
+}
+
+/// Locks the rows that the batch reads and changes, and that other nodes may change, too: first
+/// conversations, then owners of numbers, then permissions, each in order. What the batch reads
+/// after that stays as it is until the batch is committed. SQLite has one writer.
+async fn lock_roots(to: &mut Conn, batch: &[Write]) -> Result<(), sqlx::Error> {
+    if to.dialect() == Dialect::Sqlite {
+        return Ok(());
+    }
+    let conversations: Vec<String> =
+        batch.iter().filter_map(Write::conversation).map(|id| id.to_string()).collect();
+    if !conversations.is_empty() {
+        let lock = "SELECT 1 FROM conversations WHERE conversation_id = ANY (string_to_array($1, ' ')) \
+            ORDER BY conversation_id FOR UPDATE";
+        sql::query(lock).bind(conversations.join(" ")).execute(&mut *to).await?;
+    }
+    // An agent's answer depends on the routing of the number.
+    let answered: Vec<String> =
+        batch.iter().filter_map(Write::answered_conversation).map(|id| id.to_string()).collect();
+    if !answered.is_empty() {
+        let lock = "SELECT 1 FROM number_tenures WHERE phone_number_id IN (SELECT phone_number_id FROM conversations \
+            WHERE conversation_id = ANY (string_to_array($1, ' '))) ORDER BY phone_number_id FOR SHARE";
+        sql::query(lock).bind(answered.join(" ")).execute(&mut *to).await?;
+    }
+    let (numbers, users): (Vec<&str>, Vec<&str>) = batch
+        .iter()
+        .filter_map(Write::permission)
+        .map(|row| (row.number.as_str(), &*row.user))
+        .unzip();
+    // A single row is locked when it is written.
+    if numbers.len() > 1 {
+        let lock = "SELECT 1 FROM permissions WHERE (phone_number_id, \"user\") IN \
+            (SELECT * FROM unnest(string_to_array($1, ' '), string_to_array($2, ' '))) \
+            ORDER BY phone_number_id, \"user\" FOR UPDATE";
+        sql::query(lock).bind(numbers.join(" ")).bind(users.join(" ")).execute(to).await?;
+    }
+    Ok(())
 }
 
 /// Executes the call ends, inbound messages and callbacks of a batch, one kind after the other and
@@ -259,4 +297,4 @@ async fn insert_and_close(to: &mut Conn, c: &Conclusion) -> Result<bool, sqlx::E
 
 #[cfg(test)]
 #[path = "batch_tests.rs"]
-mod tests;
+pub(crate) mod tests;

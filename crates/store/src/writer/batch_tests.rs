@@ -13,7 +13,7 @@ use crate::tests::{MAIN, begin, callback, end, secs, start, uuid};
 use model::{Direction, E164, Health, MessageStatus, Routing};
 
 /// Message `n` of a user, reported to the number's webhook URL.
-fn came(n: u128, user: u128) -> TimelineEntry {
+pub(crate) fn came(n: u128, user: u128) -> TimelineEntry {
     TimelineEntry {
         pair: Pair {
             conversation: Uuid::from_u128(1_000 + user),

@@ -44,7 +44,7 @@ use crate::queue::{QUEUE, Queue, Wake};
 use crate::rows::call::ConclusionResult;
 use crate::rows::message::InboxResult;
 use crate::seal::Seal;
-use crate::sql::errors::is_data_error;
+use crate::sql::errors::{is_data_error, is_deadlock};
 use crate::sql::{self, Conn, Dialect, Pool};
 use crate::write::{InboxWrite, Write, WriteResult};
 use crate::writer::batch::{replay_entries, write_batch};
@@ -94,6 +94,10 @@ const CONNECT_WHILE_CLOSING: Duration = Duration::from_millis(300);
 /// Time limit for a transaction on PostgreSQL, in case that the server hangs. It is twice the lock
 /// timeout.
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How often a batch is tried again after a deadlock with another node. Batches lock most of their
+/// rows in one order, so deadlocks are rare.
+const DEADLOCKS_MAX: u32 = 5;
 
 /// Number of attempts between two syncs of the journal, about one second.
 const SYNC_EVERY: u32 = 5;
@@ -424,7 +428,7 @@ impl Writer {
     /// goes to the rejects file. If the database itself fails, `batch` keeps the writes that are
     /// left.
     async fn write_to_database(&mut self, batch: &mut Vec<Write>) -> Result<(), sqlx::Error> {
-        let mut size = batch.len();
+        let (mut size, mut deadlocks) = (batch.len(), 0);
         while !batch.is_empty() {
             let rest = batch.split_off(size.min(batch.len()));
             match self.transaction(batch).await {
@@ -444,6 +448,12 @@ impl Writer {
                     batch.drain(..).for_each(|write| drop(complete_journalled(write)));
                 }
                 Err(e) if is_data_error(&e) => size = batch.len() / 2,
+                // Another node was given the locks. It needs no more than the next transaction.
+                Err(e) if is_deadlock(&e) && deadlocks < DEADLOCKS_MAX => {
+                    deadlocks += 1;
+                    metrics::counter!(metric::STORE_ERRORS_TOTAL).increment(1);
+                    tracing::debug!(error = %e, "transaction rolled back, trying again");
+                }
                 Err(e) => {
                     batch.extend(rest);
                     return Err(e);
@@ -581,9 +591,10 @@ impl Writer {
         }
         self.with_journal(Journal::clear).await.map_err(sqlx::Error::Io)?;
         let connection = self.connection().await?;
-        let delete = "DELETE FROM store_journals";
-        self.with_connection(connection, async |to| sql::query(delete).execute(to).await.map(drop))
-            .await?;
+        // Those of other nodes stay: their journals may be half replayed.
+        let delete = sql::query("DELETE FROM store_journals WHERE journal = $1");
+        let delete = delete.bind(id.to_string());
+        self.with_connection(connection, async |to| delete.execute(to).await.map(drop)).await?;
         Ok(replayed)
     }
 

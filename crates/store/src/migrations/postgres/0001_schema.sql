@@ -105,8 +105,9 @@ CREATE TABLE call_said (
     PRIMARY KEY (call_uuid, seq)
 );
 
--- Ended calls counted per hour in which they began (hours since 1970). scope is a main account, whose counts include
--- its subaccounts, or a subaccount. Maintained by the triggers below.
+-- Ended calls counted per hour in which they began (hours since 1970) and node. scope is a main account, whose counts
+-- include its subaccounts, or a subaccount. Maintained by the triggers below. Nodes that share the database have rows of
+-- their own, so that they do not wait for each other.
 CREATE TABLE call_hours (
     scope          TEXT    NOT NULL,
     hour           BIGINT  NOT NULL,
@@ -114,8 +115,9 @@ CREATE TABLE call_hours (
     direction      TEXT    NOT NULL,
     hangup_code    BIGINT  NOT NULL,
     hangup_source  TEXT    NOT NULL,
+    node_id        TEXT    NOT NULL,
     calls          BIGINT  NOT NULL,
-    PRIMARY KEY (scope, hour, auth_id, direction, hangup_code, hangup_source)
+    PRIMARY KEY (scope, hour, auth_id, direction, hangup_code, hangup_source, node_id)
 );
 
 -- The same per day, with the duration of the longest call.
@@ -126,23 +128,25 @@ CREATE TABLE call_days (
     direction      TEXT    NOT NULL,
     hangup_code    BIGINT  NOT NULL,
     hangup_source  TEXT    NOT NULL,
+    node_id        TEXT    NOT NULL,
     calls          BIGINT  NOT NULL,
     longest_us     BIGINT  NOT NULL,
-    PRIMARY KEY (scope, day, auth_id, direction, hangup_code, hangup_source)
+    PRIMARY KEY (scope, day, auth_id, direction, hangup_code, hangup_source, node_id)
 );
 
 -- Counts a call when it ends.
 CREATE FUNCTION tally_call_ended() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     INSERT INTO call_hours SELECT scope, NEW.started_us / 3600000000, NEW.auth_id, NEW.direction,
-            coalesce(NEW.hangup_code, 0), coalesce(NEW.hangup_source, ''), 1
+            coalesce(NEW.hangup_code, 0), coalesce(NEW.hangup_source, ''), NEW.node_id, 1
         FROM (SELECT NEW.main_auth_id AS scope UNION SELECT NEW.auth_id) AS scopes
-        ON CONFLICT (scope, hour, auth_id, direction, hangup_code, hangup_source)
+        ON CONFLICT (scope, hour, auth_id, direction, hangup_code, hangup_source, node_id)
         DO UPDATE SET calls = call_hours.calls + 1;
     INSERT INTO call_days SELECT scope, NEW.started_us / 86400000000, NEW.auth_id, NEW.direction,
-            coalesce(NEW.hangup_code, 0), coalesce(NEW.hangup_source, ''), 1, NEW.ended_us - NEW.started_us
+            coalesce(NEW.hangup_code, 0), coalesce(NEW.hangup_source, ''), NEW.node_id, 1,
+            NEW.ended_us - NEW.started_us
         FROM (SELECT NEW.main_auth_id AS scope UNION SELECT NEW.auth_id) AS scopes
-        ON CONFLICT (scope, day, auth_id, direction, hangup_code, hangup_source)
+        ON CONFLICT (scope, day, auth_id, direction, hangup_code, hangup_source, node_id)
         DO UPDATE SET calls = call_days.calls + 1, longest_us = greatest(call_days.longest_us, excluded.longest_us);
     RETURN NULL;
 END $$;
@@ -154,10 +158,12 @@ CREATE FUNCTION tally_call_forgotten() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     UPDATE call_hours SET calls = calls - 1 WHERE scope IN (OLD.main_auth_id, OLD.auth_id)
         AND hour = OLD.started_us / 3600000000 AND auth_id = OLD.auth_id AND direction = OLD.direction
-        AND hangup_code = coalesce(OLD.hangup_code, 0) AND hangup_source = coalesce(OLD.hangup_source, '');
+        AND hangup_code = coalesce(OLD.hangup_code, 0) AND hangup_source = coalesce(OLD.hangup_source, '')
+        AND node_id = OLD.node_id;
     UPDATE call_days SET calls = calls - 1 WHERE scope IN (OLD.main_auth_id, OLD.auth_id)
         AND day = OLD.started_us / 86400000000 AND auth_id = OLD.auth_id AND direction = OLD.direction
-        AND hangup_code = coalesce(OLD.hangup_code, 0) AND hangup_source = coalesce(OLD.hangup_source, '');
+        AND hangup_code = coalesce(OLD.hangup_code, 0) AND hangup_source = coalesce(OLD.hangup_source, '')
+        AND node_id = OLD.node_id;
     RETURN NULL;
 END $$;
 CREATE TRIGGER call_forgotten AFTER DELETE ON calls FOR EACH ROW

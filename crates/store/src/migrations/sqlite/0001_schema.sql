@@ -104,8 +104,9 @@ CREATE TABLE call_said (
     PRIMARY KEY (call_uuid, seq)
 );
 
--- Ended calls counted per hour in which they began (hours since 1970). scope is a main account, whose counts include
--- its subaccounts, or a subaccount. Maintained by the triggers below.
+-- Ended calls counted per hour in which they began (hours since 1970) and node. scope is a main account, whose counts
+-- include its subaccounts, or a subaccount. Maintained by the triggers below. Nodes that share the database have rows of
+-- their own, so that they do not wait for each other.
 CREATE TABLE call_hours (
     scope          TEXT    NOT NULL,
     hour           BIGINT  NOT NULL,
@@ -113,8 +114,9 @@ CREATE TABLE call_hours (
     direction      TEXT    NOT NULL,
     hangup_code    INTEGER NOT NULL,
     hangup_source  TEXT    NOT NULL,
+    node_id        TEXT    NOT NULL,
     calls          BIGINT  NOT NULL,
-    PRIMARY KEY (scope, hour, auth_id, direction, hangup_code, hangup_source)
+    PRIMARY KEY (scope, hour, auth_id, direction, hangup_code, hangup_source, node_id)
 ) WITHOUT ROWID;
 
 -- The same per day, with the duration of the longest call.
@@ -125,25 +127,26 @@ CREATE TABLE call_days (
     direction      TEXT    NOT NULL,
     hangup_code    INTEGER NOT NULL,
     hangup_source  TEXT    NOT NULL,
+    node_id        TEXT    NOT NULL,
     calls          BIGINT  NOT NULL,
     longest_us     BIGINT  NOT NULL,
-    PRIMARY KEY (scope, day, auth_id, direction, hangup_code, hangup_source)
+    PRIMARY KEY (scope, day, auth_id, direction, hangup_code, hangup_source, node_id)
 ) WITHOUT ROWID;
 
 -- Counts a call when it ends.
 CREATE TRIGGER call_ended AFTER UPDATE OF ended_us ON calls WHEN OLD.ended_us IS NULL AND NEW.ended_us IS NOT NULL
 BEGIN
     INSERT INTO call_hours SELECT NEW.main_auth_id, NEW.started_us / 3600000000, NEW.auth_id, NEW.direction,
-        coalesce(NEW.hangup_code, 0), coalesce(NEW.hangup_source, ''), 1 WHERE true
+        coalesce(NEW.hangup_code, 0), coalesce(NEW.hangup_source, ''), NEW.node_id, 1 WHERE true
         ON CONFLICT DO UPDATE SET calls = calls + 1;
     INSERT INTO call_hours SELECT NEW.auth_id, NEW.started_us / 3600000000, NEW.auth_id, NEW.direction,
-        coalesce(NEW.hangup_code, 0), coalesce(NEW.hangup_source, ''), 1 WHERE NEW.auth_id <> NEW.main_auth_id
+        coalesce(NEW.hangup_code, 0), coalesce(NEW.hangup_source, ''), NEW.node_id, 1 WHERE NEW.auth_id <> NEW.main_auth_id
         ON CONFLICT DO UPDATE SET calls = calls + 1;
     INSERT INTO call_days SELECT NEW.main_auth_id, NEW.started_us / 86400000000, NEW.auth_id, NEW.direction,
-        coalesce(NEW.hangup_code, 0), coalesce(NEW.hangup_source, ''), 1, NEW.ended_us - NEW.started_us WHERE true
+        coalesce(NEW.hangup_code, 0), coalesce(NEW.hangup_source, ''), NEW.node_id, 1, NEW.ended_us - NEW.started_us WHERE true
         ON CONFLICT DO UPDATE SET calls = calls + 1, longest_us = max(longest_us, excluded.longest_us);
     INSERT INTO call_days SELECT NEW.auth_id, NEW.started_us / 86400000000, NEW.auth_id, NEW.direction,
-        coalesce(NEW.hangup_code, 0), coalesce(NEW.hangup_source, ''), 1, NEW.ended_us - NEW.started_us
+        coalesce(NEW.hangup_code, 0), coalesce(NEW.hangup_source, ''), NEW.node_id, 1, NEW.ended_us - NEW.started_us
         WHERE NEW.auth_id <> NEW.main_auth_id
         ON CONFLICT DO UPDATE SET calls = calls + 1, longest_us = max(longest_us, excluded.longest_us);
 END;
@@ -153,10 +156,12 @@ CREATE TRIGGER call_forgotten AFTER DELETE ON calls WHEN OLD.ended_us IS NOT NUL
 BEGIN
     UPDATE call_hours SET calls = calls - 1 WHERE scope IN (OLD.main_auth_id, OLD.auth_id)
         AND hour = OLD.started_us / 3600000000 AND auth_id = OLD.auth_id AND direction = OLD.direction
-        AND hangup_code = coalesce(OLD.hangup_code, 0) AND hangup_source = coalesce(OLD.hangup_source, '');
+        AND hangup_code = coalesce(OLD.hangup_code, 0) AND hangup_source = coalesce(OLD.hangup_source, '')
+        AND node_id = OLD.node_id;
     UPDATE call_days SET calls = calls - 1 WHERE scope IN (OLD.main_auth_id, OLD.auth_id)
         AND day = OLD.started_us / 86400000000 AND auth_id = OLD.auth_id AND direction = OLD.direction
-        AND hangup_code = coalesce(OLD.hangup_code, 0) AND hangup_source = coalesce(OLD.hangup_source, '');
+        AND hangup_code = coalesce(OLD.hangup_code, 0) AND hangup_source = coalesce(OLD.hangup_source, '')
+        AND node_id = OLD.node_id;
 END;
 
 -- The last heartbeat of each node on its steady clock: orphans of a dead node are taken to have ended then.
