@@ -6,6 +6,9 @@
 //! disconnects, and requests with the same key wait for it. Responses that ask to try again later
 //! (5xx, 429) are not kept. If the process ends before there is a response, the next request does
 //! the work again.
+//!
+//! If other nodes share the store, a node claims the work there before it begins. Another one waits
+//! for the response, or for the claim to end.
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
@@ -24,8 +27,8 @@ use moka::future::Cache;
 use moka::policy::EvictionPolicy;
 
 use super::segments;
-use model::AuthId;
 use model::Clock;
+use model::{AuthId, Timestamp};
 use store::{Scope, Store, StoredResponse};
 
 /// The most responses in memory while the store takes none; the least recently used are dropped.
@@ -33,6 +36,11 @@ const RESPONSES_MAX: u64 = 10_000;
 /// The largest response that is stored, in bytes. No response to a POST that creates or sends
 /// something is larger.
 const STORED_BYTES_MAX: usize = 256 << 10;
+/// How long a node may work on a request before another one may do the work again, which is longer
+/// than any request takes.
+const CLAIMED_FOR: Duration = Duration::from_secs(120);
+/// How often a node looks for the response of another one.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// How long a client waits for its response to be stored.
 const STORE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -54,6 +62,20 @@ pub(super) struct RequestKey {
     /// The conversation or user that the path names, so that an erasure also removes the response.
     about: Option<String>,
     digest: [u8; 32],
+}
+
+impl RequestKey {
+    fn stored(&self, answer: Vec<u8>, given: Timestamp, until: Timestamp) -> StoredResponse {
+        StoredResponse {
+            digest: self.digest,
+            account: self.account.clone(),
+            main_account: self.main_account.clone(),
+            about: self.about.clone(),
+            answer,
+            given,
+            until,
+        }
+    }
 }
 
 /// A response that is kept.
@@ -180,18 +202,41 @@ impl Inner {
         key: &RequestKey,
         work: impl Future<Output = Response> + Send,
     ) -> KeptResponse {
-        if let Some(kept) = self.kept(key).await {
-            return kept;
+        loop {
+            if let Some(kept) = self.kept(key).await {
+                return kept;
+            }
+            if self.claim(key).await {
+                break;
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
         }
         let work = AssertUnwindSafe(work).catch_unwind().await;
         let kept = keep(work.unwrap_or_else(|_| (self.rules.internal_error)())).await;
-        if !kept.status.is_server_error()
-            && kept.status != StatusCode::TOO_MANY_REQUESTS
-            && !self.store(key, &kept).await
-        {
+        if kept.status.is_server_error() || kept.status == StatusCode::TOO_MANY_REQUESTS {
+            if self.store.is_shared() {
+                self.store.responses().give_back(key.digest);
+            }
+        } else if !self.store(key, &kept).await {
             self.unstored.insert(key.digest, kept.clone()).await;
         }
         kept
+    }
+
+    /// Claims the work among the nodes that share the store. Returns `false` if another one has
+    /// done or claimed it.
+    async fn claim(&self, key: &RequestKey) -> bool {
+        if !self.store.is_shared() {
+            return true;
+        }
+        let given = self.clock.wall();
+        let until = given.plus(CLAIMED_FOR);
+        let work = key.stored(Vec::new(), given, until);
+        self.store.responses().claim(work).await.unwrap_or_else(|error| {
+            // As for a store that can't be read.
+            tracing::warn!(%error, "request with an idempotency key could not be claimed");
+            true
+        })
     }
 
     async fn kept(&self, key: &RequestKey) -> Option<KeptResponse> {
@@ -211,18 +256,7 @@ impl Inner {
 
     async fn store(&self, key: &RequestKey, kept: &KeptResponse) -> bool {
         let (Some(answer), given) = (kept.to_bytes(), self.clock.wall()) else { return false };
-        let until = given.plus(self.rules.kept);
-        let (account, main_account, about) =
-            (key.account.clone(), key.main_account.clone(), key.about.clone());
-        let answer = StoredResponse {
-            digest: key.digest,
-            account,
-            main_account,
-            about,
-            answer,
-            given,
-            until,
-        };
+        let answer = key.stored(answer, given, given.plus(self.rules.kept));
         let Some(written) = self.store.responses().put(answer) else { return false };
         matches!(tokio::time::timeout(STORE_TIMEOUT, written).await, Ok(Ok(_)))
     }
@@ -388,6 +422,50 @@ mod tests {
         let again = cache.run(key(&cache, "MA1", "/x", "b"), async { "third".into_response() });
         assert_eq!(text(again.await).await, "third");
         kept.close().await;
+    }
+
+    #[tokio::test]
+    async fn f22_of_two_nodes_one_does_the_work() {
+        if store::testing::skipped_on_sqlite() {
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let at = store::testing::place(&folder.path().join("o.db")).await;
+        let open = async |node: &str| {
+            let options = StoreOptions {
+                secret_key: Some(model::Secret::new("the key of all nodes of this test")),
+                ..StoreOptions::with_journal_in(folder.path().join(node))
+            };
+            Store::open_with(at.clone(), options, Health::new()).await.unwrap()
+        };
+        let (a, b) = (open("a").await, open("b").await);
+        let (at_a, at_b) = (idempotency(&a), idempotency(&b));
+        let done = Arc::new(AtomicU16::new(0));
+        let run = |cache: &Idempotency, name: &str, status: u16| {
+            let (cache, done) = (Idempotency(cache.0.clone()), done.clone());
+            let key = key(&cache, "MA1", "/v1/x/", name);
+            async move {
+                let work = async move {
+                    let n = done.fetch_add(1, Ordering::SeqCst);
+                    (StatusCode::from_u16(status).unwrap(), n.to_string()).into_response()
+                };
+                cache.run(key, work).await
+            }
+        };
+        for (round, name) in ["a", "b", "c"].into_iter().enumerate() {
+            let (one, two) = tokio::join!(run(&at_a, name, 202), run(&at_b, name, 202));
+            assert_eq!(
+                (text(one).await, text(two).await),
+                (round.to_string().into(), round.to_string().into())
+            );
+        }
+        // A failure is not kept, and whoever asks next does the work.
+        assert_eq!(run(&at_a, "d", 503).await.status(), 503);
+        a.flush().await;
+        assert_eq!(text(run(&at_b, "d", 202).await).await, "4");
+        assert_eq!(text(run(&at_a, "d", 202).await).await, "4");
+        a.close().await;
+        b.close().await;
     }
 
     #[tokio::test]

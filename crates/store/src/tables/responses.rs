@@ -27,8 +27,22 @@ impl Responses<'_> {
         self.0.queue.try_run(ResponseWrite::Put(answer)).inspect(|_| self.0.queue.wake())
     }
 
-    /// Returns the stored response. Returns `None` if it does not exist or was encrypted with
-    /// another key.
+    /// Claims the work for a response, whose `answer` is empty, until its `until`. Returns `false`
+    /// if the response exists or another node has claimed the work.
+    ///
+    /// # Errors
+    /// Fails with [`StoreError::NotTaken`] if the database rejects the write.
+    pub async fn claim(self, work: StoredResponse) -> Result<bool, StoreError> {
+        Ok(self.0.queue.run(ResponseWrite::Claim(work)).await? > 0)
+    }
+
+    /// Gives back a claim, because the response is not kept. Does not wait for the write.
+    pub fn give_back(self, digest: [u8; 32]) {
+        drop(self.0.queue.run(ResponseWrite::GiveBack(digest)));
+    }
+
+    /// Returns the stored response. Returns `None` if it does not exist, is still being made, or was
+    /// encrypted with another key.
     ///
     /// # Errors
     /// Fails if the database query fails.
@@ -37,7 +51,8 @@ impl Responses<'_> {
         digest: &[u8; 32],
         now: Timestamp,
     ) -> Result<Option<Vec<u8>>, StoreError> {
-        let select = "SELECT answer FROM answers_given WHERE digest = $1 AND until_us > $2";
+        let select = "SELECT answer FROM answers_given \
+            WHERE digest = $1 AND until_us > $2 AND length(answer) > 0";
         let select = sql::query_scalar(select).bind(digest.to_vec()).bind(now.micros());
         let sealed: Option<Vec<u8>> =
             select.fetch_optional(&self.0.read).await.map_err(failed(WHAT))?;
@@ -89,6 +104,8 @@ pub struct StoredResponse {
 
 enum ResponseWrite {
     Put(StoredResponse),
+    Claim(StoredResponse),
+    GiveBack([u8; 32]),
     /// Deletes the responses that expired before this time.
     DeleteExpired(Timestamp),
     /// Deletes the oldest responses of an account beyond [`MAX_KEPT`].
@@ -104,6 +121,12 @@ impl WriteTask for ResponseWrite {
         async move {
             let (delete, who, when) = match self {
                 Self::Put(answer) => return put(to, seal, answer).await,
+                Self::Claim(work) => return claim(to, work).await,
+                Self::GiveBack(digest) => {
+                    let delete = "DELETE FROM answers_given WHERE digest = $1 AND length(answer) = 0";
+                    let delete = sql::query(delete).bind(digest.to_vec());
+                    return Ok(delete.execute(to).await?.rows_affected());
+                }
                 Self::DeleteExpired(before) => (
                     "DELETE FROM answers_given WHERE digest IN \
                      (SELECT digest FROM answers_given WHERE until_us < $1 ORDER BY until_us LIMIT $2)",
@@ -126,6 +149,19 @@ impl WriteTask for ResponseWrite {
         }
         .boxed()
     }
+}
+
+/// Inserts a row without an answer. A row that has expired is replaced: its response is no longer
+/// kept, or the node that claimed it has ended.
+async fn claim(to: &mut Conn, work: &StoredResponse) -> Result<u64, sqlx::Error> {
+    let insert = "INSERT INTO answers_given (digest, auth_id, main_auth_id, about, answer, given_us, until_us) \
+        VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (digest) DO UPDATE SET about = excluded.about, \
+        answer = excluded.answer, given_us = excluded.given_us, until_us = excluded.until_us \
+        WHERE answers_given.until_us <= excluded.given_us";
+    let insert = sql::query(insert).bind(work.digest.to_vec()).bind(work.account.as_str());
+    let insert = insert.bind(work.main_account.as_str()).bind(&work.about).bind(Vec::new());
+    let insert = insert.bind(work.given.micros()).bind(work.until.micros());
+    Ok(insert.execute(to).await?.rows_affected())
 }
 
 async fn put(to: &mut Conn, seal: &Seal, given: &StoredResponse) -> Result<u64, sqlx::Error> {
