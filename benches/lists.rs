@@ -206,7 +206,8 @@ fn fill(file: &Path, records: i64) -> Outcome<()> {
         ] {
             let tally = format!(
                 "INSERT INTO {table} SELECT {scope}, started_us / {unit_us}, auth_id, direction, hangup_code, \
-                 hangup_source, count(*){longest} FROM calls WHERE ended_us IS NOT NULL {only} GROUP BY 1, 2, 3, 4, 5, 6"
+                 hangup_source, node_id, count(*){longest} FROM calls WHERE ended_us IS NOT NULL {only} \
+                 GROUP BY 1, 2, 3, 4, 5, 6, 7"
             );
             db.execute_batch(&tally)?;
         }

@@ -42,9 +42,12 @@ impl SharedSettings {
         if *seen == now {
             return Ok(false);
         }
-        // The accounts and numbers come first, because webhooks and routing refer to them.
+        // The accounts and numbers come first, because webhooks and routing refer to them. They are
+        // compared again: with an older account, a number that another node has moved in between
+        // would be claimed back.
         self.keeper.refresh(self.clock.wall()).await?;
         self.inbox.refresh().await?;
+        self.keeper.refresh(self.clock.wall()).await?;
         self.people.refresh().await?;
         *seen = now;
         Ok(true)

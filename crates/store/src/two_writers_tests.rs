@@ -372,3 +372,22 @@ async fn f22_a_deadlock_with_another_node_is_tried_again() {
     assert_eq!(unread.collect::<Vec<_>>(), [21, 11]);
     store.close().await;
 }
+
+#[tokio::test]
+async fn f22_a_node_that_stops_in_a_transaction_does_not_stop_the_others() {
+    if skipped_on_sqlite() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path(), "a").await;
+    carry_out(&store, "a", &[Step::Message { n: 1, user: 1 }]).await;
+    let mut stopped = other_node(&store, "BEGIN; UPDATE conversations SET unread = 10").await;
+    let late = store.messages().receive(came(2, 1)).unwrap();
+    assert!(
+        matches!(late.await.unwrap(), InboxResult::Entry(Some((_, 2)), _)),
+        "neither in the journal nor after the other node's change"
+    );
+    let resumed = sqlx::raw_sql("COMMIT").execute(&mut stopped.connection).await;
+    assert!(resumed.is_err(), "its transaction is gone");
+    store.close().await;
+}

@@ -18,6 +18,10 @@ use crate::sql::sqlite::{SqliteOptions, SqlitePool};
 /// Time that a statement waits for the lock of another process.
 pub(crate) const BUSY: Duration = Duration::from_secs(5);
 
+/// Time after which PostgreSQL rolls back a transaction whose node has stopped in the middle of it,
+/// for example because its machine is paused. The other nodes wait a little longer for its locks.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
+
 /// Time that a migration waits for another node's migration.
 const MIGRATION_LOCK_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -152,6 +156,7 @@ pub(crate) fn options(at: &Database, busy: Duration) -> Result<PgConnectOptions,
         // Suppresses notices such as "relation already exists".
         .options([
             ("lock_timeout", format!("{}ms", busy.as_millis())),
+            ("idle_in_transaction_session_timeout", format!("{}ms", IDLE_TIMEOUT.as_millis())),
             ("client_min_messages", "warning".to_owned()),
         ])
         .disable_statement_logging())

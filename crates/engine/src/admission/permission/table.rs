@@ -33,8 +33,10 @@ const ASK_AGAIN: i64 = 60_000_000;
 const ASKED_MAX: usize = 10_000;
 /// How often a decision is tried that changes of the pair overtake.
 const TRIES: usize = 8;
-/// Pause between attempts to end an engagement while the store rejects writes.
+/// Pause between attempts to end an engagement while the store rejects writes, and their number. A
+/// store that is closed rejects them, too.
 const END_AGAIN: Duration = Duration::from_secs(1);
+const END_TRIES: usize = 3_600;
 
 /// A business number and a user.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -134,7 +136,10 @@ impl Drop for Reservation {
         let (store, id) = (self.store.clone(), self.id);
         let mut ended = Box::pin(store.permissions().disengage(id));
         runtime.spawn(async move {
-            while let Err(StoreError::NotTaken) = ended.as_mut().await {
+            for _ in 0..END_TRIES {
+                if ended.as_mut().await.is_ok() {
+                    return;
+                }
                 tokio::time::sleep(END_AGAIN).await;
                 ended = Box::pin(store.permissions().disengage(id));
             }
