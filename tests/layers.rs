@@ -19,11 +19,11 @@ struct Layers {
 const ENGINE: Layers = Layers {
     src: "crates/engine/src",
     rows: &[
-        &["cluster", "feed", "limiter"],
+        &["feed", "limiter"],
         &["admission", "answer", "meta", "notices", "stream", "objects", "openid"],
         &["agents", "call", "erasure", "inbox", "numbers", "people"],
         &["webhook", "shared_settings"],
-        &["config"],
+        &["cluster", "config"],
     ],
     neighbours: &[
         // An AI agent takes calls and conversations: it writes their documents.
@@ -47,9 +47,11 @@ const ROOT: Layers = Layers {
 };
 
 /// The files that open connections: to servers of customers and of the operator (`egress`), to
-/// Graph, to a speech recogniser's WebSocket, to the trace collector, and the simulated Meta.
+/// Graph, to a speech recogniser's WebSocket, to the trace collector, to the other nodes of a fleet,
+/// and the simulated Meta.
 const CLIENTS: &[&str] = &[
     "crates/egress/",
+    "crates/engine/src/cluster/peers/",
     "crates/engine/src/meta/graph.rs",
     "crates/speech/src/recognise/websocket.rs",
     "src/node/otel.rs",

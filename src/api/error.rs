@@ -278,7 +278,7 @@ impl From<BodyError> for ApiError {
 
 /// A response in the shape of an [`ApiError`], for the listener, which refuses requests before any
 /// API sees them.
-pub(super) fn listener_error(status: StatusCode, code: &str, message: &str) -> Response {
+pub fn listener_error(status: StatusCode, code: &str, message: &str) -> Response {
     let error = ErrorDetail::new(code, message);
     json_response(status, &ErrorBody { error })
 }

@@ -41,6 +41,7 @@ use axum::routing::{any, get};
 
 pub use apis::{ApiResponse, Apis};
 pub use body::BodyError;
+pub use error::listener_error;
 pub use live::{
     CallSummary, CommandError, LiveCall, LiveCalls, LiveFilter, LiveStatus, newest_page,
 };

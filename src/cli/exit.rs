@@ -2,6 +2,7 @@
 
 use super::print;
 use crate::node::StartError;
+use engine::cluster::JoinError;
 use store::StoreError;
 
 /// How a command ended.
@@ -32,11 +33,14 @@ impl Exit {
         Self::Failed
     }
 
-    /// Prints why a node did not start. A store of a newer version is wrong usage (wrong binary);
-    /// all else is a failure.
+    /// Prints why a node did not start. A store of a newer version (wrong binary), and nodes of a
+    /// fleet that exclude each other, are wrong usage; all else is a failure.
     pub fn not_started(e: &StartError, why: impl std::fmt::Display) -> Self {
         match e {
-            StartError::Store(StoreError::Newer { .. }) => Self::usage(why),
+            StartError::Store(StoreError::Newer { .. }) | StartError::BesideFleet(_) => {
+                Self::usage(why)
+            }
+            StartError::Cluster(e) if !matches!(e, JoinError::Store(_)) => Self::usage(why),
             _ => Self::failed(why),
         }
     }

@@ -10,6 +10,7 @@ use tokio_util::task::TaskTracker;
 use tracing::warn;
 
 use super::connections::Connections;
+use super::fleet::{self, Forwarder, PeerRequests, Place};
 use super::ledger::{self, StoredKeys};
 use super::live::Live;
 use super::operator::{Drain, ThisNode};
@@ -37,6 +38,7 @@ use engine::call::{
     CallSettings, Dialer, Outbox, OutboxLimits, PermissionService, Recordings, RecordingsConfig,
     Registry, RejectThread, Services, farewell, orphan,
 };
+use engine::cluster::NodeReaper;
 use engine::config::Config;
 use engine::erasure::{Eraser, ErasureParts};
 use engine::feed::Feed;
@@ -48,6 +50,7 @@ use engine::numbers::{self, Numbers};
 use engine::objects::Bucket;
 use engine::openid::Provider;
 use engine::people::{People, SetUp, UserSettings};
+use engine::shared_settings::SharedSettings;
 use engine::stream::Streams;
 use engine::webhook::{self, WebhookConfig, WebhookHandler};
 use machine::MachineLimits;
@@ -114,22 +117,41 @@ impl Node {
             stop_all.clone(),
         ));
 
-        let node_id = config.cluster.node_id.clone().unwrap_or_else(host_name);
-        let own_id = node_id.clone();
+        let own_id = config.cluster.node_id.clone().unwrap_or_else(host_name);
         let random = RandomSource::system();
         let options = StoreOptions::with_journal_in(&config.store.data_dir);
         let options = StoreOptions { secret_key: config.store.secret_key.clone(), ..options };
         let feed = Feed::since(clock.wall());
         // Before any read: otherwise the open calls of another running process with this node id
         // would be taken for orphans of a crash.
-        let hold = NodeLock::acquire(&config.store.database, &node_id).await?;
+        let lock = match config.cluster.peer {
+            None => Some(NodeLock::acquire(&config.store.database, &own_id).await?),
+            // Its row in the fleet takes the place of the lock.
+            Some(_) => None,
+        };
         let store =
             Store::open_with(config.store.database.clone(), options, health.clone()).await?;
-        let directory = Arc::new(Directory::new(config.limits.default_cps));
+        fleet::refuse_beside_fleet(&config, &store, &clock).await?;
+        let directory = Arc::new(match lock {
+            Some(_) => Directory::new(config.limits.default_cps),
+            None => Directory::shared(config.limits.default_cps),
+        });
         let keeper =
             Keeper::open(store.clone(), directory.clone(), config.admission(), clock.wall())
                 .await?;
         let gate = Arc::new(Gate::new(directory.clone(), clock.now()));
+        let place = match (lock, &config.cluster.peer) {
+            (None, Some(peer)) => {
+                let cluster = fleet::join(&config, peer, &own_id, &store, &clock, &gate).await?;
+                Place::Member(Arc::new(cluster))
+            }
+            (lock, _) => Place::Alone(lock),
+        };
+        if let Some(cluster) = place.cluster() {
+            tokio::spawn(fleet::exit_if_dead(cluster.clone(), stop_all.clone()));
+            tokio::spawn(fleet::publish(cluster.clone(), stop_all.clone()));
+        }
+        let node_id = place.owner(&own_id);
         let media = media(&config, &clock, config.meta.is_simulated())?;
         let guard = Guard::new(config.answer.allow_insecure, vec![public, admin]);
         let egress =
@@ -152,10 +174,13 @@ impl Node {
             .map_or(graph_config.under_way_max, |most| most.min(graph_config.under_way_max));
         let graph = Arc::new(Graph::new(graph_config, clock.clone())?);
         let consents = Arc::new(Consents::load(store.clone()).await?);
+        if let Some(cluster) = place.cluster() {
+            consents.share(cluster.run());
+        }
         let permissions = PermissionService::new(graph.clone(), consents.clone(), clock.clone());
         let (sounds, recognisers, voices) = speech(&config, &clock, &egress)?;
         #[cfg(feature = "otel")]
-        let otel = super::otel::Export::start(&clock, &node_id).map_err(StartError::Otel)?;
+        let otel = super::otel::Export::start(&clock, &own_id).map_err(StartError::Otel)?;
         #[cfg(feature = "otel")]
         let traces = otel.as_ref().map(super::otel::Export::sink);
         #[cfg(not(feature = "otel"))]
@@ -283,11 +308,18 @@ impl Node {
         }
         // Work left by an earlier process is recovered first. Until then no call is accepted and
         // `/readyz` answers 503.
-        let orphans = orphan::end_all(&services).await?;
+        let earlier = fleet::inherit(&config, &store, &own_id, &services.node_id).await?;
+        let orphans = orphan::end_all(&services, &services.node_id).await?;
         recordings.recover().await?;
         store.calls().take_over_farewells(&services.node_id);
         tokio::spawn(farewell::send_pending(services.clone(), directory.clone(), stop_all.clone()));
         let registry = Registry::new(services.clone(), gate.clone());
+        let reaper = NodeReaper {
+            services: services.clone(),
+            registry: registry.clone(),
+            directory: directory.clone(),
+        };
+        fleet::settle_earlier(&earlier, &reaper).await?;
         tokio::spawn(orphan::keep_alive(services.clone(), registry.clone(), stop_all.clone()));
         let numbers = Numbers::new(numbers::Parts {
             keeper: keeper.clone(),
@@ -318,6 +350,14 @@ impl Node {
         .with_inbox(inbox.clone())
         .with_pressure(pressure)
         .with_changes(Box::new(move |heard| hearing.enqueue(heard)));
+        let claims = place.cluster().map(|cluster| Arc::new(cluster.claims()));
+        let door = match &claims {
+            None => door,
+            Some(claims) => {
+                tokio::spawn(claims.clone().clean_up());
+                door.with_others(claims.clone())
+            }
+        };
         for placed in orphans.placed {
             let number = directory.number(&placed.phone_number_id);
             registry.remember(placed, number.and_then(|number| number.spec.access_token.clone()));
@@ -350,6 +390,7 @@ impl Node {
             inbox: inbox.clone(),
         };
         let reloader = Reloader::new(loader, parts, config.clone());
+        let webhooks_of_peers = door.clone();
         let webhook: api::server::WebhookHandler = Arc::new(move |request| {
             let door = door.clone();
             Box::pin(
@@ -385,6 +426,8 @@ impl Node {
         });
         tokio::spawn(eraser.clone().run(stop_all.clone()));
         tokio::spawn(answer_messages(agents.clone(), inbox.clone(), stop_all.clone()));
+        let shared_settings =
+            SharedSettings::new(keeper.clone(), people.clone(), inbox.clone(), clock.clone());
         let api_services = api::Api {
             clock: clock.clone(),
             feed,
@@ -460,6 +503,23 @@ impl Node {
         };
         let router = apis.router().merge(console::router(console));
         let router = router.merge(routes::router(facts)).merge(routes::phones(phone_door));
+        let router = match (place.cluster(), claims) {
+            (Some(cluster), Some(claims)) => {
+                let (cluster, registry) = (cluster.clone(), registry.clone());
+                let requests = PeerRequests {
+                    cluster: cluster.clone(),
+                    webhooks: webhooks_of_peers,
+                    router: router.clone(),
+                };
+                cluster.peers().serve(Arc::new(requests))?;
+                cluster.watch(reaper);
+                let stop = stop_all.clone();
+                tokio::spawn(fleet::follow_settings(cluster.clone(), shared_settings, stop));
+                let forwarder = Forwarder { cluster, claims, registry, dialer: dialer.clone() };
+                fleet::with_forwarding(router, forwarder)
+            }
+            _ => router,
+        };
         let listener = ServerConfig {
             webhook: Some(webhook),
             router,
@@ -496,6 +556,9 @@ impl Node {
         if let Some(hangup) = hangup {
             tokio::spawn(reloader.on_hangup(hangup, stop_all.clone()));
         }
+        if let Some(cluster) = place.cluster() {
+            fleet::wait_until_settled(cluster).await;
+        }
         config.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
         health.set_ready();
         Ok(Self {
@@ -511,7 +574,7 @@ impl Node {
             stop_all,
             recordings,
             tunables,
-            hold,
+            place,
             #[cfg(feature = "otel")]
             otel,
         })

@@ -87,7 +87,7 @@ impl Signals {
 
 /// Runs a node until SIGINT or SIGTERM, then drains it. A second signal ends it immediately.
 pub async fn until_stopped(node: Node, mut signals: Signals) {
-    let lost = node.hold.lost();
+    let lost = node.place.lost();
     tokio::select! {
         () = signals.next() => {}
         // Calls of this process continue. The calls that the other process ended are over.
@@ -152,6 +152,14 @@ impl Node {
         // Exports calls whose end Meta has not confirmed.
         self.registry.export_live();
         self.media.stop();
+        if let Some(cluster) = self.place.cluster() {
+            self.store.flush().await;
+            match tokio::time::timeout(times.work, cluster.leave()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => warn!(%error, "could not leave the fleet in order"),
+                Err(_) => warn!("leaving the fleet took too long"),
+            }
+        }
         self.store.close().await;
         #[cfg(feature = "otel")]
         if let Some(otel) = &self.otel {

@@ -5,6 +5,7 @@
 //! - `reload` applies a changed configuration.
 //! - `operator` implements the owner's status and commands.
 //! - `otel` exports traces.
+//! - `fleet` makes the node part of a fleet.
 //! - `drain` shuts a node down.
 //! - `dev` runs a node with a simulated Meta and a demo application.
 //!
@@ -17,6 +18,7 @@ pub mod dev;
 mod drain;
 #[cfg(test)]
 mod fault_tests;
+mod fleet;
 mod ledger;
 mod live;
 mod operator;
@@ -35,7 +37,7 @@ use tokio_util::task::TaskTracker;
 use engine::admission::book::OpenError;
 use engine::call::{Outbox, Recordings, Registry};
 use media::Media;
-use store::{NodeLock, Store};
+use store::Store;
 
 pub use build::call_settings;
 pub use drain::{Signals, until_stopped};
@@ -48,6 +50,12 @@ pub enum StartError {
     Listen(String),
     #[error("{0}")]
     Store(#[from] store::StoreError),
+    #[error("could not join the fleet: {0}")]
+    Cluster(#[from] engine::cluster::JoinError),
+    #[error(
+        "node {0} of a fleet works on this database; write `[cluster] peer = \"HOST:7900\"` to join the fleet, or use another database"
+    )]
+    BesideFleet(String),
     #[error(
         "could not open the media ports from {at}: {source}; see listen.media and public.media_ips"
     )]
@@ -108,7 +116,7 @@ pub struct Node {
     recordings: Recordings,
     tunables: Arc<reload::Tunables>,
     /// Excludes other processes with this node id. Released last.
-    hold: NodeLock,
+    place: fleet::Place,
     #[cfg(feature = "otel")]
     otel: Option<otel::Export>,
 }

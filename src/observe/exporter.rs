@@ -109,6 +109,8 @@ fn describe() {
     let revision = option_env!("OFFHOOK_REVISION").unwrap_or("unknown");
     metrics::gauge!(metric::BUILD_INFO, "version" => env!("CARGO_PKG_VERSION"), "revision" => revision).set(1.0);
     metrics::gauge!(metric::DRAINING).set(0.0);
+    metrics::gauge!(metric::CLUSTER_DEGRADED).set(0.0);
+    metrics::gauge!(metric::TERM_OPEN).set(0.0);
     metrics::gauge!(metric::STORE_JOURNAL_BYTES).set(0.0);
     metrics::gauge!(metric::HTTP_CONNECTIONS).set(0.0);
     for direction in [Direction::Inbound, Direction::Outbound].map(Direction::as_str) {

@@ -32,6 +32,7 @@ mod dropped;
 mod erasure;
 mod faults;
 mod first_call;
+mod fleet;
 mod interop;
 mod leaks;
 mod load;

@@ -24,7 +24,7 @@ use model::Secret;
 use model::{
     AuthId, CallType, CallUuid, Direction, E164, HangupCause, Method, PhoneNumberId, Wacid,
 };
-use store::CallStart;
+use store::{Birth, CallStart};
 use xml::ast::DocUrl;
 
 use crate::graph::Request;
@@ -210,6 +210,14 @@ impl Calls for Phones {
 
     fn read_offer(&self, sdp: &str) -> Option<Offer> {
         Offer::parse(sdp, false).ok()
+    }
+
+    fn birth(&self, _: &NumberEntry, _: &mut Incoming) -> Option<Birth> {
+        None
+    }
+
+    fn has(&self, _: &CallKey, named: Option<CallUuid>) -> bool {
+        named.is_some_and(|call| self.tables.get(call).is_some())
     }
 
     fn start(&self, (): (), admitted: Admitted, incoming: Incoming) -> Result<(), Box<Admitted>> {

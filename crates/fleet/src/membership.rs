@@ -176,6 +176,13 @@ impl Membership {
         self.limits.entry(key).or_insert(Limit { cap, ..Limit::default() });
     }
 
+    /// Puts a limit into the next beat, because another run lacks units of it.
+    pub fn look_at(&mut self, key: &LimitKey) {
+        if let Some(limit) = self.limits.get_mut(key) {
+            limit.unanswered = true;
+        }
+    }
+
     /// Sets the number of runs in the fleet, by which shares are computed.
     pub fn set_members(&mut self, members: u32) {
         self.members = members;
@@ -195,6 +202,15 @@ impl Membership {
     pub fn is_settled(&self) -> bool {
         let open = |term: Term| term.restated && matches!(term.phase, Phase::Open);
         self.row == Row::Present && self.term.is_some_and(open)
+    }
+
+    /// Returns whether this run may get more units: they can be given out, and its beats have been
+    /// answered for long enough.
+    pub fn may_grow(&self, now: Duration) -> bool {
+        let age = |at: Option<Duration>| at.map(|at| now.saturating_sub(at));
+        self.is_settled()
+            && age(self.steady).is_some_and(|age| age >= STEADY)
+            && age(self.fresh).is_some_and(|age| age < STEADY)
     }
 
     /// Returns whether this run was declared dead. It must end its media, write nothing and exit.
@@ -319,9 +335,7 @@ impl Membership {
 
     /// What has changed, and some of what has not. Limits are lowered before this run tells.
     fn ask_changes(&mut self, now: Duration, supply: &mut impl Supply) -> Vec<Ask> {
-        let age = |at: Option<Duration>| at.map(|at| now.saturating_sub(at));
-        let steady = age(self.steady).is_some_and(|age| age >= STEADY)
-            && age(self.fresh).is_some_and(|age| age < STEADY);
+        let may_grow = self.may_grow(now);
         let (mut changed, mut unchanged) = (Vec::new(), Vec::new());
         for (key, limit) in &mut self.limits {
             let usage = supply.usage(key);
@@ -339,7 +353,7 @@ impl Membership {
                 recent: limit.last_used.is_some_and(|at| now.saturating_sub(at) <= RECENT),
             };
             let fits = limit.limit.saturating_add(limit.others) <= limit.cap;
-            let want = match (self.term.map(|term| term.phase), steady) {
+            let want = match (self.term.map(|term| term.phase), may_grow) {
                 // Nobody gets units that are given back in a closed term.
                 (Some(Phase::Closed { .. }), _) if fits => limit.limit,
                 (Some(Phase::Closed { .. }) | None, _) | (_, false) => {

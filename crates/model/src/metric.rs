@@ -46,6 +46,10 @@ pub const LIMITED_TOTAL: &str = "offhook_limited_total";
 pub const EVENT_LOG_REFUSED_TOTAL: &str = "offhook_event_log_refused_total";
 /// Gauge: 1 while the node drains. [`CALLS_ACTIVE`] counts the remaining calls.
 pub const DRAINING: &str = "offhook_draining";
+/// Gauge: 1 while the database of the node's fleet does not answer. 0 if the node is alone.
+pub const CLUSTER_DEGRADED: &str = "offhook_cluster_degraded";
+/// Gauge: 1 while the fleet gives out units.
+pub const TERM_OPEN: &str = "offhook_term_open";
 /// Counter `{why}`: calls refused as `overloaded`, with a reason of [`STRAINS`].
 pub const OVERLOADED_TOTAL: &str = "offhook_overloaded_total";
 /// Counter `{queue}`: items refused by a full queue of [`queue`].
@@ -135,6 +139,12 @@ pub const ALL: &[(&str, Kind, &str)] = &[
     ),
     (EVENT_LOG_REFUSED_TOTAL, Kind::Counter, "Event log lines dropped because the queue was full."),
     (DRAINING, Kind::Gauge, "1 while the node drains."),
+    (
+        CLUSTER_DEGRADED,
+        Kind::Gauge,
+        "1 while the database of the fleet does not answer; 0 if the node is alone.",
+    ),
+    (TERM_OPEN, Kind::Gauge, "1 while the fleet gives out units."),
     (OVERLOADED_TOTAL, Kind::Counter, "Calls refused as overloaded, by the overloaded resource."),
     (QUEUE_REFUSED_TOTAL, Kind::Counter, "Items refused by full queues, by queue."),
     (STORE_JOURNAL_BYTES, Kind::Gauge, "Bytes in the journal waiting for the store."),

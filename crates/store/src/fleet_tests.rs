@@ -446,12 +446,14 @@ async fn f05_claims_name_the_owner_of_a_call() {
     assert!(session.orphan_claims(one, 10).await.unwrap().is_empty());
     let recorded = ClaimOutcome::Recorded { call };
     assert_eq!(session.claim(key(1, "a"), two, call, b"birth").await.unwrap(), recorded);
-    session.forget_claims(one, &[1]).await.unwrap();
+    // A claim goes a minute after its call was written, and a tombstone after 10 minutes.
+    session.expire_claims(one).await.unwrap();
     assert_eq!(session.claim(key(1, "a"), two, call, b"birth").await.unwrap(), recorded);
-    // Tombstones of the last 10 minutes stay.
     execute(&mut session, "UPDATE claims SET at = at - interval '11 minutes'").await;
     assert_eq!(session.bury(key(3, "c"), two).await.unwrap(), ClaimOutcome::Mine);
-    session.forget_tombstones(two).await.unwrap();
+    for run in [one, two] {
+        session.expire_claims(run).await.unwrap();
+    }
     let left = sqlx::query_scalar("SELECT encode(key, 'hex') FROM claims");
     let left: Vec<String> = left.fetch_all(&mut session.connection).await.unwrap();
     assert_eq!(left, [format!("{:032x}", 3)]);
@@ -467,5 +469,39 @@ async fn a_fleet_needs_postgresql() {
     let store = open(&folder).await;
     let refused = store.fleet_session().await.unwrap_err();
     assert!(refused.to_string().contains("a fleet needs PostgreSQL"), "{refused}");
+    store.close().await;
+}
+
+#[tokio::test]
+async fn f19_the_work_of_a_dead_node_is_adopted() {
+    if skipped_on_sqlite() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder).await;
+    let mut session = store.fleet_session().await.unwrap();
+    let (dead, other) =
+        (crate::owner_name("a", Uuid::from_u128(1)), crate::owner_name("ab", Uuid::from_u128(2)));
+    for (call, owner, ended, farewell) in [
+        (1, &dead, None, None),
+        (2, &dead, Some(5), Some(7)),
+        (3, &dead, Some(5), None),
+        (4, &other, Some(5), Some(7)),
+    ] {
+        let row = "INSERT INTO calls (call_uuid, auth_id, main_auth_id, direction, call_type, from_number, to_number, \
+            caller_name, phone_number_id, node_id, started_us, ended_us, farewell_us) VALUES ($1, '', '', '', '', '', '', '', '7', $2, 0, $3, $4)";
+        let row = sqlx::query(row).bind(Uuid::from_u128(call).to_string()).bind(owner);
+        let row = row.bind::<Option<i64>>(ended).bind::<Option<i64>>(farewell);
+        row.execute(&mut session.connection).await.unwrap();
+    }
+    let mine = crate::owner_name("a", Uuid::from_u128(3));
+    assert_eq!(session.inherit("a", &mine).await.unwrap(), std::slice::from_ref(&dead));
+    assert_eq!(session.adopt(&dead, &mine).await.unwrap(), 1);
+    assert_eq!(session.adopt(&dead, &mine).await.unwrap(), 0);
+    let owners =
+        sqlx::query_scalar("SELECT coalesce(farewell_node, node_id) FROM calls ORDER BY call_uuid");
+    let owners: Vec<String> = owners.fetch_all(&mut session.connection).await.unwrap();
+    // An open call is first ended under its owner's name.
+    assert_eq!(owners, [dead.clone(), mine.clone(), dead.clone(), other]);
     store.close().await;
 }

@@ -58,6 +58,7 @@ pub use self::event_log::EventLog;
 pub use self::node_lock::NodeLock;
 pub use self::options::{FaultInjector, StoreOptions, StorePart};
 pub use self::password::{PasswordError, Passwords};
+pub use self::pending_log::Birth;
 pub use self::rows::call::{
     CallEnd, CallFilter, CallRecord, CallSort, CallStart, Compare, Conclusion, ConclusionResult,
     Farewell, FarewellDue, Orphan, PlacedCall,
@@ -110,7 +111,9 @@ pub use self::tables::event_keys::EventKeys;
 pub use self::tables::failed_requests::{
     FailedRequest, FailedRequestFilter, FailedRequestGroup, FailedRequests,
 };
-pub use self::tables::fleet::{ClaimKey, ClaimOutcome, FleetSession, OrphanClaim, RunInfo};
+pub use self::tables::fleet::{
+    ClaimKey, ClaimOutcome, FleetSession, OrphanClaim, RunInfo, owner_name, run_of_owner,
+};
 pub use self::tables::messages::{MessageCount, Messages};
 pub use self::tables::notifications::Notifications;
 pub use self::tables::notifications::{NoticeFilter, NoticeRow};

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::files::with_suffix;
 use crate::rows::call::StartedCall;
@@ -31,13 +31,14 @@ const FULL_BYTES: u64 = 256 * 1024;
 /// Read limit in bytes for each file, enough for the starts of about 100,000 calls.
 const READ_MAX: u64 = 128 * 1024 * 1024;
 
-/// The start of a call.
-#[derive(Deserialize)]
-pub(crate) struct StartEntry {
-    pub(crate) node_id: String,
+/// The start of a call: what another process needs to end the call.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Birth {
+    /// The process that owns the call.
+    pub node_id: String,
     /// Monotonic time.
-    pub(crate) born: Timestamp,
-    pub(crate) setup: CallSetup,
+    pub born: Timestamp,
+    pub setup: CallSetup,
 }
 
 /// The id that Meta gave an outbound call.
@@ -52,7 +53,7 @@ pub(crate) struct WacidEntry {
 /// The entries that an earlier process left in the files.
 #[derive(Default)]
 pub(crate) struct PendingEntries {
-    pub(crate) starts: Vec<StartEntry>,
+    pub(crate) starts: Vec<Birth>,
     pub(crate) wacids: Vec<WacidEntry>,
     /// Ends of calls.
     pub(crate) ends: Vec<Entry>,

@@ -24,6 +24,15 @@ pub fn skipped_on_postgres() -> bool {
     postgres().is_some()
 }
 
+/// Returns true and prints the reason if there is no PostgreSQL, for tests of a fleet.
+pub fn skipped_without_postgres() -> bool {
+    #[allow(clippy::print_stderr, reason = "a skip is told")]
+    if postgres().is_none() {
+        eprintln!("skipped: a fleet needs PostgreSQL (OFFHOOK_TEST_POSTGRES)");
+    }
+    postgres().is_none()
+}
+
 /// Creates the schema if needed. Returns the `store.url` of a node in this folder.
 pub fn url_of(folder: &Path) -> String {
     let Some(url) = postgres() else { return format!("sqlite://{}/offhook.db", folder.display()) };

@@ -53,6 +53,10 @@ pub struct NodeConfig {
     /// More lines for `[meta]`.
     pub meta: String,
     pub media_ports: u16,
+    /// The folder whose database the node uses. `None` for its own.
+    pub store_of: Option<std::path::PathBuf>,
+    /// More lines for `[store]`.
+    pub store: String,
     /// More environment variables.
     pub envs: Vec<(&'static str, String)>,
 }
@@ -75,6 +79,8 @@ impl NodeConfig {
             answer: String::new(),
             meta: String::new(),
             media_ports: 8,
+            store_of: None,
+            store: String::new(),
             envs: Vec::new(),
         }
     }
@@ -110,6 +116,7 @@ access_token = "{ACCESS_TOKEN}"
 [store]
 url = "{store}"
 data_dir = "{dir}"
+{store_extra}
 [answer]
 allow_insecure = {insecure}
 {answer}
@@ -137,7 +144,8 @@ answer_url = "{answer_url}"
             listen = self.listen,
             accept_wait = self.accept_wait_ms,
             graph = self.graph_url,
-            store = super::database::url_of(dir),
+            store = super::database::url_of(self.store_of.as_deref().unwrap_or(dir)),
+            store_extra = self.store,
             dir = dir.display(),
             insecure = self.allow_insecure,
             answer = self.answer,
@@ -150,6 +158,13 @@ answer_url = "{answer_url}"
             extra = self.extra,
         )
     }
+}
+
+/// The account's credentials, for the header `Authorization`.
+pub fn basic() -> String {
+    use base64::Engine as _;
+    let credentials = format!("{AUTH_ID}:{AUTH_TOKEN}");
+    format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(credentials))
 }
 
 /// A running node that is killed when dropped.
@@ -196,21 +211,26 @@ impl Node {
 
     /// Starts a node with its data in `dir`, which may contain data of an earlier node.
     pub async fn start_in(dir: tempfile::TempDir, node_config: &NodeConfig) -> Self {
+        let node = Self::spawn_in(dir, node_config);
+        node.until_ready().await;
+        node
+    }
+
+    /// Starts a node that may not become ready.
+    pub fn spawn_in(dir: tempfile::TempDir, node_config: &NodeConfig) -> Self {
         let (public, admin, media) = (free_port(), free_port(), free_udp_port());
         let config = dir.path().join("offhook.toml");
         std::fs::write(&config, node_config.toml(public, admin, media, dir.path()))
             .expect("write the configuration");
         let log = Arc::new(Mutex::new(Vec::new()));
-        let node = Self {
+        Self {
             child: spawn(&config, &log, &node_config.envs),
             public: format!("http://127.0.0.1:{public}"),
             admin: format!("http://127.0.0.1:{admin}"),
             config,
             log,
             dir,
-        };
-        node.until_ready().await;
-        node
+        }
     }
 
     /// Kills the process with SIGKILL.
@@ -293,11 +313,13 @@ impl Node {
 
     /// Sends a GET to the REST API with the account's credentials.
     pub async fn api(&self, path: &str) -> http::Answer {
-        use base64::Engine as _;
-        let basic =
-            base64::engine::general_purpose::STANDARD.encode(format!("{AUTH_ID}:{AUTH_TOKEN}"));
         let url = format!("{}/v1/Account/{AUTH_ID}/{path}", self.public);
-        http::send("GET", &url, &[("authorization", &format!("Basic {basic}"))], "").await
+        http::send("GET", &url, &[("authorization", &basic())], "").await
+    }
+
+    /// Asks for a live call.
+    pub async fn record_live(&self, call_uuid: &str) -> http::Answer {
+        self.api(&format!("Call/{call_uuid}/?status=live")).await
     }
 
     /// Returns the record of a call after it has been written.
@@ -364,6 +386,20 @@ impl Node {
             }
         }
         panic!("no {text:?} in the log after 30 s:\n{}", self.log());
+    }
+
+    /// Waits until the process has ended, and checks that it has printed this text.
+    pub async fn until_end_with(&mut self, text: &str) -> Option<i32> {
+        let mut every = tokio::time::interval(Duration::from_millis(20));
+        let ended = loop {
+            every.tick().await;
+            if let Some(ended) = self.child.try_wait().expect("its state") {
+                break ended;
+            }
+        };
+        // The thread that reads standard error may be behind.
+        self.until_log(text).await;
+        ended.code()
     }
 
     pub fn signal(&self, name: &str) {

@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use arc_swap::ArcSwap;
+use fleet::LimitKey;
+use tokio::sync::watch;
 
 use super::cps::{Permit, Ring};
 use super::index::{Index, Lookup};
@@ -86,6 +88,13 @@ pub struct Specs {
     pub applications: Vec<ApplicationSpec>,
 }
 
+impl NumberSpec {
+    /// The limit that all nodes of a fleet share.
+    pub fn limit_key(&self) -> LimitKey {
+        LimitKey::number(self.number.as_str())
+    }
+}
+
 /// A number and the counter of its live calls.
 #[derive(Debug)]
 pub struct NumberEntry {
@@ -102,6 +111,8 @@ pub struct AccountEntry {
     pub tokens: Vec<Secret>,
     /// Always set on a main account. Its ring also counts the calls of its subaccounts.
     ring: Option<Arc<Ring>>,
+    /// The configured calls per second. In a fleet, the ring has only this node's part of them.
+    cps: u32,
 }
 
 /// The permits that an admission has spent on the rings of an account.
@@ -119,11 +130,24 @@ impl AccountEntry {
         self.parent.as_deref().unwrap_or(self)
     }
 
-    /// The limit of calls per second, and the permits spent in the last second. Those of the main
-    /// account if this one has no limit.
+    /// The limit of calls per second, and the permits that this node spent in the last second.
+    /// Those of the main account if this one has no limit.
     pub(super) fn spent(&self, now: u64) -> (usize, usize) {
-        let ring = self.ring.as_ref().or_else(|| self.parent.as_ref()?.ring.as_ref());
-        ring.map_or((0, 0), |ring| (ring.limit(), ring.spent(now)))
+        match (&self.ring, &self.parent) {
+            (Some(ring), _) => (usize::try_from(self.cps).unwrap_or(usize::MAX), ring.spent(now)),
+            (None, Some(main)) => main.spent(now),
+            (None, None) => (0, 0),
+        }
+    }
+
+    /// The limits of calls per second of which this node has only a part.
+    pub(super) fn shared_limits(&self) -> impl Iterator<Item = LimitKey> {
+        let accounts = std::iter::once(self).chain(self.parent.as_deref());
+        let is_part = |a: &&Self| {
+            let limit = a.ring.as_ref().map(|ring| ring.limit());
+            limit.is_some_and(|limit| limit < usize::try_from(a.cps).unwrap_or(usize::MAX))
+        };
+        accounts.filter(is_part).map(|account| LimitKey::account(account.auth_id.as_str()))
     }
 
     /// Whether both limits allow a call at `now`. Spends nothing.
@@ -250,7 +274,12 @@ pub struct Directory {
     /// Written only while `counters` is locked.
     default_cps: AtomicU32,
     mail: MailRoutes,
+    /// The configured limits, if the counters have only this node's part of them.
+    caps: Option<watch::Sender<Caps>>,
 }
+
+/// The configured limits of a node of a fleet.
+pub type Caps = Arc<BTreeMap<LimitKey, u32>>;
 
 /// The live counters by owner. A number that is removed and added again finds its live calls
 /// counted.
@@ -258,6 +287,16 @@ pub struct Directory {
 struct Counters {
     slots: BTreeMap<E164, &'static Slots>,
     rings: BTreeMap<AuthId, Weak<Ring>>,
+    /// Only in a fleet: the same counters by their limits, and the configured limits.
+    by_key: BTreeMap<LimitKey, Counter>,
+    caps: Option<BTreeMap<LimitKey, u32>>,
+}
+
+/// A live counter of a limit that all nodes of a fleet share.
+#[derive(Clone, Debug)]
+pub enum Counter {
+    Slots(&'static Slots),
+    Ring(Arc<Ring>),
 }
 
 impl Directory {
@@ -269,7 +308,25 @@ impl Directory {
             counters: Mutex::default(),
             default_cps: AtomicU32::new(default_cps),
             mail: MailRoutes::default(),
+            caps: None,
         }
+    }
+
+    /// Like [`Directory::new`], for a node of a fleet. New counters admit nothing: the fleet sets
+    /// their limits, see [`Directory::counter`].
+    pub fn shared(default_cps: u32) -> Self {
+        Self { caps: Some(watch::Sender::default()), ..Self::new(default_cps) }
+    }
+
+    /// The configured limits, if the fleet sets the limits of the counters.
+    pub fn caps(&self) -> Option<watch::Receiver<Caps>> {
+        self.caps.as_ref().map(watch::Sender::subscribe)
+    }
+
+    /// The counter of a limit, if the fleet sets it.
+    pub fn counter(&self, key: &LimitKey) -> Option<Counter> {
+        let counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
+        counters.by_key.get(key).cloned()
     }
 
     /// The current tables. Hold the guard only briefly.
@@ -323,12 +380,22 @@ impl Directory {
         let Specs { default_cps, accounts, numbers, applications } = specs;
         let plan = Plan::check(accounts, numbers)?;
         self.default_cps.store(default_cps, Ordering::Relaxed);
+        counters.caps = self.caps.is_some().then(BTreeMap::new);
         let mut tables = plan.build(&mut counters, default_cps);
         tables.applications =
             applications.into_iter().map(|a| (a.id.clone(), Arc::new(a))).collect();
         // Update the index before the entries that it refers to are dropped.
         self.index.replace(tables.numbers());
         self.tables.store(Arc::new(tables));
+        if let (Some(sender), Some(caps)) = (&self.caps, counters.caps.take()) {
+            sender.send_if_modified(|before| {
+                let is_changed = **before != caps;
+                if is_changed {
+                    *before = Arc::new(caps);
+                }
+                is_changed
+            });
+        }
         Ok(())
     }
 }
@@ -383,13 +450,14 @@ impl Plan {
     fn build(self, counters: &mut Counters, default_cps: u32) -> Tables {
         let mut tables = Tables::default();
         for spec in self.mains {
-            let ring = Some(counters.ring(&spec.auth_id, spec.cps.unwrap_or(default_cps)));
-            tables.add_account(spec, None, ring);
+            let cps = spec.cps.unwrap_or(default_cps);
+            let ring = Some(counters.ring(&spec.auth_id, cps));
+            tables.add_account(spec, None, ring, cps);
         }
         for (parent, spec) in self.subs {
             let ring = spec.cps.map(|cps| counters.ring(&spec.auth_id, cps));
-            let parent = tables.account(&parent).cloned();
-            tables.add_account(spec, parent, ring);
+            let (parent, cps) = (tables.account(&parent).cloned(), spec.cps.unwrap_or_default());
+            tables.add_account(spec, parent, ring, cps);
         }
         for spec in self.numbers {
             // Never missing: `check` has seen the account of every number.
@@ -409,30 +477,57 @@ impl Tables {
         spec: AccountSpec,
         parent: Option<Arc<AccountEntry>>,
         ring: Option<Arc<Ring>>,
+        cps: u32,
     ) {
-        let entry = AccountEntry { auth_id: spec.auth_id, parent, tokens: spec.tokens, ring };
+        let entry = AccountEntry { auth_id: spec.auth_id, parent, tokens: spec.tokens, ring, cps };
         self.accounts.insert(entry.auth_id.clone(), Arc::new(entry));
     }
 }
 
 impl Counters {
-    fn slots(&mut self, number: &E164, limit: u32) -> &'static Slots {
-        if let Some(slots) = self.slots.get(number) {
-            slots.set_limit(limit);
-            return slots;
-        }
-        let slots = Slots::new(limit);
+    fn slots(&mut self, number: &E164, cap: u32) -> &'static Slots {
+        let limit = self.limit(LimitKey::number(number.as_str()), cap);
+        let slots = match (self.slots.get(number), limit) {
+            (Some(slots), None) => return slots,
+            (Some(slots), Some(limit)) => {
+                slots.set_limit(limit);
+                return slots;
+            }
+            (None, limit) => Slots::new(limit.unwrap_or_default()),
+        };
         self.slots.insert(number.clone(), slots);
+        if limit.is_none() {
+            self.by_key.insert(LimitKey::number(number.as_str()), Counter::Slots(slots));
+        }
         slots
     }
 
-    fn ring(&mut self, account: &AuthId, limit: u32) -> Arc<Ring> {
+    fn ring(&mut self, account: &AuthId, cap: u32) -> Arc<Ring> {
+        let limit = self.limit(LimitKey::account(account.as_str()), cap);
         if let Some(ring) = self.rings.get(account).and_then(Weak::upgrade) {
-            ring.set_limit(limit);
+            if let Some(limit) = limit {
+                ring.set_limit(limit);
+            }
             return ring;
         }
-        let ring = Arc::new(Ring::new(limit));
+        let ring = Arc::new(Ring::new(limit.unwrap_or_default()));
         self.rings.insert(account.clone(), Arc::downgrade(&ring));
+        if limit.is_none() {
+            // Never dropped: the fleet's part of a removed account must be found again.
+            let counter = Counter::Ring(ring.clone());
+            self.by_key.insert(LimitKey::account(account.as_str()), counter);
+        }
         ring
+    }
+
+    /// The limit of a counter: the cap, or `None` if the fleet sets it.
+    fn limit(&mut self, key: LimitKey, cap: u32) -> Option<u32> {
+        match &mut self.caps {
+            None => Some(cap),
+            Some(caps) => {
+                caps.insert(key, cap);
+                None
+            }
+        }
     }
 }

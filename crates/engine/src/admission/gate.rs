@@ -1,16 +1,24 @@
 //! The gate: [`Gate::admit`] admits calls from users, [`Gate::admit_business`] calls to users, and
 //! [`Gate::admit_web`] calls with an endpoint's phone.
 
-use std::sync::Arc;
+use std::fmt::Debug;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
+
+use fleet::LimitKey;
+use futures_util::future::BoxFuture;
 
 use super::directory::{AccountEntry, Directory, NumberEntry, Permits};
 use super::geo::{self, Barred};
 use super::permission::{Consents, Engaged, PairKey, Refusal};
 use super::slots::Slot;
-use model::metric;
+use model::{Clock, metric};
 use model::{Direction, PhoneNumberId, Timestamp};
+
+/// How soon a call that lacks a unit of the fleet is tried again, and for how long it is.
+const LEASE_RETRY: Duration = Duration::from_millis(20);
+const LEASE_WAIT: Duration = Duration::from_secs(1);
 
 /// Why a call may not start. The `result` label of `offhook_admission_total`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -154,6 +162,29 @@ impl WebAdmitted {
     }
 }
 
+/// The fleet as admission sees it: other nodes hold a part of each limit's units.
+pub trait Lease: Debug + Send + Sync {
+    /// Whether this process may admit calls now. Asked after the units of a call were taken, so
+    /// that a process that was paused in between admits nothing.
+    fn admits(&self) -> bool;
+
+    /// Notes that a call lacks something. The fleet tries to get it, for the next call.
+    fn request(&self, lack: &Lack);
+
+    /// Waits until an admission that lacks something should be tried again. It was first tried at
+    /// `since`. Returns `false` if waiting is of no use.
+    fn wait<'a>(&'a self, lack: &'a Lack, since: Instant) -> BoxFuture<'a, bool>;
+}
+
+/// What an admission lacks that the fleet may provide.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lack {
+    /// Units of these limits, of which other nodes may hold free ones.
+    Units(Vec<LimitKey>),
+    /// A recent sign that the fleet has not declared this process dead.
+    Contact,
+}
+
 /// Admits calls. Every call of the node passes it.
 #[derive(Debug)]
 pub struct Gate {
@@ -161,12 +192,47 @@ pub struct Gate {
     /// The zero of the rings' nanoseconds.
     origin: Instant,
     draining: AtomicBool,
+    /// Set if the node is part of a fleet.
+    lease: OnceLock<Arc<dyn Lease>>,
 }
 
 impl Gate {
     /// Creates a gate over these tables. `origin` is any instant before the first call.
     pub fn new(directory: Arc<Directory>, origin: Instant) -> Self {
-        Self { directory, origin, draining: AtomicBool::new(false) }
+        Self { directory, origin, draining: AtomicBool::new(false), lease: OnceLock::new() }
+    }
+
+    /// Makes admissions depend on a fleet. Only the first call has an effect.
+    pub fn join(&self, lease: Arc<dyn Lease>) {
+        let _ = self.lease.set(lease);
+    }
+
+    /// What a refused call of this number lacks that the fleet may provide. `None` if nothing: the
+    /// node holds all units, or is alone.
+    fn lack(&self, number: &NumberEntry, reason: Reason) -> Option<Lack> {
+        let lease = self.lease.get()?;
+        match reason {
+            Reason::NumberFull => {
+                let is_part = number.slots.limit() < number.spec.calls_per_number;
+                is_part.then(|| Lack::Units(vec![number.spec.limit_key()]))
+            }
+            Reason::CpsExceeded => self.lack_of_permits(&number.account),
+            Reason::Overloaded if !lease.admits() => Some(Lack::Contact),
+            _ => None,
+        }
+    }
+
+    fn lack_of_permits(&self, account: &AccountEntry) -> Option<Lack> {
+        self.lease.get()?;
+        let keys: Vec<LimitKey> = account.shared_limits().collect();
+        (!keys.is_empty()).then_some(Lack::Units(keys))
+    }
+
+    /// Tells the fleet what a refused call lacks, so that a later one finds it.
+    fn request(&self, lack: Option<Lack>) {
+        if let (Some(lease), Some(lack)) = (self.lease.get(), lack) {
+            lease.request(&lack);
+        }
     }
 
     /// The routing tables.
@@ -204,10 +270,54 @@ impl Gate {
         direction: Direction,
         offer: impl FnOnce() -> Result<O, Reason>,
     ) -> Result<(Admitted, O), Refused> {
-        let refused = |reason: Reason, number| {
-            self.count(direction, reason.as_str());
-            Refused { reason, number }
-        };
+        self.attempt(now, id, direction, offer).inspect_err(|refused| {
+            self.count(direction, refused.reason.as_str());
+            let number = refused.number.as_deref();
+            self.request(number.and_then(|number| self.lack(number, refused.reason)));
+        })
+    }
+
+    /// Like [`Gate::admit`] in a fleet: waits for units that other nodes hold, and for a sign that
+    /// the fleet has not declared this process dead.
+    ///
+    /// # Errors
+    ///
+    /// Returns the first reason that applies.
+    pub async fn admit_shared<O>(
+        &self,
+        clock: &Clock,
+        id: &PhoneNumberId,
+        direction: Direction,
+        mut offer: impl FnMut() -> Result<O, Reason>,
+    ) -> Result<(Admitted, O), Refused> {
+        let since = clock.now();
+        loop {
+            let refused = match self.attempt(clock.now(), id, direction, &mut offer) {
+                Ok(admitted) => return Ok(admitted),
+                Err(refused) => refused,
+            };
+            let number = refused.number.as_ref();
+            let lack = number.and_then(|number| self.lack(number, refused.reason));
+            let again = match (self.lease.get(), &lack) {
+                (Some(lease), Some(lack)) => lease.wait(lack, since).await,
+                _ => false,
+            };
+            if !again {
+                self.count(direction, refused.reason.as_str());
+                return Err(refused);
+            }
+        }
+    }
+
+    #[inline]
+    fn attempt<O>(
+        &self,
+        now: Instant,
+        id: &PhoneNumberId,
+        direction: Direction,
+        offer: impl FnOnce() -> Result<O, Reason>,
+    ) -> Result<(Admitted, O), Refused> {
+        let refused = |reason, number| Refused { reason, number };
         let Some(number) = self.directory.number(id) else {
             return Err(refused(Reason::UnknownNumber, None));
         };
@@ -241,8 +351,17 @@ impl Gate {
             true => account.take(since).ok_or(Reason::CpsExceeded),
         };
         match asked {
+            Ok(permits) if self.is_cut_off() => {
+                account.give_back(permits);
+                self.request(Some(Lack::Contact));
+                self.count(direction, Reason::Overloaded.as_str());
+                Err(Reason::Overloaded)
+            }
             Ok(permits) => Ok(WebAdmitted { account: account.clone(), permits }),
             Err(reason) => {
+                self.request(
+                    self.lack_of_permits(account).filter(|_| reason == Reason::CpsExceeded),
+                );
                 self.count(direction, reason.as_str());
                 Err(reason)
             }
@@ -277,6 +396,7 @@ impl Gate {
         };
         asked.map_err(|(reason, because, number)| {
             self.count(Direction::Outbound, reason.as_str());
+            self.request(number.as_deref().and_then(|number| self.lack(number, reason)));
             Denied { reason, because, number }
         })
     }
@@ -295,9 +415,12 @@ impl Gate {
         user: &str,
         consents: &Consents,
     ) -> Result<(), Denied> {
-        let room = || {
-            number.slots.has_room().then_some(()).ok_or((Reason::NumberFull, RefusalDetail::Reason))
-        };
+        // In a fleet, a free slot may be at another node. It is asked for at the call's turn.
+        let room =
+            || match number.slots.has_room() || self.lack(number, Reason::NumberFull).is_some() {
+                true => Ok(()),
+                false => Err((Reason::NumberFull, RefusalDetail::Reason)),
+            };
         self.forbidden(wall, number, user, consents).and_then(|_| room()).map_err(
             |(reason, because)| {
                 self.count(Direction::Outbound, reason.as_str());
@@ -320,7 +443,22 @@ impl Gate {
     /// permit.
     pub fn next_permit(&self, now: Instant, account: &AccountEntry) -> Instant {
         let since = self.since(now);
-        now + Duration::from_nanos(account.room_at(since).saturating_sub(since))
+        let wait = Duration::from_nanos(account.room_at(since).saturating_sub(since));
+        match self.lack_of_permits(account).filter(|_| !wait.is_zero()) {
+            None => now + wait,
+            lack => {
+                self.request(lack);
+                now + wait.min(LEASE_RETRY)
+            }
+        }
+    }
+
+    /// When a call that waits since `since` and was denied now should be tried again, because the
+    /// fleet may have a unit for it by then.
+    pub fn retry_at(&self, now: Instant, since: Instant, denied: &Denied) -> Option<Instant> {
+        let number = denied.number.as_deref()?;
+        self.lack(number, denied.reason)?;
+        (now.saturating_duration_since(since) < LEASE_WAIT).then(|| now + LEASE_RETRY)
     }
 
     /// The account's limit of calls per second, and the permits spent in the last second.
@@ -329,7 +467,7 @@ impl Gate {
     }
 
     /// Nanoseconds since `origin`, the time of the rings.
-    fn since(&self, now: Instant) -> u64 {
+    pub(crate) fn since(&self, now: Instant) -> u64 {
         let since = now.saturating_duration_since(self.origin);
         since.as_secs().saturating_mul(1_000_000_000).saturating_add(since.subsec_nanos().into())
     }
@@ -405,7 +543,17 @@ impl Gate {
         let offer = offer()?;
         let slot = number.slots.acquire().ok_or(Reason::NumberFull)?;
         let permits = number.account.take(now).ok_or(Reason::CpsExceeded)?;
+        if self.is_cut_off() {
+            number.account.give_back(permits);
+            return Err(Reason::Overloaded);
+        }
         Ok((slot, permits, offer))
+    }
+
+    /// Whether the fleet may have declared this process dead.
+    #[inline]
+    fn is_cut_off(&self) -> bool {
+        self.lease.get().is_some_and(|lease| !lease.admits())
     }
 
     /// Counts a decision in `offhook_admission_total`. `result` is a word of

@@ -32,10 +32,12 @@ mod sync {
 
 pub use cps::{Permit, Ring};
 pub use directory::{
-    AccountEntry, AccountSpec, ApplicationSpec, Directory, DirectoryError, NumberEntry, NumberSpec,
-    Specs, Tables,
+    AccountEntry, AccountSpec, ApplicationSpec, Caps, Counter, Directory, DirectoryError,
+    NumberEntry, NumberSpec, Specs, Tables,
 };
-pub use gate::{Admitted, Denied, Gate, Outgoing, Reason, RefusalDetail, Refused, WebAdmitted};
+pub use gate::{
+    Admitted, Denied, Gate, Lack, Lease, Outgoing, Reason, RefusalDetail, Refused, WebAdmitted,
+};
 pub use lag::Lag;
 pub use mail::{MailRoutes, Routings, Webhook, Webhooks};
 pub use pressure::{Pressure, SetUpTicket, Strain};

@@ -192,6 +192,11 @@ impl Bindings {
         self.by_key.is_empty() && self.unnamed.load(Ordering::Acquire) == 0
     }
 
+    /// Whether a call with this id is registered.
+    pub fn has(&self, key: &CallKey) -> bool {
+        self.by_key.contains_key(key)
+    }
+
     /// Binds the id that Graph returned for an outbound call. If the call already has another id or
     /// has ended, the call at Meta is ended.
     pub fn bind<C: Parties>(&self, calls: &C, call: &C::Party, wacid: Wacid, now: Instant) {

@@ -67,12 +67,14 @@ impl PermissionService {
     /// Queries Graph about a pair that is unknown or has a row that Graph contradicted, at most once
     /// a minute.
     pub async fn settle(&self, number: &NumberEntry, user: &str) {
+        self.fetch(number, user).await;
         self.ask(number, user, false).await;
     }
 
     /// Returns the permission of a pair. With `refresh`, queries Graph first unless it was queried
     /// within the last minute.
     pub async fn view(&self, number: &NumberEntry, user: &str, refresh: bool) -> View {
+        self.fetch(number, user).await;
         if refresh {
             self.ask(number, user, true).await;
         }
@@ -84,6 +86,15 @@ impl PermissionService {
     pub fn note(&self, number: &NumberEntry, user: &str, event: Event) {
         let key = PairKey::new(&number.spec.phone_number_id, user);
         self.consents.apply(&key, &number.spec.permissions, self.now(), event);
+    }
+
+    /// Reads a pair anew that another node of the fleet may have changed. If the database does not
+    /// answer, what this node knows stays.
+    async fn fetch(&self, number: &NumberEntry, user: &str) {
+        let key = PairKey::new(&number.spec.phone_number_id, user);
+        if let Err(error) = self.consents.fetch(&key).await {
+            tracing::warn!(%error, "call permission not read from the store");
+        }
     }
 
     async fn ask(&self, number: &NumberEntry, user: &str, always: bool) {
@@ -119,6 +130,7 @@ impl PermissionService {
     ) -> Result<SentRequest, NotSent> {
         let spec = &number.spec;
         let key = PairKey::new(&spec.phone_number_id, user);
+        self.fetch(number, user).await;
         let may = || self.consents.may_request(&key, &spec.permissions, self.now());
         may().map_err(NotSent::TooSoon)?;
         let _under_way = self.consents.begin_request(&key).ok_or(NotSent::UnderWay)?;

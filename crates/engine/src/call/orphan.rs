@@ -36,22 +36,22 @@ pub struct Orphans {
     pub placed: Vec<PlacedCall>,
 }
 
-/// Ends the calls that an earlier process of this node left open: closes their records, puts their
-/// hangup callbacks into the outbox, and stores the requests that end them at Meta. All writes are
-/// durable when this returns.
+/// Ends the calls that a process left open: closes their records, puts their hangup callbacks into
+/// the outbox of this node, and stores the requests that end them at Meta. `owner` is the process:
+/// the node's name, or the name of a dead run of a fleet. All writes are durable when this returns.
 ///
 /// # Errors
 /// Returns an error if the store fails.
-pub async fn end_all(services: &Services) -> Result<Orphans, StoreError> {
-    let orphans = services.store.calls().orphans(&services.node_id).await?;
+pub async fn end_all(services: &Services, owner: &str) -> Result<Orphans, StoreError> {
+    let orphans = services.store.calls().orphans(owner).await?;
     let since = services.clock.wall().minus(PLACED_SINCE);
-    let placed = services.store.calls().placed_since(&services.node_id, since).await?;
+    let placed = services.store.calls().placed_since(owner, since).await?;
     if orphans.is_empty() {
         services.store.dialogues().delete_ended();
         return Ok(Orphans { placed, ..Orphans::default() });
     }
     let begun = services.clock.now();
-    let mut said = services.store.dialogues().of_orphans(&services.node_id).await?;
+    let mut said = services.store.dialogues().of_orphans(owner).await?;
     let mut ended = Orphans { placed, ..Orphans::default() };
     for some in orphans.chunks(AT_ONCE) {
         let mut concluding = Vec::with_capacity(some.len());

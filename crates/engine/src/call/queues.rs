@@ -242,6 +242,10 @@ fn try_one(
             }
             TryResult::Gone
         }
+        Err(denied) if let Some(at) = gate.retry_at(now, waiting.since, &denied) => {
+            queue.push_front(waiting);
+            TryResult::Until(at)
+        }
         // Another call took the permit in the meantime.
         Err(denied) if denied.reason == Reason::CpsExceeded => {
             queue.push_front(waiting);

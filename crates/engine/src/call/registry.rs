@@ -35,7 +35,7 @@ use media::sdp::Offer;
 use model::Secret;
 use model::metric;
 use model::{CallType, CallUuid, Direction, HangupCause, PhoneNumberId, Timestamp, TraceId, Wacid};
-use store::{CallStart, PlacedCall};
+use store::{Birth, CallStart, PlacedCall};
 
 /// Maximum number of live calls of a node, whatever the limits of its numbers. Further calls are
 /// rejected as `overloaded` (`docs/reference/reliability.md#r10`).
@@ -52,6 +52,8 @@ pub type CallAdmission = (Admitted, Engaged);
 #[derive(Clone, Debug)]
 pub struct Incoming {
     pub key: CallKey,
+    /// The call's id, if it was chosen before the start.
+    pub call: Option<CallUuid>,
     /// The user as callbacks name them (`docs/reference/meta.md#identifiers`).
     pub from: String,
     pub caller_name: String,
@@ -200,7 +202,7 @@ impl Registry {
         let (answer, answer_method) = author::answer_of(self.0.gate.directory(), spec)?;
         let hangup = spec.hangup.clone().unwrap_or_else(|| (answer.clone(), answer_method));
         Some(CallSetup {
-            call: CallUuid(self.0.services.uuid()),
+            call: incoming.call.unwrap_or_else(|| CallUuid(self.0.services.uuid())),
             direction: Direction::Inbound,
             call_type: CallType::Whatsapp,
             wacid: Some(incoming.key.wacid.clone()),
@@ -285,6 +287,15 @@ impl Registry {
         let way = StartMode::Offered(Box::new(offer));
         self.begin(Peer::user((admitted, engaged)), starting, setup, way, [received, arrived]);
         Ok(())
+    }
+
+    /// Chooses the id of a user-initiated call before its start. Returns what another node needs to
+    /// end the call, or `None` if the number has no answer URL.
+    pub fn birth(&self, number: &NumberEntry, incoming: &mut Incoming) -> Option<Birth> {
+        let setup = self.setup(number, incoming)?;
+        incoming.call = Some(setup.call);
+        let services = &self.0.services;
+        Some(Birth { node_id: services.node_id.clone(), born: services.clock.steady(), setup })
     }
 
     /// Starts a business-initiated call in its own task.
@@ -409,6 +420,11 @@ impl Registry {
     /// Binds Meta's id of an outbound call, known from Graph's response.
     pub(super) fn bind(&self, call: &LiveCall, wacid: Wacid) {
         self.0.bindings.bind(self, call, wacid, self.0.services.clock.now());
+    }
+
+    /// Whether the node has a call. `named` is the outbound call that an event's opaque data name.
+    pub fn has(&self, key: &CallKey, named: Option<CallUuid>) -> bool {
+        named.is_some_and(|call| self.0.live.contains_key(&call)) || self.0.bindings.has(key)
     }
 
     /// Delivers an event of a call. `named` is the outbound call that its opaque data name.

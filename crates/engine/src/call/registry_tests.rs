@@ -189,6 +189,7 @@ impl World {
             self.gate.admit(clock.now(), &id, Direction::Inbound, offer).unwrap();
         let incoming = Incoming {
             key: CallKey { phone_number_id: id, wacid: wacid.into() },
+            call: None,
             from: "919412341234".to_owned(),
             caller_name: caller_name.to_owned(),
             cta_payload: None,

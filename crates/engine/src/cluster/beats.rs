@@ -1,25 +1,30 @@
 //! The task that sends the beats.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use fleet::{Answer, Membership, OVERDUE, Request, Supply, TermState};
+use fleet::{Answer, LimitKey, Membership, OVERDUE, Request, TermState};
 use store::{FleetSession, Store, StoreError};
-use uuid::Uuid;
 
-use super::{JoinOptions, Shared};
+use super::lease::Units;
+use super::{EVIDENCE, JoinOptions, Shared};
 
 /// The longest time between two looks at the clock, by which a pause of the process is noticed.
 const LOOK: Duration = Duration::from_millis(500);
 
-pub(super) struct Beats<S> {
+pub(super) struct Beats {
     member: Membership,
-    supply: S,
+    units: Units,
     store: Store,
     session: Option<FleetSession>,
     shared: Arc<Shared>,
     options: JoinOptions,
+    /// The caps that the database has from this process.
+    caps: BTreeMap<LimitKey, u32>,
+    /// When the last answered beats were sent.
+    sent: VecDeque<Duration>,
 }
 
 enum Reply {
@@ -27,31 +32,76 @@ enum Reply {
     Answer(Answer),
 }
 
-impl<S: Supply + Send> Beats<S> {
+impl Beats {
     pub(super) fn new(
-        run: Uuid,
         store: Store,
         shared: Arc<Shared>,
         options: JoinOptions,
-        supply: S,
+        units: Units,
     ) -> Self {
-        let mut member = Membership::new(run, options.strict);
-        for (key, cap) in &options.limits {
-            member.track(key.clone(), *cap);
+        let member = Membership::new(shared.run, options.strict);
+        Self {
+            member,
+            units,
+            store,
+            session: None,
+            shared,
+            options,
+            caps: BTreeMap::new(),
+            sent: VecDeque::new(),
         }
-        Self { member, supply, store, session: None, shared, options }
+    }
+
+    /// Writes the row of this run.
+    ///
+    /// # Errors
+    /// Fails if the database does not answer.
+    pub(super) async fn register(mut self) -> Result<Self, StoreError> {
+        self.set_caps().await?;
+        let now = self.shared.now();
+        if let Some(request @ Request::Register(_)) = self.member.poll(now, false, &mut self.units)
+        {
+            let reply = self.execute(&request).await?;
+            self.receive(&request, reply);
+        }
+        Ok(self)
+    }
+
+    /// Writes limits that were changed, and takes part in those that are new.
+    async fn set_caps(&mut self) -> Result<(), StoreError> {
+        let Some(caps) = self.units.changed_caps() else { return Ok(()) };
+        let is_new = |(key, cap): &(&LimitKey, &u32)| self.caps.get(*key) != Some(*cap);
+        let changed: Vec<(LimitKey, u32)> =
+            caps.iter().filter(is_new).map(|(key, cap)| (key.clone(), *cap)).collect();
+        let session = match &mut self.session {
+            Some(session) => session,
+            none => none.insert(self.store.fleet_session().await?),
+        };
+        session.set_caps(&changed).await?;
+        for (key, cap) in changed {
+            self.member.track(key.clone(), cap);
+            self.caps.insert(key, cap);
+        }
+        Ok(())
     }
 
     /// Beats until the process leaves or is declared dead.
     pub(super) async fn run(mut self) {
         while !self.shared.stop.is_cancelled() && !self.shared.dead.is_cancelled() {
             let now = self.shared.now();
-            let urgent = self.shared.urgent.load(Ordering::Acquire);
+            let urgent = self.shared.urgent.load(Ordering::Acquire) || self.shared.is_eager();
+            for key in self.shared.demand.take_elsewhere() {
+                self.member.look_at(&key);
+            }
+            if let Err(error) = self.set_caps().await {
+                tracing::warn!(%error, "limits not written to the database of the fleet");
+                self.units.retry_caps();
+                self.session = None;
+            }
             self.member.set_members(self.shared.members.load(Ordering::Acquire));
-            if let Some(request) = self.member.poll(now, urgent, &mut self.supply) {
+            if let Some(request) = self.member.poll(now, urgent, &mut self.units) {
                 self.shared.urgent.store(false, Ordering::Release);
                 self.send(request).await;
-                self.publish();
                 continue;
             }
             let wait = self.member.due(urgent).saturating_sub(now).min(LOOK);
@@ -79,18 +129,37 @@ impl<S: Supply + Send> Beats<S> {
                 return self.fail(&request);
             }
         };
+        self.receive(&request, reply);
+    }
+
+    fn receive(&mut self, request: &Request, reply: Reply) {
         let now = self.shared.now();
-        match (&request, reply) {
+        let term = match (request, reply) {
             (Request::Register(register), Reply::Registered(term)) => {
                 self.member.registered(now, register, term);
+                term
             }
             (Request::Beat(beat), Reply::Answer(answer)) => {
-                self.member.answered(now, beat, &answer, &mut self.supply);
+                self.member.answered(now, beat, &answer, &mut self.units);
+                self.sent.push_back(beat.sent);
+                if self.sent.len() > EVIDENCE {
+                    let first = self.sent.pop_front().unwrap_or_default().as_micros();
+                    let first = u64::try_from(first).unwrap_or(u64::MAX);
+                    self.shared.evidence.store(first, Ordering::Release);
+                }
+                Some(answer.term)
             }
             // `execute` gives each request its own reply.
             (Request::Register(_), Reply::Answer(_)) | (Request::Beat(_), Reply::Registered(_)) => {
+                None
             }
-        }
+        };
+        self.shared.state.send_modify(|state| {
+            state.is_connected = true;
+            state.beats += 1;
+            state.term = term.or(state.term);
+        });
+        self.publish();
     }
 
     async fn execute(&mut self, request: &Request) -> Result<Reply, StoreError> {
@@ -102,7 +171,8 @@ impl<S: Supply + Send> Beats<S> {
             Request::Register(register) => {
                 let JoinOptions { node_id, about, .. } = &self.options;
                 let run = self.member.run();
-                Reply::Registered(session.register(run, node_id, about, register.again).await?)
+                let about = about.json();
+                Reply::Registered(session.register(run, node_id, &about, register.again).await?)
             }
             Request::Beat(beat) => Reply::Answer(session.beat(beat).await?),
         })
@@ -111,6 +181,8 @@ impl<S: Supply + Send> Beats<S> {
     fn fail(&mut self, request: &Request) {
         self.session = None;
         self.member.fail(self.shared.now(), request.sent());
+        self.shared.state.send_if_modified(|state| std::mem::take(&mut state.is_connected));
+        self.publish();
     }
 
     /// Tells admission what the member may do.
@@ -118,7 +190,10 @@ impl<S: Supply + Send> Beats<S> {
         let until = self.member.admits_until().map_or(0, |until| until.as_micros());
         let until = u64::try_from(until).unwrap_or(u64::MAX);
         self.shared.admits_until.store(until, Ordering::Release);
-        self.shared.settled.send_replace(self.member.is_settled());
+        let is_settled = self.member.may_grow(self.shared.now());
+        self.shared.state.send_if_modified(|state| {
+            std::mem::replace(&mut state.is_settled, is_settled) != is_settled
+        });
         if self.member.is_dead() {
             tracing::error!(run = %self.member.run(), "declared dead by another node");
             self.shared.dead.cancel();

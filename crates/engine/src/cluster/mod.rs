@@ -1,28 +1,42 @@
 //! Keeps this process in a fleet: several nodes on one PostgreSQL database.
 //!
-//! One task sends the beats, and another one watches the other nodes. The rules are those of the
-//! `fleet` crate. The node does not use this yet: the configuration refuses `cluster.peer`.
+//! `beats` sends the beats, and `watcher` watches the other nodes and lets `reaper` end what dead
+//! ones have left. `lease` gives admission the units that this process holds, and `claims` decides
+//! which node an inbound call belongs to. `peers` connects the nodes with each other. The rules are
+//! those of the `fleet` crate.
 
 mod beats;
+mod claims;
+mod lease;
+mod peers;
+mod reaper;
 #[cfg(test)]
 mod tests;
 mod watcher;
 
-use std::sync::Arc;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use fleet::{LimitKey, Supply};
+use fleet::{LimitKey, RunState, TermState};
 use futures_util::future::BoxFuture;
 use model::Clock;
-use store::{RunInfo, Store, StoreError};
+use serde::{Deserialize, Serialize};
+use store::{RunInfo, Store, StoreError, owner_name};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use self::beats::Beats;
+pub use self::claims::FleetClaims;
+pub use self::lease::FleetLease;
+use self::lease::{Demand, Units};
+pub use self::peers::{BindError, PeerAddress, PeerError, PeerHandler, PeerTimes, Peers};
+pub use self::reaper::NodeReaper;
 use self::watcher::Watcher;
+use crate::admission::Gate;
 
 /// For how long an earlier process of this node must not have beaten before this one takes its
 /// place.
@@ -31,16 +45,53 @@ const STILL: Duration = Duration::from_secs(2);
 /// Time between two readings of the other nodes.
 const READ_INTERVAL: Duration = Duration::from_millis(500);
 
+/// Path of a webhook that a node passes on, with Meta's signature.
+pub const WEBHOOK: &str = "/webhook";
+
+/// Path of the names of limits of which a node lacks units: a JSON array.
+pub const WANT: &str = "/want";
+
+/// Answered beats after which a unit that did not come is held by nobody, or is in use.
+const EVIDENCE: usize = 8;
+
+/// For how long beats hurry after another node has asked for units.
+const EAGER: Duration = Duration::from_millis(120);
+
 /// What a process brings into a fleet.
 #[derive(Clone, Debug)]
 pub struct JoinOptions {
     pub node_id: String,
-    /// JSON: what the node says about itself.
-    pub about: String,
+    pub about: About,
     /// Admits nothing while nobody of the fleet hears this node.
     pub strict: bool,
-    /// The limits that this node uses, and their caps until a beat tells them.
-    pub limits: Vec<(LimitKey, u32)>,
+    pub peers: Peers,
+}
+
+/// What a process says about itself in the table of runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct About {
+    /// Host and port at which the other nodes reach it.
+    pub peer: String,
+    /// SHA-256 of its certificate, in hexadecimal.
+    pub pin: String,
+    pub version: String,
+    /// The addresses of its media.
+    pub media: Vec<SocketAddr>,
+    /// The runs that it hears.
+    pub sees: Vec<Uuid>,
+}
+
+impl About {
+    /// Reads what a run says about itself. Unknown fields are ignored, and so is what cannot be
+    /// read: it may come from a later version.
+    pub fn read(info: &RunInfo) -> Self {
+        serde_json::from_str(&info.about).unwrap_or_default()
+    }
+
+    fn json(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
 }
 
 /// The reason why a process can't join a fleet.
@@ -52,28 +103,39 @@ pub enum JoinError {
         "another process runs as node {0} of this fleet; stop it, or set another cluster.node_id for this one"
     )]
     NameInUse(String),
+    #[error(
+        "node {node_id} of this fleet has the media address {media}, too; set another listen.media or public.media_ips for this one"
+    )]
+    MediaInUse { node_id: String, media: SocketAddr },
+    #[error(
+        "other nodes are not on this machine and can't connect to {0}; set cluster.peer or cluster.advertise to an address that they reach"
+    )]
+    Loopback(String),
 }
 
 /// Ends what a dead process has left.
 pub trait Reaper: Send + Sync + 'static {
-    /// Ends the calls of a run that was declared dead. Called again before the run's units are given
-    /// back, which waits until it succeeds.
-    fn end_calls(&self, run: RunInfo) -> BoxFuture<'_, Result<(), StoreError>>;
+    /// Ends the calls of a run that was declared dead, and adopts its other work. Called again
+    /// before the run's units are given back, which waits until it succeeds.
+    fn reap(&self, run: RunInfo) -> BoxFuture<'_, Result<(), StoreError>>;
 }
 
 /// This process as a member of a fleet. Dropping it stops its beats: the others declare it dead.
 #[derive(Debug)]
 pub struct Cluster {
-    run: Uuid,
+    node_id: String,
+    about: About,
     shared: Arc<Shared>,
     store: Store,
-    beats: JoinHandle<()>,
-    watcher: JoinHandle<()>,
+    beats: Mutex<Option<JoinHandle<()>>>,
+    watcher: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// What the tasks and admission share.
 #[derive(Debug)]
 struct Shared {
+    run: Uuid,
+    strict: bool,
     clock: Clock,
     origin: Instant,
     /// Until when calls may be admitted, in microseconds since `origin`. 0: not now.
@@ -83,9 +145,30 @@ struct Shared {
     /// A beat is wanted at once.
     urgent: AtomicBool,
     hurry: Notify,
-    settled: watch::Sender<bool>,
+    /// When the last beats but [`EVIDENCE`] were sent, in microseconds since `origin`.
+    evidence: AtomicU64,
+    /// Until when the beats hurry because another node lacks units, in microseconds since `origin`.
+    eager_until: AtomicU64,
+    demand: Demand,
+    peers: Peers,
+    state: watch::Sender<MemberState>,
+    /// The other runs, from the last reading.
+    others: Mutex<Vec<RunInfo>>,
     dead: CancellationToken,
     stop: CancellationToken,
+}
+
+/// The state of this process in its fleet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemberState {
+    /// Units can be given out.
+    pub is_settled: bool,
+    /// The last beat was answered.
+    pub is_connected: bool,
+    /// Number of answered beats.
+    pub beats: u64,
+    /// The database's term, as the last answer told it.
+    pub term: Option<TermState>,
 }
 
 impl Shared {
@@ -93,63 +176,107 @@ impl Shared {
     fn now(&self) -> Duration {
         self.clock.now().saturating_duration_since(self.origin)
     }
+
+    fn admits(&self) -> bool {
+        let until = self.admits_until.load(Ordering::Acquire);
+        until > 0 && self.now() <= Duration::from_micros(until)
+    }
+
+    /// Whether so many beats were sent and answered since then that no more units will come.
+    fn is_evident(&self, since: Instant) -> bool {
+        let since = since.saturating_duration_since(self.origin);
+        Duration::from_micros(self.evidence.load(Ordering::Acquire)) > since
+    }
+
+    fn is_eager(&self) -> bool {
+        self.now() <= Duration::from_micros(self.eager_until.load(Ordering::Acquire))
+    }
+
+    /// Asks for a beat at once.
+    fn hurry(&self) {
+        self.urgent.store(true, Ordering::Release);
+        self.hurry.notify_one();
+    }
 }
 
 impl Cluster {
     /// Takes the place of an earlier process of this node, if there was one, and starts to beat.
-    /// `supply` has the counters of admission, all of them at 0.
+    /// The counters of `gate` are all at 0.
     ///
     /// # Errors
-    /// Fails if the database does not answer, or if another process runs as this node.
+    /// Fails if the database does not answer, or if this process and another one of the fleet
+    /// exclude each other.
     pub async fn join(
         store: Store,
         clock: Clock,
         options: JoinOptions,
-        supply: impl Supply + Send + 'static,
-        reaper: impl Reaper,
+        gate: Arc<Gate>,
     ) -> Result<Self, JoinError> {
         let shared = Arc::new(Shared {
+            run: Uuid::new_v4(),
+            strict: options.strict,
             origin: clock.now(),
             clock,
             admits_until: AtomicU64::new(0),
             members: AtomicU32::new(1),
             urgent: AtomicBool::new(false),
             hurry: Notify::new(),
-            settled: watch::Sender::new(false),
+            evidence: AtomicU64::new(0),
+            eager_until: AtomicU64::new(0),
+            demand: Demand::default(),
+            peers: options.peers.clone(),
+            state: watch::Sender::default(),
+            others: Mutex::default(),
             dead: CancellationToken::new(),
             stop: CancellationToken::new(),
         });
-        wait_for_silence(&store, &shared, &options.node_id).await?;
-        let run = Uuid::new_v4();
-        let beats = Beats::new(run, store.clone(), shared.clone(), options, supply);
-        let watcher = Watcher::new(run, store.clone(), shared.clone(), reaper);
-        let (beats, watcher) = (tokio::spawn(beats.run()), tokio::spawn(watcher.run()));
-        Ok(Self { run, shared, store, beats, watcher })
+        take_place(&store, &shared, &options).await?;
+        gate.join(Arc::new(FleetLease::new(shared.clone())));
+        let (node_id, about) = (options.node_id.clone(), options.about.clone());
+        let units = Units::new(shared.clone(), gate);
+        let beats = Beats::new(store.clone(), shared.clone(), options, units);
+        // The first request writes the row of this run, which owns what it writes from then on.
+        let registered = beats.register().await?;
+        let beats = tokio::spawn(registered.run());
+        Ok(Self {
+            node_id,
+            about,
+            shared,
+            store,
+            beats: Mutex::new(Some(beats)),
+            watcher: Mutex::default(),
+        })
+    }
+
+    /// Starts to watch the other nodes. `reaper` ends what dead ones leave.
+    pub fn watch(&self, reaper: impl Reaper) {
+        let about = self.about.clone();
+        let watcher = Watcher::new(self.store.clone(), self.shared.clone(), about, reaper);
+        let watcher = tokio::spawn(watcher.run());
+        *self.watcher.lock().unwrap_or_else(PoisonError::into_inner) = Some(watcher);
     }
 
     /// The id of this process in the fleet.
     pub fn run(&self) -> Uuid {
-        self.run
+        self.shared.run
     }
 
-    /// Whether a call may be admitted. To be asked after its slot and permit were taken, so that a
-    /// process that was paused in between asks the database first.
-    pub fn admits(&self) -> bool {
-        let until = self.shared.admits_until.load(Ordering::Acquire);
-        self.shared.now() <= Duration::from_micros(until) && until > 0
+    /// The state of this process in its fleet.
+    pub fn state(&self) -> watch::Receiver<MemberState> {
+        self.shared.state.subscribe()
     }
 
-    /// Asks for a beat at once, because a unit is missing.
-    pub fn hurry(&self) {
-        self.shared.urgent.store(true, Ordering::Release);
-        self.shared.hurry.notify_one();
+    /// The other runs, from the last reading: members, and dead ones whose units are not given back
+    /// yet.
+    pub fn others(&self) -> Vec<RunInfo> {
+        self.shared.others.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Waits until units can be given out.
     pub async fn settled(&self) {
-        let mut settled = self.shared.settled.subscribe();
+        let mut state = self.shared.state.subscribe();
         // The sender lives as long as this.
-        let _ = settled.wait_for(|settled| *settled).await;
+        let _ = state.wait_for(|state| state.is_settled).await;
     }
 
     /// Cancelled once others have declared this process dead. It must end: its calls are theirs.
@@ -157,39 +284,88 @@ impl Cluster {
         self.shared.dead.clone()
     }
 
-    /// Leaves the fleet. The process has no calls, and none was admitted within the last second.
+    /// Gives units of these limits to another node that lacks them, if they are free.
+    pub fn give(&self, keys: &[&str]) {
+        let until = self.shared.now().saturating_add(EAGER);
+        let until = u64::try_from(until.as_micros()).unwrap_or(u64::MAX);
+        self.shared.eager_until.fetch_max(until, Ordering::AcqRel);
+        self.shared.demand.look_at(keys.iter().map(|key| LimitKey::from(*key)));
+        self.shared.hurry();
+    }
+
+    /// The connections to the other nodes.
+    pub fn peers(&self) -> &Peers {
+        &self.shared.peers
+    }
+
+    /// The claims of inbound calls.
+    pub fn claims(&self) -> FleetClaims {
+        FleetClaims::new(self.store.clone(), self.shared.clone())
+    }
+
+    /// Leaves the fleet, and hands the work that is left to another member. The process has no
+    /// calls, none was admitted within the last second, and it writes nothing any more.
     ///
     /// # Errors
     /// Fails if the database does not answer. The others declare this process dead then.
-    pub async fn leave(mut self) -> Result<(), StoreError> {
+    pub async fn leave(&self) -> Result<(), StoreError> {
         self.shared.stop.cancel();
-        let _ = (&mut self.beats).await;
+        let beats = self.beats.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(beats) = beats {
+            let _ = beats.await;
+        }
         let mut session = self.store.fleet_session().await?;
-        session.leave(self.run).await?;
+        let others = self.others();
+        if let Some(heir) = others.iter().find(|other| other.state == RunState::Up) {
+            session.adopt(&self.owner(), &heir.owner()).await?;
+        }
+        session.leave(self.shared.run).await?;
         session.close().await
+    }
+
+    /// The name under which this process owns rows.
+    pub fn owner(&self) -> String {
+        owner_name(&self.node_id, self.shared.run)
     }
 }
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        self.beats.abort();
-        self.watcher.abort();
+        for task in [&self.beats, &self.watcher] {
+            if let Some(task) = task.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                task.abort();
+            }
+        }
     }
 }
 
-/// Waits until no earlier process of this node beats. The node's name is unique in the fleet.
-async fn wait_for_silence(store: &Store, shared: &Shared, node_id: &str) -> Result<(), JoinError> {
+/// Checks that no other member excludes this process, and waits until no earlier process of this
+/// node beats. The node's name is unique in the fleet.
+async fn take_place(
+    store: &Store,
+    shared: &Shared,
+    options: &JoinOptions,
+) -> Result<(), JoinError> {
+    let JoinOptions { node_id, about, .. } = options;
     let mut session = store.fleet_session().await?;
     let mut first: Option<(Uuid, i64, Duration)> = None;
     loop {
         let (_, _, runs) = session.runs().await?;
-        let other = runs.iter().find(|row| row.state.is_member() && row.node_id == node_id);
-        match (other, first) {
+        let members: Vec<&RunInfo> = runs.iter().filter(|row| row.state.is_member()).collect();
+        for other in members.iter().filter(|row| row.node_id != *node_id) {
+            exclude(about, other)?;
+        }
+        let earlier = members.into_iter().find(|row| row.node_id == *node_id);
+        match (earlier, first) {
             (None, _) => break,
+            // This process listens at its address, so it has ended.
+            (Some(other), _) if !about.peer.is_empty() && About::read(other).peer == about.peer => {
+                break;
+            }
             (Some(other), None) => first = Some((other.run, other.seq, shared.now())),
             (Some(other), Some((run, seq, since))) => {
                 if (other.run, other.seq) != (run, seq) {
-                    return Err(JoinError::NameInUse(node_id.to_owned()));
+                    return Err(JoinError::NameInUse(node_id.clone()));
                 }
                 if shared.now().saturating_sub(since) >= STILL {
                     break;
@@ -199,4 +375,49 @@ async fn wait_for_silence(store: &Store, shared: &Shared, node_id: &str) -> Resu
         tokio::time::sleep(READ_INTERVAL).await;
     }
     Ok(session.close().await?)
+}
+
+/// Refuses to join if a member has the same media address, or can't reach this process.
+fn exclude(about: &About, other: &RunInfo) -> Result<(), JoinError> {
+    let theirs = About::read(other);
+    if let Some(media) = about.media.iter().find(|media| theirs.media.contains(media)) {
+        return Err(JoinError::MediaInUse { node_id: other.node_id.clone(), media: *media });
+    }
+    let is_loopback = |peer: &str| {
+        peer.rsplit_once(':').is_some_and(|(host, _)| {
+            let host = host.trim_matches(['[', ']']);
+            host == "localhost" || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
+        })
+    };
+    match !theirs.peer.is_empty() && is_loopback(&about.peer) && !is_loopback(&theirs.peer) {
+        true => Err(JoinError::Loopback(about.peer.clone())),
+        false => Ok(()),
+    }
+}
+
+/// Returns an error if a database belongs to a fleet whose nodes run, so that a node alone must not
+/// use it. Waits up to 2 s for a sign of life of runs that have not left in order.
+///
+/// # Errors
+/// Fails if the database does not answer.
+pub async fn has_members(store: &Store, clock: &Clock) -> Result<Option<String>, StoreError> {
+    let mut session = store.fleet_session().await?;
+    let begun = clock.now();
+    let (_, _, mut before) = session.runs().await?;
+    before.retain(|row| row.state.is_member());
+    let mut found = None;
+    while !before.is_empty() && clock.now().saturating_duration_since(begun) < STILL {
+        tokio::time::sleep(READ_INTERVAL).await;
+        let (_, _, runs) = session.runs().await?;
+        let beats = |old: &RunInfo| {
+            let is_its = |row: &&RunInfo| row.run == old.run && row.state != RunState::Dead;
+            runs.iter().find(is_its).is_some_and(|row| row.seq != old.seq)
+        };
+        if let Some(alive) = before.iter().find(|row| beats(row)) {
+            found = Some(alive.node_id.clone());
+            break;
+        }
+    }
+    session.close().await?;
+    Ok(found)
 }

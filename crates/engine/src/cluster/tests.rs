@@ -1,57 +1,23 @@
 //! Members of a fleet on a real PostgreSQL.
 
-use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use fleet::{LimitKey, LimitKind, Supply, Usage};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use model::{Clock, Health};
+use model::{AuthId, Clock, Direction, E164, Health, WabaId};
 use store::testing::{place, skipped_on_sqlite};
 use store::{RunInfo, Store, StoreError, StoreOptions};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
-use super::{Cluster, JoinError, JoinOptions, Reaper};
-use crate::admission::{Ring, Slot, Slots};
+use super::{About, Cluster, JoinError, JoinOptions, PeerTimes, Peers, Reaper};
+use crate::admission::settings::Permissions;
+use crate::admission::{AccountSpec, Directory, Gate, NumberSpec, Slot};
 
 const SLOTS: u32 = 12;
 const PERMITS: u32 = 6;
-
-/// The counters of a node.
-#[derive(Clone)]
-struct Counters {
-    slots: &'static Slots,
-    ring: Arc<Ring>,
-    waiting: Arc<AtomicU32>,
-    clock: Arc<dyn Fn() -> u64 + Send + Sync>,
-}
-
-impl Supply for Counters {
-    fn usage(&mut self, key: &LimitKey) -> Usage {
-        let used = match key.kind() {
-            LimitKind::Slots => self.slots.in_use(),
-            LimitKind::Permits => u32::try_from(self.ring.spent((self.clock)())).unwrap(),
-        };
-        Usage { used, waiting: self.waiting.load(Ordering::Acquire), starts: 0 }
-    }
-
-    fn lower(&mut self, key: &LimitKey, to: u32) -> u32 {
-        match key.kind() {
-            LimitKind::Slots => self.slots.lower_to(to),
-            LimitKind::Permits => u32::try_from(self.ring.lower_to(to, (self.clock)())).unwrap(),
-        }
-    }
-
-    fn raise(&mut self, key: &LimitKey, to: u32) {
-        match key.kind() {
-            LimitKind::Slots => self.slots.set_limit(to),
-            LimitKind::Permits => self.ring.set_limit(to),
-        }
-    }
-}
 
 /// Calls of all nodes, as Meta counts them.
 #[derive(Default)]
@@ -62,26 +28,59 @@ struct Meta {
     admitted: Mutex<Vec<u64>>,
 }
 
-/// Reports the runs whose calls are to be ended.
-struct Reports(mpsc::Sender<Uuid>);
+/// Reports the runs whose calls are to be ended, and waits until the test has ended them.
+#[derive(Clone)]
+struct Reports(mpsc::Sender<Uuid>, watch::Receiver<bool>);
 
 impl Reaper for Reports {
-    fn end_calls(&self, run: RunInfo) -> BoxFuture<'_, Result<(), StoreError>> {
+    fn reap(&self, run: RunInfo) -> BoxFuture<'_, Result<(), StoreError>> {
         async move {
             let _ = self.0.send(run.run).await;
+            let _ = self.1.clone().wait_for(|ended| *ended).await;
             Ok(())
         }
         .boxed()
     }
 }
 
-struct Node {
-    cluster: Cluster,
-    counters: Counters,
+/// Reports to nobody.
+fn reports() -> Reports {
+    Reports(mpsc::channel(1).0, watch::Sender::new(true).subscribe())
 }
 
-fn keys() -> [(LimitKey, u32); 2] {
-    [(LimitKey::number("7"), SLOTS), (LimitKey::account("MA"), PERMITS)]
+struct Node {
+    cluster: Cluster,
+    gate: Arc<Gate>,
+    clock: Clock,
+}
+
+const NUMBER_ID: &str = "106540352242922";
+
+/// One number with 12 slots, of an account with 6 calls per second.
+fn directory() -> Arc<Directory> {
+    let directory = Arc::new(Directory::shared(1));
+    let auth_id: AuthId = "MA".into();
+    let account =
+        AccountSpec { auth_id: auth_id.clone(), parent: None, cps: Some(PERMITS), tokens: vec![] };
+    let number = NumberSpec {
+        number: E164::parse("918035737458").unwrap(),
+        phone_number_id: NUMBER_ID.into(),
+        mail_id: NUMBER_ID.into(),
+        waba: WabaId::from(String::new()),
+        account: auth_id,
+        alias: String::new(),
+        calling_enabled: true,
+        silent: false,
+        answer: None,
+        fallback: None,
+        hangup: None,
+        messages: None,
+        calls_per_number: SLOTS,
+        permissions: Permissions::default(),
+        access_token: None,
+    };
+    directory.replace(vec![account], vec![number]).unwrap();
+    directory
 }
 
 async fn open(folder: &tempfile::TempDir) -> Store {
@@ -90,53 +89,32 @@ async fn open(folder: &tempfile::TempDir) -> Store {
     Store::open_with(at, StoreOptions::with_journal_in(&journal), Health::new()).await.unwrap()
 }
 
-/// Starts a node. Runs whose calls it ends are sent to `report`.
+/// Starts a node that reports the runs whose calls it ends.
 async fn join(
     store: &Store,
     clock: &Clock,
     node_id: &str,
-    report: &mpsc::Sender<Uuid>,
+    report: &Reports,
 ) -> Result<Node, JoinError> {
-    let (origin, real) = (clock.now(), clock.clone());
-    let nanos = move || {
-        u64::try_from(real.now().saturating_duration_since(origin).as_nanos()).unwrap()
-            + 10_000_000_000
-    };
-    let counters = Counters {
-        slots: Slots::new(0),
-        ring: Arc::new(Ring::new(0)),
-        waiting: Arc::default(),
-        clock: Arc::new(nanos),
-    };
-    let reaper = Reports(report.clone());
-    let options = JoinOptions {
-        node_id: node_id.to_owned(),
-        about: "{}".to_owned(),
-        strict: true,
-        limits: keys().to_vec(),
-    };
-    let join = Cluster::join(store.clone(), clock.clone(), options, counters.clone(), reaper);
-    Ok(Node { cluster: join.await?, counters })
+    let gate = Arc::new(Gate::new(directory(), clock.now() - Duration::from_secs(10)));
+    let (node_id, about) = (node_id.to_owned(), About::default());
+    let peers = Peers::bind("127.0.0.1:0", None, PeerTimes::default()).await.unwrap();
+    let options = JoinOptions { node_id, about, strict: true, peers };
+    let cluster = Cluster::join(store.clone(), clock.clone(), options, gate.clone()).await?;
+    cluster.watch(report.clone());
+    Ok(Node { cluster, gate, clock: clock.clone() })
 }
 
 impl Node {
     /// Admits a call, or asks for units.
     fn admit(&self, meta: &Meta, now: u64) -> Option<Slot> {
-        let slot = self.counters.slots.acquire();
-        let permit = self.counters.ring.take((self.counters.clock)());
-        let (Some(slot), Some(_)) = (slot, permit) else {
-            self.counters.waiting.store(1, Ordering::Release);
-            self.cluster.hurry();
-            return None;
-        };
-        self.counters.waiting.store(0, Ordering::Release);
-        if !self.cluster.admits() {
-            return None;
-        }
+        let id = NUMBER_ID.into();
+        let asked = self.gate.admit(self.clock.now(), &id, Direction::Inbound, || Ok(()));
+        let (admitted, ()) = asked.ok()?;
         let live = meta.live.fetch_add(1, Ordering::AcqRel) + 1;
         meta.most.fetch_max(live, Ordering::AcqRel);
         meta.admitted.lock().unwrap().push(now);
-        Some(slot)
+        Some(admitted.begin().1)
     }
 
     fn end(meta: &Meta, slot: Slot) {
@@ -155,11 +133,12 @@ async fn f10_f29_three_nodes_share_limits_and_outlive_one_of_them() {
     }
     let folder = tempfile::tempdir().unwrap();
     let store = open(&folder).await;
-    store.fleet_session().await.unwrap().set_caps(&keys()).await.unwrap();
     let (clock, meta) = (Clock::real(), Meta::default());
     let origin = clock.now();
     let now = || u64::try_from(clock.now().saturating_duration_since(origin).as_micros()).unwrap();
-    let (report, mut ended) = mpsc::channel(16);
+    let (sender, mut ended) = mpsc::channel(16);
+    let orphans_ended = watch::Sender::new(false);
+    let report = Reports(sender, orphans_ended.subscribe());
     let mut nodes = Vec::new();
     for name in ["one", "two", "three"] {
         nodes.push(join(&store, &clock, name, &report).await.unwrap());
@@ -168,18 +147,25 @@ async fn f10_f29_three_nodes_share_limits_and_outlive_one_of_them() {
         node.cluster.settled().await;
     }
     let number = AtomicU64::new(0);
-    // Calls come every 5 ms at each node until some were admitted, at each node at least one. A call
-    // ends after 900 more have come.
+    // First each node admits a call, with units that the others leave to it. Then calls come every
+    // 5 ms at each node until some were admitted. A call ends after 900 more have come.
     let load = async |nodes: &[Node], calls: usize| {
         let mut live: Vec<Vec<(u64, Slot)>> = nodes.iter().map(|_| Vec::new()).collect();
         let before = meta.admitted.lock().unwrap().len();
-        let mut served = BTreeSet::new();
         let mut pace = tokio::time::interval(Duration::from_millis(5));
-        while meta.admitted.lock().unwrap().len() < before + calls || served.len() < nodes.len() {
+        for (index, node) in nodes.iter().enumerate() {
+            let slot = loop {
+                match node.admit(&meta, now()) {
+                    Some(slot) => break slot,
+                    None => pace.tick().await,
+                };
+            };
+            live[index].push((number.fetch_add(1, Ordering::AcqRel), slot));
+        }
+        while meta.admitted.lock().unwrap().len() < before + calls {
             for (index, node) in nodes.iter().enumerate() {
                 let attempt = number.fetch_add(1, Ordering::AcqRel);
                 if let Some(slot) = node.admit(&meta, now()) {
-                    served.insert(index);
                     live[index].push((attempt, slot));
                 }
                 while let Some(over) = live[index].iter().position(|(n, _)| n + 900 < attempt) {
@@ -209,6 +195,7 @@ async fn f10_f29_three_nodes_share_limits_and_outlive_one_of_them() {
     for (_, slot) in orphans {
         Node::end(&meta, slot);
     }
+    orphans_ended.send_replace(true);
 
     // The units come back: the survivors fill the number.
     let mut session = store.fleet_session().await.unwrap();
@@ -237,12 +224,12 @@ async fn f25_a_second_process_of_a_node_does_not_start() {
     }
     let folder = tempfile::tempdir().unwrap();
     let store = open(&folder).await;
-    let (clock, (report, _ended)) = (Clock::real(), mpsc::channel(16));
+    let (clock, report) = (Clock::real(), reports());
     let first = join(&store, &clock, "one", &report).await.unwrap();
     first.cluster.settled().await;
     let refused = join(&store, &clock, "one", &report).await.map(drop).unwrap_err();
     assert!(matches!(refused, JoinError::NameInUse(_)), "{refused}");
-    assert!(first.cluster.admits());
+    assert!(first.cluster.shared.admits());
     // Once it no longer beats, another process takes its place.
     let run = first.cluster.run();
     drop(first);
@@ -263,7 +250,7 @@ async fn f28_a_node_that_was_declared_dead_learns_of_it() {
     }
     let folder = tempfile::tempdir().unwrap();
     let store = open(&folder).await;
-    let (report, _ended) = mpsc::channel(16);
+    let report = reports();
     let node = join(&store, &Clock::real(), "one", &report).await.unwrap();
     node.cluster.settled().await;
     let mut session = store.fleet_session().await.unwrap();
@@ -275,6 +262,6 @@ async fn f28_a_node_that_was_declared_dead_learns_of_it() {
         }
     }
     node.cluster.dead().cancelled().await;
-    assert!(!node.cluster.admits());
+    assert!(!node.cluster.shared.admits());
     store.close().await;
 }

@@ -1,15 +1,16 @@
-//! The task that watches the other nodes and settles what dead ones have left.
+//! The task that watches the other nodes and has reaped what dead ones have left.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use fleet::{Finding, Link, Reading, RunSeen, Watch};
+use fleet::{Finding, Reading, RunSeen, Watch};
 use store::{FleetSession, RunInfo, Store, StoreError};
+use tokio::task::JoinHandle;
 use uuid::Uuid;
 
-use super::{READ_INTERVAL, Reaper, Shared};
+use super::{About, PeerAddress, READ_INTERVAL, Reaper, Shared};
 
 /// Time for one reading and what follows from it.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -18,15 +19,18 @@ pub(super) struct Watcher<R> {
     store: Store,
     session: Option<FleetSession>,
     shared: Arc<Shared>,
-    reaper: R,
+    reaper: Arc<R>,
     watch: Watch,
-    runs: BTreeMap<Uuid, RunInfo>,
+    /// What this process says about itself, as the database has it.
+    about: About,
+    /// Dead runs that are being reaped by this process.
+    reaping: BTreeMap<Uuid, JoinHandle<()>>,
 }
 
 impl<R: Reaper> Watcher<R> {
-    pub(super) fn new(run: Uuid, store: Store, shared: Arc<Shared>, reaper: R) -> Self {
-        let (watch, runs) = (Watch::new(run), BTreeMap::new());
-        Self { store, session: None, shared, reaper, watch, runs }
+    pub(super) fn new(store: Store, shared: Arc<Shared>, about: About, reaper: R) -> Self {
+        let (watch, reaper) = (Watch::new(shared.run), Arc::new(reaper));
+        Self { store, session: None, shared, reaper, watch, about, reaping: BTreeMap::new() }
     }
 
     pub(super) async fn run(mut self) {
@@ -57,42 +61,80 @@ impl<R: Reaper> Watcher<R> {
         let received = self.shared.now();
         let seen = |info: &RunInfo| {
             let (run, state, seq) = (info.run, info.state, info.seq);
-            RunSeen { run, state, seq, sees: Vec::new() }
+            RunSeen { run, state, seq, sees: About::read(info).sees }
         };
         let rows = runs.iter().map(seen).collect();
         self.watch.read(Reading { sent, received, mark, term: term.id, runs: rows });
-        self.runs = runs.into_iter().map(|info| (info.run, info)).collect();
         let members = u32::try_from(self.watch.members().count()).unwrap_or(u32::MAX);
         self.shared.members.store(members, Ordering::Release);
-        // Nodes have no connections to each other yet, so nobody hears anybody.
-        for finding in self.watch.findings(|_| Link::Silent) {
+        let peers = &self.shared.peers;
+        let is_other = |info: &&RunInfo| info.run != self.shared.run && info.state.is_member();
+        let address = |info: &RunInfo| {
+            let About { peer, pin, .. } = About::read(info);
+            PeerAddress { run: info.run, address: peer, pin }
+        };
+        peers.set_members(runs.iter().filter(is_other).map(address).collect());
+        let sees = peers.sees();
+        if self.about.sees != sees {
+            self.about.sees = sees;
+            session.describe(self.shared.run, &self.about.json()).await?;
+        }
+        let findings = self.watch.findings(|run| peers.link(run));
+        let find = |run: Uuid| runs.iter().find(|info| info.run == run);
+        for finding in findings {
             match finding {
                 Finding::Dead { run, seq, death } => {
-                    if session.declare_dead(run, seq).await? {
-                        let node_id = self.runs.get(&run).map(|info| &info.node_id);
-                        tracing::warn!(%run, node_id, ?death, "node declared dead");
-                        end_calls(&self.reaper, &self.runs, run).await?;
+                    if let Some(info) = find(run)
+                        && session.declare_dead(run, seq).await?
+                    {
+                        tracing::warn!(%run, node_id = %info.node_id, ?death, "node declared dead");
+                        let reaper = self.reaper.clone();
+                        reap(&mut self.reaping, reaper, info, None);
                     }
                 }
                 Finding::Release { run } => {
-                    end_calls(&self.reaper, &self.runs, run).await?;
-                    if session.release(run).await? {
-                        tracing::info!(%run, "units of a dead node given back");
+                    if let Some(info) = find(run) {
+                        let release = Some(self.store.clone());
+                        reap(&mut self.reaping, self.reaper.clone(), info, release);
                     }
                 }
             }
         }
+        self.reaping.retain(|_, task| !task.is_finished());
+        let others = runs.into_iter().filter(|info| info.run != self.shared.run).collect();
+        *self.shared.others.lock().unwrap_or_else(PoisonError::into_inner) = others;
         Ok(())
     }
 }
 
-async fn end_calls(
-    reaper: &impl Reaper,
-    runs: &BTreeMap<Uuid, RunInfo>,
-    run: Uuid,
-) -> Result<(), StoreError> {
-    match runs.get(&run) {
-        Some(info) => reaper.end_calls(info.clone()).await,
-        None => Ok(()),
+/// Starts to reap a run, unless that is under way. `release` gives back its units afterwards.
+fn reap<R: Reaper>(
+    reaping: &mut BTreeMap<Uuid, JoinHandle<()>>,
+    reaper: Arc<R>,
+    info: &RunInfo,
+    release: Option<Store>,
+) {
+    let info = info.clone();
+    if reaping.get(&info.run).is_some_and(|task| !task.is_finished()) {
+        return;
     }
+    let run = info.run;
+    let work = async move {
+        let node_id = info.node_id.clone();
+        let reaped = async {
+            reaper.reap(info).await?;
+            if let Some(store) = release {
+                let mut session = store.fleet_session().await?;
+                if session.release(run).await? {
+                    tracing::info!(%run, node_id, "units of a dead node given back");
+                }
+                session.close().await?;
+            }
+            Ok::<_, StoreError>(())
+        };
+        if let Err(error) = reaped.await {
+            tracing::warn!(%error, %run, "work of a dead node not settled, trying again");
+        }
+    };
+    reaping.insert(run, tokio::spawn(work));
 }

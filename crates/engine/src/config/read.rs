@@ -46,8 +46,9 @@ pub(super) fn config(table: Table, cx: &Context<'_>) -> Config {
     let meta = meta(root.section("meta", "The app at Meta, and the Graph API."), insecure);
     let has_default_token = meta.access_token.is_some();
     let store = store(root.section("store", "Where the node keeps its data.").restart());
-    let doc = "This version runs on one node. The other keys are reserved.";
-    let cluster = cluster(root.section("cluster", doc).restart(), cx);
+    let doc =
+        "A fleet: several nodes that share one PostgreSQL database. See [Fleet](../fleet.md).";
+    let cluster = cluster(root.section("cluster", doc).restart(), &store, cx);
     let limits = limits(root.section("limits", "See [Limits](limits.md)."));
     let doc = "WhatsApp's rules for calls that the business places. See \
                [Limits](limits.md#whatsapp-rules).";
@@ -378,25 +379,95 @@ fn database(url: &str) -> Result<Database, Invalid> {
     }
 }
 
-fn cluster(mut s: Section<'_>, cx: &Context<'_>) -> Cluster {
-    const ONE_NODE: &str = "this version runs on one node";
+fn cluster(mut s: Section<'_>, store: &Store, cx: &Context<'_>) -> Cluster {
+    const PEER_HINT: &str =
+        "write the address at which this node listens for the others, like \"10.0.0.1:7900\"";
     let node_id = s
         .key("node_id", text(), "The node's name. Nodes that share a database need different ones.")
         .absent("the host name")
-        .non_empty();
-    for key in ["url", "peer", "advertise"] {
-        let value = s.key(key, text(), "Reserved; must be empty.").placed();
-        if let Some((_, at)) = value.filter(|(value, _)| !value.is_empty()) {
-            let hint = "leave it empty: limits are then this node's own";
-            cx.fault(at, format!("`{key}` is set, and {ONE_NODE}"), hint);
+        .placed()
+        .filter(|(name, _)| !name.is_empty());
+    let peer = s
+        .key(
+            "peer",
+            text(),
+            "Makes the node part of a fleet: the host and port at which it listens for the other nodes.",
+        )
+        .absent("the node is alone")
+        .placed()
+        .filter(|(peer, _)| !peer.is_empty());
+    let advertise = s
+        .key("advertise", text(), "What the other nodes connect to, if that is not `peer`.")
+        .absent("`peer`")
+        .placed()
+        .filter(|(advertise, _)| !advertise.is_empty());
+    let strict = s
+        .key(
+            "strict",
+            flag(),
+            "The node admits no calls while no other node and no database hears it.",
+        )
+        .default(&false)
+        .placed();
+    let url = s.key("url", text(), "Gone; must be empty.").placed();
+    if let Some((_, at)) = url.filter(|(url, _)| !url.is_empty()) {
+        let hint = "write `peer = \"HOST:7900\"` and give all nodes the same `store.url`";
+        cx.fault(at, "`url` is gone: a fleet needs no Redis", hint);
+    }
+    for (name, key) in [("peer", &peer), ("advertise", &advertise)] {
+        if let Some((address, at)) = key
+            && !is_host_and_port(address)
+        {
+            cx.fault(at.clone(), format!("`{name}` is not a host and a port"), PEER_HINT);
         }
     }
-    let strict = s.key("strict", flag(), "Reserved; must be `false`.").default(&false).placed();
-    if let Some((true, at)) = strict {
-        cx.fault(at, format!("`strict` is set, and {ONE_NODE}"), "leave it false");
+    match &peer {
+        Some((_, at)) => {
+            if let Database::File(_) = store.database {
+                let hint = "set [store] url to the PostgreSQL database that all nodes share";
+                cx.fault(at.clone(), "`peer` needs a PostgreSQL database", hint);
+            }
+            if store.secret_key.is_none() {
+                let hint = "set the same [store] secret_key on all nodes, so that each can read what another one has sealed";
+                cx.fault(at.clone(), "`peer` needs `store.secret_key`", hint);
+            }
+            if let Some((name, at)) = &node_id
+                && !is_node_name(name)
+            {
+                let hint = "use at most 40 lower-case letters, digits and hyphens";
+                cx.fault(at.clone(), "`node_id` is not the name of a node of a fleet", hint);
+            }
+        }
+        None => {
+            let strict = strict.iter().filter(|(strict, _)| *strict).map(|(_, at)| ("strict", at));
+            for (name, at) in advertise.iter().map(|(_, at)| ("advertise", at)).chain(strict) {
+                cx.fault(
+                    at.clone(),
+                    format!("`{name}` has no meaning for a node alone"),
+                    PEER_HINT,
+                );
+            }
+        }
     }
     s.finish();
-    Cluster { node_id }
+    Cluster {
+        node_id: node_id.map(|(name, _)| name),
+        peer: peer.map(|(peer, _)| peer),
+        advertise: advertise.map(|(advertise, _)| advertise),
+        strict: strict.is_some_and(|(strict, _)| strict),
+    }
+}
+
+/// Whether this is a host name or address with a port.
+fn is_host_and_port(text: &str) -> bool {
+    text.rsplit_once(':')
+        .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+}
+
+/// Whether a node of a fleet may have this name.
+fn is_node_name(name: &str) -> bool {
+    let is_allowed = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
+    (1..=40).contains(&name.len()) && name.bytes().all(is_allowed)
 }
 
 fn limits(mut s: Section<'_>) -> Limits {

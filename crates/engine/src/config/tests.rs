@@ -418,10 +418,30 @@ const FAULTS: &[(&str, (usize, usize), &str, &str)] = &[
         "sqlite://",
     ),
     ("[store]\nurl = { file = \"/not/there\" }", (2, 7), "needs the file /not/there", "sqlite://"),
-    ("[cluster]\nurl = \"redis://r:6379\"", (2, 7), "`url` is set", "leave it empty"),
-    ("[cluster]\npeer = \"10.0.0.1:1\"", (2, 8), "runs on one node", "leave it empty"),
-    ("[cluster]\nadvertise = \"a:8\"", (2, 13), "runs on one node", "leave it empty"),
-    ("[cluster]\nstrict = true", (2, 10), "runs on one node", "leave it false"),
+    ("[cluster]\nurl = \"redis://r:6379\"", (2, 7), "needs no Redis", "peer = \"HOST:7900\""),
+    ("[cluster]\npeer = \"10.0.0.1:1\"", (2, 8), "needs a PostgreSQL database", "[store] url"),
+    (
+        "[store]\nurl = \"postgres://db/offhook\"\n[cluster]\npeer = \"10.0.0.1:1\"",
+        (4, 8),
+        "needs `store.secret_key`",
+        "the same [store] secret_key",
+    ),
+    (
+        "[store]\nurl = \"postgres://db/offhook\"\nsecret_key = \"0123456789abcdef0123456789abcdef\"\n\
+         [cluster]\npeer = \"10.0.0.1\"",
+        (5, 8),
+        "is not a host and a port",
+        "10.0.0.1:7900",
+    ),
+    (
+        "[store]\nurl = \"postgres://db/offhook\"\nsecret_key = \"0123456789abcdef0123456789abcdef\"\n\
+         [cluster]\npeer = \"a:1\"\nnode_id = \"A_1\"",
+        (6, 11),
+        "is not the name of a node",
+        "lower-case",
+    ),
+    ("[cluster]\nadvertise = \"a:8\"", (2, 13), "has no meaning for a node alone", "7900"),
+    ("[cluster]\nstrict = true", (2, 10), "has no meaning for a node alone", "7900"),
     // accounts
     (
         "[[account]]\nauth_id = \"MA1\"\nauth_token = \"t\"",

@@ -199,6 +199,13 @@ impl Default for Store {
 pub struct Cluster {
     /// The node's name. `None` for the host name.
     pub node_id: Option<String>,
+    /// Host and port at which the node listens for the other nodes of its fleet. `None` if it is
+    /// alone.
+    pub peer: Option<String>,
+    /// Host and port that the other nodes connect to. `None` if they are those of `peer`.
+    pub advertise: Option<String>,
+    /// The node admits no calls while nobody of the fleet hears it.
+    pub strict: bool,
 }
 
 /// `[retention]`.

@@ -7,11 +7,12 @@ use crate::call::CallEvent;
 use crate::call::registry::{CallKey, EventOutcome, Incoming, Registry, RejectsFull};
 use media::sdp::Offer;
 use model::{CallUuid, PhoneNumberId, Wacid};
+use store::Birth;
 
 /// Runs the calls. No method may block or wait, since Meta waits for the response.
 pub trait Calls: Send + Sync {
     /// Capacity for one call. Released on drop.
-    type Room;
+    type Room: Send;
 
     /// Reserves capacity for a call to this number (`docs/reference/reliability.md#r10`). Called
     /// before the offer is parsed, so that a refusal is cheap.
@@ -20,6 +21,10 @@ pub trait Calls: Send + Sync {
     /// Parses an SDP offer, or an answer to our offer (`docs/reference/meta.md#usable-offer`).
     /// Returns `None` if it is unusable.
     fn read_offer(&self, sdp: &str) -> Option<Offer>;
+
+    /// Chooses the id of a call before its start. Returns what another node of the fleet needs to
+    /// end the call, or `None` if nothing answers calls of the number.
+    fn birth(&self, number: &NumberEntry, incoming: &mut Incoming) -> Option<Birth>;
 
     /// Starts a call.
     ///
@@ -32,6 +37,9 @@ pub trait Calls: Send + Sync {
         admitted: Admitted,
         incoming: Incoming,
     ) -> Result<(), Box<Admitted>>;
+
+    /// Whether the node has a call. `named` is the outbound call that an event's opaque data name.
+    fn has(&self, key: &CallKey, named: Option<CallUuid>) -> bool;
 
     /// Reports an event of a call. `named` is the outbound call that its opaque data name.
     fn event(&self, key: &CallKey, named: Option<CallUuid>, event: CallEvent) -> EventOutcome;
@@ -60,6 +68,10 @@ impl Calls for Registry {
         Self::read_offer(self, sdp)
     }
 
+    fn birth(&self, number: &NumberEntry, incoming: &mut Incoming) -> Option<Birth> {
+        Self::birth(self, number, incoming)
+    }
+
     fn start(
         &self,
         room: SetUpTicket,
@@ -67,6 +79,10 @@ impl Calls for Registry {
         incoming: Incoming,
     ) -> Result<(), Box<Admitted>> {
         Self::start(self, room, admitted, incoming)
+    }
+
+    fn has(&self, key: &CallKey, named: Option<CallUuid>) -> bool {
+        Self::has(self, key, named)
     }
 
     fn event(&self, key: &CallKey, named: Option<CallUuid>, event: CallEvent) -> EventOutcome {

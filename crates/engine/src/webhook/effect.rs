@@ -1,6 +1,7 @@
 //! The result of an item and its metric.
 
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::kind::Kind;
 use crate::admission::Reason;
@@ -76,14 +77,26 @@ pub struct ItemResult {
 /// The pending count of an item. Counted on drop, after the result of all its writes is known.
 pub(super) struct Tally {
     pub(super) kind: &'static str,
-    pub(super) effect: Effect,
+    /// Known late if other nodes are asked.
+    pub(super) effect: Mutex<Effect>,
     /// Set if a write failed, so that Meta redelivers the item.
     pub(super) busy: AtomicBool,
 }
 
+impl Tally {
+    pub(super) fn new(kind: &'static str, effect: Effect) -> Arc<Self> {
+        Arc::new(Self { kind, effect: Mutex::new(effect), busy: AtomicBool::new(false) })
+    }
+
+    pub(super) fn set(&self, effect: Effect) {
+        *self.effect.lock().unwrap_or_else(PoisonError::into_inner) = effect;
+    }
+}
+
 impl Drop for Tally {
     fn drop(&mut self) {
-        count(self.kind, if *self.busy.get_mut() { Effect::Busy } else { self.effect });
+        let effect = *self.effect.get_mut().unwrap_or_else(PoisonError::into_inner);
+        count(self.kind, if *self.busy.get_mut() { Effect::Busy } else { effect });
     }
 }
 

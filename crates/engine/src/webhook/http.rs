@@ -1,6 +1,7 @@
 //! `/webhooks/meta` on the public listener (`docs/reference/meta.md#webhook-endpoint`).
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
@@ -10,9 +11,10 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::Body;
 
 use super::calls::Calls;
+use super::claims::SignedWebhook;
 use super::effect::Effect;
 use super::kind::Kind;
-use super::route::WebhookHandler;
+use super::route::{PendingWrite, WebhookHandler};
 use crate::limiter::RequestClaims;
 use model::metric;
 
@@ -26,9 +28,12 @@ const REST_MAX: usize = 16 * 1024 * 1024;
 const REST_TIME: Duration = Duration::from_secs(2);
 
 /// Answers a request to `/webhooks/meta`. All items have been processed when the response is sent.
-pub async fn handle<C, B>(handler: &WebhookHandler<C>, request: Request<B>) -> Response<Full<Bytes>>
+pub async fn handle<C, B>(
+    handler: &Arc<WebhookHandler<C>>,
+    request: Request<B>,
+) -> Response<Full<Bytes>>
 where
-    C: Calls,
+    C: Calls + 'static,
     B: Body,
 {
     match *request.method() {
@@ -57,8 +62,24 @@ fn verification<C: Calls>(handler: &WebhookHandler<C>, query: &str) -> Response<
     answer
 }
 
-async fn event<C: Calls, B: Body>(
+/// Answers a webhook that another node of the fleet has received: 200 if the events of this node's
+/// calls were processed, and 503 if Meta must deliver them again.
+pub fn handle_forwarded<C: Calls>(
     handler: &WebhookHandler<C>,
+    webhook: &SignedWebhook,
+) -> StatusCode {
+    if !handler.secrets().signed(&webhook.headers, &webhook.body) {
+        return StatusCode::UNAUTHORIZED;
+    }
+    match handler.deliver_forwarded(&webhook.body) {
+        Ok(true) => StatusCode::OK,
+        Ok(false) => StatusCode::SERVICE_UNAVAILABLE,
+        Err(_) => StatusCode::BAD_REQUEST,
+    }
+}
+
+async fn event<C: Calls + 'static, B: Body>(
+    handler: &Arc<WebhookHandler<C>>,
     request: Request<B>,
 ) -> Response<Full<Bytes>> {
     let received = handler.clock.now();
@@ -98,7 +119,17 @@ async fn event<C: Calls, B: Body>(
     {
         Err(_) => refused(Effect::BadJson, StatusCode::BAD_REQUEST),
         Ok(waiting) => {
-            busy |= !handler.settle(waiting, STORE_TIME).await;
+            let is_settled = if waiting.iter().any(PendingWrite::is_shared) {
+                // Not cancelled if Meta closes the connection: a call that was claimed must begin.
+                let webhook = SignedWebhook { body: body.into(), headers: head.headers };
+                let handler = handler.clone();
+                let settled =
+                    async move { handler.settle_shared(waiting, Some(webhook), STORE_TIME).await };
+                tokio::spawn(settled).await.unwrap_or(false)
+            } else {
+                handler.settle(waiting, STORE_TIME).await
+            };
+            busy |= !is_settled;
             if busy {
                 refused(Effect::Busy, StatusCode::SERVICE_UNAVAILABLE)
             } else {

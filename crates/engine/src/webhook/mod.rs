@@ -5,6 +5,7 @@
 //! needs of the live calls.
 
 mod calls;
+mod claims;
 mod decode;
 mod dedupe;
 mod effect;
@@ -19,9 +20,10 @@ mod verify;
 mod tests;
 
 pub use calls::Calls;
+pub use claims::{Claim, OtherNodes, SignedWebhook, Unreachable};
 pub use decode::{BadJson, decode};
 pub use effect::{Effect, ItemResult};
-pub use http::handle;
+pub use http::{handle, handle_forwarded};
 pub use items::{Connect, Content, Item, PermissionReply, Sdp};
 pub use kind::Kind;
 pub use route::{

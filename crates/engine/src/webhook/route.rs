@@ -1,13 +1,15 @@
 //! Processes items: deduplication, tombstones and age, then admission and calls
 //! (`docs/reference/meta.md#results`).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
 use super::calls::Calls;
+use super::claims::{Claim, OtherNodes, SignedWebhook, Unreachable};
 use super::decode::{self, BadJson};
 use super::dedupe::{KeyTable, key_of};
 use super::effect::{Effect, ItemResult, Tally, count};
@@ -15,7 +17,7 @@ use super::items::{Connect, Content, Item, PermissionReply, Sdp};
 use super::kind::Kind;
 use super::verify::Secrets;
 use crate::admission::permission::{Consents, PairKey, Stored};
-use crate::admission::{Gate, NumberEntry, Pressure, Reason, Refused};
+use crate::admission::{Admitted, Gate, NumberEntry, Pressure, Reason, Refused};
 use crate::call::CallEvent;
 use crate::call::registry::{CallKey, EventOutcome, Incoming, RejectsFull};
 use crate::inbox::{self, Inbox, ReceivedStatus, UserMessage};
@@ -27,6 +29,7 @@ use model::Secret;
 use model::metric;
 use model::{CallUuid, Direction, PhoneNumberId, Timestamp, Wacid};
 use store::{KeyKind, SeenKey};
+use uuid::Uuid;
 
 /// The secrets for Meta's webhook.
 #[derive(Clone, Debug)]
@@ -59,6 +62,7 @@ pub struct WebhookHandler<C> {
     inbox: Option<Inbox>,
     pressure: Option<Arc<Pressure>>,
     account_news: Option<AccountNewsSink>,
+    others: Option<Arc<dyn OtherNodes>>,
 }
 
 /// Receives account news from Meta. It must not block or wait.
@@ -68,23 +72,58 @@ pub type AccountNewsSink = Box<dyn Fn(MetaEvent) + Send + Sync>;
 /// (`docs/reference/meta.md#when-200`).
 pub struct PendingWrite {
     key: u128,
-    stored: Stored,
+    work: Work,
     /// The count of its item. Set after the item was processed.
     tally: Option<Arc<Tally>>,
+}
+
+/// What the 200 waits for.
+enum Work {
+    Stored(Stored),
+    /// An inbound call of a node in a fleet, which has to claim it.
+    Connect(Box<ReceivedConnect>),
+    /// An event of a call that this node does not have.
+    Foreign(ForeignEvent),
+}
+
+struct ReceivedConnect {
+    connect: Connect,
+    received: Instant,
+    arrived: Instant,
+    wall: Timestamp,
+}
+
+struct ForeignEvent {
+    key: CallKey,
+    named: Option<CallUuid>,
+    event: CallEvent,
+}
+
+impl PendingWrite {
+    fn stored(key: u128, stored: Stored) -> Self {
+        Self { key, work: Work::Stored(stored), tally: None }
+    }
+
+    fn foreign(key: u128, of: &CallKey, named: Option<CallUuid>, event: CallEvent) -> Self {
+        let work = Work::Foreign(ForeignEvent { key: of.clone(), named, event });
+        Self { key, work, tally: None }
+    }
+
+    /// Whether other nodes are asked.
+    pub(super) fn is_shared(&self) -> bool {
+        matches!(self.work, Work::Connect(_) | Work::Foreign(_))
+    }
 }
 
 #[cfg(test)]
 impl PendingWrite {
     /// Creates the writes of one item with these results.
     pub(super) fn all_of(stored: &[bool]) -> Vec<Self> {
-        let tally = Arc::new(Tally {
-            kind: "messages.text",
-            effect: Effect::MessageStored,
-            busy: AtomicBool::new(false),
-        });
+        let tally = Tally::new("messages.text", Effect::MessageStored);
         let one = |stored: &bool| {
             let stored = *stored;
-            Self { key: 7, stored: Box::pin(async move { stored }), tally: Some(tally.clone()) }
+            let tally = Some(tally.clone());
+            Self { tally, ..Self::stored(7, Box::pin(async move { stored })) }
         };
         stored.iter().map(one).collect()
     }
@@ -125,6 +164,7 @@ impl<C: Calls> WebhookHandler<C> {
             inbox: None,
             pressure: None,
             account_news: None,
+            others: None,
         }
     }
 
@@ -162,6 +202,13 @@ impl<C: Calls> WebhookHandler<C> {
     #[must_use]
     pub fn with_changes(mut self, heard: AccountNewsSink) -> Self {
         self.account_news = Some(heard);
+        self
+    }
+
+    /// Shares Meta's webhooks with the other nodes of a fleet.
+    #[must_use]
+    pub fn with_others(mut self, others: Arc<dyn OtherNodes>) -> Self {
+        self.others = Some(others);
         self
     }
 
@@ -233,30 +280,193 @@ impl<C: Calls> WebhookHandler<C> {
                 Content::MessageStatus { phone_number_id, told } => {
                     self.message_status(&phone_number_id, *told, &mut waiting)
                 }
-                content => self.item(&kind, content, received),
+                content => self.item(&kind, content, received, &mut waiting),
             };
-            let tally =
-                Arc::new(Tally { kind: kind.label(), effect, busy: AtomicBool::new(false) });
+            let tally = Tally::new(kind.label(), effect);
             waiting.iter_mut().skip(before).for_each(|one| one.tally = Some(tally.clone()));
             each(ItemResult { kind, id, effect });
         })?;
         Ok(waiting)
     }
 
+    /// Processes the events of this node's calls in a webhook that another node has received. The
+    /// other node has handled everything else.
+    ///
+    /// # Errors
+    /// Returns an error if the body is not JSON. Nothing has been processed then.
+    pub(super) fn deliver_forwarded(&self, body: &[u8]) -> Result<bool, BadJson> {
+        let (now, mut busy) = (self.clock.now(), false);
+        decode::decode(body, |Item { kind, content, .. }| {
+            let (key, named) = match &content {
+                Content::Connect(connect) if connect.direction == Direction::Outbound => {
+                    (&connect.key, connect.named)
+                }
+                Content::Terminate { key, named, .. } | Content::Status { key, named, .. } => {
+                    (key, *named)
+                }
+                _ => return,
+            };
+            if self.calls.has(key, named) {
+                let effect = self.item(&kind, content, now, &mut Vec::new());
+                busy |= effect == Effect::Busy;
+                self.count(&kind, effect);
+            }
+        })?;
+        Ok(!busy)
+    }
+
     /// Waits for the writes of a body, for `at_most`. Returns `false` if one of them failed, so
     /// that Meta must redeliver the body.
     pub(super) async fn settle(&self, waiting: Vec<PendingWrite>, at_most: Duration) -> bool {
-        let all = waiting.into_iter().map(|one| async move {
-            let stored = tokio::time::timeout(at_most, one.stored).await.unwrap_or(false);
+        self.settle_shared(waiting, None, at_most).await
+    }
+
+    /// Like [`WebhookHandler::settle`]. Other nodes get `webhook` if it has events of their calls.
+    pub(super) async fn settle_shared(
+        &self,
+        waiting: Vec<PendingWrite>,
+        webhook: Option<SignedWebhook>,
+        at_most: Duration,
+    ) -> bool {
+        let (mut writes, mut foreign) = (Vec::new(), Vec::new());
+        for PendingWrite { key, work, tally } in waiting {
+            match work {
+                Work::Foreign(event) => foreign.push((key, event, tally)),
+                work => writes.push((key, work, tally)),
+            }
+        }
+        let all = writes.into_iter().map(|(key, work, tally)| async move {
+            let stored = match work {
+                Work::Stored(stored) => {
+                    tokio::time::timeout(at_most, stored).await.unwrap_or(false)
+                }
+                Work::Connect(connect) => self.connect_shared(*connect, tally.as_deref()).await,
+                Work::Foreign(_) => true,
+            };
             if !stored {
-                self.unclaim(one.key);
-                if let Some(tally) = &one.tally {
+                self.unclaim(key);
+                if let Some(tally) = &tally {
                     tally.busy.store(true, Ordering::Relaxed);
                 }
             }
             stored
         });
-        futures_util::future::join_all(all).await.into_iter().all(|stored| stored)
+        let written = futures_util::future::join_all(all).await.into_iter().all(|stored| stored);
+        let mut forwarded = true;
+        let mut sent = BTreeMap::new();
+        for (key, event, tally) in foreign {
+            let done = self.pass_on(event, webhook.as_ref(), &mut sent, tally.as_deref()).await;
+            if done.is_err() {
+                self.unclaim(key);
+                if let Some(tally) = &tally {
+                    tally.busy.store(true, Ordering::Relaxed);
+                }
+                forwarded = false;
+            }
+        }
+        written && forwarded
+    }
+
+    /// Has the owner of a call process an event. `sent` are the nodes that have the webhook.
+    async fn pass_on(
+        &self,
+        event: ForeignEvent,
+        webhook: Option<&SignedWebhook>,
+        sent: &mut BTreeMap<Uuid, Result<(), Unreachable>>,
+        tally: Option<&Tally>,
+    ) -> Result<(), Unreachable> {
+        let (Some(others), Some(webhook)) = (&self.others, webhook) else { return Ok(()) };
+        let ForeignEvent { key, named, event } = event;
+        let mut owner = others.owner(key.clone(), named).await?;
+        if let (None, None, CallEvent::Terminated(_)) = (owner, named, &event) {
+            // If its `connect` comes later, to any node, it must not begin.
+            owner = match others.claim(key.clone(), None).await {
+                Claim::Theirs(owner) => Some(owner),
+                Claim::Ours | Claim::Over => None,
+                Claim::Denied => return Err(Unreachable),
+            };
+        }
+        let Some(owner) = owner else {
+            let effect = match event {
+                CallEvent::Terminated(termination) => self.terminate_here(&key, named, termination),
+                event => self.apply(&key, named, event),
+            };
+            if let Some(tally) = tally {
+                tally.set(effect);
+            }
+            return if effect == Effect::Busy { Err(Unreachable) } else { Ok(()) };
+        };
+        let result = match sent.get(&owner) {
+            Some(result) => *result,
+            None => others.forward(owner, webhook.clone()).await,
+        };
+        sent.insert(owner, result);
+        if let (Ok(()), Some(tally)) = (result, tally) {
+            tally.set(applied(&event));
+        }
+        result
+    }
+
+    /// Admits a call, claims it and starts it. Returns `false` if Meta must redeliver the webhook.
+    async fn connect_shared(&self, received: ReceivedConnect, tally: Option<&Tally>) -> bool {
+        let key = call_event("connect", &received.connect.key);
+        let effect = self.admit_shared(received).await;
+        if effect != Effect::Busy {
+            self.note(key);
+        }
+        if let Some(tally) = tally {
+            tally.set(effect);
+        }
+        effect != Effect::Busy
+    }
+
+    async fn admit_shared(&self, received: ReceivedConnect) -> Effect {
+        let ReceivedConnect { connect, received, arrived, wall } = received;
+        let (key, Some(others)) = (connect.key.clone(), &self.others) else { return Effect::Busy };
+        let offer = || {
+            let room = self.calls.room(&key.phone_number_id).ok_or(Reason::Overloaded)?;
+            self.read(&connect.sdp).map(|offer| (room, offer)).ok_or(Reason::BadOffer)
+        };
+        let number = &key.phone_number_id;
+        let asked = self.gate.admit_shared(&self.clock, number, Direction::Inbound, offer).await;
+        let (number, reason) = match asked {
+            Ok((admitted, (room, offer))) => {
+                let number = admitted.number().clone();
+                log_difference(&connect, &number);
+                let mut incoming = incoming(connect, &number, offer, received, arrived, wall);
+                match self.calls.birth(&number, &mut incoming) {
+                    None => {
+                        admitted.withdraw();
+                        self.gate.count(Direction::Inbound, Reason::Overloaded.as_str());
+                        (number, Reason::Overloaded)
+                    }
+                    birth => match others.claim(key.clone(), birth).await {
+                        Claim::Ours => return self.start(&number, room, admitted, incoming),
+                        claim => {
+                            admitted.withdraw();
+                            return self.not_ours(claim);
+                        }
+                    },
+                }
+            }
+            Err(Refused { reason, number: Some(number) }) => (number, reason),
+            Err(Refused { number: None, .. }) => return Effect::UnknownNumber,
+        };
+        // A call is never rejected by one node and accepted by another.
+        match others.claim(key.clone(), None).await {
+            Claim::Ours => self.reject(&number, key.wacid, reason),
+            claim => self.not_ours(claim),
+        }
+    }
+
+    fn not_ours(&self, claim: Claim) -> Effect {
+        match claim {
+            Claim::Denied => Effect::Busy,
+            Claim::Ours | Claim::Over | Claim::Theirs(_) => {
+                self.gate.count(Direction::Inbound, Reason::Duplicate.as_str());
+                Effect::Duplicate
+            }
+        }
     }
 
     /// Processes an event that must be stored, with its notifications, before the 200.
@@ -282,7 +492,7 @@ impl<C: Calls> WebhookHandler<C> {
             Ok(stored) => {
                 // Enqueued after the message, so that a stored key implies a stored message.
                 self.note(key);
-                waiting.extend(stored.map(|stored| PendingWrite { key, stored, tally: None }));
+                waiting.extend(stored.map(|stored| PendingWrite::stored(key, stored)));
                 effect
             }
             Err(inbox::QueueFull) => {
@@ -339,13 +549,13 @@ impl<C: Calls> WebhookHandler<C> {
         };
         // Enqueued after the reply, so that a stored key implies a stored reply.
         self.note(key);
-        waiting.extend(taken.stored.map(|stored| PendingWrite { key, stored, tally: None }));
+        waiting.extend(taken.stored.map(|stored| PendingWrite::stored(key, stored)));
         if let Some(inbox) = &self.inbox {
             // The reply is also a message. The permission is stored even if the message queue is
             // full.
             match inbox.receive_message(&number, said.said) {
                 Ok(stored) => {
-                    waiting.extend(stored.map(|stored| PendingWrite { key, stored, tally: None }))
+                    waiting.extend(stored.map(|stored| PendingWrite::stored(key, stored)))
                 }
                 Err(inbox::QueueFull) => {
                     tracing::warn!("permission reply not added to its conversation: queue full")
@@ -360,12 +570,18 @@ impl<C: Calls> WebhookHandler<C> {
         count(kind.label(), effect);
     }
 
-    fn item(&self, kind: &Kind, content: Content, received: Instant) -> Effect {
+    fn item(
+        &self,
+        kind: &Kind,
+        content: Content,
+        received: Instant,
+        waiting: &mut Vec<PendingWrite>,
+    ) -> Effect {
         let now = self.clock.now();
         match content {
-            Content::Connect(connect) => self.connect(*connect, now, received),
+            Content::Connect(connect) => self.connect(*connect, now, received, waiting),
             Content::Terminate { key, named, termination } => {
-                self.terminate(&key, named, termination, now)
+                self.terminate(&key, named, termination, now, waiting)
             }
             Content::Status { key, named, status } => {
                 let id = key_of(&[
@@ -376,7 +592,8 @@ impl<C: Calls> WebhookHandler<C> {
                 ]);
                 match self.once(&key.phone_number_id, id, now, Effect::StatusApplied) {
                     Effect::StatusApplied => {
-                        let effect = self.placed(&key, named, CallEvent::Status(status), now);
+                        let event = CallEvent::Status(status);
+                        let effect = self.placed(id, &key, named, event, waiting);
                         if effect == Effect::Busy {
                             self.unclaim(id);
                         }
@@ -437,23 +654,33 @@ impl<C: Calls> WebhookHandler<C> {
         }
     }
 
-    /// Reports an event to an outbound call.
+    /// Reports an event to an outbound call. `id` is the key of the event.
     fn placed(
         &self,
+        id: u128,
         key: &CallKey,
         named: Option<CallUuid>,
         event: CallEvent,
-        now: Instant,
+        waiting: &mut Vec<PendingWrite>,
     ) -> Effect {
-        if self.tombstones.contains(tombstone(key), now) {
+        if self.tombstones.contains(tombstone(key), self.clock.now()) {
             return Effect::Late;
         }
-        let applied = match &event {
-            CallEvent::Answer(Some(_)) => Effect::AnswerApplied,
-            CallEvent::Answer(None) => Effect::AnswerBad,
-            CallEvent::Status(_) => Effect::StatusApplied,
-            CallEvent::Terminated(_) => Effect::Ended,
-        };
+        if self.is_foreign(key, named) {
+            let effect = applied(&event);
+            waiting.push(PendingWrite::foreign(id, key, named, event));
+            return effect;
+        }
+        self.apply(key, named, event)
+    }
+
+    /// Whether another node of the fleet may have a call.
+    fn is_foreign(&self, key: &CallKey, named: Option<CallUuid>) -> bool {
+        self.others.is_some() && !self.calls.has(key, named)
+    }
+
+    fn apply(&self, key: &CallKey, named: Option<CallUuid>, event: CallEvent) -> Effect {
+        let applied = applied(&event);
         match self.calls.event(key, named, event) {
             EventOutcome::Delivered => applied,
             EventOutcome::Late => Effect::Late,
@@ -474,7 +701,13 @@ impl<C: Calls> WebhookHandler<C> {
         }
     }
 
-    fn connect(&self, connect: Connect, now: Instant, received: Instant) -> Effect {
+    fn connect(
+        &self,
+        connect: Connect,
+        now: Instant,
+        received: Instant,
+        waiting: &mut Vec<PendingWrite>,
+    ) -> Effect {
         let key = call_event("connect", &connect.key);
         if !self.events.claim(key, now) {
             if connect.direction == Direction::Inbound {
@@ -482,7 +715,11 @@ impl<C: Calls> WebhookHandler<C> {
             }
             return Effect::Duplicate;
         }
-        let effect = self.connected(connect, now, received);
+        let waits_before = waiting.len();
+        let effect = self.connected(key, connect, now, received, waiting);
+        if waiting.len() > waits_before {
+            return effect;
+        }
         // Stored after processing: in an overload the same connects are redelivered repeatedly and
         // should not load the store. If the process ends here, the call's record replaces the key.
         match effect {
@@ -493,7 +730,14 @@ impl<C: Calls> WebhookHandler<C> {
     }
 
     /// Processes a connect that is not a duplicate.
-    fn connected(&self, connect: Connect, now: Instant, received: Instant) -> Effect {
+    fn connected(
+        &self,
+        id: u128,
+        connect: Connect,
+        now: Instant,
+        received: Instant,
+        waiting: &mut Vec<PendingWrite>,
+    ) -> Effect {
         if self.tombstones.contains(tombstone(&connect.key), now) {
             return Effect::Late;
         }
@@ -503,6 +747,12 @@ impl<C: Calls> WebhookHandler<C> {
             return Effect::Stale;
         }
         match connect.direction {
+            Direction::Inbound if self.others.is_some() => {
+                let connect = ReceivedConnect { connect, received, arrived: now, wall };
+                let work = Work::Connect(Box::new(connect));
+                waiting.push(PendingWrite { key: id, work, tally: None });
+                Effect::Admitted
+            }
             Direction::Inbound => self.admit(connect, received, now, wall),
             Direction::Outbound
                 if self.gate.directory().number(&connect.key.phone_number_id).is_none() =>
@@ -512,7 +762,7 @@ impl<C: Calls> WebhookHandler<C> {
             Direction::Outbound => {
                 let answer = self.read(&connect.sdp);
                 let event = CallEvent::Answer(answer.map(Box::new));
-                self.placed(&connect.key, connect.named, event, now)
+                self.placed(id, &connect.key, connect.named, event, waiting)
             }
         }
     }
@@ -534,34 +784,35 @@ impl<C: Calls> WebhookHandler<C> {
             Ok((admitted, (room, offer))) => {
                 let number = admitted.number().clone();
                 log_difference(&connect, &number);
-                let incoming = Incoming {
-                    from: connect.user(&number.spec.number),
-                    key: connect.key,
-                    caller_name: connect.name,
-                    cta_payload: connect.cta_payload,
-                    deeplink_payload: connect.deeplink_payload,
-                    offer,
-                    received,
-                    arrived: now,
-                    arrived_wall: wall,
-                };
-                if let Err(admitted) = self.calls.start(room, admitted, incoming) {
-                    admitted.withdraw();
-                    self.gate.count(Direction::Inbound, Reason::Overloaded.as_str());
-                    return self.reject(&number, key.wacid, Reason::Overloaded);
-                }
-                self.gate.count(Direction::Inbound, metric::admission::ADMITTED);
-                // A concurrent `terminate` may have found no call while this one was being started.
-                if self.tombstones.contains(tombstone(&key), now) {
-                    self.calls.event(&key, None, CallEvent::Terminated(Termination::default()));
-                }
-                Effect::Admitted
+                let incoming = incoming(connect, &number, offer, received, now, wall);
+                self.start(&number, room, admitted, incoming)
             }
             Err(Refused { reason, number: Some(number) }) => {
                 self.reject(&number, key.wacid, reason)
             }
             Err(Refused { number: None, .. }) => Effect::UnknownNumber,
         }
+    }
+
+    fn start(
+        &self,
+        number: &Arc<NumberEntry>,
+        room: C::Room,
+        admitted: Admitted,
+        incoming: Incoming,
+    ) -> Effect {
+        let (key, now) = (incoming.key.clone(), incoming.arrived);
+        if let Err(admitted) = self.calls.start(room, admitted, incoming) {
+            admitted.withdraw();
+            self.gate.count(Direction::Inbound, Reason::Overloaded.as_str());
+            return self.reject(number, key.wacid, Reason::Overloaded);
+        }
+        self.gate.count(Direction::Inbound, metric::admission::ADMITTED);
+        // A concurrent `terminate` may have found no call while this one was being started.
+        if self.tombstones.contains(tombstone(&key), now) {
+            self.calls.event(&key, None, CallEvent::Terminated(Termination::default()));
+        }
+        Effect::Admitted
     }
 
     fn reject(&self, number: &Arc<NumberEntry>, wacid: Wacid, reason: Reason) -> Effect {
@@ -577,11 +828,31 @@ impl<C: Calls> WebhookHandler<C> {
         named: Option<CallUuid>,
         termination: Termination,
         now: Instant,
+        waiting: &mut Vec<PendingWrite>,
     ) -> Effect {
         let event = call_event("terminate", key);
         if !self.claim(event, now) {
             return Effect::Duplicate;
         }
+        if self.is_foreign(key, named) {
+            let terminated = CallEvent::Terminated(termination);
+            waiting.push(PendingWrite::foreign(event, key, named, terminated));
+            return Effect::Ended;
+        }
+        let effect = self.terminate_here(key, named, termination);
+        if effect == Effect::Busy {
+            self.unclaim(event);
+        }
+        effect
+    }
+
+    fn terminate_here(
+        &self,
+        key: &CallKey,
+        named: Option<CallUuid>,
+        termination: Termination,
+    ) -> Effect {
+        let now = self.clock.now();
         let unknown = |outcome| matches!(outcome, EventOutcome::Parked | EventOutcome::Late);
         let mut outcome = self.calls.event(key, named, CallEvent::Terminated(termination.clone()));
         if unknown(outcome) {
@@ -604,11 +875,40 @@ impl<C: Calls> WebhookHandler<C> {
                 Effect::UnknownNumber
             }
             EventOutcome::Parked | EventOutcome::Late => Effect::Late,
-            EventOutcome::Full => {
-                self.unclaim(event);
-                Effect::Busy
-            }
+            EventOutcome::Full => Effect::Busy,
         }
+    }
+}
+
+/// The result of an event that its call has received.
+fn applied(event: &CallEvent) -> Effect {
+    match event {
+        CallEvent::Answer(Some(_)) => Effect::AnswerApplied,
+        CallEvent::Answer(None) => Effect::AnswerBad,
+        CallEvent::Status(_) => Effect::StatusApplied,
+        CallEvent::Terminated(_) => Effect::Ended,
+    }
+}
+
+fn incoming(
+    connect: Connect,
+    number: &NumberEntry,
+    offer: Offer,
+    received: Instant,
+    arrived: Instant,
+    arrived_wall: Timestamp,
+) -> Incoming {
+    Incoming {
+        from: connect.user(&number.spec.number),
+        key: connect.key,
+        call: None,
+        caller_name: connect.name,
+        cta_payload: connect.cta_payload,
+        deeplink_payload: connect.deeplink_payload,
+        offer,
+        received,
+        arrived,
+        arrived_wall,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::error::{RowError, StoreError, failed, parse_word};
-use crate::pending_log::{PendingEntries, StartEntry, WacidEntry};
+use crate::pending_log::{Birth, PendingEntries, WacidEntry};
 use crate::rows::call::{
     CallEnd, CallRecord, CallStart, Conclusion, ConclusionResult, Farewell, FarewellDue, Orphan,
 };
@@ -218,7 +218,7 @@ pub(crate) async fn farewells(
 ) -> Result<Vec<FarewellDue>, StoreError> {
     const WHAT: &str = "find calls to end at Graph";
     let select = "SELECT call_uuid, wacid, phone_number_id, farewell, ended_us, farewell_tries FROM calls \
-        WHERE farewell_us <= $2 AND node_id = $1 ORDER BY farewell_us LIMIT $3";
+        WHERE farewell_us <= $2 AND coalesce(farewell_node, node_id) = $1 ORDER BY farewell_us LIMIT $3";
     let rows = sql::query(select).bind(node_id).bind(now.micros()).bind(i64::from(limit));
     let rows = rows.fetch_all(pool).await.map_err(failed(WHAT))?;
     let due = |row: &Row| -> Result<FarewellDue, RowError> {
@@ -254,7 +254,8 @@ pub(crate) async fn farewell(
 
 /// Makes the requests to Graph that an earlier process of this node left due now.
 pub(crate) async fn farewells_due(to: &mut Conn, node_id: &str) -> Result<(), sqlx::Error> {
-    let update = "UPDATE calls SET farewell_us = 0 WHERE farewell_us IS NOT NULL AND node_id = $1";
+    let update = "UPDATE calls SET farewell_us = 0 \
+        WHERE farewell_us IS NOT NULL AND coalesce(farewell_node, node_id) = $1";
     sql::query(update).bind(node_id).execute(to).await.map(drop)
 }
 
@@ -362,7 +363,7 @@ async fn insert_entries(
     left: &PendingEntries,
 ) -> Result<(), sqlx::Error> {
     transaction.begin(true).await?;
-    for StartEntry { node_id, born, setup } in &left.starts {
+    for Birth { node_id, born, setup } in &left.starts {
         let json = serde_json::to_string(setup).unwrap_or_default();
         let open = OpenCall { setup: &json, born: *born };
         insert(transaction, &CallStart::of(setup, node_id), Some(open)).await?;

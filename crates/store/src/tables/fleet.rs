@@ -11,8 +11,11 @@ use sqlx::postgres::PgRow;
 use sqlx::{ConnectOptions as _, Connection as _, PgConnection, Row as _};
 use uuid::Uuid;
 
+use model::CallUuid;
+
 use crate::database::Database;
 use crate::error::{StoreError, failed};
+use crate::pending_log::Birth;
 use crate::sql::connect::options;
 use crate::store::Store;
 
@@ -71,7 +74,41 @@ pub struct OrphanClaim {
     pub birth: Vec<u8>,
 }
 
+impl RunInfo {
+    /// The name under which the run owns rows.
+    pub fn owner(&self) -> String {
+        owner_name(&self.node_id, self.run)
+    }
+}
+
+/// The name under which a run of a fleet owns rows: the node's name and the run's id. A node alone
+/// owns rows by its name.
+pub fn owner_name(node_id: &str, run: Uuid) -> String {
+    format!("{node_id}/{run}")
+}
+
+/// Returns the run in the name of an owner. `None` if the owner is a node alone.
+pub fn run_of_owner(owner: &str) -> Option<Uuid> {
+    owner.rsplit_once('/').and_then(|(_, run)| run.parse().ok())
+}
+
+fn birth_purpose(call: CallUuid) -> Vec<u8> {
+    format!("birth {call}").into_bytes()
+}
+
 impl Store {
+    /// Seals what another node needs to end a call.
+    pub fn seal_birth(&self, birth: &Birth) -> Vec<u8> {
+        let json = serde_json::to_vec(birth).unwrap_or_default();
+        self.shared.seal.seal(&birth_purpose(birth.setup.call), json)
+    }
+
+    /// Opens what [`Store::seal_birth`] has sealed. `None` if another secret key has sealed it.
+    pub fn open_birth(&self, call: CallUuid, sealed: &[u8]) -> Option<Birth> {
+        let json = self.shared.seal.open(&birth_purpose(call), sealed)?;
+        serde_json::from_slice(&json).ok()
+    }
+
     /// Opens a connection for the statements of a fleet.
     ///
     /// # Errors
@@ -301,26 +338,79 @@ impl FleetSession {
         })
     }
 
-    /// Deletes claims of a run whose calls have their rows.
+    /// Returns the run that has a live call, by its claim or its row. `named` is an outbound call.
     ///
     /// # Errors
     /// Fails if the database query fails.
-    pub async fn forget_claims(&mut self, run: Uuid, hashes: &[u128]) -> Result<(), StoreError> {
-        let delete = "DELETE FROM claims WHERE key = ANY ($2) AND run = $1::uuid";
-        let keys: Vec<Vec<u8>> = hashes.iter().map(|hash| hash.to_be_bytes().to_vec()).collect();
-        let delete = sqlx::query(delete).bind(run.to_string()).bind(keys);
-        let done = delete.execute(&mut self.connection).await;
-        done.map(drop).map_err(failed("delete claims"))
+    pub async fn owner_of_call(
+        &mut self,
+        key: ClaimKey<'_>,
+        named: Option<CallUuid>,
+    ) -> Result<Option<Uuid>, StoreError> {
+        const WHAT: &str = "look up the owner of an event";
+        let select = "SELECT node_id FROM calls WHERE call_uuid = $4 AND ended_us IS NULL \
+            UNION ALL SELECT node_id FROM calls WHERE phone_number_id = $2 AND wacid = $3 AND ended_us IS NULL \
+            UNION ALL SELECT '/' || run::text FROM claims WHERE key = $1 AND call IS NOT NULL LIMIT 1";
+        let select = sqlx::query_scalar(select)
+            .bind(key.hash.to_be_bytes().to_vec())
+            .bind(key.phone_number_id)
+            .bind(key.wacid)
+            .bind(named.map(|call| call.to_string()));
+        let owner: Option<String> =
+            select.fetch_optional(&mut self.connection).await.map_err(failed(WHAT))?;
+        Ok(owner.and_then(|owner| run_of_owner(&owner)))
     }
 
-    /// Deletes tombstones that are older than 10 minutes, by the database's clock.
+    /// Returns the run that has a live call, by its row: `Some(None)` if the call is over or has no
+    /// run, and `None` if it has no row.
     ///
     /// # Errors
     /// Fails if the database query fails.
-    pub async fn forget_tombstones(&mut self, run: Uuid) -> Result<(), StoreError> {
-        let delete = "DELETE FROM claims WHERE run = $1::uuid AND call IS NULL AND at < now() - interval '10 minutes'";
+    pub async fn owner_of_live_call(
+        &mut self,
+        call: CallUuid,
+    ) -> Result<Option<Option<Uuid>>, StoreError> {
+        let select = "SELECT CASE WHEN ended_us IS NULL THEN node_id ELSE '' END FROM calls WHERE call_uuid = $1";
+        let select = sqlx::query_scalar(select).bind(call.to_string());
+        let owner = select.fetch_optional(&mut self.connection).await;
+        let owner: Option<String> = owner.map_err(failed("look up the owner of a call"))?;
+        Ok(owner.map(|owner| run_of_owner(&owner)))
+    }
+
+    /// Makes the unfinished work of one owner that of another one: callbacks, requests to Graph,
+    /// messages and turns of conversations.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
+    pub async fn adopt(&mut self, theirs: &str, mine: &str) -> Result<u64, StoreError> {
+        const WHAT: &str = "adopt the work of another node";
+        let adopt = sqlx::query_scalar("SELECT oh1_adopt($1, $2)").bind(theirs).bind(mine);
+        let adopted: i64 = adopt.fetch_one(&mut self.connection).await.map_err(failed(WHAT))?;
+        Ok(u64::try_from(adopted).unwrap_or_default())
+    }
+
+    /// Makes the recordings of earlier processes of a node, whose files are on its disk, those of
+    /// `mine`, and returns the owners whose other work is unfinished.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
+    pub async fn inherit(&mut self, node_id: &str, mine: &str) -> Result<Vec<String>, StoreError> {
+        const WHAT: &str = "take over the work of earlier processes";
+        let inherit = sqlx::query_scalar("SELECT oh1_inherit($1, $2)").bind(node_id).bind(mine);
+        inherit.fetch_all(&mut self.connection).await.map_err(failed(WHAT))
+    }
+
+    /// Deletes claims of a run that are older than a minute and whose calls have their rows, and
+    /// tombstones that are older than 10 minutes, by the database's clock.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
+    pub async fn expire_claims(&mut self, run: Uuid) -> Result<(), StoreError> {
+        let delete = "DELETE FROM claims l WHERE run = $1::uuid AND at < now() - interval '60 seconds' AND \
+            CASE WHEN call IS NULL THEN at < now() - interval '10 minutes' \
+            ELSE EXISTS (SELECT 1 FROM calls c WHERE c.call_uuid = l.call::text) END";
         let done = sqlx::query(delete).bind(run.to_string()).execute(&mut self.connection).await;
-        done.map(drop).map_err(failed("delete tombstones"))
+        done.map(drop).map_err(failed("delete claims"))
     }
 
     /// Returns claims of a run whose calls have no row in the table of calls, at most `limit`.

@@ -52,37 +52,7 @@ impl Rooms {
         node_id: &str,
         origin: impl Fn(&str) -> String,
     ) -> Result<(), StoreError> {
-        let orphans = store.rooms().orphans(node_id).await?;
-        let mut left = Vec::with_capacity(orphans.len());
-        if !orphans.is_empty() {
-            tracing::warn!(rooms = orphans.len(), "ended orphaned multi-party calls");
-            let calls = store.calls().orphans(node_id).await?;
-            let calls: BTreeMap<CallUuid, Orphan> =
-                calls.into_iter().map(|call| (call.start.call, call)).collect();
-            for orphan in orphans {
-                let ended = ended(&orphan);
-                let callback = |(setup, notice): (&CallSetup, CallbackRequest)| NewCallback {
-                    event_id: exit_id(&notice),
-                    call: setup.call,
-                    account: setup.account.clone(),
-                    main_account: setup.parent_account.clone(),
-                    node_id: node_id.to_owned(),
-                    origin: origin(&notice.url.0),
-                    notice,
-                    number_event: None,
-                    shut: None,
-                    created: self.0.clock.steady(),
-                };
-                let told =
-                    end_callbacks(&orphan, ended, &calls).into_iter().map(callback).collect();
-                let room = over(orphan, ended);
-                // Listed anyway. The next start ends it again.
-                if let Err(error) = store.rooms().end_orphan(room.clone(), told).await {
-                    tracing::warn!(%error, room = %room.was.id, "end of a multi-party call not stored");
-                }
-                left.push(room);
-            }
-        }
+        let left = self.end_orphans(store, node_id, node_id, origin).await?;
         let mut ended = store.rooms().ended().await?;
         let not_there = |room: &EndedRoom| ended.iter().all(|other| other.was.id != room.was.id);
         let missing: Vec<EndedRoom> = left.into_iter().filter(not_there).collect();
@@ -92,6 +62,52 @@ impl Rooms {
         locked(&self.0.tables).ended.extend(ended);
         let _ = self.0.store.set((store.clone(), node_id.to_owned()));
         Ok(())
+    }
+
+    /// Ends the multi-party calls that a process left open. `owner` is the process, and `node_id`
+    /// delivers the callbacks about the ends. Must be called before the calls are ended.
+    ///
+    /// # Errors
+    /// Returns an error if the store cannot be read.
+    pub async fn end_orphans(
+        &self,
+        store: &Store,
+        owner: &str,
+        node_id: &str,
+        origin: impl Fn(&str) -> String,
+    ) -> Result<Vec<EndedRoom>, StoreError> {
+        let orphans = store.rooms().orphans(owner).await?;
+        if orphans.is_empty() {
+            return Ok(Vec::new());
+        }
+        tracing::warn!(rooms = orphans.len(), "ended orphaned multi-party calls");
+        let calls = store.calls().orphans(owner).await?;
+        let calls: BTreeMap<CallUuid, Orphan> =
+            calls.into_iter().map(|call| (call.start.call, call)).collect();
+        let mut left = Vec::with_capacity(orphans.len());
+        for orphan in orphans {
+            let ended = ended(&orphan);
+            let callback = |(setup, notice): (&CallSetup, CallbackRequest)| NewCallback {
+                event_id: exit_id(&notice),
+                call: setup.call,
+                account: setup.account.clone(),
+                main_account: setup.parent_account.clone(),
+                node_id: node_id.to_owned(),
+                origin: origin(&notice.url.0),
+                notice,
+                number_event: None,
+                shut: None,
+                created: self.0.clock.steady(),
+            };
+            let told = end_callbacks(&orphan, ended, &calls).into_iter().map(callback).collect();
+            let room = over(orphan, ended);
+            // Listed anyway. The next start ends it again.
+            if let Err(error) = store.rooms().end_orphan(room.clone(), told).await {
+                tracing::warn!(%error, room = %room.was.id, "end of a multi-party call not stored");
+            }
+            left.push(room);
+        }
+        Ok(left)
     }
 
     /// Stores a new or changed multi-party call.

@@ -55,6 +55,8 @@ CREATE TABLE calls (
     -- steady clock, and how often it was tried. farewell_us is NULL if nothing is to be sent.
     farewell           TEXT,
     farewell_us        BIGINT,
+    -- The node that sends it, if it adopted the work of node_id.
+    farewell_node      TEXT,
     farewell_tries     INTEGER
 );
 

@@ -1,0 +1,215 @@
+//! Claims of inbound calls: which node of the fleet a call belongs to.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::{Method, Request, Uri};
+use model::CallUuid;
+use store::{Birth, ClaimKey, ClaimOutcome, FleetSession, Store, StoreError};
+use tokio::sync::Semaphore;
+use uuid::Uuid;
+
+use super::{Shared, WEBHOOK};
+use crate::call::registry::CallKey;
+use crate::webhook::{Claim, OtherNodes, SignedWebhook, Unreachable};
+
+/// Connections for claims.
+const SESSIONS: usize = 4;
+
+/// Time for one attempt to claim a call.
+const CLAIM_TIME: Duration = Duration::from_millis(500);
+
+/// Attempts while the database answers beats. Then the node decides alone.
+const ATTEMPTS: u32 = 4;
+
+/// Time to find the owner of an event. Meta delivers it again if it takes longer.
+const LOOKUP_TIME: Duration = Duration::from_secs(1);
+
+/// A call has its row this long after its start, unless the database is slow.
+const YOUNG: Duration = Duration::from_millis(50);
+
+/// Interval at which old claims are deleted.
+const CLEAN_UP_INTERVAL: Duration = Duration::from_secs(15);
+
+/// Implements the webhook's access to the other nodes.
+pub struct FleetClaims {
+    store: Store,
+    shared: Arc<Shared>,
+    sessions: Mutex<Vec<FleetSession>>,
+    permits: Semaphore,
+}
+
+impl FleetClaims {
+    pub(super) fn new(store: Store, shared: Arc<Shared>) -> Self {
+        Self { store, shared, sessions: Mutex::default(), permits: Semaphore::new(SESSIONS) }
+    }
+
+    /// Deletes claims that are no longer needed, until the process leaves the fleet.
+    pub async fn clean_up(self: Arc<Self>) {
+        let mut every = tokio::time::interval(CLEAN_UP_INTERVAL);
+        let stop = self.shared.stop.clone();
+        while stop.run_until_cancelled(every.tick()).await.is_some() {
+            let run = self.shared.run;
+            let done = self.with_session(LOOKUP_TIME, async |s| s.expire_claims(run).await);
+            if let Err(error) = done.await {
+                tracing::warn!(%error, "deletion of old claims failed");
+            }
+        }
+    }
+
+    /// Returns the run that has a live call.
+    ///
+    /// # Errors
+    /// Returns an error if the database does not answer.
+    pub async fn owner_of(&self, call: CallUuid) -> Result<Option<Uuid>, Unreachable> {
+        for pause in [YOUNG, YOUNG, Duration::ZERO] {
+            let found = self.with_session(LOOKUP_TIME, async |s| s.owner_of_live_call(call).await);
+            let found = found.await.map_err(|error| {
+                tracing::warn!(%error, "owner of a call not found");
+                Unreachable
+            })?;
+            match found {
+                Some(owner) => return Ok(owner),
+                None => tokio::time::sleep(pause).await,
+            }
+        }
+        Ok(None)
+    }
+
+    /// Runs a statement on one of the connections. A connection whose statement is overdue is
+    /// closed.
+    async fn with_session<T>(
+        &self,
+        at_most: Duration,
+        statement: impl AsyncFnOnce(&mut FleetSession) -> Result<T, StoreError>,
+    ) -> Result<T, ClaimError> {
+        let _permit = self.permits.acquire().await.map_err(|_| ClaimError::Overdue)?;
+        let run = async {
+            let idle = self.sessions.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let mut session = match idle {
+                Some(session) => session,
+                None => self.store.fleet_session().await?,
+            };
+            let result = statement(&mut session).await?;
+            self.sessions.lock().unwrap_or_else(PoisonError::into_inner).push(session);
+            Ok(result)
+        };
+        tokio::time::timeout(at_most, run).await.unwrap_or(Err(ClaimError::Overdue))
+    }
+
+    async fn try_claim(
+        &self,
+        key: &CallKey,
+        birth: Option<&Birth>,
+    ) -> Result<ClaimOutcome, ClaimError> {
+        let (run, key) = (self.shared.run, claim_key(key));
+        let sealed = birth.map(|birth| (birth.setup.call.0, self.store.seal_birth(birth)));
+        self.with_session(CLAIM_TIME, async |session| match &sealed {
+            Some((call, birth)) => session.claim(key, run, *call, birth).await,
+            None => session.bury(key, run).await,
+        })
+        .await
+    }
+}
+
+/// The reason why a statement gave no answer.
+#[derive(Debug, thiserror::Error)]
+enum ClaimError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("the database did not answer in time")]
+    Overdue,
+}
+
+impl OtherNodes for FleetClaims {
+    fn claim(&self, key: CallKey, birth: Option<Birth>) -> BoxFuture<'_, Claim> {
+        async move {
+            // Nobody waits while the database is away.
+            let is_connected = || self.shared.state.borrow().is_connected;
+            let mut tried = Err(ClaimError::Overdue);
+            for _ in 0..ATTEMPTS {
+                if tried.is_ok() || !is_connected() {
+                    break;
+                }
+                tried = self.try_claim(&key, birth.as_ref()).await;
+            }
+            match tried {
+                Ok(ClaimOutcome::Mine) => Claim::Ours,
+                Ok(ClaimOutcome::Other { run, .. }) => Claim::Theirs(run),
+                Ok(ClaimOutcome::Tombstone | ClaimOutcome::Recorded { .. }) => Claim::Over,
+                Ok(ClaimOutcome::NotMember) => {
+                    self.shared.hurry();
+                    Claim::Denied
+                }
+                // Another node may have the call, and this one may be cut off.
+                Err(_) if self.shared.strict => Claim::Denied,
+                Err(error) => {
+                    tracing::warn!(%error, "claim of a call not written, the node decides alone");
+                    Claim::Ours
+                }
+            }
+        }
+        .boxed()
+    }
+
+    fn owner(
+        &self,
+        key: CallKey,
+        named: Option<CallUuid>,
+    ) -> BoxFuture<'_, Result<Option<Uuid>, Unreachable>> {
+        async move {
+            let found = self
+                .with_session(LOOKUP_TIME, async |session| {
+                    session.owner_of_call(claim_key(&key), named).await
+                })
+                .await;
+            match found {
+                Ok(owner) => Ok(owner.filter(|owner| *owner != self.shared.run)),
+                Err(error) => {
+                    tracing::warn!(%error, "owner of a call not found");
+                    Err(Unreachable)
+                }
+            }
+        }
+        .boxed()
+    }
+
+    fn forward(&self, to: Uuid, webhook: SignedWebhook) -> BoxFuture<'_, Result<(), Unreachable>> {
+        async move {
+            let SignedWebhook { body, headers } = webhook;
+            let mut request = Request::new(body);
+            *request.method_mut() = Method::POST;
+            *request.uri_mut() = Uri::from_static(WEBHOOK);
+            *request.headers_mut() = headers;
+            for name in [CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING] {
+                request.headers_mut().remove(name);
+            }
+            match self.shared.peers.send(to, request).await {
+                Ok(response) if response.status().is_success() => Ok(()),
+                Ok(response) => {
+                    let status = response.status().as_u16();
+                    tracing::warn!(%to, status, "webhook refused by another node");
+                    Err(Unreachable)
+                }
+                Err(error) => {
+                    tracing::warn!(%to, %error, "webhook not passed on to the node of its call");
+                    Err(Unreachable)
+                }
+            }
+        }
+        .boxed()
+    }
+}
+
+fn claim_key(key: &CallKey) -> ClaimKey<'_> {
+    let (number, wacid) = (key.phone_number_id.as_str(), key.wacid.as_str());
+    // The length keeps pairs apart whose concatenations are equal.
+    let text = format!("{} {number} {wacid}", number.len());
+    let digest = digest(&SHA256, text.as_bytes());
+    let hash = digest.as_ref().iter().take(16).fold(0, |hash, byte| hash << 8 | u128::from(*byte));
+    ClaimKey { hash, phone_number_id: number, wacid }
+}

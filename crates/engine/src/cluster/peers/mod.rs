@@ -1,0 +1,469 @@
+//! Connections between the nodes of a fleet: HTTP/2 over TLS 1.3.
+//!
+//! Each process makes a certificate at its start, and writes its SHA-256 into its row in the table
+//! of runs. The certificates of members are trusted, and no others: there is nothing to issue or to
+//! renew. A peer has no rights. What it forwards carries the signature of Meta or the credentials
+//! of a client, which are verified again.
+//!
+//! There is one connection per pair and direction. It is kept up from the moment in which the
+//! member appears in the table, and pings show whether the other process lives.
+
+mod pins;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::Bytes;
+use fleet::Link;
+use futures_util::future::BoxFuture;
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
+use hyper::client::conn::http2::SendRequest;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_rustls::server::TlsStream;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use self::pins::{Identity, Pin};
+
+/// Time limits of the connections.
+#[derive(Clone, Copy, Debug)]
+pub struct PeerTimes {
+    /// A request, from its first byte to the last one of its response.
+    pub request: Duration,
+    /// Opening a connection.
+    pub connect: Duration,
+    /// Between two attempts to connect.
+    pub retry: Duration,
+    /// Between two pings.
+    pub ping: Duration,
+    /// A ping without an answer for this long shows that the other process hangs.
+    pub silence: Duration,
+}
+
+impl Default for PeerTimes {
+    fn default() -> Self {
+        let ms = Duration::from_millis;
+        Self {
+            request: ms(2_000),
+            connect: ms(1_000),
+            retry: ms(250),
+            ping: ms(500),
+            silence: ms(1_000),
+        }
+    }
+}
+
+/// The largest body of a request or of a response that is read as a whole.
+const BODY_MAX: usize = 4 * 1024 * 1024;
+
+/// Requests to one peer at the same time.
+const REQUESTS_MAX: usize = 256;
+
+/// Inbound connections, with those whose certificate is not known yet.
+const CONNECTIONS_MAX: usize = 128;
+
+/// Time for the TLS handshake of an inbound connection.
+const HANDSHAKE_TIME: Duration = Duration::from_secs(2);
+
+/// Attempts to connect that must be refused before a process counts as ended.
+const REFUSALS: u8 = 3;
+
+/// Answers the requests of other members. `from` is the member.
+pub trait PeerHandler: Send + Sync + 'static {
+    fn handle(&self, from: Uuid, request: Request<Bytes>) -> BoxFuture<'static, Response<Body>>;
+}
+
+/// Another member, as the table of runs has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerAddress {
+    pub run: Uuid,
+    /// Host and port.
+    pub address: String,
+    /// SHA-256 of its certificate, in hexadecimal.
+    pub pin: String,
+}
+
+/// The reason why a peer has not answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PeerError {
+    #[error("the node is not a member of the fleet")]
+    Unknown,
+    #[error("there is no connection to the node")]
+    Unreachable,
+    #[error("the node did not answer in time")]
+    TimedOut,
+    #[error("too many requests to the node are under way")]
+    Busy,
+    #[error("the body is larger than 4 MiB")]
+    TooLarge,
+}
+
+/// The reason why a process can't take part in the connections of its fleet.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    #[error("could not listen on {at}: {source}")]
+    Listen {
+        at: String,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("could not make a certificate: {0}")]
+    Certificate(#[from] rcgen::Error),
+    #[error("could not set up TLS: {0}")]
+    Tls(#[from] rustls::Error),
+}
+
+/// The connections of this process to the other members. Cheap to clone.
+#[derive(Clone)]
+pub struct Peers(Arc<Inner>);
+
+impl std::fmt::Debug for Peers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Peers({})", self.0.address)
+    }
+}
+
+struct Inner {
+    address: String,
+    identity: Identity,
+    times: PeerTimes,
+    listener: Mutex<Option<TcpListener>>,
+    members: Mutex<BTreeMap<Uuid, Arc<Member>>>,
+    stop: CancellationToken,
+}
+
+/// The connection to a member.
+struct Member {
+    at: PeerAddress,
+    sender: Mutex<Option<SendRequest<Full<Bytes>>>>,
+    link: AtomicU8,
+    requests: Semaphore,
+    stop: CancellationToken,
+}
+
+const UP: u8 = 0;
+const SILENT: u8 = 1;
+const REFUSED: u8 = 2;
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+impl Peers {
+    /// Listens at `listen`, and makes a certificate. Other members connect to `advertise`, or to
+    /// the bound address if that is `None`.
+    ///
+    /// # Errors
+    /// Fails if the address can't be bound.
+    pub async fn bind(
+        listen: &str,
+        advertise: Option<&str>,
+        times: PeerTimes,
+    ) -> Result<Self, BindError> {
+        let failed = |source| BindError::Listen { at: listen.to_owned(), source };
+        let listener = TcpListener::bind(listen).await.map_err(failed)?;
+        let bound: SocketAddr = listener.local_addr().map_err(failed)?;
+        Ok(Self(Arc::new(Inner {
+            address: advertise.map_or_else(|| bound.to_string(), str::to_owned),
+            identity: Identity::new()?,
+            times,
+            listener: Mutex::new(Some(listener)),
+            members: Mutex::default(),
+            stop: CancellationToken::new(),
+        })))
+    }
+
+    /// Host and port that other members connect to.
+    pub fn address(&self) -> &str {
+        &self.0.address
+    }
+
+    /// SHA-256 of this process's certificate, in hexadecimal.
+    pub fn pin(&self) -> String {
+        self.0.identity.pin.to_string()
+    }
+
+    /// Starts to answer other members. Only the first call has an effect.
+    ///
+    /// # Errors
+    /// Fails if the TLS library rejects the configuration.
+    pub fn serve(&self, handler: Arc<dyn PeerHandler>) -> Result<(), rustls::Error> {
+        let listener = self.0.listener.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(listener) = listener else { return Ok(()) };
+        let acceptor = TlsAcceptor::from(Arc::new(self.0.identity.server()?));
+        let weak = Arc::downgrade(&self.0);
+        let (stop, times) = (self.0.stop.clone(), self.0.times);
+        let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let accept = async move {
+            loop {
+                let Ok(permit) = permits.clone().acquire_owned().await else { return };
+                let Ok((stream, _)) = listener.accept().await else {
+                    // Out of file descriptors, for example.
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                };
+                let (acceptor, handler, weak) = (acceptor.clone(), handler.clone(), weak.clone());
+                tokio::spawn(async move {
+                    let _permit = permit;
+                    let _ = stream.set_nodelay(true);
+                    let handshake = tokio::time::timeout(HANDSHAKE_TIME, acceptor.accept(stream));
+                    let Ok(Ok(tls)) = handshake.await else { return };
+                    let member = weak.upgrade().zip(pin_of(&tls));
+                    let member = member.and_then(|(inner, pin)| inner.member_with(pin));
+                    let Some(member) = member else { return };
+                    answer(TokioIo::new(tls), member, handler, times).await;
+                });
+            }
+        };
+        tokio::spawn(async move { stop.run_until_cancelled(accept).await });
+        Ok(())
+    }
+
+    /// Connects to these members, and closes the connections to all others.
+    pub fn set_members(&self, listed: Vec<PeerAddress>) {
+        let mut members = self.0.members();
+        members.retain(|_, member| {
+            let stays = listed.contains(&member.at);
+            if !stays {
+                member.stop.cancel();
+            }
+            stays
+        });
+        for at in listed {
+            let Ok(pin) = at.pin.parse::<Pin>() else { continue };
+            members.entry(at.run).or_insert_with(|| {
+                let member = Arc::new(Member {
+                    at,
+                    sender: Mutex::default(),
+                    link: AtomicU8::new(SILENT),
+                    requests: Semaphore::new(REQUESTS_MAX),
+                    stop: self.0.stop.child_token(),
+                });
+                tokio::spawn(keep_connected(
+                    self.0.identity.clone(),
+                    pin,
+                    member.clone(),
+                    self.0.times,
+                ));
+                member
+            });
+        }
+        let pins = members.values().filter_map(|member| member.at.pin.parse().ok()).collect();
+        self.0.identity.trust(pins);
+    }
+
+    /// The state of the connection to another run.
+    pub fn link(&self, run: Uuid) -> Link {
+        match self.0.member(run).map(|member| member.link.load(Ordering::Acquire)) {
+            Some(UP) => Link::Up,
+            Some(REFUSED) => Link::Refused,
+            Some(_) | None => Link::Silent,
+        }
+    }
+
+    /// The runs that answer this one.
+    pub fn sees(&self) -> Vec<Uuid> {
+        let members = self.0.members();
+        let up = members.values().filter(|member| member.link.load(Ordering::Acquire) == UP);
+        up.map(|member| member.at.run).collect()
+    }
+
+    /// Sends a request to a member, and reads its response.
+    ///
+    /// # Errors
+    /// Returns why there is no response. The member may have executed the request.
+    pub async fn send(
+        &self,
+        to: Uuid,
+        request: Request<Bytes>,
+    ) -> Result<Response<Bytes>, PeerError> {
+        let at_most = self.0.times.request;
+        let exchange = async {
+            let (head, body) = self.exchange(to, request).await?.into_parts();
+            let body = Limited::new(body, BODY_MAX).collect().await;
+            let body =
+                body.map_err(|error| match error.is::<http_body_util::LengthLimitError>() {
+                    true => PeerError::TooLarge,
+                    false => PeerError::Unreachable,
+                })?;
+            Ok(Response::from_parts(head, body.to_bytes()))
+        };
+        tokio::time::timeout(at_most, exchange).await.unwrap_or(Err(PeerError::TimedOut))
+    }
+
+    /// Sends a request to a member. The body of the response is streamed; only its head has a time
+    /// limit.
+    ///
+    /// # Errors
+    /// Returns why there is no response. The member may have executed the request.
+    pub async fn open(
+        &self,
+        to: Uuid,
+        request: Request<Bytes>,
+    ) -> Result<Response<Incoming>, PeerError> {
+        let exchange = tokio::time::timeout(self.0.times.request, self.exchange(to, request));
+        exchange.await.unwrap_or(Err(PeerError::TimedOut))
+    }
+
+    async fn exchange(
+        &self,
+        to: Uuid,
+        request: Request<Bytes>,
+    ) -> Result<Response<Incoming>, PeerError> {
+        if request.body().len() > BODY_MAX {
+            return Err(PeerError::TooLarge);
+        }
+        let member = self.0.member(to).ok_or(PeerError::Unknown)?;
+        let _permit = member.requests.try_acquire().map_err(|_| PeerError::Busy)?;
+        let sender = member.sender.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut sender = sender.ok_or(PeerError::Unreachable)?;
+        sender.ready().await.map_err(|_| PeerError::Unreachable)?;
+        sender.send_request(request.map(Full::new)).await.map_err(|_| PeerError::Unreachable)
+    }
+}
+
+impl Inner {
+    fn members(&self) -> MutexGuard<'_, BTreeMap<Uuid, Arc<Member>>> {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn member(&self, run: Uuid) -> Option<Arc<Member>> {
+        self.members().get(&run).cloned()
+    }
+
+    fn member_with(&self, pin: Pin) -> Option<Arc<Member>> {
+        let has = |member: &&Arc<Member>| member.at.pin.parse() == Ok(pin);
+        self.members().values().find(has).cloned()
+    }
+}
+
+fn pin_of(tls: &TlsStream<TcpStream>) -> Option<Pin> {
+    Some(Pin::of(tls.get_ref().1.peer_certificates()?.first()?))
+}
+
+/// Answers the requests of a member until it closes its connection or is no member any more.
+fn answer(
+    io: TokioIo<TlsStream<TcpStream>>,
+    member: Arc<Member>,
+    handler: Arc<dyn PeerHandler>,
+    times: PeerTimes,
+) -> BoxFuture<'static, ()> {
+    let from = member.at.run;
+    let service = service_fn(move |request| read_and_handle(handler.clone(), from, request));
+    let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(u32::try_from(REQUESTS_MAX).unwrap_or(u32::MAX))
+        .keep_alive_interval(times.ping)
+        .keep_alive_timeout(times.silence)
+        .serve_connection(io, service);
+    Box::pin(async move {
+        let _ = member.stop.run_until_cancelled(connection).await;
+    })
+}
+
+async fn read_and_handle(
+    handler: Arc<dyn PeerHandler>,
+    from: Uuid,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Infallible> {
+    let (head, body) = request.into_parts();
+    let Ok(body) = Limited::new(body, BODY_MAX).collect().await else {
+        let mut refused = Response::new(Body::empty());
+        *refused.status_mut() = StatusCode::PAYLOAD_TOO_LARGE;
+        return Ok(refused);
+    };
+    Ok(handler.handle(from, Request::from_parts(head, body.to_bytes())).await)
+}
+
+/// Keeps a connection to a member up until it is no member any more.
+async fn keep_connected(identity: Identity, pin: Pin, member: Arc<Member>, times: PeerTimes) {
+    let stop = member.stop.clone();
+    let work = async {
+        let (mut was_up, mut refusals) = (false, 0);
+        loop {
+            match connect(&identity, pin, &member, times).await {
+                Ok((sender, connection)) => {
+                    *member.sender.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
+                    member.link.store(UP, Ordering::Release);
+                    (was_up, refusals) = (true, 0);
+                    connection.await;
+                    *member.sender.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                    member.link.store(SILENT, Ordering::Release);
+                    // Without a pause: a process that has ended is to be seen soon.
+                    continue;
+                }
+                Err(ConnectError::Refused) if was_up => {
+                    refusals = REFUSALS.min(refusals + 1);
+                    if refusals == REFUSALS {
+                        member.link.store(REFUSED, Ordering::Release);
+                    }
+                }
+                Err(ConnectError::Refused | ConnectError::Other) => {
+                    refusals = 0;
+                    member.link.store(SILENT, Ordering::Release);
+                }
+            }
+            tokio::time::sleep(times.retry).await;
+        }
+    };
+    stop.run_until_cancelled(work).await;
+    *member.sender.lock().unwrap_or_else(PoisonError::into_inner) = None;
+}
+
+enum ConnectError {
+    /// The machine answers, and no process listens.
+    Refused,
+    Other,
+}
+
+/// Connects to a member. The second result drives the connection until it ends.
+async fn connect(
+    identity: &Identity,
+    pin: Pin,
+    member: &Member,
+    times: PeerTimes,
+) -> Result<(SendRequest<Full<Bytes>>, BoxFuture<'static, ()>), ConnectError> {
+    let connecting = async {
+        #[allow(
+            clippy::disallowed_methods,
+            reason = "the address is a member's, from the database"
+        )]
+        let stream = TcpStream::connect(&member.at.address).await;
+        let stream = stream.map_err(|error| match error.kind() {
+            std::io::ErrorKind::ConnectionRefused => ConnectError::Refused,
+            _ => ConnectError::Other,
+        })?;
+        let _ = stream.set_nodelay(true);
+        let tls = identity.client(pin).map_err(|_| ConnectError::Other)?;
+        let tls = TlsConnector::from(Arc::new(tls)).connect(pins::server_name(), stream).await;
+        let io = TokioIo::new(tls.map_err(|_| ConnectError::Other)?);
+        let (sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .keep_alive_interval(times.ping)
+            .keep_alive_timeout(times.silence)
+            .keep_alive_while_idle(true)
+            .handshake(io)
+            .await
+            .map_err(|_| ConnectError::Other)?;
+        let connection: BoxFuture<'static, ()> = Box::pin(async move {
+            let _ = connection.await;
+        });
+        Ok((sender, connection))
+    };
+    tokio::time::timeout(times.connect, connecting).await.unwrap_or(Err(ConnectError::Other))
+}

@@ -1,0 +1,150 @@
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use super::*;
+
+const ONE: Uuid = Uuid::from_u128(1);
+const TWO: Uuid = Uuid::from_u128(2);
+
+/// Answers with who has asked, the path and the size of the body. `/hang` is never answered, and
+/// `/large` has a body of 10 MiB.
+struct Echo;
+
+impl PeerHandler for Echo {
+    fn handle(&self, from: Uuid, request: Request<Bytes>) -> BoxFuture<'static, Response<Body>> {
+        let text = format!("{from} {} {}", request.uri().path(), request.body().len());
+        match request.uri().path() {
+            "/hang" => std::future::pending().boxed(),
+            "/large" => async { Response::new(Body::from(vec![7; 10 << 20])) }.boxed(),
+            _ => async move { Response::new(Body::from(text)) }.boxed(),
+        }
+    }
+}
+
+async fn peers() -> Peers {
+    let times = PeerTimes { request: Duration::from_millis(500), ..PeerTimes::default() };
+    let peers = Peers::bind("127.0.0.1:0", None, times).await.unwrap();
+    peers.serve(Arc::new(Echo)).unwrap();
+    peers
+}
+
+fn listed(run: Uuid, peers: &Peers) -> PeerAddress {
+    PeerAddress { run, address: peers.address().to_owned(), pin: peers.pin() }
+}
+
+/// Two members that hear each other.
+async fn pair() -> (Peers, Peers) {
+    let (one, two) = (peers().await, peers().await);
+    one.set_members(vec![listed(TWO, &two)]);
+    two.set_members(vec![listed(ONE, &one)]);
+    until(&one, TWO, Link::Up).await;
+    until(&two, ONE, Link::Up).await;
+    (one, two)
+}
+
+async fn until(peers: &Peers, run: Uuid, link: Link) {
+    while peers.link(run) != link {
+        tokio::task::yield_now().await;
+    }
+}
+
+fn request(path: &'static str, body: usize) -> Request<Bytes> {
+    Request::post(path).body(Bytes::from(vec![1; body])).unwrap()
+}
+
+#[tokio::test]
+async fn members_answer_each_other() {
+    let (one, two) = pair().await;
+    let answer = one.send(TWO, request("/some", 3)).await.unwrap();
+    assert_eq!(answer.body(), format!("{ONE} /some 3").as_bytes());
+    let answer = two.send(ONE, request("/other", 0)).await.unwrap();
+    assert_eq!(answer.body(), format!("{TWO} /other 0").as_bytes());
+    assert_eq!((one.sees(), two.sees()), (vec![TWO], vec![ONE]));
+    // A streamed response has no limit, and one that is read as a whole has.
+    let large = one.open(TWO, request("/large", 0)).await.unwrap();
+    assert_eq!(large.into_body().collect().await.unwrap().to_bytes().len(), 10 << 20);
+    assert_eq!(one.send(TWO, request("/large", 0)).await.unwrap_err(), PeerError::TooLarge);
+    assert_eq!(one.send(TWO, request("/", BODY_MAX + 1)).await.unwrap_err(), PeerError::TooLarge);
+    assert_eq!(one.send(ONE, request("/", 0)).await.unwrap_err(), PeerError::Unknown);
+}
+
+#[tokio::test]
+async fn f09_a_request_waits_a_limited_time_and_their_number_is_limited() {
+    let (one, _two) = pair().await;
+    assert_eq!(one.send(TWO, request("/hang", 0)).await.unwrap_err(), PeerError::TimedOut);
+    let waiting: Vec<_> = (0..REQUESTS_MAX)
+        .map(|_| {
+            let one = one.clone();
+            tokio::spawn(async move { one.send(TWO, request("/hang", 0)).await })
+        })
+        .collect();
+    let member = one.0.member(TWO).unwrap();
+    while member.requests.available_permits() > 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(one.send(TWO, request("/quick", 0)).await.unwrap_err(), PeerError::Busy);
+    for task in waiting {
+        assert_eq!(task.await.unwrap().unwrap_err(), PeerError::TimedOut);
+    }
+    assert!(one.send(TWO, request("/after", 0)).await.is_ok());
+}
+
+#[tokio::test]
+async fn f50_strangers_get_no_answer() {
+    let (one, two) = pair().await;
+    // A certificate that is no member's.
+    let stranger = peers().await;
+    stranger.set_members(vec![listed(ONE, &one)]);
+    let mut refused = one.send(TWO, request("/", 0)).await.is_err();
+    for _ in 0..20 {
+        refused |= stranger.send(ONE, request("/", 0)).await.is_ok();
+    }
+    assert!(!refused);
+    // Another certificate than the one in the table.
+    let wrong = PeerAddress { pin: stranger.pin(), ..listed(TWO, &two) };
+    one.set_members(vec![wrong]);
+    assert_eq!(one.send(TWO, request("/", 0)).await.unwrap_err(), PeerError::Unreachable);
+    // Garbage, and no TLS at all.
+    for bytes in [
+        &[0xff; 4096][..],
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\xff\xff\xff\xff",
+    ] {
+        #[allow(clippy::disallowed_methods, reason = "a stranger")]
+        let mut stream = TcpStream::connect(two.address()).await.unwrap();
+        stream.write_all(bytes).await.unwrap();
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer).await;
+        assert!(!answer.windows(4).any(|part| part == b"HTTP"), "{answer:?}");
+    }
+    one.set_members(vec![listed(TWO, &two)]);
+    until(&one, TWO, Link::Up).await;
+    assert!(one.send(TWO, request("/", 0)).await.is_ok());
+}
+
+#[tokio::test]
+async fn f26_a_process_that_has_ended_is_refused_and_comes_back() {
+    let (one, two) = pair().await;
+    let address = two.address().to_owned();
+    drop(two);
+    until(&one, TWO, Link::Refused).await;
+    assert_eq!(one.send(TWO, request("/", 0)).await.unwrap_err(), PeerError::Unreachable);
+    // Another process at the address has another certificate.
+    let third = Peers::bind(&address, None, PeerTimes::default()).await.unwrap();
+    third.serve(Arc::new(Echo)).unwrap();
+    third.set_members(vec![listed(ONE, &one)]);
+    until(&one, TWO, Link::Silent).await;
+    one.set_members(vec![listed(TWO, &third)]);
+    until(&one, TWO, Link::Up).await;
+}
+
+#[tokio::test]
+async fn a_run_that_is_no_member_any_more_is_disconnected() {
+    let (one, two) = pair().await;
+    one.set_members(Vec::new());
+    assert_eq!(one.send(TWO, request("/", 0)).await.unwrap_err(), PeerError::Unknown);
+    until(&two, ONE, Link::Silent).await;
+    assert!(one.sees().is_empty());
+}

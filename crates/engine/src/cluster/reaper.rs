@@ -1,0 +1,79 @@
+//! Ends what a dead process of the fleet has left.
+
+use std::sync::Arc;
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use store::{Birth, CallStart, RunInfo, StoreError};
+
+use super::Reaper;
+use crate::admission::Directory;
+use crate::call::registry::Registry;
+use crate::call::{Services, orphan};
+
+/// Claims per query.
+const PAGE: u32 = 10_000;
+
+/// Ends the calls of dead processes and adopts their other work, for this node.
+pub struct NodeReaper {
+    pub services: Arc<Services>,
+    pub registry: Registry,
+    pub directory: Arc<Directory>,
+}
+
+impl NodeReaper {
+    /// Ends the calls of an owner of rows: a dead run, or an earlier process of this node. Adopts
+    /// its callbacks, its requests to Graph, and its messages.
+    ///
+    /// # Errors
+    /// Fails if the database does not answer. What was done is not undone.
+    pub async fn settle(&self, owner: &str) -> Result<(), StoreError> {
+        let Services { store, rooms, outbox, node_id, .. } = &*self.services;
+        rooms.end_orphans(store, owner, node_id, |url| outbox.origin(url)).await?;
+        let ended = orphan::end_all(&self.services, owner).await?;
+        for placed in ended.placed {
+            let number = self.directory.number(&placed.phone_number_id);
+            let token = number.and_then(|number| number.spec.access_token.clone());
+            self.registry.remember(placed, token);
+        }
+        let mut session = store.fleet_session().await?;
+        let adopted = session.adopt(owner, node_id).await?;
+        if adopted > 0 {
+            tracing::info!(owner, rows = adopted, "work of another process adopted");
+        }
+        session.close().await
+    }
+
+    /// Writes the rows of calls that a dead run has claimed and not written.
+    async fn restore_claimed(&self, run: &RunInfo) -> Result<(), StoreError> {
+        let store = &self.services.store;
+        let mut session = store.fleet_session().await?;
+        let mut restored = 0_usize;
+        for claim in session.orphan_claims(run.run, PAGE).await? {
+            let Some(birth) = store.open_birth(model::CallUuid(claim.call), &claim.birth) else {
+                tracing::error!(call_uuid = %claim.call, "claim of a dead node not readable: it has another store.secret_key");
+                continue;
+            };
+            let Birth { node_id, born, setup } = birth;
+            if store.calls().begin(CallStart::of(&setup, &node_id), &setup, born) {
+                restored += 1;
+            }
+        }
+        session.close().await?;
+        if restored > 0 {
+            store.flush().await;
+            tracing::warn!(calls = restored, node_id = %run.node_id, "calls of a dead node restored from their claims");
+        }
+        Ok(())
+    }
+}
+
+impl Reaper for NodeReaper {
+    fn reap(&self, run: RunInfo) -> BoxFuture<'_, Result<(), StoreError>> {
+        async move {
+            self.restore_claimed(&run).await?;
+            self.settle(&run.owner()).await
+        }
+        .boxed()
+    }
+}

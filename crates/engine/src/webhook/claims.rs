@@ -1,0 +1,54 @@
+//! The interface between the webhook handler and the other nodes of a fleet.
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::HeaderMap;
+use model::CallUuid;
+use store::Birth;
+use uuid::Uuid;
+
+use crate::call::registry::CallKey;
+
+/// The other nodes of a fleet. Meta may deliver a webhook several times, and to any node.
+pub trait OtherNodes: Send + Sync {
+    /// Claims an inbound call for this node, before anything is told to Meta. `birth` is the call,
+    /// or `None` if it does not begin here: it is rejected, or over. If the database is out of
+    /// reach, the node decides alone.
+    fn claim(&self, key: CallKey, birth: Option<Birth>) -> BoxFuture<'_, Claim>;
+
+    /// Returns the node that has a live call. `named` is the outbound call that an event's opaque
+    /// data name. `None` if no other node has it.
+    fn owner(
+        &self,
+        key: CallKey,
+        named: Option<CallUuid>,
+    ) -> BoxFuture<'_, Result<Option<Uuid>, Unreachable>>;
+
+    /// Has another node process the events of its calls.
+    fn forward(&self, to: Uuid, webhook: SignedWebhook) -> BoxFuture<'_, Result<(), Unreachable>>;
+}
+
+/// The result of [`OtherNodes::claim`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// The call belongs to this node.
+    Ours,
+    /// Another node has the call.
+    Theirs(Uuid),
+    /// The call is over: it was rejected, or its `terminate` came first.
+    Over,
+    /// This node may not take calls at the moment.
+    Denied,
+}
+
+/// The database or another node does not answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unreachable;
+
+/// A webhook as Meta has sent it, so that another node can verify it.
+#[derive(Clone, Debug)]
+pub struct SignedWebhook {
+    pub body: Bytes,
+    /// Contains the signature.
+    pub headers: HeaderMap,
+}

@@ -1,0 +1,382 @@
+//! Several nodes on one PostgreSQL database (`docs/fleet.md`).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use model::Clock;
+
+use super::crash::event_id;
+use super::support::app::App;
+use super::support::database::skipped_without_postgres;
+use super::support::http;
+use super::support::meta::{self, Graph, connect_body, silent_offer, terminate_body};
+use super::support::node::{AUTH_ID, NUMBER, Node, NodeConfig, basic, free_port};
+
+/// Answers immediately and holds the call.
+const HELD: &str = "<Response><Speak>Please hold.</Speak><Wait length=\"120\"/></Response>";
+
+/// A simulated Meta, a customer's server, and the folder that names the shared database.
+struct World {
+    graph: Graph,
+    app: App,
+    shared: tempfile::TempDir,
+    limits: String,
+    cps: u32,
+}
+
+impl World {
+    async fn new(calls_per_number: u32, cps: u32) -> Self {
+        let (graph, app) = (Graph::start().await, App::start().await);
+        app.xml("/answer", HELD).route("/hangup", |_| (200, String::new()));
+        let limits = format!("calls_per_number = {calls_per_number}");
+        Self { graph, app, shared: tempfile::tempdir().unwrap(), limits, cps }
+    }
+
+    fn config(&self, name: &str) -> NodeConfig {
+        NodeConfig {
+            hangup_url: self.app.url("/hangup"),
+            accept_wait_ms: 0,
+            cps: self.cps,
+            limits: self.limits.clone(),
+            store_of: Some(self.shared.path().to_owned()),
+            store: "secret_key = \"the-secret-key-of-the-fleet-in-tests\"\n".to_owned(),
+            extra: format!(
+                "[cluster]\nnode_id = \"{name}\"\npeer = \"127.0.0.1:{}\"\n",
+                free_port()
+            ),
+            ..NodeConfig::new(&self.graph.url, &self.app.url("/answer"))
+        }
+    }
+
+    async fn node(&self, name: &str) -> Node {
+        Node::start(&self.config(name)).await
+    }
+
+    async fn nodes(&self, count: usize) -> Vec<Node> {
+        let configs: Vec<_> = (0..count).map(|n| self.config(&format!("n{n}"))).collect();
+        join_all(configs.iter().map(Node::start)).await
+    }
+
+    /// The last word that Meta has for each call, and whether it was ever accepted.
+    fn asked(&self) -> BTreeMap<String, BTreeSet<String>> {
+        let mut asked: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for request in self.graph.asked() {
+            let word = |name: &str| request[name].as_str().unwrap_or_default().to_owned();
+            asked.entry(word("call_id")).or_default().insert(word("action"));
+        }
+        asked
+    }
+
+    fn with_action(&self, action: &str) -> BTreeSet<String> {
+        let asked = self.asked().into_iter();
+        asked.filter(|(_, actions)| actions.contains(action)).map(|(call, _)| call).collect()
+    }
+
+    /// Waits until the calls have a hangup callback, and checks that none has two identities.
+    async fn until_hung_up(&self, calls: &BTreeSet<String>) -> Duration {
+        let clock = Clock::real();
+        let begun = clock.now();
+        let mut every = tokio::time::interval(Duration::from_millis(50));
+        loop {
+            every.tick().await;
+            let mut of: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+            for seen in self.app.requests().iter().filter(|seen| seen.path == "/hangup") {
+                of.entry(seen.param("WhatsAppCallID").to_owned())
+                    .or_default()
+                    .insert(event_id(seen));
+            }
+            assert!(of.values().all(|ids| ids.len() == 1), "one identity a call: {of:?}");
+            if calls.iter().all(|call| of.contains_key(call)) {
+                return clock.now().duration_since(begun);
+            }
+            let waited = clock.now().duration_since(begun);
+            assert!(waited < Duration::from_secs(40), "{} of {} calls", of.len(), calls.len());
+        }
+    }
+}
+
+/// Posts a call to a node. Returns its id at Meta.
+async fn call(node: &Node) -> String {
+    let wacid = meta::wacid();
+    let body = connect_body(&wacid, &silent_offer()).to_string();
+    assert_eq!(node.post_webhook(&body).await.status, 200);
+    wacid
+}
+
+async fn in_use(nodes: &[Node]) -> f64 {
+    let used =
+        nodes.iter().map(|node| node.metric("offhook_number_slots_in_use", &[("number", NUMBER)]));
+    join_all(used).await.into_iter().sum()
+}
+
+#[tokio::test]
+async fn f10_three_nodes_share_the_slots_of_a_number() {
+    if skipped_without_postgres() {
+        return;
+    }
+    const CAP: usize = 7;
+    let world = World::new(u32::try_from(CAP).unwrap(), 1_000).await;
+    let nodes = world.nodes(3).await;
+    for round in 0..3 {
+        // More calls than slots, from all sides.
+        let calls = join_all((0..4 * CAP).map(|n| call(&nodes[n % 3]))).await;
+        let calls: BTreeSet<String> = calls.into_iter().collect();
+        let mut every = tokio::time::interval(Duration::from_millis(20));
+        let admitted = loop {
+            every.tick().await;
+            let (accepted, rejected) = (world.with_action("accept"), world.with_action("reject"));
+            if calls.iter().all(|call| accepted.contains(call) || rejected.contains(call)) {
+                break accepted.intersection(&calls).cloned().collect::<BTreeSet<_>>();
+            }
+        };
+        // Slots that lie at an idle node are found, so all of them are in use.
+        assert_eq!(admitted.len(), CAP, "round {round}");
+        assert_eq!(in_use(&nodes).await, CAP as f64);
+        for (n, call) in admitted.iter().enumerate() {
+            // The webhook of the end comes to any node.
+            let body = terminate_body(call).to_string();
+            assert_eq!(nodes[n % 3].post_webhook(&body).await.status, 200);
+        }
+        world.until_hung_up(&admitted).await;
+    }
+    let both = world.asked().into_values().filter(|a| a.contains("accept") && a.contains("reject"));
+    assert_eq!(both.count(), 0);
+}
+
+#[tokio::test]
+async fn f04_a_call_that_comes_to_all_nodes_begins_once() {
+    if skipped_without_postgres() {
+        return;
+    }
+    const CALLS: usize = 60;
+    let world = World::new(1_000, 10_000).await;
+    let nodes = world.nodes(3).await;
+    let calls: Vec<String> = (0..CALLS).map(|_| meta::wacid()).collect();
+    let copies = calls.iter().flat_map(|wacid| {
+        let body = connect_body(wacid, &silent_offer()).to_string();
+        (0..9).map(move |n| (n % 3, body.clone()))
+    });
+    let posts = copies.map(|(n, body)| {
+        let node = &nodes[n];
+        async move { node.post_webhook(&body).await.status }
+    });
+    assert!(join_all(posts).await.into_iter().all(|status| status == 200));
+    let calls: BTreeSet<String> = calls.into_iter().collect();
+    for call in &calls {
+        world.graph.wait(call, "accept").await;
+    }
+    assert!(world.with_action("reject").is_empty());
+    let mut results = BTreeMap::new();
+    for node in &nodes {
+        for result in ["admitted", "duplicate"] {
+            let count = node.metric("offhook_webhook_events_total", &[("result", result)]).await;
+            *results.entry(result).or_insert(0.0) += count;
+        }
+    }
+    assert_eq!(results["admitted"], CALLS as f64, "{results:?}");
+    assert_eq!(results["duplicate"], 8.0 * CALLS as f64, "{results:?}");
+    assert_eq!(in_use(&nodes).await, CALLS as f64);
+}
+
+#[tokio::test]
+async fn f29_kill_nine_the_calls_of_a_killed_node_are_ended_by_another() {
+    if skipped_without_postgres() {
+        return;
+    }
+    let world = World::new(40, 1_000).await;
+    let mut nodes = world.nodes(3).await;
+    let calls = join_all((0..30).map(|_| call(&nodes[2]))).await;
+    let calls: BTreeSet<String> = calls.into_iter().collect();
+    for call in &calls {
+        world.graph.wait(call, "accept").await;
+    }
+    let mut killed = nodes.pop().unwrap();
+    killed.kill();
+    let took = world.until_hung_up(&calls).await;
+    // Its port refuses connections, so nobody waits for 10 s.
+    assert!(took < Duration::from_secs(9), "{took:?}");
+    for call in &calls {
+        world.graph.wait(call, "terminate").await;
+    }
+    let causes = world.app.requests();
+    let hangup = causes.iter().find(|seen| seen.path == "/hangup").unwrap();
+    assert_eq!(hangup.param("HangupCauseCode"), "5010", "node_failure");
+    // Its slots come back.
+    let given_back = "units of a dead node given back";
+    tokio::select! {
+        () = nodes[0].until_log(given_back) => {}
+        () = nodes[1].until_log(given_back) => {}
+    }
+    let more = join_all((0..40).map(|n| call(&nodes[n % 2]))).await;
+    for call in &more {
+        assert_eq!(world.graph.first(call).await, "pre_accept");
+    }
+    // A restart of the dead node finds nothing to do.
+    killed.start_again().await;
+    assert_eq!(in_use(std::slice::from_ref(&killed)).await, 0.0);
+    world.until_hung_up(&calls).await;
+}
+
+#[tokio::test]
+async fn f25_a_killed_node_that_starts_again_ends_its_calls() {
+    if skipped_without_postgres() {
+        return;
+    }
+    let world = World::new(100, 1_000).await;
+    let mut node = world.node("again").await;
+    let calls = join_all((0..10).map(|_| call(&node))).await;
+    for call in &calls {
+        world.graph.wait(call, "accept").await;
+    }
+    node.kill();
+    node.start_again().await;
+    world.until_hung_up(&calls.iter().cloned().collect()).await;
+    for call in &calls {
+        world.graph.wait(call, "terminate").await;
+    }
+}
+
+#[tokio::test]
+async fn f28_a_paused_node_that_was_declared_dead_exits_and_tells_nobody() {
+    if skipped_without_postgres() {
+        return;
+    }
+    let world = World::new(20, 1_000).await;
+    let mut nodes = world.nodes(2).await;
+    let calls: BTreeSet<String> =
+        join_all((0..5).map(|_| call(&nodes[1]))).await.into_iter().collect();
+    for call in &calls {
+        world.graph.wait(call, "accept").await;
+    }
+    let mut paused = nodes.pop().unwrap();
+    paused.signal("STOP");
+    world.until_hung_up(&calls).await;
+    nodes[0].until_log("node declared dead").await;
+    let (callbacks, asked) = (world.app.count("/hangup"), world.graph.asked().len());
+    paused.signal("CONT");
+    assert_eq!(paused.wait(), Some(1));
+    assert_eq!(world.app.count("/hangup"), callbacks);
+    let since = world.graph.asked().split_off(asked);
+    assert!(since.iter().all(|asked| asked["action"] == "terminate"), "{since:?}");
+}
+
+#[tokio::test]
+async fn f39_a_node_that_leaves_hands_its_callbacks_over() {
+    if skipped_without_postgres() {
+        return;
+    }
+    let world = World::new(20, 1_000).await;
+    // The customer's server is down while the node stops.
+    world.app.route("/hangup", |_| (503, String::new()));
+    let mut nodes = world.nodes(2).await;
+    let calls: BTreeSet<String> =
+        join_all((0..3).map(|_| call(&nodes[1]))).await.into_iter().collect();
+    for call in &calls {
+        world.graph.wait(call, "accept").await;
+        let body = terminate_body(call).to_string();
+        assert_eq!(nodes[1].post_webhook(&body).await.status, 200);
+    }
+    world.until_hung_up(&calls).await;
+    let mut leaving = nodes.pop().unwrap();
+    leaving.signal("TERM");
+    assert_eq!(leaving.wait(), Some(0));
+    let before = world.app.count("/hangup");
+    world.app.route("/hangup", |_| (200, String::new()));
+    let mut every = tokio::time::interval(Duration::from_millis(50));
+    while world.app.count("/hangup") < before + calls.len() {
+        every.tick().await;
+    }
+    world.until_hung_up(&calls).await;
+}
+
+#[tokio::test]
+async fn nodes_that_exclude_each_other_do_not_start() {
+    if skipped_without_postgres() {
+        return;
+    }
+    let world = World::new(20, 1_000).await;
+    let _first = world.node("first").await;
+    let refused = async |config: &NodeConfig, text: &str| {
+        let mut node = Node::spawn_in(tempfile::tempdir().unwrap(), config);
+        assert_eq!(node.until_end_with(text).await, Some(2));
+    };
+    refused(&world.config("first"), "another process runs as node first").await;
+    let alone = NodeConfig { extra: String::new(), ..world.config("alone") };
+    refused(&alone, "`[cluster] peer").await;
+}
+
+#[tokio::test]
+async fn f07_any_node_takes_a_request_about_a_call() {
+    if skipped_without_postgres() {
+        return;
+    }
+    let world = World::new(20, 1_000).await;
+    let mut nodes = world.nodes(3).await;
+    let wacid = call(&nodes[0]).await;
+    world.graph.wait(&wacid, "accept").await;
+    let id = world.app.wait("/answer").await.param("CallUUID").to_owned();
+    for node in &nodes {
+        let live = node.record_live(&id).await;
+        assert_eq!((live.status, &live.json()["call_status"]), (200, &"in-progress".into()));
+    }
+    // The credentials are checked at the node of the call.
+    let url = |node: &Node| format!("{}/v1/Account/{AUTH_ID}/Call/{id}/", node.public);
+    let refused = [("authorization", "Basic bm86Ym9keQ==")];
+    let stranger = http::send("DELETE", &url(&nodes[1]), &refused, "").await;
+    assert_eq!(stranger.status, 401);
+    // If the node of the call hangs, nobody says that there is no such call.
+    nodes[0].signal("STOP");
+    assert_eq!(nodes[2].record_live(&id).await.status, 503);
+    nodes[0].signal("CONT");
+    let mut every = tokio::time::interval(Duration::from_millis(50));
+    let ended = loop {
+        every.tick().await;
+        let ended = http::send("DELETE", &url(&nodes[2]), &[("authorization", &basic())], "").await;
+        // The connection between the nodes has to come back.
+        if ended.status != 503 {
+            break ended;
+        }
+    };
+    assert_eq!(ended.status, 204, "{}", ended.text());
+    world.until_hung_up(&BTreeSet::from([wacid])).await;
+    // The owner is gone, and its call over: the record is everybody's.
+    nodes[0].kill();
+    assert_eq!(nodes[1].record(&id).await["call_uuid"], id.as_str());
+}
+
+#[tokio::test]
+async fn f36_a_setting_is_in_force_at_all_nodes() {
+    if skipped_without_postgres() {
+        return;
+    }
+    let world = World::new(20, 1_000).await;
+    let nodes = world.nodes(2).await;
+    let json = [("authorization", &*basic()), ("content-type", "application/json")];
+    let at = |node: &Node, path: &str| format!("{}/v1/Account/{AUTH_ID}/{path}", node.public);
+    let clock = Clock::real();
+    let mut slowest = Duration::ZERO;
+    for round in 0..5 {
+        let (from, to) = (&nodes[round % 2], &nodes[(round + 1) % 2]);
+        let body = format!(
+            "{{\"app_name\": \"menu{round}\", \"answer_url\": \"{}\"}}",
+            world.app.url("/a")
+        );
+        let created = http::send("POST", &at(from, "Application/"), &json, body).await;
+        assert_eq!(created.status, 201, "{}", created.text());
+        let begun = clock.now();
+        let id = created.json()["app_id"].as_str().unwrap().to_owned();
+        let mut every = tokio::time::interval(Duration::from_millis(10));
+        while to.api(&format!("Application/{id}/")).await.status != 200 {
+            every.tick().await;
+        }
+        slowest = slowest.max(clock.now().duration_since(begun));
+        // It is deleted at the other node.
+        let deleted = http::send("DELETE", &at(to, &format!("Application/{id}/")), &json, "").await;
+        assert_eq!(deleted.status, 204, "{}", deleted.text());
+        while from.api(&format!("Application/{id}/")).await.status != 404 {
+            every.tick().await;
+        }
+    }
+    assert!(slowest < Duration::from_secs(2), "{slowest:?}");
+}
