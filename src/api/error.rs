@@ -276,7 +276,7 @@ impl From<BodyError> for ApiError {
     }
 }
 
-/// A response in the shape of an [`ApiError`], for the listener, which refuses requests before any
+/// A response in the shape of the errors of the REST APIs, for the listener, which refuses requests before any
 /// API sees them.
 pub fn listener_error(status: StatusCode, code: &str, message: &str) -> Response {
     let error = ErrorDetail::new(code, message);
