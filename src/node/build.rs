@@ -438,7 +438,7 @@ impl Node {
             live: live.clone(),
             placer: live,
             operator: Arc::new(ThisNode {
-                id: own_id,
+                id: own_id.clone(),
                 started: clock.wall(),
                 reloader: reloader.clone(),
                 drain: drain.clone(),
@@ -515,7 +515,9 @@ impl Node {
                 cluster.watch(reaper);
                 let stop = stop_all.clone();
                 tokio::spawn(fleet::follow_settings(cluster.clone(), shared_settings, stop));
-                let forwarder = Forwarder { cluster, claims, registry, dialer: dialer.clone() };
+                let dialer = dialer.clone();
+                let node_id = own_id;
+                let forwarder = Forwarder { node_id, cluster, claims, registry, dialer };
                 fleet::with_forwarding(router, forwarder)
             }
             _ => router,

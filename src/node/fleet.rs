@@ -9,11 +9,12 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::middleware::{Next, from_fn_with_state};
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, join_all};
 use http::header::{
     CONNECTION, CONTENT_LENGTH, HOST, HeaderName, RETRY_AFTER, TE, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri};
+use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 use tracing::{error, info, warn};
@@ -39,6 +40,9 @@ const REST: &str = "/rest";
 
 /// Header with the client's address in such a request. Only other nodes can send it.
 const CLIENT: HeaderName = HeaderName::from_static("x-offhook-client");
+
+/// Header with the names of the nodes that are missing in a list.
+const PARTIAL: HeaderName = HeaderName::from_static("x-offhook-partial");
 
 /// The largest body of a request that is passed on.
 const BODY_MAX: usize = 3 * 1024 * 1024;
@@ -172,15 +176,16 @@ pub(super) async fn inherit(
     Ok(owners)
 }
 
-/// Passes REST requests about a live call on to the node that has it.
+/// Passes REST requests about a live call or another node on to the right node.
 pub(super) struct Forwarder {
+    pub(super) node_id: String,
     pub(super) cluster: Arc<Cluster>,
     pub(super) claims: Arc<FleetClaims>,
     pub(super) registry: Registry,
     pub(super) dialer: Dialer,
 }
 
-/// Adds the forwarding of requests about other nodes' calls to the paths of the APIs.
+/// Adds the forwarding of requests to the paths of the APIs.
 pub(super) fn with_forwarding(router: Router, forwarder: Forwarder) -> Router {
     router.layer(from_fn_with_state(Arc::new(forwarder), forward))
 }
@@ -190,32 +195,29 @@ async fn forward(
     request: axum::extract::Request,
     next: Next,
 ) -> Response<Body> {
-    let Forwarder { cluster, claims, registry, dialer } = &*forwarder;
-    let Some(call) = call_of(request.uri().path()) else { return next.run(request).await };
-    if registry.get(call).is_some() || dialer.find(call).is_some() {
-        return next.run(request).await;
-    }
-    let owner = match claims.owner_of(call).await {
-        Ok(Some(owner)) if owner != cluster.run() => owner,
-        Ok(_) => return next.run(request).await,
-        Err(Unreachable) => return unreachable(),
+    let Forwarder { node_id, cluster, claims, registry, dialer } = &*forwarder;
+    let owner = match subject_of(request.uri().path()) {
+        Some(Subject::Call(call)) => {
+            if registry.get(call).is_some() || dialer.find(call).is_some() {
+                return next.run(request).await;
+            }
+            match claims.owner_of(call).await {
+                Ok(owner) => owner.filter(|owner| *owner != cluster.run()),
+                Err(Unreachable) => return unreachable(),
+            }
+        }
+        Some(Subject::Node(id)) if id != *node_id => {
+            let others = cluster.others();
+            others.iter().find(|other| other.node_id == id).map(|other| other.run)
+        }
+        Some(Subject::AllNodes) => return all_nodes(cluster, request, next).await,
+        Some(Subject::Node(_)) | None => None,
     };
-    let client = request.extensions().get::<Peer>().map(|Peer(client)| client.to_string());
-    let (head, body) = request.into_parts();
-    let Ok(body) = axum::body::to_bytes(body, BODY_MAX).await else {
+    let Some(owner) = owner else { return next.run(request).await };
+    let Some(forwarded) = forwardable(request).await else {
         let message = "the body could not be read or is larger than 3 MiB";
         return listener_error(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message);
     };
-    let mut forwarded = Request::new(body);
-    *forwarded.method_mut() = head.method;
-    let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
-    let Ok(uri) = format!("{REST}{path}").parse() else { return unreachable() };
-    *forwarded.uri_mut() = uri;
-    *forwarded.headers_mut() = head.headers;
-    remove_hop_headers(forwarded.headers_mut());
-    if let Some(client) = client.and_then(|client| client.parse().ok()) {
-        forwarded.headers_mut().insert(CLIENT, client);
-    }
     match cluster.peers().open(owner, forwarded).await {
         Ok(response) => {
             let mut response = response.map(Body::new);
@@ -223,22 +225,99 @@ async fn forward(
             response
         }
         Err(error) => {
-            warn!(call_uuid = %call, %error, "request not passed on to the node of its call");
+            warn!(%owner, %error, "request not passed on to another node");
             unreachable()
         }
     }
 }
 
-/// The call that a path of the REST APIs is about.
-fn call_of(path: &str) -> Option<CallUuid> {
+/// Returns a request in the form in which it is sent to another node. `None` if its body can't be
+/// read.
+async fn forwardable(request: axum::extract::Request) -> Option<Request<Bytes>> {
+    let client = request.extensions().get::<Peer>().map(|Peer(client)| client.to_string());
+    let (head, body) = request.into_parts();
+    let body = axum::body::to_bytes(body, BODY_MAX).await.ok()?;
+    let mut forwarded = Request::new(body);
+    *forwarded.method_mut() = head.method;
+    let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
+    *forwarded.uri_mut() = format!("{REST}{path}").parse().ok()?;
+    *forwarded.headers_mut() = head.headers;
+    remove_hop_headers(forwarded.headers_mut());
+    if let Some(client) = client.and_then(|client| client.parse().ok()) {
+        forwarded.headers_mut().insert(CLIENT, client);
+    }
+    Some(forwarded)
+}
+
+/// Answers the request for the list of nodes with the lists of all of them. Nodes that do not
+/// answer are named in a header.
+async fn all_nodes(
+    cluster: &Cluster,
+    request: axum::extract::Request,
+    next: Next,
+) -> Response<Body> {
+    let (head, body) = request.into_parts();
+    let copy = axum::extract::Request::from_parts(head.clone(), Body::empty());
+    let own = next.run(axum::extract::Request::from_parts(head, body)).await;
+    let Some(copy) = forwardable(copy).await.filter(|_| own.status() == StatusCode::OK) else {
+        return own;
+    };
+    let (mut head, body) = own.into_parts();
+    let read = |body: &[u8]| serde_json::from_slice::<NodeItems>(body).ok();
+    let body = axum::body::to_bytes(body, BODY_MAX).await.unwrap_or_default();
+    let Some(NodeItems { mut items }) = read(&body) else {
+        return Response::from_parts(head, body.into());
+    };
+    let others = cluster.others().into_iter().filter(|other| other.state.is_member());
+    let asked = others.map(|other| {
+        let (peers, request) = (cluster.peers().clone(), copy.clone());
+        async move { (peers.send(other.run, request).await, other.node_id) }
+    });
+    let mut silent = Vec::new();
+    for (answer, node_id) in join_all(asked).await {
+        let answer = answer.ok().filter(|answer| answer.status() == StatusCode::OK);
+        match answer.and_then(|answer| read(answer.body())) {
+            Some(theirs) => items.extend(theirs.items),
+            None => silent.push(node_id),
+        }
+    }
+    if let Ok(names) = silent.join(", ").parse()
+        && !silent.is_empty()
+    {
+        head.headers.insert(PARTIAL, names);
+    }
+    head.headers.remove(CONTENT_LENGTH);
+    let body = serde_json::to_vec(&NodeItems { items }).unwrap_or_default();
+    Response::from_parts(head, body.into())
+}
+
+/// The list of nodes.
+#[derive(Serialize, Deserialize)]
+struct NodeItems {
+    items: Vec<serde_json::Value>,
+}
+
+/// What a request is about, if another node may have to answer it.
+#[derive(Debug, PartialEq, Eq)]
+enum Subject {
+    Call(CallUuid),
+    Node(String),
+    AllNodes,
+}
+
+fn subject_of(path: &str) -> Option<Subject> {
     let mut segments = path.split('/').skip(1);
     let calls = match segments.next()? {
         "v1" => "Call",
         "api" => "calls",
         _ => return None,
     };
+    if let Some(rest) = path.strip_prefix("/api/v1/nodes/") {
+        let node = rest.split('/').next().filter(|node| !node.is_empty());
+        return Some(node.map_or(Subject::AllNodes, |node| Subject::Node(node.to_owned())));
+    }
     segments.find(|segment| *segment == calls)?;
-    segments.next()?.parse().ok()
+    segments.next()?.parse().ok().map(Subject::Call)
 }
 
 /// Never 404: the call may be live.
@@ -299,6 +378,19 @@ impl PeerHandler for PeerRequests {
                 let (head, body) = request.into_parts();
                 let webhook = SignedWebhook { body, headers: head.headers };
                 empty(webhook::handle_forwarded(&self.webhooks, &webhook))
+            }
+            cluster::CALLS => {
+                let (head, body) = request.into_parts();
+                let (webhooks, headers) = (self.webhooks.clone(), head.headers);
+                let taken = async move {
+                    let webhook = SignedWebhook { body, headers };
+                    webhook::handle_handed_over(&webhooks, &webhook).await
+                };
+                // Not cancelled with the connection: a call that was claimed must begin.
+                let taken = tokio::spawn(taken);
+                Box::pin(async move {
+                    empty(taken.await.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)).await
+                })
             }
             cluster::WANT => match serde_json::from_slice::<Vec<&str>>(request.body()) {
                 Ok(keys) => {
@@ -368,24 +460,23 @@ pub(super) async fn publish(cluster: Arc<Cluster>, stop: CancellationToken) {
 
 #[cfg(test)]
 mod tests {
-    use super::call_of;
+    use super::{Subject, subject_of};
 
     #[test]
-    fn f07_the_call_of_a_request_is_in_its_path() {
+    fn f07_the_subject_of_a_request_is_in_its_path() {
         const CALL: &str = "0197c5f0-0000-7000-8000-000000000001";
         for path in [
             format!("/v1/Account/MA1/Call/{CALL}/"),
             format!("/v1/Account/MA1/Call/{CALL}/Speak/"),
             format!("/api/v1/calls/{CALL}/events"),
         ] {
-            assert_eq!(
-                call_of(&path).map(|call| call.to_string()).as_deref(),
-                Some(CALL),
-                "{path}"
-            );
+            assert_eq!(subject_of(&path), Some(Subject::Call(CALL.parse().unwrap())), "{path}");
         }
+        let node = Some(Subject::Node("a1".to_owned()));
+        assert_eq!(subject_of("/api/v1/nodes/a1/drain/"), node);
+        assert_eq!(subject_of("/api/v1/nodes/"), Some(Subject::AllNodes));
         for path in ["/v1/Account/MA1/Call/", "/api/v1/calls/", "/console/calls/x", "/", ""] {
-            assert_eq!(call_of(path), None, "{path}");
+            assert_eq!(subject_of(path), None, "{path}");
         }
     }
 }

@@ -11,7 +11,7 @@ use super::support::app::App;
 use super::support::database::skipped_without_postgres;
 use super::support::http;
 use super::support::meta::{self, Graph, connect_body, silent_offer, terminate_body};
-use super::support::node::{AUTH_ID, NUMBER, Node, NodeConfig, basic, free_port};
+use super::support::node::{API_KEY, AUTH_ID, NUMBER, Node, NodeConfig, basic, free_port};
 
 /// Answers immediately and holds the call.
 const HELD: &str = "<Response><Speak>Please hold.</Speak><Wait length=\"120\"/></Response>";
@@ -316,6 +316,11 @@ async fn f07_any_node_takes_a_request_about_a_call() {
     let wacid = call(&nodes[0]).await;
     world.graph.wait(&wacid, "accept").await;
     let id = world.app.wait("/answer").await.param("CallUUID").to_owned();
+    // Graph has been asked, and its answer is on the way.
+    let mut every = tokio::time::interval(Duration::from_millis(20));
+    while nodes[0].record_live(&id).await.json()["call_status"] != "in-progress" {
+        every.tick().await;
+    }
     for node in &nodes {
         let live = node.record_live(&id).await;
         assert_eq!((live.status, &live.json()["call_status"]), (200, &"in-progress".into()));
@@ -379,4 +384,64 @@ async fn f36_a_setting_is_in_force_at_all_nodes() {
         }
     }
     assert!(slowest < Duration::from_secs(2), "{slowest:?}");
+}
+
+#[tokio::test]
+async fn f08_a_draining_node_hands_calls_over() {
+    if skipped_without_postgres() {
+        return;
+    }
+    let world = World::new(20, 1_000).await;
+    let mut nodes = world.nodes(2).await;
+    let staying = call(&nodes[1]).await;
+    world.graph.wait(&staying, "accept").await;
+    nodes[1].signal("TERM");
+    nodes[1].until_log("draining").await;
+    // The balancer has not noticed yet.
+    let calls = join_all((0..5).map(|_| call(&nodes[1]))).await;
+    for call in &calls {
+        world.graph.wait(call, "accept").await;
+    }
+    assert!(world.with_action("reject").is_empty());
+    assert_eq!(in_use(&nodes[..1]).await, calls.len() as f64);
+    // The call of the draining node goes on, and the node ends with it.
+    let body = terminate_body(&staying).to_string();
+    assert_eq!(nodes[0].post_webhook(&body).await.status, 200);
+    assert_eq!(nodes[1].wait(), Some(0));
+    world.until_hung_up(&BTreeSet::from([staying])).await;
+}
+
+#[tokio::test]
+async fn f46_the_nodes_are_listed_and_drained_at_any_of_them() {
+    if skipped_without_postgres() {
+        return;
+    }
+    let world = World::new(20, 1_000).await;
+    let mut nodes = world.nodes(3).await;
+    let key = [("x-api-key", API_KEY)];
+    let list = async |node: &Node| {
+        http::send("GET", &format!("{}/api/v1/nodes/", node.public), &key, "").await
+    };
+    let states = |answer: &http::Answer| {
+        let items = answer.json()["items"].as_array().unwrap().clone();
+        let text = |item: &serde_json::Value, name: &str| item[name].as_str().unwrap().to_owned();
+        let states = items.iter().map(|item| (text(item, "id"), text(item, "state")));
+        states.collect::<BTreeMap<_, _>>()
+    };
+    let all = list(&nodes[0]).await;
+    let ready = |n: usize| (format!("n{n}"), "ready".to_owned());
+    assert_eq!(states(&all), (0..3).map(ready).collect(), "{}", all.text());
+    let drain = format!("{}/api/v1/nodes/n2/drain/", nodes[0].public);
+    let drained = http::send("POST", &drain, &key, "").await;
+    assert_eq!(drained.status, 202, "{}", drained.text());
+    assert_eq!(states(&list(&nodes[1]).await)["n2"], "draining");
+    let unknown = format!("{}/api/v1/nodes/n7/drain/", nodes[0].public);
+    assert_eq!(http::send("POST", &unknown, &key, "").await.status, 404);
+    // A node that hangs is named.
+    nodes[1].signal("STOP");
+    let partial = list(&nodes[0]).await;
+    assert_eq!(states(&partial).len(), 2);
+    assert_eq!(partial.headers["x-offhook-partial"], "n1");
+    nodes[1].signal("CONT");
+    drop(nodes.pop());
 }

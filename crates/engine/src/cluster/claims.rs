@@ -1,5 +1,6 @@
 //! Claims of inbound calls: which node of the fleet a call belongs to.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use store::{Birth, ClaimKey, ClaimOutcome, FleetSession, Store, StoreError};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
-use super::{Shared, WEBHOOK};
+use super::{CALLS, Shared, WEBHOOK};
 use crate::call::registry::CallKey;
 use crate::webhook::{Claim, OtherNodes, SignedWebhook, Unreachable};
 
@@ -41,11 +42,14 @@ pub struct FleetClaims {
     shared: Arc<Shared>,
     sessions: Mutex<Vec<FleetSession>>,
     permits: Semaphore,
+    /// The nodes take turns with calls that this one hands over.
+    turn: AtomicUsize,
 }
 
 impl FleetClaims {
     pub(super) fn new(store: Store, shared: Arc<Shared>) -> Self {
-        Self { store, shared, sessions: Mutex::default(), permits: Semaphore::new(SESSIONS) }
+        let (sessions, permits) = (Mutex::default(), Semaphore::new(SESSIONS));
+        Self { store, shared, sessions, permits, turn: AtomicUsize::new(0) }
     }
 
     /// Deletes claims that are no longer needed, until the process leaves the fleet.
@@ -99,6 +103,35 @@ impl FleetClaims {
             Ok(result)
         };
         tokio::time::timeout(at_most, run).await.unwrap_or(Err(ClaimError::Overdue))
+    }
+
+    /// Sends a webhook to another node.
+    async fn post(
+        &self,
+        to: Uuid,
+        path: &'static str,
+        webhook: SignedWebhook,
+    ) -> Result<(), Unreachable> {
+        let SignedWebhook { body, headers } = webhook;
+        let mut request = Request::new(body);
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = Uri::from_static(path);
+        *request.headers_mut() = headers;
+        for name in [CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING] {
+            request.headers_mut().remove(name);
+        }
+        match self.shared.peers.send(to, request).await {
+            Ok(response) if response.status().is_success() => Ok(()),
+            Ok(response) => {
+                let status = response.status().as_u16();
+                tracing::debug!(%to, path, status, "webhook refused by another node");
+                Err(Unreachable)
+            }
+            Err(error) => {
+                tracing::debug!(%to, path, %error, "another node does not answer");
+                Err(Unreachable)
+            }
+        }
     }
 
     async fn try_claim(
@@ -180,26 +213,26 @@ impl OtherNodes for FleetClaims {
 
     fn forward(&self, to: Uuid, webhook: SignedWebhook) -> BoxFuture<'_, Result<(), Unreachable>> {
         async move {
-            let SignedWebhook { body, headers } = webhook;
-            let mut request = Request::new(body);
-            *request.method_mut() = Method::POST;
-            *request.uri_mut() = Uri::from_static(WEBHOOK);
-            *request.headers_mut() = headers;
-            for name in [CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING] {
-                request.headers_mut().remove(name);
-            }
-            match self.shared.peers.send(to, request).await {
-                Ok(response) if response.status().is_success() => Ok(()),
-                Ok(response) => {
-                    let status = response.status().as_u16();
-                    tracing::warn!(%to, status, "webhook refused by another node");
-                    Err(Unreachable)
+            let posted = self.post(to, WEBHOOK, webhook).await;
+            posted.inspect_err(|Unreachable| {
+                tracing::warn!(%to, "webhook not passed on to the node of its call");
+            })
+        }
+        .boxed()
+    }
+
+    fn hand_over(&self, webhook: SignedWebhook) -> BoxFuture<'_, Result<(), Unreachable>> {
+        async move {
+            let mut nodes = self.shared.peers.sees();
+            let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+            let count = nodes.len().max(1);
+            nodes.rotate_left(turn % count);
+            for to in nodes {
+                if self.post(to, CALLS, webhook.clone()).await.is_ok() {
+                    return Ok(());
                 }
-                Err(error) => {
-                    tracing::warn!(%to, %error, "webhook not passed on to the node of its call");
-                    Err(Unreachable)
-                }
             }
+            Err(Unreachable)
         }
         .boxed()
     }

@@ -48,6 +48,9 @@ const READ_INTERVAL: Duration = Duration::from_millis(500);
 /// Path of a webhook that a node passes on, with Meta's signature.
 pub const WEBHOOK: &str = "/webhook";
 
+/// Path of a webhook with inbound calls that a node does not admit, with Meta's signature.
+pub const CALLS: &str = "/calls";
+
 /// Path of the names of limits of which a node lacks units: a JSON array.
 pub const WANT: &str = "/want";
 

@@ -26,6 +26,10 @@ pub trait OtherNodes: Send + Sync {
 
     /// Has another node process the events of its calls.
     fn forward(&self, to: Uuid, webhook: SignedWebhook) -> BoxFuture<'_, Result<(), Unreachable>>;
+
+    /// Has any other node take the inbound calls of a webhook, because this one takes none at the
+    /// moment.
+    fn hand_over(&self, webhook: SignedWebhook) -> BoxFuture<'_, Result<(), Unreachable>>;
 }
 
 /// The result of [`OtherNodes::claim`].

@@ -78,6 +78,22 @@ pub fn handle_forwarded<C: Calls>(
     }
 }
 
+/// Answers a webhook whose inbound calls another node of the fleet does not admit: 200 if they are
+/// this node's now, and 503 if this node does not admit them either.
+pub async fn handle_handed_over<C: Calls>(
+    handler: &WebhookHandler<C>,
+    webhook: &SignedWebhook,
+) -> StatusCode {
+    if !handler.secrets().signed(&webhook.headers, &webhook.body) {
+        return StatusCode::UNAUTHORIZED;
+    }
+    match handler.take_over(&webhook.body, STORE_TIME).await {
+        Ok(true) => StatusCode::OK,
+        Ok(false) => StatusCode::SERVICE_UNAVAILABLE,
+        Err(_) => StatusCode::BAD_REQUEST,
+    }
+}
+
 async fn event<C: Calls + 'static, B: Body>(
     handler: &Arc<WebhookHandler<C>>,
     request: Request<B>,

@@ -23,7 +23,7 @@ pub use calls::Calls;
 pub use claims::{Claim, OtherNodes, SignedWebhook, Unreachable};
 pub use decode::{BadJson, decode};
 pub use effect::{Effect, ItemResult};
-pub use http::{handle, handle_forwarded};
+pub use http::{handle, handle_forwarded, handle_handed_over};
 pub use items::{Connect, Content, Item, PermissionReply, Sdp};
 pub use kind::Kind;
 pub use route::{

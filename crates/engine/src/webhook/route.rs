@@ -315,6 +315,29 @@ impl<C: Calls> WebhookHandler<C> {
         Ok(!busy)
     }
 
+    /// Takes the inbound calls of a webhook that another node has received and does not admit, with
+    /// the time limit `at_most` for writes. Returns `false` if this node does not admit them either.
+    ///
+    /// # Errors
+    /// Returns an error if the body is not JSON. Nothing has been processed then.
+    pub(super) async fn take_over(&self, body: &[u8], at_most: Duration) -> Result<bool, BadJson> {
+        if self.gate.is_draining() {
+            return Ok(false);
+        }
+        let (now, mut waiting, mut busy) = (self.clock.now(), Vec::new(), false);
+        decode::decode(body, |Item { kind, content, .. }| {
+            let Content::Connect(connect) = content else { return };
+            if connect.direction == Direction::Inbound {
+                let before = waiting.len();
+                let effect = self.connect(*connect, now, now, &mut waiting);
+                let tally = Tally::new(kind.label(), effect);
+                waiting.iter_mut().skip(before).for_each(|one| one.tally = Some(tally.clone()));
+                busy |= effect == Effect::Busy;
+            }
+        })?;
+        Ok(self.settle(waiting, at_most).await && !busy)
+    }
+
     /// Waits for the writes of a body, for `at_most`. Returns `false` if one of them failed, so
     /// that Meta must redeliver the body.
     pub(super) async fn settle(&self, waiting: Vec<PendingWrite>, at_most: Duration) -> bool {
@@ -335,12 +358,15 @@ impl<C: Calls> WebhookHandler<C> {
                 work => writes.push((key, work, tally)),
             }
         }
+        let webhook = webhook.as_ref();
         let all = writes.into_iter().map(|(key, work, tally)| async move {
             let stored = match work {
                 Work::Stored(stored) => {
                     tokio::time::timeout(at_most, stored).await.unwrap_or(false)
                 }
-                Work::Connect(connect) => self.connect_shared(*connect, tally.as_deref()).await,
+                Work::Connect(connect) => {
+                    self.connect_shared(*connect, webhook, tally.as_deref()).await
+                }
                 Work::Foreign(_) => true,
             };
             if !stored {
@@ -355,7 +381,7 @@ impl<C: Calls> WebhookHandler<C> {
         let mut forwarded = true;
         let mut sent = BTreeMap::new();
         for (key, event, tally) in foreign {
-            let done = self.pass_on(event, webhook.as_ref(), &mut sent, tally.as_deref()).await;
+            let done = self.pass_on(event, webhook, &mut sent, tally.as_deref()).await;
             if done.is_err() {
                 self.unclaim(key);
                 if let Some(tally) = &tally {
@@ -408,9 +434,18 @@ impl<C: Calls> WebhookHandler<C> {
     }
 
     /// Admits a call, claims it and starts it. Returns `false` if Meta must redeliver the webhook.
-    async fn connect_shared(&self, received: ReceivedConnect, tally: Option<&Tally>) -> bool {
+    async fn connect_shared(
+        &self,
+        received: ReceivedConnect,
+        webhook: Option<&SignedWebhook>,
+        tally: Option<&Tally>,
+    ) -> bool {
         let key = call_event("connect", &received.connect.key);
-        let effect = self.admit_shared(received).await;
+        let effect = match self.hand_over(webhook).await {
+            // Counted as a copy: the other node counts the call.
+            true => Effect::Duplicate,
+            false => self.admit_shared(received).await,
+        };
         if effect != Effect::Busy {
             self.note(key);
         }
@@ -418,6 +453,17 @@ impl<C: Calls> WebhookHandler<C> {
             tally.set(effect);
         }
         effect != Effect::Busy
+    }
+
+    /// Has another node take the calls of a webhook if this one drains. Until the balancer has
+    /// noticed that, calls still come here. Returns `false` if this node has to decide.
+    async fn hand_over(&self, webhook: Option<&SignedWebhook>) -> bool {
+        match (&self.others, webhook) {
+            (Some(others), Some(webhook)) if self.gate.is_draining() => {
+                others.hand_over(webhook.clone()).await.is_ok()
+            }
+            _ => false,
+        }
     }
 
     async fn admit_shared(&self, received: ReceivedConnect) -> Effect {
