@@ -47,7 +47,8 @@ pub use live::{
 };
 pub(crate) use number::waterfall::{event_log, waterfall_of};
 pub use operator::{
-    ConfigFinding, NodeState, NodeStatus, Operator, ReloadOutcome, ReloadSummary, RequestCount,
+    ConfigFinding, FleetStatus, NodeState, NodeStatus, Operator, ReloadOutcome, ReloadSummary,
+    RequestCount, Units,
 };
 pub use placement::CallPlacer;
 

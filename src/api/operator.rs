@@ -1,10 +1,8 @@
 //! The APIs' interface to the node itself; `node` implements it.
 
 use futures_util::future::BoxFuture;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-
-use model::Timestamp;
 
 /// Control over the node.
 pub trait Operator: Send + Sync + 'static {
@@ -13,7 +11,7 @@ pub trait Operator: Send + Sync + 'static {
 
     /// The nodes, this one first. `None` if several main accounts share the node, because none of
     /// them may see the activity of the others.
-    fn nodes(&self) -> Option<Vec<NodeStatus>>;
+    fn nodes(&self) -> BoxFuture<'static, Option<Vec<NodeStatus>>>;
 
     /// Drains a node: it takes no new calls, and live calls go on. Only a restart ends the drain.
     /// Returns `false` if the node does not exist.
@@ -21,20 +19,22 @@ pub trait Operator: Send + Sync + 'static {
 }
 
 /// The status of a node.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeStatus {
     /// `cluster.node_id`.
     pub id: String,
-    pub version: &'static str,
-    /// When the process started (RFC 3339).
-    #[serde(rename = "startedAt", serialize_with = "as_text")]
-    #[schema(value_type = String, format = DateTime)]
-    pub started: Timestamp,
+    pub version: String,
+    /// When the process started (RFC 3339); null if the node does not answer.
+    #[schema(format = DateTime)]
+    pub started_at: Option<String>,
     pub state: NodeState,
     /// Why the node should get no new calls, in the words of `/readyz`; null if it is ready.
-    pub not_ready: Option<&'static str>,
-    pub live_calls: usize,
+    pub not_ready: Option<String>,
+    /// Null if the node does not answer.
+    pub live_calls: Option<usize>,
+    /// What the node knows about its fleet; null if it is alone, or does not answer.
+    pub fleet: Option<FleetStatus>,
     /// Resident memory in bytes; null if the system does not report it.
     pub memory_bytes: Option<u64>,
     /// Requests to customers' servers for documents and sounds since the start.
@@ -43,12 +43,65 @@ pub struct NodeStatus {
     pub graph: Vec<RequestCount>,
 }
 
-fn as_text<S: serde::Serializer>(at: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
-    to.collect_str(at)
+impl NodeStatus {
+    /// A node that does not answer, or has died.
+    pub fn silent(id: &str, version: &str, state: NodeState) -> Self {
+        Self {
+            id: id.to_owned(),
+            version: version.to_owned(),
+            started_at: None,
+            state,
+            not_ready: None,
+            live_calls: None,
+            fleet: None,
+            memory_bytes: None,
+            fetches: Vec::new(),
+            graph: Vec::new(),
+        }
+    }
+}
+
+/// What a node knows about its fleet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = NodeInFleet)]
+pub struct FleetStatus {
+    /// Id of the process.
+    #[schema(format = Uuid)]
+    pub run: String,
+    /// Whether the database answers the node.
+    pub connected: bool,
+    /// Milliseconds since the node's last sign of life that the database has acknowledged; null
+    /// before the first one.
+    pub beat_age_ms: Option<u64>,
+    /// Round trip to the database of that sign of life, in milliseconds.
+    pub beat_ms: u64,
+    /// Whether nodes can get more slots and permits than they hold. They can't for 10 s after the
+    /// database was restarted, and until each node has told what it holds.
+    pub open: bool,
+    /// Nodes that have not told yet; empty if `open`.
+    pub waiting_for: Vec<String>,
+    pub units: Units,
+    /// Nodes that answer this one.
+    pub hears: Vec<String>,
+}
+
+/// The parts of all limits together that a node holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = NodeUnits)]
+pub struct Units {
+    /// Slots of numbers: calls at the same time.
+    pub slots_held: u64,
+    pub slots_used: u64,
+    /// Permits of accounts: calls per second.
+    pub permits_held: u64,
+    /// Calls within the last second.
+    pub permits_used: u64,
 }
 
 /// Whether a node takes calls.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum NodeState {
     Ready,
@@ -56,10 +109,14 @@ pub enum NodeState {
     Draining,
     /// The node takes no calls for now.
     Unready,
+    /// The node does not answer this one. Its calls may be live.
+    Unreachable,
+    /// The other nodes have declared the process dead and end its calls.
+    Dead,
 }
 
 /// The number of requests of one kind with one outcome. The words are those of the metrics.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(as = Exchange)]
 pub struct RequestCount {
     /// The `kind` of a fetch, or the `action` of a Graph request.

@@ -79,30 +79,32 @@ impl Operator for Calls {
         Box::pin(async move { reload })
     }
 
-    fn nodes(&self) -> Option<Vec<NodeStatus>> {
+    fn nodes(&self) -> BoxFuture<'static, Option<Vec<NodeStatus>>> {
         let count = |kind: &str, outcome: &str| RequestCount {
             kind: kind.to_owned(),
             outcome: outcome.to_owned(),
             ok: outcome == "ok",
             count: 2,
         };
-        (!self.is_shared.load(Ordering::Relaxed)).then(|| {
+        let nodes = (!self.is_shared.load(Ordering::Relaxed)).then(|| {
             vec![NodeStatus {
                 id: "n1".to_owned(),
-                version: "0",
-                started: model::Timestamp::from_micros(1_000_000),
+                version: "0".to_owned(),
+                started_at: Some(model::Timestamp::from_micros(1_000_000).to_string()),
                 state: if self.is_draining.load(Ordering::Relaxed) {
                     NodeState::Draining
                 } else {
                     NodeState::Ready
                 },
                 not_ready: None,
-                live_calls: 3,
+                live_calls: Some(3),
+                fleet: None,
                 memory_bytes: None,
                 fetches: vec![count("answer", "ok"), count("answer", "timeout")],
                 graph: Vec::new(),
             }]
-        })
+        });
+        Box::pin(std::future::ready(nodes))
     }
 
     fn drain(&self, node: &str) -> bool {

@@ -148,7 +148,7 @@ fn table(callbacks: &[CallbackView]) -> String {
         ["id", "state", "kind", "attempts", "created", "call", "last", "url"].map(str::to_owned);
     let mut rows = vec![head];
     rows.extend(callbacks.iter().map(|c| {
-        let cells = [
+        [
             c.id.to_string(),
             c.state.as_str().to_owned(),
             c.kind.clone(),
@@ -157,19 +157,9 @@ fn table(callbacks: &[CallbackView]) -> String {
             c.call.clone(),
             c.last.clone(),
             format!("{} {}", c.method, c.url),
-        ];
-        cells.map(|cell| print::plain(&cell))
+        ]
     }));
-    let mut text = String::new();
-    let widths: [usize; 8] = std::array::from_fn(|n| {
-        rows.iter().filter_map(|row| row.get(n)).map(|c| c.chars().count()).max().unwrap_or(0)
-    });
-    for row in &rows {
-        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
-        text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
-        text.push('\n');
-    }
-    text
+    print::table(&rows)
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ pub mod exit;
 pub mod load;
 mod man;
 mod node_api;
+pub mod nodes;
 pub mod numbers;
 mod numbers_file;
 mod openapi;
@@ -80,6 +81,8 @@ enum Command {
     Callbacks(callbacks::Args),
     /// Manage business numbers: list, connect, register, export and import settings
     Numbers(numbers::Args),
+    /// List the nodes of a fleet, and drain one
+    Nodes(nodes::Args),
     /// Load a node with simulated calls
     Load(load::Args),
     /// Copy the store to a file and check the copy, while the node runs
@@ -181,6 +184,7 @@ fn run(command: Command) -> Exit {
         Command::Conversations(args) => conversations::run(args),
         Command::Callbacks(args) => callbacks::run(args),
         Command::Numbers(args) => numbers::run(args),
+        Command::Nodes(args) => nodes::run(args),
         Command::Load(args) => load::run(args),
         Command::Backup(args) => backup::run(args),
         Command::Xml(args) => xml::run(args),

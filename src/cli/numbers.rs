@@ -155,8 +155,7 @@ async fn list(args: ListArgs) -> Result<Exit, Exit> {
 
 /// One row per number, below a header row.
 fn table(numbers: &[Value]) -> String {
-    let text =
-        |number: &Value, field: &str| print::plain(number[field].as_str().unwrap_or_default());
+    let text = |number: &Value, field: &str| number[field].as_str().unwrap_or_default().to_owned();
     let mut rows = vec![
         [
             "number",
@@ -193,20 +192,10 @@ fn table(numbers: &[Value]) -> String {
             text(number, "whatsappPhoneNumberId"),
             text(number, "qualityRating"),
             calling.to_owned(),
-            print::plain(&state),
+            state,
         ]);
     }
-    let widths: [usize; 9] = std::array::from_fn(|n| {
-        rows.iter().filter_map(|row| row.get(n)).map(|c| c.chars().count()).max().unwrap_or(0)
-    });
-    let mut out = String::new();
-    for row in &rows {
-        let cells: Vec<String> =
-            row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-        out.push_str(cells.join("  ").trim_end());
-        out.push('\n');
-    }
-    out
+    print::table(&rows)
 }
 
 async fn connect(args: ConnectArgs) -> Result<Exit, Exit> {

@@ -37,6 +37,23 @@ pub fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(PLAIN_MAX).collect()
 }
 
+/// Lays out rows as a table: each column as wide as its longest cell. The first row is the header.
+/// Cells are made [`plain`].
+pub fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
+    let rows: Vec<[String; COLUMNS]> =
+        rows.iter().map(|row| row.each_ref().map(|cell| plain(cell))).collect();
+    let widths: [usize; COLUMNS] = std::array::from_fn(|n| {
+        rows.iter().filter_map(|row| row.get(n)).map(|c| c.chars().count()).max().unwrap_or(0)
+    });
+    let mut text = String::new();
+    for row in &rows {
+        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
+        text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
+        text.push('\n');
+    }
+    text
+}
+
 /// Writes bytes to standard output and flushes them.
 pub fn bytes(what: &[u8]) {
     match write_stdout(what) {

@@ -235,13 +235,15 @@ struct HourChart {
 /// Status of a node.
 struct Node {
     id: String,
-    version: &'static str,
-    since: view::When,
+    version: String,
+    since: Option<view::When>,
     state: &'static str,
     tone: &'static str,
     why: String,
-    live: usize,
+    live: Option<usize>,
     memory: String,
+    /// Whether the node can be drained.
+    is_member: bool,
 }
 
 /// Results of outbound requests since the node started.
@@ -313,7 +315,8 @@ async fn render_page(
     numbers.sort_by(|a, b| b.used.cmp(&a.used).then_with(|| a.number.cmp(&b.number)));
     let own_nodes = match visitor.person.user.role {
         Role::Owner => {
-            api.operator.nodes().filter(|_| matches!(scope, Scope::Main(_))).unwrap_or_default()
+            let nodes = api.operator.nodes().await;
+            nodes.filter(|_| matches!(scope, Scope::Main(_))).unwrap_or_default()
         }
         Role::Admin | Role::Agent => Vec::new(),
     };
@@ -422,19 +425,18 @@ fn node_view(lang: Lang, node: NodeStatus) -> Node {
         NodeState::Ready => ("operations.node_ready", "good"),
         NodeState::Draining => ("operations.node_draining", "missed"),
         NodeState::Unready => ("operations.node_unready", "bad"),
+        NodeState::Unreachable => ("operations.node_unreachable", "bad"),
+        NodeState::Dead => ("operations.node_dead", "bad"),
     };
     Node {
         id: node.id,
         version: node.version,
-        since: view::When::of(node.started),
+        since: node.started_at.as_deref().map(view::When::read),
         state: lang.t(state),
         tone,
-        why: node
-            .not_ready
-            .filter(|_| node.state == NodeState::Unready)
-            .unwrap_or_default()
-            .to_owned(),
+        why: node.not_ready.filter(|_| node.state == NodeState::Unready).unwrap_or_default(),
         live: node.live_calls,
+        is_member: matches!(node.state, NodeState::Ready | NodeState::Unready),
         memory: node
             .memory_bytes
             .map_or_else(|| "–".to_owned(), |bytes| format!("{} MiB", bytes >> 20)),

@@ -1,12 +1,13 @@
 //! Checks whether an installation can take real calls. Everything that a call needs is examined
 //! from the outside, as Meta or a caller would see it; each problem is reported with a remedy.
 //!
-//! `local` checks this machine, `certificate` the validity of the public URL's certificate, `oidc`
+//! `local` checks this machine, `fleet` the PostgreSQL server and the other nodes, `certificate` the validity of the public URL's certificate, `oidc`
 //! the sign-in provider, `meta` the Graph API, `numbers` the numbers and their URLs. Nothing is
 //! changed: Graph and the store are only read, URLs are requested once as a call would, and a file
 //! that tests write access is removed again. `cli` prints the result.
 
 mod certificate;
+mod fleet;
 mod local;
 mod meta;
 mod numbers;
@@ -50,7 +51,7 @@ impl State {
 /// One finding.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// The check: `configuration`, `clock`, `store`, `public_url`, `certificate`, `webhook`,
+    /// The check: `configuration`, `clock`, `store`, `database`, `fleet`, `public_url`, `certificate`, `webhook`,
     /// `oidc`, `token`, `waba`, `number`, `routing`, `media` or `url`.
     pub check: &'static str,
     /// The checked object, if there are several.
@@ -142,6 +143,7 @@ impl Doctor {
     /// Runs all checks, in the order in which a call depends on them.
     pub async fn examine(&self) -> Vec<Finding> {
         let mut findings = self.local();
+        findings.extend(self.fleet().await);
         findings.push(self.clock_line().await);
         findings.push(self.public_url().await);
         findings.extend(self.certificate().await);

@@ -149,7 +149,7 @@ impl Node {
         };
         if let Some(cluster) = place.cluster() {
             tokio::spawn(fleet::exit_if_dead(cluster.clone(), stop_all.clone()));
-            tokio::spawn(fleet::publish(cluster.clone(), stop_all.clone()));
+            tokio::spawn(fleet::follow_contact(cluster.clone(), health.clone(), stop_all.clone()));
         }
         let node_id = place.owner(&own_id);
         let media = media(&config, &clock, config.meta.is_simulated())?;
@@ -408,6 +408,7 @@ impl Node {
             gate: gate.clone(),
             dialer: dialer.clone(),
             phones: phones.clone(),
+            cluster: place.cluster().cloned(),
         };
         let live = Arc::new(Live {
             registry: registry.clone(),
@@ -428,6 +429,15 @@ impl Node {
         tokio::spawn(answer_messages(agents.clone(), inbox.clone(), stop_all.clone()));
         let shared_settings =
             SharedSettings::new(keeper.clone(), people.clone(), inbox.clone(), clock.clone());
+        let this_node = Arc::new(ThisNode {
+            id: own_id.clone(),
+            started: clock.wall(),
+            reloader: reloader.clone(),
+            drain: drain.clone(),
+            registry: registry.clone(),
+            metrics: metrics.clone(),
+            cluster: place.cluster().cloned(),
+        });
         let api_services = api::Api {
             clock: clock.clone(),
             feed,
@@ -437,14 +447,7 @@ impl Node {
             store: store.clone(),
             live: live.clone(),
             placer: live,
-            operator: Arc::new(ThisNode {
-                id: own_id.clone(),
-                started: clock.wall(),
-                reloader: reloader.clone(),
-                drain: drain.clone(),
-                registry: registry.clone(),
-                metrics: metrics.clone(),
-            }),
+            operator: this_node.clone(),
             gate: gate.clone(),
             host: host(&config, public),
             keeper,
@@ -509,12 +512,18 @@ impl Node {
                 let requests = PeerRequests {
                     cluster: cluster.clone(),
                     webhooks: webhooks_of_peers,
+                    node: this_node,
                     router: router.clone(),
                 };
                 cluster.peers().serve(Arc::new(requests))?;
                 cluster.watch(reaper);
                 let stop = stop_all.clone();
-                tokio::spawn(fleet::follow_settings(cluster.clone(), shared_settings, stop));
+                tokio::spawn(fleet::follow_settings(
+                    cluster.clone(),
+                    shared_settings,
+                    clock.clone(),
+                    stop,
+                ));
                 let dialer = dialer.clone();
                 let node_id = own_id;
                 let forwarder = Forwarder { node_id, cluster, claims, registry, dialer };
@@ -536,7 +545,13 @@ impl Node {
         };
         tokio::spawn(api::server::serve(public_listener, listener, stop_public.clone()));
         let counted = gate.clone();
-        metrics.refresh_with(move || counted.publish_gauges());
+        let (member, state) = (place.cluster().cloned(), health.clone());
+        metrics.refresh_with(move || {
+            counted.publish_gauges();
+            if let Some(cluster) = &member {
+                fleet::publish_gauges(cluster, state.is_draining());
+            }
+        });
         tokio::spawn(delete_expired_sessions(people, stop_all.clone()));
         tokio::spawn(drop_blank_permissions(
             consents,

@@ -14,16 +14,16 @@ use http::header::{
     CONNECTION, CONTENT_LENGTH, HOST, HeaderName, RETRY_AFTER, TE, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri};
-use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
 use super::StartError;
-use crate::api::listener_error;
+use super::operator::ThisNode;
 use crate::api::server::Peer;
-use engine::admission::Gate;
+use crate::api::{NodeState, NodeStatus, listener_error};
+use engine::admission::{Gate, UnitCounts};
 use engine::call::{Dialer, Registry};
 use engine::cluster::{
     self, About, Cluster, FleetClaims, JoinOptions, NodeReaper, PeerHandler, PeerTimes, Peers,
@@ -32,7 +32,8 @@ use engine::cluster::{
 use engine::config::Config;
 use engine::shared_settings::SharedSettings;
 use engine::webhook::{self, SignedWebhook, Unreachable, WebhookHandler};
-use model::{CallUuid, Clock, metric};
+use model::metric::{self, unit};
+use model::{CallUuid, Clock, Health};
 use store::{Database, NodeLock, Store, StoreError};
 
 /// Prefix of the paths of clients' requests that a node passes on.
@@ -41,8 +42,11 @@ const REST: &str = "/rest";
 /// Header with the client's address in such a request. Only other nodes can send it.
 const CLIENT: HeaderName = HeaderName::from_static("x-offhook-client");
 
-/// Header with the names of the nodes that are missing in a list.
-const PARTIAL: HeaderName = HeaderName::from_static("x-offhook-partial");
+/// Path at which a node tells its status.
+const NODE: &str = "/node";
+
+/// How long another node may take to tell its status.
+const STATUS_TIME: Duration = Duration::from_millis(300);
 
 /// The largest body of a request that is passed on.
 const BODY_MAX: usize = 3 * 1024 * 1024;
@@ -116,12 +120,13 @@ pub(super) async fn join(
     gate: &Arc<Gate>,
 ) -> Result<Cluster, StartError> {
     let advertise = config.cluster.advertise.as_deref();
-    let peers = Peers::bind(peer, advertise, PeerTimes::default()).await;
+    let peers = Peers::bind(peer, advertise, PeerTimes::default(), clock.clone()).await;
     let peers = peers.map_err(|error| StartError::Listen(format!("{error}; see cluster.peer")))?;
     let about = About {
         peer: peers.address().to_owned(),
         pin: peers.pin(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        key: store.key_fingerprint(),
         media: media_addresses(config),
         ..About::default()
     };
@@ -210,7 +215,6 @@ async fn forward(
             let others = cluster.others();
             others.iter().find(|other| other.node_id == id).map(|other| other.run)
         }
-        Some(Subject::AllNodes) => return all_nodes(cluster, request, next).await,
         Some(Subject::Node(_)) | None => None,
     };
     let Some(owner) = owner else { return next.run(request).await };
@@ -249,73 +253,25 @@ async fn forwardable(request: axum::extract::Request) -> Option<Request<Bytes>> 
     Some(forwarded)
 }
 
-/// Answers the request for the list of nodes with the lists of all of them. Nodes that do not
-/// answer are named in a header.
-async fn all_nodes(
-    cluster: &Cluster,
-    request: axum::extract::Request,
-    next: Next,
-) -> Response<Body> {
-    let (head, body) = request.into_parts();
-    let copy = axum::extract::Request::from_parts(head.clone(), Body::empty());
-    let own = next.run(axum::extract::Request::from_parts(head, body)).await;
-    let Some(copy) = forwardable(copy).await.filter(|_| own.status() == StatusCode::OK) else {
-        return own;
-    };
-    let (mut head, body) = own.into_parts();
-    let read = |body: &[u8]| serde_json::from_slice::<NodeItems>(body).ok();
-    let body = axum::body::to_bytes(body, BODY_MAX).await.unwrap_or_default();
-    let Some(NodeItems { mut items }) = read(&body) else {
-        return Response::from_parts(head, body.into());
-    };
-    let others = cluster.others().into_iter().filter(|other| other.state.is_member());
-    let asked = others.map(|other| {
-        let (peers, request) = (cluster.peers().clone(), copy.clone());
-        async move { (peers.send(other.run, request).await, other.node_id) }
-    });
-    let mut silent = Vec::new();
-    for (answer, node_id) in join_all(asked).await {
-        let answer = answer.ok().filter(|answer| answer.status() == StatusCode::OK);
-        match answer.and_then(|answer| read(answer.body())) {
-            Some(theirs) => items.extend(theirs.items),
-            None => silent.push(node_id),
-        }
-    }
-    if let Ok(names) = silent.join(", ").parse()
-        && !silent.is_empty()
-    {
-        head.headers.insert(PARTIAL, names);
-    }
-    head.headers.remove(CONTENT_LENGTH);
-    let body = serde_json::to_vec(&NodeItems { items }).unwrap_or_default();
-    Response::from_parts(head, body.into())
-}
-
-/// The list of nodes.
-#[derive(Serialize, Deserialize)]
-struct NodeItems {
-    items: Vec<serde_json::Value>,
-}
-
 /// What a request is about, if another node may have to answer it.
 #[derive(Debug, PartialEq, Eq)]
 enum Subject {
     Call(CallUuid),
     Node(String),
-    AllNodes,
 }
 
 fn subject_of(path: &str) -> Option<Subject> {
+    let console = path.strip_prefix("/console/operations/nodes/");
+    if let Some(rest) = console.or(path.strip_prefix("/api/v1/nodes/")) {
+        let node = rest.split('/').next().filter(|node| !node.is_empty())?;
+        return Some(Subject::Node(node.to_owned()));
+    }
     let mut segments = path.split('/').skip(1);
     let calls = match segments.next()? {
         "v1" => "Call",
         "api" => "calls",
         _ => return None,
     };
-    if let Some(rest) = path.strip_prefix("/api/v1/nodes/") {
-        let node = rest.split('/').next().filter(|node| !node.is_empty());
-        return Some(node.map_or(Subject::AllNodes, |node| Subject::Node(node.to_owned())));
-    }
     segments.find(|segment| *segment == calls)?;
     segments.next()?.parse().ok().map(Subject::Call)
 }
@@ -340,6 +296,7 @@ fn remove_hop_headers(headers: &mut HeaderMap) {
 pub(super) struct PeerRequests {
     pub(super) cluster: Arc<Cluster>,
     pub(super) webhooks: Arc<WebhookHandler<Registry>>,
+    pub(super) node: Arc<ThisNode>,
     /// The paths of the public listener, without forwarding: a request is passed on once.
     pub(super) router: Router,
 }
@@ -392,6 +349,10 @@ impl PeerHandler for PeerRequests {
                     empty(taken.await.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)).await
                 })
             }
+            NODE => {
+                let status = serde_json::to_vec(&self.node.status()).unwrap_or_default();
+                Box::pin(std::future::ready(Response::new(Body::from(status))))
+            }
             cluster::WANT => match serde_json::from_slice::<Vec<&str>>(request.body()) {
                 Ok(keys) => {
                     self.cluster.give(&keys);
@@ -427,34 +388,96 @@ pub(super) async fn exit_if_dead(cluster: Arc<Cluster>, stop: CancellationToken)
 pub(super) async fn follow_settings(
     cluster: Arc<Cluster>,
     settings: SharedSettings,
+    clock: Clock,
     stop: CancellationToken,
 ) {
     let mut state = cluster.state();
+    let mut behind_since = None;
     loop {
         let term = state.borrow_and_update().term;
-        if let Some(term) = term
-            && let Err(error) = settings.refresh(&term).await
-        {
-            warn!(%error, "settings of another node not read, trying again");
+        if let Some(term) = term {
+            let now = clock.now();
+            match settings.refresh(&term).await {
+                Ok(_) => behind_since = None,
+                Err(error) => {
+                    warn!(%error, "settings of another node not read, trying again");
+                    behind_since.get_or_insert(now);
+                }
+            }
         }
+        let lag = behind_since
+            .map_or(Duration::ZERO, |since| clock.now().saturating_duration_since(since));
+        metrics::gauge!(metric::BOOK_LAG_SECONDS).set(lag.as_secs_f64());
         if !matches!(stop.run_until_cancelled(state.changed()).await, Some(Ok(()))) {
             return;
         }
     }
 }
 
-/// Keeps the metrics of the fleet up to date.
-pub(super) async fn publish(cluster: Arc<Cluster>, stop: CancellationToken) {
+/// Asks all other nodes for their status. Nodes that do not answer are in the list, too.
+pub(super) fn other_nodes(cluster: &Arc<Cluster>) -> BoxFuture<'static, Vec<NodeStatus>> {
+    let cluster = cluster.clone();
+    Box::pin(async move {
+        let mut request = Request::new(Bytes::new());
+        *request.uri_mut() = Uri::from_static(NODE);
+        let asked = cluster.others().into_iter().map(|other| {
+            let (peers, request) = (cluster.peers(), request.clone());
+            async move {
+                let version = About::read(&other).version;
+                let silent = |state| NodeStatus::silent(&other.node_id, &version, state);
+                if !other.state.is_member() {
+                    return silent(NodeState::Dead);
+                }
+                let answer = tokio::time::timeout(STATUS_TIME, peers.send(other.run, request));
+                let answer = answer.await.ok().and_then(Result::ok);
+                let read = |answer: Response<Bytes>| serde_json::from_slice(answer.body()).ok();
+                answer.and_then(read).unwrap_or_else(|| silent(NodeState::Unreachable))
+            }
+        });
+        join_all(asked).await
+    })
+}
+
+/// Tells the other nodes that this one drains.
+pub(super) fn tell_drain(cluster: Arc<Cluster>) {
+    tokio::spawn(async move {
+        // It takes no more work of others. If this is not written, they hand it work until it ends.
+        if let Err(error) = cluster.drain().await {
+            warn!(%error, "the fleet does not know that this node drains");
+        }
+    });
+}
+
+/// Keeps `/readyz` up to date: a strict node that nobody of its fleet hears admits no calls.
+pub(super) async fn follow_contact(cluster: Arc<Cluster>, health: Health, stop: CancellationToken) {
     let mut state = cluster.state();
     loop {
-        let now = *state.borrow_and_update();
-        let degraded = if now.is_connected { 0.0 } else { 1.0 };
-        metrics::gauge!(metric::CLUSTER_DEGRADED).set(degraded);
-        let is_open = now.term.is_some_and(|term| term.open);
-        metrics::gauge!(metric::TERM_OPEN).set(if is_open { 1.0 } else { 0.0 });
+        health.set_cut_off(state.borrow_and_update().is_cut_off);
         if !matches!(stop.run_until_cancelled(state.changed()).await, Some(Ok(()))) {
             return;
         }
+    }
+}
+
+/// Sets the gauges of the fleet.
+pub(super) fn publish_gauges(cluster: &Cluster, is_draining: bool) {
+    let status = cluster.status();
+    let flag = |is: bool| if is { 1.0 } else { 0.0 };
+    metrics::gauge!(metric::CLUSTER_DEGRADED).set(flag(!status.is_connected));
+    metrics::gauge!(metric::TERM_OPEN).set(flag(status.term.is_some_and(|term| term.open)));
+    let age = status.beat_age.unwrap_or_default();
+    metrics::gauge!(metric::BEAT_AGE_SECONDS).set(age.as_secs_f64());
+    for (state, count) in status.counts(is_draining) {
+        metrics::gauge!(metric::NODES, "state" => state).set(count as f64);
+    }
+    let UnitCounts { slots_held, slots_used, permits_held, permits_used } = status.units;
+    for (kind, what, count) in [
+        (unit::SLOT, unit::HELD, slots_held),
+        (unit::SLOT, unit::USED, slots_used),
+        (unit::PERMIT, unit::HELD, permits_held),
+        (unit::PERMIT, unit::USED, permits_used),
+    ] {
+        metrics::gauge!(metric::UNITS, "kind" => kind, "what" => what).set(count as f64);
     }
 }
 
@@ -474,8 +497,15 @@ mod tests {
         }
         let node = Some(Subject::Node("a1".to_owned()));
         assert_eq!(subject_of("/api/v1/nodes/a1/drain/"), node);
-        assert_eq!(subject_of("/api/v1/nodes/"), Some(Subject::AllNodes));
-        for path in ["/v1/Account/MA1/Call/", "/api/v1/calls/", "/console/calls/x", "/", ""] {
+        assert_eq!(subject_of("/console/operations/nodes/a1/drain"), node);
+        for path in [
+            "/api/v1/nodes/",
+            "/v1/Account/MA1/Call/",
+            "/api/v1/calls/",
+            "/console/calls/x",
+            "/",
+            "",
+        ] {
             assert_eq!(subject_of(path), None, "{path}");
         }
     }

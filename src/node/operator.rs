@@ -1,18 +1,24 @@
 //! Owner commands of the API and the console: status, reload, drain.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
+use super::fleet;
 use super::reload::Reloader;
-use crate::api::{NodeState, NodeStatus, Operator, ReloadOutcome, RequestCount};
+use crate::api::{
+    FleetStatus, NodeState, NodeStatus, Operator, ReloadOutcome, RequestCount, Units,
+};
 use crate::observe::tally::{is_fetched, is_granted};
 use crate::observe::{Metrics, Tally};
-use engine::admission::Gate;
+use engine::admission::{Gate, UnitCounts};
 use engine::call::phones::Phones;
 use engine::call::{Dialer, Registry};
+use engine::cluster::{Cluster, Status};
 use model::Timestamp;
 use model::{Health, metric};
+use store::RunInfo;
 
 /// Starts a drain. Cheap to clone.
 #[derive(Clone)]
@@ -21,6 +27,7 @@ pub(super) struct Drain {
     pub(super) gate: Arc<Gate>,
     pub(super) dialer: Dialer,
     pub(super) phones: Phones,
+    pub(super) cluster: Option<Arc<Cluster>>,
 }
 
 impl Drain {
@@ -32,6 +39,9 @@ impl Drain {
         // Queued calls would be rejected at their turn: report it to their customers now.
         self.dialer.drain();
         self.phones.drain();
+        if let Some(cluster) = &self.cluster {
+            fleet::tell_drain(cluster.clone());
+        }
     }
 }
 
@@ -43,14 +53,12 @@ pub(super) struct ThisNode {
     pub(super) drain: Drain,
     pub(super) registry: Registry,
     pub(super) metrics: Metrics,
+    pub(super) cluster: Option<Arc<Cluster>>,
 }
 
-impl Operator for ThisNode {
-    fn reload(&self) -> BoxFuture<'static, ReloadOutcome> {
-        self.reloader.reload()
-    }
-
-    fn nodes(&self) -> Option<Vec<NodeStatus>> {
+impl ThisNode {
+    /// The status of this node. `None` if several main accounts share it.
+    pub(super) fn status(&self) -> Option<NodeStatus> {
         if self.reloader.is_shared() {
             return None;
         }
@@ -62,17 +70,52 @@ impl Operator for ThisNode {
             Some(_) => NodeState::Unready,
         };
         let tallies = self.metrics.tallies();
-        Some(vec![NodeStatus {
+        Some(NodeStatus {
             id: self.id.clone(),
-            version: env!("CARGO_PKG_VERSION"),
-            started: self.started,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started_at: Some(self.started.to_string()),
             state,
-            not_ready,
-            live_calls: self.registry.len(),
+            not_ready: not_ready.map(str::to_owned),
+            live_calls: Some(self.registry.len()),
+            fleet: self.cluster.as_ref().map(|cluster| fleet_status(&cluster.status())),
             memory_bytes: resident(),
             fetches: request_counts(tallies.fetches, is_fetched),
             graph: request_counts(tallies.graph, is_granted),
-        }])
+        })
+    }
+}
+
+fn fleet_status(status: &Status) -> FleetStatus {
+    let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let is_heard = |other: &&RunInfo| status.sees.contains(&other.run);
+    let UnitCounts { slots_held, slots_used, permits_held, permits_used } = status.units;
+    FleetStatus {
+        run: status.run.to_string(),
+        connected: status.is_connected,
+        beat_age_ms: status.beat_age.map(millis),
+        beat_ms: millis(status.beat_time),
+        open: status.term.is_some_and(|term| term.open),
+        waiting_for: status.not_restated().into_iter().map(str::to_owned).collect(),
+        units: Units { slots_held, slots_used, permits_held, permits_used },
+        hears: status.others.iter().filter(is_heard).map(|other| other.node_id.clone()).collect(),
+    }
+}
+
+impl Operator for ThisNode {
+    fn reload(&self) -> BoxFuture<'static, ReloadOutcome> {
+        self.reloader.reload()
+    }
+
+    fn nodes(&self) -> BoxFuture<'static, Option<Vec<NodeStatus>>> {
+        let own = self.status();
+        let others = self.cluster.as_ref().filter(|_| own.is_some()).map(fleet::other_nodes);
+        Box::pin(async move {
+            let mut nodes = vec![own?];
+            if let Some(others) = others {
+                nodes.extend(others.await);
+            }
+            Some(nodes)
+        })
     }
 
     fn drain(&self, node: &str) -> bool {

@@ -111,6 +111,33 @@ fn describe() {
     metrics::gauge!(metric::DRAINING).set(0.0);
     metrics::gauge!(metric::CLUSTER_DEGRADED).set(0.0);
     metrics::gauge!(metric::TERM_OPEN).set(0.0);
+    metrics::gauge!(metric::BEAT_AGE_SECONDS).set(0.0);
+    metrics::gauge!(metric::BOOK_LAG_SECONDS).set(0.0);
+    for state in metric::NODE_STATES.iter().copied() {
+        metrics::gauge!(metric::NODES, "state" => state).set(0.0);
+    }
+    for kind in metric::unit::KINDS.iter().copied() {
+        for what in metric::unit::USES.iter().copied() {
+            metrics::gauge!(metric::UNITS, "kind" => kind, "what" => what).set(0.0);
+        }
+    }
+    for kind in metric::forward::KINDS.iter().copied() {
+        let _ = metrics::histogram!(metric::PEER_SECONDS, "kind" => kind);
+        for outcome in metric::forward::OUTCOMES.iter().copied() {
+            metrics::counter!(metric::FORWARDS_TOTAL, "kind" => kind, "outcome" => outcome)
+                .absolute(0);
+        }
+    }
+    for what in metric::adopted::ALL.iter().copied() {
+        metrics::counter!(metric::ADOPTED_TOTAL, "what" => what).absolute(0);
+    }
+    for outcome in metric::beat::ALL.iter().copied() {
+        let _ = metrics::histogram!(metric::BEAT_SECONDS, "outcome" => outcome);
+    }
+    for outcome in metric::claim::ALL.iter().copied() {
+        let _ = metrics::histogram!(metric::CLAIM_SECONDS, "outcome" => outcome);
+    }
+    let _ = metrics::histogram!(metric::UNIT_WAITS_SECONDS);
     metrics::gauge!(metric::STORE_JOURNAL_BYTES).set(0.0);
     metrics::gauge!(metric::HTTP_CONNECTIONS).set(0.0);
     for direction in [Direction::Inbound, Direction::Outbound].map(Direction::as_str) {
@@ -192,6 +219,7 @@ fn describe() {
     }
     for name in [
         metric::MEDIA_LATE_TICKS_TOTAL,
+        metric::TERMS_TOTAL,
         metric::STORE_ERRORS_TOTAL,
         metric::EVENT_LOG_REFUSED_TOTAL,
         metric::LOG_LINES_DROPPED_TOTAL,
@@ -204,6 +232,12 @@ fn buckets(metric: &str) -> &'static [f64] {
     match metric {
         metric::MEDIA_LOSS_RATIO => &[0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5],
         metric::MEDIA_MOS => &[1.5, 2.0, 2.5, 3.0, 3.5, 3.8, 4.0, 4.2, 4.4],
+        metric::BEAT_SECONDS
+        | metric::CLAIM_SECONDS
+        | metric::PEER_SECONDS
+        | metric::UNIT_WAITS_SECONDS => {
+            &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0]
+        }
         _ => SECONDS,
     }
 }

@@ -454,8 +454,8 @@ impl Operator for NoCalls {
         Box::pin(async { ReloadOutcome::NoFile })
     }
 
-    fn nodes(&self) -> Option<Vec<NodeStatus>> {
-        None
+    fn nodes(&self) -> BoxFuture<'static, Option<Vec<NodeStatus>>> {
+        Box::pin(async { None })
     }
 
     fn drain(&self, _: &str) -> bool {

@@ -14,13 +14,15 @@ use crate::support::node::{API_KEY, AUTH_ID, AUTH_TOKEN};
 pub const OTHER: &str = "MATESTOFFHOOK0000002";
 pub const PASSWORD: &str = "correct horse battery";
 
+/// Configuration of a person with [`PASSWORD`].
+pub fn user(name: &str, account: &str, role: &str) -> String {
+    format!(
+        "\n[[user]]\nname = \"{name}\"\npassword = \"{PASSWORD}\"\naccount = \"{account}\"\nrole = \"{role}\"\n"
+    )
+}
+
 /// Configuration of people in two accounts with two roles.
 pub fn people() -> String {
-    let user = |name: &str, account: &str, role: &str| {
-        format!(
-            "\n[[user]]\nname = \"{name}\"\npassword = \"{PASSWORD}\"\naccount = \"{account}\"\nrole = \"{role}\"\n"
-        )
-    };
     format!(
         "\n[[account]]\nauth_id = \"{OTHER}\"\nauth_token = \"test-token-of-other-account\"\napi_keys = [\"test-key-of-other-account\"]\n{}{}{}",
         user("asha", AUTH_ID, "owner"),
@@ -60,7 +62,10 @@ pub async fn form(
 
 impl<'w> Session<'w> {
     pub async fn of(world: &'w World, name: &str) -> Self {
-        let public = &world.node.public;
+        Self::at(&world.node.public, name).await
+    }
+
+    pub async fn at(public: &'w str, name: &str) -> Self {
         let answer =
             form(public, "/console/sign-in", &[], &[("name", name), ("password", PASSWORD)]).await;
         assert_eq!(answer.status, 303, "{}", answer.text());

@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use model::Clock;
 
+use super::console::{Session, user};
 use super::crash::event_id;
 use super::support::app::App;
 use super::support::database::skipped_without_postgres;
@@ -102,6 +103,12 @@ async fn call(node: &Node) -> String {
     let body = connect_body(&wacid, &silent_offer()).to_string();
     assert_eq!(node.post_webhook(&body).await.status, 200);
     wacid
+}
+
+/// Runs a command of the binary.
+async fn offhook(arguments: &[&str]) -> std::process::Output {
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_offhook"));
+    command.args(arguments).output().await.unwrap()
 }
 
 async fn in_use(nodes: &[Node]) -> f64 {
@@ -304,6 +311,45 @@ async fn nodes_that_exclude_each_other_do_not_start() {
     refused(&world.config("first"), "another process runs as node first").await;
     let alone = NodeConfig { extra: String::new(), ..world.config("alone") };
     refused(&alone, "`[cluster] peer").await;
+    let store = "secret_key = \"another-secret-key-than-that-of-the-others\"\n".to_owned();
+    let other_key = NodeConfig { store, ..world.config("third") };
+    refused(&other_key, "another store.secret_key").await;
+}
+
+#[tokio::test]
+async fn f48_doctor_checks_the_database_and_the_members() {
+    if skipped_without_postgres() {
+        return;
+    }
+    let world = World::new(20, 1_000).await;
+    let mut nodes = world.nodes(2).await;
+    let config = nodes[0].dir.path().join("offhook.toml");
+    let config = config.to_str().unwrap();
+    let examine = async || {
+        let output = offhook(&["doctor", "--json", "--config", config]).await;
+        let lines = String::from_utf8(output.stdout).unwrap();
+        let lines = lines.lines().map(|line| serde_json::from_str(line).expect(line));
+        let lines: Vec<serde_json::Value> = lines.collect();
+        let of = |check: &str, subject: Option<&str>| {
+            let is = |line: &&serde_json::Value| {
+                line["check"] == check && line["subject"].as_str() == subject
+            };
+            lines
+                .iter()
+                .find(is)
+                .unwrap_or_else(|| panic!("{check} {subject:?}: {lines:?}"))
+                .clone()
+        };
+        (of("database", None), of("fleet", Some("n1")))
+    };
+    let (database, member) = examine().await;
+    // The tests' server runs without fsync.
+    assert!(database["what"].as_str().unwrap().contains("fsync"), "{database}");
+    assert_eq!(member["state"], "ok", "{member}");
+    nodes[1].kill();
+    let (_, member) = examine().await;
+    assert_eq!(member["state"], "failed", "{member}");
+    assert!(member["fix"].as_str().unwrap().contains("cluster.peer"), "{member}");
 }
 
 #[tokio::test]
@@ -417,7 +463,13 @@ async fn f46_the_nodes_are_listed_and_drained_at_any_of_them() {
         return;
     }
     let world = World::new(20, 1_000).await;
-    let mut nodes = world.nodes(3).await;
+    let config = |n| {
+        let mut config = world.config(&format!("n{n}"));
+        config.extra.push_str(&user("asha", AUTH_ID, "owner"));
+        config
+    };
+    let configs: Vec<_> = (0..3).map(config).collect();
+    let mut nodes = join_all(configs.iter().map(Node::start)).await;
     let key = [("x-api-key", API_KEY)];
     let list = async |node: &Node| {
         http::send("GET", &format!("{}/api/v1/nodes/", node.public), &key, "").await
@@ -435,12 +487,41 @@ async fn f46_the_nodes_are_listed_and_drained_at_any_of_them() {
     let drained = http::send("POST", &drain, &key, "").await;
     assert_eq!(drained.status, 202, "{}", drained.text());
     assert_eq!(states(&list(&nodes[1]).await)["n2"], "draining");
+    // As the metrics of another node, and as the command line shows them.
+    nodes[0].until_metric("offhook_nodes", &[("state", "draining")], 1.0).await;
+    nodes[0].until_metric("offhook_nodes", &[("state", "up")], 2.0).await;
+    assert!(nodes[0].metric("offhook_beat_seconds_count", &[("outcome", "answered")]).await > 1.0);
+    assert!(nodes[0].metric("offhook_beat_age_seconds", &[]).await < 5.0);
+    let own = all.json()["items"][0]["fleet"].clone();
+    assert_eq!((&own["connected"], &own["open"]), (&true.into(), &true.into()), "{own}");
+    assert_eq!(own["hears"], serde_json::json!(["n1", "n2"]));
+    let listed = offhook(&["nodes", "--node", &nodes[1].public, "--api-key", API_KEY]).await;
+    assert!(listed.status.success(), "{listed:?}");
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    let rows: Vec<Vec<&str>> =
+        listed.lines().map(|line| line.split_whitespace().take(2).collect()).collect();
+    let (head, own) = (vec!["node", "state"], vec!["n1", "ready"]);
+    let others = [vec!["n0", "ready"], vec!["n2", "draining"]];
+    assert_eq!(rows, [vec![head, own], others.to_vec()].concat(), "{listed}");
     let unknown = format!("{}/api/v1/nodes/n7/drain/", nodes[0].public);
     assert_eq!(http::send("POST", &unknown, &key, "").await.status, 404);
+    // The console of one node shows and drains the others, too.
+    let asha = Session::at(&nodes[0].public, "asha").await;
+    let page = asha.get("/console/operations/").await.text();
+    for name in ["n0", "n1", "n2"] {
+        assert!(page.contains(&format!("<strong class=\"mono\">{name}</strong>")), "{page}");
+    }
+    let drained = asha.post("/console/operations/nodes/n0/drain", &[]).await;
+    assert_eq!(drained.status, 303);
+    let elsewhere = Session::at(&nodes[1].public, "asha").await;
+    let other = asha.post("/console/operations/nodes/n1/drain", &[]).await;
+    assert_eq!(other.status, 303, "{}", other.text());
+    let page = elsewhere.get("/console/operations/").await.text();
+    assert_eq!(page.matches("<span class=\"pill missed\">Draining").count(), 3, "{page}");
     // A node that hangs is named.
     nodes[1].signal("STOP");
     let partial = list(&nodes[0]).await;
-    assert_eq!(states(&partial).len(), 2);
+    assert_eq!(states(&partial)["n1"], "unreachable");
     assert_eq!(partial.headers["x-offhook-partial"], "n1");
     nodes[1].signal("CONT");
     drop(nodes.pop());

@@ -11,6 +11,7 @@ pub struct Health(Arc<Inner>);
 struct Inner {
     phase: AtomicU8,
     store_broken: AtomicBool,
+    cut_off: AtomicBool,
 }
 
 const STARTING: u8 = 0;
@@ -50,12 +51,18 @@ impl Health {
         self.0.store_broken.load(Ordering::Relaxed)
     }
 
+    /// Sets whether the node admits no calls because nobody of its fleet hears it.
+    pub fn set_cut_off(&self, cut_off: bool) {
+        self.0.cut_off.store(cut_off, Ordering::Relaxed);
+    }
+
     /// Why the node should get no new calls; `None`: it should.
     pub fn unready_reason(&self) -> Option<&'static str> {
         match self.0.phase.load(Ordering::Relaxed) {
             STARTING => Some("starting"),
             DRAINING => Some("draining"),
             _ if self.is_store_broken() => Some("calls can be neither stored nor journalled"),
+            _ if self.0.cut_off.load(Ordering::Relaxed) => Some("cut off from the fleet"),
             _ => None,
         }
     }
@@ -74,6 +81,9 @@ mod tests {
         health.set_store_broken(true);
         assert!(health.unready_reason().is_some_and(|why| why.contains("stored")));
         health.set_store_broken(false);
+        health.set_cut_off(true);
+        assert_eq!(health.unready_reason(), Some("cut off from the fleet"));
+        health.set_cut_off(false);
         health.set_draining();
         health.set_ready();
         assert_eq!(health.unready_reason(), Some("draining"), "draining cannot be undone");

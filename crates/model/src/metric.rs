@@ -50,6 +50,29 @@ pub const DRAINING: &str = "offhook_draining";
 pub const CLUSTER_DEGRADED: &str = "offhook_cluster_degraded";
 /// Gauge: 1 while the fleet gives out units.
 pub const TERM_OPEN: &str = "offhook_term_open";
+/// Gauge `{state}`: processes of the fleet, as this node sees them, in a state of [`NODE_STATES`].
+pub const NODES: &str = "offhook_nodes";
+/// Gauge `{kind,what}`: units of this node, of a kind and a use of [`unit`].
+pub const UNITS: &str = "offhook_units";
+/// Histogram, seconds: how long a call waited for units that other nodes held.
+pub const UNIT_WAITS_SECONDS: &str = "offhook_unit_waits_seconds";
+/// Histogram `{outcome}`, seconds: one beat, with an outcome of [`beat`].
+pub const BEAT_SECONDS: &str = "offhook_beat_seconds";
+/// Gauge, seconds: time since the last answered beat was sent.
+pub const BEAT_AGE_SECONDS: &str = "offhook_beat_age_seconds";
+/// Histogram `{outcome}`, seconds: the claim of one inbound call, with an outcome of [`claim`].
+pub const CLAIM_SECONDS: &str = "offhook_claim_seconds";
+/// Counter: how often the database may have forgotten units.
+pub const TERMS_TOTAL: &str = "offhook_terms_total";
+/// Counter `{kind,outcome}`: requests to other nodes, with a kind and an outcome of [`forward`].
+pub const FORWARDS_TOTAL: &str = "offhook_forwards_total";
+/// Histogram `{kind}`, seconds: one request to another node.
+pub const PEER_SECONDS: &str = "offhook_peer_seconds";
+/// Counter `{what}`: calls of dead processes that this node has ended, and rows that it has taken
+/// over.
+pub const ADOPTED_TOTAL: &str = "offhook_adopted_total";
+/// Gauge, seconds: for how long settings that another node has changed are not in force here.
+pub const BOOK_LAG_SECONDS: &str = "offhook_book_lag_seconds";
 /// Counter `{why}`: calls refused as `overloaded`, with a reason of [`STRAINS`].
 pub const OVERLOADED_TOTAL: &str = "offhook_overloaded_total";
 /// Counter `{queue}`: items refused by a full queue of [`queue`].
@@ -145,6 +168,25 @@ pub const ALL: &[(&str, Kind, &str)] = &[
         "1 while the database of the fleet does not answer; 0 if the node is alone.",
     ),
     (TERM_OPEN, Kind::Gauge, "1 while the fleet gives out units."),
+    (NODES, Kind::Gauge, "Processes of the fleet, by state."),
+    (UNITS, Kind::Gauge, "Slots and permits of this node in its fleet, by use."),
+    (UNIT_WAITS_SECONDS, Kind::Histogram, "Waits of calls for units that other nodes held."),
+    (BEAT_SECONDS, Kind::Histogram, "Beats of this node, by outcome."),
+    (BEAT_AGE_SECONDS, Kind::Gauge, "Time since the last answered beat was sent."),
+    (
+        CLAIM_SECONDS,
+        Kind::Histogram,
+        "Claims of inbound calls in the fleet's database, by outcome.",
+    ),
+    (TERMS_TOTAL, Kind::Counter, "Times that the fleet's database may have forgotten units."),
+    (FORWARDS_TOTAL, Kind::Counter, "Requests to other nodes, by kind and outcome."),
+    (PEER_SECONDS, Kind::Histogram, "Requests to other nodes, by kind."),
+    (ADOPTED_TOTAL, Kind::Counter, "Calls ended and rows taken over from dead processes."),
+    (
+        BOOK_LAG_SECONDS,
+        Kind::Gauge,
+        "Time for which settings that another node has changed are not in force here.",
+    ),
     (OVERLOADED_TOTAL, Kind::Counter, "Calls refused as overloaded, by the overloaded resource."),
     (QUEUE_REFUSED_TOTAL, Kind::Counter, "Items refused by full queues, by queue."),
     (STORE_JOURNAL_BYTES, Kind::Gauge, "Bytes in the journal waiting for the store."),
@@ -334,4 +376,65 @@ pub mod missing {
 pub mod packets {
     pub const IN: &str = "in";
     pub const OUT: &str = "out";
+}
+
+/// Values of `state` of [`NODES`].
+pub const NODE_STATES: &[&str] = &["up", "draining", "dead"];
+
+/// Values of `kind` and `what` of [`UNITS`].
+pub mod unit {
+    pub const SLOT: &str = "slot";
+    pub const PERMIT: &str = "permit";
+    pub const KINDS: &[&str] = &[SLOT, PERMIT];
+    pub const HELD: &str = "held";
+    pub const USED: &str = "used";
+    pub const USES: &[&str] = &[HELD, USED];
+}
+
+/// Values of `outcome` of [`BEAT_SECONDS`].
+pub mod beat {
+    pub const ANSWERED: &str = "answered";
+    pub const FAILED: &str = "failed";
+    pub const OVERDUE: &str = "overdue";
+    pub const ALL: &[&str] = &[ANSWERED, FAILED, OVERDUE];
+}
+
+/// Values of `outcome` of [`CLAIM_SECONDS`].
+pub mod claim {
+    pub const OURS: &str = "ours";
+    /// Another node has the call.
+    pub const THEIRS: &str = "theirs";
+    /// The call has ended.
+    pub const OVER: &str = "over";
+    /// The process may not claim calls.
+    pub const DENIED: &str = "denied";
+    /// The database did not answer, and the node decided alone.
+    pub const ALONE: &str = "alone";
+    pub const ALL: &[&str] = &[OURS, THEIRS, OVER, DENIED, ALONE];
+}
+
+/// Values of `kind` and `outcome` of [`FORWARDS_TOTAL`].
+pub mod forward {
+    /// A webhook with events of another node's calls.
+    pub const WEBHOOK: &str = "webhook";
+    /// A call that this node does not take.
+    pub const CALL: &str = "call";
+    /// A message about lacking units.
+    pub const UNITS: &str = "units";
+    /// A client's request.
+    pub const REST: &str = "rest";
+    pub const KINDS: &[&str] = &[WEBHOOK, CALL, UNITS, REST];
+    pub const ANSWERED: &str = "answered";
+    pub const UNREACHABLE: &str = "unreachable";
+    pub const TIMED_OUT: &str = "timed_out";
+    /// Too many requests were under way, or a body was too large.
+    pub const REFUSED: &str = "refused";
+    pub const OUTCOMES: &[&str] = &[ANSWERED, UNREACHABLE, TIMED_OUT, REFUSED];
+}
+
+/// Values of `what` of [`ADOPTED_TOTAL`].
+pub mod adopted {
+    pub const CALLS: &str = "calls";
+    pub const ROWS: &str = "rows";
+    pub const ALL: &[&str] = &[CALLS, ROWS];
 }

@@ -35,6 +35,8 @@ pub enum StoreError {
          cluster.node_id for this one on a shared database, another store.data_dir and store.url otherwise"
     )]
     HeldAs { at: Database, node_id: String },
+    #[error("could not open the store {at}: {why}")]
+    Unsupported { at: Database, why: String },
     /// A newer Offhook has migrated the store.
     #[error(
         "could not open the store {at}: it has schema {version}, made by Offhook {by}; this is Offhook {}, which knows schemas up to \
@@ -91,6 +93,7 @@ impl StoreError {
             | Self::Open { .. }
             | Self::Connect { .. } => true,
             Self::Key { .. }
+            | Self::Unsupported { .. }
             | Self::InUse { .. }
             | Self::HeldAs { .. }
             | Self::Newer { .. }

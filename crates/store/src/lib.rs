@@ -43,6 +43,7 @@ mod queue;
 mod rows;
 mod scope;
 mod seal;
+mod server;
 mod shared;
 mod sql;
 mod store;
@@ -90,6 +91,7 @@ pub use self::rows::recording::{
 pub use self::rows::setting::{Setting, SettingKind, SettingWrite};
 pub use self::rows::webhook::{WebhookRow, WebhookWrite};
 pub use self::scope::Scope;
+pub use self::server::{Server, Trials};
 pub use self::store::Store;
 pub use self::tables::agents::Agents;
 pub use self::tables::agents::{
@@ -112,7 +114,8 @@ pub use self::tables::failed_requests::{
     FailedRequest, FailedRequestFilter, FailedRequestGroup, FailedRequests,
 };
 pub use self::tables::fleet::{
-    ClaimKey, ClaimOutcome, FleetSession, OrphanClaim, RunInfo, owner_name, run_of_owner,
+    ClaimKey, ClaimOutcome, FleetSession, OrphanClaim, RunInfo, key_fingerprint, owner_name,
+    run_of_owner,
 };
 pub use self::tables::messages::{MessageCount, Messages};
 pub use self::tables::notifications::Notifications;

@@ -90,6 +90,12 @@ impl Seal {
         self.links.clone()
     }
 
+    /// Tells keys apart without revealing them.
+    pub(crate) fn fingerprint(&self) -> String {
+        let tag = hmac::sign(&self.links, b"offhook: fingerprint");
+        hex::encode(tag.as_ref().get(..8).unwrap_or_default())
+    }
+
     /// Encrypts `plain`. [`Seal::open`] needs the same `purpose`.
     pub(crate) fn seal(&self, purpose: &[u8], mut plain: Vec<u8>) -> Vec<u8> {
         // Encryption fails only above 64 GiB. The empty result can't be opened and reveals nothing.

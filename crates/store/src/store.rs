@@ -12,6 +12,7 @@ use crate::options::StoreOptions;
 use crate::pending_log::{PendingLog, PendingLogError};
 use crate::queue::Wake;
 use crate::seal::Seal;
+use crate::server::Server;
 use crate::shared::Shared;
 use crate::sql::{Pool, connect};
 use crate::tables::agents::Agents;
@@ -100,6 +101,11 @@ impl Store {
                 PendingLogError::InUse => StoreError::InUse { at: at.clone() },
                 PendingLogError::Io(source) => failed_to_open(source),
             })?;
+        if let Database::Postgres(_) = at
+            && let Some(why) = Server::read(&at).await?.refusal()
+        {
+            return Err(StoreError::Unsupported { at, why });
+        }
         let write = connect::writer(&at, with.busy).await?;
         let migrator = connect::migrator(&at, &write).await?;
         migrate::migrate(&at, &migrator).await?;

@@ -2,6 +2,7 @@
 //! account, because the counters of a node cover all accounts that share it.
 
 use axum::response::Response;
+use http::HeaderName;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -13,6 +14,9 @@ use super::response::{accepted, ok};
 use super::route::{Route, error, handler};
 use model::Role;
 use store::Scope;
+
+/// Header with the names of the nodes that are missing in a list.
+const PARTIAL: HeaderName = HeaderName::from_static("x-offhook-partial");
 
 const NO_NODE: &str = "no such node";
 const SHARED: ResponseSpec = error(
@@ -28,7 +32,8 @@ pub(super) const ROUTES: &[Route] = &[
             "/api/v1/nodes/",
             "listNodes",
             "List the nodes, this one first: state, live calls, requests to Graph and to your \
-             servers; for an owner of the node's only main account",
+             servers; for an owner of the node's only main account. The header X-Offhook-Partial \
+             names nodes that do not answer",
         )
         .responses(&[ResponseSpec::json::<NodeList>(200, "All nodes"), SHARED]),
     },
@@ -57,25 +62,35 @@ struct DrainingNode {
     id: String,
     state: NodeState,
     /// Calls that are still live.
-    live_calls: usize,
+    live_calls: Option<usize>,
 }
 
-fn nodes(request: &ApiRequest) -> Result<Vec<NodeStatus>, ApiError> {
+async fn nodes(request: &ApiRequest) -> Result<Vec<NodeStatus>, ApiError> {
     if !matches!(request.scope(), Scope::Main(_)) {
         return Err(ApiError::forbidden("only an owner of a main account may do this"));
     }
     let shared = "this node serves several main accounts: its operator has /metrics, and drains it \
         with SIGTERM";
-    request.api().operator.nodes().ok_or(ApiError::forbidden(shared))
+    request.api().operator.nodes().await.ok_or(ApiError::forbidden(shared))
 }
 
 async fn list(request: ApiRequest) -> Result<Response, ApiError> {
-    Ok(ok(&NodeList { items: nodes(&request)? }))
+    let items = nodes(&request).await?;
+    let is_silent = |node: &&NodeStatus| node.state == NodeState::Unreachable;
+    let silent: Vec<&str> = items.iter().filter(is_silent).map(|node| node.id.as_str()).collect();
+    let silent = silent.join(", ");
+    let mut response = ok(&NodeList { items });
+    if !silent.is_empty()
+        && let Ok(names) = silent.parse()
+    {
+        response.headers_mut().insert(PARTIAL, names);
+    }
+    Ok(response)
 }
 
 async fn drain(request: ApiRequest) -> Result<Response, ApiError> {
     let id = request.parameter("node_id");
-    let node = nodes(&request)?.into_iter().find(|node| node.id == id);
+    let node = nodes(&request).await?.into_iter().find(|node| node.id == id);
     let NodeStatus { id, live_calls, .. } = node.ok_or(ApiError::NotFound(NO_NODE))?;
     match request.api().operator.drain(&id) {
         true => Ok(accepted(&DrainingNode { id, state: NodeState::Draining, live_calls })),

@@ -299,6 +299,19 @@ pub enum Counter {
     Ring(Arc<Ring>),
 }
 
+/// The units of a node: its parts of all limits together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UnitCounts {
+    /// Slots of numbers.
+    pub slots_held: u64,
+    /// Slots with a live call.
+    pub slots_used: u64,
+    /// Permits of accounts: calls per second.
+    pub permits_held: u64,
+    /// Calls within the last second.
+    pub permits_used: u64,
+}
+
 impl Directory {
     /// Creates empty tables. `default_cps` is `[limits].default_cps`.
     pub fn new(default_cps: u32) -> Self {
@@ -327,6 +340,26 @@ impl Directory {
     pub fn counter(&self, key: &LimitKey) -> Option<Counter> {
         let counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
         counters.by_key.get(key).cloned()
+    }
+
+    /// The units of all limits together that this node holds, if it is part of a fleet. `now` is
+    /// the time of the rings.
+    pub(super) fn units(&self, now: u64) -> UnitCounts {
+        let counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = UnitCounts::default();
+        for counter in counters.by_key.values() {
+            match counter {
+                Counter::Slots(slots) => {
+                    counts.slots_held += u64::from(slots.limit());
+                    counts.slots_used += u64::from(slots.in_use());
+                }
+                Counter::Ring(ring) => {
+                    counts.permits_held += ring.limit() as u64;
+                    counts.permits_used += ring.spent(now) as u64;
+                }
+            }
+        }
+        counts
     }
 
     /// The current tables. Hold the guard only briefly.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use fleet::LimitKey;
 use futures_util::future::BoxFuture;
 
-use super::directory::{AccountEntry, Directory, NumberEntry, Permits};
+use super::directory::{AccountEntry, Directory, NumberEntry, Permits, UnitCounts};
 use super::geo::{self, Barred};
 use super::permission::{Consents, Engaged, PairKey, Refusal};
 use super::slots::Slot;
@@ -291,9 +291,19 @@ impl Gate {
         mut offer: impl FnMut() -> Result<O, Reason>,
     ) -> Result<(Admitted, O), Refused> {
         let since = clock.now();
+        let mut has_waited = false;
+        let end_wait = |has_waited: bool| {
+            if has_waited {
+                let waited = clock.now().saturating_duration_since(since);
+                metrics::histogram!(metric::UNIT_WAITS_SECONDS).record(waited);
+            }
+        };
         loop {
             let refused = match self.attempt(clock.now(), id, direction, &mut offer) {
-                Ok(admitted) => return Ok(admitted),
+                Ok(admitted) => {
+                    end_wait(has_waited);
+                    return Ok(admitted);
+                }
                 Err(refused) => refused,
             };
             let number = refused.number.as_ref();
@@ -303,9 +313,11 @@ impl Gate {
                 _ => false,
             };
             if !again {
+                end_wait(has_waited);
                 self.count(direction, refused.reason.as_str());
                 return Err(refused);
             }
+            has_waited = true;
         }
     }
 
@@ -464,6 +476,11 @@ impl Gate {
     /// The account's limit of calls per second, and the permits spent in the last second.
     pub fn cps(&self, now: Instant, account: &AccountEntry) -> (usize, usize) {
         account.spent(self.since(now))
+    }
+
+    /// The units of all limits together that this node holds, if it is part of a fleet.
+    pub fn units(&self, now: Instant) -> UnitCounts {
+        self.directory.units(self.since(now))
     }
 
     /// Nanoseconds since `origin`, the time of the rings.

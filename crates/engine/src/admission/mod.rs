@@ -33,7 +33,7 @@ mod sync {
 pub use cps::{Permit, Ring};
 pub use directory::{
     AccountEntry, AccountSpec, ApplicationSpec, Caps, Counter, Directory, DirectoryError,
-    NumberEntry, NumberSpec, Specs, Tables,
+    NumberEntry, NumberSpec, Specs, Tables, UnitCounts,
 };
 pub use gate::{
     Admitted, Denied, Gate, Lack, Lease, Outgoing, Reason, RefusalDetail, Refused, WebAdmitted,

@@ -30,6 +30,8 @@ const REMARK: &str = "the node stopped in the middle of this call (killed, crash
 /// The calls that an earlier process left open, now ended.
 #[derive(Debug, Default)]
 pub struct Orphans {
+    /// Number of calls.
+    pub calls: u64,
     /// Meta's ids of the orphans.
     pub named: Vec<CallKey>,
     /// Outbound orphans and other recent outbound calls. They may still appear at Meta.
@@ -52,7 +54,8 @@ pub async fn end_all(services: &Services, owner: &str) -> Result<Orphans, StoreE
     }
     let begun = services.clock.now();
     let mut said = services.store.dialogues().of_orphans(owner).await?;
-    let mut ended = Orphans { placed, ..Orphans::default() };
+    let calls = u64::try_from(orphans.len()).unwrap_or(u64::MAX);
+    let mut ended = Orphans { calls, placed, ..Orphans::default() };
     for some in orphans.chunks(AT_ONCE) {
         let mut concluding = Vec::with_capacity(some.len());
         for orphan in some {

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use fleet::{Answer, LimitKey, Membership, OVERDUE, Request, TermState};
+use model::metric::{self, beat};
 use store::{FleetSession, Store, StoreError};
 
 use super::lease::Units;
@@ -25,6 +26,11 @@ pub(super) struct Beats {
     caps: BTreeMap<LimitKey, u32>,
     /// When the last answered beats were sent.
     sent: VecDeque<Duration>,
+}
+
+/// Counts a beat.
+fn record(outcome: &'static str, time: Duration) {
+    metrics::histogram!(metric::BEAT_SECONDS, "outcome" => outcome).record(time);
 }
 
 enum Reply {
@@ -122,11 +128,11 @@ impl Beats {
             Ok(Ok(reply)) => reply,
             Ok(Err(error)) => {
                 tracing::warn!(%error, "beat failed");
-                return self.fail(&request);
+                return self.fail(&request, beat::FAILED);
             }
             Err(_) => {
                 tracing::warn!("beat overdue");
-                return self.fail(&request);
+                return self.fail(&request, beat::OVERDUE);
             }
         };
         self.receive(&request, reply);
@@ -154,9 +160,20 @@ impl Beats {
                 None
             }
         };
+        let beat_time = now.saturating_sub(request.sent());
+        record(beat::ANSWERED, beat_time);
+        let before = self.shared.state.borrow().term;
+        if let (Some(before), Some(term)) = (before, term)
+            && before.id != term.id
+        {
+            tracing::warn!(term = %term.id, "the database may have forgotten units: no node gets more of them until all nodes have told theirs");
+            metrics::counter!(metric::TERMS_TOTAL).increment(1);
+        }
         self.shared.state.send_modify(|state| {
             state.is_connected = true;
             state.beats += 1;
+            state.beat = Some(request.sent());
+            state.beat_time = beat_time;
             state.term = term.or(state.term);
         });
         self.publish();
@@ -178,8 +195,9 @@ impl Beats {
         })
     }
 
-    fn fail(&mut self, request: &Request) {
+    fn fail(&mut self, request: &Request, outcome: &'static str) {
         self.session = None;
+        record(outcome, self.shared.now().saturating_sub(request.sent()));
         self.member.fail(self.shared.now(), request.sent());
         self.shared.state.send_if_modified(|state| std::mem::take(&mut state.is_connected));
         self.publish();
@@ -191,8 +209,11 @@ impl Beats {
         let until = u64::try_from(until).unwrap_or(u64::MAX);
         self.shared.admits_until.store(until, Ordering::Release);
         let is_settled = self.member.may_grow(self.shared.now());
+        let is_cut_off = self.shared.strict && !self.shared.admits();
         self.shared.state.send_if_modified(|state| {
-            std::mem::replace(&mut state.is_settled, is_settled) != is_settled
+            let before = *state;
+            (state.is_settled, state.is_cut_off) = (is_settled, is_cut_off);
+            *state != before
         });
         if self.member.is_dead() {
             tracing::error!(run = %self.member.run(), "declared dead by another node");

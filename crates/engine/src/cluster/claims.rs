@@ -10,6 +10,7 @@ use futures_util::future::BoxFuture;
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::{Method, Request, Uri};
 use model::CallUuid;
+use model::metric::{self, claim};
 use store::{Birth, ClaimKey, ClaimOutcome, FleetSession, Store, StoreError};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
@@ -161,6 +162,7 @@ enum ClaimError {
 impl OtherNodes for FleetClaims {
     fn claim(&self, key: CallKey, birth: Option<Birth>) -> BoxFuture<'_, Claim> {
         async move {
+            let begun = self.shared.now();
             // Nobody waits while the database is away.
             let is_connected = || self.shared.state.borrow().is_connected;
             let mut tried = Err(ClaimError::Overdue);
@@ -170,21 +172,26 @@ impl OtherNodes for FleetClaims {
                 }
                 tried = self.try_claim(&key, birth.as_ref()).await;
             }
-            match tried {
-                Ok(ClaimOutcome::Mine) => Claim::Ours,
-                Ok(ClaimOutcome::Other { run, .. }) => Claim::Theirs(run),
-                Ok(ClaimOutcome::Tombstone | ClaimOutcome::Recorded { .. }) => Claim::Over,
+            let (claim, outcome) = match tried {
+                Ok(ClaimOutcome::Mine) => (Claim::Ours, claim::OURS),
+                Ok(ClaimOutcome::Other { run, .. }) => (Claim::Theirs(run), claim::THEIRS),
+                Ok(ClaimOutcome::Tombstone | ClaimOutcome::Recorded { .. }) => {
+                    (Claim::Over, claim::OVER)
+                }
                 Ok(ClaimOutcome::NotMember) => {
                     self.shared.hurry();
-                    Claim::Denied
+                    (Claim::Denied, claim::DENIED)
                 }
                 // Another node may have the call, and this one may be cut off.
-                Err(_) if self.shared.strict => Claim::Denied,
+                Err(_) if self.shared.strict => (Claim::Denied, claim::DENIED),
                 Err(error) => {
                     tracing::warn!(%error, "claim of a call not written, the node decides alone");
-                    Claim::Ours
+                    (Claim::Ours, claim::ALONE)
                 }
-            }
+            };
+            let time = self.shared.now().saturating_sub(begun);
+            metrics::histogram!(metric::CLAIM_SECONDS, "outcome" => outcome).record(time);
+            claim
         }
         .boxed()
     }

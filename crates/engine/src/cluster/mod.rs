@@ -10,6 +10,7 @@ mod claims;
 mod lease;
 mod peers;
 mod reaper;
+mod status;
 #[cfg(test)]
 mod tests;
 mod watcher;
@@ -35,6 +36,7 @@ pub use self::lease::FleetLease;
 use self::lease::{Demand, Units};
 pub use self::peers::{BindError, PeerAddress, PeerError, PeerHandler, PeerTimes, Peers};
 pub use self::reaper::NodeReaper;
+pub use self::status::Status;
 use self::watcher::Watcher;
 use crate::admission::Gate;
 
@@ -79,6 +81,8 @@ pub struct About {
     /// SHA-256 of its certificate, in hexadecimal.
     pub pin: String,
     pub version: String,
+    /// Fingerprint of its `store.secret_key`.
+    pub key: String,
     /// The addresses of its media.
     pub media: Vec<SocketAddr>,
     /// The runs that it hears.
@@ -114,6 +118,10 @@ pub enum JoinError {
         "other nodes are not on this machine and can't connect to {0}; set cluster.peer or cluster.advertise to an address that they reach"
     )]
     Loopback(String),
+    #[error(
+        "node {0} of this fleet has another store.secret_key, so that neither can read the secrets that the other stores; give all nodes the same key"
+    )]
+    OtherKey(String),
 }
 
 /// Ends what a dead process has left.
@@ -129,6 +137,7 @@ pub struct Cluster {
     node_id: String,
     about: About,
     shared: Arc<Shared>,
+    gate: Arc<Gate>,
     store: Store,
     beats: Mutex<Option<JoinHandle<()>>>,
     watcher: Mutex<Option<JoinHandle<()>>>,
@@ -166,10 +175,16 @@ struct Shared {
 pub struct MemberState {
     /// Units can be given out.
     pub is_settled: bool,
+    /// The node is strict, and admits no calls because nobody of the fleet hears it.
+    pub is_cut_off: bool,
     /// The last beat was answered.
     pub is_connected: bool,
     /// Number of answered beats.
     pub beats: u64,
+    /// When the last answered beat was sent, since the process joined.
+    pub beat: Option<Duration>,
+    /// From sending the last answered beat to its answer.
+    pub beat_time: Duration,
     /// The database's term, as the last answer told it.
     pub term: Option<TermState>,
 }
@@ -236,7 +251,7 @@ impl Cluster {
         take_place(&store, &shared, &options).await?;
         gate.join(Arc::new(FleetLease::new(shared.clone())));
         let (node_id, about) = (options.node_id.clone(), options.about.clone());
-        let units = Units::new(shared.clone(), gate);
+        let units = Units::new(shared.clone(), gate.clone());
         let beats = Beats::new(store.clone(), shared.clone(), options, units);
         // The first request writes the row of this run, which owns what it writes from then on.
         let registered = beats.register().await?;
@@ -245,6 +260,7 @@ impl Cluster {
             node_id,
             about,
             shared,
+            gate,
             store,
             beats: Mutex::new(Some(beats)),
             watcher: Mutex::default(),
@@ -304,6 +320,16 @@ impl Cluster {
     /// The claims of inbound calls.
     pub fn claims(&self) -> FleetClaims {
         FleetClaims::new(self.store.clone(), self.shared.clone())
+    }
+
+    /// Tells the other nodes that this one drains: it leaves soon, and takes no work of others.
+    ///
+    /// # Errors
+    /// Fails if the database does not answer.
+    pub async fn drain(&self) -> Result<(), StoreError> {
+        let mut session = self.store.fleet_session().await?;
+        session.set_draining(self.shared.run).await?;
+        session.close().await
     }
 
     /// Leaves the fleet, and hands the work that is left to another member. The process has no
@@ -383,6 +409,9 @@ async fn take_place(
 /// Refuses to join if a member has the same media address, or can't reach this process.
 fn exclude(about: &About, other: &RunInfo) -> Result<(), JoinError> {
     let theirs = About::read(other);
+    if !about.key.is_empty() && !theirs.key.is_empty() && about.key != theirs.key {
+        return Err(JoinError::OtherKey(other.node_id.clone()));
+    }
     if let Some(media) = about.media.iter().find(|media| theirs.media.contains(media)) {
         return Err(JoinError::MediaInUse { node_id: other.node_id.clone(), media: *media });
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
+use model::metric::{self, adopted};
 use store::{Birth, CallStart, RunInfo, StoreError};
 
 use super::Reaper;
@@ -31,6 +32,7 @@ impl NodeReaper {
         let Services { store, rooms, outbox, node_id, .. } = &*self.services;
         rooms.end_orphans(store, owner, node_id, |url| outbox.origin(url)).await?;
         let ended = orphan::end_all(&self.services, owner).await?;
+        metrics::counter!(metric::ADOPTED_TOTAL, "what" => adopted::CALLS).increment(ended.calls);
         for placed in ended.placed {
             let number = self.directory.number(&placed.phone_number_id);
             let token = number.and_then(|number| number.spec.access_token.clone());
@@ -38,6 +40,7 @@ impl NodeReaper {
         }
         let mut session = store.fleet_session().await?;
         let adopted = session.adopt(owner, node_id).await?;
+        metrics::counter!(metric::ADOPTED_TOTAL, "what" => adopted::ROWS).increment(adopted);
         if adopted > 0 {
             tracing::info!(owner, rows = adopted, "work of another process adopted");
         }

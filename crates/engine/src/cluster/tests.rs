@@ -98,7 +98,8 @@ async fn join(
 ) -> Result<Node, JoinError> {
     let gate = Arc::new(Gate::new(directory(), clock.now() - Duration::from_secs(10)));
     let (node_id, about) = (node_id.to_owned(), About::default());
-    let peers = Peers::bind("127.0.0.1:0", None, PeerTimes::default()).await.unwrap();
+    let peers = Peers::bind("127.0.0.1:0", None, PeerTimes::default(), clock.clone());
+    let peers = peers.await.unwrap();
     let options = JoinOptions { node_id, about, strict: true, peers };
     let cluster = Cluster::join(store.clone(), clock.clone(), options, gate.clone()).await?;
     cluster.watch(report.clone());

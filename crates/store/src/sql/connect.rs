@@ -158,6 +158,8 @@ pub(crate) fn options(at: &Database, busy: Duration) -> Result<PgConnectOptions,
             ("lock_timeout", format!("{}ms", busy.as_millis())),
             ("idle_in_transaction_session_timeout", format!("{}ms", IDLE_TIMEOUT.as_millis())),
             ("client_min_messages", "warning".to_owned()),
+            // A statement that follows a lock must see what the other transaction has committed.
+            ("default_transaction_isolation", "read committed".to_owned()),
         ])
         .disable_statement_logging())
 }

@@ -4,6 +4,7 @@
 //! migration. Each method here is one statement and one transaction, so that any connection pooler
 //! can carry it.
 
+use std::path::Path;
 use std::time::Duration;
 
 use fleet::{Answer, Beat, Grant, LimitKey, RunState, TermState, Verdict};
@@ -11,11 +12,12 @@ use sqlx::postgres::PgRow;
 use sqlx::{ConnectOptions as _, Connection as _, PgConnection, Row as _};
 use uuid::Uuid;
 
-use model::CallUuid;
+use model::{CallUuid, Secret};
 
 use crate::database::Database;
 use crate::error::{StoreError, failed};
 use crate::pending_log::Birth;
+use crate::seal::Seal;
 use crate::sql::connect::options;
 use crate::store::Store;
 
@@ -39,6 +41,8 @@ pub struct RunInfo {
     pub state: RunState,
     /// The number of its newest beat.
     pub seq: i64,
+    /// The term in which it has last told all units that it holds.
+    pub restated: Option<Uuid>,
     /// JSON: what the run says about itself.
     pub about: String,
 }
@@ -96,7 +100,18 @@ fn birth_purpose(call: CallUuid) -> Vec<u8> {
     format!("birth {call}").into_bytes()
 }
 
+/// Tells values of `store.secret_key` apart without revealing them. `None` if no key can be derived.
+pub fn key_fingerprint(secret: &Secret) -> Option<String> {
+    // The folder is only read without a secret.
+    Seal::of(Some(secret), Path::new("")).ok().map(|seal| seal.fingerprint())
+}
+
 impl Store {
+    /// The fingerprint of this node's `store.secret_key`.
+    pub fn key_fingerprint(&self) -> String {
+        self.shared.seal.fingerprint()
+    }
+
     /// Seals what another node needs to end a call.
     pub fn seal_birth(&self, birth: &Birth) -> Vec<u8> {
         let json = serde_json::to_vec(birth).unwrap_or_default();
@@ -119,7 +134,11 @@ impl Store {
 }
 
 impl FleetSession {
-    async fn open(at: &Database) -> Result<Self, StoreError> {
+    /// Opens a connection for the statements of a fleet. The schema must be up to date.
+    ///
+    /// # Errors
+    /// Fails if the database does not answer, or if it is not PostgreSQL.
+    pub async fn open(at: &Database) -> Result<Self, StoreError> {
         let connect = |source| StoreError::Connect { at: at.clone(), source };
         if let Database::File(_) = at {
             return Err(connect(sqlx::Error::Configuration("a fleet needs PostgreSQL".into())));
@@ -199,6 +218,16 @@ impl FleetSession {
         done.map(drop).map_err(failed("describe this node"))
     }
 
+    /// Notes that a run drains, so that it gets no more work of others.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
+    pub async fn set_draining(&mut self, run: Uuid) -> Result<(), StoreError> {
+        let drain = "UPDATE runs SET state = 'draining' WHERE run = $1::uuid AND state = 'up'";
+        let done = sqlx::query(drain).bind(run.to_string()).execute(&mut self.connection).await;
+        done.map(drop).map_err(failed("note that this node drains"))
+    }
+
     /// Returns the runs that take part or whose calls and units are not yet settled, with the life
     /// of the primary that answers and its term.
     ///
@@ -207,7 +236,7 @@ impl FleetSession {
     pub async fn runs(&mut self) -> Result<(String, TermState, Vec<RunInfo>), StoreError> {
         const WHAT: &str = "read the nodes";
         // The join gives one row if there is no run. One statement has one snapshot.
-        let text = "SELECT oh1_mark() AS mark, term::text, open, book, members, r.run::text, node_id, state, seq, about \
+        let text = "SELECT oh1_mark() AS mark, term::text, open, book, members, r.run::text, node_id, state, seq, restated::text, about \
             FROM fleet LEFT JOIN runs r ON r.state IN ('up', 'draining', 'dead') ORDER BY node_id, r.run";
         let rows = sqlx::query(text).fetch_all(&mut self.connection).await.map_err(failed(WHAT))?;
         let first = rows.first().ok_or_else(|| failed(WHAT)(sqlx::Error::RowNotFound))?;
@@ -455,12 +484,14 @@ fn run_info(row: &PgRow, what: &'static str) -> Result<Option<RunInfo>, StoreErr
     let run: Option<&str> = row.try_get("run").map_err(failed(what))?;
     let Some(run) = run else { return Ok(None) };
     let state: &str = row.try_get("state").map_err(failed(what))?;
+    let restated: Option<&str> = row.try_get("restated").map_err(failed(what))?;
     Ok(Some(RunInfo {
         run: run.parse().map_err(unreadable(what))?,
         node_id: row.try_get("node_id").map_err(failed(what))?,
         state: RunState::parse(state)
             .ok_or_else(|| unreadable(what)(format!("the state {state}")))?,
         seq: row.try_get("seq").map_err(failed(what))?,
+        restated: restated.map(str::parse).transpose().map_err(unreadable(what))?,
         about: row.try_get("about").map_err(failed(what))?,
     }))
 }

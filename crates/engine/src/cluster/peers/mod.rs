@@ -37,6 +37,9 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use self::pins::{Identity, Pin};
+use super::{CALLS, WANT, WEBHOOK};
+use model::Clock;
+use model::metric::{self, forward};
 
 /// Time limits of the connections.
 #[derive(Clone, Copy, Debug)]
@@ -140,6 +143,7 @@ struct Inner {
     address: String,
     identity: Identity,
     times: PeerTimes,
+    clock: Clock,
     listener: Mutex<Option<TcpListener>>,
     members: Mutex<BTreeMap<Uuid, Arc<Member>>>,
     stop: CancellationToken,
@@ -174,6 +178,7 @@ impl Peers {
         listen: &str,
         advertise: Option<&str>,
         times: PeerTimes,
+        clock: Clock,
     ) -> Result<Self, BindError> {
         let failed = |source| BindError::Listen { at: listen.to_owned(), source };
         let listener = TcpListener::bind(listen).await.map_err(failed)?;
@@ -182,10 +187,22 @@ impl Peers {
             address: advertise.map_or_else(|| bound.to_string(), str::to_owned),
             identity: Identity::new()?,
             times,
+            clock,
             listener: Mutex::new(Some(listener)),
             members: Mutex::default(),
             stop: CancellationToken::new(),
         })))
+    }
+
+    /// Whether a process accepts connections at an address of a member, within a second.
+    pub async fn is_reachable(address: &str) -> bool {
+        #[allow(
+            clippy::disallowed_methods,
+            reason = "the address is a member's, from the database"
+        )]
+        let connected = TcpStream::connect(address);
+        let connected = tokio::time::timeout(PeerTimes::default().connect, connected).await;
+        connected.is_ok_and(|connected| connected.is_ok())
     }
 
     /// Host and port that other members connect to.
@@ -293,6 +310,7 @@ impl Peers {
         request: Request<Bytes>,
     ) -> Result<Response<Bytes>, PeerError> {
         let at_most = self.0.times.request;
+        let kind = kind_of(request.uri().path());
         let exchange = async {
             let (head, body) = self.exchange(to, request).await?.into_parts();
             let body = Limited::new(body, BODY_MAX).collect().await;
@@ -303,7 +321,9 @@ impl Peers {
                 })?;
             Ok(Response::from_parts(head, body.to_bytes()))
         };
-        tokio::time::timeout(at_most, exchange).await.unwrap_or(Err(PeerError::TimedOut))
+        let exchange = tokio::time::timeout(at_most, exchange);
+        measured(&self.0.clock, kind, async { exchange.await.unwrap_or(Err(PeerError::TimedOut)) })
+            .await
     }
 
     /// Sends a request to a member. The body of the response is streamed; only its head has a time
@@ -316,8 +336,10 @@ impl Peers {
         to: Uuid,
         request: Request<Bytes>,
     ) -> Result<Response<Incoming>, PeerError> {
+        let kind = kind_of(request.uri().path());
         let exchange = tokio::time::timeout(self.0.times.request, self.exchange(to, request));
-        exchange.await.unwrap_or(Err(PeerError::TimedOut))
+        measured(&self.0.clock, kind, async { exchange.await.unwrap_or(Err(PeerError::TimedOut)) })
+            .await
     }
 
     async fn exchange(
@@ -350,6 +372,36 @@ impl Inner {
         let has = |member: &&Arc<Member>| member.at.pin.parse() == Ok(pin);
         self.members().values().find(has).cloned()
     }
+}
+
+/// The label of requests to a path.
+fn kind_of(path: &str) -> &'static str {
+    match path {
+        WEBHOOK => forward::WEBHOOK,
+        CALLS => forward::CALL,
+        WANT => forward::UNITS,
+        _ => forward::REST,
+    }
+}
+
+/// Measures a request to another node.
+async fn measured<T>(
+    clock: &Clock,
+    kind: &'static str,
+    exchange: impl Future<Output = Result<T, PeerError>>,
+) -> Result<T, PeerError> {
+    let begun = clock.now();
+    let result = exchange.await;
+    let time = clock.now().saturating_duration_since(begun);
+    let outcome = match &result {
+        Ok(_) => forward::ANSWERED,
+        Err(PeerError::Unknown | PeerError::Unreachable) => forward::UNREACHABLE,
+        Err(PeerError::TimedOut) => forward::TIMED_OUT,
+        Err(PeerError::Busy | PeerError::TooLarge) => forward::REFUSED,
+    };
+    metrics::counter!(metric::FORWARDS_TOTAL, "kind" => kind, "outcome" => outcome).increment(1);
+    metrics::histogram!(metric::PEER_SECONDS, "kind" => kind).record(time);
+    result
 }
 
 fn pin_of(tls: &TlsStream<TcpStream>) -> Option<Pin> {

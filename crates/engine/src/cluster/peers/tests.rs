@@ -25,7 +25,7 @@ impl PeerHandler for Echo {
 
 async fn peers() -> Peers {
     let times = PeerTimes { request: Duration::from_millis(500), ..PeerTimes::default() };
-    let peers = Peers::bind("127.0.0.1:0", None, times).await.unwrap();
+    let peers = Peers::bind("127.0.0.1:0", None, times, Clock::real()).await.unwrap();
     peers.serve(Arc::new(Echo)).unwrap();
     peers
 }
@@ -132,7 +132,7 @@ async fn f26_a_process_that_has_ended_is_refused_and_comes_back() {
     until(&one, TWO, Link::Refused).await;
     assert_eq!(one.send(TWO, request("/", 0)).await.unwrap_err(), PeerError::Unreachable);
     // Another process at the address has another certificate.
-    let third = Peers::bind(&address, None, PeerTimes::default()).await.unwrap();
+    let third = Peers::bind(&address, None, PeerTimes::default(), Clock::real()).await.unwrap();
     third.serve(Arc::new(Echo)).unwrap();
     third.set_members(vec![listed(ONE, &one)]);
     until(&one, TWO, Link::Silent).await;

@@ -1,0 +1,236 @@
+//! What serves a PostgreSQL URL: whether nodes can work on it, and what limits a fleet there.
+
+use std::time::Duration;
+
+use model::Clock;
+use sqlx::{ConnectOptions as _, Connection as _, PgConnection, Row as _};
+use uuid::Uuid;
+
+use crate::database::Database;
+use crate::error::{StoreError, failed};
+use crate::sql::connect::options;
+
+/// The oldest version that is supported, as in `server_version_num`.
+const OLDEST: i32 = 150_000;
+
+/// Time that a trial waits for the lock of its own other session.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(3);
+
+const WHAT: &str = "read the settings of the database server";
+
+/// A server of PostgreSQL's protocol.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// As in `server_version_num`: 150018 is 15.18.
+    pub version: i32,
+    /// What it calls itself.
+    pub name: String,
+    /// It replays another server's log, and refuses writes.
+    pub is_standby: bool,
+    /// Committed transactions survive a power failure.
+    pub fsync: bool,
+    pub connections_max: i32,
+    /// Standbys that replicate from it. 0 if this user may not see them.
+    pub standbys: i64,
+    /// Commits wait for a standby.
+    pub is_synchronous: bool,
+    /// Its wall time, in microseconds since 1970.
+    pub wall_us: i64,
+}
+
+impl Server {
+    /// Asks the server of a PostgreSQL URL.
+    ///
+    /// # Errors
+    /// Returns an error if it does not answer.
+    pub async fn read(at: &Database) -> Result<Self, StoreError> {
+        let mut connection = connect(at).await?;
+        let server = Self::ask(&mut connection).await.map_err(failed(WHAT))?;
+        connection.close().await.map_err(failed(WHAT))?;
+        Ok(server)
+    }
+
+    async fn ask(connection: &mut PgConnection) -> Result<Self, sqlx::Error> {
+        // Other engines lack some of the settings, so the version comes first.
+        let name: String =
+            sqlx::query_scalar("SELECT version()").fetch_one(&mut *connection).await?;
+        if let Some(name) = foreign(&name) {
+            return Ok(Self { name: name.to_owned(), ..Self::unknown() });
+        }
+        let text = "SELECT current_setting('server_version_num')::int AS version, pg_is_in_recovery() AS is_standby, \
+            current_setting('fsync')::boolean AS fsync, current_setting('max_connections')::int AS connections_max, \
+            current_setting('synchronous_standby_names') <> '' AS is_synchronous, \
+            (SELECT count(*) FROM pg_stat_replication) AS standbys, \
+            (extract(epoch FROM clock_timestamp()) * 1e6)::bigint AS wall_us";
+        let row = sqlx::query(text).fetch_one(connection).await?;
+        Ok(Self {
+            version: row.try_get("version")?,
+            name,
+            is_standby: row.try_get("is_standby")?,
+            fsync: row.try_get("fsync")?,
+            connections_max: row.try_get("connections_max")?,
+            standbys: row.try_get("standbys")?,
+            is_synchronous: row.try_get("is_synchronous")?,
+            wall_us: row.try_get("wall_us")?,
+        })
+    }
+
+    fn unknown() -> Self {
+        Self {
+            version: 0,
+            name: String::new(),
+            is_standby: false,
+            fsync: true,
+            connections_max: 0,
+            standbys: 0,
+            is_synchronous: false,
+            wall_us: 0,
+        }
+    }
+
+    /// Why no node can work on it. `None` if it can.
+    pub fn refusal(&self) -> Option<String> {
+        if self.version == 0 {
+            let name = &self.name;
+            return Some(format!(
+                "it is {name}, which locks rows in another way; use PostgreSQL 15 or later"
+            ));
+        }
+        if self.version < OLDEST {
+            let version = self.version / 10_000;
+            return Some(format!("it is PostgreSQL {version}; use PostgreSQL 15 or later"));
+        }
+        self.is_standby.then(|| {
+            "it is a standby, which refuses writes; write the address of the primary into store.url".to_owned()
+        })
+    }
+}
+
+/// The name of an engine that speaks PostgreSQL's protocol and is none.
+fn foreign(version: &str) -> Option<&'static str> {
+    let engines = [("CockroachDB", "CockroachDB"), ("-YB-", "YugabyteDB"), ("Spanner", "Spanner")];
+    engines.into_iter().find(|(mark, _)| version.contains(mark)).map(|(_, name)| name)
+}
+
+async fn connect(at: &Database) -> Result<PgConnection, StoreError> {
+    let connect = |source| StoreError::Connect { at: at.clone(), source };
+    options(at, LOCK_TIMEOUT).map_err(connect)?.connect().await.map_err(connect)
+}
+
+/// What a fleet relies on and no name tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trials {
+    /// Two connections come to the same server process.
+    pub is_one_server: bool,
+    /// A transaction that has waited for the lock of a row sees what the other one has committed.
+    pub sees_commits_after_lock: bool,
+    /// The median of five round trips.
+    pub round_trip: Duration,
+}
+
+impl Trials {
+    /// Tries what a fleet relies on. Writes a row of its own into the table of limits, and deletes
+    /// it.
+    ///
+    /// # Errors
+    /// Returns an error if the server does not answer, or does not know transactions over several
+    /// statements.
+    pub async fn run(at: &Database, clock: &Clock) -> Result<Self, StoreError> {
+        const WHAT: &str = "try the locks of the database server";
+        let (mut one, mut two) = (connect(at).await?, connect(at).await?);
+        let key = format!("trial:{}", Uuid::new_v4());
+        let tried = trial(&mut one, &mut two, &key, clock).await;
+        let clean = sqlx::query("DELETE FROM limits WHERE key = $1").bind(&key);
+        let cleaned = clean.execute(&mut one).await;
+        let tried = tried.map_err(failed(WHAT))?;
+        cleaned.map_err(failed(WHAT))?;
+        for connection in [one, two] {
+            connection.close().await.map_err(failed(WHAT))?;
+        }
+        Ok(tried)
+    }
+}
+
+async fn trial(
+    one: &mut PgConnection,
+    two: &mut PgConnection,
+    key: &str,
+    clock: &Clock,
+) -> Result<Trials, sqlx::Error> {
+    const LOCK: &str = "SELECT cap FROM limits WHERE key = $1 FOR UPDATE";
+    const STARTED: &str = "SELECT pg_postmaster_start_time()::text";
+    let mut round_trips = Vec::new();
+    for _ in 0..5 {
+        let begun = clock.now();
+        one.ping().await?;
+        round_trips.push(clock.now().saturating_duration_since(begun));
+    }
+    round_trips.sort();
+    let started: String = sqlx::query_scalar(STARTED).fetch_one(&mut *one).await?;
+    let same: String = sqlx::query_scalar(STARTED).fetch_one(&mut *two).await?;
+    let insert = sqlx::query("INSERT INTO limits (key, cap) VALUES ($1, 0)").bind(key);
+    insert.execute(&mut *one).await?;
+    let mut first = one.begin().await?;
+    sqlx::query(LOCK).bind(key).execute(&mut *first).await?;
+    sqlx::query("UPDATE limits SET cap = 7 WHERE key = $1").bind(key).execute(&mut *first).await?;
+    let mut second = two.begin().await?;
+    // The snapshot of the transaction begins before the other one commits, that of the last statement
+    // after it.
+    sqlx::query("SELECT 1").execute(&mut *second).await?;
+    let waiting = async {
+        sqlx::query(LOCK).bind(key).execute(&mut *second).await?;
+        let read = sqlx::query_scalar::<_, i32>("SELECT cap FROM limits WHERE key = $1").bind(key);
+        let cap = read.fetch_one(&mut *second).await?;
+        second.commit().await?;
+        Ok::<_, sqlx::Error>(cap)
+    };
+    let (cap, committed) = tokio::join!(waiting, first.commit());
+    committed?;
+    Ok(Trials {
+        is_one_server: started == same,
+        sees_commits_after_lock: cap? == 7,
+        round_trip: round_trips.get(2).copied().unwrap_or_default(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Server, Trials, foreign};
+    use crate::{Database, Store, StoreError, StoreOptions};
+    use model::{Clock, Health};
+
+    #[test]
+    fn f48_other_engines_and_versions_are_refused() {
+        assert_eq!(foreign("CockroachDB CCL v23.1.11 (x86_64-pc-linux-gnu)"), Some("CockroachDB"));
+        assert_eq!(foreign("PostgreSQL 11.2-YB-2.19.0.0-b0 on x86_64"), Some("YugabyteDB"));
+        assert_eq!(foreign("PostgreSQL 15.18 (Debian 15.18-0+deb12u1)"), None);
+        let server = Server { version: 150_018, ..Server::unknown() };
+        assert_eq!(server.refusal(), None);
+        let refused = |server: Server| server.refusal().unwrap_or_default();
+        assert!(
+            refused(Server { version: 140_010, ..Server::unknown() }).contains("PostgreSQL 14")
+        );
+        assert!(refused(Server { is_standby: true, ..server }).contains("primary"));
+        let other = Server { name: "CockroachDB".to_owned(), ..Server::unknown() };
+        assert!(refused(other).contains("CockroachDB"));
+    }
+
+    #[tokio::test]
+    async fn f48_postgresql_passes_the_trials() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = crate::testing::place(&folder.path().join("offhook.db")).await;
+        let Database::Postgres(_) = at else { return };
+        let options = StoreOptions::with_journal_in(folder.path());
+        let store = Store::open_with(at.clone(), options, Health::new()).await.unwrap();
+        assert_eq!(Server::read(&at).await.unwrap().refusal(), None);
+        let trials = Trials::run(&at, &Clock::real()).await.unwrap();
+        assert!(trials.is_one_server && trials.sees_commits_after_lock, "{trials:?}");
+        store.close().await;
+    }
+
+    #[tokio::test]
+    async fn a_file_is_no_server() {
+        let at = Database::File("offhook.db".into());
+        assert!(matches!(Server::read(&at).await, Err(StoreError::Connect { .. })));
+    }
+}
