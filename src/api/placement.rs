@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use futures_util::{StreamExt as _, stream};
 
 use super::Api;
@@ -36,7 +37,7 @@ pub(super) async fn place(api: &Api, order: &CallOrder) -> Result<Vec<CallUuid>,
     if tokio::time::timeout(QUERY_TIME_MAX, queries).await.is_err() {
         tracing::info!(users = order.to.len(), "permissions not read from Graph in time");
     }
-    api.placer.place(order)
+    api.placer.place(order).await
 }
 
 /// Checks a customer URL in the field of this name.
@@ -77,5 +78,6 @@ pub trait CallPlacer: Send + Sync + 'static {
     ///
     /// # Errors
     /// Returns what forbids one of the calls; then none is placed.
-    fn place(&self, order: &CallOrder) -> Result<Vec<CallUuid>, NotPlaced>;
+    fn place<'a>(&'a self, order: &'a CallOrder)
+    -> BoxFuture<'a, Result<Vec<CallUuid>, NotPlaced>>;
 }

@@ -131,13 +131,18 @@ impl CallPlacer for Calls {
         Ok(DocUrl(text.into()))
     }
 
-    fn place(&self, order: &CallOrder) -> Result<Vec<CallUuid>, NotPlaced> {
-        if let Some(why) = self.not_placed.lock().unwrap().take() {
-            return Err(why);
-        }
-        let mut orders = self.orders.lock().unwrap();
-        orders.push(order.clone());
-        Ok((1..=order.to.len()).map(|n| uuid((orders.len() * 1_000 + n) as u128)).collect())
+    fn place<'a>(
+        &'a self,
+        order: &'a CallOrder,
+    ) -> BoxFuture<'a, Result<Vec<CallUuid>, NotPlaced>> {
+        Box::pin(async move {
+            if let Some(why) = self.not_placed.lock().unwrap().take() {
+                return Err(why);
+            }
+            let mut orders = self.orders.lock().unwrap();
+            orders.push(order.clone());
+            Ok((1..=order.to.len()).map(|n| uuid((orders.len() * 1_000 + n) as u128)).collect())
+        })
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
+use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream};
 
 use crate::api::{
@@ -159,8 +160,11 @@ impl CallPlacer for Live {
         Ok(DocUrl(text.into()))
     }
 
-    fn place(&self, order: &CallOrder) -> Result<Vec<CallUuid>, NotPlaced> {
-        self.dialer.place(order)
+    fn place<'a>(
+        &'a self,
+        order: &'a CallOrder,
+    ) -> BoxFuture<'a, Result<Vec<CallUuid>, NotPlaced>> {
+        Box::pin(self.dialer.place(order))
     }
 }
 

@@ -476,8 +476,8 @@ impl CallPlacer for NoCalls {
         Err("go there".to_owned())
     }
 
-    fn place(&self, _: &CallOrder) -> Result<Vec<CallUuid>, NotPlaced> {
-        Err(NotPlaced::Draining)
+    fn place<'a>(&'a self, _: &'a CallOrder) -> BoxFuture<'a, Result<Vec<CallUuid>, NotPlaced>> {
+        Box::pin(async { Err(NotPlaced::Draining) })
     }
 }
 

@@ -8,7 +8,7 @@ use model::Clock;
 
 use super::console::{Session, user};
 use super::crash::event_id;
-use super::support::app::App;
+use super::support::app::{App, ReceivedRequest};
 use super::support::database::skipped_without_postgres;
 use super::support::http;
 use super::support::meta::{self, Graph, connect_body, silent_offer, terminate_body};
@@ -394,6 +394,65 @@ async fn f07_any_node_takes_a_request_about_a_call() {
     // The owner is gone, and its call over: the record is everybody's.
     nodes[0].kill();
     assert_eq!(nodes[1].record(&id).await["call_uuid"], id.as_str());
+}
+
+#[tokio::test]
+async fn f23_a_user_has_one_call_with_the_fleet() {
+    if skipped_without_postgres() {
+        return;
+    }
+    const USER: &str = "919812345678";
+    let world = World::new(100, 1_000).await;
+    world.graph.script(|asked| {
+        let placed = serde_json::json!({"calls": [{"id": meta::wacid()}], "success": true});
+        (asked["action"] == "connect").then(|| (200, placed.to_string()))
+    });
+    let config = |n| {
+        let mut config = world.config(&format!("n{n}"));
+        config.extra.push_str("[permissions]\nenforce = false\n");
+        config.limits.push_str("\nallow_wa_bridge = true");
+        config
+    };
+    let configs: Vec<_> = (0..3).map(config).collect();
+    let nodes = join_all(configs.iter().map(Node::start)).await;
+    let basic = basic();
+    let headers = [("authorization", basic.as_str()), ("content-type", "application/json")];
+    let order = serde_json::json!({
+        "from": NUMBER, "to": USER, "answer_url": world.app.url("/answer"),
+        "hangup_url": world.app.url("/hangup"),
+    });
+    let order = order.to_string();
+    let place = async |node: &Node| {
+        let url = format!("{}/v1/Account/{AUTH_ID}/Call/", node.public);
+        http::send("POST", &url, &headers, order.clone()).await
+    };
+    for _ in 0..2 {
+        // The reservation ends after the hangup callback.
+        let mut every = tokio::time::interval(Duration::from_millis(20));
+        let placed = loop {
+            every.tick().await;
+            let answers = join_all((0..30).map(|n| place(&nodes[n % 3]))).await;
+            let (placed, refused): (Vec<_>, Vec<_>) =
+                answers.iter().partition(|answer| answer.status == 201);
+            assert!(refused.iter().all(|answer| answer.status == 409), "{}", refused[0].text());
+            assert!(placed.len() <= 1, "{} calls to one user", placed.len());
+            if let Some(placed) = placed.first() {
+                break placed.json()["request_uuid"].as_str().unwrap().to_owned();
+            }
+        };
+        // A call that comes to another node can't dial the user, either.
+        let dial = format!(
+            "<Response><Dial callType=\"whatsapp\" callerId=\"{NUMBER}\" action=\"{}\"><User>{USER}</User></Dial></Response>",
+            world.app.url("/dialled")
+        );
+        world.app.xml("/answer", &dial).xml("/dialled", "<Response><Hangup/></Response>");
+        let dialling = call(&nodes[1]).await;
+        let is_its = |seen: &ReceivedRequest| seen.param("WhatsAppCallID") == dialling;
+        let dialled = world.app.wait_where("/dialled", is_its).await;
+        assert_eq!((dialled.param("DialStatus"), dialled.param("DialError")), ("busy", "(absent)"));
+        let url = format!("{}/v1/Account/{AUTH_ID}/Call/{placed}/", nodes[2].public);
+        assert_eq!(http::send("DELETE", &url, &headers, "").await.status, 204);
+    }
 }
 
 #[tokio::test]

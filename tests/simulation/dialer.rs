@@ -96,7 +96,7 @@ impl World {
         self.placed_by_order.insert(index, call);
         let setup = self.setup_of(call, &order, &number, &to);
         let now = self.instant();
-        self.node().queues.push(number, setup, now);
+        self.node().queues.push(number, setup, now, None);
         self.release()
     }
 

@@ -132,7 +132,7 @@ impl World {
             headers: Vec::new(),
             outbound: None,
         };
-        self.queues.push(self.number.clone(), setup, self.clock.now());
+        self.queues.push(self.number.clone(), setup, self.clock.now(), None);
     }
 
     fn release(&mut self) -> Option<Instant> {

@@ -451,6 +451,16 @@ impl Gate {
         }
     }
 
+    /// The refusal if the user's permission, as the database has it, forbids the call.
+    pub fn not_permitted(&self, number: &Arc<NumberEntry>, refusal: Refusal) -> Denied {
+        self.count(Direction::Outbound, Reason::NoPermission.as_str());
+        Denied {
+            reason: Reason::NoPermission,
+            because: RefusalDetail::Permission(refusal),
+            number: Some(number.clone()),
+        }
+    }
+
     /// The earliest instant, `now` or later, at which the account is expected to have a free
     /// permit.
     pub fn next_permit(&self, now: Instant, account: &AccountEntry) -> Instant {

@@ -6,16 +6,21 @@
 //! passes [`PermissionService::settle`] before it reaches the gate.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::admission::NumberEntry;
 use crate::admission::permission::{
-    Consents, Counter, Event, GraphPermission, PairKey, Refusal, RefusalReason, View,
+    Consents, Counter, Event, GraphPermission, PairKey, Refusal, RefusalReason, Reservation,
+    ReserveError, View,
 };
+use crate::admission::{Denied, Gate, NumberEntry};
 use crate::meta::permissions::{CallPermissions, Limit, Request};
 use crate::meta::{Graph, code};
 use machine::GraphOutcome;
 use model::Clock;
 use model::Timestamp;
+
+/// How long the database may take to reserve a user.
+const RESERVE_TIME: Duration = Duration::from_secs(1);
 
 const DAY_SECS: u64 = 86_400;
 const WEEK_SECS: u64 = 604_800;
@@ -80,6 +85,36 @@ impl PermissionService {
         }
         let key = PairKey::new(&number.spec.phone_number_id, user);
         self.consents.view(&key, &number.spec.permissions, self.now())
+    }
+
+    /// Reserves a user for a call that is to be placed, if the node is in a fleet: no other node
+    /// calls the user until the reservation is dropped. If the database does not answer, what this
+    /// node knows decides.
+    ///
+    /// # Errors
+    /// Returns that the user's permission forbids the call, or that another call with the user is
+    /// up.
+    pub async fn reserve(
+        &self,
+        gate: &Gate,
+        number: &Arc<NumberEntry>,
+        user: &str,
+    ) -> Result<Option<Reservation>, Denied> {
+        let key = PairKey::new(&number.spec.phone_number_id, user);
+        let reserved = self.consents.reserve(&key, &number.spec.permissions, self.now());
+        match tokio::time::timeout(RESERVE_TIME, reserved).await {
+            Ok(Ok(reservation)) => Ok(reservation),
+            Ok(Err(ReserveError::Refused(refusal))) => Err(gate.not_permitted(number, refusal)),
+            Ok(Err(ReserveError::UserBusy)) => Err(gate.user_busy(number)),
+            Ok(Err(ReserveError::Store(error))) => {
+                tracing::warn!(%error, "user not reserved for a call, the node decides alone");
+                Ok(None)
+            }
+            Err(_) => {
+                tracing::warn!("user not reserved for a call in time, the node decides alone");
+                Ok(None)
+            }
+        }
     }
 
     /// Records an event between a number and a user.

@@ -14,6 +14,7 @@ use tracing::{error, info};
 use super::queues::{Exit, Queues, Rules, Waiting};
 use super::registry::{CallAdmission, Outgoing, Registry};
 use super::services::Services;
+use crate::admission::permission::Reservation;
 use crate::admission::{Admitted, Denied, Gate, NumberEntry};
 use crate::answer::SigningKeys;
 use machine::{
@@ -95,20 +96,40 @@ impl Dialer {
     ///
     /// # Errors
     /// Returns the limit or rule that forbids the order.
-    pub fn place(&self, order: &CallOrder) -> Result<Vec<CallUuid>, NotPlaced> {
+    pub async fn place(&self, order: &CallOrder) -> Result<Vec<CallUuid>, NotPlaced> {
         let services = &self.0.services;
+        let mut reservations = self.reserve(order).await?.into_iter();
         let mut queues = self.queues();
         queues.check_order(self.rules(), &order.number, &order.to)?;
         let calls: Vec<CallUuid> = order.to.iter().map(|_| CallUuid(services.uuid())).collect();
         let now = services.clock.now();
         for (n, (call, to)) in calls.iter().zip(&order.to).enumerate() {
             let each = order.each.get(n).copied().unwrap_or_default();
-            queues.push(order.number.clone(), self.setup(order, *call, to, each), now + each.after);
+            let (setup, since) = (self.setup(order, *call, to, each), now + each.after);
+            queues.push(order.number.clone(), setup, since, reservations.next().flatten());
         }
         if queues.release(self.rules(), &*self.0).is_some() {
             self.0.filled.notify_one();
         }
         Ok(calls)
+    }
+
+    /// Reserves the users of an order, in a fleet. Returns nothing if there is nothing to reserve.
+    async fn reserve(&self, order: &CallOrder) -> Result<Vec<Option<Reservation>>, NotPlaced> {
+        let Inner { services, gate, .. } = &*self.0;
+        if !services.permissions.consents().is_shared() {
+            return Ok(Vec::new());
+        }
+        self.queues().check_order(self.rules(), &order.number, &order.to)?;
+        let mut reservations = Vec::with_capacity(order.to.len());
+        for to in &order.to {
+            let reserved = services.permissions.reserve(gate, &order.number, to.as_str()).await;
+            match reserved {
+                Ok(reservation) => reservations.push(reservation),
+                Err(denied) => return Err(NotPlaced::Denied { to: to.clone(), denied }),
+            }
+        }
+        Ok(reservations)
     }
 
     fn rules(&self) -> Rules<'_> {

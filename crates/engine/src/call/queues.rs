@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::dialer::NotPlaced;
-use crate::admission::permission::{Consents, Engaged};
+use crate::admission::permission::{Consents, Engaged, Reservation};
 use crate::admission::{Admitted, Denied, Gate, NumberEntry, Reason};
 use machine::CallSetup;
 use model::Clock;
@@ -30,6 +30,8 @@ pub struct Waiting {
     pub number: Arc<NumberEntry>,
     /// The call must not be placed before this time.
     pub since: Instant,
+    /// Keeps the other nodes of a fleet from calling the user.
+    reservation: Option<Reservation>,
     /// Whether the call already has an open record.
     recorded: bool,
 }
@@ -138,12 +140,19 @@ impl Queues {
     }
 
     /// Appends a call to the queue of its account. Calls behind it may overtake it until `since`.
-    pub fn push(&mut self, number: Arc<NumberEntry>, setup: CallSetup, since: Instant) {
+    pub fn push(
+        &mut self,
+        number: Arc<NumberEntry>,
+        setup: CallSetup,
+        since: Instant,
+        reservation: Option<Reservation>,
+    ) {
         let account = number.account.auth_id.clone();
         self.0.entry(account).or_default().push_back(Waiting {
             setup,
             number,
             since,
+            reservation,
             recorded: false,
         });
     }
@@ -206,7 +215,7 @@ impl IntoIterator for Queues {
 
 /// Tries to place `waiting`, which was the first call of `queue`.
 fn try_one(
-    waiting: Waiting,
+    mut waiting: Waiting,
     queue: &mut VecDeque<Waiting>,
     rules: Rules<'_>,
     exit: &impl Exit,
@@ -230,7 +239,8 @@ fn try_one(
     }
     let setup = &waiting.setup;
     match gate.admit_business(now, clock.wall(), &setup.phone_number_id, &setup.to, consents) {
-        Ok(admission) => {
+        Ok(mut admission) => {
+            admission.1.hold(waiting.reservation.take());
             match exit.start(&waiting, admission, now) {
                 Ok(()) => gate.count(Direction::Outbound, metric::admission::ADMITTED),
                 Err(admitted) => {

@@ -357,6 +357,7 @@ impl Registry {
             at_meta: MetaState::new(setup.wacid.clone()),
             legs: Mutex::default(),
             b_leg: Mutex::default(),
+            pending_legs: Mutex::default(),
             streams: StreamViews::default(),
             sampler: Sampler::default(),
             recorded: AtomicBool::new(false),

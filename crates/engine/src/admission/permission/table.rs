@@ -121,6 +121,15 @@ impl Engaged {
 pub struct Reservation {
     store: Store,
     id: Uuid,
+    /// Whether its row may exist.
+    is_made: bool,
+}
+
+impl Reservation {
+    /// Drops a reservation that has no row.
+    fn dismiss(mut self) {
+        self.is_made = false;
+    }
 }
 
 impl fmt::Debug for Reservation {
@@ -131,6 +140,9 @@ impl fmt::Debug for Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
+        if !self.is_made {
+            return;
+        }
         // Without a runtime, the process ends, and the reservation ends with the run.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let (store, id) = (self.store.clone(), self.id);
@@ -241,6 +253,11 @@ impl Consents {
         let _ = self.run.set(run);
     }
 
+    /// Whether the pairs are shared with the other nodes of a fleet.
+    pub fn is_shared(&self) -> bool {
+        self.shared().is_some()
+    }
+
     /// The store and the run, in a fleet.
     fn shared(&self) -> Option<(&Store, Uuid)> {
         Some((self.store.as_ref()?, *self.run.get()?))
@@ -286,12 +303,15 @@ impl Consents {
             self.put_stored(key, stored.as_deref());
             let allowed = parse(stored.as_deref()).may_call(rules, now);
             allowed.map_err(ReserveError::Refused)?;
+            // Without an answer the row may be there. Dropping this deletes it.
+            let reservation = Reservation { store: store.clone(), id, is_made: true };
             match store.permissions().engage(&engagement, stored.as_deref()).await? {
-                EngageResult::Engaged => {
-                    return Ok(Some(Reservation { store: store.clone(), id }));
+                EngageResult::Engaged => return Ok(Some(reservation)),
+                EngageResult::Busy => {
+                    reservation.dismiss();
+                    return Err(ReserveError::UserBusy);
                 }
-                EngageResult::Busy => return Err(ReserveError::UserBusy),
-                EngageResult::Changed => {}
+                EngageResult::Changed => reservation.dismiss(),
             }
         }
         Err(ReserveError::Store(StoreError::Contended))
@@ -520,7 +540,7 @@ impl Consents {
             let (id, user) = (Uuid::new_v4(), key.user.to_string());
             let engagement = Engagement { id, number: key.number.clone(), user, run };
             store.permissions().engage_inbound(engagement);
-            Reservation { store: store.clone(), id }
+            Reservation { store: store.clone(), id, is_made: true }
         });
         Engaged { live: self.live.clone(), key, reservation }
     }

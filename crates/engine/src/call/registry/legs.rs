@@ -2,7 +2,8 @@
 
 use std::sync::{Arc, PoisonError};
 
-use super::{LiveCall, Outgoing, Registry};
+use super::{Inner, LiveCall, Outgoing, Registry};
+use crate::admission::permission::Reservation;
 use crate::admission::{AccountEntry, Denied, NumberEntry, Reason, RefusalDetail};
 use machine::{
     BLegCommand, BLegEvent, CallSetup, CallUrls, Destination, DialError, DialOrder, Input, Outbound,
@@ -18,13 +19,17 @@ impl Registry {
     /// Returns the event that the A-leg's machine receives instead.
     pub(in crate::call) fn dial(
         &self,
-        a_leg: &LiveCall,
+        a_leg: &Arc<LiveCall>,
         order: DialOrder,
     ) -> Result<(), BLegEvent> {
         let call = order.call;
         match order.destination.clone() {
             Destination::Whatsapp { caller, user } => {
-                self.dial_user(a_leg, order, &caller, &user)?
+                if self.0.services.permissions.consents().is_shared() {
+                    self.dial_reserved(a_leg.clone(), order, caller, user);
+                    return Ok(());
+                }
+                self.dial_user(a_leg, order, &caller, &user, None)?
             }
             Destination::Endpoint { caller, name } => {
                 self.dial_endpoint(a_leg, order, caller, &name)?
@@ -32,6 +37,36 @@ impl Registry {
         }
         a_leg.legs.lock().unwrap_or_else(PoisonError::into_inner).push(call);
         Ok(())
+    }
+
+    /// Dials a WhatsApp user once the fleet has reserved the user for this call. The A-leg's machine
+    /// receives an event if it does not begin.
+    fn dial_reserved(&self, a_leg: Arc<LiveCall>, order: DialOrder, caller: String, user: String) {
+        let (registry, call) = (self.clone(), order.call);
+        a_leg.pending_legs.lock().unwrap_or_else(PoisonError::into_inner).insert(call);
+        self.0.services.tasks.spawn(async move {
+            let Inner { services, gate, .. } = &*registry.0;
+            let reserved = match registry.caller(&a_leg, &caller) {
+                Some(number) => services.permissions.reserve(gate, &number, &user).await,
+                // It is refused below.
+                None => Ok(None),
+            };
+            // Hanging up takes the leg from the list, even if the reservation is under way.
+            let mut pending = a_leg.pending_legs.lock().unwrap_or_else(PoisonError::into_inner);
+            if !pending.remove(&call) {
+                return;
+            }
+            let begun = match reserved {
+                Ok(reservation) => registry.dial_user(&a_leg, order, &caller, &user, reservation),
+                Err(denied) => Err(not_admitted(&denied)),
+            };
+            match begun {
+                Ok(()) => a_leg.legs.lock().unwrap_or_else(PoisonError::into_inner).push(call),
+                Err(event) => {
+                    a_leg.mailbox.tell(Input::BLeg { call, event });
+                }
+            }
+        });
     }
 
     /// Dials a WhatsApp user. The admission is that of an API call, but without waiting for calls
@@ -42,6 +77,7 @@ impl Registry {
         order: DialOrder,
         caller: &str,
         user: &str,
+        reservation: Option<Reservation>,
     ) -> Result<(), BLegEvent> {
         let (gate, services) = (&self.0.gate, &self.0.services);
         let Some(number) = self.caller(a_leg, caller) else {
@@ -50,9 +86,10 @@ impl Registry {
         };
         let id = number.spec.phone_number_id.clone();
         let (now, wall) = (services.clock.now(), services.clock.wall());
-        let admission = gate
+        let mut admission = gate
             .admit_business(now, wall, &id, user, services.permissions.consents())
             .map_err(|denied| not_admitted(&denied))?;
+        admission.1.hold(reservation);
         let parties = [number.spec.number.to_string(), user.to_owned()];
         let setup = self.b_leg(a_leg, &number.account, order, parties);
         let setup = CallSetup { phone_number_id: id, ..setup };
@@ -159,6 +196,7 @@ impl Registry {
 
     /// Hangs up the B-legs of a call that has ended.
     pub(super) fn leave_legs(&self, a_leg: &LiveCall) {
+        a_leg.pending_legs.lock().unwrap_or_else(PoisonError::into_inner).clear();
         let legs = std::mem::take(&mut *a_leg.legs.lock().unwrap_or_else(PoisonError::into_inner));
         for leg in legs.into_iter().filter_map(|call| self.get(call)) {
             leg.mailbox.tell(Input::ALeg {

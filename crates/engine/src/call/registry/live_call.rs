@@ -1,5 +1,6 @@
 //! The handle of a live call: its public state and its mailbox.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
@@ -36,6 +37,8 @@ pub struct LiveCall {
     /// The B-legs of the call, and the one that has answered.
     pub(super) legs: Mutex<Vec<CallUuid>>,
     pub(super) b_leg: Mutex<Option<CallUuid>>,
+    /// B-legs whose users are being reserved in the fleet.
+    pub(super) pending_legs: Mutex<BTreeSet<CallUuid>>,
     pub(in crate::call) streams: StreamViews,
     /// Audio quality over time.
     pub(in crate::call) sampler: Sampler,
@@ -115,6 +118,11 @@ impl LiveCall {
     /// Removes a B-leg that has ended or was separated from the call.
     pub(in crate::call) fn forget_leg(&self, leg: CallUuid) {
         self.legs.lock().unwrap_or_else(PoisonError::into_inner).retain(|other| *other != leg);
+    }
+
+    /// Removes a B-leg that has not begun yet. Returns `false` if there is no such leg.
+    pub(in crate::call) fn withdraw_leg(&self, leg: CallUuid) -> bool {
+        self.pending_legs.lock().unwrap_or_else(PoisonError::into_inner).remove(&leg)
     }
 
     /// Puts a message into the call's mailbox. Returns `false` if the call has ended or the mailbox

@@ -18,8 +18,16 @@ impl Shell {
 
     /// Sends a command to a B-leg.
     pub(super) fn order_leg(&self, call: CallUuid, command: BLegCommand) {
-        // A B-leg that has ended has reported its end.
-        let Some(leg) = self.registry.get(call) else { return };
+        let Some(leg) = self.registry.get(call) else {
+            // A B-leg that has ended has reported its end.
+            if let BLegCommand::HangUp { cause } = command
+                && self.view.withdraw_leg(call)
+            {
+                let event = BLegEvent::Ended { cause };
+                self.mailbox.tell(Input::BLeg { call, event });
+            }
+            return;
+        };
         match (command, &self.a_leg.media) {
             (BLegCommand::Join, Media::Leg(own)) => {
                 let (mine, theirs) = bridge();
