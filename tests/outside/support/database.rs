@@ -15,6 +15,11 @@ fn postgres() -> Option<String> {
     std::env::var("OFFHOOK_TEST_POSTGRES").ok()
 }
 
+/// Whether the stores are in PostgreSQL.
+pub fn is_postgres() -> bool {
+    postgres().is_some()
+}
+
 /// Returns true and prints the reason if PostgreSQL is used, for tests of the SQLite file.
 pub fn skipped_on_postgres() -> bool {
     #[allow(clippy::print_stderr, reason = "a skip is told")]

@@ -85,7 +85,19 @@ impl NodeConfig {
         }
     }
 
-    fn toml(&self, public: u16, admin: u16, media: u16, dir: &std::path::Path) -> String {
+    /// Whether the test says itself which process is part of which fleet.
+    fn names_its_fleet(&self) -> bool {
+        self.extra.contains("[cluster]") || self.store_of.is_some()
+    }
+
+    /// The configuration of one process. `base` is the port of `public.base_url`.
+    fn toml(
+        &self,
+        [public, admin, media]: [u16; 3],
+        base: u16,
+        data: &std::path::Path,
+        dir: &std::path::Path,
+    ) -> String {
         let mut number = String::new();
         if !self.fallback_url.is_empty() {
             number += &format!("fallback_url = \"{}\"\n", self.fallback_url);
@@ -103,7 +115,7 @@ media = "127.0.0.1:{media}"
 media_ports = {media_ports}
 {listen}
 [public]
-base_url = "http://127.0.0.1:{public}"
+base_url = "http://127.0.0.1:{base}"
 media_ips = ["127.0.0.1"]
 [media]
 accept_wait_ms = {accept_wait}
@@ -146,7 +158,7 @@ answer_url = "{answer_url}"
             graph = self.graph_url,
             store = super::database::url_of(self.store_of.as_deref().unwrap_or(dir)),
             store_extra = self.store,
-            dir = dir.display(),
+            dir = data.display(),
             insecure = self.allow_insecure,
             answer = self.answer,
             meta = self.meta,
@@ -168,8 +180,13 @@ pub fn basic() -> String {
 }
 
 /// A running node that is killed when dropped.
+///
+/// With `OFFHOOK_TEST_NODES=3`, it is a fleet of so many nodes on PostgreSQL behind a balancer, whose
+/// address is `public`. Metrics are sums over the nodes, logs are mixed, and all processes are killed
+/// and started together. What concerns a process itself concerns the first.
 pub struct Node {
     child: Child,
+    others: Vec<Member>,
     pub public: String,
     pub admin: String,
     config: std::path::PathBuf,
@@ -218,38 +235,78 @@ impl Node {
 
     /// Starts a node that may not become ready.
     pub fn spawn_in(dir: tempfile::TempDir, node_config: &NodeConfig) -> Self {
-        let (public, admin, media) = (free_port(), free_port(), free_udp_port());
-        let config = dir.path().join("offhook.toml");
-        std::fs::write(&config, node_config.toml(public, admin, media, dir.path()))
-            .expect("write the configuration");
+        let nodes = if node_config.names_its_fleet() { 1 } else { nodes() };
+        let ports: Vec<[u16; 3]> =
+            (0..nodes).map(|_| [free_port(), free_port(), free_udp_port()]).collect();
+        let base = if nodes == 1 { ports[0][0] } else { free_port() };
         let log = Arc::new(Mutex::new(Vec::new()));
-        Self {
-            child: spawn(&config, &log, &node_config.envs),
-            public: format!("http://127.0.0.1:{public}"),
-            admin: format!("http://127.0.0.1:{admin}"),
-            config,
-            log,
-            dir,
+        let mut members = Vec::new();
+        for (n, ports) in ports.iter().enumerate() {
+            let data = match n {
+                0 => dir.path().to_owned(),
+                n => dir.path().join(format!("n{n}")),
+            };
+            std::fs::create_dir_all(&data).expect("a directory");
+            let mut node_config = node_config.clone();
+            if nodes > 1 {
+                let peer = free_port();
+                node_config.extra +=
+                    &format!("\n[cluster]\nnode_id = \"n{n}\"\npeer = \"127.0.0.1:{peer}\"\n");
+                if !node_config.store.contains("secret_key") {
+                    node_config.store += "\nsecret_key = \"the-secret-key-of-the-fleet-in-tests\"";
+                }
+            }
+            let config = data.join("offhook.toml");
+            std::fs::write(&config, node_config.toml(*ports, base, &data, dir.path()))
+                .expect("write the configuration");
+            members.push(Member {
+                child: spawn(&config, &log, &node_config.envs),
+                admin: format!("http://127.0.0.1:{}", ports[1]),
+                config,
+            });
         }
+        if nodes > 1 {
+            balance(base, ports.iter().map(|ports| ports[0]).collect());
+        }
+        let Member { child, admin, config } = members.remove(0);
+        let public = format!("http://127.0.0.1:{base}");
+        Self { child, others: members, public, admin, config, log, dir }
     }
 
     /// Kills the process with SIGKILL.
     pub fn kill(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        for child in self.children() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    fn children(&mut self) -> impl Iterator<Item = &mut Child> {
+        let others = self.others.iter_mut().map(|member| &mut member.child);
+        std::iter::once(&mut self.child).chain(others)
     }
 
     /// Restarts the stopped node with the same configuration, data and ports.
     pub async fn start_again(&mut self) {
         self.child = spawn(&self.config, &self.log, &[]);
+        for member in &mut self.others {
+            member.child = spawn(&member.config, &self.log, &[]);
+        }
         self.until_ready().await;
     }
 
     async fn until_ready(&self) {
+        let others = self.others.iter().map(|member| member.admin.as_str());
+        for admin in std::iter::once(self.admin.as_str()).chain(others) {
+            self.until_ready_at(admin).await;
+        }
+    }
+
+    async fn until_ready_at(&self, admin: &str) {
         let mut every = tokio::time::interval(Duration::from_millis(20));
         for _ in 0..1500 {
             every.tick().await;
-            if http::try_send("GET", &format!("{}/readyz", self.admin), &[], "")
+            if http::try_send("GET", &format!("{admin}/readyz"), &[], "")
                 .await
                 .is_ok_and(|a| a.status == 200)
             {
@@ -288,7 +345,10 @@ impl Node {
     /// Returns the sum of the series with these labels, e.g.
     /// `offhook_calls_total{direction="inbound",outcome="completed"}`, or 0 if none exists.
     pub async fn metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
-        let text = self.metrics().await;
+        let mut text = self.metrics().await;
+        for member in &self.others {
+            text += &http::get(&format!("{}/metrics", member.admin)).await.text();
+        }
         text.lines()
             .filter(|l| !l.starts_with('#'))
             .filter(|l| l.split(['{', ' ']).next() == Some(name))
@@ -403,14 +463,57 @@ impl Node {
     }
 
     pub fn signal(&self, name: &str) {
-        let pid = self.pid().to_string();
-        Command::new("kill").args([&format!("-{name}"), &pid]).status().expect("kill");
+        let others = self.others.iter().map(|member| member.child.id());
+        for pid in std::iter::once(self.pid()).chain(others) {
+            let pid = pid.to_string();
+            Command::new("kill").args([&format!("-{name}"), &pid]).status().expect("kill");
+        }
     }
 
     /// Waits until the process exits. Returns the exit code.
     pub fn wait(&mut self) -> Option<i32> {
+        for member in &mut self.others {
+            let _ = member.child.wait();
+        }
         self.child.wait().expect("its end").code()
     }
+}
+
+/// A further process of a fleet.
+struct Member {
+    child: Child,
+    admin: String,
+    config: std::path::PathBuf,
+}
+
+/// Number of processes that stand for one node (`OFFHOOK_TEST_NODES`).
+fn nodes() -> usize {
+    let nodes = std::env::var("OFFHOOK_TEST_NODES").ok().and_then(|nodes| nodes.parse().ok());
+    if super::database::is_postgres() { nodes.unwrap_or(1) } else { 1 }
+}
+
+/// Spreads the connections to a port over other ports, one after the other. Ends with the test.
+fn balance(port: u16, to: Vec<u16>) {
+    let listener = std::net::TcpListener::bind(("127.0.0.1", port)).expect("the balancer's port");
+    listener.set_nonblocking(true).expect("non-blocking");
+    let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
+    tokio::spawn(async move {
+        let mut turn = 0_usize;
+        while let Ok((mut client, _)) = listener.accept().await {
+            let ports: Vec<u16> = (0..to.len()).map(|n| to[(turn + n) % to.len()]).collect();
+            turn += 1;
+            tokio::spawn(async move {
+                for port in ports {
+                    // A balancer takes another node if one does not answer.
+                    if let Ok(mut node) = tokio::net::TcpStream::connect(("127.0.0.1", port)).await
+                    {
+                        let _ = tokio::io::copy_bidirectional(&mut client, &mut node).await;
+                        return;
+                    }
+                }
+            });
+        }
+    });
 }
 
 fn spawn(
@@ -440,8 +543,7 @@ fn spawn(
 
 impl Drop for Node {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.kill();
         if std::thread::panicking() {
             #[allow(clippy::print_stderr, reason = "the log of a node whose test failed")]
             {
