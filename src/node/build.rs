@@ -513,9 +513,11 @@ impl Node {
                     cluster: cluster.clone(),
                     webhooks: webhooks_of_peers,
                     node: this_node,
+                    inbox: inbox.clone(),
                     router: router.clone(),
                 };
                 cluster.peers().serve(Arc::new(requests))?;
+                fleet::share_turns(&inbox, cluster.clone());
                 cluster.watch(reaper);
                 let stop = stop_all.clone();
                 tokio::spawn(fleet::follow_settings(

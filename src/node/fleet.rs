@@ -13,7 +13,7 @@ use futures_util::future::{BoxFuture, join_all};
 use http::header::{
     CONNECTION, CONTENT_LENGTH, HOST, HeaderName, RETRY_AFTER, TE, TRANSFER_ENCODING, UPGRADE,
 };
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 use tracing::{error, info, warn};
@@ -30,6 +30,7 @@ use engine::cluster::{
     has_members,
 };
 use engine::config::Config;
+use engine::inbox::Inbox;
 use engine::shared_settings::SharedSettings;
 use engine::webhook::{self, SignedWebhook, Unreachable, WebhookHandler};
 use model::metric::{self, unit};
@@ -41,6 +42,9 @@ const REST: &str = "/rest";
 
 /// Header with the client's address in such a request. Only other nodes can send it.
 const CLIENT: HeaderName = HeaderName::from_static("x-offhook-client");
+
+/// Path at which a node learns that another one has stored messages that its agents must answer.
+const TURNS: &str = "/turns";
 
 /// Path at which a node tells its status.
 const NODE: &str = "/node";
@@ -297,6 +301,7 @@ pub(super) struct PeerRequests {
     pub(super) cluster: Arc<Cluster>,
     pub(super) webhooks: Arc<WebhookHandler<Registry>>,
     pub(super) node: Arc<ThisNode>,
+    pub(super) inbox: Inbox,
     /// The paths of the public listener, without forwarding: a request is passed on once.
     pub(super) router: Router,
 }
@@ -348,6 +353,10 @@ impl PeerHandler for PeerRequests {
                 Box::pin(async move {
                     empty(taken.await.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)).await
                 })
+            }
+            TURNS => {
+                self.inbox.look_for_turns();
+                empty(StatusCode::OK)
             }
             NODE => {
                 let status = serde_json::to_vec(&self.node.status()).unwrap_or_default();
@@ -436,6 +445,20 @@ pub(super) fn other_nodes(cluster: &Arc<Cluster>) -> BoxFuture<'static, Vec<Node
         });
         join_all(asked).await
     })
+}
+
+/// Has the inbox tell other nodes about messages that their agents must answer.
+pub(super) fn share_turns(inbox: &Inbox, cluster: Arc<Cluster>) {
+    inbox.share_turns(Box::new(move |run| {
+        let cluster = cluster.clone();
+        tokio::spawn(async move {
+            let mut request = Request::new(Bytes::new());
+            *request.method_mut() = Method::POST;
+            *request.uri_mut() = Uri::from_static(TURNS);
+            // The other node looks for them every few seconds, too.
+            let _ = cluster.peers().send(run, request).await;
+        });
+    }));
 }
 
 /// Tells the other nodes that this one drains.

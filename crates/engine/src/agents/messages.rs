@@ -170,6 +170,7 @@ impl MessageAgents {
                                 let Some(turn) = turn else { return };
                                             queue.take(&self, turn, None);
                             }
+                            () = self.inbox.turns_elsewhere() => self.load_pending(&mut queue).await,
                             _ = poll.tick() => self.load_pending(&mut queue).await,
                         }
             while let Some(conversation) = queue.scheduler.next() {

@@ -349,6 +349,10 @@ impl Cluster {
             session.adopt(&self.owner(), &heir.owner()).await?;
         }
         session.leave(self.shared.run).await?;
+        if let Some(heir) = others.iter().find(|other| other.state == RunState::Up) {
+            // Another node may have given it work until it left.
+            session.adopt(&self.owner(), &heir.owner()).await?;
+        }
         session.close().await
     }
 

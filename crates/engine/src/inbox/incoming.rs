@@ -20,6 +20,7 @@ use model::{
 };
 use store::{
     EventDraft, EventForm, InboxResult, NewMessage, Pair, StoreError, TimelineEntry, UserName,
+    run_of_owner,
 };
 use xml::ast::DocUrl;
 
@@ -231,12 +232,13 @@ impl Inbox {
                 }
                 let owed = came.turn.is_some() && standing.ai_enabled;
                 if let (true, Some(agent)) = (owed, standing.routing.agent()) {
-                    inbox.queue_turn(Turn {
+                    let turn = Turn {
                         pair: came.pair,
                         agent,
                         epoch: standing.epoch,
                         message: came.message,
-                    });
+                    };
+                    inbox.give_turn(turn).await;
                 }
             }
             taken
@@ -255,6 +257,20 @@ impl Inbox {
             conversation: Some(*conversation),
             ..Notice::new(account.clone(), main_account.clone(), NotificationTopic::Message, text)
         });
+    }
+
+    /// Queues a stored turn, or tells the node of the fleet that has the turns of its conversation.
+    async fn give_turn(&self, turn: Turn) {
+        let Some(tell) = self.0.other_nodes.get() else { return self.queue_turn(turn) };
+        match self.parts().store.turns().owner(turn.message.id).await {
+            Ok(Some(run)) if Some(run) != run_of_owner(&self.parts().node_id) => tell(run),
+            Ok(Some(_)) => self.queue_turn(turn),
+            // It is answered already.
+            Ok(None) => {}
+            Err(error) => {
+                tracing::warn!(%error, "owner of an agent turn not read; turn deferred");
+            }
+        }
     }
 
     fn queue_turn(&self, turn: Turn) {

@@ -31,7 +31,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use dashmap::DashMap;
-use tokio::sync::{RwLock, mpsc};
+use tokio::sync::{Notify, RwLock, mpsc};
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
@@ -94,6 +94,10 @@ pub struct InboxParts {
 /// routing.
 pub type RoutingListener = Box<dyn Fn(&Inbox, &NumberEntry, Routing, Routing) + Send + Sync>;
 
+/// Tells another process of the fleet that a turn waits for it in the store. It must not block or
+/// wait.
+pub type TurnTeller = Box<dyn Fn(Uuid) + Send + Sync>;
+
 /// The inbox. Clones are cheap and share its state.
 #[derive(Clone)]
 pub struct Inbox(Arc<Inner>);
@@ -104,6 +108,10 @@ struct Inner {
     turns: mpsc::Sender<Turn>,
     /// The receiving end, until [`Inbox::take_turns`] takes it.
     turns_receiver: Mutex<Option<mpsc::Receiver<Turn>>>,
+    /// Set in a fleet, where another node may have to answer a message.
+    other_nodes: OnceLock<TurnTeller>,
+    /// Wakes the agents when another node has stored a turn for this one.
+    turns_elsewhere: Notify,
     lanes: sending::Lanes,
     templates: templates::TemplateCache,
     early_statuses: Arc<early_statuses::EarlyStatuses>,
@@ -149,6 +157,8 @@ impl Inbox {
             media_cache,
             turns,
             turns_receiver: Mutex::new(Some(turns_receiver)),
+            other_nodes: OnceLock::new(),
+            turns_elsewhere: Notify::new(),
             lanes: sending::Lanes::default(),
             templates: templates::TemplateCache::default(),
             early_statuses: Arc::default(),
@@ -162,6 +172,22 @@ impl Inbox {
     /// Sets the listener for changes of routing. Only the first call has an effect.
     pub fn on_routing_change(&self, listener: RoutingListener) {
         let _ = self.0.routing_listener.set(listener);
+    }
+
+    /// Begins to share the turns of conversations with the other nodes of a fleet: the node that has
+    /// pending turns of a conversation gets the next ones, too. Only the first call has an effect.
+    pub fn share_turns(&self, teller: TurnTeller) {
+        let _ = self.0.other_nodes.set(teller);
+    }
+
+    /// Notes that another node has stored a turn for this one.
+    pub fn look_for_turns(&self) {
+        self.0.turns_elsewhere.notify_one();
+    }
+
+    /// Completes after [`Inbox::look_for_turns`].
+    pub async fn turns_elsewhere(&self) {
+        self.0.turns_elsewhere.notified().await;
     }
 
     /// Takes the receiving end of the turns. `None` if it is taken already.

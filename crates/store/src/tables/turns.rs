@@ -12,6 +12,7 @@ use crate::rows::message::{AfterReply, AnsweredMessage, Message, TimelineEntry};
 use crate::seal::Seal;
 use crate::shared::Shared;
 use crate::sql::{self, Conn, Row};
+use crate::tables::fleet::run_of_owner;
 use crate::tables::readers::{MESSAGE, message, pair};
 use crate::write::WriteTask;
 
@@ -27,6 +28,20 @@ impl Turns<'_> {
     /// pending then.
     pub async fn finish(self, message: Uuid) -> Result<(), StoreError> {
         self.0.queue.run(Finish(message)).await.map(drop)
+    }
+
+    /// Returns the process of a fleet that has the pending reply to a message. `None` if there is
+    /// none.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
+    pub async fn owner(self, message: Uuid) -> Result<Option<Uuid>, StoreError> {
+        const WHAT: &str = "read the owner of a pending reply";
+        let select = sql::query("SELECT node_id FROM turns WHERE message_id = $1");
+        let row = select.bind(message.to_string()).fetch_optional(&self.0.read).await;
+        let Some(row) = row.map_err(failed(WHAT))? else { return Ok(None) };
+        let owner: String = row.try_get("node_id").map_err(failed(WHAT))?;
+        Ok(run_of_owner(&owner))
     }
 
     /// Returns the pending replies of a node's agents after the position `after`, oldest first.
@@ -80,8 +95,19 @@ pub(crate) async fn insert_pending(
     else {
         return Ok(());
     };
-    let insert = "INSERT INTO turns (message_id, conversation_id, agent, epoch, node_id, came_us) \
-        VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (message_id) DO NOTHING";
+    // The conversation's row is locked. In a fleet, the member that has pending replies of the
+    // conversation gets this one, too, so that they are sent in order.
+    let owner = match run_of_owner(node_id) {
+        None => "$5",
+        Some(_) => {
+            "COALESCE((SELECT t.node_id FROM turns t JOIN runs r ON t.node_id = r.node_id || '/' || r.run::text \
+             WHERE t.conversation_id = $2 AND r.state IN ('up', 'draining') ORDER BY t.came_us, t.message_id LIMIT 1), $5)"
+        }
+    };
+    let insert = format!(
+        "INSERT INTO turns (message_id, conversation_id, agent, epoch, node_id, came_us) \
+         VALUES ($1, $2, $3, $4, {owner}, $6) ON CONFLICT (message_id) DO NOTHING"
+    );
     let insert = sql::query(insert)
         .bind(entry.message.id.to_string())
         .bind(entry.pair.conversation.to_string());
