@@ -1,5 +1,6 @@
 //! Builds the services of a node in dependency order and connects them.
 
+use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -427,8 +428,13 @@ impl Node {
         });
         tokio::spawn(eraser.clone().run(stop_all.clone()));
         tokio::spawn(answer_messages(agents.clone(), inbox.clone(), stop_all.clone()));
-        let shared_settings =
-            SharedSettings::new(keeper.clone(), people.clone(), inbox.clone(), clock.clone());
+        let shared_settings = Arc::new(SharedSettings::new(
+            keeper.clone(),
+            people.clone(),
+            inbox.clone(),
+            store.clone(),
+            clock.clone(),
+        ));
         let this_node = Arc::new(ThisNode {
             id: own_id.clone(),
             started: clock.wall(),
@@ -514,6 +520,7 @@ impl Node {
                     webhooks: webhooks_of_peers,
                     node: this_node,
                     inbox: inbox.clone(),
+                    settings: shared_settings.clone(),
                     router: router.clone(),
                 };
                 cluster.peers().serve(Arc::new(requests))?;
@@ -522,13 +529,22 @@ impl Node {
                 let stop = stop_all.clone();
                 tokio::spawn(fleet::follow_settings(
                     cluster.clone(),
-                    shared_settings,
+                    shared_settings.clone(),
                     clock.clone(),
                     stop,
                 ));
                 let dialer = dialer.clone();
                 let node_id = own_id;
-                let forwarder = Forwarder { node_id, cluster, claims, registry, dialer };
+                let forwarder = Forwarder {
+                    node_id,
+                    cluster,
+                    claims,
+                    registry,
+                    dialer,
+                    settings: shared_settings,
+                    store: store.clone(),
+                    announced: AtomicI64::new(0),
+                };
                 fleet::with_forwarding(router, forwarder)
             }
             _ => router,

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -42,6 +43,15 @@ const REST: &str = "/rest";
 
 /// Header with the client's address in such a request. Only other nodes can send it.
 const CLIENT: HeaderName = HeaderName::from_static("x-offhook-client");
+
+/// Path at which a node learns that settings have changed. It answers when they are in force.
+const SETTINGS: &str = "/settings";
+
+/// How long the answer to a change waits for the other nodes.
+const SETTINGS_TIME: Duration = Duration::from_secs(1);
+
+/// Header that tells at how many nodes a change is in force: "3/3".
+const APPLIED: HeaderName = HeaderName::from_static("x-offhook-applied");
 
 /// Path at which a node learns that another one has stored messages that its agents must answer.
 const TURNS: &str = "/turns";
@@ -192,6 +202,10 @@ pub(super) struct Forwarder {
     pub(super) claims: Arc<FleetClaims>,
     pub(super) registry: Registry,
     pub(super) dialer: Dialer,
+    pub(super) settings: Arc<SharedSettings>,
+    pub(super) store: Store,
+    /// The count of changed settings that the other nodes were last told of.
+    pub(super) announced: AtomicI64,
 }
 
 /// Adds the forwarding of requests to the paths of the APIs.
@@ -204,7 +218,7 @@ async fn forward(
     request: axum::extract::Request,
     next: Next,
 ) -> Response<Body> {
-    let Forwarder { node_id, cluster, claims, registry, dialer } = &*forwarder;
+    let Forwarder { node_id, cluster, claims, registry, dialer, .. } = &*forwarder;
     let owner = match subject_of(request.uri().path()) {
         Some(Subject::Call(call)) => {
             if registry.get(call).is_some() || dialer.find(call).is_some() {
@@ -221,7 +235,15 @@ async fn forward(
         }
         Some(Subject::Node(_)) | None => None,
     };
-    let Some(owner) = owner else { return next.run(request).await };
+    let Some(owner) = owner else {
+        let is_change = !request.method().is_safe();
+        let response = next.run(request).await;
+        let is_refused = response.status().is_client_error() || response.status().is_server_error();
+        return match is_change && !is_refused {
+            true => forwarder.announce(response).await,
+            false => response,
+        };
+    };
     let Some(forwarded) = forwardable(request).await else {
         let message = "the body could not be read or is larger than 3 MiB";
         return listener_error(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message);
@@ -236,6 +258,35 @@ async fn forward(
             warn!(%owner, %error, "request not passed on to another node");
             unreachable()
         }
+    }
+}
+
+impl Forwarder {
+    /// Waits until settings that a request has changed are in force at all nodes, or for a second,
+    /// and tells the client at how many of them they are.
+    async fn announce(&self, mut response: Response<Body>) -> Response<Body> {
+        // What the request has written is there if the client asks another node for it.
+        self.store.flush().await;
+        let Ok(term) = self.settings.count().await else { return response };
+        if self.announced.fetch_max(term.book, Ordering::AcqRel) >= term.book {
+            return response;
+        }
+        let members = self.cluster.others().into_iter().filter(|other| other.state.is_member());
+        let told = members.map(|member| async move {
+            let mut request = Request::new(Bytes::new());
+            *request.method_mut() = Method::POST;
+            *request.uri_mut() = Uri::from_static(SETTINGS);
+            let answer = self.cluster.peers().send(member.run, request);
+            let answer = tokio::time::timeout(SETTINGS_TIME, answer).await;
+            matches!(answer, Ok(Ok(answer)) if answer.status() == StatusCode::OK)
+        });
+        let told = join_all(told).await;
+        // This node counts, too.
+        let (applied, all) = (told.iter().filter(|told| **told).count() + 1, told.len() + 1);
+        if let Ok(applied) = format!("{applied}/{all}").parse() {
+            response.headers_mut().insert(APPLIED, applied);
+        }
+        response
     }
 }
 
@@ -302,6 +353,7 @@ pub(super) struct PeerRequests {
     pub(super) webhooks: Arc<WebhookHandler<Registry>>,
     pub(super) node: Arc<ThisNode>,
     pub(super) inbox: Inbox,
+    pub(super) settings: Arc<SharedSettings>,
     /// The paths of the public listener, without forwarding: a request is passed on once.
     pub(super) router: Router,
 }
@@ -354,6 +406,17 @@ impl PeerHandler for PeerRequests {
                     empty(taken.await.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)).await
                 })
             }
+            SETTINGS => {
+                let settings = self.settings.clone();
+                Box::pin(async move {
+                    let caught_up = settings.catch_up().await;
+                    empty(match caught_up {
+                        Ok(_) => StatusCode::OK,
+                        Err(_) => StatusCode::SERVICE_UNAVAILABLE,
+                    })
+                    .await
+                })
+            }
             TURNS => {
                 self.inbox.look_for_turns();
                 empty(StatusCode::OK)
@@ -396,7 +459,7 @@ pub(super) async fn exit_if_dead(cluster: Arc<Cluster>, stop: CancellationToken)
 /// changes.
 pub(super) async fn follow_settings(
     cluster: Arc<Cluster>,
-    settings: SharedSettings,
+    settings: Arc<SharedSettings>,
     clock: Clock,
     stop: CancellationToken,
 ) {

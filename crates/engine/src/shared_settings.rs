@@ -12,13 +12,14 @@ use crate::admission::book::Keeper;
 use crate::inbox::Inbox;
 use crate::people::People;
 use model::Clock;
-use store::StoreError;
+use store::{Store, StoreError};
 
 /// The services that hold settings of the whole fleet.
 pub struct SharedSettings {
     keeper: Keeper,
     people: People,
     inbox: Inbox,
+    store: Store,
     clock: Clock,
     /// The term and the count of what was read last. Another term may have lost changes.
     seen: Mutex<Option<(Uuid, i64)>>,
@@ -26,8 +27,26 @@ pub struct SharedSettings {
 
 impl SharedSettings {
     /// Creates the handle. The first refresh reads everything.
-    pub fn new(keeper: Keeper, people: People, inbox: Inbox, clock: Clock) -> Self {
-        Self { keeper, people, inbox, clock, seen: Mutex::default() }
+    pub fn new(keeper: Keeper, people: People, inbox: Inbox, store: Store, clock: Clock) -> Self {
+        Self { keeper, people, inbox, store, clock, seen: Mutex::default() }
+    }
+
+    /// The database's count of changes.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the store fails.
+    pub async fn count(&self) -> Result<TermState, StoreError> {
+        self.store.fleet_term().await
+    }
+
+    /// Reads again what has changed up to now.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the store fails.
+    pub async fn catch_up(&self) -> Result<bool, StoreError> {
+        self.refresh(&self.count().await?).await
     }
 
     /// Reads again what has changed if `term`, from the answer to a beat, counts changes that were
@@ -38,8 +57,8 @@ impl SharedSettings {
     /// Returns an error if the store fails. The next call tries again.
     pub async fn refresh(&self, term: &TermState) -> Result<bool, StoreError> {
         let mut seen = self.seen.lock().await;
-        let now = Some((term.id, term.book));
-        if *seen == now {
+        // The answer to an older beat may come late.
+        if seen.is_some_and(|(id, book)| id == term.id && book >= term.book) {
             return Ok(false);
         }
         // The accounts and numbers come first, because webhooks and routing refer to them. They are
@@ -49,7 +68,7 @@ impl SharedSettings {
         self.inbox.refresh().await?;
         self.keeper.refresh(self.clock.wall()).await?;
         self.people.refresh().await?;
-        *seen = now;
+        *seen = Some((term.id, term.book));
         Ok(true)
     }
 }

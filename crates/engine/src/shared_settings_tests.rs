@@ -104,8 +104,13 @@ impl Node {
         people.load().await.unwrap();
         let inbox = inbox(&store, &directory, &clock, folder.path().join(name));
         inbox.open(&[]).await.unwrap();
-        let settings =
-            SharedSettings::new(keeper.clone(), people.clone(), inbox.clone(), clock.clone());
+        let settings = SharedSettings::new(
+            keeper.clone(),
+            people.clone(),
+            inbox.clone(),
+            store.clone(),
+            clock.clone(),
+        );
         Self { keeper, people, inbox, directory, settings, store }
     }
 

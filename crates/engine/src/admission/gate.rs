@@ -399,18 +399,62 @@ impl Gate {
         user: &str,
         consents: &Consents,
     ) -> Result<Outgoing, Denied> {
-        let asked = match self.directory.number(id) {
-            None => Err((Reason::UnknownNumber, RefusalDetail::Reason, None)),
-            Some(number) => match self.ask_business(now, wall, &number, user, consents) {
-                Ok((slot, permits, engaged)) => Ok((Admitted { number, slot, permits }, engaged)),
-                Err((reason, because)) => Err((reason, because, Some(number))),
-            },
-        };
-        asked.map_err(|(reason, because, number)| {
-            self.count(Direction::Outbound, reason.as_str());
-            self.request(number.as_deref().and_then(|number| self.lack(number, reason)));
-            Denied { reason, because, number }
+        self.attempt_business(now, wall, id, user, consents).inspect_err(|denied| {
+            self.count(Direction::Outbound, denied.reason.as_str());
+            let number = denied.number.as_deref();
+            self.request(number.and_then(|number| self.lack(number, denied.reason)));
         })
+    }
+
+    /// Like [`Gate::admit_business`] in a fleet: waits for units that other nodes hold, and for a
+    /// sign that the fleet has not declared this process dead.
+    ///
+    /// # Errors
+    ///
+    /// Returns the first reason that applies.
+    pub async fn admit_business_shared(
+        &self,
+        clock: &Clock,
+        id: &PhoneNumberId,
+        user: &str,
+        consents: &Consents,
+    ) -> Result<Outgoing, Denied> {
+        let since = clock.now();
+        loop {
+            let denied = match self.attempt_business(clock.now(), clock.wall(), id, user, consents)
+            {
+                Ok(outgoing) => return Ok(outgoing),
+                Err(denied) => denied,
+            };
+            let number = denied.number.as_deref();
+            let lack = number.and_then(|number| self.lack(number, denied.reason));
+            let again = match (self.lease.get(), &lack) {
+                (Some(lease), Some(lack)) => lease.wait(lack, since).await,
+                _ => false,
+            };
+            if !again {
+                self.count(Direction::Outbound, denied.reason.as_str());
+                return Err(denied);
+            }
+        }
+    }
+
+    fn attempt_business(
+        &self,
+        now: Instant,
+        wall: Timestamp,
+        id: &PhoneNumberId,
+        user: &str,
+        consents: &Consents,
+    ) -> Result<Outgoing, Denied> {
+        let Some(number) = self.directory.number(id) else {
+            let reason = Reason::UnknownNumber;
+            return Err(Denied { reason, because: RefusalDetail::Reason, number: None });
+        };
+        match self.ask_business(now, wall, &number, user, consents) {
+            Ok((slot, permits, engaged)) => Ok((Admitted { number, slot, permits }, engaged)),
+            Err((reason, because)) => Err(Denied { reason, because, number: Some(number) }),
+        }
     }
 
     /// Checks whether [`Gate::admit_business`] would admit the call if a permit were free. It runs

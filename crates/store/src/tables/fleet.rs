@@ -18,6 +18,7 @@ use crate::database::Database;
 use crate::error::{StoreError, failed};
 use crate::pending_log::Birth;
 use crate::seal::Seal;
+use crate::sql;
 use crate::sql::connect::options;
 use crate::store::Store;
 
@@ -110,6 +111,23 @@ impl Store {
     /// The fingerprint of this node's `store.secret_key`.
     pub fn key_fingerprint(&self) -> String {
         self.shared.seal.fingerprint()
+    }
+
+    /// Returns the term of the fleet of this database, with the count of changed settings.
+    ///
+    /// # Errors
+    /// Fails if the database query fails, or if the database is not PostgreSQL.
+    pub async fn fleet_term(&self) -> Result<TermState, StoreError> {
+        const WHAT: &str = "read the term of the fleet";
+        let text = "SELECT term::text AS term, open, book, members FROM fleet";
+        let row = sql::query(text).fetch_one(&self.shared.read).await.map_err(failed(WHAT))?;
+        let id: String = row.try_get("term").map_err(failed(WHAT))?;
+        Ok(TermState {
+            id: id.parse().map_err(unreadable(WHAT))?,
+            open: row.try_get("open").map_err(failed(WHAT))?,
+            book: row.try_get("book").map_err(failed(WHAT))?,
+            members: row.try_get("members").map_err(failed(WHAT))?,
+        })
     }
 
     /// Seals what another node needs to end a call.

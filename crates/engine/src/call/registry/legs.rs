@@ -2,8 +2,7 @@
 
 use std::sync::{Arc, PoisonError};
 
-use super::{Inner, LiveCall, Outgoing, Registry};
-use crate::admission::permission::Reservation;
+use super::{CallAdmission, Inner, LiveCall, Outgoing, Registry};
 use crate::admission::{AccountEntry, Denied, NumberEntry, Reason, RefusalDetail};
 use machine::{
     BLegCommand, BLegEvent, CallSetup, CallUrls, Destination, DialError, DialOrder, Input, Outbound,
@@ -29,7 +28,7 @@ impl Registry {
                     self.dial_reserved(a_leg.clone(), order, caller, user);
                     return Ok(());
                 }
-                self.dial_user(a_leg, order, &caller, &user, None)?
+                self.dial_user(a_leg, order, &caller, user)?
             }
             Destination::Endpoint { caller, name } => {
                 self.dial_endpoint(a_leg, order, caller, &name)?
@@ -39,26 +38,24 @@ impl Registry {
         Ok(())
     }
 
-    /// Dials a WhatsApp user once the fleet has reserved the user for this call. The A-leg's machine
-    /// receives an event if it does not begin.
+    /// Dials a WhatsApp user once the fleet has reserved the user and found a unit for this call. The
+    /// A-leg's machine receives an event if it does not begin.
     fn dial_reserved(&self, a_leg: Arc<LiveCall>, order: DialOrder, caller: String, user: String) {
         let (registry, call) = (self.clone(), order.call);
         a_leg.pending_legs.lock().unwrap_or_else(PoisonError::into_inner).insert(call);
         self.0.services.tasks.spawn(async move {
-            let Inner { services, gate, .. } = &*registry.0;
-            let reserved = match registry.caller(&a_leg, &caller) {
-                Some(number) => services.permissions.reserve(gate, &number, &user).await,
-                // It is refused below.
-                None => Ok(None),
-            };
-            // Hanging up takes the leg from the list, even if the reservation is under way.
+            let admitted = registry.admit_reserved(&a_leg, &caller, &user).await;
+            // Hanging up takes the leg from the list, even if its admission is under way.
             let mut pending = a_leg.pending_legs.lock().unwrap_or_else(PoisonError::into_inner);
             if !pending.remove(&call) {
+                if let Ok((admitted, _)) = admitted {
+                    admitted.withdraw();
+                }
                 return;
             }
-            let begun = match reserved {
-                Ok(reservation) => registry.dial_user(&a_leg, order, &caller, &user, reservation),
-                Err(denied) => Err(not_admitted(&denied)),
+            let begun = match admitted {
+                Ok(admission) => registry.begin_leg(&a_leg, order, admission, user),
+                Err(event) => Err(event),
             };
             match begun {
                 Ok(()) => a_leg.legs.lock().unwrap_or_else(PoisonError::into_inner).push(call),
@@ -69,6 +66,26 @@ impl Registry {
         });
     }
 
+    /// Admits a B-leg to a user in a fleet.
+    async fn admit_reserved(
+        &self,
+        a_leg: &LiveCall,
+        caller: &str,
+        user: &str,
+    ) -> Result<CallAdmission, BLegEvent> {
+        let Inner { services, gate, .. } = &*self.0;
+        let number = self.enabled_caller(a_leg, caller)?;
+        let id = &number.spec.phone_number_id;
+        let denied = |denied: Denied| not_admitted(&denied);
+        let reservation = services.permissions.reserve(gate, &number, user).await;
+        let reservation = reservation.map_err(denied)?;
+        let consents = services.permissions.consents();
+        let admission = gate.admit_business_shared(&services.clock, id, user, consents).await;
+        let mut admission = admission.map_err(denied)?;
+        admission.1.hold(reservation);
+        Ok(admission)
+    }
+
     /// Dials a WhatsApp user. The admission is that of an API call, but without waiting for calls
     /// per second.
     fn dial_user(
@@ -76,23 +93,31 @@ impl Registry {
         a_leg: &LiveCall,
         order: DialOrder,
         caller: &str,
-        user: &str,
-        reservation: Option<Reservation>,
+        user: String,
     ) -> Result<(), BLegEvent> {
         let (gate, services) = (&self.0.gate, &self.0.services);
-        let Some(number) = self.caller(a_leg, caller) else {
-            gate.count(Direction::Outbound, Reason::UnknownNumber.as_str());
-            return Err(refused(DialError::CallerIdNotEnabled, String::new()));
-        };
-        let id = number.spec.phone_number_id.clone();
+        let number = self.enabled_caller(a_leg, caller)?;
+        let id = &number.spec.phone_number_id;
         let (now, wall) = (services.clock.now(), services.clock.wall());
-        let mut admission = gate
-            .admit_business(now, wall, &id, user, services.permissions.consents())
+        let admission = gate
+            .admit_business(now, wall, id, &user, services.permissions.consents())
             .map_err(|denied| not_admitted(&denied))?;
-        admission.1.hold(reservation);
-        let parties = [number.spec.number.to_string(), user.to_owned()];
-        let setup = self.b_leg(a_leg, &number.account, order, parties);
-        let setup = CallSetup { phone_number_id: id, ..setup };
+        self.begin_leg(a_leg, order, admission, user)
+    }
+
+    /// Starts an admitted B-leg to a user.
+    fn begin_leg(
+        &self,
+        a_leg: &LiveCall,
+        order: DialOrder,
+        admission: CallAdmission,
+        user: String,
+    ) -> Result<(), BLegEvent> {
+        let now = self.0.services.clock.now();
+        let number = admission.0.number().clone();
+        let setup =
+            self.b_leg(a_leg, &number.account, order, [number.spec.number.to_string(), user]);
+        let setup = CallSetup { phone_number_id: number.spec.phone_number_id.clone(), ..setup };
         let begun = self.place(admission, Outgoing { setup, received: now, placed: now });
         self.count_leg(begun.map_err(|admitted| admitted.withdraw()).is_ok())
     }
@@ -138,6 +163,18 @@ impl Registry {
         let result = if begun { metric::admission::ADMITTED } else { Reason::Overloaded.as_str() };
         self.0.gate.count(Direction::Outbound, result);
         if begun { Ok(()) } else { Err(refused(DialError::Overloaded, String::new())) }
+    }
+
+    /// Like [`Registry::caller`]. A number that the call's account does not have is refused.
+    fn enabled_caller(
+        &self,
+        a_leg: &LiveCall,
+        caller: &str,
+    ) -> Result<Arc<NumberEntry>, BLegEvent> {
+        self.caller(a_leg, caller).ok_or_else(|| {
+            self.0.gate.count(Direction::Outbound, Reason::UnknownNumber.as_str());
+            refused(DialError::CallerIdNotEnabled, String::new())
+        })
     }
 
     /// Returns the caller's business number if it belongs to the call's account.
