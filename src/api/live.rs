@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
+use axum::response::Response;
+use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
+use serde::{Deserialize, Serialize};
 
 use engine::call::course::Course;
 use engine::call::streams::StreamView;
@@ -12,7 +15,7 @@ use store::Scope;
 use xml::ast::Target;
 
 /// A live or queued call.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LiveCall {
     pub call: CallUuid,
     /// The account that the call belongs to.
@@ -31,6 +34,20 @@ pub struct LiveCall {
     pub b_leg: Option<CallUuid>,
 }
 
+impl LiveCall {
+    /// What a [`LiveFilter`] checks.
+    pub fn summary(&self) -> CallSummary<'_> {
+        CallSummary {
+            call: self.call,
+            account: &self.account,
+            direction: self.direction,
+            from: &self.from,
+            to: &self.to,
+            started: self.started,
+        }
+    }
+}
+
 /// Why a command was not passed to a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CommandError {
@@ -41,7 +58,7 @@ pub enum CommandError {
 }
 
 /// The status of a live call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LiveStatus {
     /// An outbound call that waits for the account's calls per second.
     Queued,
@@ -110,13 +127,49 @@ pub fn newest_page(
     calls.into_iter().map(|(_, call)| call).skip(skip).take(take).collect()
 }
 
+/// Live calls of all nodes.
+#[derive(Clone, Debug)]
+pub struct LiveList<T> {
+    /// Newest first.
+    pub calls: Vec<T>,
+    /// Names of the nodes that did not answer.
+    pub silent: Vec<String>,
+}
+
+/// Names the nodes whose objects are missing in a list, in the header `X-Offhook-Partial`.
+pub(super) fn name_silent(response: &mut Response, silent: &[impl AsRef<str>]) {
+    let names: Vec<&str> = silent.iter().map(AsRef::as_ref).collect();
+    if !names.is_empty()
+        && let Ok(names) = names.join(", ").parse()
+    {
+        response.headers_mut().insert("x-offhook-partial", names);
+    }
+}
+
 /// The live calls of the node. A call outside the scope does not exist.
 pub trait LiveCalls: Send + Sync + 'static {
     /// All calls of a scope, newest first.
     fn list(&self, scope: &Scope) -> Vec<LiveCall>;
 
+    /// Like [`LiveCalls::list`], with the calls of the other nodes of a fleet.
+    fn list_all<'a>(&'a self, scope: &'a Scope) -> BoxFuture<'a, LiveList<LiveCall>> {
+        Box::pin(async { LiveList { calls: self.list(scope), silent: Vec::new() } })
+    }
+
     /// The UUIDs of a page of the calls that a filter selects, newest first.
     fn page(&self, scope: &Scope, filter: &LiveFilter, skip: usize, take: usize) -> Vec<CallUuid>;
+
+    /// Like [`LiveCalls::page`], with the calls of the other nodes of a fleet.
+    fn page_all<'a>(
+        &'a self,
+        scope: &'a Scope,
+        filter: &'a LiveFilter,
+        skip: usize,
+        take: usize,
+    ) -> BoxFuture<'a, LiveList<CallUuid>> {
+        let calls = self.page(scope, filter, skip, take);
+        Box::pin(async { LiveList { calls, silent: Vec::new() } })
+    }
 
     fn get(&self, scope: &Scope, call: CallUuid) -> Option<LiveCall>;
 

@@ -43,7 +43,7 @@ pub use apis::{ApiResponse, Apis};
 pub use body::BodyError;
 pub use error::listener_error;
 pub use live::{
-    CallSummary, CommandError, LiveCall, LiveCalls, LiveFilter, LiveStatus, newest_page,
+    CallSummary, CommandError, LiveCall, LiveCalls, LiveFilter, LiveList, LiveStatus, newest_page,
 };
 pub(crate) use number::waterfall::{event_log, waterfall_of};
 pub use operator::{

@@ -130,7 +130,7 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
     let filter = filter(query);
     let filtered = FIELDS.iter().any(|name| *name != "sort" && query.some(name).is_some());
     let first = filter.before.is_none();
-    let mut live = if first { api.live.list(&scope) } else { Vec::new() };
+    let mut live = if first { api.live.list_all(&scope).await.calls } else { Vec::new() };
     let up_all = live.len();
     let live_filter = LiveCallFilter::read(query);
     live.retain(|call| live_filter.matches(call));

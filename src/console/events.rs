@@ -185,7 +185,10 @@ impl Feed {
             match news {
                 Ok(news) if news.is_for(&self.account, &self.main_account) => {
                     changed.extend(kinds(&news.change));
-                    break news.number;
+                    break match news.number {
+                        0 => self.last(),
+                        number => number,
+                    };
                 }
                 Ok(_) => {}
                 Err(RecvError::Lagged(_)) => {
@@ -200,7 +203,7 @@ impl Feed {
             match self.news.try_recv() {
                 Ok(news) if news.is_for(&self.account, &self.main_account) => {
                     changed.extend(kinds(&news.change));
-                    last = news.number;
+                    last = last.max(news.number);
                 }
                 Ok(_) => {}
                 Err(TryRecvError::Lagged(_)) => {
@@ -291,6 +294,7 @@ fn kinds(what: &FeedChange) -> impl Iterator<Item = String> {
         FeedChange::Webhook(_) => ("webhook", None),
         FeedChange::Endpoint(_) => ("endpoint", None),
         FeedChange::People => ("people", None),
+        FeedChange::Unknown => ("all", None),
     };
     [Some(kind.to_owned()), one].into_iter().flatten()
 }

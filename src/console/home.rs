@@ -38,7 +38,7 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
     let lang = visitor.lang();
     let api = console.apis.api();
     let scope = visitor.person.scope();
-    let up = api.live.list(&scope);
+    let up = api.live.list_all(&scope).await.calls;
     let live = up.iter().filter(|call| call.status != LiveStatus::Queued).count();
     api.store.flush().await;
     // Legs are shown with their calls, in the list of calls.

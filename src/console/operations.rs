@@ -289,7 +289,7 @@ async fn render_page(
             return failed(console, visitor, StatusCode::SERVICE_UNAVAILABLE, "");
         }
     };
-    let up = api.live.list(&scope);
+    let up = api.live.list_all(&scope).await.calls;
     let queued = up.iter().filter(|call| call.status == LiveStatus::Queued).count();
     let tables = api.gate.directory().tables();
     let (cps_limit, cps_used) = tables

@@ -16,6 +16,7 @@ use super::ledger::{self, StoredKeys};
 use super::live::Live;
 use super::operator::{Drain, ThisNode};
 use super::reload::{Loader, Parts, Reloader, Tunables};
+use super::shared_feed;
 use super::{Node, StartError, changes, routes};
 use crate::api;
 use crate::api::server::ServerConfig;
@@ -417,6 +418,7 @@ impl Node {
             gate: gate.clone(),
             guard,
             clock: clock.clone(),
+            cluster: place.cluster().cloned(),
         });
         let eraser = Eraser::new(ErasureParts {
             store: store.clone(),
@@ -446,13 +448,13 @@ impl Node {
         });
         let api_services = api::Api {
             clock: clock.clone(),
-            feed,
+            feed: feed.clone(),
             numbers: numbers.clone(),
             inbox: inbox.clone(),
             credentials,
             store: store.clone(),
             live: live.clone(),
-            placer: live,
+            placer: live.clone(),
             operator: this_node.clone(),
             gate: gate.clone(),
             host: host(&config, public),
@@ -520,11 +522,14 @@ impl Node {
                     webhooks: webhooks_of_peers,
                     node: this_node,
                     inbox: inbox.clone(),
+                    feed: feed.clone(),
+                    live: live.clone(),
                     settings: shared_settings.clone(),
                     router: router.clone(),
                 };
                 cluster.peers().serve(Arc::new(requests))?;
                 fleet::share_turns(&inbox, cluster.clone());
+                tokio::spawn(shared_feed::share(cluster.clone(), feed, stop_all.clone()));
                 cluster.watch(reaper);
                 let stop = stop_all.clone();
                 tokio::spawn(fleet::follow_settings(

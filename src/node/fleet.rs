@@ -21,9 +21,11 @@ use tracing::{error, info, warn};
 use uuid::Uuid;
 
 use super::StartError;
+use super::live::Live;
 use super::operator::ThisNode;
+use super::shared_feed;
 use crate::api::server::Peer;
-use crate::api::{NodeState, NodeStatus, listener_error};
+use crate::api::{LiveCall, LiveCalls as _, LiveList, NodeState, NodeStatus, listener_error};
 use engine::admission::{Gate, UnitCounts};
 use engine::call::{Dialer, Registry};
 use engine::cluster::{
@@ -31,15 +33,13 @@ use engine::cluster::{
     has_members,
 };
 use engine::config::Config;
+use engine::feed::Feed;
 use engine::inbox::Inbox;
 use engine::shared_settings::SharedSettings;
 use engine::webhook::{self, SignedWebhook, Unreachable, WebhookHandler};
 use model::metric::{self, unit};
-use model::{CallUuid, Clock, Health};
-use store::{Database, NodeLock, Store, StoreError};
-
-/// Prefix of the paths of clients' requests that a node passes on.
-const REST: &str = "/rest";
+use model::{AuthId, CallUuid, Clock, Health};
+use store::{Database, NodeLock, Scope, Store, StoreError};
 
 /// Header with the client's address in such a request. Only other nodes can send it.
 const CLIENT: HeaderName = HeaderName::from_static("x-offhook-client");
@@ -55,6 +55,12 @@ const APPLIED: HeaderName = HeaderName::from_static("x-offhook-applied");
 
 /// Path at which a node learns that another one has stored messages that its agents must answer.
 const TURNS: &str = "/turns";
+
+/// Path at which a node lists the live calls of an account.
+const LIVE: &str = "/live";
+
+/// The largest number of live calls of a node in a list of all nodes, the newest ones: some 2 MB.
+const LIVE_MAX: usize = 5_000;
 
 /// Path at which a node tells its status.
 const NODE: &str = "/node";
@@ -299,7 +305,7 @@ async fn forwardable(request: axum::extract::Request) -> Option<Request<Bytes>> 
     let mut forwarded = Request::new(body);
     *forwarded.method_mut() = head.method;
     let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
-    *forwarded.uri_mut() = format!("{REST}{path}").parse().ok()?;
+    *forwarded.uri_mut() = format!("{}{path}", cluster::REST).parse().ok()?;
     *forwarded.headers_mut() = head.headers;
     remove_hop_headers(forwarded.headers_mut());
     if let Some(client) = client.and_then(|client| client.parse().ok()) {
@@ -322,12 +328,13 @@ fn subject_of(path: &str) -> Option<Subject> {
         return Some(Subject::Node(node.to_owned()));
     }
     let mut segments = path.split('/').skip(1);
-    let calls = match segments.next()? {
-        "v1" => "Call",
-        "api" => "calls",
+    let calls: &[&str] = match segments.next()? {
+        // A request is a call that waits.
+        "v1" => &["Call", "Request"],
+        "api" => &["calls"],
         _ => return None,
     };
-    segments.find(|segment| *segment == calls)?;
+    segments.find(|segment| calls.contains(segment))?;
     segments.next()?.parse().ok().map(Subject::Call)
 }
 
@@ -353,6 +360,8 @@ pub(super) struct PeerRequests {
     pub(super) webhooks: Arc<WebhookHandler<Registry>>,
     pub(super) node: Arc<ThisNode>,
     pub(super) inbox: Inbox,
+    pub(super) feed: Feed,
+    pub(super) live: Arc<Live>,
     pub(super) settings: Arc<SharedSettings>,
     /// The paths of the public listener, without forwarding: a request is passed on once.
     pub(super) router: Router,
@@ -363,7 +372,7 @@ impl PeerRequests {
     fn rest(&self, mut request: Request<Bytes>) -> BoxFuture<'static, Response<Body>> {
         let router = self.router.clone();
         let path = request.uri().path_and_query().map_or("", |path| path.as_str());
-        let Some(Ok(uri)) = path.strip_prefix(REST).map(str::parse::<Uri>) else {
+        let Some(Ok(uri)) = path.strip_prefix(cluster::REST).map(str::parse::<Uri>) else {
             return empty(StatusCode::BAD_REQUEST);
         };
         *request.uri_mut() = uri;
@@ -417,6 +426,17 @@ impl PeerHandler for PeerRequests {
                     .await
                 })
             }
+            shared_feed::FEED => empty(match shared_feed::receive(&self.feed, request.body()) {
+                true => StatusCode::OK,
+                false => StatusCode::BAD_REQUEST,
+            }),
+            LIVE => {
+                let account = String::from_utf8_lossy(request.body());
+                let mut calls = self.live.list(&Scope::of(AuthId::from(&*account)));
+                calls.truncate(LIVE_MAX);
+                let calls = serde_json::to_vec(&calls).unwrap_or_default();
+                Box::pin(std::future::ready(Response::new(Body::from(calls))))
+            }
             TURNS => {
                 self.inbox.look_for_turns();
                 empty(StatusCode::OK)
@@ -432,7 +452,7 @@ impl PeerHandler for PeerRequests {
                 }
                 Err(_) => empty(StatusCode::BAD_REQUEST),
             },
-            path if path.starts_with(REST) => self.rest(request),
+            path if path.starts_with(cluster::REST) => self.rest(request),
             _ => empty(StatusCode::NOT_FOUND),
         }
     }
@@ -482,6 +502,30 @@ pub(super) async fn follow_settings(
         metrics::gauge!(metric::BOOK_LAG_SECONDS).set(lag.as_secs_f64());
         if !matches!(stop.run_until_cancelled(state.changed()).await, Some(Ok(()))) {
             return;
+        }
+    }
+}
+
+/// Adds the live calls of the other nodes to a list, and names those that do not answer.
+pub(super) async fn add_live_calls(
+    cluster: &Cluster,
+    scope: &Scope,
+    list: &mut LiveList<LiveCall>,
+) {
+    let others = cluster.others().into_iter().filter(|other| other.state.is_member());
+    let asked = others.map(|other| async move {
+        let mut request = Request::new(Bytes::copy_from_slice(scope.auth_id().as_str().as_bytes()));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = Uri::from_static(LIVE);
+        let answer = tokio::time::timeout(STATUS_TIME, cluster.peers().send(other.run, request));
+        let answer = answer.await.ok().and_then(Result::ok);
+        let read = |answer: Response<Bytes>| serde_json::from_slice(answer.body()).ok();
+        (other.node_id, answer.and_then(read))
+    });
+    for (node_id, calls) in join_all(asked).await {
+        match calls {
+            Some::<Vec<LiveCall>>(calls) => list.calls.extend(calls),
+            None => list.silent.push(node_id),
         }
     }
 }

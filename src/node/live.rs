@@ -7,8 +7,10 @@ use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream};
 
+use super::fleet;
 use crate::api::{
-    CallPlacer, CallSummary, CommandError, LiveCall, LiveCalls, LiveFilter, LiveStatus, newest_page,
+    CallPlacer, CallSummary, CommandError, LiveCall, LiveCalls, LiveFilter, LiveList, LiveStatus,
+    newest_page,
 };
 use egress::{CustomerUrl, Guard};
 use engine::admission::{Gate, NumberEntry};
@@ -16,6 +18,7 @@ use engine::call::course::Course;
 use engine::call::dialer::{CallOrder, Dialer, NotPlaced};
 use engine::call::streams::StreamView;
 use engine::call::{self, Registry};
+use engine::cluster::Cluster;
 use machine::{CallSetup, Command, RecordingOrder, StreamOrder};
 use model::Clock;
 use model::{CallUuid, E164, StreamId};
@@ -31,6 +34,7 @@ pub(super) struct Live {
     /// Checks customers' URLs.
     pub(super) guard: Guard,
     pub(super) clock: Clock,
+    pub(super) cluster: Option<Arc<Cluster>>,
 }
 
 impl Live {
@@ -77,6 +81,39 @@ impl LiveCalls for Live {
             });
         }
         newest_page(found, skip, take)
+    }
+
+    fn list_all<'a>(&'a self, scope: &'a Scope) -> BoxFuture<'a, LiveList<LiveCall>> {
+        Box::pin(async move {
+            let mut list = LiveList { calls: self.list(scope), silent: Vec::new() };
+            if let Some(cluster) = &self.cluster {
+                fleet::add_live_calls(cluster, scope, &mut list).await;
+                list.calls.sort_by_key(|call| std::cmp::Reverse((call.started, call.call)));
+            }
+            list
+        })
+    }
+
+    fn page_all<'a>(
+        &'a self,
+        scope: &'a Scope,
+        filter: &'a LiveFilter,
+        skip: usize,
+        take: usize,
+    ) -> BoxFuture<'a, LiveList<CallUuid>> {
+        Box::pin(async move {
+            if self.cluster.is_none() {
+                let calls = self.page(scope, filter, skip, take);
+                return LiveList { calls, silent: Vec::new() };
+            }
+            let LiveList { calls, silent } = self.list_all(scope).await;
+            let is_selected = |call: &&LiveCall| {
+                let is_queued = call.status == LiveStatus::Queued;
+                is_queued == filter.queued && filter.matches(&call.summary())
+            };
+            let calls = calls.iter().filter(is_selected).skip(skip).take(take);
+            LiveList { calls: calls.map(|call| call.call).collect(), silent }
+        })
     }
 
     fn get(&self, scope: &Scope, id: CallUuid) -> Option<LiveCall> {

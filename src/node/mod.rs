@@ -5,7 +5,7 @@
 //! - `reload` applies a changed configuration.
 //! - `operator` implements the owner's status and commands.
 //! - `otel` exports traces.
-//! - `fleet` makes the node part of a fleet.
+//! - `fleet` makes the node part of a fleet, and `shared_feed` tells the other nodes what changes.
 //! - `drain` shuts a node down.
 //! - `dev` runs a node with a simulated Meta and a demo application.
 //!
@@ -26,6 +26,7 @@ mod operator;
 mod otel;
 mod reload;
 mod routes;
+mod shared_feed;
 mod watch;
 
 use std::net::SocketAddr;

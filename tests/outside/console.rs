@@ -4,6 +4,8 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 use crate::console_look::picture;
 use crate::outbound::{World, world};
@@ -94,6 +96,38 @@ impl<'w> Session<'w> {
         let csrf = self.csrf().await;
         let pairs: Vec<_> = pairs.iter().copied().chain([("csrf", csrf.as_str())]).collect();
         form(self.public, path, &[("cookie", &self.cookie)], &pairs).await
+    }
+}
+
+/// The events of a console page.
+pub struct EventStream {
+    stream: TcpStream,
+    /// All that has come.
+    pub text: String,
+}
+
+impl EventStream {
+    /// Opens a stream, and waits for its first event or its refusal.
+    pub async fn open(public: &str, cookie: &str) -> Self {
+        let host = public.strip_prefix("http://").unwrap();
+        #[allow(clippy::disallowed_methods, reason = "a test's own peer")]
+        let mut stream = TcpStream::connect(host).await.unwrap();
+        let request =
+            format!("GET /console/events HTTP/1.1\r\nHost: {host}\r\nCookie: {cookie}\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut opened = Self { stream, text: String::new() };
+        opened.until(|text| text.contains("data:") || text.contains(" 429 ")).await;
+        opened
+    }
+
+    /// Reads until the condition on all that has come is met.
+    pub async fn until(&mut self, is_met: impl Fn(&str) -> bool) {
+        while !is_met(&self.text) {
+            let mut buffer = [0; 1024];
+            let n = self.stream.read(&mut buffer).await.unwrap();
+            assert!(n > 0, "closed after {}", self.text);
+            self.text.push_str(std::str::from_utf8(&buffer[..n]).unwrap());
+        }
     }
 }
 

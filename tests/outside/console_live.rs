@@ -7,7 +7,7 @@ use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 use sim::{CallScript, CalleeAction, EventOrder, PhoneKind, Sim};
 
-use crate::console::{Session, people, signed_in, with_people};
+use crate::console::{EventStream, Session, people, signed_in, with_people};
 use crate::console_look::picture;
 use crate::outbound::{World, user, world};
 use crate::support::app::App;
@@ -426,25 +426,6 @@ async fn mouse(browser: &mut Browser, kind: &str, x: f64, y: f64) {
     browser.devtools("Input.dispatchMouseEvent", event).await;
 }
 
-/// Opens an event stream. Returns the connection and what came until the first event was complete.
-async fn event_stream(public: &str, cookie: &str) -> (tokio::net::TcpStream, String) {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    let host = public.strip_prefix("http://").unwrap();
-    #[allow(clippy::disallowed_methods, reason = "a test's own peer")]
-    let mut stream = tokio::net::TcpStream::connect(host).await.unwrap();
-    let request =
-        format!("GET /console/events HTTP/1.1\r\nHost: {host}\r\nCookie: {cookie}\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut text = String::new();
-    while !text.contains("data:") && !text.contains(" 429 ") {
-        let mut buffer = [0; 1024];
-        let n = stream.read(&mut buffer).await.unwrap();
-        assert!(n > 0, "closed after {text}");
-        text.push_str(std::str::from_utf8(&buffer[..n]).unwrap());
-    }
-    (stream, text)
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn event_streams_are_numbered_by_account_and_bounded_by_user() {
     let world = with_people().await;
@@ -452,8 +433,8 @@ async fn event_streams_are_numbered_by_account_and_bounded_by_user() {
     let [asha, eve] = [Session::of(&world, "asha").await, Session::of(&world, "eve").await];
     let id = |text: &str| text.split("id: ").nth(1).unwrap().lines().next().unwrap().to_owned();
     let (hers, theirs) = (
-        id(&event_stream(public, &asha.cookie).await.1),
-        id(&event_stream(public, &eve.cookie).await.1),
+        id(&EventStream::open(public, &asha.cookie).await.text),
+        id(&EventStream::open(public, &eve.cookie).await.text),
     );
     // A change in Asha's account leaves no trace in Eve's stream.
     let made = http::send(
@@ -464,23 +445,23 @@ async fn event_streams_are_numbered_by_account_and_bounded_by_user() {
     )
     .await;
     assert_eq!(made.status, 201, "{}", made.text());
-    assert_ne!(id(&event_stream(public, &asha.cookie).await.1), hers);
-    assert_eq!(id(&event_stream(public, &eve.cookie).await.1), theirs);
+    assert_ne!(id(&EventStream::open(public, &asha.cookie).await.text), hers);
+    assert_eq!(id(&EventStream::open(public, &eve.cookie).await.text), theirs);
 
     let mut open = Vec::new();
     let refused = loop {
-        let (stream, text) = event_stream(public, &asha.cookie).await;
-        if text.contains(" 429 ") {
-            break text;
+        let stream = EventStream::open(public, &asha.cookie).await;
+        if stream.text.contains(" 429 ") {
+            break stream.text;
         }
         open.push(stream);
         assert!(open.len() <= 32, "unbounded");
     };
     assert!(refused.to_lowercase().contains("retry-after"), "{refused}");
-    assert!(event_stream(public, &eve.cookie).await.1.contains(" 200 "), "another user");
+    assert!(EventStream::open(public, &eve.cookie).await.text.contains(" 200 "), "another user");
     // A closed stream makes room for another.
     drop(open);
-    while event_stream(public, &asha.cookie).await.1.contains(" 429 ") {
+    while EventStream::open(public, &asha.cookie).await.text.contains(" 429 ") {
         tokio::task::yield_now().await;
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use model::Clock;
 
-use super::console::{Session, user};
+use super::console::{EventStream, Session, user};
 use super::crash::event_id;
 use super::support::app::{App, ReceivedRequest};
 use super::support::database::skipped_without_postgres;
@@ -371,6 +371,17 @@ async fn f07_any_node_takes_a_request_about_a_call() {
         let live = node.record_live(&id).await;
         assert_eq!((live.status, &live.json()["call_status"]), (200, &"in-progress".into()));
     }
+    // The lists of all nodes have it.
+    let key = [("x-api-key", API_KEY)];
+    for node in &nodes {
+        let live = node.api("Call/?status=live").await;
+        assert_eq!(live.json()["calls"], serde_json::json!([id]), "{}", live.text());
+        let listed = http::send("GET", &format!("{}/api/v1/calls/", node.public), &key, "").await;
+        let items = listed.json()["items"].as_array().unwrap().clone();
+        let calls: Vec<_> = items.iter().map(|item| (&item["callUuid"], &item["status"])).collect();
+        assert_eq!(calls, [(&id.as_str().into(), &"in-progress".into())], "{}", listed.text());
+        assert!(!live.headers.contains_key("x-offhook-partial"));
+    }
     // The credentials are checked at the node of the call.
     let url = |node: &Node| format!("{}/v1/Account/{AUTH_ID}/Call/{id}/", node.public);
     let refused = [("authorization", "Basic bm86Ym9keQ==")];
@@ -379,6 +390,10 @@ async fn f07_any_node_takes_a_request_about_a_call() {
     // If the node of the call hangs, nobody says that there is no such call.
     nodes[0].signal("STOP");
     assert_eq!(nodes[2].record_live(&id).await.status, 503);
+    // A list says whose calls it lacks.
+    let partial = nodes[2].api("Call/?status=live").await;
+    assert_eq!((partial.status, &partial.json()["calls"]), (200, &serde_json::json!([])));
+    assert_eq!(partial.headers["x-offhook-partial"], "n0");
     nodes[0].signal("CONT");
     let mut every = tokio::time::interval(Duration::from_millis(50));
     let ended = loop {
@@ -584,4 +599,42 @@ async fn f46_the_nodes_are_listed_and_drained_at_any_of_them() {
     assert_eq!(partial.headers["x-offhook-partial"], "n1");
     nodes[1].signal("CONT");
     drop(nodes.pop());
+}
+
+#[tokio::test]
+async fn f34_pages_of_one_node_show_what_happens_at_another() {
+    if skipped_without_postgres() {
+        return;
+    }
+    let world = World::new(20, 1_000).await;
+    let config = |n| {
+        let mut config = world.config(&format!("n{n}"));
+        config.extra.push_str(&user("asha", AUTH_ID, "owner"));
+        config
+    };
+    let configs: Vec<_> = (0..2).map(config).collect();
+    let nodes = join_all(configs.iter().map(Node::start)).await;
+    let asha = Session::at(&nodes[1].public, "asha").await;
+    let mut events = EventStream::open(&nodes[1].public, &asha.cookie).await;
+    let changes = |text: &str| text.matches("event: change").count();
+    let wacid = call(&nodes[0]).await;
+    events.until(|text| changes(text) > 0).await;
+    assert!(events.text.contains("data: call\n"), "{}", events.text);
+    world.graph.wait(&wacid, "accept").await;
+    let id = world.app.wait("/answer").await.param("CallUUID").to_owned();
+    for page in ["/console/", "/console/calls/"] {
+        let shown = asha.get(page).await.text();
+        assert!(shown.contains(&id), "{page}: {shown}");
+    }
+    let ended = terminate_body(&wacid).to_string();
+    assert_eq!(nodes[0].post_webhook(&ended).await.status, 200);
+    world.app.wait("/hangup").await;
+    loop {
+        let seen = changes(&events.text);
+        let live = nodes[1].api("Call/?status=live").await;
+        if live.json()["calls"] == serde_json::json!([]) {
+            break;
+        }
+        events.until(|text| changes(text) > seen).await;
+    }
 }

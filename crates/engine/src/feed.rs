@@ -1,5 +1,6 @@
-//! A broadcast of changes on this node, for the console's live feed, long polls and tests. Events
-//! carry ids and no content: subscribers read the data that they may see.
+//! A broadcast of changes, for the console's live feed, long polls and tests. Events carry ids and
+//! no content: subscribers read the data that they may see. In a fleet, the nodes tell each other
+//! their events, which are published with [`Feed::relay`].
 //!
 //! Publishing never waits. The last 4,096 events are kept; a slower subscriber learns how many it
 //! missed and has to read everything again.
@@ -7,6 +8,7 @@
 use std::sync::Arc;
 
 use dashmap::DashMap;
+use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 use uuid::Uuid;
 
@@ -25,12 +27,35 @@ pub struct FeedEvent {
     /// The account that it belongs to. `None` if it concerns all accounts of the main account.
     pub account: Option<AuthId>,
     pub change: FeedChange,
+    /// Whether it comes from another node.
+    pub is_relayed: bool,
+}
+
+/// An event as nodes of a fleet tell it each other.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct RelayedEvent {
+    pub main_account: AuthId,
+    pub account: Option<AuthId>,
+    pub change: FeedChange,
 }
 
 impl FeedEvent {
+    /// The event, to be told to other nodes.
+    pub fn relayed(&self) -> RelayedEvent {
+        let Self { main_account, account, change, .. } = self;
+        RelayedEvent {
+            main_account: main_account.clone(),
+            account: account.clone(),
+            change: change.clone(),
+        }
+    }
+
     /// Whether users of `account` may see the event. `main_account` is that account's main account
     /// and may be the same.
     pub fn is_for(&self, account: &AuthId, main_account: &AuthId) -> bool {
+        if self.change == FeedChange::Unknown {
+            return true;
+        }
         let is_theirs = || self.account.as_ref().is_none_or(|owner| owner == account);
         self.main_account == *main_account && (account == main_account || is_theirs())
     }
@@ -58,7 +83,8 @@ impl<'a> Audience<'a> {
 }
 
 /// The changed or created object.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum FeedChange {
     /// A call started, was answered or ended.
     Call(CallUuid),
@@ -77,6 +103,8 @@ pub enum FeedChange {
     Endpoint(EndpointId),
     /// Users, roles or API keys.
     People,
+    /// Events of another node were missed: anything may have changed, for all accounts.
+    Unknown,
 }
 
 /// The feed; clones share it.
@@ -109,17 +137,26 @@ impl Feed {
 
     /// Publishes an event. Costs next to nothing without subscribers.
     pub fn publish(&self, to: Audience<'_>, change: FeedChange) {
-        let number = match self.0.last.get_mut(to.main_account) {
-            Some(mut last) => {
-                *last += 1;
-                *last
-            }
-            None => {
-                let mut last = self.0.last.entry(to.main_account.clone()).or_insert(self.0.first);
-                *last += 1;
-                *last
-            }
-        };
+        let number = self.count(to.main_account);
+        self.send(number, to, change, false);
+    }
+
+    /// Publishes an event of another node.
+    pub fn relay(&self, event: RelayedEvent) {
+        let RelayedEvent { main_account, account, change } = event;
+        let number = self.count(&main_account);
+        let to = Audience { main_account: &main_account, account: account.as_ref() };
+        self.send(number, to, change, true);
+    }
+
+    /// Publishes that events of another node were missed.
+    pub fn relay_unknown(&self) {
+        let nobody = AuthId::from("");
+        let to = Audience { main_account: &nobody, account: None };
+        self.send(0, to, FeedChange::Unknown, true);
+    }
+
+    fn send(&self, number: u64, to: Audience<'_>, change: FeedChange, is_relayed: bool) {
         if self.0.sender.receiver_count() > 0 {
             // Fails if the last subscriber just left.
             let _ = self.0.sender.send(Arc::new(FeedEvent {
@@ -127,7 +164,23 @@ impl Feed {
                 main_account: to.main_account.clone(),
                 account: to.account.cloned(),
                 change,
+                is_relayed,
             }));
+        }
+    }
+
+    /// Counts an event of a main account, and returns its number.
+    fn count(&self, main_account: &AuthId) -> u64 {
+        match self.0.last.get_mut(main_account) {
+            Some(mut last) => {
+                *last += 1;
+                *last
+            }
+            None => {
+                let mut last = self.0.last.entry(main_account.clone()).or_insert(self.0.first);
+                *last += 1;
+                *last
+            }
         }
     }
 

@@ -423,7 +423,9 @@ pub mod forward {
     pub const UNITS: &str = "units";
     /// A client's request.
     pub const REST: &str = "rest";
-    pub const KINDS: &[&str] = &[WEBHOOK, CALL, UNITS, REST];
+    /// Events, lists, and whatever else nodes tell or ask each other.
+    pub const NODE: &str = "node";
+    pub const KINDS: &[&str] = &[WEBHOOK, CALL, UNITS, REST, NODE];
     pub const ANSWERED: &str = "answered";
     pub const UNREACHABLE: &str = "unreachable";
     pub const TIMED_OUT: &str = "timed_out";

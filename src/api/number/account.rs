@@ -65,7 +65,7 @@ async fn get(request: ApiRequest) -> Result<Response, ApiError> {
     let tables = api.gate.directory().tables();
     let entry = tables.account(scope.auth_id());
     let (cps_limit, cps_used) = entry.map_or((0, 0), |entry| api.gate.cps(api.clock.now(), entry));
-    let live = api.live.list(scope);
+    let live = api.live.list_all(scope).await.calls;
     let queued_calls = live.iter().filter(|call| call.status == LiveStatus::Queued).count();
     let own =
         tables.numbers().filter(|n| scope.holds(&n.account.auth_id, &n.account.main().auth_id));

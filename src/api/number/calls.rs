@@ -5,8 +5,9 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::super::error::ApiError;
+use super::super::live::name_silent;
 use super::super::routes::{Operation, QueryParameter, ResponseSpec};
-use super::super::{CallSummary, LiveCall, LiveFilter, LiveStatus};
+use super::super::{CallSummary, LiveCall, LiveFilter, LiveList, LiveStatus};
 use super::request::{ApiRequest, NO_CALL, parse_number, parse_position, position};
 use super::response::{Timestamp3339, ok};
 use super::route::{CURSOR, LIMIT, Route, handler};
@@ -217,13 +218,13 @@ async fn list(request: ApiRequest) -> Result<Response, ApiError> {
     let limit = request.limit()?;
     let after = request.cursor(parse_cursor)?;
     let filter = Filter::parse(&request)?;
-    let mut live = match (&filter.live, &after) {
+    let (mut live, silent) = match (&filter.live, &after) {
         (Some(filter), None | Some(After::Live(_))) => {
-            let mut live = api.live.list(scope);
-            live.retain(|call| filter.matches(call));
-            live
+            let LiveList { mut calls, silent } = api.live.list_all(scope).await;
+            calls.retain(|call| filter.matches(call));
+            (calls, silent)
         }
-        (None, _) | (_, Some(After::Ended(_))) => Vec::new(),
+        (None, _) | (_, Some(After::Ended(_))) => Default::default(),
     };
     if let Some(After::Live(last)) = after {
         live.retain(|call| (call.started, call.call) < last);
@@ -237,7 +238,7 @@ async fn list(request: ApiRequest) -> Result<Response, ApiError> {
         Some(filter) if !has_more_live => filter,
         _ => {
             let next = request.next_cursor(last_live.filter(|_| has_more_live));
-            return Ok(ok(&CallList { items, next }));
+            return Ok(answer(CallList { items, next }, &silent));
         }
     };
     // The record of a call that has just ended may still be on its way to the store.
@@ -257,7 +258,14 @@ async fn list(request: ApiRequest) -> Result<Response, ApiError> {
     items.extend(ended.iter().map(CallView::ended));
     // After a page that live calls fill, the next one starts with the first ended call.
     let next = request.next_cursor(last_ended.or(last_live).filter(|_| has_more));
-    Ok(ok(&CallList { items, next }))
+    Ok(answer(CallList { items, next }, &silent))
+}
+
+/// `silent` are the nodes whose live calls are missing.
+fn answer(list: CallList, silent: &[String]) -> Response {
+    let mut response = ok(&list);
+    name_silent(&mut response, silent);
+    response
 }
 
 async fn get(request: ApiRequest) -> Result<Response, ApiError> {

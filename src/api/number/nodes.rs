@@ -2,11 +2,11 @@
 //! account, because the counters of a node cover all accounts that share it.
 
 use axum::response::Response;
-use http::HeaderName;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::super::error::ApiError;
+use super::super::live::name_silent;
 use super::super::routes::{Operation, ResponseSpec};
 use super::super::{NodeState, NodeStatus};
 use super::request::ApiRequest;
@@ -14,9 +14,6 @@ use super::response::{accepted, ok};
 use super::route::{Route, error, handler};
 use model::Role;
 use store::Scope;
-
-/// Header with the names of the nodes that are missing in a list.
-const PARTIAL: HeaderName = HeaderName::from_static("x-offhook-partial");
 
 const NO_NODE: &str = "no such node";
 const SHARED: ResponseSpec = error(
@@ -78,13 +75,8 @@ async fn list(request: ApiRequest) -> Result<Response, ApiError> {
     let items = nodes(&request).await?;
     let is_silent = |node: &&NodeStatus| node.state == NodeState::Unreachable;
     let silent: Vec<&str> = items.iter().filter(is_silent).map(|node| node.id.as_str()).collect();
-    let silent = silent.join(", ");
-    let mut response = ok(&NodeList { items });
-    if !silent.is_empty()
-        && let Ok(names) = silent.parse()
-    {
-        response.headers_mut().insert(PARTIAL, names);
-    }
+    let mut response = ok(&NodeList { items: items.clone() });
+    name_silent(&mut response, &silent);
     Ok(response)
 }
 

@@ -76,7 +76,7 @@ async fn get(request: PlivoRequest) -> Result<Response, PlivoError> {
     let Account { details, .. } = book.account(id).ok_or(NOT_FOUND)?;
     let (cps, cps_in_use) =
         tables.account(id).map_or((0, 0), |entry| api.gate.cps(api.clock.now(), entry));
-    let live = api.live.list(&request.scope);
+    let live = api.live.list_all(&request.scope).await.calls;
     Ok(ok(&AccountView {
         account_type: "standard",
         address: &details.address,

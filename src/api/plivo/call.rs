@@ -4,6 +4,7 @@ use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::super::live::name_silent;
 use super::super::routes::{Operation, QueryParameter, ResponseSpec, of};
 use super::super::{LiveCall, LiveFilter, LiveStatus};
 use super::error::{CALL_NOT_FOUND, PlivoError};
@@ -281,8 +282,10 @@ async fn list(request: PlivoRequest) -> Result<Response, PlivoError> {
         let queued = matches!(status, Status::Queued);
         let filter = LiveFilter { queued, direction, from, to, subaccount };
         let skip = usize::try_from(page.offset).unwrap_or(usize::MAX);
-        let calls = api.live.page(scope, &filter, skip, page.limit as usize);
-        return Ok(ok(&ActiveCalls { calls }));
+        let live = api.live.page_all(scope, &filter, skip, page.limit as usize).await;
+        let mut response = ok(&ActiveCalls { calls: live.calls });
+        name_silent(&mut response, &live.silent);
+        return Ok(response);
     }
     // The record of a call that has just ended may still be on its way to the store.
     api.store.flush().await;

@@ -505,8 +505,9 @@ fn balance(port: u16, to: Vec<u16>) {
             tokio::spawn(async move {
                 for port in ports {
                     // A balancer takes another node if one does not answer.
-                    if let Ok(mut node) = tokio::net::TcpStream::connect(("127.0.0.1", port)).await
-                    {
+                    #[allow(clippy::disallowed_methods, reason = "a test's own peer")]
+                    let node = tokio::net::TcpStream::connect(("127.0.0.1", port)).await;
+                    if let Ok(mut node) = node {
                         let _ = tokio::io::copy_bidirectional(&mut client, &mut node).await;
                         return;
                     }

@@ -56,6 +56,9 @@ pub const CALLS: &str = "/calls";
 /// Path of the names of limits of which a node lacks units: a JSON array.
 pub const WANT: &str = "/want";
 
+/// Prefix of the paths of clients' requests that a node passes on.
+pub const REST: &str = "/rest";
+
 /// Answered beats after which a unit that did not come is held by nobody, or is in use.
 const EVIDENCE: usize = 8;
 

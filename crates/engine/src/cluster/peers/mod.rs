@@ -37,7 +37,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use self::pins::{Identity, Pin};
-use super::{CALLS, WANT, WEBHOOK};
+use super::{CALLS, REST, WANT, WEBHOOK};
 use model::Clock;
 use model::metric::{self, forward};
 
@@ -380,7 +380,8 @@ fn kind_of(path: &str) -> &'static str {
         WEBHOOK => forward::WEBHOOK,
         CALLS => forward::CALL,
         WANT => forward::UNITS,
-        _ => forward::REST,
+        _ if path.starts_with(REST) => forward::REST,
+        _ => forward::NODE,
     }
 }
 
