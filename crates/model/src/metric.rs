@@ -52,7 +52,7 @@ pub const CLUSTER_DEGRADED: &str = "offhook_cluster_degraded";
 pub const TERM_OPEN: &str = "offhook_term_open";
 /// Gauge `{state}`: processes of the fleet, as this node sees them, in a state of [`NODE_STATES`].
 pub const NODES: &str = "offhook_nodes";
-/// Gauge `{kind,what}`: units of this node, of a kind and a use of [`unit`].
+/// Gauge `{kind,what}`: units of this node, of a kind and a use of [`mod@unit`].
 pub const UNITS: &str = "offhook_units";
 /// Histogram, seconds: how long a call waited for units that other nodes held.
 pub const UNIT_WAITS_SECONDS: &str = "offhook_unit_waits_seconds";
