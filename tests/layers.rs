@@ -54,6 +54,7 @@ const CLIENTS: &[&str] = &[
     "crates/engine/src/cluster/peers/",
     "crates/engine/src/meta/graph.rs",
     "crates/speech/src/recognise/websocket.rs",
+    "src/node/dev/balancer.rs",
     "src/node/otel.rs",
     "crates/sim/",
 ];

@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use super::target::{Registration, RunningDev};
-use super::{Exit, print};
+use super::{Exit, dev_fleet, print};
 use crate::node::StartError;
+use crate::node::dev::fleet::FleetOptions;
 use crate::node::dev::{Dev, DevError, DevOptions};
 use sim::{Faults, world};
 
@@ -33,6 +34,17 @@ pub struct Args {
     /// --faults, and the customer service window for messages, as Meta does
     #[arg(long)]
     pub ask_first: bool,
+    /// Run a fleet: this many nodes behind a balancer on --port, on a PostgreSQL server that is
+    /// found and started; typed commands kill, pause, cut off, drain and start nodes
+    #[arg(long, value_name = "N", conflicts_with = "data_dir", value_parser = clap::value_parser!(u8).range(2..=9))]
+    pub nodes: Option<u8>,
+    /// File with commands for the fleet, one per line, in place of typed ones; `wait SECONDS` and
+    /// `until N ready|draining|dead|ended` wait
+    #[arg(long, value_name = "FILE", requires = "nodes", value_parser = super::existing_file)]
+    pub script: Option<PathBuf>,
+    /// Print the fleet as one JSON object per second, and messages as objects
+    #[arg(long, requires = "nodes")]
+    pub json: bool,
 }
 
 /// Runs the world until SIGINT or SIGTERM.
@@ -41,6 +53,9 @@ pub fn run(args: Args) -> Exit {
         Ok(faults) => faults.unwrap_or_default(),
         Err(e) => return Exit::usage(format_args!("{e}")),
     };
+    if let Some(nodes) = args.nodes {
+        return run_fleet(nodes, args, faults);
+    }
     super::run_async(async {
         let port = args.port;
         let options = DevOptions {
@@ -72,11 +87,32 @@ pub fn run(args: Args) -> Exit {
     })
 }
 
+fn run_fleet(nodes: u8, args: Args, faults: Faults) -> Exit {
+    let read = |file: &PathBuf| {
+        let text = std::fs::read_to_string(file).map_err(|e| e.to_string());
+        text.and_then(|text| dev_fleet::parse_script(&text, nodes.into()))
+            .map_err(|e| format!("{}: {e}", file.display()))
+    };
+    let script = match args.script.as_ref().map(read).transpose() {
+        Ok(script) => script,
+        Err(e) => return Exit::usage(e),
+    };
+    let options = FleetOptions {
+        nodes,
+        port: args.port,
+        answer_url: args.answer_url.map(String::from),
+        document: args.document,
+        faults,
+        ask_first: args.ask_first,
+    };
+    super::run_async(dev_fleet::run(options, script, args.json))
+}
+
 /// Lets other commands find this node without `--node`. Without it they still work with `--node`.
 fn register(dev: &Dev) -> Option<Registration> {
     let node = dev.node_url.clone();
     let data_dir = std::path::absolute(dev.data_dir()).ok()?;
-    let registered = RunningDev { node, data_dir }.register();
+    let registered = RunningDev { node, data_dir, database_url: None }.register();
     registered
         .inspect_err(|e| tracing::warn!(error = %e, "failed to register with other commands"))
         .ok()

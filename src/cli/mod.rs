@@ -12,6 +12,7 @@ mod completions;
 pub mod config;
 pub mod conversations;
 pub mod dev;
+mod dev_fleet;
 pub mod doctor;
 pub mod exit;
 pub mod load;
@@ -60,7 +61,7 @@ struct LogArgs {
     /// Log format: JSON lines or text [default: pretty; json for `serve` without a terminal]
     #[arg(long, global = true, value_enum, value_name = "FORMAT", help_heading = "Logging")]
     log_format: Option<LogFormat>,
-    /// Log level; overrides RUST_LOG [default: info for `serve` and `dev`, else warn]
+    /// Log level; overrides RUST_LOG [default: info for `serve` and `dev` without --nodes, else warn]
     #[arg(long, global = true, value_enum, value_name = "LEVEL", help_heading = "Logging")]
     log_level: Option<LogLevel>,
 }
@@ -127,9 +128,18 @@ fn http_url(text: &str) -> Result<url::Url, String> {
 }
 
 impl Command {
-    /// Whether the command runs a node, which logs at info level by default.
+    /// Whether the command runs a node.
     fn is_node(&self) -> bool {
         matches!(self, Self::Dev(_) | Self::Serve(_))
+    }
+
+    /// Whether the log is the output that the user wants to see. The nodes of a development fleet
+    /// have logs of their own.
+    fn shows_log(&self) -> bool {
+        match self {
+            Self::Dev(args) => args.nodes.is_none(),
+            _ => self.is_node(),
+        }
     }
 }
 
@@ -161,7 +171,7 @@ pub fn main() -> std::process::ExitCode {
     logs::install(LogSettings {
         format: cli.logs.log_format.unwrap_or_else(|| default_format(&cli.command)),
         level: cli.logs.log_level,
-        default: if cli.command.is_node() { LogLevel::Info } else { LogLevel::Warn },
+        default: if cli.command.shows_log() { LogLevel::Info } else { LogLevel::Warn },
     });
     // A core dump would contain secrets.
     let no_core = Rlimit { current: Some(0), maximum: Some(0) };

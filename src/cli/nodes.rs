@@ -109,22 +109,27 @@ fn table(nodes: &[NodeStatus]) -> String {
     print::table(&rows)
 }
 
-fn row(node: &NodeStatus) -> [String; 8] {
-    const NONE: &str = "-";
-    let NodeStatus { id, version, started_at, state, live_calls, fleet, .. } = node;
-    let state = match state {
+/// The state of a node in words.
+pub(super) fn state_of(node: &NodeStatus) -> &str {
+    match node.state {
         NodeState::Ready => "ready",
         NodeState::Draining => "draining",
         NodeState::Unready => node.not_ready.as_deref().unwrap_or("not ready"),
         NodeState::Unreachable => "does not answer",
         NodeState::Dead => "dead",
-    };
+    }
+}
+
+/// The cells of a node: name, state, version, start, calls, slots, permits, age of the last beat.
+pub(super) fn row(node: &NodeStatus) -> [String; 8] {
+    const NONE: &str = "-";
+    let NodeStatus { id, version, started_at, live_calls, fleet, .. } = node;
     let units = fleet.as_ref().map(|fleet| fleet.units);
     let of = |used: u64, held: u64| format!("{used} of {held}");
     let beat = fleet.as_ref().and_then(|fleet| fleet.beat_age_ms);
     [
         id.clone(),
-        state.to_owned(),
+        state_of(node).to_owned(),
         version.clone(),
         started_at.clone().unwrap_or_else(|| NONE.to_owned()),
         live_calls.map_or_else(|| NONE.to_owned(), |live| live.to_string()),

@@ -146,7 +146,7 @@ impl StoreArgs {
             (None, None) => {}
         }
         if let Some(dev) = RunningDev::find() {
-            return Ok(database_in(&dev.chosen().data_dir));
+            return Ok(dev.chosen().database());
         }
         if Path::new(CONFIG).exists() {
             return of(Path::new(CONFIG));
@@ -166,10 +166,13 @@ fn database_in(folder: &Path) -> Database {
 }
 
 /// The address of a running `offhook dev`, as it wrote it for other commands of the same user.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub(super) struct RunningDev {
     pub(super) node: String,
     pub(super) data_dir: PathBuf,
+    /// The database of a fleet; otherwise the store is in `data_dir`.
+    #[serde(default)]
+    pub(super) database_url: Option<String>,
 }
 
 /// Name of the file: this prefix, the process id and [`SUFFIX`].
@@ -204,6 +207,13 @@ impl RunningDev {
             Self::read(&file.path())
         });
         found.max_by_key(|(written, _)| *written).map(|(_, dev)| dev)
+    }
+
+    fn database(self) -> Database {
+        match self.database_url {
+            Some(url) => Database::Postgres(Secret::new(url)),
+            None => database_in(&self.data_dir),
+        }
     }
 
     /// Reads a file that a running process of this user wrote.

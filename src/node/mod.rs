@@ -7,7 +7,7 @@
 //! - `otel` exports traces.
 //! - `fleet` makes the node part of a fleet, and `shared_feed` tells the other nodes what changes.
 //! - `drain` shuts a node down.
-//! - `dev` runs a node with a simulated Meta and a demo application.
+//! - `dev` runs a node, or a fleet, with a simulated Meta and a demo application.
 //!
 //! Only this module reads the whole configuration; the others get their own settings.
 

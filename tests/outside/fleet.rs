@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use model::Clock;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use super::console::{EventStream, Session, user};
 use super::crash::event_id;
@@ -223,6 +224,25 @@ async fn f29_kill_nine_the_calls_of_a_killed_node_are_ended_by_another() {
     killed.start_again().await;
     assert_eq!(in_use(std::slice::from_ref(&killed)).await, 0.0);
     world.until_hung_up(&calls).await;
+}
+
+#[tokio::test]
+async fn f06_the_end_of_a_dead_nodes_call_is_taken_by_another() {
+    if skipped_without_postgres() {
+        return;
+    }
+    let world = World::new(40, 1_000).await;
+    let mut nodes = world.nodes(2).await;
+    let wacid = call(&nodes[1]).await;
+    world.graph.wait(&wacid, "accept").await;
+    nodes[1].kill();
+    world.until_hung_up(&BTreeSet::from([wacid.clone()])).await;
+    // The other node has asked Meta to end it, and Meta says that it has.
+    world.graph.wait(&wacid, "terminate").await;
+    let ended = terminate_body(&wacid).to_string();
+    assert_eq!(nodes[0].post_webhook(&ended).await.status, 200);
+    // Its claim is still there.
+    assert!(!nodes[0].log().contains("units of a dead node given back"));
 }
 
 #[tokio::test]
@@ -637,4 +657,104 @@ async fn f34_pages_of_one_node_show_what_happens_at_another() {
         }
         events.until(|text| changes(text) > seen).await;
     }
+}
+
+/// Runs `offhook dev --nodes 3` with a script. Its temporary files are in `folder`.
+fn dev_fleet(folder: &std::path::Path, script: &str) -> tokio::process::Command {
+    let file = folder.join("script");
+    std::fs::write(&file, script).unwrap();
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_offhook"));
+    command.args(["dev", "--nodes", "3", "--port", "0", "--json", "--script"]).arg(file);
+    command.env("TMPDIR", folder).kill_on_drop(true);
+    command
+}
+
+/// The processes whose command line names a folder.
+fn processes_of(folder: &std::path::Path) -> usize {
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let lines = processes.filter_map(|process| std::fs::read(process.path().join("cmdline")).ok());
+    let folder = folder.to_string_lossy();
+    lines.filter(|line| String::from_utf8_lossy(line).contains(&*folder)).count()
+}
+
+/// A folder for temporary files into which any user can look, as the system's is.
+fn shared_folder() -> tempfile::TempDir {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let any = std::fs::Permissions::from_mode(0o777);
+    std::fs::set_permissions(folder.path(), any).unwrap();
+    folder
+}
+
+#[tokio::test]
+async fn f45_a_development_fleet_shows_how_a_killed_node_is_replaced() {
+    if skipped_without_postgres() {
+        return;
+    }
+    let folder = shared_folder();
+    let script = "l 10\nwait 2\nk 2\nuntil 2 dead\nwait 1\nl 0\nu 2\nuntil 2 ready\n\
+                  c 1\nwait 1\nc 1\ns 3\ns 3\np\nd 1\nuntil 1 ended\n";
+    let ran = dev_fleet(folder.path(), script).output().await.unwrap();
+    let error = String::from_utf8_lossy(&ran.stderr);
+    assert!(ran.status.success(), "{error}");
+    let lines: Vec<serde_json::Value> = String::from_utf8(ran.stdout)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let told: Vec<&str> = lines.iter().filter_map(|line| line["text"].as_str()).collect();
+    let tells = |text: &str| assert!(told.iter().any(|told| told.contains(text)), "{told:?}");
+    for text in [
+        "n2 is killed",
+        "n2: killed, dead",
+        "calls of a dead node",
+        "the load is over",
+        "n2: runs, ready",
+        "n1 is cut off from PostgreSQL",
+        "n1 reaches PostgreSQL again",
+        "n3 is paused",
+        "n3 goes on",
+        "PostgreSQL was restarted",
+        "n1: ended (0)",
+    ] {
+        tells(text);
+    }
+    // The load went to all nodes.
+    let calls = |name: &str| {
+        let nodes = lines.iter().filter_map(|line| line["nodes"].as_array()).flatten();
+        let of = nodes.filter(|node| node["name"] == name);
+        of.filter_map(|node| node["status"]["liveCalls"].as_u64()).max()
+    };
+    assert!(["n1", "n2", "n3"].iter().all(|name| calls(name) > Some(0)), "{lines:?}");
+    assert_eq!(processes_of(folder.path()), 0);
+    // Nothing is left but the script.
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[tokio::test]
+async fn f45_the_nodes_of_a_killed_development_fleet_end() {
+    if skipped_without_postgres() {
+        return;
+    }
+    let folder = shared_folder();
+    let mut command = dev_fleet(folder.path(), "until 3 ready\nwait 600\n");
+    let mut fleet = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(fleet.stdout.take().unwrap()).lines();
+    // The first line comes when all nodes are ready.
+    assert!(lines.next_line().await.unwrap().is_some());
+    assert!(processes_of(folder.path()) > 4, "three nodes, PostgreSQL, and the world");
+    fleet.kill().await.unwrap();
+    let mut every = tokio::time::interval(Duration::from_millis(20));
+    while processes_of(folder.path()) > 0 {
+        every.tick().await;
+    }
+}
+
+#[tokio::test]
+async fn f45_a_wrong_script_is_refused() {
+    let folder = shared_folder();
+    let ran = dev_fleet(folder.path(), "l 10\nk 4\n").output().await.unwrap();
+    assert_eq!(ran.status.code(), Some(2));
+    let error = String::from_utf8_lossy(&ran.stderr);
+    assert!(error.contains("script: line 2: \"k\" needs a node, 1 to 3"), "{error}");
 }

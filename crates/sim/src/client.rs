@@ -22,7 +22,16 @@ pub struct Response {
 
 /// Creates a client.
 pub fn client() -> Client {
-    hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build_http()
+    client_with(true)
+}
+
+/// Creates a client that keeps connections for later requests, or not.
+pub(crate) fn client_with(keeps_connections: bool) -> Client {
+    let mut builder = hyper_util::client::legacy::Client::builder(TokioExecutor::new());
+    if !keeps_connections {
+        builder.pool_max_idle_per_host(0);
+    }
+    builder.build_http()
 }
 
 /// Sends a request and reads the whole response within `deadline`.

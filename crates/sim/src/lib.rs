@@ -101,6 +101,8 @@ pub struct SimOptions {
     pub api_key: String,
     /// Base URL of the node that receives calls. [`Sim::set_node_url`] sets it later.
     pub node_url: Option<String>,
+    /// Whether requests to a node share connections. If not, each has one of its own.
+    pub keeps_connections: bool,
     pub numbers: Vec<SimNumber>,
     pub times: SimTimes,
     /// Seed of all ids, credentials and delays. The same seed gives the same run.
@@ -148,6 +150,7 @@ impl Default for SimOptions {
             app_id: world::APP_ID.into(),
             api_key: world::API_KEY.into(),
             node_url: None,
+            keeps_connections: true,
             numbers: vec![SimNumber::default()],
             times: SimTimes::default(),
             seed: None,
@@ -276,7 +279,7 @@ impl Sim {
             .map(|runtime| relay_on(runtime, 0))
             .collect::<Result<Vec<_>, _>>()?;
         let blackhole = std::net::UdpSocket::bind((ip, 0)).map_err(media_fault)?;
-        let http = client::client();
+        let http = client::client_with(options.keeps_connections);
         let webhooks = Webhooks::new(
             http.clone(),
             log.clone(),

@@ -15,7 +15,7 @@ pub const ACCESS_TOKEN: &str = "offhook-dev-access-token";
 /// Id of the Meta app.
 pub const APP_ID: &str = "4080123456789";
 /// `X-API-Key` of the development node.
-pub const API_KEY: &str = "offhook-dev-api-key";
+pub const API_KEY: &str = "offhook-dev-owner-api-key";
 /// Account id of the development node: `MA` and 18 characters of A–Z and 0–9.
 pub const ACCOUNT: &str = "MADEVOFFHOOK00000001";
 /// Auth token of [`ACCOUNT`]. It signs callbacks.

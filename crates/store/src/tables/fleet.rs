@@ -386,6 +386,7 @@ impl FleetSession {
     }
 
     /// Returns the run that has a live call, by its claim or its row. `named` is an outbound call.
+    /// A call whose row another run has ended, because its own had died, has none.
     ///
     /// # Errors
     /// Fails if the database query fails.
@@ -397,7 +398,10 @@ impl FleetSession {
         const WHAT: &str = "look up the owner of an event";
         let select = "SELECT node_id FROM calls WHERE call_uuid = $4 AND ended_us IS NULL \
             UNION ALL SELECT node_id FROM calls WHERE phone_number_id = $2 AND wacid = $3 AND ended_us IS NULL \
-            UNION ALL SELECT '/' || run::text FROM claims WHERE key = $1 AND call IS NOT NULL LIMIT 1";
+            UNION ALL SELECT '/' || run::text FROM claims c WHERE key = $1 AND call IS NOT NULL \
+                AND (EXISTS (SELECT 1 FROM runs r WHERE r.run = c.run AND r.state IN ('up', 'draining')) \
+                    OR NOT EXISTS (SELECT 1 FROM calls \
+                        WHERE phone_number_id = $2 AND wacid = $3 AND ended_us IS NOT NULL)) LIMIT 1";
         let select = sqlx::query_scalar(select)
             .bind(key.hash.to_be_bytes().to_vec())
             .bind(key.phone_number_id)

@@ -1,5 +1,10 @@
 //! The development world of `offhook dev` and `offhook call`: a node, a simulated Meta and a demo
-//! application, all on loopback.
+//! application, all on loopback. [`fleet`] has several nodes.
+
+mod balancer;
+pub mod fleet;
+mod postgres;
+mod process;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -77,7 +82,7 @@ pub struct Dev {
     /// Answer URL of the number.
     pub answer_url: String,
     node: Option<Node>,
-    demo: Option<demo::Demo>,
+    application: Application,
     /// A temporary directory is removed when this is dropped.
     folder: Folder,
 }
@@ -163,45 +168,21 @@ impl Dev {
         let beside = |by: u16| preferred(named.and_then(|port| port.checked_add(by)));
         let relays = options.load.map_or(1, |load| load.relays);
         let faults = options.faults;
-        let permission_policy = if options.ask_first {
-            PermissionPolicy::KnownUsers
-        } else {
-            PermissionPolicy::Unenforced
-        };
         let sim_options = SimOptions {
             numbers,
             listen: beside(1),
             relays,
             faults,
-            permission_policy,
+            permission_policy: permission_policy(options.ask_first),
             ..SimOptions::default()
         };
         let sim = Sim::start(sim_options).await?;
-        let document_url = match options.document {
-            Some(file) => Some(serve_document(file).await.map_err(DevError::Document)?),
-            None => None,
-        };
-        let given_url = options.answer_url.or(document_url);
-        let demo = match given_url {
-            Some(_) => None,
-            None => Some(demo::start(beside(2), world::AUTH_TOKEN).await.map_err(DevError::Demo)?),
-        };
-        let demo_url = |demo: &demo::Demo| {
-            if options.load.is_some() { demo.load_url() } else { demo.answer_url() }
-        };
-        let answer_url = given_url.or_else(|| demo.as_ref().map(demo_url)).unwrap_or_default();
-        let hangup_url = demo.as_ref().map(demo::Demo::hangup_url);
+        let is_load = options.load.is_some();
+        let application =
+            Application::start(options.answer_url, options.document, beside(2), is_load).await?;
         let port = options.port.unwrap_or(0);
         let admin = preferred(named.map(|_| ADMIN_PORT));
-        let mut config = configuration(
-            port,
-            admin,
-            &sim,
-            &number,
-            &answer_url,
-            hangup_url.as_deref(),
-            folder.path(),
-        );
+        let mut config = configuration(port, admin, &sim, &number, &application, folder.path());
         if options.load.is_none() {
             let document = crate::console::serve_drafts(beside(3)).await.map_err(DevError::Demo)?;
             config.numbers.extend(playground_of(&config, &document));
@@ -223,9 +204,9 @@ impl Dev {
             sim,
             api_key: world::API_KEY.to_owned(),
             number,
-            answer_url,
+            answer_url: application.answer_url.clone(),
             node: Some(node),
-            demo,
+            application,
             folder,
         })
     }
@@ -252,7 +233,43 @@ impl Dev {
         if let Some(node) = self.node.take() {
             node.end(EndTimes::NOW).await;
         }
-        drop(self.demo.take());
+        drop(self.application);
+    }
+}
+
+/// Permissions that the users of the simulated Meta have given.
+fn permission_policy(ask_first: bool) -> PermissionPolicy {
+    match ask_first {
+        true => PermissionPolicy::KnownUsers,
+        false => PermissionPolicy::Unenforced,
+    }
+}
+
+/// The application whose documents the number gets.
+struct Application {
+    answer_url: String,
+    hangup_url: Option<String>,
+    _demo: Option<demo::Demo>,
+}
+
+impl Application {
+    /// Takes the application at a URL, else serves a document, else starts the demo application.
+    async fn start(
+        answer_url: Option<String>,
+        document: Option<PathBuf>,
+        listen: SocketAddr,
+        is_load: bool,
+    ) -> Result<Self, DevError> {
+        let document_url = match document {
+            Some(file) => Some(serve_document(file).await.map_err(DevError::Document)?),
+            None => None,
+        };
+        if let Some(answer_url) = answer_url.or(document_url) {
+            return Ok(Self { answer_url, hangup_url: None, _demo: None });
+        }
+        let demo = demo::start(listen, world::AUTH_TOKEN).await.map_err(DevError::Demo)?;
+        let answer_url = if is_load { demo.load_url() } else { demo.answer_url() };
+        Ok(Self { answer_url, hangup_url: Some(demo.hangup_url()), _demo: Some(demo) })
     }
 }
 
@@ -303,8 +320,7 @@ fn configuration(
     admin: SocketAddr,
     sim: &Sim,
     number: &str,
-    answer_url: &str,
-    hangup_url: Option<&str>,
+    application: &Application,
     folder: &std::path::Path,
 ) -> Config {
     let secret = |text: &str| Secret::new(text);
@@ -355,11 +371,11 @@ fn configuration(
             app_id: None,
             calling_enabled: true,
             calling_named: true,
-            answer_url: Some(url(answer_url)),
+            answer_url: Some(url(&application.answer_url)),
             answer_method: Method::Post,
             fallback_url: None,
             fallback_method: Method::Post,
-            hangup_url: hangup_url.map(url),
+            hangup_url: application.hangup_url.as_deref().map(url),
             hangup_method: Method::Post,
             webhook_url: None,
             calls_per_number: None,
