@@ -36,3 +36,5 @@ pub mod node;
 pub mod observe;
 #[cfg_attr(not(test), deny(clippy::as_conversions))]
 pub mod phone;
+#[cfg_attr(not(test), deny(clippy::as_conversions))]
+pub mod public_address;

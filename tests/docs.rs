@@ -145,7 +145,8 @@ fn citations_in_code_lead_somewhere() {
     let pages = pages();
     let mut paths = Vec::new();
     for folder in ["src", "crates", "tests", "benches", "examples", "fuzz", "console", "deploy"] {
-        let endings = [".rs", ".js", ".html", ".toml", ".service", ".css"];
+        let endings =
+            [".rs", ".js", ".html", ".toml", ".service", ".css", ".yml", ".yaml", ".json"];
         files(&root().join(folder), &endings, &mut paths);
     }
     let mut faults = BTreeSet::new();

@@ -21,7 +21,7 @@ const ENGINE: Layers = Layers {
     rows: &[
         &["feed", "limiter"],
         &["admission", "answer", "meta", "notices", "stream", "objects", "openid"],
-        &["agents", "call", "erasure", "inbox", "numbers", "people"],
+        &["agents", "alerts", "call", "erasure", "inbox", "numbers", "people"],
         &["webhook", "shared_settings"],
         &["cluster", "config"],
     ],
@@ -41,17 +41,27 @@ const ENGINE: Layers = Layers {
 
 const ROOT: Layers = Layers {
     src: "src",
-    rows: &[&["observe"], &["api", "phone", "console"], &["doctor", "node"], &["cli"]],
-    // The console calls the functions behind the REST APIs.
-    neighbours: &[("console", "api")],
+    rows: &[
+        &["observe", "public_address"],
+        &["api", "phone", "console"],
+        &["doctor", "node"],
+        &["cli"],
+    ],
+    neighbours: &[
+        // The console calls the functions behind the REST APIs.
+        ("console", "api"),
+        // Refused log-ins of phones are in the audit trail, like those at the REST APIs.
+        ("phone", "api"),
+    ],
 };
 
 /// The files that open connections: to servers of customers and of the operator (`egress`), to
-/// Graph, to a speech recogniser's WebSocket, to the trace collector, to the other nodes of a fleet,
+/// Graph, to the operator's mail server, to a speech recogniser's WebSocket, to the trace collector, to the other nodes of a fleet,
 /// and the simulated Meta.
 const CLIENTS: &[&str] = &[
     "crates/egress/",
     "crates/engine/src/cluster/peers/",
+    "crates/engine/src/alerts/mail.rs",
     "crates/engine/src/meta/graph.rs",
     "crates/speech/src/recognise/websocket.rs",
     "src/node/dev/balancer.rs",

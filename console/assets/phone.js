@@ -200,7 +200,9 @@ class Phone extends HTMLElement {
     if (now?.to !== pair?.to || now?.from !== pair?.from) return;
     const until = known?.expiresAt ? new Date(known.expiresAt).toLocaleString(document.documentElement.lang) : "";
     place.hidden = !known;
-    place.textContent = known ? this.t(`may_${known.status}`).replace("{0}", until) : "";
+    const from = /** @type {HTMLSelectElement} */ (this.at("from")).selectedOptions[0];
+    const key = known?.status === "none" && from?.hasAttribute("data-unchecked") ? "unchecked" : known?.status;
+    place.textContent = known ? this.t(`may_${key}`).replace("{0}", until) : "";
     ask.hidden = !known || ["temporary", "permanent"].includes(known.status);
     ask.disabled = known?.requestsLeft === 0;
     if (known?.status === "requested") this.asking = setTimeout(() => void this.showPermission(), 2000);
@@ -245,9 +247,15 @@ class Phone extends HTMLElement {
       if (this.placed?.call !== call) return;
       if (now?.status !== "ended") { this.watchPlaced(call); return; }
       this.placed = null;
-      this.over(this.t("unanswered"));
+      this.over(this.endOf(now?.cause));
       void this.showPermission();
     }, 1000);
+  }
+
+  /** Describes the end of a call that was not answered. @param {string} [cause] */
+  endOf(cause) {
+    if (!cause || cause === "no_answer" || cause === "ring_timeout") return this.t("unanswered");
+    return this.texts[`ended_${cause}`] ?? this.texts[`cause.${cause}`] ?? this.t("unanswered");
   }
 
   /** @param {string} call */

@@ -13,11 +13,11 @@ use http_body_util::BodyExt as _;
 use serde_json::Value;
 
 use super::audit::{Actor, Change};
-use super::auth::Principal;
+use super::auth::{Principal, RateChanges};
 use super::{Api, ApiState, number, plivo, router};
 use engine::people::{Person, Token};
 use model::Role;
-use store::{EndpointChange, Scope, User};
+use store::{Endpoint, EndpointChange, Scope, User};
 
 /// The HTTP APIs and their state; cheap to clone.
 #[derive(Clone)]
@@ -69,6 +69,21 @@ impl ApiResponse {
 }
 
 impl Apis {
+    /// Begins to collect the requests that other nodes of a fleet have to count.
+    pub fn share_rates(&self) {
+        self.0.rate_limits.share();
+    }
+
+    /// Takes the requests since the last call.
+    pub fn take_rate_changes(&self) -> RateChanges {
+        self.0.rate_limits.take_changes()
+    }
+
+    /// Counts requests to another node.
+    pub fn merge_rates(&self, changes: RateChanges) {
+        self.0.rate_limits.merge(self.0.api.clock.now(), changes);
+    }
+
     pub fn new(api: Api) -> Self {
         Self(Arc::new(ApiState::new(api)))
     }
@@ -82,17 +97,18 @@ impl Apis {
         &self.0.api
     }
 
-    /// Adds a change that a person made in the console, without the APIs, to the audit trail.
+    /// Adds a change that a person made in the console, without the APIs, to the audit trail; see
+    /// [`record`](super::audit::Audit::record).
     pub fn record(
         &self,
         (user, from): (&User, IpAddr),
         action: &str,
         object: &str,
         (before, after): (Value, Value),
-    ) {
+    ) -> impl Future<Output = ()> + Send + 'static + use<> {
         let actor = &Actor::of_user(user, from);
         let owner = self.0.owner_of(&Scope::of(user.account.clone()));
-        self.0.audit.record(Change { owner, actor, action, object, before, after });
+        self.0.audit.record(Change { owner, actor, action, object, before, after })
     }
 
     /// Adds a refused sign-in to the audit trail; see [`record_refusal`](super::audit::Audit::record_refusal).
@@ -103,6 +119,17 @@ impl Apis {
         });
         let known = known.as_ref().map(|(owner, name)| (owner.clone(), name.as_str()));
         self.0.audit.record_refusal(by, from, known);
+    }
+
+    /// Adds a refused login of a phone; see
+    /// [`record_refusal`](super::audit::Audit::record_refusal).
+    pub fn record_phone_refusal(&self, from: IpAddr, endpoint: Option<&Endpoint>) {
+        let known = endpoint.map(|endpoint| {
+            let owner = self.0.owner_of(&Scope::of(endpoint.account.clone()));
+            (owner, format!("endpoint:{}", endpoint.name))
+        });
+        let known = known.as_ref().map(|(owner, name)| (owner.clone(), name.as_str()));
+        self.0.audit.record_refusal("endpoint-password", from, known);
     }
 
     /// Whether the account of a person exists and is enabled.

@@ -11,6 +11,7 @@ use std::num::NonZeroU32;
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use http::{Method, StatusCode, header};
 use http_body_util::BodyExt as _;
@@ -25,7 +26,7 @@ use store::{AuditRow, Store, User};
 /// Who makes a change: a person, an API key or an auth token, and the address of the client.
 #[derive(Clone, Debug)]
 pub struct Actor {
-    /// `user:NAME`, `api-key:ID` or `auth-token`.
+    /// `user:NAME`, `api-key:ID`, `api-key:configuration/NAME` or `auth-token`.
     pub name: String,
     pub from: IpAddr,
 }
@@ -76,8 +77,10 @@ impl Audit {
         Self { store, clock, refusals }
     }
 
-    /// Records a change.
-    pub fn record(&self, change: Change<'_>) {
+    /// Records a change. The future completes when the record is stored, which is done even if the
+    /// future is dropped.
+    #[must_use = "a change is reported when its record is stored"]
+    pub fn record(&self, change: Change<'_>) -> impl Future<Output = ()> + Send + 'static + use<> {
         let Change { owner, actor, action, object, before, after } = change;
         let (name, object) = (truncated(&actor.name), truncated(object));
         tracing::info!(
@@ -90,7 +93,15 @@ impl Audit {
             true => detail,
             false => json!({"truncated": true}).to_string(),
         };
-        self.insert(owner, &actor.from, [name, action.to_owned(), object, detail]);
+        let row = self.row(owner, &actor.from, [name, action.to_owned(), object, detail]);
+        let id = row.id;
+        let stored = self.store.audit().insert(row);
+        let stored = finish(async move {
+            if let Err(error) = stored.await {
+                tracing::error!(target: "audit", %id, %error, "audit record not stored");
+            }
+        });
+        stored.map(drop)
     }
 
     /// Records a refused sign-in. `by` is the kind of credentials: `password`, `provider`, `api-key` or
@@ -107,13 +118,16 @@ impl Audit {
         // A client with many addresses must not fill the queue of the store.
         if let (Some((owner, _)), Some(name), Ok(())) = (known, name, self.refusals.check()) {
             let texts = [name, "signInRefused".to_owned(), by.to_owned(), "{}".to_owned()];
-            self.insert(owner, &from, texts);
+            // A refusal waits for nothing, and the log has it in any case.
+            if !self.store.audit().offer(self.row(owner, &from, texts)) {
+                tracing::warn!("refused sign-in not stored: the store's queue is full");
+            }
         }
     }
 
-    fn insert(&self, owner: Owner, from: &IpAddr, texts: [String; 4]) {
+    fn row(&self, owner: Owner, from: &IpAddr, texts: [String; 4]) -> AuditRow {
         let [actor, action, object, detail] = texts;
-        let row = AuditRow {
+        AuditRow {
             id: Uuid::new_v4(),
             account: owner.account,
             main_account: owner.main_account,
@@ -123,10 +137,6 @@ impl Audit {
             object,
             source: from.to_string(),
             detail,
-        };
-        // Queued when this returns. The log has the record if the store does not take it.
-        if self.store.audit().insert(row).is_none() {
-            tracing::warn!("audit record not stored: the store's queue is full");
         }
     }
 }
@@ -164,16 +174,68 @@ pub(super) fn is_recorded(operation: &Operation) -> bool {
         && !UNRECORDED.contains(&operation.id)
 }
 
-/// Whether `GET` on the operation's path returns the object that it changes. `false` for objects
-/// with data of WhatsApp users: the audit trail must not keep what an erasure deletes.
-pub(super) fn has_readable_object(operation: &Operation) -> bool {
-    operation.path.ends_with("}/") && !has_user_data(operation)
+/// The path whose `GET` returns the object that a request changes, if there is one. An action like
+/// `…/disconnect/` changes the object above it. Recordings contain data of WhatsApp users, which
+/// the audit trail must not keep, because it outlasts an erasure.
+pub(super) fn object_path<'a>(operation: &Operation, path: &'a str) -> Option<&'a str> {
+    if operation.path.starts_with("/v1/Account/{auth_id}/Recording/") {
+        return None;
+    }
+    let path = path.trim_end_matches('/');
+    if operation.path.ends_with("}/") {
+        return Some(path);
+    }
+    // Below an account of the Plivo-compatible API are collections.
+    let (object, _action) = operation.path.trim_end_matches('/').rsplit_once('/')?;
+    let is_action = operation.path.starts_with("/api/") && object.ends_with('}');
+    is_action.then(|| path.rsplit_once('/').map(|(object, _)| object)).flatten()
 }
 
-/// Whether the objects of an operation contain data of WhatsApp users.
-fn has_user_data(operation: &Operation) -> bool {
-    operation.path.starts_with("/api/v1/conversations/")
-        || operation.path.starts_with("/v1/Account/{auth_id}/Recording/")
+/// The states of an object around a request.
+pub(super) struct States {
+    /// As read before the request; null if there was none.
+    pub before: Value,
+    /// As read after the request; null if it can't be read.
+    pub after: Value,
+    /// The response, which describes a new object.
+    pub response: Value,
+}
+
+impl States {
+    /// What to record as `before` and `after`.
+    pub(super) fn recorded(self, operation: &Operation, status: StatusCode) -> (Value, Value) {
+        let Self { before, after, response } = self;
+        let is_deleted = *operation.method == *Method::DELETE.as_str();
+        if operation.path.starts_with("/api/v1/conversations/") {
+            let after = if is_deleted { Value::Null } else { settings_of_conversation(&after) };
+            return (settings_of_conversation(&before), after);
+        }
+        match (status, after) {
+            _ if is_deleted => (before, Value::Null),
+            (StatusCode::CREATED, _) => (Value::Null, response),
+            (_, Value::Null) => (before, response),
+            (_, after) => (before, after),
+        }
+    }
+}
+
+/// What people set in a conversation; the rest is data of a WhatsApp user.
+fn settings_of_conversation(state: &Value) -> Value {
+    let fields = ["activeAgent", "aiEnabled", "assignee", "labels", "routing", "webhook"];
+    let set = fields.iter().filter_map(|name| Some(((*name).to_owned(), state.get(name)?.clone())));
+    match state {
+        Value::Object(_) => Value::Object(set.collect()),
+        _ => Value::Null,
+    }
+}
+
+/// The name of an action in the audit trail: the `operationId`, except that deleting a person of
+/// the console is not named like erasing a WhatsApp user, although the path is the same.
+pub(super) fn action_of(operation: &'static Operation, path: &str) -> &'static str {
+    match (operation.id, segments(path).last().map(|id| id.parse::<Uuid>())) {
+        ("forgetUser", Some(Ok(_))) => "deleteUser",
+        (id, _) => id,
+    }
 }
 
 /// The object that a request changes: its path below that of the API or the account, and the id of a
@@ -207,26 +269,6 @@ pub(super) fn object_of(
     object
 }
 
-/// The state to record after a change: the object as read again, otherwise the response, which
-/// describes a new object.
-pub(super) fn state_after(operation: &Operation, read: Option<Value>, body: Value) -> Value {
-    match read {
-        // What people set in a conversation is no data of the WhatsApp user.
-        _ if operation.id == "changeConversation" => {
-            json!({
-                "aiEnabled": body.get("aiEnabled"),
-                "assignee": body.get("assignee"),
-                "labels": body.get("labels"),
-            })
-        }
-        _ if *operation.method == *Method::DELETE.as_str() || has_user_data(operation) => {
-            Value::Null
-        }
-        Some(read) => read,
-        None => body,
-    }
-}
-
 /// Reads the JSON body of a response. Returns the response as it was, and null for another body.
 pub(super) async fn json_body(response: Response) -> (Response, Value) {
     let kind = response.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
@@ -239,17 +281,20 @@ pub(super) async fn json_body(response: Response) -> (Response, Value) {
     (Response::from_parts(head, Body::from(bytes)), value)
 }
 
-/// Finishes work even if the client disconnects, so that no change lacks its record.
-pub(super) async fn finish<T: Send + 'static>(
-    work: impl Future<Output = T> + Send + 'static,
-) -> Option<T> {
+/// Starts work and finishes it even if the client disconnects, so that no change lacks its record.
+pub(super) fn finish<T: Send + 'static, W: Future<Output = T> + Send + 'static>(
+    work: W,
+) -> impl Future<Output = Option<T>> + Send + 'static + use<T, W> {
     use tracing::Instrument as _;
-    match tokio::spawn(work.in_current_span()).await {
-        Ok(done) => Some(done),
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            Err(_) => None,
-        },
+    let work = tokio::spawn(work.in_current_span());
+    async {
+        match work.await {
+            Ok(done) => Some(done),
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => None,
+            },
+        }
     }
 }
 
@@ -335,13 +380,67 @@ mod tests {
         assert!(!changes(Value::Null, made).to_string().contains("canary"));
     }
 
+    fn operation(id: &str) -> &'static Operation {
+        let number = number::TABLES.iter().copied().flatten().map(|route| &route.operation);
+        let plivo = plivo::TABLES.iter().copied().flatten().map(|route| &route.operation);
+        number.chain(plivo).find(|operation| operation.id == id).unwrap()
+    }
+
+    #[test]
+    fn records_the_object_that_an_action_changes() {
+        let number = "/api/v1/phone-numbers/9180";
+        let cases = [
+            ("disconnectPhoneNumber", format!("{number}/disconnect/"), Some(number)),
+            ("reconnectPhoneNumber", format!("{number}/reconnect"), Some(number)),
+            ("connectAgent", format!("{number}/connect-agent/"), Some(number)),
+            ("disconnectAgent", format!("{number}/disconnect-agent/"), Some(number)),
+            ("changePhoneNumber", format!("{number}/"), Some(number)),
+            ("createAgent", "/api/v1/agents/".to_owned(), None),
+            ("makeApplication", "/v1/Account/MA1/Application/".to_owned(), None),
+            ("removeRecording", "/v1/Account/MA1/Recording/7/".to_owned(), None),
+        ];
+        for (id, path, object) in cases {
+            assert_eq!(object_path(operation(id), &path), object, "{id}");
+        }
+        let state = |agent: Option<&str>| json!({"agent": agent, "number": "9180"});
+        let states = |before, after, response| States { before, after, response };
+        let connected = states(state(None), state(Some("a")), json!({"agent": "a"}));
+        assert_eq!(
+            connected.recorded(operation("connectAgent"), StatusCode::OK),
+            (state(None), state(Some("a")))
+        );
+        let made = states(Value::Null, Value::Null, json!({"id": "7"}));
+        assert_eq!(
+            made.recorded(operation("createAgent"), StatusCode::CREATED),
+            (Value::Null, json!({"id": "7"}))
+        );
+        let gone = states(json!({"id": "7"}), Value::Null, Value::Null);
+        assert_eq!(
+            gone.recorded(operation("deleteAgent"), StatusCode::NO_CONTENT),
+            (json!({"id": "7"}), Value::Null)
+        );
+    }
+
+    #[test]
+    fn keeps_what_people_set_in_a_conversation_and_nothing_of_the_user() {
+        let state = |assignee: Option<&str>| {
+            json!({"assignee": assignee, "aiEnabled": true, "labels": [], "user": {"waId": "9198"},
+                "summary": "canary"})
+        };
+        let states = States {
+            before: state(None),
+            after: state(Some("asha")),
+            response: state(Some("asha")),
+        };
+        let (before, after) = states.recorded(operation("changeConversation"), StatusCode::OK);
+        assert_eq!(
+            changes(before, after),
+            json!({"before": {"assignee": null}, "after": {"assignee": "asha"}})
+        );
+    }
+
     #[test]
     fn names_objects_without_numbers_of_users() {
-        let operation = |id: &str| {
-            let number = number::TABLES.iter().copied().flatten().map(|route| &route.operation);
-            let plivo = plivo::TABLES.iter().copied().flatten().map(|route| &route.operation);
-            number.chain(plivo).find(|operation| operation.id == id).unwrap()
-        };
         let id = "3e0f5c6a-7c55-4c0b-8d7e-2f1a9b8c7d60";
         let (ok, made) = (StatusCode::OK, StatusCode::CREATED);
         let body = json!({"id": id});
@@ -364,6 +463,9 @@ mod tests {
         ] {
             assert_eq!(object_of(operation(name), &path, status, &body), want, "{path}");
         }
+        let action =
+            |user: &str| action_of(operation("forgetUser"), &format!("/api/v1/users/{user}/"));
+        assert_eq!((action(id), action("919812345678")), ("deleteUser", "forgetUser"));
     }
 
     /// Operations that are not recorded although they are no GET, so that a new operation does not

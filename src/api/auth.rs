@@ -5,11 +5,12 @@
 //! as a wrong secret and gets the same response. Failed authentications are limited per network,
 //! requests per account (`docs/reference/limits.md#l21`).
 
+use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -21,6 +22,7 @@ use governor::clock::{Clock as _, DefaultClock};
 use governor::state::keyed::HashMapStateStore;
 use governor::{Quota, RateLimiter};
 use http::{HeaderMap, header};
+use serde::{Deserialize, Serialize};
 use subtle::{Choice, ConstantTimeEq as _};
 use uuid::Uuid;
 
@@ -48,7 +50,8 @@ pub struct Credentials(Arc<ArcSwap<Digests>>);
 #[derive(Default)]
 struct Digests {
     tokens: Vec<(AuthId, Digest)>,
-    keys: Vec<(Digest, AuthId, Role)>,
+    /// The last field is the name in the audit trail.
+    keys: Vec<(Digest, AuthId, Role, String)>,
 }
 
 /// Who makes a request of the number API: the holder of an API key, or a person with a session.
@@ -112,9 +115,11 @@ impl Digests {
             for token in std::iter::once(&account.auth_token).chain(&account.auth_token_previous) {
                 digests.tokens.push((account.auth_id.clone(), sum(token)));
             }
-            digests.keys.extend(
-                account.api_keys.iter().map(|k| (sum(&k.key), account.auth_id.clone(), k.role)),
-            );
+            for (key, place) in account.api_keys.iter().zip(1..) {
+                let name = key.name.clone().unwrap_or_else(|| u32::to_string(&place));
+                let name = format!("api-key:configuration/{name}");
+                digests.keys.push((sum(&key.key), account.auth_id.clone(), key.role, name));
+            }
         }
         digests
     }
@@ -142,14 +147,14 @@ impl Digests {
     fn api_key(&self, headers: &HeaderMap, from: IpAddr) -> Option<Principal> {
         let given = sha256(headers.get("x-api-key")?.to_str().ok()?);
         let mut found = None;
-        for (digest, account, role) in &self.keys {
+        for (digest, account, role, name) in &self.keys {
             if bool::from(digest.ct_eq(&given)) {
                 found = Some(Principal {
                     scope: Scope::of(account.clone()),
                     role: *role,
                     user: None,
                     wa_id: None,
-                    actor: Actor { name: "api-key:configuration".to_owned(), from },
+                    actor: Actor { name: name.clone(), from },
                 });
             }
         }
@@ -179,7 +184,31 @@ pub(super) struct RateLimits {
     /// The latest requests of each account. A [`Ring`] limits events per second, so its times are
     /// divided by [`WINDOW_SECS`] here.
     requests: DashMap<AuthId, Ring>,
+    /// What has happened since it was last told to other nodes of a fleet. `None` without a fleet.
+    changes: OnceLock<Mutex<Counted>>,
 }
+
+#[derive(Default)]
+struct Counted {
+    requests: HashMap<AuthId, u32>,
+    failures: HashMap<IpAddr, u32>,
+}
+
+/// Requests and failed authentications at one node, for the limits of others.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct RateChanges {
+    requests: Vec<(AuthId, u32)>,
+    failures: Vec<(IpAddr, u32)>,
+}
+
+impl RateChanges {
+    pub fn is_empty(&self) -> bool {
+        self.requests.is_empty() && self.failures.is_empty()
+    }
+}
+
+/// Maximum number of accounts and of networks in [`RateChanges`].
+const CHANGES_MAX: usize = 5_000;
 
 /// A rate limiter with a bounded number of keys.
 struct KeyedLimiter<K: Hash + Eq + Clone> {
@@ -205,12 +234,67 @@ impl RateLimits {
         let failures = Quota::with_period(Duration::from_secs(60) / FAILURES_PER_MINUTE.get())
             .expect("a period above 0");
         let failures = failures.allow_burst(FAILURES_PER_MINUTE);
-        Self { offenders, failures: KeyedLimiter::new(failures), origin, requests: DashMap::new() }
+        Self {
+            offenders,
+            failures: KeyedLimiter::new(failures),
+            origin,
+            requests: DashMap::new(),
+            changes: OnceLock::new(),
+        }
+    }
+
+    /// Begins to collect what other nodes have to count.
+    pub(super) fn share(&self) {
+        let _ = self.changes.set(Mutex::default());
+    }
+
+    fn note(&self, note: impl FnOnce(&mut Counted)) {
+        if let Some(changes) = self.changes.get() {
+            note(&mut changes.lock().unwrap_or_else(PoisonError::into_inner));
+        }
+    }
+
+    /// Takes what has happened since the last call.
+    pub(super) fn take_changes(&self) -> RateChanges {
+        let mut changes = RateChanges::default();
+        self.note(|counted| {
+            changes.requests = counted.requests.drain().collect();
+            changes.failures = counted.failures.drain().collect();
+        });
+        changes
+    }
+
+    /// Counts what has happened at another node.
+    pub(super) fn merge(&self, now: Instant, changes: RateChanges) {
+        let since = self.since(now);
+        for (account, count) in changes.requests.into_iter().take(CHANGES_MAX) {
+            let ring = self.requests.entry(account).or_insert_with(|| Ring::new(REQUESTS));
+            // A full ring is full, however many more there were.
+            (0..count.min(REQUESTS)).map_while(|_| ring.take(since)).for_each(drop);
+        }
+        for (network, count) in changes.failures.into_iter().take(CHANGES_MAX) {
+            let count = count.min(FAILURES_PER_MINUTE.get());
+            for _ in 0..count {
+                let _ = self.failures.spend(network);
+            }
+        }
+    }
+
+    /// A time as the rings have it.
+    fn since(&self, now: Instant) -> u64 {
+        let since = now.saturating_duration_since(self.origin) / WINDOW_SECS;
+        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
     }
 
     /// Counts a failed authentication, and returns the error for it.
     pub(super) fn record_failure(&self, from: IpAddr) -> AuthError {
-        match self.failures.spend(network_prefix(from)) {
+        let network = network_prefix(from);
+        self.note(|counted| {
+            if counted.failures.len() < CHANGES_MAX {
+                *counted.failures.entry(network).or_default() += 1;
+            }
+        });
+        match self.failures.spend(network) {
             None => AuthError::InvalidCredentials,
             Some(wait) => {
                 if let Some(offenders) = &self.offenders {
@@ -226,8 +310,7 @@ impl RateLimits {
     /// # Errors
     /// Returns `RateLimited` if the account has made too many requests.
     pub(super) fn record_request(&self, now: Instant, account: &AuthId) -> Result<(), AuthError> {
-        let since = now.saturating_duration_since(self.origin) / WINDOW_SECS;
-        let since = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
+        let since = self.since(now);
         let take = |ring: &Ring| {
             let wait =
                 || Duration::from_nanos(ring.room_at(since).saturating_sub(since)) * WINDOW_SECS;
@@ -235,10 +318,18 @@ impl RateLimits {
                 AuthError::rate_limited("more than 300 requests in 5 seconds", wait())
             })
         };
-        if let Some(ring) = self.requests.get(account) {
-            return take(&ring);
+        match self.requests.get(account) {
+            Some(ring) => take(&ring)?,
+            None => {
+                take(&self.requests.entry(account.clone()).or_insert_with(|| Ring::new(REQUESTS)))?
+            }
         }
-        take(&self.requests.entry(account.clone()).or_insert_with(|| Ring::new(REQUESTS)))
+        self.note(|counted| {
+            if counted.requests.len() < CHANGES_MAX {
+                *counted.requests.entry(account.clone()).or_default() += 1;
+            }
+        });
+        Ok(())
     }
 }
 
@@ -283,7 +374,11 @@ mod tests {
     const ID: &str = "MAXXXXXXXXXXXXXXXXXX";
 
     fn credentials() -> Credentials {
-        let key = |key: &str, role| ApiKey { key: Secret::new(key), role };
+        let key = |key: &str, role| ApiKey {
+            name: (key == "two").then(|| "website".to_owned()),
+            key: Secret::new(key),
+            role,
+        };
         Credentials::new(&[AccountSettings {
             auth_id: ID.into(),
             auth_token: Secret::new("now:with colon"),
@@ -327,6 +422,22 @@ mod tests {
     }
 
     #[test]
+    fn f35_requests_at_other_nodes_count() {
+        let clock = model::Clock::stepped(model::Timestamp::default());
+        let (here, there) =
+            (RateLimits::new(clock.now(), None), RateLimits::new(clock.now(), None));
+        here.share();
+        let account = ID.into();
+        for _ in 0..200 {
+            assert_eq!(here.record_request(clock.now(), &account), Ok(()));
+        }
+        there.merge(clock.now(), here.take_changes());
+        assert!(here.take_changes().is_empty());
+        let more = (0..300).filter(|_| there.record_request(clock.now(), &account).is_ok());
+        assert_eq!(more.count(), 100);
+    }
+
+    #[test]
     fn r15_keys_have_an_account_and_a_role() {
         let credentials = credentials();
         let role = |key: &str| {
@@ -334,6 +445,10 @@ mod tests {
                 .api_key(&header("x-api-key", key), std::net::Ipv4Addr::LOCALHOST.into())
                 .map(|m| (m.scope.auth_id().to_string(), m.role))
         };
+        let from = std::net::Ipv4Addr::LOCALHOST.into();
+        let actor = |key| credentials.api_key(&header("x-api-key", key), from).unwrap().actor.name;
+        assert_eq!(actor("one"), "api-key:configuration/1");
+        assert_eq!(actor("two"), "api-key:configuration/website");
         assert_eq!(role("one"), Some((ID.to_owned(), Role::Owner)));
         assert_eq!(role("two"), Some((ID.to_owned(), Role::Agent)));
         assert_eq!((role("three"), role("")), (None, None));

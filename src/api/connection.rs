@@ -19,6 +19,7 @@ use http::HeaderMap;
 use hyper::body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use super::heads::{BadHead, Heads};
@@ -275,9 +276,31 @@ impl hyper::body::Body for ObservedBody {
     }
 }
 
+/// The bytes of a connection, with or without TLS.
+pub(super) enum Stream {
+    Plain(TcpStream),
+    Encrypted(Box<TlsStream<TcpStream>>),
+}
+
+/// Calls a method of the stream within a [`Stream`].
+macro_rules! of_stream {
+    ($stream:expr, $inner:ident => $call:expr) => {
+        match $stream {
+            Stream::Plain($inner) => {
+                let $inner = Pin::new($inner);
+                $call
+            }
+            Stream::Encrypted($inner) => {
+                let $inner = Pin::new(&mut **$inner);
+                $call
+            }
+        }
+    };
+}
+
 /// The stream of an observed connection.
 pub(super) struct ObservedStream {
-    pub(super) stream: TcpStream,
+    pub(super) stream: Stream,
     pub(super) connection: Arc<Connection>,
 }
 
@@ -309,7 +332,7 @@ impl AsyncRead for ObservedStream {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        ready!(of_stream!(&mut self.stream, inner => inner.poll_read(cx, buf)))?;
         self.connection.read(buf.filled().get(before..).unwrap_or_default());
         Poll::Ready(Ok(()))
     }
@@ -321,7 +344,7 @@ impl AsyncWrite for ObservedStream {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let outcome = Pin::new(&mut self.stream).poll_write(cx, buf);
+        let outcome = of_stream!(&mut self.stream, inner => inner.poll_write(cx, buf));
         self.record_write(outcome)
     }
 
@@ -330,20 +353,23 @@ impl AsyncWrite for ObservedStream {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let outcome = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        let outcome = of_stream!(&mut self.stream, inner => inner.poll_write_vectored(cx, bufs));
         self.record_write(outcome)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        match &self.stream {
+            Stream::Plain(stream) => stream.is_write_vectored(),
+            Stream::Encrypted(stream) => stream.is_write_vectored(),
+        }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        of_stream!(&mut self.stream, inner => inner.poll_flush(cx))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        of_stream!(&mut self.stream, inner => inner.poll_shutdown(cx))
     }
 }
 

@@ -206,6 +206,19 @@ pub(super) fn unknown<'k>(name: &str, known: impl Iterator<Item = &'k str> + Clo
     format!("unknown field {name}: {hint}")
 }
 
+/// The error text for an unknown query parameter, with the known name that is nearest to it.
+pub(super) fn unknown_parameter<'k>(
+    name: &str,
+    known: impl Iterator<Item = &'k str> + Clone,
+) -> String {
+    let name = printable(name);
+    let hint = match known.clone().next() {
+        None => "this request has no query parameters".to_owned(),
+        Some(_) => suggestion(&name, known),
+    };
+    format!("unknown query parameter {name}: {hint}")
+}
+
 /// The beginning of a name from a request, without control characters.
 pub(super) fn printable(name: &str) -> String {
     name.chars().filter(|c| !c.is_control()).take(64).collect()

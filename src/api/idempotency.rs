@@ -459,7 +459,7 @@ mod tests {
                 (round.to_string().into(), round.to_string().into())
             );
         }
-        // A failure is not kept, and whoever asks next does the work.
+        // A failure is not kept: the next request does the work.
         assert_eq!(run(&at_a, "d", 503).await.status(), 503);
         a.flush().await;
         assert_eq!(text(run(&at_b, "d", 202).await).await, "4");

@@ -137,7 +137,7 @@ pub struct LiveList<T> {
 }
 
 /// Names the nodes whose objects are missing in a list, in the header `X-Offhook-Partial`.
-pub(super) fn name_silent(response: &mut Response, silent: &[impl AsRef<str>]) {
+pub fn name_silent(response: &mut Response, silent: &[impl AsRef<str>]) {
     let names: Vec<&str> = silent.iter().map(AsRef::as_ref).collect();
     if !names.is_empty()
         && let Ok(names) = names.join(", ").parse()

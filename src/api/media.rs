@@ -14,6 +14,7 @@ use tokio::io::AsyncReadExt as _;
 use uuid::Uuid;
 
 use super::error::ApiError;
+use super::recordings::FileElsewhere;
 use super::{ApiState, App, query_pairs};
 use engine::inbox::MediaFile;
 
@@ -42,8 +43,16 @@ async fn get(
     let tag = value("tag").unwrap_or_default();
     let (Ok(id), Some(until)) = (id.parse::<Uuid>(), until) else { return Err(NOT_FOUND) };
     let found = state.api.inbox.media_file(id, until, tag).await;
-    let found = found.map_err(ApiError::store("find a user's file"))?.ok_or(NOT_FOUND)?;
-    file_response(found).await.ok_or(NOT_FOUND)
+    let found = found.map_err(ApiError::store("find a user's file"))?;
+    let file = match found {
+        Some(found) => file_response(found).await,
+        None => None,
+    };
+    let is_valid = || state.api.inbox.is_media_link(id, until, tag);
+    Ok(file.unwrap_or_else(|| match is_valid() {
+        true => FileElsewhere { owner: None }.response(NOT_FOUND),
+        false => NOT_FOUND.into_response(),
+    }))
 }
 
 async fn file_response(found: MediaFile) -> Option<Response> {

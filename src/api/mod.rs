@@ -16,6 +16,7 @@ mod connection;
 mod error;
 mod fields;
 mod heads;
+pub mod https;
 mod idempotency;
 mod limited_body;
 mod live;
@@ -43,7 +44,8 @@ pub use apis::{ApiResponse, Apis};
 pub use body::BodyError;
 pub use error::listener_error;
 pub use live::{
-    CallSummary, CommandError, LiveCall, LiveCalls, LiveFilter, LiveList, LiveStatus, newest_page,
+    CallSummary, CommandError, LiveCall, LiveCalls, LiveFilter, LiveList, LiveStatus, name_silent,
+    newest_page,
 };
 pub(crate) use number::waterfall::{event_log, waterfall_of};
 pub use operator::{
@@ -51,6 +53,7 @@ pub use operator::{
     RequestCount, Units,
 };
 pub use placement::CallPlacer;
+pub use recordings::FileElsewhere;
 
 use audit::{Audit, Owner};
 use auth::{Credentials, RateLimits};

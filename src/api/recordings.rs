@@ -28,6 +28,21 @@ use media::record::{Format, file_name};
 const LINK_LIFETIME: Duration = Duration::from_secs(300);
 
 const NOT_FOUND: ApiError = ApiError::NotFound("no such recording");
+
+/// Extension of a 404: the link is valid, and a node of the fleet has the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileElsewhere {
+    /// The owner of the file. `None` if any node may have it.
+    pub owner: Option<String>,
+}
+
+impl FileElsewhere {
+    pub(super) fn response(self, error: ApiError) -> Response {
+        let mut response = error.into_response();
+        response.extensions_mut().insert(self);
+        response
+    }
+}
 const EXPIRED: ApiError = ApiError::Forbidden {
     code: "link_expired",
     message: "the link has expired or is incomplete: read the recording over the API for a new link",
@@ -72,8 +87,12 @@ async fn get(
     let path = state.api.recordings.folder().join(file_name(id, format));
     let etag = format!("\"{}\"", id.as_hyphenated());
     let Ok(file) = File::open(path).await else {
-        let copy = copy(&state.api, id, format, &etag, (is_head, headers)).await;
-        return copy.ok_or(NOT_FOUND);
+        if let Some(copy) = copy(&state.api, id, format, &etag, (is_head, headers)).await {
+            return Ok(copy);
+        }
+        let owner = state.api.store.recordings().owner(id, format.as_str()).await;
+        let owner = owner.map_err(ApiError::store("find a recording"))?.ok_or(NOT_FOUND)?;
+        return Ok(FileElsewhere { owner: Some(owner) }.response(NOT_FOUND));
     };
     let len = file.metadata().await.map_err(|_| NOT_FOUND)?.len();
     let part = part(headers, &etag, len);

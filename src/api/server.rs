@@ -1,4 +1,4 @@
-//! An HTTP listener: the public one or the admin one. See `docs/reference/reliability.md#r10` and
+//! An HTTP listener: the public one, with or without TLS, or the admin one. See `docs/reference/reliability.md#r10` and
 //! `#r14`.
 //!
 //! The listener limits connections, heads, and idle and slow clients; limits of bodies are up to
@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::atomic::Ordering;
@@ -29,8 +30,9 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
 pub use super::connection::HttpLimits;
-use super::connection::{Connection, ObservedBody, ObservedStream};
+use super::connection::{Connection, ObservedBody, ObservedStream, Stream};
 use super::heads::HEAD_BYTES_MAX;
+use super::https::{Https, PlainRequest};
 use super::limited_body::BodyFault;
 pub use super::limited_body::LimitedBody;
 use super::{error, unread_body};
@@ -62,9 +64,11 @@ pub struct ServerConfig {
     /// The handler of `/webhooks/meta`; `None` if the router serves that path too.
     pub webhook: Option<WebhookHandler>,
     pub router: Router,
+    /// `listen.https`: accepts connections with TLS as well, within the same limits.
+    pub https: Option<Https>,
     /// `listen.trusted_proxies`.
     pub trusted_proxies: Vec<IpNet>,
-    /// `listen.proxies_only`: closes connections that don't come from a trusted proxy.
+    /// `listen.proxies_only`: closes plain connections that don't come from a trusted proxy.
     pub proxies_only: bool,
     /// Accepts only requests with an IP address or `localhost` as `Host`. This stops DNS rebinding.
     pub local_hosts_only: bool,
@@ -72,7 +76,7 @@ pub struct ServerConfig {
     pub offenders: Option<Offenders>,
     pub limits: HttpLimits,
     pub clock: Clock,
-    /// Whether clients use HTTPS. Responses then carry `Strict-Transport-Security`.
+    /// Whether clients use HTTPS by a proxy. Responses then carry `Strict-Transport-Security`.
     pub is_https: bool,
     /// Whether the metrics about connections are those of this listener.
     pub has_metrics: bool,
@@ -86,6 +90,7 @@ impl ServerConfig {
         Self {
             webhook: None,
             router,
+            https: None,
             trusted_proxies: Vec::new(),
             proxies_only: false,
             local_hosts_only,
@@ -143,21 +148,24 @@ pub async fn serve(listener: TcpListener, config: ServerConfig, cancel: Cancella
         tokio::select! {
             () = cancel.cancelled() => break,
             _ = sweep.tick(), if !server.open().is_empty() => server.sweep(),
-            accepted = listener.accept() => match accepted {
-                Ok((stream, from)) => {
-                    id += 1;
-                    if let Some(entry) = server.admit(id, from.ip()) {
-                        tasks.spawn(server.clone().connection(entry, stream, from));
+            (accepted, is_encrypted) = accept(&listener, server.config.https.as_ref()) => {
+                match accepted {
+                    Ok((stream, from)) => {
+                        id += 1;
+                        if let Some(entry) = server.admit(id, from.ip(), is_encrypted) {
+                            let connection = server.clone().connection(entry, stream, from, is_encrypted);
+                            tasks.spawn(connection);
+                        }
+                    }
+                    // Most likely there are no file descriptors left: a connection is closed to
+                    // make room.
+                    Err(e) => {
+                        tracing::warn!(error = %e, "accept failed; retrying in 100 ms");
+                        server.connections.evict();
+                        tokio::time::sleep(Duration::from_millis(100)).await;
                     }
                 }
-                // Most likely there are no file descriptors left: a connection is closed to make
-                // room.
-                Err(e) => {
-                    tracing::warn!(error = %e, "accept failed; retrying in 100 ms");
-                    server.connections.evict();
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
-            },
+            }
         }
     }
     drop(listener);
@@ -165,6 +173,18 @@ pub async fn serve(listener: TcpListener, config: ServerConfig, cancel: Cancella
     if tokio::time::timeout(server.config.limits.grace, tasks.wait()).await.is_err() {
         server.open().values().for_each(|connection| connection.kill().cancel());
         tasks.wait().await;
+    }
+}
+
+/// Accepts a connection. Returns whether it begins with a TLS handshake.
+async fn accept(
+    plain: &TcpListener,
+    https: Option<&Https>,
+) -> (io::Result<(TcpStream, SocketAddr)>, bool) {
+    let Some(https) = https else { return (plain.accept().await, false) };
+    tokio::select! {
+        accepted = plain.accept() => (accepted, false),
+        accepted = https.listener.accept() => (accepted, true),
     }
 }
 
@@ -185,6 +205,26 @@ fn builder() -> auto::Builder<TokioExecutor> {
         .keep_alive_interval(Duration::from_secs(20))
         .keep_alive_timeout(Duration::from_secs(20));
     builder
+}
+
+/// Where the requests of a connection come from.
+#[derive(Clone, Copy)]
+struct Origin {
+    /// The peer, which may be a proxy.
+    from: IpAddr,
+    /// Whether the peer is a program on this machine.
+    is_local: bool,
+    is_encrypted: bool,
+}
+
+impl Origin {
+    fn of(stream: &TcpStream, from: SocketAddr, is_encrypted: bool) -> Self {
+        let from = from.ip().to_canonical();
+        // A connection to an address of this machine comes from the same address.
+        let is_local = from.is_loopback()
+            || stream.local_addr().is_ok_and(|own| own.ip().to_canonical() == from);
+        Self { from, is_local, is_encrypted }
+    }
 }
 
 struct Server {
@@ -238,8 +278,14 @@ impl Server {
 
     /// Registers a new connection; another one may have to make room for it. Returns `None` if the
     /// connection is not served.
-    fn admit(self: &Arc<Self>, id: u64, from: IpAddr) -> Option<OpenConnection> {
+    fn admit(
+        self: &Arc<Self>,
+        id: u64,
+        from: IpAddr,
+        is_encrypted: bool,
+    ) -> Option<OpenConnection> {
         if self.config.proxies_only
+            && !is_encrypted
             && !is_trusted(from.to_canonical(), &self.config.trusted_proxies)
         {
             self.closed("not_proxy");
@@ -274,29 +320,55 @@ impl Server {
         open: OpenConnection,
         stream: TcpStream,
         from: SocketAddr,
+        is_encrypted: bool,
     ) {
         let _ = stream.set_nodelay(true);
         let connection = &open.connection;
+        let origin = Origin::of(&stream, from, is_encrypted);
+        // The sweep closes the connection if its first request takes too long, handshake included.
+        let serving = async {
+            let stream = match self.config.https.as_ref().filter(|_| is_encrypted) {
+                None => Stream::Plain(stream),
+                Some(https) => match Box::pin(https.accept(stream)).await {
+                    Ok(Some(stream)) => Stream::Encrypted(Box::new(stream)),
+                    Ok(None) => return,
+                    Err(error) => {
+                        tracing::debug!(%error, "TLS handshake failed");
+                        self.closed("handshake");
+                        return;
+                    }
+                },
+            };
+            self.serve_http(connection, stream, origin).await;
+        };
+        tokio::select! {
+            () = serving => {}
+            () = connection.kill().cancelled() => {
+                if !connection.swept.load(Ordering::Relaxed) {
+                    self.closed("full");
+                }
+            }
+        }
+    }
+
+    /// Serves requests until the client closes the connection, or the server stops.
+    async fn serve_http(
+        self: &Arc<Self>,
+        connection: &Arc<Connection>,
+        stream: Stream,
+        origin: Origin,
+    ) {
         let service = service_fn(|request| {
             let (server, connection) = (self.clone(), connection.clone());
-            async move { Ok::<_, Infallible>(server.request(request, &connection, from.ip()).await) }
+            async move { Ok::<_, Infallible>(server.request(request, &connection, origin).await) }
         });
         let io = TokioIo::new(ObservedStream { stream, connection: connection.clone() });
         let mut serving = pin!(self.builder.serve_connection_with_upgrades(io, service));
         let outcome = tokio::select! {
             outcome = serving.as_mut() => outcome,
-            () = connection.kill().cancelled() => {
-                if !connection.swept.load(Ordering::Relaxed) {
-                    self.closed("full");
-                }
-                return;
-            }
             () = self.cancel.cancelled() => {
                 serving.as_mut().graceful_shutdown();
-                tokio::select! {
-                    outcome = serving.as_mut() => outcome,
-                    () = connection.kill().cancelled() => return,
-                }
+                serving.await
             }
         };
         if let Err(e) = outcome {
@@ -308,20 +380,39 @@ impl Server {
         &self,
         request: Request<Incoming>,
         connection: &Arc<Connection>,
-        from: IpAddr,
+        origin: Origin,
     ) -> Response<Body> {
-        let client = client(from, request.headers(), &self.config.trusted_proxies);
+        let client = client(origin.from, request.headers(), &self.config.trusted_proxies);
         let in_flight = connection.begin(client);
+        let mut is_https = origin.is_encrypted || self.config.is_https;
         let response = match refusal(&request, connection) {
             Some(refused) => refused,
             None if self.config.local_hosts_only && !is_for_local_host(&request) => {
                 let message = "the Host is not an IP address or localhost";
                 error::listener_error(StatusCode::MISDIRECTED_REQUEST, "foreign_host", message)
             }
-            None => self.dispatch(request, connection, client).await,
+            None => match self.plain_answer(&request, origin) {
+                Some(answer) => {
+                    is_https = false;
+                    answer
+                }
+                None => self.dispatch(request, connection, client).await,
+            },
         };
-        let response = with_security_headers(response, self.config.is_https);
+        let response = with_security_headers(response, is_https);
         response.map(|body| Body::new(ObservedBody::new(body, in_flight)))
+    }
+
+    /// The answer to a request that should have used the HTTPS listener.
+    fn plain_answer(&self, request: &Request<Incoming>, origin: Origin) -> Option<Response<Body>> {
+        let https = self.config.https.as_ref().filter(|_| !origin.is_encrypted)?;
+        https.plain_answer(&PlainRequest {
+            method: request.method(),
+            uri: request.uri(),
+            headers: request.headers(),
+            is_local: origin.is_local,
+            is_proxied: is_trusted(origin.from, &self.config.trusted_proxies),
+        })
     }
 
     /// Passes a request to its handler.

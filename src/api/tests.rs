@@ -399,9 +399,9 @@ async fn run() -> Running {
         auth_token_previous: None,
         cps: None,
         api_keys: vec![
-            ApiKey { key: Secret::new(format!("key-{id}")), role: Role::Owner },
-            ApiKey { key: Secret::new(format!("key-admin-{id}")), role: Role::Admin },
-            ApiKey { key: Secret::new(format!("key-agent-{id}")), role: Role::Agent },
+            ApiKey { name: None, key: Secret::new(format!("key-{id}")), role: Role::Owner },
+            ApiKey { name: None, key: Secret::new(format!("key-admin-{id}")), role: Role::Admin },
+            ApiKey { name: None, key: Secret::new(format!("key-agent-{id}")), role: Role::Agent },
         ],
         parent: parent.map(Into::into),
     };
@@ -499,6 +499,7 @@ async fn run() -> Running {
             }),
         })
         .router(),
+        https: None,
         trusted_proxies: vec!["127.0.0.1/32".parse().unwrap()],
         proxies_only: false,
         local_hosts_only: false,

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::target::StoreArgs;
+use super::target::LocalStoreArgs;
 use super::{Exit, print};
 use store::Database;
 use store::{self, BackupError};
@@ -14,7 +14,7 @@ pub struct Args {
     #[arg(value_name = "OUT.db")]
     pub out: PathBuf,
     #[command(flatten)]
-    pub store: StoreArgs,
+    pub store: LocalStoreArgs,
 }
 
 /// Copies the store and checks the copy. Exit code 0: done; 1: failed; 2: no store, or the file

@@ -313,9 +313,11 @@ fn outcome_text(ended: &CallOutcome) -> String {
     };
     let call = match &ended.call_uuid {
         Some(call) => format!(", call {call}"),
-        // Admission refuses a call before it has a UUID.
+        // Admission refuses a call before it has a UUID. A call with a record is found by its id
+        // at Meta, unless the key is not valid.
         None if ended.cause == "rejected" => {
-            "; the node did not admit the call, and its log and offhook_admission_total say why"
+            "; found no record of the call. If the node did not admit it, its log and \
+             offhook_admission_total say why; if the node needs an API key, give --api-key"
                 .to_owned()
         }
         None => String::new(),
@@ -345,7 +347,7 @@ mod tests {
         }));
         let rejected = CallOutcome { cause: "rejected".into(), ..CallOutcome::default() };
         let refused = columns(&CallEventKind::Ended(rejected));
-        assert!(refused.is_some_and(|(_, text)| text.contains("did not admit the call")));
+        assert!(refused.is_some_and(|(_, text)| text.contains("no record of the call")));
         assert!(
             is_documented(&CallEventKind::Ended(ended))
                 && is_documented(&CallEventKind::Hangup { by: HangupSource::Meta })

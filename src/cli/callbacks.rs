@@ -5,7 +5,7 @@
 
 use serde_json::{Value, json};
 
-use super::target::StoreArgs;
+use super::target::LocalStoreArgs;
 use super::{Exit, print};
 use model::Clock;
 use model::Timestamp;
@@ -21,9 +21,11 @@ pub struct Args {
 /// Subcommands.
 #[derive(clap::Subcommand, Clone, Debug)]
 pub enum Command {
-    /// List the latest callbacks, newest first: waiting, delivered or failed
+    /// List the latest callbacks, newest first: waiting, delivered or failed. Reads the store itself,
+    /// with or without a running node, so it runs on the machine of the store
     List(ListArgs),
-    /// Send failed callbacks again, with the same event id; waiting ones are sent immediately
+    /// Send failed callbacks again, with the same event id; waiting ones are sent immediately. Writes
+    /// to the store itself, so it runs on the machine of the store
     Retry(RetryArgs),
 }
 
@@ -40,7 +42,7 @@ pub struct ListArgs {
     #[arg(long, default_value_t = 50, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub limit: u32,
     #[command(flatten)]
-    pub store: StoreArgs,
+    pub store: LocalStoreArgs,
     /// Print one JSON object per line
     #[arg(long)]
     pub json: bool,
@@ -48,15 +50,16 @@ pub struct ListArgs {
 
 /// Options of `offhook callbacks retry`.
 #[derive(clap::Args, Clone, Debug)]
+#[command(group(clap::ArgGroup::new("which").args(["id", "all_failed"]).required(true)))]
 pub struct RetryArgs {
     /// Event id of a callback (`X-Offhook-Event-Id`), or its number in `list`
-    #[arg(value_name = "ID", required_unless_present = "all_failed")]
+    #[arg(value_name = "ID")]
     pub id: Option<String>,
     /// All failed callbacks
-    #[arg(long, conflicts_with = "id")]
+    #[arg(long)]
     pub all_failed: bool,
     #[command(flatten)]
-    pub store: StoreArgs,
+    pub store: LocalStoreArgs,
 }
 
 /// Runs the command. Exit code 0: done; 1: no such callback, or the store cannot be read; 2: wrong

@@ -90,7 +90,7 @@ pub fn load(file: &Path) -> Result<Config, Exit> {
     };
     match &error {
         ConfigError::Unreadable { .. } => print::error(format_args!(
-            "{error}; name the file with --config (deploy/offhook.toml is an example)"
+            "{error}; name the file with --config, or let `offhook init` write one"
         )),
         ConfigError::Invalid(problems) => {
             problems.0.iter().for_each(print::error);
@@ -114,11 +114,12 @@ pub(super) fn read(file: &Path) -> Result<Config, ConfigError> {
 /// A summary of the configuration, without secrets.
 fn summary(c: &Config) -> String {
     let base = c.public.base_url.as_ref().map_or("the bound address", url::Url::as_str);
+    let https = c.listen.https.map(|https| format!("  https    {https}\n")).unwrap_or_default();
     let enabled = c.numbers.iter().filter(|n| n.calling_enabled).count();
     let (last_port, media) =
         (u32::from(c.listen.media.port()) + u32::from(c.listen.media_ports) - 1, c.listen.media);
     format!(
-        "  public   {} as {base}\n  admin    {}\n  media    {media}, up to port {last_port}\n  graph    {}\n  \
+        "  public   {} as {base}\n{https}  admin    {}\n  media    {media}, up to port {last_port}\n  graph    {}\n  \
          store    {}\n  accounts {} ({} of them subaccounts), users {}, WABAs {}, numbers {} ({enabled} with calling)\n",
         c.listen.public,
         c.listen.admin,

@@ -1,6 +1,6 @@
 //! `offhook dev`: a complete development world on loopback.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::target::{Registration, RunningDev};
 use super::{Exit, dev_fleet, print};
@@ -53,6 +53,9 @@ pub fn run(args: Args) -> Exit {
         Ok(faults) => faults.unwrap_or_default(),
         Err(e) => return Exit::usage(format_args!("{e}")),
     };
+    if let Some(file) = &args.document {
+        warn_of_errors(file);
+    }
     if let Some(nodes) = args.nodes {
         return run_fleet(nodes, args, faults);
     }
@@ -69,6 +72,7 @@ pub fn run(args: Args) -> Exit {
         };
         let dev = match Dev::boot(options).await {
             Ok(dev) => dev,
+            Err(e @ DevError::Folder { .. }) => return Exit::failed(format_args!("{e}")),
             Err(DevError::Node(e)) if matches!(e, StartError::Store(_)) => {
                 return Exit::not_started(&e, format_args!("{e}"));
             }
@@ -85,6 +89,21 @@ pub fn run(args: Args) -> Exit {
             Err(e) => Exit::failed(format_args!("could not wait for signals: {e}")),
         }
     })
+}
+
+/// Warns if no call can run the document as it is now. It is read again for each call.
+fn warn_of_errors(file: &Path) {
+    let is_valid = match std::fs::read(file) {
+        Ok(document) => xml::parse(&document, None).is_ok(),
+        Err(_) => false,
+    };
+    if !is_valid {
+        let file = file.display();
+        print::error_text(&format!(
+            "warning: {file} is not a valid document, and calls will fail until it is; `offhook xml \
+             check {file}` says why\n"
+        ));
+    }
 }
 
 fn run_fleet(nodes: u8, args: Args, faults: Faults) -> Exit {

@@ -236,7 +236,7 @@ struct Session {
     fleet: DevFleet,
     client: Client,
     load: Option<Load>,
-    /// What was last told about each node.
+    /// The last line printed about each node.
     shown: HashMap<String, (String, u64)>,
     screen: Screen,
     /// Commands to run, in order.
@@ -395,7 +395,7 @@ impl Session {
         self.screen.tell(&told);
     }
 
-    /// Shows the nodes, and tells what has changed.
+    /// Shows the nodes, and prints what has changed.
     async fn draw(&mut self) -> Vec<DevNodeStatus> {
         let nodes = self.fleet.status().await;
         for node in &nodes {

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::{Exit, config, print};
 use crate::doctor::{Doctor, Finding, State, worst};
+use engine::config::Config;
 use model::Clock;
 
 /// Options of `offhook doctor`.
@@ -27,26 +28,27 @@ pub fn run(args: Args) -> Exit {
         Ok(config) => config,
         Err(exit) => return exit,
     };
-    super::run_async(async {
-        let doctor = match Doctor::of(config, Clock::real()).await {
-            Ok(doctor) => doctor,
-            Err(why) => return Exit::failed(why),
-        };
-        let lines = doctor.examine().await;
-        let worst = worst(&lines);
-        if args.json {
-            lines.iter().for_each(print::json);
-            let count = |state: State| lines.iter().filter(|line| line.state == state).count();
-            let (ok, warnings, failed) =
-                (count(State::Ok), count(State::Warning), count(State::Failed));
-            print::json(
-                &json!({"verdict": worst, "ok": ok, "warnings": warnings, "failed": failed}),
-            );
-        } else {
-            print::text(&text(&lines));
-        }
-        if worst == State::Failed { Exit::Failed } else { Exit::Done }
-    })
+    super::run_async(examine(config, args.json))
+}
+
+/// Runs the checks and prints the findings.
+pub(super) async fn examine(config: Config, as_json: bool) -> Exit {
+    let doctor = match Doctor::of(config, Clock::real()).await {
+        Ok(doctor) => doctor,
+        Err(why) => return Exit::failed(why),
+    };
+    let lines = doctor.examine().await;
+    let worst = worst(&lines);
+    if as_json {
+        lines.iter().for_each(print::json);
+        let count = |state: State| lines.iter().filter(|line| line.state == state).count();
+        let (ok, warnings, failed) =
+            (count(State::Ok), count(State::Warning), count(State::Failed));
+        print::json(&json!({"verdict": worst, "ok": ok, "warnings": warnings, "failed": failed}));
+    } else {
+        print::text(&text(&lines));
+    }
+    if worst == State::Failed { Exit::Failed } else { Exit::Done }
 }
 
 /// Text output: a line per check, with its remedy below.

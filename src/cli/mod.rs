@@ -15,8 +15,10 @@ pub mod dev;
 mod dev_fleet;
 pub mod doctor;
 pub mod exit;
+pub mod init;
 pub mod load;
 mod man;
+mod models;
 mod node_api;
 pub mod nodes;
 pub mod numbers;
@@ -70,6 +72,9 @@ struct LogArgs {
 enum Command {
     /// Run a node, a simulated Meta, a demo application and the console, all on loopback
     Dev(dev::Args),
+    /// Write the configuration of a new node: asks for what it needs, makes the secrets, and says
+    /// what to enter at Meta
+    Init(init::Args),
     /// Run a production node
     Serve(serve::Args),
     /// Place one simulated WhatsApp call with real WebRTC media and print its events
@@ -98,6 +103,8 @@ enum Command {
     Config(config::Args),
     /// List the languages and voices of documents, and the engines that speak them
     Voices(voices::Args),
+    /// Install speech models: list, add a file, fetch, remove
+    Models(models::Args),
     /// Print the OpenAPI 3.1 document
     Openapi,
     /// Print shell completions
@@ -188,6 +195,7 @@ pub fn main() -> std::process::ExitCode {
 fn run(command: Command) -> Exit {
     match command {
         Command::Dev(args) => dev::run(args),
+        Command::Init(args) => init::run(args),
         Command::Serve(args) => serve::run(args),
         Command::Call(args) => call::run(args),
         Command::Calls(args) => calls::run(args),
@@ -202,6 +210,7 @@ fn run(command: Command) -> Exit {
         Command::Doctor(args) => doctor::run(args),
         Command::Config(args) => config::run(args),
         Command::Voices(args) => voices::run(args),
+        Command::Models(args) => models::run(args),
         Command::Openapi => openapi::run(),
         Command::Completions(args) => completions::run(args, &mut Cli::command()),
         Command::Man(args) => man::run(&args, &Cli::command()),

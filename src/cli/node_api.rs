@@ -148,7 +148,11 @@ impl NodeApi {
             read: request.within,
             body_policy: BodyPolicy::Always { max: request.max },
         };
-        self.egress.request(request).await.map_err(|e| Exit::failed(format_args!("{e}")))
+        self.egress.request(request).await.map_err(|e| {
+            Exit::failed(format_args!(
+                "could not reach the node at {base}: {e}\nstart it, or name its address with --node URL"
+            ))
+        })
     }
 }
 

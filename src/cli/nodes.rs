@@ -152,7 +152,7 @@ fn remarks(nodes: &[NodeStatus]) -> Vec<String> {
     if let Some((_, fleet)) = fleets().find(|(_, fleet)| fleet.connected && !fleet.open) {
         let waits = match fleet.waiting_for.is_empty() {
             true => "for up to 10 s".to_owned(),
-            false => format!("until {} tells what it holds", fleet.waiting_for.join(", ")),
+            false => format!("until {} reports what it holds", fleet.waiting_for.join(", ")),
         };
         remarks.push(format!(
             "no node gets more slots or permits {waits}: the database was restarted, and may have forgotten some"
@@ -205,7 +205,7 @@ mod tests {
         away.fleet.as_mut().unwrap().connected = false;
         let remarks = remarks(&[closed, away]);
         assert!(remarks[0].starts_with("the database does not answer a2"), "{remarks:?}");
-        assert!(remarks[1].contains("until a2 tells what it holds"), "{remarks:?}");
+        assert!(remarks[1].contains("until a2 reports what it holds"), "{remarks:?}");
     }
 
     #[test]

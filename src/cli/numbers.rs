@@ -121,10 +121,10 @@ pub(super) async fn all(api: &NodeApi, list: &str, q: Option<&str>) -> Result<Ve
     let (mut items, mut cursor) = (Vec::new(), String::new());
     loop {
         let mut query = url::form_urlencoded::Serializer::new(String::new());
-        query
-            .append_pair("limit", "200")
-            .append_pair("cursor", &cursor)
-            .append_pair("q", q.unwrap_or_default());
+        query.append_pair("limit", "200").append_pair("cursor", &cursor);
+        if let Some(q) = q {
+            query.append_pair("q", q);
+        }
         let path = format!("{list}?{}", query.finish());
         let page = api.ask(Method::GET, &path, None).await?;
         items.extend(page["items"].as_array().cloned().unwrap_or_default());

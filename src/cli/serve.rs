@@ -34,7 +34,8 @@ pub fn run(args: Args) -> Exit {
                 Some(Err(e)) => return Exit::not_started(&e, format_args!("{e}")),
                 None => return Exit::Done,
             };
-        tracing::info!(public = %node.public, admin = %node.admin, "ready");
+        let https = node.https.map(tracing::field::display);
+        tracing::info!(public = %node.public, https, admin = %node.admin, "ready");
         until_stopped(node, signals).await;
         Exit::Done
     })

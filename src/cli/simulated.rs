@@ -33,8 +33,11 @@ impl NodeDiscovery {
     pub(super) async fn known(client: &Client, node: &str) -> Result<Option<Self>, Exit> {
         let request = Request::get(format!("{node}/.well-known/offhook.json")).body(Bytes::new());
         let request = request.map_err(|e| Exit::usage(format!("--node {node}: {e}")))?;
-        let answer =
-            client::fetch(client, request, READ_TIMEOUT, 1 << 20).await.map_err(Exit::failed)?;
+        let answer = client::fetch(client, request, READ_TIMEOUT, 1 << 20).await.map_err(|e| {
+            Exit::failed(format_args!(
+                "{e}\nstart a node with `offhook dev`, or name its address with --node URL"
+            ))
+        })?;
         if answer.status != 200 {
             return Ok(None);
         }

@@ -53,6 +53,30 @@ pub struct StoreArgs {
     pub data_dir: Option<PathBuf>,
 }
 
+/// Options that select the store of a command that needs the store itself.
+#[derive(clap::Args, Clone, Debug)]
+pub struct LocalStoreArgs {
+    #[command(flatten)]
+    store: StoreArgs,
+    /// Refused with the reason, because most commands have this option.
+    #[arg(long, value_name = "URL", hide = true, value_parser = refuse_node)]
+    node: Option<String>,
+}
+
+impl std::ops::Deref for LocalStoreArgs {
+    type Target = StoreArgs;
+    fn deref(&self) -> &StoreArgs {
+        &self.store
+    }
+}
+
+fn refuse_node(_: &str) -> Result<String, &'static str> {
+    Err(
+        "this command reads the store itself and not the API of a node: run it on the machine of the \
+         store, with --config FILE or --data-dir DIR",
+    )
+}
+
 /// Options that select a store, or a node by its API.
 #[derive(clap::Args, Clone, Debug)]
 pub struct SourceArgs {

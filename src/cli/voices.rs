@@ -26,7 +26,7 @@ pub fn run(args: Args) -> Exit {
     let speech = match args.config.as_deref().map(config::load) {
         None => SpeechConfig::default(),
         Some(Ok(config)) => match SpeechConfig::from_table(config.speech) {
-            Ok(speech) => speech,
+            Ok(speech) => SpeechConfig { data_dir: config.store.data_dir, ..speech },
             Err(e) => return Exit::usage(e),
         },
         Some(Err(exit)) => return exit,
@@ -36,7 +36,10 @@ pub fn run(args: Args) -> Exit {
         all = all.filter_language(language);
     }
     if all.voices.is_empty() {
-        return Exit::failed("no voice of this language; list all with `offhook voices`");
+        return Exit::failed(
+            "no voice can read this language; install espeak-ng or configure [speech.openai], or \
+             list all with `offhook voices`",
+        );
     }
     if args.json {
         all.voices.iter().for_each(print::json);

@@ -8,7 +8,7 @@ use axum::response::Response;
 use serde_json::{Value, json};
 
 use super::auth::{SubmittedForm, Visitor};
-use super::page::{Page, failed, forbidden, respond};
+use super::page::{Page, bad_form, forbidden, respond};
 use super::view::When;
 use super::{App, Console};
 use model::Secret;
@@ -21,7 +21,7 @@ struct AccountPage {
     auth_id: String,
     /// The sign-in page of this account. Empty if the node has only one main account.
     sign_in_url: String,
-    /// The first number of the account, for the examples.
+    /// A number of the account for the examples, with calling enabled if one has it.
     number: String,
     answer_url: &'static str,
     is_owner: bool,
@@ -53,7 +53,9 @@ fn render_page(
     }
     let api = console.apis.api();
     let book = api.keeper.book();
-    let number = book.numbers(&visitor.person.scope()).first().map(|n| n.number.to_string());
+    let numbers = book.numbers(&visitor.person.scope());
+    let calling = numbers.iter().find(|number| number.set.calling_enabled);
+    let number = calling.or(numbers.first()).map(|number| number.number.to_string());
     let account = &visitor.person.user.account;
     let sign_in_url = if book.has_several_main_accounts() {
         format!("{}/console/sign-in?account={account}", api.base_url)
@@ -95,7 +97,7 @@ pub(super) async fn act(State(console): App, submitted: SubmittedForm) -> Respon
         "end" => {
             visitor.ask(&console, Method::DELETE, "/api/v1/account/token/previous/", None).await
         }
-        _ => return failed(&console, &visitor, StatusCode::BAD_REQUEST, ""),
+        _ => return bad_form(&console, &visitor, "do"),
     };
     if !answer.is_ok() {
         let result = FormResult { wrong: answer.message().to_owned(), ..FormResult::default() };

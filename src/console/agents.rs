@@ -13,7 +13,7 @@ use super::auth::{SubmittedForm, Visitor};
 use super::form::Form;
 use super::i18n::Lang;
 use super::numbers::Number;
-use super::page::{Page, failed, forbidden, missing, respond};
+use super::page::{Page, bad_form, forbidden, missing, respond};
 use super::view;
 use super::{App, Console};
 use crate::api::ApiResponse;
@@ -66,6 +66,11 @@ impl Agent {
 
     fn calls_from(&self, number: &str) -> bool {
         self.outbound_number.as_deref() == Some(number)
+    }
+
+    /// Opens a chat with one of the agent's numbers in the WhatsApp of the visitor.
+    fn whatsapp_link(&self, number: &str) -> String {
+        format!("https://wa.me/{number}")
     }
 
     fn answers(&self) -> String {
@@ -345,7 +350,7 @@ pub(super) async fn change(
                 },
             }
         }
-        _ => failed(&console, &visitor, StatusCode::BAD_REQUEST, ""),
+        _ => bad_form(&console, &visitor, "do"),
     }
 }
 

@@ -159,6 +159,7 @@ async fn load_page(
         (None, Some(record)) => call_row::ended_row(lang, record),
         (None, None) => return Ok(None),
     };
+    call_row::add_own_numbers(console, visitor, std::slice::from_mut(&mut row)).await;
     call_row::add_conversations(console, visitor, vec![&mut row]).await;
     let log = event_log(api, &scope, call).await?;
     let fall = waterfall_of(api, &scope, call, &log).await?;
@@ -186,6 +187,7 @@ async fn load_page(
     let agent_name = super::inbox::agent_name(console, visitor, agent).await;
     let legs = api.store.calls().legs(&scope, &[call], LEGS_MAX).await?;
     let mut legs: Vec<Row> = legs.iter().map(|leg| call_row::ended_row(lang, leg)).collect();
+    call_row::add_own_numbers(console, visitor, &mut legs).await;
     call_row::add_names(console, visitor, &mut legs).await;
     let is_own = |number: &E164| api.keeper.book().number(&scope, number).is_some();
     let own_number = E164::parse(row.own().trim_start_matches('+')).ok().filter(is_own);

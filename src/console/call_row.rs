@@ -10,7 +10,7 @@ use super::auth::Visitor;
 use super::i18n::Lang;
 use super::view::{self, When};
 use crate::api::{LiveCall, LiveStatus};
-use model::{CallQuality, CallUuid, Country, Direction, E164, Timestamp};
+use model::{CallUuid, Country, Direction, E164, Timestamp};
 use store::CallRecord;
 
 /// Maximum number of rows whose names are read from conversations.
@@ -24,6 +24,9 @@ pub(super) struct Row {
     pub(super) direction: &'static str,
     pub(super) from: String,
     pub(super) to: String,
+    /// The business number of a call to an endpoint, whose caller is a person;
+    /// see [`add_own_numbers`].
+    business: Option<String>,
     /// Name of the person at the other end. Empty if unknown.
     pub(super) name: String,
     /// Country of the other party.
@@ -65,6 +68,7 @@ impl Row {
             direction: view::direction(direction),
             from: view::party(from),
             to: view::party(to),
+            business: None,
             name: name(direction, caller_name),
             country: country(direction, from, to),
             started: When::of(started),
@@ -87,6 +91,9 @@ impl Row {
 
     /// The own side: a business number or an endpoint.
     pub(super) fn own(&self) -> &str {
+        if let Some(business) = &self.business {
+            return business;
+        }
         if self.arrow == "out" { &self.from } else { &self.to }
     }
 
@@ -122,7 +129,7 @@ pub(super) fn ended_row(lang: Lang, record: &CallRecord) -> Row {
     let (start, end) = (&record.start, record.end.as_ref());
     let cause = end.map_or("", |end| end.cause.as_str());
     let answered = end.is_some_and(|end| end.answered.is_some());
-    let mos = end.and_then(|end| worse_mos(end.quality.as_ref()?));
+    let mos = end.and_then(|end| end.quality.as_ref()?.mos());
     let answer_ms = end.and_then(|end| i64::try_from(end.answer_ms?).ok());
     Row {
         length: match end.filter(|_| answered) {
@@ -145,12 +152,6 @@ pub(super) fn ended_row(lang: Lang, record: &CallRecord) -> Row {
     }
 }
 
-/// MOS of the worse direction.
-pub(super) fn worse_mos(quality: &CallQuality) -> Option<f64> {
-    let ways = [quality.inbound, quality.outbound];
-    ways.into_iter().flatten().map(|way| way.mos).reduce(f64::min)
-}
-
 /// The caller's name names the person only in inbound calls. In outbound calls it is the name that
 /// the business calls under.
 pub(super) fn name(direction: Direction, caller_name: &str) -> String {
@@ -166,6 +167,40 @@ pub(super) fn country(direction: Direction, from: &str, to: &str) -> Option<Coun
         Direction::Inbound => from,
         Direction::Outbound => to,
     })
+}
+
+/// Finds the business numbers of calls that a `Dial` made to endpoints: those of the calls that
+/// dialled them. The caller that such a call shows is the person.
+pub(super) async fn add_own_numbers(console: &Console, visitor: &Visitor, rows: &mut [Row]) {
+    let (api, scope, lang) = (console.apis.api(), visitor.person.scope(), visitor.lang());
+    let parents = rows.iter().filter(|row| is_to_endpoint(row)).filter_map(|row| row.parent);
+    let parents: BTreeSet<CallUuid> = parents.take(NAMES_MAX).collect();
+    let mut numbers: BTreeMap<CallUuid, String> = BTreeMap::new();
+    for parent in parents {
+        let row = match rows.iter().find(|row| row.id == parent) {
+            Some(row) => Some(row.own().to_owned()),
+            None => match api.live.get(&scope, parent) {
+                Some(live) => Some(live_row(lang, &live).own().to_owned()),
+                None => match api.store.calls().get(&scope, parent).await {
+                    Ok(record) => record.map(|record| ended_row(lang, &record).own().to_owned()),
+                    Err(error) => return tracing::warn!(%error, "failed to read a parent call"),
+                },
+            },
+        };
+        numbers.extend(row.map(|own| (parent, own)));
+    }
+    set_own_numbers(rows, &numbers);
+}
+
+/// Whether a call went to an endpoint and not to a phone number.
+fn is_to_endpoint(row: &Row) -> bool {
+    row.arrow == "out" && E164::parse(row.to.trim_start_matches('+')).is_err()
+}
+
+fn set_own_numbers(rows: &mut [Row], of_parents: &BTreeMap<CallUuid, String>) {
+    for row in rows.iter_mut().filter(|row| is_to_endpoint(row)) {
+        row.business = row.parent.and_then(|parent| of_parents.get(&parent).cloned());
+    }
 }
 
 /// Reads names that calls do not have from the conversations with these people.
@@ -273,6 +308,22 @@ mod tests {
         let [inbound, outbound] = [inbound, outbound].map(|call| live_row(Lang::En, &call));
         assert_eq!([inbound.person(), inbound.own()], ["Asha", "+918035737458"]);
         assert_eq!([outbound.person(), outbound.own()], ["+18765550123", "+918035737458"]);
+    }
+
+    #[test]
+    fn a_leg_to_an_endpoint_has_the_business_number_of_its_parent() {
+        let parent = call("14165550123", Direction::Inbound);
+        let mut to_endpoint = call("14165550123", Direction::Outbound);
+        to_endpoint.to = "sip:desk@calls.example.com".to_owned();
+        let mut to_user = call("918035737458", Direction::Outbound);
+        to_user.to = "18765550123".to_owned();
+        let mut rows = [to_endpoint, to_user].map(|mut leg| {
+            leg.parent_call = Some(parent.call);
+            live_row(Lang::En, &leg)
+        });
+        let own = live_row(Lang::En, &parent).own().to_owned();
+        set_own_numbers(&mut rows, &BTreeMap::from([(parent.call, own)]));
+        assert_eq!(rows.map(|row| row.own().to_owned()), ["+918035737458", "+918035737458"]);
     }
 
     #[test]

@@ -50,12 +50,13 @@ struct SortLink {
 }
 
 impl SortLink {
-    /// The heading of a column with a descending and an ascending order.
-    fn of(query: &Form, now: CallSort, descending: CallSort, ascending: CallSort) -> Self {
-        let (order, next) = match now {
-            now if now == descending => ("descending", ascending),
-            now if now == ascending => ("ascending", descending),
-            _ => ("none", descending),
+    /// The heading of a column. It sorts by `first`, and by `second` when chosen again.
+    fn of(query: &Form, now: CallSort, first: CallSort, second: CallSort) -> Self {
+        let next = if now == first { second } else { first };
+        let order = match (now == first || now == second, now.is_ascending()) {
+            (false, _) => "none",
+            (true, true) => "ascending",
+            (true, false) => "descending",
         };
         Self { query: query.without("before").with("sort", sort_word(next)), order }
     }
@@ -66,6 +67,8 @@ fn sort(word: &str) -> CallSort {
         "oldest" => CallSort::Oldest,
         "longest" => CallSort::Longest,
         "shortest" => CallSort::Shortest,
+        "best" => CallSort::BestQuality,
+        "worst" => CallSort::WorstQuality,
         _ => CallSort::Newest,
     }
 }
@@ -76,6 +79,8 @@ fn sort_word(sort: CallSort) -> Option<&'static str> {
         CallSort::Oldest => Some("oldest"),
         CallSort::Longest => Some("longest"),
         CallSort::Shortest => Some("shortest"),
+        CallSort::BestQuality => Some("best"),
+        CallSort::WorstQuality => Some("worst"),
     }
 }
 
@@ -103,6 +108,9 @@ struct CallsPage {
     filtered: bool,
     by_time: SortLink,
     by_length: SortLink,
+    by_quality: SortLink,
+    /// Whether calls without a measured quality are left out.
+    is_by_quality: bool,
     /// Order of the history, for the forms.
     sort: String,
     saved: Vec<SavedFilter>,
@@ -156,6 +164,7 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
     let mut up: Vec<Row> =
         live.iter().take(LIVE_MAX).map(|call| call_row::live_row(lang, call)).collect();
     for rows in [&mut ended, &mut legs, &mut up] {
+        call_row::add_own_numbers(&console, &visitor, rows).await;
         call_row::add_names(&console, &visitor, rows).await;
     }
     let saved = api.store.saved_filters().list(visitor.person.user.id).await.unwrap_or_default();
@@ -179,6 +188,8 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
         ended: call_row::with_legs(ended, legs),
         by_time: SortLink::of(query, filter.sort, CallSort::Newest, CallSort::Oldest),
         by_length: SortLink::of(query, filter.sort, CallSort::Longest, CallSort::Shortest),
+        by_quality: SortLink::of(query, filter.sort, CallSort::WorstQuality, CallSort::BestQuality),
+        is_by_quality: matches!(filter.sort, CallSort::WorstQuality | CallSort::BestQuality),
         sort: query.get("sort").to_owned(),
         saved: saved
             .into_iter()
@@ -392,6 +403,10 @@ mod tests {
             (length.query.as_str(), length.order),
             ("?party=9198&sort=shortest", "descending")
         );
+        let query = Form::read(b"sort=worst");
+        let now = sort(query.get("sort"));
+        let quality = SortLink::of(&query, now, CallSort::WorstQuality, CallSort::BestQuality);
+        assert_eq!((quality.query.as_str(), quality.order), ("?sort=best", "ascending"));
     }
 
     #[test]

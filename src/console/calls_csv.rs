@@ -10,7 +10,7 @@ use axum::response::{IntoResponse as _, Response};
 use futures_util::stream;
 
 use super::auth::Visitor;
-use super::call_row;
+use super::call_row::{self, Row};
 use super::page::failed;
 use super::{App, Console, calls};
 use store::{CallFilter, CallRecord, StoreError};
@@ -73,19 +73,20 @@ impl Export {
         let lang = self.visitor.lang();
         let mut rows: Vec<_> =
             records.iter().map(|record| call_row::ended_row(lang, record)).collect();
+        call_row::add_own_numbers(&self.console, &self.visitor, &mut rows).await;
         call_row::add_names(&self.console, &self.visitor, &mut rows).await;
-        let lines = records.iter().zip(&rows).map(|(record, row)| line(record, &row.name));
+        let lines = records.iter().zip(&rows).map(|(record, row)| line(record, row));
         Ok(Some(lines.collect()))
     }
 }
 
-fn line(record: &CallRecord, name: &str) -> String {
+fn line(record: &CallRecord, row: &Row) -> String {
     let (start, end) = (&record.start, record.end.as_ref());
-    let (person, number) = match start.direction {
-        model::Direction::Inbound => (&start.from, &start.to),
-        model::Direction::Outbound => (&start.to, &start.from),
+    let person = match start.direction {
+        model::Direction::Inbound => &start.from,
+        model::Direction::Outbound => &start.to,
     };
-    let mos = end.and_then(|end| call_row::worse_mos(end.quality.as_ref()?));
+    let mos = end.and_then(|end| end.quality.as_ref()?.mos());
     let country = call_row::country(start.direction, &start.from, &start.to);
     let or_empty = |text: Option<String>| text.unwrap_or_default();
     let cells = [
@@ -94,8 +95,8 @@ fn line(record: &CallRecord, name: &str) -> String {
         start.started.rfc3339(),
         start.direction.as_str().to_owned(),
         person.clone(),
-        name.to_owned(),
-        number.clone(),
+        row.name.clone(),
+        row.own().trim_start_matches('+').to_owned(),
         or_empty(country.map(|country| country.as_str().to_owned())),
         or_empty(end.map(|end| end.bill_secs.to_string())),
         or_empty(end.map(|end| end.cause.clone())),

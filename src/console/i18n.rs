@@ -3,12 +3,24 @@
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
+use crate::api::ApiResponse;
+
 /// A language of the console.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lang {
     En,
     De,
 }
+
+/// Fields of the number API, and the keys of their labels in the forms of the console.
+const LABELS: &[(&str, &str)] = &[
+    ("accessToken", "numbers.token"),
+    ("displayName", "numbers.display_name"),
+    ("fullName", "people.full_name"),
+    ("name", "people.name"),
+    ("whatsappBusinessAccount", "numbers.waba"),
+    ("whatsappPhoneNumberId", "numbers.phone_number_id"),
+];
 
 type Words = HashMap<String, String>;
 
@@ -65,6 +77,20 @@ impl Lang {
     /// The text of a key, if it exists.
     pub(super) fn find(self, key: &str) -> Option<&'static str> {
         self.words().get(key).or_else(|| EN.get(key)).map(String::as_str)
+    }
+
+    /// The message of a refused request to the API, with the label of the field in the console in
+    /// place of its name.
+    pub(super) fn refusal(self, answer: &ApiResponse) -> String {
+        let message = answer.message();
+        let label = answer.field().and_then(|field| {
+            let (_, key) = LABELS.iter().find(|(name, _)| *name == field)?;
+            Some((message.strip_prefix(field)?, self.t(key)))
+        });
+        match label {
+            Some((rest, label)) if rest.starts_with(' ') => format!("“{label}”{rest}"),
+            _ => message.to_owned(),
+        }
     }
 
     /// A number with the language's decimal separator.

@@ -16,12 +16,13 @@ use super::auth::{SubmittedForm, Visitor};
 use super::form::Form;
 use super::i18n::Lang;
 use super::numbers::{find_number, number_label, number_with_alias};
-use super::page::{Page, failed, html, missing, object, respond};
+use super::page::{Page, bad_form, failed, html, missing, object, respond};
 use super::phone::EndpointRow;
 use super::view::{self, When};
 use super::{App, Console};
 use crate::api::{ApiResponse, Apis};
 use engine::inbox::FILES;
+use model::E164;
 use store::{NOTE, RecordingFilter};
 
 /// Conversations beside an open one.
@@ -224,14 +225,20 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
 }
 
 /// Translates the text of a call in a conversation, which the store has in English.
-fn call_words(lang: Lang, text: String) -> String {
+fn call_words(lang: Lang, text: String, cause: &str) -> String {
     let seconds = |rest: Option<&str>| {
         let digits = rest?.strip_suffix(" s")?;
         digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.to_owned())
     };
     match text.as_str() {
         "Missed call" => return lang.t("inbox.call_missed").to_owned(),
-        "Call to the user, not answered" => return lang.t("inbox.call_unanswered").to_owned(),
+        "Call to the user, not answered" => {
+            let text = lang.find(&format!("cause.{cause}"));
+            return match text.filter(|_| !["no_answer", "ring_timeout"].contains(&cause)) {
+                Some(text) => lang.with("inbox.call_failed", &[text]),
+                None => lang.t("inbox.call_unanswered").to_owned(),
+            };
+        }
         _ => {}
     }
     for (begin, key) in
@@ -271,7 +278,7 @@ fn row(console: &Console, visitor: &Visitor, agents: &[Choice], conversation: Co
         name: conversation.user.display_name(),
         number: number_with_alias(console, visitor, &conversation.number),
         outbound: conversation.last_message.direction == "outbound",
-        text: call_words(visitor.lang(), conversation.last_message.text),
+        text: call_words(visitor.lang(), conversation.last_message.text, ""),
         at: When::read(&conversation.last_message.at),
         unread: conversation.unread,
         tone: tone(&conversation.status),
@@ -384,6 +391,16 @@ fn error_hint(lang: Lang, code: i64) -> String {
     lang.t(&format!("message_error.{group}")).to_owned()
 }
 
+/// Meta's text of the error of a message, or that there is none. Empty if the message has no error.
+fn failure_text(lang: Lang, item: &Value) -> String {
+    let error = item.get("error").filter(|error| !error.is_null());
+    let text = error.map(|error| error.get("message").and_then(Value::as_str).unwrap_or_default());
+    match text {
+        Some("") => lang.t("inbox.error_without_text").to_owned(),
+        text => text.unwrap_or_default().to_owned(),
+    }
+}
+
 /// Kind of a message about the call permission, which has no text.
 fn permission_kind(item: &Value) -> Option<&'static str> {
     let text = |pointer: &str| item.pointer(pointer).and_then(Value::as_str);
@@ -419,7 +436,7 @@ fn line(visitor: &Visitor, item: &Value, base_url: &str) -> TimelineItem {
     let media = text("/media/url");
     // A relative URL, since the reader may use another host name of this node.
     let media = media.strip_prefix(base_url).map_or(media.clone(), str::to_owned);
-    let of_call = call_words(lang, text("/call/text"));
+    let of_call = call_words(lang, text("/call/text"), &text("/call/cause"));
     let error_code = item.pointer("/error/code").and_then(Value::as_i64);
     let said = [text("/text"), text("/media/caption"), of_call, text("/location/name")];
     TimelineItem {
@@ -432,7 +449,7 @@ fn line(visitor: &Visitor, item: &Value, base_url: &str) -> TimelineItem {
         preview: Preview::of(&kind, &media),
         media,
         filename: text("/media/filename"),
-        error: text("/error/message"),
+        error: failure_text(lang, item),
         error_code: error_code.map(|code| code.to_string()).unwrap_or_default(),
         error_hint: error_code.map(|code| error_hint(lang, code)).unwrap_or_default(),
         call: text("/call/uuid").parse::<Uuid>().map(|call| call.to_string()).unwrap_or_default(),
@@ -475,6 +492,8 @@ struct Chat {
     summary: String,
     permission: Permission,
     granted_until: Option<When>,
+    /// Whether the node checks the call permission, and not Meta alone.
+    checks_permission: bool,
     may_delete: bool,
     may_call: bool,
     /// Query of the list of the person's calls.
@@ -540,6 +559,7 @@ async fn render_chat(
         format!("/api/v1/permissions/{}/{}/", conversation.number, conversation.user.key());
     let permission = visitor.ask(console, Method::GET, &permission, None).await;
     let permission: Permission = serde_json::from_value(permission.body).unwrap_or_default();
+    let checks_permission = checks_permission(console, &conversation.number);
     let of_number = number_label(console, visitor, &conversation.number);
     let agent = agent_name(console, visitor, conversation.active_agent).await;
     let other_agent = match find_number(console, visitor, &conversation.number).await {
@@ -606,6 +626,7 @@ async fn render_chat(
             summary: conversation.summary.unwrap_or_default(),
             granted_until: permission.expires_at.as_deref().map(When::read),
             permission,
+            checks_permission,
             may_delete: visitor.is_admin(),
             may_call: Apis::serves(&Method::POST, CALLS),
             calls: Form::default().with("party", Some(conversation.user.key())),
@@ -709,7 +730,7 @@ pub(super) async fn act(
                 .into_iter()
                 .find(|kind| *kind == form.get("kind"));
             let Some(kind) = kind else {
-                return failed(&console, &visitor, StatusCode::BAD_REQUEST, "");
+                return bad_form(&console, &visitor, "kind");
             };
             let mut file = json!({"link": form.get("link")});
             // Audio messages have no caption.
@@ -749,7 +770,7 @@ pub(super) async fn act(
             Some(path) => (Method::POST, path, None),
             None => return missing(&console, &visitor),
         },
-        _ => return failed(&console, &visitor, StatusCode::BAD_REQUEST, ""),
+        _ => return bad_form(&console, &visitor, "do"),
     };
     let gone = form.get("do") == "delete";
     let answer = visitor.ask(&console, method, &path, body.as_ref()).await;
@@ -782,6 +803,13 @@ struct CallDialog {
     endpoints: Vec<EndpointRow>,
     agents: Vec<Choice>,
     wrong: String,
+}
+
+/// Whether the node checks the permission for calls from a number, and not Meta alone.
+fn checks_permission(console: &Console, number: &str) -> bool {
+    let tables = console.apis.api().gate.directory().tables();
+    let number = E164::parse(number.trim_start_matches('+')).ok();
+    number.and_then(|number| tables.by_number(&number)).is_none_or(|n| n.spec.permissions.enforce)
 }
 
 /// The conversation with this id, or the error page if the visitor can't see it.
@@ -905,5 +933,27 @@ fn open_from_app(console: &Console, visitor: &Visitor, tenant: &str, target: &st
             failed(console, visitor, StatusCode::NOT_FOUND, visitor.lang().t("inbox.other_account"))
         }
         false => Redirect::to(target).into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_message_without_a_text_is_shown_as_failed() {
+        let text = |error: Value| failure_text(Lang::En, &json!({"error": error}));
+        assert_eq!(text(json!({"code": 131_026, "message": ""})), "Meta gave no reason.");
+        assert_eq!(text(json!({"code": 131_026, "message": "Because."})), "Because.");
+        assert_eq!(text(Value::Null), "");
+    }
+
+    #[test]
+    fn an_outgoing_call_that_failed_names_the_cause() {
+        let words =
+            |cause| call_words(Lang::En, "Call to the user, not answered".to_owned(), cause);
+        assert_eq!(words("no_permission"), "Outgoing call: No call permission");
+        assert_eq!(words("no_answer"), "Outgoing call, not answered");
+        assert_eq!(words(""), "Outgoing call, not answered");
     }
 }

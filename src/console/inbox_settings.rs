@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::auth::{SubmittedForm, Visitor};
 use super::form::Form;
 use super::inbox::{CannedReply, LABELS, Label, REPLIES};
-use super::page::{Page, failed, respond};
+use super::page::{Page, bad_form, respond};
 use super::{App, Console};
 
 /// The colours of labels, as in the API.
@@ -74,7 +74,7 @@ pub(super) async fn act(State(console): App, submitted: SubmittedForm) -> Respon
         _ => None,
     };
     let Some((method, path, body)) = request else {
-        return failed(&console, &visitor, StatusCode::BAD_REQUEST, "");
+        return bad_form(&console, &visitor, "do");
     };
     let answer = visitor.ask(&console, method, &path, body.as_ref()).await;
     if answer.is_ok() {

@@ -16,7 +16,8 @@ use super::numbers::number_with_alias;
 use super::page::{Page, respond};
 use super::{App, Console};
 use engine::meta::templates::{
-    HeaderFormat, ParameterType, Piece, Template, TemplateComponent, TemplateParameter, pieces,
+    HeaderFormat, OtherPart, ParameterType, Piece, Template, TemplateComponent, TemplateParameter,
+    pieces,
 };
 
 /// Templates in the list. A search finds the others.
@@ -46,6 +47,35 @@ struct ValueField {
     is_url: bool,
 }
 
+/// A template that the console can't fill in.
+struct OtherTemplate {
+    name: String,
+    language: String,
+    /// Why it can't be sent from here.
+    why: String,
+}
+
+impl OtherTemplate {
+    fn of(lang: Lang, template: Template) -> Self {
+        let part = |part: &OtherPart| lang.t(part_key(*part));
+        let parts: Vec<&str> = template.other_parts.iter().map(part).collect();
+        let why = lang.with("inbox.template_has", &[&parts.join(", ")]);
+        Self { name: template.name, language: template.language, why }
+    }
+}
+
+fn part_key(part: OtherPart) -> &'static str {
+    match part {
+        OtherPart::Carousel => "inbox.template_carousel",
+        OtherPart::Location => "inbox.template_location",
+        OtherPart::LimitedTimeOffer => "inbox.template_offer",
+        OtherPart::OneTimePassword => "inbox.template_password",
+        OtherPart::Flow => "inbox.template_flow",
+        OtherPart::Catalog => "inbox.template_catalog",
+        OtherPart::Unknown => "inbox.template_unknown",
+    }
+}
+
 /// The template that was chosen.
 #[derive(Default)]
 struct ChosenTemplate {
@@ -71,7 +101,7 @@ struct TemplateDialog {
     q: String,
     rows: Vec<Template>,
     /// Templates that the console can't fill in.
-    others: usize,
+    others: Vec<OtherTemplate>,
     has_more: bool,
     chosen: Option<ChosenTemplate>,
 }
@@ -171,11 +201,12 @@ async fn list(
         Err((status, wrong)) => return dialog(console, visitor, conversation, status, wrong, None),
     };
     let (others, rows): (Vec<_>, Vec<_>) =
-        found.items.into_iter().partition(|template| template.has_other_parts);
+        found.items.into_iter().partition(|template| !template.other_parts.is_empty());
+    let others = others.into_iter().map(|template| OtherTemplate::of(visitor.lang(), template));
     let page = TemplateDialog {
         q: search,
         rows,
-        others: others.len(),
+        others: others.collect(),
         has_more: found.next.is_some(),
         ..empty(console, visitor, conversation)
     };
@@ -202,7 +233,7 @@ fn empty(console: &Console, visitor: &Visitor, conversation: &Conversation) -> T
         wrong: String::new(),
         q: String::new(),
         rows: Vec::new(),
-        others: 0,
+        others: Vec::new(),
         has_more: false,
         chosen: None,
     }

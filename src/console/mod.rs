@@ -39,7 +39,7 @@ mod quality_chart;
 mod recordings;
 mod reference;
 mod replay;
-mod samples;
+mod request_log;
 mod set_up;
 mod sign_in;
 mod sign_up;
@@ -63,7 +63,7 @@ use engine::call::walk::Walker;
 use engine::openid::{BACK, Provider};
 use engine::people::SetUp;
 pub use events::{OpenStreams, open_streams};
-pub use samples::Samples;
+pub use request_log::RequestLog;
 pub use set_up::PATH as SET_UP;
 pub use sign_up::SignUpWindow;
 
@@ -71,7 +71,7 @@ pub use sign_up::SignUpWindow;
 pub struct Console {
     pub apis: Apis,
     /// Failed Graph requests of the last hour, for a chart.
-    pub samples: Samples,
+    pub request_log: RequestLog,
     /// URL of the simulated Meta's browser phone, if there is one.
     pub simulated_phone: Option<String>,
     /// The playground document and number for that phone.

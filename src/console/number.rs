@@ -12,7 +12,7 @@ use super::agents::Choice;
 use super::auth::{SubmittedForm, Visitor};
 use super::form::Form;
 use super::numbers::{Number, assign, digits, find_number, whatsapp};
-use super::page::{Page, failed, missing, respond};
+use super::page::{Page, bad_form, failed, missing, respond};
 use super::view;
 use super::{App, Console};
 use crate::api::ApiResponse;
@@ -258,7 +258,7 @@ pub(super) async fn change(
             let body = json!({"hide": true});
             visitor.ask(&console, Method::POST, &format!("{one}disconnect/"), Some(&body)).await
         }
-        _ => return failed(&console, &visitor, StatusCode::BAD_REQUEST, ""),
+        _ => return bad_form(&console, &visitor, "do"),
     };
     if answer.is_ok() {
         let to = match what.as_str() {
@@ -270,7 +270,7 @@ pub(super) async fn change(
         return Redirect::to(&to).into_response();
     }
     let (wrong, field) =
-        (answer.message().to_owned(), answer.field().unwrap_or_default().to_owned());
+        (visitor.lang().refusal(&answer), answer.field().unwrap_or_default().to_owned());
     if what != "save" {
         return failed(&console, &visitor, answer.status, &wrong);
     }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::agents::{Choice, choices};
 use super::auth::{SubmittedForm, Visitor};
 use super::form::Form;
-use super::page::{Page, failed, forbidden, missing, object, respond};
+use super::page::{Page, bad_form, failed, forbidden, missing, object, respond};
 use super::view;
 use super::{App, Console};
 use crate::api::ApiResponse;
@@ -222,7 +222,8 @@ pub(super) async fn connect(State(console): App, submitted: SubmittedForm) -> Re
     match answer.is_ok() {
         true => Redirect::to("/console/numbers/?done=connect").into_response(),
         false => {
-            connect_page(&console, &visitor, answer.status, form, answer.message().to_owned()).await
+            let wrong = visitor.lang().refusal(&answer);
+            connect_page(&console, &visitor, answer.status, form, wrong).await
         }
     }
 }
@@ -383,7 +384,7 @@ pub(super) async fn act(
             visitor.ask(&console, Method::PATCH, &one, Some(&body)).await
         }
         "sync" => visitor.ask(&console, Method::POST, &format!("{one}sync/"), None).await,
-        _ => return failed(&console, &visitor, StatusCode::BAD_REQUEST, ""),
+        _ => return bad_form(&console, &visitor, "do"),
     };
     match answer.is_ok() {
         true => Redirect::to(&format!("/console/numbers/?done={what}")).into_response(),

@@ -12,21 +12,17 @@ use axum::response::{IntoResponse as _, Redirect, Response};
 use super::auth::{SubmittedForm, Visitor};
 use super::i18n::Lang;
 use super::page::{Page, failed, respond};
-use super::samples::SAMPLES_MAX;
 use super::time_range::{Choice, TimeRange};
 use super::{App, Console, chart, view};
-use crate::api::{LiveStatus, NodeState, NodeStatus, RequestCount};
+use crate::api::{LiveStatus, NodeState, NodeStatus};
 use engine::admission::settings::Permissions;
 use model::Role;
 use model::{CallType, Direction, MessageStatus, Timestamp};
-use store::{CallSpan, MessageCount, Scope, StoreError};
+use store::{CallSpan, MessageCount, RequestCount, RequestTarget, Scope, StoreError};
 
 /// Maximum number of calls, of messages and of failed requests that are read: the latest ones of the
 /// range.
 const READ_MAX: u32 = 20_000;
-const MINUTES: usize = 60;
-/// Number of rows of the table of the last hour: five minutes each.
-const ROWS: usize = 12;
 /// Upper limits of the set-up time columns, in milliseconds.
 const SET_UP_MS: &[i64] = &[250, 500, 750, 1_000, 1_500, 2_000, 3_000, 5_000];
 
@@ -112,9 +108,10 @@ struct OperationsPage {
     draining: bool,
     /// Status of the nodes, if the visitor owns them.
     nodes: Vec<Node>,
+    /// Requests to customers' servers and to Graph, if the visitor owns the nodes.
     fetches: Option<RequestSummary>,
     graph: Option<RequestSummary>,
-    graph_chart: HourChart,
+    graph_chart: Plot,
     wrong: String,
 }
 
@@ -223,15 +220,6 @@ impl MessageFigures {
     }
 }
 
-/// A chart of the last hour, which a restart of the node empties.
-struct HourChart {
-    svg: String,
-    top: usize,
-    /// No request failed in the last hour.
-    is_empty: bool,
-    rows: Vec<(String, usize)>,
-}
-
 /// Status of a node.
 struct Node {
     id: String,
@@ -246,11 +234,25 @@ struct Node {
     is_member: bool,
 }
 
-/// Results of outbound requests since the node started.
+/// Results of outbound requests in the range.
 struct RequestSummary {
     all: Vec<RequestCount>,
     failed: u64,
     of: u64,
+}
+
+impl RequestSummary {
+    /// The requests to a target, failures first.
+    fn of(requests: &[RequestCount], target: RequestTarget) -> Self {
+        let mut all: Vec<RequestCount> =
+            requests.iter().filter(|one| one.target == target).cloned().collect();
+        all.sort_by(|a, b| (b.failed, b.requests, &a.kind).cmp(&(a.failed, a.requests, &b.kind)));
+        let sum = |only_failed: bool| {
+            let counted = all.iter().filter(|one| one.failed || !only_failed);
+            counted.fold(0, |sum: u64, one| sum.saturating_add(one.requests))
+        };
+        Self { failed: sum(true), of: sum(false), all }
+    }
 }
 
 pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
@@ -281,14 +283,16 @@ async fn render_page(
 ) -> Response {
     let (lang, api, scope) = (visitor.lang(), console.apis.api(), visitor.person.scope());
     let range = TimeRange::read(&visitor.query, api.clock.wall());
+    console.request_log.flush().await;
     api.store.flush().await;
-    let Stored { records, messages, failures } = match read_stored(console, &scope, &range).await {
-        Ok(stored) => stored,
-        Err(error) => {
-            tracing::warn!(%error, "failed to read figures");
-            return failed(console, visitor, StatusCode::SERVICE_UNAVAILABLE, "");
-        }
-    };
+    let Stored { records, messages, failures, requests, graph_failures } =
+        match read_stored(console, &scope, &range).await {
+            Ok(stored) => stored,
+            Err(error) => {
+                tracing::warn!(%error, "failed to read figures");
+                return failed(console, visitor, StatusCode::SERVICE_UNAVAILABLE, "");
+            }
+        };
     let up = api.live.list_all(&scope).await.calls;
     let queued = up.iter().filter(|call| call.status == LiveStatus::Queued).count();
     let tables = api.gate.directory().tables();
@@ -334,7 +338,8 @@ async fn render_page(
     let set_up_columns: Vec<_> = set_up.iter().map(|(_, count)| vec![(*count, "good")]).collect();
     let answered = records.iter().filter(|record| record.answered.is_some()).count();
     let tones = TONES.map(|(class, key)| (class, lang.t(key)));
-    let graph_failures = console.samples.graph_failures();
+    let is_own = !own_nodes.is_empty();
+    let summary = |target| is_own.then(|| RequestSummary::of(&requests, target));
     let page = OperationsPage {
         live: up.len() - queued,
         queued,
@@ -387,9 +392,15 @@ async fn render_page(
         causes: causes(lang, &records),
         numbers,
         draining: api.gate.is_draining(),
-        fetches: own_nodes.first().map(|node| request_summary(&node.fetches)),
-        graph: own_nodes.first().map(|node| request_summary(&node.graph)),
-        graph_chart: hour_chart(&graph_failures, lang.t("operations.graph_chart")),
+        fetches: summary(RequestTarget::Customer),
+        graph: summary(RequestTarget::Graph),
+        graph_chart: Plot::of_one(
+            &range,
+            &range.sum(graph_failures),
+            ("bad", lang.t("operations.failed")),
+            false,
+            lang.t("operations.graph_chart"),
+        ),
         nodes: own_nodes.into_iter().map(|node| node_view(lang, node)).collect(),
         wrong,
         page: visitor
@@ -405,6 +416,10 @@ struct Stored {
     messages: Vec<MessageCount>,
     /// Times of failed requests to the account's URLs.
     failures: Vec<Timestamp>,
+    /// Outbound requests of all accounts.
+    requests: Vec<RequestCount>,
+    /// Minutes with failed requests to Graph, and their numbers.
+    graph_failures: Vec<(Timestamp, u64)>,
 }
 
 async fn read_stored(
@@ -417,6 +432,8 @@ async fn read_stored(
         records: store.calls().spans(scope, from, to, READ_MAX).await?,
         messages: store.messages().count(scope, (from, to), READ_MAX).await?,
         failures: store.failed_requests().times(scope, (from, to), READ_MAX).await?,
+        requests: store.request_counts().sums((from, to)).await?,
+        graph_failures: store.request_counts().failures(RequestTarget::Graph, (from, to)).await?,
     })
 }
 
@@ -440,25 +457,6 @@ fn node_view(lang: Lang, node: NodeStatus) -> Node {
         memory: node
             .memory_bytes
             .map_or_else(|| "–".to_owned(), |bytes| format!("{} MiB", bytes >> 20)),
-    }
-}
-
-/// Summarises outbound requests since the node started, failures first.
-fn request_summary(all: &[RequestCount]) -> RequestSummary {
-    let sum = |ok: bool| {
-        all.iter().filter(|one| one.ok == ok).fold(0, |sum: u64, one| sum.saturating_add(one.count))
-    };
-    let mut all = all.to_vec();
-    all.sort_by(|a, b| (a.ok, b.count, &a.kind).cmp(&(b.ok, a.count, &b.kind)));
-    RequestSummary { failed: sum(false), of: sum(false).saturating_add(sum(true)), all }
-}
-
-fn hour_chart(samples: &[usize], title: &str) -> HourChart {
-    HourChart {
-        svg: chart::area(samples, SAMPLES_MAX, title),
-        top: chart::ceiling(samples.iter().copied().max().unwrap_or_default()),
-        is_empty: samples.iter().all(|failed| *failed == 0),
-        rows: five_minutes(samples),
     }
 }
 
@@ -487,15 +485,6 @@ fn set_ups(records: &[CallSpan]) -> Vec<i64> {
 fn at(sorted: &[i64], percent: usize) -> String {
     let index = (sorted.len() * percent / 100).min(sorted.len().saturating_sub(1));
     sorted.get(index).map_or_else(|| "–".to_owned(), |us| view::duration(*us))
-}
-
-/// The sums of five minutes each. The last row ends now.
-fn five_minutes(samples: &[usize]) -> Vec<(String, usize)> {
-    let ago = |row: usize| format!("−{} min", (row + 1) * (MINUTES / ROWS));
-    let rows = samples.rchunks(SAMPLES_MAX / ROWS).enumerate();
-    let mut rows: Vec<_> = rows.map(|(row, some)| (ago(row), some.iter().sum())).collect();
-    rows.reverse();
-    rows
 }
 
 /// The CSS classes of the outcomes of calls, with the keys of their names.
@@ -595,14 +584,6 @@ mod tests {
         assert_eq!(percentages(&[5, 2]), [71, 29]);
         assert!(percentages(&[]).is_empty());
         assert_eq!(percentages(&[40, 30, 20, 9, 1, 1]).iter().sum::<usize>(), 100);
-    }
-
-    #[test]
-    fn the_table_has_the_sum_of_each_five_minutes_and_ends_now() {
-        assert!(five_minutes(&[]).is_empty());
-        let samples = vec![1; 40];
-        assert_eq!(five_minutes(&samples), [("−10 min".to_owned(), 10), ("−5 min".to_owned(), 30)]);
-        assert_eq!(five_minutes(&vec![1; SAMPLES_MAX]).len(), ROWS);
     }
 
     #[test]

@@ -228,13 +228,13 @@ impl Page {
         )
     }
 
-    /// Texts of the softphone script, as JSON.
+    /// Texts of the softphone script, as JSON: its own, and the hangup causes.
     pub(super) fn phone_texts(&self) -> String {
-        let texts = self
-            .lang
-            .words()
-            .iter()
-            .filter_map(|(key, text)| Some((key.strip_prefix("phone.say.")?, text)));
+        let texts = self.lang.words().iter().filter_map(|(key, text)| {
+            let is_cause = key.starts_with("cause.") && !key.ends_with(".do");
+            let name = if is_cause { key } else { key.strip_prefix("phone.say.")? };
+            Some((name, text))
+        });
         serde_json::to_string(&texts.collect::<std::collections::BTreeMap<_, _>>())
             .unwrap_or_default()
     }
@@ -321,6 +321,12 @@ pub(super) fn failed(
     let page = visitor.page(console, visitor.lang().t("error.title"), "");
     let text = if text.is_empty() { visitor.lang().t("error.internal") } else { text };
     notice(status, page, text.to_owned())
+}
+
+/// 400: a form without a valid value of a field that the pages of the console always send.
+pub(super) fn bad_form(console: &Console, visitor: &Visitor, field: &str) -> Response {
+    let text = visitor.lang().with("error.form", &[field]);
+    failed(console, visitor, StatusCode::BAD_REQUEST, &text)
 }
 
 /// 403: the role of the visitor is too low.

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::auth::{SubmittedForm, Visitor};
-use super::page::{Page, failed, forbidden, respond};
+use super::page::{Page, bad_form, forbidden, respond};
 use super::{App, Console};
 
 /// A user in the number API.
@@ -111,7 +111,7 @@ pub(super) async fn change_user(
         "invite" => visitor.ask(&console, Method::POST, &format!("{one}invite/"), None).await,
         "sign-out" => visitor.ask(&console, Method::POST, &format!("{one}sign-out/"), None).await,
         "remove" => visitor.ask(&console, Method::DELETE, &one, None).await,
-        _ => return failed(&console, &visitor, StatusCode::BAD_REQUEST, ""),
+        _ => return bad_form(&console, &visitor, "do"),
     };
     if form.get("do") == "invite" {
         return redirect_or_render(&console, &visitor, &answer, |body| FormResult {
@@ -155,7 +155,7 @@ async fn redirect_or_render(
     result: impl FnOnce(&Value) -> FormResult,
 ) -> Response {
     if !answer.is_ok() {
-        let wrong = FormResult { wrong: answer.message().to_owned(), ..FormResult::default() };
+        let wrong = FormResult { wrong: visitor.lang().refusal(answer), ..FormResult::default() };
         return render_page(console, visitor, answer.status, wrong).await;
     }
     let result = result(&answer.body);

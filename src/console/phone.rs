@@ -52,7 +52,7 @@ struct PhonePage {
     /// Whether the visitor may create endpoints.
     can_create: bool,
     /// Numbers from which users can be called, with their labels.
-    numbers: Vec<(String, String)>,
+    numbers: Vec<CallingNumber>,
     wrong: String,
     /// Name, alias and answer URL of a rejected form.
     typed: [String; 3],
@@ -122,8 +122,15 @@ async fn render_page(
 /// Maximum number of numbers in the list.
 const NUMBERS_MAX: usize = 500;
 
-/// The numbers of the account with calling enabled.
-fn calling_numbers(console: &Console, visitor: &Visitor) -> Vec<(String, String)> {
+/// A number of the account with calling enabled.
+struct CallingNumber {
+    digits: String,
+    label: String,
+    /// Whether the node checks call permissions, and not Meta alone.
+    checks_permission: bool,
+}
+
+fn calling_numbers(console: &Console, visitor: &Visitor) -> Vec<CallingNumber> {
     let (api, scope) = (console.apis.api(), visitor.person.scope());
     let tables = api.gate.directory().tables();
     let own = tables.numbers().filter(|number| {
@@ -132,7 +139,11 @@ fn calling_numbers(console: &Console, visitor: &Visitor) -> Vec<(String, String)
     });
     let named = own.take(NUMBERS_MAX).map(|number| {
         let digits = number.spec.number.as_str();
-        (digits.to_owned(), view::with_alias(&number.spec.alias, digits))
+        CallingNumber {
+            digits: digits.to_owned(),
+            label: view::with_alias(&number.spec.alias, digits),
+            checks_permission: number.spec.permissions.enforce,
+        }
     });
     named.collect()
 }

@@ -450,6 +450,9 @@ fn debugger(
 }
 
 pub(super) async fn debug_page(State(console): App, visitor: Visitor) -> Response {
+    if !visitor.is_admin() {
+        return super::page::forbidden(&console, &visitor);
+    }
     let query = visitor.query.clone();
     debugger(&console, &visitor, query, None, "")
 }

@@ -84,7 +84,7 @@ pub(super) async fn create(
         Ok(user) => {
             let made = serde_json::json!({"name": user.name, "role": "owner"});
             let object = format!("users/{}", user.id);
-            console.apis.record((&user, from), "setUp", &object, (Value::Null, made));
+            console.apis.record((&user, from), "setUp", &object, (Value::Null, made)).await;
             let (account, name) = (Some(&user.account), user.name.as_str());
             let credentials = Credentials { account, name, password };
             let Ok(session) = people.sign_in(credentials, from, None).await else {
@@ -130,7 +130,7 @@ fn refusal(preferences: Preferences, error: &SetUpError) -> Response {
         }
         SetUpError::Wait(wait) => {
             let seconds = wait.as_secs() + 1;
-            let text = preferences.lang.with("sign_in.wait", &[&seconds.div_ceil(60).to_string()]);
+            let text = preferences.lang.with("sign_in.wait", &[&seconds.to_string()]);
             (StatusCode::TOO_MANY_REQUESTS, text, Some(seconds))
         }
         SetUpError::People(error) => {

@@ -157,7 +157,7 @@ pub(super) async fn sign_in(
         }
         Err(SignInError::Wait(wait)) => {
             let seconds = wait.as_secs() + 1;
-            let text = preferences.lang.with("sign_in.wait", &[&seconds.div_ceil(60).to_string()]);
+            let text = preferences.lang.with("sign_in.wait", &[&seconds.to_string()]);
             let mut answer =
                 form(&console, preferences, StatusCode::TOO_MANY_REQUESTS, &entered, text).await;
             answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
@@ -201,7 +201,7 @@ pub(super) async fn sign_out(
     if submitted.form.some("everywhere").is_some() && done.is_ok() {
         let object = format!("users/{}", person.user.id);
         let changed = (serde_json::Value::Null, serde_json::Value::Null);
-        console.apis.record((&person.user, *from), "signOutUser", &object, changed);
+        console.apis.record((&person.user, *from), "signOutUser", &object, changed).await;
     }
     if let Err(error) = done {
         tracing::warn!(%error, "failed to end session");
@@ -282,7 +282,7 @@ pub(super) async fn accept(
                 Ok(()) => {
                     let object = format!("users/{}", user.id);
                     let changed = (serde_json::Value::Null, serde_json::Value::Null);
-                    console.apis.record((&user, from), "acceptInvitation", &object, changed);
+                    console.apis.record((&user, from), "acceptInvitation", &object, changed).await;
                     let password = Secret::new(fields.raw("password"));
                     let (account, name) = (Some(&user.account), user.name.as_str());
                     let credentials = Credentials { account, name, password };

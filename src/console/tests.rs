@@ -144,3 +144,11 @@ fn the_snippets_run_and_have_an_element_of_each_kind_among_them() {
         assert!(all.contains(&format!("<{element}")), "{element}");
     }
 }
+
+#[test]
+fn a_refusal_names_the_label_of_the_field() {
+    let error = serde_json::json!({"field": "displayName", "message": "displayName must be short"});
+    let body = serde_json::json!({ "error": error });
+    let answer = crate::api::ApiResponse { status: http::StatusCode::BAD_REQUEST, body };
+    assert_eq!(Lang::En.refusal(&answer), "“Display Name” must be short");
+}

@@ -114,13 +114,18 @@ impl TimeRange {
 
     /// Counts times by column.
     pub(super) fn count(&self, times: impl IntoIterator<Item = Timestamp>) -> Vec<usize> {
-        let mut counts = vec![0; self.columns];
-        for column in times.into_iter().filter_map(|at| self.column(at)) {
-            if let Some(count) = counts.get_mut(column) {
-                *count += 1;
+        self.sum(times.into_iter().map(|at| (at, 1)))
+    }
+
+    /// Sums values by the column of their time.
+    pub(super) fn sum(&self, values: impl IntoIterator<Item = (Timestamp, u64)>) -> Vec<usize> {
+        let mut sums = vec![0_usize; self.columns];
+        for (at, value) in values {
+            if let Some(sum) = self.column(at).and_then(|column| sums.get_mut(column)) {
+                *sum = sum.saturating_add(usize::try_from(value).unwrap_or(usize::MAX));
             }
         }
-        counts
+        sums
     }
 
     /// The largest number of times within one second, by column.

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::auth::{SubmittedForm, Visitor};
 use super::deliveries::{self, DeliveryLog};
 use super::form::Form;
-use super::page::{Page, failed, forbidden, missing, respond};
+use super::page::{Page, bad_form, forbidden, missing, respond};
 use super::{App, Console};
 use engine::admission::Webhook as StoredWebhook;
 use engine::inbox::{RoutingError, WebhookSpec};
@@ -121,7 +121,7 @@ fn secret(webhook: &StoredWebhook) -> String {
 }
 
 /// Adds a change to the audit trail: the console changes webhooks without the APIs.
-fn record(
+async fn record(
     console: &Console,
     visitor: &Visitor,
     action: &str,
@@ -138,7 +138,7 @@ fn record(
     };
     let states = (state(before), state(after));
     let actor = (&visitor.person.user, visitor.from);
-    console.apis.record(actor, action, &format!("webhooks/{id}"), states);
+    console.apis.record(actor, action, &format!("webhooks/{id}"), states).await;
 }
 
 pub(super) async fn create(State(console): App, submitted: SubmittedForm) -> Response {
@@ -160,7 +160,7 @@ pub(super) async fn create(State(console): App, submitted: SubmittedForm) -> Res
     };
     match console.apis.api().inbox.make_webhook(&visitor.person.user.account, order).await {
         Ok(made) => {
-            record(&console, &visitor, "createWebhook", None, Some(&made));
+            record(&console, &visitor, "createWebhook", None, Some(&made)).await;
             let result = FormResult { secret: secret(&made), ..FormResult::default() };
             render_page(&console, &visitor, made.id, StatusCode::OK, result).await
         }
@@ -232,7 +232,7 @@ pub(super) async fn act(
     let mut to = format!("/console/webhooks/{id}/");
     let before = inbox.webhook(&scope, id);
     let action = form.get("do");
-    let recorded = |done: &Result<_, RoutingError>| {
+    let recorded = async |done: &Result<_, RoutingError>| {
         let name = match action {
             "save" => "changeWebhook",
             "rotate" => "rotateWebhookSecret",
@@ -247,14 +247,15 @@ pub(super) async fn act(
                 name,
                 before.as_deref(),
                 inbox.webhook(&scope, id).as_deref(),
-            );
+            )
+            .await;
         }
     };
     let done = match action {
         "save" => match order(&console, &visitor, &form) {
             Ok(order) => match inbox.change_webhook(&scope, id, order).await {
                 Ok((webhook, true)) => {
-                    recorded(&Ok(()));
+                    recorded(&Ok(())).await;
                     let result = FormResult { secret: secret(&webhook), ..FormResult::default() };
                     return render_page(&console, &visitor, id, StatusCode::OK, result).await;
                 }
@@ -273,7 +274,7 @@ pub(super) async fn act(
         },
         "rotate" => match inbox.rotate_secret(&scope, id).await {
             Ok(webhook) => {
-                recorded(&Ok(()));
+                recorded(&Ok(())).await;
                 let result = FormResult { secret: secret(&webhook), ..FormResult::default() };
                 return render_page(&console, &visitor, id, StatusCode::OK, result).await;
             }
@@ -298,9 +299,9 @@ pub(super) async fn act(
             )
             .await;
         }
-        _ => return failed(&console, &visitor, StatusCode::BAD_REQUEST, ""),
+        _ => return bad_form(&console, &visitor, "do"),
     };
-    recorded(&done);
+    recorded(&done).await;
     match done {
         Ok(()) => Redirect::to(&to).into_response(),
         Err(RoutingError::NoWebhook) => missing(&console, &visitor),

@@ -1,91 +1,63 @@
-//! Reads until when the public URL's certificate is valid. Only this field of X.509 (RFC 5280 §4.1)
-//! is parsed: the TLS library verifies everything else but does not expose dates.
+//! Checks certificates: that of the public URL, and the files of `[tls]`.
 
-use super::Finding;
+use super::{Doctor, Finding};
 use model::Timestamp;
+use tls::{Prepared, TlsSettings, Validity};
+
+const CHECK: &str = "certificate";
 
 /// Days left below which the certificate should have been renewed.
 const DAYS: i64 = 14;
 const DAY_SECS: i64 = 86_400;
 
-const SEQUENCE: u8 = 0x30;
-const UTC_TIME: u8 = 0x17;
-const GENERALIZED_TIME: u8 = 0x18;
-/// The version, which is present only if it is not 1.
-const VERSION: u8 = 0xa0;
-
-/// The finding for a valid certificate.
-pub(super) fn finding(der: &[u8], now: Timestamp) -> Finding {
-    const IS: &str = "certificate";
-    let Some(end) = not_after(der) else {
+/// The finding for a certificate of this validity.
+pub(super) fn finding(validity: Option<Validity>, now: Timestamp) -> Finding {
+    let Some(Validity { not_after: end, .. }) = validity else {
         return Finding::warning(
-            IS,
+            CHECK,
             "its end of validity can't be read",
             "inspect it with `openssl x509 -noout -enddate`",
         );
     };
-    let days = end.secs().saturating_sub(now.secs()).div_euclid(DAY_SECS);
+    let left = end.secs().saturating_sub(now.secs());
+    let days = left.div_euclid(DAY_SECS);
+    if left < 0 {
+        return Finding::failed(CHECK, format!("expired at {end}"), "renew it now");
+    }
     let what = format!("valid for {days} more days, until {end}");
     if days < DAYS {
-        return Finding::warning(IS, what, "renew it now; its automatic renewal does not work");
+        return Finding::warning(CHECK, what, "renew it now; its automatic renewal does not work");
     }
-    Finding::ok(IS, what)
+    Finding::ok(CHECK, what)
 }
 
-/// The end of the validity period.
-fn not_after(der: &[u8]) -> Option<Timestamp> {
-    let (certificate, _) = element(der, SEQUENCE)?;
-    let (mut body, _) = element(certificate, SEQUENCE)?;
-    if body.first() == Some(&VERSION) {
-        body = any(body)?.2;
-    }
-    // Skip the serial number, signature algorithm and issuer.
-    for _ in 0..3 {
-        body = any(body)?.2;
-    }
-    let (validity, _) = element(body, SEQUENCE)?;
-    let (_, _, rest) = any(validity)?;
-    let (tag, end, _) = any(rest)?;
-    time(tag, end)
-}
-
-/// The content of an element with this tag, and the bytes after it.
-fn element(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
-    let (found, content, rest) = any(der)?;
-    (found == tag).then_some((content, rest))
-}
-
-/// Tag, content and the bytes after the element.
-fn any(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
-    let (tag, rest) = der.split_first()?;
-    let (first, rest) = rest.split_first()?;
-    let (length, rest) = match usize::from(*first) {
-        short @ ..=0x7f => (short, rest),
-        // The number of length bytes. Certificates need two or three.
-        long @ 0x81..=0x84 => {
-            let (bytes, rest) = rest.split_at_checked(long - 0x80)?;
-            (bytes.iter().fold(0, |length, byte| (length << 8) | usize::from(*byte)), rest)
+impl Doctor {
+    /// The findings about the files of `[tls]`.
+    pub(super) fn certificate_files(&self) -> Vec<Finding> {
+        let Some(settings @ TlsSettings::Files(files)) = &self.config.tls else {
+            return Vec::new();
+        };
+        let loaded = match Prepared::load(settings.clone()) {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                let fix = "correct [tls]; the node's user must be able to read both files, and the \
+                           key must be that of the certificate";
+                return vec![Finding::failed(CHECK, error.to_string(), fix)];
+            }
+        };
+        let now = self.clock.wall();
+        let mut findings: Vec<_> = files
+            .iter()
+            .zip(loaded.validities())
+            .map(|(files, validity)| finding(validity, now).of(files.cert.display().to_string()))
+            .collect();
+        let host = self.config.public.base_url.as_ref().and_then(|url| url.host_str());
+        if let Some(host) = host.filter(|host| !loaded.has_certificate_for(host)) {
+            let what = format!("no certificate of [tls] is for {host}, the host of the public URL");
+            findings.push(Finding::failed(CHECK, what, "get a certificate for it").of(host));
         }
-        _ => return None,
-    };
-    let (content, rest) = rest.split_at_checked(length)?;
-    Some((*tag, content, rest))
-}
-
-/// Parses `YYMMDDHHMMSSZ`, where years below 50 are in this century, or `YYYYMMDDHHMMSSZ`.
-fn time(tag: u8, text: &[u8]) -> Option<Timestamp> {
-    let text = std::str::from_utf8(text).ok()?;
-    let full = match tag {
-        UTC_TIME => {
-            let year: u32 = text.get(..2)?.parse().ok()?;
-            format!("{}{text}", if year < 50 { "20" } else { "19" })
-        }
-        GENERALIZED_TIME => text.to_owned(),
-        _ => return None,
-    };
-    let civil = jiff::civil::DateTime::strptime("%Y%m%d%H%M%SZ", &full).ok()?;
-    let zoned = civil.to_zoned(jiff::tz::TimeZone::UTC).ok()?;
-    Some(Timestamp::from_micros(zoned.timestamp().as_microsecond()))
+        findings
+    }
 }
 
 #[cfg(test)]
@@ -93,29 +65,13 @@ mod tests {
     use super::*;
     use crate::doctor::State;
 
-    fn certificate(end: (i32, u8, u8)) -> Vec<u8> {
-        let mut params =
-            rcgen::CertificateParams::new(vec!["calls.example.com".to_owned()]).unwrap();
-        params.not_after = rcgen::date_time_ymd(end.0, end.1, end.2);
-        let key = rcgen::KeyPair::generate().unwrap();
-        params.self_signed(&key).unwrap().der().to_vec()
-    }
-
     #[test]
-    fn reads_the_end_of_validity_in_both_forms() {
-        let day = |text: &str| {
-            Timestamp::from_micros(text.parse::<jiff::Timestamp>().unwrap().as_microsecond())
-        };
-        let now = day("2026-11-21T00:00:00Z");
-        for (end, is, state) in [
-            ((2026, 12, 5), "2026-12-05T00:00:00Z", State::Ok),
-            ((2026, 12, 4), "2026-12-04T00:00:00Z", State::Warning),
-            // From 2050 on the long form is used.
-            ((2061, 1, 2), "2061-01-02T00:00:00Z", State::Ok),
-        ] {
-            let der = certificate(end);
-            assert_eq!(not_after(&der), Some(day(is)));
-            let finding = finding(&der, now);
+    fn a_certificate_that_expires_soon_is_reported() {
+        let now = Timestamp::from_secs(1_795_219_200);
+        for (days, state) in [(14, State::Ok), (13, State::Warning), (-1, State::Failed)] {
+            let not_after = Timestamp::from_secs(now.secs() + days * DAY_SECS);
+            let validity = Validity { not_before: Timestamp::default(), not_after };
+            let finding = finding(Some(validity), now);
             assert_eq!(
                 (finding.state, finding.fix.is_some()),
                 (state, state != State::Ok),
@@ -123,10 +79,6 @@ mod tests {
                 finding.what
             );
         }
-        let der = certificate((2026, 12, 5));
-        for end in 0..der.len().min(300) {
-            let _ = not_after(&der[..end]);
-        }
-        assert_eq!(finding(b"nonsense", now).state, State::Warning);
+        assert_eq!(finding(None, now).state, State::Warning);
     }
 }

@@ -8,17 +8,33 @@ use bytes::Bytes;
 use http::{HeaderMap, Method};
 
 use super::{Doctor, Finding, certificate};
+use crate::public_address::{self, NotFoundError};
 use egress::{BodyPolicy, EgressError, EgressRequest, is_public};
-use engine::config::Listen;
+use engine::config::{Listen, MediaIps};
+use speech::models::ModelStore;
 use store::Database;
+use tls::Validity;
 
 /// Timeout of requests to the node.
 const WITHIN: Duration = Duration::from_secs(10);
 /// The challenge of the verification request.
 const CHALLENGE: &str = "offhook-doctor-4711";
 
+/// One finding per installed speech model.
+fn speech_models(store: &ModelStore) -> Vec<Finding> {
+    let finding = |model: speech::models::Manifest| match store.problem(&model) {
+        None => Finding::ok("speech", format!("{} {} is installed", model.name, model.version)),
+        Some(problem) => Finding::failed(
+            "speech",
+            format!("{} {} is damaged: {problem}", model.name, model.version),
+            format!("install it again with `offhook models fetch {}`", model.name),
+        ),
+    };
+    store.list().into_iter().map(finding).collect()
+}
+
 impl Doctor {
-    pub(super) fn local(&self) -> Vec<Finding> {
+    pub(super) async fn local(&self) -> Vec<Finding> {
         let mut lines = vec![self.configuration()];
         lines.extend(self.config.warnings().into_iter().map(|warning| {
             Finding::warning(
@@ -28,13 +44,39 @@ impl Doctor {
             )
         }));
         lines.push(self.store_line());
+        lines.extend(speech_models(&ModelStore::new(&self.config.store.data_dir)));
+        if self.config.turn.is_some() {
+            lines.push(self.turn().await);
+            return lines;
+        }
         lines.push(media_port(&self.config.listen));
-        lines.push(advertised(
-            &self.config.public.media_ips,
-            self.config.listen.media.ip(),
-            self.simulated,
-        ));
+        lines.extend(match &self.config.public.media_ips {
+            MediaIps::Auto => found(public_address::find(&self.config).await, self.simulated),
+            set => vec![advertised(set.listed(), self.config.listen.media.ip(), self.simulated)],
+        });
         lines
+    }
+
+    /// Asks the TURN server for an address, and gives it back.
+    async fn turn(&self) -> Finding {
+        const IS: &str = "media";
+        let fix = "check server, username and password of [turn], and that UDP to the server is let through";
+        let server = match public_address::turn_server(&self.config).await {
+            Ok(Some(server)) => server,
+            Ok(None) => return Finding::ok(IS, "no TURN server is configured"),
+            Err(why) => return Finding::failed(IS, why, fix),
+        };
+        let (clock, at) = (self.clock.clone(), server.address);
+        let asked =
+            tokio::task::spawn_blocking(move || media::turn::allocate(&server, &clock, WITHIN));
+        match asked.await.map_err(std::io::Error::other).flatten() {
+            Ok(ip) => {
+                Finding::ok(IS, format!("the TURN server {at} relays media, now at {}", ip.ip()))
+            }
+            Err(e) => {
+                Finding::failed(IS, format!("the TURN server {at} relays no media: {e}"), fix)
+            }
+        }
     }
 
     fn configuration(&self) -> Finding {
@@ -92,7 +134,8 @@ impl Doctor {
             };
         };
         if base.scheme() != "https" && !self.simulated {
-            let fix = "put a reverse proxy with a certificate in front of the node, and set its https URL";
+            let fix = "set [listen] https and [tls] domains, or put a reverse proxy with a certificate in front \
+                       of the node, and set its https URL";
             return Finding::failed(
                 IS,
                 format!("{base} is not https, so Meta sends no webhooks to it"),
@@ -132,7 +175,8 @@ impl Doctor {
                 let fix = if why.contains("certificate") {
                     "renew the certificate, and serve its whole chain"
                 } else {
-                    "start the node; open its port; check the proxy and the name's DNS entry"
+                    "start the node; open its port; check the proxy, if there is one, and the name's DNS entry; \
+                     with [tls] domains, the node's log says why it has no certificate yet"
                 };
                 Finding::failed(
                     IS,
@@ -150,7 +194,8 @@ impl Doctor {
         let url = self.egress.url(base.as_str()).ok()?;
         let shown = self.egress.certificate(&url, WITHIN).await.ok()?;
         Some(
-            certificate::finding(&shown, self.clock.wall()).of(base.host_str().unwrap_or_default()),
+            certificate::finding(Validity::of(&shown), self.clock.wall())
+                .of(base.host_str().unwrap_or_default()),
         )
     }
 
@@ -218,10 +263,39 @@ pub(super) fn media_port(listen: &Listen) -> Finding {
     }
 }
 
+/// The public addresses that the node would find.
+pub(super) fn found(
+    found: Result<public_address::Found, NotFoundError>,
+    simulated: bool,
+) -> Vec<Finding> {
+    const IS: &str = "media";
+    let found = match found {
+        Ok(found) => found,
+        Err(e) => {
+            let fix = "set [public].media_ips to the address that this machine has on the internet";
+            return vec![Finding::failed(IS, e.to_string(), fix)];
+        }
+    };
+    let shown = found.addresses.iter().map(|found| format!("{} ({})", found.ip, found.source));
+    let what = format!("media is expected at {}", shown.collect::<Vec<_>>().join(", "));
+    let is_reachable = simulated || found.addresses.iter().any(|found| is_public(found.ip));
+    let addresses = match is_reachable {
+        true => Finding::ok(IS, what),
+        false => Finding::failed(
+            IS,
+            format!("{what}, which Meta can't reach"),
+            "name servers on the internet in [public].stun_servers, or set [public].media_ips",
+        ),
+    };
+    let fix = "forward UDP to this machine, or set [public].media_ips";
+    let warnings = found.warnings.into_iter().map(|warning| Finding::warning(IS, warning, fix));
+    std::iter::once(addresses).chain(warnings).collect()
+}
+
 /// The media addresses that are advertised to Meta.
 pub(super) fn advertised(media_ips: &[IpAddr], bound: IpAddr, simulated: bool) -> Finding {
     const IS: &str = "media";
-    let fix = "set [public].media_ips to the address that this machine has on the internet";
+    let fix = "set [public].media_ips to the address that this machine has on the internet, or to \"auto\"";
     if simulated {
         return Finding::ok(IS, "Meta is simulated on this machine, so any address works");
     }

@@ -249,7 +249,7 @@ pub(super) fn evaluate_token(facts: &TokenFacts, app: &str, now: Timestamp) -> F
 }
 
 /// Describes an outcome of a Graph request.
-pub(super) fn describe(outcome: &GraphOutcome) -> String {
+pub(crate) fn describe(outcome: &GraphOutcome) -> String {
     match outcome {
         GraphOutcome::Refused { code: 190, .. } => "the token is not valid (190)".to_owned(),
         GraphOutcome::Refused { code, details, .. } => format!("{details} ({code})"),

@@ -1,8 +1,8 @@
 //! Checks whether an installation can take real calls. Everything that a call needs is examined
 //! from the outside, as Meta or a caller would see it; each problem is reported with a remedy.
 //!
-//! `local` checks this machine, `fleet` the PostgreSQL server and the other nodes, `certificate` the validity of the public URL's certificate, `oidc`
-//! the sign-in provider, `meta` the Graph API, `numbers` the numbers and their URLs. Nothing is
+//! `local` checks this machine, `fleet` the PostgreSQL server and the other nodes, `certificate` the public URL's certificate and
+//! those of `[tls]`, `oidc` the sign-in provider, `meta` the Graph API, `numbers` the numbers and their URLs. Nothing is
 //! changed: Graph and the store are only read, URLs are requested once as a call would, and a file
 //! that tests write access is removed again. `cli` prints the result.
 
@@ -12,6 +12,8 @@ mod local;
 mod meta;
 mod numbers;
 mod oidc;
+
+pub(crate) use meta::describe;
 
 use serde::Serialize;
 
@@ -142,10 +144,11 @@ impl Doctor {
 
     /// Runs all checks, in the order in which a call depends on them.
     pub async fn examine(&self) -> Vec<Finding> {
-        let mut findings = self.local();
+        let mut findings = self.local().await;
         findings.extend(self.fleet().await);
         findings.push(self.clock_line().await);
         findings.push(self.public_url().await);
+        findings.extend(self.certificate_files());
         findings.extend(self.certificate().await);
         findings.extend(self.sign_in().await);
         findings.extend(self.webhooks().await);

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::State;
-use super::local::{advertised, media_port};
+use super::local::{advertised, found, media_port};
 use super::meta::{clock, evaluate_token, inactive_subscription};
 use super::numbers::{calling, registered, status_findings, url};
 use engine::admission::book::{Number, NumberSet, testing};
@@ -79,6 +79,25 @@ fn addresses_that_meta_cannot_reach() {
     assert_eq!((line.state, line.what.contains("in use")), (State::Ok, true), "{line:?}");
     assert_eq!(media_port(&listen("127.0.0.1:0")).state, State::Warning);
     assert_eq!(media_port(&listen("192.0.2.1:40000")).state, State::Failed);
+}
+
+#[test]
+fn found_addresses_are_listed_with_their_source_and_warnings() {
+    use crate::public_address::{Found, PublicAddress, Source};
+    let address = |ip: &str, source| PublicAddress { ip: ip.parse().unwrap(), source };
+    let seen = address("8.8.8.8", Source::Stun("stun.example.com:3478".to_owned()));
+    let warnings = vec!["this machine is behind a symmetric NAT".to_owned()];
+    let lines = found(Ok(Found { addresses: vec![seen], warnings }), false);
+    assert_eq!(
+        lines.iter().map(|line| line.state).collect::<Vec<_>>(),
+        [State::Ok, State::Warning]
+    );
+    assert_eq!(lines[0].what, "media is expected at 8.8.8.8 (seen by stun.example.com:3478)");
+    let private = || vec![address("10.0.0.2", Source::Earlier)];
+    for (simulated, state) in [(false, State::Failed), (true, State::Ok)] {
+        let found = found(Ok(Found { addresses: private(), warnings: Vec::new() }), simulated);
+        assert_eq!(found[0].state, state, "{found:?}");
+    }
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Builds the services of a node in dependency order and connects them.
 
+use std::net::SocketAddr;
 use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -16,25 +17,30 @@ use super::ledger::{self, StoredKeys};
 use super::live::Live;
 use super::operator::{Drain, ThisNode};
 use super::reload::{Loader, Parts, Reloader, Tunables};
+use super::shared_counts::SharedCounts;
 use super::shared_feed;
 use super::{Node, StartError, changes, routes};
 use crate::api;
+use crate::api::https::Https;
 use crate::api::server::ServerConfig;
-use crate::console::{self, Console, DRAFT_PATH, Drafts, Samples, SignUpWindow};
+use crate::console::{self, Console, DRAFT_PATH, Drafts, RequestLog, SignUpWindow};
 use crate::observe::{self, Metrics};
-use crate::phone::PhoneService;
+use crate::phone::{PhoneListener, PhoneService};
+use crate::public_address;
 use egress::{Egress, EgressConfig, Guard, warm_up};
 use engine::admission::book::Keeper;
 use engine::admission::permission::Consents;
 use engine::admission::settings::NumberSettings;
 use engine::admission::{Directory, Gate, Pressure};
 use engine::agents::{Agents, AgentsParts, VoiceAgents, answer_messages};
+use engine::alerts::{self, AlertParts};
 use engine::answer::{AT_ONCE_PER_HOST, Fetcher, Notifier, RandomSource};
 use engine::call::drafts::{self, WithDrafts};
 use engine::call::news::CallNews;
 use engine::call::phones::Phones;
 use engine::call::recordings::Copies;
 use engine::call::rooms::Rooms;
+use engine::call::seats::{RoomHosting, Seats};
 use engine::call::walk::Walker;
 use engine::call::{
     CallSettings, Dialer, Outbox, OutboxLimits, PermissionService, Recordings, RecordingsConfig,
@@ -56,7 +62,9 @@ use engine::shared_settings::SharedSettings;
 use engine::stream::Streams;
 use engine::webhook::{self, WebhookConfig, WebhookHandler};
 use machine::MachineLimits;
+use media::turn::TurnServer;
 use media::{Media, MediaConfig, Mixer};
+use model::AuthId;
 use model::Clock;
 use model::Health;
 use model::Secret;
@@ -67,11 +75,15 @@ use speech::config::SpeechConfig;
 use speech::http::EndpointError;
 use speech::library::Library;
 use speech::recognise::Recognisers;
-use store::{NodeLock, Passwords, Store, StoreOptions};
+use store::{Database, FileToRemove, NodeLock, Passwords, Store, StoreOptions};
+use tls::Tls;
 
 /// How long a leg may receive no packets before its media counts as dead.
 const MEDIA_DEAD: Duration = Duration::from_secs(30);
 const HOUR: Duration = Duration::from_secs(3600);
+/// How often files are looked for that other nodes have deleted, and how many at a time.
+const REMOVAL_INTERVAL: Duration = Duration::from_secs(5);
+const REMOVALS_MAX: u32 = 500;
 
 impl Node {
     /// Starts a node. It serves requests when this returns.
@@ -89,7 +101,7 @@ impl Node {
     /// # Errors
     /// As [`Node::start`].
     pub async fn start_with(
-        config: Config,
+        mut config: Config,
         clock: Clock,
         loader: Option<Loader>,
     ) -> Result<Self, StartError> {
@@ -101,13 +113,21 @@ impl Node {
             .map_err(StartError::Signals)?;
         // Runs beside the opening of the store: the two take most of the start-up time.
         tokio::task::spawn_blocking(warm_up);
+        public_address::resolve(&mut config).await?;
         // Before all services: they register their metric handles when they are created.
         let metrics = Metrics::install().map_err(StartError::Metrics)?;
         let health = Health::new();
         let (public_listener, public) =
             api::server::bind(config.listen.public).map_err(StartError::Listen)?;
+        let (https_listener, https) = match config.listen.https {
+            Some(at) => api::server::bind(at).map(Some).map_err(StartError::Listen)?,
+            None => None,
+        }
+        .unzip();
+        let certificates = load_certificates(&config).await?;
         let (admin_listener, admin) =
             api::server::bind(config.listen.admin).map_err(StartError::Listen)?;
+        let bound = Bound { public, https };
         let stop_all = CancellationToken::new();
         let stop_public = stop_all.child_token();
         let tasks = TaskTracker::new();
@@ -134,6 +154,12 @@ impl Node {
         let store =
             Store::open_with(config.store.database.clone(), options, health.clone()).await?;
         fleet::refuse_beside_fleet(&config, &store, &clock).await?;
+        let tls = match certificates {
+            Some(loaded) => {
+                Some(Tls::open(loaded, store.clone(), clock.clone(), own_id.clone()).await)
+            }
+            None => None,
+        };
         let directory = Arc::new(match lock {
             Some(_) => Directory::new(config.limits.default_cps),
             None => Directory::shared(config.limits.default_cps),
@@ -154,8 +180,12 @@ impl Node {
             tokio::spawn(fleet::follow_contact(cluster.clone(), health.clone(), stop_all.clone()));
         }
         let node_id = place.owner(&own_id);
-        let media = media(&config, &clock, config.meta.is_simulated())?;
-        let guard = Guard::new(config.answer.allow_insecure, vec![public, admin]);
+        let turn = public_address::turn_server(&config).await.map_err(StartError::Turn)?;
+        let media = media(&config, &clock, turn)?;
+        let guard = Guard::new(
+            config.answer.allow_insecure,
+            [public, admin].into_iter().chain(https).collect(),
+        );
         let egress =
             Egress::new(EgressConfig { clock: clock.clone(), ..EgressConfig::new(guard.clone()) })?;
         let notifier =
@@ -193,11 +223,19 @@ impl Node {
         let phones = Phones::new(feed.clone());
         let rooms = rooms(&clock, &media, &sounds);
         rooms.recover_and_store(&store, &node_id, |url| outbox.origin(url)).await?;
+        let claims = place.cluster().map(|cluster| Arc::new(cluster.claims()));
+        let room_hosts = place
+            .cluster()
+            .zip(claims.clone())
+            .map(|(cluster, claims)| Arc::new(cluster.rooms(claims)));
+        let seats = room_hosts
+            .clone()
+            .map(|hosts| Seats::new(rooms.clone(), hosts, media.clone(), clock.clone()));
         let pressure = Pressure::new(health.clone(), clock.now());
         tokio::spawn(super::watch::watch(pressure.clone(), clock.clone(), stop_all.clone()));
         let recordings_config = RecordingsConfig {
             data_dir: config.store.data_dir.clone(),
-            base_url: base_url(&config, public),
+            base_url: base_url(&config, bound),
             node_id: node_id.clone(),
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             copies: recording_copies(&config, &clock)?,
@@ -214,18 +252,29 @@ impl Node {
         )
         .map_err(StartError::Recordings)?;
         let notices = Notices::new(store.clone(), feed.clone(), clock.clone());
-        // The operator configures the model server, so it may be at a private address and use plain
-        // HTTP.
-        let model_egress = EgressConfig {
+        // The operator configures the model server and the receiver of alerts, so they may be at a
+        // private address and use plain HTTP.
+        let operator_egress = EgressConfig {
             clock: clock.clone(),
             ..EgressConfig::new(Guard::new(true, Vec::new()))
+        };
+        let operator_egress = Egress::new(operator_egress)?;
+        let counted = metrics.clone();
+        let alerts = AlertParts {
+            settings: config.alerts.clone(),
+            node: own_id.clone(),
+            clock: clock.clone(),
+            metrics: Box::new(move || counted.render()),
+            egress: operator_egress.clone(),
+            notices: notices.clone(),
+            owner: only_account(&config),
         };
         let agents = Agents::new(AgentsParts {
             store: store.clone(),
             directory: directory.clone(),
             notices: notices.clone(),
             egress: egress.clone(),
-            model_egress: Egress::new(model_egress)?,
+            model_egress: operator_egress,
             model: config.model.clone(),
             clock: clock.clone(),
         });
@@ -238,7 +287,7 @@ impl Node {
             feed: feed.clone(),
             clock: clock.clone(),
             node_id: node_id.clone(),
-            base_url: base_url(&config, public),
+            base_url: base_url(&config, bound),
             media: config.store.data_dir.join("messages"),
             consents: consents.clone(),
             tasks: tasks.clone(),
@@ -246,12 +295,15 @@ impl Node {
         inbox.open(&config.webhooks).await?;
         let passwords = Passwords::default();
         let offenders = Offenders::new(clock.clone());
+        tokio::spawn(offenders.clone().run(stop_all.clone()));
+        let failures = Failures::new(Some(offenders.clone()));
+        let phone_failures = Failures::new(Some(offenders.clone()));
         let people = People::new(
             store.clone(),
             passwords.clone(),
             clock.clone(),
             feed.clone(),
-            Failures::new(Some(offenders.clone())),
+            failures.clone(),
         );
         people.load().await?;
         // An unwritable store must not prevent calls. People who could sign in before still can.
@@ -261,7 +313,7 @@ impl Node {
         if let Err(error) = stored {
             warn!(%error, "configured users not stored; the stored ones stay in force until a reload");
         }
-        let set_up = begin_set_up(&people, &config, public).await;
+        let set_up = begin_set_up(&people, &config, bound).await;
         let fetcher = Fetcher::new(egress.clone(), clock.clone(), random.clone());
         let walker = Walker {
             fetcher,
@@ -293,6 +345,7 @@ impl Node {
             store: store.clone(),
             phones: phones.clone(),
             rooms: rooms.clone(),
+            seats,
             recordings: recordings.clone(),
             notices,
             news: OnceLock::from(Arc::new(inbox.clone()) as Arc<dyn CallNews>),
@@ -316,9 +369,12 @@ impl Node {
         store.calls().take_over_farewells(&services.node_id);
         tokio::spawn(farewell::send_pending(services.clone(), directory.clone(), stop_all.clone()));
         let registry = Registry::new(services.clone(), gate.clone());
+        let hosting = RoomHosting::new(services.clone(), directory.clone());
+        let dialer = Dialer::new(services.clone(), registry.clone(), gate.clone());
         let reaper = NodeReaper {
             services: services.clone(),
             registry: registry.clone(),
+            dialer: dialer.clone(),
             directory: directory.clone(),
         };
         fleet::settle_earlier(&earlier, &reaper).await?;
@@ -352,7 +408,6 @@ impl Node {
         .with_inbox(inbox.clone())
         .with_pressure(pressure)
         .with_changes(Box::new(move |heard| hearing.enqueue(heard)));
-        let claims = place.cluster().map(|cluster| Arc::new(cluster.claims()));
         let door = match &claims {
             None => door,
             Some(claims) => {
@@ -381,13 +436,13 @@ impl Node {
         tokio::spawn(changes::end_overlaps(keeper.clone(), clock.clone(), stop_all.clone()));
         let tunables = Arc::new(Tunables::of(&config));
         let secrets_of = door.clone();
-        let placing_with = services.clone();
         let parts = Parts {
             keeper: keeper.clone(),
             people: people.clone(),
             clock: clock.clone(),
             services,
             tunables: tunables.clone(),
+            tls: tls.clone(),
             set_webhook_secrets: Box::new(move |config| secrets_of.replace_secrets(config)),
             inbox: inbox.clone(),
         };
@@ -403,7 +458,6 @@ impl Node {
             gate: gate.clone(),
             simulated_graph: simulated.then(|| config.meta.graph_url.to_string()),
         };
-        let dialer = Dialer::new(placing_with, registry.clone(), gate.clone());
         tokio::spawn(dialer.clone().run(stop_all.clone()));
         let drain = Drain {
             health: health.clone(),
@@ -436,6 +490,7 @@ impl Node {
             inbox.clone(),
             store.clone(),
             clock.clone(),
+            tls.clone(),
         ));
         let this_node = Arc::new(ThisNode {
             id: own_id.clone(),
@@ -446,6 +501,7 @@ impl Node {
             metrics: metrics.clone(),
             cluster: place.cluster().cloned(),
         });
+        let room_handle = rooms.clone();
         let api_services = api::Api {
             clock: clock.clone(),
             feed: feed.clone(),
@@ -457,12 +513,12 @@ impl Node {
             placer: live.clone(),
             operator: this_node.clone(),
             gate: gate.clone(),
-            host: host(&config, public),
+            host: host(&config, bound),
             keeper,
             permissions,
             passwords: passwords.clone(),
             people: people.clone(),
-            base_url: base_url(&config, public),
+            base_url: base_url(&config, bound),
             phones: phones.clone(),
             rooms,
             voices: Arc::new(voices),
@@ -471,35 +527,44 @@ impl Node {
             eraser,
             offenders: Some(offenders.clone()),
         };
-        let phone_door = PhoneService {
+        let apis = api::Apis::new(api_services);
+        let phone_listener = PhoneListener::new(PhoneService {
             clock: clock.clone(),
             random: phone_dice,
             store: store.clone(),
             passwords,
             people: people.clone(),
-            secure: base_url(&config, public).starts_with("https:"),
+            secure: base_url(&config, bound).starts_with("https:"),
             gate: gate.clone(),
             registry: registry.clone(),
             phones: phones.clone(),
             drafts: own_drafts.clone(),
             recognisers: recognisers.clone(),
-            sip_host: host(&config, public),
+            sip_host: host(&config, bound),
             offenders: offenders.clone(),
+            failures: phone_failures.clone(),
+            apis: apis.clone(),
+            cluster: place.cluster().cloned(),
             stop: stop_public.clone(),
+        });
+        let shared_counts = SharedCounts {
+            people: failures,
+            phones: phone_failures,
+            apis: apis.clone(),
+            clock: clock.clone(),
         };
-        let apis = api::Apis::new(api_services);
-        let samples = Samples::default();
         let counted = metrics.clone();
-        let failed = Box::new(move || counted.tallies().failed().1);
-        tokio::spawn(samples.clone().run(failed, stop_all.clone()));
+        let request_log =
+            RequestLog::new(Box::new(move || counted.tallies()), store.clone(), clock.clone());
+        tokio::spawn(request_log.clone().run(stop_all.clone()));
         let provider = config
             .oidc
             .clone()
-            .map(|oidc| Provider::new(oidc, &base_url(&config, public), clock.clone()));
+            .map(|oidc| Provider::new(oidc, &base_url(&config, bound), clock.clone()));
         let console = Console {
             apis: apis.clone(),
             provider: provider.transpose()?,
-            samples,
+            request_log,
             simulated_phone: simulated
                 .then(|| routes::browser_phone(&config.meta.graph_url))
                 .flatten(),
@@ -513,9 +578,9 @@ impl Node {
             stop: stop_public.clone(),
         };
         let router = apis.router().merge(console::router(console));
-        let router = router.merge(routes::router(facts)).merge(routes::phones(phone_door));
-        let router = match (place.cluster(), claims) {
-            (Some(cluster), Some(claims)) => {
+        let router = router.merge(routes::router(facts)).merge(routes::phones(&phone_listener));
+        let router = match (place.cluster(), claims, room_hosts) {
+            (Some(cluster), Some(claims), Some(room_hosts)) => {
                 let (cluster, registry) = (cluster.clone(), registry.clone());
                 let requests = PeerRequests {
                     cluster: cluster.clone(),
@@ -524,12 +589,19 @@ impl Node {
                     inbox: inbox.clone(),
                     feed: feed.clone(),
                     live: live.clone(),
+                    rooms: room_handle.clone(),
+                    hosting: hosting.clone(),
+                    dialer: dialer.clone(),
+                    phones: phone_listener,
+                    counts: shared_counts.clone(),
                     settings: shared_settings.clone(),
                     router: router.clone(),
                 };
+                room_handle.list_others(Arc::new(fleet::RoomsOfOthers(cluster.clone())));
                 cluster.peers().serve(Arc::new(requests))?;
                 fleet::share_turns(&inbox, cluster.clone());
                 tokio::spawn(shared_feed::share(cluster.clone(), feed, stop_all.clone()));
+                tokio::spawn(shared_counts.share(cluster.clone(), stop_all.clone()));
                 cluster.watch(reaper);
                 let stop = stop_all.clone();
                 tokio::spawn(fleet::follow_settings(
@@ -539,13 +611,15 @@ impl Node {
                     stop,
                 ));
                 let dialer = dialer.clone();
-                let node_id = own_id;
+                let node_id = own_id.clone();
                 let forwarder = Forwarder {
                     node_id,
                     cluster,
                     claims,
                     registry,
                     dialer,
+                    rooms: room_handle,
+                    room_hosts,
                     settings: shared_settings,
                     store: store.clone(),
                     announced: AtomicI64::new(0),
@@ -557,6 +631,15 @@ impl Node {
         let listener = ServerConfig {
             webhook: Some(webhook),
             router,
+            https: match (https_listener, &tls) {
+                (Some(listener), Some(tls)) => Some(Https {
+                    listener,
+                    config: tls.server_config()?,
+                    tls: tls.clone(),
+                    base_url: https_url(&config, bound),
+                }),
+                _ => None,
+            },
             trusted_proxies: config.listen.trusted_proxies.clone(),
             proxies_only: config.listen.proxies_only,
             local_hosts_only: config.listen.local_hosts_only,
@@ -567,6 +650,9 @@ impl Node {
             has_metrics: true,
         };
         tokio::spawn(api::server::serve(public_listener, listener, stop_public.clone()));
+        if let Some(tls) = tls {
+            tokio::spawn(tls.run(stop_all.clone()));
+        }
         let counted = gate.clone();
         let (member, state) = (place.cluster().cloned(), health.clone());
         metrics.refresh_with(move || {
@@ -575,6 +661,11 @@ impl Node {
                 fleet::publish_gauges(cluster, state.is_draining());
             }
         });
+        if let Database::Postgres(_) = config.store.database {
+            let (store, recordings) = (store.clone(), recordings.clone());
+            let (inbox, stop) = (inbox.clone(), stop_all.clone());
+            tokio::spawn(remove_files(store, recordings, inbox, own_id, stop));
+        }
         tokio::spawn(delete_expired_sessions(people, stop_all.clone()));
         tokio::spawn(drop_blank_permissions(
             consents,
@@ -599,13 +690,16 @@ impl Node {
         if let Some(cluster) = place.cluster() {
             fleet::wait_until_settled(cluster).await;
         }
+        alerts::start(alerts, &stop_all)?;
         config.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
         health.set_ready();
         Ok(Self {
             public,
+            https,
             admin,
             registry,
             drain,
+            hosting,
             media,
             outbox,
             store,
@@ -621,17 +715,22 @@ impl Node {
     }
 }
 
-fn media(config: &Config, clock: &Clock, loopback_offers: bool) -> Result<Arc<Media>, StartError> {
+fn media(
+    config: &Config,
+    clock: &Clock,
+    turn: Option<TurnServer>,
+) -> Result<Arc<Media>, StartError> {
     let at = config.listen.media;
     let media = MediaConfig {
         listen: at,
         max_ports: config.listen.media_ports,
-        public_ips: config.public.media_ips.clone(),
+        public_ips: config.public.media_ips.listed().to_vec(),
+        turn,
         shards: std::thread::available_parallelism()
             .map_or(1, usize::from)
             .min(usize::from(config.listen.media_ports)),
         media_dead: MEDIA_DEAD,
-        loopback_offers,
+        loopback_offers: config.meta.is_simulated(),
     };
     Media::start(media, clock.clone()).map_err(|source| StartError::Media { at, source })
 }
@@ -676,7 +775,7 @@ pub fn call_settings(config: &Config, transcribes: bool) -> CallSettings {
         max_call_ms: config.limits.max_call_seconds.saturating_mul(1000),
         fetch_ms: config.answer.timeout_ms,
         allow_wa_bridge: config.limits.allow_wa_bridge,
-        sip_host: host(config, config.listen.public),
+        sip_host: host(config, Bound { public: config.listen.public, https: config.listen.https }),
         can_transcribe: transcribes,
         allow_plain_urls: config.answer.allow_insecure,
         ..MachineLimits::default()
@@ -690,6 +789,54 @@ pub(super) fn webhook_config(config: &Config) -> WebhookConfig {
         app_secret: config.meta.app_secret.clone(),
         app_secret_previous: config.meta.app_secret_previous.clone(),
         verify_token: config.meta.verify_token.clone(),
+    }
+}
+
+/// The node's only main account, whose owner is its operator. `None` if several share the node.
+fn only_account(config: &Config) -> Option<AuthId> {
+    let mut main = config.accounts.iter().filter(|account| account.parent.is_none());
+    let first = main.next()?;
+    main.next().is_none().then(|| first.auth_id.clone())
+}
+
+/// Removes files from this node's disk that were deleted at other nodes, until `stop`.
+async fn remove_files(
+    store: Store,
+    recordings: Recordings,
+    inbox: Inbox,
+    node_id: String,
+    stop: CancellationToken,
+) {
+    let mut every = tokio::time::interval(REMOVAL_INTERVAL);
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    while stop.run_until_cancelled(every.tick()).await.is_some() {
+        let files = match store.files_to_remove().of(&node_id, REMOVALS_MAX).await {
+            Ok(files) => files,
+            Err(error) => {
+                tracing::debug!(%error, "files to remove not read");
+                continue;
+            }
+        };
+        let Some((last, _)) = files.last() else { continue };
+        let (last, count) = (*last, files.len());
+        let mut is_removed = true;
+        let mut media = Vec::new();
+        for (_, file) in files {
+            match file {
+                FileToRemove::Recording { id, format } => {
+                    is_removed &= recordings.remove_own_file(id, &format);
+                }
+                FileToRemove::Media(message) => media.push(message),
+            }
+        }
+        inbox.remove_own_files(media).await;
+        if !is_removed {
+            continue;
+        }
+        match store.files_to_remove().done(&node_id, last).await {
+            Ok(()) => tracing::info!(files = count, "files removed that were deleted elsewhere"),
+            Err(error) => warn!(%error, "removal of files not recorded; repeating it"),
+        }
     }
 }
 
@@ -726,6 +873,11 @@ async fn delete_expired(
         {
             warn!(%error, "failed to delete expired failed requests; retrying in an hour");
         }
+        if let Err(error) =
+            store.request_counts().delete_older(before(tunables.event_log_days())).await
+        {
+            warn!(%error, "failed to delete expired numbers of requests; retrying in an hour");
+        }
         if let Err(error) = store.audit().delete_older(before(tunables.audit_days())).await {
             warn!(%error, "failed to delete expired audit records; retrying in an hour");
         }
@@ -746,16 +898,12 @@ async fn delete_expired(
 
 /// If no user exists, logs the link by which the first one is created. Without the link the console
 /// cannot be used, but calls can come.
-async fn begin_set_up(
-    people: &People,
-    config: &Config,
-    public: std::net::SocketAddr,
-) -> Option<SetUp> {
+async fn begin_set_up(people: &People, config: &Config, bound: Bound) -> Option<SetUp> {
     let account = config.accounts.iter().find(|account| account.parent.is_none())?;
     match people.begin_set_up(&account.auth_id).await {
         Ok(None) => None,
         Ok(Some((set_up, token))) => {
-            let link = format!("{}{}{}", base_url(config, public), console::SET_UP, token.reveal());
+            let link = format!("{}{}{}", base_url(config, bound), console::SET_UP, token.reveal());
             warn!(
                 link,
                 account = %account.auth_id,
@@ -826,17 +974,49 @@ fn sign_up_window(config: &Config, simulated: bool) -> Option<SignUpWindow> {
     Some(SignUpWindow { url, app_id, config_id })
 }
 
+/// Addresses of the listeners that clients use.
+#[derive(Clone, Copy)]
+struct Bound {
+    public: SocketAddr,
+    https: Option<SocketAddr>,
+}
+
 /// Host name or address under which others reach this node.
-fn host(config: &Config, bound: std::net::SocketAddr) -> String {
+fn host(config: &Config, bound: Bound) -> String {
     let named = config.public.base_url.as_ref().and_then(|url| url.host_str()).map(str::to_owned);
-    named.unwrap_or_else(|| bound.ip().to_string())
+    named.unwrap_or_else(|| bound.https.unwrap_or(bound.public).ip().to_string())
 }
 
 /// Base URL under which others reach this node, without a trailing slash.
-fn base_url(config: &Config, bound: std::net::SocketAddr) -> String {
-    let named =
-        config.public.base_url.as_ref().map(|url| url.as_str().trim_end_matches('/').to_owned());
-    named.unwrap_or_else(|| format!("http://{bound}"))
+fn base_url(config: &Config, bound: Bound) -> String {
+    match (&config.public.base_url, bound.https) {
+        (Some(url), _) => url.as_str().trim_end_matches('/').to_owned(),
+        (None, Some(_)) => https_url(config, bound),
+        (None, None) => format!("http://{}", bound.public),
+    }
+}
+
+/// The base URL with https, whatever `public.base_url` has.
+fn https_url(config: &Config, bound: Bound) -> String {
+    let port = bound.https.map_or(443, |https| https.port());
+    match &config.public.base_url {
+        Some(url) if url.scheme() == "https" => url.as_str().trim_end_matches('/').to_owned(),
+        Some(url) if port == 443 => format!("https://{}", url.host_str().unwrap_or_default()),
+        Some(url) => format!("https://{}:{port}", url.host_str().unwrap_or_default()),
+        None => format!("https://{}", bound.https.unwrap_or(bound.public)),
+    }
+}
+
+/// Loads the certificate files of `listen.https`. `None` without it.
+async fn load_certificates(config: &Config) -> Result<Option<tls::Prepared>, StartError> {
+    let Some(settings) = config.tls.clone().filter(|_| config.listen.https.is_some()) else {
+        return Ok(None);
+    };
+    let prepared = tokio::task::spawn_blocking(move || tls::Prepared::load(settings)).await;
+    match prepared {
+        Ok(prepared) => Ok(Some(prepared?)),
+        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+    }
 }
 
 /// This machine's host name, for `biz_opaque_callback_data`.

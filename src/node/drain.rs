@@ -103,7 +103,7 @@ pub async fn until_stopped(node: Node, mut signals: Signals) {
         );
     }
     let drained = tokio::select! {
-        left = node.registry.until_empty(node.tunables.drain_at_most()) => left,
+        left = node.until_drained() => left,
         () = signals.next() => {
             warn!(live = node.registry.len(), "second signal: ending now");
             node.end(EndTimes::NOW).await;
@@ -120,6 +120,15 @@ pub async fn until_stopped(node: Node, mut signals: Signals) {
 }
 
 impl Node {
+    /// Waits until no call is left, neither here nor of another node in a room of this one, or until
+    /// the drain time is over. Returns the number of calls that are left here.
+    async fn until_drained(&self) -> usize {
+        let at_most = self.tunables.drain_at_most();
+        let (left, ()) =
+            tokio::join!(self.registry.until_empty(at_most), self.hosting.until_empty(at_most));
+        left
+    }
+
     /// Makes `/readyz` fail and rejects new calls as `draining`. Live calls continue.
     pub fn stop_admitting(&self) {
         self.drain.begin();

@@ -15,6 +15,9 @@ use http::header::{
     CONNECTION, CONTENT_LENGTH, HOST, HeaderName, RETRY_AFTER, TE, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use percent_encoding::percent_decode_str;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 use tracing::{error, info, warn};
@@ -23,20 +26,29 @@ use uuid::Uuid;
 use super::StartError;
 use super::live::Live;
 use super::operator::ThisNode;
+use super::shared_counts::{self, SharedCounts};
 use super::shared_feed;
 use crate::api::server::Peer;
-use crate::api::{LiveCall, LiveCalls as _, LiveList, NodeState, NodeStatus, listener_error};
+use crate::api::{
+    FileElsewhere, LiveCall, LiveCalls as _, LiveList, NodeState, NodeStatus, listener_error,
+    name_silent,
+};
+use crate::phone::{self, PhoneListener};
 use engine::admission::{Gate, UnitCounts};
+use engine::call::queues::Waiting;
+use engine::call::rooms::{OtherRooms, RoomList, RoomView, Rooms};
+use engine::call::seats::{ByteStream, NoAnswer, RoomHosting};
 use engine::call::{Dialer, Registry};
 use engine::cluster::{
-    self, About, Cluster, FleetClaims, JoinOptions, NodeReaper, PeerHandler, PeerTimes, Peers,
-    has_members,
+    self, About, Cluster, FleetClaims, FleetRooms, JoinOptions, NodeReaper, PeerHandler, PeerTimes,
+    Peers, RunState, has_members,
 };
 use engine::config::Config;
 use engine::feed::Feed;
 use engine::inbox::Inbox;
 use engine::shared_settings::SharedSettings;
 use engine::webhook::{self, SignedWebhook, Unreachable, WebhookHandler};
+use machine::RoomKind;
 use model::metric::{self, unit};
 use model::{AuthId, CallUuid, Clock, Health};
 use store::{Database, NodeLock, Scope, Store, StoreError};
@@ -56,11 +68,23 @@ const APPLIED: HeaderName = HeaderName::from_static("x-offhook-applied");
 /// Path at which a node learns that another one has stored messages that its agents must answer.
 const TURNS: &str = "/turns";
 
+/// Path at which a node learns that the sender drains, and adopts its calls that wait.
+const WAITING: &str = "/waiting";
+
+/// How long another node may take to adopt the calls that wait at a node that drains.
+const HAND_OVER_TIME: Duration = Duration::from_secs(10);
+
 /// Path at which a node lists the live calls of an account.
 const LIVE: &str = "/live";
 
 /// The largest number of live calls of a node in a list of all nodes, the newest ones: some 2 MB.
 const LIVE_MAX: usize = 5_000;
+
+/// Path at which a node lists its live rooms.
+const ROOMS: &str = "/rooms";
+
+/// The largest number of rooms of a node in a list of all nodes.
+const ROOMS_MAX: usize = 1_000;
 
 /// Path at which a node tells its status.
 const NODE: &str = "/node";
@@ -160,11 +184,14 @@ pub(super) async fn join(
 /// The addresses of media in SDP answers.
 fn media_addresses(config: &Config) -> Vec<SocketAddr> {
     let at = config.listen.media;
-    let ips = match config.public.media_ips.is_empty() {
-        true => vec![at.ip()],
-        false => config.public.media_ips.clone(),
+    let ips = match config.public.media_ips.listed() {
+        [] => vec![at.ip()],
+        ips => ips.to_vec(),
     };
-    let is_given = |address: &SocketAddr| address.port() != 0 && !address.ip().is_unspecified();
+    // Relayed addresses are different for each process.
+    let is_given = |address: &SocketAddr| {
+        config.turn.is_none() && address.port() != 0 && !address.ip().is_unspecified()
+    };
     ips.into_iter().map(|ip| SocketAddr::new(ip, at.port())).filter(is_given).collect()
 }
 
@@ -208,6 +235,8 @@ pub(super) struct Forwarder {
     pub(super) claims: Arc<FleetClaims>,
     pub(super) registry: Registry,
     pub(super) dialer: Dialer,
+    pub(super) rooms: Rooms,
+    pub(super) room_hosts: Arc<FleetRooms>,
     pub(super) settings: Arc<SharedSettings>,
     pub(super) store: Store,
     /// The count of changed settings that the other nodes were last told of.
@@ -225,6 +254,9 @@ async fn forward(
     next: Next,
 ) -> Response<Body> {
     let Forwarder { node_id, cluster, claims, registry, dialer, .. } = &*forwarder;
+    if is_file(request.uri().path()) {
+        return forwarder.file(request, next).await;
+    }
     let owner = match subject_of(request.uri().path()) {
         Some(Subject::Call(call)) => {
             if registry.get(call).is_some() || dialer.find(call).is_some() {
@@ -239,7 +271,14 @@ async fn forward(
             let others = cluster.others();
             others.iter().find(|other| other.node_id == id).map(|other| other.run)
         }
-        Some(Subject::Node(_)) | None => None,
+        Some(Subject::Room(room)) => match forwarder.host_of(&room).await {
+            Ok(host) => host,
+            Err(NoAnswer) => return unreachable(),
+        },
+        Some(Subject::Conferences) if request.method() == Method::DELETE => {
+            return forwarder.at_all_nodes(request, next).await;
+        }
+        Some(Subject::Node(_) | Subject::Conferences) | None => None,
     };
     let Some(owner) = owner else {
         let is_change = !request.method().is_safe();
@@ -250,10 +289,7 @@ async fn forward(
             false => response,
         };
     };
-    let Some(forwarded) = forwardable(request).await else {
-        let message = "the body could not be read or is larger than 3 MiB";
-        return listener_error(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message);
-    };
+    let Some(forwarded) = forwardable(request).await else { return too_large() };
     match cluster.peers().open(owner, forwarded).await {
         Ok(response) => {
             let mut response = response.map(Body::new);
@@ -267,11 +303,98 @@ async fn forward(
     }
 }
 
+/// Whether a path is that of a recording's or a user's file.
+fn is_file(path: &str) -> bool {
+    ["/recordings/", "/media/"].iter().any(|folder| path.starts_with(folder))
+}
+
 impl Forwarder {
+    /// Returns the other node that hosts a room.
+    async fn host_of(&self, room: &RoomSubject) -> Result<Option<Uuid>, NoAnswer> {
+        let RoomSubject { account, kind, name } = room;
+        if self.rooms.find(&Scope::of(account.clone()), *kind, name).is_some() {
+            return Ok(None);
+        }
+        let named = match (kind, name.strip_prefix("name_"), name.strip_prefix("uuid_")) {
+            (RoomKind::Conference, _, _) => Ok(name.as_str()),
+            (RoomKind::MultiParty, Some(name), _) => Ok(name),
+            (RoomKind::MultiParty, None, Some(id)) => match id.parse() {
+                Ok(id) => Err(id),
+                Err(_) => return Ok(None),
+            },
+            (RoomKind::MultiParty, None, None) => return Ok(None),
+        };
+        let host = self.room_hosts.find(account, *kind, named).await?;
+        Ok(host.filter(|host| *host != self.cluster.run()))
+    }
+
+    /// Has all nodes execute a request. The response is this node's.
+    async fn at_all_nodes(&self, request: axum::extract::Request, next: Next) -> Response<Body> {
+        let (head, body) = request.into_parts();
+        let Ok(body) = axum::body::to_bytes(body, BODY_MAX).await else { return too_large() };
+        let again = || axum::extract::Request::from_parts(head.clone(), Body::from(body.clone()));
+        let others = self.cluster.others().into_iter().filter(|other| other.state.is_member());
+        let told = others.map(|other| async move {
+            let forwarded = forwardable(again()).await?;
+            let answer = self.cluster.peers().send(other.run, forwarded).await;
+            answer.is_err().then_some(other.node_id)
+        });
+        let silent: Vec<String> = join_all(told).await.into_iter().flatten().collect();
+        let mut response = next.run(again()).await;
+        name_silent(&mut response, &silent);
+        response
+    }
+
+    /// Answers a request for a file, which may be on the disk of another node.
+    async fn file(&self, request: axum::extract::Request, next: Next) -> Response<Body> {
+        let mut copy = axum::extract::Request::new(Body::empty());
+        *copy.method_mut() = request.method().clone();
+        *copy.uri_mut() = request.uri().clone();
+        *copy.headers_mut() = request.headers().clone();
+        let client = request.extensions().get::<Peer>().copied();
+        client.map(|client| copy.extensions_mut().insert(client));
+        let response = next.run(request).await;
+        let Some(FileElsewhere { owner }) = response.extensions().get().cloned() else {
+            return response;
+        };
+        let Some(forwarded) = forwardable(copy).await else { return response };
+        let is_owner = |node_id: &str| {
+            let name = |owner: &String| owner.split('/').next() == Some(node_id);
+            owner.as_ref().is_none_or(name)
+        };
+        if owner.is_some() && is_owner(&self.node_id) {
+            return response;
+        }
+        let members = self.cluster.others().into_iter().filter(|other| other.state.is_member());
+        let mut is_silent = false;
+        for member in members.filter(|member| is_owner(&member.node_id)) {
+            match self.cluster.peers().open(member.run, forwarded.clone()).await {
+                Ok(found) if found.status() != StatusCode::NOT_FOUND => {
+                    let mut found = found.map(Body::new);
+                    let length = found.headers().get(CONTENT_LENGTH).cloned();
+                    remove_hop_headers(found.headers_mut());
+                    // The response to HEAD has no body that tells it.
+                    length.map(|length| found.headers_mut().insert(CONTENT_LENGTH, length));
+                    return found;
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    warn!(node_id = %member.node_id, %error, "file not read from another node");
+                    is_silent = true;
+                }
+            }
+        }
+        // The node of a recording is known: its disk has the file.
+        match is_silent || owner.is_some() {
+            true => file_unreachable(),
+            false => response,
+        }
+    }
+
     /// Waits until settings that a request has changed are in force at all nodes, or for a second,
     /// and tells the client at how many of them they are.
     async fn announce(&self, mut response: Response<Body>) -> Response<Body> {
-        // What the request has written is there if the client asks another node for it.
+        // The client finds what the request has written at other nodes, too.
         self.store.flush().await;
         let Ok(term) = self.settings.count().await else { return response };
         if self.announced.fetch_max(term.book, Ordering::AcqRel) >= term.book {
@@ -319,6 +442,17 @@ async fn forwardable(request: axum::extract::Request) -> Option<Request<Bytes>> 
 enum Subject {
     Call(CallUuid),
     Node(String),
+    Room(RoomSubject),
+    /// All conferences of an account.
+    Conferences,
+}
+
+/// A room, as a path names it.
+#[derive(Debug, PartialEq, Eq)]
+struct RoomSubject {
+    account: AuthId,
+    kind: RoomKind,
+    name: String,
 }
 
 fn subject_of(path: &str) -> Option<Subject> {
@@ -326,6 +460,9 @@ fn subject_of(path: &str) -> Option<Subject> {
     if let Some(rest) = console.or(path.strip_prefix("/api/v1/nodes/")) {
         let node = rest.split('/').next().filter(|node| !node.is_empty())?;
         return Some(Subject::Node(node.to_owned()));
+    }
+    if let Some(room) = room_of(path) {
+        return Some(room);
     }
     let mut segments = path.split('/').skip(1);
     let calls: &[&str] = match segments.next()? {
@@ -338,11 +475,41 @@ fn subject_of(path: &str) -> Option<Subject> {
     segments.next()?.parse().ok().map(Subject::Call)
 }
 
-/// Never 404: the call may be live.
+fn room_of(path: &str) -> Option<Subject> {
+    let mut segments = path.strip_prefix("/v1/Account/")?.split('/');
+    let account = AuthId::from(segments.next()?);
+    let kind = match segments.next()? {
+        "Conference" => RoomKind::Conference,
+        "MultiPartyCall" => RoomKind::MultiParty,
+        _ => return None,
+    };
+    let name = percent_decode_str(segments.next().unwrap_or_default()).decode_utf8().ok()?;
+    match (kind, name.is_empty()) {
+        (_, false) => Some(Subject::Room(RoomSubject { account, kind, name: name.into_owned() })),
+        (RoomKind::Conference, true) => Some(Subject::Conferences),
+        (RoomKind::MultiParty, true) => None,
+    }
+}
+
+fn too_large() -> Response<Body> {
+    let message = "the body could not be read or is larger than 3 MiB";
+    listener_error(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
+}
+
+/// Never 404: the call or room may be live.
 fn unreachable() -> Response<Body> {
-    let message = "the node that has this call does not answer; try again in a second";
+    let message = "the node that has this call or room does not answer; try again in a second";
     let mut response = listener_error(StatusCode::SERVICE_UNAVAILABLE, "node_unreachable", message);
     response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    response
+}
+
+/// The file is on the disk of a node that does not run, or does not answer.
+fn file_unreachable() -> Response<Body> {
+    let message =
+        "the node that has this file does not answer, and there is no copy; try again when it runs";
+    let mut response = listener_error(StatusCode::SERVICE_UNAVAILABLE, "node_unreachable", message);
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("30"));
     response
 }
 
@@ -362,6 +529,11 @@ pub(super) struct PeerRequests {
     pub(super) inbox: Inbox,
     pub(super) feed: Feed,
     pub(super) live: Arc<Live>,
+    pub(super) rooms: Rooms,
+    pub(super) hosting: RoomHosting,
+    pub(super) dialer: Dialer,
+    pub(super) phones: PhoneListener,
+    pub(super) counts: SharedCounts,
     pub(super) settings: Arc<SharedSettings>,
     /// The paths of the public listener, without forwarding: a request is passed on once.
     pub(super) router: Router,
@@ -395,7 +567,7 @@ fn empty(status: StatusCode) -> BoxFuture<'static, Response<Body>> {
 }
 
 impl PeerHandler for PeerRequests {
-    fn handle(&self, _: Uuid, request: Request<Bytes>) -> BoxFuture<'static, Response<Body>> {
+    fn handle(&self, sender: Uuid, request: Request<Bytes>) -> BoxFuture<'static, Response<Body>> {
         match request.uri().path() {
             cluster::WEBHOOK => {
                 let (head, body) = request.into_parts();
@@ -437,10 +609,52 @@ impl PeerHandler for PeerRequests {
                 let calls = serde_json::to_vec(&calls).unwrap_or_default();
                 Box::pin(std::future::ready(Response::new(Body::from(calls))))
             }
+            ROOMS => {
+                let (status, rooms) = match serde_json::from_slice::<RoomQuery>(request.body()) {
+                    Ok(RoomQuery { account, kind }) => {
+                        let mut rooms = self.rooms.list(&Scope::of(account), kind);
+                        rooms.truncate(ROOMS_MAX);
+                        (StatusCode::OK, serde_json::to_vec(&rooms).unwrap_or_default())
+                    }
+                    Err(_) => (StatusCode::BAD_REQUEST, Vec::new()),
+                };
+                let mut response = Response::new(Body::from(rooms));
+                *response.status_mut() = status;
+                Box::pin(std::future::ready(response))
+            }
             TURNS => {
                 self.inbox.look_for_turns();
                 empty(StatusCode::OK)
             }
+            WAITING => {
+                let sender = self.cluster.others().into_iter().find(|other| other.run == sender);
+                let dialer = self.dialer.clone();
+                Box::pin(async move {
+                    let adopted = match sender {
+                        Some(sender) => dialer.adopt(&sender.owner()).await,
+                        None => return empty(StatusCode::NOT_FOUND).await,
+                    };
+                    empty(match adopted {
+                        Ok(calls) => {
+                            info!(calls, "calls that wait taken over from a node that drains");
+                            StatusCode::OK
+                        }
+                        Err(error) => {
+                            warn!(%error, "calls that wait not taken over");
+                            StatusCode::SERVICE_UNAVAILABLE
+                        }
+                    })
+                    .await
+                })
+            }
+            shared_counts::COUNTS => empty(match self.counts.receive(request.body()) {
+                true => StatusCode::OK,
+                false => StatusCode::BAD_REQUEST,
+            }),
+            phone::PEER_PATH => match self.phones.answer_peer(sender, request.body()) {
+                Some(answer) => Box::pin(std::future::ready(Response::new(Body::from(answer)))),
+                None => empty(StatusCode::BAD_REQUEST),
+            },
             NODE => {
                 let status = serde_json::to_vec(&self.node.status()).unwrap_or_default();
                 Box::pin(std::future::ready(Response::new(Body::from(status))))
@@ -455,6 +669,11 @@ impl PeerHandler for PeerRequests {
             path if path.starts_with(cluster::REST) => self.rest(request),
             _ => empty(StatusCode::NOT_FOUND),
         }
+    }
+
+    fn serve_seats(&self, from: Uuid, stream: Box<dyn ByteStream>) -> BoxFuture<'static, ()> {
+        let hosting = self.hosting.clone();
+        Box::pin(async move { hosting.serve(from, stream).await })
     }
 }
 
@@ -512,22 +731,62 @@ pub(super) async fn add_live_calls(
     scope: &Scope,
     list: &mut LiveList<LiveCall>,
 ) {
-    let others = cluster.others().into_iter().filter(|other| other.state.is_member());
-    let asked = others.map(|other| async move {
-        let mut request = Request::new(Bytes::copy_from_slice(scope.auth_id().as_str().as_bytes()));
-        *request.method_mut() = Method::POST;
-        *request.uri_mut() = Uri::from_static(LIVE);
-        let answer = tokio::time::timeout(STATUS_TIME, cluster.peers().send(other.run, request));
-        let answer = answer.await.ok().and_then(Result::ok);
-        let read = |answer: Response<Bytes>| serde_json::from_slice(answer.body()).ok();
-        (other.node_id, answer.and_then(read))
-    });
-    for (node_id, calls) in join_all(asked).await {
+    let account = Bytes::copy_from_slice(scope.auth_id().as_str().as_bytes());
+    for (node_id, calls) in ask_others(cluster, LIVE, &account).await {
         match calls {
             Some::<Vec<LiveCall>>(calls) => list.calls.extend(calls),
             None => list.silent.push(node_id),
         }
     }
+}
+
+/// A request for the rooms of a node.
+#[derive(Serialize, Deserialize)]
+struct RoomQuery {
+    account: AuthId,
+    kind: RoomKind,
+}
+
+/// The rooms of the other nodes.
+pub(super) struct RoomsOfOthers(pub(super) Arc<Cluster>);
+
+impl OtherRooms for RoomsOfOthers {
+    fn add<'a>(
+        &'a self,
+        scope: &'a Scope,
+        kind: RoomKind,
+        list: &'a mut RoomList,
+    ) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            let query = RoomQuery { account: scope.auth_id().clone(), kind };
+            let query = Bytes::from(serde_json::to_vec(&query).unwrap_or_default());
+            for (node_id, rooms) in ask_others(&self.0, ROOMS, &query).await {
+                match rooms {
+                    Some::<Vec<RoomView>>(rooms) => list.rooms.extend(rooms),
+                    None => list.silent.push(node_id),
+                }
+            }
+        })
+    }
+}
+
+/// Asks all other members for what they have. `None` stands for a node that does not answer.
+async fn ask_others<T: DeserializeOwned>(
+    cluster: &Cluster,
+    path: &'static str,
+    body: &Bytes,
+) -> Vec<(String, Option<T>)> {
+    let others = cluster.others().into_iter().filter(|other| other.state.is_member());
+    let asked = others.map(|other| async move {
+        let mut request = Request::new(body.clone());
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = Uri::from_static(path);
+        let answer = tokio::time::timeout(STATUS_TIME, cluster.peers().send(other.run, request));
+        let answer = answer.await.ok().and_then(Result::ok);
+        let read = |answer: Response<Bytes>| serde_json::from_slice(answer.body()).ok();
+        (other.node_id, answer.and_then(read))
+    });
+    join_all(asked).await
 }
 
 /// Asks all other nodes for their status. Nodes that do not answer are in the list, too.
@@ -568,13 +827,30 @@ pub(super) fn share_turns(inbox: &Inbox, cluster: Arc<Cluster>) {
     }));
 }
 
-/// Tells the other nodes that this one drains.
-pub(super) fn tell_drain(cluster: Arc<Cluster>) {
+/// Tells the other nodes that this one drains, and hands over its calls that wait. Gives them up if
+/// no other node takes them.
+pub(super) fn tell_drain(cluster: Arc<Cluster>, dialer: Dialer, waiting: Vec<Waiting>) {
     tokio::spawn(async move {
         // It takes no more work of others. If this is not written, they hand it work until it ends.
         if let Err(error) = cluster.drain().await {
             warn!(%error, "the fleet does not know that this node drains");
         }
+        if waiting.is_empty() {
+            return;
+        }
+        let others = cluster.others().into_iter().filter(|other| other.state == RunState::Up);
+        for other in others {
+            let mut request = Request::new(Bytes::new());
+            *request.method_mut() = Method::POST;
+            *request.uri_mut() = Uri::from_static(WAITING);
+            let answer = cluster.peers().send(other.run, request);
+            let answer = tokio::time::timeout(HAND_OVER_TIME, answer).await;
+            if matches!(answer, Ok(Ok(answer)) if answer.status() == StatusCode::OK) {
+                info!(calls = waiting.len(), node_id = %other.node_id, "calls that wait handed over");
+                return dialer.forget_adopted(waiting);
+            }
+        }
+        dialer.give_up_drained(waiting);
     });
 }
 
@@ -613,7 +889,10 @@ pub(super) fn publish_gauges(cluster: &Cluster, is_draining: bool) {
 
 #[cfg(test)]
 mod tests {
-    use super::{Subject, subject_of};
+    use machine::RoomKind;
+    use model::AuthId;
+
+    use super::{RoomSubject, Subject, subject_of};
 
     #[test]
     fn f07_the_subject_of_a_request_is_in_its_path() {
@@ -628,6 +907,20 @@ mod tests {
         let node = Some(Subject::Node("a1".to_owned()));
         assert_eq!(subject_of("/api/v1/nodes/a1/drain/"), node);
         assert_eq!(subject_of("/console/operations/nodes/a1/drain"), node);
+        let room = |kind, name: &str| {
+            let (account, name) = (AuthId::from("MA1"), name.to_owned());
+            Some(Subject::Room(RoomSubject { account, kind, name }))
+        };
+        for (path, subject) in [
+            ("Conference/Team%20room/", room(RoomKind::Conference, "Team room")),
+            ("Conference/Call/Member/7/Mute/", room(RoomKind::Conference, "Call")),
+            ("MultiPartyCall/name_care/Participant/", room(RoomKind::MultiParty, "name_care")),
+            ("Conference/", Some(Subject::Conferences)),
+            ("MultiPartyCall/", None),
+            ("Conference/%ff/", None),
+        ] {
+            assert_eq!(subject_of(&format!("/v1/Account/MA1/{path}")), subject, "{path}");
+        }
         for path in [
             "/api/v1/nodes/",
             "/v1/Account/MA1/Call/",

@@ -26,6 +26,7 @@ mod operator;
 mod otel;
 mod reload;
 mod routes;
+mod shared_counts;
 mod shared_feed;
 mod watch;
 
@@ -36,6 +37,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use engine::admission::book::OpenError;
+use engine::call::seats::RoomHosting;
 use engine::call::{Outbox, Recordings, Registry};
 use media::Media;
 use store::Store;
@@ -65,10 +67,16 @@ pub enum StartError {
         #[source]
         source: std::io::Error,
     },
+    #[error(transparent)]
+    PublicAddress(#[from] crate::public_address::NotFoundError),
+    #[error("{0}")]
+    Turn(String),
     #[error("could not set up the client for Graph: {0}")]
     Graph(#[from] engine::meta::SetupError),
     #[error("could not set up TLS: {0}")]
     Tls(#[from] rustls::Error),
+    #[error("could not load the certificate: {0}; see [tls]")]
+    Certificate(#[from] tls::LoadError),
     #[error("could not set up speech: {0}")]
     Speech(String),
     #[error("could not load the numbers: {0}")]
@@ -86,6 +94,8 @@ pub enum StartError {
     Recordings(std::io::Error),
     #[error(transparent)]
     Bucket(#[from] engine::objects::BucketError),
+    #[error(transparent)]
+    Mail(#[from] engine::alerts::MailError),
     #[error("could not set up the metrics: {0}")]
     Metrics(String),
 }
@@ -103,10 +113,13 @@ impl From<OpenError> for StartError {
 pub struct Node {
     /// Bound address of the public listener.
     pub public: SocketAddr,
+    /// Bound address of the HTTPS listener.
+    pub https: Option<SocketAddr>,
     /// Bound address of the admin listener.
     pub admin: SocketAddr,
     registry: Registry,
     drain: operator::Drain,
+    hosting: RoomHosting,
     media: Arc<Media>,
     outbox: Outbox,
     store: Store,

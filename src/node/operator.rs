@@ -36,11 +36,13 @@ impl Drain {
         self.health.set_draining();
         metrics::gauge!(metric::DRAINING).set(1.0);
         self.gate.drain();
-        // Queued calls would be rejected at their turn: report it to their customers now.
-        self.dialer.drain();
+        // Queued calls would be rejected at their turn: report it to their customers now, or let
+        // another node place them.
+        let shared = self.dialer.drain();
         self.phones.drain();
-        if let Some(cluster) = &self.cluster {
-            fleet::tell_drain(cluster.clone());
+        match &self.cluster {
+            Some(cluster) => fleet::tell_drain(cluster.clone(), self.dialer.clone(), shared),
+            None => self.dialer.give_up_drained(shared),
         }
     }
 }

@@ -24,6 +24,7 @@ use engine::people::People;
 use engine::webhook::WebhookConfig;
 use model::Clock;
 use model::E164;
+use tls::Tls;
 
 /// Reads the configuration again, from where the command line says.
 pub type Loader = Arc<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>;
@@ -93,6 +94,8 @@ pub(super) struct Parts {
     pub(super) services: Arc<Services>,
     pub(super) tunables: Arc<Tunables>,
     pub(super) inbox: Inbox,
+    /// The certificates of `listen.https`.
+    pub(super) tls: Option<Tls>,
     /// Replaces the webhook's secrets.
     pub(super) set_webhook_secrets: Box<dyn Fn(&WebhookConfig) + Send + Sync>,
 }
@@ -224,6 +227,12 @@ impl Inner {
         (!dropped.is_empty()).then(|| dropped.iter().map(finding).collect())
     }
 
+    /// Loads the certificates of `[tls]`. `None` if the node has no HTTPS listener.
+    fn certificates(&self, config: &Config) -> Result<Option<tls::Prepared>, tls::LoadError> {
+        let settings = config.tls.clone().filter(|_| self.parts.tls.is_some());
+        settings.map(tls::Prepared::load).transpose()
+    }
+
     /// Applies a valid configuration. The steps that can fail come first.
     fn apply(&self, config: &Config) -> ReloadOutcome {
         let parts = &self.parts;
@@ -233,9 +242,20 @@ impl Inner {
             }
             return refused(findings);
         }
+        let certificates = match self.certificates(config) {
+            Ok(certificates) => certificates,
+            Err(e) => {
+                warn!(error = %e, "configuration not reloaded; nothing changed");
+                let message = format!("the certificate could not be loaded: {e}");
+                return refused(vec![ConfigFinding::new(None, message, "see [tls]")]);
+            }
+        };
         if let Err(e) = parts.keeper.reload(config.admission(), parts.clock.wall()) {
             warn!(error = %e, "configuration not reloaded; nothing changed");
             return refused(vec![ConfigFinding::new(None, e.to_string(), "")]);
+        }
+        if let (Some(tls), Some(certificates)) = (&parts.tls, certificates) {
+            tls.apply(certificates);
         }
         let transcribes = parts.services.recordings.can_transcribe();
         self.people(config);

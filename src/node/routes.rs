@@ -11,7 +11,7 @@ use axum::{Json, Router};
 use serde_json::{Value, json};
 
 use crate::api::server::Peer;
-use crate::phone::{self, PhoneService};
+use crate::phone::{self, PhoneListener};
 use engine::admission::Gate;
 
 /// State of the discovery document.
@@ -59,8 +59,8 @@ fn example(text: &'static str, kind: &'static str) -> Response {
 }
 
 /// Routes of `/phone`, with the client address that the listener determined.
-pub(super) fn phones(door: PhoneService) -> Router {
-    phone::router(door).layer(map_request(|mut request: Request| async {
+pub(super) fn phones(listener: &PhoneListener) -> Router {
+    listener.router().layer(map_request(|mut request: Request| async {
         if let Some(Peer(address)) = request.extensions().get::<Peer>().copied() {
             request.extensions_mut().insert(phone::ClientAddress(address));
         }

@@ -26,7 +26,7 @@ const BATCH_WINDOW: Duration = Duration::from_millis(20);
 /// How long a node may take to receive a batch.
 const SEND_TIME: Duration = Duration::from_millis(500);
 
-/// When nodes that have missed events are told that again.
+/// When nodes that have missed events are notified again.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// The largest number of events in a batch. A busier node says only that anything may have changed.
@@ -143,7 +143,7 @@ mod tests {
         let event = theirs.recv().await.unwrap();
         assert!(event.is_for(&account, &account) && event.is_relayed);
         assert_eq!(there.last(&account), 1);
-        // What was missed concerns everybody.
+        // The missed events may concern any account.
         let missed = Batch { missed: true, ..Batch::default() };
         assert!(receive(&there, &serde_json::to_vec(&missed).unwrap()));
         let event = theirs.recv().await.unwrap();

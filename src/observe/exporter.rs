@@ -140,6 +140,10 @@ fn describe() {
     let _ = metrics::histogram!(metric::UNIT_WAITS_SECONDS);
     metrics::gauge!(metric::STORE_JOURNAL_BYTES).set(0.0);
     metrics::gauge!(metric::HTTP_CONNECTIONS).set(0.0);
+    metrics::gauge!(metric::TLS_CERTIFICATE_EXPIRY).set(0.0);
+    for outcome in metric::certificate_order::ALL.iter().copied() {
+        metrics::counter!(metric::TLS_CERTIFICATE_ORDERS_TOTAL, "outcome" => outcome).absolute(0);
+    }
     for direction in [Direction::Inbound, Direction::Outbound].map(Direction::as_str) {
         metrics::gauge!(metric::CALLS_ACTIVE, "direction" => direction).set(0.0);
         for outcome in metric::outcome::ALL.iter().copied() {
@@ -180,7 +184,7 @@ fn describe() {
         metrics::counter!(metric::MEDIA_PACKETS_TOTAL, "direction" => direction).absolute(0);
     }
     for outcome in metric::delivery::ALL.iter().copied() {
-        for kind in ["hangup", "action"] {
+        for kind in machine::CallbackKind::ALL.map(machine::CallbackKind::as_str) {
             metrics::counter!(metric::CALLBACK_TOTAL, "kind" => kind, "outcome" => outcome)
                 .absolute(0);
         }
@@ -199,6 +203,7 @@ fn describe() {
         ("calls.connect", "duplicate"),
         ("calls.terminate", "ended"),
         ("body", "bad_signature"),
+        ("body", "busy"),
     ] {
         metrics::counter!(metric::WEBHOOK_EVENTS_TOTAL, "kind" => kind, "result" => result)
             .absolute(0);

@@ -1,6 +1,7 @@
 //! Counts of fetches and Graph requests for display, read from the Prometheus text, so that nothing
 //! is counted twice.
 
+use model::Sample;
 use model::metric;
 
 /// How often a kind of request had an outcome.
@@ -36,16 +37,6 @@ impl Tallies {
             graph: of(metric::GRAPH_REQUEST_SECONDS, "action", "status"),
         }
     }
-
-    /// Failed fetches and failed Graph requests.
-    pub fn failed(&self) -> (u64, u64) {
-        let sum = |all: &[Tally], well: fn(&str) -> bool| {
-            all.iter()
-                .filter(|tally| !well(&tally.came))
-                .fold(0, |sum: u64, tally| sum.saturating_add(tally.count))
-        };
-        (sum(&self.fetches, is_fetched), sum(&self.graph, is_granted))
-    }
 }
 
 /// Whether an `outcome` of a fetch is a success.
@@ -58,16 +49,13 @@ pub fn is_granted(status: &str) -> bool {
     status.starts_with('2')
 }
 
-/// Parses a line such as `NAME_count{a="b",c="d"} 7`. The labels need no unescaping.
+/// Reads the count of a histogram's series.
 fn read(line: &str, name: &str, what: &str, came: &str) -> Option<Tally> {
-    let rest = line.strip_prefix(name)?.strip_prefix("_count{")?;
-    let (labels, count) = rest.rsplit_once("} ")?;
-    let value = |wanted: &str| {
-        let pairs = labels.split(',').filter_map(|pair| pair.split_once('='));
-        let (_, value) = pairs.into_iter().find(|(label, _)| *label == wanted)?;
-        Some(value.trim_matches('"').to_owned())
-    };
-    Some(Tally { what: value(what)?, came: value(came)?, count: count.trim().parse().ok()? })
+    let sample = Sample::parse(line)?;
+    let label = |label: &str| sample.label(label).map(str::to_owned);
+    let is_count = sample.name().strip_suffix("_count") == Some(name);
+    let count = line.rsplit(' ').next()?.parse().ok()?;
+    is_count.then_some(Tally { what: label(what)?, came: label(came)?, count })
 }
 
 #[cfg(test)]
@@ -92,7 +80,6 @@ mod tests {
         };
         assert_eq!(tallies.fetches, [of("answer", "ok", 40), of("answer", "timeout", 2)]);
         assert_eq!(tallies.graph, [of("accept", "200", 39), of("accept", "error", 1)]);
-        assert_eq!(tallies.failed(), (2, 1));
         assert_eq!(Tallies::of(""), Tallies::default());
     }
 }

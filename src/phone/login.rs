@@ -3,10 +3,11 @@
 //! (`docs/phone.md`).
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use super::Inner;
 use super::message::RequestError;
-use engine::limiter::Origin;
+use engine::limiter::{Guess, Origin, Refusal};
 use engine::people::{Person, Token};
 use model::{EndpointName, Role, Secret};
 use store::Endpoint;
@@ -80,26 +81,27 @@ pub(super) async fn endpoint(
     const UNAUTHORIZED: RequestError =
         RequestError::new("unauthorized", "no such endpoint, or wrong password");
     let Some(name) = named(name) else { return Err(UNAUTHORIZED) };
-    let now = inner.clock.now();
-    let begun =
-        inner.failures.begin(name.as_str(), Origin::Network(from), now).map_err(|wait| {
-            let text =
-                format!("too many wrong passwords; try again in {} seconds", wait.as_secs() + 1);
-            RequestError::with_text("too_many_failures", text)
-        })?;
-    let found = match inner.store.endpoints().by_name(&name).await {
-        Ok(found) => found,
-        Err(error) => {
-            begun.cancel();
-            return Err(ours(&error));
-        }
+    let too_many = |wait: Duration| {
+        let text = format!("too many wrong passwords; try again in {} seconds", wait.as_secs() + 1);
+        RequestError::with_text("too_many_failures", text)
     };
+    let found = inner.store.endpoints().by_name(&name).await.map_err(|error| ours(&error))?;
     let hash = found.as_ref().map(|endpoint| endpoint.password.as_str());
-    match inner.passwords.verify_from(from, password, hash).await {
+    let guess = Guess { password: &password, hash };
+    let begun =
+        inner.failures.begin(name.as_str(), Origin::Network(from), guess, inner.clock.now());
+    let begun = begun.map_err(|refusal| {
+        inner.apis.record_phone_refusal(from, found.as_ref());
+        match refusal {
+            Refusal::KnownWrong => UNAUTHORIZED,
+            Refusal::Wait(wait) => too_many(wait),
+        }
+    })?;
+    match inner.passwords.verify_from(from, password.clone(), hash).await {
         Ok(true) => begun.succeed(),
         Ok(false) => {
-            tracing::info!(endpoint = %name, "phone login refused: wrong name or password");
-            return Err(UNAUTHORIZED);
+            inner.apis.record_phone_refusal(from, found.as_ref());
+            return Err(begun.fail().map_or(UNAUTHORIZED, too_many));
         }
         Err(store::PasswordError::Busy) => {
             begun.cancel();

@@ -96,6 +96,23 @@ impl From<String> for Password {
 }
 
 impl FromPhone {
+    /// The existing call that the message is about.
+    pub(super) fn call(&self) -> Option<CallUuid> {
+        match self {
+            Self::Accept { call, .. }
+            | Self::Reject { call }
+            | Self::Hangup { call }
+            | Self::Mute { call }
+            | Self::Unmute { call }
+            | Self::Hold { call }
+            | Self::Unhold { call }
+            | Self::Digits { call, .. }
+            | Self::Transfer { call, .. }
+            | Self::Captions { call, .. } => Some(*call),
+            Self::Register { .. } | Self::Unregister | Self::Call { .. } | Self::Ping => None,
+        }
+    }
+
     /// Parses a message.
     ///
     /// # Errors
@@ -235,6 +252,9 @@ pub(super) enum NodeMessage<'a> {
         why: &'a str,
     },
     Pong,
+    /// The text of another node's message.
+    #[serde(skip)]
+    Relayed(&'a str),
     Error {
         code: &'a str,
         message: &'a str,
@@ -248,6 +268,9 @@ pub(super) enum NodeMessage<'a> {
 impl NodeMessage<'_> {
     /// Returns the JSON text of the message.
     pub(super) fn text(&self) -> String {
+        if let Self::Relayed(text) = self {
+            return (*text).to_owned();
+        }
         // Serializing strings and numbers cannot fail.
         serde_json::to_string(self).unwrap_or_default()
     }
@@ -295,6 +318,7 @@ impl<'a> From<&'a ToPhone> for NodeMessage<'a> {
                 message: "this server is stopping: no new calls; live calls continue",
             },
             ToPhone::Unregistered { why } => Self::Unregistered { why },
+            ToPhone::Relayed { text, .. } => Self::Relayed(text),
         }
     }
 }

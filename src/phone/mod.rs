@@ -1,10 +1,11 @@
 //! `/phone`: the WebSocket for endpoints' phones (`docs/phone.md`).
 //!
 //! `message` decodes and encodes messages, `session` serves one socket, `login` authenticates the
-//! phone, and `sessions` lets a phone with a lost socket reclaim its calls. Calls are handled by
-//! the registry (`call::web`). All input is bounded: sockets, message size and rate, password
-//! attempts, and the time until registration.
+//! phone, and `sessions` lets a phone with a lost socket reclaim its calls. `fleet` lets the calls
+//! of other nodes ring it. Calls are handled by the registry (`call::web`). All input is bounded:
+//! sockets, message size and rate, password attempts, and the time until registration.
 
+mod fleet;
 mod login;
 mod message;
 mod session;
@@ -22,16 +23,21 @@ use axum::routing::get;
 use axum::{Extension, Router};
 use http::{HeaderMap, StatusCode};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
+pub use self::fleet::PATH as PEER_PATH;
+use self::fleet::PhoneFleet;
+use self::sessions::Sessions;
+use crate::api::Apis;
 use engine::admission::Gate;
 use engine::answer::RandomSource;
 use engine::call::Registry;
 use engine::call::drafts::Drafts;
 use engine::call::phones::Phones;
+use engine::cluster::Cluster;
 use engine::limiter::{Failures, Offenders, Pool, Resource};
 use engine::people::{People, cookie};
 use model::Clock;
-use sessions::Sessions;
 use speech::recognise::Recognisers;
 use store::{Passwords, Store};
 
@@ -65,6 +71,12 @@ pub struct PhoneService {
     pub sip_host: String,
     /// Where refused sockets and logins are counted.
     pub offenders: Offenders,
+    /// Where refused logins are recorded.
+    pub apis: Apis,
+    /// Log-ins with wrong passwords.
+    pub failures: Failures,
+    /// The fleet that the node is part of.
+    pub cluster: Option<Arc<Cluster>>,
     /// Ends all sockets.
     pub stop: CancellationToken,
 }
@@ -72,7 +84,7 @@ pub struct PhoneService {
 /// The services and the state of the listener.
 struct Inner {
     service: PhoneService,
-    failures: Failures,
+    fleet: Option<Arc<PhoneFleet>>,
     sessions: Sessions,
     sockets: Pool,
 }
@@ -88,16 +100,36 @@ impl std::ops::Deref for Inner {
 #[derive(Clone, Copy, Debug)]
 pub struct ClientAddress(pub IpAddr);
 
-/// Returns the route for phones. All origins may connect, but cookies are only accepted from the
-/// node's own pages (`docs/reference/reliability.md#r20`).
-pub fn router(service: PhoneService) -> Router {
-    let inner = Inner {
-        failures: Failures::new(Some(service.offenders.clone())),
-        sockets: Pool::new(SOCKETS_MAX, Some((Resource::Sockets, service.offenders.clone()))),
-        sessions: Sessions::default(),
-        service,
-    };
-    Router::new().route("/phone", get(upgrade)).with_state(Arc::new(inner))
+/// The listener for phones. Cheap to clone.
+#[derive(Clone)]
+pub struct PhoneListener(Arc<Inner>);
+
+impl PhoneListener {
+    /// Creates the listener, and begins to compare its phones with those of the other nodes.
+    pub fn new(service: PhoneService) -> Self {
+        let inner = Arc::new(Inner {
+            fleet: service.cluster.clone().map(|cluster| Arc::new(PhoneFleet::new(cluster))),
+            sockets: Pool::new(SOCKETS_MAX, Some((Resource::Sockets, service.offenders.clone()))),
+            sessions: Sessions::default(),
+            service,
+        });
+        if inner.fleet.is_some() {
+            let stop = inner.stop.clone();
+            tokio::spawn(inner.clone().compare_phones(stop));
+        }
+        Self(inner)
+    }
+
+    /// Returns the route for phones. All origins may connect, but cookies are only accepted from the
+    /// node's own pages (`docs/reference/reliability.md#r20`).
+    pub fn router(&self) -> Router {
+        Router::new().route("/phone", get(upgrade)).with_state(self.0.clone())
+    }
+
+    /// Answers a message of another node about phones. `None` if it can't be read.
+    pub fn answer_peer(&self, from: Uuid, body: &[u8]) -> Option<Vec<u8>> {
+        serde_json::to_vec(&self.0.peer_message(from, body)?).ok()
+    }
 }
 
 async fn upgrade(

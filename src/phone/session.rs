@@ -1,5 +1,6 @@
 //! Serves one phone's socket.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,12 +9,15 @@ use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
+use uuid::Uuid;
 
+use super::fleet::session_hash;
 use super::message::{FromPhone, NodeMessage, Password, RequestError};
 use super::sessions::Resumed;
 use super::transfer::transfer;
 use super::{Inner, login};
 use engine::admission::{ApplicationSpec, Reason};
+use engine::call::LiveCall;
 use engine::call::phones::{Owner, Registration, RegistrationId, ToPhone};
 use engine::call::web::{BACK_WITHIN, MuteReason, PhoneCommandError, WebCall};
 use engine::limiter::Claim;
@@ -21,7 +25,7 @@ use engine::people::{Person, Token};
 use machine::CallUrls;
 use media::sdp::Offer;
 use model::metric;
-use model::{CallUuid, Digit, Direction, E164};
+use model::{CallUuid, Digit, Direction, E164, EndpointId};
 use store::Endpoint;
 
 /// Maximum time until the phone registers.
@@ -124,7 +128,12 @@ struct Phone {
     secret: String,
     registration: Registration,
     told: mpsc::Receiver<ToPhone>,
+    /// Its calls of other nodes: the process that has each.
+    elsewhere: BTreeMap<CallUuid, Uuid>,
 }
+
+/// Largest number of calls of other nodes that a socket remembers.
+const ELSEWHERE_MAX: usize = 256;
 
 /// An event that a socket handles.
 enum Wakeup {
@@ -240,7 +249,24 @@ impl Session {
         self.say(&NodeMessage::from(told)).await?;
         match told {
             ToPhone::Unregistered { why } => Err(Exit::Close { code: NORMAL, why, left: true }),
+            ToPhone::Relayed { is_last: true, .. } => {
+                Err(Exit::Close { code: NORMAL, why: "unregistered", left: true })
+            }
+            ToPhone::Relayed { node, call: Some(call), is_over, .. } => {
+                self.note_elsewhere(*call, (!is_over).then_some(*node));
+                Ok(())
+            }
             _ => Ok(()),
+        }
+    }
+
+    /// Notes which process has a call. `None` if the phone has no more to do with it.
+    fn note_elsewhere(&mut self, call: CallUuid, node: Option<Uuid>) {
+        let Some(Phone { elsewhere, .. }) = &mut self.phone else { return };
+        match node {
+            Some(node) if elsewhere.len() < ELSEWHERE_MAX => drop(elsewhere.insert(call, node)),
+            Some(_) => {}
+            None => drop(elsewhere.remove(&call)),
         }
     }
 
@@ -266,7 +292,7 @@ impl Session {
         match message {
             Message::Text(text) => {
                 let done = match FromPhone::read(&text) {
-                    Ok(said) => self.take(said).await?,
+                    Ok(said) => self.take(said, &text).await?,
                     Err(trouble) => Err(trouble),
                 };
                 match done {
@@ -300,7 +326,11 @@ impl Session {
     }
 
     /// Executes a message. The outer error ends the socket; the inner one is sent to the phone.
-    async fn take(&mut self, said: FromPhone) -> Result<Result<(), RequestError>, Exit> {
+    async fn take(
+        &mut self,
+        said: FromPhone,
+        text: &str,
+    ) -> Result<Result<(), RequestError>, Exit> {
         let said = match said {
             FromPhone::Ping => return self.say(&NodeMessage::Pong).await.map(Ok),
             FromPhone::Register { endpoint, password, resume } => {
@@ -312,20 +342,7 @@ impl Session {
             return Ok(Err(RequestError::new("not_registered", "register first")));
         };
         let (place, inner) = (phone.registration.place(), self.inner.clone());
-        let on =
-            |call: CallUuid,
-             act: &dyn Fn(&engine::call::LiveCall) -> Result<(), PhoneCommandError>| {
-                let done = inner
-                    .registry
-                    .get(call)
-                    .ok_or(PhoneCommandError::NoCall)
-                    .and_then(|call| act(&call));
-                done.map_err(|why| refusal(why).about(call))
-            };
-        let owner = phone.owner.clone();
-        let silence = |call, silence, is_on| on(call, &|live| live.mute(place, silence, is_on));
         match said {
-            FromPhone::Register { .. } | FromPhone::Ping => Ok(Ok(())),
             FromPhone::Unregister => {
                 self.say(&NodeMessage::Unregistered { why: "asked" }).await?;
                 Err(Exit::Close { code: NORMAL, why: "unregistered", left: true })
@@ -342,52 +359,27 @@ impl Session {
                     }
                 }
             }
-            FromPhone::Accept { call, sdp } => Ok(offer(&sdp)
-                .map_err(|trouble| trouble.about(call))
-                .and_then(|offer| on(call, &|live| live.take(place, offer.clone())))),
-            FromPhone::Reject { call } => Ok(on(call, &|live| live.decline(place))),
-            FromPhone::Hangup { call } => Ok(on(call, &|live| live.hang_up(place))),
-            FromPhone::Digits { call, digits } => Ok(keys(&digits)
-                .map_err(|trouble| trouble.about(call))
-                .and_then(|keys| on(call, &|live| live.press(place, keys.iter().copied())))),
-            FromPhone::Transfer { call, to } => {
-                let handed = transfer(&inner, (place, &owner), call, &to);
-                self.done(handed, &NodeMessage::Transferred { call }).await
-            }
-            FromPhone::Captions { call, on: wanted, language } => {
-                let written =
-                    spoken(&inner, wanted, language).map_err(|trouble| trouble.about(call));
-                let asked = written.and_then(|language| {
-                    on(call, &|live| live.caption(place, language.as_deref()))
+            said => {
+                let elsewhere = said.call().and_then(|call| {
+                    let node = *phone.elsewhere.get(&call)?;
+                    inner.registry.get(call).is_none().then_some((call, node))
                 });
-                self.done(asked, &NodeMessage::Captions { call, on: wanted, why: None }).await
+                if let (Some((call, node)), Some(fleet)) = (elsewhere, &inner.fleet) {
+                    let texts = match fleet.say(node, place, text).await {
+                        Ok(texts) => texts,
+                        Err(error) => return Ok(Err(error.about(call))),
+                    };
+                    for text in texts {
+                        self.put(Message::Text(text.into())).await?;
+                    }
+                    return Ok(Ok(()));
+                }
+                match command(&inner, (place, &phone.owner), said) {
+                    Ok(None) => Ok(Ok(())),
+                    Ok(Some(confirmed)) => self.say(&confirmed).await.map(Ok),
+                    Err(trouble) => Ok(Err(trouble)),
+                }
             }
-            FromPhone::Mute { call } => {
-                self.done(silence(call, MuteReason::Mute, true), &NodeMessage::Muted { call }).await
-            }
-            FromPhone::Unmute { call } => {
-                self.done(silence(call, MuteReason::Mute, false), &NodeMessage::Unmuted { call })
-                    .await
-            }
-            FromPhone::Hold { call } => {
-                self.done(silence(call, MuteReason::Hold, true), &NodeMessage::Held { call }).await
-            }
-            FromPhone::Unhold { call } => {
-                self.done(silence(call, MuteReason::Hold, false), &NodeMessage::Unheld { call })
-                    .await
-            }
-        }
-    }
-
-    /// Sends the confirmation if the request succeeded.
-    async fn done(
-        &mut self,
-        done: Result<(), RequestError>,
-        say: &NodeMessage<'_>,
-    ) -> Result<Result<(), RequestError>, Exit> {
-        match done {
-            Ok(()) => self.say(say).await.map(Ok),
-            Err(trouble) => Ok(Err(trouble)),
         }
     }
 
@@ -439,9 +431,17 @@ impl Session {
             )));
         };
         let place = registration.place();
-        let calls = resume.map(|secret| self.resume(&secret, &endpoint, place)).unwrap_or_default();
+        let mut calls = match &resume {
+            Some(secret) => inner.resume(&session_hash(secret), &endpoint.id, place),
+            None => Vec::new(),
+        };
         let secret = format!("{:016x}{:016x}", inner.random.next(), inner.random.next());
-        inner.sessions.begin(&secret, endpoint.id.clone(), place, self.over.clone());
+        inner.sessions.begin(&session_hash(&secret), endpoint.id.clone(), place, self.over.clone());
+        let elsewhere = match &inner.fleet {
+            Some(fleet) => fleet.register(place, &owner, &secret, resume.as_deref()).await,
+            None => BTreeMap::new(),
+        };
+        calls.extend(elsewhere.keys());
         self.by_session = by_session;
         info!(endpoint = %endpoint.name, by_session, calls = calls.len(), "phone registered");
         let recognisers = &inner.recognisers;
@@ -458,24 +458,8 @@ impl Session {
         }
         .text();
         self.claim.authenticate();
-        self.phone = Some(Phone { endpoint, owner, secret, registration, told });
+        self.phone = Some(Phone { endpoint, owner, secret, registration, told, elsewhere });
         self.put(Message::Text(said.into())).await.map(Ok)
-    }
-
-    /// Reclaims the calls of a lost session for this registration.
-    fn resume(&self, secret: &str, endpoint: &Endpoint, place: RegistrationId) -> Vec<CallUuid> {
-        let inner = &self.inner;
-        let calls = match inner.sessions.take(secret, &endpoint.id) {
-            None => return Vec::new(),
-            Some(Resumed::Gone(calls)) => calls,
-            Some(Resumed::Here { place: old, over }) => {
-                let calls = inner.phones.calls(old);
-                inner.registry.phone_gone(old, &calls, false);
-                over.cancel();
-                calls
-            }
-        };
-        inner.registry.phone_back(place, &calls)
     }
 
     /// Makes a call.
@@ -564,9 +548,13 @@ impl Session {
             // Unregister first: no further call rings here, and the list of calls is final.
             drop(phone.registration);
             self.inner.registry.phone_gone(place, &calls, left);
+            let hash = session_hash(&phone.secret);
             match left {
-                true => self.inner.sessions.end(&phone.secret),
-                false => self.inner.sessions.lost(&phone.secret, calls, self.inner.clock.now()),
+                true => self.inner.sessions.end(&hash),
+                false => self.inner.sessions.lost(&hash, calls, self.inner.clock.now()),
+            }
+            if let Some(fleet) = &self.inner.fleet {
+                fleet.gone(place, left);
             }
             info!(endpoint = %phone.endpoint.name, left, "phone disconnected");
         }
@@ -577,6 +565,97 @@ impl Session {
         };
         let _ = tokio::time::timeout(SEND_WITHIN, self.socket.send(Message::Close(close))).await;
     }
+}
+
+impl Inner {
+    /// Reclaims the calls of a lost session for a registration. Returns those that it has again.
+    pub(super) fn resume(
+        &self,
+        hash: &str,
+        endpoint: &EndpointId,
+        place: RegistrationId,
+    ) -> Vec<CallUuid> {
+        let calls = match self.sessions.take(hash, endpoint) {
+            None => return Vec::new(),
+            Some(Resumed::Gone(calls)) => calls,
+            Some(Resumed::Here { place: old, over }) => {
+                let calls = self.phones.calls(old);
+                self.registry.phone_gone(old, &calls, false);
+                over.cancel();
+                calls
+            }
+        };
+        self.registry.phone_back(place, &calls)
+    }
+}
+
+/// Executes a request of a phone about a call. Returns the confirmation to the phone, if there is
+/// one.
+///
+/// # Errors
+/// Returns why it was not executed.
+pub(super) fn command(
+    inner: &Inner,
+    (place, owner): (RegistrationId, &Owner),
+    said: FromPhone,
+) -> Result<Option<NodeMessage<'static>>, RequestError> {
+    let on = |call: CallUuid, act: &dyn Fn(&LiveCall) -> Result<(), PhoneCommandError>| {
+        let done =
+            inner.registry.get(call).ok_or(PhoneCommandError::NoCall).and_then(|call| act(&call));
+        done.map_err(|why| refusal(why).about(call))
+    };
+    let mute = |call, reason, is_on| on(call, &|live| live.mute(place, reason, is_on));
+    Ok(match said {
+        FromPhone::Accept { call, sdp } => {
+            let offer = offer(&sdp).map_err(|trouble| trouble.about(call))?;
+            on(call, &|live| live.take(place, offer.clone()))?;
+            None
+        }
+        FromPhone::Reject { call } => {
+            on(call, &|live| live.decline(place))?;
+            None
+        }
+        FromPhone::Hangup { call } => {
+            on(call, &|live| live.hang_up(place))?;
+            None
+        }
+        FromPhone::Digits { call, digits } => {
+            let keys = keys(&digits).map_err(|trouble| trouble.about(call))?;
+            on(call, &|live| live.press(place, keys.iter().copied()))?;
+            None
+        }
+        FromPhone::Transfer { call, to } => {
+            transfer(inner, (place, owner), call, &to)?;
+            Some(NodeMessage::Transferred { call })
+        }
+        FromPhone::Captions { call, on: wanted, language } => {
+            let language =
+                spoken(inner, wanted, language).map_err(|trouble| trouble.about(call))?;
+            on(call, &|live| live.caption(place, language.as_deref()))?;
+            Some(NodeMessage::Captions { call, on: wanted, why: None })
+        }
+        FromPhone::Mute { call } => {
+            mute(call, MuteReason::Mute, true)?;
+            Some(NodeMessage::Muted { call })
+        }
+        FromPhone::Unmute { call } => {
+            mute(call, MuteReason::Mute, false)?;
+            Some(NodeMessage::Unmuted { call })
+        }
+        FromPhone::Hold { call } => {
+            mute(call, MuteReason::Hold, true)?;
+            Some(NodeMessage::Held { call })
+        }
+        FromPhone::Unhold { call } => {
+            mute(call, MuteReason::Hold, false)?;
+            Some(NodeMessage::Unheld { call })
+        }
+        // They concern no call, and the session executes them.
+        FromPhone::Register { .. }
+        | FromPhone::Unregister
+        | FromPhone::Call { .. }
+        | FromPhone::Ping => None,
+    })
 }
 
 /// Returns the URLs of a draft by the signed-in person. The draft itself receives the hangup
@@ -602,8 +681,8 @@ async fn draft(
 
 /// Returns the URLs of the endpoint's application.
 fn application_urls(inner: &Inner, endpoint: &Endpoint) -> Result<CallUrls, RequestError> {
-    const NONE: &str = "this endpoint has no application for calls: set its app_id, or make one the \
-        default of endpoints (default_endpoint_app)";
+    const NONE: &str = "this endpoint has no application for calls: give it one, or make one the default \
+        of endpoints (default_endpoint_app of the account)";
     let tables = inner.gate.directory().tables();
     let application = match &endpoint.app_id {
         Some(id) => tables.application(id),

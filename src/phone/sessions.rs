@@ -1,5 +1,6 @@
 //! Sessions of phones: a client that lost its socket and knows the session's secret can reclaim its
-//! calls.
+//! calls. Sessions are known by the hash of their secret. In a fleet, each node has those of all
+//! phones.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,7 +12,7 @@ use engine::call::phones::RegistrationId;
 use engine::call::web::BACK_WITHIN;
 use model::{CallUuid, EndpointId};
 
-/// Sessions by secret.
+/// Sessions by the hash of their secret.
 #[derive(Default)]
 pub(super) struct Sessions(Mutex<HashMap<String, Session>>);
 
@@ -46,38 +47,38 @@ impl Sessions {
     /// Adds a session.
     pub(super) fn begin(
         &self,
-        secret: &str,
+        hash: &str,
         endpoint: EndpointId,
         place: RegistrationId,
         over: CancellationToken,
     ) {
         self.table()
-            .insert(secret.to_owned(), Session { endpoint, state: State::Here { place, over } });
+            .insert(hash.to_owned(), Session { endpoint, state: State::Here { place, over } });
     }
 
     /// Marks a session's socket as lost.
-    pub(super) fn lost(&self, secret: &str, calls: Vec<CallUuid>, now: Instant) {
+    pub(super) fn lost(&self, hash: &str, calls: Vec<CallUuid>, now: Instant) {
         let mut table = self.table();
         table.retain(|_, session| match &session.state {
             State::Here { .. } => true,
             State::Gone { since, .. } => now.saturating_duration_since(*since) < BACK_WITHIN,
         });
-        match table.get_mut(secret) {
+        match table.get_mut(hash) {
             Some(session) if !calls.is_empty() => session.state = State::Gone { calls, since: now },
-            _ => drop(table.remove(secret)),
+            _ => drop(table.remove(hash)),
         }
     }
 
     /// Removes a session.
-    pub(super) fn end(&self, secret: &str) {
-        self.table().remove(secret);
+    pub(super) fn end(&self, hash: &str) {
+        self.table().remove(hash);
     }
 
     /// Removes a session to resume it. Returns `None` if the endpoint has no such session.
-    pub(super) fn take(&self, secret: &str, endpoint: &EndpointId) -> Option<Resumed> {
+    pub(super) fn take(&self, hash: &str, endpoint: &EndpointId) -> Option<Resumed> {
         let mut table = self.table();
-        table.get(secret).filter(|session| session.endpoint == *endpoint)?;
-        Some(match table.remove(secret)?.state {
+        table.get(hash).filter(|session| session.endpoint == *endpoint)?;
+        Some(match table.remove(hash)?.state {
             State::Here { place, over } => Resumed::Here { place, over },
             State::Gone { calls, .. } => Resumed::Gone(calls),
         })

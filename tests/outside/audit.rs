@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use crate::console::{PASSWORD, Session, form, with_people};
 use crate::outbound::World;
 use crate::support::http::{self, Answer};
-use crate::support::node::{API_KEY, AUTH_ID, AUTH_TOKEN};
+use crate::support::node::{API_KEY, AUTH_ID, AUTH_TOKEN, NUMBER};
+use crate::support::phone::Phone;
 
 async fn ask(world: &World, key: &str, method: &str, path: &str, body: Value) -> Answer {
     let url = format!("{}/api/v1/{path}", world.node.public);
@@ -20,6 +21,13 @@ async fn records(world: &World, query: &str) -> Vec<Value> {
     assert_eq!(answer.status, 200, "{}", answer.text());
     assert!(!answer.text().contains("canary"), "no secrets: {}", answer.text());
     answer.json()["items"].as_array().unwrap().clone()
+}
+
+/// The path of a user with this name.
+async fn created_user(world: &World, name: &str) -> String {
+    let users = ask(world, API_KEY, "GET", "users/?limit=200", Value::Null).await.json();
+    let user = users["items"].as_array().unwrap().iter().find(|user| user["name"] == name);
+    format!("users/{}/", user.unwrap()["id"].as_str().unwrap())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -49,7 +57,7 @@ async fn changes_are_recorded_with_actor_address_and_fields() {
     for record in &found {
         assert_eq!(
             (&record["actor"], &record["source"], &record["account"]),
-            (&json!("api-key:configuration"), &json!("127.0.0.1"), &json!(AUTH_ID))
+            (&json!("api-key:configuration/1"), &json!("127.0.0.1"), &json!(AUTH_ID))
         );
     }
     assert_eq!(found[0]["before"]["name"], json!("Asha"));
@@ -97,6 +105,27 @@ async fn changes_are_recorded_with_actor_address_and_fields() {
     let page = asha.get("/console/people/audit/?actor=user:asha").await.text();
     assert!(page.contains("createWebhook") && !page.contains("changeAgent"), "{page}");
 
+    // A person of the console is deleted, and no WhatsApp user erased.
+    let mira = created_user(&world, "mira").await;
+    assert_eq!(ask(&world, API_KEY, "DELETE", &mira, Value::Null).await.status, 204);
+    assert_eq!(records(&world, "action=deleteUser").await.len(), 1);
+    assert!(records(&world, "action=forgetUser").await.is_empty());
+
+    // An action has the fields that it changed.
+    let number = format!("phone-numbers/{NUMBER}");
+    for action in ["disconnect", "reconnect"] {
+        let path = format!("{number}/{action}/");
+        let done = ask(&world, API_KEY, "POST", &path, Value::Null).await;
+        assert!(done.status < 300, "{action}: {}", done.text());
+    }
+    for (action, before) in [("disconnect", true), ("reconnect", false)] {
+        let found = records(&world, &format!("object={number}/{action}")).await;
+        let [record] = &found[..] else { panic!("{found:#?}") };
+        let field = |state: &str| record[state]["connected"].clone();
+        assert_eq!((field("before"), field("after")), (json!(before), json!(!before)), "{record}");
+        assert!(record["after"].get("number").is_none(), "only what changed: {record}");
+    }
+
     // Files.
     let export = |format: &str| format!("audit/export/?format={format}&action=changeAgent");
     let csv = ask(&world, API_KEY, "GET", &export("csv"), Value::Null).await;
@@ -127,12 +156,19 @@ async fn refused_sign_ins_are_recorded_and_logged_with_the_address() {
     let basic = format!("Basic {}", STANDARD.encode(format!("{AUTH_ID}:canary-wrong")));
     let url = format!("{public}/v1/Account/{AUTH_ID}/Application/");
     assert_eq!(http::send("GET", &url, &[("authorization", &basic)], "").await.status, 401);
+    world.endpoint("desk").await;
+    let mut phone = Phone::open(public).await;
+    for name in ["desk", "canary-unknown"] {
+        phone.say(json!({"type": "register", "endpoint": name, "password": "canary-wrong"})).await;
+        assert_eq!(phone.receive("error").await["code"], "unauthorized");
+    }
     let found = records(&world, "action=signInRefused").await;
     let by: Vec<_> = found.iter().map(|r| (&r["actor"], &r["object"], &r["source"])).collect();
     let from = &json!("127.0.0.1");
     assert_eq!(
         by,
         [
+            (&json!("endpoint:desk"), &json!("endpoint-password"), from),
             (&json!("auth-token"), &json!("auth-token"), from),
             (&json!("user:asha"), &json!("password"), from)
         ]
@@ -143,9 +179,9 @@ async fn refused_sign_ins_are_recorded_and_logged_with_the_address() {
         line.split_once("\"action\":\"signInRefused\"")
             .is_some_and(|(_, rest)| rest.contains("\"source\":\"127.0.0.1\""))
     });
-    assert_eq!(refused.count(), 4, "{log}");
+    assert_eq!(refused.count(), 6, "{log}");
     assert!(!log.contains("canary"), "names that don't exist may be passwords: {log}");
     let signed_in = [("name", "asha"), ("password", PASSWORD)];
     assert_eq!(form(public, "/console/sign-in", &[], &signed_in).await.status, 303);
-    assert_eq!(records(&world, "action=signInRefused").await.len(), 2);
+    assert_eq!(records(&world, "action=signInRefused").await.len(), 3);
 }

@@ -81,6 +81,12 @@ fn exit_codes_and_streams() {
         (&["xml", "check", "/nowhere/a.xml"], 2, "/nowhere/a.xml"),
         (&["xml", "check"], 2, "FILE|URL|-"),
         (&["xml", "check", "--explain", "E999"], 2, "unknown rule"),
+        (&["callbacks", "list", "--node", "http://127.0.0.1:1"], 2, "--data-dir"),
+        (&["backup", "out.db", "--node", "http://127.0.0.1:1"], 2, "--data-dir"),
+        (&["callbacks", "retry"], 2, "--all-failed"),
+        (&["dev", "--port", "0", "--data-dir", "/proc/nowhere"], 1, "/proc/nowhere"),
+        (&["call", "--node", "http://127.0.0.1:65529"], 1, "name its address with --node"),
+        (&["nodes", "list", "--node", "http://127.0.0.1:65529"], 1, "name its address with --node"),
     ];
     for (args, code, part) in wrong {
         let out = run(args);

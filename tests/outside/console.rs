@@ -285,25 +285,22 @@ async fn an_owner_sees_the_node_and_failures_and_drains_it_unless_it_is_shared()
             "\n[[user]]\nname = \"{name}\"\npassword = \"{PASSWORD}\"\naccount = \"{AUTH_ID}\"\nrole = \"{role}\"\n"
         )
     };
-    let world = world(|expected, _| {
+    let mut world = world(|expected, _| {
         expected.extra.push_str(&(user("asha", "owner") + &user("ravi", "admin")));
         expected.accept_wait_ms = 0;
     })
     .await;
+    let fetches = |page: &str| {
+        let rest = page.split("id=\"chart-fetches\"").nth(1).map(str::to_owned);
+        rest.and_then(|rest| Some(rest.split("</section>").next()?.to_owned())).expect("a chart")
+    };
+    let failed = "<td class=\"mono\">answer</td><td><span class=\"pill bad\">";
     // The answer URL does not exist, so the fetch fails.
     let call = world.sim.place_call(sim::CallScript::default());
     drop(call.all().await);
     let asha = Session::of(&world, "asha").await;
     let page = asha.get("/console/operations/").await.text();
-    let fetches = page
-        .split("id=\"chart-fetches\"")
-        .nth(1)
-        .and_then(|rest| rest.split("</section>").next())
-        .expect("a chart");
-    assert!(
-        fetches.contains("<td class=\"mono\">answer</td><td><span class=\"pill bad\">"),
-        "{fetches}"
-    );
+    assert!(fetches(&page).contains(failed), "{}", fetches(&page));
     assert!(page.contains("id=\"chart-graph\"") && page.contains("Ready"), "{page}");
     let ravi = Session::of(&world, "ravi").await;
     assert!(!ravi.get("/console/operations/").await.text().contains("id=\"nodes\""));
@@ -321,6 +318,10 @@ async fn an_owner_sees_the_node_and_failures_and_drains_it_unless_it_is_shared()
     );
     let ready = http::send("GET", &format!("{}/readyz", world.node.admin), &[], "").await;
     assert_eq!((ready.status, ready.text().contains("draining")), (503, true));
+    world.node.kill();
+    world.node.start_again().await;
+    let page = Session::of(&world, "asha").await.get("/console/operations/").await.text();
+    assert!(fetches(&page).contains(failed), "outlasts a restart: {}", fetches(&page));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -402,6 +403,11 @@ async fn r20_roles_limit_pages_and_a_session_uses_the_api_with_its_token() {
         ravi.post("/console/people/users", &[("name", "mallory"), ("role", "owner")]).await;
     assert_eq!(refused.status, 403);
     assert_eq!(ravi.post("/console/playground/", &[("source", "<Response/>")]).await.status, 403);
+    let debugger = "/console/playground/debugger/";
+    assert_eq!(ravi.get(debugger).await.status, 403);
+    assert!(!ravi.get("/console/playground/").await.text().contains(debugger));
+    let refused = asha.post("/console/account/", &[]).await;
+    assert!(refused.status == 400 && refused.text().contains("in the field “do”"));
 
     let api = async |session: &Session<'_>, method: &str, path: &str, csrf: &str, body: &str| {
         let headers = [("cookie", session.cookie.as_str()), ("x-csrf-token", csrf)];

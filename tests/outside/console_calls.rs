@@ -113,6 +113,14 @@ async fn calls_are_sorted_filtered_saved_and_downloaded() {
         assert!(wide.as_i64().is_some_and(|wide| wide <= 0), "{wide} too wide at {width}");
         picture(&mut browser, name).await;
     }
+    // Numbers of people and causes are not cut.
+    browser.size(1280, 900).await;
+    let cut = "[...document.querySelectorAll('#history tbody :is(bdi, .pill)')] \
+        .filter((part) => part.scrollWidth > part.clientWidth + 1 && part.clientWidth > 0 || \
+            part.getBoundingClientRect().right > part.closest('td').getBoundingClientRect().right) \
+        .map((part) => part.textContent).join()";
+    assert_eq!(browser.eval(cut).await, "");
+    picture(&mut browser, "calls-1280").await;
     browser.size(1440, 900).await;
 
     // A click on a heading sorts; the order is in the URL.

@@ -358,7 +358,7 @@ async fn the_softphone_calls_a_user_with_permission_or_says_that_the_application
     let user = crate::outbound::user(CalleeAction::Reject, EventOrder::ConnectFirst);
     let user = world.sim.expect_call(CallScript { from: USER.to_owned(), ..user });
     phone.press("[data-at=dial]", "Call").await;
-    phone.says("[data-at=state]", "The call was not answered").await;
+    phone.says("[data-at=state]", "Declined").await;
     drop(user.all().await);
 
     // The user answers, and this phone has the call.
@@ -392,6 +392,27 @@ async fn the_softphone_calls_a_user_with_permission_or_says_that_the_application
         phone.says("[data-at=state]", "Ended").await;
     }
     phone.errors.retain(|error| !error.contains("422"));
+    assert_eq!(phone.errors, [""; 0]);
+}
+
+/// A node that does not check permissions, as `offhook dev --ask-first` has one.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_softphone_says_that_meta_refused_a_call_without_permission() {
+    if !has_chromium() {
+        return;
+    }
+    let world = world(|node_config, sim| {
+        node_config.extra = format!("{}[permissions]\nenforce = false\n", people());
+        node_config.accept_wait_ms = 0;
+        sim.permission_policy = sim::PermissionPolicy::AskFirst;
+    })
+    .await;
+    world.endpoint("asha").await;
+    let mut phone = softphone(&world).await;
+    phone.fill("#to", "+91 98123 45678").await;
+    phone.says("[data-at=permission]", "Meta decides when you call").await;
+    phone.press("[data-at=dial]", "Call").await;
+    phone.says("[data-at=state]", "has not given permission for calls").await;
     assert_eq!(phone.errors, [""; 0]);
 }
 

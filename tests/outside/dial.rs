@@ -84,7 +84,7 @@ pub fn heard_ms(events: &[CallEvent], hz: f64) -> u64 {
 }
 
 /// Returns the samples of a recording.
-fn recorded(events: &[CallEvent]) -> Vec<f64> {
+pub fn recorded(events: &[CallEvent]) -> Vec<f64> {
     use base64::Engine as _;
     let wav = events.iter().find_map(|event| match &event.kind {
         CallEventKind::Recording { wav } => Some(wav.clone()),

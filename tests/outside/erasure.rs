@@ -225,6 +225,7 @@ async fn data_after_the_erasure_request_is_kept() {
     let from: Vec<&Value> =
         calls["items"].as_array().expect("a list").iter().map(|call| &call["from"]).collect();
     assert_eq!(from, [&json!(USER), &json!("")], "the newest first");
+    assert_eq!(calls["items"][1]["to"], json!(NUMBER), "the business number names no person");
     let kinds = |items: &[Value]| {
         items
             .iter()

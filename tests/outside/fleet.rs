@@ -10,32 +10,34 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use super::console::{EventStream, Session, user};
 use super::crash::event_id;
 use super::support::app::{App, ReceivedRequest};
-use super::support::database::skipped_without_postgres;
+use super::support::database::{execute, skipped_without_postgres};
 use super::support::http;
 use super::support::meta::{self, Graph, connect_body, silent_offer, terminate_body};
 use super::support::node::{API_KEY, AUTH_ID, NUMBER, Node, NodeConfig, basic, free_port};
+use super::support::phone::{OFFER, Phone};
+use super::web::PASSWORD;
 
 /// Answers immediately and holds the call.
 const HELD: &str = "<Response><Speak>Please hold.</Speak><Wait length=\"120\"/></Response>";
 
 /// A simulated Meta, a customer's server, and the folder that names the shared database.
-struct World {
-    graph: Graph,
-    app: App,
+pub struct World {
+    pub graph: Graph,
+    pub app: App,
     shared: tempfile::TempDir,
     limits: String,
     cps: u32,
 }
 
 impl World {
-    async fn new(calls_per_number: u32, cps: u32) -> Self {
+    pub async fn new(calls_per_number: u32, cps: u32) -> Self {
         let (graph, app) = (Graph::start().await, App::start().await);
         app.xml("/answer", HELD).route("/hangup", |_| (200, String::new()));
         let limits = format!("calls_per_number = {calls_per_number}");
         Self { graph, app, shared: tempfile::tempdir().unwrap(), limits, cps }
     }
 
-    fn config(&self, name: &str) -> NodeConfig {
+    pub fn config(&self, name: &str) -> NodeConfig {
         NodeConfig {
             hangup_url: self.app.url("/hangup"),
             accept_wait_ms: 0,
@@ -55,7 +57,7 @@ impl World {
         Node::start(&self.config(name)).await
     }
 
-    async fn nodes(&self, count: usize) -> Vec<Node> {
+    pub async fn nodes(&self, count: usize) -> Vec<Node> {
         let configs: Vec<_> = (0..count).map(|n| self.config(&format!("n{n}"))).collect();
         join_all(configs.iter().map(Node::start)).await
     }
@@ -70,7 +72,7 @@ impl World {
         asked
     }
 
-    fn with_action(&self, action: &str) -> BTreeSet<String> {
+    pub fn with_action(&self, action: &str) -> BTreeSet<String> {
         let asked = self.asked().into_iter();
         asked.filter(|(_, actions)| actions.contains(action)).map(|(call, _)| call).collect()
     }
@@ -490,6 +492,115 @@ async fn f23_a_user_has_one_call_with_the_fleet() {
     }
 }
 
+/// Has Graph accept calls that are placed.
+fn accept_placed_calls(graph: &Graph) {
+    graph.script(|asked| {
+        let placed = serde_json::json!({"calls": [{"id": meta::wacid()}], "success": true});
+        (asked["action"] == "connect").then(|| (200, placed.to_string()))
+    });
+}
+
+/// Places a call to a user at a node.
+async fn place(world: &World, node: &Node, user: &str) -> http::Answer {
+    let order = serde_json::json!({
+        "from": NUMBER, "to": user, "answer_url": world.app.url("/answer"),
+        "hangup_url": world.app.url("/hangup"),
+    });
+    let headers = [("authorization", &*basic()), ("content-type", "application/json")];
+    let url = format!("{}/v1/Account/{AUTH_ID}/Call/", node.public);
+    http::send("POST", &url, &headers, order.to_string()).await
+}
+
+/// The users that Graph was asked to call, in order.
+fn called(graph: &Graph) -> Vec<String> {
+    let asked = graph.asked().into_iter().filter(|asked| asked["action"] == "connect");
+    asked.map(|asked| asked["to"].as_str().unwrap_or_default().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn f21_calls_that_wait_at_a_killed_node_are_placed_once_or_ended_once() {
+    if skipped_without_postgres() {
+        return;
+    }
+    const CALLS: usize = 90;
+    let world = World::new(1_000, 6).await;
+    accept_placed_calls(&world.graph);
+    let config = |n| {
+        let mut config = world.config(&format!("n{n}"));
+        config.extra.push_str("[permissions]\nenforce = false\n");
+        config
+    };
+    let configs: Vec<_> = (0..3).map(config).collect();
+    let mut nodes = join_all(configs.iter().map(Node::start)).await;
+    let users: Vec<String> = (0..CALLS).map(|n| format!("9198{n:08}")).collect();
+    let orders = users.iter().enumerate();
+    let placed = orders.map(|(n, user)| place(&world, &nodes[n % 3], user));
+    let placed = join_all(placed).await;
+    assert!(placed.iter().all(|answer| answer.status == 201), "{}", placed[0].text());
+    let before = called(&world.graph).len();
+    assert!(before < CALLS / 2, "most calls wait: {before}");
+    // Any node knows a call that waits at another one, and that its user is busy.
+    let last = placed.last().unwrap().json()["request_uuid"].as_str().unwrap().to_owned();
+    assert_eq!(place(&world, &nodes[0], users.last().unwrap()).await.status, 409);
+    let queued = nodes[0].api(&format!("Call/{last}/?status=queued")).await;
+    assert_eq!(queued.status, 200, "{}", queued.text());
+    let mut killed = nodes.pop().unwrap();
+    killed.kill();
+    let mut every = tokio::time::interval(Duration::from_millis(50));
+    let mut ended = BTreeSet::new();
+    loop {
+        every.tick().await;
+        let called = called(&world.graph);
+        let once: BTreeSet<&String> = called.iter().collect();
+        assert_eq!(once.len(), called.len(), "no user is called twice");
+        for seen in world.app.requests().iter().filter(|seen| seen.path == "/hangup") {
+            assert_eq!(seen.param("HangupCauseCode"), "5010", "node_failure");
+            ended.insert(seen.param("To").trim_start_matches('+').to_owned());
+        }
+        if users.iter().all(|user| once.contains(user) || ended.contains(user)) {
+            break;
+        }
+    }
+    // Most of its calls were only in its queue.
+    let called: BTreeSet<String> = called(&world.graph).into_iter().collect();
+    let lost = users.iter().filter(|user| !called.contains(*user)).count();
+    assert!(lost <= 8, "{lost} calls ended without being placed");
+    let adopted = "calls that wait adopted";
+    assert!(nodes.iter().any(|node| node.log().contains(adopted)));
+}
+
+#[tokio::test]
+async fn f21_calls_that_wait_at_a_draining_node_are_placed_by_another() {
+    if skipped_without_postgres() {
+        return;
+    }
+    const CALLS: usize = 30;
+    let world = World::new(1_000, 4).await;
+    accept_placed_calls(&world.graph);
+    let config = |n| {
+        let mut config = world.config(&format!("n{n}"));
+        config.extra.push_str("[permissions]\nenforce = false\n");
+        config
+    };
+    let configs: Vec<_> = (0..2).map(config).collect();
+    let nodes = join_all(configs.iter().map(Node::start)).await;
+    let users: Vec<String> = (0..CALLS).map(|n| format!("9198{n:08}")).collect();
+    let placed = join_all(users.iter().map(|user| place(&world, &nodes[1], user))).await;
+    assert!(placed.iter().all(|answer| answer.status == 201), "{}", placed[0].text());
+    nodes[1].signal("TERM");
+    nodes[1].until_log("calls that wait handed over").await;
+    let mut every = tokio::time::interval(Duration::from_millis(50));
+    loop {
+        every.tick().await;
+        let called = called(&world.graph);
+        let once: BTreeSet<&String> = called.iter().collect();
+        assert_eq!(once.len(), called.len(), "no user is called twice");
+        if once.len() == CALLS {
+            break;
+        }
+    }
+}
+
 #[tokio::test]
 async fn f36_a_setting_is_in_force_at_all_nodes() {
     if skipped_without_postgres() {
@@ -656,6 +767,150 @@ async fn f34_pages_of_one_node_show_what_happens_at_another() {
             break;
         }
         events.until(|text| changes(text) > seen).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn f32_phones_ring_at_every_node_and_resume_at_any() {
+    if skipped_without_postgres() {
+        return;
+    }
+    let world = World::new(20, 1_000).await;
+    let mut nodes = world.nodes(3).await;
+    let json = [("authorization", &*basic()), ("content-type", "application/json")];
+    let endpoint = serde_json::json!({"username": "asha", "password": PASSWORD, "alias": "Asha"});
+    let url = format!("{}/v1/Account/{AUTH_ID}/Endpoint/", nodes[0].public);
+    let made = http::send("POST", &url, &json, endpoint.to_string()).await;
+    assert_eq!(made.status, 201, "{}", made.text());
+    let (mut here, _) = Phone::registered(&nodes[0].public, "asha", PASSWORD).await;
+    let (mut there, secret) = Phone::registered(&nodes[1].public, "asha", PASSWORD).await;
+    let (mut far, _) = Phone::registered(&nodes[2].public, "asha", PASSWORD).await;
+    let dial = format!(
+        "<Response><Dial action=\"{}\"><User>sip:asha@127.0.0.1</User></Dial></Response>",
+        world.app.url("/dialled")
+    );
+    world.app.xml("/answer", &dial).xml("/dialled", "<Response><Hangup/></Response>");
+    call(&nodes[0]).await;
+    let id = there.receive("ring").await["call"].clone();
+    for phone in [&mut here, &mut far] {
+        assert_eq!(phone.receive("ring").await["call"], id);
+    }
+    let say = |kind: &str| serde_json::json!({"type": kind, "call": id, "sdp": OFFER});
+    there.say(say("accept")).await;
+    assert_eq!(there.receive("answer").await["call"], id);
+    for phone in [&mut here, &mut far] {
+        assert_eq!(phone.receive("cancelled").await["why"], "answered_elsewhere");
+        phone.say(say("hangup")).await;
+        assert_eq!(phone.receive("error").await["code"], "no_call");
+    }
+    there.say(say("mute")).await;
+    assert_eq!(there.receive("muted").await["call"], id);
+    // The phone loses its socket, and comes back at another node.
+    there.disconnect();
+    let resume = async |node: &Node, secret: &str| {
+        let mut phone = Phone::open(&node.public).await;
+        let login = serde_json::json!({
+            "type": "register", "endpoint": "asha", "password": PASSWORD, "resume": secret,
+        });
+        phone.say(login).await;
+        let registered = phone.receive("registered").await;
+        assert_eq!(registered["calls"], serde_json::json!([id]));
+        (phone, registered["session"].as_str().unwrap().to_owned())
+    };
+    let (mut phone, secret) = resume(&nodes[2], &secret).await;
+    phone.say(say("unmute")).await;
+    assert_eq!(phone.receive("unmuted").await["call"], id);
+    // That node dies, and the call goes on at its own.
+    nodes[2].kill();
+    let (mut phone, _) = resume(&nodes[1], &secret).await;
+    phone.say(say("hangup")).await;
+    assert_eq!(phone.receive("ended").await["call"], id);
+    assert_eq!(world.app.wait("/dialled").await.param("DialStatus"), "completed");
+    // The end of a registration is known everywhere.
+    far.closed().await;
+    phone.say(serde_json::json!({"type": "unregister"})).await;
+    phone.receive("unregistered").await;
+    here.leave().await;
+    let list = async || nodes[1].api("Endpoint/").await.json()["objects"][0].clone();
+    let mut every = tokio::time::interval(Duration::from_millis(20));
+    while list().await["sip_registered"] != "false" {
+        every.tick().await;
+    }
+}
+
+#[tokio::test]
+async fn f24_f30_a_recording_is_read_and_deleted_at_any_node() {
+    if skipped_without_postgres() {
+        return;
+    }
+    let world = World::new(20, 1_000).await;
+    let mut nodes = world.nodes(2).await;
+    // Recordings of an earlier process of the first node.
+    let folder = nodes[0].dir.path().join("recordings");
+    let (first, second) = (uuid::Uuid::new_v4(), uuid::Uuid::new_v4());
+    for id in [first, second] {
+        let row = "INSERT INTO recordings (recording_id, auth_id, main_auth_id, call_uuid, format, stereo, node_id, \
+            started_us, ended_us, duration_ms, end_reason) VALUES ($1, 'MATESTOFFHOOK0000001', 'MATESTOFFHOOK0000001', \
+            gen_random_uuid()::text, 'wav', 0, 'n0/00000000-0000-0000-0000-000000000000', \
+            (extract(epoch FROM now()) * 1000000)::bigint, (extract(epoch FROM now()) * 1000000)::bigint, 1000, 'HungUp')";
+        execute(world.shared.path(), row, &id.to_string()).await;
+        std::fs::write(folder.join(format!("{id}.wav")), b"RIFF and more").unwrap();
+    }
+    let at = |node: &Node, id| format!("{}/recordings/{id}.wav", node.public);
+    let own = http::get(&at(&nodes[0], first)).await;
+    let other = http::get(&at(&nodes[1], first)).await;
+    assert_eq!((own.status, other.status), (200, 200), "{}", other.text());
+    assert_eq!((&own.body[..], &other.body), (&b"RIFF and more"[..], &own.body));
+    assert_eq!(other.headers["content-type"], own.headers["content-type"]);
+    let part = http::send("GET", &at(&nodes[1], first), &[("range", "bytes=0-3")], "").await;
+    assert_eq!((part.status, &part.body[..]), (206, &b"RIFF"[..]));
+    assert_eq!(http::get(&at(&nodes[1], uuid::Uuid::new_v4())).await.status, 404);
+    // It is deleted at the other node, and its file vanishes from the disk.
+    let url = format!("{}/v1/Account/{AUTH_ID}/Recording/{first}/", nodes[1].public);
+    let deleted = http::send("DELETE", &url, &[("authorization", &*basic())], "").await;
+    assert_eq!(deleted.status, 204, "{}", deleted.text());
+    let mut every = tokio::time::interval(Duration::from_millis(50));
+    while folder.join(format!("{first}.wav")).exists() {
+        every.tick().await;
+    }
+    assert_eq!(http::get(&at(&nodes[1], first)).await.status, 404);
+    // Its node is down: nobody says that there is no such recording.
+    nodes[0].kill();
+    let away = http::get(&at(&nodes[1], second)).await;
+    assert_eq!(away.status, 503, "{}", away.text());
+    nodes[0].start_again().await;
+    while http::get(&at(&nodes[1], second)).await.status != 200 {
+        every.tick().await;
+    }
+}
+
+#[tokio::test]
+async fn f35_failed_log_ins_at_all_nodes_count_together() {
+    if skipped_without_postgres() {
+        return;
+    }
+    let world = World::new(20, 1_000).await;
+    let nodes = world.nodes(3).await;
+    let wrong = async |node: &Node| {
+        let mut phone = Phone::open(&node.public).await;
+        let password = uuid::Uuid::new_v4().to_string();
+        let login =
+            serde_json::json!({"type": "register", "endpoint": "asha", "password": password});
+        phone.say(login).await;
+        phone.receive("error").await["code"].as_str().unwrap().to_owned()
+    };
+    // Ten failures of a name are free at one node, and at all of them.
+    let mut tries = 0;
+    let mut every = tokio::time::interval(Duration::from_millis(300));
+    while wrong(&nodes[tries % 3]).await != "too_many_failures" {
+        tries += 1;
+        assert!(tries < 20, "each node counts for itself");
+        every.tick().await;
+    }
+    for node in &nodes {
+        while wrong(node).await != "too_many_failures" {
+            every.tick().await;
+        }
     }
 }
 

@@ -2,12 +2,15 @@
 //! print a reason and are skipped if these are not installed.
 #![allow(clippy::unwrap_used, unreachable_pub, reason = "tests")]
 
+mod addresses;
 mod agents;
 mod agents_again;
 mod agents_write;
+mod alerts;
 mod answer;
 mod attacks;
 mod audit;
+mod chaos;
 mod cli;
 mod conference;
 mod configured;
@@ -33,6 +36,8 @@ mod erasure;
 mod faults;
 mod first_call;
 mod fleet;
+mod fleet_rooms;
+mod init;
 mod interop;
 mod leaks;
 mod load;
@@ -66,6 +71,7 @@ mod standing;
 mod strangers;
 mod stream;
 mod support;
+mod tls;
 mod tokens;
 mod trace;
 mod transcripts;

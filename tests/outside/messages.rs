@@ -519,8 +519,8 @@ async fn approved_templates_are_listed_and_shown_as_the_text_that_the_user_sees(
     assert_eq!(order["parameters"].as_array().map(Vec::len), Some(4), "{order}");
     assert_eq!(order["parameters"][1]["example"], "Asha");
     assert_eq!(
-        (&order["hasOtherParts"], &rest["items"][1]["hasOtherParts"]),
-        (&json!(false), &json!(true))
+        (&order["otherParts"], &rest["items"][1]["otherParts"]),
+        (&json!([]), &json!(["location"]))
     );
 
     // The user never wrote.

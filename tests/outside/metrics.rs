@@ -50,7 +50,7 @@ fn words(metric: &str, label: &str) -> Option<&'static str> {
             "200 400 401 403 404 429 500 502 503 504 timeout error other"
         }
         ("callback_total", "kind") => {
-            "hangup ring recording transcription message dial conference mpc stream interim action"
+            "hangup ring recording transcription message dial conference mpc stream interim action event"
         }
         ("callback_total", "outcome") => "delivered retry failed",
         ("instructions_total", "element") => {

@@ -276,6 +276,16 @@ async fn s0_04_s0_05_s0_07_s0_08_s0_09_s0_16_the_settings_are_validated_together
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_misspelled_query_parameter_is_refused_with_a_suggestion() {
+    let world = World::start().await;
+    let refused = world.does("GET", "phone-numbers/?lmit=1", Value::Null, 400).await;
+    let message = refused["error"]["message"].as_str().unwrap();
+    assert_eq!(refused["error"]["field"], "lmit");
+    assert!(message.contains("unknown query parameter lmit: did you mean `limit`"), "{message}");
+    world.does("GET", "phone-numbers/?limit=1", Value::Null, 200).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn concurrent_edits_of_a_number_are_detected_by_etag() {
     let world = World::start().await;
     world.synced().await;

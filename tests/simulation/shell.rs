@@ -469,7 +469,9 @@ impl World {
                 };
                 self.after(ms * MS, Event::Leg { life, call, input });
             }
-            MediaCommand::RecordStart { .. } | MediaCommand::RecordPause { .. } => {}
+            MediaCommand::RecordStart { .. }
+            | MediaCommand::RecordPause { .. }
+            | MediaCommand::PlayPause { .. } => {}
             MediaCommand::RecordStop { recording: record, reason: end, .. } => {
                 let (life, call) = (self.life, call.uuid);
                 let input = Input::Recording { recording: record, event: recorded(end, 20) };

@@ -515,6 +515,7 @@ impl World {
                     | MediaCommand::RecordStop { .. }
                     | MediaCommand::RecordPause { .. }
                     | MediaCommand::Stop { .. }
+                    | MediaCommand::PlayPause { .. }
                     | MediaCommand::DetectVoice { .. }
                     | MediaCommand::DetectBeep { .. }
                     | MediaCommand::Join

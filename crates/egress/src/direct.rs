@@ -9,8 +9,9 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls::pki_types::CertificateDer;
 
-use super::client_tls;
+use super::tls::client_tls_with;
 
 /// How long idle connections are kept.
 const IDLE_MAX: Duration = Duration::from_secs(60);
@@ -28,7 +29,22 @@ pub fn direct_client<B>(connect: Duration) -> Result<DirectClient<B>, rustls::Er
 where
     B: Body<Data = Bytes> + Send,
 {
-    let tls = client_tls()?;
+    direct_client_trusting(connect, Vec::new())
+}
+
+/// Like [`direct_client`]. It also trusts further certificate authorities.
+///
+/// # Errors
+///
+/// Fails if the TLS library rejects its default configuration.
+pub fn direct_client_trusting<B>(
+    connect: Duration,
+    authorities: Vec<CertificateDer<'static>>,
+) -> Result<DirectClient<B>, rustls::Error>
+where
+    B: Body<Data = Bytes> + Send,
+{
+    let tls = client_tls_with(true, authorities)?;
     let mut http = HttpConnector::new();
     http.set_connect_timeout(Some(connect));
     http.enforce_http(false);

@@ -55,7 +55,7 @@ mod url;
 pub use client::{
     BodyPolicy, Egress, EgressConfig, EgressRequest, EgressResponse, EgressStream, OnChunk, Stage,
 };
-pub use direct::{DirectClient, direct_client, error_chain};
+pub use direct::{DirectClient, direct_client, direct_client_trusting, error_chain};
 pub use file::{FetchedFile, FileResponse};
 pub use guard::{Guard, Refusal, is_public};
 pub use resolve::{Lookup, Resolve, SystemResolver};

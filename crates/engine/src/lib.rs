@@ -4,7 +4,8 @@
 //! the machine of each call, [`answer`] asks the customer's server, [`meta`] calls the Graph API,
 //! [`inbox`] and [`agents`] handle conversations, [`numbers`] and [`people`] the settings behind
 //! the REST APIs. [`cluster`] keeps the node in a fleet, [`limiter`] limits what strangers use,
-//! [`config`] reads the configuration file.
+//! [`alerts`] reports to the
+//! operator, [`config`] reads the configuration file.
 
 // Bytes from outside must not make the process panic: where one of these is needed, an `allow` gives the reason.
 #![cfg_attr(
@@ -25,6 +26,8 @@
 pub mod admission;
 #[cfg_attr(not(test), deny(clippy::as_conversions))]
 pub mod agents;
+#[cfg_attr(not(test), deny(clippy::as_conversions))]
+pub mod alerts;
 #[cfg_attr(not(test), deny(clippy::as_conversions))]
 pub mod answer;
 pub mod call;

@@ -1,4 +1,4 @@
-//! Signs links to files, so that whoever has a link may read its file until the link expires.
+//! Signs links to files, so that anyone with a link may read its file until the link expires.
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::hmac;

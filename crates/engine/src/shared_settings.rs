@@ -1,5 +1,5 @@
-//! What the nodes of a fleet hold in memory and must agree on: settings, API keys, and webhooks,
-//! routing and owners of numbers.
+//! What the nodes of a fleet hold in memory and must agree on: settings, API keys, webhooks,
+//! routing and owners of numbers, and certificates.
 //!
 //! The database counts their changes, and the answer to each beat of a node carries the count. A
 //! node whose own count is another one reads them again.
@@ -13,6 +13,7 @@ use crate::inbox::Inbox;
 use crate::people::People;
 use model::Clock;
 use store::{Store, StoreError};
+use tls::Tls;
 
 /// The services that hold settings of the whole fleet.
 pub struct SharedSettings {
@@ -21,14 +22,23 @@ pub struct SharedSettings {
     inbox: Inbox,
     store: Store,
     clock: Clock,
+    /// The certificates of `listen.https`.
+    tls: Option<Tls>,
     /// The term and the count of what was read last. Another term may have lost changes.
     seen: Mutex<Option<(Uuid, i64)>>,
 }
 
 impl SharedSettings {
     /// Creates the handle. The first refresh reads everything.
-    pub fn new(keeper: Keeper, people: People, inbox: Inbox, store: Store, clock: Clock) -> Self {
-        Self { keeper, people, inbox, store, clock, seen: Mutex::default() }
+    pub fn new(
+        keeper: Keeper,
+        people: People,
+        inbox: Inbox,
+        store: Store,
+        clock: Clock,
+        tls: Option<Tls>,
+    ) -> Self {
+        Self { keeper, people, inbox, store, clock, tls, seen: Mutex::default() }
     }
 
     /// The database's count of changes.
@@ -68,6 +78,9 @@ impl SharedSettings {
         self.inbox.refresh().await?;
         self.keeper.refresh(self.clock.wall()).await?;
         self.people.refresh().await?;
+        if let Some(tls) = &self.tls {
+            tls.refresh();
+        }
         *seen = Some((term.id, term.book));
         Ok(true)
     }

@@ -110,6 +110,7 @@ impl Node {
             inbox.clone(),
             store.clone(),
             clock.clone(),
+            None,
         );
         Self { keeper, people, inbox, directory, settings, store }
     }

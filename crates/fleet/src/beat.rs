@@ -107,7 +107,7 @@ impl Request {
 pub struct Register {
     pub sent: Duration,
     /// The database has lost the row. It is written again only in a closed term, because in an open
-    /// term the run's units may already be somebody else's.
+    /// term the run's units may already belong to another run.
     pub again: bool,
 }
 
@@ -186,7 +186,7 @@ pub enum Verdict {
     Lost,
     /// The database has no row of this run, and the term is closed: it may register again.
     Unknown,
-    /// The run was declared dead. Its calls are somebody else's to end.
+    /// The run was declared dead. Another run ends its calls.
     Dead,
 }
 

@@ -54,7 +54,7 @@ impl Ledger {
     /// `oh1_register`: writes the row of a run. An earlier run of the node is dead by that.
     ///
     /// Returns `None` if the row is missing again in an open term. The first run of a new database
-    /// opens its first term; nobody can hold units that this database has forgotten.
+    /// opens its first term; no run can hold units that this database has forgotten.
     pub fn register(
         &mut self,
         mark: &str,

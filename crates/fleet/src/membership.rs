@@ -354,7 +354,7 @@ impl Membership {
             };
             let fits = limit.limit.saturating_add(limit.others) <= limit.cap;
             let want = match (self.term.map(|term| term.phase), may_grow) {
-                // Nobody gets units that are given back in a closed term.
+                // Units that are given back in a closed term are not granted.
                 (Some(Phase::Closed { .. }), _) if fits => limit.limit,
                 (Some(Phase::Closed { .. }) | None, _) | (_, false) => {
                     share.want().min(limit.limit)

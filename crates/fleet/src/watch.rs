@@ -72,7 +72,7 @@ pub enum Finding {
 pub enum Death {
     /// Its process has ended.
     Proven,
-    /// Nobody hears it.
+    /// No other run has heard from it.
     Silent,
 }
 

@@ -294,7 +294,7 @@ impl Activity for CalledParty {
             (Timer::Fetch, _) => self.progress(),
             (Timer::Confirm, _) => {
                 let key = if self.document.is_some() { "confirm_key" } else { "confirmKey" };
-                env.ctx.remark(format!("nobody pressed {key} in time: the leg is hung up"));
+                env.ctx.remark(format!("{key} was not pressed in time: the leg is hung up"));
                 Progress::HangUp(HangupCause::ConfirmFailed)
             }
             // Timers of other instructions.

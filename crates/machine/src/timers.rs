@@ -45,6 +45,8 @@ pub enum Timer {
     StartInput,
     /// `speechEndTimeout`: silence has lasted long enough since the caller spoke.
     SpeechEnd,
+    /// A short voice that paused a prompt has ended, and no words have been recognised.
+    FalseBargeIn,
     /// A recogniser has been asked for the result and has not answered.
     Transcript,
     /// The next interim result may be sent. At most five are sent per second.
@@ -94,6 +96,7 @@ impl Timer {
             Self::Execution => "execution",
             Self::StartInput => "start_input",
             Self::SpeechEnd => "speech_end",
+            Self::FalseBargeIn => "false_barge_in",
             Self::Transcript => "transcript",
             Self::Interim => "interim",
             Self::Record => "record",

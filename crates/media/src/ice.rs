@@ -111,7 +111,7 @@ pub(super) fn new_agent(
         // No extensions: with transport-cc, str0m would send 17 feedback packets a second.
         .set_extension_map(ExtensionMap::empty())
         .set_send_buffer_audio(4)
-        // The selected pair tells `leg/path.rs` the peer's address. str0m reports it in no other
+        // The selected pair tells `leg/network.rs` the peer's address. str0m reports it in no other
         // way.
         .set_stats_interval(controlling.then_some(STATS_INTERVAL));
     config.set_initial_stun_rto(CHECK_RTO_INITIAL);

@@ -16,6 +16,7 @@
 //! | `prompt` | encoded audio that calls share |
 //! | `tap`, `tap_reader`, `feed` | audio out of and into a leg, for recordings, streams and rooms |
 //! | `mixer`, `record`, `workers` | rooms, recordings, and the threads that they run on |
+//! | `seats` | audio of members of rooms whose legs are at another node |
 //! | `bridge`, `cable` | connect two legs, or two users of taps and feeds without a leg |
 
 // Input from the network must not make the process panic. Each exception has an `allow` with a
@@ -72,6 +73,7 @@ pub mod record;
 mod rtcp;
 mod rtp;
 pub mod sdp;
+mod seats;
 mod send_buffer;
 mod shard;
 mod shared_paths;
@@ -91,6 +93,7 @@ mod tap_reader;
 mod ticker;
 mod tones;
 mod transport;
+pub mod turn;
 pub mod voice;
 mod waker;
 mod watchdog;
@@ -112,6 +115,7 @@ pub use mixer::{Audience, HeardBy, MemberAudio, MixEvent, MixSink, Mixer, RoomAu
 pub use offered_leg::OfferedLeg;
 pub use player::PlayItem;
 pub use quality::{Quality, StreamStats};
+pub use seats::{PortEnd, SeatAudio, SeatEnd, SeatPacket, SeatSink, port};
 pub use tap::{Tap, TapSides};
 pub use tap_reader::{AudioFrame, Buffering, TapReader};
 pub use watchdog::MissingStep;
@@ -129,14 +133,15 @@ use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 
 use crate::sockets::interface_addresses;
 use ice::{Credentials, IceAgent, Identity, LocalAddresses};
-use leg::{Counters, Leg, LegCommand, LegConfig};
+use leg::{Counters, Leg, LegCommand, LegConfig, NetworkConfig};
 use machine::{MediaEvent, Overlay, PlayId, VoiceEvent};
 use model::Clock;
 use model::{Digit, can_reach};
-use ports::PortTable;
+use ports::{Port, PortTable};
 use prompt::Frame;
 use sdp::{LocalDescription, Offer};
 use shard::{Command, NewLeg, Shard, ShardCounters};
+use turn::{Relay, RelayedAddress, TurnServer};
 use waker::Waker;
 use workers::Workers;
 use xml::ast::Beep;
@@ -187,6 +192,8 @@ const PWD_CHARS: usize = 24;
 /// Length of the RTCP CNAME in characters, 96 random bits (RFC 7022).
 const CNAME_CHARS: usize = 16;
 
+/// How long the start waits for an address on the TURN server.
+const ALLOCATION_WAIT: Duration = Duration::from_secs(5);
 /// Queued commands of one shard above which no new call is accepted: two ticks' worth.
 const COMMAND_BACKLOG_MAX: usize = 2_048;
 
@@ -200,6 +207,9 @@ pub struct MediaConfig {
     /// Addresses of our ICE candidates. If empty, the bound address, or the interfaces' addresses
     /// if that is unspecified.
     pub public_ips: Vec<IpAddr>,
+    /// The TURN server that relays all media. Then there is one port per shard, `public_ips` has no
+    /// effect, and candidates name relayed addresses.
+    pub turn: Option<TurnServer>,
     /// Number of shard threads. Each starts with one port.
     pub shards: usize,
     /// A connected leg that receives nothing valid for this long is lost
@@ -235,6 +245,8 @@ struct LegId(u64);
 pub struct Media {
     clock: Clock,
     public_ips: Vec<IpAddr>,
+    /// The relayed address of each port. Empty without a TURN server.
+    relayed: Vec<RelayedAddress>,
     media_dead: Duration,
     loopback_offers: bool,
     identity: Identity,
@@ -295,8 +307,20 @@ impl Media {
     /// Returns an error if a port cannot be bound, no address can be offered, the certificate
     /// cannot be created, or a thread cannot be started.
     pub fn start(config: MediaConfig, clock: Clock) -> io::Result<Arc<Self>> {
-        let public_ips = public_ips(&config)?;
-        let ports = PortTable::open(config.listen, config.max_ports, config.shards.max(1))?;
+        let (mut public_ips, ports) = match &config.turn {
+            None => (
+                public_ips(&config)?,
+                PortTable::open(config.listen, config.max_ports, config.shards.max(1))?,
+            ),
+            // Peers see the relayed ports, so any port will do: a new one needs not wait for the
+            // server to forget an earlier process.
+            Some(_) => {
+                let ports = u16::try_from(config.shards).unwrap_or(u16::MAX);
+                let listen = SocketAddr::new(config.listen.ip(), 0);
+                (Vec::new(), PortTable::open(listen, ports, config.shards.max(1))?)
+            }
+        };
+        let mut relayed = Vec::new();
         let first_ports: Vec<_> = ports.ports().cloned().collect();
         let ports = Arc::new(Mutex::new(ports));
         let mut shards = Vec::new();
@@ -306,16 +330,27 @@ impl Media {
             let waker = Arc::new(Waker::new()?);
             let commands =
                 CommandSender { queue: queue_in, counters: counters.clone(), waker: waker.clone() };
-            let shard = Shard::new(clock.clone(), (queue, waker), ports.clone(), counters, port)?;
+            let relay =
+                config.turn.clone().map(|server| Relay::new(server, port.bound, clock.now()));
+            relayed.extend(relay.as_ref().map(Relay::relayed));
+            let shard =
+                Shard::new(clock.clone(), (queue, waker), ports.clone(), counters, (port, relay))?;
             let thread = std::thread::Builder::new()
                 .name(format!("media-{n}"))
                 .spawn(move || shard.run())?;
             shards.push(ShardHandle { commands, thread: Mutex::new(Some(thread)) });
         }
+        if let Some(turn) = &config.turn {
+            for address in &relayed {
+                let address = address.wait(ALLOCATION_WAIT);
+                public_ips.push(address.map(|address| address.ip()).ok_or_else(|| no_relay(turn))?);
+            }
+        }
         let workers = Workers::start("sound", shards.len(), WORKER_INTERVAL, &clock)?;
         Ok(Arc::new(Self {
             clock,
             public_ips,
+            relayed,
             media_dead: config.media_dead,
             loopback_offers: config.loopback_offers,
             identity: Identity::new().map_err(io::Error::other)?,
@@ -368,10 +403,10 @@ impl Media {
         sink: EventSink,
     ) -> Result<(LegHandle, String), MediaError> {
         let id = LegId(self.next_leg.fetch_add(1, Ordering::Relaxed));
-        let peers = offer.candidates.iter().map(|c| c.addr).collect();
+        let peers: Vec<SocketAddr> = offer.candidates.iter().map(|c| c.addr).collect();
         let (port, conflicts) = {
             let mut ports = self.ports.lock().unwrap_or_else(PoisonError::into_inner);
-            (ports.allocate(id, peers), ports.conflicts(id))
+            (ports.allocate(id, peers.clone()), ports.conflicts(id))
         };
         let commands = match self.shards.get(port.shard) {
             Some(shard) => shard.commands.clone(),
@@ -386,10 +421,10 @@ impl Media {
             reserved_in: Some(self.ports.clone()),
         };
 
-        let reachable = self.reachable(port.bound);
+        let reachable = self.reachable(&port);
         let AnsweredLeg { leg, ufrag, answer } =
             self.prepare_answer(offer, &reachable, sink.clone(), counters)?;
-        let new = NewLeg { id, port, conflicts, ufrag, leg, sink };
+        let new = NewLeg { id, port, conflicts, ufrag, peers, leg, sink };
         if !handle.commands.send(Command::Add(Box::new(new))) {
             return Err(MediaError::Stopped);
         }
@@ -455,23 +490,27 @@ impl Media {
         now: Instant,
     ) -> Result<Leg, MediaError> {
         Ok(Leg::new(LegConfig {
-            rtc: ice_agent.rtc,
-            mid: ice_agent.mid,
-            keys: ice_agent.keys,
-            cname: side.cname,
-            ssrc: side.ssrc,
+            network: NetworkConfig {
+                rtc: ice_agent.rtc,
+                mid: ice_agent.mid,
+                keys: ice_agent.keys,
+                cname: side.cname,
+                ssrc: side.ssrc,
+                remote_ssrc: offer.ssrc,
+                opus_pt: offer.opus_pt,
+                local_addresses: side.local_addresses,
+                pwd: side.pwd,
+                remote_pwd: offer.pwd.clone(),
+                controlling: side.controlling,
+                dtls_client: offer.setup.answer_role() == sdp::Setup::Active,
+                now,
+                wall: self.clock.wall(),
+            },
             sink,
             counters,
-            local_addresses: side.local_addresses,
-            pwd: side.pwd,
-            remote_pwd: offer.pwd.clone(),
-            controlling: side.controlling,
             offered: side.offered,
-            dtls_client: offer.setup.answer_role() == sdp::Setup::Active,
-            opus_pt: offer.opus_pt,
             telephone_events: offer.telephone_events.clone(),
             telephone_event_out: offer.telephone_event_out(),
-            remote_ssrc: offer.ssrc,
             packet_ms: offer.ptime,
             // Half the range, so that the sequence number does not roll over within the first
             // minutes (RFC 3711 §3.3.1).
@@ -479,13 +518,16 @@ impl Media {
             timestamp: u32::from_be_bytes(self.random_bytes()?),
             silence: self.silence.clone(),
             media_dead: self.media_dead,
-            now,
-            wall: self.clock.wall(),
         }))
     }
 
     /// The public addresses at which a port can be reached.
-    fn reachable(&self, bound: SocketAddr) -> Vec<SocketAddr> {
+    fn reachable(&self, port: &Port) -> Vec<SocketAddr> {
+        if !self.relayed.is_empty() {
+            let relayed = self.relayed.get(usize::from(port.id.0));
+            return relayed.and_then(RelayedAddress::get).into_iter().collect();
+        }
+        let bound = port.bound;
         let serving = self.public_ips.iter().filter(|ip| can_reach(**ip, bound.ip()));
         serving.map(|ip| SocketAddr::new(*ip, bound.port())).take(CANDIDATES_MAX).collect()
     }
@@ -623,6 +665,11 @@ impl LegHandle {
         self.command(LegCommand::Stop(play));
     }
 
+    /// Pauses or resumes a playlist by its id. It goes on with the next frame.
+    pub fn pause(&self, play: PlayId, on: bool) {
+        self.command(LegCommand::Pause(play, on));
+    }
+
     /// Sends DTMF digits after those already queued: `0-9 * # A-D`; `w` waits half a second and `W`
     /// one second. They are sent as RFC 4733 events, or as tones if the offer had no
     /// telephone-event. [`LegEvent::DigitsSent`] is reported at the end.
@@ -668,12 +715,9 @@ impl LegHandle {
         feed
     }
 
-    /// Like [`LegHandle::feed`], for the audio of a room. It has precedence over the music that a
-    /// waiting or held member hears.
-    pub fn room_feed(&self, lead: usize) -> Feed {
-        let (feed, end) = feed::feed(lead);
-        self.command(LegCommand::RoomFeed(Box::new(end)));
-        feed
+    /// Returns what connects this leg to a room.
+    pub fn room_jack(&self) -> RoomJack {
+        RoomJack { leg: self.id, commands: self.commands.clone() }
     }
 
     /// Mutes or unmutes the peer. A muted peer is not heard, but its keys still count and its
@@ -699,6 +743,31 @@ impl LegHandle {
     fn command(&self, command: LegCommand) {
         // A stopped shard has no legs; the command is dropped.
         self.commands.send(Command::Leg(self.id, command));
+    }
+}
+
+/// Connects a leg to a room. Does not keep the leg open.
+#[derive(Clone)]
+pub struct RoomJack {
+    leg: LegId,
+    commands: CommandSender,
+}
+
+impl RoomJack {
+    /// Returns a tap of what the leg receives, and a feed for what the room sends it. The feed has
+    /// precedence over the music that a waiting or held member hears, and replaces an earlier one.
+    pub fn connect(&self) -> CableEnd {
+        let (end, tap) = tap::tap(TapSides::Received);
+        self.commands.send(Command::Leg(self.leg, LegCommand::Tap(end)));
+        let (feed, end) = feed::feed(Mixer::PREBUFFER_FRAMES);
+        self.commands.send(Command::Leg(self.leg, LegCommand::RoomFeed(Box::new(end))));
+        CableEnd { tap, feed }
+    }
+}
+
+impl fmt::Debug for RoomJack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("RoomJack").field(&self.leg.0).finish()
     }
 }
 
@@ -742,6 +811,14 @@ impl CommandSender {
     fn is_behind(&self) -> bool {
         self.counters.waiting.load(Ordering::Relaxed) > COMMAND_BACKLOG_MAX
     }
+}
+
+fn no_relay(turn: &TurnServer) -> io::Error {
+    let server = turn.address;
+    let message = format!(
+        "the TURN server {server} gave no address within {ALLOCATION_WAIT:?}; check server, username and password of [turn], and that UDP to {server} is let through"
+    );
+    io::Error::new(io::ErrorKind::TimedOut, message)
 }
 
 /// The addresses of our candidates, best first. Never contains an unspecified address.

@@ -45,7 +45,7 @@ impl Media {
             counters: Arc::new(Counters::default()),
             reserved_in: Some(self.ports.clone()),
         };
-        let reachable = self.reachable(port.bound);
+        let reachable = self.reachable(&port);
         let ours = self.credentials()?;
         let offer = sdp::offer(&LocalDescription {
             candidates: &reachable,
@@ -93,13 +93,14 @@ impl Media {
         };
         let leg =
             self.build_leg(answer, ice_agent, side, sink.clone(), handle.counters.clone(), now)?;
-        let peers = answer.candidates.iter().map(|c| c.addr).collect();
+        let peers: Vec<SocketAddr> = answer.candidates.iter().map(|c| c.addr).collect();
         let conflicts = {
             let mut ports = self.ports.lock().unwrap_or_else(PoisonError::into_inner);
-            ports.set_candidates(handle.id, peers);
+            ports.set_candidates(handle.id, peers.clone());
             ports.conflicts(handle.id)
         };
-        let new = NewLeg { id: handle.id, port, conflicts, ufrag: ours.ufrag, leg, sink };
+        let ufrag = ours.ufrag;
+        let new = NewLeg { id: handle.id, port, conflicts, ufrag, peers, leg, sink };
         if !handle.commands.send(Command::Add(Box::new(new))) {
             return Err(MediaError::Stopped);
         }

@@ -44,6 +44,7 @@ pub(super) struct Player {
     repeats: bool,
     /// The list had a frame since its last start.
     list_has_frames: bool,
+    paused: bool,
 }
 
 impl Player {
@@ -58,7 +59,13 @@ impl Player {
             started: false,
             repeats: false,
             list_has_frames: false,
+            paused: false,
         }
+    }
+
+    /// Pauses or resumes. A pause is silence and reports nothing.
+    pub(super) fn pause(&mut self, on: bool) {
+        self.paused = on;
     }
 
     /// Sets whether the whole list repeats until it is stopped.
@@ -95,6 +102,9 @@ impl Player {
     /// Runs the step of this tick. `report` receives the start, failed items, and the end, which is
     /// one tick after the last frame, when that has been heard.
     pub(super) fn step(&mut self, mut report: impl FnMut(LegEvent)) -> Step {
+        if self.paused {
+            return Step::Silence;
+        }
         loop {
             let Some(item) = self.items.get(self.at) else {
                 // A list without frames must not repeat forever.
@@ -212,6 +222,16 @@ mod tests {
             run(&mut Player::new(PLAY, vec![item(&prompt(&[]), Repeat::Endless)]), 9);
         assert!(frames.is_empty());
         assert_eq!(events, [(0, LegEvent::Played(PLAY))]);
+    }
+
+    #[test]
+    fn goes_on_where_it_was_paused() {
+        let mut player = Player::new(PLAY, vec![item(&prompt(&[1, 2, 3]), Repeat::Times(1))]);
+        assert_eq!(run(&mut player, 2).0, [1, 2]);
+        player.pause(true);
+        assert_eq!(run(&mut player, 2), (vec![0, 0], Vec::new()));
+        player.pause(false);
+        assert_eq!(run(&mut player, 9), (vec![3], vec![(1, LegEvent::Played(PLAY))]));
     }
 
     #[test]

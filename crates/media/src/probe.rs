@@ -54,6 +54,7 @@ impl Probe {
         let config = MediaConfig {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             max_ports: 1,
+            turn: None,
             public_ips: Vec::new(),
             shards: 1,
             media_dead: Duration::from_secs(30),

@@ -27,6 +27,7 @@ use super::send_buffer::SendBuffer;
 use super::shared_paths::{self, SharedPaths};
 use super::stun::{self, Kind, TransactionId};
 use super::ticker::{SLOTS, TICK, Ticker};
+use super::turn::Relay;
 use super::waker::Waker;
 use super::{EventSink, LegEvent, LegId};
 use crate::sockets::{BATCH, PollSet, ReceiveBatch, send_all};
@@ -79,6 +80,8 @@ pub(super) struct NewLeg {
     /// Earlier legs on the same port with the same peer address.
     pub(super) conflicts: Vec<LegId>,
     pub(super) ufrag: String,
+    /// The candidates of the peer, as far as they are known.
+    pub(super) peers: Vec<SocketAddr>,
     pub(super) leg: Leg,
     pub(super) sink: EventSink,
 }
@@ -111,6 +114,8 @@ struct RoutedLeg {
 struct BoundPort {
     port: Port,
     out: SendBuffer,
+    /// Carries all datagrams, if the node has a TURN server.
+    relay: Option<Box<Relay>>,
 }
 
 /// A table that is read for every packet. The hash is seeded per table. Datagrams from strangers
@@ -166,7 +171,7 @@ impl Shard {
         (commands, waker): (Receiver<Command>, Arc<Waker>),
         ports_table: Arc<Mutex<PortTable>>,
         counters: Arc<ShardCounters>,
-        first: Port,
+        (first, relay): (Port, Option<Relay>),
     ) -> std::io::Result<Self> {
         let mut shard = Self {
             last_sweep: clock.now(),
@@ -192,7 +197,7 @@ impl Shard {
                 late_ticks: metrics::counter!(metric::MEDIA_LATE_TICKS_TOTAL),
             },
         };
-        shard.open(first)?;
+        shard.open(first, relay)?;
         Ok(shard)
     }
 
@@ -210,11 +215,16 @@ impl Shard {
             if self.legs.is_empty() {
                 // Ports without legs are closed.
                 let wait = if self.ports.len() > 1 { SWEEP_INTERVAL } else { IDLE_WAIT };
-                if !self.wait(false, wait) {
+                let relays = self.ports.values().filter_map(|open| open.relay.as_ref());
+                let relay_due = relays.map(|relay| relay.due()).min();
+                let wait = relay_due
+                    .map_or(wait, |due| wait.min(due.saturating_duration_since(now)).max(TICK));
+                if !self.wait(relay_due.is_some(), wait) {
                     return;
                 }
                 let now = self.clock.now();
                 self.receive_all(now, &mut buffers);
+                self.poll_relays(now);
                 self.sweep(now);
                 ticker = Ticker::new(now);
                 continue;
@@ -310,6 +320,7 @@ impl Shard {
             return false;
         }
         self.receive_all(now, buffers);
+        self.poll_relays(now);
         if slot == 0 {
             self.start_waiting_legs(now);
         }
@@ -379,6 +390,7 @@ impl Shard {
                     self.with_leg(id, |leg, out| leg.execute(now, LegCommand::Close, out));
                 }
                 self.flush();
+                self.close_relays();
                 return false;
             }
         }
@@ -391,10 +403,15 @@ impl Shard {
 
     fn add(&mut self, new: NewLeg) {
         let port = new.port.id;
-        if !self.ports.contains_key(&port) && self.open(new.port).is_err() {
+        if !self.ports.contains_key(&port) && self.open(new.port, None).is_err() {
             (new.sink)(LegEvent::Media(MediaEvent::Lost { fault: MediaFault::Silent }));
             self.ports_table.lock().unwrap_or_else(PoisonError::into_inner).release(new.id);
             return;
+        }
+        if let Some(BoundPort { port, relay: Some(relay), .. }) = self.ports.get_mut(&port) {
+            let now = self.clock.now();
+            new.peers.iter().for_each(|peer| relay.permit(now, peer.ip()));
+            relay.flush(&port.socket, port.bound.is_ipv6());
         }
         // Use the emptiest slot, so that the packets of all legs spread over the 20 ms.
         let slot = (0..SLOTS).min_by_key(|s| self.slots.get(*s).map(Vec::len)).unwrap_or_default();
@@ -499,7 +516,8 @@ impl Shard {
 
     /// Reads one port. Returns the number of datagrams that matched no leg.
     fn receive_port(&mut self, now: Instant, port: PortId, batch: &mut ReceiveBatch) -> u64 {
-        let Some(socket) = self.ports.get(&port).map(|p| p.port.socket.clone()) else { return 0 };
+        let Some(open) = self.ports.get(&port) else { return 0 };
+        let (socket, is_relayed) = (open.port.socket.clone(), open.relay.is_some());
         let (mut taken, mut unmatched) = (0, 0);
         while taken < DATAGRAMS_PER_TICK {
             // An error belongs to an earlier datagram; the socket remains usable.
@@ -510,13 +528,38 @@ impl Shard {
             let rtp = rtp.filter_map(|(from, _)| self.by_address.get(&(port, from)).copied());
             self.prefetch(rtp, Leg::prefetch_for_receiving);
             for (from, datagram) in batch.datagrams() {
-                unmatched += u64::from(!self.route(now, port, from, datagram));
+                let is_matched = match is_relayed {
+                    false => self.route(now, port, from, datagram),
+                    true => self.receive_relayed(now, port, from, datagram),
+                };
+                unmatched += u64::from(!is_matched);
             }
             if n < BATCH {
                 break;
             }
         }
         unmatched
+    }
+
+    /// Passes what the TURN server has sent to its leg. Returns `false` if it matches none.
+    fn receive_relayed(
+        &mut self,
+        now: Instant,
+        port: PortId,
+        from: SocketAddr,
+        message: &[u8],
+    ) -> bool {
+        let Some(BoundPort { port: Port { socket, bound, .. }, relay: Some(relay), .. }) =
+            self.ports.get_mut(&port)
+        else {
+            return false;
+        };
+        if !relay.is_server(from) {
+            return false;
+        }
+        let received = relay.receive(now, from, message);
+        relay.flush(socket, bound.is_ipv6());
+        received.is_none_or(|(peer, datagram)| self.route(now, port, peer, &datagram))
     }
 
     /// Passes a datagram to its leg. Returns `false` if it matches none.
@@ -634,16 +677,51 @@ impl Shard {
         }
     }
 
-    fn open(&mut self, port: Port) -> std::io::Result<()> {
+    fn open(&mut self, port: Port, relay: Option<Relay>) -> std::io::Result<()> {
         self.poll.add(&*port.socket, u64::from(port.id.0))?;
-        self.ports.insert(port.id, BoundPort { port, out: SendBuffer::default() });
+        let relay = relay.map(Box::new);
+        self.ports.insert(port.id, BoundPort { port, out: SendBuffer::default(), relay });
         Ok(())
     }
 
     fn flush(&mut self) {
-        for open in self.ports.values_mut().filter(|p| !p.out.is_empty()) {
-            send_all(&open.port.socket, open.port.bound.is_ipv6(), open.out.iter());
-            open.out.clear();
+        for BoundPort { port, out, relay } in self.ports.values_mut().filter(|p| !p.out.is_empty())
+        {
+            match relay {
+                None => drop(send_all(&port.socket, port.bound.is_ipv6(), out.iter())),
+                Some(relay) => {
+                    let now = self.clock.now();
+                    out.iter().for_each(|(to, datagram)| relay.send(now, to, datagram));
+                    relay.flush(&port.socket, port.bound.is_ipv6());
+                }
+            }
+            out.clear();
+        }
+    }
+
+    /// Keeps the allocations on the TURN server alive.
+    fn poll_relays(&mut self, now: Instant) {
+        let is_idle = self.legs.is_empty();
+        for BoundPort { port, relay, .. } in self.ports.values_mut() {
+            let Some(relay) = relay else { continue };
+            if is_idle && relay.is_full() {
+                relay.replace(now);
+            }
+            if relay.due() <= now {
+                relay.poll(now);
+                relay.flush(&port.socket, port.bound.is_ipv6());
+            }
+        }
+    }
+
+    /// Gives the allocations on the TURN server back.
+    fn close_relays(&mut self) {
+        let now = self.clock.now();
+        for BoundPort { port, relay, .. } in self.ports.values_mut() {
+            if let Some(relay) = relay {
+                relay.close(now);
+                relay.flush(&port.socket, port.bound.is_ipv6());
+            }
         }
     }
 

@@ -1,8 +1,10 @@
-//! The part of STUN that routing needs: the leg that a message belongs to, and its authentication.
+//! The parts of STUN that str0m does not cover: the leg that a message belongs to, its
+//! authentication, and asking a server for the public address of a socket.
 //!
-//! It reads only a few bytes, so that a datagram of a stranger costs one table lookup. str0m
-//! handles the messages themselves.
+//! Routing reads only a few bytes, so that a datagram of a stranger costs one table lookup. str0m
+//! handles the connectivity checks themselves.
 
+use std::net::{IpAddr, SocketAddr};
 use std::panic::catch_unwind;
 
 use str0m::ice::StunMessage;
@@ -10,9 +12,13 @@ use str0m::ice::StunMessage;
 /// Magic cookie (RFC 8489 §5).
 const MAGIC_COOKIE: [u8; 4] = [0x21, 0x12, 0xA4, 0x42];
 const HEADER_SIZE: usize = 20;
+const MAPPED_ADDRESS: u16 = 0x0001;
 const USERNAME: u16 = 0x0006;
 const MESSAGE_INTEGRITY: u16 = 0x0008;
+const XOR_MAPPED_ADDRESS: u16 = 0x0020;
 const USE_CANDIDATE: u16 = 0x0025;
+/// A success response to a Binding request.
+const BINDING_SUCCESS: [u8; 2] = [0x01, 0x01];
 /// Maximum number of attributes examined. Regular messages have six or seven.
 const ATTRIBUTES_MAX: usize = 16;
 
@@ -34,54 +40,95 @@ pub enum Kind<'a> {
 
 /// Classifies a datagram without copying or authenticating it.
 pub fn classify(datagram: &[u8]) -> Kind<'_> {
-    let Some((head, mut attributes)) = datagram.split_at_checked(HEADER_SIZE) else {
+    let Some((head, body)) = datagram.split_at_checked(HEADER_SIZE) else {
         return Kind::NotStun;
     };
     let [t0, t1, l0, l1, m0, m1, m2, m3, id @ ..] = head else { return Kind::NotStun };
     if *t0 >= 0x40 || [*m0, *m1, *m2, *m3] != MAGIC_COOKIE {
         return Kind::NotStun;
     }
-    if usize::from(u16::from_be_bytes([*l0, *l1])) != attributes.len() {
+    if usize::from(u16::from_be_bytes([*l0, *l1])) != body.len() {
         return Kind::OtherStun;
     }
     match u16::from_be_bytes([*t0, *t1]) {
         0x0101 | 0x0111 => TransactionId::try_from(id).map_or(Kind::OtherStun, Kind::Response),
         0x0001 => {
-            for _ in 0..ATTRIBUTES_MAX {
-                let [t0, t1, l0, l1, value @ ..] = attributes else { break };
-                let length = usize::from(u16::from_be_bytes([*l0, *l1]));
-                if u16::from_be_bytes([*t0, *t1]) == USERNAME {
-                    let name = value.get(..length).and_then(|v| std::str::from_utf8(v).ok());
-                    // USERNAME is "receiver:sender" (RFC 8445 §7.2.2).
-                    return match name.and_then(|n| n.split_once(':')) {
-                        Some((ufrag, _)) => Kind::Request { ufrag },
-                        None => Kind::OtherStun,
-                    };
-                }
-                attributes = value.get(length.next_multiple_of(4)..).unwrap_or_default();
+            let name = attributes(body)
+                .find(|(kind, _)| *kind == USERNAME)
+                .and_then(|(_, value)| std::str::from_utf8(value).ok());
+            // USERNAME is "receiver:sender" (RFC 8445 §7.2.2).
+            match name.and_then(|name| name.split_once(':')) {
+                Some((ufrag, _)) => Kind::Request { ufrag },
+                None => Kind::OtherStun,
             }
-            Kind::OtherStun
         }
         _ => Kind::OtherStun,
     }
 }
 
+/// The types and values of a message's attributes, up to the first that is cut off.
+fn attributes(mut body: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    std::iter::from_fn(move || {
+        let [t0, t1, l0, l1, rest @ ..] = body else { return None };
+        let length = usize::from(u16::from_be_bytes([*l0, *l1]));
+        let value = rest.get(..length)?;
+        body = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some((u16::from_be_bytes([*t0, *t1]), value))
+    })
+    .take(ATTRIBUTES_MAX)
+}
+
 /// Returns whether an authenticated request nominates its path (RFC 8445 §7.3.2).
 pub fn is_nomination(request: &[u8]) -> bool {
-    let mut attributes =
+    let body =
         request.get(HEADER_SIZE..).filter(|_| request.starts_with(&[0, 1])).unwrap_or_default();
-    for _ in 0..ATTRIBUTES_MAX {
-        let [t0, t1, l0, l1, value @ ..] = attributes else { break };
-        match u16::from_be_bytes([*t0, *t1]) {
-            USE_CANDIDATE => return true,
-            // Attributes after this one are not authenticated.
-            MESSAGE_INTEGRITY => return false,
-            _ => {}
-        }
-        let length = usize::from(u16::from_be_bytes([*l0, *l1]));
-        attributes = value.get(length.next_multiple_of(4)..).unwrap_or_default();
+    attributes(body)
+        // Attributes after this one are not authenticated.
+        .take_while(|(kind, _)| *kind != MESSAGE_INTEGRITY)
+        .any(|(kind, _)| kind == USE_CANDIDATE)
+}
+
+/// Writes a Binding request without attributes, which asks a STUN server for the address that it
+/// sees (RFC 8489 §2).
+pub fn binding_request(id: TransactionId) -> [u8; HEADER_SIZE] {
+    let mut request = [0; HEADER_SIZE];
+    let fields = [0, 1, 0, 0].into_iter().chain(MAGIC_COOKIE).chain(id);
+    request.iter_mut().zip(fields).for_each(|(byte, field)| *byte = field);
+    request
+}
+
+/// Reads the address from the success response to the request with this id. `None` if the datagram
+/// is anything else. Servers of RFC 3489 send the address in the clear.
+pub fn mapped_address(response: &[u8], id: TransactionId) -> Option<SocketAddr> {
+    let (head, body) = response.split_at_checked(HEADER_SIZE)?;
+    let [t0, t1, l0, l1, key @ ..] = head else { return None };
+    let is_answer = [*t0, *t1] == BINDING_SUCCESS
+        && usize::from(u16::from_be_bytes([*l0, *l1])) == body.len()
+        && key.starts_with(&MAGIC_COOKIE)
+        && key.ends_with(&id);
+    if !is_answer {
+        return None;
     }
-    false
+    let find = |wanted| attributes(body).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
+    let xored = find(XOR_MAPPED_ADDRESS).and_then(|value| address(value, key));
+    xored.or_else(|| address(find(MAPPED_ADDRESS)?, &[]))
+}
+
+/// Reads the value of an address attribute. Port and address are XORed with `key`, the magic cookie
+/// and the transaction id (RFC 8489 §14.2).
+fn address(value: &[u8], key: &[u8]) -> Option<SocketAddr> {
+    let [_, family, p0, p1, ip @ ..] = value else { return None };
+    let xor = |bytes: &[u8]| -> Vec<u8> {
+        let key = key.iter().copied().chain(std::iter::repeat(0));
+        bytes.iter().zip(key).map(|(byte, key)| byte ^ key).collect()
+    };
+    let port = u16::from_be_bytes(xor(&[*p0, *p1]).try_into().ok()?);
+    let ip = match family {
+        1 => IpAddr::from(<[u8; 4]>::try_from(xor(ip)).ok()?),
+        2 => IpAddr::from(<[u8; 16]>::try_from(xor(ip)).ok()?),
+        _ => return None,
+    };
+    Some(SocketAddr::new(ip, port))
 }
 
 /// Returns whether a message has a MESSAGE-INTEGRITY made with `pwd`. The parser is foreign code
@@ -119,7 +166,7 @@ mod tests {
     use proptest::prelude::*;
     use str0m::ice::{StunMessage, TransId};
 
-    use super::{Kind, check_id, classify, is_authentic};
+    use super::{Kind, binding_request, check_id, classify, is_authentic, mapped_address};
 
     fn hmac(key: &[u8], parts: &[&[u8]]) -> [u8; 20] {
         let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, key);
@@ -131,6 +178,30 @@ mod tests {
         let n = message.to_bytes(Some(pwd.as_bytes()), &mut buf, hmac).expect("fits");
         buf.truncate(n);
         buf
+    }
+
+    #[test]
+    fn a_server_tells_the_mapped_address() {
+        for at in ["192.0.2.1:32853", "[2001:db8:1234:5678:11:2233:4455:6677]:32853"] {
+            let at = at.parse().expect("address");
+            let sent = TransId::new();
+            let reply = bytes(&StunMessage::binding_reply(sent, at), "a password");
+            let id = reply[8..20].try_into().expect("12 bytes");
+            assert_eq!(mapped_address(&reply, id), Some(at));
+            assert_eq!(mapped_address(&reply, [7; 12]), None, "another transaction");
+            assert_eq!(mapped_address(&reply[..reply.len() - 4], id), None, "cut");
+        }
+        let request = binding_request([7; 12]);
+        assert_eq!(classify(&request), Kind::OtherStun, "no USERNAME");
+        assert_eq!(check_id(&request), Some([7; 12]));
+        assert_eq!(mapped_address(&request, [7; 12]), None);
+        let old = [
+            &[1, 1, 0, 12, 0x21, 0x12, 0xA4, 0x42][..],
+            &[7; 12],
+            &[0, 1, 0, 8, 0, 1, 0x1F, 0x90, 198, 51, 100, 4],
+        ];
+        let at = "198.51.100.4:8080".parse().expect("address");
+        assert_eq!(mapped_address(&old.concat(), [7; 12]), Some(at), "RFC 3489");
     }
 
     #[test]
@@ -188,6 +259,7 @@ mod tests {
             }
             let _ = classify(&datagram);
             let _ = check_id(&datagram);
+            let _ = mapped_address(&datagram, [0; 12]);
             prop_assert!(!is_authentic(&datagram, "a password"));
         }
     }

@@ -12,6 +12,8 @@ use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_cha
 use super::jitter_buffer::InboundPacket;
 use super::prompt::Frame;
 
+/// Maximum number of taps of a leg: recordings, a stream, speech recognition, a room.
+const TAPS_MAX: usize = 8;
 /// Capacity of the queue: two seconds of both directions with their ticks.
 const QUEUE_MAX: usize = 320;
 
@@ -50,6 +52,28 @@ pub(super) struct TapEnd {
     sides: TapSides,
     to: SyncSender<TapEntry>,
     dropped: Arc<AtomicU64>,
+}
+
+/// The taps of a leg.
+#[derive(Debug, Default)]
+pub(super) struct Taps(Vec<TapEnd>);
+
+impl Taps {
+    /// Adds a tap. If there are too many, it is dropped, which ends it immediately.
+    pub(super) fn add(&mut self, tap: TapEnd) {
+        if self.0.len() < TAPS_MAX {
+            self.0.push(tap);
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Copies an entry to the taps.
+    pub(super) fn push(&mut self, entry: &TapEntry) {
+        self.0.retain(|tap| tap.push(entry));
+    }
 }
 
 /// Creates a tap and returns both ends.

@@ -26,6 +26,7 @@ fn config() -> MediaConfig {
     MediaConfig {
         listen: "127.0.0.1:0".parse().expect("address"),
         max_ports: 8,
+        turn: None,
         public_ips: Vec::new(),
         shards: 1,
         media_dead: Duration::from_secs(30),
@@ -593,13 +594,18 @@ fn taps_and_feeds_audio() {
     });
 }
 
+/// The feed for what a room sends to a leg.
+fn room_feed(leg: &LegHandle) -> Feed {
+    leg.room_jack().connect().feed
+}
+
 #[test]
 fn room_audio_precedes_hold_music() {
     let media = start(config());
     let mut call = Call::live(&media, Peer::new(&PeerOptions::default()));
     let (music, _) = prompt(7, 100);
     call.leg.play(PLAY, play_once(&music));
-    let feed = call.leg.room_feed(1);
+    let feed = room_feed(&call.leg);
     let mut encoder = Encoder::for_prompts();
     let loud: Vec<i16> = (0..320).map(|n| if n % 40 < 20 { 9_000 } else { -9_000 }).collect();
     let loud_frames: Vec<Frame> = (0..5).map(|_| encoder.encode(&loud)).collect();
@@ -634,9 +640,9 @@ fn mixes_room_and_feed_in_any_order() {
     let media = start(config());
     for room_first in [true, false] {
         let mut call = Call::live(&media, Peer::new(&PeerOptions::default()));
-        let early = room_first.then(|| call.leg.room_feed(1));
+        let early = room_first.then(|| room_feed(&call.leg));
         let feed = call.leg.feed(1);
-        let room = early.unwrap_or_else(|| call.leg.room_feed(1));
+        let room = early.unwrap_or_else(|| room_feed(&call.leg));
         let (says, plays) = (tone(440.0), tone(1_000.0));
         let mut since = 0;
         let mut hear = |call: &mut Call, frames: &[(&Feed, &[Frame])]| {

@@ -35,28 +35,18 @@ const DETECTION_FRAMES: u8 = 2;
 /// Peak of each tone relative to full scale: about −10 dBm0, like the events.
 const PEAK: f32 = 0.2;
 
-/// In-band DTMF of a leg.
+/// Receives keys as tones.
 #[derive(Debug)]
-pub(super) struct InBandDtmf {
+pub(super) struct ToneReceiver {
     decoder: Decoder,
     pcm: Vec<i16>,
-    tones: ToneDetector,
-    /// Encoder for sent keys, created on first use.
-    encoder: Option<Encoder>,
-    /// Frames of the current key that were sent.
-    frames_sent: u16,
+    detector: ToneDetector,
 }
 
-impl InBandDtmf {
+impl ToneReceiver {
     pub(super) fn new() -> Self {
         let decoder = Decoder::new(Rate::Hz16000);
-        Self {
-            decoder,
-            pcm: Vec::new(),
-            tones: ToneDetector::default(),
-            encoder: None,
-            frames_sent: 0,
-        }
+        Self { decoder, pcm: Vec::new(), detector: ToneDetector::default() }
     }
 
     /// Processes an Opus packet of the peer and appends the keys that it completes to `digits`. An
@@ -64,10 +54,21 @@ impl InBandDtmf {
     pub(super) fn push_packet(&mut self, packet: &[u8], digits: &mut Vec<Digit>) {
         self.pcm.clear();
         if self.decoder.decode(Some(packet), false, &mut self.pcm).is_ok() {
-            digits.extend(self.pcm.chunks(FRAME).filter_map(|frame| self.tones.push(frame)));
+            digits.extend(self.pcm.chunks(FRAME).filter_map(|frame| self.detector.push(frame)));
         }
     }
+}
 
+/// Sends keys as tones.
+#[derive(Debug, Default)]
+pub(super) struct ToneSender {
+    /// Created on first use.
+    encoder: Option<Encoder>,
+    /// Frames of the current key that were sent.
+    frames_sent: u16,
+}
+
+impl ToneSender {
     /// Returns the tone for a tick in which an event would be sent, or `None` for silence.
     pub(super) fn frame(&mut self, step: Step) -> Option<Frame> {
         let Step::Event { payload: [event, flags, ..], marker, .. } = step else { return None };

@@ -39,6 +39,11 @@ pub const HTTP_CONNECTIONS: &str = "offhook_http_connections";
 /// Counter `{reason}`: connections closed by the listener, with a reason of
 /// [`CONNECTION_CLOSE_REASONS`].
 pub const HTTP_CONNECTIONS_CLOSED_TOTAL: &str = "offhook_http_connections_closed_total";
+/// Gauge: when the first certificate of the HTTPS listener expires, in seconds since the Unix epoch.
+/// 0 without a certificate.
+pub const TLS_CERTIFICATE_EXPIRY: &str = "offhook_tls_certificate_expiry_timestamp_seconds";
+/// Counter `{outcome}`: orders of certificates, with an outcome of [`certificate_order`].
+pub const TLS_CERTIFICATE_ORDERS_TOTAL: &str = "offhook_tls_certificate_orders_total";
 /// Counter `{resource}`: claims and attempts of unauthenticated clients that were refused, for a
 /// resource of [`limited`].
 pub const LIMITED_TOTAL: &str = "offhook_limited_total";
@@ -154,6 +159,16 @@ pub const ALL: &[(&str, Kind, &str)] = &[
         HTTP_CONNECTIONS_CLOSED_TOTAL,
         Kind::Counter,
         "Connections closed by the public listener, by reason.",
+    ),
+    (
+        TLS_CERTIFICATE_EXPIRY,
+        Kind::Gauge,
+        "When the first certificate of the HTTPS listener expires; 0 without a certificate.",
+    ),
+    (
+        TLS_CERTIFICATE_ORDERS_TOTAL,
+        Kind::Counter,
+        "Orders of certificates at a certificate authority, by outcome.",
     ),
     (
         LIMITED_TOTAL,
@@ -287,8 +302,20 @@ pub mod recording_copy {
     pub const ALL: &[&str] = &[STORED, RETRY, LOST];
 }
 
+/// Values of `outcome` of [`TLS_CERTIFICATE_ORDERS_TOTAL`].
+pub mod certificate_order {
+    pub const ISSUED: &str = "issued";
+    /// The authority refused the order or could not validate a name.
+    pub const REFUSED: &str = "refused";
+    pub const RATE_LIMITED: &str = "rate_limited";
+    /// The authority could not be reached, or answered with an error of its own.
+    pub const FAILED: &str = "failed";
+
+    pub const ALL: &[&str] = &[ISSUED, REFUSED, RATE_LIMITED, FAILED];
+}
+
 /// Values of `reason` of [`HTTP_CONNECTIONS_CLOSED_TOTAL`].
-pub const CONNECTION_CLOSE_REASONS: &[&str] = &["full", "slow", "idle", "not_proxy"];
+pub const CONNECTION_CLOSE_REASONS: &[&str] = &["full", "slow", "idle", "not_proxy", "handshake"];
 
 /// Values of `resource` of [`LIMITED_TOTAL`].
 pub mod limited {

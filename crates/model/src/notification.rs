@@ -14,21 +14,24 @@ pub enum NotificationTopic {
     Number,
     /// A message or a webhook could not be delivered.
     Delivery,
+    /// An alert of the node fired or was resolved. Only for the owner of its only main account.
+    Alert,
 }
 
 impl NotificationTopic {
     /// Every topic.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Message,
         Self::Escalation,
         Self::MissedCall,
         Self::Quality,
         Self::Number,
         Self::Delivery,
+        Self::Alert,
     ];
     /// The names of every topic, in the order of [`Self::ALL`].
     pub const WORDS: &[&str] =
-        &["message", "escalation", "missed_call", "quality", "number", "delivery"];
+        &["message", "escalation", "missed_call", "quality", "number", "delivery", "alert"];
 
     /// The topic's name in the API and the store.
     pub fn as_str(self) -> &'static str {
@@ -39,6 +42,7 @@ impl NotificationTopic {
             Self::Quality => "quality",
             Self::Number => "number",
             Self::Delivery => "delivery",
+            Self::Alert => "alert",
         }
     }
 

@@ -32,3 +32,10 @@ pub struct CallQuality {
     /// reports.
     pub round_trip_ms: Option<f64>,
 }
+
+impl CallQuality {
+    /// Mean opinion score of the worse direction.
+    pub fn mos(&self) -> Option<f64> {
+        [self.inbound, self.outbound].into_iter().flatten().map(|way| way.mos).reduce(f64::min)
+    }
+}

@@ -83,9 +83,16 @@ pub async fn send(
 ) -> Result<http::Response<Incoming>, String> {
     let authority = request.uri().authority().map(ToString::to_string).unwrap_or_default();
     client.request(request.map(Full::new)).await.map_err(|e| {
-        let cause =
-            std::error::Error::source(&e).map(ToString::to_string).unwrap_or_else(|| e.to_string());
-        format!("the request to {authority} failed: {cause}")
+        let mut cause: &dyn std::error::Error = &e;
+        while let Some(deeper) = cause.source() {
+            cause = deeper;
+        }
+        match e.is_connect() {
+            true => format!(
+                "could not connect to {authority}: {cause}; check the address, and that the server runs"
+            ),
+            false => format!("the request to {authority} failed: {cause}"),
+        }
     })
 }
 

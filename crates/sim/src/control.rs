@@ -104,7 +104,14 @@ fn script_from(world: &World, request: CallRequest) -> Result<CallScript, String
         },
         (None, _) => world
             .number(&to)
-            .ok_or_else(|| format!("unknown business number {to}: add phone_number_id and waba"))?,
+            .ok_or_else(|| {
+                format!(
+                    "{to} is not a number of the simulated Meta: use {}, or one that it has. A \
+                     request to /_sim/calls may also name an unknown number with phone_number_id and \
+                     waba",
+                    super::world::NUMBER
+                )
+            })?,
     };
     let say = match request.say {
         Some(wav) => {

@@ -23,10 +23,16 @@ const TRIES: u32 = 5;
 const SOUNDS_MAX: usize = 20;
 const TEXT_MAX: usize = 2_000;
 const PAUSE: Duration = Duration::from_millis(200);
+/// Number of calls of a caller among which a call is looked for.
+const CALLS_READ: usize = 5;
 
 /// An event from the node's log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum NodeEvent {
+    /// The node's record of the call was found.
+    Found {
+        call_uuid: String,
+    },
     Instruction {
         element: String,
         line: u32,
@@ -51,13 +57,29 @@ pub(crate) fn call_uuid_of(opaque: &str) -> Option<String> {
     uuid.parse::<CallUuid>().ok().map(|u| u.to_string())
 }
 
+/// The number API of a node.
+pub(crate) struct NodeClient {
+    pub base: String,
+    pub api_key: String,
+}
+
+/// What is known of a call on the node.
+pub(crate) enum CallName {
+    Uuid(String),
+    /// Meta's id of an inbound call, and its caller. A call that ends before `accept` has no UUID
+    /// in the node's requests.
+    Meta {
+        call_id: String,
+        from: String,
+    },
+}
+
 /// Follows the log of a call in a new task and sends its events to `to`. The task ends with the
 /// log, the call or the simulator.
 pub(crate) fn follow(
     world: &Arc<World>,
-    node_url: String,
-    uuid: String,
-    api_key: String,
+    node: NodeClient,
+    name: CallName,
     to: mpsc::Sender<CallMsg>,
 ) {
     let world = world.clone();
@@ -66,27 +88,30 @@ pub(crate) fn follow(
         tokio::select! {
             () = world.stop.cancelled() => {}
             () = call.closed() => {}
-            () = read_log(&world, &node_url, &uuid, &api_key, &to) => {
+            () = find_and_read(&world, &node, name, &to) => {
                 let _ = to.send(CallMsg::Node(NodeEvent::LogEnded)).await;
             }
         }
     });
 }
 
-async fn read_log(
+async fn find_and_read(
     world: &World,
-    node_url: &str,
-    uuid: &str,
-    api_key: &str,
+    node: &NodeClient,
+    name: CallName,
     to: &mpsc::Sender<CallMsg>,
 ) {
-    let url = format!("{node_url}/api/v1/calls/{uuid}/events?follow=1");
+    let uuid = match name {
+        CallName::Uuid(uuid) => uuid,
+        CallName::Meta { call_id, from } => {
+            let Some(uuid) = node.find(world, &call_id, &from).await else { return };
+            let _ = to.send(CallMsg::Node(NodeEvent::Found { call_uuid: uuid.clone() })).await;
+            uuid
+        }
+    };
     for _ in 0..TRIES {
-        let request = Request::get(&url).header("x-api-key", api_key).body(Bytes::new());
-        let Ok(request) = request else { return };
-        match client::send(&world.http, request).await {
-            Ok(response) if response.status() == 200 => {
-                let mut lines = Lines::new(response.into_body(), LINE_BYTES_MAX);
+        match node.get(world, &format!("calls/{uuid}/events?follow=1")).await {
+            Ok(mut lines) => {
                 while let Some(line) = lines.next().await {
                     for event in events_in_line(&line) {
                         if to.send(CallMsg::Node(event)).await.is_err() {
@@ -96,12 +121,57 @@ async fn read_log(
                 }
                 return;
             }
-            Ok(response) if response.status() != 404 => {
-                tracing::debug!(status = response.status().as_u16(), "event log request failed");
+            Err(None | Some(404)) => tokio::time::sleep(PAUSE).await,
+            Err(Some(status)) => {
+                tracing::debug!(status, "event log request failed");
                 return;
             }
-            Ok(_) | Err(_) => tokio::time::sleep(PAUSE).await,
         }
+    }
+}
+
+impl NodeClient {
+    /// Gets a path below `/api/v1/`. The error is the status, if there was a response.
+    async fn get(&self, world: &World, path: &str) -> Result<Lines, Option<u16>> {
+        let request = Request::get(format!("{}/api/v1/{path}", self.base))
+            .header("x-api-key", &self.api_key)
+            .body(Bytes::new())
+            .map_err(|_| Some(400))?;
+        let response = client::send(&world.http, request).await.map_err(|_| None)?;
+        match response.status().as_u16() {
+            200 => Ok(Lines::new(response.into_body(), LINE_BYTES_MAX)),
+            status => Err(Some(status)),
+        }
+    }
+
+    async fn json(&self, world: &World, path: &str) -> Result<Value, Option<u16>> {
+        let line = self.get(world, path).await?.next().await;
+        Ok(line.and_then(|line| serde_json::from_slice(&line).ok()).unwrap_or_default())
+    }
+
+    /// Looks for the call among the latest of its caller. The record may not exist yet.
+    async fn find(&self, world: &World, call_id: &str, from: &str) -> Option<String> {
+        let from = model::digits_of(from);
+        let path = format!("calls/?direction=inbound&from={from}&limit={CALLS_READ}");
+        for _ in 0..TRIES {
+            let list = match self.json(world, &path).await {
+                Ok(list) => list,
+                Err(Some(status)) => {
+                    tracing::debug!(status, "request for the call's record failed");
+                    return None;
+                }
+                Err(None) => Value::Null,
+            };
+            let calls = list["items"].as_array().map(Vec::as_slice).unwrap_or_default();
+            for uuid in calls.iter().filter_map(|call| call["callUuid"].as_str()) {
+                let call = self.json(world, &format!("calls/{uuid}/")).await.unwrap_or_default();
+                if call["whatsappCallId"] == call_id {
+                    return Some(uuid.to_owned());
+                }
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        None
     }
 }
 

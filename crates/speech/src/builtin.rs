@@ -11,11 +11,11 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::process::{Child, Command};
 use tokio::sync::Semaphore;
 
-use super::helper::{AUDIO, DONE, FAILED, FOLDER, FRAME_MAX, SPEAK, frame};
+use super::helper::{AUDIO, AUDIO_AT, DONE, FAILED, FOLDER, FRAME_MAX, SPEAK, frame};
 use super::language::EmbeddedVoice;
 use super::limiter::Limiter;
 use super::markup;
-use super::provider::{BoxFuture, Provider, Sink, SpeechError};
+use super::provider::{AudioChunk, BoxFuture, Provider, Sink, SpeechError};
 use super::script::Segment;
 use super::voices;
 use crate::pico::RATE;
@@ -35,6 +35,8 @@ const BACK_OFF_MAX: Duration = Duration::from_secs(30);
 pub struct Builtin {
     start: Box<dyn StartHelper>,
     folder: PathBuf,
+    /// The folder of the models that helpers may read, if any is installed.
+    models: Option<PathBuf>,
     clock: Clock,
     running: Semaphore,
     pool: Mutex<Pool>,
@@ -63,15 +65,26 @@ struct Pool {
 
 impl Builtin {
     /// Creates the provider. Helpers run `program speech-helper`, or this program if `None`; voice
-    /// files are unpacked into `folder`.
-    pub fn new(program: Option<PathBuf>, folder: PathBuf, clock: Clock) -> Self {
-        Self::with_start(Box::new(HelperProgram(program)), folder, clock)
+    /// files are unpacked into `folder`. Helpers may also read the folder `models`.
+    pub fn new(
+        program: Option<PathBuf>,
+        folder: PathBuf,
+        models: Option<PathBuf>,
+        clock: Clock,
+    ) -> Self {
+        Self::with_start(Box::new(HelperProgram(program)), folder, models, clock)
     }
 
-    pub(super) fn with_start(start: Box<dyn StartHelper>, folder: PathBuf, clock: Clock) -> Self {
+    pub(super) fn with_start(
+        start: Box<dyn StartHelper>,
+        folder: PathBuf,
+        models: Option<PathBuf>,
+        clock: Clock,
+    ) -> Self {
         Self {
             start,
             folder,
+            models,
             clock,
             running: Semaphore::new(HELPERS_MAX),
             pool: Mutex::default(),
@@ -86,9 +99,23 @@ impl Builtin {
             return Err(SpeechError::TooLong(markup.len()));
         }
         self.unpack(voice).await?;
+        let mut body = vec![voice as u8];
+        body.extend_from_slice(markup.as_bytes());
+        let mut limiter = Limiter::new(markup::GAIN);
+        let mut output = AudioOutput::Stream(sink, &mut limiter);
+        self.request(&frame(SPEAK, &body), &mut output).await?;
+        sink.push(RATE, limiter.finish()).await
+    }
+
+    /// Sends a request to a helper and passes its audio to `output`.
+    pub(super) async fn request(
+        &self,
+        request: &[u8],
+        output: &mut AudioOutput<'_>,
+    ) -> Result<(), SpeechError> {
         let _permit = self.running.acquire().await.map_err(|_| SpeechError::Cancelled)?;
         let mut helper = self.take_helper().await?;
-        let outcome = tokio::time::timeout(DEADLINE, helper.speak(voice, &markup, sink)).await;
+        let outcome = tokio::time::timeout(DEADLINE, helper.speak(request, output)).await;
         match outcome.unwrap_or(Err(SpeechError::Deadline(DEADLINE))) {
             // The helper is still running and idle: the text failed, not the helper.
             outcome @ (Ok(()) | Err(SpeechError::Engine(_))) => {
@@ -136,8 +163,13 @@ impl Builtin {
             self.record_failure();
             SpeechError::Start(e)
         })?;
-        let folder = self.folder.to_string_lossy();
-        if let Err(e) = helper.input.write_all(&frame(FOLDER, folder.as_bytes())).await {
+        let mut folders = self.folder.to_string_lossy().into_owned();
+        if let Some(models) = &self.models {
+            folders = format!("{folders}\n{}", models.to_string_lossy());
+            // The folder must exist before the helper confines itself to it.
+            let _ = tokio::fs::create_dir_all(&self.folder).await;
+        }
+        if let Err(e) = helper.input.write_all(&frame(FOLDER, folders.as_bytes())).await {
             self.record_failure();
             return Err(SpeechError::Helper(e));
         }
@@ -175,27 +207,50 @@ impl Provider for Builtin {
     }
 }
 
+/// Where the audio of a request goes.
+pub(super) enum AudioOutput<'a> {
+    /// To the encoder as it comes.
+    Stream(&'a mut Sink, &'a mut Limiter),
+    /// Kept until the request is complete.
+    Keep(&'a mut Vec<AudioChunk>),
+}
+
+impl AudioOutput<'_> {
+    async fn push(&mut self, rate: u32, pcm: Vec<i16>) -> Result<(), SpeechError> {
+        match self {
+            Self::Stream(sink, limiter) => sink.push(rate, limiter.push(&pcm)).await,
+            Self::Keep(chunks) => {
+                chunks.push(AudioChunk { rate, pcm });
+                Ok(())
+            }
+        }
+    }
+}
+
+fn samples(bytes: &[u8]) -> Vec<i16> {
+    let (samples, _) = bytes.as_chunks::<2>();
+    samples.iter().map(|&sample| i16::from_le_bytes(sample)).collect()
+}
+
 impl Helper {
     async fn speak(
         &mut self,
-        voice: EmbeddedVoice,
-        markup: &str,
-        sink: &mut Sink,
+        request: &[u8],
+        output: &mut AudioOutput<'_>,
     ) -> Result<(), SpeechError> {
-        let mut body = vec![voice as u8];
-        body.extend_from_slice(markup.as_bytes());
-        self.input.write_all(&frame(SPEAK, &body)).await.map_err(SpeechError::Helper)?;
+        self.input.write_all(request).await.map_err(SpeechError::Helper)?;
         self.input.flush().await.map_err(SpeechError::Helper)?;
-        let mut limiter = Limiter::new(markup::GAIN);
         loop {
             let (kind, body) = self.read_response().await.map_err(SpeechError::Helper)?;
             match kind {
-                AUDIO => {
-                    let (samples, _) = body.as_chunks::<2>();
-                    let pcm: Vec<i16> = samples.iter().map(|&s| i16::from_le_bytes(s)).collect();
-                    sink.push(RATE, limiter.push(&pcm)).await?;
+                AUDIO => output.push(RATE, samples(&body)).await?,
+                AUDIO_AT => {
+                    let (rate, pcm) = body
+                        .split_first_chunk::<4>()
+                        .ok_or(SpeechError::Helper(io::ErrorKind::InvalidData.into()))?;
+                    output.push(u32::from_le_bytes(*rate), samples(pcm)).await?;
                 }
-                DONE => return sink.push(RATE, limiter.finish()).await,
+                DONE => return Ok(()),
                 FAILED => {
                     return Err(SpeechError::Engine(String::from_utf8_lossy(&body).into_owned()));
                 }
@@ -232,6 +287,7 @@ impl StartHelper for HelperProgram {
             // The allocator's first reservation alone would be 1 GiB, more than the helper's memory
             // limit.
             .env("MIMALLOC_ARENA_RESERVE", "32MiB")
+            .env("RTEN_NUM_THREADS", "1")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -245,4 +301,4 @@ impl StartHelper for HelperProgram {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

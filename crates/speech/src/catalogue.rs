@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 use super::config::{ProviderName, SpeechConfig};
 use super::espeak::{self, Espeak};
 use super::language::{self, EmbeddedVoice, Speaker, primary};
+use super::models::ModelStore;
 use super::openai;
 use super::provider::Provider as _;
 use xml::ast::{SsmlTag, Voice};
@@ -26,7 +27,7 @@ pub struct Catalogue {
 pub struct SpokenLanguage {
     /// A BCP 47 tag.
     pub language: String,
-    /// `builtin`, `espeak` or `openai`.
+    /// `neural`, `builtin`, `espeak` or `openai`.
     pub engine: &'static str,
     /// `true` if the engine supports this language, `false` if it is spoken by the nearest voice.
     pub exact: bool,
@@ -51,6 +52,8 @@ pub struct DocumentVoice {
 
 /// An available engine.
 enum Engine<'a> {
+    /// The name of the installed voice.
+    Neural(String),
     Builtin,
     Espeak(Espeak),
     OpenAi(&'a super::config::OpenAiConfig),
@@ -59,6 +62,7 @@ enum Engine<'a> {
 impl Engine<'_> {
     fn name(&self) -> &'static str {
         match self {
+            Self::Neural(_) => "neural",
             Self::Builtin => "builtin",
             Self::Espeak(_) => "espeak",
             Self::OpenAi(_) => "openai",
@@ -69,6 +73,7 @@ impl Engine<'_> {
     /// language.
     fn voice(&self, speaker: &Speaker) -> Option<String> {
         match self {
+            Self::Neural(name) => (primary(&speaker.language) == "en").then(|| name.clone()),
             Self::Builtin => {
                 EmbeddedVoice::for_language(&speaker.language).map(|voice| voice.tag().to_owned())
             }
@@ -85,7 +90,12 @@ fn engines<'a>(
     config: &'a SpeechConfig,
     espeak: Option<Espeak>,
 ) -> Vec<(ProviderName, Engine<'a>)> {
-    let mut engines = vec![(ProviderName::Builtin, Engine::Builtin)];
+    let neural = ModelStore::new(&config.data_dir).english_voice();
+    let mut engines: Vec<_> = neural
+        .map(|voice| (ProviderName::Builtin, Engine::Neural(voice.name)))
+        .into_iter()
+        .chain([(ProviderName::Builtin, Engine::Builtin)])
+        .collect();
     engines.extend(espeak.map(|espeak| (ProviderName::Espeak, Engine::Espeak(espeak))));
     engines
         .extend(config.openai.iter().map(|openai| (ProviderName::OpenAi, Engine::OpenAi(openai))));
@@ -158,6 +168,9 @@ impl Catalogue {
                 &Speaker::new(&Voice::Polly(name.to_owned()), None),
             ));
         }
+        // The nearest voice cannot read other scripts: it would be silent.
+        languages.retain(|spoken| spoken.exact || !language::has_other_script(&spoken.language));
+        voices.retain(|entry| entry.exact || !language::has_other_script(&entry.language));
         Self { languages, voices }
     }
 
@@ -200,18 +213,26 @@ mod tests {
             ("female", "builtin", "en-US", true)
         );
         assert_eq!(find(&all, "MAN", "fr-CA").engine_voice, "fr-FR");
-        let russian = find(&all, "WOMAN", "ru-RU");
+        let polish = find(&all, "WOMAN", "pl-PL");
         assert_eq!(
-            (russian.engine_voice.as_str(), russian.exact),
+            (polish.engine_voice.as_str(), polish.exact),
             ("en-US", false),
             "the nearest voice"
         );
         let languages: Vec<_> =
             all.languages.iter().map(|spoken| spoken.language.as_str()).collect();
         assert!(
-            languages.is_sorted() && languages.contains(&"hi-IN") && languages.len() > 30,
+            languages.is_sorted() && languages.contains(&"en-IN") && languages.len() > 20,
             "{languages:?}"
         );
+    }
+
+    #[test]
+    fn a_language_that_no_engine_can_read_is_not_listed() {
+        assert!(Catalogue::with_espeak(&config(""), None).filter_language("hi").voices.is_empty());
+        let espeak = Espeak::find(Some(Path::new("/nowhere/espeak-ng")), None);
+        let voices = Catalogue::with_espeak(&config(""), espeak).filter_language("hi").voices;
+        assert!(!voices.is_empty() && voices.iter().all(|voice| voice.engine == "espeak"));
     }
 
     #[test]

@@ -1,23 +1,24 @@
 //! Confines the speech helper: it reads the voice files and its pipes, and can do little else, even
 //! if a text takes over its C code.
 //!
-//! Landlock leaves one folder readable. A seccomp filter refuses every system call that loading a
+//! Landlock leaves the folders of voices readable. A seccomp filter refuses every system call that loading a
 //! voice, speaking and exiting don't need: no sockets, no programs, no other processes.
 
 use std::io;
 use std::path::Path;
 
-/// Confines all threads of this process, for good. Kernels without Landlock (before 5.13) ignore
+/// Confines all threads of this process, for good. `start_threads` runs while threads can still be
+/// started; they inherit the restrictions. Kernels without Landlock (before 5.13) ignore
 /// that part. Systems other than Linux ignore both.
 ///
 /// # Errors
 ///
-/// Fails if the folder cannot be opened or the kernel refuses a rule.
-pub(crate) fn confine(readable: &Path) -> io::Result<()> {
+/// Fails if a folder cannot be opened or the kernel refuses a rule.
+pub(crate) fn confine(readable: &[&Path], start_threads: fn()) -> io::Result<()> {
     #[cfg(target_os = "linux")]
-    linux::confine(readable)?;
+    linux::confine(readable, start_threads)?;
     #[cfg(not(target_os = "linux"))]
-    let _ = readable;
+    let _ = (readable, start_threads);
     Ok(())
 }
 
@@ -87,18 +88,20 @@ mod linux {
         is.and_then(|is| SeccompRule::new(vec![is])).map_err(io::Error::other)
     }
 
-    pub(super) fn confine(readable: &Path) -> io::Result<()> {
+    pub(super) fn confine(readable: &[&Path], start_threads: fn()) -> io::Result<()> {
         // Rights that the kernel doesn't know are left out.
         let abi = ABI::V6;
-        let folder = PathFd::new(readable).map_err(io::Error::other)?;
-        Ruleset::default()
+        let mut rules = Ruleset::default()
             .handle_access(AccessFs::from_all(abi))
             .and_then(Ruleset::create)
-            .and_then(|rules| {
-                rules.add_rule(PathBeneath::new(folder, AccessFs::ReadFile | AccessFs::ReadDir))
-            })
-            .and_then(|rules| rules.restrict_self())
             .map_err(io::Error::other)?;
+        for folder in readable {
+            let folder = PathFd::new(folder).map_err(io::Error::other)?;
+            let rule = PathBeneath::new(folder, AccessFs::ReadFile | AccessFs::ReadDir);
+            rules = rules.add_rule(rule).map_err(io::Error::other)?;
+        }
+        rules.restrict_self().map_err(io::Error::other)?;
+        start_threads();
 
         let refused = u32::try_from(libc::EPERM).unwrap_or_default();
         let arch = std::env::consts::ARCH.try_into().map_err(io::Error::other)?;

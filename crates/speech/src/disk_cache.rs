@@ -15,6 +15,7 @@ use std::time::{Duration, SystemTime};
 use aws_lc_rs::digest::{SHA256, digest};
 
 use super::config::SpeechConfig;
+use super::models::ModelStore;
 use machine::Sound;
 use media::opus::silence_frame;
 use media::prompt::Frame;
@@ -22,7 +23,7 @@ use model::Clock;
 
 /// Magic bytes and version at the start of a file. Increase the version when the encoder or a voice
 /// changes.
-const MAGIC: &[u8; 8] = b"OFHPROM2";
+const MAGIC: &[u8; 8] = b"OFHPROM3";
 /// Length of the hash at the end of a file.
 const HASH_BYTES: usize = 32;
 /// Largest Opus frame (RFC 6716 §3.2.1). Length 0 stands for a frame of silence.
@@ -171,7 +172,8 @@ fn voices_key(config: &SpeechConfig) -> String {
     let openai =
         config.openai.as_ref().map(|o| format!("{} {} {} {:?}", o.url, o.model, o.voice, o.voices));
     let espeak = config.espeak.as_ref().map(|path| path.display().to_string());
-    format!("{:?} {openai:?} {espeak:?}", config.provider)
+    let neural = ModelStore::new(&config.data_dir).english_voice().map(|voice| voice.sha256);
+    format!("{:?} {openai:?} {espeak:?} {neural:?}", config.provider)
 }
 
 /// Encodes a file: magic bytes, each frame with its length, and a hash of all that precedes it.

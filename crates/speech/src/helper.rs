@@ -10,25 +10,39 @@ use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
+
 use super::confine::confine;
 use super::language::EmbeddedVoice;
+use super::neural;
 use crate::pico::{Synthesiser, VoiceError, restrict_process, set_process_alarm};
 
-/// Request: the folder of the voice files (UTF-8). Must be the first frame.
+/// Request: the folder of the voice files, and after a line feed that of the models if there is one
+/// (UTF-8). Must be the first frame.
 pub(super) const FOLDER: u8 = 0;
 /// Request: a voice's index in [`EmbeddedVoice::ALL`] (one byte), then Pico markup.
 pub(super) const SPEAK: u8 = 1;
+/// Request: a [`NeuralRequest`] as JSON.
+pub(super) const SPEAK_NEURAL: u8 = 2;
 /// Response: 16-bit samples, little endian, mono, 16 kHz.
 pub(super) const AUDIO: u8 = 0;
 /// Response: the text was spoken completely.
 pub(super) const DONE: u8 = 1;
 /// Response: the text could not be spoken; the reason (UTF-8).
 pub(super) const FAILED: u8 = 2;
+/// Response: a sample rate in Hz (4 bytes, little endian), then samples as in [`AUDIO`].
+pub(super) const AUDIO_AT: u8 = 3;
 /// Largest body in either direction.
 pub(super) const FRAME_MAX: usize = 64 * 1024;
 
-/// Six voices need 8 MB each; the rest is for the program and its allocator.
-const ADDRESS_SPACE_BYTES: u64 = 256 << 20;
+/// Six embedded voices need 8 MB each. A neural voice needs up to 150 MB for the longest sentence.
+/// The rest is for the program and its allocator.
+const ADDRESS_SPACE_BYTES: u64 = 512 << 20;
+/// Full scale of a neural voice: half of what is possible, so that nothing clips. The limiter of the
+/// node amplifies.
+const HEADROOM: f32 = 16_384.0;
+/// Samples per response of a neural voice.
+const CHUNK_SAMPLES: usize = 16_000;
 /// Longer than the client's deadline, in case the client no longer exists.
 const PROMPT_SECONDS_MAX: u32 = 60;
 
@@ -42,21 +56,43 @@ pub fn main() -> io::Result<()> {
     serve(io::stdin().lock(), io::stdout().lock(), set_process_alarm, confine)
 }
 
+/// Restricts this process to reading some folders, after a function that starts its threads.
+type Confine = fn(&[&Path], fn()) -> io::Result<()>;
+
 /// Serves requests until `input` ends. `watchdog` is called with the time limit of a prompt in
-/// seconds before it starts, and with 0 after it, `confine` with the folder of the voices.
+/// seconds before it starts, and with 0 after it, `confine` with the folders that stay readable and
+/// what has to happen before threads can no longer be started.
 pub(super) fn serve(
     mut input: impl Read,
     mut output: impl Write,
     watchdog: fn(u32),
-    confine: fn(&Path) -> io::Result<()>,
+    confine: Confine,
 ) -> io::Result<()> {
     let mut folder = String::new();
     let mut synthesisers = BTreeMap::new();
+    let mut neural: Option<(String, neural::Voice)> = None;
     while let Some((kind, body)) = read_frame(&mut input)? {
         match kind {
             FOLDER => {
-                folder = String::from_utf8(body).map_err(|_| invalid_request())?;
-                confine(Path::new(&folder))?;
+                let folders = String::from_utf8(body).map_err(|_| invalid_request())?;
+                let paths: Vec<&Path> = folders.split('\n').map(Path::new).collect();
+                // Threads cannot be started later.
+                let prepare: fn() = if paths.len() > 1 { neural::start_threads } else { || {} };
+                confine(&paths, prepare)?;
+                folder = folders.split('\n').next().unwrap_or_default().to_owned();
+            }
+            SPEAK_NEURAL => {
+                let request: NeuralRequest =
+                    serde_json::from_slice(&body).map_err(|_| invalid_request())?;
+                watchdog(PROMPT_SECONDS_MAX);
+                let outcome = speak_neural(&mut neural, &request, &mut output);
+                watchdog(0);
+                match outcome {
+                    Ok(()) => write_frame(&mut output, DONE, &[])?,
+                    Err(NeuralSpeechError::Deliver(e)) => return Err(e),
+                    Err(e) => write_frame(&mut output, FAILED, e.to_string().as_bytes())?,
+                }
+                output.flush()?;
             }
             SPEAK => {
                 let (&voice, markup) = body.split_first().ok_or_else(invalid_request)?;
@@ -104,6 +140,49 @@ fn speak(
         bytes.extend(samples.iter().flat_map(|sample| sample.to_le_bytes()));
         write_frame(output, AUDIO, &bytes)?;
         output.flush()
+    })
+}
+
+/// A sentence for a neural voice.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct NeuralRequest {
+    /// The folder of the voice.
+    pub(super) folder: String,
+    pub(super) text: String,
+    /// Factors of the normal rate and pitch.
+    pub(super) rate: f32,
+    pub(super) pitch: f32,
+    pub(super) male: bool,
+}
+
+/// Why a sentence could not be spoken.
+#[derive(Debug, thiserror::Error)]
+enum NeuralSpeechError {
+    #[error(transparent)]
+    Voice(#[from] neural::NeuralError),
+    #[error("could not deliver the speech: {0}")]
+    Deliver(#[from] io::Error),
+}
+
+fn speak_neural(
+    loaded: &mut Option<(String, neural::Voice)>,
+    request: &NeuralRequest,
+    output: &mut impl Write,
+) -> Result<(), NeuralSpeechError> {
+    if loaded.as_ref().is_none_or(|(folder, _)| *folder != request.folder) {
+        let voice = neural::Voice::load(Path::new(&request.folder))?;
+        *loaded = Some((request.folder.clone(), voice));
+    }
+    let Some((_, voice)) = loaded else { return Ok(()) };
+    let NeuralRequest { rate, pitch, male, .. } = *request;
+    voice.speak(&request.text, neural::Delivery { rate, pitch, male }, |rate, samples| {
+        for chunk in samples.chunks(CHUNK_SAMPLES) {
+            let mut bytes = rate.to_le_bytes().to_vec();
+            let samples = chunk.iter().map(|sample| crate::clamp_to_i16(sample * HEADROOM));
+            bytes.extend(samples.flat_map(i16::to_le_bytes));
+            write_frame(output, AUDIO_AT, &bytes)?;
+        }
+        output.flush().map_err(NeuralSpeechError::Deliver)
     })
 }
 

@@ -71,7 +71,17 @@ pub fn primary(tag: &str) -> String {
     tag.split('-').next().unwrap_or_default().to_ascii_lowercase()
 }
 
-fn region(tag: &str) -> Option<String> {
+/// Returns `true` if the language is written in another script than the Latin one, so that no
+/// embedded voice can read it.
+pub(super) fn has_other_script(tag: &str) -> bool {
+    const LANGUAGES: &str = "am ar arb as ba be bg bn cmn el fa gu he hi hy ja ka kk kn ko kok ky mk ml mr my ne or pa ru \
+                             sd si ta te th tt ug uk ur wuu yue zh";
+    let primary = primary(tag);
+    LANGUAGES.split(' ').any(|language| language == primary)
+}
+
+/// Returns the region subtag in lower case.
+pub(crate) fn region(tag: &str) -> Option<String> {
     let part = tag
         .split('-')
         .skip(1)

@@ -40,6 +40,11 @@ pub mod library;
 mod limiter;
 mod loop_join;
 mod markup;
+pub mod models;
+#[allow(unsafe_code, reason = "maps files")]
+mod neural;
+mod neural_provider;
+mod normalise;
 pub mod openai;
 #[allow(
     unsafe_code,

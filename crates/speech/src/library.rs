@@ -19,7 +19,9 @@ use super::disk_cache::DiskCache;
 use super::espeak::Espeak;
 use super::file;
 use super::http::EndpointError;
-use super::language::{Speaker, is_known_polly_voice};
+use super::language::{Speaker, is_known_polly_voice, primary};
+use super::models::{KNOWN, ModelStore};
+use super::neural_provider::Neural;
 use super::openai::OpenAi;
 use super::prompt_builder::PromptBuilder;
 use super::provider::{AudioChunk, BoxFuture, Provider, Sink, SpeechError};
@@ -142,9 +144,22 @@ impl Library {
         fetch: Arc<dyn FileFetch>,
     ) -> Result<Self, EndpointError> {
         let disk_cache = DiskCache::new(&config, clock.clone()).map(Arc::new);
-        let builtin: Arc<dyn Provider> =
-            Arc::new(Builtin::new(config.helper, config.data_dir.join("voices"), clock.clone()));
-        let mut named = vec![(ProviderName::Builtin, Arc::clone(&builtin))];
+        let models = ModelStore::new(&config.data_dir);
+        let voice = models.english_voice();
+        let helpers = Arc::new(Builtin::new(
+            config.helper,
+            config.data_dir.join("voices"),
+            voice.is_some().then(|| models.folder().to_owned()),
+            clock.clone(),
+        ));
+        let builtin: Arc<dyn Provider> = Arc::clone(&helpers) as Arc<dyn Provider>;
+        let mut named = Vec::new();
+        if let Some(voice) = voice {
+            tracing::info!(voice = voice.name, version = voice.version, "neural voice in use");
+            let neural = Neural::new(helpers, models.folder_of(&voice));
+            named.push((ProviderName::Builtin, Arc::new(neural) as Arc<dyn Provider>));
+        }
+        named.push((ProviderName::Builtin, Arc::clone(&builtin)));
         if let Some(espeak) =
             Espeak::find(config.espeak.as_deref(), std::env::var_os("PATH").as_deref())
         {
@@ -397,6 +412,7 @@ impl PromptJob {
             }
             candidates.push(&self.inner.builtin);
         }
+        self.suggest_better_voice(language, candidates.first());
         let mut reasons = Vec::new();
         for provider in candidates {
             let (outcome, returned) = self.speak_with(provider.as_ref(), segment, builder).await;
@@ -415,6 +431,21 @@ impl PromptJob {
         Err(Failure::new(builder, reasons.join("; ")))
     }
 
+    /// Logs once how English would sound better, if the embedded voice speaks it.
+    fn suggest_better_voice(&self, language: &str, first: Option<&&Arc<dyn Provider>>) {
+        let embedded = first.is_some_and(|provider| Arc::ptr_eq(provider, &self.inner.builtin));
+        if embedded
+            && primary(language) == "en"
+            && self.is_first_report("better voice")
+            && let Some(voice) = KNOWN.first()
+        {
+            tracing::info!(
+                "the embedded voice speaks English; `offhook models fetch {}` installs a better one",
+                voice.name
+            );
+        }
+    }
+
     fn report_unknown_voice(&self, voice: &Voice) {
         if let Voice::Polly(name) = voice
             && !is_known_polly_voice(name)
@@ -431,7 +462,7 @@ impl PromptJob {
         reported.len() < 1_000 && reported.insert(about.to_owned())
     }
 
-    /// Encodes the audio of `provider` while it is produced. The error tells whether audio had been
+    /// Encodes the audio of `provider` while it is produced. The error says whether audio had been
     /// produced before it.
     async fn speak_with(
         &self,

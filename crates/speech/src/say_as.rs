@@ -4,6 +4,7 @@
 //! the engine reads it in its own way.
 
 use super::language::primary;
+use super::normalise;
 
 /// Returns the words for `text` with `interpret-as="kind"` in the language `tag`.
 pub(super) fn spoken_form(kind: &str, format: Option<&str>, text: &str, tag: &str) -> String {
@@ -12,7 +13,8 @@ pub(super) fn spoken_form(kind: &str, format: Option<&str>, text: &str, tag: &st
         "characters" | "character" | "spell-out" => Some(spell_out(text, &language)),
         "digits" => Some(digits(text)),
         "telephone" => Some(telephone(text, &language)),
-        "cardinal" | "number" => cardinal(text, &language),
+        "cardinal" | "number" if language == "en" => normalise::quantity(text, tag),
+        "cardinal" | "number" => cardinal(text),
         "ordinal" => ordinal(text, &language),
         "fraction" => fraction(text, &language),
         "unit" => Some(separate_unit(text)),
@@ -103,11 +105,10 @@ fn telephone(text: &str, language: &str) -> String {
 }
 
 /// Removes thousands separators.
-fn cardinal(text: &str, language: &str) -> Option<String> {
-    let grouping = if language == "en" { ',' } else { '.' };
+fn cardinal(text: &str) -> Option<String> {
     let text = text.trim();
     let (sign, number) = text.strip_prefix('-').map_or(("", text), |rest| ("-", rest));
-    let mut groups = number.split([grouping, ' ', '\u{a0}', '\'']);
+    let mut groups = number.split(['.', ' ', '\u{a0}', '\'']);
     let first = groups.next().filter(|g| (1..=3).contains(&g.len()) && is_all_digits(g))?;
     let mut joined = format!("{sign}{first}");
     for group in groups {
@@ -289,7 +290,13 @@ mod tests {
     #[case("digits", None, "en-US", "PIN 12", "PIN 1 2")]
     #[case("telephone", None, "en-US", "+1 (212) 555-0100", "plus 1, 2 1 2, 5 5 5, 0 1 0 0")]
     #[case("telephone", None, "fr-FR", "01 23", "0 1, 2 3")]
-    #[case("cardinal", None, "en-US", "1,234,567", "1234567")]
+    #[case(
+        "cardinal",
+        None,
+        "en-IN",
+        "1234567",
+        "twelve lakh thirty-four thousand five hundred and sixty-seven"
+    )]
     #[case("number", None, "de-DE", "1.234,5", "1234,5")]
     #[case("number", None, "en-US", "12.5 or so", "12.5 or so")]
     #[case("ordinal", None, "en-US", "1", "1st")]

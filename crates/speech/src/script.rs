@@ -7,7 +7,7 @@
 //! ignore a style, but never text (`docs/reference/xml.md#ssml`).
 
 use super::language::Speaker;
-use super::say_as;
+use super::{normalise, say_as};
 use xml::ast::{Speech, SpeechNode, SsmlTag};
 
 /// Pause between paragraphs, as long as SSML's `x-strong` break.
@@ -162,6 +162,7 @@ impl Writer {
 
     fn text(&mut self, text: &str, speaker: &Speaker, style: Style) {
         let text = clean_text(text);
+        let text = normalise::words(&text, &speaker.language);
         if text.trim().is_empty() {
             if let Some(run) = self.open.as_mut().and_then(|segment| segment.runs.last_mut())
                 && !text.is_empty()
@@ -181,7 +182,7 @@ impl Writer {
             self.open.get_or_insert_with(|| Segment { speaker: speaker.clone(), runs: Vec::new() });
         match segment.runs.last_mut() {
             Some(run) if run.style == style => run.text.push_str(&text),
-            _ => segment.runs.push(Run { text, style }),
+            _ => segment.runs.push(Run { text: text.into_owned(), style }),
         }
     }
 

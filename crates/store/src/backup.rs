@@ -65,7 +65,7 @@ pub async fn backup(file: &Path, out: &Path) -> Result<Backup, BackupError> {
     }
     let part = PartialFile::new(out)?;
     let log = pending_log_of(file);
-    // What is not in the log any more is in the store before it is copied.
+    // Entries that have left the log are in the store before it is copied.
     let pending = PendingEntries::of_running_process(&log).map_err(|source| {
         let what = "read the calls that are not in the store yet from";
         BackupError::File { what, file: log, source }

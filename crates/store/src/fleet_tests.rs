@@ -10,8 +10,10 @@ use uuid::Uuid;
 use crate::error::StoreError;
 use crate::store::Store;
 use crate::tables::fleet::{ClaimKey, ClaimOutcome, FleetSession};
+use crate::tables::room_hosts::{RoomHost, RoomRef};
 use crate::testing::skipped_on_sqlite;
-use model::Health;
+use machine::RoomKind;
+use model::{AuthId, Health};
 
 /// Opens a store of a test.
 async fn open(folder: &tempfile::TempDir) -> Store {
@@ -503,5 +505,72 @@ async fn f19_the_work_of_a_dead_node_is_adopted() {
     let owners: Vec<String> = owners.fetch_all(&mut session.connection).await.unwrap();
     // An open call is first ended under its owner's name.
     assert_eq!(owners, [dead.clone(), mine.clone(), dead.clone(), other]);
+    store.close().await;
+}
+
+#[tokio::test]
+async fn f31_a_room_has_one_host_until_it_ends_or_the_host_dies() {
+    if skipped_on_sqlite() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder).await;
+    let mut session = store.fleet_session().await.unwrap();
+    let [one, two, three] = [1, 2, 3].map(Uuid::from_u128);
+    let rooms = [11, 12, 13, 14].map(Uuid::from_u128);
+    let (account, main) = (AuthId::from("SA1"), AuthId::from("MA1"));
+    let room = RoomRef {
+        account: &account,
+        main_account: &main,
+        kind: RoomKind::Conference,
+        name: "Team room",
+    };
+    assert_eq!(session.host_room(room, rooms[0], one).await.unwrap(), None, "not a member");
+    for run in [one, two] {
+        join(&mut session, run).await.unwrap();
+    }
+    let host = |run, room, is_new| Some(RoomHost { run, room, is_new });
+    let first = session.host_room(room, rooms[0], one).await.unwrap();
+    assert_eq!(first, host(one, rooms[0], true));
+    for run in [one, two] {
+        let again = session.host_room(room, rooms[1], run).await.unwrap();
+        assert_eq!(again, host(one, rooms[0], false));
+    }
+    // A multi-party call of the name is another room.
+    let call = RoomRef { kind: RoomKind::MultiParty, ..room };
+    let other = session.host_room(call, rooms[1], two).await.unwrap();
+    assert_eq!(other, host(two, rooms[1], true));
+    for (scope, kind, name, found) in [
+        (&account, RoomKind::Conference, Ok("Team room"), host(one, rooms[0], false)),
+        (&main, RoomKind::Conference, Ok("Team room"), host(one, rooms[0], false)),
+        (&main, RoomKind::MultiParty, Err(rooms[1]), host(two, rooms[1], false)),
+        (&main, RoomKind::Conference, Err(rooms[1]), None),
+        (&main, RoomKind::Conference, Ok("team room"), None),
+        (&AuthId::from("MA2"), RoomKind::Conference, Ok("Team room"), None),
+    ] {
+        assert_eq!(
+            session.find_room(scope, kind, name).await.unwrap(),
+            found,
+            "{scope:?} {name:?}"
+        );
+    }
+    // It ends, and another node opens the next one.
+    session.release_room(rooms[0]).await.unwrap();
+    let next = session.host_room(room, rooms[2], two).await.unwrap();
+    assert_eq!(next, host(two, rooms[2], true));
+    // A late release of the earlier one changes nothing.
+    session.release_room(rooms[0]).await.unwrap();
+    let same = session.host_room(room, rooms[3], one).await.unwrap();
+    assert_eq!(same, host(two, rooms[2], false));
+    // The host dies.
+    assert!(session.declare_dead(two, 1).await.unwrap());
+    assert_eq!(session.find_room(&main, RoomKind::MultiParty, Err(rooms[1])).await.unwrap(), None);
+    let taken = session.host_room(room, rooms[3], one).await.unwrap();
+    assert_eq!(taken, host(one, rooms[3], true));
+    session.release_rooms_of(two).await.unwrap();
+    session.release_rooms_of(three).await.unwrap();
+    let left = sqlx::query("SELECT count(*) FROM room_hosts");
+    let left = left.fetch_one(&mut session.connection).await.unwrap();
+    assert_eq!(left.get::<i64, _>(0), 1);
     store.close().await;
 }

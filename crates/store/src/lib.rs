@@ -101,6 +101,8 @@ pub use self::tables::audit::Audit;
 pub use self::tables::audit::{AuditFilter, AuditRow};
 pub use self::tables::call_lists::CallSpan;
 pub use self::tables::calls::Calls;
+pub use self::tables::certificates::Certificates;
+pub use self::tables::certificates::{CertificateKind, CertificateRow};
 pub use self::tables::conversation_lists::ConversationPage;
 pub use self::tables::conversations::Conversations;
 pub use self::tables::deliveries::{DeliveryView, Receiver};
@@ -113,6 +115,7 @@ pub use self::tables::event_keys::EventKeys;
 pub use self::tables::failed_requests::{
     FailedRequest, FailedRequestFilter, FailedRequestGroup, FailedRequests,
 };
+pub use self::tables::files_to_remove::{FileToRemove, FilesToRemove};
 pub use self::tables::fleet::{
     ClaimKey, ClaimOutcome, FleetSession, OrphanClaim, RunInfo, key_fingerprint, owner_name,
     run_of_owner,
@@ -131,8 +134,10 @@ pub use self::tables::people::{ApiKeyRow, Invitation, Session, User, UserChange,
 pub use self::tables::permissions::{EngageResult, Permissions};
 pub use self::tables::presets::{Preset, PresetKind, Presets};
 pub use self::tables::recordings::Recordings;
+pub use self::tables::request_counts::{RequestCount, RequestCounts, RequestTarget};
 pub use self::tables::responses::Responses;
 pub use self::tables::responses::StoredResponse;
+pub use self::tables::room_hosts::{RoomHost, RoomRef};
 pub use self::tables::rooms::Rooms;
 pub use self::tables::rooms::{
     EndedRoom, LEFT_MAX, LeftMember, OpenMember, OpenRoom, OrphanRoom, RoomMember,
@@ -142,6 +147,7 @@ pub use self::tables::turns::PendingReply;
 pub use self::tables::turns::Turns;
 pub use self::tables::uploads::UploadRow;
 pub use self::tables::uploads::Uploads;
+pub use self::tables::waiting_calls::{AdoptedCall, NewWaitingCall, WaitingCalls};
 pub use self::tables::webhooks::WebhookUse;
 pub use self::tables::webhooks::Webhooks;
 

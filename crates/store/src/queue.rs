@@ -1,6 +1,6 @@
 //! The bounded queue in front of the [writer](crate::writer) thread.
 //!
-//! Queueing never waits for the disk. If the queue is full, a write whose result nobody needs is
+//! Queueing never waits for the disk. If the queue is full, a write without waiters is
 //! refused and counted, and a caller who needs the result waits until there is space. The start of
 //! a call is also appended to the [pending log](crate::pending_log), which survives a kill of the
 //! process.
@@ -33,7 +33,7 @@ const READ_TIMEOUT: Duration = Duration::from_secs(1);
 pub(crate) struct Wake {
     /// A caller waits for the result.
     pub(crate) now: Notify,
-    /// Something is sent to somebody else once the result is there.
+    /// Something is sent to others when the result is known.
     pub(crate) soon: Notify,
     /// Whether writes that were reported early are not in the database yet.
     pub(crate) is_behind: watch::Sender<bool>,
@@ -41,7 +41,7 @@ pub(crate) struct Wake {
 
 impl Wake {
     /// Waits until the database has everything that was reported, for a second at most. Readers
-    /// call this first, so that a customer who is told of the end of a call finds it over REST.
+    /// call this first, so that a customer who was notified of the end of a call finds it over REST.
     pub(crate) async fn caught_up(&self) {
         if !*self.is_behind.borrow() {
             return;
@@ -110,7 +110,7 @@ impl Queue {
         requested
     }
 
-    /// Like [`Queue::request`], for a result that nobody waits for.
+    /// Like [`Queue::request`], for a result without waiters.
     pub(crate) fn request_lazily<T, F>(
         &self,
         write: F,

@@ -18,12 +18,14 @@ use crate::sql::{Pool, connect};
 use crate::tables::agents::Agents;
 use crate::tables::audit::Audit;
 use crate::tables::calls::Calls;
+use crate::tables::certificates::Certificates;
 use crate::tables::conversations::Conversations;
 use crate::tables::dialogues::Dialogues;
 use crate::tables::endpoints::Endpoints;
 use crate::tables::erasures::Erasures;
 use crate::tables::event_keys::EventKeys;
 use crate::tables::failed_requests::FailedRequests;
+use crate::tables::files_to_remove::FilesToRemove;
 use crate::tables::messages::Messages;
 use crate::tables::notifications::Notifications;
 use crate::tables::numbers::Numbers;
@@ -32,11 +34,13 @@ use crate::tables::people::{ApiKeys, People, SavedFilters, Sessions};
 use crate::tables::permissions::Permissions;
 use crate::tables::presets::Presets;
 use crate::tables::recordings::Recordings;
+use crate::tables::request_counts::RequestCounts;
 use crate::tables::responses::Responses;
 use crate::tables::rooms::Rooms;
 use crate::tables::settings::Settings;
 use crate::tables::turns::Turns;
 use crate::tables::uploads::Uploads;
+use crate::tables::waiting_calls::WaitingCalls;
 use crate::tables::webhooks::Webhooks;
 use crate::writer::store_file::StoreFile;
 use crate::writer::{self, WriterOptions, rejects};
@@ -224,6 +228,11 @@ impl Store {
         FailedRequests(&self.shared)
     }
 
+    /// Numbers of outbound requests by minute.
+    pub fn request_counts(&self) -> RequestCounts<'_> {
+        RequestCounts(&self.shared)
+    }
+
     /// The audit trail.
     pub fn audit(&self) -> Audit<'_> {
         Audit(&self.shared)
@@ -234,9 +243,24 @@ impl Store {
         Permissions(&self.shared)
     }
 
+    /// Files that nodes of a fleet have to remove from their disks.
+    pub fn files_to_remove(&self) -> FilesToRemove<'_> {
+        FilesToRemove(&self.shared)
+    }
+
+    /// Outbound calls that wait, in a fleet on PostgreSQL.
+    pub fn waiting_calls(&self) -> WaitingCalls<'_> {
+        WaitingCalls(&self.shared)
+    }
+
     /// Settings made at run time.
     pub fn settings(&self) -> Settings<'_> {
         Settings(&self.shared)
+    }
+
+    /// Certificates from a certificate authority.
+    pub fn certificates(&self) -> Certificates<'_> {
+        Certificates(&self.shared)
     }
 
     /// Endpoints of accounts.

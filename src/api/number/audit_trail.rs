@@ -20,7 +20,7 @@ use store::{AuditFilter, AuditRow, Scope, Store, StoreError};
 
 const ACTOR: QueryParameter = QueryParameter::text(
     "actor",
-    "Only records of this actor: user:NAME, api-key:ID, api-key:configuration or auth-token",
+    "Only records of this actor: user:NAME, api-key:ID, api-key:configuration/NAME or auth-token",
 );
 const ACTION: QueryParameter =
     QueryParameter::text("action", "Only this operation id, or signInRefused");
@@ -93,7 +93,7 @@ struct AuditView {
     at: Timestamp3339,
     #[schema(value_type = String)]
     account: AuthId,
-    /// `user:NAME`, `api-key:ID`, `api-key:configuration` or `auth-token`.
+    /// `user:NAME`, `api-key:ID`, `api-key:configuration/NAME` or `auth-token`.
     actor: String,
     /// The id of the operation, or `signInRefused`.
     action: String,
@@ -131,9 +131,10 @@ fn filter(request: &ApiRequest) -> Result<AuditFilter, ApiError> {
         |name: &'static str| match request.query_text(name).map(str::parse::<jiff::Timestamp>) {
             None => Ok(None),
             Some(Ok(at)) => Ok(Some(Timestamp::from_micros(at.as_microsecond()))),
-            Some(Err(_)) => {
-                Err(ApiError::bad_value(name, format!("{name} must be a time in RFC 3339")))
-            }
+            Some(Err(_)) => Err(ApiError::bad_value(
+                name,
+                format!("{name} must be a time in RFC 3339, such as 2026-03-01T00:00:00Z"),
+            )),
         };
     Ok(AuditFilter {
         actor: text("actor"),

@@ -11,6 +11,7 @@ use super::request::{ApiRequest, NO_CALL};
 use super::response::{Timestamp3339, ok};
 use super::route::{Route, handler};
 use engine::call::course::{Course, Moment};
+use engine::call::trace::course_of_line;
 use model::{CallUuid, DirectionQuality, Role, Timestamp};
 use store::{Scope, Store, StoreError};
 
@@ -103,7 +104,7 @@ async fn stored(
     let mut after = None;
     loop {
         let lines = store.calls().events(scope, call, after, PAGE).await?;
-        let found = lines.iter().find_map(|(_, line)| Course::of_line(line));
+        let found = lines.iter().find_map(|(_, line)| course_of_line(line));
         match lines.last() {
             Some((last, _)) if found.is_none() => after = Some(*last),
             _ => return Ok(found),

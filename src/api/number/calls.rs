@@ -173,7 +173,10 @@ impl Filter {
         {
             if let Some(text) = text(name) {
                 let at = text.parse::<jiff::Timestamp>().map_err(|_| {
-                    ApiError::bad_value(name, format!("{name} must be a time in RFC 3339"))
+                    ApiError::bad_value(
+                        name,
+                        format!("{name} must be a time in RFC 3339, such as 2026-03-01T00:00:00Z"),
+                    )
                 })?;
                 ended.push((compare, Timestamp::from_micros(at.as_microsecond())));
             }

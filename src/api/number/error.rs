@@ -150,11 +150,21 @@ impl From<PeopleError> for ApiError {
 }
 
 /// A permission request that WhatsApp's limits do not allow yet.
-fn permission_request_too_soon(refusal: &Refusal) -> ApiError {
+fn permission_request_too_soon(refusal: &Refusal, meta: Option<GraphOutcome>) -> ApiError {
+    let meta = match meta {
+        Some(GraphOutcome::Refused { code, details, .. }) => {
+            Some(MetaError { code, message: details })
+        }
+        _ => None,
+    };
     ApiError::RuleViolation(Box::new(RuleViolation {
         code: "permission_request_too_soon",
-        message: refusal.to_string(),
+        message: match &meta {
+            Some(meta) => format!("{refusal}; Meta refused: {}", meta.message),
+            None => refusal.to_string(),
+        },
         next: Some(NextAttempt::PermissionRequest(refusal.again)),
+        meta,
         ..RuleViolation::default()
     }))
 }
@@ -177,7 +187,9 @@ impl From<inbox::SendError> for ApiError {
                  {\"type\": \"template\", \"template\": {\"name\", \"language\": {\"code\"}}}",
                 None,
             ),
-            inbox::SendError::RequestTooSoon(refusal) => permission_request_too_soon(&refusal),
+            inbox::SendError::RequestTooSoon(refusal) => {
+                permission_request_too_soon(&refusal, None)
+            }
             inbox::SendError::RequestInProgress => permission_request_under_way(),
             inbox::SendError::TooMany(seconds) => Self::TooManyRequests {
                 code: "too_many_requests",
@@ -193,7 +205,10 @@ impl From<inbox::SendError> for ApiError {
 impl From<consent::NotSent> for ApiError {
     fn from(error: consent::NotSent) -> Self {
         match error {
-            consent::NotSent::TooSoon(refusal) => permission_request_too_soon(&refusal),
+            consent::NotSent::TooSoon(refusal) => permission_request_too_soon(&refusal, None),
+            consent::NotSent::RequestLimit(refusal, outcome) => {
+                permission_request_too_soon(&refusal, Some(outcome))
+            }
             consent::NotSent::UnderWay => permission_request_under_way(),
             consent::NotSent::Graph(GraphOutcome::Refused { code, details, .. }) => {
                 let meta = Some(MetaError { code, message: details });

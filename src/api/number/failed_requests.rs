@@ -109,9 +109,12 @@ struct FailedRequestGroups {
 
 fn since(request: &ApiRequest) -> Result<Option<Timestamp>, ApiError> {
     let Some(text) = request.query_text("since") else { return Ok(None) };
-    let at: jiff::Timestamp = text
-        .parse()
-        .map_err(|_| ApiError::bad_value("since", "since must be a time in RFC 3339"))?;
+    let at: jiff::Timestamp = text.parse().map_err(|_| {
+        ApiError::bad_value(
+            "since",
+            "since must be a time in RFC 3339, such as 2026-03-01T00:00:00Z",
+        )
+    })?;
     Ok(Some(Timestamp::from_micros(at.as_microsecond())))
 }
 

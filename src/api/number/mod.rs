@@ -60,7 +60,7 @@ use super::auth::Principal;
 use super::error::ApiError;
 use super::idempotency::Rules;
 use super::routes::{self, Match, Operation, PathParameters};
-use super::{ApiState, App, peer, segments, session};
+use super::{ApiState, App, fields, peer, query_pairs, segments, session};
 use request::ApiRequest;
 use route::Route;
 
@@ -151,6 +151,7 @@ async fn answer(
     if principal.role < route.role {
         return Err(ApiError::forbidden("your role does not permit this operation"));
     }
+    check_query(&route.operation, &request)?;
     let key = match *request.method() {
         Method::POST => state
             .number_idempotency
@@ -178,6 +179,21 @@ async fn answer(
     Ok(state.number_idempotency.run(key, work).await)
 }
 
+/// Refuses unknown query parameters, which may be misspelled filters.
+fn check_query(operation: &Operation, request: &Request) -> Result<(), ApiError> {
+    let known = operation.query.iter().map(|parameter| parameter.name);
+    let pairs = query_pairs(request);
+    let unknown =
+        pairs.iter().map(|(name, _)| name).find(|name| !known.clone().any(|k| k == *name));
+    match unknown {
+        Some(name) => {
+            let message = fields::unknown_parameter(name, known);
+            Err(ApiError::bad_value(fields::printable(name), message))
+        }
+        None => Ok(()),
+    }
+}
+
 /// Serves a request that changes something, and adds it to the audit trail if it succeeds.
 async fn recorded(
     state: Arc<ApiState>,
@@ -187,24 +203,29 @@ async fn recorded(
     work: BoxFuture<'static, Result<Response, ApiError>>,
 ) -> Result<Response, ApiError> {
     let work = async move {
-        let is_readable = audit::has_readable_object(operation);
-        let before = match is_readable {
-            true => current(&state, &principal, &path).await,
-            false => Value::Null,
+        let object = audit::object_path(operation, &path);
+        let before = match object {
+            Some(path) => current(&state, &principal, path).await,
+            None => Value::Null,
         };
         let (response, body) = audit::json_body(work.await?).await;
-        let read = match is_readable {
-            true => Some(current(&state, &principal, &path).await),
-            false => None,
+        let status = response.status();
+        let after = match object {
+            Some(path) => current(&state, &principal, path).await,
+            None => Value::Null,
         };
-        state.audit.record(Change {
+        let object = audit::object_of(operation, &path, status, &body);
+        let states = audit::States { before, after, response: body };
+        let (before, after) = states.recorded(operation, status);
+        let recorded = state.audit.record(Change {
             owner: state.owner_of(&principal.scope),
             actor: &principal.actor,
-            action: operation.id,
-            object: &audit::object_of(operation, &path, response.status(), &body),
+            action: audit::action_of(operation, &path),
+            object: &object,
             before,
-            after: audit::state_after(operation, read, body),
+            after,
         });
+        recorded.await;
         Ok(response)
     };
     audit::finish(work).await.unwrap_or(Err(ApiError::Internal))

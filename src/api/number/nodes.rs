@@ -15,7 +15,7 @@ use super::route::{Route, error, handler};
 use model::Role;
 use store::Scope;
 
-const NO_NODE: &str = "no such node";
+const NO_NODE: &str = "no such node; GET /api/v1/nodes/ (`offhook nodes list`) lists the nodes";
 const SHARED: ResponseSpec = error(
     403,
     "Several main accounts share the node: its operator uses /metrics and signals instead",

@@ -236,7 +236,7 @@ async fn endpoint_document(
     if !api.phones.is_registered(&name) {
         return Err(ApiError::conflict(
             "endpoint_away",
-            "the endpoint is not registered, so nobody could answer the call",
+            "the endpoint is not registered, so the call could not be answered",
         ));
     }
     let address = name.sip_address(&api.host);

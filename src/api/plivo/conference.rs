@@ -5,6 +5,7 @@ use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::super::live::name_silent;
 use super::super::routes::{Field, FieldKind, Operation, RequestBody, ResponseSpec};
 use super::error::PlivoError;
 use super::field_values::{SOUND_FIELDS, SPEECH_FIELDS};
@@ -219,9 +220,11 @@ enum MemberIds {
 }
 
 async fn list(request: PlivoRequest) -> Result<Response, PlivoError> {
-    let rooms = request.api().rooms.list(&request.scope, KIND);
-    let conferences = rooms.into_iter().map(|room| room.name).collect();
-    Ok(ok(&Conferences { conferences }))
+    let list = request.api().rooms.list_all(&request.scope, KIND).await;
+    let conferences = list.rooms.into_iter().map(|room| room.name).collect();
+    let mut response = ok(&Conferences { conferences });
+    name_silent(&mut response, &list.silent);
+    Ok(response)
 }
 
 async fn end_all(request: PlivoRequest) -> Result<Response, PlivoError> {

@@ -213,24 +213,29 @@ fn serve(
         return work;
     }
     let work = async move {
-        let is_readable = audit::has_readable_object(operation);
-        let before = match is_readable {
-            true => current(&state, &scope, &path).await,
-            false => Value::Null,
+        let object = audit::object_path(operation, &path);
+        let before = match object {
+            Some(path) => current(&state, &scope, path).await,
+            None => Value::Null,
         };
         let (response, body) = audit::json_body(work.await?).await;
-        let read = match is_readable {
-            true => Some(current(&state, &scope, &path).await),
-            false => None,
+        let status = response.status();
+        let after = match object {
+            Some(path) => current(&state, &scope, path).await,
+            None => Value::Null,
         };
-        state.audit.record(Change {
+        let object = audit::object_of(operation, &path, status, &body);
+        let states = audit::States { before, after, response: body };
+        let (before, after) = states.recorded(operation, status);
+        let recorded = state.audit.record(Change {
             owner: state.owner_of(&scope),
             actor: &actor,
-            action: operation.id,
-            object: &audit::object_of(operation, &path, response.status(), &body),
+            action: audit::action_of(operation, &path),
+            object: &object,
             before,
-            after: audit::state_after(operation, read, body),
+            after,
         });
+        recorded.await;
         Ok(response)
     };
     async { audit::finish(work).await.unwrap_or(Err(PlivoError::Internal)) }.boxed()

@@ -5,6 +5,7 @@ use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::super::live::name_silent;
 use super::super::routes::{
     Field, FieldKind, Operation, QueryParameter, RequestBody, ResponseSpec,
 };
@@ -16,7 +17,7 @@ use super::request::PlivoRequest;
 use super::response::{accepted, no_content, ok, resource_uri, seconds_rounded_up};
 use super::rooms::{parse_members, play_command, speak_command};
 use super::route::{LIMIT, OFFSET, Route, TIME, handler, object};
-use engine::call::rooms::{CommandResult, MemberCommand, MemberView, RoomView};
+use engine::call::rooms::{CommandResult, MemberCommand, MemberView, RoomList, RoomView};
 use machine::RoomKind;
 use media::SoundKind;
 use model::{AuthId, Direction, HangupCause, Timestamp, WireCause};
@@ -270,23 +271,25 @@ pub(super) fn live_room(request: &PlivoRequest) -> Result<RoomView, PlivoError> 
 
 /// The multi-party call that the path names: the one that exists now, or else the latest that has
 /// ended.
-fn any_room(request: &PlivoRequest) -> Result<RoomView, PlivoError> {
-    live_room(request).or_else(|error| {
-        let id = room_id(request);
-        let is_it = |room: &RoomView| match (id.strip_prefix("name_"), id.strip_prefix("uuid_")) {
-            (Some(name), _) => room.name == name,
-            (None, Some(id)) => room.id.to_string() == id,
-            (None, None) => false,
-        };
-        request.api().rooms.ended(&request.scope).into_iter().find(is_it).ok_or(error)
-    })
+async fn any_room(request: &PlivoRequest) -> Result<RoomView, PlivoError> {
+    let error = match live_room(request) {
+        Ok(room) => return Ok(room),
+        Err(error) => error,
+    };
+    let id = room_id(request);
+    let is_it = |room: &RoomView| match (id.strip_prefix("name_"), id.strip_prefix("uuid_")) {
+        (Some(name), _) => room.name == name,
+        (None, Some(id)) => room.id.to_string() == id,
+        (None, None) => false,
+    };
+    request.api().rooms.ended_all(&request.scope).await.into_iter().find(is_it).ok_or(error)
 }
 
 async fn list(request: PlivoRequest) -> Result<Response, PlivoError> {
     let (api, scope) = (request.api(), &request.scope);
-    let mut rooms = api.rooms.list(scope, KIND);
+    let RoomList { mut rooms, silent } = api.rooms.list_all(scope, KIND).await;
     rooms.sort_by_key(|room| std::cmp::Reverse(room.made));
-    rooms.extend(api.rooms.ended(scope));
+    rooms.extend(api.rooms.ended_all(scope).await);
     let filter = Filter::parse(request.query())?;
     rooms.retain(|room| filter.matches(room));
     for (name, value) in request.query().iter().filter(|(_, value)| !value.is_empty()) {
@@ -306,7 +309,9 @@ async fn list(request: PlivoRequest) -> Result<Response, PlivoError> {
     let objects = rooms.into_iter().map(|room| in_list(view(scope, room))).collect();
     let list_uri = resource_uri(scope, "MultiPartyCall/");
     let (meta, objects) = page_of(objects, &list_uri, request.query())?;
-    Ok(ok(&MultiPartyCalls { meta, objects }))
+    let mut response = ok(&MultiPartyCalls { meta, objects });
+    name_silent(&mut response, &silent);
+    Ok(response)
 }
 
 /// The filters of the list, except for those by time.
@@ -389,7 +394,7 @@ fn view(scope: &Scope, room: RoomView) -> MultiPartyCall {
 }
 
 async fn get(request: PlivoRequest) -> Result<Response, PlivoError> {
-    Ok(ok(&view(&request.scope, any_room(&request)?)))
+    Ok(ok(&view(&request.scope, any_room(&request).await?)))
 }
 
 async fn start(request: PlivoRequest) -> Result<Response, PlivoError> {
@@ -434,7 +439,7 @@ fn participant_view(scope: &Scope, room: &RoomView, member: &MemberView) -> Part
 }
 
 async fn participants(request: PlivoRequest) -> Result<Response, PlivoError> {
-    let (room, scope) = (any_room(&request)?, &request.scope);
+    let (room, scope) = (any_room(&request).await?, &request.scope);
     let objects = room.everybody().into_iter();
     let objects = objects.map(|member| participant_view(scope, &room, member)).collect();
     let list_uri = resource_uri(scope, &format!("MultiPartyCall/uuid_{}/Participant/", room.id));
@@ -443,7 +448,7 @@ async fn participants(request: PlivoRequest) -> Result<Response, PlivoError> {
 }
 
 async fn participant(request: PlivoRequest) -> Result<Response, PlivoError> {
-    let (room, id) = (any_room(&request)?, request.parameter("member_id"));
+    let (room, id) = (any_room(&request).await?, request.parameter("member_id"));
     let everybody = room.everybody();
     let member = everybody.iter().find(|member| member.member.to_string() == id);
     Ok(ok(&participant_view(&request.scope, &room, member.ok_or(NO_MEMBER)?)))

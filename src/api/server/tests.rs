@@ -50,6 +50,7 @@ async fn start(limits: HttpLimits) -> Running {
             .route("/big", get(async || vec![b'x'; 64 << 20]))
             .route("/early", axum::routing::post(async || "not read"))
             .route("/echo", axum::routing::post(async |body: String| format!("<{body}>"))),
+        https: None,
         trusted_proxies: vec!["127.0.0.0/8".parse().unwrap()],
         proxies_only: false,
         local_hosts_only: false,

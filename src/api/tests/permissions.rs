@@ -144,7 +144,12 @@ async fn reports_metas_refusal_of_a_request() {
         ),
         (r#"{"text":"odd"}"#, 502, "meta_refused", json!({"code": 131_009, "message": "Because."})),
         (r#"{"text":"down"}"#, 502, "meta_failed", Value::Null),
-        (r#"{"text":"used up"}"#, 422, "permission_request_too_soon", Value::Null),
+        (
+            r#"{"text":"used up"}"#,
+            422,
+            "permission_request_too_soon",
+            json!({"code": 138_009, "message": "Because."}),
+        ),
     ];
     for (body, status, code, meta) in rows {
         let answer = node.request(body).await;

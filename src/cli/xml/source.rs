@@ -108,7 +108,14 @@ async fn fetch(url: &str, allow_insecure: bool) -> Result<ParseOutcome, String> 
             continue;
         }
         if !answer.status.is_success() {
-            return Err(format!("the answer was {}", answer.status));
+            let hint = match answer.status {
+                StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                    ". An application that checks signatures refuses unsigned requests: `offhook xml \
+                     run URL` signs them as a call does"
+                }
+                _ => "",
+            };
+            return Err(format!("the answer was {}{hint}", answer.status));
         }
         let content_type = answer.headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok());
         return Ok(xml::parse(&answer.body, content_type.and_then(charset)));

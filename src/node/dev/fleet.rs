@@ -139,9 +139,9 @@ impl DevFleet {
     /// # Errors
     /// Returns an error if PostgreSQL is not installed, the port is taken, or a node does not start.
     pub async fn boot(options: FleetOptions) -> Result<Self, FleetError> {
-        let folder = Folder::new(None).map_err(DevError::Folder)?;
+        let folder = Folder::new(None)?;
         // Its owner may be another user, who can't look into the other folder.
-        let database_folder = Folder::new(None).map_err(DevError::Folder)?;
+        let database_folder = Folder::new(None)?;
         let application =
             Application::start(options.answer_url, options.document, LOOPBACK, false).await?;
         let sim = SimOptions {

@@ -17,7 +17,7 @@ use http::{StatusCode, header};
 use super::drain::EndTimes;
 use super::{Node, StartError};
 use engine::admission::settings::{AccountSettings, ApiKey, NumberSettings, WabaSettings};
-use engine::config::{self, Config};
+use engine::config::{self, Config, MediaIps};
 use engine::people::UserSettings;
 use model::Clock;
 use model::Secret;
@@ -97,7 +97,7 @@ enum Folder {
 }
 
 impl Folder {
-    fn new(named: Option<PathBuf>) -> std::io::Result<Self> {
+    fn new(named: Option<PathBuf>) -> Result<Self, DevError> {
         let folder = match named {
             Some(path) => Self::Named(path),
             None => {
@@ -105,8 +105,10 @@ impl Folder {
                 Self::Temporary(std::env::temp_dir().join(name))
             }
         };
-        std::fs::create_dir_all(folder.path())?;
-        Ok(folder)
+        match std::fs::create_dir_all(folder.path()) {
+            Ok(()) => Ok(folder),
+            Err(source) => Err(DevError::Folder { path: folder.path().to_owned(), source }),
+        }
     }
 
     fn path(&self) -> &std::path::Path {
@@ -127,8 +129,12 @@ impl Drop for Folder {
 /// Reason why a development world did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum DevError {
-    #[error("could not create the data directory: {0}")]
-    Folder(std::io::Error),
+    #[error("could not create the data directory {path}: {source}; name another with --data-dir")]
+    Folder {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
     #[error("could not start the simulated Meta: {0}")]
     Sim(#[from] sim::SimError),
     #[error("could not start the demo application: {0}")]
@@ -160,7 +166,7 @@ impl Dev {
     /// # Errors
     /// Returns an error if a port is taken or the data directory cannot be written.
     pub async fn boot(options: DevOptions) -> Result<Self, DevError> {
-        let folder = Folder::new(options.data_dir).map_err(DevError::Folder)?;
+        let folder = Folder::new(options.data_dir)?;
         let number = options.number.map_or_else(|| world::NUMBER.to_owned(), String::from);
         let numbers =
             vec![SimNumber { number: number.clone(), ..SimNumber::default() }, playground()];
@@ -331,7 +337,7 @@ fn configuration(
     config.listen.local_hosts_only = true;
     config.listen.media = LOOPBACK;
     config.listen.media_ports = 16;
-    config.public.media_ips = vec![Ipv4Addr::LOCALHOST.into()];
+    config.public.media_ips = MediaIps::Listed(vec![Ipv4Addr::LOCALHOST.into()]);
     if let Ok(graph) = sim.graph_url().parse() {
         config.meta.graph_url = graph;
         config.meta.simulated = Some(true);
@@ -348,7 +354,11 @@ fn configuration(
         auth_token: secret(world::AUTH_TOKEN),
         auth_token_previous: None,
         cps: None,
-        api_keys: vec![ApiKey { key: secret(world::API_KEY), role: model::Role::Owner }],
+        api_keys: vec![ApiKey {
+            name: None,
+            key: secret(world::API_KEY),
+            role: model::Role::Owner,
+        }],
         parent: None,
     });
     config.users.push(UserSettings {

@@ -1,6 +1,7 @@
 //! Helpers for the tests of the whole binary.
 #![allow(dead_code, reason = "each test takes what it needs")]
 
+pub mod acme;
 pub mod agent;
 pub mod app;
 pub mod bot;
@@ -14,6 +15,7 @@ pub mod node;
 pub mod phone;
 pub mod provider;
 pub mod sdk;
+pub mod tls;
 
 /// Returns the `X-Hub-Signature-256` of a body.
 pub fn sign(secret: &str, body: &[u8]) -> String {

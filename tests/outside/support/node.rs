@@ -38,8 +38,12 @@ pub struct NodeConfig {
     pub answer_url: String,
     pub fallback_url: String,
     pub hangup_url: String,
+    /// The port of the plain listener. `None` for a free one.
+    pub public_port: Option<u16>,
     /// More lines for `[listen]`.
     pub listen: String,
+    /// `public.base_url`. `None` for the address of the plain listener.
+    pub base_url: Option<String>,
     /// More lines for `[[number]]`.
     pub number_extra: String,
     /// More TOML at the end.
@@ -68,7 +72,9 @@ impl NodeConfig {
             answer_url: answer_url.to_owned(),
             fallback_url: String::new(),
             hangup_url: String::new(),
+            public_port: None,
             listen: String::new(),
+            base_url: None,
             number_extra: String::new(),
             extra: String::new(),
             accept_wait_ms: 3000,
@@ -115,7 +121,7 @@ media = "127.0.0.1:{media}"
 media_ports = {media_ports}
 {listen}
 [public]
-base_url = "http://127.0.0.1:{base}"
+base_url = "{base_url}"
 media_ips = ["127.0.0.1"]
 [media]
 accept_wait_ms = {accept_wait}
@@ -154,6 +160,7 @@ answer_url = "{answer_url}"
 {extra}
 "#,
             listen = self.listen,
+            base_url = self.base_url.clone().unwrap_or_else(|| format!("http://127.0.0.1:{base}")),
             accept_wait = self.accept_wait_ms,
             graph = self.graph_url,
             store = super::database::url_of(self.store_of.as_deref().unwrap_or(dir)),
@@ -236,8 +243,12 @@ impl Node {
     /// Starts a node that may not become ready.
     pub fn spawn_in(dir: tempfile::TempDir, node_config: &NodeConfig) -> Self {
         let nodes = if node_config.names_its_fleet() { 1 } else { nodes() };
-        let ports: Vec<[u16; 3]> =
-            (0..nodes).map(|_| [free_port(), free_port(), free_udp_port()]).collect();
+        let ports: Vec<[u16; 3]> = (0..nodes)
+            .map(|n| {
+                let public = node_config.public_port.filter(|_| n == 0);
+                [public.unwrap_or_else(free_port), free_port(), free_udp_port()]
+            })
+            .collect();
         let base = if nodes == 1 { ports[0][0] } else { free_port() };
         let log = Arc::new(Mutex::new(Vec::new()));
         let mut members = Vec::new();
@@ -271,6 +282,28 @@ impl Node {
         let Member { child, admin, config } = members.remove(0);
         let public = format!("http://127.0.0.1:{base}");
         Self { child, others: members, public, admin, config, log, dir }
+    }
+
+    /// Starts a node with a file that another program wrote into `dir`.
+    pub async fn start_file(
+        dir: tempfile::TempDir,
+        config: &std::path::Path,
+        public: &str,
+        admin: &str,
+        envs: Vec<(&'static str, String)>,
+    ) -> Self {
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let node = Self {
+            child: spawn(config, &log, &envs),
+            others: Vec::new(),
+            public: public.to_owned(),
+            admin: admin.to_owned(),
+            config: config.to_owned(),
+            log,
+            dir,
+        };
+        node.until_ready().await;
+        node
     }
 
     /// Kills the process with SIGKILL.

@@ -9,7 +9,7 @@
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use super::pressure::Strain;
+use super::strain::Strain;
 use model::{WaitMeter, WaitToken};
 
 /// Calls that may enter while earlier ones wait too long. All calls that a number may have (1,000

@@ -19,6 +19,7 @@ pub mod permission;
 mod pressure;
 pub mod settings;
 mod slots;
+mod strain;
 
 #[cfg(test)]
 mod loom_model;
@@ -40,6 +41,7 @@ pub use gate::{
 };
 pub use lag::Lag;
 pub use mail::{MailRoutes, Routings, Webhook, Webhooks};
-pub use pressure::{Pressure, SetUpTicket, Strain};
+pub use pressure::{Pressure, SetUpTicket};
 pub use settings::AdmissionSettings;
 pub use slots::{Slot, Slots};
+pub use strain::Strain;

@@ -15,50 +15,9 @@ use std::time::Instant;
 use tokio::sync::Notify;
 
 use super::backlog::Backlog;
+use super::strain::Strain;
+use model::Health;
 use model::WaitToken;
-use model::{Health, metric};
-
-/// The overloaded resource. The `why` label of `offhook_overloaded_total`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Strain {
-    /// Live calls.
-    Calls,
-    /// Calls that wait for set-up, more than one burst.
-    SetUps,
-    /// Work: tasks start late, or calls wait too long for set-up.
-    Lag,
-    Memory,
-    /// Calls can be written neither to the store nor to the journal.
-    Store,
-    /// The media threads are behind with their commands.
-    Media,
-    /// Graph requests of this number.
-    Graph,
-}
-
-impl Strain {
-    /// All values.
-    pub const ALL: [Self; 7] =
-        [Self::Calls, Self::SetUps, Self::Lag, Self::Memory, Self::Store, Self::Media, Self::Graph];
-
-    /// The word used as metric label and in logs.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Calls => "calls",
-            Self::SetUps => "set_ups",
-            Self::Lag => "lag",
-            Self::Memory => "memory",
-            Self::Store => "store",
-            Self::Media => "media",
-            Self::Graph => "graph",
-        }
-    }
-
-    /// Counts a call that was refused for this reason.
-    pub fn count(self) {
-        metrics::counter!(metric::OVERLOADED_TOTAL, "why" => self.as_str()).increment(1);
-    }
-}
 
 /// The load of the node, shared by the task that measures it and by the code that admits.
 #[derive(Debug)]

@@ -44,8 +44,10 @@ pub struct SentRequest {
 /// Why a permission request was not sent.
 #[derive(Clone, Debug, PartialEq)]
 pub enum NotSent {
-    /// The limit on requests is reached, by our count or by Meta's.
+    /// The limit on requests is reached, by our count.
     TooSoon(Refusal),
+    /// The limit on requests is reached, by Meta's count.
+    RequestLimit(Refusal, GraphOutcome),
     /// Another request to this user is in progress.
     UnderWay,
     /// Graph refused the request, or the request failed.
@@ -123,7 +125,7 @@ impl PermissionService {
         self.consents.apply(&key, &number.spec.permissions, self.now(), event);
     }
 
-    /// Reads a pair anew that another node of the fleet may have changed. If the database does not
+    /// Reads a pair again that another node of the fleet may have changed. If the database does not
     /// answer, what this node knows stays.
     async fn fetch(&self, number: &NumberEntry, user: &str) {
         let key = PairKey::new(&number.spec.phone_number_id, user);
@@ -185,11 +187,11 @@ impl PermissionService {
                 }
                 Ok(SentRequest { message, view: self.view(number, user, false).await })
             }
-            Err(GraphOutcome::Refused { code: code::REQUESTS_USED_UP, .. }) => {
+            Err(outcome @ GraphOutcome::Refused { code: code::REQUESTS_USED_UP, .. }) => {
                 self.note(number, user, Event::Doubted);
                 self.settle(number, user).await;
                 let unknown = Refusal { why: RefusalReason::RequestLimit, again: None };
-                Err(NotSent::TooSoon(may().err().unwrap_or(unknown)))
+                Err(NotSent::RequestLimit(may().err().unwrap_or(unknown), outcome))
             }
             Err(outcome) => {
                 if matches!(outcome, GraphOutcome::Timeout | GraphOutcome::ServerError { .. }) {

@@ -11,7 +11,6 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::sound;
-use super::trace::Trace;
 use media::{Quality, StreamStats};
 use model::CallQuality;
 
@@ -151,17 +150,6 @@ impl Course {
     /// Whether any packet was counted in either direction.
     fn has_sound(&self) -> bool {
         self.samples.iter().any(|sample| sample.inbound.packets > 0 || sample.outbound.packets > 0)
-    }
-
-    /// Parses a line of an event log. Returns `None` if the line contains no course.
-    pub fn of_line(line: &str) -> Option<Self> {
-        if !line.starts_with("{\"trace\":\"course\"") {
-            return None;
-        }
-        match serde_json::from_str(line) {
-            Ok(Trace::Course { course, .. }) => Some(course),
-            _ => None,
-        }
     }
 }
 
@@ -401,11 +389,7 @@ mod tests {
             "the bad moment is still to be seen"
         );
         assert!(course.samples.is_sorted_by_key(|s| s.until_ms));
-        let line = serde_json::to_string(&Trace::Course { at_us: 1, course: course.clone() })
-            .expect("JSON");
+        let line = serde_json::to_string(&course).expect("JSON");
         assert!(line.len() < 16_000, "{} bytes", line.len());
-        assert_eq!(Course::of_line(&line), Some(course));
-        assert_eq!(Course::of_line("{\"trace\":\"first_sent\",\"at_us\":7}"), None);
-        assert_eq!(Course::of_line("{\"trace\":\"course\",\"at_us\":7}"), None);
     }
 }

@@ -3,15 +3,21 @@
 //!
 //! Placing a call tries the queue immediately; a task tries again when the next permit is due. A
 //! call that cannot be placed gets a record and a hangup callback like every other call.
+//!
+//! In a fleet, a call that has to wait is also a row of the database, written before the order is
+//! answered. The node deletes the row before it places the call. If the node dies, a survivor takes
+//! the rows that are left into its own queues, so each call is placed once or ended once.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
-use super::queues::{Exit, Queues, Rules, Waiting};
+use super::queues::{Exit, QUEUE_MAX, QueueRecord, Queues, Rules, Waiting};
 use super::registry::{CallAdmission, Outgoing, Registry};
 use super::services::Services;
 use crate::admission::permission::Reservation;
@@ -20,9 +26,17 @@ use crate::answer::SigningKeys;
 use machine::{
     CallSetup, CallTime, CallUrls, Outbound, RING_MAX_MS, add_participant_failed, orphan_summary,
 };
-use model::{CallType, CallUuid, Direction, E164, HangupCause, Method};
-use store::{CallEnd, CallStart, Conclusion};
+use model::{CallType, CallUuid, Direction, E164, HangupCause, Method, metric};
+use store::{
+    AdoptedCall, CallEnd, CallStart, Conclusion, NewWaitingCall, StoreError, run_of_owner,
+};
 use xml::ast::DocUrl;
+
+/// How long the database may take to write or to take calls that wait.
+const DATABASE_TIME: Duration = Duration::from_secs(2);
+
+/// When a call is tried again that could not be taken out of the fleet's queue.
+const TAKE_RETRY: Duration = Duration::from_millis(500);
 
 /// Calls to place: one to each entry of `to`, with the same properties.
 #[derive(Clone, Debug)]
@@ -75,6 +89,11 @@ struct Inner {
     registry: Registry,
     gate: Arc<Gate>,
     queues: Mutex<Queues>,
+    /// Calls that are in no queue while the database is asked about them. A call that is removed
+    /// here is cancelled.
+    in_transit: Mutex<BTreeMap<CallUuid, CallSetup>>,
+    /// Whether calls may have been adopted that are in no queue.
+    has_missed: AtomicBool,
     /// Wakes the task when a queue is no longer empty.
     filled: Notify,
 }
@@ -87,6 +106,8 @@ impl Dialer {
             registry,
             gate,
             queues: Mutex::default(),
+            in_transit: Mutex::default(),
+            has_missed: AtomicBool::new(false),
             filled: Notify::new(),
         }))
     }
@@ -97,21 +118,169 @@ impl Dialer {
     /// # Errors
     /// Returns the limit or rule that forbids the order.
     pub async fn place(&self, order: &CallOrder) -> Result<Vec<CallUuid>, NotPlaced> {
+        let reservations = self.reserve(order).await?;
+        let (calls, waiting) = self.place_now(order, reservations)?;
+        if !waiting.is_empty() {
+            // In a task, because the client may close its connection in the meantime.
+            let dialer = self.clone();
+            let written = tokio::spawn(async move { dialer.enqueue(waiting).await }).await;
+            written.unwrap_or(Err(NotPlaced::Draining))?;
+        }
+        Ok(calls)
+    }
+
+    /// Places or queues the calls of an order. In a fleet, returns those that have to wait, which
+    /// are in no queue yet.
+    fn place_now(
+        &self,
+        order: &CallOrder,
+        reservations: Vec<Option<Reservation>>,
+    ) -> Result<(Vec<CallUuid>, Vec<Waiting>), NotPlaced> {
         let services = &self.0.services;
-        let mut reservations = self.reserve(order).await?.into_iter();
+        let mut reservations = reservations.into_iter();
         let mut queues = self.queues();
         queues.check_order(self.rules(), &order.number, &order.to)?;
         let calls: Vec<CallUuid> = order.to.iter().map(|_| CallUuid(services.uuid())).collect();
         let now = services.clock.now();
+        let mut waiting = Vec::with_capacity(calls.len());
         for (n, (call, to)) in calls.iter().zip(&order.to).enumerate() {
             let each = order.each.get(n).copied().unwrap_or_default();
             let (setup, since) = (self.setup(order, *call, to, each), now + each.after);
-            queues.push(order.number.clone(), setup, since, reservations.next().flatten());
+            let (number, reservation) = (order.number.clone(), reservations.next().flatten());
+            waiting.push(Waiting::new(number, setup, since, reservation));
         }
-        if queues.release(self.rules(), &*self.0).is_some() {
-            self.0.filled.notify_one();
+        if !self.is_shared() {
+            waiting.into_iter().for_each(|waiting| queues.put(waiting));
+            if queues.release(self.rules(), self).is_some() {
+                self.0.filled.notify_one();
+            }
+            return Ok((calls, Vec::new()));
         }
-        Ok(calls)
+        // All of several calls are written, or none.
+        if waiting.len() == 1
+            && let Some(single) = waiting.pop()
+        {
+            waiting.extend(queues.place_now(single, self.rules(), self));
+        }
+        Ok((calls, waiting))
+    }
+
+    /// Whether calls wait in the database, too.
+    fn is_shared(&self) -> bool {
+        self.0.services.permissions.consents().is_shared()
+    }
+
+    /// Writes calls of one account to the fleet's waiting calls and puts them into the queue.
+    async fn enqueue(&self, mut waiting: Vec<Waiting>) -> Result<(), NotPlaced> {
+        let services = &self.0.services;
+        let now = services.clock.now();
+        let row = |waiting: &Waiting| NewWaitingCall {
+            setup: waiting.setup.clone(),
+            delay: waiting.since.saturating_duration_since(now),
+            engagement: waiting.reservation.as_ref().map(Reservation::id),
+        };
+        let rows: Vec<NewWaitingCall> = waiting.iter().map(row).collect();
+        self.in_transit().extend(rows.iter().map(|row| (row.setup.call, row.setup.clone())));
+        let table = services.store.waiting_calls();
+        let insert = table.insert(&services.node_id, &rows, services.clock.steady(), QUEUE_MAX);
+        let record = match tokio::time::timeout(DATABASE_TIME, insert).await {
+            Ok(Ok(true)) => QueueRecord::Shared,
+            Ok(Ok(false)) => {
+                let mut in_transit = self.in_transit();
+                rows.iter().for_each(|row| drop(in_transit.remove(&row.setup.call)));
+                crate::count_refused(metric::queue::DIALER);
+                let after = waiting.first().map(|first| {
+                    let now = services.clock.now();
+                    let next = self.0.gate.next_permit(now, &first.number.account);
+                    next.saturating_duration_since(now)
+                });
+                return Err(NotPlaced::QueueFull { after: after.unwrap_or_default() });
+            }
+            Ok(Err(error)) => {
+                warn!(%error, "calls that wait not written: they end if this node dies");
+                QueueRecord::Unknown
+            }
+            Err(_) => {
+                warn!("calls that wait not written in time: they end if this node dies");
+                QueueRecord::Unknown
+            }
+        };
+        waiting.iter_mut().for_each(|waiting| waiting.record = record);
+        self.fill(waiting);
+        Ok(())
+    }
+
+    /// Puts calls into the queues that were in transit. Gives up those that were cancelled.
+    fn fill(&self, waiting: Vec<Waiting>) {
+        let mut cancelled = Vec::new();
+        {
+            let (mut queues, mut in_transit) = (self.queues(), self.in_transit());
+            for waiting in waiting {
+                match in_transit.remove(&waiting.setup.call) {
+                    Some(_) => queues.put(waiting),
+                    None => cancelled.push(waiting),
+                }
+            }
+        }
+        for waiting in cancelled {
+            self.give_up(waiting, HangupCause::CancelledByApi, None);
+        }
+        self.0.filled.notify_one();
+    }
+
+    /// Takes the waiting calls of a process that has died, or drains, into the queues of this node.
+    /// Returns their number.
+    ///
+    /// # Errors
+    /// Fails if the database does not answer. Call it again then.
+    pub async fn adopt(&self, owner: &str) -> Result<usize, StoreError> {
+        let Inner { services, has_missed, .. } = &*self.0;
+        let (table, me) = (services.store.waiting_calls(), services.node_id.as_str());
+        let mut count = 0;
+        if has_missed.load(Ordering::Acquire) {
+            count += self.take_in(table.of(me).await?);
+            has_missed.store(false, Ordering::Release);
+        }
+        loop {
+            let adopted = table.adopt(owner, me, run_of_owner(me), services.clock.steady()).await;
+            let adopted = adopted.inspect_err(|_| has_missed.store(true, Ordering::Release))?;
+            if adopted.is_empty() {
+                return Ok(count);
+            }
+            count += self.take_in(adopted);
+        }
+    }
+
+    /// Puts adopted calls into the queues, unless they are known here.
+    fn take_in(&self, calls: Vec<AdoptedCall>) -> usize {
+        let Inner { services, gate, registry, .. } = &*self.0;
+        let now = services.clock.now();
+        let tables = gate.directory().tables().clone();
+        let (mut waiting, mut without_number) = (Vec::new(), Vec::new());
+        for AdoptedCall { setup, waited, delay, engagement } in calls {
+            let is_known = || {
+                self.find(setup.call)
+                    .or_else(|| registry.get(setup.call).map(|call| call.setup.clone()))
+            };
+            if is_known().is_some() {
+                continue;
+            }
+            let Some(number) = tables.number(&setup.phone_number_id).cloned() else {
+                without_number.push(setup);
+                continue;
+            };
+            let since = now.checked_sub(waited).unwrap_or(now) + delay;
+            let reservation = engagement.and_then(|id| services.permissions.consents().adopted(id));
+            self.in_transit().insert(setup.call, setup.clone());
+            let record = QueueRecord::Shared;
+            waiting.push(Waiting { record, ..Waiting::new(number, setup, since, reservation) });
+        }
+        for setup in without_number {
+            self.end(setup, None, HangupCause::CallingDisabled, None);
+        }
+        let count = waiting.len();
+        self.fill(waiting);
+        count
     }
 
     /// Reserves the users of an order, in a fleet. Returns nothing if there is nothing to reserve.
@@ -181,41 +350,61 @@ impl Dialer {
     /// Passes the setup of each queued call to `look`.
     pub fn each(&self, mut look: impl FnMut(&CallSetup)) {
         self.queues().iter().for_each(|waiting| look(&waiting.setup));
+        self.in_transit().values().for_each(look);
     }
 
     /// Returns the setups of all queued calls.
     pub fn queued(&self) -> Vec<CallSetup> {
-        self.queues().iter().map(|waiting| waiting.setup.clone()).collect()
+        let mut queued = Vec::new();
+        self.each(|setup| queued.push(setup.clone()));
+        queued
     }
 
     /// Returns the setup of a queued call.
     pub fn find(&self, call: CallUuid) -> Option<CallSetup> {
-        self.queues()
-            .iter()
-            .find(|waiting| waiting.setup.call == call)
+        let queues = self.queues();
+        let queued = queues.iter().find(|waiting| waiting.setup.call == call);
+        queued
             .map(|waiting| waiting.setup.clone())
+            .or_else(|| self.in_transit().get(&call).cloned())
     }
 
     /// Removes a call from its queue. Returns `false` if it is not queued.
     pub fn cancel(&self, call: CallUuid) -> bool {
-        let waiting = self.queues().remove(call);
-        let waited = waiting.is_some();
+        let (waiting, in_transit) = {
+            let mut queues = self.queues();
+            (queues.remove(call), self.in_transit().remove(&call))
+        };
+        let waited = waiting.is_some() || in_transit.is_some();
         waiting
             .into_iter()
-            .for_each(|waiting| self.0.give_up(waiting, HangupCause::CancelledByApi, None));
+            .for_each(|waiting| self.give_up(waiting, HangupCause::CancelledByApi, None));
         waited
     }
 
-    /// Gives up all queued calls because the node is draining.
-    pub fn drain(&self) {
+    /// Empties the queues because the node is draining. Gives up the calls of this node alone, and
+    /// returns those that another node can adopt.
+    pub fn drain(&self) -> Vec<Waiting> {
         let all = std::mem::take(&mut *self.queues());
-        all.into_iter().for_each(|waiting| self.0.give_up(waiting, HangupCause::Drained, None));
+        let (shared, own) = all.into_iter().partition::<Vec<_>, _>(Waiting::is_shared);
+        self.give_up_drained(own);
+        shared
+    }
+
+    /// Gives up calls of a node that drains.
+    pub fn give_up_drained(&self, calls: Vec<Waiting>) {
+        calls.into_iter().for_each(|waiting| self.give_up(waiting, HangupCause::Drained, None));
+    }
+
+    /// Forgets calls that another node has adopted.
+    pub fn forget_adopted(&self, calls: Vec<Waiting>) {
+        calls.into_iter().filter_map(|call| call.reservation).for_each(Reservation::dismiss);
     }
 
     /// Places queued calls when their time comes, until `stop`.
     pub async fn run(self, stop: CancellationToken) {
         loop {
-            let next = self.queues().release(self.rules(), &*self.0);
+            let next = self.queues().release(self.rules(), &self);
             let filled = self.0.filled.notified();
             let wait = async {
                 match next {
@@ -229,30 +418,93 @@ impl Dialer {
         }
     }
 
-    fn queues(&self) -> std::sync::MutexGuard<'_, Queues> {
+    fn queues(&self) -> MutexGuard<'_, Queues> {
         self.0.queues.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Locked after [`Dialer::queues`].
+    fn in_transit(&self) -> MutexGuard<'_, BTreeMap<CallUuid, CallSetup>> {
+        self.0.in_transit.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a call out of the fleet's queue, and places it unless another node has adopted it.
+    async fn take_and_place(self, mut waiting: Waiting, admission: CallAdmission, now: Instant) {
+        let services = &self.0.services;
+        let (call, (admitted, mut engaged)) = (waiting.setup.call, admission);
+        let table = services.store.waiting_calls();
+        let taken = table.take(&services.node_id, call);
+        let taken = match tokio::time::timeout(DATABASE_TIME, taken).await {
+            Ok(Ok(taken)) => Some(taken),
+            Ok(Err(error)) => {
+                warn!(call_uuid = %call, %error, "queued call not taken from the database");
+                None
+            }
+            Err(_) => {
+                warn!(call_uuid = %call, "queued call not taken from the database in time");
+                None
+            }
+        };
+        let is_wanted = self.in_transit().remove(&call).is_some();
+        match (taken, waiting.record) {
+            (Some(false), QueueRecord::Shared) => {
+                info!(call_uuid = %call, "queued call belongs to another node");
+                engaged.take_reservation().into_iter().for_each(Reservation::dismiss);
+                admitted.withdraw();
+            }
+            _ if !is_wanted => {
+                admitted.withdraw();
+                self.give_up(waiting, HangupCause::CancelledByApi, None);
+            }
+            // If the delete was executed after all, the next attempt places the call.
+            (None, QueueRecord::Shared) => {
+                waiting.reservation = engaged.take_reservation();
+                admitted.withdraw();
+                waiting.record = QueueRecord::Unknown;
+                waiting.retry = services.clock.now() + TAKE_RETRY;
+                self.queues().put_back(waiting);
+                self.0.filled.notify_one();
+            }
+            _ => {
+                let outgoing =
+                    Outgoing { setup: waiting.setup.clone(), received: waiting.since, placed: now };
+                if let Err(admitted) = self.0.registry.place((admitted, engaged), outgoing) {
+                    admitted.withdraw();
+                    let why = "the node is overloaded".to_owned();
+                    self.give_up(waiting, HangupCause::CpsExceeded, Some(why));
+                }
+            }
+        }
     }
 }
 
-impl Exit for Inner {
+impl Exit for Dialer {
     fn start(
         &self,
         waiting: &Waiting,
         admission: CallAdmission,
         now: Instant,
     ) -> Result<(), Box<Admitted>> {
+        let Inner { services, registry, .. } = &*self.0;
         let mut setup = waiting.setup.clone();
-        setup.started = self.services.clock.wall();
-        self.registry.place(admission, Outgoing { setup, received: waiting.since, placed: now })
+        setup.started = services.clock.wall();
+        if !waiting.is_shared() {
+            let outgoing = Outgoing { setup, received: waiting.since, placed: now };
+            return registry.place(admission, outgoing);
+        }
+        self.in_transit().insert(setup.call, setup.clone());
+        let (number, record) = (waiting.number.clone(), waiting.record);
+        let waiting = Waiting { record, ..Waiting::new(number, setup, waiting.since, None) };
+        services.tasks.spawn(self.clone().take_and_place(waiting, admission, now));
+        Ok(())
     }
 
     fn is_late(&self, setup: &CallSetup) -> Option<(HangupCause, String)> {
         let why = "the multi-party call that it was to enter has ended";
-        self.services.rooms.is_gone(setup).then(|| (HangupCause::MpcEnded, why.to_owned()))
+        self.0.services.rooms.is_gone(setup).then(|| (HangupCause::MpcEnded, why.to_owned()))
     }
 
     fn note(&self, setup: &CallSetup) -> bool {
-        let services = &self.services;
+        let services = &self.0.services;
         services.store.calls().begin(
             CallStart::of(setup, &services.node_id),
             setup,
@@ -261,8 +513,28 @@ impl Exit for Inner {
     }
 
     fn give_up(&self, waiting: Waiting, cause: HangupCause, why: Option<String>) {
-        let services = self.services.clone();
-        let Waiting { mut setup, number, .. } = waiting;
+        let is_shared = waiting.is_shared();
+        // The reservation ends after the record is written.
+        let Waiting { setup, number, reservation, .. } = waiting;
+        let call = setup.call;
+        self.end(setup, Some(&number), cause, why);
+        if is_shared {
+            self.0.services.store.waiting_calls().remove(call);
+        }
+        drop(reservation);
+    }
+}
+
+impl Dialer {
+    /// Ends a call that never began. Without its number, the outbox delivers its callbacks.
+    fn end(
+        &self,
+        mut setup: CallSetup,
+        number: Option<&NumberEntry>,
+        cause: HangupCause,
+        why: Option<String>,
+    ) {
+        let services = self.0.services.clone();
         info!(call_uuid = %setup.call, cause = cause.as_str(), "queued call given up");
         setup.started = services.clock.wall();
         let summary = orphan_summary(setup.clone(), None, CallTime(0), cause);
@@ -277,17 +549,18 @@ impl Exit for Inner {
                 .collect(),
             farewell: None,
         };
-        let keys: SigningKeys = services.keys(&number.account);
+        let keys: Option<SigningKeys> = number.map(|number| services.keys(&number.account));
         // The write is enqueued in the store before this returns.
         let concluded = services.store.calls().conclude(conclusion);
         let outbox = services.outbox.clone();
         services.tasks.spawn(async move {
-            match concluded.await {
-                Ok(concluded) => concluded
+            match (concluded.await, keys) {
+                (Ok(concluded), Some(keys)) => concluded
                     .callbacks
                     .into_iter()
                     .for_each(|written| outbox.send(written, keys.clone())),
-                Err(error) => error!(%error, "call record not written"),
+                (Ok(_), None) => {}
+                (Err(error), _) => error!(%error, "call record not written"),
             }
         });
     }

@@ -28,7 +28,7 @@ use speech::recognise::{InterimResult, Recognisers, RecognitionOptions, Utteranc
 const ONSET: usize = 20;
 /// Frames that the voice detector needs before it reports a voice.
 const DETECTOR_FRAMES: u64 = 4;
-/// A voice of this duration is speech and barges in (`docs/reference/xml.md#barge-in`).
+/// A voice of this duration pauses the prompt (`docs/reference/xml.md#barge-in`).
 const LASTING_MS: u64 = 250;
 /// Pauses shorter than this are part of the speech.
 const PAUSE_MS: u64 = 300;

@@ -9,7 +9,7 @@
 //! | `outbox`, `links` | deliver stored callbacks |
 //! | `consent` | call permissions, synchronised with Meta |
 //! | `phones`, `web`, `captions` | registered endpoints, their calls and live captions |
-//! | `rooms` | conferences and multi-party calls |
+//! | `rooms`, `seats` | conferences and multi-party calls, also of other nodes |
 //! | `recordings`, `streams`, `hearing` | recordings, stream status, speech recognition |
 //! | `author`, `drafts` | documents that the node writes itself |
 //! | `live`, `trace`, `course`, `waterfall` | event log, timings, audio quality, timeline |
@@ -37,6 +37,7 @@ pub mod recordings;
 pub mod registry;
 mod rejects;
 pub mod rooms;
+pub mod seats;
 pub mod services;
 mod shell;
 mod sound;

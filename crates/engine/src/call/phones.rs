@@ -10,9 +10,10 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::mpsc;
+use uuid::Uuid;
 
 use super::captions::Caption;
-use crate::feed::{Audience, Feed, FeedChange};
+use crate::feed::{Audience, Feed, FeedChange, RelayedEvent};
 use model::{AuthId, CallUuid, EndpointId, EndpointName, HangupCause};
 
 /// Maximum number of registrations of one endpoint.
@@ -30,6 +31,17 @@ const BESIDE_CAPTIONS: usize = BEHIND / 2;
 /// Identifies a registration, from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RegistrationId(u64);
+
+impl RegistrationId {
+    /// The registration with this number, if it exists.
+    pub fn of(number: u64) -> Self {
+        Self(number)
+    }
+
+    pub fn number(self) -> u64 {
+        self.0
+    }
+}
 
 /// The owner of a phone.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,6 +81,33 @@ pub enum ToPhone {
     Draining,
     /// The registration has ended and the socket closes. `why` is a word of the phone protocol.
     Unregistered { why: &'static str },
+    /// A message of another node of the fleet, which has the call: JSON of the phone protocol.
+    Relayed {
+        node: Uuid,
+        call: Option<CallUuid>,
+        text: String,
+        /// The phone has no more to do with the call.
+        is_over: bool,
+        /// The registration ends, and the socket closes.
+        is_last: bool,
+    },
+}
+
+impl ToPhone {
+    /// The call that the message is about.
+    pub fn call(&self) -> Option<CallUuid> {
+        match self {
+            Self::Ring { call, .. }
+            | Self::Cancelled { call, .. }
+            | Self::Answer { call, .. }
+            | Self::Answered { call }
+            | Self::Caption { call, .. }
+            | Self::NoCaptions { call }
+            | Self::Ended { call, .. } => Some(*call),
+            Self::Relayed { call, .. } => *call,
+            Self::Draining | Self::Unregistered { .. } => None,
+        }
+    }
 }
 
 impl std::fmt::Debug for ToPhone {
@@ -83,6 +122,7 @@ impl std::fmt::Debug for ToPhone {
             Self::Ended { call, ended } => write!(f, "Ended({call}, {})", ended.cause),
             Self::Draining => f.write_str("Draining"),
             Self::Unregistered { why } => write!(f, "Unregistered({why})"),
+            Self::Relayed { node, .. } => write!(f, "Relayed({node})"),
         }
     }
 }
@@ -124,6 +164,8 @@ struct Place {
     owner: Owner,
     to: mpsc::Sender<ToPhone>,
     calls: BTreeSet<CallUuid>,
+    /// The phone's socket is at another node of the fleet.
+    is_remote: bool,
 }
 
 /// A phone's registration. Dropping the value ends it.
@@ -160,25 +202,43 @@ impl Phones {
         owner: Owner,
     ) -> Result<(Registration, mpsc::Receiver<ToPhone>), NoRoom> {
         let (to, told) = mpsc::channel(BEHIND);
-        let mut table = self.table();
+        let table = self.table();
         let own =
             table.places.values().filter(|place| place.owner.endpoint == owner.endpoint).count();
-        if own >= PLACES_MAX || table.places.len() >= ALL_PLACES_MAX {
+        let here = table.places.values().filter(|place| !place.is_remote).count();
+        if own >= PLACES_MAX || here >= ALL_PLACES_MAX {
             return Err(NoRoom);
         }
-        table.last += 1;
-        let place = RegistrationId(table.last);
-        let name = owner.name.clone();
         if table.draining {
             let _ = to.try_send(ToPhone::Draining);
         }
-        table.places.insert(place, Place { owner: owner.clone(), to, calls: BTreeSet::new() });
-        let lines: Vec<_> =
-            table.ringing.get(&name).into_iter().flatten().filter_map(Weak::upgrade).collect();
+        Ok((self.add(table, owner, to, false), told))
+    }
+
+    /// Registers a phone of another node of the fleet, which limits their number. The receiver's
+    /// messages are for that node.
+    pub fn register_remote(&self, owner: Owner) -> (Registration, mpsc::Receiver<ToPhone>) {
+        let (to, told) = mpsc::channel(BEHIND);
+        (self.add(self.table(), owner, to, true), told)
+    }
+
+    fn add(
+        &self,
+        mut table: MutexGuard<'_, Table>,
+        owner: Owner,
+        to: mpsc::Sender<ToPhone>,
+        is_remote: bool,
+    ) -> Registration {
+        table.last += 1;
+        let place = RegistrationId(table.last);
+        let calls = BTreeSet::new();
+        table.places.insert(place, Place { owner: owner.clone(), to, calls, is_remote });
+        let ringing = table.ringing.get(&owner.name).into_iter().flatten();
+        let lines: Vec<_> = ringing.filter_map(Weak::upgrade).collect();
         drop(table);
-        self.publish(&owner);
+        self.publish(&owner, is_remote);
         lines.iter().for_each(|line| line.ring_also(place));
-        Ok((Registration { phones: self.clone(), place }, told))
+        Registration { phones: self.clone(), place }
     }
 
     /// Whether an endpoint has a registration.
@@ -195,7 +255,7 @@ impl Phones {
             .map(|place| place.owner.clone())
     }
 
-    /// Number of registrations.
+    /// Number of registrations, with those at other nodes.
     pub fn len(&self) -> usize {
         self.table().places.len()
     }
@@ -217,7 +277,7 @@ impl Phones {
     pub fn drain(&self) {
         let mut table = self.table();
         if !std::mem::replace(&mut table.draining, true) {
-            for place in table.places.values() {
+            for place in table.places.values().filter(|place| !place.is_remote) {
                 let _ = place.to.try_send(ToPhone::Draining);
             }
         }
@@ -248,6 +308,15 @@ impl Phones {
         Arc::new(Line::new(self.clone(), call, name, LineState::Ringing(BTreeSet::new())))
     }
 
+    /// Sends a message of another node to a phone of this one. Returns whether the phone is here.
+    pub fn deliver(&self, place: RegistrationId, what: ToPhone) -> bool {
+        let is_here = self.table().places.get(&place).is_some_and(|place| !place.is_remote);
+        if is_here {
+            self.tell(place, what);
+        }
+        is_here
+    }
+
     /// Sends a message to a registration. Disconnects the phone if its queue is full.
     fn tell(&self, place: RegistrationId, what: ToPhone) {
         let is_full =
@@ -262,13 +331,18 @@ impl Phones {
     fn remove(&self, place: RegistrationId) {
         let removed = self.table().places.remove(&place);
         if let Some(removed) = removed {
-            self.publish(&removed.owner);
+            self.publish(&removed.owner, removed.is_remote);
         }
     }
 
-    fn publish(&self, owner: &Owner) {
-        let to = Audience::of(&owner.account, &owner.main_account);
-        self.feed.publish(to, FeedChange::Endpoint(owner.endpoint.clone()));
+    fn publish(&self, owner: &Owner, is_remote: bool) {
+        let change = FeedChange::Endpoint(owner.endpoint.clone());
+        if is_remote {
+            // Its own node tells the other nodes.
+            let (main_account, account) = (owner.main_account.clone(), Some(owner.account.clone()));
+            return self.feed.relay(RelayedEvent { main_account, account, change });
+        }
+        self.feed.publish(Audience::of(&owner.account, &owner.main_account), change);
     }
 
     /// Sends a message unless the phone's queue is more than half full.

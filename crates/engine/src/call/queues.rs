@@ -31,9 +31,47 @@ pub struct Waiting {
     /// The call must not be placed before this time.
     pub since: Instant,
     /// Keeps the other nodes of a fleet from calling the user.
-    reservation: Option<Reservation>,
-    /// Whether the call already has an open record.
-    recorded: bool,
+    pub(super) reservation: Option<Reservation>,
+    pub(super) record: QueueRecord,
+    /// The call is not tried before this time.
+    pub(super) retry: Instant,
+    /// Since when it lacks units that other nodes of the fleet may give.
+    pub(super) lacking: Option<Instant>,
+}
+
+/// What the store has of a queued call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum QueueRecord {
+    Nothing,
+    /// An open record: a crash of the node ends the call.
+    Open,
+    /// A row of the fleet's waiting calls, and the open record: if the node dies, another one has
+    /// the call in its queue. The node takes the row before it places the call.
+    Shared,
+    /// Perhaps the same: the database did not answer.
+    Unknown,
+}
+
+impl Waiting {
+    /// Creates a call that may be placed from `since` on.
+    pub fn new(
+        number: Arc<NumberEntry>,
+        setup: CallSetup,
+        since: Instant,
+        reservation: Option<Reservation>,
+    ) -> Self {
+        let record = QueueRecord::Nothing;
+        Self { setup, number, since, reservation, record, retry: since, lacking: None }
+    }
+
+    fn account(&self) -> AuthId {
+        self.number.account.auth_id.clone()
+    }
+
+    /// Whether the call must be taken out of the fleet's queue before it is placed.
+    pub(super) fn is_shared(&self) -> bool {
+        matches!(self.record, QueueRecord::Shared | QueueRecord::Unknown)
+    }
 }
 
 /// Receives the calls that leave the queue. Called with the queues locked, so no method may block
@@ -147,14 +185,34 @@ impl Queues {
         since: Instant,
         reservation: Option<Reservation>,
     ) {
-        let account = number.account.auth_id.clone();
-        self.0.entry(account).or_default().push_back(Waiting {
-            setup,
-            number,
-            since,
-            reservation,
-            recorded: false,
-        });
+        self.put(Waiting::new(number, setup, since, reservation));
+    }
+
+    /// Appends a call to the queue of its account.
+    pub(super) fn put(&mut self, waiting: Waiting) {
+        self.0.entry(waiting.account()).or_default().push_back(waiting);
+    }
+
+    /// Returns a call to the head of the queue of its account.
+    pub(super) fn put_back(&mut self, waiting: Waiting) {
+        self.0.entry(waiting.account()).or_default().push_front(waiting);
+    }
+
+    /// Places a call at once, unless it has to wait: then it is returned.
+    pub(super) fn place_now(
+        &mut self,
+        waiting: Waiting,
+        rules: Rules<'_>,
+        exit: &impl Exit,
+    ) -> Option<Waiting> {
+        let is_later = waiting.since > rules.clock.now();
+        if is_later || self.0.contains_key(&waiting.account()) {
+            return Some(waiting);
+        }
+        let mut queue = VecDeque::new();
+        match try_one(waiting, &mut queue, rules, exit) {
+            TryResult::Gone | TryResult::Until(_) => queue.pop_front(),
+        }
     }
 
     /// Iterates over the queued calls, in order per account.
@@ -177,7 +235,7 @@ impl Queues {
         let mut look_at = |at: Instant| next = Some(next.map_or(at, |next| next.min(at)));
         for queue in self.0.values_mut() {
             let now = rules.clock.now();
-            while let Some(first) = queue.iter().position(|waiting| waiting.since <= now)
+            while let Some(first) = queue.iter().position(|waiting| waiting.retry <= now)
                 && let Some(waiting) = queue.remove(first)
             {
                 match try_one(waiting, queue, rules, exit) {
@@ -190,13 +248,16 @@ impl Queues {
             }
             queue
                 .iter()
-                .map(|waiting| waiting.since)
-                .filter(|since| *since > now)
+                .map(|waiting| waiting.retry)
+                .filter(|retry| *retry > now)
                 .for_each(&mut look_at);
         }
         self.0.retain(|_, queue| !queue.is_empty());
-        for waiting in self.0.values_mut().flatten().filter(|waiting| !waiting.recorded) {
-            waiting.recorded = exit.note(&waiting.setup);
+        let unrecorded = |waiting: &&mut Waiting| waiting.record == QueueRecord::Nothing;
+        for waiting in self.0.values_mut().flatten().filter(unrecorded) {
+            if exit.note(&waiting.setup) {
+                waiting.record = QueueRecord::Open;
+            }
         }
         next
     }
@@ -252,7 +313,9 @@ fn try_one(
             }
             TryResult::Gone
         }
-        Err(denied) if let Some(at) = gate.retry_at(now, waiting.since, &denied) => {
+        Err(denied)
+            if let Some(at) = gate.retry_at(now, *waiting.lacking.get_or_insert(now), &denied) =>
+        {
             queue.push_front(waiting);
             TryResult::Until(at)
         }
@@ -262,6 +325,12 @@ fn try_one(
             TryResult::Until(now + Duration::from_millis(1))
         }
         Err(denied) => {
+            // No unit came in time. The next call of the number does not wait again.
+            let is_of_number =
+                |next: &&mut Waiting| next.setup.phone_number_id == waiting.setup.phone_number_id;
+            if let Some(next) = queue.iter_mut().find(is_of_number) {
+                next.lacking = next.lacking.or(waiting.lacking);
+            }
             exit.give_up(
                 waiting,
                 cause_of(denied.reason),

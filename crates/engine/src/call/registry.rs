@@ -254,6 +254,9 @@ impl Drop for CallGuard {
         inner.one_over.notify_waiters();
         self.registry.leave_legs(&self.view);
         // A call that ended normally has already left its room.
+        if let Some(seats) = &inner.services.seats {
+            drop(seats.leave(setup.call, &[]));
+        }
         inner.services.rooms.leave(setup.call, &[], drop);
     }
 }

@@ -80,6 +80,7 @@ impl World {
         let media = MediaConfig {
             listen: (Ipv4Addr::LOCALHOST, 0).into(),
             max_ports: 1,
+            turn: None,
             public_ips: vec![Ipv4Addr::LOCALHOST.into()],
             shards: 1,
             media_dead: Duration::from_secs(30),
@@ -126,6 +127,7 @@ impl World {
             node_id,
             pressure: Pressure::new(Health::new(), clock.now()),
             rooms: crate::call::rooms::Rooms::silent(clock.clone()),
+            seats: None,
             media,
             sounds: Library::new(
                 SpeechConfig::default(),

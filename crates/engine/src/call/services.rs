@@ -14,6 +14,7 @@ use super::phones::Phones;
 use super::recordings::Recordings;
 use super::rejects::RejectThread;
 use super::rooms::Rooms;
+use super::seats::Seats;
 use super::trace::Sink;
 use crate::admission::{AccountEntry, Pressure};
 use crate::answer::{Fetcher, Notifier, RandomSource, SigningKeys};
@@ -58,6 +59,8 @@ pub struct Services {
     pub phones: Phones,
     /// Conferences and multi-party calls.
     pub rooms: Rooms,
+    /// Brings calls into rooms of other nodes. `None` unless the node is part of a fleet.
+    pub seats: Option<Seats>,
     /// Audio streams on customers' WebSockets.
     pub streams: Streams,
     pub recordings: Recordings,

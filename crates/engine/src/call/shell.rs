@@ -20,6 +20,7 @@ mod speech;
 mod stream;
 mod tapes;
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -139,6 +140,10 @@ struct Shell {
     tapes: tapes::CallRecordings,
     requests: Requests,
     report: Report,
+    /// Outputs that wait until the call has left a room of another node, with the time of their
+    /// step and whether it is the last one.
+    outputs: VecDeque<(CallTime, Output, bool)>,
+    leaving: Option<rooms::Leaving>,
     over: bool,
 }
 
@@ -202,6 +207,8 @@ pub(super) async fn run(services: Arc<Services>, begin: Box<StartParams>) {
         tapes: tapes::CallRecordings::default(),
         requests: Requests::default(),
         report: Report::default(),
+        outputs: VecDeque::new(),
+        leaving: None,
         over: false,
         services,
     };
@@ -227,6 +234,11 @@ pub(super) async fn run(services: Arc<Services>, begin: Box<StartParams>) {
     }
     drop(turn);
     while !shell.over {
+        if let Some(leaving) = shell.leaving.take() {
+            shell.finish_leaving(leaving).await;
+            shell.execute_outputs();
+            continue;
+        }
         shell.requests.forget_finished();
         let envelope = shell.next_message(&mut inbox).await;
         match envelope.message {
@@ -400,7 +412,15 @@ impl Shell {
             self.view.set_b_leg(b_leg);
         }
         let last = outputs.iter().any(|output| matches!(output, Output::Over));
-        for output in outputs {
+        self.outputs.extend(outputs.into_iter().map(|output| (at, output, last)));
+        self.execute_outputs();
+    }
+
+    /// Executes the outputs until the call leaves a room of another node.
+    fn execute_outputs(&mut self) {
+        while self.leaving.is_none()
+            && let Some((at, output, last)) = self.outputs.pop_front()
+        {
             self.execute(at, output, last);
         }
     }

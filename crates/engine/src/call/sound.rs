@@ -14,7 +14,7 @@ pub(super) fn remark(missing: MissingStep, waited: Duration, checking: bool) -> 
     let after = format!("{} s after the call was accepted", waited.as_secs());
     match (missing, checking) {
         (MissingStep::Check, true) => format!(
-            "{after} no ICE check of ours has been answered, so there is no sound: let UDP out to Meta's addresses and their \
+            "{after} no ICE check of the node was answered, so there is no sound: let UDP out to Meta's addresses and their \
              answers in at the port of listen.media, and see that public.media_ips is the address that packets really leave from"
         ),
         (MissingStep::Check, false) => format!(
@@ -33,7 +33,7 @@ pub(super) fn remark(missing: MissingStep, waited: Duration, checking: bool) -> 
         ),
         (MissingStep::Fingerprint, _) => {
             "the peer's DTLS certificate does not match the fingerprint in its SDP, so no sound is taken \
-             from it: somebody else answers at its address, or the SDP was altered on its way"
+             from it: another server answers at its address, or the SDP was altered on its way"
                 .to_owned()
         }
     }

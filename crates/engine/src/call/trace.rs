@@ -145,6 +145,17 @@ impl From<Result<u16, &str>> for RequestEnd {
     }
 }
 
+/// Parses a line of an event log. Returns `None` if the line contains no course.
+pub fn course_of_line(line: &str) -> Option<Course> {
+    if !line.starts_with("{\"trace\":\"course\"") {
+        return None;
+    }
+    match serde_json::from_str(line) {
+        Ok(Trace::Course { course, .. }) => Some(course),
+        _ => None,
+    }
+}
+
 /// Data for the trace exporter.
 #[derive(Clone, Debug)]
 pub enum ExportedTrace {
@@ -269,9 +280,20 @@ pub(super) fn since(zero: Instant, at: Instant) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{GraphTry, Request, RequestEnd, Trace};
+    use super::{Course, GraphTry, Request, RequestEnd, Trace, course_of_line};
     use machine::{FetchId, FetchKind, GraphAction};
     use model::SpanId;
+
+    #[test]
+    fn finds_the_course_in_an_event_log() {
+        let course = r#"{"from_ms":1000,"every_ms":5000,"samples":[[5000,250,5,8000,0,0,0,0]]}"#;
+        let course: Course = serde_json::from_str(course).expect("a course");
+        let line = serde_json::to_string(&Trace::Course { at_us: 1, course: course.clone() });
+        assert_eq!(course_of_line(&line.expect("JSON")), Some(course));
+        for line in [r#"{"trace":"first_sent","at_us":7}"#, r#"{"trace":"course","at_us":7}"#] {
+            assert_eq!(course_of_line(line), None);
+        }
+    }
 
     #[test]
     fn trace_lines_keep_their_format() {

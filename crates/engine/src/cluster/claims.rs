@@ -87,7 +87,7 @@ impl FleetClaims {
 
     /// Runs a statement on one of the connections. A connection whose statement is overdue is
     /// closed.
-    async fn with_session<T>(
+    pub(super) async fn with_session<T>(
         &self,
         at_most: Duration,
         statement: impl AsyncFnOnce(&mut FleetSession) -> Result<T, StoreError>,
@@ -152,7 +152,7 @@ impl FleetClaims {
 
 /// The reason why a statement gave no answer.
 #[derive(Debug, thiserror::Error)]
-enum ClaimError {
+pub(super) enum ClaimError {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error("the database did not answer in time")]

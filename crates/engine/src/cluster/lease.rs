@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use super::{Shared, WANT};
 use crate::admission::{Caps, Counter, Gate, Lack, Lease};
 
-/// How long a call waits for a unit that another node may hold: until so many beats were answered
+/// How long a call waits for a unit that another node may hold: until this number of beats was answered
 /// ([`EVIDENCE`](super::EVIDENCE)), which takes this time at least.
 const UNIT_WAIT: Duration = Duration::from_millis(150);
 

@@ -2,7 +2,7 @@
 //!
 //! `beats` sends the beats, and `watcher` watches the other nodes and lets `reaper` end what dead
 //! ones have left. `lease` gives admission the units that this process holds, and `claims` decides
-//! which node an inbound call belongs to. `peers` connects the nodes with each other. The rules are
+//! which node an inbound call belongs to, and `rooms` which one hosts a room. `peers` connects the nodes with each other. The rules are
 //! those of the `fleet` crate.
 
 mod beats;
@@ -10,6 +10,7 @@ mod claims;
 mod lease;
 mod peers;
 mod reaper;
+mod rooms;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -20,7 +21,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use fleet::{LimitKey, RunState, TermState};
+pub use fleet::RunState;
+use fleet::{LimitKey, TermState};
 use futures_util::future::BoxFuture;
 use model::Clock;
 use serde::{Deserialize, Serialize};
@@ -36,6 +38,7 @@ pub use self::lease::FleetLease;
 use self::lease::{Demand, Units};
 pub use self::peers::{BindError, PeerAddress, PeerError, PeerHandler, PeerTimes, Peers};
 pub use self::reaper::NodeReaper;
+pub use self::rooms::FleetRooms;
 pub use self::status::Status;
 use self::watcher::Watcher;
 use crate::admission::Gate;
@@ -59,7 +62,7 @@ pub const WANT: &str = "/want";
 /// Prefix of the paths of clients' requests that a node passes on.
 pub const REST: &str = "/rest";
 
-/// Answered beats after which a unit that did not come is held by nobody, or is in use.
+/// Answered beats after which a unit that did not come is free or in use.
 const EVIDENCE: usize = 8;
 
 /// For how long beats hurry after another node has asked for units.
@@ -70,7 +73,7 @@ const EAGER: Duration = Duration::from_millis(120);
 pub struct JoinOptions {
     pub node_id: String,
     pub about: About,
-    /// Admits nothing while nobody of the fleet hears this node.
+    /// Admits nothing while no other part of the fleet answers this node.
     pub strict: bool,
     pub peers: Peers,
 }
@@ -157,7 +160,7 @@ struct Shared {
     admits_until: AtomicU64,
     /// Number of members.
     members: AtomicU32,
-    /// A beat is wanted at once.
+    /// Requests a beat immediately.
     urgent: AtomicBool,
     hurry: Notify,
     /// When the last beats but [`EVIDENCE`] were sent, in microseconds since `origin`.
@@ -178,7 +181,7 @@ struct Shared {
 pub struct MemberState {
     /// Units can be given out.
     pub is_settled: bool,
-    /// The node is strict, and admits no calls because nobody of the fleet hears it.
+    /// The node is strict, and admits no calls because no part of the fleet answers it.
     pub is_cut_off: bool,
     /// The last beat was answered.
     pub is_connected: bool,
@@ -203,7 +206,7 @@ impl Shared {
         until > 0 && self.now() <= Duration::from_micros(until)
     }
 
-    /// Whether so many beats were sent and answered since then that no more units will come.
+    /// Whether enough beats were answered since then that no more units will come.
     fn is_evident(&self, since: Instant) -> bool {
         let since = since.saturating_duration_since(self.origin);
         Duration::from_micros(self.evidence.load(Ordering::Acquire)) > since
@@ -323,6 +326,11 @@ impl Cluster {
     /// The claims of inbound calls.
     pub fn claims(&self) -> FleetClaims {
         FleetClaims::new(self.store.clone(), self.shared.clone())
+    }
+
+    /// The hosts of rooms.
+    pub fn rooms(&self, claims: Arc<FleetClaims>) -> FleetRooms {
+        FleetRooms::new(claims, self.shared.clone())
     }
 
     /// Tells the other nodes that this one drains: it leaves soon, and takes no work of others.

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use model::metric::{self, adopted};
-use store::{Birth, CallStart, RunInfo, StoreError};
+use store::{Birth, CallStart, RunInfo, StoreError, run_of_owner};
 
 use super::Reaper;
 use crate::admission::Directory;
 use crate::call::registry::Registry;
-use crate::call::{Services, orphan};
+use crate::call::{Dialer, Services, orphan};
 
 /// Claims per query.
 const PAGE: u32 = 10_000;
@@ -19,6 +19,7 @@ const PAGE: u32 = 10_000;
 pub struct NodeReaper {
     pub services: Arc<Services>,
     pub registry: Registry,
+    pub dialer: Dialer,
     pub directory: Arc<Directory>,
 }
 
@@ -31,6 +32,11 @@ impl NodeReaper {
     pub async fn settle(&self, owner: &str) -> Result<(), StoreError> {
         let Services { store, rooms, outbox, node_id, .. } = &*self.services;
         rooms.end_orphans(store, owner, node_id, |url| outbox.origin(url)).await?;
+        // Before the open calls are ended: these go on waiting.
+        let waiting = self.dialer.adopt(owner).await?;
+        if waiting > 0 {
+            tracing::info!(owner, calls = waiting, "calls that wait adopted");
+        }
         let ended = orphan::end_all(&self.services, owner).await?;
         metrics::counter!(metric::ADOPTED_TOTAL, "what" => adopted::CALLS).increment(ended.calls);
         for placed in ended.placed {
@@ -39,6 +45,9 @@ impl NodeReaper {
             self.registry.remember(placed, token);
         }
         let mut session = store.fleet_session().await?;
+        if let Some(run) = run_of_owner(owner) {
+            session.release_rooms_of(run).await?;
+        }
         let adopted = session.adopt(owner, node_id).await?;
         metrics::counter!(metric::ADOPTED_TOTAL, "what" => adopted::ROWS).increment(adopted);
         if adopted > 0 {

@@ -120,10 +120,11 @@ pub(super) fn account(
         .get();
     let api_keys = s.raw(KeyReference::new(
         "api_keys",
-        "list of secrets, or of `{ key = SECRET, role = ROLE }`",
+        "list of secrets, or of `{ key = SECRET, role = ROLE, name = TEXT }`",
         Fallback::Value("[]".to_owned()),
         "Keys of the number API, sent as `X-API-Key`. The role is `owner`, `admin` or \
-             `agent`; a bare secret has the role `owner`.",
+             `agent`; a bare secret has the role `owner`. The audit trail shows the name, or the \
+             place in the list.",
     ));
     let api_keys = match api_keys {
         None => Vec::new(),
@@ -164,20 +165,21 @@ pub(super) fn account(
     })
 }
 
-/// A secret, or `{ key = SECRET, role = "agent" }`. `None` if the secret is absent.
+/// A secret, or `{ key = SECRET, role = "agent", name = "crm" }`. `None` if the secret is absent.
 fn api_key(node: &Node, cx: &Context<'_>) -> Option<ApiKey> {
     if let Value::Table(table) = &node.value
         && table.contains_key("key")
     {
         let mut s = Section::inline("api_keys", node, cx)?;
         let role = s.key("role", one_of(ROLES), "").get();
+        let name = s.key("name", text(), "").get();
         let key = s.secret("key", "").strength(Strength::KEY).get();
         s.finish();
-        return Some(ApiKey { key: key?, role: role.unwrap_or(Role::Owner) });
+        return Some(ApiKey { name, key: key?, role: role.unwrap_or(Role::Owner) });
     }
     let key = cx.secret("api_keys", node).ok()??;
     cx.check_strength("api_keys", node, &key, Some(Strength::KEY));
-    Some(ApiKey { key, role: Role::Owner })
+    Some(ApiKey { name: None, key, role: Role::Owner })
 }
 
 pub(super) fn user(

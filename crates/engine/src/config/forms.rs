@@ -8,6 +8,7 @@ use url::Url;
 
 use super::fault::Place;
 use super::tree::{Node, Value};
+use super::types::{MediaIps, StunServer};
 use model::{AuthId, Country, CountryError, E164, Method, Role, is_loopback};
 use xml::ast::DocUrl;
 
@@ -129,6 +130,30 @@ pub(super) fn address() -> Form<'static, SocketAddr> {
 
 pub(super) fn ip() -> Form<'static, IpAddr> {
     quoted("IP address", |node| parsed(node, "an IP address"))
+}
+
+/// The word `auto`, or a list of IP addresses.
+pub(super) fn media_ips() -> Form<'static, MediaIps> {
+    let Form { kind, read, show } = list("IP addresses", ip());
+    let read = move |node: &Node| match &node.value {
+        Value::Text(word) if word.trim() == "auto" => Ok(MediaIps::Auto),
+        Value::Text(_) if !matches!(node.at, Place::Env(_)) => {
+            Err(is_not(node, "\"auto\" or a list in brackets"))
+        }
+        _ => read(node)
+            .map(|ips| if ips.is_empty() { MediaIps::Bound } else { MediaIps::Listed(ips) }),
+    };
+    let show = move |ips: &MediaIps| match ips {
+        MediaIps::Auto => "\"auto\"".to_owned(),
+        MediaIps::Bound | MediaIps::Listed(_) => show(&ips.listed().to_vec()),
+    };
+    Form::new(format!("\"auto\" or {kind}"), read, show)
+}
+
+pub(super) fn stun_server() -> Form<'static, StunServer> {
+    quoted("host and port", |node| {
+        parsed(node, "a host and a port, like \"stun.example.com:3478\"")
+    })
 }
 
 /// An address, or a prefix of addresses.

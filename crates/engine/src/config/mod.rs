@@ -2,14 +2,15 @@
 //! is reported with its line and column.
 //!
 //! `tree` parses the file and overlays the environment. `section` reads tables by declarations of
-//! their keys, `forms` has the types of values, and `read` with `accounts`, `oidc`, `recordings`
-//! and `speech` declares the keys. `reference` lists all keys from these declarations. `fault`
+//! their keys, `forms` has the types of values, and `read` with `accounts`, `alerts`, `oidc`,
+//! `recordings`, `speech` and `tls` declares the keys. `reference` lists all keys from these declarations. `fault`
 //! formats faults without showing secrets.
 //!
 //! Settings are defined next to the code that uses them. Only `node`, `doctor` and `cli` see the
 //! whole configuration.
 
 mod accounts;
+mod alerts;
 mod fault;
 mod forms;
 mod oidc;
@@ -18,6 +19,7 @@ mod recordings;
 mod reference;
 mod section;
 mod speech;
+mod tls;
 mod tree;
 mod types;
 
@@ -25,12 +27,16 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use ::tls::TlsSettings;
 use egress::{CustomerUrl, Guard, Refusal};
 use fault::Fault;
 pub use fault::Problem;
 pub use reference::{KeyDescription, Reference};
 pub use section::suggestion;
-pub use types::{Cluster, Config, Listen, Media, Public, Recordings, Retention, Store};
+pub use types::{
+    Cluster, Config, Listen, Media, MediaIps, Public, Recordings, Retention, Store, StunServer,
+    Turn,
+};
 
 /// Size of a configuration file.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -154,8 +160,38 @@ impl Config {
         if let Some(oidc) = &self.oidc {
             warnings.extend(oidc::warnings(oidc, self.public.base_url.is_some()));
         }
+        let is_meta = self
+            .meta
+            .graph_url
+            .host_str()
+            .is_some_and(|host| host == "facebook.com" || host.ends_with(".facebook.com"));
+        if self.meta.simulated == Some(true) && is_meta {
+            warnings.push(
+                "[meta] simulated = true, but graph_url is Meta itself: remove it, or set graph_url \
+                 to the simulated Meta of `offhook dev`"
+                    .to_owned(),
+            );
+        }
         let is_https = self.public.base_url.as_ref().is_some_and(|url| url.scheme() == "https");
+        if self.listen.https.is_some() && self.public.base_url.is_some() && !is_https {
+            warnings.push(
+                "links and signatures use http, although `listen.https` is set: write [public] base_url \
+                 with https"
+                    .to_owned(),
+            );
+        }
+        if let (Some(TlsSettings::Acme(_)), Some(https)) = (&self.tls, self.listen.https)
+            && https.port() != 443
+            && self.listen.public.port() != 80
+        {
+            warnings.push(
+                "the certificate authority connects to port 443 or 80, and the node listens on neither: set \
+                 [listen] https = \"0.0.0.0:443\", or forward one of the ports to `https` or `public`"
+                    .to_owned(),
+            );
+        }
         if is_https
+            && self.listen.https.is_none()
             && self.listen.public.ip().is_loopback()
             && self.listen.trusted_proxies.is_empty()
         {

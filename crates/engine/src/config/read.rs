@@ -9,13 +9,17 @@ use std::path::PathBuf;
 use url::Url;
 
 use super::accounts::{self, Entries};
+use super::fault::Place;
 use super::forms::{
-    Invalid, address, base_url, country, flag, graph_url, integer, ip, list, prefix, text,
+    Invalid, address, base_url, country, flag, graph_url, integer, list, media_ips, prefix,
+    stun_server, text,
 };
 use super::section::{Context, Section, Strength};
 use super::tree::Table;
-use super::types::{Cluster, Config, FixedValues, Listen, Media, Public, Retention, Store};
-use super::{oidc, recordings, speech};
+use super::types::{
+    Cluster, Config, FixedValues, Listen, Media, MediaIps, Public, Retention, Store, Turn,
+};
+use super::{alerts, oidc, recordings, speech, tls};
 use crate::admission::settings::{Limits, Permissions};
 use crate::agents::ModelSettings;
 use crate::answer::AnswerSettings;
@@ -28,17 +32,26 @@ pub(super) const CALLS: RangeInclusive<i64> = 1..=100_000;
 /// The range of `cps`.
 pub(super) const CPS: RangeInclusive<i64> = 1..=10_000;
 
+/// Servers in `public.stun_servers`. All are asked at once.
+const STUN_SERVERS_MAX: usize = 8;
+
 /// Reads everything. Faults go to `cx`; the result is usable only if there are none.
 pub(super) fn config(table: Table, cx: &Context<'_>) -> Config {
     let mut root = Section::root(table, cx);
     let mut entries = Entries::default();
-    let listen =
+    let (listen, https) =
         listen(root.section("listen", "Addresses that the node listens on.").restart(), cx);
-    let public = public(
+    let mut public = public(
         root.section("public", "How the outside reaches the node.").restart(),
         cx,
         listen.media,
     );
+    let doc = "The certificates of `listen.https`: from a certificate authority (`domains`) or \
+               from files (`cert` and `key`). See [Go live](../go-live.md#https).";
+    let tls = tls::read(root.optional_section("tls", doc), cx, (&listen, https), &mut public);
+    let doc = "A TURN server that relays all media over UDP, for a node behind a firewall that lets \
+               no UDP in. See [Go live](../go-live.md#behind-a-firewall).";
+    let turn = root.optional_section("turn", doc).and_then(|s| turn(s.restart_as("turn")));
     let media = media(root.section("media", "Media of calls."));
     // URLs of other sections depend on `allow_insecure`.
     let answer = answer(root.section("answer", "How documents are fetched."));
@@ -59,6 +72,9 @@ pub(super) fn config(table: Table, cx: &Context<'_>) -> Config {
     let model = root.optional_section("model", doc).and_then(|s| model(s.restart_as("model")));
     let retention = retention(root.section("retention", "How long data is kept."));
     let recordings = recordings::read(root.section("recordings", ""));
+    let doc = "Alerts that the node sends by itself. See \
+               [Operating a node](../operations.md#alerts-without-prometheus).";
+    let alerts = alerts::read(root.section("alerts", doc).restart_as("alerts"), cx, insecure);
     let doc = "An OpenID Connect provider that people sign in to the console with. See \
                [Console](../console.md).";
     let mut oidc = root
@@ -89,7 +105,9 @@ pub(super) fn config(table: Table, cx: &Context<'_>) -> Config {
     entries.check(cx);
     Config {
         listen,
+        tls,
         public,
+        turn,
         media,
         meta,
         store,
@@ -101,6 +119,7 @@ pub(super) fn config(table: Table, cx: &Context<'_>) -> Config {
         model,
         retention,
         recordings,
+        alerts,
         oidc,
         accounts,
         users,
@@ -115,15 +134,26 @@ fn read_all<T>(sections: Vec<Section<'_>>, read: impl FnMut(Section<'_>) -> Opti
     sections.into_iter().filter_map(read).collect()
 }
 
-fn listen(mut s: Section<'_>, cx: &Context<'_>) -> Listen {
+/// Returns the addresses, and the place of `https`.
+fn listen(mut s: Section<'_>, cx: &Context<'_>) -> (Listen, Option<Place>) {
     let d = Listen::default();
     let public = s
         .key(
             "public",
             address(),
-            "APIs, console, webhooks and phones. A proxy with TLS belongs in front of it.",
+            "APIs, console, webhooks and phones over plain HTTP, for a proxy with TLS. With \
+             `https`, other clients are redirected there.",
         )
         .or(d.public);
+    let https = s
+        .key(
+            "https",
+            address(),
+            "The same with TLS, for a node without a proxy: \"0.0.0.0:443\". [tls] has the \
+             certificates.",
+        )
+        .absent("no HTTPS")
+        .placed();
     let trusted_proxies = s
         .key(
             "trusted_proxies",
@@ -173,16 +203,26 @@ fn listen(mut s: Section<'_>, cx: &Context<'_>) -> Listen {
         let message = format!("`admin` and `public` are both {admin}");
         cx.fault(at.clone(), message, "give `admin` its own address or port");
     }
+    if let Some((https, at)) = &https
+        && https.port() != 0
+        && (*https == public || admin.as_ref().is_some_and(|(admin, _)| admin == https))
+    {
+        let message = format!("`https` and another listener are both {https}");
+        cx.fault(at.clone(), message, "give `https` its own address or port");
+    }
     s.finish();
-    Listen {
+    let (https, https_at) = https.unzip();
+    let listen = Listen {
         public,
+        https,
         trusted_proxies,
         proxies_only: proxies_only.is_some_and(|(only, _)| only),
         local_hosts_only: d.local_hosts_only,
         admin: admin.map_or(d.admin, |(admin, _)| admin),
         media: media.map_or(d.media, |(media, _)| media),
         media_ports,
-    }
+    };
+    (listen, https_at)
 }
 
 fn public(mut s: Section<'_>, cx: &Context<'_>, media: SocketAddr) -> Public {
@@ -190,20 +230,22 @@ fn public(mut s: Section<'_>, cx: &Context<'_>, media: SocketAddr) -> Public {
         .key(
             "base_url",
             base_url(),
-            "The URL at which the outside reaches `listen.public`. Links and signatures use it.",
+            "The URL at which the outside reaches the node. Links and signatures use it.",
         )
-        .absent("the bound address over http")
+        .absent("the first of `tls.domains`, otherwise the bound address")
         .get();
+    let d = Public::default();
     let media_ips = s
         .key(
             "media_ips",
-            list("IP addresses", ip()),
-            "Addresses that ICE candidates name. Behind NAT, the public address of this machine.",
+            media_ips(),
+            "Addresses that ICE candidates name. Behind NAT, the public address of this machine. \
+             With `\"auto\"`, the node finds its public addresses when it starts: those of its \
+             interfaces, otherwise what `stun_servers` see.",
         )
         .absent("the bound addresses")
         .placed();
-    if let Some((ips, at)) = &media_ips
-        && !ips.is_empty()
+    if let Some((MediaIps::Listed(ips), at)) = &media_ips
         && !ips.iter().any(|ip| can_reach(*ip, media.ip()))
     {
         let (family, both) = if media.is_ipv4() {
@@ -214,8 +256,38 @@ fn public(mut s: Section<'_>, cx: &Context<'_>, media: SocketAddr) -> Public {
         let message = format!("no address of `media_ips` leads to `[listen] media` {media}");
         cx.fault(at.clone(), message, format!("name an {family} address of this machine{both}"));
     }
+    let stun_servers = s
+        .key(
+            "stun_servers",
+            list("hosts and ports", stun_server()),
+            "STUN servers that `media_ips = \"auto\"` asks. An empty list asks none.",
+        )
+        .default(&d.stun_servers)
+        .placed();
+    if let Some((servers, at)) = &stun_servers
+        && servers.len() > STUN_SERVERS_MAX
+    {
+        let message = format!("`stun_servers` names {} servers", servers.len());
+        cx.fault(at.clone(), message, format!("name at most {STUN_SERVERS_MAX}"));
+    }
     s.finish();
-    Public { base_url, media_ips: media_ips.map_or_else(Vec::new, |(ips, _)| ips) }
+    Public {
+        base_url,
+        media_ips: media_ips.map_or(d.media_ips, |(ips, _)| ips),
+        stun_servers: stun_servers.map_or(d.stun_servers, |(servers, _)| servers),
+    }
+}
+
+fn turn(mut s: Section<'_>) -> Option<Turn> {
+    let server = s
+        .key("server", stun_server(), "The server. Its port is 3478 if it names none.")
+        .required("the server's host and port, like \"turn.example.com:3478\"");
+    let username =
+        s.key("username", text(), "The user name for the server.").required("the user name");
+    let password =
+        s.secret("password", "The password for the server.").required("the user's password");
+    s.finish();
+    Some(Turn { server: server?.0, username: username?.0, password: password? })
 }
 
 fn media(mut s: Section<'_>) -> Media {

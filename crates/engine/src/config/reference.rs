@@ -108,6 +108,12 @@ impl Reference {
             .flat_map(|section| section.keys.iter().map(move |key| (section.title.as_str(), key)))
     }
 
+    /// The meaning of a key in plain text. `None` if there is no such key.
+    pub fn meaning(&self, section: &str, key: &str) -> Option<String> {
+        let found = self.keys().find(|(title, found)| *title == section && found.name == key)?;
+        Some(without_markdown(found.1.doc))
+    }
+
     /// The keys for machines, in order.
     pub fn descriptions(&self) -> impl Iterator<Item = KeyDescription<'_>> {
         self.keys().map(|(section, key)| {
@@ -266,5 +272,8 @@ mod tests {
         assert_eq!((&secret["type"], &secret["required"]), (&"secret".into(), &true.into()));
         assert!(secret["default"].is_null() && secret["absent"].is_null());
         assert_eq!(find("[[waba]]", "access_token")["absent"], "`meta.access_token`");
+        let meaning = reference.meaning("[public]", "stun_servers").unwrap();
+        assert!(meaning.contains("that media_ips = \"auto\" asks"), "{meaning}");
+        assert_eq!(reference.meaning("[public]", "no_such_key"), None);
     }
 }

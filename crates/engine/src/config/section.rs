@@ -214,7 +214,11 @@ impl<'a> Section<'a> {
 
     /// The tables of `[[key]]`.
     pub(super) fn sections(&mut self, key: &'static str, doc: &'static str) -> Vec<Section<'a>> {
-        let (cx, name) = (self.cx, format!("[{key}]"));
+        let cx = self.cx;
+        let name = match self.name.as_str() {
+            "" => format!("[{key}]"),
+            outer => format!("[{outer}.{key}]"),
+        };
         if cx.is_describing() {
             return vec![Self::empty(name, cx).described(doc)];
         }
@@ -225,7 +229,7 @@ impl<'a> Section<'a> {
             }
             Some(node) => {
                 let message = format!("`{key}` is {}, not a list of tables", node.value.kind());
-                cx.fault(node.at, message, format!("write [[{key}]]"));
+                cx.fault(node.at, message, format!("write [{name}]"));
                 Vec::new()
             }
         }

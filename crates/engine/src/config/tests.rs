@@ -6,6 +6,7 @@ use std::io::Write as _;
 use super::{Config, Problem, Reference};
 use model::Role;
 use model::{Method, WabaId};
+use tls::{AcmeSettings, CertificateFiles, TlsSettings};
 
 const SECRETS: &str = "[meta]\napp_secret = \"s\"\nverify_token = \"v\"\n";
 const ACCOUNT: &str = "[[account]]\nauth_id = \"MAXXXXXXXXXXXXXXXXXX\"\nauth_token = \"t\"\n";
@@ -161,7 +162,7 @@ fn reads_a_file_with_every_key() {
         c.public.base_url.as_ref().map(url::Url::as_str),
         Some("https://calls.example.com/")
     );
-    assert_eq!(c.public.media_ips.len(), 1);
+    assert_eq!(c.public.media_ips.listed().len(), 1);
     assert_eq!(c.meta.app_secret.reveal(), "the-app-secret");
     assert!(
         c.meta.app_secret_previous.is_none(),
@@ -221,7 +222,7 @@ fn every_scalar_key_can_be_set_from_the_environment() {
     );
     assert_eq!(c.listen.public.to_string(), "127.0.0.1:0");
     assert_eq!(
-        (c.listen.trusted_proxies.len(), c.listen.media_ports, c.public.media_ips.len()),
+        (c.listen.trusted_proxies.len(), c.listen.media_ports, c.public.media_ips.listed().len()),
         (2, 3, 1)
     );
     assert_eq!((c.meta.app_secret.reveal(), c.meta.verify_token.reveal()), ("12345", "found"));
@@ -392,6 +393,14 @@ const FAULTS: &[(&str, (usize, usize), &str, &str)] = &[
     ("[public]\nbase_url = \"https://a.example/?x=1\"", (2, 12), "has a query", ""),
     ("[public]\nmedia_ips = [\"calls.example.com\"]", (2, 14), "is not valid", "an IP address"),
     (
+        "[turn]\nusername = \"u\"\npassword = \"p\"",
+        (1, 1),
+        "`server` is missing in [turn]",
+        "turn.example.com",
+    ),
+    ("[public]\nmedia_ips = \"all\"", (2, 13), "is text", "\"auto\" or a list in brackets"),
+    ("[public]\nstun_servers = [\"stun:a/b\"]", (2, 17), "is not valid", "a host and a port"),
+    (
         "[listen]\nmedia = \"0.0.0.0:22600\"\n[public]\nmedia_ips = [\"fd00::2\"]",
         (4, 13),
         "no address of `media_ips` leads to `[listen] media` 0.0.0.0:22600",
@@ -555,6 +564,15 @@ fn numbers_are_checked_against_other_entries() {
 }
 
 #[test]
+fn warns_if_meta_itself_is_called_simulated() {
+    let warns = |graph_url: &str| {
+        let meta = SECRETS.replacen("[meta]", &format!("[meta]\nsimulated = true\n{graph_url}"), 1);
+        good(&format!("{meta}{ACCOUNT}"), &[]).warnings().join("").contains("simulated")
+    };
+    assert!(warns("") && !warns("graph_url = \"https://meta.example.com/v23.0\""));
+}
+
+#[test]
 fn warns_of_a_proxy_that_is_not_trusted() {
     let warns = |listen: &str, base_url: &str| {
         let public = format!("[public]\nbase_url = \"{base_url}\"\n");
@@ -567,6 +585,105 @@ fn warns_of_a_proxy_that_is_not_trusted() {
     assert!(!warns("public = \"0.0.0.0:8080\"", "https://calls.example.com"));
     let trusted = format!("{local}\ntrusted_proxies = [\"127.0.0.1\"]\nproxies_only = true");
     assert!(!warns(&trusted, "https://calls.example.com"));
+    let own = format!("{local}\nhttps = \"0.0.0.0:443\"\n[tls]\ncert = \"c\"\nkey = \"k\"\n");
+    assert!(!warns(&own, "https://calls.example.com"), "there is no proxy");
+}
+
+const HTTPS: &str = "[listen]\nhttps = \"0.0.0.0:443\"\n";
+
+#[test]
+fn certificates_come_from_files_or_from_an_authority() {
+    let tls = |text: &str| good(&format!("{SECRETS}{HTTPS}[tls]\n{text}"), &[]);
+    let files = |cert: &str, key: &str| CertificateFiles { cert: cert.into(), key: key.into() };
+    let config = tls(
+        "cert = \"a.pem\"\nkey = \"a.key\"\n[[tls.certificate]]\ncert = \"b.pem\"\nkey = \"b.key\"\n",
+    );
+    assert_eq!(
+        config.tls,
+        Some(TlsSettings::Files(vec![files("a.pem", "a.key"), files("b.pem", "b.key")]))
+    );
+    assert!(config.public.base_url.is_none());
+    assert_eq!(config.listen.https.map(|https| https.port()), Some(443));
+    let config = tls("domains = [\"Calls.example.com\", \"b.example.com\"]");
+    let Some(TlsSettings::Acme(acme)) = &config.tls else { panic!("{:?}", config.tls) };
+    assert_eq!(acme.domains, ["calls.example.com", "b.example.com"]);
+    assert_eq!(acme.directory, AcmeSettings::lets_encrypt());
+    let base = config.public.base_url.as_ref().map(url::Url::as_str);
+    assert_eq!(base, Some("https://calls.example.com/"), "the first of them");
+    assert!(good(SECRETS, &[]).tls.is_none());
+    let plain = format!(
+        "{SECRETS}{HTTPS}[tls]\ncert = \"c\"\nkey = \"k\"\n[public]\nbase_url = \"http://a.example\""
+    );
+    assert!(good(&plain, &[]).warnings().join("").contains("base_url"));
+}
+
+#[test]
+fn faults_of_certificates_name_their_key() {
+    for (text, place, message, hint) in [
+        (HTTPS.to_owned(), (2, 9), "`https` needs a certificate", "`domains`"),
+        (
+            "[tls]\ncert = \"c\"\nkey = \"k\"\n".to_owned(),
+            (1, 1),
+            "no meaning",
+            "https = \"0.0.0.0:443\"",
+        ),
+        (format!("{HTTPS}[tls]\n"), (3, 1), "names no certificate", "`cert` and `key`"),
+        (format!("{HTTPS}[tls]\ncert = \"c\"\n"), (4, 8), "`cert` needs `key`", "private key"),
+        (format!("{HTTPS}[tls]\nkey = \"k\"\n"), (4, 7), "`key` needs `cert`", "certificate"),
+        (
+            format!("{HTTPS}[tls]\ndomains = [\"a.example\"]\ncert = \"c\"\nkey = \"k\"\n"),
+            (4, 11),
+            "both set",
+            "remove one",
+        ),
+        (
+            format!("{HTTPS}[tls]\ncert = \"c\"\nkey = \"k\"\nemail = \"a@b.example\"\n"),
+            (6, 9),
+            "`email` has no meaning",
+            "`domains`",
+        ),
+        (
+            format!("{HTTPS}[tls]\ndomains = [\"a.example\", \"*.b.example\"]\n"),
+            (4, 25),
+            "which is not a host name",
+            "needs files",
+        ),
+        (
+            format!("{HTTPS}[tls]\ndomains = [\"192.0.2.1\"]\n"),
+            (4, 12),
+            "which is not a host name",
+            "without scheme",
+        ),
+        (
+            format!(
+                "{HTTPS}[tls]\ndomains = [\"a.example\"]\n[public]\nbase_url = \"https://b.example\"\n"
+            ),
+            (4, 11),
+            "b.example, is not one of `domains`",
+            "add it",
+        ),
+        (
+            format!(
+                "{HTTPS}[tls]\ndomains = [\"a.example\"]\nacme_directory = \"http://ca.example/\"\n"
+            ),
+            (5, 18),
+            "`acme_directory` is http",
+            "use https",
+        ),
+        (
+            "[listen]\nhttps = \"0.0.0.0:8080\"\n[tls]\ncert = \"c\"\nkey = \"k\"\n".to_owned(),
+            (2, 9),
+            "are both 0.0.0.0:8080",
+            "its own",
+        ),
+    ] {
+        let problems = bad(&format!("{text}{SECRETS}"), &[]);
+        let found = problems.iter().find(|problem| problem.message.contains(message));
+        let found = found.unwrap_or_else(|| panic!("{text}: {problems:?}"));
+        assert_eq!(found.position, Some(place), "{text}: {found}");
+        assert!(found.hint.contains(hint), "{text}: {found}");
+        assert_eq!(problems.len(), 1, "{text}: {problems:?}");
+    }
 }
 
 #[test]

@@ -14,6 +14,7 @@ use crate::admission::settings::{
     AccountSettings, Limits, NumberSettings, Permissions, WabaSettings,
 };
 use crate::agents::ModelSettings;
+use crate::alerts::AlertSettings;
 use crate::answer::AnswerSettings;
 use crate::inbox::WebhookSettings;
 use crate::meta::MetaSettings;
@@ -22,12 +23,16 @@ use crate::openid::ProviderSettings;
 use crate::people::UserSettings;
 use model::{Secret, WabaId};
 use store::Database;
+use tls::TlsSettings;
 
 /// The configuration of a node.
 #[derive(Clone, Debug)]
 pub struct Config {
     pub listen: Listen,
+    /// `[tls]`: the certificates of `listen.https`.
+    pub tls: Option<TlsSettings>,
     pub public: Public,
+    pub turn: Option<Turn>,
     pub media: Media,
     pub meta: MetaSettings,
     pub store: Store,
@@ -40,6 +45,7 @@ pub struct Config {
     pub model: Option<ModelSettings>,
     pub retention: Retention,
     pub recordings: Recordings,
+    pub alerts: AlertSettings,
     pub oidc: Option<ProviderSettings>,
     pub accounts: Vec<AccountSettings>,
     pub users: Vec<UserSettings>,
@@ -54,7 +60,9 @@ impl Config {
     pub fn with(app_secret: Secret, verify_token: Secret) -> Self {
         Self {
             listen: Listen::default(),
+            tls: None,
             public: Public::default(),
+            turn: None,
             media: Media::default(),
             meta: MetaSettings::new(app_secret, verify_token),
             store: Store::default(),
@@ -66,6 +74,7 @@ impl Config {
             model: None,
             retention: Retention::default(),
             recordings: Recordings::default(),
+            alerts: AlertSettings::default(),
             oidc: None,
             accounts: Vec::new(),
             users: Vec::new(),
@@ -120,6 +129,8 @@ impl fmt::Debug for FixedValues {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listen {
     pub public: SocketAddr,
+    /// The same as `public` with TLS.
+    pub https: Option<SocketAddr>,
     pub trusted_proxies: Vec<ipnet::IpNet>,
     /// Whether only `trusted_proxies` may connect to `public`.
     pub proxies_only: bool,
@@ -136,6 +147,7 @@ impl Default for Listen {
         let everywhere = IpAddr::from(Ipv4Addr::UNSPECIFIED);
         Self {
             public: (everywhere, 8080).into(),
+            https: None,
             trusted_proxies: Vec::new(),
             proxies_only: false,
             local_hosts_only: false,
@@ -147,13 +159,90 @@ impl Default for Listen {
 }
 
 /// `[public]`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Public {
-    /// The URL at which the outside reaches `listen.public`. `None` for the bound address over
-    /// http.
+    /// The URL at which the outside reaches the node. `None` for the bound address.
     pub base_url: Option<Url>,
-    /// Addresses that ICE candidates name. Empty for the bound ones.
-    pub media_ips: Vec<IpAddr>,
+    /// Addresses that ICE candidates name.
+    pub media_ips: MediaIps,
+    /// Servers that [`MediaIps::Auto`] asks.
+    pub stun_servers: Vec<StunServer>,
+}
+
+impl Default for Public {
+    fn default() -> Self {
+        let server = |host: &str, port| StunServer { host: host.to_owned(), port };
+        Self {
+            base_url: None,
+            media_ips: MediaIps::Bound,
+            // Two operators, so that one outage does not keep a node from starting.
+            stun_servers: vec![
+                server("stun.cloudflare.com", StunServer::PORT),
+                server("stun.l.google.com", 19_302),
+            ],
+        }
+    }
+}
+
+/// Addresses that ICE candidates name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MediaIps {
+    /// The bound addresses.
+    Bound,
+    /// The public addresses of this machine, which the node finds when it starts.
+    Auto,
+    Listed(Vec<IpAddr>),
+}
+
+impl MediaIps {
+    /// The addresses that are known without asking. Empty for the bound ones.
+    pub fn listed(&self) -> &[IpAddr] {
+        match self {
+            Self::Listed(ips) => ips,
+            Self::Bound | Self::Auto => &[],
+        }
+    }
+}
+
+/// A STUN server: a host name or IP address, and a UDP port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StunServer {
+    /// An IPv6 address has no brackets here.
+    pub host: String,
+    pub port: u16,
+}
+
+impl StunServer {
+    /// The port of servers that are configured without one (RFC 8489 §8.1).
+    pub const PORT: u16 = 3478;
+}
+
+impl std::str::FromStr for StunServer {
+    type Err = url::ParseError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        // Any scheme without a default port: the URL parser knows hosts, brackets and ports.
+        let url = Url::parse(&format!("stun-server://{text}"))?;
+        let is_bare = matches!(url.path(), "" | "/") && url.username().is_empty();
+        let host = url.host_str().filter(|_| is_bare).ok_or(url::ParseError::EmptyHost)?;
+        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        Ok(Self { host, port: url.port().unwrap_or(Self::PORT) })
+    }
+}
+
+impl fmt::Display for StunServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host, port } = self;
+        if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
+    }
+}
+
+/// `[turn]`: the server that relays media, and the credentials for it.
+#[derive(Clone, Debug)]
+pub struct Turn {
+    pub server: StunServer,
+    pub username: String,
+    pub password: Secret,
 }
 
 /// `[media]`.
@@ -204,7 +293,7 @@ pub struct Cluster {
     pub peer: Option<String>,
     /// Host and port that the other nodes connect to. `None` if they are those of `peer`.
     pub advertise: Option<String>,
-    /// The node admits no calls while nobody of the fleet hears it.
+    /// The node admits no calls while no part of the fleet answers it.
     pub strict: bool,
 }
 

@@ -208,6 +208,24 @@ impl Inbox {
         self.0.media_cache.link(&self.parts().base_url, message, self.parts().clock.wall())
     }
 
+    /// Deletes the files of messages, on the disks of all nodes.
+    pub(super) async fn remove_files(&self, messages: Vec<Uuid>) -> Result<(), StoreError> {
+        let parts = self.parts();
+        parts.store.files_to_remove().add_media(&parts.node_id, &messages).await?;
+        self.remove_own_files(messages).await;
+        Ok(())
+    }
+
+    /// Deletes the files of messages on the disk of this node.
+    pub async fn remove_own_files(&self, messages: Vec<Uuid>) {
+        self.0.media_cache.remove(messages).await;
+    }
+
+    /// Whether a link to a file is valid now.
+    pub fn is_media_link(&self, message: Uuid, until: i64, tag: &str) -> bool {
+        self.0.media_cache.is_valid(message, until, tag, self.parts().clock.wall())
+    }
+
     /// The file that a link names. It is downloaded now if it is not cached. `None` if the link is
     /// invalid or expired, or if the message has no file.
     ///

@@ -2,38 +2,14 @@
 //! permission requests of `call::consent` (`docs/reference/limits.md#l13`), so each is counted
 //! before it is sent, and refused when a limit is reached.
 
-use serde_json::Value;
 use uuid::Uuid;
 
-use super::sending::{Outgoing, SendError};
+use super::sending::{Outgoing, SendError, is_permission_request};
 use super::{Inbox, Pair};
 use crate::admission::NumberEntry;
 use crate::admission::permission::{ClaimError, Event, PairKey};
 use crate::meta::code;
 use machine::GraphOutcome;
-
-/// The type of an interactive message, and of a template component, that asks for permission.
-const REQUEST: &str = "call_permission_request";
-
-/// Returns whether a message asks for permission to call.
-///
-/// A template may contain such a component without the outgoing message naming it. That case is not
-/// detected here; Meta's answer then corrects the count.
-pub(super) fn is_permission_request(kind: &str, content: &Value) -> bool {
-    let is = |held: Option<&Value>, name: &str| {
-        let word = held.and_then(|held| held.get(name)).and_then(Value::as_str);
-        word.is_some_and(|word| word.eq_ignore_ascii_case(REQUEST))
-    };
-    match kind {
-        "interactive" => is(content.get(kind), "type"),
-        "template" => {
-            let components = content.pointer("/template/components").and_then(Value::as_array);
-            let named = |part: &Value| is(Some(part), "type") || is(Some(part), "sub_type");
-            components.is_some_and(|parts| parts.iter().any(named))
-        }
-        _ => false,
-    }
-}
 
 /// Permission requests that are counted but not yet queued. Dropping the value uncounts them unless
 /// [`CountedRequests::keep`] was called.

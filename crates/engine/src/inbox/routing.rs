@@ -495,7 +495,7 @@ impl Inbox {
     pub async fn delete(&self, scope: &Scope, pair: &Pair) -> Result<bool, StoreError> {
         // The files go first: without the rows, their names would be unknown.
         let (files, _) = self.files_of(scope, pair.conversation, Timestamp::MAX).await?;
-        self.0.media_cache.remove(files).await;
+        self.remove_files(files).await?;
         let done = self.parts().store.conversations().delete(scope, pair.conversation).await?;
         if done {
             self.publish_conversation(pair.into(), pair.conversation);
@@ -515,7 +515,7 @@ impl Inbox {
         until: ErasureCutoff,
     ) -> Result<(), StoreError> {
         let (files, late) = self.files_of(scope, pair.conversation, until.wall).await?;
-        self.0.media_cache.remove(files).await;
+        self.remove_files(files).await?;
         let told: Vec<Uuid> = late
             .into_iter()
             .flat_map(|message| message_event_ids(&pair.phone_number_id, message))

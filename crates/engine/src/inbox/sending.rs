@@ -17,7 +17,6 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::incoming::{EventSource, opaque_data};
-use super::permission_requests::is_permission_request;
 use super::{Inbox, Turn, words};
 use crate::admission::permission::Refusal;
 use machine::GraphOutcome;
@@ -45,6 +44,29 @@ const KEY_LIFETIME: Duration = Duration::from_secs(24 * 3_600);
 const KEY_USES_MAX: u32 = 1_000;
 /// The pause before a failed write to the store is retried.
 const STORE_RETRY: Duration = Duration::from_secs(1);
+
+/// The type of an interactive message, and of a template component, that asks for permission.
+const PERMISSION_REQUEST: &str = "call_permission_request";
+
+/// Returns whether a message asks for permission to call.
+///
+/// A template may contain such a component without the outgoing message naming it. That case is not
+/// detected here; Meta's answer then corrects the count.
+pub(super) fn is_permission_request(kind: &str, content: &Value) -> bool {
+    let is = |held: Option<&Value>, name: &str| {
+        let word = held.and_then(|held| held.get(name)).and_then(Value::as_str);
+        word.is_some_and(|word| word.eq_ignore_ascii_case(PERMISSION_REQUEST))
+    };
+    match kind {
+        "interactive" => is(content.get(kind), "type"),
+        "template" => {
+            let components = content.pointer("/template/components").and_then(Value::as_array);
+            let named = |part: &Value| is(Some(part), "type") || is(Some(part), "sub_type");
+            components.is_some_and(|parts| parts.iter().any(named))
+        }
+        _ => false,
+    }
+}
 
 /// A message to send.
 #[derive(Clone, PartialEq)]

@@ -1,20 +1,26 @@
 //! Limits failed sign-ins, of people in the console and of phones.
 //!
-//! A password that may be guessed can't be checked without limit, so a name that was tried too
-//! often has to wait. The wait applies to one name from one origin, so failures from elsewhere
-//! delay no one. An origin is a network, or a browser that has signed in with this name before.
-//! From such a browser the owner of a name can sign in even if all clients seem to have the same
-//! address, as behind a proxy that is not in `listen.trusted_proxies`.
+//! A password that may be guessed can't be checked without limit, so passwords for one name from
+//! one origin are checked rarely after some wrong ones. An origin is a network, or a browser that
+//! has signed in with this name before. Failures from one origin delay no other.
+//!
+//! The mistakes of others at the same origin must not keep the owner of a name out. So the same
+//! wrong password is checked once, however often it is sent, as a phone or a script with an old
+//! password does. Beyond the limit some passwords are still checked, and only wrong ones refused.
+//!
+//! In a fleet, each node counts its attempts and tells the others what has changed.
 
 use std::collections::HashMap;
-use std::hash::Hash;
+use std::hash::{BuildHasher as _, Hash, RandomState};
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use model::network_prefix;
+use model::{Secret, network_prefix};
 
 use super::{Offenders, Resource};
 
@@ -22,6 +28,11 @@ use super::{Offenders, Resource};
 const BURST: u32 = 10;
 /// The time after which a failed attempt is forgotten.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
+/// Interval between checks beyond the reserve. A wrong password is refused as one too many, the
+/// right one is accepted.
+const LATE_CHECK_EVERY: Duration = Duration::from_secs(6);
+/// Number of wrong passwords that are remembered per name and origin.
+const WRONG_REMEMBERED: usize = 16;
 /// The reserve of a network for names that it has not tried, and the time after which one of its
 /// failures is forgotten. Beyond them each name has one attempt, so that trying one password with
 /// many names is no faster than many passwords with one name.
@@ -54,20 +65,89 @@ impl Origin {
     }
 }
 
+/// What is to be compared.
+#[derive(Clone, Copy, Debug)]
+pub struct Guess<'a> {
+    pub password: &'a Secret,
+    /// The stored hash of the right password, so that a changed password is a new guess.
+    pub hash: Option<&'a str>,
+}
+
+/// Why an attempt may not begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The password was compared recently and was wrong.
+    KnownWrong,
+    /// There were too many failures. Time until another password is checked.
+    Wait(Duration),
+}
+
 type Key = (String, Result<Uuid, IpAddr>);
 
 /// Recent attempts that failed or are in progress. An attempt counts from its beginning, so that
-/// concurrent attempts are limited like sequential ones.
-pub struct Failures {
+/// concurrent attempts are limited like sequential ones. Clones share the counts.
+#[derive(Clone)]
+pub struct Failures(Arc<Shared>);
+
+struct Shared {
     counts: Mutex<Counts>,
+    /// Whether changes are collected for other nodes.
+    is_shared: AtomicBool,
     offenders: Option<Offenders>,
+    /// Wrong passwords are remembered as hashes under this random key.
+    guess_key: RandomState,
 }
 
-/// When the last failure is forgotten, by key. With `n` failures that is `n` periods from now.
 #[derive(Default)]
 struct Counts {
-    of_names: HashMap<Key, Instant>,
-    of_networks: HashMap<IpAddr, Instant>,
+    of_names: HashMap<Key, Count>,
+    of_networks: HashMap<IpAddr, Count>,
+    /// Changes since they were last taken for other nodes. `None` if there are none.
+    changes: Option<Changes>,
+}
+
+/// What has happened at this node, by key.
+#[derive(Default)]
+struct Changes {
+    names: HashMap<Key, NameChange>,
+    networks: HashMap<IpAddr, i32>,
+}
+
+/// What has happened to the attempts of one name and origin.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct NameChange {
+    /// A success has made the failures before it forgotten.
+    is_forgotten: bool,
+    /// Failures after that. Negative if earlier attempts were not checked after all.
+    failures: i32,
+}
+
+/// Attempts at one node, for the counts of others.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailureChanges {
+    names: Vec<(Key, NameChange)>,
+    networks: Vec<(IpAddr, i32)>,
+}
+
+impl FailureChanges {
+    pub fn is_empty(&self) -> bool {
+        self.names.is_empty() && self.networks.is_empty()
+    }
+}
+
+/// Maximum number of names and of networks whose changes are collected.
+const CHANGES_MAX: usize = 5_000;
+
+/// The failures of a key.
+struct Count {
+    /// When the last check is forgotten. With `n` checks that is `n` periods from now.
+    until: Instant,
+    /// The same for failures, including those of passwords that were known to be wrong.
+    failed_until: Instant,
+    /// When the next late check is allowed.
+    late_check_at: Instant,
+    /// Hashes of wrong passwords.
+    wrong: Vec<u64>,
 }
 
 /// An attempt in progress. It counts as failed unless its outcome is reported.
@@ -76,31 +156,111 @@ pub struct Attempt<'a> {
     failures: &'a Failures,
     key: Key,
     network: IpAddr,
+    guess: u64,
+    /// Whether it is checked although the reserve is used up.
+    is_late: bool,
+    /// Whether there were too many failures before.
+    is_over: bool,
 }
 
 impl Failures {
     /// `offenders` counts the attempts that are refused.
     pub fn new(offenders: Option<Offenders>) -> Self {
-        Self { counts: Mutex::default(), offenders }
+        let (counts, is_shared) = Default::default();
+        Self(Arc::new(Shared { counts, is_shared, offenders, guess_key: RandomState::new() }))
+    }
+
+    fn counts(&self) -> MutexGuard<'_, Counts> {
+        self.0.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins to collect changes for other nodes.
+    pub fn share(&self) {
+        self.0.is_shared.store(true, Ordering::Release);
+    }
+
+    /// Takes the changes since the last call.
+    pub fn take_changes(&self) -> FailureChanges {
+        let Changes { names, networks } = self.counts().changes.take().unwrap_or_default();
+        FailureChanges {
+            names: names.into_iter().collect(),
+            networks: networks.into_iter().collect(),
+        }
+    }
+
+    /// Counts attempts at another node.
+    pub fn merge(&self, changes: FailureChanges, now: Instant) {
+        let mut counts = self.counts();
+        for (key, change) in changes.names.into_iter().take(CHANGES_MAX) {
+            if change.is_forgotten {
+                counts.of_names.remove(&key);
+            }
+            let count = entry(&mut counts.of_names, &key, now);
+            move_by(&mut count.until, FORGOTTEN_AFTER, change.failures);
+            move_by(&mut count.failed_until, FORGOTTEN_AFTER, change.failures);
+        }
+        for (network, failures) in changes.networks.into_iter().take(CHANGES_MAX) {
+            let until = &mut entry(&mut counts.of_networks, &network, now).until;
+            move_by(until, NETWORK_FORGOTTEN_AFTER, failures);
+        }
+    }
+
+    /// Notes what other nodes have to count.
+    fn note(&self, counts: &mut Counts, key: &Key, network: IpAddr, change: (NameChange, i32)) {
+        if !self.0.is_shared.load(Ordering::Acquire) {
+            return;
+        }
+        let Changes { names, networks } = counts.changes.get_or_insert_default();
+        if names.len() < CHANGES_MAX || names.contains_key(key) {
+            let (NameChange { is_forgotten, failures }, _) = change;
+            let noted = names.entry(key.clone()).or_default();
+            *noted = match is_forgotten {
+                true => NameChange { is_forgotten, failures },
+                false => NameChange { failures: noted.failures.saturating_add(failures), ..*noted },
+            };
+        }
+        if networks.len() < CHANGES_MAX || networks.contains_key(&network) {
+            let noted = networks.entry(network).or_default();
+            *noted = noted.saturating_add(change.1);
+        }
     }
 
     /// Begins an attempt.
     ///
     /// # Errors
     ///
-    /// Returns how long to wait before the next attempt with this name.
-    pub fn begin(&self, name: &str, from: Origin, now: Instant) -> Result<Attempt<'_>, Duration> {
+    /// Returns an error if the password is known to be wrong, or can't be checked now.
+    pub fn begin(
+        &self,
+        name: &str,
+        from: Origin,
+        guess: Guess<'_>,
+        now: Instant,
+    ) -> Result<Attempt<'_>, Refusal> {
         let network = from.address();
-        let begun = self.try_begin((name.to_owned(), from.key()), network, now);
-        if let (Err(_), Some(offenders)) = (&begun, &self.offenders) {
-            offenders.record(Resource::SignIns, network);
+        let guess = self.0.guess_key.hash_one((guess.hash, guess.password.reveal()));
+        let begun = self.try_begin((name.to_owned(), from.key()), network, guess, now);
+        if let Err(Refusal::Wait(_)) = &begun {
+            self.record_offence(network);
         }
         begun
     }
 
-    fn try_begin(&self, key: Key, network: IpAddr, now: Instant) -> Result<Attempt<'_>, Duration> {
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_network = *entry(&mut counts.of_networks, &network, now);
+    fn record_offence(&self, network: IpAddr) {
+        if let Some(offenders) = &self.0.offenders {
+            offenders.record(Resource::SignIns, network);
+        }
+    }
+
+    fn try_begin(
+        &self,
+        key: Key,
+        network: IpAddr,
+        guess: u64,
+        now: Instant,
+    ) -> Result<Attempt<'_>, Refusal> {
+        let mut counts = self.counts();
+        let of_network = entry(&mut counts.of_networks, &network, now).until;
         // Loopback is a proxy on this machine that does not say for whom it asks.
         let is_busy = !network.is_loopback()
             && key.1.is_err()
@@ -108,57 +268,116 @@ impl Failures {
         let burst = if is_busy { 1 } else { BURST };
         let of_name = entry(&mut counts.of_names, &key, now);
         let latest = now + FORGOTTEN_AFTER * (burst - 1);
-        if *of_name > latest {
-            return Err(of_name.saturating_duration_since(latest));
+        let is_over = of_name.failed_until > latest;
+        if !is_over {
+            of_name.failed_until += FORGOTTEN_AFTER;
         }
-        *of_name += FORGOTTEN_AFTER;
-        *entry(&mut counts.of_networks, &network, now) += NETWORK_FORGOTTEN_AFTER;
-        Ok(Attempt { failures: self, key, network })
+        match (of_name.wrong.contains(&guess), is_over) {
+            (true, true) => return Err(Refusal::Wait(LATE_CHECK_EVERY)),
+            (true, false) => return Err(Refusal::KnownWrong),
+            (false, _) => {}
+        }
+        let is_late = of_name.until > latest;
+        if !is_late {
+            of_name.until += FORGOTTEN_AFTER;
+        } else if of_name.late_check_at <= now {
+            of_name.late_check_at = now + LATE_CHECK_EVERY;
+        } else {
+            let next = of_name.late_check_at.min(now + (of_name.until - latest));
+            return Err(Refusal::Wait(next.saturating_duration_since(now)));
+        }
+        entry(&mut counts.of_networks, &network, now).until += NETWORK_FORGOTTEN_AFTER;
+        let failed = NameChange { is_forgotten: false, failures: i32::from(!is_late) };
+        self.note(&mut counts, &key, network, (failed, 1));
+        Ok(Attempt { failures: self, key, network, guess, is_late, is_over })
     }
 }
 
 impl Attempt<'_> {
     /// Reports success, which forgets the failures of this name and origin.
     pub fn succeed(self) {
-        self.take_back(true);
+        let mut counts = self.failures.counts();
+        self.uncount_network(&mut counts);
+        counts.of_names.remove(&self.key);
+        let forgotten = NameChange { is_forgotten: true, failures: 0 };
+        self.failures.note(&mut counts, &self.key, self.network, (forgotten, -1));
+    }
+
+    /// Reports a wrong password. Returns how long to wait if there were too many.
+    pub fn fail(self) -> Option<Duration> {
+        let mut counts = self.failures.counts();
+        if let Some(count) = counts.of_names.get_mut(&self.key) {
+            if count.wrong.len() == WRONG_REMEMBERED {
+                count.wrong.remove(0);
+            }
+            count.wrong.push(self.guess);
+        }
+        if self.is_over {
+            self.failures.record_offence(self.network);
+        }
+        self.is_over.then_some(LATE_CHECK_EVERY)
     }
 
     /// Reports that the credentials were not checked.
     pub fn cancel(self) {
-        self.take_back(false);
+        let mut counts = self.failures.counts();
+        self.uncount_network(&mut counts);
+        if let Some(count) = counts.of_names.get_mut(&self.key) {
+            let (time, period) = match self.is_late {
+                true => (&mut count.late_check_at, LATE_CHECK_EVERY),
+                false => (&mut count.until, FORGOTTEN_AFTER),
+            };
+            *time = time.checked_sub(period).unwrap_or(*time);
+            if !self.is_over {
+                count.failed_until =
+                    count.failed_until.checked_sub(FORGOTTEN_AFTER).unwrap_or(count.failed_until);
+            }
+        }
+        let undone = NameChange { is_forgotten: false, failures: -i32::from(!self.is_late) };
+        self.failures.note(&mut counts, &self.key, self.network, (undone, -1));
     }
 
-    fn take_back(self, all: bool) {
-        let mut counts = self.failures.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(until) = counts.of_networks.get_mut(&self.network) {
-            *until = until.checked_sub(NETWORK_FORGOTTEN_AFTER).unwrap_or(*until);
-        }
-        if all {
-            counts.of_names.remove(&self.key);
-        } else if let Some(until) = counts.of_names.get_mut(&self.key) {
-            *until = until.checked_sub(FORGOTTEN_AFTER).unwrap_or(*until);
+    fn uncount_network(&self, counts: &mut Counts) {
+        if let Some(count) = counts.of_networks.get_mut(&self.network) {
+            count.until = count.until.checked_sub(NETWORK_FORGOTTEN_AFTER).unwrap_or(count.until);
         }
     }
 }
 
-/// The entry of a key, at least `now`.
+/// Moves a time forward by a number of periods, or back.
+fn move_by(until: &mut Instant, period: Duration, count: i32) {
+    let by = period.saturating_mul(count.unsigned_abs().min(NETWORK_BURST));
+    let moved = if count < 0 { until.checked_sub(by) } else { until.checked_add(by) };
+    *until = moved.unwrap_or(*until);
+}
+
+/// The entry of a key, without what is forgotten.
 fn entry<'a, K: Hash + Eq + Clone>(
-    counts: &'a mut HashMap<K, Instant>,
+    counts: &'a mut HashMap<K, Count>,
     key: &K,
     now: Instant,
-) -> &'a mut Instant {
+) -> &'a mut Count {
     if counts.len() >= REMEMBERED && !counts.contains_key(key) {
-        counts.retain(|_, until| *until > now);
+        counts.retain(|_, count| count.until > now);
         if counts.len() >= REMEMBERED
             && let Some(oldest) =
-                counts.iter().min_by_key(|(_, until)| **until).map(|(key, _)| key.clone())
+                counts.iter().min_by_key(|(_, count)| count.until).map(|(key, _)| key.clone())
         {
             counts.remove(&oldest);
         }
     }
-    let until = counts.entry(key.clone()).or_insert(now);
-    *until = (*until).max(now);
-    until
+    let count = counts.entry(key.clone()).or_insert_with(|| Count {
+        until: now,
+        failed_until: now,
+        late_check_at: now,
+        wrong: Vec::new(),
+    });
+    if count.until <= now {
+        count.until = now;
+        count.wrong.clear();
+    }
+    count.failed_until = count.failed_until.max(now);
+    count
 }
 
 #[cfg(test)]
@@ -170,42 +389,114 @@ mod tests {
         texts.map(|ip| Origin::Network(ip.parse().unwrap()))
     }
 
+    /// Begins an attempt with a password that was not used before.
+    fn begin<'a>(
+        failures: &'a Failures,
+        name: &str,
+        from: Origin,
+        clock: &Clock,
+    ) -> Result<Attempt<'a>, Refusal> {
+        let password = Secret::new(Uuid::new_v4().to_string());
+        failures.begin(name, from, Guess { password: &password, hash: None }, clock.now())
+    }
+
     /// How long an attempt would have to wait.
     fn wait(failures: &Failures, name: &str, from: Origin, clock: &Clock) -> Option<Duration> {
-        match failures.begin(name, from, clock.now()) {
+        match begin(failures, name, from, clock) {
             Ok(begun) => {
+                let is_late = begun.is_late;
                 begun.cancel();
-                None
+                is_late.then_some(Duration::ZERO)
             }
-            Err(wait) => Some(wait),
+            Err(Refusal::Wait(wait)) => Some(wait),
+            Err(Refusal::KnownWrong) => panic!("a new password"),
         }
     }
 
     #[test]
-    fn r15_ten_failures_of_one_origin_delay_the_next_by_a_minute() {
+    fn f35_attempts_at_other_nodes_count() {
+        let clock = Clock::stepped(model::Timestamp::default());
+        let nodes: Vec<Failures> = (0..3).map(|_| Failures::new(None)).collect();
+        nodes.iter().for_each(Failures::share);
+        let tell = || {
+            for from in 0..3 {
+                let text = serde_json::to_string(&nodes[from].take_changes()).unwrap();
+                for to in (0..3).filter(|to| *to != from) {
+                    nodes[to].merge(serde_json::from_str(&text).unwrap(), clock.now());
+                }
+            }
+        };
+        let [here, there] = origins(["192.0.2.1", "198.51.100.1"]);
+        for n in 0..BURST as usize {
+            assert_eq!(begin(&nodes[n % 3], "asha", here, &clock).map(Attempt::fail), Ok(None));
+            tell();
+        }
+        for node in &nodes {
+            assert_eq!(wait(node, "asha", here, &clock), Some(Duration::ZERO), "a late check");
+            assert_eq!(wait(node, "asha", there, &clock), None);
+        }
+        tell();
+        begin(&nodes[0], "asha", here, &clock).map(Attempt::succeed).unwrap();
+        tell();
+        for node in &nodes {
+            assert_eq!(wait(node, "asha", here, &clock), None, "forgotten everywhere");
+        }
+    }
+
+    #[test]
+    fn r15_after_ten_failures_of_one_origin_a_password_is_checked_every_six_seconds() {
         let clock = Clock::stepped(model::Timestamp::default());
         let failures = Failures::new(None);
         let [asha, ravi] = ["asha", "ravi"];
         let [here, beside, there] = origins(["2001:db8::1", "2001:db8::2", "2001:db8:1::1"]);
         let browser = Origin::Browser(Uuid::from_u128(1), [192, 0, 2, 1].into());
         for _ in 0..BURST {
-            assert_eq!(wait(&failures, asha, here, &clock), None);
-            drop(failures.begin(asha, here, clock.now()));
+            assert_eq!(begin(&failures, asha, here, &clock).map(Attempt::fail), Ok(None));
         }
-        assert_eq!(wait(&failures, asha, beside, &clock), Some(FORGOTTEN_AFTER), "same network");
-        assert_eq!(wait(&failures, asha, there, &clock), None);
-        assert_eq!(wait(&failures, ravi, here, &clock), None);
-        assert_eq!(wait(&failures, asha, browser, &clock), None);
-        clock.step(FORGOTTEN_AFTER);
-        drop(failures.begin(asha, here, clock.now()));
-        assert!(wait(&failures, asha, here, &clock).is_some(), "one attempt a minute");
-        clock.step(FORGOTTEN_AFTER);
-        failures.begin(asha, here, clock.now()).map(Attempt::succeed).unwrap();
-        assert!(failures.counts.lock().unwrap().of_names.len() < 4);
-        for _ in 0..BURST {
-            drop(failures.begin(asha, here, clock.now()));
+        let late = begin(&failures, asha, here, &clock);
+        assert_eq!(
+            late.map(Attempt::fail),
+            Ok(Some(LATE_CHECK_EVERY)),
+            "checked, and one too many"
+        );
+        assert_eq!(wait(&failures, asha, beside, &clock), Some(LATE_CHECK_EVERY), "same network");
+        for (name, from) in [(asha, there), (ravi, here), (asha, browser)] {
+            assert_eq!(wait(&failures, name, from, &clock), None);
         }
-        assert!(wait(&failures, asha, here, &clock).is_some());
+        let mut checked = 0;
+        for _ in 0..600 {
+            checked += usize::from(begin(&failures, asha, here, &clock).is_ok());
+            clock.step(Duration::from_secs(1));
+        }
+        assert!((100..=110).contains(&checked), "{checked} guesses in ten minutes");
+        clock.step(LATE_CHECK_EVERY);
+        begin(&failures, asha, here, &clock).map(Attempt::succeed).unwrap();
+        assert_eq!(wait(&failures, asha, here, &clock), None, "success forgets failures");
+    }
+
+    #[test]
+    fn r15_the_same_wrong_password_is_checked_once() {
+        let clock = Clock::stepped(model::Timestamp::default());
+        let failures = Failures::new(None);
+        let [here, there] = origins(["192.0.2.1", "198.51.100.1"]);
+        let (old, right) = (Secret::new("old password"), Secret::new("right password"));
+        let attempt = |password, hash, from| {
+            failures.begin("asha", from, Guess { password, hash: Some(hash) }, clock.now())
+        };
+        assert_eq!(attempt(&old, "hash", here).map(Attempt::fail), Ok(None));
+        for n in 1..1_000 {
+            let refusal = attempt(&old, "hash", here).err();
+            let is_over = n >= BURST;
+            assert_eq!(refusal == Some(Refusal::KnownWrong), !is_over, "{n}: {refusal:?}");
+            assert_eq!(matches!(refusal, Some(Refusal::Wait(_))), is_over, "{n}: {refusal:?}");
+        }
+        assert!(attempt(&old, "hash", there).is_ok(), "each origin by itself");
+        assert!(attempt(&old, "hash of a changed password", here).is_ok());
+        let right = attempt(&right, "hash", here).unwrap();
+        assert!(!right.is_late, "failures of one password leave the reserve for others");
+        right.cancel();
+        clock.step(FORGOTTEN_AFTER * 10);
+        assert!(attempt(&old, "hash", here).is_ok(), "forgotten");
     }
 
     #[test]
@@ -214,8 +505,8 @@ mod tests {
         let failures = Failures::new(None);
         let [here, there] = origins(["192.0.2.1", "198.51.100.1"]);
         let begun: Vec<_> =
-            (0..64).filter_map(|_| failures.begin("asha", here, clock.now()).ok()).collect();
-        assert_eq!(begun.len(), 10);
+            (0..64).filter_map(|_| begin(&failures, "asha", here, &clock).ok()).collect();
+        assert_eq!(begun.len(), 11, "with a late check");
         assert!(wait(&failures, "asha", there, &clock).is_none());
         begun.into_iter().for_each(Attempt::succeed);
         assert!(wait(&failures, "asha", here, &clock).is_none());
@@ -228,7 +519,7 @@ mod tests {
         let [here, there, proxy] = origins(["192.0.2.1", "198.51.100.1", "127.0.0.1"]);
         for n in 0..500 {
             for from in [here, proxy] {
-                assert!(failures.begin(&format!("name {n}"), from, clock.now()).is_ok(), "{n}");
+                assert!(begin(&failures, &format!("name {n}"), from, &clock).is_ok(), "{n}");
             }
         }
         assert!(wait(&failures, "name 3", here, &clock).is_some(), "the second attempt");

@@ -12,7 +12,7 @@ mod offenders;
 mod pool;
 mod shares;
 
-pub use failures::{Attempt, Failures, Origin};
+pub use failures::{Attempt, FailureChanges, Failures, Guess, Origin, Refusal};
 pub use offenders::{Offenders, Resource};
 pub use pool::{Claim, Pool, RequestClaims};
 pub use shares::{Share, Shares};

@@ -6,13 +6,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use metrics::Counter;
+use tokio_util::sync::CancellationToken;
 
 use model::{Clock, metric, network_prefix};
 
-/// The shortest time between two log lines about a resource.
+/// How long the refusals of a resource are counted before they are logged.
 const LOG_EVERY: Duration = Duration::from_secs(60);
+/// How often is checked whether counts are due to be logged.
+const CHECK_EVERY: Duration = Duration::from_secs(5);
 /// The most networks that are counted between two log lines. Further ones are only in the metric.
 const NETWORKS_MAX: usize = 1_000;
+/// The most networks that are logged by name after a period: those with most refusals.
+const NAMED_MAX: usize = 20;
 
 /// What a limit protects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,8 +50,8 @@ impl Resource {
 
 /// The networks that reached a limit. Clones share the counts.
 ///
-/// The first refusal of a resource is logged at once, the following ones once a minute, each time
-/// with the network that caused most of them.
+/// The first refusal of a resource is logged at once, and a minute later each network with the
+/// number of its refusals in this minute.
 #[derive(Clone)]
 pub struct Offenders(Arc<Inner>);
 
@@ -55,9 +60,10 @@ struct Inner {
     counts: Vec<(Resource, Counter, Mutex<Counts>)>,
 }
 
+/// The refusals of a resource since the first one that is not logged with its count.
 #[derive(Default)]
 struct Counts {
-    logged: Option<Instant>,
+    since: Option<Instant>,
     by_network: HashMap<IpAddr, u64>,
 }
 
@@ -75,26 +81,59 @@ impl Offenders {
             return;
         };
         counter.increment(1);
+        let (network, now) = (network_prefix(from), self.0.clock.now());
         let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((network, refused)) = counts.add(network_prefix(from), self.0.clock.now()) {
-            let resource = resource.as_str();
-            tracing::warn!(resource, %network, refused, "limit reached");
+        log(resource, &counts.take_due(now));
+        if counts.add(network, now) {
+            log(resource, &[(network, 1)]);
+        }
+    }
+
+    /// Logs the counts when they are due, until `stop`.
+    pub async fn run(self, stop: CancellationToken) {
+        while stop.run_until_cancelled(tokio::time::sleep(CHECK_EVERY)).await.is_some() {
+            for (resource, _, counts) in &self.0.counts {
+                let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
+                log(*resource, &counts.take_due(self.0.clock.now()));
+            }
         }
     }
 }
 
+/// Logs networks with their counts.
+fn log(resource: Resource, networks: &[(IpAddr, u64)]) {
+    let (named, others) = networks.split_at(networks.len().min(NAMED_MAX));
+    let resource = resource.as_str();
+    for (network, refused) in named {
+        tracing::warn!(resource, %network, refused, "limit reached");
+    }
+    if !others.is_empty() {
+        let refused: u64 = others.iter().map(|(_, refused)| refused).sum();
+        tracing::warn!(resource, networks = others.len(), refused, "limit reached by others");
+    }
+}
+
 impl Counts {
-    /// Counts a refusal. Returns the network to log and its count, once every [`LOG_EVERY`].
-    fn add(&mut self, network: IpAddr, now: Instant) -> Option<(IpAddr, u64)> {
+    /// Counts a refusal. Returns whether it is the first one, which is logged at once.
+    fn add(&mut self, network: IpAddr, now: Instant) -> bool {
         if self.by_network.len() < NETWORKS_MAX || self.by_network.contains_key(&network) {
             *self.by_network.entry(network).or_default() += 1;
         }
-        if self.logged.is_some_and(|at| now.saturating_duration_since(at) < LOG_EVERY) {
-            return None;
+        self.since.replace(self.since.unwrap_or(now)).is_none()
+    }
+
+    /// Takes the counts if they are due, the largest first. A single refusal has been logged.
+    fn take_due(&mut self, now: Instant) -> Vec<(IpAddr, u64)> {
+        if self.since.is_none_or(|since| now.saturating_duration_since(since) < LOG_EVERY) {
+            return Vec::new();
         }
-        self.logged = Some(now);
-        let counts = std::mem::take(&mut self.by_network);
-        counts.into_iter().max_by_key(|(_, refused)| *refused)
+        self.since = None;
+        let mut counts: Vec<_> = std::mem::take(&mut self.by_network).into_iter().collect();
+        if matches!(counts[..], [(_, 1)]) {
+            return Vec::new();
+        }
+        counts.sort_by_key(|(_, refused)| std::cmp::Reverse(*refused));
+        counts
     }
 }
 
@@ -103,17 +142,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn logs_the_worst_network_once_a_minute() {
+    fn every_network_of_a_minute_is_logged_with_its_count() {
         let clock = Clock::stepped(model::Timestamp::default());
         let mut counts = Counts::default();
         let [one, other] = [IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2])];
-        assert_eq!(counts.add(one, clock.now()), Some((one, 1)));
+        assert!(counts.add(one, clock.now()), "the first one is logged at once");
         for network in [one, other, other] {
-            assert_eq!(counts.add(network, clock.now()), None);
+            assert!(!counts.add(network, clock.now()));
         }
+        let other_refusals = 3;
+        assert!(!counts.add(other, clock.now()));
+        assert!(counts.take_due(clock.now()).is_empty(), "not yet");
         clock.step(LOG_EVERY);
-        assert_eq!(counts.add(other, clock.now()), Some((other, 3)));
-        assert_eq!(counts.add(one, clock.now()), None, "counts again from 0");
+        assert_eq!(counts.take_due(clock.now()), [(other, other_refusals), (one, 2)]);
+        assert!(counts.take_due(clock.now()).is_empty(), "once");
+
+        // A later burst of another network is not mixed with the earlier ones.
+        assert!(counts.add(other, clock.now()));
+        clock.step(LOG_EVERY);
+        assert!(counts.take_due(clock.now()).is_empty(), "a single refusal has been logged");
         for n in 0..2_000_u32 {
             counts.add(std::net::Ipv4Addr::from_bits(n).into(), clock.now());
         }

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use dashmap::DashMap;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Method, Request, Uri};
+use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
@@ -25,13 +26,15 @@ use super::retry::{Budget, Fault, Policy};
 use super::retry_state::{NextStep, RetryState};
 use super::status_label;
 use super::types::{Action, CallRequest, SdpType, Session};
-use super::upload::FileBody;
 use egress::client_tls;
 use machine::{GraphAction, GraphOutcome};
 use model::Clock;
 use model::Secret;
 use model::metric;
 use model::{PhoneNumberId, Wacid, WaitMeter, WaitToken};
+
+/// The streamed body of an upload.
+pub(super) type FileBody = UnsyncBoxBody<Bytes, std::io::Error>;
 
 /// The address and the limits of Graph. The defaults are documented in
 /// `docs/reference/meta.md#graph-requests`.

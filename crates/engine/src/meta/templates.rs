@@ -28,7 +28,7 @@ const PARAMETERS_MAX: usize = 50;
 /// An approved message template.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-#[schema(as = MessageTemplate, examples(json!({"name": "order_update", "language": "en", "category": "UTILITY", "header": null, "body": "Hello {{1}}, your order arrives on {{2}}.", "footer": "Acme", "buttons": [], "parameters": [{"component": "body", "button": null, "type": "text", "name": "1", "example": "Asha"}, {"component": "body", "button": null, "type": "text", "name": "2", "example": "Tuesday"}], "named": false, "hasOtherParts": false})))]
+#[schema(as = MessageTemplate, examples(json!({"name": "order_update", "language": "en", "category": "UTILITY", "header": null, "body": "Hello {{1}}, your order arrives on {{2}}.", "footer": "Acme", "buttons": [], "parameters": [{"component": "body", "button": null, "type": "text", "name": "1", "example": "Asha"}, {"component": "body", "button": null, "type": "text", "name": "2", "example": "Tuesday"}], "named": false, "otherParts": []})))]
 pub struct Template {
     pub name: String,
     /// A code such as `en` or `pt_BR`.
@@ -44,9 +44,30 @@ pub struct Template {
     pub parameters: Vec<TemplateParameter>,
     /// The placeholders have names instead of numbers.
     pub named: bool,
-    /// The template has parts that are not described here, such as a carousel or a location. A
-    /// message may need more than `parameters`.
-    pub has_other_parts: bool,
+    /// The parts that are not described here. If there are any, a message may need more than
+    /// `parameters`.
+    pub other_parts: Vec<OtherPart>,
+}
+
+/// A part of a template whose values are not described.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[schema(as = MessageTemplatePart)]
+pub enum OtherPart {
+    /// Cards with pictures and buttons of their own.
+    Carousel,
+    /// A location in the header.
+    Location,
+    /// An offer with a time at which it ends.
+    LimitedTimeOffer,
+    /// A one-time password. Its button takes the code too, and Meta words the body.
+    OneTimePassword,
+    /// A button that opens a form (a WhatsApp Flow).
+    Flow,
+    /// A button that opens products of a catalogue.
+    Catalog,
+    /// A part that this version does not know.
+    Unknown,
 }
 
 /// The header of a template.
@@ -199,8 +220,9 @@ impl Template {
         for component in list_at(object, "/components") {
             template.read_component(component);
         }
-        // Their button takes the code too, and Meta words their body.
-        template.has_other_parts |= template.category == "AUTHENTICATION";
+        if template.category == "AUTHENTICATION" {
+            template.note_other(OtherPart::OneTimePassword);
+        }
         let order = |parameter: &TemplateParameter| match parameter.component {
             TemplateComponent::Header => 0,
             TemplateComponent::Body => 1,
@@ -228,7 +250,15 @@ impl Template {
                     self.read_button(at, button);
                 }
             }
-            _ => self.has_other_parts = true,
+            "CAROUSEL" => self.note_other(OtherPart::Carousel),
+            "LIMITED_TIME_OFFER" => self.note_other(OtherPart::LimitedTimeOffer),
+            _ => self.note_other(OtherPart::Unknown),
+        }
+    }
+
+    fn note_other(&mut self, part: OtherPart) {
+        if !self.other_parts.contains(&part) {
+            self.other_parts.push(part);
         }
     }
 
@@ -239,10 +269,8 @@ impl Template {
             "IMAGE" => (HeaderFormat::Image, ParameterType::Image),
             "VIDEO" => (HeaderFormat::Video, ParameterType::Video),
             "DOCUMENT" => (HeaderFormat::Document, ParameterType::Document),
-            _ => {
-                self.has_other_parts = true;
-                return;
-            }
+            "LOCATION" => return self.note_other(OtherPart::Location),
+            _ => return self.note_other(OtherPart::Unknown),
         };
         if kind == ParameterType::Text {
             let examples = list_at(component, "/example/header_text");
@@ -276,7 +304,10 @@ impl Template {
                 let (place, kind) = (TemplateComponent::Button, ParameterType::CouponCode);
                 self.add(place, Some(at), kind, "", example);
             }
-            _ => self.has_other_parts = true,
+            "otp" => self.note_other(OtherPart::OneTimePassword),
+            "flow" => self.note_other(OtherPart::Flow),
+            "catalog" | "mpm" | "spm" => self.note_other(OtherPart::Catalog),
+            _ => self.note_other(OtherPart::Unknown),
         }
         self.buttons.push(TemplateButton { kind, text: text_at(button, "/text", NAME_MAX), url });
     }
@@ -314,7 +345,7 @@ impl Template {
             let name = name.to_owned();
             self.parameters.push(TemplateParameter { component, button, kind, name, example });
         } else {
-            self.has_other_parts = true;
+            self.note_other(OtherPart::Unknown);
         }
     }
 
@@ -504,7 +535,7 @@ mod tests {
                 (TemplateComponent::Button, Some(2), "", "TEA10"),
             ]
         );
-        assert!(!template.has_other_parts);
+        assert_eq!(template.other_parts, []);
         let values = ["4711", "Asha", "Tea", "4711", "TEA10"].map(str::to_owned);
         let sent = template.content(&values);
         assert_eq!(
@@ -550,14 +581,23 @@ mod tests {
         for object in [json!(null), json!([]), json!({"status": "APPROVED", "name": 7})] {
             assert_eq!(Template::read(&object), None, "{object}");
         }
-        for component in [
-            json!({"type": "CAROUSEL", "cards": []}),
-            json!({"type": "HEADER", "format": "LOCATION"}),
-            json!({"type": "BUTTONS", "buttons": [{"type": "FLOW", "text": "Book"}]}),
+        let button =
+            |kind: &str| json!({"type": "BUTTONS", "buttons": [{"type": kind, "text": "Go"}]});
+        for (component, part) in [
+            (json!({"type": "CAROUSEL", "cards": []}), OtherPart::Carousel),
+            (json!({"type": "HEADER", "format": "LOCATION"}), OtherPart::Location),
+            (json!({"type": "LIMITED_TIME_OFFER"}), OtherPart::LimitedTimeOffer),
+            (button("OTP"), OtherPart::OneTimePassword),
+            (button("FLOW"), OtherPart::Flow),
+            (button("MPM"), OtherPart::Catalog),
+            (button("HOLOGRAM"), OtherPart::Unknown),
         ] {
-            let object = json!({"name": "a", "language": "en", "status": "APPROVED", "components": [component]});
-            assert!(Template::read(&object).unwrap().has_other_parts, "{object}");
+            let object = json!({"name": "a", "language": "en", "status": "APPROVED",
+                "components": [component, component]});
+            assert_eq!(Template::read(&object).unwrap().other_parts, [part], "{object}");
         }
+        let login = json!({"name": "a", "language": "en", "status": "APPROVED", "category": "AUTHENTICATION"});
+        assert_eq!(Template::read(&login).unwrap().other_parts, [OtherPart::OneTimePassword]);
     }
 
     #[test]

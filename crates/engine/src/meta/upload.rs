@@ -9,7 +9,6 @@ use bytes::Bytes;
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, Request, Uri};
-use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Limited, StreamBody};
 use hyper::body::Frame;
 use serde_json::Value;
@@ -18,7 +17,7 @@ use tokio::io::AsyncReadExt as _;
 use uuid::Uuid;
 
 use super::error::{Verdict, classify_request, is_alarm};
-use super::graph::{ANSWER_MAX, Graph, retry_after};
+use super::graph::{ANSWER_MAX, FileBody, Graph, retry_after};
 use super::retry::Fault;
 use super::retry_state::outcome;
 use super::status_label;
@@ -33,9 +32,6 @@ const FILE_TIME: Duration = Duration::from_secs(120);
 const CHUNK: usize = 64 << 10;
 /// The `action` label in metrics.
 const OTHER: &str = "other";
-
-/// A streamed request body.
-pub(super) type FileBody = UnsyncBoxBody<Bytes, io::Error>;
 
 /// A file to upload, read from its current position.
 pub struct Upload<'a> {

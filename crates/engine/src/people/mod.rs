@@ -27,7 +27,7 @@ pub use settings::UserSettings;
 pub use token::Token;
 
 use crate::feed::{Audience, Feed, FeedChange};
-use crate::limiter::{Failures, Origin};
+use crate::limiter::{Failures, Guess, Origin, Refusal};
 use browser::Browsers;
 use model::Clock;
 use model::{AuthId, Timestamp};
@@ -325,33 +325,49 @@ impl People {
         let (name, now) = (name.trim(), inner.clock.now());
         let found = inner.store.people().by_name(account, name).await?;
         if found.is_empty() {
-            let counted = name_to_count(name);
-            let attempt = inner.failures.begin(&counted, Origin::Network(from), now);
-            let attempt = attempt.map_err(SignInError::Wait)?;
-            if let Err(PasswordError::Busy) =
-                inner.passwords.verify_from(from, password.clone(), None).await
-            {
-                attempt.cancel();
-                return Err(SignInError::Busy);
+            let guess = Guess { password: &password, hash: None };
+            match inner.failures.begin(&name_to_count(name), Origin::Network(from), guess, now) {
+                Ok(attempt) => {
+                    if let Err(PasswordError::Busy) =
+                        inner.passwords.verify_from(from, password.clone(), None).await
+                    {
+                        attempt.cancel();
+                        return Err(SignInError::Busy);
+                    }
+                    if let Some(wait) = attempt.fail() {
+                        return Err(SignInError::Wait(wait));
+                    }
+                }
+                Err(Refusal::KnownWrong) => {}
+                Err(Refusal::Wait(wait)) => return Err(SignInError::Wait(wait)),
             }
         }
-        // The shortest wait of the users whose password was not compared.
+        // The shortest wait of the users for whom there were too many wrong passwords.
         let (mut wait, mut is_compared) = (None, found.is_empty());
+        let mut note_wait = |next| wait = Some(wait.map_or(next, |wait: Duration| wait.min(next)));
         for user in found {
             let known = browser.and_then(|value| inner.browsers.verify(user.id, value));
             let origin = known.map_or(Origin::Network(from), |id| Origin::Browser(id, from));
-            let attempt = match inner.failures.begin(&user.id.to_string(), origin, now) {
+            let hash = user.password.as_deref();
+            let guess = Guess { password: &password, hash };
+            let attempt = match inner.failures.begin(&user.id.to_string(), origin, guess, now) {
                 Ok(attempt) => attempt,
-                Err(next) => {
-                    wait = Some(wait.map_or(next, |wait: Duration| wait.min(next)));
+                Err(Refusal::KnownWrong) => {
+                    is_compared = true;
+                    continue;
+                }
+                Err(Refusal::Wait(next)) => {
+                    note_wait(next);
                     continue;
                 }
             };
-            let hash = user.password.as_deref();
             match inner.passwords.verify_from(from, password.clone(), hash).await {
                 Ok(true) => attempt.succeed(),
                 Ok(false) | Err(PasswordError::Hash) => {
-                    is_compared = true;
+                    match attempt.fail() {
+                        Some(next) => note_wait(next),
+                        None => is_compared = true,
+                    }
                     continue;
                 }
                 Err(PasswordError::Busy) => {

@@ -130,6 +130,7 @@ fn leg() -> (Arc<Media>, LegHandle, Peer) {
     let config = MediaConfig {
         listen: "127.0.0.1:0".parse().expect("address"),
         max_ports: 1,
+        turn: None,
         public_ips: Vec::new(),
         shards: 1,
         media_dead: Duration::from_secs(30),

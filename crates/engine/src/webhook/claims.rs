@@ -11,7 +11,7 @@ use crate::call::registry::CallKey;
 
 /// The other nodes of a fleet. Meta may deliver a webhook several times, and to any node.
 pub trait OtherNodes: Send + Sync {
-    /// Claims an inbound call for this node, before anything is told to Meta. `birth` is the call,
+    /// Claims an inbound call for this node, before any request to Meta. `birth` is the call,
     /// or `None` if it does not begin here: it is rejected, or over. If the database is out of
     /// reach, the node decides alone.
     fn claim(&self, key: CallKey, birth: Option<Birth>) -> BoxFuture<'_, Claim>;

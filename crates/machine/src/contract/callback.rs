@@ -45,6 +45,22 @@ pub enum CallbackKind {
 }
 
 impl CallbackKind {
+    /// Every kind.
+    pub const ALL: [Self; 12] = [
+        Self::Hangup,
+        Self::Ring,
+        Self::Action,
+        Self::Dial,
+        Self::Interim,
+        Self::Conference,
+        Self::MultiParty,
+        Self::Stream,
+        Self::Recording,
+        Self::Transcription,
+        Self::Message,
+        Self::Event,
+    ];
+
     /// Returns the metric label.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -330,6 +330,9 @@ impl Display for MediaCommand {
             }
             Self::Overlay { play, overlay } => write!(f, "aside {} {overlay}", play.0),
             Self::Stop { play } => write!(f, "stop {}", play.0),
+            Self::PlayPause { play, on } => {
+                write!(f, "{} {}", if *on { "pause" } else { "resume" }, play.0)
+            }
             Self::SendDigits { play, digits } => write!(f, "send-digits {} {digits}", play.0),
             Self::Record { recording, order } => write!(f, "record {} {order}", recording.0),
             Self::RecordStart { recording } => write!(f, "record-go {}", recording.0),
@@ -583,6 +586,8 @@ impl Display for RoomEvent {
                 words.iter().filter(|(is, _)| *is).try_for_each(|(_, word)| write!(f, " {word}"))
             }
             Self::Full { .. } => f.write_str("full"),
+            Self::Elsewhere => f.write_str("elsewhere"),
+            Self::Lost => f.write_str("lost"),
             Self::Active { starts_room } => {
                 f.write_str(if *starts_room { "begins starts" } else { "begins" })
             }

@@ -54,7 +54,7 @@ pub enum SpeechCommand {
 pub enum SpeechEvent {
     /// The caller's voice begins.
     Began,
-    /// The voice has been heard for 250 ms, which no cough lasts. It counts as barge-in
+    /// The voice has been heard for 250 ms. It pauses the prompt
     /// (docs/reference/xml.md#barge-in).
     Lasting,
     /// The caller has been silent for `ago_ms`. Shorter pauses count as speech.

@@ -131,7 +131,8 @@ pub struct RoomEntry {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "room", rename_all = "snake_case")]
 pub enum RoomCommand {
-    /// Enters the room. [`RoomEvent::Entered`] or [`RoomEvent::Full`] is reported once.
+    /// Enters the room. [`RoomEvent::Entered`], [`RoomEvent::Full`] or [`RoomEvent::Elsewhere`] is
+    /// reported once.
     Enter { entry: Box<RoomEntry> },
     /// Leaves the room, whether or not the call has entered it.
     Leave {
@@ -193,6 +194,11 @@ pub enum RoomEvent {
     },
     /// The room is full, and the call is not in it.
     Full { room: Uuid },
+    /// Another node has the room and can't be reached. The call is not in the room.
+    Elsewhere,
+    /// The node that had the room has died, or the connection to it has broken. The room has ended
+    /// for this member.
+    Lost,
     /// The member takes part now.
     #[serde(rename = "begins")]
     Active {

@@ -71,12 +71,27 @@ enum Phase {
     Wait {
         early: EarlyEnd,
     },
+    /// A voice interrupts the prompt. With words it ends the prompt, otherwise the prompt goes on.
+    Interrupted(InterruptedPart),
     Listening,
     /// The caller has spoken. Waits for the result of the recognition.
     Transcribing,
     /// Plays the sound for an invalid digit. The attempt is used up.
     Invalid(PlayId),
 }
+
+/// The part of the prompt that a voice interrupts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum InterruptedPart {
+    /// A playlist that is paused.
+    Paused(PlayId),
+    /// A wait, which is over, or a playlist that ended when it was paused.
+    Over,
+}
+
+/// How often a voice without words may pause the prompt of an attempt. The next one stops it, so
+/// that a noise cannot hold it up forever.
+const INTERRUPTIONS_MAX: u8 = 8;
 
 /// The effect of a digit.
 enum DigitEffect {
@@ -102,6 +117,8 @@ pub(super) struct InputCollector {
     /// At least one of `digits` must stay out of logs.
     secret: bool,
     speech_input: Option<SpeechInput>,
+    /// The interruptions of this attempt that can still be undone.
+    interruptions_left: u8,
     phase: Phase,
 }
 
@@ -126,6 +143,7 @@ impl InputCollector {
             digits,
             secret: rules.hidden,
             speech_input: None,
+            interruptions_left: INTERRUPTIONS_MAX,
             phase,
         }
     }
@@ -185,9 +203,15 @@ impl InputCollector {
                 AttemptResult::Pending
             }
             Phase::Invalid(play) if play == play_id => self.next_attempt(env),
+            // The playlist ended when it was paused.
+            Phase::Interrupted(InterruptedPart::Paused(play)) if play == play_id => {
+                self.phase = Phase::Interrupted(InterruptedPart::Over);
+                AttemptResult::Pending
+            }
             // A playlist that was stopped while it ended.
             Phase::Prompt(_)
             | Phase::Wait { .. }
+            | Phase::Interrupted(_)
             | Phase::Invalid(_)
             | Phase::Listening
             | Phase::Transcribing => AttemptResult::Pending,
@@ -210,7 +234,7 @@ impl InputCollector {
                 return AttemptResult::Pending;
             }
             // Barge-in: the rest of the prompt is skipped, and the clocks start.
-            Phase::Prompt(_) | Phase::Wait { .. } => {
+            Phase::Prompt(_) | Phase::Wait { .. } | Phase::Interrupted(_) => {
                 self.stop_prompt(env.ctx);
                 self.start_execution(env.ctx);
             }
@@ -261,7 +285,7 @@ impl InputCollector {
             }
             SpeechEvent::Lasting => {
                 speech_input.voice(env.ctx, true);
-                self.accept_speech(env.ctx);
+                self.interrupt_prompt(env.ctx);
             }
             SpeechEvent::Ended { ago_ms } => match phase {
                 // A short sound over the prompt, such as a cough or an echo. It is not taken as
@@ -271,6 +295,12 @@ impl InputCollector {
                 }
                 Phase::Prompt(_) | Phase::Wait { .. } | Phase::Listening | Phase::Invalid(_) => {
                     speech_input.quiet(env.ctx, ago_ms);
+                }
+                Phase::Interrupted(_) => {
+                    speech_input.quiet(env.ctx, ago_ms);
+                    if !speech_input.is_finishing() {
+                        speech_input.doubt(env.ctx, ago_ms);
+                    }
                 }
                 Phase::Transcribing => {}
             },
@@ -296,7 +326,16 @@ impl InputCollector {
                 ));
                 return self.no_words(env);
             }
-            SpeechEvent::Unavailable => speech_input.unavailable(env.ctx),
+            SpeechEvent::Unavailable => {
+                speech_input.unavailable(env.ctx);
+                // Nothing can be entered, in this attempt or another.
+                if !self.rules.accepts_digits {
+                    self.attempts_left = 0;
+                    if self.phase == Phase::Listening {
+                        return self.next_attempt(env);
+                    }
+                }
+            }
         }
         AttemptResult::Pending
     }
@@ -304,9 +343,13 @@ impl InputCollector {
     /// Stops the prompt, or the sound for an invalid digit.
     fn stop_prompt(&self, ctx: &mut CallContext) {
         match self.phase {
-            Phase::Prompt(play) | Phase::Invalid(play) => ctx.media(MediaCommand::Stop { play }),
+            Phase::Prompt(play)
+            | Phase::Invalid(play)
+            | Phase::Interrupted(InterruptedPart::Paused(play)) => {
+                ctx.media(MediaCommand::Stop { play });
+            }
             Phase::Wait { early } => early.stop(ctx),
-            Phase::Listening | Phase::Transcribing => {}
+            Phase::Interrupted(InterruptedPart::Over) | Phase::Listening | Phase::Transcribing => {}
         }
     }
 
@@ -338,7 +381,28 @@ impl InputCollector {
                     "speech could not be recognised: no result came in time; it counts as no input"
                         .to_owned(),
                 );
-                self.next_attempt(env)
+                self.no_words(env)
+            }
+            (Timer::FalseBargeIn, Some(speech_input))
+                if matches!(self.phase, Phase::Interrupted(_)) =>
+            {
+                // A word as short as a cough may still be recognised.
+                speech_input.set_over_prompt();
+                self.resume_prompt(env.ctx);
+                AttemptResult::Pending
+            }
+            // The prompt stays paused, or goes on, until the result says whether there were words.
+            (Timer::FalseBargeIn, _) => AttemptResult::Pending,
+            (Timer::SpeechEnd | Timer::Execution, Some(speech_input))
+                if speech_input.has_begun()
+                    && matches!(
+                        self.phase,
+                        Phase::Prompt(_) | Phase::Wait { .. } | Phase::Interrupted(_)
+                    ) =>
+            {
+                env.ctx.timers.clear(Timer::Execution);
+                speech_input.finish(env.ctx);
+                AttemptResult::Pending
             }
             // Also reached if clock X runs out while the caller speaks. The result so far is used.
             (_, Some(speech_input)) if speech_input.has_begun() => {
@@ -354,20 +418,75 @@ impl InputCollector {
 
     /// Handles speech that counts: stops the prompt and starts the clocks.
     fn accept_speech(&mut self, ctx: &mut CallContext) {
+        ctx.timers.clear(Timer::FalseBargeIn);
         ctx.timers.clear(Timer::StartInput);
-        if matches!(self.phase, Phase::Prompt(_) | Phase::Wait { .. }) {
+        if matches!(self.phase, Phase::Prompt(_) | Phase::Wait { .. } | Phase::Interrupted(_)) {
             self.stop_prompt(ctx);
+            if !matches!(self.phase, Phase::Interrupted(_)) {
+                self.start_execution(ctx);
+            }
             self.phase = Phase::Listening;
-            self.start_execution(ctx);
         }
     }
 
-    /// Handles speech without words, which counts as no input. During the prompt it does not use up
-    /// the attempt.
+    /// Handles a voice that lasts: pauses the prompt and starts the clocks. Words will end the
+    /// prompt.
+    fn interrupt_prompt(&mut self, ctx: &mut CallContext) {
+        let part = match self.phase {
+            Phase::Prompt(play) => InterruptedPart::Paused(play),
+            Phase::Wait { .. } => InterruptedPart::Over,
+            Phase::Interrupted(_) => return,
+            Phase::Listening | Phase::Transcribing | Phase::Invalid(_) => {
+                return self.accept_speech(ctx);
+            }
+        };
+        let Some(left) = self.interruptions_left.checked_sub(1) else {
+            return self.accept_speech(ctx);
+        };
+        self.interruptions_left = left;
+        match part {
+            InterruptedPart::Paused(play) => ctx.media(MediaCommand::PlayPause { play, on: true }),
+            InterruptedPart::Over => self.stop_prompt(ctx),
+        }
+        self.phase = Phase::Interrupted(part);
+        self.start_execution(ctx);
+    }
+
+    /// Goes on with a prompt that a voice without words interrupted.
+    fn resume_prompt(&mut self, ctx: &mut CallContext) {
+        let Phase::Interrupted(part) = self.phase else { return };
+        ctx.timers.clear(Timer::Execution);
+        match part {
+            InterruptedPart::Paused(play) => {
+                ctx.media(MediaCommand::PlayPause { play, on: false });
+                self.phase = Phase::Prompt(play);
+            }
+            InterruptedPart::Over => self.begin_next_part(ctx),
+        }
+    }
+
+    /// Handles speech without words, which counts as no input. If it was heard over the prompt, the
+    /// prompt goes on and listening begins again: the attempt is not used up.
     fn no_words(&mut self, env: &mut Env<'_>) -> AttemptResult {
+        let over_prompt = self.speech_input.as_ref().is_some_and(SpeechInput::is_over_prompt);
         match self.phase {
-            Phase::Prompt(_) | Phase::Wait { .. } | Phase::Invalid(_) => AttemptResult::Pending,
-            Phase::Listening | Phase::Transcribing => self.next_attempt(env),
+            Phase::Listening | Phase::Transcribing if !over_prompt => self.next_attempt(env),
+            Phase::Invalid(_) => AttemptResult::Pending,
+            Phase::Prompt(_)
+            | Phase::Wait { .. }
+            | Phase::Interrupted(_)
+            | Phase::Listening
+            | Phase::Transcribing => {
+                // The clocks of an attempt that listens go on.
+                if let Some(speech_input) = &mut self.speech_input {
+                    speech_input.begin(env.ctx);
+                }
+                self.resume_prompt(env.ctx);
+                if self.phase == Phase::Transcribing {
+                    self.listen(env.ctx);
+                }
+                AttemptResult::Pending
+            }
         }
     }
 
@@ -383,6 +502,7 @@ impl InputCollector {
                         speech_input.begin(env.ctx);
                     }
                     self.next = 0;
+                    self.interruptions_left = INTERRUPTIONS_MAX;
                     self.begin_next_part(env.ctx);
                     return AttemptResult::Pending;
                 }
@@ -494,9 +614,18 @@ impl InputCollector {
             self.speech_input.as_mut().filter(|speech_input| speech_input.is_speaking())
         {
             speech_input.voice(ctx, true);
+        } else if !self.can_receive_input() {
+            // Waiting is pointless. The clock runs out at once.
+            ctx.set_timer(Timer::StartInput, 0);
         } else if let Some(ms) = self.clocks.start_input_ms {
             ctx.set_timer(Timer::StartInput, ms);
         }
+    }
+
+    /// Whether digits are collected or a recogniser is available.
+    fn can_receive_input(&self) -> bool {
+        self.rules.accepts_digits
+            || self.speech_input.as_ref().is_some_and(|speech| !speech.is_unavailable())
     }
 
     fn start_execution(&self, ctx: &mut CallContext) {
@@ -569,6 +698,7 @@ impl Activity for InputCollector {
             | Timer::Execution
             | Timer::StartInput
             | Timer::SpeechEnd
+            | Timer::FalseBargeIn
             | Timer::Transcript
             | Timer::Interim => self.handle_timer(env, timer),
             // Timers of other instructions.
@@ -607,6 +737,7 @@ impl Activity for InputCollector {
         let line = match self.phase {
             Phase::Prompt(play) => [word("prompt_or_digit"), text(play.0)],
             Phase::Wait { .. } => [word("prompt_pause"), text("")],
+            Phase::Interrupted(_) => [word("speech_result"), text("")],
             Phase::Listening => [word("input"), text("")],
             Phase::Transcribing => [word("speech_result"), text("")],
             Phase::Invalid(play) => [word("invalid_sound"), text(play.0)],

@@ -82,7 +82,7 @@ pub(crate) fn transcript(
     let transcription = transcription?;
     let Some(to) = transcription.target.clone() else {
         ctx.remark(
-            "transcriptionType without a transcriptionUrl: nobody would be told; nothing is transcribed".to_owned(),
+            "transcriptionType without a transcriptionUrl has no effect: set transcriptionUrl to get the text".to_owned(),
         );
         return None;
     };

@@ -17,6 +17,12 @@ const INTERIM_MS: u64 = 200;
 /// How long a result may take after the end of the speech, in milliseconds.
 const RESULT_MS: u64 = 15_000;
 
+/// A paused prompt goes on this long after a short voice without words, in milliseconds
+/// (docs/reference/xml.md#barge-in).
+const FALSE_BARGE_IN_MS: u64 = 500;
+/// A voice of this length is speech, in milliseconds. Coughs and "mm-hm" are shorter.
+const CERTAIN_SPEECH_MS: u64 = 1_000;
+
 /// An interim result that has not been sent yet.
 struct Interim {
     stable: String,
@@ -39,6 +45,12 @@ pub(super) struct SpeechInput {
     /// Speech that counts has begun, and whether it is in progress.
     begun: bool,
     speaking: bool,
+    /// When the latest voice began.
+    voice_began: CallTime,
+    /// The recogniser has been asked for the result.
+    finishing: bool,
+    /// The speech began over a prompt that goes on, so that its lack of words is no missing input.
+    over_prompt: bool,
     /// An interim result contained words. Digits are ignored from then on.
     words_heard: bool,
     /// The number of requests so far, the time of the last one, and the newest result that has not
@@ -64,6 +76,9 @@ impl SpeechInput {
             no_recogniser: false,
             begun: false,
             speaking: false,
+            voice_began: CallTime(0),
+            finishing: false,
+            over_prompt: false,
             words_heard: false,
             sequence: 0,
             sent: None,
@@ -75,6 +90,7 @@ impl SpeechInput {
     pub(super) fn begin(&mut self, ctx: &mut CallContext) {
         self.stop(ctx);
         (self.begun, self.speaking, self.words_heard) = (false, false, false);
+        (self.finishing, self.over_prompt) = (false, false);
         if !self.no_recogniser {
             let recognition = ctx.next_recognition();
             self.open = Some(recognition);
@@ -96,6 +112,9 @@ impl SpeechInput {
 
     /// Ends the recognition and waits for its result.
     pub(super) fn finish(&mut self, ctx: &mut CallContext) {
+        if std::mem::replace(&mut self.finishing, true) {
+            return;
+        }
         self.clear_timers(ctx);
         if let Some(recognition) = self.open {
             send_command(ctx, recognition, SpeechCommand::Finish);
@@ -122,7 +141,7 @@ impl SpeechInput {
 
     fn clear_timers(&mut self, ctx: &mut CallContext) {
         self.waiting = None;
-        for clock in [Timer::SpeechEnd, Timer::Transcript, Timer::Interim] {
+        for clock in [Timer::SpeechEnd, Timer::FalseBargeIn, Timer::Transcript, Timer::Interim] {
             ctx.timers.clear(clock);
         }
     }
@@ -145,10 +164,45 @@ impl SpeechInput {
         self.open.is_some() && self.speaking
     }
 
+    /// Whether the recogniser has been asked for the result and has not answered.
+    pub(super) fn is_finishing(&self) -> bool {
+        self.open.is_some() && self.finishing
+    }
+
+    /// Whether no recogniser is available.
+    pub(super) fn is_unavailable(&self) -> bool {
+        self.no_recogniser
+    }
+
+    /// The prompt goes on over this speech.
+    pub(super) fn set_over_prompt(&mut self) {
+        self.over_prompt = true;
+    }
+
+    pub(super) fn is_over_prompt(&self) -> bool {
+        self.over_prompt
+    }
+
+    /// Whether a voice that ended `ago_ms` ago is too short to be speech for certain.
+    fn was_short(&self, now: CallTime, ago_ms: u64) -> bool {
+        now.0.saturating_sub(self.voice_began.0).saturating_sub(ago_ms) < CERTAIN_SPEECH_MS
+    }
+
+    /// Lets the paused prompt go on soon if the voice that ended `ago_ms` ago was short and no
+    /// words follow. After longer speech the prompt waits for the result.
+    pub(super) fn doubt(&mut self, ctx: &mut CallContext, ago_ms: u64) {
+        if self.was_short(ctx.now, ago_ms) {
+            ctx.set_timer(Timer::FalseBargeIn, FALSE_BARGE_IN_MS.saturating_sub(ago_ms));
+        }
+    }
+
     /// Handles the beginning of speech. `counts` is false for speech over a prompt that has not
     /// lasted long enough.
     pub(super) fn voice(&mut self, ctx: &mut CallContext, counts: bool) {
-        self.speaking = true;
+        if !std::mem::replace(&mut self.speaking, true) {
+            self.voice_began = ctx.now;
+        }
+        ctx.timers.clear(Timer::FalseBargeIn);
         self.begun |= counts;
         ctx.timers.clear(Timer::SpeechEnd);
     }
@@ -156,7 +210,7 @@ impl SpeechInput {
     /// Handles the end of speech `ago_ms` milliseconds ago.
     pub(super) fn quiet(&mut self, ctx: &mut CallContext, ago_ms: u64) {
         self.speaking = false;
-        if self.begun {
+        if self.begun && !self.finishing {
             ctx.set_timer(Timer::SpeechEnd, self.end_ms.saturating_sub(ago_ms));
         }
     }

@@ -94,6 +94,7 @@ impl ClosingState {
             | Timer::Execution
             | Timer::StartInput
             | Timer::SpeechEnd
+            | Timer::FalseBargeIn
             | Timer::Transcript
             | Timer::Interim
             | Timer::Record

@@ -134,6 +134,7 @@ impl PreparingState {
             | Timer::Execution
             | Timer::StartInput
             | Timer::SpeechEnd
+            | Timer::FalseBargeIn
             | Timer::Transcript
             | Timer::Interim
             | Timer::Record
@@ -273,6 +274,7 @@ impl AcceptingState {
             | Timer::Execution
             | Timer::StartInput
             | Timer::SpeechEnd
+            | Timer::FalseBargeIn
             | Timer::Transcript
             | Timer::Interim
             | Timer::Record

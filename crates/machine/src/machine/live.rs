@@ -256,6 +256,7 @@ impl LiveState {
             | Timer::Execution
             | Timer::StartInput
             | Timer::SpeechEnd
+            | Timer::FalseBargeIn
             | Timer::Transcript
             | Timer::Interim
             | Timer::Record

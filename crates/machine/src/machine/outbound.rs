@@ -151,6 +151,7 @@ impl CallingState {
             | Timer::Execution
             | Timer::StartInput
             | Timer::SpeechEnd
+            | Timer::FalseBargeIn
             | Timer::Transcript
             | Timer::Interim
             | Timer::Record
@@ -326,6 +327,7 @@ impl UnboundState {
             | Timer::Execution
             | Timer::StartInput
             | Timer::SpeechEnd
+            | Timer::FalseBargeIn
             | Timer::Transcript
             | Timer::Interim
             | Timer::Record

@@ -91,7 +91,7 @@ fn pick() -> impl Strategy<Value = Pick> {
         6 => (0..4u8, 0..7u8).prop_map(|(action, outcome)| Pick::Graph(action, outcome)),
         6 => (0..16u8, 0..4u8).prop_map(|(doc, back)| Pick::Fetched(doc, back)),
         12 => (0..4u8, 0..9u8).prop_map(|(leg, event)| Pick::Leg(leg, event)),
-        8 => (0..15u8).prop_map(Pick::Room),
+        8 => (0..17u8).prop_map(Pick::Room),
         2 => (0..6u8).prop_map(Pick::FetchFailed),
         1 => (0..5u8).prop_map(Pick::Refused),
         4 => (0..7u8).prop_map(Pick::Media),
@@ -372,6 +372,8 @@ impl Observer {
                     13 => RoomEvent::Track { command: TrackCommand::Pause { on: true } },
                     14 => RoomEvent::Track { command: TrackCommand::Stop },
                     10 => RoomEvent::MustLeave { reason: LeaveReason::Ended },
+                    15 => RoomEvent::Elsewhere,
+                    16 => RoomEvent::Lost,
                     _ => RoomEvent::Muted { on: true },
                 };
                 Input::Room { event }
@@ -476,6 +478,7 @@ impl Observer {
                     MediaCommand::Open => assert!(self.accept_sent && self.accepted),
                     MediaCommand::Begin
                     | MediaCommand::Stop { .. }
+                    | MediaCommand::PlayPause { .. }
                     | MediaCommand::DetectVoice { .. }
                     | MediaCommand::DetectBeep { .. } => {}
                     MediaCommand::Record { recording: record, order } => {

@@ -669,6 +669,8 @@ fn room_event(words: &[&str], options: &BTreeMap<&str, &str>) -> RoomEvent {
             room_left_ms: ms("left_ms"),
         },
         ["full"] => RoomEvent::Full { room },
+        ["elsewhere"] => RoomEvent::Elsewhere,
+        ["lost"] => RoomEvent::Lost,
         ["begins", how @ ..] => RoomEvent::Active { starts_room: how.contains(&"starts") },
         ["waits"] => RoomEvent::Waiting,
         ["floor", on] => RoomEvent::Floor { has: *on == "on" },

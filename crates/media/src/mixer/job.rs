@@ -10,7 +10,7 @@ use super::{Audience, MemberAudio, MixEvent, SoundKind};
 use crate::opus::Rate;
 use crate::player::PlayItem;
 use crate::workers::{Job, JobStatus, Workers};
-use crate::{Buffering, CableEnd, Feed, LegHandle, TapReader, TapSides};
+use crate::{Buffering, CableEnd, Feed, TapReader};
 
 /// Duration of a step.
 const STEP: Duration = Duration::from_millis(20);
@@ -97,19 +97,14 @@ impl Mixer {
         Self { commands: sync_channel(1).0 }
     }
 
-    /// Adds a member with a leg. It stays silent and deaf until [`Mixer::set_member`].
-    pub fn add(&self, member: u64, leg: &LegHandle) {
-        let line = TapReader::new(leg.tap(TapSides::Received), Rate::Hz16000, Buffering::Jitter);
-        self.command(Command::Add(member, Box::new((line, leg.room_feed(PREBUFFER_FRAMES)))));
-    }
-
-    /// Adds a member that sends and receives audio through one end of a cable.
-    pub fn add_cable(&self, member: u64, end: CableEnd) {
+    /// Adds a member that sends and receives audio through `end`. It stays silent and deaf until
+    /// [`Mixer::set_member`].
+    pub fn add(&self, member: u64, end: CableEnd) {
         let line = TapReader::new(end.tap, Rate::Hz16000, Buffering::Jitter);
         self.command(Command::Add(member, Box::new((line, end.feed))));
     }
 
-    /// Frames that a cable's feed should buffer, as a leg's feed does.
+    /// Frames that the feed of a member should buffer.
     pub const PREBUFFER_FRAMES: usize = PREBUFFER_FRAMES;
 
     /// Removes a member.

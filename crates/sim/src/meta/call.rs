@@ -22,7 +22,7 @@ use crate::caller::{
     CallEvent, CallEventKind, CallOutcome, CallScript, HangupRule, HangupSource, KeyStep,
     KeysStart, PhoneKind,
 };
-use crate::event_log::{self, NodeEvent};
+use crate::event_log::{self, CallName, NodeClient, NodeEvent};
 use crate::faults::{self, CallFaults, WebhookFault, WebhookKind};
 use crate::log::LogEvent;
 use crate::media::peer::MetaLegParams;
@@ -110,6 +110,8 @@ pub(crate) struct Call {
     last_key: Option<Instant>,
     stats: Arc<LegStats>,
     call_uuid: Option<String>,
+    /// Whether the node's event log of the call is being read.
+    follows_log: bool,
     node_cause: Option<String>,
     node_done: bool,
     terminate_taken: bool,
@@ -238,6 +240,7 @@ impl Call {
             last_key: None,
             stats: Arc::default(),
             call_uuid: None,
+            follows_log: false,
             node_cause: None,
             node_done: false,
             terminate_taken: false,
@@ -489,6 +492,10 @@ impl Call {
                 self.node_cause = Some(cause);
                 self.node_done = true;
             }
+            NodeEvent::Found { call_uuid } => {
+                self.emit(CallEventKind::CallKnown { call_uuid: call_uuid.clone() });
+                self.call_uuid = Some(call_uuid);
+            }
             NodeEvent::LogEnded => self.node_done = true,
         }
     }
@@ -510,14 +517,33 @@ impl Call {
         let uuid = self.opaque.as_deref().and_then(event_log::call_uuid_of);
         let Some(uuid) = uuid else { return };
         self.call_uuid = Some(uuid.clone());
+        self.follow_log(CallName::Uuid(uuid));
+    }
+
+    /// Follows the call in the node's event log if it ended before `accept`, whose opaque data
+    /// would have named it.
+    fn follow_unanswered(&mut self) {
+        if self.call_uuid.is_none() && !self.info.business_initiated {
+            self.follow_log(CallName::Meta {
+                call_id: self.info.call_id.clone(),
+                from: self.info.user.clone(),
+            });
+        }
+    }
+
+    fn follow_log(&mut self, name: CallName) {
         if self.script.phone != PhoneKind::Full {
-            self.node_done = true;
             return;
         }
-        let mailbox_tx = self.mailbox_tx.clone();
-        let key = self.script.api_key.clone().unwrap_or_else(|| self.world.api_key.clone());
-        self.emit(CallEventKind::CallKnown { call_uuid: uuid.clone() });
-        event_log::follow(&self.world, self.target.node_url.clone(), uuid, key, mailbox_tx);
+        self.follows_log = true;
+        if let CallName::Uuid(call_uuid) = &name {
+            self.emit(CallEventKind::CallKnown { call_uuid: call_uuid.clone() });
+        }
+        let node = NodeClient {
+            base: self.target.node_url.clone(),
+            api_key: self.script.api_key.clone().unwrap_or_else(|| self.world.api_key.clone()),
+        };
+        event_log::follow(&self.world, node, name, self.mailbox_tx.clone());
     }
 
     /// When [`Call::check_timers`] has to be called next.

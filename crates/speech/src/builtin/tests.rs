@@ -9,8 +9,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rstest::rstest;
 use tokio::net::UnixStream;
 
-use super::{AUDIO, Builtin, Helper, StartHelper, frame};
+use super::{Builtin, Helper, StartHelper};
 use crate::helper;
+use crate::helper::{AUDIO, frame};
 use crate::language::{EmbeddedVoice, Speaker};
 use crate::provider::{Provider, Sink, SpeechError};
 use crate::script::{Part, Script, Segment};
@@ -18,7 +19,7 @@ use model::Clock;
 use model::Timestamp;
 use xml::ast::{Speech, SpeechNode};
 
-fn segment(text: &str, language: &str, male: bool) -> Segment {
+pub(crate) fn segment(text: &str, language: &str, male: bool) -> Segment {
     let speech = Speech(vec![SpeechNode::Text(text.to_owned())]);
     let speaker = Speaker { language: language.to_owned(), male, polly: None };
     match Script::new(&speech, &speaker).0.into_iter().next() {
@@ -28,7 +29,9 @@ fn segment(text: &str, language: &str, male: bool) -> Segment {
 }
 
 /// Starts a helper as a thread at the other end of a socket pair.
-fn helper_thread(run: impl FnOnce(Socket, Socket) + Send + 'static) -> io::Result<Helper> {
+pub(crate) fn helper_thread(
+    run: impl FnOnce(Socket, Socket) + Send + 'static,
+) -> io::Result<Helper> {
     let (ours, theirs) = Socket::pair()?;
     ours.set_nonblocking(true)?;
     let input = theirs.try_clone()?;
@@ -38,12 +41,12 @@ fn helper_thread(run: impl FnOnce(Socket, Socket) + Send + 'static) -> io::Resul
 }
 
 /// Starts helpers that run [`helper::serve`].
-struct Threads;
+pub(crate) struct Threads;
 
 impl StartHelper for Threads {
     fn start(&self) -> io::Result<Helper> {
         helper_thread(|input, output| {
-            let _ = helper::serve(input, output, |_| {}, |_| Ok(()));
+            let _ = helper::serve(input, output, |_| {}, |_, _| Ok(()));
         })
     }
 }
@@ -66,6 +69,7 @@ fn builtin(start: impl StartHelper + 'static, folder: &Path) -> Builtin {
     Builtin::with_start(
         Box::new(start),
         folder.to_owned(),
+        None,
         Clock::stepped(Timestamp::from_micros(0)),
     )
 }
@@ -142,7 +146,7 @@ async fn styles_are_applied_and_unusual_text_is_spoken() {
     let unusual = format!(
         "<genfile file=\"{}\">a</genfile> \u{1F600} & 漢字 {}",
         file.display(),
-        "9".repeat(500)
+        "9".repeat(100)
     );
     synthesise(&builtin, &segment(&unusual, "en-US", false)).await.unwrap();
     assert!(!file.exists());
@@ -201,7 +205,7 @@ impl StartHelper for Broken {
 async fn consecutive_failures_increase_the_delay() {
     let dir = tempfile::tempdir().unwrap();
     let clock = Clock::stepped(Timestamp::from_micros(0));
-    let builtin = Builtin::with_start(Box::new(Broken), dir.path().to_owned(), clock.clone());
+    let builtin = Builtin::with_start(Box::new(Broken), dir.path().to_owned(), None, clock.clone());
     let text = segment("Hello", "en-US", false);
     let mut waits = Vec::new();
     for _ in 0..12 {

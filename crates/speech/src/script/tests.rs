@@ -73,13 +73,14 @@ fn describe(nodes: Vec<SpeechNode>) -> String {
 #[case::sub(vec![tag(SsmlTag::Sub, &[("alias", "World Wide Web")], vec![text("WWW")])], "en-US: World Wide Web")]
 #[case::say_as(
     vec![text("Code "), tag(SsmlTag::SayAs, &[("interpret-as", "digits")], vec![text("123")]), text(".")],
-    "en-US: Code 1 2 3."
+    "en-US: Code one two three."
 )]
 #[case::phoneme(
     vec![tag(SsmlTag::Phoneme, &[("alphabet", "ipa"), ("ph", "pɪˈkɑːn")], vec![text("pecan")])],
     "en-US: pecan"
 )]
 #[case::word(vec![tag(SsmlTag::W, &[("role", "amazon:VB")], vec![text("read")])], "en-US: read")]
+#[case::numbers_become_words(vec![text("Pay ₹1,25,000 by 18:05. ")], "en-US: Pay one lakh twenty-five thousand rupees by eighteen oh five. ")]
 #[case::language(
     vec![text("In French: "), tag(SsmlTag::Lang, &[("xml:lang", "fr-FR")], vec![text("bonjour")]), text(" so.")],
     "en-US: In French:  | fr-FR: bonjour | en-US:  so."
@@ -104,5 +105,5 @@ fn plain_words_have_no_markup() {
         &Speaker { language: "en-US".to_owned(), male: false, polly: None },
     );
     let [Part::Speech(segment)] = script.0.as_slice() else { panic!("{script:?}") };
-    assert_eq!(segment.plain(), "a <b> & c");
+    assert_eq!(segment.plain(), "a <b> and c");
 }

@@ -88,6 +88,12 @@ pub struct CallEnd {
 }
 
 impl CallEnd {
+    /// Mean opinion score of the worse direction in hundredths, by which lists are sorted.
+    #[allow(clippy::as_conversions, reason = "`as` saturates")]
+    pub(crate) fn mos_hundredths(&self) -> Option<i64> {
+        Some((self.quality?.mos()? * 100.0).round() as i64)
+    }
+
     /// Takes the end from the machine's summary of a call that began at `started`.
     pub fn of(
         summary: &Summary,
@@ -225,6 +231,9 @@ pub enum CallSort {
     /// By billed duration.
     Longest,
     Shortest,
+    /// By the MOS of the worse direction. Calls without a measured quality are left out.
+    BestQuality,
+    WorstQuality,
 }
 
 impl CallSort {
@@ -232,14 +241,19 @@ impl CallSort {
         match self {
             Self::Newest | Self::Oldest => "started_us",
             Self::Longest | Self::Shortest => "bill_secs",
+            Self::BestQuality | Self::WorstQuality => "mos_hundredths",
         }
     }
 
-    pub(crate) fn is_ascending(self) -> bool {
+    pub fn is_ascending(self) -> bool {
         match self {
-            Self::Oldest | Self::Shortest => true,
-            Self::Newest | Self::Longest => false,
+            Self::Oldest | Self::Shortest | Self::WorstQuality => true,
+            Self::Newest | Self::Longest | Self::BestQuality => false,
         }
+    }
+
+    pub(crate) fn is_by_quality(self) -> bool {
+        matches!(self, Self::BestQuality | Self::WorstQuality)
     }
 
     /// Returns the position of a call in the list, for [`CallFilter::before`].
@@ -249,6 +263,9 @@ impl CallSort {
             Self::Longest | Self::Shortest => {
                 let secs = record.end.as_ref().map_or(0, |end| end.bill_secs);
                 i64::try_from(secs).unwrap_or(i64::MAX)
+            }
+            Self::BestQuality | Self::WorstQuality => {
+                record.end.as_ref().and_then(CallEnd::mos_hundredths).unwrap_or_default()
             }
         };
         (value, record.start.call)

@@ -19,13 +19,18 @@ use model::{AuthId, Timestamp};
 pub struct Audit<'a>(pub(crate) &'a Shared);
 
 impl Audit<'_> {
-    /// Adds a record. The write is queued when this returns, and the future completes when it is
-    /// readable. Returns `None` if the queue is full.
+    /// Adds a record. The future waits for space in the queue and completes when the record is
+    /// readable.
     pub fn insert(
         self,
         row: AuditRow,
-    ) -> Option<impl Future<Output = Result<u64, StoreError>> + Send + 'static + use<>> {
-        self.0.queue.try_run(AddRecord(row))
+    ) -> impl Future<Output = Result<u64, StoreError>> + Send + 'static + use<> {
+        self.0.queue.run(AddRecord(row))
+    }
+
+    /// Queues a record. Returns `false` if the queue is full.
+    pub fn offer(self, row: AuditRow) -> bool {
+        self.0.queue.try_run(AddRecord(row)).is_some()
     }
 
     /// Deletes records from before `before`, and the oldest ones of accounts that have too many.
@@ -184,8 +189,8 @@ mod tests {
             [(1, "MA1", "MA1"), (2, "SA1", "MA1"), (3, "MA1", "MA1"), (4, "MA2", "MA2")]
         {
             let actor = if n == 3 { "user:ravi" } else { "user:asha" };
-            let written = store.audit().insert(row(n, account, main, actor)).unwrap();
-            assert_eq!(written.await.unwrap(), 1);
+            let written = store.audit().insert(row(n, account, main, actor)).await;
+            assert_eq!(written.unwrap(), 1);
         }
         let ids = async |scope: &str, filter: AuditFilter, limit| {
             let rows = store.audit().list(&Scope::of(scope.into()), &filter, limit).await.unwrap();

@@ -378,6 +378,7 @@ impl List<'_> {
             (_, CallFilter { from: Some(_), .. }) => "calls_list_from",
             (_, CallFilter { to: Some(_), .. }) => "calls_list_to",
             (Scope::Main(_), _) if by_length => "calls_by_length",
+            (Scope::Main(_), _) if any_time && f.sort.is_by_quality() => "calls_by_quality",
             (Scope::Main(_), _) => "calls_list",
             (Scope::Sub(_), _) => "calls_list_sub",
         };
@@ -405,6 +406,9 @@ impl List<'_> {
         }
         if f.without_legs {
             query.push(" AND parent_call_uuid IS NULL");
+        }
+        if f.sort.is_by_quality() {
+            query.push(" AND mos_hundredths IS NOT NULL");
         }
         self.push_kind(&mut query);
         if started.start > i64::MIN {
@@ -457,8 +461,8 @@ mod tests {
     use crate::tests::end;
     use crate::tests::secs;
     use crate::tests::start;
-    use model::Direction;
     use model::Health;
+    use model::{CallQuality, Direction, DirectionQuality};
 
     const MAIN: &str = "MAAAAAAAAAAAAAAAAAAA";
     const SUB: &str = "SAAAAAAAAAAAAAAAAAAA";
@@ -483,12 +487,28 @@ mod tests {
                 let mut over = end(at + lasted, u64::try_from(n % 13).unwrap());
                 over.ended = secs(at + lasted);
                 over.agent = (n % 5 == 2).then(|| uuid::Uuid::from_u128(1));
+                over.quality =
+                    (n % 3 > 0).then(|| quality(f64::from(u8::try_from(n % 17).unwrap())));
                 over.hangup_code = if n % 6 == 0 { 4010 } else { 4000 };
                 over.hangup_source =
                     if n % 6 == 0 { "Plivo".to_owned() } else { "Caller".to_owned() };
                 (begun, over)
             })
             .collect()
+    }
+
+    /// A quality whose worse direction has this MOS, in quarters.
+    fn quality(mos: f64) -> CallQuality {
+        let way = |mos| {
+            Some(DirectionQuality {
+                packets: 1,
+                loss_percent: 0.0,
+                jitter_ms: 0.0,
+                r_factor: 0.0,
+                mos,
+            })
+        };
+        CallQuality { inbound: way(mos / 4.0), outbound: way(4.4), round_trip_ms: None }
     }
 
     fn compare<T: PartialOrd>(how: Compare, have: &T, want: &T) -> bool {
@@ -525,6 +545,7 @@ mod tests {
                         .iter()
                         .all(|(how, n)| compare(*how, &i64::try_from(e.bill_secs).unwrap(), n))
                     && f.ended.iter().all(|(how, at)| compare(*how, &e.ended, at))
+                    && (!f.sort.is_by_quality() || e.quality.is_some())
             })
             .collect();
         list.sort_by_key(|(s, e)| match f.sort {
@@ -533,6 +554,9 @@ mod tests {
             }
             CallSort::Longest | CallSort::Shortest => {
                 (std::cmp::Reverse(i64::try_from(e.bill_secs).unwrap()), s.call.to_string())
+            }
+            CallSort::BestQuality | CallSort::WorstQuality => {
+                (std::cmp::Reverse(e.mos_hundredths().unwrap()), s.call.to_string())
             }
         });
         if f.sort.is_ascending() {
@@ -560,6 +584,8 @@ mod tests {
             CallSort::Oldest,
             CallSort::Longest,
             CallSort::Shortest,
+            CallSort::BestQuality,
+            CallSort::WorstQuality,
         ]);
         let more = (maybe(0.2), maybe(0.1), maybe(0.2), sorts);
         let times = prop::collection::vec((how(), 0..300_i64), 0..3);

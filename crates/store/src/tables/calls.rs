@@ -131,6 +131,18 @@ impl Calls<'_> {
     pub async fn orphans(self, node_id: &str) -> Result<Vec<Orphan>, StoreError> {
         orphans(&self.0.read, node_id).await
     }
+
+    /// Returns a call in the form of one that a crash left behind, whether or not it has ended.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
+    pub async fn as_orphan(self, call: CallUuid) -> Result<Option<Orphan>, StoreError> {
+        const WHAT: &str = "read the call of a participant";
+        let mut query = orphan_select();
+        query.push("call_uuid = ").push_bind(call.to_string());
+        let row = query.build().fetch_optional(&self.0.read).await.map_err(failed(WHAT))?;
+        row.map(|row| orphan(WHAT, &row)).transpose()
+    }
 }
 
 pub(crate) const COLUMNS: &str = "call_uuid, auth_id, main_auth_id, direction, call_type, from_number, to_number, caller_name, \
@@ -185,13 +197,17 @@ pub(crate) async fn whole_log(
 
 pub(crate) async fn orphans(pool: &Pool, node_id: &str) -> Result<Vec<Orphan>, StoreError> {
     const WHAT: &str = "find calls left open";
-    let mut query = QueryBuilder::new(format!(
-        "SELECT {COLUMNS}, setup, born_us, (SELECT alive_us FROM nodes n WHERE n.node_id = calls.node_id) AS alive_us \
-        FROM calls WHERE ended_us IS NULL AND node_id = "
-    ));
-    query.push_bind(node_id).push(" ORDER BY started_us");
+    let mut query = orphan_select();
+    query.push("ended_us IS NULL AND node_id = ").push_bind(node_id).push(" ORDER BY started_us");
     let rows = query.build().fetch_all(pool).await.map_err(failed(WHAT))?;
     rows.iter().map(|row| orphan(WHAT, row)).collect()
+}
+
+fn orphan_select() -> QueryBuilder {
+    QueryBuilder::new(format!(
+        "SELECT {COLUMNS}, setup, born_us, (SELECT alive_us FROM nodes n WHERE n.node_id = calls.node_id) AS alive_us \
+        FROM calls WHERE "
+    ))
 }
 
 fn orphan(what: &'static str, row: &Row) -> Result<Orphan, StoreError> {
@@ -400,7 +416,7 @@ fn closing(call: CallUuid, e: &CallEnd, farewell: Option<Farewell>) -> Query<Row
     let update = "UPDATE calls SET ended_us = $2, answered_us = $3, duration_secs = $4, bill_secs = $5, \
         meta_duration_secs = $6, hangup_code = $7, hangup_name = $8, hangup_source = $9, hangup_word = $10, \
         cause = $11, remarks = $12, findings = $13, farewell = $14, farewell_us = $15, quality = $16, \
-        conference_uuid = $17, answer_ms = $18, agent_id = $19, setup = NULL, born_us = NULL WHERE call_uuid = $1 AND ended_us IS NULL";
+        conference_uuid = $17, answer_ms = $18, agent_id = $19, mos_hundredths = $20, setup = NULL, born_us = NULL WHERE call_uuid = $1 AND ended_us IS NULL";
     sql::query(update)
         .bind(call.to_string())
         .bind(e.ended.micros())
@@ -421,6 +437,7 @@ fn closing(call: CallUuid, e: &CallEnd, farewell: Option<Farewell>) -> Query<Row
         .bind(e.conference.map(|conference| conference.to_string()))
         .bind(e.answer_ms.map(signed))
         .bind(e.agent.map(|agent| agent.to_string()))
+        .bind(e.mos_hundredths())
 }
 
 fn signed(n: u64) -> i64 {

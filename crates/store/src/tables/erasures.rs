@@ -18,7 +18,7 @@ use crate::sql::{self, Conn, QueryBuilder, Row};
 use crate::tables::call_lists::indexed_by;
 use crate::tables::{call_logs, conversations, responses};
 use crate::write::WriteTask;
-use model::{AuthId, CallUuid, PhoneNumberId, Timestamp};
+use model::{AuthId, CallUuid, Direction, PhoneNumberId, Timestamp};
 
 /// Handle to the erasure requests. See [`Store::erasures`](crate::Store::erasures).
 #[derive(Clone, Copy, Debug)]
@@ -489,9 +489,16 @@ async fn clear_call(
         let scrub = "UPDATE calls SET remarks = '[]', findings = '[]' WHERE call_uuid = $1 AND ended_us IS NOT NULL";
         sql::query(scrub).bind(other).execute(&mut *to).await?;
     }
-    let scrub = "UPDATE calls SET from_number = '', to_number = '', caller_name = '', wacid = NULL, remarks = '[]', \
-        findings = '[]' WHERE call_uuid = $1 AND ended_us IS NOT NULL";
-    Ok(sql::query(scrub).bind(call.to_string()).execute(to).await?.rows_affected())
+    // The business number names no person. Only calls through a phone number have its id, and the
+    // numbers of others, like those to endpoints, may both be the user's.
+    let scrub = "UPDATE calls SET \
+        from_number = CASE WHEN phone_number_id <> '' AND direction = $2 THEN from_number ELSE '' END, \
+        to_number = CASE WHEN phone_number_id <> '' AND direction = $3 THEN to_number ELSE '' END, \
+        caller_name = '', wacid = NULL, remarks = '[]', findings = '[]' \
+        WHERE call_uuid = $1 AND ended_us IS NOT NULL";
+    let scrub = sql::query(scrub).bind(call.to_string());
+    let scrub = scrub.bind(Direction::Outbound.as_str()).bind(Direction::Inbound.as_str());
+    Ok(scrub.execute(to).await?.rows_affected())
 }
 
 async fn delete_events_by_id(

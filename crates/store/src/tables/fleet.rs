@@ -63,7 +63,7 @@ pub enum ClaimOutcome {
     Mine,
     /// Another run.
     Other { run: Uuid, call: Uuid },
-    /// Nobody: the call was over before its `connect` came.
+    /// No node: the call was over before its `connect` came.
     Tombstone,
     /// The call has a row in the table of calls.
     Recorded { call: Uuid },
@@ -539,6 +539,6 @@ fn grants(row: &PgRow, what: &'static str) -> Result<Vec<Grant>, StoreError> {
     rows.map(grant).collect()
 }
 
-fn unreadable<E: ToString>(what: &'static str) -> impl Fn(E) -> StoreError {
+pub(crate) fn unreadable<E: ToString>(what: &'static str) -> impl Fn(E) -> StoreError {
     move |error| StoreError::Unreadable { what, detail: error.to_string() }
 }

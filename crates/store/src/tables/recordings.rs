@@ -15,7 +15,7 @@ use crate::scope::{Scope, push_scope};
 use crate::seal::Seal;
 use crate::shared::Shared;
 use crate::sql::{self, Conn, Pool, QueryBuilder, Row};
-use crate::tables::outbox;
+use crate::tables::{files_to_remove, outbox};
 use crate::write::Write;
 use model::{CallUuid, Timestamp};
 
@@ -95,6 +95,16 @@ impl Recordings<'_> {
     /// Fails if the database query fails.
     pub async fn object_name(self, id: Uuid, format: &str) -> Result<Option<String>, StoreError> {
         object_name(&self.0.read, id, format).await
+    }
+
+    /// Returns the owner of the file of a recording of any account: a node, or a process of a fleet.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
+    pub async fn owner(self, id: Uuid, format: &str) -> Result<Option<String>, StoreError> {
+        let select = "SELECT node_id FROM recordings WHERE recording_id = $1 AND format = $2";
+        let select = sql::query_scalar(select).bind(id.to_string()).bind(format);
+        select.fetch_optional(&self.0.read).await.map_err(failed("find the owner of a recording"))
     }
 
     /// Returns the work on complete recordings that is due for a node, at most `limit` items of
@@ -204,6 +214,7 @@ pub(crate) async fn delete(to: &mut Conn, ids: &[Uuid]) -> Result<(), sqlx::Erro
         let objects = "INSERT INTO objects_to_remove (object, due_us) SELECT object, 0 FROM recordings \
             WHERE recording_id = $1 AND object IS NOT NULL ON CONFLICT DO NOTHING";
         sql::query(objects).bind(id.to_string()).execute(&mut *to).await?;
+        files_to_remove::add_recording(to, *id).await?;
         let delete = sql::query("DELETE FROM recordings WHERE recording_id = $1");
         delete.bind(id.to_string()).execute(&mut *to).await?;
     }

@@ -71,7 +71,7 @@ const SPACING: Duration = Duration::from_millis(20);
 /// Minimum time between two syncs of the pending log.
 const REPORT_SPACING: Duration = Duration::from_millis(2);
 
-/// Transactions that nobody waits for: the time for one of them, and how many may be saved up.
+/// Transactions without waiters: the time for one of them, and how many may be saved up.
 const TRANSACTION_EVERY: Duration = Duration::from_millis(200);
 
 const TRANSACTIONS_MAX: u32 = 8;
@@ -164,7 +164,7 @@ pub(crate) async fn start(options: WriterOptions) -> Result<Queue, StoreError> {
 
 /// When the writer starts transactions.
 struct Pace {
-    /// Ticks when another transaction that nobody waits for is due.
+    /// Ticks when another transaction without waiters is due.
     refill: Interval,
     /// Number of transactions that may start without waiting.
     saved: u32,
@@ -187,7 +187,7 @@ impl Pace {
         Self { refill, saved: TRANSACTIONS_MAX, spacing, reports }
     }
 
-    /// Returns whether a transaction may start now that nobody waits for.
+    /// Returns whether a transaction without waiters may start now.
     fn is_due(&mut self) -> bool {
         while self.refill.tick().now_or_never().is_some() {
             self.saved = self.saved.saturating_add(1).min(TRANSACTIONS_MAX);

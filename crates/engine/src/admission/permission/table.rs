@@ -5,7 +5,7 @@
 //! written to the store in the background. A user is identified by digits, or by the
 //! business-scoped id if the user hides the number.
 //!
-//! In a fleet, the memory is a copy that may be out of date. [`Consents::fetch`] reads a pair anew,
+//! In a fleet, the memory is a copy that may be out of date. [`Consents::fetch`] reads a pair again,
 //! the database decides which calls are placed ([`Consents::reserve`]), and each event is applied
 //! to the pair as it is stored.
 
@@ -113,6 +113,11 @@ impl Engaged {
     pub fn hold(&mut self, reservation: Option<Reservation>) {
         self.reservation = reservation;
     }
+
+    /// Takes the reservation back.
+    pub fn take_reservation(&mut self) -> Option<Reservation> {
+        self.reservation.take()
+    }
 }
 
 /// A user who is reserved for a call of this node, in a fleet. The reservation ends when this is
@@ -126,8 +131,13 @@ pub struct Reservation {
 }
 
 impl Reservation {
-    /// Drops a reservation that has no row.
-    fn dismiss(mut self) {
+    /// The id of its row.
+    pub fn id(&self) -> Uuid {
+        self.id
+    }
+
+    /// Drops a reservation without ending it: it has no row, or belongs to another node.
+    pub fn dismiss(mut self) {
         self.is_made = false;
     }
 }
@@ -263,7 +273,7 @@ impl Consents {
         Some((self.store.as_ref()?, *self.run.get()?))
     }
 
-    /// Reads a pair anew, in a fleet. Does nothing otherwise.
+    /// In a fleet, reads a pair again from the store. Otherwise does nothing.
     ///
     /// # Errors
     ///
@@ -315,6 +325,12 @@ impl Consents {
             }
         }
         Err(ReserveError::Store(StoreError::Contended))
+    }
+
+    /// The reservation of a call that this node has adopted, by the id of its row.
+    pub fn adopted(&self, id: Uuid) -> Option<Reservation> {
+        let (store, _) = self.shared()?;
+        Some(Reservation { store: store.clone(), id, is_made: true })
     }
 
     /// Like [`Consents::claim_request`], decided by the database in a fleet.

@@ -349,6 +349,11 @@ impl Recordings {
         Ok(true)
     }
 
+    /// Deletes the file of a recording on the disk of this node. Returns `false` if that failed.
+    pub fn remove_own_file(&self, id: Uuid, format: &str) -> bool {
+        Format::from_name(format).is_none_or(|format| self.0.unlink(id, format))
+    }
+
     /// Deletes recordings that began before `before` (`retention.recording_days`).
     ///
     /// # Errors

@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::future::BoxFuture;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::state::Member;
@@ -18,7 +20,7 @@ use store::{EndedRoom, LeftMember, OpenRoom, RoomMember, Scope};
 use xml::ast::Target;
 
 /// Snapshot of a room.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RoomView {
     pub id: Uuid,
     pub name: String,
@@ -91,8 +93,27 @@ fn between(from: Timestamp, to: Timestamp) -> Duration {
     )
 }
 
-/// Snapshot of a member.
+/// Live rooms of all nodes.
 #[derive(Clone, Debug)]
+pub struct RoomList {
+    pub rooms: Vec<RoomView>,
+    /// Names of the nodes that did not answer.
+    pub silent: Vec<String>,
+}
+
+/// The rooms of the other nodes of a fleet.
+pub trait OtherRooms: Send + Sync + 'static {
+    /// Adds the live rooms of a kind in the scope.
+    fn add<'a>(
+        &'a self,
+        scope: &'a Scope,
+        kind: RoomKind,
+        list: &'a mut RoomList,
+    ) -> BoxFuture<'a, ()>;
+}
+
+/// Snapshot of a member.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct MemberView {
     pub member: MemberId,
     pub muted: bool,
@@ -116,7 +137,7 @@ pub struct MemberView {
 }
 
 /// When and why a member left.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Left {
     pub at: Timestamp,
     /// Named like a hangup cause (`docs/reference/hangup-causes.md`).
@@ -261,6 +282,40 @@ impl Rooms {
     /// Returns the live rooms of a kind in the scope, ordered by name.
     pub fn list(&self, scope: &Scope, kind: RoomKind) -> Vec<RoomView> {
         self.cells(scope, kind).iter().map(|cell| self.view(cell)).collect()
+    }
+
+    /// Has lists contain the rooms of other nodes. Only the first call has an effect.
+    pub fn list_others(&self, others: Arc<dyn OtherRooms>) {
+        let _ = self.0.others.set(others);
+    }
+
+    /// Like [`Rooms::list`], with the rooms of the other nodes of a fleet.
+    pub async fn list_all(&self, scope: &Scope, kind: RoomKind) -> RoomList {
+        let mut list = RoomList { rooms: self.list(scope, kind), silent: Vec::new() };
+        if let Some(others) = self.0.others.get() {
+            others.add(scope, kind, &mut list).await;
+            list.rooms.sort_by(|one, other| (&one.name, one.id).cmp(&(&other.name, other.id)));
+        }
+        list
+    }
+
+    /// Like [`Rooms::ended`], with the multi-party calls of the other nodes of a fleet.
+    pub async fn ended_all(&self, scope: &Scope) -> Vec<RoomView> {
+        if let (Some(_), Some((store, _))) = (self.0.others.get(), self.0.store.get()) {
+            store.flush().await;
+            match store.rooms().ended().await {
+                Ok(ended) => {
+                    let seen = ended
+                        .iter()
+                        .filter(|room| scope.holds(&room.was.account, &room.was.main_account));
+                    return seen.map(RoomView::of_ended).collect();
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "ended multi-party calls of other nodes not read")
+                }
+            }
+        }
+        self.ended(scope)
     }
 
     /// Returns the ended multi-party calls in the scope, latest first, up to the limit of the list.
@@ -423,6 +478,7 @@ impl Rooms {
         inside.carry_out(effects);
         let id = inside.room.id;
         drop(inside);
+        self.free(id);
         locked(&self.0.tables).hang_up_expected(&cell.key, id, HangupCause::MpcStopped);
         true
     }

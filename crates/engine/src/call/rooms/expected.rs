@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::{Key, Rooms, Tables, locked};
 use crate::call::shell::Mailbox;
 use machine::{CallSetup, Input, RoomKind};
-use model::HangupCause;
+use model::{CallUuid, HangupCause};
 
 /// An outbound call that has not joined its multi-party call yet.
 pub(super) struct ExpectedCall {
@@ -27,6 +27,11 @@ impl Rooms {
             return;
         }
         tables.expected.insert(setup.call, ExpectedCall { key, room, mailbox: mailbox.clone() });
+    }
+
+    /// A call has entered a room of another node.
+    pub(in crate::call) fn entered_elsewhere(&self, call: CallUuid) {
+        locked(&self.0.tables).expected.remove(&call);
     }
 
     /// Whether the multi-party call for which a call was ordered has ended.

@@ -82,8 +82,17 @@ impl Rooms {
         }
         tracing::warn!(rooms = orphans.len(), "ended orphaned multi-party calls");
         let calls = store.calls().orphans(owner).await?;
-        let calls: BTreeMap<CallUuid, Orphan> =
+        let mut calls: BTreeMap<CallUuid, Orphan> =
             calls.into_iter().map(|call| (call.start.call, call)).collect();
+        // Participants at other nodes live on.
+        let present = orphans.iter().flat_map(|orphan| &orphan.members);
+        for OpenMember { was, .. } in present.filter(|member| member.left.is_none()) {
+            if !calls.contains_key(&was.call)
+                && let Some(call) = store.calls().as_orphan(was.call).await?
+            {
+                calls.insert(was.call, call);
+            }
+        }
         let mut left = Vec::with_capacity(orphans.len());
         for orphan in orphans {
             let ended = ended(&orphan);
@@ -99,7 +108,8 @@ impl Rooms {
                 shut: None,
                 created: self.0.clock.steady(),
             };
-            let told = end_callbacks(&orphan, ended, &calls).into_iter().map(callback).collect();
+            let told = end_callbacks(&orphan, owner, ended, &calls);
+            let told = told.into_iter().map(callback).collect();
             let room = over(orphan, ended);
             // Listed anyway. The next start ends it again.
             if let Err(error) = store.rooms().end_orphan(room.clone(), told).await {
@@ -108,6 +118,52 @@ impl Rooms {
             left.push(room);
         }
         Ok(left)
+    }
+
+    /// A call leaves its room because its process is gone, or can't be reached. `answered` is when
+    /// the call was answered. Returns the callbacks about the end of the participant, which its
+    /// process sends itself if it lives, and those about the end of the multi-party call.
+    pub(in crate::call) fn lose(
+        &self,
+        setup: &CallSetup,
+        answered: Option<Timestamp>,
+    ) -> [Vec<CallbackRequest>; 2] {
+        let now = self.0.clock.wall();
+        let since_start = |at: Timestamp| CallTime(0).after(at.since(setup.started));
+        let found = locked(&self.0.tables).calls.get(&setup.call).cloned();
+        let lost = found.filter(|(cell, _)| cell.key.kind == RoomKind::MultiParty);
+        let lost = lost.and_then(|(cell, id)| {
+            let inside = locked(&cell.state);
+            let member = inside.room.any_member(id)?;
+            let info = ParticipantInfo {
+                room: inside.room.id,
+                name: &cell.key.name,
+                member: id,
+                role: member.entry.role.unwrap_or(Role::Customer),
+                coaching: member.coaches,
+            };
+            let (exit, over) = orphan_participant_params(
+                setup,
+                answered.map(since_start),
+                since_start(now),
+                &info,
+            );
+            Some((member.entry.exit_callback.clone(), exit, over))
+        });
+        let notice = |Target { url, method }: Target, params| CallbackRequest {
+            kind: CallbackKind::MultiParty,
+            url,
+            method,
+            params,
+        };
+        let mut told = [Vec::new(), Vec::new()];
+        self.leave(setup.call, &[], |left| {
+            let Some((to, exit, mut over)) = lost else { return };
+            set_mpc_duration(&mut over, left.lasted);
+            let ends = left.told.into_iter().map(|to| notice(to, over.clone())).collect();
+            told = [to.map(|to| notice(to, exit)).into_iter().collect(), ends];
+        });
+        told
     }
 
     /// Stores a new or changed multi-party call.
@@ -179,10 +235,11 @@ fn over(orphan: OrphanRoom, ended: Timestamp) -> EndedRoom {
 
 /// Returns the callbacks about the end of an orphan, with the call that each belongs to: that each
 /// remaining member left, and that the multi-party call ended, which belongs to the last member.
-/// `calls` are the orphaned calls of the same process. A member without one of these has no
-/// callbacks. Pure function.
+/// `calls` are those of the members, and `owner` is the process that has died. Members of other
+/// processes report their exit themselves. A member without a call has no callbacks. Pure function.
 fn end_callbacks<'c>(
     orphan: &OrphanRoom,
+    owner: &str,
     ended: Timestamp,
     calls: &'c BTreeMap<CallUuid, Orphan>,
 ) -> Vec<(&'c CallSetup, CallbackRequest)> {
@@ -211,7 +268,9 @@ fn end_callbacks<'c>(
             since_start(ended),
             &seat,
         );
-        told.extend(to.clone().map(|to| (setup, notice(to, exit))));
+        if call.start.node_id == owner {
+            told.extend(to.clone().map(|to| (setup, notice(to, exit))));
+        }
         last = Some((setup, over));
     }
     if let Some((setup, mut over)) = last {
@@ -317,7 +376,7 @@ mod tests {
         let calls = store.calls().orphans("node").await.unwrap();
         let calls = calls.into_iter().map(|call| (call.start.call, call)).collect();
         let orphan = store.rooms().orphans("node").await.unwrap().remove(0);
-        let (_, exit) = end_callbacks(&orphan, ended(&orphan), &calls).remove(0);
+        let (_, exit) = end_callbacks(&orphan, "node", ended(&orphan), &calls).remove(0);
         let earlier = NewCallback { event_id: exit_id(&exit), ..callback(1, exit) };
         store.outbox().insert(earlier).await.unwrap();
         for _ in 0..2 {

@@ -16,7 +16,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-pub use ask::{CommandResult, Left, MemberCommand, MemberView, Members, RoomView, TrackResult};
+pub use ask::{
+    CommandResult, Left, MemberCommand, MemberView, Members, OtherRooms, RoomList, RoomView,
+    TrackResult,
+};
 
 use super::recordings::RecordedRoom;
 use super::shell::Mailbox;
@@ -30,7 +33,7 @@ use machine::{
 use media::prompt::Prompt;
 use media::record::{PausableSource, Pause, RecordingHandle, Source};
 use media::workers::Workers;
-use media::{Audience, CableEnd, LegHandle, MixEvent, MixSink, Mixer, PlayItem, SoundKind, cable};
+use media::{Audience, CableEnd, MixEvent, MixSink, Mixer, PlayItem, SoundKind, cable};
 use model::Clock;
 use model::{AuthId, CallUuid, Digit, HangupCause, Timestamp};
 use state::{Effect, Room};
@@ -73,6 +76,10 @@ struct Inner {
     tables: Mutex<Tables>,
     /// The store for multi-party calls, and this node's id.
     store: OnceLock<(Store, String)>,
+    /// Called when the name of a room is free again.
+    on_free: OnceLock<Box<dyn Fn(uuid::Uuid) + Send + Sync>>,
+    /// The rooms of the other nodes of a fleet.
+    others: OnceLock<Arc<dyn OtherRooms>>,
 }
 
 #[derive(Default)]
@@ -88,13 +95,37 @@ struct Tables {
     ended: VecDeque<EndedRoom>,
 }
 
+/// Which room a call enters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Door {
+    /// The room of the name, or a new one with this id.
+    OpenOr(uuid::Uuid),
+    /// The room of the name, if there is one here.
+    Open,
+    /// The room with this id.
+    Only(uuid::Uuid),
+}
+
 /// The result of a call leaving its room.
+#[derive(Debug)]
 pub(super) struct LeaveResult {
     /// Whether it was the last member.
     pub(super) last: bool,
     /// URLs to notify of the room's end, and the duration of the room.
     pub(super) told: Vec<Target>,
     pub(super) lasted: Duration,
+}
+
+impl LeaveResult {
+    /// For a call that was in no room.
+    pub(super) fn nothing() -> Self {
+        Self { last: true, told: Vec::new(), lasted: Duration::ZERO }
+    }
+
+    /// For a call whose room is at another node that does not answer.
+    pub(super) fn unknown() -> Self {
+        Self { last: false, ..Self::nothing() }
+    }
 }
 
 /// One room. Its lock may be taken while the lock of the tables is held, but not the other way
@@ -167,6 +198,8 @@ impl Rooms {
             next_member: AtomicU64::new(1),
             tables: Mutex::default(),
             store: OnceLock::new(),
+            on_free: OnceLock::new(),
+            others: OnceLock::new(),
         }))
     }
 
@@ -183,31 +216,44 @@ impl Rooms {
             .collect()
     }
 
-    /// A call joins a room. The result is sent to its machine. `id` is used if a new room is
-    /// created.
+    /// Calls `on_free` with the id of a room when its name is free again. Only the first call has
+    /// an effect.
+    pub(super) fn when_free(&self, on_free: impl Fn(uuid::Uuid) + Send + Sync + 'static) {
+        let _ = self.0.on_free.set(Box::new(on_free));
+    }
+
+    /// A call joins a room. The result is sent to its machine. `connect` returns the call's audio.
+    /// Returns `false` if there is no such room.
     pub(super) fn enter(
         &self,
         setup: &CallSetup,
         entry: RoomEntry,
         mailbox: &Mailbox,
-        leg: &LegHandle,
-        id: uuid::Uuid,
-    ) {
+        connect: impl FnOnce() -> CableEnd,
+        door: Door,
+    ) -> bool {
         let key =
             Key { account: setup.account.clone(), kind: entry.kind, name: entry.name.clone() };
         let now = self.0.clock.now();
         let member = self.0.next_member.fetch_add(1, Ordering::Relaxed);
         let mut tables = locked(&self.0.tables);
         tables.expected.remove(&setup.call);
-        let there = tables.rooms.get(&key).filter(|cell| !locked(&cell.state).room.ending).cloned();
+        let there = tables.rooms.get(&key).filter(|cell| {
+            let room = &locked(&cell.state).room;
+            !room.ending && !matches!(door, Door::Only(id) if id != room.id)
+        });
         let is_new = there.is_none();
-        let cell = there.unwrap_or_else(|| self.open(&key, setup, id, now));
+        let cell = match (there, door) {
+            (Some(cell), _) => cell.clone(),
+            (None, Door::OpenOr(id)) => self.open(&key, setup, id, now),
+            (None, Door::Open | Door::Only(_)) => return false,
+        };
         let mut inside = locked(&cell.state);
         let before = (inside.started.is_some(), inside.room.told().len());
         let tracked = entry.track;
         let entered = inside.room.enter(member, entry, now.saturating_duration_since(cell.born));
         if entered.is_in {
-            inside.mixer.add(member, leg);
+            inside.mixer.add(member, connect());
             let caller = MemberCall {
                 setup: Box::new(setup.clone()),
                 mailbox: mailbox.clone(),
@@ -225,12 +271,20 @@ impl Rooms {
             drop(inside);
             tables.rooms.insert(key, cell.clone());
             tables.calls.insert(setup.call, (cell, member));
-            return;
+            return true;
         }
         for effect in entered.effects {
             if let Effect::Tell(_, news) = effect {
                 mailbox.tell(Input::Room { event: news });
             }
+        }
+        true
+    }
+
+    /// Frees the name of a room that has ended.
+    fn free(&self, room: uuid::Uuid) {
+        if let Some(on_free) = self.0.on_free.get() {
+            on_free(room);
         }
     }
 
@@ -288,8 +342,7 @@ impl Rooms {
         call: CallUuid,
         sounds: Vec<PlayItem>,
     ) -> (LeaveResult, Option<LeftRow>) {
-        let unknown =
-            || (LeaveResult { last: true, told: Vec::new(), lasted: Duration::ZERO }, None);
+        let unknown = || (LeaveResult::nothing(), None);
         tables.expected.remove(&call);
         let Some((cell, member)) = tables.calls.remove(&call) else { return unknown() };
         let mut inside = locked(&cell.state);
@@ -314,6 +367,7 @@ impl Rooms {
         let (id, ends) = (inside.room.id, last || inside.room.ending);
         drop(inside);
         if ends && !was_ending {
+            self.free(id);
             tables.hang_up_expected(&cell.key, id, HangupCause::MpcEnded);
         }
         let view = self.view(&cell);
@@ -334,15 +388,21 @@ impl Rooms {
     /// Connects an agent to the room as part of the call's participant. Returns the other end of
     /// the connection, or `None` if the call is in no room or no worker has capacity.
     pub(super) fn seat_agent(&self, call: CallUuid, workers: &Workers) -> Option<CableEnd> {
-        let (cell, member) = locked(&self.0.tables).calls.get(&call).cloned()?;
-        let [ours, theirs] = cable(workers, [Mixer::PREBUFFER_FRAMES, crate::stream::LEAD])?;
-        let mut inside = locked(&cell.state);
         // The prebuffer of the stream side equals the lead of a stream at a leg.
-        let part = inside.room.part_of(member)?;
+        let [ours, theirs] = cable(workers, [Mixer::PREBUFFER_FRAMES, crate::stream::LEAD])?;
+        self.add_agent(call, ours).then_some(theirs)
+    }
+
+    /// Adds an agent as part of the call's participant. Returns `false` if the call is in no room.
+    pub(super) fn add_agent(&self, call: CallUuid, end: CableEnd) -> bool {
+        let found = locked(&self.0.tables).calls.get(&call).cloned();
+        let Some((cell, member)) = found else { return false };
+        let mut inside = locked(&cell.state);
+        let Some(part) = inside.room.part_of(member) else { return false };
         inside.agents.insert(member);
-        inside.mixer.add_cable(agent_mixer_id(member), ours);
+        inside.mixer.add(agent_mixer_id(member), end);
         inside.mixer.set_member(agent_mixer_id(member), part);
-        Some(theirs)
+        true
     }
 
     /// Plays sounds to all members of the call's room.

@@ -98,6 +98,7 @@ impl Shell {
             MediaCommand::Play { play, .. } => leg.play(play, items),
             MediaCommand::Overlay { play, overlay: aside } => leg.play_aside(play, aside, items),
             MediaCommand::Stop { play } => leg.stop(play),
+            MediaCommand::PlayPause { play, on } => leg.pause(play, on),
             MediaCommand::SendDigits { play, digits } => leg.send_digits(play, &digits),
             MediaCommand::DetectVoice { on } => leg.detect_voice(on),
             MediaCommand::DetectBeep { settings: how } => leg.detect_beep(how),

@@ -31,8 +31,11 @@ impl Shell {
                 let workers = self.services.media.workers();
                 match (&self.streaming, &self.a_leg.media) {
                     (Some(streaming), _) if streaming.is_in_room() => {
-                        streaming
-                            .begin_at(self.services.rooms.seat_agent(self.call, workers), workers);
+                        let end = match self.seat() {
+                            Some(seat) => seat.seat_agent(workers),
+                            None => self.services.rooms.seat_agent(self.call, workers),
+                        };
+                        streaming.begin_at(end, workers);
                     }
                     (Some(streaming), Media::Leg(leg)) => streaming.begin(leg, workers),
                     (Some(_) | None, _) => {}

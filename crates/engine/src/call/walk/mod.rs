@@ -501,6 +501,7 @@ impl Walk<'_> {
             | MediaCommand::DetectVoice { .. }
             | MediaCommand::DetectBeep { .. }
             | MediaCommand::Overlay { .. }
+            | MediaCommand::PlayPause { .. }
             | MediaCommand::RecordStart { .. }
             | MediaCommand::RecordPause { .. }
             | MediaCommand::Join

@@ -5,7 +5,8 @@
 //! renew. A peer has no rights. What it forwards carries the signature of Meta or the credentials
 //! of a client, which are verified again.
 //!
-//! There is one connection per pair and direction. It is kept up from the moment in which the
+//! There is one connection per pair and direction for requests, and another one for the audio of
+//! calls in rooms of the other node, which is opened when it is needed. The former is kept up from the moment in which the
 //! member appears in the table, and pings show whether the other process lives.
 
 mod pins;
@@ -36,8 +37,9 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use self::pins::{Identity, Pin};
+use self::pins::{ALPN, Identity, Pin, SEATS_ALPN};
 use super::{CALLS, REST, WANT, WEBHOOK};
+use crate::call::seats::ByteStream;
 use model::Clock;
 use model::metric::{self, forward};
 
@@ -87,6 +89,10 @@ const REFUSALS: u8 = 3;
 /// Answers the requests of other members. `from` is the member.
 pub trait PeerHandler: Send + Sync + 'static {
     fn handle(&self, from: Uuid, request: Request<Bytes>) -> BoxFuture<'static, Response<Body>>;
+
+    /// Serves a connection for calls of the member in rooms of this node. Dropped when the process
+    /// is no member any more.
+    fn serve_seats(&self, from: Uuid, stream: Box<dyn ByteStream>) -> BoxFuture<'static, ()>;
 }
 
 /// Another member, as the table of runs has it.
@@ -243,6 +249,11 @@ impl Peers {
                     let member = weak.upgrade().zip(pin_of(&tls));
                     let member = member.and_then(|(inner, pin)| inner.member_with(pin));
                     let Some(member) = member else { return };
+                    if tls.get_ref().1.alpn_protocol() == Some(SEATS_ALPN) {
+                        let serving = handler.serve_seats(member.at.run, Box::new(tls));
+                        member.stop.run_until_cancelled(serving).await;
+                        return;
+                    }
                     answer(TokioIo::new(tls), member, handler, times).await;
                 });
             }
@@ -340,6 +351,22 @@ impl Peers {
         let exchange = tokio::time::timeout(self.0.times.request, self.exchange(to, request));
         measured(&self.0.clock, kind, async { exchange.await.unwrap_or(Err(PeerError::TimedOut)) })
             .await
+    }
+
+    /// Opens a connection to a member for calls in its rooms. The connection does not end by itself
+    /// when the process is no member any more.
+    ///
+    /// # Errors
+    /// Returns why there is no connection.
+    pub async fn connect_seats(&self, to: Uuid) -> Result<Box<dyn ByteStream>, PeerError> {
+        let member = self.0.member(to).ok_or(PeerError::Unknown)?;
+        let pin = member.at.pin.parse().map_err(|_| PeerError::Unknown)?;
+        let stream = dial(&self.0.identity, pin, &member, SEATS_ALPN);
+        match tokio::time::timeout(self.0.times.connect, stream).await {
+            Ok(Ok(stream)) => Ok(Box::new(stream)),
+            Ok(Err(ConnectError::Refused | ConnectError::Other)) => Err(PeerError::Unreachable),
+            Err(_) => Err(PeerError::TimedOut),
+        }
     }
 
     async fn exchange(
@@ -492,19 +519,7 @@ async fn connect(
     times: PeerTimes,
 ) -> Result<(SendRequest<Full<Bytes>>, BoxFuture<'static, ()>), ConnectError> {
     let connecting = async {
-        #[allow(
-            clippy::disallowed_methods,
-            reason = "the address is a member's, from the database"
-        )]
-        let stream = TcpStream::connect(&member.at.address).await;
-        let stream = stream.map_err(|error| match error.kind() {
-            std::io::ErrorKind::ConnectionRefused => ConnectError::Refused,
-            _ => ConnectError::Other,
-        })?;
-        let _ = stream.set_nodelay(true);
-        let tls = identity.client(pin).map_err(|_| ConnectError::Other)?;
-        let tls = TlsConnector::from(Arc::new(tls)).connect(pins::server_name(), stream).await;
-        let io = TokioIo::new(tls.map_err(|_| ConnectError::Other)?);
+        let io = TokioIo::new(dial(identity, pin, member, ALPN).await?);
         let (sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .keep_alive_interval(times.ping)
@@ -519,4 +534,23 @@ async fn connect(
         Ok((sender, connection))
     };
     tokio::time::timeout(times.connect, connecting).await.unwrap_or(Err(ConnectError::Other))
+}
+
+/// Opens a connection to a member that has this certificate.
+async fn dial(
+    identity: &Identity,
+    pin: Pin,
+    member: &Member,
+    protocol: &[u8],
+) -> Result<tokio_rustls::client::TlsStream<TcpStream>, ConnectError> {
+    #[allow(clippy::disallowed_methods, reason = "the address is a member's, from the database")]
+    let stream = TcpStream::connect(&member.at.address).await;
+    let stream = stream.map_err(|error| match error.kind() {
+        std::io::ErrorKind::ConnectionRefused => ConnectError::Refused,
+        _ => ConnectError::Other,
+    })?;
+    let _ = stream.set_nodelay(true);
+    let tls = identity.client(pin, protocol).map_err(|_| ConnectError::Other)?;
+    let tls = TlsConnector::from(Arc::new(tls)).connect(pins::server_name(), stream).await;
+    tls.map_err(|_| ConnectError::Other)
 }

@@ -16,11 +16,14 @@ use rustls::{
 
 use super::BindError;
 
-/// The name in the certificates. Nobody checks it.
+/// The name in the certificates. It is not checked.
 const NAME: &str = "node.offhook.internal";
 
 /// The protocol that nodes speak with each other.
-const ALPN: &[u8] = b"offhook-peer/1";
+pub(super) const ALPN: &[u8] = b"offhook-peer/1";
+
+/// The protocol of seats in rooms.
+pub(super) const SEATS_ALPN: &[u8] = b"offhook-seats/1";
 
 pub(super) fn server_name() -> ServerName<'static> {
     // A valid name.
@@ -81,7 +84,7 @@ impl Identity {
         })
     }
 
-    /// Trusts the members with these certificates, and nobody else.
+    /// Trusts the members with these certificates only.
     pub(super) fn trust(&self, members: BTreeSet<Pin>) {
         self.members.store(Arc::new(members));
     }
@@ -95,20 +98,20 @@ impl Identity {
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .with_client_cert_verifier(Arc::new(verifier))
             .with_single_cert(vec![self.certificate.clone()], self.key.clone_key())?;
-        config.alpn_protocols = vec![ALPN.to_vec()];
+        config.alpn_protocols = vec![ALPN.to_vec(), SEATS_ALPN.to_vec()];
         // Each connection shows its certificate, so that a removed member is refused.
         config.send_tls13_tickets = 0;
         Ok(config)
     }
 
-    pub(super) fn client(&self, of: Pin) -> Result<ClientConfig, Error> {
+    pub(super) fn client(&self, of: Pin, protocol: &[u8]) -> Result<ClientConfig, Error> {
         let verifier = Verifier { trusted: Trusted::One(of), provider: self.provider.clone() };
         let mut config = ClientConfig::builder_with_provider(self.provider.clone())
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier))
             .with_client_auth_cert(vec![self.certificate.clone()], self.key.clone_key())?;
-        config.alpn_protocols = vec![ALPN.to_vec()];
+        config.alpn_protocols = vec![protocol.to_vec()];
         Ok(config)
     }
 }

@@ -21,6 +21,15 @@ impl PeerHandler for Echo {
             _ => async move { Response::new(Body::from(text)) }.boxed(),
         }
     }
+
+    /// Sends back what comes.
+    fn serve_seats(&self, _: Uuid, mut stream: Box<dyn ByteStream>) -> BoxFuture<'static, ()> {
+        async move {
+            let (mut reader, mut writer) = tokio::io::split(&mut stream);
+            let _ = tokio::io::copy(&mut reader, &mut writer).await;
+        }
+        .boxed()
+    }
 }
 
 async fn peers() -> Peers {
@@ -89,6 +98,19 @@ async fn f09_a_request_waits_a_limited_time_and_their_number_is_limited() {
         assert_eq!(task.await.unwrap().unwrap_err(), PeerError::TimedOut);
     }
     assert!(one.send(TWO, request("/after", 0)).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_connection_for_seats_ends_with_the_membership() {
+    let (one, two) = pair().await;
+    let mut stream = one.connect_seats(TWO).await.unwrap();
+    stream.write_all(b"packets").await.unwrap();
+    let mut back = [0; 7];
+    stream.read_exact(&mut back).await.unwrap();
+    assert_eq!(&back, b"packets");
+    two.set_members(Vec::new());
+    assert_eq!(stream.read_to_end(&mut Vec::new()).await.unwrap_or(0), 0);
+    assert_eq!(two.connect_seats(ONE).await.err(), Some(PeerError::Unknown));
 }
 
 #[tokio::test]

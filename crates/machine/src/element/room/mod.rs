@@ -20,8 +20,8 @@ use crate::contract::display::foreign;
 use crate::contract::recording;
 use crate::contract::{
     CallTime, CallbackRequest, FetchFailure, FetchId, FetchResponse, InstructionOutcome,
-    LeaveReason, MediaCommand, MemberId, Output, Params, PlayId, RecordingEndReason, RecordingId,
-    RecordingOrder, RoomCommand, RoomEntry, RoomEvent, TrackCommand, TranscriptOrder,
+    LeaveReason, MediaCommand, MemberId, Output, Param, Params, PlayId, RecordingEndReason,
+    RecordingId, RecordingOrder, RoomCommand, RoomEntry, RoomEvent, TrackCommand, TranscriptOrder,
 };
 use crate::digits::Key;
 use crate::params::Event;
@@ -91,6 +91,10 @@ struct Membership {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum VisitEnd {
     Full,
+    /// Another node has the room and can't be reached.
+    Elsewhere,
+    /// The node that had the room is gone.
+    Lost,
     Out(LeaveReason),
     /// The caller pressed `*`.
     Star,
@@ -265,10 +269,14 @@ impl RoomVisit {
     fn leave(&mut self, ctx: &mut CallContext, reason: VisitEnd) -> Progress {
         self.leave_room(ctx);
         let (outcome, note) = reason.outcome();
+        let mut action = self.action(ctx);
+        if let (VisitEnd::Elsewhere | VisitEnd::Lost, Some(action)) = (reason, &mut action) {
+            action.params.insert("RoomError".into(), Param::Plain(note.into()));
+        }
         Progress::Finished(Completion {
             outcome,
             note: note.into(),
-            action: self.action(ctx),
+            action,
             end_cause: self.end_cause(reason),
         })
     }
@@ -334,7 +342,12 @@ impl RoomVisit {
             },
             (
                 Element::MultiParty(_),
-                VisitEnd::Full | VisitEnd::Star | VisitEnd::TimeLimit | VisitEnd::AgentGone { .. },
+                VisitEnd::Full
+                | VisitEnd::Elsewhere
+                | VisitEnd::Lost
+                | VisitEnd::Star
+                | VisitEnd::TimeLimit
+                | VisitEnd::AgentGone { .. },
             ) => None,
         }
     }
@@ -358,6 +371,8 @@ impl VisitEnd {
     fn outcome(self) -> (InstructionOutcome, &'static str) {
         match self {
             Self::Full => (InstructionOutcome::Failed, "full"),
+            Self::Elsewhere => (InstructionOutcome::Failed, "room_elsewhere"),
+            Self::Lost => (InstructionOutcome::Failed, "room_lost"),
             Self::Out(reason) => (InstructionOutcome::Done, reason.as_str()),
             Self::Star => (InstructionOutcome::Done, "star"),
             Self::TimeLimit => (InstructionOutcome::Done, "time limit"),
@@ -394,6 +409,23 @@ impl Activity for RoomVisit {
                     self.room = Some(room);
                     return self.leave(ctx, VisitEnd::Full);
                 }
+            }
+            RoomEvent::Elsewhere => {
+                if self.membership.is_none() {
+                    ctx.remark(
+                        "the room is at another node, which can't be reached (room_elsewhere); the \
+                         document goes on"
+                            .to_owned(),
+                    );
+                    return self.leave(ctx, VisitEnd::Elsewhere);
+                }
+            }
+            RoomEvent::Lost => {
+                ctx.remark(
+                    "the node that had the room is gone (room_lost); the document goes on"
+                        .to_owned(),
+                );
+                return self.leave(ctx, VisitEnd::Lost);
             }
             RoomEvent::MustLeave { reason } => return self.leave(ctx, VisitEnd::Out(reason)),
             RoomEvent::Active { starts_room: starts } => {

@@ -36,6 +36,7 @@ impl Call {
             self.world.remove_call(&self.info);
         }
         self.emit(CallEventKind::Hangup { by });
+        self.follow_unanswered();
         let now = self.world.clock.now();
         let wall = self.world.clock.wall().secs();
         let status = match self.accepted {
@@ -114,7 +115,7 @@ impl Call {
     async fn drain_mailbox(&mut self, mailbox: &mut mpsc::Receiver<CallMsg>) {
         let deadline = tokio::time::sleep(AFTERMATH_MAX);
         tokio::pin!(deadline);
-        while !(self.terminate_taken && (self.node_done || self.call_uuid.is_none())) {
+        while !(self.terminate_taken && (self.node_done || !self.follows_log)) {
             tokio::select! {
                 () = &mut deadline => return,
                 () = self.world.stop.cancelled() => return,

@@ -45,6 +45,8 @@ CREATE TABLE calls (
     remarks            TEXT,
     findings           TEXT,
     quality            TEXT,
+    -- Mean opinion score of its worse direction, for sorting.
+    mos_hundredths     BIGINT,
     -- The last conference that the call was in.
     conference_uuid    TEXT,
     -- How long its answer URL took.
@@ -76,6 +78,9 @@ CREATE INDEX calls_list_to ON calls
     (to_number, main_auth_id, started_us, call_uuid DESC, auth_id, direction) WHERE ended_us IS NOT NULL;
 -- Ended calls of a main account by billed duration. Those of a subaccount are sorted for each list.
 CREATE INDEX calls_by_length ON calls (main_auth_id, bill_secs, call_uuid DESC) WHERE ended_us IS NOT NULL;
+-- The same by measured quality.
+CREATE INDEX calls_by_quality ON calls (main_auth_id, mos_hundredths, call_uuid DESC)
+    WHERE ended_us IS NOT NULL AND mos_hundredths IS NOT NULL;
 -- Ended calls of an agent.
 CREATE INDEX calls_of_agent ON calls (agent_id, started_us, call_uuid DESC) WHERE agent_id IS NOT NULL;
 -- Calls that a call has dialled.
@@ -175,6 +180,21 @@ CREATE TRIGGER call_forgotten AFTER DELETE ON calls FOR EACH ROW
 CREATE TABLE nodes (
     node_id   TEXT   NOT NULL PRIMARY KEY,
     alive_us  BIGINT NOT NULL
+);
+
+-- Numbers of outbound requests of all nodes by minute, for the operations page. Rows are deleted when they are older
+-- than retention.event_log_days.
+CREATE TABLE request_counts (
+    -- Start of the minute.
+    at_us     BIGINT NOT NULL,
+    -- customer or graph.
+    target    TEXT   NOT NULL,
+    kind      TEXT   NOT NULL,
+    outcome   TEXT   NOT NULL,
+    -- 1 if the outcome is a failure, 0 otherwise.
+    failed    BIGINT NOT NULL,
+    requests  BIGINT NOT NULL,
+    PRIMARY KEY (at_us, target, kind, outcome)
 );
 
 -- Requests to URLs of customers that failed, for the list of errors. Rows are deleted when they are older than
@@ -1058,6 +1078,67 @@ CREATE TABLE engagements (
 CREATE UNIQUE INDEX engagements_outbound ON engagements (phone_number_id, "user") WHERE outbound;
 CREATE INDEX engagements_of_pair ON engagements (phone_number_id, "user");
 CREATE INDEX engagements_of_run ON engagements (run);
+
+-- The run that hosts each live room: a conference or a multi-party call. A row of a run that is no member any more does
+-- not count.
+CREATE TABLE room_hosts (
+    auth_id       TEXT  NOT NULL,
+    kind          TEXT  NOT NULL,
+    name          TEXT  NOT NULL,
+    main_auth_id  TEXT  NOT NULL,
+    room          UUID  NOT NULL,
+    run           UUID  NOT NULL,
+    PRIMARY KEY (auth_id, kind, name)
+);
+CREATE UNIQUE INDEX room_hosts_room ON room_hosts (room);
+CREATE INDEX room_hosts_of_run ON room_hosts (run);
+-- Files on the disks of nodes that were deleted at other nodes. Each node removes its own, and then the row.
+CREATE TABLE files_to_remove (
+    id       BIGINT  NOT NULL PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
+    -- The node's name.
+    node_id  TEXT    NOT NULL,
+    -- The id of a recording, or of a message.
+    file     TEXT    NOT NULL,
+    -- Of a recording: its format.
+    format   TEXT
+);
+CREATE INDEX files_to_remove_of_node ON files_to_remove (node_id, id);
+
+-- Outbound calls that wait for the calls per second of their account. The owner of a row has the call in its queue. It
+-- deletes the row before it places the call; if it dies, a survivor becomes the owner. Rows of ended calls do not count.
+CREATE TABLE waiting_calls (
+    call_uuid   TEXT        NOT NULL PRIMARY KEY,
+    seq         BIGINT      NOT NULL GENERATED ALWAYS AS IDENTITY,
+    node_id     TEXT        NOT NULL,
+    -- The account in whose queue it is.
+    auth_id     TEXT        NOT NULL,
+    engagement  UUID,
+    -- It is not placed before.
+    due         TIMESTAMPTZ NOT NULL
+);
+CREATE INDEX waiting_calls_of_owner ON waiting_calls (node_id, seq);
+CREATE INDEX waiting_calls_of_account ON waiting_calls (auth_id);
+
+-- Writes the rows and the open records of outbound calls of an account, unless more than most would wait.
+CREATE FUNCTION oh1_enqueue(owner text, account text, most bigint, born bigint, orders jsonb) RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+    -- All nodes count the calls of an account one after the other.
+    PERFORM pg_advisory_xact_lock(hashtextextended(current_schema() || ' waiting ' || account, 0));
+    IF (SELECT count(*) FROM waiting_calls w WHERE w.auth_id = account) + jsonb_array_length(orders) > most THEN
+        RETURN false;
+    END IF;
+    INSERT INTO calls (call_uuid, auth_id, main_auth_id, direction, call_type, from_number, to_number, caller_name,
+            phone_number_id, parent_call_uuid, node_id, started_us, setup, born_us)
+        SELECT o.call_uuid, account, o.main_auth_id, 'outbound', o.call_type, o.from_number, o.to_number, o.caller_name,
+            o.phone_number_id, o.parent_call_uuid, owner, o.started_us, o.setup, born
+        FROM jsonb_to_recordset(orders) AS o (call_uuid text, main_auth_id text, call_type text, from_number text,
+            to_number text, caller_name text, phone_number_id text, parent_call_uuid text, started_us bigint, setup text)
+        ON CONFLICT (call_uuid) DO NOTHING;
+    INSERT INTO waiting_calls (call_uuid, node_id, auth_id, engagement, due)
+        SELECT o.call_uuid, owner, account, o.engagement, clock_timestamp() + o.delay_ms * interval '1 millisecond'
+        FROM jsonb_to_recordset(orders) AS o (call_uuid text, engagement uuid, delay_ms bigint);
+    RETURN true;
+END $$;
 
 -- Whose an inbound call is, from its first webhook until some time after its row in calls was written. Without a call,
 -- a tombstone: the call was over before its connect came.

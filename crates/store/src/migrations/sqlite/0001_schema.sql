@@ -44,6 +44,8 @@ CREATE TABLE calls (
     remarks            TEXT,
     findings           TEXT,
     quality            TEXT,
+    -- Mean opinion score of its worse direction, for sorting.
+    mos_hundredths     BIGINT,
     -- The last conference that the call was in.
     conference_uuid    TEXT,
     -- How long its answer URL took.
@@ -75,6 +77,9 @@ CREATE INDEX calls_list_to ON calls
     (to_number, main_auth_id, started_us, call_uuid DESC, auth_id, direction) WHERE ended_us IS NOT NULL;
 -- Ended calls of a main account by billed duration. Those of a subaccount are sorted for each list.
 CREATE INDEX calls_by_length ON calls (main_auth_id, bill_secs, call_uuid DESC) WHERE ended_us IS NOT NULL;
+-- The same by measured quality.
+CREATE INDEX calls_by_quality ON calls (main_auth_id, mos_hundredths, call_uuid DESC)
+    WHERE ended_us IS NOT NULL AND mos_hundredths IS NOT NULL;
 -- Ended calls of an agent.
 CREATE INDEX calls_of_agent ON calls (agent_id, started_us, call_uuid DESC) WHERE agent_id IS NOT NULL;
 -- Calls that a call has dialled.
@@ -171,6 +176,21 @@ CREATE TABLE nodes (
     node_id   TEXT   NOT NULL PRIMARY KEY,
     alive_us  BIGINT NOT NULL
 ) WITHOUT ROWID;
+
+-- Numbers of outbound requests of all nodes by minute, for the operations page. Rows are deleted when they are older
+-- than retention.event_log_days.
+CREATE TABLE request_counts (
+    -- Start of the minute.
+    at_us     BIGINT NOT NULL,
+    -- customer or graph.
+    target    TEXT   NOT NULL,
+    kind      TEXT   NOT NULL,
+    outcome   TEXT   NOT NULL,
+    -- 1 if the outcome is a failure, 0 otherwise.
+    failed    BIGINT NOT NULL,
+    requests  BIGINT NOT NULL,
+    PRIMARY KEY (at_us, target, kind, outcome)
+);
 
 -- Requests to URLs of customers that failed, for the list of errors. Rows are deleted when they are older than
 -- retention.event_log_days.

@@ -4,25 +4,27 @@
 //! While a transport exists, str0m is given STUN and DTLS only, and RTP or RTCP from it is not
 //! sent. Two senders under the same keys would break the encryption (RFC 3711 §9.1).
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
+use str0m::media::Mid;
 use str0m::net::{Protocol, Receive};
 use str0m::rtp::{RtpPacket, RtpWrite};
-use str0m::{Event, Input, Output, RtcError};
+use str0m::{Event, Input, Output, Rtc, RtcError};
 
-use super::{Leg, count};
+use super::checks::CheckRetransmitter;
+use super::inbound::PacketHandler;
 use crate::LegEvent;
-use crate::ice::enable_rtp;
-use crate::jitter_buffer::InboundPacket;
-use crate::prompt::Frame;
+use crate::dtls::KeyCell;
+use crate::ice::{LocalAddresses, enable_rtp};
 use crate::rtp::{PacketKind, packet_kind};
 use crate::send_buffer::SendBuffer;
 use crate::stun;
-use crate::tap::TapEntry;
 use crate::transport::{OutgoingPacket, ReceivedPacket, Transport, TransportConfig};
+use crate::watchdog::MissingStep;
 use machine::{MediaEvent, MediaFault};
+use model::Timestamp;
 
 /// SSRCs of the peer that str0m knows at a time. More than one means that the peer changed its
 /// SSRC.
@@ -30,14 +32,138 @@ const SSRCS_MAX: usize = 4;
 /// A path may be replaced by a nominated one if nothing has arrived on it for this long.
 const PATH_SILENT: Duration = Duration::from_secs(1);
 
-impl Leg {
+/// Everything needed to create a [`Network`].
+pub(crate) struct NetworkConfig {
+    pub(crate) rtc: Rtc,
+    pub(crate) mid: Mid,
+    /// Receives the SRTP keys when the DTLS handshake is complete.
+    pub(crate) keys: KeyCell,
+    pub(crate) cname: String,
+    pub(crate) ssrc: u32,
+    pub(crate) remote_ssrc: Option<u32>,
+    pub(crate) opus_pt: u8,
+    pub(crate) local_addresses: LocalAddresses,
+    /// Local ICE password, used by incoming requests, and remote one, used by responses.
+    pub(crate) pwd: String,
+    pub(crate) remote_pwd: String,
+    /// Whether we send the ICE checks, because the offer was ICE-lite.
+    pub(crate) controlling: bool,
+    /// Whether we are the DTLS client.
+    pub(crate) dtls_client: bool,
+    pub(crate) now: Instant,
+    /// Wall-clock time at `now`.
+    pub(crate) wall: Timestamp,
+}
+
+/// The network side of a leg. Fields that every packet needs come first, so that they share few
+/// cache lines; `leg/prefetch.rs` depends on this order.
+#[repr(C)]
+pub(super) struct Network {
+    /// The RTP path, once connected. `None` if str0m carries the RTP.
+    pub(super) transport: Option<Box<Transport>>,
+    last_valid: Instant,
+    /// Destination of DTLS and RTP. `None` before the first packet was sent.
+    path: Option<SocketAddr>,
+    /// When an authentic packet last arrived from there.
+    path_active_at: Instant,
+    /// Next timeout of str0m.
+    wake: Instant,
+    pub(super) ice_up: bool,
+    pub(super) connected: bool,
+    pub(super) controlling: bool,
+
+    /// First of the rarely used fields. Boxed, because it is large.
+    pub(super) rtc: Box<Rtc>,
+    mid: Mid,
+    keys: KeyCell,
+    cname: String,
+    ssrc: u32,
+    opus_pt: u8,
+    /// A point in time, and the wall-clock time then.
+    epoch: (Instant, Timestamp),
+    local_addresses: LocalAddresses,
+    pwd: String,
+    remote_pwd: String,
+    dtls_client: bool,
+    /// NTP time of the peer's latest sender report.
+    last_report: Option<SystemTime>,
+    ssrcs: VecDeque<u32>,
+    /// An unknown SSRC that is on trial with its first packet.
+    trial: Option<u32>,
+    /// Retransmission of our checks until connected. `None` if the peer sends the checks.
+    checks: Option<Box<CheckRetransmitter>>,
+}
+
+impl Network {
+    pub(super) fn new(config: NetworkConfig) -> Self {
+        Self {
+            transport: None,
+            last_valid: config.now,
+            path: None,
+            path_active_at: config.now,
+            wake: config.now,
+            ice_up: false,
+            connected: false,
+            controlling: config.controlling,
+            rtc: Box::new(config.rtc),
+            mid: config.mid,
+            keys: config.keys,
+            cname: config.cname,
+            ssrc: config.ssrc,
+            opus_pt: config.opus_pt,
+            epoch: (config.now, config.wall),
+            local_addresses: config.local_addresses,
+            pwd: config.pwd,
+            remote_pwd: config.remote_pwd,
+            dtls_client: config.dtls_client,
+            last_report: None,
+            ssrcs: config.remote_ssrc.into_iter().collect(),
+            trial: None,
+            checks: config.controlling.then(Box::default),
+        }
+    }
+
+    /// The peer's address for DTLS and RTP, once the leg is connected.
+    pub(super) fn peer_address(&self) -> Option<SocketAddr> {
+        self.path.filter(|_| self.connected)
+    }
+
+    /// Returns whether the peer is known to use this SSRC.
+    pub(super) fn has_ssrc(&self, ssrc: u32) -> bool {
+        self.ssrcs.contains(&ssrc)
+            || self.transport.as_ref().is_some_and(|transport| transport.has_ssrc(ssrc))
+    }
+
+    /// Returns whether a STUN request was made with our password.
+    pub(super) fn authenticates_request(&self, request: &[u8]) -> bool {
+        stun::is_authentic(request, &self.pwd)
+    }
+
+    /// Returns whether a STUN response was made with the peer's password.
+    pub(super) fn authenticates_response(&self, response: &[u8]) -> bool {
+        stun::is_authentic(response, &self.remote_pwd)
+    }
+
+    /// Returns whether nothing authentic has arrived for this long.
+    pub(super) fn is_silent(&self, now: Instant, limit: Duration) -> bool {
+        self.connected && now.saturating_duration_since(self.last_valid) >= limit
+    }
+
+    /// Records that the call was accepted.
+    pub(super) fn open(&mut self, now: Instant) {
+        if let Some(checks) = &mut self.checks {
+            checks.open(now);
+        }
+    }
+
     /// Processes a datagram of this leg: authenticated STUN, or anything else from an address from
     /// which such STUN came.
-    pub(crate) fn receive(
+    pub(super) fn receive(
         &mut self,
         now: Instant,
         from: SocketAddr,
         datagram: &[u8],
+        handler: &mut PacketHandler<'_>,
         out: &mut SendBuffer,
     ) {
         let kind = packet_kind(datagram);
@@ -45,7 +171,8 @@ impl Leg {
             match kind {
                 PacketKind::Rtp => {
                     if let Some(received) = transport.receive_rtp(now, datagram) {
-                        self.on_packet(now, &received);
+                        self.last_valid = now;
+                        handler.handle(now, &received);
                     }
                 }
                 PacketKind::Rtcp => {
@@ -83,7 +210,7 @@ impl Leg {
         }
         // Invalid input is ignored. If it ended the instance, `poll` reports that.
         let _ = self.rtc.handle_input(Input::Receive(now, received));
-        self.poll(now, out);
+        self.poll(now, handler, out);
         if let Some(ssrc) = self.trial.take() {
             self.rtc.direct_api().remove_stream_rx(ssrc.into());
         }
@@ -106,29 +233,14 @@ impl Leg {
         }
     }
 
-    /// Sends an RTP packet. `kind` is its payload type and marker bit, `at` the time of its
-    /// timestamp.
-    pub(super) fn send(
-        &mut self,
-        at: Instant,
-        kind: (u8, bool),
-        timestamp: u32,
-        payload: Frame,
-        out: &mut SendBuffer,
-    ) {
-        let (payload_type, marker) = kind;
-        let sequence = self.sequence;
-        let sent = match (&mut self.transport, self.path) {
-            (Some(transport), Some(to)) => {
-                let payload = &payload;
-                transport.send(
-                    to,
-                    OutgoingPacket { payload_type, marker, sequence, timestamp, payload, at },
-                    out,
-                )
-            }
+    /// Sends an RTP packet. Returns `false` if it could not be sent.
+    pub(super) fn send(&mut self, packet: OutgoingPacket<'_>, out: &mut SendBuffer) -> bool {
+        match (&mut self.transport, self.path) {
+            (Some(transport), Some(to)) => transport.send(to, packet, out),
             (Some(_), None) => false,
             (None, _) => {
+                let OutgoingPacket { payload_type, marker, sequence, timestamp, payload, at } =
+                    packet;
                 let write =
                     RtpWrite::new(payload_type.into(), sequence.into(), timestamp, at, payload)
                         .marker(marker);
@@ -139,49 +251,68 @@ impl Leg {
                     .map(|s| s.write_rtp(write));
                 stream.is_some()
             }
-        };
-        if sent {
-            self.sequence += 1;
-            if self.counters.rtp_out.load(Ordering::Relaxed) == 0 {
-                self.report(LegEvent::FirstSent);
-            }
-            count(&self.counters.rtp_out);
-            self.uncounted.1 += 1;
         }
     }
 
     /// Periodic work of an open leg: reports, quality figures, and str0m's timers. Without a
     /// transport, str0m is driven at every tick, so that it sends the packet it was given.
-    pub(super) fn maintain(&mut self, now: Instant, out: &mut SendBuffer) {
+    pub(super) fn maintain(
+        &mut self,
+        now: Instant,
+        handler: &mut PacketHandler<'_>,
+        out: &mut SendBuffer,
+    ) {
         if let (Some(transport), Some(to)) = (&mut self.transport, self.path) {
             if let Some(quality) = transport.tick(now, to, out) {
-                self.counters.quality.write(&quality);
+                handler.reporter.report_quality(&quality);
             }
             if now < self.wake {
                 return;
             }
         }
-        self.drive(now, out);
+        self.drive(now, handler, out);
+    }
+
+    /// Advances a leg that is not open: str0m's timers, and retransmission of checks.
+    pub(super) fn connect(
+        &mut self,
+        now: Instant,
+        handler: &mut PacketHandler<'_>,
+        out: &mut SendBuffer,
+    ) {
+        if now >= self.wake {
+            self.drive(now, handler, out);
+        }
+        if let Some((to, check)) =
+            self.checks.as_mut().and_then(|checks| checks.next_copy(now, self.wake))
+        {
+            out.push(to, check);
+        }
     }
 
     /// Sends RTCP BYE and DTLS close_notify.
-    pub(super) fn send_goodbye(&mut self, now: Instant, out: &mut SendBuffer) {
+    pub(super) fn send_goodbye(
+        &mut self,
+        now: Instant,
+        handler: &mut PacketHandler<'_>,
+        out: &mut SendBuffer,
+    ) {
         if let (Some(transport), Some(to)) = (&mut self.transport, self.path) {
             let quality = transport.send_bye(now, to, out);
-            self.counters.quality.write(&quality);
+            handler.reporter.report_quality(&quality);
         }
         if self.connected && self.rtc.close().is_ok() {
-            self.drive(now, out);
+            self.drive(now, handler, out);
         }
     }
 
     /// Advances str0m's time and processes its output.
-    pub(super) fn drive(&mut self, now: Instant, out: &mut SendBuffer) {
+    fn drive(&mut self, now: Instant, handler: &mut PacketHandler<'_>, out: &mut SendBuffer) {
         let _ = self.rtc.handle_input(Input::Timeout(now));
-        self.poll(now, out);
+        self.poll(now, handler, out);
     }
 
-    fn poll(&mut self, now: Instant, out: &mut SendBuffer) {
+    fn poll(&mut self, now: Instant, handler: &mut PacketHandler<'_>, out: &mut SendBuffer) {
         loop {
             match self.rtc.poll_output() {
                 Ok(Output::Timeout(wake)) => {
@@ -201,13 +332,10 @@ impl Leg {
                         out.push(t.destination, &t.contents);
                     }
                 }
-                Ok(Output::Event(event)) => self.on_event(now, event),
+                Ok(Output::Event(event)) => self.on_event(now, event, handler),
                 Err(error) => {
                     if !self.rtc.is_alive() {
-                        self.fail(match error {
-                            RtcError::RemoteSdp(_) => MediaFault::Fingerprint,
-                            _ => MediaFault::DtlsFailed,
-                        });
+                        self.fail(&error, handler);
                     }
                     return;
                 }
@@ -215,13 +343,13 @@ impl Leg {
         }
     }
 
-    fn on_event(&mut self, now: Instant, event: Event) {
+    fn on_event(&mut self, now: Instant, event: Event, handler: &mut PacketHandler<'_>) {
         match event {
             Event::IceConnectionStateChange(state) if state.is_connected() && !self.ice_up => {
                 self.ice_up = true;
-                self.report(LegEvent::Media(MediaEvent::IceUp));
+                handler.reporter.report(LegEvent::Media(MediaEvent::IceUp));
                 if self.dtls_client && self.rtc.direct_api().start_dtls(true).is_err() {
-                    self.fail(MediaFault::DtlsFailed);
+                    handler.reporter.fail(MediaFault::DtlsFailed);
                 }
             }
             // Our checks were not answered for 30 s. If the peer checks us, the media timeout
@@ -229,14 +357,14 @@ impl Leg {
             Event::IceConnectionStateChange(state)
                 if state.is_disconnected() && self.connected && self.controlling =>
             {
-                self.fail(MediaFault::Silent);
+                handler.reporter.fail(MediaFault::Silent);
             }
             Event::Connected => {
                 self.connected = true;
                 self.checks = None;
                 self.last_valid = now;
                 self.start_transport(now);
-                self.report(LegEvent::Media(MediaEvent::Connected));
+                handler.reporter.report(LegEvent::Media(MediaEvent::Connected));
             }
             // ICE has selected another pair. Nothing that str0m sends shows us the new address. A
             // nomination of the peer is followed earlier.
@@ -245,7 +373,7 @@ impl Leg {
                     self.path = Some(pair.remote.addr);
                 }
             }
-            Event::RtpPacket(packet) => self.on_agent_packet(now, &packet),
+            Event::RtpPacket(packet) => self.on_agent_packet(now, &packet, handler),
             // An authentic sender report. str0m has no replay window for SRTCP, so a repeated or
             // older report is no sign of life.
             Event::SenderFeedback(report) => {
@@ -255,7 +383,7 @@ impl Leg {
                     self.last_valid = now;
                 }
             }
-            Event::Closed => self.fail(MediaFault::DtlsClosed),
+            Event::Closed => handler.reporter.fail(MediaFault::DtlsClosed),
             _ => {}
         }
     }
@@ -279,7 +407,12 @@ impl Leg {
     }
 
     /// Processes a packet that str0m has authenticated and checked for replay.
-    fn on_agent_packet(&mut self, now: Instant, packet: &RtpPacket) {
+    fn on_agent_packet(
+        &mut self,
+        now: Instant,
+        packet: &RtpPacket,
+        handler: &mut PacketHandler<'_>,
+    ) {
         let ssrc = *packet.header.ssrc;
         if self.trial.take_if(|trial| *trial == ssrc).is_some() {
             if self.ssrcs.len() == SSRCS_MAX
@@ -296,73 +429,25 @@ impl Leg {
             timestamp: packet.header.timestamp,
             payload: &packet.payload,
         };
-        self.on_packet(now, &received);
-    }
-
-    /// Processes a packet that authenticated and is no replay.
-    fn on_packet(&mut self, now: Instant, packet: &ReceivedPacket<'_>) {
         self.last_valid = now;
-        let is_sound = packet.payload_type == self.opus_pt;
-        let is_key = !is_sound && self.telephone_events.contains(&packet.payload_type);
-        if !is_sound && !is_key {
-            // Not a negotiated payload type: a sign of life, nothing else.
-            return;
-        }
-        count(&self.counters.rtp_in);
-        self.uncounted.0 += 1;
-        if !std::mem::replace(&mut self.has_received, true) {
-            self.report(LegEvent::Media(MediaEvent::FirstPacket));
-        }
-        self.packets_until_flowing = self.packets_until_flowing.map(|left| left.saturating_sub(1));
-        if self.packets_until_flowing.take_if(|left| *left == 0).is_some() {
-            self.report(LegEvent::Media(MediaEvent::Flowing));
-        }
-        let ReceivedPacket { ssrc, timestamp, payload, .. } = *packet;
-        if is_key {
-            let mut digits = std::mem::take(&mut self.digits);
-            self.receiver.receive(now, ssrc, timestamp, payload, &mut digits);
-            self.report_digits(digits);
-        } else {
-            if let Some(in_band) = &mut self.in_band {
-                let mut digits = std::mem::take(&mut self.digits);
-                in_band.push_packet(payload, &mut digits);
-                self.report_digits(digits);
-            }
-            self.deliver_audio(now, packet);
-        }
+        handler.handle(now, &received);
     }
 
-    /// Passes a packet of the peer's audio to the taps, the bridge and the detector.
-    fn deliver_audio(&mut self, now: Instant, packet: &ReceivedPacket<'_>) {
-        if self.muted {
-            return;
-        }
-        let ReceivedPacket { ssrc, sequence, timestamp, payload, .. } = *packet;
-        if self.bridge.is_some() || !self.taps.is_empty() {
-            let packet = InboundPacket { ssrc, sequence, timestamp, payload: Frame::from(payload) };
-            if !self.taps.is_empty() {
-                self.copy_to_taps(&TapEntry::Received(packet.clone()));
-            }
-            if let Some(bridge) = &self.bridge {
-                bridge.send(packet);
-            }
-        }
-        if let Some(detector) = &mut self.detector {
-            let events = detector.push_packet(now, payload);
-            events.into_iter().flatten().for_each(|voice| self.report(LegEvent::Voice(voice)));
-        }
+    /// Reports the error that ended the str0m instance.
+    fn fail(&self, error: &RtcError, handler: &mut PacketHandler<'_>) {
+        let RtcError::RemoteSdp(_) = error else {
+            return handler.reporter.fail(MediaFault::DtlsFailed);
+        };
+        let (missing, waited) = (MissingStep::Fingerprint, Duration::ZERO);
+        let checking = self.controlling;
+        handler.reporter.report(LegEvent::NoAudio { missing, waited, checking });
+        handler.reporter.fail(MediaFault::Fingerprint);
     }
 
     /// Makes str0m keep the RTP, as without usable keys.
     #[cfg(test)]
-    pub(crate) fn disable_transport(&mut self) {
+    pub(super) fn disable_transport(&mut self) {
         self.keys = crate::dtls::KeyCell::default();
-    }
-
-    /// Returns whether the leg carries its own RTP.
-    #[cfg(test)]
-    pub(crate) fn has_transport(&self) -> bool {
-        self.transport.is_some()
     }
 }
 

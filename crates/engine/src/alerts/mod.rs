@@ -1,0 +1,182 @@
+//! Alerts of a node by webhook, e-mail and console, for operators without Prometheus.
+//!
+//! `rules` decides from the node's own metrics which alerts fire and which are resolved. `webhook`
+//! and `mail` send the reports. A channel that does not answer delays no other one. What has fired
+//! is kept in memory only: after a restart, an alert whose condition still holds is sent again.
+
+mod mail;
+mod rules;
+mod settings;
+mod webhook;
+
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use serde_json::json;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+use uuid::Uuid;
+
+pub use mail::MailError;
+pub use rules::{Alert, Report};
+use rules::{Readings, Rules};
+pub use settings::{AlertSettings, MailSecurity, MailSettings, WebhookTarget};
+
+use crate::notices::{Notice, Notices};
+use egress::Egress;
+use model::{AuthId, Clock, NotificationTopic, Timestamp};
+
+/// Reports that wait for a channel. Each alert has at most two states, so more than this means that
+/// the channel has been down for hours.
+const WAITING_MAX: usize = 64;
+/// Pauses between the attempts to send a report, in seconds. After the last one it is dropped.
+const PAUSES: [u64; 6] = [1, 5, 30, 120, 600, 1_800];
+
+/// A report as it is sent.
+#[derive(Clone, Debug)]
+struct Message {
+    id: Uuid,
+    node: String,
+    at: Timestamp,
+    report: Report,
+}
+
+impl Message {
+    fn event_type(&self) -> &'static str {
+        if self.report.is_resolved { "alert.resolved" } else { "alert.fired" }
+    }
+
+    /// `critical`, `warning` or `resolved`, then the summary.
+    fn title(&self) -> String {
+        let alert = self.report.alert;
+        let state = if self.report.is_resolved { "resolved" } else { alert.severity() };
+        format!("{state}: {}", alert.summary())
+    }
+
+    /// The page and section with the remedies.
+    fn runbook(&self) -> String {
+        format!("docs/operations.md#{}", self.report.alert.title().to_lowercase())
+    }
+
+    /// The JSON body for a webhook.
+    fn json(&self) -> String {
+        let Report { alert, since, ref detail, .. } = self.report;
+        json!({
+            "id": self.id, "type": self.event_type(), "createdAt": self.at.rfc3339(),
+            "node": self.node,
+            "data": {
+                "alert": alert.as_str(), "severity": alert.severity(), "summary": alert.summary(),
+                "detail": detail, "since": since.rfc3339(), "runbook": self.runbook(),
+            },
+        })
+        .to_string()
+    }
+}
+
+/// Sends messages somewhere.
+trait Channel: Send + Sync + 'static {
+    /// The channel's name in the log.
+    fn name(&self) -> &'static str;
+    /// Sends a message once. `attempt` counts from 1. The error says what to look at.
+    fn send<'a>(&'a self, message: &'a Message, attempt: u32) -> BoxFuture<'a, Result<(), String>>;
+}
+
+/// What a node's alerts need.
+pub struct AlertParts {
+    pub settings: AlertSettings,
+    /// The name of the node in reports.
+    pub node: String,
+    pub clock: Clock,
+    /// Returns the metrics of the node as Prometheus text.
+    pub metrics: Box<dyn Fn() -> String + Send + Sync>,
+    /// Reaches the webhook. The operator chose it, so it may be at a private address.
+    pub egress: Egress,
+    pub notices: Notices,
+    /// The account whose people see alerts in the console. `None` if several share the node.
+    pub owner: Option<AuthId>,
+}
+
+/// Evaluates the alerts of a node until `stop`.
+///
+/// # Errors
+/// Fails if e-mail cannot be set up.
+pub fn start(parts: AlertParts, stop: &CancellationToken) -> Result<(), MailError> {
+    let AlertSettings { interval, enabled, webhook, mail } = parts.settings.clone();
+    let mut channels: Vec<mpsc::Sender<Message>> = Vec::new();
+    let mut open = |channel: Box<dyn Channel>| {
+        let (to, from) = mpsc::channel(WAITING_MAX);
+        tokio::spawn(deliver(channel, from, stop.clone()));
+        channels.push(to);
+    };
+    if let Some(target) = webhook {
+        let (egress, clock) = (parts.egress.clone(), parts.clock.clone());
+        open(Box::new(webhook::Webhook::new(target, egress, clock)));
+    }
+    if let Some(settings) = mail {
+        open(Box::new(mail::Mail::new(settings)?));
+    }
+    let rules = Rules::new(enabled, Readings::of(&(parts.metrics)()));
+    tokio::spawn(evaluate(parts, rules, channels, interval, stop.clone()));
+    Ok(())
+}
+
+async fn evaluate(
+    parts: AlertParts,
+    mut rules: Rules,
+    channels: Vec<mpsc::Sender<Message>>,
+    interval: Duration,
+    stop: CancellationToken,
+) {
+    // Not `interval`, which would evaluate several times at once after a pause of the machine.
+    while stop.run_until_cancelled(tokio::time::sleep(interval)).await.is_some() {
+        let at = parts.clock.wall();
+        for report in rules.evaluate(Readings::of(&(parts.metrics)()), at) {
+            let (alert, detail) = (report.alert.as_str(), report.detail.as_str());
+            match report.is_resolved {
+                false => warn!(alert, detail, severity = report.alert.severity(), "alert fired"),
+                true => info!(alert, "alert resolved"),
+            }
+            let (id, node) = (Uuid::new_v4(), parts.node.clone());
+            let message = Message { id, node, at, report };
+            if let Some(owner) = &parts.owner {
+                let text = format!("{}: {}", message.node, message.title());
+                let (main, topic) = (owner.clone(), NotificationTopic::Alert);
+                parts.notices.note(Notice::new(owner.clone(), main, topic, text));
+            }
+            for channel in &channels {
+                if channel.try_send(message.clone()).is_err() {
+                    warn!(
+                        alert,
+                        "alert not sent: too many wait for a channel that does not answer"
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// Sends the messages of one channel in order, each at most `PAUSES.len() + 1` times.
+async fn deliver(
+    channel: Box<dyn Channel>,
+    mut messages: mpsc::Receiver<Message>,
+    stop: CancellationToken,
+) {
+    while let Some(Some(message)) = stop.run_until_cancelled(messages.recv()).await {
+        let (alert, name) = (message.report.alert.as_str(), channel.name());
+        let mut pauses = PAUSES.into_iter();
+        for attempt in 1.. {
+            let sent = stop.run_until_cancelled(channel.send(&message, attempt)).await;
+            let Some(Err(error)) = sent else { break };
+            let Some(pause) = pauses.next() else {
+                warn!(alert, channel = name, error, "alert not sent; giving up");
+                break;
+            };
+            warn!(alert, channel = name, error, attempt, "alert not sent; retrying");
+            let pause = tokio::time::sleep(Duration::from_secs(pause));
+            if stop.run_until_cancelled(pause).await.is_none() {
+                return;
+            }
+        }
+    }
+}

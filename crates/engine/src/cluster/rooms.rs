@@ -1,0 +1,113 @@
+//! Which node of the fleet hosts a room, by the database.
+
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use machine::RoomKind;
+use model::AuthId;
+use store::{RoomHost, RoomRef};
+use uuid::Uuid;
+
+use super::{FleetClaims, PeerError, Shared};
+use crate::call::seats::{ByteStream, NoAnswer, RoomNodes};
+
+/// Time for a statement.
+const TIME: Duration = Duration::from_millis(500);
+
+/// Attempts to free a name. A call that enters a room of the name frees it, too.
+const RELEASES_MAX: u32 = 20;
+
+/// Pause between two of them.
+const RELEASE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Implements the access of rooms to the fleet.
+pub struct FleetRooms {
+    claims: Arc<FleetClaims>,
+    shared: Arc<Shared>,
+}
+
+impl FleetRooms {
+    pub(super) fn new(claims: Arc<FleetClaims>, shared: Arc<Shared>) -> Self {
+        Self { claims, shared }
+    }
+
+    /// Returns the run that hosts a room which an account may see, by its name or its id.
+    ///
+    /// # Errors
+    /// Returns an error if the database does not answer.
+    pub async fn find(
+        &self,
+        account: &AuthId,
+        kind: RoomKind,
+        name: Result<&str, Uuid>,
+    ) -> Result<Option<Uuid>, NoAnswer> {
+        let found = self
+            .claims
+            .with_session(TIME, async |session| session.find_room(account, kind, name).await)
+            .await;
+        let host = found.map_err(|error| {
+            tracing::warn!(%error, "host of a room not found");
+            NoAnswer
+        })?;
+        Ok(host.map(|host| host.run))
+    }
+}
+
+impl RoomNodes for FleetRooms {
+    fn host<'a>(
+        &'a self,
+        of: RoomRef<'a>,
+        id: Uuid,
+    ) -> BoxFuture<'a, Result<Option<RoomHost>, NoAnswer>> {
+        async move {
+            let run = self.shared.run;
+            let host = self
+                .claims
+                .with_session(TIME, async |session| session.host_room(of, id, run).await)
+                .await;
+            host.map_err(|error| {
+                tracing::warn!(%error, "host of a room not found");
+                NoAnswer
+            })
+        }
+        .boxed()
+    }
+
+    fn release(&self, room: Uuid) {
+        let claims = self.claims.clone();
+        tokio::spawn(async move {
+            for _ in 0..RELEASES_MAX {
+                let released = claims
+                    .with_session(TIME, async |session| session.release_room(room).await)
+                    .await;
+                match released {
+                    Ok(()) => return,
+                    Err(error) => tracing::debug!(%error, %room, "name of a room not freed"),
+                }
+                tokio::time::sleep(RELEASE_INTERVAL).await;
+            }
+        });
+    }
+
+    fn connect(&self, run: Uuid) -> BoxFuture<'_, Option<Box<dyn ByteStream>>> {
+        async move {
+            let stream = self.shared.peers.connect_seats(run).await;
+            let failed = |error: &PeerError| {
+                tracing::debug!(%error, %run, "connection for rooms not opened");
+            };
+            stream.inspect_err(failed).ok()
+        }
+        .boxed()
+    }
+
+    fn run(&self) -> Uuid {
+        self.shared.run
+    }
+
+    fn is_member(&self, run: Uuid) -> bool {
+        let others = self.shared.others.lock().unwrap_or_else(PoisonError::into_inner);
+        others.iter().any(|other| other.run == run && other.state.is_member())
+    }
+}

@@ -1,0 +1,107 @@
+//! The sources of the audio that the peer hears, and which of them it hears at a tick.
+
+use super::reporter::Reporter;
+use crate::bridge::BridgeEnd;
+use crate::feed::FeedEnd;
+use crate::layers::Layers;
+use crate::packet_mixer::{BridgeAudio, PacketMixer, next_bridge_audio};
+use crate::player::{Player, Step};
+use crate::prompt::Frame;
+
+/// The sources of a leg's audio.
+pub(super) struct AudioSources {
+    pub(super) player: Option<Player>,
+    /// Connects this leg with another one.
+    pub(super) bridge: Option<Box<BridgeEnd>>,
+    /// Audio of a room.
+    pub(super) room: Option<Box<FeedEnd>>,
+    /// Other live audio for the peer, and the mixer that adds it to the rest.
+    pub(super) feed: Option<Box<FeedEnd>>,
+    mixer: Option<Box<PacketMixer<2>>>,
+    /// Audio over the player's, if there is any.
+    pub(super) layers: Option<Box<Layers>>,
+    pub(super) silence: Frame,
+}
+
+impl AudioSources {
+    pub(super) fn new(silence: Frame) -> Self {
+        Self {
+            player: None,
+            bridge: None,
+            room: None,
+            feed: None,
+            mixer: None,
+            layers: None,
+            silence,
+        }
+    }
+
+    /// Returns the bridge if its packets can be forwarded unchanged: no other audio has precedence
+    /// or must be mixed with it.
+    pub(super) fn sole_bridge(&mut self) -> Option<&mut BridgeEnd> {
+        let is_mixed =
+            self.layers.is_some() || self.feed.as_ref().is_some_and(|feed| feed.has_queued());
+        let bridge = self.bridge.as_deref_mut().filter(|_| self.player.is_none() && !is_mixed)?;
+        self.mixer = None;
+        Some(bridge)
+    }
+
+    /// Returns the next 20 ms, or `None` for silence.
+    pub(super) fn next(&mut self, reporter: &Reporter) -> Option<Frame> {
+        let own = self.next_own(reporter);
+        let Some(layers) = &mut self.layers else { return own };
+        let frame = layers.frame(own, |event| reporter.report(event));
+        if layers.is_empty() {
+            self.layers = None;
+        }
+        frame
+    }
+
+    /// Returns the next frame of the leg's own audio: the playlist, the bridge, the room or the
+    /// feed. They advance even while a layer replaces them.
+    fn next_own(&mut self, reporter: &Reporter) -> Option<Frame> {
+        let room = next_feed_frame(&mut self.room);
+        if self.player.is_some() {
+            let played_frame = self.next_played(reporter);
+            return room.filter(|frame| **frame != *self.silence).or(played_frame);
+        }
+        let feed_frame = next_feed_frame(&mut self.feed);
+        let bridged = match &mut self.bridge {
+            Some(bridge) => match next_bridge_audio(bridge, &mut self.mixer) {
+                BridgeAudio::Frame(frame) => Some(frame),
+                BridgeAudio::Packets(mixer) => return Some(mixer.mix([None, feed_frame.as_ref()])),
+                BridgeAudio::Nothing => None,
+            },
+            None => room,
+        };
+        if self.feed.is_none() {
+            self.mixer = None;
+        }
+        match (bridged, feed_frame) {
+            (Some(bridged), Some(feed_frame)) if *bridged != *self.silence => {
+                Some(self.mixer.get_or_insert_default().mix([Some(&bridged), Some(&feed_frame)]))
+            }
+            (bridged, feed_frame) => feed_frame.or(bridged),
+        }
+    }
+
+    fn next_played(&mut self, reporter: &Reporter) -> Option<Frame> {
+        match self.player.as_mut()?.step(|event| reporter.report(event)) {
+            Step::Frame(frame) => Some(frame),
+            Step::Silence => None,
+            Step::Over => {
+                self.player = None;
+                None
+            }
+        }
+    }
+}
+
+/// Takes the next frame of a feed, and drops the feed if its sender is gone.
+fn next_feed_frame(feed: &mut Option<Box<FeedEnd>>) -> Option<Frame> {
+    let (frame, is_open) = feed.as_mut()?.next();
+    if !is_open {
+        *feed = None;
+    }
+    frame
+}

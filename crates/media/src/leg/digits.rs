@@ -1,0 +1,86 @@
+//! Digits sent to the peer, as telephone events or as tones.
+
+use std::collections::VecDeque;
+
+use super::reporter::Reporter;
+use crate::LegEvent;
+use crate::dtmf::{Sender, Step};
+use crate::prompt::Frame;
+use crate::sdp::TelephoneEvent;
+use crate::tones::ToneSender;
+use machine::PlayId;
+
+/// RTP clock rate of Opus, in whose packets tones are sent.
+const RTP_CLOCK: u32 = 48_000;
+/// Maximum number of queued digit commands.
+const COMMANDS_MAX: usize = 32;
+
+/// The digit commands of a leg. The first one is being sent.
+pub(super) struct DigitQueue {
+    queue: VecDeque<(PlayId, Sender)>,
+    telephone_event: Option<TelephoneEvent>,
+    /// Sends tones, if no telephone-event was negotiated.
+    tones: Option<Box<ToneSender>>,
+}
+
+/// What a tick is used for.
+pub(super) enum DigitStep {
+    /// Nothing of a digit; audio may be sent.
+    Free,
+    /// The pause after a digit, or the end of a tone. Playback waits.
+    Pause,
+    /// A packet of a telephone event, with the timestamp of the event's start.
+    Event { payload_type: u8, payload: Frame, timestamp: u32, marker: bool },
+    /// A frame of a tone.
+    Tone(Frame),
+}
+
+impl DigitQueue {
+    pub(super) fn new(telephone_event: Option<TelephoneEvent>) -> Self {
+        let tones = telephone_event.is_none().then(Box::default);
+        Self { queue: VecDeque::new(), telephone_event, tones }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    pub(super) fn push(&mut self, play: PlayId, digits: &str, reporter: &Reporter) {
+        if self.queue.len() == COMMANDS_MAX {
+            // Too many; report completion, so that the caller continues.
+            reporter.report(LegEvent::DigitsSent(play));
+            return;
+        }
+        let clock = self.telephone_event.map_or(RTP_CLOCK, |event| event.clock);
+        self.queue.push_back((play, Sender::new(digits, clock)));
+    }
+
+    pub(super) fn stop(&mut self, play: PlayId) {
+        self.queue.retain(|(digits, _)| *digits != play);
+    }
+
+    /// Advances the current digit by a tick. A digit holds playback up, a wait between digits does
+    /// not.
+    pub(super) fn step(&mut self, timestamp: u32, reporter: &Reporter) -> DigitStep {
+        let Some((play, sender)) = self.queue.front_mut() else { return DigitStep::Free };
+        let step = sender.step(timestamp);
+        match (step, &mut self.tones, self.telephone_event) {
+            (Step::Event { .. }, Some(tones), _) => {
+                tones.frame(step).map_or(DigitStep::Pause, DigitStep::Tone)
+            }
+            (Step::Event { payload, timestamp, marker }, None, Some(event)) => DigitStep::Event {
+                payload_type: event.pt,
+                payload: Frame::from(payload),
+                timestamp,
+                marker,
+            },
+            (Step::Event { .. }, None, None) | (Step::Pause, _, _) => DigitStep::Pause,
+            (Step::Wait, _, _) => DigitStep::Free,
+            (Step::Done, _, _) => {
+                reporter.report(LegEvent::DigitsSent(*play));
+                self.queue.pop_front();
+                DigitStep::Free
+            }
+        }
+    }
+}

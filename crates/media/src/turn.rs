@@ -1,0 +1,352 @@
+//! Relays the datagrams of a port over a TURN server (RFC 8656), for hosts that peers cannot reach
+//! by UDP.
+//!
+//! The candidate of such a port is the relayed address. Legs do not notice: the shard passes their
+//! datagrams through the `Relay` of the port, which puts them into Send indications and takes
+//! them out of Data indications. The protocol itself is `turn-client-proto`'s.
+
+use std::collections::{HashSet, VecDeque};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use model::{Clock, Secret};
+use turn_client_proto::api::{TurnConfig, TurnEvent, TurnPollRet, TurnRecvRet};
+use turn_client_proto::prelude::*;
+use turn_client_proto::stun::agent::Transmit;
+use turn_client_proto::types::{AddressFamily, TransportType, TurnCredentials};
+use turn_client_proto::udp::TurnClientUdp;
+
+use crate::sockets::send_all;
+
+/// Time until another allocation is tried after one failed or was lost.
+const RETRY: Duration = Duration::from_secs(5);
+/// Maximum number of peer addresses with a permission. The client refreshes them for as long as the
+/// allocation lives. Beyond it, datagrams to other peers are dropped until there is no leg, and the
+/// allocation is replaced.
+const PERMISSIONS_MAX: usize = 4_096;
+/// Maximum number of datagrams that wait for a permission, which takes a round trip.
+const WAITING_MAX: usize = 64;
+/// Maximum number of steps that the client is polled for at a time.
+const STEPS_MAX: usize = 16;
+/// Maximum size of a received datagram in bytes.
+const DATAGRAM_MAX: usize = 2_048;
+/// How long [`allocate`] waits for one datagram.
+const RECEIVE_WAIT: Duration = Duration::from_millis(50);
+
+/// A TURN server and the long-term credentials for it.
+#[derive(Clone, Debug)]
+pub struct TurnServer {
+    pub address: SocketAddr,
+    pub username: String,
+    pub password: Secret,
+}
+
+/// The relayed address of a port, as its shard keeps it up to date. `None` while there is no
+/// allocation.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct RelayedAddress(Arc<(Mutex<Option<SocketAddr>>, Condvar)>);
+
+impl RelayedAddress {
+    pub(crate) fn get(&self) -> Option<SocketAddr> {
+        *self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, address: Option<SocketAddr>) {
+        *self.0.0.lock().unwrap_or_else(PoisonError::into_inner) = address;
+        self.0.1.notify_all();
+    }
+
+    /// Waits until there is an address.
+    pub(crate) fn wait(&self, within: Duration) -> Option<SocketAddr> {
+        let (address, changed) = &*self.0;
+        let address = address.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = changed.wait_timeout_while(address, within, |address| address.is_none());
+        *waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
+/// The allocation of one port.
+pub(crate) struct Relay {
+    server: TurnServer,
+    client: TurnClientUdp,
+    /// What the client knows as its own address. It compares it, and does not send it.
+    local: SocketAddr,
+    /// The client counts time from here.
+    epoch: Instant,
+    due: Instant,
+    relayed: RelayedAddress,
+    permissions: HashSet<IpAddr>,
+    /// Datagrams to peers whose permission has been asked for.
+    waiting: VecDeque<(SocketAddr, Vec<u8>)>,
+    /// Messages to the server.
+    out: Vec<Vec<u8>>,
+}
+
+impl Relay {
+    /// Creates a relay that allocates an address when it is polled.
+    pub(crate) fn new(server: TurnServer, local: SocketAddr, now: Instant) -> Self {
+        Self {
+            client: client(&server, local),
+            server,
+            local,
+            epoch: now,
+            due: now,
+            relayed: RelayedAddress::default(),
+            permissions: HashSet::new(),
+            waiting: VecDeque::new(),
+            out: Vec::new(),
+        }
+    }
+
+    /// Returns whether a datagram came from the server.
+    pub(crate) fn is_server(&self, from: SocketAddr) -> bool {
+        from == self.server.address
+    }
+
+    pub(crate) fn relayed(&self) -> RelayedAddress {
+        self.relayed.clone()
+    }
+
+    /// When [`Relay::poll`] must be called next.
+    pub(crate) fn due(&self) -> Instant {
+        self.due
+    }
+
+    /// Allocates, refreshes and repeats requests, as it is time to. The messages are sent by
+    /// [`Relay::flush`].
+    pub(crate) fn poll(&mut self, now: Instant) {
+        let time = self.time(now);
+        self.due = now + RETRY;
+        for _ in 0..STEPS_MAX {
+            let Some(next) = self.guard(now, |client| client.poll(time)) else { return };
+            while let Some(Some(message)) = self.guard(now, |client| client.poll_transmit(time)) {
+                self.out.push(message.data.to_vec());
+            }
+            let mut is_lost = false;
+            while let Some(Some(event)) = self.guard(now, TurnClientUdp::poll_event) {
+                is_lost |= !self.handle(event, now);
+            }
+            match next {
+                _ if is_lost => return self.renew(now),
+                TurnPollRet::Closed => return self.renew(now),
+                TurnPollRet::WaitUntil(at) if at > time => {
+                    self.due = now + at.saturating_duration_since(time).min(RETRY);
+                    return;
+                }
+                // It may go on at once.
+                TurnPollRet::WaitUntil(_)
+                | TurnPollRet::AllocateTcpSocket { .. }
+                | TurnPollRet::TcpClose { .. } => {}
+            }
+        }
+        self.due = now;
+    }
+
+    /// Handles an event. Returns `false` if there is no allocation.
+    fn handle(&mut self, event: TurnEvent, now: Instant) -> bool {
+        match event {
+            TurnEvent::AllocationCreated(_, address) => {
+                tracing::info!(server = %self.server.address, %address, "TURN address allocated");
+                self.relayed.set(Some(address));
+            }
+            TurnEvent::AllocationCreateFailed(_) => return false,
+            TurnEvent::PermissionCreated(_, ip) => {
+                for (to, datagram) in std::mem::take(&mut self.waiting) {
+                    match to.ip() == ip {
+                        true => self.send(now, to, &datagram),
+                        false => self.waiting.push_back((to, datagram)),
+                    }
+                }
+            }
+            TurnEvent::PermissionCreateFailed(_, ip) => {
+                tracing::warn!(server = %self.server.address, peer = %ip, "TURN permission refused");
+                self.permissions.remove(&ip);
+                self.waiting.retain(|(to, _)| to.ip() != ip);
+            }
+            TurnEvent::ChannelCreated(..)
+            | TurnEvent::ChannelCreateFailed(..)
+            | TurnEvent::TcpConnected(_)
+            | TurnEvent::TcpConnectFailed(_) => {}
+        }
+        true
+    }
+
+    /// Sends a datagram to a peer, as soon as the server lets it through.
+    pub(crate) fn send(&mut self, now: Instant, to: SocketAddr, datagram: &[u8]) {
+        let time = self.time(now);
+        let is_permitted =
+            self.guard(now, |client| client.have_permission(TransportType::Udp, to.ip()));
+        if is_permitted == Some(true) {
+            let sent = self.guard(now, |client| {
+                let sent = client.send_to(TransportType::Udp, to, datagram, time);
+                sent.ok().flatten().map(|message| message.data.build())
+            });
+            self.out.extend(sent.flatten());
+            return;
+        }
+        if !self.permissions.contains(&to.ip()) {
+            self.permit(now, to.ip());
+        }
+        if self.permissions.contains(&to.ip()) {
+            if self.waiting.len() == WAITING_MAX {
+                self.waiting.pop_front();
+            }
+            self.waiting.push_back((to, datagram.to_vec()));
+        }
+    }
+
+    /// Lets a peer send. Peers that we check need no call of this: sending does the same.
+    pub(crate) fn permit(&mut self, now: Instant, ip: IpAddr) {
+        let time = self.time(now);
+        if self.is_full() || !self.permissions.insert(ip) {
+            return;
+        }
+        let asked = self
+            .guard(now, |client| client.create_permission(TransportType::Udp, ip, time).is_ok());
+        match asked {
+            Some(true) => self.poll(now),
+            Some(false) | None => drop(self.permissions.remove(&ip)),
+        }
+    }
+
+    /// Returns whether no further peer can be let through.
+    pub(crate) fn is_full(&self) -> bool {
+        self.permissions.len() >= PERMISSIONS_MAX
+    }
+
+    /// Takes a datagram of a peer out of a message of the server. `None` if it is no such message.
+    pub(crate) fn receive(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        message: &[u8],
+    ) -> Option<(SocketAddr, Vec<u8>)> {
+        let (time, local) = (self.time(now), self.local);
+        let received = self.guard(now, |client| {
+            let message = Transmit::new(message, TransportType::Udp, from, local);
+            match client.recv(message, time) {
+                TurnRecvRet::PeerData(data) => Some((data.peer, data.data().to_vec())),
+                TurnRecvRet::Handled | TurnRecvRet::Ignored(_) | TurnRecvRet::PeerIcmp { .. } => {
+                    None
+                }
+            }
+        });
+        let received = received.flatten();
+        if received.is_none() {
+            self.poll(now);
+        }
+        received
+    }
+
+    /// Sends the messages to the server.
+    pub(crate) fn flush(&mut self, socket: &UdpSocket, to_v6: bool) {
+        if !self.out.is_empty() {
+            let to = self.server.address;
+            send_all(socket, to_v6, self.out.iter().map(|message| (to, message.as_slice())));
+            self.out.clear();
+        }
+    }
+
+    /// Gives the allocation back. The message is sent by [`Relay::flush`].
+    pub(crate) fn close(&mut self, now: Instant) {
+        let time = self.time(now);
+        self.guard(now, |client| client.delete(time).is_ok());
+        while let Some(Some(message)) = self.guard(now, |client| client.poll_transmit(time)) {
+            self.out.push(message.data.to_vec());
+        }
+    }
+
+    /// Starts again after the allocation has failed or ended.
+    fn renew(&mut self, now: Instant) {
+        tracing::warn!(
+            server = %self.server.address,
+            "no address on the TURN server, no calls until it gives one; see [turn]"
+        );
+        self.reset(now + RETRY);
+    }
+
+    /// Replaces the allocation.
+    pub(crate) fn replace(&mut self, now: Instant) {
+        self.close(now);
+        self.reset(now);
+    }
+
+    fn reset(&mut self, due: Instant) {
+        self.relayed.set(None);
+        self.permissions.clear();
+        self.waiting.clear();
+        self.client = client(&self.server, self.local);
+        self.due = due;
+    }
+
+    fn time(&self, now: Instant) -> turn_client_proto::stun::Instant {
+        let nanos = now.saturating_duration_since(self.epoch).as_nanos();
+        turn_client_proto::stun::Instant::from_nanos(i64::try_from(nanos).unwrap_or(i64::MAX))
+    }
+
+    /// Runs foreign code that parses messages. If it panics, the relay starts again and `None` is
+    /// returned.
+    fn guard<T>(&mut self, now: Instant, act: impl FnOnce(&mut TurnClientUdp) -> T) -> Option<T> {
+        let done = catch_unwind(AssertUnwindSafe(|| act(&mut self.client)));
+        if done.is_err() {
+            tracing::error!("TURN client panicked and was replaced");
+            self.renew(now);
+        }
+        done.ok()
+    }
+}
+
+fn client(server: &TurnServer, local: SocketAddr) -> TurnClientUdp {
+    let credentials = TurnCredentials::new(&server.username, server.password.reveal());
+    let mut config = TurnConfig::new(credentials);
+    config.set_address_family(match server.address {
+        SocketAddr::V4(_) => AddressFamily::IPV4,
+        SocketAddr::V6(_) => AddressFamily::IPV6,
+    });
+    TurnClientUdp::allocate(local, server.address, config)
+}
+
+/// Allocates an address and gives it back. Blocks.
+///
+/// # Errors
+///
+/// Returns the errors of the socket. A server that gives no address in time is
+/// [`std::io::ErrorKind::TimedOut`].
+pub fn allocate(
+    server: &TurnServer,
+    clock: &Clock,
+    within: Duration,
+) -> std::io::Result<SocketAddr> {
+    let unspecified = match server.address {
+        SocketAddr::V4(_) => IpAddr::from([0u8; 4]),
+        SocketAddr::V6(_) => IpAddr::from([0u16; 8]),
+    };
+    let socket = UdpSocket::bind((unspecified, 0))?;
+    socket.set_read_timeout(Some(RECEIVE_WAIT))?;
+    let started = clock.now();
+    let mut relay = Relay::new(server.clone(), socket.local_addr()?, started);
+    let mut bytes = [0; DATAGRAM_MAX];
+    loop {
+        let now = clock.now();
+        if relay.due() <= now {
+            relay.poll(now);
+        }
+        relay.flush(&socket, false);
+        if let Some(address) = relay.relayed.get() {
+            relay.close(now);
+            relay.flush(&socket, false);
+            return Ok(address);
+        }
+        if now.saturating_duration_since(started) >= within {
+            let message = format!("{} gave no address within {within:?}", server.address);
+            return Err(std::io::Error::new(std::io::ErrorKind::TimedOut, message));
+        }
+        if let Ok((length, from)) = socket.recv_from(&mut bytes)
+            && relay.is_server(from)
+        {
+            relay.receive(clock.now(), from, bytes.get(..length).unwrap_or_default());
+        }
+    }
+}

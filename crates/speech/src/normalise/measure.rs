@@ -1,0 +1,208 @@
+//! English words for amounts of money and for units.
+
+use super::number::{self, Number, NumberStyle};
+
+/// A currency: sign or code, its names, the names of its hundredth, and whether amounts are read
+/// in lakh and crore.
+struct Currency {
+    signs: &'static [&'static str],
+    name: [&'static str; 2],
+    cent: Option<[&'static str; 2]>,
+    indian: bool,
+}
+
+const CURRENCIES: &[Currency] = &[
+    Currency {
+        signs: &["US$", "$", "USD"],
+        name: ["dollar", "dollars"],
+        cent: Some(["cent", "cents"]),
+        indian: false,
+    },
+    Currency {
+        signs: &["₹", "INR", "Rs", "Rs."],
+        name: ["rupee", "rupees"],
+        cent: Some(["paisa", "paise"]),
+        indian: true,
+    },
+    Currency {
+        signs: &["€", "EUR"],
+        name: ["euro", "euros"],
+        cent: Some(["cent", "cents"]),
+        indian: false,
+    },
+    Currency {
+        signs: &["£", "GBP"],
+        name: ["pound", "pounds"],
+        cent: Some(["penny", "pence"]),
+        indian: false,
+    },
+    Currency { signs: &["¥", "JPY"], name: ["yen", "yen"], cent: None, indian: false },
+    Currency {
+        signs: &["AED"],
+        name: ["dirham", "dirhams"],
+        cent: Some(["fils", "fils"]),
+        indian: false,
+    },
+    Currency {
+        signs: &["BRL", "R$"],
+        name: ["real", "reais"],
+        cent: Some(["centavo", "centavos"]),
+        indian: false,
+    },
+];
+
+/// Magnitudes that follow a number, as written and as read.
+const MAGNITUDES: &[(&str, &str)] = &[
+    ("hundred", "hundred"),
+    ("thousand", "thousand"),
+    ("million", "million"),
+    ("billion", "billion"),
+    ("trillion", "trillion"),
+    ("lakh", "lakh"),
+    ("lakhs", "lakh"),
+    ("crore", "crore"),
+    ("crores", "crore"),
+    ("k", "thousand"),
+    ("K", "thousand"),
+    ("M", "million"),
+    ("mn", "million"),
+    ("bn", "billion"),
+    ("B", "billion"),
+    ("cr", "crore"),
+    ("Cr", "crore"),
+];
+
+/// Returns the word for a magnitude.
+pub(super) fn magnitude(text: &str) -> Option<&'static str> {
+    MAGNITUDES.iter().find(|(written, _)| *written == text).map(|(_, word)| *word)
+}
+
+/// Returns `true` for a sign or code of a currency that stands alone: `₹`, `Rs`, `USD`.
+pub(super) fn is_currency(text: &str) -> bool {
+    CURRENCIES.iter().any(|currency| currency.signs.contains(&text))
+}
+
+/// Reads an amount with its sign before or after it: `$5.50`, `-₹1,25,000`, `20€`, `$5k`. A
+/// `magnitude` is the word that follows it.
+pub(super) fn money(text: &str, following: Option<&str>, style: NumberStyle) -> Option<String> {
+    let (negative, text) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
+    let (currency, amount) = CURRENCIES.iter().find_map(|currency| {
+        currency.signs.iter().find_map(|sign| {
+            let amount = text.strip_prefix(sign).or_else(|| text.strip_suffix(sign))?;
+            (!amount.is_empty()).then_some((currency, amount.trim_matches(' ')))
+        })
+    })?;
+    let (amount, attached) = split_suffix(amount);
+    let amount = amount.strip_suffix("/-").unwrap_or(amount);
+    let attached = match attached {
+        "" => None,
+        suffix => Some(magnitude(suffix)?),
+    };
+    let number = Number::parse(amount).filter(|number| !number.negative)?;
+    let style = NumberStyle { indian: style.indian || currency.indian, ..style };
+    let minus = if negative { "minus " } else { "" };
+    let [one, many] = currency.name;
+    if let Some(magnitude) = attached.or(following) {
+        return Some(format!("{minus}{} {magnitude} {many}", number.words(style)));
+    }
+    let Some([cent, cents]) = currency.cent else {
+        return Some(format!("{minus}{} {many}", number.words(style)));
+    };
+    let hundredths = match number.fraction {
+        None => Some(0),
+        Some(digits) => match digits.len() {
+            1 => digits.parse::<u64>().ok().map(|n| n * 10),
+            2 => digits.parse().ok(),
+            _ => None,
+        },
+    };
+    let Some(hundredths) = hundredths else {
+        return Some(format!("{minus}{} {many}", number.words(style)));
+    };
+    let whole = Number { fraction: None, ..number };
+    let name = if whole.is_one() { one } else { many };
+    let cents = if hundredths == 1 { cent } else { cents };
+    let small = number::cardinal(hundredths, style);
+    Some(match (whole.integer, hundredths) {
+        (_, 0) => format!("{minus}{} {name}", whole.words(style)),
+        (0, _) => format!("{minus}{small} {cents}"),
+        _ => format!("{minus}{} {name} and {small} {cents}", whole.words(style)),
+    })
+}
+
+/// Units: as written, singular, plural.
+const UNITS: &[(&str, &str, &str)] = &[
+    ("%", "percent", "percent"),
+    ("°C", "degree Celsius", "degrees Celsius"),
+    ("°F", "degree Fahrenheit", "degrees Fahrenheit"),
+    ("°", "degree", "degrees"),
+    ("km/h", "kilometre per hour", "kilometres per hour"),
+    ("kmph", "kilometre per hour", "kilometres per hour"),
+    ("mph", "mile per hour", "miles per hour"),
+    ("km", "kilometre", "kilometres"),
+    ("m", "metre", "metres"),
+    ("cm", "centimetre", "centimetres"),
+    ("mm", "millimetre", "millimetres"),
+    ("mi", "mile", "miles"),
+    ("ft", "foot", "feet"),
+    ("yd", "yard", "yards"),
+    ("kg", "kilogram", "kilograms"),
+    ("kgs", "kilogram", "kilograms"),
+    ("g", "gram", "grams"),
+    ("mg", "milligram", "milligrams"),
+    ("lb", "pound", "pounds"),
+    ("lbs", "pound", "pounds"),
+    ("oz", "ounce", "ounces"),
+    ("l", "litre", "litres"),
+    ("L", "litre", "litres"),
+    ("ml", "millilitre", "millilitres"),
+    ("min", "minute", "minutes"),
+    ("mins", "minute", "minutes"),
+    ("h", "hour", "hours"),
+    ("hr", "hour", "hours"),
+    ("hrs", "hour", "hours"),
+    ("sec", "second", "seconds"),
+    ("secs", "second", "seconds"),
+    ("s", "second", "seconds"),
+    ("ms", "millisecond", "milliseconds"),
+    ("KB", "kilobyte", "kilobytes"),
+    ("MB", "megabyte", "megabytes"),
+    ("GB", "gigabyte", "gigabytes"),
+    ("TB", "terabyte", "terabytes"),
+    ("Mbps", "megabit per second", "megabits per second"),
+    ("Gbps", "gigabit per second", "gigabits per second"),
+    ("Hz", "hertz", "hertz"),
+    ("kHz", "kilohertz", "kilohertz"),
+    ("MHz", "megahertz", "megahertz"),
+    ("GHz", "gigahertz", "gigahertz"),
+    ("kW", "kilowatt", "kilowatts"),
+    ("kWh", "kilowatt hour", "kilowatt hours"),
+    ("sqft", "square foot", "square feet"),
+];
+
+/// Splits `10km` into the number and what follows it.
+fn split_suffix(text: &str) -> (&str, &str) {
+    let is_number = |c: char| c.is_ascii_digit() || matches!(c, '.' | ',' | '-' | '/');
+    let end = text.find(|c| !is_number(c)).unwrap_or(text.len());
+    text.split_at_checked(end).unwrap_or((text, ""))
+}
+
+/// Reads a number with its unit: `10km`, `5%`, `-3°C`.
+pub(super) fn with_unit(text: &str, style: NumberStyle) -> Option<String> {
+    let (number, unit) = split_suffix(text);
+    if unit.is_empty() {
+        return None;
+    }
+    if let Some(magnitude) = magnitude(unit) {
+        return Some(format!("{} {magnitude}", Number::parse(number)?.words(style)));
+    }
+    unit_words(number, unit, style)
+}
+
+/// Reads a number and the unit in the following word.
+pub(super) fn unit_words(number: &str, unit: &str, style: NumberStyle) -> Option<String> {
+    let (_, one, many) = UNITS.iter().find(|(written, ..)| *written == unit)?;
+    let number = Number::parse(number)?;
+    let name = if number.is_one() { one } else { many };
+    Some(format!("{} {name}", number.words(style)))
+}

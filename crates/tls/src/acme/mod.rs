@@ -1,0 +1,412 @@
+//! Gets certificates from a certificate authority with the ACME protocol (RFC 8555).
+//!
+//! Accounts, certificates and keys are in the store, so that the nodes of a fleet share them. The
+//! row of a claim lets one node order at a time, and says when the next order may be made after a
+//! failure. `schedule` has the times, `order` the steps of one order, and `client` sends requests.
+
+mod client;
+mod order;
+mod schedule;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use instant_acme::{Account, AccountCredentials, NewAccount};
+use model::{Clock, Secret, Timestamp, metric};
+use rustls::crypto::aws_lc_rs::default_provider;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+use store::{CertificateKind, CertificateRow, Store, StoreError};
+use tokio::sync::Notify;
+use tracing::{error, info, warn};
+
+use crate::certificates::{Certificate, Certificates, Challenge};
+use crate::files;
+use crate::settings::AcmeSettings;
+use client::AuthorityClient;
+use order::{Issued, Method, OrderError};
+
+/// How long an order may take, from the account to the certificate.
+const ORDER_TIMEOUT: Duration = Duration::from_secs(360);
+/// How long a claim is held by a node that has stopped during an order.
+const CLAIM_TIME: Duration = Duration::from_secs(420);
+/// The longest sleep, after which the wall clock is read again.
+const SLEEP_MAX: Duration = Duration::from_secs(3600);
+/// How long the other nodes of a fleet take to learn of a challenge: their next beat tells them.
+const FLEET_DELAY: Duration = Duration::from_secs(3);
+/// How long to wait when the store fails.
+const STORE_RETRY: Duration = Duration::from_secs(30);
+
+/// The holder of a claim that delays the next order after a failure.
+const BACKOFF: &str = "backoff";
+/// The same, as the authority demands.
+const RATE_LIMITED: &str = "rate limited";
+
+/// Orders and renews certificates, and presents them.
+pub(crate) struct Acme {
+    pub(crate) store: Store,
+    pub(crate) clock: Clock,
+    /// The holder of this node's claims.
+    pub(crate) node_id: String,
+    pub(crate) certificates: Arc<Certificates>,
+    /// Another node has changed the rows.
+    pub(crate) changed: Notify,
+    /// The operator wants the next order at once.
+    pub(crate) retry: Notify,
+}
+
+/// The key of a certificate and its claim.
+fn id_of(settings: &AcmeSettings) -> String {
+    format!("{} {}", settings.directory, settings.domains.join(","))
+}
+
+impl Acme {
+    /// Presents the certificates and answers the challenges of the store. Returns its rows.
+    ///
+    /// # Errors
+    /// Returns an error if the store fails.
+    pub(crate) async fn load(
+        &self,
+        settings: &AcmeSettings,
+    ) -> Result<Vec<CertificateRow>, StoreError> {
+        let rows = self.store.certificates().list().await?;
+        let of_kind = |kind| rows.iter().filter(move |row| row.kind == kind);
+        let (id, now) = (id_of(settings), self.clock.wall());
+        let mut usable: Vec<_> = of_kind(CertificateKind::Certificate)
+            .filter(|row| row.id == id || row.until > now)
+            .filter_map(|row| Some((row.id == id, row.until, parse(row)?)))
+            .collect();
+        // The one for all names of the settings is presented if several are for a name.
+        usable.sort_by_key(|(is_current, until, _)| std::cmp::Reverse((*is_current, *until)));
+        self.certificates
+            .replace(usable.into_iter().map(|(.., certificate)| certificate).collect());
+        let challenges = of_kind(CertificateKind::Challenge).filter_map(|row| {
+            let key = row.secret.as_ref()?.reveal();
+            Some((row.id.clone(), Challenge::new(&row.id, &row.body, key).ok()?))
+        });
+        self.certificates.set_challenges(challenges.collect());
+        Ok(rows)
+    }
+
+    /// Allows the next order at once, unless the authority has set a time.
+    async fn end_backoff(&self, settings: &AcmeSettings) {
+        let (id, now) = (id_of(settings), self.clock.wall());
+        let claim = self.store.certificates().claim(id.clone(), BACKOFF.to_owned(), now, now).await;
+        if let Err(error) = claim {
+            warn!(%error, "certificate claim not released");
+        }
+    }
+
+    /// Keeps a certificate for the names of the settings.
+    pub(crate) async fn run(&self, settings: &AcmeSettings) {
+        self.end_backoff(settings).await;
+        let (mut method, mut failures) = (Method::TlsAlpn, 0);
+        loop {
+            let (rows, now) = match self.load(settings).await {
+                Ok(rows) => (rows, self.clock.wall()),
+                Err(error) => {
+                    warn!(%error, "stored certificates not read; trying again");
+                    tokio::time::sleep(STORE_RETRY).await;
+                    continue;
+                }
+            };
+            let due = next_order(&rows, &id_of(settings), &self.node_id);
+            if due > now {
+                tokio::select! {
+                    () = tokio::time::sleep(due.since(now).min(SLEEP_MAX)) => {}
+                    () = self.changed.notified() => {}
+                    () = self.retry.notified() => self.end_backoff(settings).await,
+                }
+                continue;
+            }
+            if !self.claim(settings, now).await {
+                continue;
+            }
+            let ordered = tokio::time::timeout(ORDER_TIMEOUT, self.order(settings, method)).await;
+            let outcome = ordered.unwrap_or_else(|_| {
+                let why = format!("no certificate after {ORDER_TIMEOUT:?}");
+                Err(OrderError::Failed { why, retry_after: None })
+            });
+            self.remove_challenges(settings).await;
+            let stored = match outcome {
+                Ok(issued) => self.store_certificate(settings, issued).await,
+                Err(refusal) => {
+                    // The other port is tried at once: most networks let one of them through.
+                    let is_first =
+                        failures == 0 && matches!(refusal, OrderError::Validation { .. });
+                    let wait = match is_first {
+                        true => Duration::ZERO,
+                        false => {
+                            let spread = rand::random_range(0.0..1.0);
+                            schedule::backoff(failures, refusal.retry_after(), spread)
+                        }
+                    };
+                    if let OrderError::Validation { .. } = refusal {
+                        method = method.other();
+                    }
+                    failures += 1;
+                    report(&refusal, settings, wait);
+                    self.delay(settings, &refusal, wait).await
+                }
+            };
+            match stored {
+                Ok(true) => (method, failures) = (Method::TlsAlpn, 0),
+                Ok(false) => {}
+                Err(error) => {
+                    warn!(%error, "the result of a certificate order was not stored");
+                    tokio::time::sleep(STORE_RETRY).await;
+                }
+            }
+        }
+    }
+
+    /// Claims the right to order. Returns `false` if another node has it, or if the store fails.
+    async fn claim(&self, settings: &AcmeSettings, now: Timestamp) -> bool {
+        let (id, holder) = (id_of(settings), self.node_id.clone());
+        let claim = self.store.certificates().claim(id, holder, now, now.plus(CLAIM_TIME)).await;
+        if let Err(error) = &claim {
+            warn!(%error, "certificate order not begun; trying again");
+            tokio::time::sleep(STORE_RETRY).await;
+        }
+        claim.unwrap_or(false)
+    }
+
+    /// Delays the next order of all nodes. Returns `false`.
+    async fn delay(
+        &self,
+        settings: &AcmeSettings,
+        refusal: &OrderError,
+        wait: Duration,
+    ) -> Result<bool, StoreError> {
+        let holder = if refusal.retry_after().is_some() { RATE_LIMITED } else { BACKOFF };
+        let row = CertificateRow {
+            kind: CertificateKind::Claim,
+            id: id_of(settings),
+            body: holder.to_owned(),
+            secret: None,
+            until: self.clock.wall().plus(wait),
+        };
+        self.store.certificates().put(row).await.map(|()| false)
+    }
+
+    async fn order(&self, settings: &AcmeSettings, method: Method) -> Result<Issued, OrderError> {
+        let (domains, challenge) = (settings.domains.join(", "), method.as_str());
+        info!(domains, challenge, directory = %settings.directory, "certificate order begun");
+        let setup = |why: String| OrderError::Failed { why, retry_after: None };
+        let ca = settings.ca.clone();
+        let trusted = tokio::task::spawn_blocking(move || {
+            ca.map_or(Ok(Vec::new()), |ca| files::read_chain(&ca))
+        });
+        let trusted = trusted.await.map_err(|error| setup(error.to_string()))?;
+        let trusted = trusted.map_err(|error| setup(error.to_string()))?;
+        let client = AuthorityClient::new(trusted, self.clock.clone());
+        let client = client.map_err(|error| setup(error.to_string()))?;
+        let account = self.account(settings, &client).await?;
+        let prepare = async |challenges| self.announce(challenges).await;
+        let refusal = || client.refusal();
+        let ordered = order::order(&account, &settings.domains, method, prepare, refusal).await;
+        if let Err(OrderError::Refused { kind, .. }) = &ordered
+            && kind == "accountDoesNotExist"
+        {
+            let id = settings.directory.to_string();
+            let deleted = self.store.certificates().delete(CertificateKind::Account, id).await;
+            warn!(deleted = deleted.is_ok(), "the authority does not know the account any more");
+        }
+        ordered
+    }
+
+    /// The account at the authority, which is created if there is none.
+    async fn account(
+        &self,
+        settings: &AcmeSettings,
+        client: &AuthorityClient,
+    ) -> Result<Account, OrderError> {
+        let failed = |error| OrderError::of(error, client.refusal());
+        let of_store = |error: StoreError| OrderError::Failed {
+            why: format!("the account could not be read or stored: {error}"),
+            retry_after: None,
+        };
+        let id = settings.directory.to_string();
+        let email = settings.email.clone().unwrap_or_default();
+        let contact = format!("mailto:{email}");
+        let contacts = if email.is_empty() { [].as_slice() } else { &[contact.as_str()] };
+        let rows = self.store.certificates().list().await.map_err(of_store)?;
+        let known =
+            rows.into_iter().find(|row| row.kind == CertificateKind::Account && row.id == id);
+        let credentials = known.as_ref().and_then(|row| row.secret.as_ref());
+        let credentials = credentials
+            .and_then(|text| serde_json::from_str::<AccountCredentials>(text.reveal()).ok());
+        let builder = Account::builder_with_http(Box::new(client.clone()));
+        let (account, row) = match (credentials, known) {
+            (Some(credentials), Some(row)) => {
+                let account = builder.from_credentials(credentials).await.map_err(failed)?;
+                if row.body == email {
+                    return Ok(account);
+                }
+                account.update_contacts(contacts).await.map_err(failed)?;
+                (account, CertificateRow { body: email, ..row })
+            }
+            _ => {
+                let new = NewAccount {
+                    contact: contacts,
+                    terms_of_service_agreed: true,
+                    only_return_existing: false,
+                };
+                let made = builder.create(&new, id.clone(), None).await.map_err(failed)?;
+                let secret =
+                    serde_json::to_string(&made.1).map_err(|error| failed(error.into()))?;
+                info!(directory = id, "account at the certificate authority created");
+                let row = CertificateRow {
+                    kind: CertificateKind::Account,
+                    id,
+                    body: email,
+                    secret: Some(Secret::new(secret)),
+                    until: Timestamp::MAX,
+                };
+                (made.0, row)
+            }
+        };
+        self.store.certificates().put(row).await.map_err(of_store)?;
+        Ok(account)
+    }
+
+    /// Makes this node, and the others of its fleet, answer the challenges.
+    async fn announce(&self, challenges: HashMap<String, Challenge>) {
+        if self.store.is_shared() {
+            for (name, challenge) in &challenges {
+                let row = CertificateRow {
+                    kind: CertificateKind::Challenge,
+                    id: name.clone(),
+                    body: challenge.token.clone(),
+                    secret: Some(Secret::new(challenge.key_authorization.as_str())),
+                    until: self.clock.wall().plus(CLAIM_TIME),
+                };
+                if let Err(error) = self.store.certificates().put(row).await {
+                    warn!(%error, "challenge not passed on to the other nodes");
+                }
+            }
+            tokio::time::sleep(FLEET_DELAY).await;
+        }
+        self.certificates.set_challenges(challenges);
+    }
+
+    async fn remove_challenges(&self, settings: &AcmeSettings) {
+        self.certificates.set_challenges(HashMap::new());
+        if !self.store.is_shared() {
+            return;
+        }
+        for name in &settings.domains {
+            let kind = CertificateKind::Challenge;
+            if let Err(error) = self.store.certificates().delete(kind, name.clone()).await {
+                warn!(%error, "challenge not removed");
+            }
+        }
+    }
+
+    /// Stores a certificate, which the next turn presents. Returns `true`.
+    async fn store_certificate(
+        &self,
+        settings: &AcmeSettings,
+        Issued { chain, key }: Issued,
+    ) -> Result<bool, StoreError> {
+        let mut row = CertificateRow {
+            kind: CertificateKind::Certificate,
+            id: id_of(settings),
+            body: chain,
+            secret: Some(Secret::new(key)),
+            until: Timestamp::default(),
+        };
+        let validity = parse(&row).and_then(|certificate| certificate.validity);
+        let Some(validity) = validity else {
+            let why = "its certificate can't be used".to_owned();
+            let refusal = OrderError::Failed { why, retry_after: None };
+            let wait = schedule::backoff(1, None, 0.0);
+            report(&refusal, settings, wait);
+            return self.delay(settings, &refusal, wait).await;
+        };
+        row.until = validity.not_after;
+        count(metric::certificate_order::ISSUED);
+        let (domains, renewal) = (settings.domains.join(", "), schedule::renewal(validity));
+        info!(domains, until = %validity.not_after, renewal = %renewal, "certificate issued");
+        let rows = self.store.certificates();
+        rows.put(row).await?;
+        rows.delete(CertificateKind::Claim, id_of(settings)).await?;
+        let now = self.clock.wall();
+        for row in rows.list().await? {
+            if row.kind == CertificateKind::Certificate && row.until < now {
+                rows.delete(row.kind, row.id).await?;
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// The certificate of a row. `None` if it can't be used, for example because its key was sealed with
+/// another one.
+fn parse(row: &CertificateRow) -> Option<Certificate> {
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(row.body.as_bytes()).collect();
+    let key = PrivateKeyDer::from_pem_slice(row.secret.as_ref()?.reveal().as_bytes()).ok()?;
+    let certified = CertifiedKey::from_der(chain.ok()?, key, &default_provider()).ok()?;
+    Some(Certificate::new(certified))
+}
+
+/// When this node may order the certificate with this key.
+fn next_order(rows: &[CertificateRow], id: &str, node_id: &str) -> Timestamp {
+    let find = |kind| rows.iter().find(|row| row.kind == kind && row.id == id);
+    let validity = find(CertificateKind::Certificate).and_then(parse).and_then(|it| it.validity);
+    let renewal = validity.map_or(Timestamp::default(), schedule::renewal);
+    let claim = find(CertificateKind::Claim).filter(|claim| claim.body != node_id);
+    renewal.max(claim.map_or(Timestamp::default(), |claim| claim.until))
+}
+
+fn count(outcome: &'static str) {
+    metrics::counter!(metric::TLS_CERTIFICATE_ORDERS_TOTAL, "outcome" => outcome).increment(1);
+}
+
+fn report(refusal: &OrderError, settings: &AcmeSettings, wait: Duration) {
+    count(refusal.outcome());
+    let (domains, remedy) = (settings.domains.join(", "), refusal.remedy());
+    let retry_s = wait.as_secs();
+    error!(domains, error = %refusal, remedy, retry_s, "certificate not issued");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(kind: CertificateKind, id: &str, body: &str, until: i64) -> CertificateRow {
+        let until = Timestamp::from_secs(until);
+        CertificateRow { kind, id: id.to_owned(), body: body.to_owned(), secret: None, until }
+    }
+
+    fn certificate(id: &str, begin: (i32, u8, u8), end: (i32, u8, u8)) -> CertificateRow {
+        let mut params = rcgen::CertificateParams::new(["a.example".to_owned()]).unwrap();
+        params.not_before = rcgen::date_time_ymd(begin.0, begin.1, begin.2);
+        params.not_after = rcgen::date_time_ymd(end.0, end.1, end.2);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let chain = params.self_signed(&key).unwrap().pem();
+        let secret = Some(Secret::new(key.serialize_pem()));
+        CertificateRow { secret, ..row(CertificateKind::Certificate, id, &chain, 0) }
+    }
+
+    #[test]
+    fn an_order_is_due_at_the_renewal_and_when_no_other_claim_is_in_force() {
+        let day = |text: &str| {
+            let at = text.parse::<jiff::Timestamp>().unwrap();
+            Timestamp::from_micros(at.as_microsecond())
+        };
+        let due = |rows: &[CertificateRow]| next_order(rows, "a", "me");
+        assert_eq!(due(&[]), Timestamp::default(), "at once");
+        let current = certificate("a", (2026, 9, 1), (2026, 11, 30));
+        assert_eq!(due(std::slice::from_ref(&current)), day("2026-10-31T00:00:00Z"));
+        let unreadable = CertificateRow { secret: None, ..current.clone() };
+        assert_eq!(due(&[unreadable]), Timestamp::default(), "its key can't be read");
+        assert_eq!(due(&[CertificateRow { id: "b".to_owned(), ..current }]), Timestamp::default());
+        let claim = |holder: &str| row(CertificateKind::Claim, "a", holder, 77);
+        assert_eq!(due(&[claim("other")]), Timestamp::from_secs(77));
+        assert_eq!(due(&[claim(BACKOFF)]), Timestamp::from_secs(77));
+        assert_eq!(due(&[claim("me")]), Timestamp::default(), "left by an earlier process");
+    }
+}

