@@ -1,7 +1,7 @@
 //! A TCP balancer on loopback, for the nodes of a development fleet.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -59,14 +59,6 @@ impl Balancer {
             backend.is_in.send_replace(is_in);
         }
     }
-}
-
-/// A free TCP port of loopback.
-///
-/// # Errors
-/// Returns an error if there is none.
-pub(super) fn free_address() -> io::Result<SocketAddr> {
-    std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
 }
 
 async fn accept(listener: TcpListener, backends: Arc<[Backend]>, stop: CancellationToken) {

@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
@@ -16,7 +16,8 @@ use rustix::process::Signal;
 use tokio::process::Command;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::balancer::{Balancer, free_address};
+use super::balancer::Balancer;
+use super::ports::{free_address, free_media_ports};
 use super::postgres::{Postgres, PostgresError};
 use super::process::Process;
 use super::{Application, DevError, Folder, LOOPBACK, permission_policy};
@@ -450,17 +451,6 @@ fn last_lines(log: &Path) -> String {
     let lines: Vec<&str> = text.lines().collect();
     let first = lines.len().saturating_sub(LOG_LINES);
     lines.get(first..).unwrap_or_default().join("\n")
-}
-
-/// First of `count` UDP ports in a row that are free.
-fn free_media_ports(count: u16) -> io::Result<u16> {
-    loop {
-        let first = UdpSocket::bind(LOOPBACK)?.local_addr()?.port();
-        let Some(last) = first.checked_add(count - 1) else { continue };
-        if (first..=last).all(|port| UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).is_ok()) {
-            return Ok(first);
-        }
-    }
 }
 
 /// What surrounds a node.

@@ -3,6 +3,7 @@
 
 mod balancer;
 pub mod fleet;
+mod ports;
 mod postgres;
 mod process;
 

@@ -1,0 +1,66 @@
+//! Free ports of loopback for processes that are started later, and may be started again.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+/// Below the ports that systems give to outgoing connections (from 32,768 on Linux, from 49,152
+/// by RFC 6335), so that no connection takes a port before its process listens on it.
+const PORTS: std::ops::Range<u16> = 10_000..20_000;
+/// Ranges that are tried before giving up.
+const TRIES: usize = 1_000;
+
+/// A TCP address that nobody listens at.
+///
+/// # Errors
+/// Returns an error if there is none.
+pub(super) fn free_address() -> io::Result<SocketAddr> {
+    let port = first_free(1, |at| TcpListener::bind(at).is_ok())?;
+    Ok((Ipv4Addr::LOCALHOST, port).into())
+}
+
+/// First of `count` UDP ports in a row that are free.
+///
+/// # Errors
+/// Returns an error if there are none.
+pub(super) fn free_media_ports(count: u16) -> io::Result<u16> {
+    first_free(count, |at| UdpSocket::bind(at).is_ok())
+}
+
+/// First port of a range that is free. A process gets each port once, starting at random: fleets
+/// that start at the same time are unlikely to choose the same.
+fn first_free(count: u16, is_free: impl Fn(SocketAddr) -> bool) -> io::Result<u16> {
+    static NEXT: OnceLock<AtomicU16> = OnceLock::new();
+    let next = NEXT.get_or_init(|| rand::random_range(PORTS).into());
+    let ranges = (0..TRIES).map(|_| {
+        let offset = next.fetch_add(count, Ordering::Relaxed) % (PORTS.end - PORTS.start - count);
+        PORTS.start + offset..PORTS.start + offset + count
+    });
+    let mut free = ranges.filter(|range| {
+        range.clone().all(|port| is_free(SocketAddr::from((Ipv4Addr::LOCALHOST, port))))
+    });
+    let range = free.next().ok_or_else(|| io::Error::from(io::ErrorKind::AddrInUse))?;
+    Ok(range.start)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{PORTS, first_free, free_address, free_media_ports};
+
+    #[test]
+    fn free_ports_are_below_those_of_outgoing_connections() {
+        for _ in 0..100 {
+            assert!(PORTS.contains(&free_address().unwrap().port()));
+        }
+        let first = free_media_ports(16).unwrap();
+        assert!(PORTS.contains(&first) && PORTS.contains(&(first + 15)));
+    }
+
+    #[test]
+    fn no_port_of_a_range_is_in_use() {
+        let first = first_free(4, |at| at.port() % 7 != 0).unwrap();
+        assert!((first..first + 4).all(|port| port % 7 != 0));
+        assert!(first_free(1, |_| false).is_err());
+    }
+}
