@@ -7,8 +7,10 @@
 //! endpoint's phone (`phone`). Long operations, such as a fetch or a Graph request, run in tasks of
 //! their own and return their result as an input.
 
+mod a_leg;
 mod asking;
 mod begin;
+mod context;
 mod ending;
 mod legs;
 mod mailbox;
@@ -21,123 +23,59 @@ mod stream;
 mod tapes;
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
-use tracing::{Instrument, debug, info, warn};
+use tracing::{debug, info};
 
-use super::captions::Captions;
+use super::author;
 use super::farewell;
-use super::phones::{KeySource, Line};
-use super::registry::Registry;
+use super::phones::ToPhone;
 use super::services::Services;
 use super::step::{Step, Stepper};
-use super::trace::{EventLogWriter, Trace};
-use super::web::MuteReason;
+use super::trace::Trace;
+use crate::admission::Slot;
 use crate::admission::permission::{Engaged, Event};
-use crate::admission::{NumberEntry, Slot};
-use crate::answer::SigningKeys;
-use crate::stream::StreamHandle;
 use machine::log;
 use machine::{
-    BLegCommand, CallState, CallTime, CallbackKind, Command, Input, InstructionOutcome, Output,
-    RecordingEvent,
+    BLegCommand, CallState, CallTime, CallbackKind, Command, Input, InstructionOutcome,
+    MediaCommand, Output, PhoneStatus, RecordingEvent,
 };
 use media::sdp::{self, Offer};
-use media::{BridgeEnd, LegEvent, LegHandle, OfferedLeg};
 use model::metric;
-use model::{CallQuality, CallUuid, Direction, HangupCause, Leg, Wacid};
-use sound::Playback;
-use speech::Recognition;
-use store::{NewCallback, StoreError};
+use model::{CallUuid, Direction, HangupCause, Leg};
+use store::Farewell;
 
+use a_leg::ALeg;
 use asking::Requests;
 pub(super) use begin::{Peer, StartMode, StartParams};
+use context::Context;
 use ending::Report;
 pub(super) use ending::end_after_fault;
 pub(super) use mailbox::{Envelope, Mailbox, Message, mailbox};
+use sound::Playback;
+use speech::Recognition;
+use stream::CallStream;
+use tapes::CallRecordings;
 
 /// A caller with this name makes the call's task panic when its document arrives.
 #[cfg(any(test, feature = "test-util"))]
 pub const PANICS: &str = "brings it down";
 
-/// State of the A-leg's media.
-enum Media {
-    /// Set-up failed, or the leg is closed.
-    None,
-    /// Our offer was sent; the answer is pending.
-    Offered(Box<OfferedLeg>),
-    /// The phone that accepts the call will send an offer.
-    Awaited,
-    Leg(LegHandle),
-}
-
-/// The A-leg: the media towards the user or the endpoint's phone.
-struct ALeg {
-    media: Media,
-    /// Our session description.
-    sdp: Arc<str>,
-    /// Meta's answer to our offer, until the leg uses it.
-    answer: Option<Box<Offer>>,
-    /// A bridge end, until the leg uses it. The mutex is uncontended: it makes the shell `Sync`,
-    /// which a bridge end is not.
-    bridge: Mutex<Option<Box<BridgeEnd>>>,
-    /// Reasons why the phone's audio is muted.
-    mute_reasons: Vec<MuteReason>,
-    /// Live captions for the phone.
-    captions: Option<Captions>,
-    /// Whether the user's phone has rung.
-    rung: bool,
-    /// Quality of a closed leg.
-    quality: Option<CallQuality>,
-}
-
-impl ALeg {
-    fn new(media: Media, sdp: String) -> Self {
-        Self {
-            media,
-            sdp: Arc::from(sdp),
-            answer: None,
-            bridge: Mutex::default(),
-            mute_reasons: Vec::new(),
-            captions: None,
-            rung: false,
-            quality: None,
-        }
-    }
-
-    fn bridge(&mut self) -> &mut Option<Box<BridgeEnd>> {
-        self.bridge.get_mut().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The state of a running call.
+/// A running call: the machine, and the parts that execute its outputs.
 struct Shell {
-    services: Arc<Services>,
-    call: CallUuid,
-    wacid: Option<Wacid>,
-    /// The business number. `None` for a web leg.
-    number: Option<Arc<NumberEntry>>,
-    /// The connection to an endpoint's phone. `None` unless this is a web leg.
-    line: Option<Arc<Line>>,
-    keys: SigningKeys,
+    context: Context,
     stepper: Stepper,
-    mailbox: Mailbox,
-    journal: EventLogWriter,
-    view: Arc<super::registry::LiveCall>,
     /// The call's slot and its user's busy mark. Held until the call ends.
     held: Option<(Slot, Engaged)>,
-    /// Binds Meta's ids of outbound calls and finds other legs.
-    registry: Registry,
     a_leg: ALeg,
-    /// The B-leg as shown in `view`.
+    /// The B-leg as shown in the view.
     b_leg: Option<CallUuid>,
     playback: Playback,
     recognition: Recognition,
-    /// The open or opening stream.
-    streaming: Option<StreamHandle>,
-    tapes: tapes::CallRecordings,
+    stream: CallStream,
+    recordings: CallRecordings,
     requests: Requests,
     report: Report,
     /// Outputs that wait until the call has left a room of another node, with the time of their
@@ -164,62 +102,49 @@ pub(super) async fn run(services: Arc<Services>, begin: Box<StartParams>) {
         view,
     } = *begin;
     let running = services.clock.now();
-    let events = leg_events(&mailbox, peer.line());
     let theirs = match &way {
         StartMode::Offered(offer) => Some(offer.redacted.to_string()),
         StartMode::Placed | StartMode::Rung => None,
     };
-    let made = match way {
-        StartMode::Offered(offer) => {
-            let answered = services.media.answer(&offer, events);
-            answered.map(|(leg, sdp)| (Media::Leg(leg), sdp))
-        }
-        StartMode::Placed => {
-            let offered = services.media.offer();
-            offered.map(|(leg, sdp)| (Media::Offered(Box::new(leg)), sdp))
-        }
-        StartMode::Rung => Ok((Media::Awaited, String::new())),
-    };
-    let (media, sdp) = made.unwrap_or_else(|e| {
-        warn!(error = %e, "media set-up failed");
-        (Media::None, String::new())
-    });
+    let a_leg = ALeg::begin(&services.media, way, &mailbox, peer.line());
     let mut shell = Shell {
-        call: setup.call,
-        wacid: setup.wacid.clone(),
-        keys: services.keys(peer.account()),
-        number: peer.number().cloned(),
-        line: peer.line().cloned(),
         stepper: Stepper::new(arrived),
-        mailbox,
-        journal,
-        view,
-        held: match peer {
-            Peer::User { slot, engaged, .. } => Some((slot, engaged)),
-            Peer::Phone { .. } => None,
-        },
-        registry,
-        a_leg: ALeg::new(media, sdp),
+        a_leg,
         b_leg: None,
         playback: Playback::default(),
         recognition: Recognition::default(),
-        streaming: None,
-        tapes: tapes::CallRecordings::default(),
-        requests: Requests::default(),
+        stream: CallStream::default(),
+        recordings: CallRecordings::default(),
+        requests: Requests::new(setup.wacid.clone()),
         report: Report::default(),
         outputs: VecDeque::new(),
         leaving: None,
         over: false,
-        services,
+        context: Context {
+            id: setup.call,
+            keys: services.keys(peer.account()),
+            number: peer.number().cloned(),
+            line: peer.line().cloned(),
+            mailbox,
+            journal,
+            view,
+            registry,
+            services,
+        },
+        held: match peer {
+            Peer::User { slot, engaged, .. } => Some((slot, engaged)),
+            Peer::Phone { .. } => None,
+        },
     };
-    shell.journal.keep(log::header_line(&log::Header::of(shell.call)));
-    shell.journal.trace(&Trace::Begun {
-        received_us: shell.journal.us(received),
-        admitted_us: shell.journal.us(admitted),
-        running_us: shell.journal.us(running),
-        media_us: shell.journal.us(shell.services.clock.now()),
+    let (journal, clock) = (&shell.context.journal, &shell.context.services.clock);
+    journal.keep(log::header_line(&log::Header::of(setup.call)));
+    journal.trace(&Trace::Begun {
+        received_us: journal.us(received),
+        admitted_us: journal.us(admitted),
+        running_us: journal.us(running),
+        media_us: journal.us(clock.now()),
     });
-    let has_media = !matches!(shell.a_leg.media, Media::None);
+    let has_media = !shell.a_leg.is_gone();
     info!(direction = setup.direction.as_str(), "call started");
     let setup = Box::new(setup);
     let first = match setup.direction {
@@ -228,127 +153,118 @@ pub(super) async fn run(services: Arc<Services>, begin: Box<StartParams>) {
     };
     shell.step(arrived, first);
     // After the first step, so that `pre_accept` is not delayed.
-    shell.keep_sdp(theirs);
+    shell.trace_sdp(theirs);
     if !has_media {
         shell.step(arrived, Input::HangUp { cause: HangupCause::InternalError });
     }
     drop(turn);
     while !shell.over {
         if let Some(leaving) = shell.leaving.take() {
-            shell.finish_leaving(leaving).await;
+            leaving.finish(&shell.context).await;
             shell.execute_outputs();
             continue;
         }
         shell.requests.forget_finished();
-        let envelope = shell.next_message(&mut inbox).await;
-        match envelope.message {
-            Message::Input(input) => shell.step(envelope.at, input),
-            Message::Answer(answer) => {
-                let shown = answer.redacted.to_string();
-                shell.a_leg.answer = Some(answer);
-                shell.step(envelope.at, Input::SdpAnswer { usable: true });
-                shell.journal.trace(&Trace::Sdp { offer: None, answer: Some(shown) });
-            }
-            Message::Joined(end) => {
-                *shell.a_leg.bridge() = Some(end);
-                shell.step(envelope.at, Input::ALeg { command: BLegCommand::Join });
-                // Unused if the machine no longer accepts it.
-                *shell.a_leg.bridge() = None;
-            }
-            Message::Taken(offer) => shell.taken(envelope.at, &offer),
-            Message::MuteReason(silence, on) => shell.silence(silence, on),
-            Message::Captions(language) => shell.caption(language.as_deref()),
-            Message::Sample => shell.sample(envelope.at),
-            Message::Missing(missing, waited, checking) => {
-                shell.missing(envelope.at, missing, waited, checking)
-            }
-            Message::FirstSent => {
-                shell.journal.trace(&Trace::FirstSent { at_us: shell.journal.us(envelope.at) })
-            }
-        }
+        let envelope = next_message(&mut inbox, &shell.context, shell.stepper.deadline()).await;
+        shell.receive(envelope);
     }
-    shell.journal.close();
+    shell.context.journal.close();
 }
 
-/// Returns a sink that converts a leg's events to inputs of the call.
-fn leg_events(mailbox: &Mailbox, line: Option<&Arc<Line>>) -> media::EventSink {
-    let (mailbox, line) = (mailbox.clone(), line.cloned());
-    Arc::new(move |event| {
-        let leg = Leg::A;
-        let input = match event {
-            LegEvent::FirstSent => {
-                mailbox.put(Message::FirstSent);
-                return;
+/// Waits for the next message, the machine's timer or the next quality reading. One timer serves
+/// both.
+async fn next_message(
+    inbox: &mut mpsc::Receiver<Box<Envelope>>,
+    call: &Context,
+    deadline: Option<Instant>,
+) -> Envelope {
+    let sample = call.next_sample().map(|at| (at, Message::Sample));
+    let deadline = deadline.map(|at| (at, Message::Input(Input::Timer)));
+    let next = deadline.into_iter().chain(sample).min_by_key(|(at, _)| *at);
+    let timer = async {
+        match next {
+            Some((at, message)) => {
+                tokio::time::sleep_until(at.into()).await;
+                message
             }
-            LegEvent::NoAudio { missing, waited, checking } => {
-                mailbox.put(Message::Missing(missing, waited, checking));
-                return;
-            }
-            LegEvent::Media(what) => Input::Media { leg, event: what },
-            LegEvent::PlayStarted(play) => Input::PlayStarted { leg, play },
-            LegEvent::Played(play) => Input::Played { leg, play },
-            LegEvent::PlayFailed { play, item, reason } => {
-                Input::PlayFailed { leg, play, item, reason }
-            }
-            // Phones may also send keys over their socket. Only one way counts.
-            LegEvent::Digit(_)
-                if line.as_ref().is_some_and(|line| !line.takes_key(KeySource::Stream)) =>
-            {
-                return;
-            }
-            LegEvent::Digit(digit) => Input::Digit { leg, digit },
-            LegEvent::Voice(what) => Input::Voice { leg, event: what },
-            LegEvent::DigitsSent(play) => Input::DigitsSent { leg, play },
-        };
-        mailbox.tell(input);
-    })
+            None => std::future::pending().await,
+        }
+    };
+    let message = tokio::select! {
+        biased; envelope = inbox.recv() => match envelope {
+            Some(envelope) => return *envelope,
+            None => Message::Input(Input::HangUp { cause: HangupCause::InternalError }),
+        },
+        message = timer => message,
+    };
+    Envelope { at: call.services.clock.now(), message }
 }
 
 impl Shell {
     /// Writes the initial session descriptions of both sides to the trace.
-    fn keep_sdp(&self, theirs: Option<String>) {
+    fn trace_sdp(&self, theirs: Option<String>) {
         let ours = (!self.a_leg.sdp.is_empty()).then(|| sdp::redacted(&self.a_leg.sdp));
         let (offer, answer) = match theirs {
             Some(theirs) => (Some(theirs), ours),
             None => (ours, None),
         };
         if offer.is_some() {
-            self.journal.trace(&Trace::Sdp { offer, answer });
+            self.context.journal.trace(&Trace::Sdp { offer, answer });
         }
     }
 
-    /// Waits for the next input, the machine's timer or the next quality reading. One timer serves
-    /// both.
-    async fn next_message(&self, inbox: &mut mpsc::Receiver<Box<Envelope>>) -> Envelope {
-        let look = self.next_sample().map(|at| (at, Message::Sample));
-        let deadline = self.stepper.deadline().map(|at| (at, Message::Input(Input::Timer)));
-        let next = deadline.into_iter().chain(look).min_by_key(|(at, _)| *at);
-        let timer = async {
-            match next {
-                Some((at, what)) => {
-                    tokio::time::sleep_until(at.into()).await;
-                    what
-                }
-                None => std::future::pending().await,
+    /// Processes a message of the mailbox.
+    fn receive(&mut self, Envelope { at, message }: Envelope) {
+        let journal = &self.context.journal;
+        match message {
+            Message::Input(input) => self.step(at, input),
+            Message::Answer(answer) => {
+                let answered =
+                    Trace::Sdp { offer: None, answer: Some(answer.redacted.to_string()) };
+                self.a_leg.answer = Some(answer);
+                self.step(at, Input::SdpAnswer { usable: true });
+                self.context.journal.trace(&answered);
             }
-        };
-        tokio::select! {
-            biased; envelope = inbox.recv() => match envelope {
-                Some(envelope) => *envelope,
-                None => Envelope {
-                    at: self.services.clock.now(), message: Message::Input(Input::HangUp { cause: HangupCause::InternalError }),
-                },
-            },
-            what = timer => Envelope { at: self.services.clock.now(), message: what },
+            Message::Joined(end) => {
+                self.a_leg.bridge = Some(end);
+                self.step(at, Input::ALeg { command: BLegCommand::Join });
+                // Unused if the machine no longer accepts it.
+                self.a_leg.bridge = None;
+            }
+            Message::Taken(offer) => self.phone_accepted(at, &offer),
+            Message::MuteReason(reason, on) => self.a_leg.mute(reason, on),
+            Message::Captions(language) => self.a_leg.caption(&self.context, language.as_deref()),
+            Message::Sample => self.a_leg.sample(&self.context, at),
+            Message::Missing(missing, waited, checking) => quality::report_missing(
+                &self.context,
+                &mut self.report,
+                at,
+                (missing, waited, checking),
+            ),
+            Message::FirstSent => journal.trace(&Trace::FirstSent { at_us: journal.us(at) }),
+        }
+    }
+
+    /// Answers the offer of the phone that accepts the call.
+    fn phone_accepted(&mut self, at: Instant, offer: &Offer) {
+        let Some(line) = self.context.line.clone() else { return };
+        match self.a_leg.answer_phone(&self.context, &line, offer) {
+            Some(true) => {
+                line.tell(ToPhone::Answer { call: self.context.id, sdp: self.a_leg.sdp.clone() });
+                self.step(at, Input::SdpAnswer { usable: true });
+                self.step(at, Input::Status { status: PhoneStatus::Accepted });
+            }
+            Some(false) => self.step(at, Input::HangUp { cause: HangupCause::InternalError }),
+            None => {}
         }
     }
 
     #[cfg(any(test, feature = "test-util"))]
     fn fault(&self, input: &Input) {
-        let wanted =
-            self.view.setup.caller_name == PANICS && matches!(input, Input::Fetched { .. });
+        let Context { services, number, keys, view, .. } = &self.context;
+        let wanted = view.setup.caller_name == PANICS && matches!(input, Input::Fetched { .. });
         // The panic message must redact everything here.
-        let held = (&self.view.setup, &self.number, &self.services.graph, &self.keys);
+        let held = (&view.setup, number, &services.graph, keys);
         assert!(!wanted, "as a test wants it: {held:?}");
     }
 
@@ -358,6 +274,7 @@ impl Shell {
     /// Processes one input: runs the machine, logs the outputs, then executes them.
     fn step(&mut self, at: Instant, input: Input) {
         self.fault(&input);
+        let call = &self.context;
         match &input {
             Input::Fetched { fetch, .. } => {
                 if let Some(took) = self.requests.fetched(*fetch, at) {
@@ -365,12 +282,12 @@ impl Shell {
                 }
             }
             Input::Bound { wacid } => {
-                self.wacid = Some(wacid.clone());
-                let due = self.services.clock.steady().plus(farewell::RETRY_TIME);
-                self.services.store.calls().set_wacid(self.call, wacid.clone(), due);
+                self.requests.wacid = Some(wacid.clone());
+                let due = call.services.clock.steady().plus(farewell::RETRY_TIME);
+                call.services.store.calls().set_wacid(call.id, wacid.clone(), due);
             }
             Input::Terminated { .. } if self.requests.farewell.take().is_some() => {
-                self.services.store.calls().settle_farewell(self.call, None);
+                call.services.store.calls().settle_farewell(call.id, None);
             }
             Input::Command {
                 command: Command::Transfer { aleg: Some(_), .. } | Command::Run { .. },
@@ -381,13 +298,11 @@ impl Shell {
                 self.report.transferred |=
                     matches!(**command, Command::Transfer { aleg: Some(_), .. });
             }
-            Input::Digit { leg: Leg::A, digit } => self.key_to_stream(*digit),
-            Input::Played { leg: Leg::A, play } => {
-                self.playback.playing.take_if(|(playing, _)| playing == play);
-            }
+            Input::Digit { leg: Leg::A, digit } => self.stream.key(*digit),
+            Input::Played { leg: Leg::A, play } => self.playback.ended(*play),
             Input::Recording { recording: record, event: RecordingEvent::Ended { .. } } => {
                 let awaited = self.stepper.machine().awaits_recording(*record);
-                self.tapes.ended(*record, awaited);
+                self.recordings.ended(*record, awaited);
             }
             Input::Graph { action, outcome }
                 if self.requests.farewell == Some(*action) && outcome.is_settled() =>
@@ -401,15 +316,15 @@ impl Shell {
         self.requests.cancel_if(|action| step.overtakes(action));
         let Step { at, logged, outputs, worth_a_line } = step;
         if worth_a_line {
-            self.journal.keep(log::entry_line(at, &logged, &outputs));
+            call.journal.keep(log::entry_line(at, &logged, &outputs));
         }
-        self.view.set_recorded(self.stepper.machine().is_recorded());
+        call.view.set_recorded(self.stepper.machine().is_recorded());
         if asks_to_record {
-            self.view.looked_at_recording();
+            call.view.looked_at_recording();
         }
         let b_leg = self.stepper.machine().b_leg();
         if b_leg != std::mem::replace(&mut self.b_leg, b_leg) {
-            self.view.set_b_leg(b_leg);
+            call.view.set_b_leg(b_leg);
         }
         let last = outputs.iter().any(|output| matches!(output, Output::Over));
         self.outputs.extend(outputs.into_iter().map(|output| (at, output, last)));
@@ -427,34 +342,58 @@ impl Shell {
 
     /// Executes an output. `last` is set if the call ends with this step.
     fn execute(&mut self, at: CallTime, output: Output, last: bool) {
+        let call = &self.context;
         match output {
-            Output::Graph { action } => self.ask_graph(action),
+            Output::Graph { action } => {
+                self.requests.ask_graph(call, &self.stepper, &self.a_leg.sdp, action);
+            }
             Output::Fetch { fetch, kind, url, method, params, deadline_ms } => {
                 // Interim results are useless after the final one was sent.
-                self.recognition.interims = None;
-                self.fetch(fetch, kind, url, method, params, Duration::from_millis(deadline_ms));
-            }
-            Output::CancelFetch { fetch } => {
-                self.requests.cancel_fetch(fetch);
-            }
-            Output::Prepare { sounds } => {
-                for sound in sounds {
-                    self.prompt(&sound);
+                self.recognition.discard_interims();
+                let deadline = Duration::from_millis(deadline_ms);
+                match author::path_of(&url.0) {
+                    Some(path) => {
+                        self.playback.written = true;
+                        self.report.agent = self.report.agent.or_else(|| author::agent_of(path));
+                        self.requests.have_written(call, fetch, path, params, deadline);
+                    }
+                    None => self.requests.fetch(call, fetch, kind, (url, method), params, deadline),
                 }
             }
-            Output::Media { leg: _, command: order } => self.media(order),
-            Output::Speech { recognition, command: order } => self.recognise(recognition, order),
-            Output::Dial { order } => self.dial(*order),
-            Output::BLeg { call, command: leg } => self.order_leg(call, leg),
-            Output::ALeg { event: news } => self.tell_a_leg(news),
-            Output::Callback { callback: notice } if notice.kind == CallbackKind::Interim => {
-                self.interim(notice)
+            Output::CancelFetch { fetch } => self.requests.cancel_fetch(fetch),
+            Output::Prepare { sounds } => {
+                for sound in sounds {
+                    self.playback.prompt(call, &sound);
+                }
             }
-            Output::Room { command: room } => self.room(room),
-            Output::Stream { stream, command } => self.stream(at, stream, command),
-            Output::Callback { callback: notice } => self.notify(notice),
+            Output::Media { leg: _, command } => self.media(command),
+            Output::Speech { recognition, command } => {
+                self.recognition.execute(call, self.a_leg.leg(), recognition, command);
+            }
+            Output::Dial { order } => legs::dial(call, *order),
+            Output::BLeg { call: b_leg, command } => {
+                legs::command_b_leg(call, self.a_leg.leg(), b_leg, command);
+            }
+            Output::ALeg { event } => legs::tell_a_leg(call, event),
+            Output::Room { command } => {
+                let leaving = rooms::execute(call, self.a_leg.leg(), &mut self.report, command);
+                self.leaving = leaving;
+            }
+            Output::Stream { stream, command } => {
+                self.stream.execute(call, self.a_leg.leg(), at, stream, command);
+            }
+            Output::Callback { callback } => {
+                match callback.kind {
+                    CallbackKind::Interim => {
+                        return self.recognition.send_interim(call, callback);
+                    }
+                    CallbackKind::Action => self.recognition.discard_interims(),
+                    _ => {}
+                }
+                call.write_callback(call.callback(callback));
+            }
             Output::Instruction { element, line, outcome, note } => {
-                self.instruction(&element, line, outcome, &note)
+                log_instruction(&element, line, outcome, &note);
             }
             Output::State { state } => self.state(at, state),
             Output::Remark { text } => {
@@ -462,72 +401,83 @@ impl Shell {
                 self.report.remarks.push(text);
             }
             Output::Findings { findings } => self.report.findings.add(findings),
-            Output::Concluded { summary } => self.conclude(at, *summary, last),
+            Output::Concluded { summary } => {
+                let retry = if last { farewell::SHORT_RETRY_TIME } else { farewell::RETRY_TIME };
+                let due = call.services.clock.steady().plus(retry);
+                let farewell = self.requests.farewell.map(|action| Farewell { action, due });
+                let quality = self.a_leg.final_quality(call);
+                let report = std::mem::take(&mut self.report);
+                report.conclude(call, at, &summary, quality, farewell);
+            }
             Output::FreeSlot => self.held = None,
             Output::Over => self.end(),
         }
     }
 
-    fn callback(&self, notice: machine::CallbackRequest) -> NewCallback {
-        self.services.callback(&self.view.setup, notice)
-    }
-
-    /// Writes a callback to the outbox, then sends it.
-    fn notify(&mut self, notice: machine::CallbackRequest) {
-        if notice.kind == CallbackKind::Action {
-            self.recognition.interims = None;
-        }
-        self.write_callback(self.callback(notice));
-    }
-
-    fn write_callback(&self, new: NewCallback) {
-        let written = self.services.store.outbox().insert(new);
-        let (outbox, keys) = (self.services.outbox.clone(), self.keys.clone());
-        let work = async move {
-            match written.await {
-                Ok(written) => outbox.send(written, keys),
-                Err(error @ StoreError::Journalled) => {
-                    debug!(%error, "callback journalled, delivery postponed")
+    fn media(&mut self, command: MediaCommand) {
+        let call = &self.context;
+        let items = self.playback.items(call, &command);
+        self.playback.note(call, &command);
+        match command {
+            MediaCommand::Record { .. }
+            | MediaCommand::RecordStart { .. }
+            | MediaCommand::RecordPause { .. }
+            | MediaCommand::RecordStop { .. } => {
+                if let MediaCommand::Record { order, .. } = &command {
+                    self.report.note_format(order.mp3);
                 }
-                Err(error) => tracing::error!(%error, "callback not written"),
+                let (leg, machine) = (self.a_leg.leg(), self.stepper.machine());
+                return self.recordings.execute(call, leg, machine, command);
             }
-        };
-        self.services.tasks.spawn(work.in_current_span());
-    }
-
-    fn instruction(&self, element: &str, line: u32, outcome: InstructionOutcome, note: &str) {
-        let word = match outcome {
-            InstructionOutcome::Started => {
-                debug!(element, line, "instruction started");
-                return;
-            }
-            InstructionOutcome::Done => metric::instruction::DONE,
-            InstructionOutcome::Skipped => metric::instruction::SKIPPED,
-            InstructionOutcome::Failed => metric::instruction::FAILED,
-            InstructionOutcome::Cut => metric::instruction::CUT,
-        };
-        debug!(element, line, outcome = word, note, "instruction ended");
-        metrics::counter!(metric::INSTRUCTIONS_TOTAL, "element" => element.to_owned(), "outcome" => word).increment(1);
+            MediaCommand::Close => self.recordings.clear(),
+            _ => {}
+        }
+        self.a_leg.execute(call, command, items);
     }
 
     fn state(&mut self, at: CallTime, state: CallState) {
         debug!(%state, "call state changed");
-        self.view.set_state(state);
-        self.a_leg.rung |= state == CallState::Ringing;
+        let (services, view) = (&self.context.services, &self.context.view);
+        view.set_state(state);
+        self.report.rung |= state == CallState::Ringing;
         if state == CallState::Live {
-            self.view.set_answered(at);
-            self.view.tell_news(&self.services.feed);
-            let answered = self.view.setup.started.plus(Duration::from_millis(at.0));
-            self.services.store.calls().set_answered(self.call, answered);
-            if let Some(news) = self.services.news.get() {
-                news.answered(&self.view.setup, answered);
+            view.set_answered(at);
+            view.tell_news(&services.feed);
+            let answered = view.setup.started.plus(Duration::from_millis(at.0));
+            services.store.calls().set_answered(self.context.id, answered);
+            if let Some(news) = services.news.get() {
+                news.answered(&view.setup, answered);
             }
-            let Some(number) = &self.number else { return };
-            let (user, event) = match self.view.setup.direction {
-                Direction::Inbound => (&self.view.setup.from, Event::UserConnected),
-                Direction::Outbound => (&self.view.setup.to, Event::Connected),
+            let Some(number) = &self.context.number else { return };
+            let (user, event) = match view.setup.direction {
+                Direction::Inbound => (&view.setup.from, Event::UserConnected),
+                Direction::Outbound => (&view.setup.to, Event::Connected),
             };
-            self.services.permissions.note(number, user, event);
+            services.permissions.note(number, user, event);
         }
     }
+
+    fn end(&mut self) {
+        self.over = true;
+        self.context.services.author.over(self.context.id);
+        self.requests.cancel_fetches();
+        self.recognition = Recognition::default();
+        self.a_leg.end();
+        self.stream = CallStream::default();
+    }
+}
+
+fn log_instruction(element: &str, line: u32, outcome: InstructionOutcome, note: &str) {
+    let word = match outcome {
+        InstructionOutcome::Started => {
+            debug!(element, line, "instruction started");
+            return;
+        }
+        InstructionOutcome::Done => metric::instruction::DONE,
+        InstructionOutcome::Skipped => metric::instruction::SKIPPED,
+        InstructionOutcome::Failed => metric::instruction::FAILED,
+        InstructionOutcome::Cut => metric::instruction::CUT,
+    };
+    debug!(element, line, outcome = word, note, "instruction ended");
+    metrics::counter!(metric::INSTRUCTIONS_TOTAL, "element" => element.to_owned(), "outcome" => word).increment(1);
 }

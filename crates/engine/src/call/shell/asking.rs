@@ -2,26 +2,28 @@
 //! documents that it writes itself.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, debug, warn};
 
-use super::super::author::{self, DocumentRequest};
+use super::super::author::DocumentRequest;
 use super::super::consent::refusal_of;
 use super::super::failed::{self, Failed};
+use super::super::step::Stepper;
 use super::super::trace::{EventLogWriter, Request, Trace};
 use super::super::waterfall;
-use super::Shell;
+use super::context::Context;
+use super::phone;
 use crate::answer::{DocumentBody, FetchJob, Hops, Validity};
 use crate::meta::{ActionRequest, CallTarget};
 use machine::{
     FetchFailure, FetchId, FetchKind, FetchResponse, GraphAction, GraphOutcome, Input, Params,
     Refusal,
 };
-use model::Method;
-use model::metric;
+use model::{Method, Wacid, metric};
 use xml::ast::{DocUrl, Finding, Severity};
 
 /// How long a Graph request waits for the response to the previous one, so that Meta receives a
@@ -39,6 +41,8 @@ pub(super) struct Requests {
     answer: Option<(FetchId, Instant)>,
     /// The latest request to Graph.
     asked: Option<PendingRequest>,
+    /// Meta's id of the call.
+    pub(super) wacid: Option<Wacid>,
     /// The pending request that ends the call at Meta.
     pub(super) farewell: Option<GraphAction>,
 }
@@ -52,6 +56,10 @@ struct PendingRequest {
 }
 
 impl Requests {
+    pub(super) fn new(wacid: Option<Wacid>) -> Self {
+        Self { wacid, ..Self::default() }
+    }
+
     /// Drops the handle of a finished Graph request, which keeps its task's memory alive.
     pub(super) fn forget_finished(&mut self) {
         self.asked.take_if(|asked| asked.answered.is_finished());
@@ -80,23 +88,29 @@ impl Requests {
     pub(super) fn cancel_fetches(&self) {
         self.fetches.values().for_each(AbortHandle::abort);
     }
-}
 
-impl Shell {
-    pub(super) fn ask_graph(&mut self, action: GraphAction) {
-        let Some(number) = self.number.clone() else { return self.ask_phone(action) };
+    /// Sends a request about the call to Graph, or to the phone of a web leg. `sdp` is our session
+    /// description.
+    pub(super) fn ask_graph(
+        &mut self,
+        context: &Context,
+        stepper: &Stepper,
+        sdp: &Arc<str>,
+        action: GraphAction,
+    ) {
+        let Some(number) = context.number.clone() else {
+            return phone::execute(context, sdp, action);
+        };
         let about = match (action, self.wacid.clone()) {
-            (GraphAction::Connect, _) if self.a_leg.sdp.is_empty() => {
-                self.mailbox.tell(Input::Graph { action, outcome: GraphOutcome::Unreachable });
+            (GraphAction::Connect, _) if sdp.is_empty() => {
+                context.tell(Input::Graph { action, outcome: GraphOutcome::Unreachable });
                 return;
             }
-            (GraphAction::Connect, _) => CallTarget::User(self.view.setup.to.clone()),
+            (GraphAction::Connect, _) => CallTarget::User(context.view.setup.to.clone()),
             (_, Some(wacid)) => CallTarget::Call(wacid),
             (_, None) => return,
         };
-        if self.a_leg.sdp.is_empty()
-            && matches!(action, GraphAction::PreAccept | GraphAction::Accept)
-        {
+        if sdp.is_empty() && matches!(action, GraphAction::PreAccept | GraphAction::Accept) {
             return;
         }
         let request = ActionRequest {
@@ -104,25 +118,25 @@ impl Shell {
             token: number.spec.access_token.clone(),
             about,
             action,
-            sdp: Some(self.a_leg.sdp.clone()),
-            opaque: Some(crate::meta::callback_data(self.call, &self.services.node_id)),
-            deadline: self.stepper.answer_window(action),
+            sdp: Some(sdp.clone()),
+            opaque: Some(crate::meta::callback_data(context.id, &context.services.node_id)),
+            deadline: stepper.answer_window(action),
             overtaken: CancellationToken::new(),
         };
         let ends = matches!(action, GraphAction::Reject | GraphAction::Terminate);
         if ends {
-            self.requests.farewell = Some(action);
+            self.farewell = Some(action);
         }
         let overtaken = request.overtaken.clone();
-        let (store, call) = (self.services.store.clone(), self.call);
+        let (store, call) = (context.services.store.clone(), context.id);
         let (graph, mailbox, journal) =
-            (self.services.graph.clone(), self.mailbox.clone(), self.journal.clone());
+            (context.services.graph.clone(), context.mailbox.clone(), context.journal.clone());
         let (clock, arrived, before) =
-            (self.services.clock.clone(), self.stepper.arrived(), self.requests.asked.take());
-        let permissions = self.services.permissions.clone();
-        let user = self.view.setup.to.clone();
-        let placed =
-            (action == GraphAction::Connect).then(|| (self.registry.clone(), self.view.clone()));
+            (context.services.clock.clone(), stepper.arrived(), self.asked.take());
+        let permissions = context.services.permissions.clone();
+        let user = context.view.setup.to.clone();
+        let placed = (action == GraphAction::Connect)
+            .then(|| (context.registry.clone(), context.view.clone()));
         let from = clock.now();
         let gone = overtaken.clone();
         let ask = async move {
@@ -166,45 +180,43 @@ impl Shell {
             }
             mailbox.tell(Input::Graph { action, outcome });
         };
-        self.requests.asked = Some(PendingRequest {
+        self.asked = Some(PendingRequest {
             action,
-            answered: self.services.tasks.spawn(ask.in_current_span()),
+            answered: context.services.tasks.spawn(ask.in_current_span()),
             overtaken,
         });
     }
 
+    /// Requests a document from the customer's server.
     pub(super) fn fetch(
         &mut self,
+        context: &Context,
         fetch: FetchId,
         kind: FetchKind,
-        url: DocUrl,
-        method: Method,
+        (url, method): (DocUrl, Method),
         params: Params,
         deadline: Duration,
     ) {
-        if let Some(path) = author::path_of(&url.0) {
-            return self.have_written(fetch, path, params, deadline);
-        }
         let hops = Hops::new();
-        let max_body = self.services.settings.load().max_body;
+        let max_body = context.services.settings.load().max_body;
         let job = FetchJob {
-            call: self.call,
+            call: context.id,
             kind,
             url,
             method,
             params,
-            keys: self.keys.clone(),
-            event_id: self.services.uuid(),
+            keys: context.keys.clone(),
+            event_id: context.services.uuid(),
             deadline,
             max_body,
             hops: hops.clone(),
         };
-        let clock = self.services.clock.clone();
+        let clock = context.services.clock.clone();
         if kind == FetchKind::Answer {
-            self.requests.answer = Some((fetch, clock.now()));
+            self.answer = Some((fetch, clock.now()));
         }
         let mut traced = TracedFetch {
-            journal: self.journal.clone(),
+            journal: context.journal.clone(),
             fetch,
             kind,
             from: clock.now(),
@@ -212,8 +224,8 @@ impl Shell {
             parse: None,
             clock: clock.clone(),
         };
-        let (fetcher, mailbox) = (self.services.fetcher.clone(), self.mailbox.clone());
-        let (view, store) = (self.view.clone(), self.services.store.clone());
+        let (fetcher, mailbox) = (context.services.fetcher.clone(), context.mailbox.clone());
+        let (view, store) = (context.view.clone(), context.services.store.clone());
         let work = async move {
             let read = |body: DocumentBody| {
                 let begun = clock.now();
@@ -261,34 +273,32 @@ impl Shell {
             drop(traced);
             mailbox.tell(Input::Fetched { fetch, result });
         };
-        let task = self.services.tasks.spawn(work.in_current_span());
-        self.requests.fetches.insert(fetch, task.abort_handle());
+        let task = context.services.tasks.spawn(work.in_current_span());
+        self.fetches.insert(fetch, task.abort_handle());
     }
 
     /// Requests a document from the node's own [`Author`](author::Author).
     pub(super) fn have_written(
         &mut self,
+        context: &Context,
         fetch: FetchId,
         path: &str,
         params: Params,
         within: Duration,
     ) {
-        self.playback.written = true;
-        if self.report.agent.is_none() {
-            self.report.agent = author::agent_of(path);
-        }
-        let setup = &self.view.setup;
+        let setup = &context.view.setup;
         let (account, main_account) = (setup.account.clone(), setup.parent_account.clone());
         let request = DocumentRequest {
-            call: self.call,
+            call: context.id,
             account,
             main_account,
             path: path.to_owned(),
             params,
             within,
         };
-        let written = self.services.author.document(request);
-        let (mailbox, max_body) = (self.mailbox.clone(), self.services.settings.load().max_body);
+        let written = context.services.author.document(request);
+        let (mailbox, max_body) =
+            (context.mailbox.clone(), context.services.settings.load().max_body);
         let work = async move {
             let late = |_| Err(FetchFailure::Timeout);
             let written = tokio::time::timeout(within, written).await.unwrap_or_else(late);
@@ -296,8 +306,8 @@ impl Shell {
                 written.map(|xml| xml::parse_with_limit(xml.as_bytes(), None, max_body).into());
             mailbox.tell(Input::Fetched { fetch, result });
         };
-        let task = self.services.tasks.spawn(work.in_current_span());
-        self.requests.fetches.insert(fetch, task.abort_handle());
+        let task = context.services.tasks.spawn(work.in_current_span());
+        self.fetches.insert(fetch, task.abort_handle());
     }
 }
 

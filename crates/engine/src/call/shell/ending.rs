@@ -3,16 +3,17 @@
 use tracing::{Instrument as _, info};
 use uuid::Uuid;
 
+use super::super::record;
 use super::super::registry::LiveCall;
 use super::super::services::Services;
-use super::super::{farewell, record};
+use super::context::Context;
 use super::phone;
-use super::{Media, Recognition, Shell};
 use crate::admission::permission::Event;
 use crate::notices::Notice;
 use machine::{CallTime, GraphAction, Summary, orphan_summary};
+use media::record::Format;
 use model::metric;
-use model::{Direction, HangupCause, NotificationTopic};
+use model::{CallQuality, Direction, HangupCause, NotificationTopic};
 use store::{CallEnd, CallStart, Conclusion, Farewell};
 
 /// What the call's record says beside the machine's summary.
@@ -20,6 +21,8 @@ use store::{CallEnd, CallStart, Conclusion, Farewell};
 pub(super) struct Report {
     pub(super) remarks: Vec<String>,
     pub(super) findings: record::Findings,
+    /// Whether the user's phone has rung.
+    pub(super) rung: bool,
     /// Whether a document was transferred to the call over REST. Its end is then reported as that
     /// of a call of its own, even if another call dialled it.
     pub(super) transferred: bool,
@@ -29,57 +32,70 @@ pub(super) struct Report {
     pub(super) agent: Option<Uuid>,
 }
 
-impl Shell {
-    /// Writes the call's record and sends its hangup callback. Does not wait for either.
-    pub(super) fn conclude(&mut self, at: CallTime, summary: Summary, last: bool) {
+impl Report {
+    /// Adds a remark, once per call, if recordings use another format than requested.
+    pub(super) fn note_format(&mut self, mp3: bool) {
+        if let Some(why) = Format::substitution_remark(mp3)
+            .filter(|why| !self.remarks.iter().any(|remark| remark == why))
+        {
+            info!(remark = why, "call remark");
+            self.remarks.push(why.to_owned());
+        }
+    }
+
+    /// Writes the call's record and sends its hangup callback. Does not wait for either. `farewell`
+    /// is the pending request that ends the call at Meta.
+    pub(super) fn conclude(
+        self,
+        call: &Context,
+        at: CallTime,
+        summary: &Summary,
+        quality: Option<CallQuality>,
+        farewell: Option<Farewell>,
+    ) {
+        let (services, setup) = (&call.services, &call.view.setup);
         let cause = summary.cause;
         info!(
             cause = cause.as_str(),
             duration_s = summary.duration_secs,
             at_ms = at.0,
-            answer_url_ms = self.report.answer_ms,
+            answer_url_ms = self.answer_ms,
             "call ended"
         );
-        let missed =
-            summary.answered.is_none() && (self.a_leg.rung || cause == HangupCause::Rejected);
-        if let Some(number) = self
-            .number
-            .as_ref()
-            .filter(|_| missed && self.view.setup.direction == Direction::Outbound)
+        let missed = summary.answered.is_none() && (self.rung || cause == HangupCause::Rejected);
+        if let Some(number) =
+            call.number.as_ref().filter(|_| missed && setup.direction == Direction::Outbound)
         {
-            self.services.permissions.note(number, &self.view.setup.to, Event::Unanswered);
+            services.permissions.note(number, &setup.to, Event::Unanswered);
         }
-        self.note_missed(&summary);
-        if let Some(line) = &self.line {
-            line.end(cause, phone::ended(&summary));
+        note_missed(call, summary);
+        if let Some(line) = &call.line {
+            line.end(cause, phone::ended(summary));
         }
-        let direction = self.view.setup.direction.as_str();
-        metrics::counter!(metric::CALLS_TOTAL, "direction" => direction, "outcome" => record::outcome(&summary))
+        let direction = setup.direction.as_str();
+        metrics::counter!(metric::CALLS_TOTAL, "direction" => direction, "outcome" => record::outcome(summary))
             .increment(1);
-        let Report { remarks, findings, transferred, answer_ms, agent } =
-            std::mem::take(&mut self.report);
-        let ours = if last { farewell::SHORT_RETRY_TIME } else { farewell::RETRY_TIME };
-        let due = self.services.clock.steady().plus(ours);
+        let Self { remarks, findings, transferred, answer_ms, agent, rung: _ } = self;
         let conclusion = Conclusion {
-            start: CallStart::of(&self.view.setup, &self.services.node_id),
+            start: CallStart::of(setup, &services.node_id),
             end: CallEnd {
-                quality: self.final_quality(),
+                quality,
                 answer_ms,
                 agent,
-                ..CallEnd::of(&summary, self.view.setup.started, remarks, findings.kept())
+                ..CallEnd::of(summary, setup.started, remarks, findings.kept())
             },
             callbacks: match transferred {
                 true => {
-                    let mut reports = vec![self.callback(summary.hangup.clone())];
-                    reports.extend(self.services.news_of_end(&self.view.setup, &summary));
+                    let mut reports = vec![call.callback(summary.hangup.clone())];
+                    reports.extend(services.news_of_end(setup, summary));
                     reports
                 }
-                false => self.services.reports(&self.view.setup, &summary),
+                false => services.reports(setup, summary),
             },
-            farewell: self.requests.farewell.map(|action| Farewell { action, due }),
+            farewell,
         };
-        let concluded = self.services.store.calls().conclude(conclusion);
-        let (outbox, keys) = (self.services.outbox.clone(), self.keys.clone());
+        let concluded = services.store.calls().conclude(conclusion);
+        let (outbox, keys) = (services.outbox.clone(), call.keys.clone());
         let work = async move {
             match concluded.await {
                 Ok(concluded) => concluded
@@ -89,43 +105,31 @@ impl Shell {
                 Err(error) => tracing::error!(%error, "call record not written"),
             }
         };
-        self.services.tasks.spawn(work.in_current_span());
+        services.tasks.spawn(work.in_current_span());
     }
+}
 
-    /// Notifies the people of the account of a missed call.
-    pub(super) fn note_missed(&self, summary: &Summary) {
-        let setup = &self.view.setup;
-        if self.number.is_none()
-            || setup.direction == Direction::Outbound
-            || summary.answered.is_some()
-        {
-            return;
-        }
-        let who = if setup.caller_name.is_empty() {
-            format!("+{}", setup.from)
-        } else {
-            setup.caller_name.clone()
-        };
-        let text = format!("Missed call from {who} to +{}", setup.to);
-        let (account, main) = (setup.account.clone(), setup.parent_account.clone());
-        self.services.notices.note(Notice {
-            number: Some(setup.to.clone()),
-            user: Some(setup.from.clone()),
-            conversation: self.services.news.get().and_then(|news| news.conversation(setup)),
-            call: Some(self.call),
-            ..Notice::new(account, main, NotificationTopic::MissedCall, text)
-        });
+/// Notifies the people of the account of a missed call.
+fn note_missed(call: &Context, summary: &Summary) {
+    let (services, setup) = (&call.services, &call.view.setup);
+    if call.number.is_none() || setup.direction == Direction::Outbound || summary.answered.is_some()
+    {
+        return;
     }
-
-    pub(super) fn end(&mut self) {
-        self.over = true;
-        self.services.author.over(self.call);
-        self.requests.cancel_fetches();
-        self.recognition = Recognition::default();
-        self.a_leg.captions = None;
-        self.a_leg.media = Media::None;
-        self.streaming = None;
-    }
+    let who = if setup.caller_name.is_empty() {
+        format!("+{}", setup.from)
+    } else {
+        setup.caller_name.clone()
+    };
+    let text = format!("Missed call from {who} to +{}", setup.to);
+    let (account, main) = (setup.account.clone(), setup.parent_account.clone());
+    services.notices.note(Notice {
+        number: Some(setup.to.clone()),
+        user: Some(setup.from.clone()),
+        conversation: services.news.get().and_then(|news| news.conversation(setup)),
+        call: Some(call.id),
+        ..Notice::new(account, main, NotificationTopic::MissedCall, text)
+    });
 }
 
 /// Ends a call after its task panicked: closes its record, sends its hangup callback and ends it at

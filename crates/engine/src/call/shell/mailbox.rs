@@ -1,16 +1,18 @@
 //! The mailbox of a call: a bounded queue of stamped inputs.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tracing::warn;
 
+use super::super::phones::{KeySource, Line};
 use super::super::web::MuteReason;
 use machine::Input;
 use media::sdp::Offer;
-use media::{BridgeEnd, MissingStep};
-use model::CallUuid;
+use media::{BridgeEnd, EventSink, LegEvent, MissingStep};
 use model::metric;
+use model::{CallUuid, Leg};
 
 /// Capacity of the mailbox. A call receives a few inputs per second; overflow is an internal error,
 /// which is counted and logged.
@@ -96,6 +98,40 @@ impl Mailbox {
                 false
             }
         }
+    }
+
+    /// Returns a sink that converts the events of a leg to inputs of the call.
+    pub(super) fn leg_events(&self, line: Option<&Arc<Line>>) -> EventSink {
+        let (mailbox, line) = (self.clone(), line.cloned());
+        Arc::new(move |event| {
+            let leg = Leg::A;
+            let input = match event {
+                LegEvent::FirstSent => {
+                    mailbox.put(Message::FirstSent);
+                    return;
+                }
+                LegEvent::NoAudio { missing, waited, checking } => {
+                    mailbox.put(Message::Missing(missing, waited, checking));
+                    return;
+                }
+                LegEvent::Media(what) => Input::Media { leg, event: what },
+                LegEvent::PlayStarted(play) => Input::PlayStarted { leg, play },
+                LegEvent::Played(play) => Input::Played { leg, play },
+                LegEvent::PlayFailed { play, item, reason } => {
+                    Input::PlayFailed { leg, play, item, reason }
+                }
+                // Phones may also send keys over their socket. Only one way counts.
+                LegEvent::Digit(_)
+                    if line.as_ref().is_some_and(|line| !line.takes_key(KeySource::Stream)) =>
+                {
+                    return;
+                }
+                LegEvent::Digit(digit) => Input::Digit { leg, digit },
+                LegEvent::Voice(what) => Input::Voice { leg, event: what },
+                LegEvent::DigitsSent(play) => Input::DigitsSent { leg, play },
+            };
+            mailbox.tell(input);
+        })
     }
 }
 

@@ -4,19 +4,19 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::{Media, Shell};
+use super::context::Context;
+use super::ending::Report;
+use super::tapes;
 use crate::call::rooms::{Door, LeaveResult, exit_id};
-use crate::call::seats::{Entrance, Seat};
+use crate::call::seats::Entrance;
 use machine::{
-    CallbackKind, CallbackRequest, LeaveReason, Params, RecordingOrder, RoomCommand, RoomEvent,
-    set_mpc_duration,
+    CallbackKind, CallbackRequest, Input, LeaveReason, Params, RecordingOrder, RoomCommand,
+    RoomEvent, set_mpc_duration,
 };
+use media::LegHandle;
 use media::record::Format;
-use model::Timestamp;
 use store::NewCallback;
 use xml::ast::Target;
-
-use super::Input;
 
 /// How long a call waits for the answer of the node whose room it leaves.
 const LEAVE_TIME: Duration = Duration::from_secs(1);
@@ -34,112 +34,108 @@ struct LeaveReports {
     end_params: Option<Box<Params>>,
 }
 
-impl Shell {
-    pub(super) fn room(&mut self, command: RoomCommand) {
-        let rooms = self.services.rooms.clone();
-        match command {
-            RoomCommand::Enter { entry } => match &self.a_leg.media {
-                Media::Leg(leg) => {
-                    let entrance = Entrance {
-                        setup: self.view.setup.clone(),
-                        entry: *entry,
-                        mailbox: self.mailbox.clone(),
-                        jack: leg.room_jack(),
-                        id: self.services.uuid(),
-                        answered: self.answered_at(),
-                    };
-                    match &self.services.seats {
-                        Some(seats) => seats.enter(entrance),
-                        None => drop(entrance.enter(&rooms, Door::OpenOr(entrance.id))),
-                    }
-                }
-                Media::None | Media::Offered(_) | Media::Awaited => {
-                    self.mailbox.tell(Input::Room {
-                        event: RoomEvent::MustLeave { reason: LeaveReason::Ended },
-                    });
-                }
-            },
-            RoomCommand::Leave { sounds, if_others_stay, if_last, end_params } => {
-                let reports = LeaveReports { if_others_stay, if_last, end_params };
-                let seats = self.services.seats.as_ref();
-                match seats.and_then(|seats| seats.leave(self.call, &sounds)) {
-                    Some(answer) => self.leaving = Some(Leaving { answer, reports }),
-                    None => {
-                        rooms.leave(self.call, &sounds, |left| self.report_exit(left, reports));
-                    }
-                }
-            }
-            RoomCommand::Sound { items } => match self.seat() {
-                Some(seat) => seat.sound(items),
-                None => rooms.sound(self.call, &items),
-            },
-            RoomCommand::Digit { digit } => match self.seat() {
-                Some(seat) => seat.digit(digit),
-                None => rooms.key(self.call, digit),
-            },
-            RoomCommand::Ring { name, items } => rooms.ring(&self.view.setup, name, &items),
-            RoomCommand::StopRing => rooms.ring_over(self.call),
-            RoomCommand::Record { order: how, when_alone } => self.record_room(*how, when_alone),
-        }
-    }
-
-    /// When the call was answered.
-    fn answered_at(&self) -> Option<Timestamp> {
-        let answered = self.view.answered();
-        answered.map(|at| self.view.setup.started.plus(Duration::from_millis(at.0)))
-    }
-
-    /// The call's seat in a room of another node.
-    pub(super) fn seat(&self) -> Option<Seat> {
-        self.services.seats.as_ref()?.seat_of(self.call)
-    }
-
+impl Leaving {
     /// Waits until the other node says what follows from the exit. If it does not answer, it tells
     /// the others, or the node that takes its place does.
-    pub(super) async fn finish_leaving(&mut self, leaving: Leaving) {
-        let Leaving { answer, reports } = leaving;
-        let left = tokio::time::timeout(LEAVE_TIME, answer).await.ok().and_then(Result::ok);
-        self.report_exit(left.unwrap_or_else(LeaveResult::unknown), reports);
+    pub(super) async fn finish(self, call: &Context) {
+        let left = tokio::time::timeout(LEAVE_TIME, self.answer).await.ok().and_then(Result::ok);
+        self.reports.send(call, left.unwrap_or_else(LeaveResult::unknown));
     }
+}
 
-    fn report_exit(&mut self, left: LeaveResult, reports: LeaveReports) {
-        let LeaveReports { if_others_stay, if_last, end_params } = reports;
-        let notices = if left.last { if_last } else { if_others_stay };
-        notices.into_iter().for_each(|notice| self.notify_out(notice));
+impl LeaveReports {
+    fn send(self, call: &Context, left: LeaveResult) {
+        let notices = if left.last { self.if_last } else { self.if_others_stay };
+        notices.into_iter().for_each(|notice| send_report(call, notice));
         for Target { url, method } in left.told {
-            if let Some(mut params) = end_params.as_deref().cloned() {
+            if let Some(mut params) = self.end_params.as_deref().cloned() {
                 set_mpc_duration(&mut params, left.lasted);
                 let kind = CallbackKind::MultiParty;
-                self.notify_out(CallbackRequest { kind, url, method, params });
+                send_report(call, CallbackRequest { kind, url, method, params });
             }
         }
     }
+}
 
-    /// Writes a callback about the end of a participant. Its id is reproducible, so that the next
-    /// process does not duplicate it.
-    fn notify_out(&mut self, notice: CallbackRequest) {
-        let new = match notice.kind {
-            CallbackKind::MultiParty => {
-                NewCallback { event_id: exit_id(&notice), ..self.callback(notice) }
+/// Writes a callback about the end of a participant. Its id is reproducible, so that the next
+/// process does not duplicate it.
+fn send_report(call: &Context, notice: CallbackRequest) {
+    let new = match notice.kind {
+        CallbackKind::MultiParty => {
+            NewCallback { event_id: exit_id(&notice), ..call.callback(notice) }
+        }
+        _ => call.callback(notice),
+    };
+    call.write_callback(new);
+}
+
+/// Executes a command about the call's room. Returns what to wait for if the call leaves a room of
+/// another node.
+pub(super) fn execute(
+    call: &Context,
+    leg: Option<&LegHandle>,
+    report: &mut Report,
+    command: RoomCommand,
+) -> Option<Leaving> {
+    let rooms = &call.services.rooms;
+    match command {
+        RoomCommand::Enter { entry } => match leg {
+            Some(leg) => {
+                let entrance = Entrance {
+                    setup: call.view.setup.clone(),
+                    entry: *entry,
+                    mailbox: call.mailbox.clone(),
+                    jack: leg.room_jack(),
+                    id: call.services.uuid(),
+                    answered: call.answered_at(),
+                };
+                match &call.services.seats {
+                    Some(seats) => seats.enter(entrance),
+                    None => drop(entrance.enter(rooms, Door::OpenOr(entrance.id))),
+                }
             }
-            _ => self.callback(notice),
-        };
-        self.write_callback(new);
+            None => {
+                let event = RoomEvent::MustLeave { reason: LeaveReason::Ended };
+                call.tell(Input::Room { event });
+            }
+        },
+        RoomCommand::Leave { sounds, if_others_stay, if_last, end_params } => {
+            let reports = LeaveReports { if_others_stay, if_last, end_params };
+            let seats = call.services.seats.as_ref();
+            match seats.and_then(|seats| seats.leave(call.id, &sounds)) {
+                Some(answer) => return Some(Leaving { answer, reports }),
+                None => rooms.leave(call.id, &sounds, |left| reports.send(call, left)),
+            }
+        }
+        RoomCommand::Sound { items } => match call.seat() {
+            Some(seat) => seat.sound(items),
+            None => rooms.sound(call.id, &items),
+        },
+        RoomCommand::Digit { digit } => match call.seat() {
+            Some(seat) => seat.digit(digit),
+            None => rooms.key(call.id, digit),
+        },
+        RoomCommand::Ring { name, items } => rooms.ring(&call.view.setup, name, &items),
+        RoomCommand::StopRing => rooms.ring_over(call.id),
+        RoomCommand::Record { order, when_alone } => record(call, report, *order, when_alone),
     }
+    None
+}
 
-    fn record_room(&mut self, how: RecordingOrder, when_alone: bool) {
-        self.note_format(how.mp3);
-        let id = how.id.unwrap_or_else(|| self.services.uuid());
-        let url = self.services.recordings.url(id, Format::of(how.mp3).as_str());
-        if let Some(seat) = self.seat() {
-            return seat.record((id, url), Box::new(how), when_alone);
-        }
-        let begin = |room, source, told| {
-            self.services.recordings.begin(self.taking(id, Some(room), how), source, told)
-        };
-        if let Err(why) = self.services.rooms.record(self.call, (id, url), when_alone, begin) {
-            tracing::warn!(why, "room recording failed to start");
-            self.report.remarks.push(format!("the room could not be recorded: {why}; it goes on"));
-        }
+/// Starts to record the call's room.
+fn record(call: &Context, report: &mut Report, order: RecordingOrder, when_alone: bool) {
+    report.note_format(order.mp3);
+    let id = order.id.unwrap_or_else(|| call.services.uuid());
+    let url = call.services.recordings.url(id, Format::of(order.mp3).as_str());
+    if let Some(seat) = call.seat() {
+        return seat.record((id, url), Box::new(order), when_alone);
+    }
+    let begin = |room, source, told| {
+        let request = tapes::request(call, id, Some(room), order);
+        call.services.recordings.begin(request, source, told)
+    };
+    if let Err(why) = call.services.rooms.record(call.id, (id, url), when_alone, begin) {
+        tracing::warn!(why, "room recording failed to start");
+        report.remarks.push(format!("the room could not be recorded: {why}; it goes on"));
     }
 }

@@ -6,10 +6,11 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tracing::Instrument as _;
 
-use super::{Media, Shell};
+use super::context::Context;
 use crate::answer::{CallbackJob, Hops, Notifier};
 use crate::call::hearing::{Hearing, Listener};
 use machine::{CallbackRequest, Input, RecognitionId, SpeechCommand, SpeechEvent};
+use media::LegHandle;
 
 /// Capacity of the queue of interim results: one second. Further results would be outdated before
 /// they are sent.
@@ -20,12 +21,12 @@ const INTERIMS: usize = 5;
 pub(super) struct Recognition {
     hearing: Option<Hearing>,
     /// The interim results that are still to be sent.
-    pub(super) interims: Option<Interims>,
+    interims: Option<Interims>,
 }
 
 /// Sends interim results in order, with one attempt each. Dropping the value discards those that
 /// are still queued.
-pub(super) struct Interims {
+struct Interims {
     queue: mpsc::Sender<CallbackJob>,
     task: AbortHandle,
 }
@@ -36,48 +37,48 @@ impl Drop for Interims {
     }
 }
 
-impl Shell {
-    pub(super) fn recognise(&mut self, recognition: RecognitionId, order: SpeechCommand) {
-        match order {
+impl Recognition {
+    pub(super) fn execute(
+        &mut self,
+        call: &Context,
+        leg: Option<&LegHandle>,
+        recognition: RecognitionId,
+        command: SpeechCommand,
+    ) {
+        match command {
             SpeechCommand::Begin { settings: how } => {
                 // Dropping the previous recognition stops it.
-                self.recognition.hearing = None;
-                let recognisers = &self.services.recognisers;
+                self.hearing = None;
+                let recognisers = &call.services.recognisers;
                 if !recognisers.can_recognise(&how.language) {
-                    self.mailbox
-                        .tell(Input::Speech { recognition, event: SpeechEvent::Unavailable });
-                } else if let Media::Leg(leg) = &self.a_leg.media {
+                    call.tell(Input::Speech { recognition, event: SpeechEvent::Unavailable });
+                } else if let Some(leg) = leg {
                     let listener = Listener {
-                        workers: self.services.media.workers(),
+                        workers: call.services.media.workers(),
                         recognisers,
-                        mailbox: &self.mailbox,
-                        tasks: &self.services.tasks,
+                        mailbox: &call.mailbox,
+                        tasks: &call.services.tasks,
                     };
-                    self.recognition.hearing =
-                        Some(Hearing::begin(recognition, *how, leg, &listener));
+                    self.hearing = Some(Hearing::begin(recognition, *how, leg, &listener));
                 }
             }
             SpeechCommand::Finish => {
-                if let Some(hearing) =
-                    self.recognition.hearing.as_ref().filter(|hearing| hearing.is(recognition))
-                {
+                if let Some(hearing) = self.hearing.as_ref().filter(|one| one.is(recognition)) {
                     hearing.finish();
                 }
             }
-            SpeechCommand::Stop => {
-                drop(self.recognition.hearing.take_if(|hearing| hearing.is(recognition)))
-            }
+            SpeechCommand::Stop => drop(self.hearing.take_if(|one| one.is(recognition))),
         }
     }
 
     /// Sends an interim result. It is useless later, so it bypasses the outbox.
-    pub(super) fn interim(&mut self, notice: CallbackRequest) {
+    pub(super) fn send_interim(&mut self, call: &Context, notice: CallbackRequest) {
         let job = CallbackJob {
-            call: self.call,
+            call: call.id,
             notice,
-            keys: self.keys.clone(),
+            keys: call.keys.clone(),
             secrets: std::sync::Arc::default(),
-            event_id: self.services.uuid(),
+            event_id: call.services.uuid(),
             attempts: 0,
             // Counts as a retry, so that exactly one attempt is made whatever the URL's fragment
             // says (`docs/reference/callbacks.md#interim-speech-results`).
@@ -85,13 +86,18 @@ impl Shell {
             age: Duration::ZERO,
             hops: Hops::new(),
         };
-        let (notifier, tasks) = (&self.services.notifier, &self.services.tasks);
-        let interims = self.recognition.interims.get_or_insert_with(|| {
+        let (notifier, tasks) = (&call.services.notifier, &call.services.tasks);
+        let interims = self.interims.get_or_insert_with(|| {
             let (queue, jobs) = mpsc::channel(INTERIMS);
             let task = tasks.spawn(tell_in_order(notifier.clone(), jobs).in_current_span());
             Interims { queue, task: task.abort_handle() }
         });
         let _ = interims.queue.try_send(job);
+    }
+
+    /// Discards interim results that are not sent yet: the final one follows.
+    pub(super) fn discard_interims(&mut self) {
+        self.interims = None;
     }
 }
 

@@ -2,56 +2,68 @@
 
 use std::sync::Arc;
 
-use super::{Media, Shell};
-use crate::stream::StreamJob;
+use super::context::Context;
+use crate::stream::{StreamHandle, StreamJob};
 use machine::{CallTime, Input, StreamCommand};
+use media::LegHandle;
 use model::{Digit, StreamId};
 
-impl Shell {
-    pub(super) fn stream(&mut self, at: CallTime, id: StreamId, command: StreamCommand) {
-        let now = self.view.setup.started.plus(std::time::Duration::from_millis(at.0));
+/// The open or opening stream of a call.
+#[derive(Default)]
+pub(super) struct CallStream(Option<StreamHandle>);
+
+impl CallStream {
+    pub(super) fn execute(
+        &mut self,
+        call: &Context,
+        leg: Option<&LegHandle>,
+        at: CallTime,
+        id: StreamId,
+        command: StreamCommand,
+    ) {
+        let now = call.view.setup.started.plus(std::time::Duration::from_millis(at.0));
         match command {
             StreamCommand::Open(order) => {
-                self.view.streams.opening(id, &order, now);
-                let mailbox = self.mailbox.clone();
+                call.view.streams.opening(id, &order, now);
+                let mailbox = call.mailbox.clone();
                 let job = StreamJob {
-                    call: self.call,
+                    call: call.id,
                     stream: id,
-                    account: self.view.setup.account.clone(),
+                    account: call.view.setup.account.clone(),
                     order: *order,
-                    keys: self.keys.clone(),
+                    keys: call.keys.clone(),
                     sink: Arc::new(move |what| {
                         mailbox.tell(Input::Stream { stream: id, event: what });
                     }),
                 };
-                self.streaming = Some(self.services.streams.open(job));
+                self.0 = Some(call.services.streams.open(job));
             }
             StreamCommand::Begin => {
-                self.view.streams.began(id, now);
-                let workers = self.services.media.workers();
-                match (&self.streaming, &self.a_leg.media) {
-                    (Some(streaming), _) if streaming.is_in_room() => {
-                        let end = match self.seat() {
+                call.view.streams.began(id, now);
+                let workers = call.services.media.workers();
+                match (&self.0, leg) {
+                    (Some(stream), _) if stream.is_in_room() => {
+                        let end = match call.seat() {
                             Some(seat) => seat.seat_agent(workers),
-                            None => self.services.rooms.seat_agent(self.call, workers),
+                            None => call.services.rooms.seat_agent(call.id, workers),
                         };
-                        streaming.begin_at(end, workers);
+                        stream.begin_at(end, workers);
                     }
-                    (Some(streaming), Media::Leg(leg)) => streaming.begin(leg, workers),
-                    (Some(_) | None, _) => {}
+                    (Some(stream), Some(leg)) => stream.begin(leg, workers),
+                    (Some(_), None) | (None, _) => {}
                 }
             }
             StreamCommand::Close { dropped } => {
-                self.view.streams.ended(id, dropped, now);
-                self.streaming.take_if(|streaming| streaming.id() == id);
+                call.view.streams.ended(id, dropped, now);
+                self.0.take_if(|stream| stream.id() == id);
             }
         }
     }
 
     /// Passes a key of the caller to the stream.
-    pub(super) fn key_to_stream(&self, digit: Digit) {
-        if let Some(streaming) = &self.streaming {
-            streaming.key(digit);
+    pub(super) fn key(&self, digit: Digit) {
+        if let Some(stream) = &self.0 {
+            stream.key(digit);
         }
     }
 }
