@@ -62,7 +62,7 @@ pub const WANT: &str = "/want";
 /// Prefix of the paths of clients' requests that a node passes on.
 pub const REST: &str = "/rest";
 
-/// Answered beats after which a unit that did not come is free or in use.
+/// Number of answered beats after which a unit that was not received is free or in use.
 const EVIDENCE: usize = 8;
 
 /// For how long beats hurry after another node has asked for units.
@@ -73,7 +73,7 @@ const EAGER: Duration = Duration::from_millis(120);
 pub struct JoinOptions {
     pub node_id: String,
     pub about: About,
-    /// Admits nothing while no other part of the fleet answers this node.
+    /// Admits no calls while this node reaches neither the database nor another node of the fleet.
     pub strict: bool,
     pub peers: Peers,
 }
@@ -181,7 +181,8 @@ struct Shared {
 pub struct MemberState {
     /// Units can be given out.
     pub is_settled: bool,
-    /// The node is strict, and admits no calls because no part of the fleet answers it.
+    /// The node is strict, and admits no calls because it reaches neither the database nor another
+    /// node of the fleet.
     pub is_cut_off: bool,
     /// The last beat was answered.
     pub is_connected: bool,
@@ -206,7 +207,7 @@ impl Shared {
         until > 0 && self.now() <= Duration::from_micros(until)
     }
 
-    /// Whether enough beats were answered since then that no more units will come.
+    /// Whether enough beats have been answered since then that no more units will be received.
     fn is_evident(&self, since: Instant) -> bool {
         let since = since.saturating_duration_since(self.origin);
         Duration::from_micros(self.evidence.load(Ordering::Acquire)) > since

@@ -1,4 +1,4 @@
-//! Which node of the fleet hosts a room, by the database.
+//! Finds the node of the fleet that hosts a room, in the database.
 
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -13,16 +13,17 @@ use uuid::Uuid;
 use super::{FleetClaims, PeerError, Shared};
 use crate::call::seats::{ByteStream, NoAnswer, RoomNodes};
 
-/// Time for a statement.
+/// Timeout of a database statement.
 const TIME: Duration = Duration::from_millis(500);
 
-/// Attempts to free a name. A call that enters a room of the name frees it, too.
+/// Maximum number of attempts to release the name of a room that has ended. If all fail, the next
+/// call that does not find the room at its host causes another release.
 const RELEASES_MAX: u32 = 20;
 
-/// Pause between two of them.
+/// Interval between these attempts.
 const RELEASE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Implements the access of rooms to the fleet.
+/// Implements the access to the fleet that rooms need.
 pub struct FleetRooms {
     claims: Arc<FleetClaims>,
     shared: Arc<Shared>,
@@ -33,7 +34,7 @@ impl FleetRooms {
         Self { claims, shared }
     }
 
-    /// Returns the run that hosts a room which an account may see, by its name or its id.
+    /// Returns the run that hosts a room to which an account has access, by the room's name or id.
     ///
     /// # Errors
     /// Returns an error if the database does not answer.
@@ -48,7 +49,7 @@ impl FleetRooms {
             .with_session(TIME, async |session| session.find_room(account, kind, name).await)
             .await;
         let host = found.map_err(|error| {
-            tracing::warn!(%error, "host of a room not found");
+            tracing::warn!(%error, "failed to look up a room");
             NoAnswer
         })?;
         Ok(host.map(|host| host.run))
@@ -68,7 +69,7 @@ impl RoomNodes for FleetRooms {
                 .with_session(TIME, async |session| session.host_room(of, id, run).await)
                 .await;
             host.map_err(|error| {
-                tracing::warn!(%error, "host of a room not found");
+                tracing::warn!(%error, "failed to look up the host of a room");
                 NoAnswer
             })
         }
@@ -84,7 +85,7 @@ impl RoomNodes for FleetRooms {
                     .await;
                 match released {
                     Ok(()) => return,
-                    Err(error) => tracing::debug!(%error, %room, "name of a room not freed"),
+                    Err(error) => tracing::debug!(%error, %room, "failed to release a room name"),
                 }
                 tokio::time::sleep(RELEASE_INTERVAL).await;
             }
@@ -95,7 +96,7 @@ impl RoomNodes for FleetRooms {
         async move {
             let stream = self.shared.peers.connect_seats(run).await;
             let failed = |error: &PeerError| {
-                tracing::debug!(%error, %run, "connection for rooms not opened");
+                tracing::debug!(%error, %run, "failed to open a room connection");
             };
             stream.inspect_err(failed).ok()
         }

@@ -194,10 +194,10 @@ pub enum RoomEvent {
     },
     /// The room is full, and the call is not in it.
     Full { room: Uuid },
-    /// Another node has the room and can't be reached. The call is not in the room.
+    /// Another node hosts the room and can't be reached. The call is not in the room.
     Elsewhere,
-    /// The node that had the room has died, or the connection to it has broken. The room has ended
-    /// for this member.
+    /// The node that hosted the room has died, or the connection to it has broken. The room has
+    /// ended for this member.
     Lost,
     /// The member takes part now.
     #[serde(rename = "begins")]

@@ -9,7 +9,7 @@ use crate::tables::fleet::{FleetSession, unreadable};
 use machine::RoomKind;
 use model::AuthId;
 
-/// A room, as a call enters it.
+/// A room as identified by a call that enters it.
 #[derive(Clone, Copy, Debug)]
 pub struct RoomRef<'a> {
     pub account: &'a AuthId,
@@ -23,7 +23,7 @@ pub struct RoomRef<'a> {
 pub struct RoomHost {
     pub run: Uuid,
     pub room: Uuid,
-    /// Whether the run that asked has become the host by asking.
+    /// `true` if this query made the requesting run the host.
     pub is_new: bool,
 }
 
@@ -43,9 +43,9 @@ fn host(row: &PgRow, what: &'static str, is_new: bool) -> Result<RoomHost, Store
 }
 
 impl FleetSession {
-    /// Makes a run the host of a room with this id, unless a member of the fleet hosts a room of
-    /// the name. Returns the host. `None` if the run is not a member, or if the room has ended in
-    /// this moment.
+    /// Makes a run the host of the room with this id, unless another run already hosts a room with
+    /// this name; runs that are not members of the fleet don't count. Returns the host. `None` if
+    /// the run itself is no member, or if the existing room ends during the query.
     ///
     /// # Errors
     /// Fails if the database query fails.
@@ -80,8 +80,8 @@ impl FleetSession {
         row.map(|row| host(&row, WHAT, false)).transpose()
     }
 
-    /// Returns the host of a live room that an account may see, by its name or its id. A room of
-    /// the account itself comes before those of its subaccounts.
+    /// Returns the host of a live room to which an account has access, by the room's name or id. A
+    /// room of the account itself takes precedence over those of its subaccounts.
     ///
     /// # Errors
     /// Fails if the database query fails.
@@ -104,7 +104,7 @@ impl FleetSession {
         row.map(|row| host(&row, WHAT, false)).transpose()
     }
 
-    /// Frees the name of a room that has ended.
+    /// Releases the name of a room that has ended.
     ///
     /// # Errors
     /// Fails if the database query fails.
@@ -114,7 +114,7 @@ impl FleetSession {
         done.map(drop).map_err(failed("free the name of a room"))
     }
 
-    /// Frees the names of the rooms of a run that has ended.
+    /// Releases the names of the rooms of a run that has ended.
     ///
     /// # Errors
     /// Fails if the database query fails.

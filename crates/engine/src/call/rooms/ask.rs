@@ -284,7 +284,7 @@ impl Rooms {
         self.cells(scope, kind).iter().map(|cell| self.view(cell)).collect()
     }
 
-    /// Has lists contain the rooms of other nodes. Only the first call has an effect.
+    /// Makes lists include the rooms of other nodes. Only the first call has an effect.
     pub fn list_others(&self, others: Arc<dyn OtherRooms>) {
         let _ = self.0.others.set(others);
     }
@@ -311,7 +311,7 @@ impl Rooms {
                     return seen.map(RoomView::of_ended).collect();
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "ended multi-party calls of other nodes not read")
+                    tracing::warn!(%error, "failed to read ended multi-party calls of other nodes")
                 }
             }
         }

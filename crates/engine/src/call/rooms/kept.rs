@@ -120,9 +120,9 @@ impl Rooms {
         Ok(left)
     }
 
-    /// A call leaves its room because its process is gone, or can't be reached. `answered` is when
-    /// the call was answered. Returns the callbacks about the end of the participant, which its
-    /// process sends itself if it lives, and those about the end of the multi-party call.
+    /// Takes a call out of its room because its process has ended or can't be reached. `answered`
+    /// is when the call was answered. Returns the callbacks about the end of the participant, which
+    /// its process sends itself if it is alive, and those about the end of the multi-party call.
     pub(in crate::call) fn lose(
         &self,
         setup: &CallSetup,

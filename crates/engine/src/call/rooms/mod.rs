@@ -98,9 +98,9 @@ struct Tables {
 /// Which room a call enters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Door {
-    /// The room of the name, or a new one with this id.
+    /// The room with the name, or a new one with this id.
     OpenOr(uuid::Uuid),
-    /// The room of the name, if there is one here.
+    /// The room with the name, if this node hosts one.
     Open,
     /// The room with this id.
     Only(uuid::Uuid),
@@ -122,7 +122,7 @@ impl LeaveResult {
         Self { last: true, told: Vec::new(), lasted: Duration::ZERO }
     }
 
-    /// For a call whose room is at another node that does not answer.
+    /// For a call whose room is hosted by another node that does not answer.
     pub(super) fn unknown() -> Self {
         Self { last: false, ..Self::nothing() }
     }
@@ -222,8 +222,8 @@ impl Rooms {
         let _ = self.0.on_free.set(Box::new(on_free));
     }
 
-    /// A call joins a room. The result is sent to its machine. `connect` returns the call's audio.
-    /// Returns `false` if there is no such room.
+    /// Adds a call to a room. The result is sent to the call's machine. `connect` returns the
+    /// call's audio. Returns `false` if there is no such room.
     pub(super) fn enter(
         &self,
         setup: &CallSetup,
@@ -281,7 +281,7 @@ impl Rooms {
         true
     }
 
-    /// Frees the name of a room that has ended.
+    /// Releases the name of a room that has ended.
     fn free(&self, room: uuid::Uuid) {
         if let Some(on_free) = self.0.on_free.get() {
             on_free(room);

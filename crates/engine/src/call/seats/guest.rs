@@ -27,25 +27,25 @@ pub(super) struct GuestLink {
 #[derive(Default)]
 struct Table {
     seats: BTreeMap<u32, GuestSeat>,
-    /// The number of the latest seat.
+    /// The number that was assigned last.
     last: u32,
     is_closed: bool,
 }
 
-/// A call of this node in a room of the other.
+/// The seat of a call of this node in a room that the other node hosts.
 struct GuestSeat {
     mailbox: Mailbox,
-    /// Receives whether the room exists.
+    /// Completed with `true` if the room exists.
     entered: Option<oneshot::Sender<bool>>,
     left: Option<oneshot::Sender<LeaveResult>>,
-    /// Numbers of AI agents beside the call.
+    /// Seat numbers of the AI agents attached to the call.
     agents: Vec<u32>,
 }
 
 /// Why a call could not enter a room of another node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
-    /// The room does not exist there.
+    /// The other node does not host the room.
     Missing,
     /// The connection has [`SEATS_MAX`] seats.
     Full,
@@ -54,7 +54,7 @@ pub(super) enum Refusal {
 }
 
 impl GuestLink {
-    /// Uses a stream to the node of a room.
+    /// Opens the connection over a stream to the node that hosts the rooms.
     pub(super) fn open(stream: Box<dyn ByteStream>, clock: &Clock, media: &Media) -> Arc<Self> {
         let (link, connection) = connection(stream, clock);
         let sending = link.clone();
@@ -73,7 +73,7 @@ impl GuestLink {
         self.link.is_closed()
     }
 
-    /// A call enters a room. Returns the number of its seat.
+    /// Brings a call into a room of the other node. Returns the number of its seat.
     pub(super) async fn enter(
         self: &Arc<Self>,
         entrance: &Entrance,
@@ -117,7 +117,8 @@ impl GuestLink {
         }
     }
 
-    /// The call leaves. The result is sent to the receiver, unless the connection ends first.
+    /// Takes the call out of its room. The result is sent to the receiver, unless the connection
+    /// ends first.
     pub(super) fn leave(
         &self,
         seat: u32,
@@ -195,7 +196,7 @@ impl GuestLink {
         }
     }
 
-    /// The connection has ended: the rooms of the other node are gone for all seats.
+    /// Reports to all calls that their rooms are lost, because the connection has ended.
     fn lose_all(&self) {
         let mut table = self.table();
         table.is_closed = true;
@@ -212,7 +213,10 @@ impl GuestLink {
             }
         }
         if lost > 0 {
-            tracing::warn!(calls = lost, "connection to the node of rooms lost; the calls go on");
+            tracing::warn!(
+                calls = lost,
+                "lost connection to the node that hosts rooms; their calls continue"
+            );
         }
     }
 }
@@ -237,7 +241,7 @@ impl Table {
     }
 }
 
-/// A seat that is given up unless it is kept.
+/// A seat that is given up on drop unless `keep` is set.
 struct TakenSeat {
     link: Arc<GuestLink>,
     seat: u32,

@@ -1,6 +1,7 @@
 //! The side of the node that hosts a room with calls of other nodes in it.
 //!
-//! Such a call is a member like any other. Its mailbox and its audio lead to the other node.
+//! Such a call is a member like any other. The inputs in its mailbox and its audio are sent to the
+//! other node.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,12 +25,13 @@ use media::{SeatAudio, SeatEnd, port};
 use model::{CallUuid, Timestamp};
 use store::NewCallback;
 
-/// AI agents beside a member.
+/// Maximum number of AI agents attached to one member.
 const AGENTS_MAX: usize = 4;
 
-/// Checks whether a node has died to which the connection was lost: until the others have declared
-/// it dead.
+/// Maximum number of checks whether a node has died, after its connection was lost. All of them take
+/// longer than the other nodes need to declare it dead.
 const DEATH_CHECKS: u32 = 30;
+/// Interval between these checks.
 const DEATH_CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Hosts rooms for calls of other nodes. Cheap to clone.
@@ -39,13 +41,13 @@ pub struct RoomHosting(Arc<Inner>);
 struct Inner {
     services: Arc<Services>,
     directory: Arc<Directory>,
-    /// The connection over which each call has entered last.
+    /// The connection over which each call last entered a room.
     members: Mutex<BTreeMap<CallUuid, Uuid>>,
-    /// Notified each time one of them leaves.
+    /// Notified each time a call leaves.
     one_left: Notify,
 }
 
-/// A connection of another node.
+/// A connection from another node.
 struct HostLink {
     id: Uuid,
     /// The other node.
@@ -56,12 +58,12 @@ struct HostLink {
     seats: BTreeMap<u32, HostSeat>,
 }
 
-/// A call of the other node.
+/// The seat of a call of the other node.
 struct HostSeat {
     setup: Box<CallSetup>,
     answered: Option<Timestamp>,
     mailbox: Mailbox,
-    /// Sends what is in the mailbox.
+    /// The task that sends the inputs in the mailbox to the other node.
     sending: AbortHandle,
     agents: Vec<u32>,
 }
@@ -72,7 +74,7 @@ impl RoomHosting {
         Self(Arc::new(Inner { services, directory, members, one_left }))
     }
 
-    /// Waits until no call of another node is in a room of this one, at most this long.
+    /// Waits until no call of another node is in a room of this one, or until the timeout.
     pub async fn until_empty(&self, at_most: Duration) {
         let wait = async {
             loop {
@@ -86,7 +88,8 @@ impl RoomHosting {
         let _ = tokio::time::timeout(at_most, wait).await;
     }
 
-    /// Serves the calls of another node until the connection ends. They leave their rooms then.
+    /// Serves the calls of another node until the connection ends. The calls then leave their
+    /// rooms.
     pub async fn serve(&self, from: Uuid, stream: Box<dyn ByteStream>) {
         let (host, clock) = (self.0.clone(), &self.0.services.clock);
         let (link, connection) = connection(stream, clock);
@@ -188,7 +191,8 @@ impl HostLink {
         }
     }
 
-    /// A call enters a room. Returns `false` if that does not exist.
+    /// Brings a call of the other node into a room. Returns `false` if the room does not exist, or
+    /// if the seat can't be assigned.
     fn enter(
         &mut self,
         seat: u32,
@@ -263,7 +267,11 @@ impl Drop for HostLink {
         if lost.is_empty() {
             return;
         }
-        tracing::warn!(calls = lost.len(), from = %self.from, "connection to a node with calls in rooms lost");
+        tracing::warn!(
+            calls = lost.len(),
+            from = %self.from,
+            "lost connection to a node whose calls are in rooms of this node"
+        );
         let rooms = &self.host.services.rooms;
         let told = lost.into_iter().map(|HostSeat { setup, answered, .. }| {
             let told = rooms.lose(&setup, answered);
@@ -277,8 +285,8 @@ impl Drop for HostLink {
     }
 }
 
-/// Writes the callbacks about participants whose connection was lost, those about their exits only
-/// if their node has died: otherwise it writes them itself.
+/// Writes the callbacks of participants whose node has lost its connection. Callbacks about their
+/// exits are written only if that node has died; otherwise it writes them itself.
 async fn report_lost(
     host: Arc<Inner>,
     from: Uuid,
@@ -301,14 +309,15 @@ async fn report_lost(
             match services.store.outbox().insert(new).await {
                 Ok(written) => services.outbox.send(written, keys.clone()),
                 Err(error) => {
-                    tracing::error!(%error, "callback about a lost participant not written");
+                    tracing::error!(%error, "failed to write a callback about a lost participant");
                 }
             }
         }
     }
 }
 
-/// Returns the event that carries a message to a call of another node, if a room sends such ones.
+/// Converts a message to a call of another node to the event that is sent to that node. Returns
+/// `None` for messages that a room never sends.
 fn event_of(seat: u32, message: Message) -> Option<Event> {
     match message {
         Message::Input(Input::Room { event }) => Some(Event::Room { seat, event: Box::new(event) }),

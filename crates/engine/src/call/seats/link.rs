@@ -1,4 +1,4 @@
-//! A connection between two nodes for the seats of one of them in rooms of the other.
+//! A connection between two nodes, for calls of one node in rooms of the other.
 
 use std::time::{Duration, Instant};
 
@@ -15,16 +15,17 @@ use super::wire::{self, Lateness, Received};
 use media::SeatPacket;
 use model::Clock;
 
-/// Frames that wait to be sent. A node that lets more wait is not reachable.
+/// Maximum number of frames that wait to be sent. If more wait, the other node is treated as
+/// unreachable.
 const QUEUE: usize = 1_024;
 
-/// Packets that have waited longer are not sent.
+/// Maximum time that packets wait to be sent. Older ones are dropped.
 const AGE_MAX: Duration = Duration::from_millis(60);
 
-/// Interval of pings.
+/// Interval between pings.
 const PING_INTERVAL: Duration = Duration::from_millis(500);
 
-/// A node that sends nothing for this long is not reachable.
+/// Timeout after which a node that sends nothing is treated as unreachable.
 const SILENCE_MAX: Duration = Duration::from_secs(3);
 
 /// A byte stream to another node, encrypted and authenticated.
@@ -47,14 +48,14 @@ pub(super) struct Link {
 }
 
 impl Link {
-    /// Sends a message. If too many wait, the connection is closed.
+    /// Sends a message. If the queue is full, the connection is closed.
     pub(super) fn send(&self, message: &impl Serialize) {
         if self.queue.try_send(Outgoing::Message(wire::message(message))).is_err() {
             self.closed.cancel();
         }
     }
 
-    /// Sends packets, unless too much waits.
+    /// Sends packets. If the queue is full, they are dropped.
     pub(super) fn send_packets(&self, packets: &[SeatPacket]) {
         let (since, frame) = (self.clock.now(), wire::packets(self.now_ms(), packets));
         let _ = self.queue.try_send(Outgoing::Packets { since, frame });
@@ -78,7 +79,7 @@ pub(super) struct Connection {
     link: Link,
 }
 
-/// Makes a connection of a stream.
+/// Splits a byte stream into the sending and the receiving side of a connection.
 pub(super) fn connection(stream: Box<dyn ByteStream>, clock: &Clock) -> (Link, Connection) {
     let (sender, queue) = mpsc::channel(QUEUE);
     let closed = CancellationToken::new();
@@ -87,8 +88,8 @@ pub(super) fn connection(stream: Box<dyn ByteStream>, clock: &Clock) -> (Link, C
 }
 
 impl Connection {
-    /// Drives the connection until it ends. `receive` gets the messages and the packets of the other
-    /// node. The link is closed when this returns or is dropped.
+    /// Drives the connection until it ends. `receive` is called with the messages and packets from
+    /// the other node. The link is closed when this returns or is dropped.
     pub(super) async fn run<M: DeserializeOwned>(
         self,
         mut receive: impl FnMut(Received<M>) + Send,
@@ -110,8 +111,8 @@ impl Connection {
                     Ok(Received::Packets(at, _)) if lateness.is_late(at, link.now_ms()) => {}
                     Ok(received) => receive(received),
                     Err(error) => {
-                        tracing::warn!(%error, "unreadable frame of another node");
-                        return "an unreadable frame";
+                        tracing::warn!(%error, "invalid message from another node");
+                        return "invalid message";
                     }
                 }
             }
@@ -120,9 +121,9 @@ impl Connection {
         let why = tokio::select! {
             why = reading => why,
             () = writing => "not writable",
-            () = closed.cancelled() => "not needed, or too much waits",
+            () = closed.cancelled() => "no longer needed, or queue full",
         };
-        tracing::debug!(why, "connection for rooms closed");
+        tracing::debug!(why, "room connection closed");
     }
 }
 

@@ -33,34 +33,35 @@ use media::{CableEnd, Media, RoomJack};
 use model::{CallUuid, Clock, Digit, Timestamp};
 use store::{RoomHost, RoomRef};
 
-/// How long a call tries to enter a room. A node that was killed is replaced within this time.
+/// Timeout for entering a room. A node that was killed is replaced within this time.
 const ENTER_TIME: Duration = Duration::from_secs(6);
 
-/// Pause between two attempts to enter.
+/// Interval between attempts to enter a room.
 const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Attempts without an answer of the database. Then the node opens the room by itself.
+/// Maximum number of attempts without an answer from the database. After them the node opens the
+/// room by itself.
 const UNANSWERED_MAX: u32 = 3;
 
-/// Calls of one node in rooms of another.
+/// Maximum number of calls of one node in rooms of another.
 const SEATS_MAX: usize = 1_000;
 
-/// The database does not answer.
+/// The database does not answer, or answers with an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the database does not answer")]
 pub struct NoAnswer;
 
-/// The fleet, as calls that enter rooms see it.
+/// The access to the fleet that calls need to enter rooms.
 pub trait RoomNodes: Send + Sync + 'static {
-    /// Returns the host of a room. This process is the host of a room with this id if no other one
-    /// hosts a room of the name. `None` if the room has just ended.
+    /// Returns the host of a room. If no process hosts a room with this name, this one becomes the
+    /// host of a room with this id. `None` if the room has just ended.
     fn host<'a>(
         &'a self,
         of: RoomRef<'a>,
         id: Uuid,
     ) -> BoxFuture<'a, Result<Option<RoomHost>, NoAnswer>>;
 
-    /// Frees the name of a room that has ended at this node.
+    /// Releases the name of a room that has ended at this node.
     fn release(&self, room: Uuid);
 
     /// The id of this process in the fleet.
@@ -85,23 +86,24 @@ struct Inner {
     visits: Mutex<BTreeMap<CallUuid, Visit>>,
     /// Number of visits so far.
     count: AtomicU64,
-    /// The connections to the nodes of rooms. The lock of one is held while it is being opened.
+    /// The connections to the nodes that host rooms. The lock of a connection is held while it is
+    /// being opened.
     links: Mutex<BTreeMap<Uuid, LinkSlot>>,
 }
 
 /// The connection to a node, if there is one.
 type LinkSlot = Arc<tokio::sync::Mutex<Option<Arc<GuestLink>>>>;
 
-/// A call that is not in a room of this node.
+/// A call that is entering a room, or is in a room of another node.
 struct Visit {
     number: u64,
     state: VisitState,
 }
 
 enum VisitState {
-    /// It is about to enter. The task finds the room.
+    /// The call is entering a room. The task determines the host.
     Entering(AbortHandle),
-    /// It is in a room of another node.
+    /// The call is in a room of another node.
     Seated(Seat),
 }
 
@@ -132,7 +134,7 @@ impl Entrance {
 }
 
 impl Seats {
-    /// Has `rooms` share its rooms with the nodes of a fleet.
+    /// Creates the handle, and makes `rooms` release the names of its rooms in the fleet.
     pub fn new(rooms: Rooms, nodes: Arc<dyn RoomNodes>, media: Arc<Media>, clock: Clock) -> Self {
         let releasing = nodes.clone();
         rooms.when_free(move |room| releasing.release(room));
@@ -147,7 +149,7 @@ impl Seats {
         }))
     }
 
-    /// A call enters a room. The result is sent to its machine.
+    /// Brings a call into a room. The result is sent to its machine.
     pub(super) fn enter(&self, entrance: Entrance) {
         if entrance.enter(&self.0.rooms, Door::Open) {
             return;
@@ -174,8 +176,8 @@ impl Seats {
         }
     }
 
-    /// A call leaves its room. Returns the receiver of the result if that is at another node; it
-    /// gets none if the connection to that node ends.
+    /// Takes a call out of a room of another node. Returns the receiver of the result, or `None` if
+    /// the call is in no such room. The receiver fails if the connection to that node ends.
     pub(super) fn leave(
         &self,
         call: CallUuid,
@@ -200,7 +202,7 @@ impl Inner {
         self.visits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends the search of a room with `act`, unless the call has given up.
+    /// Ends the search for a room with `act`, unless the call has given up.
     fn finish<T>(&self, call: CallUuid, number: u64, act: impl FnOnce() -> T) -> Option<T> {
         let mut visits = self.visits();
         visits.get(&call).filter(|visit| visit.number == number)?;
@@ -239,7 +241,7 @@ impl Inner {
                 Err(NoAnswer) => {
                     unanswered += 1;
                     if unanswered == UNANSWERED_MAX {
-                        tracing::warn!("host of a room unknown, the node opens it by itself");
+                        tracing::warn!("room host unknown; opening the room on this node");
                         return self.enter_here(entrance, number, Door::OpenOr(entrance.id));
                     }
                 }
@@ -328,7 +330,7 @@ impl Seat {
         self.link.digit(self.number, digit);
     }
 
-    /// Has the host record the room.
+    /// Requests a recording of the room from its host.
     pub(super) fn record(
         &self,
         recording: (Uuid, String),

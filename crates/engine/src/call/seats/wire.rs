@@ -1,7 +1,7 @@
-//! What two nodes send each other about the seats of one of them in rooms of the other.
+//! The messages between two nodes, for calls of one node in rooms of the other.
 //!
-//! A frame has its length (4 bytes), its kind (1 byte) and its content: a message in JSON, the
-//! packets that all seats have within 20 ms, or nothing. Unknown kinds are ignored.
+//! A frame consists of its length (4 bytes), its kind (1 byte) and its content: a message in JSON,
+//! the packets of all seats in 20 ms, or nothing. Unknown kinds are ignored.
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
@@ -13,21 +13,21 @@ use media::SeatPacket;
 use model::{Digit, Timestamp};
 use xml::ast::Target;
 
-/// The largest frame.
+/// Maximum size of a frame in bytes.
 const FRAME_MAX: usize = 4 * 1024 * 1024;
 
-/// The longest Opus packet in bytes (RFC 6716 §3.4), and some more.
+/// Maximum size of a packet in bytes: somewhat more than the longest Opus packet (RFC 6716 §3.4).
 const PAYLOAD_MAX: usize = 1_500;
 
 const MESSAGE: u8 = 0;
 const PACKETS: u8 = 1;
 const PING: u8 = 2;
 
-/// A message to the node of a room.
+/// A message to the node that hosts a room.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "snake_case")]
 pub(super) enum Request {
-    /// A call enters. [`Event::Seated`] or [`Event::Missing`] follows.
+    /// A call enters a room. The response is [`Event::Seated`] or [`Event::Missing`].
     Enter {
         seat: u32,
         setup: Box<CallSetup>,
@@ -35,10 +35,11 @@ pub(super) enum Request {
         answered: Option<Timestamp>,
         entry: Box<RoomEntry>,
         room: Uuid,
-        /// The room was missing before, so its row is not needed.
+        /// The host did not have the room at an earlier attempt. If it still does not, it releases
+        /// the name of the room.
         again: bool,
     },
-    /// The call leaves. [`Event::Left`] follows.
+    /// The call leaves its room. The response is [`Event::Left`].
     Leave { seat: u32, sounds: Vec<SoundItem> },
     /// Plays sounds to all members.
     Sound { seat: u32, items: Vec<SoundItem> },
@@ -46,25 +47,25 @@ pub(super) enum Request {
     Digit { seat: u32, digit: Digit },
     /// Records the room.
     Record { seat: u32, id: Uuid, url: String, order: Box<RecordingOrder>, when_alone: bool },
-    /// Connects an AI agent, whose packets have the seat number `port`.
+    /// Attaches an AI agent to the call. Its packets carry `port` as their seat number.
     Agent { seat: u32, port: u32 },
 }
 
-/// A message to the node of a seat.
+/// A message to the node of a call that has a seat.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub(super) enum Event {
-    /// The call is in the room, or has found it full.
+    /// The call is in the room, or the room is full, which an event for its machine reports.
     Seated { seat: u32 },
     /// The room does not exist.
     Missing { seat: u32 },
-    /// For the call's machine.
+    /// An input for the call's machine.
     Room {
         seat: u32,
         #[serde(rename = "of")]
         event: Box<RoomEvent>,
     },
-    /// For the call's machine.
+    /// An input for the call's machine.
     Command { seat: u32, command: Box<Command> },
     /// The call has left the room.
     Left { seat: u32, last: bool, told: Vec<Target>, lasted_ms: u64 },
@@ -79,9 +80,9 @@ pub(super) enum Received<M> {
     Nothing,
 }
 
-/// A frame that can't be read.
+/// An invalid frame.
 #[derive(Debug, thiserror::Error)]
-#[error("unreadable frame: {0}")]
+#[error("invalid message: {0}")]
 pub(super) struct Unreadable(String);
 
 /// Splits a stream into frames.
@@ -160,8 +161,8 @@ fn read_packet(rest: &mut &[u8]) -> Option<SeatPacket> {
     })
 }
 
-/// Recognises packets that have waited on the way, by comparing their travel time with the shortest
-/// one of the last seconds. The clocks of the nodes need not agree.
+/// Recognises packets that were delayed on the way, by comparing their travel time with the
+/// shortest one in the last seconds. The clocks of the nodes need not agree.
 #[derive(Debug, Default)]
 pub(super) struct Lateness {
     /// The shortest travel times of this window and of the one before, plus the difference of the
@@ -171,13 +172,14 @@ pub(super) struct Lateness {
 }
 
 impl Lateness {
-    /// Packets that have waited longer are dropped.
+    /// Maximum delay of packets in milliseconds. Later ones are dropped.
     pub(super) const MAX_MS: i64 = 60;
-    /// Clocks may drift apart by as much as packets vary within this time.
+    /// Length of a window in milliseconds. It is short, so that the drift between the clocks does
+    /// not matter.
     const WINDOW_MS: i64 = 5_000;
 
-    /// Returns whether packets are too late. `sent` is the sender's time in milliseconds, and `now`
-    /// this node's.
+    /// Returns `true` if packets are too late. `sent` is the sender's time in milliseconds, and
+    /// `now` that of this node.
     pub(super) fn is_late(&mut self, sent: u32, now: u32) -> bool {
         let (sent, now) = (i64::from(sent), i64::from(now));
         let travel = now - sent;

@@ -18,7 +18,7 @@ use media::record::Format;
 use store::NewCallback;
 use xml::ast::Target;
 
-/// How long a call waits for the answer of the node whose room it leaves.
+/// Timeout for the answer of the node whose room a call leaves.
 const LEAVE_TIME: Duration = Duration::from_secs(1);
 
 /// A call leaves a room of another node.
@@ -27,7 +27,7 @@ pub(super) struct Leaving {
     reports: LeaveReports,
 }
 
-/// The callbacks about the exit, of which the result selects.
+/// The callbacks about the exit. The result of the exit selects the ones to send.
 struct LeaveReports {
     if_others_stay: Vec<CallbackRequest>,
     if_last: Vec<CallbackRequest>,
@@ -35,8 +35,9 @@ struct LeaveReports {
 }
 
 impl Leaving {
-    /// Waits until the other node says what follows from the exit. If it does not answer, it tells
-    /// the others, or the node that takes its place does.
+    /// Waits for the result of the exit from the node that hosts the room. If that node does not
+    /// answer, the callbacks that depend on the result are written by it, or by the node that takes
+    /// its place.
     pub(super) async fn finish(self, call: &Context) {
         let left = tokio::time::timeout(LEAVE_TIME, self.answer).await.ok().and_then(Result::ok);
         self.reports.send(call, left.unwrap_or_else(LeaveResult::unknown));

@@ -90,8 +90,8 @@ const REFUSALS: u8 = 3;
 pub trait PeerHandler: Send + Sync + 'static {
     fn handle(&self, from: Uuid, request: Request<Bytes>) -> BoxFuture<'static, Response<Body>>;
 
-    /// Serves a connection for calls of the member in rooms of this node. Dropped when the process
-    /// is no member any more.
+    /// Serves a connection from another node, for its calls in rooms of this node. The future is
+    /// dropped when that node ceases to be a member of the fleet.
     fn serve_seats(&self, from: Uuid, stream: Box<dyn ByteStream>) -> BoxFuture<'static, ()>;
 }
 
@@ -353,8 +353,8 @@ impl Peers {
             .await
     }
 
-    /// Opens a connection to a member for calls in its rooms. The connection does not end by itself
-    /// when the process is no member any more.
+    /// Opens a connection to another node, for local calls in its rooms. The connection stays open
+    /// if that node ceases to be a member of the fleet.
     ///
     /// # Errors
     /// Returns why there is no connection.
@@ -536,7 +536,7 @@ async fn connect(
     tokio::time::timeout(times.connect, connecting).await.unwrap_or(Err(ConnectError::Other))
 }
 
-/// Opens a connection to a member that has this certificate.
+/// Opens a connection to another node and verifies its certificate.
 async fn dial(
     identity: &Identity,
     pin: Pin,

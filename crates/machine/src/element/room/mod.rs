@@ -91,9 +91,9 @@ struct Membership {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum VisitEnd {
     Full,
-    /// Another node has the room and can't be reached.
+    /// Another node hosts the room and can't be reached.
     Elsewhere,
-    /// The node that had the room is gone.
+    /// The connection to the node that hosted the room is lost.
     Lost,
     Out(LeaveReason),
     /// The caller pressed `*`.
