@@ -192,7 +192,7 @@ const PWD_CHARS: usize = 24;
 /// Length of the RTCP CNAME in characters, 96 random bits (RFC 7022).
 const CNAME_CHARS: usize = 16;
 
-/// How long the start waits for an address on the TURN server.
+/// Timeout at start-up for an address on the TURN server.
 const ALLOCATION_WAIT: Duration = Duration::from_secs(5);
 /// Queued commands of one shard above which no new call is accepted: two ticks' worth.
 const COMMAND_BACKLOG_MAX: usize = 2_048;
@@ -665,7 +665,7 @@ impl LegHandle {
         self.command(LegCommand::Stop(play));
     }
 
-    /// Pauses or resumes a playlist by its id. It goes on with the next frame.
+    /// Pauses or resumes a playlist by its id. Playback resumes with the next frame.
     pub fn pause(&self, play: PlayId, on: bool) {
         self.command(LegCommand::Pause(play, on));
     }
@@ -715,7 +715,7 @@ impl LegHandle {
         feed
     }
 
-    /// Returns what connects this leg to a room.
+    /// Returns the jack that connects this leg to a room.
     pub fn room_jack(&self) -> RoomJack {
         RoomJack { leg: self.id, commands: self.commands.clone() }
     }
@@ -754,8 +754,9 @@ pub struct RoomJack {
 }
 
 impl RoomJack {
-    /// Returns a tap of what the leg receives, and a feed for what the room sends it. The feed has
-    /// precedence over the music that a waiting or held member hears, and replaces an earlier one.
+    /// Returns a tap of the audio that the leg receives, and a feed for the audio that the room
+    /// sends to it. The feed has precedence over the music that a waiting or held member hears, and
+    /// replaces an earlier one.
     pub fn connect(&self) -> CableEnd {
         let (end, tap) = tap::tap(TapSides::Received);
         self.commands.send(Command::Leg(self.leg, LegCommand::Tap(end)));

@@ -15,33 +15,34 @@ use super::prompt::Frame;
 use super::tap::{TapEnd, TapEntry, TapSides, tap};
 use super::workers::{Job, JobStatus, Workers};
 
-/// Duration of a step.
+/// Interval between steps.
 const STEP: Duration = Duration::from_millis(20);
-/// If the job is later than this, the missed steps are skipped.
+/// Maximum delay of a step. If the job is later, the missed steps are skipped.
 const LATE_MAX: Duration = Duration::from_millis(200);
-/// Frames that may wait in the feed of a leg. Further frames are dropped, because waiting frames
-/// are delay.
+/// Maximum number of frames that wait in the feed of a leg. Further frames are dropped, because
+/// they would add delay.
 const QUEUED_FRAMES_MAX: usize = 6;
-/// Packets of a seat in one step. A peer sends one or two.
+/// Maximum number of packets of a seat in one step. A peer sends one or two.
 const PACKETS_MAX: usize = 6;
 /// Capacity of the queue of seats that are added and removed.
 const COMMANDS_MAX: usize = 4_096;
 /// Capacity of the queue of received batches of packets.
 const RECEIVED_MAX: usize = 16;
 
-/// An Opus packet of a seat.
+/// An Opus packet to or from a seat.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SeatPacket {
     pub seat: u32,
-    /// As in the RTP packet of the leg. 0 on the way to it, like the next two.
+    /// SSRC of the RTP packet that the leg received. 0 in packets to the leg, like the next two
+    /// fields.
     pub ssrc: u32,
-    /// Extended: it does not wrap.
+    /// Extended sequence number, which does not wrap.
     pub sequence: u64,
     pub timestamp: u32,
     pub payload: Frame,
 }
 
-/// What a seat is connected to at a node.
+/// What a seat is connected to at this node.
 #[derive(Debug)]
 pub enum SeatEnd {
     /// At the node of the leg: the leg, or something else with a tap and a feed.
@@ -50,7 +51,7 @@ pub enum SeatEnd {
     Room(PortEnd),
 }
 
-/// The end of a port at which packets of another node arrive and leave.
+/// The end of a port that receives packets from another node and returns packets for it.
 #[derive(Debug)]
 pub struct PortEnd {
     to: TapEnd,
@@ -64,7 +65,8 @@ pub fn port() -> (CableEnd, PortEnd) {
     (CableEnd { tap, feed }, PortEnd { to, from })
 }
 
-/// Sends the packets that all seats have within 20 ms. Called on a worker thread; must not block.
+/// Sends the packets that all seats have queued during 20 ms. Called on a worker thread; must not
+/// block.
 pub type SeatSink = Box<dyn FnMut(Vec<SeatPacket>) + Send>;
 
 /// Handle to the audio of all seats of a connection. Dropping it ends the job.
@@ -100,7 +102,7 @@ impl SeatAudio {
         let _ = self.commands.try_send(Command::Remove(seat));
     }
 
-    /// Takes packets that the other node has sent. They are dropped if the job is behind.
+    /// Queues packets that the other node has sent. They are dropped if the queue is full.
     pub fn receive(&self, packets: Vec<SeatPacket>) {
         let _ = self.received.try_send(packets);
     }
@@ -142,7 +144,7 @@ impl Job for SeatJob {
 }
 
 impl SeatJob {
-    /// Passes a packet of the other node on.
+    /// Forwards a packet from the other node to its seat.
     fn deliver(&mut self, packet: SeatPacket) {
         let SeatPacket { seat, ssrc, sequence, timestamp, payload } = packet;
         match self.seats.get(&seat) {
@@ -158,7 +160,7 @@ impl SeatJob {
         }
     }
 
-    /// Sends what the seats have had to say within 20 ms.
+    /// Sends what the seats have queued during the last 20 ms.
     fn step(&mut self) {
         let mut packets = Vec::new();
         for (&seat, end) in &mut self.seats {

@@ -541,7 +541,7 @@ impl Shard {
         unmatched
     }
 
-    /// Passes what the TURN server has sent to its leg. Returns `false` if it matches none.
+    /// Passes a datagram from the TURN server to its leg. Returns `false` if it matches none.
     fn receive_relayed(
         &mut self,
         now: Instant,
@@ -714,7 +714,7 @@ impl Shard {
         }
     }
 
-    /// Gives the allocations on the TURN server back.
+    /// Releases the allocations on the TURN server.
     fn close_relays(&mut self) {
         let now = self.clock.now();
         for BoundPort { port, relay, .. } in self.ports.values_mut() {

@@ -1,8 +1,8 @@
 //! The parts of STUN that str0m does not cover: the leg that a message belongs to, its
 //! authentication, and asking a server for the public address of a socket.
 //!
-//! Routing reads only a few bytes, so that a datagram of a stranger costs one table lookup. str0m
-//! handles the connectivity checks themselves.
+//! Demultiplexing reads only a few bytes, so that a datagram from a stranger costs one table
+//! lookup. str0m handles the connectivity checks themselves.
 
 use std::net::{IpAddr, SocketAddr};
 use std::panic::catch_unwind;
@@ -66,7 +66,7 @@ pub fn classify(datagram: &[u8]) -> Kind<'_> {
     }
 }
 
-/// The types and values of a message's attributes, up to the first that is cut off.
+/// Returns the types and values of the attributes in a message, up to the first truncated one.
 fn attributes(mut body: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let [t0, t1, l0, l1, rest @ ..] = body else { return None };
@@ -88,8 +88,8 @@ pub fn is_nomination(request: &[u8]) -> bool {
         .any(|(kind, _)| kind == USE_CANDIDATE)
 }
 
-/// Writes a Binding request without attributes, which asks a STUN server for the address that it
-/// sees (RFC 8489 §2).
+/// Writes a Binding request without attributes, which requests the public address of the socket
+/// from a STUN server (RFC 8489 §2).
 pub fn binding_request(id: TransactionId) -> [u8; HEADER_SIZE] {
     let mut request = [0; HEADER_SIZE];
     let fields = [0, 1, 0, 0].into_iter().chain(MAGIC_COOKIE).chain(id);

@@ -1,9 +1,9 @@
 //! Relays the datagrams of a port over a TURN server (RFC 8656), for hosts that peers cannot reach
 //! by UDP.
 //!
-//! The candidate of such a port is the relayed address. Legs do not notice: the shard passes their
-//! datagrams through the `Relay` of the port, which puts them into Send indications and takes
-//! them out of Data indications. The protocol itself is `turn-client-proto`'s.
+//! The candidate of such a port is the relayed address. Legs are not aware of it: the shard passes
+//! their datagrams through the `Relay` of the port, which puts them into Send indications and takes
+//! them out of Data indications. The crate `turn-client-proto` implements the protocol.
 
 use std::collections::{HashSet, VecDeque};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -32,7 +32,7 @@ const WAITING_MAX: usize = 64;
 const STEPS_MAX: usize = 16;
 /// Maximum size of a received datagram in bytes.
 const DATAGRAM_MAX: usize = 2_048;
-/// How long [`allocate`] waits for one datagram.
+/// Timeout of [`allocate`] for receiving one datagram.
 const RECEIVE_WAIT: Duration = Duration::from_millis(50);
 
 /// A TURN server and the long-term credentials for it.
@@ -71,14 +71,14 @@ impl RelayedAddress {
 pub(crate) struct Relay {
     server: TurnServer,
     client: TurnClientUdp,
-    /// What the client knows as its own address. It compares it, and does not send it.
+    /// The local address that the client is configured with. It is compared and never sent.
     local: SocketAddr,
-    /// The client counts time from here.
+    /// Zero of the client's time.
     epoch: Instant,
     due: Instant,
     relayed: RelayedAddress,
     permissions: HashSet<IpAddr>,
-    /// Datagrams to peers whose permission has been asked for.
+    /// Datagrams to peers whose permission has been requested but not granted yet.
     waiting: VecDeque<(SocketAddr, Vec<u8>)>,
     /// Messages to the server.
     out: Vec<Vec<u8>>,
@@ -216,7 +216,8 @@ impl Relay {
         self.permissions.len() >= PERMISSIONS_MAX
     }
 
-    /// Takes a datagram of a peer out of a message of the server. `None` if it is no such message.
+    /// Extracts a peer's datagram from a message of the server. Returns `None` for any other
+    /// message.
     pub(crate) fn receive(
         &mut self,
         now: Instant,
@@ -249,7 +250,7 @@ impl Relay {
         }
     }
 
-    /// Gives the allocation back. The message is sent by [`Relay::flush`].
+    /// Releases the allocation. The message is sent by [`Relay::flush`].
     pub(crate) fn close(&mut self, now: Instant) {
         let time = self.time(now);
         self.guard(now, |client| client.delete(time).is_ok());
@@ -258,7 +259,7 @@ impl Relay {
         }
     }
 
-    /// Starts again after the allocation has failed or ended.
+    /// Schedules a new allocation after one has failed or ended.
     fn renew(&mut self, now: Instant) {
         tracing::warn!(
             server = %self.server.address,
@@ -286,8 +287,8 @@ impl Relay {
         turn_client_proto::stun::Instant::from_nanos(i64::try_from(nanos).unwrap_or(i64::MAX))
     }
 
-    /// Runs foreign code that parses messages. If it panics, the relay starts again and `None` is
-    /// returned.
+    /// Runs third-party code that parses messages. If it panics, the relay is restarted and `None`
+    /// is returned.
     fn guard<T>(&mut self, now: Instant, act: impl FnOnce(&mut TurnClientUdp) -> T) -> Option<T> {
         let done = catch_unwind(AssertUnwindSafe(|| act(&mut self.client)));
         if done.is_err() {
@@ -308,12 +309,12 @@ fn client(server: &TurnServer, local: SocketAddr) -> TurnClientUdp {
     TurnClientUdp::allocate(local, server.address, config)
 }
 
-/// Allocates an address and gives it back. Blocks.
+/// Allocates an address and releases it. Blocks.
 ///
 /// # Errors
 ///
-/// Returns the errors of the socket. A server that gives no address in time is
-/// [`std::io::ErrorKind::TimedOut`].
+/// Returns the errors of the socket, or [`std::io::ErrorKind::TimedOut`] if the server assigns no
+/// address in time.
 pub fn allocate(
     server: &TurnServer,
     clock: &Clock,

@@ -13,7 +13,7 @@ pub(super) struct AudioSources {
     pub(super) player: Option<Player>,
     /// Connects this leg with another one.
     pub(super) bridge: Option<Box<BridgeEnd>>,
-    /// Audio of a room.
+    /// Audio from a room.
     pub(super) room: Option<Box<FeedEnd>>,
     /// Other live audio for the peer, and the mixer that adds it to the rest.
     pub(super) feed: Option<Box<FeedEnd>>,
@@ -97,7 +97,7 @@ impl AudioSources {
     }
 }
 
-/// Takes the next frame of a feed, and drops the feed if its sender is gone.
+/// Takes the next frame of a feed, and drops the feed if its sender was dropped.
 fn next_feed_frame(feed: &mut Option<Box<FeedEnd>>) -> Option<Frame> {
     let (frame, is_open) = feed.as_mut()?.next();
     if !is_open {

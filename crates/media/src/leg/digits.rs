@@ -23,11 +23,11 @@ pub(super) struct DigitQueue {
     tones: Option<Box<ToneSender>>,
 }
 
-/// What a tick is used for.
+/// The use of a tick.
 pub(super) enum DigitStep {
-    /// Nothing of a digit; audio may be sent.
+    /// No digit is in progress; audio may be sent.
     Free,
-    /// The pause after a digit, or the end of a tone. Playback waits.
+    /// The pause after a digit, or the end of a tone. Playback is held up.
     Pause,
     /// A packet of a telephone event, with the timestamp of the event's start.
     Event { payload_type: u8, payload: Frame, timestamp: u32, marker: bool },

@@ -68,7 +68,7 @@ impl Inbound {
         self.detector = Some(detector).filter(|detector| detector.is_active());
     }
 
-    /// Reports the digits and the silence that are certain after some time without packets.
+    /// Reports the digits and the silence that can be inferred after some time without packets.
     pub(super) fn tick(&mut self, now: Instant, reporter: &Reporter) {
         self.events.tick(now, &mut self.digits);
         self.report_digits(reporter);

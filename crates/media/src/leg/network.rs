@@ -134,17 +134,17 @@ impl Network {
             || self.transport.as_ref().is_some_and(|transport| transport.has_ssrc(ssrc))
     }
 
-    /// Returns whether a STUN request was made with our password.
+    /// Returns `true` if a STUN request is authenticated with our password.
     pub(super) fn authenticates_request(&self, request: &[u8]) -> bool {
         stun::is_authentic(request, &self.pwd)
     }
 
-    /// Returns whether a STUN response was made with the peer's password.
+    /// Returns `true` if a STUN response is authenticated with the peer's password.
     pub(super) fn authenticates_response(&self, response: &[u8]) -> bool {
         stun::is_authentic(response, &self.remote_pwd)
     }
 
-    /// Returns whether nothing authentic has arrived for this long.
+    /// Returns `true` if nothing authentic has arrived for the time `limit`.
     pub(super) fn is_silent(&self, now: Instant, limit: Duration) -> bool {
         self.connected && now.saturating_duration_since(self.last_valid) >= limit
     }

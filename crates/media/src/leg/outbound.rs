@@ -1,4 +1,5 @@
-//! The leg's RTP stream to the peer: which packet is sent at a tick, and its numbers.
+//! The leg's RTP stream to the peer: selects the packet that is sent at each tick, and assigns its
+//! sequence number and timestamp.
 
 use std::time::{Duration, Instant};
 
@@ -17,12 +18,12 @@ pub(super) struct Outbound {
     pub(super) audio: AudioSources,
     pub(super) digits: DigitQueue,
     stream: Stream,
-    /// RTP ticks for which nothing of the bridge was sent yet. Negative after a packet longer than
-    /// a tick.
+    /// RTP clock ticks for which no bridge audio has been sent yet. Negative after a packet longer
+    /// than 20 ms.
     pub(super) due_ticks: i64,
 }
 
-/// The numbering of the packets.
+/// The sequence numbers and timestamps of the packets.
 struct Stream {
     opus_pt: u8,
     /// The last packet contained audio, so the next one needs no marker.
@@ -59,7 +60,7 @@ impl Outbound {
         }
     }
 
-    /// Sends one packet: of a digit, of audio, or of silence.
+    /// Sends one packet, which contains a digit, audio or silence.
     fn send_packet(&mut self, now: Instant, sink: &mut PacketSink<'_>) {
         let stream = &mut self.stream;
         let now_timestamp = stream.timestamp;
@@ -89,8 +90,8 @@ impl Outbound {
     }
 
     /// Sends the bridge's packets for this tick, or silence. Returns `false` without sending if the
-    /// leg is not bridged, or if other audio has precedence or must be mixed with it. Packets of
-    /// other lengths than a tick are sent when their time has come.
+    /// leg is not bridged, or if other audio has precedence or must be mixed with it. Packets that
+    /// are not 20 ms long are sent at the tick at which they are due.
     fn send_bridged(&mut self, now: Instant, sink: &mut PacketSink<'_>) -> bool {
         let Some(bridge) = &mut self.audio.bridge else { return false };
         bridge.receive();
@@ -123,7 +124,7 @@ impl Outbound {
 }
 
 impl Stream {
-    /// Leaves out these numbers.
+    /// Advances the sequence number and the timestamp without sending.
     fn skip(&mut self, packets: u64, ticks: u32) {
         self.sequence += packets;
         self.timestamp = self.timestamp.wrapping_add(ticks);

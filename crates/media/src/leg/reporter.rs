@@ -1,4 +1,4 @@
-//! What a leg reports: events to the call, and counts of packets.
+//! Reports of a leg: events for the call, and packet counts.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
