@@ -207,11 +207,11 @@ impl Provider for Builtin {
     }
 }
 
-/// Where the audio of a request goes.
+/// Destination of the audio of a request.
 pub(super) enum AudioOutput<'a> {
-    /// To the encoder as it comes.
+    /// Passed to the encoder as it arrives.
     Stream(&'a mut Sink, &'a mut Limiter),
-    /// Kept until the request is complete.
+    /// Collected until the request is complete.
     Keep(&'a mut Vec<AudioChunk>),
 }
 

@@ -38,10 +38,10 @@ pub(super) const FRAME_MAX: usize = 64 * 1024;
 /// Six embedded voices need 8 MB each. A neural voice needs up to 150 MB for the longest sentence.
 /// The rest is for the program and its allocator.
 const ADDRESS_SPACE_BYTES: u64 = 512 << 20;
-/// Full scale of a neural voice: half of what is possible, so that nothing clips. The limiter of the
-/// node amplifies.
+/// Amplitude to which neural speech is scaled: half of full scale, so that nothing clips. The
+/// node's limiter amplifies it again.
 const HEADROOM: f32 = 16_384.0;
-/// Samples per response of a neural voice.
+/// Maximum number of samples in a response of a neural voice.
 const CHUNK_SAMPLES: usize = 16_000;
 /// Longer than the client's deadline, in case the client no longer exists.
 const PROMPT_SECONDS_MAX: u32 = 60;

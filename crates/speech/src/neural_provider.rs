@@ -11,7 +11,8 @@ use super::neural::split_sentences;
 use super::provider::{AudioChunk, BoxFuture, Provider, Sink, SpeechError};
 use super::script::{Run, Segment};
 
-/// Makes the voice as loud as the embedded one, and undoes the headroom that the helper leaves.
+/// Gain that makes the voice as loud as the embedded one, including the headroom that the helper
+/// leaves.
 const GAIN: f32 = 5.5;
 
 /// An installed voice.

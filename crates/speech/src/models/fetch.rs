@@ -11,7 +11,7 @@ use super::{KnownModel, sha256};
 use egress::{DirectClient, direct_client, error_chain};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Time limit of a whole download.
+/// Timeout of a whole download.
 const DOWNLOAD_TIMEOUT: Duration = Duration::from_secs(600);
 const INDEX_BYTES_MAX: u64 = 4 << 20;
 const REDIRECTS_MAX: usize = 3;
@@ -29,7 +29,7 @@ pub enum FetchError {
     Status { url: String, status: StatusCode },
     #[error("could not get {url}: it has more than {max} bytes")]
     TooLarge { url: String, max: u64 },
-    #[error("could not get {0}: no end after {DOWNLOAD_TIMEOUT:?}")]
+    #[error("could not get {0}: timed out after {DOWNLOAD_TIMEOUT:?}")]
     Timeout(String),
     #[error("could not find {file} at {url}; name another package index with --source")]
     NotListed { file: &'static str, url: String },

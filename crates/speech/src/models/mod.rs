@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 pub use fetch::{FetchError, fetch};
 pub use read::read;
 
-/// Largest file that is read, and largest size of what is unpacked from it.
+/// Maximum size in bytes of a model file, and of all files that are unpacked from it.
 pub const FILE_BYTES_MAX: u64 = 512 << 20;
 const UNPACKED_BYTES_MAX: u64 = 512 << 20;
 const MANIFEST_FILE: &str = "manifest.json";
@@ -28,7 +28,7 @@ const MANIFEST_BYTES_MAX: u64 = 1 << 20;
 pub struct KnownModel {
     pub name: &'static str,
     pub version: &'static str,
-    /// What it does.
+    /// What the model does.
     pub description: &'static str,
     pub licence: &'static str,
     pub bytes: u64,
@@ -52,7 +52,7 @@ pub const KNOWN: &[KnownModel] = &[KnownModel {
     file: "hibari_tts-0.2.1-py3-none-any.whl",
 }];
 
-/// What a model is for.
+/// The purpose of a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ModelKind {

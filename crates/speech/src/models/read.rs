@@ -14,10 +14,10 @@ use super::{
 use crate::neural::table::Table;
 use crate::neural::{ACOUSTIC_FILE, GUESSER_FILE, GUESSER_LETTERS_FILE, PHONEMES_FILE, TABLE_FILE};
 
-/// Limits of one file in a wheel, and of the number of files.
+/// Maximum size of a file in a wheel, and maximum number of files.
 const ENTRY_BYTES_MAX: u64 = 64 << 20;
 const ENTRIES_MAX: usize = 10_000;
-/// Largest header of a safetensors file.
+/// Maximum size of a safetensors header in bytes.
 const HEADER_BYTES_MAX: u64 = 16 << 20;
 
 /// Reads a model from the bytes of a file. `name` names a model without a name of its own.
@@ -67,7 +67,8 @@ fn empty_manifest(name: &str, version: &str, kind: ModelKind, licence: &str) -> 
     }
 }
 
-/// Recognises ONNX and safetensors by their beginning and takes them as they are.
+/// Reads a single ONNX or safetensors file as a model. The format is recognised by the first bytes,
+/// and the file is stored unchanged.
 fn plain(path: &Path, bytes: &[u8]) -> Result<Parts, ModelError> {
     let suffix = match bytes {
         // Field 1 of the protobuf message: a small version number, followed by field 2 or 7.

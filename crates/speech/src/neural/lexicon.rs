@@ -11,7 +11,7 @@ const DIPHTHONGS: &str = "AIOQWYʤʧ";
 /// Vowels after which an American "t" is flapped.
 const FLAPPING: &str = "AIOWYiuæɑəɛɪɹʊʌ";
 
-/// What follows a word. Words are looked up from the end of the sentence.
+/// The context after a word. Words are looked up from the end of the sentence.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Context {
     /// Whether the next sound is a vowel. `None` at a pause.

@@ -35,7 +35,7 @@ pub(crate) const GUESSER_LETTERS_FILE: &str = "guesser.json";
 pub(crate) const PHONEMES_FILE: &str = "phonemes.json";
 pub(crate) const TABLE_FILE: &str = "english.table";
 
-/// Largest number of phonemes that are spoken at once: about half a minute.
+/// Maximum number of phonemes that are spoken at once: about half a minute.
 const PHONEMES_MAX: usize = 400;
 /// A man's voice is the same one with its pitch and its resonances lowered.
 const MALE_PITCH: f32 = 0.62;
@@ -62,9 +62,9 @@ pub(crate) enum NeuralError {
     Read { file: &'static str, source: std::io::Error },
     #[error("could not parse {file}: {reason}")]
     Parse { file: &'static str, reason: String },
-    #[error("could not run the network: {0}")]
+    #[error("could not run the neural network: {0}")]
     Run(String),
-    #[error("could not use the output of the network: its shape is wrong")]
+    #[error("could not use the output of the neural network: its shape is wrong")]
     Output,
 }
 

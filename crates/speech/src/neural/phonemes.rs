@@ -86,7 +86,7 @@ fn tokenise(sentence: &str) -> Vec<Token> {
     tokens
 }
 
-/// Finds the parts of speech.
+/// Assigns the parts of speech.
 fn tag(tokens: &mut [Token], table: &Table) {
     let words: Vec<&str> = tokens.iter().map(|token| token.text.as_str()).collect();
     let mut tags = tagger::tag(&words, table);
@@ -106,7 +106,8 @@ fn tag(tokens: &mut [Token], table: &Table) {
     }
 }
 
-/// Groups the tokens that are written without spaces. Punctuation has its phonemes afterwards.
+/// Groups the tokens that are written without spaces between them. Punctuation marks are groups of
+/// their own and are given their phonemes.
 fn group(tokens: Vec<Token>) -> Vec<Vec<Token>> {
     let mut words: Vec<Vec<Token>> = Vec::new();
     let mut joins = false;
@@ -316,7 +317,7 @@ fn balance_stress(word: &mut [Token]) {
     }
 }
 
-/// Phonemes for what is in no dictionary: letters by the network, signs by name.
+/// Returns phonemes for a token that is in no dictionary: letters by the network, signs by name.
 fn fallback(text: &str, guess: &mut dyn FnMut(&str) -> Option<String>) -> String {
     let mut parts: Vec<String> = Vec::new();
     let mut letters = String::new();

@@ -1,6 +1,6 @@
 //! Splits text into sentences, which are spoken one after the other.
 
-/// Longest part in bytes. A longer sentence is split at a comma or a space.
+/// Maximum length of a part in bytes. A longer sentence is split at a comma or a space.
 const BYTES_MAX: usize = 400;
 
 /// Returns the sentences of a text. Titles have no full stop in normalised text, so that every one

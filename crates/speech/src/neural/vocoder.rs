@@ -15,15 +15,15 @@ const SIZE: usize = 1_200;
 const HOP: usize = 300;
 /// Frequencies of a frame.
 pub(super) const BINS: usize = SIZE / 2 + 1;
-/// Below this pitch a frame has no voice.
+/// Minimum pitch of a voiced frame in Hz.
 const VOICED_HZ: f32 = 40.0;
-/// Harmonics above this frequency are left out.
+/// Maximum frequency of harmonics in Hz. Higher ones are left out.
 const HARMONIC_HZ_MAX: f32 = 11_000.0;
 /// Frequencies in bins of 20 Hz: up to the first the harmonic level moves with the pitch, from the
 /// second on it does not move.
 const SHIFT_FULL: f32 = 20.0;
 const SHIFT_END: f32 = 60.0;
-/// Largest exponent of a magnitude.
+/// Maximum exponent of a magnitude.
 const EXPONENT_MAX: f32 = 7.0;
 
 /// The network's output: `BINS` rows of one value per frame each, and the pitch of each frame.
@@ -105,8 +105,8 @@ impl Vocoder {
 }
 
 /// Returns the frequency whose harmonic level is used at `bin` if the pitch is scaled. The level at
-/// the fundamental moves with the pitch: below the voice's own fundamental the network says nothing
-/// useful. From [`SHIFT_END`] on, the resonances stay where they are.
+/// the fundamental moves with the pitch: below the voice's own fundamental the output of the
+/// network is not meaningful. From [`SHIFT_END`] on, the resonances stay where they are.
 fn shifted(bin: usize, pitch: f32) -> usize {
     let at = bin as f32;
     let offset = SHIFT_FULL / pitch - SHIFT_FULL;
@@ -124,7 +124,7 @@ fn exp(value: f32) -> f32 {
     value.min(EXPONENT_MAX).exp()
 }
 
-/// Returns sample `at` of the source with half a frame of it mirrored at both ends.
+/// Returns sample `at` of the source after reflect padding by half a frame at both ends.
 fn mirrored(source: &[f32], at: usize) -> f32 {
     let half = SIZE / 2;
     let last = source.len() - 1;

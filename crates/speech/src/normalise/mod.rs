@@ -5,8 +5,8 @@
 //! most of them. After this module a text has only words and punctuation, so that every engine
 //! reads it alike. What is not recognised stays as written.
 //!
-//! A text is split at spaces. Each rule looks at a word and its neighbours; the first rule that
-//! recognises something replaces the words it read.
+//! A text is split at spaces. Each rule examines a word and its neighbours; the first rule that
+//! matches replaces the words that it has consumed.
 
 mod calendar;
 mod measure;
@@ -39,7 +39,7 @@ impl<'a> Token<'a> {
     }
 }
 
-/// What a rule read: the number of tokens and their words.
+/// Result of a rule: the number of tokens that it has consumed and the words that replace them.
 struct Reading {
     tokens: usize,
     words: String,
@@ -91,7 +91,7 @@ pub(super) fn quantity(text: &str, tag: &str) -> Option<String> {
     Number::parse(text.trim()).map(|number| number.words(Region::of(tag).style()))
 }
 
-/// What differs between regions.
+/// Differences between regions.
 #[derive(Clone, Copy)]
 struct Region {
     american: bool,
@@ -603,7 +603,7 @@ impl<'a> Reader<'a> {
         false
     }
 
-    /// Returns `true` if the words after the token say that it is a code: "4711 is your code".
+    /// Returns `true` if the words after the token identify it as a code: "4711 is your code".
     fn precedes_code_word(&self, at: usize) -> bool {
         self.following(at + 1) == Some("is")
             && (2..6).filter_map(|n| self.token(at + n)).any(|token| {

@@ -23,7 +23,8 @@ pub(super) fn sign_name(c: char) -> Option<&'static str> {
     })
 }
 
-/// Spells a text. The comma after an "A" keeps engines from reading it as an article.
+/// Spells a text letter by letter. The comma after an "A" keeps engines from reading it as an
+/// article.
 pub(super) fn spell(text: &str) -> String {
     let mut words = Vec::new();
     for c in text.chars() {
@@ -75,7 +76,8 @@ pub(super) fn group_digits(text: &str) -> Vec<&str> {
     groups
 }
 
-/// Returns `true` for letters that are spelled in a code: short or without a vowel.
+/// Returns `true` if the letters of a code are spelled out: at most two letters, at most three
+/// capitals, or no vowel.
 fn is_spelled(letters: &str) -> bool {
     let has_vowel = letters.contains(['a', 'e', 'i', 'o', 'u', 'y', 'A', 'E', 'I', 'O', 'U', 'Y']);
     let is_upper = letters.bytes().all(|b| b.is_ascii_uppercase());
