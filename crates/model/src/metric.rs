@@ -42,7 +42,7 @@ pub const HTTP_CONNECTIONS_CLOSED_TOTAL: &str = "offhook_http_connections_closed
 /// Gauge: when the first certificate of the HTTPS listener expires, in seconds since the Unix epoch.
 /// 0 without a certificate.
 pub const TLS_CERTIFICATE_EXPIRY: &str = "offhook_tls_certificate_expiry_timestamp_seconds";
-/// Counter `{outcome}`: orders of certificates, with an outcome of [`certificate_order`].
+/// Counter `{outcome}`: certificate orders, with an outcome from [`certificate_order`].
 pub const TLS_CERTIFICATE_ORDERS_TOTAL: &str = "offhook_tls_certificate_orders_total";
 /// Counter `{resource}`: claims and attempts of unauthenticated clients that were refused, for a
 /// resource of [`limited`].
@@ -308,7 +308,7 @@ pub mod certificate_order {
     /// The authority refused the order or could not validate a name.
     pub const REFUSED: &str = "refused";
     pub const RATE_LIMITED: &str = "rate_limited";
-    /// The authority could not be reached, or answered with an error of its own.
+    /// The authority could not be reached, or returned a server error.
     pub const FAILED: &str = "failed";
 
     pub const ALL: &[&str] = &[ISSUED, REFUSED, RATE_LIMITED, FAILED];

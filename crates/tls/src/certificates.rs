@@ -13,7 +13,7 @@ use rustls::sign::CertifiedKey;
 use crate::x509::Validity;
 use model::metric;
 
-/// The protocol by which a certificate authority examines a name (RFC 8737).
+/// The ALPN protocol with which a certificate authority validates a name (RFC 8737).
 pub const VALIDATION_PROTOCOL: &[u8] = b"acme-tls/1";
 
 /// A certificate with its private key.
@@ -38,7 +38,7 @@ impl Certificate {
     }
 }
 
-/// What a certificate authority finds at this node when it examines a name.
+/// The response to a certificate authority that validates a name.
 #[derive(Clone)]
 pub(crate) struct Challenge {
     /// Identifies the HTTP resource.

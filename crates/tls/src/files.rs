@@ -13,7 +13,7 @@ use rustls::sign::CertifiedKey;
 use crate::certificates::Certificate;
 use crate::settings::CertificateFiles;
 
-/// The largest file. A chain has a few kilobytes.
+/// Maximum size of a file in bytes. A chain has a few kilobytes.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// Why a certificate could not be loaded.

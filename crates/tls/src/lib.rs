@@ -47,7 +47,7 @@ pub use x509::Validity;
 
 use model::Clock;
 
-/// How often certificate files are examined for changes.
+/// Interval between checks whether certificate files have changed.
 const FILES_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The certificates of the HTTPS listener. Clones share them.
@@ -96,7 +96,8 @@ impl Prepared {
 
 impl Tls {
     /// Creates the handle, with the certificates that the files and the store have. [`Tls::run`]
-    /// keeps them current. `node_id` tells the nodes of a fleet apart: one orders at a time.
+    /// keeps them current. `node_id` identifies this node in claims, so that one node of a fleet
+    /// orders at a time.
     pub async fn open(prepared: Prepared, store: Store, clock: Clock, node_id: String) -> Self {
         let certificates = Arc::new(Certificates::default());
         let acme = Acme {
@@ -111,7 +112,7 @@ impl Tls {
             (Some(loaded), _) => certificates.replace(loaded),
             (None, TlsSettings::Acme(settings)) => {
                 if let Err(error) = acme.load(settings).await {
-                    warn!(%error, "stored certificates not read");
+                    warn!(%error, "failed to read stored certificates");
                 }
             }
             (None, TlsSettings::Files(_)) => {}
@@ -139,7 +140,7 @@ impl Tls {
         }
     }
 
-    /// Reads again what another node of the fleet may have stored.
+    /// Reloads the certificates and challenges that another node of the fleet may have stored.
     pub fn refresh(&self) {
         self.0.acme.changed.notify_one();
     }
@@ -206,7 +207,7 @@ impl Tls {
                 }
                 // The other file of a pair may not be written yet.
                 Some(Err(error)) => {
-                    warn!(%error, "certificate files not loaded; the former certificates stay in force");
+                    warn!(%error, "failed to load certificate files; the former certificates stay in force");
                 }
             }
         }

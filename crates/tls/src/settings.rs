@@ -20,7 +20,7 @@ pub struct CertificateFiles {
     pub key: PathBuf,
 }
 
-/// What a certificate authority needs.
+/// Settings for a certificate authority.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AcmeSettings {
     /// The host names of the certificate, in lower case.

@@ -15,11 +15,11 @@ use rustls::pki_types::CertificateDer;
 use super::schedule::retry_after;
 use model::Clock;
 
-/// How long a TCP connection attempt may take.
+/// Timeout of a TCP connection attempt.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a request may take.
+/// Timeout of a request.
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// The largest response. A certificate chain has a few kilobytes.
+/// Maximum size of a response in bytes. A certificate chain has a few kilobytes.
 const BODY_BYTES_MAX: usize = 1 << 20;
 
 /// A response with an error status.

@@ -1,7 +1,7 @@
 //! Gets certificates from a certificate authority with the ACME protocol (RFC 8555).
 //!
 //! Accounts, certificates and keys are in the store, so that the nodes of a fleet share them. The
-//! row of a claim lets one node order at a time, and says when the next order may be made after a
+//! row of a claim allows one node to order at a time, and holds the time of the next order after a
 //! failure. `schedule` has the times, `order` the steps of one order, and `client` sends requests.
 
 mod client;
@@ -28,20 +28,21 @@ use crate::settings::AcmeSettings;
 use client::AuthorityClient;
 use order::{Issued, Method, OrderError};
 
-/// How long an order may take, from the account to the certificate.
+/// Timeout of an order, from the account to the certificate.
 const ORDER_TIMEOUT: Duration = Duration::from_secs(360);
-/// How long a claim is held by a node that has stopped during an order.
+/// Duration of a claim. A node that has stopped during an order holds it for this long.
 const CLAIM_TIME: Duration = Duration::from_secs(420);
-/// The longest sleep, after which the wall clock is read again.
+/// Maximum duration of a sleep, after which the wall clock is read again.
 const SLEEP_MAX: Duration = Duration::from_secs(3600);
-/// How long the other nodes of a fleet take to learn of a challenge: their next beat tells them.
+/// Time after which the other nodes of a fleet have read a challenge, of which their next beat
+/// notifies them.
 const FLEET_DELAY: Duration = Duration::from_secs(3);
-/// How long to wait when the store fails.
+/// Interval between attempts when the store fails.
 const STORE_RETRY: Duration = Duration::from_secs(30);
 
-/// The holder of a claim that delays the next order after a failure.
+/// Holder of a claim that delays the next order after a failure. It takes the place of a node's id.
 const BACKOFF: &str = "backoff";
-/// The same, as the authority demands.
+/// Holder of a claim that delays the next order for as long as the authority demands.
 const RATE_LIMITED: &str = "rate limited";
 
 /// Orders and renews certificates, and presents them.
@@ -51,9 +52,10 @@ pub(crate) struct Acme {
     /// The holder of this node's claims.
     pub(crate) node_id: String,
     pub(crate) certificates: Arc<Certificates>,
-    /// Another node has changed the rows.
+    /// Notified when another node has changed the rows.
     pub(crate) changed: Notify,
-    /// The operator wants the next order at once.
+    /// Notified when unchanged settings are put into force, so that an order that has failed is
+    /// tried again at once.
     pub(crate) retry: Notify,
 }
 
@@ -63,7 +65,7 @@ fn id_of(settings: &AcmeSettings) -> String {
 }
 
 impl Acme {
-    /// Presents the certificates and answers the challenges of the store. Returns its rows.
+    /// Puts the certificates and challenges in the store into force. Returns its rows.
     ///
     /// # Errors
     /// Returns an error if the store fails.
@@ -90,12 +92,12 @@ impl Acme {
         Ok(rows)
     }
 
-    /// Allows the next order at once, unless the authority has set a time.
+    /// Ends the delay of the next order, unless the authority has demanded it.
     async fn end_backoff(&self, settings: &AcmeSettings) {
         let (id, now) = (id_of(settings), self.clock.wall());
         let claim = self.store.certificates().claim(id.clone(), BACKOFF.to_owned(), now, now).await;
         if let Err(error) = claim {
-            warn!(%error, "certificate claim not released");
+            warn!(%error, "failed to release a certificate claim");
         }
     }
 
@@ -107,7 +109,7 @@ impl Acme {
             let (rows, now) = match self.load(settings).await {
                 Ok(rows) => (rows, self.clock.wall()),
                 Err(error) => {
-                    warn!(%error, "stored certificates not read; trying again");
+                    warn!(%error, "failed to read stored certificates; trying again");
                     tokio::time::sleep(STORE_RETRY).await;
                     continue;
                 }
@@ -155,19 +157,20 @@ impl Acme {
                 Ok(true) => (method, failures) = (Method::TlsAlpn, 0),
                 Ok(false) => {}
                 Err(error) => {
-                    warn!(%error, "the result of a certificate order was not stored");
+                    warn!(%error, "failed to store the result of a certificate order");
                     tokio::time::sleep(STORE_RETRY).await;
                 }
             }
         }
     }
 
-    /// Claims the right to order. Returns `false` if another node has it, or if the store fails.
+    /// Claims the right to order. Returns `false` if another node holds the claim, or if the store
+    /// fails.
     async fn claim(&self, settings: &AcmeSettings, now: Timestamp) -> bool {
         let (id, holder) = (id_of(settings), self.node_id.clone());
         let claim = self.store.certificates().claim(id, holder, now, now.plus(CLAIM_TIME)).await;
         if let Err(error) = &claim {
-            warn!(%error, "certificate order not begun; trying again");
+            warn!(%error, "failed to claim a certificate order; trying again");
             tokio::time::sleep(STORE_RETRY).await;
         }
         claim.unwrap_or(false)
@@ -217,7 +220,7 @@ impl Acme {
         ordered
     }
 
-    /// The account at the authority, which is created if there is none.
+    /// Returns the account at the authority. Creates one if there is none.
     async fn account(
         &self,
         settings: &AcmeSettings,
@@ -272,7 +275,7 @@ impl Acme {
         Ok(account)
     }
 
-    /// Makes this node, and the others of its fleet, answer the challenges.
+    /// Makes the challenges answerable at this node and at the others of its fleet.
     async fn announce(&self, challenges: HashMap<String, Challenge>) {
         if self.store.is_shared() {
             for (name, challenge) in &challenges {
@@ -284,7 +287,7 @@ impl Acme {
                     until: self.clock.wall().plus(CLAIM_TIME),
                 };
                 if let Err(error) = self.store.certificates().put(row).await {
-                    warn!(%error, "challenge not passed on to the other nodes");
+                    warn!(%error, "failed to store a challenge for the other nodes");
                 }
             }
             tokio::time::sleep(FLEET_DELAY).await;
@@ -300,7 +303,7 @@ impl Acme {
         for name in &settings.domains {
             let kind = CertificateKind::Challenge;
             if let Err(error) = self.store.certificates().delete(kind, name.clone()).await {
-                warn!(%error, "challenge not removed");
+                warn!(%error, "failed to delete a challenge");
             }
         }
     }

@@ -17,10 +17,10 @@ use super::client::Refusal;
 use crate::certificates::Challenge;
 use model::metric::certificate_order;
 
-/// How the authority is polled for the result of a validation.
+/// Policy for polling the authority for the result of a validation.
 const POLLING: RetryPolicy = RetryPolicy::new().backoff(1.5).timeout(Duration::from_secs(120));
 
-/// How the authority examines names.
+/// The method by which the authority validates names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Method {
     /// A handshake with the HTTPS listener (RFC 8737).
@@ -75,7 +75,7 @@ pub(crate) enum OrderError {
     /// The authority could not validate a name.
     #[error("could not validate {name} at port {port}: {why}")]
     Validation { name: String, port: u16, kind: String, why: String },
-    #[error("rate limit of the certificate authority: {why}")]
+    #[error("rate-limited by the certificate authority: {why}")]
     RateLimited { why: String, retry_after: Option<Duration> },
     /// The authority refused the order or the account.
     #[error("refused by the certificate authority: {why}")]
@@ -107,7 +107,7 @@ impl OrderError {
         }
     }
 
-    /// What the operator should do.
+    /// The remedy for the operator.
     pub(crate) fn remedy(&self) -> String {
         let text = match self {
             Self::Validation { name, kind, .. } if kind == "dns" => {
@@ -244,7 +244,7 @@ async fn challenges(
     Ok(challenges)
 }
 
-/// Asks the authority to examine the names.
+/// Requests validation of the names from the authority.
 async fn begin_validation(
     order: &mut Order,
     method: Method,
@@ -262,7 +262,8 @@ async fn begin_validation(
     Ok(())
 }
 
-/// The error of the challenge that failed. `None` if none did, or if the authority does not tell.
+/// Returns the error of the failed challenge, or `None` if no challenge failed or the authority
+/// reports no error.
 async fn failed_validation(order: &mut Order, method: Method) -> Option<OrderError> {
     let mut authorizations = order.authorizations();
     while let Some(authorization) = authorizations.next().await {
@@ -277,7 +278,7 @@ async fn failed_validation(order: &mut Order, method: Method) -> Option<OrderErr
     None
 }
 
-/// A new private key in PEM form, and a request for a certificate of it.
+/// Creates a private key in PEM form, and a request for a certificate with it.
 fn signing_request(domains: &[String]) -> Result<(String, Vec<u8>), rcgen::Error> {
     let mut params = CertificateParams::new(domains)?;
     params.distinguished_name = DistinguishedName::new();
@@ -287,10 +288,10 @@ fn signing_request(domains: &[String]) -> Result<(String, Vec<u8>), rcgen::Error
 }
 
 impl Challenge {
-    /// Creates what the authority must find when it examines a name.
+    /// Creates the response to the authority's validation of a name.
     ///
     /// # Errors
-    /// Returns an error if no certificate can be made for the name.
+    /// Returns an error if no certificate can be created for the name.
     pub(crate) fn new(name: &str, token: &str, key: &str) -> Result<Self, ChallengeError> {
         let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, key.as_bytes());
         let mut params = CertificateParams::new([name.to_owned()])?;
@@ -309,7 +310,7 @@ impl Challenge {
     }
 }
 
-/// Why no certificate for a validation could be made.
+/// Why no certificate for a validation could be created.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ChallengeError {
     #[error(transparent)]

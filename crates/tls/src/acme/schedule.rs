@@ -5,11 +5,11 @@ use std::time::Duration;
 use crate::x509::Validity;
 use model::Timestamp;
 
-/// How long the first failure of a kind is waited out. Let's Encrypt allows five failed validations
-/// of a name in an hour, and the delays double.
+/// Delay of the next order after the first failure of a kind. Let's Encrypt allows five failed
+/// validations of a name in an hour, and the delays double.
 const BACKOFF_MIN: Duration = Duration::from_secs(5 * 60);
 const BACKOFF_MAX: Duration = Duration::from_secs(6 * 3600);
-/// The longest wait that an authority can impose.
+/// Maximum delay that an authority can demand.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(7 * 86_400);
 
 /// When a certificate is renewed: when a third of its lifetime is left.
@@ -17,7 +17,8 @@ pub(crate) fn renewal(Validity { not_before, not_after }: Validity) -> Timestamp
     not_after.minus(not_after.since(not_before) / 3)
 }
 
-/// How long to wait after some failures in a row. `spread`, from 0 to 1, keeps nodes apart.
+/// Returns the delay after a number of consecutive failures. `spread`, from 0 to 1, makes the
+/// delays of nodes differ.
 pub(crate) fn backoff(failures: u32, retry_after: Option<Duration>, spread: f64) -> Duration {
     if let Some(after) = retry_after {
         return after.min(RETRY_AFTER_MAX);
