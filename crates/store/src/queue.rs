@@ -33,7 +33,8 @@ const READ_TIMEOUT: Duration = Duration::from_secs(1);
 pub(crate) struct Wake {
     /// A caller waits for the result.
     pub(crate) now: Notify,
-    /// Something is sent to others when the result is known.
+    /// A caller sends something, such as a callback, as soon as it has the result. More writes may
+    /// join the batch before it starts.
     pub(crate) soon: Notify,
     /// Whether writes that were reported early are not in the database yet.
     pub(crate) is_behind: watch::Sender<bool>,
@@ -94,9 +95,10 @@ impl Queue {
         self.wake.now.notify_one();
     }
 
-    /// Queues a write before it returns, for a result that something is sent with: the writer starts
-    /// its next batch soon. The future resolves to the result, or to [`StoreError::Closed`] if the
-    /// store was closed first. It waits for space if the queue is full.
+    /// Queues a write before it returns. Wakes the writer to start its next batch soon, for a
+    /// caller that sends something when it has the result. The future resolves to the result, or to
+    /// [`StoreError::Closed`] if the store was closed first. It waits for space if the queue is
+    /// full.
     pub(crate) fn request<T, F>(
         &self,
         write: F,

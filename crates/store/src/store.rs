@@ -228,7 +228,7 @@ impl Store {
         FailedRequests(&self.shared)
     }
 
-    /// Numbers of outbound requests by minute.
+    /// Counts of outbound requests by minute.
     pub fn request_counts(&self) -> RequestCounts<'_> {
         RequestCounts(&self.shared)
     }

@@ -1,5 +1,5 @@
-//! Certificates from a certificate authority, and what is needed to get them. The crate `tls`
-//! defines their content. Private keys are encrypted.
+//! Certificates from a certificate authority, and the data that is needed to order them. The crate
+//! `tls` defines their content. Private keys are encrypted.
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -15,13 +15,13 @@ use model::{Secret, Timestamp};
 #[derive(Clone, Copy, Debug)]
 pub struct Certificates<'a>(pub(crate) &'a Shared);
 
-/// What a row is about.
+/// The kind of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CertificateKind {
     /// An account at a certificate authority.
     Account,
     Certificate,
-    /// What the authority must find when it examines a host name.
+    /// The challenge response that the authority must receive when it validates a host name.
     Challenge,
     /// The right to order a certificate.
     Claim,

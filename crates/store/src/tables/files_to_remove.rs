@@ -26,8 +26,8 @@ pub enum FileToRemove {
 }
 
 impl FilesToRemove<'_> {
-    /// Has the other nodes of the fleet remove the files of messages. `node_id` is this node, which
-    /// has removed them.
+    /// Queues the files of messages for removal by the other nodes of the fleet. `node_id` is this
+    /// node, which has removed them.
     ///
     /// # Errors
     /// Fails with [`StoreError::NotTaken`] if the database rejects the write.
@@ -39,7 +39,7 @@ impl FilesToRemove<'_> {
         self.0.queue.run(add).await.map(drop)
     }
 
-    /// Returns files that a node has to remove, with their row ids, at most `limit`.
+    /// Returns at most `limit` files that a node has to remove, with their row ids.
     ///
     /// # Errors
     /// Fails if the database query fails.
@@ -60,7 +60,7 @@ impl FilesToRemove<'_> {
         rows.iter().map(|row| file(row).map_err(unreadable)).collect()
     }
 
-    /// Notes that a node has removed its files up to this row.
+    /// Records that a node has removed its files up to this row.
     ///
     /// # Errors
     /// Fails with [`StoreError::NotTaken`] if the database rejects the write.
@@ -79,7 +79,7 @@ fn file(row: &Row) -> Result<(i64, FileToRemove), RowError> {
     Ok((row.try_get("id")?, file))
 }
 
-/// Has the node of a recording that is about to be deleted remove its file.
+/// Queues the file of a recording that is about to be deleted for removal by the node that has it.
 pub(crate) async fn add_recording(to: &mut Conn, id: Uuid) -> Result<(), sqlx::Error> {
     if to.dialect() == Dialect::Sqlite {
         return Ok(());

@@ -1,5 +1,5 @@
-//! Numbers of outbound requests of all nodes by minute, for figures that outlast a restart. Rows are
-//! added to and expire.
+//! Counts of outbound requests from all nodes by minute, for metrics that survive a restart. Counts
+//! are added to existing rows, and rows expire.
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -14,12 +14,12 @@ use model::Timestamp;
 const MINUTE_US: i64 = 60_000_000;
 const WHAT: &str = "read numbers of requests";
 
-/// Handle to numbers of requests. See [`Store::request_counts`](crate::Store::request_counts).
+/// Handle to the request counts. See [`Store::request_counts`](crate::Store::request_counts).
 #[derive(Clone, Copy, Debug)]
 pub struct RequestCounts<'a>(pub(crate) &'a Shared);
 
 impl RequestCounts<'_> {
-    /// Adds requests to those of the minute of `at`.
+    /// Adds requests to the counts of the minute that contains `at`.
     ///
     /// # Errors
     /// Fails if the database rejects the write. Then nothing was added.
@@ -28,7 +28,7 @@ impl RequestCounts<'_> {
         self.0.queue.run(AddCounts { minute, counts }).await.map(drop)
     }
 
-    /// Returns the numbers of requests from `from` to `to`, by kind and outcome.
+    /// Returns the request counts from `from` to `to`, by kind and outcome.
     ///
     /// # Errors
     /// Fails if the database query fails.
@@ -44,7 +44,8 @@ impl RequestCounts<'_> {
         rows.iter().map(count).collect::<Result<_, _>>().map_err(failed(WHAT))
     }
 
-    /// Returns the minutes from `from` to `to` with failed requests, and their numbers.
+    /// Returns the minutes from `from` to `to` with failed requests, with the number of failures in
+    /// each.
     ///
     /// # Errors
     /// Fails if the database query fails.
@@ -64,7 +65,7 @@ impl RequestCounts<'_> {
         Ok(rows.into_iter().map(minute).collect())
     }
 
-    /// Deletes the numbers from before `before`.
+    /// Deletes the counts of minutes before `before`.
     ///
     /// # Errors
     /// Fails if the database rejects the write.

@@ -20,7 +20,7 @@ use crate::write::WriteTask;
 use machine::CallSetup;
 use model::{CallUuid, Timestamp};
 
-/// Rows that one statement adopts.
+/// Maximum number of rows that one statement adopts.
 const PAGE: u32 = 500;
 
 /// Handle to the waiting calls. See [`Store::waiting_calls`](crate::Store::waiting_calls).
@@ -33,7 +33,7 @@ pub struct NewWaitingCall {
     pub setup: CallSetup,
     /// The call is not placed before this time has passed.
     pub delay: Duration,
-    /// The engagement of its user.
+    /// The id of the engagement of the called user.
     pub engagement: Option<Uuid>,
 }
 
@@ -41,7 +41,7 @@ pub struct NewWaitingCall {
 #[derive(Clone, Debug, PartialEq)]
 pub struct AdoptedCall {
     pub setup: CallSetup,
-    /// For how long it has waited.
+    /// Time that the call has waited so far.
     pub waited: Duration,
     /// The rest of its delay.
     pub delay: Duration,
@@ -74,8 +74,8 @@ impl WaitingCalls<'_> {
         insert.fetch_one(&self.0.read).await.map_err(failed("write calls that wait"))
     }
 
-    /// Takes a call out of the queue of its owner, to place it. Returns `false` if the call is not,
-    /// or no longer, in that queue.
+    /// Takes a call out of the queue of its owner, to place it. Returns `false` if the call is not
+    /// in that queue.
     ///
     /// # Errors
     /// Fails if the database query fails. The call may be taken nevertheless.
@@ -92,7 +92,7 @@ impl WaitingCalls<'_> {
         drop(self.0.queue.run(RemoveWaiting(call)));
     }
 
-    /// Makes waiting calls of one owner those of another one, whose run is `run`, and returns them.
+    /// Transfers waiting calls from one owner to another, whose run is `run`, and returns them.
     /// Call it until it returns none. `born` is the time of the new owner's monotonic clock.
     ///
     /// # Errors

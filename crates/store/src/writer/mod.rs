@@ -71,9 +71,9 @@ const SPACING: Duration = Duration::from_millis(20);
 /// Minimum time between two syncs of the pending log.
 const REPORT_SPACING: Duration = Duration::from_millis(2);
 
-/// Transactions without waiters: the time for one of them, and how many may be saved up.
+/// Refill interval of the token bucket that limits transactions without waiters.
 const TRANSACTION_EVERY: Duration = Duration::from_millis(200);
-
+/// Maximum number of tokens in that bucket.
 const TRANSACTIONS_MAX: u32 = 8;
 
 /// Time to gather event log lines. The lines of a call that are written together touch fewer pages.
