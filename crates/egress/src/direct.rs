@@ -13,7 +13,7 @@ use rustls::pki_types::CertificateDer;
 
 use super::tls::client_tls_with;
 
-/// How long idle connections are kept.
+/// Maximum idle time of a connection.
 const IDLE_MAX: Duration = Duration::from_secs(60);
 
 /// An HTTP client that sends bodies of type `B`.

@@ -68,7 +68,7 @@ use std::time::Duration;
 /// The `User-Agent` header of every request to a customer.
 pub const USER_AGENT: &str = concat!("Offhook/", env!("CARGO_PKG_VERSION"), " (Plivo-compatible)");
 
-/// Largest number of redirects that are followed.
+/// Maximum number of redirects that are followed.
 pub const REDIRECTS_MAX: u32 = 5;
 
 /// Why a request to a customer failed.

@@ -21,7 +21,7 @@ pub const OVERDUE: Duration = Duration::from_secs(1);
 /// dead after 10 s; both are measured on clocks whose rates differ by at most 10 %.
 const FRESH: Duration = Duration::from_secs(7);
 
-/// How long a failed beat shows that the database is out of reach.
+/// Time for which a failed beat is evidence that the database is out of reach.
 const CUT_OFF: Duration = Duration::from_secs(1);
 
 /// A run gets no more units until its beats have been answered for this long, without a gap as long.
@@ -37,10 +37,10 @@ const OPEN_AFTER: Duration = Duration::from_secs(10);
 /// A limit that was used within this time gets a standing share.
 const RECENT: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The largest number of limits in a beat that is not whole.
+/// Maximum number of limits in a beat that is not whole.
 pub const ASKS_MAX: usize = 256;
 
-/// The largest number of unchanged limits in a beat. They are carried so that this run learns what
+/// Maximum number of unchanged limits in a beat. They are carried so that this run learns what
 /// others want.
 const UNCHANGED_MAX: usize = 32;
 

@@ -263,7 +263,7 @@ impl Relay {
     fn renew(&mut self, now: Instant) {
         tracing::warn!(
             server = %self.server.address,
-            "no address on the TURN server, no calls until it gives one; see [turn]"
+            "TURN server allocated no address; calls are impossible until it does; see [turn]"
         );
         self.reset(now + RETRY);
     }

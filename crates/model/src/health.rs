@@ -51,7 +51,8 @@ impl Health {
         self.0.store_broken.load(Ordering::Relaxed)
     }
 
-    /// Sets whether the node admits no calls because no part of its fleet answers it.
+    /// Sets whether the node admits no calls because it reaches neither the database nor another
+    /// node of its fleet.
     pub fn set_cut_off(&self, cut_off: bool) {
         self.0.cut_off.store(cut_off, Ordering::Relaxed);
     }

@@ -14,7 +14,8 @@ pub enum NotificationTopic {
     Number,
     /// A message or a webhook could not be delivered.
     Delivery,
-    /// An alert of the node fired or was resolved. Only for the owner of its only main account.
+    /// An alert of the node fired or was resolved. Sent only if the node has one main account, to
+    /// the people of that account.
     Alert,
 }
 

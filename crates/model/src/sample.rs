@@ -10,7 +10,7 @@ pub struct Sample<'a> {
 }
 
 impl<'a> Sample<'a> {
-    /// Parses a line. `None` for comments and anything else that is no sample.
+    /// Parses a line. Returns `None` for comments and anything else that is not a sample.
     pub fn parse(line: &'a str) -> Option<Self> {
         let (series, value) = line.rsplit_once(' ')?;
         let value = value.parse().ok()?;

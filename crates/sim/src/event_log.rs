@@ -23,7 +23,7 @@ const TRIES: u32 = 5;
 const SOUNDS_MAX: usize = 20;
 const TEXT_MAX: usize = 2_000;
 const PAUSE: Duration = Duration::from_millis(200);
-/// Number of calls of a caller among which a call is looked for.
+/// Number of recent calls of a caller that are searched for a call.
 const CALLS_READ: usize = 5;
 
 /// An event from the node's log.
@@ -57,13 +57,13 @@ pub(crate) fn call_uuid_of(opaque: &str) -> Option<String> {
     uuid.parse::<CallUuid>().ok().map(|u| u.to_string())
 }
 
-/// The number API of a node.
+/// Client of a node's number API.
 pub(crate) struct NodeClient {
     pub base: String,
     pub api_key: String,
 }
 
-/// What is known of a call on the node.
+/// How a call on the node is identified.
 pub(crate) enum CallName {
     Uuid(String),
     /// Meta's id of an inbound call, and its caller. A call that ends before `accept` has no UUID
@@ -149,7 +149,8 @@ impl NodeClient {
         Ok(line.and_then(|line| serde_json::from_slice(&line).ok()).unwrap_or_default())
     }
 
-    /// Looks for the call among the latest of its caller. The record may not exist yet.
+    /// Searches for the call among the most recent calls of its caller. The record may not exist
+    /// yet.
     async fn find(&self, world: &World, call_id: &str, from: &str) -> Option<String> {
         let from = model::digits_of(from);
         let path = format!("calls/?direction=inbound&from={from}&limit={CALLS_READ}");

@@ -26,7 +26,8 @@ use model::Clock;
 const MAGIC: &[u8; 8] = b"OFHPROM3";
 /// Length of the hash at the end of a file.
 const HASH_BYTES: usize = 32;
-/// Largest Opus frame (RFC 6716 §3.2.1). Length 0 stands for a frame of silence.
+/// Maximum size of an Opus frame in bytes (RFC 6716 §3.2.1). Length 0 stands for a frame of
+/// silence.
 const FRAME_BYTES_MAX: usize = 1_275;
 /// Length of a file name.
 const NAME_CHARS: usize = 64;

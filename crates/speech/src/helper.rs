@@ -32,7 +32,7 @@ pub(super) const DONE: u8 = 1;
 pub(super) const FAILED: u8 = 2;
 /// Response: a sample rate in Hz (4 bytes, little endian), then samples as in [`AUDIO`].
 pub(super) const AUDIO_AT: u8 = 3;
-/// Largest body in either direction.
+/// Maximum size of a body in bytes, in either direction.
 pub(super) const FRAME_MAX: usize = 64 * 1024;
 
 /// Six embedded voices need 8 MB each. A neural voice needs up to 150 MB for the longest sentence.

@@ -34,15 +34,16 @@ use media::prompt::{Frame, FrameState, Prompt, Writer};
 use model::Clock;
 use xml::ast::{DocUrl, Voice};
 
-/// Largest size of a file.
+/// Maximum size of a file in bytes.
 const FILE_BYTES_MAX: usize = 10 << 20;
 /// Number of characters of a file's URL shown in a call's record.
 const FILE_CHARS_SHOWN: usize = 150;
-/// How long a file is cached if its server sends no `Cache-Control`.
+/// Time for which a file is cached if its server sends no `Cache-Control`.
 const FILE_TTL: Duration = Duration::from_secs(60);
-/// Longest time that a file is cached, whatever its server says.
+/// Maximum time for which a file is cached, regardless of its `Cache-Control`.
 const FILE_TTL_MAX: Duration = Duration::from_secs(24 * 3_600);
-/// How long a prompt from a fallback provider is cached before the preferred one is tried again.
+/// Time for which a prompt from a fallback provider is cached before the preferred one is tried
+/// again.
 const FALLBACK_TTL: Duration = Duration::from_secs(60);
 /// Number of concurrent syntheses and file fetches. They are limited separately, so that slow file
 /// servers do not delay speech.

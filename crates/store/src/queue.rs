@@ -22,10 +22,10 @@ use model::{CallUuid, Timestamp, Wacid, metric};
 
 /// Capacity of the queue, in writes.
 pub(crate) const QUEUE: usize = 16_384;
-/// The longest that [`Queue::flush`] waits.
+/// Timeout of [`Queue::flush`].
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The longest that a reader waits for writes that were reported early.
+/// Maximum time that a reader waits for writes that were reported early.
 const READ_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Makes the writer start a batch while it waits for more writes to fill it.

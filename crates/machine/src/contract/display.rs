@@ -49,10 +49,10 @@ const REDUNDANT_PARAMS: [&str; 22] = [
     "StreamID",
 ];
 
-/// How many characters of a prompt are shown.
+/// Maximum number of characters of a prompt that are displayed.
 const PROMPT_CHARS: usize = 60;
 
-/// How many characters of a text from outside are shown.
+/// Maximum number of characters of an external text that are displayed.
 const FOREIGN_CHARS: usize = 300;
 
 impl Display for Input {

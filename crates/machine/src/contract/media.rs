@@ -32,7 +32,7 @@ pub enum MediaCommand {
     },
     /// Stops a playlist or an overlay within 60 ms. `Input::Played` does not follow.
     Stop { play: PlayId },
-    /// Pauses or resumes a playlist, within 60 ms. It goes on with the next frame.
+    /// Pauses or resumes a playlist, within 60 ms. Playback resumes with the next frame.
     PlayPause { play: PlayId, on: bool },
     /// Sends digits to the peer as RFC 4733 events, after those that are being sent: `0-9 * #`, `w`
     /// waits 0.5 s, `W` waits 1 s. A number after `@` is the length of each digit in milliseconds.

@@ -89,8 +89,8 @@ enum InterruptedPart {
     Over,
 }
 
-/// How often a voice without words may pause the prompt of an attempt. The next one stops it, so
-/// that a noise cannot hold it up forever.
+/// Maximum number of times that a voice without words pauses the prompt of an attempt. The next one
+/// stops the prompt, so that noise cannot hold it up forever.
 const INTERRUPTIONS_MAX: u8 = 8;
 
 /// The effect of a digit.
@@ -117,7 +117,7 @@ pub(super) struct InputCollector {
     /// At least one of `digits` must stay out of logs.
     secret: bool,
     speech_input: Option<SpeechInput>,
-    /// The interruptions of this attempt that can still be undone.
+    /// Number of further interruptions in this attempt after which the prompt can go on.
     interruptions_left: u8,
     phase: Phase,
 }

@@ -27,7 +27,7 @@ use xml::ast::{Record, Target, Transcription};
 /// call.
 const MAX_MS: u64 = 60_000;
 pub(super) const SESSION_MAX_MS: u64 = 14_400_000;
-/// How long after its end was due a recorder may take to report the end.
+/// Timeout after which a recorder that has not reported its due end is given up, in milliseconds.
 const GRACE_MS: u64 = 5_000;
 
 /// A `Record` in the foreground.

@@ -14,13 +14,14 @@ use xml::ast::{Position, Target};
 
 /// The least time between two requests with interim results, in milliseconds.
 const INTERIM_MS: u64 = 200;
-/// How long a result may take after the end of the speech, in milliseconds.
+/// Timeout of the result after the end of the speech, in milliseconds.
 const RESULT_MS: u64 = 15_000;
 
-/// A paused prompt goes on this long after a short voice without words, in milliseconds
-/// (docs/reference/xml.md#barge-in).
+/// Time in milliseconds after which a paused prompt goes on if a short voice was followed by no
+/// words (docs/reference/xml.md#barge-in).
 const FALSE_BARGE_IN_MS: u64 = 500;
-/// A voice of this length is speech, in milliseconds. Coughs and "mm-hm" are shorter.
+/// Minimum duration in milliseconds of voice activity that is certain to be speech. Coughs and
+/// "mm-hm" are shorter.
 const CERTAIN_SPEECH_MS: u64 = 1_000;
 
 /// An interim result that has not been sent yet.
@@ -45,11 +46,12 @@ pub(super) struct SpeechInput {
     /// Speech that counts has begun, and whether it is in progress.
     begun: bool,
     speaking: bool,
-    /// When the latest voice began.
+    /// Start of the most recent voice activity.
     voice_began: CallTime,
     /// The recogniser has been asked for the result.
     finishing: bool,
-    /// The speech began over a prompt that goes on, so that its lack of words is no missing input.
+    /// The speech began during a prompt that is still playing. If it contains no words, that does
+    /// not count as missing input.
     over_prompt: bool,
     /// An interim result contained words. Digits are ignored from then on.
     words_heard: bool,
@@ -174,7 +176,7 @@ impl SpeechInput {
         self.no_recogniser
     }
 
-    /// The prompt goes on over this speech.
+    /// Records that the prompt is still playing during this speech.
     pub(super) fn set_over_prompt(&mut self) {
         self.over_prompt = true;
     }
@@ -183,13 +185,14 @@ impl SpeechInput {
         self.over_prompt
     }
 
-    /// Whether a voice that ended `ago_ms` ago is too short to be speech for certain.
+    /// Returns `true` if the voice activity that ended `ago_ms` ago was so short that it may not be
+    /// speech.
     fn was_short(&self, now: CallTime, ago_ms: u64) -> bool {
         now.0.saturating_sub(self.voice_began.0).saturating_sub(ago_ms) < CERTAIN_SPEECH_MS
     }
 
-    /// Lets the paused prompt go on soon if the voice that ended `ago_ms` ago was short and no
-    /// words follow. After longer speech the prompt waits for the result.
+    /// Starts the timer after which the paused prompt goes on, if the voice that ended `ago_ms` ago
+    /// was short. After longer speech the prompt waits for the result.
     pub(super) fn doubt(&mut self, ctx: &mut CallContext, ago_ms: u64) {
         if self.was_short(ctx.now, ago_ms) {
             ctx.set_timer(Timer::FalseBargeIn, FALSE_BARGE_IN_MS.saturating_sub(ago_ms));

@@ -20,7 +20,8 @@ use crate::snapshot::{SnapshotBuilder, word};
 use crate::timers::Timer;
 use model::{CallType, HangupCause};
 
-/// How long ACCEPTED may follow the user's first audio. Audio means that the user has answered.
+/// Timeout of ACCEPTED after the user's first audio, in milliseconds. Audio means that the user has
+/// answered.
 const ACCEPTED_GRACE_MS: u64 = 2_000;
 /// How long a call may still turn out to exist after a `connect` without an outcome.
 const UNKNOWN_CONNECT_MS: u64 = 60_000;

@@ -33,7 +33,7 @@ use media::opus::silence_frame;
 
 /// Capacity of a call's mailbox.
 pub(crate) const MAILBOX: usize = 256;
-/// How often a call checks whether it is quiet.
+/// Interval between checks whether a call is quiet.
 const QUIET_POLL: Duration = Duration::from_millis(100);
 
 /// A message to a call.

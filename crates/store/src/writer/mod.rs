@@ -95,8 +95,8 @@ const CONNECT_WHILE_CLOSING: Duration = Duration::from_millis(300);
 /// timeout.
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How often a batch is tried again after a deadlock with another node. Batches lock most of their
-/// rows in one order, so deadlocks are rare.
+/// Maximum number of retries of a batch after a deadlock with another node. Batches lock most of
+/// their rows in one order, so deadlocks are rare.
 const DEADLOCKS_MAX: u32 = 5;
 
 /// Number of attempts between two syncs of the journal, about one second.

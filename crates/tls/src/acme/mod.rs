@@ -215,7 +215,10 @@ impl Acme {
         {
             let id = settings.directory.to_string();
             let deleted = self.store.certificates().delete(CertificateKind::Account, id).await;
-            warn!(deleted = deleted.is_ok(), "the authority does not know the account any more");
+            warn!(
+                deleted = deleted.is_ok(),
+                "account unknown to the certificate authority; the next order creates one"
+            );
         }
         ordered
     }
