@@ -1,4 +1,4 @@
-//! What the nodes of a fleet hold in memory and must agree on: settings, API keys, webhooks,
+//! State that the nodes of a fleet hold in memory and must agree on: settings, API keys, webhooks,
 //! routing and owners of numbers, and certificates.
 //!
 //! The database counts their changes, and the answer to each beat of a node carries the count. A

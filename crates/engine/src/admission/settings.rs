@@ -144,7 +144,7 @@ pub struct AccountSettings {
 /// An API key of an account, sent as `X-API-Key`.
 #[derive(Clone, Debug)]
 pub struct ApiKey {
-    /// What the audit trail calls it. `None` to use its place in the list.
+    /// Its name in the audit trail. `None` to use its place in the list.
     pub name: Option<String>,
     pub key: Secret,
     pub role: Role,

@@ -1,8 +1,9 @@
 //! Alerts of a node by webhook, e-mail and console, for operators without Prometheus.
 //!
 //! `rules` decides from the node's own metrics which alerts fire and which are resolved. `webhook`
-//! and `mail` send the reports. A channel that does not answer delays no other one. What has fired
-//! is kept in memory only: after a restart, an alert whose condition still holds is sent again.
+//! and `mail` send the reports. A channel that does not answer delays no other one. The state of
+//! alerts is kept in memory only: after a restart, an alert whose condition still holds is sent
+//! again.
 
 mod mail;
 mod rules;
@@ -27,10 +28,11 @@ use crate::notices::{Notice, Notices};
 use egress::Egress;
 use model::{AuthId, Clock, NotificationTopic, Timestamp};
 
-/// Reports that wait for a channel. Each alert has at most two states, so more than this means that
-/// the channel has been down for hours.
+/// Maximum number of reports that wait for a channel. Each alert has two states, so a longer queue
+/// means that the channel has been down for hours.
 const WAITING_MAX: usize = 64;
-/// Pauses between the attempts to send a report, in seconds. After the last one it is dropped.
+/// Intervals between attempts to send a report, in seconds. After the last attempt the report is
+/// dropped.
 const PAUSES: [u64; 6] = [1, 5, 30, 120, 600, 1_800];
 
 /// A report as it is sent.
@@ -78,11 +80,12 @@ impl Message {
 trait Channel: Send + Sync + 'static {
     /// The channel's name in the log.
     fn name(&self) -> &'static str;
-    /// Sends a message once. `attempt` counts from 1. The error says what to look at.
+    /// Sends a message once. `attempt` counts from 1. The error names what the operator should
+    /// check.
     fn send<'a>(&'a self, message: &'a Message, attempt: u32) -> BoxFuture<'a, Result<(), String>>;
 }
 
-/// What a node's alerts need.
+/// Dependencies of a node's alerts.
 pub struct AlertParts {
     pub settings: AlertSettings,
     /// The name of the node in reports.
@@ -146,10 +149,7 @@ async fn evaluate(
             }
             for channel in &channels {
                 if channel.try_send(message.clone()).is_err() {
-                    warn!(
-                        alert,
-                        "alert not sent: too many wait for a channel that does not answer"
-                    );
+                    warn!(alert, "alert dropped: too many wait for a channel that does not answer");
                 }
             }
         }
@@ -169,10 +169,10 @@ async fn deliver(
             let sent = stop.run_until_cancelled(channel.send(&message, attempt)).await;
             let Some(Err(error)) = sent else { break };
             let Some(pause) = pauses.next() else {
-                warn!(alert, channel = name, error, "alert not sent; giving up");
+                warn!(alert, channel = name, error, "failed to send an alert; giving up");
                 break;
             };
-            warn!(alert, channel = name, error, attempt, "alert not sent; retrying");
+            warn!(alert, channel = name, error, attempt, "failed to send an alert; retrying");
             let pause = tokio::time::sleep(Duration::from_secs(pause));
             if stop.run_until_cancelled(pause).await.is_none() {
                 return;

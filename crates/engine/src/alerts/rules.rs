@@ -9,10 +9,10 @@ use std::fmt::Write as _;
 use model::metric;
 use model::{Sample, Timestamp};
 
-/// Evaluations without its condition after which an alert is resolved.
+/// Number of consecutive evaluations without its condition after which an alert is resolved.
 const QUIET_EVALUATIONS: u32 = 5;
 
-/// A state of the node that its operator should hear of.
+/// A state of the node that is reported to its operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Alert {
     /// Records wait in the journal, or statements failed.
@@ -157,7 +157,8 @@ impl Change<'_> {
         })
     }
 
-    /// The increase of a counter, all series together. Not `sum`, which is -0 if there are none.
+    /// The increase of a counter over all series. Not computed with `sum`, which is -0 if there are
+    /// no series.
     fn increase(&self, name: &str) -> f64 {
         self.increases(name).fold(0.0, |sum, sample| sum + sample.value)
     }
@@ -171,8 +172,8 @@ impl Change<'_> {
             .fold(0.0, f64::max)
     }
 
-    /// The sums of a counter's increases by the value of a label, if `least` together, as text:
-    /// `lag 10, store 2`.
+    /// The increases of a counter by the value of a label, as text: `lag 10, store 2`. `None` if
+    /// their sum is below `least`.
     fn by_label(&self, name: &str, label: &str, words: &[&str], least: f64) -> Option<String> {
         let mut sums: BTreeMap<&str, f64> = BTreeMap::new();
         for sample in self.increases(name) {
@@ -188,7 +189,8 @@ impl Change<'_> {
         })
     }
 
-    /// `7 of 40` if at least five requests and more than this share of them failed.
+    /// Text such as `7 of 40`. `None` unless at least five requests and more than the given share
+    /// of them failed.
     fn failures(
         &self,
         name: &str,
@@ -264,11 +266,11 @@ impl Change<'_> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
     pub alert: Alert,
-    /// The condition is over. Otherwise it begins.
+    /// `true` if the alert was resolved, `false` if it fired.
     pub is_resolved: bool,
     /// When the alert fired.
     pub since: Timestamp,
-    /// What was counted when the alert fired.
+    /// The readings behind the alert when it fired.
     pub detail: String,
 }
 
@@ -276,7 +278,7 @@ pub struct Report {
 struct Firing {
     since: Timestamp,
     detail: String,
-    /// Evaluations in a row without the condition.
+    /// Number of consecutive evaluations without the condition.
     quiet: u32,
 }
 
@@ -288,7 +290,7 @@ pub(super) struct Rules {
 }
 
 impl Rules {
-    /// Creates the rules of these alerts. What was counted before `start` fires none.
+    /// Creates the rules of these alerts. Counts from before `start` fire none.
     pub(super) fn new(alerts: Vec<Alert>, start: Readings) -> Self {
         Self { alerts, before: start, firing: BTreeMap::new() }
     }

@@ -19,7 +19,7 @@ use machine::GraphOutcome;
 use model::Clock;
 use model::Timestamp;
 
-/// How long the database may take to reserve a user.
+/// Timeout of the database statement that reserves a user.
 const RESERVE_TIME: Duration = Duration::from_secs(1);
 
 const DAY_SECS: u64 = 86_400;

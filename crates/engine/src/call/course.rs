@@ -47,7 +47,7 @@ struct Stretch {
     jitter_us: u32,
 }
 
-/// All samples of a call.
+/// The course of a call: its audio quality over time, as samples.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Course {
     /// Begin of the first sample, in milliseconds of the call.

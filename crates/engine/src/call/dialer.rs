@@ -32,10 +32,10 @@ use store::{
 };
 use xml::ast::DocUrl;
 
-/// How long the database may take to write or to take calls that wait.
+/// Timeout for writing waiting calls to the database, or taking them from it.
 const DATABASE_TIME: Duration = Duration::from_secs(2);
 
-/// When a call is tried again that could not be taken out of the fleet's queue.
+/// Interval between attempts to take a call out of the fleet's queue.
 const TAKE_RETRY: Duration = Duration::from_millis(500);
 
 /// Calls to place: one to each entry of `to`, with the same properties.
@@ -89,8 +89,8 @@ struct Inner {
     registry: Registry,
     gate: Arc<Gate>,
     queues: Mutex<Queues>,
-    /// Calls that are in no queue while the database is asked about them. A call that is removed
-    /// here is cancelled.
+    /// Calls that are in no queue while a database statement about them is in progress. A call that
+    /// is removed here is cancelled.
     in_transit: Mutex<BTreeMap<CallUuid, CallSetup>>,
     /// Whether calls may have been adopted that are in no queue.
     has_missed: AtomicBool,
@@ -197,11 +197,11 @@ impl Dialer {
                 return Err(NotPlaced::QueueFull { after: after.unwrap_or_default() });
             }
             Ok(Err(error)) => {
-                warn!(%error, "calls that wait not written: they end if this node dies");
+                warn!(%error, "failed to write waiting calls; they end if this node dies");
                 QueueRecord::Unknown
             }
             Err(_) => {
-                warn!("calls that wait not written in time: they end if this node dies");
+                warn!("writing waiting calls timed out; they end if this node dies");
                 QueueRecord::Unknown
             }
         };
@@ -391,7 +391,7 @@ impl Dialer {
         shared
     }
 
-    /// Gives up calls of a node that drains.
+    /// Gives up queued calls because this node is draining: they end with [`HangupCause::Drained`].
     pub fn give_up_drained(&self, calls: Vec<Waiting>) {
         calls.into_iter().for_each(|waiting| self.give_up(waiting, HangupCause::Drained, None));
     }
@@ -436,18 +436,18 @@ impl Dialer {
         let taken = match tokio::time::timeout(DATABASE_TIME, taken).await {
             Ok(Ok(taken)) => Some(taken),
             Ok(Err(error)) => {
-                warn!(call_uuid = %call, %error, "queued call not taken from the database");
+                warn!(call_uuid = %call, %error, "failed to take a queued call from the database");
                 None
             }
             Err(_) => {
-                warn!(call_uuid = %call, "queued call not taken from the database in time");
+                warn!(call_uuid = %call, "taking a queued call from the database timed out");
                 None
             }
         };
         let is_wanted = self.in_transit().remove(&call).is_some();
         match (taken, waiting.record) {
             (Some(false), QueueRecord::Shared) => {
-                info!(call_uuid = %call, "queued call belongs to another node");
+                info!(call_uuid = %call, "queued call was adopted by another node");
                 engaged.take_reservation().into_iter().for_each(Reservation::dismiss);
                 admitted.withdraw();
             }

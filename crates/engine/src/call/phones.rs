@@ -81,12 +81,12 @@ pub enum ToPhone {
     Draining,
     /// The registration has ended and the socket closes. `why` is a word of the phone protocol.
     Unregistered { why: &'static str },
-    /// A message of another node of the fleet, which has the call: JSON of the phone protocol.
+    /// A message from the node of the fleet that has the call: JSON of the phone protocol.
     Relayed {
         node: Uuid,
         call: Option<CallUuid>,
         text: String,
-        /// The phone has no more to do with the call.
+        /// The phone is no longer involved in the call.
         is_over: bool,
         /// The registration ends, and the socket closes.
         is_last: bool,
@@ -255,7 +255,7 @@ impl Phones {
             .map(|place| place.owner.clone())
     }
 
-    /// Number of registrations, with those at other nodes.
+    /// Number of registrations, including those of phones at other nodes.
     pub fn len(&self) -> usize {
         self.table().places.len()
     }
@@ -308,7 +308,8 @@ impl Phones {
         Arc::new(Line::new(self.clone(), call, name, LineState::Ringing(BTreeSet::new())))
     }
 
-    /// Sends a message of another node to a phone of this one. Returns whether the phone is here.
+    /// Sends a message from another node to a phone of this one. Returns `false` if the phone is
+    /// not registered here.
     pub fn deliver(&self, place: RegistrationId, what: ToPhone) -> bool {
         let is_here = self.table().places.get(&place).is_some_and(|place| !place.is_remote);
         if is_here {

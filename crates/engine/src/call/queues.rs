@@ -35,11 +35,11 @@ pub struct Waiting {
     pub(super) record: QueueRecord,
     /// The call is not tried before this time.
     pub(super) retry: Instant,
-    /// Since when it lacks units that other nodes of the fleet may give.
+    /// Time since which the call has waited for units that other nodes of the fleet may release.
     pub(super) lacking: Option<Instant>,
 }
 
-/// What the store has of a queued call.
+/// The state of a queued call in the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum QueueRecord {
     Nothing,
@@ -48,7 +48,7 @@ pub(super) enum QueueRecord {
     /// A row of the fleet's waiting calls, and the open record: if the node dies, another one has
     /// the call in its queue. The node takes the row before it places the call.
     Shared,
-    /// Perhaps the same: the database did not answer.
+    /// Possibly the same as [`Self::Shared`]: the database did not answer.
     Unknown,
 }
 

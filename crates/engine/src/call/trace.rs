@@ -145,7 +145,8 @@ impl From<Result<u16, &str>> for RequestEnd {
     }
 }
 
-/// Parses a line of an event log. Returns `None` if the line contains no course.
+/// Parses the line of an event log that contains the audio quality of the call over time. Returns
+/// `None` for any other line.
 pub fn course_of_line(line: &str) -> Option<Course> {
     if !line.starts_with("{\"trace\":\"course\"") {
         return None;

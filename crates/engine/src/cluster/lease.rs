@@ -15,29 +15,29 @@ use tokio::sync::watch;
 use super::{Shared, WANT};
 use crate::admission::{Caps, Counter, Gate, Lack, Lease};
 
-/// How long a call waits for a unit that another node may hold: until this number of beats was answered
-/// ([`EVIDENCE`](super::EVIDENCE)), which takes this time at least.
+/// Minimum duration of a call's wait for a unit that another node may hold. The wait ends after
+/// [`EVIDENCE`](super::EVIDENCE) answered beats.
 const UNIT_WAIT: Duration = Duration::from_millis(150);
 
-/// The longest time that a call waits for a unit.
+/// Maximum time that a call waits for a unit.
 const UNIT_WAIT_MAX: Duration = Duration::from_secs(1);
 
-/// How long a call waits for a beat to be answered.
+/// Maximum time that a call waits for a beat to be answered.
 const CONTACT_WAIT: Duration = Duration::from_millis(500);
 
-/// The longest pause between two attempts of a call that waits.
+/// Maximum pause between two attempts of a call that waits.
 const RETRY: Duration = Duration::from_millis(20);
 
-/// For how long calls don't wait for a limit of which no unit came.
+/// Time for which calls don't wait for a limit of which no unit was received.
 const EXHAUSTED: Duration = Duration::from_millis(20);
 
-/// The shortest time between two messages to the other nodes about one limit.
+/// Minimum time between two messages to the other nodes about one limit.
 const TELL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// For how long a call that did not wait counts as one that waits.
+/// Time for which a call that did not wait counts as one that waits.
 const REQUESTED: Duration = Duration::from_secs(1);
 
-/// The largest number of calls that wait.
+/// Maximum number of calls that wait.
 const WAITING_MAX: u32 = 1_024;
 
 /// What admissions of this process lack.
@@ -64,7 +64,7 @@ struct Want {
     told: Option<Instant>,
 }
 
-/// The largest number of limits that are remembered because other nodes lack units of them.
+/// Maximum number of limits that are remembered because other nodes lack units of them.
 const ELSEWHERE_MAX: usize = 1_024;
 
 impl Demand {

@@ -43,7 +43,7 @@ pub use self::status::Status;
 use self::watcher::Watcher;
 use crate::admission::Gate;
 
-/// For how long an earlier process of this node must not have beaten before this one takes its
+/// Time without a beat of an earlier process of this node, after which this process takes its
 /// place.
 const STILL: Duration = Duration::from_secs(2);
 
@@ -65,7 +65,7 @@ pub const REST: &str = "/rest";
 /// Number of answered beats after which a unit that was not received is free or in use.
 const EVIDENCE: usize = 8;
 
-/// For how long beats hurry after another node has asked for units.
+/// Time for which beats are sent at a shorter interval after another node has requested units.
 const EAGER: Duration = Duration::from_millis(120);
 
 /// What a process brings into a fleet.

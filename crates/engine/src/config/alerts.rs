@@ -1,4 +1,4 @@
-//! `[alerts]`: what a node tells its operator by itself.
+//! `[alerts]`: the reports that a node sends to its operator.
 
 use std::time::Duration;
 

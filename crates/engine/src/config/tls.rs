@@ -10,7 +10,7 @@ use super::section::{Context, Section};
 use super::types::{Listen, Public};
 use tls::{AcmeSettings, CertificateFiles, TlsSettings};
 
-/// The most names in a certificate of Let's Encrypt.
+/// Maximum number of names in a certificate from Let's Encrypt.
 const DOMAINS_MAX: usize = 100;
 
 const SOURCES_HINT: &str = "in [tls], set `domains` = [\"calls.example.com\"] for a certificate of \

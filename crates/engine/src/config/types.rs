@@ -293,7 +293,8 @@ pub struct Cluster {
     pub peer: Option<String>,
     /// Host and port that the other nodes connect to. `None` if they are those of `peer`.
     pub advertise: Option<String>,
-    /// The node admits no calls while no part of the fleet answers it.
+    /// The node admits no calls while it reaches neither the database nor another node of the
+    /// fleet.
     pub strict: bool,
 }
 

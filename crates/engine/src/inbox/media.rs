@@ -25,16 +25,16 @@ use model::Timestamp;
 use model::metric;
 use store::{Message, NewMessage, Pair, Scope, StoreError};
 
-/// How long a link is valid.
+/// Lifetime of a link.
 const LINK_LIFETIME: Duration = Duration::from_secs(3_600);
 /// Messages per page when a conversation's files are collected.
 const PAGE: u32 = 1_000;
-/// The largest difference between the time stamps of a message and of its event, which two clocks
-/// take one after the other.
+/// Maximum difference between the timestamps of a message and of its event, which are taken one
+/// after the other by two clocks.
 const LATE: Duration = Duration::from_secs(1);
-/// The largest number of concurrent downloads. Prefetching leaves one of them to requests.
+/// Maximum number of concurrent downloads. Prefetching leaves one of them to requests.
 const DOWNLOADS_MAX: usize = 4;
-/// The largest number of files that wait to be prefetched. Further files are downloaded on request.
+/// Maximum number of files that wait to be prefetched. Further files are downloaded on request.
 const PREFETCH_MAX: usize = 256;
 /// The size of the cache, in bytes, at which prefetching stops. Requests may exceed it.
 const QUOTA: u64 = 20 << 30;

@@ -19,11 +19,11 @@ use store::{
 };
 use xml::ast::DocUrl;
 
-/// How long a change of routing waits for agents' answers that are being sent to Meta.
+/// Timeout of a routing change for agents' answers that are being sent to Meta.
 const AGENT_WAIT: Duration = Duration::from_secs(15);
-/// The largest number of webhooks per account.
+/// Maximum number of webhooks per account.
 const WEBHOOKS_MAX: usize = 100;
-/// How often a change of a webhook is tried that other nodes overtake.
+/// Maximum number of attempts to change a webhook while other nodes change it concurrently.
 const TRIES: usize = 8;
 /// The number of recent messages searched for the user's last one.
 const READ_PAGE: u32 = 50;

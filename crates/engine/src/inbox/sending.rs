@@ -31,10 +31,10 @@ use store::{
 pub const WINDOW: Duration = Duration::from_secs(24 * 3_600);
 /// Messages per second of one number, which is Meta's default throughput.
 const PER_SECOND: NonZeroU32 = NonZeroU32::new(80).expect("not 0");
-/// The largest numbers of waiting messages, per conversation and in total.
+/// Maximum numbers of waiting messages, per conversation and in total.
 const LANE_MAX: usize = 64;
 const WAITING_MAX: usize = 8_192;
-/// The largest number of messages in one answer of an agent.
+/// Maximum number of messages in one answer of an agent.
 const REPLIES_MAX: usize = 10;
 /// Messages per page when interrupted ones are read at start-up.
 const PAGE: u32 = 1_000;

@@ -8,7 +8,7 @@
 //! wrong password is checked once, however often it is sent, as a phone or a script with an old
 //! password does. Beyond the limit some passwords are still checked, and only wrong ones refused.
 //!
-//! In a fleet, each node counts its attempts and tells the others what has changed.
+//! In a fleet, each node counts its attempts and sends the changes to the others.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, Hash, RandomState};
@@ -24,19 +24,20 @@ use model::{Secret, network_prefix};
 
 use super::{Offenders, Resource};
 
-/// Failed attempts that a name has in reserve, per origin.
+/// The reserve of a name per origin: the maximum number of failed attempts before checks are
+/// delayed.
 const BURST: u32 = 10;
-/// The time after which a failed attempt is forgotten.
+/// Time after which a failed attempt is forgotten.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
-/// Interval between checks beyond the reserve. A wrong password is refused as one too many, the
-/// right one is accepted.
+/// Minimum interval between checks when the reserve is used up. A wrong password is then refused as
+/// one of too many, and the right one is accepted.
 const LATE_CHECK_EVERY: Duration = Duration::from_secs(6);
 /// Number of wrong passwords that are remembered per name and origin.
 const WRONG_REMEMBERED: usize = 16;
-/// The reserve of a network for names that it has not tried, and the time after which one of its
-/// failures is forgotten. Beyond them each name has one attempt, so that trying one password with
-/// many names is no faster than many passwords with one name.
+/// The reserve of a network for all names. When it is used up, each name has one attempt, so that
+/// trying one password with many names is no faster than many passwords with one name.
 const NETWORK_BURST: u32 = 60;
+/// Time after which a failed attempt of a network is forgotten.
 const NETWORK_FORGOTTEN_AFTER: Duration = Duration::from_secs(1);
 /// Maximum number of entries of each kind. Beyond it the oldest are dropped.
 const REMEMBERED: usize = 20_000;
@@ -65,11 +66,12 @@ impl Origin {
     }
 }
 
-/// What is to be compared.
+/// A password to be checked.
 #[derive(Clone, Copy, Debug)]
 pub struct Guess<'a> {
     pub password: &'a Secret,
-    /// The stored hash of the right password, so that a changed password is a new guess.
+    /// The stored hash of the right password. It is part of the guess, so that a password that was
+    /// wrong is checked again after the stored one has changed.
     pub hash: Option<&'a str>,
 }
 
@@ -78,7 +80,7 @@ pub struct Guess<'a> {
 pub enum Refusal {
     /// The password was compared recently and was wrong.
     KnownWrong,
-    /// There were too many failures. Time until another password is checked.
+    /// There were too many failures. Contains the time until another password is checked.
     Wait(Duration),
 }
 
@@ -106,23 +108,24 @@ struct Counts {
     changes: Option<Changes>,
 }
 
-/// What has happened at this node, by key.
+/// Changes at this node, by key.
 #[derive(Default)]
 struct Changes {
     names: HashMap<Key, NameChange>,
     networks: HashMap<IpAddr, i32>,
 }
 
-/// What has happened to the attempts of one name and origin.
+/// Changes in the attempts of one name and origin.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct NameChange {
-    /// A success has made the failures before it forgotten.
+    /// An attempt succeeded, which cleared the failures before it.
     is_forgotten: bool,
-    /// Failures after that. Negative if earlier attempts were not checked after all.
+    /// Number of failures since then. Negative if earlier attempts were cancelled before they were
+    /// checked.
     failures: i32,
 }
 
-/// Attempts at one node, for the counts of others.
+/// Changes of the counts at one node, sent to the others.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FailureChanges {
     names: Vec<(Key, NameChange)>,
@@ -140,9 +143,9 @@ const CHANGES_MAX: usize = 5_000;
 
 /// The failures of a key.
 struct Count {
-    /// When the last check is forgotten. With `n` checks that is `n` periods from now.
+    /// When the last check is forgotten. With `n` checks, this is `n` periods from now.
     until: Instant,
-    /// The same for failures, including those of passwords that were known to be wrong.
+    /// Like `until`, for failures, including those with passwords that were known to be wrong.
     failed_until: Instant,
     /// When the next late check is allowed.
     late_check_at: Instant,
@@ -157,9 +160,10 @@ pub struct Attempt<'a> {
     key: Key,
     network: IpAddr,
     guess: u64,
-    /// Whether it is checked although the reserve is used up.
+    /// Whether the reserve of [`BURST`] attempts is used up, so that this attempt is one of those
+    /// checked every [`LATE_CHECK_EVERY`].
     is_late: bool,
-    /// Whether there were too many failures before.
+    /// Whether earlier failures had reached the limit when this attempt began.
     is_over: bool,
 }
 
@@ -174,7 +178,7 @@ impl Failures {
         self.0.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins to collect changes for other nodes.
+    /// Starts collecting changes for other nodes.
     pub fn share(&self) {
         self.0.is_shared.store(true, Ordering::Release);
     }
@@ -188,7 +192,7 @@ impl Failures {
         }
     }
 
-    /// Counts attempts at another node.
+    /// Adds the changes that another node has collected to the counts.
     pub fn merge(&self, changes: FailureChanges, now: Instant) {
         let mut counts = self.counts();
         for (key, change) in changes.names.into_iter().take(CHANGES_MAX) {
@@ -205,7 +209,7 @@ impl Failures {
         }
     }
 
-    /// Notes what other nodes have to count.
+    /// Collects a change for the other nodes, which count it, too.
     fn note(&self, counts: &mut Counts, key: &Key, network: IpAddr, change: (NameChange, i32)) {
         if !self.0.is_shared.load(Ordering::Acquire) {
             return;
@@ -344,7 +348,7 @@ impl Attempt<'_> {
     }
 }
 
-/// Moves a time forward by a number of periods, or back.
+/// Moves a time forward by a number of periods, or back if the number is negative.
 fn move_by(until: &mut Instant, period: Duration, count: i32) {
     let by = period.saturating_mul(count.unsigned_abs().min(NETWORK_BURST));
     let moved = if count < 0 { until.checked_sub(by) } else { until.checked_add(by) };

@@ -10,13 +10,15 @@ use tokio_util::sync::CancellationToken;
 
 use model::{Clock, metric, network_prefix};
 
-/// How long the refusals of a resource are counted before they are logged.
+/// Period over which the refusals of a resource are counted before they are logged.
 const LOG_EVERY: Duration = Duration::from_secs(60);
-/// How often is checked whether counts are due to be logged.
+/// Interval between checks whether counts are due to be logged.
 const CHECK_EVERY: Duration = Duration::from_secs(5);
-/// The most networks that are counted between two log lines. Further ones are only in the metric.
+/// Maximum number of networks that are counted between two log lines. Refusals of further networks
+/// are only in the metric.
 const NETWORKS_MAX: usize = 1_000;
-/// The most networks that are logged by name after a period: those with most refusals.
+/// Maximum number of networks that are logged individually after a period: those with the most
+/// refusals.
 const NAMED_MAX: usize = 20;
 
 /// What a limit protects.
@@ -109,7 +111,12 @@ fn log(resource: Resource, networks: &[(IpAddr, u64)]) {
     }
     if !others.is_empty() {
         let refused: u64 = others.iter().map(|(_, refused)| refused).sum();
-        tracing::warn!(resource, networks = others.len(), refused, "limit reached by others");
+        tracing::warn!(
+            resource,
+            networks = others.len(),
+            refused,
+            "limit reached by further networks"
+        );
     }
 }
 

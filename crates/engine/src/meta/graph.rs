@@ -208,7 +208,7 @@ impl std::fmt::Debug for Graph {
 pub(super) const ANSWER_MAX: usize = 64 * 1024;
 /// The minimum length of a token. A shorter string could occur in any text by chance.
 const TOKEN_MIN: usize = 8;
-/// How long an idle connection is kept; slightly less than load balancers allow.
+/// Maximum idle time of a connection; slightly less than load balancers allow.
 const IDLE_MAX: Duration = Duration::from_secs(55);
 
 /// The number of waiting requests of one number at which no further call is admitted. All calls

@@ -15,13 +15,13 @@ const FIELDS: &str = "name,language,status,category,parameter_format,components"
 /// The page size, and the largest number of pages read, which gives 1,000 templates.
 const PAGE: usize = 50;
 const PAGES_MAX: usize = 20;
-/// The largest answer to a page. A template has up to about 6 KB of JSON.
+/// Maximum size of a page in bytes. A template has up to about 6 KB of JSON.
 const ANSWER_MAX: usize = 1 << 20;
 /// The maximum length of a text, in characters. Meta allows 1,024 for the body.
 const TEXT_MAX: usize = 2_048;
 /// The maximum length of a name or a language.
 const NAME_MAX: usize = 512;
-/// The largest numbers of buttons and of parameters that are read.
+/// Maximum numbers of buttons and of parameters that are read.
 const BUTTONS_MAX: usize = 10;
 const PARAMETERS_MAX: usize = 50;
 

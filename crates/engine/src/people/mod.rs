@@ -40,7 +40,7 @@ use store::{
 /// Longest idle time of a session, and its longest life.
 const IDLE: Duration = Duration::from_secs(12 * 3600);
 const AT_MOST: Duration = Duration::from_secs(7 * 86_400);
-/// How often the use of a session is stored.
+/// Minimum interval between writes of the last use of a session.
 const SEEN_EVERY: Duration = Duration::from_secs(300);
 /// Validity of an invitation.
 pub const INVITED_FOR: Duration = Duration::from_secs(7 * 86_400);

@@ -31,7 +31,7 @@ const ASK_AGAIN: i64 = 60_000_000;
 /// Maximum number of pairs for which the last request to Graph is remembered. Beyond it old ones
 /// are dropped.
 const ASKED_MAX: usize = 10_000;
-/// How often a decision is tried that changes of the pair overtake.
+/// Maximum number of attempts at a decision while the pair changes concurrently.
 const TRIES: usize = 8;
 /// Pause between attempts to end an engagement while the store rejects writes, and their number. A
 /// store that is closed rejects them, too.

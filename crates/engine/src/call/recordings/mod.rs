@@ -45,8 +45,8 @@ use store::{
 const FOLDER: &str = "recordings";
 /// Rows per read.
 const AT_ONCE: u32 = 500;
-/// How long a call may take to report whether it requests the action URL itself. The call has
-/// received the end of the recording before.
+/// Timeout for a call to report whether it requests the action URL itself. The call has received
+/// the end of the recording before.
 const CALL_ANSWERS: Duration = Duration::from_secs(5);
 
 /// Configuration of recordings.

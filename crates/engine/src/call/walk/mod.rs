@@ -36,8 +36,9 @@ use xml::ast::Severity;
 /// a collection.
 const FIRST_KEY_MS: u64 = 300;
 const NEXT_KEY_MS: u64 = 150;
-/// How long a dialled party lets it ring, and talks.
+/// Time in milliseconds for which the phone of a dialled party rings.
 const CALLEE_RINGS_MS: u64 = 2_000;
+/// Time in milliseconds for which a dialled party talks.
 const CALLEE_TALKS_MS: u64 = 10_000;
 /// How long a server keeps a stream that keeps the call alive.
 const STREAMS_MS: u64 = 10_000;

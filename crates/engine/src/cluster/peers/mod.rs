@@ -71,7 +71,7 @@ impl Default for PeerTimes {
     }
 }
 
-/// The largest body of a request or of a response that is read as a whole.
+/// Maximum size in bytes of the body of a request, or of a response that is read as a whole.
 const BODY_MAX: usize = 4 * 1024 * 1024;
 
 /// Requests to one peer at the same time.
