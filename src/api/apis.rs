@@ -69,17 +69,17 @@ impl ApiResponse {
 }
 
 impl Apis {
-    /// Begins to collect the requests that other nodes of a fleet have to count.
+    /// Starts collecting the requests that are sent to the other nodes of a fleet to be counted.
     pub fn share_rates(&self) {
         self.0.rate_limits.share();
     }
 
-    /// Takes the requests since the last call.
+    /// Takes the requests that were collected since the last call.
     pub fn take_rate_changes(&self) -> RateChanges {
         self.0.rate_limits.take_changes()
     }
 
-    /// Counts requests to another node.
+    /// Adds the request counts that another node has sent.
     pub fn merge_rates(&self, changes: RateChanges) {
         self.0.rate_limits.merge(self.0.api.clock.now(), changes);
     }

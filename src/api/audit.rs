@@ -59,9 +59,9 @@ pub struct Change<'a> {
 
 /// Refused sign-ins that are stored per second. The log has all of them.
 const REFUSALS_PER_SECOND: NonZeroU32 = NonZeroU32::new(10).expect("not 0");
-/// The most bytes of `before` and `after` in a record.
+/// Maximum size of `before` and `after` in a record, in bytes.
 const DETAIL_BYTES_MAX: usize = 64 << 10;
-/// The most characters of a name or an object in a record.
+/// Maximum number of characters of a name or an object in a record.
 const TEXT_CHARS_MAX: usize = 200;
 
 /// Adds records to the audit trail.
@@ -120,7 +120,7 @@ impl Audit {
             let texts = [name, "signInRefused".to_owned(), by.to_owned(), "{}".to_owned()];
             // A refusal waits for nothing, and the log has it in any case.
             if !self.store.audit().offer(self.row(owner, &from, texts)) {
-                tracing::warn!("refused sign-in not stored: the store's queue is full");
+                tracing::warn!("failed to record a refused sign-in: the store's queue is full");
             }
         }
     }

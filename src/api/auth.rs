@@ -167,7 +167,7 @@ const FAILURES_PER_MINUTE: NonZeroU32 = NonZeroU32::new(60).expect("not 0");
 /// Requests of an account in any [`WINDOW_SECS`].
 const REQUESTS: u32 = 300;
 const WINDOW_SECS: u32 = 5;
-/// The most networks that are remembered.
+/// Maximum number of networks that are remembered.
 const KEYS_MAX: usize = 100_000;
 
 /// How many failures pass between sweeps for stale networks, once many are remembered. A sweep
@@ -184,7 +184,7 @@ pub(super) struct RateLimits {
     /// The latest requests of each account. A [`Ring`] limits events per second, so its times are
     /// divided by [`WINDOW_SECS`] here.
     requests: DashMap<AuthId, Ring>,
-    /// What has happened since it was last told to other nodes of a fleet. `None` without a fleet.
+    /// Changes since they were last taken for the other nodes of the fleet. Unset without a fleet.
     changes: OnceLock<Mutex<Counted>>,
 }
 
@@ -243,7 +243,7 @@ impl RateLimits {
         }
     }
 
-    /// Begins to collect what other nodes have to count.
+    /// Starts collecting the changes that are sent to the other nodes.
     pub(super) fn share(&self) {
         let _ = self.changes.set(Mutex::default());
     }
@@ -254,7 +254,7 @@ impl RateLimits {
         }
     }
 
-    /// Takes what has happened since the last call.
+    /// Takes the changes since the last call.
     pub(super) fn take_changes(&self) -> RateChanges {
         let mut changes = RateChanges::default();
         self.note(|counted| {
@@ -264,7 +264,7 @@ impl RateLimits {
         changes
     }
 
-    /// Counts what has happened at another node.
+    /// Adds the counts that another node has sent.
     pub(super) fn merge(&self, now: Instant, changes: RateChanges) {
         let since = self.since(now);
         for (account, count) in changes.requests.into_iter().take(CHANGES_MAX) {
@@ -280,7 +280,8 @@ impl RateLimits {
         }
     }
 
-    /// A time as the rings have it.
+    /// Returns the time since `origin` in the unit of a [`Ring`]: nanoseconds, divided by
+    /// [`WINDOW_SECS`] because the window of a ring is one second.
     fn since(&self, now: Instant) -> u64 {
         let since = now.saturating_duration_since(self.origin) / WINDOW_SECS;
         u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)

@@ -103,7 +103,7 @@ async fn refuse_plain_http(mut stream: TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-/// What the plain listener knows of a request.
+/// The properties of a request to the plain listener.
 pub(super) struct PlainRequest<'a> {
     pub(super) method: &'a Method,
     pub(super) uri: &'a Uri,

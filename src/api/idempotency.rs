@@ -31,17 +31,18 @@ use model::Clock;
 use model::{AuthId, Timestamp};
 use store::{Scope, Store, StoredResponse};
 
-/// The most responses in memory while the store takes none; the least recently used are dropped.
+/// Maximum number of responses in memory while the store rejects writes; the least recently used
+/// are dropped.
 const RESPONSES_MAX: u64 = 10_000;
-/// The largest response that is stored, in bytes. No response to a POST that creates or sends
+/// Maximum size of a stored response in bytes. No response to a POST that creates or sends
 /// something is larger.
 const STORED_BYTES_MAX: usize = 256 << 10;
 /// How long a node may work on a request before another one may do the work again, which is longer
 /// than any request takes.
 const CLAIMED_FOR: Duration = Duration::from_secs(120);
-/// How often a node looks for the response of another one.
+/// Interval between queries for the response of another node.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// How long a client waits for its response to be stored.
+/// Timeout for storing a response before the client receives it.
 const STORE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The rules of one API.

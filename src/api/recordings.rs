@@ -24,12 +24,12 @@ use super::{Api, ApiState, App, query_pairs};
 use engine::objects::{self, BucketError};
 use media::record::{Format, file_name};
 
-/// How long a link to the bucket is valid.
+/// Lifetime of a link to the bucket.
 const LINK_LIFETIME: Duration = Duration::from_secs(300);
 
 const NOT_FOUND: ApiError = ApiError::NotFound("no such recording");
 
-/// Extension of a 404: the link is valid, and a node of the fleet has the file.
+/// Extension that marks a 404 response whose link is valid: another node of the fleet has the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileElsewhere {
     /// The owner of the file. `None` if any node may have it.

@@ -50,13 +50,13 @@ pub type WebhookHandler =
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer(pub IpAddr);
 
-/// The longest request target, in bytes.
+/// Maximum length of a request target in bytes.
 const URI_BYTES_MAX: usize = 8 << 10;
 /// Connections that wait to be accepted. If there are more, the kernel drops their SYNs, and each
 /// client repeats its SYN only after a second, so the usual 128 would delay webhooks during a burst
 /// of connections. The kernel may lower it (`net.core.somaxconn`).
 const BACKLOG: u32 = 4_096;
-/// The most header fields of a request.
+/// Maximum number of header fields in a request.
 const FIELDS_MAX: usize = 100;
 
 /// The settings of a listener.
@@ -207,7 +207,7 @@ fn builder() -> auto::Builder<TokioExecutor> {
     builder
 }
 
-/// Where the requests of a connection come from.
+/// The origin of the requests on a connection.
 #[derive(Clone, Copy)]
 struct Origin {
     /// The peer, which may be a proxy.

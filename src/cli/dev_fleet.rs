@@ -22,16 +22,16 @@ use sim::control::{CallRequest, StopLoadRequest};
 use sim::load::{CALLS_MAX, LoadEvent, LoadRequest, Progress, RATE_MAX, Summary};
 use sim::world;
 
-/// How often the table is drawn.
+/// Interval between drawings of the table.
 const DRAW_EVERY: Duration = Duration::from_secs(1);
 /// Calls per second of a load without a rate, and how long each call is held, in seconds.
 const DEFAULT_RATE: f64 = 20.0;
 const HOLD_S: f64 = 5.0;
-/// How long a load may take to end.
+/// Timeout for a load to end.
 const LOAD_END_TIME: Duration = Duration::from_secs(8);
-/// How long `until` waits.
+/// Timeout of `until`.
 const UNTIL_TIME: Duration = Duration::from_secs(60);
-/// The longest `wait`.
+/// Maximum duration of `wait` in seconds.
 const WAIT_MAX: f64 = 3_600.0;
 /// Lines of commands that are typed ahead.
 const LINES_MAX: usize = 64;

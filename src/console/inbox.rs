@@ -391,7 +391,8 @@ fn error_hint(lang: Lang, code: i64) -> String {
     lang.t(&format!("message_error.{group}")).to_owned()
 }
 
-/// Meta's text of the error of a message, or that there is none. Empty if the message has no error.
+/// Meta's text for the error of a message, or a note that Meta gave none. Empty if the message has
+/// no error.
 fn failure_text(lang: Lang, item: &Value) -> String {
     let error = item.get("error").filter(|error| !error.is_null());
     let text = error.map(|error| error.get("message").and_then(Value::as_str).unwrap_or_default());

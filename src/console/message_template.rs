@@ -22,7 +22,7 @@ use engine::meta::templates::{
 
 /// Templates in the list. A search finds the others.
 const ROWS_MAX: u32 = 200;
-/// The longest search text, in characters.
+/// Maximum length of a search text in characters.
 const SEARCH_CHARS_MAX: usize = 100;
 
 #[derive(Deserialize)]

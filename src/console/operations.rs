@@ -289,7 +289,7 @@ async fn render_page(
         match read_stored(console, &scope, &range).await {
             Ok(stored) => stored,
             Err(error) => {
-                tracing::warn!(%error, "failed to read figures");
+                tracing::warn!(%error, "failed to read data for the operations page");
                 return failed(console, visitor, StatusCode::SERVICE_UNAVAILABLE, "");
             }
         };
@@ -410,7 +410,7 @@ async fn render_page(
     respond(status, &page)
 }
 
-/// The figures of the range that the store has.
+/// The data of the range from the store.
 struct Stored {
     records: Vec<CallSpan>,
     messages: Vec<MessageCount>,
@@ -418,7 +418,7 @@ struct Stored {
     failures: Vec<Timestamp>,
     /// Outbound requests of all accounts.
     requests: Vec<RequestCount>,
-    /// Minutes with failed requests to Graph, and their numbers.
+    /// Minutes with failed requests to Graph, with the number of failures in each.
     graph_failures: Vec<(Timestamp, u64)>,
 }
 

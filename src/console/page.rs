@@ -323,13 +323,14 @@ pub(super) fn failed(
     notice(status, page, text.to_owned())
 }
 
-/// 400: a form without a valid value of a field that the pages of the console always send.
+/// Returns a 400 response for a form that lacks a valid value for a field which the console's own
+/// pages always send.
 pub(super) fn bad_form(console: &Console, visitor: &Visitor, field: &str) -> Response {
     let text = visitor.lang().with("error.form", &[field]);
     failed(console, visitor, StatusCode::BAD_REQUEST, &text)
 }
 
-/// 403: the role of the visitor is too low.
+/// Returns a 403 response, because the visitor's role does not allow the request.
 pub(super) fn forbidden(console: &Console, visitor: &Visitor) -> Response {
     failed(console, visitor, StatusCode::FORBIDDEN, visitor.lang().t("error.role"))
 }

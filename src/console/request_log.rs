@@ -1,4 +1,4 @@
-//! Stores the numbers of outbound requests, so that the figures of the operations page outlast a
+//! Stores the counts of outbound requests, so that the metrics on the operations page survive a
 //! restart.
 
 use std::collections::HashMap;
@@ -15,7 +15,7 @@ use store::{RequestCount, RequestTarget, Store};
 
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// Reads the numbers of requests since the process started.
+/// Reads the request counts since the process started.
 type ReadTallies = Box<dyn Fn() -> Tallies + Send + Sync>;
 
 /// Stores new requests periodically, and before the page shows them. Cheap to clone.
@@ -29,7 +29,7 @@ struct Inner {
     stored: Mutex<Counted>,
 }
 
-/// The numbers of requests that the store has, by target, kind and outcome.
+/// The request counts in the store, by target, kind and outcome.
 type Counted = HashMap<(RequestTarget, String, String), u64>;
 
 impl RequestLog {
@@ -56,7 +56,7 @@ impl RequestLog {
         }
         match store.request_counts().add(clock.wall(), new).await {
             Ok(()) => *stored = counted,
-            Err(error) => tracing::debug!(%error, "numbers of requests not stored yet"),
+            Err(error) => tracing::debug!(%error, "request counts not stored yet"),
         }
     }
 }

@@ -318,7 +318,7 @@ pub(super) fn session_cookie(console: &Console, token: &Token) -> String {
     cookie(console, session_name(console), token.reveal(), None)
 }
 
-/// How long a browser keeps the cookie, in seconds: a year.
+/// Lifetime of the cookie in seconds: a year.
 const BROWSER_SECS: u32 = 365 * 86_400;
 
 /// The cookie by which the next sign-in recognises the browser.

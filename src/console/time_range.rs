@@ -117,7 +117,7 @@ impl TimeRange {
         self.sum(times.into_iter().map(|at| (at, 1)))
     }
 
-    /// Sums values by the column of their time.
+    /// Sums values by the column that their time belongs to.
     pub(super) fn sum(&self, values: impl IntoIterator<Item = (Timestamp, u64)>) -> Vec<usize> {
         let mut sums = vec![0_usize; self.columns];
         for (at, value) in values {

@@ -57,7 +57,7 @@ impl Doctor {
         lines
     }
 
-    /// Asks the TURN server for an address, and gives it back.
+    /// Checks that the TURN server allocates an address.
     async fn turn(&self) -> Finding {
         const IS: &str = "media";
         let fix = "check server, username and password of [turn], and that UDP to the server is let through";

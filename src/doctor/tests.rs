@@ -92,7 +92,7 @@ fn found_addresses_are_listed_with_their_source_and_warnings() {
         lines.iter().map(|line| line.state).collect::<Vec<_>>(),
         [State::Ok, State::Warning]
     );
-    assert_eq!(lines[0].what, "media is expected at 8.8.8.8 (seen by stun.example.com:3478)");
+    assert_eq!(lines[0].what, "media is expected at 8.8.8.8 (reported by stun.example.com:3478)");
     let private = || vec![address("10.0.0.2", Source::Earlier)];
     for (simulated, state) in [(false, State::Failed), (true, State::Ok)] {
         let found = found(Ok(Found { addresses: private(), warnings: Vec::new() }), simulated);

@@ -78,11 +78,12 @@ use speech::recognise::Recognisers;
 use store::{Database, FileToRemove, NodeLock, Passwords, Store, StoreOptions};
 use tls::Tls;
 
-/// How long a leg may receive no packets before its media counts as dead.
+/// Timeout after which the media of a leg that receives no packets counts as dead.
 const MEDIA_DEAD: Duration = Duration::from_secs(30);
 const HOUR: Duration = Duration::from_secs(3600);
-/// How often files are looked for that other nodes have deleted, and how many at a time.
+/// Interval between queries for files that other nodes have deleted.
 const REMOVAL_INTERVAL: Duration = Duration::from_secs(5);
+/// Maximum number of files in one query.
 const REMOVALS_MAX: u32 = 500;
 
 impl Node {
@@ -813,7 +814,7 @@ async fn remove_files(
         let files = match store.files_to_remove().of(&node_id, REMOVALS_MAX).await {
             Ok(files) => files,
             Err(error) => {
-                tracing::debug!(%error, "files to remove not read");
+                tracing::debug!(%error, "failed to read the list of files to remove");
                 continue;
             }
         };
@@ -834,8 +835,10 @@ async fn remove_files(
             continue;
         }
         match store.files_to_remove().done(&node_id, last).await {
-            Ok(()) => tracing::info!(files = count, "files removed that were deleted elsewhere"),
-            Err(error) => warn!(%error, "removal of files not recorded; repeating it"),
+            Ok(()) => {
+                tracing::info!(files = count, "removed files that were deleted at another node")
+            }
+            Err(error) => warn!(%error, "failed to record the removal of files; repeating it"),
         }
     }
 }
@@ -876,7 +879,7 @@ async fn delete_expired(
         if let Err(error) =
             store.request_counts().delete_older(before(tunables.event_log_days())).await
         {
-            warn!(%error, "failed to delete expired numbers of requests; retrying in an hour");
+            warn!(%error, "failed to delete expired request counts; retrying in an hour");
         }
         if let Err(error) = store.audit().delete_older(before(tunables.audit_days())).await {
             warn!(%error, "failed to delete expired audit records; retrying in an hour");

@@ -59,7 +59,7 @@ const CLIENT: HeaderName = HeaderName::from_static("x-offhook-client");
 /// Path at which a node learns that settings have changed. It answers when they are in force.
 const SETTINGS: &str = "/settings";
 
-/// How long the answer to a change waits for the other nodes.
+/// Maximum time that the answer to a change waits for the other nodes.
 const SETTINGS_TIME: Duration = Duration::from_secs(1);
 
 /// Header that tells at how many nodes a change is in force: "3/3".
@@ -68,35 +68,36 @@ const APPLIED: HeaderName = HeaderName::from_static("x-offhook-applied");
 /// Path at which a node learns that another one has stored messages that its agents must answer.
 const TURNS: &str = "/turns";
 
-/// Path at which a node learns that the sender drains, and adopts its calls that wait.
+/// Path of the request that announces that the sender is draining. The receiver adopts the sender's
+/// waiting calls.
 const WAITING: &str = "/waiting";
 
-/// How long another node may take to adopt the calls that wait at a node that drains.
+/// Timeout for another node to adopt the waiting calls of this node when it drains.
 const HAND_OVER_TIME: Duration = Duration::from_secs(10);
 
 /// Path at which a node lists the live calls of an account.
 const LIVE: &str = "/live";
 
-/// The largest number of live calls of a node in a list of all nodes, the newest ones: some 2 MB.
+/// Maximum number of live calls per node in a list of all nodes, the newest ones: some 2 MB.
 const LIVE_MAX: usize = 5_000;
 
 /// Path at which a node lists its live rooms.
 const ROOMS: &str = "/rooms";
 
-/// The largest number of rooms of a node in a list of all nodes.
+/// Maximum number of rooms per node in a list of all nodes.
 const ROOMS_MAX: usize = 1_000;
 
-/// Path at which a node tells its status.
+/// Path at which a node returns its status.
 const NODE: &str = "/node";
 
-/// How long another node may take to tell its status.
+/// Timeout for another node to return its status.
 const STATUS_TIME: Duration = Duration::from_millis(300);
 
-/// The largest body of a request that is passed on.
+/// Maximum size in bytes of the body of a forwarded request.
 const BODY_MAX: usize = 3 * 1024 * 1024;
 
-/// How long a start waits until the fleet gives out units. The node is ready without them, too: it
-/// waits for a unit with each call.
+/// Maximum time that the start waits until the fleet gives out units. The node is ready without
+/// them, too: it waits for a unit with each call.
 const SETTLE_TIME: Duration = Duration::from_secs(5);
 
 /// What makes this process the only one that works on the rows of its owner.
@@ -328,7 +329,7 @@ impl Forwarder {
         Ok(host.filter(|host| *host != self.cluster.run()))
     }
 
-    /// Has all nodes execute a request. The response is this node's.
+    /// Forwards a request to all nodes, which execute it. Returns this node's response.
     async fn at_all_nodes(&self, request: axum::extract::Request, next: Next) -> Response<Body> {
         let (head, body) = request.into_parts();
         let Ok(body) = axum::body::to_bytes(body, BODY_MAX).await else { return too_large() };
@@ -379,7 +380,7 @@ impl Forwarder {
                 }
                 Ok(_) => {}
                 Err(error) => {
-                    warn!(node_id = %member.node_id, %error, "file not read from another node");
+                    warn!(node_id = %member.node_id, %error, "failed to read a file from another node");
                     is_silent = true;
                 }
             }
@@ -447,7 +448,7 @@ enum Subject {
     Conferences,
 }
 
-/// A room, as a path names it.
+/// A room as identified by a request path.
 #[derive(Debug, PartialEq, Eq)]
 struct RoomSubject {
     account: AuthId,
@@ -636,11 +637,11 @@ impl PeerHandler for PeerRequests {
                     };
                     empty(match adopted {
                         Ok(calls) => {
-                            info!(calls, "calls that wait taken over from a node that drains");
+                            info!(calls, "adopted waiting calls of a draining node");
                             StatusCode::OK
                         }
                         Err(error) => {
-                            warn!(%error, "calls that wait not taken over");
+                            warn!(%error, "failed to adopt waiting calls");
                             StatusCode::SERVICE_UNAVAILABLE
                         }
                     })
@@ -770,7 +771,8 @@ impl OtherRooms for RoomsOfOthers {
     }
 }
 
-/// Asks all other members for what they have. `None` stands for a node that does not answer.
+/// Sends a request to all other nodes and returns their responses. `None` stands for a node that
+/// does not answer.
 async fn ask_others<T: DeserializeOwned>(
     cluster: &Cluster,
     path: &'static str,
@@ -827,8 +829,8 @@ pub(super) fn share_turns(inbox: &Inbox, cluster: Arc<Cluster>) {
     }));
 }
 
-/// Tells the other nodes that this one drains, and hands over its calls that wait. Gives them up if
-/// no other node takes them.
+/// Announces to the other nodes that this one is draining, and hands its waiting calls over. Gives
+/// the calls up if no other node adopts them.
 pub(super) fn tell_drain(cluster: Arc<Cluster>, dialer: Dialer, waiting: Vec<Waiting>) {
     tokio::spawn(async move {
         // It takes no more work of others. If this is not written, they hand it work until it ends.
@@ -846,7 +848,7 @@ pub(super) fn tell_drain(cluster: Arc<Cluster>, dialer: Dialer, waiting: Vec<Wai
             let answer = cluster.peers().send(other.run, request);
             let answer = tokio::time::timeout(HAND_OVER_TIME, answer).await;
             if matches!(answer, Ok(Ok(answer)) if answer.status() == StatusCode::OK) {
-                info!(calls = waiting.len(), node_id = %other.node_id, "calls that wait handed over");
+                info!(calls = waiting.len(), node_id = %other.node_id, "handed over waiting calls");
                 return dialer.forget_adopted(waiting);
             }
         }

@@ -1,5 +1,5 @@
-//! Tells the other nodes of a fleet of failed sign-ins and of API requests, so that limits apply to
-//! all nodes together.
+//! Shares the counts of failed sign-ins and of API requests with the other nodes of a fleet, so
+//! that limits apply to all nodes together.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,13 +16,13 @@ use engine::cluster::Cluster;
 use engine::limiter::{FailureChanges, Failures};
 use model::Clock;
 
-/// Path of the counts of a node.
+/// Path to which a node sends its counts.
 pub(super) const COUNTS: &str = "/counts";
 
-/// Time between two messages.
+/// Interval between messages.
 const INTERVAL: Duration = Duration::from_millis(250);
 
-/// How long a node may take to receive one.
+/// Timeout for sending a message.
 const SEND_TIME: Duration = Duration::from_millis(500);
 
 /// The counters that all nodes share.
@@ -37,7 +37,7 @@ pub(super) struct SharedCounts {
     pub(super) clock: Clock,
 }
 
-/// What has happened at a node.
+/// Changes of the counts at a node.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 struct Changes {
@@ -47,8 +47,8 @@ struct Changes {
 }
 
 impl SharedCounts {
-    /// Tells the other nodes what happens at this one, until `stop`. What a node does not receive is
-    /// not repeated: each node limits its own clients nevertheless.
+    /// Sends the changes at this node to the others, until `stop`. A message that is lost is not
+    /// repeated, because each node limits its own clients nevertheless.
     pub(super) async fn share(self, cluster: Arc<Cluster>, stop: CancellationToken) {
         self.people.share();
         self.phones.share();
@@ -73,7 +73,7 @@ impl SharedCounts {
         }
     }
 
-    /// Counts what has happened at another node. Returns `false` if it can't be read.
+    /// Adds the changes that another node has sent. Returns `false` if the message can't be parsed.
     pub(super) fn receive(&self, body: &[u8]) -> bool {
         let Ok(changes) = serde_json::from_slice::<Changes>(body) else { return false };
         let now = self.clock.now();

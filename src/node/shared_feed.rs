@@ -23,13 +23,13 @@ pub(super) const FEED: &str = "/feed";
 /// Events are collected for this long.
 const BATCH_WINDOW: Duration = Duration::from_millis(20);
 
-/// How long a node may take to receive a batch.
+/// Timeout for sending a batch to a node.
 const SEND_TIME: Duration = Duration::from_millis(500);
 
-/// When nodes that have missed events are notified again.
+/// Delay after which nodes that have missed events are notified again.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// The largest number of events in a batch. A busier node says only that anything may have changed.
+/// Maximum number of events in a batch. A busier node says only that anything may have changed.
 const EVENTS_MAX: usize = 512;
 
 /// Events of a node.

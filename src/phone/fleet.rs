@@ -1,11 +1,11 @@
 //! Phones of a fleet: a phone that is registered at one node has a place in the tables of all
 //! others, so that calls of any node ring it.
 //!
-//! A phone's socket stays where it is. What another node has for the phone is sent to the socket's
-//! node, and what the phone says about a call of another node is sent there. The media of a call
-//! goes straight to the call's node. A phone that lost its socket can resume its calls at any node:
-//! each node knows the sessions of all phones by the hash of their secret, and gives back its own
-//! calls.
+//! A phone's socket stays where it is. Messages from another node to the phone are sent to the
+//! socket's node, and the phone's messages about a call of another node are sent to that node. The
+//! media of a call goes straight to the call's node. A phone that lost its socket can reclaim its
+//! calls at any node: each node identifies all phones by the hash of their secret, and restores its
+//! own calls.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -32,32 +32,33 @@ use model::{AuthId, CallUuid, EndpointId, EndpointName};
 /// Path of the messages about phones between nodes.
 pub const PATH: &str = "/phones";
 
-/// How long another node may take to learn of a registration before the phone is told of it.
+/// Timeout for announcing a registration to the other nodes, before it is confirmed to the phone.
 const REGISTER_TIME: Duration = Duration::from_millis(300);
 
-/// How long another node may take to execute a request of a phone.
+/// Timeout for another node to execute a request from a phone.
 const COMMAND_TIME: Duration = Duration::from_secs(2);
 
-/// Attempts to send a message to a phone at another node, and the pause between them.
+/// Maximum number of attempts to send a message to a phone at another node.
 const TELL_TRIES: u32 = 10;
+/// Interval between these attempts.
 const TELL_RETRY: Duration = Duration::from_millis(200);
 
-/// Time between two comparisons of the tables of two nodes.
+/// Interval between comparisons of the tables of two nodes.
 const COMPARE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Largest number of phones that are accepted from another node, which has as many sockets.
+/// Maximum number of phones that are accepted from another node: its maximum number of sockets.
 const PHONES_MAX: usize = super::SOCKETS_MAX;
 
-/// A phone, as its node tells the others.
+/// A phone as its node announces it to the other nodes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct SharedPhone {
-    /// The number of its registration at its node.
+    /// The id of its registration at its node.
     id: u64,
     endpoint: EndpointId,
     name: EndpointName,
     account: AuthId,
     main_account: AuthId,
-    /// Hash of its session's secret.
+    /// Hash of the secret with which the phone can reclaim its calls.
     session: String,
 }
 
@@ -65,19 +66,20 @@ struct SharedPhone {
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 enum PeerMessage {
-    /// A phone is registered. With `resume`, the hash of an earlier session, it wants its calls
-    /// back. The answer has those that it has again.
+    /// A phone has registered. If `resume` is given, it is the hash of the secret from an earlier
+    /// registration, whose calls are restored to the phone. The answer lists the restored calls.
     Registered { phone: SharedPhone, resume: Option<String> },
-    /// A registration has ended. `left` is whether the phone's calls end, too.
+    /// A registration has ended. If `left` is `true`, the phone's calls end, too.
     Gone { id: u64, left: bool },
-    /// The version of the sender's table. The answer is whether it is the one known.
+    /// The version of the sender's table. The answer is `true` if the receiver has this version.
     Version { version: u64 },
     /// The sender's table.
     All { version: u64, phones: Vec<SharedPhone> },
-    /// A phone's request about a call of the receiver. The answer has the messages to the phone.
+    /// A phone's request about a call of the receiver. The answer contains the messages to the
+    /// phone.
     Said { id: u64, text: String },
-    /// A message to a phone of the receiver, about a call of the sender. The answer is whether the
-    /// phone is there.
+    /// A message to a phone of the receiver, about a call of the sender. The answer is `true` if
+    /// the phone is still registered.
     Told { id: u64, message: ToldMessage },
 }
 
@@ -86,7 +88,7 @@ enum PeerMessage {
 struct ToldMessage {
     call: Option<CallUuid>,
     text: String,
-    /// The phone has no more to do with the call.
+    /// The phone is no longer involved in the call.
     is_over: bool,
     /// The registration ends.
     is_last: bool,
@@ -98,18 +100,18 @@ struct RemotePlace {
     registration: Registration,
 }
 
-/// What the nodes know of each other's phones.
+/// The phones that the nodes have announced to each other.
 #[derive(Default)]
 struct Tables {
     /// The phones of this node.
     own: BTreeMap<u64, SharedPhone>,
-    /// The phones of the other nodes, by process and number.
+    /// Phones registered at other nodes, keyed by run and registration id.
     remote: BTreeMap<(Uuid, u64), RemotePlace>,
     /// The versions of the other nodes' tables.
     versions: BTreeMap<Uuid, u64>,
 }
 
-/// This node's phones as seen by the others, and theirs as seen here.
+/// The exchange of this node's phones with the other nodes.
 pub(super) struct PhoneFleet {
     cluster: Arc<Cluster>,
     tables: Mutex<Tables>,
@@ -117,7 +119,7 @@ pub(super) struct PhoneFleet {
     version: AtomicU64,
 }
 
-/// The hash by which nodes know a session.
+/// Returns the hash by which nodes identify a phone that reclaims its calls.
 pub(super) fn session_hash(secret: &str) -> String {
     hex::encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, secret.as_bytes()))
 }
@@ -145,8 +147,8 @@ impl PhoneFleet {
         serde_json::from_slice(answer.body()).ok()
     }
 
-    /// Tells the other nodes of a phone. Returns its calls at other nodes, if it resumes a session:
-    /// the process that has each call.
+    /// Announces a phone to the other nodes. If it reclaims the calls of an earlier registration,
+    /// returns those at other nodes, each with the process that has it.
     pub(super) async fn register(
         &self,
         place: RegistrationId,
@@ -176,7 +178,7 @@ impl PhoneFleet {
         calls.flat_map(|(run, calls)| calls.into_iter().map(move |call| (call, run))).collect()
     }
 
-    /// Tells the other nodes that a registration has ended.
+    /// Announces to the other nodes that a registration has ended.
     pub(super) fn gone(self: &Arc<Self>, place: RegistrationId, left: bool) {
         let id = place.number();
         self.tables().own.remove(&id);
@@ -211,7 +213,8 @@ impl PhoneFleet {
 }
 
 impl Inner {
-    /// Answers a message of another node. `None` if it can't be read.
+    /// Handles a message from another node and returns the answer. Returns `None` if the message
+    /// can't be parsed or is refused.
     pub(super) fn peer_message(
         self: &Arc<Self>,
         from: Uuid,
@@ -262,7 +265,8 @@ impl Inner {
         answer.ok()
     }
 
-    /// Adds the place of another node's phone, unless it is there. `None` if that node has too many.
+    /// Adds the place of another node's phone, unless it exists. Returns `None` if that node has
+    /// too many phones.
     fn add_remote(
         self: &Arc<Self>,
         fleet: &Arc<PhoneFleet>,
@@ -300,7 +304,7 @@ impl Inner {
         }
     }
 
-    /// Replaces what is known of another node's phones.
+    /// Replaces the places of another node's phones.
     fn replace_remote(
         self: &Arc<Self>,
         fleet: &Arc<PhoneFleet>,
@@ -318,7 +322,7 @@ impl Inner {
         }
     }
 
-    /// Keeps the tables of the nodes equal, until `stop`.
+    /// Compares the tables of the nodes periodically and corrects differences, until `stop`.
     pub(super) async fn compare_phones(self: Arc<Self>, stop: CancellationToken) {
         let Some(fleet) = self.fleet.clone() else { return };
         let mut every = tokio::time::interval(COMPARE_INTERVAL);
@@ -329,7 +333,7 @@ impl Inner {
             let known: BTreeSet<Uuid> = fleet.tables().remote.keys().map(|(run, _)| *run).collect();
             for run in known.difference(&members) {
                 let ids = fleet.ids(*run);
-                info!(%run, phones = ids.len(), "phones of a node that is gone removed");
+                info!(%run, phones = ids.len(), "removed phones of a node that left the fleet");
                 ids.into_iter().for_each(|id| self.remove_remote(&fleet, (*run, id), false));
             }
             fleet.tables().versions.retain(|run, _| members.contains(run));
@@ -340,7 +344,7 @@ impl Inner {
 }
 
 impl PhoneFleet {
-    /// The numbers of another node's phones.
+    /// Returns the registration ids of the phones at another node.
     fn ids(&self, run: Uuid) -> Vec<u64> {
         let tables = self.tables();
         tables.remote.range((run, 0)..=(run, u64::MAX)).map(|((_, id), _)| *id).collect()
@@ -368,7 +372,7 @@ fn owner(phone: &SharedPhone) -> Owner {
     }
 }
 
-/// Sends the messages to another node's phone there, in order, until its registration ends.
+/// Forwards the messages to a phone at another node, in order, until its registration ends.
 async fn relay(
     fleet: Arc<PhoneFleet>,
     inner: Weak<Inner>,
@@ -392,7 +396,7 @@ async fn relay(
             }
             tries += 1;
             if tries == TELL_TRIES {
-                warn!(%run, "a phone's node does not take its messages");
+                warn!(%run, "failed to send a message to a phone at another node");
                 break false;
             }
             tokio::time::sleep(TELL_RETRY).await;

@@ -126,7 +126,8 @@ impl PhoneListener {
         Router::new().route("/phone", get(upgrade)).with_state(self.0.clone())
     }
 
-    /// Answers a message of another node about phones. `None` if it can't be read.
+    /// Handles a message from another node about phones and returns the answer. Returns `None` if
+    /// the message can't be parsed or is refused.
     pub fn answer_peer(&self, from: Uuid, body: &[u8]) -> Option<Vec<u8>> {
         serde_json::to_vec(&self.0.peer_message(from, body)?).ok()
     }

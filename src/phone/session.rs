@@ -128,11 +128,11 @@ struct Phone {
     secret: String,
     registration: Registration,
     told: mpsc::Receiver<ToPhone>,
-    /// Its calls of other nodes: the process that has each.
+    /// Its calls at other nodes, each with the process that has it.
     elsewhere: BTreeMap<CallUuid, Uuid>,
 }
 
-/// Largest number of calls of other nodes that a socket remembers.
+/// Maximum number of calls at other nodes that a socket remembers.
 const ELSEWHERE_MAX: usize = 256;
 
 /// An event that a socket handles.

@@ -1,4 +1,5 @@
-//! Chooses the public addresses from what interfaces, STUN servers and an earlier start say.
+//! Chooses the public addresses from those of the interfaces, of STUN servers and of an earlier
+//! start.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -6,7 +7,7 @@ use super::memory::{Memory, Sighting};
 use super::{Family, Found, NotFoundError, PublicAddress, Source};
 use egress::is_public;
 
-/// What is known about one address family.
+/// The input about one address family.
 #[derive(Debug)]
 pub(super) struct Facts {
     pub(super) family: Family,
@@ -14,7 +15,7 @@ pub(super) struct Facts {
     pub(super) locals: Vec<IpAddr>,
     /// In the order of arrival.
     pub(super) answers: Vec<Answer>,
-    /// Why servers gave no answer.
+    /// Why servers returned no address.
     pub(super) failures: Vec<String>,
 }
 
@@ -22,9 +23,9 @@ pub(super) struct Facts {
 #[derive(Clone, Debug)]
 pub(super) struct Answer {
     pub(super) server: String,
-    /// The address of this machine that asked.
+    /// The local address from which the request was sent.
     pub(super) local: IpAddr,
-    /// The address that the server saw.
+    /// The public address that the server reported.
     pub(super) mapped: SocketAddr,
 }
 
@@ -33,14 +34,15 @@ impl Facts {
         Self { family, locals, answers: Vec::new(), failures: Vec::new() }
     }
 
-    /// Whether only a server can tell the public address: the family is in use, but all its
+    /// Whether a server is needed to find the public address: the family is in use, but all its
     /// addresses are private.
     pub(super) fn needs_stun(&self) -> bool {
         !self.locals.is_empty() && !self.locals.iter().any(|ip| is_public(*ip))
     }
 }
 
-/// Chooses the addresses of all families. Also returns what is to be remembered for the next start.
+/// Chooses the addresses of all families. Also returns the reported addresses to be kept for the
+/// next start.
 ///
 /// # Errors
 /// Returns an error if no family has an address.
@@ -67,7 +69,8 @@ pub(super) fn choose(facts: &[Facts], earlier: &Memory) -> Result<(Found, Memory
     Ok((found, seen))
 }
 
-/// Adds the addresses of a family. Returns what a STUN server saw, now or earlier.
+/// Adds the addresses of a family. Returns the address that a STUN server has reported, now or
+/// earlier.
 fn of_family(
     facts: &Facts,
     earlier: Option<&Sighting>,
@@ -110,7 +113,7 @@ fn of_family(
     }
 }
 
-/// Warns if two servers see one socket differently.
+/// Returns a warning if two servers report different addresses for the same socket.
 fn disagreement(answers: &[Answer]) -> Option<String> {
     let (first, others) = answers.split_first()?;
     let other = others.iter().find(|other| other.mapped != first.mapped)?;

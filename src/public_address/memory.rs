@@ -1,4 +1,4 @@
-//! The file with the addresses that STUN servers saw at the last start.
+//! The file with the addresses that STUN servers reported at the last start.
 
 use std::io::{self, Read as _};
 use std::net::IpAddr;
@@ -8,18 +8,19 @@ use serde::{Deserialize, Serialize};
 
 use super::Family;
 
-/// The largest file that is read.
+/// Maximum size of the file in bytes.
 const BYTES_MAX: u64 = 4_096;
 
-/// What a STUN server saw.
+/// A public address reported by a STUN server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Sighting {
-    /// The address of this machine that asked. If it is gone, this is another network.
+    /// The local address from which the request was sent. If this machine no longer has it, the
+    /// network has changed.
     pub(super) local: IpAddr,
     pub(super) public: IpAddr,
 }
 
-/// The sightings of each family.
+/// The reported address of each family.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct Memory {
@@ -55,7 +56,7 @@ pub(super) fn read(file: &Path) -> Memory {
     read.ok().and_then(|_| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
 }
 
-/// Writes the file if the sightings have changed.
+/// Writes the file if the reported addresses have changed.
 pub(super) fn write(file: &Path, before: &Memory, now: &Memory) -> io::Result<()> {
     if before == now {
         return Ok(());

@@ -1,9 +1,9 @@
 //! Finds the addresses at which the outside reaches the media of this machine, for
 //! `public.media_ips = "auto"`, and the address of the TURN server.
 //!
-//! A public address of an interface needs no question. Behind NAT, STUN servers say which address
-//! they see (`stun`), and the last answer is kept in `store.data_dir` for a start at which none
-//! answers (`memory`). What follows from the answers is decided in `choice`, without IO.
+//! A public address of an interface is used as it is. Behind NAT, STUN servers report the address
+//! (`stun`), and the last answer is kept in `store.data_dir` for a start at which none answers
+//! (`memory`). `choice` selects the addresses from the answers, without I/O.
 
 mod choice;
 mod memory;
@@ -39,11 +39,11 @@ pub struct PublicAddress {
 /// How an address was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// An interface of this machine has it.
+    /// Assigned to an interface of this machine.
     Interface,
-    /// This STUN server sees it.
+    /// Reported by this STUN server.
     Stun(String),
-    /// A STUN server saw it at an earlier start, and the network has not changed since.
+    /// Reported by a STUN server at an earlier start, after which the network has not changed.
     Earlier,
 }
 
@@ -51,7 +51,7 @@ impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Interface => f.write_str("an interface of this machine"),
-            Self::Stun(server) => write!(f, "seen by {server}"),
+            Self::Stun(server) => write!(f, "reported by {server}"),
             Self::Earlier => f.write_str("found at an earlier start"),
         }
     }
@@ -98,7 +98,7 @@ impl fmt::Display for Family {
     }
 }
 
-/// Replaces `"auto"` in a configuration by the addresses that are found, and logs them.
+/// Replaces `"auto"` in a configuration with the addresses that are found, and logs them.
 ///
 /// # Errors
 /// Returns an error if there is none.
@@ -110,7 +110,7 @@ pub async fn resolve(config: &mut Config) -> Result<(), NotFoundError> {
     let earlier = memory::read(&file);
     let (Found { addresses, warnings }, seen) = search(config, &earlier).await?;
     if let Err(error) = memory::write(&file, &earlier, &seen) {
-        tracing::warn!(file = %file.display(), %error, "public address not kept for the next start");
+        tracing::warn!(file = %file.display(), %error, "failed to save the public address for the next start");
     }
     for PublicAddress { ip, source } in &addresses {
         tracing::info!(%ip, %source, "public address found");

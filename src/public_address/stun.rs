@@ -1,4 +1,4 @@
-//! Asks STUN servers for the public address of a socket (RFC 8489).
+//! Requests the public address of a socket from STUN servers (RFC 8489).
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -14,13 +14,14 @@ use engine::config::StunServer;
 use media::stun::{TransactionId, binding_request, mapped_address};
 use model::can_reach;
 
-/// How long the names of servers are looked up.
+/// Timeout for resolving the host names of the servers.
 const LOOK_UP: Duration = Duration::from_secs(2);
-/// After these times without any answer, the requests are sent again, and after the last it is too
-/// late.
+/// Intervals between attempts while no server has answered. After the last one, the servers are
+/// given up.
 const WAITS: [Duration; 3] =
     [Duration::from_millis(500), Duration::from_millis(1_000), Duration::from_millis(1_500)];
-/// Two answers are enough: the second shows whether the NAT is symmetric.
+/// Number of answers after which no more are awaited: the second one shows whether the NAT is
+/// symmetric.
 const ANSWERS_WANTED: usize = 2;
 const DATAGRAM_MAX: usize = 1_500;
 
@@ -59,7 +60,8 @@ pub(super) async fn look_up(servers: &[StunServer]) -> Vec<Server> {
     futures_util::future::join_all(looked_up).await
 }
 
-/// Asks the servers from one socket, if the family needs it, and adds their answers to the facts.
+/// Queries the servers from one socket, if the address family needs it, and adds their answers to
+/// `facts`.
 pub(super) async fn ask(facts: &mut Facts, listen: IpAddr, servers: &[Server]) {
     if !facts.needs_stun() {
         return;
@@ -121,7 +123,7 @@ async fn exchange(
     Ok(())
 }
 
-/// Receives one datagram. `None` if it answers no question.
+/// Receives one datagram. Returns `None` if it is not the answer to a request.
 async fn receive(
     socket: &UdpSocket,
     from: IpAddr,

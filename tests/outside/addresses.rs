@@ -159,7 +159,7 @@ async fn coturn_answers_stun() {
     let (sim, _app, mut node_config) = meta_and_app(sim_options()).await;
     auto(&mut node_config, at);
     let node = Node::start(&node_config).await;
-    node.until_log(&format!("seen by {at}")).await;
+    node.until_log(&format!("reported by {at}")).await;
     is_heard(&sim, &node).await;
 }
 

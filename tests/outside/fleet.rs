@@ -565,7 +565,7 @@ async fn f21_calls_that_wait_at_a_killed_node_are_placed_once_or_ended_once() {
     let called: BTreeSet<String> = called(&world.graph).into_iter().collect();
     let lost = users.iter().filter(|user| !called.contains(*user)).count();
     assert!(lost <= 8, "{lost} calls ended without being placed");
-    let adopted = "calls that wait adopted";
+    let adopted = "adopted waiting calls";
     assert!(nodes.iter().any(|node| node.log().contains(adopted)));
 }
 
@@ -588,7 +588,7 @@ async fn f21_calls_that_wait_at_a_draining_node_are_placed_by_another() {
     let placed = join_all(users.iter().map(|user| place(&world, &nodes[1], user))).await;
     assert!(placed.iter().all(|answer| answer.status == 201), "{}", placed[0].text());
     nodes[1].signal("TERM");
-    nodes[1].until_log("calls that wait handed over").await;
+    nodes[1].until_log("handed over waiting calls").await;
     let mut every = tokio::time::interval(Duration::from_millis(50));
     loop {
         every.tick().await;

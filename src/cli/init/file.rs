@@ -15,7 +15,7 @@ const COLUMNS: usize = 100;
 /// Where the node listens behind a proxy on the same machine.
 const BEHIND_PROXY: &str = "127.0.0.1:8080";
 
-/// Everything that the file says, except secrets.
+/// The content of the file, except secrets.
 pub(super) struct Plan {
     pub(super) site: Site,
     pub(super) email: Option<String>,

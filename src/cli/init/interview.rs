@@ -10,9 +10,9 @@ use url::Url;
 use super::super::{Exit, print};
 use model::Secret;
 
-/// How often a wrong answer may be corrected.
+/// Maximum number of corrections of a wrong answer.
 const TRIES: usize = 5;
-/// The longest answer, in bytes. Access tokens of Meta have a few hundred.
+/// Maximum length of an answer in bytes. Meta's access tokens have a few hundred.
 const ANSWER_MAX: u64 = 4_096;
 /// A question, and the flag that answers it.
 pub(super) struct Question {
@@ -24,31 +24,31 @@ pub(super) struct Question {
 pub(super) struct SecretSource<'a> {
     pub(super) file: Option<&'a Path>,
     pub(super) env: &'a str,
-    /// The shortest secret that can be whole, in characters.
+    /// Minimum length of a secret in characters. A shorter one was not copied completely.
     pub(super) least: usize,
 }
 
-/// Something to choose from.
+/// An option that can be selected.
 pub(super) trait Choice: Clone {
-    /// The answer that chooses it.
+    /// The answer that selects this option.
     fn key(&self) -> &str;
-    /// A further description, may be empty.
+    /// A description of the option. May be empty.
     fn about(&self) -> String;
 }
 
-/// Collects answers, and what is wrong with them.
+/// Collects answers and their errors.
 pub(super) struct Interview {
-    /// `None` if there is nobody to ask.
+    /// `None` if there is no terminal.
     person: Option<Box<dyn Person>>,
     missing: Vec<String>,
     faults: Vec<String>,
 }
 
-/// Somebody who answers.
+/// The person at the terminal, or a substitute in tests.
 pub(super) trait Person {
     /// Shows text.
     fn tell(&mut self, text: &str);
-    /// Reads a line. `None` at the end of the input.
+    /// Reads a line of input. Returns `None` at the end of the input.
     fn listen(&mut self, hidden: bool) -> Option<String>;
 }
 
@@ -124,7 +124,8 @@ impl Interview {
         }
     }
 
-    /// Chooses one of several things: the wanted one, the only one, or what the person says.
+    /// Selects one of several options: the one that the flag names, the only one, or the one that
+    /// the person enters.
     ///
     /// # Errors
     /// Returns an error, which has been printed, if there is no choice, or several and no terminal
@@ -170,7 +171,7 @@ impl Interview {
         }
     }
 
-    /// Reports what is missing and wrong.
+    /// Prints which answers are missing or wrong.
     ///
     /// # Errors
     /// Returns [`Exit::Usage`] if there is anything.
@@ -272,7 +273,7 @@ pub(super) fn email(text: &str) -> Result<String, String> {
     }
 }
 
-/// Parses the URL of the application. A simulated Meta goes with `http`.
+/// Parses the URL of the application. With a simulated Meta, it may use `http`.
 pub(super) fn answer_url(text: &str, simulated: bool) -> Result<String, String> {
     match Url::parse(text) {
         Ok(url) if url.scheme() == "https" || (simulated && url.scheme() == "http") => {

@@ -1,4 +1,5 @@
-//! Asks Graph whether the credentials work, and for the accounts and numbers that they lead to.
+//! Checks the credentials against Graph, and fetches the accounts and numbers that they grant
+//! access to.
 
 use url::Url;
 
@@ -10,7 +11,7 @@ use engine::meta::{Graph, GraphConfig, MetaSettings};
 use machine::GraphOutcome;
 use model::{Clock, Secret, WabaId};
 
-/// What a token leads to.
+/// The accounts and numbers that a token grants access to.
 pub(super) struct Account {
     graph: Graph,
     pub(super) wabas: Vec<Waba>,
@@ -43,10 +44,10 @@ impl Choice for PhoneNumber {
 }
 
 impl Account {
-    /// Examines the credentials.
+    /// Checks the credentials against Graph.
     ///
     /// # Errors
-    /// Returns what is wrong with them and what to do about it.
+    /// Returns a description of what is wrong with the credentials, and the remedy.
     pub(super) async fn read(answers: &Answers, graph_url: Option<&Url>) -> Result<Self, String> {
         let (app_id, token) = (&answers.app_id, &answers.access_token);
         let default = MetaSettings::new(Secret::new(""), Secret::new("")).graph_url;

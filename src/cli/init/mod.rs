@@ -1,8 +1,8 @@
 //! `offhook init`: writes the configuration of a new node, and prints what to enter at Meta.
 //!
 //! `interview` gets the answers from flags or at the terminal, `meta` asks Graph for accounts and
-//! numbers, `file` lays out the configuration (pure), and `secrets` makes and writes the files that
-//! it refers to. Nothing is written before everything is known.
+//! numbers, `file` lays out the configuration (pure), and `secrets` creates the files that it
+//! refers to. Nothing is written until all answers are valid.
 
 mod file;
 mod interview;
@@ -100,10 +100,10 @@ const ACCESS_TOKEN: Question = Question {
 const ANSWER_URL: Question =
     Question { flag: "--answer-url", text: "URL of your application that returns XML" };
 
-/// The shortest app secret that the configuration accepts, in characters.
+/// Minimum length in characters of an app secret that the configuration accepts.
 const APP_SECRET_MIN: usize = 20;
 
-/// What the operator says.
+/// The operator's answers.
 struct Answers {
     site: Site,
     email: Option<String>,
@@ -211,7 +211,8 @@ fn absolute(path: &Path) -> Result<PathBuf, Exit> {
         .map_err(|e| Exit::usage(format_args!("{} is not a path: {e}", path.display())))
 }
 
-/// What was written, what to enter at Meta, and how to start.
+/// Returns the closing text: the written files, the values to enter at Meta, and the command that
+/// starts the node.
 fn next_steps(plan: &Plan, output: &Path, secrets: &Secrets, verify_token: &Secret) -> String {
     let base = plan.base_url();
     let (fields, token) = (FIELDS_NEEDED.join(", "), verify_token.reveal());

@@ -12,10 +12,11 @@ use toml::Value;
 
 use model::Secret;
 
-/// Random bytes of a secret.
+/// Number of random bytes in a secret.
 const RANDOM_BYTES: usize = 32;
-/// Secrets that are made here. Files that exist are kept: the store is sealed with one of them, and
-/// Meta and applications know the others.
+/// Secrets that `offhook init` generates, and [`SECRET_KEY`] if a key is to seal the store.
+/// Existing files are kept, because the store may already be sealed with the key, and Meta and
+/// applications use the others.
 const MADE: &[&str] = &["verify_token", "auth_token", "api_key"];
 const SECRET_KEY: &str = "secret_key";
 
@@ -40,12 +41,12 @@ impl Secrets {
         Value::Table([("file".to_owned(), path.into())].into_iter().collect())
     }
 
-    /// Whether an earlier run has made the key of the store.
+    /// Whether an earlier run has generated the sealing key of the store.
     pub(super) fn has_key(&self) -> bool {
         self.0.join(SECRET_KEY).exists()
     }
 
-    /// Writes all secrets. Those that Meta gave replace earlier ones.
+    /// Writes all secrets. Those issued by Meta replace earlier ones.
     ///
     /// # Errors
     /// Returns the error of the first file that can't be written.
@@ -184,7 +185,7 @@ mod tests {
         assert_eq!(secrets.folder().read_dir().unwrap().count(), 6, "no partial files");
     }
 
-    /// As the packages have it: the folder belongs to root and the group of the node's user.
+    /// The folder belongs to root and the group of the node's user, as the packages install it.
     #[test]
     fn root_lets_the_group_of_the_folder_read() {
         const GROUP: u32 = 54_321;

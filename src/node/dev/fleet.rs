@@ -34,7 +34,7 @@ const CHECK_TIMEOUT: Duration = Duration::from_millis(500);
 const START_TIME: Duration = Duration::from_secs(60);
 const END_TIME: Duration = Duration::from_secs(2);
 
-/// How long a node may take to list the nodes: one that hangs is waited for inside.
+/// Timeout for a node to list the nodes, which includes its timeout for a node that hangs.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
 const STATUS_BYTES_MAX: usize = 1 << 20;
 

@@ -35,7 +35,7 @@ impl NodeReaper {
         // Before the open calls are ended: these go on waiting.
         let waiting = self.dialer.adopt(owner).await?;
         if waiting > 0 {
-            tracing::info!(owner, calls = waiting, "calls that wait adopted");
+            tracing::info!(owner, calls = waiting, "adopted waiting calls");
         }
         let ended = orphan::end_all(&self.services, owner).await?;
         metrics::counter!(metric::ADOPTED_TOTAL, "what" => adopted::CALLS).increment(ended.calls);
