@@ -856,7 +856,8 @@ pub(super) fn tell_drain(cluster: Arc<Cluster>, dialer: Dialer, waiting: Vec<Wai
     });
 }
 
-/// Keeps `/readyz` up to date: a strict node that nobody of its fleet hears admits no calls.
+/// Keeps `/readyz` up to date: a strict node admits no calls while the database does not answer its
+/// beats.
 pub(super) async fn follow_contact(cluster: Arc<Cluster>, health: Health, stop: CancellationToken) {
     let mut state = cluster.state();
     loop {

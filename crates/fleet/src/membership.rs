@@ -144,8 +144,8 @@ struct Limit {
 }
 
 impl Membership {
-    /// A run that holds nothing and has no row yet. If `strict`, it admits nothing while nobody of
-    /// the fleet hears it.
+    /// A run that holds nothing and has no row yet. If `strict`, it admits nothing while the
+    /// database does not answer its beats.
     pub fn new(run: Uuid, strict: bool) -> Self {
         Self {
             run,

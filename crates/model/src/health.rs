@@ -51,8 +51,7 @@ impl Health {
         self.0.store_broken.load(Ordering::Relaxed)
     }
 
-    /// Sets whether the node admits no calls because it reaches neither the database nor another
-    /// node of its fleet.
+    /// Sets whether the node admits no calls because the database does not answer its beats.
     pub fn set_cut_off(&self, cut_off: bool) {
         self.0.cut_off.store(cut_off, Ordering::Relaxed);
     }

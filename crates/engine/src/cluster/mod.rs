@@ -73,7 +73,7 @@ const EAGER: Duration = Duration::from_millis(120);
 pub struct JoinOptions {
     pub node_id: String,
     pub about: About,
-    /// Admits no calls while this node reaches neither the database nor another node of the fleet.
+    /// Admits no calls while the database does not answer this node's beats.
     pub strict: bool,
     pub peers: Peers,
 }
@@ -181,8 +181,7 @@ struct Shared {
 pub struct MemberState {
     /// Units can be given out.
     pub is_settled: bool,
-    /// The node is strict, and admits no calls because it reaches neither the database nor another
-    /// node of the fleet.
+    /// The node is strict, and admits no calls because the database does not answer its beats.
     pub is_cut_off: bool,
     /// The last beat was answered.
     pub is_connected: bool,

@@ -293,8 +293,7 @@ pub struct Cluster {
     pub peer: Option<String>,
     /// Host and port that the other nodes connect to. `None` if they are those of `peer`.
     pub advertise: Option<String>,
-    /// The node admits no calls while it reaches neither the database nor another node of the
-    /// fleet.
+    /// The node admits no calls while the database does not answer its beats.
     pub strict: bool,
 }
 
