@@ -100,7 +100,6 @@ pub(super) async fn serve(
         tracing::info!(user = %id, max = STREAMS_MAX, "event stream refused: the user has too many");
         return (StatusCode::TOO_MANY_REQUESTS, [(header::RETRY_AFTER, "10")]).into_response();
     };
-    let last = console.apis.api().feed.last(&main_account);
     // A page has the number of the last event it includes; a reconnecting browser sends the last
     // one it received.
     let query = Form::read(uri.query().unwrap_or_default().as_bytes());
@@ -115,6 +114,9 @@ pub(super) async fn serve(
             None => return StatusCode::NOT_FOUND.into_response(),
         },
     };
+    // Read after the page was rendered: a change that this page includes and the browser's does not
+    // must not be taken for known, because no later event would contain it.
+    let last = console.apis.api().feed.last(&main_account);
     let feed = Feed { news, account, main_account, console: console.clone(), watched, _open: open };
     // Events in between are not kept, so everything may have changed; a different number may also
     // come from another process.

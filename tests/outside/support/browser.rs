@@ -177,12 +177,13 @@ impl Browser {
         answer["result"]["result"]["value"].clone()
     }
 
-    /// Waits until an expression is true in the page.
+    /// Waits until an expression is true in a page that has loaded.
     pub async fn until(&mut self, condition: &str) {
         let mut every = tokio::time::interval(Duration::from_millis(100));
         for _ in 0..450 {
             every.tick().await;
-            if self.eval(&format!("Boolean({condition})")).await == true {
+            let condition = format!("document.readyState === 'complete' && Boolean({condition})");
+            if self.eval(&condition).await == true {
                 return;
             }
         }
