@@ -53,7 +53,7 @@ impl Doctor {
 
     async fn app_line(&self, app: &MetaApp) -> Finding {
         const IS: &str = "webhook";
-        let found = match self.graph.app_subscriptions(&app.id, &app.secret).await {
+        let found = match self.graph.app(&app.id, &app.secret).subscription().await {
             Ok(found) => found,
             Err(outcome) => {
                 let fix = "compare [meta].app_id and app_secret with Meta's dashboard";
@@ -106,7 +106,7 @@ impl Doctor {
 
     async fn waba_line(&self, app: &MetaApp, waba: &Waba) -> Finding {
         let token = self.book.token_of_waba(waba);
-        let line = match self.graph.subscribed_apps(&waba.id, token.as_ref()).await {
+        let line = match self.graph.waba(&waba.id, token.as_ref()).subscribed_apps().await {
             Ok(apps) if apps.contains(&app.id) => {
                 Finding::ok("waba", "its webhooks are sent to the app")
             }
@@ -167,7 +167,7 @@ impl Doctor {
         };
         let mut lines = Vec::new();
         for (token, whose) in tokens.into_values() {
-            let line = match self.graph.token_facts(&app.id, &app.secret, &token).await {
+            let line = match self.graph.app(&app.id, &app.secret).token_facts(&token).await {
                 Ok(facts) => evaluate_token(&facts, &app.id, self.clock.wall()),
                 Err(outcome) => {
                     let fix = "ignore this if the numbers below are ok; otherwise compare [meta].app_id and app_secret";

@@ -58,7 +58,8 @@ impl Doctor {
 
     async fn number(&self, number: &Number) -> Vec<Finding> {
         let (id, token) = (&number.phone_number_id, self.book.token_of(number));
-        let known = match self.graph.phone_number(id, token).await {
+        let node = self.graph.number(id, token);
+        let known = match node.details().await {
             Ok(known) => known,
             Err(outcome) => {
                 let fix = "check the number's phone_number_id, its WABA and the token in Meta's dashboard";
@@ -71,7 +72,7 @@ impl Doctor {
         };
         let mut findings = vec![registered(number, &known)];
         findings.extend(status_findings(&known));
-        if self.graph.is_on_phone(id, token).await.unwrap_or_default() {
+        if node.is_on_phone().await.unwrap_or_default() {
             let what = "the number is also used in the WhatsApp Business app (coexistence), where calls may ring";
             findings.push(Finding::warning(
                 "number",
@@ -79,7 +80,7 @@ impl Doctor {
                 "use a number that is only on the Cloud API",
             ));
         }
-        match self.graph.calling_settings(id, token).await {
+        match node.calling_settings().await {
             Ok(settings) => findings.extend(calling(number, settings)),
             Err(outcome) => {
                 let what =

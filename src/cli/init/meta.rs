@@ -54,7 +54,7 @@ impl Account {
         let url = graph_url.unwrap_or(&default).as_str().trim_end_matches('/');
         let graph = Graph::new(GraphConfig::new(url, token.clone()), Clock::real())
             .map_err(|e| e.to_string())?;
-        let facts = graph.token_facts(app_id, &answers.app_secret, token).await;
+        let facts = graph.app(app_id, &answers.app_secret).token_facts(token).await;
         let facts = facts.map_err(|outcome| match outcome {
             GraphOutcome::Refused { .. } => format!(
                 "Meta refused the app {app_id} with this secret: {}; copy both again from App settings > Basic",
@@ -80,7 +80,7 @@ impl Account {
     /// # Errors
     /// Returns what is wrong and what to do about it.
     pub(super) async fn numbers(&self, waba: &Waba) -> Result<Vec<PhoneNumber>, String> {
-        let found = self.graph.numbers_of_waba(&WabaId::from(waba.id.as_str()), None).await;
+        let found = self.graph.waba(&WabaId::from(waba.id.as_str()), None).numbers().await;
         found.map_err(|outcome| match outcome {
             GraphOutcome::Refused { .. } => format!(
                 "Meta refused to list the numbers of the account {}: {}; give the system user access to it, and the token the permission whatsapp_business_management",

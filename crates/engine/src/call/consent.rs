@@ -141,11 +141,8 @@ impl PermissionService {
             return;
         }
         let asked = self.now();
-        match self
-            .graph
-            .call_permissions(&spec.phone_number_id, spec.access_token.as_ref(), user)
-            .await
-        {
+        let permissions = self.graph.permissions(&spec.phone_number_id, spec.access_token.as_ref());
+        match permissions.of_user(user).await {
             Ok(said) => self.note(number, user, Event::GraphReport(told(&said, asked))),
             // The known permission stays. Error 613 of Meta's permission API is a rate limit
             // (`docs/reference/meta.md#error-codes`).
@@ -173,11 +170,8 @@ impl PermissionService {
         let _under_way = self.consents.begin_request(&key).ok_or(NotSent::UnderWay)?;
         // A request may have been sent in a conversation since the first check.
         may().map_err(NotSent::TooSoon)?;
-        let sent = self
-            .graph
-            .request_permission(&spec.phone_number_id, spec.access_token.as_ref(), user, request)
-            .await;
-        match sent {
+        let permissions = self.graph.permissions(&spec.phone_number_id, spec.access_token.as_ref());
+        match permissions.request(user, request).await {
             Ok(message) => {
                 // The request counts even if the process dies now.
                 if let Some(stored) =

@@ -121,7 +121,7 @@ impl Inbox {
         let upload = Upload { file, bytes, mime: kind.mime, filename };
         let (id, token) = (&number.spec.phone_number_id, number.spec.access_token.as_ref());
         let media =
-            self.parts().graph.upload(id, token, upload).await.map_err(UploadError::Meta)?;
+            self.parts().graph.files(id, token).upload(upload).await.map_err(UploadError::Meta)?;
         self.record_upload(&conversation.pair, &media, kind).await;
         Ok((media, bytes))
     }

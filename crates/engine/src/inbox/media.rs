@@ -319,8 +319,9 @@ impl Inbox {
         let cache = &self.0.media_cache;
         let _permit = cache.downloads.acquire().await.map_err(|e| e.to_string())?;
         let (part, mut file) = cache.create_part(id).await.map_err(|e| e.to_string())?;
-        let fetched =
-            self.parts().graph.media(number.spec.access_token.as_ref(), media, &mut file).await;
+        let (id_at_meta, token) = (&number.spec.phone_number_id, number.spec.access_token.as_ref());
+        let files = self.parts().graph.files(id_at_meta, token);
+        let fetched = files.download(media, &mut file).await;
         let kept = match fetched {
             Ok(bytes) => cache.finish(id, &part, file, bytes).await.map_err(|e| e.to_string()),
             Err(why) => Err(why),

@@ -479,9 +479,8 @@ impl Inbox {
         let graph = self.parts().graph.clone();
         self.parts().tasks.spawn(async move {
             let spec = &number.spec;
-            if let Err(outcome) =
-                graph.mark_read(&spec.phone_number_id, spec.access_token.as_ref(), &wamid).await
-            {
+            let messages = graph.messages(&spec.phone_number_id, spec.access_token.as_ref());
+            if let Err(outcome) = messages.mark_read(&wamid).await {
                 tracing::debug!(%outcome, "read receipt failed");
             }
         });

@@ -388,10 +388,8 @@ impl Inbox {
             return self.fail_unsent(&pair, &message, why).await;
         }
         let body = graph_body(&pair, &message);
-        let sent = parts
-            .graph
-            .send_message(&number.spec.phone_number_id, number.spec.access_token.as_ref(), &body)
-            .await;
+        let (id, token) = (&number.spec.phone_number_id, number.spec.access_token.as_ref());
+        let sent = parts.graph.messages(id, token).send(&body).await;
         let written = match sent {
             Ok(wamid) => {
                 let written = parts.store.messages().set_wamid(message.id, wamid.clone()).await;

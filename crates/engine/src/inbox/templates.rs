@@ -62,7 +62,8 @@ impl Inbox {
         if let Some(fresh) = listing.as_ref().filter(|listing| listing.is_fresh(clock.now())) {
             return fresh.templates.clone().map_err(TemplatesError::Meta);
         }
-        let read = self.parts().graph.templates(waba, number.spec.access_token.as_ref()).await;
+        let read =
+            self.parts().graph.waba(waba, number.spec.access_token.as_ref()).templates().await;
         let templates = read.map(Arc::from);
         *listing = Some(Listing { read_at: clock.now(), templates: templates.clone() });
         templates.map_err(TemplatesError::Meta)

@@ -21,7 +21,13 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 
+use super::date::http_date;
 use super::error::{Retryable, TemporaryFailure, Verdict, classify, is_alarm, is_token_refused};
+use super::files::Files;
+use super::messages::Messages;
+use super::numbers::{AppNode, NumberNode, WabaNode};
+use super::permissions::Permissions;
+use super::request::{Node, UNREADABLE};
 use super::retry::{Budget, Fault, Policy};
 use super::retry_state::{NextStep, RetryState};
 use super::status_label;
@@ -31,7 +37,7 @@ use machine::{GraphAction, GraphOutcome};
 use model::Clock;
 use model::Secret;
 use model::metric;
-use model::{PhoneNumberId, Wacid, WaitMeter, WaitToken};
+use model::{PhoneNumberId, Timestamp, WabaId, Wacid, WaitMeter, WaitToken};
 
 /// The streamed body of an upload.
 pub(super) type FileBody = UnsyncBoxBody<Bytes, std::io::Error>;
@@ -268,6 +274,51 @@ impl Graph {
         {
             listener(node, token);
         }
+    }
+
+    /// A number, with the token for requests about it, or `None` for the node's default token.
+    pub fn number(&self, id: &PhoneNumberId, token: Option<&Secret>) -> NumberNode<'_> {
+        NumberNode(Node::new(self, id.as_str(), token))
+    }
+
+    /// The messages of a number.
+    pub fn messages(&self, number: &PhoneNumberId, token: Option<&Secret>) -> Messages<'_> {
+        Messages(Node::new(self, number.as_str(), token))
+    }
+
+    /// The files of a number's messages.
+    pub fn files(&self, number: &PhoneNumberId, token: Option<&Secret>) -> Files<'_> {
+        Files(Node::new(self, number.as_str(), token))
+    }
+
+    /// The call permissions that users have given a number.
+    pub fn permissions(&self, number: &PhoneNumberId, token: Option<&Secret>) -> Permissions<'_> {
+        Permissions(Node::new(self, number.as_str(), token))
+    }
+
+    /// A WhatsApp Business Account.
+    pub fn waba(&self, id: &WabaId, token: Option<&Secret>) -> WabaNode<'_> {
+        WabaNode(Node::new(self, id.as_str(), token))
+    }
+
+    /// Our app.
+    pub fn app<'a>(&'a self, id: &'a str, secret: &'a Secret) -> AppNode<'a> {
+        AppNode { graph: self, id, secret }
+    }
+
+    /// Graph's clock, from the `Date` header of an answer.
+    ///
+    /// # Errors
+    /// Fails if Graph is unreachable or sends no valid date.
+    pub async fn date(&self) -> Result<Timestamp, GraphOutcome> {
+        let request = Request::get(format!("{}/", self.config.base_url)).body(Full::default());
+        let request = request.map_err(|_| GraphOutcome::Unreachable)?;
+        let asked =
+            tokio::time::timeout(self.config.request_timeout, self.http.request(request)).await;
+        let answer =
+            asked.map_err(|_| GraphOutcome::Timeout)?.map_err(|_| GraphOutcome::Unreachable)?;
+        let date = answer.headers().get(http::header::DATE).and_then(|date| date.to_str().ok());
+        date.and_then(http_date).ok_or(UNREADABLE)
     }
 
     /// Returns whether the queue for a number's calls is too long to admit further calls.

@@ -349,8 +349,8 @@ async fn reports_a_refused_token_immediately_for_any_request() {
         told.lock().unwrap().push((id.to_string(), token.map(|token| token.reveal().to_owned())));
     }));
     let (id, token) = (PhoneNumberId::from("106"), Secret::new("EAAG-of-its-own"));
-    assert!(graph.phone_number(&id, Some(&token)).await.is_err());
-    assert!(graph.phone_number(&id, Some(&token)).await.is_err());
+    assert!(graph.number(&id, Some(&token)).details().await.is_err());
+    assert!(graph.number(&id, Some(&token)).details().await.is_err());
     let call = request(GraphAction::Accept);
     let of_call = (
         call.phone_number_id.to_string(),
@@ -422,7 +422,7 @@ async fn r10_messages_leave_capacity_to_calls_and_do_not_time_out_while_queued()
     for _ in 0..6 {
         let (graph, number, message) =
             (graph.clone(), call.phone_number_id.clone(), message.clone());
-        sending.spawn(async move { graph.send_message(&number, None, &message).await });
+        sending.spawn(async move { graph.messages(&number, None).send(&message).await });
     }
     while graph.lanes.get(&call.phone_number_id).is_none_or(|lane| lane.other.waiting() < 4)
         || server.seen().len() < 2
@@ -449,14 +449,14 @@ async fn r06_does_not_resend_a_message_that_meta_may_have() {
         [html(), Reply::Answer(504, "", ""), Reply::Answer(200, "", ""), Reply::Cut, Reply::Reset]
     {
         let server = Server::start([reply]).await;
-        let sent = graph(&server).send_message(&number, None, &message).await;
+        let sent = graph(&server).messages(&number, None).send(&message).await;
         assert!(sent.is_err(), "{sent:?}");
         assert_eq!(server.seen().len(), 1, "{sent:?}");
     }
     let server =
         Server::start([BUSY, Reply::Answer(200, "", r#"{"messages":[{"id":"wamid.1"}]}"#)]).await;
     assert_eq!(
-        graph(&server).send_message(&number, None, &message).await,
+        graph(&server).messages(&number, None).send(&message).await,
         Ok("wamid.1".to_owned())
     );
     assert_eq!(server.seen().len(), 2, "Graph says itself that it did nothing");

@@ -5,7 +5,9 @@
 //! deadlines and reports a [`machine::GraphOutcome`]. Verifying the signatures of Meta's webhooks
 //! is the task of the webhook module.
 
+mod date;
 mod error;
+mod files;
 pub mod graph;
 mod messages;
 pub mod numbers;
@@ -17,12 +19,13 @@ mod settings;
 mod status_label;
 pub mod templates;
 mod types;
-mod upload;
 
 pub use error::{Retryable, TemporaryFailure, Verdict, classify, code, is_alarm, is_token_refused};
+pub use files::{Files, Upload};
 pub use graph::{
     ActionRequest, Answered, CallTarget, Graph, GraphConfig, SetupError, TokenListener, Try,
 };
+pub use messages::Messages;
 pub use retry::{Budget, Fault, Policy};
 pub use retry_state::{NextStep, RetryState};
 pub use settings::MetaSettings;
@@ -30,4 +33,3 @@ pub use types::{
     Action, CallAnswer, CallId, CallRequest, ErrorBody, ErrorData, ErrorDetail, SdpType, Session,
     call_named, callback_data,
 };
-pub use upload::Upload;

@@ -2,21 +2,18 @@
 //! registration, and the subscriptions of our app. Payloads are written strictly and read
 //! tolerantly.
 
-use bytes::Bytes;
-use http_body_util::Full;
 use serde_json::{Map, Value, json};
 
-use super::graph::Graph;
-use super::request::GraphRequest;
+use super::graph::{ANSWER_MAX, Graph};
+use super::request::{Node, UNREADABLE, read};
+use super::templates::{self, Template};
 use machine::GraphOutcome;
-use model::Secret;
-use model::{PhoneNumberId, Timestamp, WabaId, digits_of};
+use model::{Secret, Timestamp, WabaId, digits_of};
 
 /// The fields requested of a number.
 const FIELDS: &str = "id,display_phone_number,verified_name,quality_rating,platform_type,status";
-/// The page size, and the largest number of pages read per WABA, which gives 2,000 numbers.
+/// The page size. Up to 20 pages are read per WABA, which gives 2,000 numbers.
 const PAGE: usize = 100;
-const PAGES_MAX: usize = 20;
 /// The maximum length of a stored text, in characters.
 const TEXT_MAX: usize = 200;
 /// The `action` label of these requests in metrics.
@@ -85,60 +82,26 @@ pub struct TokenFacts {
     pub wabas: Vec<WabaId>,
 }
 
-impl Graph {
-    /// Reads a number with `GET /{phone_number_id}`.
-    ///
-    /// # Errors
-    /// Returns the outcome of the last attempt.
-    pub async fn phone_number(
-        &self,
-        number: &PhoneNumberId,
-        token: Option<&Secret>,
-    ) -> Result<PhoneNumber, GraphOutcome> {
-        let graph_request = GraphRequest::get(number, token, format!("?fields={FIELDS}"), OTHER);
-        let answer = read(&self.send_request(&graph_request).await?)?;
-        PhoneNumber::read(&answer).ok_or(UNREADABLE)
-    }
+/// A business number at Graph, with [`Graph::number`](super::Graph::number).
+pub struct NumberNode<'a>(pub(super) Node<'a>);
 
-    /// Reads all pages of `GET /{waba_id}/phone_numbers`.
+impl NumberNode<'_> {
+    /// Reads the number with `GET /{phone_number_id}`.
     ///
     /// # Errors
     /// Returns the outcome of the last attempt.
-    pub async fn numbers_of_waba(
-        &self,
-        waba: &WabaId,
-        token: Option<&Secret>,
-    ) -> Result<Vec<PhoneNumber>, GraphOutcome> {
-        let node = PhoneNumberId::from(waba.as_str());
-        let (mut found, mut after) = (Vec::new(), String::new());
-        for _ in 0..PAGES_MAX {
-            let path = page_after(&after);
-            let answer =
-                read(&self.send_request(&GraphRequest::get(&node, token, path, OTHER)).await?)?;
-            let page = answer.get("data").and_then(Value::as_array).ok_or(UNREADABLE)?;
-            found.extend(page.iter().take(PAGE).filter_map(PhoneNumber::read));
-            let next = answer.pointer("/paging/next").is_some();
-            match answer.pointer("/paging/cursors/after").and_then(Value::as_str) {
-                Some(cursor) if next && cursor != after => cursor.clone_into(&mut after),
-                _ => break,
-            }
-        }
-        Ok(found)
+    pub async fn details(&self) -> Result<PhoneNumber, GraphOutcome> {
+        let answer = self.0.get(&format!("?fields={FIELDS}"), OTHER).await?;
+        PhoneNumber::read(&answer).ok_or(UNREADABLE)
     }
 
     /// Reads the calling settings with `GET /{phone_number_id}/settings`.
     ///
     /// # Errors
     /// Returns the outcome of the last attempt.
-    pub async fn calling_settings(
-        &self,
-        number: &PhoneNumberId,
-        token: Option<&Secret>,
-    ) -> Result<CallingSettings, GraphOutcome> {
-        let answer = self
-            .send_request(&GraphRequest::get(number, token, "settings".to_owned(), "settings"))
-            .await?;
-        read(&answer)?.get("calling").map(CallingSettings::read).ok_or(UNREADABLE)
+    pub async fn calling_settings(&self) -> Result<CallingSettings, GraphOutcome> {
+        let answer = self.0.get("settings", "settings").await?;
+        answer.get("calling").map(CallingSettings::read).ok_or(UNREADABLE)
     }
 
     /// Changes the calling settings with `POST /{phone_number_id}/settings`. Leaves SIP and SDES
@@ -146,72 +109,93 @@ impl Graph {
     ///
     /// # Errors
     /// Returns the outcome of the last attempt.
-    pub async fn change_calling(
-        &self,
-        number: &PhoneNumberId,
-        token: Option<&Secret>,
-        change: CallingChange,
-    ) -> Result<(), GraphOutcome> {
-        self.post(number, token, "settings", "settings", &json!({"calling": change.members()}))
-            .await
+    pub async fn change_calling(&self, change: CallingChange) -> Result<(), GraphOutcome> {
+        let body = json!({"calling": change.members()});
+        self.0.post("settings", "settings", &body).await.map(drop)
     }
 
-    /// Registers a number with `POST /{phone_number_id}/register`.
+    /// Registers the number with `POST /{phone_number_id}/register`.
     ///
     /// # Errors
     /// Returns the outcome of the last attempt.
-    pub async fn register(
-        &self,
-        number: &PhoneNumberId,
-        token: Option<&Secret>,
-        pin: &Secret,
-    ) -> Result<(), GraphOutcome> {
+    pub async fn register(&self, pin: &Secret) -> Result<(), GraphOutcome> {
         let body = json!({"messaging_product": "whatsapp", "pin": pin.reveal()});
-        self.post(number, token, "register", OTHER, &body).await
+        self.0.post("register", OTHER, &body).await.map(drop)
+    }
+
+    /// Returns whether the number is also used in the WhatsApp Business app (coexistence). This is
+    /// a separate request because not every Graph version has the field.
+    ///
+    /// # Errors
+    /// Returns the outcome of the last attempt.
+    pub async fn is_on_phone(&self) -> Result<bool, GraphOutcome> {
+        let answer = self.0.get("?fields=is_on_biz_app", OTHER).await?;
+        Ok(answer.get("is_on_biz_app").and_then(Value::as_bool).unwrap_or_default())
+    }
+}
+
+/// A WhatsApp Business Account at Graph, with [`Graph::waba`](super::Graph::waba).
+pub struct WabaNode<'a>(pub(super) Node<'a>);
+
+impl WabaNode<'_> {
+    /// Reads all pages of `GET /{waba_id}/phone_numbers`.
+    ///
+    /// # Errors
+    /// Returns the outcome of the last attempt.
+    pub async fn numbers(&self) -> Result<Vec<PhoneNumber>, GraphOutcome> {
+        let query = [("fields", FIELDS), ("limit", &PAGE.to_string())];
+        let of = ("phone_numbers", &query[..], PAGE);
+        self.0.list(of, ANSWER_MAX, OTHER, PhoneNumber::read).await
+    }
+
+    /// Reads the approved templates with `GET /{waba_id}/message_templates`, ordered by name and
+    /// language.
+    ///
+    /// # Errors
+    /// Returns the outcome of the last attempt.
+    pub async fn templates(&self) -> Result<Vec<Template>, GraphOutcome> {
+        templates::list(&self.0).await
     }
 
     /// Subscribes our app to the WABA's webhooks with `POST /{waba_id}/subscribed_apps`.
     ///
     /// # Errors
     /// Returns the outcome of the last attempt.
-    pub async fn subscribe_app(
-        &self,
-        waba: &WabaId,
-        token: Option<&Secret>,
-    ) -> Result<(), GraphOutcome> {
-        let node = PhoneNumberId::from(waba.as_str());
-        self.post(&node, token, "subscribed_apps", OTHER, &json!({})).await
+    pub async fn subscribe_app(&self) -> Result<(), GraphOutcome> {
+        self.0.post("subscribed_apps", OTHER, &json!({})).await.map(drop)
     }
 
     /// The ids of the apps that get the WABA's webhooks, from `GET /{waba_id}/subscribed_apps`.
     ///
     /// # Errors
     /// Returns the outcome of the last attempt.
-    pub async fn subscribed_apps(
-        &self,
-        waba: &WabaId,
-        token: Option<&Secret>,
-    ) -> Result<Vec<String>, GraphOutcome> {
-        let node = PhoneNumberId::from(waba.as_str());
-        let graph_request = GraphRequest::get(&node, token, "subscribed_apps".to_owned(), OTHER);
-        let answer = read(&self.send_request(&graph_request).await?)?;
+    pub async fn subscribed_apps(&self) -> Result<Vec<String>, GraphOutcome> {
+        let answer = self.0.get("subscribed_apps", OTHER).await?;
         let apps = answer.get("data").and_then(Value::as_array).ok_or(UNREADABLE)?;
         Ok(apps.iter().filter_map(|app| text_at(app, "/whatsapp_business_api_data/id")).collect())
+    }
+}
+
+/// Our app at Graph, with [`Graph::app`](super::Graph::app).
+pub struct AppNode<'a> {
+    pub(super) graph: &'a Graph,
+    pub(super) id: &'a str,
+    pub(super) secret: &'a Secret,
+}
+
+impl AppNode<'_> {
+    /// An object that the app reads with its own access token.
+    fn node(&self, id: &str) -> Node<'_> {
+        let token = Secret::new(format!("{}|{}", self.id, self.secret.reveal()));
+        Node::new(self.graph, id, Some(&token))
     }
 
     /// The webhook fields and URL of our app, from `GET /{app_id}/subscriptions`.
     ///
     /// # Errors
     /// Returns the outcome of the last attempt.
-    pub async fn app_subscriptions(
-        &self,
-        app_id: &str,
-        app_secret: &Secret,
-    ) -> Result<Subscription, GraphOutcome> {
-        let (node, token) = (PhoneNumberId::from(app_id), app_token(app_id, app_secret));
-        let graph_request =
-            GraphRequest::get(&node, Some(&token), "subscriptions".to_owned(), OTHER);
-        let answer = read(&self.send_request(&graph_request).await?)?;
+    pub async fn subscription(&self) -> Result<Subscription, GraphOutcome> {
+        let answer = self.node(self.id).get("subscriptions", OTHER).await?;
         let all = answer.get("data").and_then(Value::as_array).ok_or(UNREADABLE)?;
         let ours = all
             .iter()
@@ -235,22 +219,15 @@ impl Graph {
     /// Returns the outcome of the request. A code can be used only once.
     pub async fn exchange_code(
         &self,
-        app_id: &str,
-        app_secret: &Secret,
         code: &str,
         redirect_uri: Option<&str>,
     ) -> Result<Secret, GraphOutcome> {
-        let token = app_token(app_id, app_secret);
-        let mut body = json!({"client_id": app_id, "client_secret": app_secret.reveal(), "code": code,
-            "grant_type": "authorization_code"});
+        let mut body = json!({"client_id": self.id, "client_secret": self.secret.reveal(),
+            "code": code, "grant_type": "authorization_code"});
         if let (Some(members), Some(uri)) = (body.as_object_mut(), redirect_uri) {
             members.insert("redirect_uri".to_owned(), uri.into());
         }
-        let path = "access_token".to_owned();
-        let body = body.to_string().into_bytes();
-        let node = PhoneNumberId::from("oauth");
-        let answer =
-            self.send_request(&GraphRequest::post(&node, Some(&token), path, OTHER, body)).await?;
+        let answer = self.node("oauth").post("access_token", OTHER, &body).await?;
         text_at(&read(&answer)?, "/access_token")
             .filter(|t| !t.is_empty())
             .map(Secret::new)
@@ -262,113 +239,11 @@ impl Graph {
     ///
     /// # Errors
     /// Returns the outcome of the last attempt.
-    pub async fn token_facts(
-        &self,
-        app_id: &str,
-        app_secret: &Secret,
-        token: &Secret,
-    ) -> Result<TokenFacts, GraphOutcome> {
-        let asking = app_token(app_id, app_secret);
-        let body = json!({"method": "get", "input_token": token.reveal()}).to_string().into_bytes();
-        let node = PhoneNumberId::from("debug_token");
-        let answer = self
-            .send_request(&GraphRequest::post(&node, Some(&asking), String::new(), OTHER, body))
-            .await?;
+    pub async fn token_facts(&self, token: &Secret) -> Result<TokenFacts, GraphOutcome> {
+        let body = json!({"method": "get", "input_token": token.reveal()});
+        let answer = self.node("debug_token").post("", OTHER, &body).await?;
         read(&answer)?.get("data").map(TokenFacts::read).ok_or(UNREADABLE)
     }
-
-    /// Returns whether the number is also used in the WhatsApp Business app (coexistence). This is
-    /// a separate request because not every Graph version has the field.
-    ///
-    /// # Errors
-    /// Returns the outcome of the last attempt.
-    pub async fn is_on_phone(
-        &self,
-        number: &PhoneNumberId,
-        token: Option<&Secret>,
-    ) -> Result<bool, GraphOutcome> {
-        let graph_request =
-            GraphRequest::get(number, token, "?fields=is_on_biz_app".to_owned(), OTHER);
-        let answer = read(&self.send_request(&graph_request).await?)?;
-        Ok(answer.get("is_on_biz_app").and_then(Value::as_bool).unwrap_or_default())
-    }
-
-    /// Graph's clock, from the `Date` header of an answer.
-    ///
-    /// # Errors
-    /// Fails if Graph is unreachable or sends no valid date.
-    pub async fn date(&self) -> Result<Timestamp, GraphOutcome> {
-        let request =
-            http::Request::get(format!("{}/", self.config.base_url)).body(Full::default());
-        let request = request.map_err(|_| GraphOutcome::Unreachable)?;
-        let asked =
-            tokio::time::timeout(self.config.request_timeout, self.http.request(request)).await;
-        let answer =
-            asked.map_err(|_| GraphOutcome::Timeout)?.map_err(|_| GraphOutcome::Unreachable)?;
-        let date = answer.headers().get(http::header::DATE).and_then(|date| date.to_str().ok());
-        date.and_then(http_date).ok_or(UNREADABLE)
-    }
-
-    async fn post(
-        &self,
-        node: &PhoneNumberId,
-        token: Option<&Secret>,
-        path: &str,
-        label: &'static str,
-        body: &Value,
-    ) -> Result<(), GraphOutcome> {
-        let body = body.to_string().into_bytes();
-        self.send_request(&GraphRequest::post(node, token, path.to_owned(), label, body))
-            .await
-            .map(drop)
-    }
-}
-
-/// The path of the page of a WABA's numbers after this cursor.
-fn page_after(after: &str) -> String {
-    let mut query = url::form_urlencoded::Serializer::new(String::new());
-    query.append_pair("fields", FIELDS).append_pair("limit", &PAGE.to_string());
-    if !after.is_empty() {
-        query.append_pair("after", after);
-    }
-    format!("phone_numbers?{}", query.finish())
-}
-
-/// The outcome of a 200 whose body can't be read.
-const UNREADABLE: GraphOutcome = GraphOutcome::ServerError { status: 200 };
-
-fn read(answer: &Bytes) -> Result<Value, GraphOutcome> {
-    serde_json::from_slice(answer).map_err(|_| UNREADABLE)
-}
-
-/// Parses an HTTP date (RFC 9110, section 5.6.7), such as `Sat, 21 Nov 2026 00:05:05 GMT`.
-fn http_date(text: &str) -> Option<Timestamp> {
-    const MONTHS: [&str; 12] =
-        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-    let rest = text.split_once(", ")?.1.strip_suffix(" GMT")?;
-    let mut parts = rest.split([' ', ':']);
-    let number = |parts: &mut std::str::Split<'_, [char; 2]>| parts.next()?.parse::<i64>().ok();
-    let day = number(&mut parts)?;
-    let name = parts.next()?;
-    let month = i64::try_from(MONTHS.iter().position(|month| *month == name)?).ok()? + 1;
-    let (year, hour) = (number(&mut parts)?, number(&mut parts)?);
-    let (minute, second) = (number(&mut parts)?, number(&mut parts)?);
-    let sound = (1970..=9999).contains(&year)
-        && (1..=31).contains(&day)
-        && hour < 24
-        && minute < 60
-        && second <= 60;
-    // Days since 1970-01-01, with years that begin in March.
-    let (y, m) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    let days =
-        y * 365 + y.div_euclid(4) - y.div_euclid(100) + y.div_euclid(400) + (m * 153 + 2) / 5 + day
-            - 719_469;
-    sound.then(|| Timestamp::from_secs(((days * 24 + hour) * 60 + minute) * 60 + second))
-}
-
-/// The access token of the app itself.
-fn app_token(app_id: &str, app_secret: &Secret) -> Secret {
-    Secret::new(format!("{app_id}|{}", app_secret.reveal()))
 }
 
 /// The text at a JSON pointer, truncated. Integers are accepted
@@ -483,21 +358,6 @@ mod tests {
             CallingChange { enabled: read.enabled, callback_permission: read.callback_permission };
         let ours = Value::Object(change.members());
         assert_eq!(ours["status"], enable["request"]["calling"]["status"]);
-    }
-
-    #[test]
-    fn dates_of_http() {
-        for (text, secs) in [
-            ("Sun, 06 Nov 1994 08:49:37 GMT", Some(784_111_777)),
-            ("Thu, 01 Jan 1970 00:00:00 GMT", Some(0)),
-            ("Tue, 29 Feb 2028 23:59:59 GMT", Some(1_835_481_599)),
-            ("Sat, 21 Nov 2026 00:05:05 GMT", Some(1_795_219_505)),
-            ("Sat, 21 Nov 2026 00:05 GMT", None),
-            ("21 Nov 2026", None),
-            ("", None),
-        ] {
-            assert_eq!(http_date(text), secs.map(Timestamp::from_secs), "{text}");
-        }
     }
 
     #[test]

@@ -4,11 +4,9 @@
 
 use serde_json::{Value, json};
 
-use super::graph::Graph;
-use super::request::GraphRequest;
+use super::request::{Node, UNREADABLE, message_id};
 use machine::GraphOutcome;
-use model::Secret;
-use model::{PermissionStatus, PhoneNumberId, Timestamp};
+use model::{PermissionStatus, Timestamp};
 
 /// The form of a permission request.
 #[derive(Clone, PartialEq)]
@@ -36,26 +34,22 @@ pub struct Limit {
     pub expires: Option<Timestamp>,
 }
 
-impl Graph {
+/// The call permissions of a number, with [`Graph::permissions`](super::Graph::permissions).
+pub struct Permissions<'a>(pub(super) Node<'a>);
+
+impl Permissions<'_> {
     /// Reads a user's permission with `GET /{phone_number_id}/call_permissions`. `user` is a phone
     /// number in digits or a business-scoped id.
     ///
     /// # Errors
     /// Returns the outcome of the last attempt.
-    pub async fn call_permissions(
-        &self,
-        number: &PhoneNumberId,
-        token: Option<&Secret>,
-        user: &str,
-    ) -> Result<CallPermissions, GraphOutcome> {
+    pub async fn of_user(&self, user: &str) -> Result<CallPermissions, GraphOutcome> {
         let name = if is_digits(user) { "user_wa_id" } else { "recipient" };
         let query =
             url::form_urlencoded::Serializer::new(String::new()).append_pair(name, user).finish();
-        let graph_request =
-            GraphRequest::get(number, token, format!("call_permissions?{query}"), "permissions");
-        let answer = self.send_request(&graph_request).await?;
+        let answer = self.0.get(&format!("call_permissions?{query}"), "permissions").await?;
         // A 200 that can't be read counts as a server error.
-        CallPermissions::read(&answer).ok_or(GraphOutcome::ServerError { status: 200 })
+        CallPermissions::read(&answer).ok_or(UNREADABLE)
     }
 
     /// Sends a permission request with `POST /{phone_number_id}/messages`. Returns the message's
@@ -63,17 +57,9 @@ impl Graph {
     ///
     /// # Errors
     /// Returns the outcome of the last attempt. After a timeout, the request may have been sent.
-    pub async fn request_permission(
-        &self,
-        number: &PhoneNumberId,
-        token: Option<&Secret>,
-        user: &str,
-        request: &Request,
-    ) -> Result<String, GraphOutcome> {
-        let answer = self.post_message(number, token, &request.message(user)).await?;
-        let answer: Value = serde_json::from_slice(&answer).unwrap_or_default();
-        let id = answer.pointer("/messages/0/id").and_then(Value::as_str).unwrap_or_default();
-        Ok(id.to_owned())
+    pub async fn request(&self, user: &str, request: &Request) -> Result<String, GraphOutcome> {
+        let answer = self.0.post("messages", "message", &request.message(user)).await?;
+        Ok(message_id(&answer))
     }
 }
 
@@ -117,8 +103,7 @@ impl std::fmt::Debug for Request {
 
 impl CallPermissions {
     /// Parses Graph's answer. `None` if its status is missing or unknown.
-    pub fn read(body: &[u8]) -> Option<Self> {
-        let body: Value = serde_json::from_slice(body).ok()?;
+    pub fn read(body: &Value) -> Option<Self> {
         let permission = body.get("permission")?;
         let status = match permission.get("status")?.as_str()?.to_ascii_lowercase().as_str() {
             "no_permission" => PermissionStatus::NoPermission,
@@ -207,15 +192,12 @@ mod tests {
         serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
     }
 
-    fn read(answer: &Value) -> Option<CallPermissions> {
-        CallPermissions::read(answer.to_string().as_bytes())
-    }
-
     #[test]
     fn reads_the_fixtures() {
-        let none = read(&fixture("call_permissions_none")["response"]).unwrap();
+        let none = CallPermissions::read(&fixture("call_permissions_none")["response"]).unwrap();
         assert_eq!(none, CallPermissions::default());
-        let some = read(&fixture("call_permissions_temporary")["response"]).unwrap();
+        let some =
+            CallPermissions::read(&fixture("call_permissions_temporary")["response"]).unwrap();
         assert_eq!(
             some.status,
             PermissionStatus::Temporary { until: Some(Timestamp::from_secs(1_790_604_800)) }
@@ -234,7 +216,7 @@ mod tests {
     #[test]
     fn reads_unusual_values() {
         let answer = |permission: Value, limit: Value| {
-            read(&json!({"permission": permission, "actions": [
+            CallPermissions::read(&json!({"permission": permission, "actions": [
                 {"action_name": "start_call", "limits": [limit, 7, {}]}, {"action_name": "dance"}, null], "new": {}}))
         };
         let temporary = json!({"status": "TEMPORARY", "expiration_time": "1790604800"});
@@ -253,13 +235,12 @@ mod tests {
             ..Default::default()
         };
         assert_eq!(said, Some(nothing_said));
-        for unreadable in
-            ["", "[]", "{}", "{\"permission\":7}", "{\"permission\":{\"status\":\"maybe\"}}"]
-        {
-            assert_eq!(CallPermissions::read(unreadable.as_bytes()), None, "{unreadable}");
+        let unknown = json!({"permission": {"status": "maybe"}});
+        for unreadable in [json!(null), json!([]), json!({}), json!({"permission": 7}), unknown] {
+            assert_eq!(CallPermissions::read(&unreadable), None, "{unreadable}");
         }
         let bare = json!({"permission": {"status": "permanent"}});
-        assert_eq!(read(&bare).unwrap().status, PermissionStatus::Permanent);
+        assert_eq!(CallPermissions::read(&bare).unwrap().status, PermissionStatus::Permanent);
     }
 
     #[test]

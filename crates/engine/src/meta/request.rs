@@ -5,6 +5,7 @@
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Uri};
 use http_body_util::Full;
+use serde_json::Value;
 
 use super::error::{Verdict, classify_request, is_ambiguous};
 use super::graph::{ANSWER_MAX, Graph, GraphResponse, Kind};
@@ -16,13 +17,24 @@ use model::PhoneNumberId;
 use model::Secret;
 use model::metric;
 
-/// A request, which is the same in each attempt.
-pub(super) struct GraphRequest<'a> {
-    number: &'a PhoneNumberId,
+/// The outcome of a 200 whose body can't be read.
+pub(super) const UNREADABLE: GraphOutcome = GraphOutcome::ServerError { status: 200 };
+
+/// The largest number of pages of a list that are read.
+const PAGES_MAX: usize = 20;
+
+/// An object at Graph, such as a number or a WABA, and the token for requests about it.
+pub(super) struct Node<'a> {
+    pub(super) graph: &'a Graph,
+    pub(super) id: PhoneNumberId,
     /// `None` for the node's default token.
-    token: Option<&'a Secret>,
-    /// The path below the number, with the query.
-    path: String,
+    pub(super) token: Option<Secret>,
+}
+
+/// A request, which is the same in each attempt.
+struct GraphRequest<'a> {
+    /// The path below the object, with the query.
+    path: &'a str,
     /// The `action` label in metrics.
     label: &'static str,
     /// Makes the request a POST, which may have a side effect.
@@ -31,83 +43,100 @@ pub(super) struct GraphRequest<'a> {
     answer_max: usize,
 }
 
-impl<'a> GraphRequest<'a> {
-    pub(super) fn get(
-        number: &'a PhoneNumberId,
-        token: Option<&'a Secret>,
-        path: String,
+impl<'a> Node<'a> {
+    pub(super) fn new(graph: &'a Graph, id: &str, token: Option<&Secret>) -> Self {
+        Self { graph, id: PhoneNumberId::from(id), token: token.cloned() }
+    }
+
+    /// Reads the JSON at a path below the object.
+    pub(super) async fn get(&self, path: &str, label: &'static str) -> Result<Value, GraphOutcome> {
+        self.get_up_to(ANSWER_MAX, path, label).await
+    }
+
+    async fn get_up_to(
+        &self,
+        answer_max: usize,
+        path: &str,
         label: &'static str,
-    ) -> Self {
-        Self { number, token, path, label, body: None, answer_max: ANSWER_MAX }
+    ) -> Result<Value, GraphOutcome> {
+        let request = GraphRequest { path, label, body: None, answer_max };
+        read(&self.send(&request).await?)
     }
 
-    pub(super) fn post(
-        number: &'a PhoneNumberId,
-        token: Option<&'a Secret>,
-        path: String,
+    /// Reads all pages of a list below the object, except for items that `read` can't read. `query`
+    /// limits a page to `page` items.
+    pub(super) async fn list<T>(
+        &self,
+        (edge, query, page): (&str, &[(&str, &str)], usize),
+        answer_max: usize,
         label: &'static str,
-        body: Vec<u8>,
-    ) -> Self {
-        Self { number, token, path, label, body: Some(body.into()), answer_max: ANSWER_MAX }
+        read: impl Fn(&Value) -> Option<T>,
+    ) -> Result<Vec<T>, GraphOutcome> {
+        let (mut found, mut after) = (Vec::new(), String::new());
+        for _ in 0..PAGES_MAX {
+            let path = page_path(edge, query, &after);
+            let answer = self.get_up_to(answer_max, &path, label).await?;
+            let items = answer.get("data").and_then(Value::as_array).ok_or(UNREADABLE)?;
+            found.extend(items.iter().take(page).filter_map(&read));
+            let next = answer.pointer("/paging/next").is_some();
+            match answer.pointer("/paging/cursors/after").and_then(Value::as_str) {
+                Some(cursor) if next && cursor != after => after = cursor.to_owned(),
+                _ => break,
+            }
+        }
+        Ok(found)
     }
 
-    /// Sets the largest body of an answer, in bytes.
-    pub(super) fn answer_max(self, answer_max: usize) -> Self {
-        Self { answer_max, ..self }
+    /// Sends JSON to a path below the object. Returns the body of the answer.
+    pub(super) async fn post(
+        &self,
+        path: &str,
+        label: &'static str,
+        body: &Value,
+    ) -> Result<Bytes, GraphOutcome> {
+        let body = Some(body.to_string().into());
+        self.send(&GraphRequest { path, label, body, answer_max: ANSWER_MAX }).await
     }
-}
 
-impl Graph {
     /// Sends the request with retries, and returns the body of a successful answer. Dropping the
     /// future cancels it.
-    pub(super) async fn send_request(
-        &self,
-        graph_request: &GraphRequest<'_>,
-    ) -> Result<Bytes, GraphOutcome> {
-        let Some(head) = self.head(graph_request.number, &graph_request.path, graph_request.token)
-        else {
+    async fn send(&self, request: &GraphRequest<'_>) -> Result<Bytes, GraphOutcome> {
+        let (graph, has_effect) = (self.graph, request.body.is_some());
+        let Some(head) = graph.head(&self.id, request.path, self.token.as_ref()) else {
             return Err(GraphOutcome::Unreachable);
         };
-        self.with_budget(|budget, now| budget.request(now));
+        graph.with_budget(|budget, now| budget.request(now));
         for tries in 1.. {
-            let fault = match self.attempt_request(graph_request, &head).await {
+            let fault = match self.attempt(request, &head).await {
                 Ok((Verdict::Done, body)) => return Ok(body),
                 // Treated as if no answer had arrived: the effect may have taken place and must not
                 // be repeated.
                 Ok((Verdict::Retryable(again), said))
-                    if graph_request.body.is_some() && is_ambiguous(again.trouble, &said) =>
+                    if has_effect && is_ambiguous(again.trouble, &said) =>
                 {
                     Fault::Broken
                 }
                 Ok((Verdict::Retryable(again), _)) => Fault::Answered(again),
                 Ok((Verdict::Refused { status, code, details }, _)) => {
-                    self.report_refusal(
-                        graph_request.number,
-                        graph_request.token,
-                        (status, code),
-                        &details,
-                    );
+                    let token = self.token.as_ref();
+                    graph.report_refusal(&self.id, token, (status, code), &details);
                     return Err(GraphOutcome::Refused { status, code, details });
                 }
                 // These verdicts only occur for calls.
                 Ok((_, _)) => return Err(GraphOutcome::Gone),
                 Err(fault) => fault,
             };
-            let pause = self.config.policy.pause_of_request(
-                graph_request.body.is_some(),
-                tries,
-                fault,
-                (self.config.jitter)(),
-            );
-            let Some(pause) =
-                pause.filter(|pause| self.with_budget(|budget, now| budget.has_room(now + *pause)))
+            let (policy, jitter) = (&graph.config.policy, (graph.config.jitter)());
+            let pause = policy.pause_of_request(has_effect, tries, fault, jitter);
+            let Some(pause) = pause
+                .filter(|pause| graph.with_budget(|budget, now| budget.has_room(now + *pause)))
             else {
                 return Err(outcome(fault));
             };
-            tracing::debug!(action = graph_request.label, tries, ?pause, "retrying graph request");
+            tracing::debug!(action = request.label, tries, ?pause, "retrying graph request");
             tokio::time::sleep(pause).await;
             // A retry counts when it is sent.
-            if !self.with_budget(|budget, now| budget.retry(now)) {
+            if !graph.with_budget(|budget, now| budget.retry(now)) {
                 return Err(outcome(fault));
             }
         }
@@ -115,21 +144,22 @@ impl Graph {
     }
 
     /// Makes one attempt: waits in the queue, sends within the time limit, and records the metric.
-    async fn attempt_request(
+    async fn attempt(
         &self,
         graph_request: &GraphRequest<'_>,
         head: &(Uri, HeaderMap),
     ) -> Result<(Verdict, Bytes), Fault> {
-        let lane = self.lane(graph_request.number);
-        let place = lane.enter(Kind::Other, self.clock.now()).await;
+        let graph = self.graph;
+        let lane = graph.lane(&self.id);
+        let place = lane.enter(Kind::Other, graph.clock.now()).await;
         // The time limit starts after the queue. A message that timed out while waiting was
         // certainly not sent.
-        let begun = self.clock.now();
+        let begun = graph.clock.now();
         let exchange = async {
             let _place = place?;
-            self.exchange_request(graph_request, head).await
+            self.exchange(graph_request, head).await
         };
-        let answered = tokio::time::timeout(self.config.request_timeout, exchange)
+        let answered = tokio::time::timeout(graph.config.request_timeout, exchange)
             .await
             .unwrap_or(Err(Fault::Timeout));
         let status = match &answered {
@@ -137,12 +167,12 @@ impl Graph {
             Err(Fault::Timeout) => status_label::TIMEOUT.to_owned(),
             Err(_) => status_label::ERROR.to_owned(),
         };
-        let took = self.clock.now().saturating_duration_since(begun).as_secs_f64();
+        let took = graph.clock.now().saturating_duration_since(begun).as_secs_f64();
         metrics::histogram!(metric::GRAPH_REQUEST_SECONDS, "action" => graph_request.label, "status" => status).record(took);
         answered.map(|(_, verdict, body)| (verdict, body))
     }
 
-    async fn exchange_request(
+    async fn exchange(
         &self,
         graph_request: &GraphRequest<'_>,
         (uri, headers): &(Uri, HeaderMap),
@@ -153,7 +183,27 @@ impl Graph {
         *request.uri_mut() = uri.clone();
         *request.headers_mut() = headers.clone();
         let GraphResponse { status, retry_after, body } =
-            self.send(&self.http, request, headers, graph_request.answer_max).await?;
+            self.graph.send(&self.graph.http, request, headers, graph_request.answer_max).await?;
         Ok((status, classify_request(status, retry_after, &body), body))
     }
+}
+
+/// The path of the page of a list after this cursor.
+fn page_path(edge: &str, query: &[(&str, &str)], after: &str) -> String {
+    let cursor = (!after.is_empty()).then_some(("after", after));
+    url::form_urlencoded::Serializer::for_suffix(format!("{edge}?"), edge.len() + 1)
+        .extend_pairs(query.iter().copied().chain(cursor))
+        .finish()
+}
+
+/// Reads the body of an answer as JSON.
+pub(super) fn read(answer: &Bytes) -> Result<Value, GraphOutcome> {
+    serde_json::from_slice(answer).map_err(|_| UNREADABLE)
+}
+
+/// The id of a message that was sent. Empty if the answer has none.
+pub(super) fn message_id(answer: &Bytes) -> String {
+    let answer = read(answer).unwrap_or_default();
+    let id = answer.pointer("/messages/0/id").and_then(Value::as_str).unwrap_or_default();
+    id.to_owned()
 }

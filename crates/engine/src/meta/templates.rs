@@ -5,16 +5,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
-use super::graph::Graph;
-use super::request::GraphRequest;
+use super::request::Node;
 use machine::GraphOutcome;
-use model::{PhoneNumberId, Secret, WabaId};
 
 /// The fields requested of a template.
 const FIELDS: &str = "name,language,status,category,parameter_format,components";
-/// The page size, and the largest number of pages read, which gives 1,000 templates.
+/// The page size. Up to 20 pages are read, which gives 1,000 templates.
 const PAGE: usize = 50;
-const PAGES_MAX: usize = 20;
 /// Maximum size of a page in bytes. A template has up to about 6 KB of JSON.
 const ANSWER_MAX: usize = 1 << 20;
 /// The maximum length of a text, in characters. Meta allows 1,024 for the body.
@@ -437,48 +434,17 @@ fn list_at<'a>(value: &'a Value, at: &str) -> &'a [Value] {
     value.pointer(at).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
 }
 
-impl Graph {
-    /// Reads the approved templates of a WABA with `GET /{waba_id}/message_templates`, ordered by
-    /// name and language.
-    ///
-    /// # Errors
-    /// Returns the outcome of the last attempt.
-    pub async fn templates(
-        &self,
-        waba: &WabaId,
-        token: Option<&Secret>,
-    ) -> Result<Vec<Template>, GraphOutcome> {
-        let unreadable = || GraphOutcome::ServerError { status: 200 };
-        let node = PhoneNumberId::from(waba.as_str());
-        let (mut found, mut after) = (Vec::new(), String::new());
-        for _ in 0..PAGES_MAX {
-            let request = GraphRequest::get(&node, token, page_after(&after), "message_templates");
-            let answer = self.send_request(&request.answer_max(ANSWER_MAX)).await?;
-            let answer: Value = serde_json::from_slice(&answer).map_err(|_| unreadable())?;
-            let page = answer.get("data").and_then(Value::as_array).ok_or_else(unreadable)?;
-            found.extend(page.iter().take(PAGE).filter_map(Template::read));
-            let next = answer.pointer("/paging/next").is_some();
-            match answer.pointer("/paging/cursors/after").and_then(Value::as_str) {
-                Some(cursor) if next && cursor != after => cursor.clone_into(&mut after),
-                _ => break,
-            }
-        }
-        let key = |template: &Template| (template.name.clone(), template.language.clone());
-        found.sort_by_cached_key(key);
-        found.dedup_by_key(|template| key(template));
-        Ok(found)
-    }
-}
-
-/// The path of the page of a WABA's templates after this cursor.
-fn page_after(after: &str) -> String {
-    let mut query = url::form_urlencoded::Serializer::new(String::new());
-    query.append_pair("fields", FIELDS).append_pair("limit", &PAGE.to_string());
-    query.append_pair("status", "APPROVED");
-    if !after.is_empty() {
-        query.append_pair("after", after);
-    }
-    format!("message_templates?{}", query.finish())
+/// Reads the approved templates of a WABA with `GET /{waba_id}/message_templates`, ordered by name
+/// and language.
+pub(super) async fn list(waba: &Node<'_>) -> Result<Vec<Template>, GraphOutcome> {
+    let limit = PAGE.to_string();
+    let query = [("fields", FIELDS), ("limit", &limit), ("status", "APPROVED")];
+    let of = ("message_templates", &query[..], PAGE);
+    let mut found = waba.list(of, ANSWER_MAX, "message_templates", Template::read).await?;
+    let key = |template: &Template| (template.name.clone(), template.language.clone());
+    found.sort_by_cached_key(key);
+    found.dedup_by_key(|template| key(template));
+    Ok(found)
 }
 
 #[cfg(test)]

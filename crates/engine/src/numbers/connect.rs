@@ -61,8 +61,11 @@ impl Numbers {
     /// has it.
     pub async fn connect(&self, scope: &Scope, given: Credentials) -> Result<E164, NumberError> {
         let graph = &self.parts().graph;
-        let said =
-            graph.phone_number(&given.id, Some(&given.token)).await.map_err(credentials_error)?;
+        let said = graph
+            .number(&given.id, Some(&given.token))
+            .details()
+            .await
+            .map_err(credentials_error)?;
         let number = E164::parse(&said.number)
             .map_err(|_| NumberError::Meta(GraphOutcome::ServerError { status: 200 }))?;
         if given.number.as_ref().is_some_and(|wanted| *wanted != number) {
@@ -74,7 +77,7 @@ impl Numbers {
         let waba = match &given.waba {
             Some(waba) => {
                 let all =
-                    graph.numbers_of_waba(waba, Some(&given.token)).await.map_err(waba_error)?;
+                    graph.waba(waba, Some(&given.token)).numbers().await.map_err(waba_error)?;
                 if !has(&all, &given.id) {
                     let message = "Meta does not list this number in this WABA";
                     return Err(rule("not_in_waba", message, "whatsappBusinessAccount"));
@@ -134,7 +137,7 @@ impl Numbers {
             own.take(WABAS_ASKED_MAX).map(|waba| waba.id.clone()).collect()
         };
         for waba in wabas {
-            let all = self.parts().graph.numbers_of_waba(&waba, Some(&given.token)).await;
+            let all = self.parts().graph.waba(&waba, Some(&given.token)).numbers().await;
             if all.is_ok_and(|all| has(&all, &given.id)) {
                 return Some(waba);
             }
@@ -145,7 +148,7 @@ impl Numbers {
     /// Subscribes the app to the WABA's webhooks. If Meta refuses, the reason is stored with its
     /// numbers and a notification is sent.
     pub(super) async fn subscribe(&self, waba: &WabaId, token: Option<&Secret>) {
-        let subscribed = self.parts().graph.subscribe_app(waba, token).await;
+        let subscribed = self.parts().graph.waba(waba, token).subscribe_app().await;
         let why = subscribed.err().map(|outcome| reason(&outcome));
         let differs = |number: &&Number| number.set.at_meta.unsubscribed != why;
         let numbers: Vec<E164> =
@@ -204,7 +207,8 @@ impl Numbers {
         })?;
         let graph = &self.parts().graph;
         let token = graph
-            .exchange_code(&app.id, &app.secret, &given.code, given.redirect_uri.as_deref())
+            .app(&app.id, &app.secret)
+            .exchange_code(&given.code, given.redirect_uri.as_deref())
             .await
             .map_err(|outcome| {
                 refused_or(
@@ -220,7 +224,7 @@ impl Numbers {
         let mut listed = Vec::new();
         for waba in wabas {
             let mut numbers =
-                graph.numbers_of_waba(&waba, Some(&token)).await.map_err(waba_error)?;
+                graph.waba(&waba, Some(&token)).numbers().await.map_err(waba_error)?;
             numbers.retain(|number| given.id.as_ref().is_none_or(|id| id.as_str() == number.id));
             listed.push((waba, numbers));
         }
@@ -267,7 +271,8 @@ impl Numbers {
         let facts = self
             .parts()
             .graph
-            .token_facts(&app.id, &app.secret, token)
+            .app(&app.id, &app.secret)
+            .token_facts(token)
             .await
             .map_err(NumberError::Meta)?;
         let mut wabas = facts.wabas;

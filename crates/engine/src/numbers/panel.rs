@@ -227,12 +227,12 @@ impl Numbers {
         let (known, at_meta) = (self.found(scope, number)?, change.at_meta());
         let mut settings = None;
         if at_meta.is_some() {
-            let graph = &self.parts().graph;
-            let changed = graph.change_calling(&known.id, known.token.as_ref(), at_meta).await;
+            let node = self.parts().graph.number(&known.id, known.token.as_ref());
+            let changed = node.change_calling(at_meta).await;
             self.record_write(number);
             changed.map_err(NumberError::Meta)?;
             // Read the settings back. If that fails, assume the values that were sent.
-            let read = graph.calling_settings(&known.id, known.token.as_ref()).await;
+            let read = node.calling_settings().await;
             settings = Some(read.ok().map(calling).unwrap_or_else(|| assumed(at_meta)));
         }
         let now = self.parts().clock.wall();

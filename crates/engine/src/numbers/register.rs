@@ -49,7 +49,7 @@ impl Numbers {
 
     async fn carry_out(&self, known: GraphTarget, pin: Secret) {
         let graph = &self.parts().graph;
-        let registered = graph.register(&known.id, known.token.as_ref(), &pin).await;
+        let registered = graph.number(&known.id, known.token.as_ref()).register(&pin).await;
         let now = self.parts().clock.wall();
         let state = match registered {
             Ok(()) => Registration::Registered,

@@ -135,8 +135,9 @@ impl Numbers {
     pub(super) async fn ask(&self, known: &GraphTarget) -> Result<NumberReading, GraphOutcome> {
         let (graph, id, token) = (&self.parts().graph, &known.id, known.token.as_ref());
         let as_of = self.writes(&known.number);
-        let number = graph.phone_number(id, token).await?;
-        let calling = graph.calling_settings(id, token).await.ok();
+        let node = graph.number(id, token);
+        let number = node.details().await?;
+        let calling = node.calling_settings().await.ok();
         Ok(NumberReading { number, calling, as_of })
     }
 
@@ -154,7 +155,8 @@ impl Numbers {
         let numbers = self
             .parts()
             .graph
-            .numbers_of_waba(waba, token.as_ref())
+            .waba(waba, token.as_ref())
+            .numbers()
             .await
             .map_err(NumberError::Meta)?;
         self.subscribe_again(waba, token.as_ref()).await;
@@ -181,7 +183,7 @@ impl Numbers {
             let Some((Some(token), of)) = known else { return Ok(SyncReport::default()) };
             (token, of.clone())
         };
-        let listed = self.parts().graph.numbers_of_waba(waba, Some(&token)).await;
+        let listed = self.parts().graph.waba(waba, Some(&token)).numbers().await;
         let mut numbers = listed.map_err(NumberError::Meta)?;
         {
             let book = self.book();
@@ -222,7 +224,7 @@ impl Numbers {
             let known_as =
                 self.book().number_by_id(&id).map_or(digits, |entry| entry.number.clone());
             let as_of = self.writes(&known_as);
-            let calling = self.parts().graph.calling_settings(&id, token).await.ok();
+            let calling = self.parts().graph.number(&id, token).calling_settings().await.ok();
             reading.push((known_as, NumberReading { number, calling, as_of }));
         }
         let made = |reading: &NumberReading| ConnectedNumber {

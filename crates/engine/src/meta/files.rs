@@ -1,33 +1,37 @@
-//! Uploads a file to Meta with `POST /{phone_number_id}/media`. The file is streamed from disk and
-//! never held in memory as a whole. There are no retries: the client that sent the file can try
-//! again.
+//! Users' files at Meta: uploads with `POST /{phone_number_id}/media`, and downloads. Files are
+//! streamed from and to the disk and never held in memory as a whole. Uploads are not retried: the
+//! client that sent the file can try again.
 
 use std::io;
 use std::time::Duration;
 
+use aws_lc_rs::digest::{Context, SHA256};
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Method, Request, Uri};
-use http_body_util::{BodyExt as _, Limited, StreamBody};
+use http_body_util::{BodyExt as _, Full, Limited, StreamBody};
 use hyper::body::Frame;
 use serde_json::Value;
 use tokio::fs::File;
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use uuid::Uuid;
 
 use super::error::{Verdict, classify_request, is_alarm};
-use super::graph::{ANSWER_MAX, FileBody, Graph, retry_after};
+use super::graph::{ANSWER_MAX, FileBody, retry_after};
+use super::request::{Node, UNREADABLE};
 use super::retry::Fault;
 use super::retry_state::outcome;
 use super::status_label;
 use machine::GraphOutcome;
-use model::PhoneNumberId;
-use model::Secret;
 use model::metric;
 
-/// The time limit for one upload, until Meta's answer.
+/// The time limit for one file.
 const FILE_TIME: Duration = Duration::from_secs(120);
+/// The maximum size of a downloaded file, which is Meta's limit for documents.
+const FILE_MAX: usize = 100 << 20;
+/// The maximum size of the answer that describes a file.
+const NAMED_MAX: usize = 64 << 10;
 /// The size of a read in bytes.
 const CHUNK: usize = 64 << 10;
 /// The `action` label in metrics.
@@ -41,23 +45,22 @@ pub struct Upload<'a> {
     pub filename: &'a str,
 }
 
-impl Graph {
+/// The files of a number's messages, with [`Graph::files`](super::Graph::files).
+pub struct Files<'a>(pub(super) Node<'a>);
+
+impl Files<'_> {
     /// Uploads a file. Returns Meta's media id.
     ///
     /// # Errors
     /// Returns the outcome of the request.
-    pub async fn upload(
-        &self,
-        number: &PhoneNumberId,
-        token: Option<&Secret>,
-        upload: Upload<'_>,
-    ) -> Result<String, GraphOutcome> {
+    pub async fn upload(&self, upload: Upload<'_>) -> Result<String, GraphOutcome> {
+        let Node { graph, id: number, token } = &self.0;
         let (uri, mut headers) =
-            self.head(number, "media", token).ok_or(GraphOutcome::Unreachable)?;
+            graph.head(number, "media", token.as_ref()).ok_or(GraphOutcome::Unreachable)?;
         let form = Form::of(&upload, &Uuid::new_v4().simple().to_string());
         headers.insert(CONTENT_TYPE, form.content_type.clone().ok_or(GraphOutcome::Unreachable)?);
         headers.insert(CONTENT_LENGTH, HeaderValue::from(form.bytes));
-        let begun = self.clock.now();
+        let begun = graph.clock.now();
         let exchange = self.exchange_upload(uri, headers, form.body(upload.file, upload.bytes));
         let answered =
             tokio::time::timeout(FILE_TIME, exchange).await.unwrap_or(Err(Fault::Timeout));
@@ -66,14 +69,14 @@ impl Graph {
             Err(Fault::Timeout) => status_label::TIMEOUT.to_owned(),
             Err(_) => status_label::ERROR.to_owned(),
         };
-        let took = self.clock.now().saturating_duration_since(begun).as_secs_f64();
+        let took = graph.clock.now().saturating_duration_since(begun).as_secs_f64();
         metrics::histogram!(metric::GRAPH_REQUEST_SECONDS, "action" => OTHER, "status" => status)
             .record(took);
         match answered {
             Ok((_, Verdict::Done, said)) => {
                 let said: Value = serde_json::from_slice(&said).unwrap_or_default();
                 let id = said.get("id").and_then(Value::as_str).filter(|id| !id.is_empty());
-                id.map(str::to_owned).ok_or(GraphOutcome::ServerError { status: 200 })
+                id.map(str::to_owned).ok_or(UNREADABLE)
             }
             Ok((_, Verdict::Refused { status, code, details }, _)) => {
                 if is_alarm(status, code) {
@@ -102,7 +105,7 @@ impl Graph {
         *request.method_mut() = Method::POST;
         *request.uri_mut() = uri;
         *request.headers_mut() = headers.clone();
-        let answer = self.upload_http.request(request).await.map_err(|error| {
+        let answer = self.0.graph.upload_http.request(request).await.map_err(|error| {
             tracing::debug!(%error, "no answer from graph");
             if error.is_connect() { Fault::Unreachable } else { Fault::Broken }
         })?;
@@ -113,8 +116,90 @@ impl Graph {
             .await
             .map_err(|_| Fault::Broken)?
             .to_bytes();
-        let told = self.redact_tokens(&said, &headers);
+        let told = self.0.graph.redact_tokens(&said, &headers);
         Ok((status, classify_request(status, after, &told), Bytes::from(told.into_owned())))
+    }
+
+    /// Downloads a user's file: gets its URL from `GET /{media_id}`, then writes its bytes to
+    /// `into` as they arrive. Both requests carry the token. Returns the number of bytes once they
+    /// match Meta's checksum.
+    ///
+    /// # Errors
+    /// Returns a description of the failure. The bytes written so far must be discarded.
+    pub async fn download(
+        &self,
+        media: &str,
+        into: &mut (impl AsyncWrite + Unpin),
+    ) -> Result<u64, String> {
+        let plain = !media.is_empty()
+            && media.len() <= 128
+            && media.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+        if !plain {
+            return Err("invalid media id".to_owned());
+        }
+        let about = format!("{}/{media}", self.0.graph.config.base_url)
+            .parse::<Uri>()
+            .map_err(|e| e.to_string())?;
+        let mut named = Vec::new();
+        self.write(&about, NAMED_MAX, &mut named).await?;
+        let named: Value = serde_json::from_slice(&named)
+            .map_err(|_| "Meta's description of the file is not JSON".to_owned())?;
+        let url = named.get("url").and_then(Value::as_str).unwrap_or_default();
+        let url = url
+            .parse::<Uri>()
+            .map_err(|_| "Meta's description of the file has no URL".to_owned())?;
+        // The token is only sent over TLS, or to the same host as Graph.
+        let at_graph = url.authority().is_some() && url.authority() == about.authority();
+        if url.scheme_str() != Some("https") && !at_graph {
+            return Err("Meta's URL of the file is not https".to_owned());
+        }
+        let (bytes, sum) = self.write(&url, FILE_MAX, into).await?;
+        match named.get("sha256").and_then(Value::as_str) {
+            Some(told) if told.len() == sum.len() && !told.eq_ignore_ascii_case(&sum) => {
+                Err("checksum differs from Meta's".to_owned())
+            }
+            _ => Ok(bytes),
+        }
+    }
+
+    /// Downloads a file. Returns the number of bytes and their SHA-256.
+    async fn write(
+        &self,
+        uri: &Uri,
+        at_most: usize,
+        into: &mut (impl AsyncWrite + Unpin),
+    ) -> Result<(u64, String), String> {
+        let Node { graph, token, .. } = &self.0;
+        let token = token.as_ref().unwrap_or(&graph.config.token);
+        let mut bearer = HeaderValue::try_from(format!("Bearer {}", token.reveal()))
+            .map_err(|e| e.to_string())?;
+        bearer.set_sensitive(true);
+        let agent = HeaderValue::try_from(&graph.config.user_agent).map_err(|e| e.to_string())?;
+        let mut request = Request::new(Full::new(Bytes::new()));
+        *request.uri_mut() = uri.clone();
+        *request.headers_mut() =
+            HeaderMap::from_iter([(AUTHORIZATION, bearer), (USER_AGENT, agent)]);
+        let exchange = async {
+            let answer =
+                graph.http.request(request).await.map_err(|e| format!("no answer: {e}"))?;
+            if !answer.status().is_success() {
+                return Err(format!("download failed with status {}", answer.status().as_u16()));
+            }
+            let (mut body, mut sum) =
+                (Limited::new(answer.into_body(), at_most), Context::new(&SHA256));
+            let mut bytes = 0;
+            while let Some(frame) = body.frame().await {
+                let frame = frame.map_err(|e| format!("reading the file failed: {e}"))?;
+                let Ok(data) = frame.into_data() else { continue };
+                sum.update(&data);
+                bytes += u64::try_from(data.len()).unwrap_or_default();
+                into.write_all(&data).await.map_err(|e| format!("writing the file failed: {e}"))?;
+            }
+            Ok((bytes, hex::encode(sum.finish())))
+        };
+        tokio::time::timeout(FILE_TIME, exchange)
+            .await
+            .unwrap_or_else(|_| Err("download timed out".to_owned()))
     }
 }
 
@@ -174,7 +259,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_form_has_the_declared_length_and_escaped_names() {
-        use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _};
+        use tokio::io::AsyncSeekExt as _;
         let mut file = File::from_std(tempfile::tempfile().unwrap());
         let content = vec![b'x'; CHUNK + 7];
         file.write_all(&content).await.unwrap();
