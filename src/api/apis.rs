@@ -16,7 +16,7 @@ use super::audit::{Actor, Change};
 use super::auth::{Principal, RateChanges};
 use super::{Api, ApiState, number, plivo, router};
 use engine::people::{Person, Token};
-use model::Role;
+use model::{AuthId, Role};
 use store::{Endpoint, EndpointChange, Scope, User};
 
 /// The HTTP APIs and their state; cheap to clone.
@@ -111,25 +111,30 @@ impl Apis {
         self.0.audit.record(Change { owner, actor, action, object, before, after })
     }
 
-    /// Adds a refused sign-in to the audit trail; see [`record_refusal`](super::audit::Audit::record_refusal).
-    pub fn record_refusal(&self, by: &'static str, from: IpAddr, known: Option<&User>) {
-        let known = known.map(|user| {
-            let owner = self.0.owner_of(&Scope::of(user.account.clone()));
-            (owner, format!("user:{}", user.name))
-        });
-        let known = known.as_ref().map(|(owner, name)| (owner.clone(), name.as_str()));
-        self.0.audit.record_refusal(by, from, known);
+    /// Adds a refused sign-in of a person to the audit trail. `account` is the one that the person
+    /// named.
+    pub fn record_refusal(
+        &self,
+        by: &'static str,
+        from: IpAddr,
+        account: Option<&AuthId>,
+        known: Option<&User>,
+    ) {
+        let account = known.map(|user| &user.account).or(account);
+        let name = known.map(|user| format!("user:{}", user.name));
+        self.0.record_refusal(by, from, account, name.as_deref());
     }
 
-    /// Adds a refused login of a phone; see
-    /// [`record_refusal`](super::audit::Audit::record_refusal).
+    /// Adds a refused login of a phone to the audit trail.
     pub fn record_phone_refusal(&self, from: IpAddr, endpoint: Option<&Endpoint>) {
-        let known = endpoint.map(|endpoint| {
-            let owner = self.0.owner_of(&Scope::of(endpoint.account.clone()));
-            (owner, format!("endpoint:{}", endpoint.name))
-        });
-        let known = known.as_ref().map(|(owner, name)| (owner.clone(), name.as_str()));
-        self.0.audit.record_refusal("endpoint-password", from, known);
+        let account = endpoint.map(|endpoint| &endpoint.account);
+        let name = endpoint.map(|endpoint| format!("endpoint:{}", endpoint.name));
+        self.0.record_refusal("endpoint-password", from, account, name.as_deref());
+    }
+
+    /// Completes when all records of the audit trail are stored.
+    pub async fn flush_audit(&self) {
+        self.0.audit.flush().await;
     }
 
     /// Whether the account of a person exists and is enabled.

@@ -6,18 +6,17 @@
 //! log line with the target `audit`.
 
 use std::net::IpAddr;
-use std::num::NonZeroU32;
 
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use http::{Method, StatusCode, header};
 use http_body_util::BodyExt as _;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
+use super::refusals::{Refusal, Refusals};
 use super::routes::Operation;
 use super::segments;
 use model::{AuthId, Clock};
@@ -38,7 +37,7 @@ impl Actor {
 }
 
 /// An account and its main account, which may be the same.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Owner {
     pub account: AuthId,
     pub main_account: AuthId,
@@ -57,8 +56,6 @@ pub struct Change<'a> {
     pub after: Value,
 }
 
-/// Refused sign-ins that are stored per second. The log has all of them.
-const REFUSALS_PER_SECOND: NonZeroU32 = NonZeroU32::new(10).expect("not 0");
 /// Maximum size of `before` and `after` in a record, in bytes.
 const DETAIL_BYTES_MAX: usize = 64 << 10;
 /// Maximum number of characters of a name or an object in a record.
@@ -68,12 +65,12 @@ const TEXT_CHARS_MAX: usize = 200;
 pub struct Audit {
     store: Store,
     clock: Clock,
-    refusals: DefaultDirectRateLimiter,
+    refusals: Refusals,
 }
 
 impl Audit {
     pub(super) fn new(store: Store, clock: Clock) -> Self {
-        let refusals = RateLimiter::direct(Quota::per_second(REFUSALS_PER_SECOND));
+        let refusals = Refusals::new(store.clone(), clock.clone());
         Self { store, clock, refusals }
     }
 
@@ -93,8 +90,18 @@ impl Audit {
             true => detail,
             false => json!({"truncated": true}).to_string(),
         };
-        let row = self.row(owner, &actor.from, [name, action.to_owned(), object, detail]);
-        let id = row.id;
+        let id = Uuid::new_v4();
+        let row = AuditRow {
+            id,
+            account: owner.account,
+            main_account: owner.main_account,
+            at: self.clock.steady(),
+            actor: name,
+            action: action.to_owned(),
+            object,
+            source: actor.from.to_string(),
+            detail,
+        };
         let stored = self.store.audit().insert(row);
         let stored = finish(async move {
             if let Err(error) = stored.await {
@@ -104,40 +111,32 @@ impl Audit {
         stored.map(drop)
     }
 
-    /// Records a refused sign-in. `by` is the kind of credentials: `password`, `provider`, `api-key` or
-    /// `auth-token`. `known` is the account and, for a person, the name, if they exist; an unknown
-    /// name may be a password in the wrong field and is not recorded.
-    pub fn record_refusal(&self, by: &'static str, from: IpAddr, known: Option<(Owner, &str)>) {
-        let name = known.as_ref().map(|(_, name)| truncated(name));
-        let account = known.as_ref().map(|(owner, _)| owner.account.as_str());
+    /// Records a refused sign-in. `by` is the kind of credentials: `password`, `provider`, `api-key`,
+    /// `auth-token`, `endpoint-password` or `set-up-link`. Without an `owner` only the log has it.
+    /// Without a `name` the actor is `unknown`: a name that does not exist may be a password in the
+    /// wrong field.
+    pub(super) fn record_refusal(
+        &self,
+        by: &'static str,
+        from: IpAddr,
+        owner: Option<Owner>,
+        name: Option<&str>,
+    ) {
+        let actor = truncated(name.unwrap_or("unknown"));
+        let account = owner.as_ref().map(|owner| owner.account.as_str());
         tracing::warn!(
             target: "audit",
-            account, actor = name, action = "signInRefused", object = by, source = %from,
+            account, actor, action = AuditRow::SIGN_IN_REFUSED, object = by, source = %from,
             "sign-in refused"
         );
-        // A client with many addresses must not fill the queue of the store.
-        if let (Some((owner, _)), Some(name), Ok(())) = (known, name, self.refusals.check()) {
-            let texts = [name, "signInRefused".to_owned(), by.to_owned(), "{}".to_owned()];
-            // A refusal waits for nothing, and the log has it in any case.
-            if !self.store.audit().offer(self.row(owner, &from, texts)) {
-                tracing::warn!("failed to record a refused sign-in: the store's queue is full");
-            }
+        if let Some(owner) = owner {
+            self.refusals.add(Refusal { owner, actor, by, from: Some(from) });
         }
     }
 
-    fn row(&self, owner: Owner, from: &IpAddr, texts: [String; 4]) -> AuditRow {
-        let [actor, action, object, detail] = texts;
-        AuditRow {
-            id: Uuid::new_v4(),
-            account: owner.account,
-            main_account: owner.main_account,
-            at: self.clock.steady(),
-            actor,
-            action,
-            object,
-            source: from.to_string(),
-            detail,
-        }
+    /// Stores the refused sign-ins that are not stored yet, and waits for all records on their way.
+    pub(super) async fn flush(&self) {
+        self.refusals.flush().await;
     }
 }
 

@@ -27,6 +27,7 @@ mod operator;
 mod placement;
 mod plivo;
 mod recordings;
+mod refusals;
 mod routes;
 pub mod server;
 pub mod session;
@@ -166,6 +167,22 @@ impl ApiState {
     /// The accounts of a scope, as the audit trail has them.
     fn owner_of(&self, scope: &Scope) -> Owner {
         Owner { account: scope.auth_id().clone(), main_account: self.main_account_of(scope) }
+    }
+
+    /// Adds a refused sign-in to the audit trail of `account`. If the credentials name none that
+    /// exists, that is the only main account; if there are several, only the log has it. See
+    /// [`record_refusal`](Audit::record_refusal).
+    fn record_refusal(
+        &self,
+        by: &'static str,
+        from: IpAddr,
+        account: Option<&AuthId>,
+        name: Option<&str>,
+    ) {
+        let book = self.api.keeper.book();
+        let account = account.and_then(|id| book.account(id)).or_else(|| book.only_main_account());
+        let owner = account.map(|account| self.owner_of(&Scope::of(account.auth_id.clone())));
+        self.audit.record_refusal(by, from, owner, name);
     }
 
     /// Whether an account exists and is enabled.

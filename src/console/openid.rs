@@ -101,7 +101,7 @@ pub(super) async fn back(State(console): App, request: Request) -> Response {
         }
         Err(no) => {
             if no.is_refusal() {
-                console.apis.record_refusal("provider", from, None);
+                console.apis.record_refusal("provider", from, None, None);
             }
             error_page(&console, preferences, provider, &to, &no).await
         }

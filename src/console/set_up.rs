@@ -54,7 +54,7 @@ async fn check(console: &Console, token: &str, from: IpAddr) -> Result<(), SetUp
     let set_up = console.set_up.as_ref().ok_or(SetUpError::Invalid)?;
     let checked = console.apis.api().people.check_set_up(set_up, token, from).await;
     if let Err(SetUpError::Invalid | SetUpError::Wait(_)) = &checked {
-        console.apis.record_refusal("set-up-link", from, None);
+        console.apis.record_refusal("set-up-link", from, None, None);
     }
     checked
 }

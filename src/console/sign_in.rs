@@ -134,7 +134,7 @@ pub(super) async fn sign_in(
             Ok([only]) => Some(only),
             _ => None,
         };
-        console.apis.record_refusal("password", from, meant);
+        console.apis.record_refusal("password", from, account.as_ref(), meant);
     }
     match signed_in {
         Ok(SignedIn { token, user }) => {

@@ -529,6 +529,11 @@ impl Node {
             offenders: Some(offenders.clone()),
         };
         let apis = api::Apis::new(api_services);
+        let (stop, audited) = (stop_public.clone(), apis.clone());
+        tasks.spawn(async move {
+            stop.cancelled().await;
+            audited.flush_audit().await;
+        });
         let phone_listener = PhoneListener::new(PhoneService {
             clock: clock.clone(),
             random: phone_dice,

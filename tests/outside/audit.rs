@@ -184,4 +184,15 @@ async fn refused_sign_ins_are_recorded_and_logged_with_the_address() {
     let signed_in = [("name", "asha"), ("password", PASSWORD)];
     assert_eq!(form(public, "/console/sign-in", &[], &signed_in).await.status, 303);
     assert_eq!(records(&world, "action=signInRefused").await.len(), 3);
+
+    // Each attempt is in the trail, also those that are refused without a check.
+    for _ in 0..60 {
+        let pairs = [("name", "ravi"), ("password", "canary-password")];
+        let status = form(public, "/console/sign-in", &[], &pairs).await.status;
+        assert!(matches!(status, 401 | 429), "{status}");
+    }
+    let found = records(&world, "action=signInRefused&actor=user:ravi").await;
+    let attempts = found.iter().map(|r| r["after"]["attempts"].as_u64().unwrap_or(1));
+    assert_eq!(attempts.sum::<u64>(), 60, "{found:?}");
+    assert!(found.len() < 60, "equal attempts are one record");
 }

@@ -152,7 +152,7 @@ async fn list(request: ApiRequest) -> Result<Response, ApiError> {
     let filter = AuditFilter { before: request.cursor(parse_position)?, ..filter(&request)? };
     let store = &request.api().store;
     // The latest record may still be on its way to the store.
-    store.flush().await;
+    request.state.audit.flush().await;
     let rows = store.audit().list(request.scope(), &filter, limit + 1).await;
     let rows = rows.map_err(ApiError::store("list audit records"))?;
     let page = Page::new(rows, limit, |row| position(row.at, row.id));
@@ -175,7 +175,7 @@ async fn export(request: ApiRequest) -> Result<Response, ApiError> {
     };
     let filter = filter(&request)?;
     let store = request.api().store.clone();
-    store.flush().await;
+    request.state.audit.flush().await;
     let scope = request.scope().clone();
     // Read before the response begins, so that an unavailable store is answered with 503.
     let first = store.audit().list(&scope, &filter, EXPORT_PAGE).await;

@@ -266,7 +266,7 @@ async fn authenticate(
         let key = state.api.credentials.api_key(headers, from);
         let key = key.or_else(|| created_key(state, headers, from));
         if key.is_none() {
-            state.audit.record_refusal("api-key", from, None);
+            state.record_refusal("api-key", from, None, None);
         }
         key
     } else {

@@ -150,13 +150,9 @@ fn authenticate(
     let account = account.ok_or_else(|| {
         let from = peer(request);
         if request.headers().contains_key(header::AUTHORIZATION) {
-            let known = AuthId::from(auth_id);
-            let known = state.is_enabled(&known).then(|| state.owner_of(&Scope::of(known)));
-            state.audit.record_refusal(
-                "auth-token",
-                from,
-                known.map(|owner| (owner, "auth-token")),
-            );
+            let named = AuthId::from(auth_id);
+            let known = state.is_enabled(&named).then_some(&named);
+            state.record_refusal("auth-token", from, known, known.map(|_| "auth-token"));
         }
         state.rate_limits.record_failure(from)
     })?;

@@ -28,17 +28,14 @@ impl Audit<'_> {
         self.0.queue.run(AddRecord(row))
     }
 
-    /// Queues a record. Returns `false` if the queue is full.
-    pub fn offer(self, row: AuditRow) -> bool {
-        self.0.queue.try_run(AddRecord(row)).is_some()
-    }
-
     /// Deletes records from before `before`, and the oldest ones of accounts that have too many.
+    /// Refused sign-ins are counted apart, so that guessing passwords does not delete changes.
     ///
     /// # Errors
     /// Fails if a query fails or the database rejects a write. Some records may be deleted then.
     pub async fn delete_older(self, before: Timestamp) -> Result<(), StoreError> {
-        TABLE.delete(self.0, before).await
+        CHANGES.delete(self.0, before).await?;
+        REFUSALS.delete(self.0, before).await
     }
 
     /// Returns records of the scope, newest first.
@@ -92,6 +89,11 @@ pub struct AuditRow {
     pub detail: String,
 }
 
+impl AuditRow {
+    /// The `action` of a refused sign-in.
+    pub const SIGN_IN_REFUSED: &str = "signInRefused";
+}
+
 /// Selects audit records.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AuditFilter {
@@ -109,8 +111,15 @@ pub struct AuditFilter {
 
 const ORDER: NewestFirst = NewestFirst { time: "at_us", id: "audit_id" };
 
-const TABLE: ExpiringTable =
-    ExpiringTable { name: "audit", id: "audit_id", time: "at_us", max: 100_000 };
+const CHANGES: ExpiringTable = ExpiringTable {
+    name: "audit",
+    id: "audit_id",
+    time: "at_us",
+    rows: "action <> 'signInRefused'",
+    max: 100_000,
+};
+const REFUSALS: ExpiringTable =
+    ExpiringTable { rows: "action = 'signInRefused'", max: 20_000, ..CHANGES };
 
 const COLUMNS: &str =
     "audit_id, auth_id, main_auth_id, at_us, actor, action, object, source, detail";
@@ -212,6 +221,17 @@ mod tests {
         assert_eq!(all.unwrap(), [row(4, "MA2", "MA2", "user:asha")]);
         store.audit().delete_older(secs(1)).await.unwrap();
         assert_eq!(ids("MA1", AuditFilter::default(), 9).await, [2, 3]);
+        // Refused sign-ins, however many, delete no changes.
+        let refused = |n: u8| AuditRow {
+            action: AuditRow::SIGN_IN_REFUSED.to_owned(),
+            ..row(n, "MA1", "MA1", "user:asha")
+        };
+        for n in 5..9 {
+            store.audit().insert(refused(n)).await.unwrap();
+        }
+        let few = ExpiringTable { max: 2, ..REFUSALS };
+        few.delete(store.audit().0, secs(0)).await.unwrap();
+        assert_eq!(ids("MA1", AuditFilter::default(), 9).await, [8, 7, 2, 3]);
         store.close().await;
     }
 }

@@ -18,6 +18,8 @@ pub(crate) struct ExpiringTable {
     pub(crate) id: &'static str,
     /// The column with the time of a row, in microseconds.
     pub(crate) time: &'static str,
+    /// The condition of SQL for the rows that expire together.
+    pub(crate) rows: &'static str,
     /// Number of rows that are kept for each main account.
     pub(crate) max: u32,
 }
@@ -32,11 +34,12 @@ impl ExpiringTable {
     /// # Errors
     /// Fails if a query fails or the database rejects a write. Some rows may be deleted then.
     pub(crate) async fn delete(self, shared: &Shared, before: Timestamp) -> Result<(), StoreError> {
-        let Self { name, max, .. } = self;
+        let Self { name, rows, max, .. } = self;
         self.delete_batches(shared, Rows::Before(before)).await?;
         // This scan uses a read connection, because the writer must not be slow.
-        let select =
-            format!("SELECT main_auth_id FROM {name} GROUP BY main_auth_id HAVING count(*) > $1");
+        let select = format!(
+            "SELECT main_auth_id FROM {name} WHERE {rows} GROUP BY main_auth_id HAVING count(*) > $1"
+        );
         let select = sql::query_scalar::<String>(select).bind(i64::from(max));
         let accounts = select.fetch_all(&shared.read).await.map_err(failed("count old rows"))?;
         for account in accounts {
@@ -71,9 +74,11 @@ impl WriteTask for DeleteBatch {
         to: &'a mut Conn,
         _: &'a Seal,
     ) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
-        let ExpiringTable { name, id, time, max } = self.table;
+        let ExpiringTable { name, id, time, rows: expiring, max } = self.table;
         let delete = |rows: &str| {
-            format!("DELETE FROM {name} WHERE {id} IN (SELECT {id} FROM {name} WHERE {rows})")
+            format!(
+                "DELETE FROM {name} WHERE {id} IN (SELECT {id} FROM {name} WHERE {expiring} AND {rows})"
+            )
         };
         let delete = match &self.rows {
             Rows::Before(before) => {

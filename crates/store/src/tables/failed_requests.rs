@@ -161,8 +161,13 @@ const ORDER: NewestFirst = NewestFirst { time: "at_us", id: "request_id" };
 /// Number of requests that are grouped.
 const GROUPED: u32 = 10_000;
 const GROUPS_MAX: u32 = 200;
-const TABLE: ExpiringTable =
-    ExpiringTable { name: "failed_requests", id: "request_id", time: "at_us", max: 100_000 };
+const TABLE: ExpiringTable = ExpiringTable {
+    name: "failed_requests",
+    id: "request_id",
+    time: "at_us",
+    rows: "TRUE",
+    max: 100_000,
+};
 
 const COLUMNS: &str = "request_id, auth_id, main_auth_id, at_us, call_uuid, kind, method, url, outcome, attempts, \
      response";

@@ -132,8 +132,13 @@ pub struct NoticeFilter {
 
 const ORDER: NewestFirst = NewestFirst { time: "created_us", id: "notice_id" };
 
-const TABLE: ExpiringTable =
-    ExpiringTable { name: "notices", id: "notice_id", time: "created_us", max: 10_000 };
+const TABLE: ExpiringTable = ExpiringTable {
+    name: "notices",
+    id: "notice_id",
+    time: "created_us",
+    rows: "TRUE",
+    max: 10_000,
+};
 
 const COLUMNS: &str = "notice_id, auth_id, main_auth_id, kind, text, number, wa_id, conversation_id, call_uuid, created_us, \
     read_us";

@@ -93,6 +93,12 @@ impl Book {
         self.accounts.values().filter(|a| a.parent.is_none()).nth(1).is_some()
     }
 
+    /// The main account, if there is only one.
+    pub fn only_main_account(&self) -> Option<&Account> {
+        let mut main = self.accounts.values().filter(|account| account.parent.is_none());
+        main.next().filter(|_| main.next().is_none())
+    }
+
     /// The subaccounts of a main account, newest first.
     pub fn subaccounts(&self, main: &AuthId) -> Vec<&Account> {
         let mut found: Vec<_> =

@@ -1,0 +1,217 @@
+//! Refused sign-ins on their way to the audit trail.
+//!
+//! An attacker decides how many there are. The first one is stored at once; equal ones within the
+//! next [`INTERVAL`] become one record with their number, and so do those that exceed [`KINDS_MAX`].
+//! None is dropped while the process lives, and none waits for the store: the time of the response
+//! would tell which names exist.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde_json::json;
+use uuid::Uuid;
+
+use super::audit::Owner;
+use model::{Clock, Timestamp};
+use store::{AuditRow, Store, StoreError};
+
+/// Time between two batches of records.
+const INTERVAL: Duration = Duration::from_secs(5);
+/// Number of different refused sign-ins in a batch. Others of an account are one more record.
+const KINDS_MAX: usize = 50;
+/// The actor and the address of records that summarise several.
+const SEVERAL: &str = "several";
+
+/// A refused sign-in.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Refusal {
+    pub owner: Owner,
+    pub actor: String,
+    /// The kind of credentials.
+    pub by: &'static str,
+    /// `None` for several addresses.
+    pub from: Option<IpAddr>,
+}
+
+impl Refusal {
+    fn row(self, Attempts { first, count }: Attempts) -> AuditRow {
+        AuditRow {
+            id: Uuid::new_v4(),
+            account: self.owner.account,
+            main_account: self.owner.main_account,
+            at: first,
+            actor: self.actor,
+            action: AuditRow::SIGN_IN_REFUSED.to_owned(),
+            object: self.by.to_owned(),
+            source: self.from.map_or_else(|| SEVERAL.to_owned(), |from| from.to_string()),
+            detail: match count {
+                1 => "{}".to_owned(),
+                _ => json!({"after": {"attempts": count}}).to_string(),
+            },
+        }
+    }
+}
+
+/// How often a sign-in was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Attempts {
+    first: Timestamp,
+    count: u64,
+}
+
+/// Refused sign-ins that are not stored yet, of which a bounded number is told apart.
+#[derive(Debug, Default)]
+struct Waiting(BTreeMap<Refusal, Attempts>);
+
+impl Waiting {
+    fn add(&mut self, mut refusal: Refusal, more: Attempts) {
+        if self.0.len() >= KINDS_MAX && !self.0.contains_key(&refusal) {
+            refusal.actor = SEVERAL.to_owned();
+            refusal.from = None;
+        }
+        let attempts = self.0.entry(refusal).or_insert(Attempts { count: 0, ..more });
+        attempts.first = attempts.first.min(more.first);
+        attempts.count = attempts.count.saturating_add(more.count);
+    }
+}
+
+#[derive(Debug, Default)]
+struct State {
+    waiting: Waiting,
+    /// Whether a task stores what waits.
+    is_storing: bool,
+}
+
+/// Counts refused sign-ins and stores them. Clones share the counts.
+#[derive(Clone)]
+pub(super) struct Refusals {
+    store: Store,
+    clock: Clock,
+    state: Arc<Mutex<State>>,
+}
+
+impl Refusals {
+    pub(super) fn new(store: Store, clock: Clock) -> Self {
+        Self { store, clock, state: Arc::default() }
+    }
+
+    /// Counts a refused sign-in, which is stored within [`INTERVAL`].
+    pub(super) fn add(&self, refusal: Refusal) {
+        let attempts = Attempts { first: self.clock.steady(), count: 1 };
+        let is_storing = self.with_state(|state| {
+            state.waiting.add(refusal, attempts);
+            std::mem::replace(&mut state.is_storing, true)
+        });
+        if !is_storing {
+            let refusals = self.clone();
+            tokio::spawn(async move {
+                while refusals.store_waiting(|state| state.is_storing = false).await {
+                    tokio::time::sleep(INTERVAL).await;
+                }
+            });
+        }
+    }
+
+    /// Stores what waits. Completes when the records are readable, also those of a batch that was
+    /// begun before.
+    pub(super) async fn flush(&self) {
+        self.store_waiting(|_| ()).await;
+        self.store.flush().await;
+    }
+
+    /// Stores what waits, or calls `idle` and returns `false` if nothing does.
+    async fn store_waiting(&self, idle: impl FnOnce(&mut State) + Send) -> bool {
+        // Queued under the lock, so that `flush` does not overtake another batch.
+        let batch: Vec<_> = self.with_state(|state| {
+            if state.waiting.0.is_empty() {
+                idle(state);
+            }
+            let waiting = std::mem::take(&mut state.waiting.0).into_iter();
+            let insert = |(refusal, attempts): (Refusal, Attempts)| {
+                let stored = self.store.audit().insert(refusal.clone().row(attempts));
+                (refusal, attempts, stored)
+            };
+            waiting.map(insert).collect()
+        });
+        let is_any = !batch.is_empty();
+        for (refusal, attempts, stored) in batch {
+            match stored.await {
+                Ok(_) | Err(StoreError::Journalled) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "failed to record a refused sign-in; retrying");
+                    self.with_state(|state| state.waiting.add(refusal, attempts));
+                }
+            }
+        }
+        is_any
+    }
+
+    fn with_state<T>(&self, with: impl FnOnce(&mut State) -> T) -> T {
+        with(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    fn refusal(actor: &str, n: u32) -> Refusal {
+        let owner = Owner { account: "MA1".into(), main_account: "MA1".into() };
+        let from = Some(Ipv4Addr::from(n).into());
+        Refusal { owner, actor: actor.to_owned(), by: "password", from }
+    }
+
+    fn once(second: i64) -> Attempts {
+        Attempts { first: Timestamp::from_secs(second), count: 1 }
+    }
+
+    #[test]
+    fn counts_every_attempt_in_a_bounded_number_of_records() {
+        let mut waiting = Waiting::default();
+        for n in 0..10_000 {
+            waiting.add(refusal("user:asha", n), once(i64::from(n)));
+            waiting.add(refusal("user:asha", 7), once(i64::from(n)));
+        }
+        assert_eq!(waiting.0.len(), KINDS_MAX + 1);
+        assert_eq!(waiting.0.values().map(|attempts| attempts.count).sum::<u64>(), 20_000);
+        let several = Refusal { from: None, ..refusal(SEVERAL, 0) };
+        let rest = waiting.0[&several];
+        assert_eq!(rest.first, Timestamp::from_secs(50), "the first of those beyond");
+        let row = several.row(rest);
+        assert_eq!((&*row.actor, &*row.source), ("several", "several"));
+        assert_eq!(row.detail, format!("{{\"after\":{{\"attempts\":{}}}}}", rest.count));
+    }
+
+    #[tokio::test]
+    async fn stores_the_first_attempt_at_once_and_counts_the_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("o.db"), model::Health::new()).await.unwrap();
+        let refusals = Refusals::new(store.clone(), Clock::stepped(Timestamp::from_secs(9)));
+        let scope = store::Scope::of("MA1".into());
+        let list = async || {
+            let rows = store.audit().list(&scope, &Default::default(), 99).await.unwrap();
+            let attempts = |row: &AuditRow| {
+                serde_json::from_str::<serde_json::Value>(&row.detail).unwrap()["after"]["attempts"]
+                    .as_u64()
+                    .unwrap_or(1)
+            };
+            (rows.len(), rows.iter().map(attempts).sum::<u64>())
+        };
+        refusals.add(refusal("user:asha", 1));
+        while list().await != (1, 1) {
+            tokio::task::yield_now().await;
+        }
+        (0..20).for_each(|_| refusals.add(refusal("user:asha", 1)));
+        assert_eq!(list().await, (1, 1));
+        refusals.flush().await;
+        assert_eq!(list().await, (2, 21));
+        (0..20).for_each(|_| refusals.add(refusal("user:asha", 1)));
+        refusals.flush().await;
+        assert_eq!(list().await, (3, 41));
+        store.close().await;
+    }
+}
