@@ -33,7 +33,7 @@ function errorOf(field) {
   const text = field.value.trim();
   const { needs, missing, badUrl } = field.dataset;
   const needed = needs !== undefined && isRuleMet(field, needs);
-  if (needs !== undefined) field.setAttribute("aria-required", String(needed));
+  if (needs !== undefined) field.setAttribute("aria-required", String(needed && (isNew(field, needs) || field.defaultValue !== "")));
   if (!text) return needed && isNew(field, needs) ? missing ?? "" : "";
   if (badUrl === undefined) return "";
   try {

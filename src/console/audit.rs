@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::App;
 use super::auth::Visitor;
-use super::page::{Page, failed, forbidden, respond};
+use super::page::{Page, bad_query, failed, forbidden, respond};
 use super::view::When;
 
 /// A record in the number API.
@@ -82,6 +82,9 @@ const FILTERS: &[&str] = &["actor", "action", "object", "source"];
 pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
     if !visitor.is_owner() {
         return forbidden(&console, &visitor);
+    }
+    if let Err(unreadable) = visitor.query.check_names(&[FILTERS, &["cursor"]]) {
+        return bad_query(&console, &visitor, &unreadable);
     }
     let known = [FILTERS, &["cursor"]].concat();
     let path = format!("/api/v1/audit/{}", visitor.query.only(&known));

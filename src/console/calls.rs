@@ -10,8 +10,8 @@ use super::App;
 use super::auth::{SubmittedForm, Visitor};
 use super::call_row::{self, Row};
 use super::calls_csv;
-use super::form::Form;
-use super::page::{Page, failed, html};
+use super::form::{Form, Unreadable};
+use super::page::{Page, bad_query, failed, html};
 use super::view;
 use crate::api::{LiveCall, LiveStatus};
 use model::{Direction, Timestamp};
@@ -62,14 +62,15 @@ impl SortLink {
     }
 }
 
-fn sort(word: &str) -> CallSort {
+fn sort(word: &str) -> Option<CallSort> {
     match word {
-        "oldest" => CallSort::Oldest,
-        "longest" => CallSort::Longest,
-        "shortest" => CallSort::Shortest,
-        "best" => CallSort::BestQuality,
-        "worst" => CallSort::WorstQuality,
-        _ => CallSort::Newest,
+        "newest" => Some(CallSort::Newest),
+        "oldest" => Some(CallSort::Oldest),
+        "longest" => Some(CallSort::Longest),
+        "shortest" => Some(CallSort::Shortest),
+        "best" => Some(CallSort::BestQuality),
+        "worst" => Some(CallSort::WorstQuality),
+        _ => None,
     }
 }
 
@@ -135,12 +136,14 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
     let (lang, query) = (visitor.lang(), &visitor.query);
     let api = console.apis.api();
     let scope = visitor.person.scope();
-    let filter = filter(query);
+    let (filter, live_filter) = match read(query) {
+        Ok(filters) => filters,
+        Err(unreadable) => return bad_query(&console, &visitor, &unreadable),
+    };
     let filtered = FIELDS.iter().any(|name| *name != "sort" && query.some(name).is_some());
     let first = filter.before.is_none();
     let mut live = if first { api.live.list_all(&scope).await.calls } else { Vec::new() };
     let up_all = live.len();
-    let live_filter = LiveCallFilter::read(query);
     live.retain(|call| live_filter.matches(call));
     api.store.flush().await;
     let mut records = match api.store.calls().first(&scope, &filter, PAGE + 1).await {
@@ -267,22 +270,22 @@ struct LiveCallFilter {
 }
 
 impl LiveCallFilter {
-    fn read(query: &Form) -> Self {
+    fn read(query: &Form) -> Result<Self, Unreadable> {
         let text = query.get("up").to_lowercase();
         let bare: String =
             text.chars().filter(|c| !matches!(c, ' ' | '-' | '+' | '(' | ')')).collect();
         let is_number = !bare.is_empty() && bare.bytes().all(|b| b.is_ascii_digit());
-        Self {
+        Ok(Self {
             digits: if is_number { bare } else { String::new() },
             text,
-            direction: direction(query.get("up_direction")),
-            status: match query.get("up_state") {
+            direction: query.read_as("up_direction", direction)?,
+            status: query.read_as("up_state", |word| match word {
                 "queued" => Some(LiveStatus::Queued),
                 "ringing" => Some(LiveStatus::Ringing),
                 "in-progress" => Some(LiveStatus::InProgress),
                 _ => None,
-            },
-        }
+            })?,
+        })
     }
 
     fn matches(&self, call: &LiveCall) -> bool {
@@ -312,45 +315,50 @@ pub(super) fn number(query: &Form, name: &str) -> Option<String> {
     Some(if bare.bytes().all(|b| b.is_ascii_digit()) { bare } else { text.to_owned() })
 }
 
-pub(super) fn filter(query: &Form) -> CallFilter {
+/// The filters of the page.
+fn read(query: &Form) -> Result<(CallFilter, LiveCallFilter), Unreadable> {
+    Ok((filter(query)?, LiveCallFilter::read(query)?))
+}
+
+/// The filter of the history.
+pub(super) fn filter(query: &Form) -> Result<CallFilter, Unreadable> {
+    query.check_names(&[FIELDS, LIVE_FIELDS, &["before"]])?;
     let cursor = |text: &str| {
         let (value, call) = text.split_once('.')?;
         Some((value.parse().ok()?, call.parse().ok()?))
     };
-    // An unreadable id has no calls.
-    let agent = query.some("agent").map(|id| id.parse().unwrap_or_default());
     let selects = ["party", "from", "to", "direction", "outcome", "agent"];
-    CallFilter {
+    Ok(CallFilter {
         party: number(query, "party"),
-        agent,
+        agent: query.read_as("agent", |id| id.parse().ok())?,
         // Legs are shown with their calls. A filter may match a leg but not its call.
         without_legs: selects.iter().all(|name| query.some(name).is_none()),
-        sort: sort(query.get("sort")),
+        sort: query.read_as("sort", sort)?.unwrap_or(CallSort::Newest),
         from: number(query, "from"),
         to: number(query, "to"),
-        direction: direction(query.get("direction")),
-        bill_secs: match query.get("outcome") {
-            "answered" => vec![(Compare::Greater, 0)],
-            "missed" => vec![(Compare::Equal, 0)],
-            _ => Vec::new(),
-        },
-        ended: days(query.get("since"), query.get("until")),
-        before: query.some("before").and_then(cursor),
+        direction: query.read_as("direction", direction)?,
+        bill_secs: Vec::from_iter(query.read_as("outcome", |word| match word {
+            "answered" => Some((Compare::Greater, 0)),
+            "missed" => Some((Compare::Equal, 0)),
+            _ => None,
+        })?),
+        ended: days(query)?,
+        before: query.read_as("before", cursor)?,
         ..CallFilter::default()
-    }
+    })
 }
 
-/// The range from the start of one day to the end of another, in UTC. An unreadable date leaves its
-/// side open.
-pub(super) fn days(since: &str, until: &str) -> Vec<(Compare, Timestamp)> {
+/// The range from the start of the day `since` to the end of the day `until`, in UTC.
+pub(super) fn days(query: &Form) -> Result<Vec<(Compare, Timestamp)>, Unreadable> {
     let begins = |day: &str| {
         let day: jiff::civil::Date = day.parse().ok()?;
         let at = day.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp();
         Some(Timestamp::from_micros(at.as_microsecond()))
     };
-    let since = begins(since).map(|at| (Compare::GreaterEqual, at));
-    let until = begins(until).map(|at| (Compare::Less, at.plus(Duration::from_secs(86_400))));
-    since.into_iter().chain(until).collect()
+    let since = query.read_as("since", begins)?.map(|at| (Compare::GreaterEqual, at));
+    let until = query.read_as("until", begins)?;
+    let until = until.map(|at| (Compare::Less, at.plus(Duration::from_secs(86_400))));
+    Ok(since.into_iter().chain(until).collect())
 }
 
 #[cfg(test)]
@@ -377,25 +385,47 @@ mod tests {
 
     #[test]
     fn history_covers_whole_days() {
-        let range = |since, until| {
-            days(since, until)
-                .into_iter()
-                .map(|(compare, at)| (compare, at.rfc3339()))
-                .collect::<Vec<_>>()
+        let range = |query: &str| {
+            let days = days(&Form::read(query.as_bytes()))?.into_iter();
+            Ok(days.map(|(compare, at)| (compare, at.rfc3339())).collect::<Vec<_>>())
+        };
+        let unreadable = |name: &str, value: &str| {
+            Err(Unreadable { name: name.to_owned(), value: value.to_owned() })
         };
         let day = [
             (Compare::GreaterEqual, "2026-03-01T00:00:00.000Z".to_owned()),
             (Compare::Less, "2026-03-02T00:00:00.000Z".to_owned()),
         ];
-        assert_eq!(range("2026-03-01", "2026-03-01"), day);
-        assert_eq!(range("2026-02-30", "tomorrow"), []);
-        assert_eq!(range("", "2026-03-01"), day[1..]);
+        assert_eq!(range("since=2026-03-01&until=2026-03-01"), Ok(day.to_vec()));
+        assert_eq!(range("since=&until=2026-03-01"), Ok(day[1..].to_vec()));
+        assert_eq!(range("since=2026-02-30"), unreadable("since", "2026-02-30"));
+        assert_eq!(range("until=tomorrow"), unreadable("until", "tomorrow"));
+    }
+
+    #[test]
+    fn no_misspelt_filter_is_ignored() {
+        for query in [
+            "sinse=2026-03-01",
+            "direction=in",
+            "outcome=lost",
+            "sort=best+first",
+            "up_state=gone",
+            "up_direction=both",
+            "agent=7",
+            "before=7",
+        ] {
+            let (name, _) = query.split_once('=').unwrap();
+            let read = read(&Form::read(query.as_bytes()));
+            assert_eq!(read.err().map(|error| error.name).as_deref(), Some(name));
+        }
+        let all = "party=1&from=2&to=3&direction=&outcome=missed&since=2026-03-01&up=x&sort=newest";
+        assert!(read(&Form::read(all.as_bytes())).is_ok());
     }
 
     #[test]
     fn headings_sort_the_list_and_start_at_its_beginning() {
         let query = Form::read(b"party=9198&before=5.x&sort=longest");
-        let now = sort(query.get("sort"));
+        let now = sort(query.get("sort")).unwrap();
         let time = SortLink::of(&query, now, CallSort::Newest, CallSort::Oldest);
         let length = SortLink::of(&query, now, CallSort::Longest, CallSort::Shortest);
         assert_eq!((time.query.as_str(), time.order), ("?party=9198", "none"));
@@ -404,7 +434,7 @@ mod tests {
             ("?party=9198&sort=shortest", "descending")
         );
         let query = Form::read(b"sort=worst");
-        let now = sort(query.get("sort"));
+        let now = sort(query.get("sort")).unwrap();
         let quality = SortLink::of(&query, now, CallSort::WorstQuality, CallSort::BestQuality);
         assert_eq!((quality.query.as_str(), quality.order), ("?sort=best", "ascending"));
     }
@@ -423,10 +453,9 @@ mod tests {
             ("up_direction=outbound", [false, true]),
             ("up_state=in-progress", [true, false]),
             ("up_state=queued&up_direction=inbound", [false, false]),
-            ("up_state=nonsense&up_direction=x", [true, true]),
         ];
         for (query, found) in cases {
-            let live_filter = LiveCallFilter::read(&Form::read(query.as_bytes()));
+            let live_filter = LiveCallFilter::read(&Form::read(query.as_bytes())).unwrap();
             assert_eq!([&asha, &desk].map(|call| live_filter.matches(call)), found, "{query}");
         }
     }

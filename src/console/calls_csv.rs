@@ -11,7 +11,7 @@ use futures_util::stream;
 
 use super::auth::Visitor;
 use super::call_row::{self, Row};
-use super::page::failed;
+use super::page::{bad_query, failed};
 use super::{App, Console, calls};
 use store::{CallFilter, CallRecord, StoreError};
 
@@ -32,7 +32,10 @@ struct Export {
 }
 
 pub(super) async fn download(State(console): App, visitor: Visitor) -> Response {
-    let filter = CallFilter { without_legs: false, before: None, ..calls::filter(&visitor.query) };
+    let filter = match calls::filter(&visitor.query) {
+        Ok(filter) => CallFilter { without_legs: false, before: None, ..filter },
+        Err(unreadable) => return bad_query(&console, &visitor, &unreadable),
+    };
     console.apis.api().store.flush().await;
     let mut export = Export { console, visitor, filter, left: CALLS_MAX };
     let first = match export.next().await {

@@ -13,8 +13,8 @@ use uuid::Uuid;
 
 use super::auth::Visitor;
 use super::call::{BodyView, bar_name, body_view};
-use super::form::Form;
-use super::page::{Page, failed, html};
+use super::form::{Form, Unreadable};
+use super::page::{Page, bad_query, failed, html};
 use super::view::When;
 use super::{App, Console};
 use crate::api::{event_log, waterfall_of};
@@ -75,7 +75,11 @@ struct ErrorsPage {
 }
 
 pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
-    match load_page(&console, &visitor).await {
+    let hours = match read_hours(&visitor.query) {
+        Ok(hours) => hours,
+        Err(unreadable) => return bad_query(&console, &visitor, &unreadable),
+    };
+    match load_page(&console, &visitor, hours).await {
         Ok(page) => html(&page),
         Err(error) => {
             tracing::warn!(%error, "failed to list failed requests");
@@ -84,15 +88,23 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
     }
 }
 
-async fn load_page(console: &Console, visitor: &Visitor) -> Result<ErrorsPage, StoreError> {
+/// The range of the page.
+fn read_hours(query: &Form) -> Result<u64, Unreadable> {
+    query.check_names(&[&["hours", "url", "kind", "cursor"]])?;
+    let known = |text: &str| {
+        let hours: u64 = text.parse().ok()?;
+        RANGES.iter().map(|(known, _)| *known).find(|known| *known == hours)
+    };
+    Ok(query.read_as("hours", known)?.unwrap_or(HOURS))
+}
+
+async fn load_page(
+    console: &Console,
+    visitor: &Visitor,
+    hours: u64,
+) -> Result<ErrorsPage, StoreError> {
     let (query, scope, lang) = (&visitor.query, visitor.person.scope(), visitor.lang());
     let api = console.apis.api();
-    let hours = query
-        .get("hours")
-        .parse()
-        .ok()
-        .filter(|hours| RANGES.iter().any(|(known, _)| known == hours));
-    let hours: u64 = hours.unwrap_or(HOURS);
     let since = api.clock.wall().minus(Duration::from_secs(hours * 3_600));
     let ranges = RANGES.iter().map(|(range, key)| Range {
         name: lang.t(key),

@@ -1,5 +1,12 @@
 //! Form and query parameters.
 
+/// A parameter that a page does not have, or whose value it can't read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Unreadable {
+    pub(super) name: String,
+    pub(super) value: String,
+}
+
 /// Decoded name and value pairs.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Form(Vec<(String, String)>);
@@ -37,6 +44,26 @@ impl Form {
     /// A field, or `None` if it is missing or blank.
     pub(super) fn some(&self, name: &str) -> Option<&str> {
         Some(self.get(name)).filter(|value| !value.is_empty())
+    }
+
+    /// Reads the value of a field. `None` if it is missing or blank.
+    pub(super) fn read_as<T>(
+        &self,
+        name: &str,
+        read: impl FnOnce(&str) -> Option<T>,
+    ) -> Result<Option<T>, Unreadable> {
+        let unreadable =
+            |value: &str| Unreadable { name: name.to_owned(), value: value.to_owned() };
+        self.some(name).map(|value| read(value).ok_or_else(|| unreadable(value))).transpose()
+    }
+
+    /// Refuses fields that are not among these, so that no misspelt filter is ignored.
+    pub(super) fn check_names(&self, known: &[&[&str]]) -> Result<(), Unreadable> {
+        let is_known = |name: &str| known.iter().any(|known| known.contains(&name));
+        match self.0.iter().find(|(name, _)| !is_known(name)) {
+            Some((name, value)) => Err(Unreadable { name: name.clone(), value: value.clone() }),
+            None => Ok(()),
+        }
     }
 
     /// A query with these fields only.

@@ -11,7 +11,7 @@ use axum::response::{IntoResponse as _, Redirect, Response};
 
 use super::auth::{SubmittedForm, Visitor};
 use super::i18n::Lang;
-use super::page::{Page, failed, respond};
+use super::page::{Page, bad_query, failed, respond};
 use super::time_range::{Choice, TimeRange};
 use super::{App, Console, chart, view};
 use crate::api::{LiveStatus, NodeState, NodeStatus};
@@ -256,7 +256,10 @@ impl RequestSummary {
 }
 
 pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
-    render_page(&console, &visitor, StatusCode::OK, String::new()).await
+    match TimeRange::check(&visitor.query) {
+        Ok(()) => render_page(&console, &visitor, StatusCode::OK, String::new()).await,
+        Err(unreadable) => bad_query(&console, &visitor, &unreadable),
+    }
 }
 
 /// Drains a node.

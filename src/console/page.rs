@@ -9,6 +9,7 @@ use axum::response::{IntoResponse as _, Redirect, Response};
 use serde::de::DeserializeOwned;
 
 use super::auth::{self, Preferences, UNREAD_CHATS_MAX, Visitor};
+use super::form::Unreadable;
 use super::i18n::Lang;
 use super::{App, Console};
 use crate::api::{ApiResponse, Apis};
@@ -327,6 +328,13 @@ pub(super) fn failed(
 /// pages always send.
 pub(super) fn bad_form(console: &Console, visitor: &Visitor, field: &str) -> Response {
     let text = visitor.lang().with("error.form", &[field]);
+    failed(console, visitor, StatusCode::BAD_REQUEST, &text)
+}
+
+/// Returns a 400 response for a query with a parameter that the page can't read.
+pub(super) fn bad_query(console: &Console, visitor: &Visitor, query: &Unreadable) -> Response {
+    let shown: String = format!("{}={}", query.name, query.value).chars().take(100).collect();
+    let text = visitor.lang().with("error.query", &[&shown]);
     failed(console, visitor, StatusCode::BAD_REQUEST, &text)
 }
 

@@ -230,7 +230,7 @@ mod tests {
             mos.svg
         );
         assert!(
-            quality_view.graphs[1].svg.contains("From the caller: 0–10 %"),
+            quality_view.graphs[1].svg.contains("From the person: 0–10 %"),
             "{}",
             quality_view.graphs[1].svg
         );

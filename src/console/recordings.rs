@@ -11,7 +11,8 @@ use uuid::Uuid;
 use super::auth::{SubmittedForm, Visitor};
 use super::call_row::{self, Row};
 use super::calls::{days, number};
-use super::page::{Page, failed, forbidden, html, missing};
+use super::form::{Form, Unreadable};
+use super::page::{Page, bad_query, failed, forbidden, html, missing};
 use super::view::{self, When};
 use super::{App, Console};
 use model::CallUuid;
@@ -49,7 +50,11 @@ struct RecordingsPage {
 }
 
 pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
-    match load_page(&console, &visitor).await {
+    let asked = match read(&visitor.query) {
+        Ok(asked) => asked,
+        Err(unreadable) => return bad_query(&console, &visitor, &unreadable),
+    };
+    match load_page(&console, &visitor, asked).await {
         Ok(page) => html(&page),
         Err(error) => {
             tracing::warn!(%error, "failed to list recordings");
@@ -58,16 +63,25 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
     }
 }
 
-async fn load_page(console: &Console, visitor: &Visitor) -> Result<RecordingsPage, StoreError> {
-    let (query, scope) = (&visitor.query, visitor.person.scope());
-    let store = &console.apis.api().store;
+/// The filter of the page, and the number of recordings before it.
+fn read(query: &Form) -> Result<(RecordingFilter, u64), Unreadable> {
+    query.check_names(&[FIELDS, &["offset"]])?;
     let filter = RecordingFilter {
         from: number(query, "from"),
         to: number(query, "to"),
-        added: days(query.get("since"), query.get("until")),
+        added: days(query)?,
         ..RecordingFilter::default()
     };
-    let offset: u64 = query.get("offset").parse().unwrap_or_default();
+    Ok((filter, query.read_as("offset", |text| text.parse().ok())?.unwrap_or_default()))
+}
+
+async fn load_page(
+    console: &Console,
+    visitor: &Visitor,
+    (filter, offset): (RecordingFilter, u64),
+) -> Result<RecordingsPage, StoreError> {
+    let (query, scope) = (&visitor.query, visitor.person.scope());
+    let store = &console.apis.api().store;
     let (found, total) = store.recordings().list(&scope, &filter, PAGE, offset).await?;
     let mut rows = Vec::with_capacity(found.len());
     for recording in found {

@@ -1,6 +1,6 @@
 //! The time range of the operations page, divided into columns, and the values of each column.
 
-use super::form::Form;
+use super::form::{Form, Unreadable};
 use model::Timestamp;
 use store::CallSpan;
 
@@ -57,6 +57,13 @@ impl TimeRange {
         // The last column contains the current second.
         let end = now + 1;
         Self::fitting(word, end - length, end)
+    }
+
+    /// Refuses a query with other parameters, or without a known range.
+    pub(super) fn check(query: &Form) -> Result<(), Unreadable> {
+        query.check_names(&[&["range", "from", "to"]])?;
+        query.read_as("range", |word| RANGES.iter().find(|(known, ..)| *known == word))?;
+        Ok(())
     }
 
     fn fitting(word: &'static str, from: i64, to: i64) -> Self {

@@ -114,8 +114,8 @@ async fn a_live_calls_graph_grows_and_shows_packet_loss() {
         browser.eval("[...document.querySelectorAll('#sound svg[role=img] title')].map((t) => t.textContent)").await;
     let titles = titles.to_string();
     assert!(
-        titles.contains("opinion score (MOS) · From the caller: ")
-            && titles.contains("From the caller: 0–"),
+        titles.contains("opinion score (MOS) · From the person: ")
+            && titles.contains("From the person: 0–"),
         "{titles}"
     );
     if let Some(axe) = axe() {

@@ -271,18 +271,19 @@ async fn r20_search_terms_and_playground_input_are_text() {
     for (n, name) in HOSTILE.iter().enumerate() {
         let sought = url::form_urlencoded::byte_serialize(name.as_bytes()).collect::<String>();
         for path in [
-            format!(
-                "/console/calls/?from={sought}&to={sought}&direction={sought}&outcome={sought}"
-            ),
+            format!("/console/calls/?from={sought}&to={sought}"),
+            format!("/console/calls/?direction={sought}&outcome={sought}"),
             format!("/console/inbox/?q={sought}"),
             format!("/console/numbers/?q={sought}"),
             format!("/console/playground/?source={sought}"),
         ] {
             // The browser checks some pages of each kind, and plain HTML all of them.
             let page = asha.get(&path).await;
-            assert_eq!(page.status, 200, "{path}");
+            // A direction is one of two words.
+            let status = if path.contains("direction=") { 400 } else { 200 };
+            assert_eq!(page.status, status, "{path}");
             assert!(!name.contains(['<', '"']) || !page.text().contains(*name), "{path}");
-            if n % 6 == 1 {
+            if n % 6 == 1 && status == 200 {
                 visit_and_check(&mut browser, &path).await;
             }
         }
