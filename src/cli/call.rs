@@ -58,7 +58,7 @@ pub struct Args {
     pub json: bool,
     /// Hang up this long after the answer [default: after 5 s of silence, at most 30 s after the
     /// last key]
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(0..=86_400))]
+    #[arg(long, value_name = "SECONDS", value_parser = super::whole(0_u32..=86_400))]
     pub hold: Option<u32>,
     /// Meta app secret of the node, which signs the webhooks (with --node)
     #[arg(long, value_name = "SECRET", env = "META_APP_SECRET", hide_env_values = true)]

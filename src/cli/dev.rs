@@ -13,7 +13,7 @@ use sim::{Faults, world};
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
     /// Port of the public listener on 127.0.0.1; 0 selects a free port
-    #[arg(long, default_value_t = 8080)]
+    #[arg(long, default_value_t = 8080, value_parser = super::whole(0..=u16::MAX))]
     pub port: u16,
     /// Answer URL of your application, instead of the demo application; http and private addresses
     /// are allowed
@@ -36,7 +36,7 @@ pub struct Args {
     pub ask_first: bool,
     /// Run a fleet: this many nodes behind a balancer on --port, on a PostgreSQL server that is
     /// found and started; typed commands kill, pause, cut off, drain and start nodes
-    #[arg(long, value_name = "N", conflicts_with = "data_dir", value_parser = clap::value_parser!(u8).range(2..=9))]
+    #[arg(long, value_name = "N", conflicts_with = "data_dir", value_parser = super::whole(2_u8..=9))]
     pub nodes: Option<u8>,
     /// File with commands for the fleet, one per line, in place of typed ones; `wait SECONDS` and
     /// `until N ready|draining|dead|ended` wait

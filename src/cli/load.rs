@@ -38,7 +38,7 @@ pub struct Args {
     pub media: bool,
     /// Number of UDP addresses that the callers' media comes from; for a simulated Meta that is
     /// started here
-    #[arg(long, value_name = "N", default_value_t = LOAD_RELAYS, value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    #[arg(long, value_name = "N", default_value_t = LOAD_RELAYS, value_parser = super::whole(1_u16..=1_000))]
     pub relays: u16,
     /// Load this node (base URL) instead of starting one; its graph_url must be a simulated Meta
     #[arg(long, value_name = "URL", value_parser = super::http_url)]

@@ -125,6 +125,17 @@ fn existing_file(text: &str) -> Result<std::path::PathBuf, String> {
     }
 }
 
+/// Returns a parser of whole numbers in a range.
+fn whole<T: std::str::FromStr + PartialOrd + std::fmt::Display + Clone>(
+    range: std::ops::RangeInclusive<T>,
+) -> impl Fn(&str) -> Result<T, String> + Clone {
+    move |text| {
+        let expected =
+            || format!("expected a whole number from {} to {}", range.start(), range.end());
+        text.parse().ok().filter(|number| range.contains(number)).ok_or_else(expected)
+    }
+}
+
 /// Parses an http or https URL.
 fn http_url(text: &str) -> Result<url::Url, String> {
     match url::Url::parse(text.trim()) {

@@ -72,8 +72,9 @@ impl std::ops::Deref for LocalStoreArgs {
 
 fn refuse_node(_: &str) -> Result<String, &'static str> {
     Err(
-        "this command reads the store itself and not the API of a node: run it on the machine of the \
-         store, with --config FILE or --data-dir DIR",
+        "this command reads the store itself, with the data of all accounts, which no API key may: run it \
+         on the machine of the store, with --config FILE or --data-dir DIR. From elsewhere, the console \
+         (Errors, Webhooks) and GET /api/v1/failed-requests/ show failed requests of an account",
     )
 }
 

@@ -48,7 +48,7 @@ pub struct Args {
     pub digits: String,
     /// Seconds after the answer at which the caller hangs up [default: never, unless nothing can
     /// follow]
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(0..=86_400))]
+    #[arg(long, value_name = "SECONDS", value_parser = crate::cli::whole(0_u32..=86_400))]
     pub hangup_after: Option<u32>,
     /// What the target of a Dial does: `answers` (and hangs up after ten seconds), `declines`,
     /// `busy`, `absent`
@@ -86,10 +86,10 @@ pub struct Args {
     #[arg(long, value_name = "BOOL")]
     pub allow_insecure: Option<bool>,
     /// Maximum number of documents; an application that needs more has failed
-    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=2_000))]
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = crate::cli::whole(1_u32..=2_000))]
     pub max_documents: u32,
     /// Maximum real time, callbacks included
-    #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u32).range(1..=3_600))]
+    #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = crate::cli::whole(1_u32..=3_600))]
     pub max_seconds: u32,
 }
 
