@@ -516,6 +516,30 @@ mod tests {
         }
 
         #[test]
+        fn damaged_packets_decode_or_are_rejected(
+            damage in prop::collection::vec((0..8_usize, 0..100_usize, any::<u8>()), 0..20),
+            cut in 0..8_usize,
+        ) {
+            let mut packets: Vec<Vec<u8>> = encoded(Rate::Hz16000, &tone(Rate::Hz16000, 440.0, 8))
+                .iter()
+                .map(|frame| frame.to_vec())
+                .collect();
+            for (packet, at, byte) in damage {
+                if let Some(old) = packets.get_mut(packet).and_then(|packet| packet.get_mut(at)) {
+                    *old = byte;
+                }
+            }
+            let length = packets[cut].len();
+            packets[cut].truncate(length / 2);
+            let (mut decoder, mut pcm) = (Decoder::new(Rate::Hz16000), Vec::new());
+            for packet in packets {
+                pcm.clear();
+                let outcome = decoder.decode(Some(&packet), false, &mut pcm);
+                prop_assert_eq!(outcome.unwrap_or_default(), pcm.len());
+            }
+        }
+
+        #[test]
         fn any_pcm_encodes(pcm in prop::collection::vec(any::<i16>(), 3200)) {
             for frame in encoded(Rate::Hz16000, &pcm) {
                 prop_assert!(!frame.is_empty());
