@@ -184,7 +184,7 @@ fn describe() {
         metrics::counter!(metric::MEDIA_PACKETS_TOTAL, "direction" => direction).absolute(0);
     }
     for outcome in metric::delivery::ALL.iter().copied() {
-        for kind in machine::CallbackKind::ALL.map(machine::CallbackKind::as_str) {
+        for kind in machine::CallbackKind::ALL.map(machine::CallbackKind::metric_label) {
             metrics::counter!(metric::CALLBACK_TOTAL, "kind" => kind, "outcome" => outcome)
                 .absolute(0);
         }

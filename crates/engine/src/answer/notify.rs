@@ -225,7 +225,8 @@ impl Inner {
 /// Counts and logs the result, without phone numbers and tokens.
 fn report(job: &CallbackJob, delivery: &Delivery) {
     let (kind, attempts) = (job.notice.kind.as_str(), delivery.attempts);
-    metrics::counter!(metric::CALLBACK_TOTAL, "kind" => kind, "outcome" => delivery.outcome.as_str()).increment(1);
+    let label = job.notice.kind.metric_label();
+    metrics::counter!(metric::CALLBACK_TOTAL, "kind" => label, "outcome" => delivery.outcome.as_str()).increment(1);
     match &delivery.outcome {
         CallbackOutcome::Delivered { status } => {
             tracing::debug!(call_uuid = %job.call, kind, attempts, status, "callback delivered");

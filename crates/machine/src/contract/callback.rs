@@ -15,7 +15,7 @@ pub struct CallbackRequest {
     pub params: Params,
 }
 
-/// The kind of a callback. It is the label `kind` of the metric `offhook_callback_total`.
+/// The kind of a callback.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CallbackKind {
@@ -61,7 +61,12 @@ impl CallbackKind {
         Self::Event,
     ];
 
-    /// Returns the metric label.
+    /// Returns the label in metrics. Events count as messages, because the list of labels is closed.
+    pub fn metric_label(self) -> &'static str {
+        if self == Self::Event { Self::Message.as_str() } else { self.as_str() }
+    }
+
+    /// Returns the name in logs and lists.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Hangup => "hangup",
