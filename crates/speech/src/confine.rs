@@ -8,7 +8,7 @@ use std::io;
 use std::path::Path;
 
 /// Confines all threads of this process, for good. `start_threads` runs while threads can still be
-/// started; they inherit the restrictions. Kernels without Landlock (before 5.13) ignore
+/// started, and returns when they run; they inherit the restrictions. Kernels without Landlock (before 5.13) ignore
 /// that part. Systems other than Linux ignore both.
 ///
 /// # Errors
@@ -70,6 +70,8 @@ mod linux {
         // Of `alarm`.
         libc::SYS_setitimer,
         libc::SYS_sigaltstack,
+        // The size of a file, without which it cannot be mapped.
+        libc::SYS_statx,
         libc::SYS_write,
         libc::SYS_writev,
         #[cfg(target_arch = "x86_64")]

@@ -41,10 +41,10 @@ const PHONEMES_MAX: usize = 400;
 const MALE_PITCH: f32 = 0.62;
 const MALE_RESONANCE: f32 = 0.88;
 
-/// Starts the thread that runs the networks. One is enough: two helpers share the processors with
-/// the media threads.
+/// Starts the thread that runs the networks, and waits until it runs: its start needs system calls
+/// that are refused later. One is enough: two helpers share the processors with the media threads.
 pub(crate) fn start_threads() {
-    let _ = rten::thread_pool();
+    rten::thread_pool().run(|| ());
 }
 
 /// How a sentence is spoken: factors of the normal rate and pitch.
