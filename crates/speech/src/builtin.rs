@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::process::{Child, Command};
 use tokio::sync::Semaphore;
 
-use super::helper::{AUDIO, AUDIO_AT, DONE, FAILED, FOLDER, FRAME_MAX, SPEAK, frame};
+use super::helper::{AUDIO, AUDIO_AT, DONE, FAILED, FOLDER, FRAME_MAX, SPEAK, WORDS, frame};
 use super::language::EmbeddedVoice;
 use super::limiter::Limiter;
 use super::markup;
@@ -102,16 +102,16 @@ impl Builtin {
         let mut body = vec![voice as u8];
         body.extend_from_slice(markup.as_bytes());
         let mut limiter = Limiter::new(markup::GAIN);
-        let mut output = AudioOutput::Stream(sink, &mut limiter);
+        let mut output = HelperOutput::Stream(sink, &mut limiter);
         self.request(&frame(SPEAK, &body), &mut output).await?;
         sink.push(RATE, limiter.finish()).await
     }
 
-    /// Sends a request to a helper and passes its audio to `output`.
+    /// Sends a request to a helper and passes its response to `output`.
     pub(super) async fn request(
         &self,
         request: &[u8],
-        output: &mut AudioOutput<'_>,
+        output: &mut HelperOutput<'_>,
     ) -> Result<(), SpeechError> {
         let _permit = self.running.acquire().await.map_err(|_| SpeechError::Cancelled)?;
         let mut helper = self.take_helper().await?;
@@ -207,15 +207,17 @@ impl Provider for Builtin {
     }
 }
 
-/// Destination of the audio of a request.
-pub(super) enum AudioOutput<'a> {
+/// Destination of the response to a request.
+pub(super) enum HelperOutput<'a> {
     /// Passed to the encoder as it arrives.
     Stream(&'a mut Sink, &'a mut Limiter),
     /// Collected until the request is complete.
     Keep(&'a mut Vec<AudioChunk>),
+    /// Recognised words, as the helper encodes them.
+    Words(&'a mut Vec<u8>),
 }
 
-impl AudioOutput<'_> {
+impl HelperOutput<'_> {
     async fn push(&mut self, rate: u32, pcm: Vec<i16>) -> Result<(), SpeechError> {
         match self {
             Self::Stream(sink, limiter) => sink.push(rate, limiter.push(&pcm)).await,
@@ -223,6 +225,7 @@ impl AudioOutput<'_> {
                 chunks.push(AudioChunk { rate, pcm });
                 Ok(())
             }
+            Self::Words(_) => Err(SpeechError::Helper(io::ErrorKind::InvalidData.into())),
         }
     }
 }
@@ -236,7 +239,7 @@ impl Helper {
     async fn speak(
         &mut self,
         request: &[u8],
-        output: &mut AudioOutput<'_>,
+        output: &mut HelperOutput<'_>,
     ) -> Result<(), SpeechError> {
         self.input.write_all(request).await.map_err(SpeechError::Helper)?;
         self.input.flush().await.map_err(SpeechError::Helper)?;
@@ -250,6 +253,12 @@ impl Helper {
                         .ok_or(SpeechError::Helper(io::ErrorKind::InvalidData.into()))?;
                     output.push(u32::from_le_bytes(*rate), samples(pcm)).await?;
                 }
+                WORDS => match output {
+                    HelperOutput::Words(words) => **words = body,
+                    HelperOutput::Stream(..) | HelperOutput::Keep(_) => {
+                        return Err(SpeechError::Helper(io::ErrorKind::InvalidData.into()));
+                    }
+                },
                 DONE => return Ok(()),
                 FAILED => {
                     return Err(SpeechError::Engine(String::from_utf8_lossy(&body).into_owned()));

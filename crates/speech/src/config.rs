@@ -22,8 +22,8 @@ pub struct SpeechConfig {
     pub openai: Option<OpenAiConfig>,
     /// Path of the `espeak-ng` program. By default the one on `PATH`, if any.
     pub espeak: Option<PathBuf>,
-    /// The recogniser that is asked first. By default the first configured one of `transcribe`,
-    /// `websocket` and `pocketsphinx`.
+    /// The recogniser that is asked first. By default the first available one of `transcribe`,
+    /// `websocket`, `whisper` and `pocketsphinx`.
     pub recogniser: Option<RecogniserName>,
     /// An OpenAI-compatible transcription endpoint, if configured.
     pub transcribe: Option<TranscribeConfig>,
@@ -84,6 +84,8 @@ pub enum RecogniserName {
     Transcribe,
     /// A server that speaks Vosk's WebSocket protocol.
     WebSocket,
+    /// An installed model, run in the speech helper.
+    Whisper,
     /// The `pocketsphinx_continuous` program.
     Pocketsphinx,
     /// No recogniser: speech counts as no input.
@@ -309,7 +311,7 @@ mod tests {
             ("[openai]\nurl = \"x\"\nsecret = \"y\"", "secret"),
             ("[openai]\nurl = \"x\"\napi_key = 5", "env"),
             ("[openai]\nmodel = \"x\"", "url"),
-            ("recogniser = \"whisper\"", "whisper"),
+            ("recogniser = \"vosk\"", "vosk"),
             ("recogniser = \"transcribe\"", "[speech.transcribe]"),
             ("recogniser = \"websocket\"", "[speech.websocket]"),
             ("[websocket]\ntimeout_ms = 1", "[speech.websocket]"),

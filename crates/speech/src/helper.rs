@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::confine::confine;
 use super::language::EmbeddedVoice;
 use super::neural;
+use super::whisper::{self, Whisper};
 use crate::pico::{Synthesiser, VoiceError, restrict_process, set_process_alarm};
 
 /// Request: the folder of the voice files, and after a line feed that of the models if there is one
@@ -24,6 +25,11 @@ pub(super) const FOLDER: u8 = 0;
 pub(super) const SPEAK: u8 = 1;
 /// Request: a [`NeuralRequest`] as JSON.
 pub(super) const SPEAK_NEURAL: u8 = 2;
+/// Request: speech to be recognised, as samples like those of [`AUDIO`]. It has no response; the
+/// helper keeps the last [`SPEECH_SAMPLES_MAX`].
+pub(super) const HEAR: u8 = 3;
+/// Request: recognise what was heard since the last request: a [`RecogniseRequest`] as JSON.
+pub(super) const RECOGNISE: u8 = 4;
 /// Response: 16-bit samples, little endian, mono, 16 kHz.
 pub(super) const AUDIO: u8 = 0;
 /// Response: the text was spoken completely.
@@ -32,6 +38,8 @@ pub(super) const DONE: u8 = 1;
 pub(super) const FAILED: u8 = 2;
 /// Response: a sample rate in Hz (4 bytes, little endian), then samples as in [`AUDIO`].
 pub(super) const AUDIO_AT: u8 = 3;
+/// Response: [`RecognisedWords`] as JSON.
+pub(super) const WORDS: u8 = 4;
 /// Maximum size of a body in bytes, in either direction.
 pub(super) const FRAME_MAX: usize = 64 * 1024;
 
@@ -43,6 +51,8 @@ const ADDRESS_SPACE_BYTES: u64 = 512 << 20;
 const HEADROOM: f32 = 16_384.0;
 /// Maximum number of samples in a response of a neural voice.
 const CHUNK_SAMPLES: usize = 16_000;
+/// Longest speech that is recognised at once.
+pub(super) const SPEECH_SAMPLES_MAX: usize = whisper::RATE * whisper::SECONDS_MAX;
 /// Longer than the client's deadline, in case the client no longer exists.
 const PROMPT_SECONDS_MAX: u32 = 60;
 
@@ -71,6 +81,8 @@ pub(super) fn serve(
     let mut folder = String::new();
     let mut synthesisers = BTreeMap::new();
     let mut neural: Option<(String, neural::Voice)> = None;
+    let mut recogniser: Option<(String, Whisper)> = None;
+    let mut heard = Vec::new();
     while let Some((kind, body)) = read_frame(&mut input)? {
         match kind {
             FOLDER => {
@@ -90,6 +102,27 @@ pub(super) fn serve(
                 match outcome {
                     Ok(()) => write_frame(&mut output, DONE, &[])?,
                     Err(NeuralSpeechError::Deliver(e)) => return Err(e),
+                    Err(e) => write_frame(&mut output, FAILED, e.to_string().as_bytes())?,
+                }
+                output.flush()?;
+            }
+            HEAR => {
+                let (samples, _) = body.as_chunks::<2>();
+                let room = SPEECH_SAMPLES_MAX.saturating_sub(heard.len());
+                heard.extend(samples.iter().take(room).map(|sample| i16::from_le_bytes(*sample)));
+            }
+            RECOGNISE => {
+                let request: RecogniseRequest =
+                    serde_json::from_slice(&body).map_err(|_| invalid_request())?;
+                watchdog(PROMPT_SECONDS_MAX);
+                let outcome = recognise(&mut recogniser, &request, &heard);
+                watchdog(0);
+                heard.clear();
+                match outcome {
+                    Ok(words) => {
+                        write_frame(&mut output, WORDS, &serde_json::to_vec(&words)?)?;
+                        write_frame(&mut output, DONE, &[])?;
+                    }
                     Err(e) => write_frame(&mut output, FAILED, e.to_string().as_bytes())?,
                 }
                 output.flush()?;
@@ -153,6 +186,40 @@ pub(super) struct NeuralRequest {
     pub(super) rate: f32,
     pub(super) pitch: f32,
     pub(super) male: bool,
+}
+
+/// A request to recognise speech.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct RecogniseRequest {
+    /// The folder of the model.
+    pub(super) folder: String,
+    /// Phrases that are likely to be spoken.
+    pub(super) hints: String,
+}
+
+/// The words of speech.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct RecognisedWords {
+    pub(super) text: String,
+    /// From 0 to 1.
+    pub(super) confidence: f32,
+}
+
+fn recognise(
+    loaded: &mut Option<(String, Whisper)>,
+    request: &RecogniseRequest,
+    pcm: &[i16],
+) -> Result<RecognisedWords, whisper::WhisperError> {
+    if loaded.as_ref().is_none_or(|(folder, _)| *folder != request.folder) {
+        let model = Whisper::load(Path::new(&request.folder))?;
+        *loaded = Some((request.folder.clone(), model));
+    }
+    let Some((_, model)) = loaded else {
+        return Err(whisper::WhisperError::Run("no model".to_owned()));
+    };
+    // Products run on the thread that was started before this process was confined.
+    let words = neural::run_on_threads(|| model.recognise(pcm, &request.hints))?;
+    Ok(RecognisedWords { text: words.text, confidence: words.confidence })
 }
 
 /// Why a sentence could not be spoken.

@@ -26,6 +26,8 @@ pub enum EndpointError {
     Url { table: &'static str, url: String, schemes: &'static str },
     #[error("could not set up TLS for [speech.{table}]: {source}")]
     Tls { table: &'static str, source: rustls::Error },
+    #[error("could not find the recogniser whisper: run `offhook models fetch whisper`")]
+    Whisper,
     #[error("could not find the recogniser pocketsphinx: {0}")]
     Pocketsphinx(String),
 }

@@ -63,6 +63,7 @@ mod subprocess;
 mod voices;
 #[cfg_attr(not(test), deny(clippy::as_conversions))]
 mod wav;
+mod whisper;
 mod writing_system;
 
 /// Converts a sample, clamping values beyond full scale. NaN becomes silence.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::builtin::{AudioOutput, Builtin};
+use super::builtin::{Builtin, HelperOutput};
 use super::helper::{FRAME_MAX, NeuralRequest, SPEAK_NEURAL, frame};
 use super::language::primary;
 use super::limiter::Limiter;
@@ -69,7 +69,7 @@ impl Neural {
         }
         let mut chunks: Vec<AudioChunk> = Vec::new();
         let request = frame(SPEAK_NEURAL, &body);
-        self.helpers.request(&request, &mut AudioOutput::Keep(&mut chunks)).await?;
+        self.helpers.request(&request, &mut HelperOutput::Keep(&mut chunks)).await?;
         let mut limiter = Limiter::new(GAIN * run.style.volume / 100.0);
         let mut last_rate = None;
         for AudioChunk { rate, pcm } in chunks {

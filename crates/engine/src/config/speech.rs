@@ -76,7 +76,7 @@ fn reference() -> Vec<SectionReference> {
                 ),
                 key(
                     "recogniser",
-                    "one of \"transcribe\", \"websocket\", \"pocketsphinx\", \"none\"",
+                    "one of \"transcribe\", \"websocket\", \"whisper\", \"pocketsphinx\", \"none\"",
                     Fallback::Absent("the first of them that is configured or installed"),
                     "The recogniser that is asked first. With \"none\", speech counts as no input.",
                 ),

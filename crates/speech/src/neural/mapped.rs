@@ -6,7 +6,7 @@ use std::ops::Deref;
 use std::path::Path;
 
 /// The content of a file.
-pub(super) enum Mapped {
+pub(crate) enum Mapped {
     File(memmap2::Mmap),
     #[allow(dead_code, reason = "tables in memory are for tests and conversion")]
     Memory(Vec<u8>),
@@ -18,7 +18,7 @@ impl Mapped {
     /// # Errors
     ///
     /// Fails if the file cannot be opened or mapped.
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let file = File::open(path)?;
         // SAFETY: model files are written under a temporary name, renamed, and never changed in
         // place. If someone truncates one nevertheless, the helper process ends with SIGBUS, which

@@ -6,7 +6,7 @@
 //! the weights of the tagger.
 
 mod lexicon;
-mod mapped;
+pub(crate) mod mapped;
 mod phonemes;
 mod sentences;
 pub(crate) mod table;
@@ -44,7 +44,12 @@ const MALE_RESONANCE: f32 = 0.88;
 /// Starts the thread that runs the networks, and waits until it runs: its start needs system calls
 /// that are refused later. One is enough: two helpers share the processors with the media threads.
 pub(crate) fn start_threads() {
-    rten::thread_pool().run(|| ());
+    run_on_threads(|| ());
+}
+
+/// Runs a function on the thread that runs the networks.
+pub(crate) fn run_on_threads<R: Send>(run: impl FnOnce() -> R + Send) -> R {
+    rten::thread_pool().run(run)
 }
 
 /// How a sentence is spoken: factors of the normal rate and pitch.

@@ -10,7 +10,9 @@ mod profanity;
 mod stability;
 mod transcribe;
 mod websocket;
+mod whisper;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +20,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 use super::config::{RecogniserName, SpeechConfig};
 use super::http::EndpointError;
-use super::provider::BoxFuture;
+use super::provider::{BoxFuture, SpeechError};
 use model::metric::{self, recognition};
 use stability::StabilityTracker;
 
@@ -105,6 +107,8 @@ pub enum RecognitionError {
     Deadline(Duration),
     #[error("could not run pocketsphinx: {0}")]
     Program(String),
+    #[error("could not run whisper: {0}")]
+    Helper(#[from] SpeechError),
 }
 
 /// The audio of one utterance, in chunks of 20 ms or more. The channel closes at the end of the
@@ -112,30 +116,50 @@ pub enum RecognitionError {
 #[derive(Debug)]
 pub struct UtteranceAudio {
     chunks: mpsc::Receiver<Vec<i16>>,
-    first: Option<Vec<i16>>,
+    /// Chunks that were received and are returned next.
+    next: VecDeque<Vec<i16>>,
+    /// Chunks that were returned, if another recogniser may need them.
+    returned: Option<VecDeque<Vec<i16>>>,
 }
 
 impl UtteranceAudio {
     /// Creates a channel for the audio, with room for the longest utterance.
     pub fn new() -> (mpsc::Sender<Vec<i16>>, Self) {
         let (sender, chunks) = mpsc::channel(UTTERANCE_SECONDS_MAX * 50);
-        (sender, Self { chunks, first: None })
+        (sender, Self { chunks, next: VecDeque::new(), returned: None })
     }
 
     /// Waits for the first chunk. Returns `false` if the channel closes without one.
     pub async fn wait_for_speech(&mut self) -> bool {
-        if self.first.is_none() {
-            self.first = self.chunks.recv().await;
+        if self.next.is_empty() {
+            self.next.extend(self.chunks.recv().await);
         }
-        self.first.is_some()
+        !self.next.is_empty()
     }
 
     /// Returns the next chunk, or `None` at the end of the utterance.
     pub async fn next(&mut self) -> Option<Vec<i16>> {
-        match self.first.take() {
-            Some(first) => Some(first),
+        let chunk = match self.next.pop_front() {
+            Some(chunk) => Some(chunk),
             None => self.chunks.recv().await,
+        };
+        if let (Some(returned), Some(chunk)) = (&mut self.returned, &chunk) {
+            returned.push_back(chunk.clone());
         }
+        chunk
+    }
+
+    /// Keeps the chunks that are returned from now on, for [`rewind`](Self::rewind).
+    fn keep(&mut self) {
+        self.returned = Some(VecDeque::new());
+    }
+
+    /// Begins again with the chunks that were returned since [`keep`](Self::keep), and keeps no
+    /// more.
+    fn rewind(&mut self) {
+        let mut chunks = self.returned.take().unwrap_or_default();
+        chunks.append(&mut self.next);
+        self.next = chunks;
     }
 }
 
@@ -198,6 +222,11 @@ impl Recognisers {
                 Arc::new(websocket::WebSocket::new(websocket.clone())?),
             ));
         }
+        if let Some(whisper) = whisper::Whisper::find(config) {
+            named.push((RecogniserName::Whisper, Arc::new(whisper)));
+        } else if config.recogniser == Some(RecogniserName::Whisper) {
+            return Err(EndpointError::Whisper);
+        }
         let path = std::env::var_os("PATH");
         if let Some(sphinx) =
             pocketsphinx::Pocketsphinx::find(config.pocketsphinx.as_deref(), path.as_deref())
@@ -247,6 +276,11 @@ impl Recognisers {
         self.0.all.iter().any(|recogniser| recogniser.can_recognise(language))
     }
 
+    /// Returns the recognisers that support this language, in their order.
+    fn recognisers_of(&self, language: &str) -> VecDeque<Arc<dyn Recogniser>> {
+        self.0.all.iter().filter(|r| r.can_recognise(language)).cloned().collect()
+    }
+
     /// Returns the supported languages among those offered for selection, including the configured
     /// language of recordings if it is supported.
     pub fn offered_languages(&self) -> Vec<&str> {
@@ -293,9 +327,10 @@ impl Recognisers {
         utterance: &mut UtteranceAudio,
         mut on_interim: impl FnMut(InterimResult) + Send,
     ) -> Result<RecognisedSpeech, RecognitionError> {
-        let recogniser = self.0.all.iter().find(|r| r.can_recognise(&options.language));
-        let recogniser =
-            recogniser.ok_or_else(|| RecognitionError::Language(options.language.clone()))?;
+        let mut rest = self.recognisers_of(&options.language);
+        if rest.is_empty() {
+            return Err(RecognitionError::Language(options.language.clone()));
+        }
         let permit = tokio::time::timeout(self.0.wait_max, self.0.permits.acquire()).await;
         let _permit = permit.ok().and_then(Result::ok).ok_or(RecognitionError::Busy)?;
         let mut tracker = StabilityTracker::default();
@@ -304,8 +339,22 @@ impl Recognisers {
                 on_interim(result);
             }
         };
-        let transcript = recogniser.recognise(options, utterance, &mut on_partial).await?;
-        Ok(recognised_speech(&transcript, options))
+        let mut outcome = Err(RecognitionError::Language(options.language.clone()));
+        while let Some(recogniser) = rest.pop_front() {
+            if !rest.is_empty() {
+                utterance.keep();
+            }
+            outcome = recogniser.recognise(options, utterance, &mut on_partial).await;
+            match &outcome {
+                Ok(_) => break,
+                Err(error) if !rest.is_empty() => {
+                    tracing::warn!(%error, recogniser = recogniser.name(), "recogniser failed, using the next one");
+                    utterance.rewind();
+                }
+                Err(_) => {}
+            }
+        }
+        outcome.map(|transcript| recognised_speech(&transcript, options))
     }
 }
 

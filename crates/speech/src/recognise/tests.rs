@@ -224,7 +224,7 @@ async fn a_vosk_server_recognises_while_the_caller_speaks() {
 async fn an_unreachable_server_or_an_invalid_message_is_an_error() {
     let unreachable = Recognisers::new(&config("[websocket]\nurl = \"ws://127.0.0.1:1\"")).unwrap();
     let error =
-        unreachable.recognise(&options("en"), &mut utterance(1).await, drop).await.unwrap_err();
+        unreachable.recognise(&options("de"), &mut utterance(1).await, drop).await.unwrap_err();
     assert!(matches!(error, RecognitionError::Request(_)), "{error}");
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("ws://{}", listener.local_addr().unwrap());
@@ -236,7 +236,7 @@ async fn an_unreachable_server_or_an_invalid_message_is_an_error() {
     });
     let invalid = Recognisers::new(&config(&format!("[websocket]\nurl = \"{url}\""))).unwrap();
     let (_sender, mut utterance) = UtteranceAudio::new();
-    let error = invalid.recognise(&options("en"), &mut utterance, drop).await.unwrap_err();
+    let error = invalid.recognise(&options("de"), &mut utterance, drop).await.unwrap_err();
     assert!(matches!(error, RecognitionError::Response(_)), "{error}");
 }
 
@@ -251,7 +251,7 @@ async fn an_unresponsive_server_times_out() {
     });
     let all = Recognisers::new(&config(&format!("[websocket]\nurl = \"{url}\"\ntimeout_ms = 50")))
         .unwrap();
-    let error = all.recognise(&options("en"), &mut utterance(1).await, drop).await.unwrap_err();
+    let error = all.recognise(&options("de"), &mut utterance(1).await, drop).await.unwrap_err();
     assert!(
         matches!(error, RecognitionError::Deadline(d) if d == Duration::from_millis(50)),
         "{error}"

@@ -1,0 +1,184 @@
+//! Whisper, a network that writes down English speech: log-mel spectrum, encoder, and a decoder that
+//! produces one token after the other. Runs in the speech helper only.
+//!
+//! The model is one of those that CTranslate2 reads, which [`crate::models`] converts when it is
+//! installed. The front end and the decoding follow the reference code of OpenAI
+//! (<https://github.com/openai/whisper>), with these differences: the encoder processes the length
+//! of the speech instead of 30 s, decoding is greedy without timestamps, and repetitions end it.
+
+#[allow(
+    clippy::indexing_slicing,
+    reason = "indices follow from the lengths that are computed beside them"
+)]
+mod mel;
+mod network;
+mod tokens;
+pub(crate) mod weights;
+
+use std::path::Path;
+
+use mel::Spectrogram;
+use network::Network;
+use tokens::Tokens;
+use weights::Weights;
+
+/// The files of an installed model.
+pub(crate) const WEIGHTS_FILE: &str = "model.safetensors";
+pub(crate) const VOCABULARY_FILE: &str = "vocabulary.txt";
+pub(crate) const SETTINGS_FILE: &str = "config.json";
+
+/// Sample rate in Hz.
+pub(crate) const RATE: usize = 16_000;
+/// Longest speech that is processed at once.
+pub(crate) const SECONDS_MAX: usize = 30;
+/// Samples per position of the encoder.
+const SAMPLES_PER_POSITION: usize = 320;
+/// Positions of the longest speech, with which the model was trained.
+const POSITIONS_MAX: usize = RATE * SECONDS_MAX / SAMPLES_PER_POSITION;
+/// Positions of silence after the speech. With fewer, the model repeats the last sentence.
+const SILENT_POSITIONS: usize = 200;
+/// The result counts as silence if the model's probability of no speech is above [`NO_SPEECH`] and
+/// the mean logarithm of its tokens' probabilities below [`UNLIKELY`], as in the reference code.
+const NO_SPEECH: f32 = 0.6;
+const UNLIKELY: f32 = -1.0;
+/// Largest number of tokens per second of speech, and besides.
+const TOKENS_PER_SECOND: usize = 8;
+const TOKENS_BESIDES: usize = 12;
+/// Largest number of tokens of hints.
+const HINT_TOKENS_MAX: usize = 48;
+
+/// Why a model could not be loaded or speech not recognised.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum WhisperError {
+    #[error("could not read {file}: {source}")]
+    Read { file: &'static str, source: std::io::Error },
+    #[error("could not use {file}: {reason}")]
+    Invalid { file: &'static str, reason: String },
+    #[error("could not run the network: {0}")]
+    Run(String),
+}
+
+/// Recognised words.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Words {
+    pub(crate) text: String,
+    /// From 0 to 1: the mean probability of the tokens.
+    pub(crate) confidence: f32,
+}
+
+/// A loaded model.
+pub(crate) struct Whisper {
+    spectrogram: Spectrogram,
+    network: Network,
+    tokens: Tokens,
+}
+
+impl Whisper {
+    /// Loads a model from its folder. The weights are mapped.
+    pub(crate) fn load(folder: &Path) -> Result<Self, WhisperError> {
+        let weights = Weights::open(&folder.join(WEIGHTS_FILE))?;
+        let network = Network::new(weights)?;
+        let tokens = Tokens::load(folder, network.vocabulary())?;
+        Ok(Self { spectrogram: Spectrogram::new(), network, tokens })
+    }
+
+    /// Recognises at most [`SECONDS_MAX`] of speech; the rest is ignored.
+    pub(crate) fn recognise(&self, pcm: &[i16], hints: &str) -> Result<Words, WhisperError> {
+        let pcm = pcm.get(..RATE * SECONDS_MAX).unwrap_or(pcm);
+        let positions = pcm.len().div_ceil(SAMPLES_PER_POSITION) + SILENT_POSITIONS;
+        let (words, repeats) = self.decode(pcm, hints, positions.min(POSITIONS_MAX))?;
+        if !repeats || positions >= POSITIONS_MAX {
+            return Ok(words);
+        }
+        // The model has lost its place, which is rare with the length it was trained with.
+        self.decode(pcm, hints, POSITIONS_MAX).map(|(words, _)| words)
+    }
+
+    /// Recognises speech with so many positions of the encoder. Returns whether the text was cut
+    /// because of repetitions, too.
+    fn decode(
+        &self,
+        pcm: &[i16],
+        hints: &str,
+        positions: usize,
+    ) -> Result<(Words, bool), WhisperError> {
+        let frames = self.spectrogram.log_mel(pcm, positions * 2);
+        let mut decoder = self.network.encode(&frames, positions)?;
+
+        let mut prompt = self.tokens.hints(hints, HINT_TOKENS_MAX);
+        prompt.push(self.tokens.start());
+        let (last, before) =
+            prompt.split_last().ok_or_else(|| WhisperError::Run("no start".into()))?;
+        for token in before {
+            decoder.advance(*token)?;
+        }
+        let mut logits = decoder.next(*last)?;
+        let no_speech = probability(&logits, self.tokens.no_speech());
+        let mut token = self.tokens.no_timestamps();
+        let limit = pcm.len() * TOKENS_PER_SECOND / RATE + TOKENS_BESIDES;
+        let (mut text, mut likelihood, mut repeats) = (Vec::new(), 0.0, false);
+        let mut count = 0f32;
+        while text.len() < limit {
+            logits = decoder.next(token)?;
+            self.tokens.suppress(&mut logits, text.is_empty());
+            token = most_likely(&logits);
+            likelihood += probability(&logits, token).max(1e-10).ln();
+            count += 1.0;
+            if self.tokens.is_end(token) {
+                break;
+            }
+            text.push(token);
+            if let Some(end) = repetition(&text) {
+                text.truncate(end);
+                repeats = true;
+                break;
+            }
+        }
+        let likelihood = likelihood / count.max(1.0);
+        if no_speech > NO_SPEECH && likelihood < UNLIKELY {
+            text.clear();
+        }
+        let confidence = likelihood.exp().clamp(0.0, 1.0);
+        Ok((Words { text: self.tokens.text(&text), confidence }, repeats))
+    }
+}
+
+/// Checks the files of a model before they are installed, so that it can be loaded.
+pub(crate) fn check(
+    weights: &[u8],
+    vocabulary: &[u8],
+    settings: &[u8],
+) -> Result<(), WhisperError> {
+    let weights = Weights::new(weights.to_vec().into())?;
+    Tokens::parse(vocabulary, settings, Network::new(weights)?.vocabulary()).map(drop)
+}
+
+/// Returns the probability of a token.
+fn probability(logits: &[f32], token: usize) -> f32 {
+    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f32 = logits.iter().map(|logit| (logit - largest).exp()).sum();
+    logits.get(token).map_or(0.0, |logit| (logit - largest).exp() / sum)
+}
+
+fn most_likely(logits: &[f32]) -> usize {
+    let best = |best: (usize, f32), (token, &logit): (usize, &f32)| {
+        if logit > best.1 { (token, logit) } else { best }
+    };
+    logits.iter().enumerate().fold((0, f32::NEG_INFINITY), best).0
+}
+
+/// Returns where the text ends if the same tokens were repeated at its end, as the model does when
+/// it has lost its place. Short sequences may be repeated more often: "no, no, no".
+fn repetition(tokens: &[usize]) -> Option<usize> {
+    (1..=32).find_map(|length| {
+        let times = match length {
+            ..3 => 8,
+            3..6 => 4,
+            6.. => 2,
+        };
+        let mut sequences = tokens.rchunks_exact(length);
+        let last = sequences.next()?;
+        let repeated = sequences.take(times - 1).filter(|sequence| *sequence == last).count();
+        (repeated == times - 1).then(|| tokens.len() - length * (times - 1))
+    })
+}
