@@ -41,6 +41,9 @@ const SILENT_POSITIONS: usize = 200;
 /// the mean logarithm of its tokens' probabilities below [`UNLIKELY`], as in the reference code.
 const NO_SPEECH: f32 = 0.6;
 const UNLIKELY: f32 = -1.0;
+/// Sound that is nowhere louder than this, 60 dB below full scale, counts as silence: the model
+/// finds words in it.
+const SILENCE_MAX: u16 = 33;
 /// Largest number of tokens per second of speech, and besides.
 const TOKENS_PER_SECOND: usize = 8;
 const TOKENS_BESIDES: usize = 12;
@@ -85,6 +88,9 @@ impl Whisper {
     /// Recognises at most [`SECONDS_MAX`] of speech; the rest is ignored.
     pub(crate) fn recognise(&self, pcm: &[i16], hints: &str) -> Result<Words, WhisperError> {
         let pcm = pcm.get(..RATE * SECONDS_MAX).unwrap_or(pcm);
+        if pcm.iter().all(|sample| sample.unsigned_abs() <= SILENCE_MAX) {
+            return Ok(Words { text: String::new(), confidence: 0.0 });
+        }
         let positions = pcm.len().div_ceil(SAMPLES_PER_POSITION) + SILENT_POSITIONS;
         let (words, repeats) = self.decode(pcm, hints, positions.min(POSITIONS_MAX))?;
         if !repeats || positions >= POSITIONS_MAX {
@@ -182,3 +188,6 @@ fn repetition(tokens: &[usize]) -> Option<usize> {
         (repeated == times - 1).then(|| tokens.len() - length * (times - 1))
     })
 }
+
+#[cfg(test)]
+mod tests;
