@@ -21,6 +21,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::heads::{BadHead, Heads};
 use engine::limiter::Claim;
@@ -84,6 +85,8 @@ pub(super) struct Connection {
     used: AtomicBool,
     http2: AtomicBool,
     heads: Mutex<Heads>,
+    /// Registers the connection until its first request.
+    fresh: Mutex<Option<TaskTrackerToken>>,
     /// Whether the sweep closes the connection.
     pub(super) swept: AtomicBool,
     /// The connection's share of the listener's. It is as old as the last change between idle and
@@ -92,7 +95,12 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(clock: &Clock, epoch: Instant, claim: Claim) -> Arc<Self> {
+    pub(super) fn new(
+        clock: &Clock,
+        epoch: Instant,
+        claim: Claim,
+        fresh: TaskTrackerToken,
+    ) -> Arc<Self> {
         let connection = Self {
             clock: clock.clone(),
             epoch,
@@ -105,11 +113,26 @@ impl Connection {
             used: AtomicBool::new(false),
             http2: AtomicBool::new(false),
             heads: Mutex::default(),
+            fresh: Mutex::new(Some(fresh)),
             swept: AtomicBool::new(false),
             claim: Arc::new(claim),
         };
         connection.idle_since.store(connection.now(), Ordering::Relaxed);
         Arc::new(connection)
+    }
+
+    /// Waits for the first request, which is polled for: a listener rarely pauses.
+    pub(super) async fn first_request(&self) {
+        while !self.used.load(Ordering::Relaxed) {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    /// Notes that the first request has come.
+    pub(super) fn end_first_wait(&self) {
+        if !self.used.load(Ordering::Relaxed) {
+            self.fresh.lock().unwrap_or_else(PoisonError::into_inner).take();
+        }
     }
 
     /// Closes the connection immediately when cancelled.
@@ -386,7 +409,8 @@ mod tests {
 
     fn open(clock: &Clock) -> Arc<Connection> {
         let claim = Pool::new(1, None).claim([192, 0, 2, 1].into(), 1);
-        Connection::new(clock, clock.now(), claim)
+        let fresh = crate::api::server::Pause::default().connect();
+        Connection::new(clock, clock.now(), claim, fresh)
     }
 
     #[test]

@@ -29,7 +29,7 @@ const CHALLENGES: &str = "/.well-known/acme-challenge/";
 
 /// The HTTPS listener.
 pub struct Https {
-    pub listener: TcpListener,
+    pub listener: Arc<TcpListener>,
     pub tls: Tls,
     pub config: Arc<rustls::ServerConfig>,
     /// The https URL that requests to the plain listener are redirected to, without a trailing

@@ -24,6 +24,7 @@ mod media;
 mod number;
 pub mod openapi;
 mod operator;
+mod pause;
 mod placement;
 mod plivo;
 mod recordings;

@@ -35,6 +35,8 @@ use super::heads::HEAD_BYTES_MAX;
 use super::https::{Https, PlainRequest};
 use super::limited_body::BodyFault;
 pub use super::limited_body::LimitedBody;
+pub use super::pause::Pause;
+use super::pause::PauseState;
 use super::{error, unread_body};
 use engine::limiter::{Offenders, Pool, RequestClaims, Resource};
 use model::Clock;
@@ -80,6 +82,8 @@ pub struct ServerConfig {
     pub is_https: bool,
     /// Whether the metrics about connections are those of this listener.
     pub has_metrics: bool,
+    /// Pauses the listener for an upgrade.
+    pub pause: Pause,
 }
 
 impl ServerConfig {
@@ -99,6 +103,7 @@ impl ServerConfig {
             clock,
             is_https: false,
             has_metrics: false,
+            pause: Pause::default(),
         }
     }
 }
@@ -107,7 +112,7 @@ impl ServerConfig {
 ///
 /// # Errors
 /// Fails if the address can't be bound.
-pub fn bind(at: SocketAddr) -> Result<(TcpListener, SocketAddr), String> {
+pub fn bind(at: SocketAddr) -> Result<(Arc<TcpListener>, SocketAddr), String> {
     let listen = || {
         let socket = if at.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
         // Otherwise a restart could not bind the port while old connections are in TIME_WAIT.
@@ -115,14 +120,14 @@ pub fn bind(at: SocketAddr) -> Result<(TcpListener, SocketAddr), String> {
         socket.bind(at)?;
         let listener = socket.listen(BACKLOG)?;
         let bound = listener.local_addr()?;
-        Ok((listener, bound))
+        Ok((Arc::new(listener), bound))
     };
     listen().map_err(|e: std::io::Error| format!("could not listen on {at}: {e}"))
 }
 
 /// Serves until cancelled. Then no new connections are accepted, and requests are completed within
 /// the grace period.
-pub async fn serve(listener: TcpListener, config: ServerConfig, cancel: CancellationToken) {
+pub async fn serve(listener: Arc<TcpListener>, config: ServerConfig, cancel: CancellationToken) {
     let pool = |max, resource| {
         Pool::new(max, config.offenders.clone().map(|offenders| (resource, offenders)))
     };
@@ -144,16 +149,23 @@ pub async fn serve(listener: TcpListener, config: ServerConfig, cancel: Cancella
         tokio::time::interval(sweep.clamp(Duration::from_millis(5), Duration::from_secs(1)));
     sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut id = 0;
+    let mut paused = server.config.pause.follow();
+    // Ends keep-alive connections: at a pause, and when the server stops.
+    let mut session = cancel.child_token();
     loop {
         tokio::select! {
             () = cancel.cancelled() => break,
+            Ok(()) = paused.changed() => match *paused.borrow_and_update() {
+                PauseState::Pausing | PauseState::Paused => session.cancel(),
+                PauseState::Running => session = cancel.child_token(),
+            },
             _ = sweep.tick(), if !server.open().is_empty() => server.sweep(),
-            (accepted, is_encrypted) = accept(&listener, server.config.https.as_ref()) => {
+            (accepted, is_encrypted) = accept(&listener, server.config.https.as_ref()), if !session.is_cancelled() => {
                 match accepted {
                     Ok((stream, from)) => {
                         id += 1;
                         if let Some(entry) = server.admit(id, from.ip(), is_encrypted) {
-                            let connection = server.clone().connection(entry, stream, from, is_encrypted);
+                            let connection = server.clone().connection(entry, stream, from, is_encrypted, session.clone());
                             tasks.spawn(connection);
                         }
                     }
@@ -296,7 +308,8 @@ impl Server {
             self.closed("full");
             return None;
         }
-        let connection = Connection::new(&self.config.clock, self.epoch, claim);
+        let fresh = self.config.pause.connect();
+        let connection = Connection::new(&self.config.clock, self.epoch, claim, fresh);
         let mut open = self.open();
         open.insert(id, connection.clone());
         self.gauge(open.len());
@@ -321,6 +334,7 @@ impl Server {
         stream: TcpStream,
         from: SocketAddr,
         is_encrypted: bool,
+        session: CancellationToken,
     ) {
         let _ = stream.set_nodelay(true);
         let connection = &open.connection;
@@ -339,7 +353,7 @@ impl Server {
                     }
                 },
             };
-            self.serve_http(connection, stream, origin).await;
+            self.serve_http(connection, stream, origin, session).await;
         };
         tokio::select! {
             () = serving => {}
@@ -351,12 +365,13 @@ impl Server {
         }
     }
 
-    /// Serves requests until the client closes the connection, or the server stops.
+    /// Serves requests until the client closes the connection, or `session` is cancelled.
     async fn serve_http(
         self: &Arc<Self>,
         connection: &Arc<Connection>,
         stream: Stream,
         origin: Origin,
+        session: CancellationToken,
     ) {
         let service = service_fn(|request| {
             let (server, connection) = (self.clone(), connection.clone());
@@ -366,14 +381,27 @@ impl Server {
         let mut serving = pin!(self.builder.serve_connection_with_upgrades(io, service));
         let outcome = tokio::select! {
             outcome = serving.as_mut() => outcome,
-            () = self.cancel.cancelled() => {
+            () = session.cancelled() => {
+                // hyper closes a connection from which it has read nothing yet, even if the client
+                // has sent a request.
+                let mut paused = self.config.pause.follow();
+                let closes = async {
+                    let closing = paused.wait_for(|state| *state == PauseState::Paused);
+                    tokio::select! {
+                        () = connection.first_request() => {}
+                        _ = closing => {}
+                        () = self.cancel.cancelled() => {}
+                    }
+                };
+                tokio::select! {
+                    outcome = serving.as_mut() => return log_failure(outcome),
+                    () = closes => {}
+                }
                 serving.as_mut().graceful_shutdown();
                 serving.await
             }
         };
-        if let Err(e) = outcome {
-            tracing::debug!(error = %e, "connection failed");
-        }
+        log_failure(outcome);
     }
 
     async fn request(
@@ -382,6 +410,11 @@ impl Server {
         connection: &Arc<Connection>,
         origin: Origin,
     ) -> Response<Body> {
+        let Some(_running) = self.config.pause.enter(&self.cancel).await else {
+            let message = "the node hands over to another process; send the request again";
+            return error::listener_error(StatusCode::SERVICE_UNAVAILABLE, "restarting", message);
+        };
+        connection.end_first_wait();
         let client = client(origin.from, request.headers(), &self.config.trusted_proxies);
         let in_flight = connection.begin(client);
         let mut is_https = origin.is_encrypted || self.config.is_https;
@@ -446,6 +479,12 @@ impl Server {
             unread.discard(&mut response).await;
         }
         response
+    }
+}
+
+fn log_failure<E: std::fmt::Display>(outcome: Result<(), E>) {
+    if let Err(e) = outcome {
+        tracing::debug!(error = %e, "connection failed");
     }
 }
 

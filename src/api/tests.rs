@@ -508,6 +508,7 @@ async fn run() -> Running {
         clock: Clock::real(),
         is_https: true,
         has_metrics: true,
+        pause: crate::api::server::Pause::default(),
     };
     let cancel = CancellationToken::new();
     tokio::spawn(serve(listener, config, cancel.clone()));

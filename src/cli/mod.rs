@@ -30,6 +30,7 @@ pub mod serve;
 mod simulated;
 mod speech_helper;
 mod target;
+pub mod upgrade;
 pub mod voices;
 pub mod xml;
 
@@ -77,6 +78,8 @@ enum Command {
     Init(init::Args),
     /// Run a production node
     Serve(serve::Args),
+    /// Replace a running node by a process of a new binary, without closing its ports
+    Upgrade(upgrade::Args),
     /// Place one simulated WhatsApp call with real WebRTC media and print its events
     Call(call::Args),
     /// List calls, and show where the time of a call went
@@ -208,6 +211,7 @@ fn run(command: Command) -> Exit {
         Command::Dev(args) => dev::run(args),
         Command::Init(args) => init::run(args),
         Command::Serve(args) => serve::run(args),
+        Command::Upgrade(args) => upgrade::run(args),
         Command::Call(args) => call::run(args),
         Command::Calls(args) => calls::run(args),
         Command::Conversations(args) => conversations::run(args),

@@ -1,6 +1,6 @@
 //! Builds the services of a node in dependency order and connects them.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -19,10 +19,11 @@ use super::operator::{Drain, ThisNode};
 use super::reload::{Loader, Parts, Reloader, Tunables};
 use super::shared_counts::SharedCounts;
 use super::shared_feed;
+use super::upgrade::Predecessor;
 use super::{Node, StartError, changes, routes};
 use crate::api;
 use crate::api::https::Https;
-use crate::api::server::ServerConfig;
+use crate::api::server::{Pause, ServerConfig};
 use crate::console::{self, Console, DRAFT_PATH, Drafts, RequestLog, SignUpWindow};
 use crate::observe::{self, Metrics};
 use crate::phone::{PhoneListener, PhoneService};
@@ -102,6 +103,19 @@ impl Node {
     /// # Errors
     /// As [`Node::start`].
     pub async fn start_with(
+        config: Config,
+        clock: Clock,
+        loader: Option<Loader>,
+    ) -> Result<Self, StartError> {
+        Self::start_after(None, config, clock, loader).await
+    }
+
+    /// Like [`Node::start_with`], but takes over from another process, if there is one.
+    ///
+    /// # Errors
+    /// As [`Node::start`], or if the other process does not hand over.
+    pub async fn start_after(
+        mut predecessor: Option<&mut Predecessor>,
         mut config: Config,
         clock: Clock,
         loader: Option<Loader>,
@@ -118,16 +132,24 @@ impl Node {
         // Before all services: they register their metric handles when they are created.
         let metrics = Metrics::install().map_err(StartError::Metrics)?;
         let health = Health::new();
+        let mut inherited =
+            predecessor.as_mut().map(|other| other.take_sockets()).unwrap_or_default();
         let (public_listener, public) =
-            api::server::bind(config.listen.public).map_err(StartError::Listen)?;
+            inherited.listen(config.listen.public).map_err(StartError::Listen)?;
         let (https_listener, https) = match config.listen.https {
-            Some(at) => api::server::bind(at).map(Some).map_err(StartError::Listen)?,
+            Some(at) => inherited.listen(at).map(Some).map_err(StartError::Listen)?,
             None => None,
         }
         .unzip();
         let certificates = load_certificates(&config).await?;
         let (admin_listener, admin) =
-            api::server::bind(config.listen.admin).map_err(StartError::Listen)?;
+            inherited.listen(config.listen.admin).map_err(StartError::Listen)?;
+        if let Some(other) = predecessor {
+            other.until_released(&config.store.database).await?;
+        }
+        let listeners = [Some(&public_listener), https_listener.as_ref(), Some(&admin_listener)];
+        let listeners = listeners.into_iter().flatten().map(Arc::downgrade).collect();
+        let pause = Pause::default();
         let bound = Bound { public, https };
         let stop_all = CancellationToken::new();
         let stop_public = stop_all.child_token();
@@ -182,7 +204,7 @@ impl Node {
         }
         let node_id = place.owner(&own_id);
         let turn = public_address::turn_server(&config).await.map_err(StartError::Turn)?;
-        let media = media(&config, &clock, turn)?;
+        let media = media(&config, &clock, turn, inherited.media)?;
         let guard = Guard::new(
             config.answer.allow_insecure,
             [public, admin].into_iter().chain(https).collect(),
@@ -654,8 +676,10 @@ impl Node {
             clock: clock.clone(),
             is_https: config.public.base_url.as_ref().is_some_and(|url| url.scheme() == "https"),
             has_metrics: true,
+            pause: pause.clone(),
         };
-        tokio::spawn(api::server::serve(public_listener, listener, stop_public.clone()));
+        let serving =
+            tokio::spawn(api::server::serve(public_listener, listener, stop_public.clone()));
         if let Some(tls) = tls {
             tokio::spawn(tls.run(stop_all.clone()));
         }
@@ -706,6 +730,9 @@ impl Node {
             registry,
             drain,
             hosting,
+            listeners,
+            pause,
+            serving: Some(serving),
             media,
             outbox,
             store,
@@ -725,6 +752,7 @@ fn media(
     config: &Config,
     clock: &Clock,
     turn: Option<TurnServer>,
+    inherited: Vec<Arc<UdpSocket>>,
 ) -> Result<Arc<Media>, StartError> {
     let at = config.listen.media;
     let media = MediaConfig {
@@ -737,6 +765,7 @@ fn media(
             .min(usize::from(config.listen.media_ports)),
         media_dead: MEDIA_DEAD,
         loopback_offers: config.meta.is_simulated(),
+        inherited,
     };
     Media::start(media, clock.clone()).map_err(|source| StartError::Media { at, source })
 }

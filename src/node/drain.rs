@@ -23,6 +23,8 @@ pub(super) struct EndTimes {
 impl EndTimes {
     /// After the drain time. The process exits within 5 s.
     pub(super) const DRAINED: Self = Self::of(2_000, 500, 1_500);
+    /// Before another process takes over. No calls are left; connections wait.
+    pub(super) const HAND_OVER: Self = Self::of(0, 2_000, 3_000);
     /// After a second signal. The process exits within 2 s.
     pub(super) const NOW: Self = Self::of(700, 200, 500);
 
@@ -87,12 +89,12 @@ impl Signals {
 
 /// Runs a node until SIGINT or SIGTERM, then drains it. A second signal ends it immediately.
 pub async fn until_stopped(node: Node, mut signals: Signals) {
-    let lost = node.place.lost();
-    tokio::select! {
-        () = signals.next() => {}
-        // Calls of this process continue. The calls that the other process ended are over.
-        () = lost.cancelled() => error!("another process took over this node id: draining"),
-    }
+    node.until_told_to_stop(&mut signals).await;
+    drain_and_end(&node, signals).await;
+}
+
+/// Drains a node and ends it, at a signal immediately.
+pub(super) async fn drain_and_end(node: &Node, mut signals: Signals) {
     node.stop_admitting();
     let live = node.registry.len();
     if live > 0 {
@@ -120,6 +122,16 @@ pub async fn until_stopped(node: Node, mut signals: Signals) {
 }
 
 impl Node {
+    /// Waits for SIGINT or SIGTERM, or until another process has become this node.
+    pub(super) async fn until_told_to_stop(&self, signals: &mut Signals) {
+        let lost = self.place.lost();
+        tokio::select! {
+            () = signals.next() => {}
+            // Calls of this process continue. The calls that the other process ended are over.
+            () = lost.cancelled() => error!("another process took over this node id: draining"),
+        }
+    }
+
     /// Waits until no call is left, neither here nor of another node in a room of this one, or until
     /// the drain time is over. Returns the number of calls that are left here.
     async fn until_drained(&self) -> usize {

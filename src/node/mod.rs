@@ -6,7 +6,7 @@
 //! - `operator` implements the owner's status and commands.
 //! - `otel` exports traces.
 //! - `fleet` makes the node part of a fleet, and `shared_feed` tells the other nodes what changes.
-//! - `drain` shuts a node down.
+//! - `drain` shuts a node down, and `upgrade` replaces it by another process.
 //! - `dev` runs a node, or a fleet, with a simulated Meta and a demo application.
 //!
 //! Only this module reads the whole configuration; the others get their own settings.
@@ -28,14 +28,18 @@ mod reload;
 mod routes;
 mod shared_counts;
 mod shared_feed;
+mod upgrade;
 mod watch;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::api::server::Pause;
 use engine::admission::book::OpenError;
 use engine::call::seats::RoomHosting;
 use engine::call::{Outbox, Recordings, Registry};
@@ -45,12 +49,18 @@ use store::Store;
 pub use build::call_settings;
 pub use drain::{Signals, until_stopped};
 pub use reload::Loader;
+pub use upgrade::{
+    Predecessor, TakeOverError, UpgradeProgress, UpgradeRequest, notify_ready, request_upgrade,
+    until_replaced,
+};
 
 /// Reason why a node did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error("{0}")]
     Listen(String),
+    #[error(transparent)]
+    TakeOver(#[from] TakeOverError),
     #[error("{0}")]
     Store(#[from] store::StoreError),
     #[error("could not join the fleet: {0}")]
@@ -120,6 +130,12 @@ pub struct Node {
     registry: Registry,
     drain: operator::Drain,
     hosting: RoomHosting,
+    /// All listeners of HTTP, while they accept connections.
+    listeners: Vec<Weak<TcpListener>>,
+    /// Pauses the public listener.
+    pause: Pause,
+    /// Ends once the public listener has sent its last response.
+    serving: Option<JoinHandle<()>>,
     media: Arc<Media>,
     outbox: Outbox,
     store: Store,

@@ -75,6 +75,7 @@ mod tls;
 mod tokens;
 mod trace;
 mod transcripts;
+mod upgrade;
 mod uploads;
 mod walk;
 mod web;

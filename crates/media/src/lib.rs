@@ -122,7 +122,7 @@ pub use watchdog::MissingStep;
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -218,6 +218,9 @@ pub struct MediaConfig {
     /// Whether [`Media::read_offer`] accepts candidates with loopback addresses, as a simulated
     /// Meta sends them.
     pub loopback_offers: bool,
+    /// Bound sockets of an earlier process, from [`Media::sockets`]. They are used instead of binding
+    /// their addresses.
+    pub inherited: Vec<Arc<UdpSocket>>,
 }
 
 /// Why a leg could not be created.
@@ -310,14 +313,19 @@ impl Media {
         let (mut public_ips, ports) = match &config.turn {
             None => (
                 public_ips(&config)?,
-                PortTable::open(config.listen, config.max_ports, config.shards.max(1))?,
+                PortTable::open(
+                    config.listen,
+                    config.max_ports,
+                    config.shards.max(1),
+                    config.inherited,
+                )?,
             ),
             // Peers see the relayed ports, so any port will do: a new one needs not wait for the
             // server to forget an earlier process.
             Some(_) => {
                 let ports = u16::try_from(config.shards).unwrap_or(u16::MAX);
                 let listen = SocketAddr::new(config.listen.ip(), 0);
-                (Vec::new(), PortTable::open(listen, ports, config.shards.max(1))?)
+                (Vec::new(), PortTable::open(listen, ports, config.shards.max(1), Vec::new())?)
             }
         };
         let mut relayed = Vec::new();
@@ -569,6 +577,12 @@ impl Media {
             }
         }
         self.workers.stop();
+    }
+
+    /// Returns the open sockets, for the process that replaces this one.
+    pub fn sockets(&self) -> Vec<Arc<UdpSocket>> {
+        let ports = self.ports.lock().unwrap_or_else(PoisonError::into_inner);
+        ports.ports().map(|port| port.socket.clone()).collect()
     }
 
     /// Returns whether a shard's command queue is too long to accept another call.

@@ -78,6 +78,7 @@ fn media(clock: &Clock) -> Arc<Media> {
         shards: 1,
         media_dead: Duration::from_secs(30),
         loopback_offers: false,
+        inherited: Vec::new(),
     };
     Media::start(config, clock.clone()).expect("media")
 }

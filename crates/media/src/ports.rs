@@ -59,6 +59,8 @@ struct LegEntry {
 pub(super) struct PortTable {
     listen: SocketAddr,
     max: u16,
+    /// Bound sockets of an earlier process, used instead of binding their addresses.
+    inherited: Vec<Arc<UdpSocket>>,
     /// Number of legs per shard.
     shard_legs: Vec<usize>,
     /// By port id. Extra ports that were closed leave their entry empty.
@@ -69,17 +71,24 @@ pub(super) struct PortTable {
 }
 
 impl PortTable {
-    /// Opens the first port of each shard, starting at `listen`.
+    /// Opens the first port of each shard, starting at `listen`. A port of `inherited` is not
+    /// bound again.
     ///
     /// # Errors
     ///
     /// Returns an error if a port cannot be bound.
-    pub(super) fn open(listen: SocketAddr, max: u16, shards: usize) -> io::Result<Self> {
+    pub(super) fn open(
+        listen: SocketAddr,
+        max: u16,
+        shards: usize,
+        inherited: Vec<Arc<UdpSocket>>,
+    ) -> io::Result<Self> {
         let max = max.max(1);
         let shards = shards.clamp(1, usize::from(max));
         let mut ports = Self {
             listen,
             max,
+            inherited,
             shard_legs: vec![0; shards],
             entries: Vec::new(),
             legs: HashMap::new(),
@@ -90,6 +99,7 @@ impl PortTable {
             let port = ports.bind(id, shard)?;
             ports.entries.push(Some(PortEntry { port, legs: 0, unknown_peer_legs: 0 }));
         }
+        ports.inherited = Vec::new();
         Ok(ports)
     }
 
@@ -293,7 +303,7 @@ impl PortTable {
     }
 
     /// Binds the `id`th port, or any free port if the first is 0 (tests).
-    fn bind(&self, id: PortId, shard: usize) -> io::Result<Port> {
+    fn bind(&mut self, id: PortId, shard: usize) -> io::Result<Port> {
         let number = match self.listen.port() {
             0 => 0,
             first => first
@@ -301,6 +311,11 @@ impl PortTable {
                 .ok_or_else(|| io::Error::other("the highest port number is 65535"))?,
         };
         let at = SocketAddr::new(self.listen.ip(), number);
+        let is_here = |socket: &Arc<UdpSocket>| socket.local_addr().is_ok_and(|bound| bound == at);
+        if let Some(index) = self.inherited.iter().position(is_here) {
+            let socket = self.inherited.swap_remove(index);
+            return Ok(Port { id, socket, bound: at, shard });
+        }
         let socket = Socket::new(Domain::for_address(at), Type::DGRAM, Some(Protocol::UDP))?;
         if at.ip() == IpAddr::from([0u16; 8]) {
             // The socket also receives IPv4.
@@ -325,7 +340,8 @@ mod tests {
     use crate::LegId;
 
     fn open(max: u16, shards: usize) -> PortTable {
-        PortTable::open("127.0.0.1:0".parse().expect("address"), max, shards).expect("ports")
+        let listen = "127.0.0.1:0".parse().expect("address");
+        PortTable::open(listen, max, shards, Vec::new()).expect("ports")
     }
 
     fn peer(n: u16) -> SocketAddr {

@@ -59,6 +59,7 @@ impl Probe {
             shards: 1,
             media_dead: Duration::from_secs(30),
             loopback_offers: false,
+            inherited: Vec::new(),
         };
         let media = Media::start(config, clock.clone())?;
         let offer = |setup: &str| {

@@ -31,6 +31,7 @@ fn config() -> MediaConfig {
         shards: 1,
         media_dead: Duration::from_secs(30),
         loopback_offers: false,
+        inherited: Vec::new(),
     }
 }
 

@@ -56,6 +56,7 @@ pub use self::backup::{Backup, BackupError, backup};
 pub use self::database::{Database, SQLITE_FILE_NAME};
 pub use self::error::{CreatorVersion, StoreError};
 pub use self::event_log::EventLog;
+pub use self::migrate::check_schema;
 pub use self::node_lock::NodeLock;
 pub use self::options::{FaultInjector, StoreOptions, StorePart};
 pub use self::password::{PasswordError, Passwords};

@@ -7,6 +7,7 @@
 
 use crate::database::Database;
 use crate::error::{CreatorVersion, StoreError};
+use crate::sql::connect::open_beside_node;
 use crate::sql::{self, Conn, Dialect, Pool};
 
 /// A migration: version, description and SQL.
@@ -72,13 +73,49 @@ async fn apply_missing(
         }
     };
     on.run_batch(table).await.map_err(failed(at))?;
+    let applied = applied(at, on, migrations).await?;
+    for file in migrations.iter().skip(applied) {
+        on.run_batch(file.2).await.map_err(failed(at))?;
+        let note = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
+            VALUES ($1, $2, TRUE, $3, 0)";
+        let note = sql::query(note).bind(file.0).bind(file.1).bind(checksum(file));
+        note.execute(&mut *on).await.map_err(failed(at))?;
+    }
+    let note = "INSERT INTO store_versions (schema, offhook) VALUES ($1, $2) ON CONFLICT (schema) DO NOTHING";
+    let known = newest(migrations);
+    let note = sql::query(note).bind(known).bind(env!("CARGO_PKG_VERSION"));
+    note.execute(&mut *on).await.map_err(failed(at))?;
+    on.commit().await.map_err(failed(at))
+}
+
+fn newest(migrations: &[File]) -> i64 {
+    migrations.last().map(|file| file.0).unwrap_or_default()
+}
+
+/// Checks that this version of Offhook can work with a store that another process may have open.
+/// Changes nothing.
+///
+/// # Errors
+/// Fails if the store was made by a newer Offhook or has another schema history, or if it does not
+/// answer.
+pub async fn check_schema(at: &Database) -> Result<(), StoreError> {
+    let pool = open_beside_node(at, true).await?;
+    let mut connection = pool.acquire().await.map_err(failed(at))?;
+    let checked = applied(at, &mut connection, files(pool.dialect())).await;
+    let _ = connection.close().await;
+    pool.close().await;
+    checked.map(|_| ())
+}
+
+/// Returns how many of the migrations a store has.
+async fn applied(at: &Database, on: &mut Conn, migrations: &[File]) -> Result<usize, StoreError> {
     let applied = "SELECT version, checksum FROM _sqlx_migrations ORDER BY version";
     let applied: Vec<(i64, Vec<u8>)> =
         sql::query_as(applied).fetch_all(&mut *on).await.map_err(failed(at))?;
     let is_ours = |(version, sum): &(i64, Vec<u8>)| {
         migrations.iter().any(|file| file.0 == *version && checksum(file) == *sum)
     };
-    let known = migrations.last().map(|file| file.0).unwrap_or_default();
+    let known = newest(migrations);
     let (ours, later) = applied.split_at(applied.partition_point(|(version, _)| *version <= known));
     if !ours.iter().all(is_ours) {
         return Err(StoreError::OtherSchema { at: at.clone() });
@@ -89,17 +126,7 @@ async fn apply_missing(
         let by = CreatorVersion(by.unwrap_or_default());
         return Err(StoreError::Newer { at: at.clone(), version: *version, by, known });
     }
-    for file in migrations.iter().skip(ours.len()) {
-        on.run_batch(file.2).await.map_err(failed(at))?;
-        let note = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
-            VALUES ($1, $2, TRUE, $3, 0)";
-        let note = sql::query(note).bind(file.0).bind(file.1).bind(checksum(file));
-        note.execute(&mut *on).await.map_err(failed(at))?;
-    }
-    let note = "INSERT INTO store_versions (schema, offhook) VALUES ($1, $2) ON CONFLICT (schema) DO NOTHING";
-    let note = sql::query(note).bind(known).bind(env!("CARGO_PKG_VERSION"));
-    note.execute(&mut *on).await.map_err(failed(at))?;
-    on.commit().await.map_err(failed(at))
+    Ok(ours.len())
 }
 
 fn failed(at: &Database) -> impl Fn(sqlx::Error) -> StoreError {

@@ -59,6 +59,7 @@ async fn start(limits: HttpLimits) -> Running {
         clock: Clock::real(),
         is_https: true,
         has_metrics: true,
+        pause: crate::api::server::Pause::default(),
     };
     let cancel = CancellationToken::new();
     let task = tokio::spawn(serve(listener, config, cancel.clone()));

@@ -245,7 +245,12 @@ impl Gate {
         self.draining.store(true, Ordering::Release);
     }
 
-    /// Whether [`Gate::drain`] was called.
+    /// Admits calls again, after a [`Gate::drain`] for an upgrade that did not take place.
+    pub fn resume(&self) {
+        self.draining.store(false, Ordering::Release);
+    }
+
+    /// Whether the gate refuses every call.
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Acquire)
     }

@@ -85,6 +85,7 @@ impl World {
             shards: 1,
             media_dead: Duration::from_secs(30),
             loopback_offers: false,
+            inherited: Vec::new(),
         };
         let out = egress(open_guard(), Vec::new());
         let (random, node_id) = (RandomSource::system(), "node".to_owned());

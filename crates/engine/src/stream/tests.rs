@@ -135,6 +135,7 @@ fn leg() -> (Arc<Media>, LegHandle, Peer) {
         shards: 1,
         media_dead: Duration::from_secs(30),
         loopback_offers: false,
+        inherited: Vec::new(),
     };
     let media = Media::start(config, Clock::real()).expect("media");
     let mut peer = Peer::new(&PeerOptions::default());

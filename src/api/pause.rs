@@ -1,0 +1,85 @@
+//! Pauses a listener while another process takes over. New connections wait in the kernel, accepted
+//! ones complete their requests, and what comes later is held until the listener goes on or stops.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+
+/// How long a pause waits for the first requests of connections that were accepted before it.
+const FIRST_REQUEST_TIME: Duration = Duration::from_millis(500);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PauseState {
+    Running,
+    /// No connection is accepted, and connections end after their requests in progress.
+    Pausing,
+    /// Requests are held.
+    Paused,
+}
+
+/// Pauses and resumes a listener. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Pause {
+    state: watch::Sender<PauseState>,
+    /// The connections whose first requests have not come.
+    fresh: TaskTracker,
+    /// The requests whose handlers run.
+    requests: TaskTracker,
+}
+
+impl Default for Pause {
+    fn default() -> Self {
+        let state = watch::Sender::new(PauseState::Running);
+        Self { state, fresh: TaskTracker::new(), requests: TaskTracker::new() }
+    }
+}
+
+impl Pause {
+    /// Pauses the listener and waits until no handler runs. Bodies of responses may still be sent.
+    pub async fn begin(&self) {
+        self.state.send_replace(PauseState::Pausing);
+        self.fresh.close();
+        self.requests.close();
+        // Others, such as those that a browser opens in advance, are closed.
+        let _ = tokio::time::timeout(FIRST_REQUEST_TIME, self.fresh.wait()).await;
+        self.state.send_replace(PauseState::Paused);
+        self.requests.wait().await;
+    }
+
+    /// Resumes the listener.
+    pub fn end(&self) {
+        self.fresh.reopen();
+        self.requests.reopen();
+        self.state.send_replace(PauseState::Running);
+    }
+
+    /// Follows the state.
+    pub(super) fn follow(&self) -> watch::Receiver<PauseState> {
+        self.state.subscribe()
+    }
+
+    /// Registers a connection without a request until the returned value is dropped.
+    pub(super) fn connect(&self) -> TaskTrackerToken {
+        self.fresh.token()
+    }
+
+    /// Registers a request until the returned value is dropped. Waits while requests are held.
+    /// `None` if the listener stops.
+    pub(super) async fn enter(&self, stop: &CancellationToken) -> Option<TaskTrackerToken> {
+        loop {
+            // Registered first: `begin` waits for all that were not held.
+            let token = self.requests.token();
+            if *self.state.borrow() != PauseState::Paused {
+                return Some(token);
+            }
+            drop(token);
+            let mut state = self.follow();
+            let resumed = state.wait_for(|state| *state != PauseState::Paused);
+            // `self` holds the sender, so the wait cannot fail.
+            let _ = stop.run_until_cancelled(resumed).await?;
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! `offhook upgrade`: replaces the running node by a process of another binary.
+
+use std::path::PathBuf;
+
+use super::{Exit, print};
+use crate::node::{UpgradeProgress, UpgradeRequest, request_upgrade};
+
+/// Options of `offhook upgrade`.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Args {
+    /// The configuration file of the node
+    #[arg(long, value_name = "FILE", default_value = "offhook.toml")]
+    pub config: PathBuf,
+    /// The node's data directory, in place of --config
+    #[arg(long, value_name = "DIR", conflicts_with = "config")]
+    pub data_dir: Option<PathBuf>,
+    /// The new binary [default: the file that the node was started from]
+    #[arg(long, value_name = "FILE", value_parser = super::existing_file)]
+    pub binary: Option<PathBuf>,
+    /// How long to wait for a moment without calls, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    pub wait: u64,
+}
+
+/// Asks the node for the upgrade and prints how it goes.
+pub fn run(args: Args) -> Exit {
+    let data_dir = match args.data_dir {
+        Some(data_dir) => data_dir,
+        None => match super::config::load(&args.config) {
+            Ok(config) => config.store.data_dir,
+            Err(exit) => return exit,
+        },
+    };
+    let binary = match args.binary.map(std::path::absolute).transpose() {
+        Ok(binary) => binary,
+        Err(e) => return Exit::usage(format_args!("--binary: {e}")),
+    };
+    let request = UpgradeRequest { binary, wait_seconds: args.wait };
+    super::run_async(async {
+        let asked = request_upgrade(&data_dir, &request, |progress| match progress {
+            UpgradeProgress::Waiting { calls } => {
+                print::line(format_args!("waiting for {calls} calls to end"));
+            }
+            UpgradeProgress::HandingOver => print::line("the new process is ready; handing over"),
+            UpgradeProgress::Done { .. }
+            | UpgradeProgress::Refused { .. }
+            | UpgradeProgress::RolledBack { .. }
+            | UpgradeProgress::Failed { .. } => {}
+        });
+        match asked.await {
+            Ok(UpgradeProgress::Done { pid, gap_ms }) => {
+                print::line(format_args!(
+                    "upgraded: process {pid} serves; connections waited {gap_ms} ms"
+                ));
+                Exit::Done
+            }
+            Ok(UpgradeProgress::Refused { why, calls }) => {
+                calls.iter().for_each(print::line);
+                Exit::failed(format_args!("{why}; the node goes on as before"))
+            }
+            Ok(UpgradeProgress::RolledBack { why, pid }) => Exit::failed(format_args!(
+                "{why}; the old binary was started again as process {pid}"
+            )),
+            Ok(UpgradeProgress::Failed { why }) => {
+                Exit::failed(format_args!("{why}; the node does not run any more"))
+            }
+            Ok(UpgradeProgress::Waiting { .. } | UpgradeProgress::HandingOver) => {
+                Exit::failed("the node ended without a result; see its log")
+            }
+            Err(e) => Exit::failed(format_args!(
+                "could not reach the node in {}: {e}; it must run `offhook serve`, and this command \
+                 must run as its user or as root",
+                data_dir.display()
+            )),
+        }
+    })
+}

@@ -1,0 +1,147 @@
+//! The Unix socket through which `offhook upgrade` talks to the node: `upgrade.sock` in the data
+//! directory. Only the user of the node, and root, may use it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::fs::Mode;
+use rustix::process::geteuid;
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tracing::warn;
+
+/// Name of the socket in the data directory.
+const NAME: &str = "upgrade.sock";
+
+/// The longest line, in bytes.
+const LINE_MAX: u64 = 64 * 1024;
+
+/// How long a client may take to send its request.
+const REQUEST_TIME: Duration = Duration::from_secs(5);
+
+/// What `offhook upgrade` asks for.
+#[derive(Debug, Default, Deserialize, Serialize)]
+pub struct UpgradeRequest {
+    /// The binary to start. `None` for the file that the running process was started from.
+    pub binary: Option<PathBuf>,
+    /// How long to wait for calls to end.
+    pub wait_seconds: u64,
+}
+
+/// How an upgrade goes on. One JSON object per line.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum UpgradeProgress {
+    /// Calls that cannot be handed over, which are waited for.
+    Waiting { calls: usize },
+    /// The new process is ready; this one closes the store.
+    HandingOver,
+    /// The new process serves.
+    Done {
+        pid: u32,
+        /// Time in which connections waited, in milliseconds.
+        gap_ms: u64,
+    },
+    /// The running process goes on.
+    Refused {
+        why: String,
+        /// Calls that cannot be handed over.
+        calls: Vec<String>,
+    },
+    /// The new process failed after the hand-over. The old binary was started again.
+    RolledBack { why: String, pid: u32 },
+    /// Neither binary serves.
+    Failed { why: String },
+}
+
+/// The listening socket.
+#[derive(Debug)]
+pub(super) struct Control(UnixListener);
+
+impl Control {
+    /// Listens in a data directory. A socket of an earlier process is replaced.
+    pub(super) fn bind(data_dir: &Path) -> io::Result<Self> {
+        let at = data_dir.join(NAME);
+        match std::fs::remove_file(&at) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let listener = UnixListener::bind(&at)?;
+        rustix::fs::chmod(&at, Mode::RUSR | Mode::WUSR)?;
+        Ok(Self(listener))
+    }
+
+    /// Waits for a request.
+    pub(super) async fn next(&self) -> (UpgradeRequest, Client) {
+        loop {
+            match self.0.accept().await {
+                Ok((stream, _)) => match Client::read(stream).await {
+                    Ok(asked) => return asked,
+                    Err(error) => warn!(%error, "request for an upgrade not read"),
+                },
+                Err(error) => {
+                    warn!(%error, "accept failed; retrying in 1 s");
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+            }
+        }
+    }
+}
+
+/// Who asked for an upgrade.
+#[derive(Debug)]
+pub(super) struct Client(UnixStream);
+
+impl Client {
+    async fn read(mut stream: UnixStream) -> io::Result<(UpgradeRequest, Self)> {
+        let user = stream.peer_cred()?.uid();
+        if user != 0 && user != geteuid().as_raw() {
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, "another user asked"));
+        }
+        let mut line = String::new();
+        let mut lines = BufReader::new((&mut stream).take(LINE_MAX));
+        tokio::time::timeout(REQUEST_TIME, lines.read_line(&mut line)).await??;
+        Ok((serde_json::from_str(&line)?, Self(stream)))
+    }
+
+    /// Reports progress. The client may be gone.
+    pub(super) async fn report(&mut self, progress: &UpgradeProgress) {
+        if let Ok(mut line) = serde_json::to_vec(progress) {
+            line.push(b'\n');
+            let _ = self.0.write_all(&line).await;
+        }
+    }
+}
+
+/// Asks the node with this data directory for an upgrade. Passes each step to `report` and returns
+/// the last one.
+///
+/// # Errors
+/// Returns an error if no node listens there, or if it ends without a result.
+pub async fn request_upgrade(
+    data_dir: &Path,
+    request: &UpgradeRequest,
+    mut report: impl FnMut(&UpgradeProgress),
+) -> io::Result<UpgradeProgress> {
+    let mut stream = UnixStream::connect(data_dir.join(NAME)).await?;
+    let mut line = serde_json::to_vec(request)?;
+    line.push(b'\n');
+    stream.write_all(&line).await?;
+    let mut lines = BufReader::new(stream.take(LINE_MAX * 64)).lines();
+    while let Some(line) = lines.next_line().await? {
+        let progress: UpgradeProgress = serde_json::from_str(&line)?;
+        match progress {
+            UpgradeProgress::Waiting { .. } | UpgradeProgress::HandingOver => report(&progress),
+            UpgradeProgress::Done { .. }
+            | UpgradeProgress::Refused { .. }
+            | UpgradeProgress::RolledBack { .. }
+            | UpgradeProgress::Failed { .. } => return Ok(progress),
+        }
+    }
+    Err(io::Error::new(
+        io::ErrorKind::UnexpectedEof,
+        "the node ended without a result; see its log",
+    ))
+}
