@@ -2,6 +2,7 @@
 
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
+use store::{ForgetOutcome, StoreError};
 use utoipa::ToSchema;
 
 /// Control over the node.
@@ -16,6 +17,12 @@ pub trait Operator: Send + Sync + 'static {
     /// Drains a node: it takes no new calls, and live calls go on. Only a restart ends the drain.
     /// Returns `false` if the node does not exist.
     fn drain(&self, node: &str) -> bool;
+
+    /// Forgets a node of the fleet that is lost for good.
+    fn forget(&self, node: &str) -> BoxFuture<'static, Result<ForgetOutcome, StoreError>>;
+
+    /// `cluster.node_id` of this node.
+    fn node_id(&self) -> &str;
 }
 
 /// The status of a node.
@@ -33,6 +40,10 @@ pub struct NodeStatus {
     pub not_ready: Option<String>,
     /// Null if the node does not answer.
     pub live_calls: Option<usize>,
+    /// How much of its capacity the node uses, from 0 to 1: the largest share of live calls,
+    /// waiting set-ups, time of media threads and memory. Null if the node does not answer.
+    #[serde(default)]
+    pub load: Option<f64>,
     /// What the node knows about its fleet; null if it is alone, or does not answer.
     pub fleet: Option<FleetStatus>,
     /// Resident memory in bytes; null if the system does not report it.
@@ -53,6 +64,7 @@ impl NodeStatus {
             state,
             not_ready: None,
             live_calls: None,
+            load: None,
             fleet: None,
             memory_bytes: None,
             fetches: Vec::new(),

@@ -98,6 +98,7 @@ impl Operator for Calls {
                 },
                 not_ready: None,
                 live_calls: Some(3),
+                load: Some(0.1),
                 fleet: None,
                 memory_bytes: None,
                 fetches: vec![count("answer", "ok"), count("answer", "timeout")],
@@ -110,6 +111,19 @@ impl Operator for Calls {
     fn drain(&self, node: &str) -> bool {
         self.is_draining.store(node == "n1", Ordering::Relaxed);
         node == "n1"
+    }
+
+    fn forget(&self, node: &str) -> BoxFuture<'static, Result<ForgetOutcome, StoreError>> {
+        let outcome = match node {
+            "n1" => ForgetOutcome::Running,
+            "n2" => ForgetOutcome::Forgotten,
+            _ => ForgetOutcome::Unknown,
+        };
+        Box::pin(std::future::ready(Ok(outcome)))
+    }
+
+    fn node_id(&self) -> &str {
+        "n1"
     }
 }
 

@@ -572,7 +572,7 @@ fn table(nodes: &[DevNodeStatus]) -> String {
     let mut rows = vec![head.map(str::to_owned)];
     for node in nodes {
         let cells = node.status.as_ref().map(nodes::row);
-        let [_, state, _, _, calls, slots, permits, beat] =
+        let [_, state, _, _, calls, _, slots, permits, beat] =
             cells.unwrap_or_else(|| std::array::from_fn(|_| "-".to_owned()));
         let process = match node.is_cut_off {
             true => format!("{}, cut off", process_of(node.process)),

@@ -1,4 +1,4 @@
-//! `offhook nodes`: lists the nodes of a fleet, and drains one of them.
+//! `offhook nodes`: lists the nodes of a fleet, drains one of them, and forgets one that is lost.
 
 use http::Method;
 
@@ -25,7 +25,10 @@ pub enum Command {
     List(ListArgs),
     /// Drain a node: new calls go to the other nodes, live calls go on. Stop it with SIGTERM when
     /// it has no calls; only a restart ends the drain
-    Drain(DrainArgs),
+    Drain(NodeIdArgs),
+    /// Forget a node that is lost for good with its disk, so that nothing waits for it: its recordings
+    /// without a copy are deleted. Refused while it runs
+    Forget(NodeIdArgs),
 }
 
 /// Options of `offhook nodes list`.
@@ -38,9 +41,9 @@ pub struct ListArgs {
     pub json: bool,
 }
 
-/// Options of `offhook nodes drain`.
+/// Options of `offhook nodes drain` and `offhook nodes forget`.
 #[derive(clap::Args, Clone, Debug)]
-pub struct DrainArgs {
+pub struct NodeIdArgs {
     /// Name of the node: its cluster.node_id
     #[arg(value_name = "NODE", value_parser = node_id)]
     pub node_id: String,
@@ -65,6 +68,7 @@ pub fn run(args: Args) -> Exit {
             None => list(args.list).await,
             Some(Command::List(args)) => list(args).await,
             Some(Command::Drain(args)) => drain(args).await,
+            Some(Command::Forget(args)) => forget(args).await,
         };
         done.unwrap_or_else(|exit| exit)
     })
@@ -89,7 +93,7 @@ async fn list(args: ListArgs) -> Result<Exit, Exit> {
     Ok(if is_silent { Exit::Failed } else { Exit::Done })
 }
 
-async fn drain(args: DrainArgs) -> Result<Exit, Exit> {
+async fn drain(args: NodeIdArgs) -> Result<Exit, Exit> {
     let api = NodeApi::of(&args.at)?;
     let path = format!("nodes/{}/drain/", args.node_id);
     let answer = api.ask(Method::POST, &path, None).await?;
@@ -101,9 +105,17 @@ async fn drain(args: DrainArgs) -> Result<Exit, Exit> {
     Ok(Exit::Done)
 }
 
+async fn forget(args: NodeIdArgs) -> Result<Exit, Exit> {
+    let api = NodeApi::of(&args.at)?;
+    let id = &args.node_id;
+    api.ask(Method::POST, &format!("nodes/{id}/forget/"), None).await?;
+    print::line(format_args!("{id} is forgotten; if it starts again, it is a new node"));
+    Ok(Exit::Done)
+}
+
 /// One row per node, below a header row.
 fn table(nodes: &[NodeStatus]) -> String {
-    let head = ["node", "state", "version", "started", "calls", "slots", "permits", "beat"];
+    let head = ["node", "state", "version", "started", "calls", "load", "slots", "permits", "beat"];
     let mut rows = vec![head.map(str::to_owned)];
     rows.extend(nodes.iter().map(row));
     print::table(&rows)
@@ -120,10 +132,11 @@ pub(super) fn state_of(node: &NodeStatus) -> &str {
     }
 }
 
-/// The cells of a node: name, state, version, start, calls, slots, permits, age of the last beat.
-pub(super) fn row(node: &NodeStatus) -> [String; 8] {
+/// The cells of a node: name, state, version, start, calls, load, slots, permits, age of the last
+/// beat.
+pub(super) fn row(node: &NodeStatus) -> [String; 9] {
     const NONE: &str = "-";
-    let NodeStatus { id, version, started_at, live_calls, fleet, .. } = node;
+    let NodeStatus { id, version, started_at, live_calls, load, fleet, .. } = node;
     let units = fleet.as_ref().map(|fleet| fleet.units);
     let of = |used: u64, held: u64| format!("{used} of {held}");
     let beat = fleet.as_ref().and_then(|fleet| fleet.beat_age_ms);
@@ -133,6 +146,7 @@ pub(super) fn row(node: &NodeStatus) -> [String; 8] {
         version.clone(),
         started_at.clone().unwrap_or_else(|| NONE.to_owned()),
         live_calls.map_or_else(|| NONE.to_owned(), |live| live.to_string()),
+        load.map_or_else(|| NONE.to_owned(), |load| format!("{load:.2}")),
         units.map_or_else(|| NONE.to_owned(), |units| of(units.slots_used, units.slots_held)),
         units.map_or_else(|| NONE.to_owned(), |units| of(units.permits_used, units.permits_held)),
         beat.map_or_else(|| NONE.to_owned(), |age| format!("{age} ms ago")),
@@ -170,6 +184,7 @@ mod tests {
         NodeStatus {
             started_at: Some("2026-11-20T06:03:11.000Z".to_owned()),
             live_calls: Some(3),
+            load: Some(0.05),
             fleet: Some(FleetStatus {
                 run: "0197c5f0-0000-7000-8000-000000000001".to_owned(),
                 connected: true,
@@ -189,9 +204,9 @@ mod tests {
         let dead = NodeStatus::silent("a3", "0.1.0", NodeState::Dead);
         assert_eq!(
             table(&[node("a1"), dead]),
-            "node  state  version  started                   calls  slots    permits  beat\n\
-             a1    ready  0.1.0    2026-11-20T06:03:11.000Z  3      3 of 40  0 of 5   120 ms ago\n\
-             a3    dead   0.1.0    -                         -      -        -        -\n"
+            "node  state  version  started                   calls  load  slots    permits  beat\n\
+             a1    ready  0.1.0    2026-11-20T06:03:11.000Z  3      0.05  3 of 40  0 of 5   120 ms ago\n\
+             a3    dead   0.1.0    -                         -      -     -        -        -\n"
         );
     }
 

@@ -15,11 +15,12 @@ use super::connections::Connections;
 use super::fleet::{self, Forwarder, PeerRequests, Place};
 use super::ledger::{self, StoredKeys};
 use super::live::Live;
-use super::operator::{Drain, ThisNode};
+use super::operator::{Drain, ThisNode, node_load};
 use super::reload::{Loader, Parts, Reloader, Tunables};
 use super::shared_counts::SharedCounts;
 use super::shared_feed;
 use super::upgrade::Predecessor;
+use super::watch::Memory;
 use super::{Node, StartError, changes, routes};
 use crate::api;
 use crate::api::https::Https;
@@ -47,7 +48,7 @@ use engine::call::{
     CallSettings, Dialer, Outbox, OutboxLimits, PermissionService, Recordings, RecordingsConfig,
     Registry, RejectThread, Services, farewell, orphan,
 };
-use engine::cluster::NodeReaper;
+use engine::cluster::{LostNodes, NodeReaper};
 use engine::config::Config;
 use engine::erasure::{Eraser, ErasureParts};
 use engine::feed::Feed;
@@ -515,6 +516,15 @@ impl Node {
             clock.clone(),
             tls.clone(),
         ));
+        let memory = Memory::of_this_process();
+        let lost = place.cluster().map(|cluster| {
+            Arc::new(LostNodes {
+                cluster: cluster.clone(),
+                recordings: recordings.clone(),
+                reaper: reaper.clone(),
+                clock: clock.clone(),
+            })
+        });
         let this_node = Arc::new(ThisNode {
             id: own_id.clone(),
             started: clock.wall(),
@@ -523,6 +533,8 @@ impl Node {
             registry: registry.clone(),
             metrics: metrics.clone(),
             cluster: place.cluster().cloned(),
+            memory: memory.clone(),
+            lost: lost.clone(),
         });
         let room_handle = rooms.clone();
         let api_services = api::Api {
@@ -631,6 +643,9 @@ impl Node {
                 tokio::spawn(shared_feed::share(cluster.clone(), feed, stop_all.clone()));
                 tokio::spawn(shared_counts.share(cluster.clone(), stop_all.clone()));
                 cluster.watch(reaper);
+                if let Some(lost) = lost {
+                    tokio::spawn(lost.run(stop_all.clone()));
+                }
                 let stop = stop_all.clone();
                 tokio::spawn(fleet::follow_settings(
                     cluster.clone(),
@@ -685,8 +700,11 @@ impl Node {
         }
         let counted = gate.clone();
         let (member, state) = (place.cluster().cloned(), health.clone());
+        let loaded = registry.clone();
         metrics.refresh_with(move || {
             counted.publish_gauges();
+            let load = node_load(&loaded, &memory);
+            metrics::gauge!(model::metric::NODE_LOAD).set(load);
             if let Some(cluster) = &member {
                 fleet::publish_gauges(cluster, state.is_draining());
             }

@@ -51,7 +51,7 @@ use engine::webhook::{self, SignedWebhook, Unreachable, WebhookHandler};
 use machine::RoomKind;
 use model::metric::{self, unit};
 use model::{AuthId, CallUuid, Clock, Health};
-use store::{Database, NodeLock, Scope, Store, StoreError};
+use store::{Database, NodeLock, Scope, Store, StoreError, node_of_owner};
 
 /// Header with the client's address in such a request. Only other nodes can send it.
 const CLIENT: HeaderName = HeaderName::from_static("x-offhook-client");
@@ -359,10 +359,8 @@ impl Forwarder {
             return response;
         };
         let Some(forwarded) = forwardable(copy).await else { return response };
-        let is_owner = |node_id: &str| {
-            let name = |owner: &String| owner.split('/').next() == Some(node_id);
-            owner.as_ref().is_none_or(name)
-        };
+        let is_owner =
+            |node_id: &str| owner.as_ref().is_none_or(|owner| node_of_owner(owner) == node_id);
         if owner.is_some() && is_owner(&self.node_id) {
             return response;
         }
@@ -459,8 +457,10 @@ struct RoomSubject {
 fn subject_of(path: &str) -> Option<Subject> {
     let console = path.strip_prefix("/console/operations/nodes/");
     if let Some(rest) = console.or(path.strip_prefix("/api/v1/nodes/")) {
-        let node = rest.split('/').next().filter(|node| !node.is_empty())?;
-        return Some(Subject::Node(node.to_owned()));
+        let (node, action) = rest.split_once('/').unwrap_or((rest, ""));
+        // Any other node forgets a node.
+        let is_asked = !node.is_empty() && action.trim_end_matches('/') != "forget";
+        return is_asked.then(|| Subject::Node(node.to_owned()));
     }
     if let Some(room) = room_of(path) {
         return Some(room);
@@ -895,7 +895,21 @@ mod tests {
     use machine::RoomKind;
     use model::AuthId;
 
-    use super::{RoomSubject, Subject, subject_of};
+    use super::{NodeStatus, RoomSubject, Subject, subject_of};
+
+    #[test]
+    fn f40_the_status_of_a_node_of_another_version_is_read() {
+        let earlier = serde_json::json!({
+            "id": "a1", "version": "0.0.9", "state": "ready", "liveCalls": 3, "fetches": [], "graph": [],
+        });
+        let mut later = earlier.clone();
+        later["load"] = 0.5.into();
+        later["later"] = serde_json::json!({"x": [1]});
+        for (status, load) in [(earlier, None), (later, Some(0.5))] {
+            let status: NodeStatus = serde_json::from_value(status).unwrap();
+            assert_eq!((status.live_calls, status.load), (Some(3), load));
+        }
+    }
 
     #[test]
     fn f07_the_subject_of_a_request_is_in_its_path() {
@@ -926,6 +940,7 @@ mod tests {
         }
         for path in [
             "/api/v1/nodes/",
+            "/api/v1/nodes/a1/forget/",
             "/v1/Account/MA1/Call/",
             "/api/v1/calls/",
             "/console/calls/x",

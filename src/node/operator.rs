@@ -7,6 +7,7 @@ use futures_util::future::BoxFuture;
 
 use super::fleet;
 use super::reload::Reloader;
+use super::watch::Memory;
 use crate::api::{
     FleetStatus, NodeState, NodeStatus, Operator, ReloadOutcome, RequestCount, Units,
 };
@@ -15,10 +16,10 @@ use crate::observe::{Metrics, Tally};
 use engine::admission::{Gate, UnitCounts};
 use engine::call::phones::Phones;
 use engine::call::{Dialer, Registry};
-use engine::cluster::{Cluster, Status};
+use engine::cluster::{Cluster, LostNodes, Status};
 use model::Timestamp;
 use model::{Health, metric};
-use store::RunInfo;
+use store::{ForgetOutcome, RunInfo, StoreError};
 
 /// Starts a drain. Cheap to clone.
 #[derive(Clone)]
@@ -56,6 +57,14 @@ pub(super) struct ThisNode {
     pub(super) registry: Registry,
     pub(super) metrics: Metrics,
     pub(super) cluster: Option<Arc<Cluster>>,
+    pub(super) memory: Memory,
+    /// `None` if the node is alone.
+    pub(super) lost: Option<Arc<LostNodes>>,
+}
+
+/// How much of its capacity the node uses, from 0 to 1, in steps of 0.001.
+pub(super) fn node_load(registry: &Registry, memory: &Memory) -> f64 {
+    (registry.load().max(memory.load()) * 1_000.0).round() / 1_000.0
 }
 
 impl ThisNode {
@@ -79,8 +88,9 @@ impl ThisNode {
             state,
             not_ready: not_ready.map(str::to_owned),
             live_calls: Some(self.registry.len()),
+            load: Some(node_load(&self.registry, &self.memory)),
             fleet: self.cluster.as_ref().map(|cluster| fleet_status(&cluster.status())),
-            memory_bytes: resident(),
+            memory_bytes: Memory::resident(),
             fetches: request_counts(tallies.fetches, is_fetched),
             graph: request_counts(tallies.graph, is_granted),
         })
@@ -131,6 +141,20 @@ impl Operator for ThisNode {
         self.drain.begin();
         true
     }
+
+    fn forget(&self, node: &str) -> BoxFuture<'static, Result<ForgetOutcome, StoreError>> {
+        let (lost, node) = (self.lost.clone(), node.to_owned());
+        Box::pin(async move {
+            match lost {
+                Some(lost) => lost.forget(&node).await,
+                None => Ok(ForgetOutcome::Unknown),
+            }
+        })
+    }
+
+    fn node_id(&self) -> &str {
+        &self.id
+    }
 }
 
 fn request_counts(tallies: Vec<Tally>, is_ok: fn(&str) -> bool) -> Vec<RequestCount> {
@@ -141,11 +165,4 @@ fn request_counts(tallies: Vec<Tally>, is_ok: fn(&str) -> bool) -> Vec<RequestCo
         count,
     };
     tallies.into_iter().filter(|tally| tally.count > 0).map(of).collect()
-}
-
-/// Resident memory of this process, in bytes. `None` if `/proc` is not readable.
-fn resident() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()?.checked_mul(1024)
 }

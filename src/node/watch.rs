@@ -64,19 +64,39 @@ pub(super) async fn watch(pressure: Arc<Pressure>, clock: Clock, stop: Cancellat
 }
 
 /// Sources of the memory figures.
-struct Memory {
+#[derive(Clone)]
+pub(super) struct Memory {
     /// Control group of this process, if it has a memory limit.
     group: Option<PathBuf>,
 }
 
 impl Memory {
-    fn of_this_process() -> Self {
+    pub(super) fn of_this_process() -> Self {
         let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         let own = own.lines().find_map(|line| line.strip_prefix("0::/"));
         let group = own
             .map(|own| Path::new("/sys/fs/cgroup").join(own))
             .filter(|g| group_free(g).is_some());
         Self { group }
+    }
+
+    /// Resident memory of this process, in bytes. `None` if `/proc` is not readable.
+    pub(super) fn resident() -> Option<u64> {
+        let status = std::fs::read_to_string("/proc/self/status").ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+        line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()?.checked_mul(1024)
+    }
+
+    /// The share that this process uses of the memory it could have, from 0 to 1. At 1 calls are
+    /// refused. 0 if the system does not report it.
+    pub(super) fn load(&self) -> f64 {
+        match (Self::resident(), self.left()) {
+            (Some(used), Some(left)) => {
+                let all = used.saturating_add(left.saturating_sub(MEMORY_LEFT_MIN));
+                used as f64 / all.max(1) as f64
+            }
+            (_, None) | (None, _) => 0.0,
+        }
     }
 
     /// Free memory in bytes. `None` if the system does not report it.
@@ -132,6 +152,8 @@ mod tests {
         assert_eq!(group_free(group.path()), Some(100));
         write("memory.stat", "anon 1\ninactive_file 50\n");
         assert_eq!(group_free(group.path()), Some(150));
-        assert!(Memory::of_this_process().left().is_none_or(|left| left > 0));
+        let memory = Memory::of_this_process();
+        assert!(memory.left().is_none_or(|left| left > 0));
+        assert!((0.0..=1.0).contains(&memory.load()), "{}", memory.load());
     }
 }

@@ -109,6 +109,7 @@ fn describe() {
     let revision = option_env!("OFFHOOK_REVISION").unwrap_or("unknown");
     metrics::gauge!(metric::BUILD_INFO, "version" => env!("CARGO_PKG_VERSION"), "revision" => revision).set(1.0);
     metrics::gauge!(metric::DRAINING).set(0.0);
+    metrics::gauge!(metric::NODE_LOAD).set(0.0);
     metrics::gauge!(metric::CLUSTER_DEGRADED).set(0.0);
     metrics::gauge!(metric::TERM_OPEN).set(0.0);
     metrics::gauge!(metric::BEAT_AGE_SECONDS).set(0.0);

@@ -10,7 +10,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use super::console::{EventStream, Session, user};
 use super::crash::event_id;
 use super::support::app::{App, ReceivedRequest};
-use super::support::database::{execute, skipped_without_postgres};
+use super::support::database::{counts, execute, skipped_without_postgres};
 use super::support::http;
 use super::support::meta::{self, Graph, connect_body, silent_offer, terminate_body};
 use super::support::node::{API_KEY, AUTH_ID, NUMBER, Node, NodeConfig, basic, free_port};
@@ -882,6 +882,66 @@ async fn f24_f30_a_recording_is_read_and_deleted_at_any_node() {
     while http::get(&at(&nodes[1], second)).await.status != 200 {
         every.tick().await;
     }
+}
+
+#[tokio::test]
+async fn f42_f46_a_call_is_found_and_a_lost_node_is_forgotten() {
+    if skipped_without_postgres() {
+        return;
+    }
+    let world = World::new(20, 1_000).await;
+    let mut nodes = world.nodes(2).await;
+    let wacid = call(&nodes[1]).await;
+    let uuid = world.app.wait("/answer").await.param("CallUUID").to_owned();
+    let at = |node: &Node| ["--node", &node.public, "--api-key", API_KEY].map(str::to_owned);
+    let run = async |command: &[&str], node: &Node| {
+        let at = at(node);
+        let arguments: Vec<&str> = command.iter().copied().chain(at.iter().map(|a| &**a)).collect();
+        let output = offhook(&arguments).await;
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let found = run(&["calls", "where", &uuid], &nodes[0]).await;
+    assert_eq!(found, (Some(0), format!("{uuid} is at n1\n")));
+    let load = nodes[0].metric("offhook_node_load", &[]).await;
+    assert!(load > 0.0 && load < 1.0, "{load}");
+    // What is only on its disk: a recording, and one that was under way.
+    let (complete, open) = (uuid::Uuid::new_v4(), uuid::Uuid::new_v4());
+    for (id, ended) in [(complete, "1"), (open, "NULL")] {
+        let row = match ended {
+            "1" => {
+                "INSERT INTO recordings (recording_id, auth_id, main_auth_id, call_uuid, format, stereo, node_id, \
+                started_us, ended_us, duration_ms, end_reason) VALUES ($1, 'MATESTOFFHOOK0000001', 'MATESTOFFHOOK0000001', \
+                gen_random_uuid()::text, 'wav', 0, 'n1/00000000-0000-0000-0000-000000000000', 0, 1, 1000, 'HungUp')"
+            }
+            _ => {
+                "INSERT INTO recordings (recording_id, auth_id, main_auth_id, call_uuid, format, stereo, node_id, \
+                started_us) VALUES ($1, 'MATESTOFFHOOK0000001', 'MATESTOFFHOOK0000001', \
+                gen_random_uuid()::text, 'wav', 0, 'n1/00000000-0000-0000-0000-000000000000', 0)"
+            }
+        };
+        execute(world.shared.path(), row, &id.to_string()).await;
+    }
+    let file = format!("{}/recordings/{complete}.wav", nodes[0].public);
+    let forget = ["nodes", "forget", "n1"];
+    assert_eq!(run(&forget, &nodes[0]).await.0, Some(1), "it runs");
+    nodes[1].kill();
+    assert_eq!(http::get(&file).await.status, 503);
+    world.until_hung_up(&BTreeSet::from([wacid])).await;
+    let mut every = tokio::time::interval(Duration::from_millis(500));
+    while run(&forget, &nodes[0]).await.0 != Some(0) {
+        every.tick().await;
+    }
+    assert_eq!(http::get(&file).await.status, 404);
+    let left = "SELECT count(*), 0::bigint, 0::bigint, 0::bigint FROM recordings";
+    while counts(world.shared.path(), left).await.0 > 0 {
+        every.tick().await;
+    }
+    let found = run(&["calls", "where", &uuid], &nodes[0]).await;
+    assert_eq!(found, (Some(0), format!("{uuid} has ended; it was at n1\n")));
+    assert_eq!(run(&["nodes", "forget", "n7"], &nodes[0]).await.0, Some(1), "no such node");
+    // It may start again.
+    nodes[1].start_again().await;
+    nodes[0].until_metric("offhook_nodes", &[("state", "up")], 2.0).await;
 }
 
 #[tokio::test]

@@ -590,6 +590,12 @@ impl Media {
         self.shards.iter().any(|shard| shard.commands.is_behind())
     }
 
+    /// How busy the busiest shard is: 0 without legs, 1 if its thread does nothing but media.
+    pub fn load(&self) -> f64 {
+        let loads = self.shards.iter().map(|shard| shard.commands.counters.load());
+        f64::from(loads.fold(0.0, f32::max))
+    }
+
     /// Returns the counters since the start.
     pub fn stats(&self) -> MediaStats {
         let mut stats = MediaStats::default();

@@ -16,7 +16,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -95,6 +95,28 @@ pub(super) struct ShardCounters {
     pub(super) late_ticks: AtomicU64,
     /// Commands that were queued and not executed yet.
     pub(super) waiting: AtomicUsize,
+    /// How busy the thread's ticks are, see [`ShardCounters::load`].
+    load: AtomicU32,
+}
+
+impl ShardCounters {
+    /// The share of the time between ticks that recent ticks took: 1 if the thread does nothing
+    /// else. More if it falls behind.
+    pub(super) fn load(&self) -> f32 {
+        f32::from_bits(self.load.load(Ordering::Relaxed))
+    }
+
+    /// Counts a tick. The last 200 or so, a second's, make up most of the load.
+    fn count_tick(&self, took: Duration) {
+        let share = took.as_secs_f32() / TICK.as_secs_f32();
+        let load = self.load() + (share - self.load()) / 200.0;
+        self.load.store(load.to_bits(), Ordering::Relaxed);
+    }
+
+    /// The thread has no legs.
+    fn rest(&self) {
+        self.load.store(0, Ordering::Relaxed);
+    }
 }
 
 /// A leg with its entries in the routing tables.
@@ -213,6 +235,7 @@ impl Shard {
         loop {
             let now = self.clock.now();
             if self.legs.is_empty() {
+                self.counters.rest();
                 // Ports without legs are closed.
                 let wait = if self.ports.len() > 1 { SWEEP_INTERVAL } else { IDLE_WAIT };
                 let relays = self.ports.values().filter_map(|open| open.relay.as_ref());
@@ -243,6 +266,7 @@ impl Shard {
                         return;
                     }
                     self.flush_counts(tick.late);
+                    self.counters.count_tick(self.clock.now().saturating_duration_since(now));
                     wakes = 0;
                 }
                 Some(wait) if is_prompt => {

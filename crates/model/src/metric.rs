@@ -51,6 +51,8 @@ pub const LIMITED_TOTAL: &str = "offhook_limited_total";
 pub const EVENT_LOG_REFUSED_TOTAL: &str = "offhook_event_log_refused_total";
 /// Gauge: 1 while the node drains. [`CALLS_ACTIVE`] counts the remaining calls.
 pub const DRAINING: &str = "offhook_draining";
+/// Gauge: how much of its capacity the node uses, from 0 to 1.
+pub const NODE_LOAD: &str = "offhook_node_load";
 /// Gauge: 1 while the database of the node's fleet does not answer. 0 if the node is alone.
 pub const CLUSTER_DEGRADED: &str = "offhook_cluster_degraded";
 /// Gauge: 1 while the fleet gives out units.
@@ -177,6 +179,7 @@ pub const ALL: &[(&str, Kind, &str)] = &[
     ),
     (EVENT_LOG_REFUSED_TOTAL, Kind::Counter, "Event log lines dropped because the queue was full."),
     (DRAINING, Kind::Gauge, "1 while the node drains."),
+    (NODE_LOAD, Kind::Gauge, "Share of its capacity that the node uses, from 0 to 1."),
     (
         CLUSTER_DEGRADED,
         Kind::Gauge,

@@ -8,7 +8,7 @@ use std::path::Path;
 use uuid::Uuid;
 
 use crate::database::Database;
-use crate::error::StoreError;
+use crate::error::{StoreError, failed};
 use crate::rows::call::CallRecord;
 use crate::rows::callback::CallbackView;
 use crate::rows::conversation::Conversation;
@@ -16,8 +16,8 @@ use crate::rows::message::Message;
 use crate::rows::setting::Setting;
 use crate::scope::Scope;
 use crate::seal::Seal;
-use crate::sql::Pool;
 use crate::sql::connect::open_beside_node;
+use crate::sql::{self, Pool};
 use crate::tables::outbox::{self, Callbacks};
 use crate::tables::webhooks::{self, WebhookUse};
 use crate::tables::{calls, conversations, messages, settings};
@@ -112,6 +112,18 @@ impl Archive {
         limit: u32,
     ) -> Result<Vec<Message>, StoreError> {
         messages::list(&self.pool, scope, conversation, before, limit).await
+    }
+
+    /// Returns the owner of a call, and whether the call has ended. `None` if there is no such call.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
+    pub async fn owner(&self, call: CallUuid) -> Result<Option<(String, bool)>, StoreError> {
+        let select = "SELECT node_id, CAST(CASE WHEN ended_us IS NULL THEN 0 ELSE 1 END AS BIGINT) FROM calls WHERE call_uuid = $1";
+        let select = sql::query_as(select).bind(call.to_string());
+        let found: Option<(String, i64)> =
+            select.fetch_optional(&self.pool).await.map_err(failed("find a call"))?;
+        Ok(found.map(|(owner, ended)| (owner, ended != 0)))
     }
 
     /// Returns the lines of a call's event log, or `None` if there is no such call.

@@ -9,11 +9,11 @@ use uuid::Uuid;
 
 use crate::error::StoreError;
 use crate::store::Store;
-use crate::tables::fleet::{ClaimKey, ClaimOutcome, FleetSession};
+use crate::tables::fleet::{ClaimKey, ClaimOutcome, FleetSession, ForgetOutcome};
 use crate::tables::room_hosts::{RoomHost, RoomRef};
 use crate::testing::skipped_on_sqlite;
 use machine::RoomKind;
-use model::{AuthId, Health};
+use model::{AuthId, Clock, Health};
 
 /// Opens a store of a test.
 async fn open(folder: &tempfile::TempDir) -> Store {
@@ -572,5 +572,122 @@ async fn f31_a_room_has_one_host_until_it_ends_or_the_host_dies() {
     let left = sqlx::query("SELECT count(*) FROM room_hosts");
     let left = left.fetch_one(&mut session.connection).await.unwrap();
     assert_eq!(left.get::<i64, _>(0), 1);
+    store.close().await;
+}
+
+#[tokio::test]
+async fn f42_a_node_is_forgotten_when_its_calls_have_ended() {
+    if skipped_on_sqlite() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder).await;
+    let mut session = store.fleet_session().await.unwrap();
+    let [lost, other] = [1, 2].map(Uuid::from_u128);
+    for (run, name) in [(lost, "a"), (other, "b")] {
+        session.register(run, name, "{}", false).await.unwrap().unwrap();
+    }
+    let owner = crate::owner_name("a", lost);
+    for (n, owner, ended, object) in [
+        (1, &*owner, None, None),
+        (2, &*owner, Some(5), None),
+        (3, &*owner, Some(5), Some("copied.wav")),
+        (4, "a", None, None),
+        (5, "ab", None, None),
+    ] {
+        let row = "INSERT INTO recordings (recording_id, auth_id, main_auth_id, call_uuid, format, stereo, node_id, \
+            started_us, ended_us, object, upload_us) VALUES ($1, '', '', '', 'wav', 0, $2, 0, $3, $4, $3)";
+        let row = sqlx::query(row).bind(Uuid::from_u128(n).to_string()).bind(owner);
+        let row = row.bind::<Option<i64>>(ended).bind::<Option<&str>>(object);
+        row.execute(&mut session.connection).await.unwrap();
+    }
+    execute(
+        &mut session,
+        "INSERT INTO files_to_remove (node_id, file) VALUES ('a', 'x'), ('b', 'y')",
+    )
+    .await;
+    assert_eq!(session.forget("c").await.unwrap(), ForgetOutcome::Unknown);
+    assert_eq!(session.forget("a").await.unwrap(), ForgetOutcome::Running);
+    assert!(session.take_recordings("a", "b/2").await.unwrap().is_empty(), "it may go on");
+    assert_eq!(session.away_with_recordings().await.unwrap(), ["ab"]);
+    assert!(session.declare_dead(lost, 0).await.unwrap());
+    assert_eq!(session.forget("a").await.unwrap(), ForgetOutcome::Ending);
+    assert!(session.release(lost).await.unwrap());
+    let mut away = session.away_with_recordings().await.unwrap();
+    away.sort();
+    assert_eq!(away, ["a", "ab"]);
+    assert_eq!(session.forget("a").await.unwrap(), ForgetOutcome::Forgotten);
+    assert_eq!(session.forget("a").await.unwrap(), ForgetOutcome::Forgotten, "again");
+    let mut taken = session.take_recordings("a", "b/2").await.unwrap();
+    taken.sort();
+    assert_eq!(taken, [1, 4].map(Uuid::from_u128));
+    assert!(session.take_recordings("a", "b/3").await.unwrap().is_empty(), "by one node");
+    assert_eq!(session.drop_recordings("a").await.unwrap(), 1);
+    let left =
+        "SELECT right(recording_id, 1) || coalesce(upload_us::text, '') FROM recordings ORDER BY 1";
+    let left: Vec<String> =
+        sqlx::query_scalar(left).fetch_all(&mut session.connection).await.unwrap();
+    assert_eq!(left, ["1", "3", "4", "5"]);
+    let files = sqlx::query_scalar("SELECT node_id FROM files_to_remove");
+    let files: Vec<String> = files.fetch_all(&mut session.connection).await.unwrap();
+    assert_eq!(files, ["b"]);
+    // A process that was paused all the time learns that it is dead, in a closed term, too.
+    execute(&mut session, "UPDATE fleet SET open = FALSE").await;
+    let (_, term, _) = session.runs().await.unwrap();
+    let beat = Beat {
+        run: lost,
+        term: term.id,
+        refused: None,
+        seq: 2,
+        acked: 0,
+        whole: true,
+        may_open: false,
+        asks: Vec::new(),
+        sent: std::time::Duration::ZERO,
+    };
+    assert_eq!(session.beat(&beat).await.unwrap().verdict, Verdict::Dead);
+    // It may come back as a new node.
+    let again = session.register(Uuid::from_u128(3), "a", "{}", false).await.unwrap();
+    assert!(again.is_some());
+    assert_eq!(session.forget("a").await.unwrap(), ForgetOutcome::Running);
+    store.close().await;
+}
+
+#[tokio::test]
+async fn f19_deadlines_of_adopted_callbacks_are_times_of_the_new_owner() {
+    if skipped_on_sqlite() {
+        return;
+    }
+    const HOUR: i64 = 3_600_000_000;
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder).await;
+    let mut session = store.fleet_session().await.unwrap();
+    // One clock is an hour ahead of the database's, one as far behind; one run is of an earlier version.
+    let runs = [1, 2, 3].map(Uuid::from_u128);
+    let abouts =
+        [format!("{{\"clock_us\":{HOUR}}}"), format!("{{\"clock_us\":-{HOUR}}}"), "{}".to_owned()];
+    for (run, about) in runs.iter().zip(&abouts) {
+        session.register(*run, &run.to_string(), about, false).await.unwrap().unwrap();
+    }
+    let [ahead, behind, unknown] = runs.map(|run| crate::owner_name(&run.to_string(), run));
+    let row = "INSERT INTO callbacks (event_id, call_uuid, auth_id, main_auth_id, node_id, kind, origin, url, method, \
+        params, created_us, since_us, next_us) VALUES ('', '', '', '', $1, '', '', '', '', '', $2, $2, $3)";
+    let row = sqlx::query(row).bind(&ahead).bind(10 * HOUR).bind(11 * HOUR);
+    row.execute(&mut session.connection).await.unwrap();
+    for (theirs, mine, expected) in [
+        (&ahead, &behind, (8 * HOUR, 9 * HOUR)),
+        (&ahead, &behind, (8 * HOUR, 9 * HOUR)),
+        (&behind, &unknown, (8 * HOUR, 9 * HOUR)),
+        (&unknown, &ahead, (8 * HOUR, 9 * HOUR)),
+        (&ahead, &behind, (6 * HOUR, 7 * HOUR)),
+    ] {
+        session.adopt(theirs, mine).await.unwrap();
+        let times =
+            sqlx::query_as("SELECT created_us, next_us FROM callbacks WHERE since_us = created_us");
+        let times: (i64, i64) = times.fetch_one(&mut session.connection).await.unwrap();
+        assert_eq!(times, expected, "{theirs} {mine}");
+    }
+    let clock = Clock::jumping();
+    assert!(session.clock_ahead(&clock).await.unwrap().abs() < HOUR);
     store.close().await;
 }

@@ -118,8 +118,8 @@ pub use self::tables::failed_requests::{
 };
 pub use self::tables::files_to_remove::{FileToRemove, FilesToRemove};
 pub use self::tables::fleet::{
-    ClaimKey, ClaimOutcome, FleetSession, OrphanClaim, RunInfo, key_fingerprint, owner_name,
-    run_of_owner,
+    ClaimKey, ClaimOutcome, FleetSession, ForgetOutcome, OrphanClaim, RunInfo, key_fingerprint,
+    node_of_owner, owner_name, run_of_owner,
 };
 pub use self::tables::messages::{MessageCount, Messages};
 pub use self::tables::notifications::Notifications;

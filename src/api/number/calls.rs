@@ -12,7 +12,7 @@ use super::request::{ApiRequest, NO_CALL, parse_number, parse_position, position
 use super::response::{Timestamp3339, ok};
 use super::route::{CURSOR, LIMIT, Route, handler};
 use model::{AuthId, CallQuality, CallUuid, Direction, Role, Timestamp};
-use store::{CallFilter, CallRecord, Compare};
+use store::{CallFilter, CallRecord, Compare, node_of_owner};
 use xml::ast::Finding;
 
 pub(super) const ROUTES: &[Route] = &[
@@ -106,6 +106,8 @@ struct CallView {
 struct CallDetail<'a> {
     #[serde(flatten)]
     call: CallView,
+    /// The node that has the call, or had it until its end: its `cluster.node_id`.
+    node: &'a str,
     /// Faults and their remedies; empty until the call has ended.
     #[schema(value_type = Vec<String>)]
     remarks: &'a [String],
@@ -277,6 +279,7 @@ async fn get(request: ApiRequest) -> Result<Response, ApiError> {
     if let Some(live) = api.live.get(scope, call) {
         let detail = CallDetail {
             call: CallView::live(&live),
+            node: api.operator.node_id(),
             remarks: &[],
             findings: &[],
             quality: None,
@@ -295,6 +298,7 @@ async fn get(request: ApiRequest) -> Result<Response, ApiError> {
     let whatsapp_call_id = record.start.wacid.as_ref().map(ToString::to_string);
     Ok(ok(&CallDetail {
         call: CallView::ended(&record),
+        node: node_of_owner(&record.start.node_id),
         remarks,
         findings,
         quality,

@@ -347,6 +347,7 @@ mod tests {
             "drainNode",
             "endTokenOverlap",
             "exportAudit",
+            "forgetNode",
             "forgetUser",
             "inviteUser",
             "listNodes",

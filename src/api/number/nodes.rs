@@ -10,10 +10,10 @@ use super::super::live::name_silent;
 use super::super::routes::{Operation, ResponseSpec};
 use super::super::{NodeState, NodeStatus};
 use super::request::ApiRequest;
-use super::response::{accepted, ok};
+use super::response::{accepted, no_content, ok};
 use super::route::{Route, error, handler};
 use model::Role;
-use store::Scope;
+use store::{ForgetOutcome, Scope};
 
 const NO_NODE: &str = "no such node; GET /api/v1/nodes/ (`offhook nodes list`) lists the nodes";
 const SHARED: ResponseSpec = error(
@@ -43,6 +43,21 @@ pub(super) const ROUTES: &[Route] = &[
             "Drain a node: it refuses new calls, and live calls go on. Only a restart ends the drain",
         )
         .responses(&[ResponseSpec::json::<DrainingNode>(202, "Draining"), SHARED]),
+    },
+    Route {
+        role: Role::Owner,
+        handler: handler!(forget),
+        operation: Operation::post(
+            "/api/v1/nodes/{node_id}/forget/",
+            "forgetNode",
+            "Forget a node of the fleet that is lost for good with its disk: its recordings without \
+             a copy are deleted, those under way are reported as failed, and nothing waits for it",
+        )
+        .responses(&[
+            ResponseSpec::empty(204, "Forgotten"),
+            SHARED,
+            error(409, "`node_runs`: its process runs; `node_ends`: its calls are being ended"),
+        ]),
     },
 ];
 
@@ -87,5 +102,25 @@ async fn drain(request: ApiRequest) -> Result<Response, ApiError> {
     match request.api().operator.drain(&id) {
         true => Ok(accepted(&DrainingNode { id, state: NodeState::Draining, live_calls })),
         false => Err(ApiError::NotFound(NO_NODE)),
+    }
+}
+
+async fn forget(request: ApiRequest) -> Result<Response, ApiError> {
+    // Only who may see the nodes.
+    nodes(&request).await?;
+    let id = request.parameter("node_id");
+    let conflict = |code, message: &'static str, retry_after| {
+        Err(ApiError::Conflict { code, message: message.into(), retry_after })
+    };
+    let forgotten = request.api().operator.forget(id).await;
+    match forgotten.map_err(ApiError::store("forget a node"))? {
+        ForgetOutcome::Forgotten => Ok(no_content()),
+        ForgetOutcome::Unknown => Err(ApiError::NotFound(NO_NODE)),
+        ForgetOutcome::Running => {
+            conflict("node_runs", "the node runs, or has just ended: stop it first", None)
+        }
+        ForgetOutcome::Ending => {
+            conflict("node_ends", "the node's calls are being ended: try again", Some(10))
+        }
     }
 }

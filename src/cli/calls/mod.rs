@@ -1,4 +1,4 @@
-//! `offhook calls`: lists the latest calls and shows one as a waterfall.
+//! `offhook calls`: lists the latest calls, shows one as a waterfall, and tells its node.
 //!
 //! Reads the store, whether a node is running or not, or asks a node over its API (`source`).
 //! `draw` and `list` render the text and are pure.
@@ -19,7 +19,7 @@ use draw::Paint;
 use engine::call::course::Course;
 use engine::call::waterfall::{Bar, Waterfall};
 use model::Timestamp;
-use source::Source;
+use source::{Source, Whereabouts};
 
 /// `offhook calls …`.
 #[derive(clap::Args, Clone, Debug)]
@@ -36,6 +36,8 @@ pub enum Command {
     /// Show one call as a waterfall: webhook, Graph, documents, media, prompts, digits and
     /// callbacks with their durations
     Show(ShowArgs),
+    /// Show at which node a call is live, or was until it ended
+    Where(WhereArgs),
 }
 
 /// Options of `offhook calls list`.
@@ -67,6 +69,19 @@ pub struct ShowArgs {
     pub bodies: bool,
 }
 
+/// Options of `offhook calls where`.
+#[derive(clap::Args, Clone, Debug)]
+pub struct WhereArgs {
+    /// UUID of the call, or its first characters
+    #[arg(value_name = "UUID", value_parser = source::CallPrefix::parse)]
+    pub call: source::CallPrefix,
+    #[command(flatten)]
+    pub from: SourceArgs,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// Runs the command. Exit code 0: shown; 1: no such call, or the source is not available; 2: wrong
 /// usage.
 pub fn run(args: Args) -> Exit {
@@ -74,6 +89,7 @@ pub fn run(args: Args) -> Exit {
         match args.command {
             Command::List(args) => list(args).await,
             Command::Show(args) => show(args).await,
+            Command::Where(args) => whereabouts(args).await.unwrap_or_else(|exit| exit),
         }
     })
 }
@@ -130,6 +146,18 @@ async fn show(args: ShowArgs) -> Exit {
         }
     }
     Exit::Done
+}
+
+async fn whereabouts(args: WhereArgs) -> Result<Exit, Exit> {
+    let source = Source::open(&args.from).await?;
+    let call = source.find(&args.call).await?;
+    let Whereabouts { node, has_ended } = source.whereabouts(call).await?;
+    match (args.json, has_ended) {
+        (true, _) => print::json(&json!({ "callUuid": call, "node": node, "ended": has_ended })),
+        (false, true) => print::line(format_args!("{call} has ended; it was at {node}")),
+        (false, false) => print::line(format_args!("{call} is at {node}")),
+    }
+    Ok(Exit::Done)
 }
 
 /// Width of the terminal, or 100 columns if standard output is none.

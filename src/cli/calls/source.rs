@@ -10,7 +10,7 @@ use super::super::node_api::NodeApi;
 use super::super::target::SourceArgs;
 use model::{CallUuid, last_four};
 use store::Database;
-use store::{Archive, CallRecord, StoreError};
+use store::{Archive, CallRecord, StoreError, node_of_owner};
 
 /// A call in `calls list`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -56,6 +56,12 @@ impl CallPrefix {
             (None, _) => Err(format!("no recent call has a UUID that starts with {}", self.0)),
         }
     }
+}
+
+/// The node of a call.
+pub(super) struct Whereabouts {
+    pub(super) node: String,
+    pub(super) has_ended: bool,
 }
 
 /// An open source.
@@ -134,13 +140,39 @@ impl Source {
         })
     }
 
+    /// The node of a call.
+    pub(super) async fn whereabouts(&self, call: CallUuid) -> Result<Whereabouts, Exit> {
+        let unknown = || self.unknown(call);
+        match self {
+            Self::Store { archive, .. } => {
+                let found = archive.owner(call).await.map_err(store_error)?;
+                let (owner, has_ended) = found.ok_or_else(unknown)?;
+                Ok(Whereabouts { node: node_of_owner(&owner).to_owned(), has_ended })
+            }
+            Self::Node(node) => {
+                #[derive(Deserialize)]
+                struct Call {
+                    node: String,
+                    status: String,
+                }
+                let base = node.base();
+                let body = node.get(&format!("calls/{call}/"), READ_TIMEOUT, LOG_BYTES_MAX).await?;
+                let found: Call = serde_json::from_slice(&body.ok_or_else(unknown)?)
+                    .map_err(|e| Exit::failed(format_args!("unreadable call from {base}: {e}")))?;
+                Ok(Whereabouts { node: found.node, has_ended: found.status == "ended" })
+            }
+        }
+    }
+
+    fn unknown(&self, call: CallUuid) -> Exit {
+        Exit::failed(format_args!(
+            "no call {call} in {self}; list the calls with `offhook calls list`"
+        ))
+    }
+
     /// The event log of a call.
     pub(super) async fn log(&self, call: CallUuid) -> Result<Vec<u8>, Exit> {
-        let unknown = || {
-            Exit::failed(format_args!(
-                "no call {call} in {self}; list the calls with `offhook calls list`"
-            ))
-        };
+        let unknown = || self.unknown(call);
         match self {
             Self::Store { archive, .. } => {
                 let lines = archive.events(call).await.map_err(store_error)?.ok_or_else(unknown)?;

@@ -95,6 +95,11 @@ impl Backlog {
         &self.line
     }
 
+    /// How full the queue is. At 1 further calls are refused.
+    pub(super) fn load(&self) -> f64 {
+        self.line.waiting() as f64 / BURST as f64
+    }
+
     /// Adds a call to the end of the queue. `work_is_late` says that tasks start late. During an
     /// overload this refuses every call; otherwise it is put down to a slow machine and ignored.
     pub(super) fn join(&self, now: Instant, work_is_late: bool) -> Result<WaitToken, Strain> {

@@ -104,6 +104,11 @@ impl Pressure {
             || self.let_in.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok()
     }
 
+    /// How full the queue of set-ups is, from 0 to 1.
+    pub fn load(&self) -> f64 {
+        self.backlog.load()
+    }
+
     /// Takes a place in the queue of set-ups at `now`.
     ///
     /// # Errors

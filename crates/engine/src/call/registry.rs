@@ -456,6 +456,14 @@ impl Registry {
         self.reserve_locally()
     }
 
+    /// How much of its capacity the node uses, from 0 to 1: the largest share of live calls, waiting
+    /// set-ups and the time of media threads.
+    pub fn load(&self) -> f64 {
+        let calls = self.len() as f64 / LIVE_MAX as f64;
+        let services = &self.0.services;
+        calls.max(services.pressure.load()).max(services.media.load()).min(1.0)
+    }
+
     /// Like [`Registry::room`] but ignores the state of Graph, for calls without Meta.
     pub(super) fn reserve_locally(&self) -> Option<SetUpTicket> {
         let services = &self.0.services;

@@ -1,13 +1,14 @@
 //! Keeps this process in a fleet: several nodes on one PostgreSQL database.
 //!
 //! `beats` sends the beats, and `watcher` watches the other nodes and lets `reaper` end what dead
-//! ones have left. `lease` gives admission the units that this process holds, and `claims` decides
+//! ones have left; `lost` gives up what only the disk of a dead one has. `lease` gives admission the units that this process holds, and `claims` decides
 //! which node an inbound call belongs to, and `rooms` which one hosts a room. `peers` connects the nodes with each other. The rules are
 //! those of the `fleet` crate.
 
 mod beats;
 mod claims;
 mod lease;
+mod lost;
 mod peers;
 mod reaper;
 mod rooms;
@@ -26,7 +27,7 @@ use fleet::{LimitKey, TermState};
 use futures_util::future::BoxFuture;
 use model::Clock;
 use serde::{Deserialize, Serialize};
-use store::{RunInfo, Store, StoreError, owner_name};
+use store::{FleetSession, RunInfo, Store, StoreError, owner_name};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -36,6 +37,7 @@ use self::beats::Beats;
 pub use self::claims::FleetClaims;
 pub use self::lease::FleetLease;
 use self::lease::{Demand, Units};
+pub use self::lost::LostNodes;
 pub use self::peers::{BindError, PeerAddress, PeerError, PeerHandler, PeerTimes, Peers};
 pub use self::reaper::NodeReaper;
 pub use self::rooms::FleetRooms;
@@ -91,6 +93,8 @@ pub struct About {
     pub key: String,
     /// The addresses of its media.
     pub media: Vec<SocketAddr>,
+    /// By how many microseconds its clock for stored deadlines is ahead of the database's.
+    pub clock_us: i64,
     /// The runs that it hears.
     pub sees: Vec<Uuid>,
 }
@@ -233,7 +237,7 @@ impl Cluster {
     pub async fn join(
         store: Store,
         clock: Clock,
-        options: JoinOptions,
+        mut options: JoinOptions,
         gate: Arc<Gate>,
     ) -> Result<Self, JoinError> {
         let shared = Arc::new(Shared {
@@ -254,7 +258,9 @@ impl Cluster {
             dead: CancellationToken::new(),
             stop: CancellationToken::new(),
         });
-        take_place(&store, &shared, &options).await?;
+        let mut session = take_place(&store, &shared, &options).await?;
+        options.about.clock_us = session.clock_ahead(&shared.clock).await?;
+        session.close().await?;
         gate.join(Arc::new(FleetLease::new(shared.clone())));
         let (node_id, about) = (options.node_id.clone(), options.about.clone());
         let units = Units::new(shared.clone(), gate.clone());
@@ -389,7 +395,7 @@ async fn take_place(
     store: &Store,
     shared: &Shared,
     options: &JoinOptions,
-) -> Result<(), JoinError> {
+) -> Result<FleetSession, JoinError> {
     let JoinOptions { node_id, about, .. } = options;
     let mut session = store.fleet_session().await?;
     let mut first: Option<(Uuid, i64, Duration)> = None;
@@ -418,7 +424,7 @@ async fn take_place(
         }
         tokio::time::sleep(READ_INTERVAL).await;
     }
-    Ok(session.close().await?)
+    Ok(session)
 }
 
 /// Refuses to join if a member has the same media address, or can't reach this process.

@@ -16,6 +16,7 @@ use crate::call::{Dialer, Services, orphan};
 const PAGE: u32 = 10_000;
 
 /// Ends the calls of dead processes and adopts their other work, for this node.
+#[derive(Clone)]
 pub struct NodeReaper {
     pub services: Arc<Services>,
     pub registry: Registry,

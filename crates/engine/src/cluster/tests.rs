@@ -266,3 +266,21 @@ async fn f28_a_node_that_was_declared_dead_learns_of_it() {
     assert!(!node.cluster.shared.admits());
     store.close().await;
 }
+
+#[test]
+fn f40_what_a_node_of_another_version_says_is_read() {
+    let info = |about: &str| RunInfo {
+        run: Uuid::from_u128(1),
+        node_id: "a".to_owned(),
+        state: fleet::RunState::Up,
+        seq: 1,
+        restated: None,
+        about: about.to_owned(),
+    };
+    let sees = Uuid::from_u128(2);
+    let later = format!(r#"{{"peer":"h:1","pin":"p","sees":["{sees}"],"later":{{"x":[1]}}}}"#);
+    let (later, earlier) = (About::read(&info(&later)), About::read(&info(r#"{"peer":"h:1"}"#)));
+    assert_eq!((later.peer.as_str(), later.pin.as_str(), later.sees), ("h:1", "p", vec![sees]));
+    assert_eq!(earlier, About { peer: "h:1".to_owned(), ..About::default() });
+    assert_eq!(About::read(&info("not JSON")), About::default());
+}

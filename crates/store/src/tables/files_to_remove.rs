@@ -104,7 +104,8 @@ impl WriteTask for AddMedia {
             let mut added = 0;
             for message in &self.messages {
                 let insert = "INSERT INTO files_to_remove (node_id, file) \
-                    SELECT DISTINCT r.node_id, $1 FROM runs r WHERE r.node_id <> split_part($2, '/', 1)";
+                    SELECT DISTINCT r.node_id, $1 FROM runs r WHERE r.node_id <> split_part($2, '/', 1) \
+                    AND r.state <> 'forgotten'";
                 let insert = sql::query(insert).bind(message.to_string()).bind(&self.node_id);
                 added += insert.execute(&mut *to).await?.rows_affected();
             }

@@ -12,7 +12,7 @@ use sqlx::postgres::PgRow;
 use sqlx::{ConnectOptions as _, Connection as _, PgConnection, Row as _};
 use uuid::Uuid;
 
-use model::{CallUuid, Secret};
+use model::{CallUuid, Clock, Secret};
 
 use crate::database::Database;
 use crate::error::{StoreError, failed};
@@ -24,6 +24,9 @@ use crate::store::Store;
 
 /// Time that a statement waits for the locks of other nodes.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Clocks of two nodes that differ by less are taken for equal.
+const CLOCKS_APART: Duration = Duration::from_millis(500);
 
 /// A connection for the statements of a fleet.
 ///
@@ -46,6 +49,18 @@ pub struct RunInfo {
     pub restated: Option<Uuid>,
     /// JSON: what the run says about itself.
     pub about: String,
+}
+
+/// The outcome of forgetting a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ForgetOutcome {
+    Forgotten,
+    /// It never was a node of this fleet.
+    Unknown,
+    /// Its process runs, or was not declared dead yet.
+    Running,
+    /// It was declared dead, and its calls are being ended.
+    Ending,
 }
 
 /// An inbound call as Meta names it, and the hash of that.
@@ -90,6 +105,11 @@ impl RunInfo {
 /// owns rows by its name.
 pub fn owner_name(node_id: &str, run: Uuid) -> String {
     format!("{node_id}/{run}")
+}
+
+/// Returns the node in the name of an owner.
+pub fn node_of_owner(owner: &str) -> &str {
+    owner.split('/').next().unwrap_or_default()
 }
 
 /// Returns the run in the name of an owner. `None` if the owner is a node alone.
@@ -223,6 +243,20 @@ impl FleetSession {
             .ok_or_else(|| unreadable(WHAT)(format!("the verdict {verdict}")))?;
         let term = term_state(&row, WHAT)?;
         Ok(Answer { verdict, term, grants: grants(&row, WHAT)? })
+    }
+
+    /// Returns by how many microseconds a clock is ahead of the database's.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
+    pub async fn clock_ahead(&mut self, clock: &Clock) -> Result<i64, StoreError> {
+        let select = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
+        let sent = clock.steady().micros();
+        let there: i64 = sqlx::query_scalar(select)
+            .fetch_one(&mut self.connection)
+            .await
+            .map_err(failed("read the database's clock"))?;
+        Ok(i64::midpoint(sent, clock.steady().micros()).saturating_sub(there))
     }
 
     /// Sets what a run says about itself.
@@ -429,14 +463,30 @@ impl FleetSession {
     }
 
     /// Makes the unfinished work of one owner that of another one: callbacks, requests to Graph,
-    /// messages and turns of conversations.
+    /// messages and turns of conversations. The times of callbacks become times of the new owner's
+    /// clock, if both runs say in `about.clock_us` how theirs differ from the database's.
     ///
     /// # Errors
     /// Fails if the database query fails.
     pub async fn adopt(&mut self, theirs: &str, mine: &str) -> Result<u64, StoreError> {
         const WHAT: &str = "adopt the work of another node";
+        let mut transaction = self.connection.begin().await.map_err(failed(WHAT))?;
+        // The lock of `oh1_adopt`: times are converted once.
+        let lock = "SELECT pg_advisory_xact_lock(hashtextextended(current_schema() || ' adopt ' || $1, 0))";
+        let lock = sqlx::query(lock).bind(theirs).execute(&mut *transaction).await;
+        lock.map_err(failed(WHAT))?;
+        let convert = "UPDATE callbacks SET created_us = created_us - apart, since_us = since_us - apart, \
+            next_us = next_us - apart FROM (SELECT (SELECT (about::jsonb ->> 'clock_us')::bigint FROM runs WHERE run = $2::uuid) \
+                - (SELECT (about::jsonb ->> 'clock_us')::bigint FROM runs WHERE run = $3::uuid) AS apart) a \
+            WHERE node_id = $1 AND next_us IS NOT NULL AND abs(apart) > $4";
+        let run = |owner| run_of_owner(owner).map(|run| run.to_string());
+        let apart_max = i64::try_from(CLOCKS_APART.as_micros()).unwrap_or(i64::MAX);
+        let convert = sqlx::query(convert).bind(theirs).bind(run(theirs)).bind(run(mine));
+        let convert = convert.bind(apart_max).execute(&mut *transaction).await;
+        convert.map_err(failed(WHAT))?;
         let adopt = sqlx::query_scalar("SELECT oh1_adopt($1, $2)").bind(theirs).bind(mine);
-        let adopted: i64 = adopt.fetch_one(&mut self.connection).await.map_err(failed(WHAT))?;
+        let adopted: i64 = adopt.fetch_one(&mut *transaction).await.map_err(failed(WHAT))?;
+        transaction.commit().await.map_err(failed(WHAT))?;
         Ok(u64::try_from(adopted).unwrap_or_default())
     }
 
@@ -449,6 +499,81 @@ impl FleetSession {
         const WHAT: &str = "take over the work of earlier processes";
         let inherit = sqlx::query_scalar("SELECT oh1_inherit($1, $2)").bind(node_id).bind(mine);
         inherit.fetch_all(&mut self.connection).await.map_err(failed(WHAT))
+    }
+
+    /// Forgets a node that does not come back, unless it is a member or its calls are being ended.
+    /// Nothing waits for its disk from then on. If one of its processes is still there, it stays
+    /// declared dead.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
+    pub async fn forget(&mut self, node_id: &str) -> Result<ForgetOutcome, StoreError> {
+        const WHAT: &str = "forget a node";
+        let forget = "WITH named AS (SELECT run, state FROM runs WHERE node_id = $1 FOR UPDATE), \
+            gone AS (UPDATE runs SET state = 'forgotten' WHERE run IN (SELECT run FROM named) \
+                AND NOT EXISTS (SELECT 1 FROM named WHERE state IN ('up', 'draining', 'dead')) RETURNING run), \
+            files AS (DELETE FROM files_to_remove WHERE node_id = $1 AND EXISTS (SELECT 1 FROM gone)) \
+            SELECT (SELECT count(*) FROM gone) AS gone, \
+                (SELECT count(*) FROM named WHERE state IN ('up', 'draining')) AS members, \
+                (SELECT count(*) FROM named WHERE state = 'dead') AS dead";
+        let forget = sqlx::query(forget).bind(node_id);
+        let row = forget.fetch_one(&mut self.connection).await.map_err(failed(WHAT))?;
+        let count = |column| row.try_get::<i64, _>(column).map_err(failed(WHAT));
+        Ok(match (count("gone")?, count("members")?, count("dead")?) {
+            (_, 1.., _) => ForgetOutcome::Running,
+            (_, _, 1..) => ForgetOutcome::Ending,
+            (1.., _, _) => ForgetOutcome::Forgotten,
+            (_, _, _) => ForgetOutcome::Unknown,
+        })
+    }
+
+    /// Returns the names of nodes that are no members and have recordings under way, but no live
+    /// calls: a node that works outside the fleet has some.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
+    pub async fn away_with_recordings(&mut self) -> Result<Vec<String>, StoreError> {
+        let select = "SELECT DISTINCT split_part(node_id, '/', 1) FROM recordings r WHERE ended_us IS NULL \
+            AND NOT EXISTS (SELECT 1 FROM calls c WHERE c.node_id = r.node_id AND c.ended_us IS NULL) \
+            EXCEPT SELECT node_id FROM runs WHERE state IN ('up', 'draining', 'dead')";
+        let names = sqlx::query_scalar(select).fetch_all(&mut self.connection).await;
+        names.map_err(failed("look for recordings of nodes that are away"))
+    }
+
+    /// Makes recordings that are under way at a node which is not a member those of `mine`. Returns
+    /// them. Each is returned to one caller.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
+    pub async fn take_recordings(
+        &mut self,
+        node_id: &str,
+        mine: &str,
+    ) -> Result<Vec<Uuid>, StoreError> {
+        const WHAT: &str = "take over recordings of another node";
+        let update = "UPDATE recordings SET node_id = $2 WHERE ended_us IS NULL \
+            AND (node_id = $1 OR starts_with(node_id, $1 || '/')) AND node_id <> $2 \
+            AND NOT EXISTS (SELECT 1 FROM runs r WHERE r.node_id = $1 AND r.state IN ('up', 'draining')) \
+            RETURNING recording_id";
+        let update = sqlx::query_scalar(update).bind(node_id).bind(mine);
+        let taken: Vec<String> =
+            update.fetch_all(&mut self.connection).await.map_err(failed(WHAT))?;
+        taken.iter().map(|id| id.parse().map_err(unreadable(WHAT))).collect()
+    }
+
+    /// Deletes complete recordings whose files are only on the disk of a node that is forgotten, and
+    /// gives up other work on its recordings. Returns how many were deleted.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
+    pub async fn drop_recordings(&mut self, node_id: &str) -> Result<i64, StoreError> {
+        let delete = "WITH lost AS (DELETE FROM recordings WHERE ended_us IS NOT NULL AND object IS NULL \
+                AND (node_id = $1 OR starts_with(node_id, $1 || '/')) RETURNING 1), \
+            kept AS (UPDATE recordings SET upload_us = NULL, transcribe_us = NULL WHERE object IS NOT NULL \
+                AND (node_id = $1 OR starts_with(node_id, $1 || '/'))) \
+            SELECT count(*) FROM lost";
+        let count = sqlx::query_scalar(delete).bind(node_id).fetch_one(&mut self.connection).await;
+        count.map_err(failed("delete recordings of a forgotten node"))
     }
 
     /// Deletes claims of a run that are older than a minute and whose calls have their rows, and

@@ -336,6 +336,30 @@ impl Recordings {
         Ok(())
     }
 
+    /// Reports recordings of this owner that are under way as failed: their files were on the disk
+    /// of another node, which is lost.
+    ///
+    /// # Errors
+    /// Returns an error if the store fails.
+    pub async fn give_up(&self, ids: &[Uuid]) -> Result<(), StoreError> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let left = self.0.store.recordings().unfinished(&self.0.node_id).await?;
+        for start in left.into_iter().filter(|start| ids.contains(&start.id)) {
+            self.0
+                .conclude(
+                    start,
+                    RecordingEndReason::Failed,
+                    0,
+                    (Action::Due { key: None }, (None, false)),
+                    None,
+                )
+                .await;
+        }
+        Ok(())
+    }
+
     /// Deletes a recording. Returns `false` if it does not exist in the scope.
     ///
     /// # Errors
