@@ -80,7 +80,9 @@ struct RecordingRow {
 /// Audio quality of one direction.
 struct DirectionView {
     key: &'static str,
+    /// Empty if there are too few packets to tell.
     mos: String,
+    packets: u64,
     /// MOS as a percentage of the scale.
     level: i64,
     loss: String,
@@ -99,7 +101,6 @@ struct CallPage {
     code: String,
     answered_after: String,
     set_up: String,
-    total: String,
     bars: Vec<BarRow>,
     /// Whether the beginning of the call can be shown enlarged, and whether it is.
     has_beginning: bool,
@@ -209,9 +210,6 @@ async fn load_page(
             .as_ref()
             .and_then(Waterfall::set_up_us)
             .map(|us| lang.duration(us))
-            .unwrap_or_default(),
-        total: end
-            .map(|end| view::clock(Duration::from_secs(end.duration_secs)))
             .unwrap_or_default(),
         has_beginning: beginning.is_some(),
         zoomed: zoomed && beginning.is_some(),
@@ -351,7 +349,11 @@ fn sounds(lang: Lang, quality: &CallQuality) -> Vec<DirectionView> {
     let way = |key, way: Option<DirectionQuality>| {
         way.map(|way| DirectionView {
             key,
-            mos: lang.decimals(format!("{:.1}", way.mos)),
+            mos: match way.is_conclusive() {
+                true => lang.decimals(format!("{:.1}", way.mos)),
+                false => String::new(),
+            },
+            packets: way.packets,
             level: level(way.mos),
             loss: lang.decimals(format!("{:.1} %", way.loss_percent)),
             jitter: format!("{:.0} ms", way.jitter_ms),

@@ -32,7 +32,7 @@ pub(super) struct Row {
     /// Country of the other party.
     pub(super) country: Option<Country>,
     pub(super) started: When,
-    /// Empty while the call is live.
+    /// Time from the answer to the end. Empty while the call is live.
     pub(super) length: String,
     /// Text of the state, and CSS class of its mark.
     pub(super) state: String,

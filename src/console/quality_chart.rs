@@ -22,7 +22,7 @@ pub(super) struct Graph {
 pub(super) struct SampleRow {
     pub(super) from: String,
     pub(super) until: String,
-    /// MOS, loss and jitter of audio from the caller, then to the caller.
+    /// MOS, loss and jitter of audio from the user, then to the user.
     pub(super) ways: [[String; 3]; 2],
     pub(super) round_trip: String,
 }

@@ -33,9 +33,53 @@ pub struct CallQuality {
     pub round_trip_ms: Option<f64>,
 }
 
+impl DirectionQuality {
+    /// Minimum number of packets (one second of audio) from which loss and MOS are estimated.
+    pub const PACKETS_MIN: u64 = 50;
+
+    /// Whether there are enough packets to tell loss and MOS.
+    pub fn is_conclusive(&self) -> bool {
+        self.packets >= Self::PACKETS_MIN
+    }
+}
+
 impl CallQuality {
-    /// Mean opinion score of the worse direction.
+    /// Mean opinion score of the worse direction. `None` if both have too few packets.
     pub fn mos(&self) -> Option<f64> {
-        [self.inbound, self.outbound].into_iter().flatten().map(|way| way.mos).reduce(f64::min)
+        let Self { inbound, outbound, .. } = self.conclusive();
+        [inbound, outbound].into_iter().flatten().map(|way| way.mos).reduce(f64::min)
+    }
+
+    /// The quality without directions that have too few packets.
+    pub fn conclusive(self) -> Self {
+        Self {
+            inbound: self.inbound.filter(DirectionQuality::is_conclusive),
+            outbound: self.outbound.filter(DirectionQuality::is_conclusive),
+            ..self
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{CallQuality, DirectionQuality};
+
+    #[test]
+    fn directions_with_too_few_packets_have_no_opinion_score() {
+        let way = |packets, mos| {
+            Some(DirectionQuality {
+                packets,
+                loss_percent: 0.0,
+                jitter_ms: 1.0,
+                r_factor: 80.0,
+                mos,
+            })
+        };
+        let quality =
+            |inbound, outbound| CallQuality { inbound, outbound, round_trip_ms: Some(9.0) };
+        assert_eq!(quality(way(50, 4.0), way(49, 1.0)).mos(), Some(4.0));
+        assert_eq!(quality(way(1, 4.4), None).mos(), None);
+        let kept = quality(way(130, 4.4), way(1, 4.4)).conclusive();
+        assert_eq!(kept, quality(way(130, 4.4), None));
     }
 }

@@ -115,7 +115,7 @@ struct CallDetail<'a> {
     #[schema(value_type = Vec<Finding>)]
     findings: &'a [Finding],
     /// Quality of the audio: loss, jitter, round trip, estimated MOS; null until the call has
-    /// ended.
+    /// ended. A direction with fewer than 50 packets, too few to tell, is null.
     quality: Option<CallQuality>,
     /// Meta's id of the call; null until the call has ended.
     whatsapp_call_id: Option<String>,
@@ -294,7 +294,7 @@ async fn get(request: ApiRequest) -> Result<Response, ApiError> {
     let record = record.ok_or(ApiError::NotFound(NO_CALL))?;
     let (remarks, findings): (&[String], &[Finding]) =
         record.end.as_ref().map_or((&[], &[]), |end| (&end.remarks, &end.findings));
-    let quality = record.end.as_ref().and_then(|end| end.quality);
+    let quality = record.end.as_ref().and_then(|end| end.quality).map(CallQuality::conclusive);
     let whatsapp_call_id = record.start.wacid.as_ref().map(ToString::to_string);
     Ok(ok(&CallDetail {
         call: CallView::ended(&record),

@@ -56,8 +56,6 @@ const BAR_MIN: usize = 20;
 const BAR_MAX: usize = 120;
 /// The slowest bar is named if it took at least 1/`SLOW_SHARE` of the set-up.
 const SLOW_SHARE: i64 = 4;
-/// Minimum number of packets (one second of audio) for which loss and MOS are shown.
-const PACKETS_MIN: u64 = 50;
 /// Requests that deliver the local SDP to Meta.
 const SDP_REQUESTS: [&str; 3] = ["graph pre_accept", "graph accept", "graph connect"];
 
@@ -132,7 +130,7 @@ fn sound(text: &mut String, quality: &CallQuality, paint: Paint) {
             let DirectionQuality { packets, loss_percent, jitter_ms, r_factor, mos } = way;
             let noun = if *packets == 1 { "packet" } else { "packets" };
             let _ = write!(text, "{name:>TIME$}  {packets} {noun}{how}");
-            let _ = if *packets < PACKETS_MIN {
+            let _ = if !way.is_conclusive() {
                 writeln!(text, ": too short to tell")
             } else {
                 let lost = format!("{loss_percent:.2} % lost, jitter {jitter_ms:.1} ms");

@@ -10,8 +10,7 @@ pub(super) fn table(calls: &[CallRow]) -> String {
         "call", "began", "", "from", "to", "lasted", "ended by"
     );
     for call in calls {
-        let lasted =
-            call.duration_seconds.map_or_else(|| "…".to_owned(), |secs| format!("{secs} s"));
+        let lasted = call.bill_seconds.map_or_else(|| "…".to_owned(), |secs| format!("{secs} s"));
         let cause = call.cause.as_deref().unwrap_or("(live, or its node crashed)");
         let [began, direction, from, to, cause] =
             [&call.started_at, &call.direction, &call.from, &call.to, cause].map(plain);
@@ -47,10 +46,11 @@ mod tests {
             to: "918035737458".to_owned(),
             started_at: "2026-11-20T06:03:11.120Z".to_owned(),
             ended_at: Some("2026-11-20T06:03:31.520Z".to_owned()),
-            duration_seconds: Some(21),
+            duration_seconds: Some(22),
+            bill_seconds: Some(21),
             cause: Some("caller_hangup\u{1b}[31m".to_owned()),
         };
-        let open = CallRow { ended_at: None, duration_seconds: None, cause: None, ..ended.clone() };
+        let open = CallRow { ended_at: None, bill_seconds: None, cause: None, ..ended.clone() };
         let expected = "\
 call                                  began                               from             to                 lasted  ended by
 3f0c2f1a-6a1e-4f0e-9a2b-5d7f3f0a9b11  2026-11-20T06:03:11.120Z  inbound   …5678            918035737458         21 s  caller_hangup [31m

@@ -26,6 +26,8 @@ pub(super) struct CallRow {
     /// `None` if the call is live or its node crashed.
     pub(super) ended_at: Option<String>,
     pub(super) duration_seconds: Option<u64>,
+    /// Time from the answer to the end.
+    pub(super) bill_seconds: Option<u64>,
     pub(super) cause: Option<String>,
 }
 
@@ -202,6 +204,7 @@ impl CallRow {
             started_at: start.started.rfc3339(),
             ended_at: end.map(|e| e.ended.rfc3339()),
             duration_seconds: end.map(|e| e.duration_secs),
+            bill_seconds: end.map(|e| e.bill_secs),
             cause: end.map(|e| e.cause.clone()),
         }
         .masked()
@@ -236,6 +239,7 @@ mod tests {
             started_at: String::new(),
             ended_at: None,
             duration_seconds: None,
+            bill_seconds: None,
             cause: None,
         };
         let row = row.masked();
