@@ -16,6 +16,7 @@ class Phone extends HTMLElement {
   /** @type {string | null} */ call = null;
   session = null;
   /** Name of the registered endpoint. */ endpoint = "";
+  registered = false;
   /** @type {ReturnType<typeof setTimeout> | undefined} */ asking;
   muted = false;
   held = false;
@@ -78,7 +79,8 @@ class Phone extends HTMLElement {
     window.addEventListener("beforeunload", (event) => { if (this.peer) event.preventDefault(); });
     if (!this.draft) this.bellElsewhere = new Bell((deed) => { if (deed === "accept") void this.accept(); else this.send({ type: "reject", call: this.call }); });
     // The submit handler is installed now.
-    if (this.form("login").querySelector("[name=endpoint] option")) this.form("login").querySelector("button")?.removeAttribute("disabled");
+    this.offerRegistration();
+    this.form("login").addEventListener("change", () => this.offerRegistration());
     this.restoreRegistration();
     if (this.draft) this.scrollIntoView({ block: "nearest" });
   }
@@ -347,7 +349,17 @@ class Phone extends HTMLElement {
 
   isReady() { return this.draft ? this.call !== null : !this.at("leave").hidden; }
   /** @param {boolean} registered */
-  ready(registered) { this.bellElsewhere?.is(registered); this.form("dial").querySelector("button")?.toggleAttribute("disabled", !registered); }
+  ready(registered) {
+    this.registered = registered;
+    this.offerRegistration();
+    this.bellElsewhere?.is(registered); this.form("dial").querySelector("button")?.toggleAttribute("disabled", !registered);
+  }
+  /** Disables "Register" while the chosen endpoint is registered. */
+  offerRegistration() {
+    const form = this.form("login");
+    const chosen = /** @type {HTMLSelectElement | null} */ (form.querySelector("[name=endpoint]"))?.value;
+    form.querySelector("button.primary")?.toggleAttribute("disabled", !chosen || (this.registered && chosen === this.endpoint));
+  }
   /** @param {boolean} rings */
   ringing(rings) {
     for (const name of ["accept", "reject"]) this.at(name).hidden = !rings;

@@ -162,6 +162,8 @@ fn tone(status: &str) -> &'static str {
 struct Row {
     id: Uuid,
     name: String,
+    /// The person's number.
+    user: String,
     number: String,
     text: String,
     outbound: bool,
@@ -276,6 +278,7 @@ fn row(console: &Console, visitor: &Visitor, agents: &[Choice], conversation: Co
         labels: conversation.labels,
         id: conversation.id,
         name: conversation.user.display_name(),
+        user: conversation.user.formatted(),
         number: number_with_alias(console, visitor, &conversation.number),
         outbound: conversation.last_message.direction == "outbound",
         text: call_words(visitor.lang(), conversation.last_message.text, ""),

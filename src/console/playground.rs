@@ -22,7 +22,7 @@ use super::phone::{EndpointRow, endpoints};
 use super::view;
 use super::{App, Console};
 use engine::answer::SigningKeys;
-use engine::call::walk::{Bounds, CallParties, Caller, Job, Key, Step};
+use engine::call::walk::{Bounds, CallParties, Caller, Event, Job, Key, Step};
 use engine::people::Token;
 use machine::{CallUrls, MachineLimits};
 use model::{Digit, Method, PhoneNumberId};
@@ -356,7 +356,15 @@ fn step_row(lang: Lang, step: &Step) -> Option<StepRow> {
         _ => "",
     };
     let at = lang.duration(i64::try_from(step.at_ms.saturating_mul(1_000)).unwrap_or(i64::MAX));
-    Some(StepRow { at, kind: word, text: summary(&value), tone })
+    let mut text = summary(&value);
+    if let Step { event: Event::Callback { kind, method, url, sent: false, .. }, .. } = step {
+        let not_sent = lang.t("walk.not_sent");
+        text = match url.is_empty() {
+            true => format!("{} · {not_sent}", kind.as_str()),
+            false => format!("{} · {not_sent}: {} {url}", kind.as_str(), method.as_str()),
+        };
+    }
+    Some(StepRow { at, kind: word, text, tone })
 }
 
 /// Fields of an event that are not shown.
