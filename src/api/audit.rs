@@ -211,7 +211,8 @@ impl States {
         }
         match (status, after) {
             _ if is_deleted => (before, Value::Null),
-            (StatusCode::CREATED, _) => (Value::Null, response),
+            (StatusCode::CREATED, Value::Null) => (Value::Null, response),
+            (StatusCode::CREATED, after) => (Value::Null, after),
             (_, Value::Null) => (before, response),
             (_, after) => (before, after),
         }
@@ -258,14 +259,22 @@ pub(super) fn object_of(
         (_, []) => "account".to_owned(),
         (_, below) => below.join("/"),
     };
-    let ids = ["id", "app_id", "endpoint_id", "auth_id", "number"];
-    if status == StatusCode::CREATED
-        && let Some(id) = ids.iter().find_map(|name| body.get(name)?.as_str())
-    {
+    if let Some(id) = id_of_created(status, body) {
         object.push('/');
         object.push_str(id);
     }
     object
+}
+
+/// The path of an object that a request created, if its response names the id.
+pub(super) fn created_path(path: &str, status: StatusCode, body: &Value) -> Option<String> {
+    id_of_created(status, body).map(|id| format!("{}/{id}/", path.trim_end_matches('/')))
+}
+
+fn id_of_created(status: StatusCode, body: &Value) -> Option<&str> {
+    let ids = ["id", "app_id", "endpoint_id", "auth_id", "number"];
+    let mut found = ids.iter().filter_map(|name| body.get(name)?.as_str());
+    found.next().filter(|_| status == StatusCode::CREATED)
 }
 
 /// Reads the JSON body of a response. Returns the response as it was, and null for another body.
@@ -330,12 +339,13 @@ fn is_sensitive(field: &str) -> bool {
 }
 
 /// The fields that differ between two states. Request ids are not part of a state.
-fn changes(before: Value, after: Value) -> Value {
+fn changes(mut before: Value, mut after: Value) -> Value {
     let mut detail = Map::new();
+    for state in [&mut before, &mut after].into_iter().filter_map(Value::as_object_mut) {
+        state.remove("api_id");
+    }
     let (before, after) = match (before, after) {
         (Value::Object(mut before), Value::Object(mut after)) => {
-            before.remove("api_id");
-            after.remove("api_id");
             let same: Vec<String> = before
                 .iter()
                 .filter(|(name, value)| after.get(*name) == Some(value))

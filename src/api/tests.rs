@@ -44,7 +44,7 @@ use model::{CallType, CallUuid, Direction, E164, HangupCause, StreamId, Timestam
 use model::{Role, Secret};
 use speech::catalogue::Catalogue;
 use speech::config::SpeechConfig;
-use store::{CallEnd, CallStart, Passwords, Scope, Store};
+use store::{CallEnd, CallStart, ForgetOutcome, Passwords, Scope, Store, StoreError};
 use xml::ast::{DocUrl, Target};
 
 mod control;

@@ -84,6 +84,12 @@ async fn changes_are_recorded_with_actor_address_and_fields() {
     assert_eq!(found.len(), 2, "{found:#?}");
     assert_eq!(found[0]["before"]["answer_url"], json!("http://127.0.0.1:9009/a"));
     assert_eq!(found[0]["after"]["answer_url"], json!("http://127.0.0.1:9009/b"));
+    assert_eq!(found[1]["after"]["app_name"], json!("desk"), "{found:#?}");
+    assert_eq!(found[1]["after"]["answer_url"], json!("http://127.0.0.1:9009/a"));
+    assert!(
+        found[1]["after"].get("api_id").is_none()
+            && found[1].get("before").is_none_or(Value::is_null)
+    );
 
     // The console, with and without the APIs.
     let asha = Session::of(&world, "asha").await;

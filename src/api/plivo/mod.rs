@@ -216,7 +216,9 @@ fn serve(
         };
         let (response, body) = audit::json_body(work.await?).await;
         let status = response.status();
-        let after = match object {
+        // The response to a creation has only the id.
+        let created = audit::created_path(&path, status, &body);
+        let after = match created.as_deref().or(object) {
             Some(path) => current(&state, &scope, path).await,
             None => Value::Null,
         };
