@@ -507,7 +507,7 @@ impl Node {
             clock: clock.clone(),
         });
         tokio::spawn(eraser.clone().run(stop_all.clone()));
-        tokio::spawn(answer_messages(agents.clone(), inbox.clone(), stop_all.clone()));
+        tasks.spawn(answer_messages(agents.clone(), inbox.clone(), stop_public.clone()));
         let shared_settings = Arc::new(SharedSettings::new(
             keeper.clone(),
             people.clone(),
@@ -721,14 +721,11 @@ impl Node {
             clock.clone(),
             stop_all.clone(),
         ));
-        tokio::spawn(delete_expired(
-            store.clone(),
-            recordings.clone(),
-            inbox,
-            clock,
-            tunables.clone(),
-            stop_all.clone(),
-        ));
+        let (stop, expiry) = (
+            stop_public.clone(),
+            delete_expired(store.clone(), recordings.clone(), inbox, clock, tunables.clone()),
+        );
+        tasks.spawn(async move { stop.run_until_cancelled(expiry).await });
         tokio::spawn(recordings.clone().run_background_work(stop_all.clone()));
         outbox.start();
         tokio::spawn(numbers.run_reconciliation(stop_all.clone()));
@@ -895,18 +892,19 @@ async fn remove_files(
     }
 }
 
-/// Deletes expired data every hour, as `[retention]` says, until `stop`.
+/// Deletes expired data every hour, as `[retention]` says. May be cancelled at any time; what is
+/// left is deleted after the next start.
 async fn delete_expired(
     store: Store,
     recordings: Recordings,
     inbox: Inbox,
     clock: Clock,
     tunables: Arc<Tunables>,
-    stop: CancellationToken,
 ) {
     let mut every = tokio::time::interval(HOUR);
     let mut deleted_until = Timestamp::default();
-    while stop.run_until_cancelled(every.tick()).await.is_some() {
+    loop {
+        every.tick().await;
         let before = |days| {
             let kept = i64::try_from(days).unwrap_or(i64::MAX).saturating_mul(86_400);
             Timestamp::from_secs(clock.wall().secs().saturating_sub(kept))

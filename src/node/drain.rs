@@ -18,6 +18,8 @@ pub(super) struct EndTimes {
     work: Duration,
     /// For callbacks in progress. Others stay in the store.
     notices: Duration,
+    /// Whether the store is kept for a next start.
+    keeps_store: bool,
 }
 
 impl EndTimes {
@@ -28,9 +30,12 @@ impl EndTimes {
     /// After a second signal. The process exits within 2 s.
     pub(super) const NOW: Self = Self::of(700, 200, 500);
 
+    /// Of a node whose store is removed afterwards.
+    pub(super) const FOR_GOOD: Self = Self { keeps_store: false, ..Self::NOW };
+
     const fn of(calls: u64, work: u64, notices: u64) -> Self {
         let ms = Duration::from_millis;
-        Self { calls: ms(calls), work: ms(work), notices: ms(notices) }
+        Self { calls: ms(calls), work: ms(work), notices: ms(notices), keeps_store: true }
     }
 }
 
@@ -155,7 +160,7 @@ impl Node {
         // A recording's file must be complete before its row is written.
         let recordings = self.recordings.clone();
         let completed = tokio::task::spawn_blocking(move || recordings.stop());
-        if tokio::time::timeout(times.work, completed).await.is_err() {
+        if tokio::time::timeout(times.work, completed).await.is_err() && times.keeps_store {
             warn!("recordings not completed in time; the next start completes them");
         }
         self.tasks.close();
@@ -164,7 +169,7 @@ impl Node {
             warn!("background tasks not finished in time");
         }
         let cut_off = self.outbox.drain(times.notices).await;
-        if cut_off > 0 {
+        if cut_off > 0 && times.keeps_store {
             warn!(
                 callbacks = cut_off,
                 "callbacks in progress cancelled; the next start delivers them"

@@ -140,7 +140,8 @@ pub struct Node {
     outbox: Outbox,
     store: Store,
     tasks: TaskTracker,
-    /// Stops the public listener; `stop_all` stops the rest.
+    /// Stops the public listener, and the tasks that must end before the store is closed;
+    /// `stop_all` stops the rest.
     stop_public: CancellationToken,
     stop_all: CancellationToken,
     recordings: Recordings,

@@ -238,7 +238,11 @@ impl Dev {
     /// Stops the node and the demo application.
     pub async fn stop(mut self) {
         if let Some(node) = self.node.take() {
-            node.end(EndTimes::NOW).await;
+            let times = match self.folder {
+                Folder::Named(_) => EndTimes::NOW,
+                Folder::Temporary(_) => EndTimes::FOR_GOOD,
+            };
+            node.end(times).await;
         }
         drop(self.application);
     }
