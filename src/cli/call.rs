@@ -11,6 +11,7 @@ use base64::Engine as _;
 use super::simulated::{self, NodeDiscovery, StopSignals};
 use super::{Exit, print};
 use crate::node::dev::{Dev, DevOptions};
+use machine::DialError;
 use model::Secret;
 use model::{E164, digits_of};
 use sim::client::{self, Client};
@@ -22,12 +23,15 @@ const LINE_BYTES_MAX: usize = 128 << 20;
 /// Maximum size of the `--say` file in bytes.
 const SAY_BYTES_MAX: u64 = 100 << 20;
 
+/// The failure of a `Dial` that a setting of the node lifts.
+const WA_BRIDGE_OFF: DialError = DialError::WhatsappToWhatsappNotSupported;
+
 /// Options of `offhook call`.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
     /// Call through this node (base URL) instead of starting one; its graph_url must be a simulated
     /// Meta
-    #[arg(long, value_name = "URL", value_parser = super::http_url)]
+    #[arg(long, value_name = "URL", value_parser = super::node_url)]
     pub node: Option<url::Url>,
     /// The business number to call [default: the demo number, or the only number of the node]
     #[arg(long, value_name = "NUMBER")]
@@ -58,7 +62,7 @@ pub struct Args {
     pub json: bool,
     /// Hang up this long after the answer [default: after 5 s of silence, at most 30 s after the
     /// last key]
-    #[arg(long, value_name = "SECONDS", value_parser = super::whole(0_u32..=86_400))]
+    #[arg(long, value_name = "SECONDS", value_parser = super::whole(0_u32..=86_400), allow_negative_numbers = true)]
     pub hold: Option<u32>,
     /// Meta app secret of the node, which signs the webhooks (with --node)
     #[arg(long, value_name = "SECRET", env = "META_APP_SECRET", hide_env_values = true)]
@@ -285,7 +289,11 @@ fn columns(what: &CallEventKind) -> Option<(&'static str, String)> {
             ("refused", format!("Graph refused {action}: {details}"))
         }
         CallEventKind::Instruction { element, line, outcome, note } => {
-            let note = if note.is_empty() { String::new() } else { format!(": {note}") };
+            let remedy = match note == WA_BRIDGE_OFF.as_str() {
+                true => format!(" ({})", WA_BRIDGE_OFF.explanation()),
+                false => String::new(),
+            };
+            let note = if note.is_empty() { String::new() } else { format!(": {note}{remedy}") };
             ("instruction", format!("{element} {outcome} (line {line}){note}"))
         }
         CallEventKind::DigitSent { digit } => ("digit", digit.to_string()),
@@ -345,6 +353,13 @@ mod tests {
         assert!(named.is_some_and(|(_, text)| {
             text.ends_with(", call 3f0c2f1a-6a1e-4f0e-9a2b-5d7f3f0a9b11")
         }));
+        let dial = CallEventKind::Instruction {
+            element: "Dial".into(),
+            line: 2,
+            outcome: "failed".into(),
+            note: "whatsapp_to_whatsapp_not_supported".into(),
+        };
+        assert!(columns(&dial).is_some_and(|(_, text)| text.contains("limits.allow_wa_bridge")));
         let rejected = CallOutcome { cause: "rejected".into(), ..CallOutcome::default() };
         let refused = columns(&CallEventKind::Ended(rejected));
         assert!(refused.is_some_and(|(_, text)| text.contains("no record of the call")));

@@ -157,7 +157,12 @@ fn print_addresses(dev: &Dev) {
          \x20 offhook call --node {node} --dtmf 1\n\
          \x20 {curl}\n\
          \x20 {curl} -d from={number} -d to={user} -d answer_url={answer}\n\n\
-         The last one calls a simulated user, who picks up. Ctrl-C ends it.",
+         The last one calls a simulated user, who picks up. Ctrl-C ends it.\n\n\
+         To rehearse `offhook init` against this simulated Meta (docs/go-live.md#rehearsal):\n\n\
+         \x20 META_APP_SECRET={secret} META_ACCESS_TOKEN={token} offhook init --graph-url {graph} --app-id {app}",
+        secret = world::APP_SECRET,
+        token = world::ACCESS_TOKEN,
+        app = world::APP_ID,
         user = world::USER,
         person = world::PERSON,
         password = world::PASSWORD,

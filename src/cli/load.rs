@@ -31,7 +31,7 @@ pub struct Args {
     #[arg(long, value_name = "N")]
     pub calls: u64,
     /// How long each answered call is held before the caller hangs up
-    #[arg(long, value_name = "SECONDS", default_value_t = 1.0)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 1.0, value_parser = super::seconds(HOLD_MAX), allow_negative_numbers = true)]
     pub hold: f64,
     /// With media: ICE, DTLS-SRTP and Opus on every call; otherwise signalling only
     #[arg(long)]
@@ -41,7 +41,7 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = LOAD_RELAYS, value_parser = super::whole(1_u16..=1_000))]
     pub relays: u16,
     /// Load this node (base URL) instead of starting one; its graph_url must be a simulated Meta
-    #[arg(long, value_name = "URL", value_parser = super::http_url)]
+    #[arg(long, value_name = "URL", value_parser = super::node_url)]
     pub node: Option<url::Url>,
     /// Start only the simulated Meta, at this address, for --node or any other program whose Graph
     /// API is http://ADDR/v23.0
@@ -87,9 +87,6 @@ pub fn run(args: Args) -> Exit {
 fn request_of(args: &Args) -> Result<LoadRequest, String> {
     if args.to.as_deref().is_some_and(|to| digits_of(to).is_empty()) {
         return Err("--to needs a phone number: digits, with or without a plus".to_owned());
-    }
-    if !(0.0..=HOLD_MAX).contains(&args.hold) {
-        return Err(format!("--hold {} is not between 0 and {HOLD_MAX}", args.hold));
     }
     let order = LoadRequest {
         id: uuid::Uuid::new_v4().to_string(),
@@ -153,13 +150,21 @@ async fn load_other_node(
     mut order: LoadRequest,
 ) -> Exit {
     let usual = SimOptions::default();
-    let access_token =
-        args.access_token.as_ref().map_or(usual.access_token.clone(), |t| t.reveal().to_owned());
-    let sim =
-        match Sim::start(SimOptions { listen, access_token, relays: args.relays, ..usual }).await {
-            Ok(sim) => sim,
-            Err(e) => return Exit::failed(format_args!("{e}")),
-        };
+    let or_usual = |given: &Option<Secret>, usual: &str| {
+        given.as_ref().map_or_else(|| usual.to_owned(), |secret| secret.reveal().to_owned())
+    };
+    let options = SimOptions {
+        listen,
+        access_token: or_usual(&args.access_token, &usual.access_token),
+        app_secret: or_usual(&args.app_secret, &usual.app_secret),
+        verify_token: or_usual(&args.verify_token, &usual.verify_token),
+        relays: args.relays,
+        ..usual
+    };
+    let sim = match Sim::start(options).await {
+        Ok(sim) => sim,
+        Err(e) => return Exit::failed(format_args!("{e}")),
+    };
     // An Offhook node reports its numbers; those of another program are given as options.
     let filled = match NodeDiscovery::known(client, node).await {
         Ok(Some(discovery)) if args.phone_number_id.is_none() => {

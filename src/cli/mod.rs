@@ -139,12 +139,30 @@ fn whole<T: std::str::FromStr + PartialOrd + std::fmt::Display + Clone>(
     }
 }
 
-/// Parses an http or https URL.
+/// Parses the http or https URL of an application.
 fn http_url(text: &str) -> Result<url::Url, String> {
+    url_like(text, "http://127.0.0.1:5000/answer")
+}
+
+/// Parses the base URL of a node.
+fn node_url(text: &str) -> Result<url::Url, String> {
+    url_like(text, "http://127.0.0.1:8080")
+}
+
+fn url_like(text: &str, example: &str) -> Result<url::Url, String> {
     match url::Url::parse(text.trim()) {
         Ok(url) if matches!(url.scheme(), "http" | "https") => Ok(url),
-        Ok(url) => Err(format!("{} is neither http nor https", url.scheme())),
-        Err(e) => Err(format!("{e}; write it like http://127.0.0.1:5000/answer")),
+        // In `localhost:8080` the scheme is the host.
+        Ok(url) => Err(format!("{} is neither http nor https; write it like {example}", url.scheme())),
+        Err(e) => Err(format!("{e}; write it like {example}")),
+    }
+}
+
+/// Parses a number of seconds up to a maximum.
+fn seconds(max: f64) -> impl Fn(&str) -> Result<f64, String> + Clone {
+    move |text| {
+        let parsed = text.parse().ok().filter(|seconds| (0.0..=max).contains(seconds));
+        parsed.ok_or_else(|| format!("expected seconds from 0 to {max}, such as 5"))
     }
 }
 

@@ -49,7 +49,10 @@ pub fn run(args: Args) -> Exit {
     match replayed {
         Ok(replayed) if args.json => result_object(&replayed),
         Ok(replayed) => result_lines(&replayed),
-        Err(e) => Exit::usage(format_args!("could not replay {name}: {e}")),
+        Err(e) => Exit::usage(format_args!(
+            "could not replay {name}: {e}\nan event log of a call is needed; \
+             GET /api/v1/calls/CALL_UUID/events returns one"
+        )),
     }
 }
 

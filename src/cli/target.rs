@@ -24,7 +24,7 @@ const DATA_DIR: &str = "offhook-data";
 #[derive(clap::Args, Clone, Debug)]
 pub struct NodeArgs {
     /// Base URL of the node [default: the running `offhook dev`, else the node of --config]
-    #[arg(long, value_name = "URL", value_parser = super::http_url, conflicts_with = "config")]
+    #[arg(long, value_name = "URL", value_parser = super::node_url, conflicts_with = "config")]
     pub node: Option<url::Url>,
     /// API key of the node [default: that of `offhook dev` on loopback, or an owner's key in the
     /// configuration]
@@ -82,7 +82,7 @@ fn refuse_node(_: &str) -> Result<String, &'static str> {
 #[derive(clap::Args, Clone, Debug)]
 pub struct SourceArgs {
     /// The API of this node
-    #[arg(long, value_name = "URL", value_parser = super::http_url, group = "where")]
+    #[arg(long, value_name = "URL", value_parser = super::node_url, group = "where")]
     pub node: Option<url::Url>,
     /// API key of the node of --node [default on loopback: the key of `offhook dev`]
     #[arg(long, value_name = "KEY", env = "OFFHOOK_API_KEY", hide_env_values = true)]

@@ -23,7 +23,8 @@ pub(super) struct Question {
 /// The source of a secret when there is no terminal to ask at.
 pub(super) struct SecretSource<'a> {
     pub(super) file: Option<&'a Path>,
-    pub(super) env: &'a str,
+    /// The name of a variable.
+    pub(super) env: Option<&'a str>,
     /// Minimum length of a secret in characters. A shorter one was not copied completely.
     pub(super) least: usize,
 }
@@ -42,6 +43,8 @@ pub(super) struct Interview {
     person: Option<Box<dyn Person>>,
     missing: Vec<String>,
     faults: Vec<String>,
+    /// How often Meta refused the credentials.
+    refusals: usize,
 }
 
 /// The person at the terminal, or a substitute in tests.
@@ -65,7 +68,7 @@ impl Interview {
     }
 
     fn with(person: Option<Box<dyn Person>>) -> Self {
-        Self { person, missing: Vec::new(), faults: Vec::new() }
+        Self { person, missing: Vec::new(), faults: Vec::new(), refusals: 0 }
     }
 
     /// The answer to a question. `None` if it is missing or wrong, which [`Interview::finish`]
@@ -110,15 +113,17 @@ impl Interview {
             let read = read.map_err(|e| format!("could not read {}: {e}", file.display()));
             return self.accept(flag, read.and_then(|text| secret(&text, source.least)));
         }
-        match std::env::var(source.env) {
-            Ok(text) if !text.trim().is_empty() => {
-                self.accept(format!("the variable {}", source.env), secret(&text, source.least))
+        let variable = source.env.and_then(|name| Some((name, std::env::var(name).ok()?)));
+        match variable {
+            Some((name, text)) if !text.trim().is_empty() => {
+                self.accept(format!("the variable {name}"), secret(&text, source.least))
             }
             _ if self.person.is_some() => {
                 self.ask(question, true, |line| secret(line, source.least).map(Some))
             }
             _ => {
-                self.missing.push(format!("{flag} (or the variable {})", source.env));
+                let variable = source.env.map(|name| format!(" (or the variable {name})"));
+                self.missing.push(format!("{flag}{}", variable.unwrap_or_default()));
                 None
             }
         }
@@ -169,6 +174,18 @@ impl Interview {
                 chosen.ok_or(Exit::Usage)
             }
         }
+    }
+
+    /// Tells the person why Meta refused the credentials. Returns `false` if nobody is there to
+    /// correct them, or they were wrong too often.
+    pub(super) fn tell_refusal(&mut self, why: &str) -> bool {
+        let Some(person) = &mut self.person else { return false };
+        self.refusals += 1;
+        let may_correct = self.refusals < TRIES;
+        if may_correct {
+            person.tell(&format!("  {}\n", print::plain(why)));
+        }
+        may_correct
     }
 
     /// Prints which answers are missing or wrong.
@@ -361,10 +378,19 @@ mod tests {
     #[test]
     fn a_typed_secret_is_not_shown() {
         let (mut interview, seen) = interview(vec!["short", "a-secret-of-20-characters"]);
-        let source = SecretSource { file: None, env: "OFFHOOK_NO_SUCH_VARIABLE", least: 20 };
+        let source = SecretSource { file: None, env: Some("OFFHOOK_NO_SUCH_VARIABLE"), least: 20 };
         let secret = interview.secret(&ID, &source).unwrap();
         assert_eq!(secret.reveal(), "a-secret-of-20-characters");
         assert!(!seen.lock().unwrap().contains("a-secret"));
+    }
+
+    #[test]
+    fn a_refusal_is_told_to_a_person_a_few_times() {
+        let (mut interview, seen) = interview(vec![]);
+        let told = (0..TRIES).filter(|_| interview.tell_refusal("Meta refused")).count();
+        assert_eq!(told, TRIES - 1);
+        assert!(seen.lock().unwrap().starts_with("  Meta refused\n"));
+        assert!(!Interview::silent().tell_refusal("Meta refused"));
     }
 
     #[test]

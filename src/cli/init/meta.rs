@@ -3,7 +3,7 @@
 
 use url::Url;
 
-use super::Answers;
+use super::Credentials;
 use super::interview::Choice;
 use crate::doctor::describe;
 use engine::meta::numbers::PhoneNumber;
@@ -48,13 +48,16 @@ impl Account {
     ///
     /// # Errors
     /// Returns a description of what is wrong with the credentials, and the remedy.
-    pub(super) async fn read(answers: &Answers, graph_url: Option<&Url>) -> Result<Self, String> {
-        let (app_id, token) = (&answers.app_id, &answers.access_token);
+    pub(super) async fn read(
+        credentials: &Credentials,
+        graph_url: Option<&Url>,
+    ) -> Result<Self, String> {
+        let (app_id, token) = (&credentials.app_id, &credentials.access_token);
         let default = MetaSettings::new(Secret::new(""), Secret::new("")).graph_url;
         let url = graph_url.unwrap_or(&default).as_str().trim_end_matches('/');
-        let graph = Graph::new(GraphConfig::new(url, token.clone()), Clock::real())
-            .map_err(|e| e.to_string())?;
-        let facts = graph.app(app_id, &answers.app_secret).token_facts(token).await;
+        let config = GraphConfig { logs_refusals: false, ..GraphConfig::new(url, token.clone()) };
+        let graph = Graph::new(config, Clock::real()).map_err(|e| e.to_string())?;
+        let facts = graph.app(app_id, &credentials.app_secret).token_facts(token).await;
         let facts = facts.map_err(|outcome| match outcome {
             GraphOutcome::Refused { .. } => format!(
                 "Meta refused the app {app_id} with this secret: {}; copy both again from App settings > Basic",

@@ -107,10 +107,15 @@ const APP_SECRET_MIN: usize = 20;
 struct Answers {
     site: Site,
     email: Option<String>,
+    answer_url: String,
+    credentials: Credentials,
+}
+
+/// What Meta checks.
+struct Credentials {
     app_id: String,
     app_secret: Secret,
     access_token: Secret,
-    answer_url: String,
 }
 
 /// Runs the command. Exit code 0: the file is written; 1: Meta refused, or a file could not be
@@ -129,8 +134,17 @@ async fn init(args: Args) -> Result<Exit, Exit> {
     let mut interview = if args.yes { Interview::silent() } else { Interview::begin() };
     let graph_url = args.graph_url.clone();
     let simulated = graph_url.as_ref().is_some_and(is_loopback);
-    let answers = ask(&args, simulated, &mut interview)?;
-    let account = meta::Account::read(&answers, graph_url.as_ref()).await.map_err(Exit::failed)?;
+    let mut answers = ask(&args, simulated, &mut interview)?;
+    let account = loop {
+        let why = match meta::Account::read(&answers.credentials, graph_url.as_ref()).await {
+            Ok(account) => break account,
+            Err(why) => why,
+        };
+        if !interview.tell_refusal(&why) {
+            return Err(Exit::failed(why));
+        }
+        answers.credentials = ask_credentials_again(&mut interview)?;
+    };
     let waba =
         interview.choose("--waba", "WhatsApp Business Account", args.waba, &account.wabas)?;
     let numbers = account.numbers(&waba).await.map_err(Exit::failed)?;
@@ -153,7 +167,7 @@ async fn init(args: Args) -> Result<Exit, Exit> {
         behind_proxy: args.behind_proxy,
         graph_url,
         simulated,
-        app_id: answers.app_id,
+        app_id: answers.credentials.app_id,
         waba: waba.id,
         number,
         answer_url: answers.answer_url,
@@ -164,7 +178,7 @@ async fn init(args: Args) -> Result<Exit, Exit> {
     };
     let text = plan.to_toml(&Reference::collect(), &secrets);
     let written = secrets
-        .write(&answers.app_secret, &answers.access_token, plan.seals_store)
+        .write(&answers.credentials.app_secret, &answers.credentials.access_token, plan.seals_store)
         .and_then(|()| secrets::write_file(&output, &text, args.force));
     if let Err(e) = written {
         return Err(Exit::failed(format_args!("could not write {}: {e}", output.display())));
@@ -188,19 +202,36 @@ fn ask(args: &Args, simulated: bool, interview: &mut Interview) -> Result<Answer
             given.clone().and_then(|given| interview.answer(&EMAIL, Some(given), interview::email))
         }
     };
-    let app_id = interview.answer(&APP_ID, args.app_id.clone(), interview::meta_id);
-    let (file, env) = (args.app_secret_file.as_deref(), args.app_secret_env.as_str());
-    let app_secret =
-        interview.secret(&APP_SECRET, &SecretSource { file, env, least: APP_SECRET_MIN });
-    let (file, env) = (args.access_token_file.as_deref(), args.access_token_env.as_str());
-    let access_token = interview.secret(&ACCESS_TOKEN, &SecretSource { file, env, least: 1 });
     let answer_url = interview.answer(&ANSWER_URL, args.answer_url.clone(), |text| {
         interview::answer_url(text, simulated)
     });
+    // Last, so that a refusal by Meta follows at once.
+    let app_id = interview.answer(&APP_ID, args.app_id.clone(), interview::meta_id);
+    let (file, env) = (args.app_secret_file.as_deref(), Some(args.app_secret_env.as_str()));
+    let app_secret =
+        interview.secret(&APP_SECRET, &SecretSource { file, env, least: APP_SECRET_MIN });
+    let (file, env) = (args.access_token_file.as_deref(), Some(args.access_token_env.as_str()));
+    let access_token = interview.secret(&ACCESS_TOKEN, &SecretSource { file, env, least: 1 });
     interview.finish()?;
-    match (site, app_id, app_secret, access_token, answer_url) {
-        (Some(site), Some(app_id), Some(app_secret), Some(access_token), Some(answer_url)) => {
-            Ok(Answers { site, email, app_id, app_secret, access_token, answer_url })
+    match (site, answer_url, app_id, app_secret, access_token) {
+        (Some(site), Some(answer_url), Some(app_id), Some(app_secret), Some(access_token)) => {
+            let credentials = Credentials { app_id, app_secret, access_token };
+            Ok(Answers { site, email, answer_url, credentials })
+        }
+        _ => Err(Exit::Usage),
+    }
+}
+
+/// Asks the person for other credentials, also if flags gave the refused ones.
+fn ask_credentials_again(interview: &mut Interview) -> Result<Credentials, Exit> {
+    let app_id = interview.answer(&APP_ID, None, interview::meta_id);
+    let typed = |least| SecretSource { file: None, env: None, least };
+    let app_secret = interview.secret(&APP_SECRET, &typed(APP_SECRET_MIN));
+    let access_token = interview.secret(&ACCESS_TOKEN, &typed(1));
+    interview.finish()?;
+    match (app_id, app_secret, access_token) {
+        (Some(app_id), Some(app_secret), Some(access_token)) => {
+            Ok(Credentials { app_id, app_secret, access_token })
         }
         _ => Err(Exit::Usage),
     }

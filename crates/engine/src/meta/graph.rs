@@ -52,6 +52,8 @@ pub struct GraphConfig {
     pub token: Secret,
     /// The `User-Agent`, `offhook/<version>`.
     pub user_agent: String,
+    /// Whether refusals that need an operator are logged. Commands print them instead.
+    pub logs_refusals: bool,
     /// The time limit for the TCP connection.
     pub connect_timeout: Duration,
     /// The time limit of an attempt, from the connection to the last byte.
@@ -75,6 +77,7 @@ impl GraphConfig {
             base_url: base_url.into(),
             token,
             user_agent: concat!("offhook/", env!("CARGO_PKG_VERSION")).to_owned(),
+            logs_refusals: true,
             connect_timeout: Duration::from_secs(2),
             request_timeout: Duration::from_secs(5),
             under_way_max: 64,
@@ -269,7 +272,9 @@ impl Graph {
         if !is_alarm(status, code) {
             return;
         }
-        tracing::error!(phone_number_id = %node, code, details, "graph refused the request; check the token, the account and its payment");
+        if self.config.logs_refusals {
+            tracing::error!(phone_number_id = %node, code, details, "graph refused the request; check the token, the account and its payment");
+        }
         if let Some(listener) = self.token_listener.get().filter(|_| is_token_refused(status, code))
         {
             listener(node, token);
