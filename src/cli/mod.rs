@@ -153,7 +153,9 @@ fn url_like(text: &str, example: &str) -> Result<url::Url, String> {
     match url::Url::parse(text.trim()) {
         Ok(url) if matches!(url.scheme(), "http" | "https") => Ok(url),
         // In `localhost:8080` the scheme is the host.
-        Ok(url) => Err(format!("{} is neither http nor https; write it like {example}", url.scheme())),
+        Ok(url) => {
+            Err(format!("{} is neither http nor https; write it like {example}", url.scheme()))
+        }
         Err(e) => Err(format!("{e}; write it like {example}")),
     }
 }
