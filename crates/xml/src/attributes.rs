@@ -147,10 +147,20 @@ fn report_unknown(
         }
         None => {
             let names: Vec<&str> = table.iter().map(|(known, _)| *known).collect();
-            format!("remove it, or write one of: {}", names.join(", "))
+            match names.iter().find(|known| is_almost(known, name)) {
+                Some(known) => format!("did you mean {known}?"),
+                None => format!("remove it, or write one of: {}", names.join(", ")),
+            }
         }
     };
     findings.add(rules::W301, at, message, hint);
+}
+
+/// Whether only one or two letters at the end are missing or too many, as in `numDigit`.
+fn is_almost(known: &str, name: &str) -> bool {
+    let (known, name) = (known.to_ascii_lowercase(), name.to_ascii_lowercase());
+    let rest = known.strip_prefix(name.as_str()).or_else(|| name.strip_prefix(known.as_str()));
+    name.len() >= 4 && rest.is_some_and(|rest| rest.len() <= 2)
 }
 
 impl<'n> Attributes<'n> {

@@ -32,7 +32,7 @@ pub struct Args {
     #[arg(long, conflicts_with_all = ["format", "explain"])]
     pub sarif: bool,
     /// Also compare the callerId of each WhatsApp Dial with the business numbers of this
-    /// configuration (W405)
+    /// configuration (W405), and accept the host of its base_url in SIP addresses (W403)
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Allow http URLs and private addresses, as [answer].allow_insecure does [default: true, or as
@@ -74,7 +74,10 @@ pub(super) fn run(args: &Args) -> Exit {
         Ok(config) => config,
         Err(exit) => return exit,
     };
-    let insecure = args.allow_insecure.or(known.as_ref().map(|c| c.answer.allow_insecure));
+    let configured = known.as_ref().map(|c| c.answer.allow_insecure);
+    let insecure = args.allow_insecure.or(configured).unwrap_or(true);
+    let own_host = known.as_ref().and_then(|c| c.public.base_url.as_ref()?.host_str());
+    let own_host = own_host.map(ToOwned::to_owned);
     let speech = known.as_ref().and_then(|c| SpeechConfig::from_table(c.speech.clone()).ok());
     let recognisers = speech.as_ref().and_then(|speech| Recognisers::new(speech).ok());
     let own: Option<BTreeSet<String>> = known.map(|c| {
@@ -86,9 +89,12 @@ pub(super) fn run(args: &Args) -> Exit {
     });
     let mut report = Report::new(args.format());
     for source in &args.sources {
-        let parsed = source::read(source, insecure.unwrap_or(true)).map(|mut parsed| {
-            if insecure == Some(true) {
+        let parsed = source::read(source, insecure).map(|mut parsed| {
+            if insecure {
                 parsed = parsed.allow_plain_urls();
+            }
+            if let Some(host) = &own_host {
+                parsed = parsed.allow_sip_host(host);
             }
             if let Some(own) = &own {
                 xml::check_caller_ids(&mut parsed, own);
@@ -183,6 +189,13 @@ mod tests {
             assert_eq!(checked(&[&warned, &gone, &good]), Exit::Usage);
         }
         assert_eq!(checked(&["-", "-"]), Exit::Usage);
+        // As the help says, http URLs are allowed by default.
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let document = "<Response><Redirect>http://127.0.0.1:5000/next</Redirect></Response>";
+        std::fs::write(file.path(), document).expect("written");
+        let path = file.path().to_str().expect("a path");
+        assert_eq!(checked(&[path]), Exit::Done);
+        assert_eq!(checked(&["--allow-insecure", "false", path]), Exit::Failed);
         assert_eq!(checked(&["--explain", "e311", "--explain", "W402"]), Exit::Done);
         assert_eq!(checked(&["--explain", "E999"]), Exit::Usage);
     }

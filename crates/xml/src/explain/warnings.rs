@@ -185,9 +185,9 @@ pub(super) const ALL: &[Explanation] = &[
         rule: rules::W403,
         requirement: "A User with a sip: address is an endpoint of this platform.",
         reason: "There is no SIP trunk. sip:NAME@HOST rings the endpoint NAME of your account if \
-              HOST is this platform. Any other address fails with DialError=sip_not_supported. The \
-              linter does not know the endpoints, so this warning also appears for valid addresses \
-              and can then be ignored.",
+              HOST is phone.plivo.com, which every node accepts, or the host of \
+              `public.base_url`. Any other address fails with DialError=sip_not_supported. The \
+              linter knows the host of your node only with `offhook xml check --config FILE`.",
         incorrect: Example::complete(
             "<Response><Dial><User>sip:asha@calls.example.com</User></Dial></Response>",
         ),

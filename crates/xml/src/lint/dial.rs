@@ -4,6 +4,7 @@ use crate::ast::{Dial, DialAddress, DialMusic, DialTarget};
 use crate::attributes::{self, Table};
 use crate::findings::{Findings, quoted};
 use crate::rules;
+use crate::sip::{PLIVO_HOST, name_and_host};
 use crate::tree::Node;
 use crate::value::{self, Kind};
 
@@ -176,13 +177,15 @@ fn address(node: &Node<'_>, whatsapp: bool, findings: &mut Findings) -> Option<D
             "write sip:name@host, or add callType=\"whatsapp\" to Dial for a WhatsApp number";
         return wrong(format!("User {} is not a SIP address", quoted(&body)), hint);
     }
-    let hint = "ignore this if NAME in sip:NAME@HOST is an endpoint of your account";
-    findings.add(
-        rules::W403,
-        node.at,
-        "only endpoints of this platform are reachable by SIP address",
-        hint,
-    );
+    let is_plivo = |(_, host): (&str, &str)| host.eq_ignore_ascii_case(PLIVO_HOST);
+    if !name_and_host(&body).is_some_and(is_plivo) {
+        findings.add(
+            rules::W403,
+            node.at,
+            "only endpoints of this platform are reachable by SIP address",
+            "write sip:NAME@phone.plivo.com, or ignore this if HOST is the host of your node",
+        );
+    }
     Some(DialAddress::Sip(body.into_owned()))
 }
 

@@ -300,6 +300,27 @@ fn checks_bodies() {
 }
 
 #[test]
+fn suggests_the_attribute_that_was_meant() {
+    let hint = |inner: &str| {
+        let document = format!("<Response>{inner}</Response>");
+        crate::parse(document.as_bytes(), None).findings.remove(0).hint
+    };
+    assert_eq!(hint("<Wait lengths=\"1\"/>"), "did you mean length?");
+    assert!(hint("<Wait x=\"1\"/>").starts_with("remove it, or write one of: length"));
+}
+
+#[test]
+fn accepts_sip_addresses_at_the_host_of_the_node() {
+    let dial = "<Response><Dial><User>sip:a@Calls.example.com:5061</User><User>sip:a@b.example.com</User></Dial></Response>";
+    let rules = |host: &str| {
+        let checked = crate::parse(dial.as_bytes(), None).allow_sip_host(host);
+        checked.findings.into_iter().map(|f| f.rule).collect::<Vec<_>>()
+    };
+    assert_eq!(rules("calls.example.com"), ["W403"]);
+    assert_eq!(rules("c.example.com"), ["W403", "W403"]);
+}
+
+#[test]
 fn checks_dial_and_its_targets() {
     let users = |n: usize| {
         format!(
@@ -323,6 +344,9 @@ fn checks_dial_and_its_targets() {
         ),
         ("<Dial><User>sips:a@b.example.com:5061;transport=tls</User></Dial>", &["W403"]),
         ("<Dial><User>SIP:b.example.com</User></Dial>", &["W403"]),
+        ("<Dial><User>sip:demo@phone.plivo.com:5061</User></Dial>", &[]),
+        ("<Dial><User>sip:demo@Phone.Plivo.com</User></Dial>", &[]),
+        ("<Dial><User>sip:phone.plivo.com</User></Dial>", &["W403"]),
         ("<Dial><User>sip:</User></Dial>", &["E402"]),
         ("<Dial><User>sip:@b.example.com</User></Dial>", &["E402"]),
         ("<Dial><User>sip:a b@c.example.com</User></Dial>", &["E402"]),

@@ -3,11 +3,10 @@
 use super::super::contract::Action;
 use crate::call::author::url_of;
 use store::AgentSpec;
+use xml::sip::PLIVO_HOST;
 
 /// The maximum number of characters per `Speak`. A document allows 3,000.
 const SPEAK_MAX: usize = 2_500;
-/// The host of endpoint addresses, on every node.
-const ENDPOINT_HOST: &str = "phone.plivo.com";
 
 /// The prompt that is played while the agent listens.
 pub(super) enum PromptSource<'a> {
@@ -49,7 +48,7 @@ pub(super) fn act(spec: &AgentSpec, base: &str, text: &str, action: &Action) -> 
         Action::Transfer(name) => {
             let dialled = url_of(&format!("{base}/dialled"));
             format!(
-                "<Dial action=\"{dialled}\"><User>sip:{}@{ENDPOINT_HOST}</User></Dial>",
+                "<Dial action=\"{dialled}\"><User>sip:{}@{PLIVO_HOST}</User></Dial>",
                 escaped(name)
             )
         }

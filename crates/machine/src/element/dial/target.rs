@@ -5,9 +5,7 @@ use crate::context::CallContext;
 use crate::contract::{Destination, DialError};
 use model::{CallType, Direction};
 use xml::ast::{Dial, DialAddress, DialTarget};
-
-/// The host in the SIP addresses of Plivo's documentation, which is accepted as ours.
-const PLIVO_HOST: &str = "phone.plivo.com";
+use xml::sip::{PLIVO_HOST, name_and_host};
 
 /// Returns `DialBLegFrom` and `DialBLegTo`.
 pub(super) fn parties(dial: &Dial, target: &DialTarget, ctx: &CallContext) -> (String, String) {
@@ -66,42 +64,7 @@ pub(super) fn destination(
     }
 }
 
-/// Returns NAME and HOST of `sip:NAME@HOST`, without port, parameters and headers.
-fn name_and_host(address: &str) -> Option<(&str, &str)> {
-    let (scheme, rest) = address.split_once(':')?;
-    if !scheme.eq_ignore_ascii_case("sip") && !scheme.eq_ignore_ascii_case("sips") {
-        return None;
-    }
-    let (name, host) = rest.split_once('@')?;
-    let host = host.split([';', '?']).next().unwrap_or(host);
-    let host = match (host.strip_prefix('['), host.rsplit_once(':')) {
-        (Some(v6), _) => v6.split(']').next().unwrap_or(v6),
-        (None, Some((host, _port))) => host,
-        (None, None) => host,
-    };
-    (!name.is_empty() && !host.is_empty()).then_some((name, host))
-}
-
 /// Returns the digits of a number.
 fn digits(number: &str) -> String {
     number.chars().filter(char::is_ascii_digit).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::name_and_host;
-
-    #[test]
-    fn parses_name_and_host_of_sip_addresses() {
-        for (address, expected) in [
-            ("sip:asha@calls.example.com", Some(("asha", "calls.example.com"))),
-            ("SIPS:asha@calls.example.com:5061;transport=tls", Some(("asha", "calls.example.com"))),
-            ("sip:asha@[::1]:5060?subject=x", Some(("asha", "::1"))),
-            ("sip:calls.example.com", None),
-            ("tel:+919812345678", None),
-            ("919812345678", None),
-        ] {
-            assert_eq!(name_and_host(address), expected, "{address}");
-        }
-    }
 }
