@@ -35,7 +35,7 @@ use offhook::api::{
     self, Api, Apis, CallPlacer, CommandError, LiveCall, LiveCalls, LiveFilter, NodeStatus,
     Operator, ReloadOutcome,
 };
-use store::{Scope, Store};
+use store::{ForgetOutcome, Scope, Store, StoreError};
 use tower::ServiceExt as _;
 use url::Host;
 use xml::ast::{DocUrl, Target};
@@ -460,6 +460,14 @@ impl Operator for NoCalls {
 
     fn drain(&self, _: &str) -> bool {
         false
+    }
+
+    fn forget(&self, _: &str) -> BoxFuture<'static, Result<ForgetOutcome, StoreError>> {
+        Box::pin(async { Ok(ForgetOutcome::Unknown) })
+    }
+
+    fn node_id(&self) -> &str {
+        "n1"
     }
 }
 
