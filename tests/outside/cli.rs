@@ -66,7 +66,7 @@ fn exit_codes_and_streams() {
         (&["--log-level", "loud", "man"], 2, "loud"),
         (&["load", "--rate", "0", "--calls", "1"], 2, "rate 0 is out of range"),
         (&["load", "--rate", "1", "--calls", "0"], 2, "calls 0 is out of range"),
-        (&["load", "--rate", "1", "--calls", "1", "--hold", "99999"], 2, "--hold 99999"),
+        (&["load", "--rate", "1", "--calls", "1", "--hold", "99999"], 2, "from 0 to 86400"),
         (
             &["config", "check", "--config", "/nowhere/offhook.toml"],
             2,
