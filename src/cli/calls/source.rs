@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::super::Exit;
 use super::super::node_api::NodeApi;
 use super::super::target::SourceArgs;
-use model::{CallUuid, last_four};
+use engine::call::waterfall::{self, Party};
+use model::{CallUuid, Direction, last_four};
 use store::Database;
 use store::{Archive, CallRecord, StoreError, node_of_owner};
 
@@ -213,15 +214,15 @@ impl CallRow {
     /// Reduces the person's phone number to its last digits. The business's own number and the
     /// names of endpoints remain.
     fn masked(self) -> Self {
-        let is_phone = |text: &str| text.len() > 4 && text.bytes().all(|b| b.is_ascii_digit());
-        let (is_from, is_to) = (is_phone(&self.from), is_phone(&self.to));
-        let is_outbound = self.direction == "outbound";
+        let direction = match self.direction == Direction::Outbound.as_str() {
+            true => Direction::Outbound,
+            false => Direction::Inbound,
+        };
         let cut = |text: String| last_four(&text).to_owned();
-        match (is_from, is_to) {
-            (true, true) if is_outbound => Self { to: cut(self.to), ..self },
-            (true, _) => Self { from: cut(self.from), ..self },
-            (false, true) => Self { to: cut(self.to), ..self },
-            (false, false) => self,
+        match waterfall::person(direction, &self.from, &self.to) {
+            Some(Party::From) => Self { from: cut(self.from), ..self },
+            Some(Party::To) => Self { to: cut(self.to), ..self },
+            None => self,
         }
     }
 }

@@ -39,7 +39,7 @@ const NOTES_MAX: usize = 200;
 pub struct Waterfall {
     pub call: CallUuid,
     pub trace_id: Option<TraceId>,
-    /// The last four digits of the caller, and the called number.
+    /// The parties. Of a person's phone number, only the last four digits: see [`person`].
     pub from: String,
     pub to: String,
     pub direction: Option<Direction>,
@@ -60,6 +60,25 @@ pub struct Waterfall {
     pub quality: Option<CallQuality>,
     /// Audio quality over time.
     pub course: Option<Course>,
+}
+
+/// A party of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Party {
+    From,
+    To,
+}
+
+/// The party that is a person with a phone number, which lists and logs shorten. `None` if neither
+/// has a phone number. Names of endpoints and the business's own number are not shortened.
+pub fn person(direction: Direction, from: &str, to: &str) -> Option<Party> {
+    let is_phone = |text: &str| text.len() > 4 && text.bytes().all(|b| b.is_ascii_digit());
+    match (is_phone(from), is_phone(to)) {
+        (true, true) if direction == Direction::Outbound => Some(Party::To),
+        (true, _) => Some(Party::From),
+        (false, true) => Some(Party::To),
+        (false, false) => None,
+    }
 }
 
 /// Who took the time.
@@ -275,8 +294,13 @@ impl Builder {
     fn input(&mut self, at: i64, input: &Input) {
         match input {
             Input::Offered { setup } | Input::Placed { setup } => {
-                self.fall.from = format!("…{}", last_four(&setup.from));
-                self.fall.to.clone_from(&setup.to);
+                let cut = |text: &str| format!("…{}", last_four(text));
+                let (from, to) = (&*setup.from, &*setup.to);
+                (self.fall.from, self.fall.to) = match person(setup.direction, from, to) {
+                    Some(Party::From) => (cut(from), to.to_owned()),
+                    Some(Party::To) => (from.to_owned(), cut(to)),
+                    None => (from.to_owned(), to.to_owned()),
+                };
                 self.fall.direction = Some(setup.direction);
                 self.fall.started = Some(setup.started);
                 self.begin(setup);
