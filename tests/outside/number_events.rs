@@ -172,7 +172,8 @@ async fn webhooks_report_permissions_and_calls() {
         );
     }
     let rings = CallScript {
-        hangup: HangupRule::WhileRinging(std::time::Duration::from_millis(1)),
+        // After the node has the call: a terminate that comes before it ends nothing.
+        hangup: HangupRule::WhileRinging(std::time::Duration::from_millis(500)),
         ..CallScript::default()
     };
     chat.app.route("/answer", |_| {

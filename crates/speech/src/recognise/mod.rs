@@ -346,12 +346,12 @@ impl Recognisers {
             }
             outcome = recogniser.recognise(options, utterance, &mut on_partial).await;
             match &outcome {
-                Ok(_) => break,
-                Err(error) if !rest.is_empty() => {
+                // The callers repeat requests to endpoints that fail.
+                Err(RecognitionError::Helper(error)) if !rest.is_empty() => {
                     tracing::warn!(%error, recogniser = recogniser.name(), "recogniser failed, using the next one");
                     utterance.rewind();
                 }
-                Err(_) => {}
+                Ok(_) | Err(_) => break,
             }
         }
         outcome.map(|transcript| recognised_speech(&transcript, options))

@@ -545,7 +545,7 @@ mod tests {
                         .iter()
                         .all(|(how, n)| compare(*how, &i64::try_from(e.bill_secs).unwrap(), n))
                     && f.ended.iter().all(|(how, at)| compare(*how, &e.ended, at))
-                    && (!f.sort.is_by_quality() || e.quality.is_some())
+                    && (!f.sort.is_by_quality() || e.mos_hundredths().is_some())
             })
             .collect();
         list.sort_by_key(|(s, e)| match f.sort {
