@@ -4,17 +4,13 @@
 //!
 //! It runs on the media workers and forwards packets without decoding them.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::feed::{Feed, FeedEnd, feed};
 use super::jitter_buffer::{InboundPacket, PACKET_TICKS};
+use super::pace::Pace;
 use super::tap::{Tap, TapEnd, TapEntry, TapSides, tap};
 use super::workers::{Job, JobStatus, Workers};
-
-/// Duration of a tick; [`PACKET_TICKS`] on the RTP clock.
-const TICK: Duration = Duration::from_millis(20);
-/// If the job is later than this, the missed ticks are skipped.
-const LATE_MAX: Duration = Duration::from_millis(200);
 
 /// One end of a cable: a tap and a feed as those of a leg.
 #[derive(Debug)]
@@ -34,13 +30,13 @@ pub fn cable(workers: &Workers, leads: [usize; 2]) -> Option<[CableEnd; 2]> {
         [Direction::new(first.1, second_tap_end), Direction::new(second.1, first_tap_end)];
     let ends =
         [CableEnd { tap: first_tap, feed: first.0 }, CableEnd { tap: second_tap, feed: second.0 }];
-    workers.add(Box::new(Cable { directions, due: None })).then_some(ends)
+    workers.add(Box::new(Cable { directions, pace: Pace::default() })).then_some(ends)
 }
 
 /// The job that forwards frames between the two ends.
 struct Cable {
     directions: [Direction; 2],
-    due: Option<Instant>,
+    pace: Pace,
 }
 
 /// One direction.
@@ -75,27 +71,24 @@ impl Direction {
 
 impl Job for Cable {
     fn run(&mut self, now: Instant) -> JobStatus {
-        let mut due = *self.due.get_or_insert(now);
-        if now.saturating_duration_since(due) > LATE_MAX {
-            due = now;
-        }
-        while due <= now {
+        for _ in 0..self.pace.steps(now) {
             // Both directions run, even if the first has ended.
             let open = self.directions.each_mut().map(Direction::tick);
             if open.contains(&false) {
                 return JobStatus::Done;
             }
-            due += TICK;
         }
-        self.due = Some(due);
         JobStatus::Running
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::opus::{Encoder, Rate};
+    use crate::pace::STEP;
     use crate::test_peer::now;
     use crate::{Buffering, TapReader};
 
@@ -105,7 +98,7 @@ mod tests {
         let [(to_a, a_tap), (to_b, b_tap)] = [tap(TapSides::Received), tap(TapSides::Received)];
         let cable = Cable {
             directions: [Direction::new(from_a, to_b), Direction::new(from_b, to_a)],
-            due: None,
+            pace: Pace::default(),
         };
         (cable, [CableEnd { tap: a_tap, feed: a_feed }, CableEnd { tap: b_tap, feed: b_feed }])
     }
@@ -149,7 +142,7 @@ mod tests {
         let (mut cable, [a, b]) = unscheduled();
         assert_eq!(cable.run(now()), JobStatus::Running);
         drop(a);
-        assert_eq!(cable.run(now() + TICK), JobStatus::Done);
+        assert_eq!(cable.run(now() + STEP), JobStatus::Done);
         drop(cable);
         let mut reader = TapReader::new(b.tap, Rate::Hz16000, Buffering::Jitter);
         while reader.next().is_some() {}

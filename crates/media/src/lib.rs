@@ -16,7 +16,7 @@
 //! | `prompt` | encoded audio that calls share |
 //! | `tap`, `tap_reader`, `feed` | audio out of and into a leg, for recordings, streams and rooms |
 //! | `mixer`, `record`, `workers` | rooms, recordings, and the threads that they run on |
-//! | `seats` | audio of members of rooms whose legs are at another node |
+//! | `seats` | audio between a room and members at other nodes |
 //! | `bridge`, `cable` | connect two legs, or two users of taps and feeds without a leg |
 
 // Input from the network must not make the process panic. Each exception has an `allow` with a
@@ -60,6 +60,7 @@ mod offered_leg;
     reason = "lengths come from libopus and are checked"
 )]
 pub mod opus;
+mod pace;
 mod packet_mixer;
 mod player;
 mod ports;

@@ -6,19 +6,16 @@
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::cable::CableEnd;
 use super::feed::{FeedEnd, feed};
 use super::jitter_buffer::InboundPacket;
+use super::pace::Pace;
 use super::prompt::Frame;
 use super::tap::{TapEnd, TapEntry, TapSides, tap};
 use super::workers::{Job, JobStatus, Workers};
 
-/// Interval between steps.
-const STEP: Duration = Duration::from_millis(20);
-/// Maximum delay of a step. If the job is later, the missed steps are skipped.
-const LATE_MAX: Duration = Duration::from_millis(200);
 /// Maximum number of frames that wait in the feed of a leg. Further frames are dropped, because
 /// they would add delay.
 const QUEUED_FRAMES_MAX: usize = 6;
@@ -88,7 +85,13 @@ impl SeatAudio {
         let ((commands, queue), (received, packets)) =
             (sync_channel(COMMANDS_MAX), sync_channel(RECEIVED_MAX));
         let seats = BTreeMap::new();
-        let _ = workers.add(Box::new(SeatJob { commands: queue, packets, sink, seats, due: None }));
+        let _ = workers.add(Box::new(SeatJob {
+            commands: queue,
+            packets,
+            sink,
+            seats,
+            pace: Pace::default(),
+        }));
         Self { commands, received }
     }
 
@@ -113,8 +116,7 @@ struct SeatJob {
     packets: Receiver<Vec<SeatPacket>>,
     sink: SeatSink,
     seats: BTreeMap<u32, SeatEnd>,
-    /// Time of the next step.
-    due: Option<Instant>,
+    pace: Pace,
 }
 
 impl Job for SeatJob {
@@ -130,15 +132,9 @@ impl Job for SeatJob {
         while let Ok(packets) = self.packets.try_recv() {
             packets.into_iter().for_each(|packet| self.deliver(packet));
         }
-        let mut due = *self.due.get_or_insert(now);
-        if now.saturating_duration_since(due) > LATE_MAX {
-            due = now;
-        }
-        while due <= now {
+        for _ in 0..self.pace.steps(now) {
             self.step();
-            due += STEP;
         }
-        self.due = Some(due);
         JobStatus::Running
     }
 }
@@ -201,6 +197,7 @@ mod tests {
 
     use super::*;
     use crate::opus::{Encoder, Rate};
+    use crate::pace::STEP;
     use crate::test_peer::now;
     use crate::{Buffering, TapReader};
 
@@ -211,7 +208,7 @@ mod tests {
         let to = sent.clone();
         let sink: SeatSink = Box::new(move |packets| to.lock().unwrap().extend(packets));
         let seats = BTreeMap::new();
-        let job = SeatJob { commands: queue, packets, sink, seats, due: None };
+        let job = SeatJob { commands: queue, packets, sink, seats, pace: Pace::default() };
         (SeatAudio { commands, received }, job, sent)
     }
 

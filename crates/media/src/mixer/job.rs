@@ -3,19 +3,16 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::room_mix::{PcmFrame, RoomMix};
 use super::{Audience, MemberAudio, MixEvent, SoundKind};
 use crate::opus::Rate;
+use crate::pace::Pace;
 use crate::player::PlayItem;
 use crate::workers::{Job, JobStatus, Workers};
 use crate::{Buffering, CableEnd, Feed, TapReader};
 
-/// Duration of a step.
-const STEP: Duration = Duration::from_millis(20);
-/// If the job is later than this, the missed steps are skipped.
-const LATE_MAX: Duration = Duration::from_millis(200);
 /// Frames that a member's feed buffers before audio starts, and again after an underrun.
 const PREBUFFER_FRAMES: usize = 2;
 /// Frames that may wait in a feed. Further frames are dropped, because waiting frames are delay.
@@ -87,7 +84,7 @@ impl Mixer {
             room_mix: RoomMix::new(),
             members: BTreeMap::new(),
             listeners: Vec::new(),
-            due: None,
+            pace: Pace::default(),
         }));
         Self { commands }
     }
@@ -148,8 +145,7 @@ struct MixJob {
     room_mix: RoomMix,
     members: BTreeMap<u64, (TapReader, Feed)>,
     listeners: Vec<SyncSender<PcmFrame>>,
-    /// Time of the next step.
-    due: Option<Instant>,
+    pace: Pace,
 }
 
 impl Job for MixJob {
@@ -170,15 +166,9 @@ impl Job for MixJob {
                 self.room_mix.push_audio(*member, frame.received);
             }
         }
-        let mut due = *self.due.get_or_insert(now);
-        if now.saturating_duration_since(due) > LATE_MAX {
-            due = now;
-        }
-        while due <= now {
+        for _ in 0..self.pace.steps(now) {
             self.step();
-            due += STEP;
         }
-        self.due = Some(due);
         JobStatus::Running
     }
 }
@@ -227,7 +217,7 @@ mod tests {
     use std::sync::mpsc::sync_channel;
     use std::time::Duration;
 
-    use super::{Job, JobStatus, MixJob, Mixer, RoomMix};
+    use super::{Job, JobStatus, MixJob, Mixer, Pace, RoomMix};
     use crate::test_peer::now;
 
     #[test]
@@ -241,7 +231,7 @@ mod tests {
             room_mix,
             members,
             listeners: Vec::new(),
-            due: None,
+            pace: Pace::default(),
         };
         let mut reader = mixer.listen();
         assert!(reader.next().is_none() && !reader.is_over());
