@@ -29,7 +29,7 @@ const LINK_LIFETIME: Duration = Duration::from_secs(300);
 
 const NOT_FOUND: ApiError = ApiError::NotFound("no such recording");
 
-/// Extension that marks a 404 response whose link is valid: another node of the fleet has the file.
+/// Extension of a 404 response to a valid link: another node of the fleet has the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileElsewhere {
     /// The owner of the file. `None` if any node may have it.

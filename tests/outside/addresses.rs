@@ -47,7 +47,7 @@ impl StunServer {
     }
 }
 
-/// A node whose media addresses come from a STUN server.
+/// Configures a node to learn its media addresses from a STUN server.
 fn auto(node_config: &mut NodeConfig, stun_server: SocketAddr) {
     node_config.envs = vec![
         ("OFFHOOK_PUBLIC__MEDIA_IPS", "auto".to_owned()),

@@ -904,7 +904,7 @@ async fn f42_f46_a_call_is_found_and_a_lost_node_is_forgotten() {
     assert_eq!(found, (Some(0), format!("{uuid} is at n1\n")));
     let load = nodes[0].metric("offhook_node_load", &[]).await;
     assert!(load > 0.0 && load < 1.0, "{load}");
-    // What is only on its disk: a recording, and one that was under way.
+    // Its disk has the only copies of a complete recording and an unfinished one.
     let (complete, open) = (uuid::Uuid::new_v4(), uuid::Uuid::new_v4());
     for (id, ended) in [(complete, "1"), (open, "NULL")] {
         let row = match ended {

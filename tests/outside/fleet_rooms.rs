@@ -62,7 +62,7 @@ fn script(n: usize, hangup: HangupRule) -> CallScript {
     CallScript { from, say: tone(hz, 30), record: true, hangup, ..CallScript::default() }
 }
 
-/// For how many milliseconds a tone was heard, among others.
+/// Returns how many milliseconds of the recorded audio contain a tone.
 fn tone_ms(events: &[CallEvent], hz: f64) -> usize {
     let step = hz * std::f64::consts::TAU / 16_000.0;
     let is_heard = |piece: &&[f64]| {

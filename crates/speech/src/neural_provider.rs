@@ -88,7 +88,7 @@ fn end_of(text: &str, part: &str) -> usize {
     (part.as_ptr() as usize).saturating_sub(text.as_ptr() as usize) + part.len()
 }
 
-/// Returns a segment from the run `index` on, whose text is `text`.
+/// Returns the runs of a segment from `index` on, with `text` as the text of the first one.
 fn rest(segment: &Segment, index: usize, text: &str) -> Segment {
     let mut runs: Vec<Run> = segment.runs.iter().skip(index).cloned().collect();
     if let Some(first) = runs.first_mut() {

@@ -81,7 +81,7 @@ impl Account {
     /// The numbers of a WABA.
     ///
     /// # Errors
-    /// Returns what is wrong and what to do about it.
+    /// Returns a message with the cause and the remedy.
     pub(super) async fn numbers(&self, waba: &Waba) -> Result<Vec<PhoneNumber>, String> {
         let found = self.graph.waba(&WabaId::from(waba.id.as_str()), None).numbers().await;
         found.map_err(|outcome| match outcome {

@@ -1,4 +1,4 @@
-//! Gives up what is only on the disk of a node that does not come back.
+//! Handles nodes that do not come back: reports recordings that only their disks have as failed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -11,14 +11,14 @@ use tokio_util::sync::CancellationToken;
 use super::{Cluster, NodeReaper};
 use crate::call::recordings::Recordings;
 
-/// For how long a node may be away until the recordings that were under way when it ended are
-/// reported as failed. If it starts before, it completes them.
+/// Time that a node may be away before its unfinished recordings are reported as failed. If it
+/// starts again earlier, it completes them.
 const AWAY: Duration = Duration::from_secs(15 * 60);
 
 /// Interval at which a node looks for such recordings.
 const LOOK_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Gives up what is only on the disks of lost nodes.
+/// Reports recordings of lost nodes as failed.
 pub struct LostNodes {
     pub cluster: Arc<Cluster>,
     pub recordings: Recordings,

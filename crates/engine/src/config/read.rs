@@ -477,7 +477,7 @@ fn cluster(mut s: Section<'_>, store: &Store, cx: &Context<'_>) -> Cluster {
         .key(
             "strict",
             flag(),
-            "The node admits no calls while no other node and no database hears it.",
+            "The node admits no calls if the database has not answered it for 7 s.",
         )
         .default(&false)
         .placed();

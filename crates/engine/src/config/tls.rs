@@ -65,7 +65,7 @@ fn settings(mut s: Section<'_>, cx: &Context<'_>, public: &mut Public) -> Option
         .key(
             "acme_ca",
             text(),
-            "A PEM file with root certificates. `acme_directory` may use a certificate of theirs.",
+            "A PEM file with further root certificates for connections to `acme_directory`.",
         )
         .absent("the system's and Mozilla's root certificates alone")
         .placed()

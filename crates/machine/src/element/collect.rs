@@ -465,8 +465,8 @@ impl InputCollector {
         }
     }
 
-    /// Handles speech without words, which counts as no input. If it was heard over the prompt, the
-    /// prompt goes on and listening begins again: the attempt is not used up.
+    /// Handles speech without words. It counts as no input. During a prompt it does not use up the
+    /// attempt: the prompt goes on, and listening starts again.
     fn no_words(&mut self, env: &mut Env<'_>) -> AttemptResult {
         let over_prompt = self.speech_input.as_ref().is_some_and(SpeechInput::is_over_prompt);
         match self.phase {

@@ -104,9 +104,10 @@ impl Vocoder {
     }
 }
 
-/// Returns the frequency whose harmonic level is used at `bin` if the pitch is scaled. The level at
-/// the fundamental moves with the pitch: below the voice's own fundamental the output of the
-/// network is not meaningful. From [`SHIFT_END`] on, the resonances stay where they are.
+/// Returns the bin of the original spectrum that supplies the harmonic level of `bin` if the pitch
+/// is scaled. The level at the fundamental moves with the pitch: below the voice's own fundamental,
+/// the output of the network is not meaningful. From [`SHIFT_END`] on, the resonances stay where
+/// they are.
 fn shifted(bin: usize, pitch: f32) -> usize {
     let at = bin as f32;
     let offset = SHIFT_FULL / pitch - SHIFT_FULL;

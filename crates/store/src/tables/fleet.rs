@@ -561,8 +561,8 @@ impl FleetSession {
         taken.iter().map(|id| id.parse().map_err(unreadable(WHAT))).collect()
     }
 
-    /// Deletes complete recordings whose files are only on the disk of a node that is forgotten, and
-    /// gives up other work on its recordings. Returns how many were deleted.
+    /// Deletes the complete recordings of a forgotten node that were not copied to the bucket, and
+    /// cancels uploads and transcriptions of its others. Returns the number of deleted recordings.
     ///
     /// # Errors
     /// Fails if the database query fails.

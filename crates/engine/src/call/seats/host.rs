@@ -270,7 +270,7 @@ impl Drop for HostLink {
         tracing::warn!(
             calls = lost.len(),
             from = %self.from,
-            "lost connection to a node whose calls are in rooms of this node"
+            "lost connection to a node with members in local rooms"
         );
         let rooms = &self.host.services.rooms;
         let told = lost.into_iter().map(|HostSeat { setup, answered, .. }| {
