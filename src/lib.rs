@@ -1,7 +1,7 @@
 //! Offhook: a call-control engine for WhatsApp calls.
 //!
 //! This package is the node around the engine: the REST APIs, the console, the browser phone, the
-//! commands and the process itself. `ARCHITECTURE.md` is the map.
+//! commands and the process itself. See `ARCHITECTURE.md` for an overview.
 
 // No input may make the process panic. Where one of these constructs is needed, an `allow` gives
 // the reason. Tests are exempt.

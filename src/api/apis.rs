@@ -1,4 +1,4 @@
-//! Both APIs, as the console uses them: the same operations with the same checks as over HTTP, on
+//! //! Both APIs, for use by the console: the same operations with the same checks as over HTTP, on
 //! behalf of the signed-in person.
 
 use std::net::IpAddr;
@@ -111,8 +111,8 @@ impl Apis {
         self.0.audit.record(Change { owner, actor, action, object, before, after })
     }
 
-    /// Adds a refused sign-in of a person to the audit trail. `account` is the one that the person
-    /// named.
+    /// Adds a refused sign-in of a person to the audit trail. `account` is the account that the
+    /// person entered.
     pub fn record_refusal(
         &self,
         by: &'static str,
@@ -199,7 +199,7 @@ impl Apis {
     }
 
     /// Creates an endpoint that belongs to the person, whatever their role. Only signed-in people
-    /// can register it, since its password is random. A person has one at most.
+    /// can register it, since its password is random. A person has at most one such endpoint.
     pub async fn create_own_endpoint(&self, person: (&Person, IpAddr), name: &str) -> ApiResponse {
         let (user, endpoints) = (&person.0.user, self.0.api.store.endpoints());
         let _turn = self.0.own_endpoints.lock().await;

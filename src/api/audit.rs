@@ -22,7 +22,8 @@ use super::segments;
 use model::{AuthId, Clock};
 use store::{AuditRow, Store, User};
 
-/// Who makes a change: a person, an API key or an auth token, and the address of the client.
+/// The sender of a change, which is a person, an API key or an auth token, and the address of the
+/// client.
 #[derive(Clone, Debug)]
 pub struct Actor {
     /// `user:NAME`, `api-key:ID`, `api-key:configuration/NAME` or `auth-token`.
@@ -74,8 +75,8 @@ impl Audit {
         Self { store, clock, refusals }
     }
 
-    /// Records a change. The future completes when the record is stored, which is done even if the
-    /// future is dropped.
+    /// Records a change. The future completes when the record is stored. The record is stored even
+    /// if the future is dropped.
     #[must_use = "a change is reported when its record is stored"]
     pub fn record(&self, change: Change<'_>) -> impl Future<Output = ()> + Send + 'static + use<> {
         let Change { owner, actor, action, object, before, after } = change;
@@ -111,10 +112,10 @@ impl Audit {
         stored.map(drop)
     }
 
-    /// Records a refused sign-in. `by` is the kind of credentials: `password`, `provider`, `api-key`,
-    /// `auth-token`, `endpoint-password` or `set-up-link`. Without an `owner` only the log has it.
-    /// Without a `name` the actor is `unknown`: a name that does not exist may be a password in the
-    /// wrong field.
+    /// Records a refused sign-in. `by` is the kind of credentials: `password`, `provider`,
+    /// `api-key`, `auth-token`, `endpoint-password` or `set-up-link`. Without an `owner`, the
+    /// refusal is only logged. Without a `name`, the actor is `unknown`, because a name that does
+    /// not exist may be a password in the wrong field.
     pub(super) fn record_refusal(
         &self,
         by: &'static str,
@@ -134,7 +135,7 @@ impl Audit {
         }
     }
 
-    /// Stores the refused sign-ins that are not stored yet, and waits for all records on their way.
+    /// Stores the refused sign-ins that are not stored yet, and waits until all records are stored.
     pub(super) async fn flush(&self) {
         self.refusals.flush().await;
     }
@@ -152,8 +153,8 @@ const UNRECORDED_PATHS: &[&str] = &[
     "/api/v1/xml/",
 ];
 
-/// Operations of daily work, which conversations keep in their timeline, and checks that change
-/// nothing.
+/// Operations that are not recorded: those of daily work, which appear in the timeline of a
+/// conversation, and checks that change nothing.
 const UNRECORDED: &[&str] = &[
     "archiveConversation",
     "assessConversation",
@@ -190,18 +191,18 @@ pub(super) fn object_path<'a>(operation: &Operation, path: &'a str) -> Option<&'
     is_action.then(|| path.rsplit_once('/').map(|(object, _)| object)).flatten()
 }
 
-/// The states of an object around a request.
+/// The states of an object before and after a request.
 pub(super) struct States {
-    /// As read before the request; null if there was none.
+    /// The state before the request. Null if there was none.
     pub before: Value,
-    /// As read after the request; null if it can't be read.
+    /// The state after the request. Null if it can't be read.
     pub after: Value,
     /// The response, which describes a new object.
     pub response: Value,
 }
 
 impl States {
-    /// What to record as `before` and `after`.
+    /// Returns the values to record as `before` and `after`.
     pub(super) fn recorded(self, operation: &Operation, status: StatusCode) -> (Value, Value) {
         let Self { before, after, response } = self;
         let is_deleted = *operation.method == *Method::DELETE.as_str();
@@ -219,7 +220,7 @@ impl States {
     }
 }
 
-/// What people set in a conversation; the rest is data of a WhatsApp user.
+/// Returns the fields of a conversation that people set. The others are data of a WhatsApp user.
 fn settings_of_conversation(state: &Value) -> Value {
     let fields = ["activeAgent", "aiEnabled", "assignee", "labels", "routing", "webhook"];
     let set = fields.iter().filter_map(|name| Some(((*name).to_owned(), state.get(name)?.clone())));
@@ -229,8 +230,8 @@ fn settings_of_conversation(state: &Value) -> Value {
     }
 }
 
-/// The name of an action in the audit trail: the `operationId`, except that deleting a person of
-/// the console is not named like erasing a WhatsApp user, although the path is the same.
+/// Returns the name of an action in the audit trail, which is the `operationId`. Deleting a person
+/// of the console and erasing a WhatsApp user have different names, although they share a path.
 pub(super) fn action_of(operation: &'static Operation, path: &str) -> &'static str {
     match (operation.id, segments(path).last().map(|id| id.parse::<Uuid>())) {
         ("forgetUser", Some(Ok(_))) => "deleteUser",
@@ -266,7 +267,7 @@ pub(super) fn object_of(
     object
 }
 
-/// The path of an object that a request created, if its response names the id.
+/// Returns the path of an object that a request created, if its response contains the id.
 pub(super) fn created_path(path: &str, status: StatusCode, body: &Value) -> Option<String> {
     id_of_created(status, body).map(|id| format!("{}/{id}/", path.trim_end_matches('/')))
 }
@@ -289,7 +290,7 @@ pub(super) async fn json_body(response: Response) -> (Response, Value) {
     (Response::from_parts(head, Body::from(bytes)), value)
 }
 
-/// Starts work and finishes it even if the client disconnects, so that no change lacks its record.
+/// Starts work and completes it even if the client disconnects, so that every change is recorded.
 pub(super) fn finish<T: Send + 'static, W: Future<Output = T> + Send + 'static>(
     work: W,
 ) -> impl Future<Output = Option<T>> + Send + 'static + use<T, W> {

@@ -43,18 +43,18 @@ fn sha256(text: &str) -> Digest {
     out
 }
 
-/// The credentials that are in force; clones share them.
+/// The accepted credentials. Clones share them.
 #[derive(Clone)]
 pub struct Credentials(Arc<ArcSwap<Digests>>);
 
 #[derive(Default)]
 struct Digests {
     tokens: Vec<(AuthId, Digest)>,
-    /// The last field is the name in the audit trail.
+    /// The keys. The last field is the name in the audit trail.
     keys: Vec<(Digest, AuthId, Role, String)>,
 }
 
-/// Who makes a request of the number API: the holder of an API key, or a person with a session.
+/// The sender of a request of the number API: the holder of an API key, or a person with a session.
 #[derive(Clone, Debug)]
 pub(super) struct Principal {
     pub(super) scope: Scope,
@@ -164,27 +164,27 @@ impl Digests {
 
 /// Failed authentications per minute and network.
 const FAILURES_PER_MINUTE: NonZeroU32 = NonZeroU32::new(60).expect("not 0");
-/// Requests of an account in any [`WINDOW_SECS`].
+/// Maximum number of requests of an account in any [`WINDOW_SECS`].
 const REQUESTS: u32 = 300;
 const WINDOW_SECS: u32 = 5;
 /// Maximum number of networks that are remembered.
 const KEYS_MAX: usize = 100_000;
 
-/// How many failures pass between sweeps for stale networks, once many are remembered. A sweep
-/// takes a millisecond, and a client with a /48 has 65,536 networks to fail from.
+/// Number of failures between sweeps for stale networks, once many are remembered. A sweep takes a
+/// millisecond, and a client with a /48 can fail from 65,536 networks.
 const SWEEP_EVERY: u32 = 1_024;
 
 /// The rate limits of the APIs.
 pub(super) struct RateLimits {
-    /// Where refused failures are counted.
+    /// Counts refused failures.
     offenders: Option<Offenders>,
     failures: KeyedLimiter<IpAddr>,
-    /// The origin of the times in `requests`.
+    /// The instant from which the times in `requests` count.
     origin: Instant,
     /// The latest requests of each account. A [`Ring`] limits events per second, so its times are
     /// divided by [`WINDOW_SECS`] here.
     requests: DashMap<AuthId, Ring>,
-    /// Changes since they were last taken for the other nodes of the fleet. Unset without a fleet.
+    /// Changes since they were last taken for the other nodes of the fleet. Unset outside a fleet.
     changes: OnceLock<Mutex<Counted>>,
 }
 
@@ -194,7 +194,8 @@ struct Counted {
     failures: HashMap<IpAddr, u32>,
 }
 
-/// Requests and failed authentications at one node, for the limits of others.
+/// Requests and failed authentications at one node, which count towards the limits of the other
+/// nodes.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct RateChanges {
     requests: Vec<(AuthId, u32)>,
@@ -220,7 +221,7 @@ struct KeyedLimiter<K: Hash + Eq + Clone> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum AuthError {
     InvalidCredentials,
-    /// `retry_after` in seconds.
+    /// The limit is exceeded. `retry_after` is in seconds.
     RateLimited {
         message: &'static str,
         retry_after: u64,

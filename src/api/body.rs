@@ -1,4 +1,4 @@
-//! Reading of request bodies within a bound of their size. The listener limits the time, and the
+//! //! Reads request bodies up to a maximum size. The listener limits their time, and the total
 //! size of all bodies (`limited_body`).
 
 use axum::body::Body;
@@ -7,7 +7,7 @@ use http::{HeaderMap, StatusCode, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Body as _;
 
-/// The largest body that the APIs accept, in bytes (`docs/reference/reliability.md#r14`).
+/// Maximum size of a body that the APIs accept, in bytes (`docs/reference/reliability.md#r14`).
 const BYTES_MAX: usize = 256 << 10;
 
 /// Why a request's body was not read.
@@ -19,7 +19,7 @@ pub enum BodyError {
 }
 
 impl BodyError {
-    /// The status that a response to such a request has.
+    /// Returns the status of the response to such a request.
     pub fn status(self) -> StatusCode {
         match self {
             Self::Compressed => StatusCode::UNSUPPORTED_MEDIA_TYPE,

@@ -1,5 +1,5 @@
 //! A connection of a listener, observed from outside hyper: how long it has been idle, whether its
-//! peer is too slow, and the wire form of its requests' heads ([`heads`](super::heads)).
+//! peer is too slow, and the heads of its requests as received ([`heads`](super::heads)).
 //!
 //! hyper's own header timeout also runs while a connection is idle, and does not start at the first
 //! byte of a head. So the stream is observed instead: by a sweep every second
@@ -30,22 +30,23 @@ use model::Clock;
 /// Limits of a listener (`docs/reference/reliability.md#r10`).
 #[derive(Clone, Debug)]
 pub struct HttpLimits {
-    /// The most open connections. Beyond them the oldest of the network with most is closed.
+    /// Maximum number of open connections. Beyond it, the oldest connection of the network with the
+    /// most connections is closed.
     pub connections: usize,
-    /// The most bytes of all request bodies that are being read. Beyond them, the oldest body of the
-    /// network that sends most is dropped.
+    /// Maximum number of bytes of all request bodies that are being read. Beyond it, the oldest
+    /// body of the network that sends the most is dropped.
     pub body_bytes: usize,
-    /// The time for the head of a request from its first byte; for the first head of a connection
-    /// from the accept.
+    /// Timeout for the head of a request from its first byte. For the first head of a connection,
+    /// it starts at the accept.
     pub head: Duration,
-    /// The time that a body has for its first bytes, and as a reserve later: it must arrive at
-    /// 16 KiB per second on average.
+    /// Timeout for the first bytes of a body, and the reserve later: a body must arrive at 16 KiB
+    /// per second on average.
     pub body: Duration,
-    /// The time without a request.
+    /// Maximum time without a request.
     pub idle: Duration,
-    /// The time in which the peer reads none of a response.
+    /// Maximum time in which the peer reads no part of a response.
     pub stalled: Duration,
-    /// The time that connections have to complete their requests when the server stops.
+    /// Maximum time for connections to complete their requests when the server stops.
     pub grace: Duration,
 }
 
@@ -71,26 +72,26 @@ pub(super) struct Connection {
     epoch: Instant,
     /// Requests whose responses have not been sent completely.
     in_flight: AtomicU32,
-    /// When the connection last became idle.
+    /// Time at which the connection last became idle.
     idle_since: AtomicU64,
-    /// When the first byte of a request arrived after that; 0 if none has.
+    /// Time at which the first byte of a request arrived after that. 0 if none has arrived.
     first_byte: AtomicU64,
-    /// Since when the peer has not read anything; 0 if it reads.
+    /// Time since which the peer has not read. 0 if it reads.
     stalled_since: AtomicU64,
     /// Responses with data that the peer has not read, not counting those that wait for a handler.
     unsent: AtomicU32,
-    /// When a chunk of a response was last requested.
+    /// Time at which a chunk of a response was last requested.
     sent_at: AtomicU64,
     /// Whether there has been a request.
     used: AtomicBool,
     http2: AtomicBool,
     heads: Mutex<Heads>,
-    /// Registers the connection until its first request.
+    /// The registration of the connection until its first request.
     fresh: Mutex<Option<TaskTrackerToken>>,
     /// Whether the sweep closes the connection.
     pub(super) swept: AtomicBool,
-    /// The connection's share of the listener's. It is as old as the last change between idle and
-    /// busy, and authenticated while an authenticated request is in flight.
+    /// The connection's claim on the listener's limit. Its age counts from the last change between
+    /// idle and busy. It is authenticated while an authenticated request is in flight.
     pub(super) claim: Arc<Claim>,
 }
 
@@ -121,14 +122,14 @@ impl Connection {
         Arc::new(connection)
     }
 
-    /// Waits for the first request, which is polled for: a listener rarely pauses.
+    /// Waits for the first request by polling, since a listener is rarely paused.
     pub(super) async fn first_request(&self) {
         while !self.used.load(Ordering::Relaxed) {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }
 
-    /// Notes that the first request has come.
+    /// Records that the first request has come.
     pub(super) fn end_first_wait(&self) {
         if !self.used.load(Ordering::Relaxed) {
             self.fresh.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -146,7 +147,7 @@ impl Connection {
         u64::try_from(since.as_millis()).unwrap_or(u64::MAX).max(1)
     }
 
-    /// Since when the connection has been idle; `None` if it is not idle.
+    /// Time since which the connection has been idle. `None` if it is not idle.
     fn idle_since(&self) -> Option<u64> {
         (self.in_flight.load(Ordering::Relaxed) == 0)
             .then(|| self.idle_since.load(Ordering::Relaxed))
@@ -201,8 +202,8 @@ impl Connection {
         }
     }
 
-    /// The fault of the next HTTP/1 head in its wire form, if any. `headers` are those that hyper
-    /// parsed. Must be called once per request.
+    /// Returns the fault of the next HTTP/1 head as received, if there is one. `headers` are those
+    /// that hyper parsed. Must be called once per request.
     pub(super) fn bad_head(&self, headers: &HeaderMap) -> Option<BadHead> {
         let Some(head) = self.heads().next() else { return Some(BadHead::Unseen) };
         // If hyper repaired nothing, it has seen as many fields.

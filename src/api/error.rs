@@ -1,4 +1,7 @@
-//! Errors of the number API and of the public listener, and the response that each becomes.
+//! //! Errors of the number API and of the public listener, and the response for each. The body is
+//! `{"error": {"code", "message", "field", "requestId", "meta"}}`, see
+//! `docs/reference/rest.md#errors`. Errors of the Plivo-compatible API have another format
+//! ([`PlivoError`](super::plivo::error::PlivoError)).
 //!
 //! The body is `{"error": {"code", "message", "field", "requestId", "meta"}}`, see
 //! `docs/reference/rest.md#errors`. Errors of the Plivo-compatible API have another shape
@@ -38,9 +41,10 @@ pub(super) enum ApiError {
     MethodNotAllowed { code: &'static str, allow: Text, message: &'static str },
     /// 408.
     RequestTimeout(&'static str),
-    /// 409: the state of the resource does not allow it. `retry_after` in seconds, if it soon may.
+    /// 409: the state of the resource does not allow the request. `retry_after`, in seconds, is set
+    /// if it may soon be allowed.
     Conflict { code: &'static str, message: Text, retry_after: Option<u64> },
-    /// 412: the resource is not in the version that `If-Match` names.
+    /// 412: the resource has another version than the one in `If-Match`.
     Changed,
     /// 413.
     PayloadTooLarge(Text),
@@ -48,14 +52,14 @@ pub(super) enum ApiError {
     UnsupportedMediaType { code: &'static str, message: &'static str, field: Option<&'static str> },
     /// 422.
     RuleViolation(Box<RuleViolation>),
-    /// 429; `retry_after` in seconds.
+    /// 429. `retry_after` is in seconds.
     TooManyRequests {
         code: &'static str,
         message: Text,
         field: Option<&'static str>,
         retry_after: Option<u64>,
     },
-    /// 500. The cause is in the log only.
+    /// 500. Only the log contains the cause.
     Internal,
     /// 502: Meta or another server behind this one refused or failed.
     BadGateway { code: &'static str, message: Text, meta: Option<MetaError> },
@@ -73,7 +77,7 @@ pub(super) struct RuleViolation {
     pub(super) next: Option<NextAttempt>,
 }
 
-/// When something that a rule forbids is allowed again; `None` inside if that is not known, or
+/// When a forbidden request is allowed again. The inner value is `None` if that is unknown, or
 /// never.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum NextAttempt {
@@ -81,7 +85,7 @@ pub(super) enum NextAttempt {
     Call(Option<Timestamp>),
 }
 
-/// Meta's own code and text, if it was Meta that refused.
+/// Meta's own code and text, if Meta refused the request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[schema(as = ErrorOfMeta)]
 pub(super) struct MetaError {
@@ -96,11 +100,11 @@ const STORE_RETRY_AFTER: &str = "5";
 pub(super) const NOT_STORED: (&str, &str) =
     ("not_stored", "nothing can be stored now, and nothing has changed: try again in a moment");
 
-/// The message for a change that lost against those of other nodes.
+/// The message for a change that conflicts with changes of other nodes.
 pub(super) const CONTENDED: &str =
     "the settings were being changed elsewhere, and nothing has changed here: try again";
 
-/// The code and the message for a store that is unavailable; `None` if the error is another one.
+/// Returns the code and the message for an unavailable store. `None` if it is another error.
 pub(super) fn store_outage(error: &StoreError) -> Option<(&'static str, &'static str)> {
     match error {
         StoreError::NotTaken => Some(NOT_STORED),
@@ -117,12 +121,12 @@ pub(super) fn with_retry_after(response: Response) -> Response {
 }
 
 impl ApiError {
-    /// A value that is missing, malformed or out of range.
+    /// Creates the error for a value that is missing, malformed or out of range.
     pub(super) fn bad_value(field: impl Into<Text>, message: impl Into<Text>) -> Self {
         Self::BadRequest { code: "bad_value", message: message.into(), field: Some(field.into()) }
     }
 
-    /// A body that is wrong as a whole.
+    /// Creates the error for a body that is wrong as a whole.
     pub(super) fn bad_body(message: impl Into<Text>) -> Self {
         Self::BadRequest { code: "bad_value", message: message.into(), field: None }
     }
@@ -149,8 +153,8 @@ impl ApiError {
         }))
     }
 
-    /// Logs a failure of the store and makes the error: 503 while the store is unavailable, else
-    /// 500. The operation reads well after "could not".
+    /// Logs a failure of the store and creates the error: 503 while the store is unavailable,
+    /// otherwise 500. The name of the operation continues "could not …".
     pub(super) fn store(operation: &'static str) -> impl Fn(StoreError) -> Self {
         move |error| {
             tracing::warn!(%error, operation, "store operation failed");
@@ -158,8 +162,8 @@ impl ApiError {
         }
     }
 
-    /// 409 if other nodes kept changing the same settings, 503 while the store is unavailable, else
-    /// 500.
+    /// Creates the error for a failure of the store: 409 if other nodes kept changing the same
+    /// settings, 503 while the store is unavailable, otherwise 500.
     pub(super) fn from_store(error: &StoreError) -> Self {
         if matches!(error, StoreError::Contended) {
             return Self::conflict("contended", CONTENDED);
@@ -276,8 +280,8 @@ impl From<BodyError> for ApiError {
     }
 }
 
-/// A response in the shape of the errors of the REST APIs, for the listener, which refuses requests before any
-/// API sees them.
+/// Creates a response in the format of the REST APIs' errors, for the listener, which refuses
+/// requests before they reach an API.
 pub fn listener_error(status: StatusCode, code: &str, message: &str) -> Response {
     let error = ErrorDetail::new(code, message);
     json_response(status, &ErrorBody { error })
@@ -317,7 +321,7 @@ struct ErrorDetail<'a> {
     field: Option<&'a str>,
     #[schema(value_type = String, format = Uuid)]
     request_id: Uuid,
-    /// Meta's own code and text, if it was Meta that refused.
+    /// Meta's own code and text, if Meta refused the request.
     meta: Option<&'a MetaError>,
     /// When the next permission request is allowed. Present only in errors about such requests.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -1,6 +1,6 @@
 //! The fields of a request's body: a JSON object or a form. See `docs/reference/rest.md#bodies`.
 //!
-//! Numbers and booleans may be strings, and `null` counts as absent. A name that is given twice is
+//! Numbers and booleans may be strings, and `null` counts as absent. A name that occurs twice is
 //! refused, because a proxy in front of the node might read the other value.
 
 use std::fmt;
@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 use super::routes::{Field, FieldKind};
 
-/// The deepest nesting of a JSON body (`docs/reference/reliability.md#r14`).
+/// Maximum nesting of a JSON body (`docs/reference/reliability.md#r14`).
 const DEPTH_MAX: usize = 64;
 
 /// The fields of a body.
@@ -121,7 +121,7 @@ impl Fields {
             .collect())
     }
 
-    /// A field as text, including empty text, which removes a value.
+    /// Returns a field as text. Empty text, which removes a value, is included.
     ///
     /// # Errors
     /// Fails if the field is an object or a list.

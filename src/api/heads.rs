@@ -8,9 +8,9 @@
 
 use std::collections::VecDeque;
 
-/// The longest head, in bytes (`docs/reference/reliability.md#r14`).
+/// Maximum length of a head, in bytes (`docs/reference/reliability.md#r14`).
 pub(super) const HEAD_BYTES_MAX: usize = 32 << 10;
-/// The most heads that hyper has not parsed yet: more than fit into what hyper reads ahead.
+/// Maximum number of heads that hyper has not parsed yet. This is more than hyper reads ahead.
 const HEADS_MAX: usize = 4_096;
 
 /// Why a head is refused with 400 although hyper accepts it.
@@ -25,7 +25,7 @@ pub(super) enum BadHead {
     /// A transfer coding other than `chunked`, or more than one.
     #[error("it has a transfer coding other than chunked")]
     Coding,
-    /// The head is not known, or hyper parsed it differently.
+    /// The head was not found, or hyper parsed it differently.
     #[error("it is malformed")]
     Unseen,
 }
@@ -53,7 +53,7 @@ pub(super) struct Heads {
 enum State {
     #[default]
     Head,
-    /// Inside a body, with the number of bytes that are left.
+    /// Inside a body. Contains the number of remaining bytes.
     Body(u64),
     Chunked(Chunked),
     /// The framing is lost: no further head is found.
@@ -80,7 +80,7 @@ enum Chunked {
     Last,
 }
 
-/// The framing of a body, as the head declares it.
+/// The framing of a body, as declared by the head.
 enum Framing {
     None,
     Length(u64),
@@ -88,7 +88,7 @@ enum Framing {
 }
 
 impl Heads {
-    /// For a connection that no longer speaks HTTP/1.
+    /// Creates the state for a connection that no longer speaks HTTP/1.
     pub(super) fn stopped() -> Self {
         Self { state: State::Lost, ..Self::default() }
     }
@@ -179,7 +179,7 @@ impl Heads {
         self.state != State::Head || !self.partial.is_empty() || !self.complete.is_empty()
     }
 
-    /// Whether the connection began with the HTTP/2 preface; then nothing is parsed.
+    /// Whether the connection began with the HTTP/2 preface. If so, no heads are parsed.
     pub(super) fn is_http2(&self) -> bool {
         self.http2
     }
@@ -238,7 +238,7 @@ fn skip(left: u64, bytes: &[u8]) -> (u64, &[u8]) {
     )
 }
 
-/// The position after the empty line that ends a head, also with bare line feeds.
+/// Returns the position after the empty line that ends a head. Lines may end with bare line feeds.
 fn end_of_head(bytes: &[u8]) -> Option<usize> {
     let feeds = bytes.iter().enumerate().filter(|(_, b)| **b == b'\n').map(|(at, _)| at + 1);
     feeds.into_iter().find_map(|next| match bytes.get(next..) {

@@ -21,7 +21,7 @@ use super::error;
 /// The first byte of a TLS connection: the type of a handshake record.
 const HANDSHAKE: u8 = 0x16;
 
-/// The answer to a client that speaks HTTP to the TLS port.
+/// The response to a client that speaks HTTP to the TLS port.
 const PLAIN_HTTP: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\n\
     content-length: 40\r\nconnection: close\r\n\r\nthis port speaks HTTPS; use an https URL";
 
@@ -38,8 +38,8 @@ pub struct Https {
 }
 
 impl Https {
-    /// Performs the handshake of an accepted connection. Returns `None` if the connection has served
-    /// its purpose: a certificate authority has examined a name.
+    /// Performs the handshake of an accepted connection. Returns `None` if the connection is done,
+    /// because a certificate authority has validated a name.
     ///
     /// # Errors
     /// Returns an error if the peer does not complete the handshake.
@@ -61,7 +61,7 @@ impl Https {
         Ok(Some(stream))
     }
 
-    /// The answer of the plain listener. `None` if it serves the request.
+    /// Returns the response of the plain listener. `None` if it serves the request.
     pub(super) fn plain_answer(&self, request: &PlainRequest<'_>) -> Option<Response<Body>> {
         match request.action() {
             PlainAction::Serve => None,
@@ -108,23 +108,23 @@ pub(super) struct PlainRequest<'a> {
     pub(super) method: &'a Method,
     pub(super) uri: &'a Uri,
     pub(super) headers: &'a HeaderMap,
-    /// Whether a program on this machine sends it.
+    /// Whether a program on this machine sends the request.
     pub(super) is_local: bool,
-    /// Whether a trusted proxy passes the request on.
+    /// Whether a trusted proxy forwards the request.
     pub(super) is_proxied: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 enum PlainAction<'a> {
     Serve,
-    /// Answers with the content of this token.
+    /// Respond with the content of this token.
     Challenge(&'a str),
     Redirect,
     Refuse,
 }
 
 impl<'a> PlainRequest<'a> {
-    /// Decides about a request to the plain listener of a node that has an HTTPS listener.
+    /// Decides how to handle a request to the plain listener of a node that has an HTTPS listener.
     fn action(&self) -> PlainAction<'a> {
         let is_read = matches!(*self.method, Method::GET | Method::HEAD);
         if is_read && let Some(token) = self.uri.path().strip_prefix(CHALLENGES) {

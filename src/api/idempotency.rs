@@ -1,5 +1,5 @@
-//! `Idempotency-Key`: a POST with a key that was used before gets the first response, and nothing
-//! is done twice. See `docs/reference/rest.md#idempotency`.
+//! `Idempotency-Key`: a POST with a key that was used before gets the first response, and its work
+//! is not repeated. See `docs/reference/rest.md#idempotency`.
 //!
 //! A response is stored before the client gets it, so that it survives a restart. Responses that
 //! the store does not take are kept in memory. The work is completed even if the client
@@ -37,10 +37,10 @@ const RESPONSES_MAX: u64 = 10_000;
 /// Maximum size of a stored response in bytes. No response to a POST that creates or sends
 /// something is larger.
 const STORED_BYTES_MAX: usize = 256 << 10;
-/// How long a node may work on a request before another one may do the work again, which is longer
-/// than any request takes.
+/// Maximum time that a node may work on a request before another node may repeat the work. This is
+/// longer than any request takes.
 const CLAIMED_FOR: Duration = Duration::from_secs(120);
-/// Interval between queries for the response of another node.
+/// Interval at which the store is polled for the response of another node.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Timeout for storing a response before the client receives it.
 const STORE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -49,7 +49,7 @@ const STORE_TIMEOUT: Duration = Duration::from_secs(2);
 pub(super) struct Rules {
     /// How long a response is kept.
     pub(super) kept: Duration,
-    /// The longest key, in bytes.
+    /// Maximum length of a key, in bytes.
     pub(super) key_bytes_max: usize,
     /// Builds the response for a request whose handler panicked.
     pub(super) internal_error: fn() -> Response,
@@ -60,7 +60,7 @@ pub(super) struct Rules {
 pub(super) struct RequestKey {
     account: AuthId,
     main_account: AuthId,
-    /// The conversation or user that the path names, so that an erasure also removes the response.
+    /// The conversation or user in the path. An erasure also removes the response.
     about: Option<String>,
     digest: [u8; 32],
 }
@@ -197,7 +197,7 @@ impl Inner {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The kept response, or that of the work.
+    /// Returns the kept response, or does the work and keeps its response.
     async fn kept_or(
         &self,
         key: &RequestKey,

@@ -14,7 +14,7 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 use engine::limiter::Claim;
 use model::Clock;
 
-/// The least rate at which a body must arrive on average, in bytes per second.
+/// Minimum average rate at which a body must arrive, in bytes per second.
 const RATE_MIN: u64 = 16 << 10;
 
 /// Why the rest of a body is not read.
@@ -26,7 +26,7 @@ pub(super) enum BodyFault {
     Evicted,
 }
 
-/// A request's body. It fails if it is too slow or evicted, which the listener answers.
+/// A request's body. It fails if it is too slow or evicted. The listener answers such a failure.
 pub struct LimitedBody {
     body: Incoming,
     clock: Clock,

@@ -1,4 +1,5 @@
-//! The APIs' view of live calls. `call::registry` provides it, and `node` connects the two.
+//! //! The interface between the APIs and live calls. `call::registry` provides the calls, and
+//! `node` implements the interface.
 
 use std::sync::Arc;
 
@@ -35,7 +36,7 @@ pub struct LiveCall {
 }
 
 impl LiveCall {
-    /// What a [`LiveFilter`] checks.
+    /// Returns the properties that a [`LiveFilter`] checks.
     pub fn summary(&self) -> CallSummary<'_> {
         CallSummary {
             call: self.call,
@@ -130,13 +131,13 @@ pub fn newest_page(
 /// Live calls of all nodes.
 #[derive(Clone, Debug)]
 pub struct LiveList<T> {
-    /// Newest first.
+    /// The calls, newest first.
     pub calls: Vec<T>,
     /// Names of the nodes that did not answer.
     pub silent: Vec<String>,
 }
 
-/// Names the nodes whose objects are missing in a list, in the header `X-Offhook-Partial`.
+/// Adds the header `X-Offhook-Partial`, which lists the nodes whose objects are missing in a list.
 pub fn name_silent(response: &mut Response, silent: &[impl AsRef<str>]) {
     let names: Vec<&str> = silent.iter().map(AsRef::as_ref).collect();
     if !names.is_empty()
@@ -216,8 +217,8 @@ pub trait LiveCalls: Send + Sync + 'static {
     /// yet.
     fn course(&self, scope: &Scope, call: CallUuid) -> Option<Course>;
 
-    /// The lines of the event log of a call, without line ends: those so far, and with `follow`
-    /// those to come until the call has ended. `None` if the call is not live.
+    /// Returns the lines of the event log of a call, without line ends: the existing ones, and with
+    /// `follow` also later ones until the call has ended. `None` if the call is not live.
     fn events(
         &self,
         scope: &Scope,

@@ -70,7 +70,7 @@ async fn file_response(found: MediaFile) -> Option<Response> {
         .ok()
 }
 
-/// Bytes that are read at a time.
+/// Number of bytes that are read at a time.
 const CHUNK: usize = 64 << 10;
 
 fn chunks(file: File) -> impl Stream<Item = std::io::Result<Bytes>> {

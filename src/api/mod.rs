@@ -1,12 +1,13 @@
 //! The HTTP APIs and the public listener.
 //!
-//! [`server`] is the listener; [`auth`] and [`session`] find out who makes a request. `plivo` and
-//! `number` are the two APIs, a module per resource. Their routes are rows of tables, from which
-//! requests are dispatched and [`openapi`] makes the OpenAPI document.
+//! [`server`] is the listener; [`auth`] and [`session`] authenticate requests. `plivo` and `number`
+//! are the two APIs, a module per resource. Their routes are rows of tables. Requests are
+//! dispatched from these rows, and [`openapi`] generates the OpenAPI document from them.
 //!
 //! The APIs read ended calls from the store and live calls from [`LiveCalls`], and place calls with
-//! [`CallPlacer`]; they never reach into a call. Every query takes the [`Scope`] of the principal, so
-//! that an account never sees another's resources (`docs/reference/reliability.md#r16`).
+//! [`CallPlacer`]; they never access a call's own state. Every query takes the [`Scope`] of the
+//! principal, so that an account never sees another's resources
+//! (`docs/reference/reliability.md#r16`).
 
 mod apis;
 pub mod audit;
@@ -81,7 +82,7 @@ use store::{Passwords, Scope, Store};
 /// The services of the node that the APIs use.
 pub struct Api {
     pub clock: Clock,
-    /// Where changes are announced.
+    /// The feed to which changes are published.
     pub feed: Feed,
     /// Business numbers: connecting them, and their settings at Meta.
     pub numbers: Numbers,
@@ -93,7 +94,7 @@ pub struct Api {
     pub placer: Arc<dyn CallPlacer>,
     pub operator: Arc<dyn Operator>,
     pub gate: Arc<Gate>,
-    /// The host of `public.base_url`, which SIP addresses of endpoints have.
+    /// The host of `public.base_url`, which is part of the SIP addresses of endpoints.
     pub host: String,
     /// `public.base_url`: how the node is reached from outside.
     pub base_url: String,
@@ -112,18 +113,18 @@ pub struct Api {
     pub recordings: Recordings,
     pub agents: Agents,
     pub eraser: Eraser,
-    /// Where requests with wrong credentials are counted.
+    /// Counts requests with wrong credentials.
     pub offenders: Option<Offenders>,
 }
 
-/// What every handler shares.
+/// State shared by all handlers.
 struct ApiState {
     api: Api,
     rate_limits: RateLimits,
     audit: Audit,
     number_idempotency: Idempotency,
     plivo_idempotency: Idempotency,
-    /// Held while a person makes an endpoint for themselves, so that each has one at most.
+    /// Held while a person creates their own endpoint, so that each person has at most one.
     own_endpoints: tokio::sync::Mutex<()>,
 }
 
@@ -165,14 +166,14 @@ impl ApiState {
         self.api.keeper.book().main_of(scope.auth_id()).clone()
     }
 
-    /// The accounts of a scope, as the audit trail has them.
+    /// The accounts of a scope, in the form for the audit trail.
     fn owner_of(&self, scope: &Scope) -> Owner {
         Owner { account: scope.auth_id().clone(), main_account: self.main_account_of(scope) }
     }
 
-    /// Adds a refused sign-in to the audit trail of `account`. If the credentials name none that
-    /// exists, that is the only main account; if there are several, only the log has it. See
-    /// [`record_refusal`](Audit::record_refusal).
+    /// Adds a refused sign-in to the audit trail of `account`. If the credentials contain no
+    /// existing account, the refusal is added to that of the only main account; if there are
+    /// several, it is only logged. See [`record_refusal`](Audit::record_refusal).
     fn record_refusal(
         &self,
         by: &'static str,
@@ -204,7 +205,7 @@ async fn fallback(state: App, request: Request) -> Response {
     }
 }
 
-/// The non-empty segments of a path. A missing final slash and doubled slashes make no difference.
+/// Returns the non-empty segments of a path. A missing final slash and doubled slashes are ignored.
 fn segments(path: &str) -> Vec<&str> {
     path.split('/').filter(|segment| !segment.is_empty()).collect()
 }

@@ -1,5 +1,5 @@
-//! The OpenAPI 3.1 document: `/openapi.json` and `offhook openapi`. It is made from the route
-//! tables.
+//! //! The OpenAPI 3.1 document: `/openapi.json` and `offhook openapi`. It is generated from the
+//! route tables.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -304,8 +304,8 @@ fn field_schema(field: &Field) -> Value {
     schema
 }
 
-/// A body that is accepted: the required fields and those marked for the example, or the first
-/// field if there are none.
+/// Builds a body that is accepted: the required fields and those marked for the example, or the
+/// first field if there are none.
 fn example(fields: &[&Field]) -> Value {
     let is_shown = |field: &&&Field| field.is_required || field.is_in_example;
     let shown: Vec<&&Field> = match fields.iter().any(|field| is_shown(&field)) {
@@ -382,7 +382,8 @@ fn response_object(response: &ResponseSpec, schemas: &mut Schemas) -> Value {
     json!({"description": description, "content": {JSON: {"schema": schema}}})
 }
 
-/// The schema of an object in the Plivo-compatible API, which has `api_id` beside its own fields.
+/// The schema of an object in the Plivo-compatible API, which has `api_id` in addition to its own
+/// fields.
 fn with_api_id(schema: Schema, schemas: &mut Schemas) -> Value {
     let id = json!({
         "type": "object",

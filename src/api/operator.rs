@@ -1,4 +1,4 @@
-//! The APIs' interface to the node itself; `node` implements it.
+//! //! The interface between the APIs and the node itself, implemented by `node`.
 
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
@@ -10,15 +10,15 @@ pub trait Operator: Send + Sync + 'static {
     /// Reads the configuration again and applies the keys that can change at run time.
     fn reload(&self) -> BoxFuture<'static, ReloadOutcome>;
 
-    /// The nodes, this one first. `None` if several main accounts share the node, because none of
-    /// them may see the activity of the others.
+    /// Returns the nodes, this one first. `None` if several main accounts share the node, because
+    /// none of them may see the activity of the others.
     fn nodes(&self) -> BoxFuture<'static, Option<Vec<NodeStatus>>>;
 
-    /// Drains a node: it takes no new calls, and live calls go on. Only a restart ends the drain.
-    /// Returns `false` if the node does not exist.
+    /// Drains a node: it takes no new calls, and live calls continue. Only a restart ends the
+    /// drain. Returns `false` if the node does not exist.
     fn drain(&self, node: &str) -> bool;
 
-    /// Forgets a node of the fleet that is lost for good.
+    /// Forgets a node of the fleet that is lost forever.
     fn forget(&self, node: &str) -> BoxFuture<'static, Result<ForgetOutcome, StoreError>>;
 
     /// `cluster.node_id` of this node.
@@ -36,15 +36,16 @@ pub struct NodeStatus {
     #[schema(format = DateTime)]
     pub started_at: Option<String>,
     pub state: NodeState,
-    /// Why the node should get no new calls, in the words of `/readyz`; null if it is ready.
+    /// Why the node should get no new calls, as in the response of `/readyz`. Null if it is ready.
     pub not_ready: Option<String>,
-    /// Null if the node does not answer.
+    /// Number of live calls. Null if the node does not answer.
     pub live_calls: Option<usize>,
     /// How much of its capacity the node uses, from 0 to 1: the largest share of live calls,
     /// waiting set-ups, time of media threads and memory. Null if the node does not answer.
     #[serde(default)]
     pub load: Option<f64>,
-    /// What the node knows about its fleet; null if it is alone, or does not answer.
+    /// The state of the fleet as known to the node. Null if the node is not part of a fleet, or
+    /// does not answer.
     pub fleet: Option<FleetStatus>,
     /// Resident memory in bytes; null if the system does not report it.
     pub memory_bytes: Option<u64>,
@@ -55,7 +56,7 @@ pub struct NodeStatus {
 }
 
 impl NodeStatus {
-    /// A node that does not answer, or has died.
+    /// Creates the status of a node that does not answer, or has died.
     pub fn silent(id: &str, version: &str, state: NodeState) -> Self {
         Self {
             id: id.to_owned(),
@@ -73,7 +74,7 @@ impl NodeStatus {
     }
 }
 
-/// What a node knows about its fleet.
+/// The state of a fleet as known to a node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = NodeInFleet)]
@@ -83,22 +84,22 @@ pub struct FleetStatus {
     pub run: String,
     /// Whether the database answers the node.
     pub connected: bool,
-    /// Milliseconds since the node's last sign of life that the database has acknowledged; null
-    /// before the first one.
+    /// Milliseconds since the node's last beat that the database has answered. Null before the
+    /// first one.
     pub beat_age_ms: Option<u64>,
-    /// Round trip to the database of that sign of life, in milliseconds.
+    /// Round trip of that beat to the database, in milliseconds.
     pub beat_ms: u64,
-    /// Whether nodes can get more slots and permits than they hold. They can't for 10 s after the
-    /// database was restarted, and until each node has told what it holds.
+    /// Whether nodes can get more slots and permits than they hold. They can't for 10 s after a
+    /// restart of the database, and not before each node has reported the units that it holds.
     pub open: bool,
-    /// Nodes that have not told yet; empty if `open`.
+    /// Nodes that have not reported their units yet. Empty if `open`.
     pub waiting_for: Vec<String>,
     pub units: Units,
-    /// Nodes that answer this one.
+    /// Nodes that this node can reach.
     pub hears: Vec<String>,
 }
 
-/// The parts of all limits together that a node holds.
+/// The units of all limits that a node holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = NodeUnits)]
@@ -108,7 +109,7 @@ pub struct Units {
     pub slots_used: u64,
     /// Permits of accounts: calls per second.
     pub permits_held: u64,
-    /// Calls within the last second.
+    /// Calls started within the last second.
     pub permits_used: u64,
 }
 
@@ -117,9 +118,9 @@ pub struct Units {
 #[serde(rename_all = "lowercase")]
 pub enum NodeState {
     Ready,
-    /// New calls are rejected, live ones go on.
+    /// New calls are rejected, and live ones continue.
     Draining,
-    /// The node takes no calls for now.
+    /// The node takes no calls at present.
     Unready,
     /// The node does not answer this one. Its calls may be live.
     Unreachable,
@@ -127,7 +128,7 @@ pub enum NodeState {
     Dead,
 }
 
-/// The number of requests of one kind with one outcome. The words are those of the metrics.
+/// The number of requests of one kind with one outcome. The words are the same as in the metrics.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(as = Exchange)]
 pub struct RequestCount {
@@ -143,7 +144,7 @@ pub struct RequestCount {
 /// The outcome of a reload of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReloadOutcome {
-    /// The new configuration is in force.
+    /// The new configuration has been applied.
     Applied(ReloadSummary),
     /// The configuration has errors; nothing has changed.
     Invalid(Vec<ConfigFinding>),
@@ -153,7 +154,7 @@ pub enum ReloadOutcome {
     SharedNode,
 }
 
-/// The configuration that is now in force.
+/// The summary of a configuration that was applied.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Reloaded)]
@@ -165,7 +166,7 @@ pub struct ReloadSummary {
     pub needs_restart: Vec<String>,
 }
 
-/// An error in a configuration. The line itself is left out, because it may hold a secret.
+/// An error in a configuration. The line itself is omitted, because it may contain a secret.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ConfigFinding {
     /// Counted from 1; `None` if the error is in the environment, or a key is missing.

@@ -1,5 +1,6 @@
-//! Pauses a listener while another process takes over. New connections wait in the kernel, accepted
-//! ones complete their requests, and what comes later is held until the listener goes on or stops.
+//! //! Pauses a listener while another process takes over. New connections wait in the kernel,
+//! accepted connections complete their requests, and later requests are held until the listener
+//! resumes or stops.
 
 use std::time::Duration;
 
@@ -8,7 +9,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-/// How long a pause waits for the first requests of connections that were accepted before it.
+/// Maximum time that a pause waits for the first requests of connections that were accepted before
+/// it.
 const FIRST_REQUEST_TIME: Duration = Duration::from_millis(500);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,9 +26,9 @@ pub(super) enum PauseState {
 #[derive(Clone, Debug)]
 pub struct Pause {
     state: watch::Sender<PauseState>,
-    /// The connections whose first requests have not come.
+    /// The connections that have not sent their first request.
     fresh: TaskTracker,
-    /// The requests whose handlers run.
+    /// The requests whose handlers are running.
     requests: TaskTracker,
 }
 

@@ -1,5 +1,5 @@
-//! Placing calls, in the one way that both APIs use. `call::dialer` carries it out, and `node`
-//! connects the two.
+//! //! Placing calls, shared by both APIs. `call::dialer` implements it, and `node` connects the
+//! two.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,15 +14,15 @@ use model::{CallUuid, E164};
 use store::Scope;
 use xml::ast::DocUrl;
 
-/// The longest customer URL, in bytes.
+/// Maximum length of a customer URL, in bytes.
 pub(super) const URL_BYTES_MAX: usize = 2_048;
 /// The default duration limit of a call, in seconds.
 pub(super) const TIME_LIMIT: u64 = 14_400;
 /// The default duration limit of ringing, in seconds.
 pub(super) const RING_TIMEOUT: u64 = 120;
-/// How many users Graph is asked about at the same time.
+/// Maximum number of concurrent Graph queries about users.
 const CONCURRENT_QUERIES: usize = 4;
-/// How long Graph is asked about users before a call is placed. SDKs wait five seconds for a
+/// Maximum time for Graph queries about users before a call is placed. SDKs wait five seconds for a
 /// response.
 const QUERY_TIME_MAX: Duration = Duration::from_millis(1_500);
 
@@ -74,7 +74,7 @@ pub trait CallPlacer: Send + Sync + 'static {
     /// Returns why the URL is refused.
     fn check_socket_url(&self, text: &str) -> Result<DocUrl, String>;
 
-    /// Takes on all calls of an order, and returns them in the order of `to`.
+    /// Accepts all calls of an order, and returns them in the order of `to`.
     ///
     /// # Errors
     /// Returns what forbids one of the calls; then none is placed.

@@ -1,11 +1,11 @@
 //! `GET /recordings/{id}.{wav,mp3}`: the file of a recording, for clients that know its id
 //! (`docs/reference/reliability.md#r21`).
 //!
-//! The id is the secret: 122 random bits that only the account knows. With `recordings.link_days`
-//! a link also expires: it carries a time (`until`) and a signature (`tag`). Every file that does not
-//! exist is 404, and only names that are ids are looked up on the disk. A file that is no longer on
-//! the disk comes from its copy in a bucket: the node reads it for the client, or redirects the
-//! client there.
+//! The id is the secret: 122 random bits that only the account knows. With `recordings.link_days` a
+//! link also expires: it carries a time (`until`) and a signature (`tag`). A file that does not
+//! exist results in 404, and only names that are ids are looked up on the disk. A file that is no
+//! longer on the disk comes from its copy in a bucket: the node reads it for the client, or
+//! redirects the client there.
 
 use std::io::SeekFrom;
 use std::time::Duration;
@@ -102,7 +102,7 @@ async fn get(
     })
 }
 
-/// The copy of a recording in the bucket. `None` if it has no copy.
+/// Returns the copy of a recording in the bucket. `None` if there is no copy.
 async fn copy(
     api: &Api,
     id: Uuid,
@@ -161,7 +161,8 @@ async fn copy(
     }
 }
 
-/// The `Range` header if it is honoured: a single range of bytes, of this version of the file.
+/// Returns the `Range` header if it is honoured: a single range of bytes, of this version of the
+/// file.
 fn range<'a>(headers: &'a HeaderMap, etag: &str) -> Option<&'a HeaderValue> {
     let range = headers.get(header::RANGE)?;
     let text = range.to_str().ok()?.trim();
@@ -178,7 +179,7 @@ fn parse(file: &str) -> Option<(Uuid, Format)> {
     Some((is_valid.then(|| id.parse().ok()).flatten()?, Format::from_name(ending)?))
 }
 
-/// The part of a file that a request asks for.
+/// The part of a file that a request selects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Part {
     All,

@@ -19,7 +19,8 @@ use store::{AuditRow, Store, StoreError};
 
 /// Time between two batches of records.
 const INTERVAL: Duration = Duration::from_secs(5);
-/// Number of different refused sign-ins in a batch. Others of an account are one more record.
+/// Maximum number of different refused sign-ins in a batch. Further ones of an account become one
+/// more record.
 const KINDS_MAX: usize = 50;
 /// The actor and the address of records that summarise several.
 const SEVERAL: &str = "several";
@@ -31,7 +32,7 @@ pub(super) struct Refusal {
     pub actor: String,
     /// The kind of credentials.
     pub by: &'static str,
-    /// `None` for several addresses.
+    /// The address of the client. `None` for several addresses.
     pub from: Option<IpAddr>,
 }
 
@@ -54,14 +55,14 @@ impl Refusal {
     }
 }
 
-/// How often a sign-in was refused.
+/// The number of refusals of a sign-in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Attempts {
     first: Timestamp,
     count: u64,
 }
 
-/// Refused sign-ins that are not stored yet, of which a bounded number is told apart.
+/// Refused sign-ins that are not stored yet. A bounded number of them is kept separately.
 #[derive(Debug, Default)]
 struct Waiting(BTreeMap<Refusal, Attempts>);
 
@@ -80,7 +81,7 @@ impl Waiting {
 #[derive(Debug, Default)]
 struct State {
     waiting: Waiting,
-    /// Whether a task stores what waits.
+    /// Whether a task is storing the waiting refusals.
     is_storing: bool,
 }
 
@@ -114,14 +115,14 @@ impl Refusals {
         }
     }
 
-    /// Stores what waits. Completes when the records are readable, also those of a batch that was
-    /// begun before.
+    /// Stores the waiting refusals. Completes when the records are readable, including those of an
+    /// earlier batch.
     pub(super) async fn flush(&self) {
         self.store_waiting(|_| ()).await;
         self.store.flush().await;
     }
 
-    /// Stores what waits, or calls `idle` and returns `false` if nothing does.
+    /// Stores the waiting refusals, or calls `idle` and returns `false` if there are none.
     async fn store_waiting(&self, idle: impl FnOnce(&mut State) + Send) -> bool {
         // Queued under the lock, so that `flush` does not overtake another batch.
         let batch: Vec<_> = self.with_state(|state| {

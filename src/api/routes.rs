@@ -9,10 +9,11 @@ use http::Method;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-/// An operation: a method and a path, with all that the OpenAPI document says about them.
+/// An operation: a method and a path, with everything that the OpenAPI document contains about
+/// them.
 pub(super) struct Operation {
     pub(super) method: &'static str,
-    /// The path template: parameters in braces, a slash at the end.
+    /// The path template. Parameters are in braces, and it ends with a slash.
     pub(super) path: &'static str,
     /// `operationId`.
     pub(super) id: &'static str,
@@ -71,8 +72,8 @@ impl Operation {
 }
 
 impl Operation {
-    /// Removes the read-only fields of a JSON body: those that a successful response has and the
-    /// schema of the body does not. Clients send them that return what they read.
+    /// Removes the read-only fields of a JSON body: those that the schema of a successful response
+    /// contains and that of the body does not. Some clients send back what they have read.
     pub(super) fn remove_read_only(&self, object: &mut Map<String, Value>) {
         let Some(RequestBody { content: BodyContent::Json { schema, .. }, .. }) = &self.body else {
             return;
@@ -111,7 +112,7 @@ pub(super) struct QueryParameter {
 pub(super) enum ParameterKind {
     Text,
     Uuid,
-    /// An integer between the two, both included.
+    /// An integer in a range that includes both ends.
     Integer(u32, u32),
     OneOf(&'static [&'static str]),
 }
@@ -159,7 +160,7 @@ pub(super) enum BodyContent {
     /// A JSON object with a schema.
     Json {
         schema: Schema,
-        /// Reads an example as the handler does, or says why it can't be read.
+        /// Parses an example like the handler, or returns why it can't be parsed.
         #[cfg(test)]
         read: fn(Value) -> Result<(), String>,
     },
@@ -178,7 +179,8 @@ impl RequestBody {
         Self::json_with_schema::<T>(description, of::<T>)
     }
 
-    /// A JSON object that is deserialized into a `T` and whose schema says more than that of `T`.
+    /// A JSON object that is deserialized into a `T`, with a schema that is stricter than that of
+    /// `T`.
     #[cfg_attr(not(test), allow(clippy::extra_unused_type_parameters, reason = "tests read a `T`"))]
     pub(super) const fn json_with_schema<T>(description: &'static str, schema: Schema) -> Self
     where
@@ -223,9 +225,9 @@ pub(super) struct Field {
     pub(super) name: &'static str,
     pub(super) kind: FieldKind,
     pub(super) description: &'static str,
-    /// A request without it is refused.
+    /// Whether a request without the field is refused.
     pub(super) is_required: bool,
-    /// The example in the OpenAPI document has it, although it is optional.
+    /// Whether the example in the OpenAPI document contains the field although it is optional.
     pub(super) is_in_example: bool,
 }
 
@@ -238,11 +240,11 @@ pub(super) enum FieldKind {
     /// `GET` or `POST`.
     Method,
     Flag,
-    /// An integer between the two, both included.
+    /// An integer in a range that includes both ends.
     Integer(u32, u32),
     OneOf(&'static [&'static str]),
     Uuid,
-    /// Anything: a parameter of Plivo's that has no effect here.
+    /// Any value: a parameter of Plivo's that has no effect here.
     Unused,
     /// A list of URLs, or one string of URLs separated by commas.
     Urls,
@@ -282,7 +284,7 @@ pub(super) struct ResponseSpec {
 pub(super) enum Content {
     Empty,
     Json(Schema),
-    /// One of these objects, with `api_id` beside its fields.
+    /// One of these objects, with `api_id` in addition to its fields.
     Plivo(&'static [Schema]),
     /// Bytes of one of these content types, without a schema.
     Raw(&'static [&'static str]),
@@ -309,7 +311,7 @@ impl ResponseSpec {
 /// Named schemas: `components.schemas` of the OpenAPI document.
 pub(super) type Schemas = Map<String, Value>;
 
-/// Adds a schema to the named ones and returns a reference to it.
+/// Adds a schema to the named schemas and returns a reference to it.
 pub(super) type Schema = fn(&mut Schemas) -> Value;
 
 /// The [`Schema`] of a type, with the types that it contains.
@@ -367,7 +369,7 @@ fn matches(template: &'static str, segments: &[&str]) -> bool {
         && parts.next().is_none()
 }
 
-/// The path parameters of a request, percent-decoded, by the names that the template gives them.
+/// The path parameters of a request, percent-decoded, by their names in the template.
 pub(super) struct PathParameters(Vec<(&'static str, String)>);
 
 impl PathParameters {
@@ -377,7 +379,7 @@ impl PathParameters {
         Self(named.filter_map(|(part, value)| Some((name(part)?, super::decoded(value)))).collect())
     }
 
-    /// A parameter of the path; empty if the template has none of that name.
+    /// Returns a parameter of the path. Empty if the template has no such parameter.
     pub(super) fn get(&self, name: &str) -> &str {
         self.0.iter().find(|(known, _)| *known == name).map_or("", |(_, value)| value)
     }

@@ -1,10 +1,10 @@
 //! An HTTP listener: the public one, with or without TLS, or the admin one. See `docs/reference/reliability.md#r10` and
 //! `#r14`.
 //!
-//! The listener limits connections, heads, and idle and slow clients; limits of bodies are up to
-//! the handlers (`body`). `/webhooks/meta` goes directly to its own handler, without
-//! any layer, and everything else to the axum router. WebSockets and streams are outside of hyper's
-//! graceful shutdown: their handlers hold a cancellation token.
+//! The listener limits connections, heads, and idle and slow clients; the handlers limit bodies
+//! (`body`). Requests to `/webhooks/meta` go directly to their own handler, without any layer, and
+//! all others to the axum router. hyper's graceful shutdown does not cover WebSockets and streams,
+//! so their handlers hold a cancellation token.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -47,23 +47,23 @@ use model::metric;
 pub type WebhookHandler =
     Arc<dyn Fn(Request<LimitedBody>) -> BoxFuture<'static, Response<Body>> + Send + Sync>;
 
-/// The address of the client, in the extensions of every request: that of the connection, or the
-/// one that a trusted proxy reports.
+/// The address of the client, in the extensions of every request. It is that of the connection, or
+/// the one that a trusted proxy reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer(pub IpAddr);
 
 /// Maximum length of a request target in bytes.
 const URI_BYTES_MAX: usize = 8 << 10;
-/// Connections that wait to be accepted. If there are more, the kernel drops their SYNs, and each
-/// client repeats its SYN only after a second, so the usual 128 would delay webhooks during a burst
-/// of connections. The kernel may lower it (`net.core.somaxconn`).
+/// Maximum number of connections that wait to be accepted. If there are more, the kernel drops
+/// their SYNs, and each client repeats its SYN only after a second, so the usual 128 would delay
+/// webhooks during a burst of connections. The kernel may lower it (`net.core.somaxconn`).
 const BACKLOG: u32 = 4_096;
 /// Maximum number of header fields in a request.
 const FIELDS_MAX: usize = 100;
 
 /// The settings of a listener.
 pub struct ServerConfig {
-    /// The handler of `/webhooks/meta`; `None` if the router serves that path too.
+    /// The handler of `/webhooks/meta`. `None` if the router also serves that path.
     pub webhook: Option<WebhookHandler>,
     pub router: Router,
     /// `listen.https`: accepts connections with TLS as well, within the same limits.
@@ -72,15 +72,17 @@ pub struct ServerConfig {
     pub trusted_proxies: Vec<IpNet>,
     /// `listen.proxies_only`: closes plain connections that don't come from a trusted proxy.
     pub proxies_only: bool,
-    /// Accepts only requests with an IP address or `localhost` as `Host`. This stops DNS rebinding.
+    /// Whether only requests with an IP address or `localhost` as `Host` are accepted, which
+    /// prevents DNS rebinding.
     pub local_hosts_only: bool,
-    /// Where evicted connections and bodies are counted; `None` for the admin listener.
+    /// Counts evicted connections and bodies. `None` for the admin listener.
     pub offenders: Option<Offenders>,
     pub limits: HttpLimits,
     pub clock: Clock,
-    /// Whether clients use HTTPS by a proxy. Responses then carry `Strict-Transport-Security`.
+    /// Whether clients connect over HTTPS, directly or by a proxy. Responses then carry
+    /// `Strict-Transport-Security`.
     pub is_https: bool,
-    /// Whether the metrics about connections are those of this listener.
+    /// Whether the metrics about connections describe this listener.
     pub has_metrics: bool,
     /// Pauses the listener for an upgrade.
     pub pause: Pause,
@@ -108,7 +110,7 @@ impl ServerConfig {
     }
 }
 
-/// Binds a listener and returns its address, which port 0 leaves to the system.
+/// Binds a listener and returns its address. With port 0, the system chooses the port.
 ///
 /// # Errors
 /// Fails if the address can't be bound.
@@ -288,8 +290,8 @@ impl Server {
         }
     }
 
-    /// Registers a new connection; another one may have to make room for it. Returns `None` if the
-    /// connection is not served.
+    /// Registers a new connection. Another connection may be evicted for it. Returns `None` if the
+    /// new connection is not served.
     fn admit(
         self: &Arc<Self>,
         id: u64,
@@ -488,7 +490,7 @@ fn log_failure<E: std::fmt::Display>(outcome: Result<(), E>) {
     }
 }
 
-/// The response to a request whose body was not read to its end.
+/// The response to a request whose body was not read completely.
 fn body_refusal(fault: BodyFault) -> Response<Body> {
     let (status, code) = match fault {
         BodyFault::TooSlow => (StatusCode::REQUEST_TIMEOUT, "slow"),
@@ -576,8 +578,8 @@ fn is_trusted(ip: IpAddr, trusted: &[IpNet]) -> bool {
     trusted.iter().any(|net| net.contains(&ip))
 }
 
-/// The address of the client: that of the peer, or if that is a trusted proxy, the last address in
-/// `X-Forwarded-For` that is not one.
+/// Returns the address of the client: the peer's, or if the peer is a trusted proxy, the last
+/// address in `X-Forwarded-For` that is not a trusted proxy.
 fn client(from: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
     let mut client = from.to_canonical();
     let forwarded: Vec<&str> = headers

@@ -1,5 +1,5 @@
-//! The console's session as authentication for the number API: a cookie, and for requests that
-//! change something a CSRF token and the browser's header that the request comes from this node's
+//! Authentication for the number API by the console's session: a cookie. Requests that change
+//! something also need a CSRF token, and a header from the browser that confirms this node's
 //! origin.
 
 use std::net::IpAddr;
@@ -13,10 +13,10 @@ use super::error::ApiError;
 use engine::people::Person;
 pub use engine::people::cookie::{COOKIE, COOKIE_SECURE, cookie, is_same_origin, token};
 
-/// The header with the CSRF token of a script; forms have it in a field.
+/// The header with the CSRF token, for scripts. Forms contain it in a field.
 const CSRF_HEADER: &str = "x-csrf-token";
 
-/// Whether a CSRF token is that of a person's session.
+/// Whether a CSRF token belongs to a person's session.
 pub fn is_csrf_token(person: &Person, token: &str) -> bool {
     bool::from(person.csrf.as_bytes().ct_eq(token.as_bytes()))
 }

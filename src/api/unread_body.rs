@@ -16,10 +16,10 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 
 use super::limited_body::LimitedBody;
 
-/// The longest rest that is read, twice the limit of [`body`](super::body): a client that is still
-/// sending a body that was refused gets the response, not a broken connection.
+/// Maximum size of a rest that is read, twice the limit of [`body`](super::body). A client that is
+/// still sending a refused body then receives the response instead of a broken connection.
 const BYTES_MAX: u64 = 512 << 10;
-/// How long a rest may take to arrive.
+/// Maximum time for a rest to arrive.
 const TIME_MAX: Duration = Duration::from_secs(1);
 
 /// A request's body for a handler. When it is dropped, the unread rest goes to [`UnreadBody`].
@@ -31,7 +31,7 @@ pub(super) struct LentBody {
 /// The part of a request's body that its handler did not read.
 pub(super) struct UnreadBody {
     rest: Arc<Mutex<Option<Incoming>>>,
-    /// The client waits for `100 Continue` before it sends the body (RFC 9110 §10.1.1).
+    /// Whether the client waits for `100 Continue` before it sends the body (RFC 9110 §10.1.1).
     expects_continue: bool,
 }
 
@@ -55,7 +55,7 @@ impl UnreadBody {
     }
 }
 
-/// Reads a body to its end; `false` if it is too long or too slow.
+/// Reads a body completely. Returns `false` if it is too long or too slow.
 async fn read_to_end(mut body: Incoming) -> bool {
     let reading = async {
         let mut read = 0_u64;

@@ -1,7 +1,7 @@
 //! `offhook call`: places one simulated WhatsApp call with real WebRTC media.
 //!
 //! A simulated Meta places the call: one started here with a node, or the one that the node of
-//! `--node` works with. This command controls it over its `/_sim/` paths and prints the events.
+//! `--node` uses. This command controls it over its `/_sim/` paths and prints the events.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -23,7 +23,7 @@ const LINE_BYTES_MAX: usize = 128 << 20;
 /// Maximum size of the `--say` file in bytes.
 const SAY_BYTES_MAX: u64 = 100 << 20;
 
-/// The failure of a `Dial` that a setting of the node lifts.
+/// The failure of a `Dial` that a setting of the node prevents.
 const WA_BRIDGE_OFF: DialError = DialError::WhatsappToWhatsappNotSupported;
 
 /// Options of `offhook call`.
@@ -174,7 +174,7 @@ async fn call_dev_node(client: &Client, args: &Args, order: CallRequest) -> Exit
     exit
 }
 
-/// Has the simulated Meta place the call and prints its events to the end.
+/// Makes the simulated Meta place the call and prints its events until the call ends.
 async fn place(client: &Client, sim_url: &str, order: &CallRequest, args: &Args) -> Exit {
     let mut lines =
         match simulated::order(client, sim_url, "/_sim/calls", order, LINE_BYTES_MAX).await {

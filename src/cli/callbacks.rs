@@ -1,6 +1,6 @@
 //! `offhook callbacks`: lists callbacks and sends failed ones again.
 //!
-//! Works on the store, whether a node is running or not. A running node checks for due callbacks
+//! It reads the store, whether or not a node is running. A running node checks for due callbacks
 //! once a second.
 
 use serde_json::{Value, json};
@@ -21,11 +21,11 @@ pub struct Args {
 /// Subcommands.
 #[derive(clap::Subcommand, Clone, Debug)]
 pub enum Command {
-    /// List the latest callbacks, newest first: waiting, delivered or failed. Reads the store itself,
-    /// with or without a running node, so it runs on the machine of the store
+    /// List the latest callbacks, newest first: waiting, delivered or failed. Reads the store
+    /// itself, so it must run on the machine of the store; the node need not run
     List(ListArgs),
-    /// Send failed callbacks again, with the same event id; waiting ones are sent immediately. Writes
-    /// to the store itself, so it runs on the machine of the store
+    /// Send failed callbacks again, with the same event id; waiting ones are sent immediately.
+    /// Writes to the store itself, so it must run on the machine of the store
     Retry(RetryArgs),
 }
 

@@ -78,8 +78,8 @@ fn check(args: &CheckArgs) -> Exit {
     }
 }
 
-/// Loads a configuration from a file and the environment, and validates `[speech]` too. Prints what
-/// is wrong with it.
+/// Loads a configuration from a file and the environment, and also validates `[speech]`. Prints the
+/// errors.
 ///
 /// # Errors
 /// Returns [`Exit::Usage`] if the configuration is unreadable or invalid.

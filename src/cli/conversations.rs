@@ -1,6 +1,6 @@
 //! `offhook conversations export`: exports conversations as JSON lines.
 //!
-//! Works on the store, whether a node is running or not, or asks a node over its API.
+//! It reads the store, whether or not a node is running, or queries a node over its API.
 
 use http::Method;
 use serde_json::{Value, json};
@@ -71,7 +71,7 @@ pub fn run(args: Args) -> Exit {
     })
 }
 
-/// Like [`export`], over the API of a node. Messages are as the timeline shows them.
+/// Like [`export`], over the API of a node. Messages have the same format as in the timeline.
 async fn export_from_node(args: &ExportArgs) -> Result<usize, Exit> {
     let api = NodeApi::of_source(&args.from)?;
     let own = api.ask(Method::GET, "account/", None).await?;
@@ -108,7 +108,7 @@ async fn export_from_node(args: &ExportArgs) -> Result<usize, Exit> {
     Ok(found)
 }
 
-/// The timeline of a conversation, oldest first. Its pages come in the opposite order.
+/// The timeline of a conversation, oldest first. The pages are read in the opposite order.
 async fn timeline(api: &NodeApi, id: &str) -> Result<Vec<Value>, Exit> {
     let (mut pages, mut cursor) = (Vec::new(), String::new());
     loop {

@@ -91,7 +91,7 @@ pub fn run(args: Args) -> Exit {
     })
 }
 
-/// Warns if no call can run the document as it is now. It is read again for each call.
+/// Warns if the document in its current state can't run in a call. It is read again for each call.
 fn warn_of_errors(file: &Path) {
     let is_valid = match std::fs::read(file) {
         Ok(document) => xml::parse(&document, None).is_ok(),
@@ -127,7 +127,8 @@ fn run_fleet(nodes: u8, args: Args, faults: Faults) -> Exit {
     super::run_async(dev_fleet::run(options, script, args.json))
 }
 
-/// Lets other commands find this node without `--node`. Without it they still work with `--node`.
+/// Registers the node for other commands, which then find it without `--node`. If that fails, they
+/// still work with `--node`.
 fn register(dev: &Dev) -> Option<Registration> {
     let node = dev.node_url.clone();
     let data_dir = std::path::absolute(dev.data_dir()).ok()?;

@@ -22,9 +22,9 @@ use sim::control::{CallRequest, StopLoadRequest};
 use sim::load::{CALLS_MAX, LoadEvent, LoadRequest, Progress, RATE_MAX, Summary};
 use sim::world;
 
-/// Interval between drawings of the table.
+/// Interval at which the table is drawn.
 const DRAW_EVERY: Duration = Duration::from_secs(1);
-/// Calls per second of a load without a rate, and how long each call is held, in seconds.
+/// Calls per second of a load without a given rate.
 const DEFAULT_RATE: f64 = 20.0;
 const HOLD_S: f64 = 5.0;
 /// Timeout for a load to end.
@@ -33,7 +33,7 @@ const LOAD_END_TIME: Duration = Duration::from_secs(8);
 const UNTIL_TIME: Duration = Duration::from_secs(60);
 /// Maximum duration of `wait` in seconds.
 const WAIT_MAX: f64 = 3_600.0;
-/// Lines of commands that are typed ahead.
+/// Maximum number of commands that are typed ahead.
 const LINES_MAX: usize = 64;
 const LOAD_LINE_BYTES_MAX: usize = 1 << 20;
 
@@ -49,7 +49,7 @@ pub(super) enum Command {
     Drain(usize),
     Start(usize),
     RestartDatabase,
-    /// Calls per second; 0 ends the load.
+    /// Sets the calls per second of the load. 0 ends it.
     Load(f64),
     Wait(Duration),
     Until(usize, Condition),
@@ -57,14 +57,14 @@ pub(super) enum Command {
     Quit,
 }
 
-/// What `until` waits for.
+/// The condition of `until`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Condition {
     Ready,
     Draining,
-    /// The other nodes end its calls.
+    /// The other nodes end the node's calls.
     Dead,
-    /// Its process has ended.
+    /// The node's process has ended.
     Ended,
 }
 
@@ -205,7 +205,7 @@ pub(super) async fn run(options: FleetOptions, script: Option<Vec<Command>>, jso
     exit
 }
 
-/// Lets other commands find the fleet without `--node`.
+/// Registers the fleet for other commands, which then find it without `--node`.
 fn register(fleet: &DevFleet) -> Option<Registration> {
     let running = RunningDev {
         node: fleet.url.clone(),
@@ -236,14 +236,14 @@ struct Session {
     fleet: DevFleet,
     client: Client,
     load: Option<Load>,
-    /// The last line printed about each node.
+    /// The last printed line about each node.
     shown: HashMap<String, (String, u64)>,
     screen: Screen,
     /// Commands to run, in order.
     queue: VecDeque<Command>,
 }
 
-/// What the next command waits for: a node, if there is one, else the time.
+/// The condition or time that the next command waits for.
 struct Wait {
     node: Option<(usize, Condition)>,
     time: Pin<Box<Sleep>>,
@@ -395,7 +395,7 @@ impl Session {
         self.screen.tell(&told);
     }
 
-    /// Shows the nodes, and prints what has changed.
+    /// Draws the nodes, and prints changes.
     async fn draw(&mut self) -> Vec<DevNodeStatus> {
         let nodes = self.fleet.status().await;
         for node in &nodes {
@@ -414,7 +414,7 @@ impl Session {
         nodes
     }
 
-    /// Ends the load, and tells its result.
+    /// Ends the load, and prints its result.
     async fn end_load(&mut self) {
         let Some(load) = self.load.take() else { return };
         match load.end(&self.client, self.fleet.sim.url()).await {
@@ -484,11 +484,11 @@ impl Load {
     }
 }
 
-/// Where the table and the messages are shown.
+/// The output of the table and the messages.
 enum Screen {
     /// The table stays at the top of a terminal, and messages scroll below it.
     Terminal,
-    /// The table and the messages follow each other.
+    /// The table and the messages are printed one after the other.
     Lines,
     /// One object per second.
     Json,
@@ -603,7 +603,7 @@ fn process_of(state: ProcessState) -> String {
     }
 }
 
-/// The state of a node in the fleet and of its process, in one phrase.
+/// Describes the state of a node in the fleet and of its process in one phrase.
 fn state_of(node: &DevNodeStatus) -> String {
     let process = process_of(node.process);
     match &node.status {

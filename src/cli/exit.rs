@@ -33,8 +33,8 @@ impl Exit {
         Self::Failed
     }
 
-    /// Prints why a node did not start. A store of a newer version (wrong binary), and nodes of a
-    /// fleet that exclude each other, are wrong usage; all else is a failure.
+    /// Prints why a node did not start. A store of a newer version (wrong binary) and nodes of a
+    /// fleet that exclude each other count as wrong usage, all other reasons as failures.
     pub fn not_started(e: &StartError, why: impl std::fmt::Display) -> Self {
         match e {
             StartError::Store(StoreError::Newer { .. }) | StartError::BesideFleet(_) => {

@@ -3,7 +3,7 @@
 //!
 //! The generator runs inside the simulated Meta (`sim::load`): one started here with a node, one
 //! started here alone for a node that points at it (`--meta-listen`), or the one that the node of
-//! `--node` works with. This command starts it over `/_sim/load` and prints its report.
+//! `--node` uses. This command starts it over `/_sim/load` and prints its report.
 
 use std::io::IsTerminal as _;
 use std::net::SocketAddr;
@@ -236,7 +236,7 @@ async fn report(client: &Client, sim_url: &str, order: &LoadRequest, args: &Args
 /// Output of the report.
 struct ReportPrinter {
     json: bool,
-    /// Standard error is a terminal: progress is shown on one line.
+    /// Whether standard error is a terminal, so that progress is shown on one line.
     live: bool,
     calls: u64,
 }

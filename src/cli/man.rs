@@ -102,7 +102,7 @@ fn options(command: &clap::Command, page: &mut String) {
     }
 }
 
-/// The commands without subcommands by their full names; hidden ones are left out.
+/// Returns the commands without subcommands by their full names. Hidden ones are omitted.
 fn leaves(command: &clap::Command, name: &str) -> Vec<(String, clap::Command)> {
     command
         .get_subcommands()

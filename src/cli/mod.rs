@@ -2,7 +2,7 @@
 //!
 //! Every command has an `Args` (a clap derive; its doc comments are the help text and the manual
 //! page) and a `run` function that returns an [`Exit`]. Only this module prints, through
-//! [`mod@print`]; all others log.
+//! [`mod@print`]. All other modules log.
 
 pub mod backup;
 pub mod call;
@@ -73,8 +73,8 @@ struct LogArgs {
 enum Command {
     /// Run a node, a simulated Meta, a demo application and the console, all on loopback
     Dev(dev::Args),
-    /// Write the configuration of a new node: asks for what it needs, makes the secrets, and says
-    /// what to enter at Meta
+    /// Write the configuration of a new node: asks for the settings, generates the secrets, and
+    /// prints what to enter at Meta
     Init(init::Args),
     /// Run a production node
     Serve(serve::Args),
@@ -174,8 +174,8 @@ impl Command {
         matches!(self, Self::Dev(_) | Self::Serve(_))
     }
 
-    /// Whether the log is the output that the user wants to see. The nodes of a development fleet
-    /// have logs of their own.
+    /// Whether the user wants to see the log as the command's output. The nodes of a development
+    /// fleet have their own logs.
     fn shows_log(&self) -> bool {
         match self {
             Self::Dev(args) => args.nodes.is_none(),

@@ -135,7 +135,7 @@ async fn download(store: &ModelStore, known: &KnownModel, source: &str, json: bo
     }
 }
 
-/// Reads a model, shows what it is, and installs it.
+/// Reads a model, prints its properties, and installs it.
 fn install(
     store: &ModelStore,
     path: &Path,

@@ -22,7 +22,7 @@ pub(super) struct NodeApi {
 }
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// The node may ask Meta in turn, which takes longer.
+/// Timeout for a response. The node may have to query Meta, which takes longer.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 const ANSWER_BYTES_MAX: usize = 4 << 20;
 
@@ -45,7 +45,7 @@ impl NodeApi {
         Self::at(node, args.api_key.clone())
     }
 
-    /// A client of the node at this address. On loopback, the key defaults to that of
+    /// Creates a client of the node at this address. On loopback, the key defaults to that of
     /// `offhook dev`.
     ///
     /// # Errors

@@ -20,14 +20,14 @@ pub struct Args {
 /// Subcommands.
 #[derive(clap::Subcommand, Clone, Debug)]
 pub enum Command {
-    /// List the nodes of the fleet, as one of them sees it: state, live calls, the slots and
+    /// List the nodes of the fleet, as seen by one of them: state, live calls, and the slots and
     /// permits that each holds; the same as `offhook nodes`
     List(ListArgs),
-    /// Drain a node: new calls go to the other nodes, live calls go on. Stop it with SIGTERM when
-    /// it has no calls; only a restart ends the drain
+    /// Drain a node: new calls go to the other nodes, and live calls continue. Stop the node with
+    /// SIGTERM when it has no calls; only a restart ends the drain
     Drain(NodeIdArgs),
-    /// Forget a node that is lost for good with its disk, so that nothing waits for it: its recordings
-    /// without a copy are deleted. Refused while it runs
+    /// Forget a node that is lost forever with its disk: its recordings without a copy are deleted.
+    /// Refused while the node runs
     Forget(NodeIdArgs),
 }
 
@@ -153,7 +153,7 @@ pub(super) fn row(node: &NodeStatus) -> [String; 9] {
     ]
 }
 
-/// What an operator should know beside the table.
+/// Returns remarks for the operator that the table does not show.
 fn remarks(nodes: &[NodeStatus]) -> Vec<String> {
     let fleets = || nodes.iter().filter_map(|node| Some((&node.id, node.fleet.as_ref()?)));
     let mut remarks = Vec::new();

@@ -1,6 +1,6 @@
 //! `offhook numbers export` and `import`: writes the settings of a node's numbers to a file, and
-//! applies such a file. Settings that the file leaves out stay as they are. The import asks the
-//! node to check all changes before it makes the first one.
+//! applies such a file. Settings that the file omits stay unchanged. The import makes the node
+//! validate all changes before it makes the first one.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -33,7 +33,7 @@ pub struct ExportArgs {
 pub struct ImportArgs {
     #[command(flatten)]
     pub at: NodeArgs,
-    /// File written by `export`, .toml or .json; settings that it leaves out stay as they are
+    /// File written by `export`, .toml or .json; settings that it omits stay unchanged
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
     /// Show what would change or be refused, without changing anything
@@ -93,7 +93,7 @@ impl NodeResources {
         of.iter().find(|(_, items)| is_it(items)).map(|(name, _)| name.clone())
     }
 
-    /// The only item with this name.
+    /// Returns the item with this name, if there is exactly one.
     ///
     /// # Errors
     /// Returns a message if there is none, or more than one.
@@ -200,7 +200,7 @@ fn read(text: &str, is_json: bool) -> Result<Vec<Entry>, String> {
     Ok(found)
 }
 
-/// The routing that a file asks for.
+/// The routing in a file.
 #[derive(Clone, Debug, PartialEq)]
 enum Routing {
     Webhook(Value),
@@ -325,7 +325,7 @@ impl Plan {
         self.panel.keys().map(String::as_str).chain(routing).chain(account).collect()
     }
 
-    /// Asks the node to check the change without making it. The inner error is the refusal.
+    /// Makes the node validate the change without making it. The inner error is the refusal.
     async fn check(&self, api: &NodeApi, number: &E164) -> Result<Result<(), String>, Exit> {
         if !self.panel.is_empty() {
             let path = format!("phone-numbers/{number}/?dryRun=true");

@@ -1,7 +1,7 @@
 //! Standard output and standard error of the commands.
 //!
 //! A reader that closes the pipe (`offhook call | head`) is no failure: `BrokenPipe` is ignored.
-//! Any other failure to write to standard output (a full disk) is remembered and turned into exit
+//! Any other failure to write to standard output (a full disk) is remembered and results in exit
 //! code 1.
 
 use std::fmt::Display;
@@ -31,14 +31,14 @@ pub fn text(what: &str) {
 /// Maximum length of a [`plain`] text, in characters.
 const PLAIN_MAX: usize = 300;
 
-/// Makes untrusted text safe for a terminal: control characters become spaces, and the length is
-/// bounded.
+/// Makes untrusted text safe for a terminal: replaces control characters by spaces and limits the
+/// length.
 pub fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(PLAIN_MAX).collect()
 }
 
-/// Lays out rows as a table: each column as wide as its longest cell. The first row is the header.
-/// Cells are made [`plain`].
+/// Formats rows as a table. Each column is as wide as its longest cell. The first row is the
+/// header. Cells are made [`plain`].
 pub fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
     let rows: Vec<[String; COLUMNS]> =
         rows.iter().map(|row| row.each_ref().map(|cell| plain(cell))).collect();
@@ -68,7 +68,7 @@ fn write_stdout(what: &[u8]) -> std::io::Result<()> {
     out.write_all(what).and_then(|()| out.flush())
 }
 
-/// Prints with a macro, since the test harness captures nothing else.
+/// Prints with a macro, because the test harness captures only the output of macros.
 #[cfg(test)]
 #[allow(clippy::print_stdout, clippy::unnecessary_wraps, reason = "tests")]
 fn write_stdout(what: &[u8]) -> std::io::Result<()> {

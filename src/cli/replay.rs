@@ -68,7 +68,7 @@ fn open(path: &Path) -> std::io::Result<Box<dyn BufRead>> {
 struct StepPrinter<'a> {
     args: &'a Args,
     number: u64,
-    /// The fields after the previous step. Empty if they are not printed.
+    /// The fields after the previous step. Empty if fields are not printed.
     before: Vec<Field>,
 }
 

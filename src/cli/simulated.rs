@@ -1,5 +1,6 @@
-//! Client of a simulated Meta, shared by `call` and `load`: finds the one of a node (`--node`),
-//! starts calls or loads over its `/_sim/` paths, reads their events and ends them early.
+//! Client of a simulated Meta, shared by `call` and `load`: finds the simulated Meta of a node
+//! (`--node`), starts calls or loads over its `/_sim/` paths, reads their events, and can end them
+//! early.
 
 use std::time::Duration;
 
@@ -25,7 +26,7 @@ pub(super) struct NodeDiscovery {
 }
 
 impl NodeDiscovery {
-    /// Asks the node at this base URL. `None` if it has no discovery document.
+    /// Requests the discovery document of the node at this base URL. `None` if it has none.
     ///
     /// # Errors
     /// Prints an error and returns the exit code if the node cannot be reached or its document is
@@ -122,7 +123,8 @@ fn refusal(body: Option<&[u8]>) -> String {
     body["error"].as_str().unwrap_or("the simulated Meta refused the call").to_owned()
 }
 
-/// Requests an early end. A failure is ignored: either all is over, or a second Ctrl-C ends it.
+/// Requests an early end. A failure is ignored: either everything has ended, or a second Ctrl-C
+/// ends it.
 pub(super) async fn end_early(client: &Client, sim_url: &str, path: &str, what: &impl Serialize) {
     let Ok(body) = serde_json::to_vec(what) else { return };
     if let Ok(request) = Request::post(format!("{sim_url}{path}")).body(Bytes::from(body)) {
@@ -130,7 +132,7 @@ pub(super) async fn end_early(client: &Client, sim_url: &str, path: &str, what: 
     }
 }
 
-/// SIGINT and SIGTERM: the first signal ends the work in order, the second cancels it.
+/// SIGINT and SIGTERM. The first signal ends the work gracefully, the second one cancels it.
 pub(super) struct StopSignals(Signal, Signal);
 
 impl StopSignals {

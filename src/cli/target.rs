@@ -1,5 +1,5 @@
-//! Selects the node or the store that a command works with: the one that its options name, else
-//! the running `offhook dev` that was started last, else the one of `./offhook.toml`.
+//! //! Selects the node or the store for a command: the one given by its options, else the running
+//! `offhook dev` that was started last, else the one of `./offhook.toml`.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Write as _};
@@ -15,7 +15,7 @@ use model::{Role, Secret};
 use sim::world;
 use store::Database;
 
-/// The configuration file that is read if none is named.
+/// The configuration file that is read if none is given.
 const CONFIG: &str = "offhook.toml";
 /// The directory of the store if there is no configuration.
 const DATA_DIR: &str = "offhook-data";
@@ -58,7 +58,7 @@ pub struct StoreArgs {
 pub struct LocalStoreArgs {
     #[command(flatten)]
     store: StoreArgs,
-    /// Refused with the reason, because most commands have this option.
+    /// The node. Refused with a reason, because most other commands have this option.
     #[arg(long, value_name = "URL", hide = true, value_parser = refuse_node)]
     node: Option<String>,
 }
@@ -149,7 +149,8 @@ fn local_url(listen: &Listen, base_url: Option<&url::Url>) -> Option<url::Url> {
 }
 
 impl StoreArgs {
-    /// Whether the selected configuration has this account. Returns false without a configuration.
+    /// Whether the selected configuration contains this account. Returns `false` without a
+    /// configuration.
     pub fn names(&self, account: &str) -> bool {
         let default = || (self.data_dir.is_none()).then_some(Path::new(CONFIG));
         self.config.as_deref().or_else(default).is_some_and(|file| {
@@ -190,12 +191,12 @@ fn database_in(folder: &Path) -> Database {
     Database::File(folder.join(store::SQLITE_FILE_NAME))
 }
 
-/// The address of a running `offhook dev`, as it wrote it for other commands of the same user.
+/// The address of a running `offhook dev`, which it writes for other commands of the same user.
 #[derive(Clone, Serialize, Deserialize)]
 pub(super) struct RunningDev {
     pub(super) node: String,
     pub(super) data_dir: PathBuf,
-    /// The database of a fleet; otherwise the store is in `data_dir`.
+    /// The database of a fleet. `None` if the store is in `data_dir`.
     #[serde(default)]
     pub(super) database_url: Option<String>,
 }
@@ -206,8 +207,8 @@ const SUFFIX: &str = ".json";
 const BYTES_MAX: u64 = 64 << 10;
 
 impl RunningDev {
-    /// Writes the address to a file in the directory of temporary files. The file stays locked
-    /// while the returned value exists, so that one of a killed process does not count.
+    /// Writes the address to a file in the directory of temporary files. The file is locked while
+    /// the returned value exists, so that the file of a killed process is ignored.
     ///
     /// # Errors
     /// Returns an error if the file cannot be written.
@@ -222,7 +223,7 @@ impl RunningDev {
         Ok(Registration { path, _file: file })
     }
 
-    /// The one that was started last.
+    /// Returns the running `offhook dev` that was started last.
     pub(super) fn find() -> Option<Self> {
         let files = std::fs::read_dir(std::env::temp_dir()).ok()?.flatten();
         let found = files.filter_map(|file| {
@@ -257,7 +258,7 @@ impl RunningDev {
         Some((about.modified().ok()?, serde_json::from_slice(&text).ok()?))
     }
 
-    /// Says which one is used if the configuration in this directory could be meant, too.
+    /// Prints which node is used if the configuration in this directory could be meant as well.
     fn chosen(self) -> Self {
         if Path::new(CONFIG).exists() {
             print::error_text(&format!(

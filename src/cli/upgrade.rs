@@ -22,7 +22,7 @@ pub struct Args {
     pub wait: u64,
 }
 
-/// Asks the node for the upgrade and prints how it goes.
+/// Requests the upgrade from the node and prints its progress.
 pub fn run(args: Args) -> Exit {
     let data_dir = match args.data_dir {
         Some(data_dir) => data_dir,

@@ -1,5 +1,5 @@
-//! `offhook voices`: lists the languages and voices that documents may name, with the engine that
-//! speaks each.
+//! //! `offhook voices`: lists the languages and voices that documents may use, with the engine for
+//! each.
 
 use std::path::PathBuf;
 

@@ -1,5 +1,5 @@
-//! The page with what an application needs to use the APIs: the account's id, its auth token, and
-//! the base URLs, with examples. Owners reveal and replace the token.
+//! The page with the access data of the APIs: the account's id, its auth token, and the base URLs,
+//! with examples. Owners reveal and replace the token.
 
 use askama::Template;
 use axum::extract::State;
@@ -31,7 +31,7 @@ struct AccountPage {
 /// Result of a form.
 #[derive(Default)]
 struct FormResult {
-    /// The auth token. Empty unless it was asked for.
+    /// The auth token. Empty unless the person has revealed it.
     token: String,
     /// The end of the time in which the previous token is valid, if it was replaced.
     previous_until: Option<When>,

@@ -106,7 +106,7 @@ async fn all(console: &Console, visitor: &Visitor) -> Vec<Agent> {
 /// A number in a selection list.
 struct Outbound {
     number: String,
-    /// The number with its alias.
+    /// The number, with its alias.
     named: String,
 }
 
@@ -209,7 +209,7 @@ async fn agent_page(
     )
 }
 
-/// The message of a rejected request in the words of the form. The API names the fields of its
+/// Rewords the message of a rejected request in terms of the form. The API refers to fields of its
 /// JSON, which the form does not show.
 fn explain(lang: Lang, agent: &Agent, answer: &ApiResponse) -> String {
     let code = answer.body.pointer("/error/code").and_then(Value::as_str).unwrap_or_default();
@@ -269,7 +269,7 @@ fn with_form(agent: Agent, form: &Form) -> Agent {
     }
 }
 
-/// The body of the API request. Empty secrets are left out, which keeps the stored ones.
+/// Builds the body of the API request. Empty secrets are omitted, which keeps the stored ones.
 fn body(agent: &Agent, form: &Form) -> Value {
     let mut body = json!({
         "name": agent.name, "kind": agent.kind, "channels": agent.channels, "endpoint": agent.endpoint,

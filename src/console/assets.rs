@@ -1,7 +1,7 @@
 //! Scripts, styles and images of the console, embedded in the binary. `build.rs` compresses them.
 //!
-//! Their URL has a digest of their content, so browsers keep them without asking again. The modules
-//! import each other by relative paths and so share the digest.
+//! Their URL has a digest of their content, so browsers cache them without revalidation. The
+//! modules import each other by relative paths and so share the digest.
 
 use axum::extract::Path;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -15,8 +15,8 @@ struct Asset {
 
 include!(concat!(env!("OUT_DIR"), "/assets.rs"));
 
-/// Serves a file. A page of another version of the program has another digest: it gets the current
-/// file, which the browser must not keep under that URL.
+/// Serves a file. A page of another version of Offhook uses another digest. It gets the current
+/// file, which the browser must not cache under that URL.
 pub(super) async fn serve(
     Path((digest, file)): Path<(String, String)>,
     headers: HeaderMap,

@@ -45,11 +45,11 @@ impl Preferences {
     }
 }
 
-/// Cookies of the preferences. They do not identify anyone.
+/// The language cookie. It does not identify anyone.
 pub(super) const LANG: &str = "offhook-lang";
 pub(super) const THEME: &str = "offhook-theme";
 
-/// How many conversations with unread messages are counted.
+/// Maximum number of conversations with unread messages that are counted.
 pub(super) const UNREAD_CHATS_MAX: u32 = 100;
 
 /// A signed-in person and their request.
@@ -68,7 +68,7 @@ pub(super) struct Visitor {
     /// State of the endpoint with the person's name: `on` if it is registered, `off` if not, `none`
     /// if it does not exist.
     pub(super) phone: &'static str,
-    /// Number of the latest event of the feed at the time of the request. A page is at least as
+    /// Number of the latest event of the feed at the time of the request. The page is at least as
     /// recent.
     pub(super) at: u64,
     /// Network address of the client.
@@ -116,7 +116,8 @@ impl Visitor {
     }
 }
 
-/// Network address of the client; unspecified for pages that the node renders by itself.
+/// Returns the network address of the client. It is unspecified for pages that the node renders by
+/// itself.
 pub(super) fn client(extensions: &Extensions) -> IpAddr {
     extensions.get::<server::Peer>().map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0)
 }
@@ -136,7 +137,7 @@ pub(super) async fn person(
     }
 }
 
-/// State of the person's own endpoint; see [`Visitor::phone`].
+/// Returns the state of the person's own endpoint. See [`Visitor::phone`].
 async fn phone(console: &Console, person: &Person) -> &'static str {
     let api = console.apis.api();
     match api.store.endpoints().of_user(&person.user).await.ok().flatten() {

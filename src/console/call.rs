@@ -23,7 +23,7 @@ use engine::call::waterfall::{Bar, Body, Fidelity, Flow, Kind, Waterfall};
 use model::{CallQuality, CallUuid, DirectionQuality, E164};
 use store::{RecordingFilter, StoreError};
 
-/// Maximum size of all bodies on a page, in bytes. The others can be downloaded.
+/// Maximum size of all bodies on a page, in bytes. Further bodies can be downloaded.
 const BODIES_MAX: usize = 512 << 10;
 /// Maximum number of rows.
 const BARS_MAX: usize = 400;
@@ -36,7 +36,7 @@ const MIN_WIDTH: i64 = 6;
 
 /// A row of the waterfall.
 struct BarRow {
-    /// CSS class of the party that took the time, and key of its name.
+    /// CSS class of the party that the operation waits for, and the key of its name.
     lane: &'static str,
     name: String,
     note: String,
@@ -59,7 +59,7 @@ pub(super) struct BodyView {
     pub(super) head: String,
     pub(super) kind: &'static str,
     pub(super) text: String,
-    /// Remarks: cut, rebuilt or not kept.
+    /// Remarks: whether the body was cut, rebuilt or not kept.
     pub(super) says: String,
 }
 
@@ -80,7 +80,7 @@ struct RecordingRow {
 /// Audio quality of one direction.
 struct DirectionView {
     key: &'static str,
-    /// Empty if there are too few packets to tell.
+    /// The MOS. Empty if there are too few packets to measure it.
     mos: String,
     packets: u64,
     /// MOS as a percentage of the scale.
@@ -291,12 +291,12 @@ fn row(lang: Lang, bar: &Bar, first: i64, last: i64, part: bool) -> BarRow {
     }
 }
 
-/// Names without a text are technical: elements, requests and URLs.
+/// Returns the name of a bar. Names without a text are technical: elements, requests and URLs.
 pub(super) fn bar_name(lang: Lang, name: &str) -> String {
     lang.find(&format!("bar.{name}")).map_or_else(|| name.to_owned(), str::to_owned)
 }
 
-/// Converts a body, without its text if the page has no room left for it.
+/// Converts a body. Its text is omitted if the page already contains too much.
 pub(super) fn body_view(lang: Lang, body: &Body, room: &mut usize) -> BodyView {
     let fits = body.text.len() <= *room;
     *room -= if fits { body.text.len() } else { 0 };

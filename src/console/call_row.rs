@@ -24,8 +24,8 @@ pub(super) struct Row {
     pub(super) direction: &'static str,
     pub(super) from: String,
     pub(super) to: String,
-    /// The business number of a call to an endpoint, whose caller is a person;
-    /// see [`add_own_numbers`].
+    /// The business number of a call to an endpoint, for which the caller is a person. See
+    /// [`add_own_numbers`].
     business: Option<String>,
     /// Name of the person at the other end. Empty if unknown.
     pub(super) name: String,
@@ -51,7 +51,7 @@ pub(super) struct Row {
 }
 
 impl Row {
-    /// A row with what live and ended calls have in common.
+    /// Creates a row with the fields shared by live and ended calls.
     fn new(
         call: CallUuid,
         direction: Direction,
@@ -89,7 +89,7 @@ impl Row {
         if self.arrow == "out" { &self.to } else { &self.from }
     }
 
-    /// The own side: a business number or an endpoint.
+    /// Returns the own side: a business number or an endpoint.
     pub(super) fn own(&self) -> &str {
         if let Some(business) = &self.business {
             return business;
@@ -97,7 +97,7 @@ impl Row {
         if self.arrow == "out" { &self.from } else { &self.to }
     }
 
-    /// The person at the other end, which titles the call: its name or number.
+    /// Returns the person at the other end, by name or number. It is the title of the call.
     pub(super) fn person(&self) -> &str {
         if self.name.is_empty() { self.address() } else { &self.name }
     }
@@ -152,8 +152,8 @@ pub(super) fn ended_row(lang: Lang, record: &CallRecord) -> Row {
     }
 }
 
-/// The caller's name names the person only in inbound calls. In outbound calls it is the name that
-/// the business calls under.
+/// Returns the caller's name, which identifies the person only in inbound calls. In outbound calls
+/// it is the name that the business uses.
 pub(super) fn name(direction: Direction, caller_name: &str) -> String {
     match direction {
         Direction::Inbound => caller_name.to_owned(),
@@ -169,8 +169,8 @@ pub(super) fn country(direction: Direction, from: &str, to: &str) -> Option<Coun
     })
 }
 
-/// Finds the business numbers of calls that a `Dial` made to endpoints: those of the calls that
-/// dialled them. The caller that such a call shows is the person.
+/// Finds the business numbers of calls that a `Dial` placed to endpoints. They are those of the
+/// calls that dialled them, because such a call shows the person as caller.
 pub(super) async fn add_own_numbers(console: &Console, visitor: &Visitor, rows: &mut [Row]) {
     let (api, scope, lang) = (console.apis.api(), visitor.person.scope(), visitor.lang());
     let parents = rows.iter().filter(|row| is_to_endpoint(row)).filter_map(|row| row.parent);
@@ -203,7 +203,7 @@ fn set_own_numbers(rows: &mut [Row], of_parents: &BTreeMap<CallUuid, String>) {
     }
 }
 
-/// Reads names that calls do not have from the conversations with these people.
+/// Adds names that are missing in calls, from the conversations with these people.
 pub(super) async fn add_names(console: &Console, visitor: &Visitor, rows: &mut [Row]) {
     let unnamed = rows.iter_mut().filter(|row| row.name.is_empty()).take(NAMES_MAX).collect();
     add_conversations(console, visitor, unnamed).await;

@@ -20,7 +20,7 @@ use store::{CallFilter, CallSort, Compare};
 /// Number of ended calls per page, and maximum number of live ones.
 const PAGE: u32 = 50;
 const LIVE_MAX: usize = 1_000;
-/// Maximum number of numbers in the filter.
+/// Maximum number of phone numbers in the filter.
 const NUMBERS_MAX: usize = 500;
 
 /// Maximum number of legs on a page.
@@ -38,7 +38,7 @@ const LIVE_FIELDS: &[&str] = &["up", "up_direction", "up_state"];
 struct SavedFilter {
     name: String,
     query: String,
-    /// Whether the page shows it.
+    /// Whether the page shows this filter.
     chosen: bool,
 }
 
@@ -97,8 +97,8 @@ struct CallsPage {
     up_query: String,
     up_direction: String,
     up_state: String,
-    /// Each list has its own form. These are the fields of the other list that a form keeps, and
-    /// the links that clear one filter.
+    /// The fields that a form keeps from the other list, since each list has its own form, and the
+    /// links that clear one filter.
     kept: Vec<(&'static str, String)>,
     up_kept: Vec<(&'static str, String)>,
     up_clear: String,

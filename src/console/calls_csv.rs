@@ -110,8 +110,8 @@ fn line(record: &CallRecord, row: &Row) -> String {
     cells.map(|text| cell(&text)).join(",") + "\r\n"
 }
 
-/// A quoted cell. Spreadsheets would run a text that begins with one of these characters as a
-/// formula, so it gets an apostrophe.
+/// Formats a quoted cell. Spreadsheets would run a text that begins with one of these characters as
+/// a formula, so an apostrophe is put before it.
 fn cell(text: &str) -> String {
     let guard = if text.starts_with(['=', '+', '-', '@', '\t', '\r']) { "'" } else { "" };
     match text.contains(['"', ',', '\r', '\n']) {

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 const WIDTH: f64 = 640.0;
 const HEIGHT: f64 = 140.0;
 
-/// The smallest round number that is at least `most`: the end of an axis.
+/// Returns the smallest round number that is at least `most`, for the end of an axis.
 pub(super) fn ceiling(most: usize) -> usize {
     let mut step = 1_usize;
     loop {

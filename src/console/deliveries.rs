@@ -15,7 +15,7 @@ use super::page::{Page, failed, html, missing};
 use super::view::When;
 use super::{App, Console};
 
-/// A delivery of the number API: done or waiting.
+/// A delivery in the number API, done or waiting.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Delivery {
@@ -88,7 +88,7 @@ impl DeliveryLog {
     }
 }
 
-/// Redelivers the event that the form names, and leads to the page `to`.
+/// Redelivers the event in the form, and redirects to the page `to`.
 pub(super) async fn redeliver(
     console: &Console,
     visitor: &Visitor,

@@ -1,6 +1,6 @@
 //! The playground document for the browser phone. On a node with a simulated Meta, one number
-//! answers with the latest document of the playground. It is kept in memory, once per process: only
-//! one person uses such a node.
+//! answers with the latest document of the playground. It is kept in memory, once per process,
+//! because only one person uses such a node.
 
 use std::net::SocketAddr;
 use std::sync::{PoisonError, RwLock};
@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 
 /// Path of that number's answer URL.
 pub const PATH: &str = "/playground.xml";
-/// The document until one is written.
+/// The document that is served until one is written.
 const DEFAULT_DOCUMENT: &str =
     "<Response><Speak>Write a document in the playground, and call again.</Speak></Response>";
 
@@ -31,8 +31,8 @@ impl Drafts {
     }
 }
 
-/// Serves the document at a separate listener and returns its URL. A node refuses to fetch from its
-/// own listeners.
+/// Serves the document at a separate listener and returns its URL. A separate one is needed,
+/// because a node refuses to fetch from its own listeners.
 ///
 /// # Errors
 /// Returns an error if the address cannot be bound.

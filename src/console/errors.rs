@@ -1,5 +1,5 @@
-//! The failed requests to the account's URLs across calls: by URL and kind, and those of one URL
-//! with what was sent and received, which comes from the event logs of their calls.
+//! The pages of failed requests to the account's URLs across calls: by URL and kind, and those of
+//! one URL with the data sent and received. That data comes from the event logs of the calls.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -22,14 +22,14 @@ use engine::call::waterfall::{Actor, Waterfall};
 use model::{CallUuid, Timestamp};
 use store::{FailedRequest, FailedRequestFilter, FailedRequestGroup, StoreError};
 
-/// Requests on a page. Each may need the event log of a call.
+/// Maximum number of requests on a page. Each may need the event log of a call.
 const PAGE: u32 = 10;
 /// Maximum size of all bodies on a page, in bytes.
 const BODIES_MAX: usize = 128 * 1024;
 /// The ranges of the page, in hours, with the keys of their names.
 const RANGES: &[(u64, &str)] =
     &[(1, "errors.hour"), (24, "errors.day"), (7 * 24, "errors.week"), (30 * 24, "errors.month")];
-/// The range without a choice.
+/// The default range, in hours.
 const HOURS: u64 = 24;
 
 struct GroupRow {
@@ -188,7 +188,7 @@ fn fields(query: &str) -> Form {
     Form::read(query.trim_start_matches('?').as_bytes())
 }
 
-/// The bar of a request: of those with its name, the failed one that is nearest in time.
+/// Returns the bar of a request: the failed bar with its name that is nearest in time.
 fn bar_of(fall: &Waterfall, request: &FailedRequest) -> Option<usize> {
     let at = request.at.micros().saturating_sub(fall.started?.micros());
     let bars =

@@ -37,10 +37,10 @@ use store::User;
 
 /// Changes within this time are sent as one event.
 const BATCH_WINDOW: Duration = Duration::from_millis(200);
-/// Refresh interval of a live call: its chart and log grow without events.
+/// Refresh interval of a live call, whose chart and log grow without events.
 const LIVE_CALL_REFRESH: Duration = Duration::from_secs(5);
-/// Maximum time without an event. The page notices soon after it that the node no longer responds;
-/// only visible pages have a stream.
+/// Maximum time without an event. After that, the page assumes that the node no longer responds.
+/// Only visible pages have a stream.
 const ALIVE_INTERVAL: Duration = Duration::from_secs(1);
 /// Maximum duration of a stream. The browser reconnects, which checks the session again.
 const STREAM_MAX: Duration = Duration::from_secs(120);
@@ -55,7 +55,7 @@ pub fn open_streams() -> OpenStreams {
     Shares::new(STREAMS_MAX, usize::MAX)
 }
 
-/// The console's routes without this one.
+/// The console's routes, except this one.
 #[derive(Clone)]
 pub(super) struct Pages(pub(super) Router);
 
@@ -76,7 +76,7 @@ struct WatchedPage {
     /// Kinds of changes that concern the page.
     live: Vec<String>,
     shown: Snapshot,
-    /// It shows a live call.
+    /// Whether it shows a live call.
     is_live_call: bool,
 }
 
@@ -261,7 +261,8 @@ impl WatchedPage {
         String::from_utf8(answer.into_body().collect().await.ok()?.to_bytes().to_vec()).ok()
     }
 
-    /// The parts that changed since the last call. The outer `None`: the page is gone.
+    /// Returns the parts that changed since the last call. The outer value is `None` if the page no
+    /// longer exists.
     async fn parts(&mut self) -> Option<Option<serde_json::Value>> {
         let html = self.page().await?;
         self.is_live_call = shows_live_call(&page_diff::live(&html));

@@ -1,6 +1,6 @@
 //! Form and query parameters.
 
-/// A parameter that a page does not have, or whose value it can't read.
+/// A parameter that a page does not accept, or whose value is invalid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Unreadable {
     pub(super) name: String,
@@ -57,7 +57,7 @@ impl Form {
         self.some(name).map(|value| read(value).ok_or_else(|| unreadable(value))).transpose()
     }
 
-    /// Refuses fields that are not among these, so that no misspelt filter is ignored.
+    /// Refuses fields that are not among these, so that a misspelt filter is not ignored.
     pub(super) fn check_names(&self, known: &[&[&str]]) -> Result<(), Unreadable> {
         let is_known = |name: &str| known.iter().any(|known| known.contains(&name));
         match self.0.iter().find(|(name, _)| !is_known(name)) {
@@ -66,7 +66,7 @@ impl Form {
         }
     }
 
-    /// A query with these fields only.
+    /// Returns a query with these fields only.
     pub(super) fn only(&self, names: &[&str]) -> String {
         let mut query = url::form_urlencoded::Serializer::new(String::new());
         query.extend_pairs(
@@ -77,12 +77,12 @@ impl Form {
         format!("?{}", query.finish())
     }
 
-    /// The fields without this one.
+    /// Returns the fields without this one.
     pub(super) fn without(&self, name: &str) -> Self {
         Self(self.0.iter().filter(|(known, _)| known != name).cloned().collect())
     }
 
-    /// The query with one field replaced or removed.
+    /// Returns the query with one field replaced or removed.
     pub(super) fn with(&self, name: &str, value: Option<&str>) -> String {
         let kept = self.0.iter().filter(|(known, value)| known != name && !value.is_empty());
         let mut query = url::form_urlencoded::Serializer::new(String::new());

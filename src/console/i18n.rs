@@ -79,8 +79,8 @@ impl Lang {
         self.words().get(key).or_else(|| EN.get(key)).map(String::as_str)
     }
 
-    /// The message of a refused request to the API, with the label of the field in the console in
-    /// place of its name.
+    /// The message of a refused API request. The name of the field is replaced by its label in the
+    /// console.
     pub(super) fn refusal(self, answer: &ApiResponse) -> String {
         let message = answer.message();
         let label = answer.field().and_then(|field| {

@@ -25,9 +25,10 @@ use engine::inbox::FILES;
 use model::E164;
 use store::{NOTE, RecordingFilter};
 
-/// Conversations beside an open one.
+/// Number of conversations listed beside an open one.
 const PANE_ROWS: u32 = 30;
-/// Recordings of a call in a conversation. The page of the call has all of them.
+/// Maximum number of recordings of a call in a conversation. The page of the call lists all of
+/// them.
 const RECORDINGS_PER_CALL: u32 = 3;
 
 /// API path that places a call.
@@ -63,7 +64,7 @@ pub(super) struct Conversation {
 pub(super) struct Label {
     pub(super) id: Uuid,
     pub(super) name: String,
-    /// The CSS class is `label-` and this word.
+    /// The colour. The CSS class is `label-` and this word.
     pub(super) colour: String,
     pub(super) account: String,
 }
@@ -121,7 +122,7 @@ struct Permission {
     expires_at: Option<String>,
     calls_left: u32,
     requests_left: u32,
-    /// Unanswered calls in a row, and whether Meta asks the user because of them.
+    /// Number of unanswered calls in a row, and whether Meta asks the user because of them.
     missed: u32,
     warned: bool,
 }
@@ -226,7 +227,7 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
     })
 }
 
-/// Translates the text of a call in a conversation, which the store has in English.
+/// Translates the text of a call in a conversation, which is stored in English.
 fn call_words(lang: Lang, text: String, cause: &str) -> String {
     let seconds = |rest: Option<&str>| {
         let digits = rest?.strip_suffix(" s")?;
@@ -300,7 +301,8 @@ enum Preview {
 }
 
 impl Preview {
-    /// Only files of this node can be shown: the content security policy forbids other origins.
+    /// Selects the preview. Only files of this node can be shown, because the content security
+    /// policy forbids other origins.
     fn of(kind: &str, media: &str) -> Self {
         match kind {
             _ if !media.starts_with("/media/") => Self::None,
@@ -394,8 +396,8 @@ fn error_hint(lang: Lang, code: i64) -> String {
     lang.t(&format!("message_error.{group}")).to_owned()
 }
 
-/// Meta's text for the error of a message, or a note that Meta gave none. Empty if the message has
-/// no error.
+/// Returns Meta's text for the error of a message, or a note that Meta gave none. Empty if the
+/// message has no error.
 fn failure_text(lang: Lang, item: &Value) -> String {
     let error = item.get("error").filter(|error| !error.is_null());
     let text = error.map(|error| error.get("message").and_then(Value::as_str).unwrap_or_default());
@@ -478,16 +480,16 @@ struct Chat {
     older: String,
     /// The latest conversations, beside this one.
     rows: Vec<Row>,
-    /// Whether the customer service window is open, and until when.
+    /// Whether the customer service window is open, and its end.
     open: bool,
     until: Option<When>,
     ai: bool,
     agent: String,
-    /// Name of the number's agent, if another one or none answers this conversation.
+    /// Name of the number's agent, if it does not answer this conversation.
     other_agent: String,
-    /// The number is inactive: its agent is paused in all conversations.
+    /// Whether the number is inactive, so that its agent is paused in all conversations.
     silent: bool,
-    /// The people to whom it can be assigned, and the one to whom it is.
+    /// The people to whom the conversation can be assigned, and its assignee.
     assignees: Vec<Assignee>,
     assignee: Option<Assignee>,
     labels: Vec<Label>,
@@ -496,7 +498,7 @@ struct Chat {
     summary: String,
     permission: Permission,
     granted_until: Option<When>,
-    /// Whether the node checks the call permission, and not Meta alone.
+    /// Whether the node checks the call permission, in addition to Meta.
     checks_permission: bool,
     may_delete: bool,
     may_call: bool,
@@ -649,7 +651,7 @@ async fn render_chat(
     )
 }
 
-/// The labels that a conversation of an account can have, and whether it has them.
+/// Returns the labels that a conversation of an account can have, and whether it has them.
 async fn label_choices(
     console: &Console,
     visitor: &Visitor,
@@ -665,7 +667,8 @@ async fn label_choices(
     .collect()
 }
 
-/// The latest conversations. Empty if they can't be read, since the page has another subject.
+/// Returns the latest conversations. Empty if they can't be read, because they are not the page's
+/// subject.
 async fn latest(console: &Console, visitor: &Visitor) -> Vec<Row> {
     let path = format!("/api/v1/conversations/?limit={PANE_ROWS}");
     let answer = visitor.ask(console, Method::GET, &path, None).await;
@@ -809,7 +812,7 @@ struct CallDialog {
     wrong: String,
 }
 
-/// Whether the node checks the permission for calls from a number, and not Meta alone.
+/// Whether the node checks the permission for calls from a number, in addition to Meta.
 fn checks_permission(console: &Console, number: &str) -> bool {
     let tables = console.apis.api().gate.directory().tables();
     let number = E164::parse(number.trim_start_matches('+')).ok();
@@ -929,7 +932,7 @@ pub(super) async fn conversation_from_app(
 }
 
 /// Redirects to a page, unless the tenant is the auth ID of another main account. Other names of
-/// tenants are those of the linking system and are not checked.
+/// tenants come from the linking system and are not checked.
 fn open_from_app(console: &Console, visitor: &Visitor, tenant: &str, target: &str) -> Response {
     let is_main_account = tenant.len() == 20 && tenant.starts_with("MA");
     match is_main_account && visitor.person.user.account.as_str() != tenant {

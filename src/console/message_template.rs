@@ -20,7 +20,7 @@ use engine::meta::templates::{
     pieces,
 };
 
-/// Templates in the list. A search finds the others.
+/// Maximum number of templates in the list. A search finds further ones.
 const ROWS_MAX: u32 = 200;
 /// Maximum length of a search text in characters.
 const SEARCH_CHARS_MAX: usize = 100;
@@ -47,11 +47,11 @@ struct ValueField {
     is_url: bool,
 }
 
-/// A template that the console can't fill in.
+/// A template that can't be filled in on this page.
 struct OtherTemplate {
     name: String,
     language: String,
-    /// Why it can't be sent from here.
+    /// Why the template can't be sent from this page.
     why: String,
 }
 
@@ -100,7 +100,7 @@ struct TemplateDialog {
     wrong: String,
     q: String,
     rows: Vec<Template>,
-    /// Templates that the console can't fill in.
+    /// Templates that can't be filled in on this page.
     others: Vec<OtherTemplate>,
     has_more: bool,
     chosen: Option<ChosenTemplate>,

@@ -31,10 +31,10 @@ struct NotificationRow {
     id: String,
     topic: String,
     text: String,
-    /// Where the text leads: the conversation, else the call, else the number. Empty if it is about
-    /// none of them.
+    /// Target of the text's link: the conversation, else the call, else the number. Empty if there
+    /// is none.
     link: String,
-    /// The call, if the text leads to the conversation.
+    /// Link to the call, if the text links to the conversation.
     call_link: String,
     number: String,
     number_link: String,

@@ -36,13 +36,13 @@ struct OpenItems {
 struct NumberPage {
     page: Page,
     number: Number,
-    /// The stored settings. A rejected form may show others.
+    /// The stored settings. A rejected form may show other values.
     was: Number,
     agents: Vec<Choice>,
     owners: Vec<Owner>,
     /// The account of the number's WABA.
     account: String,
-    /// Other numbers of the same WABA, which change accounts too.
+    /// Other numbers of the same WABA, whose account changes as well.
     affected: Vec<String>,
     breaks: OpenItems,
     /// Whether http URLs are allowed.
@@ -50,7 +50,7 @@ struct NumberPage {
     admin: bool,
     owner: bool,
     saved: bool,
-    /// The number was saved with type `agent`, but without an agent.
+    /// Whether the number was saved with type `agent`, but without an agent.
     without_agent: bool,
     wrong: String,
     field: String,
@@ -195,8 +195,8 @@ fn with_form(was: &Number, form: &Form) -> Number {
     }
 }
 
-/// Fields that differ from their values when the page was rendered, which the form contains as
-/// `was.…`.
+/// Returns the fields that differ from their values when the page was rendered. The form contains
+/// those as `was.…`.
 fn changes(form: &Form) -> Map<String, Value> {
     const TEXTS: &[&str] =
         &["alias", "configurationType", "answerMethod", "fallbackMethod", "hangupMethod"];
@@ -215,8 +215,8 @@ fn changes(form: &Form) -> Map<String, Value> {
     change
 }
 
-/// Whether the form selects a webhook without a URL, or removes its URL. A number that never had a
-/// URL for messages can be changed otherwise.
+/// Whether the form selects a webhook without a URL, or removes its URL. The other settings of a
+/// number that never had a URL for messages can still be changed.
 fn lacks_webhook(form: &Form) -> bool {
     let is_changed = ["configurationType", "webhookUrl"]
         .iter()
@@ -224,7 +224,7 @@ fn lacks_webhook(form: &Form) -> bool {
     is_changed && form.get("configurationType") == "webhook" && form.some("webhookUrl").is_none()
 }
 
-/// Whether the form selects an agent without naming one.
+/// Whether the form selects the type `agent` without an agent.
 fn lacks_agent(form: &Form) -> bool {
     form.get("configurationType") == "agent" && form.some("agent").is_none()
 }
@@ -283,8 +283,8 @@ pub(super) async fn change(
     .await
 }
 
-/// Saves the settings, then the agent, then the account. The account comes last: after that, this
-/// person may not be allowed to change the number.
+/// Saves the settings, then the agent, then the account. The account is last, because this person
+/// may not be allowed to change the number afterwards.
 async fn save(console: &Console, visitor: &Visitor, number: &str, form: &Form) -> ApiResponse {
     let differs = |name: &str| form.get(name) != form.get(&format!("was.{name}"));
     let body = Value::Object(changes(form));

@@ -104,7 +104,7 @@ struct NumbersPage {
     agents: Vec<Choice>,
     next: String,
     q: String,
-    /// Lists the hidden numbers.
+    /// Whether to list the hidden numbers.
     hidden: bool,
     /// Whether there are hidden numbers.
     has_hidden: bool,
@@ -112,7 +112,7 @@ struct NumbersPage {
     owner: bool,
     /// Whether Meta's sign-up dialog is available.
     can_sign_up: bool,
-    /// NumbersPage were just added by sign-up.
+    /// Whether numbers were just added by sign-up.
     signed_up: bool,
     done: String,
     wrong: String,
@@ -197,7 +197,7 @@ async fn connect_page(
     respond(status, &ConnectPage { page, form, agents: whatsapp(console, visitor).await, wrong })
 }
 
-/// Agents for messages.
+/// The agents for messages.
 pub(super) async fn whatsapp(console: &Console, visitor: &Visitor) -> Vec<Choice> {
     choices(console, visitor).await.into_iter().filter(|agent| agent.whatsapp).collect()
 }
@@ -238,7 +238,7 @@ fn put(body: &mut Value, name: &str, value: Option<&str>) {
 #[derive(Default)]
 pub(super) struct NumberLabel {
     pub(super) alias: String,
-    /// The agent is paused for this number.
+    /// Whether the agent is paused for this number.
     pub(super) inactive: bool,
 }
 
@@ -256,7 +256,8 @@ pub(super) fn number_with_alias(console: &Console, visitor: &Visitor, number: &s
     view::with_alias(&number_label(console, visitor, number).alias, number)
 }
 
-/// Validates a number in a path: only digits, so that it is one segment of the API path.
+/// Validates a number in a path. It must consist of digits, so that it is one segment of the API
+/// path.
 pub(super) fn digits(number: &str) -> Option<&str> {
     let fits = (5..=15).contains(&number.len()) && number.bytes().all(|b| b.is_ascii_digit());
     fits.then_some(number)
@@ -297,7 +298,7 @@ struct AgentDialog {
     wrong: String,
 }
 
-/// The dialog that selects the agent of a number.
+/// The dialog for selecting the agent of a number.
 pub(super) async fn agent(
     State(console): App,
     Path(number): Path<String>,
@@ -325,7 +326,7 @@ struct RegisterDialog {
     wrong: String,
 }
 
-/// The dialog that asks for the PIN of a registration.
+/// The dialog for entering the PIN of a registration.
 pub(super) async fn register(
     State(console): App,
     Path(number): Path<String>,

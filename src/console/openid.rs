@@ -1,8 +1,8 @@
 //! Sign-in with an OpenID Connect provider: the redirect to the provider and the return from it.
 //!
 //! The sign-in starts with a link rather than a form, since the content security policy forbids
-//! forms to other origins. A cookie of ten minutes binds the flow to the browser. Afterwards the
-//! browser is redirected to console paths only.
+//! forms to other origins. A cookie of ten minutes binds the flow to the browser. After the
+//! sign-in, the browser is only redirected to console paths.
 
 use askama::Template;
 use axum::extract::{Request, State};
@@ -33,7 +33,8 @@ fn name(console: &Console) -> &'static str {
     if console.is_secure() { COOKIE_SECURE } else { COOKIE }
 }
 
-/// `SameSite=Lax`, since the browser must send it when the provider redirects back.
+/// Builds the cookie. It is `SameSite=Lax`, because the browser must send it when the provider
+/// redirects back.
 fn cookie(console: &Console, value: &str, seconds: u64) -> String {
     let secure = if console.is_secure() { "; Secure" } else { "" };
     format!("{}={value}; Path=/; HttpOnly; SameSite=Lax{secure}; Max-Age={seconds}", name(console))

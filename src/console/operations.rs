@@ -20,8 +20,8 @@ use model::Role;
 use model::{CallType, Direction, MessageStatus, Timestamp};
 use store::{CallSpan, MessageCount, RequestCount, RequestTarget, Scope, StoreError};
 
-/// Maximum number of calls, of messages and of failed requests that are read: the latest ones of the
-/// range.
+/// Maximum number of calls, of messages and of failed requests that are read. The latest ones of
+/// the range are used.
 const READ_MAX: u32 = 20_000;
 /// Upper limits of the set-up time columns, in milliseconds.
 const SET_UP_MS: &[i64] = &[250, 500, 750, 1_000, 1_500, 2_000, 3_000, 5_000];
@@ -44,7 +44,7 @@ struct Cause {
     percent: usize,
 }
 
-/// The permission rules in force.
+/// The effective permission rules.
 struct Rules {
     enforced: bool,
     requests_per_day: u32,
@@ -90,7 +90,7 @@ struct OperationsPage {
     ranges: Vec<Choice>,
     /// Whether the range was chosen in a chart.
     is_zoomed: bool,
-    /// Whether there are more calls in the range than were read.
+    /// Whether the range contains more calls than were read.
     is_cut: bool,
     live_chart: Plot,
     live_most: usize,
@@ -108,7 +108,7 @@ struct OperationsPage {
     draining: bool,
     /// Status of the nodes, if the visitor owns them.
     nodes: Vec<Node>,
-    /// Requests to customers' servers and to Graph, if the visitor owns the nodes.
+    /// Requests to customers' servers and to Graph. `None` unless the visitor owns the nodes.
     fetches: Option<RequestSummary>,
     graph: Option<RequestSummary>,
     graph_chart: Plot,
@@ -413,7 +413,7 @@ async fn render_page(
     respond(status, &page)
 }
 
-/// The data of the range from the store.
+/// The stored data of the range.
 struct Stored {
     records: Vec<CallSpan>,
     messages: Vec<MessageCount>,
@@ -467,8 +467,8 @@ fn percent(part: usize, whole: usize) -> String {
     (part * 100).checked_div(whole).map_or_else(|| "–".to_owned(), |percent| format!("{percent} %"))
 }
 
-/// Whether the node answers such calls itself, so that the time to `accept` is its own. Other legs
-/// ring until a person answers.
+/// Whether the node itself answers such calls, so that the time to `accept` depends on it. Other
+/// legs ring until a person answers.
 fn is_answered_by_us(direction: Direction, call_type: CallType) -> bool {
     direction == Direction::Inbound && call_type == CallType::Whatsapp
 }
@@ -494,7 +494,7 @@ fn at(sorted: &[i64], percent: usize) -> String {
 const TONES: [(&str, &str); 3] =
     [("good", "tone.good"), ("missed", "tone.missed"), ("bad", "tone.bad")];
 
-/// Numbers of good, missed and bad calls by the column of their end.
+/// Returns the number of good, missed and bad calls for each column, by the time of their end.
 fn by_tone(range: &TimeRange, records: &[CallSpan]) -> Vec<Vec<usize>> {
     let mut columns = vec![vec![0; TONES.len()]; range.columns];
     for record in records {
@@ -545,8 +545,8 @@ fn causes(lang: Lang, records: &[CallSpan]) -> Vec<Cause> {
     causes
 }
 
-/// Percentages that add up to 100: the rounding error goes to the values with the largest
-/// remainders.
+/// Rounds percentages so that they add up to 100: the rounding error goes to the values with the
+/// largest remainders.
 fn percentages(counts: &[usize]) -> Vec<usize> {
     let whole = counts.iter().sum::<usize>().max(1);
     let mut parts: Vec<usize> = counts.iter().map(|count| count * 100 / whole).collect();

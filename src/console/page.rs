@@ -105,7 +105,7 @@ pub(super) struct Page {
     pub(super) role: &'static str,
     pub(super) initials: String,
     pub(super) csrf: String,
-    /// Kinds of events that update the page, as in `/console/events`. Empty if none do.
+    /// Kinds of events that update the page, as in `/console/events`. Empty if there are none.
     pub(super) live: String,
     pub(super) path: String,
     /// Number of the latest event when the page was rendered.
@@ -216,20 +216,20 @@ impl Page {
         self.lang.count(count)
     }
 
-    /// The text of the key `kind.key`, or the key with spaces if it has no text.
+    /// Returns the text of the key `kind.key`, or the key with spaces if there is none.
     pub(super) fn word(&self, kind: &str, key: &str) -> String {
         let known = self.lang.find(&format!("{kind}.{key}"));
         known.map_or_else(|| key.replace('_', " "), str::to_owned)
     }
 
-    /// An icon. It is decorative: the text beside it says the same.
+    /// Renders an icon. It is decorative, because the text beside it has the same meaning.
     pub(super) fn icon(&self, name: &str) -> String {
         format!(
             "<svg class=\"icon\" aria-hidden=\"true\" focusable=\"false\"><use href=\"#i-{name}\"/></svg>"
         )
     }
 
-    /// Texts of the softphone script, as JSON: its own, and the hangup causes.
+    /// The texts for the softphone script, as JSON: its own, and the hangup causes.
     pub(super) fn phone_texts(&self) -> String {
         let texts = self.lang.words().iter().filter_map(|(key, text)| {
             let is_cause = key.starts_with("cause.") && !key.ends_with(".do");
@@ -297,8 +297,8 @@ pub(super) fn missing(console: &Console, visitor: &Visitor) -> Response {
     notice(StatusCode::NOT_FOUND, page, visitor.lang().t("error.not_found").to_owned())
 }
 
-/// The object of a response of the API. The error is the page to answer with: 404 if the object does
-/// not exist.
+/// Returns the object in a response of the API. The error is the page to respond with, which is 404
+/// if the object does not exist.
 pub(super) fn object<T: DeserializeOwned>(
     console: &Console,
     visitor: &Visitor,

@@ -40,7 +40,7 @@ struct PeoplePage {
     page: Page,
     users: Vec<User>,
     keys: Vec<Key>,
-    /// Link of a new invitation and secret of a new API key.
+    /// Link of a new invitation, or secret of a new API key.
     link: String,
     link_for: String,
     secret: String,
@@ -147,7 +147,8 @@ pub(super) async fn delete_key(
     redirect_or_render(&console, &visitor, &answer, |_| FormResult::default()).await
 }
 
-/// Redirects to the page. Renders it directly if there is an error or something to show once.
+/// Redirects to the page. Renders it directly if there is an error or something that is shown only
+/// once.
 async fn redirect_or_render(
     console: &Console,
     visitor: &Visitor,

@@ -23,11 +23,11 @@ pub(super) struct EndpointRow {
     pub(super) alias: String,
     /// SIP address in documents.
     pub(super) address: String,
-    /// Whether it is the visitor's own.
+    /// Whether the endpoint belongs to the visitor.
     pub(super) here: bool,
-    /// Whether the visitor may register it: agents only their own.
+    /// Whether the visitor may register it. Agents may only register their own.
     pub(super) can_register: bool,
-    /// A phone is registered, so it can be called.
+    /// Whether a phone is registered, so that the endpoint can be called.
     pub(super) ready: bool,
     /// Id of the application that answers its calls. Empty if there is none.
     application: String,
@@ -126,7 +126,7 @@ const NUMBERS_MAX: usize = 500;
 struct CallingNumber {
     digits: String,
     label: String,
-    /// Whether the node checks call permissions, and not Meta alone.
+    /// Whether the node checks call permissions, in addition to Meta.
     checks_permission: bool,
 }
 
@@ -159,8 +159,8 @@ async fn applications(console: &Console, visitor: &Visitor) -> Vec<ApplicationCh
     all.iter().map(of).collect()
 }
 
-/// Creates an endpoint. Without a password it gets a random one: only signed-in people can register
-/// it. With an answer URL it gets a new application.
+/// Creates an endpoint. Without a password it gets a random one, so that only signed-in people can
+/// register it. With an answer URL it gets a new application.
 pub(super) async fn create(State(console): App, submitted: SubmittedForm) -> Response {
     let SubmittedForm { visitor, form } = submitted;
     if form.get("do") == "own" {

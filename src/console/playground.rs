@@ -77,13 +77,13 @@ struct PlaygroundPage {
     page: Page,
     /// URL of the browser phone that calls the playground number. Empty if absent.
     phone: String,
-    /// The document waits for a call of the browser phone.
+    /// Whether the document waits for a call of the browser phone.
     waiting: bool,
-    /// Whether the visitor may run it with their softphone.
+    /// Whether the visitor may run the document with their softphone.
     may_call: bool,
-    /// Id of the document that the softphone is to run immediately. Empty if absent.
+    /// Id of the document that the softphone runs immediately. Empty if there is none.
     draft: String,
-    /// The account has no endpoint for the softphone.
+    /// Whether the account lacks an endpoint for the softphone.
     no_endpoint: bool,
     endpoints: Vec<EndpointRow>,
     /// Sign-in name, under which the browser stores settings.
@@ -110,7 +110,7 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
 /// Result of an action on the document.
 enum Outcome {
     None,
-    /// The document was run; these are the steps.
+    /// The document was run. Contains the steps.
     Walked(Vec<StepRow>),
     /// The document waits for a call of the browser phone.
     Waiting,
@@ -242,12 +242,12 @@ fn phone(console: &Console) -> String {
 
 /// Input of a walk: the document or URL, and the parameters of the call.
 struct WalkRequest {
-    /// Used instead of fetching the URL.
+    /// The document, which is used instead of fetching the URL.
     document: Option<Vec<u8>>,
     url: DocUrl,
     method: Method,
     from: String,
-    /// `None` selects a number of the account.
+    /// The called number. `None` selects a number of the account.
     to: Option<String>,
     caller_name: Option<String>,
     cta_payload: Option<String>,
@@ -256,7 +256,7 @@ struct WalkRequest {
 }
 
 impl WalkRequest {
-    /// A walk of a document. URLs in it are requested by the same rules as in a call.
+    /// Runs a walk of a document. URLs in it are requested by the same rules as in a call.
     fn of(console: &Console, keys: &str) -> Self {
         Self {
             document: None,
@@ -468,8 +468,8 @@ pub(super) async fn debug_page(State(console): App, visitor: Visitor) -> Respons
 /// Maximum number of additional parameters.
 const PARAMETERS_MAX: usize = 50;
 
-/// Adds parameters, one `name=value` per line, to the query of a URL, where the application gets
-/// them with either method.
+/// Adds parameters, one `name=value` per line, to the query of a URL. The application gets them
+/// there with either method.
 ///
 /// # Errors
 /// Returns the first invalid line.

@@ -28,7 +28,7 @@ struct RecordingRow {
     length: String,
     started: When,
     call: CallUuid,
-    /// `None` if the record of the call was deleted.
+    /// The call. `None` if its record was deleted.
     of: Option<Row>,
     conference: String,
 }

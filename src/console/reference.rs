@@ -13,7 +13,7 @@ use super::auth::Visitor;
 use super::page::{Page, html};
 use crate::api::openapi;
 
-/// A response with a description that more operations share is left out.
+/// Responses whose description is shared by more operations than this are omitted.
 const SHARED_BY: usize = 15;
 /// Description of fields that Plivo has and this node ignores.
 const IGNORED: &str = "Accepted, without effect";
@@ -39,7 +39,7 @@ struct OperationView {
 /// A parameter, or a field of the body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct FieldView {
-    /// `path`, `query` or `body`.
+    /// Location of the field: `path`, `query` or `body`.
     place: String,
     name: String,
     kind: String,
@@ -197,7 +197,7 @@ fn resolved<'a>(schemas: &'a Value, schema: &'a Value) -> &'a Value {
     schemas.get(name).unwrap_or(schema)
 }
 
-/// The type of a value: `string`, `integer`, the words that it may be, or the name of a schema.
+/// Describes the type of a value: `string`, `integer`, the allowed words, or the name of a schema.
 fn kind(schema: &Value) -> String {
     if let Some(words) = schema.get("enum").and_then(Value::as_array) {
         let words: Vec<&str> = words.iter().filter_map(Value::as_str).collect();

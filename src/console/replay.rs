@@ -1,5 +1,5 @@
-//! Replays the event log of a call: each input with its outputs, the state of the machine after a
-//! chosen step, and the progress in the call's documents.
+//! //! Replays the event log of a call: each input with its outputs, the state of the machine after
+//! the selected step, and the progress in the call's documents.
 
 use std::collections::BTreeMap;
 
@@ -65,7 +65,8 @@ impl ReplayView {
     }
 }
 
-/// Replays the log. Marks and fields show the state after the selected step, or after the last one.
+/// Replays the log. Marks and fields show the state after the selected step. The default is the
+/// last one.
 pub(super) fn steps(lang: Lang, log: &str, chosen: Option<usize>) -> ReplayView {
     let mut steps: Vec<Step> = Vec::new();
     let mut documents: Vec<String> = Vec::new();
@@ -119,7 +120,7 @@ pub(super) fn steps(lang: Lang, log: &str, chosen: Option<usize>) -> ReplayView 
     }
 }
 
-/// The fields of the machine, with those marked that differ from before.
+/// Returns the fields of the machine. Those that differ from `before` are marked.
 fn fields(lang: Lang, before: &[machine::Field], now: &[machine::Field]) -> Vec<Field> {
     let text_of = |text_of: &Segment| match text_of {
         Segment::Word(word) => lang

@@ -15,7 +15,7 @@ use store::{RequestCount, RequestTarget, Store};
 
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// Reads the request counts since the process started.
+/// Returns the request counts since the process started.
 type ReadTallies = Box<dyn Fn() -> Tallies + Send + Sync>;
 
 /// Stores new requests periodically, and before the page shows them. Cheap to clone.

@@ -1,4 +1,5 @@
-//! The page behind the set-up link, where the first owner of a node chooses name and password.
+//! //! The page of the set-up link, on which the first owner of a node chooses a name and a
+//! password.
 
 use std::net::IpAddr;
 
@@ -31,7 +32,7 @@ struct SetUpPage {
     most: usize,
 }
 
-/// Whether the sign-in page should point to the set-up link.
+/// Whether the sign-in page should mention the set-up link.
 pub(super) async fn is_open(console: &Console) -> bool {
     // A node that started with users never has a link.
     console.set_up.is_some() && console.apis.api().people.is_set_up_open().await.unwrap_or_default()

@@ -30,7 +30,7 @@ struct SignIn {
     password: String,
     wrong: String,
     guest: bool,
-    /// No user exists, and the node's log has a link for the first one.
+    /// Whether no user exists, so that the node's log contains a link for the first one.
     is_set_up_open: bool,
 }
 
@@ -44,8 +44,8 @@ struct Invitation {
     least: usize,
 }
 
-/// Validates the path to go to after sign-in: only console paths, so that no link redirects to
-/// another site.
+/// Validates the path to open after sign-in. Only console paths are accepted, so that no link
+/// redirects to another site.
 pub(super) fn safe_path(to: &str) -> &str {
     let ours = to.starts_with("/console/")
         && !to.contains(['\\', '\r', '\n'])
@@ -53,10 +53,10 @@ pub(super) fn safe_path(to: &str) -> &str {
     if ours { to } else { "/console/" }
 }
 
-/// What has been entered in the sign-in form, without the password.
+/// The values entered in the sign-in form, without the password.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Entered<'a> {
-    /// The path to go to after sign-in.
+    /// The path to open after sign-in.
     pub(super) to: &'a str,
     /// Auth ID of the person's account. Empty to search all accounts.
     pub(super) account: &'a str,

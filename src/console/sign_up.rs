@@ -1,5 +1,5 @@
-//! Meta's Embedded Signup without Meta's script: the browser goes to the sign-up dialog with a
-//! state token, which a cookie keeps, and returns with that token and a code. The number API
+//! Meta's Embedded Signup without Meta's script: the browser opens the sign-up dialog with a state
+//! token, which is also stored in a cookie, and returns with that token and a code. The number API
 //! exchanges the code.
 
 use askama::Template;
@@ -28,7 +28,7 @@ pub struct SignUpWindow {
 
 /// Cookie with the state token until the browser returns.
 const COOKIE: &str = "offhook-sign-up";
-/// With https, the prefix keeps other hosts of the domain from setting the cookie.
+/// The cookie with https. Its prefix keeps other hosts of the domain from setting it.
 const COOKIE_SECURE: &str = "__Host-offhook-sign-up";
 
 fn cookie_name(is_secure: bool) -> &'static str {

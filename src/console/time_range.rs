@@ -13,11 +13,11 @@ const RANGES: &[(&str, &str, i64)] = &[
     ("30d", "operations.range_30d", 30 * DAY),
 ];
 const DAY: i64 = 86_400;
-/// The widths that a column can have, in seconds.
+/// The possible widths of a column, in seconds.
 const STEPS: &[i64] =
     &[1, 5, 15, 60, 300, 600, 1_800, 3_600, 4 * 3_600, 6 * 3_600, 12 * 3_600, DAY];
 const COLUMNS_MAX: i64 = 60;
-/// Charts of ranges up to this length are updated while they are shown, in seconds.
+/// Maximum length in seconds of a range whose charts are updated while they are shown.
 const LIVE_MAX: i64 = 6 * 3_600;
 
 /// A range of time, divided into columns of equal width.
@@ -107,7 +107,7 @@ impl TimeRange {
         Timestamp::from_micros(seconds * 1_000_000)
     }
 
-    /// Whether the charts follow the time.
+    /// Whether the charts are updated as time passes.
     pub(super) fn is_live(&self) -> bool {
         let length = self.step * i64::try_from(self.columns).unwrap_or_default();
         !self.word.is_empty() && length <= LIVE_MAX

@@ -19,7 +19,7 @@ impl When {
         Self { iso, text }
     }
 
-    /// From a timestamp of the API.
+    /// Converts a timestamp of the API.
     pub(super) fn read(iso: &str) -> Self {
         Self {
             iso: iso.to_owned(),
@@ -61,7 +61,7 @@ pub(super) fn country(party: &str) -> Option<Country> {
     E164::parse(party).ok().and_then(|number| Origin::of(&number).country())
 }
 
-/// A phone number after its alias, if it has one.
+/// Formats a phone number after its alias, if it has one.
 pub(super) fn with_alias(alias: &str, number: &str) -> String {
     match alias.is_empty() {
         true => party(number),

@@ -59,8 +59,8 @@ async fn all(console: &Console, visitor: &Visitor) -> Vec<Webhook> {
     serde_json::from_value::<List>(answer.body).map(|list| list.items).unwrap_or_default()
 }
 
-/// Kinds of events that update the page. None while it shows something once, which an update would
-/// remove.
+/// Kinds of events that update the page. None while the page shows something once, because an
+/// update would remove it.
 fn live(result: &FormResult) -> &'static str {
     if result.secret.is_empty() && result.wrong.is_empty() { "webhook" } else { "" }
 }

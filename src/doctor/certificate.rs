@@ -6,7 +6,7 @@ use tls::{Prepared, TlsSettings, Validity};
 
 const CHECK: &str = "certificate";
 
-/// Days left below which the certificate should have been renewed.
+/// Number of days before expiry by which a certificate should have been renewed.
 const DAYS: i64 = 14;
 const DAY_SECS: i64 = 86_400;
 

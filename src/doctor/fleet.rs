@@ -7,18 +7,18 @@ use engine::cluster::{About, Peers};
 use model::Timestamp;
 use store::{Database, FleetSession, RunInfo, Server, Trials, key_fingerprint};
 
-/// Round trip to the database above which calls begin noticeably later.
+/// Round trip to the database above which calls are noticeably delayed.
 const ROUND_TRIP_MAX: Duration = Duration::from_millis(5);
 
-/// Connections to the database that a node of a fleet uses at most.
+/// Maximum number of database connections that a node of a fleet uses.
 const CONNECTIONS: i32 = 16;
 
-/// How far the wall clocks of this machine and of the database may be apart.
+/// Maximum difference between the wall clocks of this machine and of the database.
 const APART_MAX: Duration = Duration::from_secs(5);
 
 impl Doctor {
-    /// Checks the database server and the other nodes. Nothing with SQLite, or if the database does
-    /// not answer, which another check reports.
+    /// Checks the database server and the other nodes. Returns no findings with SQLite, or if the
+    /// database does not answer, which another check reports.
     pub(super) async fn fleet(&self) -> Vec<Finding> {
         let at = &self.config.store.database;
         if !matches!(at, Database::Postgres(_)) || self.store.is_err() {
@@ -78,7 +78,7 @@ async fn members(at: &Database) -> Result<Vec<RunInfo>, store::StoreError> {
     Ok(runs.into_iter().filter(|run| run.state.is_member()).collect())
 }
 
-/// Evaluates a database server. `trials` is `None` for a node that is alone.
+/// Evaluates a database server. `trials` is `None` for a node outside a fleet.
 fn server_finding(
     server: &Server,
     trials: Option<Trials>,

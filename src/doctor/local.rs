@@ -20,7 +20,7 @@ const WITHIN: Duration = Duration::from_secs(10);
 /// The challenge of the verification request.
 const CHALLENGE: &str = "offhook-doctor-4711";
 
-/// One finding per installed speech model.
+/// Returns one finding per installed speech model.
 fn speech_models(store: &ModelStore) -> Vec<Finding> {
     let finding = |model: speech::models::Manifest| match store.problem(&model) {
         None => Finding::ok("speech", format!("{} {} is installed", model.name, model.version)),
@@ -263,7 +263,7 @@ pub(super) fn media_port(listen: &Listen) -> Finding {
     }
 }
 
-/// The public addresses that the node would find.
+/// Returns the public addresses that the node would find.
 pub(super) fn found(
     found: Result<public_address::Found, NotFoundError>,
     simulated: bool,
@@ -292,7 +292,7 @@ pub(super) fn found(
     std::iter::once(addresses).chain(warnings).collect()
 }
 
-/// The media addresses that are advertised to Meta.
+/// Returns the media addresses that are advertised to Meta.
 pub(super) fn advertised(media_ips: &[IpAddr], bound: IpAddr, simulated: bool) -> Finding {
     const IS: &str = "media";
     let fix = "set [public].media_ips to the address that this machine has on the internet, or to \"auto\"";

@@ -10,11 +10,11 @@ use machine::GraphOutcome;
 use model::Secret;
 use model::Timestamp;
 
-/// Differences between the clocks, in seconds. A `connect` older than 60 s is stale, so larger
-/// differences lose calls.
+/// Difference between the clocks in seconds above which a warning is reported. A `connect` older
+/// than 60 s is stale, so larger differences lose calls.
 const CLOCKS_APART_WARNING: u64 = 5;
 const CLOCKS_APART_FAILED: u64 = 45;
-/// Tokens that expire sooner are reported.
+/// Remaining validity below which a token is reported.
 const TOKEN_ENDS_SOON: Duration = Duration::from_secs(7 * 86_400);
 /// The permissions that a token needs.
 const SCOPES: &[&str] = &["whatsapp_business_management", "whatsapp_business_messaging"];
@@ -202,14 +202,14 @@ pub(super) fn clock(ours: Timestamp, theirs: Timestamp) -> Finding {
     }
 }
 
-/// The finding if the app's subscription is inactive at Meta, whatever it contains.
+/// Returns a finding if the app's subscription is inactive at Meta.
 pub(super) fn inactive_subscription(found: &Subscription) -> Option<Finding> {
     let fix = "activate it in Meta's dashboard: WhatsApp, Configuration, Webhook; verify the callback URL there again";
     let off = "the app's webhook subscription is not active at Meta, so no webhooks arrive";
     found.inactive.then(|| Finding::failed("webhook", off, fix))
 }
 
-/// Evaluates the facts that Graph reports of a token. `app` is the id of the configured app.
+/// Evaluates Graph's description of a token. `app` is the id of the configured app.
 pub(super) fn evaluate_token(facts: &TokenFacts, app: &str, now: Timestamp) -> Finding {
     const IS: &str = "token";
     let fix = "create a system user's token that never expires, with the permissions whatsapp_business_management and \

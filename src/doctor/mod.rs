@@ -1,10 +1,11 @@
-//! Checks whether an installation can take real calls. Everything that a call needs is examined
-//! from the outside, as Meta or a caller would see it; each problem is reported with a remedy.
+//! Checks whether an installation can take real calls. Everything that a call needs is checked from
+//! the outside, as Meta or a caller would use it. Each problem is reported with a remedy.
 //!
-//! `local` checks this machine, `fleet` the PostgreSQL server and the other nodes, `certificate` the public URL's certificate and
-//! those of `[tls]`, `oidc` the sign-in provider, `meta` the Graph API, `numbers` the numbers and their URLs. Nothing is
-//! changed: Graph and the store are only read, URLs are requested once as a call would, and a file
-//! that tests write access is removed again. `cli` prints the result.
+//! `local` checks this machine, `fleet` the PostgreSQL server and the other nodes, `certificate`
+//! the public URL's certificate and those of `[tls]`, `oidc` the sign-in provider, `meta` the Graph
+//! API, `numbers` the numbers and their URLs. The checks change nothing: Graph and the store are
+//! only read, URLs are requested once as a call would, and a file that tests write access is
+//! removed again. `cli` prints the result.
 
 mod certificate;
 mod fleet;
@@ -33,7 +34,7 @@ use store::{Archive, Setting, StoreError, WebhookUse};
 #[serde(rename_all = "lowercase")]
 pub enum State {
     Ok,
-    /// It works or may work, and should be looked at.
+    /// The checked object works or may work, but needs attention.
     Warning,
     /// Calls will fail.
     Failed,
@@ -61,7 +62,7 @@ pub struct Finding {
     pub state: State,
     /// The observation.
     pub what: String,
-    /// The remedy. `None` if all is well.
+    /// The remedy. `None` if there is no problem.
     pub fix: Option<String>,
 }
 
@@ -95,7 +96,7 @@ impl Finding {
     }
 }
 
-/// The worst state of some findings.
+/// Returns the worst state of some findings.
 pub fn worst(findings: &[Finding]) -> State {
     findings.iter().map(|line| line.state).max().unwrap_or(State::Ok)
 }
@@ -103,7 +104,7 @@ pub fn worst(findings: &[Finding]) -> State {
 /// Checks an installation.
 pub struct Doctor {
     config: Config,
-    /// Built from the configuration and the store, or from the configuration alone if the store
+    /// The book from the configuration and the store, or from the configuration alone if the store
     /// can't be read.
     book: Book,
     /// Why the store could not be read. `Err(None)` if it does not exist yet.
@@ -123,7 +124,7 @@ impl Doctor {
     ///
     /// # Errors
     ///
-    /// Returns a text for people if the TLS library rejects its own defaults.
+    /// Returns an error message if the TLS library rejects its own defaults.
     pub async fn of(config: Config, clock: Clock) -> Result<Self, String> {
         let token = config.meta.access_token.clone().unwrap_or_else(|| Secret::new(""));
         let graph =
@@ -158,8 +159,8 @@ impl Doctor {
     }
 }
 
-/// The settings made at run time, and the routes to webhooks that no longer exist. The node may run
-/// or not.
+/// Returns the settings made at run time, and the routes to webhooks that no longer exist. The node
+/// need not run.
 async fn settings(config: &Config) -> (Vec<Setting>, Vec<WebhookUse>, Result<(), Option<String>>) {
     let at = &config.store.database;
     if let Database::File(file) = at

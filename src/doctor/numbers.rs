@@ -1,4 +1,4 @@
-//! Checks of each number: its state at Meta compared with the one here, and its URLs.
+//! //! Checks of each number: its settings at Meta compared with those here, and its URLs.
 
 use std::time::Duration;
 
@@ -230,8 +230,8 @@ pub(super) fn calling(number: &Number, settings: CallingSettings) -> Vec<Finding
     findings
 }
 
-/// How long a call waits for a document of this URL: `answer.timeout_ms`, or less if its fragment
-/// says so.
+/// Returns how long a call waits for a document of this URL: `answer.timeout_ms`, or less if its
+/// fragment shortens it.
 fn timeout(url: &str, call: Duration) -> Duration {
     let (settings, _) = Settings::of(url.split_once('#').map(|(_, fragment)| fragment));
     // An attempt that timed out is repeated within the total time.
@@ -239,7 +239,7 @@ fn timeout(url: &str, call: Duration) -> Duration {
     call.min(settings.total).min(tries)
 }
 
-/// Evaluates the response of a URL. `call` is how long a call waits for a document.
+/// Evaluates the response of a URL. `call` is the time that a call waits for a document.
 pub(super) fn url(check: &UrlCheck, call: Duration) -> Finding {
     const IS: &str = "url";
     let timeout = timeout(&check.url.0, call);

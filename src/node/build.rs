@@ -83,7 +83,7 @@ use tls::Tls;
 /// Timeout after which the media of a leg that receives no packets counts as dead.
 const MEDIA_DEAD: Duration = Duration::from_secs(30);
 const HOUR: Duration = Duration::from_secs(3600);
-/// Interval between queries for files that other nodes have deleted.
+/// Interval at which the store is polled for files that other nodes have deleted.
 const REMOVAL_INTERVAL: Duration = Duration::from_secs(5);
 /// Maximum number of files in one query.
 const REMOVALS_MAX: u32 = 500;
@@ -818,7 +818,8 @@ fn speech(
     Ok((library, recognisers, voices))
 }
 
-/// Call settings of a configuration. `transcribes`: a recogniser can transcribe recordings.
+/// Returns the call settings of a configuration. `transcribes` is whether a recogniser can
+/// transcribe recordings.
 pub fn call_settings(config: &Config, transcribes: bool) -> CallSettings {
     let limits = MachineLimits {
         accept_wait_ms: config.media.accept_wait_ms,
@@ -892,8 +893,8 @@ async fn remove_files(
     }
 }
 
-/// Deletes expired data every hour, as `[retention]` says. May be cancelled at any time; what is
-/// left is deleted after the next start.
+/// Deletes expired data every hour, according to `[retention]`. May be cancelled at any time. The
+/// remaining data is deleted after the next start.
 async fn delete_expired(
     store: Store,
     recordings: Recordings,
@@ -949,8 +950,8 @@ async fn delete_expired(
     }
 }
 
-/// If no user exists, logs the link by which the first one is created. Without the link the console
-/// cannot be used, but calls can come.
+/// If no user exists, logs the link for creating the first one. Without the link, the console can't
+/// be used, but calls are accepted.
 async fn begin_set_up(people: &People, config: &Config, bound: Bound) -> Option<SetUp> {
     let account = config.accounts.iter().find(|account| account.parent.is_none())?;
     match people.begin_set_up(&account.auth_id).await {
@@ -979,7 +980,7 @@ async fn delete_expired_sessions(people: People, stop: CancellationToken) {
     }
 }
 
-/// Drops permission states that hold no information any more, every hour, until `stop`.
+/// Drops permission states without information every hour, until `stop`.
 async fn drop_blank_permissions(
     consents: Arc<Consents>,
     gate: Arc<Gate>,
@@ -1034,13 +1035,13 @@ struct Bound {
     https: Option<SocketAddr>,
 }
 
-/// Host name or address under which others reach this node.
+/// Host name or address at which this node is reachable for others.
 fn host(config: &Config, bound: Bound) -> String {
     let named = config.public.base_url.as_ref().and_then(|url| url.host_str()).map(str::to_owned);
     named.unwrap_or_else(|| bound.https.unwrap_or(bound.public).ip().to_string())
 }
 
-/// Base URL under which others reach this node, without a trailing slash.
+/// Base URL at which this node is reachable for others, without a trailing slash.
 fn base_url(config: &Config, bound: Bound) -> String {
     match (&config.public.base_url, bound.https) {
         (Some(url), _) => url.as_str().trim_end_matches('/').to_owned(),
@@ -1049,7 +1050,7 @@ fn base_url(config: &Config, bound: Bound) -> String {
     }
 }
 
-/// The base URL with https, whatever `public.base_url` has.
+/// The base URL with https, even if `public.base_url` has another scheme.
 fn https_url(config: &Config, bound: Bound) -> String {
     let port = bound.https.map_or(443, |https| https.port());
     match &config.public.base_url {
@@ -1080,7 +1081,7 @@ fn host_name() -> String {
     if name.is_empty() { "node".to_owned() } else { name }
 }
 
-/// Warns if the environment names a collector, since this build exports no traces.
+/// Warns if the environment configures a collector, since this build exports no traces.
 #[cfg(not(feature = "otel"))]
 fn warn_without_traces() -> Option<engine::call::trace::Sink> {
     let collectors = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];

@@ -1,4 +1,4 @@
-//! Forwards changes between services that do not know each other: changed numbers, tokens and
+//! Forwards changes between services that do not depend on each other. Changed numbers, tokens and
 //! permissions update credentials and trigger customers' webhooks.
 
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use engine::numbers;
 use model::Clock;
 use model::E164;
 
-/// Interval at which expired overlaps of auth tokens are looked for.
+/// Interval at which expired overlaps of auth tokens are searched for.
 const OVERLAP_CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Registers the listeners.

@@ -8,19 +8,19 @@ use crate::api::server::HttpLimits;
 /// File descriptors reserved for the store, the listeners and the logs.
 const OWN_DESCRIPTORS: usize = 64;
 
-/// Connection limits of a process with few file descriptors: one third is for inbound connections,
+/// Connection limits of a process with few file descriptors. One third is for inbound connections,
 /// the rest for customers' servers, Graph and media.
 pub(super) struct Connections {
     pub(super) http: HttpLimits,
-    /// Maximum of concurrent requests to Graph per number. `None`: the default applies.
+    /// Maximum number of concurrent requests to Graph per number. `None` for the default.
     pub(super) graph: Option<usize>,
 }
 
-/// Soft limit of file descriptors to ask for: connections, media ports and the store.
+/// Requested soft limit of file descriptors, for connections, media ports and the store.
 const DESCRIPTORS: u64 = 32_768;
 
 /// Raises the soft limit of open files to [`DESCRIPTORS`], or to the hard limit if that is lower,
-/// and returns the limit in force.
+/// and returns the resulting limit.
 pub(super) fn raise_descriptor_limit() -> usize {
     let limit = getrlimit(Resource::Nofile);
     let (soft, hard) = (limit.current.unwrap_or(u64::MAX), limit.maximum.unwrap_or(u64::MAX));

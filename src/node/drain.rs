@@ -1,4 +1,4 @@
-//! Shutdown of a node: drain at the first signal, end now at the second. See
+//! //! Shutdown of a node: the first signal drains it, and the second one ends it immediately. See
 //! `docs/reference/reliability.md#r9`.
 
 use std::time::Duration;
@@ -12,25 +12,25 @@ use model::HangupCause;
 /// Time limit of each shutdown step.
 #[derive(Clone, Copy)]
 pub(super) struct EndTimes {
-    /// For `terminate` requests of the calls that are cut, and Graph's answers.
+    /// Time limit for `terminate` requests of the remaining calls, and Graph's answers.
     calls: Duration,
-    /// For writes and Graph requests in progress.
+    /// Time limit for writes and Graph requests in progress.
     work: Duration,
-    /// For callbacks in progress. Others stay in the store.
+    /// Time limit for callbacks in progress. Others stay in the store.
     notices: Duration,
-    /// Whether the store is kept for a next start.
+    /// Whether the store is kept for the next start.
     keeps_store: bool,
 }
 
 impl EndTimes {
-    /// After the drain time. The process exits within 5 s.
+    /// Limits after the drain time. The process exits within 5 s.
     pub(super) const DRAINED: Self = Self::of(2_000, 500, 1_500);
-    /// Before another process takes over. No calls are left; connections wait.
+    /// Limits before another process takes over. No calls are left, and connections wait.
     pub(super) const HAND_OVER: Self = Self::of(0, 2_000, 3_000);
-    /// After a second signal. The process exits within 2 s.
+    /// Limits after a second signal. The process exits within 2 s.
     pub(super) const NOW: Self = Self::of(700, 200, 500);
 
-    /// Of a node whose store is removed afterwards.
+    /// Limits of a node whose store is removed afterwards.
     pub(super) const FOR_GOOD: Self = Self { keeps_store: false, ..Self::NOW };
 
     const fn of(calls: u64, work: u64, notices: u64) -> Self {
@@ -43,7 +43,7 @@ impl EndTimes {
 pub struct Signals {
     interrupt: Signal,
     terminate: Signal,
-    /// A signal arrived during start-up.
+    /// Whether a signal arrived during start-up.
     early: bool,
 }
 
@@ -98,7 +98,7 @@ pub async fn until_stopped(node: Node, mut signals: Signals) {
     drain_and_end(&node, signals).await;
 }
 
-/// Drains a node and ends it, at a signal immediately.
+/// Drains a node and ends it. A signal during the drain ends it immediately.
 pub(super) async fn drain_and_end(node: &Node, mut signals: Signals) {
     node.stop_admitting();
     let live = node.registry.len();
@@ -127,7 +127,7 @@ pub(super) async fn drain_and_end(node: &Node, mut signals: Signals) {
 }
 
 impl Node {
-    /// Waits for SIGINT or SIGTERM, or until another process has become this node.
+    /// Waits for SIGINT or SIGTERM, or until another process has taken this node's lock.
     pub(super) async fn until_told_to_stop(&self, signals: &mut Signals) {
         let lost = self.place.lost();
         tokio::select! {
@@ -137,8 +137,8 @@ impl Node {
         }
     }
 
-    /// Waits until no call is left, neither here nor of another node in a room of this one, or until
-    /// the drain time is over. Returns the number of calls that are left here.
+    /// Waits until this node has no calls and its rooms have none of other nodes, or until the
+    /// drain time is over. Returns the number of this node's remaining calls.
     async fn until_drained(&self) -> usize {
         let at_most = self.tunables.drain_at_most();
         let (left, ()) =

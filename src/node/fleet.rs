@@ -1,4 +1,4 @@
-//! Makes the node part of a fleet, if `[cluster] peer` is set.
+//! //! Connects the node to a fleet, if `[cluster] peer` is set.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -53,19 +53,21 @@ use model::metric::{self, unit};
 use model::{AuthId, CallUuid, Clock, Health};
 use store::{Database, NodeLock, Scope, Store, StoreError, node_of_owner};
 
-/// Header with the client's address in such a request. Only other nodes can send it.
+/// Header with the client's address in a forwarded request. Only other nodes can send it.
 const CLIENT: HeaderName = HeaderName::from_static("x-offhook-client");
 
-/// Path at which a node learns that settings have changed. It answers when they are in force.
+/// Path at which a node is notified that settings have changed. It responds when the new settings
+/// are in effect.
 const SETTINGS: &str = "/settings";
 
-/// Maximum time that the answer to a change waits for the other nodes.
+/// Maximum time that the response to a change waits for the other nodes.
 const SETTINGS_TIME: Duration = Duration::from_secs(1);
 
-/// Header that tells at how many nodes a change is in force: "3/3".
+/// Header with the number of nodes at which a change is in effect: "3/3".
 const APPLIED: HeaderName = HeaderName::from_static("x-offhook-applied");
 
-/// Path at which a node learns that another one has stored messages that its agents must answer.
+/// Path at which a node is notified that another one has stored messages that its agents must
+/// answer.
 const TURNS: &str = "/turns";
 
 /// Path of the request that announces that the sender is draining. The receiver adopts the sender's
@@ -78,7 +80,8 @@ const HAND_OVER_TIME: Duration = Duration::from_secs(10);
 /// Path at which a node lists the live calls of an account.
 const LIVE: &str = "/live";
 
-/// Maximum number of live calls per node in a list of all nodes, the newest ones: some 2 MB.
+/// Maximum number of live calls per node in a list of all nodes. The newest ones are used, which
+/// are about 2 MB.
 const LIVE_MAX: usize = 5_000;
 
 /// Path at which a node lists its live rooms.
@@ -96,19 +99,19 @@ const STATUS_TIME: Duration = Duration::from_millis(300);
 /// Maximum size in bytes of the body of a forwarded request.
 const BODY_MAX: usize = 3 * 1024 * 1024;
 
-/// Maximum time that the start waits until the fleet gives out units. The node is ready without
-/// them, too: it waits for a unit with each call.
+/// Maximum time that the start waits for the fleet to give out units. The node is ready without
+/// them as well, but then each call waits for a unit.
 const SETTLE_TIME: Duration = Duration::from_secs(5);
 
-/// What makes this process the only one that works on the rows of its owner.
+/// The guard that makes this process the only one that works on the rows of its owner.
 pub(super) enum Place {
-    /// The node is alone.
+    /// The node is not part of a fleet. Contains the node's lock.
     Alone(Option<NodeLock>),
     Member(Arc<Cluster>),
 }
 
 impl Place {
-    /// The fleet that the node is part of.
+    /// Returns the fleet that the node is part of.
     pub(super) fn cluster(&self) -> Option<&Arc<Cluster>> {
         match self {
             Self::Alone(_) => None,
@@ -116,7 +119,8 @@ impl Place {
         }
     }
 
-    /// Cancelled once another process has become this node. This one drains.
+    /// Returns a token that is cancelled once another process has become this node. This process
+    /// then drains.
     pub(super) fn lost(&self) -> CancellationToken {
         match self {
             Self::Alone(lock) => lock.as_ref().map(NodeLock::lost).unwrap_or_default(),
@@ -125,7 +129,7 @@ impl Place {
         }
     }
 
-    /// The name under which this process owns rows.
+    /// Returns the name under which this process owns rows.
     pub(super) fn owner(&self, node_id: &str) -> String {
         match self {
             Self::Alone(_) => node_id.to_owned(),
@@ -134,7 +138,7 @@ impl Place {
     }
 }
 
-/// Refuses to run alone on the database of a fleet whose nodes run.
+/// Refuses to run outside the fleet on the database of a fleet with running nodes.
 ///
 /// # Errors
 /// Returns an error if the database does not answer, or if such a node runs.
@@ -182,7 +186,7 @@ pub(super) async fn join(
     Ok(cluster)
 }
 
-/// The addresses of media in SDP answers.
+/// Returns the media addresses in SDP answers.
 fn media_addresses(config: &Config) -> Vec<SocketAddr> {
     let at = config.listen.media;
     let ips = match config.public.media_ips.listed() {
@@ -196,8 +200,8 @@ fn media_addresses(config: &Config) -> Vec<SocketAddr> {
     ips.into_iter().map(|ip| SocketAddr::new(ip, at.port())).filter(is_given).collect()
 }
 
-/// Ends what earlier processes of this node have left, under any name: it was alone, or another run
-/// of a fleet.
+/// Ends the calls and other unfinished work of this node's earlier processes, under any of their
+/// names: as a node outside a fleet, or as another run of a fleet.
 ///
 /// # Errors
 /// Returns an error if the database does not answer.
@@ -211,8 +215,8 @@ pub(super) async fn settle_earlier(
     Ok(())
 }
 
-/// Makes the recordings of earlier processes of this node its own. Returns the owners whose other
-/// work is unfinished.
+/// Takes over the recordings of this node's earlier processes. Returns the owners of other
+/// unfinished work.
 ///
 /// # Errors
 /// Returns an error if the database does not answer.
@@ -229,7 +233,7 @@ pub(super) async fn inherit(
     Ok(owners)
 }
 
-/// Passes REST requests about a live call or another node on to the right node.
+/// Forwards REST requests about a live call or another node to the responsible node.
 pub(super) struct Forwarder {
     pub(super) node_id: String,
     pub(super) cluster: Arc<Cluster>,
@@ -240,7 +244,7 @@ pub(super) struct Forwarder {
     pub(super) room_hosts: Arc<FleetRooms>,
     pub(super) settings: Arc<SharedSettings>,
     pub(super) store: Store,
-    /// The count of changed settings that the other nodes were last told of.
+    /// The count of changed settings that was last sent to the other nodes.
     pub(super) announced: AtomicI64,
 }
 
@@ -304,7 +308,7 @@ async fn forward(
     }
 }
 
-/// Whether a path is that of a recording's or a user's file.
+/// Whether a path is that of a recording or a user's file.
 fn is_file(path: &str) -> bool {
     ["/recordings/", "/media/"].iter().any(|folder| path.starts_with(folder))
 }
@@ -346,7 +350,7 @@ impl Forwarder {
         response
     }
 
-    /// Answers a request for a file, which may be on the disk of another node.
+    /// Responds to a request for a file, which may be on the disk of another node.
     async fn file(&self, request: axum::extract::Request, next: Next) -> Response<Body> {
         let mut copy = axum::extract::Request::new(Body::empty());
         *copy.method_mut() = request.method().clone();
@@ -390,8 +394,8 @@ impl Forwarder {
         }
     }
 
-    /// Waits until settings that a request has changed are in force at all nodes, or for a second,
-    /// and tells the client at how many of them they are.
+    /// Waits until settings that a request has changed are in effect at all nodes, or for a second.
+    /// Reports the number of these nodes to the client.
     async fn announce(&self, mut response: Response<Body>) -> Response<Body> {
         // The client finds what the request has written at other nodes, too.
         self.store.flush().await;
@@ -436,7 +440,7 @@ async fn forwardable(request: axum::extract::Request) -> Option<Request<Bytes>> 
     Some(forwarded)
 }
 
-/// What a request is about, if another node may have to answer it.
+/// The subject of a request that another node may have to answer.
 #[derive(Debug, PartialEq, Eq)]
 enum Subject {
     Call(CallUuid),
@@ -446,7 +450,7 @@ enum Subject {
     Conferences,
 }
 
-/// A room as identified by a request path.
+/// The room identified by a request path.
 #[derive(Debug, PartialEq, Eq)]
 struct RoomSubject {
     account: AuthId,
@@ -497,7 +501,7 @@ fn too_large() -> Response<Body> {
     listener_error(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
 }
 
-/// Never 404: the call or room may be live.
+/// The response for an unreachable node. It is never 404, because the call or room may be live.
 fn unreachable() -> Response<Body> {
     let message = "the node that has this call or room does not answer; try again in a second";
     let mut response = listener_error(StatusCode::SERVICE_UNAVAILABLE, "node_unreachable", message);
@@ -505,7 +509,7 @@ fn unreachable() -> Response<Body> {
     response
 }
 
-/// The file is on the disk of a node that does not run, or does not answer.
+/// The response for a file on the disk of a node that does not run, or does not answer.
 fn file_unreachable() -> Response<Body> {
     let message =
         "the node that has this file does not answer, and there is no copy; try again when it runs";
@@ -522,7 +526,7 @@ fn remove_hop_headers(headers: &mut HeaderMap) {
     headers.remove("keep-alive");
 }
 
-/// Answers the other nodes.
+/// Responds to the requests of other nodes.
 pub(super) struct PeerRequests {
     pub(super) cluster: Arc<Cluster>,
     pub(super) webhooks: Arc<WebhookHandler<Registry>>,
@@ -536,12 +540,13 @@ pub(super) struct PeerRequests {
     pub(super) phones: PhoneListener,
     pub(super) counts: SharedCounts,
     pub(super) settings: Arc<SharedSettings>,
-    /// The paths of the public listener, without forwarding: a request is passed on once.
+    /// The routes of the public listener, without forwarding, so that a request is forwarded only
+    /// once.
     pub(super) router: Router,
 }
 
 impl PeerRequests {
-    /// Answers a client's request that another node has received.
+    /// Responds to a client's request that another node has received.
     fn rest(&self, mut request: Request<Bytes>) -> BoxFuture<'static, Response<Body>> {
         let router = self.router.clone();
         let path = request.uri().path_and_query().map_or("", |path| path.as_str());
@@ -678,15 +683,16 @@ impl PeerHandler for PeerRequests {
     }
 }
 
-/// Waits until the fleet gives out units, or for some seconds.
+/// Waits until the fleet gives out units, with a timeout of some seconds.
 pub(super) async fn wait_until_settled(cluster: &Cluster) {
     if tokio::time::timeout(SETTLE_TIME, cluster.settled()).await.is_err() {
         warn!("the fleet gives out no units yet: a node that was lost may come back for 10 s");
     }
 }
 
-/// Ends this process once the other nodes have declared it dead. Its calls, its callbacks and its
-/// rows are theirs by then: it must tell nobody anything, so it does not drain.
+/// Ends this process once the other nodes have declared it dead. Its calls, callbacks and rows
+/// belong to them by then. It does not drain, because it must not report anything to Meta or
+/// customers.
 pub(super) async fn exit_if_dead(cluster: Arc<Cluster>, stop: CancellationToken) {
     let dead = cluster.dead();
     if stop.run_until_cancelled(dead.cancelled()).await.is_some() {
@@ -695,7 +701,7 @@ pub(super) async fn exit_if_dead(cluster: Arc<Cluster>, stop: CancellationToken)
     }
 }
 
-/// Reads settings again that another node has changed. Each answer to a beat has the number of
+/// Reads settings that another node has changed. Each answer to a beat contains the number of
 /// changes.
 pub(super) async fn follow_settings(
     cluster: Arc<Cluster>,
@@ -726,7 +732,7 @@ pub(super) async fn follow_settings(
     }
 }
 
-/// Adds the live calls of the other nodes to a list, and names those that do not answer.
+/// Adds the live calls of the other nodes to a list, and the names of nodes that do not answer.
 pub(super) async fn add_live_calls(
     cluster: &Cluster,
     scope: &Scope,
@@ -771,8 +777,8 @@ impl OtherRooms for RoomsOfOthers {
     }
 }
 
-/// Sends a request to all other nodes and returns their responses. `None` stands for a node that
-/// does not answer.
+/// Sends a request to all other nodes and returns their responses. `None` is for a node that does
+/// not answer.
 async fn ask_others<T: DeserializeOwned>(
     cluster: &Cluster,
     path: &'static str,
@@ -791,7 +797,7 @@ async fn ask_others<T: DeserializeOwned>(
     join_all(asked).await
 }
 
-/// Asks all other nodes for their status. Nodes that do not answer are in the list, too.
+/// Requests the status of all other nodes. Nodes that do not answer are included.
 pub(super) fn other_nodes(cluster: &Arc<Cluster>) -> BoxFuture<'static, Vec<NodeStatus>> {
     let cluster = cluster.clone();
     Box::pin(async move {
@@ -815,7 +821,7 @@ pub(super) fn other_nodes(cluster: &Arc<Cluster>) -> BoxFuture<'static, Vec<Node
     })
 }
 
-/// Has the inbox tell other nodes about messages that their agents must answer.
+/// Makes the inbox notify other nodes about messages that their agents must answer.
 pub(super) fn share_turns(inbox: &Inbox, cluster: Arc<Cluster>) {
     inbox.share_turns(Box::new(move |run| {
         let cluster = cluster.clone();
@@ -829,8 +835,8 @@ pub(super) fn share_turns(inbox: &Inbox, cluster: Arc<Cluster>) {
     }));
 }
 
-/// Announces to the other nodes that this one is draining, and hands its waiting calls over. Gives
-/// the calls up if no other node adopts them.
+/// Announces to the other nodes that this one is draining, and hands its waiting calls over. Ends
+/// these calls if no other node adopts them.
 pub(super) fn tell_drain(cluster: Arc<Cluster>, dialer: Dialer, waiting: Vec<Waiting>) {
     tokio::spawn(async move {
         // It takes no more work of others. If this is not written, they hand it work until it ends.
@@ -856,8 +862,7 @@ pub(super) fn tell_drain(cluster: Arc<Cluster>, dialer: Dialer, waiting: Vec<Wai
     });
 }
 
-/// Keeps `/readyz` up to date: a strict node admits no calls while the database does not answer its
-/// beats.
+/// Updates `/readyz`: a strict node admits no calls while the database does not answer its beats.
 pub(super) async fn follow_contact(cluster: Arc<Cluster>, health: Health, stop: CancellationToken) {
     let mut state = cluster.state();
     loop {

@@ -14,8 +14,8 @@ use model::Timestamp;
 use store::{KeyKind, SeenKey, Store, StoreError};
 
 /// Age up to which keys are loaded before the node is ready. An older `connect` is rejected as
-/// stale and older tombstones have expired, so older keys only decide under which result a copy is
-/// counted.
+/// stale and older tombstones have expired, so older keys only determine the result under which a
+/// copy is counted.
 const RECENT: Duration = Duration::from_secs(900);
 const RECENT_MAX: u32 = 100_000;
 /// How long a key is kept. Meta redelivers for seven days; the eighth allows for clock skew.
@@ -44,8 +44,8 @@ fn before(now: Timestamp, by: Duration) -> Timestamp {
     )
 }
 
-/// Loads the recent keys into the webhook handler. Returns the time before which older keys are
-/// still to be loaded.
+/// Loads the recent keys into the webhook handler. Returns the time before which older keys must
+/// still be loaded.
 ///
 /// # Errors
 /// Returns the store's error if the keys cannot be read.

@@ -5,8 +5,8 @@
 //! - `reload` applies a changed configuration.
 //! - `operator` implements the owner's status and commands.
 //! - `otel` exports traces.
-//! - `fleet` makes the node part of a fleet, and `shared_feed` tells the other nodes what changes.
-//! - `drain` shuts a node down, and `upgrade` replaces it by another process.
+//! - `fleet` connects the node to a fleet, and `shared_feed` sends its changes to the other nodes.
+//! - `drain` shuts a node down, and `upgrade` replaces its process by another one.
 //! - `dev` runs a node, or a fleet, with a simulated Meta and a demo application.
 //!
 //! Only this module reads the whole configuration; the others get their own settings.
@@ -130,11 +130,11 @@ pub struct Node {
     registry: Registry,
     drain: operator::Drain,
     hosting: RoomHosting,
-    /// All listeners of HTTP, while they accept connections.
+    /// The HTTP listeners, while they accept connections.
     listeners: Vec<Weak<TcpListener>>,
     /// Pauses the public listener.
     pause: Pause,
-    /// Ends once the public listener has sent its last response.
+    /// The task of the public listener, which ends after the last response.
     serving: Option<JoinHandle<()>>,
     media: Arc<Media>,
     outbox: Outbox,
@@ -146,7 +146,7 @@ pub struct Node {
     stop_all: CancellationToken,
     recordings: Recordings,
     tunables: Arc<reload::Tunables>,
-    /// Excludes other processes with this node id. Released last.
+    /// The guard that excludes other processes with this node id. Released last.
     place: fleet::Place,
     #[cfg(feature = "otel")]
     otel: Option<otel::Export>,

@@ -58,7 +58,7 @@ pub(super) struct ThisNode {
     pub(super) metrics: Metrics,
     pub(super) cluster: Option<Arc<Cluster>>,
     pub(super) memory: Memory,
-    /// `None` if the node is alone.
+    /// The lost nodes of the fleet. `None` outside a fleet.
     pub(super) lost: Option<Arc<LostNodes>>,
 }
 

@@ -1,10 +1,10 @@
 //! Exports calls as traces to an OpenTelemetry collector (feature `otel`, off by default).
 //!
-//! When a call is over, its spans are built from its event log, one per bar of
-//! `offhook calls show`. The call path itself knows nothing of OpenTelemetry. The exporter is
-//! configured with the standard environment variables (`OTEL_EXPORTER_OTLP_ENDPOINT`, `…_HEADERS`,
-//! `…_PROTOCOL`, `OTEL_SERVICE_NAME`, `OTEL_BSP_…`); without an endpoint nothing is exported.
-//! Queues are bounded: when they are full, traces are dropped and no call waits.
+//! When a call is over, its spans are built from its event log, one per bar of `offhook calls
+//! show`. The call path itself does not depend on OpenTelemetry. The exporter is configured with
+//! the standard environment variables (`OTEL_EXPORTER_OTLP_ENDPOINT`, `…_HEADERS`, `…_PROTOCOL`,
+//! `OTEL_SERVICE_NAME`, `OTEL_BSP_…`); without an endpoint, no traces are exported. Queues are
+//! bounded. When they are full, traces are dropped, so that no call waits.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -54,7 +54,7 @@ enum Order {
 }
 
 impl Export {
-    /// Starts the export if the environment names a collector.
+    /// Starts the export if the environment configures a collector.
     ///
     /// # Errors
     /// Returns a description if the environment is inconsistent or TLS cannot be set up.
@@ -84,7 +84,7 @@ impl Export {
         Ok(Some(Self { calls }))
     }
 
-    /// The sink that calls and callbacks send their traces to.
+    /// Returns the sink for the traces of calls and callbacks.
     pub(super) fn sink(&self) -> Sink {
         let calls = self.calls.clone();
         Arc::new(move |traced| {
@@ -94,7 +94,7 @@ impl Export {
         })
     }
 
-    /// Exports all buffered spans. Returns after `at_most` at the latest.
+    /// Exports all buffered spans, with a timeout of `at_most`.
     pub(super) async fn flush(&self, at_most: Duration) {
         let (done, flushed) = sync_channel(1);
         if self.calls.try_send(Order::Flush(done)).is_ok() {
@@ -126,7 +126,7 @@ fn run(orders: &Receiver<Order>, processor: &BatchSpanProcessor, clock: &Clock) 
     }
 }
 
-/// The spans of a finished call or callback. `now` is the end of bars without one.
+/// Builds the spans of a finished call or callback. `now` is the end of bars that have none.
 fn spans(traced: ExportedTrace, now: Timestamp) -> Vec<SpanData> {
     match traced {
         ExportedTrace::Call(lines) => {
@@ -191,7 +191,7 @@ fn of_call(fall: &Waterfall, now: Timestamp) -> Vec<SpanData> {
 /// Collects the spans of one call.
 struct SpanBuilder {
     call: CallUuid,
-    /// Origin of the bars' times.
+    /// The time from which the times of the bars count.
     zero: Timestamp,
     /// End of bars that have none, in microseconds from `zero`.
     end_us: i64,

@@ -26,7 +26,7 @@ use model::Clock;
 use model::E164;
 use tls::Tls;
 
-/// Reads the configuration again, from where the command line says.
+/// Reads the configuration again, from the source given on the command line.
 pub type Loader = Arc<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>;
 
 /// Numeric settings that are read at each use, so that a reload takes effect.
@@ -109,7 +109,7 @@ struct Inner {
     parts: Parts,
     /// The configuration that the node was started with.
     started: Config,
-    /// The configuration in force has several main accounts.
+    /// Whether the current configuration has several main accounts.
     shared: AtomicBool,
     one_at_a_time: Mutex<()>,
 }
@@ -190,8 +190,8 @@ impl Reloader {
 }
 
 impl Inner {
-    /// Applies `[[user]]`. Blocks on the store. If the store is not writable, the users stay as
-    /// they were.
+    /// Applies `[[user]]`. Blocks on the store. If the store is not writable, the users stay
+    /// unchanged.
     fn people(&self, config: &Config) {
         let book = self.parts.keeper.book().clone();
         let taken = self
@@ -203,7 +203,8 @@ impl Inner {
         }
     }
 
-    /// Findings for webhooks that the file no longer has but that are in use. Blocks on the store.
+    /// Returns findings for webhooks that are in use but no longer in the file. `None` if there are
+    /// none. Blocks on the store.
     fn dropped(&self, config: &Config) -> Option<Vec<ConfigFinding>> {
         let book = self.parts.keeper.book();
         let stays = |id: &E164| {
@@ -233,7 +234,7 @@ impl Inner {
         settings.map(tls::Prepared::load).transpose()
     }
 
-    /// Applies a valid configuration. The steps that can fail come first.
+    /// Applies a valid configuration. Steps that can fail are first.
     fn apply(&self, config: &Config) -> ReloadOutcome {
         let parts = &self.parts;
         if let Some(findings) = self.dropped(config) {

@@ -37,7 +37,7 @@ pub(super) struct SharedCounts {
     pub(super) clock: Clock,
 }
 
-/// Changes of the counts at a node.
+/// Changes of the counts at one node.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 struct Changes {
@@ -47,8 +47,8 @@ struct Changes {
 }
 
 impl SharedCounts {
-    /// Sends the changes at this node to the others, until `stop`. A message that is lost is not
-    /// repeated, because each node limits its own clients nevertheless.
+    /// Sends the changes at this node to the others, until `stop`. A lost message is not repeated,
+    /// because each node still limits its own clients.
     pub(super) async fn share(self, cluster: Arc<Cluster>, stop: CancellationToken) {
         self.people.share();
         self.phones.share();

@@ -1,4 +1,4 @@
-//! Tells the other nodes of a fleet what has changed at this one, for the consoles that are open
+//! //! Sends the changes at this node to the other nodes of a fleet, for the consoles that are open
 //! there.
 
 use std::collections::BTreeSet;
@@ -17,10 +17,10 @@ use uuid::Uuid;
 use engine::cluster::Cluster;
 use engine::feed::{Feed, FeedEvent, RelayedEvent};
 
-/// Path of the events of a node.
+/// Path at which a node receives events.
 pub(super) const FEED: &str = "/feed";
 
-/// Events are collected for this long.
+/// Time during which events are collected.
 const BATCH_WINDOW: Duration = Duration::from_millis(20);
 
 /// Timeout for sending a batch to a node.
@@ -29,10 +29,11 @@ const SEND_TIME: Duration = Duration::from_millis(500);
 /// Delay after which nodes that have missed events are notified again.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Maximum number of events in a batch. A busier node says only that anything may have changed.
+/// Maximum number of events in a batch. If there are more, the batch only reports that anything may
+/// have changed.
 const EVENTS_MAX: usize = 512;
 
-/// Events of a node.
+/// A batch of events of a node.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Batch {
     /// Whether earlier events are missing.
@@ -52,7 +53,7 @@ pub(super) fn receive(feed: &Feed, body: &[u8]) -> bool {
     true
 }
 
-/// Tells the other nodes the events of this one until `stop`.
+/// Sends the events of this node to the other nodes until `stop`.
 pub(super) async fn share(cluster: Arc<Cluster>, feed: Feed, stop: CancellationToken) {
     let mut news = feed.watch();
     // Nodes that have missed events.
@@ -80,7 +81,8 @@ pub(super) async fn share(cluster: Arc<Cluster>, feed: Feed, stop: CancellationT
     stop.run_until_cancelled(work).await;
 }
 
-/// Waits for an event of this node, and collects those that follow. `None` if there will be none.
+/// Waits for an event of this node, and collects those that follow. `None` if there are no further
+/// events.
 async fn collect(news: &mut Receiver<Arc<FeedEvent>>) -> Option<Batch> {
     let mut batch = Batch::default();
     loop {
@@ -110,7 +112,7 @@ async fn collect(news: &mut Receiver<Arc<FeedEvent>>) -> Option<Batch> {
     }
 }
 
-/// Returns whether the node has received the batch.
+/// Sends the batch to a node. Returns whether the node has received it.
 async fn tell(cluster: &Cluster, run: Uuid, batch: &Batch, has_missed: bool) -> bool {
     if batch.events.is_empty() && !batch.missed && !has_missed {
         return true;

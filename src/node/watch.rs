@@ -14,7 +14,7 @@ use model::Clock;
 const MEMORY_LEFT_MIN: u64 = 64 << 20;
 /// Interval of memory checks.
 const MEMORY_INTERVAL: Duration = Duration::from_secs(1);
-/// After this time without new work, the scheduling delay is no longer measured.
+/// Time without new work after which the scheduling delay is no longer measured.
 const IDLE: Duration = Duration::from_secs(2);
 
 /// Measures until `stop`.
@@ -87,8 +87,8 @@ impl Memory {
         line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()?.checked_mul(1024)
     }
 
-    /// The share that this process uses of the memory it could have, from 0 to 1. At 1 calls are
-    /// refused. 0 if the system does not report it.
+    /// Share of the available memory that this process uses, from 0 to 1. At 1, calls are refused.
+    /// 0 if the system does not report it.
     pub(super) fn load(&self) -> f64 {
         match (Self::resident(), self.left()) {
             (Some(used), Some(left)) => {

@@ -95,7 +95,7 @@ impl Metrics {
 }
 
 /// Describes all metrics and sets each to 0, with every label value if there are few, so that rates
-/// have a start and a missing name means another version.
+/// have a starting point. A missing name then means another version.
 fn describe() {
     for (name, kind, help) in metric::ALL.iter().copied() {
         match kind {

@@ -1,8 +1,8 @@
 //! Formats an event as one line of JSON: time, level, its fields, its target, its span.
 //!
-//! The JSON format of `tracing_subscriber` parses a span's fields again for each event. Here spans
-//! keep their fields as JSON, which is copied into the line without any intermediate values; a call
-//! writes a dozen lines at INFO. The output has the same members in the same order.
+//! The JSON format of `tracing_subscriber` parses a span's fields again for each event. This module
+//! keeps the fields of spans as JSON and copies them into the line without intermediate values,
+//! because a call writes a dozen lines at INFO. The output has the same members in the same order.
 
 use std::fmt::{self, Write as _};
 

@@ -75,8 +75,8 @@ fn filter(settings: LogSettings, rust_log: Option<&str>) -> EnvFilter {
     EnvFilter::try_new(word).unwrap_or_else(|_| EnvFilter::new(settings.default.as_str()))
 }
 
-/// Allows only this program below INFO, whatever is requested: libraries trace the bytes of
-/// connections, with keys, passwords and conversations.
+/// Returns the maximum levels. Only this program is logged below INFO, because libraries trace the
+/// bytes of connections, with keys, passwords and conversations.
 fn ceiling() -> Targets {
     Targets::new().with_default(LevelFilter::INFO).with_target("offhook", LevelFilter::TRACE)
 }
@@ -129,7 +129,8 @@ const LINES_PER_SECOND: u64 = 1_000;
 struct RateLimit {
     clock: Clock,
     start: Instant,
-    /// Second (upper half) and lines in it (lower half) per place in the code.
+    /// The current second (upper half) and the number of lines in it (lower half) for each place in
+    /// the code.
     kinds: DashMap<Identifier, AtomicU64>,
 }
 
@@ -159,8 +160,8 @@ impl<S: Subscriber> Layer<S> for RateLimit {
     }
 }
 
-/// Writers that get one event per write. They escape its characters and keep the newline at its
-/// end.
+/// Creates writers that get one event per write. They escape its characters and keep the newline at
+/// its end.
 struct Escaping<W>(W);
 
 impl<'a, W: MakeWriter<'a>> MakeWriter<'a> for Escaping<W> {

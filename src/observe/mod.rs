@@ -1,8 +1,8 @@
 //! Observability: logs, metrics, `/metrics`, `/livez` and `/readyz`.
 //!
 //! Other modules count and log directly (`metrics::counter!`, `tracing`) with the names in
-//! [`model::metric`]. This module installs the recorder and the subscriber. It depends on no call
-//! and no configuration.
+//! [`model::metric`]. This module installs the recorder and the subscriber. It does not depend on
+//! calls or the configuration.
 
 pub mod exporter;
 mod json_line;

@@ -1,15 +1,15 @@
-//! Counts of fetches and Graph requests for display, read from the Prometheus text, so that nothing
-//! is counted twice.
+//! //! Counts of fetches and Graph requests for display. They are read from the Prometheus text, so
+//! that each request is counted only once.
 
 use model::Sample;
 use model::metric;
 
-/// How often a kind of request had an outcome.
+/// The number of requests of one kind with one outcome.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tally {
-    /// `kind` of a fetch, or `action` of a Graph request.
+    /// The `kind` of a fetch, or the `action` of a Graph request.
     pub what: String,
-    /// `outcome` of a fetch, or `status` of a Graph request.
+    /// The `outcome` of a fetch, or the `status` of a Graph request.
     pub came: String,
     pub count: u64,
 }

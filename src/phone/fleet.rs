@@ -1,7 +1,7 @@
 //! Phones of a fleet: a phone that is registered at one node has a place in the tables of all
 //! others, so that calls of any node ring it.
 //!
-//! A phone's socket stays where it is. Messages from another node to the phone are sent to the
+//! A phone's socket stays at its node. Messages from another node to the phone are sent to the
 //! socket's node, and the phone's messages about a call of another node are sent to that node. The
 //! media of a call goes straight to the call's node. A phone that lost its socket can reclaim its
 //! calls at any node: each node identifies all phones by the hash of their secret, and restores its
@@ -88,9 +88,9 @@ enum PeerMessage {
 struct ToldMessage {
     call: Option<CallUuid>,
     text: String,
-    /// The phone is no longer involved in the call.
+    /// Whether the phone is no longer involved in the call.
     is_over: bool,
-    /// The registration ends.
+    /// Whether the registration ends.
     is_last: bool,
 }
 
@@ -148,7 +148,7 @@ impl PhoneFleet {
     }
 
     /// Announces a phone to the other nodes. If it reclaims the calls of an earlier registration,
-    /// returns those at other nodes, each with the process that has it.
+    /// returns those at other nodes, each with the process that owns it.
     pub(super) async fn register(
         &self,
         place: RegistrationId,
@@ -193,7 +193,8 @@ impl PhoneFleet {
         }
     }
 
-    /// Sends a phone's request to the process that has the call. Returns the messages to the phone.
+    /// Sends a phone's request to the process that owns the call. Returns the messages to the
+    /// phone.
     ///
     /// # Errors
     /// Fails if the process does not answer.

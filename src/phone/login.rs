@@ -37,8 +37,8 @@ pub(super) fn may_register(person: &Person, endpoint: &Endpoint) -> bool {
     person.user.role != Role::Agent || endpoint.is_of(&person.user)
 }
 
-/// Returns the endpoint of the person's account that a session may register: any for admins and
-/// owners, their own for agents. Without `name`, it is the person's own.
+/// Returns the endpoint of the person's account that a session may register: admins and owners may
+/// register any, agents only their own. Without `name`, the person's own endpoint is returned.
 pub(super) async fn by_session(
     inner: &Inner,
     token: Option<&Token>,

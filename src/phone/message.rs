@@ -15,9 +15,9 @@ use model::Secret;
 #[derive(Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(super) enum FromPhone {
-    /// Registers the phone. `resume` reclaims its calls. Without a password the socket's console
-    /// session authenticates it; without an endpoint as well, the endpoint with the person's name
-    /// is used.
+    /// Registers the phone. `resume` reclaims its calls. Without a password, the socket's console
+    /// session authenticates the phone. If the endpoint is missing as well, the endpoint with the
+    /// person's name is used.
     Register {
         #[serde(default)]
         endpoint: Option<String>,

@@ -46,8 +46,8 @@ const MESSAGE_BYTES_MAX: usize = 48 << 10;
 /// Size of one read. Each socket allocates it at once, so the library's 128 KiB would let
 /// connections that send nothing use much memory.
 const READ_BYTES: usize = 4 << 10;
-/// Maximum number of sockets. Beyond it, the oldest unregistered one of the network with most is
-/// closed.
+/// Maximum number of sockets. Beyond it, the oldest unregistered socket of the network with the
+/// most sockets is closed.
 const SOCKETS_MAX: usize = 5_000;
 
 /// The services behind the phone listener.
@@ -69,15 +69,15 @@ pub struct PhoneService {
     pub recognisers: Recognisers,
     /// The host of the node's SIP addresses.
     pub sip_host: String,
-    /// Where refused sockets and logins are counted.
+    /// Counts refused sockets and logins.
     pub offenders: Offenders,
-    /// Where refused logins are recorded.
+    /// Records refused logins.
     pub apis: Apis,
-    /// Log-ins with wrong passwords.
+    /// Limits failed logins.
     pub failures: Failures,
     /// The fleet that the node is part of.
     pub cluster: Option<Arc<Cluster>>,
-    /// Ends all sockets.
+    /// Cancelled to end all sockets.
     pub stop: CancellationToken,
 }
 

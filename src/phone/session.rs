@@ -32,7 +32,7 @@ use store::Endpoint;
 const LOGIN_WITHIN: Duration = Duration::from_secs(10);
 /// Maximum number of failed logins per socket.
 const LOGINS_MAX: u32 = 3;
-/// Ping interval. A phone that sends nothing for twice as long is lost.
+/// Ping interval. A phone that sends nothing for twice this time is lost.
 const PING_EVERY: Duration = Duration::from_secs(20);
 /// Timeout of a write. A socket that does not accept data for this long is lost.
 const SEND_WITHIN: Duration = Duration::from_secs(10);
@@ -56,7 +56,7 @@ const TRY_AGAIN_LATER: u16 = 1013;
 const UNAUTHORIZED: u16 = 4401;
 const REPLACED: u16 = 4409;
 
-/// How a socket ends.
+/// How a socket ended.
 enum Exit {
     /// The phone closed the socket or unregistered. Its calls end.
     Left,
@@ -105,19 +105,20 @@ struct Session {
     from: IpAddr,
     /// The console session with which the socket was opened.
     signed_in: Option<Token>,
-    /// Whether the phone was registered by that session. Its end then ends the registration.
+    /// Whether the phone was registered by that session. If so, the registration ends with the
+    /// session.
     by_session: bool,
     phone: Option<Phone>,
-    /// Failed logins.
+    /// Number of failed logins.
     logins: u32,
-    /// Messages that the rate limit still allows, as of `counted`.
+    /// Number of messages that the rate limit still allows, as of `counted`.
     room: u32,
     counted: Instant,
     /// When the phone sent its latest message.
     heard: Instant,
     /// Cancelled when the session is resumed on another socket.
     over: CancellationToken,
-    /// The socket's place, which it may lose to another while no phone is registered.
+    /// The socket's claim in the pool. It can be evicted while no phone is registered.
     claim: Claim,
 }
 
@@ -128,7 +129,7 @@ struct Phone {
     secret: String,
     registration: Registration,
     told: mpsc::Receiver<ToPhone>,
-    /// Its calls at other nodes, each with the process that has it.
+    /// The phone's calls at other nodes, each with the process that owns it.
     elsewhere: BTreeMap<CallUuid, Uuid>,
 }
 
@@ -143,7 +144,7 @@ enum Wakeup {
     /// A console session has ended, possibly this one.
     SignedOut,
     Late,
-    /// Another socket needs the place.
+    /// The socket was evicted by another one.
     Evicted,
     Replaced,
     Stopped,
@@ -260,7 +261,7 @@ impl Session {
         }
     }
 
-    /// Notes which process has a call. `None` if the phone has no more to do with it.
+    /// Records which process owns a call. `None` if the phone is no longer involved in it.
     fn note_elsewhere(&mut self, call: CallUuid, node: Option<Uuid>) {
         let Some(Phone { elsewhere, .. }) = &mut self.phone else { return };
         match node {
@@ -270,7 +271,7 @@ impl Session {
         }
     }
 
-    /// Sends the remaining messages before shutdown: how the calls ended.
+    /// Sends the remaining messages before shutdown, which report how the calls ended.
     async fn hear_the_rest(&mut self) -> Next {
         while let Some(told) = self.phone.as_mut().and_then(|phone| phone.told.try_recv().ok()) {
             self.hear(&told).await?;
@@ -568,7 +569,7 @@ impl Session {
 }
 
 impl Inner {
-    /// Reclaims the calls of a lost session for a registration. Returns those that it has again.
+    /// Reclaims the calls of a lost session for a registration. Returns the reclaimed calls.
     pub(super) fn resume(
         &self,
         hash: &str,

@@ -1,6 +1,6 @@
 //! Sessions of phones: a client that lost its socket and knows the session's secret can reclaim its
-//! calls. Sessions are known by the hash of their secret. In a fleet, each node has those of all
-//! phones.
+//! calls. Sessions are identified by the hash of their secret. In a fleet, each node knows the
+//! sessions of all phones.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -22,7 +22,7 @@ struct Session {
 }
 
 enum State {
-    /// The socket is believed to be open.
+    /// The socket is assumed to be open.
     Here {
         place: RegistrationId,
         over: CancellationToken,
@@ -35,7 +35,7 @@ enum State {
 
 /// State of a session that is resumed.
 pub(super) enum Resumed {
-    /// The old socket seemed to be alive; it is closed now.
+    /// The old socket was assumed to be open. It is closed now.
     Here {
         place: RegistrationId,
         over: CancellationToken,

@@ -7,15 +7,15 @@ use super::memory::{Memory, Sighting};
 use super::{Family, Found, NotFoundError, PublicAddress, Source};
 use egress::is_public;
 
-/// The input about one address family.
+/// The known data about one address family.
 #[derive(Debug)]
 pub(super) struct Facts {
     pub(super) family: Family,
     /// The addresses at which this machine receives media, the preferred one first.
     pub(super) locals: Vec<IpAddr>,
-    /// In the order of arrival.
+    /// The answers, in the order of arrival.
     pub(super) answers: Vec<Answer>,
-    /// Why servers returned no address.
+    /// The reasons why servers returned no address.
     pub(super) failures: Vec<String>,
 }
 
@@ -41,7 +41,7 @@ impl Facts {
     }
 }
 
-/// Chooses the addresses of all families. Also returns the reported addresses to be kept for the
+/// Chooses the addresses of all families. Also returns the reported addresses to be stored for the
 /// next start.
 ///
 /// # Errors

@@ -14,8 +14,8 @@ const BYTES_MAX: u64 = 4_096;
 /// A public address reported by a STUN server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Sighting {
-    /// The local address from which the request was sent. If this machine no longer has it, the
-    /// network has changed.
+    /// The local address from which the request was sent. If this machine no longer has the
+    /// address, the network has changed.
     pub(super) local: IpAddr,
     pub(super) public: IpAddr,
 }
@@ -48,7 +48,7 @@ pub(super) fn file_in(data_dir: &Path) -> PathBuf {
     data_dir.join("public-address.json")
 }
 
-/// Reads the file. A missing or damaged one is the same as an empty one.
+/// Reads the file. A missing or damaged file counts as empty.
 pub(super) fn read(file: &Path) -> Memory {
     let mut bytes = Vec::new();
     let read =

@@ -1,9 +1,9 @@
-//! Finds the addresses at which the outside reaches the media of this machine, for
+//! Finds the addresses at which the media of this machine is reachable from outside, for
 //! `public.media_ips = "auto"`, and the address of the TURN server.
 //!
-//! A public address of an interface is used as it is. Behind NAT, STUN servers report the address
-//! (`stun`), and the last answer is kept in `store.data_dir` for a start at which none answers
-//! (`memory`). `choice` selects the addresses from the answers, without I/O.
+//! A public address of an interface is used directly. Behind NAT, STUN servers report the address
+//! (`stun`), and the last answer is stored in `store.data_dir` in case none answers at the next
+//! start (`memory`). `choice` selects the addresses from the answers, without I/O.
 
 mod choice;
 mod memory;
@@ -23,9 +23,9 @@ use model::can_reach;
 /// The public addresses of this machine.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Found {
-    /// At least one, the preferred one of each family first.
+    /// The addresses, at least one. The preferred one of each family is first.
     pub addresses: Vec<PublicAddress>,
-    /// Observations that may keep callers from being heard, one sentence each.
+    /// Warnings about problems that may prevent audio, one sentence each.
     pub warnings: Vec<String>,
 }
 
@@ -43,7 +43,7 @@ pub enum Source {
     Interface,
     /// Reported by this STUN server.
     Stun(String),
-    /// Reported by a STUN server at an earlier start, after which the network has not changed.
+    /// Reported by a STUN server at an earlier start. The network has not changed since.
     Earlier,
 }
 
@@ -57,7 +57,7 @@ impl fmt::Display for Source {
     }
 }
 
-/// Why no address was found.
+/// No address was found.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "could not find the public address of this machine: {0}; set [public] media_ips to it, or let UDP through to a server of [public] stun_servers"
@@ -83,7 +83,8 @@ impl Family {
         }
     }
 
-    /// An address of a documentation prefix (RFC 5737, RFC 3849). Its route is the default route.
+    /// Returns an address of a documentation prefix (RFC 5737, RFC 3849). Its route is the default
+    /// route.
     fn elsewhere(self) -> IpAddr {
         match self {
             Self::V4 => Ipv4Addr::new(198, 51, 100, 1).into(),
@@ -135,8 +136,8 @@ pub async fn turn_server(config: &Config) -> Result<Option<TurnServer>, String> 
     Ok(Some(TurnServer { address, username: username.clone(), password: password.clone() }))
 }
 
-/// Finds the public addresses that reach `listen.media`. Takes up to five seconds where servers
-/// don't answer. Changes nothing.
+/// Finds the public addresses that reach `listen.media`. Takes up to five seconds if servers don't
+/// answer. Writes no file.
 ///
 /// # Errors
 /// Returns an error if there is none.
@@ -145,7 +146,7 @@ pub async fn find(config: &Config) -> Result<Found, NotFoundError> {
     Ok(search(config, &earlier).await?.0)
 }
 
-/// Finds the addresses, and what is to be remembered for the next start.
+/// Finds the addresses. Also returns the reported addresses to be stored for the next start.
 async fn search(config: &Config, earlier: &Memory) -> Result<(Found, Memory), NotFoundError> {
     let listen = config.listen.media.ip();
     let interfaces = interface_addresses()
@@ -175,7 +176,7 @@ fn local_addresses(family: Family, listen: IpAddr, interfaces: &[IpAddr]) -> Vec
     ips
 }
 
-/// The address from which packets to `to` leave. Sends nothing.
+/// Returns the source address of packets to `to`. Sends nothing.
 fn source_address(from: IpAddr, to: std::net::SocketAddr) -> io::Result<IpAddr> {
     let socket = UdpSocket::bind((from, 0))?;
     socket.connect(to)?;

@@ -16,12 +16,11 @@ use model::can_reach;
 
 /// Timeout for resolving the host names of the servers.
 const LOOK_UP: Duration = Duration::from_secs(2);
-/// Intervals between attempts while no server has answered. After the last one, the servers are
-/// given up.
+/// Intervals between attempts while no server has answered. After the last one, no more attempts
+/// are made.
 const WAITS: [Duration; 3] =
     [Duration::from_millis(500), Duration::from_millis(1_000), Duration::from_millis(1_500)];
-/// Number of answers after which no more are awaited: the second one shows whether the NAT is
-/// symmetric.
+/// Number of answers that are awaited. The second one shows whether the NAT is symmetric.
 const ANSWERS_WANTED: usize = 2;
 const DATAGRAM_MAX: usize = 1_500;
 
@@ -33,7 +32,7 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// The first address that a socket bound to `listen` reaches.
+    /// Returns the first address that a socket bound to `listen` can reach.
     pub(super) fn reached_from(&self, listen: IpAddr) -> Result<SocketAddr, String> {
         let found = self.addresses.clone().map_err(|why| format!("{} {why}", self.name))?;
         let found = found.into_iter().find(|ip| can_reach(*ip, listen));
@@ -48,7 +47,7 @@ impl Server {
     }
 }
 
-/// Looks up the names of servers, all at once.
+/// Resolves the names of the servers concurrently.
 pub(super) async fn look_up(servers: &[StunServer]) -> Vec<Server> {
     let looked_up = servers.iter().map(async |server| {
         let addresses = match timeout(LOOK_UP, SystemResolver.lookup(&server.host)).await {
@@ -93,7 +92,7 @@ struct Question<'s> {
     done: bool,
 }
 
-/// Sends the requests until the first answer, and waits a little for a second one.
+/// Sends the requests until the first answer, and then waits briefly for a second one.
 async fn exchange(
     socket: &UdpSocket,
     from: IpAddr,

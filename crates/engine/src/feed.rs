@@ -1,9 +1,9 @@
 //! A broadcast of changes, for the console's live feed, long polls and tests. Events carry ids and
-//! no content: subscribers read the data that they may see. In a fleet, the nodes tell each other
-//! their events, which are published with [`Feed::relay`].
+//! no content: subscribers read the data that they may see. In a fleet, the nodes exchange their
+//! events, which are published with [`Feed::relay`].
 //!
-//! Publishing never waits. The last 4,096 events are kept; a slower subscriber learns how many it
-//! missed and has to read everything again.
+//! Publishing never waits. The last 4,096 events are kept; a slower subscriber is informed how many
+//! it missed and has to read everything again.
 
 use std::sync::Arc;
 
@@ -15,23 +15,23 @@ use uuid::Uuid;
 use model::{AuthId, CallUuid, E164, EndpointId, Timestamp};
 use store::Pair;
 
-/// Events kept for slow subscribers.
+/// Number of events kept for slow subscribers.
 const KEPT: usize = 4_096;
 
 /// An event of the feed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FeedEvent {
-    /// Its position in the sequence of the main account's events in this process.
+    /// The event's position in the sequence of the main account's events in this process.
     pub number: u64,
     pub main_account: AuthId,
     /// The account that it belongs to. `None` if it concerns all accounts of the main account.
     pub account: Option<AuthId>,
     pub change: FeedChange,
-    /// Whether it comes from another node.
+    /// Whether the event comes from another node.
     pub is_relayed: bool,
 }
 
-/// An event as nodes of a fleet tell it each other.
+/// An event in the form that the nodes of a fleet exchange.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct RelayedEvent {
     pub main_account: AuthId,
@@ -40,7 +40,7 @@ pub struct RelayedEvent {
 }
 
 impl FeedEvent {
-    /// The event, to be told to other nodes.
+    /// Returns the event in the form for other nodes.
     pub fn relayed(&self) -> RelayedEvent {
         let Self { main_account, account, change, .. } = self;
         RelayedEvent {
@@ -65,7 +65,7 @@ impl FeedEvent {
 #[derive(Clone, Copy, Debug)]
 pub struct Audience<'a> {
     pub main_account: &'a AuthId,
-    /// `None` for a change that concerns all accounts of the main account.
+    /// The account. `None` for a change that concerns all accounts of the main account.
     pub account: Option<&'a AuthId>,
 }
 
@@ -103,7 +103,7 @@ pub enum FeedChange {
     Endpoint(EndpointId),
     /// Users, roles or API keys.
     People,
-    /// Events of another node were missed: anything may have changed, for all accounts.
+    /// Events of another node were missed, so anything may have changed, for all accounts.
     Unknown,
 }
 
@@ -113,7 +113,7 @@ pub struct Feed(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    /// The first number of each account.
+    /// The first event number of each account.
     first: u64,
     /// The latest numbers by main account.
     last: DashMap<AuthId, u64>,
@@ -135,7 +135,7 @@ impl Feed {
         Self::since(Timestamp::from_micros(0))
     }
 
-    /// Publishes an event. Costs next to nothing without subscribers.
+    /// Publishes an event. This is cheap if there are no subscribers.
     pub fn publish(&self, to: Audience<'_>, change: FeedChange) {
         let number = self.count(to.main_account);
         self.send(number, to, change, false);
@@ -189,7 +189,7 @@ impl Feed {
         self.0.sender.subscribe()
     }
 
-    /// The number of the latest event of a main account.
+    /// Returns the number of the latest event of a main account.
     pub fn last(&self, main_account: &AuthId) -> u64 {
         self.0.last.get(main_account).map_or(self.0.first, |last| *last)
     }

@@ -1,11 +1,11 @@
-//! What a node does for its calls and conversations.
+//! The services of a node for its calls and conversations.
 //!
-//! [`webhook`] takes Meta's events in, [`admission`] decides which calls may start, [`call`] drives
+//! [`webhook`] receives Meta's events, [`admission`] decides which calls may start, [`call`] drives
 //! the machine of each call, [`answer`] asks the customer's server, [`meta`] calls the Graph API,
-//! [`inbox`] and [`agents`] handle conversations, [`numbers`] and [`people`] the settings behind
-//! the REST APIs. [`cluster`] keeps the node in a fleet, [`limiter`] limits what strangers use,
-//! [`alerts`] reports to the
-//! operator, [`config`] reads the configuration file.
+//! [`inbox`] and [`agents`] handle conversations, and [`numbers`] and [`people`] manage the
+//! settings behind the REST APIs. [`cluster`] connects the node to a fleet, [`limiter`] limits
+//! unauthenticated clients, [`alerts`] reports to the operator, [`config`] reads the configuration
+//! file.
 
 // Bytes from outside must not make the process panic: where one of these is needed, an `allow` gives the reason.
 #![cfg_attr(

@@ -5,10 +5,10 @@ use aws_lc_rs::hmac;
 
 use model::Timestamp;
 
-/// Bytes of the HMAC-SHA256 that a link carries.
+/// Length of a link's HMAC-SHA256 tag in bytes.
 const TAG_BYTES: usize = 20;
 
-/// Signs and verifies links. Tags of the same key are valid on every node that has it.
+/// Signs and verifies links. Tags are valid on every node with the same key.
 #[derive(Clone, Debug)]
 pub struct LinkSigner(hmac::Key);
 
@@ -18,7 +18,8 @@ impl LinkSigner {
     }
 
     /// The query of a link to `file` that is valid up to and including the second `until`, like
-    /// `until=1790003600&tag=…`. `file` must not contain spaces that make it ambiguous.
+    /// `until=1790003600&tag=…`. `file` must not contain spaces, because they would make the signed
+    /// text ambiguous.
     pub fn query(&self, file: &str, until: Timestamp) -> String {
         format!("until={}&tag={}", until.secs(), self.tag(file, until.secs()))
     }

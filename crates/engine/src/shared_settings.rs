@@ -1,8 +1,8 @@
 //! State that the nodes of a fleet hold in memory and must agree on: settings, API keys, webhooks,
 //! routing and owners of numbers, and certificates.
 //!
-//! The database counts their changes, and the answer to each beat of a node carries the count. A
-//! node whose own count is another one reads them again.
+//! The database counts their changes, and the answer to each beat of a node contains the count. A
+//! node with a different count reads the state again.
 
 use fleet::TermState;
 use tokio::sync::Mutex;
@@ -24,12 +24,12 @@ pub struct SharedSettings {
     clock: Clock,
     /// The certificates of `listen.https`.
     tls: Option<Tls>,
-    /// The term and the count of what was read last. Another term may have lost changes.
+    /// The term and the count at the last reading. Another term may have lost changes.
     seen: Mutex<Option<(Uuid, i64)>>,
 }
 
 impl SharedSettings {
-    /// Creates the handle. The first refresh reads everything.
+    /// Creates the handle. The first refresh reads all state.
     pub fn new(
         keeper: Keeper,
         people: People,
@@ -50,7 +50,7 @@ impl SharedSettings {
         self.store.fleet_term().await
     }
 
-    /// Reads again what has changed up to now.
+    /// Reads all state that has changed up to now.
     ///
     /// # Errors
     ///
@@ -59,8 +59,8 @@ impl SharedSettings {
         self.refresh(&self.count().await?).await
     }
 
-    /// Reads again what has changed if `term`, from the answer to a beat, counts changes that were
-    /// not read yet. Returns whether it did. Calls in progress keep their settings.
+    /// Reads the changed state if `term`, from the answer to a beat, counts changes that were not
+    /// read yet. Returns whether state was read. Calls in progress keep their settings.
     ///
     /// # Errors
     ///

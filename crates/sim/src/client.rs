@@ -25,7 +25,7 @@ pub fn client() -> Client {
     client_with(true)
 }
 
-/// Creates a client that keeps connections for later requests, or not.
+/// Creates a client. `keeps_connections` sets whether connections are kept for later requests.
 pub(crate) fn client_with(keeps_connections: bool) -> Client {
     let mut builder = hyper_util::client::legacy::Client::builder(TokioExecutor::new());
     if !keeps_connections {

@@ -58,7 +58,7 @@ pub struct CallRequest {
     pub record: bool,
     /// Hangs up this many seconds after the answer. Without it, hangs up when the call is quiet.
     pub hold_s: Option<f64>,
-    /// Never hangs up.
+    /// Whether the user stays on the line and never hangs up.
     pub stay: bool,
 }
 
@@ -296,7 +296,7 @@ async fn add_failure(State(world): State<Arc<World>>, body: Bytes) -> Response {
     }
 }
 
-/// Content of a media file. Needs the Graph access token.
+/// `GET` of a media file's content. Needs the Graph access token.
 async fn media(
     State(world): State<Arc<World>>,
     Path(id): Path<String>,
@@ -346,7 +346,7 @@ pub(crate) async fn only_local(request: Request, next: Next) -> Response {
 }
 
 /// Like [`only_local`], but also admits navigation with GET from other sites and ports, for pages
-/// that the console links to. What such a page sends comes from the same origin.
+/// that the console links to. Requests of such a page then have the same origin.
 pub(crate) async fn local_or_navigation(request: Request, next: Next) -> Response {
     let opens = request.method() == http::Method::GET && is_navigation(request.headers());
     if opens || is_local_request(request.headers()) {

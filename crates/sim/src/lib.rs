@@ -85,7 +85,7 @@ const LOADS_MAX: usize = 16;
 pub struct SimOptions {
     /// Address of Graph, the browser phone and the `/_sim/` endpoints.
     pub listen: SocketAddr,
-    /// Address of the shared media relay. Port 0 lets the system choose.
+    /// Address of the shared media relay. With port 0, the system chooses the port.
     pub media: SocketAddr,
     /// Gives each call a separate relay port instead of one port for all.
     pub port_per_call: bool,
@@ -107,7 +107,7 @@ pub struct SimOptions {
     pub times: SimTimes,
     /// Seed of all ids, credentials and delays. The same seed gives the same run.
     pub seed: Option<u64>,
-    /// Script of users for whom no call is expected when the business calls them.
+    /// Script of users from whom the test expects no call when the business calls them.
     pub callee: CallScript,
     /// Permission to call that users have given before they are asked.
     pub permission_policy: PermissionPolicy,
@@ -217,7 +217,7 @@ pub(crate) struct World {
     times: SimTimes,
     node_url: Mutex<Option<String>>,
     numbers: Mutex<Numbers>,
-    /// By phone number id and call id: two numbers may have calls with the same id.
+    /// Live calls by phone number id and call id. Two numbers may have calls with the same id.
     calls: Mutex<HashMap<(String, String), KnownCall>>,
     faults: FaultInjector,
     settings: Settings,

@@ -174,9 +174,9 @@ struct CallMeasurement {
     /// Deliveries of the connect webhook that were answered with 503.
     redelivered: u64,
     rejected: Option<Duration>,
-    /// `pre_accept` arrived, whether or not it was in time.
+    /// Whether `pre_accept` arrived, in time or not.
     pre_accepted: bool,
-    /// Graph refused the SDP answer of `accept`.
+    /// Whether Graph refused the SDP answer of `accept`.
     accept_refused: bool,
     answered: Option<Duration>,
     media_up: Option<Duration>,

@@ -44,7 +44,7 @@ pub(crate) type BrowserCalls = Mutex<HashMap<String, BrowserCall>>;
 #[derive(Debug)]
 pub(crate) struct BrowserCall {
     control: CallControl,
-    /// Taken when the page requests them.
+    /// The events of the call. The page takes them by requesting them.
     events: Option<CallEvents>,
 }
 

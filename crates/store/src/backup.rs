@@ -18,7 +18,7 @@ use crate::tables::calls;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backup {
     pub bytes: u64,
-    /// Number of calls that have ended, and of calls without an end.
+    /// Number of calls in the backup that have ended. `open` is the number without an end.
     pub ended: u64,
     pub open: u64,
     /// Version of the newest migration in the copy.

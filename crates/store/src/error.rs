@@ -106,7 +106,8 @@ impl StoreError {
     }
 }
 
-/// Counts a failed statement and adds the name of the operation.
+/// Returns a function that counts a failed statement and adds the name of the operation to its
+/// error.
 pub(crate) fn failed(what: &'static str) -> impl Fn(sqlx::Error) -> StoreError {
     move |source| {
         metrics::counter!(metric::STORE_ERRORS_TOTAL).increment(1);
@@ -123,7 +124,7 @@ pub(crate) fn parse_word<T: serde::de::DeserializeOwned>(
     serde_json::from_value(text.into())
 }
 
-/// The version of Offhook that created a schema, if the store names it.
+/// The version of Offhook that created a schema. `None` if the store does not contain it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CreatorVersion(pub Option<String>);
 

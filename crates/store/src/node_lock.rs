@@ -34,7 +34,7 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Proof that this process is the node. Dropping it gives up the lock.
+/// Proof that this process holds the node's lock. Dropping it releases the lock.
 #[derive(Debug)]
 pub struct NodeLock {
     _file: Option<File>,
@@ -44,8 +44,8 @@ pub struct NodeLock {
 }
 
 impl NodeLock {
-    /// Cancelled once another process has become this node, which requires that the database was
-    /// unreachable in between. This process must end then.
+    /// Cancelled once another process has taken the lock, which can happen only after the database
+    /// was unreachable. This process must end then.
     pub fn lost(&self) -> CancellationToken {
         self.lost.clone()
     }

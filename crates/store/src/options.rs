@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::sql::connect::BUSY;
 use model::Secret;
 
-/// A part of the store that a test can make fail.
+/// A part of the store in which a test can inject failures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StorePart {
     Store,

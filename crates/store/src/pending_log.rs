@@ -46,7 +46,7 @@ pub struct Birth {
 pub(crate) struct WacidEntry {
     pub(crate) call: CallUuid,
     pub(crate) wacid: Wacid,
-    /// Time at which Graph must end the call if it is over.
+    /// Time from which the request that ends the call at Graph is due, if the call is over by then.
     pub(crate) farewell: Timestamp,
 }
 
@@ -116,7 +116,7 @@ pub(crate) struct PendingLog {
     bytes: AtomicU64,
 }
 
-/// Which file is in use.
+/// The current file, and what is pending in the other one.
 #[derive(Debug)]
 struct Current {
     /// Index of the file that entries are appended to.
@@ -193,8 +193,8 @@ impl PendingLog {
         appended
     }
 
-    /// Appends ends of calls and syncs the file, with the starts that it has. The ends must be in the database before the next call
-    /// of [`PendingLog::mark_done`]. Blocks.
+    /// Appends ends of calls and syncs the file, including the starts in it. The ends must be in
+    /// the database before the next call of [`PendingLog::mark_done`]. Blocks.
     pub(crate) fn append_ends(&self, ends: &[Entry]) -> io::Result<()> {
         let current = self.current();
         self.has_ends.store(true, Ordering::Release);
@@ -211,8 +211,8 @@ impl PendingLog {
         self.file(current).write_all(line.as_bytes())
     }
 
-    /// Marks a number of starts and ids as done: they are in the database or will never be. So are
-    /// all ends.
+    /// Marks a number of starts and ids as done: they are in the database, or will never be. All
+    /// ends are marked as well.
     pub(crate) fn mark_done(&self, starts: usize) -> io::Result<()> {
         self.has_ends.store(false, Ordering::Release);
         let is_full = self.bytes.load(Ordering::Acquire) >= FULL_BYTES;
@@ -285,7 +285,7 @@ impl PendingLog {
     }
 }
 
-/// The names of the files. The first one is given.
+/// Returns the paths of both files. The first one is given.
 fn files(path: &Path) -> [PathBuf; 2] {
     [path.to_owned(), with_suffix(path, ".2")]
 }

@@ -84,8 +84,8 @@ impl Queue {
         queued
     }
 
-    /// Queues a write, or returns `false` if the queue is full. The caller counts that if it
-    /// matters.
+    /// Queues a write, or returns `false` if the queue is full. The caller counts a lost write if
+    /// it matters.
     pub(crate) fn offer(&self, write: Write) -> bool {
         self.writes.try_send(write).is_ok()
     }
@@ -112,7 +112,8 @@ impl Queue {
         requested
     }
 
-    /// Like [`Queue::request`], for a result without waiters.
+    /// Like [`Queue::request`], but does not wake the writer, because no caller waits for the
+    /// result.
     pub(crate) fn request_lazily<T, F>(
         &self,
         write: F,
@@ -189,8 +190,8 @@ impl Queue {
         self.change(|sender| Write::Inbox(Box::new(write), sender))
     }
 
-    /// Queues a write about messages that a webhook of Meta's brings, or returns `None` if the
-    /// queue is full.
+    /// Queues a write about messages from a webhook of Meta's, or returns `None` if the queue is
+    /// full.
     pub(crate) fn try_inbox(
         &self,
         write: InboxWrite,

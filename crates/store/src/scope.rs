@@ -35,7 +35,8 @@ impl Scope {
         }
     }
 
-    /// Returns whether the scope includes a resource of `owner`, an account of `main`.
+    /// Returns whether the scope includes a resource of the account `owner`, which belongs to the
+    /// main account `main`.
     pub fn holds(&self, owner: &AuthId, main: &AuthId) -> bool {
         match self {
             Self::Main(id) => id == main,

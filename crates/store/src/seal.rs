@@ -32,7 +32,7 @@ const PURPOSE: &[u8] = b"offhook store AES-256-GCM 1";
 
 const LINK_PURPOSE: &[u8] = b"offhook links HMAC-SHA256 1";
 
-/// The keys of a store.
+/// The keys that encrypt secrets and sign links.
 pub(crate) struct Seal {
     sealing: RandomizedNonceKey,
     /// Signs links.
@@ -90,7 +90,7 @@ impl Seal {
         self.links.clone()
     }
 
-    /// Tells keys apart without revealing them.
+    /// Returns a fingerprint of the key, which identifies it without revealing it.
     pub(crate) fn fingerprint(&self) -> String {
         let tag = hmac::sign(&self.links, b"offhook: fingerprint");
         hex::encode(tag.as_ref().get(..8).unwrap_or_default())

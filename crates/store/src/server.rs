@@ -1,4 +1,5 @@
-//! What serves a PostgreSQL URL: whether nodes can work on it, and what limits a fleet there.
+//! //! Properties of a PostgreSQL server: whether nodes can work on it, and what restricts a fleet
+//! there.
 
 use std::time::Duration;
 
@@ -13,33 +14,33 @@ use crate::sql::connect::options;
 /// The oldest version that is supported, as in `server_version_num`.
 const OLDEST: i32 = 150_000;
 
-/// Time that a trial waits for the lock of its own other session.
+/// Time that a check waits for the lock of its own second session.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(3);
 
 const WHAT: &str = "read the settings of the database server";
 
-/// A server of PostgreSQL's protocol.
+/// A server that speaks PostgreSQL's protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
-    /// As in `server_version_num`: 150018 is 15.18.
+    /// The version as in `server_version_num`: 150018 is 15.18.
     pub version: i32,
-    /// What it calls itself.
+    /// The server's own description of its version.
     pub name: String,
-    /// It replays another server's log, and refuses writes.
+    /// Whether the server is a standby, which replays another server's log and refuses writes.
     pub is_standby: bool,
-    /// Committed transactions survive a power failure.
+    /// Whether `fsync` is on, so that committed transactions survive a power failure.
     pub fsync: bool,
     pub connections_max: i32,
-    /// Standbys that replicate from it. 0 if this user may not see them.
+    /// Number of standbys that replicate from the server. 0 if this user may not see them.
     pub standbys: i64,
-    /// Commits wait for a standby.
+    /// Whether commits wait for a standby.
     pub is_synchronous: bool,
-    /// Its wall time, in microseconds since 1970.
+    /// The server's wall-clock time, in microseconds since 1970.
     pub wall_us: i64,
 }
 
 impl Server {
-    /// Asks the server of a PostgreSQL URL.
+    /// Reads the properties of the server at a PostgreSQL URL.
     ///
     /// # Errors
     /// Returns an error if it does not answer.
@@ -88,7 +89,7 @@ impl Server {
         }
     }
 
-    /// Why no node can work on it. `None` if it can.
+    /// Returns why no node can work on this server. `None` if nodes can.
     pub fn refusal(&self) -> Option<String> {
         if self.version == 0 {
             let name = &self.name;
@@ -106,7 +107,7 @@ impl Server {
     }
 }
 
-/// The name of an engine that speaks PostgreSQL's protocol and is none.
+/// Returns the name of the engine if it is not PostgreSQL but speaks its protocol.
 fn foreign(version: &str) -> Option<&'static str> {
     let engines = [("CockroachDB", "CockroachDB"), ("-YB-", "YugabyteDB"), ("Spanner", "Spanner")];
     engines.into_iter().find(|(mark, _)| version.contains(mark)).map(|(_, name)| name)
@@ -117,20 +118,21 @@ async fn connect(at: &Database) -> Result<PgConnection, StoreError> {
     options(at, LOCK_TIMEOUT).map_err(connect)?.connect().await.map_err(connect)
 }
 
-/// What a fleet relies on and no name tells.
+/// Properties of the server that a fleet relies on and that only a test can determine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Trials {
-    /// Two connections come to the same server process.
+    /// Whether two connections reach the same server process.
     pub is_one_server: bool,
-    /// A transaction that has waited for the lock of a row sees what the other one has committed.
+    /// Whether a transaction that has waited for a row's lock sees what the other transaction has
+    /// committed.
     pub sees_commits_after_lock: bool,
     /// The median of five round trips.
     pub round_trip: Duration,
 }
 
 impl Trials {
-    /// Tries what a fleet relies on. Writes a row of its own into the table of limits, and deletes
-    /// it.
+    /// Tests the properties that a fleet relies on. Writes a row into the table of limits and
+    /// deletes it again.
     ///
     /// # Errors
     /// Returns an error if the server does not answer, or does not know transactions over several

@@ -12,7 +12,7 @@ use crate::sql::Pool;
 pub(crate) struct Shared {
     /// Connections for reading.
     pub(crate) read: Pool,
-    /// Everything is written through this queue.
+    /// The queue of all writes.
     pub(crate) queue: Queue,
     pub(crate) seal: Arc<Seal>,
     pub(crate) database: Database,

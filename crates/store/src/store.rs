@@ -46,8 +46,8 @@ use crate::writer::store_file::StoreFile;
 use crate::writer::{self, WriterOptions, rejects};
 use model::Health;
 
-/// The pending log of a SQLite file. The log of a PostgreSQL store has the name that a file in its
-/// place would give it.
+/// Returns the path of the pending log. A PostgreSQL store gets the path that a SQLite file in the
+/// same folder would get.
 pub(crate) fn pending_log_of(file: &Path) -> PathBuf {
     with_suffix(file, ".births")
 }
@@ -243,12 +243,12 @@ impl Store {
         Permissions(&self.shared)
     }
 
-    /// Files that nodes of a fleet have to remove from their disks.
+    /// Files that nodes of a fleet must remove from their disks.
     pub fn files_to_remove(&self) -> FilesToRemove<'_> {
         FilesToRemove(&self.shared)
     }
 
-    /// Outbound calls that wait, in a fleet on PostgreSQL.
+    /// Outbound calls that wait for permits, in a fleet on PostgreSQL.
     pub fn waiting_calls(&self) -> WaitingCalls<'_> {
         WaitingCalls(&self.shared)
     }
@@ -303,12 +303,12 @@ impl Store {
         Erasures(&self.shared)
     }
 
-    /// The sender that appends to the event logs of calls.
+    /// Returns the sender that appends to the event logs of calls.
     pub fn event_log(&self) -> EventLog {
         EventLog(self.shared.queue.clone())
     }
 
-    /// The HMAC key that signs links of limited validity. It survives a restart.
+    /// Returns the HMAC key that signs links of limited validity. The key survives a restart.
     pub fn link_key(&self) -> aws_lc_rs::hmac::Key {
         self.shared.seal.links()
     }

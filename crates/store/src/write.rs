@@ -42,18 +42,19 @@ pub(crate) trait WriteTask: Send + Sync {
     }
 }
 
-/// A write about messages and conversations.
+/// A write about messages or conversations.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum InboxWrite {
     Entry(TimelineEntry),
     Status(StatusUpdate),
     Enqueue(OutgoingMessages),
-    /// Recorded before the request to Meta. Meta may have the message from then on.
+    /// Records that the request to Meta is about to be sent. From then on, Meta may have the
+    /// message.
     BeginSending {
         message: Uuid,
         at: Timestamp,
     },
-    /// Meta has accepted the message and returned this id.
+    /// Records the id that Meta returned for a message.
     SetWamid {
         message: Uuid,
         wamid: String,
@@ -116,7 +117,8 @@ pub(crate) enum Write {
         line: String,
     },
     CallEnded(Box<Conclusion>, oneshot::Sender<ConclusionResult>),
-    /// An end whose callbacks are being sent already. Made of [`Write::CallEnded`] by the writer.
+    /// The end of a call whose callbacks are already being sent. The writer creates it from
+    /// [`Write::CallEnded`].
     CallReported(Box<ReportedEnd>),
     Callback(Box<NewCallback>, oneshot::Sender<Option<QueuedCallback>>),
     SettleCallback(Box<Settlement>, oneshot::Sender<bool>),
@@ -127,7 +129,8 @@ pub(crate) enum Write {
     Permission(Box<PermissionWrite>, oneshot::Sender<()>),
     Inbox(Box<InboxWrite>, oneshot::Sender<InboxResult>),
     DeletePermission(PhoneNumberId, String, Timestamp, Option<String>),
-    /// Reports whether a row has changed. The sender is dropped if the database rejects the write.
+    /// A write of an endpoint. Reports whether a row has changed. The sender is dropped if the
+    /// database rejects the write.
     Endpoint(Box<EndpointWrite>, oneshot::Sender<bool>),
     RecordingStarted(Box<RecordingStart>),
     RecordingEnded(Box<RecordingConclusion>, oneshot::Sender<Vec<QueuedCallback>>),
@@ -256,8 +259,8 @@ impl Write {
         if let Self::Permission(write, _) = self { Some(&write.row) } else { None }
     }
 
-    /// Returns whether this write commutes with call ends, inbound messages and callbacks. It
-    /// touches none of their rows.
+    /// Returns whether this write commutes with call ends, inbound messages and callbacks, because
+    /// it touches none of their rows.
     pub(crate) fn commutes(&self) -> bool {
         match self {
             Self::Inbox(..) => self.entry().is_some(),

@@ -1,4 +1,4 @@
-//! `GET /api/v1/account/`: the limits in force for an account, and how much of them is in use.
+//! //! `GET /api/v1/account/`: the effective limits of an account, and their use.
 
 use axum::response::Response;
 use serde::Serialize;
@@ -33,16 +33,16 @@ struct AccountUse {
     /// The main account, if this is a subaccount.
     #[schema(value_type = Option<String>)]
     parent: Option<AuthId>,
-    /// Calls that may start per second.
+    /// Maximum number of calls that may start per second.
     cps_limit: usize,
-    /// Calls that started in the last second.
+    /// Number of calls that started in the last second.
     cps_used: usize,
-    /// The end of the time in which the previous auth token is valid, too. Null if no token was
+    /// The end of the time in which the previous auth token is also valid. Null if no token was
     /// replaced over the API.
     #[schema(value_type = Option<String>, format = DateTime)]
     previous_token_until: Option<Timestamp3339>,
     live_calls: usize,
-    /// Calls that wait for the calls per second.
+    /// Number of calls that wait because of the calls per second.
     queued_calls: usize,
     numbers: Vec<NumberSlots>,
 }

@@ -121,8 +121,8 @@ struct AgentView {
     created_at: Timestamp3339,
 }
 
-/// The fields of a new agent, or those of an agent that change. The outer `None` is an absent
-/// field, the inner one `null`.
+/// The fields of a new agent, or the changed fields of an existing one. The outer `None` is an
+/// absent field, the inner one `null`.
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 #[schema(as = AgentFields, examples(json!({"name": "Asha", "kind": "http", "channels": ["whatsapp"], "endpoint": "https://agent.example.com/turn"})))]
@@ -174,12 +174,13 @@ struct AgentFields {
     #[serde(deserialize_with = "nullable")]
     #[schema(value_type = Option<bool>)]
     enabled: Option<Option<bool>>,
-    /// Sent to the endpoint; write-only. Removed when the endpoint moves to another origin.
+    /// API key that is sent to the endpoint; write-only. Removed when the endpoint moves to another
+    /// origin.
     #[serde(deserialize_with = "nullable")]
     #[schema(value_type = Option<String>)]
     api_key: Option<Option<String>>,
-    /// Signs requests to the endpoint; write-only. Removed when the endpoint moves to another
-    /// origin.
+    /// Secret that signs requests to the endpoint; write-only. Removed when the endpoint moves to
+    /// another origin.
     #[serde(deserialize_with = "nullable")]
     #[schema(value_type = Option<String>)]
     signing_secret: Option<Option<String>>,
@@ -207,7 +208,7 @@ fn channels() -> Array {
 }
 
 impl AgentFields {
-    /// Applies the fields to an agent. `null` stands for the default of a new agent.
+    /// Applies the fields to an agent. `null` sets the default of a new agent.
     fn apply(
         self,
         request: &ApiRequest,
@@ -339,7 +340,7 @@ fn parse_channels(mut channels: Vec<AgentChannel>) -> Result<Vec<AgentChannel>, 
     }
 }
 
-/// Checks the URL as every customer URL is checked (`docs/reference/reliability.md#r17`).
+/// Validates the URL like every customer URL (`docs/reference/reliability.md#r17`).
 fn parse_endpoint(request: &ApiRequest, url: String) -> Result<String, ApiError> {
     match request.api().placer.check_url(&url).err() {
         Some(why) => Err(ApiError::bad_value("endpoint", format!("endpoint is invalid: {why}"))),
@@ -398,8 +399,8 @@ fn parse_secret(field: &'static str, secret: Option<String>) -> Result<Option<Se
     }
 }
 
-/// Whether Meta has said that a number is not registered with its Cloud API. `false` while Meta has
-/// not been asked about the number.
+/// Whether Meta has reported that a number is not registered with its Cloud API. `false` if Meta
+/// has not been queried about the number.
 pub(super) fn is_not_on_cloud_api(api: &Api, scope: &Scope, number: &E164) -> bool {
     let book = api.keeper.book();
     book.number(scope, number)

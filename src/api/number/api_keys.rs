@@ -1,5 +1,5 @@
-//! `/api/v1/api-keys/`: keys of the number API that are created while the node runs. A key's secret
-//! is shown once, when it is created.
+//! //! `/api/v1/api-keys/`: keys of the number API that are created at run time. A key's secret is
+//! shown once, when it is created.
 
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
@@ -132,9 +132,9 @@ impl From<ApiKeyRow> for ApiKeyView {
 struct NewApiKey {
     name: String,
     role: RoleWord,
-    /// The WhatsApp number whose sandbox the key changes.
+    /// The WhatsApp number to which the key's changes of sandbox numbers apply.
     wa_id: Option<String>,
-    /// A subaccount; by default the account of the request's key or person.
+    /// A subaccount. The default is the account of the request.
     account: Option<String>,
 }
 

@@ -72,7 +72,7 @@ pub(super) const ROUTES: &[Route] = &[
 
 const JSON_LINES: &str = "application/x-ndjson; charset=utf-8";
 const CSV: &str = "text/csv; charset=utf-8";
-/// Records per read of an export.
+/// Number of records per read of an export.
 const EXPORT_PAGE: u32 = 1_000;
 
 /// A page of the audit trail.

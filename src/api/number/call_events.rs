@@ -34,7 +34,7 @@ pub(super) const ROUTES: &[Route] = &[Route {
     .responses(&[ResponseSpec::raw(200, "JSON, one object per line", &[CONTENT_TYPE])]),
 }];
 
-/// Lines per read from the store.
+/// Number of lines per read from the store.
 const PAGE: u32 = 1_000;
 
 async fn get(request: ApiRequest) -> Result<Response, ApiError> {

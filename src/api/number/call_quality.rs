@@ -29,7 +29,7 @@ pub(super) const ROUTES: &[Route] = &[Route {
     )]),
 }];
 
-/// Lines per read from the store.
+/// Number of lines per read from the store.
 const PAGE: u32 = 1_000;
 
 /// The audio quality of a call over time.
@@ -38,8 +38,8 @@ const PAGE: u32 = 1_000;
 struct CallQualityCourse {
     #[schema(value_type = String, format = Uuid)]
     call_uuid: CallUuid,
-    /// The least span of a sample but the last, in seconds: 5, and doubled each time the call has
-    /// 240 samples.
+    /// The minimum span of a sample except the last, in seconds: 5, and doubled each time the call
+    /// has 240 samples.
     interval_seconds: u32,
     samples: Vec<Sample>,
 }
@@ -53,11 +53,11 @@ struct Sample {
     from: Timestamp3339,
     #[schema(value_type = String, format = DateTime)]
     until: Timestamp3339,
-    /// The user's audio as the node received it.
+    /// The quality of the user's audio, measured by the node.
     inbound: Option<DirectionQuality>,
-    /// The node's audio as the user's device reported it; null if it did not.
+    /// The quality of the node's audio, reported by the user's device. Null if it sent no report.
     outbound: Option<DirectionQuality>,
-    /// The latest value at the end of the span.
+    /// The latest round-trip time at the end of the span.
     round_trip_ms: Option<f64>,
 }
 

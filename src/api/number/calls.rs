@@ -81,7 +81,7 @@ struct CallView {
     /// The account that the call belongs to.
     #[schema(value_type = String)]
     account: AuthId,
-    /// The call whose `Dial` made this one, or the parent that the request named.
+    /// The call whose `Dial` placed this one, or the parent given in the request.
     #[schema(value_type = Option<String>, format = Uuid)]
     parent_call_uuid: Option<CallUuid>,
     /// `queued`, `ringing`, `in-progress` or `ended`.
@@ -106,7 +106,7 @@ struct CallView {
 struct CallDetail<'a> {
     #[serde(flatten)]
     call: CallView,
-    /// The node that has the call, or had it until its end: its `cluster.node_id`.
+    /// The node of the call, by its `cluster.node_id`. For an ended call, the node at its end.
     node: &'a str,
     /// Faults and their remedies; empty until the call has ended.
     #[schema(value_type = Vec<String>)]
@@ -115,7 +115,7 @@ struct CallDetail<'a> {
     #[schema(value_type = Vec<Finding>)]
     findings: &'a [Finding],
     /// Quality of the audio: loss, jitter, round trip, estimated MOS; null until the call has
-    /// ended. A direction with fewer than 50 packets, too few to tell, is null.
+    /// ended. A direction with fewer than 50 packets is null, because these are too few to measure.
     quality: Option<CallQuality>,
     /// Meta's id of the call; null until the call has ended.
     whatsapp_call_id: Option<String>,
@@ -266,7 +266,7 @@ async fn list(request: ApiRequest) -> Result<Response, ApiError> {
     Ok(answer(CallList { items, next }, &silent))
 }
 
-/// `silent` are the nodes whose live calls are missing.
+/// Builds the response. `silent` are the nodes whose live calls are missing.
 fn answer(list: CallList, silent: &[String]) -> Response {
     let mut response = ok(&list);
     name_silent(&mut response, silent);

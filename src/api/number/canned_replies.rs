@@ -17,9 +17,9 @@ use store::{Preset, PresetKind};
 const COLLECTION: &str = "/api/v1/canned-replies/";
 const ITEM: &str = "/api/v1/canned-replies/{reply_id}/";
 const NOT_FOUND: &str = "no such canned reply";
-/// The longest shortcut.
+/// Maximum length of a shortcut.
 const SHORTCUT_MAX: usize = 32;
-/// The longest text in characters, which is Meta's limit for a message.
+/// Maximum length of a text in characters, which is Meta's limit for a message.
 const TEXT_CHARS_MAX: usize = 4_096;
 const CONFLICT: ResponseSpec = error(
     409,
@@ -78,7 +78,7 @@ pub(super) const ROUTES: &[Route] = &[
 struct ReplyView {
     #[schema(value_type = String, format = Uuid)]
     id: Uuid,
-    /// Typed after a slash. Lower-case letters, digits, `-` and `_`.
+    /// The shortcut, which is typed after a slash: lower-case letters, digits, `-` and `_`.
     shortcut: String,
     text: String,
     #[schema(value_type = String)]
@@ -108,7 +108,7 @@ struct NewReply {
     /// 1 to 4,096 characters.
     #[schema(min_length = 1, max_length = 4096)]
     text: String,
-    /// A subaccount; by default the account of the request's key or person.
+    /// A subaccount. The default is the account of the request.
     account: Option<String>,
 }
 

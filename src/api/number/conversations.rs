@@ -27,7 +27,7 @@ use store::{
     PresetKind, User,
 };
 
-/// The longest search text, in characters; what exceeds it is ignored.
+/// Maximum length of a search text, in characters. The rest is ignored.
 const SEARCH_CHARS_MAX: usize = 100;
 
 const ITEM: &str = "/api/v1/conversations/{conversation_id}/";
@@ -219,7 +219,7 @@ struct ConversationView {
     webhook: Option<Uuid>,
     ai_enabled: bool,
     last_message: LastMessage,
-    /// Until when the user can be written to without a template.
+    /// The time until which the user can be written to without a template.
     #[schema(value_type = Option<String>, format = DateTime)]
     window_expires_at: Option<Timestamp3339>,
     unread: u64,
@@ -227,11 +227,11 @@ struct ConversationView {
     /// From -1 (negative) to 1 (positive).
     score: Option<f64>,
     summary: Option<String>,
-    /// Who made the insights: the name of the model, or `local`.
+    /// The origin of the insights: the name of the model, or `local`.
     insights_by: Option<String>,
     #[schema(value_type = Option<String>, format = DateTime)]
     insights_at: Option<Timestamp3339>,
-    /// The person who takes care of the conversation.
+    /// The person to whom the conversation is assigned.
     assignee: Option<AssigneeView>,
     labels: Vec<LabelView>,
     /// The permission to call the user: `none`, `requested`, `temporary`, `permanent`.
@@ -246,7 +246,7 @@ struct AssigneeView {
     id: Uuid,
     /// The sign-in name.
     name: String,
-    /// May be empty.
+    /// The person's full name. May be empty.
     full_name: String,
 }
 
@@ -282,7 +282,7 @@ struct Timeline {
 }
 
 impl ConversationView {
-    /// `labels` are those of the scope.
+    /// Creates the view. `labels` are those of the scope.
     async fn new(api: &Api, conversation: &Conversation, labels: &[Preset]) -> Self {
         let Conversation {
             pair,
@@ -341,7 +341,7 @@ impl ConversationView {
     }
 }
 
-/// The conversation that the path names. A conversation outside the scope does not exist.
+/// Returns the conversation in the path. A conversation outside the scope does not exist.
 pub(super) async fn find(request: &ApiRequest) -> Result<Conversation, ApiError> {
     find_id(request, request.id("conversation_id", NO_CONVERSATION)?).await
 }
@@ -352,7 +352,7 @@ async fn find_id(request: &ApiRequest, id: Uuid) -> Result<Conversation, ApiErro
     found.ok_or(ApiError::NotFound(NO_CONVERSATION))
 }
 
-/// The ETag of a conversation: of what people change, not of its messages.
+/// The ETag of a conversation. It covers the fields that people change, not the messages.
 fn tag(conversation: &Conversation) -> String {
     let Conversation { status, standing, assignee, labels, .. } = conversation;
     let routing = &standing.routing;
@@ -441,7 +441,7 @@ async fn get(request: ApiRequest) -> Result<Response, ApiError> {
     view(&request, request.id("conversation_id", NO_CONVERSATION)?).await
 }
 
-/// A message or call as the timeline shows it.
+/// Builds the JSON of a message or call in the timeline.
 fn timeline_item(api: &Api, message: &Message) -> Value {
     let Message { message, changed, error, .. } = message;
     let url =
@@ -472,7 +472,7 @@ async fn timeline(request: ApiRequest) -> Result<Response, ApiError> {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(as = ConversationChange, examples(json!({"aiEnabled": false, "assignee": null})))]
 struct ChangeBody {
-    /// false: the agent stays silent, and only people answer.
+    /// Whether an AI agent may answer. With false, the agent stays silent and only people answer.
     ai_enabled: Option<bool>,
     /// The id of a person from `assignees/`. null removes the assignee.
     #[serde(default, deserialize_with = "nullable")]
@@ -483,10 +483,10 @@ struct ChangeBody {
     labels: Option<Vec<Uuid>>,
 }
 
-/// The largest number of labels of a conversation.
+/// Maximum number of labels of a conversation.
 const LABELS_MAX: usize = 10;
 
-/// Checks that a conversation can have these labels. Returns each once.
+/// Checks that a conversation can have these labels. Returns them without duplicates.
 async fn check_labels(
     request: &ApiRequest,
     conversation: &Conversation,
@@ -570,7 +570,7 @@ async fn change(mut request: ApiRequest) -> Result<Response, ApiError> {
     view(&request, conversation.pair.conversation).await
 }
 
-/// Changes a conversation; `false` if its state does not allow the change.
+/// Changes a conversation. Returns `false` if its state does not allow the change.
 async fn apply(
     request: &ApiRequest,
     conversation: &Conversation,
@@ -628,7 +628,7 @@ async fn delete(request: ApiRequest) -> Result<Response, ApiError> {
 #[serde(deny_unknown_fields)]
 #[schema(as = ConversationSubscribe, examples(json!({"webhook": null})))]
 struct SubscribeBody {
-    /// By default the account's only webhook.
+    /// The webhook's id. The default is the account's only webhook.
     webhook: Option<Uuid>,
 }
 
@@ -646,7 +646,7 @@ async fn subscribe(mut request: ApiRequest) -> Result<Response, ApiError> {
 #[serde(deny_unknown_fields)]
 #[schema(as = ConversationConnectAgent, examples(json!({"agent": null})))]
 struct ConnectAgentBody {
-    /// By default the agent of the number.
+    /// The agent's id. The default is the agent of the number.
     agent: Option<Uuid>,
 }
 

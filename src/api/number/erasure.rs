@@ -1,5 +1,5 @@
-//! `DELETE /api/v1/users/{user_id}/`: erases the node's data about a WhatsApp user, or deletes
-//! a person of the console. The form of the id decides which of the two is meant.
+//! `DELETE /api/v1/users/{user_id}/`: erases the node's data about a WhatsApp user, or deletes a
+//! person of the console. The format of the id decides between the two.
 
 use axum::response::Response;
 use serde::Serialize;

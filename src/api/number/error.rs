@@ -1,4 +1,4 @@
-//! How failures of the node become errors of the number API.
+//! //! Converts failures of the node to errors of the number API.
 
 use super::super::auth::AuthError;
 use super::super::error::{ApiError, MetaError, NextAttempt, RuleViolation};
@@ -16,7 +16,7 @@ pub(super) const NO_CONVERSATION: &str = "no such conversation";
 /// The code and the message if a conversation's business number is no longer connected.
 const NO_NUMBER: (&str, &str) =
     ("no_number", "the conversation's phone number is no longer connected to this node");
-/// The message for a `from` that the account does not have.
+/// The message for a `from` that does not belong to the account.
 pub(super) const NOT_OWN_NUMBER: &str = "from is not a phone number of this account";
 const UNAVAILABLE: ApiError = ApiError::Unavailable {
     code: "draining",
@@ -100,7 +100,7 @@ impl From<numbers::NumberError> for ApiError {
     }
 }
 
-/// A Graph request that failed where nothing was changed.
+/// Converts the failure of a Graph request that has changed nothing.
 impl From<GraphOutcome> for ApiError {
     fn from(outcome: GraphOutcome) -> Self {
         match outcome {
@@ -149,7 +149,7 @@ impl From<PeopleError> for ApiError {
     }
 }
 
-/// A permission request that WhatsApp's limits do not allow yet.
+/// Creates the error for a permission request that WhatsApp's limits do not allow yet.
 fn permission_request_too_soon(refusal: &Refusal, meta: Option<GraphOutcome>) -> ApiError {
     let meta = match meta {
         Some(GraphOutcome::Refused { code, details, .. }) => {
@@ -268,7 +268,7 @@ impl From<NotPlaced> for ApiError {
     }
 }
 
-/// A call that admission denied.
+/// Converts the denial of a call by admission.
 impl From<Denied> for ApiError {
     fn from(denied: Denied) -> Self {
         let code = denied.reason.as_str();

@@ -48,7 +48,8 @@ pub(super) const ROUTES: &[Route] = &[
     },
 ];
 
-/// A request to one of your URLs that failed. The waterfall of the call has what was sent.
+/// A request to one of your URLs that failed. The waterfall of the call contains the request
+/// itself.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = FailedRequest, examples(json!({"id": "0d2c1a52-13b5-4b7e-8a3c-5b7f9b0c6e11", "at": "2026-11-21T22:50:00.000Z", "account": "MAXXXXXXXXXXXXXXXXXX", "callUuid": "3f0c2f1a-6a1e-4f0e-9a2b-5d7f3f0a9b11", "kind": "fetch answer", "method": "POST", "url": "https://app.example.com/answer", "outcome": "the response status was 503", "attempts": 2, "response": "Service Unavailable"})))]
@@ -60,10 +61,10 @@ struct FailedRequestView {
     account: AuthId,
     #[schema(value_type = String, format = Uuid)]
     call_uuid: CallUuid,
-    /// `fetch` or `callback`, and which one, as in the waterfall of the call.
+    /// `fetch` or `callback` with its kind, as in the waterfall of the call.
     kind: String,
     method: String,
-    /// Without query and credentials.
+    /// The URL without query and credentials.
     url: String,
     outcome: String,
     attempts: u32,

@@ -1,10 +1,11 @@
-//! Messages about wrong fields of JSON bodies. serde's messages name Rust types; clients get them
-//! in terms of JSON.
+//! //! Messages about wrong fields of JSON bodies. serde's messages mention Rust types; they are
+//! reworded in terms of JSON.
 
 use super::super::error::ApiError;
 use super::super::fields::unknown;
 
-/// The error for a body that can't be deserialized, from the path of the field and serde's message.
+/// Creates the error for a body that can't be deserialized, from the path of the field and serde's
+/// message.
 pub(super) fn error(path: &str, message: &str) -> ApiError {
     if let Some((name, known)) = unknown_field(message) {
         let field = match path {
@@ -30,13 +31,14 @@ pub(super) fn error(path: &str, message: &str) -> ApiError {
     }
 }
 
-/// The name of an unknown field and the names that are known, from serde's message.
+/// Returns the name of an unknown field and the known names, from serde's message.
 fn unknown_field(message: &str) -> Option<(&str, Vec<&str>)> {
     let mut quoted = message.strip_prefix("unknown field `")?.split('`');
     Some((quoted.next()?, quoted.skip(1).step_by(2).collect()))
 }
 
-/// Rewords serde's message about a field for the client. Messages of our own types pass unchanged.
+/// Rewords serde's message about a field for the client. Messages of Offhook's own types pass
+/// unchanged.
 fn plain(field: &str, why: &str) -> String {
     // The position in the text follows; the field's path says more.
     let why = why.split(" at line ").next().unwrap_or(why);
@@ -70,7 +72,7 @@ fn plain(field: &str, why: &str) -> String {
     }
 }
 
-/// Names a Rust type in terms of JSON.
+/// Describes a Rust type in terms of JSON.
 fn json_type(expected: &str) -> String {
     let word = match expected {
         "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number, not negative and not too large",

@@ -16,7 +16,7 @@ use engine::inbox::words;
 use model::{Direction, Role};
 use store::{ConversationChange, Insights, NOTE, NewMessage};
 
-/// The number of messages that are assessed, the latest ones.
+/// Maximum number of messages that are assessed. The latest ones are used.
 const MESSAGES: u32 = 200;
 
 pub(super) const ROUTES: &[Route] = &[Route {
@@ -38,7 +38,7 @@ struct ConversationInsights {
     /// From -1 (negative) to 1 (positive).
     score: f64,
     summary: String,
-    /// Who made them: the name of the model, or `local`.
+    /// The origin of the insights: the name of the model, or `local`.
     by: String,
 }
 

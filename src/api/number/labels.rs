@@ -17,7 +17,7 @@ use store::{Preset, PresetKind};
 const COLLECTION: &str = "/api/v1/labels/";
 const ITEM: &str = "/api/v1/labels/{label_id}/";
 const NOT_FOUND: &str = "no such label";
-/// The longest name, in characters.
+/// Maximum length of a name, in characters.
 const NAME_CHARS_MAX: usize = 32;
 const CONFLICT: ResponseSpec =
     error(409, "`name_taken`: a label has this name; `too_many`: the account has 100 labels");
@@ -92,7 +92,7 @@ impl Colour {
         }
     }
 
-    /// A colour of the store. Unknown ones are gray.
+    /// Converts a stored colour. Unknown ones are gray.
     fn read(word: &str) -> Self {
         Self::ALL.into_iter().find(|colour| colour.as_str() == word).unwrap_or(Self::Gray)
     }
@@ -106,7 +106,7 @@ pub(super) struct LabelView {
     id: Uuid,
     name: String,
     colour: Colour,
-    /// Conversations of this account can have it.
+    /// The account whose conversations can have the label.
     #[schema(value_type = String)]
     account: AuthId,
 }
@@ -133,7 +133,7 @@ struct NewLabel {
     #[schema(min_length = 1, max_length = 32)]
     name: String,
     colour: Colour,
-    /// A subaccount; by default the account of the request's key or person.
+    /// A subaccount. The default is the account of the request.
     account: Option<String>,
 }
 

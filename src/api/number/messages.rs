@@ -1,5 +1,5 @@
-//! `POST /api/v1/conversations/{conversation_id}/messages/`: sends a message, in the form that
-//! Graph's `messages` takes.
+//! //! `POST /api/v1/conversations/{conversation_id}/messages/`: sends a message in the format of
+//! Graph's `messages`.
 
 use axum::response::Response;
 use serde::Serialize;
@@ -58,14 +58,15 @@ pub(super) const ROUTES: &[Route] = &[Route {
 /// The types of messages without a file.
 const KINDS: &[&str] = &["text", "location", "contacts", "template", "interactive", "reaction"];
 
-/// What a message for Graph has too: they are the same for every message.
+/// Members of a message for Graph that are ignored, because they are the same for every message.
 const IGNORED: [&str; 2] = ["messaging_product", "recipient_type"];
 
 fn kinds() -> impl Iterator<Item = &'static str> {
     words::MEDIA.iter().chain(KINDS).copied()
 }
 
-/// The schema of a message: what [`validate`] requires of each type, and what else Meta accepts.
+/// The schema of a message: the members that [`validate`] requires for each type, and further ones
+/// that Meta accepts.
 fn schema(schemas: &mut Schemas) -> Value {
     let text = |most: usize| json!({"type": "string", "minLength": 1, "maxLength": most});
     let object = |required: &[&str], properties: Value| json!({"type": "object", "required": required, "properties": properties});
@@ -155,7 +156,7 @@ struct SentMessage {
 
 /// Meta's limit for a text, in characters.
 const TEXT_MAX: usize = 4_096;
-/// The largest content of a message, in bytes of JSON.
+/// Maximum size of a message's content, in bytes of JSON.
 const CONTENT_MAX: usize = 64 << 10;
 
 async fn send(mut request: ApiRequest) -> Result<Response, ApiError> {

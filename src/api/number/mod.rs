@@ -64,14 +64,14 @@ use super::{ApiState, App, fields, peer, query_pairs, segments, session};
 use request::ApiRequest;
 use route::Route;
 
-/// Responses to POSTs with an `Idempotency-Key` are kept for a day.
+/// The idempotency rules: responses to POSTs with an `Idempotency-Key` are kept for a day.
 pub(super) const IDEMPOTENCY: Rules = Rules {
     kept: Duration::from_secs(86_400),
     key_bytes_max: 255,
     internal_error: || ApiError::Internal.into_response(),
 };
 
-/// All routes, a table per resource.
+/// All routes: one table per resource.
 pub(super) const TABLES: &[&[Route]] = &[
     xml_check::ROUTES,
     calls::ROUTES,
@@ -179,7 +179,7 @@ async fn answer(
     Ok(state.number_idempotency.run(key, work).await)
 }
 
-/// Refuses unknown query parameters, which may be misspelled filters.
+/// Refuses unknown query parameters, because they may be misspelled filters.
 fn check_query(operation: &Operation, request: &Request) -> Result<(), ApiError> {
     let known = operation.query.iter().map(|parameter| parameter.name);
     let pairs = query_pairs(request);
@@ -231,7 +231,7 @@ async fn recorded(
     audit::finish(work).await.unwrap_or(Err(ApiError::Internal))
 }
 
-/// The object at a path, as the principal sees it; null if it can't be read.
+/// Returns the object at a path, as visible to the principal. Null if it can't be read.
 async fn current(state: &Arc<ApiState>, principal: &Principal, path: &str) -> Value {
     let segments = segments(path);
     let Match::Found(route) = routes::find(TABLES, &Method::GET, &segments) else {
@@ -255,7 +255,7 @@ pub(super) fn serves(method: &Method, path: &str) -> bool {
     matches!(routes::find(TABLES, method, &segments(path)), Match::Found(_))
 }
 
-/// Finds out who makes a request, by API key or by the console's session.
+/// Authenticates a request, by API key or by the console's session.
 async fn authenticate(
     state: &ApiState,
     headers: &HeaderMap,
@@ -284,7 +284,7 @@ fn created_key(state: &ApiState, headers: &HeaderMap, from: IpAddr) -> Option<Pr
     state.is_enabled(&holder.account).then(|| Principal::from_key(holder, from))
 }
 
-/// The message of a 405, with the alternative where one exists.
+/// The message of a 405, with an alternative if there is one.
 fn wrong_method_message(method: &Method, segments: &[&str]) -> &'static str {
     match segments {
         ["api", "v1", "phone-numbers", _] if *method == Method::DELETE => {

@@ -1,5 +1,5 @@
-//! `/api/v1/nodes/`: the state of the node, and draining. Only for an owner of the node's only main
-//! account, because the counters of a node cover all accounts that share it.
+//! `/api/v1/nodes/`: the state of the node, and draining. Only an owner of the node's only main
+//! account may use it, because the counters of a node cover all accounts that share it.
 
 use axum::response::Response;
 use serde::Serialize;

@@ -1,5 +1,5 @@
-//! `/api/v1/conversations/{conversation_id}/notes/`: private notes, which the timeline lists and
-//! nothing sends.
+//! //! `/api/v1/conversations/{conversation_id}/notes/`: private notes, which appear in the
+//! timeline and are never sent.
 
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
@@ -16,7 +16,7 @@ use model::Role;
 use store::NOTE;
 
 const NO_NOTE: &str = "no such note";
-/// The longest note, in characters.
+/// Maximum length of a note, in characters.
 const TEXT_CHARS_MAX: usize = 4_096;
 
 pub(super) const ROUTES: &[Route] = &[

@@ -1,5 +1,5 @@
-//! `/api/v1/notifications/`: messages to the people of an account. They are read one by one or all
-//! together.
+//! `/api/v1/notifications/`: messages to the people of an account. They can be marked as read
+//! individually or all at once.
 
 use axum::response::Response;
 use serde::Serialize;
@@ -138,7 +138,7 @@ async fn list(request: ApiRequest) -> Result<Response, ApiError> {
     Ok(ok(&NotificationList { items, next: request.next_cursor(page.next), unread }))
 }
 
-/// The position of a notification. The letter tells it from positions of other lists.
+/// The cursor of a notification. Its letter distinguishes it from cursors of other lists.
 fn cursor(at: Timestamp, id: Uuid) -> String {
     format!("n{}", position(at, id))
 }

@@ -85,12 +85,12 @@ fn schema(schemas: &mut Schemas) -> Value {
     json!({"$ref": "#/components/schemas/NewPermissionRequest"})
 }
 
-/// The longest text of a request in characters: Meta's limit for the body of an interactive
-/// message.
+/// Maximum length of a request's text in characters, which is Meta's limit for the body of an
+/// interactive message.
 const TEXT_CHARS_MAX: usize = 1_024;
-/// The longest business-scoped user id, in digits.
+/// Maximum length of a business-scoped user id, in digits.
 const BSUID_DIGITS_MAX: usize = 128;
-/// The largest template, in bytes.
+/// Maximum size of a template, in bytes.
 const TEMPLATE_BYTES_MAX: usize = 16 * 1024;
 
 /// A user's permission for calls from a business number.
@@ -164,7 +164,7 @@ async fn request_permission(mut request: ApiRequest) -> Result<Response, ApiErro
     Ok(accepted(&PermissionRequest { message_id: sent.message, permission }))
 }
 
-/// The business number and the user that the path names.
+/// Returns the business number and the user in the path.
 fn pair(request: &ApiRequest) -> Result<(Arc<NumberEntry>, String), ApiError> {
     let number = request.number()?;
     let user = parse_user(request.parameter("wa_id")).ok_or_else(|| {

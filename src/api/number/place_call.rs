@@ -1,5 +1,5 @@
-//! `POST /api/v1/calls/` and `POST /api/v1/calls/{call_uuid}/hangup/`. Calls are placed as over the
-//! Plivo-compatible API, by the same rules and with other words.
+//! `POST /api/v1/calls/` and `POST /api/v1/calls/{call_uuid}/hangup/`. Calls are placed by the same
+//! rules as over the Plivo-compatible API. Only the names of the fields differ.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -98,7 +98,8 @@ struct CallRequest {
     from: String,
     /// The number of a WhatsApp user with its country code.
     to: String,
-    /// Where the call gets its documents. By default the answer URL of the number, or its agent.
+    /// URL from which the call gets its documents. The default is the answer URL of the number, or
+    /// its agent.
     answer_url: Option<String>,
     #[schema(schema_with = super::schema::method)]
     answer_method: Option<String>,
@@ -108,7 +109,7 @@ struct CallRequest {
     endpoint: Option<String>,
 }
 
-/// Where a call gets its documents.
+/// The source of a call's documents.
 struct DocumentSource {
     answer: (DocUrl, Method),
     fallback: Option<(DocUrl, Method)>,
@@ -152,7 +153,7 @@ async fn place(mut request: ApiRequest) -> Result<Response, ApiError> {
     Ok(created(&PlacedCall { call_uuid, outcome: "queued" }))
 }
 
-/// The source of documents that a request names, else that of the number.
+/// Returns the source of documents in a request, or that of the number.
 async fn document_source(
     request: &ApiRequest,
     body: &CallRequest,
@@ -197,7 +198,7 @@ async fn document_source(
     }
 }
 
-/// Where a call with an agent of the account starts.
+/// Returns the answer URL of a call with an agent of the account.
 async fn agent_url(
     request: &ApiRequest,
     id: Uuid,
@@ -215,7 +216,7 @@ async fn agent_url(
     Ok(author::agent_url(id))
 }
 
-/// The document that connects the user, once they have answered, to an endpoint.
+/// Builds the document that connects the user to an endpoint after they have answered.
 async fn endpoint_document(
     request: &ApiRequest,
     endpoint: &str,

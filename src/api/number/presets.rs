@@ -1,4 +1,4 @@
-//! What labels and canned replies have in common: reading and writing presets of the scope.
+//! //! Functions shared by labels and canned replies: reading and writing presets of the scope.
 
 use uuid::Uuid;
 
@@ -13,7 +13,7 @@ pub(super) async fn list(request: &ApiRequest, kind: PresetKind) -> Result<Vec<P
     found.map_err(ApiError::store("list presets"))
 }
 
-/// The preset with this id. One outside the scope does not exist.
+/// Returns the preset with this id. One outside the scope does not exist.
 pub(super) async fn find(
     request: &ApiRequest,
     kind: PresetKind,
@@ -24,7 +24,7 @@ pub(super) async fn find(
     found.ok_or(ApiError::NotFound(not_found))
 }
 
-/// Creates a preset of the account that the request names, by default its own.
+/// Creates a preset of the account given in the request. The default is the account of the request.
 pub(super) async fn create(
     request: &ApiRequest,
     kind: PresetKind,
@@ -63,7 +63,7 @@ pub(super) async fn delete(
     }
 }
 
-/// Why the store refused a preset.
+/// Returns why the store refused a preset.
 async fn taken_or_full(request: &ApiRequest, preset: &Preset) -> Result<ApiError, ApiError> {
     let name = preset.name.to_lowercase();
     let of_account = list(request, preset.kind).await?;

@@ -1,4 +1,4 @@
-//! A request of the number API as its handlers see it.
+//! //! A request of the number API, as passed to its handlers.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -18,11 +18,11 @@ use engine::admission::NumberEntry;
 use model::{AuthId, E164, Timestamp, stable_id};
 use store::Scope;
 
-/// Items on a page if the request does not say, and at most (`docs/reference/rest.md#paging`).
+/// Default and maximum number of items on a page (`docs/reference/rest.md#paging`).
 const LIMIT: u32 = 50;
 const LIMIT_MAX: u32 = 200;
 
-/// A request that matches a row and whose principal may make it.
+/// A request that matches a row, from an authorized principal.
 pub(in crate::api) struct ApiRequest {
     pub(super) state: Arc<ApiState>,
     pub(super) principal: Principal,
@@ -31,8 +31,8 @@ pub(in crate::api) struct ApiRequest {
     parameters: PathParameters,
     /// The query, decoded.
     query: Vec<(String, String)>,
-    /// Never locked. The mutex makes the request `Sync`, so that handlers can borrow it across an
-    /// await.
+    /// The body. It is never locked: the mutex makes the request `Sync`, so that handlers can
+    /// borrow it across an await.
     body: Mutex<Body>,
 }
 
@@ -69,7 +69,8 @@ impl ApiRequest {
         self.parameters.get(name)
     }
 
-    /// A path parameter that is an id. An id that can't be read is one that does not exist.
+    /// Returns a path parameter that is an id. An id that can't be parsed counts as one that does
+    /// not exist.
     ///
     /// # Errors
     /// Returns `NotFound` with the message if the parameter can't be read.
@@ -81,7 +82,7 @@ impl ApiRequest {
         self.parameter(name).parse().map_err(|_| ApiError::NotFound(not_found))
     }
 
-    /// The business number that the path names. A number outside the scope does not exist.
+    /// Returns the business number in the path. A number outside the scope does not exist.
     ///
     /// # Errors
     /// Returns `NotFound`, or `Conflict` if the number is disconnected.
@@ -94,7 +95,7 @@ impl ApiRequest {
         found.ok_or_else(|| self.disconnected(&number).unwrap_or_else(not_found))
     }
 
-    /// The error for a number of the scope that is disconnected; `None` if it is not.
+    /// The error for a number of the scope that is disconnected. `None` if it is not.
     pub(super) fn disconnected(&self, number: &E164) -> Option<ApiError> {
         let book = self.api().keeper.book();
         let is_disconnected =
@@ -104,7 +105,7 @@ impl ApiRequest {
         })
     }
 
-    /// A query parameter; the last one if there are several.
+    /// Returns a query parameter, or the last one if there are several.
     pub(super) fn query(&self, name: &str) -> Option<&str> {
         self.query.iter().rev().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
     }
@@ -141,7 +142,7 @@ impl ApiRequest {
         }
     }
 
-    /// The position where the previous page ended, parsed from the cursor of that page.
+    /// Returns the position at which the previous page ended, parsed from the cursor of that page.
     ///
     /// # Errors
     /// Returns `BadRequest` if the cursor is of another list or can't be parsed.
@@ -155,12 +156,12 @@ impl ApiRequest {
         position.map(Some).ok_or_else(error)
     }
 
-    /// The cursor of the next page, marked as one of this list.
+    /// Returns the cursor of the next page, marked as belonging to this list.
     pub(super) fn next_cursor(&self, position: Option<String>) -> Option<String> {
         position.map(|position| self.list_mark() + &position)
     }
 
-    /// A prefix that tells this list's cursors from those of other lists.
+    /// A prefix that distinguishes this list's cursors from those of other lists.
     fn list_mark(&self) -> String {
         let path = segments(self.head.uri.path());
         let mut mark = stable_id("list", path.get(2..).unwrap_or_default()).simple().to_string();
@@ -183,7 +184,8 @@ impl ApiRequest {
         body.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The body as JSON. An empty body is an empty object, and read-only fields are ignored.
+    /// Parses the body as JSON. An empty body counts as an empty object, and read-only fields are
+    /// ignored.
     ///
     /// # Errors
     /// Fails as [`ApiRequest::bytes`] does, or with `BadRequest` if the body is not a JSON object

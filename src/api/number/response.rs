@@ -60,7 +60,7 @@ pub(super) fn etag<T: Serialize>(object: &T) -> String {
 /// A page of a list.
 pub(super) struct Page<T> {
     pub(super) items: Vec<T>,
-    /// The position of the last item, if more follow.
+    /// The position of the last item, if more items follow.
     pub(super) next: Option<String>,
 }
 

@@ -10,7 +10,7 @@ use model::Role;
 
 /// An operation with the role that it requires and the function that serves it.
 pub(in crate::api) struct Route {
-    /// The least role that may use the operation.
+    /// The minimum role for the operation.
     pub(in crate::api) role: Role,
     pub(in crate::api) handler: Handler,
     pub(in crate::api) operation: Operation,
@@ -22,11 +22,11 @@ impl AsRef<Operation> for Route {
     }
 }
 
-/// Serves a request; made with [`handler`]. The future is boxed here, so that its state machine is
-/// compiled once and not into everything that polls it.
+/// Serves a request. Created with [`handler`]. The future is boxed here, so that its state machine
+/// is compiled once and not into every caller.
 pub(in crate::api) type Handler = fn(ApiRequest) -> BoxFuture<'static, Result<Response, ApiError>>;
 
-/// Makes a [`Handler`] of an `async fn(ApiRequest) -> Result<Response, ApiError>`.
+/// Creates a [`Handler`] from an `async fn(ApiRequest) -> Result<Response, ApiError>`.
 macro_rules! handler {
     ($function:path) => {
         |request| Box::pin($function(request))

@@ -101,7 +101,7 @@ fn is_sandbox(number: &NumberEntry) -> bool {
     number.spec.waba.as_str().is_empty()
 }
 
-/// The longest number that a body may name, in characters.
+/// Maximum length of a number in a body, in characters.
 const NUMBER_CHARS_MAX: usize = 15;
 
 #[derive(Deserialize, ToSchema)]
@@ -113,10 +113,10 @@ struct NumberSubscribe {
     number: String,
     /// Meta's id of the number.
     whatsapp_phone_number_id: String,
-    /// The id of a webhook; by default the account's only one.
+    /// The id of a webhook. The default is the account's only webhook.
     #[schema(format = Uuid)]
     webhook: Option<String>,
-    /// Also route the existing conversations there (default false).
+    /// Whether to route existing conversations there as well (default false).
     #[serde(default)]
     apply_to_existing: bool,
 }
@@ -147,8 +147,8 @@ async fn subscribe(mut request: ApiRequest) -> Result<Response, ApiError> {
     apply(&request, &number, routing, body.apply_to_existing).await
 }
 
-/// Applies a routing to a number, or on a sandbox number to the conversation of the asking key's or
-/// person's own WhatsApp number.
+/// Applies a routing to a number. On a sandbox number, it applies to the conversation of the key's
+/// or person's own WhatsApp number.
 async fn apply(
     request: &ApiRequest,
     number: &Arc<NumberEntry>,
@@ -181,7 +181,7 @@ struct NumberConnectAgent {
     apply_to_existing: bool,
 }
 
-/// The agent, if it can answer the messages of a number.
+/// Returns the agent if it can answer the messages of a number.
 pub(super) async fn answering_agent(
     request: &ApiRequest,
     number: &NumberEntry,

@@ -1,4 +1,5 @@
-//! Pieces of the schemas of JSON bodies, and how a body tells an absent field from `null`.
+//! //! Parts of the schemas of JSON bodies, and the distinction between an absent field and `null`
+//! in a body.
 
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;

@@ -1,5 +1,5 @@
-//! `/api/v1/account/token/`: replaces the auth token of an account. For a while the previous token
-//! authenticates and signs too. The new token is shown once.
+//! `/api/v1/account/token/`: replaces the auth token of an account. The previous token also
+//! authenticates and signs for a while. The new token is shown once.
 
 use std::time::Duration;
 
@@ -59,7 +59,7 @@ pub(super) const ROUTES: &[Route] = &[
 
 const OVERLAP_HOURS: u64 = 24;
 const OVERLAP_HOURS_MAX: u64 = 720;
-/// Random bytes of a token, as many as a subaccount's token has.
+/// Number of random bytes in a token, as in a subaccount's token.
 const TOKEN_BYTES: usize = 30;
 
 /// A new auth token.
@@ -69,9 +69,9 @@ const TOKEN_BYTES: usize = 30;
 struct CreatedToken {
     #[schema(value_type = String)]
     account: AuthId,
-    /// The token; not shown again.
+    /// The token. It is not shown again.
     auth_token: String,
-    /// The end of the time in which the previous token authenticates and signs, too.
+    /// The end of the time in which the previous token also authenticates and signs.
     #[schema(value_type = String, format = DateTime)]
     previous_until: Timestamp3339,
 }
@@ -83,7 +83,7 @@ struct TokenRotation {
     /// How long the previous token stays valid, in hours (default 24).
     #[schema(minimum = 1, maximum = 720)]
     overlap_hours: Option<u64>,
-    /// A subaccount; by default the account of the request's key or person.
+    /// A subaccount. The default is the account of the request.
     account: Option<String>,
 }
 

@@ -63,7 +63,7 @@ struct UploadedMedia {
     bytes: u64,
 }
 
-/// The longest file name, in characters.
+/// Maximum length of a file name, in characters.
 const NAME_CHARS_MAX: usize = 240;
 /// Value of `Retry-After` if too many files are being uploaded, in seconds.
 const RETRY_AFTER: u64 = 5;

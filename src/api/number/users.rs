@@ -1,4 +1,4 @@
-//! `/api/v1/users/`: the people who sign in to the console. `DELETE` of one is in
+//! `/api/v1/users/`: the people who sign in to the console. Deleting one is implemented in
 //! [`erasure`](super::erasure), which shares its path.
 //!
 //! A new person is invited by a link, which is shown once, unless the request has a password.
@@ -128,7 +128,7 @@ impl From<RoleWord> for Role {
     }
 }
 
-/// A person of the console.
+/// A person who can sign in to the console.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = User, examples(json!({"id": "3e0f5c6a-7c55-4c0b-8d7e-2f1a9b8c7d60", "name": "asha", "fullName": "Asha Verma", "role": "admin", "waId": null, "account": "MAXXXXXXXXXXXXXXXXXX", "invited": false, "inConfiguration": false, "createdAt": "2026-11-21T22:50:00.000Z"})))]
@@ -141,9 +141,10 @@ struct UserView {
     wa_id: Option<String>,
     #[schema(value_type = String)]
     account: AuthId,
-    /// Has been invited and has no password yet.
+    /// Whether the person was invited and has no password yet.
     invited: bool,
-    /// Is defined in the configuration file, where role and password are changed.
+    /// Whether the person is defined in the configuration file, where role and password are
+    /// changed.
     in_configuration: bool,
     #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp3339,
@@ -194,9 +195,9 @@ struct NewUser {
     full_name: String,
     /// The person's own WhatsApp number.
     wa_id: Option<String>,
-    /// If absent, the response has an invitation link.
+    /// The password. If absent, the response contains an invitation link.
     password: Option<String>,
-    /// A subaccount; by default the account of the request's key or person.
+    /// A subaccount. The default is the account of the request.
     account: Option<String>,
 }
 
@@ -286,8 +287,8 @@ fn invitation_link(request: &ApiRequest, token: &Token) -> String {
     format!("{base_url}/console/invitation/{}", token.reveal())
 }
 
-/// The account that a request names, with its main account: one in the scope, by default the
-/// account of the request.
+/// Returns the account in a request, with its main account. It must be in the scope. The default is
+/// the account of the request.
 pub(super) fn account_of(
     request: &ApiRequest,
     named: Option<&str>,

@@ -1,5 +1,5 @@
-//! `/api/v1/wabas/`: the WhatsApp Business Accounts of an account: which account their calls belong
-//! to, and reading their numbers at Meta.
+//! //! `/api/v1/wabas/`: the WhatsApp Business Accounts of an account, the account that owns their
+//! calls, and reading their numbers from Meta.
 
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
@@ -81,7 +81,7 @@ struct WabaView {
     /// The account that the calls of its numbers belong to.
     account: String,
     has_token: bool,
-    /// The phone numbers that a change of the account moves.
+    /// The phone numbers that move with a change of the account.
     affected_numbers: Vec<String>,
 }
 
@@ -133,7 +133,7 @@ fn view(request: &ApiRequest, id: &WabaId) -> Result<Response, ApiError> {
     Ok(with_etag(ok(&WabaView::new(&book, waba)), &tag(waba)))
 }
 
-/// The ETag of a WABA: only of its account, since its numbers also change without a request.
+/// The ETag of a WABA. It covers only the account, since the numbers also change without a request.
 fn tag(waba: &Waba) -> String {
     etag(&waba.account())
 }

@@ -32,9 +32,9 @@ pub(super) const ROUTES: &[Route] = &[Route {
     )]),
 }];
 
-/// Lines per read from the store.
+/// Number of lines per read from the store.
 const LINES: u32 = 1_000;
-/// The most bytes of an event log that are read.
+/// Maximum number of bytes of an event log that are read.
 const BYTES_MAX: usize = 8 << 20;
 
 /// A call as bars over time. Times are microseconds since the webhook of the call had been read;
@@ -50,7 +50,7 @@ struct CallWaterfall {
     ended_us: Option<i64>,
     cause: Option<&'static str>,
     bars: Vec<Bar>,
-    /// The number of bars beyond the limit, which are left out.
+    /// The number of bars that are omitted beyond the limit.
     left_out: usize,
 }
 
@@ -60,15 +60,15 @@ struct CallWaterfall {
 #[schema(as = CallWaterfallBar)]
 struct Bar {
     name: String,
-    /// Who caused the span: `node`, `graph`, `customer`, `media`, `instruction`, `person`.
+    /// Party that caused the span: `node`, `graph`, `customer`, `media`, `instruction`, `person`.
     who: &'static str,
     from_us: i64,
-    /// Null if it never ended.
+    /// The end. Null if the span never ended.
     to_us: Option<i64>,
-    /// How it ended.
+    /// The result of the span.
     note: String,
     failed: bool,
-    /// If this is a part of a bar: the name of that bar, which precedes this one.
+    /// For a part of a bar, the name of that bar, which precedes this one.
     #[serde(skip_serializing_if = "Option::is_none")]
     of: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -88,7 +88,7 @@ struct Body {
     kind: &'static str,
     /// At most 4 KiB.
     text: String,
-    /// The size in bytes before the text was cut; null if it is whole.
+    /// The size in bytes before the text was cut. Null if it was not cut.
     cut_of: Option<usize>,
     /// `whole`, `rebuilt` (from the event log) or `not_kept`.
     kept: &'static str,

@@ -84,9 +84,9 @@ struct WebhookView {
     id: Uuid,
     name: String,
     url: String,
-    /// The number of valid secrets: two while one replaces the other.
+    /// The number of valid secrets. It is two during a rotation.
     secrets: usize,
-    /// Is defined in the configuration file.
+    /// Whether the webhook is defined in the configuration file.
     in_configuration: bool,
     /// Null if the webhook is defined in the configuration file.
     #[schema(value_type = Option<String>, format = DateTime)]
@@ -125,7 +125,7 @@ struct DeliveryDetail {
     /// `waiting`, `delivered` or `failed`.
     state: &'static str,
     attempts: u32,
-    /// The status of the last response, or what went wrong.
+    /// The status of the last response, or its error.
     last: String,
     #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp3339,
@@ -178,7 +178,7 @@ async fn list(request: ApiRequest) -> Result<Response, ApiError> {
     Ok(ok(&WebhookPage { items, next: request.next_cursor(page.next) }))
 }
 
-/// The webhook that the path names.
+/// Returns the webhook in the path.
 fn find(request: &ApiRequest) -> Result<Receiver, ApiError> {
     const NO_WEBHOOK: &str = "no such webhook";
     let id = request.id("webhook_id", NO_WEBHOOK)?;
@@ -187,7 +187,7 @@ fn find(request: &ApiRequest) -> Result<Receiver, ApiError> {
     found.ok_or(ApiError::NotFound(NO_WEBHOOK))
 }
 
-/// The webhook URL of the number that the path names, which may be disconnected.
+/// Returns the webhook URL of the number in the path. The number may be disconnected.
 fn find_number(request: &ApiRequest) -> Result<Receiver, ApiError> {
     let number = parse_number(request.parameter("number"));
     let book = request.api().keeper.book();

@@ -12,7 +12,7 @@ use super::response::{Changed, account_uri, changed, ok};
 use super::route::{Route, handler, object};
 use engine::admission::book::Account;
 
-/// The longest name, city, address or time zone, in characters.
+/// Maximum length of a name, city, address or time zone, in characters.
 pub(super) const TEXT_CHARS_MAX: usize = 200;
 
 const PATH: &str = "/v1/Account/{auth_id}/";

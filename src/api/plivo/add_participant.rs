@@ -1,8 +1,8 @@
 //! `POST MultiPartyCall/{mpc}/Participant/`: calls users into a multi-party call, or moves a live
 //! call into it.
 //!
-//! A participant runs a document with the element `MultiPartyCall`, which is made of the fields of
-//! the request and validated like any document.
+//! A participant runs a document with the element `MultiPartyCall`, which is generated from the
+//! fields of the request and validated like any document.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,9 +31,9 @@ use model::{CallUuid, Digit, E164, Method};
 use xml::Document;
 use xml::ast::DocUrl;
 
-/// How long a confirm key is waited for, as long as that of a `Dial`.
+/// Time to wait for a confirm key, as in a `Dial`.
 const CONFIRM_MS: u64 = 120_000;
-/// The longest `delay_dial`, in seconds.
+/// Maximum value of `delay_dial`, in seconds.
 const DELAY_MAX: u64 = 120;
 
 const FIELDS: &[Field] = &[
@@ -195,7 +195,7 @@ const ATTRIBUTES: &[(&str, &str)] = &[
     ("ai_agent_stream_status_callback_method", "aiAgentStreamStatusCallbackMethod"),
 ];
 
-/// The document of a participant: the one element, with the attributes that the fields set.
+/// Builds the document of a participant: the element with the attributes set by the fields.
 fn document(fields: &Fields, name: &str) -> Result<Arc<Document>, String> {
     let escaped =
         |text: &str| text.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;");
@@ -265,7 +265,7 @@ fn move_call(
     Ok(AddedCall { to: call.to, from: call.from, call_uuid: uuid.to_string() })
 }
 
-/// Calls users into the room, by the rules of every call.
+/// Calls users into the room, by the same rules as for every call.
 async fn call_users(
     request: &PlivoRequest,
     fields: &Fields,
@@ -311,7 +311,7 @@ fn parse_order(
     })
 }
 
-/// The fields about users who are called, each validated on its own.
+/// The fields about the users to call, each validated on its own.
 struct CalledUsers {
     from: E164,
     to: Vec<E164>,

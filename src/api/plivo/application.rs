@@ -25,9 +25,9 @@ use store::Scope;
 use xml::ast::DocUrl;
 
 const NOT_FOUND: PlivoError = PlivoError::NotFound("application not found");
-/// The longest name, in characters.
+/// Maximum length of a name, in characters.
 const NAME_CHARS_MAX: usize = 100;
-/// Digits of an id, as many as Plivo's have.
+/// Number of digits of an id, as in Plivo's ids.
 const ID_DIGITS: u32 = 17;
 /// The fields of the URLs and of their methods.
 const LINKS: [(&str, &str); 4] = [
@@ -284,7 +284,7 @@ fn too_many(TooMany(most): TooMany) -> PlivoError {
 /// The fields of a new or changed application, each validated on its own.
 struct ApplicationFields {
     name: Option<String>,
-    /// In the order of [`LINKS`].
+    /// The URLs, in the order of [`LINKS`].
     links: [LinkFields; 4],
     owner: Option<String>,
     default_for_numbers: Option<bool>,

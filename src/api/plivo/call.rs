@@ -218,7 +218,7 @@ enum Status {
 }
 
 impl Status {
-    /// Parses `status`; `None` if the request is about ended calls.
+    /// Parses `status`. `None` if the request is about ended calls.
     fn parse(pairs: &Pairs) -> Result<Option<Self>, PlivoError> {
         match query::value(pairs, "status") {
             None => Ok(None),

@@ -1,7 +1,7 @@
 //! Commands for a live call: transfer, play, speak, send digits.
 //!
-//! A request is validated and passed to the call. The response does not wait for its effect, which
-//! is in the event log of the call.
+//! A request is validated and passed to the call. The response does not wait for the effect, which
+//! the event log of the call shows.
 
 use axum::response::Response;
 use serde::Serialize;
@@ -22,7 +22,7 @@ use model::CallUuid;
 use xml::ast::{DocUrl, Speak};
 
 const URLS_MAX: usize = 20;
-/// The longest `length` of sounds, in seconds.
+/// Maximum `length` of sounds, in seconds.
 const LENGTH_MAX: u64 = 3_600;
 
 const PLAY: &str = "/v1/Account/{auth_id}/Call/{call_uuid}/Play/";
@@ -147,7 +147,7 @@ struct Transferred {
     call_uuids: Vec<CallUuid>,
 }
 
-/// The answered call that the path names.
+/// Returns the answered call in the path.
 pub(super) fn answered_call(request: &PlivoRequest) -> Result<LiveCall, PlivoError> {
     let uuid: CallUuid = request.id("call_uuid", CALL_NOT_FOUND)?;
     let call = request.api().live.get(&request.scope, uuid);
@@ -203,7 +203,7 @@ async fn speak(request: PlivoRequest) -> Result<Response, PlivoError> {
     Ok(accepted(&Accepted { message: "speak started" }))
 }
 
-/// Plays sounds on the legs that the fields name.
+/// Plays sounds on the legs given in the fields.
 fn play_aside(
     request: &PlivoRequest,
     call: &LiveCall,
@@ -255,7 +255,7 @@ fn parse_digits(fields: &Fields) -> Result<String, String> {
         .ok_or_else(|| format!("digits must be 1 to {KEYS_MAX} of 0-9, *, #, w and W"))
 }
 
-/// Parses the legs that a command is for; by default the A-leg.
+/// Parses the legs to which a command applies. The default is the A-leg.
 fn parse_legs(fields: &Fields, name: &str, accepts_both: bool) -> Result<Legs, String> {
     match fields.text(name)?.map(|word| word.to_ascii_lowercase()).as_deref() {
         None | Some("aleg") => Ok(Legs::A),
@@ -268,7 +268,7 @@ fn parse_legs(fields: &Fields, name: &str, accepts_both: bool) -> Result<Legs, S
     }
 }
 
-/// The UUID of the B-leg, if the request is for that leg.
+/// Returns the UUID of the B-leg if the request applies to that leg.
 fn b_leg(call: &LiveCall, is_required: bool) -> Result<Option<CallUuid>, PlivoError> {
     match (is_required, call.b_leg) {
         (false, _) => Ok(None),

@@ -1,4 +1,4 @@
-//! Conferences: the rooms that exist now, and commands for their members. See
+//! //! Conferences: the existing rooms, and commands for their members. See
 //! `docs/reference/rest.md#conferences`.
 
 use axum::response::Response;
@@ -320,7 +320,7 @@ async fn stop_speaking(request: PlivoRequest) -> Result<Response, PlivoError> {
     stop(&request, &MemberCommand::Stop(SoundKind::Speak))
 }
 
-/// Passes a command to the members that the path names. The response is 202 with their ids.
+/// Passes a command to the members in the path. The response is 202 with their ids.
 fn start(
     request: &PlivoRequest,
     command: &MemberCommand,
@@ -336,7 +336,7 @@ fn start(
     Ok(accepted(&MembersCommanded { message, member_id }))
 }
 
-/// Passes a command to the members that the path names. The response is 204.
+/// Passes a command to the members in the path. The response is 204.
 fn stop(request: &PlivoRequest, command: &MemberCommand) -> Result<Response, PlivoError> {
     pass(request, command)?;
     Ok(no_content())

@@ -22,15 +22,16 @@ const NOT_FOUND: PlivoError = PlivoError::NotFound("endpoint not found");
 const ALIAS_CHARS_MAX: usize = 100;
 const PASSWORD_CHARS_MIN: usize = 5;
 const PASSWORD_CHARS_MAX: usize = 128;
-/// The longest name, in characters.
+/// Maximum length of a name, in characters.
 const NAME_CHARS_MAX: usize = 64;
-/// Digits that are appended to a name that another account uses. Plivo appends 12 to every name.
+/// Number of digits that are appended to a name that another account uses. Plivo appends 12 to
+/// every name.
 const APPENDED_DIGITS: u32 = 12;
-/// Digits of an id.
+/// Number of digits of an id.
 const ID_DIGITS: u32 = 14;
-/// The most endpoints of an account and its subaccounts.
+/// Maximum number of endpoints of an account and its subaccounts.
 const ENDPOINTS_MAX: u64 = 10_000;
-/// Maximum number of names and ids to try before giving up, when those tried are in use.
+/// Maximum number of names and ids that are tried until an unused one is found.
 const ATTEMPTS: usize = 4;
 
 const COLLECTION: &str = "/v1/Account/{auth_id}/Endpoint/";

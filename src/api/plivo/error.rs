@@ -1,5 +1,5 @@
-//! Errors of the Plivo-compatible API, and the response that each becomes:
-//! `{"api_id": "…", "error": "ring_timeout must be an integer between 1 and 600"}`.
+//! //! Errors of the Plivo-compatible API, and the response for each: `{"api_id": "…", "error":
+//! "ring_timeout must be an integer between 1 and 600"}`.
 
 use std::borrow::Cow;
 
@@ -29,11 +29,11 @@ const SHUTTING_DOWN: PlivoError =
 /// Why a request of the Plivo-compatible API failed. The text is the `error` of the response.
 #[derive(Debug)]
 pub(in crate::api) enum PlivoError {
-    /// 400: the first wrong field, in a sentence.
+    /// 400: the first wrong field, described in a sentence.
     BadRequest(String),
     /// The body could not be read.
     Body(BodyError),
-    /// 401. Missing, wrong and unknown credentials are not told apart.
+    /// 401. The response is the same for missing, wrong and unknown credentials.
     Unauthorized,
     /// 403: businesses with a number of this country can't call.
     BarredCountry(String),
@@ -47,9 +47,9 @@ pub(in crate::api) enum PlivoError {
     UserBusy(String),
     /// 422: a rule of WhatsApp, or the state of the number, forbids it.
     NotAllowed(String),
-    /// 429; `retry_after` in seconds.
+    /// 429. `retry_after` is in seconds.
     TooManyRequests { message: Cow<'static, str>, retry_after: u64 },
-    /// 500. The cause is in the log only.
+    /// 500. Only the log contains the cause.
     Internal,
     /// 503, with `Retry-After`.
     Unavailable(&'static str),
@@ -60,7 +60,8 @@ impl PlivoError {
         Self::TooManyRequests { message: message.into(), retry_after }
     }
 
-    /// Logs a change that the store did not take and makes the error: 503, because nothing changed.
+    /// Logs a change that the store did not accept and creates the error: 503, because nothing
+    /// changed.
     pub(super) fn not_stored(error: StoreError) -> Self {
         tracing::warn!(%error, "change could not be stored");
         if matches!(error, StoreError::Contended) {

@@ -11,13 +11,13 @@ use machine::sip_header_name;
 use model::{E164, Method};
 use xml::ast::{DocUrl, Target};
 
-/// The most DTMF keys and pauses of one request.
+/// Maximum number of DTMF keys and pauses in a request.
 pub(super) const KEYS_MAX: usize = 64;
-/// The most targets of one request (`docs/reference/limits.md#l7`).
+/// Maximum number of targets of a request (`docs/reference/limits.md#l7`).
 const TARGETS_MAX: usize = 1_000;
 pub(super) const CALLER_NAME_CHARS_MAX: usize = 50;
 const SIP_HEADERS_MAX: usize = 32;
-/// The longest `ring_timeout`, in seconds.
+/// Maximum value of `ring_timeout`, in seconds.
 pub(super) const RING_TIMEOUT_MAX: u64 = 600;
 
 /// The error text for identical caller and callee.
@@ -41,8 +41,8 @@ pub(super) const SPEECH_FIELDS: &[Field] = &[
 pub(super) const SOUND_FIELDS: &[Field] =
     &[Field::required("url", FieldKind::Url, "URL of a sound")];
 
-/// What Plivo's SDKs send with any request: the parameters of asynchronous requests, and parts of
-/// the path. A request that uses one of these names has its own field for it.
+/// Names that Plivo's SDKs send with any request: the parameters of asynchronous requests, and
+/// parts of the path. A request that uses one of these names has its own field for it.
 pub(in crate::api) const IGNORED: &[Field] = &[
     unused("callback_url"),
     unused("callback_method"),

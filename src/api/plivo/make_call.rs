@@ -24,7 +24,7 @@ use model::{CallUuid, E164, Method};
 use store::Scope;
 use xml::ast::DocUrl;
 
-/// The longest `time_limit`, in seconds.
+/// Maximum value of `time_limit`, in seconds.
 const TIME_LIMIT_MAX: u64 = 86_400;
 
 const FIELDS: &[Field] = &[
@@ -168,7 +168,7 @@ async fn make(request: PlivoRequest) -> Result<Response, PlivoError> {
     Ok(created(&fired))
 }
 
-/// The error text for a `from` that the account does not have, or from which it can't call.
+/// The error text for a `from` that does not belong to the account, or from which it can't call.
 pub(super) fn not_own_number(from: &E164) -> String {
     format!(
         "from parameter is invalid. {from} is not a calling-enabled WhatsApp number of your account"
@@ -190,7 +190,7 @@ struct CallRequest {
     ring_timeout_s: u64,
     hangup_on_ring_s: Option<u64>,
     parent: Option<CallUuid>,
-    /// The parent, if the request is to fail unless it is known.
+    /// The parent call. Set if the request must fail unless the parent is known.
     required_parent: Option<CallUuid>,
 }
 

@@ -51,14 +51,14 @@ use request::PlivoRequest;
 use route::Route;
 use store::Scope;
 
-/// Responses to POSTs with an `Idempotency-Key` are kept for ten minutes.
+/// The idempotency rules: responses to POSTs with an `Idempotency-Key` are kept for ten minutes.
 pub(super) const IDEMPOTENCY: Rules = Rules {
     kept: Duration::from_secs(600),
     key_bytes_max: 64,
     internal_error: || PlivoError::Internal.into_response(),
 };
 
-/// All routes, a table per resource.
+/// All routes: one table per resource.
 pub(super) const TABLES: &[&[Route]] = &[
     call::ROUTES,
     make_call::ROUTES,
@@ -165,8 +165,8 @@ fn authenticate(
     Ok(Scope::of(account))
 }
 
-/// Serves a request that comes from inside the node ([`Apis`](super::Apis)); `path` is the part
-/// after the account, with the query.
+/// Serves a request from inside the node ([`Apis`](super::Apis)). `path` is the part after the
+/// account, with the query.
 pub(super) async fn dispatch(
     state: &Arc<ApiState>,
     (scope, actor): (Scope, Actor),

@@ -1,5 +1,5 @@
-//! Multi-party calls: those that exist, those that have ended, and commands for their participants.
-//! See `docs/reference/rest.md#multi-party-calls`.
+//! //! Multi-party calls: live and ended ones, and commands for their participants. See
+//! `docs/reference/rest.md#multi-party-calls`.
 
 use axum::response::Response;
 use serde::Serialize;
@@ -264,13 +264,12 @@ pub(super) fn room_id(request: &PlivoRequest) -> &str {
     request.parameter("mpc")
 }
 
-/// The multi-party call that the path names, if it has not ended.
+/// Returns the multi-party call in the path, if it has not ended.
 pub(super) fn live_room(request: &PlivoRequest) -> Result<RoomView, PlivoError> {
     request.api().rooms.find(&request.scope, KIND, room_id(request)).ok_or(NO_ROOM)
 }
 
-/// The multi-party call that the path names: the one that exists now, or else the latest that has
-/// ended.
+/// Returns the multi-party call in the path: the live one, or else the latest that has ended.
 async fn any_room(request: &PlivoRequest) -> Result<RoomView, PlivoError> {
     let error = match live_room(request) {
         Ok(room) => return Ok(room),
@@ -473,7 +472,7 @@ async fn change(request: PlivoRequest) -> Result<Response, PlivoError> {
     Ok(accepted(&ChangedParticipant { message, mute, hold, coach_mode }))
 }
 
-/// Passes a command to the participants that the path names, and returns their ids.
+/// Passes a command to the participants in the path, and returns their ids.
 fn pass(request: &PlivoRequest, command: &MemberCommand) -> Result<Vec<u64>, PlivoError> {
     let members = parse_members(request.parameter("member_id")).ok_or(NO_MEMBER)?;
     let rooms = &request.api().rooms;
@@ -507,7 +506,7 @@ async fn stop_speaking(request: PlivoRequest) -> Result<Response, PlivoError> {
     Ok(no_content())
 }
 
-/// Queues a sound for the participants that the path names.
+/// Queues a sound for the participants in the path.
 fn queue(
     request: &PlivoRequest,
     command: &MemberCommand,

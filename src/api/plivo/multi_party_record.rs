@@ -202,7 +202,7 @@ fn check(is_done: Option<bool>, otherwise: PlivoError) -> Result<(), PlivoError>
     }
 }
 
-/// Passes a command about the recording of the participant that the path names.
+/// Passes a command about the recording of the participant in the path.
 fn track(
     request: &PlivoRequest,
     command: TrackCommand,

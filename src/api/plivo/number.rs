@@ -19,7 +19,7 @@ use model::{AppId, AuthId, E164, Origin};
 use store::Scope;
 
 const NOT_FOUND: PlivoError = PlivoError::NotFound("number not found");
-/// The longest alias, in characters.
+/// Maximum length of an alias, in characters.
 const ALIAS_CHARS_MAX: usize = 100;
 
 const ITEM: &str = "/v1/Account/{auth_id}/Number/{number}/";
@@ -145,7 +145,7 @@ impl<'a> NumberView<'a> {
     }
 }
 
-/// The country of a number; empty if its digits do not tell it.
+/// The country of a number. Empty if it can't be derived from the digits.
 fn region(number: &E164) -> String {
     match Origin::of(number) {
         Origin::Country(country) => country.to_string(),
@@ -160,7 +160,7 @@ struct NumberList<'a> {
     objects: Vec<NumberView<'a>>,
 }
 
-/// The response to a change. If the account changed: the numbers that it changed for.
+/// The response to a change. If the account changed, it contains the numbers that moved with it.
 #[derive(Serialize, ToSchema)]
 #[schema(as = PlivoNumberChanged)]
 struct ChangedNumber {

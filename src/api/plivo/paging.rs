@@ -6,10 +6,10 @@ use utoipa::ToSchema;
 use super::error::PlivoError;
 use super::query::{self, Pairs};
 
-/// The most objects on a page, and the default (`docs/reference/limits.md#l38`).
+/// Maximum and default number of objects on a page (`docs/reference/limits.md#l38`).
 const LIMIT_MAX: u32 = 20;
 
-/// The page that a request asks for.
+/// The page that a request selects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct PageRequest {
     pub(super) limit: u32,
@@ -70,7 +70,7 @@ impl PageMeta {
     }
 }
 
-/// The requested page of a list that is in memory.
+/// Returns the requested page of a list in memory.
 pub(super) fn page_of<T>(
     all: Vec<T>,
     list_uri: &str,

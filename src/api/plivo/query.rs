@@ -1,5 +1,5 @@
-//! Filters in the query of a list. A bad value is 400 and names its parameter; unknown parameters
-//! are ignored.
+//! //! Filters in the query of a list. An invalid value results in 400 with the name of its
+//! parameter. Unknown parameters are ignored.
 
 use jiff::civil::DateTime;
 
@@ -10,7 +10,7 @@ use store::{CallFilter, Compare};
 /// The names and values of a query, decoded.
 pub(super) type Pairs = [(String, String)];
 
-/// The value of a parameter; the last one if there are several.
+/// Returns the value of a parameter, or the last one if there are several.
 pub(super) fn value<'q>(pairs: &'q Pairs, name: &str) -> Option<&'q str> {
     pairs.iter().rev().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
 }
@@ -70,7 +70,8 @@ pub(super) fn bad(name: &str, expected: &str) -> PlivoError {
     PlivoError::BadRequest(format!("{name} must be {expected}"))
 }
 
-/// Removes the notation of a number; a text that is not a number, like `anonymous`, is unchanged.
+/// Removes the notation of a number. A text that is not a number, such as `anonymous`, is
+/// unchanged.
 pub(super) fn number(text: &str) -> String {
     let digits = digits_of(text);
     let plain =

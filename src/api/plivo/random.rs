@@ -1,4 +1,4 @@
-//! Random ids and tokens in the forms that Plivo's SDKs expect.
+//! //! Random ids and tokens in the formats that Plivo's SDKs expect.
 
 use aws_lc_rs::rand;
 use base64::Engine as _;
@@ -6,10 +6,10 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::error::PlivoError;
 
-/// Characters of an `auth_id` after its two letters, and their alphabet.
+/// Number of characters of an `auth_id` after its two letters.
 const ID_CHARS: usize = 18;
 const ID_ALPHABET: &[u8; 36] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
-/// Random bytes of an auth token, which has 40 characters.
+/// Number of random bytes of an auth token, which has 40 characters.
 const TOKEN_BYTES: usize = 30;
 
 fn fill(bytes: &mut [u8]) -> Result<(), PlivoError> {

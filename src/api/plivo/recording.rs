@@ -27,9 +27,9 @@ use model::Timestamp;
 use store::{Compare, Recording, RecordingFilter, RoomFilter, Scope};
 use xml::ast::Target;
 
-/// The longest recording of a room, in milliseconds.
+/// Maximum length of a room's recording, in milliseconds.
 pub(super) const ROOM_MAX_MS: u64 = 14_400_000;
-/// The longest recording of a call and the default, in seconds.
+/// Maximum and default length of a call's recording, in seconds.
 const TIME_LIMIT_MAX: u64 = 14_400;
 const TIME_LIMIT: u64 = 60;
 const NOT_FOUND: PlivoError = PlivoError::NotFound("recording not found");
@@ -224,7 +224,7 @@ pub(super) fn parse_order(
     Ok((order, callback))
 }
 
-/// Parses the `transcription_` fields. Whether a speech recognizer is available is up to the call.
+/// Parses the `transcription_` fields. The call decides whether a speech recogniser is available.
 fn parse_transcript(api: &Api, fields: &Fields) -> Result<Option<TranscriptOrder>, String> {
     let word =
         |name: &str| fields.text(name).map(|word| word.map(|word| word.to_ascii_lowercase()));
@@ -294,7 +294,7 @@ fn parse_uuid(name: &str, value: &str) -> Result<Uuid, PlivoError> {
     value.parse().map_err(|_| query::bad(name, "a UUID"))
 }
 
-/// A number as records of calls have it, without a plus.
+/// Formats a number as in records of calls, without a plus.
 fn without_plus(number: &str) -> String {
     number.trim().trim_start_matches('+').to_owned()
 }

@@ -1,4 +1,4 @@
-//! A request of the Plivo-compatible API as its handlers see it.
+//! //! A request of the Plivo-compatible API, as passed to its handlers.
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -46,7 +46,8 @@ impl PlivoRequest {
         self.parameters.get(name)
     }
 
-    /// A path parameter that is an id. An id that can't be read is one that does not exist.
+    /// Returns a path parameter that is an id. An id that can't be parsed counts as one that does
+    /// not exist.
     ///
     /// # Errors
     /// Returns the given error if the parameter can't be read.
@@ -74,8 +75,8 @@ impl PlivoRequest {
         checked.map_err(PlivoError::BadRequest)
     }
 
-    /// A flag of a DELETE: in the query, or in the body, where the Python and Node SDKs send it. A
-    /// value that is not a boolean counts as absent.
+    /// Returns a flag of a DELETE, from the query or the body, in which the Python and Node SDKs
+    /// send it. A value that is not a boolean counts as absent.
     pub(super) fn delete_flag(&self, name: &str) -> bool {
         let is_in_query = self.query_text(name).is_some_and(|v| v.eq_ignore_ascii_case("true"));
         let in_body = || Fields::read(&self.headers, &self.body).ok()?.flag(name).ok()?;

@@ -12,7 +12,7 @@ use super::super::error::json_response;
 use model::AuthId;
 use store::Scope;
 
-/// A response with the fields of an object beside `api_id`, which is also in the header `X-Api-Id`.
+/// A response with the fields of an object and an `api_id`, which is also in the header `X-Api-Id`.
 pub(super) fn object<T: Serialize>(status: StatusCode, object: &T) -> Response {
     #[derive(Serialize)]
     struct WithId<'a, T> {

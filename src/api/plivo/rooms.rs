@@ -1,4 +1,4 @@
-//! What requests about conferences and multi-party calls have in common.
+//! //! Functions shared by conferences and multi-party calls.
 
 use axum::response::Response;
 
@@ -28,14 +28,14 @@ pub(super) fn parse_members(ids: &str) -> Option<Members> {
     ids.split(',').map(|id| id.trim().parse().ok()).collect::<Option<Vec<_>>>().map(Members::These)
 }
 
-/// The command to play the sound that the field `url` names.
+/// Builds the command to play the sound in the field `url`.
 pub(super) fn play_command(request: &PlivoRequest) -> Result<MemberCommand, PlivoError> {
     let url = request.fields()?.required("url").map_err(PlivoError::BadRequest)?;
     let url = customer_url(request.api(), "url", &url).map_err(PlivoError::BadRequest)?;
     Ok(MemberCommand::Play(SoundKind::Play, vec![SoundItem::once(Sound::File { url })]))
 }
 
-/// The command to speak the text in the fields of a request.
+/// Builds the command to speak the text in the fields of a request.
 pub(super) fn speak_command(request: &PlivoRequest) -> Result<MemberCommand, PlivoError> {
     let Speak { speech, voice, language, .. } =
         speech::parse(&request.fields()?).map_err(PlivoError::BadRequest)?;

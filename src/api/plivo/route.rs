@@ -20,12 +20,12 @@ impl AsRef<Operation> for Route {
     }
 }
 
-/// Serves a request; made with [`handler`]. The future is boxed here, so that its state machine is
-/// compiled once and not into everything that polls it.
+/// Serves a request. Created with [`handler`]. The future is boxed here, so that its state machine
+/// is compiled once and not into every caller.
 pub(in crate::api) type Handler =
     fn(PlivoRequest) -> BoxFuture<'static, Result<Response, PlivoError>>;
 
-/// Makes a [`Handler`] of an `async fn(PlivoRequest) -> Result<Response, PlivoError>`.
+/// Creates a [`Handler`] from an `async fn(PlivoRequest) -> Result<Response, PlivoError>`.
 macro_rules! handler {
     ($function:path) => {
         |request| Box::pin($function(request))
@@ -63,7 +63,7 @@ pub(super) const LIMIT: QueryParameter =
     QueryParameter::integer("limit", 1, 20, "Objects per page (default 20)");
 pub(super) const OFFSET: QueryParameter =
     QueryParameter::integer("offset", 0, u32::MAX, "Objects to skip (default 0)");
-/// A parameter of a DELETE that may also come in the body.
+/// A parameter of a DELETE that may also be in the body.
 pub(super) const CASCADE: QueryParameter = QueryParameter::flag(
     "cascade",
     "true: delete its applications too; also accepted in a JSON body",

@@ -3,7 +3,7 @@
 use super::super::fields::Fields;
 use xml::ast::{ElementKind, Speak, Speech, SpeechNode};
 
-/// The longest text, in characters (`docs/reference/limits.md#l2`).
+/// Maximum length of a text, in characters (`docs/reference/limits.md#l2`).
 const TEXT_CHARS_MAX: usize = 3_000;
 
 /// Parses `text`, `voice`, `language` and `type` by the rules of the element `Speak`.

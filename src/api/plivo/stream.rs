@@ -21,11 +21,11 @@ use engine::call::streams::StreamView;
 use machine::{Command, StreamFormat, StreamOrder, StreamTrack};
 use model::StreamId;
 
-/// The longest `stream_timeout`, in seconds (`docs/reference/limits.md#l37`).
+/// Maximum value of `stream_timeout`, in seconds (`docs/reference/limits.md#l37`).
 const TIMEOUT_MAX: u64 = 86_400;
 /// The default `noise_cancellation_level`, in percent.
 const NOISE_LEVEL: u8 = 85;
-/// The longest `extra_headers`, in bytes (`docs/reference/limits.md#l37`).
+/// Maximum size of `extra_headers`, in bytes (`docs/reference/limits.md#l37`).
 const EXTRA_HEADERS_MAX: usize = 512;
 const NOT_FOUND: PlivoError = PlivoError::NotFound("stream not found");
 
@@ -138,7 +138,7 @@ struct StreamMeta {
     count: usize,
 }
 
-/// A stream. It costs nothing.
+/// A stream. Streams are free of charge.
 #[derive(Serialize, ToSchema)]
 #[schema(as = PlivoStream)]
 struct StreamObject {
@@ -152,7 +152,7 @@ struct StreamObject {
     end_time: Option<String>,
     plivo_auth_id: String,
     resource_uri: String,
-    /// The same as a string, which SDKs read.
+    /// The duration as a string, which SDKs read.
     rounded_bill_duration: String,
     service_url: String,
     start_time: Option<String>,
@@ -229,7 +229,7 @@ async fn stop_all(request: PlivoRequest) -> Result<Response, PlivoError> {
     Ok(no_content())
 }
 
-/// The stream that the path names.
+/// Returns the stream in the path.
 fn find(request: &PlivoRequest, call: &LiveCall) -> Result<StreamView, PlivoError> {
     let id: StreamId = request.id("stream_id", NOT_FOUND)?;
     let streams = request.api().live.streams(&request.scope, call.call);

@@ -1,8 +1,8 @@
 //! Subaccounts, which only their main account can see and change. See
 //! `docs/reference/rest.md#subaccounts`.
 //!
-//! A disabled subaccount cannot authenticate; calls of its numbers go on. The main account sees the auth
-//! token, which is encrypted in the store.
+//! A disabled subaccount cannot authenticate; calls of its numbers continue. The main account sees
+//! the auth token, which is encrypted in the store.
 
 use axum::response::Response;
 use serde::Serialize;

@@ -54,7 +54,7 @@ const NOTE: usize = 26;
 /// Minimum width of the bars, in columns.
 const BAR_MIN: usize = 20;
 const BAR_MAX: usize = 120;
-/// The slowest bar is named if it took at least 1/`SLOW_SHARE` of the set-up.
+/// The slowest bar is mentioned if it took at least 1/`SLOW_SHARE` of the set-up.
 const SLOW_SHARE: i64 = 4;
 /// Requests that deliver the local SDP to Meta.
 const SDP_REQUESTS: [&str; 3] = ["graph pre_accept", "graph accept", "graph connect"];

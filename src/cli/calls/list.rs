@@ -24,7 +24,7 @@ pub(super) fn table(calls: &[CallRow]) -> String {
     text
 }
 
-/// An address for people: the last digits of a phone number get an ellipsis.
+/// Formats an address for display: a phone number is shortened to an ellipsis and its last digits.
 fn address(text: &str) -> String {
     match text.len() == 4 && text.bytes().all(|b| b.is_ascii_digit()) {
         true => format!("…{text}"),

@@ -36,7 +36,7 @@ pub enum Command {
     /// Show one call as a waterfall: webhook, Graph, documents, media, prompts, digits and
     /// callbacks with their durations
     Show(ShowArgs),
-    /// Show at which node a call is live, or was until it ended
+    /// Show the node of a live call, or the node at which an ended call was live
     Where(WhereArgs),
 }
 
@@ -160,7 +160,7 @@ async fn whereabouts(args: WhereArgs) -> Result<Exit, Exit> {
     Ok(Exit::Done)
 }
 
-/// Width of the terminal, or 100 columns if standard output is none.
+/// Width of the terminal, or 100 columns if standard output is not a terminal.
 fn width() -> usize {
     let terminal = std::io::stdout().is_terminal().then(terminal_size::terminal_size).flatten();
     terminal.map_or(100, |(terminal_size::Width(columns), _)| usize::from(columns))

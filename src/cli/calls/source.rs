@@ -19,12 +19,12 @@ use store::{Archive, CallRecord, StoreError, node_of_owner};
 pub(super) struct CallRow {
     pub(super) call_uuid: CallUuid,
     pub(super) direction: String,
-    /// Like `to`, of a person's phone number only the last four digits.
+    /// The caller, like `to`. Of a person's phone number, it contains only the last four digits.
     pub(super) from: String,
     pub(super) to: String,
     /// In RFC 3339 format.
     pub(super) started_at: String,
-    /// `None` if the call is live or its node crashed.
+    /// The end. `None` if the call is live or its node crashed.
     pub(super) ended_at: Option<String>,
     pub(super) duration_seconds: Option<u64>,
     /// Time from the answer to the end.
@@ -47,7 +47,7 @@ impl CallPrefix {
         }
     }
 
-    /// Returns the call with a UUID that starts with this prefix. Fails with a text for the user if
+    /// Returns the call with a UUID that starts with this prefix. Returns an error for the user if
     /// there is no such call, or more than one.
     fn only_of<'c>(&self, calls: impl Iterator<Item = &'c CallUuid>) -> Result<CallUuid, String> {
         let mut found = calls.filter(|call| call.to_string().starts_with(&self.0));
@@ -83,9 +83,9 @@ impl fmt::Display for Source {
 }
 
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
-/// How many of the latest calls a prefix may mean.
+/// Maximum number of latest calls that are searched for a prefix.
 const PREFIX_CALLS: u32 = 1_000;
-/// Maximum size of an event log, with room for callbacks after the call.
+/// Maximum size of an event log, including callbacks after the call.
 const LOG_BYTES_MAX: usize = 16 << 20;
 
 impl Source {
@@ -131,7 +131,7 @@ impl Source {
         }
     }
 
-    /// The UUID of the call that a prefix means.
+    /// The UUID of the call with this prefix.
     pub(super) async fn find(&self, call: &CallPrefix) -> Result<CallUuid, Exit> {
         if let Ok(call) = call.0.parse() {
             return Ok(call);
@@ -211,7 +211,7 @@ impl CallRow {
         .masked()
     }
 
-    /// Reduces the person's phone number to its last digits. The business's own number and the
+    /// Shortens the person's phone number to its last digits. The business's own number and the
     /// names of endpoints remain.
     fn masked(self) -> Self {
         let direction = match self.direction == Direction::Outbound.as_str() {

@@ -1,4 +1,4 @@
-//! Lays out the configuration file. The comments are the meanings of the keys in the reference.
+//! //! Formats the configuration file. The comments are the meanings of the keys in the reference.
 
 use std::path::PathBuf;
 
@@ -12,7 +12,7 @@ use engine::meta::numbers::PhoneNumber;
 
 /// The width of comments.
 const COLUMNS: usize = 100;
-/// Where the node listens behind a proxy on the same machine.
+/// The address at which the node listens behind a proxy on the same machine.
 const BEHIND_PROXY: &str = "127.0.0.1:8080";
 
 /// The content of the file, except secrets.
@@ -29,7 +29,7 @@ pub(super) struct Plan {
     pub(super) waba: String,
     pub(super) number: PhoneNumber,
     pub(super) answer_url: String,
-    /// Whether `store.secret_key` is set. A store that exists is sealed with a key already.
+    /// Whether `store.secret_key` is set. An existing store is already encrypted with a key.
     pub(super) seals_store: bool,
     pub(super) data_dir: PathBuf,
     /// Whether this machine has a public IPv6 address.

@@ -1,4 +1,4 @@
-//! Gets answers: from flags, otherwise from the person at the terminal.
+//! //! Collects answers: from flags, otherwise from the person at the terminal.
 
 use std::fmt::Display;
 use std::io::{BufRead, IsTerminal as _, Read as _};
@@ -20,10 +20,10 @@ pub(super) struct Question {
     pub(super) text: &'static str,
 }
 
-/// The source of a secret when there is no terminal to ask at.
+/// The source of a secret if there is no terminal.
 pub(super) struct SecretSource<'a> {
     pub(super) file: Option<&'a Path>,
-    /// The name of a variable.
+    /// The name of an environment variable.
     pub(super) env: Option<&'a str>,
     /// Minimum length of a secret in characters. A shorter one was not copied completely.
     pub(super) least: usize,
@@ -39,11 +39,11 @@ pub(super) trait Choice: Clone {
 
 /// Collects answers and their errors.
 pub(super) struct Interview {
-    /// `None` if there is no terminal.
+    /// The person at the terminal. `None` if there is no terminal.
     person: Option<Box<dyn Person>>,
     missing: Vec<String>,
     faults: Vec<String>,
-    /// How often Meta refused the credentials.
+    /// Number of times that Meta refused the credentials.
     refusals: usize,
 }
 
@@ -56,7 +56,7 @@ pub(super) trait Person {
 }
 
 impl Interview {
-    /// Asks at the terminal, if there is one.
+    /// Starts an interview at the terminal, if there is one.
     pub(super) fn begin() -> Self {
         let is_terminal = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
         Self::with(is_terminal.then(|| Box::new(Terminal) as Box<dyn Person>))
@@ -71,8 +71,8 @@ impl Interview {
         Self { person, missing: Vec::new(), faults: Vec::new(), refusals: 0 }
     }
 
-    /// The answer to a question. `None` if it is missing or wrong, which [`Interview::finish`]
-    /// reports.
+    /// Returns the answer to a question. `None` if it is missing or wrong, which
+    /// [`Interview::finish`] reports.
     pub(super) fn answer<T>(
         &mut self,
         question: &Question,
@@ -85,7 +85,7 @@ impl Interview {
         }
     }
 
-    /// Asks a question that may be left open.
+    /// Asks a question that need not be answered.
     pub(super) fn optional<T>(
         &mut self,
         question: &Question,
@@ -98,7 +98,7 @@ impl Interview {
         })
     }
 
-    /// A secret from a file or a variable, otherwise typed without echo.
+    /// Reads a secret from a file or a variable, otherwise typed without echo.
     pub(super) fn secret(
         &mut self,
         question: &Question,
@@ -129,8 +129,8 @@ impl Interview {
         }
     }
 
-    /// Selects one of several options: the one that the flag names, the only one, or the one that
-    /// the person enters.
+    /// Selects one of several options: the one given by the flag, the only one, or the one that the
+    /// person enters.
     ///
     /// # Errors
     /// Returns an error, which has been printed, if there is no choice, or several and no terminal
@@ -176,8 +176,8 @@ impl Interview {
         }
     }
 
-    /// Tells the person why Meta refused the credentials. Returns `false` if nobody is there to
-    /// correct them, or they were wrong too often.
+    /// Informs the person why Meta refused the credentials. Returns `false` if there is no person
+    /// to correct them, or they were wrong too often.
     pub(super) fn tell_refusal(&mut self, why: &str) -> bool {
         let Some(person) = &mut self.person else { return false };
         self.refusals += 1;
@@ -188,7 +188,7 @@ impl Interview {
         may_correct
     }
 
-    /// Prints which answers are missing or wrong.
+    /// Prints missing and wrong answers.
     ///
     /// # Errors
     /// Returns [`Exit::Usage`] if there is anything.

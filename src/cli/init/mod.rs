@@ -1,8 +1,8 @@
 //! `offhook init`: writes the configuration of a new node, and prints what to enter at Meta.
 //!
-//! `interview` gets the answers from flags or at the terminal, `meta` asks Graph for accounts and
-//! numbers, `file` lays out the configuration (pure), and `secrets` creates the files that it
-//! refers to. Nothing is written until all answers are valid.
+//! `interview` gets the answers from flags or at the terminal, `meta` reads accounts and numbers
+//! from Graph, `file` formats the configuration, and `secrets` creates the files that it refers to.
+//! No file is written until all answers are valid.
 
 mod file;
 mod interview;
@@ -75,10 +75,10 @@ pub struct Args {
     /// The file to write; its secrets go into a folder beside it
     #[arg(long, value_name = "FILE", default_value = "offhook.toml")]
     pub output: PathBuf,
-    /// Ask nothing, even at a terminal: flags and defaults are the answers
+    /// Ask no questions, even at a terminal: flags and defaults are the answers
     #[arg(long)]
     pub yes: bool,
-    /// Replace an existing file. Secrets that an earlier run made are kept
+    /// Replace an existing file. Secrets that an earlier run generated are kept
     #[arg(long)]
     pub force: bool,
 }
@@ -111,15 +111,15 @@ struct Answers {
     credentials: Credentials,
 }
 
-/// What Meta checks.
+/// The credentials that Meta verifies.
 struct Credentials {
     app_id: String,
     app_secret: Secret,
     access_token: Secret,
 }
 
-/// Runs the command. Exit code 0: the file is written; 1: Meta refused, or a file could not be
-/// written; 2: an answer is missing or wrong, or the file exists.
+/// Runs the command. Exit code 0: the file is written; 1: Meta refused the credentials, or a file
+/// could not be written; 2: an answer is missing or wrong, or the file exists.
 pub fn run(args: Args) -> Exit {
     if !args.force && args.output.exists() {
         return Exit::usage(format_args!(
@@ -222,7 +222,7 @@ fn ask(args: &Args, simulated: bool, interview: &mut Interview) -> Result<Answer
     }
 }
 
-/// Asks the person for other credentials, also if flags gave the refused ones.
+/// Asks the person for other credentials, even if the refused ones came from flags.
 fn ask_credentials_again(interview: &mut Interview) -> Result<Credentials, Exit> {
     let app_id = interview.answer(&APP_ID, None, interview::meta_id);
     let typed = |least| SecretSource { file: None, env: None, least };

@@ -14,9 +14,9 @@ use model::Secret;
 
 /// Number of random bytes in a secret.
 const RANDOM_BYTES: usize = 32;
-/// Secrets that `offhook init` generates, and [`SECRET_KEY`] if a key is to seal the store.
-/// Existing files are kept, because the store may already be sealed with the key, and Meta and
-/// applications use the others.
+/// Secrets that `offhook init` generates, in addition to [`SECRET_KEY`] if the store is to be
+/// encrypted with it. Existing files are kept, because the store may already be encrypted with the
+/// key, and Meta and applications use the other secrets.
 const MADE: &[&str] = &["verify_token", "auth_token", "api_key"];
 const SECRET_KEY: &str = "secret_key";
 
@@ -24,7 +24,7 @@ const SECRET_KEY: &str = "secret_key";
 pub(super) struct Secrets(PathBuf);
 
 impl Secrets {
-    /// `offhook-secrets` for `offhook.toml`.
+    /// Returns the folder: `offhook-secrets` for `offhook.toml`.
     pub(super) fn beside(config: &Path) -> Self {
         let mut name = config.file_stem().unwrap_or_default().to_owned();
         name.push("-secrets");
@@ -41,7 +41,7 @@ impl Secrets {
         Value::Table([("file".to_owned(), path.into())].into_iter().collect())
     }
 
-    /// Whether an earlier run has generated the sealing key of the store.
+    /// Whether an earlier run has generated the key that encrypts the store's secrets.
     pub(super) fn has_key(&self) -> bool {
         self.0.join(SECRET_KEY).exists()
     }
@@ -131,8 +131,8 @@ impl Owner {
         Ok(Self { user: about.uid(), group: about.gid() })
     }
 
-    /// Gives a file to the owner, if this process is root, and sets its mode. The group gets the
-    /// right to read (and to enter a folder) if it is the only difference to root.
+    /// Gives a file to the owner, if this process is root, and sets its mode. The group gets read
+    /// access (and access to a folder) if only the group differs from root's.
     fn give(&self, file: &Path, mode: u32) -> io::Result<()> {
         use std::os::unix::fs::{PermissionsExt as _, chown};
         let mut mode = mode;
@@ -146,7 +146,8 @@ impl Owner {
     }
 }
 
-/// The id of the account of a WABA: the same at each run, because the store knows the account by it.
+/// Returns the id of the account for a WABA. It is the same at each run, because the store
+/// identifies the account by it.
 pub(super) fn account_id(waba: &str) -> String {
     const CHARS: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, waba.as_bytes());

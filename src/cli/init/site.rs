@@ -1,15 +1,15 @@
-//! The host at which the outside reaches a node.
+//! //! The host at which the node is reachable from outside.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use url::Host;
 
-/// A host name or IP address, and maybe a port.
+/// A host name or IP address, with an optional port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Site {
     host: Host,
     port: Option<u16>,
-    /// Whether a certificate authority can issue a certificate for it.
+    /// Whether a certificate authority can issue a certificate for the host.
     pub(super) is_public: bool,
 }
 
@@ -18,8 +18,8 @@ const PRIVATE_NAMES: &[&str] =
     &["localhost", "local", "internal", "lan", "home.arpa", "test", "invalid"];
 
 impl Site {
-    /// Parses a host name, or `https://HOST`. Only a simulated Meta can reach other hosts than
-    /// public names.
+    /// Parses a host name, or `https://HOST`. Hosts without a public name are only allowed with a
+    /// simulated Meta.
     pub(super) fn parse(text: &str, simulated: bool) -> Result<Self, String> {
         let bare = text.trim().trim_end_matches('/');
         let bare = bare.strip_prefix("https://").unwrap_or(bare);

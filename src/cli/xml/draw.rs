@@ -65,8 +65,8 @@ fn finding_group<'a>(source: &'a str, text: Option<&'a str>, finding: &'a Findin
     group.element(Level::HELP.message(&*finding.hint))
 }
 
-/// The part of a line that is shown: all of it, or an excerpt around the position if it is very
-/// long. Returns the new byte offset too.
+/// Returns the part of a line that is shown: the whole line, or an excerpt around the position if
+/// it is very long. Also returns the new byte offset.
 fn window(line: &str, byte: usize) -> (&str, usize) {
     const BEFORE: usize = 60;
     const AFTER: usize = 100;

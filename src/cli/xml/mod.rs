@@ -1,7 +1,7 @@
 //! `offhook xml`: works on answer documents. `check` lints them, `run` tests an application without
 //! a call.
 //!
-//! This module reads, prints and selects the exit code; the crate `xml` has the rules.
+//! This module reads, prints and selects the exit code. The crate `xml` defines the rules.
 
 mod check;
 mod draw;

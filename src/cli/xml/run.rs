@@ -1,7 +1,7 @@
 //! `offhook xml run`: tests an application without a call, for developers and for a customer's CI.
 //!
-//! `call::walk` has the implementation; this module has the options, the account and its tokens,
-//! and the exit code. `walked` prints the steps.
+//! The implementation is in `call::walk`. This module handles the options, the account and its
+//! tokens, and the exit code. `walked` prints the steps.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -119,7 +119,7 @@ pub(super) fn run(args: Args) -> Exit {
     })
 }
 
-/// The job that the options describe, and whether insecure URLs are allowed.
+/// Creates the job from the options, and returns whether insecure URLs are allowed.
 fn prepare(args: &Args) -> Result<(Job, bool), Exit> {
     let account = match &args.config {
         Some(file) => Business::of_config(&config::load(file)?, args.to.as_deref())?,
@@ -191,7 +191,7 @@ struct Business {
 }
 
 impl Business {
-    /// The values of `offhook dev`, overridden by the options.
+    /// Returns the values of `offhook dev`, overridden by the options.
     fn of_options(args: &Args) -> Result<Self, Exit> {
         let auth_id = AuthId::from(args.auth_id.as_deref().unwrap_or(world::ACCOUNT));
         let token = args.auth_token.clone().unwrap_or_else(|| Secret::new(world::AUTH_TOKEN));
@@ -209,7 +209,7 @@ impl Business {
         })
     }
 
-    /// The values of a node with this configuration.
+    /// Returns the values of a node with this configuration.
     fn of_config(config: &Config, to: Option<&str>) -> Result<Self, Exit> {
         let Specs { accounts, numbers, .. } = Book::of_file(config.admission()).specs();
         let wanted = to.map(|to| number("--to", to)).transpose()?;

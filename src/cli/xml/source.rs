@@ -1,7 +1,7 @@
 //! Sources of documents: a file, standard input or a URL.
 //!
-//! A URL is requested by the same rules as a node requests it. Plain http and private addresses are
-//! allowed unless an option forbids them: the user of the command chose the URL.
+//! URLs are requested by the same rules as in a node. Plain http and private addresses are allowed
+//! unless an option forbids them: the user of the command chose the URL.
 
 use std::io::Read as _;
 use std::path::Path;
@@ -22,7 +22,7 @@ const CALL: &str = "CallUUID=9834029e-58b6-41e1-b8b7-a5bd0e4e126f&From=919812345
 /// The argument that means standard input.
 pub(super) const STDIN: &str = "-";
 
-/// Reads and parses a source. The error says what to do.
+/// Reads and parses a source. The error contains the remedy.
 pub(super) fn read(source: &str, allow_insecure: bool) -> Result<ParseOutcome, String> {
     if !is_url(source) {
         return bytes(source).map(|body| xml::parse(&body, None));
@@ -35,7 +35,8 @@ pub(super) fn read(source: &str, allow_insecure: bool) -> Result<ParseOutcome, S
     })
 }
 
-/// The contents of a file or of standard input, cut one byte after the maximum size of a document.
+/// Returns the contents of a file or of standard input. They are cut one byte after the maximum
+/// size of a document.
 pub(super) fn bytes(source: &str) -> Result<Vec<u8>, String> {
     if source == STDIN {
         return bounded(std::io::stdin().lock()).map_err(|e| {
@@ -55,7 +56,7 @@ pub(super) fn is_url(source: &str) -> bool {
     })
 }
 
-/// Reads one byte more than a document may have, which is enough to reject it.
+/// Reads up to one byte more than a document may have, which is enough to reject it.
 fn bounded(from: impl std::io::Read) -> std::io::Result<Vec<u8>> {
     let mut body = Vec::new();
     from.take(MAX_BODY as u64 + 1).read_to_end(&mut body)?;

@@ -124,7 +124,8 @@ impl Printer {
         with_time(step.at_ms, &said)
     }
 
-    /// The names of the signature headers. Empty if the previous row has the same.
+    /// Formats the names of the signature headers. Empty if they are the same as in the previous
+    /// row.
     fn signed(&mut self, by: &[String]) -> String {
         if self.signed_by == by {
             return String::new();

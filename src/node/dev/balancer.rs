@@ -9,11 +9,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// How long a backend may take to accept a connection.
+/// Timeout for a backend to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Spreads the connections to an address over backends, one after the other. Connections end when
-/// their backend is taken out, and all of them when the balancer is dropped.
+/// Distributes the connections to an address over backends in turn. Connections end when their
+/// backend is removed, and all of them when the balancer is dropped.
 #[derive(Debug)]
 pub(super) struct Balancer {
     address: SocketAddr,
@@ -24,12 +24,12 @@ pub(super) struct Balancer {
 #[derive(Debug)]
 struct Backend {
     address: SocketAddr,
-    /// Whether it gets connections.
+    /// Whether the backend gets connections.
     is_in: watch::Sender<bool>,
 }
 
 impl Balancer {
-    /// Listens at an address. `are_in` says whether the backends get connections from the start.
+    /// Listens at an address. `are_in` is whether the backends get connections from the start.
     ///
     /// # Errors
     /// Returns an error if the address is taken.
@@ -48,12 +48,12 @@ impl Balancer {
         Ok(Self { address, backends, _stop: stop.drop_guard() })
     }
 
-    /// Where it listens.
+    /// Returns the address at which it listens.
     pub(super) fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Takes a backend in, or takes it out and closes its connections.
+    /// Adds a backend, or removes it and closes its connections.
     pub(super) fn set(&self, backend: usize, is_in: bool) {
         if let Some(backend) = self.backends.get(backend) {
             backend.is_in.send_replace(is_in);
@@ -77,7 +77,7 @@ async fn accept(listener: TcpListener, backends: Arc<[Backend]>, stop: Cancellat
     }
 }
 
-/// Connects a client to the backend whose turn it is, or to the next one that accepts.
+/// Connects a client to the next backend in turn that accepts the connection.
 async fn relay(mut client: TcpStream, backends: Arc<[Backend]>, turn: usize) {
     let mut candidates: Vec<&Backend> =
         backends.iter().filter(|backend| *backend.is_in.borrow()).collect();

@@ -26,24 +26,24 @@ use model::metric;
 use sim::client::{self, Client};
 use sim::{Faults, Sim, SimNumber, SimOptions, world};
 
-/// How often a node is asked whether it takes calls, and how long it may take to answer.
+/// Interval at which nodes are checked for readiness.
 const CHECK_EVERY: Duration = Duration::from_millis(200);
 const CHECK_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// How long a node may take to start, and how long it may go on after SIGTERM when the world ends.
+/// Timeout for a node to start.
 const START_TIME: Duration = Duration::from_secs(60);
 const END_TIME: Duration = Duration::from_secs(2);
 
-/// Timeout for a node to list the nodes, which includes its timeout for a node that hangs.
+/// Timeout for a node to list the nodes. It includes that node's own timeout for one that hangs.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
 const STATUS_BYTES_MAX: usize = 1 << 20;
 
-/// UDP ports of a node, and addresses of the simulated Meta's media: a node can have as many calls
-/// as their product.
+/// Number of UDP ports of a node. A node can have as many calls as the product of this number and
+/// of the simulated Meta's media addresses.
 const MEDIA_PORTS: u16 = 64;
 const RELAYS: u16 = 16;
 
-/// Lines of a node's log that are shown if it does not start.
+/// Number of lines of a node's log that are shown if the node does not start.
 const LOG_LINES: usize = 8;
 
 /// Options of a development fleet.
@@ -53,13 +53,13 @@ pub struct FleetOptions {
     pub nodes: u8,
     /// Port of the balancer on 127.0.0.1. 0 selects a free port.
     pub port: u16,
-    /// As in [`super::DevOptions`].
+    /// The same as in [`super::DevOptions`].
     pub answer_url: Option<String>,
-    /// As in [`super::DevOptions`].
+    /// The same as in [`super::DevOptions`].
     pub document: Option<PathBuf>,
-    /// As in [`super::DevOptions`].
+    /// The same as in [`super::DevOptions`].
     pub faults: Faults,
-    /// As in [`super::DevOptions`].
+    /// The same as in [`super::DevOptions`].
     pub ask_first: bool,
 }
 
@@ -94,15 +94,15 @@ pub struct DevFleet {
     folder: Folder,
 }
 
-/// What has become of the process of a node.
+/// The state of a node's process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ProcessState {
     Runs,
-    /// It was sent SIGTERM, and ends when its calls are over.
+    /// The process was sent SIGTERM, and ends when its calls are over.
     Drains,
-    /// It was sent SIGSTOP.
+    /// The process was sent SIGSTOP.
     Paused,
-    /// It ended, with an exit code unless a signal ended it.
+    /// The process ended, with an exit code unless a signal ended it.
     Ended(Option<i32>),
 }
 
@@ -113,23 +113,23 @@ struct DevNode {
     admin: SocketAddr,
     config: PathBuf,
     log: PathBuf,
-    /// Its way to the database.
+    /// The balancer through which the node reaches the database.
     database: Balancer,
     is_cut_off: bool,
     process: Option<Process>,
     state: ProcessState,
 }
 
-/// A node of a development fleet, as it is shown.
+/// The displayed state of a node of a development fleet.
 #[derive(Clone, Debug)]
 pub struct DevNodeStatus {
     pub name: String,
     pub process: ProcessState,
-    /// Whether it can't reach the database.
+    /// Whether the node is cut off from the database.
     pub is_cut_off: bool,
-    /// Calls of dead nodes that it has ended. `None` if it does not answer.
+    /// Number of calls of dead nodes that the node has ended. `None` if it does not answer.
     pub adopted: Option<u64>,
-    /// What the fleet knows about it. `None` if no node knows it.
+    /// The node's status in the fleet. `None` if no node reports it.
     pub status: Option<NodeStatus>,
 }
 
@@ -243,7 +243,7 @@ impl DevFleet {
         self.nodes.len()
     }
 
-    /// Starts a node whose process has ended. Returns `false` if it runs.
+    /// Starts a node whose process has ended. Returns `false` if the process is still running.
     ///
     /// # Errors
     /// Returns an error if the process can't be started.
@@ -292,13 +292,13 @@ impl DevFleet {
         self.signal(index, Signal::KILL, None)
     }
 
-    /// Makes a node leave when its calls are over. Returns `false` if its process has ended.
+    /// Makes a node leave the fleet when its calls are over. Returns `false` if its process has
+    /// ended.
     pub fn drain(&mut self, index: usize) -> bool {
         self.signal(index, Signal::TERM, Some(ProcessState::Drains))
     }
 
-    /// Pauses a node, or lets a paused one go on. Returns whether it is paused now. `None` if its
-    /// process has ended.
+    /// Pauses or resumes a node. Returns whether it is paused now. `None` if its process has ended.
     pub fn pause(&mut self, index: usize) -> Option<bool> {
         let pauses = self.nodes.get_mut(index)?.refreshed() != ProcessState::Paused;
         let (signal, state) = match pauses {
@@ -308,7 +308,8 @@ impl DevFleet {
         self.signal(index, signal, Some(state)).then_some(pauses)
     }
 
-    /// Cuts a node off from the database, or mends that. Returns whether it is cut off now.
+    /// Cuts a node off from the database, or reconnects it. Returns whether it is cut off now.
+    /// `None` if its process has ended.
     pub fn cut_off(&mut self, index: usize) -> Option<bool> {
         let node = self.nodes.get_mut(index)?;
         node.is_cut_off = !node.is_cut_off;
@@ -324,7 +325,7 @@ impl DevFleet {
         Ok(self.postgres.restart().await?)
     }
 
-    /// All nodes, as they are now.
+    /// Returns the current status of all nodes.
     pub async fn status(&mut self) -> Vec<DevNodeStatus> {
         let lists = self.nodes.iter().map(|node| listed(&self.client, node.public));
         // Any node that answers knows all.
@@ -390,7 +391,7 @@ impl DevNode {
         Ok(())
     }
 
-    /// The state, with the end of the process if it has ended.
+    /// Returns the state of the process, after checking whether it has ended.
     fn refreshed(&mut self) -> ProcessState {
         if let Some(status) = self.process.as_mut().and_then(Process::ended) {
             self.process = None;
@@ -400,7 +401,7 @@ impl DevNode {
     }
 }
 
-/// Takes the nodes that are ready into the balancer, and all others out.
+/// Adds ready nodes to the balancer, and removes all others.
 async fn check(client: Client, balancer: Arc<Balancer>, admins: Vec<SocketAddr>) {
     let mut every = tokio::time::interval(CHECK_EVERY);
     loop {
@@ -422,14 +423,14 @@ struct NodeList {
     items: Vec<NodeStatus>,
 }
 
-/// All nodes, as one of them lists them. Empty if it does not answer.
+/// Returns all nodes, as listed by one of them. Empty if it does not answer.
 async fn listed(client: &Client, public: SocketAddr) -> Vec<NodeStatus> {
     let answer = get(client, public, "/api/v1/nodes/", STATUS_TIMEOUT).await;
     let list = answer.and_then(|body| serde_json::from_slice(&body).ok());
     list.map(|list: NodeList| list.items).unwrap_or_default()
 }
 
-/// Calls of dead nodes that a node has ended.
+/// Returns the number of calls of dead nodes that a node has ended.
 async fn adopted_calls(client: &Client, admin: SocketAddr) -> Option<u64> {
     let metrics = get(client, admin, "/metrics", CHECK_TIMEOUT).await?;
     let calls = format!("{}{{what=\"{}\"}} ", metric::ADOPTED_TOTAL, metric::adopted::CALLS);
@@ -437,7 +438,7 @@ async fn adopted_calls(client: &Client, admin: SocketAddr) -> Option<u64> {
     metrics.lines().find_map(|line| line.strip_prefix(&calls)?.trim().parse().ok())
 }
 
-/// Gets a page. `None` if the answer does not come in time, or is not 200.
+/// Requests a page. `None` if there is no answer in time, or its status is not 200.
 async fn get(client: &Client, from: SocketAddr, path: &str, timeout: Duration) -> Option<Bytes> {
     let request = Request::get(format!("http://{from}{path}"));
     let request = request.header("x-api-key", world::API_KEY).body(Bytes::new()).ok()?;
@@ -445,7 +446,7 @@ async fn get(client: &Client, from: SocketAddr, path: &str, timeout: Duration) -
     (answer.status == 200).then_some(answer.body)
 }
 
-/// The end of a log.
+/// Returns the last lines of a log.
 fn last_lines(log: &Path) -> String {
     let text = std::fs::read_to_string(log).unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();
@@ -453,7 +454,7 @@ fn last_lines(log: &Path) -> String {
     lines.get(first..).unwrap_or_default().join("\n")
 }
 
-/// What surrounds a node.
+/// The environment of a node that its configuration refers to.
 struct ConfigWorld<'a> {
     url: &'a str,
     graph_url: &'a str,
@@ -462,7 +463,7 @@ struct ConfigWorld<'a> {
     data_dir: &'a Path,
 }
 
-/// The configuration file of a node.
+/// Builds the configuration file of a node.
 fn configuration(node: &DevNode, world: &ConfigWorld<'_>) -> io::Result<String> {
     use sim::world::{
         ACCESS_TOKEN, ACCOUNT, API_KEY, APP_ID, APP_SECRET, AUTH_TOKEN, NUMBER, PASSWORD, PERSON,

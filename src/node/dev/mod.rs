@@ -84,7 +84,7 @@ pub struct Dev {
     pub answer_url: String,
     node: Option<Node>,
     application: Application,
-    /// A temporary directory is removed when this is dropped.
+    /// The data directory. A temporary one is removed when this is dropped.
     folder: Folder,
 }
 
@@ -147,10 +147,10 @@ pub enum DevError {
 }
 
 const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
-/// Admin port of a world with a given public port: the default of `listen.admin`.
+/// Admin port of a world with a given public port. It is the default of `listen.admin`.
 const ADMIN_PORT: u16 = 9090;
 
-/// Load test: slots of the number, and media ports (the default of `listen.media_ports`).
+/// Number of slots in a load test.
 const LOAD_SLOTS: u32 = 100_000;
 const LOAD_MEDIA_PORTS: u16 = 1_000;
 
@@ -256,7 +256,7 @@ fn permission_policy(ask_first: bool) -> PermissionPolicy {
     }
 }
 
-/// The application whose documents the number gets.
+/// The application that returns the documents of the number.
 struct Application {
     answer_url: String,
     hangup_url: Option<String>,
@@ -264,7 +264,7 @@ struct Application {
 }
 
 impl Application {
-    /// Takes the application at a URL, else serves a document, else starts the demo application.
+    /// Uses the application at a URL, else serves a document, else starts the demo application.
     async fn start(
         answer_url: Option<String>,
         document: Option<PathBuf>,

@@ -1,17 +1,18 @@
-//! Free ports of loopback for processes that are started later, and may be started again.
+//! //! Finds free ports on loopback for processes that are started later and may be restarted.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU16, Ordering};
 
-/// Below the ports that systems give to outgoing connections (from 32,768 on Linux, from 49,152
-/// by RFC 6335), so that no connection takes a port before its process listens on it.
+/// The range of ports. It is below the ports that systems use for outgoing connections (from 32,768
+/// on Linux, from 49,152 by RFC 6335), so that no connection takes a port before its process
+/// listens on it.
 const PORTS: std::ops::Range<u16> = 10_000..20_000;
-/// Ranges that are tried before giving up.
+/// Maximum number of ranges that are tried.
 const TRIES: usize = 1_000;
 
-/// A TCP address that nobody listens at.
+/// Returns a TCP address at which no process listens.
 ///
 /// # Errors
 /// Returns an error if there is none.
@@ -20,7 +21,7 @@ pub(super) fn free_address() -> io::Result<SocketAddr> {
     Ok((Ipv4Addr::LOCALHOST, port).into())
 }
 
-/// First of `count` UDP ports in a row that are free.
+/// Returns the first of `count` consecutive free UDP ports.
 ///
 /// # Errors
 /// Returns an error if there are none.
@@ -28,8 +29,8 @@ pub(super) fn free_media_ports(count: u16) -> io::Result<u16> {
     first_free(count, |at| UdpSocket::bind(at).is_ok())
 }
 
-/// First port of a range that is free. A process gets each port once, starting at random: fleets
-/// that start at the same time are unlikely to choose the same.
+/// Returns the first port of a free range. A process gets each port once, beginning at random, so
+/// that fleets that start at the same time are unlikely to choose the same ports.
 fn first_free(count: u16, is_free: impl Fn(SocketAddr) -> bool) -> io::Result<u16> {
     static NEXT: OnceLock<AtomicU16> = OnceLock::new();
     let next = NEXT.get_or_init(|| rand::random_range(PORTS).into());

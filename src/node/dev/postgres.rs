@@ -13,17 +13,17 @@ use tokio::process::Command;
 use super::ports::free_address;
 use super::process::{Owner, Process};
 
-/// The oldest version that a fleet works with.
+/// The oldest version that a fleet supports.
 const VERSION_MIN: u32 = 15;
 
-/// How long the server may take to start, and to end.
+/// Timeout for the server to start.
 const START_TIME: Duration = Duration::from_secs(30);
 const END_TIME: Duration = Duration::from_secs(5);
 
 /// The superuser of the server.
 const USER: &str = "offhook";
 
-/// Why there is no server.
+/// Why the server could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum PostgresError {
     #[error(
@@ -95,17 +95,17 @@ impl Postgres {
         Ok(Self { programs, owner, data, password, address, process })
     }
 
-    /// Where it listens.
+    /// Returns the address at which it listens.
     pub(super) fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Its URL, as it is reached at another address.
+    /// Returns its URL when it is reached at another address.
     pub(super) fn url_at(&self, address: SocketAddr) -> String {
         format!("postgres://{USER}:{}@{address}/postgres", self.password)
     }
 
-    /// Ends the server, and starts it again.
+    /// Stops and restarts the server.
     ///
     /// # Errors
     /// Returns an error if it does not start.
@@ -115,7 +115,7 @@ impl Postgres {
         Ok(())
     }
 
-    /// Ends the server. Its clients lose their connections.
+    /// Stops the server. Its clients lose their connections.
     pub(super) async fn end(&mut self) {
         for signal in [Signal::INT, Signal::QUIT] {
             self.process.signal(signal);
@@ -126,7 +126,7 @@ impl Postgres {
     }
 }
 
-/// Starts the server, and waits until it takes connections.
+/// Starts the server, and waits until it accepts connections.
 async fn run(
     programs: &Path,
     owner: Option<Owner>,
@@ -176,7 +176,7 @@ async fn run(
     Err(PostgresError::Failed { what: "start PostgreSQL", output })
 }
 
-/// The folder with the programs of the newest server that is installed.
+/// Returns the folder with the programs of the newest installed server.
 fn find_programs() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let in_path = std::env::split_paths(&path);
@@ -215,7 +215,7 @@ fn major_version(output: &str) -> Option<u32> {
     version.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
 
-/// The user that owns nothing.
+/// Returns the user `nobody`, which owns no files.
 fn nobody() -> Option<Owner> {
     user_named("nobody", &std::fs::read_to_string("/etc/passwd").ok()?)
 }

@@ -6,7 +6,7 @@ use std::process::{ExitStatus, Stdio};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 
-/// A user and a group that a process runs as.
+/// The user and group of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Owner {
     pub(super) user: u32,
@@ -18,12 +18,12 @@ pub(super) struct Owner {
 pub(super) struct Process {
     child: Child,
     id: Pid,
-    /// A shell that reads from this process, and kills the child when it reads the end.
+    /// A shell that reads from this process, and kills the child at the end of the input.
     _guard: Child,
 }
 
 impl Process {
-    /// Starts a command in a process group of its own, so that Ctrl-C does not reach it.
+    /// Starts a command in its own process group, so that Ctrl-C does not reach it.
     ///
     /// # Errors
     /// Returns an error if the program can't be started.
@@ -39,7 +39,7 @@ impl Process {
         Ok(Self { child, id, _guard: guard })
     }
 
-    /// Sends a signal. Nothing happens if the process has ended.
+    /// Sends a signal. Has no effect if the process has ended.
     pub(super) fn signal(&mut self, signal: Signal) {
         // The id belongs to the process until it was waited for.
         if let Ok(None) = self.child.try_wait() {
@@ -47,12 +47,12 @@ impl Process {
         }
     }
 
-    /// How the process ended. `None` if it runs.
+    /// Returns how the process ended. `None` if it is still running.
     pub(super) fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().ok().flatten()
     }
 
-    /// Waits for the end of the process.
+    /// Waits until the process has ended.
     ///
     /// # Errors
     /// Returns an error if the system can't tell it.

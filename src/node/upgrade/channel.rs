@@ -19,36 +19,36 @@ use tokio::net::UnixStream;
 /// The version of the messages. A process that does not know it refuses to take over.
 pub(super) const VERSION: u32 = 1;
 
-/// The largest message, in bytes.
+/// Maximum size of a message, in bytes.
 const MESSAGE_MAX: usize = 16 * 1024;
 
-/// The most file descriptors of a message. Linux allows 253.
+/// Maximum number of file descriptors in a message. Linux allows 253.
 pub(super) const SOCKETS_MAX: usize = 200;
 
-/// What the running process sends.
+/// A message of the running process.
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(tag = "message", rename_all = "snake_case")]
 pub(super) enum FromOld {
     /// The first message, with the listeners and then the media sockets.
     Offer { version: u32, offhook: String, listeners: usize },
-    /// The store is closed and nothing is served any more.
+    /// The store is closed, and this process serves no more requests.
     Released,
 }
 
-/// What the new process sends.
+/// A message of the new process.
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(tag = "message", rename_all = "snake_case")]
 pub(super) enum FromNew {
-    /// The configuration and the store fit. The process waits for [`FromOld::Released`].
+    /// The process can use the configuration and the store. It waits for [`FromOld::Released`].
     Ready { offhook: String },
     /// The process ends without having changed anything.
     Refused { why: String },
-    /// Requests are served.
+    /// The process serves requests.
     Serving,
 }
 
-/// One end of the pair. The socket keeps packets apart (`SOCK_SEQPACKET`), so it is never read or
-/// written as the stream that its type suggests.
+/// One end of the pair. The socket keeps packets apart (`SOCK_SEQPACKET`), so it is never used as a
+/// stream, although its type is one.
 #[derive(Debug)]
 pub(super) struct Channel(UnixStream);
 
@@ -60,8 +60,8 @@ impl Channel {
         Ok((Self::new(own)?, other))
     }
 
-    /// Takes the standard input of this process, which the old process has set. Processes that this
-    /// one starts get an empty input.
+    /// Takes the standard input of this process, which the old process has set. Child processes of
+    /// this one get an empty input.
     pub(super) fn of_standard_input() -> io::Result<Self> {
         let own = io::stdin().as_fd().try_clone_to_owned()?;
         let null = rustix::fs::open("/dev/null", OFlags::RDONLY, Mode::empty())?;

@@ -15,36 +15,36 @@ use tracing::warn;
 /// Name of the socket in the data directory.
 const NAME: &str = "upgrade.sock";
 
-/// The longest line, in bytes.
+/// Maximum length of a line, in bytes.
 const LINE_MAX: u64 = 64 * 1024;
 
-/// How long a client may take to send its request.
+/// Timeout for a client to send its request.
 const REQUEST_TIME: Duration = Duration::from_secs(5);
 
-/// What `offhook upgrade` asks for.
+/// A request of `offhook upgrade`.
 #[derive(Debug, Default, Deserialize, Serialize)]
 pub struct UpgradeRequest {
     /// The binary to start. `None` for the file that the running process was started from.
     pub binary: Option<PathBuf>,
-    /// How long to wait for calls to end.
+    /// How long to wait for calls to end, in seconds.
     pub wait_seconds: u64,
 }
 
-/// How an upgrade goes on. One JSON object per line.
+/// The progress of an upgrade. One JSON object per line.
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum UpgradeProgress {
-    /// Calls that cannot be handed over, which are waited for.
+    /// The upgrade waits for calls that can't be handed over to end.
     Waiting { calls: usize },
-    /// The new process is ready; this one closes the store.
+    /// The new process is ready, and this one closes the store.
     HandingOver,
     /// The new process serves.
     Done {
         pid: u32,
-        /// Time in which connections waited, in milliseconds.
+        /// Time during which connections waited, in milliseconds.
         gap_ms: u64,
     },
-    /// The running process goes on.
+    /// The upgrade was refused, and the running process continues.
     Refused {
         why: String,
         /// Calls that cannot be handed over.
@@ -52,7 +52,7 @@ pub enum UpgradeProgress {
     },
     /// The new process failed after the hand-over. The old binary was started again.
     RolledBack { why: String, pid: u32 },
-    /// Neither binary serves.
+    /// Neither binary runs.
     Failed { why: String },
 }
 
@@ -90,7 +90,7 @@ impl Control {
     }
 }
 
-/// Who asked for an upgrade.
+/// The client that requested an upgrade.
 #[derive(Debug)]
 pub(super) struct Client(UnixStream);
 
@@ -106,7 +106,7 @@ impl Client {
         Ok((serde_json::from_str(&line)?, Self(stream)))
     }
 
-    /// Reports progress. The client may be gone.
+    /// Reports progress. Ignores a client that has disconnected.
     pub(super) async fn report(&mut self, progress: &UpgradeProgress) {
         if let Ok(mut line) = serde_json::to_vec(progress) {
             line.push(b'\n');
@@ -115,8 +115,8 @@ impl Client {
     }
 }
 
-/// Asks the node with this data directory for an upgrade. Passes each step to `report` and returns
-/// the last one.
+/// Requests an upgrade from the node with this data directory. Passes each step to `report` and
+/// returns the last one.
 ///
 /// # Errors
 /// Returns an error if no node listens there, or if it ends without a result.

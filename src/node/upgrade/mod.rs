@@ -1,11 +1,11 @@
 //! Replaces the running process by one of another binary. See `docs/operations.md#upgrade`.
 //!
-//! The running process starts the new one and gives it its listening and media sockets over a pair of
-//! Unix sockets (`channel`). The new process (`predecessor`) reads its configuration, checks the
-//! store's schema and says that it is ready. Only then does the running one pause its listeners, finish
-//! the requests in progress and close the store; connections wait in the kernel until the new process
-//! serves. Up to that point any failure leaves the running process as it was. After it, the binary of
-//! the running process is started again in the same way (`successor`).
+//! The running process starts the new one and gives it its listening and media sockets over a pair
+//! of Unix sockets (`channel`). The new process (`predecessor`) reads its configuration, checks the
+//! store's schema and reports that it is ready. Only then does the running one pause its listeners,
+//! finish the requests in progress and close the store. Connections wait in the kernel until the
+//! new process serves requests. Until then, any failure leaves the running process unchanged. After
+//! that, the binary of the running process is started again in the same way (`successor`).
 //!
 //! Calls are not handed over: an upgrade waits for a moment without calls, or is refused.
 
@@ -37,16 +37,16 @@ pub use control::{UpgradeProgress, UpgradeRequest, request_upgrade};
 pub use notify::notify_ready;
 pub use predecessor::{Predecessor, TakeOverError};
 
-/// How long requests in progress may take once the listener is paused. Connections wait meanwhile.
+/// Maximum time for requests in progress once the listener is paused. Connections wait meanwhile.
 const PAUSE_TIME: Duration = Duration::from_secs(3);
 
-/// How often the queues of outbound calls are examined while an upgrade waits.
+/// Interval at which the queues of outbound calls are checked while an upgrade waits.
 const WAIT_INTERVAL: Duration = Duration::from_millis(200);
 
-/// The most calls that a refusal lists.
+/// Maximum number of calls that a refusal lists.
 const CALLS_MAX: usize = 100;
 
-/// The executable of this process, also if its file was replaced.
+/// The executable of this process, even if its file was replaced.
 const OWN_BINARY: &str = "/proc/self/exe";
 
 /// The sockets that are handed over.
@@ -57,7 +57,8 @@ struct Sockets {
 }
 
 /// Runs a node until SIGINT or SIGTERM, then drains it, or until another process has taken over.
-/// `offhook upgrade` reaches it through a socket in `data_dir`. Returns whether it ended in order.
+/// `offhook upgrade` reaches it through a socket in `data_dir`. Returns whether the node ended
+/// gracefully.
 pub async fn until_replaced(
     node: Node,
     mut signals: Signals,
@@ -111,11 +112,11 @@ impl<E: std::error::Error> From<E> for Refusal {
     }
 }
 
-/// A node that has no calls and takes none, until this is dropped.
+/// A node that has no calls and takes none until this is dropped.
 struct Paused {
     pause: Pause,
     gate: Arc<Gate>,
-    /// The node ends, so it must not go on.
+    /// Whether the node ends and must not resume.
     is_final: bool,
 }
 
@@ -201,8 +202,8 @@ async fn prepare(
     }
 }
 
-/// Ends the node and lets the new process take over; if that fails, starts the own binary again.
-/// Returns whether one of them serves.
+/// Ends the node and lets the new process take over. If that fails, starts this process's binary
+/// again. Returns whether a process serves requests.
 async fn hand_over(mut node: Node, prepared: Prepared, mut client: Client, clock: &Clock) -> bool {
     let Prepared { successor, sockets, mut paused } = prepared;
     let begun = clock.now();
@@ -268,7 +269,7 @@ impl Node {
         })
     }
 
-    /// The calls that an upgrade would end, at most [`CALLS_MAX`].
+    /// Returns the calls that an upgrade would end, at most [`CALLS_MAX`].
     fn calls_in_the_way(&self) -> Vec<String> {
         let live = self.registry.list();
         let live = live.iter().map(|call| format!("{}: live", call.setup.call));

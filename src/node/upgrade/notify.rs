@@ -7,12 +7,12 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 
 use tracing::warn;
 
-/// Reports that the node serves.
+/// Reports that the node serves requests.
 pub fn notify_ready() {
     notify("READY=1");
 }
 
-/// Reports that another process is the main one of the service now.
+/// Reports that another process is now the main process of the service.
 pub(super) fn notify_main_process(id: u32) {
     notify(&format!("MAINPID={id}"));
 }

@@ -1,5 +1,5 @@
-//! The new process of an upgrade: takes the sockets of the running one, and starts to serve once that
-//! one has closed the store.
+//! //! The new process of an upgrade: takes the sockets of the running process, and starts to serve
+//! requests once that process has closed the store.
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -86,13 +86,13 @@ impl Predecessor {
         let _ = self.channel.send(&FromNew::Refused { why }, &[]).await;
     }
 
-    /// Reports that this process serves. The other one may be gone by then.
+    /// Reports that this process serves requests. The other process may have ended by then.
     pub async fn report_serving(self) {
         let _ = self.channel.send(&FromNew::Serving, &[]).await;
     }
 }
 
-/// Sockets of the process before this one. Those that the configuration does not name are closed.
+/// Sockets of the previous process. Those that are not in the configuration are closed.
 #[derive(Debug, Default)]
 pub(in crate::node) struct Inherited {
     listeners: Vec<TcpListener>,

@@ -1,4 +1,4 @@
-//! The process that takes over from this one, as seen from here.
+//! //! The process that takes over from this one, as controlled by this one.
 
 use std::ffi::OsString;
 use std::io;
@@ -16,14 +16,14 @@ use super::channel::{Channel, FromNew, FromOld, SOCKETS_MAX, VERSION};
 /// The argument with which `offhook serve` takes over.
 const TAKE_OVER: &str = "--take-over";
 
-/// How long a new process may take to become ready. Nothing has changed until then.
+/// Timeout for a new process to become ready. No state has changed until then.
 const READY_TIME: Duration = Duration::from_secs(5);
 
-/// How long a new process may take from the hand-over of the store until it serves. Connections wait
+/// Timeout from the hand-over of the store until the new process serves requests. Connections wait
 /// meanwhile. A large store may have to be migrated.
 const SERVE_TIME: Duration = Duration::from_secs(30);
 
-/// A started process. It is killed when dropped, unless it serves.
+/// A started process. It is killed when dropped, unless it serves requests.
 #[derive(Debug)]
 pub(super) struct Successor {
     child: Child,
@@ -78,7 +78,7 @@ impl Successor {
         }
     }
 
-    /// Lets the process take over, and waits until it serves. Returns its id.
+    /// Lets the process take over, and waits until it serves requests. Returns its id.
     pub(super) async fn take_over(mut self) -> Result<u32, SuccessorError> {
         let _ = self.channel.send(&FromOld::Released, &[]).await;
         let answer = self.answer(SERVE_TIME).await;
@@ -107,7 +107,8 @@ impl Successor {
         }
     }
 
-    /// Ends the process if it still runs, so that it cannot touch the store later. Adds how it ended.
+    /// Ends the process if it still runs, so that it can't use the store later. Returns the error
+    /// with its exit status.
     async fn failed(mut self, error: SuccessorError) -> SuccessorError {
         if let SuccessorError::Ended(_) = error
             && let Ok(Ok(status)) =

@@ -2,9 +2,9 @@
 //! standing backlog is refused.
 //!
 //! The idea is CoDel's (RFC 8289 §3). A queue that becomes short again and again does its work,
-//! however long it gets in between. A queue that never does only delays everything. A burst, such
+//! however long it gets in between. A queue that never becomes short only adds delay. A burst, such
 //! as a number's thousand calls at one instant, is admitted whole. A backlog keeps the queue short
-//! until nothing had to be refused for a while.
+//! until no call has been refused for a while.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -12,21 +12,21 @@ use std::time::{Duration, Instant};
 use super::strain::Strain;
 use model::{WaitMeter, WaitToken};
 
-/// Calls that may enter while earlier ones wait too long. All calls that a number may have (1,000
-/// by default) may come at one instant.
+/// Number of calls that may enter while earlier ones wait too long. All calls that a number may
+/// have (1,000 by default) may come at one instant.
 pub(super) const BURST: usize = 1_024;
 /// A wait up to this long is on time. The caller cannot hear it, and several steps of a set-up take
 /// as long.
 const TARGET: Duration = Duration::from_millis(10);
-/// This many calls may always wait. They take a moment and keep the processor busy.
+/// Number of calls that may always wait. They take a moment and keep the processor busy.
 const FEW: usize = 16;
-/// The same after a refusal. During an overload the queue always has this length, and each place
-/// delays every call by one set-up.
+/// Number of calls that may wait after a refusal. During an overload the queue always has this
+/// length, and each place delays every call by one set-up.
 const FEWER: usize = 4;
-/// A queue that was not on time for this long is a backlog, even a short one. The webhooks of a
-/// burst are read faster.
+/// A queue that was late for this long is a backlog, even if it is short. The webhooks of a burst
+/// are read faster than that.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// After a refusal the queue is kept short until nothing had to be refused for this long.
+/// After a refusal, the queue is kept short until no call has been refused for this long.
 const CALM: Duration = Duration::from_secs(1);
 
 /// The queue and its history. Times are nanoseconds since `origin`.
@@ -34,11 +34,11 @@ const CALM: Duration = Duration::from_secs(1);
 pub(super) struct Backlog {
     origin: Instant,
     line: WaitMeter,
-    /// When the queue was last on time.
+    /// Time at which the queue was last on time.
     in_time: AtomicU64,
-    /// When a call was last refused, or 0 if never.
+    /// Time of the last refusal, or 0 if there was none.
     refused: AtomicU64,
-    /// Calls admitted since the queue was last on time.
+    /// Number of calls admitted since the queue was last on time.
     late: AtomicUsize,
 }
 
@@ -47,8 +47,7 @@ pub(super) struct Backlog {
 struct QueueState {
     waiting: usize,
     age: Duration,
-    /// For how long the queue has not been on time. `late` counts the calls admitted in that
-    /// period.
+    /// Time since the queue was last on time. `late` is the number of calls admitted since then.
     late_for: Duration,
     late: usize,
     /// Time since the last refusal.
@@ -62,7 +61,7 @@ impl QueueState {
         self.waiting < FEW || self.age <= TARGET
     }
 
-    /// Why a further call is refused, if it is.
+    /// Returns why a further call is refused, or `None` if it is not.
     fn strain(&self) -> Option<Strain> {
         let is_calm = self.refused.is_none_or(|ago| ago >= CALM);
         if self.work_is_late && !is_calm {
@@ -95,13 +94,14 @@ impl Backlog {
         &self.line
     }
 
-    /// How full the queue is. At 1 further calls are refused.
+    /// How full the queue is. At 1, further calls are refused.
     pub(super) fn load(&self) -> f64 {
         self.line.waiting() as f64 / BURST as f64
     }
 
-    /// Adds a call to the end of the queue. `work_is_late` says that tasks start late. During an
-    /// overload this refuses every call; otherwise it is put down to a slow machine and ignored.
+    /// Adds a call to the end of the queue. `work_is_late` means that tasks start late. During an
+    /// overload, late work causes every call to be refused; otherwise it is attributed to a slow
+    /// machine and ignored.
     pub(super) fn join(&self, now: Instant, work_is_late: bool) -> Result<WaitToken, Strain> {
         let nanos = u64::try_from(now.saturating_duration_since(self.origin).as_nanos())
             .unwrap_or(u64::MAX)

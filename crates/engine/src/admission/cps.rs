@@ -16,11 +16,12 @@ use super::sync::{AtomicU64, AtomicUsize, Ordering};
 
 /// The window in nanoseconds.
 const WINDOW: u64 = 1_000_000_000;
-/// How much longer a place rests before it is given to another node, whose clock is another one.
+/// Additional time that a place stays unused before it is given to another node, because the clocks
+/// of nodes differ.
 const MARGIN: u64 = 1_000_000;
-/// Places of the first segment. Each further segment doubles the total.
+/// Number of places in the first segment. Each further segment doubles the total.
 const FIRST: usize = 16;
-/// The value of a place that was given to another node. No time is as late.
+/// The value of a place that was given to another node. It is later than any time.
 const RETIRED: u64 = u64::MAX;
 /// Number of segments. Together they hold 16 · 2^15 places, more than any account's rate.
 const SEGMENTS: usize = 16;
@@ -84,10 +85,10 @@ impl Ring {
         }
     }
 
-    /// Lowers the limit to `to` at `now`, but not below a place that was taken in the second
-    /// before, and returns the new limit. The difference can be given to another node: no window
-    /// that ends later holds an admission of those places. [`Ring::set_limit`] brings them back.
-    /// Only one thread at a time may change the limit.
+    /// Lowers the limit to `to` at `now`, but not below the places taken in the last second, and
+    /// returns the new limit. The difference can be given to another node: no window that ends
+    /// later holds an admission of those places. [`Ring::set_limit`] brings them back. Only one
+    /// thread at a time may change the limit.
     pub fn lower_to(&self, to: u32, now: u64) -> usize {
         let to = usize::try_from(to).unwrap_or(usize::MAX);
         let mut limit = self.limit();

@@ -34,14 +34,14 @@ pub struct NumberSpec {
     pub account: AuthId,
     pub alias: String,
     pub calling_enabled: bool,
-    /// Whether the AI agent of the number is switched off. Then nothing answers messages nor,
-    /// without an answer URL, calls.
+    /// Whether the AI agent of the number is switched off. Then messages are not answered, nor are
+    /// calls if there is no answer URL.
     pub silent: bool,
     pub answer: Option<(DocUrl, Method)>,
     pub fallback: Option<(DocUrl, Method)>,
-    /// Receives the hangup callback. `None` for the answer URL.
+    /// URL that receives the hangup callback. `None` for the answer URL.
     pub hangup: Option<(DocUrl, Method)>,
-    /// Receives messages and statuses.
+    /// URL that receives messages and statuses.
     pub messages: Option<DocUrl>,
     /// Maximum number of simultaneous calls.
     pub calls_per_number: u32,
@@ -60,7 +60,7 @@ pub struct AccountSpec {
     /// Calls per second. `None` is the default for a main account, and no limit except the main
     /// account's for a subaccount.
     pub cps: Option<u32>,
-    /// The auth token, then the previous one during a rotation. Both sign.
+    /// The auth tokens: the current one and, during a rotation, the previous one. Both sign.
     pub tokens: Vec<Secret>,
 }
 
@@ -72,7 +72,7 @@ pub struct ApplicationSpec {
     pub account: AuthId,
     pub answer: Option<(DocUrl, Method)>,
     pub fallback: Option<(DocUrl, Method)>,
-    /// Receives the hangup callback. `None` for the answer URL.
+    /// URL that receives the hangup callback. `None` for the answer URL.
     pub hangup: Option<(DocUrl, Method)>,
     /// Whether endpoints without an application use this one.
     pub default_for_endpoints: bool,
@@ -109,29 +109,30 @@ pub struct AccountEntry {
     pub auth_id: AuthId,
     pub parent: Option<Arc<AccountEntry>>,
     pub tokens: Vec<Secret>,
-    /// Always set on a main account. Its ring also counts the calls of its subaccounts.
+    /// The ring of permits. Always set on a main account, where it also counts the calls of
+    /// subaccounts.
     ring: Option<Arc<Ring>>,
-    /// The configured calls per second. In a fleet, the ring has only this node's part of them.
+    /// The configured calls per second. In a fleet, the ring contains only this node's share.
     cps: u32,
 }
 
 /// The permits that an admission has spent on the rings of an account.
 #[derive(Debug)]
 pub(super) struct Permits {
-    /// When they were spent.
+    /// When the permits were spent.
     at: u64,
     own: Option<Permit>,
     main: Option<Permit>,
 }
 
 impl AccountEntry {
-    /// The main account: this one or its parent.
+    /// Returns the main account: this one or its parent.
     pub fn main(&self) -> &AccountEntry {
         self.parent.as_deref().unwrap_or(self)
     }
 
-    /// The limit of calls per second, and the permits that this node spent in the last second.
-    /// Those of the main account if this one has no limit.
+    /// Returns the limit of calls per second, and the number of permits that this node spent in the
+    /// last second. Uses the main account's values if this account has no limit.
     pub(super) fn spent(&self, now: u64) -> (usize, usize) {
         match (&self.ring, &self.parent) {
             (Some(ring), _) => (usize::try_from(self.cps).unwrap_or(usize::MAX), ring.spent(now)),
@@ -140,7 +141,7 @@ impl AccountEntry {
         }
     }
 
-    /// The limits of calls per second of which this node has only a part.
+    /// The limits of calls per second that this node shares with other nodes.
     pub(super) fn shared_limits(&self) -> impl Iterator<Item = LimitKey> {
         let accounts = std::iter::once(self).chain(self.parent.as_deref());
         let is_part = |a: &&Self| {
@@ -268,13 +269,13 @@ pub enum DirectoryError {
 #[derive(Debug)]
 pub struct Directory {
     tables: ArcSwap<Tables>,
-    /// The same numbers, optimized for admission.
+    /// An index of the same numbers, optimized for admission.
     index: Index,
     counters: Mutex<Counters>,
     /// Written only while `counters` is locked.
     default_cps: AtomicU32,
     mail: MailRoutes,
-    /// The configured limits, if the counters have only this node's part of them.
+    /// The configured limits, if the counters contain only this node's share.
     caps: Option<watch::Sender<Caps>>,
 }
 
@@ -287,7 +288,7 @@ pub type Caps = Arc<BTreeMap<LimitKey, u32>>;
 struct Counters {
     slots: BTreeMap<E164, &'static Slots>,
     rings: BTreeMap<AuthId, Weak<Ring>>,
-    /// Only in a fleet: the same counters by their limits, and the configured limits.
+    /// The counters by limit, and the configured limits. Only used in a fleet.
     by_key: BTreeMap<LimitKey, Counter>,
     caps: Option<BTreeMap<LimitKey, u32>>,
 }
@@ -299,16 +300,16 @@ pub enum Counter {
     Ring(Arc<Ring>),
 }
 
-/// The units of a node: its parts of all limits together.
+/// The units of a node, summed over all limits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct UnitCounts {
     /// Slots of numbers.
     pub slots_held: u64,
-    /// Slots with a live call.
+    /// Slots that are used by live calls.
     pub slots_used: u64,
-    /// Permits of accounts: calls per second.
+    /// Permits of accounts (calls per second).
     pub permits_held: u64,
-    /// Calls within the last second.
+    /// Permits spent within the last second.
     pub permits_used: u64,
 }
 
@@ -336,14 +337,14 @@ impl Directory {
         self.caps.as_ref().map(watch::Sender::subscribe)
     }
 
-    /// The counter of a limit, if the fleet sets it.
+    /// Returns the counter of a limit if the fleet manages it.
     pub fn counter(&self, key: &LimitKey) -> Option<Counter> {
         let counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
         counters.by_key.get(key).cloned()
     }
 
-    /// The units of all limits together that this node holds, if it is part of a fleet. `now` is
-    /// the time of the rings.
+    /// The units of all limits that this node holds, or zero outside a fleet. `now` is the time of
+    /// the rings.
     pub(super) fn units(&self, now: u64) -> UnitCounts {
         let counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
         let mut counts = UnitCounts::default();
@@ -553,7 +554,7 @@ impl Counters {
         ring
     }
 
-    /// The limit of a counter: the cap, or `None` if the fleet sets it.
+    /// The initial limit of a counter: the cap, or `None` if the fleet manages the limit.
     fn limit(&mut self, key: LimitKey, cap: u32) -> Option<u32> {
         match &mut self.caps {
             None => Some(cap),

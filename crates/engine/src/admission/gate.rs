@@ -16,11 +16,12 @@ use super::slots::Slot;
 use model::{Clock, metric};
 use model::{Direction, PhoneNumberId, Timestamp};
 
-/// How soon a call that lacks a unit of the fleet is tried again, and for how long it is.
+/// Interval between attempts to admit a call that lacks a unit of the fleet, and the maximum time
+/// spent on that.
 const LEASE_RETRY: Duration = Duration::from_millis(20);
 const LEASE_WAIT: Duration = Duration::from_secs(1);
 
-/// Why a call may not start. The `result` label of `offhook_admission_total`.
+/// Why a call is refused. The `result` label of `offhook_admission_total`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Reason {
     NumberFull,
@@ -64,7 +65,8 @@ pub struct Refused {
     pub number: Option<Arc<NumberEntry>>,
 }
 
-/// A refused business-initiated call: which rule refused it, and until when.
+/// A refused business-initiated call, with the rule that refused it and the time until which it
+/// applies.
 #[derive(Clone, Debug)]
 pub struct Denied {
     pub reason: Reason,
@@ -76,14 +78,14 @@ pub struct Denied {
 /// The details of a [`Denied`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RefusalDetail {
-    /// There is nothing to add to the reason.
+    /// The reason needs no details.
     Reason,
     Country(Barred),
     Permission(Refusal),
 }
 
 impl Denied {
-    /// When the call will be allowed, if that depends on time alone.
+    /// When the call will be allowed, if this depends only on time.
     pub fn again(&self) -> Option<Timestamp> {
         match self.because {
             RefusalDetail::Permission(refusal) => refusal.again,
@@ -103,8 +105,8 @@ impl std::fmt::Display for Denied {
     }
 }
 
-/// An admitted business-initiated call, and the mark that its user is in a call. Hold both for as
-/// long as the call lives.
+/// An admitted business-initiated call, and the mark that its user is in a call. Both must be held
+/// for the duration of the call.
 pub type Outgoing = (Admitted, Engaged);
 
 /// An admitted call. Only the gate creates one. Dropping it releases the slot.
@@ -162,13 +164,13 @@ impl WebAdmitted {
     }
 }
 
-/// The fleet as admission sees it: other nodes hold a part of each limit's units.
+/// Access to the units of a fleet. Other nodes hold a share of the units of each limit.
 pub trait Lease: Debug + Send + Sync {
-    /// Whether this process may admit calls now. Asked after the units of a call were taken, so
-    /// that a process that was paused in between admits nothing.
+    /// Whether this process may admit calls now. Checked after the units of a call were taken, so
+    /// that a process that was paused in between admits no call.
     fn admits(&self) -> bool;
 
-    /// Notes that a call lacks something. The fleet tries to get it, for the next call.
+    /// Reports that an admission lacks something. The fleet tries to provide it for the next call.
     fn request(&self, lack: &Lack);
 
     /// Waits until an admission that lacks something should be tried again. It was first tried at
@@ -176,12 +178,12 @@ pub trait Lease: Debug + Send + Sync {
     fn wait<'a>(&'a self, lack: &'a Lack, since: Instant) -> BoxFuture<'a, bool>;
 }
 
-/// What an admission lacks that the fleet may provide.
+/// What an admission lacks and the fleet may be able to provide.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Lack {
-    /// Units of these limits, of which other nodes may hold free ones.
+    /// Units of these limits. Other nodes may hold free ones.
     Units(Vec<LimitKey>),
-    /// A recent sign that the fleet has not declared this process dead.
+    /// A recent confirmation that the fleet has not declared this process dead.
     Contact,
 }
 
@@ -189,7 +191,7 @@ pub enum Lack {
 #[derive(Debug)]
 pub struct Gate {
     directory: Arc<Directory>,
-    /// The zero of the rings' nanoseconds.
+    /// The instant from which the rings count nanoseconds.
     origin: Instant,
     draining: AtomicBool,
     /// Set if the node is part of a fleet.
@@ -207,8 +209,8 @@ impl Gate {
         let _ = self.lease.set(lease);
     }
 
-    /// What a refused call of this number lacks that the fleet may provide. `None` if nothing: the
-    /// node holds all units, or is alone.
+    /// Returns what a refused call of this number lacks and the fleet may be able to provide.
+    /// `None` if the node holds all units, or is not part of a fleet.
     fn lack(&self, number: &NumberEntry, reason: Reason) -> Option<Lack> {
         let lease = self.lease.get()?;
         match reason {
@@ -228,7 +230,7 @@ impl Gate {
         (!keys.is_empty()).then_some(Lack::Units(keys))
     }
 
-    /// Tells the fleet what a refused call lacks, so that a later one finds it.
+    /// Reports to the fleet what a refused call lacks, so that a later call can be admitted.
     fn request(&self, lack: Option<Lack>) {
         if let (Some(lease), Some(lack)) = (self.lease.get(), lack) {
             lease.request(&lack);
@@ -256,7 +258,7 @@ impl Gate {
     }
 
     /// Admits a call of this number at `now`. The checks are, in this order: the number is known,
-    /// calling is enabled, a slot is free, a permit is free, the node does not drain, the offer is
+    /// calling is enabled, a slot is free, a permit is free, the node is not draining, the offer is
     /// usable. A refused call takes nothing.
     ///
     /// `offer` returns the data for setting up the call, or the reason to refuse it: `bad_offer`,
@@ -348,7 +350,7 @@ impl Gate {
         }
     }
 
-    /// Admits a web leg of this account at `now`, if a permit is free and the node does not drain.
+    /// Admits a web leg of this account at `now`, if a permit is free and the node is not draining.
     /// Refusals are counted here; the caller that starts the leg counts `admitted` with
     /// [`Gate::count`].
     ///
@@ -387,7 +389,7 @@ impl Gate {
 
     /// Admits a business-initiated call to this user. The checks are, in this order: the number is
     /// known, its country is not barred, calling is enabled, the user has given permission, no call
-    /// with the user is up, a slot is free, a permit is free, the node does not drain. A refused
+    /// with the user is up, a slot is free, a permit is free, the node is not draining. A refused
     /// call takes nothing; a queued call is checked again at its turn.
     ///
     /// `now` is for the calls per second, `wall` for the permission. Refusals are counted here; the
@@ -490,7 +492,8 @@ impl Gate {
         )
     }
 
-    /// The refusal if a call to the same user is queued already, which counts as a live call.
+    /// The refusal of a call to a user for whom a call is already queued. The queued call counts as
+    /// live.
     pub fn user_busy(&self, number: &Arc<NumberEntry>) -> Denied {
         self.count(Direction::Outbound, Reason::UserBusy.as_str());
         Denied {
@@ -500,7 +503,7 @@ impl Gate {
         }
     }
 
-    /// The refusal if the user's permission, as the database has it, forbids the call.
+    /// The refusal of a call that the user's permission in the database forbids.
     pub fn not_permitted(&self, number: &Arc<NumberEntry>, refusal: Refusal) -> Denied {
         self.count(Direction::Outbound, Reason::NoPermission.as_str());
         Denied {
@@ -524,8 +527,8 @@ impl Gate {
         }
     }
 
-    /// When a call that waits since `since` and was denied now should be tried again, because the
-    /// fleet may have a unit for it by then.
+    /// When a call that has waited since `since` and was denied now should be tried again, because
+    /// the fleet may provide a unit by then.
     pub fn retry_at(&self, now: Instant, since: Instant, denied: &Denied) -> Option<Instant> {
         let number = denied.number.as_deref()?;
         self.lack(number, denied.reason)?;
@@ -537,7 +540,7 @@ impl Gate {
         account.spent(self.since(now))
     }
 
-    /// The units of all limits together that this node holds, if it is part of a fleet.
+    /// The units of all limits that this node holds, or zero outside a fleet.
     pub fn units(&self, now: Instant) -> UnitCounts {
         self.directory.units(self.since(now))
     }

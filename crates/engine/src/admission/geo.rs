@@ -20,7 +20,7 @@ pub fn barred(number: &E164, list: &[Country]) -> Option<Barred> {
     }
 }
 
-/// A barred country. `None` is a `+1` area code that belongs to no country for certain.
+/// A barred country. `None` is a `+1` area code that can't be assigned to a country.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Barred(pub Option<Country>);
 

@@ -15,8 +15,8 @@ use arc_swap::ArcSwap;
 use super::directory::NumberEntry;
 use model::PhoneNumberId;
 
-/// The last edition number of all indexes. Numbers are unique across indexes, so they also tell the
-/// indexes of a thread's cache apart.
+/// The number of the latest edition of any index. Numbers are unique across indexes, so they also
+/// distinguish the indexes in a thread's cache.
 static LAST: AtomicU64 = AtomicU64::new(0);
 
 thread_local! {
@@ -27,7 +27,7 @@ thread_local! {
 /// The numbers of one state of the tables.
 #[derive(Debug, Default)]
 struct Edition {
-    /// 0 if empty.
+    /// The number of the edition. 0 if it is empty.
     nr: u64,
     /// Looked up for every webhook. The ids come from the node's own configuration, so an attacker
     /// cannot choose colliding keys.
@@ -46,7 +46,7 @@ pub(super) struct Index {
 /// The result of a look-up.
 pub(super) enum Lookup {
     Entry(Arc<NumberEntry>),
-    /// The entry was replaced at this moment. Look it up in the tables.
+    /// The entry was just replaced. Look it up in the tables.
     Replaced,
     Unknown,
 }

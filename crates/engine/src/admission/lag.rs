@@ -1,9 +1,9 @@
-//! Detects that tasks start late. Once calls are refused, late work means that no further call is
-//! admitted. If webhooks are late nevertheless, the listener sheds them unread.
+//! Detects that tasks start late. Once calls are being refused, late work means that no further
+//! call is admitted. If webhooks are late nevertheless, the listener sheds them unread.
 //!
-//! The measure is how late a waker comes, since it waits for the processor like everything else.
-//! Calls are shed before webhooks: a call costs ten times its rejection, and a webhook that is
-//! answered too late is sent again by Meta, which adds to the load.
+//! Lateness is measured by the delay of timer wake-ups, which wait for the processor like all other
+//! work. Calls are shed before webhooks: a call costs ten times its rejection, and a webhook that
+//! is answered too late is sent again by Meta, which adds to the load.
 
 use std::time::Duration;
 
@@ -11,11 +11,11 @@ use std::time::Duration;
 /// was late: the minimum of the delays counts, not the mean, as in CoDel (RFC 8289 §3.1).
 #[derive(Clone, Copy, Debug)]
 pub struct Lag {
-    /// A wake-up that is later than this is late.
+    /// Wake-ups with a greater delay are late.
     max: Duration,
     /// A queue counts as a backlog once its oldest entry has waited this long.
     backlog: Duration,
-    /// For how long every wake-up has been late.
+    /// Time for which every wake-up has been late.
     late_for: Duration,
     /// Time since the last backlog.
     since: Duration,
@@ -26,9 +26,10 @@ impl Lag {
     pub const EVERY: Duration = Duration::from_millis(10);
     /// A new backlog within this time after the last one is declared without delay.
     const CALM: Duration = Duration::from_secs(1);
-    /// The most that one wake-up counts for. A machine that stood still has no backlog.
+    /// Maximum delay that one wake-up contributes. A machine that was suspended has no backlog.
     const ONE_MAX: Duration = Duration::from_millis(200);
-    /// Webhooks per second that are accepted while others are shed. Above the rated 200 per second.
+    /// Webhooks per second that are accepted while others are shed. More than the rated 200 per
+    /// second.
     const LET_IN_PER_SECOND: u128 = 500;
 
     fn new(max: Duration, backlog: Duration) -> Self {
@@ -60,7 +61,7 @@ impl Lag {
         is_backlog
     }
 
-    /// How many webhooks are accepted until the next wake-up while others are shed.
+    /// Returns how many webhooks are accepted until the next wake-up while others are shed.
     pub fn let_in(slept: Duration) -> usize {
         let let_in = slept.as_millis() * Self::LET_IN_PER_SECOND / 1_000;
         usize::try_from(let_in).unwrap_or(usize::MAX)

@@ -12,7 +12,7 @@ mod cps;
 #[path = "slots.rs"]
 mod slots;
 
-/// A deliberately racy implementation that checks before it takes. The model must catch it.
+/// A deliberately racy implementation that checks before it takes. The model must detect the race.
 mod racy {
     use super::sync::{AtomicU64, Ordering};
 

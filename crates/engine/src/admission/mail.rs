@@ -18,7 +18,7 @@ pub struct Webhook {
     pub account: AuthId,
     pub name: String,
     pub url: DocUrl,
-    /// Newest first. There are two during a rotation.
+    /// The secrets that sign events, newest first. There are two during a rotation.
     pub secrets: Arc<[Secret]>,
     pub created: Timestamp,
     /// Whether the configuration file defines the webhook. It is removed with its entry there.
@@ -28,10 +28,10 @@ pub struct Webhook {
 /// Webhooks by their ids.
 pub type Webhooks = BTreeMap<Uuid, Arc<Webhook>>;
 
-/// Routing of numbers for which it was set.
+/// The routing of the numbers for which it was set.
 pub type Routings = HashMap<PhoneNumberId, Routing>;
 
-/// Webhooks and routing in force.
+/// The effective webhooks and routing.
 #[derive(Debug, Default)]
 pub struct MailRoutes {
     webhooks: ArcSwap<Webhooks>,

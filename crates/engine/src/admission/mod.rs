@@ -3,8 +3,8 @@
 //! [`Directory`] holds the routing tables and their live counters: the [`Slots`] of each number and
 //! the [`Ring`] of each account's calls per second. [`Gate::admit`] checks them without a lock and
 //! returns an [`Admitted`], which nothing else can create, or a [`Refused`] with the reason.
-//! [`Gate::admit_business`] also checks [`geo`] and [`permission`] for outbound calls. Nothing in
-//! this module waits or reads a clock.
+//! [`Gate::admit_business`] also checks [`geo`] and [`permission`] for outbound calls. No function
+//! in this module waits or reads a clock.
 
 mod backlog;
 pub mod book;

@@ -4,9 +4,9 @@
 //!
 //! The measure of load is waiting time. Set-ups wait in a queue (`backlog`) and start in turn.
 //! Webhooks get the remaining processor time; if they are late too, the listener sheds them
-//! (`lag`). Nothing is measured here: `node` reports how late wakers come and how much memory is
-//! left, and `now` is an argument. While nothing asks for admission, the measuring task may rest.
-//! Lock-free.
+//! (`lag`). This module measures nothing: `node` reports the delay of wake-ups and the remaining
+//! memory, and `now` is an argument. While no admission is requested, the measuring task may rest.
+//! The state is lock-free.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -52,13 +52,13 @@ impl Pressure {
         })
     }
 
-    /// Reports whether memory is nearly used up.
+    /// Reports whether memory is almost exhausted.
     pub fn out_of_memory(&self, nearly: bool) {
         self.out_of_memory.store(nearly, Ordering::Relaxed);
     }
 
-    /// Reports whether tasks start late. Once calls are being refused, no call is then admitted
-    /// before the work in progress is done.
+    /// Reports whether tasks start late. Once calls are being refused, no further call is admitted
+    /// until the work in progress is done.
     pub fn late(&self, late: bool) {
         self.late.store(late, Ordering::Relaxed);
     }

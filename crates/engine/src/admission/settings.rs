@@ -4,7 +4,7 @@
 use model::{AppId, AuthId, Country, E164, Method, PhoneNumberId, Role, Secret, WabaId};
 use xml::ast::DocUrl;
 
-/// Everything that a [`Book`](super::book::Book) takes from the configuration.
+/// The settings from the configuration that a [`Book`](super::book::Book) needs.
 #[derive(Clone, Copy, Debug)]
 pub struct AdmissionSettings<'c> {
     pub limits: &'c Limits,
@@ -131,7 +131,7 @@ impl Default for Permissions {
 pub struct AccountSettings {
     pub auth_id: AuthId,
     pub auth_token: Secret,
-    /// The token before a rotation. While it is set, both tokens authenticate and sign.
+    /// The previous token during a rotation. While it is set, both tokens authenticate and sign.
     pub auth_token_previous: Option<Secret>,
     /// Calls per second. `None` is `limits.default_cps` for a main account, and no limit beside the
     /// main account's for a subaccount.
@@ -144,7 +144,7 @@ pub struct AccountSettings {
 /// An API key of an account, sent as `X-API-Key`.
 #[derive(Clone, Debug)]
 pub struct ApiKey {
-    /// Its name in the audit trail. `None` to use its place in the list.
+    /// The key's name in the audit trail. `None` for its place in the list.
     pub name: Option<String>,
     pub key: Secret,
     pub role: Role,
@@ -167,23 +167,23 @@ pub struct NumberSettings {
     pub waba: WabaId,
     pub alias: String,
     pub calling_enabled: bool,
-    /// Whether the file has the key `calling_enabled`. If it does not, the value that was set while
-    /// the node ran stays in force.
+    /// Whether the file contains the key `calling_enabled`. If not, the value that was set at run
+    /// time stays in effect.
     pub calling_named: bool,
     /// The application to use if the number has no `answer_url`.
     pub app_id: Option<AppId>,
-    /// Kept as written, because signatures cover the text. A number with calling enabled has this
-    /// or `app_id`.
+    /// The answer URL as written, because signatures cover the text. A number with calling enabled
+    /// has this or `app_id`.
     pub answer_url: Option<DocUrl>,
     pub answer_method: Method,
     pub fallback_url: Option<DocUrl>,
     pub fallback_method: Method,
-    /// `None` if hangup callbacks go to the answer URL.
+    /// The hangup URL. `None` if hangup callbacks go to the answer URL.
     pub hangup_url: Option<DocUrl>,
     pub hangup_method: Method,
     pub webhook_url: Option<DocUrl>,
-    /// `None` for `limits.calls_per_number`.
+    /// Maximum number of simultaneous calls. `None` for `limits.calls_per_number`.
     pub calls_per_number: Option<u32>,
-    /// `[permissions]` with this number's own keys laid over it.
+    /// `[permissions]`, overridden by this number's own keys.
     pub permissions: Permissions,
 }

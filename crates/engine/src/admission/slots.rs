@@ -11,7 +11,7 @@ use super::sync::{AtomicU64, Ordering};
 /// freed: a number that is removed and added again finds its live calls counted, and a reference
 /// count would cost each call two more writes.
 pub struct Slots {
-    /// Upper half: the limit. Lower half: slots in use.
+    /// The limit in the upper half, and the number of slots in use in the lower half.
     word: CachePadded<AtomicU64>,
     high_water: AtomicU64,
 }
@@ -87,9 +87,9 @@ impl Slots {
         }
     }
 
-    /// Lowers the limit to `to`, or to the slots in use if they are more, and returns the new
-    /// limit. The difference can be given to another node: no call here uses it from now on. A
-    /// limit that is lower already stays.
+    /// Lowers the limit to `to`, or to the number of slots in use if that is greater, and returns
+    /// the new limit. The difference can be given to another node, since no call of this node uses
+    /// it from then on. A lower limit stays unchanged.
     pub fn lower_to(&self, to: u32) -> u32 {
         let mut word = self.word.load(Ordering::Relaxed);
         loop {

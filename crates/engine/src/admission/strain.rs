@@ -5,18 +5,18 @@ use model::metric;
 /// The overloaded resource. The `why` label of `offhook_overloaded_total`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Strain {
-    /// Live calls.
+    /// The number of live calls.
     Calls,
-    /// Calls that wait for set-up, more than one burst.
+    /// The number of calls that wait for set-up, beyond one burst.
     SetUps,
-    /// Work: tasks start late, or calls wait too long for set-up.
+    /// Processing delay: tasks start late, or calls wait too long for set-up.
     Lag,
     Memory,
-    /// Calls can be written neither to the store nor to the journal.
+    /// The store: neither it nor the journal accepts calls.
     Store,
-    /// The media threads are behind with their commands.
+    /// The media threads, which are behind with their commands.
     Media,
-    /// Graph requests of this number.
+    /// The queue of Graph requests of this number.
     Graph,
 }
 

@@ -1,6 +1,6 @@
-//! Asks an agent for one turn: a customer's server by our contract, or a model. Makes up to three
-//! attempts through `egress`, and passes the reply on piece by piece. Knows neither conversations
-//! nor calls.
+//! Requests one turn from an agent: from a customer's server with Offhook's contract, or from a
+//! model. It makes up to three attempts through `egress` and passes the reply on piece by piece. It
+//! does not depend on conversations or calls.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -64,16 +64,16 @@ pub(super) trait ReplySink: Send {
     /// Fails if the reply exceeds a limit.
     fn receive(&mut self, piece: Piece) -> Result<(), String>;
     /// Discards the pieces of a failed attempt. Returns `false` if some of them were already passed
-    /// on, so that another attempt would repeat them.
+    /// on and would be repeated by another attempt.
     fn retract(&mut self) -> bool;
 }
 
 /// A client for agents. Clones are cheap and share their state.
 #[derive(Clone)]
 pub struct AgentClient {
-    /// For customers' servers.
+    /// The HTTP client for customers' servers.
     pub(super) egress: Egress,
-    /// For the operator's own model, which may have a private address.
+    /// The HTTP client for the operator's own model, which may have a private address.
     pub(super) model_egress: Egress,
     pub(super) model: Option<Arc<SharedModel>>,
     pub(super) clock: Clock,
@@ -88,7 +88,7 @@ struct Target<'a> {
 }
 
 impl AgentClient {
-    /// Asks for one turn, in up to three attempts, and passes the reply to `on`. Once a part of the
+    /// Requests one turn, in up to three attempts, and passes the reply to `on`. Once a part of the
     /// reply has been used, no further attempt is made. `sign_with` are the account's signing keys,
     /// used if the agent has none; there are two during a rotation.
     ///
@@ -224,8 +224,8 @@ impl AgentClient {
     }
 }
 
-/// The URL of `/chat/completions` below a base URL. A base URL that ends with that path is used as
-/// it is.
+/// Returns the URL of `/chat/completions` below a base URL. A base URL that ends with that path is
+/// used as it is.
 fn completions(base: &str) -> String {
     let base = base.trim_end_matches('/');
     if base.ends_with("/chat/completions") {

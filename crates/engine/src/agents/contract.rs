@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-/// The maximum number of items in a reply, and the maximum size of one in bytes.
+/// The maximum number of items in a reply.
 pub const ITEMS_MAX: usize = 10;
 const ITEM_BYTES_MAX: usize = 16 * 1024;
 /// The maximum length of an endpoint's name.
@@ -15,15 +15,15 @@ const NAME_MAX: usize = 100;
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Question {
     pub conversation: Uuid,
-    /// The call's id. `None` if the turn is a message.
+    /// The call's id. `None` if the turn is about a message.
     pub call: Option<Uuid>,
     pub number: String,
     pub user: User,
     pub channel: Channel,
-    /// Counts from 1.
+    /// The number of the turn, from 1.
     pub turn: u64,
     pub input: UserInput,
-    /// Oldest first, without `input`.
+    /// Earlier lines of the conversation, oldest first, without `input`.
     pub history: Vec<Line>,
 }
 
@@ -52,7 +52,7 @@ pub struct UserInput {
     #[serde(rename = "type")]
     pub kind: String,
     pub text: String,
-    /// The file in the form that webhooks get.
+    /// The file, in the same form as in webhooks.
     pub media: Value,
     pub digits: Option<String>,
     pub speech: Option<String>,
@@ -63,7 +63,7 @@ pub struct UserInput {
 pub struct Line {
     pub role: Role,
     pub text: String,
-    /// In RFC 3339.
+    /// The time in RFC 3339.
     pub at: String,
 }
 
@@ -76,7 +76,7 @@ pub enum Role {
 }
 
 impl Role {
-    /// The JSON value.
+    /// Returns the JSON value.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::User => "user",
@@ -88,7 +88,7 @@ impl Role {
 /// An action that an agent requests besides its reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Hand over to people.
+    /// Hand the conversation over to people.
     Escalate,
     /// Close the conversation.
     Close,
@@ -116,7 +116,7 @@ pub struct Reply {
 }
 
 impl Reply {
-    /// Adds a piece. `max` limits the characters of all text together; the rest is cut off.
+    /// Adds a piece. `max` limits the characters of all text together; excess text is cut off.
     ///
     /// # Errors
     /// Fails if there are too many items.

@@ -9,7 +9,8 @@ const EVENT_MAX: usize = 64 * 1024;
 pub(super) struct Events {
     line: Vec<u8>,
     data: Vec<u8>,
-    /// The last byte was a carriage return. A line feed after it belongs to the same line end.
+    /// Whether the last byte was a carriage return. A line feed after it belongs to the same line
+    /// end.
     returned: bool,
 }
 
@@ -35,7 +36,7 @@ impl Events {
         Ok(events)
     }
 
-    /// Ends the stream. A last event without its blank line counts.
+    /// Ends the stream. Returns the last event even if its final blank line is missing.
     pub(super) fn finish(mut self) -> Option<Vec<u8>> {
         let ended = self.end_of_line();
         ended.or_else(|| (!self.data.is_empty()).then_some(self.data))

@@ -109,14 +109,14 @@ fn user_text(question: &Question) -> String {
 struct Chunk {
     #[serde(default)]
     choices: Vec<Choice>,
-    /// Set by a server that fails after its 200. Its form varies.
+    /// An error sent after the status 200. Its format varies between servers.
     #[serde(default)]
     error: Value,
 }
 
 #[derive(Deserialize)]
 struct Choice {
-    /// `delta` in a stream, `message` in a complete answer.
+    /// The text: `delta` in a stream, `message` in a complete answer.
     #[serde(alias = "message")]
     delta: Option<Delta>,
     finish_reason: Option<String>,
@@ -131,7 +131,7 @@ struct Delta {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct ModelText {
     pub(super) text: String,
-    /// No further text follows.
+    /// Whether no further text follows.
     pub(super) finished: bool,
 }
 
@@ -153,7 +153,8 @@ pub(super) fn read(bytes: &[u8]) -> Result<ModelText, String> {
     Ok(ModelText { text, finished: choice.finish_reason.is_some() })
 }
 
-/// Separates a final line with an action from the text. It holds back any text that may begin one.
+/// Separates a final line with an action from the text. It holds back any text that may be the
+/// beginning of such a line.
 #[derive(Debug, Default)]
 pub(super) struct ActionParser {
     held: String,

@@ -31,30 +31,29 @@ use store::{AfterReply, Agent, AgentChannel, ConversationChange, PendingReply, S
 const LANE_MAX: usize = 32;
 /// The largest number of turns in memory.
 const TURNS_MAX: usize = 4_096;
-/// How often the store is asked for pending turns that are not in memory.
+/// Interval at which the store is polled for pending turns that are not in memory.
 const POLL_INTERVAL: Duration = Duration::from_secs(5);
 /// Turns per page.
 const PAGE: u32 = 500;
-/// How often a reply is retried while its number is over the message rate, and the longest pause
-/// between two attempts in seconds.
+/// Maximum number of attempts to send a reply while its number is over the message rate.
 const REPLY_TRIES: u32 = 10;
 const REPLY_WAIT: u64 = 5;
-/// The age at which a message is left to people. The user no longer expects an automated answer
-/// then.
+/// The age at which a message is left to people, because the user no longer expects an automated
+/// answer.
 const AGE_MAX: Duration = Duration::from_secs(15 * 60);
 
 /// The reason for an escalation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reason {
-    /// The agent asked for it.
+    /// The agent requested it.
     Requested,
     /// The agent did not reply.
     Failed,
-    /// The user seems to be an automated system, too.
+    /// The user seems to be an automated system.
     Loop,
     /// The agent was deleted, switched off, or no longer answers messages.
     Off,
-    /// The message has waited for too long.
+    /// The message has waited too long.
     Late,
 }
 
@@ -69,8 +68,8 @@ impl Reason {
         }
     }
 
-    /// Returns whether the agent stays silent in this conversation afterwards. After a failure it
-    /// may recover.
+    /// Returns whether the agent stays silent in this conversation afterwards. It does not after a
+    /// failure, from which it may recover.
     fn silences(self) -> bool {
         match self {
             Self::Requested | Self::Loop | Self::Off => true,
@@ -129,7 +128,7 @@ struct TurnQueue {
 }
 
 impl TurnQueue {
-    /// Adds a turn. Ignores one that is already present or does not fit.
+    /// Adds a turn. A turn that is already present or does not fit is ignored.
     fn take(&mut self, worker: &MessageAgents, turn: Turn, then: Option<AfterReply>) {
         let conversation = turn.pair.conversation;
         let full = self.messages.len() >= TURNS_MAX

@@ -1,6 +1,6 @@
 //! AI agents: programs that answer messages and calls for a number. An agent is either a customer's
-//! server with our JSON contract (`contract`) or an OpenAI-compatible model (`llm`). Both are asked
-//! by `client`, one turn at a time, and may stream their replies.
+//! server with Offhook's JSON contract (`contract`) or an OpenAI-compatible model (`llm`). Both are
+//! asked by `client`, one turn at a time, and may stream their replies.
 //!
 //! `messages` answers messages and `voice` answers calls. The store holds the agents' settings, and
 //! `api` edits them.
@@ -34,7 +34,7 @@ use egress::Egress;
 use model::Clock;
 use store::{Agent, Store};
 
-/// What agents need to work.
+/// The dependencies of agents.
 pub struct AgentsParts {
     pub store: Store,
     pub directory: Arc<Directory>,
@@ -93,8 +93,8 @@ impl Agents {
         &self.0.client.clock
     }
 
-    /// Asks an agent for one turn. `event` identifies the turn, and `on` receives the reply piece
-    /// by piece.
+    /// Requests one turn from an agent. `event` identifies the turn, and `on` receives the reply
+    /// piece by piece.
     async fn ask(
         &self,
         agent: &Agent,

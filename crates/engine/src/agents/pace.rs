@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-/// The largest number of a conversation's turns [`WITHIN`] the window.
+/// The maximum number of turns of a conversation [`WITHIN`] the window.
 pub(super) const TURNS: usize = 10;
 const WITHIN: Duration = Duration::from_secs(60);
 /// The number of conversations at which idle ones are removed.

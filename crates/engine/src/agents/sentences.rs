@@ -7,7 +7,7 @@ const CHARS_MIN: usize = 12;
 /// The maximum length in characters. Longer text is split at its last space.
 const CHARS_MAX: usize = 400;
 
-/// Text that has not yet been returned as sentences.
+/// Buffers text that has not been returned as sentences yet.
 #[derive(Debug, Default)]
 pub(super) struct Sentences {
     text: String,
@@ -35,7 +35,7 @@ impl Sentences {
         (!rest.is_empty()).then_some(rest)
     }
 
-    /// The end of the first sentence, if it is complete.
+    /// Returns the end of the first sentence if it is complete.
     fn end(&self) -> Option<usize> {
         let mut chars = self.text.char_indices().enumerate().peekable();
         let mut space = None;

@@ -25,8 +25,8 @@ pub struct ModelSettings {
     pub requests_per_day: NonZeroU32,
 }
 
-/// The operator's model with the requests that each account has left. Used requests come back
-/// evenly over a day; a restart gives all of them back.
+/// The operator's model and the remaining requests of each account. Used requests are restored
+/// evenly over a day, and all of them by a restart.
 pub(super) struct SharedModel {
     pub(super) settings: ModelSettings,
     used: DefaultKeyedRateLimiter<AuthId>,
@@ -41,8 +41,8 @@ impl SharedModel {
         Self { settings, used: DefaultKeyedRateLimiter::keyed(quota) }
     }
 
-    /// The model that an agent asks: the one it names, or the default. `None` if agents may not use
-    /// the named one.
+    /// Returns the model for an agent: the one it names, or the default. `None` if agents may not
+    /// use the named one.
     pub(super) fn choose<'a>(&'a self, named: Option<&'a str>) -> Option<&'a str> {
         let Some(named) = named else { return Some(&self.settings.name) };
         self.names().find(|known| *known == named)

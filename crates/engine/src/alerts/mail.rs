@@ -11,7 +11,7 @@ use lettre::{AsyncSmtpTransport, AsyncTransport, Tokio1Executor};
 use super::{Channel, MailSecurity, MailSettings, Message};
 use egress::error_chain;
 
-/// Limits each command of the conversation.
+/// Timeout of each SMTP command.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Why e-mail could not be set up.
@@ -21,7 +21,7 @@ pub struct MailError(#[from] lettre::transport::smtp::Error);
 
 pub(super) struct Mail {
     settings: MailSettings,
-    /// Connects for each message, since alerts are rare.
+    /// The transport, which connects for each message, since alerts are rare.
     server: AsyncSmtpTransport<Tokio1Executor>,
 }
 
@@ -46,7 +46,8 @@ impl Mail {
         Ok(Self { server: server.build(), settings })
     }
 
-    /// The e-mail. The message id is that of the event, so that a repeated attempt is recognised.
+    /// Composes the e-mail. The message id is that of the event, so that a repeated attempt is
+    /// recognised.
     fn compose(&self, message: &Message) -> Result<lettre::Message, lettre::error::Error> {
         let (report, node) = (&message.report, &message.node);
         let text = format!(

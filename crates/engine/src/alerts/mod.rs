@@ -56,7 +56,7 @@ impl Message {
         format!("{state}: {}", alert.summary())
     }
 
-    /// The page and section with the remedies.
+    /// Returns the documentation page and section with the remedies.
     fn runbook(&self) -> String {
         format!("docs/operations.md#{}", self.report.alert.title().to_lowercase())
     }
@@ -76,7 +76,7 @@ impl Message {
     }
 }
 
-/// Sends messages somewhere.
+/// Sends reports somewhere.
 trait Channel: Send + Sync + 'static {
     /// The channel's name in the log.
     fn name(&self) -> &'static str;
@@ -85,7 +85,7 @@ trait Channel: Send + Sync + 'static {
     fn send<'a>(&'a self, message: &'a Message, attempt: u32) -> BoxFuture<'a, Result<(), String>>;
 }
 
-/// Dependencies of a node's alerts.
+/// The dependencies of a node's alerts.
 pub struct AlertParts {
     pub settings: AlertSettings,
     /// The name of the node in reports.
@@ -93,10 +93,12 @@ pub struct AlertParts {
     pub clock: Clock,
     /// Returns the metrics of the node as Prometheus text.
     pub metrics: Box<dyn Fn() -> String + Send + Sync>,
-    /// Reaches the webhook. The operator chose it, so it may be at a private address.
+    /// The HTTP client for the webhook. The operator chose the URL, so it may have a private
+    /// address.
     pub egress: Egress,
     pub notices: Notices,
-    /// The account whose people see alerts in the console. `None` if several share the node.
+    /// The account whose people see alerts in the console. `None` if several accounts share the
+    /// node.
     pub owner: Option<AuthId>,
 }
 

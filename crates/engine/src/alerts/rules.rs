@@ -1,7 +1,7 @@
 //! Decides which alerts fire and which are resolved, from the node's own metrics.
 //!
-//! The rules are those of `deploy/prometheus/alerts.yml` with the same names, evaluated over the
-//! time between two evaluations.
+//! The rules have the same names and conditions as those of `deploy/prometheus/alerts.yml`. They
+//! compare the metrics of two successive evaluations.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -93,7 +93,7 @@ impl Alert {
         }
     }
 
-    /// One sentence about the state, without a full stop.
+    /// Describes the state in one sentence, without a full stop.
     pub fn summary(self) -> &'static str {
         match self {
             Self::StoreFailing => "the store cannot be written; records wait in the journal",
@@ -172,8 +172,8 @@ impl Change<'_> {
             .fold(0.0, f64::max)
     }
 
-    /// The increases of a counter by the value of a label, as text: `lag 10, store 2`. `None` if
-    /// their sum is below `least`.
+    /// Lists the increases of a counter by the value of a label: `lag 10, store 2`. `None` if their
+    /// sum is below `least`.
     fn by_label(&self, name: &str, label: &str, words: &[&str], least: f64) -> Option<String> {
         let mut sums: BTreeMap<&str, f64> = BTreeMap::new();
         for sample in self.increases(name) {
@@ -189,8 +189,8 @@ impl Change<'_> {
         })
     }
 
-    /// Text such as `7 of 40`. `None` unless at least five requests and more than the given share
-    /// of them failed.
+    /// Returns text such as `7 of 40`. `None` unless at least five requests and more than the given
+    /// share of them failed.
     fn failures(
         &self,
         name: &str,
@@ -205,7 +205,7 @@ impl Change<'_> {
         (failed >= 5.0 && failed > share * all).then(|| format!("{failed} of {all} requests"))
     }
 
-    /// Details about an alert whose condition holds.
+    /// Returns details about an alert if its condition holds, and `None` otherwise.
     fn detail(&self, alert: Alert) -> Option<String> {
         match alert {
             Alert::StoreFailing => {

@@ -28,7 +28,7 @@ impl Default for AlertSettings {
 #[derive(Clone, Debug)]
 pub struct WebhookTarget {
     pub url: String,
-    /// Signs the requests.
+    /// The secret that signs the requests.
     pub secret: Secret,
 }
 
@@ -38,7 +38,7 @@ pub struct MailSettings {
     pub host: String,
     pub port: u16,
     pub security: MailSecurity,
-    /// User and password at the server.
+    /// User name and password for the server.
     pub login: Option<(String, Secret)>,
     pub from: Mailbox,
     pub to: Vec<Mailbox>,
@@ -49,8 +49,8 @@ pub struct MailSettings {
 pub enum MailSecurity {
     /// TLS from the start.
     Tls,
-    /// TLS after `STARTTLS`. Without it, nothing is sent.
+    /// TLS after `STARTTLS`. If the server does not offer it, no message is sent.
     StartTls,
-    /// None: the server is on this machine.
+    /// No protection, because the server is on this machine.
     Loopback,
 }

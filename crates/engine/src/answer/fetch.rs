@@ -24,19 +24,19 @@ use xml::ast::DocUrl;
 /// A document to fetch.
 #[derive(Clone, Debug)]
 pub struct FetchJob {
-    /// The call, which gives the trace id of the requests.
+    /// The call, from which the trace id of the requests is derived.
     pub call: CallUuid,
     pub kind: FetchKind,
-    /// As configured or as written in a document, including the fragment.
+    /// The URL as configured or as written in a document, including the fragment.
     pub url: DocUrl,
     pub method: Method,
     pub params: Params,
     pub keys: SigningKeys,
-    /// Identical in every attempt.
+    /// The id of the event, identical in every attempt.
     pub event_id: Uuid,
-    /// The deadline for everything. The URL's fragment can only shorten it.
+    /// The total deadline. The URL's fragment can only shorten it.
     pub deadline: Duration,
-    /// Maximum size after decoding, in bytes (`[answer].max_body_bytes`).
+    /// Maximum size of the decoded body in bytes (`[answer].max_body_bytes`).
     pub max_body: usize,
     /// Records the duration of each request.
     pub hops: Hops,
@@ -45,11 +45,11 @@ pub struct FetchJob {
 /// The body of a successful response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DocumentBody {
-    /// Without content codings. The parser decodes the character encoding.
+    /// The body without content codings. The parser decodes the character encoding.
     pub bytes: Bytes,
     /// The `charset` parameter of `Content-Type`, as sent.
     pub charset: Option<String>,
-    /// A 2xx status.
+    /// The status, which is 2xx.
     pub status: u16,
 }
 
@@ -78,8 +78,8 @@ impl Fetcher {
         self.egress.guard().allows_insecure()
     }
 
-    /// Fetches one document and passes its body to `read`, which also returns whether the document
-    /// is valid, as that is part of the outcome in the metrics.
+    /// Fetches one document and passes its body to `read`. `read` also returns whether the document
+    /// is valid, because the metrics include this.
     ///
     /// # Errors
     ///
@@ -148,7 +148,7 @@ impl DocumentBody {
     }
 }
 
-/// The `charset` parameter of a media type (RFC 9110 §8.3.1).
+/// Returns the `charset` parameter of a media type (RFC 9110 §8.3.1).
 pub fn charset(content_type: &str) -> Option<&str> {
     content_type.split(';').skip(1).find_map(|parameter| {
         let (name, value) = parameter.split_once('=')?;

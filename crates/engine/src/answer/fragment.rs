@@ -10,13 +10,13 @@ use egress::{EgressError, EgressResponse};
 /// Timeouts and retries of one URL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// `ct`: time to establish a connection.
+    /// `ct`: timeout for establishing a connection.
     pub connect: Duration,
-    /// `rt`: time to the first byte, and between packets.
+    /// `rt`: timeout for the first byte, and between packets.
     pub read: Duration,
-    /// `tt`: time for all attempts.
+    /// `tt`: timeout for all attempts together.
     pub total: Duration,
-    /// `rc`: attempts after the first.
+    /// `rc`: number of attempts after the first.
     pub retries: u32,
     /// `rp`: which failures are retried.
     pub retry_on: RetryOn,
@@ -25,9 +25,9 @@ pub struct Settings {
 /// The failures that are retried.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RetryOn {
-    /// `ct`: no connection was established, for any reason.
+    /// `ct`: no connection was established.
     pub connect: bool,
-    /// `rt`: the connection gave no response or broke.
+    /// `rt`: no response arrived, or the connection broke.
     pub read: bool,
     /// `4xx`.
     pub client_errors: bool,

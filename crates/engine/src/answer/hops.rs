@@ -28,8 +28,8 @@ pub struct Hop {
     pub ready: Option<Instant>,
     /// When the head of the response had arrived.
     pub answered: Option<Instant>,
-    /// The status, or the `outcome` of `offhook_answer_fetch_seconds`. `None` if the request was
-    /// cancelled.
+    /// The time of the end and the status, or the `outcome` of `offhook_answer_fetch_seconds`.
+    /// `None` if the request was cancelled.
     pub ended: Option<(Instant, Result<u16, &'static str>)>,
 }
 
@@ -38,16 +38,17 @@ pub struct Hop {
 pub struct Sent<'a> {
     pub attempt: u32,
     pub method: Method,
-    /// Without the parameters of a GET.
+    /// The URL without the parameters of a GET.
     pub url: &'a str,
-    /// Includes the signatures.
+    /// The headers, including the signatures.
     pub headers: &'a HeaderMap,
 }
 
-/// Sees the requests themselves. Used for debugging only, never by calls.
+/// Observes each request. Used for debugging only, never by calls.
 pub type Watch = Arc<dyn Fn(&Sent<'_>) + Send + Sync>;
 
-/// The requests so far; clones share them. At most 36: six attempts with five redirects each.
+/// The requests so far. Clones share them. There are at most 36: six attempts with five redirects
+/// each.
 #[derive(Clone, Default)]
 pub struct Hops {
     requests: Arc<Mutex<Requests>>,
@@ -73,7 +74,7 @@ impl Hops {
         Self::default()
     }
 
-    /// Creates an empty list. `watch` sees each request before it is sent.
+    /// Creates an empty list. `watch` receives each request before it is sent.
     pub fn watched(watch: Watch) -> Self {
         Self { watch: Some(watch), ..Self::default() }
     }

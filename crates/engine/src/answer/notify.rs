@@ -31,13 +31,14 @@ pub struct CallbackJob {
     pub call: CallUuid,
     pub notice: CallbackRequest,
     pub keys: SigningKeys,
-    /// The webhook's secrets, newest first, if this is an event.
+    /// The webhook's secrets, newest first. Only set for an event.
     pub secrets: Arc<[Secret]>,
-    /// Identical in every attempt.
+    /// The id of the event, identical in every attempt.
     pub event_id: Uuid,
-    /// Attempts made in earlier stages.
+    /// Number of attempts made in earlier stages.
     pub attempts: u32,
-    /// Scheduled retries begun. 0 is the first stage, with the attempts of the URL's fragment.
+    /// Number of scheduled retries begun. 0 is the first stage, with the attempts of the URL's
+    /// fragment.
     pub retries: u32,
     /// Time since the callback was created, which counts towards its 24 hours.
     pub age: Duration,
@@ -48,11 +49,11 @@ pub struct CallbackJob {
 /// The result of a stage.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CallbackOutcome {
-    /// A 2xx status.
+    /// The callback was delivered, with a 2xx status.
     Delivered { status: u16 },
-    /// Failed; to be retried after the pause.
+    /// The stage failed. The callback is retried after the pause.
     Retry { why: String, after: Duration },
-    /// Given up.
+    /// The callback was given up.
     Failed { why: String },
 }
 
@@ -70,7 +71,7 @@ impl CallbackOutcome {
 /// The end of one stage.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delivery {
-    /// Attempts made so far, in all stages.
+    /// Number of attempts so far, in all stages.
     pub attempts: u32,
     pub outcome: CallbackOutcome,
 }
@@ -89,7 +90,7 @@ struct Inner {
     clock: Clock,
     random: RandomSource,
     at_once_per_host: usize,
-    /// The semaphore of each origin. It lives as long as a delivery waits or runs there.
+    /// The semaphore of each origin. It exists as long as a delivery waits or runs there.
     places: Mutex<HashMap<String, Weak<Semaphore>>>,
 }
 
@@ -195,7 +196,7 @@ impl Inner {
         Delivery { attempts: ended.attempts, outcome: self.evaluate(job, ended) }
     }
 
-    /// Decides between delivery, retry and giving up.
+    /// Decides between delivered, retry and giving up.
     fn evaluate(&self, job: &CallbackJob, ended: Attempts) -> CallbackOutcome {
         let (why, passing, asked) = match ended.outcome {
             Ok(answer) if answer.status.is_success() => {

@@ -20,7 +20,7 @@ pub(super) fn form(pairs: &[(&str, &str)]) -> String {
 /// The URL of a GET: its own query unchanged, followed by the parameters.
 pub(super) struct GetUrl<'a> {
     pub(super) text: String,
-    /// The parameters as contained in the URL.
+    /// The parameters that the URL contains.
     pub(super) pairs: Vec<(&'a str, &'a str)>,
     /// Whether values were cut, which `X-Offhook-Truncated` reports.
     pub(super) truncated: bool,

@@ -20,7 +20,7 @@ impl RandomSource {
         Self::from_fn(rand::random)
     }
 
-    /// A custom source, such as a seeded generator.
+    /// Creates a source from a function, such as a seeded generator.
     pub fn from_fn(roll: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
         Self(Arc::new(roll))
     }

@@ -29,13 +29,13 @@ const TRUNCATED: HeaderName = HeaderName::from_static("x-offhook-truncated");
 /// Pause before the first retry. It doubles with each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 
-/// A request, identical in every attempt.
+/// A request to a customer's URL, identical in every attempt.
 pub(super) struct UrlRequest<'a> {
     pub(super) url: &'a CustomerUrl,
     pub(super) method: Method,
     pub(super) pairs: &'a [(&'a str, &'a str)],
     pub(super) keys: &'a SigningKeys,
-    /// JSON to post instead of parameters.
+    /// An event that is posted as JSON instead of parameters.
     pub(super) event: Option<Event<'a>>,
     pub(super) event_id: Uuid,
     pub(super) accept: &'static str,

@@ -15,7 +15,7 @@ use url::form_urlencoded;
 use model::Method;
 use model::Secret;
 
-/// The header for [`sign_event`].
+/// The name of the header with the value of [`sign_event`].
 pub const EVENT_SIGNATURE: HeaderName = HeaderName::from_static("x-offhook-signature");
 const V3: HeaderName = HeaderName::from_static("x-plivo-signature-v3");
 const MA_V3: HeaderName = HeaderName::from_static("x-plivo-signature-ma-v3");
@@ -73,7 +73,8 @@ pub fn sign(
 }
 
 /// The value of `X-Offhook-Signature` for an event sent at this time: `t=UNIX,v1=HEX`, where `HEX`
-/// is the HMAC-SHA-256 of `t.body`. There is one `v1` per secret, so two during a rotation.
+/// is the HMAC-SHA-256 of `t.body`. There is one `v1` per secret, and therefore two during a
+/// rotation.
 pub fn sign_event(body: &[u8], secrets: &[Secret], unix: i64) -> String {
     let mut text = format!("{unix}.").into_bytes();
     text.extend_from_slice(body);

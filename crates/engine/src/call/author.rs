@@ -67,8 +67,8 @@ pub trait Author: Send + Sync + 'static {
         request: DocumentRequest,
     ) -> BoxFuture<'static, Result<String, FetchFailure>>;
 
-    /// Returns the audio that a document of the call plays from a URL below the host. `None` if it
-    /// does not exist.
+    /// Returns the audio that a document of the call plays from a URL below the host. `None` if the
+    /// audio does not exist.
     fn sound(&self, call: CallUuid, path: &str) -> Option<Arc<Prompt>>;
 
     /// Reports that the audio of the call's document was interrupted after `after`: the caller

@@ -2,7 +2,7 @@
 //!
 //! Meta's call id is known when Graph answers `connect`, and webhooks may arrive before that. A
 //! webhook that names the call in its opaque data binds the id immediately; any other is parked
-//! until the id is known, for T_park at most. A call that appears at Meta but no longer exists here
+//! until the id is known, for up to T_park. A call that appears at Meta but no longer exists here
 //! is ended there. See `docs/reference/meta.md#races`.
 //!
 //! This module does not depend on tokio: `registry` provides the live calls, and `tests/simulation`
@@ -35,7 +35,7 @@ pub struct CallKey {
 const PARK: Duration = Duration::from_secs(10);
 /// Maximum number of parked events. A call has about four.
 const PARKED_MAX: usize = 4_096;
-/// How long an ended call without a known id may still appear at Meta.
+/// Time within which an ended call without a known id may still appear at Meta.
 const ENDED_KEPT: Duration = Duration::from_secs(60);
 
 /// An event that Meta reports for a call after its start. Only outbound calls have the first two.
@@ -61,7 +61,7 @@ impl CallEvent {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventOutcome {
     Delivered,
-    /// The call has passed the state that the event reports, or has ended.
+    /// The call is past the state that the event reports, or has ended.
     Late,
     /// The call is not known yet.
     Parked,
@@ -73,7 +73,7 @@ pub enum EventOutcome {
 #[derive(Debug, Default)]
 pub struct MetaState {
     wacid: OnceLock<Wacid>,
-    /// Whether the id is still expected.
+    /// Whether Meta's id is still expected.
     awaited: AtomicBool,
     /// Rank of the latest status that changed the phone's state, from 1. 0 before the first status.
     phone: AtomicU8,
@@ -132,8 +132,8 @@ pub trait Parties {
     fn get(&self, call: CallUuid) -> Option<Arc<Self::Party>>;
 
     /// Ends a call at Meta that does not exist here or no longer exists. The request is retried
-    /// until Graph confirms it. `late` is our call that this id turned out to belong to, so that
-    /// the id can be stored.
+    /// until Graph confirms it. `late` is the ended call that the id belongs to, so that the id can
+    /// be stored with it.
     fn end_at_meta(&self, key: CallKey, token: Option<Secret>, late: Option<CallUuid>);
 }
 
@@ -192,7 +192,7 @@ impl Bindings {
         self.by_key.is_empty() && self.unnamed.load(Ordering::Acquire) == 0
     }
 
-    /// Whether a call with this id is registered.
+    /// Whether a call with this id of Meta's is registered.
     pub fn has(&self, key: &CallKey) -> bool {
         self.by_key.contains_key(key)
     }
@@ -205,7 +205,7 @@ impl Bindings {
         }
     }
 
-    /// Whether `wacid` is the id of this call and the call handles its events.
+    /// Whether `wacid` is the id of this call at Meta and the call handles its events.
     fn takes(&self, call: &impl Party, wacid: &Wacid, now: Instant) -> bool {
         let is_news = call.at_meta().wacid().is_none();
         self.name(call, wacid, now) && (call.is_open() || !is_news)
@@ -234,7 +234,7 @@ impl Bindings {
         known == wacid
     }
 
-    /// Delivers an event of an outbound call. `named` is the call that its opaque data name.
+    /// Delivers an event of an outbound call. `named` is the call in the event's opaque data.
     pub fn event<C: Parties>(
         &self,
         calls: &C,
@@ -273,8 +273,8 @@ impl Bindings {
         }
     }
 
-    /// Remembers an ended outbound call, of this process or an earlier one. If it or a second call
-    /// with its name appears at Meta within a minute, that call is ended there.
+    /// Remembers an ended outbound call, of this process or an earlier one. If this call or a
+    /// second one with its opaque data appears at Meta within a minute, it is ended there.
     pub fn remember(&self, placed: PlacedCall, token: Option<Secret>, now: Instant) {
         let PlacedCall { call, phone_number_id: number, wacid } = placed;
         self.left.insert(call, EndedCall { since: now, number, token, wacid });
@@ -368,7 +368,7 @@ fn key_of(call: &impl Party, wacid: &Wacid) -> CallKey {
     CallKey { phone_number_id: call.setup().phone_number_id.clone(), wacid: wacid.clone() }
 }
 
-/// Ends a call at Meta that carries the name of a live call but another id. Graph can create a
+/// Ends a call at Meta whose opaque data names a live call with another id. Graph can create a
 /// second call when a `connect` is retried after a lost response, or can answer after the call has
 /// ended.
 fn end_stray<C: Parties>(calls: &C, call: &C::Party, wacid: &Wacid) {

@@ -22,10 +22,10 @@ use media::workers::{Job, JobStatus, Workers};
 use media::{Buffering, LegHandle, TapReader, TapSides};
 use speech::recognise::{InterimResult, Recognisers, RecognitionOptions, UtteranceAudio};
 
-/// Frames before the first voiced frame that belong to the utterance: a soft onset, and the frames
-/// that the voice detector needs.
+/// Number of frames before the first voiced frame that belong to the utterance: a soft onset, and
+/// the frames that the voice detector needs.
 const ONSET: usize = 20;
-/// Silent frames that end an utterance: 700 ms. Shorter pauses are breaths.
+/// Number of silent frames that end an utterance: 700 ms. Shorter pauses are breaths.
 const PAUSE: usize = 35;
 /// Maximum length of an utterance in frames: 15 s. Longer speech is split.
 const UTTERANCE_MAX: usize = 750;
@@ -45,7 +45,7 @@ pub enum Speaker {
 }
 
 impl Speaker {
-    /// Returns the word of the phone protocol.
+    /// Returns the word in the phone protocol.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Them => "them",
@@ -144,7 +144,7 @@ impl Job for Captioning {
 struct UtteranceSender {
     cutter: Cutter,
     to: mpsc::Sender<UtteranceAudio>,
-    /// The current utterance, if there is one.
+    /// The channel of the current utterance, if there is one.
     open: Option<mpsc::Sender<Vec<i16>>>,
 }
 
@@ -182,7 +182,7 @@ enum Cut {
     /// An utterance begins. Contains this frame and the frames just before it.
     Begins(Vec<i16>),
     Continues,
-    /// The last frame of the utterance.
+    /// The frame is the last one of the utterance.
     Ends,
 }
 

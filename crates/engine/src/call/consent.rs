@@ -44,9 +44,9 @@ pub struct SentRequest {
 /// Why a permission request was not sent.
 #[derive(Clone, Debug, PartialEq)]
 pub enum NotSent {
-    /// The limit on requests is reached, by our count.
+    /// The limit on requests is reached, according to the local count.
     TooSoon(Refusal),
-    /// The limit on requests is reached, by Meta's count.
+    /// The limit on requests is reached, according to Meta's count.
     RequestLimit(Refusal, GraphOutcome),
     /// Another request to this user is in progress.
     UnderWay,
@@ -65,8 +65,8 @@ impl PermissionService {
         &self.consents
     }
 
-    /// The current time of the table: the wall-clock time, because Meta's calendar decides when a
-    /// permission or a limit ends.
+    /// The current time for the table. It is wall-clock time, because Meta's calendar decides when
+    /// a permission or a limit ends.
     pub fn now(&self) -> Timestamp {
         self.clock.wall()
     }
@@ -89,9 +89,9 @@ impl PermissionService {
         self.consents.view(&key, &number.spec.permissions, self.now())
     }
 
-    /// Reserves a user for a call that is to be placed, if the node is in a fleet: no other node
-    /// calls the user until the reservation is dropped. If the database does not answer, what this
-    /// node knows decides.
+    /// Reserves a user for a call that is about to be placed, if the node is in a fleet. No other
+    /// node calls the user until the reservation is dropped. If the database does not answer, this
+    /// node's own data is used.
     ///
     /// # Errors
     /// Returns that the user's permission forbids the call, or that another call with the user is
@@ -126,7 +126,7 @@ impl PermissionService {
     }
 
     /// Reads a pair again that another node of the fleet may have changed. If the database does not
-    /// answer, what this node knows stays.
+    /// answer, this node's own data stays unchanged.
     async fn fetch(&self, number: &NumberEntry, user: &str) {
         let key = PairKey::new(&number.spec.phone_number_id, user);
         if let Err(error) = self.consents.fetch(&key).await {

@@ -20,8 +20,8 @@ const EVERY_MS: u32 = 5_000;
 /// Maximum number of samples of a call: twenty minutes at the initial interval. Even, because
 /// samples are merged in pairs.
 const SAMPLES_MAX: usize = 240;
-/// A shorter last sample is merged into the one before it: a percentage of a few packets means
-/// nothing.
+/// Minimum duration of the last sample. A shorter one is merged into the sample before it, because
+/// a percentage of a few packets means nothing.
 const REST_MIN_MS: u32 = 1_000;
 /// Maximum number of samples that are read from a log line, which is untrusted input.
 const READ_MAX: usize = 4 * SAMPLES_MAX;
@@ -35,7 +35,7 @@ pub struct Sample {
     pub until_ms: u32,
     inbound: Stretch,
     outbound: Stretch,
-    /// In microseconds. 0 if unknown.
+    /// Round-trip time in microseconds. 0 if unknown.
     round_trip_us: u32,
 }
 
@@ -50,7 +50,7 @@ struct Stretch {
 /// The course of a call: its audio quality over time, as samples.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Course {
-    /// Begin of the first sample, in milliseconds of the call.
+    /// Start of the first sample, in milliseconds of the call.
     pub from_ms: u32,
     /// Minimum duration of a sample. The last one may be shorter.
     pub every_ms: u32,
@@ -60,10 +60,10 @@ pub struct Course {
 /// Quality of one stretch, as reported to users.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Moment {
-    /// In milliseconds of the call.
+    /// Start of the stretch, in milliseconds of the call.
     pub from_ms: u32,
     pub until_ms: u32,
-    /// `None` if nothing was measured.
+    /// The quality. `None` if nothing was measured.
     pub quality: Option<CallQuality>,
 }
 

@@ -4,9 +4,9 @@
 //! Placing a call tries the queue immediately; a task tries again when the next permit is due. A
 //! call that cannot be placed gets a record and a hangup callback like every other call.
 //!
-//! In a fleet, a call that has to wait is also a row of the database, written before the order is
-//! answered. The node deletes the row before it places the call. If the node dies, a survivor takes
-//! the rows that are left into its own queues, so each call is placed once or ended once.
+//! In a fleet, a call that has to wait is also a row of the database, written before the request is
+//! answered. The node deletes the row before it places the call. If the node dies, another node
+//! adopts the remaining rows into its own queues, so each call is placed once or ended once.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -45,14 +45,14 @@ pub struct CallOrder {
     pub to: Vec<E164>,
     pub answer: (DocUrl, Method),
     pub fallback: Option<(DocUrl, Method)>,
-    /// Equal to the answer URL if none was set.
+    /// URL of the hangup callback. It equals the answer URL if none was set.
     pub hangup: (DocUrl, Method),
     pub caller_name: String,
     pub headers: Vec<(String, String)>,
-    /// Counted from the answer. The node's own limit applies as well.
+    /// Maximum duration after the answer. The node's own limit applies as well.
     pub time_limit: Duration,
     pub outbound: Outbound,
-    /// Differences of single targets, in the order of `to`. May be shorter than `to`.
+    /// Settings of individual targets, in the order of `to`. May be shorter than `to`.
     pub each: Vec<TargetSettings>,
 }
 
@@ -89,10 +89,10 @@ struct Inner {
     registry: Registry,
     gate: Arc<Gate>,
     queues: Mutex<Queues>,
-    /// Calls that are in no queue while a database statement about them is in progress. A call that
-    /// is removed here is cancelled.
+    /// Calls that are in no queue because a database statement about them is in progress. Removing
+    /// a call from here cancels it.
     in_transit: Mutex<BTreeMap<CallUuid, CallSetup>>,
-    /// Whether calls may have been adopted that are in no queue.
+    /// Whether adopted calls may be missing from the queues.
     has_missed: AtomicBool,
     /// Wakes the task when a queue is no longer empty.
     filled: Notify,
@@ -129,7 +129,7 @@ impl Dialer {
         Ok(calls)
     }
 
-    /// Places or queues the calls of an order. In a fleet, returns those that have to wait, which
+    /// Places or queues the calls of an order. In a fleet, returns the calls that have to wait and
     /// are in no queue yet.
     fn place_now(
         &self,
@@ -165,7 +165,7 @@ impl Dialer {
         Ok((calls, waiting))
     }
 
-    /// Whether calls wait in the database, too.
+    /// Whether waiting calls are also stored in the database.
     fn is_shared(&self) -> bool {
         self.0.services.permissions.consents().is_shared()
     }
@@ -210,7 +210,7 @@ impl Dialer {
         Ok(())
     }
 
-    /// Puts calls into the queues that were in transit. Gives up those that were cancelled.
+    /// Moves calls in transit to the queues. Cancelled ones are given up.
     fn fill(&self, waiting: Vec<Waiting>) {
         let mut cancelled = Vec::new();
         {
@@ -228,8 +228,8 @@ impl Dialer {
         self.0.filled.notify_one();
     }
 
-    /// Takes the waiting calls of a process that has died, or drains, into the queues of this node.
-    /// Returns their number.
+    /// Adopts the waiting calls of a process that has died or is draining into the queues of this
+    /// node. Returns their number.
     ///
     /// # Errors
     /// Fails if the database does not answer. Call it again then.
@@ -347,7 +347,7 @@ impl Dialer {
         }
     }
 
-    /// Passes the setup of each queued call to `look`.
+    /// Calls `look` with the setup of each queued call.
     pub fn each(&self, mut look: impl FnMut(&CallSetup)) {
         self.queues().iter().for_each(|waiting| look(&waiting.setup));
         self.in_transit().values().for_each(look);
@@ -382,8 +382,8 @@ impl Dialer {
         waited
     }
 
-    /// Empties the queues because the node is draining. Gives up the calls of this node alone, and
-    /// returns those that another node can adopt.
+    /// Empties the queues because the node is draining. Gives up the calls that only this node can
+    /// place, and returns those that another node can adopt.
     pub fn drain(&self) -> Vec<Waiting> {
         let all = std::mem::take(&mut *self.queues());
         let (shared, own) = all.into_iter().partition::<Vec<_>, _>(Waiting::is_shared);
@@ -401,7 +401,7 @@ impl Dialer {
         calls.into_iter().filter_map(|call| call.reservation).for_each(Reservation::dismiss);
     }
 
-    /// Places queued calls when their time comes, until `stop`.
+    /// Places queued calls when they are due, until `stop`.
     pub async fn run(self, stop: CancellationToken) {
         loop {
             let next = self.queues().release(self.rules(), &self);
@@ -422,12 +422,13 @@ impl Dialer {
         self.0.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Locked after [`Dialer::queues`].
+    /// Returns the lock of the calls in transit. It may be taken while [`Dialer::queues`] is
+    /// locked, not the other way round.
     fn in_transit(&self) -> MutexGuard<'_, BTreeMap<CallUuid, CallSetup>> {
         self.0.in_transit.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a call out of the fleet's queue, and places it unless another node has adopted it.
+    /// Removes a call from the fleet's queue, and places it unless another node has adopted it.
     async fn take_and_place(self, mut waiting: Waiting, admission: CallAdmission, now: Instant) {
         let services = &self.0.services;
         let (call, (admitted, mut engaged)) = (waiting.setup.call, admission);
@@ -526,7 +527,8 @@ impl Exit for Dialer {
 }
 
 impl Dialer {
-    /// Ends a call that never began. Without its number, the outbox delivers its callbacks.
+    /// Ends a call that never began. If its number no longer exists, the outbox delivers its
+    /// callbacks.
     fn end(
         &self,
         mut setup: CallSetup,

@@ -33,7 +33,7 @@ pub struct Drafts(Arc<Mutex<Table>>);
 
 #[derive(Default)]
 struct Table {
-    /// Oldest first.
+    /// Waiting drafts, oldest first.
     waiting: VecDeque<Waiting>,
     running: HashMap<CallUuid, Running>,
 }
@@ -55,7 +55,7 @@ struct Running {
 }
 
 impl Drafts {
-    /// Keeps a draft until its author's phone calls. `id` must not be guessable.
+    /// Stores a draft until its author's phone calls. `id` must not be guessable.
     pub fn keep(&self, id: &str, account: AuthId, person: Uuid, text: &str, now: Instant) {
         let mut table = self.table();
         table.forget(now);
@@ -67,7 +67,8 @@ impl Drafts {
     }
 
     /// Returns the answer URL for the call that runs the draft. A draft can be claimed once, by its
-    /// author, for a call of the account `of`. Returns `None` if no such unclaimed draft exists.
+    /// author, for a call of the account `of`. Returns `None` if there is no such draft or it was
+    /// already claimed.
     pub fn claim(
         &self,
         id: &str,

@@ -9,12 +9,12 @@ use uuid::Uuid;
 const URL_MAX: usize = 500;
 const OUTCOME_MAX: usize = 300;
 
-/// A request that failed for good, or an attempt of a callback that failed.
+/// A request that finally failed, or a failed attempt at a callback.
 pub(super) struct Failed<'a> {
     pub(super) call: CallUuid,
     pub(super) account: &'a AuthId,
     pub(super) main_account: &'a AuthId,
-    /// The name of its bar in the waterfall.
+    /// The label of the request in the call's waterfall.
     pub(super) kind: String,
     pub(super) method: &'a str,
     pub(super) url: &'a str,
@@ -43,7 +43,8 @@ pub(super) fn record(store: &Store, id: Uuid, at: Timestamp, failed: Failed<'_>)
     });
 }
 
-/// A URL without credentials, query and fragment, which differ from call to call and may be secret.
+/// Returns a URL without credentials, query and fragment, which differ from call to call and may be
+/// secret.
 fn page_of(url: &str) -> String {
     let page = url.split(['?', '#']).next().unwrap_or_default();
     let Some((scheme, rest)) = page.split_once("://") else { return page.to_owned() };

@@ -18,7 +18,7 @@ use store::{FarewellDue, StoreError};
 /// How long the process that ended a call retries the Graph request itself. Longer than the closing
 /// phase of a call.
 pub(super) const RETRY_TIME: Duration = Duration::from_secs(120);
-/// The same limit for a call that ends immediately, where only the tries of a single request are
+/// The same limit for a call that ends immediately, for which only one request with its retries is
 /// made. The user's phone may still ring, and Meta stops that only after 30 to 60 s.
 pub(super) const SHORT_RETRY_TIME: Duration = Duration::from_secs(15);
 /// Interval at which the store is polled for due requests.

@@ -167,7 +167,7 @@ struct UtteranceDetector {
     /// Number of frames so far.
     at: u64,
     /// The current voice: its first frame, its latest voiced frame, and whether `Lasting` was
-    /// reported.
+    /// reported. `None` during silence.
     voice: Option<(u64, u64, bool)>,
     /// Whether a voice has begun. All audio after that belongs to the utterance.
     begun: bool,

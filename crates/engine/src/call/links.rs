@@ -11,7 +11,7 @@ use uuid::Uuid;
 use machine::{CallbackRequest, EVENT_BODY, Param};
 
 const NAME: &str = "media:";
-/// JSON pointer of the link in an event, and its parameter in Plivo's message format.
+/// JSON pointer of the link in an event.
 const PLACE: &str = "/data/message/media/url";
 const FORM: &str = "Media0";
 

@@ -1,5 +1,5 @@
-//! Observers of calls besides their own callbacks: conversations and customer webhooks. Set once
-//! when the node starts.
+//! //! Observers of calls: conversations and customer webhooks, which are notified in addition to
+//! the call's own callbacks. Set once when the node starts.
 
 use super::author::DialogueLine;
 use machine::{CallSetup, Summary};
@@ -15,8 +15,8 @@ pub trait CallNews: Send + Sync {
     fn started(&self, setup: &CallSetup);
     /// The call was answered.
     fn answered(&self, setup: &CallSetup, at: Timestamp);
-    /// The call has ended. `said` is the conversation of an agent with the user. The returned
-    /// callbacks are written to the outbox in the transaction that closes the call's record.
+    /// The call has ended. `said` is the agent's conversation with the user. The returned callbacks
+    /// are written to the outbox in the transaction that closes the call's record.
     fn ended(
         &self,
         setup: &CallSetup,

@@ -16,8 +16,8 @@ use model::metric;
 use model::{CallType, Direction, HangupCause};
 use store::{CallEnd, CallLine, Conclusion, Farewell, Orphan, PlacedCall, StoreError};
 
-/// Heartbeat interval of a node with live calls. Including the write, a record loses less than a
-/// second.
+/// Heartbeat interval of a node with live calls. With the time of the write, the duration in a
+/// record is less than a second too short.
 const SIGN_OF_LIFE: Duration = Duration::from_millis(400);
 /// Calls that ended this recently may still appear at Meta: one minute, plus the time of a restart.
 pub const PLACED_SINCE: Duration = Duration::from_secs(120);
@@ -32,7 +32,7 @@ const REMARK: &str = "the node stopped in the middle of this call (killed, crash
 pub struct Orphans {
     /// Number of calls.
     pub calls: u64,
-    /// Meta's ids of the orphans.
+    /// Meta's ids of the orphans, as far as they are known.
     pub named: Vec<CallKey>,
     /// Outbound orphans and other recent outbound calls. They may still appear at Meta.
     pub placed: Vec<PlacedCall>,

@@ -42,12 +42,13 @@ const REST: Duration = Duration::from_millis(20);
 /// after that are due again at the next start.
 const NOTING: Duration = Duration::from_millis(250);
 
-/// Limits on callbacks in memory. The rest waits in the store.
+/// Limits on the number of callbacks in memory. All others wait in the store.
 #[derive(Clone, Copy, Debug)]
 pub struct OutboxLimits {
-    /// Callbacks in memory.
+    /// Maximum number of callbacks in memory.
     pub held: usize,
-    /// Callbacks in memory for one host: enough to keep its connections busy while more are read.
+    /// Maximum number of callbacks in memory for one host. It keeps the host's connections busy
+    /// while more callbacks are read.
     pub held_per_host: usize,
 }
 
@@ -69,12 +70,12 @@ struct Inner {
     node_id: String,
     limits: OutboxLimits,
     held: Mutex<InMemory>,
-    /// Wakes the reader: there may be callbacks to read from the store.
+    /// Wakes the reader, because the store may contain callbacks to read.
     woken: Notify,
     tasks: TaskTracker,
     /// Cancelled when no more deliveries may begin.
     stopping: CancellationToken,
-    /// Cancelled to end running deliveries and store their result.
+    /// Cancelled to end running deliveries and store their results.
     cut: CancellationToken,
     /// Cancelled to drop the remaining deliveries.
     aborted: CancellationToken,
@@ -83,7 +84,7 @@ struct Inner {
     undelivered: OnceLock<Undelivered>,
 }
 
-/// Receives the events and messages that were given up.
+/// Receives the events and messages that could not be delivered.
 pub type Undelivered = Box<dyn Fn(GivenUp) + Send + Sync>;
 
 /// A callback that could not be delivered.
@@ -93,7 +94,7 @@ pub struct GivenUp {
     pub main_account: AuthId,
     /// The receiver: the name of a webhook, or scheme, host and port of a number's webhook URL.
     pub to: String,
-    /// The number whose webhook URL it is.
+    /// The number that the webhook URL belongs to.
     pub number: Option<E164>,
     /// The result of the last attempt.
     pub why: String,
@@ -111,7 +112,7 @@ type CallbackKey = (Uuid, DocUrl);
 struct InMemory {
     keys: HashSet<CallbackKey>,
     of_origin: HashMap<String, OfOrigin>,
-    /// Origins that have more callbacks in the store because there was no space in memory.
+    /// Origins with more callbacks in the store than fit into memory.
     left: HashSet<String>,
     /// Callbacks released while the store is being read. A row that was read before the release may
     /// be out of date.
@@ -121,9 +122,9 @@ struct InMemory {
 /// The callbacks of an origin in memory.
 #[derive(Clone, Copy, Default)]
 struct OfOrigin {
-    /// Those that wait for an attempt, or for its end.
+    /// Number of callbacks that wait for an attempt or for its end.
     attempting: usize,
-    /// All, including those whose result is not stored yet.
+    /// Number of all callbacks, including those whose result is not stored yet.
     all: usize,
 }
 
@@ -136,7 +137,7 @@ struct MemorySlot {
 }
 
 impl MemorySlot {
-    /// Makes room for an attempt of another callback of the origin.
+    /// Allows an attempt at another callback of the origin.
     fn attempted(&mut self) {
         if !std::mem::take(&mut self.is_attempting) {
             return;

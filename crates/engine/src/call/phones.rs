@@ -1,9 +1,9 @@
 //! The phones of endpoints: registrations, ringing, and the messages to a phone about its calls.
 //!
 //! A *place* is one registration: a browser's WebSocket, served by the module `phone`, which
-//! receives [`ToPhone`] messages. A *line* is the connection of a web leg to its phones: first all
-//! places that ring, then the one that accepted the call. The call's machine makes all decisions;
-//! `shell` executes its outputs on the line.
+//! receives [`ToPhone`] messages. A *line* is the connection of a web leg to its phones: at first
+//! to all places that ring, then to the one that accepted the call. The call's machine makes all
+//! decisions; `shell` executes its outputs on the line.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -33,7 +33,7 @@ const BESIDE_CAPTIONS: usize = BEHIND / 2;
 pub struct RegistrationId(u64);
 
 impl RegistrationId {
-    /// The registration with this number, if it exists.
+    /// Returns the id with this number, if it is valid.
     pub fn of(number: u64) -> Self {
         Self(number)
     }
@@ -81,7 +81,7 @@ pub enum ToPhone {
     Draining,
     /// The registration has ended and the socket closes. `why` is a word of the phone protocol.
     Unregistered { why: &'static str },
-    /// A message from the node of the fleet that has the call: JSON of the phone protocol.
+    /// A message from the node of the fleet that serves the call: JSON of the phone protocol.
     Relayed {
         node: Uuid,
         call: Option<CallUuid>,
@@ -138,7 +138,7 @@ pub struct Ended {
     pub bill_secs: u64,
 }
 
-/// The limit on registrations is reached.
+/// The maximum number of registrations is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("could not register a phone: limit of registrations reached")]
 pub struct NoRoom;
@@ -164,7 +164,7 @@ struct Place {
     owner: Owner,
     to: mpsc::Sender<ToPhone>,
     calls: BTreeSet<CallUuid>,
-    /// The phone's socket is at another node of the fleet.
+    /// Whether the phone's socket is at another node of the fleet.
     is_remote: bool,
 }
 
@@ -175,7 +175,7 @@ pub struct Registration {
 }
 
 impl Registration {
-    /// The id of the registration.
+    /// Returns the id of the registration.
     pub fn place(&self) -> RegistrationId {
         self.place
     }
@@ -215,8 +215,8 @@ impl Phones {
         Ok((self.add(table, owner, to, false), told))
     }
 
-    /// Registers a phone of another node of the fleet, which limits their number. The receiver's
-    /// messages are for that node.
+    /// Registers a phone whose socket is at another node of the fleet. That node limits the number
+    /// of its phones. Messages in the returned receiver must be sent to that node.
     pub fn register_remote(&self, owner: Owner) -> (Registration, mpsc::Receiver<ToPhone>) {
         let (to, told) = mpsc::channel(BEHIND);
         (self.add(self.table(), owner, to, true), told)
@@ -380,9 +380,9 @@ impl Phones {
 enum LineState {
     /// Rings at these registrations.
     Ringing(BTreeSet<RegistrationId>),
-    /// Connected to the phone that has the call.
+    /// Connected to the phone that accepted the call.
     Place(RegistrationId),
-    /// The phone's socket was lost. It may reconnect.
+    /// The phone's socket was lost. The phone may reconnect.
     Away,
     Over,
 }
@@ -434,8 +434,8 @@ impl Line {
         &self.name
     }
 
-    /// Rings at all registrations of the endpoint, and at each later one. Returns the
-    /// number of phones that ring now.
+    /// Rings at all present and later registrations of the endpoint. Returns the number of phones
+    /// that ring now.
     pub(super) fn ring(self: &Arc<Self>, ring: ToPhone) -> usize {
         *self.ring.lock().unwrap_or_else(PoisonError::into_inner) = Some(ring);
         let places: Vec<_> = {
@@ -504,7 +504,7 @@ impl Line {
         Some(last)
     }
 
-    /// Whether this registration has the call.
+    /// Whether the phone of this registration has the call.
     pub fn is_at(&self, place: RegistrationId) -> bool {
         matches!(&*self.at(), LineState::Place(at) if *at == place)
     }

@@ -16,10 +16,10 @@ use model::Clock;
 use model::metric;
 use model::{AuthId, CallUuid, Direction, E164, HangupCause};
 
-/// Maximum number of queued calls of an account, and the maximum time in the queue.
+/// Maximum number of queued calls of an account.
 pub const QUEUE_MAX: usize = 1_000;
 pub const WAIT_MAX: Duration = Duration::from_secs(120);
-/// Maximum interval between two attempts, since the account's rate can be changed.
+/// Maximum interval between two attempts. It bounds the delay after a change of the account's rate.
 const LOOK: Duration = Duration::from_millis(500);
 
 /// A queued call.
@@ -28,12 +28,12 @@ pub struct Waiting {
     /// The setup as ordered. `started` is set again when the call is placed.
     pub setup: CallSetup,
     pub number: Arc<NumberEntry>,
-    /// The call must not be placed before this time.
+    /// Time before which the call must not be placed.
     pub since: Instant,
     /// Keeps the other nodes of a fleet from calling the user.
     pub(super) reservation: Option<Reservation>,
     pub(super) record: QueueRecord,
-    /// The call is not tried before this time.
+    /// Time before which the call is not tried.
     pub(super) retry: Instant,
     /// Time since which the call has waited for units that other nodes of the fleet may release.
     pub(super) lacking: Option<Instant>,
@@ -43,12 +43,12 @@ pub struct Waiting {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum QueueRecord {
     Nothing,
-    /// An open record: a crash of the node ends the call.
+    /// The record is open: a crash of the node ends the call.
     Open,
-    /// A row of the fleet's waiting calls, and the open record: if the node dies, another one has
-    /// the call in its queue. The node takes the row before it places the call.
+    /// The call is a row of the fleet's waiting calls and has an open record. If the node dies,
+    /// another one adopts the call. The node removes the row before it places the call.
     Shared,
-    /// Possibly the same as [`Self::Shared`]: the database did not answer.
+    /// The state is unknown, because the database did not answer. It may be [`Self::Shared`].
     Unknown,
 }
 
@@ -88,8 +88,7 @@ pub trait Exit {
         now: Instant,
     ) -> Result<(), Box<Admitted>>;
 
-    /// Whether the purpose of the call no longer exists. Returns the hangup cause and an
-    /// explanation.
+    /// Returns the hangup cause and an explanation if the purpose of the call no longer exists.
     fn is_late(&self, _: &CallSetup) -> Option<(HangupCause, String)> {
         None
     }
@@ -198,7 +197,7 @@ impl Queues {
         self.0.entry(waiting.account()).or_default().push_front(waiting);
     }
 
-    /// Places a call at once, unless it has to wait: then it is returned.
+    /// Places a call at once, or returns it if it has to wait.
     pub(super) fn place_now(
         &mut self,
         waiting: Waiting,
@@ -228,8 +227,8 @@ impl Queues {
         })
     }
 
-    /// Places the calls that may go out now and gives up those that waited too long. Returns when
-    /// to try again, or `None` if the queues are empty.
+    /// Places the calls that are due and gives up those that waited too long. Returns when to try
+    /// again, or `None` if the queues are empty.
     pub fn release(&mut self, rules: Rules<'_>, exit: &impl Exit) -> Option<Instant> {
         let mut next: Option<Instant> = None;
         let mut look_at = |at: Instant| next = Some(next.map_or(at, |next| next.min(at)));

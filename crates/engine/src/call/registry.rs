@@ -48,13 +48,13 @@ const REJECTS_MAX: usize = 4_000;
 /// The admission of a live call: its slot, and the mark that its user is busy.
 pub type CallAdmission = (Admitted, Engaged);
 
-/// A user-initiated call before its start.
+/// A user-initiated call that has not started yet.
 #[derive(Clone, Debug)]
 pub struct Incoming {
     pub key: CallKey,
     /// The call's id, if it was chosen before the start.
     pub call: Option<CallUuid>,
-    /// The user as callbacks name them (`docs/reference/meta.md#identifiers`).
+    /// The user's id as in callbacks (`docs/reference/meta.md#identifiers`).
     pub from: String,
     pub caller_name: String,
     pub cta_payload: Option<String>,
@@ -62,18 +62,18 @@ pub struct Incoming {
     pub offer: Offer,
     /// When the webhook request arrived, before its body was read and its signature checked.
     pub received: Instant,
-    /// When it had been parsed. The zero of the call's time and of `offhook_setup_seconds`.
+    /// When the webhook had been parsed. The call's time and `offhook_setup_seconds` count from
+    /// here.
     pub arrived: Instant,
     pub arrived_wall: Timestamp,
 }
 
-/// A business-initiated call before its start.
+/// A business-initiated call that has not started yet.
 #[derive(Clone, Debug)]
 pub struct Outgoing {
     /// The setup as of the moment when the call may start.
     pub setup: CallSetup,
-    /// When the request for the call arrived, and when the call could start. The latter is the zero
-    /// of the call's time.
+    /// When the request for the call arrived.
     pub received: Instant,
     pub placed: Instant,
 }
@@ -106,7 +106,7 @@ struct Inner {
     turns: Turns,
     /// Notified each time a call ends.
     one_over: Notify,
-    /// For inbound and for outbound calls.
+    /// The gauges of inbound and outbound calls.
     gauges: [OnceLock<metrics::Gauge>; 2],
 }
 
@@ -292,8 +292,8 @@ impl Registry {
         Ok(())
     }
 
-    /// Chooses the id of a user-initiated call before its start. Returns what another node needs to
-    /// end the call, or `None` if the number has no answer URL.
+    /// Chooses the id of a user-initiated call before its start. Returns the data that another node
+    /// needs to end the call, or `None` if the number has no answer URL.
     pub fn birth(&self, number: &NumberEntry, incoming: &mut Incoming) -> Option<Birth> {
         let setup = self.setup(number, incoming)?;
         incoming.call = Some(setup.call);
@@ -334,8 +334,7 @@ impl Registry {
         write_record
     }
 
-    /// Starts a call whose record was written by [`Registry::write_record`]. The times are those of
-    /// its request and the zero of its time.
+    /// Starts a call whose record was written by [`Registry::write_record`].
     pub(super) fn begin(
         &self,
         peer: Peer,
@@ -426,12 +425,12 @@ impl Registry {
         self.0.bindings.bind(self, call, wacid, self.0.services.clock.now());
     }
 
-    /// Whether the node has a call. `named` is the outbound call that an event's opaque data name.
+    /// Whether the node has a call. `named` is the outbound call in an event's opaque data.
     pub fn has(&self, key: &CallKey, named: Option<CallUuid>) -> bool {
         named.is_some_and(|call| self.0.live.contains_key(&call)) || self.0.bindings.has(key)
     }
 
-    /// Delivers an event of a call. `named` is the outbound call that its opaque data name.
+    /// Delivers an event of a call. `named` is the outbound call in its opaque data.
     pub fn event(&self, key: &CallKey, named: Option<CallUuid>, event: CallEvent) -> EventOutcome {
         self.0.bindings.event(self, key, named, event, self.0.services.clock.now())
     }

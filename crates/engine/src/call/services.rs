@@ -31,7 +31,7 @@ use store::{NewCallback, Store};
 
 /// The services that calls use.
 ///
-/// A call owns none of them: dropping a call leaves them unchanged.
+/// Calls do not own them: dropping a call leaves them unchanged.
 pub struct Services {
     pub clock: Clock,
     /// Live notifications for the console.
@@ -40,7 +40,7 @@ pub struct Services {
     pub random: RandomSource,
     /// The node's id, sent to Meta in `biz_opaque_callback_data`.
     pub node_id: String,
-    /// Whether the node has capacity for a further call.
+    /// The load of the node, which decides whether it has capacity for a further call.
     pub pressure: Arc<Pressure>,
     pub media: Arc<Media>,
     pub sounds: Library,

@@ -59,7 +59,7 @@ use speech::Recognition;
 use stream::CallStream;
 use tapes::CallRecordings;
 
-/// A caller with this name makes the call's task panic when its document arrives.
+/// A caller with this name makes the call's task panic when its document arrives. For tests.
 #[cfg(any(test, feature = "test-util"))]
 pub const PANICS: &str = "brings it down";
 
@@ -78,8 +78,8 @@ struct Shell {
     recordings: CallRecordings,
     requests: Requests,
     report: Report,
-    /// Outputs that wait until the call has left a room of another node, with the time of their
-    /// step and whether it is the last one.
+    /// Outputs that wait until the call has left a room of another node, each with the time of its
+    /// step and whether it is the call's last step.
     outputs: VecDeque<(CallTime, Output, bool)>,
     leaving: Option<rooms::Leaving>,
     over: bool,

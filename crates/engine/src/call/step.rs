@@ -31,8 +31,8 @@ pub struct Step {
 }
 
 impl Step {
-    /// Whether the request must not be tried again: the user has hung up, or an outbound call is
-    /// known at Meta or no longer wanted. Evaluated before the outputs are executed.
+    /// Whether a pending Graph request must not be retried: the user has hung up, or an outbound
+    /// call is known at Meta or no longer wanted. Evaluated before the outputs are executed.
     pub fn overtakes(&self, asked: GraphAction) -> bool {
         match self.logged {
             Input::Terminated { .. } => true,

@@ -28,11 +28,11 @@ pub enum Trace {
     Begun {
         /// When the webhook request arrived, before its body was read and its signature checked.
         received_us: i64,
-        /// When the call had its number, slot and permit, and its offer was parsed.
+        /// When the call had its number, slot and permit, and the offer was parsed.
         admitted_us: i64,
-        /// When its task ran.
+        /// When the call's task started.
         running_us: i64,
-        /// When our SDP answer was created and a media port assigned.
+        /// When the node's SDP answer was created and a media port assigned.
         media_us: i64,
     },
     /// The session descriptions known so far, without passwords and bounded in size
@@ -87,7 +87,7 @@ pub enum Trace {
         outcome: String,
         tries: Vec<Request>,
     },
-    /// A line of a later version.
+    /// A trace line written by a later version.
     #[serde(other)]
     Unknown,
 }
@@ -160,8 +160,8 @@ pub fn course_of_line(line: &str) -> Option<Course> {
 /// Data for the trace exporter.
 #[derive(Clone, Debug)]
 pub enum ExportedTrace {
-    /// The lines of a call that has ended or that this process gives up. Complete except for
-    /// callbacks.
+    /// The lines of a call that has ended, or that this process stops tracking. They are complete
+    /// except for callbacks.
     Call(Vec<Arc<str>>),
     Callback {
         call: CallUuid,

@@ -1,8 +1,8 @@
-//! Timeline of a call: converts its event log to bars that show what took how long.
+//! Timeline of a call: converts its event log to bars that show the duration of each operation.
 //!
 //! This module has no I/O: it converts lines to a [`Waterfall`], which `cli` and the console
-//! display. Inputs are logged in whole milliseconds, trace lines in microseconds (`trace`). There
-//! is no bar for a time that neither contains.
+//! display. Inputs are logged in whole milliseconds, trace lines in microseconds (`trace`).
+//! Operations that are in neither have no bar.
 
 mod attach;
 mod bar;
@@ -39,14 +39,14 @@ const NOTES_MAX: usize = 200;
 pub struct Waterfall {
     pub call: CallUuid,
     pub trace_id: Option<TraceId>,
-    /// The parties. Of a person's phone number, only the last four digits: see [`person`].
+    /// The caller. Of a person's phone number, only the last four digits: see [`person`].
     pub from: String,
     pub to: String,
     pub direction: Option<Direction>,
     pub started: Option<Timestamp>,
-    /// Microseconds since the call's zero, like all times here.
+    /// Time of the answer in microseconds since the call's zero, like all times here.
     pub answered_us: Option<i64>,
-    /// When the call ended, and why.
+    /// Time and cause of the call's end.
     pub ended_us: Option<i64>,
     pub cause: Option<&'static str>,
     pub bars: Vec<Bar>,
@@ -81,7 +81,7 @@ pub fn person(direction: Direction, from: &str, to: &str) -> Option<Party> {
     }
 }
 
-/// Who took the time.
+/// The party that an operation waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Actor {
     /// This node.
@@ -121,8 +121,8 @@ impl Waterfall {
         Self::with(log, &BTreeMap::new())
     }
 
-    /// Reads an event log together with the call's rows of the outbox by event id, which contain
-    /// the bodies of callbacks.
+    /// Reads an event log together with the call's outbox rows by event id. The rows contain the
+    /// bodies of callbacks.
     ///
     /// # Errors
     /// Returns an error if the log cannot be read.
@@ -178,7 +178,7 @@ impl Waterfall {
     }
 }
 
-/// From the play command to its first packet.
+/// Name of the bar from the play command to its first packet.
 const FIRST_SOUND: &str = "first sound";
 /// Name of the first bar, until the first input provides a better one.
 const WEBHOOK: &str = "webhook";
@@ -576,8 +576,8 @@ impl Builder {
         }
     }
 
-    /// Replaces the bar of a request with that of its trace line, which is more precise. If nothing
-    /// was sent (`unsent`), the input that follows gives the reason.
+    /// Replaces the bar of a request with that of its trace line, which is more precise. If no
+    /// request was sent (`unsent`), the following input gives the reason.
     fn replace(&mut self, asked: RequestKey, bar: Bar, unsent: bool) {
         let Some(index) = self.untraced.iter().position(|(open, _)| *open == asked) else {
             self.add(bar);

@@ -1,6 +1,6 @@
 //! Web legs (`docs/reference/xml.md#endpoints`): calls that an endpoint's phone makes, calls that
-//! ring an endpoint, and a phone's requests about both. They run like other calls, with a phone in
-//! the place of Meta.
+//! ring an endpoint, and a phone's requests about both. They run like other calls, with a phone
+//! instead of Meta.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -31,7 +31,7 @@ pub struct WebCall {
     /// The URLs of the endpoint's application.
     pub urls: CallUrls,
     pub offer: Offer,
-    /// When the phone requested the call. The zero of the call's time.
+    /// When the phone requested the call. The call's time counts from here.
     pub arrived: Instant,
     pub arrived_wall: Timestamp,
 }
@@ -39,9 +39,9 @@ pub struct WebCall {
 /// Why a request of a phone failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PhoneCommandError {
-    /// The phone has no such live call.
+    /// The phone has no live call with this id.
     NoCall,
-    /// The call no longer rings at this phone: it was answered elsewhere or given up.
+    /// The call no longer rings at this phone, because it was answered elsewhere or has ended.
     NotRinging,
 }
 
@@ -114,8 +114,8 @@ impl Registry {
         Ok(())
     }
 
-    /// Handles the loss of a phone's socket. With `left` the phone disconnected on purpose and its
-    /// calls end; otherwise it may reconnect.
+    /// Handles the loss of a phone's socket. With `left`, the phone disconnected on purpose, and
+    /// its calls end. Otherwise it may reconnect.
     pub fn phone_gone(&self, place: RegistrationId, calls: &[CallUuid], left: bool) {
         for call in calls.iter().filter_map(|call| self.get(*call)) {
             let Some(line) = call.line.clone().filter(|line| line.lost(place)) else { continue };
@@ -133,7 +133,7 @@ impl Registry {
         }
     }
 
-    /// Reconnects a phone to its calls. Returns the calls that it has again.
+    /// Reconnects a phone to its calls. Returns the reconnected calls.
     pub fn phone_back(&self, place: RegistrationId, calls: &[CallUuid]) -> Vec<CallUuid> {
         let back = |call: &&CallUuid| {
             let found = self.get(**call).filter(|call| !call.is_closing());
@@ -238,7 +238,7 @@ impl LiveCall {
         }
     }
 
-    /// Checks that a phone has this call.
+    /// Checks that the call is connected to this phone.
     ///
     /// # Errors
     /// Returns an error if it does not.

@@ -12,7 +12,7 @@ use store::{FleetSession, Store, StoreError};
 use super::lease::Units;
 use super::{EVIDENCE, JoinOptions, Shared};
 
-/// The longest time between two looks at the clock, by which a pause of the process is noticed.
+/// Maximum time between two readings of the clock, which detect that the process was paused.
 const LOOK: Duration = Duration::from_millis(500);
 
 pub(super) struct Beats {
@@ -22,13 +22,13 @@ pub(super) struct Beats {
     session: Option<FleetSession>,
     shared: Arc<Shared>,
     options: JoinOptions,
-    /// The caps that the database has from this process.
+    /// The caps that this process has written to the database.
     caps: BTreeMap<LimitKey, u32>,
-    /// When the last answered beats were sent.
+    /// Times at which the last answered beats were sent.
     sent: VecDeque<Duration>,
 }
 
-/// Counts a beat.
+/// Records an answered beat.
 fn record(outcome: &'static str, time: Duration) {
     metrics::histogram!(metric::BEAT_SECONDS, "outcome" => outcome).record(time);
 }
@@ -73,7 +73,7 @@ impl Beats {
         Ok(self)
     }
 
-    /// Writes limits that were changed, and takes part in those that are new.
+    /// Writes changed limits, and requests units of new ones.
     async fn set_caps(&mut self) -> Result<(), StoreError> {
         let Some(caps) = self.units.changed_caps() else { return Ok(()) };
         let is_new = |(key, cap): &(&LimitKey, &u32)| self.caps.get(*key) != Some(*cap);
@@ -91,7 +91,7 @@ impl Beats {
         Ok(())
     }
 
-    /// Beats until the process leaves or is declared dead.
+    /// Sends beats until the process leaves the fleet or is declared dead.
     pub(super) async fn run(mut self) {
         while !self.shared.stop.is_cancelled() && !self.shared.dead.is_cancelled() {
             let now = self.shared.now();
@@ -203,7 +203,7 @@ impl Beats {
         self.publish();
     }
 
-    /// Tells admission what the member may do.
+    /// Reports to admission what this member may do.
     fn publish(&self) {
         let until = self.member.admits_until().map_or(0, |until| until.as_micros());
         let until = u64::try_from(until).unwrap_or(u64::MAX);

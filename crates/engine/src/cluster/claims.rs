@@ -19,31 +19,31 @@ use super::{CALLS, Shared, WEBHOOK};
 use crate::call::registry::CallKey;
 use crate::webhook::{Claim, OtherNodes, SignedWebhook, Unreachable};
 
-/// Connections for claims.
+/// Number of database sessions for claims.
 const SESSIONS: usize = 4;
 
-/// Time for one attempt to claim a call.
+/// Timeout of one attempt to claim a call.
 const CLAIM_TIME: Duration = Duration::from_millis(500);
 
-/// Attempts while the database answers beats. Then the node decides alone.
+/// Maximum number of attempts while the database answers beats. After that, the node decides alone.
 const ATTEMPTS: u32 = 4;
 
-/// Time to find the owner of an event. Meta delivers it again if it takes longer.
+/// Timeout for finding the owner of an event. If it takes longer, Meta delivers the event again.
 const LOOKUP_TIME: Duration = Duration::from_secs(1);
 
-/// A call has its row this long after its start, unless the database is slow.
+/// Time after its start at which a call has its row, unless the database is slow.
 const YOUNG: Duration = Duration::from_millis(50);
 
 /// Interval at which old claims are deleted.
 const CLEAN_UP_INTERVAL: Duration = Duration::from_secs(15);
 
-/// Implements the webhook's access to the other nodes.
+/// Implements the webhook handler's access to the other nodes.
 pub struct FleetClaims {
     store: Store,
     shared: Arc<Shared>,
     sessions: Mutex<Vec<FleetSession>>,
     permits: Semaphore,
-    /// The nodes take turns with calls that this one hands over.
+    /// Selects the node that gets the next handed-over call. The nodes take turns.
     turn: AtomicUsize,
 }
 
@@ -66,7 +66,7 @@ impl FleetClaims {
         }
     }
 
-    /// Returns the run that has a live call.
+    /// Returns the run that owns a live call.
     ///
     /// # Errors
     /// Returns an error if the database does not answer.
@@ -150,7 +150,7 @@ impl FleetClaims {
     }
 }
 
-/// The reason why a statement gave no answer.
+/// The reason why a statement returned no result.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ClaimError {
     #[error(transparent)]

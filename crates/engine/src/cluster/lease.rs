@@ -1,4 +1,4 @@
-//! The units of this process: what admission may use, and what it waits for.
+//! //! The units of this process: which of them admission may use, and how calls wait for more.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use super::{Shared, WANT};
 use crate::admission::{Caps, Counter, Gate, Lack, Lease};
 
-/// Minimum duration of a call's wait for a unit that another node may hold. The wait ends after
+/// Minimum time that a call waits for a unit that another node may hold. The wait ends after
 /// [`EVIDENCE`](super::EVIDENCE) answered beats.
 const UNIT_WAIT: Duration = Duration::from_millis(150);
 
@@ -25,22 +25,22 @@ const UNIT_WAIT_MAX: Duration = Duration::from_secs(1);
 /// Maximum time that a call waits for a beat to be answered.
 const CONTACT_WAIT: Duration = Duration::from_millis(500);
 
-/// Maximum pause between two attempts of a call that waits.
+/// Maximum pause between two attempts to admit a waiting call.
 const RETRY: Duration = Duration::from_millis(20);
 
-/// Time for which calls don't wait for a limit of which no unit was received.
+/// Time during which calls don't wait for a limit whose units were recently requested in vain.
 const EXHAUSTED: Duration = Duration::from_millis(20);
 
-/// Minimum time between two messages to the other nodes about one limit.
+/// Minimum time between two messages to the other nodes about the same limit.
 const TELL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Time for which a call that did not wait counts as one that waits.
+/// Time during which a call that did not wait counts as a waiting call.
 const REQUESTED: Duration = Duration::from_secs(1);
 
-/// Maximum number of calls that wait.
+/// Maximum number of waiting calls.
 const WAITING_MAX: u32 = 1_024;
 
-/// What admissions of this process lack.
+/// The units that admissions of this process lack.
 #[derive(Debug, Default)]
 pub(super) struct Demand(Mutex<Wants>);
 
@@ -48,23 +48,23 @@ pub(super) struct Demand(Mutex<Wants>);
 struct Wants {
     waiting: u32,
     by_key: BTreeMap<LimitKey, Want>,
-    /// Limits of which other nodes lack units.
+    /// Limits whose units other nodes lack.
     elsewhere: Vec<LimitKey>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Want {
-    /// Calls that wait.
+    /// Number of waiting calls.
     waiting: u32,
-    /// A call that does not wait has asked for a unit until then.
+    /// End of the time during which a call that did not wait counts as a waiting call.
     requested: Option<Instant>,
-    /// Waiting is of no use until then.
+    /// End of the time during which waiting is useless.
     exhausted: Option<Instant>,
-    /// When the other nodes were last told that units are lacking.
+    /// Time at which the other nodes were last informed that units are lacking.
     told: Option<Instant>,
 }
 
-/// Maximum number of limits that are remembered because other nodes lack units of them.
+/// Maximum number of remembered limits whose units other nodes lack.
 const ELSEWHERE_MAX: usize = 1_024;
 
 impl Demand {
@@ -72,7 +72,7 @@ impl Demand {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Number of units of a limit that calls lack.
+    /// Returns the number of units of a limit that calls lack.
     fn lacking(&self, key: &LimitKey, now: Instant) -> u32 {
         let mut wants = self.wants();
         let Some(want) = wants.by_key.get(key).copied() else { return 0 };
@@ -84,7 +84,7 @@ impl Demand {
         want.waiting.max(u32::from(is_requested))
     }
 
-    /// Notes that a call waits. `None` if waiting is of no use.
+    /// Registers a waiting call. `None` if waiting is useless.
     fn enter<'a>(&'a self, keys: &'a [LimitKey], now: Instant) -> Option<Waiting<'a>> {
         let mut wants = self.wants();
         let is_exhausted = |key: &LimitKey| {
@@ -101,7 +101,7 @@ impl Demand {
         Some(Waiting { demand: self, keys })
     }
 
-    /// Notes that other nodes lack units of these limits.
+    /// Records that other nodes lack units of these limits.
     pub(super) fn look_at(&self, keys: impl Iterator<Item = LimitKey>) {
         let mut wants = self.wants();
         for key in keys {
@@ -111,12 +111,12 @@ impl Demand {
         }
     }
 
-    /// The limits of which other nodes lack units, since the last call.
+    /// Takes the limits whose units other nodes lack, as recorded since the last call.
     pub(super) fn take_elsewhere(&self) -> Vec<LimitKey> {
         std::mem::take(&mut self.wants().elsewhere)
     }
 
-    /// Those of the limits about which the other nodes have not been told lately.
+    /// Returns those of the limits about which the other nodes were not informed recently.
     fn to_tell(&self, keys: &[LimitKey], now: Instant) -> Vec<LimitKey> {
         let mut wants = self.wants();
         let mut is_due = |key: &&LimitKey| {
@@ -173,7 +173,7 @@ impl FleetLease {
         Self(shared)
     }
 
-    /// Tells the other nodes that this one lacks units. They give back what they don't use.
+    /// Informs the other nodes that this one lacks units. They give back unused ones.
     fn tell(&self, keys: &[LimitKey]) {
         let keys = self.0.demand.to_tell(keys, self.0.clock.now());
         if keys.is_empty() {
@@ -233,7 +233,7 @@ impl Lease for FleetLease {
     }
 }
 
-/// The counters of admission, as the beats see them.
+/// The counters of admission, as used by the beats.
 pub(super) struct Units {
     shared: Arc<Shared>,
     gate: Arc<Gate>,
@@ -249,20 +249,20 @@ impl Units {
         Self { shared, gate, caps }
     }
 
-    /// The configured limits, if they have changed since the last call.
+    /// Returns the configured limits if they have changed since the last call.
     pub(super) fn changed_caps(&mut self) -> Option<Caps> {
         let caps = self.caps.as_mut()?;
         caps.has_changed().is_ok_and(|changed| changed).then(|| caps.borrow_and_update().clone())
     }
 
-    /// Has [`Units::changed_caps`] return the limits again.
+    /// Makes [`Units::changed_caps`] return the limits again.
     pub(super) fn retry_caps(&mut self) {
         if let Some(caps) = &mut self.caps {
             caps.mark_changed();
         }
     }
 
-    /// Calls that an account of this number has started within the last second.
+    /// Returns how many calls an account has started within the last second.
     fn starts(&self, key: &LimitKey, now: Instant) -> u32 {
         let number = key.as_str().strip_prefix("n:").and_then(|number| E164::parse(number).ok());
         let tables = self.gate.directory().tables();

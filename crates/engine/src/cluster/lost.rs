@@ -1,4 +1,5 @@
-//! Handles nodes that do not come back: reports recordings that only their disks have as failed.
+//! //! Handles nodes that do not come back: reports recordings that exist only on their disks as
+//! failed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use crate::call::recordings::Recordings;
 /// starts again earlier, it completes them.
 const AWAY: Duration = Duration::from_secs(15 * 60);
 
-/// Interval at which a node looks for such recordings.
+/// Interval at which a node searches for such recordings.
 const LOOK_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Reports recordings of lost nodes as failed.
@@ -26,12 +27,12 @@ pub struct LostNodes {
     pub clock: Clock,
 }
 
-/// Since when nodes have been away, by the clock of this one.
+/// The times since which nodes have been away, by the clock of this node.
 #[derive(Debug, Default)]
 struct Absences(BTreeMap<String, Instant>);
 
 impl Absences {
-    /// Takes the nodes that are away now. Returns those that have been away for [`AWAY`].
+    /// Records the nodes that are away now. Returns those that have been away for [`AWAY`].
     fn update(&mut self, away: BTreeSet<String>, now: Instant) -> Vec<String> {
         self.0.retain(|node, _| away.contains(node));
         for node in away {
@@ -71,8 +72,8 @@ impl LostNodes {
         session.close().await
     }
 
-    /// Forgets a node that is lost for good: what it has left is ended, and its recordings and
-    /// files without a copy are given up.
+    /// Forgets a node that is lost forever: its calls are ended, and its recordings and files
+    /// without a copy are given up.
     ///
     /// # Errors
     /// Fails if the database does not answer. Forgetting the node again continues.

@@ -1,9 +1,10 @@
 //! Keeps this process in a fleet: several nodes on one PostgreSQL database.
 //!
-//! `beats` sends the beats, and `watcher` watches the other nodes and lets `reaper` end what dead
-//! ones have left; `lost` gives up what only the disk of a dead one has. `lease` gives admission the units that this process holds, and `claims` decides
-//! which node an inbound call belongs to, and `rooms` which one hosts a room. `peers` connects the nodes with each other. The rules are
-//! those of the `fleet` crate.
+//! `beats` sends the beats, and `watcher` watches the other nodes, and `reaper` ends the calls of
+//! dead ones and adopts their work. `lost` gives up data that exists only on the disk of a lost
+//! node. `lease` gives admission the units that this process holds. `claims` decides which node an
+//! inbound call belongs to, and `rooms` which node hosts a room. `peers` connects the nodes with
+//! each other. The rules are those of the `fleet` crate.
 
 mod beats;
 mod claims;
@@ -45,63 +46,64 @@ pub use self::status::Status;
 use self::watcher::Watcher;
 use crate::admission::Gate;
 
-/// Time without a beat of an earlier process of this node, after which this process takes its
-/// place.
+/// Time without a beat from an earlier process of this node, after which this process replaces it.
 const STILL: Duration = Duration::from_secs(2);
 
 /// Time between two readings of the other nodes.
 const READ_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Path of a webhook that a node passes on, with Meta's signature.
+/// Path of forwarded webhooks, with Meta's signature.
 pub const WEBHOOK: &str = "/webhook";
 
-/// Path of a webhook with inbound calls that a node does not admit, with Meta's signature.
+/// Path of webhooks with inbound calls that the sending node does not admit, with Meta's signature.
 pub const CALLS: &str = "/calls";
 
-/// Path of the names of limits of which a node lacks units: a JSON array.
+/// Path of requests for units: a JSON array with the names of the limits that lack them.
 pub const WANT: &str = "/want";
 
-/// Prefix of the paths of clients' requests that a node passes on.
+/// Prefix of the paths of forwarded client requests.
 pub const REST: &str = "/rest";
 
-/// Number of answered beats after which a unit that was not received is free or in use.
+/// Number of answered beats after which a unit that was not received is known to be free or in use
+/// elsewhere.
 const EVIDENCE: usize = 8;
 
 /// Time for which beats are sent at a shorter interval after another node has requested units.
 const EAGER: Duration = Duration::from_millis(120);
 
-/// What a process brings into a fleet.
+/// The options with which a process joins a fleet.
 #[derive(Clone, Debug)]
 pub struct JoinOptions {
     pub node_id: String,
     pub about: About,
-    /// Admits no calls while the database does not answer this node's beats.
+    /// Whether the node admits no calls while the database does not answer its beats.
     pub strict: bool,
     pub peers: Peers,
 }
 
-/// What a process says about itself in the table of runs.
+/// A process's description of itself in the table of runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct About {
-    /// Host and port at which the other nodes reach it.
+    /// Host and port at which the other nodes reach the process.
     pub peer: String,
-    /// SHA-256 of its certificate, in hexadecimal.
+    /// SHA-256 of the process's certificate, in hexadecimal.
     pub pin: String,
     pub version: String,
-    /// Fingerprint of its `store.secret_key`.
+    /// Fingerprint of the process's `store.secret_key`.
     pub key: String,
-    /// The addresses of its media.
+    /// The media addresses of the process.
     pub media: Vec<SocketAddr>,
-    /// By how many microseconds its clock for stored deadlines is ahead of the database's.
+    /// By how many microseconds the process's clock for stored deadlines is ahead of the database's
+    /// clock.
     pub clock_us: i64,
-    /// The runs that it hears.
+    /// The runs that the process can reach.
     pub sees: Vec<Uuid>,
 }
 
 impl About {
-    /// Reads what a run says about itself. Unknown fields are ignored, and so is what cannot be
-    /// read: it may come from a later version.
+    /// Parses a run's description. Unknown and unreadable fields are ignored, because they may come
+    /// from a later version.
     pub fn read(info: &RunInfo) -> Self {
         serde_json::from_str(&info.about).unwrap_or_default()
     }
@@ -134,14 +136,15 @@ pub enum JoinError {
     OtherKey(String),
 }
 
-/// Ends what a dead process has left.
+/// Ends the calls of dead processes and adopts their work.
 pub trait Reaper: Send + Sync + 'static {
-    /// Ends the calls of a run that was declared dead, and adopts its other work. Called again
-    /// before the run's units are given back, which waits until it succeeds.
+    /// Ends the calls of a run that was declared dead, and adopts its other work. It is called
+    /// again before the run's units are given back, and they are only given back once it succeeds.
     fn reap(&self, run: RunInfo) -> BoxFuture<'_, Result<(), StoreError>>;
 }
 
-/// This process as a member of a fleet. Dropping it stops its beats: the others declare it dead.
+/// This process as a member of a fleet. Dropping it stops its beats, so that the other nodes
+/// declare it dead.
 #[derive(Debug)]
 pub struct Cluster {
     node_id: String,
@@ -153,23 +156,25 @@ pub struct Cluster {
     watcher: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// What the tasks and admission share.
+/// State shared by the tasks and admission.
 #[derive(Debug)]
 struct Shared {
     run: Uuid,
     strict: bool,
     clock: Clock,
     origin: Instant,
-    /// Until when calls may be admitted, in microseconds since `origin`. 0: not now.
+    /// Time until which calls may be admitted, in microseconds since `origin`. 0 if they may not.
     admits_until: AtomicU64,
     /// Number of members.
     members: AtomicU32,
-    /// Requests a beat immediately.
+    /// Whether a beat must be sent immediately.
     urgent: AtomicBool,
     hurry: Notify,
-    /// When the last beats but [`EVIDENCE`] were sent, in microseconds since `origin`.
+    /// Time at which the beat before the last [`EVIDENCE`] ones was sent, in microseconds since
+    /// `origin`.
     evidence: AtomicU64,
-    /// Until when the beats hurry because another node lacks units, in microseconds since `origin`.
+    /// Time until which beats are sent at a shorter interval because another node lacks units, in
+    /// microseconds since `origin`.
     eager_until: AtomicU64,
     demand: Demand,
     peers: Peers,
@@ -183,24 +188,25 @@ struct Shared {
 /// The state of this process in its fleet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MemberState {
-    /// Units can be given out.
+    /// Whether units can be given out.
     pub is_settled: bool,
-    /// The node is strict, and admits no calls because the database does not answer its beats.
+    /// Whether the node is strict and admits no calls because the database does not answer its
+    /// beats.
     pub is_cut_off: bool,
-    /// The last beat was answered.
+    /// Whether the last beat was answered.
     pub is_connected: bool,
     /// Number of answered beats.
     pub beats: u64,
-    /// When the last answered beat was sent, since the process joined.
+    /// Time at which the last answered beat was sent, since the process joined.
     pub beat: Option<Duration>,
-    /// From sending the last answered beat to its answer.
+    /// Time from sending the last answered beat to its answer.
     pub beat_time: Duration,
-    /// The database's term, as the last answer told it.
+    /// The database's term in the last answer.
     pub term: Option<TermState>,
 }
 
 impl Shared {
-    /// Time since the origin.
+    /// Returns the time since the origin.
     fn now(&self) -> Duration {
         self.clock.now().saturating_duration_since(self.origin)
     }
@@ -210,7 +216,8 @@ impl Shared {
         until > 0 && self.now() <= Duration::from_micros(until)
     }
 
-    /// Whether enough beats have been answered since then that no more units will be received.
+    /// Returns whether so many beats have been answered since then that no more units will be
+    /// received.
     fn is_evident(&self, since: Instant) -> bool {
         let since = since.saturating_duration_since(self.origin);
         Duration::from_micros(self.evidence.load(Ordering::Acquire)) > since
@@ -220,7 +227,7 @@ impl Shared {
         self.now() <= Duration::from_micros(self.eager_until.load(Ordering::Acquire))
     }
 
-    /// Asks for a beat at once.
+    /// Requests an immediate beat.
     fn hurry(&self) {
         self.urgent.store(true, Ordering::Release);
         self.hurry.notify_one();
@@ -228,8 +235,8 @@ impl Shared {
 }
 
 impl Cluster {
-    /// Takes the place of an earlier process of this node, if there was one, and starts to beat.
-    /// The counters of `gate` are all at 0.
+    /// Replaces an earlier process of this node, if there was one, and starts to send beats. All
+    /// counters of `gate` must be 0.
     ///
     /// # Errors
     /// Fails if the database does not answer, or if this process and another one of the fleet
@@ -279,7 +286,7 @@ impl Cluster {
         })
     }
 
-    /// Starts to watch the other nodes. `reaper` ends what dead ones leave.
+    /// Starts to watch the other nodes. `reaper` handles dead ones.
     pub fn watch(&self, reaper: impl Reaper) {
         let about = self.about.clone();
         let watcher = Watcher::new(self.store.clone(), self.shared.clone(), about, reaper);
@@ -310,7 +317,8 @@ impl Cluster {
         let _ = state.wait_for(|state| state.is_settled).await;
     }
 
-    /// Cancelled once others have declared this process dead. It must end: its calls are theirs.
+    /// Returns a token that is cancelled once the others have declared this process dead. The
+    /// process must end then, because its calls belong to them.
     pub fn dead(&self) -> CancellationToken {
         self.shared.dead.clone()
     }
@@ -339,7 +347,7 @@ impl Cluster {
         FleetRooms::new(claims, self.shared.clone())
     }
 
-    /// Tells the other nodes that this one drains: it leaves soon, and takes no work of others.
+    /// Informs the other nodes that this one drains. It leaves soon, and adopts no work.
     ///
     /// # Errors
     /// Fails if the database does not answer.
@@ -349,8 +357,8 @@ impl Cluster {
         session.close().await
     }
 
-    /// Leaves the fleet, and hands the work that is left to another member. The process has no
-    /// calls, none was admitted within the last second, and it writes nothing any more.
+    /// Leaves the fleet, and transfers the remaining work to another member. The process must have
+    /// no calls, have admitted none within the last second, and not write to the store any more.
     ///
     /// # Errors
     /// Fails if the database does not answer. The others declare this process dead then.
@@ -390,7 +398,7 @@ impl Drop for Cluster {
 }
 
 /// Checks that no other member excludes this process, and waits until no earlier process of this
-/// node beats. The node's name is unique in the fleet.
+/// node sends beats. The node's name is unique in the fleet.
 async fn take_place(
     store: &Store,
     shared: &Shared,
@@ -427,7 +435,7 @@ async fn take_place(
     Ok(session)
 }
 
-/// Refuses to join if a member has the same media address, or can't reach this process.
+/// Returns an error if a member has the same media address, or can't reach this process.
 fn exclude(about: &About, other: &RunInfo) -> Result<(), JoinError> {
     let theirs = About::read(other);
     if !about.key.is_empty() && !theirs.key.is_empty() && about.key != theirs.key {
@@ -448,8 +456,8 @@ fn exclude(about: &About, other: &RunInfo) -> Result<(), JoinError> {
     }
 }
 
-/// Returns an error if a database belongs to a fleet whose nodes run, so that a node alone must not
-/// use it. Waits up to 2 s for a sign of life of runs that have not left in order.
+/// Returns an error if the database belongs to a fleet with running nodes, so that a node outside
+/// the fleet must not use it. Waits up to 2 s for beats of runs that have not left gracefully.
 ///
 /// # Errors
 /// Fails if the database does not answer.

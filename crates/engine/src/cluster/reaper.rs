@@ -1,4 +1,4 @@
-//! Ends what a dead process of the fleet has left.
+//! //! Ends the calls of dead processes of the fleet and adopts their work.
 
 use std::sync::Arc;
 
@@ -25,8 +25,8 @@ pub struct NodeReaper {
 }
 
 impl NodeReaper {
-    /// Ends the calls of an owner of rows: a dead run, or an earlier process of this node. Adopts
-    /// its callbacks, its requests to Graph, and its messages.
+    /// Ends the calls of an owner: a dead run, or an earlier process of this node. Adopts its
+    /// callbacks, requests to Graph, and messages.
     ///
     /// # Errors
     /// Fails if the database does not answer. What was done is not undone.
@@ -57,7 +57,7 @@ impl NodeReaper {
         session.close().await
     }
 
-    /// Writes the rows of calls that a dead run has claimed and not written.
+    /// Writes the rows of calls that a dead run had claimed but not written.
     async fn restore_claimed(&self, run: &RunInfo) -> Result<(), StoreError> {
         let store = &self.services.store;
         let mut session = store.fleet_session().await?;

@@ -1,4 +1,4 @@
-//! What a process knows about its fleet, for operators.
+//! //! The state of a fleet as known to one process, for operators.
 
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -10,15 +10,15 @@ use uuid::Uuid;
 use super::Cluster;
 use crate::admission::UnitCounts;
 
-/// What a process knows about its fleet.
+/// The state of a fleet as known to this process.
 #[derive(Clone, Debug)]
 pub struct Status {
     pub run: Uuid,
-    /// The last beat was answered.
+    /// Whether the last beat was answered.
     pub is_connected: bool,
     /// Time since the last answered beat was sent. `None` before the first one.
     pub beat_age: Option<Duration>,
-    /// From sending the last answered beat to its answer.
+    /// Time from sending the last answered beat to its answer.
     pub beat_time: Duration,
     pub term: Option<TermState>,
     /// The units that this process holds.
@@ -26,20 +26,21 @@ pub struct Status {
     /// The other runs, from the last reading: members, and dead ones whose units are not given back
     /// yet.
     pub others: Vec<RunInfo>,
-    /// The runs that answer this one.
+    /// The runs that this process can reach.
     pub sees: Vec<Uuid>,
 }
 
 impl Status {
-    /// Names of the other nodes that have not told the units that they hold since the database may
-    /// have forgotten some. No node gets more units before they have.
+    /// Returns the names of the other nodes that have not reported the units that they hold since
+    /// the database may have lost some. No node gets more units before all have done so.
     pub fn not_restated(&self) -> Vec<&str> {
         let Some(term) = self.term.filter(|term| !term.open) else { return Vec::new() };
         let is_missing = |info: &&RunInfo| info.restated != Some(term.id);
         self.others.iter().filter(is_missing).map(|info| info.node_id.as_str()).collect()
     }
 
-    /// Number of runs per state, this one included, whose state `is_draining` tells.
+    /// Returns the number of runs in each state, including this run. `is_draining` is the state of
+    /// this run.
     pub fn counts(&self, is_draining: bool) -> [(&'static str, usize); 3] {
         let own = if is_draining { RunState::Draining } else { RunState::Up };
         [RunState::Up, RunState::Draining, RunState::Dead].map(|state| {
@@ -50,7 +51,7 @@ impl Status {
 }
 
 impl Cluster {
-    /// What this process knows about its fleet.
+    /// Returns the state of the fleet as known to this process.
     pub fn status(&self) -> Status {
         let shared = &self.shared;
         let state = *shared.state.borrow();

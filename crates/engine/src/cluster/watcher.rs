@@ -1,4 +1,4 @@
-//! The task that watches the other nodes and has reaped what dead ones have left.
+//! //! The task that watches the other nodes and starts the reaping of dead ones.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::{About, PeerAddress, READ_INTERVAL, Reaper, Shared};
 
-/// Time for one reading and what follows from it.
+/// Timeout for one reading of the other nodes and its consequences.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(super) struct Watcher<R> {
@@ -21,7 +21,7 @@ pub(super) struct Watcher<R> {
     shared: Arc<Shared>,
     reaper: Arc<R>,
     watch: Watch,
-    /// What this process says about itself, as the database has it.
+    /// This process's description of itself, as stored in the database.
     about: About,
     /// Dead runs that are being reaped by this process.
     reaping: BTreeMap<Uuid, JoinHandle<()>>,
@@ -50,7 +50,7 @@ impl<R: Reaper> Watcher<R> {
         }
     }
 
-    /// Reads the other nodes, and does what follows.
+    /// Reads the state of the other nodes and acts on it.
     async fn step(&mut self) -> Result<(), StoreError> {
         let session = match &mut self.session {
             Some(session) => session,
@@ -107,7 +107,8 @@ impl<R: Reaper> Watcher<R> {
     }
 }
 
-/// Starts to reap a run, unless that is under way. `release` gives back its units afterwards.
+/// Starts to reap a run, unless it is already being reaped. `release` gives back its units
+/// afterwards.
 fn reap<R: Reaper>(
     reaping: &mut BTreeMap<Uuid, JoinHandle<()>>,
     reaper: Arc<R>,

@@ -21,7 +21,7 @@ use model::{AppId, AuthId, PhoneNumberId, Role, WabaId};
 
 const ACCOUNT_HINT: &str = "the auth_id of an [[account]]";
 
-/// The entries that others may refer to, and the references, which are compared at the end.
+/// The entries that others may refer to, and the references. They are compared at the end.
 #[derive(Default)]
 pub(super) struct Entries {
     /// Accounts with their parents.
@@ -41,13 +41,13 @@ enum Reference {
 }
 
 impl Entries {
-    /// Notes a reference to an account.
+    /// Records a reference to an account.
     pub(super) fn account(&mut self, id: AuthId, at: Place) -> AuthId {
         self.references.push(Reference::Account(id.clone(), at));
         id
     }
 
-    /// Notes a value that only one entry may have.
+    /// Records a value that only one entry may have.
     fn unique(&mut self, cx: &Context<'_>, key: &'static str, value: &str, at: Place) {
         if !self.unique.insert((key, value.to_owned())) {
             let message = format!("`{key}` \"{value}\" is used twice");
@@ -165,7 +165,8 @@ pub(super) fn account(
     })
 }
 
-/// A secret, or `{ key = SECRET, role = "agent", name = "crm" }`. `None` if the secret is absent.
+/// Reads a secret, or `{ key = SECRET, role = "agent", name = "crm" }`. `None` if the secret is
+/// absent.
 fn api_key(node: &Node, cx: &Context<'_>) -> Option<ApiKey> {
     if let Value::Table(table) = &node.value
         && table.contains_key("key")

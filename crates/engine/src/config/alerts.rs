@@ -9,7 +9,7 @@ use super::forms::{Form, Invalid, customer_url, integer, list, one_of, text, tex
 use super::section::{Context, Section, Strength};
 use crate::alerts::{Alert, AlertSettings, MailSecurity, MailSettings, WebhookTarget};
 
-/// Recipients of an e-mail.
+/// Maximum number of recipients of an e-mail.
 const RECIPIENTS_MAX: usize = 20;
 
 const ALERTS: &[(&str, Alert)] = &[

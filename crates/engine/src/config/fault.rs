@@ -10,11 +10,11 @@ use std::ops::Range;
 /// The place of a key or a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Place {
-    /// Bytes of the file.
+    /// A range of bytes in the file.
     Span(Range<usize>),
     /// An environment variable.
     Env(String),
-    /// The whole file: something is missing in it.
+    /// The whole file, if something is missing in it.
     File,
 }
 
@@ -34,12 +34,12 @@ impl Fault {
         Self { at, message: message.into(), hint: hint.into(), unparsed: false }
     }
 
-    /// A fault that the TOML parser found.
+    /// Creates a fault that the TOML parser found.
     pub(super) fn unparsed(at: Place, message: impl Into<String>) -> Self {
         Self { unparsed: true, ..Self::new(at, message, "see https://toml.io") }
     }
 
-    /// The sort key of the report: the place in the file; faults without one come last.
+    /// Returns the sort key of the report: the place in the file. Faults without a place come last.
     pub(super) fn order(&self) -> usize {
         match &self.at {
             Place::Span(span) => span.start,
@@ -51,13 +51,13 @@ impl Fault {
 /// A fault of a configuration, ready to be shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// The file, or the environment variable.
+    /// The name of the file or the environment variable.
     pub source: String,
     /// Line and column, from 1. `None` if the fault is in the environment or something is
     /// missing.
     pub position: Option<(usize, usize)>,
     pub message: String,
-    /// What to write instead. It may be empty.
+    /// A suggested replacement. May be empty.
     pub hint: String,
     /// The line with its secrets masked, and the columns of the marked part, from 0.
     excerpt: Option<(String, Range<usize>)>,
@@ -98,7 +98,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Characters of an excerpt.
+/// Maximum length of an excerpt, in characters.
 const EXCERPT_MAX: usize = 140;
 
 /// The line and column of a span, and its masked line with the columns of the mark.
@@ -120,7 +120,7 @@ fn excerpt(
     (number, column, masked(line, mark, unparsed))
 }
 
-/// The character boundary at or before `at`.
+/// Returns the character boundary at or before `at`.
 fn floor(text: &str, mut at: usize) -> usize {
     at = at.min(text.len());
     while !text.is_char_boundary(at) {
@@ -129,7 +129,7 @@ fn floor(text: &str, mut at: usize) -> usize {
     at
 }
 
-/// The line with its secrets masked, and the columns of the mark in it.
+/// Masks the secrets of a line. Returns the line and the columns of the mark in it.
 fn masked(line: &str, mark: Range<usize>, unparsed: bool) -> (String, Range<usize>) {
     let hide_from = hidden_from(line, unparsed);
     let (mut shown, mut count, mut columns) = (String::new(), 0, None);
@@ -168,8 +168,8 @@ fn masked(line: &str, mark: Range<usize>, unparsed: bool) -> (String, Range<usiz
     (shown, columns.unwrap_or(count..count + 1))
 }
 
-/// The byte from which a line is masked: the value of a key that sounds like a secret, of a table
-/// (secrets may have that form) or of a URL with user and password, and all of a line that is
+/// Returns the byte from which a line is masked: the value of a key that sounds like a secret, of a
+/// table (secrets may have that form) or of a URL with user and password, and all of a line that is
 /// neither a key nor a header, such as a line of a multi-line string.
 fn hidden_from(line: &str, unparsed: bool) -> usize {
     if unparsed {

@@ -16,7 +16,8 @@ pub(super) const ROLES: &[(&str, Role)] =
     &[("owner", Role::Owner), ("admin", Role::Admin), ("agent", Role::Agent)];
 pub(super) const METHODS: &[(&str, Method)] = &[("GET", Method::Get), ("POST", Method::Post)];
 
-/// Why a value is not accepted. The message continues a sentence that begins with the key's name.
+/// The reason why a value is not accepted. The message continues a sentence that begins with the
+/// name of the key.
 #[derive(Debug)]
 pub(super) struct Invalid {
     pub(super) message: String,
@@ -43,7 +44,7 @@ pub(super) struct Form<'f, T> {
 }
 
 impl<'f, T> Form<'f, T> {
-    /// `show` writes a value as the file would have it.
+    /// Creates a type. `show` writes a value as in the file.
     pub(super) fn new(
         kind: impl Into<String>,
         read: impl Fn(&Node) -> Result<T, Invalid> + 'f,
@@ -61,7 +62,7 @@ impl<'f, T> Form<'f, T> {
     }
 }
 
-/// Any value that is written as text and shown in quotes.
+/// A value that is written as quoted text.
 fn quoted<'f, T: Display>(
     kind: &'static str,
     read: impl Fn(&Node) -> Result<T, Invalid> + 'f,
@@ -258,7 +259,7 @@ pub(super) fn country() -> Form<'static, Country> {
     quoted("country code", read)
 }
 
-/// `MA` or `SA` and 18 of `A-Z0-9`. Plivo's SDKs refuse other forms.
+/// `MA` or `SA` and 18 characters of `A-Z0-9`. Plivo's SDKs refuse other ids.
 pub(super) fn auth_id() -> Form<'static, AuthId> {
     let read = |node: &Node| {
         let id = text_of(node)?;
@@ -282,7 +283,7 @@ pub(super) fn meta_id() -> Form<'static, String> {
     digits_of("Meta", "digits in quotes")
 }
 
-/// An id that is all digits. `issuer` names who gives such ids.
+/// An id of digits. `issuer` is the party that issues such ids.
 pub(super) fn digits_of(issuer: &'static str, hint: &'static str) -> Form<'static, String> {
     quoted("string of digits", move |node| {
         let id = text_of(node)?;
@@ -343,7 +344,7 @@ pub(super) fn is_confidential(url: &Url) -> bool {
     url.scheme() == "https" || is_loopback(url)
 }
 
-/// The error of a URL that must be https.
+/// Returns the error for a URL that must be https.
 pub(super) fn not_https() -> Invalid {
     Invalid::new("is http", "use https, or set [answer] allow_insecure = true for development")
 }

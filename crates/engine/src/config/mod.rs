@@ -38,11 +38,12 @@ pub use types::{
     Turn,
 };
 
-/// Size of a configuration file.
+/// Maximum size of a configuration file.
 const FILE_BYTES_MAX: u64 = 1 << 20;
-/// Size of a file that holds a secret.
+/// Maximum size of a file with a secret.
 const SECRET_BYTES_MAX: u64 = 64 << 10;
-/// Faults that are reported. A file that is not a configuration at all has one on each line.
+/// Maximum number of reported faults. A file that is not a configuration at all has one on each
+/// line.
 const PROBLEMS_MAX: usize = 50;
 
 /// Why a configuration could not be loaded.
@@ -86,8 +87,8 @@ struct Sources<'a> {
 }
 
 impl Config {
-    /// Reads a file, lays the environment of this process over it, and fetches the secrets that
-    /// it names.
+    /// Reads a file, overlays the environment of this process, and resolves the secrets that the
+    /// file refers to.
     ///
     /// # Errors
     /// Fails if the file can't be read, or if it or the environment has faults.
@@ -151,8 +152,8 @@ impl Config {
         }
     }
 
-    /// Settings that are valid and most likely unintended, one line each: URLs of numbers and
-    /// webhooks to which the node would never connect, and risky sign-in settings.
+    /// Returns warnings about settings that are valid but probably unintended, one line each: URLs
+    /// of numbers and webhooks to which the node would never connect, and risky sign-in settings.
     pub fn warnings(&self) -> Vec<String> {
         let insecure = self.answer.allow_insecure;
         let guard = Guard::new(insecure, Vec::new());

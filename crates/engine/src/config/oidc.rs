@@ -12,7 +12,7 @@ use super::section::{Context, Section};
 use crate::openid::{Allow, ProviderSettings};
 use model::Role;
 
-/// Settings that are valid and most likely unintended.
+/// Returns warnings about settings that are valid but probably unintended.
 pub(super) fn warnings(settings: &ProviderSettings, has_base_url: bool) -> Vec<String> {
     let mut warnings = Vec::new();
     if !has_base_url {
@@ -171,7 +171,7 @@ fn allowed(
     }
 }
 
-/// Kept as written, because the `iss` of tokens is compared with it.
+/// The issuer, kept as written, because the `iss` of tokens is compared with it.
 fn issuer(insecure: bool) -> Form<'static, (String, Url)> {
     let read = move |node: &_| {
         let (given, url) = absolute_url(node)?;

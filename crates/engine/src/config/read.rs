@@ -1,5 +1,5 @@
-//! Turns the tree into a [`Config`]: declares the keys of each section, and checks what involves
-//! several keys.
+//! //! Converts the tree into a [`Config`]: declares the keys of each section, and validates rules
+//! that involve several keys.
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
@@ -32,10 +32,11 @@ pub(super) const CALLS: RangeInclusive<i64> = 1..=100_000;
 /// The range of `cps`.
 pub(super) const CPS: RangeInclusive<i64> = 1..=10_000;
 
-/// Servers in `public.stun_servers`. All are asked at once.
+/// Maximum number of servers in `public.stun_servers`. All of them are queried at once.
 const STUN_SERVERS_MAX: usize = 8;
 
-/// Reads everything. Faults go to `cx`; the result is usable only if there are none.
+/// Reads the whole configuration. Faults are added to `cx`; the result is usable only if there are
+/// none.
 pub(super) fn config(table: Table, cx: &Context<'_>) -> Config {
     let mut root = Section::root(table, cx);
     let mut entries = Entries::default();
@@ -134,7 +135,7 @@ fn read_all<T>(sections: Vec<Section<'_>>, read: impl FnMut(Section<'_>) -> Opti
     sections.into_iter().filter_map(read).collect()
 }
 
-/// Returns the addresses, and the place of `https`.
+/// Reads `[listen]`. Returns the addresses and the place of `https`.
 fn listen(mut s: Section<'_>, cx: &Context<'_>) -> (Listen, Option<Place>) {
     let d = Listen::default();
     let public = s
@@ -655,7 +656,7 @@ fn retention(mut s: Section<'_>) -> Retention {
     retention
 }
 
-/// `None` without a `url`. Any address is allowed, since the operator sets it.
+/// Reads `[model]`. `None` without a `url`. Any address is allowed, since the operator sets it.
 fn model(mut s: Section<'_>) -> Option<ModelSettings> {
     let url = s
         .key("url", base_url(), "The base URL; requests go to `chat/completions` below it.")

@@ -95,7 +95,7 @@ fn bucket_name() -> Form<'static, String> {
     })
 }
 
-/// Accepts only names that every storage takes and that URLs do not change.
+/// A prefix. Only names are accepted that every storage accepts and that URLs do not change.
 fn prefix() -> Form<'static, String> {
     let fits = |prefix: &str| {
         let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b'/');

@@ -34,7 +34,7 @@ pub(super) struct KeyReference {
 }
 
 impl KeyReference {
-    /// Creates a key that a reload applies.
+    /// Creates a key whose changes a reload applies.
     pub(super) fn new(
         name: &'static str,
         kind: impl Into<String>,
@@ -53,7 +53,7 @@ impl KeyReference {
 /// A table of the file in the reference.
 #[derive(Clone, Debug)]
 pub(super) struct SectionReference {
-    /// With its brackets: `[listen]`, `[[account]]`.
+    /// The table's name with its brackets: `[listen]`, `[[account]]`.
     pub(super) title: String,
     pub(super) doc: &'static str,
     pub(super) keys: Vec<KeyReference>,

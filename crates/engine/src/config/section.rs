@@ -23,7 +23,8 @@ pub(super) struct Context<'a> {
     pub(super) faults: RefCell<Vec<Fault>>,
     /// Digests of the values that only a restart applies, by key or section.
     pub(super) fixed: RefCell<BTreeMap<String, u64>>,
-    /// Why optional secrets that the configuration names are absent, by section and key.
+    /// The reasons why optional secrets are absent although the configuration refers to them, by
+    /// section and key.
     absent: RefCell<BTreeMap<(String, &'static str), String>>,
     /// Whether a secret that is easy to guess is a fault.
     pub(super) checks_length: bool,
@@ -39,8 +40,8 @@ impl<'a> Context<'a> {
         Self { sources, faults, fixed, absent, checks_length, reference: None }
     }
 
-    /// Why the first of these sections that names a secret does not have it, such as an environment
-    /// variable that is not set.
+    /// Returns why the secret of one of these sections is absent although the configuration refers
+    /// to it, for example because an environment variable is not set.
     pub(super) fn why_absent(&self, sections: &[&str], key: &'static str) -> Option<String> {
         let absent = self.absent.borrow();
         sections.iter().find_map(|section| absent.get(&((*section).to_owned(), key)).cloned())
@@ -66,7 +67,7 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// Mixes a value that only a restart applies into the digest of its key or section.
+    /// Adds a value that only a restart applies to the digest of its key or section.
     pub(super) fn note_fixed(&self, name: String, key: &str, value: Option<&str>) {
         let mut fixed = self.fixed.borrow_mut();
         let digest = fixed.entry(name).or_default();
@@ -79,23 +80,23 @@ impl<'a> Context<'a> {
 /// When a changed value takes effect.
 #[derive(Clone, Copy)]
 enum Effect {
-    /// With a reload.
+    /// After a reload.
     Reload,
-    /// With a restart. A reload reports the key.
+    /// After a restart. A reload reports the key.
     Restart,
-    /// With a restart. A reload reports this name, which stands for the whole section.
+    /// After a restart. A reload reports this name, which represents the whole section.
     RestartAs(&'static str),
 }
 
 /// A table that is being read.
 pub(super) struct Section<'a> {
-    /// `meta`, or `[account]` for an entry of a list.
+    /// The name: `meta`, or `[account]` for an entry of a list.
     name: String,
     pub(super) at: Place,
     table: Table,
     known: Vec<&'static str>,
     effect: Effect,
-    /// Its place in the reference. `None` if the section is not described.
+    /// The section's place in the reference. `None` if the section is not described.
     described: Option<usize>,
     cx: &'a Context<'a>,
 }
@@ -141,14 +142,14 @@ impl<'a> Section<'a> {
         self
     }
 
-    /// Only a restart applies changes of this section's keys.
+    /// Marks this section: only a restart applies changes of its keys.
     pub(super) fn restart(mut self) -> Self {
         self.effect = Effect::Restart;
         self
     }
 
-    /// Only a restart applies changes of this section's keys; a reload reports them together,
-    /// under one name.
+    /// Marks this section: only a restart applies changes of its keys, and a reload reports them
+    /// together under one name.
     pub(super) fn restart_as(mut self, name: &'static str) -> Self {
         self.effect = Effect::RestartAs(name);
         self
@@ -163,17 +164,17 @@ impl<'a> Section<'a> {
         self.table.contains_key(key)
     }
 
-    /// A table that is a value: `{ … }` in a list.
+    /// Reads a table that is a value: `{ … }` in a list.
     pub(super) fn inline(name: &str, node: &Node, cx: &'a Context<'a>) -> Option<Self> {
         Self::new(name.to_owned(), node.clone(), cx)
     }
 
-    /// An inner table. It is empty if the file has none.
+    /// Reads an inner table. It is empty if it is missing in the file.
     pub(super) fn section(&mut self, key: &'static str, doc: &'static str) -> Section<'a> {
         self.inner(key).described(doc)
     }
 
-    /// An inner table, if the file has it.
+    /// Reads an inner table if it is in the file.
     pub(super) fn optional_section(
         &mut self,
         key: &'static str,
@@ -186,8 +187,8 @@ impl<'a> Section<'a> {
         None
     }
 
-    /// An inner table that the reference describes as one key. It takes effect like the keys of
-    /// this section.
+    /// Reads an inner table that the reference describes as one key. It takes effect like the keys
+    /// of this section.
     pub(super) fn table(
         &mut self,
         key: &'static str,
@@ -257,19 +258,19 @@ impl<'a> Section<'a> {
         SecretKey { section: self, name, doc, effect, fallback, strength: None }
     }
 
-    /// The value of a key that other code reads.
+    /// Takes the value of a key that other code reads.
     pub(super) fn raw(&mut self, key: KeyReference) -> Option<Node> {
         let name = key.name;
         self.describe(key);
         self.take(name)
     }
 
-    /// The value of a key that the reference describes elsewhere.
+    /// Takes the value of a key that the reference describes elsewhere.
     pub(super) fn undescribed(&mut self, name: &'static str) -> Option<Node> {
         self.take(name)
     }
 
-    /// Reports every key that was not asked for.
+    /// Reports every key in the file that was not declared.
     pub(super) fn finish(self) {
         let place = if self.name.is_empty() {
             "at the top level".to_owned()
@@ -319,7 +320,7 @@ pub(super) struct Key<'s, 'a, T> {
 }
 
 impl<T> Key<'_, '_, T> {
-    /// Only a restart applies a change of this key.
+    /// Marks this key: only a restart applies a change of it.
     pub(super) fn restart(mut self) -> Self {
         self.effect = Effect::Restart;
         self
@@ -337,17 +338,17 @@ impl<T> Key<'_, '_, T> {
         self
     }
 
-    /// The value, or this default.
+    /// Returns the value, or this default.
     pub(super) fn or(self, default: T) -> T {
         self.default(&default).get().unwrap_or(default)
     }
 
-    /// The value, if the key is present and valid.
+    /// Returns the value if the key is present and valid.
     pub(super) fn get(self) -> Option<T> {
         self.placed().map(|(value, _)| value)
     }
 
-    /// The value with its place. An absent key is a fault.
+    /// Returns the value with its place. An absent key is a fault.
     pub(super) fn required(mut self, hint: &str) -> Option<(T, Place)> {
         if !self.section.has(self.name) {
             self.section.missing(self.name, hint);
@@ -356,7 +357,7 @@ impl<T> Key<'_, '_, T> {
         self.placed()
     }
 
-    /// The value with its place, if the key is present and valid.
+    /// Returns the value with its place if the key is present and valid.
     pub(super) fn placed(self) -> Option<(T, Place)> {
         let Self { section, name, form, doc, effect, fallback } = self;
         let read = section.take(name).and_then(|node| match form.read(&node) {
@@ -379,7 +380,7 @@ impl<T> Key<'_, '_, T> {
 }
 
 impl Key<'_, '_, String> {
-    /// The text, unless it is empty.
+    /// Returns the text unless it is empty.
     pub(super) fn non_empty(self) -> Option<String> {
         self.get().filter(|text| !text.is_empty())
     }
@@ -396,8 +397,7 @@ pub(super) struct SecretKey<'s, 'a> {
     strength: Option<Strength>,
 }
 
-/// The least length of a secret that protects something, in characters, and what to do about a
-/// shorter one.
+/// The minimum length of a secret in characters, and advice for a shorter one.
 #[derive(Clone, Copy)]
 pub(super) struct Strength {
     least: usize,
@@ -405,13 +405,13 @@ pub(super) struct Strength {
 }
 
 impl Strength {
-    /// A secret that programs use.
+    /// The strength of a secret that programs use.
     pub(super) const KEY: Self =
         Self { least: 20, hint: "use random text: `openssl rand -hex 16` prints some" };
-    /// The secret of the app, which Meta makes.
+    /// The strength of the app's secret, which Meta creates.
     pub(super) const APP_SECRET: Self =
         Self { least: 20, hint: "copy the whole app secret from Meta's dashboard" };
-    /// A password that a person types.
+    /// The strength of a password that a person types.
     pub(super) const PASSWORD: Self = Self {
         least: crate::people::PASSWORD_MIN,
         hint: "choose a longer password, for example four random words",
@@ -419,7 +419,7 @@ impl Strength {
 }
 
 impl SecretKey<'_, '_> {
-    /// Requires a length, see [`Context::checks_length`].
+    /// Requires a minimum length. See [`Context::checks_length`].
     pub(super) fn strength(mut self, strength: Strength) -> Self {
         self.strength = Some(strength);
         self
@@ -431,8 +431,8 @@ impl SecretKey<'_, '_> {
         self
     }
 
-    /// Returns the secret. `None` if the key is missing or empty, or if the environment variable
-    /// or file that it names does not exist.
+    /// Returns the secret. `None` if the key is missing or empty, or if the environment variable or
+    /// file that it refers to does not exist.
     pub(super) fn get(mut self) -> Option<Secret> {
         let node = self.take();
         let place = (self.section.name.clone(), self.name);
@@ -450,7 +450,7 @@ impl SecretKey<'_, '_> {
         secret
     }
 
-    /// The secret. An absent one is a fault.
+    /// Returns the secret. An absent one is a fault.
     pub(super) fn required(mut self, hint: &str) -> Option<Secret> {
         self.fallback = Fallback::Required;
         let Some(node) = self.take() else {
@@ -460,8 +460,8 @@ impl SecretKey<'_, '_> {
         self.present(&node, hint)
     }
 
-    /// A value that may be written like a secret, because it may hold one. It must not be empty
-    /// where the key is present.
+    /// Parses a value that may be written like a secret, because it may contain one. It must not be
+    /// empty if the key is present.
     pub(super) fn parsed<T>(
         mut self,
         hint: &str,
@@ -491,7 +491,7 @@ impl SecretKey<'_, '_> {
         self.section.take(self.name)
     }
 
-    /// The secret of a key that is present. An empty one is a fault.
+    /// Returns the secret of a key that is present. An empty one is a fault.
     fn present(&self, node: &Node, hint: &str) -> Option<Secret> {
         let cx = self.section.cx;
         let secret = cx.secret(self.name, node).ok()?;
@@ -585,7 +585,7 @@ fn why_absent(node: &Node) -> String {
     }
 }
 
-/// A hint for an unknown key or name.
+/// Returns a hint for an unknown key or name.
 pub fn suggestion<'k>(key: &str, known: impl Iterator<Item = &'k str> + Clone) -> String {
     let near = known
         .clone()

@@ -1,5 +1,5 @@
-//! `[speech]`. The speech crate reads its keys; this module passes the table on, finds the place
-//! of a fault in it, and describes the keys. A test holds the description against that reader.
+//! `[speech]`. The speech crate reads its keys; this module passes the table on, finds the place of
+//! a fault in it, and describes the keys. A test compares the description with that reader.
 
 use super::fault::Place;
 use super::reference::{Fallback, KeyReference, SectionReference};
@@ -26,7 +26,7 @@ pub(super) fn read(root: &mut Section<'_>, cx: &Context<'_>) -> toml::Table {
     table
 }
 
-/// The place of the key that a message of serde names.
+/// Returns the place of the key in an error message of serde.
 fn place_of(node: &Node, message: &str) -> Option<Place> {
     let Value::Table(table) = &node.value else { return None };
     table.iter().find_map(|(key, (at, inner))| {

@@ -166,7 +166,7 @@ fn check_base_url(domains: &[String], at: &Place, public: &mut Public, cx: &Cont
     }
 }
 
-/// A host name that a certificate authority can examine, in lower case.
+/// A host name that a certificate authority can validate, in lower case.
 fn domain() -> Form<'static, String> {
     let fits = |name: &str| {
         let parsed = Host::parse(name.trim());

@@ -1,5 +1,5 @@
-//! A configuration as a tree in which every key and value carries its place, and the overlay of
-//! the environment. This module does not know which keys exist.
+//! //! A configuration as a tree in which every key and value has its place in the file, and the
+//! overlay of the environment. This module does not know which keys exist.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -23,7 +23,7 @@ pub(super) enum Value {
     Bool(bool),
     List(Vec<Node>),
     Table(Table),
-    /// A date, or a number out of range.
+    /// A date, or a number that is out of range.
     Other,
 }
 
@@ -31,7 +31,7 @@ pub(super) enum Value {
 pub(super) type Table = BTreeMap<String, (Place, Node)>;
 
 impl Value {
-    /// The kind of value, for messages.
+    /// Returns the kind of value, for messages.
     pub(super) fn kind(&self) -> &'static str {
         match self {
             Self::Text(_) => "text",
@@ -45,7 +45,7 @@ impl Value {
     }
 }
 
-/// Parses TOML. Faults do not keep the rest of the file from being parsed.
+/// Parses TOML. The rest of the file is parsed even if there are faults.
 pub(super) fn parse(text: &str) -> (Table, Vec<Fault>) {
     let (table, errors) = DeTable::parse_recoverable(text);
     let faults = errors
@@ -89,10 +89,10 @@ fn node_of(span: Range<usize>, value: DeValue<'_>, place: &dyn Fn(Range<usize>) 
     Node { at: place(span), value }
 }
 
-/// Lays `OFFHOOK_A__B=text` over the tree. Two underscores lead into a table, and names are
-/// lower-cased. Variables without two underscores are ignored, so that
-/// `{ env = "OFFHOOK_API_KEY" }` can use such names. An entry of a list such as `[[account]]` is
-/// reached by its index, `OFFHOOK_ACCOUNT__0__CPS`, if the file has it.
+/// Overlays the tree with `OFFHOOK_A__B=text`. Two underscores separate a table from its key, and
+/// names are lower-cased. Variables without two underscores are ignored, so that `{ env =
+/// "OFFHOOK_API_KEY" }` can use such names. An entry of a list such as `[[account]]` is reached by
+/// its index, `OFFHOOK_ACCOUNT__0__CPS`, if the file has it.
 pub(super) fn overlay(root: &mut Table, env: &BTreeMap<String, String>, faults: &mut Vec<Fault>) {
     for (name, text) in env {
         let Some(path) = name.strip_prefix("OFFHOOK_").filter(|p| p.contains("__")) else {
@@ -148,8 +148,8 @@ fn set(table: &mut Table, path: &[String], at: &Place, text: &str) -> Result<(),
     }
 }
 
-/// The value of a variable that is written in TOML: a table such as `{ env = "NAME" }`, or a list
-/// with tables. Other lists stay text, which the key's reader splits.
+/// Parses the value of a variable that is written in TOML: a table such as `{ env = "NAME" }`, or a
+/// list with tables. Other lists stay text, which the key's reader splits.
 fn inline(text: &str, at: &Place) -> Option<Value> {
     if !text.trim_start().starts_with(['{', '[']) {
         return None;
@@ -164,8 +164,8 @@ fn inline(text: &str, at: &Place) -> Option<Value> {
     (is_table(&value) || holds_table).then_some(value)
 }
 
-/// The tree as a TOML value, for a section that another crate reads. Text from the environment
-/// becomes a number, boolean or list if it is one: `7`, `true`, `["a"]`.
+/// Converts the tree to a TOML value, for a section that another crate reads. Text from the
+/// environment becomes a number, boolean or list if it has that form: `7`, `true`, `["a"]`.
 pub(super) fn to_toml(node: &Node) -> toml::Value {
     match &node.value {
         Value::Text(text) if matches!(node.at, Place::Env(_)) => format!("v = {text}")

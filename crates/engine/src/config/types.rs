@@ -1,5 +1,5 @@
-//! The configuration as plain values. Settings that other modules consume are defined there; this
-//! module defines what only the node itself uses.
+//! //! The configuration as plain values. Settings that other modules use are defined there; this
+//! module defines those that only the node itself uses.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -56,7 +56,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// The defaults, with the two secrets that have none.
+    /// Returns the default configuration with these two secrets, which have no defaults.
     pub fn with(app_secret: Secret, verify_token: Secret) -> Self {
         Self {
             listen: Listen::default(),
@@ -85,14 +85,14 @@ impl Config {
         }
     }
 
-    /// The keys and sections that differ from `started` and that only a restart applies.
+    /// Returns the keys and sections that differ from `started` and that only a restart applies.
     pub fn needs_restart(&self, started: &Self) -> Vec<String> {
         let (now, then) = (&self.fixed.0, &started.fixed.0);
         let names: BTreeSet<&String> = now.keys().chain(then.keys()).collect();
         names.into_iter().filter(|name| now.get(*name) != then.get(*name)).cloned().collect()
     }
 
-    /// What admission's [`Book`](crate::admission::book::Book) is read from.
+    /// Returns the settings that admission's [`Book`](crate::admission::book::Book) reads.
     pub fn admission(&self) -> AdmissionSettings<'_> {
         AdmissionSettings {
             limits: &self.limits,
@@ -107,7 +107,7 @@ impl Config {
         }
     }
 
-    /// The access token for requests about a WABA: its own, or `meta.access_token`.
+    /// Returns the access token for requests about a WABA: its own, or `meta.access_token`.
     pub fn access_token(&self, waba: &WabaId) -> Option<&Secret> {
         let own = self.wabas.iter().find(|w| w.id == *waba).and_then(|w| w.access_token.as_ref());
         own.or(self.meta.access_token.as_ref())
@@ -129,7 +129,7 @@ impl fmt::Debug for FixedValues {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listen {
     pub public: SocketAddr,
-    /// The same as `public` with TLS.
+    /// Address of a listener like `public`, but with TLS.
     pub https: Option<SocketAddr>,
     pub trusted_proxies: Vec<ipnet::IpNet>,
     /// Whether only `trusted_proxies` may connect to `public`.
@@ -163,9 +163,9 @@ impl Default for Listen {
 pub struct Public {
     /// The URL at which the outside reaches the node. `None` for the bound address.
     pub base_url: Option<Url>,
-    /// Addresses that ICE candidates name.
+    /// The addresses in ICE candidates.
     pub media_ips: MediaIps,
-    /// Servers that [`MediaIps::Auto`] asks.
+    /// Servers that determine the addresses of [`MediaIps::Auto`].
     pub stun_servers: Vec<StunServer>,
 }
 
@@ -184,7 +184,7 @@ impl Default for Public {
     }
 }
 
-/// Addresses that ICE candidates name.
+/// The addresses in ICE candidates.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MediaIps {
     /// The bound addresses.
@@ -195,7 +195,7 @@ pub enum MediaIps {
 }
 
 impl MediaIps {
-    /// The addresses that are known without asking. Empty for the bound ones.
+    /// Returns the configured addresses. Empty for the bound ones.
     pub fn listed(&self) -> &[IpAddr] {
         match self {
             Self::Listed(ips) => ips,
@@ -207,7 +207,7 @@ impl MediaIps {
 /// A STUN server: a host name or IP address, and a UDP port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StunServer {
-    /// An IPv6 address has no brackets here.
+    /// The host name or IP address. An IPv6 address has no brackets here.
     pub host: String,
     pub port: u16,
 }
@@ -264,12 +264,12 @@ pub struct Store {
     pub database: Database,
     /// The folder of recordings, users' files, prompts, journal and key file.
     pub data_dir: PathBuf,
-    /// Seals secrets in the store. `None` for the key file in `data_dir`.
+    /// The secret that encrypts secrets in the store. `None` for the key file in `data_dir`.
     pub secret_key: Option<Secret>,
 }
 
 impl Store {
-    /// A SQLite database in this file, with `data_dir` as its folder.
+    /// Returns the settings for a SQLite database in this file, with `data_dir` as its folder.
     pub fn at(file: PathBuf) -> Self {
         let folder = file.parent().filter(|p| !p.as_os_str().is_empty());
         let data_dir = folder.unwrap_or(Path::new("offhook-data")).to_owned();
@@ -288,24 +288,24 @@ impl Default for Store {
 pub struct Cluster {
     /// The node's name. `None` for the host name.
     pub node_id: Option<String>,
-    /// Host and port at which the node listens for the other nodes of its fleet. `None` if it is
-    /// alone.
+    /// Host and port at which the node listens for the other nodes of its fleet. `None` if the node
+    /// is not part of a fleet.
     pub peer: Option<String>,
-    /// Host and port that the other nodes connect to. `None` if they are those of `peer`.
+    /// Host and port that the other nodes connect to. `None` if they equal those of `peer`.
     pub advertise: Option<String>,
-    /// The node admits no calls while the database does not answer its beats.
+    /// Whether the node admits no calls while the database does not answer its beats.
     pub strict: bool,
 }
 
 /// `[retention]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Retention {
-    /// Event logs of calls, and notifications.
+    /// Retention of event logs and notifications, in days.
     pub event_log_days: u32,
     pub recording_days: u32,
-    /// Messages and users' files.
+    /// Retention of messages and users' files, in days.
     pub message_days: u32,
-    /// Records of the audit trail.
+    /// Retention of the audit trail, in days.
     pub audit_days: u32,
 }
 
@@ -318,8 +318,8 @@ impl Default for Retention {
 /// `[recordings]`.
 #[derive(Clone, Debug, Default)]
 pub struct Recordings {
-    /// `[recordings.s3]`. `None` if recordings stay on the disk alone.
+    /// `[recordings.s3]`. `None` if recordings are only kept on the disk.
     pub s3: Option<S3Settings>,
-    /// How long download links are valid. `None`: forever.
+    /// Validity of download links. `None` means forever.
     pub link_lifetime: Option<Duration>,
 }

@@ -1,7 +1,8 @@
 //! Erases the personal data of users on request (`DELETE /users/{waId}/`): conversations,
 //! recordings, event logs, permissions and notifications. A request is stored before it is
-//! acknowledged, so that the next process completes it; live calls are waited for. Call records are
-//! kept without personal data. Data that arrives after the request is kept, as that of a new user.
+//! acknowledged, so that the next process completes it after a crash. Live calls are erased after
+//! their end. Call records are kept without personal data. Data that arrives after the request is
+//! kept, because it counts as that of a new user.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,7 +22,7 @@ use store::{Erasure, ErasureCutoff, Store, StoreError};
 
 /// Calls or conversations per read from the store.
 const BATCH: u32 = 100;
-/// Pause before retrying what failed or waits for a call to end.
+/// Pause before retrying erasures that failed or wait for the end of a call.
 const RETRY_PAUSE: Duration = Duration::from_secs(5);
 
 /// The dependencies of [`Eraser`].
@@ -41,8 +42,8 @@ pub struct Eraser(Arc<Inner>);
 struct Inner {
     parts: ErasureParts,
     asked: Notify,
-    /// Whether the store's write-ahead log may still contain erased data. Initially true, for data
-    /// of an earlier process.
+    /// Whether the store's write-ahead log may still contain erased data. Initially true, because
+    /// of an earlier process's data.
     scrub: AtomicBool,
 }
 
@@ -51,7 +52,7 @@ impl Eraser {
         Self(Arc::new(Inner { parts, asked: Notify::new(), scrub: AtomicBool::new(true) }))
     }
 
-    /// Accepts a request. It is stored when this returns, and will be carried out.
+    /// Accepts a request. The request is stored when this returns, and will be carried out.
     ///
     /// # Errors
     ///
@@ -94,7 +95,7 @@ impl Eraser {
         }
     }
 
-    /// Carries out all requests. Returns whether something is left for later.
+    /// Carries out all requests. Returns whether some work is left for later.
     async fn run_all(&self) -> bool {
         let erasures = match self.0.parts.store.erasures().list().await {
             Ok(erasures) => erasures,
@@ -209,7 +210,7 @@ impl Eraser {
         Ok(true)
     }
 
-    /// The time of the request, by both clocks.
+    /// Returns the time of the request, on both clocks.
     fn until(&self, erasure: &Erasure) -> ErasureCutoff {
         let (asked, clock) = (erasure.asked.micros(), &self.0.parts.clock);
         let apart = clock.steady().micros().saturating_sub(clock.wall().micros());

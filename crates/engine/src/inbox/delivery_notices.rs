@@ -9,7 +9,7 @@ use crate::call::GivenUp;
 use crate::notices::Notice;
 use model::{AuthId, NotificationTopic, Timestamp};
 
-/// The shortest time between two notifications about one receiver.
+/// Minimum time between two notifications about one receiver.
 const INTERVAL: Duration = Duration::from_secs(3_600);
 /// The largest number of remembered receivers. Expired ones are removed when it is reached.
 const RECEIVERS_MAX: usize = 10_000;

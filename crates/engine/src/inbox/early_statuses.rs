@@ -1,6 +1,6 @@
 //! Message statuses that arrive before Graph's answer to the request that sent the message, and
-//! that lack our opaque data. Until Graph's answer names the message id, the message they belong to
-//! is unknown.
+//! that lack Offhook's opaque data. Until Graph's answer contains the message id, it is unknown
+//! which message they belong to.
 //!
 //! Such a status does not delay the webhook's 200. It is kept in memory and written again when a
 //! message on this node gets the id, and at growing intervals, because another node may have sent
@@ -17,8 +17,8 @@ use crate::feed::Audience;
 use model::{AuthId, PhoneNumberId};
 use store::{InboxResult, StatusUpdate};
 
-/// The largest number of waiting statuses. Further ones are dropped, like statuses of messages that
-/// another program sent.
+/// Maximum number of waiting statuses. Further ones are dropped, and so are statuses of messages
+/// that another program sent.
 const WAITING_MAX: usize = 1_024;
 /// The number of waits before a status is given up. Together they outlast a Graph request with all
 /// its retries.
@@ -28,7 +28,7 @@ const WAIT: Duration = Duration::from_secs(1);
 
 type Key = (PhoneNumberId, String);
 
-/// Statuses that wait for a message id, and how many they are.
+/// Statuses that wait for a message id, and their number.
 #[derive(Default)]
 pub(super) struct EarlyStatuses(Mutex<(Waiters, usize)>);
 
@@ -44,7 +44,7 @@ pub(super) struct EarlyStatus {
 
 impl EarlyStatuses {
     /// Registers a status. It is notified by every later call of [`EarlyStatuses::resolve`] for
-    /// `key`. `None` if too many statuses wait.
+    /// `key`. Returns `None` if too many statuses wait.
     fn register(self: &Arc<Self>, key: Key) -> Option<EarlyStatus> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if all.1 >= WAITING_MAX {

@@ -22,7 +22,7 @@ const RECEIVE_TIMEOUT: Duration = Duration::from_secs(120);
 const META_RETENTION: Duration = Duration::from_secs(30 * 86_400);
 /// How long an upload waits for the store to record the file's type.
 const RECORD_TIMEOUT: Duration = Duration::from_secs(2);
-/// The largest numbers of concurrent uploads, of a main account and of the node.
+/// Maximum number of concurrent uploads of a main account.
 pub(super) const ACCOUNT_UPLOADS_MAX: usize = 4;
 pub(super) const UPLOADS_MAX: usize = 16;
 
@@ -127,7 +127,8 @@ impl Inbox {
     }
 
     /// Records the type of an uploaded file, so that messages that name only its media id can show
-    /// it. The upload has succeeded already: if the store fails, such messages lack the type.
+    /// it. The upload has already succeeded, so a failure of the store is only logged. Such
+    /// messages then lack the type.
     async fn record_upload(&self, pair: &Pair, media: &str, kind: &FileKind) {
         let (account, made) = (pair.account.clone(), self.parts().clock.wall());
         let row = UploadRow { account, media: media.to_owned(), mime: kind.mime.to_owned(), made };

@@ -1,5 +1,5 @@
 //! Handles the messages and message statuses of Meta's webhook. Each is stored, together with the
-//! events that report it, before Meta gets its 200; everything else happens after that.
+//! events that report it, before Meta gets its 200. All other processing happens afterwards.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -32,7 +32,7 @@ pub type StoredFuture = Pin<Box<dyn Future<Output = bool> + Send>>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueFull;
 
-/// The sender of a message, as Meta's webhook names it.
+/// The sender of a message, as identified in Meta's webhook.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Sender {
     /// The user's phone number in digits.
@@ -64,7 +64,7 @@ pub struct UserMessage {
     pub timestamp: Option<i64>,
     /// Meta's message type, or `unknown`.
     pub kind: String,
-    /// The content under the name of the type; beside it `context`, `referral` and `errors`.
+    /// The content, under the name of the type, and optionally `context`, `referral` and `errors`.
     pub content: Value,
 }
 
@@ -86,7 +86,7 @@ pub struct ReceivedStatus {
     pub timestamp: Option<i64>,
 }
 
-/// The prefix of our opaque data. The message's id follows.
+/// The prefix of Offhook's opaque data. The message's id follows.
 const OPAQUE: &str = "ohm1.";
 
 /// The `biz_opaque_callback_data` of a message.
@@ -132,7 +132,7 @@ impl<'a> EventSource<'a> {
         }
     }
 
-    /// Takes them from a conversation whose number is no longer served.
+    /// Creates the source from a conversation whose number is no longer served.
     pub(super) fn pair(pair: &'a Pair) -> Self {
         Self {
             phone_number_id: &pair.phone_number_id,
@@ -145,8 +145,8 @@ impl<'a> EventSource<'a> {
 }
 
 impl Inbox {
-    /// Stores a user's message. The webhook's 200 waits for the returned future. A message that
-    /// names no user is not stored, and the result is `None`.
+    /// Stores a user's message. The webhook's 200 waits for the returned future. A message without
+    /// a user is not stored, and the result is `None`.
     ///
     /// # Errors
     /// Fails if the store's queue is full.
@@ -259,7 +259,8 @@ impl Inbox {
         });
     }
 
-    /// Queues a stored turn, or tells the node of the fleet that has the turns of its conversation.
+    /// Queues a stored turn, or notifies the node of the fleet that handles the turns of the
+    /// conversation.
     async fn give_turn(&self, turn: Turn) {
         let Some(tell) = self.0.other_nodes.get() else { return self.queue_turn(turn) };
         match self.parts().store.turns().owner(turn.message.id).await {
@@ -380,8 +381,8 @@ impl Inbox {
         }
     }
 
-    /// Builds the event that reports an occurrence of a number. The store sends it where the
-    /// routing says. The ids derive from `of`, so that a duplicate gets the same ones.
+    /// Builds the event that reports an occurrence of a number. The store sends it to the target of
+    /// the routing. The ids derive from `of`, so that a duplicate gets the same ones.
     pub(super) fn draft(
         &self,
         number: &NumberEntry,

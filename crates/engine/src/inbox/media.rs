@@ -29,8 +29,8 @@ use store::{Message, NewMessage, Pair, Scope, StoreError};
 const LINK_LIFETIME: Duration = Duration::from_secs(3_600);
 /// Messages per page when a conversation's files are collected.
 const PAGE: u32 = 1_000;
-/// Maximum difference between the timestamps of a message and of its event, which are taken one
-/// after the other by two clocks.
+/// Maximum difference between the timestamps of a message and of its event, which come from two
+/// clocks.
 const LATE: Duration = Duration::from_secs(1);
 /// Maximum number of concurrent downloads. Prefetching leaves one of them to requests.
 const DOWNLOADS_MAX: usize = 4;
@@ -56,10 +56,10 @@ pub struct MediaCache {
     /// A lock per file that is being downloaded.
     fetching: DashMap<Uuid, Arc<Mutex<()>>>,
     downloads: Semaphore,
-    /// The permits for prefetching, and those for waiting for it.
+    /// The permits for prefetching.
     prefetching: Semaphore,
     prefetch_queue: Arc<Semaphore>,
-    /// Bytes in the folder.
+    /// Number of bytes in the folder.
     used: AtomicU64,
     quota: u64,
     /// Uploads to Meta, by main account.
@@ -96,7 +96,7 @@ impl MediaCache {
         self.folder.join(id.to_string())
     }
 
-    /// Pretends that the quota is used up.
+    /// Makes the cache behave as if the quota were used up. For tests.
     #[cfg(test)]
     pub(super) fn fill(&self) {
         self.used.store(self.quota, Ordering::Relaxed);
@@ -162,7 +162,7 @@ impl MediaCache {
         .map_err(std::io::Error::other)?
     }
 
-    /// Creates an unlinked temporary file, which vanishes when its handle is closed.
+    /// Creates an unlinked temporary file, which is deleted when its handle is closed.
     pub(super) async fn unlinked_file(&self) -> std::io::Result<tokio::fs::File> {
         self.make_folder().await?;
         let path = self.folder.join(format!("{}.part", Uuid::new_v4()));
@@ -226,7 +226,7 @@ impl Inbox {
         self.0.media_cache.is_valid(message, until, tag, self.parts().clock.wall())
     }
 
-    /// The file that a link names. It is downloaded now if it is not cached. `None` if the link is
+    /// Returns the file of a link. It is downloaded now if it is not cached. `None` if the link is
     /// invalid or expired, or if the message has no file.
     ///
     /// # Errors
@@ -340,8 +340,8 @@ impl Inbox {
         self.0.media_cache.sweep(None).await;
     }
 
-    /// The messages of a conversation until `until` that have files, and all messages of the last
-    /// [`LATE`] before it.
+    /// Returns the messages of a conversation until `until` that have files, and all messages of
+    /// the last [`LATE`] before that time.
     pub(super) async fn files_of(
         &self,
         scope: &Scope,

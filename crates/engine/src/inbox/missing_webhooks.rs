@@ -1,6 +1,6 @@
 //! Webhooks that a changed configuration no longer contains while numbers or conversations still
-//! use them. Their events would be lost: a reload refuses such a configuration, as the console
-//! refuses to delete such a webhook; a start logs a warning, and `doctor` reports it.
+//! use them. Their events would be lost: a reload refuses such a configuration, just as the console
+//! refuses to delete such a webhook. A start only logs a warning, and `doctor` reports the problem.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,7 +8,7 @@ use super::{Inbox, WebhookSettings};
 use model::E164;
 use store::StoreError;
 
-/// A webhook missing from the new configuration, and what still uses it.
+/// A webhook missing from the new configuration, and its uses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MissingWebhook {
     pub name: String,
@@ -19,7 +19,7 @@ pub struct MissingWebhook {
 }
 
 impl MissingWebhook {
-    /// Describes what uses it, for error messages.
+    /// Describes the uses, for error messages.
     pub fn uses(&self) -> String {
         let some = |what: &str, numbers: &BTreeSet<String>| {
             let named: Vec<&str> = numbers.iter().map(String::as_str).take(10).collect();

@@ -4,9 +4,9 @@
 //! A user's message is stored once, with its conversation and the events that report it, before
 //! Meta gets its 200 (`incoming`). The conversation's routing decides who gets it (`routing`): a
 //! webhook, through the outbox, or an AI agent, as a [`Turn`] in a bounded channel that `agents`
-//! reads and answers with [`Inbox::reply`]. An outgoing message is stored as `queued` before Graph
-//! is asked (`sending`); its files are uploaded to Meta before that (`files`). `words` builds the
-//! JSON and is pure. Calls appear only as timeline entries and events (`calls`).
+//! reads and answers with [`Inbox::reply`]. An outgoing message is stored as `queued` before the
+//! request to Graph (`sending`); its files are uploaded to Meta before that (`files`). `words`
+//! builds the JSON and is pure. Calls appear only as timeline entries and events (`calls`).
 
 mod calls;
 mod delivery_notices;
@@ -85,7 +85,7 @@ pub struct InboxParts {
     pub base_url: String,
     /// The folder of users' files.
     pub media: PathBuf,
-    /// Call permissions, since a message may ask for one.
+    /// Call permissions, since a message may request one.
     pub consents: Arc<Consents>,
     pub tasks: TaskTracker,
 }
@@ -94,8 +94,8 @@ pub struct InboxParts {
 /// routing.
 pub type RoutingListener = Box<dyn Fn(&Inbox, &NumberEntry, Routing, Routing) + Send + Sync>;
 
-/// Tells another process of the fleet that a turn waits for it in the store. It must not block or
-/// wait.
+/// Notifies another process of the fleet that a turn waits for it in the store. It must not block
+/// or wait.
 pub type TurnTeller = Box<dyn Fn(Uuid) + Send + Sync>;
 
 /// The inbox. Clones are cheap and share its state.
@@ -174,13 +174,13 @@ impl Inbox {
         let _ = self.0.routing_listener.set(listener);
     }
 
-    /// Begins to share the turns of conversations with the other nodes of a fleet: the node that has
-    /// pending turns of a conversation gets the next ones, too. Only the first call has an effect.
+    /// Starts to share the turns of conversations with the other nodes of a fleet: a node with
+    /// pending turns of a conversation also gets the next ones. Only the first call has an effect.
     pub fn share_turns(&self, teller: TurnTeller) {
         let _ = self.0.other_nodes.set(teller);
     }
 
-    /// Notes that another node has stored a turn for this one.
+    /// Handles the notification that another node has stored a turn for this one.
     pub fn look_for_turns(&self) {
         self.0.turns_elsewhere.notify_one();
     }
@@ -217,7 +217,7 @@ impl Inbox {
         }
     }
 
-    /// The routing of a number's new conversations. If none is set, it is the number's
+    /// Returns the routing of a number's new conversations. If none is set, it is the number's
     /// `webhook_url`, or none.
     pub fn routing_of(&self, number: &NumberEntry) -> Routing {
         // A routing that the previous owner set does not count.
@@ -230,7 +230,7 @@ impl Inbox {
         set.unwrap_or(Self::unset_routing(number))
     }
 
-    /// The routing of a number for which none is set.
+    /// Returns the routing of a number for which none is set.
     fn unset_routing(number: &NumberEntry) -> Routing {
         if number.spec.messages.is_some() { Routing::Webhook(None) } else { Routing::None }
     }
@@ -239,7 +239,7 @@ impl Inbox {
         self.0.routing_locks.entry(number.clone()).or_default().clone()
     }
 
-    /// Hands stored callbacks to the outbox.
+    /// Passes stored callbacks to the outbox.
     fn send_callbacks(&self, written: Vec<QueuedCallback>) {
         for callback in written {
             self.parts().outbox.send(callback, None);

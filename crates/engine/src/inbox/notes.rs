@@ -8,8 +8,8 @@ use model::{Direction, MessageStatus};
 use store::{NOTE, NewMessage, Pair, StoreError};
 
 impl Inbox {
-    /// Adds a private note to a conversation. Nothing sends it. Returns `None` if the conversation
-    /// no longer exists or has the maximum number of notes.
+    /// Adds a private note to a conversation. The note is never sent. Returns `None` if the
+    /// conversation no longer exists or has the maximum number of notes.
     ///
     /// # Errors
     /// Fails if the store fails.

@@ -1,5 +1,5 @@
 //! The owners of numbers and their conversations. A number can move to another account: its WABA is
-//! mapped elsewhere, the configuration changes, or another account connects it.
+//! assigned to another account, the configuration changes, or another account connects it.
 //!
 //! The new owner must not read earlier messages nor inherit routing. Therefore a conversation's id
 //! contains the account, except for the number's first owner, and the routing set by the previous
@@ -16,7 +16,7 @@ use crate::admission::NumberEntry;
 use model::{AuthId, PhoneNumberId, Routing, stable_id};
 use store::{NumberOwners, NumberTransfer, Scope, StoreError};
 
-/// By number. A number that is missing has never had a message.
+/// The owners by number. A number without an entry has never had a message.
 #[derive(Debug, Default)]
 pub(super) struct Tenures(DashMap<PhoneNumberId, NumberOwners>);
 
@@ -26,7 +26,8 @@ impl Tenures {
         rows.into_iter().for_each(|(id, tenure)| drop(self.0.insert(id, tenure)));
     }
 
-    /// The tenure of a number. Its current account becomes the first owner if none is known.
+    /// Returns the owners of a number. Its current account becomes the first owner if none is
+    /// known.
     fn of(&self, number: &NumberEntry) -> NumberOwners {
         let id = &number.spec.mail_id;
         if let Some(found) = self.0.get(id) {

@@ -1,6 +1,6 @@
-//! Messages that ask a user for permission to call. Meta counts them against the same limits as the
-//! permission requests of `call::consent` (`docs/reference/limits.md#l13`), so each is counted
-//! before it is sent, and refused when a limit is reached.
+//! //! Messages that request a user's permission to be called. Meta counts them against the same
+//! limits as the permission requests of `call::consent` (`docs/reference/limits.md#l13`), so each
+//! is counted before it is sent, and refused if a limit is reached.
 
 use uuid::Uuid;
 
@@ -11,8 +11,8 @@ use crate::admission::permission::{ClaimError, Event, PairKey};
 use crate::meta::code;
 use machine::GraphOutcome;
 
-/// Permission requests that are counted but not yet queued. Dropping the value uncounts them unless
-/// [`CountedRequests::keep`] was called.
+/// Permission requests that are counted but not queued yet. Dropping the value removes them from
+/// the count, unless [`CountedRequests::keep`] was called.
 pub(super) struct CountedRequests<'a> {
     inbox: &'a Inbox,
     pair: &'a Pair,
@@ -35,7 +35,7 @@ impl Drop for CountedRequests<'_> {
 }
 
 impl Inbox {
-    /// Counts those messages that ask for permission.
+    /// Counts the messages that request permission.
     ///
     /// # Errors
     /// Fails if another request to the user is in progress, or if a limit on requests is reached.
@@ -61,7 +61,7 @@ impl Inbox {
         Ok(counted)
     }
 
-    /// Uncounts a permission request that did not reach Meta.
+    /// Removes a permission request that did not reach Meta from the count.
     pub(super) fn withdraw_request(&self, pair: &Pair) {
         self.apply_request_event(pair, Event::Withdrawn);
     }

@@ -1,5 +1,5 @@
 //! Routing: who answers a number's new conversations and each existing one, and the customers'
-//! webhooks. A change is stored first and takes effect then.
+//! webhooks. A change takes effect once it is stored.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,13 +19,13 @@ use store::{
 };
 use xml::ast::DocUrl;
 
-/// Timeout of a routing change for agents' answers that are being sent to Meta.
+/// Maximum time that a change of routing waits for agents' answers that are being sent to Meta.
 const AGENT_WAIT: Duration = Duration::from_secs(15);
 /// Maximum number of webhooks per account.
 const WEBHOOKS_MAX: usize = 100;
 /// Maximum number of attempts to change a webhook while other nodes change it concurrently.
 const TRIES: usize = 8;
-/// The number of recent messages searched for the user's last one.
+/// Number of recent messages searched for the user's last one.
 const READ_PAGE: u32 = 50;
 
 /// The reason why a routing or a webhook was not changed.
@@ -34,10 +34,10 @@ pub enum RoutingError {
     /// The scope has no such webhook.
     #[error("no such webhook")]
     NoWebhook,
-    /// No webhook is named, and the account has none or several.
+    /// No webhook is given, and the account has none or several.
     #[error("no webhook is named, and the account does not have exactly one")]
     WhichWebhook,
-    /// The state does not allow it.
+    /// The state of the conversation does not allow the change.
     #[error("{0}")]
     InvalidState(&'static str),
     /// The account has the maximum number of webhooks.
@@ -52,7 +52,7 @@ pub enum RoutingError {
     /// The agent does not exist.
     #[error("no such agent")]
     NoAgent,
-    /// The agent still answers there.
+    /// The agent is still in use by this number.
     #[error("the agent is in use: {0}")]
     AgentInUse(String),
     #[error("store failed: {0}")]
@@ -334,7 +334,7 @@ impl Inbox {
         self.reroute_one(scope, conversation, |_| Ok(Routing::Agent(agent))).await
     }
 
-    /// Routes a single conversation as its number's new ones, but not to the webhook that it had.
+    /// Routes a single conversation like its number's new ones, but not to its previous webhook.
     ///
     /// # Errors
     /// Fails if the conversation is not subscribed to a webhook, or if the store fails.
@@ -502,8 +502,8 @@ impl Inbox {
         Ok(done)
     }
 
-    /// Deletes the content of a conversation until `until`, with its files; the whole conversation
-    /// if nothing is newer.
+    /// Deletes the content of a conversation until `until`, including its files. Deletes the whole
+    /// conversation if it has no newer content.
     ///
     /// # Errors
     /// Returns an error if the store rejects the write. Some of it may be deleted then.
@@ -583,7 +583,7 @@ impl Inbox {
         Ok((self.edit_webhook(scope, id, edit).await?, is_elsewhere))
     }
 
-    /// Moves the webhooks of a deleted account to `heir`, so that they can still be seen and
+    /// Moves the webhooks of a deleted account to `heir`, so that they remain visible and can be
     /// deleted.
     ///
     /// # Errors
@@ -722,8 +722,8 @@ impl Inbox {
         Ok(Some(webhook))
     }
 
-    /// The webhook for events that belong to no conversation: the number's, or the only one of its
-    /// account.
+    /// Returns the webhook for events that belong to no conversation: the number's webhook, or the
+    /// only one of its account.
     pub fn webhook_of(&self, number: &NumberEntry) -> Option<Uuid> {
         let default = self.routing_of(number).webhook();
         default.or_else(|| self.only_webhook(number).map(|webhook| webhook.id))

@@ -1,9 +1,9 @@
-//! Sends messages through Graph. A message is stored as `queued` first; then Graph is asked, one
+//! Sends messages through Graph. A message is first stored as `queued` and then sent to Graph, one
 //! message at a time in each conversation.
 //!
-//! The store records that a request is about to be made. After a crash, messages without that mark
-//! are sent by the next process. Those with it may have reached Meta and are not sent again, but
-//! reported as failed.
+//! The store records that a request is about to be made. After a crash, the next process sends
+//! messages without that mark. Messages with the mark may have reached Meta; they are not sent
+//! again, but reported as failed.
 
 use std::collections::{HashMap, VecDeque};
 use std::num::NonZeroU32;
@@ -31,24 +31,23 @@ use store::{
 pub const WINDOW: Duration = Duration::from_secs(24 * 3_600);
 /// Messages per second of one number, which is Meta's default throughput.
 const PER_SECOND: NonZeroU32 = NonZeroU32::new(80).expect("not 0");
-/// Maximum numbers of waiting messages, per conversation and in total.
+/// Maximum number of waiting messages per conversation.
 const LANE_MAX: usize = 64;
 const WAITING_MAX: usize = 8_192;
 /// Maximum number of messages in one answer of an agent.
 const REPLIES_MAX: usize = 10;
 /// Messages per page when interrupted ones are read at start-up.
 const PAGE: u32 = 1_000;
-/// How long an `Idempotency-Key` names the same message, and how many earlier messages it may have
-/// named.
+/// How long an `Idempotency-Key` identifies the same message.
 const KEY_LIFETIME: Duration = Duration::from_secs(24 * 3_600);
 const KEY_USES_MAX: u32 = 1_000;
-/// The pause before a failed write to the store is retried.
+/// Pause before a failed write to the store is retried.
 const STORE_RETRY: Duration = Duration::from_secs(1);
 
-/// The type of an interactive message, and of a template component, that asks for permission.
+/// The type of an interactive message, or of a template component, that requests permission.
 const PERMISSION_REQUEST: &str = "call_permission_request";
 
-/// Returns whether a message asks for permission to call.
+/// Returns whether a message requests permission to call.
 ///
 /// A template may contain such a component without the outgoing message naming it. That case is not
 /// detected here; Meta's answer then corrects the count.
@@ -105,13 +104,13 @@ pub enum SendError {
     /// A rate or queue limit is reached. Contains the seconds to wait.
     #[error("a rate limit is reached; retry after {0} s")]
     TooMany(u64),
-    /// The message asks for permission to call, and the limit on requests is reached.
+    /// The message requests permission to call, and the limit on requests is reached.
     #[error("{0}")]
     RequestTooSoon(Refusal),
-    /// The message asks for permission to call, and another request is in progress.
+    /// The message requests permission to call, and another request is in progress.
     #[error("another permission request is in progress")]
     RequestInProgress,
-    /// The routing has changed or people took over since the agent was asked.
+    /// The routing has changed, or people have taken over, since the agent was asked.
     #[error("the routing has changed")]
     Stale,
     #[error("store failed: {0}")]
@@ -122,7 +121,7 @@ pub enum SendError {
 struct QueuedMessage {
     pair: Pair,
     message: NewMessage,
-    /// Set for an agent's message.
+    /// The epoch of the conversation. Set for an agent's message.
     epoch: Option<u64>,
 }
 
@@ -197,8 +196,8 @@ impl Lanes {
 
 impl Inbox {
     /// Queues a message of a person or program, named by `sender`. The message is stored when this
-    /// returns; Graph is asked later. With `key`, an idempotency key, a repeated call within a day
-    /// returns the id of the first message.
+    /// returns and sent to Graph later. With `key`, an idempotency key, a repeated call within a
+    /// day returns the id of the first message.
     ///
     /// # Errors
     /// Fails if a rule forbids the message or the store fails.
@@ -225,8 +224,8 @@ impl Inbox {
         Ok(id)
     }
 
-    /// Looks up an idempotency key. The message id derives from the key, so that it is found again
-    /// after a restart and by other nodes.
+    /// Looks up an idempotency key. The message id is derived from the key, so that the message is
+    /// found after a restart and by other nodes.
     async fn look_up_key(
         &self,
         pair: &Pair,
@@ -249,9 +248,9 @@ impl Inbox {
         Ok(KeyLookup::Free(Uuid::new_v4()))
     }
 
-    /// Sends an agent's answer to a turn, at most once. `then` is stored with it, and is carried
-    /// out once the messages are out ([`Inbox::wait_until_sent`]), if necessary by the next
-    /// process.
+    /// Sends an agent's answer to a turn, at most once. `then` is stored with the answer, and is
+    /// carried out once the messages are sent ([`Inbox::wait_until_sent`]), by the next process if
+    /// necessary.
     ///
     /// # Errors
     /// Returns [`SendError::Stale`] if the conversation has another routing by now, or if people
@@ -409,8 +408,8 @@ impl Inbox {
         self.publish_message((&pair).into(), pair.conversation, message.id);
     }
 
-    /// Records that Graph is about to be asked, and waits while the store is unavailable. Returns
-    /// `false` if the message must not be sent.
+    /// Records that the request to Graph is about to be sent, and waits while the store is
+    /// unavailable. Returns `false` if the message must not be sent.
     async fn begin_sending(&self, message: Uuid) -> bool {
         loop {
             match self
@@ -433,7 +432,7 @@ impl Inbox {
         }
     }
 
-    /// Fails a message that was not sent to Graph.
+    /// Marks a message that was not sent to Graph as failed.
     async fn fail_unsent(&self, pair: &Pair, message: &NewMessage, why: (i64, String)) {
         if is_permission_request(&message.kind, &message.content) {
             self.withdraw_request(pair);
@@ -441,7 +440,7 @@ impl Inbox {
         self.fail(pair, message.id, why).await;
     }
 
-    /// Stores that a message failed, which also reports it to the webhook.
+    /// Stores that a message failed. This also reports the failure to the webhook.
     async fn fail(&self, pair: &Pair, message: Uuid, why: (i64, String)) {
         let number = self.number_of(pair);
         let about = number.as_deref().map_or_else(|| EventSource::pair(pair), EventSource::number);
@@ -528,7 +527,7 @@ fn graph_body(pair: &Pair, message: &NewMessage) -> Value {
     body
 }
 
-/// Meta's error code and text, or code 0 and our text.
+/// Meta's error code and text, or code 0 and a text of Offhook's.
 fn reason(outcome: GraphOutcome) -> (i64, String) {
     match outcome {
         GraphOutcome::Refused { code, details, .. } => (code, details),

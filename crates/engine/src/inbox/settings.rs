@@ -12,13 +12,14 @@ pub struct WebhookSettings {
     pub account: AuthId,
     pub url: DocUrl,
     pub secret: Secret,
-    /// The secret before a rotation. While it is set, events carry a signature with each secret.
+    /// The previous secret during a rotation. While it is set, events carry a signature with each
+    /// secret.
     pub secret_previous: Option<Secret>,
 }
 
 impl WebhookSettings {
-    /// The webhook's id, derived from account and name: it is the same at each start and on each
-    /// node.
+    /// Returns the webhook's id, which is derived from the account and name, so that it is the same
+    /// at each start and on each node.
     pub fn id(&self) -> Uuid {
         stable_id("webhook", &[self.account.as_str(), &self.name])
     }

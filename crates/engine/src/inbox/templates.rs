@@ -13,7 +13,7 @@ use crate::meta::templates::Template;
 use machine::GraphOutcome;
 use model::WabaId;
 
-/// How long a listing is used, and how long a failure to read one.
+/// How long a listing, or a failure to read one, is cached.
 const LISTING_AGE_MAX: Duration = Duration::from_secs(60);
 const FAILURE_AGE_MAX: Duration = Duration::from_secs(10);
 /// How long sending a template message may wait for the text of the template.
@@ -28,8 +28,8 @@ pub enum TemplatesError {
     Meta(GraphOutcome),
 }
 
-/// The last listing of each WABA. The lock of an entry is held while Graph is asked, so that one
-/// request serves all who wait.
+/// The last listing of each WABA. The lock of an entry is held during the request to Graph, so that
+/// one request serves all waiting callers.
 #[derive(Default)]
 pub(super) struct TemplateCache(DashMap<WabaId, Arc<Mutex<Option<Listing>>>>);
 

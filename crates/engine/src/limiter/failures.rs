@@ -1,8 +1,8 @@
 //! Limits failed sign-ins, of people in the console and of phones.
 //!
-//! A password that may be guessed can't be checked without limit, so passwords for one name from
-//! one origin are checked rarely after some wrong ones. An origin is a network, or a browser that
-//! has signed in with this name before. Failures from one origin delay no other.
+//! Passwords can be guessed, so after some wrong passwords for one name from one origin, further
+//! ones are checked only at intervals. An origin is a network, or a browser that has signed in with
+//! this name before. Failures from one origin delay no other.
 //!
 //! The mistakes of others at the same origin must not keep the owner of a name out. So the same
 //! wrong password is checked once, however often it is sent, as a phone or a script with an old
@@ -35,7 +35,7 @@ const LATE_CHECK_EVERY: Duration = Duration::from_secs(6);
 /// Number of wrong passwords that are remembered per name and origin.
 const WRONG_REMEMBERED: usize = 16;
 /// The reserve of a network for all names. When it is used up, each name has one attempt, so that
-/// trying one password with many names is no faster than many passwords with one name.
+/// trying one password with many names is no faster than trying many passwords with one name.
 const NETWORK_BURST: u32 = 60;
 /// Time after which a failed attempt of a network is forgotten.
 const NETWORK_FORGOTTEN_AFTER: Duration = Duration::from_secs(1);
@@ -47,7 +47,7 @@ const REMEMBERED: usize = 20_000;
 pub enum Origin {
     /// A network, by any of its addresses.
     Network(IpAddr),
-    /// A browser that has signed in with this name before, and where it is now.
+    /// A browser that has signed in with this name before, and its current address.
     Browser(Uuid, IpAddr),
 }
 
@@ -70,8 +70,8 @@ impl Origin {
 #[derive(Clone, Copy, Debug)]
 pub struct Guess<'a> {
     pub password: &'a Secret,
-    /// The stored hash of the right password. It is part of the guess, so that a password that was
-    /// wrong is checked again after the stored one has changed.
+    /// The stored hash of the right password. It is part of the guess, so that a wrong password is
+    /// checked again after the stored one has changed.
     pub hash: Option<&'a str>,
 }
 
@@ -96,7 +96,7 @@ struct Shared {
     /// Whether changes are collected for other nodes.
     is_shared: AtomicBool,
     offenders: Option<Offenders>,
-    /// Wrong passwords are remembered as hashes under this random key.
+    /// The random key of the hashes of wrong passwords.
     guess_key: RandomState,
 }
 
@@ -118,7 +118,7 @@ struct Changes {
 /// Changes in the attempts of one name and origin.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct NameChange {
-    /// An attempt succeeded, which cleared the failures before it.
+    /// Whether an attempt succeeded, which cleared the failures before it.
     is_forgotten: bool,
     /// Number of failures since then. Negative if earlier attempts were cancelled before they were
     /// checked.
@@ -143,7 +143,7 @@ const CHANGES_MAX: usize = 5_000;
 
 /// The failures of a key.
 struct Count {
-    /// When the last check is forgotten. With `n` checks, this is `n` periods from now.
+    /// Time at which the last check is forgotten. With `n` checks, this is `n` periods from now.
     until: Instant,
     /// Like `until`, for failures, including those with passwords that were known to be wrong.
     failed_until: Instant,
@@ -168,7 +168,7 @@ pub struct Attempt<'a> {
 }
 
 impl Failures {
-    /// `offenders` counts the attempts that are refused.
+    /// Creates the limit. `offenders` counts refused attempts.
     pub fn new(offenders: Option<Offenders>) -> Self {
         let (counts, is_shared) = Default::default();
         Self(Arc::new(Shared { counts, is_shared, offenders, guess_key: RandomState::new() }))
@@ -209,7 +209,7 @@ impl Failures {
         }
     }
 
-    /// Collects a change for the other nodes, which count it, too.
+    /// Records a change for the other nodes, so that they count it, too.
     fn note(&self, counts: &mut Counts, key: &Key, network: IpAddr, change: (NameChange, i32)) {
         if !self.0.is_shared.load(Ordering::Acquire) {
             return;

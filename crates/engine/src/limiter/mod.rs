@@ -1,11 +1,11 @@
-//! Limits what clients take from the node before they are authenticated: connections, bytes of
+//! Limits the resources that clients use before they are authenticated: connections, bytes of
 //! bodies, WebSockets and failed sign-ins.
 //!
 //! Clients are counted by network: an IPv4 address or an IPv6 /64. A [`Pool`] has no fixed shares.
-//! When it is full, the oldest unauthenticated claim of the network that holds most gives way, so
-//! one network can't displace others, and a short request always finds room. [`Failures`] limits
-//! guesses of passwords. [`Offenders`] counts refusals and logs the networks. [`Shares`] bounds
-//! what each authenticated account or user holds.
+//! When it is full, the oldest unauthenticated claim of the network with the most claims is
+//! evicted, so that one network can't displace others, and a short request always succeeds.
+//! [`Failures`] limits guesses of passwords. [`Offenders`] counts refusals and logs the networks.
+//! [`Shares`] limits the shares of each authenticated account or user.
 
 mod failures;
 mod offenders;

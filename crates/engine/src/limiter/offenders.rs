@@ -1,4 +1,4 @@
-//! Counts what the limits refuse, in a metric and in the log.
+//! //! Counts refusals by the limits, in a metric and in the log.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -15,13 +15,13 @@ const LOG_EVERY: Duration = Duration::from_secs(60);
 /// Interval between checks whether counts are due to be logged.
 const CHECK_EVERY: Duration = Duration::from_secs(5);
 /// Maximum number of networks that are counted between two log lines. Refusals of further networks
-/// are only in the metric.
+/// appear only in the metric.
 const NETWORKS_MAX: usize = 1_000;
 /// Maximum number of networks that are logged individually after a period: those with the most
 /// refusals.
 const NAMED_MAX: usize = 20;
 
-/// What a limit protects.
+/// The resource that a limit protects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resource {
     Connections,
@@ -62,7 +62,7 @@ struct Inner {
     counts: Vec<(Resource, Counter, Mutex<Counts>)>,
 }
 
-/// The refusals of a resource since the first one that is not logged with its count.
+/// The refusals of a resource that are not logged yet.
 #[derive(Default)]
 struct Counts {
     since: Option<Instant>,
@@ -129,7 +129,8 @@ impl Counts {
         self.since.replace(self.since.unwrap_or(now)).is_none()
     }
 
-    /// Takes the counts if they are due, the largest first. A single refusal has been logged.
+    /// Takes the counts if they are due, the largest first. A single refusal is left out, because
+    /// it was logged at once.
     fn take_due(&mut self, now: Instant) -> Vec<(IpAddr, u64)> {
         if self.since.is_none_or(|since| now.saturating_duration_since(since) < LOG_EVERY) {
             return Vec::new();

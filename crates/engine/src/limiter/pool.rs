@@ -12,7 +12,7 @@ use super::{Offenders, Resource};
 
 /// A resource of which at most `max` units are in use.
 ///
-/// When it is full, the oldest unauthenticated claim of the network that holds most is evicted.
+/// When it is full, the oldest unauthenticated claim of the network with the most units is evicted.
 /// Authenticated claims are never evicted. All operations take logarithmic time.
 #[derive(Clone)]
 pub struct Pool(Arc<Inner>);
@@ -31,7 +31,8 @@ struct State {
     next: u64,
     places: HashMap<u64, Place>,
     networks: HashMap<IpAddr, Network>,
-    /// The networks, the one that holds most last; of several, the one with the oldest claim.
+    /// The networks, ordered by units and then by the age of their oldest claim. The last one is
+    /// evicted first.
     by_weight: BTreeSet<(usize, Reverse<u64>, IpAddr)>,
 }
 
@@ -66,14 +67,14 @@ pub struct RequestClaims {
 }
 
 impl RequestClaims {
-    /// Marks the request as authenticated: its connection and body are not evicted any more.
+    /// Marks the request as authenticated, so that its connection and body can't be evicted.
     pub fn authenticate(&self) {
         self.connection.authenticate();
         self.body.authenticate();
     }
 
-    /// Marks the request as authenticated before its body is read, which then does not count: the
-    /// limits of the account apply.
+    /// Marks the request as authenticated before its body is read. The body then does not count,
+    /// because the limits of the account apply.
     pub fn authenticate_caller(&self) {
         self.connection.authenticate();
         self.body.release();
@@ -105,7 +106,7 @@ impl Pool {
         Claim { pool: self.clone(), id, evicted }
     }
 
-    /// Evicts the claim that would be the next. Returns `false` if there is none.
+    /// Evicts the next claim. Returns `false` if there is none.
     pub fn evict(&self) -> bool {
         let victim = self.state().evict();
         self.record(victim.as_slice());
@@ -128,7 +129,7 @@ impl Claim {
         &self.evicted
     }
 
-    /// Makes the claim the youngest, of the network of `from`, and unauthenticated.
+    /// Marks the claim as unauthenticated, new, and of the network of `from`.
     pub fn renew(&self, from: IpAddr) {
         let mut state = self.pool.state();
         let age = state.next_age();

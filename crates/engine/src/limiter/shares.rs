@@ -1,10 +1,12 @@
-//! Shares of a resource that accounts or users hold for a while, like uploads and event streams.
+//! //! Shares of a resource that accounts or users hold for a while, such as uploads and event
+//! streams.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Counts what each holder has, so that none can take everything. Clones share the counts.
+/// Counts the shares of each holder, so that one holder can't take all of them. Clones share the
+/// counts.
 #[derive(Clone, Debug)]
 pub struct Shares<K: Eq + Hash + Clone>(Arc<Inner<K>>);
 
@@ -28,7 +30,8 @@ impl<K: Eq + Hash + Clone> Shares<K> {
         Self(Arc::new(Inner { each_max, all_max, held: Mutex::default() }))
     }
 
-    /// Takes a share. Returns `None` if the holder has its maximum, or all together have theirs.
+    /// Takes a share. Returns `None` if the holder or all holders together have reached their
+    /// maximum.
     pub fn take(&self, holder: K) -> Option<Share<K>> {
         let mut held = self.held();
         let own = held.get(&holder).copied().unwrap_or_default();

@@ -42,7 +42,7 @@ pub enum Verdict {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retryable {
     pub trouble: TemporaryFailure,
-    /// At most one retry.
+    /// Whether at most one retry is allowed.
     pub once: bool,
     /// The value of `Retry-After`.
     pub after: Option<Duration>,
@@ -66,7 +66,7 @@ enum Class {
     TransientOnce,
     Rate,
     RateOnce,
-    /// Decided by the error's `is_transient`.
+    /// The error's `is_transient` decides.
     ByFlag,
 }
 
@@ -180,9 +180,9 @@ pub(super) fn classify_request(status: u16, after: Option<Duration>, body: &[u8]
     }
 }
 
-/// Returns whether an answer leaves open if the request had an effect: a success that can't be
-/// read, or a gateway that timed out waiting for Graph. An error in Graph's own format means that
-/// nothing was done, whatever its status.
+/// Returns whether it is unknown if the request had an effect: a success that can't be read, or a
+/// gateway that timed out waiting for Graph. An error in Graph's own format means that it had none,
+/// whatever its status.
 pub(super) fn is_ambiguous(trouble: TemporaryFailure, body: &[u8]) -> bool {
     let by_gateway = |status| matches!(status, 200..=299 | 502 | 504);
     match trouble {
@@ -193,7 +193,8 @@ pub(super) fn is_ambiguous(trouble: TemporaryFailure, body: &[u8]) -> bool {
     }
 }
 
-/// Status 200 and a JSON object without `error`. A `null` counts as absent.
+/// Returns whether the answer is a success: status 200 and a JSON object without `error`. A `null`
+/// counts as absent.
 fn is_success(status: u16, body: &[u8]) -> bool {
     let object = serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(body);
     status == 200
@@ -231,8 +232,8 @@ fn by_status(status: u16) -> Class {
     }
 }
 
-/// Code 100 has many meanings. Two of them can only be recognized by their text, since Meta sets no
-/// subcode.
+/// Classifies code 100 by its text. The code has many meanings, and two of them can only be
+/// recognized by their text, since Meta sets no subcode.
 fn by_text(error: &ErrorDetail) -> Option<Verdict> {
     if error.code != 100 || error.error_subcode == Some(33) {
         return None;

@@ -63,7 +63,7 @@ pub struct GraphConfig {
     /// The largest number of waiting requests per phone number. Further ones fail immediately.
     pub waiting_max: usize,
     pub policy: Policy,
-    /// The interval at which the end of a call is requested again, and the total time.
+    /// The interval at which the end of a call is requested again.
     pub ending_again: Duration,
     pub ending_max: Duration,
     /// Returns a random number between 0 and 1, which varies the pauses.
@@ -103,19 +103,19 @@ pub enum SetupError {
 #[derive(Clone)]
 pub struct ActionRequest {
     pub phone_number_id: PhoneNumberId,
-    /// `None` for the node's default token.
+    /// The access token. `None` for the node's default token.
     pub token: Option<Secret>,
     pub about: CallTarget,
     pub action: GraphAction,
-    /// Our offer for `connect`; our answer for `pre_accept` and `accept`, which must be identical
-    /// in both.
+    /// The SDP: the node's offer for `connect`, and its answer for `pre_accept` and `accept`, which
+    /// must be identical in both.
     pub sdp: Option<Arc<str>>,
     /// The `biz_opaque_callback_data` of `connect` and `accept`.
     pub opaque: Option<String>,
     /// The end of the answer window. No attempt begins or lasts past it.
     pub deadline: Option<Instant>,
-    /// Cancelled when the user has hung up or a later request about the call supersedes this one.
-    /// No attempt begins after that, and a running one is the last.
+    /// Cancelled when the user has hung up, or when a later request about the call supersedes this
+    /// one. No attempt begins after that, and a running one is the last.
     pub overtaken: CancellationToken,
 }
 
@@ -172,7 +172,7 @@ impl ActionRequest {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Try {
     pub begun: Instant,
-    /// When it left its number's queue. `None` if it never did.
+    /// When the attempt left its number's queue. `None` if it never did.
     pub sent: Option<Instant>,
     pub ended: Instant,
     /// The HTTP status, or a word of `status_label`.
@@ -306,7 +306,7 @@ impl Graph {
         WabaNode(Node::new(self, id.as_str(), token))
     }
 
-    /// Our app.
+    /// The node's app.
     pub fn app<'a>(&'a self, id: &'a str, secret: &'a Secret) -> AppNode<'a> {
         AppNode { graph: self, id, secret }
     }
@@ -465,8 +465,8 @@ impl Graph {
         })
     }
 
-    /// The URL and headers of a request about a number or another Graph object. `None`, with a log
-    /// entry, if they can't be encoded.
+    /// Returns the URL and headers of a request about a number or another Graph object. If they
+    /// can't be encoded, this is logged, and the result is `None`.
     pub(super) fn head(
         &self,
         number: &PhoneNumberId,
@@ -587,8 +587,8 @@ impl Graph {
         Ok(GraphResponse { status, retry_after, body })
     }
 
-    /// Removes our tokens from Graph's answer. Graph quotes a malformed token, and its answers are
-    /// logged.
+    /// Removes the node's tokens from Graph's answer. Graph quotes a malformed token, and its
+    /// answers are logged.
     pub(super) fn redact_tokens<'a>(&self, body: &'a [u8], headers: &HeaderMap) -> Cow<'a, [u8]> {
         let sent = headers.get(AUTHORIZATION).and_then(|h| std::str::from_utf8(h.as_bytes()).ok());
         let sent = sent.and_then(|h| h.strip_prefix("Bearer ")).unwrap_or_default();
@@ -606,7 +606,7 @@ impl Graph {
     }
 }
 
-/// A response of Graph without our tokens.
+/// A response of Graph without the node's tokens.
 pub(super) struct GraphResponse {
     pub(super) status: u16,
     pub(super) retry_after: Option<Duration>,
@@ -637,7 +637,7 @@ where
 /// A request, which is the same in each attempt.
 struct PreparedRequest {
     action: Action,
-    /// It rejects a call that was not admitted.
+    /// Whether the request rejects a call that was not admitted.
     is_reject: bool,
     uri: Uri,
     headers: HeaderMap,
@@ -651,7 +651,7 @@ struct PreparedRequest {
 pub(super) struct Lane {
     places: Semaphore,
     reject_places: Semaphore,
-    /// For requests that are not about calls.
+    /// The places for requests that are not about calls.
     other_places: Semaphore,
     calls: WaitMeter,
     rejects: WaitMeter,
@@ -724,14 +724,14 @@ pub(super) enum Kind {
     Call,
     /// The reject of a call that was not admitted.
     Reject,
-    /// Not about a call.
+    /// A request that is not about a call.
     Other,
 }
 
-/// Requests that are not about calls may use one in this many places of a number.
+/// The reciprocal of the share of a number's places that requests not about calls may use.
 const OTHER_SHARE: usize = 2;
 
-/// The fault of a full lane. It counts as a rate limit.
+/// The fault for a full lane. It counts as a rate limit.
 const LANE_FULL: Fault = Fault::Answered(Retryable {
     trouble: TemporaryFailure::Rate { code: 0 },
     once: false,

@@ -1,5 +1,5 @@
 //! Graph requests about business numbers and their WABAs: a number's details, its calling settings,
-//! registration, and the subscriptions of our app. Payloads are written strictly and read
+//! registration, and the subscriptions of the node's app. Payloads are written strictly and read
 //! tolerantly.
 
 use serde_json::{Map, Value, json};
@@ -18,7 +18,7 @@ const PAGE: usize = 100;
 const TEXT_MAX: usize = 200;
 /// The `action` label of these requests in metrics.
 const OTHER: &str = "other";
-/// The webhook fields that our app needs.
+/// The webhook fields that the node's app needs.
 pub const FIELDS_NEEDED: &[&str] = &[
     "calls",
     "messages",
@@ -46,9 +46,10 @@ pub struct CallingSettings {
     pub enabled: Option<bool>,
     pub callback_permission: Option<bool>,
     pub sip: Option<bool>,
-    /// Media keys are exchanged in the SDP (SDES). Offhook uses DTLS, so calls would have no audio.
+    /// Whether media keys are exchanged in the SDP (SDES). Offhook uses DTLS, so such calls would
+    /// have no audio.
     pub sdes: Option<bool>,
-    /// Meta restricts calling at present.
+    /// Whether Meta restricts calling at present.
     pub restricted: bool,
 }
 
@@ -59,13 +60,13 @@ pub struct CallingChange {
     pub callback_permission: Option<bool>,
 }
 
-/// The webhook subscription of our app.
+/// The webhook subscription of the node's app.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Subscription {
     /// The webhook URL. Empty without a subscription.
     pub url: String,
     pub fields: Vec<String>,
-    /// The subscription is switched off.
+    /// Whether the subscription is switched off.
     pub inactive: bool,
 }
 
@@ -73,7 +74,7 @@ pub struct Subscription {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TokenFacts {
     pub valid: bool,
-    /// `None` if it does not expire.
+    /// The expiry time. `None` if the token does not expire.
     pub expires: Option<Timestamp>,
     pub scopes: Vec<String>,
     /// The app that the token was issued for. `None` if Meta does not state it.
@@ -157,7 +158,7 @@ impl WabaNode<'_> {
         templates::list(&self.0).await
     }
 
-    /// Subscribes our app to the WABA's webhooks with `POST /{waba_id}/subscribed_apps`.
+    /// Subscribes the node's app to the WABA's webhooks with `POST /{waba_id}/subscribed_apps`.
     ///
     /// # Errors
     /// Returns the outcome of the last attempt.
@@ -176,7 +177,7 @@ impl WabaNode<'_> {
     }
 }
 
-/// Our app at Graph, with [`Graph::app`](super::Graph::app).
+/// The node's app at Graph, with [`Graph::app`](super::Graph::app).
 pub struct AppNode<'a> {
     pub(super) graph: &'a Graph,
     pub(super) id: &'a str,
@@ -190,7 +191,7 @@ impl AppNode<'_> {
         Node::new(self.graph, id, Some(&token))
     }
 
-    /// The webhook fields and URL of our app, from `GET /{app_id}/subscriptions`.
+    /// The webhook fields and URL of the node's app, from `GET /{app_id}/subscriptions`.
     ///
     /// # Errors
     /// Returns the outcome of the last attempt.

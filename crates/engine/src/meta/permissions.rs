@@ -30,7 +30,7 @@ pub struct CallPermissions {
 pub struct Limit {
     pub period_secs: u64,
     pub used: u32,
-    /// When a used-up limit has room again. `None` if it is not used up.
+    /// Time at which a used-up limit allows a request again. `None` if the limit is not used up.
     pub expires: Option<Timestamp>,
 }
 

@@ -27,7 +27,7 @@ const PAGES_MAX: usize = 20;
 pub(super) struct Node<'a> {
     pub(super) graph: &'a Graph,
     pub(super) id: PhoneNumberId,
-    /// `None` for the node's default token.
+    /// The access token. `None` for the node's default token.
     pub(super) token: Option<Secret>,
 }
 
@@ -37,7 +37,7 @@ struct GraphRequest<'a> {
     path: &'a str,
     /// The `action` label in metrics.
     label: &'static str,
-    /// Makes the request a POST, which may have a side effect.
+    /// The JSON body. It makes the request a POST, which may have a side effect.
     body: Option<Bytes>,
     /// The largest body of an answer, in bytes.
     answer_max: usize,

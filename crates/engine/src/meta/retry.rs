@@ -10,11 +10,11 @@ use super::types::Action;
 /// The reason why an attempt has no final answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// No connection, so nothing was sent.
+    /// No connection was established, so no request was sent.
     Unreachable,
-    /// No answer in time. The request may have taken effect.
+    /// No answer arrived in time. The request may have taken effect.
     Timeout,
-    /// The connection broke after the request was sent, which may have taken effect.
+    /// The connection broke after the request was sent. The request may have taken effect.
     Broken,
     /// An answer that allows a retry.
     Answered(Retryable),
@@ -23,11 +23,11 @@ pub enum Fault {
 /// The pauses before the retries. Their number is the number of retries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// For `pre_accept` and `accept`.
+    /// The pauses for `pre_accept` and `accept`.
     pub answering: Vec<Duration>,
-    /// For `terminate` and `reject`.
+    /// The pauses for `terminate` and `reject`.
     pub ending: Vec<Duration>,
-    /// For `connect`.
+    /// The pauses for `connect`.
     pub connecting: Vec<Duration>,
     /// The shortest pause after a rate limit.
     pub rate_floor: Duration,
@@ -103,7 +103,8 @@ impl Policy {
     }
 }
 
-/// A call that may exist already must not be created a second time.
+/// Returns whether a `connect` may be retried. A call that may already exist must not be created a
+/// second time.
 fn may_connect_again(fault: Fault) -> bool {
     match fault {
         Fault::Unreachable => true,
@@ -124,7 +125,7 @@ fn may_connect_again(fault: Fault) -> bool {
 #[derive(Debug)]
 pub struct Budget {
     origin: Instant,
-    /// By tenth of a second. Entries older than ten seconds count as empty.
+    /// The requests by tenth of a second. Entries older than ten seconds count as empty.
     tenths: [Tenth; WINDOW_TENTHS as usize],
     /// The times of the retries in the last ten seconds. The limit bounds its length.
     retries: VecDeque<Instant>,
@@ -181,7 +182,8 @@ impl Budget {
         allowed
     }
 
-    /// Returns whether the budget would allow a retry at `then` if nothing else were sent.
+    /// Returns whether the budget would allow a retry at `then` if no other request were sent until
+    /// then.
     pub fn has_room(&self, then: Instant) -> bool {
         let number = self.number(then);
         // Only tenths that lie completely in the window count, so the sum is never too large.

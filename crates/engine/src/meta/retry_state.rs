@@ -16,19 +16,19 @@ pub struct RetryState {
     action: Action,
     deadline: Option<Instant>,
     tries: usize,
-    /// At least one attempt was sent.
+    /// Whether at least one attempt was sent.
     sent: bool,
     /// The outcome if no further attempt is sent.
     fallback: GraphOutcome,
-    /// An earlier attempt may have succeeded without an answer.
+    /// Whether an earlier attempt may have succeeded without an answer.
     may_have_succeeded: bool,
 }
 
-/// What to do after an attempt.
+/// The step after an attempt.
 #[derive(Clone, Debug, PartialEq)]
 pub enum NextStep {
     /// Make another attempt after `pause`. `or_else` is the outcome if the request is superseded
-    /// first.
+    /// before that.
     Retry { pause: Duration, or_else: GraphOutcome },
     /// The outcome is final.
     Done(GraphOutcome),

@@ -15,18 +15,19 @@ pub struct MetaSettings {
     pub app_id: Option<String>,
     /// The Facebook Login for Business configuration that the sign-up window uses.
     pub signup_config_id: Option<String>,
-    /// Verifies the signatures of webhooks.
+    /// The secret that verifies the signatures of webhooks.
     pub app_secret: Secret,
-    /// The secret before a rotation. While it is set, webhooks signed with either are accepted.
+    /// The previous secret during a rotation. While it is set, webhooks signed with either are
+    /// accepted.
     pub app_secret_previous: Option<Secret>,
     /// The token that Meta repeats when it verifies the webhook's URL.
     pub verify_token: Secret,
-    /// The access token of WABAs that have none of their own.
+    /// The access token of WABAs without their own.
     pub access_token: Option<Secret>,
 }
 
 impl MetaSettings {
-    /// The defaults, with the two secrets that have none.
+    /// Creates the default settings with these two secrets, which have no defaults.
     #[allow(clippy::expect_used, reason = "a constant")]
     pub fn new(app_secret: Secret, verify_token: Secret) -> Self {
         Self {

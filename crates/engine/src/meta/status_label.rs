@@ -3,7 +3,8 @@
 
 pub(super) const TIMEOUT: &str = "timeout";
 pub(super) const ERROR: &str = "error";
-/// For unregistered status codes. Without it, a server could create hundreds of label values.
+/// The label for unregistered status codes. Without it, a server could create hundreds of label
+/// values.
 pub(super) const OTHER: &str = "other";
 
 /// The label of a status code.

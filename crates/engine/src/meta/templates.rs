@@ -18,7 +18,7 @@ const ANSWER_MAX: usize = 1 << 20;
 const TEXT_MAX: usize = 2_048;
 /// The maximum length of a name or a language.
 const NAME_MAX: usize = 512;
-/// Maximum numbers of buttons and of parameters that are read.
+/// Maximum number of buttons that are read.
 const BUTTONS_MAX: usize = 10;
 const PARAMETERS_MAX: usize = 50;
 
@@ -28,7 +28,7 @@ const PARAMETERS_MAX: usize = 50;
 #[schema(as = MessageTemplate, examples(json!({"name": "order_update", "language": "en", "category": "UTILITY", "header": null, "body": "Hello {{1}}, your order arrives on {{2}}.", "footer": "Acme", "buttons": [], "parameters": [{"component": "body", "button": null, "type": "text", "name": "1", "example": "Asha"}, {"component": "body", "button": null, "type": "text", "name": "2", "example": "Tuesday"}], "named": false, "otherParts": []})))]
 pub struct Template {
     pub name: String,
-    /// A code such as `en` or `pt_BR`.
+    /// The language code, such as `en` or `pt_BR`.
     pub language: String,
     /// Meta's value: `MARKETING`, `UTILITY` or `AUTHENTICATION`.
     pub category: String,
@@ -37,11 +37,11 @@ pub struct Template {
     pub body: String,
     pub footer: String,
     pub buttons: Vec<TemplateButton>,
-    /// The values that a message has to give, in order.
+    /// The values that a message must provide, in order.
     pub parameters: Vec<TemplateParameter>,
-    /// The placeholders have names instead of numbers.
+    /// Whether the placeholders have names instead of numbers.
     pub named: bool,
-    /// The parts that are not described here. If there are any, a message may need more than
+    /// The parts that are not described here. If there are any, a message may need values beside
     /// `parameters`.
     pub other_parts: Vec<OtherPart>,
 }
@@ -55,15 +55,15 @@ pub enum OtherPart {
     Carousel,
     /// A location in the header.
     Location,
-    /// An offer with a time at which it ends.
+    /// An offer that expires at a certain time.
     LimitedTimeOffer,
-    /// A one-time password. Its button takes the code too, and Meta words the body.
+    /// A one-time password. Its button also takes the code, and Meta words the body.
     OneTimePassword,
     /// A button that opens a form (a WhatsApp Flow).
     Flow,
     /// A button that opens products of a catalogue.
     Catalog,
-    /// A part that this version does not know.
+    /// A part that this version of Offhook does not know.
     Unknown,
 }
 
@@ -96,7 +96,7 @@ pub struct TemplateButton {
     pub url: String,
 }
 
-/// A value that a message with a template has to give.
+/// A value that a message with a template must provide.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TemplateParameter {
     pub component: TemplateComponent,
@@ -176,7 +176,8 @@ pub fn pieces(text: &str) -> Vec<Piece<'_>> {
     found
 }
 
-/// The names of a text's placeholders, each once, in the order in which Meta takes their values.
+/// Returns the names of a text's placeholders, each once, in the order in which Meta expects their
+/// values.
 fn placeholders(text: &str) -> Vec<&str> {
     let mut names: Vec<&str> = Vec::new();
     for piece in pieces(text) {
@@ -190,7 +191,7 @@ fn placeholders(text: &str) -> Vec<&str> {
     names
 }
 
-/// Replaces the placeholders of a text. One without a value stays.
+/// Replaces the placeholders of a text. Placeholders without a value are kept.
 fn fill(text: &str, value: impl Fn(&str) -> Option<String>) -> String {
     let filled = pieces(text).into_iter().map(|piece| match piece {
         Piece::Text(text) => text.to_owned(),
@@ -389,15 +390,15 @@ impl Template {
         template
     }
 
-    /// Returns whether a message's `template` is this one.
+    /// Returns whether a message's `template` refers to this one.
     pub fn is_named_by(&self, sent: &Value) -> bool {
         sent.get("name").and_then(Value::as_str) == Some(self.name.as_str())
             && sent.pointer("/language/code").and_then(Value::as_str)
                 == Some(self.language.as_str())
     }
 
-    /// The text that the user sees of a message's `template`: header, body and footer. A
-    /// placeholder without a value stays.
+    /// Returns the text that the user sees for a message's `template`: header, body and footer.
+    /// Placeholders without a value are kept.
     pub fn rendered(&self, sent: &Value) -> String {
         let filled = |component: &str, text: &str| {
             let parameters = list_at(sent, "/components")

@@ -64,7 +64,7 @@ pub struct CallRequest {
 }
 
 impl CallRequest {
-    /// A request about an existing call.
+    /// Creates a request about an existing call.
     pub fn about(call_id: Wacid, action: Action) -> Self {
         Self {
             messaging_product: "whatsapp".to_owned(),
@@ -79,7 +79,7 @@ impl CallRequest {
 }
 
 impl CallRequest {
-    /// A request to call the user with these digits.
+    /// Creates a request to call the user with these digits.
     pub fn connect(user: &str, sdp_offer: String) -> Self {
         Self {
             messaging_product: "whatsapp".to_owned(),
@@ -120,7 +120,7 @@ pub enum SdpType {
 pub struct CallAnswer {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub messaging_product: Option<String>,
-    /// Contains one call in the answer to `connect`.
+    /// The id of the new call, in the answer to `connect`. Otherwise empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub calls: Vec<CallId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -161,7 +161,7 @@ pub struct ErrorDetail {
     pub fbtrace_id: Option<String>,
 }
 
-/// Details of an error. Sometimes a bare string.
+/// Details of an error. Sometimes they are a bare string.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum ErrorData {
@@ -188,13 +188,14 @@ impl ErrorDetail {
     }
 }
 
-/// The `biz_opaque_callback_data` of a call's `connect` or `accept`. It ties Meta's events to the
-/// call and its node.
+/// The `biz_opaque_callback_data` of a call's `connect` or `accept`. It connects Meta's events with
+/// the call and its node.
 pub fn callback_data(call: CallUuid, node_id: &str) -> String {
     format!("oh1.{call}.{node_id}")
 }
 
-/// The call named by [`callback_data`]. `None` if another program wrote it.
+/// Returns the call in the opaque data made by [`callback_data`]. `None` if another program wrote
+/// it.
 pub fn call_named(opaque: &str) -> Option<CallUuid> {
     opaque.strip_prefix("oh1.")?.split('.').next()?.parse().ok()
 }

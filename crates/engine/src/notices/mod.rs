@@ -1,8 +1,8 @@
 //! Notifications for the people of an account: a message arrived, an AI agent failed, a call was
-//! missed, the state or rating of a number changed, something could not be delivered.
+//! missed, the state or rating of a number changed, or an event could not be delivered.
 //!
-//! [`Notices::note`] never waits. When the row is stored, the feed is informed. The store lists
-//! notifications and marks them as read; `api` serves them.
+//! [`Notices::note`] never waits. When the row is stored, the notification is published to the
+//! feed. The store lists notifications and marks them as read; `api` serves them.
 
 use uuid::Uuid;
 
@@ -24,7 +24,7 @@ pub struct Notice {
     /// A sentence for people.
     pub text: String,
     pub number: Option<String>,
-    /// The `wa_id` of the user it is about, needed for erasure.
+    /// The `wa_id` of the user that the notification is about. Needed for erasure.
     pub user: Option<String>,
     pub conversation: Option<Uuid>,
     pub call: Option<CallUuid>,

@@ -34,7 +34,7 @@ pub struct UrlCheck {
 pub enum Checked {
     /// The status, and for documents the findings of the linter.
     Answered { status: u16, findings: Vec<Finding>, valid: bool },
-    /// No usable response.
+    /// No usable response was received.
     Failed { status: Option<u16>, why: String },
 }
 
@@ -48,7 +48,7 @@ impl Checked {
 /// URLs with the fields that hold them.
 pub(super) type FieldUrls = Vec<(&'static str, (DocUrl, Method))>;
 
-/// A number's URLs in force, by field, and the keys that sign requests to them.
+/// Returns a number's effective URLs by field, and the keys that sign requests to them.
 pub fn urls_of(book: &Book, entry: &Number) -> (FieldUrls, SigningKeys) {
     let set = &entry.set;
     let answer = book.answer_of(entry);
@@ -63,7 +63,7 @@ pub fn urls_of(book: &Book, entry: &Number) -> (FieldUrls, SigningKeys) {
 }
 
 impl Numbers {
-    /// Requests every URL that is in force for the number.
+    /// Requests every effective URL of the number.
     ///
     /// # Errors
     ///

@@ -23,14 +23,14 @@ pub struct Credentials {
     pub id: PhoneNumberId,
     pub waba: Option<WabaId>,
     pub token: Secret,
-    /// Whether its AI agent answers. `None` keeps the setting, and disables the agent of a new
-    /// number.
+    /// Whether the number's AI agent answers. `None` keeps the setting, and disables the agent of a
+    /// new number.
     pub active: Option<bool>,
 }
 
 impl Credentials {
-    /// Applies the settings. Those of a known number are kept unless given here, since it may only
-    /// get a new token.
+    /// Applies the settings. A known number keeps those that are not given, since it may only get a
+    /// new token.
     pub(super) fn settle(&self, set: &mut NumberSet, was_here: bool) {
         if !self.display_name.is_empty() && (!was_here || set.alias.is_empty()) {
             set.alias.clone_from(&self.display_name);
@@ -53,7 +53,7 @@ pub struct SignUp {
 }
 
 impl Numbers {
-    /// Connects a number. Its token is stored sealed and never shown again.
+    /// Connects a number. Its token is stored encrypted and never shown again.
     ///
     /// # Errors
     ///
@@ -182,7 +182,8 @@ impl Numbers {
         }
     }
 
-    /// Reads the state of a new number from Meta. If that fails, the next reconciliation does it.
+    /// Reads the state of a new number from Meta. If that fails, the next reconciliation repeats
+    /// it.
     async fn fetch_new_number(&self, scope: &Scope, number: &E164) {
         let fetched = match self.found(scope, number) {
             Ok(known) => self.refresh(&known).await,
@@ -261,7 +262,7 @@ impl Numbers {
     }
 
     /// The WABAs granted to a sign-up's token, or only the named one. If Meta lists none, the named
-    /// one has still to be verified.
+    /// one must still be verified.
     async fn granted(
         &self,
         app: &MetaApp,
@@ -302,7 +303,8 @@ fn rule(code: &'static str, message: &str, field: &'static str) -> NumberError {
     NumberError::Rule { code, message: message.to_owned(), field: Some(field), meta: None }
 }
 
-/// A refusal by Graph is an error in the request; any other failure is Meta's.
+/// Converts an outcome of Graph to an error. A refusal is an error in the request; any other
+/// failure is Meta's.
 fn refused_or(
     outcome: GraphOutcome,
     code: &'static str,

@@ -1,5 +1,5 @@
-//! Differences of numbers between two books, as the payload of the `number.changed` webhook,
-//! whether people, the configuration or Meta made the change. Pure.
+//! Differences of numbers between two books, as the payload of the `number.changed` webhook. The
+//! change may come from people, the configuration or Meta. Pure.
 
 use serde_json::{Map, Value, json};
 
@@ -30,7 +30,8 @@ pub fn changes(
     changes
 }
 
-/// The `data` of a number with changed routing, or `None` if nothing visible has.
+/// Returns the `data` of a number whose routing has changed, or `None` if no visible field has
+/// changed.
 pub fn rerouted(
     book: &Book,
     number: &E164,
@@ -47,8 +48,8 @@ fn between(was: &Map<String, Value>, is: Map<String, Value>) -> Option<Value> {
     (!changed.is_empty()).then(|| json!({"changed": changed, "number": is}))
 }
 
-/// Cheap test for numbers that cannot differ, since most changes concern one number of many. The
-/// first state fetched from Meta is no change.
+/// Cheap test for numbers without differences, since most changes concern one number of many. The
+/// first state fetched from Meta does not count as a change.
 fn is_same((before, was): (&Book, &Number), (after, is): (&Book, &Number)) -> bool {
     let first = was.set.at_meta.synced.is_none() && is.set.at_meta.synced.is_some();
     (first || was.set == is.set)

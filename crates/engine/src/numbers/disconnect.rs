@@ -6,8 +6,8 @@ use model::{AuthId, E164, WabaId};
 use store::Scope;
 
 impl Numbers {
-    /// Disconnects a number: it takes and places no more calls and messages. Live calls are not
-    /// affected.
+    /// Disconnects a number: the number takes and places no more calls and messages. Live calls are
+    /// not affected.
     ///
     /// # Errors
     ///
@@ -33,8 +33,8 @@ impl Numbers {
     }
 
     /// Leaves a number out of lists until it is connected again, and disconnects it if it is
-    /// connected. It is not hidden if the disconnect takes it out of the scope, since it is then
-    /// another account's to hide.
+    /// connected. It is not hidden if the disconnect moves it out of the scope, since only its
+    /// account may hide it then.
     ///
     /// # Errors
     ///

@@ -3,9 +3,9 @@
 //!
 //! The numbers are entries of `admission::book`. Its keeper stores each change and updates the
 //! routing tables; `meta::numbers` makes the Graph requests. This module combines both. `panel`
-//! validates a change of settings (pure) and makes it at Meta first where needed, `connect` adds
-//! numbers, `sync` reads their state from Meta, `webhooks` processes webhooks, `reconcile` compares
-//! both sides regularly, and `diff` describes changes for webhooks of customers. The APIs check
+//! validates a change of settings and makes it at Meta first where needed, `connect` adds numbers,
+//! `sync` reads their state from Meta, `webhooks` processes webhooks, `reconcile` compares both
+//! sides regularly, and `diff` describes changes for webhooks of customers. The APIs check
 //! permissions.
 
 mod check;
@@ -79,11 +79,11 @@ struct Inner {
 struct Turn {
     /// Held while a change is made both here and at Meta.
     lock: Arc<Mutex<()>>,
-    /// Writes at Meta so far. Anything read before the last of them is outdated.
+    /// Number of writes at Meta so far. Data that was read before the last write is outdated.
     written: u64,
 }
 
-/// Who answers a number, as shown in its resource.
+/// Who answers a number, as shown in the number's resource.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NumberRouting {
     /// The AI agent that answers.
@@ -109,19 +109,19 @@ impl From<Routing> for NumberRouting {
 /// Looks up the routing of a number in memory.
 pub type RoutingOf = Box<dyn Fn(&E164) -> NumberRouting + Send + Sync>;
 
-/// Why an operation failed.
+/// The reason why an operation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum NumberError {
-    /// It does not exist, or belongs to another account.
+    /// The resource does not exist, or belongs to another account.
     #[error("{0}")]
     Missing(&'static str),
     /// A field has an invalid value.
     #[error("{field}: {message}")]
     Bad { field: &'static str, message: String },
-    /// The current state does not allow it.
+    /// The current state does not allow the operation.
     #[error("{message}")]
     State { code: &'static str, message: String },
-    /// A rule of WhatsApp forbids it. `meta` has Meta's code and text.
+    /// A rule of WhatsApp forbids the operation. `meta` has Meta's code and text.
     #[error("{message}")]
     Rule {
         code: &'static str,
@@ -129,13 +129,13 @@ pub enum NumberError {
         field: Option<&'static str>,
         meta: Option<(i64, String)>,
     },
-    /// It was tried too recently.
+    /// The operation was tried too recently.
     #[error("{message}")]
     Wait { seconds: u64, message: String },
-    /// It was changed concurrently.
+    /// The resource was changed concurrently.
     #[error("changed concurrently")]
     Changed,
-    /// Graph refused or failed.
+    /// The request to Graph was refused or failed.
     #[error("graph request failed: {0}")]
     Meta(GraphOutcome),
     #[error("store failed: {0}")]

@@ -188,7 +188,7 @@ fn url(
 }
 
 impl Numbers {
-    /// Checks whether a change is valid, without asking Meta or changing anything.
+    /// Checks whether a change is valid, without a request to Meta and without changing anything.
     ///
     /// # Errors
     ///
@@ -276,8 +276,8 @@ fn unchanged(seen: Option<&NumberSet>, set: &NumberSet) -> Result<(), NumberErro
 
 impl Numbers {
     /// Prepares a number for an AI agent. `wakes` activates the number. Its configuration becomes
-    /// [`Configuration::Agent`] unless `url_serves` (its own URL has open conversations) or a
-    /// document answers its calls and the agent takes none.
+    /// [`Configuration::Agent`], unless `url_serves` (its own URL has open conversations), or a
+    /// document answers its calls and the agent does not.
     ///
     /// # Errors
     ///

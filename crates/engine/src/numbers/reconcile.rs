@@ -13,12 +13,12 @@ use model::{E164, NotificationTopic, WabaId};
 const EVERY: Duration = Duration::from_secs(15 * 60);
 /// Pause between two numbers, which leaves Graph's rate limit to calls.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Numbers that are stored in one change.
+/// Number of numbers that are stored in one change.
 const BATCH: usize = 50;
 
 impl Numbers {
-    /// Reconciles all numbers now and every 15 minutes until stopped. New numbers of known WABAs are
-    /// looked for every 15 minutes, and not while the node starts.
+    /// Reconciles all numbers now and every 15 minutes until stopped. New numbers of known WABAs
+    /// are searched for every 15 minutes, but not while the node starts.
     pub async fn run_reconciliation(self, stop: CancellationToken) {
         let mut every = tokio::time::interval(EVERY);
         every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

@@ -75,8 +75,8 @@ impl Numbers {
         }
     }
 
-    /// Stores the outcome, with retries: while the store says `running`, no other registration can
-    /// start.
+    /// Stores the outcome, with retries. While the stored state is `running`, no other registration
+    /// can start.
     async fn keep(&self, number: &E164, state: Registration, now: Timestamp) {
         loop {
             let edit = |set: &mut NumberSet| end(set, state.clone());

@@ -17,9 +17,9 @@ pub struct SyncReport {
     pub added: Vec<E164>,
     /// Numbers with the fields of their resource that changed.
     pub changed: Vec<(E164, Vec<&'static str>)>,
-    /// Numbers that Meta lists and that could not be added.
+    /// Numbers that Meta lists but that could not be added.
     pub left_out: Vec<(E164, ConnectRefusal)>,
-    /// Numbers for which the calling settings could not be fetched. They keep the known ones.
+    /// Numbers whose calling settings could not be fetched. They keep the known ones.
     pub unread: Vec<E164>,
 }
 
@@ -236,7 +236,7 @@ impl Numbers {
     }
 
     /// Applies the state of some numbers, all or none. A number that is not connected yet is
-    /// connected with the settings that `made` returns, or skipped if it returns none.
+    /// connected with the settings that `made` returns, or skipped if it returns `None`.
     pub(super) async fn take_over(
         &self,
         reading: Vec<(E164, NumberReading)>,

@@ -170,7 +170,7 @@ impl Numbers {
         }
     }
 
-    /// Refreshes a number. A number that is not known yet was added at Meta.
+    /// Refreshes a number. An unknown number is one that was added at Meta, and is connected.
     async fn refresh_number(&self, waba: &WabaId, number: &E164) {
         if self.book().any_number(number).is_none() {
             self.add_new_numbers(waba).await;

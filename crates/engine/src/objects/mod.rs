@@ -3,7 +3,7 @@
 //!
 //! Every request is signed in its URL (Signature Version 4, `rusty-s3`), so that clients can also
 //! be redirected to signed URLs. A file is uploaded with a single `PUT`, streamed from the disk; an
-//! interrupted upload leaves no object. Nothing is retried here, and nothing is known of
+//! interrupted upload leaves no object. This module does not retry requests and does not depend on
 //! recordings: see `call::recordings`.
 
 mod settings;
@@ -41,10 +41,10 @@ const UPLOAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// Validity of the URLs that this client requests, which only has to cover the start of the
 /// transfer.
 const URL_VALIDITY: Duration = Duration::from_secs(900);
-/// Bytes of an error response that are read.
+/// Maximum number of bytes of an error response that are read.
 const ERROR_BYTES_MAX: usize = 4 << 10;
 const CODE_CHARS_MAX: usize = 64;
-/// Bytes read from a file at a time.
+/// Number of bytes read from a file at a time.
 const CHUNK: u64 = 64 << 10;
 
 /// Why a request to the bucket failed.
@@ -64,7 +64,7 @@ pub enum BucketError {
     Refused { status: StatusCode, code: ErrorCode },
 }
 
-/// The error code in a response, such as `NoSuchBucket`, if it has one. Limited in length and
+/// The error code in a response, such as `NoSuchBucket`, if there is one. Limited in length and
 /// alphabet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ErrorCode(Option<String>);
@@ -173,7 +173,7 @@ impl Bucket {
         }
     }
 
-    /// A URL that gives access to an object for this long.
+    /// Returns a URL that is valid for this long and gives access to an object.
     ///
     /// # Errors
     ///

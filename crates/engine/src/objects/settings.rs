@@ -14,7 +14,7 @@ pub struct S3Settings {
     pub prefix: String,
     pub access_key_id: String,
     pub secret_access_key: Secret,
-    /// Whether the bucket's name goes into the path of URLs instead of the host name.
+    /// Whether the bucket's name is part of the path of URLs instead of the host name.
     pub path_style: bool,
     /// Whether the local file is kept after it was copied.
     pub keep_local: bool,

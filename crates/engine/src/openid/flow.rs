@@ -29,7 +29,7 @@ const TO_BYTES_MAX: usize = 1_000;
 pub struct Flow {
     secret: Secret,
     begun: Timestamp,
-    /// The page to open afterwards. It comes from the browser; the caller has to validate it.
+    /// The page to open afterwards. It comes from the browser, so the caller has to validate it.
     pub to: String,
 }
 
@@ -90,7 +90,7 @@ impl Flow {
         URL_SAFE_NO_PAD.encode(digest(&SHA256, self.verifier().as_bytes()).as_ref())
     }
 
-    /// Whether the returned `state` is that of this browser.
+    /// Whether the returned `state` belongs to this browser.
     pub(super) fn is_state(&self, given: &str) -> bool {
         bool::from(self.state().as_bytes().ct_eq(given.as_bytes()))
     }

@@ -2,9 +2,9 @@
 //! person (authorization code flow with PKCE, state and nonce).
 //!
 //! `flow` is the state of one browser, `token` verifies identity tokens, `provider` makes the
-//! requests. This module knows no users, permissions or pages: `people` maps claims to users,
-//! `console` talks to the browser. The operator chooses the provider, so it is requested directly,
-//! even at local addresses, and without `egress`'s rules for customer URLs.
+//! requests. This module does not depend on users, permissions or pages: `people` maps claims to
+//! users, and `console` handles the browser's requests. The operator chooses the provider, so it is
+//! requested directly, even at local addresses, and without `egress`'s rules for customer URLs.
 
 mod flow;
 mod provider;
@@ -38,7 +38,7 @@ pub enum OpenIdError {
     /// The provider's response is not usable.
     #[error("could not use {what} of the sign-in provider: {why}")]
     Document { what: &'static str, why: String },
-    /// A recent attempt to reach the provider failed with this error.
+    /// A recent attempt to reach the provider failed with this error. No new attempt was made.
     #[error("{0}")]
     Away(String),
     #[error(
@@ -63,7 +63,7 @@ pub enum OpenIdError {
 pub struct Returned<'a> {
     pub state: &'a str,
     pub code: &'a str,
-    /// The provider's error code, if it sent no code.
+    /// The provider's error code. Only set if it sent no code for the exchange.
     pub error: &'a str,
     /// The issuer, if sent (RFC 9207).
     pub issuer: &'a str,
@@ -111,7 +111,7 @@ impl Provider {
         &self.0.redirect
     }
 
-    /// The URL at which the browser signs in.
+    /// Returns the URL at which the browser signs in.
     ///
     /// # Errors
     ///

@@ -25,10 +25,10 @@ use egress::error_chain;
 use model::Secret;
 use model::is_loopback;
 
-/// A person waits for these requests.
+/// Timeout for connecting. It is short, because a person waits for these requests.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-/// Longest response.
+/// Maximum size of a response.
 const BYTES_MAX: usize = 256 << 10;
 /// How long metadata and keys are cached, and the shortest time between two requests for an unknown
 /// key.
@@ -54,7 +54,7 @@ pub(super) struct Metadata {
     read: Instant,
 }
 
-/// The last metadata, and when and why reading it failed since.
+/// The last metadata, and the time and error of a later failure to read it.
 #[derive(Default)]
 pub(super) struct MetadataCache {
     known: Option<Metadata>,
@@ -101,8 +101,8 @@ impl Inner {
         self.read(REFRESH_AFTER).await
     }
 
-    /// One task reads while others wait. After a failure there is a pause, and older metadata stays
-    /// in use.
+    /// Reads the metadata. One task reads while others wait. After a failure there is a pause, and
+    /// older metadata stays in use.
     async fn read(&self, fresh: Duration) -> Result<Metadata, OpenIdError> {
         let mut cache = self.cache.lock().await;
         let now = self.clock.now();
@@ -308,7 +308,7 @@ fn unusable(what: &'static str, why: &str) -> OpenIdError {
     OpenIdError::Document { what, why: why.to_owned() }
 }
 
-/// RFC 6749 §2.3.1: both parts are form-encoded before they become Basic credentials.
+/// Returns the Basic credentials. Both parts are form-encoded first (RFC 6749 §2.3.1).
 fn basic(id: &str, secret: &Secret) -> Option<HeaderValue> {
     let half = |text: &str| byte_serialize(text.as_bytes()).collect::<String>();
     let both = STANDARD.encode(format!("{}:{}", half(id), half(secret.reveal())));

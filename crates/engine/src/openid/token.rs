@@ -102,7 +102,8 @@ fn fault_of(error: &jsonwebtoken::errors::Error) -> TokenFault {
     }
 }
 
-/// Checks which the library does not make: times, nonce, further audiences and the subject.
+/// Makes the checks that the library does not make: times, nonce, further audiences and the
+/// subject.
 fn check(
     claims: Map<String, Value>,
     settings: &ProviderSettings,
@@ -154,13 +155,14 @@ fn whole(seconds: f64) -> i64 {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claims {
     pub issuer: String,
-    /// Unique and permanent at the issuer.
+    /// The subject, which is unique and permanent at the issuer.
     pub subject: String,
-    /// As the provider sent it. `is_verified` says whether the provider has verified it.
+    /// The e-mail address as the provider sent it. `is_verified` is whether the provider has
+    /// verified it.
     pub email: Option<String>,
     pub is_verified: bool,
     pub name: Option<String>,
-    /// The role from the role claim, or `None` if it has no value that stands for a role.
+    /// The role from the role claim, or `None` if the claim contains no configured value.
     pub role: Option<Role>,
 }
 

@@ -1,5 +1,5 @@
 //! Maps people who signed in with OpenID Connect to users of the provider's account: by an earlier
-//! link, by a verified mail address, or as new users if the configuration allows it.
+//! link, by a verified e-mail address, or as new users if the configuration allows it.
 
 use uuid::Uuid;
 
@@ -14,15 +14,15 @@ use store::{Scope, Session, StoreError, User, UserChange, UserLink};
 pub struct Rules<'a> {
     /// New people become users of this account.
     pub account: AuthId,
-    /// Only users of this main account and its subaccounts sign in with the provider. Another
-    /// account may have a user with the same mail address as its name.
+    /// Only users of this main account and its subaccounts sign in with the provider. A user of
+    /// another account may have the same e-mail address as its name.
     pub main_account: AuthId,
     /// The role of new people, unless the provider gives another. `None` if only existing users may
     /// sign in.
     pub newcomers: Option<Role>,
-    /// Mail domains that new people may have. Empty allows every domain.
+    /// E-mail domains that new people may have. Empty allows every domain.
     pub domains: &'a [String],
-    /// Whether a claim of the provider gives the role.
+    /// Whether a claim of the provider contains the role.
     pub has_roles: bool,
 }
 
@@ -31,7 +31,7 @@ pub struct Rules<'a> {
 pub enum SignInRefusal {
     #[error("could not identify the person: the provider sent no email address")]
     NoEmail,
-    /// An unverified address may be invented.
+    /// The e-mail address is unverified, and may be invented.
     #[error("could not identify the person: the provider has not verified the email address")]
     Unverified(String),
     #[error("there is no user with this email address")]

@@ -1,5 +1,5 @@
-//! Recognises browsers that a person has signed in with before, so that the wrong guesses of others
-//! do not delay them (`docs/reference/reliability.md#r15`).
+//! Recognises browsers that a person has signed in with before, so that wrong guesses of others do
+//! not delay that person (`docs/reference/reliability.md#r15`).
 
 use aws_lc_rs::hmac;
 use aws_lc_rs::rand::SystemRandom;

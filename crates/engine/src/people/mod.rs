@@ -1,9 +1,9 @@
 //! Authentication: the console's users, their sessions and invitations, users of an OpenID Connect
 //! provider (`arrival`), and API keys created at run time.
 //!
-//! `api` and `console` ask this module who makes a request and check permissions themselves.
-//! Secrets are random and shown once; the store has digests of them, and Argon2id hashes of
-//! passwords. Sessions are looked up for each request, so that an ended session is over
+//! `api` and `console` use this module to identify the sender of a request, and check permissions
+//! themselves. Secrets are random and shown once; the store has digests of them, and Argon2id
+//! hashes of passwords. Sessions are looked up for each request, so that an ended session is over
 //! immediately. Keys are kept in memory, since programs make many requests.
 
 mod arrival;
@@ -37,14 +37,14 @@ use store::{
     UserChange,
 };
 
-/// Longest idle time of a session, and its longest life.
+/// Maximum idle time of a session.
 const IDLE: Duration = Duration::from_secs(12 * 3600);
 const AT_MOST: Duration = Duration::from_secs(7 * 86_400);
 /// Minimum interval between writes of the last use of a session.
 const SEEN_EVERY: Duration = Duration::from_secs(300);
 /// Validity of an invitation.
 pub const INVITED_FOR: Duration = Duration::from_secs(7 * 86_400);
-/// Lengths of passwords, and of the names of users and keys, in characters.
+/// Minimum length of a password, in characters.
 pub const PASSWORD_MIN: usize = 10;
 pub const PASSWORD_MAX: usize = 256;
 pub const NAME_MAX: usize = 64;
@@ -132,7 +132,7 @@ pub struct NewUser {
     pub full_name: String,
     pub role: Role,
     pub wa_id: Option<String>,
-    /// `None` to invite the user, who then sets a password.
+    /// The password. `None` to invite the user, who then sets one.
     pub password: Option<Secret>,
 }
 
@@ -143,7 +143,7 @@ pub struct Change {
     pub role: Option<Role>,
     pub password: Option<Secret>,
     pub wa_id: Option<Option<String>>,
-    /// Makes the change only if the user still equals this.
+    /// If set, the change is made only if the user still equals this.
     pub seen: Option<Box<User>>,
 }
 
@@ -158,22 +158,22 @@ struct Inner {
     feed: Feed,
     failures: Failures,
     browsers: Browsers,
-    /// By digest.
+    /// The API keys by digest.
     keys: ArcSwap<HashMap<String, KeyHolder>>,
     /// Notified on each sign-out, so that open connections check their sessions again.
     signed_out: tokio::sync::watch::Sender<()>,
-    /// Serializes changes of keys, so that a task which read the keys before a revocation cannot
-    /// put them into force after it.
+    /// Serializes changes of keys, so that a task that read the keys before a revocation can't
+    /// apply them after it.
     keys_turn: tokio::sync::Mutex<()>,
 }
 
-/// A name as failures are counted for it.
+/// Returns the form of a name under which failures are counted.
 fn name_to_count(name: &str) -> String {
     name.chars().take(NAME_MAX).collect()
 }
 
 impl People {
-    /// Creates the handle. No API keys are in force before [`People::load`].
+    /// Creates the handle. No API keys are accepted before [`People::load`].
     pub fn new(
         store: Store,
         passwords: Passwords,
@@ -206,7 +206,7 @@ impl People {
         self.read_keys().await
     }
 
-    /// Puts into force what other nodes have changed: API keys, and ended sessions.
+    /// Applies changes of other nodes: API keys, and ended sessions.
     ///
     /// # Errors
     ///
@@ -226,8 +226,8 @@ impl People {
         Ok(())
     }
 
-    /// Writes a change of keys and puts it into force. Both are completed even if the returned
-    /// future is dropped.
+    /// Writes a change of keys and applies it. Both are completed even if the returned future is
+    /// dropped.
     async fn with_keys<T, F>(
         &self,
         write: impl FnOnce(Store) -> F + Send + 'static,
@@ -308,8 +308,8 @@ impl People {
     /// password and has the same error. Without an account, the password decides between users of
     /// several accounts who have the same name. `browser` is the value of [`cookie::BROWSER`].
     ///
-    /// Wrong passwords are counted for each user that they were compared with, so that what happens
-    /// to a user does not affect those of other accounts with the same name.
+    /// Wrong passwords are counted for each user that they were compared with, so that failures of
+    /// one user do not affect users of other accounts with the same name.
     ///
     /// # Errors
     ///
@@ -579,7 +579,7 @@ impl People {
     }
 
     /// Changes a user. `by` is the user who makes the change. Users cannot change their own role,
-    /// so that an owner remains.
+    /// so that there is always an owner.
     ///
     /// # Errors
     ///
@@ -649,7 +649,8 @@ impl People {
         Ok(())
     }
 
-    /// The identity of an `X-API-Key` that was created at run time.
+    /// Returns the identity of an `X-API-Key` that was created at run time. `None` if the key is
+    /// unknown.
     pub fn key(&self, key: &str) -> Option<KeyHolder> {
         Token::read(key).and_then(|key| self.0.keys.load().get(&key.digest()).cloned())
     }
@@ -783,7 +784,7 @@ fn busy(_: PasswordError) -> PeopleError {
     PeopleError::Busy
 }
 
-/// Checks the name of a user or key, which is one line of text.
+/// Validates the name of a user or key, which is one line of text.
 fn name_of(field: &'static str, text: &str) -> Result<String, PeopleError> {
     let text = text.trim();
     let fits =

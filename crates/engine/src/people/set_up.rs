@@ -1,4 +1,4 @@
-//! The first user of a node, by a link that the node prints at its start.
+//! //! The creation of a node's first user, with a link that the node prints at its start.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use store::{StoreError, User};
 
 /// Validity of the link.
 const LINK_VALID_FOR: Duration = Duration::from_secs(24 * 3_600);
-/// The name under which wrong links are counted. It is longer than names of users.
+/// The name under which wrong links are counted. It is longer than any user's name.
 const COUNTED_AS: &str =
     "set-up link, which is counted separately from the names of all users of the node";
 const _: () = assert!(COUNTED_AS.len() > NAME_MAX);

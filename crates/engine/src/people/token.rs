@@ -39,13 +39,14 @@ impl Token {
         self.0.reveal()
     }
 
-    /// The SHA-256 digest by which the store knows the token. A slow hash would add nothing, since
-    /// the token is random.
+    /// The SHA-256 digest by which the store identifies the token. A slow hash would not be safer,
+    /// since the token is random.
     pub fn digest(&self) -> String {
         hex::encode(digest(&SHA256, self.reveal().as_bytes()).as_ref())
     }
 
-    /// The CSRF token of a session. It is derived from the token, which cannot be computed from it.
+    /// The CSRF token of a session. It is derived from the session token, which can't be computed
+    /// from it.
     pub fn csrf(&self) -> String {
         let text = format!("form {}", self.reveal());
         URL_SAFE_NO_PAD.encode(digest(&SHA256, text.as_bytes()).as_ref())

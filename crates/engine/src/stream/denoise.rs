@@ -37,7 +37,7 @@ impl Pieces {
 
 /// Converts blocks from 48 kHz to the stream's rate.
 struct Converter {
-    /// `None` if the stream's rate is 48 kHz, or the converter could not be created.
+    /// The converter. `None` if the stream's rate is 48 kHz, or the converter could not be created.
     fft: Option<Fft<f32>>,
     made: Vec<f32>,
 }
@@ -97,7 +97,7 @@ impl Downsampler {
 pub(super) struct Denoiser {
     pieces: Pieces,
     network: Box<DenoiseState<'static>>,
-    /// Share of the network's output, 0 to 1. The rest is the original audio.
+    /// The share of the network's output, 0 to 1. The rest is the original audio.
     share: f32,
     /// The previous original block: the network's output lags by one block.
     before: [f32; PIECE],

@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use super::mulaw;
 use machine::{StreamFormat, StreamOrder, StreamTrack};
 
-/// Accepts Base64 with or without padding, since libraries differ.
+/// A Base64 decoder that accepts input with or without padding, since libraries differ.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &ALPHABET,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
@@ -79,17 +79,17 @@ pub(super) fn tracks(track: StreamTrack) -> &'static [Track] {
 pub(super) enum Fault {
     /// The playback buffer is full.
     BufferOverflow,
-    /// Not JSON, not an object, or a field is missing or has the wrong type.
+    /// The message is not JSON or not an object, or a field is missing or has the wrong type.
     InvalidMessage,
     /// `contentType` and `sampleRate` are not supported by this stream.
     InvalidFormat,
-    /// Not Base64, or an incomplete sample at the end.
+    /// The payload is not Base64, or has an incomplete sample at the end.
     InvalidPayload,
-    /// Audio for a stream that is not bidirectional.
+    /// The server sent audio for a stream that is not bidirectional.
     NotBidirectional,
-    /// Not keys, or too many.
+    /// The digits are not keys, or there are too many.
     InvalidDigits,
-    /// Too many pending checkpoints, or a name that is too long.
+    /// There are too many pending checkpoints, or the name is too long.
     InvalidCheckpoint,
 }
 
@@ -158,7 +158,7 @@ impl StreamIds {
     }
 }
 
-/// Serializing strings, numbers and lists cannot fail.
+/// Serializes a message. This can't fail for strings, numbers and lists.
 fn json(message: &impl Serialize) -> String {
     serde_json::to_string(message).unwrap_or_default()
 }
@@ -302,7 +302,7 @@ pub(super) fn read(text: &str) -> Result<Option<Command>, Fault> {
     }
 }
 
-/// Fields of other events are not parsed.
+/// A message. Fields of other events are not parsed.
 #[derive(Deserialize)]
 struct Message<'a> {
     #[serde(default, borrow)]

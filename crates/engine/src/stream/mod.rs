@@ -41,7 +41,7 @@ use sound::Sound;
 #[doc(hidden)]
 pub use trial::{Trial, read_messages};
 
-/// Frames of the server's audio that are buffered at the leg before playback starts.
+/// Number of frames of the server's audio that are buffered at the leg before playback starts.
 pub const LEAD: usize = 1;
 const NO_ROOM: &str = "this node has no capacity for its audio";
 
@@ -149,7 +149,7 @@ impl StreamHandle {
         }
     }
 
-    /// Sends a key of the caller to the server.
+    /// Sends a digit of the caller to the server.
     pub fn key(&self, digit: Digit) {
         if self.shared.opened.load(Ordering::Acquire) {
             let at_ms = epoch_ms(self.shared.clock.wall());

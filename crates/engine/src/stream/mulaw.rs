@@ -1,6 +1,6 @@
 //! µ-law coding (ITU-T G.711): eight bits per sample.
 
-/// Added before the segment search, so that each segment has its own leading bit.
+/// Bias that is added before the segment search, so that each segment has its own leading bit.
 const BIAS: i32 = 0x84;
 /// Louder samples are clipped to this value.
 const CLIP: i32 = 32_635;

@@ -1,8 +1,8 @@
 //! Queue of messages to a stream's server, numbered in order.
 //!
 //! Audio is produced every 20 ms, whether or not the server reads. When too much audio is queued,
-//! the oldest message is dropped and counted; its number is missing, so the server can detect the
-//! gap. Other messages are rare and are kept.
+//! the oldest message is dropped and counted; its number is missing, so that the server can detect
+//! the gap. Other messages are rare and are not dropped.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -16,12 +16,12 @@ const MEDIA_MAX: usize = 250;
 /// Maximum number of other queued messages. Further ones are dropped.
 const OTHERS_MAX: usize = 2_000;
 
-/// The next thing to send.
+/// The next message or action of the socket.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum NextSend {
     Text(String),
     Ping,
-    /// The queue is closed and empty, so the socket is to be closed.
+    /// The queue is closed and empty, so the socket must be closed.
     Over,
 }
 

@@ -21,7 +21,7 @@ const BELOW: u8 = 10;
 /// The buffer. See the module documentation.
 pub(super) struct Queue {
     hz: u32,
-    /// Converts audio that has the other sample rate.
+    /// Converts audio that has the other sample rate. `None` if none was received.
     rates: Option<RateConverter>,
     samples: VecDeque<i16>,
     /// Number of samples taken so far. Positions are relative to this count.
@@ -52,7 +52,7 @@ impl Queue {
         }
     }
 
-    /// Appends audio. Returns a fill level that is reached by it.
+    /// Appends audio. Returns the fill level that it reaches, if any.
     ///
     /// # Errors
     /// Returns an error if the buffer is full or the rate is not supported. Nothing is appended

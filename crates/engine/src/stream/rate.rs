@@ -11,9 +11,9 @@ const MIDDLE: usize = TAPS / 2;
 /// Direction of the conversion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Conversion {
-    /// 8 kHz in, 16 kHz out.
+    /// From 8 kHz to 16 kHz.
     Double,
-    /// 16 kHz in, 8 kHz out.
+    /// From 16 kHz to 8 kHz.
     Halve,
 }
 
@@ -70,7 +70,8 @@ impl RateConverter {
     }
 }
 
-/// A sinc with a cut-off at a quarter of the rate, with a Blackman window. The sum is one.
+/// The filter taps: a sinc with a cut-off at a quarter of the rate and a Blackman window. Their sum
+/// is one.
 fn taps() -> [f32; TAPS] {
     let at = |n: usize| {
         let from_middle = n as f64 - MIDDLE as f64;

@@ -25,7 +25,7 @@ use model::{Method, StreamId};
 
 /// Timeout of one connection attempt: DNS, TCP, TLS and upgrade (`docs/stream.md#connection`).
 const CONNECT: Duration = Duration::from_secs(5);
-/// Maximum number of connection attempts, and the pause between them.
+/// Maximum number of connection attempts.
 const TRIES: u32 = 3;
 const PAUSE: Duration = Duration::from_secs(1);
 /// Maximum message size (`docs/reference/limits.md#l12`).
@@ -35,8 +35,8 @@ const PING_EVERY: Duration = Duration::from_secs(20);
 const PINGS_MISSED_MAX: u32 = 2;
 /// Time for queued messages and the closing handshake at the end of a stream.
 const CLOSING: Duration = Duration::from_secs(2);
-/// Rate limits for the server, in messages and bytes: burst sizes and rates per second. 40 s of
-/// audio in pieces of 20 ms fit into the burst. Beyond the limit the socket is read more slowly.
+/// Maximum burst of messages from the server. 40 s of audio in pieces of 20 ms fit into it. Beyond
+/// the limit, the socket is read more slowly.
 const MESSAGES_AT_ONCE: u32 = 2_500;
 const MESSAGES_A_SECOND: u32 = 1_000;
 const BYTES_AT_ONCE: u32 = 6 * 1024 * 1024;
@@ -54,7 +54,7 @@ pub(super) struct Connector {
 
 /// How a socket ended.
 enum End {
-    /// The stream has ended here, and the server was notified.
+    /// The stream has ended at the node, and the server was notified.
     Local,
     /// The server closed the socket.
     Remote,

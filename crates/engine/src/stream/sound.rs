@@ -12,16 +12,16 @@ use media::opus::{Encoder, Rate};
 use media::workers::{Job, JobStatus};
 use media::{Buffering, Feed, Tap, TapReader};
 
-/// Frames kept ahead at the leg: three ticks, in case this thread is delayed.
+/// Number of frames kept ahead at the leg: three ticks, in case this thread is delayed.
 const AHEAD: usize = 3;
-/// Runs of the job for which an incomplete frame waits for more samples after the leg has run out
-/// of audio. Most of a tick.
+/// Number of runs of the job for which an incomplete frame waits for more samples after the leg has
+/// run out of audio. Most of a tick.
 const TAIL_BEATS: u8 = 3;
-/// Opus bit rate in bit/s and complexity, as for prompts.
+/// Opus bit rate in bit/s, as for prompts.
 const BITRATE: u32 = 24_000;
 const COMPLEXITY: u8 = 5;
-/// Ticks without a packet before silence is sent instead, so that a late packet does not count as
-/// lost immediately.
+/// Number of ticks without a packet before silence is sent instead, so that a late packet does not
+/// count as lost immediately.
 const LATE_TICKS: i64 = 3;
 
 /// The job. See the module documentation.
@@ -31,7 +31,7 @@ pub(super) struct Sound {
     denoised: Option<DenoisedTracks>,
     playback: Option<Playback>,
     heard: Pieces,
-    /// Inbound pieces sent, minus the ticks that have passed.
+    /// Number of inbound pieces sent, minus the ticks that have passed.
     ahead: i64,
     sent: Pieces,
 }
@@ -49,7 +49,7 @@ struct Playback {
     feed: Feed,
     encoder: Encoder,
     pcm: Vec<i16>,
-    /// Runs of the job since the leg ran out of audio.
+    /// Number of runs of the job since the leg ran out of audio.
     dry: u8,
 }
 

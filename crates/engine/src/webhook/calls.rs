@@ -22,8 +22,8 @@ pub trait Calls: Send + Sync {
     /// Returns `None` if it is unusable.
     fn read_offer(&self, sdp: &str) -> Option<Offer>;
 
-    /// Chooses the id of a call before its start. Returns what another node of the fleet needs to
-    /// end the call, or `None` if nothing answers calls of the number.
+    /// Chooses the id of a call before its start. Returns the data that another node of the fleet
+    /// needs to end the call, or `None` if the number has no answer URL.
     fn birth(&self, number: &NumberEntry, incoming: &mut Incoming) -> Option<Birth>;
 
     /// Starts a call.
@@ -38,10 +38,10 @@ pub trait Calls: Send + Sync {
         incoming: Incoming,
     ) -> Result<(), Box<Admitted>>;
 
-    /// Whether the node has a call. `named` is the outbound call that an event's opaque data name.
+    /// Whether the node has a call. `named` is the outbound call in an event's opaque data.
     fn has(&self, key: &CallKey, named: Option<CallUuid>) -> bool;
 
-    /// Reports an event of a call. `named` is the outbound call that its opaque data name.
+    /// Reports an event of a call. `named` is the outbound call in its opaque data.
     fn event(&self, key: &CallKey, named: Option<CallUuid>, event: CallEvent) -> EventOutcome;
 
     /// Sends `reject` to Graph for a call that was not admitted.

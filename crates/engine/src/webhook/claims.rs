@@ -11,24 +11,24 @@ use crate::call::registry::CallKey;
 
 /// The other nodes of a fleet. Meta may deliver a webhook several times, and to any node.
 pub trait OtherNodes: Send + Sync {
-    /// Claims an inbound call for this node, before any request to Meta. `birth` is the call,
-    /// or `None` if it does not begin here: it is rejected, or over. If the database is out of
-    /// reach, the node decides alone.
+    /// Claims an inbound call for this node, before any request to Meta. `birth` describes the
+    /// call, or is `None` if the call does not begin here because it is rejected or over. If the
+    /// database can't be reached, the node decides alone.
     fn claim(&self, key: CallKey, birth: Option<Birth>) -> BoxFuture<'_, Claim>;
 
-    /// Returns the node that has a live call. `named` is the outbound call that an event's opaque
-    /// data name. `None` if no other node has it.
+    /// Returns the node that has a live call. `named` is the outbound call in an event's opaque
+    /// data. `None` if no other node has the call.
     fn owner(
         &self,
         key: CallKey,
         named: Option<CallUuid>,
     ) -> BoxFuture<'_, Result<Option<Uuid>, Unreachable>>;
 
-    /// Has another node process the events of its calls.
+    /// Forwards a webhook to another node, which processes the events of its calls.
     fn forward(&self, to: Uuid, webhook: SignedWebhook) -> BoxFuture<'_, Result<(), Unreachable>>;
 
-    /// Has any other node take the inbound calls of a webhook, because this one takes none at the
-    /// moment.
+    /// Hands the inbound calls of a webhook over to any other node, because this one takes none at
+    /// the moment.
     fn hand_over(&self, webhook: SignedWebhook) -> BoxFuture<'_, Result<(), Unreachable>>;
 }
 
@@ -49,10 +49,10 @@ pub enum Claim {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unreachable;
 
-/// A webhook as Meta has sent it, so that another node can verify it.
+/// A webhook as sent by Meta, so that another node can verify it.
 #[derive(Clone, Debug)]
 pub struct SignedWebhook {
     pub body: Bytes,
-    /// Contains the signature.
+    /// The headers, including the signature.
     pub headers: HeaderMap,
 }

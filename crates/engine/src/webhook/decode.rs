@@ -76,7 +76,8 @@ fn account_news(waba: Option<Value<'_>>, field: &str, value: Value<'_>) -> Optio
     numbers::parse_change(&waba, field, &serde_json::from_str(raw).ok()?)
 }
 
-/// Larger changes are not parsed: a `serde_json::Value` needs up to eighty times as much memory.
+/// Maximum size of a change that is parsed, because a `serde_json::Value` needs up to eighty times
+/// as much memory.
 const SORTED_BYTES_MAX: usize = 64 << 10;
 
 /// Returns the SHA-256 of a change with sorted members, or of its bytes if it is too large to sort.
@@ -125,7 +126,7 @@ struct ValueContext {
 
 /// An element of `contacts`.
 struct Contact {
-    /// Digits.
+    /// The digits of the user's phone number.
     wa_id: Option<String>,
     bsuid: Option<String>,
     /// The profile name without control characters. May be empty.
@@ -338,14 +339,15 @@ fn connect(item: Value<'_>, key: CallKey, context: &ValueContext) -> Content {
     }))
 }
 
-/// Returns our call that `biz_opaque_callback_data` names (`docs/reference/meta.md#opaque-data`).
+/// Returns the call of this node in `biz_opaque_callback_data`
+/// (`docs/reference/meta.md#opaque-data`). `None` if there is none.
 fn named(opaque: Option<Value<'_>>) -> Option<CallUuid> {
     call_named(&text(opaque)?)
 }
 
 /// The object `session`, or the older `connection.webrtc` if that is absent.
 struct Session {
-    /// `sdp_type` in lower case. Neither "offer" nor "answer" if it is unusable.
+    /// `sdp_type` in lower case. `None` if it is neither "offer" nor "answer".
     kind: Option<String>,
     sdp: Sdp,
 }

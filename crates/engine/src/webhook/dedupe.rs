@@ -31,13 +31,13 @@ pub(super) fn key_of(words: &[&[u8]]) -> u128 {
 /// Number of shards, so that concurrent webhooks rarely share a lock.
 const SHARDS: usize = 16;
 
-/// Keys per page, and minimum number of latest keys with their own expiry time.
+/// Number of keys per page, and minimum number of latest keys with their own expiry time.
 const PAGE: usize = 1_024;
 
 /// A set of keys that expire.
 pub(super) struct KeyTable {
     shards: [Mutex<Shard>; SHARDS],
-    /// The first time passed in, which is the zero of all others.
+    /// The first time passed in. All other times are relative to it.
     origin: OnceLock<Instant>,
     ttl: Duration,
     /// Maximum number of keys per shard.
@@ -61,7 +61,7 @@ struct Shard {
 struct Page {
     /// Expiry time of the last key.
     until: Nanos,
-    /// Sorted.
+    /// The keys, sorted.
     keys: Vec<u64>,
 }
 
@@ -155,7 +155,8 @@ impl Shard {
         self.pages.iter().any(|page| page.keys.binary_search(&key).is_ok())
     }
 
-    /// Rarely needed, since keys are usually removed right after their insertion.
+    /// Removes a key from the pages. Rarely needed, since keys are usually removed right after
+    /// their insertion.
     fn forget_paged(&mut self, key: u64) {
         for page in &mut self.pages {
             if let Ok(at) = page.keys.binary_search(&key) {

@@ -28,9 +28,9 @@ pub enum Effect {
     UnknownNumber,
     Ignored,
     Malformed,
-    /// Could not be stored or executed: the request is answered with 503.
+    /// The item could not be stored or executed, so the request is answered with 503.
     Busy,
-    /// Results of whole bodies.
+    /// The signature of the whole body was wrong.
     BadSignature,
     BadJson,
     TooLarge,
@@ -77,7 +77,7 @@ pub struct ItemResult {
 /// The pending count of an item. Counted on drop, after the result of all its writes is known.
 pub(super) struct Tally {
     pub(super) kind: &'static str,
-    /// Known late if other nodes are asked.
+    /// The result of the item. It is known only after other nodes were asked, if there are any.
     pub(super) effect: Mutex<Effect>,
     /// Set if a write failed, so that Meta redelivers the item.
     pub(super) busy: AtomicBool,

@@ -20,10 +20,10 @@ use model::metric;
 
 /// Maximum body size: 3 MiB, as documented by Meta.
 const BODY_MAX: usize = 3 * 1024 * 1024;
-/// Timeout for writes to the store. After that Meta is asked to redeliver; it waits only some
-/// seconds for a response.
+/// Timeout for writes to the store. After that, Meta is asked to redeliver, since it waits only
+/// some seconds for a response.
 const STORE_TIME: Duration = Duration::from_secs(3);
-/// How much of an oversized body is still read, and for how long, before the response is sent.
+/// Maximum number of bytes of an oversized body that are still read before the response is sent.
 const REST_MAX: usize = 16 * 1024 * 1024;
 const REST_TIME: Duration = Duration::from_secs(2);
 
@@ -62,8 +62,8 @@ fn verification<C: Calls>(handler: &WebhookHandler<C>, query: &str) -> Response<
     answer
 }
 
-/// Answers a webhook that another node of the fleet has received: 200 if the events of this node's
-/// calls were processed, and 503 if Meta must deliver them again.
+/// Answers a webhook that another node of the fleet has received. The status is 200 if the events
+/// of this node's calls were processed, and 503 if Meta must deliver them again.
 pub fn handle_forwarded<C: Calls>(
     handler: &WebhookHandler<C>,
     webhook: &SignedWebhook,
@@ -78,8 +78,8 @@ pub fn handle_forwarded<C: Calls>(
     }
 }
 
-/// Answers a webhook whose inbound calls another node of the fleet does not admit: 200 if they are
-/// this node's now, and 503 if this node does not admit them either.
+/// Answers a webhook whose inbound calls another node of the fleet does not admit. The status is
+/// 200 if this node takes them, and 503 if it does not admit them either.
 pub async fn handle_handed_over<C: Calls>(
     handler: &WebhookHandler<C>,
     webhook: &SignedWebhook,

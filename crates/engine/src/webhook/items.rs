@@ -33,7 +33,7 @@ pub enum Content {
     Connect(Box<Connect>),
     Terminate {
         key: CallKey,
-        /// Our call that its opaque data name.
+        /// The call of this node in the opaque data.
         named: Option<CallUuid>,
         termination: Termination,
     },
@@ -60,9 +60,9 @@ pub enum Content {
         /// Account news in the change, if any.
         heard: Option<Box<MetaEvent>>,
     },
-    /// Of an unknown kind, or without effect.
+    /// The item is of an unknown kind, or has no effect.
     Ignored,
-    /// Of a known kind but unusable.
+    /// The item is of a known kind but unusable.
     Malformed,
 }
 
@@ -94,7 +94,7 @@ pub struct Connect {
     pub direction: Direction,
     /// Unix time in seconds by Meta's clock. `None` means the time of arrival.
     pub timestamp: Option<i64>,
-    /// Digits as sent by Meta. Prefer [`Connect::user`].
+    /// The user's digits as sent by Meta. Prefer [`Connect::user`].
     pub from: Option<String>,
     pub to: Option<String>,
     /// `wa_id` of the user's contact as digits.
@@ -105,7 +105,7 @@ pub struct Connect {
     pub name: String,
     pub cta_payload: Option<String>,
     pub deeplink_payload: Option<String>,
-    /// Our call that its opaque data name.
+    /// The call of this node in the opaque data.
     pub named: Option<CallUuid>,
     pub sdp: Sdp,
 }
@@ -113,15 +113,16 @@ pub struct Connect {
 /// The session description of a connect.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Sdp {
-    /// Present, of the right type, not empty and within the size limit.
+    /// A session description that is present, of the right type, not empty and within the size
+    /// limit.
     Given(String),
-    /// Present but unusable.
+    /// A session description that is present but unusable.
     Bad,
 }
 
 impl Connect {
-    /// Returns the user as callbacks name them: digits, else the business-scoped id, else
-    /// `anonymous` (`docs/reference/meta.md#connect-parties`).
+    /// Returns the user's id as in callbacks: digits, else the business-scoped id, else `anonymous`
+    /// (`docs/reference/meta.md#connect-parties`).
     pub fn user(&self, business: &E164) -> String {
         let (told, other) = match self.direction {
             Direction::Inbound => (&self.from, &self.to),

@@ -1,8 +1,8 @@
 //! Meta's webhook: verifies the signature over the raw bytes, decodes the items and processes each.
 //!
 //! `verify` checks the signature, `decode` converts the body to items, `route` passes the items in
-//! order to admission and to the calls, and `http` implements the listener. [`Calls`] is what it
-//! needs of the live calls.
+//! order to admission and to the calls, and `http` implements the listener. [`Calls`] is its
+//! interface to the live calls.
 
 mod calls;
 mod claims;

@@ -73,14 +73,14 @@ pub type AccountNewsSink = Box<dyn Fn(MetaEvent) + Send + Sync>;
 pub struct PendingWrite {
     key: u128,
     work: Work,
-    /// The count of its item. Set after the item was processed.
+    /// The count of the write's item. Set after the item was processed.
     tally: Option<Arc<Tally>>,
 }
 
-/// What the 200 waits for.
+/// The work that must be done before the 200.
 enum Work {
     Stored(Stored),
-    /// An inbound call of a node in a fleet, which has to claim it.
+    /// An inbound call that a node of a fleet has to claim.
     Connect(Box<ReceivedConnect>),
     /// An event of a call that this node does not have.
     Foreign(ForeignEvent),
@@ -109,7 +109,7 @@ impl PendingWrite {
         Self { key, work, tally: None }
     }
 
-    /// Whether other nodes are asked.
+    /// Whether other nodes must be asked.
     pub(super) fn is_shared(&self) -> bool {
         matches!(self.work, Work::Connect(_) | Work::Foreign(_))
     }
@@ -226,7 +226,7 @@ impl<C: Calls> WebhookHandler<C> {
         self
     }
 
-    /// Whether a webhook is processed. Otherwise Meta is asked to retry.
+    /// Whether a webhook is processed. If not, Meta is asked to retry.
     pub(super) fn accepts_webhook(&self) -> bool {
         self.pressure.as_ref().is_none_or(|pressure| pressure.accepts_webhook())
     }
@@ -393,7 +393,8 @@ impl<C: Calls> WebhookHandler<C> {
         written && forwarded
     }
 
-    /// Has the owner of a call process an event. `sent` are the nodes that have the webhook.
+    /// Forwards an event to the node that owns its call. `sent` are the nodes that already have the
+    /// webhook.
     async fn pass_on(
         &self,
         event: ForeignEvent,
@@ -455,8 +456,8 @@ impl<C: Calls> WebhookHandler<C> {
         effect != Effect::Busy
     }
 
-    /// Has another node take the calls of a webhook if this one drains. Until the balancer has
-    /// noticed that, calls still come here. Returns `false` if this node has to decide.
+    /// Hands the calls of a webhook over to another node if this one drains. Until the balancer has
+    /// noticed that, calls still arrive here. Returns `false` if this node must decide about them.
     async fn hand_over(&self, webhook: Option<&SignedWebhook>) -> bool {
         match (&self.others, webhook) {
             (Some(others), Some(webhook)) if self.gate.is_draining() => {
@@ -735,8 +736,8 @@ impl<C: Calls> WebhookHandler<C> {
         }
     }
 
-    /// Returns the result of an event that is processed once: `effect`, unless the event is a
-    /// duplicate or the number unknown.
+    /// Returns the result of an event that is processed once: `effect`, or the result for a
+    /// duplicate or an unknown number.
     fn once(&self, number: &PhoneNumberId, key: u128, now: Instant, effect: Effect) -> Effect {
         if !self.claim(key, now) {
             Effect::Duplicate
@@ -926,7 +927,7 @@ impl<C: Calls> WebhookHandler<C> {
     }
 }
 
-/// The result of an event that its call has received.
+/// Returns the result of an event that was delivered to its call.
 fn applied(event: &CallEvent) -> Effect {
     match event {
         CallEvent::Answer(Some(_)) => Effect::AnswerApplied,

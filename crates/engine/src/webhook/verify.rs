@@ -36,7 +36,8 @@ impl Secrets {
         current | previous
     }
 
-    /// Returns the challenge if the query is Meta's verification request with our token.
+    /// Returns the challenge if the query is Meta's verification request with the node's verify
+    /// token.
     pub fn challenge(&self, query: &str) -> Option<String> {
         let of = |name: &str| {
             url::form_urlencoded::parse(query.as_bytes())

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-/// A variant of a body that describes the same call.
+/// A variant of a webhook body that describes the same call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BodyVariant {
     /// Unknown members, items, fields and words around the known ones.
@@ -15,7 +15,7 @@ pub(crate) enum BodyVariant {
     Numbers,
     /// No `direction`, as in older examples of Meta's documentation.
     NoDirection,
-    /// Event, direction and status in the other case.
+    /// Event, direction and status in upper case instead of lower case, or the reverse.
     Case,
 }
 
@@ -145,7 +145,7 @@ impl Batch {
     }
 }
 
-/// A connect item with an unusable id.
+/// Returns a connect item with an unusable id.
 fn bad(number: &Value) -> Value {
     entry(
         "calls",
@@ -156,7 +156,7 @@ fn bad(number: &Value) -> Value {
     )
 }
 
-/// A valid item for another field, number or call. The kind varies with `n`.
+/// Returns a valid item for another field, number or call. The kind varies with `n`.
 fn filler(n: usize, mark: &str, number: &Value) -> Value {
     let id = format!("{mark}.{n}");
     let ours = json!({"phone_number_id": number, "display_phone_number": ""});

@@ -83,11 +83,11 @@ struct Rule {
     number: Option<String>,
     /// Digits of the user. `None` matches any.
     user: Option<String>,
-    /// Matches only the n-th call of those that number and user select, from 1.
+    /// Matches only the n-th of the calls that `number` and `user` select, from 1.
     call: Option<u32>,
     /// Matches only the n-th event of the kind that the action applies to, from 1.
     nth: Option<u32>,
-    /// Maximum number of times the rule acts in one call.
+    /// Maximum number of times that the rule acts in one call.
     times: Option<u32>,
     /// Probability in percent.
     percent: f64,
@@ -139,7 +139,7 @@ pub(crate) enum WebhookFault {
         copies: u32,
         after: Duration,
     },
-    /// Delays the delivery by a random time between the two.
+    /// Delays the delivery by a random time between `min` and `max`.
     Delay {
         min: Duration,
         max: Duration,
@@ -221,7 +221,8 @@ pub(crate) struct Storm {
     /// The same user calls again after each call has ended. Otherwise the calls overlap and the
     /// users' numbers count up.
     pub(crate) sequential: bool,
-    /// Each user hangs up at a random time between the two, measured from the placing of the call.
+    /// Each user hangs up at a random time between these two, measured from the placing of the
+    /// call.
     pub(crate) hangup: (Duration, Duration),
     /// Uses real media, otherwise signalling only.
     pub(crate) media: bool,
@@ -302,7 +303,7 @@ fn mix_seed(seed: u64, with: impl Hash) -> u64 {
 #[derive(Debug)]
 struct ActiveRule {
     rule: Rule,
-    /// Separate for each rule, so that rules do not influence each other.
+    /// The random number generator of this rule, so that rules do not influence each other.
     rng: StdRng,
     events: u32,
     fired_count: u32,

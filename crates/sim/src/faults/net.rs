@@ -24,7 +24,8 @@ pub(crate) struct MediaFault {
     /// Time after the answer at which loss, reordering, duplication, corruption and jitter begin.
     /// `None` means with the first datagram.
     pub(crate) impairment_after: Option<Duration>,
-    /// Of all datagrams in both directions. All other faults affect only datagrams to the node.
+    /// Percentage of all datagrams, in both directions, that are lost. All other faults affect only
+    /// datagrams to the node.
     pub(crate) loss: f64,
     /// Datagrams that are delayed so that later ones overtake them.
     pub(crate) reorder: f64,
@@ -100,7 +101,7 @@ impl NetworkEmulator {
         Self { faults, rng, accepted: None, in_flight, sent, jumped: false, ssrc_changed: false }
     }
 
-    /// Starts the clock of the faults: the call was answered.
+    /// Starts the clock of the faults, because the call was answered.
     pub(crate) fn accepted(&mut self, now: Instant) {
         self.accepted.get_or_insert(now);
     }

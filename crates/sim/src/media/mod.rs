@@ -77,11 +77,12 @@ enum Command {
         sink: LegSink,
         done: oneshot::Sender<Result<String, PeerError>>,
     },
-    /// The call is over: drops received audio and sends none. The connection stays until `Close`.
+    /// Ends the call's audio: received audio is dropped and none is sent. The connection stays
+    /// until `Close`.
     StopAudio {
         leg: LegId,
     },
-    /// The call was answered: counts received audio and starts to send.
+    /// Marks the call as answered: counts received audio and starts to send.
     Accept {
         leg: LegId,
     },

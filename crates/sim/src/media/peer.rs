@@ -104,7 +104,7 @@ pub(crate) struct MetaLegParams {
     pub(crate) ssrc: u32,
     pub(crate) opus_pt: u8,
     pub(crate) digit_pt: Option<u8>,
-    /// This side is the DTLS client.
+    /// Whether this side is the DTLS client.
     pub(crate) dtls_active: bool,
     pub(crate) remote_ufrag: String,
     pub(crate) remote_pwd: String,
@@ -144,7 +144,7 @@ pub(crate) struct Peer {
     digit_pt: Option<u8>,
     seq: u64,
     ssrcs: Vec<u32>,
-    /// The remote SSRCs come from the SDP, so that unknown ones are ignored.
+    /// Whether the remote SSRCs come from the SDP, so that unknown ones are ignored.
     ssrcs_fixed: bool,
     up: bool,
     ended: bool,

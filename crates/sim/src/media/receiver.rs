@@ -29,8 +29,8 @@ pub(crate) struct LegStats {
     pub(crate) last_audio_at_ms: AtomicU64,
     pub(crate) gaps: AtomicU64,
     pub(crate) clipped: AtomicU64,
-    /// Since when there is nothing left to play or press, in milliseconds since the call began. 0
-    /// while there is.
+    /// Start of the time in which nothing is left to play or press, in milliseconds since the call
+    /// began. 0 while something is left.
     pub(crate) idle_since_ms: AtomicU64,
 }
 

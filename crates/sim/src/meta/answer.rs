@@ -15,7 +15,7 @@ pub(crate) struct Answer {
     pub(crate) ufrag: String,
     pub(crate) pwd: String,
     pub(crate) fingerprint: [u8; 32],
-    /// The business is the DTLS client.
+    /// Whether the business is the DTLS client.
     pub(crate) business_active: bool,
     pub(crate) opus_pt: u8,
     pub(crate) digit_pt: Option<u8>,

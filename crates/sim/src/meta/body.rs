@@ -10,7 +10,7 @@ use crate::world::SimNumber;
 pub(crate) struct CallInfo {
     pub(crate) call_id: String,
     pub(crate) number: SimNumber,
-    /// The business placed the call.
+    /// Whether the business placed the call.
     pub(crate) business_initiated: bool,
     /// Digits and profile name of the user.
     pub(crate) user: String,

@@ -66,7 +66,7 @@ pub(crate) struct CallChannels {
     pub(crate) mailbox_tx: mpsc::Sender<CallMsg>,
     pub(crate) mailbox: mpsc::Receiver<CallMsg>,
     pub(crate) events: mpsc::Sender<CallEvent>,
-    /// Set for calls that a `storm` fault places. They do not trigger further storms.
+    /// Whether a `storm` fault places the call. Such a call does not trigger further storms.
     pub(crate) from_storm: bool,
 }
 
@@ -86,11 +86,12 @@ pub(crate) struct Call {
     faults: Arc<CallFaults>,
     /// The connect webhook while a `swap` fault holds it back.
     held_webhook: Option<SignedWebhook>,
-    /// The terminate webhook was lost by a fault: the media ends without RTCP BYE and close_notify.
+    /// Whether a fault has suppressed the terminate webhook. The media then ends without RTCP BYE
+    /// and close_notify.
     silent_end: bool,
     /// Remaining steps of a business-initiated call until it is answered.
     schedule: Option<outgoing::Schedule>,
-    /// The user's phone has rung in a business-initiated call.
+    /// Whether the user's phone has rung in a business-initiated call.
     rang: bool,
     /// Leg of the browser phone that replaces the script's audio, if any.
     browser: Option<LegId>,
@@ -520,8 +521,8 @@ impl Call {
         self.follow_log(CallName::Uuid(uuid));
     }
 
-    /// Follows the call in the node's event log if it ended before `accept`, whose opaque data
-    /// would have named it.
+    /// Follows the event log of a call that ended before `accept`, whose opaque data would have
+    /// identified it.
     fn follow_unanswered(&mut self) {
         if self.call_uuid.is_none() && !self.info.business_initiated {
             self.follow_log(CallName::Meta {
@@ -595,7 +596,7 @@ impl Call {
         over.then_some(HangupSource::Caller)
     }
 
-    /// When the user was last active.
+    /// Time of the user's last activity.
     fn busy_until(&self) -> Instant {
         [self.accepted.map(|a| a.at), self.media_up, self.last_key]
             .into_iter()

@@ -18,7 +18,7 @@ use crate::{World, locked};
 
 /// Maximum number of stored messages. The oldest are dropped.
 const MESSAGES_MAX: usize = 10_000;
-/// Maximum number of stored files, maximum size of a file, and maximum size of all files.
+/// Maximum number of stored files.
 const FILES_MAX: usize = 100;
 const FILE_BYTES_MAX: usize = 16 << 20;
 const ALL_FILES_BYTES_MAX: usize = 256 << 20;
@@ -61,7 +61,7 @@ pub(crate) struct MessageFailure {
     pub(crate) code: i64,
     #[serde(default)]
     pub(crate) details: String,
-    /// Graph accepts the message, and its status becomes `failed` afterwards.
+    /// Whether Graph accepts the message and its status becomes `failed` afterwards.
     #[serde(default)]
     pub(crate) later: bool,
     #[serde(default = "once")]
@@ -78,7 +78,7 @@ pub(crate) struct ChatMessage {
     pub(crate) id: String,
     pub(crate) phone_number_id: String,
     pub(crate) user: String,
-    /// Sent by the business.
+    /// Whether the business sent the message.
     #[serde(rename = "by_business")]
     pub(crate) from_business: bool,
     pub(crate) message: Value,

@@ -204,7 +204,7 @@ async fn calls(
     respond(&world, &Method::POST, &path, action, &call_id, outcome)
 }
 
-/// Carries out a fault of the call instead of, or after, the request.
+/// Applies a fault instead of, or after, carrying out the request.
 async fn inject_fault(
     world: &Arc<World>,
     reset: &ResetHandle,

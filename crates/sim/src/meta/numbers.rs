@@ -60,7 +60,7 @@ struct NumberAttributes {
     status: String,
     account_mode: String,
     pin: String,
-    /// Also used in the WhatsApp Business app.
+    /// Whether the number is also used in the WhatsApp Business app.
     is_on_biz_app: bool,
 }
 
@@ -120,7 +120,7 @@ pub(crate) struct AppUpdate {
     disabled_fields: Vec<String>,
     #[serde(rename = "tokens_end")]
     tokens_expire_at: i64,
-    /// Base URL of the node that receives the webhooks from now on. `None` for the same as before.
+    /// Base URL of the node that receives the webhooks from now on. `None` leaves it unchanged.
     node: Option<String>,
 }
 

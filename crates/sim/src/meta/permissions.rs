@@ -110,8 +110,8 @@ fn count_within(times: &[i64], now: i64, window: i64) -> usize {
     times.iter().filter(|at| now - **at < window).count()
 }
 
-/// When another event is allowed, if `limit` is reached: when the oldest event that counts leaves
-/// the window.
+/// Returns when the next event is allowed, if `limit` is reached: the time at which the oldest
+/// counted event leaves the window.
 fn next_allowed_at(times: &[i64], now: i64, window: i64, limit: usize) -> Option<i64> {
     let recent: Vec<i64> = times.iter().copied().filter(|at| now - at < window).collect();
     recent.len().checked_sub(limit).map(|over| recent[over] + window)
@@ -345,7 +345,7 @@ impl Permissions {
     }
 
     /// Answers the newest open request, or revokes the permission. Returns the id of the request
-    /// and the reply. `None` if there is nothing to accept.
+    /// and the reply. `None` if there is nothing to answer.
     fn answer_latest(
         &self,
         number: &str,

@@ -196,12 +196,12 @@ pub struct Orphan {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Farewell {
     pub action: GraphAction,
-    /// Monotonic time of the first attempt from the store. Until then the process that ended the
-    /// call makes the request itself.
+    /// Monotonic time of the first attempt by the store. Until then, the process that ended the
+    /// call sends the request itself.
     pub due: Timestamp,
 }
 
-/// An outbound call, with Meta's id of it if that is known.
+/// An outbound call, with its id at Meta if that is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlacedCall {
     pub call: CallUuid,
@@ -217,7 +217,7 @@ pub struct FarewellDue {
     pub phone_number_id: PhoneNumberId,
     pub action: GraphAction,
     pub ended: Timestamp,
-    /// Number of attempts made from the store so far.
+    /// Number of attempts that the store has made so far.
     pub tries: u32,
 }
 
@@ -285,11 +285,11 @@ pub struct CallFilter {
     /// Billed seconds.
     pub bill_secs: Vec<(Compare, i64)>,
     pub ended: Vec<(Compare, Timestamp)>,
-    /// The caller or the callee.
+    /// The phone number of the caller or the callee.
     pub party: Option<String>,
     /// The agent that answered the call.
     pub agent: Option<Uuid>,
-    /// Leaves out calls that another call has dialled.
+    /// Leaves out B-legs.
     pub without_legs: bool,
     pub sort: CallSort,
     /// Only calls after this [position](CallSort::position) in the list.

@@ -22,8 +22,8 @@ pub struct NewCallback {
     pub notice: CallbackRequest,
     /// For the number's delivery log, if it goes to a number's own webhook URL.
     pub number_event: Option<NumberEvent>,
-    /// The encrypted secret parameters, if this node's key can't decrypt them. The callback can't
-    /// be sent then. The row keeps them for a node with the right key.
+    /// The encrypted secret parameters if this node's key can't decrypt them. Such a callback can't
+    /// be sent; its row keeps them for a node with the right key.
     pub shut: Option<Vec<u8>>,
     pub created: Timestamp,
 }
@@ -103,8 +103,8 @@ pub struct Callback {
 #[derive(Clone, Debug, PartialEq)]
 pub struct QueuedCallback {
     pub callback: Callback,
-    /// Whether it can be sent now. If not, an earlier callback of the same call and origin must be
-    /// sent first.
+    /// Whether it can be sent now. If not, an earlier callback of the same call and origin is sent
+    /// first.
     pub first: bool,
 }
 
@@ -120,7 +120,7 @@ pub struct Settlement {
 }
 
 impl Settlement {
-    /// When the callback is due again, `None` if it is done.
+    /// Returns the time when the callback is due again, or `None` if it is done.
     pub(crate) fn due(&self) -> Option<Timestamp> {
         match self.outcome {
             DeliveryOutcome::Retry { due } => Some(due),
@@ -128,7 +128,7 @@ impl Settlement {
         }
     }
 
-    /// When the callback was delivered or given up, `None` if it is due again.
+    /// Returns the time when the callback was delivered or given up, or `None` if it is due again.
     pub(crate) fn done(&self) -> Option<Timestamp> {
         self.due().is_none().then_some(self.at)
     }

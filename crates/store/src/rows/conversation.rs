@@ -14,7 +14,7 @@ pub struct Conversation {
     /// Time of the user's last message or call.
     pub heard: Option<Timestamp>,
     pub insights: Option<Insights>,
-    /// The person who takes care of it.
+    /// The person to whom it is assigned.
     pub assignee: Option<Assignee>,
     /// Ids of its labels. Some may be of deleted labels.
     pub labels: Vec<Uuid>,
@@ -27,7 +27,7 @@ pub struct Assignee {
     pub id: Uuid,
     /// The sign-in name.
     pub name: String,
-    /// May be empty.
+    /// The person's full name. May be empty.
     pub full_name: String,
 }
 
@@ -116,7 +116,8 @@ pub struct RoutingState {
 }
 
 impl RoutingState {
-    /// Returns the AI agent that answers the conversation, if its epoch is still `epoch`.
+    /// Returns the AI agent that answers the conversation, or `None` if its epoch is no longer
+    /// `epoch`.
     pub fn answers(&self, epoch: u64) -> Option<Uuid> {
         self.routing.agent().filter(|_| self.ai_enabled && self.epoch == epoch)
     }

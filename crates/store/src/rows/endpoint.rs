@@ -17,14 +17,14 @@ pub struct Endpoint {
     pub password: String,
     /// The application that handles its calls.
     pub app_id: Option<AppId>,
-    /// The user who made it for themselves.
+    /// The user who created it for themselves.
     pub user: Option<Uuid>,
     pub created: Timestamp,
 }
 
 impl Endpoint {
-    /// Whether it is this user's own endpoint: the one they made for themselves, or one without a
-    /// user that has their sign-in name.
+    /// Whether this is the user's own endpoint: one that they created for themselves, or one
+    /// without a user that has their sign-in name.
     pub fn is_of(&self, user: &User) -> bool {
         match self.user {
             Some(id) => id == user.id,
@@ -50,7 +50,7 @@ pub struct EndpointChange {
     pub password: Option<String>,
     /// `Some(None)` removes the application.
     pub app_id: Option<Option<AppId>>,
-    /// The user whose own endpoint it becomes.
+    /// The user to whom it is assigned as their own endpoint.
     pub user: Option<Uuid>,
 }
 

@@ -31,7 +31,7 @@ pub struct InterruptedMessage {
     pub message: Message,
     /// The conversation's epoch, if an AI agent wrote the message.
     pub epoch: Option<u64>,
-    /// Whether the request to Meta was started, in which case Meta may have the message.
+    /// Whether the request to Meta was started. If so, Meta may have the message.
     pub asked: bool,
 }
 
@@ -44,10 +44,10 @@ pub enum InboxResult {
     /// The ids of the conversation and the message, or `None` if the message does not exist or
     /// already has a later status.
     Status(Option<(Uuid, Uuid)>, Vec<QueuedCallback>),
-    /// Whether anything has changed.
+    /// Whether a row has changed.
     Done(bool, Vec<QueuedCallback>),
     Enqueued(EnqueueResult),
-    /// Not written to the database yet: the journal has it.
+    /// The write went to the journal and is not in the database yet.
     Journalled,
 }
 
@@ -83,12 +83,13 @@ pub struct TimelineEntry {
     pub message: NewMessage,
     /// Time of the user's message or call, which opens the 24-hour window.
     pub heard: Option<Timestamp>,
-    /// Whether it counts as unread and reopens a closed conversation.
+    /// Whether the entry counts as unread and reopens a closed conversation.
     pub counts: bool,
-    /// The routing of a new conversation, unless the store has another one for its number.
+    /// The routing for a new conversation. It is ignored if the number has another routing in the
+    /// store.
     pub routing: Routing,
     pub draft: Option<EventDraft>,
-    /// The node that runs the AI agent, if one is to answer.
+    /// The node that runs the AI agent, if an AI agent must answer.
     #[serde(default)]
     pub turn: Option<String>,
 }
@@ -97,9 +98,9 @@ pub struct TimelineEntry {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StatusUpdate {
     pub phone_number_id: PhoneNumberId,
-    /// `None` if the message never got one.
+    /// Meta's id of the message. `None` if Meta never assigned one.
     pub wamid: Option<String>,
-    /// Id of the message from the opaque data of the update, which may come before the wamid is
+    /// Id of the message from the update's opaque data. The update may arrive before Meta's id is
     /// known.
     pub named: Option<Uuid>,
     pub status: MessageStatus,
@@ -113,7 +114,7 @@ pub struct StatusUpdate {
 pub struct OutgoingMessages {
     pub conversation: Uuid,
     pub messages: Vec<NewMessage>,
-    /// The node that sends them.
+    /// The node that sends the messages.
     pub node_id: String,
     /// Set if an AI agent wrote the messages. They are refused if the conversation has another
     /// epoch, if the agent no longer answers it, or if the message in `answers` was already
@@ -125,14 +126,14 @@ pub struct OutgoingMessages {
 /// The result of adding messages to be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EnqueueResult {
-    /// They are stored.
+    /// The messages are stored.
     Stored,
-    /// A message with the first one's id was stored before, by an identical request.
+    /// An identical request has already stored a message with the id of the first one.
     Duplicate,
     Refused,
 }
 
-/// An event without its recipient.
+/// An event without a recipient.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EventDraft {
     pub event_id: Uuid,
@@ -153,7 +154,7 @@ pub struct EventDraft {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EventForm {
     pub event_id: Uuid,
-    /// The number whose webhook URL it is. `None` in the journal of an older version.
+    /// The number that has the webhook URL. `None` in the journal of an older version.
     #[serde(default)]
     pub number: Option<PhoneNumberId>,
     pub url: String,
@@ -223,7 +224,7 @@ impl EventDraft {
         }
     }
 
-    /// Adds the fields of a status event that only the store knows.
+    /// Adds the fields of a status event that are known only to the store.
     pub(crate) fn fill(&mut self, conversation: &str, message: &str, user: &UserName) {
         if let Some(data) = self.body.get_mut("data").and_then(serde_json::Value::as_object_mut) {
             data.insert("conversation".to_owned(), conversation.into());
@@ -270,7 +271,7 @@ pub struct AnsweredMessage {
 }
 
 impl InboxResult {
-    /// Returns whether anything has changed, and the callbacks that report it.
+    /// Returns whether a row has changed, and the callbacks that report the change.
     pub(crate) fn into_done(self) -> Result<(bool, Vec<QueuedCallback>), StoreError> {
         match self {
             Self::Done(done, written) => Ok((done, written)),

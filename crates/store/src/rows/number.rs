@@ -22,11 +22,10 @@ pub struct NumberOwners {
 pub struct NumberTransfer {
     pub phone_number_id: PhoneNumberId,
     pub owner: AuthId,
-    /// The previous owner, if this process knows it.
+    /// The previous owners, if this process knows them.
     pub before: NumberOwners,
-    /// The routing set for the number that stays valid with the new owner.
+    /// The number's routing if it remains valid for the new owner. `None` otherwise.
     pub kept: Option<Routing>,
-    /// The routing of conversations that the new owner had with this number before: that of new
-    /// conversations.
+    /// The new routing of conversations that the new owner had with this number before.
     pub routing: Routing,
 }

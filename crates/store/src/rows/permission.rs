@@ -43,14 +43,15 @@ impl std::fmt::Debug for PermissionReply {
 /// A permission and the reply that changed it, if any.
 pub struct PermissionWrite {
     pub row: PermissionRow,
-    /// If set, the caller waits until the write is on disk.
+    /// The user's reply. If set, the caller waits until the write is on disk.
     pub reply: Option<PermissionReply>,
-    /// Several nodes share the database: the change is applied to the row as it is then, in place of
-    /// `row`. The journal does not take this part.
+    /// Set if several nodes share the database. The change is applied to the row's current content,
+    /// and `row` is ignored. The journal does not take this write.
     pub change: Option<PermissionChange>,
 }
 
-/// Applies a change to the `pair` of a row. `None` stands for a missing row, and for no change.
+/// Applies a change to the `pair` of a row. The argument is `None` if there is no row. The result
+/// is `None` if nothing changes.
 pub type PermissionChange = Box<dyn Fn(Option<&str>) -> Option<ChangedPermission> + Send + Sync>;
 
 /// The result of a [`PermissionChange`].
@@ -58,17 +59,17 @@ pub type PermissionChange = Box<dyn Fn(Option<&str>) -> Option<ChangedPermission
 pub struct ChangedPermission {
     pub state: String,
     pub pair: String,
-    /// Whether it has changed anything. An outdated reply does not.
+    /// Whether the row has changed. An outdated reply does not change it.
     pub applied: bool,
 }
 
-/// A call with a user, for as long as it lasts or is about to be placed.
+/// The record that a user is in a call, or that a call with them is about to be placed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Engagement {
     pub id: Uuid,
     pub number: PhoneNumberId,
     pub user: String,
-    /// The run that has the call.
+    /// The run that owns the call.
     pub run: Uuid,
 }
 

@@ -69,7 +69,7 @@ pub struct Recording {
     pub duration_ms: u64,
     /// Name of the object in the bucket, if it was copied.
     pub object: Option<String>,
-    /// Number of failed attempts to copy it.
+    /// Number of failed copy attempts.
     pub copy_tries: u32,
 }
 
@@ -101,14 +101,14 @@ pub enum TranscriptWrite {
 pub struct TranscriptionJob {
     pub start: RecordingStart,
     pub duration_ms: u64,
-    /// Number of failed attempts.
+    /// Number of failed transcription attempts.
     pub tries: u32,
 }
 
 /// Pending work on complete recordings.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RecordingWork {
-    /// Recordings to be copied to the bucket. A requested transcription of these is done.
+    /// Recordings to be copied to the bucket. Any requested transcription of them is done.
     pub copies: Vec<Recording>,
     /// Objects to be deleted from the bucket, each with its number of failed attempts.
     pub objects: Vec<(String, u32)>,

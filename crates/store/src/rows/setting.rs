@@ -46,6 +46,6 @@ pub struct SettingWrite {
     pub id: String,
     /// JSON and secret. `None` deletes the setting.
     pub body: Option<(String, Option<Secret>)>,
-    /// Whether to keep the stored secret, which this process can't decrypt.
+    /// Whether to keep the stored secret that this process can't decrypt.
     pub keeps_sealed: bool,
 }

@@ -25,7 +25,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 /// Time that a migration waits for another node's migration.
 const MIGRATION_LOCK_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What the writer's connection sets:
+/// Settings of the writer's connection:
 ///
 /// - A checkpoint of the write-ahead log from 16 MiB on (4,000 pages), and a page cache of 8 MiB (in
 ///   KiB, negative).
@@ -36,7 +36,7 @@ const WRITER: &str = "PRAGMA foreign_keys = ON; PRAGMA journal_mode = WAL; PRAGM
     PRAGMA wal_autocheckpoint = 4000; PRAGMA cache_size = -8192; PRAGMA secure_delete = ON; \
     PRAGMA temp_store = MEMORY";
 
-/// What every other connection sets.
+/// Settings of all other connections.
 const OTHER: &str = "PRAGMA foreign_keys = ON; PRAGMA synchronous = NORMAL";
 
 /// Capacity of the writer's cache of prepared statements. The frequent texts occur in several

@@ -446,11 +446,11 @@ pub(crate) fn insert_statements<T>(
     statements
 }
 
-/// The outcome of a statement.
+/// The result of a statement.
 pub(crate) struct Outcome<T> {
     /// Number of changed rows.
     pub(crate) changed: u64,
-    /// The rows that it returned.
+    /// The returned rows.
     pub(crate) rows: Vec<T>,
 }
 

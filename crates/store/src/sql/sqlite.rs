@@ -46,7 +46,7 @@ impl SqliteOptions {
 #[derive(Clone, Debug)]
 pub(crate) struct SqlitePool {
     state: Arc<PoolState>,
-    /// The writer that a connection for reading waits for.
+    /// The writer. A connection for reading waits until it has caught up.
     writer: Option<Arc<Wake>>,
 }
 
@@ -81,7 +81,7 @@ impl SqlitePool {
         Ok(Self { state, writer: None })
     }
 
-    /// Makes each connection wait first until the writer has caught up.
+    /// Makes each connection wait until the writer has caught up.
     pub(crate) fn behind(self, writer: Arc<Wake>) -> Self {
         Self { writer: Some(writer), ..self }
     }
@@ -139,7 +139,7 @@ impl SqlitePool {
 
 /// A connection of a pool. Returned to the pool when dropped, unless a transaction is open.
 pub(crate) struct SqliteConn {
-    /// `None` once closed.
+    /// The connection. `None` once it is closed.
     connection: Option<Connection>,
     /// The current value of `PRAGMA synchronous`: whether commits are synced. `None` if not set
     /// yet.
@@ -342,7 +342,7 @@ impl DatabaseError for SqliteError {
     }
 }
 
-/// The error of rusqlite as the one of sqlx, which the store uses for both databases.
+/// Converts an error of rusqlite to one of sqlx, which the store uses for both databases.
 fn error(error: rusqlite::Error) -> sqlx::Error {
     match &error {
         rusqlite::Error::SqliteFailure(failure, message) => {

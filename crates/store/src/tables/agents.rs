@@ -22,8 +22,8 @@ use model::{AuthId, E164, Secret, Timestamp};
 pub struct Agents<'a>(pub(crate) &'a Shared);
 
 impl Agents<'_> {
-    /// Creates an agent. Returns `false` if its account has [`AGENTS_MAX`] of them. It is on disk
-    /// when this returns.
+    /// Creates an agent. Returns `false` if the account already has [`AGENTS_MAX`] agents. The
+    /// agent is on disk when this returns.
     ///
     /// # Errors
     /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
@@ -32,8 +32,8 @@ impl Agents<'_> {
         Ok(self.0.queue.run(AgentWrite::Create(agent)).await? > 0)
     }
 
-    /// Replaces an agent. Returns `false` if it does not exist or its configuration is not `before`
-    /// any more.
+    /// Replaces an agent. Returns `false` if it does not exist or its current configuration is not
+    /// `before`.
     ///
     /// # Errors
     /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
@@ -60,8 +60,8 @@ impl Agents<'_> {
         Ok(found > 0)
     }
 
-    /// Deletes an agent and every routing to it. Those conversations have no agent then. Returns
-    /// `false` if the scope has no such agent.
+    /// Deletes an agent and every routing to it. The affected conversations have no agent then.
+    /// Returns `false` if the scope has no such agent.
     ///
     /// # Errors
     /// Fails with [`StoreError::NotTaken`] if the database rejects a write. The agent still exists
@@ -291,13 +291,13 @@ fn purpose(id: Uuid) -> Vec<u8> {
 }
 
 enum AgentWrite {
-    /// Changes nothing if the account has [`AGENTS_MAX`] agents.
+    /// Creates an agent. Changes nothing if the account has [`AGENTS_MAX`] agents.
     Create(Agent),
-    /// Replaces the agent. Changes nothing if its configuration is not the given one any more.
+    /// Replaces the agent. Changes nothing if its configuration is no longer the given one.
     Change(Agent, AgentSpec),
     /// Deletes the agent and every routing to it.
     Delete(Scope, Uuid),
-    /// Resets the routing of a limited number of conversations that are routed to the agent.
+    /// Resets the routing of up to this number of conversations that are routed to the agent.
     Unroute(Uuid, u32),
 }
 
@@ -341,7 +341,7 @@ async fn unroute(to: &mut Conn, agent: Uuid, limit: u32) -> Result<u64, sqlx::Er
     Ok(update.execute(to).await?.rows_affected())
 }
 
-/// An [`AgentSpec`] always serializes.
+/// Serializes the configuration. This can't fail.
 fn body(spec: &AgentSpec) -> String {
     serde_json::to_string(spec).unwrap_or_default()
 }

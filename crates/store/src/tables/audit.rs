@@ -29,7 +29,8 @@ impl Audit<'_> {
     }
 
     /// Deletes records from before `before`, and the oldest ones of accounts that have too many.
-    /// Refused sign-ins are counted apart, so that guessing passwords does not delete changes.
+    /// Refused sign-ins are counted separately, so that password guessing does not delete records
+    /// of changes.
     ///
     /// # Errors
     /// Fails if a query fails or the database rejects a write. Some records may be deleted then.

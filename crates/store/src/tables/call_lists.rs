@@ -1,4 +1,7 @@
-//! Lists of ended calls. A page is found without reading the calls before it, even among a million.
+//! //! Lists of ended calls. A page is found without reading the calls before it, even among a
+//! million. The tables `call_days` and `call_hours` hold the number of calls by account, direction
+//! and hangup cause. For filters on these fields, they provide the total number of calls and the
+//! hour in which a page starts. Calls for other filters are counted in an index.
 //!
 //! The tables `call_days` and `call_hours` hold the number of calls by account, direction and
 //! hangup cause. They answer the total number of calls for filters on these fields, and the hour in
@@ -28,7 +31,8 @@ impl Calls<'_> {
         List { pool: &self.0.read, scope, filter }.page(limit, offset).await
     }
 
-    /// Returns the first ended calls that match the filter, in its order, without counting them.
+    /// Returns the first ended calls that match the filter, in the filter's order, without counting
+    /// them.
     ///
     /// # Errors
     /// Fails if the database query fails.
@@ -42,7 +46,7 @@ impl Calls<'_> {
     }
 
     /// Returns the times and outcomes of the ended calls that were live at some time from `from` to
-    /// `to`, those that started last first.
+    /// `to`. Calls that started last come first.
     ///
     /// # Errors
     /// Fails if the database query fails.
@@ -95,7 +99,7 @@ impl Calls<'_> {
         Ok(placed)
     }
 
-    /// Returns ended calls that the given calls have dialled, oldest first.
+    /// Returns the ended B-legs of the given calls, oldest first.
     ///
     /// # Errors
     /// Fails if the database query fails.
@@ -120,8 +124,8 @@ impl Calls<'_> {
     }
 }
 
-/// Names the index that a query of calls reads. SQLite's planner often chooses a worse one, because
-/// it has no statistics; PostgreSQL's planner has them.
+/// Returns the clause that names the index for a query of calls. SQLite has no statistics and often
+/// chooses a worse index. PostgreSQL has statistics and needs no such clause.
 pub(crate) fn indexed_by(dialect: Dialect, index: &str) -> String {
     match dialect {
         Dialect::Sqlite => format!("INDEXED BY {index}"),
@@ -129,8 +133,8 @@ pub(crate) fn indexed_by(dialect: Dialect, index: &str) -> String {
     }
 }
 
-/// Returns the main accounts that have ended calls. A query for the calls of all accounts goes
-/// through their lists, which saves every call an entry in an index of its own for such queries.
+/// Returns the main accounts that have ended calls. A query for all accounts reads the list of each
+/// one, so that calls need no further index for such queries.
 pub(crate) async fn main_accounts(pool: &Pool) -> Result<Vec<Scope>, StoreError> {
     let select = sql::query_scalar::<String>("SELECT DISTINCT scope FROM call_days");
     let scopes = select.fetch_all(pool).await.map_err(failed("list accounts"))?;
@@ -435,8 +439,8 @@ impl List<'_> {
     }
 }
 
-/// Finds the hour or day that contains the call at `offset`, and the number of its calls before
-/// that.
+/// Finds the hour or day that contains the call at `offset`, and the number of calls in it before
+/// that one.
 fn place(counts: &[(i64, u64)], offset: u64) -> Option<(i64, u64)> {
     let mut rest = offset;
     for (at, calls) in counts {

@@ -1,5 +1,5 @@
-//! Event logs of calls. A row has consecutive lines of a call that were written together,
-//! compressed: a line of its own would take a page of SQLite's file, or most of one.
+//! //! Event logs of calls. A row contains consecutive lines of a call that were written together,
+//! compressed. A row per line would take a page of SQLite's file, or most of one.
 
 use std::collections::BTreeMap;
 
@@ -7,8 +7,8 @@ use crate::error::{RowError, StoreError, failed};
 use crate::sql::{self, Conn, Pool, QueryBuilder};
 use model::CallUuid;
 
-/// First sequence number of late lines. It is greater than those of the call's own task, which may
-/// still be in the queue.
+/// First sequence number of late lines. It is greater than the numbers of the lines from the call's
+/// own task, which may still be in the queue.
 const LATE_SEQ: i64 = 1_000_000;
 
 /// Number of rows that are read and decompressed at a time.
@@ -17,7 +17,7 @@ const ROWS_READ: i64 = 16;
 /// Maximum size in bytes of the lines of a row. A larger size in a row means that it is damaged.
 const BYTES_MAX: usize = 1 << 30;
 
-/// `INSERT` for rows.
+/// The parts of the `INSERT` statement for rows.
 const INSERT: (&str, usize, &str) = (
     "INSERT INTO call_logs (call_uuid, seq, line_count, body) ",
     4,
@@ -90,7 +90,7 @@ pub(crate) async fn insert(
     .await
 }
 
-/// Appends lines to logs of calls, after the lines that they have. A log without lines has been
+/// Appends lines to the logs of calls, after their existing lines. A log without lines has been
 /// erased and stays empty.
 pub(crate) async fn insert_late(
     to: &mut Conn,
@@ -106,8 +106,8 @@ pub(crate) async fn insert_late(
     sql::execute_each(to, inserts).await.map(drop)
 }
 
-/// Returns up to `limit` lines of a call with numbers greater than `after`, in order. `None`: from
-/// the start.
+/// Returns up to `limit` lines of a call with numbers greater than `after`, in order. `None` starts
+/// at the first line.
 pub(crate) async fn read(
     pool: &Pool,
     call: CallUuid,

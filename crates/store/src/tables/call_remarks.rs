@@ -50,7 +50,7 @@ impl WriteTask for Remark {
         .boxed()
     }
 
-    /// A lost remark does no harm.
+    /// Returns `false`: losing a remark is harmless.
     fn is_synced(&self) -> bool {
         false
     }

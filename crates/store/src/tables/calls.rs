@@ -22,8 +22,8 @@ use model::{CallUuid, Timestamp, Wacid};
 pub struct Calls<'a>(pub(crate) &'a Shared);
 
 impl Calls<'_> {
-    /// Records an admitted call and its set-up, which a later process needs if this one does not
-    /// live to report its end. `born` is monotonic time. Does not wait for the write. Returns
+    /// Records an admitted call and its set-up, which a later process needs to report the end of
+    /// the call if this one dies. `born` is monotonic time. Does not wait for the write. Returns
     /// `false` if the queue is full; the call must not start then. If the record is lost anyway,
     /// [`Calls::conclude`] restores it.
     #[must_use]
@@ -32,7 +32,8 @@ impl Calls<'_> {
     }
 
     /// Records Meta's id of an outbound call. Does not wait for the write. If the call has ended
-    /// already, Graph must be asked to end it: at `farewell`, unless that is settled earlier.
+    /// already, Graph must be asked to end it: the request is due at `farewell`, unless the call's
+    /// end is confirmed earlier.
     pub fn set_wacid(self, call: CallUuid, wacid: Wacid, farewell: Timestamp) {
         self.0.queue.bind_call(call, wacid, farewell);
     }
@@ -64,7 +65,7 @@ impl Calls<'_> {
         self.0.queue.request(|sender| Write::CallEnded(Box::new(conclusion), sender))
     }
 
-    /// Returns ended calls for which Graph must be asked now to end them.
+    /// Returns ended calls for which the request to end them at Graph is due.
     ///
     /// # Errors
     /// Fails if the database query fails.
@@ -83,8 +84,8 @@ impl Calls<'_> {
         self.0.queue.post(Write::SettleFarewell(call, again));
     }
 
-    /// Makes the requests to Graph that another process of this node left due now. Does not wait
-    /// for the write.
+    /// Makes requests to Graph that an earlier process of this node left behind due now. Does not
+    /// wait for the write.
     pub fn take_over_farewells(self, node_id: &str) {
         self.0.queue.post(Write::TakeOverFarewells(node_id.to_owned()));
     }
@@ -124,7 +125,7 @@ impl Calls<'_> {
             .await
     }
 
-    /// Returns calls of a node that have no end, which a crash left behind.
+    /// Returns the open calls of a node that a crash left behind.
     ///
     /// # Errors
     /// Fails if the database query fails.
@@ -132,7 +133,7 @@ impl Calls<'_> {
         orphans(&self.0.read, node_id).await
     }
 
-    /// Returns a call in the form of one that a crash left behind, whether or not it has ended.
+    /// Returns a call in the form of an orphan, whether or not it has ended.
     ///
     /// # Errors
     /// Fails if the database query fails.
@@ -268,7 +269,7 @@ pub(crate) async fn farewell(
     update.execute(to).await.map(drop)
 }
 
-/// Makes the requests to Graph that an earlier process of this node left due now.
+/// Makes requests to Graph that an earlier process of this node left behind due now.
 pub(crate) async fn farewells_due(to: &mut Conn, node_id: &str) -> Result<(), sqlx::Error> {
     let update = "UPDATE calls SET farewell_us = 0 \
         WHERE farewell_us IS NOT NULL AND coalesce(farewell_node, node_id) = $1";
@@ -308,7 +309,7 @@ pub(crate) async fn record_wacid(
     update.execute(to).await.map(drop)
 }
 
-/// Columns of an open call that its end is derived from after a crash.
+/// The columns of an open call from which its end is derived after a crash.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct OpenCall<'a> {
     /// JSON of the set-up.
@@ -357,8 +358,8 @@ pub(crate) async fn insert_all(
     sql::insert_rows(to, INSERT, starts, row).await
 }
 
-/// Writes what an earlier process left in the pending log and is not in the database yet: starts of
-/// calls, ids that Meta gave outbound calls, and ends with their callbacks.
+/// Writes the contents of an earlier process's pending log that are not in the database yet: starts
+/// of calls, ids that Meta gave outbound calls, and ends with their callbacks.
 pub(crate) async fn insert_pending(
     pool: &Pool,
     seal: &Seal,

@@ -21,9 +21,9 @@ pub enum CertificateKind {
     /// An account at a certificate authority.
     Account,
     Certificate,
-    /// The challenge response that the authority must receive when it validates a host name.
+    /// The response to the challenge by which the authority validates a host name.
     Challenge,
-    /// The right to order a certificate.
+    /// A claim of the right to order a certificate.
     Claim,
 }
 
@@ -33,7 +33,7 @@ pub struct CertificateRow {
     pub kind: CertificateKind,
     pub id: String,
     pub body: String,
-    /// `None` without one, or if it was encrypted with another key.
+    /// The private key. `None` if there is none, or if it was encrypted with another key.
     pub secret: Option<Secret>,
     pub until: Timestamp,
 }
@@ -76,7 +76,7 @@ impl Certificates<'_> {
         Ok(rows.into_iter().filter_map(read).collect())
     }
 
-    /// Writes a row, synced to disk. An earlier one with the same key is replaced.
+    /// Writes a row and syncs it to disk. It replaces an earlier row with the same key.
     ///
     /// # Errors
     /// Fails with [`StoreError::NotTaken`] if the database rejects the write.
@@ -93,7 +93,7 @@ impl Certificates<'_> {
     }
 
     /// Claims the right to order a certificate, until a time. Returns `false` if another holder has
-    /// it at `now`.
+    /// the right at `now`.
     ///
     /// # Errors
     /// Fails with [`StoreError::NotTaken`] if the database rejects the write.

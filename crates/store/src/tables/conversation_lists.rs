@@ -31,7 +31,8 @@ impl Conversations<'_> {
 /// A page of a list.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ConversationPage {
-    /// May hold fewer than the limit, or none, even if there are more.
+    /// The conversations of the page. There may be fewer than the limit, or none, even if further
+    /// pages exist.
     pub found: Vec<Conversation>,
     /// Cursor of the next page. `None` if this is the last one.
     pub next: Option<(i64, Uuid)>,
@@ -93,7 +94,7 @@ enum Scan {
 }
 
 impl Scan {
-    /// Selects the indexes for a filter. Two are needed if neither contains all matches.
+    /// Selects the indexes for a filter. Two are needed if no single one covers all matches.
     async fn of(
         pool: &Pool,
         scope: &Scope,
@@ -124,8 +125,8 @@ impl Scan {
         })
     }
 
-    /// Returns whether all users with this prefix fit in one page's limit. If not, each page checks
-    /// its part of all conversations, as for any other search text.
+    /// Returns whether all users with this prefix fit on one page. If not, each page checks part of
+    /// all conversations, as for any other search text.
     async fn fits_one_page(
         pool: &Pool,
         scope: &Scope,
@@ -311,7 +312,8 @@ impl Scan {
         }
     }
 
-    /// Returns the position of the last row checked for a page, if there are more rows.
+    /// Returns the position of the last row checked for a page, or `None` if there are no more
+    /// rows.
     async fn end(
         self,
         pool: &Pool,
@@ -344,8 +346,8 @@ fn push_before(select: &mut QueryBuilder, filter: &ConversationFilter) {
     }
 }
 
-/// Returns the digits of a search text that is a phone number or a prefix of one, since there is an
-/// index for that.
+/// Returns the digits of a search text that is a phone number or the beginning of one. An index
+/// covers such searches.
 fn digits(filter: &ConversationFilter) -> Option<String> {
     let search = filter.search.trim();
     let digits = digits_of(search);

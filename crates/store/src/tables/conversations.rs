@@ -79,8 +79,7 @@ impl Conversations<'_> {
         get(&self.0.read, scope, id).await
     }
 
-    /// Returns the users' names by conversation. Conversations that the scope does not have are left
-    /// out.
+    /// Returns the users' names by conversation. Conversations outside the scope are left out.
     ///
     /// # Errors
     /// Fails if the database query fails.

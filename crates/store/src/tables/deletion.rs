@@ -1,4 +1,4 @@
-//! Deletion of a user's rows in small batches, so that the writes of calls don't have to wait.
+//! Deletion of a user's rows in small batches, so that writes of calls need not wait.
 //!
 //! SQLite overwrites deleted rows (`secure_delete`, set in `sql::connect`). Copies in its
 //! write-ahead log are removed by [`Erasures::scrub`](crate::Erasures::scrub). PostgreSQL does not
@@ -41,7 +41,7 @@ impl Shared {
         self.delete_events(conversation, Timestamp::MAX).await
     }
 
-    /// Deletes the messages of a conversation that came up to `until`.
+    /// Deletes the messages of a conversation that were received or sent up to `until`.
     pub(crate) async fn delete_messages(
         &self,
         conversation: Uuid,
@@ -85,7 +85,7 @@ enum DeleteRows {
     Lines(String),
     /// Transcript of a call.
     Transcript(String),
-    /// Failed requests of a call. They quote documents and responses.
+    /// Failed requests of a call. They may quote documents and responses.
     FailedRequests(String),
     /// Waiting and finished callbacks of a call. Each kind has its own index.
     Waiting(String),

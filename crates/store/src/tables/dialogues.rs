@@ -20,13 +20,13 @@ use model::CallUuid;
 pub struct Dialogues<'a>(pub(crate) &'a Shared);
 
 impl Dialogues<'_> {
-    /// Stores a line of the transcript, or replaces it if recognition has corrected it. The write
-    /// is queued when this returns. If the queue is full, a crash loses the line.
+    /// Stores a line of the transcript, or replaces it if speech recognition has corrected it. The
+    /// write is queued when this returns. If the queue is full, the line does not survive a crash.
     pub fn put(self, call: CallUuid, seq: usize, line: CallLine) {
         drop(self.0.queue.try_run(PutLine { call, seq, line }));
     }
 
-    /// Deletes the lines of a call after they are stored elsewhere. The write is queued when this
+    /// Deletes the lines of a call once they are stored elsewhere. The write is queued when this
     /// returns.
     pub fn delete(self, call: CallUuid) {
         drop(self.0.queue.try_run(DeleteLines(Some(call))));
@@ -37,8 +37,8 @@ impl Dialogues<'_> {
         drop(self.0.queue.try_run(DeleteLines(None)));
     }
 
-    /// Returns the transcripts of calls that an earlier process of this node left open, each with
-    /// its lines in order.
+    /// Returns the transcripts of calls that an earlier process of this node left open, with their
+    /// lines in order.
     ///
     /// # Errors
     /// Fails if the database query fails.
@@ -107,7 +107,7 @@ impl WriteTask for PutLine {
         .boxed()
     }
 
-    /// The line survives a crash of the process without a sync.
+    /// Returns `false`: a line survives a crash of the process without a sync.
     fn is_synced(&self) -> bool {
         false
     }

@@ -34,7 +34,7 @@ impl Endpoints<'_> {
         named(&self.0.read, name).await
     }
 
-    /// Returns the user's own endpoint; see [`Endpoint::is_of`].
+    /// Returns the user's own endpoint. See [`Endpoint::is_of`].
     ///
     /// # Errors
     /// Fails if the database query fails.
@@ -166,8 +166,8 @@ pub(crate) async fn named(
     row.as_ref().map(endpoint).transpose()
 }
 
-/// Returns the oldest endpoint that the user made for themselves, or the one without a user that has
-/// their sign-in name.
+/// Returns the oldest endpoint that the user created for themselves, or else the one without a user
+/// that has their sign-in name.
 pub(crate) async fn of_user(pool: &Pool, user: &User) -> Result<Option<Endpoint>, StoreError> {
     let mut select = QueryBuilder::new(format!("SELECT {COLUMNS} FROM endpoints WHERE "));
     push_scope(&mut select, &Scope::of(user.account.clone()));

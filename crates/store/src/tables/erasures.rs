@@ -77,8 +77,8 @@ impl Erasures<'_> {
     }
 
     /// Removes the user's data from an ended call: deletes its event log and callbacks, and clears
-    /// numbers and names in its record. The record comes last, because an interrupted erasure finds
-    /// the call by it.
+    /// numbers and names in its record. The record is changed last, because a repeated erasure
+    /// finds the call by it.
     ///
     /// # Errors
     /// Fails with [`StoreError::NotTaken`] if the database rejects a write. Some data may be
@@ -175,8 +175,8 @@ impl Erasures<'_> {
         rows.iter().map(erasure).collect()
     }
 
-    /// Finds all ids of the user: conversations link digits to business-scoped ids. The ids are
-    /// stored with the request, because the conversations will be deleted.
+    /// Finds all ids of the user, because conversations link digits to business-scoped ids. The ids
+    /// are stored with the request, since the conversations will be deleted.
     ///
     /// # Errors
     /// Fails if a query fails or if the database rejects the write.
@@ -277,7 +277,7 @@ impl Erasures<'_> {
     }
 
     /// Returns recordings of rooms that a call was in: they overlap with the call, and the call's
-    /// event log names the room.
+    /// event log contains the name of the room.
     async fn room_recordings(
         self,
         scope: &Scope,
@@ -340,7 +340,7 @@ pub struct Erasure {
     pub asked: Timestamp,
 }
 
-/// The time up to which data is deleted, on both clocks that rows are stamped with.
+/// The time up to which data is deleted, on each of the two clocks that timestamp rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ErasureCutoff {
     /// Wall-clock time, for messages and calls.
@@ -371,7 +371,7 @@ impl Erasure {
 /// Recordings of a user's call, of its parent call and its B-legs, and of rooms that it was in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CallRecordings {
-    /// Whether all of them have ended. A recording in progress can't be deleted.
+    /// Whether all recordings have ended. A recording in progress can't be deleted.
     pub is_over: bool,
     /// Some of the recordings.
     pub recordings: Vec<Uuid>,
@@ -391,13 +391,13 @@ const TOLERANCE_US: i64 = 10 * 1_000_000;
 enum ErasureWrite {
     Request(Erasure),
     SetIds(Uuid, Vec<String>),
-    /// Call, its timeline entry, and its parent call and B-legs.
+    /// A call, its timeline entry, and its parent call and B-legs.
     Call(CallUuid, Uuid, Vec<String>),
     /// Webhook events about a conversation, by their ids.
     Events(Uuid, Vec<Uuid>),
-    /// The conversation's own row.
+    /// The row of the conversation.
     Conversation(Scope, Uuid, ErasureCutoff),
-    /// Notifications and permissions.
+    /// The remaining notifications and permissions.
     Remaining(Erasure, ErasureCutoff, Vec<PhoneNumberId>),
     Finish(Uuid),
 }
@@ -608,7 +608,7 @@ fn push_in(query: &mut QueryBuilder, column: &str, ids: &[String]) {
     query.push(")");
 }
 
-/// Returns a text that event log lines with this room name contain (`RoomEntry`).
+/// Returns the text that identifies this room in lines of event logs (`RoomEntry`).
 fn entry_text(name: &str) -> String {
     format!("\"name\":{}", serde_json::Value::from(name))
 }

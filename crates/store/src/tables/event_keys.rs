@@ -62,8 +62,8 @@ pub(crate) async fn insert(to: &mut Conn, keys: &[SeenKey]) -> Result<(), sqlx::
     sql::insert_rows(to, INSERT, keys, row).await
 }
 
-/// Removes a key. No index finds its row, so the key is noted as removed up to the latest time in
-/// the table. It counts again if it is seen later.
+/// Removes a key. No index finds its row, so the key is marked as removed up to the latest time in
+/// the table. It is valid again if it is seen later.
 pub(crate) async fn delete(to: &mut Conn, key: u128) -> Result<(), sqlx::Error> {
     let remove = "INSERT INTO webhook_keys_removed (key, until_us) \
         SELECT $1, coalesce(max(seen_us), 0) FROM webhook_keys WHERE true \

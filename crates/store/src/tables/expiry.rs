@@ -10,7 +10,7 @@ use crate::sql::{self, Conn};
 use crate::write::WriteTask;
 use model::Timestamp;
 
-/// A table with rows that expire.
+/// A table of rows that expire.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ExpiringTable {
     pub(crate) name: &'static str,
@@ -18,9 +18,9 @@ pub(crate) struct ExpiringTable {
     pub(crate) id: &'static str,
     /// The column with the time of a row, in microseconds.
     pub(crate) time: &'static str,
-    /// The condition of SQL for the rows that expire together.
+    /// SQL condition that selects the rows to which the limits apply.
     pub(crate) rows: &'static str,
-    /// Number of rows that are kept for each main account.
+    /// Maximum number of rows for each main account.
     pub(crate) max: u32,
 }
 
@@ -58,7 +58,7 @@ impl ExpiringTable {
 #[derive(Clone)]
 enum Rows {
     Before(Timestamp),
-    /// Those of a main account beyond the number that is kept.
+    /// Excess rows of a main account.
     Excess(String),
 }
 

@@ -19,8 +19,8 @@ use model::{AuthId, CallUuid, Timestamp};
 pub struct FailedRequests<'a>(pub(crate) &'a Shared);
 
 impl FailedRequests<'_> {
-    /// Adds a request. It is written soon, or lost if the queue of the store is full: the event log
-    /// of its call has it, too.
+    /// Adds a request. It is written soon, or lost if the store's queue is full. The event log of
+    /// the call contains it in any case.
     pub fn insert(self, request: FailedRequest) {
         let _ = self.0.queue.try_run(AddRequest(request));
     }
@@ -122,15 +122,15 @@ pub struct FailedRequest {
     pub main_account: AuthId,
     pub at: Timestamp,
     pub call: CallUuid,
-    /// The name of its bar in the waterfall of the call.
+    /// The request's label in the waterfall of the call.
     pub kind: String,
     pub method: String,
-    /// Without query and credentials.
+    /// The URL without query and credentials.
     pub url: String,
-    /// How it ended, in words.
+    /// The outcome, in words.
     pub outcome: String,
     pub attempts: u32,
-    /// The beginning of the response, if its status is an error and it is text.
+    /// The beginning of the response, if it is text and has an error status.
     pub response: Option<String>,
 }
 
@@ -141,7 +141,7 @@ pub struct FailedRequestGroup {
     pub url: String,
     pub requests: u64,
     pub calls: u64,
-    /// When the latest one failed.
+    /// Time of the latest failure.
     pub last: Timestamp,
 }
 

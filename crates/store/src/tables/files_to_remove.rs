@@ -1,4 +1,4 @@
-//! Files on the disks of nodes that were deleted at another node of the fleet.
+//! //! Files on the disks of nodes whose rows another node of the fleet has deleted.
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -14,7 +14,7 @@ use crate::write::WriteTask;
 #[derive(Clone, Copy, Debug)]
 pub struct FilesToRemove<'a>(pub(crate) &'a Shared);
 
-/// A file that a node has to remove from its disk.
+/// A file that a node must remove from its disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FileToRemove {
     Recording {
@@ -26,8 +26,8 @@ pub enum FileToRemove {
 }
 
 impl FilesToRemove<'_> {
-    /// Queues the files of messages for removal by the other nodes of the fleet. `node_id` is this
-    /// node, which has removed them.
+    /// Queues the files of messages for removal by the other nodes of the fleet. This node,
+    /// `node_id`, has already removed them.
     ///
     /// # Errors
     /// Fails with [`StoreError::NotTaken`] if the database rejects the write.
@@ -39,7 +39,7 @@ impl FilesToRemove<'_> {
         self.0.queue.run(add).await.map(drop)
     }
 
-    /// Returns at most `limit` files that a node has to remove, with their row ids.
+    /// Returns up to `limit` files that a node must remove, with their row ids.
     ///
     /// # Errors
     /// Fails if the database query fails.

@@ -1,4 +1,6 @@
-//! The tables of a fleet: several nodes on one PostgreSQL database.
+//! //! The tables of a fleet: several nodes on one PostgreSQL database. The `fleet` crate defines
+//! the rules. Their database side consists of functions in the migration. Each method here is one
+//! statement in one transaction, so that it works through any connection pooler.
 //!
 //! The rules are those of the `fleet` crate; the database's part of them are functions in the
 //! migration. Each method here is one statement and one transaction, so that any connection pooler
@@ -25,10 +27,10 @@ use crate::store::Store;
 /// Time that a statement waits for the locks of other nodes.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Clocks of two nodes that differ by less are taken for equal.
+/// Differences between the clocks of two nodes below this are ignored.
 const CLOCKS_APART: Duration = Duration::from_millis(500);
 
-/// A connection for the statements of a fleet.
+/// A database connection for the statements of a fleet.
 ///
 /// If a request is overdue, the session is dropped, which closes the connection, and another one is
 /// opened. The abandoned request may still be executed; the fleet's rules allow for that.
@@ -43,27 +45,27 @@ pub struct RunInfo {
     pub run: Uuid,
     pub node_id: String,
     pub state: RunState,
-    /// The number of its newest beat.
+    /// The number of its latest beat.
     pub seq: i64,
-    /// The term in which it has last told all units that it holds.
+    /// The term in which it last reported all units that it holds.
     pub restated: Option<Uuid>,
-    /// JSON: what the run says about itself.
+    /// JSON with the run's description of itself.
     pub about: String,
 }
 
-/// The outcome of forgetting a node.
+/// The result of forgetting a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ForgetOutcome {
     Forgotten,
-    /// It never was a node of this fleet.
+    /// The node never belonged to this fleet.
     Unknown,
-    /// Its process runs, or was not declared dead yet.
+    /// The node's process is running, or was not declared dead yet.
     Running,
-    /// It was declared dead, and its calls are being ended.
+    /// The node was declared dead, and its calls are being ended.
     Ending,
 }
 
-/// An inbound call as Meta names it, and the hash of that.
+/// An inbound call by its ids at Meta, and their hash.
 #[derive(Clone, Copy, Debug)]
 pub struct ClaimKey<'a> {
     pub hash: u128,
@@ -74,15 +76,15 @@ pub struct ClaimKey<'a> {
 /// The owner of an inbound call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClaimOutcome {
-    /// The run that asked, since now or before.
+    /// The run that asked owns the call, as of now or before.
     Mine,
-    /// Another run.
+    /// Another run owns the call.
     Other { run: Uuid, call: Uuid },
-    /// No node: the call was over before its `connect` came.
+    /// No run owns the call: it was over before its `connect` came.
     Tombstone,
     /// The call has a row in the table of calls.
     Recorded { call: Uuid },
-    /// The run that asked is not a member. If its row was lost, it may register again.
+    /// The run that asked is not a member. If its row was lost, it can register again.
     NotMember,
 }
 
@@ -95,24 +97,24 @@ pub struct OrphanClaim {
 }
 
 impl RunInfo {
-    /// The name under which the run owns rows.
+    /// Returns the name under which the run owns rows.
     pub fn owner(&self) -> String {
         owner_name(&self.node_id, self.run)
     }
 }
 
-/// The name under which a run of a fleet owns rows: the node's name and the run's id. A node alone
-/// owns rows by its name.
+/// Returns the name under which a run of a fleet owns rows: the node's name and the run's id. A
+/// node outside a fleet owns rows under its name.
 pub fn owner_name(node_id: &str, run: Uuid) -> String {
     format!("{node_id}/{run}")
 }
 
-/// Returns the node in the name of an owner.
+/// Returns the node's name from the name of an owner.
 pub fn node_of_owner(owner: &str) -> &str {
     owner.split('/').next().unwrap_or_default()
 }
 
-/// Returns the run in the name of an owner. `None` if the owner is a node alone.
+/// Returns the run from the name of an owner. `None` if the owner is a node outside a fleet.
 pub fn run_of_owner(owner: &str) -> Option<Uuid> {
     owner.rsplit_once('/').and_then(|(_, run)| run.parse().ok())
 }
@@ -121,7 +123,8 @@ fn birth_purpose(call: CallUuid) -> Vec<u8> {
     format!("birth {call}").into_bytes()
 }
 
-/// Tells values of `store.secret_key` apart without revealing them. `None` if no key can be derived.
+/// Returns a fingerprint of `store.secret_key`, which identifies the key without revealing it.
+/// `None` if no key can be derived.
 pub fn key_fingerprint(secret: &Secret) -> Option<String> {
     // The folder is only read without a secret.
     Seal::of(Some(secret), Path::new("")).ok().map(|seal| seal.fingerprint())
@@ -133,7 +136,7 @@ impl Store {
         self.shared.seal.fingerprint()
     }
 
-    /// Returns the term of the fleet of this database, with the count of changed settings.
+    /// Returns the term of the fleet, and the number of changes of its settings so far.
     ///
     /// # Errors
     /// Fails if the database query fails, or if the database is not PostgreSQL.
@@ -150,19 +153,20 @@ impl Store {
         })
     }
 
-    /// Seals what another node needs to end a call.
+    /// Encrypts the data that another node needs to end a call.
     pub fn seal_birth(&self, birth: &Birth) -> Vec<u8> {
         let json = serde_json::to_vec(birth).unwrap_or_default();
         self.shared.seal.seal(&birth_purpose(birth.setup.call), json)
     }
 
-    /// Opens what [`Store::seal_birth`] has sealed. `None` if another secret key has sealed it.
+    /// Decrypts the output of [`Store::seal_birth`]. `None` if it was encrypted with another secret
+    /// key.
     pub fn open_birth(&self, call: CallUuid, sealed: &[u8]) -> Option<Birth> {
         let json = self.shared.seal.open(&birth_purpose(call), sealed)?;
         serde_json::from_slice(&json).ok()
     }
 
-    /// Opens a connection for the statements of a fleet.
+    /// Opens a database connection for the statements of a fleet.
     ///
     /// # Errors
     /// Fails if the database does not answer, or if it is not PostgreSQL.
@@ -172,7 +176,7 @@ impl Store {
 }
 
 impl FleetSession {
-    /// Opens a connection for the statements of a fleet. The schema must be up to date.
+    /// Opens a database connection for the statements of a fleet. The schema must be up to date.
     ///
     /// # Errors
     /// Fails if the database does not answer, or if it is not PostgreSQL.
@@ -185,7 +189,7 @@ impl FleetSession {
         Ok(Self { connection: options.connect().await.map_err(connect)? })
     }
 
-    /// Closes the connection in order.
+    /// Closes the connection gracefully.
     ///
     /// # Errors
     /// Fails if the connection is broken.
@@ -193,9 +197,9 @@ impl FleetSession {
         self.connection.close().await.map_err(failed("close a connection"))
     }
 
-    /// Writes the row of a run. An earlier run of the node is dead by that, so the caller must know
-    /// that it has ended. `again` says that the database has lost the row. Returns `None` if the
-    /// row is missing again in an open term.
+    /// Writes the row of a run. This declares an earlier run of the node dead, so the caller must
+    /// know that it has ended. `again` means that the database has lost the row. Returns `None` if
+    /// the row is missing again in an open term.
     ///
     /// # Errors
     /// Fails if the database query fails.
@@ -245,7 +249,7 @@ impl FleetSession {
         Ok(Answer { verdict, term, grants: grants(&row, WHAT)? })
     }
 
-    /// Returns by how many microseconds a clock is ahead of the database's.
+    /// Returns by how many microseconds a clock is ahead of the database's clock.
     ///
     /// # Errors
     /// Fails if the database query fails.
@@ -259,7 +263,7 @@ impl FleetSession {
         Ok(i64::midpoint(sent, clock.steady().micros()).saturating_sub(there))
     }
 
-    /// Sets what a run says about itself.
+    /// Stores the run's description of itself.
     ///
     /// # Errors
     /// Fails if the database query fails.
@@ -270,7 +274,7 @@ impl FleetSession {
         done.map(drop).map_err(failed("describe this node"))
     }
 
-    /// Notes that a run drains, so that it gets no more work of others.
+    /// Marks a run as draining, so that it gets no more work of other runs.
     ///
     /// # Errors
     /// Fails if the database query fails.
@@ -280,8 +284,8 @@ impl FleetSession {
         done.map(drop).map_err(failed("note that this node drains"))
     }
 
-    /// Returns the runs that take part or whose calls and units are not yet settled, with the life
-    /// of the primary that answers and its term.
+    /// Returns the members and the runs whose calls and units are not settled yet, with the id of
+    /// the database's primary and its term.
     ///
     /// # Errors
     /// Fails if the database query fails.
@@ -298,7 +302,8 @@ impl FleetSession {
         Ok((mark, term, runs.collect::<Result<_, _>>()?))
     }
 
-    /// Declares a run dead, unless it has beaten since its `seq` was read. Returns whether it did.
+    /// Declares a run dead, unless it has sent a beat since its `seq` was read. Returns whether the
+    /// run was declared dead.
     ///
     /// # Errors
     /// Fails if the database query fails.
@@ -308,8 +313,8 @@ impl FleetSession {
         query.fetch_one(&mut self.connection).await.map_err(failed("declare a node dead"))
     }
 
-    /// Gives back the units of a dead run whose calls have ended. Returns whether it did: another
-    /// node may have done it.
+    /// Gives back the units of a dead run, all of whose calls have ended. Returns `false` if
+    /// another node has done so.
     ///
     /// # Errors
     /// Fails if the database query fails.
@@ -318,7 +323,7 @@ impl FleetSession {
         query.fetch_one(&mut self.connection).await.map_err(failed("release a node's units"))
     }
 
-    /// Gives back the units of this run, which has no calls and beats no more.
+    /// Gives back the units of this run, which has no calls and sends no more beats.
     ///
     /// # Errors
     /// Fails if the database query fails.
@@ -327,8 +332,8 @@ impl FleetSession {
         query.fetch_one(&mut self.connection).await.map_err(failed("leave the fleet"))
     }
 
-    /// Sets the caps of limits, each of which occurs once. Units that are held above a new cap are
-    /// given back by the runs that hold them.
+    /// Sets the caps of limits. Each limit occurs once. Units held above a new cap are given back
+    /// by the runs that hold them.
     ///
     /// # Errors
     /// Fails if the database query fails.
@@ -344,8 +349,9 @@ impl FleetSession {
         upsert.execute(&mut self.connection).await.map(drop).map_err(failed(WHAT))
     }
 
-    /// Claims an inbound call for a run. `birth` is what a survivor needs to end the call. Does not
-    /// wait for the disk: if the database loses the claim, the run claims the call again.
+    /// Claims an inbound call for a run. `birth` contains what another node needs to end the call
+    /// if this one dies. Does not wait for the disk: if the database loses the claim, the run
+    /// claims the call again.
     ///
     /// # Errors
     /// Fails if the database query fails.
@@ -359,8 +365,8 @@ impl FleetSession {
         self.insert_claim(key, run, Some((call, birth))).await
     }
 
-    /// Notes that a call is over whose `connect` has not come yet. [`ClaimOutcome::Mine`] means that
-    /// the tombstone is written.
+    /// Records that a call is over before its `connect` has come. [`ClaimOutcome::Mine`] means that
+    /// the tombstone was written.
     ///
     /// # Errors
     /// Fails if the database query fails.
@@ -394,7 +400,7 @@ impl FleetSession {
         self.owner(key, run).await
     }
 
-    /// Returns whose an inbound call is.
+    /// Returns the owner of an inbound call.
     async fn owner(&mut self, key: ClaimKey<'_>, me: Uuid) -> Result<ClaimOutcome, StoreError> {
         const WHAT: &str = "look up the owner of a call";
         let owner = "SELECT run::text, call::text, NULL AS row_of FROM claims WHERE key = $1 \
@@ -419,8 +425,9 @@ impl FleetSession {
         })
     }
 
-    /// Returns the run that has a live call, by its claim or its row. `named` is an outbound call.
-    /// A call whose row another run has ended, because its own had died, has none.
+    /// Returns the run that owns a live call, according to its claim or its row. `named` is an
+    /// outbound call. Returns `None` for a call that another run has ended after its own run had
+    /// died.
     ///
     /// # Errors
     /// Fails if the database query fails.
@@ -446,8 +453,8 @@ impl FleetSession {
         Ok(owner.and_then(|owner| run_of_owner(&owner)))
     }
 
-    /// Returns the run that has a live call, by its row: `Some(None)` if the call is over or has no
-    /// run, and `None` if it has no row.
+    /// Returns the run that owns a live call, according to its row: `Some(None)` if the call is
+    /// over or has no run, and `None` if it has no row.
     ///
     /// # Errors
     /// Fails if the database query fails.
@@ -462,9 +469,10 @@ impl FleetSession {
         Ok(owner.map(|owner| run_of_owner(&owner)))
     }
 
-    /// Makes the unfinished work of one owner that of another one: callbacks, requests to Graph,
-    /// messages and turns of conversations. The times of callbacks become times of the new owner's
-    /// clock, if both runs say in `about.clock_us` how theirs differ from the database's.
+    /// Transfers the unfinished work of one owner to another: callbacks, requests to Graph,
+    /// messages and turns of conversations. Times of callbacks are converted to the new owner's
+    /// clock if both runs report in `about.clock_us` how far their clocks differ from the
+    /// database's.
     ///
     /// # Errors
     /// Fails if the database query fails.
@@ -490,8 +498,8 @@ impl FleetSession {
         Ok(u64::try_from(adopted).unwrap_or_default())
     }
 
-    /// Makes the recordings of earlier processes of a node, whose files are on its disk, those of
-    /// `mine`, and returns the owners whose other work is unfinished.
+    /// Transfers recordings of a node's earlier processes, whose files are on this disk, to `mine`.
+    /// Returns the owners of other unfinished work.
     ///
     /// # Errors
     /// Fails if the database query fails.
@@ -501,8 +509,8 @@ impl FleetSession {
         inherit.fetch_all(&mut self.connection).await.map_err(failed(WHAT))
     }
 
-    /// Forgets a node that does not come back, unless it is a member or its calls are being ended.
-    /// Nothing waits for its disk from then on. If one of its processes is still there, it stays
+    /// Forgets a node that will not come back, unless it is a member or its calls are being ended.
+    /// From then on, nothing waits for its disk. If one of its processes still exists, it stays
     /// declared dead.
     ///
     /// # Errors
@@ -527,8 +535,8 @@ impl FleetSession {
         })
     }
 
-    /// Returns the names of nodes that are no members and have recordings under way, but no live
-    /// calls: a node that works outside the fleet has some.
+    /// Returns the names of nodes that are not members and have recordings in progress but no live
+    /// calls. A node that works outside the fleet has live calls.
     ///
     /// # Errors
     /// Fails if the database query fails.
@@ -540,8 +548,8 @@ impl FleetSession {
         names.map_err(failed("look for recordings of nodes that are away"))
     }
 
-    /// Makes recordings that are under way at a node which is not a member those of `mine`. Returns
-    /// them. Each is returned to one caller.
+    /// Transfers recordings that are in progress at a node that is not a member to `mine`, and
+    /// returns them. Each is returned to one caller only.
     ///
     /// # Errors
     /// Fails if the database query fails.
@@ -561,8 +569,9 @@ impl FleetSession {
         taken.iter().map(|id| id.parse().map_err(unreadable(WHAT))).collect()
     }
 
-    /// Deletes the complete recordings of a forgotten node that were not copied to the bucket, and
-    /// cancels uploads and transcriptions of its others. Returns the number of deleted recordings.
+    /// Deletes complete recordings of a forgotten node that were not copied to the bucket, and
+    /// cancels uploads and transcriptions of its other recordings. Returns the number of deleted
+    /// recordings.
     ///
     /// # Errors
     /// Fails if the database query fails.
@@ -576,8 +585,8 @@ impl FleetSession {
         count.map_err(failed("delete recordings of a forgotten node"))
     }
 
-    /// Deletes claims of a run that are older than a minute and whose calls have their rows, and
-    /// tombstones that are older than 10 minutes, by the database's clock.
+    /// Deletes a run's claims that are older than a minute if their calls have rows, and tombstones
+    /// that are older than 10 minutes, by the database's clock.
     ///
     /// # Errors
     /// Fails if the database query fails.
@@ -589,7 +598,7 @@ impl FleetSession {
         done.map(drop).map_err(failed("delete claims"))
     }
 
-    /// Returns claims of a run whose calls have no row in the table of calls, at most `limit`.
+    /// Returns up to `limit` claims of a run whose calls have no row in the table of calls.
     ///
     /// # Errors
     /// Fails if the database query fails.
@@ -643,7 +652,7 @@ fn run_info(row: &PgRow, what: &'static str) -> Result<Option<RunInfo>, StoreErr
     }))
 }
 
-/// The grants of an answer. Its arrays are NULL if the beat asked for nothing.
+/// Returns the grants in an answer. Its arrays are NULL if the beat requested nothing.
 fn grants(row: &PgRow, what: &'static str) -> Result<Vec<Grant>, StoreError> {
     let column = |name| -> Result<Vec<Option<i32>>, StoreError> {
         let numbers: Option<_> = row.try_get(name).map_err(failed(what))?;

@@ -28,7 +28,7 @@ use model::{Direction, MessageStatus, Routing, Timestamp};
 #[derive(Clone, Copy, Debug)]
 pub struct Messages<'a>(pub(crate) &'a Shared);
 
-/// A number of messages with the same direction and status.
+/// Number of messages with the same direction and status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MessageCount {
     pub direction: Direction,
@@ -164,7 +164,7 @@ impl Messages<'_> {
         interrupted(&self.0.read, node, after, limit).await
     }
 
-    /// Returns the number of messages that the user had written in a conversation up to and
+    /// Returns the number of messages that the user had written in a conversation, up to and
     /// including this one.
     ///
     /// # Errors
@@ -286,7 +286,7 @@ pub(crate) async fn insert_entry(
 pub(crate) struct NewEntry {
     /// The conversation's routing state and its number of unread messages.
     pub(crate) found: (RoutingState, u64),
-    /// The callbacks that report it, not yet in the outbox.
+    /// The callbacks that report the message. They are not in the outbox yet.
     pub(crate) callbacks: Vec<NewCallback>,
 }
 
@@ -325,7 +325,8 @@ pub(crate) async fn insert_entries(
     Ok(entries)
 }
 
-/// Makes the event for the webhook and the Plivo-compatible callback for the number's webhook URL.
+/// Creates the event for the webhook and the Plivo-compatible callback for the number's webhook
+/// URL.
 fn reports(draft: &EventDraft, webhook: Option<Uuid>, conversation: Uuid) -> Vec<NewCallback> {
     let event = webhook.map(|webhook| draft.event_for(webhook, conversation));
     event.into_iter().chain(draft.form(conversation)).collect()
@@ -454,10 +455,10 @@ pub(crate) fn count_query(
     select
 }
 
-/// Deletes up to `limit` conversations without messages that are from before a time. Steps through
-/// the index from one main account to the next and reads the oldest conversations of each. The time
-/// is compared twice: PostgreSQL compares the outer one again after it has waited for a node that
-/// was adding a message.
+/// Deletes up to `limit` conversations without messages that are from before a time. The query
+/// steps through the index from one main account to the next and reads the oldest conversations of
+/// each. The time is compared twice: PostgreSQL compares the outer one again after it has waited
+/// for a node that was adding a message.
 pub(crate) const DELETE_EMPTY: &str = "\
     WITH RECURSIVE walk (account) AS ( \
         SELECT min(main_auth_id) FROM conversations \

@@ -1,5 +1,5 @@
 //! Private notes of conversations. They are rows of `messages` with the kind [`NOTE`], so that the
-//! timeline, retention and erasures cover them. Nothing sends them.
+//! timeline, retention and erasures cover them. They are never sent.
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -13,7 +13,7 @@ use crate::sql::{self, Conn};
 use crate::tables::messages::Messages;
 use crate::write::WriteTask;
 
-/// The largest number of notes in a conversation.
+/// Maximum number of notes in a conversation.
 const NOTES_MAX: i64 = 1_000;
 
 impl Messages<'_> {

@@ -28,8 +28,8 @@ impl Notifications<'_> {
         self.0.queue.try_run(NoticeWrite::Add(row))
     }
 
-    /// Marks one notification, or all of the scope with `None`, as read. Returns how many were
-    /// unread.
+    /// Marks one notification as read, or all of the scope if the id is `None`. Returns how many
+    /// were unread.
     ///
     /// # Errors
     /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
@@ -111,7 +111,8 @@ pub struct NoticeRow {
     pub main_account: AuthId,
     pub topic: NotificationTopic,
     pub text: String,
-    /// The business number, the user's `wa_id`, their conversation and the call that it is about.
+    /// The business number, the user's `wa_id`, the conversation and the call that the notification
+    /// is about.
     pub number: Option<String>,
     pub user: Option<String>,
     pub conversation: Option<Uuid>,
@@ -124,7 +125,7 @@ pub struct NoticeRow {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NoticeFilter {
     pub topic: Option<NotificationTopic>,
-    /// Only read or only unread ones.
+    /// Only read or only unread notifications.
     pub read: Option<bool>,
     /// Only notifications after this one in the list, which are older.
     pub before: Option<(Timestamp, Uuid)>,

@@ -2,7 +2,7 @@
 //!
 //! A change that concerns all conversations of a number, by `applyToExisting` or by a new owner,
 //! writes one row. Each conversation stores the generation in which its own routing was set. The
-//! newer one of the two routings counts.
+//! newer of the two routings is in effect.
 
 use crate::error::{StoreError, failed};
 use crate::rows::conversation::{Pair, RoutingState};
@@ -125,8 +125,8 @@ pub(crate) async fn insert_owner(to: &mut Conn, pair: &Pair) -> Result<(), sqlx:
     insert.execute(to).await.map(drop)
 }
 
-/// Transfers a number to another account. The routing set for the number and its conversations
-/// ends, unless `kept` allows the new owner to keep it.
+/// Transfers a number to another account. The routing of the number and its conversations is reset,
+/// except for `kept`, which remains valid for the new owner.
 pub(crate) async fn transfer(
     to: &mut Conn,
     transfer: &NumberTransfer,

@@ -156,7 +156,7 @@ fn room_end_must_wait(row: &str) -> String {
     )
 }
 
-/// SQL condition: `e` has not been attempted yet, and does not wait behind a retry of its call and
+/// SQL condition: `e` has not been attempted yet, and is not behind a retry of the same call and
 /// URL.
 const NOT_ATTEMPTED: &str = "e.retries = 0 AND NOT EXISTS (SELECT 1 FROM callbacks f WHERE f.call_uuid = e.call_uuid AND f.url = e.url \
     AND f.id < e.id AND f.next_us IS NOT NULL AND f.retries > 0)";
@@ -165,9 +165,9 @@ const NOT_ATTEMPTED: &str = "e.retries = 0 AND NOT EXISTS (SELECT 1 FROM callbac
 /// callback waits less than this, unless its host is unreachable.
 const LOOK_BACK_US: i64 = 600_000_000;
 
-/// SQL condition: the older row `e` of the same call must be delivered before `row`. That holds if
-/// it has the same URL. A hangup callback also follows every callback that has not been attempted
-/// yet, except those of recordings and transcriptions. Retries delay no other URL.
+/// SQL condition: the older row `e` of the same call must be delivered before `row`. This is so if
+/// both have the same URL. A hangup callback also follows every callback that has not been
+/// attempted yet, except those of recordings and transcriptions. Retries delay no other URL.
 fn is_before(row: &str) -> String {
     format!(
         "e.next_us IS NOT NULL AND (e.url = {row}.url OR ({row}.kind = 'hangup' \
@@ -203,7 +203,7 @@ pub(crate) async fn insert_new(
     insert_all(to, seal, new).await.map(drop)
 }
 
-/// The two halves use the indexes of a call's waiting and finished callbacks.
+/// The query has two halves, because a call's waiting and finished callbacks have separate indexes.
 fn exists_query(new: &NewCallback) -> Query<TupleRow<(bool,)>> {
     let there = "SELECT EXISTS (SELECT 1 FROM callbacks WHERE call_uuid = $1 AND next_us IS NOT NULL AND event_id = $2) \
         OR EXISTS (SELECT 1 FROM callbacks WHERE call_uuid = $1 AND done_us IS NOT NULL AND event IS NULL AND event_id = $2)";
@@ -219,7 +219,8 @@ pub(crate) async fn insert_all(
     insert_settled(to, seal, all.into_iter().map(|new| (new, None)).collect()).await
 }
 
-/// Inserts callbacks in order. Those with a settlement have been sent already, and get its result.
+/// Inserts callbacks in order. Those with a settlement have already been sent; their rows get its
+/// result.
 pub(crate) async fn insert_settled(
     to: &mut Conn,
     seal: &Seal,
@@ -332,8 +333,8 @@ fn settle_query(s: &Settlement) -> Query<TupleRow<(bool,)>> {
     }
 }
 
-/// Deletes those of the callbacks that were finished before `done_before`. One of them may have been
-/// sent again in the meantime. Returns the number of deleted rows.
+/// Deletes those of the callbacks that were finished before `done_before`. A callback may have been
+/// sent again in the meantime and is kept then. Returns the number of deleted rows.
 pub(crate) async fn delete_finished(
     to: &mut Conn,
     ids: &[i64],

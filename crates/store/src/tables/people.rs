@@ -1,7 +1,7 @@
 //! Console users, their sessions and invitations, and API keys created at run time.
 //!
 //! Each row has an owner, and methods that an API can reach take the caller's scope. Tokens and
-//! keys come as digests; this module sees no secrets.
+//! keys are passed as digests, so this module handles no secrets.
 
 use futures_util::future::BoxFuture;
 use uuid::Uuid;
@@ -324,7 +324,7 @@ impl People<'_> {
 pub struct SavedFilters<'a>(pub(crate) &'a Shared);
 
 impl SavedFilters<'_> {
-    /// Maximum number per user.
+    /// Maximum number of filters per user.
     pub const MAX: u32 = 20;
 
     /// Returns the names and queries of a user's filters, by name.
@@ -338,7 +338,7 @@ impl SavedFilters<'_> {
         select.fetch_all(&self.0.read).await.map_err(failed("read saved filters"))
     }
 
-    /// Saves a filter, replacing one with the same name. Returns `false` if the user already has
+    /// Saves a filter and replaces one with the same name. Returns `false` if the user already has
     /// [`SavedFilters::MAX`] others.
     ///
     /// # Errors
@@ -372,7 +372,7 @@ pub struct User {
     /// A hash made by [`crate::password::Passwords`]. `None` for an invited user.
     pub password: Option<String>,
     pub wa_id: Option<String>,
-    /// Whether the configuration file lists them.
+    /// Whether the user is listed in the configuration file.
     pub in_file: bool,
     pub created: Timestamp,
 }
@@ -391,9 +391,9 @@ impl std::fmt::Debug for User {
 pub struct UserChange {
     pub full_name: Option<String>,
     pub role: Option<Role>,
-    /// A hash. A new password ends the user's sessions.
+    /// The new password's hash. A new password ends the user's sessions.
     pub password: Option<String>,
-    /// `Some(None)` removes the number.
+    /// The new WhatsApp number. `Some(None)` removes it.
     pub wa_id: Option<Option<String>>,
     /// If set, the change applies only if the user still has these values.
     pub seen: Option<Box<User>>,
@@ -432,7 +432,7 @@ pub struct ApiKeyRow {
     pub account: AuthId,
     pub main_account: AuthId,
     pub name: String,
-    /// The last characters of the key.
+    /// The last characters of the key, for display.
     pub ending: String,
     pub digest: String,
     pub role: Role,
@@ -444,19 +444,19 @@ pub struct ApiKeyRow {
 /// the row does not exist.
 pub(crate) enum PeopleWrite {
     Create(Box<User>),
-    /// Changes nothing if a user exists.
+    /// Creates the first user. Changes nothing if a user exists.
     CreateFirst(Box<User>),
     Change(Scope, Uuid, UserChange),
     Delete(Scope, Uuid),
-    /// Updates the users to those listed in the configuration file. Users who were listed before
-    /// and no longer are, are deleted.
+    /// Updates the users to those listed in the configuration file. Users who are no longer listed
+    /// are deleted.
     SyncConfigured(Vec<User>),
     BeginSession(Session),
     Touch(String, Timestamp),
     EndSession(String),
     /// Ends all sessions of a user.
     EndAllSessions(Uuid),
-    /// Replaces the user's earlier invitations.
+    /// Creates an invitation and removes the user's earlier ones.
     Invite(Invitation),
     /// Sets the invited user's password and removes the invitation. Changes nothing if it is not
     /// valid.
@@ -836,8 +836,8 @@ pub(crate) async fn linked(
     row.as_ref().map(user).transpose()
 }
 
-/// Returns users of a main account with this sign-in name, ignoring case. Two suffice to see that
-/// it is ambiguous.
+/// Returns up to two users of a main account with this sign-in name, ignoring case. Two are enough
+/// to detect that the name is ambiguous.
 pub(crate) async fn named_like(
     pool: &Pool,
     main_account: &AuthId,

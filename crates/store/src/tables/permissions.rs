@@ -62,8 +62,8 @@ impl Permissions<'_> {
         select.fetch_optional(&self.0.read).await.map_err(failed("read a calling permission"))
     }
 
-    /// Engages a user for a call that is to be placed, for a fleet on PostgreSQL. `seen` is the
-    /// `pair` that permits the call.
+    /// Engages a user for a call that is about to be placed, in a fleet on PostgreSQL. `seen` is
+    /// the `pair` that permits the call.
     ///
     /// # Errors
     /// Fails if the database query fails.
@@ -94,8 +94,9 @@ impl Permissions<'_> {
         Ok(if unchanged { EngageResult::Busy } else { EngageResult::Changed })
     }
 
-    /// Counts a request for permission that is about to be sent, for a fleet on PostgreSQL, if the
-    /// `pair` is still the one that permits it. Returns whether it is.
+    /// Replaces the `pair` of a permission when a permission request is about to be sent, in a
+    /// fleet on PostgreSQL. Returns `false` if the `pair` in the database is no longer the one that
+    /// permitted the request.
     ///
     /// # Errors
     /// Fails if the database query fails.
@@ -124,8 +125,8 @@ impl Permissions<'_> {
         Ok(done.rows_affected() > 0)
     }
 
-    /// Engages a user for a call from the user, whether or not another call is up. Does not wait for
-    /// the write.
+    /// Engages a user for a call from the user, even if the user is in another call. Does not wait
+    /// for the write.
     pub fn engage_inbound(self, engagement: Engagement) {
         drop(self.0.queue.run(EngagementWrite::Inbound(engagement)));
     }
@@ -149,8 +150,8 @@ impl Permissions<'_> {
         self.0.queue.run(EngagementWrite::EndAll(run)).await
     }
 
-    /// Deletes a permission that has not changed since `before` and, with `pair`, still has this
-    /// content. Does not wait for the write.
+    /// Deletes a permission that has not changed since `before` and, if `pair` is given, still has
+    /// this content. Does not wait for the write.
     pub fn delete_unchanged(
         self,
         number: &PhoneNumberId,
@@ -168,7 +169,7 @@ impl Permissions<'_> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EngageResult {
     Engaged,
-    /// Another call with the user is up or about to be placed.
+    /// The user is in another call, or one is about to be placed.
     Busy,
     /// The `pair` has changed since it was read.
     Changed,
@@ -206,7 +207,7 @@ impl WriteTask for EngagementWrite {
         async move { Ok(query.execute(to).await?.rows_affected()) }.boxed()
     }
 
-    /// A lost engagement ends with its run.
+    /// Returns `false`: an engagement ends with its run anyway.
     fn is_synced(&self) -> bool {
         false
     }

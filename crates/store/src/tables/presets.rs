@@ -16,7 +16,7 @@ use model::AuthId;
 #[derive(Clone, Copy, Debug)]
 pub struct Presets<'a>(pub(crate) &'a Shared);
 
-/// The largest number of presets in a list.
+/// Maximum number of presets in a list.
 const LIST_MAX: i64 = 1_000;
 
 /// The kind of a preset.
@@ -34,7 +34,7 @@ impl PresetKind {
         }
     }
 
-    /// The largest number in an account.
+    /// Returns the maximum number of presets of this kind in an account.
     pub fn max(self) -> u32 {
         match self {
             Self::Label => 100,

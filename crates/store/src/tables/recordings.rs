@@ -1,4 +1,5 @@
-//! Recordings. The files are elsewhere.
+//! //! Recordings. Only their metadata is stored here; the files are elsewhere. A recording has a
+//! row from its start. Its end and the callbacks that report it are written in one transaction.
 //!
 //! A recording has a row from its start. Its end and the callbacks that report it are written in
 //! one transaction.
@@ -46,7 +47,7 @@ impl Recordings<'_> {
         self.0.queue.request(|sender| Write::RecordingEnded(Box::new(conclusion), sender))
     }
 
-    /// Returns recordings of a node that have no end, which a crash left behind.
+    /// Returns the unfinished recordings of a node that a crash left behind.
     ///
     /// # Errors
     /// Fails if the database query fails.
@@ -76,7 +77,7 @@ impl Recordings<'_> {
         list(&self.0.read, scope, filter, limit, offset).await
     }
 
-    /// Returns complete recordings of all accounts that started before `than`, oldest first.
+    /// Returns complete recordings of all accounts that started before `before`, oldest first.
     ///
     /// # Errors
     /// Fails if the database query fails.
@@ -365,7 +366,7 @@ fn push_filter(query: &mut QueryBuilder, filter: &RecordingFilter) {
 const START: &str = "recording_id, auth_id, main_auth_id, call_uuid, conference_name, format, stereo, node_id, started_us, \
     notices, transcription, room_uuid, multi_party";
 
-/// Returns recordings of a node that have no end, which a crash left behind.
+/// Returns the unfinished recordings of a node that a crash left behind.
 pub(crate) async fn unfinished(
     pool: &Pool,
     node_id: &str,
@@ -418,7 +419,8 @@ pub(crate) async fn older_than(
     rows.iter().map(recording).collect()
 }
 
-/// Returns the object of a recording of any account. Knowing the id is the permission.
+/// Returns the object of a recording of any account. No scope is needed, because the id itself
+/// authorizes the request.
 pub(crate) async fn object_name(
     pool: &Pool,
     id: Uuid,

@@ -74,7 +74,7 @@ impl RequestCounts<'_> {
     }
 }
 
-/// The servers that requests go to.
+/// The kind of server that a request goes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RequestTarget {
     /// URLs of customers.

@@ -27,8 +27,8 @@ impl Responses<'_> {
         self.0.queue.try_run(ResponseWrite::Put(answer)).inspect(|_| self.0.queue.wake())
     }
 
-    /// Claims the work for a response, whose `answer` is empty, until its `until`. Returns `false`
-    /// if the response exists or another node has claimed the work.
+    /// Claims the work of producing a response, whose `answer` is still empty, until its `until`.
+    /// Returns `false` if the response exists or another node has claimed the work.
     ///
     /// # Errors
     /// Fails with [`StoreError::NotTaken`] if the database rejects the write.
@@ -36,12 +36,12 @@ impl Responses<'_> {
         Ok(self.0.queue.run(ResponseWrite::Claim(work)).await? > 0)
     }
 
-    /// Gives back a claim, because the response is not kept. Does not wait for the write.
+    /// Gives back a claim whose response will not be stored. Does not wait for the write.
     pub fn give_back(self, digest: [u8; 32]) {
         drop(self.0.queue.run(ResponseWrite::GiveBack(digest)));
     }
 
-    /// Returns the stored response. Returns `None` if it does not exist, is still being made, or was
+    /// Returns the stored response. `None` if it does not exist, is not complete yet, or was
     /// encrypted with another key.
     ///
     /// # Errors
@@ -80,7 +80,7 @@ impl Responses<'_> {
     }
 }
 
-/// Number of responses that are kept for each account.
+/// Maximum number of stored responses for each account.
 const MAX_KEPT: u32 = 10_000;
 
 /// Number of responses deleted in one write.
@@ -95,7 +95,8 @@ pub struct StoredResponse {
     /// The account that made the request, and its main account.
     pub account: AuthId,
     pub main_account: AuthId,
-    /// Id of the conversation or user that the response is about. It is deleted with them.
+    /// Id of the conversation or user that the response is about. The response is deleted with
+    /// them.
     pub about: Option<String>,
     pub answer: Vec<u8>,
     pub given: Timestamp,
@@ -151,8 +152,8 @@ impl WriteTask for ResponseWrite {
     }
 }
 
-/// Inserts a row without an answer. A row that has expired is replaced: its response is no longer
-/// kept, or the node that claimed it has ended.
+/// Inserts a row without an answer. An expired row is replaced: its response is no longer needed,
+/// or the node that claimed it has ended.
 async fn claim(to: &mut Conn, work: &StoredResponse) -> Result<u64, sqlx::Error> {
     let insert = "INSERT INTO answers_given (digest, auth_id, main_auth_id, about, answer, given_us, until_us) \
         VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (digest) DO UPDATE SET about = excluded.about, \
@@ -184,7 +185,7 @@ fn purpose(digest: &[u8; 32]) -> Vec<u8> {
     [b"answer given ".as_slice(), digest].concat()
 }
 
-/// Deletes the agent responses about a conversation that were stored until `until`.
+/// Deletes the responses of agents about a conversation that were stored until `until`.
 pub(crate) async fn delete_of_conversation(
     to: &mut Conn,
     conversation: Uuid,
@@ -194,7 +195,7 @@ pub(crate) async fn delete_of_conversation(
     delete.bind(conversation.to_string()).bind(until.micros()).execute(to).await.map(drop)
 }
 
-/// Deletes responses to a main account about these users given up to `until`.
+/// Deletes responses to a main account about these users that were stored up to `until`.
 pub(crate) async fn delete_of_users(
     to: &mut Conn,
     main: &AuthId,

@@ -67,9 +67,9 @@ impl Calls<'_> {
         }
     }
 
-    /// Deletes the callbacks that were delivered or given up before `before`. Reads the rows in the
-    /// order of their creation, up to the first ones from after that time, instead of an index of
-    /// the times at which they were done.
+    /// Deletes callbacks that were delivered or given up before `before`. Reads rows in the order
+    /// of their creation and stops at the first ones created after that time, so no index of
+    /// completion times is needed.
     async fn delete_callbacks(self, before: Timestamp) -> Result<(), StoreError> {
         const WHAT: &str = "find expired callbacks";
         let mut last = 0;

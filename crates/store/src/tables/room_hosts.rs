@@ -9,7 +9,7 @@ use crate::tables::fleet::{FleetSession, unreadable};
 use machine::RoomKind;
 use model::AuthId;
 
-/// A room as identified by a call that enters it.
+/// The id or name by which a call that enters a room identifies it.
 #[derive(Clone, Copy, Debug)]
 pub struct RoomRef<'a> {
     pub account: &'a AuthId,

@@ -1,4 +1,4 @@
-//! Multi-party calls: one row for each that has ended, and rows for each open one and its members.
+//! Multi-party calls: one row for each ended call, and rows for each open one and its members.
 //!
 //! The rows of an open one let the next process end it if this process dies. While the process
 //! lives, multi-party calls are read from the memory of `call::rooms`, which is filled from these
@@ -34,8 +34,8 @@ impl Rooms<'_> {
         drop(self.0.queue.try_run(room));
     }
 
-    /// Stores the present state of an open multi-party call. `told` lists the URLs to be notified
-    /// of its end, and `born` is monotonic time. The write is queued when this returns. If the
+    /// Stores the present state of an open multi-party call. `told` lists the URLs that are
+    /// notified of its end. `born` is monotonic time. The write is queued when this returns. If the
     /// queue is full, a crash loses the state.
     pub fn put(self, room: OpenRoom, told: Vec<Target>, node_id: &str, born: Timestamp) {
         drop(self.0.queue.try_run(PutRoom {
@@ -51,8 +51,8 @@ impl Rooms<'_> {
         drop(self.0.queue.try_run(PutMember { room, member }));
     }
 
-    /// Ends a multi-party call that a crash left open, and adds those callbacks of `told` to the
-    /// outbox that are not there yet, in one synced transaction.
+    /// Ends a multi-party call that a crash left open, and adds the callbacks in `told` that are
+    /// missing to the outbox, in one synced transaction.
     ///
     /// # Errors
     /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
@@ -126,7 +126,7 @@ impl Rooms<'_> {
 /// Number of ended multi-party calls that are kept.
 const ENDED_ROOMS_MAX: u32 = 1_000;
 
-/// Number of members that have left an open multi-party call and are kept.
+/// Maximum number of stored members that have left an open multi-party call.
 pub const LEFT_MAX: u16 = 200;
 
 /// A multi-party call that has ended.
@@ -135,14 +135,14 @@ pub struct EndedRoom {
     #[serde(flatten)]
     pub was: OpenRoom,
     pub ended: Timestamp,
-    /// Whether its node died while it was open.
+    /// Whether the node died while the multi-party call was open.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub failed: bool,
     /// The members, in the order in which they joined.
     pub members: Vec<LeftMember>,
 }
 
-/// A member that has left, in the state that it had then.
+/// A member that has left, with its last state.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LeftMember {
     #[serde(flatten)]
@@ -177,7 +177,7 @@ pub struct OpenRoom {
     pub name: String,
     pub made: Timestamp,
     pub started: Option<Timestamp>,
-    /// URL of its recording, which may not exist yet.
+    /// URL of the recording, which may not exist yet.
     pub recording: Option<String>,
 }
 
@@ -186,9 +186,9 @@ pub struct OpenRoom {
 pub struct OpenMember {
     #[serde(flatten)]
     pub was: RoomMember,
-    /// When and why it left.
+    /// Time and reason of leaving.
     pub left: Option<(Timestamp, String)>,
-    /// URL to be notified when it leaves.
+    /// URL that is notified when the member leaves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub told: Option<Target>,
 }
@@ -197,7 +197,7 @@ pub struct OpenMember {
 #[derive(Clone, Debug, PartialEq)]
 pub struct OrphanRoom {
     pub room: OpenRoom,
-    /// URLs to be notified of its end.
+    /// URLs that are notified of its end.
     pub told: Vec<Target>,
     /// Time from its start to its node's last heartbeat.
     pub lived: Duration,

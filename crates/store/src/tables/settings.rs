@@ -35,8 +35,8 @@ impl Settings<'_> {
     }
 
     /// Writes settings, either all of them or none, synced to disk, if their version is still
-    /// `seen`. Returns whether it was. The version is one higher then. The write is queued when this
-    /// returns.
+    /// `seen`. Returns whether they were written, which increments the version. The write is queued
+    /// when this returns.
     ///
     /// # Errors
     /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed

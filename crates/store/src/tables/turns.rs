@@ -16,7 +16,7 @@ use crate::tables::fleet::run_of_owner;
 use crate::tables::readers::{MESSAGE, message, pair};
 use crate::write::WriteTask;
 
-/// Handle to the pending replies. See [`Store::turns`](crate::Store::turns).
+/// Handle to the messages that AI agents must answer. See [`Store::turns`](crate::Store::turns).
 #[derive(Clone, Copy, Debug)]
 pub struct Turns<'a>(pub(crate) &'a Shared);
 
@@ -30,8 +30,7 @@ impl Turns<'_> {
         self.0.queue.run(Finish(message)).await.map(drop)
     }
 
-    /// Returns the process of a fleet that has the pending reply to a message. `None` if there is
-    /// none.
+    /// Returns the run that owns the pending reply to a message. `None` if there is none.
     ///
     /// # Errors
     /// Fails if the database query fails.
@@ -80,7 +79,7 @@ pub struct PendingReply {
     pub message: Message,
     pub agent: Uuid,
     pub epoch: u64,
-    /// Set if the reply is already stored and only this is left to do.
+    /// Set if the reply is already stored and only this step is left.
     pub then: Option<AfterReply>,
 }
 

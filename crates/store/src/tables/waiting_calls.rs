@@ -1,4 +1,7 @@
-//! Outbound calls that wait in a fleet for the calls per second of their account.
+//! //! Outbound calls of a fleet that wait because of their account's calls per second. The owner
+//! of a row is the process that has the call in its queue. Before it places the call, it deletes
+//! the row ([`WaitingCalls::take`]), so the call is placed at most once. If the process dies, a
+//! survivor becomes the owner of the remaining rows.
 //!
 //! The owner of a row is the process that has the call in its queue. Before it places the call, it
 //! deletes the row ([`WaitingCalls::take`]), so the call is placed at most once. If the process
@@ -27,11 +30,11 @@ const PAGE: u32 = 500;
 #[derive(Clone, Copy, Debug)]
 pub struct WaitingCalls<'a>(pub(crate) &'a Shared);
 
-/// An outbound call that is to wait.
+/// An outbound call to be queued.
 #[derive(Clone, Debug)]
 pub struct NewWaitingCall {
     pub setup: CallSetup,
-    /// The call is not placed before this time has passed.
+    /// Minimum time before the call is placed.
     pub delay: Duration,
     /// The id of the engagement of the called user.
     pub engagement: Option<Uuid>,
@@ -49,9 +52,9 @@ pub struct AdoptedCall {
 }
 
 impl WaitingCalls<'_> {
-    /// Writes the rows and the open records of the calls of an order, which are of one account.
-    /// Returns `false`, and writes nothing, if more than `max` calls of the account would wait in
-    /// the fleet. `born` is monotonic time.
+    /// Writes the waiting rows and open records of the calls of one request, which belong to one
+    /// account. Returns `false` and writes nothing if more than `max` calls of the account would
+    /// wait in the fleet. `born` is monotonic time.
     ///
     /// # Errors
     /// Fails if the database query fails. The calls may be written nevertheless.
@@ -74,8 +77,8 @@ impl WaitingCalls<'_> {
         insert.fetch_one(&self.0.read).await.map_err(failed("write calls that wait"))
     }
 
-    /// Takes a call out of the queue of its owner, to place it. Returns `false` if the call is not
-    /// in that queue.
+    /// Removes a call from its owner's queue, in order to place it. Returns `false` if the call is
+    /// not in that queue.
     ///
     /// # Errors
     /// Fails if the database query fails. The call may be taken nevertheless.
@@ -92,7 +95,7 @@ impl WaitingCalls<'_> {
         drop(self.0.queue.run(RemoveWaiting(call)));
     }
 
-    /// Transfers waiting calls from one owner to another, whose run is `run`, and returns them.
+    /// Transfers waiting calls from one owner to another, which is the run `run`, and returns them.
     /// Call it until it returns none. `born` is the time of the new owner's monotonic clock.
     ///
     /// # Errors
@@ -163,7 +166,7 @@ fn adopted_call(row: &Row) -> Result<AdoptedCall, RowError> {
     })
 }
 
-/// The row of a waiting call, and its record, as `oh1_enqueue` reads them.
+/// The row of a waiting call and its record, as the SQL function `oh1_enqueue` reads them.
 #[derive(Serialize)]
 struct WaitingRow {
     call_uuid: String,

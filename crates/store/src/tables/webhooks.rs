@@ -16,8 +16,9 @@ use model::{PhoneNumberId, Secret, Timestamp};
 pub struct Webhooks<'a>(pub(crate) &'a Shared);
 
 impl Webhooks<'_> {
-    /// Creates, changes or removes a webhook. Returns `false` if the webhook to be changed has another
-    /// version now, or if the one to be removed is still the target of a number or conversation.
+    /// Creates, changes or removes a webhook. Returns `false` if the webhook to be changed has
+    /// another version now, or if the one to be removed is still the target of a number or
+    /// conversation.
     ///
     /// # Errors
     /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed

@@ -183,8 +183,8 @@ async fn lock_roots(to: &mut Conn, batch: &[Write]) -> Result<(), sqlx::Error> {
     Ok(())
 }
 
-/// Executes the call ends, inbound messages and callbacks of a batch, one kind after the other and
-/// in order within each kind. All other writes of the batch must commute with them.
+/// Executes the call ends, inbound messages and callbacks of a batch, kind by kind and in order
+/// within each kind. All other writes of the batch must commute with them.
 async fn execute_by_kind(
     to: &mut Conn,
     seal: &Seal,
@@ -250,22 +250,22 @@ async fn execute_by_kind(
     Ok(done.into_iter().filter_map(found).collect())
 }
 
-/// The result of a write in [`execute_by_kind`], without its callbacks.
+/// The result of a write in [`execute_by_kind`], without the callbacks.
 enum KindResult {
     Ended(bool),
     Callback,
     Entry(Option<(RoutingState, u64)>),
 }
 
-/// Callbacks that have not been sent yet.
+/// Returns the callbacks that have not been sent yet.
 fn unsettled<'a>(
     callbacks: impl IntoIterator<Item = NewCallback>,
 ) -> impl Iterator<Item = (NewCallback, Option<&'a Settlement>)> {
     callbacks.into_iter().map(|new| (new, None))
 }
 
-/// Closes the record and adds its callbacks to the outbox, with the results in `reported`. Does
-/// neither if the call had already ended.
+/// Closes the record of a call and adds its callbacks to the outbox, with the results in
+/// `reported`. Does neither if the call had already ended.
 pub(crate) async fn conclude(
     to: &mut Conn,
     seal: &Seal,
@@ -288,8 +288,8 @@ async fn close(to: &mut Conn, c: &Conclusion) -> Result<bool, sqlx::Error> {
     insert_and_close(to, c).await
 }
 
-/// Called if no open record was found. Inserts the record in case that the call's start was lost,
-/// and closes it. Returns `false` if the call had already ended.
+/// Inserts the record of a call and closes it, in case its start was lost. Called if no open record
+/// was found. Returns `false` if the call had already ended.
 async fn insert_and_close(to: &mut Conn, c: &Conclusion) -> Result<bool, sqlx::Error> {
     calls::insert(to, &c.start, None).await?;
     Ok(calls::close(to, [(c.start.call, &c.end, c.farewell)]).await?.contains(&true))

@@ -1,5 +1,5 @@
-//! The writes that the writer has gathered but not written yet, and the decision which calls' ends
-//! can be reported before they are in the database.
+//! //! The writes that the writer has gathered but not written yet. This module also decides which
+//! ends of calls can be reported before they are in the database.
 
 use std::collections::{HashMap, HashSet};
 
@@ -15,15 +15,16 @@ use model::CallUuid;
 /// The writes that wait for a batch.
 #[derive(Default)]
 pub(crate) struct Gathered {
-    /// All but the lines, in order.
+    /// All writes but event log lines, in order.
     pub(crate) batch: Vec<Write>,
     /// Lines of event logs.
     pub(crate) lines: Vec<Write>,
     /// Whether a caller waits for a write of the batch.
     pub(crate) is_waited_for: bool,
-    /// Open calls without a callback so far. The callbacks of their end wait for no other one.
+    /// Open calls without a callback so far. The callbacks of their end need not wait for other
+    /// ones.
     without_callbacks: HashSet<CallUuid>,
-    /// Whether the batch has starts of calls that the pending log has not synced.
+    /// Whether the batch contains starts of calls that are not synced in the pending log.
     has_unsynced_starts: bool,
     /// Positions in the batch of ends that can be reported early.
     reportable: Vec<usize>,
@@ -32,7 +33,7 @@ pub(crate) struct Gathered {
 }
 
 impl Gathered {
-    /// Adds a write. If `can_report` is `false`, all ends wait for the batch.
+    /// Adds a write. If `can_report` is `false`, no end of a call can be reported early.
     pub(crate) fn push(&mut self, write: Write, can_report: bool) {
         match &write {
             Write::LogLine { .. } | Write::LateLine { .. } => return self.lines.push(write),
@@ -124,7 +125,8 @@ impl Gathered {
         }
     }
 
-    /// Returns the batch, which is about to be written. Ends in it can't be reported early any more.
+    /// Returns the batch, which is about to be written. Call ends in it can no longer be reported
+    /// early.
     pub(crate) fn take(&mut self) -> Vec<Write> {
         self.is_waited_for = false;
         self.has_unsynced_starts = false;
@@ -134,7 +136,7 @@ impl Gathered {
     }
 }
 
-/// The result of a conclusion that is not in the database yet.
+/// Returns the result of a conclusion that is not in the database yet.
 fn early_result(conclusion: &Conclusion) -> ConclusionResult {
     let queued = |(n, new): (usize, &NewCallback)| QueuedCallback {
         callback: Callback {
@@ -150,8 +152,8 @@ fn early_result(conclusion: &Conclusion) -> ConclusionResult {
     ConclusionResult { changed: true, callbacks }
 }
 
-/// Returns whether a callback of the same end must be delivered before another one. The outbox has
-/// the same rule in SQL for all callbacks of a call.
+/// Returns whether a callback must be delivered before another one of the same call's end. The
+/// outbox has the same rule in SQL for all callbacks of a call.
 fn is_before(earlier: &NewCallback, callback: &NewCallback) -> bool {
     let is_hangup = callback.notice.kind == CallbackKind::Hangup;
     let is_followed_by_hangup = !matches!(

@@ -38,7 +38,7 @@ const CHECKSUM_LEN: usize = 16;
 pub(crate) struct Journal {
     file: File,
     id: Uuid,
-    /// Offsets of the first entry and of the end of the last one.
+    /// Offset of the first entry. `end` is the offset after the last one.
     begin: u64,
     len: u64,
     dirty: bool,
@@ -47,7 +47,7 @@ pub(crate) struct Journal {
 /// Entries read from the journal, and the offset of the next one.
 #[derive(Debug, Default)]
 pub(crate) struct Chunk {
-    /// `None` for an entry with a wrong checksum.
+    /// The entries. `None` for one with a wrong checksum.
     pub(crate) entries: Vec<Option<String>>,
     pub(crate) next: u64,
 }
@@ -111,7 +111,8 @@ impl Journal {
         self.sync()
     }
 
-    /// Reads the id and finds the end of the last complete line. Returns `None` without a valid id.
+    /// Reads the id and finds the end of the last complete line. Returns `None` if there is no
+    /// valid id.
     fn scan(&mut self) -> std::io::Result<Option<()>> {
         self.file.seek(SeekFrom::Start(0))?;
         let mut lines = BufReader::new(&self.file);

@@ -2,14 +2,15 @@
 //!
 //! A batch has at most 2,000 writes, gathered for up to 50 ms, and runs as one transaction. If a
 //! caller waits for a result, the batch starts at once. If a callback is sent with the result, it
-//! starts 20 ms after the last one, at once if that is longer ago. Nobody waits for event log lines.
-//! They are written at least every 250 ms, but not with the batches that callers wait for.
+//! starts 20 ms after the last one, at once if that is longer ago. No caller waits for event log
+//! lines. They are written at least every 250 ms, but not with the batches that callers wait for.
 //!
-//! A transaction rewrites a page of each index, however few rows it has. So on SQLite, there are five
-//! transactions a second for writes that nobody waits for, after a burst of eight. The callbacks of a
-//! call's end don't wait for theirs: the end goes to the [pending log](crate::pending_log) first,
-//! which is synced, and the callbacks are sent. Their result usually arrives before the transaction,
-//! which then writes both. Readers make the writer catch up first.
+//! A transaction rewrites a page of each index, however few rows it has. So on SQLite, there are
+//! five transactions a second for writes without a waiting caller, after a burst of eight. The
+//! callbacks of a call's end don't wait for theirs: the end goes to the [pending
+//! log](crate::pending_log) first, which is synced, and the callbacks are sent. Their result
+//! usually arrives before the transaction, which then writes both. Readers make the writer catch up
+//! first.
 //!
 //! While the database rejects writes, they go to the journal, and the database is retried every 200
 //! ms. Once it accepts writes again, the journal is replayed in order, each entry once. If the
@@ -55,7 +56,7 @@ use crate::writer::rejects::reject;
 use crate::writer::store_file::StoreFile;
 use model::{Health, metric};
 
-/// Maximum number of writes in a transaction. More come together only if the database is slow, and
+/// Maximum number of writes in a transaction. This is reached only if the database is slow, and
 /// large batches are cheaper per write.
 const BATCH: usize = 2_000;
 
@@ -64,8 +65,8 @@ const BATCH: usize = 2_000;
 /// writes that arrive during a transaction form the next batch.
 const GATHER: Duration = Duration::from_millis(50);
 
-/// Minimum time between a batch and the next one that callbacks wait for. Each of them would have a
-/// transaction of its own otherwise.
+/// Minimum time between two batches that callbacks wait for. Otherwise each callback would cause
+/// its own transaction.
 const SPACING: Duration = Duration::from_millis(20);
 
 /// Minimum time between two syncs of the pending log.
@@ -134,8 +135,8 @@ pub(crate) struct Writer {
     held: Option<Conn>,
     /// The connection's present busy timeout.
     busy_timeout: Duration,
-    /// Writes that wait in memory until the database works, because only this process needs them.
-    /// At most one for each callback in delivery.
+    /// Writes that wait in memory until the database works again, because only this process needs
+    /// them. At most one for each callback in delivery.
     deferred: Vec<Write>,
     since_sync: u32,
 }
@@ -162,13 +163,13 @@ pub(crate) async fn start(options: WriterOptions) -> Result<Queue, StoreError> {
     Ok(Queue::new(queue, wake, pending_log, closing, task))
 }
 
-/// When the writer starts transactions.
+/// The limits on how often the writer starts transactions and syncs.
 struct Pace {
     /// Ticks when another transaction without waiters is due.
     refill: Interval,
-    /// Number of transactions that may start without waiting.
+    /// Number of transactions that may start immediately.
     saved: u32,
-    /// Ticks when callbacks may have a transaction.
+    /// Ticks when a transaction for callbacks may start.
     spacing: Interval,
     /// Ticks when the pending log may be synced.
     reports: Interval,
@@ -187,7 +188,7 @@ impl Pace {
         Self { refill, saved: TRANSACTIONS_MAX, spacing, reports }
     }
 
-    /// Returns whether a transaction without waiters may start now.
+    /// Returns whether a transaction without waiting callers may start now.
     fn is_due(&mut self) -> bool {
         while self.refill.tick().now_or_never().is_some() {
             self.saved = self.saved.saturating_add(1).min(TRANSACTIONS_MAX);
@@ -201,10 +202,10 @@ impl Pace {
     }
 }
 
-/// What the writer does next.
+/// The next action of the writer.
 enum Step {
     Gather(Write),
-    /// Writes what is gathered. `is_hurried` if a caller waits for it.
+    /// Writes the gathered batch. `is_hurried` if a caller waits for it.
     Commit {
         is_hurried: bool,
     },
@@ -337,13 +338,15 @@ impl Writer {
         Ok(())
     }
 
-    /// Returns whether calls' ends may be reported before they are in the database. PostgreSQL may
-    /// outlive this process's disk, and other nodes end the calls of a node that is gone.
+    /// Returns whether ends of calls may be reported before they are in the database. On PostgreSQL
+    /// they may not: the database may outlive this process's disk, and other nodes end the calls of
+    /// a lost node.
     fn can_report_early(&self) -> bool {
         self.options.file.is_some() && !self.failing && !self.closing.is_cancelled()
     }
 
-    /// Syncs the pending log, with the ends that need not wait for the database, and reports these.
+    /// Syncs the pending log, including the ends of calls that need not wait for the database, and
+    /// reports these.
     fn report_early(&self, gathered: &mut Gathered) -> std::io::Result<()> {
         if !gathered.needs_sync() {
             return Ok(());
@@ -382,7 +385,8 @@ impl Writer {
         }
     }
 
-    /// Writes the batch to the database or the journal. Gives up only while the store is closing.
+    /// Writes the batch to the database or the journal. Stops trying only while the store is
+    /// closing.
     async fn write(&mut self, batch: &mut Vec<Write>) {
         if !self.failing {
             match self.write_to_database(batch).await {
@@ -515,8 +519,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Retries the database with the journal and the deferred writes. Returns whether it works
-    /// again. Also syncs the journal from time to time.
+    /// Retries the database with the journal and the deferred writes. Returns whether the database
+    /// works again. Also syncs the journal at intervals.
     async fn recover(&mut self) -> bool {
         self.since_sync += 1;
         if self.since_sync >= SYNC_EVERY {

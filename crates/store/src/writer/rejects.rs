@@ -27,8 +27,8 @@ pub(crate) const NAME: &str = "store.refused";
 /// Maximum size in bytes. Beyond it, rejected writes are only logged.
 const BYTES_MAX: u64 = 64 << 20;
 
-/// Writes what an earlier process left in the pending log. What the database rejects goes to the
-/// rejects file, so that it does not prevent the start.
+/// Writes the contents of an earlier process's pending log. Entries that the database rejects go to
+/// the rejects file, so that they do not prevent the start.
 ///
 /// # Errors
 /// Fails if the database fails, or if the rejects file can't be written.
@@ -62,7 +62,7 @@ pub(crate) async fn insert_pending(
 #[derive(Serialize)]
 struct Line<'a> {
     refused: String,
-    /// `None` if the caller got an error.
+    /// The entry. `None` if the caller was given an error instead.
     #[serde(skip_serializing_if = "Option::is_none")]
     entry: Option<&'a Entry>,
 }

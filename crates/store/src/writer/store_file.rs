@@ -36,8 +36,8 @@ impl StoreFile {
         std::fs::metadata(path).map(|file| (file.dev(), file.ino()))
     }
 
-    /// Makes sure that the writer's connection, in `held` or in the pool, is to the file that is
-    /// now at the path. A replaced file is migrated like one that is opened.
+    /// Makes sure that the writer's connection, in `held` or in the pool, belongs to the file that
+    /// is now at the path. A replacement file is migrated as at the start.
     ///
     /// # Errors
     /// Fails if the file is missing or is not a store.

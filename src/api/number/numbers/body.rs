@@ -12,7 +12,7 @@ use engine::numbers::{Change, Credentials, SignUp};
 use model::Secret;
 use model::{PhoneNumberId, WabaId};
 
-/// The longest id of Meta's, in characters.
+/// Maximum length of an id of Meta's, in characters.
 const ID_CHARS_MAX: usize = 64;
 const NAME_CHARS_MAX: usize = 100;
 const TOKEN_CHARS_MAX: usize = 4_096;
@@ -30,7 +30,7 @@ pub(super) struct SettingsBody {
     #[serde(deserialize_with = "nullable")]
     #[schema(value_type = Option<String>)]
     webhook_url: Option<Option<String>>,
-    /// Written at Meta first, like `callbackPermission`.
+    /// Whether calling is enabled. Changed at Meta first, like `callbackPermission`.
     calling_enabled: Option<bool>,
     #[serde(deserialize_with = "nullable")]
     #[schema(value_type = Option<String>)]
@@ -52,7 +52,7 @@ pub(super) struct SettingsBody {
     #[schema(value_type = Option<u32>, minimum = 1, maximum = 100_000)]
     calls_per_number: Option<Option<u32>>,
     callback_permission: Option<bool>,
-    /// false: the agent stays silent.
+    /// Whether the agent answers. With false, it stays silent.
     active: Option<bool>,
 }
 
@@ -96,14 +96,14 @@ impl SettingsBody {
 pub(super) struct ConnectBody {
     #[schema(min_length = 1, max_length = 100)]
     display_name: String,
-    /// By default read at Meta.
+    /// The phone number. By default, it is read from Meta.
     number: Option<String>,
     /// `meta`, the only provider.
     #[schema(schema_with = provider)]
     provider: Option<String>,
     whatsapp_phone_number_id: String,
     whatsapp_business_account: Option<String>,
-    /// Verified at Meta, stored encrypted, and not shown again.
+    /// The access token. It is verified at Meta, stored encrypted, and not shown again.
     #[schema(min_length = 1, max_length = 4_096)]
     access_token: String,
     /// true requires `assignedAgent`.
@@ -179,7 +179,7 @@ pub(super) struct SignUpBody {
     /// The code that the sign-up window returned.
     #[schema(min_length = 1, max_length = 4_096)]
     code: String,
-    /// The URL that the sign-up window returned to, if it did.
+    /// The URL to which the sign-up window returned, if it did.
     redirect_uri: Option<String>,
     whatsapp_business_account: Option<String>,
     whatsapp_phone_number_id: Option<String>,
@@ -221,13 +221,13 @@ impl SignUpBody {
     }
 }
 
-/// How to take a number out of service.
+/// Options for taking a number out of service.
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schema(as = PhoneNumberDisconnect, examples(json!({"hide": true})))]
 pub(super) struct DisconnectBody {
-    /// Also leave the number out of lists until it is connected again (default false). With this,
-    /// the number may be disconnected already.
+    /// Also omit the number from lists until it is connected again (default false). A number may
+    /// already be disconnected for this.
     pub(super) hide: bool,
 }
 

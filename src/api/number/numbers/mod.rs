@@ -214,10 +214,10 @@ struct NumberList {
 #[schema(as = Synced)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct SyncResult {
-    /// New numbers.
+    /// Numbers that were added.
     added: Vec<String>,
     changed: Vec<FieldsChanged>,
-    /// Numbers that Meta lists and that could not be added.
+    /// Numbers that Meta lists but that could not be added.
     left_out: Vec<LeftOut>,
     /// Numbers for which Meta returned no calling settings, so that the previous ones are shown.
     settings_unread: Vec<String>,
@@ -227,9 +227,9 @@ pub(super) struct SyncResult {
 #[derive(Serialize, ToSchema)]
 struct LeftOut {
     number: String,
-    /// `taken`: another account of this node has it; `too_many`: the account has the maximum number
-    /// of phone numbers; `in_configuration`: the configuration file has it with another id of
-    /// Meta's.
+    /// `taken`: another account of this node has the number; `too_many`: the account has the
+    /// maximum number of phone numbers; `in_configuration`: the number is in the configuration file
+    /// with another id of Meta's.
     reason: &'static str,
 }
 
@@ -259,7 +259,7 @@ struct UrlCheckResult {
     /// The status of the response, if there was one.
     status: Option<u16>,
     latency_ms: u64,
-    /// What went wrong.
+    /// The error, if the URL could not be used.
     error: Option<String>,
     /// The findings of the linter, if the response was a document.
     #[schema(value_type = Vec<Finding>)]
@@ -288,7 +288,7 @@ fn run_to_completion(
     })
 }
 
-/// The business number that the path names, connected or not. A number outside the scope does not
+/// Returns the business number in the path, connected or not. A number outside the scope does not
 /// exist.
 fn number(request: &ApiRequest) -> Result<E164, ApiError> {
     let number = parse_number(request.parameter("number")).ok_or(ApiError::NotFound(NO_NUMBER))?;
@@ -361,7 +361,8 @@ fn check_platform(word: &str) -> Result<(), ApiError> {
     Err(ApiError::bad_value("platformType", message))
 }
 
-/// The last number of the previous page: when it was added, in microseconds, and the number.
+/// The last number of the previous page: the time at which it was added, in microseconds, and the
+/// number.
 fn parse_cursor(text: &str) -> Option<(i64, E164)> {
     let (added, number) = parse_position::<String>(text)?;
     Some((added.micros(), E164::parse(&number).ok()?))
@@ -475,8 +476,8 @@ async fn change(mut request: ApiRequest) -> Result<Response, ApiError> {
     ok_view(&request, number).await
 }
 
-/// Users see a call button as soon as calling is enabled. If the number is answered by an agent,
-/// that agent must take calls.
+/// Checks that an enabled number is answered, since users see a call button as soon as calling is
+/// enabled. If an agent answers the number, that agent must take calls.
 async fn check_calls_are_answered(
     request: &ApiRequest,
     number: &E164,
@@ -516,9 +517,9 @@ fn routing_of(request: &ApiRequest, number: &E164) -> Option<Routing> {
     entry.map(|entry| api.inbox.routing_of(&entry))
 }
 
-/// Adapts the routing to a changed configuration type or webhook URL, also for existing
-/// conversations, if they were routed otherwise. `before` is the previous configuration type and
-/// routing, and `is_named` is whether the request named the type.
+/// Adapts the routing to a changed configuration type or webhook URL. Existing conversations with
+/// another routing are included. `before` is the previous configuration type and routing, and
+/// `is_named` is whether the request contained the type.
 async fn route_by_configuration(
     request: &ApiRequest,
     number: &E164,

@@ -1,4 +1,4 @@
-//! Phone numbers as the API shows them.
+//! //! The representation of phone numbers in the API.
 
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -19,15 +19,15 @@ pub(super) struct NumberView {
     #[schema(value_type = String, format = Uuid)]
     id: Uuid,
     pub(super) number: String,
-    /// ISO 3166 code; empty if the digits do not tell the country.
+    /// ISO 3166 code. Empty if the country can't be derived from the digits.
     country: String,
     country_name: &'static str,
     capabilities: Vec<&'static str>,
     alias: String,
     whatsapp_phone_number_id: String,
-    /// Null if it is not known, as for a sandbox number.
+    /// The WABA. Null if it is unknown, as for a sandbox number.
     whatsapp_business_account: Option<String>,
-    /// The account that its calls belong to.
+    /// The account that the number's calls belong to.
     account: String,
     is_sandbox: bool,
     provider: &'static str,
@@ -40,10 +40,10 @@ pub(super) struct NumberView {
     synced_at: Option<Timestamp3339>,
     /// Whether there is an access token for Meta. The token is never shown.
     has_token: bool,
-    /// Whether Meta refused the token at its last use.
+    /// Whether Meta refused the token when it was last used.
     token_invalid: bool,
-    /// Why Meta did not subscribe the app to the WABA when the number was connected. Until a sync
-    /// repeats that successfully, calls and messages may not arrive.
+    /// Why Meta did not subscribe the app to the WABA when the number was connected. Calls and
+    /// messages may not arrive until a sync subscribes it.
     subscription_error: Option<String>,
     /// Whether the token can't be decrypted, because it was encrypted with another
     /// `store.secret_key`.
@@ -52,7 +52,7 @@ pub(super) struct NumberView {
     configuration_type: &'static str,
     webhook_url: Option<String>,
     calling_enabled: bool,
-    /// Settings that differ at Meta; null if none do.
+    /// Settings that differ at Meta. Null if there are none.
     calling_drift: Option<CallingDrift>,
     answer_url: Option<String>,
     answer_method: &'static str,
@@ -69,7 +69,7 @@ pub(super) struct NumberView {
     default_webhook: Option<Uuid>,
     active: bool,
     connected: bool,
-    /// Whether lists leave it out: it was disconnected with `hide`.
+    /// Whether lists omit the number, because it was disconnected with `hide`.
     hidden: bool,
     pub(super) live_calls: u32,
     pub(super) open_conversations: u64,
@@ -87,7 +87,7 @@ struct RegistrationView {
     retry_after: Option<Timestamp3339>,
 }
 
-/// Settings that Meta has; those that are the same here are left out.
+/// Meta's values of settings that differ from the values here.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct CallingDrift {
@@ -95,16 +95,16 @@ struct CallingDrift {
     calling_enabled: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     callback_permission: Option<bool>,
-    /// SIP is enabled at Meta, so that calls do not arrive here.
+    /// Whether SIP is enabled at Meta, in which case calls do not arrive here.
     #[serde(skip_serializing_if = "Option::is_none")]
     sip: Option<bool>,
-    /// Meta exchanges media keys by SDES (`srtp_key_exchange_protocol`), so that calls have no
-    /// audio: the node supports DTLS only.
+    /// Whether Meta exchanges media keys by SDES (`srtp_key_exchange_protocol`). If so, calls have
+    /// no audio, because the node supports DTLS only.
     #[serde(skip_serializing_if = "Option::is_none")]
     sdes: Option<bool>,
 }
 
-/// The ETag of a number: of its settings only, not of values that change without a request.
+/// The ETag of a number. It covers the settings, not values that change without a request.
 pub(super) fn tag(number: &Number) -> String {
     etag(&number.set.panel())
 }

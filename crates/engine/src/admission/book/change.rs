@@ -21,15 +21,15 @@ pub enum Key {
     Number(E164),
 }
 
-/// The limit on such entries is reached.
+/// The maximum number of such entries is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooMany(pub usize);
 
-/// The configuration file defines the entry, and only there it can be removed.
+/// The entry is defined in the configuration file and can be removed only there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InFile;
 
-/// A number has no other answer URL.
+/// The application can't be removed: a number has no other answer URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApplicationInUse {
     pub by: E164,
@@ -137,8 +137,8 @@ impl Book {
         Ok(keys)
     }
 
-    /// Adds an application or replaces the one with its id. If it is a default, no other
-    /// application of the account is any longer.
+    /// Adds an application or replaces the one with its id. If it is a default, it replaces the
+    /// account's previous default.
     ///
     /// # Errors
     ///
@@ -189,7 +189,7 @@ impl Book {
         Ok(keys)
     }
 
-    /// A number that has no answer URL except this application's.
+    /// Returns a number whose only answer URL is that of this application.
     pub fn depending_number(&self, id: &AppId) -> Option<&Number> {
         let mut named = self.numbers.values().filter(|number| number.set.app.as_ref() == Some(id));
         named.find(|number| number.set.calling_enabled && number.set.answer.url.is_none())

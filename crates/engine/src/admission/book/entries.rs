@@ -34,7 +34,8 @@ pub struct Details {
     pub city: String,
     pub address: String,
     pub timezone: String,
-    /// If `false`, its token and keys are rejected. Calls of its numbers are still taken.
+    /// Whether the account is enabled. If `false`, its token and keys are rejected, but calls of
+    /// its numbers are still taken.
     pub enabled: bool,
     pub created: Timestamp,
     pub modified: Option<Timestamp>,
@@ -58,9 +59,9 @@ pub struct Application {
     pub fallback: Link,
     pub hangup: Link,
     pub message: Link,
-    /// The default for new numbers.
+    /// Whether it is the default for new numbers.
     pub default_for_numbers: bool,
-    /// The default for endpoints without an application.
+    /// Whether it is the default for endpoints without an application.
     pub default_for_endpoints: bool,
     pub public_uri: bool,
     pub log_incoming_messages: bool,
@@ -85,7 +86,7 @@ impl Link {
 #[derive(Clone, Debug)]
 pub struct Waba {
     pub id: WabaId,
-    /// The account in the configuration, or the one that connected the WABA.
+    /// The account in the configuration, or the account that connected the WABA.
     pub of: AuthId,
     /// The subaccount that the WABA was assigned to at run time. A subaccount in the configuration
     /// takes precedence.
@@ -94,7 +95,7 @@ pub struct Waba {
     pub file_token: Option<Secret>,
     /// A token from a sign-up or from connecting a number.
     pub set_token: Option<Secret>,
-    /// Whether `set_token` exists but is sealed with another `store.secret_key`.
+    /// Whether `set_token` exists but is encrypted with another `store.secret_key`.
     pub shut: bool,
     /// Whether the configuration file defines the WABA.
     pub in_file: bool,
@@ -117,15 +118,15 @@ impl Waba {
 pub struct Number {
     pub number: E164,
     pub phone_number_id: PhoneNumberId,
-    /// `None` if unknown.
+    /// The WABA of the number. `None` if it is unknown.
     pub waba: Option<WabaId>,
     /// The owner while the number has no WABA.
     pub of: AuthId,
     pub permissions: Permissions,
     /// A token for this number alone.
     pub set_token: Option<Secret>,
-    /// Whether `set_token` exists but is sealed with another `store.secret_key`. The sealed token
-    /// is kept until another is set or that key is restored.
+    /// Whether `set_token` exists but is encrypted with another `store.secret_key`. The encrypted
+    /// token is kept until another one is set or that key is restored.
     pub shut: bool,
     /// Whether the configuration file defines the number.
     pub in_file: bool,
@@ -137,7 +138,8 @@ pub struct Number {
 pub(super) struct AccountRow {
     pub(super) parent: Option<AuthId>,
     pub(super) details: Details,
-    /// The sealed secret is a list of rotated tokens (`tokens`), not a single token.
+    /// Whether the encrypted secret is a list of rotated tokens (`tokens`) instead of a single
+    /// token.
     #[serde(default)]
     pub(super) rotated: bool,
     #[serde(default)]
@@ -154,7 +156,7 @@ pub(super) struct WabaRow {
     pub(super) of: Option<AuthId>,
 }
 
-/// Serializing cannot fail: entries contain only strings and numbers.
+/// Serializes an entry. This can't fail, because entries contain only strings and numbers.
 fn json<T: Serialize>(entry: &T) -> String {
     serde_json::to_string(entry).unwrap_or_default()
 }

@@ -3,7 +3,7 @@
 //!
 //! Several nodes may share the store. A change is based on the settings as they are stored. It is
 //! stored only if no other node has changed them since, and applied again to the newer ones
-//! otherwise. [`Keeper::refresh`] puts the changes of other nodes into force.
+//! otherwise. [`Keeper::refresh`] applies the changes of other nodes.
 
 use std::sync::{Arc, OnceLock};
 
@@ -17,7 +17,7 @@ use crate::admission::settings::OwnedSettings;
 use model::Timestamp;
 use store::{Store, StoreError};
 
-/// How often a change is tried that other nodes overtake.
+/// Maximum number of attempts at a change that conflicts with changes of other nodes.
 const TRIES: usize = 8;
 
 /// Called with the previous and the new book after each change.
@@ -36,7 +36,7 @@ struct Inner {
     turn: Arc<Mutex<Sources>>,
 }
 
-/// What the book was read from.
+/// The sources that the book was read from.
 struct Sources {
     file: OwnedSettings,
     /// The version of the settings in the store.
@@ -55,7 +55,7 @@ pub enum OpenError {
 /// Why a change was not made.
 #[derive(thiserror::Error, Debug)]
 pub enum ChangeError<E> {
-    /// The caller's own function refused it.
+    /// The closure that makes the change returned this error.
     #[error("{0}")]
     Refused(E),
     #[error("store failed: {0}")]
@@ -110,14 +110,14 @@ impl Keeper {
         let _ = self.0.listener.set(Box::new(listener));
     }
 
-    /// Applies a change, stores the entries that it names, and puts the new book into force for the
-    /// next call. `change` is called again if another node has changed the settings in between. Once
-    /// the write has begun the change is completed even if the returned future is dropped.
+    /// Applies a change, stores the entries that it names, and makes the new book effective for the
+    /// next call. `change` is called again if another node has changed the settings in between.
+    /// Once the write has begun the change is completed even if the returned future is dropped.
     ///
     /// # Errors
     ///
-    /// Returns an error if the change refuses, if the store fails, or if other nodes' changes come
-    /// in between again and again. Then nothing has changed.
+    /// Returns an error if `change` fails, if the store fails, or if the change conflicts with
+    /// other nodes' changes too often. Then nothing has changed.
     pub async fn change<T, E>(
         &self,
         now: Timestamp,
@@ -156,7 +156,7 @@ impl Keeper {
         Err(ChangeError::Store(StoreError::Contended))
     }
 
-    /// Puts into force what other nodes have changed. The configuration overwrites none of it.
+    /// Applies changes that other nodes have stored. The configuration does not overwrite them.
     ///
     /// # Errors
     ///
@@ -203,7 +203,7 @@ impl Keeper {
         Ok(())
     }
 
-    /// Replaces the book, whose tables are in force.
+    /// Replaces the current book. Its tables are already in effect.
     fn publish(&self, book: Book) {
         let book = Arc::new(book);
         let before = self.0.book.swap(book.clone());
@@ -213,8 +213,8 @@ impl Keeper {
     }
 }
 
-/// Reads the book from the configuration and the store, puts its tables into force, and stores what
-/// the configuration adds and changes. Returns the book, the version of the stored settings, and
+/// Reads the book from the configuration and the store, applies its tables, and stores additions
+/// and changes from the configuration. Returns the book, the version of the stored settings, and
 /// the rows that were skipped.
 async fn read_file(
     store: &Store,

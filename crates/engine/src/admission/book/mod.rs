@@ -53,7 +53,7 @@ pub struct Book {
     insecure: bool,
 }
 
-/// A row of the store that does not fit this configuration. It is kept, and used again if the
+/// A stored row that does not fit the current configuration. It is kept, and used again if the
 /// configuration changes back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SkippedRow {
@@ -117,7 +117,7 @@ impl Book {
         self.accounts.get(id).and_then(|a| a.parent.as_ref()).unwrap_or(id)
     }
 
-    /// Whether the scope may see what belongs to `owner`.
+    /// Returns whether the scope includes the resources of `owner`.
     pub fn is_within(&self, scope: &Scope, owner: &AuthId) -> bool {
         scope.holds(owner, self.main_of(owner))
     }
@@ -177,7 +177,7 @@ impl Book {
         }
     }
 
-    /// The accounts that can authenticate, which are all that are not disabled.
+    /// The accounts that can authenticate: all accounts that are not disabled.
     pub fn credentials(&self) -> Vec<AccountSettings> {
         let enabled = self.accounts.values().filter(|account| account.details.enabled);
         let credentials = |a: &Account| {

@@ -24,16 +24,16 @@ pub struct MetaApp {
 /// Why a number could not be connected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ConnectRefusal {
-    /// Another account has the number or its WABA.
+    /// The number or its WABA belongs to another account.
     Taken,
-    /// The limit on numbers is reached.
+    /// The maximum number of numbers is reached.
     TooMany(usize),
     /// The configuration file defines the number with this other id.
     InFile(PhoneNumberId),
 }
 
 impl Book {
-    /// Takes over what `[meta]`, `[permissions]` and `[answer]` set for numbers.
+    /// Takes the settings for numbers from `[meta]`, `[permissions]` and `[answer]`.
     pub(super) fn of_meta(file: AdmissionSettings<'_>) -> Self {
         let app = |id: &str| MetaApp { id: id.to_owned(), secret: file.app_secret.clone() };
         Self {
@@ -112,7 +112,7 @@ impl Book {
             .collect()
     }
 
-    /// Whether the token of a number or of its WABA is unreadable, because it was sealed with
+    /// Whether the token of a number or of its WABA is unreadable, because it was encrypted with
     /// another `store.secret_key`.
     pub fn has_unreadable_token(&self, number: &Number) -> bool {
         let of_waba = || number.waba.as_ref().and_then(|waba| self.wabas.get(waba));
@@ -124,7 +124,7 @@ impl Book {
         self.calls_per_number
     }
 
-    /// The answer URL in force: the number's own, or else its application's.
+    /// The effective answer URL: the number's own, or else its application's.
     pub fn answer_of(&self, number: &Number) -> Link {
         let own = &number.set.answer;
         if own.url.is_some() {
@@ -205,7 +205,7 @@ impl Book {
         Ok(vec![Key::Waba(id.clone())])
     }
 
-    /// Whether a number belongs to an account that `made.of` may not see.
+    /// Whether a number belongs to an account outside the scope of `made.of`.
     pub fn is_foreign(&self, number: &Number, made: &ConnectedNumber) -> bool {
         // Numbers that Meta lists under a WABA belong to the account of the WABA, even if a
         // subaccount holds them.
@@ -495,7 +495,8 @@ impl Reading<'_> {
         self.book.numbers.insert(file.number.clone(), number);
     }
 
-    /// Like [`Reading::take`], with the row's secret and whether it was sealed with another key.
+    /// Like [`Reading::take`], and also returns the row's secret and whether it was encrypted with
+    /// another key.
     fn take_with_secret<T: serde::de::DeserializeOwned>(
         &mut self,
         kind: SettingKind,

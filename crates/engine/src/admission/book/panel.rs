@@ -20,18 +20,18 @@ pub struct NumberSet {
     pub answer: Link,
     pub fallback: Link,
     pub hangup: Link,
-    /// Receives messages and statuses under [`Configuration::Webhook`].
+    /// URL that receives messages and statuses under [`Configuration::Webhook`].
     pub webhook_url: Option<DocUrl>,
-    /// `None` for `limits.calls_per_number`.
+    /// Maximum number of simultaneous calls. `None` for `limits.calls_per_number`.
     pub calls_per_number: Option<u32>,
-    /// Whether a user's call permits the business to call back. `None` to leave Meta's setting
-    /// alone.
+    /// Whether a user's call permits the business to call back. `None` leaves Meta's setting
+    /// unchanged.
     pub callback_permission: Option<bool>,
-    /// Whether its AI agent is switched off.
+    /// Whether the number's AI agent is switched off.
     pub inactive: bool,
     /// Whether the number takes and places no calls and messages. Meta is not informed.
     pub disconnected: bool,
-    /// Whether lists leave it out. Only a disconnected number is hidden.
+    /// Whether lists omit the number. Only a disconnected number is hidden.
     pub hidden: bool,
     pub registration: Registration,
     #[serde(rename = "told")]
@@ -113,9 +113,9 @@ pub struct MetaState {
 pub struct Calling {
     pub enabled: Option<bool>,
     pub callback_permission: Option<bool>,
-    /// If on, calls go to a SIP server instead.
+    /// Whether calls go to a SIP server instead of this node.
     pub sip: Option<bool>,
-    /// If on, calls have no audio on this node.
+    /// Whether SDES is on. If so, calls have no audio on this node.
     pub sdes: Option<bool>,
     pub restricted: Option<bool>,
 }

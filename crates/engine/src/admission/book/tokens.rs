@@ -2,7 +2,7 @@
 //! authenticate until the overlap ends, by time or by request.
 //!
 //! A token created at run time replaces the configuration's for as long as the configuration names
-//! the token that it replaced. Another token in the configuration wins.
+//! the token that it replaced. Any other token in the configuration takes precedence.
 
 use serde::{Deserialize, Serialize};
 
@@ -16,10 +16,10 @@ use store::{Setting, SettingKind};
 /// A token that was created at run time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rotated {
-    /// A digest of the configuration's token at that time. `None` if the account is not in the
-    /// configuration.
+    /// A digest of the configuration's token at the time of the rotation. `None` if the account is
+    /// not in the configuration.
     pub(super) instead_of: Option<String>,
-    /// The end of the overlap with the token before it. `None` if it has ended.
+    /// The end of the overlap with the previous token. `None` if it has ended.
     pub until: Option<Timestamp>,
 }
 
@@ -27,12 +27,12 @@ pub struct Rotated {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RotateError {
     UnknownAccount,
-    /// The previous token is still valid, until this time or for as long as the configuration names
+    /// The previous token is still valid, until this time or as long as the configuration contains
     /// it.
     Overlap(Option<Timestamp>),
 }
 
-/// The content of the sealed secret in the row of an account with a rotated token.
+/// The content of the encrypted secret in the row of an account with a rotated token.
 #[derive(Serialize, Deserialize)]
 struct Sealed {
     /// Newest first.
@@ -41,7 +41,7 @@ struct Sealed {
 }
 
 impl Account {
-    /// The secret to seal in the row. It contains no token that is only in the configuration.
+    /// The secret to encrypt in the row. It contains no token that is only in the configuration.
     pub(super) fn sealed(&self) -> Option<Secret> {
         let Some(rotated) = &self.rotated else {
             return self.tokens.first().filter(|_| !self.in_file).cloned();
@@ -53,7 +53,7 @@ impl Account {
 }
 
 impl Book {
-    /// Makes `token` the token of an account. The one before it stays valid until `until`.
+    /// Makes `token` the token of an account. The previous token stays valid until `until`.
     ///
     /// # Errors
     ///
@@ -104,7 +104,7 @@ impl Book {
 }
 
 impl Reading<'_> {
-    /// The tokens of an account: those created at run time if they are still valid, or else the
+    /// The tokens of an account: those created at run time if they are still valid, otherwise the
     /// configuration's.
     pub(super) fn tokens_of_file(
         &mut self,
@@ -134,7 +134,7 @@ impl Reading<'_> {
         (tokens, Some(rotated))
     }
 
-    /// The tokens sealed in a row.
+    /// Decrypts the tokens of a row.
     pub(super) fn unseal_rotated(
         &self,
         row: &AccountRow,
@@ -148,7 +148,7 @@ impl Reading<'_> {
         (!tokens.is_empty()).then_some((tokens, rotated))
     }
 
-    /// The row of an account, which stays in place.
+    /// The row of an account, which remains in the list.
     pub(super) fn row_of(&self, id: &AuthId) -> Option<Setting> {
         self.settings.get(&(SettingKind::Account, id.to_string())).cloned()
     }

@@ -16,13 +16,14 @@ use model::{PermissionStatus, Timestamp};
 
 const DAY: Duration = Duration::from_secs(86_400);
 const WEEK: Duration = Duration::from_secs(7 * 86_400);
-/// An expiration further ahead than this is ignored. It is in milliseconds, or a mistake.
+/// Maximum time that an expiration may lie in the future. A later one is in milliseconds or a
+/// mistake, and is ignored.
 const EXPIRATION_AHEAD_MAX: Duration = Duration::from_secs(400 * 86_400);
 /// Tolerated difference between Meta's clock and the node's, in microseconds. A reply this much
 /// older than a local change is not outdated.
 const CLOCKS_APART_MAX: i64 = 120_000_000;
-/// A reply further ahead of the node's clock is dated back to this, or it would outdate all later
-/// ones.
+/// Maximum time that a reply may be ahead of the node's clock. A later one is dated back to this,
+/// because it would otherwise outdate all later replies.
 const REPLY_AHEAD_MAX: Duration = Duration::from_secs(300);
 
 /// The limits: `[permissions]`, with the number's own values applied.
@@ -34,9 +35,9 @@ pub type Rules = Permissions;
 pub enum State {
     #[default]
     None,
-    /// Requested and not yet answered.
+    /// Requested but not answered yet.
     Requested,
-    /// Valid until just before `until`.
+    /// Granted until just before `until`.
     Temporary {
         until: Timestamp,
     },
@@ -80,7 +81,8 @@ pub enum Event {
     /// Graph refused a call until the given time, because the limit of connected calls is reached
     /// (138012).
     CallsUsedUp { until: Option<Timestamp> },
-    /// The local counts may be wrong: Graph refused a request (138009), or may have sent one.
+    /// The local counts may be wrong: Graph refused a request (138009), or may have sent a request
+    /// that was not counted.
     Doubted,
     /// Graph's answer to `call_permissions`.
     GraphReport(GraphPermission),
@@ -90,7 +92,8 @@ pub enum Event {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "response", rename_all = "lowercase")]
 pub enum Reply {
-    /// `expiration` as received, or `None` if missing or unreadable.
+    /// The user accepts. `expiration` is the received value, or `None` if it is missing or
+    /// unreadable.
     Accept {
         permanent: bool,
         expiration: Option<Timestamp>,
@@ -101,7 +104,8 @@ pub enum Reply {
 /// Graph's answer to `call_permissions` about a pair.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GraphPermission {
-    /// Graph never reports [`State::Requested`]. A temporary permission may lack its end.
+    /// The reported status. Graph never reports [`State::Requested`]. A temporary permission may
+    /// lack its end.
     pub status: PermissionStatus,
     /// When the request was sent to Graph, or `None` for now. A user's reply received since is
     /// newer.
@@ -118,7 +122,7 @@ pub struct GraphPermission {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Counter {
     pub used: u32,
-    /// When the next is allowed. Only set if the limit is reached.
+    /// When the next event is allowed. Only set if the limit is reached.
     pub room_at: Option<Timestamp>,
 }
 
@@ -160,8 +164,8 @@ impl RefusalReason {
     }
 }
 
-/// A rule that refuses. `again` is when it will no longer, or `None` if that is unknown or does not
-/// depend on time.
+/// The rule that refuses. `again` is the time at which it no longer applies, or `None` if that is
+/// unknown or does not depend on time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refusal {
     pub why: RefusalReason,
@@ -195,9 +199,9 @@ impl std::fmt::Display for Refusal {
 pub struct View {
     pub state: State,
     pub missed: u32,
-    /// Whether enough calls were missed that Meta asks the user whether to go on receiving them.
+    /// Whether so many calls were missed that Meta asks the user whether to keep receiving them.
     pub warned: bool,
-    /// Calls that may still be connected; 0 without a permission.
+    /// Number of calls that may still be connected. 0 without a permission.
     pub calls_left: u32,
     /// When the next call is allowed, if none is left and waiting helps.
     pub next_call: Option<Timestamp>,
@@ -215,23 +219,23 @@ pub struct View {
 pub struct Pair {
     #[serde(flatten)]
     state: State,
-    /// Why the permission is missing.
+    /// The reason why the permission is missing.
     lost: Option<RefusalReason>,
     /// When the open request was sent.
     request: Option<Timestamp>,
     requests: Times,
     connected: Times,
     misses: u32,
-    /// The last change by Meta's clock. Older replies are ignored.
+    /// Time of the last change, by Meta's clock. Older replies are ignored.
     changed: Option<Timestamp>,
-    /// When the last effective reply was received, by the node's clock.
+    /// Time at which the last effective reply was received, by the node's clock.
     #[serde(rename = "heard")]
     replied_at: Option<Timestamp>,
     checked: Option<Timestamp>,
-    /// Graph contradicted this state, so Graph may be asked once.
+    /// Whether Graph has contradicted this state, so that Graph may be queried once.
     doubtful: bool,
     by_meta: bool,
-    /// Meta's own times at which calls and requests are allowed again.
+    /// Times reported by Meta at which calls and requests are allowed again.
     no_call_before: Option<Timestamp>,
     no_request_before: Option<Timestamp>,
 }
@@ -343,7 +347,7 @@ impl Pair {
         (self.state, self.lost, self.by_meta) = (state, lost, by_meta);
     }
 
-    /// A connected call in either direction resets the count of requests.
+    /// Resets the count of requests, after a connected call in either direction.
     fn forget_requests(&mut self) {
         self.requests.clear();
         self.no_request_before = None;
@@ -384,7 +388,7 @@ impl Pair {
         true
     }
 
-    /// A new permission replaces the old one and resets the missed calls.
+    /// Replaces the permission with a new one and resets the missed calls.
     fn grant(&mut self, state: State) {
         self.set(state, None, true);
         self.misses = 0;
@@ -424,15 +428,16 @@ impl Pair {
         self.replace_counters(now, report);
     }
 
-    /// Calls missed under another permission do not count against this one.
+    /// Applies a permission reported by Graph. Calls missed under another permission do not count
+    /// against it.
     fn grant_from_graph(&mut self, before: State, state: State) {
         let misses = if before == state { self.misses } else { 0 };
         self.grant(state);
         self.misses = misses;
     }
 
-    /// Replaces local counts by Graph's. Of events that this node did not see only the window is
-    /// known, so they count for as long as they might.
+    /// Replaces local counts by Graph's. Events that this node did not see count for the whole
+    /// window, because their times are unknown.
     fn replace_counters(&mut self, now: Timestamp, report: &GraphPermission) {
         let seen = |counter: &Counter, window: Duration| {
             let begun = |room: Timestamp| before(room, window).clamp(before(now, window), now);
@@ -465,7 +470,7 @@ impl Pair {
         self.doubtful
     }
 
-    /// Whether nothing in this state is in force any more, so that it can be deleted.
+    /// Whether the state has no effect any more, so that it can be deleted.
     pub fn is_blank(&self, rules: &Rules, now: Timestamp) -> bool {
         let recently = |at: Option<Timestamp>, window| at.is_some_and(|at| now.since(at) < window);
         self.state(rules, now) == State::None
@@ -501,7 +506,8 @@ impl Pair {
     }
 }
 
-/// Refuses until all windows allow the event and Meta's own time has passed.
+/// Returns the refusal that applies until all windows allow the event and the time reported by Meta
+/// has passed.
 fn refuse<const N: usize>(
     why: RefusalReason,
     rooms: [Result<Option<Timestamp>, Never>; N],

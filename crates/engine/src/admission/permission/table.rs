@@ -1,9 +1,9 @@
-//! The pairs of a node: what each user permits each business number, and which pairs have a live
-//! call.
+//! The pairs of a node: the permission of each user for each business number, and which pairs have
+//! a live call.
 //!
-//! Everything is in memory and answered without waiting, so that the gate can use it; changes are
-//! written to the store in the background. A user is identified by digits, or by the
-//! business-scoped id if the user hides the number.
+//! All of it is in memory, so that the gate can read it without waiting; changes are written to the
+//! store in the background. A user is identified by digits, or by the business-scoped id if the
+//! user hides the number.
 //!
 //! In a fleet, the memory is a copy that may be out of date. [`Consents::fetch`] reads a pair again,
 //! the database decides which calls are placed ([`Consents::reserve`]), and each event is applied
@@ -31,10 +31,9 @@ const ASK_AGAIN: i64 = 60_000_000;
 /// Maximum number of pairs for which the last request to Graph is remembered. Beyond it old ones
 /// are dropped.
 const ASKED_MAX: usize = 10_000;
-/// Maximum number of attempts at a decision while the pair changes concurrently.
+/// Maximum number of attempts at a decision if the pair changes concurrently.
 const TRIES: usize = 8;
-/// Pause between attempts to end an engagement while the store rejects writes, and their number. A
-/// store that is closed rejects them, too.
+/// Pause between attempts to end an engagement while the store rejects writes.
 const END_AGAIN: Duration = Duration::from_secs(1);
 const END_TRIES: usize = 3_600;
 
@@ -52,7 +51,7 @@ impl PairKey {
     }
 }
 
-/// Leaves out the user's number.
+/// Omits the user's number.
 impl fmt::Debug for PairKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "PairKey({})", self.number)
@@ -69,7 +68,7 @@ pub struct Consents {
     asked: DashMap<PairKey, Timestamp>,
     /// Pairs with a permission request in progress.
     asking: DashSet<PairKey>,
-    /// Where pairs are stored, if anywhere.
+    /// The store for pairs, if there is one.
     store: Option<Store>,
     /// The run of this process, if it is in a fleet.
     run: OnceLock<Uuid>,
@@ -98,13 +97,13 @@ pub type Stored = Pin<Box<dyn Future<Output = bool> + Send>>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Full;
 
-/// A live call between a number and a user. It ends when this is dropped.
+/// The mark that a call between a number and a user is live. Dropping it ends the mark.
 #[derive(Debug)]
 #[must_use = "a pair let go at once is free at once"]
 pub struct Engaged {
     live: Arc<DashMap<PairKey, u32>>,
     key: PairKey,
-    /// The same for the other nodes of a fleet.
+    /// The reservation of the user against other nodes of a fleet.
     reservation: Option<Reservation>,
 }
 
@@ -120,23 +119,23 @@ impl Engaged {
     }
 }
 
-/// A user who is reserved for a call of this node, in a fleet. The reservation ends when this is
-/// dropped, after what was stored before.
+/// A user who is reserved for a call of this node, in a fleet. Dropping it ends the reservation,
+/// after all writes queued so far.
 #[must_use = "a reservation let go at once is over at once"]
 pub struct Reservation {
     store: Store,
     id: Uuid,
-    /// Whether its row may exist.
+    /// Whether the reservation's row may exist.
     is_made: bool,
 }
 
 impl Reservation {
-    /// The id of its row.
+    /// The id of the reservation's row.
     pub fn id(&self) -> Uuid {
         self.id
     }
 
-    /// Drops a reservation without ending it: it has no row, or belongs to another node.
+    /// Drops a reservation without ending it, because it has no row or belongs to another node.
     pub fn dismiss(mut self) {
         self.is_made = false;
     }
@@ -193,12 +192,12 @@ impl Drop for Engaged {
 /// Why a request was not counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClaimError {
-    /// Another request is in progress.
+    /// Another permission request is in progress.
     InProgress,
     Refused(Refusal),
 }
 
-/// A permission request in progress. It ends when this is dropped.
+/// A permission request in progress. Dropping the guard ends it.
 #[derive(Debug)]
 #[must_use = "a request let go at once is over at once"]
 pub struct RequestGuard {
@@ -257,8 +256,8 @@ impl Consents {
         Ok(Self { store: Some(store), ..table })
     }
 
-    /// Begins to share the pairs with the other nodes of a fleet. `run` is that of this process. The
-    /// store must be PostgreSQL.
+    /// Starts to share the pairs with the other nodes of a fleet. `run` is the run of this process.
+    /// The store must be PostgreSQL.
     pub fn share(&self, run: Uuid) {
         let _ = self.run.set(run);
     }
@@ -268,7 +267,7 @@ impl Consents {
         self.shared().is_some()
     }
 
-    /// The store and the run, in a fleet.
+    /// Returns the store and the run if the node is in a fleet.
     fn shared(&self) -> Option<(&Store, Uuid)> {
         Some((self.store.as_ref()?, *self.run.get()?))
     }
@@ -292,9 +291,10 @@ impl Consents {
         }
     }
 
-    /// Reserves a user for a call that is to be placed, if the user's permission allows it and no
-    /// call with the user is up in the fleet. Call it before the gate, and keep the reservation with
-    /// [`Engaged::hold`]. Without a fleet the gate alone decides, and the result is `None`.
+    /// Reserves a user for a call that is about to be placed, if the user's permission allows the
+    /// call and the user is in no other call of the fleet. Call it before the gate, and keep the
+    /// reservation with [`Engaged::hold`]. Without a fleet the gate alone decides, and the result
+    /// is `None`.
     ///
     /// # Errors
     ///
@@ -327,7 +327,7 @@ impl Consents {
         Err(ReserveError::Store(StoreError::Contended))
     }
 
-    /// The reservation of a call that this node has adopted, by the id of its row.
+    /// Returns the reservation of a call that this node has adopted, by the id of its row.
     pub fn adopted(&self, id: Uuid) -> Option<Reservation> {
         let (store, _) = self.shared()?;
         Some(Reservation { store: store.clone(), id, is_made: true })
@@ -371,7 +371,7 @@ impl Consents {
         Err(StoreError::Contended)
     }
 
-    /// The state of a pair, if there is any.
+    /// Returns the state of a pair, or `None` if it is unknown.
     pub fn pair(&self, key: &PairKey) -> Option<Pair> {
         self.pairs.get(key).map(|pair| pair.clone())
     }
@@ -422,9 +422,8 @@ impl Consents {
         Ok(self.change(key, pair, rules, now, Event::Requested))
     }
 
-    /// Begins a request. The caller awaits its outcome. No other request to this user can begin
-    /// before the guard is dropped. Returns `None` if one is in progress. Check
-    /// [`Consents::may_request`] afterwards.
+    /// Begins a permission request. No other request to this user can begin before the guard is
+    /// dropped. Returns `None` if one is in progress. Check [`Consents::may_request`] afterwards.
     pub fn begin_request(self: &Arc<Self>, key: &PairKey) -> Option<RequestGuard> {
         self.asking
             .insert(key.clone())
@@ -443,7 +442,8 @@ impl Consents {
         self.take(key, rules, now, event).changed
     }
 
-    /// Like [`Consents::apply`], and also returns when the change is stored.
+    /// Like [`Consents::apply`], and also returns a future that completes when the change is
+    /// stored.
     pub fn take(&self, key: &PairKey, rules: &Rules, now: Timestamp, event: Event) -> AppliedEvent {
         // A user's call does not create a pair. In a fleet, another node may have created it.
         if event == Event::UserConnected && !self.pairs.contains_key(key) && self.shared().is_none()
@@ -473,8 +473,8 @@ impl Consents {
         AppliedEvent { changed, stored }
     }
 
-    /// Applies a user's reply, which is Meta's message `id`, sent at `at` by Meta's clock. It is
-    /// synced to the disk when stored.
+    /// Applies a user's reply, which is Meta's message `id`, sent at `at` by Meta's clock. The
+    /// stored reply is synced to disk.
     ///
     /// # Errors
     ///
@@ -525,8 +525,9 @@ impl Consents {
         Ok(Some(Box::pin(async move { queued.await.is_ok() })))
     }
 
-    /// Whether to ask Graph about a pair now, and records that it was asked. True if the pair is
-    /// unknown or was contradicted, or with `always`, unless it was asked within the last minute.
+    /// Returns whether to query Graph about a pair now, and records the query if so. True if the
+    /// pair is unknown or was contradicted, or with `always`, unless Graph was queried within the
+    /// last minute.
     pub fn ask(&self, key: &PairKey, now: Timestamp, always: bool) -> bool {
         let known = self.pairs.get(key).is_some_and(|pair| !pair.is_doubtful());
         if known && !always {
@@ -549,7 +550,8 @@ impl Consents {
         }
     }
 
-    /// Records a live call from the user. In a fleet, the other nodes know of it soon.
+    /// Marks a user as being in a call that the user has placed. In a fleet, the other nodes are
+    /// informed soon.
     pub fn engage(&self, key: PairKey) -> Engaged {
         *self.live.entry(key.clone()).or_default() += 1;
         let reservation = self.shared().map(|(store, run)| {
@@ -561,7 +563,7 @@ impl Consents {
         Engaged { live: self.live.clone(), key, reservation }
     }
 
-    /// Like [`Consents::engage`], but returns `None` if a call is live already.
+    /// Like [`Consents::engage`], but returns `None` if the user is already in a call.
     pub fn engage_alone(&self, key: PairKey) -> Option<Engaged> {
         match self.live.entry(key.clone()) {
             Entry::Occupied(_) => return None,
@@ -570,7 +572,7 @@ impl Consents {
         Some(Engaged { live: self.live.clone(), key, reservation: None })
     }
 
-    /// Whether a call with the user is live.
+    /// Whether the user is in a call.
     pub fn is_engaged(&self, key: &PairKey) -> bool {
         self.live.contains_key(key)
     }
@@ -580,7 +582,7 @@ impl Consents {
         self.pairs.remove(key);
     }
 
-    /// Removes pairs that are no longer in force under the rules of their numbers.
+    /// Removes pairs that have no effect any more under the rules of their numbers.
     pub fn forget_blank(&self, now: Timestamp, is_blank: impl Fn(&PhoneNumberId, &Pair) -> bool) {
         self.pairs.retain(|key, pair| {
             let blank = is_blank(&key.number, pair);
@@ -605,12 +607,12 @@ fn row(key: &PairKey, pair: &Pair, rules: &Rules, now: Timestamp) -> PermissionR
     }
 }
 
-/// Reads a stored pair. Graph is asked about one that is unreadable.
+/// Parses a stored pair. For an unreadable one, Graph is queried.
 fn parse(stored: Option<&str>) -> Pair {
     stored.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
 }
 
-/// The change of a stored pair by an event.
+/// Returns the change that an event makes to a stored pair.
 fn change_of(rules: Rules, now: Timestamp, event: Event) -> PermissionChange {
     Box::new(move |stored| {
         if stored.is_none() && event == Event::UserConnected {

@@ -37,13 +37,13 @@ impl Times {
         self.0.clear();
     }
 
-    /// Events in the window that ends at `now`.
+    /// Number of events in the window that ends at `now`.
     pub(super) fn count(&self, now: Timestamp, window: Duration) -> u32 {
         let inside = self.0.iter().filter(|t| now.since(**t) < window).count();
         u32::try_from(inside).unwrap_or(u32::MAX)
     }
 
-    /// When the count is next below `limit`, or `Ok(None)` if it is now.
+    /// Returns when the count is next below `limit`, or `Ok(None)` if it is below `limit` now.
     ///
     /// # Errors
     ///
@@ -90,6 +90,6 @@ impl Times {
     }
 }
 
-/// The limit is 0, so no event is ever allowed.
+/// The error for a limit of 0, under which no event is ever allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Never;

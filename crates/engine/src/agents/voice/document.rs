@@ -8,7 +8,7 @@ use xml::sip::PLIVO_HOST;
 /// The maximum number of characters per `Speak`. A document allows 3,000.
 const SPEAK_MAX: usize = 2_500;
 
-/// The prompt that is played while the agent listens.
+/// The source of the prompt that is played while the agent listens.
 pub(super) enum PromptSource<'a> {
     Text(&'a str),
     /// The path of a streamed prompt.
@@ -16,7 +16,7 @@ pub(super) enum PromptSource<'a> {
     Nothing,
 }
 
-/// Plays a prompt and listens. `soon` shortens the wait for input, for a reply that is still being
+/// Plays a prompt and listens. `soon` shortens the wait for input, because a reply is still being
 /// streamed.
 pub(super) fn listen(spec: &AgentSpec, base: &str, heard: &PromptSource<'_>, soon: bool) -> String {
     let prompt = match heard {
@@ -34,7 +34,7 @@ pub(super) fn listen(spec: &AgentSpec, base: &str, heard: &PromptSource<'_>, soo
     )
 }
 
-/// Waits a second for the agent, then asks again.
+/// Waits a second for the agent, then requests the document again.
 pub(super) fn wait(base: &str) -> String {
     format!(
         "<Response><Wait length=\"1\"/><Redirect>{}</Redirect></Response>",
@@ -62,7 +62,7 @@ pub(super) fn busy() -> String {
     "<Response><Hangup reason=\"busy\"/></Response>".to_owned()
 }
 
-/// The apology for a failed agent, in its language.
+/// The apology for a failed agent, in the agent's language.
 pub(super) fn apology(language: &str) -> &'static str {
     match language.split('-').next().unwrap_or_default().to_ascii_lowercase().as_str() {
         "de" => "Das geht gerade leider nicht. Wir melden uns bei Ihnen.",

@@ -41,7 +41,7 @@ use store::{Agent, AgentChannel, AgentSpec, CallLine, Scope, Store};
 const CALLS_MAX: usize = 10_000;
 /// The capacity of the channel of sentences to speak.
 const SENTENCES_MAX: usize = 256;
-/// How long a reply may take to complete after its first sentence before it is streamed.
+/// How long after its first sentence a reply may take to complete before it is streamed.
 const GRACE: Duration = Duration::from_millis(20);
 /// The safety margin in the time that a call waits for a document.
 const MARGIN: Duration = Duration::from_millis(700);
@@ -80,7 +80,8 @@ struct Dialogue {
     /// The current or last turn.
     running: Option<RunningTurn>,
     silences: u32,
-    /// How much of the last prompt was played before the caller interrupted it.
+    /// How much of the last prompt was played before the caller interrupted it. `None` without an
+    /// interruption.
     cut: Option<Duration>,
     /// The prompt that the last document names.
     stream: Option<(Uuid, Arc<Prompt>)>,
@@ -116,14 +117,14 @@ struct Turn {
     spoken: usize,
     /// Sentences that are not yet passed to the speech stream.
     sentences: VecDeque<String>,
-    /// The speech stream, once the reply is streamed.
+    /// The channel to the speech stream, once the reply is streamed.
     out: Option<mpsc::Sender<String>>,
     streamed: bool,
     /// When each streamed sentence is played.
     playback: Playback,
-    /// Set when the turn is over; `false` if it failed.
+    /// Set when the turn is over: `true` on success, `false` on failure.
     done: Option<bool>,
-    /// The action was carried out.
+    /// Whether the action was carried out.
     acted: bool,
 }
 
@@ -203,7 +204,7 @@ enum ReplyState {
     Complete(Option<Reply>),
     /// The reply is streamed by the prompt of this id.
     Streamed(Uuid),
-    /// Nothing yet.
+    /// No reply yet.
     Pending,
 }
 

@@ -15,7 +15,7 @@ pub(super) struct Playback(Vec<Sentence>);
 struct Sentence {
     text: String,
     begins: Duration,
-    /// `None` while the sentence is still being synthesized.
+    /// End of the sentence. `None` while it is still being synthesized.
     ends: Option<Duration>,
 }
 

@@ -17,7 +17,7 @@ use xml::ast::{Speech, SpeechNode, Voice};
 
 /// The polling interval for synthesized frames.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
-/// A sentence is skipped if its synthesis stalls for that long in total.
+/// Maximum total time that the synthesis of a sentence may stall before it is skipped.
 const SYNTHESIS_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The sound of a sentence in the agent's voice.

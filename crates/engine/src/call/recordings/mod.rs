@@ -45,8 +45,8 @@ use store::{
 const FOLDER: &str = "recordings";
 /// Rows per read.
 const AT_ONCE: u32 = 500;
-/// Timeout for a call to report whether it requests the action URL itself. The call has received
-/// the end of the recording before.
+/// Timeout for a call to report whether it requests the action URL itself. The call has already
+/// received the end of the recording by then.
 const CALL_ANSWERS: Duration = Duration::from_secs(5);
 
 /// Configuration of recordings.
@@ -62,7 +62,7 @@ pub struct RecordingsConfig {
     pub copies: Option<Copies>,
     /// Speech recognisers for transcripts.
     pub recognisers: Recognisers,
-    /// How long a download link is valid. `None`: forever.
+    /// Validity of a download link. `None` means forever.
     pub link_lifetime: Option<Duration>,
 }
 
@@ -73,7 +73,7 @@ pub struct Recordings(Arc<Inner>);
 struct Inner {
     recorder: Recorder,
     base_url: String,
-    /// Signs links of limited validity. `None`: links are valid forever.
+    /// Signs links of limited validity. `None` if links are valid forever.
     links: Option<(LinkSigner, Duration)>,
     node_id: String,
     store: Store,
@@ -103,10 +103,10 @@ pub struct RecordingRequest {
     pub keys: SigningKeys,
     /// How the action URL is requested, if the call may do that itself.
     pub action: Option<ActionHandover>,
-    /// Returns when the call was answered, if it was. Evaluated at the end of the recording, which
-    /// may begin before the answer.
+    /// Returns when the call was answered, or `None`. Called at the end of the recording, which may
+    /// begin before the answer.
     pub answered: Box<dyn Fn() -> Option<Timestamp> + Send>,
-    /// Whether the call is live. A room's recording may end before its call.
+    /// Returns whether the call is live. A room's recording may end before its call.
     pub is_up: Box<dyn Fn() -> bool + Send>,
 }
 
@@ -121,7 +121,7 @@ pub struct RecordedRoom {
 /// Decides whether the call requests the action URL. Otherwise it is sent as a callback when the
 /// recording ends.
 pub struct ActionHandover {
-    /// A message means that the call requests the URL, or that the request is not wanted. Closed
+    /// Receives a message if the call requests the URL, or if the request is not wanted. Closed
     /// without a message if the call ended first.
     pub by_call: tokio::sync::oneshot::Receiver<()>,
     /// The key that ended the recording.
@@ -183,7 +183,7 @@ impl Recordings {
         self.0.path(id, format)
     }
 
-    /// Whether a link with this query may be used now. `until` is in Unix seconds.
+    /// Whether a link with this query is valid now. `until` is in Unix seconds.
     pub fn is_valid_link(&self, id: Uuid, format: &str, until: Option<i64>, tag: &str) -> bool {
         let Some((links, _)) = &self.0.links else { return true };
         until.is_some_and(|until| {
@@ -336,8 +336,8 @@ impl Recordings {
         Ok(())
     }
 
-    /// Reports recordings of this owner that are under way as failed: their files were on the disk
-    /// of another node, which is lost.
+    /// Reports recordings of this owner that are in progress as failed, because their files were on
+    /// the disk of a lost node.
     ///
     /// # Errors
     /// Returns an error if the store fails.
@@ -401,7 +401,7 @@ impl Recordings {
 
 const DAY_SECS: i64 = 86_400;
 
-/// A recording's file as its links are signed for.
+/// Returns the path of a recording's file that the signatures of its links cover.
 fn linked(id: Uuid, format: &str) -> String {
     format!("recording {id}.{format}")
 }
@@ -506,7 +506,8 @@ impl Inner {
         }
     }
 
-    /// Deletes files before rows: a row without a file is found again, a file without a row is not.
+    /// Deletes files before rows, because a row without a file is found again, but a file without a
+    /// row is not.
     async fn delete_all(&self, recordings: &[Recording]) -> Result<(), StoreError> {
         let mut gone = Vec::with_capacity(recordings.len());
         for recording in recordings {
@@ -532,7 +533,7 @@ impl Inner {
     }
 }
 
-/// Remark for the record of a call that ended before its recording failed.
+/// Returns the remark for the record of a call that ended before its recording failed.
 fn failed_late(why: &str, kept_ms: u64) -> String {
     let kept = match kept_ms {
         0 => "nothing of it was kept".to_owned(),
@@ -544,9 +545,9 @@ fn failed_late(why: &str, kept_ms: u64) -> String {
 /// How the action URL of a recording is handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Action {
-    /// Requested by the call, or not wanted.
+    /// The call requests the URL, or the request is not wanted.
     Asked,
-    /// Sent as a callback, since the call ended first.
+    /// The URL is requested as a callback, because the call ended first.
     Due { key: Option<Digit> },
 }
 
@@ -560,7 +561,7 @@ impl Action {
     }
 }
 
-/// Whether a callback is sent. The action is excluded if the call requests it.
+/// Whether a callback is sent. An action that the call requests itself is not.
 fn is_due(notice: &CallbackRequest, action: Action) -> bool {
     match notice.kind {
         CallbackKind::Action => action != Action::Asked,

@@ -22,7 +22,7 @@ use store::{NewCallback, TranscriptWrite, TranscriptionJob};
 
 /// Maximum number of tries. The pauses between them are those of callbacks.
 const TRIES_MAX: u32 = 6;
-/// How often, and for how long, an utterance waits while the recogniser is busy.
+/// Maximum number of times that an utterance waits for a busy recogniser.
 const TURNS_MAX: u32 = 24;
 const TURN: Duration = Duration::from_secs(5);
 /// Maximum size of the text in bytes: hours of speech, or much less in a GET URL.

@@ -28,7 +28,7 @@ pub(super) struct Utterance {
 #[derive(Default)]
 pub(super) struct Cutter {
     judge: VoiceDetector,
-    /// Number of frames so far.
+    /// Number of frames processed so far.
     at: u64,
     /// The latest frames before the utterance.
     before: VecDeque<Vec<i16>>,

@@ -38,8 +38,8 @@ impl Registry {
         Ok(())
     }
 
-    /// Dials a WhatsApp user once the fleet has reserved the user and found a unit for this call. The
-    /// A-leg's machine receives an event if it does not begin.
+    /// Dials a WhatsApp user, after the fleet has reserved the user and provided a unit. If the leg
+    /// does not begin, the A-leg's machine receives an event.
     fn dial_reserved(&self, a_leg: Arc<LiveCall>, order: DialOrder, caller: String, user: String) {
         let (registry, call) = (self.clone(), order.call);
         a_leg.pending_legs.lock().unwrap_or_else(PoisonError::into_inner).insert(call);
@@ -165,7 +165,7 @@ impl Registry {
         if begun { Ok(()) } else { Err(refused(DialError::Overloaded, String::new())) }
     }
 
-    /// Like [`Registry::caller`]. A number that the call's account does not have is refused.
+    /// Like [`Registry::caller`]. A number that does not belong to the call's account is refused.
     fn enabled_caller(
         &self,
         a_leg: &LiveCall,

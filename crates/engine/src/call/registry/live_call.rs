@@ -20,7 +20,7 @@ use model::Secret;
 use model::{CallUuid, StreamId, Timestamp, Wacid};
 use xml::ast::Target;
 
-/// A live call, seen from outside.
+/// A live call, as seen by other tasks.
 #[derive(Debug)]
 pub struct LiveCall {
     pub setup: CallSetup,
@@ -42,8 +42,7 @@ pub struct LiveCall {
     pub(in crate::call) streams: StreamViews,
     /// Audio quality over time.
     pub(in crate::call) sampler: Sampler,
-    /// Whether the call is being recorded in the background, and whether a request to record it is
-    /// pending.
+    /// Whether the call is being recorded in the background, or a request to record it is pending.
     pub(super) recorded: AtomicBool,
     pub(super) record_asked: AtomicBool,
     /// The connection to the phone, if this is a web leg.

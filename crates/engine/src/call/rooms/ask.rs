@@ -28,12 +28,12 @@ pub struct RoomView {
     pub made: Timestamp,
     pub started: Option<Timestamp>,
     pub ended: Option<Timestamp>,
-    /// Whether the room ended because its node died.
+    /// Whether the room ended because the node died.
     pub failed: bool,
     pub account: AuthId,
     /// URL of its recording, existing or future.
     pub recording: Option<String>,
-    /// In the order in which they joined.
+    /// The members, in the order in which they joined.
     pub members: Vec<MemberView>,
     /// Former participants of a multi-party call.
     pub left: Vec<MemberView>,
@@ -191,8 +191,8 @@ impl MemberView {
     }
 }
 
-/// Returns the cause for which a member left, as shown to users. `None` means that the member left
-/// on its own or its call ended.
+/// Returns the cause of a member's exit, as shown to users. `None` means that the member left on
+/// its own or its call ended.
 pub(super) fn cause_of(out: Option<LeaveReason>) -> String {
     let cause = match out {
         None => "Normal Hangup",
@@ -272,7 +272,7 @@ pub enum TrackResult {
     Done,
     NoRoom,
     NoMember,
-    /// The participant is already recorded, or is not recorded.
+    /// The participant is already in the requested state.
     Otherwise,
     /// The mailbox of the participant's call is full.
     Full,
@@ -441,7 +441,8 @@ impl Rooms {
         Some(true)
     }
 
-    /// Controls the recording of one participant of a multi-party call, which its own call makes.
+    /// Starts or stops the recording of one participant of a multi-party call. The participant's
+    /// own call makes the recording.
     pub fn track(
         &self,
         scope: &Scope,

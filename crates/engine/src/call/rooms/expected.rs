@@ -11,14 +11,15 @@ use model::{CallUuid, HangupCause};
 /// An outbound call that has not joined its multi-party call yet.
 pub(super) struct ExpectedCall {
     key: Key,
-    /// The id of the multi-party call, if it existed when the call was ordered. `None` matches the
-    /// next one of that name.
+    /// The id of the multi-party call, if it existed when the call was requested. `None` matches
+    /// the next one of that name.
     room: Option<Uuid>,
     mailbox: Mailbox,
 }
 
 impl Rooms {
-    /// Registers a new call. If it is placed for a multi-party call, it is hung up when that ends.
+    /// Registers a new call. If it is placed for a multi-party call, it is hung up when the
+    /// multi-party call ends.
     pub(in crate::call) fn expect(&self, setup: &CallSetup, mailbox: &Mailbox) {
         let Some((key, room)) = target_of(setup) else { return };
         let mut tables = locked(&self.0.tables);
@@ -29,12 +30,12 @@ impl Rooms {
         tables.expected.insert(setup.call, ExpectedCall { key, room, mailbox: mailbox.clone() });
     }
 
-    /// A call has entered a room of another node.
+    /// Handles a call that has entered a room of another node.
     pub(in crate::call) fn entered_elsewhere(&self, call: CallUuid) {
         locked(&self.0.tables).expected.remove(&call);
     }
 
-    /// Whether the multi-party call for which a call was ordered has ended.
+    /// Whether the multi-party call for which a call was requested has ended.
     pub(in crate::call) fn is_gone(&self, setup: &CallSetup) -> bool {
         let Some((key, Some(id))) = target_of(setup) else { return false };
         !locked(&self.0.tables).has(&key, id)
@@ -50,7 +51,7 @@ impl Tables {
         })
     }
 
-    /// Hangs up the calls that are placed for a room that ends.
+    /// Hangs up the outbound calls that are placed for a room, because the room ends.
     pub(super) fn hang_up_expected(&mut self, key: &Key, id: Uuid, cause: HangupCause) {
         let is_its = |expected: &ExpectedCall| {
             expected.key == *key && expected.room.is_none_or(|room| room == id)

@@ -120,9 +120,10 @@ impl Rooms {
         Ok(left)
     }
 
-    /// Takes a call out of its room because its process has ended or can't be reached. `answered`
-    /// is when the call was answered. Returns the callbacks about the end of the participant, which
-    /// its process sends itself if it is alive, and those about the end of the multi-party call.
+    /// Removes a call from its room, because the call's process has ended or can't be reached.
+    /// `answered` is when the call was answered. Returns the callbacks about the end of the
+    /// participant, which its process sends itself if it is alive, and those about the end of the
+    /// multi-party call.
     pub(in crate::call) fn lose(
         &self,
         setup: &CallSetup,

@@ -3,8 +3,8 @@
 //!
 //! Calls join and leave through their shells. The decisions of a room (`state`) become inputs of
 //! its members' machines and commands to its mixer. The REST API queries and commands rooms in
-//! `ask`. A room exists while it has members. Its name is free again as soon as all members were
-//! told to leave.
+//! `ask`. A room exists while it has members. Its name is free again as soon as all members have
+//! been asked to leave.
 
 mod ask;
 mod expected;
@@ -100,7 +100,7 @@ struct Tables {
 pub(super) enum Door {
     /// The room with the name, or a new one with this id.
     OpenOr(uuid::Uuid),
-    /// The room with the name, if this node hosts one.
+    /// The room with the name, if this node hosts it.
     Open,
     /// The room with this id.
     Only(uuid::Uuid),
@@ -111,18 +111,18 @@ pub(super) enum Door {
 pub(super) struct LeaveResult {
     /// Whether it was the last member.
     pub(super) last: bool,
-    /// URLs to notify of the room's end, and the duration of the room.
+    /// URLs that are notified of the room's end, and the duration of the room.
     pub(super) told: Vec<Target>,
     pub(super) lasted: Duration,
 }
 
 impl LeaveResult {
-    /// For a call that was in no room.
+    /// The result for a call that was in no room.
     pub(super) fn nothing() -> Self {
         Self { last: true, told: Vec::new(), lasted: Duration::ZERO }
     }
 
-    /// For a call whose room is hosted by another node that does not answer.
+    /// The result for a call whose room is hosted by another node that does not answer.
     pub(super) fn unknown() -> Self {
         Self { last: false, ..Self::nothing() }
     }
@@ -148,7 +148,7 @@ struct CellState {
     /// When the room started.
     started: Option<Instant>,
     recording: Option<Recording>,
-    /// A recording was requested over an API but has not begun.
+    /// Whether a recording was requested over an API but has not begun.
     record_asked: bool,
     /// URL of the latest recording, after its end.
     recorded: Option<String>,
@@ -164,7 +164,7 @@ struct Recording {
     when_alone: bool,
     /// The call that requested it.
     by: CallUuid,
-    /// Whether it is paused by request.
+    /// Whether the recording is paused by request.
     held: bool,
     pause: Pause,
     tape: RecordingHandle,
@@ -317,7 +317,7 @@ impl Rooms {
         })
     }
 
-    /// A call leaves its room, if it is in one. `sounds` are played to the remaining members.
+    /// Removes a call from its room, if it is in one. `sounds` are played to the remaining members.
     ///
     /// `tell` writes the callbacks. It runs under the lock, so the callbacks of members that leave
     /// later come after these; the last member announces the end of the room. The callbacks are
@@ -536,7 +536,8 @@ impl CellState {
         }
     }
 
-    /// Updates the recording after a member joined or left. `new` is the member to notify of it.
+    /// Updates the recording after a member joined or left. `new` is a member that must be notified
+    /// of the recording.
     fn note_recording(&self, new: Option<MemberId>) {
         let Some(recording) = &self.recording else { return };
         recording.pause.set(recording.held || (!recording.when_alone && self.calls.len() < 2));
@@ -546,8 +547,8 @@ impl CellState {
     }
 
     /// Handles the failure of a recording, unless another one has begun. `kept` is whether a
-    /// partial file exists. Notifies the call that requested it, or all members if that has left. A
-    /// new recording may begin.
+    /// partial file exists. Notifies the call that requested it, or all members if that call has
+    /// left. A new recording may begin.
     fn record_failed(&mut self, id: uuid::Uuid, why: String, kept: bool) {
         let Some(recording) = self.recording.take_if(|recording| recording.id == id) else {
             return;

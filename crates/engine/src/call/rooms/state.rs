@@ -1,5 +1,6 @@
-//! The state of a room: its members, who may speak and hear, whether it has started, and what
-//! follows when a member joins, leaves or is commanded (`docs/reference/xml.md#conference`).
+//! The state of a room: its members, who may speak and hear, whether it has started, and the
+//! consequences when a member joins, leaves or receives a command
+//! (`docs/reference/xml.md#conference`).
 //!
 //! This module has no I/O. Changes return [`Effect`]s, which the parent module executes. Audio,
 //! names and time are handled elsewhere.
@@ -35,9 +36,10 @@ pub(super) struct Member {
     pub(super) coaches: bool,
     /// Whether the member waits for the room or an agent.
     waits: bool,
-    /// Why the member must leave, once that is decided. It is then no longer counted as a participant.
+    /// The reason for which the member must leave, once that is decided. The member then no longer
+    /// counts as a participant.
     pub(super) out: Option<LeaveReason>,
-    /// Whether another member was present at the same time. Only then can the member be left alone.
+    /// Whether another member was present at the same time. Only such a member can be left alone.
     had_company: bool,
     part: MemberAudio,
 }
@@ -80,7 +82,7 @@ impl Room {
         self.members.get(&id)
     }
 
-    /// The members that do not have to leave.
+    /// The members that need not leave.
     pub(super) fn present(&self) -> impl Iterator<Item = (MemberId, &Member)> {
         self.members
             .iter()
@@ -196,14 +198,14 @@ impl Room {
         std::mem::take(&mut self.told)
     }
 
-    /// Tells all members to leave.
+    /// Asks all members to leave.
     pub(super) fn end(&mut self, why: LeaveReason) -> Vec<Effect> {
         self.ending = true;
         let all: Vec<MemberId> = self.present().map(|(id, _)| id).collect();
         all.into_iter().flat_map(|id| self.send_out(id, why)).collect()
     }
 
-    /// Tells one member to leave. Others may have to leave in consequence.
+    /// Asks one member to leave. Other members may have to leave as a consequence.
     pub(super) fn kick(&mut self, id: MemberId) -> Vec<Effect> {
         let mut effects = self.send_out(id, LeaveReason::Kicked);
         effects.extend(self.settled());

@@ -27,7 +27,7 @@ pub(super) struct GuestLink {
 #[derive(Default)]
 struct Table {
     seats: BTreeMap<u32, GuestSeat>,
-    /// The number that was assigned last.
+    /// The seat number that was assigned last.
     last: u32,
     is_closed: bool,
 }
@@ -35,7 +35,7 @@ struct Table {
 /// The seat of a call of this node in a room that the other node hosts.
 struct GuestSeat {
     mailbox: Mailbox,
-    /// Completed with `true` if the room exists.
+    /// Receives `true` if the room exists, once the call has entered.
     entered: Option<oneshot::Sender<bool>>,
     left: Option<oneshot::Sender<LeaveResult>>,
     /// Seat numbers of the AI agents attached to the call.
@@ -117,7 +117,7 @@ impl GuestLink {
         }
     }
 
-    /// Takes the call out of its room. The result is sent to the receiver, unless the connection
+    /// Removes the call from its room. The result is sent to the receiver, unless the connection
     /// ends first.
     pub(super) fn leave(
         &self,
@@ -241,7 +241,7 @@ impl Table {
     }
 }
 
-/// A seat that is given up on drop unless `keep` is set.
+/// A seat that is released on drop unless `keep` is set.
 struct TakenSeat {
     link: Arc<GuestLink>,
     seat: u32,

@@ -28,8 +28,8 @@ use store::NewCallback;
 /// Maximum number of AI agents attached to one member.
 const AGENTS_MAX: usize = 4;
 
-/// Maximum number of checks whether a node has died, after its connection was lost. All of them take
-/// longer than the other nodes need to declare it dead.
+/// Maximum number of checks whether a node has died, after its connection was lost. Together they
+/// take longer than the other nodes need to declare it dead.
 const DEATH_CHECKS: u32 = 30;
 /// Interval between these checks.
 const DEATH_CHECK_INTERVAL: Duration = Duration::from_millis(500);
@@ -50,7 +50,7 @@ struct Inner {
 /// A connection from another node.
 struct HostLink {
     id: Uuid,
-    /// The other node.
+    /// The run of the other node.
     from: Uuid,
     host: Arc<Inner>,
     link: Link,
@@ -244,7 +244,7 @@ impl HostLink {
         self.seats.get(&seat).map(|member| member.setup.call)
     }
 
-    /// Gives up a seat. Returns it, unless its call has entered over another connection since.
+    /// Releases a seat. Returns it, unless its call has since entered over another connection.
     fn take(&mut self, seat: u32) -> Option<HostSeat> {
         let taken = self.seats.remove(&seat)?;
         taken.sending.abort();

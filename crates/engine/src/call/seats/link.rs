@@ -15,7 +15,7 @@ use super::wire::{self, Lateness, Received};
 use media::SeatPacket;
 use model::Clock;
 
-/// Maximum number of frames that wait to be sent. If more wait, the other node is treated as
+/// Maximum number of frames that wait to be sent. If there are more, the other node is treated as
 /// unreachable.
 const QUEUE: usize = 1_024;
 
@@ -72,7 +72,7 @@ impl Link {
     }
 }
 
-/// The receiving side of a connection, which also sends what is queued.
+/// The receiving side of a connection, which also sends the queued frames.
 pub(super) struct Connection {
     stream: Box<dyn ByteStream>,
     queue: mpsc::Receiver<Outgoing>,

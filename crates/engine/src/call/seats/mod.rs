@@ -2,9 +2,9 @@
 //!
 //! The database decides which node hosts a room: the first one at which a call enters it. A call
 //! that enters at another node gets a *seat*: its machine gets the same inputs as in a room of its
-//! own node, and its packets go to the mixer of the host and back, over a connection between the two
-//! nodes. `guest` is the side of the call's node, `host` that of the room's, `link` the connection,
-//! and `wire` what is sent over it.
+//! own node, and its packets go to the mixer of the host and back, over a connection between the
+//! two nodes. `guest` is the side of the call's node, `host` that of the room's node, `link` the
+//! connection, and `wire` its protocol.
 
 mod guest;
 mod host;
@@ -39,14 +39,14 @@ const ENTER_TIME: Duration = Duration::from_secs(6);
 /// Interval between attempts to enter a room.
 const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Maximum number of attempts without an answer from the database. After them the node opens the
-/// room by itself.
+/// Maximum number of attempts without an answer from the database. After that, the node opens the
+/// room itself.
 const UNANSWERED_MAX: u32 = 3;
 
 /// Maximum number of calls of one node in rooms of another.
 const SEATS_MAX: usize = 1_000;
 
-/// The database does not answer, or answers with an error.
+/// The error if the database does not answer, or answers with an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the database does not answer")]
 pub struct NoAnswer;
@@ -202,7 +202,8 @@ impl Inner {
         self.visits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends the search for a room with `act`, unless the call has given up.
+    /// Ends the search for a room with `act`. Does nothing if the call no longer waits for the
+    /// room.
     fn finish<T>(&self, call: CallUuid, number: u64, act: impl FnOnce() -> T) -> Option<T> {
         let mut visits = self.visits();
         visits.get(&call).filter(|visit| visit.number == number)?;
@@ -226,7 +227,7 @@ impl Inner {
         is_in
     }
 
-    /// Finds the room, or opens it. Returns whether the search is over for the call.
+    /// Finds the room, or opens it. Returns whether the search for the call's room is over.
     async fn find(&self, entrance: &Entrance, number: u64) -> bool {
         let setup = &entrance.setup;
         let of = RoomRef {

@@ -35,8 +35,8 @@ pub(super) enum Request {
         answered: Option<Timestamp>,
         entry: Box<RoomEntry>,
         room: Uuid,
-        /// The host did not have the room at an earlier attempt. If it still does not, it releases
-        /// the name of the room.
+        /// Whether the host did not have the room at an earlier attempt. If it still does not, it
+        /// releases the name of the room.
         again: bool,
     },
     /// The call leaves its room. The response is [`Event::Left`].
@@ -55,7 +55,8 @@ pub(super) enum Request {
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub(super) enum Event {
-    /// The call is in the room, or the room is full, which an event for its machine reports.
+    /// The call is in the room. If the room is full, this follows as well, and an event for the
+    /// call's machine reports that.
     Seated { seat: u32 },
     /// The room does not exist.
     Missing { seat: u32 },
@@ -165,8 +166,8 @@ fn read_packet(rest: &mut &[u8]) -> Option<SeatPacket> {
 /// shortest one in the last seconds. The clocks of the nodes need not agree.
 #[derive(Debug, Default)]
 pub(super) struct Lateness {
-    /// The shortest travel times of this window and of the one before, plus the difference of the
-    /// clocks.
+    /// The shortest travel times of this window and of the previous one, each plus the difference
+    /// of the clocks.
     shortest: Option<(i64, i64)>,
     window_ends: i64,
 }

@@ -44,7 +44,7 @@ pub(super) struct ALeg {
 }
 
 impl ALeg {
-    /// Sets up the media of a call that begins in this way.
+    /// Sets up the media of a call in the way in which the call begins.
     pub(super) fn begin(
         media: &media::Media,
         mode: StartMode,
@@ -81,7 +81,7 @@ impl ALeg {
         matches!(self.media, Media::None)
     }
 
-    /// The leg, from its set-up to its close.
+    /// Returns the leg, from its set-up to its close.
     pub(super) fn leg(&self) -> Option<&LegHandle> {
         match &self.media {
             Media::Leg(leg) => Some(leg),
@@ -153,7 +153,7 @@ impl ALeg {
         }
     }
 
-    /// Answers the offer of the phone that accepts the call. Returns whether the leg is set up, and
+    /// Answers the offer of the phone that accepts the call. Returns whether the leg is set up, or
     /// `None` if no phone is awaited.
     pub(super) fn answer_phone(
         &mut self,

@@ -26,8 +26,9 @@ use machine::{
 use model::{Method, Wacid, metric};
 use xml::ast::{DocUrl, Finding, Severity};
 
-/// How long a Graph request waits for the response to the previous one, so that Meta receives a
-/// call's requests in order although they use different connections. After that it is sent anyway.
+/// Time that a Graph request waits for the response to the previous one. This keeps a call's
+/// requests in order although they use different connections. After that time, the request is sent
+/// anyway.
 const IN_ORDER: Duration = Duration::from_millis(250);
 
 /// Maximum length of a finding's message in the log, in characters.
@@ -37,7 +38,7 @@ const SAID_MAX: usize = 300;
 #[derive(Default)]
 pub(super) struct Requests {
     fetches: BTreeMap<FetchId, AbortHandle>,
-    /// The request to the answer URL, while it runs, and when it began.
+    /// The running request to the answer URL, and its start.
     answer: Option<(FetchId, Instant)>,
     /// The latest request to Graph.
     asked: Option<PendingRequest>,

@@ -23,7 +23,7 @@ pub(in crate::call) struct StartParams {
     pub(in crate::call) peer: Peer,
     /// Held until Graph and the application have been asked.
     pub(in crate::call) turn: Turn,
-    /// When the webhook request arrived, when it had been parsed, and when the call was admitted.
+    /// When the webhook request arrived.
     pub(in crate::call) received: Instant,
     pub(in crate::call) arrived: Instant,
     pub(in crate::call) admitted: Instant,

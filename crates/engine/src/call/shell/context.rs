@@ -1,4 +1,4 @@
-//! What all parts of a call use.
+//! //! The state and services that all parts of a call use.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,7 +17,8 @@ use machine::{CallbackRequest, Input};
 use model::{CallUuid, Timestamp};
 use store::{NewCallback, StoreError};
 
-/// What all parts of a call use. It stays the same from the call's start to its end.
+/// The state and services that all parts of a call use. They stay the same from the call's start to
+/// its end.
 pub(super) struct Context {
     pub(super) services: Arc<Services>,
     pub(super) id: CallUuid,

@@ -16,17 +16,17 @@ use model::metric;
 use model::{CallQuality, Direction, HangupCause, NotificationTopic};
 use store::{CallEnd, CallStart, Conclusion, Farewell};
 
-/// What the call's record says beside the machine's summary.
+/// The contents of the call's record beside the machine's summary.
 #[derive(Default)]
 pub(super) struct Report {
     pub(super) remarks: Vec<String>,
     pub(super) findings: record::Findings,
     /// Whether the user's phone has rung.
     pub(super) rung: bool,
-    /// Whether a document was transferred to the call over REST. Its end is then reported as that
-    /// of a call of its own, even if another call dialled it.
+    /// Whether a document was transferred to the call over REST. The call's end is then reported
+    /// like that of an independent call, even if another call dialled it.
     pub(super) transferred: bool,
-    /// How long the answer URL took, in milliseconds.
+    /// Duration of the request to the answer URL, in milliseconds.
     pub(super) answer_ms: Option<u64>,
     /// The first agent that wrote a document.
     pub(super) agent: Option<Uuid>,

@@ -44,8 +44,8 @@ pub(in crate::call) enum Message {
     FirstSent,
     /// Time for the next quality reading.
     Sample,
-    /// The media step that is missing some seconds after `accept`, how long it was awaited, and
-    /// whether we send the ICE checks.
+    /// A media step that is missing some seconds after `accept`, how long it was awaited, and
+    /// whether this node sends the ICE checks.
     Missing(MissingStep, Duration, bool),
 }
 
@@ -70,7 +70,7 @@ impl Message {
 #[derive(Clone, Debug)]
 pub(in crate::call) struct Mailbox {
     call: CallUuid,
-    /// Boxed because the channel allocates blocks of 32 entries for each call.
+    /// Sender of boxed messages, because the channel allocates blocks of 32 entries for each call.
     sender: mpsc::Sender<Box<Envelope>>,
     clock: model::Clock,
 }

@@ -1,8 +1,9 @@
 //! The peer of a web leg: executes Graph outputs on an endpoint's phone.
 //!
-//! The machine is the same as for other calls. Where Meta would report the outcome of a request
-//! later, a phone's socket accepts a message or not, so the outcome is available immediately. What
-//! Meta reports by webhook, a phone reports through [`LiveCall`](crate::call::LiveCall).
+//! The machine is the same as for other calls. Meta reports the outcome of a request later, but a
+//! phone's socket accepts a message immediately or not at all, so the outcome is available at once.
+//! Events that Meta reports by webhook are reported by a phone through
+//! [`LiveCall`](crate::call::LiveCall).
 
 use std::sync::Arc;
 

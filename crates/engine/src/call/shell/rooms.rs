@@ -27,7 +27,7 @@ pub(super) struct Leaving {
     reports: LeaveReports,
 }
 
-/// The callbacks about the exit. The result of the exit selects the ones to send.
+/// The callbacks about the exit. The result of the exit determines which of them are sent.
 struct LeaveReports {
     if_others_stay: Vec<CallbackRequest>,
     if_last: Vec<CallbackRequest>,
@@ -70,8 +70,8 @@ fn send_report(call: &Context, notice: CallbackRequest) {
     call.write_callback(new);
 }
 
-/// Executes a command about the call's room. Returns what to wait for if the call leaves a room of
-/// another node.
+/// Executes a command about the call's room. If the call leaves a room of another node, returns the
+/// pending exit.
 pub(super) fn execute(
     call: &Context,
     leg: Option<&LegHandle>,

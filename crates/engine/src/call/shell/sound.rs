@@ -1,4 +1,4 @@
-//! The prompts of a call, and what it plays.
+//! //! The prompts of a call and its playback.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use media::prompt::Prompt;
 /// Maximum number of prompts that a call keeps ready.
 const PREPARED_MAX: usize = 64;
 
-/// The prompts of a call, and what it plays.
+/// The prompts of a call and its playback.
 #[derive(Default)]
 pub(super) struct Playback {
     prepared: HashMap<Sound, Arc<Prompt>>,
@@ -56,7 +56,8 @@ impl Playback {
             .collect()
     }
 
-    /// Tracks playback for the author of generated documents, which is notified of interruptions.
+    /// Tracks playback for the author of generated documents, which must know when it is
+    /// interrupted.
     pub(super) fn note(&mut self, call: &Context, command: &MediaCommand) {
         if !self.written {
             return;

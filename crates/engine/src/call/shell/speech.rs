@@ -16,7 +16,7 @@ use media::LegHandle;
 /// they are sent.
 const INTERIMS: usize = 5;
 
-/// The speech recognition of a call. Replaced by the default, it stops.
+/// The speech recognition of a call. Replacing it by the default stops it.
 #[derive(Default)]
 pub(super) struct Recognition {
     hearing: Option<Hearing>,

@@ -24,7 +24,7 @@ struct CallRecording {
     id: Uuid,
     order: RecordingOrder,
     pause: Pause,
-    /// `None` before it begins.
+    /// The recording. `None` before it begins.
     tape: Option<RecordingHandle>,
     /// Reports that the call requests the action URL itself or that the request is not wanted. If
     /// dropped, the action is sent as a callback when the recording ends.

@@ -11,7 +11,7 @@ use xml::ast::Finding;
 /// An event with its time.
 #[derive(Clone, Debug, Serialize)]
 pub struct Step {
-    /// Milliseconds of the call's simulated time since it began.
+    /// Simulated time of the call in milliseconds.
     pub at_ms: u64,
     #[serde(flatten)]
     pub event: Event,
@@ -49,7 +49,7 @@ pub enum Event {
         kind: FetchKind,
         why: String,
     },
-    /// A document was received. `ok` is whether it runs.
+    /// A document was received. `ok` is whether it can be executed.
     Document {
         kind: FetchKind,
         ok: bool,
@@ -104,7 +104,7 @@ pub enum Event {
     CallerHangsUp {
         why: &'static str,
     },
-    /// The call ends, as in its record and hangup callback.
+    /// The call ends, with the cause as in its record and hangup callback.
     Hangup {
         cause: &'static str,
         code: u16,
@@ -113,7 +113,7 @@ pub enum Event {
         answered: bool,
         duration_s: u64,
     },
-    /// A callback. `sent` is `false` if it was only displayed.
+    /// A callback. `sent` is `false` if the callback was only displayed.
     Callback {
         kind: CallbackKind,
         method: Method,
@@ -129,7 +129,7 @@ pub enum Event {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "sound", rename_all = "snake_case")]
 pub enum PromptPiece {
-    /// In all variants, 0 `times` means without end.
+    /// Speech. In all variants, `times` is 0 for endless repetition.
     Speak {
         text: String,
         voice: String,
@@ -157,9 +157,9 @@ pub struct WalkResult {
     pub documents: u32,
     pub errors: usize,
     pub warnings: usize,
-    /// What went wrong, in order. Empty if nothing did.
+    /// The faults that were found, in order. Empty if there were none.
     pub faults: Vec<String>,
-    /// Real time, not simulated time.
+    /// Duration in real time, not simulated time.
     pub took_ms: u64,
 }
 
@@ -170,7 +170,7 @@ impl WalkResult {
     }
 }
 
-/// Whether an application ends a call this way on purpose.
+/// Whether an application can end a call this way on purpose.
 pub(super) fn is_good_end(cause: HangupCause) -> bool {
     matches!(
         cause,

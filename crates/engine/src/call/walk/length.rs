@@ -15,7 +15,7 @@ const PAUSE_MS: u64 = 80;
 /// The duration of a playlist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Length {
-    /// Up to the first end of an endless item.
+    /// Duration until an endless item has been played once.
     pub(super) once_ms: u64,
     pub(super) endless: bool,
 }

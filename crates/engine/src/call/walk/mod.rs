@@ -1,7 +1,7 @@
 //! Runs an application without a call: with the real machine and real signed requests, and with a
 //! simulated caller who presses keys. Used by `offhook xml run`.
 //!
-//! Nothing is played and nothing waits: simulated time advances from one input to the next. Graph
+//! No audio is played and no timer runs: simulated time advances from one input to the next. Graph
 //! requests succeed, media connects, and a prompt ends after its estimated duration (`length`).
 //! Only HTTP requests take real time. Progress is reported as [`Event`]s and the result as
 //! [`WalkResult`].
@@ -40,7 +40,8 @@ const NEXT_KEY_MS: u64 = 150;
 const CALLEE_RINGS_MS: u64 = 2_000;
 /// Time in milliseconds for which a dialled party talks.
 const CALLEE_TALKS_MS: u64 = 10_000;
-/// How long a server keeps a stream that keeps the call alive.
+/// Time in milliseconds after which the simulated server closes a stream for which the document
+/// waits.
 const STREAMS_MS: u64 = 10_000;
 /// Maximum number of reported findings. Further ones are only counted.
 const FINDINGS_TOLD: usize = 500;
@@ -57,7 +58,7 @@ pub struct Walker {
 /// The parties and the application of a call.
 #[derive(Clone, Debug)]
 pub struct CallParties {
-    /// Both as digits without `+`.
+    /// The caller, as digits without `+`.
     pub from: String,
     pub to: String,
     pub caller_name: String,
@@ -78,7 +79,8 @@ pub struct Job {
     pub keys: SigningKeys,
     /// Maximum size of a decoded document in bytes (`answer.max_body_bytes`).
     pub max_body: usize,
-    /// The answer document. If set, the answer URL is requested neither for it nor for callbacks.
+    /// The answer document. If set, the answer URL is not requested, neither for the document nor
+    /// for callbacks.
     pub document: Option<Bytes>,
     pub caller: Caller,
     /// Whether callbacks are sent or only displayed.
@@ -91,7 +93,7 @@ pub struct Job {
 pub struct Caller {
     /// Keys for each collection, in order. Further collections get no keys.
     pub keys: VecDeque<Vec<Key>>,
-    /// Hangs up this long after the answer.
+    /// Time after the answer at which the caller hangs up.
     pub hangs_up_after: Option<Duration>,
     /// Behaviour of the parties that the application dials.
     pub callee: Callee,
@@ -120,12 +122,12 @@ pub struct Key {
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
     pub documents: u32,
-    /// Real time, callbacks included.
+    /// Maximum real time, including callbacks.
     pub time: Duration,
 }
 
 impl Walker {
-    /// Runs a walk. `told` receives each event as it happens.
+    /// Runs a walk. `told` is called with each event as it happens.
     pub async fn walk(&self, job: Job, mut told: impl FnMut(Step) + Send) -> WalkResult {
         let begun = self.clock.now();
         let setup = self.setup(job.calling.clone());
@@ -189,7 +191,7 @@ struct Walk<'a> {
     setup: CallSetup,
     machine: Machine,
     now: CallTime,
-    /// Scheduled inputs, by time and then in order of scheduling.
+    /// Scheduled inputs, ordered by time and then by order of scheduling.
     coming: BTreeMap<(CallTime, u64), Input>,
     order: u64,
     playing: Option<PlayId>,
@@ -611,7 +613,7 @@ impl Walk<'_> {
         self.callback(summary.hangup).await;
     }
 
-    /// Whether the callback has no receiver because the answer document is a file.
+    /// Whether the callback has no receiver, because the answer document is a file.
     fn is_nowhere(&self, notice: &machine::CallbackRequest) -> bool {
         self.job.document.is_some()
             && notice.kind == CallbackKind::Hangup

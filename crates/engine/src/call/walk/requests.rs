@@ -1,5 +1,5 @@
-//! HTTP requests of a walk: documents, which the machine waits for, and callbacks, which it does
-//! not.
+//! //! HTTP requests of a walk: documents, for which the machine waits, and callbacks, for which it
+//! does not.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;

@@ -10,7 +10,7 @@ use crate::meta::SdpType;
 use machine::{CallSetup, CallbackRequest};
 use model::{CallType, Direction};
 
-/// Name of the first bar: Meta's webhook, or an order to place the call.
+/// Returns the name of the first bar: Meta's webhook, or the request to place the call.
 fn began_by(setup: &CallSetup) -> &'static str {
     match (&setup.outbound, setup.call_type) {
         (Some(placed), _) if placed.b_leg.is_some() => "dialled by the A-leg",

@@ -6,7 +6,7 @@ use super::bodies::Body;
 use machine::{FetchKind, GraphAction};
 use model::SpanId;
 
-/// Shorter parts are omitted.
+/// Minimum duration of a part. Shorter parts are omitted.
 const PART_MIN_US: i64 = 50;
 
 /// An operation, or an instant if `to_us` equals `from_us`.
@@ -15,7 +15,7 @@ pub struct Bar {
     pub what: Actor,
     pub name: String,
     pub from_us: i64,
-    /// `None` if the operation never ended.
+    /// The end. `None` if the operation never ended.
     pub to_us: Option<i64>,
     /// The result, such as a status or an outcome. May be empty.
     pub note: String,

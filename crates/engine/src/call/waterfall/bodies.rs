@@ -25,14 +25,14 @@ pub struct Body {
     /// The request line, or the status of the response.
     pub head: String,
     pub kind: Kind,
-    /// Cut at [`BODY_MAX`].
+    /// The text of the body, cut at [`BODY_MAX`].
     pub text: String,
     /// Total length in bytes if the text was cut.
     pub cut_of: Option<usize>,
     pub kept: Fidelity,
 }
 
-/// Direction, as seen from this node.
+/// Direction of a body, as seen from this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flow {
     Out,
@@ -54,11 +54,11 @@ pub enum Kind {
 /// Accuracy of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fidelity {
-    /// As sent, except for the encoding.
+    /// The body as sent, except for the encoding.
     Whole,
-    /// Reconstructed from the event log, without fields that were not used.
+    /// The body was reconstructed from the event log, without unused fields.
     Rebuilt,
-    /// Not available.
+    /// The body is not available.
     Not,
 }
 
@@ -219,7 +219,7 @@ fn of_calls(setup: &CallSetup, list: &str, item: Value) -> Value {
     json!({ "field": CALLS, "value": value })
 }
 
-/// Builds what started the call: Meta's webhook or an order to place it.
+/// Builds the body that started the call: Meta's webhook or a request to place it.
 pub(super) fn began(setup: &CallSetup) -> Body {
     match (&setup.outbound, setup.call_type) {
         (Some(placed), _) => return ordered(setup, placed),
@@ -258,7 +258,7 @@ fn ordered(setup: &CallSetup, placed: &Outbound) -> Body {
     Body::json(Flow::In, "the order to place it", &order)
 }
 
-/// Builds the webhook with Meta's answer to our offer.
+/// Builds the webhook with Meta's answer to the node's offer.
 pub(super) fn answered(setup: &CallSetup, wacid: Option<&Wacid>) -> Body {
     let call = json!({
         "id": wacid.map(Wacid::as_str), "event": "connect", "from": setup.from, "to": setup.to,

@@ -1,13 +1,13 @@
 //! Connections between the nodes of a fleet: HTTP/2 over TLS 1.3.
 //!
-//! Each process makes a certificate at its start, and writes its SHA-256 into its row in the table
-//! of runs. The certificates of members are trusted, and no others: there is nothing to issue or to
-//! renew. A peer has no rights. What it forwards carries the signature of Meta or the credentials
-//! of a client, which are verified again.
+//! Each process creates a certificate at its start, and writes its SHA-256 into its row in the
+//! table of runs. Only the certificates of members are trusted, so none has to be issued or
+//! renewed. Peers have no special rights: forwarded requests carry Meta's signature or a client's
+//! credentials, which are verified again.
 //!
 //! There is one connection per pair and direction for requests, and another one for the audio of
-//! calls in rooms of the other node, which is opened when it is needed. The former is kept up from the moment in which the
-//! member appears in the table, and pings show whether the other process lives.
+//! calls in rooms of the other node, which is opened when it is needed. The former is open as long
+//! as the member is in the table, and pings show whether the other process is alive.
 
 mod pins;
 #[cfg(test)]
@@ -46,15 +46,15 @@ use model::metric::{self, forward};
 /// Time limits of the connections.
 #[derive(Clone, Copy, Debug)]
 pub struct PeerTimes {
-    /// A request, from its first byte to the last one of its response.
+    /// Timeout of a request, from its first byte to the last byte of the response.
     pub request: Duration,
-    /// Opening a connection.
+    /// Timeout for opening a connection.
     pub connect: Duration,
-    /// Between two attempts to connect.
+    /// Pause between two attempts to connect.
     pub retry: Duration,
-    /// Between two pings.
+    /// Interval between two pings.
     pub ping: Duration,
-    /// A ping without an answer for this long shows that the other process hangs.
+    /// Time without an answer to a ping after which the other process counts as hanging.
     pub silence: Duration,
 }
 
@@ -74,16 +74,16 @@ impl Default for PeerTimes {
 /// Maximum size in bytes of the body of a request, or of a response that is read as a whole.
 const BODY_MAX: usize = 4 * 1024 * 1024;
 
-/// Requests to one peer at the same time.
+/// Maximum number of concurrent requests to one peer.
 const REQUESTS_MAX: usize = 256;
 
-/// Inbound connections, with those whose certificate is not known yet.
+/// Maximum number of inbound connections, including those whose certificate is not known yet.
 const CONNECTIONS_MAX: usize = 128;
 
-/// Time for the TLS handshake of an inbound connection.
+/// Timeout of the TLS handshake of an inbound connection.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(2);
 
-/// Attempts to connect that must be refused before a process counts as ended.
+/// Number of refused connection attempts after which a process counts as ended.
 const REFUSALS: u8 = 3;
 
 /// Answers the requests of other members. `from` is the member.
@@ -95,17 +95,17 @@ pub trait PeerHandler: Send + Sync + 'static {
     fn serve_seats(&self, from: Uuid, stream: Box<dyn ByteStream>) -> BoxFuture<'static, ()>;
 }
 
-/// Another member, as the table of runs has it.
+/// Another member, according to the table of runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerAddress {
     pub run: Uuid,
-    /// Host and port.
+    /// The host and port.
     pub address: String,
-    /// SHA-256 of its certificate, in hexadecimal.
+    /// SHA-256 of the member's certificate, in hexadecimal.
     pub pin: String,
 }
 
-/// The reason why a peer has not answered.
+/// The reason why a peer did not answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PeerError {
     #[error("the node is not a member of the fleet")]
@@ -175,7 +175,7 @@ impl Drop for Inner {
 }
 
 impl Peers {
-    /// Listens at `listen`, and makes a certificate. Other members connect to `advertise`, or to
+    /// Listens at `listen`, and creates a certificate. Other members connect to `advertise`, or to
     /// the bound address if that is `None`.
     ///
     /// # Errors
@@ -200,7 +200,7 @@ impl Peers {
         })))
     }
 
-    /// Whether a process accepts connections at an address of a member, within a second.
+    /// Returns whether a process accepts connections at the address of a member within a second.
     pub async fn is_reachable(address: &str) -> bool {
         #[allow(
             clippy::disallowed_methods,
@@ -304,7 +304,7 @@ impl Peers {
         }
     }
 
-    /// The runs that answer this one.
+    /// The runs that this process can reach.
     pub fn sees(&self) -> Vec<Uuid> {
         let members = self.0.members();
         let up = members.values().filter(|member| member.link.load(Ordering::Acquire) == UP);
@@ -401,7 +401,7 @@ impl Inner {
     }
 }
 
-/// The label of requests to a path.
+/// Returns the metric label of requests to a path.
 fn kind_of(path: &str) -> &'static str {
     match path {
         WEBHOOK => forward::WEBHOOK,
@@ -412,7 +412,7 @@ fn kind_of(path: &str) -> &'static str {
     }
 }
 
-/// Measures a request to another node.
+/// Records the duration and outcome of a request to another node.
 async fn measured<T>(
     clock: &Clock,
     kind: &'static str,
@@ -436,7 +436,7 @@ fn pin_of(tls: &TlsStream<TcpStream>) -> Option<Pin> {
     Some(Pin::of(tls.get_ref().1.peer_certificates()?.first()?))
 }
 
-/// Answers the requests of a member until it closes its connection or is no member any more.
+/// Answers the requests of a member until it closes its connection or is no longer a member.
 fn answer(
     io: TokioIo<TlsStream<TcpStream>>,
     member: Arc<Member>,
@@ -470,7 +470,7 @@ async fn read_and_handle(
     Ok(handler.handle(from, Request::from_parts(head, body.to_bytes())).await)
 }
 
-/// Keeps a connection to a member up until it is no member any more.
+/// Keeps a connection to a member open until it is no longer a member.
 async fn keep_connected(identity: Identity, pin: Pin, member: Arc<Member>, times: PeerTimes) {
     let stop = member.stop.clone();
     let work = async {
@@ -506,7 +506,7 @@ async fn keep_connected(identity: Identity, pin: Pin, member: Arc<Member>, times
 }
 
 enum ConnectError {
-    /// The machine answers, and no process listens.
+    /// The connection is refused: the machine is up, but no process listens.
     Refused,
     Other,
 }

@@ -19,10 +19,10 @@ use super::BindError;
 /// The name in the certificates. It is not checked.
 const NAME: &str = "node.offhook.internal";
 
-/// The protocol that nodes speak with each other.
+/// The ALPN protocol of requests between nodes.
 pub(super) const ALPN: &[u8] = b"offhook-peer/1";
 
-/// The protocol of seats in rooms.
+/// The ALPN protocol of seats in rooms.
 pub(super) const SEATS_ALPN: &[u8] = b"offhook-seats/1";
 
 pub(super) fn server_name() -> ServerName<'static> {
@@ -116,7 +116,7 @@ impl Identity {
     }
 }
 
-/// Verifies a certificate by its hash, and that the other side has its key.
+/// Verifies a certificate by its hash, and that the other side has its private key.
 #[derive(Debug)]
 struct Verifier {
     trusted: Trusted,

@@ -73,7 +73,7 @@ fn message(item: Value<'_>, context: &ValueContext) -> Item {
     Item { kind, id, content }
 }
 
-/// Larger messages are stored without their content.
+/// Maximum size of a message whose content is stored. Larger messages are stored without it.
 const MESSAGE_BYTES_MAX: usize = 64 << 10;
 
 /// Decodes a user's message with the content of its type.
@@ -114,8 +114,8 @@ fn said(item: Value<'_>, id: &str, context: &ValueContext) -> UserMessage {
     }
 }
 
-/// Decodes a reply to a permission request. Usable if its response is known and its user can be
-/// determined.
+/// Decodes a reply to a permission request. The reply is usable if its response is known and its
+/// user can be determined.
 fn permission_reply(
     item: Value<'_>,
     id: Option<String>,
