@@ -169,7 +169,7 @@ fn remarks(nodes: &[NodeStatus]) -> Vec<String> {
             false => format!("until {} reports what it holds", fleet.waiting_for.join(", ")),
         };
         remarks.push(format!(
-            "no node gets more slots or permits {waits}: the database was restarted, and may have forgotten some"
+            "no node gets more slots or permits {waits}: the database was restarted and may have lost some"
         ));
     }
     remarks

@@ -72,7 +72,7 @@ impl std::ops::Deref for LocalStoreArgs {
 
 fn refuse_node(_: &str) -> Result<String, &'static str> {
     Err(
-        "this command reads the store itself, with the data of all accounts, which no API key may: run it \
+        "this command reads the store itself, with the data of all accounts, which no API key may read: run it \
          on the machine of the store, with --config FILE or --data-dir DIR. From elsewhere, the console \
          (Errors, Webhooks) and GET /api/v1/failed-requests/ show failed requests of an account",
     )

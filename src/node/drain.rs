@@ -182,7 +182,7 @@ impl Node {
             self.store.flush().await;
             match tokio::time::timeout(times.work, cluster.leave()).await {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => warn!(%error, "could not leave the fleet in order"),
+                Ok(Err(error)) => warn!(%error, "failed to leave the fleet gracefully"),
                 Err(_) => warn!("leaving the fleet took too long"),
             }
         }

@@ -302,7 +302,7 @@ async fn forward(
             response
         }
         Err(error) => {
-            warn!(%owner, %error, "request not passed on to another node");
+            warn!(%owner, %error, "request not forwarded to another node");
             unreachable()
         }
     }
@@ -686,7 +686,7 @@ impl PeerHandler for PeerRequests {
 /// Waits until the fleet gives out units, with a timeout of some seconds.
 pub(super) async fn wait_until_settled(cluster: &Cluster) {
     if tokio::time::timeout(SETTLE_TIME, cluster.settled()).await.is_err() {
-        warn!("the fleet gives out no units yet: a node that was lost may come back for 10 s");
+        warn!("the fleet gives out no units yet; it waits 10 s for lost nodes");
     }
 }
 
@@ -841,7 +841,7 @@ pub(super) fn tell_drain(cluster: Arc<Cluster>, dialer: Dialer, waiting: Vec<Wai
     tokio::spawn(async move {
         // It takes no more work of others. If this is not written, they hand it work until it ends.
         if let Err(error) = cluster.drain().await {
-            warn!(%error, "the fleet does not know that this node drains");
+            warn!(%error, "failed to announce the drain to the fleet");
         }
         if waiting.is_empty() {
             return;

@@ -185,7 +185,7 @@ impl Session {
                     self.hear_the_rest().await?;
                     return Err(Exit::Close {
                         code: GOING_AWAY,
-                        why: "this server stops",
+                        why: "the server is shutting down",
                         left: true,
                     });
                 }
@@ -199,7 +199,7 @@ impl Session {
                 Wakeup::Late => {
                     return Err(Exit::Close {
                         code: UNAUTHORIZED,
-                        why: "nobody registered",
+                        why: "no phone has registered",
                         left: true,
                     });
                 }

@@ -38,7 +38,7 @@ pub(super) fn transfer(
     let there =
         EndpointName::parse(name).ok().and_then(|name| Some((inner.phones.owner(&name)?, name)));
     let ours = there.filter(|(other, _)| other.main_account == owner.main_account);
-    let (_, name) = ours.ok_or(no("no_such_endpoint", "no phone of this name is registered"))?;
+    let (_, name) = ours.ok_or(no("no_such_endpoint", "no phone with this name is registered"))?;
     if name == owner.name {
         return Err(no("no_such_endpoint", "a call cannot be transferred to this phone itself"));
     }

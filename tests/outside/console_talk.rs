@@ -229,7 +229,7 @@ async fn a_softphone_shows_captions_and_network_quality_and_transfers_the_call()
 
     phone.fill("[data-at=transfer] [name=to]", "nobody").await;
     phone.press("[data-at=transfer]", "Transfer").await;
-    phone.says("[data-at=state]", "no phone of this name").await;
+    phone.says("[data-at=state]", "no phone with this name").await;
     phone.fill("[data-at=transfer] [name=to]", "ravi").await;
     phone.press("[data-at=transfer]", "Transfer").await;
     let rung = ravi.receive("ring").await["call"].clone();

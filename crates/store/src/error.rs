@@ -39,8 +39,8 @@ pub enum StoreError {
     Unsupported { at: Database, why: String },
     /// A newer Offhook has migrated the store.
     #[error(
-        "could not open the store {at}: it has schema {version}, made by Offhook {by}; this is Offhook {}, which knows schemas up to \
-         {known}. Start Offhook {by} or later, or put back a copy from before the update",
+        "could not open the store {at}: it has schema {version}, made by Offhook {by}; this is Offhook {}, which supports schemas up to \
+         {known}. Start Offhook {by} or later, or restore a backup from before the update",
         env!("CARGO_PKG_VERSION")
     )]
     Newer { at: Database, version: i64, by: CreatorVersion, known: i64 },
@@ -70,9 +70,7 @@ pub enum StoreError {
     Closed,
     #[error("the database rejects writes at present; nothing has changed")]
     NotTaken,
-    #[error(
-        "other nodes changed the settings at the same time, again and again; nothing has changed"
-    )]
+    #[error("the change conflicts with changes of other nodes; nothing has changed")]
     Contended,
     /// Not lost: the write takes effect once the database accepts writes again.
     #[error(

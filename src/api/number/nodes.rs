@@ -117,7 +117,7 @@ async fn forget(request: ApiRequest) -> Result<Response, ApiError> {
         ForgetOutcome::Forgotten => Ok(no_content()),
         ForgetOutcome::Unknown => Err(ApiError::NotFound(NO_NODE)),
         ForgetOutcome::Running => {
-            conflict("node_runs", "the node runs, or has just ended: stop it first", None)
+            conflict("node_runs", "the node is running or has just ended: stop it first", None)
         }
         ForgetOutcome::Ending => {
             conflict("node_ends", "the node's calls are being ended: try again", Some(10))

@@ -130,9 +130,10 @@ async fn end_overlap(request: ApiRequest) -> Result<Response, ApiError> {
         book.end_overlap(&account).map(|keys| ((), keys)).ok_or(())
     });
     changed.await.map_err(|error| match error {
-        ChangeError::Refused(()) => {
-            ApiError::conflict("no_previous", "no token that was replaced over the API is valid")
-        }
+        ChangeError::Refused(()) => ApiError::conflict(
+            "no_previous",
+            "there is no valid previous token from a replacement over the API",
+        ),
         ChangeError::Store(error) => ApiError::store("invalidate a token")(error),
     })?;
     tracing::info!(%account, "previous auth token invalidated");

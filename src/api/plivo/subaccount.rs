@@ -222,7 +222,7 @@ async fn delete(request: PlivoRequest) -> Result<Response, PlivoError> {
     });
     change.await?;
     if let Err(error) = api.inbox.inherit_webhooks(&id, main).await {
-        tracing::warn!(account = %id, %error, "webhooks of a deleted subaccount were not inherited");
+        tracing::warn!(account = %id, %error, "webhooks of a deleted subaccount not moved to its main account");
     }
     Ok(no_content())
 }

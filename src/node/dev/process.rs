@@ -30,7 +30,7 @@ impl Process {
     pub(super) fn start(command: &mut Command, owner: Option<Owner>) -> io::Result<Self> {
         let child = as_owner(command, owner).spawn()?;
         let id = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
-        let id = id.ok_or_else(|| io::Error::other("the process has ended at once"))?;
+        let id = id.ok_or_else(|| io::Error::other("the process ended immediately"))?;
         let mut guard = Command::new("/bin/sh");
         guard.args(["-c", "read -r line; kill -KILL \"$1\"", "sh"]);
         guard.arg(id.as_raw_nonzero().to_string());

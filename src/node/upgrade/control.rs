@@ -79,7 +79,7 @@ impl Control {
             match self.0.accept().await {
                 Ok((stream, _)) => match Client::read(stream).await {
                     Ok(asked) => return asked,
-                    Err(error) => warn!(%error, "request for an upgrade not read"),
+                    Err(error) => warn!(%error, "failed to read an upgrade request"),
                 },
                 Err(error) => {
                     warn!(%error, "accept failed; retrying in 1 s");
@@ -98,7 +98,10 @@ impl Client {
     async fn read(mut stream: UnixStream) -> io::Result<(UpgradeRequest, Self)> {
         let user = stream.peer_cred()?.uid();
         if user != 0 && user != geteuid().as_raw() {
-            return Err(io::Error::new(io::ErrorKind::PermissionDenied, "another user asked"));
+            return Err(io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                "the request is from another user",
+            ));
         }
         let mut line = String::new();
         let mut lines = BufReader::new((&mut stream).take(LINE_MAX));

@@ -90,7 +90,7 @@ pub async fn until_replaced(
         match prepared {
             Ok(prepared) => return hand_over(node, prepared, client, clock).await,
             Err(Refusal { why, calls }) => {
-                warn!(why, calls = calls.len(), "upgrade refused; this process goes on");
+                warn!(why, calls = calls.len(), "upgrade refused; this process continues");
                 client.report(&UpgradeProgress::Refused { why, calls }).await;
             }
         }
@@ -217,7 +217,7 @@ async fn hand_over(mut node: Node, prepared: Prepared, mut client: Client, clock
         Ok(pid) => {
             let gap = clock.now().saturating_duration_since(begun);
             let gap_ms = u64::try_from(gap.as_millis()).unwrap_or(u64::MAX);
-            info!(pid, gap_ms, "upgraded: another process serves now");
+            info!(pid, gap_ms, "upgrade completed; the new process serves requests");
             UpgradeProgress::Done { pid, gap_ms }
         }
         Err(failure) => {

@@ -17,9 +17,11 @@ use store::Database;
 pub enum TakeOverError {
     #[error("could not talk to the running process: {0}")]
     Channel(#[from] io::Error),
-    #[error("the running process sent version {0} of the hand-over; this binary knows {VERSION}")]
+    #[error(
+        "the running process sent version {0} of the hand-over; this binary supports {VERSION}"
+    )]
     Version(u32),
-    #[error("the running process sent another message than expected")]
+    #[error("the running process sent an unexpected message")]
     Message,
 }
 

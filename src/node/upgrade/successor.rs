@@ -37,7 +37,7 @@ pub(super) enum SuccessorError {
     Start(io::Error),
     #[error("the new process did not answer within {} s", .0.as_secs())]
     Silent(Duration),
-    #[error("the new process ended ({0}); its log says why")]
+    #[error("the new process ended ({0}); see its log")]
     Ended(String),
     #[error("the new process refused: {0}")]
     Refused(String),
@@ -92,7 +92,7 @@ impl Successor {
                 Err(self.failed(SuccessorError::Refused(why)).await)
             }
             (Ok(FromNew::Serving | FromNew::Ready { .. }), _) => {
-                let why = "it sent another message than expected".to_owned();
+                let why = "it sent an unexpected message".to_owned();
                 Err(self.failed(SuccessorError::Refused(why)).await)
             }
             (Err(error), _) => Err(self.failed(error).await),

@@ -151,7 +151,7 @@ async fn evaluate(
             }
             for channel in &channels {
                 if channel.try_send(message.clone()).is_err() {
-                    warn!(alert, "alert dropped: too many wait for a channel that does not answer");
+                    warn!(alert, "alert dropped: queue of an unresponsive channel full");
                 }
             }
         }

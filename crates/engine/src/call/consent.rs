@@ -109,11 +109,11 @@ impl PermissionService {
             Ok(Err(ReserveError::Refused(refusal))) => Err(gate.not_permitted(number, refusal)),
             Ok(Err(ReserveError::UserBusy)) => Err(gate.user_busy(number)),
             Ok(Err(ReserveError::Store(error))) => {
-                tracing::warn!(%error, "user not reserved for a call, the node decides alone");
+                tracing::warn!(%error, "user not reserved for a call; deciding without the fleet");
                 Ok(None)
             }
             Err(_) => {
-                tracing::warn!("user not reserved for a call in time, the node decides alone");
+                tracing::warn!("user not reserved for a call in time; deciding without the fleet");
                 Ok(None)
             }
         }

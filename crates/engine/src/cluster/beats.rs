@@ -166,7 +166,7 @@ impl Beats {
         if let (Some(before), Some(term)) = (before, term)
             && before.id != term.id
         {
-            tracing::warn!(term = %term.id, "the database may have forgotten units: no node gets more of them until all nodes have told theirs");
+            tracing::warn!(term = %term.id, "the database may have lost units; nodes get no more of them until all have reported theirs");
             metrics::counter!(metric::TERMS_TOTAL).increment(1);
         }
         self.shared.state.send_modify(|state| {

@@ -185,7 +185,7 @@ impl OtherNodes for FleetClaims {
                 // Another node may have the call, and this one may be cut off.
                 Err(_) if self.shared.strict => (Claim::Denied, claim::DENIED),
                 Err(error) => {
-                    tracing::warn!(%error, "claim of a call not written, the node decides alone");
+                    tracing::warn!(%error, "claim of a call not written; deciding without the fleet");
                     (Claim::Ours, claim::ALONE)
                 }
             };
@@ -222,7 +222,7 @@ impl OtherNodes for FleetClaims {
         async move {
             let posted = self.post(to, WEBHOOK, webhook).await;
             posted.inspect_err(|Unreachable| {
-                tracing::warn!(%to, "webhook not passed on to the node of its call");
+                tracing::warn!(%to, "webhook not forwarded to the node of its call");
             })
         }
         .boxed()

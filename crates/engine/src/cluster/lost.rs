@@ -50,7 +50,7 @@ impl LostNodes {
         let mut every = tokio::time::interval(LOOK_INTERVAL);
         while stop.run_until_cancelled(every.tick()).await.is_some() {
             if let Err(error) = self.look(&mut absences).await {
-                tracing::warn!(%error, "recordings of nodes that are away not examined");
+                tracing::warn!(%error, "failed to check recordings of absent nodes");
             }
         }
     }
@@ -64,7 +64,7 @@ impl LostNodes {
                 tracing::warn!(
                     node_id,
                     recordings = taken.len(),
-                    "recordings given up: their node does not come back"
+                    "recordings of a lost node reported as failed"
                 );
                 self.recordings.give_up(&taken).await?;
             }

@@ -38,11 +38,11 @@ impl<R: Reaper> Watcher<R> {
             match tokio::time::timeout(TIMEOUT, self.step()).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {
-                    tracing::warn!(%error, "reading of the fleet failed");
+                    tracing::warn!(%error, "failed to read the state of the fleet");
                     self.session = None;
                 }
                 Err(_) => {
-                    tracing::warn!("reading of the fleet overdue");
+                    tracing::warn!("reading the state of the fleet timed out");
                     self.session = None;
                 }
             }

@@ -131,7 +131,7 @@ fn mailbox() -> Form<'static, Mailbox> {
     let read = |node: &_| {
         text_of(node)?.trim().parse().map_err(|_| {
             let hint = "write \"name@example.com\" or \"Name <name@example.com>\"";
-            Invalid::new("is not a mail address", hint)
+            Invalid::new("is not an email address", hint)
         })
     };
     Form::new("mail address", read, |mailbox: &Mailbox| format!("\"{mailbox}\""))

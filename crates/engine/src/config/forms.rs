@@ -302,7 +302,7 @@ pub(super) fn absolute_url(node: &Node) -> Result<(String, Url), Invalid> {
         return Err(bad("neither http nor https"));
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return Err(Invalid::new("has a user or a password in it", "leave them out"));
+        return Err(Invalid::new("contains a user name or a password", "leave them out"));
     }
     if given.len() > 2_048 {
         return Err(Invalid::new("is longer than 2,048 characters", ""));

@@ -21,7 +21,8 @@ pub(super) fn warnings(settings: &ProviderSettings, has_base_url: bool) -> Vec<S
     }
     if settings.allow != Allow::Invited && settings.domains.is_empty() {
         let why = "[oidc] allow = \"anyone\" admits everybody the provider knows";
-        warnings.push(format!("{why}: set `domains`, unless it knows only your own people"));
+        warnings
+            .push(format!("{why}: set `domains`, unless all users of the provider may sign in"));
     }
     warnings
 }
@@ -178,7 +179,7 @@ fn issuer(insecure: bool) -> Form<'static, (String, Url)> {
         if url.query().is_some() || url.fragment().is_some() {
             return Err(Invalid::new(
                 "has a query or a fragment",
-                "write it as the provider's own pages name it",
+                "write it exactly as the provider does",
             ));
         }
         if !is_confidential(&url) && !insecure {

@@ -196,7 +196,7 @@ fn email() -> Form<'static, String> {
             && address.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b',' | b'?' | b'&'))
     };
     text_if("mail address", fits, |_| {
-        Invalid::new("is not a mail address", "write it like \"ops@example.com\"")
+        Invalid::new("is not an email address", "write it like \"ops@example.com\"")
     })
 }
 

@@ -35,7 +35,7 @@ pub enum RoutingError {
     #[error("no such webhook")]
     NoWebhook,
     /// No webhook is given, and the account has none or several.
-    #[error("no webhook is named, and the account does not have exactly one")]
+    #[error("no webhook is given, and the account does not have exactly one")]
     WhichWebhook,
     /// The state of the conversation does not allow the change.
     #[error("{0}")]

@@ -174,7 +174,7 @@ impl From<ConnectRefusal> for NumberError {
                 Self::state("in_configuration", message)
             }
             ConnectRefusal::TooMany(max) => {
-                Self::state("too_many", format!("an account has {max} numbers at most"))
+                Self::state("too_many", format!("an account can have at most {max} numbers"))
             }
         }
     }

@@ -490,7 +490,10 @@ impl People {
         if inner.store.people().list(&scope, None, MOST).await?.len()
             >= usize::try_from(MOST).unwrap_or(usize::MAX)
         {
-            return Err(PeopleError::Conflict("too_many", "an account has 1,000 users at most"));
+            return Err(PeopleError::Conflict(
+                "too_many",
+                "an account can have at most 1,000 users",
+            ));
         }
         // Names that differ only in case would be confused. Existing ones are kept. Names in other
         // accounts are their own affair, and their existence is not told.
@@ -687,7 +690,10 @@ impl People {
         if inner.store.api_keys().list(&scope, None, MOST).await?.len()
             >= usize::try_from(MOST).unwrap_or(usize::MAX)
         {
-            return Err(PeopleError::Conflict("too_many", "an account has 1,000 API keys at most"));
+            return Err(PeopleError::Conflict(
+                "too_many",
+                "an account can have at most 1,000 API keys",
+            ));
         }
         let token = Token::fresh();
         let key = ApiKeyRow {

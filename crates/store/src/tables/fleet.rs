@@ -244,7 +244,7 @@ impl FleetSession {
         let row = query.fetch_one(&mut self.connection).await.map_err(failed(WHAT))?;
         let verdict: &str = row.try_get("verdict").map_err(failed(WHAT))?;
         let verdict = Verdict::parse(verdict)
-            .ok_or_else(|| unreadable(WHAT)(format!("the verdict {verdict}")))?;
+            .ok_or_else(|| unreadable(WHAT)(format!("unknown verdict {verdict}")))?;
         let term = term_state(&row, WHAT)?;
         Ok(Answer { verdict, term, grants: grants(&row, WHAT)? })
     }
@@ -281,7 +281,7 @@ impl FleetSession {
     pub async fn set_draining(&mut self, run: Uuid) -> Result<(), StoreError> {
         let drain = "UPDATE runs SET state = 'draining' WHERE run = $1::uuid AND state = 'up'";
         let done = sqlx::query(drain).bind(run.to_string()).execute(&mut self.connection).await;
-        done.map(drop).map_err(failed("note that this node drains"))
+        done.map(drop).map_err(failed("mark this node as draining"))
     }
 
     /// Returns the members and the runs whose calls and units are not settled yet, with the id of
@@ -545,7 +545,7 @@ impl FleetSession {
             AND NOT EXISTS (SELECT 1 FROM calls c WHERE c.node_id = r.node_id AND c.ended_us IS NULL) \
             EXCEPT SELECT node_id FROM runs WHERE state IN ('up', 'draining', 'dead')";
         let names = sqlx::query_scalar(select).fetch_all(&mut self.connection).await;
-        names.map_err(failed("look for recordings of nodes that are away"))
+        names.map_err(failed("find recordings of absent nodes"))
     }
 
     /// Transfers recordings that are in progress at a node that is not a member to `mine`, and
@@ -645,7 +645,7 @@ fn run_info(row: &PgRow, what: &'static str) -> Result<Option<RunInfo>, StoreErr
         run: run.parse().map_err(unreadable(what))?,
         node_id: row.try_get("node_id").map_err(failed(what))?,
         state: RunState::parse(state)
-            .ok_or_else(|| unreadable(what)(format!("the state {state}")))?,
+            .ok_or_else(|| unreadable(what)(format!("unknown state {state}")))?,
         seq: row.try_get("seq").map_err(failed(what))?,
         restated: restated.map(str::parse).transpose().map_err(unreadable(what))?,
         about: row.try_get("about").map_err(failed(what))?,

@@ -234,7 +234,7 @@ impl People<'_> {
     pub async fn any(self) -> Result<bool, StoreError> {
         let select = sql::query_as("SELECT user_id FROM users LIMIT 1");
         let found: Option<(String,)> =
-            select.fetch_optional(&self.0.read).await.map_err(failed("look for users"))?;
+            select.fetch_optional(&self.0.read).await.map_err(failed("find users"))?;
         Ok(found.is_some())
     }
 

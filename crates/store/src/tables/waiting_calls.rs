@@ -74,7 +74,7 @@ impl WaitingCalls<'_> {
             .bind(i64::try_from(max).unwrap_or(i64::MAX))
             .bind(born.micros())
             .bind(sqlx::types::Json(&rows));
-        insert.fetch_one(&self.0.read).await.map_err(failed("write calls that wait"))
+        insert.fetch_one(&self.0.read).await.map_err(failed("write waiting calls"))
     }
 
     /// Removes a call from its owner's queue, in order to place it. Returns `false` if the call is
@@ -85,7 +85,7 @@ impl WaitingCalls<'_> {
     pub async fn take(self, owner: &str, call: CallUuid) -> Result<bool, StoreError> {
         let delete = "DELETE FROM waiting_calls WHERE call_uuid = $1 AND node_id = $2";
         let delete = sql::query(delete).bind(call.to_string()).bind(owner);
-        let done = delete.execute(&self.0.read).await.map_err(failed("take a call that waits"))?;
+        let done = delete.execute(&self.0.read).await.map_err(failed("take a waiting call"))?;
         Ok(done.rows_affected() > 0)
     }
 
@@ -107,7 +107,7 @@ impl WaitingCalls<'_> {
         run: Option<Uuid>,
         born: Timestamp,
     ) -> Result<Vec<AdoptedCall>, StoreError> {
-        const WHAT: &str = "adopt calls that wait";
+        const WHAT: &str = "adopt waiting calls";
         // The first part locks the rows, so that each call has one new owner.
         let adopt = format!(
             "WITH mine AS (UPDATE waiting_calls SET node_id = $2 WHERE call_uuid IN (\
@@ -134,7 +134,7 @@ impl WaitingCalls<'_> {
     /// # Errors
     /// Fails if the database query fails.
     pub async fn of(self, owner: &str) -> Result<Vec<AdoptedCall>, StoreError> {
-        const WHAT: &str = "read calls that wait";
+        const WHAT: &str = "read waiting calls";
         let select = format!(
             "SELECT {ADOPTED} FROM waiting_calls w JOIN calls a ON a.call_uuid = w.call_uuid \
             WHERE w.node_id = $1 AND ended_us IS NULL ORDER BY seq"

@@ -114,7 +114,7 @@ pub enum PeerError {
     Unreachable,
     #[error("the node did not answer in time")]
     TimedOut,
-    #[error("too many requests to the node are under way")]
+    #[error("too many requests to the node are in progress")]
     Busy,
     #[error("the body is larger than 4 MiB")]
     TooLarge,
@@ -129,7 +129,7 @@ pub enum BindError {
         #[source]
         source: std::io::Error,
     },
-    #[error("could not make a certificate: {0}")]
+    #[error("could not create a certificate: {0}")]
     Certificate(#[from] rcgen::Error),
     #[error("could not set up TLS: {0}")]
     Tls(#[from] rustls::Error),

@@ -157,7 +157,7 @@ impl Verifier {
     }
 
     fn only_tls13() -> Result<HandshakeSignatureValid, Error> {
-        Err(Error::General("nodes speak TLS 1.3 only".to_owned()))
+        Err(Error::General("nodes support only TLS 1.3".to_owned()))
     }
 
     fn schemes(&self) -> Vec<SignatureScheme> {
