@@ -1,4 +1,4 @@
-//! //! Both APIs, for use by the console: the same operations with the same checks as over HTTP, on
+//! Both APIs, for use by the console: the same operations with the same checks as over HTTP, on
 //! behalf of the signed-in person.
 
 use std::net::IpAddr;

@@ -1,5 +1,5 @@
-//! //! Reads request bodies up to a maximum size. The listener limits their time, and the total
-//! size of all bodies (`limited_body`).
+//! Reads request bodies up to a maximum size. The listener limits their time, and the total size of
+//! all bodies (`limited_body`).
 
 use axum::body::Body;
 use bytes::Bytes;

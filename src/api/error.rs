@@ -1,10 +1,7 @@
-//! //! Errors of the number API and of the public listener, and the response for each. The body is
-//! `{"error": {"code", "message", "field", "requestId", "meta"}}`, see
-//! `docs/reference/rest.md#errors`. Errors of the Plivo-compatible API have another format
-//! ([`PlivoError`](super::plivo::error::PlivoError)).
+//! Errors of the number API and of the public listener, and the response for each.
 //!
 //! The body is `{"error": {"code", "message", "field", "requestId", "meta"}}`, see
-//! `docs/reference/rest.md#errors`. Errors of the Plivo-compatible API have another shape
+//! `docs/reference/rest.md#errors`. Errors of the Plivo-compatible API have another format
 //! ([`PlivoError`](super::plivo::error::PlivoError)).
 
 use std::borrow::Cow;

@@ -1,10 +1,10 @@
-//! The heads of HTTP/1 requests in their wire form, including pipelined ones.
+//! The heads of HTTP/1 requests as received, including pipelined ones.
 //!
-//! hyper repairs heads that must be refused (`docs/reference/reliability.md#r14`) and does not
-//! report it. So the bytes of a connection are also parsed here, far enough to find where one
-//! message ends and the next begins. The result is only used to refuse requests: once the framing
-//! is lost no further head is found, and a request without a head is refused by
-//! [`connection`](super::connection). The framing of valid messages is exactly hyper's.
+//! hyper repairs heads that must be refused (`docs/reference/reliability.md#r14`), and does not
+//! report this. So the bytes of a connection are also parsed here, far enough to find where one
+//! message ends and the next begins. The result is only used to refuse requests. Once the framing
+//! is lost, no further head is found, and [`connection`](super::connection) refuses a request
+//! without a head. The framing of valid messages is exactly hyper's.
 
 use std::collections::VecDeque;
 
@@ -63,7 +63,7 @@ enum State {
 /// A position in a chunked body (RFC 9112 §7.1).
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Chunked {
-    /// In a chunk size, with its value so far; `None` before the first digit.
+    /// In a chunk size. Contains its value so far, or `None` before the first digit.
     Size(Option<u64>),
     /// After the digits of a size: white space, then an extension (`true`).
     Extension(u64, bool),

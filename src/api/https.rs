@@ -1,9 +1,9 @@
-//! The HTTPS listener beside the plain one: TLS handshakes, and what the plain listener does with
-//! requests that belong there.
+//! The HTTPS listener beside the plain one: TLS handshakes, and the plain listener's handling of
+//! requests that should use TLS.
 //!
-//! Requests must not cross a network in the clear if they can use TLS. The plain listener therefore
-//! serves only trusted proxies, which have terminated TLS, and programs on this machine. It redirects
-//! browsers and answers the challenges of a certificate authority (RFC 8555 section 8.3).
+//! Requests must not cross a network unencrypted if they can use TLS. The plain listener therefore
+//! serves only trusted proxies, which have terminated TLS, and programs on this machine. It
+//! redirects browsers and answers the challenges of a certificate authority (RFC 8555 section 8.3).
 
 use std::io;
 use std::sync::Arc;

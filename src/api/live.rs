@@ -1,5 +1,5 @@
-//! //! The interface between the APIs and live calls. `call::registry` provides the calls, and
-//! `node` implements the interface.
+//! The interface between the APIs and live calls. `call::registry` provides the calls, and `node`
+//! implements the interface.
 
 use std::sync::Arc;
 

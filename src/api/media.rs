@@ -1,7 +1,7 @@
-//! `GET /media/{id}?until=…&tag=…`: a file that a user sent, for clients that have its link.
+//! `GET /media/{id}?until=…&tag=…`: a file that a user sent, for clients that know its link.
 //!
-//! The link is the secret: it names the file and the time until which it is valid, and is signed. A
-//! link that is wrong in any way is 404.
+//! The link is the secret: it contains the file's id and an expiry time, and is signed. Any invalid
+//! link results in 404.
 
 use axum::body::Body;
 use axum::extract::{Path, Request, State};

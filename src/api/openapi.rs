@@ -1,5 +1,5 @@
-//! //! The OpenAPI 3.1 document: `/openapi.json` and `offhook openapi`. It is generated from the
-//! route tables.
+//! The OpenAPI 3.1 document: `/openapi.json` and `offhook openapi`. It is generated from the route
+//! tables.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;

@@ -1,4 +1,4 @@
-//! //! The interface between the APIs and the node itself, implemented by `node`.
+//! The interface between the APIs and the node itself, implemented by `node`.
 
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};

@@ -1,6 +1,6 @@
-//! //! Pauses a listener while another process takes over. New connections wait in the kernel,
-//! accepted connections complete their requests, and later requests are held until the listener
-//! resumes or stops.
+//! Pauses a listener while another process takes over. New connections wait in the kernel, accepted
+//! connections complete their requests, and later requests are held until the listener resumes or
+//! stops.
 
 use std::time::Duration;
 

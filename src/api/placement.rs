@@ -1,5 +1,4 @@
-//! //! Placing calls, shared by both APIs. `call::dialer` implements it, and `node` connects the
-//! two.
+//! Placing calls, shared by both APIs. `call::dialer` implements it, and `node` connects the two.
 
 use std::sync::Arc;
 use std::time::Duration;

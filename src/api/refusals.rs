@@ -1,9 +1,9 @@
-//! Refused sign-ins on their way to the audit trail.
+//! Collects refused sign-ins for the audit trail.
 //!
-//! An attacker decides how many there are. The first one is stored at once; equal ones within the
-//! next [`INTERVAL`] become one record with their number, and so do those that exceed [`KINDS_MAX`].
-//! None is dropped while the process lives, and none waits for the store: the time of the response
-//! would tell which names exist.
+//! An attacker can cause any number of them. The first one is stored at once. Equal ones within the
+//! next [`INTERVAL`] become one record with their number, and so do those that exceed
+//! [`KINDS_MAX`]. None is dropped while the process lives. A response never waits for the store,
+//! because its duration would reveal which names exist.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

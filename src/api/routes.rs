@@ -1,9 +1,9 @@
-//! Route tables: one row per operation, from which requests are dispatched and the OpenAPI document
-//! is made.
+//! Route tables: one row per operation. Requests are dispatched from these rows, and the OpenAPI
+//! document is generated from them.
 //!
-//! This module has the parts that the rows of both APIs share. Each API adds what it needs to serve
-//! an operation: a handler, and in the number API the required role. A request that matches no row
-//! is refused, so nothing can be served without being documented.
+//! This module has the parts that the rows of both APIs share. Each API adds a handler, and the
+//! number API also the required role. A request that matches no row is refused, so every operation
+//! is documented.
 
 use http::Method;
 use serde_json::{Map, Value};

@@ -1,7 +1,7 @@
-//! The unread rest of a request's body on HTTP/1.
+//! Handles the unread rest of a request's body on HTTP/1.
 //!
-//! hyper closes a connection without notice if a request was not read to its end. A client that
-//! keeps connections alive then loses its next request. So a short rest is read and discarded; if
+//! hyper closes a connection without notice if a request was not read completely. A client that
+//! keeps connections alive then loses its next request. So a short rest is read and discarded. If
 //! it is long or slow, the response has `Connection: close`.
 
 use std::pin::Pin;

@@ -1,6 +1,6 @@
 //! Standard output and standard error of the commands.
 //!
-//! A reader that closes the pipe (`offhook call | head`) is no failure: `BrokenPipe` is ignored.
+//! A reader that closes the pipe (`offhook call | head`) is not a failure: `BrokenPipe` is ignored.
 //! Any other failure to write to standard output (a full disk) is remembered and results in exit
 //! code 1.
 

@@ -1,4 +1,4 @@
-//! //! Selects the node or the store for a command: the one given by its options, else the running
+//! Selects the node or the store for a command: the one given by its options, else the running
 //! `offhook dev` that was started last, else the one of `./offhook.toml`.
 
 use std::fs::{File, OpenOptions};

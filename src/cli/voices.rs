@@ -1,4 +1,4 @@
-//! //! `offhook voices`: lists the languages and voices that documents may use, with the engine for
+//! `offhook voices`: lists the languages and voices that documents may use, with the engine for
 //! each.
 
 use std::path::PathBuf;

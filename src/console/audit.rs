@@ -1,4 +1,4 @@
-//! //! The page of the audit trail, for owners. The records come from the number API.
+//! The page of the audit trail, for owners. The records come from the number API.
 
 use askama::Template;
 use axum::extract::State;

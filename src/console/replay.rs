@@ -1,5 +1,5 @@
-//! //! Replays the event log of a call: each input with its outputs, the state of the machine after
-//! the selected step, and the progress in the call's documents.
+//! Replays the event log of a call: each input with its outputs, the state of the machine after the
+//! selected step, and the progress in the call's documents.
 
 use std::collections::BTreeMap;
 

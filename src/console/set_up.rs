@@ -1,5 +1,4 @@
-//! //! The page of the set-up link, on which the first owner of a node chooses a name and a
-//! password.
+//! The page of the set-up link, on which the first owner of a node chooses a name and a password.
 
 use std::net::IpAddr;
 

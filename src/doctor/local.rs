@@ -284,7 +284,7 @@ pub(super) fn found(
         false => Finding::failed(
             IS,
             format!("{what}, which Meta can't reach"),
-            "name servers on the internet in [public].stun_servers, or set [public].media_ips",
+            "list servers on the internet in [public].stun_servers, or set [public].media_ips",
         ),
     };
     let fix = "forward UDP to this machine, or set [public].media_ips";

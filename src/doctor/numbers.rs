@@ -1,4 +1,4 @@
-//! //! Checks of each number: its settings at Meta compared with those here, and its URLs.
+//! Checks of each number: its settings at Meta compared with those here, and its URLs.
 
 use std::time::Duration;
 

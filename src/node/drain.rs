@@ -1,4 +1,4 @@
-//! //! Shutdown of a node: the first signal drains it, and the second one ends it immediately. See
+//! Shutdown of a node: the first signal drains it, and the second one ends it immediately. See
 //! `docs/reference/reliability.md#r9`.
 
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! //! Connects the node to a fleet, if `[cluster] peer` is set.
+//! Connects the node to a fleet, if `[cluster] peer` is set.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

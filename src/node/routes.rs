@@ -1,4 +1,4 @@
-//! //! Paths of the public listener that need the whole node, in addition to those of `api`.
+//! Paths of the public listener that need the whole node, in addition to those of `api`.
 
 use std::sync::Arc;
 

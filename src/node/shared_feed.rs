@@ -1,4 +1,4 @@
-//! //! Sends the changes at this node to the other nodes of a fleet, for the consoles that are open
+//! Sends the changes at this node to the other nodes of a fleet, for the consoles that are open
 //! there.
 
 use std::collections::BTreeSet;

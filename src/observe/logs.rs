@@ -1,8 +1,7 @@
-//! Logging: one event is one line on standard error, whatever text it contains.
+//! Logging: each event is one line on standard error, even if its text contains line breaks.
 //!
-//! Three rules protect the log. Libraries are never logged below INFO. Control and direction
-//! characters are escaped. One place in the code writes at most 1,000 lines a second; further ones
-//! are counted and dropped.
+//! Libraries are never logged below INFO. Control and direction characters are escaped. Each place
+//! in the code writes at most 1,000 lines a second; further lines are counted and dropped.
 
 use std::io::{self, Write};
 use std::sync::OnceLock;

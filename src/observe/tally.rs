@@ -1,4 +1,4 @@
-//! //! Counts of fetches and Graph requests for display. They are read from the Prometheus text, so
+//! Counts of fetches and Graph requests for display. They are read from the Prometheus text, so
 //! that each request is counted only once.
 
 use model::Sample;

@@ -102,16 +102,14 @@ fn script_from(world: &World, request: CallRequest) -> Result<CallScript, String
             waba: waba.unwrap_or_else(|| super::world::WABA.to_owned()),
             name: String::new(),
         },
-        (None, _) => world
-            .number(&to)
-            .ok_or_else(|| {
-                format!(
-                    "{to} is not a number of the simulated Meta: use {}, or one that it has. A \
-                     request to /_sim/calls may also name an unknown number with phone_number_id and \
+        (None, _) => world.number(&to).ok_or_else(|| {
+            format!(
+                "{to} is not a number of the simulated Meta: use {} or another of its numbers. A \
+                     request to /_sim/calls can also add a number with phone_number_id and \
                      waba",
-                    super::world::NUMBER
-                )
-            })?,
+                super::world::NUMBER
+            )
+        })?,
     };
     let say = match request.say {
         Some(wav) => {

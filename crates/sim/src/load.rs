@@ -28,7 +28,7 @@ pub const CALLS_MAX: u64 = 10_000_000;
 const LIVE_MAX: usize = 20_000;
 /// Interval of progress reports.
 const PROGRESS: Duration = Duration::from_secs(1);
-/// How long unanswered calls may go on after a load was stopped.
+/// Time for which unanswered calls may continue after a load was stopped.
 const STOP_GRACE: Duration = Duration::from_secs(3);
 /// Number of distinct failure causes that are counted separately.
 const CAUSES_MAX: usize = 32;
@@ -106,18 +106,19 @@ pub struct Summary {
     /// Calls that the node rejected at Graph before `pre_accept`, because of one of its limits.
     pub rejected: u64,
     pub failed: u64,
-    /// From the due time of a call to `accept`.
+    /// Time from the due time of a call to `accept`.
     pub setup_ms: Percentiles,
-    /// From the moment the caller could hear (accepted, and media connected) to the first audio.
+    /// Time from the moment the caller could hear (accepted, and media connected) to the first
+    /// audio.
     pub first_audio_ms: Percentiles,
     /// Gaps of more than 100 ms in the audio that callers received.
     pub audio_gaps: u64,
     pub wall_s: f64,
-    /// From sending the connect webhook to its 200.
+    /// Time from sending the connect webhook to its 200.
     pub webhook_ms: Percentiles,
-    /// Delay of the generator itself: from the due time of a call to its connect webhook.
+    /// Delay of the generator itself: time from the due time of a call to its connect webhook.
     pub late_ms: Percentiles,
-    /// From the connect webhook to the `reject` request, of rejected calls.
+    /// Time from the connect webhook to the `reject` request, for rejected calls.
     #[serde(default)]
     pub reject_ms: Percentiles,
     /// Connect webhooks that the node answered with 503 and that were delivered again.

@@ -72,7 +72,7 @@ pub enum StoreError {
     NotTaken,
     #[error("the change conflicts with changes of other nodes; nothing has changed")]
     Contended,
-    /// Not lost: the write takes effect once the database accepts writes again.
+    /// The write is not lost: it takes effect once the database accepts writes again.
     #[error(
         "the database rejects writes at present; the change is in the journal and is written when the database accepts writes again"
     )]

@@ -1,4 +1,4 @@
-//! //! Properties of a PostgreSQL server: whether nodes can work on it, and what restricts a fleet
+//! Properties of a PostgreSQL server: whether nodes can work on it, and what restricts a fleet
 //! there.
 
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! //! `GET /api/v1/account/`: the effective limits of an account, and their use.
+//! `GET /api/v1/account/`: the effective limits of an account, and their use.
 
 use axum::response::Response;
 use serde::Serialize;

@@ -147,7 +147,7 @@ struct AgentFields {
     #[serde(deserialize_with = "nullable")]
     #[schema(value_type = Option<String>)]
     instructions: Option<Option<String>>,
-    /// Spoken when the agent takes a call.
+    /// The text that is spoken when the agent takes a call.
     #[serde(deserialize_with = "nullable")]
     #[schema(value_type = Option<String>)]
     greeting: Option<Option<String>>,

@@ -1,4 +1,4 @@
-//! //! `/api/v1/api-keys/`: keys of the number API that are created at run time. A key's secret is
+//! `/api/v1/api-keys/`: keys of the number API that are created at run time. A key's secret is
 //! shown once, when it is created.
 
 use axum::response::Response;

@@ -130,9 +130,9 @@ enum After {
 
 /// The calls that a request selects.
 struct Filter {
-    /// `None` to leave out live calls.
+    /// The filter for live calls. `None` omits them.
     live: Option<LiveCallFilter>,
-    /// `None` to leave out ended calls.
+    /// The filter for ended calls. `None` omits them.
     ended: Option<CallFilter>,
 }
 

@@ -224,7 +224,7 @@ struct ConversationView {
     window_expires_at: Option<Timestamp3339>,
     unread: u64,
     sentiment: Option<String>,
-    /// From -1 (negative) to 1 (positive).
+    /// The sentiment score, from -1 (negative) to 1 (positive).
     score: Option<f64>,
     summary: Option<String>,
     /// The origin of the insights: the name of the model, or `local`.

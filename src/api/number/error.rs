@@ -1,4 +1,4 @@
-//! //! Converts failures of the node to errors of the number API.
+//! Converts failures of the node to errors of the number API.
 
 use super::super::auth::AuthError;
 use super::super::error::{ApiError, MetaError, NextAttempt, RuleViolation};

@@ -1,4 +1,4 @@
-//! //! Messages about wrong fields of JSON bodies. serde's messages mention Rust types; they are
+//! Messages about wrong fields of JSON bodies. serde's messages mention Rust types; they are
 //! reworded in terms of JSON.
 
 use super::super::error::ApiError;

@@ -35,7 +35,7 @@ pub(super) const ROUTES: &[Route] = &[Route {
 struct ConversationInsights {
     /// `positive`, `neutral` or `negative`.
     sentiment: String,
-    /// From -1 (negative) to 1 (positive).
+    /// The sentiment score, from -1 (negative) to 1 (positive).
     score: f64,
     summary: String,
     /// The origin of the insights: the name of the model, or `local`.

@@ -1,4 +1,4 @@
-//! //! `POST /api/v1/conversations/{conversation_id}/messages/`: sends a message in the format of
+//! `POST /api/v1/conversations/{conversation_id}/messages/`: sends a message in the format of
 //! Graph's `messages`.
 
 use axum::response::Response;

@@ -1,5 +1,5 @@
-//! //! `/api/v1/conversations/{conversation_id}/notes/`: private notes, which appear in the
-//! timeline and are never sent.
+//! `/api/v1/conversations/{conversation_id}/notes/`: private notes, which appear in the timeline
+//! and are never sent.
 
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
@@ -50,7 +50,7 @@ pub(super) const ROUTES: &[Route] = &[
 #[serde(deny_unknown_fields)]
 #[schema(examples(json!({"text": "Wants a refund. Call back on Monday."})))]
 struct NewNote {
-    /// At most 4,096 characters.
+    /// The text, at most 4,096 characters.
     #[schema(min_length = 1, max_length = 4096)]
     text: String,
 }

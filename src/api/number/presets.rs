@@ -1,4 +1,4 @@
-//! //! Functions shared by labels and canned replies: reading and writing presets of the scope.
+//! Functions shared by labels and canned replies: reading and writing presets of the scope.
 
 use uuid::Uuid;
 

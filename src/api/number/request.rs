@@ -1,4 +1,4 @@
-//! //! A request of the number API, as passed to its handlers.
+//! A request of the number API, as passed to its handlers.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -1,5 +1,5 @@
-//! //! Parts of the schemas of JSON bodies, and the distinction between an absent field and `null`
-//! in a body.
+//! Parts of the schemas of JSON bodies, and the distinction between an absent field and `null` in a
+//! body.
 
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;

@@ -1,4 +1,4 @@
-//! //! `/api/v1/wabas/`: the WhatsApp Business Accounts of an account, the account that owns their
+//! `/api/v1/wabas/`: the WhatsApp Business Accounts of an account, the account that owns their
 //! calls, and reading their numbers from Meta.
 
 use axum::response::Response;

@@ -86,7 +86,7 @@ struct Body {
     head: String,
     /// `json`, `form` (one field per line), `xml`, `sdp`, or `none`.
     kind: &'static str,
-    /// At most 4 KiB.
+    /// The text, at most 4 KiB.
     text: String,
     /// The size in bytes before the text was cut. Null if it was not cut.
     cut_of: Option<usize>,

@@ -1,4 +1,4 @@
-//! //! Conferences: the existing rooms, and commands for their members. See
+//! Conferences: the existing rooms, and commands for their members. See
 //! `docs/reference/rest.md#conferences`.
 
 use axum::response::Response;

@@ -1,4 +1,4 @@
-//! //! Errors of the Plivo-compatible API, and the response for each: `{"api_id": "…", "error":
+//! Errors of the Plivo-compatible API, and the response for each: `{"api_id": "…", "error":
 //! "ring_timeout must be an integer between 1 and 600"}`.
 
 use std::borrow::Cow;

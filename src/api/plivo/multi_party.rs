@@ -1,4 +1,4 @@
-//! //! Multi-party calls: live and ended ones, and commands for their participants. See
+//! Multi-party calls: live and ended ones, and commands for their participants. See
 //! `docs/reference/rest.md#multi-party-calls`.
 
 use axum::response::Response;

@@ -1,5 +1,5 @@
-//! //! Filters in the query of a list. An invalid value results in 400 with the name of its
-//! parameter. Unknown parameters are ignored.
+//! Filters in the query of a list. An invalid value results in 400 with the name of its parameter.
+//! Unknown parameters are ignored.
 
 use jiff::civil::DateTime;
 

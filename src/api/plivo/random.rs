@@ -1,4 +1,4 @@
-//! //! Random ids and tokens in the formats that Plivo's SDKs expect.
+//! Random ids and tokens in the formats that Plivo's SDKs expect.
 
 use aws_lc_rs::rand;
 use base64::Engine as _;

@@ -1,4 +1,4 @@
-//! //! A request of the Plivo-compatible API, as passed to its handlers.
+//! A request of the Plivo-compatible API, as passed to its handlers.
 
 use std::str::FromStr;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! //! Functions shared by conferences and multi-party calls.
+//! Functions shared by conferences and multi-party calls.
 
 use axum::response::Response;
 

@@ -1,6 +1,6 @@
-//! `offhook calls`: lists the latest calls, shows one as a waterfall, and tells its node.
+//! `offhook calls`: lists the latest calls, shows one as a waterfall, and prints its node.
 //!
-//! Reads the store, whether a node is running or not, or asks a node over its API (`source`).
+//! It reads the store, whether or not a node is running, or queries a node over its API (`source`).
 //! `draw` and `list` render the text and are pure.
 
 mod bodies;

@@ -22,7 +22,7 @@ pub(super) struct CallRow {
     /// The caller, like `to`. Of a person's phone number, it contains only the last four digits.
     pub(super) from: String,
     pub(super) to: String,
-    /// In RFC 3339 format.
+    /// The start in RFC 3339 format.
     pub(super) started_at: String,
     /// The end. `None` if the call is live or its node crashed.
     pub(super) ended_at: Option<String>,

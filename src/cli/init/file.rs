@@ -1,4 +1,4 @@
-//! //! Formats the configuration file. The comments are the meanings of the keys in the reference.
+//! Formats the configuration file. The comments are the meanings of the keys in the reference.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! //! Collects answers: from flags, otherwise from the person at the terminal.
+//! Collects answers: from flags, otherwise from the person at the terminal.
 
 use std::fmt::Display;
 use std::io::{BufRead, IsTerminal as _, Read as _};

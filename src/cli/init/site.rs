@@ -1,4 +1,4 @@
-//! //! The host at which the node is reachable from outside.
+//! The host at which the node is reachable from outside.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 

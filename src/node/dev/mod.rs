@@ -45,7 +45,7 @@ pub struct DevOptions {
     pub ask_first: bool,
     /// Clock of the node.
     pub clock: Clock,
-    /// Set for a load test: limits are raised and the playground is left out.
+    /// The options of a load test. With them, limits are raised and the playground is omitted.
     pub load: Option<LoadOptions>,
 }
 

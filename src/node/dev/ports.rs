@@ -1,4 +1,4 @@
-//! //! Finds free ports on loopback for processes that are started later and may be restarted.
+//! Finds free ports on loopback for processes that are started later and may be restarted.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};

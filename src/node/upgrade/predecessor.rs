@@ -1,4 +1,4 @@
-//! //! The new process of an upgrade: takes the sockets of the running process, and starts to serve
+//! The new process of an upgrade: takes the sockets of the running process, and starts to serve
 //! requests once that process has closed the store.
 
 use std::io;

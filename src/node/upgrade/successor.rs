@@ -1,4 +1,4 @@
-//! //! The process that takes over from this one, as controlled by this one.
+//! The process that takes over from this one, as controlled by this one.
 
 use std::ffi::OsString;
 use std::io;

@@ -29,7 +29,7 @@ pub struct NumberSpec {
     /// The id under which conversations and routing are stored. It is Meta's first id of the
     /// number: Meta assigns another one when the number is removed and added again.
     pub mail_id: PhoneNumberId,
-    /// Empty if the number has no WABA.
+    /// The WABA. Empty if the number has none.
     pub waba: WabaId,
     pub account: AuthId,
     pub alias: String,

@@ -194,7 +194,7 @@ pub struct Gate {
     /// The instant from which the rings count nanoseconds.
     origin: Instant,
     draining: AtomicBool,
-    /// Set if the node is part of a fleet.
+    /// The access to the units of a fleet. Set if the node is part of one.
     lease: OnceLock<Arc<dyn Lease>>,
 }
 

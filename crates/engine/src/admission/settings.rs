@@ -155,7 +155,7 @@ pub struct ApiKey {
 pub struct WabaSettings {
     pub id: WabaId,
     pub account: AuthId,
-    /// `None` if `meta.access_token` serves the WABA.
+    /// The access token. `None` if `meta.access_token` serves the WABA.
     pub access_token: Option<Secret>,
 }
 

@@ -96,7 +96,7 @@ struct MessageAgents {
 struct WaitingTurn {
     turn: Turn,
     too_fast: bool,
-    /// Set if the reply was sent and only this action remains.
+    /// The remaining action, if the reply was already sent.
     then: Option<AfterReply>,
 }
 

@@ -41,7 +41,7 @@ pub struct DialogueLine {
     /// `user` or `assistant`.
     pub role: &'static str,
     pub text: String,
-    /// In RFC 3339 format.
+    /// The time in RFC 3339 format.
     pub at: String,
 }
 

@@ -1,5 +1,5 @@
-//! //! Observers of calls: conversations and customer webhooks, which are notified in addition to
-//! the call's own callbacks. Set once when the node starts.
+//! Observers of calls: conversations and customer webhooks, which are notified in addition to the
+//! call's own callbacks. Set once when the node starts.
 
 use super::author::DialogueLine;
 use machine::{CallSetup, Summary};

@@ -34,7 +34,7 @@ pub struct Orphans {
     pub calls: u64,
     /// Meta's ids of the orphans, as far as they are known.
     pub named: Vec<CallKey>,
-    /// Outbound orphans and other recent outbound calls. They may still appear at Meta.
+    /// Outbound orphans and other recent outbound calls, which may still appear at Meta.
     pub placed: Vec<PlacedCall>,
 }
 

@@ -402,7 +402,7 @@ pub struct Line {
 /// How a key was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeySource {
-    /// In the audio stream (RFC 4733).
+    /// As RFC 4733 events in the audio stream.
     Stream = 1,
     /// As a message over the socket.
     Socket = 2,

@@ -74,7 +74,7 @@ impl FleetClaims {
         for pause in [YOUNG, YOUNG, Duration::ZERO] {
             let found = self.with_session(LOOKUP_TIME, async |s| s.owner_of_live_call(call).await);
             let found = found.await.map_err(|error| {
-                tracing::warn!(%error, "owner of a call not found");
+                tracing::warn!(%error, "failed to look up the owner of a call");
                 Unreachable
             })?;
             match found {
@@ -210,7 +210,7 @@ impl OtherNodes for FleetClaims {
             match found {
                 Ok(owner) => Ok(owner.filter(|owner| *owner != self.shared.run)),
                 Err(error) => {
-                    tracing::warn!(%error, "owner of a call not found");
+                    tracing::warn!(%error, "failed to look up the owner of a call");
                     Err(Unreachable)
                 }
             }

@@ -1,4 +1,4 @@
-//! //! The units of this process: which of them admission may use, and how calls wait for more.
+//! The units of this process: which of them admission may use, and how calls wait for more.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

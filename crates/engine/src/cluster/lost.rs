@@ -1,4 +1,4 @@
-//! //! Handles nodes that do not come back: reports recordings that exist only on their disks as
+//! Handles nodes that do not come back: reports recordings that exist only on their disks as
 //! failed.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,6 +1,6 @@
 //! Keeps this process in a fleet: several nodes on one PostgreSQL database.
 //!
-//! `beats` sends the beats, and `watcher` watches the other nodes, and `reaper` ends the calls of
+//! `beats` sends the beats, `watcher` watches the other nodes, and `reaper` ends the calls of
 //! dead ones and adopts their work. `lost` gives up data that exists only on the disk of a lost
 //! node. `lease` gives admission the units that this process holds. `claims` decides which node an
 //! inbound call belongs to, and `rooms` which node hosts a room. `peers` connects the nodes with

@@ -1,4 +1,4 @@
-//! //! Ends the calls of dead processes of the fleet and adopts their work.
+//! Ends the calls of dead processes of the fleet and adopts their work.
 
 use std::sync::Arc;
 

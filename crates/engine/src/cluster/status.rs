@@ -1,4 +1,4 @@
-//! //! The state of a fleet as known to one process, for operators.
+//! The state of a fleet as known to one process, for operators.
 
 use std::sync::PoisonError;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! //! The task that watches the other nodes and starts the reaping of dead ones.
+//! The task that watches the other nodes and starts the reaping of dead ones.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;

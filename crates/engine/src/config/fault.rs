@@ -1,7 +1,7 @@
-//! Faults of a configuration and how they are shown: file, line, column, the line itself with a
-//! caret, and what to write instead.
+//! Faults of a configuration and their display: file, line, column, the line itself with a caret,
+//! and a suggested replacement.
 //!
-//! The line may hold secrets. Therefore quoted text outside the marked part, comments, and
+//! The line may contain secrets. Therefore quoted text outside the marked part, comments, and
 //! everything after the `=` of a key that sounds like a secret are shown as `…`.
 
 use std::fmt;

@@ -1,5 +1,5 @@
-//! //! Converts the tree into a [`Config`]: declares the keys of each section, and validates rules
-//! that involve several keys.
+//! Converts the tree into a [`Config`]: declares the keys of each section, and validates rules that
+//! involve several keys.
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;

@@ -80,11 +80,12 @@ impl<'a> Context<'a> {
 /// When a changed value takes effect.
 #[derive(Clone, Copy)]
 enum Effect {
-    /// After a reload.
+    /// The value takes effect after a reload.
     Reload,
-    /// After a restart. A reload reports the key.
+    /// The value takes effect after a restart. A reload reports the key.
     Restart,
-    /// After a restart. A reload reports this name, which represents the whole section.
+    /// The value takes effect after a restart. A reload reports this name, which represents the
+    /// whole section.
     RestartAs(&'static str),
 }
 

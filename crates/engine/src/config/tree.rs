@@ -1,4 +1,4 @@
-//! //! A configuration as a tree in which every key and value has its place in the file, and the
+//! A configuration as a tree in which every key and value has its place in the file, and the
 //! overlay of the environment. This module does not know which keys exist.
 
 use std::collections::BTreeMap;

@@ -1,4 +1,4 @@
-//! //! The configuration as plain values. Settings that other modules use are defined there; this
+//! The configuration as plain values. Settings that other modules use are defined there; this
 //! module defines those that only the node itself uses.
 
 use std::collections::{BTreeMap, BTreeSet};

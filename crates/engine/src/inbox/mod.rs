@@ -108,7 +108,7 @@ struct Inner {
     turns: mpsc::Sender<Turn>,
     /// The receiving end, until [`Inbox::take_turns`] takes it.
     turns_receiver: Mutex<Option<mpsc::Receiver<Turn>>>,
-    /// Set in a fleet, where another node may have to answer a message.
+    /// Notifies other nodes. Set in a fleet, where another node may have to answer a message.
     other_nodes: OnceLock<TurnTeller>,
     /// Wakes the agents when another node has stored a turn for this one.
     turns_elsewhere: Notify,

@@ -1,6 +1,6 @@
-//! //! Messages that request a user's permission to be called. Meta counts them against the same
-//! limits as the permission requests of `call::consent` (`docs/reference/limits.md#l13`), so each
-//! is counted before it is sent, and refused if a limit is reached.
+//! Messages that request a user's permission to be called. Meta counts them against the same limits
+//! as the permission requests of `call::consent` (`docs/reference/limits.md#l13`), so each is
+//! counted before it is sent, and refused if a limit is reached.
 
 use uuid::Uuid;
 

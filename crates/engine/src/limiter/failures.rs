@@ -2,11 +2,11 @@
 //!
 //! Passwords can be guessed, so after some wrong passwords for one name from one origin, further
 //! ones are checked only at intervals. An origin is a network, or a browser that has signed in with
-//! this name before. Failures from one origin delay no other.
+//! this name before. Failures from one origin do not affect other origins.
 //!
-//! The mistakes of others at the same origin must not keep the owner of a name out. So the same
-//! wrong password is checked once, however often it is sent, as a phone or a script with an old
-//! password does. Beyond the limit some passwords are still checked, and only wrong ones refused.
+//! Wrong passwords of others at the same origin must not lock out the owner of a name. So a wrong
+//! password is checked only once, however often a phone or a script sends it. Beyond the limit,
+//! passwords are still checked at intervals, and only wrong ones are refused.
 //!
 //! In a fleet, each node counts its attempts and sends the changes to the others.
 

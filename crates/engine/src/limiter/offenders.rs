@@ -1,4 +1,4 @@
-//! //! Counts refusals by the limits, in a metric and in the log.
+//! Counts refusals by the limits, in a metric and in the log.
 
 use std::collections::HashMap;
 use std::net::IpAddr;

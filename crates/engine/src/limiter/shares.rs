@@ -1,5 +1,4 @@
-//! //! Shares of a resource that accounts or users hold for a while, such as uploads and event
-//! streams.
+//! Shares of a resource that accounts or users hold for a while, such as uploads and event streams.
 
 use std::collections::HashMap;
 use std::hash::Hash;

@@ -71,7 +71,7 @@ pub enum OtherPart {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TemplateHeader {
     pub format: HeaderFormat,
-    /// Empty unless the format is `text`.
+    /// The text. Empty unless the format is `text`.
     pub text: String,
 }
 

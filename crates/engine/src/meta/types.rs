@@ -58,7 +58,7 @@ pub struct CallRequest {
     pub action: Action,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<Session>,
-    /// At most 512 characters. Meta repeats it in later webhooks.
+    /// The opaque data, at most 512 characters. Meta repeats it in later webhooks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub biz_opaque_callback_data: Option<String>,
 }

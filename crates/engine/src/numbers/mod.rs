@@ -77,7 +77,7 @@ struct Inner {
 /// Serializes the changes of a number.
 #[derive(Default)]
 struct Turn {
-    /// Held while a change is made both here and at Meta.
+    /// The lock that is held while a change is made both here and at Meta.
     lock: Arc<Mutex<()>>,
     /// Number of writes at Meta so far. Data that was read before the last write is outdated.
     written: u64,
@@ -224,7 +224,7 @@ impl Numbers {
         turn.lock_owned().await
     }
 
-    /// How often this number's settings were written at Meta.
+    /// Returns how often this number's settings were written at Meta.
     fn writes(&self, number: &E164) -> u64 {
         self.0.turns.get(number).map_or(0, |turn| turn.written)
     }

@@ -1,4 +1,4 @@
-//! //! The creation of a node's first user, with a link that the node prints at its start.
+//! The creation of a node's first user, with a link that the node prints at its start.
 
 use std::net::IpAddr;
 use std::time::Duration;

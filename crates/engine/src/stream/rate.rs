@@ -11,9 +11,9 @@ const MIDDLE: usize = TAPS / 2;
 /// Direction of the conversion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Conversion {
-    /// From 8 kHz to 16 kHz.
+    /// Converts from 8 kHz to 16 kHz.
     Double,
-    /// From 16 kHz to 8 kHz.
+    /// Converts from 16 kHz to 8 kHz.
     Halve,
 }
 

@@ -79,7 +79,7 @@ pub(super) struct Tally {
     pub(super) kind: &'static str,
     /// The result of the item. It is known only after other nodes were asked, if there are any.
     pub(super) effect: Mutex<Effect>,
-    /// Set if a write failed, so that Meta redelivers the item.
+    /// Whether a write failed, so that Meta must redeliver the item.
     pub(super) busy: AtomicBool,
 }
 

@@ -10,11 +10,11 @@ use crate::caller::{CalleeAction, CalleeBehaviour, EventOrder};
 pub(crate) struct CalleeOverride {
     pub(super) action: Option<CalleeAction>,
     pub(super) order: Option<EventOrder>,
-    /// From the placing of the call until the phone rings.
+    /// Time from the placing of the call until the phone rings.
     pub(super) rings_after: Option<Duration>,
-    /// From the first ring until the user accepts or rejects.
+    /// Time from the first ring until the user accepts or rejects.
     pub(super) acts_after: Option<Duration>,
-    /// From the placing of the call until Meta ends it unanswered.
+    /// Time from the placing of the call until Meta ends it unanswered.
     pub(super) unanswered: Option<Duration>,
 }
 

@@ -173,7 +173,7 @@ pub(crate) enum SignatureFault {
     Wrong,
     Upper,
     Twice,
-    /// Only the older `X-Hub-Signature` header, which uses SHA-1.
+    /// The webhook has only the older `X-Hub-Signature` header, which uses SHA-1.
     Sha1,
     /// Signs with this secret, for example a retired one.
     Secret(String),

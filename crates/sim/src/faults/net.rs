@@ -13,7 +13,7 @@ use crate::media::peer::Datagram;
 const IN_FLIGHT_MAX: usize = 4_096;
 /// Delay of a reordered packet.
 const REORDER_DELAY: Duration = Duration::from_millis(60);
-/// How many packets back a replayed one is.
+/// Distance in packets between a packet and the earlier one that is replayed after it.
 const REPLAY_DISTANCE: usize = 50;
 /// Size of a jump of the RTP clock: 100 s.
 const JUMP_SAMPLES: u32 = 100 * 48_000;

@@ -8,23 +8,23 @@ pub(crate) enum OfferFault {
     Cut,
     VideoOnly,
     NoOpus,
-    /// Only a SHA-1 fingerprint.
+    /// The offer has only a SHA-1 fingerprint.
     Sha1,
-    /// SDES keys instead of a DTLS fingerprint.
+    /// The offer has SDES keys instead of a DTLS fingerprint.
     Sdes,
     NoCandidate,
-    /// A ufrag of three characters; the minimum is four.
+    /// The ufrag has three characters; the minimum is four.
     BadUfrag,
     NoRtcpMux,
     /// A megabyte of attributes.
     Huge,
-    /// Only an IPv6 candidate, which is valid.
+    /// The offer has only an IPv6 candidate, which is valid.
     Ipv6Only,
-    /// Opus as payload type 96, which is valid.
+    /// The offer has Opus as payload type 96, which is valid.
     Opus96,
-    /// No telephone-event, which is valid but leaves the call without digits.
+    /// The offer has no telephone-event, which is valid but leaves the call without digits.
     NoDigits,
-    /// A fingerprint of another certificate.
+    /// The fingerprint is that of another certificate.
     WrongFingerprint,
 }
 

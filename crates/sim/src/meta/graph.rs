@@ -307,7 +307,7 @@ pub(super) fn authorise(world: &World, headers: &HeaderMap) -> Result<(), GraphE
 /// A parsed request to `/calls`.
 struct CallsRequest {
     action: Action,
-    /// Empty for `connect`.
+    /// The call's id. Empty for `connect`.
     call_id: String,
     /// Digits of the user to call, for `connect`.
     to: String,

@@ -27,7 +27,7 @@ pub(crate) struct Accounts(Mutex<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// By phone number id. Numbers without an entry have the default attributes.
+    /// The attributes by phone number id. Numbers without an entry have the default attributes.
     attributes: BTreeMap<String, NumberAttributes>,
     /// WABAs that the app is not subscribed to. It is subscribed to all others.
     unsubscribed: BTreeSet<String>,

@@ -143,7 +143,7 @@ impl CallEnd {
 #[derive(Clone, Debug, PartialEq)]
 pub struct CallRecord {
     pub start: CallStart,
-    /// `None` if the call is in progress or its node died.
+    /// The end of the call. `None` if the call is in progress or its node died.
     pub end: Option<CallEnd>,
 }
 

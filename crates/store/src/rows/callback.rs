@@ -10,7 +10,7 @@ use model::{AuthId, CallUuid, PhoneNumberId, Timestamp};
 /// A callback to be added to the outbox.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NewCallback {
-    /// Sent as `X-Offhook-Event-Id`.
+    /// The event id, sent as `X-Offhook-Event-Id`.
     pub event_id: Uuid,
     pub call: CallUuid,
     /// The account that signs it with its tokens, and its main account.
@@ -20,7 +20,7 @@ pub struct NewCallback {
     /// Scheme, host and port of the URL, which select the delivery queue.
     pub origin: String,
     pub notice: CallbackRequest,
-    /// For the number's delivery log, if it goes to a number's own webhook URL.
+    /// Data for the number's delivery log. Set if the callback goes to a number's own webhook URL.
     pub number_event: Option<NumberEvent>,
     /// The encrypted secret parameters if this node's key can't decrypt them. Such a callback can't
     /// be sent; its row keeps them for a node with the right key.

@@ -29,7 +29,7 @@ pub struct RecordingStart {
     /// Callbacks to be sent when the recording has ended, completed with its results. They contain
     /// no secrets.
     pub notices: Vec<CallbackRequest>,
-    /// Set if the recording is to be transcribed.
+    /// The order to transcribe the recording. `None` if it is not transcribed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transcript: Option<TranscriptOrder>,
 }

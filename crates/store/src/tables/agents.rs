@@ -171,12 +171,12 @@ pub struct AgentSpec {
     pub channels: Vec<AgentChannel>,
     /// URL of the server or model. `None` for the model that the operator has configured.
     pub endpoint: Option<String>,
-    /// Name of the model. `None` for the operator's.
+    /// Name of the model. `None` for the operator's model.
     pub model: Option<String>,
     pub instructions: String,
-    /// Spoken when a call is answered.
+    /// The text that is spoken when a call is answered.
     pub greeting: String,
-    /// `WOMAN`, `MAN` or the name of a Polly voice. `None` for the node's default.
+    /// `WOMAN`, `MAN` or the name of a Polly voice. `None` for the node's default voice.
     pub voice: Option<String>,
     pub language: String,
     pub history_turns: u16,
@@ -221,7 +221,7 @@ impl AgentSpec {
 /// Secrets that are sent only to the agent's server.
 #[derive(Clone, Debug, Default)]
 pub struct AgentSecrets {
-    /// Sent as a bearer token.
+    /// The API key, sent as a bearer token.
     pub api_key: Option<Secret>,
     /// Key that signs the requests. `None` for the account's auth token.
     pub signing_secret: Option<Secret>,
@@ -274,7 +274,8 @@ impl AgentSecrets {
         Some(seal.seal(&purpose(id), serde_json::to_vec(&plain).unwrap_or_default()))
     }
 
-    /// Secrets that were encrypted with another key become `None` and must be set again.
+    /// Decrypts the secrets. Those that were encrypted with another key become `None` and must be
+    /// set again.
     fn opened(id: Uuid, sealed: Option<Vec<u8>>, seal: &Seal) -> Self {
         let plain = sealed.and_then(|sealed| seal.open(&purpose(id), &sealed));
         let plain: PlainSecrets =

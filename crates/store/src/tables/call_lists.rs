@@ -1,11 +1,8 @@
-//! //! Lists of ended calls. A page is found without reading the calls before it, even among a
-//! million. The tables `call_days` and `call_hours` hold the number of calls by account, direction
-//! and hangup cause. For filters on these fields, they provide the total number of calls and the
-//! hour in which a page starts. Calls for other filters are counted in an index.
+//! Lists of ended calls. A page is found without reading the calls before it, even among a million.
 //!
 //! The tables `call_days` and `call_hours` hold the number of calls by account, direction and
-//! hangup cause. They answer the total number of calls for filters on these fields, and the hour in
-//! which a page starts. Calls for other filters are counted in an index.
+//! hangup cause. For filters on these fields, they provide the total number of calls and the hour
+//! in which a page starts. Calls for other filters are counted in an index.
 
 use std::ops::Range;
 

@@ -1,4 +1,4 @@
-//! //! Event logs of calls. A row contains consecutive lines of a call that were written together,
+//! Event logs of calls. A row contains consecutive lines of a call that were written together,
 //! compressed. A row per line would take a page of SQLite's file, or most of one.
 
 use std::collections::BTreeMap;

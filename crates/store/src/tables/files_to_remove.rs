@@ -1,4 +1,4 @@
-//! //! Files on the disks of nodes whose rows another node of the fleet has deleted.
+//! Files on the disks of nodes whose rows another node of the fleet has deleted.
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;

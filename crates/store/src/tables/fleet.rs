@@ -1,10 +1,8 @@
-//! //! The tables of a fleet: several nodes on one PostgreSQL database. The `fleet` crate defines
-//! the rules. Their database side consists of functions in the migration. Each method here is one
-//! statement in one transaction, so that it works through any connection pooler.
+//! The tables of a fleet: several nodes on one PostgreSQL database.
 //!
-//! The rules are those of the `fleet` crate; the database's part of them are functions in the
-//! migration. Each method here is one statement and one transaction, so that any connection pooler
-//! can carry it.
+//! The `fleet` crate defines the rules. Their database side consists of functions in the migration.
+//! Each method here is one statement in one transaction, so that it works through any connection
+//! pooler.
 
 use std::path::Path;
 use std::time::Duration;

@@ -1,5 +1,4 @@
-//! //! Recordings. Only their metadata is stored here; the files are elsewhere. A recording has a
-//! row from its start. Its end and the callbacks that report it are written in one transaction.
+//! Recordings. Only their metadata is stored here; the files are elsewhere.
 //!
 //! A recording has a row from its start. Its end and the callbacks that report it are written in
 //! one transaction.

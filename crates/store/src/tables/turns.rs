@@ -79,7 +79,7 @@ pub struct PendingReply {
     pub message: Message,
     pub agent: Uuid,
     pub epoch: u64,
-    /// Set if the reply is already stored and only this step is left.
+    /// The remaining step, if the reply is already stored.
     pub then: Option<AfterReply>,
 }
 

@@ -1,11 +1,8 @@
-//! //! Outbound calls of a fleet that wait because of their account's calls per second. The owner
-//! of a row is the process that has the call in its queue. Before it places the call, it deletes
-//! the row ([`WaitingCalls::take`]), so the call is placed at most once. If the process dies, a
-//! survivor becomes the owner of the remaining rows.
+//! Outbound calls of a fleet that wait because of their account's calls per second.
 //!
 //! The owner of a row is the process that has the call in its queue. Before it places the call, it
 //! deletes the row ([`WaitingCalls::take`]), so the call is placed at most once. If the process
-//! dies, a survivor becomes the owner of the rows that are left.
+//! dies, a survivor becomes the owner of the remaining rows.
 
 use std::time::Duration;
 

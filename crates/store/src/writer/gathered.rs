@@ -1,5 +1,5 @@
-//! //! The writes that the writer has gathered but not written yet. This module also decides which
-//! ends of calls can be reported before they are in the database.
+//! The writes that the writer has gathered but not written yet. This module also decides which ends
+//! of calls can be reported before they are in the database.
 
 use std::collections::{HashMap, HashSet};
 

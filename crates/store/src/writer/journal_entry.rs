@@ -1,4 +1,4 @@
-//! //! The JSON format of writes in the journal.
+//! The JSON format of writes in the journal.
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde::{Deserialize, Serialize};

@@ -109,7 +109,7 @@ const LAST_TRIES: u32 = 3;
 /// The parameters of a writer.
 pub(crate) struct WriterOptions {
     pub(crate) pool: Pool,
-    /// `None` on PostgreSQL.
+    /// The database file. `None` on PostgreSQL.
     pub(crate) file: Option<StoreFile>,
     pub(crate) health: Health,
     pub(crate) pending_log: Arc<PendingLog>,
@@ -127,7 +127,7 @@ pub(crate) struct WriterOptions {
 pub(crate) struct Writer {
     options: WriterOptions,
     closing: CancellationToken,
-    /// `None` if the journal could not be opened.
+    /// The journal. `None` if it could not be opened.
     journal: Option<Journal>,
     /// Whether the database rejects writes, so that the journal is used.
     failing: bool,

@@ -22,7 +22,7 @@ const TOKEN_CHARS_MAX: usize = 4_096;
 #[serde(default, rename_all = "camelCase", deny_unknown_fields)]
 #[schema(as = PhoneNumberPanel, examples(json!({"alias": "Desk", "callsPerNumber": 20})))]
 pub(super) struct SettingsBody {
-    /// At most 100 characters.
+    /// The alias, at most 100 characters.
     #[serde(deserialize_with = "text_or_empty")]
     alias: Option<String>,
     #[schema(schema_with = configuration)]

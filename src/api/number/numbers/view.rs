@@ -1,4 +1,4 @@
-//! //! The representation of phone numbers in the API.
+//! The representation of phone numbers in the API.
 
 use serde::Serialize;
 use utoipa::ToSchema;

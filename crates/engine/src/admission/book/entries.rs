@@ -18,7 +18,7 @@ pub struct Account {
     pub parent: Option<AuthId>,
     /// The auth token, followed by the previous one during a rotation.
     pub tokens: Vec<Secret>,
-    /// Set if the newest token was created at run time.
+    /// The rotation of the newest token, if that token was created at run time.
     pub rotated: Option<Rotated>,
     pub cps: Option<u32>,
     pub api_keys: Vec<ApiKey>,

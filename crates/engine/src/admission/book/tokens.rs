@@ -35,7 +35,7 @@ pub enum RotateError {
 /// The content of the encrypted secret in the row of an account with a rotated token.
 #[derive(Serialize, Deserialize)]
 struct Sealed {
-    /// Newest first.
+    /// The tokens, newest first.
     tokens: Vec<String>,
     instead_of: Option<String>,
 }

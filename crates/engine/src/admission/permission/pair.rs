@@ -209,7 +209,7 @@ pub struct View {
     pub next_request: Option<Timestamp>,
     /// Whether the state was reported by Meta.
     pub by_meta: bool,
-    /// When Graph was last asked.
+    /// When Graph was last queried.
     pub checked: Option<Timestamp>,
 }
 

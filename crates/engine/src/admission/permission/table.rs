@@ -64,7 +64,7 @@ pub struct Consents {
     pairs: DashMap<PairKey, Pair>,
     /// Live calls by pair.
     live: Arc<DashMap<PairKey, u32>>,
-    /// When Graph was last asked.
+    /// The time of the last query to Graph, by pair.
     asked: DashMap<PairKey, Timestamp>,
     /// Pairs with a permission request in progress.
     asking: DashSet<PairKey>,

@@ -132,7 +132,7 @@ pub struct MemberView {
     /// How long the member has been or was in the room.
     pub since: Duration,
     pub joined: Timestamp,
-    /// Set if the member has left.
+    /// The time and cause of the exit, if the member has left.
     pub left: Option<Left>,
 }
 

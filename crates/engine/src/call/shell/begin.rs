@@ -21,7 +21,8 @@ pub(in crate::call) struct StartParams {
     pub(in crate::call) setup: CallSetup,
     pub(in crate::call) way: StartMode,
     pub(in crate::call) peer: Peer,
-    /// Held until Graph and the application have been asked.
+    /// The permission to set up the call, held until the requests to Graph and the application were
+    /// sent.
     pub(in crate::call) turn: Turn,
     /// When the webhook request arrived.
     pub(in crate::call) received: Instant,
@@ -72,10 +73,10 @@ impl Peer {
 
 /// How a call begins.
 pub(in crate::call) enum StartMode {
-    /// With the user's SDP offer.
+    /// The call begins with the user's SDP offer.
     Offered(Box<Offer>),
-    /// With our own SDP offer. Meta's id of the call is not known yet.
+    /// The call begins with the node's own SDP offer. Meta's id of the call is not known yet.
     Placed,
-    /// By ringing an endpoint. The phone that accepts the call sends the offer.
+    /// The call begins by ringing an endpoint. The phone that accepts the call sends the offer.
     Rung,
 }

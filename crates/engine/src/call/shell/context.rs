@@ -1,4 +1,4 @@
-//! //! The state and services that all parts of a call use.
+//! The state and services that all parts of a call use.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

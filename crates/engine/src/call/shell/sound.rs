@@ -1,4 +1,4 @@
-//! //! The prompts of a call and its playback.
+//! The prompts of a call and its playback.
 
 use std::collections::HashMap;
 use std::sync::Arc;

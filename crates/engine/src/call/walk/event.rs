@@ -151,7 +151,7 @@ pub enum PromptPiece {
 /// The result of a walk.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WalkResult {
-    /// Set at the end of each walk.
+    /// The hangup cause. Set at the end of each walk.
     pub cause: Option<HangupCause>,
     /// Number of documents received, including refused ones.
     pub documents: u32,

@@ -260,7 +260,7 @@ impl Walk<'_> {
         }
     }
 
-    /// When the call's time limit is reached.
+    /// Returns when the call's time limit is reached.
     fn longest(&self) -> Option<CallTime> {
         self.machine.answered().map(|answered| answered.plus(self.setup.limits.max_call_ms))
     }

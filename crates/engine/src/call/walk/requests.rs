@@ -1,4 +1,4 @@
-//! //! HTTP requests of a walk: documents, for which the machine waits, and callbacks, for which it
+//! HTTP requests of a walk: documents, for which the machine waits, and callbacks, for which it
 //! does not.
 
 use std::sync::{Arc, Mutex, PoisonError};

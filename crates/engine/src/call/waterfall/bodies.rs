@@ -1,9 +1,9 @@
-//! Bodies that were sent and received: webhooks, Graph requests, documents and callbacks. `tell`
+//! Bodies that were sent and received: webhooks, Graph requests, documents and callbacks. `attach`
 //! assigns them to bars.
 //!
-//! Bodies are derived from the event log and the outbox; nothing else is stored for this purpose.
-//! Requests to customers are shown unchanged. Meta's messages are reconstructed from the
-//! log and marked as such. None of them contains a token, signature or password.
+//! Bodies are derived from the event log and the outbox, without further storage. Requests to
+//! customers are shown unchanged. Meta's messages are reconstructed from the log and marked as
+//! such. None of them contains a token, signature or password.
 
 use serde_json::{Value, json};
 
