@@ -15,7 +15,7 @@ use super::form::Form;
 use super::page::{Page, respond};
 use super::{App, Console, sign_in};
 use crate::api::session;
-use engine::openid::{AT_MOST, Allow, Flow, OpenIdError, Provider, Returned};
+use engine::openid::{AT_MOST, Allow, Flow, OpenIdError, Provider, ReturnParameters};
 use engine::people::{Rules, SignInRefusal, Token};
 
 /// The cookie of a sign-in flow.
@@ -79,7 +79,7 @@ pub(super) async fn back(State(console): App, request: Request) -> Response {
         .map_or_else(|| "/console/".to_owned(), |flow| sign_in::safe_path(&flow.to).to_owned());
     let came = match &flow {
         Some(flow) => {
-            let returned = Returned {
+            let returned = ReturnParameters {
                 state: query.raw("state"),
                 code: query.raw("code"),
                 error: query.raw("error"),
@@ -140,7 +140,7 @@ async fn finish(
     console: &Console,
     provider: &Provider,
     flow: &Flow,
-    returned: Returned<'_>,
+    returned: ReturnParameters<'_>,
 ) -> Result<Token, SignInError> {
     let claims = provider.finish(flow, returned).await?;
     let (settings, api) = (provider.settings(), console.apis.api());
@@ -211,6 +211,6 @@ async fn error_page(
         }
     };
     tracing::info!(reason = %no, "sign-in with provider refused");
-    let entered = sign_in::Entered { to, ..Default::default() };
+    let entered = sign_in::SignInInput { to, ..Default::default() };
     sign_in::form(console, preferences, status, &entered, text).await
 }

@@ -288,7 +288,7 @@ async fn render_page(
     let range = TimeRange::read(&visitor.query, api.clock.wall());
     console.request_log.flush().await;
     api.store.flush().await;
-    let Stored { records, messages, failures, requests, graph_failures } =
+    let StoredFigures { records, messages, failures, requests, graph_failures } =
         match read_stored(console, &scope, &range).await {
             Ok(stored) => stored,
             Err(error) => {
@@ -414,7 +414,7 @@ async fn render_page(
 }
 
 /// The stored data of the range.
-struct Stored {
+struct StoredFigures {
     records: Vec<CallSpan>,
     messages: Vec<MessageCount>,
     /// Times of failed requests to the account's URLs.
@@ -429,9 +429,9 @@ async fn read_stored(
     console: &Console,
     scope: &Scope,
     range: &TimeRange,
-) -> Result<Stored, StoreError> {
+) -> Result<StoredFigures, StoreError> {
     let (store, from, to) = (&console.apis.api().store, range.start(), range.end());
-    Ok(Stored {
+    Ok(StoredFigures {
         records: store.calls().spans(scope, from, to, READ_MAX).await?,
         messages: store.messages().count(scope, (from, to), READ_MAX).await?,
         failures: store.failed_requests().times(scope, (from, to), READ_MAX).await?,

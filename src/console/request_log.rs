@@ -66,7 +66,7 @@ fn new_requests(tallies: Tallies, stored: &Counted) -> (Counted, Vec<RequestCoun
     let (mut counted, mut new) = (Counted::new(), Vec::new());
     let kinds = [(RequestTarget::Customer, tallies.fetches), (RequestTarget::Graph, tallies.graph)];
     for (target, tallies) in kinds {
-        for Tally { what: kind, came: outcome, count } in tallies {
+        for Tally { kind, outcome, count } in tallies {
             let key = (target, kind.clone(), outcome.clone());
             let requests = count.saturating_sub(stored.get(&key).copied().unwrap_or_default());
             counted.insert(key, count);
@@ -89,7 +89,7 @@ mod tests {
     #[test]
     fn stores_each_request_once() {
         let graph = |count| Tallies {
-            graph: vec![Tally { what: "accept".to_owned(), came: "500".to_owned(), count }],
+            graph: vec![Tally { kind: "accept".to_owned(), outcome: "500".to_owned(), count }],
             ..Tallies::default()
         };
         let (stored, first) = new_requests(graph(2), &Counted::new());

@@ -55,7 +55,7 @@ pub(super) fn safe_path(to: &str) -> &str {
 
 /// The values entered in the sign-in form, without the password.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Entered<'a> {
+pub(super) struct SignInInput<'a> {
     /// The path to open after sign-in.
     pub(super) to: &'a str,
     /// Auth ID of the person's account. Empty to search all accounts.
@@ -67,11 +67,11 @@ pub(super) async fn form(
     console: &Console,
     preferences: Preferences,
     status: StatusCode,
-    entered: &Entered<'_>,
+    entered: &SignInInput<'_>,
     wrong: String,
 ) -> Response {
     let page = Page::bare(preferences, preferences.lang.t("sign_in.title"));
-    let Entered { to, account, name } = *entered;
+    let SignInInput { to, account, name } = *entered;
     let asks_account =
         !account.is_empty() || console.apis.api().keeper.book().has_several_main_accounts();
     let (guest, password) = console.guest.clone().unwrap_or_default();
@@ -108,7 +108,7 @@ pub(super) async fn page(
     if let Ok(Some(_)) = person(&console, &headers).await {
         return Redirect::to(safe_path(query.get("to"))).into_response();
     }
-    let entered = Entered { to: query.get("to"), account: query.get("account"), name: "" };
+    let entered = SignInInput { to: query.get("to"), account: query.get("account"), name: "" };
     form(&console, Preferences::of(&headers), StatusCode::OK, &entered, String::new()).await
 }
 
@@ -121,7 +121,7 @@ pub(super) async fn sign_in(
     let browser = cookies::browser(&headers, console.is_secure());
     let people = &console.apis.api().people;
     let (to, name) = (fields.get("to"), fields.get("name"));
-    let entered = Entered { to, account: fields.get("account"), name };
+    let entered = SignInInput { to, account: fields.get("account"), name };
     let account = fields.some("account").map(AuthId::from);
     let password = Secret::new(fields.raw("password"));
     let credentials = Credentials { account: account.as_ref(), name, password };

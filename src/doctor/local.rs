@@ -265,7 +265,7 @@ pub(super) fn media_port(listen: &Listen) -> Finding {
 
 /// Returns the public addresses that the node would find.
 pub(super) fn found(
-    found: Result<public_address::Found, NotFoundError>,
+    found: Result<public_address::FoundAddresses, NotFoundError>,
     simulated: bool,
 ) -> Vec<Finding> {
     const IS: &str = "media";

@@ -83,11 +83,11 @@ fn addresses_that_meta_cannot_reach() {
 
 #[test]
 fn found_addresses_are_listed_with_their_source_and_warnings() {
-    use crate::public_address::{Found, PublicAddress, Source};
+    use crate::public_address::{FoundAddresses, PublicAddress, Source};
     let address = |ip: &str, source| PublicAddress { ip: ip.parse().unwrap(), source };
     let seen = address("8.8.8.8", Source::Stun("stun.example.com:3478".to_owned()));
     let warnings = vec!["this machine is behind a symmetric NAT".to_owned()];
-    let lines = found(Ok(Found { addresses: vec![seen], warnings }), false);
+    let lines = found(Ok(FoundAddresses { addresses: vec![seen], warnings }), false);
     assert_eq!(
         lines.iter().map(|line| line.state).collect::<Vec<_>>(),
         [State::Ok, State::Warning]
@@ -95,7 +95,8 @@ fn found_addresses_are_listed_with_their_source_and_warnings() {
     assert_eq!(lines[0].what, "media is expected at 8.8.8.8 (reported by stun.example.com:3478)");
     let private = || vec![address("10.0.0.2", Source::Earlier)];
     for (simulated, state) in [(false, State::Failed), (true, State::Ok)] {
-        let found = found(Ok(Found { addresses: private(), warnings: Vec::new() }), simulated);
+        let found =
+            found(Ok(FoundAddresses { addresses: private(), warnings: Vec::new() }), simulated);
         assert_eq!(found[0].state, state, "{found:?}");
     }
 }

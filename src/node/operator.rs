@@ -158,11 +158,7 @@ impl Operator for ThisNode {
 }
 
 fn request_counts(tallies: Vec<Tally>, is_ok: fn(&str) -> bool) -> Vec<RequestCount> {
-    let of = |Tally { what, came, count }| RequestCount {
-        kind: what,
-        ok: is_ok(&came),
-        outcome: came,
-        count,
-    };
+    let of =
+        |Tally { kind, outcome, count }| RequestCount { kind, ok: is_ok(&outcome), outcome, count };
     tallies.into_iter().filter(|tally| tally.count > 0).map(of).collect()
 }

@@ -8,9 +8,9 @@ use model::metric;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tally {
     /// The `kind` of a fetch, or the `action` of a Graph request.
-    pub what: String,
+    pub kind: String,
     /// The `outcome` of a fetch, or the `status` of a Graph request.
-    pub came: String,
+    pub outcome: String,
     pub count: u64,
 }
 
@@ -26,10 +26,10 @@ pub struct Tallies {
 impl Tallies {
     /// Reads the counts from a Prometheus text.
     pub fn of(text: &str) -> Self {
-        let of = |name: &str, what: &str, came: &str| {
+        let of = |name: &str, kind: &str, outcome: &str| {
             let mut found: Vec<Tally> =
-                text.lines().filter_map(|line| read(line, name, what, came)).collect();
-            found.sort_by(|a, b| (&a.what, &a.came).cmp(&(&b.what, &b.came)));
+                text.lines().filter_map(|line| read(line, name, kind, outcome)).collect();
+            found.sort_by(|a, b| (&a.kind, &a.outcome).cmp(&(&b.kind, &b.outcome)));
             found
         };
         Self {
@@ -50,12 +50,12 @@ pub fn is_granted(status: &str) -> bool {
 }
 
 /// Reads the count of a histogram's series.
-fn read(line: &str, name: &str, what: &str, came: &str) -> Option<Tally> {
+fn read(line: &str, name: &str, kind: &str, outcome: &str) -> Option<Tally> {
     let sample = Sample::parse(line)?;
     let label = |label: &str| sample.label(label).map(str::to_owned);
     let is_count = sample.name().strip_suffix("_count") == Some(name);
     let count = line.rsplit(' ').next()?.parse().ok()?;
-    is_count.then_some(Tally { what: label(what)?, came: label(came)?, count })
+    is_count.then_some(Tally { kind: label(kind)?, outcome: label(outcome)?, count })
 }
 
 #[cfg(test)]
@@ -73,9 +73,9 @@ mod tests {
             offhook_graph_request_seconds_count{status=\"error\",action=\"accept\"} 1\n\
             offhook_graph_request_seconds_count nonsense\n";
         let tallies = Tallies::of(text);
-        let of = |what: &str, came: &str, count| Tally {
-            what: what.to_owned(),
-            came: came.to_owned(),
+        let of = |kind: &str, outcome: &str, count| Tally {
+            kind: kind.to_owned(),
+            outcome: outcome.to_owned(),
             count,
         };
         assert_eq!(tallies.fetches, [of("answer", "ok", 40), of("answer", "timeout", 2)]);

@@ -4,7 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::memory::{Memory, Sighting};
-use super::{Family, Found, NotFoundError, PublicAddress, Source};
+use super::{Family, FoundAddresses, NotFoundError, PublicAddress, Source};
 use egress::is_public;
 
 /// The known data about one address family.
@@ -46,8 +46,11 @@ impl Facts {
 ///
 /// # Errors
 /// Returns an error if no family has an address.
-pub(super) fn choose(facts: &[Facts], earlier: &Memory) -> Result<(Found, Memory), NotFoundError> {
-    let mut found = Found::default();
+pub(super) fn choose(
+    facts: &[Facts],
+    earlier: &Memory,
+) -> Result<(FoundAddresses, Memory), NotFoundError> {
+    let mut found = FoundAddresses::default();
     let (mut seen, mut faults) = (Memory::default(), Vec::new());
     for facts in facts.iter().filter(|facts| !facts.locals.is_empty()) {
         match of_family(facts, earlier.of(facts.family), &mut found) {
@@ -74,7 +77,7 @@ pub(super) fn choose(facts: &[Facts], earlier: &Memory) -> Result<(Found, Memory
 fn of_family(
     facts: &Facts,
     earlier: Option<&Sighting>,
-    found: &mut Found,
+    found: &mut FoundAddresses,
 ) -> Result<Option<Sighting>, String> {
     let public = facts.locals.iter().filter(|ip| is_public(**ip));
     let own = public.map(|ip| PublicAddress { ip: *ip, source: Source::Interface });

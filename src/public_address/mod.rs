@@ -22,7 +22,7 @@ use model::can_reach;
 
 /// The public addresses of this machine.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Found {
+pub struct FoundAddresses {
     /// The addresses, at least one. The preferred one of each family is first.
     pub addresses: Vec<PublicAddress>,
     /// Warnings about problems that may prevent audio, one sentence each.
@@ -109,7 +109,7 @@ pub async fn resolve(config: &mut Config) -> Result<(), NotFoundError> {
     }
     let file = memory::file_in(&config.store.data_dir);
     let earlier = memory::read(&file);
-    let (Found { addresses, warnings }, seen) = search(config, &earlier).await?;
+    let (FoundAddresses { addresses, warnings }, seen) = search(config, &earlier).await?;
     if let Err(error) = memory::write(&file, &earlier, &seen) {
         tracing::warn!(file = %file.display(), %error, "failed to save the public address for the next start");
     }
@@ -141,13 +141,16 @@ pub async fn turn_server(config: &Config) -> Result<Option<TurnServer>, String> 
 ///
 /// # Errors
 /// Returns an error if there is none.
-pub async fn find(config: &Config) -> Result<Found, NotFoundError> {
+pub async fn find(config: &Config) -> Result<FoundAddresses, NotFoundError> {
     let earlier = memory::read(&memory::file_in(&config.store.data_dir));
     Ok(search(config, &earlier).await?.0)
 }
 
 /// Finds the addresses. Also returns the reported addresses to be stored for the next start.
-async fn search(config: &Config, earlier: &Memory) -> Result<(Found, Memory), NotFoundError> {
+async fn search(
+    config: &Config,
+    earlier: &Memory,
+) -> Result<(FoundAddresses, Memory), NotFoundError> {
     let listen = config.listen.media.ip();
     let interfaces = interface_addresses()
         .map_err(|e| NotFoundError(format!("the interfaces could not be read: {e}")))?;

@@ -40,7 +40,7 @@ pub(super) const ROUTES: &[Route] = &[
         operation: Operation::post(
             "/api/v1/nodes/{node_id}/drain/",
             "drainNode",
-            "Drain a node: it refuses new calls, and live calls go on. Only a restart ends the drain",
+            "Drain a node: it refuses new calls, and live calls continue. Only a restart ends the drain",
         )
         .responses(&[ResponseSpec::json::<DrainingNode>(202, "Draining"), SHARED]),
     },

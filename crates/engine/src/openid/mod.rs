@@ -60,7 +60,7 @@ pub enum OpenIdError {
 
 /// The parameters with which the browser returns from the provider.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Returned<'a> {
+pub struct ReturnParameters<'a> {
     pub state: &'a str,
     pub code: &'a str,
     /// The provider's error code. Only set if it sent no code for the exchange.
@@ -137,7 +137,11 @@ impl Provider {
     /// # Errors
     ///
     /// Returns the reason why the sign-in failed.
-    pub async fn finish(&self, flow: &Flow, returned: Returned<'_>) -> Result<Claims, OpenIdError> {
+    pub async fn finish(
+        &self,
+        flow: &Flow,
+        returned: ReturnParameters<'_>,
+    ) -> Result<Claims, OpenIdError> {
         let inner = &self.0;
         if !flow.is_state(returned.state) {
             return Err(OpenIdError::State);

@@ -36,7 +36,7 @@ pub struct Setting {
     pub body: String,
     pub secret: Option<Secret>,
     /// Whether it has a secret that was encrypted with another key.
-    pub shut: bool,
+    pub is_unreadable: bool,
 }
 
 /// A setting to be written or deleted.

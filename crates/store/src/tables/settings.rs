@@ -125,10 +125,10 @@ pub(crate) async fn all(pool: &Pool, seal: &Seal) -> Result<(i64, Vec<Setting>),
         let (word, id, body) = (word?, id?, body?);
         let kind = SettingKind::parse(&word)?;
         let opened = sealed.as_ref().map(|sealed| seal.open(&purpose(&word, &id), sealed));
-        let shut = matches!(opened, Some(None));
+        let is_unreadable = matches!(opened, Some(None));
         let secret =
             opened.flatten().and_then(|text| Some(Secret::new(std::str::from_utf8(&text).ok()?)));
-        Some(Setting { kind, id, body, secret, shut })
+        Some(Setting { kind, id, body, secret, is_unreadable })
     };
     Ok((version, rows.into_iter().filter_map(read).collect()))
 }
@@ -159,7 +159,7 @@ mod tests {
     fn shown(settings: &[Setting]) -> Vec<(&str, &str, Option<&str>, bool)> {
         settings
             .iter()
-            .map(|s| (&*s.id, &*s.body, s.secret.as_ref().map(Secret::reveal), s.shut))
+            .map(|s| (&*s.id, &*s.body, s.secret.as_ref().map(Secret::reveal), s.is_unreadable))
             .collect()
     }
 

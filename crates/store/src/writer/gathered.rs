@@ -14,7 +14,7 @@ use model::CallUuid;
 
 /// The writes that wait for a batch.
 #[derive(Default)]
-pub(crate) struct Gathered {
+pub(crate) struct GatheredWrites {
     /// All writes but event log lines, in order.
     pub(crate) batch: Vec<Write>,
     /// Lines of event logs.
@@ -32,7 +32,7 @@ pub(crate) struct Gathered {
     reported: HashMap<Uuid, usize>,
 }
 
-impl Gathered {
+impl GatheredWrites {
     /// Adds a write. If `can_report` is `false`, no end of a call can be reported early.
     pub(crate) fn push(&mut self, write: Write, can_report: bool) {
         match &write {

@@ -58,11 +58,11 @@ pub(crate) enum Entry {
     CallEnded {
         start: CallStart,
         end: CallEnd,
-        callbacks: Vec<Kept>,
+        callbacks: Vec<KeptCallback>,
         farewell: Option<Farewell>,
     },
     Callback {
-        callback: Kept,
+        callback: KeptCallback,
     },
     #[serde(rename = "farewell")]
     SettleFarewell {
@@ -80,7 +80,7 @@ pub(crate) enum Entry {
     RecordingEnded {
         start: RecordingStart,
         end: RecordingEnd,
-        callbacks: Vec<Kept>,
+        callbacks: Vec<KeptCallback>,
     },
     #[serde(rename = "key")]
     InsertKey {
@@ -99,7 +99,7 @@ pub(crate) enum Entry {
 
 /// A callback. Its secret parameters are encrypted as in the database.
 #[derive(Clone, Serialize, Deserialize)]
-pub(crate) struct Kept {
+pub(crate) struct KeptCallback {
     event_id: Uuid,
     call: CallUuid,
     account: AuthId,
@@ -120,7 +120,7 @@ pub(crate) struct Kept {
     sealed: Option<String>,
 }
 
-impl Kept {
+impl KeptCallback {
     fn of(new: &NewCallback, seal: &Seal) -> Self {
         let shown = |(name, value): (&str, &Param)| match value {
             Param::Plain(value) => Some((name.to_string(), value.to_string(), false)),
@@ -191,7 +191,7 @@ impl Entry {
             Write::LogLine { call, seq, line } => Self::LogLine { call: *call, seq: *seq, line: line.clone() },
             Write::CallEnded(conclusion, _) => Self::of_end(conclusion, seal),
             Write::CallReported(end) => Self::of_end(&end.conclusion, seal),
-            Write::Callback(new, _) => Self::Callback { callback: Kept::of(new, seal) },
+            Write::Callback(new, _) => Self::Callback { callback: KeptCallback::of(new, seal) },
             Write::SettleFarewell(call, again) => Self::SettleFarewell { call: *call, again: *again },
             Write::InsertKey(key) => Self::InsertKey {
                 key: format!("{:032x}", key.key),
@@ -203,7 +203,7 @@ impl Entry {
             Write::RecordingEnded(c, _) => Self::RecordingEnded {
                 start: c.start.clone(),
                 end: c.end,
-                callbacks: c.callbacks.iter().map(|new| Kept::of(new, seal)).collect(),
+                callbacks: c.callbacks.iter().map(|new| KeptCallback::of(new, seal)).collect(),
             },
             Write::Inbox(write, _) => match &**write {
                 InboxWrite::Entry(came) => Self::Message { came: Box::new(came.clone()) },
@@ -238,7 +238,7 @@ InboxWrite::Enqueue(_)
         Self::CallEnded {
             start: c.start.clone(),
             end: c.end.clone(),
-            callbacks: c.callbacks.iter().map(|new| Kept::of(new, seal)).collect(),
+            callbacks: c.callbacks.iter().map(|new| KeptCallback::of(new, seal)).collect(),
             farewell: c.farewell,
         }
     }

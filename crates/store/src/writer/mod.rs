@@ -49,7 +49,7 @@ use crate::sql::errors::{is_data_error, is_deadlock};
 use crate::sql::{self, Conn, Dialect, Pool};
 use crate::write::{InboxWrite, Write, WriteResult};
 use crate::writer::batch::{replay_entries, write_batch};
-use crate::writer::gathered::Gathered;
+use crate::writer::gathered::GatheredWrites;
 use crate::writer::journal::Journal;
 use crate::writer::journal_entry::Entry;
 use crate::writer::rejects::reject;
@@ -215,7 +215,7 @@ enum Step {
 /// Runs the writer until `writes` is closed, or until it is drained after the store began to close.
 pub(crate) async fn run(mut writer: Writer, mut writes: mpsc::Receiver<Write>) {
     let wake = writer.options.wake.clone();
-    let mut gathered = Gathered::default();
+    let mut gathered = GatheredWrites::default();
     let mut pace = Pace::new();
     let [mut retry, mut lines_due] = [RETRY_PAUSE, GATHER_LINES].map(tokio::time::interval);
     retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -347,7 +347,7 @@ impl Writer {
 
     /// Syncs the pending log, including the ends of calls that need not wait for the database, and
     /// reports these.
-    fn report_early(&self, gathered: &mut Gathered) -> std::io::Result<()> {
+    fn report_early(&self, gathered: &mut GatheredWrites) -> std::io::Result<()> {
         if !gathered.needs_sync() {
             return Ok(());
         }
@@ -362,7 +362,7 @@ impl Writer {
     }
 
     /// Writes the batch, and marks its calls as done in the pending log.
-    async fn commit(&mut self, gathered: &mut Gathered, with_lines: bool) {
+    async fn commit(&mut self, gathered: &mut GatheredWrites, with_lines: bool) {
         let mut batch = gathered.take();
         if with_lines {
             batch.append(&mut gathered.lines);

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::panel::NumberSet;
-use super::tokens::Rotated;
+use super::tokens::TokenRotation;
 use crate::admission::settings::{ApiKey, Permissions};
 use model::Secret;
 use model::{AppId, AuthId, E164, Method, PhoneNumberId, Timestamp, WabaId};
@@ -19,7 +19,7 @@ pub struct Account {
     /// The auth token, followed by the previous one during a rotation.
     pub tokens: Vec<Secret>,
     /// The rotation of the newest token, if that token was created at run time.
-    pub rotated: Option<Rotated>,
+    pub rotated: Option<TokenRotation>,
     pub cps: Option<u32>,
     pub api_keys: Vec<ApiKey>,
     /// Whether the configuration file defines the account. It is removed with its entry there.
@@ -96,7 +96,7 @@ pub struct Waba {
     /// A token from a sign-up or from connecting a number.
     pub set_token: Option<Secret>,
     /// Whether `set_token` exists but is encrypted with another `store.secret_key`.
-    pub shut: bool,
+    pub is_token_unreadable: bool,
     /// Whether the configuration file defines the WABA.
     pub in_file: bool,
 }
@@ -127,7 +127,7 @@ pub struct Number {
     pub set_token: Option<Secret>,
     /// Whether `set_token` exists but is encrypted with another `store.secret_key`. The encrypted
     /// token is kept until another one is set or that key is restored.
-    pub shut: bool,
+    pub is_token_unreadable: bool,
     /// Whether the configuration file defines the number.
     pub in_file: bool,
     pub set: NumberSet,
@@ -185,10 +185,15 @@ impl Waba {
             given_to: self.given_to.clone(),
             of: (!self.in_file).then(|| self.of.clone()),
         };
-        let says =
-            row.given_to.is_some() || row.of.is_some() || self.set_token.is_some() || self.shut;
+        let says = row.given_to.is_some()
+            || row.of.is_some()
+            || self.set_token.is_some()
+            || self.is_token_unreadable;
         let body = says.then(|| (json(&row), self.set_token.clone()));
-        SettingWrite { keeps_sealed: self.shut, ..write(SettingKind::Waba, self.id.as_str(), body) }
+        SettingWrite {
+            keeps_sealed: self.is_token_unreadable,
+            ..write(SettingKind::Waba, self.id.as_str(), body)
+        }
     }
 }
 
@@ -201,7 +206,7 @@ impl Number {
     pub(super) fn row(&self) -> SettingWrite {
         let body = Some((json(&self.set), self.set_token.clone()));
         SettingWrite {
-            keeps_sealed: self.shut,
+            keeps_sealed: self.is_token_unreadable,
             ..write(SettingKind::Number, self.number.as_str(), body)
         }
     }

@@ -80,7 +80,7 @@ impl Keeper {
             let (kind, id) = (row.kind.as_str(), row.id);
             tracing::warn!(kind, id, why = row.why, "stored setting skipped");
         }
-        for id in book.shut() {
+        for id in book.unreadable_tokens() {
             tracing::error!(
                 id,
                 "token sealed with another store.secret_key; restore that key or connect the number again"

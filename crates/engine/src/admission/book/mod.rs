@@ -25,7 +25,7 @@ pub use numbers::{ConnectRefusal, MetaApp};
 pub use panel::{
     Calling, Configuration, ConnectedNumber, Drift, MetaState, NumberSet, Registration,
 };
-pub use tokens::{RotateError, Rotated};
+pub use tokens::{RotateError, TokenRotation};
 
 use self::entries::AccountRow;
 use super::directory::{AccountSpec, ApplicationSpec, Specs};
@@ -259,8 +259,8 @@ impl<'c> Reading<'c> {
             // A row with a rotated token that no longer counts is rewritten without it, unless the
             // token is only unreadable at present.
             let is_new = row.as_ref().is_none_or(|row| {
-                let shut = setting.is_some_and(|setting| setting.shut);
-                row.rotated && rotated.is_none() && !shut
+                let is_token_unreadable = setting.is_some_and(|setting| setting.is_unreadable);
+                row.rotated && rotated.is_none() && !is_token_unreadable
             });
             let details =
                 row.map_or_else(|| Details::new(String::new(), true, self.now), |row| row.details);
@@ -307,7 +307,7 @@ impl<'c> Reading<'c> {
                     };
                     self.book.accounts.insert(auth_id, made);
                 }
-                (Some(_), None) if setting.shut => {
+                (Some(_), None) if setting.is_unreadable => {
                     self.skip(
                         &setting,
                         "its token is sealed with another store.secret_key; restore that key",
@@ -355,7 +355,7 @@ pub mod testing {
             of: "MA".into(),
             permissions: Default::default(),
             set_token: None,
-            shut: false,
+            is_token_unreadable: false,
             in_file: false,
             set,
         }

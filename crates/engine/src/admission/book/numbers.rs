@@ -104,11 +104,19 @@ impl Book {
     }
 
     /// Numbers and WABAs with an unreadable token.
-    pub(super) fn shut(&self) -> Vec<&str> {
-        let numbers =
-            self.numbers.values().filter(|number| number.shut).map(|number| number.number.as_str());
+    pub(super) fn unreadable_tokens(&self) -> Vec<&str> {
+        let numbers = self
+            .numbers
+            .values()
+            .filter(|number| number.is_token_unreadable)
+            .map(|number| number.number.as_str());
         numbers
-            .chain(self.wabas.values().filter(|waba| waba.shut).map(|waba| waba.id.as_str()))
+            .chain(
+                self.wabas
+                    .values()
+                    .filter(|waba| waba.is_token_unreadable)
+                    .map(|waba| waba.id.as_str()),
+            )
             .collect()
     }
 
@@ -116,7 +124,9 @@ impl Book {
     /// another `store.secret_key`.
     pub fn has_unreadable_token(&self, number: &Number) -> bool {
         let of_waba = || number.waba.as_ref().and_then(|waba| self.wabas.get(waba));
-        number.shut || (number.set_token.is_none() && of_waba().is_some_and(|waba| waba.shut))
+        number.is_token_unreadable
+            || (number.set_token.is_none()
+                && of_waba().is_some_and(|waba| waba.is_token_unreadable))
     }
 
     /// Slots of a number without its own limit.
@@ -193,14 +203,14 @@ impl Book {
                     given_to: None,
                     file_token: None,
                     set_token: None,
-                    shut: false,
+                    is_token_unreadable: false,
                     in_file: false,
                 };
                 self.wabas.insert(id.clone(), made);
             }
         }
         if let Some(waba) = self.wabas.get_mut(id).filter(|_| token.is_some()) {
-            (waba.set_token, waba.shut) = (token, false);
+            (waba.set_token, waba.is_token_unreadable) = (token, false);
         }
         Ok(vec![Key::Waba(id.clone())])
     }
@@ -248,7 +258,7 @@ impl Book {
                 return Err(ConnectRefusal::InFile(there.phone_number_id.clone()));
             }
             there.set.reconnect();
-            there.shut &= token.is_none();
+            there.is_token_unreadable &= token.is_none();
             there.set_token = token.or(there.set_token.take());
             if !there.in_file {
                 let before = there.phone_number_id.clone();
@@ -279,7 +289,7 @@ impl Book {
             of,
             permissions,
             set_token: token,
-            shut: false,
+            is_token_unreadable: false,
             in_file,
             set,
         };
@@ -372,7 +382,7 @@ impl Book {
 impl Reading<'_> {
     pub(super) fn wabas(&mut self) {
         for file in self.file.wabas {
-            let (row, secret, shut) =
+            let (row, secret, is_token_unreadable) =
                 self.take_with_secret::<WabaRow>(SettingKind::Waba, file.id.as_str());
             let before = row.as_ref().and_then(|row| row.given_to.clone());
             // An assignment to a subaccount is dropped if the file itself names a subaccount.
@@ -384,7 +394,7 @@ impl Reading<'_> {
                 given_to,
                 file_token: file.access_token.clone(),
                 set_token: secret,
-                shut,
+                is_token_unreadable,
                 in_file: true,
             };
             self.writes.extend((before != waba.given_to).then(|| waba.row()));
@@ -398,14 +408,14 @@ impl Reading<'_> {
             };
             let given_to = row.given_to.filter(|to| self.book.accounts.contains_key(to));
             let id = WabaId::from(setting.id);
-            let (set_token, shut) = (setting.secret, setting.shut);
+            let (set_token, is_token_unreadable) = (setting.secret, setting.is_unreadable);
             let made = Waba {
                 id: id.clone(),
                 of,
                 given_to,
                 file_token: None,
                 set_token,
-                shut,
+                is_token_unreadable,
                 in_file: false,
             };
             self.book.wabas.insert(id, made);
@@ -438,7 +448,7 @@ impl Reading<'_> {
                 continue;
             }
             let permissions = self.book.permissions.clone();
-            let (set_token, shut) = (setting.secret, setting.shut);
+            let (set_token, is_token_unreadable) = (setting.secret, setting.is_unreadable);
             let entry = Number {
                 number: number.clone(),
                 phone_number_id,
@@ -446,7 +456,7 @@ impl Reading<'_> {
                 of,
                 permissions,
                 set_token,
-                shut,
+                is_token_unreadable,
                 in_file: false,
                 set,
             };
@@ -455,7 +465,7 @@ impl Reading<'_> {
     }
 
     fn number_of_file(&mut self, file: &NumberSettings) {
-        let (row, set_token, shut) =
+        let (row, set_token, is_token_unreadable) =
             self.take_with_secret::<NumberSet>(SettingKind::Number, file.number.as_str());
         let of = self
             .book
@@ -487,7 +497,7 @@ impl Reading<'_> {
             of,
             permissions: file.permissions.clone(),
             set_token,
-            shut,
+            is_token_unreadable,
             in_file: true,
             set,
         };
@@ -503,9 +513,10 @@ impl Reading<'_> {
         id: &str,
     ) -> (Option<T>, Option<Secret>, bool) {
         let setting = self.settings.get(&(kind, id.to_owned()));
-        let (secret, shut) =
-            setting.map(|setting| (setting.secret.clone(), setting.shut)).unwrap_or_default();
-        (self.take(kind, id), secret, shut)
+        let (secret, is_token_unreadable) = setting
+            .map(|setting| (setting.secret.clone(), setting.is_unreadable))
+            .unwrap_or_default();
+        (self.take(kind, id), secret, is_token_unreadable)
     }
 }
 
@@ -648,12 +659,13 @@ mod tests {
             id: id.to_owned(),
             body,
             secret: None,
-            shut: true,
+            is_token_unreadable: true,
         };
         let (mut book, ..) = Book::read(config().admission(), vec![setting], Timestamp::default());
         let number = E164::parse(id).unwrap();
         assert!(
-            book.has_unreadable_token(book.any_number(&number).unwrap()) && book.shut() == [id]
+            book.has_unreadable_token(book.any_number(&number).unwrap())
+                && book.unreadable_tokens() == [id]
         );
         assert_eq!(
             book.any_number(&number).unwrap().set.registration,
@@ -717,7 +729,7 @@ mod tests {
             id: of_file.to_string(),
             body: row.body.unwrap().0,
             secret: None,
-            shut: false,
+            is_token_unreadable: false,
         };
         config.numbers[0].phone_number_id = "1002".into();
         let book = Book::read(config.admission(), vec![setting], now).0;

@@ -15,7 +15,7 @@ use store::{Setting, SettingKind};
 
 /// A token that was created at run time.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rotated {
+pub struct TokenRotation {
     /// A digest of the configuration's token at the time of the rotation. `None` if the account is
     /// not in the configuration.
     pub(super) instead_of: Option<String>,
@@ -75,7 +75,7 @@ impl Book {
             Some(rotated) => rotated.instead_of.clone(),
             None => account.in_file.then(|| digest(before)),
         };
-        account.rotated = Some(Rotated { instead_of, until: Some(until) });
+        account.rotated = Some(TokenRotation { instead_of, until: Some(until) });
         account.tokens.insert(0, token);
         Ok(vec![Key::Account(id.clone())])
     }
@@ -110,7 +110,7 @@ impl Reading<'_> {
         &mut self,
         file: &AccountSettings,
         setting: Option<&Setting>,
-    ) -> (Vec<Secret>, Option<Rotated>) {
+    ) -> (Vec<Secret>, Option<TokenRotation>) {
         let own = || {
             std::iter::once(&file.auth_token).chain(&file.auth_token_previous).cloned().collect()
         };
@@ -139,12 +139,12 @@ impl Reading<'_> {
         &self,
         row: &AccountRow,
         secret: Option<&Secret>,
-    ) -> Option<(Vec<Secret>, Rotated)> {
+    ) -> Option<(Vec<Secret>, TokenRotation)> {
         let sealed: Sealed = serde_json::from_str(secret?.reveal()).ok()?;
         let mut tokens: Vec<Secret> = sealed.tokens.into_iter().map(Secret::new).collect();
         let until = row.previous_until.filter(|until| *until > self.now);
         tokens.truncate(if until.is_some() { 2 } else { 1 });
-        let rotated = Rotated { instead_of: sealed.instead_of, until };
+        let rotated = TokenRotation { instead_of: sealed.instead_of, until };
         (!tokens.is_empty()).then_some((tokens, rotated))
     }
 
@@ -191,7 +191,7 @@ mod tests {
     fn stored(book: &Book) -> Setting {
         let SettingWrite { kind, id, body, keeps_sealed: _ } = book.row(&Key::Account(ID.into()));
         let (body, secret) = body.unwrap();
-        Setting { kind, id, body, secret, shut: false }
+        Setting { kind, id, body, secret, is_unreadable: false }
     }
 
     #[test]
