@@ -26,6 +26,7 @@ use sim::world;
 const DRAW_EVERY: Duration = Duration::from_secs(1);
 /// Calls per second of a load without a given rate.
 const DEFAULT_RATE: f64 = 20.0;
+/// Length of a call of such a load, in seconds.
 const HOLD_S: f64 = 5.0;
 /// Timeout for a load to end.
 const LOAD_END_TIME: Duration = Duration::from_secs(8);

@@ -47,6 +47,7 @@ impl Preferences {
 
 /// The language cookie. It does not identify anyone.
 pub(super) const LANG: &str = "offhook-lang";
+/// The theme cookie. It does not identify anyone.
 pub(super) const THEME: &str = "offhook-theme";
 
 /// Maximum number of conversations with unread messages that are counted.

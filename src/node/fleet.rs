@@ -376,7 +376,7 @@ impl Forwarder {
                     let mut found = found.map(Body::new);
                     let length = found.headers().get(CONTENT_LENGTH).cloned();
                     remove_hop_headers(found.headers_mut());
-                    // The response to HEAD has no body that tells it.
+                    // The response to HEAD has no body from which the length is known.
                     length.map(|length| found.headers_mut().insert(CONTENT_LENGTH, length));
                     return found;
                 }

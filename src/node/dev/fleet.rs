@@ -28,10 +28,12 @@ use sim::{Faults, Sim, SimNumber, SimOptions, world};
 
 /// Interval at which nodes are checked for readiness.
 const CHECK_EVERY: Duration = Duration::from_millis(200);
+/// Timeout of one check.
 const CHECK_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Timeout for a node to start.
 const START_TIME: Duration = Duration::from_secs(60);
+/// Timeout for a node to end after SIGTERM.
 const END_TIME: Duration = Duration::from_secs(2);
 
 /// Timeout for a node to list the nodes. It includes that node's own timeout for one that hangs.
@@ -41,6 +43,7 @@ const STATUS_BYTES_MAX: usize = 1 << 20;
 /// Number of UDP ports of a node. A node can have as many calls as the product of this number and
 /// of the simulated Meta's media addresses.
 const MEDIA_PORTS: u16 = 64;
+/// Number of media addresses of the simulated Meta.
 const RELAYS: u16 = 16;
 
 /// Number of lines of a node's log that are shown if the node does not start.

@@ -152,6 +152,7 @@ const ADMIN_PORT: u16 = 9090;
 
 /// Number of slots in a load test.
 const LOAD_SLOTS: u32 = 100_000;
+/// Number of UDP ports of the node in a load test.
 const LOAD_MEDIA_PORTS: u16 = 1_000;
 
 /// Loopback address with `port` if it is free now, else with any free port. A world with a given

@@ -18,6 +18,7 @@ const VERSION_MIN: u32 = 15;
 
 /// Timeout for the server to start.
 const START_TIME: Duration = Duration::from_secs(30);
+/// Timeout for the server to end.
 const END_TIME: Duration = Duration::from_secs(5);
 
 /// The superuser of the server.

@@ -55,7 +55,7 @@ impl Process {
     /// Waits until the process has ended.
     ///
     /// # Errors
-    /// Returns an error if the system can't tell it.
+    /// Returns an error if the system can't report the exit status.
     pub(super) async fn wait(&mut self) -> io::Result<ExitStatus> {
         self.child.wait().await
     }

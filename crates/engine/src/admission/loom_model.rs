@@ -179,7 +179,7 @@ fn f53_slots_given_to_another_node_are_not_in_use_here() {
         let elsewhere = Slots::new(0);
         let calls = thread::spawn(move || here.acquire());
         let mine = here.acquire();
-        // Lower first, tell then: the other node gets what is left of the cap.
+        // Lower the share first, then report it: the other node gets what is left of the cap.
         elsewhere.set_limit(2 - here.lower_to(0));
         let there = [elsewhere.acquire(), elsewhere.acquire()];
         let other = calls.join().unwrap();

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 /// The maximum number of items in a reply.
 pub const ITEMS_MAX: usize = 10;
+/// The maximum size of one item in bytes.
 const ITEM_BYTES_MAX: usize = 16 * 1024;
 /// The maximum length of an endpoint's name.
 const NAME_MAX: usize = 100;

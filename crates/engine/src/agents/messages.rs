@@ -37,6 +37,7 @@ const POLL_INTERVAL: Duration = Duration::from_secs(5);
 const PAGE: u32 = 500;
 /// Maximum number of attempts to send a reply while its number is over the message rate.
 const REPLY_TRIES: u32 = 10;
+/// The longest pause between those attempts, in seconds.
 const REPLY_WAIT: u64 = 5;
 /// The age at which a message is left to people, because the user no longer expects an automated
 /// answer.

@@ -13,6 +13,7 @@ use machine::{CallbackRequest, EVENT_BODY, Param};
 const NAME: &str = "media:";
 /// JSON pointer of the link in an event.
 const PLACE: &str = "/data/message/media/url";
+/// The parameter with the link in a callback of Plivo's message format.
 const FORM: &str = "Media0";
 
 /// Returns the placeholder of a file.

@@ -339,7 +339,7 @@ impl Phones {
     fn publish(&self, owner: &Owner, is_remote: bool) {
         let change = FeedChange::Endpoint(owner.endpoint.clone());
         if is_remote {
-            // Its own node tells the other nodes.
+            // The endpoint's own node reports it to the other nodes.
             let (main_account, account) = (owner.main_account.clone(), Some(owner.account.clone()));
             return self.feed.relay(RelayedEvent { main_account, account, change });
         }

@@ -18,6 +18,7 @@ use model::{AuthId, CallUuid, Direction, E164, HangupCause};
 
 /// Maximum number of queued calls of an account.
 pub const QUEUE_MAX: usize = 1_000;
+/// Maximum time that a call waits in the queue.
 pub const WAIT_MAX: Duration = Duration::from_secs(120);
 /// Maximum interval between two attempts. It bounds the delay after a change of the account's rate.
 const LOOK: Duration = Duration::from_millis(500);

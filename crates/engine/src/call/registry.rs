@@ -75,6 +75,7 @@ pub struct Outgoing {
     pub setup: CallSetup,
     /// When the request for the call arrived.
     pub received: Instant,
+    /// When the call could start. The call's time counts from here.
     pub placed: Instant,
 }
 

@@ -24,6 +24,7 @@ const META_RETENTION: Duration = Duration::from_secs(30 * 86_400);
 const RECORD_TIMEOUT: Duration = Duration::from_secs(2);
 /// Maximum number of concurrent uploads of a main account.
 pub(super) const ACCOUNT_UPLOADS_MAX: usize = 4;
+/// Maximum number of concurrent uploads of the node.
 pub(super) const UPLOADS_MAX: usize = 16;
 
 /// A media type and its limits.

@@ -58,6 +58,7 @@ pub struct MediaCache {
     downloads: Semaphore,
     /// The permits for prefetching.
     prefetching: Semaphore,
+    /// The permits to wait for prefetching.
     prefetch_queue: Arc<Semaphore>,
     /// Number of bytes in the folder.
     used: AtomicU64,

@@ -33,6 +33,7 @@ pub const WINDOW: Duration = Duration::from_secs(24 * 3_600);
 const PER_SECOND: NonZeroU32 = NonZeroU32::new(80).expect("not 0");
 /// Maximum number of waiting messages per conversation.
 const LANE_MAX: usize = 64;
+/// Maximum number of waiting messages of the node.
 const WAITING_MAX: usize = 8_192;
 /// Maximum number of messages in one answer of an agent.
 const REPLIES_MAX: usize = 10;
@@ -40,6 +41,7 @@ const REPLIES_MAX: usize = 10;
 const PAGE: u32 = 1_000;
 /// How long an `Idempotency-Key` identifies the same message.
 const KEY_LIFETIME: Duration = Duration::from_secs(24 * 3_600);
+/// Maximum number of earlier messages with the same `Idempotency-Key`.
 const KEY_USES_MAX: u32 = 1_000;
 /// Pause before a failed write to the store is retried.
 const STORE_RETRY: Duration = Duration::from_secs(1);

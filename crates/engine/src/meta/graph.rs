@@ -65,6 +65,7 @@ pub struct GraphConfig {
     pub policy: Policy,
     /// The interval at which the end of a call is requested again.
     pub ending_again: Duration,
+    /// How long the end of a call is requested again.
     pub ending_max: Duration,
     /// Returns a random number between 0 and 1, which varies the pauses.
     pub jitter: fn() -> f64,

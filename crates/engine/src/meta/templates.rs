@@ -20,6 +20,7 @@ const TEXT_MAX: usize = 2_048;
 const NAME_MAX: usize = 512;
 /// Maximum number of buttons that are read.
 const BUTTONS_MAX: usize = 10;
+/// Maximum number of parameters that are read.
 const PARAMETERS_MAX: usize = 50;
 
 /// An approved message template.

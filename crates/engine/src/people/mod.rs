@@ -39,6 +39,7 @@ use store::{
 
 /// Maximum idle time of a session.
 const IDLE: Duration = Duration::from_secs(12 * 3600);
+/// Maximum lifetime of a session.
 const AT_MOST: Duration = Duration::from_secs(7 * 86_400);
 /// Minimum interval between writes of the last use of a session.
 const SEEN_EVERY: Duration = Duration::from_secs(300);
@@ -46,7 +47,9 @@ const SEEN_EVERY: Duration = Duration::from_secs(300);
 pub const INVITED_FOR: Duration = Duration::from_secs(7 * 86_400);
 /// Minimum length of a password, in characters.
 pub const PASSWORD_MIN: usize = 10;
+/// Maximum length of a password, in characters.
 pub const PASSWORD_MAX: usize = 256;
+/// Maximum length of a name, in characters.
 pub const NAME_MAX: usize = 64;
 /// Maximum number of users, and of API keys, per account.
 const MOST: u32 = 1_000;
@@ -496,7 +499,7 @@ impl People {
             ));
         }
         // Names that differ only in case would be confused. Existing ones are kept. Names in other
-        // accounts are their own affair, and their existence is not told.
+        // accounts are not compared, so that the answer does not reveal them.
         if !inner.store.people().by_name_ignoring_case(&new.main_account, &name).await?.is_empty() {
             return Err(PeopleError::Conflict("name_taken", "another user has this name"));
         }

@@ -27,6 +27,7 @@ use model::{Method, StreamId};
 const CONNECT: Duration = Duration::from_secs(5);
 /// Maximum number of connection attempts.
 const TRIES: u32 = 3;
+/// Pause between connection attempts.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Maximum message size (`docs/reference/limits.md#l12`).
 const MESSAGE_BYTES_MAX: usize = 64 * 1024;
@@ -38,8 +39,11 @@ const CLOSING: Duration = Duration::from_secs(2);
 /// Maximum burst of messages from the server. 40 s of audio in pieces of 20 ms fit into it. Beyond
 /// the limit, the socket is read more slowly.
 const MESSAGES_AT_ONCE: u32 = 2_500;
+/// Maximum rate of messages from the server.
 const MESSAGES_A_SECOND: u32 = 1_000;
+/// Maximum burst of bytes from the server.
 const BYTES_AT_ONCE: u32 = 6 * 1024 * 1024;
+/// Maximum rate of bytes from the server.
 const BYTES_A_SECOND: u32 = 1024 * 1024;
 
 const STREAM_ID: HeaderName = HeaderName::from_static("x-plivo-stream-id");

@@ -19,6 +19,7 @@ const AHEAD: usize = 3;
 const TAIL_BEATS: u8 = 3;
 /// Opus bit rate in bit/s, as for prompts.
 const BITRATE: u32 = 24_000;
+/// Opus complexity.
 const COMPLEXITY: u8 = 5;
 /// Number of ticks without a packet before silence is sent instead, so that a late packet does not
 /// count as lost immediately.

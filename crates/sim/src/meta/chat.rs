@@ -20,7 +20,9 @@ use crate::{World, locked};
 const MESSAGES_MAX: usize = 10_000;
 /// Maximum number of stored files.
 const FILES_MAX: usize = 100;
+/// Maximum size of a stored file.
 const FILE_BYTES_MAX: usize = 16 << 20;
+/// Maximum size of all stored files.
 const ALL_FILES_BYTES_MAX: usize = 256 << 20;
 /// Customer service window: how long after a user's last message or call the business may send more
 /// than templates, in seconds.

@@ -659,7 +659,7 @@ mod tests {
             id: id.to_owned(),
             body,
             secret: None,
-            is_token_unreadable: true,
+            is_unreadable: true,
         };
         let (mut book, ..) = Book::read(config().admission(), vec![setting], Timestamp::default());
         let number = E164::parse(id).unwrap();
@@ -729,7 +729,7 @@ mod tests {
             id: of_file.to_string(),
             body: row.body.unwrap().0,
             secret: None,
-            is_token_unreadable: false,
+            is_unreadable: false,
         };
         config.numbers[0].phone_number_id = "1002".into();
         let book = Book::read(config.admission(), vec![setting], now).0;

@@ -35,6 +35,7 @@ const ASKED_MAX: usize = 10_000;
 const TRIES: usize = 8;
 /// Pause between attempts to end an engagement while the store rejects writes.
 const END_AGAIN: Duration = Duration::from_secs(1);
+/// Maximum number of those attempts.
 const END_TRIES: usize = 3_600;
 
 /// A business number and a user.

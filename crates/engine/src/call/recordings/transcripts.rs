@@ -24,6 +24,7 @@ use store::{NewCallback, TranscriptWrite, TranscriptionJob};
 const TRIES_MAX: u32 = 6;
 /// Maximum number of times that an utterance waits for a busy recogniser.
 const TURNS_MAX: u32 = 24;
+/// How long it waits each time.
 const TURN: Duration = Duration::from_secs(5);
 /// Maximum size of the text in bytes: hours of speech, or much less in a GET URL.
 const TEXT_MAX: usize = 256 << 10;

@@ -26,7 +26,9 @@ pub(in crate::call) struct StartParams {
     pub(in crate::call) turn: Turn,
     /// When the webhook request arrived.
     pub(in crate::call) received: Instant,
+    /// When the webhook had been parsed.
     pub(in crate::call) arrived: Instant,
+    /// When the call was admitted.
     pub(in crate::call) admitted: Instant,
     pub(in crate::call) mailbox: Mailbox,
     pub(in crate::call) inbox: mpsc::Receiver<Box<Envelope>>,

@@ -60,6 +60,7 @@ pub struct Walker {
 pub struct CallParties {
     /// The caller, as digits without `+`.
     pub from: String,
+    /// The called number, as digits without `+`.
     pub to: String,
     pub caller_name: String,
     /// The payloads of a call button and a deep link.
