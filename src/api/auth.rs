@@ -162,7 +162,7 @@ impl Digests {
     }
 }
 
-/// Failed authentications per minute and network.
+/// Maximum number of failed authentications per minute and network.
 const FAILURES_PER_MINUTE: NonZeroU32 = NonZeroU32::new(60).expect("not 0");
 /// Maximum number of requests of an account in any [`WINDOW_SECS`].
 const REQUESTS: u32 = 300;

@@ -63,17 +63,17 @@ pub enum KeysStart {
 /// When the user hangs up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HangupRule {
-    /// Never. The business hangs up, or [`CallControl::hangup`] is called.
+    /// Never hangs up. The business does, or [`CallControl::hangup`] is called.
     Never,
-    /// This long after the answer.
+    /// Hangs up this long after the answer.
     AfterAnswer(Duration),
     /// Hangs up once the script is done and the business has sent audio and then been silent for
     /// `silence`, but no later than `most` after the last key, or after the answer if there are no
     /// keys.
     WhenQuiet { silence: Duration, most: Duration },
-    /// This long after the call was placed, if the call is still unanswered.
+    /// Hangs up this long after the call was placed, if the call is still unanswered.
     WhileRinging(Duration),
-    /// This long after the call was placed, answered or not.
+    /// Hangs up this long after the call was placed, whether it was answered or not.
     AfterPlaced(Duration),
     /// When the `accept` request arrives, before it is answered.
     BeforeAcceptAnswer,

@@ -77,7 +77,7 @@ impl LoadRequest {
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum LoadEvent {
     Progress(Progress),
-    /// Always the last line.
+    /// The summary, which is always the last line.
     Summary(Summary),
 }
 

@@ -64,7 +64,8 @@ impl PendingEntries {
         self.starts.is_empty() && self.wacids.is_empty() && self.ends.is_empty()
     }
 
-    /// Splits the entries into one each, starts first, because the others refer to a start.
+    /// Splits the log into logs of one entry, starts first, because the other entries
+    /// refer to a start.
     pub(crate) fn split(self) -> impl Iterator<Item = Self> {
         let starts =
             self.starts.into_iter().map(|one| Self { starts: vec![one], ..Self::default() });

@@ -8,7 +8,7 @@ use super::error::PlivoError;
 
 /// Number of characters of an `auth_id` after its two letters.
 const ID_CHARS: usize = 18;
-/// Those characters are chosen from these.
+/// The characters of an `auth_id` after its two letters.
 const ID_ALPHABET: &[u8; 36] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
 /// Number of random bytes of an auth token, which has 40 characters.
 const TOKEN_BYTES: usize = 30;

@@ -528,8 +528,8 @@ impl People {
         Ok((user, token))
     }
 
-    /// Creates an invitation that replaces the user's previous one. Also for users who have
-    /// forgotten their password.
+    /// Creates an invitation that replaces the user's previous one. A user who has forgotten the
+    /// password needs one as well.
     ///
     /// # Errors
     ///

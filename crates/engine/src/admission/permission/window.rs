@@ -84,7 +84,7 @@ impl Times {
         }
     }
 
-    /// The newest event.
+    /// Returns the time of the newest event, or `None` if there is none.
     pub(super) fn last(&self) -> Option<Timestamp> {
         self.0.last().copied()
     }
