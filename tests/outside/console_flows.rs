@@ -88,7 +88,7 @@ async fn s3_18_to_s3_23_a_conversation_from_its_template_to_its_end() {
     browser
         .until("document.querySelector('.bubble.failed .error')?.textContent.includes('Receiver is incapable')")
         .await;
-    browser.says(".bubble.failed .error", "Check the number's format").await;
+    browser.says(".bubble.failed .error", "Check the format of the number").await;
     browser.says(".bubble.failed .error", "131026").await;
     // Its notification leads to the conversation.
     let notices = browser

@@ -527,7 +527,7 @@ fn numbers_are_checked_against_other_entries() {
         ("calling_enabled = true", "`calling_enabled` needs an `answer_url`"),
         ("calling_enabled = true\nanswer_url = \"\"", "`calling_enabled` needs an `answer_url`"),
         ("answer_url = \"http://app.example.com/\"", "`answer_url` is http"),
-        ("answer_url = \"https://u:p@app.example.com/\"", "has a user or a password"),
+        ("answer_url = \"https://u:p@app.example.com/\"", "contains a user name or a password"),
         ("hangup_url = \"ftp://app.example.com/\"", "neither http nor https"),
         ("answer_method = \"PUT\"", "`answer_method` is \"PUT\""),
         ("permissions = { calls_per_dai = 1 }", "unknown key `calls_per_dai` in [permissions]"),
