@@ -1,7 +1,7 @@
 //! The checks that Meta applies to an answer, for the simulated Meta and for tests
 //! (docs/reference/meta.md#m7).
 //!
-//! Written independently of `answer`, so that each checks the other.
+//! This module is independent of `answer`, so that each tests the other.
 
 use std::fmt;
 
@@ -11,19 +11,19 @@ use super::{Direction, Offer, Setup};
 /// A rule for answers (docs/reference/meta.md#offhooks-answer).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
-    /// Sections, payload types and attributes mirror the offer.
+    /// The sections, payload types and attributes mirror the offer.
     A1,
-    /// Not ICE-lite towards a lite peer.
+    /// The answer to an ICE-lite offer is not ICE-lite.
     A2,
-    /// Length and alphabet of the ICE credentials.
+    /// The ICE credentials have a valid length and alphabet.
     A4,
-    /// Exactly one SHA-256 fingerprint.
+    /// There is exactly one SHA-256 fingerprint.
     A5,
-    /// The DTLS role answers the offer's.
+    /// The DTLS role fits that of the offer.
     A6,
 }
 
-/// Why Meta would refuse an answer.
+/// A reason for which Meta would refuse an answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{rule}: {problem}: {line}")]
 pub struct AnswerError {
