@@ -51,7 +51,7 @@ impl CustomerUrl {
         // The parser would silently drop these characters, and the signed text would then differ
         // from the requested URL.
         if written.chars().any(|c| c.is_control() || c.is_whitespace()) {
-            return Err(Refusal::Malformed("it has a space or control character in it".to_owned()));
+            return Err(Refusal::Malformed("it contains a space or control character".to_owned()));
         }
         let (scheme, authority) = written
             .split_once("://")

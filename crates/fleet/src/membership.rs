@@ -657,7 +657,7 @@ mod tests {
             self.member.answered(self.now, beat, &answer, &mut self.counter);
         }
 
-        /// Sets what is in use, and waits until the limit is granted.
+        /// Sets the usage, and waits until the limit is granted.
         fn use_units(&mut self, used: u32) {
             self.counter.usage = Usage { used, waiting: 0, starts: 0 };
             let beat = self.beat();

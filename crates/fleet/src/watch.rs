@@ -11,8 +11,8 @@ use crate::beat::RunState;
 const STILL_PROVEN: Duration = Duration::from_millis(1_500);
 
 /// A run without a beat for this long is dead if no other member is connected to it. The value
-/// exceeds the 7 s for which a run admits calls after its last beat, with clocks that differ by 10
-/// %.
+/// exceeds the 7 s for which a run admits calls after its last beat, with clocks that differ by
+/// 10 %.
 const STILL_SILENT: Duration = Duration::from_secs(10);
 
 /// The units of a dead run are given back if it has sent no beat for this long.

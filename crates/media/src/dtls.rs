@@ -1,6 +1,6 @@
 //! DTLS for str0m with shorter retransmission timers. The stock provider repeats a flight only
-//! after a second, so that one lost packet would delay the audio audibly; this one starts at 100
-//! ms.
+//! after a second, so that one lost packet would delay the audio audibly; this one starts at
+//! 100 ms.
 //!
 //! It wraps `dimpl`, the DTLS implementation that str0m uses, and adds three things. A fatal alert
 //! on an established connection ends it like a close_notify, because str0m ignores such errors. The

@@ -291,8 +291,8 @@ impl Shard {
     }
 
     /// Moves the legs that were connected since the last tick to `slot`, which has the next tick. A
-    /// leg is usually connected right after its own tick, so the caller would hear nothing for 20
-    /// ms.
+    /// leg is usually connected right after its own tick, so the caller would hear nothing for
+    /// 20 ms.
     fn advance_connected(&mut self, slot: usize) {
         for id in std::mem::take(&mut self.connected) {
             let Some(routed) = self.legs.get_mut(&id) else { continue };

@@ -36,7 +36,7 @@ const DETECTION_FRAMES: u8 = 2;
 /// Peak of each tone relative to full scale: about −10 dBm0, like the events.
 const PEAK: f32 = 0.2;
 
-/// Receives digits as tones.
+/// Recognises digits in the tones of the peer.
 #[derive(Debug)]
 pub(super) struct ToneReceiver {
     decoder: Decoder,

@@ -21,8 +21,8 @@ use super::voices;
 use crate::pico::RATE;
 use model::Clock;
 
-/// Pico synthesises 200 s of speech per second of CPU time. Two helpers are enough and limit the
-/// CPU time that bad text can use.
+/// Maximum number of helpers. Pico synthesises 200 s of speech per second of CPU time, so that two
+/// are enough. The limit bounds the CPU time that bad text can use.
 const HELPERS_MAX: usize = 2;
 /// Time limit for one segment of text (at most 3,000 characters). A segment takes about a second on
 /// a busy machine.

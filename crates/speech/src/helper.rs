@@ -218,7 +218,7 @@ fn recognise(
         *loaded = Some((request.folder.clone(), model));
     }
     let Some((_, model)) = loaded else {
-        return Err(whisper::WhisperError::Run("no model".to_owned()));
+        return Err(whisper::WhisperError::Run("the model is not loaded".to_owned()));
     };
     // Matrix products run on the thread that was started before this process was confined.
     let words = neural::run_on_threads(|| model.recognise(pcm, &request.hints))?;

@@ -390,7 +390,7 @@ impl PromptJob {
             tracing::warn!(
                 language,
                 writing_system = writing,
-                "text left out, no voice reads it; install espeak-ng or configure [speech.openai]"
+                "text skipped, no voice supports its writing system; install espeak-ng or configure [speech.openai]"
             );
         }
         Some(writing)
@@ -537,7 +537,7 @@ impl PromptJob {
                 let Some((old, etag)) = stale else {
                     return Err(Failure::new(
                         builder,
-                        "fetch the file: the server sent 304 to an unconditional request",
+                        "could not fetch the file: the server sent 304 to an unconditional request",
                     ));
                 };
                 let at = self.inner.clock.now() + FILE_TTL;
@@ -545,7 +545,7 @@ impl PromptJob {
             }
             Err(reason) => {
                 let builder = streamed.into_builder();
-                return Err(Failure { builder, reason: format!("fetch the file: {reason}") });
+                return Err(Failure { builder, reason });
             }
         };
         let FetchedFile { bytes, etag, cache_control } = fetched;

@@ -61,7 +61,8 @@ fn any(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     Some((*tag, content, rest))
 }
 
-/// Parses `YYMMDDHHMMSSZ`, where years below 50 are in this century, or `YYYYMMDDHHMMSSZ`.
+/// Parses `YYMMDDHHMMSSZ`, where years below 50 are in this century, or `YYYYMMDDHHMMSSZ`. Returns
+/// `None` for any other text.
 fn time(tag: u8, text: &[u8]) -> Option<Timestamp> {
     let text = std::str::from_utf8(text).ok()?;
     let full = match tag {

@@ -280,7 +280,7 @@ impl SsmlTag {
     }
 }
 
-/// Says a text (docs/reference/xml.md#speak).
+/// Speaks a text (docs/reference/xml.md#speak).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Speak {
     pub speech: Speech,

@@ -54,7 +54,7 @@ fn check(element: &Element, capabilities: &EngineCapabilities<'_>, found: &mut V
                 rules::W406,
                 element.at,
                 format!(
-                    "{} has no effect with this voice: its text is said as written",
+                    "{} has no effect with this voice: its text is spoken as written",
                     tag.name()
                 ),
                 "remove it, or write the text as it is pronounced".to_owned(),

@@ -109,8 +109,8 @@ fn check_declaration<'t>(
     }
 }
 
-/// Findings about the declared encoding are reported in line 1, even if the declaration spans
-/// several lines.
+/// Moves a position to line 1, in which findings about the declared encoding are reported, even if
+/// the declaration spans several lines.
 fn clamp_to_first_line(at: Position) -> Position {
     if at.line == 1 { at } else { START }
 }

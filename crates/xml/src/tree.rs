@@ -2,8 +2,8 @@
 //! shape of a document (docs/reference/xml.md#document-rules), and stops at the first error.
 //!
 //! quick-xml's event reader splits the text into events. Each event is then checked against the
-//! grammar of XML 1.0 (`grammar`), which the reader does not do. No external entity is read,
-//! nothing recurses, and the text is walked once.
+//! grammar of XML 1.0 (`grammar`), because the reader does not check it. No external entity is
+//! read, nothing recurses, and the text is walked once.
 
 use std::borrow::Cow;
 use std::ops::Range;

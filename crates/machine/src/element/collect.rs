@@ -417,7 +417,7 @@ impl InputCollector {
         }
     }
 
-    /// Handles speech that counts: stops the prompt and starts the clocks.
+    /// Handles relevant speech: stops the prompt and starts the clocks.
     fn accept_speech(&mut self, ctx: &mut CallContext) {
         ctx.timers.clear(Timer::FalseBargeIn);
         ctx.timers.clear(Timer::StartInput);

@@ -54,12 +54,12 @@ pub fn check_answer(offer: &Offer, answer: &str) -> Result<(), AnswerError> {
     let lines: Vec<&str> =
         answer.split("\r\n").flat_map(|l| l.split('\n')).filter(|l| !l.is_empty()).collect();
     if lines.first() != Some(&"v=0") {
-        return error(A1, "not SDP", lines.first().copied().unwrap_or("(empty)"));
+        return error(A1, "answer is not SDP", lines.first().copied().unwrap_or("(empty)"));
     }
     if let Some(lite) = lines.iter().find(|l| **l == "a=ice-lite")
         && offer.ice_lite
     {
-        return error(A2, "both sides lite", *lite);
+        return error(A2, "both sides are ICE-lite", *lite);
     }
 
     let mut levels = lines.chunk_by(|_, next| !next.starts_with("m="));
@@ -76,7 +76,7 @@ pub fn check_answer(offer: &Offer, answer: &str) -> Result<(), AnswerError> {
         let line = section.first().copied().unwrap_or_default();
         let words: Vec<&str> = line.strip_prefix("m=").unwrap_or_default().split(' ').collect();
         let [kind, port, proto, formats @ ..] = words.as_slice() else {
-            return error(A1, "unreadable", line);
+            return error(A1, "line is malformed", line);
         };
         if *kind != offered.media || *proto != offered.proto {
             return error(A1, "medium or protocol differs from the offer", line);
@@ -92,7 +92,7 @@ pub fn check_answer(offer: &Offer, answer: &str) -> Result<(), AnswerError> {
         }
         let taken = |pt: u8| formats.iter().any(|f| f.parse() == Ok(pt));
         if formats.is_empty() || formats.iter().any(|f| offered.formats.iter().all(|o| o != f)) {
-            return error(A1, "a payload type that was not offered", line);
+            return error(A1, "payload type was not offered", line);
         }
         if !taken(offer.opus_pt) {
             return error(A1, "opus is not accepted with the offer's payload type", line);
@@ -119,7 +119,7 @@ pub fn check_answer(offer: &Offer, answer: &str) -> Result<(), AnswerError> {
         };
         match value {
             Some(value) if fits(value) => Ok(()),
-            Some(_) => error(A4, "too short, too long or not ICE characters", format!("a={name}")),
+            Some(_) => error(A4, "too short, too long or with invalid characters", format!("a={name}")),
             None => error(A4, "missing", format!("a={name}")),
         }
     };
@@ -144,7 +144,7 @@ pub fn check_answer(offer: &Offer, answer: &str) -> Result<(), AnswerError> {
     };
     match setups.as_slice() {
         [one] if **one == expected => Ok(()),
-        [one, ..] => error(A6, "not the role that answers the offer's", **one),
+        [one, ..] => error(A6, "DTLS role does not fit that of the offer", **one),
         [] => error(A6, "missing", "a=setup"),
     }
 }

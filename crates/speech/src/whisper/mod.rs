@@ -115,7 +115,7 @@ impl Whisper {
         let mut prompt = self.tokens.hints(hints, HINT_TOKENS_MAX);
         prompt.push(self.tokens.start());
         let (last, before) =
-            prompt.split_last().ok_or_else(|| WhisperError::Run("no start".into()))?;
+            prompt.split_last().ok_or_else(|| WhisperError::Run("the start token is missing".into()))?;
         for token in before {
             decoder.advance(*token)?;
         }
