@@ -229,7 +229,7 @@ pub(crate) trait Activity: Send + Sync {
 
     /// Returns a digit that leads to the same decisions as `digit` and does not reveal it.
     ///
-    /// `next` holds the rules of the collection that takes the digits which this activity leaves.
+    /// `next` contains the rules of the collection that takes the remaining digits.
     fn stand_in(&self, digit: Digit, next: Rules) -> Digit {
         next.stand_in(digit)
     }

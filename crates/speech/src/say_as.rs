@@ -223,8 +223,9 @@ const MONTHS: [[&str; 5]; 12] = [
     ["December", "Dezember", "diciembre", "décembre", "dicembre"],
 ];
 
-/// Reads a date in digits by its `format`. The default is `yyyymmdd` or year first where the digits
-/// show it, otherwise day before month, or month before day in American English.
+/// Reads a date in digits. `format` is the order of its parts. Without it, the year comes first if
+/// the digits show this. Otherwise the day comes before the month, or after it in American English.
+/// Returns `None` for other text.
 fn date(text: &str, format: Option<&str>, language: &str, tag: &str) -> Option<String> {
     let mut parts: Vec<&str> =
         text.trim().split(['/', '-', '.', ' ']).filter(|f| !f.is_empty()).collect();

@@ -119,7 +119,9 @@ pub fn check_answer(offer: &Offer, answer: &str) -> Result<(), AnswerError> {
         };
         match value {
             Some(value) if fits(value) => Ok(()),
-            Some(_) => error(A4, "too short, too long or with invalid characters", format!("a={name}")),
+            Some(_) => {
+                error(A4, "too short, too long or with invalid characters", format!("a={name}"))
+            }
             None => error(A4, "missing", format!("a={name}")),
         }
     };

@@ -417,10 +417,7 @@ async fn s5_3_a_file_is_played_as_soon_as_200_ms_are_received(
     assert_eq!(early, whole[..8]);
     match fails {
         false => assert_eq!((all, prompt.failure()), (whole, None)),
-        true => assert_eq!(
-            prompt.failure(),
-            Some("https://example.com/a.wav: connection lost")
-        ),
+        true => assert_eq!(prompt.failure(), Some("https://example.com/a.wav: connection lost")),
     }
 }
 

@@ -114,8 +114,9 @@ impl Whisper {
 
         let mut prompt = self.tokens.hints(hints, HINT_TOKENS_MAX);
         prompt.push(self.tokens.start());
-        let (last, before) =
-            prompt.split_last().ok_or_else(|| WhisperError::Run("the start token is missing".into()))?;
+        let (last, before) = prompt
+            .split_last()
+            .ok_or_else(|| WhisperError::Run("the start token is missing".into()))?;
         for token in before {
             decoder.advance(*token)?;
         }
