@@ -270,7 +270,7 @@ async fn failed_validation(order: &mut Order, method: Method) -> Option<OrderErr
         let mut authorization = authorization.ok()?;
         let state = authorization.refresh().await.ok()?;
         let mut errors = state.challenges.iter().filter_map(|challenge| challenge.error.as_ref());
-        if let Some((kind, why)) = errors.next().map(described) {
+        if let Some((kind, why)) = errors.next().map(describe) {
             let name = state.identifier().to_string();
             return Some(OrderError::Validation { name, port: method.port(), kind, why });
         }
@@ -362,7 +362,7 @@ mod tests {
     #[test]
     fn a_validation_certificate_names_the_host_and_the_key() {
         let created = Challenge::new("a.example", "t", "t.k").unwrap();
-        let der = made.certificate.cert[0].as_ref();
+        let der = created.certificate.cert[0].as_ref();
         // The identifier of the extension, 1.3.6.1.5.5.7.1.31, marked as critical.
         let extension = [0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x01, 0x1f, 0x01, 0x01, 0xff];
         assert!(der.windows(extension.len()).any(|window| window == extension));
