@@ -23,7 +23,7 @@ pub(super) struct Reader {
 enum Decoder {
     Plain(BoundedBuffer),
     Gzip(MultiGzDecoder<BoundedBuffer>),
-    /// `deflate` before its first two bytes have arrived.
+    /// `deflate` data of which the first two bytes have not arrived.
     Undetected(Vec<u8>),
     Zlib(ZlibDecoder<BoundedBuffer>),
     /// `deflate` without the zlib header, which some servers send.
@@ -65,8 +65,8 @@ impl Reader {
             }
             (Some(_), Some(_)) => "several".to_owned(),
         };
-        // Refuse an oversized body before reading any of it: otherwise the caller would hear the
-        // beginning of a file that then fails.
+        // An oversized body is refused before any of it is read. Otherwise the caller would hear
+        // the beginning of a file that then fails.
         let declared = headers
             .get(CONTENT_LENGTH)
             .and_then(|length| length.to_str().ok()?.parse::<usize>().ok());

@@ -37,11 +37,12 @@ const HEAD_BYTES_MAX: usize = 64 * 1024;
 const HEADERS_MAX: usize = 100;
 /// Number of bytes kept of a discarded body.
 const DISCARDED_BEGINNING: usize = 2 * 1024;
-/// An unwanted body is read up to this size and time so that its connection can be reused; after
-/// that the connection is closed.
+/// Maximum size of an unwanted body that is read so that its connection can be reused, followed by
+/// the time limit. Beyond these the connection is closed.
 const DISCARDED_BYTES_MAX: usize = 64 * 1024;
 const DISCARDED_TIME_MAX: Duration = Duration::from_secs(1);
-/// How long idle connections are kept, and how many per origin.
+/// Maximum idle time of a connection, followed by the maximum number of idle connections per
+/// origin.
 const IDLE_MAX: Duration = Duration::from_secs(60);
 const IDLE_PER_HOST_MAX: usize = 32;
 
@@ -54,7 +55,7 @@ pub struct EgressConfig {
     pub system_roots: bool,
     /// Additional certificate authorities.
     pub extra_roots: Vec<CertificateDer<'static>>,
-    /// Measures the duration of file fetches.
+    /// The clock for the duration of file fetches.
     pub clock: Clock,
 }
 
@@ -76,7 +77,7 @@ impl EgressConfig {
 pub struct Egress {
     pub(super) connector: Connector,
     pub(super) clock: Clock,
-    /// Used by [`Egress::socket`].
+    /// The TLS configuration of [`Egress::socket`].
     pub(super) socket_tls: Arc<rustls::ClientConfig>,
     client: Client<WithTimeout<HttpsConnector<Connector>>, Full<Bytes>>,
 }
@@ -95,7 +96,7 @@ pub struct EgressRequest<'a> {
     pub body_policy: BodyPolicy,
 }
 
-/// When a response body is read.
+/// Determines when a response body is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyPolicy {
     /// Read the body of a 2xx response, at most `max` bytes after decoding. Other bodies are
@@ -114,8 +115,8 @@ pub type OnChunk<'a> = &'a mut (dyn FnMut(Bytes) + Send);
 /// Progress of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// A TCP connection was opened. Reported only if it was opened for this request, not taken from
-    /// the pool.
+    /// A TCP connection was opened for this request. Not reported if the request uses a pooled
+    /// connection.
     Connected { resolved: Instant, connected: Instant },
     /// A connection is ready, including TLS.
     Ready(Instant),
@@ -128,10 +129,10 @@ pub enum Stage {
 pub struct EgressResponse {
     pub status: StatusCode,
     pub headers: HeaderMap,
-    /// Empty unless the request's [`BodyPolicy`] asked for the body of this response.
+    /// The body. Empty unless the request's [`BodyPolicy`] includes the body of this response.
     pub body: Bytes,
-    /// The first bytes of a body that the [`BodyPolicy`] discarded, as sent: at most 2 KiB. For
-    /// people who look for the cause of an error.
+    /// The first bytes of a body that the [`BodyPolicy`] discarded, as sent: at most 2 KiB. They
+    /// help to find the cause of an error.
     pub discarded: Bytes,
 }
 
@@ -370,7 +371,7 @@ impl EgressStream {
     }
 }
 
-/// Returns when the request's connection was opened.
+/// Returns when the request's connection was opened. `None` if there is no connection yet.
 fn connect_times(connection: &CaptureConnection) -> Option<ConnectTimes> {
     let mut extras = http::Extensions::new();
     connection.connection_metadata().as_ref()?.get_extras(&mut extras);
@@ -449,8 +450,8 @@ async fn discard_body(mut body: Incoming) -> Bytes {
     beginning.into()
 }
 
-/// Returns the [`EgressError`] of the connector if there is one in the error chain, otherwise the
-/// client library's error described by its root cause.
+/// Returns the [`EgressError`] of the connector if the error chain contains one, otherwise the
+/// client library's error, described by its root cause.
 fn into_egress_error(error: &legacy::Error, host: &str) -> EgressError {
     let mut cause = error.source();
     while let Some(e) = cause {

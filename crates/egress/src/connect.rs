@@ -48,8 +48,8 @@ pub(super) struct Connector {
     pub(super) silent: SilentConnections,
 }
 
-/// When a connection was opened. Attached to the pooled connection, so that a request can tell
-/// whether it was opened for it.
+/// The times at which a connection was opened. They are stored in the pooled connection, so that a
+/// request can determine whether the connection was opened for it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ConnectTimes {
     pub(super) started: Instant,
@@ -77,7 +77,8 @@ impl Connector {
         };
         let targets: Vec<SocketAddr> =
             addresses.into_iter().map(|ip| SocketAddr::new(ip, port)).collect();
-        // Refuse the name if any of its addresses is not allowed: a mixed result is an attack.
+        // Refuse the name if any of its addresses is forbidden, because a mixed result is an
+        // attack.
         targets.iter().try_for_each(|to| self.guard.check(*to))?;
         Ok(interleave_families(targets))
     }
@@ -145,15 +146,15 @@ async fn connect_any(targets: Vec<SocketAddr>) -> io::Result<TcpStream> {
     }
 }
 
-/// Delay before a connection attempt is repeated that found no free file descriptor.
+/// Delay before a connection attempt is repeated after it found no free file descriptor.
 const DESCRIPTOR_RETRY_DELAY: Duration = Duration::from_millis(20);
 
 #[allow(clippy::disallowed_methods, reason = "this is egress: the address was checked")]
 async fn connect(to: SocketAddr) -> io::Result<TcpStream> {
     let stream = loop {
         match TcpStream::connect(to).await {
-            // The process or system limit of open files is reached. Retry until a descriptor is
-            // free; the caller bounds the time.
+            // The limit of open files of the process or the system is reached. Retry until a
+            // descriptor is free. The caller limits the time.
             Err(e) if matches!(e.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => {
                 tokio::time::sleep(DESCRIPTOR_RETRY_DELAY).await
             }
@@ -202,7 +203,7 @@ impl SilentConnections {
     }
 }
 
-/// Counts one silent connection until it is dropped.
+/// Counts one silent connection until this value is dropped.
 #[derive(Debug)]
 pub(super) struct SilentConnection {
     connections: SilentConnections,

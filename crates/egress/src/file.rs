@@ -15,7 +15,7 @@ use super::{
 use model::metric;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// Limits a whole attempt, so that a server that sends a byte now and then cannot extend it.
+/// Time limit of a whole attempt, so that a server that sends single bytes slowly cannot extend it.
 const READ_TIMEOUT: Duration = Duration::from_secs(120);
 const ATTEMPTS_MAX: u32 = 2;
 

@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::{Ipv4Net, Ipv6Net};
 
-/// Why a customer URL is refused.
+/// The reason why a customer URL is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     #[error("could not read the URL: {0}")]
@@ -207,9 +207,10 @@ fn is_private(ip: IpAddr) -> bool {
     }
 }
 
-/// Returns the IPv4 address that an IPv6 address embeds: mapped (`::ffff:0:0/96`), NAT64
-/// (`64:ff9b::/96`), 6to4 (`2002::/16`), and the deprecated compatible (`::/96`, which includes
-/// `::` and `::1`) and translated (`::ffff:0:0:0/96`) forms.
+/// Returns the IPv4 address that is embedded in an IPv6 address, or `None` if there is none. The
+/// forms are mapped (`::ffff:0:0/96`), NAT64 (`64:ff9b::/96`), 6to4 (`2002::/16`), and the
+/// deprecated compatible (`::/96`, which includes `::` and `::1`) and translated
+/// (`::ffff:0:0:0/96`) forms.
 fn embedded_ipv4(ip: Ipv6Addr) -> Option<Ipv4Addr> {
     let join = |high: u16, low: u16| Ipv4Addr::from((u32::from(high) << 16) | u32::from(low));
     match ip.segments() {

@@ -10,8 +10,8 @@
 //!   `certificate` retrieves TLS certificates.
 //! - `tls` and `direct` also serve requests to servers that the operator chose.
 
-// Outside input must not make the process panic. Where one of these is needed, an `allow` states
-// the reason.
+// Input from outside must not make the process panic. Each exception carries an `allow` with a
+// reason.
 #![cfg_attr(
     not(test),
     deny(
@@ -71,7 +71,7 @@ pub const USER_AGENT: &str = concat!("Offhook/", env!("CARGO_PKG_VERSION"), " (P
 /// Maximum number of redirects that are followed.
 pub const REDIRECTS_MAX: u32 = 5;
 
-/// Why a request to a customer failed.
+/// The reason why a request to a customer failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EgressError {
     #[error(transparent)]

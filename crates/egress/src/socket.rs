@@ -107,7 +107,7 @@ impl Egress {
 }
 
 /// Describes a failed upgrade. The library's own message for an oversized response head ("attack
-/// attempt") would mislead.
+/// attempt") would be misleading.
 fn describe_upgrade_failure(error: &Error) -> String {
     match error {
         Error::AttackAttempt => {

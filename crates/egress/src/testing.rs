@@ -1,4 +1,4 @@
-//! Test support: a local HTTP server that stands in for a customer's, and a scripted resolver.
+//! Test support: a local HTTP server in the role of a customer's server, and a scripted resolver.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -47,10 +47,10 @@ impl ReceivedRequest {
 /// How the server responds.
 pub enum Reply {
     Whole(u16, Vec<(&'static str, String)>, Bytes),
-    /// Sends one byte after each pause, without end.
+    /// Sends a single byte after each pause, forever.
     Drip(Duration),
     Endless,
-    /// Breaks the connection in the middle of the body.
+    /// Closes the connection before the body is complete.
     CutOff,
     /// Sends this text as an event stream and then breaks the connection.
     CutStream(String),
@@ -58,22 +58,22 @@ pub enum Reply {
 }
 
 impl Reply {
-    /// Status 200 with this body.
+    /// Creates a reply with status 200 and this body.
     pub fn ok(body: impl Into<Bytes>) -> Self {
         Self::Whole(200, Vec::new(), body.into())
     }
 
-    /// This status with an empty body.
+    /// Creates a reply with this status and an empty body.
     pub fn status(status: u16) -> Self {
         Self::Whole(status, Vec::new(), Bytes::new())
     }
 
-    /// A redirect to `to`.
+    /// Creates a redirect to `to`.
     pub fn redirect(status: u16, to: impl Into<String>) -> Self {
         Self::Whole(status, vec![("location", to.into())], Bytes::from_static(b"moved"))
     }
 
-    /// Status 200 with this body and `Content-Encoding`.
+    /// Creates a reply with status 200, this body and this `Content-Encoding`.
     pub fn coded(coding: &str, body: impl Into<Bytes>) -> Self {
         Self::Whole(200, vec![("content-encoding", coding.to_owned())], body.into())
     }
@@ -218,7 +218,7 @@ impl Server {
         format!("https://localhost:{}{path}", self.address.port())
     }
 
-    /// Returns how many connections the server has accepted.
+    /// Returns the number of connections that the server has accepted.
     pub fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
     }
@@ -252,7 +252,7 @@ impl FakeResolver {
         Arc::new(Self { answers: Mutex::new(answers), lookups: AtomicUsize::new(0) })
     }
 
-    /// Returns how many lookups were made.
+    /// Returns the number of lookups.
     pub fn lookups(&self) -> usize {
         self.lookups.load(Ordering::SeqCst)
     }

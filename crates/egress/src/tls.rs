@@ -13,8 +13,8 @@ use rustls::{
     AlertDescription, CertificateError, ClientConfig, Error, InvalidMessage, RootCertStore,
 };
 
-/// The certificate authorities of the system, which include a company's own, and Mozilla's. Each
-/// list may lack some.
+/// The certificate authorities of the system, which may include those of a company, and the ones of
+/// Mozilla. Either list may lack some authorities.
 static AUTHORITIES: LazyLock<Arc<RootCertStore>> = LazyLock::new(|| {
     let mut store = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
     let native = rustls_native_certs::load_native_certs();
@@ -26,10 +26,10 @@ static AUTHORITIES: LazyLock<Arc<RootCertStore>> = LazyLock::new(|| {
 });
 
 /// Initialises the cryptography library's random generator and reads the certificate authorities.
-/// Both happen once per process and take a third of the start-up. Run it in the background at
-/// start: it blocks, and concurrent users of either wait for it.
+/// Both happen once per process and take a third of the start-up. Call this in the background at
+/// start, because it blocks, and concurrent users of either wait for it.
 pub fn warm_up() {
-    // A failure is ignored here: every later user of random bytes checks again.
+    // A failure is ignored, because every later user of random bytes checks again.
     let _ = aws_lc_rs::rand::fill(&mut [0; 1]);
     LazyLock::force(&AUTHORITIES);
 }

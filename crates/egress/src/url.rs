@@ -18,7 +18,7 @@ pub const URL_BYTES_MAX: usize = 8_192;
 const HOST_BYTES_MAX: usize = 253;
 const LABEL_BYTES_MAX: usize = 63;
 
-/// An unsupported scheme is quoted in messages up to this many characters.
+/// Maximum number of characters of an unsupported scheme that messages quote.
 const SCHEME_CHARS_SHOWN: usize = 40;
 
 /// Whether two URLs have the same scheme, host and port. `false` if either is not a URL.
@@ -29,7 +29,7 @@ pub fn is_same_origin(one: &str, other: &str) -> bool {
     }
 }
 
-/// A URL whose text passed all checks.
+/// A customer URL whose text has passed all checks.
 #[derive(Clone, Debug)]
 pub struct CustomerUrl {
     written: Arc<str>,
@@ -51,7 +51,7 @@ impl CustomerUrl {
         // The parser would silently drop these characters, and the signed text would then differ
         // from the requested URL.
         if written.chars().any(|c| c.is_control() || c.is_whitespace()) {
-            return Err(Refusal::Malformed("it has a space or control character in it".to_owned()));
+            return Err(Refusal::Malformed("it contains a space or control character".to_owned()));
         }
         let (scheme, authority) = written
             .split_once("://")
@@ -137,7 +137,7 @@ impl CustomerUrl {
         self.written.get(..self.fragment_at).unwrap_or(&self.written)
     }
 
-    /// Returns the fragment, which holds settings for the request
+    /// Returns the fragment, or `None` if there is none. It contains settings for the request
     /// (`docs/reference/callbacks.md#url-settings`) and is never sent.
     pub fn fragment(&self) -> Option<&str> {
         self.written.get(self.fragment_at..)?.strip_prefix('#')

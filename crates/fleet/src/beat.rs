@@ -9,7 +9,7 @@ use uuid::Uuid;
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LimitKey(Arc<str>);
 
-/// What a unit of a limit is.
+/// The kind of a limit, which determines its units.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LimitKind {
     /// A slot of a number, in use for the duration of a call.
@@ -19,17 +19,17 @@ pub enum LimitKind {
 }
 
 impl LimitKey {
-    /// The slots of a number.
+    /// Returns the key of the slots of a number.
     pub fn number(phone_number_id: &str) -> Self {
         Self(format!("n:{phone_number_id}").into())
     }
 
-    /// The calls per second of an account or subaccount.
+    /// Returns the key of the calls per second of an account or subaccount.
     pub fn account(auth_id: &str) -> Self {
         Self(format!("a:{auth_id}").into())
     }
 
-    /// The key as the database has it.
+    /// Returns the key as it is stored in the database.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -52,13 +52,13 @@ impl From<&str> for LimitKey {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RunState {
     Up,
-    /// It admits no more calls.
+    /// The run admits no further calls.
     Draining,
-    /// It ended in order and holds nothing.
+    /// The run has ended in an orderly way and holds nothing.
     Left,
-    /// Another run has declared it dead. Its calls are being ended; it still holds its units.
+    /// Another run has declared the run dead. Its calls are being ended. It still holds its units.
     Dead,
-    /// Its calls have ended and its units are given back.
+    /// The calls of the dead run have ended, and its units have been given back.
     Reaped,
 }
 
@@ -73,19 +73,19 @@ impl RunState {
         }
     }
 
-    /// Parses the text of [`RunState::as_str`].
+    /// Parses the text of [`RunState::as_str`]. Returns `None` for any other text.
     pub fn parse(text: &str) -> Option<Self> {
         let all = [Self::Up, Self::Draining, Self::Left, Self::Dead, Self::Reaped];
         all.into_iter().find(|state| state.as_str() == text)
     }
 
-    /// Returns whether the run takes part: it may beat.
+    /// Returns whether the run is a member of the fleet, so that it may send beats.
     pub fn is_member(self) -> bool {
         matches!(self, Self::Up | Self::Draining)
     }
 }
 
-/// A transaction that a run asks of the database.
+/// A transaction that a run requests from the database.
 #[derive(Clone, Debug)]
 pub enum Request {
     Register(Register),
@@ -93,7 +93,7 @@ pub enum Request {
 }
 
 impl Request {
-    /// When the request was sent, by the sender's clock.
+    /// Returns when the request was sent, by the sender's clock.
     pub fn sent(&self) -> Duration {
         match self {
             Self::Register(register) => register.sent,
@@ -102,33 +102,33 @@ impl Request {
     }
 }
 
-/// Writes the row of a run.
+/// A request that writes the row of a run.
 #[derive(Clone, Debug)]
 pub struct Register {
     pub sent: Duration,
-    /// The database has lost the row. It is written again only in a closed term, because in an open
-    /// term the run's units may already belong to another run.
+    /// Whether the database has lost the row. Such a row is written only in a closed term, because
+    /// in an open term the units of the run may already belong to another run.
     pub again: bool,
 }
 
-/// Proves that a run lives, and asks for units or gives them back.
+/// A message that proves that a run is alive, and requests units or gives them back.
 #[derive(Clone, Debug)]
 pub struct Beat {
     pub sent: Duration,
     pub run: Uuid,
     /// The term in which the run holds its units.
     pub term: Uuid,
-    /// A term that the run can't join, because it has left it or because that term's memory lacks
-    /// an acknowledged beat. The database begins a further term.
+    /// A term that the run can't join: the run has left this term, or the term lacks an
+    /// acknowledged beat. The database begins a further term.
     pub refused: Option<Uuid>,
-    /// Number of the beat. The database ignores a beat that a later one has overtaken.
+    /// The sequence number of the beat. The database ignores a beat if it has received a later one.
     pub seq: i64,
-    /// The newest answered beat. A database that does not have it has forgotten something.
+    /// The sequence number of the newest answered beat. A database without this beat has lost data.
     pub acked: i64,
-    /// The beat states everything that the run holds, and the database forgets what it had before.
-    /// Before it is sent, the claims of live calls are written again.
+    /// Whether the beat states all units that the run holds. The database then discards its earlier
+    /// figures for this run. The claims of live calls are written again before such a beat is sent.
     pub whole: bool,
-    /// The run has seen the term closed for long enough.
+    /// Whether the run has seen the term closed for long enough to open it.
     pub may_open: bool,
     pub asks: Vec<Ask>,
 }
@@ -140,12 +140,12 @@ pub struct Ask {
     pub want: u32,
 }
 
-/// The database's answer to a beat.
+/// The response of the database to a beat.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     pub verdict: Verdict,
     pub term: TermState,
-    /// One for each [`Ask`], in their order, if the verdict is [`Verdict::Ok`].
+    /// One grant for each [`Ask`], in the same order, if the verdict is [`Verdict::Ok`].
     pub grants: Vec<Grant>,
 }
 
@@ -153,38 +153,39 @@ pub struct Answer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TermState {
     pub id: Uuid,
-    /// All runs have stated what they hold: units may be given out.
+    /// Whether all runs have stated the units that they hold, so that further units may be granted.
     pub open: bool,
-    /// Number of changes of settings.
+    /// The number of changes to the settings so far.
     pub book: i64,
-    /// Number of changes of the table of runs.
+    /// The number of changes to the table of runs so far.
     pub members: i64,
 }
 
-/// What a run holds of one limit.
+/// The units of one limit that the database has granted to a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grant {
     pub held: u32,
-    /// `None` if the limit does not exist.
+    /// The maximum number of units. `None` if the limit does not exist.
     pub cap: Option<u32>,
-    /// Units that other runs hold.
+    /// The units that other runs hold.
     pub others: u32,
-    /// Units that other runs want and did not get.
+    /// The units that other runs have requested and not received.
     pub wishes: u32,
 }
 
-/// How the database judges a beat.
+/// The verdict of the database on a beat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// The beat counts, and the grants apply.
+    /// The beat is accepted, and the grants apply.
     Ok,
-    /// The beat counts as a sign of life. Units move only after a whole beat in the current term.
+    /// The beat proves that the run is alive. No unit moves until the run sends a whole beat in the
+    /// current term.
     Term,
-    /// A later beat has overtaken it.
+    /// The database has already received a later beat.
     Old,
-    /// The database lacks a beat that it has acknowledged.
+    /// The database lacks a beat that it has acknowledged earlier.
     Lost,
-    /// The database has no row of this run, and the term is closed: it may register again.
+    /// The database has no row of this run, and the term is closed, so the run may register again.
     Unknown,
     /// The run was declared dead. Another run ends its calls.
     Dead,
@@ -202,7 +203,7 @@ impl Verdict {
         }
     }
 
-    /// Parses the text of [`Verdict::as_str`].
+    /// Parses the text of [`Verdict::as_str`]. Returns `None` for any other text.
     pub fn parse(text: &str) -> Option<Self> {
         let all = [Self::Ok, Self::Term, Self::Old, Self::Lost, Self::Unknown, Self::Dead];
         all.into_iter().find(|verdict| verdict.as_str() == text)

@@ -1,5 +1,6 @@
-//! The tables of the fleet and the functions on them: the twin of the SQL in the store's
-//! migration. Tests compare both with random requests, and the simulation runs on this one.
+//! An in-memory implementation of the fleet's tables and SQL functions, which are defined in the
+//! migration of the store. Tests compare the two with random requests, and the simulation uses this
+//! one.
 
 use std::collections::BTreeMap;
 
@@ -9,15 +10,16 @@ use crate::beat::{Answer, Beat, Grant, LimitKey, RunState, TermState, Verdict};
 
 /// The tables of a fleet.
 ///
-/// Every method is one transaction. `mark` names the life of the primary that executes it, and
-/// `new_term` is the id of a term that begins in it.
+/// Every method is one transaction. `mark` identifies the incarnation of the primary server that
+/// executes it. `new_term` is the id of the term that begins if the transaction begins one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ledger {
-    /// The life of the primary that the current term belongs to. Empty if there never was a member.
+    /// The incarnation of the primary server that the current term belongs to. Empty if the fleet
+    /// has never had a member.
     pub mark: String,
     pub term: TermState,
     pub runs: BTreeMap<Uuid, RunRow>,
-    /// The caps of limits.
+    /// The maximum number of units of each limit.
     pub limits: BTreeMap<LimitKey, u32>,
     pub units: BTreeMap<(LimitKey, Uuid), Units>,
 }
@@ -28,11 +30,11 @@ pub struct RunRow {
     pub node_id: String,
     pub state: RunState,
     pub seq: i64,
-    /// The term in which the run has stated everything that it holds.
+    /// The term in which the run has stated all units that it holds.
     pub restated: Option<Uuid>,
 }
 
-/// What a run holds of a limit, and what it wants and did not get.
+/// The units of a limit that a run holds, and those that it has requested and not received.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Units {
     pub held: u32,
@@ -40,7 +42,7 @@ pub struct Units {
 }
 
 impl Ledger {
-    /// The tables as the migration leaves them.
+    /// Creates the tables in the state after the migration.
     pub fn new() -> Self {
         Self {
             mark: String::new(),
@@ -51,10 +53,11 @@ impl Ledger {
         }
     }
 
-    /// `oh1_register`: writes the row of a run. An earlier run of the node is dead by that.
+    /// Implements `oh1_register`: writes the row of a run, and declares an earlier run of the same
+    /// node dead.
     ///
-    /// Returns `None` if the row is missing again in an open term. The first run of a new database
-    /// opens its first term; no run can hold units that this database has forgotten.
+    /// Returns `None` if the row was lost and the term is open. The first run of a new database
+    /// opens the first term, because no run can hold units that this database has forgotten.
     pub fn register(
         &mut self,
         mark: &str,
@@ -85,7 +88,7 @@ impl Ledger {
         Some(self.term)
     }
 
-    /// `oh1_beat`.
+    /// Implements `oh1_beat`: processes a beat and returns the response.
     pub fn beat(&mut self, mark: &str, new_term: Uuid, beat: &Beat) -> Answer {
         if self.mark != mark || beat.refused == Some(self.term.id) {
             mark.clone_into(&mut self.mark);
@@ -153,7 +156,7 @@ impl Ledger {
         Grant { held, cap, others, wishes }
     }
 
-    /// Declares a run dead, unless it has beaten since its `seq` was read.
+    /// Declares a run dead, unless it has sent a beat since its `seq` was read.
     pub fn declare_dead(&mut self, run: Uuid, seq: i64) -> bool {
         match self.runs.get_mut(&run) {
             Some(row) if row.state.is_member() && row.seq == seq => {
@@ -165,13 +168,13 @@ impl Ledger {
         }
     }
 
-    /// `oh1_release`: gives back the units of a dead run whose calls have ended.
+    /// Implements `oh1_release`: gives back the units of a dead run after its calls have ended.
     pub fn release(&mut self, run: Uuid) -> bool {
         let is_dead = |row: &RunRow| row.state == RunState::Dead;
         self.give_back(run, is_dead, RunState::Reaped)
     }
 
-    /// `oh1_leave`: a run that has no calls gives back its units and ends.
+    /// Implements `oh1_leave`: gives back the units of a run without calls and marks it as ended.
     pub fn leave(&mut self, run: Uuid) -> bool {
         self.give_back(run, |row| row.state.is_member(), RunState::Left)
     }

@@ -1,24 +1,25 @@
 //! The rules by which several nodes share one PostgreSQL database.
 //!
 //! A *node* is a name; a *run* is one process of it. A *limit* is a number's slots or an account's
-//! calls per second, and a *unit* is one slot or one permit of it. A run admits calls with the units
-//! that it holds, without asking anybody. Each run sends a *beat* twice a second: one transaction
-//! that proves that it lives and moves units.
+//! calls per second, and a *unit* is one slot or one permit of it. A run admits calls with the
+//! units that it holds, without a query. Each run sends a *beat* twice a second: a transaction that
+//! proves that the run is alive and moves units.
 //!
-//! Two properties hold at every instant, whatever messages are lost, doubled, late or overtaken,
-//! and whatever the database forgets:
+//! Two properties always hold, even if messages are lost, duplicated, delayed or reordered, and
+//! even if the database loses data:
 //!
-//! - The limit that a run admits with is at most what the database says it holds. A run lowers its
-//!   limit before it tells, and raises it only on the answer to its newest beat ([`Membership`]).
-//! - The database never gives out more units than a limit has. It locks the limit first and counts
-//!   afterwards ([`Ledger`] is the twin of the SQL function).
+//! - A run never admits calls with more units than the database has granted to it. It lowers its
+//!   own limit before it reports the new one, and raises it only on the answer to its newest beat
+//!   ([`Membership`]).
+//! - The database never grants more units than a limit has. It locks the limit before it counts the
+//!   units. [`Ledger`] reimplements the SQL function.
 //!
 //! A database that may have forgotten units, because it was promoted or restored, begins a new
-//! *term*, in which no run gets more units until all runs have stated what they hold.
+//! *term*. In this term no run gets more units until all runs have stated the units that they hold.
 //!
-//! No property depends on clocks of two machines. Each run measures its own waits, and the rates of
-//! clocks differ by at most 10 %. This crate has no I/O, and time is an argument: a [`Duration`]
-//! since any instant of the run's own monotonic clock.
+//! Neither property compares the clocks of two machines. Each run measures its own intervals, and
+//! the rates of clocks must differ by at most 10 %. This crate has no I/O, and time is an argument:
+//! a [`Duration`] since any instant of the run's own monotonic clock.
 //!
 //! [`Duration`]: std::time::Duration
 
@@ -51,4 +52,4 @@ pub use self::beat::{
 pub use self::ledger::{Ledger, RunRow, Units};
 pub use self::membership::{ASKS_MAX, Contact, Membership, OVERDUE, Supply};
 pub use self::share::Usage;
-pub use self::watch::{Death, Finding, Link, Reading, RunSeen, Watch};
+pub use self::watch::{Death, Finding, Link, Reading, RunReading, Watch};

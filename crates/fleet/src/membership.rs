@@ -1,4 +1,5 @@
-//! A run's own side of the fleet: what it holds, and what it may do with it.
+//! The state of a run in its fleet: the units that it holds, and whether it may admit calls with
+//! them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -11,27 +12,29 @@ use crate::share::{Share, Usage};
 /// Time between two beats.
 const INTERVAL: Duration = Duration::from_millis(500);
 
-/// Time between two beats if something waits for the second.
+/// Time between two beats if an admission waits for the second one.
 const URGENT_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Time after which a beat without an answer has failed. Its connection must be closed.
 pub const OVERDUE: Duration = Duration::from_secs(1);
 
-/// A run may admit calls for this long after it sent a beat that was answered. Others declare it
-/// dead after 10 s; both are measured on clocks whose rates differ by at most 10 %.
+/// Time for which a run may admit calls after it has sent a beat that was answered. Other runs
+/// declare it dead after 10 s. Both times are measured on clocks with rates that differ by at most
+/// 10 %.
 const FRESH: Duration = Duration::from_secs(7);
 
-/// Time for which a failed beat is evidence that the database is out of reach.
+/// Time for which a failed beat is evidence that the database is unreachable.
 const CUT_OFF: Duration = Duration::from_secs(1);
 
-/// A run gets no more units until its beats have been answered for this long, without a gap as long.
-/// By then every other run has beaten, and would have noticed if the database had lost its beats.
+/// A run gets no more units until its beats have been answered for this long without a gap of the
+/// same length. By then every other run has sent a beat, and would have detected a loss of its
+/// earlier beats.
 const STEADY: Duration = Duration::from_secs(2);
 
-/// A run that does nothing for this long was paused.
+/// A run that has not been polled for this long counts as paused.
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// A term stays closed for this long, so that runs can return whose rows the database has lost.
+/// A term stays closed for at least this long, so that runs with lost rows can register again.
 const OPEN_AFTER: Duration = Duration::from_secs(10);
 
 /// A limit that was used within this time gets a standing share.
@@ -40,32 +43,32 @@ const RECENT: Duration = Duration::from_secs(24 * 60 * 60);
 /// Maximum number of limits in a beat that is not whole.
 pub const ASKS_MAX: usize = 256;
 
-/// Maximum number of unchanged limits in a beat. They are carried so that this run learns what
-/// others want.
+/// Maximum number of unchanged limits in a beat. The answer states how many units of them other
+/// runs need.
 const UNCHANGED_MAX: usize = 32;
 
 /// The counters that admission works with.
 pub trait Supply {
-    /// Returns what is in use.
+    /// Returns the usage of a limit.
     fn usage(&mut self, key: &LimitKey) -> Usage;
 
-    /// Lowers the limit of a counter to `to`, or to what is in use if that is more. Returns the new
-    /// limit. From then on, no admission takes a unit above it.
+    /// Lowers the limit of a counter to `to`, or to the number of units in use if that is larger.
+    /// Returns the new limit. From then on, no admission takes a unit above it.
     fn lower(&mut self, key: &LimitKey, to: u32) -> u32;
 
     /// Raises the limit of a counter.
     fn raise(&mut self, key: &LimitKey, to: u32);
 }
 
-/// Whether the database has confirmed this run lately.
+/// Whether the database has recently confirmed this run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Contact {
-    /// An answered beat is at most 7 s old. The run may admit calls.
+    /// The last answered beat was sent at most 7 s ago. The run may admit calls.
     Fresh,
-    /// A beat failed within the last second, no peer can carry one, and the run was not paused
+    /// A beat failed within the last second, no peer can forward one, and the run was not paused
     /// since the last answer. The run may use the units that it holds.
     CutOff,
-    /// The run admits nothing before a beat is answered.
+    /// The run must not admit calls until a beat is answered.
     Stale,
 }
 
@@ -77,39 +80,39 @@ pub struct Membership {
     run: Uuid,
     row: Row,
     term: Option<Term>,
-    /// The terms that this run has left. It never returns to one: it may hold more units than that
-    /// term's memory says.
+    /// The terms that this run has left. The run never returns to one of them, because it may hold
+    /// more units than that term has recorded.
     left: BTreeSet<Uuid>,
     refused: Option<Uuid>,
     seq: i64,
     acked: i64,
     last_sent: Option<Duration>,
     under_way: Option<Duration>,
-    /// When the newest answered beat was sent.
+    /// Time at which the newest answered beat was sent.
     fresh: Option<Duration>,
-    /// Since when beats have been answered without a long gap.
+    /// Start of the period in which beats have been answered without a long gap.
     steady: Option<Duration>,
     cut_off: Option<Duration>,
-    /// When this run last polled.
+    /// Time of the last poll.
     polled: Option<Duration>,
-    /// The run was paused, and no beat has been answered since.
+    /// Whether the run was paused and no beat has been answered since.
     paused: bool,
-    /// The run may have been declared dead, and the database may have forgotten that.
+    /// Whether the run may have been declared dead in a past that the database has lost.
     doubtful: bool,
-    /// `cluster.strict`.
+    /// The setting `cluster.strict`.
     strict: bool,
     limits: BTreeMap<LimitKey, Limit>,
-    /// The last limit that a beat carried unchanged.
+    /// The last limit that a beat contained unchanged.
     cursor: Option<LimitKey>,
     members: u32,
     reconnect: bool,
 }
 
-/// The row of this run in the database.
+/// The state of this run's row in the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Row {
     Missing,
-    /// The database had it and has lost it.
+    /// The database has lost the row.
     Lost,
     Present,
     Dead,
@@ -119,7 +122,7 @@ enum Row {
 struct Term {
     id: Uuid,
     phase: Phase,
-    /// Whether this term's memory has everything that this run holds.
+    /// Whether the database has recorded, in this term, all units that this run holds.
     restated: bool,
 }
 
@@ -132,11 +135,12 @@ enum Phase {
 #[derive(Clone, Copy, Debug, Default)]
 struct Limit {
     cap: u32,
-    /// The units that admission works with: at most what the database says this run holds.
+    /// The units that admission may use, at most the number that the database has granted to this
+    /// run.
     limit: u32,
-    /// The number of units that the last answered beat wanted.
-    told: u32,
-    /// A beat has carried this limit and was not answered.
+    /// The number of units requested by the last answered beat.
+    last_wanted: u32,
+    /// Whether a beat with this limit was sent and not answered.
     unanswered: bool,
     others: u32,
     wishes: u32,
@@ -144,8 +148,8 @@ struct Limit {
 }
 
 impl Membership {
-    /// A run that holds nothing and has no row yet. If `strict`, it admits nothing while the
-    /// database does not answer its beats.
+    /// Creates the state of a run that holds nothing and has no row yet. If `strict`, the run
+    /// admits nothing while the database does not answer its beats.
     pub fn new(run: Uuid, strict: bool) -> Self {
         Self {
             run,
@@ -171,19 +175,19 @@ impl Membership {
         }
     }
 
-    /// Adds a limit, of which the run holds nothing. The answers to beats tell its cap from then on.
+    /// Adds a limit, of which the run holds nothing. The answers to later beats update its maximum.
     pub fn track(&mut self, key: LimitKey, cap: u32) {
         self.limits.entry(key).or_insert(Limit { cap, ..Limit::default() });
     }
 
-    /// Puts a limit into the next beat, because another run lacks units of it.
-    pub fn look_at(&mut self, key: &LimitKey) {
+    /// Includes a limit in the next beat, because another run lacks units of it.
+    pub fn include(&mut self, key: &LimitKey) {
         if let Some(limit) = self.limits.get_mut(key) {
             limit.unanswered = true;
         }
     }
 
-    /// Sets the number of runs in the fleet, by which shares are computed.
+    /// Sets the number of runs in the fleet, which determines the share of each run.
     pub fn set_members(&mut self, members: u32) {
         self.members = members;
     }
@@ -192,19 +196,19 @@ impl Membership {
         self.run
     }
 
-    /// The term in which this run holds its units.
+    /// Returns the term in which this run holds its units. `None` before the first term.
     pub fn term(&self) -> Option<Uuid> {
         self.term.map(|term| term.id)
     }
 
-    /// Returns whether units can be given out: the term is open, and its memory has everything that
-    /// this run holds.
+    /// Returns whether units can be granted: the term is open, and the database has recorded all
+    /// units that this run holds.
     pub fn is_settled(&self) -> bool {
         let open = |term: Term| term.restated && matches!(term.phase, Phase::Open);
         self.row == Row::Present && self.term.is_some_and(open)
     }
 
-    /// Returns whether this run may get more units: they can be given out, and its beats have been
+    /// Returns whether this run may get more units: units can be granted, and its beats have been
     /// answered for long enough.
     pub fn may_grow(&self, now: Duration) -> bool {
         let age = |at: Option<Duration>| at.map(|at| now.saturating_sub(at));
@@ -218,7 +222,7 @@ impl Membership {
         self.row == Row::Dead
     }
 
-    /// The units that admission may use.
+    /// Returns the number of units that admission may use.
     pub fn limit(&self, key: &LimitKey) -> u32 {
         self.limits.get(key).map_or(0, |limit| limit.limit)
     }
@@ -228,8 +232,8 @@ impl Membership {
         self.limits.get(key).is_some_and(|limit| limit.others > 0)
     }
 
-    /// Returns whether the run may admit calls. To be asked after a unit was taken, so that a run
-    /// that was paused in between asks the database first.
+    /// Returns whether the run may admit calls. Call this after taking a unit, so that a run that
+    /// was paused in between waits for the database first.
     pub fn contact(&self, now: Duration) -> Contact {
         let within =
             |at: Option<Duration>, time| at.is_some_and(|at| now.saturating_sub(at) <= time);
@@ -244,8 +248,8 @@ impl Membership {
         }
     }
 
-    /// Until when the run may admit calls if nothing else happens. `None` if a beat must be answered
-    /// first.
+    /// Returns the time until which the run may admit calls if nothing else happens. `None` if a
+    /// beat must be answered first.
     pub fn admits_until(&self) -> Option<Duration> {
         if self.row == Row::Dead || self.doubtful {
             return None;
@@ -255,8 +259,8 @@ impl Membership {
         fresh.max(cut_off.map(|at| at.saturating_add(CUT_OFF)))
     }
 
-    /// When the next request is due. `urgent` says that an admission waits for a unit or that the
-    /// reserve runs low.
+    /// Returns when the next request is due. `urgent` is true if an admission waits for a unit or
+    /// the reserve is low.
     pub fn due(&self, urgent: bool) -> Duration {
         let hurry = match self.term {
             _ if self.row != Row::Present || self.refused.is_some() => true,
@@ -267,8 +271,8 @@ impl Membership {
         self.last_sent.map_or(Duration::ZERO, |sent| sent.saturating_add(interval))
     }
 
-    /// Returns the next request if it is due and none is under way. To be called at least once a
-    /// second: a longer time between two calls shows that the process was paused.
+    /// Returns the next request if it is due and none is in progress. Call this at least once a
+    /// second, because a longer time between two calls counts as a pause of the process.
     pub fn poll(
         &mut self,
         now: Duration,
@@ -327,13 +331,14 @@ impl Membership {
         }
     }
 
-    /// Everything that this run holds.
+    /// Returns all units that this run holds.
     fn state_all(&self) -> Vec<Ask> {
         let held = self.limits.iter().filter(|(_, limit)| limit.limit > 0);
         held.map(|(key, limit)| Ask { key: key.clone(), want: limit.limit }).collect()
     }
 
-    /// What has changed, and some of what has not. Limits are lowered before this run tells.
+    /// Returns the limits that have changed, and some of the others. Limits are lowered before the
+    /// database is informed.
     fn ask_changes(&mut self, now: Duration, supply: &mut impl Supply) -> Vec<Ask> {
         let may_grow = self.may_grow(now);
         let (mut changed, mut unchanged) = (Vec::new(), Vec::new());
@@ -354,7 +359,7 @@ impl Membership {
             };
             let fits = limit.limit.saturating_add(limit.others) <= limit.cap;
             let want = match (self.term.map(|term| term.phase), may_grow) {
-                // Units that are given back in a closed term are not granted.
+                // Units that are given back in a closed term cannot be granted again in it.
                 (Some(Phase::Closed { .. }), _) if fits => limit.limit,
                 (Some(Phase::Closed { .. }) | None, _) | (_, false) => {
                     share.want().min(limit.limit)
@@ -362,8 +367,8 @@ impl Membership {
                 (Some(Phase::Open), true) => share.want(),
             };
             let ask = Ask { key: key.clone(), want };
-            if limit.unanswered || ask.want != limit.told || ask.want != limit.limit {
-                // Those that wait for a unit come first.
+            if limit.unanswered || ask.want != limit.last_wanted || ask.want != limit.limit {
+                // Limits with waiting admissions come first.
                 changed.push((usage.waiting == 0, ask));
             } else if limit.limit > 0 {
                 unchanged.push(ask);
@@ -371,7 +376,7 @@ impl Membership {
         }
         changed.sort_by_key(|(idle, _)| *idle);
         let mut asks: Vec<Ask> = changed.into_iter().map(|(_, ask)| ask).take(ASKS_MAX).collect();
-        // The unchanged ones take turns.
+        // The unchanged limits take turns.
         let turn = unchanged.partition_point(|ask| self.cursor.as_ref() >= Some(&ask.key));
         unchanged.rotate_left(turn);
         let room = ASKS_MAX.saturating_sub(asks.len()).min(UNCHANGED_MAX);
@@ -398,21 +403,21 @@ impl Membership {
         }
     }
 
-    /// Reports that a request has failed or is overdue, and that no peer can carry the next one.
+    /// Reports that a request has failed or is overdue, and that no peer can forward the next one.
     pub fn fail(&mut self, now: Duration, sent: Duration) {
-        // A process that was paused meanwhile has not really waited for the answer.
+        // A process that was paused in the meantime has not really waited for the answer.
         if self.under_way == Some(sent) && now.saturating_sub(sent) <= PAUSE {
             self.cut_off = Some(now);
         }
         self.abandon(sent);
     }
 
-    /// When the request was sent whose answer is awaited.
+    /// Returns when the request in progress was sent. `None` if no request is in progress.
     pub fn under_way(&self) -> Option<Duration> {
         self.under_way
     }
 
-    /// Reports the answer to [`Register`]: the database's term, or `None` if it refuses.
+    /// Reports the answer to [`Register`]: the current term, or `None` if the database refuses.
     pub fn registered(&mut self, now: Duration, register: &Register, term: Option<TermState>) {
         if self.under_way == Some(register.sent) {
             self.under_way = None;
@@ -453,7 +458,7 @@ impl Membership {
                 return;
             }
             Verdict::Ok | Verdict::Term | Verdict::Lost | Verdict::Unknown if newest => {}
-            // The row has taken this beat, so others know that this run lives.
+            // The database has stored this beat, so other runs can see that this run is alive.
             Verdict::Ok | Verdict::Term if !self.left.contains(&answer.term.id) => {
                 self.fresh = self.fresh.max(Some(beat.sent));
                 return;
@@ -496,7 +501,7 @@ impl Membership {
         }
     }
 
-    /// Applies the answer to the newest beat in this run's own term.
+    /// Applies the answer to the newest beat in the term of this run.
     fn apply(&mut self, now: Duration, beat: &Beat, answer: &Answer, supply: &mut impl Supply) {
         let Some(term) = &mut self.term else { return };
         term.restated |= beat.whole;
@@ -508,15 +513,16 @@ impl Membership {
         self.doubtful &= !answer.term.open;
         self.refused = None;
         if beat.whole {
-            // The database has forgotten all other units of this run, which had none.
+            // The database has discarded all other limits of this run. The run held no units of
+            // them.
             for limit in self.limits.values_mut() {
-                (limit.unanswered, limit.told) = (false, 0);
+                (limit.unanswered, limit.last_wanted) = (false, 0);
             }
         }
         for (ask, grant) in beat.asks.iter().zip(&answer.grants) {
             let Some(limit) = self.limits.get_mut(&ask.key) else { continue };
             limit.unanswered = false;
-            limit.told = ask.want;
+            limit.last_wanted = ask.want;
             limit.cap = grant.cap.unwrap_or(0);
             (limit.others, limit.wishes) = (grant.others, grant.wishes);
             if grant.held > limit.limit {
@@ -526,10 +532,10 @@ impl Membership {
         }
     }
 
-    /// Reports the term that a peer works in. If it is another one, one of the two has a database
-    /// that is no longer the primary: this run takes nothing from beats under way and opens a new
-    /// connection.
-    pub fn heard_term(&mut self, term: Uuid) {
+    /// Reports the term of a peer. If it differs from the own term, one of the two runs uses a
+    /// database that is no longer the primary. This run then ignores the answers to beats in
+    /// progress and opens a new connection.
+    pub fn report_peer_term(&mut self, term: Uuid) {
         if self.term.is_some_and(|own| own.id != term) {
             self.seq = self.seq.saturating_add(1);
             self.under_way = None;
@@ -537,20 +543,21 @@ impl Membership {
         }
     }
 
-    /// Returns whether the next request must go over a new connection, and forgets it.
+    /// Returns whether the next request needs a new connection, and resets this flag.
     pub fn take_reconnect(&mut self) -> bool {
         std::mem::take(&mut self.reconnect)
     }
 
-    /// Leaves the current term for another one. Answers to earlier beats raise nothing any more.
+    /// Replaces the current term. Answers to earlier beats can no longer raise a limit.
     fn adopt(&mut self, now: Duration, term: &TermState) {
         if let Some(own) = self.term {
             self.left.insert(own.id);
         }
-        // Out of contact for so long, the run may have been declared dead, and its units given to
-        // others, in a past that the new term has forgotten. It gives back what it does not use and
-        // admits nothing until the term is open. A run that was cut off and not paused goes on with
-        // its units unless it is strict: in an outage of the database, nobody is declared dead.
+        // After such a long time without contact, the run may have been declared dead and its units
+        // given to others, in a past that the database has lost. It gives back the units that it
+        // does not use and admits nothing until the term is open. A run that was cut off and not
+        // paused continues with its units unless it is strict, because no run is declared dead
+        // during an outage of the database.
         let long = self.fresh.is_some_and(|sent| now.saturating_sub(sent) > FRESH);
         self.doubtful |= long && (self.paused || self.strict);
         let phase = Phase::Closed { since: now };
@@ -559,7 +566,7 @@ impl Membership {
         self.seq = self.seq.saturating_add(1);
     }
 
-    /// Makes the next beat a whole one.
+    /// Makes the next beat state all units that this run holds.
     fn restate(&mut self) {
         if let Some(term) = &mut self.term {
             term.restated = false;
@@ -650,7 +657,7 @@ mod tests {
             self.member.answered(self.now, beat, &answer, &mut self.counter);
         }
 
-        /// Sets what is in use, and waits until the limit is granted.
+        /// Sets the usage, and waits until the limit is granted.
         fn use_units(&mut self, used: u32) {
             self.counter.usage = Usage { used, waiting: 0, starts: 0 };
             let beat = self.beat();

@@ -1,19 +1,19 @@
-//! How many units of a limit a run wants to hold.
+//! Computes the number of units of a limit that a run requests.
 
 use crate::beat::LimitKind;
 
-/// What a run uses of a limit.
+/// The usage of a limit by one run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Units in use. A permit counts for a second after its use.
+    /// The units in use. A permit counts for one second after its use.
     pub used: u32,
-    /// Admissions that wait for a unit.
+    /// The admissions that wait for a unit.
     pub waiting: u32,
-    /// Calls started within the last second.
+    /// The calls started within the last second.
     pub starts: u32,
 }
 
-/// What is known about a limit when its share is computed.
+/// The input from which the share of a run is computed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Share {
     pub(crate) kind: LimitKind,
@@ -23,10 +23,10 @@ pub(crate) struct Share {
     pub(crate) usage: Usage,
     /// The units that this run holds now.
     pub(crate) limit: u32,
-    /// The units that other runs hold, and those that they want and did not get.
+    /// The units that other runs hold, and those that they have requested and not received.
     pub(crate) others: u32,
     pub(crate) wishes: u32,
-    /// Whether the limit was used within a day.
+    /// Whether the limit was used within the last day.
     pub(crate) recent: bool,
 }
 
@@ -34,9 +34,10 @@ impl Share {
     /// Returns the number of units to hold.
     ///
     /// A run keeps a reserve above its use, so that a call rarely waits for the database, and a
-    /// standing share while it is idle, so that it can admit calls while the database is away. If
-    /// others want units that they did not get, it keeps only what it uses. The reserve never asks
-    /// for units that are known to be elsewhere, or two idle runs would take them from each other.
+    /// standing share while it is idle, so that it can admit calls while the database is
+    /// unreachable. If other runs lack units, it keeps only those in use. The reserve never
+    /// requests units that other runs are known to hold, because otherwise two idle runs would take
+    /// them from each other.
     pub(crate) fn want(&self) -> u32 {
         let busy = self.usage.used.saturating_add(self.usage.waiting);
         if self.wishes > 0 || !(self.recent || busy > 0) {

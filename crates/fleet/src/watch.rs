@@ -1,4 +1,4 @@
-//! Decides which other runs are dead, and when a dead run's units may be given back.
+//! Determines which other runs are dead, and when the units of a dead run may be given back.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,81 +7,82 @@ use uuid::Uuid;
 
 use crate::beat::RunState;
 
-/// A run without a beat for this long is dead if it is proven that its process has ended.
+/// A run without a beat for this long is dead if its process is proven to have ended.
 const STILL_PROVEN: Duration = Duration::from_millis(1_500);
 
-/// A run without a beat for this long is dead if no member hears it. More than the 7 s for which a
-/// run admits calls after its last beat, with clocks that differ by 10 %.
+/// A run without a beat for this long is dead if no other member is connected to it. The value
+/// exceeds the 7 s for which a run admits calls after its last beat, with clocks that differ by
+/// 10 %.
 const STILL_SILENT: Duration = Duration::from_secs(10);
 
-/// A dead run's units are given back when it has not beaten for this long.
+/// The units of a dead run are given back if it has sent no beat for this long.
 const STILL_RELEASE: Duration = Duration::from_secs(9);
 
-/// What a member says about others counts if it has beaten within this time.
+/// The connections that a member reports count only if it has sent a beat within this time.
 const FRESH: Duration = Duration::from_secs(7);
 
-/// Readings further apart do not show that nothing happened in between.
+/// Two readings that are further apart do not prove that the row was unchanged in between.
 const GAP: Duration = Duration::from_secs(1);
 
-/// The connection of this run to another one.
+/// The state of the connection from this run to another run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Link {
-    /// The other run answers.
+    /// The other run responds.
     Up,
-    /// There is no connection, or nothing comes over it.
+    /// There is no connection, or no message arrives over it.
     Silent,
-    /// The connection was up and broke, and three attempts to connect again, within 500 ms, were
-    /// refused: the machine answers, and the process has ended.
+    /// The connection broke, and three further attempts within 500 ms were refused. The machine
+    /// responds, so the process has ended.
     Refused,
 }
 
 /// One reading of the table of runs.
 #[derive(Clone, Debug)]
 pub struct Reading {
-    /// When the query was sent, and when its answer came.
+    /// The time at which the query was sent, and the time of its answer.
     pub sent: Duration,
     pub received: Duration,
-    /// The life of the primary that answered, and its term. If either is another one than before,
-    /// the database may have gone back in time.
+    /// The incarnation of the primary server that answered, and its term. If either has changed,
+    /// the database may have been reset to an earlier state.
     pub mark: String,
     pub term: Uuid,
-    pub runs: Vec<RunSeen>,
+    pub runs: Vec<RunReading>,
 }
 
 /// A row of a reading.
 #[derive(Clone, Debug)]
-pub struct RunSeen {
+pub struct RunReading {
     pub run: Uuid,
     pub state: RunState,
     pub seq: i64,
-    /// The runs that this one hears over its peer links.
+    /// The other runs that this run is connected to over its peer links.
     pub sees: Vec<Uuid>,
 }
 
-/// What is to be done about another run.
+/// A required action on another run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finding {
-    /// Declare it dead, if its row still has this `seq`.
+    /// The run must be declared dead, if its row still has this `seq`.
     Dead { run: Uuid, seq: i64, death: Death },
-    /// End what is left of the dead run's calls, and give back its units.
+    /// The remaining calls of the dead run must be ended, and its units given back.
     Release { run: Uuid },
 }
 
-/// Why a run is taken for dead.
+/// The evidence that a run is dead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Death {
-    /// Its process has ended.
+    /// The process of the run has ended.
     Proven,
-    /// No other run has heard from it.
+    /// The run has sent no beat, and no other run is connected to it.
     Silent,
 }
 
-/// What a run knows about the others from its own readings.
+/// The state of the other runs, as seen in this run's own readings.
 #[derive(Clone, Debug)]
 pub struct Watch {
     me: Uuid,
     last: Option<Reading>,
-    /// Per run, its `seq` and when this run first read it.
+    /// For each run, its `seq` and the time at which this run first read it.
     since: BTreeMap<Uuid, (i64, Duration)>,
 }
 
@@ -90,8 +91,9 @@ impl Watch {
         Self { me, last: None, since: BTreeMap::new() }
     }
 
-    /// Takes in a reading. Two readings of one `seq` show a time without a beat only if they and
-    /// all between them are at most a second apart and from one life of the database.
+    /// Adds a reading. Two readings with the same `seq` prove a time without a beat only if they
+    /// and all readings between them are at most a second apart and from one incarnation of the
+    /// primary server.
     pub fn read(&mut self, reading: Reading) {
         let continues = self.last.as_ref().is_some_and(|last| {
             reading.sent.saturating_sub(last.received) <= GAP
@@ -102,7 +104,7 @@ impl Watch {
             true => std::mem::take(&mut self.since),
             false => BTreeMap::new(),
         };
-        let since = |row: &RunSeen| match before.get(&row.run) {
+        let since = |row: &RunReading| match before.get(&row.run) {
             Some(seen) if seen.0 == row.seq => (row.run, *seen),
             _ => (row.run, (row.seq, reading.received)),
         };
@@ -110,25 +112,26 @@ impl Watch {
         self.last = Some(reading);
     }
 
-    /// Forgets all readings, for example after a pause of this process.
+    /// Discards all readings, for example after a pause of this process.
     pub fn clear(&mut self) {
         self.last = None;
         self.since.clear();
     }
 
-    /// The runs that are members, this one included.
-    pub fn members(&self) -> impl Iterator<Item = &RunSeen> {
+    /// Returns the members of the fleet, including this run.
+    pub fn members(&self) -> impl Iterator<Item = &RunReading> {
         let rows = self.last.iter().flat_map(|last| &last.runs);
         rows.filter(|row| row.state.is_member())
     }
 
-    /// What follows from the last reading. `link` is the connection to another run.
+    /// Returns the actions that the last reading requires. `link` returns the state of the
+    /// connection to another run.
     pub fn findings(&self, link: impl Fn(Uuid) -> Link) -> Vec<Finding> {
         let rows = self.last.iter().flat_map(|last| &last.runs);
         rows.filter(|row| row.run != self.me).filter_map(|row| self.finding(row, &link)).collect()
     }
 
-    fn finding(&self, row: &RunSeen, link: &impl Fn(Uuid) -> Link) -> Option<Finding> {
+    fn finding(&self, row: &RunReading, link: &impl Fn(Uuid) -> Link) -> Option<Finding> {
         let still = self.still(row);
         let (run, seq) = (row.run, row.seq);
         match (row.state, link(run)) {
@@ -143,14 +146,14 @@ impl Watch {
         }
     }
 
-    /// Returns whether a member that beats says that it hears this run.
+    /// Returns whether an active member reports a connection to this run.
     fn is_heard(&self, run: Uuid) -> bool {
         self.members()
             .any(|row| row.run != self.me && self.still(row) < FRESH && row.sees.contains(&run))
     }
 
-    /// For how long this row has certainly not changed.
-    fn still(&self, row: &RunSeen) -> Duration {
+    /// Returns the time for which this row has provably not changed.
+    fn still(&self, row: &RunReading) -> Duration {
         match (&self.last, self.since.get(&row.run)) {
             (Some(last), Some((_, since))) => last.sent.saturating_sub(*since),
             _ => Duration::ZERO,
@@ -174,9 +177,9 @@ mod tests {
     fn reading(at: u64, state: RunState, seq: i64, sees: &[Uuid]) -> Reading {
         let beats = i64::try_from(at).unwrap();
         let runs = vec![
-            RunSeen { run: ME, state: RunState::Up, seq: beats, sees: vec![] },
-            RunSeen { run: OTHER, state, seq, sees: vec![] },
-            RunSeen { run: THIRD, state: RunState::Up, seq: beats, sees: sees.to_vec() },
+            RunReading { run: ME, state: RunState::Up, seq: beats, sees: vec![] },
+            RunReading { run: OTHER, state, seq, sees: vec![] },
+            RunReading { run: THIRD, state: RunState::Up, seq: beats, sees: sees.to_vec() },
         ];
         let (sent, received) = (ms(at), ms(at + 10));
         Reading { sent, received, mark: "life".into(), term: Uuid::nil(), runs }

@@ -20,11 +20,11 @@ use model::{CallUuid, Digit, HangupCause};
 use xml::Document;
 use xml::ast::Target;
 
-/// How far the set-up of the call has come, from the view of an instruction.
+/// The progress of the call's set-up, as far as it matters to an instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Readiness {
-    /// Not answered. Elements that need no media run. The first element that needs media waits and
-    /// requests an answer.
+    /// The call is not answered. Elements that need no media run. The first element that needs
+    /// media waits and requests an answer.
     Ringing,
     /// `accept` is in flight. No element begins.
     Answering,
@@ -62,7 +62,7 @@ pub(crate) enum Progress {
     HangUp(HangupCause),
 }
 
-/// How an instruction ended.
+/// The result of an instruction that has ended.
 pub(crate) struct Completion {
     pub(crate) outcome: InstructionOutcome,
     /// A detail for the event log. May be empty.
@@ -93,18 +93,18 @@ impl Completion {
 /// A request to the action URL of an element.
 pub(crate) struct Action {
     pub(crate) target: Target,
-    /// The document that the URL returns runs next.
+    /// Whether the document that the URL returns runs next.
     pub(crate) redirect: bool,
-    /// Parameters besides those of every request.
+    /// The parameters in addition to those of every request.
     pub(crate) params: Params,
-    /// Sent again as a callback if the call ends before the URL has answered.
+    /// Whether the request is repeated as a callback if the call ends before the URL has answered.
     pub(crate) repeat_after_hangup: bool,
 }
 
-/// Why an activity is stopped from outside.
+/// The reason why an activity is stopped from outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum StopReason {
-    /// The call ends, and its media with it.
+    /// The call and its media end.
     CallEnds,
     /// Another document takes over.
     Replaced,
@@ -114,7 +114,7 @@ pub(crate) enum StopReason {
 ///
 /// The default methods ignore their input.
 pub(crate) trait Activity: Send + Sync {
-    /// A fetch has ended, which may be one of this activity.
+    /// Handles the end of a fetch, which may have been started by this activity.
     fn fetched(
         &mut self,
         env: &mut Env<'_>,
@@ -125,36 +125,38 @@ pub(crate) trait Activity: Send + Sync {
         Progress::Pending
     }
 
-    /// A playlist has been played to its end.
+    /// Handles the end of a playlist that was played completely.
     fn played(&mut self, env: &mut Env<'_>, play: PlayId) -> Progress {
         let _ = (env, play);
         Progress::Pending
     }
 
-    /// An item of a playlist could not be played and was skipped. `item` counts from 0.
+    /// Handles an item of a playlist that could not be played and was skipped. `item` counts from
+    /// 0.
     fn play_failed(&mut self, env: &mut Env<'_>, play: PlayId, item: u16, reason: &str) {
         let _ = (env, play, item, reason);
     }
 
-    /// The caller pressed a key. Unless the activity takes it, it is kept for the next collection.
+    /// Handles a key that the caller has pressed. If the activity does not take it, it is kept for
+    /// the next collection.
     fn digit(&mut self, env: &mut Env<'_>, key: Key) -> Progress {
         env.keys.push(key);
         Progress::Pending
     }
 
-    /// The digits of this play have been sent to the peer.
+    /// Handles the end of the digits with this play id.
     fn digits_sent(&mut self, env: &mut Env<'_>, play: PlayId) -> Progress {
         let _ = (env, play);
         Progress::Pending
     }
 
-    /// The caller's voice began or ended, or a voicemail beeped.
+    /// Handles the beginning or end of the caller's voice, or the beep of a voicemail.
     fn voice(&mut self, env: &mut Env<'_>, voice: VoiceEvent) -> Progress {
         let _ = (env, voice);
         Progress::Pending
     }
 
-    /// A recogniser reports an event of the caller's speech.
+    /// Handles an event of a recogniser about the caller's speech.
     fn speech(
         &mut self,
         env: &mut Env<'_>,
@@ -165,7 +167,7 @@ pub(crate) trait Activity: Send + Sync {
         Progress::Pending
     }
 
-    /// A recording has been named, or has ended.
+    /// Handles a recording that has received its id or has ended.
     fn recording(
         &mut self,
         env: &mut Env<'_>,
@@ -176,43 +178,43 @@ pub(crate) trait Activity: Send + Sync {
         Progress::Pending
     }
 
-    /// A leg that this call dialled reports an event.
+    /// Handles an event of a leg that this call has dialled.
     fn leg_event(&mut self, env: &mut Env<'_>, call: CallUuid, event: BLegEvent) -> Progress {
         let _ = (env, call, event);
         Progress::Pending
     }
 
-    /// The leg that dialled this call sends a command.
+    /// Handles a command of the leg that dialled this call.
     fn leg_command(&mut self, env: &mut Env<'_>, command: &BLegCommand) -> Progress {
         let _ = (env, command);
         Progress::Pending
     }
 
-    /// The room that the call is in reports an event.
+    /// Handles an event of the room that the call is in.
     fn room_event(&mut self, env: &mut Env<'_>, event: &RoomEvent) -> Progress {
         let _ = (env, event);
         Progress::Pending
     }
 
-    /// The stream of the call has ended.
+    /// Handles the end of the call's stream.
     fn stream_ended(&mut self, env: &mut Env<'_>, ended: stream::EndedStream) -> Progress {
         let _ = (env, ended);
         Progress::Pending
     }
 
-    /// A timer fired.
+    /// Handles a timer.
     fn timer(&mut self, env: &mut Env<'_>, timer: Timer) -> Progress {
         let _ = (env, timer);
         Progress::Pending
     }
 
-    /// The [`Readiness`] may have changed.
+    /// Handles a possible change of the [`Readiness`].
     fn readiness_changed(&mut self, env: &mut Env<'_>) -> Progress {
         let _ = env;
         Progress::Pending
     }
 
-    /// The activity is stopped from outside and dropped afterwards.
+    /// Stops the activity from outside. It is dropped afterwards.
     fn stop(&mut self, env: &mut Env<'_>, reason: StopReason);
 
     /// Whether the activity needs the call to be answered, although its element needs no media.
@@ -227,12 +229,12 @@ pub(crate) trait Activity: Send + Sync {
 
     /// Returns a digit that leads to the same decisions as `digit` and does not reveal it.
     ///
-    /// `next` holds the rules of the collection that takes the digits which this activity leaves.
+    /// `next` contains the rules of the collection that takes the remaining digits.
     fn stand_in(&self, digit: Digit, next: Rules) -> Digit {
         next.stand_in(digit)
     }
 
-    /// Whether the words of that recognition must stay out of logs. `None` if the activity does not
+    /// Whether the words of this recognition must stay out of logs. `None` if the activity does not
     /// wait for them.
     fn hides_speech(&self, recognition: RecognitionId) -> Option<bool> {
         let _ = recognition;
@@ -244,23 +246,23 @@ pub(crate) trait Activity: Send + Sync {
         false
     }
 
-    /// Whether the activity waits for the end of that recording.
+    /// Whether the activity waits for the end of this recording.
     fn awaits_recording(&self, recording: RecordingId) -> bool {
         let _ = recording;
         false
     }
 
-    /// Ends the recording that the activity makes.
+    /// Ends the recording of the activity.
     fn stop_recording(&mut self, ctx: &mut CallContext) {
         let _ = ctx;
     }
 
-    /// Returns the leg that has answered this call's `Dial` and is still up.
+    /// Returns the leg that has answered this call's `Dial`. `None` if none is connected.
     fn b_leg(&self) -> Option<CallUuid> {
         None
     }
 
-    /// Gives up the B-leg, which gets another document.
+    /// Releases the B-leg, which continues with another document.
     fn release_b_leg(&mut self, ctx: &mut CallContext) {
         let _ = ctx;
     }

@@ -35,27 +35,28 @@ pub(super) struct CalledParty {
 }
 
 enum Phase {
-    /// The A-leg knows of the answer. It has not yet reported that this leg was the first.
+    /// The A-leg has been informed of the answer. It has not yet reported that this leg was the
+    /// first.
     WaitingForProceed,
-    /// Fetches the document of the confirmation sound.
+    /// The document of the confirmation sound is being fetched.
     Fetching(FetchId),
-    /// The confirmation sound, which waits for the media path.
+    /// The confirmation sound is available and waits for the media path.
     SoundPending(Vec<SoundItem>),
     PlayingSound(PlayId),
-    /// The sound has been played. Waits for the confirmation key.
+    /// The sound has been played. The leg waits for the confirmation key.
     WaitingForKey,
-    /// Digits that wait for the media path.
+    /// The digits to be sent wait for the media path.
     DigitsPending(String),
     SendingDigits(PlayId),
-    /// Confirmed. Waits for the media path only.
+    /// The call is confirmed and waits only for the media path.
     Confirmed,
-    /// The A-leg knows that this leg is ready.
+    /// The A-leg has been informed that this leg is ready.
     Ready,
     Joined,
 }
 
 impl CalledParty {
-    /// Begins on a B-leg that has just been answered.
+    /// Starts on a B-leg that has just been answered.
     pub(super) fn begin(ctx: &mut CallContext) -> Self {
         let outbound = ctx.setup.outbound.clone().unwrap_or_default();
         let b_leg = outbound.b_leg;
@@ -69,7 +70,7 @@ impl CalledParty {
         }
     }
 
-    /// Begins on a call that has just been answered and needs a confirmation before it runs a
+    /// Starts on a call that has just been answered and needs a confirmation before it runs a
     /// document.
     pub(super) fn confirming(
         ctx: &mut CallContext,
@@ -126,7 +127,7 @@ impl CalledParty {
         }
     }
 
-    /// Continues what waits for the media path, if the path is up.
+    /// Continues the step that waits for the media path, if the path is up.
     fn resume(&mut self, ctx: &mut CallContext, readiness: Readiness) {
         if readiness != Readiness::Open {
             return;

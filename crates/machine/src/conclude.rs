@@ -8,9 +8,10 @@ use super::stream;
 use crate::contract::{BLegEvent, CallbackKind, CallbackRequest, MediaCommand, Output, Summary};
 use model::HangupCause;
 
-/// Ends the call: closes its media, stops everything that runs beside the document, and outputs its record.
+/// Ends the call: closes its media, stops all activities beside the document, and outputs its
+/// record.
 ///
-/// A call that has ended already keeps its first cause and is not reported again.
+/// A call that has already ended keeps its first cause and is not reported again.
 pub(super) fn conclude(ctx: &mut CallContext, cause: HangupCause) {
     ctx.media(MediaCommand::Close);
     ctx.timers.clear_all();

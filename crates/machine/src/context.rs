@@ -1,9 +1,9 @@
-//! State that all parts of a machine share: the time, the timers, the facts about the call and its
+//! State that all parts of a machine share: the time, the timers, the data of the call and its
 //! outputs.
 //!
-//! Every output passes through here. Rules that bind all states and instructions are therefore
-//! enforced in one place: a closed leg gets no further command, and a call never sends both a
-//! reject and an accept.
+//! Every output passes through here. Rules for all states and instructions are therefore enforced
+//! in one place: a closed leg gets no further command, and a call never sends both a reject and an
+//! accept.
 
 mod snapshot;
 
@@ -19,14 +19,14 @@ use crate::contract::{
 use model::{CallUuid, Direction, HangupCause, Leg, StreamId, Timestamp};
 use xml::ast::{Finding, Position, Severity, Target};
 
-/// How long Meta's terminate webhook may take after the relay has closed DTLS. Usually it arrives
-/// 50–500 ms later.
+/// Timeout of Meta's terminate webhook after the relay has closed DTLS. It usually arrives within
+/// 50–500 ms.
 const PATH_CLOSED_MS: u64 = 1_500;
-/// How long a fetch may exceed its deadline before the machine gives up on it.
+/// Time by which a fetch may exceed its deadline before the machine treats it as failed.
 const FETCH_GRACE_MS: u64 = 1_000;
 /// Maximum number of findings that are output per document.
 const FINDINGS_MAX: usize = 100;
-/// Distinguishes the derived ids of streams from those of legs.
+/// Bit that distinguishes the derived ids of streams from those of legs.
 const STREAM_IDS: u64 = 1 << 32;
 
 /// The place of an instruction in its document.
@@ -46,7 +46,7 @@ impl std::fmt::Display for Place {
 #[derive(Debug, Default)]
 pub(super) struct RoomRingback {
     pub(super) fetch: Option<FetchId>,
-    /// The room plays the ring-back.
+    /// Whether the room plays the ring-back.
     pub(super) is_playing: bool,
 }
 
@@ -63,15 +63,15 @@ pub(super) struct CallContext {
     pub(super) timers: Timers,
     pub(super) setup: Box<CallSetup>,
     pub(super) answered: Option<CallTime>,
-    /// The document of the answer URL or the fallback URL has been received.
+    /// Whether the document of the answer URL or the fallback URL has been received.
     pub(super) document_received: bool,
-    /// ICE and DTLS are complete, or have been.
+    /// Whether ICE and DTLS were completed at any time.
     pub(super) connected: bool,
-    /// The media path is lost. `accept` is not sent any more.
+    /// Whether the media path is lost. `accept` is then no longer sent.
     pub(super) path_lost: bool,
     /// The terminate webhook of Meta, if it has been received.
     pub(super) termination: Option<Termination>,
-    /// The conference that the call is in, or was in last.
+    /// The conference that the call is in or has last been in.
     pub(super) conference: Option<uuid::Uuid>,
     /// The ring-back in the room that this call is placed for.
     pub(super) room_ringback: RoomRingback,
@@ -85,10 +85,10 @@ pub(super) struct CallContext {
     legs: u32,
     streams: u32,
     recordings: u32,
-    /// The requests to Graph, each action once, and whether Graph has responded.
+    /// The requests to Graph, at most one for each action, and whether Graph has responded.
     graph_requests: Vec<(GraphAction, bool)>,
     closed: bool,
-    /// The cause with which the call has ended.
+    /// The cause with which the call has ended. `None` while it continues.
     concluded: Option<HangupCause>,
     over: bool,
 }
@@ -122,22 +122,23 @@ impl CallContext {
         }
     }
 
-    /// Removes and returns the oldest output.
+    /// Removes and returns the oldest output, or returns `None` if there is none.
     pub(super) fn next_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
     }
 
-    /// Shrinks the output queue to the size that a usual step needs.
+    /// Shrinks the output queue to the usual size of a step.
     pub(super) fn shrink(&mut self) {
         self.outputs.shrink_to(4);
     }
 
-    /// Returns the wall-clock time of a time of the call. For display only.
+    /// Converts a time of the call to wall-clock time, for display only.
     pub(super) fn wall_clock(&self, at: CallTime) -> Timestamp {
         self.setup.started.plus(Duration::from_millis(at.0.saturating_sub(self.began.0)))
     }
 
-    /// How much time is left for the answer URL and the fallback URL together, in milliseconds.
+    /// Returns how much time is left for the answer URL and the fallback URL together, in
+    /// milliseconds.
     ///
     /// Only inbound calls have such a limit, since the caller's phone rings in the meantime.
     pub(super) fn answer_budget_ms(&self) -> u64 {
@@ -155,7 +156,7 @@ impl CallContext {
         self.timers.set(timer, self.now.plus(millis));
     }
 
-    /// Ends the call after T_reap, whatever happens until then.
+    /// Sets the timer that ends the call after T_reap, even if nothing else happens.
     pub(super) fn set_reap_timer(&mut self) {
         self.set_timer(Timer::Reap, self.setup.limits.reap_ms);
     }
@@ -264,7 +265,7 @@ impl CallContext {
         StreamId(self.derived(u64::from(self.streams) | STREAM_IDS))
     }
 
-    /// Derives the `nth` id from that of the call.
+    /// Derives the `nth` id from the id of the call.
     fn derived(&self, nth: u64) -> uuid::Uuid {
         let (high, low) = self.setup.call.0.as_u64_pair();
         let mixed = |of: u64, with: u64| scramble(of ^ scramble(with ^ nth));
@@ -367,7 +368,7 @@ impl CallContext {
         if self.connected { HangupCause::MediaTimeout } else { HangupCause::MediaSetupTimeout }
     }
 
-    /// Ends the machine. This is its last output.
+    /// Ends the machine with its last output.
     pub(super) fn finish(&mut self) {
         self.timers.clear_all();
         self.report_state(CallState::Over);
@@ -393,7 +394,8 @@ impl CallContext {
     }
 }
 
-/// The finisher of SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014).
+/// The output function of SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number
+/// generators", 2014).
 fn scramble(bits: u64) -> u64 {
     let bits = bits.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -401,7 +403,8 @@ fn scramble(bits: u64) -> u64 {
     bits ^ (bits >> 31)
 }
 
-/// Returns the findings that are output and logged: the first 100, and in any case the first error.
+/// Returns the findings that are output and logged: the first 100, and the first error if it is not
+/// among them.
 ///
 /// The function is idempotent.
 pub(super) fn limit_findings(findings: &[Finding]) -> Vec<Finding> {

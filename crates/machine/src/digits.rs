@@ -5,14 +5,14 @@ use std::collections::VecDeque;
 
 use model::Digit;
 
-/// The most digits that are kept.
+/// Maximum number of digits that are kept.
 const KEYS_MAX: usize = 32;
 
 /// A digit that was pressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Key {
     pub(crate) digit: Digit,
-    /// The digit must stay out of logs.
+    /// Whether the digit must stay out of logs.
     pub(crate) hidden: bool,
 }
 
@@ -31,7 +31,7 @@ impl DigitBuffer {
         }
     }
 
-    /// Removes and returns the oldest digit.
+    /// Removes and returns the oldest digit, or returns `None` if there is none.
     pub(crate) fn pop(&mut self) -> Option<Key> {
         self.keys.pop_front()
     }
@@ -54,7 +54,7 @@ impl DigitBuffer {
         self.after_hidden = after_hidden;
     }
 
-    /// Notes that a collection was interrupted. The digits are kept.
+    /// Records that a collection was interrupted. The digits are kept.
     pub(crate) fn interrupted(&mut self, hidden: bool) {
         self.after_hidden = hidden;
     }
@@ -93,7 +93,7 @@ pub(crate) struct Rules {
     /// The number of digits that complete an input.
     pub(crate) count: usize,
     pub(crate) valid: DigitSet,
-    /// `log="false"`: the digits must stay out of logs.
+    /// Whether the digits must stay out of logs (`log="false"`).
     pub(crate) hidden: bool,
 }
 

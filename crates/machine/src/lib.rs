@@ -1,15 +1,15 @@
 //! The state machine of a call: inputs in, outputs out, no I/O.
 //!
-//! An [`Input`] is something that happened to the call. An [`Output`] is something to be done,
-//! which the call driver of the node does. [`Machine::handle`] takes an input, [`Machine::poll`]
-//! returns the outputs, and [`Machine::poll_timeout`] returns the time of the next timer.
+//! An [`Input`] is something that happened to the call. An [`Output`] is an action that the call
+//! driver of the node performs. [`Machine::handle`] takes an input, [`Machine::poll`] returns the
+//! outputs, and [`Machine::poll_timeout`] returns the time of the next timer.
 //!
 //! The machine uses no clock, socket, lock or random number generator. It depends on its inputs and
 //! their times alone, and therefore an event log can be replayed ([`replay`]).
 //!
 //! - `contract` defines inputs, outputs and their types.
-//! - `machine` has a state of the call per file.
-//! - `interpreter` runs documents. `element` has an element per file.
+//! - `machine` has a file for each state of the call.
+//! - `interpreter` runs documents, and `element` has a file for each element.
 //! - `activity` is the interface between the interpreter and an instruction that waits.
 //! - `context` holds the state that all of these share.
 

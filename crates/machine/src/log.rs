@@ -38,7 +38,7 @@ impl Header {
 
 /// An input and the outputs that followed.
 ///
-/// The outputs stay JSON, since a replay compares them in this form.
+/// The outputs are kept as JSON, because a replay compares them in this form.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct Entry {
     pub at: CallTime,
@@ -46,7 +46,7 @@ pub struct Entry {
     pub outputs: Vec<Value>,
 }
 
-/// Why a log could not be read.
+/// The reason why a log could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
     #[error("could not read the event log: {0}")]
@@ -131,8 +131,8 @@ impl<R: BufRead> Reader<R> {
         Ok((header, reader))
     }
 
-    /// Returns the next entry. Skips blank lines and lines of the trace. `None` at the end of the
-    /// log.
+    /// Returns the next entry. Skips blank lines and lines of the trace. Returns `None` at the end
+    /// of the log.
     ///
     /// # Errors
     ///
@@ -147,7 +147,8 @@ impl<R: BufRead> Reader<R> {
         Ok(None)
     }
 
-    /// Returns the next line of either kind. Skips blank lines. `None` at the end of the log.
+    /// Returns the next line of either kind. Skips blank lines. Returns `None` at the end of the
+    /// log.
     ///
     /// # Errors
     ///
@@ -198,8 +199,8 @@ fn is_trace(line: &[u8]) -> bool {
     line.trim_ascii_start().starts_with(br#"{"trace":"#)
 }
 
-/// Removes the position from the message of `serde_json`, which counts lines within this single
-/// line.
+/// Converts an error of `serde_json` and removes the position from its message, because that
+/// position counts lines within this single line.
 fn malformed(line: u64, error: &serde_json::Error) -> LogError {
     let text = error.to_string();
     let message =

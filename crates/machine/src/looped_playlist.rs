@@ -6,14 +6,14 @@ use super::sounds::prepare;
 use crate::contract::{CallTime, MediaCommand, PlayId, SoundItem};
 use xml::ast::Repeat;
 
-/// A round shorter than this is taken as a failure to play. Without the limit, sounds that fail
-/// would make a busy loop.
+/// Minimum duration of a round. A shorter round counts as a failure to play. Without the limit,
+/// sounds that fail would cause a busy loop.
 const ROUND_MIN_MS: u64 = 200;
 
 /// A playlist that is repeated until it is stopped. See the [module documentation](self).
 pub(crate) struct LoopedPlaylist {
     items: Vec<SoundItem>,
-    /// Played instead of `items` if these fail. If it fails too, nothing is played.
+    /// The sounds that are played if `items` fail. If these fail too, nothing is played.
     fallback: Vec<SoundItem>,
     playing: Option<(PlayId, CallTime)>,
 }
@@ -35,14 +35,14 @@ impl LoopedPlaylist {
         Self { items, fallback, playing: None }
     }
 
-    /// Plays the sounds if the media path is up and they are not being played.
+    /// Starts the sounds if the media path is up and they are not being played.
     pub(crate) fn play(&mut self, ctx: &mut CallContext, readiness: Readiness) {
         if readiness == Readiness::Open && self.playing.is_none() && !self.items.is_empty() {
             self.playing = Some((ctx.play(self.items.clone()), ctx.now));
         }
     }
 
-    /// Handles the end of a playlist. If it is this one, begins the next round.
+    /// Handles the end of a playlist. If it is this one, the next round begins.
     pub(crate) fn played(&mut self, ctx: &mut CallContext, readiness: Readiness, ended: PlayId) {
         let Some((_, since)) = self.playing.take_if(|(play, _)| *play == ended) else { return };
         if ctx.now.0.saturating_sub(since.0) < ROUND_MIN_MS {
@@ -55,7 +55,7 @@ impl LoopedPlaylist {
         self.playing.is_some_and(|(play, _)| play == play_id)
     }
 
-    /// Stops the sounds until they are played again.
+    /// Stops the sounds. They can be played again later.
     pub(crate) fn stop(&mut self, ctx: &mut CallContext) {
         if let Some((play, _)) = self.playing.take() {
             ctx.media(MediaCommand::Stop { play });

@@ -1,4 +1,4 @@
-//! Calls without a machine, because it is lost or never existed.
+//! Reports about calls without a machine: the machine was lost, or the call was never placed.
 
 use super::conclude::summary;
 use super::context::CallContext;
@@ -21,9 +21,9 @@ pub fn orphan_summary(
     summary(&ctx, cause)
 }
 
-/// Returns the callback for a call that was to enter a multi-party call and could not be placed
-/// (docs/reference/callbacks.md#multi-party-call). `None` if it was not to enter one, or no
-/// callback is set.
+/// Returns the callback for a call that could not be placed for a multi-party call
+/// (docs/reference/callbacks.md#multi-party-call). `None` if the call was not meant to enter one,
+/// or if no callback is set.
 pub fn add_participant_failed(setup: &CallSetup, cause: HangupCause) -> Option<CallbackRequest> {
     let outbound = setup.outbound.as_ref()?;
     let document = outbound.document.clone()?;
@@ -35,7 +35,7 @@ pub fn add_participant_failed(setup: &CallSetup, cause: HangupCause) -> Option<C
 /// Returns the parameters of the last callbacks for a participant that was lost with its process
 /// (docs/reference/callbacks.md#multi-party-call).
 ///
-/// The first are those of its exit, the second those of the end of the multi-party call, which
+/// The first value reports its exit. The second one reports the end of the multi-party call, which
 /// applies if it was the last participant. Times count from the beginning of the participant's
 /// call.
 pub fn orphan_participant_params(

@@ -50,7 +50,7 @@ impl Overlays {
         }
     }
 
-    /// Notes that a playlist has ended.
+    /// Records that a playlist has ended.
     pub(super) fn played(&mut self, ended: PlayId) {
         for slot in [&mut self.play, &mut self.speak] {
             slot.take_if(|play| *play == ended);

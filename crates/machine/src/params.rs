@@ -109,11 +109,10 @@ pub(super) struct Ending {
     pub(super) bill_secs: u64,
 }
 
-/// The cost of a call. Plivo sends these parameters, and Offhook does not bill.
+/// The cost of a call. Offhook does not bill, but Plivo sends this parameter.
 const NO_COST: &str = "0.00000";
 
-/// Returns the parameters that every request has, and once the call is answered those of answered
-/// calls.
+/// Returns the parameters of every request. After the answer they include those of answered calls.
 pub(super) fn common(ctx: &CallContext, event: Event) -> Params {
     request_params(ctx, event, None)
 }
@@ -140,7 +139,8 @@ pub(super) fn final_status(ctx: &CallContext, cause: HangupCause) -> &'static st
     }
 }
 
-/// Inserts the parameters in sorted order, which is the fastest for [`Params`].
+/// Returns the parameters of a request. They are inserted in sorted order, which is the fastest for
+/// [`Params`].
 fn request_params(ctx: &CallContext, event: Event, ending: Option<&Ending>) -> Params {
     let setup = &ctx.setup;
     let mut params = Params::with_capacity(32);
@@ -149,7 +149,7 @@ fn request_params(ctx: &CallContext, event: Event, ending: Option<&Ending>) -> P
     };
     let call = hyphenated(setup.call);
     let b_leg = setup.b_leg();
-    // The id of the request is that of the call (docs/reference/rest.md#make-a-call).
+    // The id of the request is the id of the call (docs/reference/rest.md#make-a-call).
     let ordered = b_leg.is_none() && setup.direction == Direction::Outbound;
     if let Some(b_leg) = &b_leg {
         if let Some(request) = b_leg.a_request {
@@ -227,13 +227,14 @@ fn request_params(ctx: &CallContext, event: Event, ending: Option<&Ending>) -> P
     params
 }
 
-/// Returns the parameters that a `GetInput` action adds after digits
+/// Returns the additional parameters of a `GetInput` action after digits
 /// (docs/reference/callbacks.md#getinput-action).
 pub(super) fn get_input_digits(digits: Param) -> Params {
     get_input_params("dtmf", digits, word(""), word(""))
 }
 
-/// Returns the parameters that a `GetInput` action adds after speech. `confidence` is in per cent.
+/// Returns the additional parameters of a `GetInput` action after speech. `confidence` is in per
+/// cent.
 pub(super) fn get_input_speech(text: Param, confidence: u8) -> Params {
     get_input_params("speech", word(""), text, plain(share(confidence)))
 }
@@ -267,13 +268,13 @@ fn word(text: &'static str) -> Param {
     Param::Plain(text.into())
 }
 
-/// Formats per cent as `0.00` to `1.00`.
+/// Formats a percentage as `0.00` to `1.00`.
 fn share(percent: u8) -> String {
     let percent = percent.min(100);
     format!("{}.{:02}", percent / 100, percent % 100)
 }
 
-/// Returns the parameters that a `GetDigits` action adds
+/// Returns the additional parameters of a `GetDigits` action
 /// (docs/reference/callbacks.md#getdigits-action).
 pub(super) fn get_digits_digits(digits: Param) -> Params {
     Params::from([("Digits".into(), digits)])

@@ -11,7 +11,7 @@ use crate::Machine;
 use crate::contract::{CallState, CallTime, Input, Output};
 use crate::log::{Entry, Header, LogError, Reader};
 
-/// A replayed input.
+/// An input that was replayed.
 pub struct Step<'a> {
     /// The line of the log, from 1.
     pub line: u64,
@@ -45,9 +45,9 @@ pub struct ReplayReport {
     /// The number of inputs that led to the same outputs.
     pub same: u64,
     pub difference: Option<Difference>,
-    /// The last line of the log if it is incomplete. It is not replayed.
+    /// The number of the last line if that is incomplete. It is not replayed.
     pub cut: Option<u64>,
-    /// The call is over after the last input.
+    /// Whether the call has ended after the last input.
     pub over: bool,
 }
 

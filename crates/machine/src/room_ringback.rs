@@ -1,8 +1,8 @@
 //! The ring-back of calls that are placed for a multi-party call: `dial_music`, which its
 //! participants hear until the call is answered (docs/reference/rest.md#multi-party-calls).
 //!
-//! The call is not in the room yet and therefore names it. If no room has the name, nothing is
-//! played.
+//! The call is not in the room yet and therefore refers to it by name. If no room has this name,
+//! nothing is played.
 
 use super::context::CallContext;
 use super::params::Event;
@@ -12,7 +12,7 @@ use crate::contract::{
     FetchFailure, FetchId, FetchResponse, Output, RoomCommand, RoomMusic, SoundItem,
 };
 
-/// Begins when the call has been placed at Meta.
+/// Starts the ring-back after the call has been placed at Meta.
 pub(super) fn begin(ctx: &mut CallContext) {
     match ctx.setup.outbound.as_ref().and_then(|outbound| outbound.room_music.clone()) {
         Some(RoomMusic::RingBack) => ring(ctx, sounds::ring_back()),
@@ -46,7 +46,7 @@ pub(super) fn fetch_timed_out(ctx: &mut CallContext) {
     }
 }
 
-/// Stops the ring-back, since the call was answered or has ended.
+/// Stops the ring-back when the call is answered or ends.
 pub(super) fn stop(ctx: &mut CallContext) {
     if let Some(fetch) = ctx.room_ringback.fetch.take() {
         ctx.cancel_fetch(fetch);

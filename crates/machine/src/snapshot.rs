@@ -1,4 +1,4 @@
-//! The state of a machine for display, for people who step through a call. It does not affect
+//! The state of a machine in a form for display, as printed by `offhook replay`. It does not affect
 //! decisions.
 //!
 //! A snapshot always has the same fields in the same order. A field may be empty. Each part of the
@@ -84,12 +84,12 @@ impl SnapshotBuilder {
         self.0
     }
 
-    /// Adds a line at the beginning of a field.
+    /// Inserts a line at the beginning of a field.
     pub(crate) fn add_first<const N: usize>(&mut self, name: &'static str, line: [Segment; N]) {
         self.insert(name, false, Line(line.into()));
     }
 
-    /// Adds a line at the end of a field.
+    /// Appends a line to a field.
     pub(crate) fn add<const N: usize>(&mut self, name: &'static str, line: [Segment; N]) {
         self.insert(name, true, Line(line.into()));
     }

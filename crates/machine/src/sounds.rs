@@ -1,4 +1,4 @@
-//! Sounds: the playlists of elements, and documents that are fetched for their sounds only.
+//! Converts elements to playlists, and fetches documents for their sounds only.
 
 use std::time::Duration;
 
@@ -8,13 +8,13 @@ use crate::contract::{FetchFailure, FetchId, FetchKind, FetchResponse, Output, S
 use model::Method;
 use xml::ast::{DocUrl, ElementKind, Play, Prompt, Repeat, Speak, Target};
 
-/// The ring-back tone: 425 Hz, one second on and four seconds off (ITU-T E.180).
+/// The frequency of the ring-back tone: 425 Hz, one second on and four seconds off (ITU-T E.180).
 const TONE_HZ: u16 = 425;
 const TONE_MS: u16 = 1_000;
 const PAUSE_SECS: u16 = 4;
 
-/// Whether the element has anything to play. Without text and SSML it is skipped (W306) and does
-/// not answer the call.
+/// Whether the element contains text or SSML. Otherwise it is skipped (W306) and does not answer
+/// the call.
 pub(crate) fn has_speech(speak: &Speak) -> bool {
     !speak.speech.0.is_empty()
 }
@@ -39,7 +39,8 @@ pub(crate) fn play_item(play: &Play) -> SoundItem {
     SoundItem { sound: file_sound(&play.url), repeat: play.repeat }
 }
 
-/// Returns silence as a repeated second, so that the pauses of all calls share one prompt.
+/// Returns silence of this length as a repeated second, so that the pauses of all calls share one
+/// prompt.
 pub(crate) fn silence(length: Duration) -> SoundItem {
     let seconds = u16::try_from(length.as_secs()).unwrap_or(u16::MAX);
     SoundItem { sound: Sound::Silence { ms: 1000 }, repeat: Repeat::Times(seconds) }
@@ -53,7 +54,7 @@ pub(crate) fn ring_back() -> Vec<SoundItem> {
     vec![tone, pause]
 }
 
-/// Returns the children of a prompt element as one playlist.
+/// Converts the children of a prompt element to one playlist.
 pub(crate) fn playlist(prompts: &[Prompt]) -> Vec<SoundItem> {
     prompts
         .iter()
@@ -65,7 +66,7 @@ pub(crate) fn playlist(prompts: &[Prompt]) -> Vec<SoundItem> {
         .collect()
 }
 
-/// Prepares the sounds that must be fetched or synthesized.
+/// Prepares those sounds that must be fetched or synthesized.
 pub(crate) fn prepare(ctx: &mut CallContext, items: &[SoundItem]) {
     let fetched =
         |item: &&SoundItem| matches!(item.sound, Sound::Speak { .. } | Sound::File { .. });
@@ -80,14 +81,14 @@ pub(crate) fn fetch_sounds(ctx: &mut CallContext, url: &DocUrl, event: Event) ->
     fetch_sounds_at(ctx, Target { url: url.clone(), method: Method::Post }, event)
 }
 
-/// Fetches a document for its sounds, with the method of `target`.
+/// Fetches a document for its sounds, with the URL and the method of `target`.
 pub(crate) fn fetch_sounds_at(ctx: &mut CallContext, target: Target, event: Event) -> FetchId {
     let (params, deadline_ms) = (params::common(ctx, event), ctx.setup.limits.fetch_ms);
     ctx.fetch(FetchKind::Sound, target, params, deadline_ms)
 }
 
-/// Returns the sounds of a document that was fetched for them: those of `Speak`, `Play` and `Wait`.
-/// Other elements are skipped.
+/// Returns the sounds of a fetched document: those of `Speak`, `Play` and `Wait`. Other elements
+/// are skipped.
 ///
 /// The result is empty if the fetch failed or the document has no sounds. `attribute` names the
 /// attribute with the URL in remarks.

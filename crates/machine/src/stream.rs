@@ -1,8 +1,8 @@
 //! The stream of a call's audio to a customer's WebSocket: its beginning, its end and its status
 //! callbacks (docs/reference/xml.md#stream, docs/reference/callbacks.md#stream-status).
 //!
-//! A call has at most one stream at a time, which outlives the document that began it. The socket
-//! itself is operated by the node, which gets [`StreamCommand`]s and reports [`StreamEvent`]s.
+//! A call has at most one stream at a time. It outlives the document that began it. The node
+//! operates the socket: it gets [`StreamCommand`]s and reports [`StreamEvent`]s.
 
 use super::context::{CallContext, OpenStream};
 use super::params::{self, Event};
@@ -15,7 +15,7 @@ use crate::contract::{
 use model::StreamId;
 use xml::ast::Target;
 
-/// Why we end a stream: the parameter `StatusReason`.
+/// The reason why this side ends a stream: the parameter `StatusReason`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum StopReason {
     Api,
@@ -40,11 +40,11 @@ const CONNECTION_ERROR: &str = "connection_error";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct EndedStream {
     pub(super) stream: StreamId,
-    /// The stream could not connect, or was lost.
+    /// Whether the stream could not connect or was lost.
     pub(super) dropped: bool,
 }
 
-/// Opens a stream. Returns `false` if the call has one already. Then a status callback reports that
+/// Opens a stream. If the call already has one, returns `false`, and a status callback reports that
 /// the new one is dropped.
 pub(super) fn open(ctx: &mut CallContext, id: StreamId, order: Box<StreamOrder>) -> bool {
     if ctx.stream.is_some() {
@@ -60,7 +60,7 @@ pub(super) fn open(ctx: &mut CallContext, id: StreamId, order: Box<StreamOrder>)
     true
 }
 
-/// Handles an event of a stream. Returns the stream if it has ended.
+/// Handles an event of a stream. Returns the stream if it has ended, otherwise `None`.
 pub(super) fn handle_event(
     ctx: &mut CallContext,
     id: StreamId,
@@ -88,8 +88,8 @@ pub(super) fn handle_event(
             ctx.remark(format!("the stream was lost: {}", foreign(&reason)));
             ended = Some((Event::DroppedStream, Some(CONNECTION_ERROR)));
         }
-        // The customer's server closed the socket. This is the `StatusReason` for an end that the
-        // application requested.
+        // The customer's server closed the socket. Its `StatusReason` is that of an end requested
+        // by the application.
         StreamEvent::Closed => ended = Some((Event::StopStream, Some(StopReason::Api.as_str()))),
         StreamEvent::Degraded { .. } => report(ctx, &stream, Event::DegradedStream, None, None),
         StreamEvent::Played { name } => {
@@ -110,7 +110,8 @@ pub(super) fn handle_event(
     }
 }
 
-/// Ends the call's stream. With an `id`, ends it only if it has this id.
+/// Ends the call's stream and returns it. With an `id`, ends it only if it has this id. Returns
+/// `None` if no stream was ended.
 pub(super) fn stop(
     ctx: &mut CallContext,
     id: Option<StreamId>,

@@ -17,10 +17,10 @@ pub enum Timer {
     Ring,
     /// `hangup_on_ring` after RINGING.
     RingLimit,
-    /// The user's audio arrives, but ACCEPTED has not been received. Its webhook is taken as lost
+    /// The user's audio arrives, but ACCEPTED has not been received. Its webhook is treated as lost
     /// (docs/reference/meta.md#business-initiated-calls).
     AcceptedOverdue,
-    /// The outcome of `accept` is not awaited any longer, after the call has ended.
+    /// The call has ended, and the outcome of `accept` is no longer awaited.
     AcceptOutcome,
     /// T_media: ICE and DTLS are not complete in time after `accept` has succeeded.
     MediaSetup,
@@ -28,30 +28,30 @@ pub enum Timer {
     PathClosed,
     /// `max_call_seconds`, from the answer.
     MaxCall,
-    /// `<Hangup schedule>`.
+    /// The time of a `<Hangup schedule>`.
     ScheduledHangup,
     /// A fetch has exceeded its deadline by one second without a result.
     Fetch,
-    /// A `<Wait>` ends.
+    /// The end of a `<Wait>`.
     Wait,
     /// Silence has lasted for `minSilence` of a `<Wait silence="true">`.
     Silence,
-    /// Clock D of a collection: too long since the last digit
-    /// (docs/reference/xml.md#getinput-clocks).
+    /// Inter-digit timeout of a collection: too much time has passed since the last digit (clock D,
+    /// docs/reference/xml.md#getinput-clocks).
     InterDigit,
-    /// Clock X: the collection has reached its time limit.
+    /// Execution timeout: the collection has reached its time limit (clock X).
     Execution,
-    /// Clock S: no input has begun.
+    /// Input timeout: no input has begun (clock S).
     StartInput,
-    /// `speechEndTimeout`: silence has lasted long enough since the caller spoke.
+    /// `speechEndTimeout`: the caller has been silent for long enough after speaking.
     SpeechEnd,
-    /// A short voice that paused a prompt has ended, and no words have been recognised.
+    /// A short voice paused a prompt and has ended, and no words have been recognised.
     FalseBargeIn,
-    /// A recogniser has been asked for the result and has not answered.
+    /// A recogniser has not returned the requested result in time.
     Transcript,
     /// The next interim result may be sent. At most five are sent per second.
     Interim,
-    /// A recorder has reported no end long after a `Record` must have ended.
+    /// A recorder has not reported the end of a `Record` in time.
     Record,
     /// `timeout` of a `Dial`: no target has answered.
     DialRing,
@@ -67,9 +67,9 @@ pub enum Timer {
     Confirm,
     /// No webhook has followed within five seconds of a successful `terminate`.
     Close,
-    /// `terminate` has failed and is sent again, as by the reaper.
+    /// The time of the next attempt after `terminate` has failed (docs/reference/meta.md#reaper).
     TerminateRetry,
-    /// No webhook has delivered the id within a minute of a `connect` without an outcome.
+    /// No webhook has delivered the id within a minute of a `connect` with an unknown outcome.
     UnknownConnect,
     /// T_reap has expired: the call no longer waits for Meta.
     Reap,
@@ -142,12 +142,13 @@ impl Timers {
         all
     }
 
-    /// Returns the timer that fires next.
+    /// Returns the timer that fires next, or `None` if none is set.
     pub(super) fn next(&self) -> Option<(CallTime, Timer)> {
         self.0.iter().min().copied()
     }
 
-    /// Removes the earliest timer that is due at `now`.
+    /// Removes and returns the earliest timer that is due at `now`, or returns `None` if none is
+    /// due.
     pub(super) fn take_due(&mut self, now: CallTime) -> Option<Timer> {
         let (at, timer) = self.next()?;
         if at > now {

@@ -1,8 +1,8 @@
 //! Detection of the peer's voice, or of a beep, on one leg. A detector exists only while it is
 //! needed.
 //!
-//! `voice` and `beep` classify 20 ms frames of decoded audio. The results are events, so that a
-//! call logs sentences and not frames.
+//! `voice` and `beep` classify 20 ms frames of decoded audio. The results are events about whole
+//! utterances, not about frames.
 
 use std::time::{Duration, Instant};
 
@@ -12,10 +12,10 @@ use crate::opus::{Decoder, Rate};
 use machine::VoiceEvent;
 use xml::ast::Beep;
 
-/// Shorter pauses are part of speech.
+/// Maximum length of a pause within speech.
 const PAUSE: Duration = Duration::from_millis(300);
 
-/// Without a packet for this long, the peer is taken to be silent.
+/// Time without a packet after which the peer counts as silent.
 const SILENCE_AFTER: Duration = Duration::from_millis(60);
 const FRAME: Duration = Duration::from_millis(20);
 
@@ -23,7 +23,7 @@ const FRAME: Duration = Duration::from_millis(20);
 pub(super) struct AudioDetector {
     decoder: Decoder,
     pcm: Vec<i16>,
-    /// Present while voice detection is on.
+    /// The state of voice detection. `None` while it is off.
     voice: Option<VoiceState>,
     beep: Option<BeepDetector>,
     /// End of the audio processed so far.
@@ -83,7 +83,7 @@ impl AudioDetector {
         [began.then_some(VoiceEvent::Began), self.take_beep(beeped)]
     }
 
-    /// Advances time. Reports the end of speech, or a beep after which no more packets arrived.
+    /// Advances the time. Reports the end of speech, or a beep that is followed by no packet.
     pub(super) fn tick(&mut self, now: Instant) -> [Option<VoiceEvent>; 2] {
         let mut beeped = false;
         if let (Some(processed_until), Some(beep)) = (&mut self.processed_until, &mut self.beep) {

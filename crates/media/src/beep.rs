@@ -1,8 +1,8 @@
 //! Detection of a voicemail's beep in 20 ms frames of PCM (docs/reference/xml.md#wait).
 //!
-//! A beep is a steady tone, or a few tones with little between them, followed by silence. A frame
-//! counts as tone if nearly all of its power lies around one pitch and the pitch stays constant.
-//! The power of a vowel is spread over its harmonics, and its pitch moves.
+//! A beep is a steady tone, or a few tones with short gaps, followed by silence. A frame counts as
+//! tone if nearly all of its power lies around one pitch and the pitch stays constant. The power of
+//! a vowel is spread over its harmonics, and its pitch moves.
 
 use crate::FRAME_MS;
 use xml::ast::Beep;
@@ -18,10 +18,10 @@ const LOBE_BINS: usize = 2;
 const TONE_POWER_SHARE: f32 = 0.85;
 /// Maximum pitch difference between two frames of one tone, in bins: 15 Hz.
 const PITCH_TOLERANCE: f32 = 0.3;
-/// Consecutive frames that are neither tone nor silence after which the tone heard so far is
+/// Number of consecutive frames that are neither tone nor silence after which the detected tone is
 /// discarded. One such frame is normal, because a tone starts and ends within a frame.
 const OTHER_FRAMES_MAX: u8 = 2;
-/// A longer tone is a dial tone or music on hold.
+/// Maximum length of a beep. A longer tone is a dial tone or music on hold.
 const TONE_MAX_MS: u32 = 5_000;
 
 /// Detects a beep in a sequence of frames.
@@ -32,7 +32,7 @@ pub(super) struct BeepDetector {
     window: Vec<f32>,
     coefficients: Vec<f32>,
     powers: Vec<f32>,
-    /// Pitch of the last tone frame in bins, and the length of the tone so far.
+    /// The pitch of the last tone frame in bins, and the length of the tone so far.
     pitch: Option<f32>,
     tone_ms: u32,
     silence_ms: u32,

@@ -1,7 +1,7 @@
 //! A bridge forwards the packets of one leg's peer to the peer of another leg, in both directions.
 //!
 //! Opus payloads pass unchanged. The sending leg assigns its own sequence numbers and timestamps,
-//! so that its stream continues when a bridge starts or ends. The two legs may live on different
+//! so that its stream continues when a bridge starts or ends. The two legs may be on different
 //! shards, so each direction has a bounded queue. A jitter buffer restores the 20 ms rhythm. DTMF
 //! events do not cross the bridge; they are reported to the call.
 
@@ -35,7 +35,7 @@ pub fn bridge() -> (BridgeEnd, BridgeEnd) {
 
 impl BridgeEnd {
     /// Sends a packet of this leg's peer to the other leg. It is dropped if the queue is full or
-    /// the other end is gone.
+    /// the other end no longer exists.
     pub(super) fn send(&self, packet: InboundPacket) {
         let _ = self.to.try_send(packet);
     }

@@ -12,16 +12,16 @@ use super::pace::Pace;
 use super::tap::{Tap, TapEnd, TapEntry, TapSides, tap};
 use super::workers::{Job, JobStatus, Workers};
 
-/// One end of a cable: a tap and a feed as those of a leg.
+/// One end of a cable: a tap and a feed like those of a leg.
 #[derive(Debug)]
 pub struct CableEnd {
     pub tap: Tap,
     pub feed: Feed,
 }
 
-/// Creates a cable. `leads` are the frames that each end's feed buffers before audio starts.
-/// Returns `None` if no worker thread accepts the job. The cable ends when either end is dropped;
-/// the other end's tap then reports that it is over.
+/// Creates a cable. `leads` are the numbers of frames that the feeds of the two ends buffer before
+/// audio starts. Returns `None` if no worker thread accepts the job. The cable ends when either end
+/// is dropped. The tap of the other end then reports its end.
 pub fn cable(workers: &Workers, leads: [usize; 2]) -> Option<[CableEnd; 2]> {
     let [first, second] = leads.map(feed);
     let taps = [tap(TapSides::Received), tap(TapSides::Received)];
@@ -39,11 +39,11 @@ struct Cable {
     pace: Pace,
 }
 
-/// One direction.
+/// One direction of a cable.
 struct Direction {
     from: FeedEnd,
     to: TapEnd,
-    /// Ticks so far. Only ticks with audio have a packet.
+    /// Number of ticks so far. Only ticks with audio have a packet.
     ticks: u32,
     packets: u64,
 }
@@ -53,7 +53,7 @@ impl Direction {
         Self { from, to, ticks: 0, packets: 0 }
     }
 
-    /// Forwards one frame. Returns `false` if an end is gone.
+    /// Forwards one frame. Returns `false` if an end was dropped.
     fn tick(&mut self) -> bool {
         let (frame, has_writer) = self.from.next();
         let mut has_reader = true;
@@ -72,7 +72,7 @@ impl Direction {
 impl Job for Cable {
     fn run(&mut self, now: Instant) -> JobStatus {
         for _ in 0..self.pace.steps(now) {
-            // Both directions run, even if the first has ended.
+            // Both directions must run, even if the first one has ended.
             let open = self.directions.each_mut().map(Direction::tick);
             if open.contains(&false) {
                 return JobStatus::Done;

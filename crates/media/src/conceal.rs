@@ -23,7 +23,7 @@ pub struct Concealer {
     history: Vec<f32>,
     /// Consecutive concealed frames.
     concealed: usize,
-    /// One pitch period, created when the first frame is lost, and the position in it.
+    /// One pitch period, created when the first frame is lost, followed by the position in it.
     cycle: Vec<f32>,
     position: usize,
     /// Difference between the last received sample and the start of the period. It is faded out.
@@ -48,7 +48,7 @@ impl Concealer {
         to_length(self.per_ms * ms)
     }
 
-    /// Takes received audio. If frames before it were concealed, its beginning is cross-faded in
+    /// Adds received audio. If frames before it were concealed, its beginning is cross-faded in
     /// place.
     pub fn push(&mut self, pcm: &mut [i16]) {
         if self.concealed > 0 {
@@ -90,7 +90,7 @@ impl Concealer {
         self.cycle.clear();
     }
 
-    /// Gain after this many concealed frames.
+    /// Returns the gain after this many concealed frames.
     fn gain(&self, frames: usize) -> f32 {
         match frames.checked_sub(1) {
             None => 1.0,
@@ -132,7 +132,8 @@ impl Concealer {
             self.history.last().zip(before.last()).map_or(0.0, |(last, before)| last - before);
     }
 
-    /// The lag in samples at which the latest audio is most similar to the audio before it.
+    /// Returns the lag in samples at which the latest audio is most similar to the audio before it.
+    /// `None` if there is too little audio.
     fn period(&self) -> Option<usize> {
         let (min, max) = (self.samples(PERIOD_MS.0), self.samples(PERIOD_MS.1));
         let compared = self.samples(COMPARE_MS);
@@ -164,7 +165,7 @@ impl Concealer {
     }
 }
 
-/// `n / whole`, from 0 to 1.
+/// Returns `n / whole`, from 0 to 1.
 fn fraction(n: usize, whole: usize) -> f32 {
     let small = |n: usize| f32::from(u16::try_from(n).unwrap_or(u16::MAX));
     small(n) / small(whole).max(1.0)

@@ -1,16 +1,16 @@
-//! Compensation for the drift between the peer's clock and ours. Without it, the jitter buffer
-//! would grow without bound or run dry.
+//! Compensates for the drift between the peer's clock and the local one. Without it, the jitter
+//! buffer would grow without bound or run dry.
 //!
-//! Twice a second the fill level is examined. If it never was low, one pitch period is removed from
-//! the audio; if it was nearly empty, one is inserted. Each is cross-faded and inaudible. A second
-//! of a clock that is 1 % fast costs one such period. This works on PCM. Where packets are not
-//! decoded, the jitter buffer drops whole packets instead.
+//! Twice a second the fill level is examined. If the level was never low, one pitch period is
+//! removed from the audio. If the buffer was nearly empty, one is inserted. Corrections are
+//! cross-faded and inaudible. A clock that is 1 % fast needs one correction per second. This works
+//! on PCM. Where packets are not decoded, the jitter buffer drops whole packets instead.
 
 use crate::opus::Rate;
 
 /// Steps between two decisions.
 const DECISION_STEPS: u16 = 25;
-/// Latest steps that are not evaluated yet.
+/// Number of latest steps that are not evaluated yet.
 const PENDING_STEPS: usize = 3;
 /// Target fill level at the start of a step, in steps, on a perfect network.
 const TARGET_STEPS: usize = 2;
@@ -19,7 +19,7 @@ const TARGET_STEPS: usize = 2;
 const SIMILARITY_MIN: f32 = 0.6;
 const SILENCE_RMS: f32 = 60.0;
 
-/// The correction that is due, in samples.
+/// The required correction, in samples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Correction {
     None,
@@ -33,8 +33,8 @@ pub(super) enum Correction {
 #[derive(Debug)]
 pub(super) struct DriftEstimator {
     steps: u16,
-    /// The lowest fill level since the last decision, without the latest steps: whether a packet is
-    /// late or lost is known only when the next one arrives.
+    /// The lowest fill level since the last decision, without the latest steps, because it is
+    /// unknown whether a packet is late or lost until the next one arrives.
     lowest: usize,
     pending: [usize; PENDING_STEPS],
     correction: Correction,
@@ -52,8 +52,8 @@ impl Default for DriftEstimator {
 }
 
 impl DriftEstimator {
-    /// Records the fill level `waiting` at the start of a step and returns the correction that is
-    /// due. `frame` samples are consumed per step; `delay` is that of the jitter buffer in samples.
+    /// Records the fill level `waiting` at the start of a step and returns the required correction.
+    /// `frame` samples are consumed per step; `delay` is that of the jitter buffer in samples.
     pub(super) fn observe(&mut self, waiting: usize, frame: usize, delay: usize) -> Correction {
         let [.., before] = &mut self.pending;
         self.lowest = self.lowest.min(std::mem::replace(before, waiting));
@@ -63,8 +63,8 @@ impl DriftEstimator {
             let target = delay.max(TARGET_STEPS * frame);
             let correction = match self.lowest {
                 lowest if lowest > target + frame * 3 / 8 => Correction::Remove(lowest - target),
-                // The next packet that is late by a step would find too little. A remainder of less
-                // than a period is not inserted: the level is sufficient then.
+                // The next packet that is late by a step would leave the buffer empty. A difference
+                // of less than a period is not corrected, because the level is then sufficient.
                 lowest if lowest < TARGET_STEPS * frame => {
                     Correction::Insert(TARGET_STEPS * frame + frame / 4 - lowest)
                 }
@@ -75,13 +75,14 @@ impl DriftEstimator {
         self.correction
     }
 
-    /// Ignores the levels observed so far, because packets were lost. The level was low until the
-    /// loss was concealed, whatever the clock.
+    /// Discards the levels observed so far, because packets were lost. The level was low until the
+    /// loss was concealed, regardless of the clock.
     pub(super) fn note_loss(&mut self) {
         *self = Self { correction: self.correction, ..Self::default() };
     }
 
-    /// Subtracts the samples that were removed or inserted, and ignores the levels observed before.
+    /// Accounts for the samples that were removed or inserted, and discards the levels observed
+    /// before.
     pub(super) fn apply(&mut self, samples: usize) {
         let rest = |correction: usize| correction.saturating_sub(samples);
         let correction = match self.correction {
@@ -97,14 +98,14 @@ impl DriftEstimator {
     }
 }
 
-/// Shortest and longest period that is removed or inserted (400 and 80 Hz) and length of the
-/// cross-fade, in samples. The last two together are less than 20 ms.
+/// Returns the shortest and longest period that is removed or inserted (400 and 80 Hz) and the
+/// length of the cross-fade, in samples. The last two together are less than 20 ms.
 fn lengths(rate: Rate) -> (usize, usize, usize) {
     let samples = |tenths: usize| rate.frame() * tenths / 200;
     (samples(25), samples(125), samples(70))
 }
 
-/// Maximum number of samples that one correction removes or inserts.
+/// Returns the maximum number of samples that one correction removes or inserts.
 pub(super) fn correction_max(rate: Rate) -> usize {
     lengths(rate).1
 }
@@ -126,9 +127,9 @@ pub(super) fn lengthen(pcm: &mut Vec<i16>, rate: Rate, most: usize) -> usize {
     period
 }
 
-/// Finds the lag at which the beginning is most similar to itself, the longest of equals. Returns
-/// the lag and the length of the cross-fade, or `None` if nothing is similar enough; the correction
-/// can wait.
+/// Finds the lag at which the beginning is most similar to the following audio, and the longest one
+/// if several are equal. Returns the lag and the length of the cross-fade. Returns `None` if
+/// nothing is similar enough, because a correction can wait.
 fn period(pcm: &[i16], rate: Rate, most: usize) -> Option<(usize, usize)> {
     let (shortest, longest_period, join) = lengths(rate);
     let begin = pcm.get(..join)?;

@@ -1,6 +1,6 @@
-//! DTLS for str0m with retransmission timers of our own. The stock provider repeats a flight only
-//! after a second, so that one lost packet would delay the audio audibly; this one starts at 100
-//! ms.
+//! DTLS for str0m with shorter retransmission timers. The stock provider repeats a flight only
+//! after a second, so that one lost packet would delay the audio audibly; this one starts at
+//! 100 ms.
 //!
 //! It wraps `dimpl`, the DTLS implementation that str0m uses, and adds three things. A fatal alert
 //! on an established connection ends it like a close_notify, because str0m ignores such errors. The
@@ -24,7 +24,7 @@ use super::srtp::{Keys, Profile};
 pub struct KeyCell(Arc<Mutex<Option<Keys>>>);
 
 impl KeyCell {
-    /// Takes the keys, if the handshake is complete and they have not been taken yet.
+    /// Returns the keys once, if the handshake is complete.
     pub fn take(&self) -> Option<Keys> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
@@ -35,8 +35,8 @@ impl KeyCell {
 }
 
 thread_local! {
-    /// The cell of the next connection that is created on this thread. str0m creates connections
-    /// where no argument can be passed.
+    /// The cell of the next connection that is created on this thread. It is a thread-local
+    /// variable because str0m creates connections itself and passes no arguments.
     static NEXT_CELL: RefCell<Option<KeyCell>> = const { RefCell::new(None) };
 }
 
@@ -52,9 +52,11 @@ pub fn with_key_cell<T>(make: impl FnOnce() -> T) -> (T, KeyCell) {
 
 /// Time after which the first flight is repeated. It doubles with each repetition.
 const FLIGHT_RTO: Duration = Duration::from_millis(100);
-/// 100 ms doubled eight times is 25 s in total, later than the media timeout that ends the call.
+/// Number of repetitions of a flight. 100 ms doubled eight times is 25 s in total, which exceeds
+/// the media timeout that ends the call.
 const FLIGHT_RETRIES: usize = 7;
-/// Maximum duration of a handshake, longer than a leg may take from its answer to its media.
+/// Maximum duration of a handshake, which exceeds the time that a leg may take from its answer to
+/// its media.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(60);
 
 /// The crypto provider of every leg: str0m's own, with this DTLS.
@@ -116,14 +118,14 @@ struct LazyDtls {
     config: Arc<dimpl::Config>,
     cert: DtlsCert,
     version: DtlsVersion,
-    /// The time of the last `handle_timeout`.
+    /// The time of the last call of `handle_timeout`.
     now: Instant,
-    /// Created with the first packet. It takes several kilobytes.
+    /// The DTLS connection, which is created with the first packet. It takes several kilobytes.
     inner: Option<Box<dimpl::Dtls>>,
     established: bool,
-    /// A fatal alert arrived on the established connection. Reported once.
+    /// Whether a fatal alert arrived on the established connection. It is reported once.
     alerted: bool,
-    /// Where the keys are stored, if requested.
+    /// The cell for the keys, if they are requested.
     keys: Option<KeyCell>,
 }
 
@@ -161,7 +163,8 @@ impl DtlsInstance for LazyDtls {
             self.dtls().handle_timeout(now)?;
         }
         let result = self.dtls().handle_packet(packet);
-        // Alerts are not authenticated before that; anyone could have sent one.
+        // Alerts are not authenticated before the connection is established, so anyone can send
+        // one.
         let fatal = matches!(
             &result,
             Err(DtlsImplError::SecurityError(dimpl::SecurityError::FatalAlert { .. }))

@@ -1,22 +1,22 @@
-//! DTMF as telephone events (RFC 4733), received and sent. No I/O and no clock.
+//! Receives and sends DTMF as telephone events (RFC 4733), without I/O or a clock.
 //!
-//! A received digit is identified by SSRC, timestamp and event, and counts once, however often,
-//! late, duplicated or truncated its packets arrive (docs/reference/media.md#dtmf-received).
-//! Sending yields one packet per 20 ms tick. `sdp` negotiates the payload types.
+//! A received digit is identified by SSRC, timestamp and event, and counts once, even if its
+//! packets arrive repeated, late or truncated (docs/reference/media.md#dtmf-received). Sending
+//! yields one packet per 20 ms tick. `sdp` negotiates the payload types.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use model::Digit;
 
-/// Time since the last packet after which an event without an end packet is reported.
+/// Time since the last packet after which an event is reported even without an end packet.
 const END_TIMEOUT: Duration = Duration::from_millis(200);
 /// Maximum pause after which an event that has not ended may continue under another SSRC: the
 /// sender changed its SSRC during the key press.
 const CONTINUATION_MAX: Duration = Duration::from_secs(1);
-/// Minimum length of a segment that another one may follow. A key that is held longer than the
-/// 16-bit duration allows continues in a new segment that starts at the end of the one before (RFC
-/// 4733 §2.5.1.3). Senders use most of the range before they start one.
+/// Minimum length of a segment that may be followed by another segment. A key that is held longer
+/// than the 16-bit duration allows continues in a new segment that starts at the end of the one
+/// before (RFC 4733 §2.5.1.3). Senders use most of the range before they start a new segment.
 const SEGMENT_MIN: u32 = 0xF000;
 /// Maximum part of a segment's end that may be lost: 200 ms at 48 kHz. Without this bound, pressing
 /// a key again a second after its end packets were lost would count as a continuation.
@@ -42,7 +42,7 @@ struct Event {
     /// Duration in the latest packet of this segment.
     duration: u16,
     last_packet: Instant,
-    /// An end packet has arrived.
+    /// Whether an end packet has arrived.
     ended: bool,
     reported: bool,
 }
@@ -73,10 +73,10 @@ impl Event {
     }
 }
 
-/// Turns telephone-event packets into digits.
+/// Converts telephone-event packets to digits.
 #[derive(Debug, Default)]
 pub struct Receiver {
-    /// In the order in which they were first seen.
+    /// The events in the order in which they first appeared.
     events: VecDeque<Event>,
 }
 
@@ -144,7 +144,7 @@ impl Receiver {
         }
     }
 
-    /// Appends the digits with overdue end packets. Must be called at every tick.
+    /// Appends the digits with overdue end packets to `digits`. Must be called at every tick.
     pub fn tick(&mut self, now: Instant, digits: &mut Vec<Digit>) {
         self.report(digits, |e| now.saturating_duration_since(e.last_packet) >= END_TIMEOUT);
     }
@@ -159,9 +159,9 @@ impl Receiver {
     }
 }
 
-/// Ticks of 20 ms that a digit lasts by default.
+/// Number of ticks of 20 ms that a digit lasts by default.
 const DIGIT_TICKS: u16 = 8;
-/// Ticks between two digits: 80 ms.
+/// Number of ticks between two digits: 80 ms.
 const PAUSE_TICKS: u16 = 4;
 /// Length of a tick in milliseconds.
 const TICK_MS: u16 = 20;
@@ -174,15 +174,15 @@ const VOLUME: u8 = 10;
 /// Maximum number of characters; the rest is ignored.
 const DIGITS_MAX: usize = 256;
 
-/// What to send at one tick.
+/// The action for one tick.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// A telephone event with this payload. `timestamp` is the RTP timestamp at the start of the
-    /// digit.
+    /// Sends a telephone event with this payload. `timestamp` is the RTP timestamp at the start of
+    /// the digit.
     Event { payload: [u8; 4], timestamp: u32, marker: bool },
-    /// Silence after a digit.
+    /// Sends silence after a digit.
     Pause,
-    /// A pause before the next digit, in which other audio may be sent.
+    /// Pauses before the next digit. Other audio may be sent.
     Wait,
     /// All digits have been sent.
     Done,
@@ -193,9 +193,9 @@ pub enum Step {
 #[derive(Debug)]
 pub struct Sender {
     queue: VecDeque<Item>,
-    /// Ticks that a digit lasts.
+    /// Number of ticks that a digit lasts.
     digit_ticks: u16,
-    /// Ticks spent on the first item of the queue.
+    /// Number of ticks spent on the first item of the queue.
     elapsed: u16,
     /// Duration of one tick in the payload type's clock.
     tick_duration: u16,
@@ -234,7 +234,7 @@ impl Sender {
         }
     }
 
-    /// Returns what to send at this tick. `timestamp` is the current RTP timestamp of the stream.
+    /// Returns the action for this tick. `timestamp` is the current RTP timestamp of the stream.
     pub fn step(&mut self, timestamp: u32) -> Step {
         let Some(item) = self.queue.front().copied() else { return Step::Done };
         let tick = self.elapsed;

@@ -1,7 +1,7 @@
 //! A feed carries live audio into a leg, one encoded Opus frame per tick, from a mixer or a stream.
 //!
-//! The queue is short. A sender with more audio keeps it and refills the feed, so that audio that
-//! has not been sent can be taken back.
+//! The queue is short. A sender with more audio keeps the rest and refills the feed, so that it can
+//! still discard audio that has not been sent.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,16 +11,16 @@ use super::prompt::Frame;
 
 /// Capacity of a feed in frames: 320 ms.
 pub const FEED_MAX: usize = 16;
-/// Ticks after which audio starts even with fewer frames than the lead, so that the end of the
-/// audio is not held back.
+/// Number of ticks after which audio starts even with fewer frames than the lead, so that the end
+/// of the audio is not delayed.
 const START_TICKS_MAX: u8 = 3;
 
-/// Progress of both ends.
+/// The positions of both ends.
 #[derive(Debug, Default)]
 struct Progress {
     pushed: AtomicU64,
     taken: AtomicU64,
-    /// Frames before this one are discarded.
+    /// The number of the first frame that is not discarded.
     cleared: AtomicU64,
 }
 
@@ -36,7 +36,7 @@ pub struct Feed {
 pub(super) struct FeedEnd {
     from: Receiver<Frame>,
     progress: Arc<Progress>,
-    /// Frames to buffer before audio starts.
+    /// Number of frames to buffer before audio starts.
     lead: u64,
     playing: bool,
     waited_ticks: u8,
@@ -60,10 +60,11 @@ pub(super) fn feed(lead: usize) -> (Feed, FeedEnd) {
 }
 
 impl Feed {
-    /// Queues 20 ms of Opus. Returns `false` if the feed is full or the leg is gone; the frame is
-    /// dropped then.
+    /// Queues 20 ms of Opus. Returns `false` and drops the frame if the feed is full or the leg no
+    /// longer exists.
     pub fn push(&self, frame: Frame) -> bool {
-        // Incremented before the frame can be taken, because the other end subtracts.
+        // The counter is incremented before the other end can take the frame, because that end
+        // subtracts.
         self.progress.pushed.fetch_add(1, Ordering::AcqRel);
         let taken = self.to.try_send(frame).is_ok();
         if !taken {
@@ -72,24 +73,24 @@ impl Feed {
         taken
     }
 
-    /// Number of frames that can be pushed now.
+    /// Returns the number of frames that can be pushed now.
     pub fn free(&self) -> usize {
         FEED_MAX.saturating_sub(self.waiting())
     }
 
-    /// Number of frames that wait to be sent.
+    /// Returns the number of frames that wait to be sent.
     pub fn waiting(&self) -> usize {
         let waiting = self.progress.pushed.load(Ordering::Acquire).saturating_sub(self.taken());
         usize::try_from(waiting).unwrap_or(usize::MAX)
     }
 
-    /// Number of frames that were sent or cleared since the start. Frame n (from 0) is done when
-    /// this is greater than n.
+    /// Returns the number of frames that were sent or cleared since the start. Frame n (from 0) has
+    /// been sent or cleared if the number is greater than n.
     pub fn taken(&self) -> u64 {
         self.progress.taken.load(Ordering::Acquire)
     }
 
-    /// Number of frames pushed since the start.
+    /// Returns the number of frames pushed since the start.
     pub fn pushed(&self) -> u64 {
         self.progress.pushed.load(Ordering::Acquire)
     }
@@ -106,7 +107,7 @@ impl FeedEnd {
         self.progress.pushed.load(Ordering::Acquire) > self.taken
     }
 
-    /// Returns the frame of this tick, and `false` if the sender's end is gone.
+    /// Returns the frame of this tick, and `false` if the sender's end was dropped.
     pub(super) fn next(&mut self) -> (Option<Frame>, bool) {
         let waiting = self.progress.pushed.load(Ordering::Acquire).saturating_sub(self.taken);
         if !self.playing && waiting > 0 {

@@ -1,5 +1,5 @@
 //! The str0m instance of a leg, which provides ICE and DTLS: one audio stream, the payload types of
-//! the offer, and retransmission timers of our own.
+//! the offer, and shorter retransmission timers.
 //!
 //! str0m parses no SDP here. `sdp` parses the offer, and its values are passed to str0m directly,
 //! so that there is a single interpretation of it.
@@ -22,8 +22,9 @@ use super::sdp::{Offer, Setup};
 /// interval of consent checks (RFC 7675). `leg/checks.rs` sends further copies in between.
 const CHECK_RTO_INITIAL: Duration = Duration::from_millis(50);
 const CHECK_RTO_MAX: Duration = Duration::from_secs(5);
-/// Twelve unanswered checks take 31 s. Then consent is lost, and the leg ends because nothing valid
-/// arrived for 30 s. A candidate that never answers costs 12 packets, plus copies.
+/// Number of retransmissions of an ICE check. Twelve unanswered checks take 31 s. Then consent is
+/// lost, and the leg ends because nothing valid arrived for 30 s. A candidate that never answers
+/// costs 12 packets, plus copies.
 const CHECK_RETRANSMITS_MAX: usize = 12;
 
 /// Interval at which str0m reports the selected candidate pair.
@@ -33,7 +34,7 @@ const STATS_INTERVAL: Duration = Duration::from_secs(1);
 pub(super) struct Identity {
     crypto: Arc<CryptoProvider>,
     cert: DtlsCert,
-    /// SHA-256 of the certificate, for our SDP.
+    /// The SHA-256 hash of the certificate, for our SDP.
     pub(super) fingerprint: [u8; 32],
 }
 
@@ -47,9 +48,9 @@ impl Identity {
     }
 }
 
-/// The local addresses that str0m knows for one port: one candidate per address family, whatever
-/// public address a packet was sent to. With more, str0m would pair and check each candidate of the
-/// peer several times.
+/// The local addresses that str0m knows for one port: one candidate per address family, regardless
+/// of the public address that a packet was sent to. With more, str0m would pair and check each
+/// candidate of the peer several times.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct LocalAddresses {
     pub(super) v4: Option<SocketAddr>,
@@ -65,7 +66,7 @@ impl LocalAddresses {
         }
     }
 
-    /// The local address for packets of this peer.
+    /// Returns the local address for packets of this peer. `None` if there is none of its family.
     pub(super) fn for_peer(&self, peer: IpAddr) -> Option<SocketAddr> {
         if peer.is_ipv4() { self.v4 } else { self.v6 }
     }
@@ -91,7 +92,7 @@ pub(super) struct Credentials {
 /// Creates the instance that talks to the peer of `offer`, which may also be the answer to our own
 /// offer. Takes about a millisecond of CPU time.
 ///
-/// With `controlling`, we send the checks and nominate, which a lite peer never does.
+/// With `controlling`, this side sends the checks and nominates, which a lite peer never does.
 pub(super) fn new_agent(
     identity: &Identity,
     offer: &Offer,
@@ -104,15 +105,16 @@ pub(super) fn new_agent(
         .set_crypto_provider(identity.crypto.clone())
         .set_dtls_cert(identity.cert.clone())
         .set_local_ice_credentials(IceCreds { ufrag: ours.ufrag.clone(), pass: ours.pwd.clone() })
-        // If we do not send checks we can be lite, which saves packets.
+        // A leg that sends no checks can be ICE-lite, which saves packets.
         .set_ice_lite(!controlling)
         .set_rtp_mode(true)
         .clear_codecs()
-        // No extensions: with transport-cc, str0m would send 17 feedback packets a second.
+        // RTP extensions are disabled, because with transport-cc str0m would send 17 feedback
+        // packets a second.
         .set_extension_map(ExtensionMap::empty())
         .set_send_buffer_audio(4)
-        // The selected pair tells `leg/network.rs` the peer's address. str0m reports it in no other
-        // way.
+        // The statistics are the only way in which str0m reports the selected pair, from which
+        // `leg/network.rs` learns the peer's address.
         .set_stats_interval(controlling.then_some(STATS_INTERVAL));
     config.set_initial_stun_rto(CHECK_RTO_INITIAL);
     config.set_max_stun_rto(CHECK_RTO_MAX);
@@ -146,7 +148,8 @@ pub(super) fn new_agent(
             Candidate::host(address, "udp").map_err(|_| MediaError::NoAddress)?,
         );
     }
-    // Set before the remote candidates are added, because pair priorities depend on the role.
+    // Must be set before the remote candidates are added, because pair priorities depend on the
+    // role.
     let mut api = rtc.direct_api();
     api.set_ice_controlling(controlling);
     api.set_remote_ice_credentials(IceCreds {
@@ -158,7 +161,7 @@ pub(super) fn new_agent(
         bytes: offer.fingerprint.to_vec(),
     });
     if offer.setup.answer_role() == Setup::Passive {
-        // The client starts once ICE has a path. The server must be ready before.
+        // A client starts when ICE has found a path. A server must be ready before.
         api.start_dtls(false).map_err(|_| MediaError::Certificate)?;
     }
     for peer in &offer.candidates {

@@ -1,11 +1,10 @@
 //! Jitter buffer: restores the order of received packets, delays them a little, drops late ones and
 //! reports losses.
 //!
-//! The delay adapts to the network. A late packet increases it, several seconds without one
+//! The delay adapts to the network. A late packet increases it. Several seconds without one
 //! decrease it. If packets pile up beyond the delay, because the peer's clock is fast or a burst
-//! followed a stall, one packet is dropped, preferably a quiet one. The buffer takes packets in,
-//! gives packets out, and is advanced every 20 ms. `tap_reader` decodes the packets, `bridge`
-//! forwards them.
+//! followed a stall, one packet is dropped, preferably a quiet one. The buffer is advanced every 20
+//! ms. `tap_reader` decodes the packets, `bridge` forwards them.
 
 use std::collections::VecDeque;
 
@@ -15,8 +14,8 @@ use super::prompt::Frame;
 /// worst.
 const DELAY_MIN: usize = 2;
 const DELAY_MAX: usize = 8;
-/// Number of steps after the target delay at which packets are released even if fewer than that
-/// have arrived.
+/// Number of steps after the target delay at which packets are released even if fewer than the
+/// target number have arrived.
 const EXTRA_STEPS: usize = 1;
 /// Capacity in packets. Beyond it the oldest are dropped, because a full buffer is delay.
 const CAPACITY: usize = 12;
@@ -24,7 +23,8 @@ const CAPACITY: usize = 12;
 const WINDOW: u16 = 200;
 /// Packets of at most this many bytes count as quiet.
 const QUIET_BYTES: usize = 16;
-/// Duration of 20 ms on the RTP clock of Opus, 48 kHz (RFC 7587). Most packets last that long.
+/// Duration of 20 ms on the RTP clock of Opus, 48 kHz (RFC 7587), which is the length of most
+/// packets.
 pub(super) const PACKET_TICKS: u32 = 960;
 /// Longest gap that is reported as a loss, in RTP ticks: 100 ms. A longer gap is a pause.
 const LOSS_MAX: u32 = 4_800;
@@ -51,7 +51,7 @@ pub(super) struct PlayoutPacket {
     pub(super) lost: (u32, u64),
 }
 
-/// See the module documentation.
+/// A jitter buffer. See the [module documentation](self).
 #[derive(Debug)]
 pub(super) struct JitterBuffer {
     packets: VecDeque<(InboundPacket, u32)>,
@@ -76,7 +76,7 @@ struct Observation {
     /// Lowest fill level in packets.
     lowest: usize,
     late: bool,
-    /// Set if one packet is to be dropped: steps left in which to wait for a quiet one.
+    /// If one packet is to be dropped, the number of steps left in which to wait for a quiet one.
     shed_in: Option<u16>,
 }
 
@@ -104,7 +104,7 @@ impl Default for JitterBuffer {
 struct LastPacket {
     ssrc: u32,
     sequence: u64,
-    /// Timestamp at its end.
+    /// The RTP timestamp at its end.
     end: u32,
     ticks: u32,
 }
@@ -115,7 +115,7 @@ impl JitterBuffer {
         let Some(ticks) = opus_ticks(&packet.payload) else { return };
         if let Some(last) = self.last.filter(|last| last.ssrc == packet.ssrc) {
             let is_too_late = packet.sequence <= last.sequence;
-            // The packet directly after the last one, which had been released long before.
+            // The packet directly follows the last one, which was released long ago.
             let is_next = packet.sequence == last.sequence + 1 && packet.timestamp == last.end;
             if is_too_late || (self.underrun && is_next) {
                 self.note_late();
@@ -135,7 +135,7 @@ impl JitterBuffer {
         }
     }
 
-    /// Notes that a packet arrived after its time.
+    /// Records that a packet arrived too late.
     fn note_late(&mut self) {
         self.observed.late = true;
         if !std::mem::replace(&mut self.delay_grown, true) {
@@ -169,7 +169,8 @@ impl JitterBuffer {
                 self.packets.front().is_some_and(|(packet, _)| packet.payload.len() <= QUIET_BYTES);
             self.observed.shed_in = Some(left.saturating_sub(1));
             if quiet || left == 0 {
-                // Dropped as if it had been released, so that it does not count as lost.
+                // The packet is treated as if it had been released, so that it does not count as
+                // lost.
                 let _ = self.dequeue();
                 self.observed.shed_in = None;
             }
@@ -184,18 +185,18 @@ impl JitterBuffer {
         }
     }
 
-    /// Buffered audio in RTP ticks, or `None` while the buffer is filling.
+    /// Returns the buffered audio in RTP ticks, or `None` while the buffer is filling.
     pub(super) fn buffered_ticks(&self) -> Option<u32> {
         self.releasing.then(|| self.packets.iter().map(|(_, ticks)| ticks).sum())
     }
 
-    /// Current delay in RTP ticks.
+    /// Returns the current delay in RTP ticks.
     pub(super) fn delay_ticks(&self) -> u32 {
         let ticks = self.last.map_or(0, |last| last.ticks);
         ticks.saturating_mul(u32::try_from(self.delay).unwrap_or(u32::MAX))
     }
 
-    /// Releases the buffered packets without further delay.
+    /// Starts to release the buffered packets without further delay.
     pub(super) fn start(&mut self) {
         self.releasing = !self.packets.is_empty();
         self.underrun = false;
@@ -229,8 +230,8 @@ impl JitterBuffer {
     }
 }
 
-/// Duration of an Opus packet in RTP ticks, from its first bytes (RFC 6716 §3.1, §3.2). `None` if
-/// it is not a valid packet.
+/// Returns the duration of an Opus packet in RTP ticks, from its first bytes (RFC 6716 §3.1, §3.2).
+/// `None` if it is not a valid packet.
 fn opus_ticks(payload: &[u8]) -> Option<u32> {
     let toc = *payload.first()?;
     let config = toc >> 3;

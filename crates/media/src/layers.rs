@@ -1,8 +1,8 @@
 //! Audio played over a leg's own audio, or in place of it: `Play` and `Speak` over REST
 //! (docs/reference/rest.md#play).
 //!
-//! A leg has layers only while such audio plays. A single source passes through unchanged as prompt
-//! frames. Several sources are decoded, mixed and encoded again.
+//! A leg has layers only while such audio is playing. A single source passes through unchanged as
+//! prompt frames. Several sources are decoded, mixed and encoded again.
 
 use machine::{Overlay, OverlayKind, PlayId};
 
@@ -23,16 +23,16 @@ pub(super) struct Layers {
 struct Layer {
     kind: OverlayKind,
     player: Player,
-    /// Whether it is mixed with the audio below. Otherwise it replaces that.
+    /// Whether the layer is mixed with the audio below. Otherwise it replaces that audio.
     mix: bool,
-    /// Remaining frames, if the length is limited.
+    /// The number of remaining frames. `None` if the length is unlimited.
     frames_left: Option<u64>,
     started: bool,
 }
 
 /// A layer's output for one tick.
 enum LayerStep {
-    /// Not started; the audio below is used.
+    /// The layer has not started, so the audio below it is used.
     NotStarted,
     Frame(Frame),
     /// The next frame is not ready yet.
@@ -53,7 +53,7 @@ impl Layers {
         });
     }
 
-    /// Removes the layer with this play id, if there is one.
+    /// Removes the layer with this play id, if it exists.
     pub(super) fn stop(&mut self, play: PlayId) {
         self.layers.retain(|layer| layer.player.play() != play);
     }
@@ -62,7 +62,7 @@ impl Layers {
         self.layers.is_empty()
     }
 
-    /// Returns the frame of this tick. `below` is the leg's own audio.
+    /// Returns the frame of this tick, or `None` for silence. `below` is the leg's own audio.
     pub(super) fn frame(
         &mut self,
         below: Option<Frame>,

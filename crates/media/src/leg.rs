@@ -47,7 +47,7 @@ pub(super) enum LegCommand {
     Begin,
     Open,
     Play(PlayId, Vec<PlayItem>),
-    /// Plays over what `Play` plays, or in place of it.
+    /// Plays audio in addition to the playlist, or in place of it.
     Overlay(PlayId, Overlay, Vec<PlayItem>),
     Stop(PlayId),
     /// Pauses or resumes a playlist.
@@ -60,7 +60,7 @@ pub(super) enum LegCommand {
     Tap(TapEnd),
     Feed(Box<FeedEnd>),
     RoomFeed(Box<FeedEnd>),
-    /// Mutes the peer's audio; its keys still count.
+    /// Mutes the peer's audio. Its keys still count.
     Mute(bool),
     Close,
 }
@@ -70,14 +70,14 @@ pub(super) struct LegConfig {
     pub(super) network: NetworkConfig,
     pub(super) sink: EventSink,
     pub(super) counters: Arc<Counters>,
-    /// Whether the offer was ours. Then [`MediaEvent::Flowing`](machine::MediaEvent::Flowing) is
-    /// reported.
+    /// Whether this side made the offer. Then [`MediaEvent::Flowing`](machine::MediaEvent::Flowing)
+    /// is reported.
     pub(super) offered: bool,
     pub(super) telephone_events: Vec<TelephoneEvent>,
     pub(super) telephone_event_out: Option<TelephoneEvent>,
-    /// Milliseconds of audio in the peer's packets.
+    /// The length of the peer's packets in milliseconds.
     pub(super) packet_ms: u32,
-    /// Initial sequence number, before any rollover, and initial timestamp.
+    /// The initial sequence number, below the first rollover, and the initial timestamp.
     pub(super) sequence: u16,
     pub(super) timestamp: u32,
     pub(super) silence: Frame,
@@ -92,13 +92,13 @@ pub(super) struct Leg {
     started: bool,
     open: bool,
     media_dead: Duration,
-    /// Present once the leg is open.
+    /// Checks the audio. `None` until the leg is open.
     watchdog: Option<AudioWatchdog>,
-    /// Copies of what passes.
+    /// The taps, which get copies of the packets in both directions.
     taps: Taps,
     inbound: Inbound,
     outbound: Outbound,
-    /// Last, because it ends with rarely used fields.
+    /// Must be the last field, because its end contains rarely used data.
     network: Network,
 }
 
@@ -126,7 +126,7 @@ impl Leg {
         }
     }
 
-    /// The peer's address for DTLS and RTP, once the leg is connected.
+    /// Returns the peer's address for DTLS and RTP. `None` before the leg is connected.
     pub(super) fn peer_address(&self) -> Option<SocketAddr> {
         self.network.peer_address()
     }
@@ -136,7 +136,7 @@ impl Leg {
         self.started && self.is_unconnected()
     }
 
-    /// Returns whether the leg has no media path yet, and may get one.
+    /// Returns whether the leg has no media path yet but may still get one.
     pub(super) fn is_unconnected(&self) -> bool {
         !self.network.connected && !self.reporter.has_ended()
     }
@@ -151,22 +151,22 @@ impl Leg {
         self.network.has_ssrc(ssrc)
     }
 
-    /// Number of RTP packets received that authenticated.
+    /// Returns the number of received RTP packets that were authentic.
     pub(super) fn packets_received(&self) -> u64 {
         self.reporter.packets_received()
     }
 
-    /// Returns whether a STUN request was made with our password.
+    /// Returns whether a STUN request is authenticated with our password.
     pub(super) fn authenticates_request(&self, request: &[u8]) -> bool {
         self.network.authenticates_request(request)
     }
 
-    /// Returns whether a STUN response was made with the peer's password.
+    /// Returns whether a STUN response is authenticated with the peer's password.
     pub(super) fn authenticates_response(&self, response: &[u8]) -> bool {
         self.network.authenticates_response(response)
     }
 
-    /// Returns the RTP packets in and out since the last call.
+    /// Returns the numbers of received and sent RTP packets since the last call.
     pub(super) fn take_counts(&mut self) -> (u64, u64) {
         self.reporter.take_counts()
     }
@@ -223,8 +223,8 @@ impl Leg {
         }
     }
 
-    /// Processes a datagram of this leg: authenticated STUN, or anything else from an address from
-    /// which such STUN came.
+    /// Processes a datagram of this leg: either authenticated STUN, or any other datagram from an
+    /// address that has sent authenticated STUN.
     pub(super) fn receive(
         &mut self,
         now: Instant,
@@ -255,14 +255,14 @@ impl Leg {
         }
     }
 
-    /// The network side, and what its packets change.
+    /// Splits the leg into its network side and the parts that received packets change.
     fn split(&mut self) -> (&mut Network, PacketHandler<'_>) {
         let Self { network, inbound, reporter, taps, outbound, .. } = self;
         let bridge = outbound.audio.bridge.as_deref();
         (network, PacketHandler { inbound, reporter, taps, bridge })
     }
 
-    /// Reports the set-up step at which audio is missing, when a check is due.
+    /// If a check is due and audio is missing, reports the first missing step of the set-up.
     fn check_audio(&mut self, now: Instant) {
         let Network { ice_up, connected, controlling, .. } = self.network;
         let missing = match (ice_up, connected, self.inbound.has_received) {
@@ -278,13 +278,13 @@ impl Leg {
         }
     }
 
-    /// Makes str0m keep the RTP, as without usable keys.
+    /// Makes str0m carry the RTP, as if there were no usable keys.
     #[cfg(test)]
     pub(crate) fn disable_transport(&mut self) {
         self.network.disable_transport();
     }
 
-    /// Returns whether the leg carries its own RTP.
+    /// Returns whether the leg carries its RTP without str0m.
     #[cfg(test)]
     pub(crate) fn has_transport(&self) -> bool {
         self.network.transport.is_some()

@@ -11,7 +11,7 @@
 //! | `ports` | assigns UDP ports to legs |
 //! | `shard`, `ticker` | the media thread and its timing |
 //! | `leg` | one leg and its 20 ms tick; `player`, `layers`, `dtmf`, `tones` are its parts |
-//! | `ice`, `dtls`, `stun` | ICE and DTLS by str0m, with timing of our own |
+//! | `ice`, `dtls`, `stun` | ICE and DTLS by str0m, with different timing |
 //! | `transport`, `srtp`, `rtp`, `rtcp` | the RTP path of a leg |
 //! | `prompt` | encoded audio that calls share |
 //! | `tap`, `tap_reader`, `feed` | audio out of and into a leg, for recordings, streams and rooms |
@@ -164,9 +164,9 @@ pub enum LegEvent {
     DigitsSent(PlayId),
     /// The first RTP packet was sent. It may be silence.
     FirstSent,
-    /// No audio has arrived `waited` after [`LegHandle::open`], and `missing` is the first step
-    /// that has not succeeded. Reported after 3 s and after 8 s; a wrong certificate is reported
-    /// immediately. `checking` is true if this side sends the ICE checks.
+    /// No audio has arrived within the time `waited` after [`LegHandle::open`]. `missing` is the
+    /// first step that has not succeeded. Reported after 3 s and after 8 s. A wrong certificate is
+    /// reported immediately. `checking` is true if this side sends the ICE checks.
     NoAudio { missing: MissingStep, waited: Duration, checking: bool },
     /// Speech or a beep was detected; see [`LegHandle::detect_voice`] and
     /// [`LegHandle::detect_beep`].
@@ -182,20 +182,21 @@ pub const FRAME_MS: u32 = 20;
 const WORKER_INTERVAL: Duration = Duration::from_millis(5);
 /// Capacity of a shard's command queue. A shard executes about a thousand commands every 5 ms.
 const COMMAND_QUEUE_MAX: usize = 8_192;
-/// Maximum number of host candidates offered to a peer (docs/reference/meta.md#a3).
+/// Maximum number of host candidates that are offered to a peer (docs/reference/meta.md#a3).
 const CANDIDATES_MAX: usize = 8;
 /// Alphabet of ICE credentials (`ice-char`, RFC 8445 §15.4).
 const ICE_CHARS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-/// Length of our ufrag and password in characters, 48 and 144 bits of randomness
-/// (docs/reference/meta.md#a4).
+/// Length in characters of our ufrag, followed by that of our password: 48 and 144 bits of
+/// randomness (docs/reference/meta.md#a4).
 const UFRAG_CHARS: usize = 8;
 const PWD_CHARS: usize = 24;
 /// Length of the RTCP CNAME in characters, 96 random bits (RFC 7022).
 const CNAME_CHARS: usize = 16;
 
-/// Timeout at start-up for an address on the TURN server.
+/// Time limit at start-up for obtaining an address from the TURN server.
 const ALLOCATION_WAIT: Duration = Duration::from_secs(5);
-/// Queued commands of one shard above which no new call is accepted: two ticks' worth.
+/// Number of queued commands of one shard above which no new call is accepted. Two ticks execute
+/// this many.
 const COMMAND_BACKLOG_MAX: usize = 2_048;
 
 /// Settings of the media path, from `[listen]`, `[public]` and `[limits]` of the configuration.
@@ -203,28 +204,29 @@ const COMMAND_BACKLOG_MAX: usize = 2_048;
 pub struct MediaConfig {
     /// Address of the first UDP port. Port 0 binds free ports (tests).
     pub listen: SocketAddr,
-    /// Maximum number of ports, counted upward from the first. At least one is opened.
+    /// Maximum number of ports. Port numbers are counted upward from the first. At least one port
+    /// is opened.
     pub max_ports: u16,
-    /// Addresses of our ICE candidates. If empty, the bound address, or the interfaces' addresses
-    /// if that is unspecified.
+    /// The addresses of our ICE candidates. If empty, the bound address is used, or the addresses
+    /// of the interfaces if that is unspecified.
     pub public_ips: Vec<IpAddr>,
-    /// The TURN server that relays all media. Then there is one port per shard, `public_ips` has no
-    /// effect, and candidates name relayed addresses.
+    /// The TURN server that relays all media. If set, there is one port per shard, `public_ips` has
+    /// no effect, and candidates contain relayed addresses.
     pub turn: Option<TurnServer>,
     /// Number of shard threads. Each starts with one port.
     pub shards: usize,
-    /// A connected leg that receives nothing valid for this long is lost
+    /// Time without any valid packet after which a connected leg is lost
     /// (docs/reference/meta.md#t-media-dead).
     pub media_dead: Duration,
-    /// Whether [`Media::read_offer`] accepts candidates with loopback addresses, as a simulated
-    /// Meta sends them.
+    /// Whether [`Media::read_offer`] accepts candidates with loopback addresses, which a simulated
+    /// Meta sends.
     pub loopback_offers: bool,
     /// Bound sockets of an earlier process, from [`Media::sockets`]. They are used instead of binding
     /// their addresses.
     pub inherited: Vec<Arc<UdpSocket>>,
 }
 
-/// Why a leg could not be created.
+/// The reason why a leg could not be created.
 #[derive(Debug, thiserror::Error)]
 pub enum MediaError {
     #[error("could not create the DTLS certificate")]
@@ -262,7 +264,7 @@ pub struct Media {
     workers: Workers,
 }
 
-/// A leg that answers an offer, before it is handed to its shard.
+/// A leg that answers an offer and has not been handed to its shard.
 struct AnsweredLeg {
     leg: Leg,
     ufrag: String,
@@ -276,7 +278,7 @@ struct LocalSide {
     ssrc: u32,
     cname: String,
     controlling: bool,
-    /// Whether the offer is ours.
+    /// Whether this side made the offer.
     offered: bool,
 }
 
@@ -288,17 +290,17 @@ struct ShardHandle {
 /// Counters of the media path since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MediaStats {
-    /// UDP ports that are open now.
+    /// The number of UDP ports that are open now.
     pub ports_open: usize,
-    /// Legs that were created and have not ended.
+    /// The number of legs that were created and have not ended.
     pub legs: usize,
-    /// RTP packets received that authenticated.
+    /// The number of received RTP packets that were authentic.
     pub packets_in: u64,
-    /// RTP packets sent.
+    /// The number of RTP packets sent.
     pub packets_out: u64,
-    /// Datagrams that matched no leg. They are dropped without a reply.
+    /// The number of datagrams that matched no leg. They are dropped without a reply.
     pub unmatched: u64,
-    /// Ticks that started more than 20 ms late.
+    /// The number of ticks that started more than 20 ms late.
     pub late_ticks: u64,
 }
 
@@ -321,8 +323,8 @@ impl Media {
                     config.inherited,
                 )?,
             ),
-            // Peers see the relayed ports, so any port will do: a new one needs not wait for the
-            // server to forget an earlier process.
+            // Peers see the relayed ports, so the local port does not matter. A new port avoids
+            // waiting for the server to forget an earlier process.
             Some(_) => {
                 let ports = u16::try_from(config.shards).unwrap_or(u16::MAX);
                 let listen = SocketAddr::new(config.listen.ip(), 0);
@@ -372,8 +374,8 @@ impl Media {
         }))
     }
 
-    /// Parses an SDP offer, or an answer to our offer (`docs/reference/meta.md#usable-offer`).
-    /// Returns `None` and logs why if no leg could answer it.
+    /// Parses an SDP offer, or an answer to our offer (`docs/reference/meta.md#usable-offer`). If
+    /// no leg could answer it, logs the reason and returns `None`.
     pub fn read_offer(&self, sdp: &str) -> Option<Offer> {
         let offer = match Offer::parse(sdp, self.loopback_offers) {
             Ok(offer) => offer,
@@ -391,16 +393,16 @@ impl Media {
         Some(offer)
     }
 
-    /// Returns whether a leg could answer `offer`: the offer has a candidate of an address family
+    /// Returns whether a leg could answer `offer`. It must contain a candidate of an address family
     /// that this node serves, or no candidate at all, in which case the peer sends the checks.
     fn can_answer(&self, offer: &Offer) -> bool {
         let families = |v4: bool| self.public_ips.iter().any(|ip| ip.is_ipv4() == v4);
         offer.candidates.is_empty() || offer.candidates.iter().any(|c| families(c.addr.is_ipv4()))
     }
 
-    /// Creates a leg that answers `offer`, and the SDP answer. `pre_accept` and `accept` must both
-    /// carry this text unchanged. Takes one to two milliseconds of CPU time and does not block. The
-    /// leg sends nothing until [`LegHandle::begin`].
+    /// Creates a leg that answers `offer`, and returns it with the SDP answer. `pre_accept` and
+    /// `accept` must both carry this text unchanged. Takes one to two milliseconds of CPU time and
+    /// does not block. The leg sends nothing until [`LegHandle::begin`].
     ///
     /// # Errors
     ///
@@ -442,7 +444,7 @@ impl Media {
         Ok((handle, answer))
     }
 
-    /// Builds a leg that answers `offer` from these local addresses. Registers it nowhere.
+    /// Creates a leg that answers `offer` from these local addresses, without registering it.
     fn prepare_answer(
         &self,
         offer: &Offer,
@@ -458,7 +460,7 @@ impl Media {
             return Err(MediaError::NoFamily);
         }
         let ours = self.credentials()?;
-        // A lite peer does not send checks, so we do. A full peer checks us.
+        // A lite peer does not send checks, so this side sends them. Otherwise the peer does.
         let controlling = offer.ice_lite;
         let ice_agent =
             ice::new_agent(&self.identity, offer, local_addresses, &ours, controlling, now)?;
@@ -488,7 +490,7 @@ impl Media {
         Ok(AnsweredLeg { leg, ufrag, answer })
     }
 
-    /// Builds a leg for the peer of `offer`, which may also be the answer to our offer.
+    /// Creates a leg for the peer of `offer`, which may also be the answer to our offer.
     fn build_leg(
         &self,
         offer: &Offer,
@@ -521,8 +523,8 @@ impl Media {
             telephone_events: offer.telephone_events.clone(),
             telephone_event_out: offer.telephone_event_out(),
             packet_ms: offer.ptime,
-            // Half the range, so that the sequence number does not roll over within the first
-            // minutes (RFC 3711 §3.3.1).
+            // Only half of the range is used, so that the sequence number does not roll over within
+            // the first minutes (RFC 3711 §3.3.1).
             sequence: u16::from_be_bytes(self.random_bytes()?) >> 1,
             timestamp: u32::from_be_bytes(self.random_bytes()?),
             silence: self.silence.clone(),
@@ -530,7 +532,7 @@ impl Media {
         }))
     }
 
-    /// The public addresses at which a port can be reached.
+    /// Returns the public addresses at which a port can be reached.
     fn reachable(&self, port: &Port) -> Vec<SocketAddr> {
         if !self.relayed.is_empty() {
             let relayed = self.relayed.get(usize::from(port.id.0));
@@ -546,7 +548,7 @@ impl Media {
         Ok(Credentials {
             ufrag: self.random_ice_chars::<UFRAG_CHARS>()?,
             pwd: self.random_ice_chars::<PWD_CHARS>()?,
-            // Some implementations take SSRC 0 for "none".
+            // Some implementations interpret SSRC 0 as a missing SSRC.
             ssrc: u32::from_be_bytes(self.random_bytes()?).max(1),
             cname: self.random_ice_chars::<CNAME_CHARS>()?,
         })
@@ -591,7 +593,8 @@ impl Media {
         self.shards.iter().any(|shard| shard.commands.is_behind())
     }
 
-    /// How busy the busiest shard is: 0 without legs, 1 if its thread does nothing but media.
+    /// Returns the load of the busiest shard: 0 without legs, 1 if its thread does nothing but
+    /// media.
     pub fn load(&self) -> f64 {
         let loads = self.shards.iter().map(|shard| shard.commands.counters.load());
         f64::from(loads.fold(0.0, f32::max))
@@ -620,7 +623,7 @@ impl Media {
         Ok(bytes)
     }
 
-    /// Random ICE characters, six bits of randomness each.
+    /// Returns random ICE characters with six bits of randomness each.
     fn random_ice_chars<const N: usize>(&self) -> Result<String, MediaError> {
         let pick = |b: u8| ICE_CHARS.get(usize::from(b & 63)).copied().map_or('A', char::from);
         Ok(self.random_bytes::<N>()?.into_iter().map(pick).collect())
@@ -648,21 +651,22 @@ pub struct LegHandle {
 /// Counters of a leg.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct LegStats {
-    /// RTP packets received that authenticated, including telephone events.
+    /// The number of received RTP packets that were authentic, including telephone events.
     pub rtp_in: u64,
-    /// RTP packets sent.
+    /// The number of RTP packets sent.
     pub rtp_out: u64,
-    /// Updated once a second. All zero if the leg never connected, or if str0m carries its RTP.
+    /// The measured quality, updated once a second. All zero if the leg never connected, or if
+    /// str0m carries its RTP.
     pub quality: Quality,
 }
 
 impl LegHandle {
-    /// Starts the ICE checks. Called when `pre_accept` is being sent.
+    /// Starts the ICE checks. Call this when `pre_accept` is sent.
     pub fn begin(&self) {
         self.command(LegCommand::Begin);
     }
 
-    /// Starts sending audio: one packet every 20 ms as soon as the leg is connected. Called when
+    /// Starts sending audio: one packet every 20 ms as soon as the leg is connected. Call this when
     /// `accept` has succeeded.
     pub fn open(&self) {
         self.command(LegCommand::Open);
@@ -670,13 +674,14 @@ impl LegHandle {
 
     /// Plays `items` one after another without a gap, in place of the current playlist. Playing
     /// starts when the leg is connected and open. [`LegEvent::Played`] is reported when the last
-    /// frame has been heard.
+    /// frame has been played by the peer.
     pub fn play(&self, play: PlayId, items: Vec<PlayItem>) {
         self.command(LegCommand::Play(play, items));
     }
 
-    /// Plays `items` over the current playlist or in place of it, as `aside` says, and replaces the
-    /// items of the same kind. Reports the same events as [`LegHandle::play`].
+    /// Plays `items` in addition to the current playlist or in place of it, as specified in
+    /// `aside`, and replaces earlier items of the same kind. Reports the same events as
+    /// [`LegHandle::play`].
     pub fn play_aside(&self, play: PlayId, aside: Overlay, items: Vec<PlayItem>) {
         self.command(LegCommand::Overlay(play, aside, items));
     }
@@ -728,21 +733,21 @@ impl LegHandle {
     }
 
     /// Returns a feed of live audio to the peer and replaces an earlier one. Audio starts when
-    /// `lead` frames are queued, initially and after an underrun. Prompts have precedence over it;
-    /// a bridge or room is heard below it.
+    /// `lead` frames are queued, initially and after an underrun. Prompts have precedence over it.
+    /// A bridge or room is audible at the same time.
     pub fn feed(&self, lead: usize) -> Feed {
         let (feed, end) = feed::feed(lead);
         self.command(LegCommand::Feed(Box::new(end)));
         feed
     }
 
-    /// Returns the jack that connects this leg to a room.
+    /// Returns a handle that connects this leg to a room.
     pub fn room_jack(&self) -> RoomJack {
         RoomJack { leg: self.id, commands: self.commands.clone() }
     }
 
-    /// Mutes or unmutes the peer. A muted peer is not heard, but its keys still count and its
-    /// packets keep the leg alive.
+    /// Mutes or unmutes the peer. The audio of a muted peer is discarded, but its keys still count
+    /// and its packets keep the leg alive.
     pub fn mute(&self, on: bool) {
         self.command(LegCommand::Mute(on));
     }
@@ -762,7 +767,7 @@ impl LegHandle {
     }
 
     fn command(&self, command: LegCommand) {
-        // A stopped shard has no legs; the command is dropped.
+        // A stopped shard has no legs, so the command is dropped.
         self.commands.send(Command::Leg(self.id, command));
     }
 }
@@ -843,15 +848,15 @@ fn no_relay(turn: &TurnServer) -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, message)
 }
 
-/// The addresses of our candidates, best first. Never contains an unspecified address.
+/// Returns the addresses of our candidates, best first. None of them is unspecified.
 fn public_ips(config: &MediaConfig) -> io::Result<Vec<IpAddr>> {
     let bound = config.listen.ip();
     let mut ips: Vec<IpAddr> = match config.public_ips.as_slice() {
         [] if !bound.is_unspecified() => vec![bound],
         [] => {
             let all = interface_addresses()?;
-            // Only peers on this machine can use loopback, so it is offered only if there is
-            // nothing else.
+            // Only peers on this machine can use loopback, so it is offered only if there is no
+            // other address.
             let outward: Vec<IpAddr> = all.iter().filter(|ip| !ip.is_loopback()).copied().collect();
             if outward.is_empty() { all } else { outward }
         }

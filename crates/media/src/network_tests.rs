@@ -1,8 +1,8 @@
-//! A leg and a peer under a stepped clock, connected by a simulated network with loss, duplication,
-//! delay and outages.
+//! Tests of a leg and a peer under a stepped clock, connected by a simulated network with loss,
+//! duplication, delay and outages.
 //!
-//! No sockets and no threads; minutes pass in milliseconds. A seed reproduces the network's
-//! behaviour, but not the keys and ids that the two sides draw.
+//! The tests use no sockets and no threads, and minutes pass in milliseconds. A seed reproduces the
+//! network's behaviour, but not the keys and ids that the two sides generate.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
@@ -27,7 +27,7 @@ const PEER: ([u8; 4], u16) = ([10, 0, 0, 2], 3_480);
 /// The conditions of the network.
 #[derive(Clone, Copy, Debug, Default)]
 struct NetworkConditions {
-    /// In per cent.
+    /// The rate of lost datagrams, in per cent.
     lost: u64,
     duplicated: u64,
     /// Maximum delay in milliseconds, drawn per datagram, so that datagrams are also reordered.
@@ -41,16 +41,16 @@ struct Simulation {
     peer: Peer,
     events: Arc<Mutex<Vec<LegEvent>>>,
     conditions: NetworkConditions,
-    /// Datagrams that are dropped in any case. The flag is true for those towards the leg.
+    /// Datagrams that are always dropped. The flag is true for those sent to the leg.
     is_blocked: fn(bool, &[u8]) -> bool,
     in_flight: BTreeMap<(Instant, u64), (bool, Vec<u8>)>,
-    /// Everything the peer sent, as on the wire.
+    /// All datagrams that the peer sent, as on the wire.
     captured: Vec<Vec<u8>>,
     seed: u64,
     steps: u32,
     /// The peer's address as seen from the leg.
     peer_address: SocketAddr,
-    /// Everything the leg sent.
+    /// All datagrams that the leg sent.
     sent: Vec<(Instant, SocketAddr, Vec<u8>)>,
     _media: Arc<Media>,
 }
@@ -94,7 +94,7 @@ impl Simulation {
         sim
     }
 
-    /// The peer has our answer, but the call is not accepted.
+    /// Creates the state in which the peer has our answer but the call is not accepted.
     fn before_accept(options: &PeerOptions, seed: u64, conditions: NetworkConditions) -> Self {
         let clock = Clock::stepped(Timestamp::from_micros(1_790_000_000_000_000));
         let media = media(&clock);
@@ -151,7 +151,7 @@ impl Simulation {
         }
     }
 
-    /// Sends the leg's datagrams on their way.
+    /// Passes the leg's datagrams to the network.
     fn send_all(&mut self, out: SendBuffer) {
         for (to, datagram) in out.iter() {
             self.sent.push((self.clock.now(), to, datagram.to_vec()));
@@ -171,7 +171,7 @@ impl Simulation {
                 self.peer.receive(SocketAddr::from(LOCAL), &datagram);
                 continue;
             }
-            // Like the shard: STUN counts only if it authenticates.
+            // As in the shard, STUN counts only if it is authentic.
             let trusted = match stun::classify(&datagram) {
                 Kind::Request { .. } => self.leg.authenticates_request(&datagram),
                 Kind::Response(_) => self.leg.authenticates_response(&datagram),
@@ -196,7 +196,8 @@ impl Simulation {
         }
     }
 
-    /// Lets time pass until `done`, at most `most`. Returns how long it took.
+    /// Advances time until `done` is true, by at most `most`. Returns the elapsed time, or `None`
+    /// if `done` stays false.
     fn until(&mut self, most: Duration, done: impl Fn(&Self) -> bool) -> Option<Duration> {
         let start = self.clock.now();
         while self.clock.now() - start < most {
@@ -225,8 +226,8 @@ impl Simulation {
         self.has(&LegEvent::Media(MediaEvent::Lost { fault: MediaFault::Silent }))
     }
 
-    /// The peer presses keys: 500 ms each with 100 ms between, as WhatsApp does, and no other
-    /// audio.
+    /// Simulates keys pressed by the peer: 500 ms each with 100 ms in between, as in WhatsApp, and
+    /// no other audio.
     fn type_keys(&mut self, keys: &str) {
         for (n, key) in (0u32..).zip(keys.bytes()) {
             let timestamp = 48_000 + n * 28_800;

@@ -1,8 +1,9 @@
-//! A leg for which the offer is ours. Its port and credentials are assigned with the offer; its
-//! str0m instance is created when the peer's answer is known.
+//! A leg for which this side makes the offer. Its port and credentials are assigned with the offer;
+//! its str0m instance is created when the peer's answer is known.
 //!
 //! Nothing can arrive for it before that, because the peer learns our port from the offer, and its
-//! answer reaches us through Meta. So no shard knows it yet, and dropping it costs nothing.
+//! answer reaches us through Meta. No shard has the leg yet, so it can be dropped without further
+//! effort.
 
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;

@@ -14,14 +14,14 @@ use unsafe_libopus as unsafe_opus;
 use crate::conceal::Concealer;
 use crate::prompt::Frame;
 
-/// Maximum size of a frame in bytes (RFC 6716 §3.2.1).
+/// Maximum size of an Opus frame in bytes (RFC 6716 §3.2.1).
 const FRAME_BYTES_MAX: usize = 1275;
 /// Maximum length of a packet in 20 ms frames: 120 ms (RFC 6716 §3.2.5).
 const PACKET_FRAMES_MAX: usize = 6;
 /// Loss rate for which in-band FEC is generated. With 0, libopus generates none.
 const EXPECTED_LOSS_PERCENT: i32 = 10;
 
-/// Sample rates in use. Encoder and decoder may use different ones.
+/// The sample rates in use. Encoder and decoder may use different rates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Rate {
     Hz8000,
@@ -31,7 +31,7 @@ pub enum Rate {
 }
 
 impl Rate {
-    /// Samples per second.
+    /// Returns the number of samples per second.
     pub const fn hz(self) -> u32 {
         match self {
             Self::Hz8000 => 8_000,
@@ -41,7 +41,7 @@ impl Rate {
         }
     }
 
-    /// Samples of a 20 ms frame.
+    /// Returns the number of samples of a 20 ms frame.
     pub const fn frame(self) -> usize {
         match self {
             Self::Hz8000 => 160,
@@ -52,7 +52,7 @@ impl Rate {
     }
 }
 
-/// Why a packet could not be decoded.
+/// The reason why a packet could not be decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OpusError {
     #[error("could not parse an Opus packet: it is malformed")]
@@ -84,12 +84,12 @@ impl Encoder {
     }
 
     /// Creates an encoder with the settings of prompts: 16 kHz, complexity 5, 24 kbit/s. WhatsApp
-    /// asks for `maxplaybackrate=16000`.
+    /// requests `maxplaybackrate=16000`.
     pub fn for_prompts() -> Self {
         Self::new(Rate::Hz16000, 5, 24_000)
     }
 
-    /// The sample rate of the input.
+    /// Returns the sample rate of the input.
     pub fn rate(&self) -> Rate {
         self.rate
     }
@@ -155,7 +155,7 @@ impl Encoder {
         packet.get(..written).filter(|frame| !frame.is_empty()).map(Frame::from)
     }
 
-    /// Discards the encoder's history; the next frame starts a new stream.
+    /// Discards the encoder's history. The next frame starts a new stream.
     pub fn reset(&mut self) {
         let fresh = new_encoder(self.rate, self.complexity, self.bitrate);
         let old = std::mem::replace(&mut self.state, fresh);
@@ -228,7 +228,7 @@ impl Decoder {
         Self { state: new_decoder(rate), rate, concealer: Concealer::new(rate.hz()) }
     }
 
-    /// The sample rate of the output.
+    /// Returns the sample rate of the output.
     pub fn rate(&self) -> Rate {
         self.rate
     }
@@ -236,10 +236,10 @@ impl Decoder {
     /// Decodes a packet, appends the audio to `out` and returns the number of samples: 20 ms, or up
     /// to 120 ms if the sender packs more.
     ///
-    /// `None` means a lost packet, of which 20 ms are concealed. With `fec`, `packet` is the
-    /// *successor* of a lost packet, and 20 ms of the lost one are recovered from its redundancy,
-    /// or concealed without one; decode the packet again without `fec` afterwards. A packet without
-    /// audio (DTX) is a pause.
+    /// `packet` is `None` for a lost packet, of which 20 ms are concealed. With `fec`, `packet` is
+    /// the *successor* of a lost packet, and 20 ms of the lost packet are recovered from its
+    /// redundancy, or concealed if it has none. Afterwards decode the packet again without `fec`. A
+    /// packet without audio (DTX) is a pause.
     ///
     /// # Errors
     ///
@@ -270,7 +270,7 @@ impl Decoder {
         Ok(samples)
     }
 
-    /// Duration of a packet in samples.
+    /// Returns the duration of a packet in samples.
     fn length(&self, packet: &[u8]) -> Result<usize, OpusError> {
         let len = i32::try_from(packet.len()).map_err(|_| OpusError::Malformed)?;
         // SAFETY: `packet` has `len` bytes, at least one; only the first two are read.
@@ -280,7 +280,8 @@ impl Decoder {
         usize::try_from(samples).map_err(|_| OpusError::Malformed)
     }
 
-    /// Decodes with the codec. It is never given a packet that it would have to conceal.
+    /// Decodes a packet with the codec. The codec never gets a packet that it would have to
+    /// conceal.
     fn decode_sound(
         &mut self,
         packet: &[u8],
@@ -362,13 +363,13 @@ fn new_decoder(rate: Rate) -> NonNull<unsafe_opus::OpusDecoder> {
 
 /// Returns an encoded frame of silence. An open leg sends it between prompts.
 pub fn silence_frame() -> Frame {
-    /// 20 ms of silence for any decoder (RFC 6716 §3.1: CELT, full band, one frame), if encoding
-    /// zeros fails.
+    /// The frame of silence that is used if encoding silence fails: 20 ms for any decoder (RFC 6716
+    /// §3.1: CELT, full band, one frame).
     const FALLBACK: [u8; 3] = [0xf8, 0xff, 0xfe];
     static SILENCE: OnceLock<Frame> = OnceLock::new();
     let make = || {
         let mut encoder = Encoder::for_prompts();
-        // The first frames still contain the encoder's start-up.
+        // The first frames still contain the initial state of the encoder.
         (0..10)
             .filter_map(|_| encoder.encode_frame(&[0; Rate::Hz16000.frame()]))
             .last()

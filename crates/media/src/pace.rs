@@ -1,17 +1,17 @@
-//! The pace of worker jobs that process a frame of 20 ms at a time.
+//! Determines when worker jobs process their next frame of 20 ms.
 
 use std::time::{Duration, Instant};
 
 /// Duration of a step: one frame.
 pub(crate) const STEP: Duration = Duration::from_millis(20);
-/// Maximum delay of a step. If the job is later, the missed steps are skipped.
+/// Maximum delay of a step. If a job is delayed further, the missed steps are skipped.
 const LATE_MAX: Duration = Duration::from_millis(200);
 
-/// Counts the steps that are due. Step n is due n × 20 ms after the first, however long earlier
-/// ones took, so that small delays do not accumulate.
+/// Counts the steps that are due. Step n is due n × 20 ms after the first one, even if earlier ones
+/// took long, so that small delays do not accumulate.
 #[derive(Debug, Default)]
 pub(crate) struct Pace {
-    /// Time of the next step. `None` before the first one, which is due at once.
+    /// Time of the next step. `None` before the first one, which is due immediately.
     due: Option<Instant>,
 }
 

@@ -6,10 +6,11 @@ use super::bridge::BridgeEnd;
 use super::jitter_buffer::{PACKET_TICKS, PlayoutPacket};
 use super::prompt::Frame;
 
-/// Frames that may be buffered for a source: those of the longest packet (RFC 6716 §3.2.5).
+/// Maximum number of frames that are buffered for a source: those of the longest packet (RFC 6716
+/// §3.2.5).
 const BUFFERED_FRAMES_MAX: usize = 6;
 
-/// Mixes `N` sources. Output is wideband, with the settings of prompts.
+/// Mixes `N` sources. The output is wideband, with the encoder settings of prompts.
 #[derive(Debug)]
 pub(super) struct PacketMixer<const N: usize> {
     sources: [Source; N],
@@ -33,7 +34,7 @@ impl<const N: usize> Default for PacketMixer<N> {
 }
 
 impl<const N: usize> PacketMixer<N> {
-    /// Buffers a packet of any length for source `at`; [`PacketMixer::mix`] consumes 20 ms of it at
+    /// Buffers a packet of any length for source `at`. [`PacketMixer::mix`] consumes 20 ms of it at
     /// a time.
     pub(super) fn push(&mut self, at: usize, packet: &Frame) {
         if let Some(source) = self.sources.get_mut(at) {
@@ -41,7 +42,7 @@ impl<const N: usize> PacketMixer<N> {
         }
     }
 
-    /// Whole frames that are buffered for source `at`.
+    /// Returns the number of whole frames that are buffered for source `at`.
     pub(super) fn buffered_frames(&self, at: usize) -> usize {
         self.sources.get(at).map_or(0, |source| source.pcm.len() / Rate::Hz16000.frame())
     }
@@ -72,8 +73,8 @@ pub(super) enum BridgeAudio<'a> {
     Nothing,
     /// A 20 ms packet that can be forwarded unchanged.
     Frame(Frame),
-    /// Packets of another length. They are buffered as source 0, of which the mixer makes 20 ms
-    /// frames.
+    /// Packets of another length. They are buffered as source 0 of the mixer, which produces 20 ms
+    /// frames from them.
     Packets(&'a mut PacketMixer<2>),
 }
 

@@ -1,7 +1,7 @@
 //! Plays a list of prompts in steps of 20 ms, without gaps, each as often as requested.
 //!
-//! No I/O and no clock. While a frame is not ready yet, the step is silence. The leg decides when
-//! to play.
+//! The player has no I/O and no clock. While a frame is not ready, the step is silence. The leg
+//! decides when to play.
 
 use crate::LegEvent;
 use crate::prefetch::prefetch;
@@ -37,12 +37,12 @@ pub(super) struct Player {
     /// Position in the prompt of `items[at]`. `None` before its first frame.
     cursor: Option<Cursor>,
     rounds_done: u16,
-    /// The current round had a frame. A prompt without frames must not repeat forever.
+    /// Whether the current round had a frame. A prompt without frames must not repeat forever.
     round_has_frames: bool,
     started: bool,
     /// Whether the list restarts at its end.
     repeats: bool,
-    /// The list had a frame since its last start.
+    /// Whether the list had a frame since its last start.
     list_has_frames: bool,
     paused: bool,
 }
@@ -63,7 +63,7 @@ impl Player {
         }
     }
 
-    /// Pauses or resumes. A pause is silence and reports nothing.
+    /// Pauses or resumes. A paused player returns silence and reports nothing.
     pub(super) fn pause(&mut self, on: bool) {
         self.paused = on;
     }
@@ -88,7 +88,7 @@ impl Player {
         }
     }
 
-    /// Prefetches the frame itself.
+    /// Prefetches the content of the frame.
     pub(super) fn prefetch_frame(&self) {
         if let Some(frame) = self.cursor.as_ref().and_then(Cursor::slot).and_then(OnceLock::get) {
             prefetch(&**frame, usize::MAX);
@@ -99,8 +99,8 @@ impl Player {
         self.play
     }
 
-    /// Runs the step of this tick. `report` receives the start, failed items, and the end, which is
-    /// one tick after the last frame, when that has been heard.
+    /// Runs the step of this tick. `report` receives the start, failed items, and the end. The end
+    /// is one tick after the last frame, when that frame has been played.
     pub(super) fn step(&mut self, mut report: impl FnMut(LegEvent)) -> Step {
         if self.paused {
             return Step::Silence;

@@ -1,9 +1,9 @@
 //! Assigns UDP ports, and with them shards, to new legs. The table is shared by the callers of
 //! [`Media`](super::Media) and the shards.
 //!
-//! It is used when a leg is created, connected and closed, never per packet. A port may serve any
-//! number of legs, but no two with the same peer address, because one socket cannot tell their
-//! packets apart (docs/reference/media.md#ports).
+//! The table is used when a leg is created, connected or closed, never per packet. A port may serve
+//! any number of legs, but no two with the same peer address, because their packets could not be
+//! distinguished (docs/reference/media.md#ports).
 
 use std::collections::HashMap;
 use std::io;
@@ -18,9 +18,9 @@ use crate::sockets;
 /// Requested size of each socket buffer in bytes: half a second of a thousand legs.
 const SOCKET_BUFFER: usize = 8 * 1024 * 1024;
 
-/// Legs assigned to one shard before the next shard gets any. A shard with a leg wakes 200 times a
-/// second, whether it has one leg or a hundred, and its batches are fuller with more legs. A
-/// hundred legs take a tenth of a core.
+/// Number of legs assigned to one shard before the next shard gets any. A shard with a leg wakes
+/// 200 times a second, whether it has one leg or a hundred, and its batches contain more datagrams
+/// with more legs. A hundred legs take a tenth of a core.
 const LEGS_PER_ROUND: usize = 100;
 /// Maximum number of earlier legs in [`PortTable::conflicts`].
 const CONFLICTS_MAX: usize = 8;
@@ -43,15 +43,15 @@ pub(super) struct PortId(pub(super) u16);
 struct PortEntry {
     port: Port,
     legs: usize,
-    /// Legs with unknown peers, which may have any address.
+    /// The number of legs with unknown peers, which may have any address.
     unknown_peer_legs: usize,
 }
 
 struct LegEntry {
     port: PortId,
-    /// Whether its peers are not known yet.
+    /// Whether the peers of the leg are not known yet.
     peers_unknown: bool,
-    /// Peer addresses: the offer's candidates at first, then the one that was selected.
+    /// The peer addresses: the candidates of the offer at first, later the selected one.
     peers: Vec<SocketAddr>,
 }
 
@@ -61,9 +61,9 @@ pub(super) struct PortTable {
     max: u16,
     /// Bound sockets of an earlier process, used instead of binding their addresses.
     inherited: Vec<Arc<UdpSocket>>,
-    /// Number of legs per shard.
+    /// The number of legs of each shard.
     shard_legs: Vec<usize>,
-    /// By port id. Extra ports that were closed leave their entry empty.
+    /// The ports by id. The entry of an extra port that was closed is `None`.
     entries: Vec<Option<PortEntry>>,
     legs: HashMap<LegId, LegEntry>,
     /// Peer addresses in use, and the ports on which they are used.
@@ -103,12 +103,12 @@ impl PortTable {
         Ok(ports)
     }
 
-    /// The open ports.
+    /// Iterates over the open ports.
     pub(super) fn ports(&self) -> impl Iterator<Item = &Port> {
         self.entries.iter().flatten().map(|p| &p.port)
     }
 
-    /// Number of legs that have a port.
+    /// Returns the number of legs that have a port.
     pub(super) fn legs(&self) -> usize {
         self.legs.len()
     }
@@ -129,15 +129,15 @@ impl PortTable {
         self.assign(leg, free, peers, false)
     }
 
-    /// Assigns a port to a leg with an unknown peer, because the offer is ours. The port serves no
-    /// other leg until [`PortTable::set_candidates`], because the peer may have any address. If no
-    /// port is unused, opens a new one; if that fails, shares one.
+    /// Assigns a port to a leg with an unknown peer, because this side makes the offer. The port
+    /// serves no other leg until [`PortTable::set_candidates`], because the peer may have any
+    /// address. If all ports are in use, a new one is opened. If that fails, a port is shared.
     pub(super) fn allocate_unknown(&mut self, leg: LegId) -> Port {
         let free = self.best_port(|p| p.legs == 0);
         self.assign(leg, free, Vec::new(), true)
     }
 
-    /// Sets the peer addresses of a leg that was assigned by [`PortTable::allocate_unknown`].
+    /// Sets the peer addresses of a leg that got its port from [`PortTable::allocate_unknown`].
     pub(super) fn set_candidates(&mut self, leg: LegId, peers: Vec<SocketAddr>) {
         let Some(leg_entry) = self.legs.get_mut(&leg).filter(|leg_entry| leg_entry.peers_unknown)
         else {
@@ -152,17 +152,17 @@ impl PortTable {
         self.add_peers(port, &peers);
     }
 
-    /// A shard's load in units of [`LEGS_PER_ROUND`].
+    /// Returns a shard's load in units of [`LEGS_PER_ROUND`].
     fn load(&self, shard: usize) -> usize {
         self.shard_legs.get(shard).map_or(usize::MAX, |legs| legs / LEGS_PER_ROUND)
     }
 
-    /// The shard that gets the next leg.
+    /// Returns the shard that gets the next leg.
     fn next_shard(&self) -> usize {
         (0..self.shard_legs.len()).min_by_key(|shard| self.load(*shard)).unwrap_or_default()
     }
 
-    /// Returns a suitable port of the least loaded shard.
+    /// Returns a suitable port of the least loaded shard, or `None` if there is none.
     fn best_port(&self, is_suitable: impl Fn(&&PortEntry) -> bool) -> Option<PortId> {
         let entries = self.entries.iter().flatten().filter(is_suitable);
         entries
@@ -258,7 +258,8 @@ impl PortTable {
         }
     }
 
-    /// Opens the next free port upward, for the least loaded shard.
+    /// Opens the free port with the lowest number, for the least loaded shard. Returns `None` if no
+    /// further port can be opened.
     fn open_another(&mut self) -> Option<PortId> {
         let shard = self.next_shard();
         for n in 0..self.max {
@@ -302,7 +303,7 @@ impl PortTable {
         }
     }
 
-    /// Binds the `id`th port, or any free port if the first is 0 (tests).
+    /// Binds the port with this id, or any free port if the first port is 0 (tests).
     fn bind(&mut self, id: PortId, shard: usize) -> io::Result<Port> {
         let number = match self.listen.port() {
             0 => 0,

@@ -1,7 +1,7 @@
 //! Prefetching of memory, so that several loads are in progress at a time.
 //!
-//! A hint to the processor: nothing is read, nothing can fail, and on other architectures it does
-//! nothing.
+//! A prefetch is only a hint to the processor: nothing is read, and nothing can fail. On
+//! architectures other than x86-64 it has no effect.
 
 /// Bytes per cache line.
 const CACHE_LINE: usize = 64;

@@ -1,5 +1,5 @@
-//! For fuzzing only: feeds datagrams to a leg as if STUN had verified their source. This tests the
-//! input of an authenticated peer, not the shard's filter (docs/reference/reliability.md#r25).
+//! Feeds datagrams to a leg as if STUN had verified their source, for fuzzing. This tests the input
+//! of an authenticated peer, not the shard's filter (docs/reference/reliability.md#r25).
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -18,7 +18,8 @@ use model::Timestamp;
 
 const LOCAL: ([u8; 4], u16) = ([10, 0, 0, 1], 40_000);
 const PEER: ([u8; 4], u16) = ([10, 0, 0, 2], 3_480);
-/// A peer that is the DTLS client or server. The key of its certificate is unknown.
+/// The offer of a peer that can be the DTLS client or server. The key of its certificate is
+/// unknown.
 const OFFER: &str = "v=0\r\no=- 1 2 IN IP4 10.0.0.2\r\ns=-\r\nt=0 0\r\na=group:BUNDLE audio\r\na=ice-lite\r\n\
     m=audio 3480 UDP/TLS/RTP/SAVPF 111 126\r\na=candidate:1 1 udp 2113937151 10.0.0.2 3480 typ host\r\n\
     a=ice-ufrag:ufraglong\r\na=ice-pwd:a-password-of-twenty-four\r\na=fingerprint:sha-256 FINGERPRINT\r\n\
@@ -35,11 +36,11 @@ pub struct Probe {
 /// The reaction of a leg to the datagrams.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
-    /// Bytes sent in response to datagrams, timers excluded.
+    /// The number of bytes sent in response to datagrams, without those sent by timers.
     pub bytes_sent: usize,
     /// Whether the leg connected, that is, accepted the peer as that of the offer.
     pub connected: bool,
-    /// Number of events it reported.
+    /// The number of events that the leg reported.
     pub events: usize,
 }
 

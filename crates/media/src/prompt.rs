@@ -16,12 +16,12 @@ const FAILED: u8 = 2;
 /// An encoded 20 ms frame, shared without copying.
 pub type Frame = Arc<[u8]>;
 
-/// The frame at a reader's position.
+/// The state of the frame at a reader's position.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FrameState {
-    /// The frame.
+    /// The frame is available.
     Ready(Frame),
-    /// Not written yet. The reader sends silence and tries again at the next tick.
+    /// The frame is not written yet. The reader sends silence and tries again at the next tick.
     Pending,
     /// The prompt ended before this position.
     End,
@@ -32,14 +32,16 @@ pub enum FrameState {
 /// Frames for the seamless transition from a prompt's end to its beginning, when it repeats.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoopJoin {
-    /// Number of the prompt's own frames that precede `tail`. `tail` replaces the rest if another
-    /// round follows.
+    /// The number of the prompt's own frames that precede `tail`. If another round follows, `tail`
+    /// replaces the rest.
     pub from: usize,
-    /// Replaces the end of a round that is followed by another one.
+    /// The frames that replace the end of a round, if another round follows.
     pub tail: Vec<Frame>,
-    /// Replaces this many frames at the beginning of a round that follows another one.
+    /// The frames that replace the beginning of a round, if another round precedes it. As many of
+    /// the prompt's own frames are replaced.
     pub head: Vec<Frame>,
-    /// If not empty, replaces a whole round between two others.
+    /// The frames that replace a whole round between two other rounds. Empty if such a round is
+    /// played unchanged.
     pub middle: Vec<Frame>,
 }
 
@@ -49,7 +51,7 @@ pub struct Prompt {
     first: Arc<Chunk>,
     state: AtomicU8,
     failure: OnceLock<String>,
-    /// Set before the prompt is complete.
+    /// The transition between two rounds, which is set before the prompt is complete.
     join: OnceLock<LoopJoin>,
 }
 
@@ -66,7 +68,7 @@ impl Chunk {
 }
 
 impl Drop for Chunk {
-    /// Drops the chunks iteratively. The default would recurse as deep as the prompt is long.
+    /// Drops the chunks iteratively. The default implementation would recurse once per chunk.
     fn drop(&mut self) {
         let mut next = self.next.take();
         while let Some(mut chunk) = next.and_then(Arc::into_inner) {
@@ -94,12 +96,12 @@ pub struct Cursor {
     position: Position,
 }
 
-/// Where the next frame comes from.
+/// The origin of the next frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Position {
     /// The prompt's own frames, after this many of them.
     Own(usize),
-    /// [`LoopJoin::tail`].
+    /// The frames of [`LoopJoin::tail`].
     Tail(usize),
     /// The transition between two repetitions of a looped prompt.
     Joined,
@@ -138,17 +140,18 @@ impl Prompt {
         }
     }
 
-    /// Returns whether no more frames will come, because the prompt is complete or has failed.
+    /// Returns whether the prompt is complete or has failed, so that no further frame is added.
     pub fn is_finished(&self) -> bool {
         self.state.load(Ordering::Acquire) != LOADING
     }
 
-    /// The transition between two repetitions. `None` before the prompt is complete, or if it has none.
+    /// Returns the transition between two repetitions. `None` before the prompt is complete, or if
+    /// it has none.
     pub fn join(&self) -> Option<&LoopJoin> {
         self.join.get()
     }
 
-    /// Why the prompt failed, if it did.
+    /// Returns the reason why the prompt failed, or `None` if it has not failed.
     pub fn failure(&self) -> Option<&str> {
         self.failure.get().map(String::as_str)
     }
@@ -183,7 +186,7 @@ impl Writer {
         self.prompt.state.store(COMPLETE, Ordering::Release);
     }
 
-    /// Makes the prompt fail. Frames written so far can still be played.
+    /// Makes the prompt fail. Frames written before can still be played.
     pub fn fail(mut self, why: impl Into<String>) {
         self.set_failed(why.into());
     }
@@ -204,7 +207,7 @@ impl Drop for Writer {
 }
 
 impl Cursor {
-    /// The slot of the prompt's next own frame.
+    /// Returns the slot of the prompt's next own frame. `None` at the end of the chunk.
     pub(super) fn slot(&self) -> Option<&OnceLock<Frame>> {
         self.chunk.frames.get(self.at)
     }
@@ -218,7 +221,7 @@ impl Cursor {
         self.next_in_round(false)
     }
 
-    /// Returns the next frame of a round. `another` says whether a further round follows.
+    /// Returns the next frame of a round. `another` is true if a further round follows.
     pub fn next_in_round(&mut self, another: bool) -> FrameState {
         // Most prompts have no transition, and incrementing the shared reference count is
         // expensive.
@@ -256,7 +259,7 @@ impl Cursor {
     fn seek(&mut self, frames: usize) {
         let (mut chunk, mut left) = (self.prompt.first.clone(), frames);
         // The position after a chunk's last frame belongs to that chunk, because there may be no
-        // next one.
+        // next chunk.
         while left > CHUNK
             && let Some(next) = chunk.next.get().cloned()
         {

@@ -1,4 +1,5 @@
-//! Audio quality of a leg: loss, jitter and round-trip time as measured, and an opinion score.
+//! Audio quality of a leg: measured loss, jitter and round-trip time, and an estimated opinion
+//! score.
 //!
 //! [`Reception`] counts one received stream as in RFC 3550 A.3 and A.8. [`Quality`] covers both
 //! directions of a leg. The score is that of the E-model (ITU-T G.107), reduced to delay and loss;
@@ -16,25 +17,25 @@ const ENDPOINT_DELAY_MS: f32 = 60.0;
 const R_MAX: f32 = 93.2;
 /// Delay above which conversation suffers, in milliseconds (G.107, simplified).
 const DELAY_LIMIT_MS: f32 = 177.3;
-/// How well concealment hides random loss. The value of G.113 is for G.711 with concealment; there
-/// is none for Opus.
+/// The effectiveness of concealment against random loss. The value from G.113 is for G.711 with
+/// concealment, because there is none for Opus.
 const LOSS_ROBUSTNESS: f32 = 25.1;
 
 /// Statistics for one direction of a leg.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct StreamStats {
-    /// Packets that were sent, as known to the receiver.
+    /// The number of packets sent, as known to the receiver.
     pub packets: u64,
-    /// Packets of those that did not arrive.
+    /// The number of these packets that did not arrive.
     pub lost: u64,
     /// Interarrival jitter (RFC 3550 §6.4.1).
     pub jitter: Duration,
 }
 
 impl StreamStats {
-    /// Share of lost packets, 0 to 1.
+    /// Returns the share of lost packets, 0 to 1.
     pub fn loss(&self) -> f32 {
-        // Computed in millionths, which fit for any values.
+        // The share is computed in millionths, which cannot overflow.
         let millionths = u128::from(self.lost.min(self.packets)) * 1_000_000;
         let millionths = millionths.checked_div(self.packets.into()).unwrap_or_default();
         Duration::from_micros(u64::try_from(millionths).unwrap_or_default()).as_secs_f32()
@@ -44,16 +45,17 @@ impl StreamStats {
 /// Measured quality of a leg so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Quality {
-    /// From the peer to us.
+    /// Audio from the peer to this side.
     pub inbound: StreamStats,
-    /// From us to the peer, as reported by the peer. Zero packets if it has not reported.
+    /// Audio from this side to the peer, as reported by the peer. Zero packets if it has not
+    /// reported.
     pub outbound: StreamStats,
     /// Latest round-trip time, from the peer's reports.
     pub round_trip: Option<Duration>,
 }
 
 impl Quality {
-    /// The E-model's rating of one direction, 0 to 93.2.
+    /// Returns the E-model's rating of one direction, 0 to 93.2.
     pub fn r_factor(&self, stats: &StreamStats) -> f32 {
         let ms = |time: Duration| time.as_secs_f32() * 1_000.0;
         let delay =
@@ -64,8 +66,8 @@ impl Quality {
         (R_MAX - delay_impairment - loss_impairment).clamp(0.0, R_MAX)
     }
 
-    /// The mean opinion score for that rating, 1 to 4.5 (G.107 Annex B). `None` if the direction
-    /// had no packets.
+    /// Returns the mean opinion score for that rating, 1 to 4.5 (G.107 Annex B). `None` if the
+    /// direction had no packets.
     pub fn mos(&self, stats: &StreamStats) -> Option<f32> {
         let r = self.r_factor(stats);
         let mos = 1.0 + 0.035 * r + r * (r - 60.0) * (100.0 - r) * 7e-6;
@@ -78,7 +80,7 @@ impl Quality {
 pub(super) struct SharedQuality {
     inbound: SharedStreamStats,
     outbound: SharedStreamStats,
-    /// In microseconds; 0 means none.
+    /// The round-trip time in microseconds. 0 if it is unknown.
     round_trip: AtomicU32,
 }
 
@@ -86,7 +88,7 @@ pub(super) struct SharedQuality {
 struct SharedStreamStats {
     packets: AtomicU64,
     lost: AtomicU64,
-    /// In microseconds.
+    /// The jitter in microseconds.
     jitter: AtomicU32,
 }
 
@@ -114,7 +116,7 @@ impl SharedQuality {
             .store(quality.round_trip.map_or(0, |rtt| micros(rtt).max(1)), Ordering::Relaxed);
     }
 
-    /// Reads the figures. They may be from different moments.
+    /// Reads the figures, which may be from slightly different times.
     pub(super) fn read(&self) -> Quality {
         let rtt = self.round_trip.load(Ordering::Relaxed);
         Quality {
@@ -137,12 +139,12 @@ pub(super) struct Reception {
     /// Index of the newest packet.
     newest: u64,
     received: u64,
-    /// Values at the last report.
+    /// The numbers of packets at the last report.
     expected_before: u64,
     received_before: u64,
     /// Arrival time and timestamp of the last audio packet.
     last: Option<(Instant, u32)>,
-    /// In sixteenths of an RTP tick.
+    /// The jitter in sixteenths of an RTP tick.
     jitter: u32,
 }
 
@@ -176,7 +178,7 @@ impl Reception {
                 .saturating_mul(i64::from(TICKS_PER_MS))
                 / 1_000;
             let sent = i64::from(timestamp.wrapping_sub(before).cast_signed());
-            // A second or more is a pause or a jump of the clock, not jitter.
+            // A deviation of a second or more is a pause or a clock change, not jitter.
             let deviation =
                 u32::try_from(arrived.saturating_sub(sent).unsigned_abs()).unwrap_or(u32::MAX);
             if deviation < 1_000 * TICKS_PER_MS {
@@ -185,7 +187,7 @@ impl Reception {
         }
     }
 
-    /// The figures so far.
+    /// Returns the figures so far.
     pub(super) fn stats(&self) -> StreamStats {
         let packets = self.expected();
         let jitter =
@@ -193,8 +195,8 @@ impl Reception {
         StreamStats { packets, lost: packets.saturating_sub(self.received), jitter }
     }
 
-    /// Figures for a report block: share lost since the last call (of 256), total lost, jitter in
-    /// ticks.
+    /// Returns the figures for a report block: the share lost since the last call (of 256), the
+    /// total lost, and the jitter in ticks.
     pub(super) fn report_figures(&mut self) -> (u8, i32, u32) {
         let expected = self.expected() - self.expected_before;
         let received = self.received - self.received_before;

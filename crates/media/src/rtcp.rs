@@ -1,8 +1,7 @@
-//! RTCP packets: sender and receiver reports with a CNAME, and BYE, written and parsed (RFC 3550
-//! §6).
+//! Writes and parses RTCP packets: sender and receiver reports with a CNAME, and BYE (RFC 3550 §6).
 //!
-//! No I/O and no clock: times are passed in as NTP timestamps in 32.32 fixed point. `transport`
-//! decides when to report and evaluates the peer's reports.
+//! The module has no I/O and no clock: times are passed in as NTP timestamps in 32.32 fixed point.
+//! `transport` decides when to report and evaluates the peer's reports.
 
 const SENDER_REPORT: u8 = 200;
 const RECEIVER_REPORT: u8 = 201;
@@ -20,9 +19,9 @@ const PACKETS_MAX: usize = 16;
 pub(super) struct ReportBlock {
     /// SSRC of the stream that it reports on.
     pub(super) ssrc: u32,
-    /// Share of packets lost since the previous report, of 256.
+    /// The share of packets lost since the previous report, in 1/256.
     pub(super) fraction: u8,
-    /// Packets lost in total, negative if there were duplicates. 24 bits.
+    /// The total number of lost packets, negative if there were duplicates. 24 bits.
     pub(super) lost: i32,
     /// Rollover count and highest sequence number.
     pub(super) highest: u32,
@@ -46,7 +45,7 @@ pub(super) struct SenderInfo {
 /// The contents of a compound packet that are evaluated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Item {
-    /// Sender information of this SSRC.
+    /// The sender information of this SSRC.
     SenderReport(u32, SenderInfo),
     ReportBlock(ReportBlock),
     /// This SSRC has left (BYE).
@@ -89,7 +88,7 @@ pub(super) fn write_report(
         out.extend_from_slice(&ssrc.to_be_bytes());
         out.extend_from_slice(&[CNAME, u8::try_from(name.len()).unwrap_or(255)]);
         out.extend_from_slice(name);
-        // The items end with at least one zero.
+        // The list of items ends with at least one zero byte.
         out.push(0);
     });
     if goodbye {
@@ -97,7 +96,7 @@ pub(super) fn write_report(
     }
 }
 
-/// Appends a packet with its header, padded to whole words.
+/// Appends a packet with its header, padded to a multiple of four bytes.
 fn packet(out: &mut Vec<u8>, kind: u8, count: usize, write_body: impl FnOnce(&mut Vec<u8>)) {
     let from = out.len();
     out.extend_from_slice(&[0x80 | u8::try_from(count).unwrap_or(31), kind, 0, 0]);
@@ -111,7 +110,7 @@ fn packet(out: &mut Vec<u8>, kind: u8, count: usize, write_body: impl FnOnce(&mu
     }
 }
 
-/// Parses a compound packet. `take` receives its items up to the first malformed packet.
+/// Parses a compound packet. `on_item` receives its items up to the first malformed packet.
 pub(super) fn parse(compound: &[u8], mut on_item: impl FnMut(Item)) {
     let mut rest = compound;
     for _ in 0..PACKETS_MAX {
@@ -169,7 +168,7 @@ fn word(bytes: &[u8], at: usize) -> Option<u32> {
     bytes.get(at..at + 4)?.try_into().ok().map(u32::from_be_bytes)
 }
 
-/// The middle 32 bits of an NTP timestamp: 16 bits of seconds, 16 bits of fraction (§4).
+/// Returns the middle 32 bits of an NTP timestamp: 16 bits of seconds, 16 bits of fraction (§4).
 pub(super) fn ntp_middle(ntp: u64) -> u32 {
     u32::try_from((ntp >> 16) & 0xffff_ffff).unwrap_or_default()
 }

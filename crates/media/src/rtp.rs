@@ -1,4 +1,5 @@
-//! RTP headers (RFC 3550 §5.1, §5.3.1). Reads every valid header, writes minimal ones.
+//! Parses and writes RTP headers (RFC 3550 §5.1, §5.3.1). Every valid header can be parsed, and
+//! minimal ones are written.
 
 /// Size of a header without CSRCs and extension, in bytes.
 pub(super) const HEADER_SIZE: usize = 12;
@@ -74,7 +75,7 @@ pub enum PacketKind {
     Other,
 }
 
-/// Classifies a datagram by its first bytes. This authenticates nothing.
+/// Classifies a datagram by its first bytes, without authenticating it.
 pub fn packet_kind(datagram: &[u8]) -> PacketKind {
     match datagram {
         [128..192, 192..224, ..] => PacketKind::Rtcp,

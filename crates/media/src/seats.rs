@@ -1,6 +1,6 @@
-//! Audio of members of rooms whose legs are at another node of a fleet.
+//! Transports the audio of room members with legs at another node of a fleet.
 //!
-//! The node of a leg sends its Opus packets as they came, and receives the packets that the room's
+//! The node of a leg forwards its Opus packets unchanged, and receives the packets that the room's
 //! mixer has encoded for it. Both nodes run the same job: every 20 ms it collects the packets of
 //! all its seats, which are sent in one write. Nothing is decoded on the way.
 
@@ -19,7 +19,7 @@ use super::workers::{Job, JobStatus, Workers};
 /// Maximum number of frames that wait in the feed of a leg. Further frames are dropped, because
 /// they would add delay.
 const QUEUED_FRAMES_MAX: usize = 6;
-/// Maximum number of packets of a seat in one step. A peer sends one or two.
+/// Maximum number of packets of a seat in one step. A peer usually sends one or two.
 const PACKETS_MAX: usize = 6;
 /// Capacity of the queue of seats that are added and removed.
 const COMMANDS_MAX: usize = 4_096;
@@ -30,8 +30,8 @@ const RECEIVED_MAX: usize = 16;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SeatPacket {
     pub seat: u32,
-    /// SSRC of the RTP packet that the leg received. 0 in packets to the leg, like the next two
-    /// fields.
+    /// SSRC of the RTP packet that the leg received. In packets to the leg, this field and the next
+    /// two are 0.
     pub ssrc: u32,
     /// Extended sequence number, which does not wrap.
     pub sequence: u64,
@@ -39,24 +39,24 @@ pub struct SeatPacket {
     pub payload: Frame,
 }
 
-/// What a seat is connected to at this node.
+/// The local end of a seat.
 #[derive(Debug)]
 pub enum SeatEnd {
-    /// At the node of the leg: the leg, or something else with a tap and a feed.
+    /// The leg, or another object with a tap and a feed, at the node of the leg.
     Leg(CableEnd),
-    /// At the node of the room: the other end of a member of the mixer.
+    /// The other end of a member of the mixer, at the node of the room.
     Room(PortEnd),
 }
 
-/// The end of a port that receives packets from another node and returns packets for it.
+/// The end of a port that receives packets from another node and returns packets for that node.
 #[derive(Debug)]
 pub struct PortEnd {
     to: TapEnd,
     from: FeedEnd,
 }
 
-/// Creates a port: a member of a mixer whose leg is at another node. The first end is for the
-/// mixer.
+/// Creates a port, which is a member of a mixer with a leg at another node. The first end belongs
+/// to the mixer.
 pub fn port() -> (CableEnd, PortEnd) {
     let ((feed, from), (to, tap)) = (feed(1), tap(TapSides::Received));
     (CableEnd { tap, feed }, PortEnd { to, from })
@@ -95,7 +95,7 @@ impl SeatAudio {
         Self { commands, received }
     }
 
-    /// Connects a seat. Replaces an earlier one of this number.
+    /// Connects a seat. Replaces an earlier seat with this number.
     pub fn add(&self, seat: u32, end: SeatEnd) {
         let _ = self.commands.try_send(Command::Add(seat, Box::new(end)));
     }
@@ -151,7 +151,7 @@ impl SeatJob {
                 let packet = InboundPacket { ssrc, sequence, timestamp, payload };
                 port.to.push(&TapEntry::Received(packet));
             }
-            // Too many frames wait, or the call has left.
+            // Too many frames are waiting, or the call has left.
             Some(SeatEnd::Leg(_)) | None => {}
         }
     }

@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 #[derive(Debug, Default)]
 pub struct SendBuffer {
     bytes: Vec<u8>,
-    /// Destination of each datagram and its end in `bytes`. It starts at the end of the previous
-    /// one.
+    /// Destination of each datagram, and its end in `bytes`. A datagram starts at the end of the
+    /// previous one.
     datagrams: Vec<(SocketAddr, usize)>,
 }
 
@@ -19,7 +19,7 @@ impl SendBuffer {
     }
 
     /// Appends a datagram that `write` produces. `write` receives the buffer and the offset at
-    /// which the datagram starts; if it returns `false`, everything that it wrote is removed.
+    /// which the datagram starts. If it returns `false`, its output is removed.
     pub fn write(
         &mut self,
         to: SocketAddr,
@@ -35,7 +35,7 @@ impl SendBuffer {
         written
     }
 
-    /// Number of datagrams.
+    /// Returns the number of datagrams.
     pub fn len(&self) -> usize {
         self.datagrams.len()
     }

@@ -1,16 +1,16 @@
 //! A shard: one thread that owns UDP ports, the legs on them, and a single timer.
 //!
 //! Every 5 ms it executes its commands, reads the sockets, runs the 20 ms tick of a quarter of its
-//! legs, and sends their datagrams. It sleeps until the next tick and does not wake for packets,
-//! which keeps the batches full (docs/reference/media.md#threads). This path makes no allocation
-//! per leg and no system call per packet.
+//! legs, and sends their datagrams. It sleeps until the next tick and does not wake for packets, so
+//! that each batch contains many packets (docs/reference/media.md#threads). This path makes no
+//! allocation per leg and no system call per packet.
 //!
-//! With few legs there are no batches to fill. Then the thread skips the ticks of slots without
-//! legs, and wakes for commands and datagrams.
+//! With few legs, batches would be small in any case. The thread then skips the ticks of slots
+//! without legs, and wakes for commands and datagrams.
 //!
 //! A datagram is assigned to a leg as follows. A STUN request names it by ufrag, a STUN response by
-//! the transaction id of a check. Anything else is assigned by its source address, which is known
-//! only after authenticated STUN has come from there. If several legs share the address, see
+//! the transaction id of a check. All other datagrams are assigned by source address. An address is
+//! known only after it has sent authenticated STUN. If several legs share the address, see
 //! `shared_paths`. All other datagrams are counted and dropped without a reply.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
@@ -38,32 +38,32 @@ use model::metric;
 /// Nice value of a shard thread. On Linux it applies to the calling thread only, and needs root or
 /// `LimitNICE=`.
 const NICE: i32 = -10;
-/// Maximum sleep without legs. The command for the first leg wakes the thread; until then, no
+/// Maximum sleep without legs. The command for the first leg wakes the thread. Until then, no
 /// expected datagram can arrive.
 const IDLE_WAIT: Duration = Duration::from_secs(5);
-/// Maximum number of legs for which the thread wakes for each datagram. Two legs get as many
+/// Maximum number of legs for which the thread wakes for each datagram. Two legs receive as many
 /// datagrams as there are ticks.
 const PROMPT_LEGS: usize = 2;
-/// The same while one of them connects: each answer to a handshake message makes the caller hear
-/// something earlier.
+/// Like [`PROMPT_LEGS`], while one of the legs is connecting. A faster handshake lets the caller
+/// hear something earlier.
 const PROMPT_LEGS_CONNECTING: usize = 8;
-/// Time from the connection of a leg until the command to play has usually arrived.
+/// Time from the connection of a leg within which the command to play has usually arrived.
 const FIRST_AUDIO: Duration = Duration::from_millis(2);
 /// Maximum number of wake-ups for datagrams between two ticks, so that a flood does not turn into
-/// wake-ups. Datagrams wait for at most [`TICK`] then.
+/// wake-ups. Further datagrams wait for at most [`TICK`].
 const WAKES_PER_TICK: u32 = 8;
 /// Maximum number of datagrams read from one port per tick, so that a flood does not use up the
 /// tick.
 const DATAGRAMS_PER_TICK: usize = 16 * BATCH;
 /// Maximum number of commands executed per tick.
 const COMMANDS_PER_TICK: usize = 1_024;
-/// Number of legs that are prefetched together. Their data fits into the L1 cache.
+/// Number of legs that are prefetched together. Their data fit into the L1 cache.
 const PREFETCH_LEGS: usize = 16;
 /// Interval at which idle ports are closed.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// Maximum number of source addresses by which one leg is known.
 const ADDRESSES_MAX: usize = 16;
-/// Maximum number of checks of one leg that await their response: two seconds at the initial rate.
+/// Maximum number of pending checks of one leg: two seconds at the initial rate.
 const CHECKS_MAX: usize = 32;
 
 /// A command to a shard.
@@ -73,14 +73,14 @@ pub(super) enum Command {
     Stop,
 }
 
-/// A leg on its way to its shard.
+/// A leg that is being passed to its shard.
 pub(super) struct NewLeg {
     pub(super) id: LegId,
     pub(super) port: Port,
     /// Earlier legs on the same port with the same peer address.
     pub(super) conflicts: Vec<LegId>,
     pub(super) ufrag: String,
-    /// The candidates of the peer, as far as they are known.
+    /// The known candidates of the peer.
     pub(super) peers: Vec<SocketAddr>,
     pub(super) leg: Leg,
     pub(super) sink: EventSink,
@@ -93,27 +93,27 @@ pub(super) struct ShardCounters {
     pub(super) packets_out: AtomicU64,
     pub(super) unmatched: AtomicU64,
     pub(super) late_ticks: AtomicU64,
-    /// Commands that were queued and not executed yet.
+    /// The number of commands that were queued and not executed yet.
     pub(super) waiting: AtomicUsize,
-    /// How busy the thread's ticks are, see [`ShardCounters::load`].
+    /// The load of the thread, see [`ShardCounters::load`].
     load: AtomicU32,
 }
 
 impl ShardCounters {
-    /// The share of the time between ticks that recent ticks took: 1 if the thread does nothing
-    /// else. More if it falls behind.
+    /// Returns the share of the time between ticks that recent ticks took: 1 if the thread does
+    /// nothing else, and more if it falls behind.
     pub(super) fn load(&self) -> f32 {
         f32::from_bits(self.load.load(Ordering::Relaxed))
     }
 
-    /// Counts a tick. The last 200 or so, a second's, make up most of the load.
+    /// Counts a tick. The last 200 ticks, about a second, make up most of the load.
     fn count_tick(&self, took: Duration) {
         let share = took.as_secs_f32() / TICK.as_secs_f32();
         let load = self.load() + (share - self.load()) / 200.0;
         self.load.store(load.to_bits(), Ordering::Relaxed);
     }
 
-    /// The thread has no legs.
+    /// Resets the load, because the thread has no legs.
     fn rest(&self) {
         self.load.store(0, Ordering::Relaxed);
     }
@@ -128,7 +128,7 @@ struct RoutedLeg {
     ufrag: String,
     sink: EventSink,
     addresses: VecDeque<SocketAddr>,
-    /// Its checks that have an entry in the table.
+    /// The checks of the leg that have an entry in the table.
     checks: VecDeque<TransactionId>,
     peer_address: Option<SocketAddr>,
 }
@@ -136,12 +136,12 @@ struct RoutedLeg {
 struct BoundPort {
     port: Port,
     out: SendBuffer,
-    /// Carries all datagrams, if the node has a TURN server.
+    /// The TURN relay, which carries all datagrams. `None` if the node has no TURN server.
     relay: Option<Box<Relay>>,
 }
 
-/// A table that is read for every packet. The hash is seeded per table. Datagrams from strangers
-/// are only looked up; the keys are our own ids and addresses that have authenticated.
+/// A table that is read for every packet. The hash is seeded per table. Datagrams from unknown
+/// sources are only looked up. The keys are internal ids and addresses that have authenticated.
 type RoutingTable<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
 /// The state of a shard thread.
@@ -153,7 +153,8 @@ pub(super) struct Shard {
     counters: Arc<ShardCounters>,
     poll: PollSet,
     ports: BTreeMap<PortId, BoundPort>,
-    /// Boxed, because a leg takes several kilobytes and a table has unused capacity.
+    /// The legs by id. They are boxed, because a leg takes several kilobytes and a table has unused
+    /// capacity.
     legs: RoutingTable<LegId, Box<RoutedLeg>>,
     slots: [Vec<LegId>; SLOTS],
     by_ufrag: RoutingTable<String, LegId>,
@@ -162,24 +163,24 @@ pub(super) struct Shard {
     shared_paths: SharedPaths,
     /// Unanswered checks and their destinations.
     by_check: RoutingTable<TransactionId, (LegId, SocketAddr)>,
-    /// Legs that panicked. Dropped at the end of the tick.
+    /// The legs that panicked. They are dropped at the end of the tick.
     broken: HashSet<LegId>,
     /// Legs that were connected since the last tick.
     connected: Vec<LegId>,
     last_sweep: Instant,
-    /// RTP packets in and out since the last update of the counters.
+    /// The numbers of received and sent RTP packets since the last update of the counters.
     packets: (u64, u64),
     metrics: Metrics,
 }
 
-/// Receive buffers, reused from tick to tick.
+/// Receive buffers, which are reused for every tick.
 #[derive(Default)]
 struct ReceiveBuffers {
     batch: ReceiveBatch,
     ready: Vec<u64>,
 }
 
-/// Metric handles, kept so that a tick needs no lookup.
+/// Handles of metrics, stored so that a tick needs no lookup.
 struct Metrics {
     packets_in: metrics::Counter,
     packets_out: metrics::Counter,
@@ -223,7 +224,7 @@ impl Shard {
         Ok(shard)
     }
 
-    /// Runs until a stop command, or until all senders are gone.
+    /// Runs until a stop command is received or all senders are dropped.
     pub(super) fn run(mut self) {
         // Media ticks have priority over everything else, if the system allows it.
         if let Err(e) = rustix::process::setpriority_process(None, NICE) {
@@ -236,7 +237,7 @@ impl Shard {
             let now = self.clock.now();
             if self.legs.is_empty() {
                 self.counters.rest();
-                // Ports without legs are closed.
+                // Wakes regularly to close ports without legs.
                 let wait = if self.ports.len() > 1 { SWEEP_INTERVAL } else { IDLE_WAIT };
                 let relays = self.ports.values().filter_map(|open| open.relay.as_ref());
                 let relay_due = relays.map(|relay| relay.due()).min();
@@ -289,8 +290,9 @@ impl Shard {
         }
     }
 
-    /// Moves the legs that were connected since the last tick to `slot`, whose tick comes next. A leg
-    /// is usually connected right after its own tick, so the caller would hear nothing for 20 ms.
+    /// Moves the legs that were connected since the last tick to `slot`, which has the next tick. A
+    /// leg is usually connected right after its own tick, so the caller would hear nothing for
+    /// 20 ms.
     fn advance_connected(&mut self, slot: usize) {
         for id in std::mem::take(&mut self.connected) {
             let Some(routed) = self.legs.get_mut(&id) else { continue };
@@ -334,7 +336,7 @@ impl Shard {
 
     /// Returns whether a leg has no media path yet.
     fn is_connecting(&self) -> bool {
-        // More legs have their batches in any case.
+        // With more legs, their batches are large enough.
         self.legs.len() <= PROMPT_LEGS_CONNECTING
             && self.legs.values().any(|routed| routed.leg.is_unconnected())
     }
@@ -477,7 +479,7 @@ impl Shard {
     }
 
     /// Runs `act` on a leg and updates the routing tables. str0m is a large dependency that parses
-    /// input from strangers. If it panics, only this leg is lost.
+    /// untrusted input. If it panics, only this leg is lost.
     fn with_leg(&mut self, id: LegId, act: impl FnOnce(&mut Leg, &mut SendBuffer)) {
         let Some(routed) = self.legs.get_mut(&id) else { return };
         let Some(open) = self.ports.get_mut(&routed.port) else { return };
@@ -489,7 +491,7 @@ impl Shard {
             return;
         }
         for (to, datagram) in open.out.iter_from(queued) {
-            // Copies of a check already have their entry.
+            // A copy of a check already has its entry.
             if let Some(check) =
                 stun::check_id(datagram).filter(|check| !self.by_check.contains_key(check))
             {
@@ -544,7 +546,7 @@ impl Shard {
         let (socket, is_relayed) = (open.port.socket.clone(), open.relay.is_some());
         let (mut taken, mut unmatched) = (0, 0);
         while taken < DATAGRAMS_PER_TICK {
-            // An error belongs to an earlier datagram; the socket remains usable.
+            // The error belongs to an earlier datagram, and the socket remains usable.
             let Ok(n) = batch.receive(&socket) else { break };
             taken += n;
             let is_rtp = |datagram| stun::classify(datagram) == Kind::NotStun;
@@ -616,11 +618,12 @@ impl Shard {
                         .is_some_and(|leg| leg.authenticates_response(datagram))
                 })
                 .inspect(|id| {
-                    // Each response counts once: a replay would be no sign of life.
+                    // Each response counts only once, because a replay does not prove that the peer
+                    // is alive.
                     self.by_check.remove(&check);
                     self.add_address(*id, port, from);
                 }),
-            // An indication of a known peer. Nothing to do.
+            // An indication from a known peer needs no action.
             Kind::OtherStun => return self.by_address.contains_key(&(port, from)),
         };
         match id {
@@ -648,8 +651,8 @@ impl Shard {
                 None => r.leg.is_handshaking(),
             })
         };
-        // Likely legs first. DTLS goes only to a leg in its handshake if there is one; otherwise it
-        // may be the close_notify of a connected leg.
+        // Try likely legs first. DTLS goes only to a leg in its handshake if there is one.
+        // Otherwise it may be the close_notify of a connected leg.
         legs.sort_by_key(|id| !is_likely(self, *id));
         let has_likely = legs.first().is_some_and(|id| is_likely(self, *id));
         let tries = if has_likely && ssrc.is_none() { 1 } else { shared_paths::TRIES_MAX };
@@ -665,13 +668,13 @@ impl Shard {
         !legs.is_empty()
     }
 
-    /// Returns a leg if it lives on this port.
+    /// Returns a leg if it is on this port, otherwise `None`.
     fn leg_on_port(&self, id: LegId, port: PortId) -> Option<&Leg> {
         self.legs.get(&id).filter(|r| r.port == port).map(|r| &r.leg)
     }
 
-    /// Records an address from which authenticated STUN of a leg came. Other datagrams from there
-    /// belong to this leg.
+    /// Records an address that has sent authenticated STUN of a leg. Other datagrams from this
+    /// address belong to this leg.
     fn add_address(&mut self, id: LegId, port: PortId, from: SocketAddr) {
         let key = (port, from);
         match self.by_address.insert(key, id) {

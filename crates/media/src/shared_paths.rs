@@ -1,10 +1,10 @@
 //! Demultiplexing for legs that share one local port and one peer address
 //! (docs/reference/media.md#shared-port).
 //!
-//! This happens only if no further port could be opened. The source address does not identify the
-//! leg then. RTP and RTCP are matched by a known SSRC, otherwise by trying which leg authenticates
-//! the packet. DTLS goes to the leg that is in its handshake; handshakes take turns, so that there
-//! is only one at a time. STUN messages identify their leg.
+//! Legs share a path only if no further port could be opened. The source address does not identify
+//! the leg then. RTP and RTCP are matched by a known SSRC. Otherwise the legs are tried until one
+//! authenticates the packet. DTLS goes to the leg that is in its handshake. There is only one
+//! handshake at a time. STUN messages identify their leg.
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use super::LegId;
 use super::ports::PortId;
 
-/// How long a leg waits for an earlier one that does not connect.
+/// Maximum time for which a leg waits for an earlier one that does not connect.
 const TURN_MAX: Duration = Duration::from_secs(3);
 /// Maximum number of legs that are tried for a packet with an unknown SSRC.
 pub(super) const TRIES_MAX: usize = 16;
@@ -25,7 +25,7 @@ pub(super) type Path = (PortId, SocketAddr);
 #[derive(Debug, Default)]
 pub(super) struct SharedPaths {
     legs_by_path: HashMap<Path, Vec<LegId>>,
-    /// In order of arrival.
+    /// The waiting legs in order of arrival.
     waiting: Vec<Waiting>,
 }
 
@@ -33,7 +33,7 @@ pub(super) struct SharedPaths {
 struct Waiting {
     leg: LegId,
     since: Instant,
-    /// Legs that must connect first.
+    /// The legs that must connect first.
     predecessors: Vec<LegId>,
 }
 
@@ -48,7 +48,8 @@ impl SharedPaths {
         }
     }
 
-    /// Removes a leg from this path. Returns one of the legs that remain on it.
+    /// Removes a leg from this path. Returns one of the remaining legs. `None` if no leg remains or
+    /// the path was not shared.
     pub(super) fn leave(&mut self, path: Path, leg: LegId) -> Option<LegId> {
         let legs = self.legs_by_path.get_mut(&path)?;
         legs.retain(|other| *other != leg);
@@ -59,7 +60,7 @@ impl SharedPaths {
         left
     }
 
-    /// The legs on a path, or `None` if it is not shared.
+    /// Returns the legs on a path, or `None` if it is not shared.
     pub(super) fn legs_on(&self, path: Path) -> Option<&[LegId]> {
         if self.legs_by_path.is_empty() {
             return None;
@@ -99,7 +100,8 @@ impl SharedPaths {
     }
 }
 
-/// The sender's SSRC of a datagram that looks like RTP or RTCP (RFC 7983, RFC 5761).
+/// Returns the sender's SSRC of a datagram that looks like RTP or RTCP (RFC 7983, RFC 5761). `None`
+/// for other datagrams.
 pub(super) fn sender_ssrc(datagram: &[u8]) -> Option<u32> {
     let [first, second, ..] = datagram else { return None };
     let ssrc_bytes = if (192..224).contains(second) { 4..8 } else { 8..12 };

@@ -21,7 +21,8 @@ const ADDRESS_MAX: libc::socklen_t = size_of::<libc::sockaddr_storage>() as libc
 pub struct ReceiveBatch {
     bytes: Vec<u8>,
     addresses: Vec<libc::sockaddr_storage>,
-    /// Points into `bytes`. No vector is resized, so that all pointers stay valid.
+    /// The buffer descriptors, which point into `bytes`. No vector is resized, so that all pointers
+    /// stay valid.
     _iovecs: Vec<libc::iovec>,
     /// Points into `names` and `_pieces`. Created once, because filling 64 headers for a socket
     /// with two datagrams costs more than the datagrams.
@@ -187,7 +188,8 @@ pub fn send_all<'a>(
     }
 }
 
-/// Dual-stack sockets send to IPv4-mapped addresses.
+/// Returns the destination in the family of the socket. Dual-stack sockets send to IPv4-mapped
+/// addresses.
 fn family(to: SocketAddr, v6: bool) -> SocketAddr {
     match to.ip() {
         IpAddr::V4(v4) if v6 => SocketAddr::new(v4.to_ipv6_mapped().into(), to.port()),
@@ -195,7 +197,7 @@ fn family(to: SocketAddr, v6: bool) -> SocketAddr {
     }
 }
 
-/// Enlarges the socket buffers, beyond the system's limit if permitted, otherwise up to it.
+/// Enlarges the socket buffers. The system's limit is exceeded if that is permitted.
 pub fn enlarge_buffers(socket: &UdpSocket, bytes: usize) {
     let Ok(size) = libc::c_int::try_from(bytes) else { return };
     for (force, plain) in
@@ -322,7 +324,7 @@ pub fn interface_addresses() -> io::Result<Vec<IpAddr>> {
         };
         found.extend(ip.filter(|ip| up && usable(ip)));
     }
-    // SAFETY: the list came from getifaddrs and is not used any more.
+    // SAFETY: the list came from getifaddrs and is no longer used.
     unsafe { libc::freeifaddrs(first) };
     found.sort_by_key(|ip| (ip.is_loopback(), ip.is_ipv6()));
     found.dedup();

@@ -1,7 +1,7 @@
-//! The parts of STUN that str0m does not cover: the leg that a message belongs to, its
-//! authentication, and asking a server for the public address of a socket.
+//! The parts of STUN that str0m does not cover: assigning a message to its leg, authenticating it,
+//! and requesting the public address of a socket from a server.
 //!
-//! Demultiplexing reads only a few bytes, so that a datagram from a stranger costs one table
+//! Demultiplexing reads only a few bytes, so that a datagram from an unknown source costs one table
 //! lookup. str0m handles the connectivity checks themselves.
 
 use std::net::{IpAddr, SocketAddr};
@@ -22,19 +22,19 @@ const BINDING_SUCCESS: [u8; 2] = [0x01, 0x01];
 /// Maximum number of attributes examined. Regular messages have six or seven.
 const ATTRIBUTES_MAX: usize = 16;
 
-/// Identifies a check; the response repeats it.
+/// Identifies a check. The response contains the same id.
 pub type TransactionId = [u8; 12];
 
-/// Routing information of a datagram.
+/// The class of a datagram, with the data needed for routing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind<'a> {
     /// A check for the ICE agent with this ufrag.
     Request { ufrag: &'a str },
     /// A success or error response to one of our checks.
     Response(TransactionId),
-    /// Other STUN: indications keep a path open and need no reply.
+    /// Another STUN message. Indications keep a path open and need no reply.
     OtherStun,
-    /// DTLS, SRTP, SRTCP or garbage.
+    /// DTLS, SRTP, SRTCP, or an invalid datagram.
     NotStun,
 }
 
@@ -83,7 +83,7 @@ pub fn is_nomination(request: &[u8]) -> bool {
     let body =
         request.get(HEADER_SIZE..).filter(|_| request.starts_with(&[0, 1])).unwrap_or_default();
     attributes(body)
-        // Attributes after this one are not authenticated.
+        // Attributes after MESSAGE-INTEGRITY are not authenticated.
         .take_while(|(kind, _)| *kind != MESSAGE_INTEGRITY)
         .any(|(kind, _)| kind == USE_CANDIDATE)
 }
@@ -115,7 +115,7 @@ pub fn mapped_address(response: &[u8], id: TransactionId) -> Option<SocketAddr> 
 }
 
 /// Reads the value of an address attribute. Port and address are XORed with `key`, the magic cookie
-/// and the transaction id (RFC 8489 §14.2).
+/// and the transaction id (RFC 8489 §14.2). Returns `None` if the value is malformed.
 fn address(value: &[u8], key: &[u8]) -> Option<SocketAddr> {
     let [_, family, p0, p1, ip @ ..] = value else { return None };
     let xor = |bytes: &[u8]| -> Vec<u8> {
@@ -131,8 +131,8 @@ fn address(value: &[u8], key: &[u8]) -> Option<SocketAddr> {
     Some(SocketAddr::new(ip, port))
 }
 
-/// Returns whether a message has a MESSAGE-INTEGRITY made with `pwd`. The parser is foreign code
-/// that reads strangers' input; if it panics, the message counts as invalid and the shard
+/// Returns whether a message has a MESSAGE-INTEGRITY computed with `pwd`. The parser is third-party
+/// code that reads untrusted input. If it panics, the message counts as invalid and the shard
 /// continues.
 pub fn is_authentic(datagram: &[u8], pwd: &str) -> bool {
     catch_unwind(|| has_integrity(datagram, pwd)).unwrap_or(false)

@@ -2,8 +2,8 @@
 //! mixing.
 //!
 //! The shard copies references and decodes nothing; readers process the packets on their own
-//! threads. The queue is bounded: a reader that is too slow loses the newest packets and can see
-//! how many. DTMF events are not audio and are not copied.
+//! threads. The queue is bounded: a reader that is too slow loses the newest packets and can query
+//! their number. DTMF events are not audio and are not copied.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,12 +17,12 @@ const TAPS_MAX: usize = 8;
 /// Capacity of the queue: two seconds of both directions with their ticks.
 const QUEUE_MAX: usize = 320;
 
-/// Which direction of a leg is tapped.
+/// The direction of a leg that is tapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TapSides {
-    /// From the peer.
+    /// The audio from the peer.
     Received,
-    /// To the peer.
+    /// The audio to the peer.
     Sent,
     Both,
 }
@@ -30,7 +30,7 @@ pub enum TapSides {
 /// An entry of a tap.
 #[derive(Clone, Debug)]
 pub(super) enum TapEntry {
-    /// A packet from the peer as it arrived. None while the peer is muted.
+    /// A packet from the peer as it arrived. There is none while the peer is muted.
     Received(InboundPacket),
     /// An Opus packet that was sent to the peer. Silence is not copied.
     Sent(Frame),
@@ -84,7 +84,7 @@ pub(super) fn tap(sides: TapSides) -> (TapEnd, Tap) {
 }
 
 impl Tap {
-    /// Returns the next entry, if there is one.
+    /// Returns the next entry, or `None` if there is none.
     pub(super) fn next(&mut self) -> Option<TapEntry> {
         match self.from.try_recv() {
             Ok(entry) => Some(entry),
@@ -96,19 +96,20 @@ impl Tap {
         }
     }
 
-    /// Returns whether the leg is gone and all entries have been read.
+    /// Returns whether the leg has ended and all entries have been read.
     pub fn is_over(&self) -> bool {
         self.over
     }
 
-    /// Number of entries that were dropped because the reader was too slow.
+    /// Returns the number of entries that were dropped because the reader was too slow.
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
 }
 
 impl TapEnd {
-    /// Copies `entry` to the reader if it wants this kind. Returns `false` if the reader is gone.
+    /// Copies `entry` to the reader if it requested this kind. Returns `false` if the reader was
+    /// dropped.
     pub(super) fn push(&self, entry: &TapEntry) -> bool {
         let wanted = match entry {
             TapEntry::Received(_) => self.sides != TapSides::Sent,

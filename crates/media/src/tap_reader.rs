@@ -20,18 +20,19 @@ const BUFFERED_FRAMES_MAX: usize = 12;
 /// How received packets are buffered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Buffering {
-    /// No buffering: a packet is returned when it arrives, at its own length. The lowest delay.
+    /// Packets are not buffered. Each is returned when it arrives, at its own length, which gives
+    /// the lowest delay.
     Immediate,
-    /// A jitter buffer: packets are ordered and returned in frames of 20 ms, one per tick. Two
-    /// packets of delay.
+    /// Packets pass a jitter buffer. They are ordered and returned in frames of 20 ms, one per
+    /// tick, with a delay of two packets.
     Jitter,
 }
 
 /// The next piece of audio, mono at the reader's rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AudioFrame<'a> {
-    /// Audio from the peer: 20 ms, silence if nothing arrived. With [`Buffering::Immediate`], one
-    /// packet (20 ms usually), or empty.
+    /// Audio from the peer: 20 ms, which are silence if nothing arrived. With
+    /// [`Buffering::Immediate`], one packet (usually 20 ms), or empty.
     pub received: &'a [i16],
     /// Audio to the peer: 20 ms. Empty if the frame only returns a received packet.
     pub sent: &'a [i16],
@@ -49,13 +50,14 @@ pub struct TapReader {
     drift: DriftEstimator,
     received: DirectionDecoder,
     sent: DirectionDecoder,
-    /// Frames concealed since the last packet.
+    /// The number of frames concealed since the last packet.
     concealed: u32,
     /// Buffers of the frame returned last: received, sent.
     current: (Vec<i16>, Vec<i16>),
 }
 
-/// One direction: its decoder, created on first use, and audio that has not been returned yet.
+/// One direction: its decoder, which is created on first use, and audio that has not been returned
+/// yet.
 #[derive(Debug, Default)]
 struct DirectionDecoder {
     decoder: Option<Decoder>,
@@ -78,7 +80,7 @@ impl TapReader {
         }
     }
 
-    /// Returns the next frame, or `None` if none is available or the tap is over
+    /// Returns the next frame, or `None` if none is available or the tap has ended
     /// ([`TapReader::is_over`]).
     #[expect(clippy::should_implement_trait, reason = "the frame borrows from the reader")]
     pub fn next(&mut self) -> Option<AudioFrame<'_>> {
@@ -120,7 +122,7 @@ impl TapReader {
         }
     }
 
-    /// Discards everything that has arrived without decoding it. The next audio starts with fresh
+    /// Discards all audio that has arrived, without decoding it. The next audio starts with new
     /// decoders.
     pub fn skip(&mut self) {
         let mut any = false;
@@ -134,17 +136,17 @@ impl TapReader {
         }
     }
 
-    /// Returns whether the leg is gone and all of its audio has been returned.
+    /// Returns whether the leg has ended and all of its audio has been returned.
     pub fn is_over(&self) -> bool {
         self.tap.is_over()
     }
 
-    /// Number of entries that were dropped because they were not read in time.
+    /// Returns the number of entries that were dropped because they were not read in time.
     pub fn dropped(&self) -> u64 {
         self.tap.dropped()
     }
 
-    /// The sample rate of the frames.
+    /// Returns the sample rate of the frames.
     pub fn rate(&self) -> Rate {
         self.rate
     }
@@ -157,7 +159,7 @@ impl TapReader {
         }
     }
 
-    /// Prepares 20 ms of received audio. Returns whether it contains any.
+    /// Prepares 20 ms of received audio. Returns whether any was received.
     fn tick(&mut self) -> bool {
         let frame = self.rate.frame();
         self.buffer.step();
@@ -242,7 +244,7 @@ impl DirectionDecoder {
         (self.decoder.get_or_insert_with(|| Decoder::new(rate)), &mut self.pcm)
     }
 
-    /// Decodes a packet. An invalid one is concealed.
+    /// Decodes a packet. If it is invalid, conceals it.
     fn decode(&mut self, rate: Rate, packet: &Frame) {
         let (decoder, pcm) = self.decoder(rate);
         if decoder.decode(Some(packet), false, pcm).is_err() {
@@ -250,7 +252,7 @@ impl DirectionDecoder {
         }
     }
 
-    /// Recovers 20 ms that were lost from the packet after them.
+    /// Recovers 20 ms of lost audio from the packet that follows.
     fn recover(&mut self, rate: Rate, after: &Frame) {
         let (decoder, pcm) = self.decoder(rate);
         if decoder.decode(Some(after), true, pcm).is_err() {
@@ -261,11 +263,11 @@ impl DirectionDecoder {
     /// Conceals 20 ms.
     fn conceal(&mut self, rate: Rate) {
         let (decoder, pcm) = self.decoder(rate);
-        // Without a guess there is silence.
+        // If the codec fails, the audio is silent.
         let _ = decoder.decode(None, false, pcm);
     }
 
-    /// Moves `samples` samples into `piece`, padded with silence.
+    /// Moves `samples` samples into `current`, padded with silence.
     fn take(&mut self, samples: usize, current: &mut Vec<i16>) {
         current.clear();
         current.extend(self.pcm.drain(..samples.min(self.pcm.len())));

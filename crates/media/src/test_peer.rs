@@ -1,7 +1,7 @@
 //! A peer for tests: str0m over loopback UDP, as Meta's ICE-lite relay or as a browser.
 //!
-//! [`pump`] drives peers until a condition holds and panics at its deadline; nothing sleeps. A peer
-//! without a socket lives in a simulated network (`network_tests`).
+//! [`pump`] runs peers until a condition holds, without sleeping, and panics at its deadline. A
+//! peer without a socket is part of a simulated network (`network_tests`).
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
@@ -21,7 +21,7 @@ use super::shared_paths;
 use super::stun::{self, Kind};
 use model::Clock;
 
-/// Sufficient for a heavily loaded machine.
+/// Deadline of a test, sufficient for a heavily loaded machine.
 const DEADLINE: Duration = Duration::from_secs(20);
 /// Read timeout of a socket.
 const READ_TIMEOUT: Duration = Duration::from_millis(1);
@@ -88,7 +88,7 @@ pub fn now() -> Instant {
     Clock::real().now()
 }
 
-/// A socket for a peer.
+/// Creates a socket for a peer.
 pub fn socket(at: &str) -> Arc<UdpSocket> {
     let socket = UdpSocket::bind(at).expect("bind");
     socket.set_read_timeout(Some(READ_TIMEOUT)).expect("timeout");
@@ -302,7 +302,7 @@ impl Peer {
     }
 }
 
-/// Drives peers until `done` returns true. Peers that share a socket are distinguished by our
+/// Runs peers until `done` returns true. Peers that share a socket are distinguished by our
 /// address, as at a relay.
 pub fn pump(peers: &mut [Peer], what: &str, mut done: impl FnMut(&mut [Peer]) -> bool) {
     let deadline = now() + DEADLINE;
@@ -312,7 +312,7 @@ pub fn pump(peers: &mut [Peer], what: &str, mut done: impl FnMut(&mut [Peer]) ->
     }
 }
 
-/// Drives peers for this long.
+/// Runs peers for this long.
 pub fn pump_for(peers: &mut [Peer], time: Duration) {
     let end = now() + time;
     while now() < end {
@@ -348,7 +348,7 @@ fn step(peers: &mut [Peer]) {
 }
 
 /// Finds the receiver among peers that also share our address: by ufrag, by our SSRC, and during a
-/// handshake by the latest check.
+/// handshake by the latest check. Returns `None` if there is none.
 fn addressee<'a>(mut peers: Vec<&'a mut Peer>, datagram: &[u8]) -> Option<&'a mut Peer> {
     if peers.len() < 2 {
         return peers.pop();

@@ -1,17 +1,18 @@
-//! Computes when a shard's next tick is due and whether it is late. The thread does the waiting.
+//! Computes when a shard's next tick is due and whether it is late. The waiting itself is done by
+//! the thread.
 //!
-//! Tick n is due n × 5 ms after the start, however long earlier ticks took, so that small delays do
-//! not accumulate. Late ticks are made up for immediately, but at most 200 ms of them.
+//! Tick n is due n × 5 ms after the start, even if earlier ticks took long, so that small delays do
+//! not accumulate. Missed ticks of up to 200 ms are run immediately.
 
 use std::time::{Duration, Instant};
 
-/// Interval of ticks. [`SLOTS`] of them are a leg's 20 ms.
+/// Interval of ticks. A leg has one tick out of [`SLOTS`], every 20 ms.
 pub(super) const TICK: Duration = Duration::from_millis(5);
-/// Legs are distributed over this many ticks; each leg has every fourth.
+/// Number of ticks over which the legs are distributed. Each leg has every fourth tick.
 pub(super) const SLOTS: usize = 4;
-/// A tick that starts more than this after its due time is late.
+/// Delay above which a tick counts as late.
 const LATE: Duration = Duration::from_millis(20);
-/// Maximum time that is made up for, ten packets per leg. The rest stays a gap.
+/// Maximum time for which missed ticks are run later, ten packets per leg. Older ones are skipped.
 const CATCH_UP_MAX: Duration = Duration::from_millis(200);
 
 /// The schedule of a shard's ticks.
@@ -39,7 +40,7 @@ impl Ticker {
         self.due.checked_duration_since(now).filter(|d| !d.is_zero())
     }
 
-    /// Skips the next ticks as long as `is_empty` says that their slots have no legs.
+    /// Skips the next ticks as long as `is_empty` returns true for their slots.
     pub(super) fn skip(&mut self, is_empty: impl Fn(usize) -> bool) {
         for _ in 1..SLOTS {
             if !is_empty(self.slot) {
@@ -50,7 +51,7 @@ impl Ticker {
         }
     }
 
-    /// Takes back ticks that were skipped and are still to come.
+    /// Restores the skipped ticks that are not yet due.
     pub(super) fn unskip(&mut self, now: Instant) {
         while let Some(earlier) = self.due.checked_sub(TICK).filter(|earlier| *earlier > now) {
             self.due = earlier;

@@ -1,8 +1,8 @@
-//! DTMF as tones, sent and received (ITU-T Q.23, Q.24), for peers without telephone-event.
+//! Sends and receives DTMF as tones (ITU-T Q.23, Q.24), for peers without telephone-event.
 //!
-//! It processes 20 ms of PCM at 16 kHz at a time. The leg uses it only if RFC 4733 was not
-//! negotiated, so that no key counts twice. WhatsApp sends no tones; this serves browsers and other
-//! phones.
+//! Audio is processed in frames of 20 ms of PCM at 16 kHz. A leg uses tones only if RFC 4733 was
+//! not negotiated, so that no key counts twice. WhatsApp sends no tones, but browsers and other
+//! phones may.
 
 use std::f32::consts::TAU;
 
@@ -30,12 +30,13 @@ const TONE_SHARE_MIN: f32 = 0.7;
 const POWER_RATIO: f32 = 6.3;
 /// Minimum RMS of a key relative to full scale: 40 dB below.
 const LEVEL_MIN: f32 = 0.01;
-/// Consecutive frames after which a key counts, and without it after which it has ended.
+/// Number of consecutive frames after which a key counts, and without it after which the key has
+/// ended.
 const DETECTION_FRAMES: u8 = 2;
 /// Peak of each tone relative to full scale: about −10 dBm0, like the events.
 const PEAK: f32 = 0.2;
 
-/// Receives keys as tones.
+/// Recognises digits in the tones of the peer.
 #[derive(Debug)]
 pub(super) struct ToneReceiver {
     decoder: Decoder,
@@ -59,12 +60,12 @@ impl ToneReceiver {
     }
 }
 
-/// Sends keys as tones.
+/// Sends digits as tones.
 #[derive(Debug, Default)]
 pub(super) struct ToneSender {
-    /// Created on first use.
+    /// The encoder, which is created on first use.
     encoder: Option<Encoder>,
-    /// Frames of the current key that were sent.
+    /// The number of frames sent for the current key.
     frames_sent: u16,
 }
 
@@ -77,7 +78,7 @@ impl ToneSender {
         }
         let at = self.frames_sent;
         let is_last = flags & 0x80 != 0;
-        // The end packet is repeated, the tone is not.
+        // The end packet is repeated, but the tone is not.
         self.frames_sent = if is_last { u16::MAX } else { at.saturating_add(1) };
         let digit = Digit::from_event(event).filter(|_| at != u16::MAX)?;
         let encoder = self.encoder.get_or_insert_with(Encoder::for_prompts);
@@ -88,14 +89,14 @@ impl ToneSender {
 /// Detects keys in a sequence of frames.
 #[derive(Debug, Default)]
 struct ToneDetector {
-    /// Key in the latest frames, and their number.
+    /// The key in the latest frames, and the number of these frames.
     latest_frames: (Option<Digit>, u8),
     /// The key that is held down and was already reported.
     held: Option<Digit>,
 }
 
 impl ToneDetector {
-    /// Processes the next 20 ms. Returns a key that counts now.
+    /// Processes the next 20 ms. Returns a key when it is detected, otherwise `None`.
     fn push(&mut self, pcm: &[i16]) -> Option<Digit> {
         let key = detect_key(pcm);
         let (latest_frames, frames) = &mut self.latest_frames;
@@ -112,7 +113,7 @@ impl ToneDetector {
     }
 }
 
-/// The key that dominates a frame.
+/// Returns the key that dominates a frame, or `None` if there is none.
 fn detect_key(pcm: &[i16]) -> Option<Digit> {
     let energy: f32 = pcm.iter().map(|s| f32::from(*s).powi(2)).sum();
     let samples = f32::from(u16::try_from(pcm.len()).ok()?);
@@ -131,7 +132,7 @@ fn detect_key(pcm: &[i16]) -> Option<Digit> {
     KEYS.get(row)?.get(column).copied().and_then(|key| Digit::try_from(key).ok())
 }
 
-/// The dominant frequency of a group, and its power.
+/// Returns the index of the dominant frequency of a group, and its power. `None` if none dominates.
 fn loudest(pcm: &[i16], group: &[f32; 4]) -> Option<(usize, f32)> {
     let powers = group.map(|hz| power(pcm, hz));
     let (at, max_power) = powers.iter().copied().enumerate().max_by(|a, b| a.1.total_cmp(&b.1))?;
@@ -142,7 +143,7 @@ fn loudest(pcm: &[i16], group: &[f32; 4]) -> Option<(usize, f32)> {
     (dominant && max_power > 0.0).then_some((at, max_power))
 }
 
-/// Power at one frequency (Goertzel).
+/// Returns the power at one frequency (Goertzel).
 fn power(pcm: &[i16], hz: f32) -> f32 {
     let coefficient = 2.0 * (TAU * hz / RATE).cos();
     let (last, before) = pcm.iter().fold((0.0_f32, 0.0_f32), |(last, before), sample| {
@@ -151,7 +152,8 @@ fn power(pcm: &[i16], hz: f32) -> f32 {
     last * last + before * before - coefficient * last * before
 }
 
-/// 20 ms of a key, `at` frames after its start. The first and last frame are faded to avoid clicks.
+/// Synthesizes 20 ms of a key, `at` frames after its start. The first and last frame are faded to
+/// avoid clicks.
 fn synthesize(digit: Digit, at: u16, is_last: bool) -> [i16; FRAME] {
     let position = KEYS.iter().enumerate().find_map(|(row, keys)| {
         let column = keys.iter().position(|key| *key == digit.as_char())?;

@@ -1,9 +1,9 @@
-//! The RTP path of a leg: packets under the keys of its DTLS handshake. str0m is bypassed; it
-//! provides ICE and DTLS only.
+//! The RTP path of a leg, encrypted with the keys of its DTLS handshake. str0m is bypassed and
+//! provides only ICE and DTLS.
 //!
 //! Incoming packets are decrypted, checked for replays and counted. Outgoing packets are written
-//! and encrypted in place. Every 5 s a report is sent; reports of the peer are evaluated. No
-//! allocation per packet. If a leg has no `Transport`, str0m carries its RTP.
+//! and encrypted in place. A report is sent every 5 s, and reports of the peer are evaluated. There
+//! is no allocation per packet. If a leg has no `Transport`, str0m carries its RTP.
 
 use std::collections::VecDeque;
 use std::mem::offset_of;
@@ -24,9 +24,10 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(5);
 const FIRST_REPORT_AFTER: Duration = Duration::from_millis(2_500);
 /// Interval at which the leg's quality figures are updated.
 const QUALITY_INTERVAL: Duration = Duration::from_secs(1);
-/// Maximum number of known SSRCs of the peer. More than one means that the peer changed its SSRC.
+/// Maximum number of known SSRCs of the peer. There is more than one if the peer has changed its
+/// SSRC.
 const SOURCES_MAX: usize = 4;
-/// Maximum number of former SSRCs, of which no old packet is accepted again.
+/// Maximum number of former SSRCs that are kept, so that their old packets are not accepted again.
 const RETIRED_MAX: usize = 16;
 /// Usual size of a payload in bytes.
 const USUAL_PAYLOAD: usize = 128;
@@ -50,7 +51,7 @@ pub struct TransportConfig {
 #[repr(C)]
 pub struct Transport {
     sources: Vec<Source>,
-    /// The payload decrypted last.
+    /// The payload that was decrypted last.
     plain: Vec<u8>,
     ssrc: u32,
     opus_pt: u8,
@@ -58,12 +59,12 @@ pub struct Transport {
     quality_at: Instant,
     open: Transform,
     seal: Transform,
-    /// First of the rarely used fields.
+    /// Must be the first of the rarely used fields.
     cname: String,
     retired: VecDeque<(u32, u64)>,
     /// SSRCs that send reports, with their replay windows.
     reporters: VecDeque<(u32, ReplayWindow)>,
-    /// Time of creation, and the NTP time then.
+    /// The time of creation, and the NTP time at that moment.
     made: (Instant, u64),
     report_at: Instant,
     report_index: u32,
@@ -76,7 +77,7 @@ pub struct Transport {
 struct SendStats {
     packets: u32,
     bytes: u32,
-    /// Packets at the last report.
+    /// The number of packets at the last report.
     reported: u32,
     /// Time and timestamp of the last audio packet.
     last: Option<(Instant, u32)>,
@@ -90,9 +91,9 @@ struct Source {
     ssrc: u32,
     window: ReplayWindow,
     reception: Reception,
-    /// Arrival of its last report, and the middle of that report's NTP time.
+    /// The arrival time of its last report, and the middle bits of that report's NTP time.
     report: Option<(Instant, u32)>,
-    /// Whether it sent anything since our last report.
+    /// Whether the stream has sent anything since our last report.
     active: bool,
 }
 
@@ -101,7 +102,7 @@ struct Source {
 pub struct ReceivedPacket<'a> {
     pub payload_type: u8,
     pub ssrc: u32,
-    /// Extended sequence number; it does not wrap.
+    /// Extended sequence number, which does not wrap.
     pub sequence: u64,
     pub timestamp: u32,
     pub payload: &'a [u8],
@@ -116,7 +117,7 @@ pub struct OutgoingPacket<'a> {
     pub sequence: u64,
     pub timestamp: u32,
     pub payload: &'a [u8],
-    /// Time of the timestamp.
+    /// The time that the timestamp represents.
     pub at: Instant,
 }
 
@@ -148,21 +149,23 @@ impl Transport {
         })
     }
 
-    /// Prefetches what packets need.
+    /// Prefetches the data that every packet needs.
     pub fn prefetch(&self) {
         prefetch(self, offset_of!(Self, open));
         self.open.prefetch();
         self.seal.prefetch();
     }
 
-    /// Prefetches what that points to, for received packets.
+    /// Prefetches the data needed for received packets. Must be called after
+    /// [`Transport::prefetch`].
     pub fn prefetch_for_receiving(&self) {
         self.open.prefetch_key();
         prefetch(self.sources.as_slice(), size_of::<Source>());
         prefetch(self.plain.as_slice(), USUAL_PAYLOAD);
     }
 
-    /// Prefetches what that points to, for packets to send.
+    /// Prefetches the data needed for packets to send. Must be called after
+    /// [`Transport::prefetch`].
     pub fn prefetch_for_sending(&self) {
         self.seal.prefetch_key();
     }
@@ -173,7 +176,7 @@ impl Transport {
     }
 
     /// Processes a datagram that looks like RTP. Returns `None`, without any other effect, if it is
-    /// not authentic, a replay, or not RTP.
+    /// not authentic, is a replay, or is not RTP.
     pub fn receive_rtp(&mut self, now: Instant, datagram: &[u8]) -> Option<ReceivedPacket<'_>> {
         let header = Header::parse(datagram)?;
         let known = self.sources.iter().position(|source| source.ssrc == header.ssrc);
@@ -256,8 +259,8 @@ impl Transport {
         match known {
             Some((_, window)) => window.insert(index),
             None => {
-                // Reporters hold the keys, so a peer that uses a seventeenth SSRC can only replay
-                // itself.
+                // Reporters share their keys, so a peer that uses a seventeenth SSRC can only
+                // replay its own packets.
                 if self.reporters.len() == RETIRED_MAX {
                     self.reporters.pop_front();
                 }
@@ -280,7 +283,7 @@ impl Transport {
             Item::ReportBlock(block) if block.ssrc == self.ssrc => {
                 self.apply_report_block(now, &block)
             }
-            // A block about another stream, or a BYE: nothing to do but wait for packets to stop.
+            // A block about another stream, or a BYE, needs no action.
             Item::ReportBlock(_) | Item::Goodbye(_) => {}
         }
     }
@@ -301,14 +304,14 @@ impl Transport {
             let rtt = rtcp::ntp_middle(self.ntp(now))
                 .wrapping_sub(block.last_report)
                 .wrapping_sub(block.since_report);
-            // Clock drift can make it negative, which would read as hours.
+            // Clock drift can make the value negative, which would be read as hours.
             if rtt < 60 << 16 {
                 self.round_trip = Some(Duration::from_micros((u64::from(rtt) * 1_000_000) >> 16));
             }
         }
     }
 
-    /// Encrypts and queues a packet. Returns `false` if it could not be encrypted.
+    /// Encrypts and queues a packet. Returns `false` if the encryption failed.
     pub fn send(
         &mut self,
         to: SocketAddr,
@@ -333,7 +336,8 @@ impl Transport {
         written
     }
 
-    /// Sends a report if one is due. Returns the quality figures about once a second.
+    /// Sends a report if one is due. Returns the quality figures about once a second, otherwise
+    /// `None`.
     pub fn tick(&mut self, now: Instant, to: SocketAddr, out: &mut SendBuffer) -> Option<Quality> {
         if now < self.quality_at {
             return None;

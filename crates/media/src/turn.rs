@@ -1,9 +1,9 @@
 //! Relays the datagrams of a port over a TURN server (RFC 8656), for hosts that peers cannot reach
 //! by UDP.
 //!
-//! The candidate of such a port is the relayed address. Legs are not aware of it: the shard passes
-//! their datagrams through the `Relay` of the port, which puts them into Send indications and takes
-//! them out of Data indications. The crate `turn-client-proto` implements the protocol.
+//! The candidate of such a port is the relayed address. Legs are independent of TURN: the shard
+//! passes their datagrams through the `Relay` of the port, which puts them into Send indications
+//! and takes them out of Data indications. The crate `turn-client-proto` implements the protocol.
 
 use std::collections::{HashSet, VecDeque};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -20,15 +20,15 @@ use turn_client_proto::udp::TurnClientUdp;
 
 use crate::sockets::send_all;
 
-/// Time until another allocation is tried after one failed or was lost.
+/// Delay before another allocation is tried after one has failed or was lost.
 const RETRY: Duration = Duration::from_secs(5);
 /// Maximum number of peer addresses with a permission. The client refreshes them for as long as the
-/// allocation lives. Beyond it, datagrams to other peers are dropped until there is no leg, and the
-/// allocation is replaced.
+/// allocation lives. Beyond this number, datagrams to other peers are dropped. When no leg is left,
+/// the allocation is replaced.
 const PERMISSIONS_MAX: usize = 4_096;
 /// Maximum number of datagrams that wait for a permission, which takes a round trip.
 const WAITING_MAX: usize = 64;
-/// Maximum number of steps that the client is polled for at a time.
+/// Maximum number of steps for which the client is polled at a time.
 const STEPS_MAX: usize = 16;
 /// Maximum size of a received datagram in bytes.
 const DATAGRAM_MAX: usize = 2_048;
@@ -43,7 +43,7 @@ pub struct TurnServer {
     pub password: Secret,
 }
 
-/// The relayed address of a port, as its shard keeps it up to date. `None` while there is no
+/// The relayed address of a port, which its shard keeps up to date. `None` while there is no
 /// allocation.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RelayedAddress(Arc<(Mutex<Option<SocketAddr>>, Condvar)>);
@@ -58,7 +58,7 @@ impl RelayedAddress {
         self.0.1.notify_all();
     }
 
-    /// Waits until there is an address.
+    /// Waits until there is an address. Returns `None` after the timeout.
     pub(crate) fn wait(&self, within: Duration) -> Option<SocketAddr> {
         let (address, changed) = &*self.0;
         let address = address.lock().unwrap_or_else(PoisonError::into_inner);
@@ -71,14 +71,14 @@ impl RelayedAddress {
 pub(crate) struct Relay {
     server: TurnServer,
     client: TurnClientUdp,
-    /// The local address that the client is configured with. It is compared and never sent.
+    /// The local address in the client's configuration. It is compared but never sent.
     local: SocketAddr,
-    /// Zero of the client's time.
+    /// The zero point of the client's clock.
     epoch: Instant,
     due: Instant,
     relayed: RelayedAddress,
     permissions: HashSet<IpAddr>,
-    /// Datagrams to peers whose permission has been requested but not granted yet.
+    /// Datagrams to peers for which a permission has been requested but not granted yet.
     waiting: VecDeque<(SocketAddr, Vec<u8>)>,
     /// Messages to the server.
     out: Vec<Vec<u8>>,
@@ -109,13 +109,13 @@ impl Relay {
         self.relayed.clone()
     }
 
-    /// When [`Relay::poll`] must be called next.
+    /// Returns when [`Relay::poll`] must be called next.
     pub(crate) fn due(&self) -> Instant {
         self.due
     }
 
-    /// Allocates, refreshes and repeats requests, as it is time to. The messages are sent by
-    /// [`Relay::flush`].
+    /// Creates and refreshes the allocation, and repeats requests when that is due. The messages
+    /// are sent by [`Relay::flush`].
     pub(crate) fn poll(&mut self, now: Instant) {
         let time = self.time(now);
         self.due = now + RETRY;
@@ -135,7 +135,7 @@ impl Relay {
                     self.due = now + at.saturating_duration_since(time).min(RETRY);
                     return;
                 }
-                // It may go on at once.
+                // The client may continue immediately.
                 TurnPollRet::WaitUntil(_)
                 | TurnPollRet::AllocateTcpSocket { .. }
                 | TurnPollRet::TcpClose { .. } => {}
@@ -173,7 +173,7 @@ impl Relay {
         true
     }
 
-    /// Sends a datagram to a peer, as soon as the server lets it through.
+    /// Sends a datagram to a peer, as soon as the server permits that.
     pub(crate) fn send(&mut self, now: Instant, to: SocketAddr, datagram: &[u8]) {
         let time = self.time(now);
         let is_permitted =
@@ -197,7 +197,8 @@ impl Relay {
         }
     }
 
-    /// Lets a peer send. Peers that we check need no call of this: sending does the same.
+    /// Permits a peer to send. Peers that this side checks do not need this, because sending to
+    /// them has the same effect.
     pub(crate) fn permit(&mut self, now: Instant, ip: IpAddr) {
         let time = self.time(now);
         if self.is_full() || !self.permissions.insert(ip) {
@@ -211,7 +212,7 @@ impl Relay {
         }
     }
 
-    /// Returns whether no further peer can be let through.
+    /// Returns whether no further peer can get a permission.
     pub(crate) fn is_full(&self) -> bool {
         self.permissions.len() >= PERMISSIONS_MAX
     }
@@ -287,8 +288,8 @@ impl Relay {
         turn_client_proto::stun::Instant::from_nanos(i64::try_from(nanos).unwrap_or(i64::MAX))
     }
 
-    /// Runs third-party code that parses messages. If it panics, the relay is restarted and `None`
-    /// is returned.
+    /// Runs third-party code that parses messages. If it panics, restarts the relay and returns
+    /// `None`.
     fn guard<T>(&mut self, now: Instant, act: impl FnOnce(&mut TurnClientUdp) -> T) -> Option<T> {
         let done = catch_unwind(AssertUnwindSafe(|| act(&mut self.client)));
         if done.is_err() {

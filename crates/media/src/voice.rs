@@ -2,17 +2,17 @@
 //! recognition.
 //!
 //! It compares the energy with a noise floor that follows the quietest recent frames. Steady hum or
-//! hiss counts as silence after some seconds. It has no clock.
+//! hiss counts as silence after some seconds. The detector has no clock.
 
 /// Minimum level of voice: 45 dB below full scale.
 const VOICE_LEVEL_MIN: f32 = 0.005_6;
-/// Minimum distance of voice from the noise floor: 10 dB.
+/// Minimum level of voice above the noise floor: 10 dB.
 const NOISE_RATIO: f32 = 3.2;
 /// Rise of the noise floor per frame: a factor of two in 2.5 s. Any pause lowers it again.
 const NOISE_RISE: f32 = 1.005_6;
 /// Initial and minimum noise floor: 65 dB below full scale.
 const NOISE_MIN: f32 = 0.000_56;
-/// Loud frames within [`WINDOW`] that make voice. A click has one or two.
+/// Minimum number of loud frames within [`WINDOW`] for voice. A click has one or two.
 const LOUD_FRAMES_MIN: u32 = 4;
 /// Mask of the latest frames that are considered, one bit each.
 const WINDOW: u32 = 0xff;
@@ -21,7 +21,8 @@ const WINDOW: u32 = 0xff;
 #[derive(Clone, Debug)]
 pub struct VoiceDetector {
     noise: f32,
-    /// Whether each of the latest frames was loud, the last one in the lowest bit.
+    /// One bit for each of the latest frames, set if the frame was loud. The last frame is the
+    /// lowest bit.
     loud_frames: u32,
 }
 

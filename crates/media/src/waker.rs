@@ -9,7 +9,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use super::sockets::PollSet;
 
-/// Wakes one thread. A thread that does not wait costs its callers no system call.
+/// Wakes one thread. If the thread is not waiting, callers make no system call.
 #[derive(Debug)]
 pub(super) struct Waker {
     event: OwnedFd,
@@ -17,6 +17,8 @@ pub(super) struct Waker {
 }
 
 impl Waker {
+    /// Creates a waker.
+    ///
     /// # Errors
     ///
     /// Returns the errors of `eventfd(2)`.
@@ -25,10 +27,10 @@ impl Waker {
         Ok(Self { event, is_waiting: AtomicBool::new(false) })
     }
 
-    /// Wakes the thread if it waits. Call this after queueing a command.
+    /// Wakes the thread if it is waiting. Call this after queueing a command.
     pub(super) fn wake(&self) {
-        // Orders the command before the read of the flag. Together with the fence in `wait`, either
-        // the thread sees the command or this sees the flag.
+        // Orders the command before the read of the flag. Because of this fence and the one in
+        // `wait`, either the thread reads the command or this call reads the flag.
         fence(Ordering::SeqCst);
         if self.is_waiting.load(Ordering::Relaxed) && self.is_waiting.swap(false, Ordering::Relaxed)
         {
@@ -37,8 +39,8 @@ impl Waker {
         }
     }
 
-    /// Waits until [`Waker::wake`] is called, a socket of `sockets` is readable, or `timeout` is
-    /// over. Returns at once if `has_commands` finds commands that were queued before.
+    /// Waits until [`Waker::wake`] is called, a socket of `sockets` is readable, or `timeout` has
+    /// elapsed. Returns immediately if `has_commands` finds commands that were queued before.
     pub(super) fn wait(
         &self,
         sockets: Option<&PollSet>,
@@ -60,7 +62,7 @@ impl Waker {
             };
         }
         if !self.is_waiting.swap(false, Ordering::Relaxed) {
-            // `wake` was called. If its write is still to come, the next wait returns at once.
+            // `wake` was called. If its write follows later, the next wait returns immediately.
             let _ = rustix::io::read(&self.event, &mut [0; 8]);
         }
     }

@@ -1,8 +1,8 @@
 //! Reports which step of the set-up is missing if a leg has no audio some seconds after it was
 //! opened.
 //!
-//! It only reports; timeouts end the call elsewhere. `call::sound` turns the report into advice for
-//! the operator.
+//! The watchdog only reports. Timeouts elsewhere end the call. `call::sound` converts the report to
+//! advice for the operator.
 
 use std::time::{Duration, Instant};
 
@@ -25,7 +25,7 @@ pub enum MissingStep {
 }
 
 impl MissingStep {
-    /// All steps, for registering metrics.
+    /// All steps, for the registration of metrics.
     pub const ALL: [Self; 4] = [Self::Check, Self::Handshake, Self::Packet, Self::Fingerprint];
 
     /// The label in metrics and traces.
@@ -52,8 +52,8 @@ impl AudioWatchdog {
         Self { opened_at, checks_done: 0 }
     }
 
-    /// Called at each tick with the step that is missing. Returns it with the time since opening,
-    /// if it is time to report.
+    /// Checks a leg at each tick. If a report is due, returns the missing step with the time since
+    /// opening, otherwise `None`.
     pub(super) fn check(
         &mut self,
         now: Instant,

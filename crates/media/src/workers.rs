@@ -1,8 +1,8 @@
 //! Worker threads for jobs on live audio: mixing, streaming, speech recognition.
 //!
-//! Each thread runs all its jobs every few milliseconds, as a shard does with its legs. No call has
-//! a task, timer or wake-up. A job must not block. A job that panics is dropped; the others
-//! continue.
+//! Each thread runs all its jobs every few milliseconds, as a shard does with its legs. Calls need
+//! no task, timer or wake-up of their own. A job must not block. A job that panics is dropped; the
+//! others continue.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,12 +16,12 @@ use model::Clock;
 
 /// Capacity of a thread's queue of new jobs.
 const NEW_JOBS_MAX: usize = 1_024;
-/// Whether a job continues.
+/// The status of a job after a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JobStatus {
-    /// Run it again.
+    /// The job is run again.
     Running,
-    /// Drop it.
+    /// The job is dropped.
     Done,
 }
 
@@ -68,15 +68,15 @@ impl Workers {
         Ok(Self { threads: threads.collect::<io::Result<_>>()? })
     }
 
-    /// Gives a job to the thread that has the fewest. Returns `false` if the thread cannot take it;
-    /// the job is dropped then.
+    /// Assigns a job to the thread with the fewest jobs. Returns `false` and drops the job if the
+    /// thread cannot accept it.
     pub fn add(&self, job: Box<dyn Job>) -> bool {
         let least_loaded =
             self.threads.iter().min_by_key(|worker| worker.jobs.load(Ordering::Relaxed));
         least_loaded.is_some_and(|worker| worker.add(job))
     }
 
-    /// Number of jobs.
+    /// Returns the number of jobs.
     pub fn jobs(&self) -> usize {
         self.threads.iter().map(|worker| worker.jobs.load(Ordering::Relaxed)).sum()
     }
@@ -155,7 +155,7 @@ fn run(
             }
         }
         let now = clock.now();
-        // A missed interval is not made up for, because jobs process all available data.
+        // A missed interval is not repeated, because jobs process all available data.
         due = now.max(due + interval);
         let before = jobs.len();
         jobs.retain_mut(|job| match catch_unwind(AssertUnwindSafe(|| job.run(now))) {

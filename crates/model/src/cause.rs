@@ -20,7 +20,7 @@ pub enum HangupSource {
 }
 
 impl HangupSource {
-    /// The value on the wire.
+    /// Returns the value on the wire.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Caller => "Caller",
@@ -35,7 +35,8 @@ impl HangupSource {
     }
 }
 
-/// Which document an error concerns. Selects among the codes of one error, such as 7011 to 7014.
+/// The document that an error concerns. It selects among the codes of an error, such as 7011 to
+/// 7014.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DocumentKind {
@@ -145,7 +146,7 @@ pub struct WireCause {
 }
 
 impl WireCause {
-    /// The `CallStatus` of an outbound call that was never answered
+    /// Returns the `CallStatus` of an outbound call that was never answered
     /// (docs/reference/callbacks.md#callstatus).
     pub fn unanswered_status(&self) -> &'static str {
         match self.code {
@@ -159,8 +160,8 @@ impl WireCause {
 }
 
 impl HangupCause {
-    /// The form of this cause in callbacks and records, for a leg of this direction. The table is
-    /// docs/reference/hangup-causes.md.
+    /// Returns the form of this cause in callbacks and records, for a leg of this direction. The
+    /// table is docs/reference/hangup-causes.md.
     pub fn wire(self, direction: Direction) -> WireCause {
         use HangupSource as S;
         let (code, name, source, word) = match self {
@@ -270,8 +271,8 @@ impl HangupCause {
         WireCause { code, name, source, word }
     }
 
-    /// The name in logs, records and the output of `offhook call`, such as `caller_hangup` or
-    /// `invalid_answer_xml`.
+    /// Returns the name in logs, records and the output of `offhook call`, such as `caller_hangup`
+    /// or `invalid_answer_xml`.
     pub fn as_str(self) -> &'static str {
         use DocumentKind as D;
         match self {

@@ -33,12 +33,13 @@ struct Stepped {
 }
 
 impl Clock {
-    /// The system clock.
+    /// Creates the system clock.
     pub fn real() -> Self {
         Self(Source::Real)
     }
 
-    /// The system clock with a wall time that [`Clock::jump`] moves, as an operator or NTP would.
+    /// Creates a system clock with a wall time that [`Clock::jump`] changes, as an operator or NTP
+    /// would.
     pub fn jumping() -> Self {
         Self(Source::Jumping(Arc::default()))
     }
@@ -54,7 +55,7 @@ impl Clock {
         off.fetch_add(seconds.saturating_mul(1_000_000), Ordering::SeqCst);
     }
 
-    /// A clock that stands still at `wall` until [`Clock::step`] advances it.
+    /// Creates a clock that stands still at `wall` until [`Clock::step`] advances it.
     #[allow(clippy::disallowed_methods, reason = "an `Instant` has no other origin")]
     pub fn stepped(wall: Timestamp) -> Self {
         Self(Source::Stepped(Arc::new(Stepped {
@@ -73,7 +74,7 @@ impl Clock {
         }
     }
 
-    /// The current monotonic time.
+    /// Returns the current monotonic time.
     #[allow(clippy::disallowed_methods, reason = "this is the source")]
     pub fn now(&self) -> Instant {
         match &self.0 {
@@ -84,8 +85,8 @@ impl Clock {
         }
     }
 
-    /// The wall-clock time of this process's first reading plus the monotonic time since then.
-    /// Meant for stored deadlines: setting the system's wall clock does not move them.
+    /// Returns the wall-clock time of this process's first reading plus the monotonic time since
+    /// then. Meant for stored deadlines: setting the system's wall clock does not move them.
     pub fn steady(&self) -> Timestamp {
         static FIRST_READING: OnceLock<(Timestamp, Instant)> = OnceLock::new();
         match &self.0 {
@@ -98,7 +99,7 @@ impl Clock {
         }
     }
 
-    /// The current wall-clock time, for printing and for comparison with Meta's timestamps.
+    /// Returns the current wall-clock time, for printing and for comparison with Meta's timestamps.
     #[allow(clippy::disallowed_methods, reason = "this is the source")]
     pub fn wall(&self) -> Timestamp {
         match &self.0 {

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// Who receives the messages that users send to a number or in a conversation.
+/// The receiver of the messages that users send to a number or in a conversation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "to", content = "id", rename_all = "lowercase")]
 pub enum Routing {
@@ -37,7 +37,7 @@ impl Routing {
         }
     }
 
-    /// The id of the webhook, if this routes to one by id.
+    /// Returns the id of the webhook, or `None` if this does not route to a webhook with an id.
     pub fn webhook(self) -> Option<Uuid> {
         match self {
             Self::Webhook(webhook) => webhook,
@@ -45,7 +45,7 @@ impl Routing {
         }
     }
 
-    /// The id of the AI agent, if this routes to one.
+    /// Returns the id of the AI agent, or `None` if this does not route to one.
     pub fn agent(self) -> Option<Uuid> {
         match self {
             Self::Agent(agent) => Some(agent),
@@ -64,7 +64,7 @@ pub enum ConversationStatus {
 }
 
 impl ConversationStatus {
-    /// Every state.
+    /// All states.
     pub const ALL: [Self; 3] = [Self::Open, Self::Closed, Self::Archived];
 
     /// The state's name in the API and the store.
@@ -76,7 +76,7 @@ impl ConversationStatus {
         }
     }
 
-    /// Returns the state with this name.
+    /// Returns the state with this name, or `None` if there is none.
     pub fn parse(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|status| status.as_str() == word)
     }
@@ -99,7 +99,7 @@ impl ConversationStatus {
 pub enum MessageStatus {
     /// Received from a user, or the entry of a call in the conversation.
     Received,
-    /// Not yet accepted by Meta.
+    /// The message was not yet accepted by Meta.
     Queued,
     Sent,
     Delivered,
@@ -110,7 +110,7 @@ pub enum MessageStatus {
 }
 
 impl MessageStatus {
-    /// Every state.
+    /// All states.
     pub const ALL: [Self; 8] = [
         Self::Received,
         Self::Queued,
@@ -136,7 +136,7 @@ impl MessageStatus {
         }
     }
 
-    /// Returns the state with this name.
+    /// Returns the state with this name, or `None` if there is none.
     pub fn parse(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|status| status.as_str() == word)
     }

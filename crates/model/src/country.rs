@@ -87,7 +87,7 @@ impl Origin {
         found.and_then(|(_, code)| Country::from_code(code)).map_or(Self::Unassigned, Self::Country)
     }
 
-    /// The country, if the number belongs to exactly one.
+    /// Returns the country, or `None` if the number does not belong to exactly one country.
     pub fn country(self) -> Option<Country> {
         match self {
             Self::Country(country) => Some(country),
@@ -127,7 +127,8 @@ impl fmt::Debug for Country {
     }
 }
 
-/// Countries that share their calling code and number format with another country, given second.
+/// Pairs of countries that share a calling code and a number format. The second one stands for
+/// both.
 const SHARED: &[(&str, &str)] = &[
     ("BL", "GP"),
     ("MF", "GP"),

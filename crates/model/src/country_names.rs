@@ -1,6 +1,6 @@
 //! English names of countries by ISO 3166 code.
 
-/// Sorted by code, for binary search.
+/// Names by code, sorted by code for binary search.
 pub(super) const NAMES: &[(&str, &str)] = &[
     ("AD", "Andorra"),
     ("AE", "United Arab Emirates"),

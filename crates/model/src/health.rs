@@ -56,7 +56,7 @@ impl Health {
         self.0.cut_off.store(cut_off, Ordering::Relaxed);
     }
 
-    /// Why the node should get no new calls; `None`: it should.
+    /// Returns the reason why the node should get no new calls, or `None` if it should get them.
     pub fn unready_reason(&self) -> Option<&'static str> {
         match self.0.phase.load(Ordering::Relaxed) {
             STARTING => Some("starting"),

@@ -55,13 +55,13 @@ pub const DRAINING: &str = "offhook_draining";
 pub const NODE_LOAD: &str = "offhook_node_load";
 /// Gauge: 1 while the database of the node's fleet does not answer. 0 if the node is alone.
 pub const CLUSTER_DEGRADED: &str = "offhook_cluster_degraded";
-/// Gauge: 1 while the fleet gives out units.
+/// Gauge: 1 while the database may grant units to the runs of the fleet.
 pub const TERM_OPEN: &str = "offhook_term_open";
 /// Gauge `{state}`: processes of the fleet, as this node sees them, in a state of [`NODE_STATES`].
 pub const NODES: &str = "offhook_nodes";
 /// Gauge `{kind,what}`: units of this node, of a kind and a use of [`mod@unit`].
 pub const UNITS: &str = "offhook_units";
-/// Histogram, seconds: how long a call waited for units that other nodes held.
+/// Histogram, seconds: the time for which a call waited for units that other nodes held.
 pub const UNIT_WAITS_SECONDS: &str = "offhook_unit_waits_seconds";
 /// Histogram `{outcome}`, seconds: one beat, with an outcome of [`beat`].
 pub const BEAT_SECONDS: &str = "offhook_beat_seconds";
@@ -78,7 +78,7 @@ pub const PEER_SECONDS: &str = "offhook_peer_seconds";
 /// Counter `{what}`: calls of dead processes that this node has ended, and rows that it has taken
 /// over.
 pub const ADOPTED_TOTAL: &str = "offhook_adopted_total";
-/// Gauge, seconds: for how long settings that another node has changed are not in force here.
+/// Gauge, seconds: the time for which settings changed by another node have not taken effect here.
 pub const BOOK_LAG_SECONDS: &str = "offhook_book_lag_seconds";
 /// Counter `{why}`: calls refused as `overloaded`, with a reason of [`STRAINS`].
 pub const OVERLOADED_TOTAL: &str = "offhook_overloaded_total";
@@ -289,7 +289,7 @@ pub mod recognition {
 pub mod transcript {
     pub const DONE: &str = "done";
     pub const RETRY: &str = "retry";
-    /// No further attempt is made.
+    /// The transcription failed, and no further attempt is made.
     pub const FAILED: &str = "failed";
 
     pub const ALL: &[&str] = &[DONE, RETRY, FAILED];
@@ -353,7 +353,7 @@ pub mod queue {
     pub const WEBHOOKS: &str = "webhooks";
     /// Messages that wait for an AI agent.
     pub const TURNS: &str = "turns";
-    /// Users' files to be fetched in advance.
+    /// Files of users that are fetched in advance.
     pub const MEDIA: &str = "media";
     pub const ALL: &[&str] =
         &[MAILBOX, REJECTS, GRAPH, PARKED, DIALER, BODIES, WEBHOOKS, TURNS, MEDIA];
@@ -432,7 +432,7 @@ pub mod beat {
 /// Values of `outcome` of [`CLAIM_SECONDS`].
 pub mod claim {
     pub const OURS: &str = "ours";
-    /// Another node has the call.
+    /// The call belongs to another node.
     pub const THEIRS: &str = "theirs";
     /// The call has ended.
     pub const OVER: &str = "over";
@@ -447,19 +447,19 @@ pub mod claim {
 pub mod forward {
     /// A webhook with events of another node's calls.
     pub const WEBHOOK: &str = "webhook";
-    /// A call that this node does not take.
+    /// A call that another node must take.
     pub const CALL: &str = "call";
     /// A message about lacking units.
     pub const UNITS: &str = "units";
-    /// A client's request.
+    /// A REST request of a client.
     pub const REST: &str = "rest";
-    /// Events, lists, and whatever else nodes tell or ask each other.
+    /// Events, lists and all other messages between nodes.
     pub const NODE: &str = "node";
     pub const KINDS: &[&str] = &[WEBHOOK, CALL, UNITS, REST, NODE];
     pub const ANSWERED: &str = "answered";
     pub const UNREACHABLE: &str = "unreachable";
     pub const TIMED_OUT: &str = "timed_out";
-    /// Too many requests were under way, or a body was too large.
+    /// Too many requests were in progress, or a body was too large.
     pub const REFUSED: &str = "refused";
     pub const OUTCOMES: &[&str] = &[ANSWERED, UNREACHABLE, TIMED_OUT, REFUSED];
 }

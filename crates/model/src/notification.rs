@@ -20,7 +20,7 @@ pub enum NotificationTopic {
 }
 
 impl NotificationTopic {
-    /// Every topic.
+    /// All topics.
     pub const ALL: [Self; 7] = [
         Self::Message,
         Self::Escalation,
@@ -47,7 +47,7 @@ impl NotificationTopic {
         }
     }
 
-    /// Returns the topic with this name.
+    /// Returns the topic with this name, or `None` if there is none.
     pub fn parse(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|topic| topic.as_str() == word)
     }

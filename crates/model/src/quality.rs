@@ -37,20 +37,20 @@ impl DirectionQuality {
     /// Minimum number of packets (one second of audio) from which loss and MOS are estimated.
     pub const PACKETS_MIN: u64 = 50;
 
-    /// Whether there are enough packets to tell loss and MOS.
+    /// Whether there are enough packets to estimate loss and MOS.
     pub fn is_conclusive(&self) -> bool {
         self.packets >= Self::PACKETS_MIN
     }
 }
 
 impl CallQuality {
-    /// Mean opinion score of the worse direction. `None` if both have too few packets.
+    /// Returns the mean opinion score of the worse direction. `None` if both have too few packets.
     pub fn mos(&self) -> Option<f64> {
         let Self { inbound, outbound, .. } = self.conclusive();
         [inbound, outbound].into_iter().flatten().map(|way| way.mos).reduce(f64::min)
     }
 
-    /// The quality without directions that have too few packets.
+    /// Returns the quality without directions that have too few packets.
     pub fn conclusive(self) -> Self {
         Self {
             inbound: self.inbound.filter(DirectionQuality::is_conclusive),

@@ -1,7 +1,7 @@
 //! Lines of the Prometheus text format.
 
-/// A series with its value. Labels whose values have quotes, commas or braces are not supported; no
-/// metric of a node has any ([`crate::metric`]).
+/// A series with its value. Values of labels must not contain quotes, commas or braces. No metric
+/// of a node has such a value ([`crate::metric`]).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sample<'a> {
     /// The name with its labels: `offhook_calls_total{direction="inbound"}`.
@@ -22,7 +22,7 @@ impl<'a> Sample<'a> {
         self.series.split('{').next().unwrap_or_default()
     }
 
-    /// The value of a label.
+    /// Returns the value of a label, or `None` if the series does not have the label.
     pub fn label(&self, name: &str) -> Option<&'a str> {
         let labels = self.series.split_once('{')?.1.strip_suffix('}')?;
         let mut pairs = labels.split(',').filter_map(|pair| pair.split_once('='));

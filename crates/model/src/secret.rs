@@ -20,7 +20,7 @@ impl Secret {
         Self(Arc::new(Zeroizing::new(text.into())))
     }
 
-    /// The text. Call this only where the secret is signed with, sent or hashed.
+    /// Returns the text. Call this only to sign with, send or hash the secret.
     pub fn reveal(&self) -> &str {
         self.0.as_str()
     }

@@ -21,11 +21,11 @@ use super::voices;
 use crate::pico::RATE;
 use model::Clock;
 
-/// Pico synthesises 200 s of speech per second of CPU time. Two helpers are enough and limit the
-/// CPU time that bad text can use.
+/// Maximum number of helpers. Pico synthesises 200 s of speech per second of CPU time, so that two
+/// are enough. The limit bounds the CPU time that bad text can use.
 const HELPERS_MAX: usize = 2;
-/// Time limit for one segment of text (at most 3,000 characters), which takes about a second on a
-/// busy machine.
+/// Time limit for one segment of text (at most 3,000 characters). A segment takes about a second on
+/// a busy machine.
 const DEADLINE: Duration = Duration::from_secs(30);
 /// Delay after the second consecutive failure. It doubles with each further failure.
 const BACK_OFF_FIRST: Duration = Duration::from_millis(250);
@@ -43,7 +43,7 @@ pub struct Builtin {
     unpacked: [tokio::sync::OnceCell<()>; EmbeddedVoice::ALL.len()],
 }
 
-/// Starts helpers. Tests substitute their own.
+/// Starts helpers. Tests use other implementations.
 pub(super) trait StartHelper: Send + Sync {
     fn start(&self) -> io::Result<Helper>;
 }
@@ -58,7 +58,7 @@ pub(super) struct Helper {
 #[derive(Default)]
 struct Pool {
     idle: Vec<Helper>,
-    /// Consecutive failures.
+    /// The number of consecutive failures.
     failures: u32,
     retry_at: Option<Instant>,
 }
@@ -209,11 +209,11 @@ impl Provider for Builtin {
 
 /// Destination of the response to a request.
 pub(super) enum HelperOutput<'a> {
-    /// Passed to the encoder as it arrives.
+    /// The audio is passed to the encoder as it arrives.
     Stream(&'a mut Sink, &'a mut Limiter),
-    /// Collected until the request is complete.
+    /// The audio is collected until the request is complete.
     Keep(&'a mut Vec<AudioChunk>),
-    /// Recognised words, as the helper encodes them.
+    /// Recognised words, in the encoding of the helper.
     Words(&'a mut Vec<u8>),
 }
 

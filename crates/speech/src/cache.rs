@@ -16,35 +16,35 @@ pub(super) struct Cache {
     entries: HashMap<Sound, Entry>,
     bytes: usize,
     bytes_max: usize,
-    /// Counts lookups; serves as the timestamp of the last use.
+    /// The number of lookups so far, which serves as the timestamp of the last use.
     uses: u64,
     /// Recent failures, oldest first. A document's sounds are looked up when it is fetched and
-    /// again when they play; without this list, a server that has failed twice would be asked twice
-    /// more.
+    /// again when they are played. Without this list, a server that has failed twice would get two
+    /// further requests.
     failures: VecDeque<(Instant, Sound, Arc<Prompt>)>,
 }
 
-/// How long a failure is remembered, and how many are.
+/// Time for which a failure is remembered, followed by the maximum number of remembered failures.
 const FAILURE_TTL: Duration = Duration::from_secs(1);
 const FAILURES_MAX: usize = 256;
 
 struct Entry {
     prompt: Arc<Prompt>,
-    /// 0 until the prompt is complete.
+    /// The size of the prompt in bytes. 0 until it is complete.
     bytes: usize,
     used: u64,
     validity: Validity,
 }
 
-/// Memory of an entry in addition to its prompt and key.
+/// Memory of an entry in addition to its prompt and key, in bytes.
 const ENTRY_BYTES: usize = 256;
 
-/// How long a complete prompt stays valid.
+/// The period for which a complete prompt is valid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Validity {
-    /// Speech, tones and silence do not change.
+    /// The prompt does not expire, because speech, tones and silence do not change.
     Forever,
-    /// A file is valid until `at`. After that its server must be asked again.
+    /// A file is valid until `at`. After that it must be requested from its server again.
     Until { at: Instant, etag: Option<String> },
 }
 
@@ -90,7 +90,7 @@ impl Cache {
         }
     }
 
-    /// Inserts a prompt whose creation begins, replacing an older one.
+    /// Inserts a prompt that is being created, and replaces an older one.
     pub(super) fn insert(&mut self, sound: &Sound, prompt: &Arc<Prompt>) {
         self.remove(sound);
         self.uses += 1;

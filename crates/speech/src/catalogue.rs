@@ -29,7 +29,7 @@ pub struct SpokenLanguage {
     pub language: String,
     /// `neural`, `builtin`, `espeak` or `openai`.
     pub engine: &'static str,
-    /// `true` if the engine supports this language, `false` if it is spoken by the nearest voice.
+    /// Whether the engine supports this language. Otherwise it is spoken by the nearest voice.
     pub exact: bool,
 }
 
@@ -40,7 +40,7 @@ pub struct DocumentVoice {
     pub voice: String,
     /// The language used if the document sets no `language`.
     pub language: String,
-    /// `female` or `male`.
+    /// The gender of the voice: `female` or `male`.
     pub gender: &'static str,
     pub engine: &'static str,
     /// The engine's own voice. The embedded engine has one female voice per language and lowers its
@@ -52,7 +52,7 @@ pub struct DocumentVoice {
 
 /// An available engine.
 enum Engine<'a> {
-    /// The name of the installed voice.
+    /// The neural voice with this name.
     Neural(String),
     Builtin,
     Espeak(Espeak),
@@ -85,7 +85,7 @@ impl Engine<'_> {
     }
 }
 
-/// Returns the engines in the order in which the library asks them.
+/// Returns the engines in the order in which the library tries them.
 fn engines<'a>(
     config: &'a SpeechConfig,
     espeak: Option<Espeak>,
@@ -118,7 +118,7 @@ pub fn supports_tag(
     let engine = engines.iter().find(|(_, engine)| engine.voice(&speaker).is_some());
     match tag {
         SsmlTag::Phoneme | SsmlTag::W => false,
-        // The endpoint takes one speed for the whole text, and neither pitch nor volume.
+        // The endpoint has one speed for the whole text, and supports neither pitch nor volume.
         SsmlTag::Emphasis | SsmlTag::Prosody => !matches!(engine, Some((ProviderName::OpenAi, _))),
         SsmlTag::Lang | SsmlTag::P | SsmlTag::S | SsmlTag::SayAs | SsmlTag::Sub => true,
     }

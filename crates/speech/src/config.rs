@@ -11,7 +11,7 @@ use model::Secret;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SpeechConfig {
-    /// The engine that is asked first. The others follow if it fails or does not support the
+    /// The engine that is tried first. The others follow if it fails or does not support the
     /// language.
     pub provider: ProviderName,
     /// Size of the in-memory prompt cache, in MiB.
@@ -22,7 +22,7 @@ pub struct SpeechConfig {
     pub openai: Option<OpenAiConfig>,
     /// Path of the `espeak-ng` program. By default the one on `PATH`, if any.
     pub espeak: Option<PathBuf>,
-    /// The recogniser that is asked first. By default the first available one of `transcribe`,
+    /// The recogniser that is tried first. By default the first available one of `transcribe`,
     /// `websocket`, `whisper` and `pocketsphinx`.
     pub recogniser: Option<RecogniserName>,
     /// An OpenAI-compatible transcription endpoint, if configured.
@@ -31,9 +31,9 @@ pub struct SpeechConfig {
     pub websocket: Option<WebSocketConfig>,
     /// Path of the `pocketsphinx_continuous` program. By default the one on `PATH`, if any.
     pub pocketsphinx: Option<PathBuf>,
-    /// Language of recordings that are transcribed, which documents cannot set.
+    /// The language of recordings that are transcribed. Documents cannot set it.
     pub transcript_language: String,
-    /// Largest number of concurrent recognitions. Further ones wait.
+    /// Maximum number of concurrent recognitions. Further ones wait.
     pub recognitions_at_once: u16,
     /// `store.data_dir`. Voices are unpacked and prompts cached below it.
     #[serde(skip)]
@@ -88,7 +88,7 @@ pub enum RecogniserName {
     Whisper,
     /// The `pocketsphinx_continuous` program.
     Pocketsphinx,
-    /// No recogniser: speech counts as no input.
+    /// No recogniser is used, and speech counts as no input.
     None,
 }
 
@@ -99,7 +99,7 @@ pub struct TranscribeConfig {
     /// The base URL (`https://api.openai.com/v1`) or the endpoint itself
     /// (`…/audio/transcriptions`).
     pub url: String,
-    /// Sent as a bearer token, if set.
+    /// The API key, which is sent as a bearer token.
     #[serde(default, deserialize_with = "deserialize_secret")]
     pub api_key: Option<Secret>,
     #[serde(default = "default_transcribe_model")]
@@ -120,7 +120,7 @@ pub struct TranscribeConfig {
     pub timeout_ms: u64,
 }
 
-/// The response format that is requested.
+/// The response format to request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TranscriptFormat {
@@ -136,10 +136,10 @@ pub struct WebSocketConfig {
     /// A `ws://` or `wss://` URL for all languages without an entry in `languages`. If absent, only
     /// those languages are supported.
     pub url: Option<String>,
-    /// Server URL by language (`hi-IN`, `hi`).
+    /// The server URL by language (`hi-IN`, `hi`).
     #[serde(default)]
     pub languages: BTreeMap<String, String>,
-    /// Sent as a bearer token, if set.
+    /// The API key, which is sent as a bearer token.
     #[serde(default, deserialize_with = "deserialize_secret")]
     pub api_key: Option<Secret>,
     /// Time limit from the end of the speech to the last result, in milliseconds.
@@ -153,7 +153,7 @@ pub struct WebSocketConfig {
 pub struct OpenAiConfig {
     /// The base URL (`https://api.openai.com/v1`) or the endpoint itself (`…/audio/speech`).
     pub url: String,
-    /// Sent as a bearer token, if set.
+    /// The API key, which is sent as a bearer token.
     #[serde(default, deserialize_with = "deserialize_secret")]
     pub api_key: Option<Secret>,
     #[serde(default = "default_model")]
@@ -176,7 +176,7 @@ pub struct OpenAiConfig {
     pub timeout_ms: u64,
 }
 
-/// The audio format that is requested.
+/// The audio format to request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ResponseFormat {

@@ -1,15 +1,17 @@
-//! Confines the speech helper: it reads the voice files and its pipes, and can do little else, even
-//! if a text takes over its C code.
+//! Confines the speech helper: it can read the voice files and use its pipes, but little else, even
+//! if a text exploits its C code.
 //!
-//! Landlock leaves the folders of voices readable. A seccomp filter refuses every system call that loading a
-//! voice, speaking and exiting don't need: no sockets, no programs, no other processes.
+//! With Landlock only the folders of voices are readable. A seccomp filter refuses all system calls
+//! that are not needed for loading a voice, speaking and exiting. There is no access to sockets,
+//! programs or other processes.
 
 use std::io;
 use std::path::Path;
 
-/// Confines all threads of this process, for good. `start_threads` runs while threads can still be
-/// started, and returns when they run; they inherit the restrictions. Kernels without Landlock (before 5.13) ignore
-/// that part. Systems other than Linux ignore both.
+/// Confines all threads of this process permanently. `start_threads` is called while threads can
+/// still be started, and returns when they are running. They inherit the restrictions. Kernels
+/// without Landlock (before 5.13) apply only the seccomp filter. Systems other than Linux apply
+/// neither.
 ///
 /// # Errors
 ///
@@ -37,7 +39,7 @@ mod linux {
         SeccompRule,
     };
 
-    /// What an allocator, stdio and the exit of a thread or process need.
+    /// The system calls that an allocator, stdio and the exit of a thread or process need.
     const ALLOWED: &[libc::c_long] = &[
         libc::SYS_brk,
         libc::SYS_clock_gettime,
@@ -67,10 +69,10 @@ mod linux {
         libc::SYS_rt_sigreturn,
         libc::SYS_sched_getaffinity,
         libc::SYS_sched_yield,
-        // Of `alarm`.
+        // The system call of `alarm`.
         libc::SYS_setitimer,
         libc::SYS_sigaltstack,
-        // The size of a file, without which it cannot be mapped.
+        // Returns the size of a file, which is needed to map it.
         libc::SYS_statx,
         libc::SYS_write,
         libc::SYS_writev,
@@ -84,14 +86,15 @@ mod linux {
     const FCNTL: &[libc::c_int] =
         &[libc::F_GETFD, libc::F_SETFD, libc::F_GETFL, libc::F_SETFL, libc::F_DUPFD_CLOEXEC];
 
-    /// A rule that allows a call only if an argument, counted from 0, has a value.
+    /// Returns a rule that allows a call only if the argument with this index, counted from 0, has
+    /// this value.
     fn argument(index: u8, value: u64) -> io::Result<SeccompRule> {
         let is = SeccompCondition::new(index, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value);
         is.and_then(|is| SeccompRule::new(vec![is])).map_err(io::Error::other)
     }
 
     pub(super) fn confine(readable: &[&Path], start_threads: fn()) -> io::Result<()> {
-        // Rights that the kernel doesn't know are left out.
+        // Rights that the kernel doesn't know are ignored.
         let abi = ABI::V6;
         let mut rules = Ruleset::default()
             .handle_access(AccessFs::from_all(abi))

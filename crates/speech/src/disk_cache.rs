@@ -26,7 +26,7 @@ use model::Clock;
 const MAGIC: &[u8; 8] = b"OFHPROM3";
 /// Length of the hash at the end of a file.
 const HASH_BYTES: usize = 32;
-/// Maximum size of an Opus frame in bytes (RFC 6716 §3.2.1). Length 0 stands for a frame of
+/// Maximum size of an Opus frame in bytes (RFC 6716 §3.2.1). The length 0 stands for a frame of
 /// silence.
 const FRAME_BYTES_MAX: usize = 1_275;
 /// Length of a file name.
@@ -36,11 +36,11 @@ const NAME_CHARS: usize = 64;
 pub(super) struct DiskCache {
     folder: PathBuf,
     bytes_max: u64,
-    /// Identifies the engines and voices. It is part of the key, so that a changed configuration
-    /// does not reuse old prompts.
+    /// The engines and voices. They are part of the key, so that a changed configuration does not
+    /// reuse old prompts.
     voices: String,
     clock: Clock,
-    /// Read from the folder at the first use.
+    /// The index of the folder, which is read at the first use.
     index: Mutex<Option<Index>>,
 }
 
@@ -53,7 +53,7 @@ struct Index {
 
 struct File {
     bytes: u64,
-    /// Counts uses; serves as the timestamp of the last use.
+    /// The number of uses so far, which serves as the timestamp of the last use.
     used: u64,
 }
 
@@ -67,7 +67,7 @@ impl DiskCache {
         (bytes_max > 0).then_some(cache)
     }
 
-    /// Returns the frames of a cached sound.
+    /// Returns the frames of a sound, or `None` if it is not cached.
     pub(super) fn get(&self, sound: &Sound) -> Option<Vec<Frame>> {
         let name = self.file_name(sound)?;
         let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
@@ -168,7 +168,7 @@ impl Index {
     }
 }
 
-/// Describes the settings that prompts depend on, in addition to their text.
+/// Returns a description of the settings that prompts depend on, in addition to their text.
 fn voices_key(config: &SpeechConfig) -> String {
     let openai =
         config.openai.as_ref().map(|o| format!("{} {} {} {:?}", o.url, o.model, o.voice, o.voices));
@@ -177,7 +177,7 @@ fn voices_key(config: &SpeechConfig) -> String {
     format!("{:?} {openai:?} {espeak:?} {neural:?}", config.provider)
 }
 
-/// Encodes a file: magic bytes, each frame with its length, and a hash of all that precedes it.
+/// Encodes a file: magic bytes, each frame with its length, and a hash of the bytes before it.
 fn encode(frames: &[Frame]) -> Vec<u8> {
     let silence = silence_frame();
     let mut bytes = MAGIC.to_vec();
@@ -217,7 +217,8 @@ fn write(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     fs::create_dir_all(folder)?;
     let temporary = folder.join(format!("{name}.{}.new", std::process::id()));
     let mut file = fs::File::create(&temporary)?;
-    // Not synced: after a power failure the damaged file is detected and created again.
+    // The file is not synced, because a file that is damaged by a power failure is detected and
+    // created again.
     file.write_all(bytes)?;
     fs::rename(&temporary, folder.join(name))
 }

@@ -30,9 +30,9 @@ const LANGUAGES: &str = "af am an ar as az ba be bg bn bs ca cmn cs cv cy da de 
                          gu hak haw he hi hr ht hu hy ia id io is it ja ka kk kl kn ko kok ku ky la lb lt lv mi mk \
                          ml mr ms mt my nb ne nl om or pa pap pl pt ro ru sd si sk sl sq sr sv sw ta te th tk tr tt \
                          ug uk ur uz vi yue zh no arb";
-/// Largest gain.
+/// Maximum gain of the limiter.
 const GAIN_MAX: f32 = 4.0;
-/// Regions with a voice of their own.
+/// Regions with a separate voice.
 const REGIONS: &str = "en-us en-gb pt-br es-419 fr-be fr-ch";
 
 /// The `espeak-ng` program as a [`Provider`].
@@ -43,7 +43,7 @@ pub struct Espeak {
 
 impl Espeak {
     /// Returns the program at `program`, or the first `espeak-ng` in the folders of `path` (the
-    /// value of `PATH`).
+    /// value of `PATH`). Returns `None` if there is no such program.
     pub fn find(program: Option<&Path>, path: Option<&OsStr>) -> Option<Self> {
         let on_path = || {
             std::env::split_paths(path?)
@@ -71,7 +71,7 @@ impl Espeak {
         let mut limiter = Limiter::new((style.volume / 100.0).clamp(1.0, GAIN_MAX));
         let Subprocess { mut child, mut input, mut output } =
             subprocess::spawn(&mut command).map_err(failed("start"))?;
-        // The program would read double brackets as phonemes.
+        // The program would interpret double brackets as phonemes.
         let text = segment.plain().replace("[[", "[ [");
         let write = async move {
             let _ = input.write_all(text.as_bytes()).await;

@@ -21,14 +21,15 @@ use media::opus::{Decoder, Rate};
 
 pub(super) use super::file_stream::ChunkReader;
 
-/// Size of a WAV read. Small enough that playback starts long before the end is encoded.
+/// Size of a WAV read. It is small, so that playback starts long before the end is encoded.
 const READ_BYTES: usize = 16 * 1024;
-/// Largest offset of the first MP3 frame: like other players, tolerate some garbage before it.
+/// Maximum offset of the first MP3 frame. Like other players, this one tolerates some invalid bytes
+/// before it.
 const GARBAGE_MAX: usize = 4_096;
-/// Large enough for an MP3 frame and the header of the next one.
+/// Size of a look-ahead that contains an MP3 frame and the header of the next one.
 const FRAME_MAX: usize = 2_048;
 
-/// Why a file cannot be played.
+/// The reason why a file cannot be played.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FileError {
     #[error("could not play the file: it is empty")]
@@ -92,7 +93,7 @@ fn decode_from(mut file: PeekReader, builder: &mut PromptBuilder) -> Result<(), 
             )
         }
     };
-    // Play what was decoded before an error.
+    // Play the audio that was decoded before an error.
     output.flush()?;
     read?;
     if builder.frames() == before { Err(FileError::NoAudio) } else { Ok(()) }
@@ -115,7 +116,7 @@ fn detect(file: &mut PeekReader) -> Result<Format, FileError> {
 
 enum Format {
     Wav,
-    /// Offset of the first frame.
+    /// MP3, with the offset of the first frame.
     Mp3(usize),
     Ogg,
 }
@@ -152,7 +153,7 @@ fn detect_start(file: &[u8]) -> Result<Format, FileError> {
 }
 
 /// Returns the offset of the first MPEG audio frame that is followed by another frame or by the end
-/// of the file.
+/// of the file. `None` if there is no such frame.
 fn mp3_start(file: &[u8]) -> Option<usize> {
     (0..file.len().min(GARBAGE_MAX)).find(|&at| {
         let Some(length) = file.get(at..).and_then(mp3_frame_length) else { return false };
@@ -165,7 +166,7 @@ fn mp3_start(file: &[u8]) -> Option<usize> {
 }
 
 /// Returns the length in bytes of the layer III frame that starts here (ISO 11172-3 §2.4.1.3, ISO
-/// 13818-3 for the lower rates).
+/// 13818-3 for the lower rates). `None` if there is no such frame.
 fn mp3_frame_length(frame: &[u8]) -> Option<usize> {
     const KBITS: [[usize; 14]; 2] = [
         [32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320],
@@ -251,7 +252,7 @@ fn decode_packets(
 
 enum PacketDecoder {
     Symphonia(Box<dyn AudioDecoder>),
-    /// Opus, with the number of samples still to skip at the start (RFC 7845 §4.2).
+    /// Opus, with the number of samples that remain to be skipped at the start (RFC 7845 §4.2).
     Opus {
         decoder: Decoder,
         skip: usize,

@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::prompt_builder::{PromptBuilder, PromptError};
 
-/// Playback starts once 1/5 s of audio is decoded; the rest then usually arrives in time
+/// Playback starts once 1/5 s of audio is decoded. The rest then usually arrives in time
 /// (`docs/reference/xml.md#play`).
 const START_FRACTION: u32 = 5;
 
@@ -50,7 +50,7 @@ impl Read for ChunkReader {
 /// A reader with a look-ahead buffer that reads no further than requested.
 pub(super) struct PeekReader {
     buffer: Vec<u8>,
-    /// How much of `buffer` has been consumed.
+    /// The number of bytes of `buffer` that have been consumed.
     consumed: usize,
     rest: Box<dyn Read + Send + Sync>,
 }
@@ -105,7 +105,7 @@ impl Read for PeekReader {
     }
 }
 
-/// Passes PCM to the builder, holding back the beginning until there is enough to start with.
+/// Passes PCM to the builder. The beginning is held back until there is enough audio to start.
 pub(super) struct StartBuffer<'m> {
     pub(super) builder: &'m mut PromptBuilder,
     held: Vec<i16>,
@@ -134,7 +134,7 @@ impl<'m> StartBuffer<'m> {
         }
     }
 
-    /// Passes on everything held back and stops buffering.
+    /// Passes on all audio held back and stops buffering.
     pub(super) fn flush(&mut self) -> Result<(), PromptError> {
         self.started = true;
         self.release()

@@ -1,10 +1,11 @@
 //! The hidden command `offhook speech-helper`: runs the embedded voice in a separate process, so
-//! that a fault in its C code ends one prompt and not the node.
+//! that a fault in its C code affects one prompt and not the node.
 //!
-//! Requests arrive on standard input and audio leaves on standard output; [`super::builtin`] is the
-//! client. In both directions a frame consists of a length (4 bytes, little endian), a kind byte
-//! and a body. The helper exits at the end of its input. It holds no secrets or sockets, limits its
-//! memory before reading, and confines itself to the folder of the voices before it speaks.
+//! Requests arrive on standard input, and audio is written to standard output. The client is
+//! [`super::builtin`]. In both directions a frame consists of a length (4 bytes, little endian), a
+//! kind byte and a body. The helper exits at the end of its input. It holds no secrets or sockets,
+//! limits its memory before reading, and confines itself to the folder of the voices before it
+//! speaks.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
@@ -18,23 +19,23 @@ use super::neural;
 use super::whisper::{self, Whisper};
 use crate::pico::{Synthesiser, VoiceError, restrict_process, set_process_alarm};
 
-/// Request: the folder of the voice files, and after a line feed that of the models if there is one
-/// (UTF-8). Must be the first frame.
+/// Request: the folder of the voice files, followed by a line feed and the folder of the models if
+/// there is one (UTF-8). It must be the first frame.
 pub(super) const FOLDER: u8 = 0;
 /// Request: a voice's index in [`EmbeddedVoice::ALL`] (one byte), then Pico markup.
 pub(super) const SPEAK: u8 = 1;
 /// Request: a [`NeuralRequest`] as JSON.
 pub(super) const SPEAK_NEURAL: u8 = 2;
-/// Request: speech to be recognised, as samples like those of [`AUDIO`]. It has no response; the
-/// helper keeps the last [`SPEECH_SAMPLES_MAX`].
+/// Request: audio to be recognised, as samples like those of [`AUDIO`]. It has no response. The
+/// helper keeps the last [`SPEECH_SAMPLES_MAX`] samples.
 pub(super) const HEAR: u8 = 3;
-/// Request: recognise what was heard since the last request: a [`RecogniseRequest`] as JSON.
+/// Request: recognise the audio received since the last request: a [`RecogniseRequest`] as JSON.
 pub(super) const RECOGNISE: u8 = 4;
 /// Response: 16-bit samples, little endian, mono, 16 kHz.
 pub(super) const AUDIO: u8 = 0;
 /// Response: the text was spoken completely.
 pub(super) const DONE: u8 = 1;
-/// Response: the text could not be spoken; the reason (UTF-8).
+/// Response: the text could not be spoken. The body is the reason (UTF-8).
 pub(super) const FAILED: u8 = 2;
 /// Response: a sample rate in Hz (4 bytes, little endian), then samples as in [`AUDIO`].
 pub(super) const AUDIO_AT: u8 = 3;
@@ -43,17 +44,18 @@ pub(super) const WORDS: u8 = 4;
 /// Maximum size of a body in bytes, in either direction.
 pub(super) const FRAME_MAX: usize = 64 * 1024;
 
-/// Six embedded voices need 8 MB each. A neural voice needs up to 150 MB for the longest sentence.
-/// The rest is for the program and its allocator.
+/// Maximum address space of the helper. Six embedded voices need 8 MB each, and a neural voice up
+/// to 150 MB for the longest sentence. The rest is for the program and its allocator.
 const ADDRESS_SPACE_BYTES: u64 = 512 << 20;
-/// Amplitude to which neural speech is scaled: half of full scale, so that nothing clips. The
+/// Amplitude to which neural speech is scaled: half of full scale, so that no sample clips. The
 /// node's limiter amplifies it again.
 const HEADROOM: f32 = 16_384.0;
 /// Maximum number of samples in a response of a neural voice.
 const CHUNK_SAMPLES: usize = 16_000;
-/// Longest speech that is recognised at once.
+/// Maximum length of speech that is recognised at once, in samples.
 pub(super) const SPEECH_SAMPLES_MAX: usize = whisper::RATE * whisper::SECONDS_MAX;
-/// Longer than the client's deadline, in case the client no longer exists.
+/// Time limit of a prompt. It is longer than the client's deadline and applies if the client no
+/// longer exists.
 const PROMPT_SECONDS_MAX: u32 = 60;
 
 /// Runs the helper until its input ends.
@@ -66,12 +68,13 @@ pub fn main() -> io::Result<()> {
     serve(io::stdin().lock(), io::stdout().lock(), set_process_alarm, confine)
 }
 
-/// Restricts this process to reading some folders, after a function that starts its threads.
+/// Restricts this process to reading some folders, after calling a function that starts its
+/// threads.
 type Confine = fn(&[&Path], fn()) -> io::Result<()>;
 
 /// Serves requests until `input` ends. `watchdog` is called with the time limit of a prompt in
-/// seconds before it starts, and with 0 after it, `confine` with the folders that stay readable and
-/// what has to happen before threads can no longer be started.
+/// seconds before the prompt, and with 0 after it. `confine` is called with the folders that must
+/// stay readable and the function that starts threads.
 pub(super) fn serve(
     mut input: impl Read,
     mut output: impl Write,
@@ -88,7 +91,7 @@ pub(super) fn serve(
             FOLDER => {
                 let folders = String::from_utf8(body).map_err(|_| invalid_request())?;
                 let paths: Vec<&Path> = folders.split('\n').map(Path::new).collect();
-                // Threads cannot be started later.
+                // No thread can be started later.
                 let prepare: fn() = if paths.len() > 1 { neural::start_threads } else { || {} };
                 confine(&paths, prepare)?;
                 folder = folders.split('\n').next().unwrap_or_default().to_owned();
@@ -139,7 +142,7 @@ pub(super) fn serve(
                     Ok(()) => write_frame(&mut output, DONE, &[])?,
                     Err(VoiceError::Deliver(e)) => return Err(e),
                     Err(e) => {
-                        // The synthesiser may be in any state. The next prompt loads it again.
+                        // The synthesiser may be in any state, so the next prompt loads it again.
                         synthesisers.remove(&voice);
                         write_frame(&mut output, FAILED, e.to_string().as_bytes())?;
                     }
@@ -182,7 +185,7 @@ pub(super) struct NeuralRequest {
     /// The folder of the voice.
     pub(super) folder: String,
     pub(super) text: String,
-    /// Factors of the normal rate and pitch.
+    /// The factors of the normal rate and pitch.
     pub(super) rate: f32,
     pub(super) pitch: f32,
     pub(super) male: bool,
@@ -197,11 +200,11 @@ pub(super) struct RecogniseRequest {
     pub(super) hints: String,
 }
 
-/// The words of speech.
+/// The words that were recognised in speech.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct RecognisedWords {
     pub(super) text: String,
-    /// From 0 to 1.
+    /// The confidence from 0 to 1.
     pub(super) confidence: f32,
 }
 
@@ -215,14 +218,14 @@ fn recognise(
         *loaded = Some((request.folder.clone(), model));
     }
     let Some((_, model)) = loaded else {
-        return Err(whisper::WhisperError::Run("no model".to_owned()));
+        return Err(whisper::WhisperError::Run("the model is not loaded".to_owned()));
     };
-    // Products run on the thread that was started before this process was confined.
+    // Matrix products run on the thread that was started before this process was confined.
     let words = neural::run_on_threads(|| model.recognise(pcm, &request.hints))?;
     Ok(RecognisedWords { text: words.text, confidence: words.confidence })
 }
 
-/// Why a sentence could not be spoken.
+/// The reason why a sentence could not be spoken.
 #[derive(Debug, thiserror::Error)]
 enum NeuralSpeechError {
     #[error(transparent)]

@@ -13,13 +13,13 @@ pub(super) use egress::error_chain;
 use egress::{DirectClient, direct_client};
 use model::Secret;
 
-/// Time limit for connecting. Short because a caller is waiting.
+/// Time limit for connecting. It is short because a caller is waiting.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The HTTP client for speech endpoints.
 pub(super) type HttpClient = DirectClient<Full<Bytes>>;
 
-/// Why a configured endpoint cannot be used.
+/// The reason why a configured endpoint cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum EndpointError {
     #[error("could not use [speech.{table}] url {url:?}: it is not a valid {schemes} URL")]
@@ -57,7 +57,7 @@ pub(super) fn bearer(key: &Secret) -> Option<HeaderValue> {
     Some(value)
 }
 
-/// Error message for such a key. It must not contain the key.
+/// Error message for a key with a character that headers do not allow. It must not contain the key.
 pub(super) const INVALID_KEY: &str =
     "the API key contains a character that HTTP headers do not allow";
 

@@ -71,8 +71,8 @@ pub fn primary(tag: &str) -> String {
     tag.split('-').next().unwrap_or_default().to_ascii_lowercase()
 }
 
-/// Returns `true` if the language is written in another script than the Latin one, so that no
-/// embedded voice can read it.
+/// Returns `true` if the language is written in a script other than Latin, so that no embedded
+/// voice can read it.
 pub(super) fn has_other_script(tag: &str) -> bool {
     const LANGUAGES: &str = "am ar arb as ba be bg bn cmn el fa gu he hi hy ja ka kk kn ko kok ky mk ml mr my ne or pa ru \
                              sd si ta te th tt ug uk ur wuu yue zh";
@@ -80,7 +80,7 @@ pub(super) fn has_other_script(tag: &str) -> bool {
     LANGUAGES.split(' ').any(|language| language == primary)
 }
 
-/// Returns the region subtag in lower case.
+/// Returns the region subtag in lower case, or `None` if there is none.
 pub(crate) fn region(tag: &str) -> Option<String> {
     let part = tag
         .split('-')
@@ -147,7 +147,7 @@ pub(super) fn listed_languages(espeak: bool) -> Vec<String> {
     languages
 }
 
-/// Returns the language of a Polly voice and whether it is male.
+/// Returns the language of a Polly voice and whether it is male. `None` if the voice is unknown.
 fn polly_voice(name: &str) -> Option<(&'static str, bool)> {
     let find = |voices: &[(&'static str, &str)]| {
         voices

@@ -3,11 +3,11 @@
 //! [`library`] returns a prompt for a sound immediately and fills it in the background: the text of
 //! a document becomes a [`script`], a provider ([`builtin`], [`openai`], [`espeak`]) or a decoder
 //! (`file`) produces PCM, and `prompt_builder` encodes it as Opus frames. [`recognise`] converts
-//! speech to text. The crate knows nothing of calls; files are fetched through
+//! speech to text. The crate is independent of calls. Files are fetched through
 //! [`library::FileFetch`].
 
-// Outside input must not make the process panic. Where one of these is needed, an `allow` states
-// the reason.
+// Input from outside must not make the process panic. Each exception carries an `allow` with a
+// reason.
 #![cfg_attr(
     not(test),
     deny(

@@ -42,8 +42,8 @@ const FILE_CHARS_SHOWN: usize = 150;
 const FILE_TTL: Duration = Duration::from_secs(60);
 /// Maximum time for which a file is cached, regardless of its `Cache-Control`.
 const FILE_TTL_MAX: Duration = Duration::from_secs(24 * 3_600);
-/// Time for which a prompt from a fallback provider is cached before the preferred one is tried
-/// again.
+/// Time after which the preferred provider is tried again for a prompt that a fallback provider has
+/// spoken.
 const FALLBACK_TTL: Duration = Duration::from_secs(60);
 /// Number of concurrent syntheses and file fetches. They are limited separately, so that slow file
 /// servers do not delay speech.
@@ -51,16 +51,16 @@ const SYNTHESES_MAX: usize = 64;
 const FETCHES_MAX: usize = 256;
 /// Number of chunks buffered between a provider and the encoder.
 const BUFFERED_CHUNKS: usize = 8;
-/// Fade at both ends of a tone, which would click without it.
+/// Length of the fade at both ends of a tone, which would click without it.
 const FADE_MS: u32 = 5;
 /// Amplitude of a tone: 12 dB below full scale, about as loud as speech.
 const TONE_PEAK: f32 = 8_000.0;
 /// Number of files that are decoded while they are received.
 const STREAMING_MAX: usize = 4;
 
-/// Fetches files for `Play`. Implemented by [`Egress`].
+/// Fetches files for `Play`. [`Egress`] implements it.
 pub trait FileFetch: Send + Sync {
-    /// Fetches `url`, with retries, at most `max` bytes. `etag` belongs to a cached copy.
+    /// Fetches `url`, with retries, at most `max` bytes. `etag` is the tag of a cached copy.
     fn fetch<'a>(
         &'a self,
         url: &'a DocUrl,
@@ -68,8 +68,8 @@ pub trait FileFetch: Send + Sync {
         etag: Option<&'a str>,
     ) -> BoxFuture<'a, Result<FileResponse, String>>;
 
-    /// Like [`FileFetch::fetch`], and passes the bytes to the callback in order as they arrive if
-    /// possible. Either all of them are passed or none.
+    /// Like [`FileFetch::fetch`], and passes the bytes to the callback in order as they arrive, if
+    /// possible. Either all bytes are passed or none.
     fn fetch_streaming<'a>(
         &'a self,
         url: &'a DocUrl,
@@ -110,24 +110,25 @@ pub struct Library {
 }
 
 struct Inner {
-    /// In the order in which they are tried. Always contains the embedded voice.
+    /// The providers in the order in which they are tried. One of them is always the embedded
+    /// voice.
     providers: Vec<Arc<dyn Provider>>,
     builtin: Arc<dyn Provider>,
     /// Languages and voices that have been logged as unsupported.
     reported: Mutex<BTreeSet<String>>,
     cache: Mutex<Cache>,
-    /// Speech from earlier prompts, including those of previous processes.
+    /// A cache of speech, which also contains prompts of previous processes.
     disk_cache: Option<Arc<DiskCache>>,
     clock: Clock,
     runtime: Handle,
     fetch: Arc<dyn FileFetch>,
     synthesis_permits: Semaphore,
     fetch_permits: Semaphore,
-    /// Limit concurrent CPU work, because the media shards need the processors too. Speech does not
-    /// wait for long files: encoding and decoding are limited separately.
+    /// Permits that limit concurrent CPU work, because the media shards need the processors too.
+    /// Encoding and decoding have separate limits, so that speech does not wait for long files.
     encode_permits: Arc<Semaphore>,
     decode_permits: Arc<Semaphore>,
-    /// Limits the threads that decode files while they are received, each of which waits for a
+    /// Permits for threads that decode files while they are received. Each of them waits for a
     /// server. If none is free, a file is received completely first.
     stream_permits: Arc<Semaphore>,
 }
@@ -302,7 +303,7 @@ impl PromptJob {
         f(&mut self.inner.cache.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// Returns the frames of this speech from the disk cache.
+    /// Returns the frames of this speech from the disk cache, or `None` if it is not cached.
     async fn cached_frames(&self) -> Option<Vec<Frame>> {
         let (disk_cache, sound) = (self.inner.disk_cache.clone()?, self.sound.clone());
         self.inner.runtime.spawn_blocking(move || disk_cache.get(&sound)).await.ok()?
@@ -357,8 +358,8 @@ impl PromptJob {
         }
         match unsupported {
             Some(writing) if !spoken => Err(Failure::new(builder, unsupported_text(writing))),
-            // Do not keep the incomplete prompt for long: a voice for the missing text may be
-            // installed.
+            // The incomplete prompt is not cached for long, because a voice for the missing text
+            // may be installed.
             Some(_) => Ok((
                 builder,
                 Validity::Until { at: self.inner.clock.now() + FALLBACK_TTL, etag: None },
@@ -367,7 +368,7 @@ impl PromptJob {
         }
     }
 
-    /// Splits text in other writing systems off, so that voices that support them speak it.
+    /// Splits off text in other writing systems, so that voices that support them speak it.
     fn split_segment(&self, segment: Segment) -> Vec<Segment> {
         let first = self.inner.providers.iter().find(|p| p.can_speak(&segment.speaker.language));
         if first.is_some_and(|provider| provider.can_read_all()) {
@@ -377,7 +378,8 @@ impl PromptJob {
         }
     }
 
-    /// Returns the writing system of a segment that no voice supports, and logs it.
+    /// Returns and logs the writing system of a segment that no voice supports. `None` if a voice
+    /// supports it.
     fn unsupported_writing(&self, segment: &Segment) -> Option<&'static str> {
         let language = &segment.speaker.language;
         if self.inner.providers.iter().any(|provider| provider.can_speak(language)) {
@@ -388,7 +390,7 @@ impl PromptJob {
             tracing::warn!(
                 language,
                 writing_system = writing,
-                "text left out, no voice reads it; install espeak-ng or configure [speech.openai]"
+                "text skipped, no voice supports its writing system; install espeak-ng or configure [speech.openai]"
             );
         }
         Some(writing)
@@ -432,7 +434,7 @@ impl PromptJob {
         Err(Failure::new(builder, reasons.join("; ")))
     }
 
-    /// Logs once how English would sound better, if the embedded voice speaks it.
+    /// If the embedded voice speaks English, logs once how to install a better voice.
     fn suggest_better_voice(&self, language: &str, first: Option<&&Arc<dyn Provider>>) {
         let embedded = first.is_some_and(|provider| Arc::ptr_eq(provider, &self.inner.builtin));
         if embedded
@@ -463,8 +465,8 @@ impl PromptJob {
         reported.len() < 1_000 && reported.insert(about.to_owned())
     }
 
-    /// Encodes the audio of `provider` while it is produced. The error says whether audio had been
-    /// produced before it.
+    /// Encodes the audio of `provider` while it is produced. An error includes whether audio had
+    /// been produced before it.
     async fn speak_with(
         &self,
         provider: &dyn Provider,
@@ -535,7 +537,7 @@ impl PromptJob {
                 let Some((old, etag)) = stale else {
                     return Err(Failure::new(
                         builder,
-                        "fetch the file: the server sent 304 to an unconditional request",
+                        "could not fetch the file: the server sent 304 to an unconditional request",
                     ));
                 };
                 let at = self.inner.clock.now() + FILE_TTL;
@@ -543,7 +545,7 @@ impl PromptJob {
             }
             Err(reason) => {
                 let builder = streamed.into_builder();
-                return Err(Failure { builder, reason: format!("fetch the file: {reason}") });
+                return Err(Failure { builder, reason });
             }
         };
         let FetchedFile { bytes, etag, cache_control } = fetched;
@@ -568,8 +570,8 @@ impl PromptJob {
         Ok((builder, validity))
     }
 
-    /// Fetches a file and, if a thread is free and the file arrives in chunks, decodes it
-    /// meanwhile.
+    /// Fetches a file. If a thread is free and the file arrives in chunks, decodes it at the same
+    /// time.
     async fn fetch_and_decode(
         &self,
         url: &DocUrl,
@@ -618,7 +620,7 @@ impl Drop for PromptJob {
 
 /// The result of decoding a file while it was received.
 enum StreamedFile {
-    /// Not started: the file is decoded after it was received.
+    /// Decoding has not started. The whole file is decoded after it was received.
     NotStarted(Box<PromptBuilder>),
     Finished(Result<PromptBuilder, Failure>),
 }
@@ -640,13 +642,13 @@ impl StreamedFile {
     }
 }
 
-/// The failure of a blocking task that ended without a result.
+/// Returns the failure of a blocking task that ended without a result.
 fn task_failure(error: &tokio::task::JoinError) -> Failure {
     let reason = if error.is_panic() { "internal error" } else { "the node is stopping" };
     Failure { builder: None, reason: reason.to_owned() }
 }
 
-/// Why a prompt failed, with its builder unless the builder was lost.
+/// The reason why a prompt failed, with its builder unless that was lost.
 struct Failure {
     builder: Option<Box<PromptBuilder>>,
     reason: String,
@@ -658,7 +660,8 @@ impl Failure {
     }
 }
 
-/// Returns the URL of a file without its query, which may contain a secret.
+/// Returns the URL of a file without its query, which may contain a secret. `None` for other
+/// sounds.
 fn file_url(sound: &Sound) -> Option<&str> {
     match sound {
         Sound::File { url } => url.0.split(['?', '#']).next(),
@@ -704,7 +707,7 @@ fn add_frames(frames: Vec<Frame>, mut builder: PromptBuilder) -> Result<PromptBu
     Ok(builder)
 }
 
-/// Returns how long a file may be used without asking its server again.
+/// Returns the time for which a file may be used without a further request to its server.
 fn file_lifetime(cache_control: Option<&str>) -> Duration {
     let Some(header) = cache_control else { return FILE_TTL };
     let directives = || header.split(',').map(|directive| directive.trim().to_ascii_lowercase());

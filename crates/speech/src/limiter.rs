@@ -1,11 +1,11 @@
-//! A look-ahead limiter: amplifies speech and briefly lowers the gain, shortly before a peak, where
-//! samples would otherwise clip.
+//! A look-ahead limiter: amplifies speech, and lowers the gain briefly before a peak that would
+//! otherwise clip.
 
 use std::collections::VecDeque;
 
 /// Look-ahead in samples: 5 ms at 16 kHz.
 const LOOK_AHEAD: usize = 80;
-/// Largest sample: 1 dB below full scale.
+/// Maximum output level: 1 dB below full scale.
 const CEILING: f32 = 29_200.0;
 /// Recovery of the gain per sample. The gain recovers by two thirds in about 60 ms at 16 kHz.
 const RELEASE: f32 = 0.001;
@@ -19,7 +19,7 @@ pub(super) struct Limiter {
     /// decreasing order.
     peaks: VecDeque<(u64, f32)>,
     pushed: u64,
-    /// The gain that the largest sample ahead allows, with slow recovery.
+    /// The gain that is allowed by the largest sample ahead, with slow recovery.
     envelope: f32,
     smoothing: VecDeque<f32>,
 }
@@ -36,7 +36,8 @@ impl Limiter {
         pcm.iter().filter_map(|sample| self.next(f32::from(*sample) * self.gain)).collect()
     }
 
-    /// Returns the remaining samples. In total, as many samples are returned as were pushed.
+    /// Returns the remaining samples. The total number of returned samples equals the number of
+    /// pushed ones.
     pub(super) fn finish(mut self) -> Vec<i16> {
         let count = self.delayed.len();
         (0..LOOK_AHEAD).filter_map(|_| self.next(0.0)).take(count).collect()
@@ -105,7 +106,7 @@ mod tests {
         let output = limited(5.0, &pcm, 320);
         let peak = |pcm: &[i16]| pcm.iter().map(|sample| i32::from(*sample).abs()).max().unwrap();
         assert!((28_000..=29_300).contains(&peak(&output)), "{}", peak(&output));
-        // No flat tops: the largest samples are peaks of the wave.
+        // The peaks are not flattened: the largest samples are peaks of the wave.
         let flat = output
             .windows(3)
             .filter(|w| w[0].abs() > 28_000 && w[0] == w[1] && w[1] == w[2])

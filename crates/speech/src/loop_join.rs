@@ -8,7 +8,8 @@
 //!
 //! A repetition must be a whole number of frames. If the sound is not, its last second is stretched
 //! or shortened by up to 10 ms (1 %). A short sound is instead encoded as three complete
-//! repetitions (first, middle, last) and stretched or shortened as a whole by no more than that.
+//! repetitions (first, middle, last) and stretched or shortened as a whole by at most the same
+//! amount.
 
 use std::collections::VecDeque;
 
@@ -19,17 +20,17 @@ use media::prompt::{Frame, LoopJoin};
 /// Samples per frame.
 const FRAME: usize = Rate::Hz16000.frame();
 /// Frames encoded again before (`TAIL`) and after (`HEAD`) the join. After the join the decoder
-/// hears the beginning of the sound for half a second before the prompt's own frames continue, so
-/// that its state matches theirs except for coding noise.
+/// receives the beginning of the sound for half a second before the prompt's own frames continue,
+/// so that its state matches them except for coding noise.
 const TAIL: usize = 50;
 const HEAD: usize = 25;
 /// Frames encoded before the tail to bring the encoder into the matching state.
 const WARM_UP: usize = 25;
 /// Additional frames for the edges of the resampler.
 const MARGIN: usize = 2;
-/// Shorter sounds are encoded as a whole.
+/// Length in frames below which a sound is encoded as a whole.
 const LONG: usize = WARM_UP + TAIL + HEAD;
-/// Frames kept from the end of the sound.
+/// Number of frames kept from the end of the sound.
 const END_FRAMES: usize = LONG + 2 * MARGIN;
 
 /// Collects the beginning and the end of a sound at its own sample rate, and encodes the join.
@@ -39,7 +40,7 @@ pub(super) struct LoopJoinBuilder {
     head: Vec<i16>,
     recent: VecDeque<i16>,
     pushed: usize,
-    /// The sample rate changed within the sound, so no loop transition is encoded.
+    /// Whether the sample rate changed within the sound, so that no loop transition is encoded.
     rate_changed: bool,
 }
 
@@ -68,7 +69,7 @@ impl LoopJoinBuilder {
             return None;
         }
         let ratio = f64::from(RATE) / f64::from(self.rate);
-        // In samples at 16 kHz, like everything below.
+        // The values below are in samples at 16 kHz.
         let end = self.pushed as f64 * ratio;
         let whole_frames = end as usize / FRAME;
         match whole_frames {
@@ -115,7 +116,8 @@ impl LoopJoinBuilder {
         })
     }
 
-    /// Encodes a short sound, which `recent` holds completely.
+    /// Encodes a short sound, all of which is in `recent`. Returns `None` if it cannot be
+    /// resampled.
     fn short(self, end: f64) -> Option<LoopJoin> {
         let (frames, source_frames) =
             (((end / FRAME as f64).round() as usize).max(1), (end / FRAME as f64).ceil() as usize);
@@ -156,8 +158,8 @@ impl LoopJoinBuilder {
 fn encode_frame(encoder: &mut Encoder, number: i64, sample: impl Fn(i64) -> i16) -> Frame {
     let first = number * FRAME as i64;
     let pcm: [i16; FRAME] = std::array::from_fn(|n| sample(first + n as i64));
-    // The first frame of a repetition follows the end of another one, but not necessarily the frame
-    // that was encoded before it.
+    // The first frame of a repetition follows the end of the previous repetition, but not
+    // necessarily the frame that was encoded before it.
     if number == 0 { encoder.encode_independent(&pcm) } else { encoder.encode(&pcm) }
 }
 

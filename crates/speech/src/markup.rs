@@ -9,15 +9,15 @@ use std::fmt::Write as _;
 use super::language::EmbeddedVoice;
 use super::script::{Segment, Style};
 
-/// Pico has one female voice per language. A male voice is the same one at a lower pitch.
+/// Factor of the pitch for a male voice. Pico has only one female voice per language.
 const MALE_PITCH: f32 = 0.7;
-/// Volume for 100 %. At its own 100 % Pico clips (1 % of samples at full scale) and is 10 dB louder
-/// than people on telephones; 45 % is right. Louder text would clip, so Pico speaks everything
-/// more quietly by [`GAIN`] and the limiter amplifies its output.
+/// Volume for 100 %. At its own 100 %, Pico clips (1 % of samples at full scale) and is 10 dB
+/// louder than people on telephones. The right volume is 45 %. Louder text would clip, so Pico
+/// speaks more quietly by the factor [`GAIN`], and the limiter amplifies its output.
 const NORMAL_VOLUME: f32 = 0.45 / GAIN;
 /// Gain applied to Pico's output.
 pub(super) const GAIN: f32 = 2.5;
-/// Largest volume at which Pico never clips, in per cent.
+/// Maximum volume in per cent at which Pico never clips.
 const VOLUME_MAX: u16 = 80;
 /// Largest number of characters in a word before it is split.
 const WORD_CHARS_MAX: usize = 40;
@@ -30,8 +30,8 @@ pub(super) fn pico_markup(segment: &Segment, voice: EmbeddedVoice) -> String {
         let levels = Levels::new(run.style, segment.speaker.male);
         if last_levels != Some(levels) {
             let Levels { speed, pitch, volume } = levels;
-            // Levels are absolute and hold until the next tag. Every prompt starts with its own, so
-            // that no end tags are needed.
+            // Levels are absolute and apply until the next tag. Every prompt starts with its own
+            // levels, so that no end tags are needed.
             let _ = write!(
                 markup,
                 "<speed level=\"{speed}\"><pitch level=\"{pitch}\"><volume level=\"{volume}\">"
@@ -85,7 +85,7 @@ fn push_words(markup: &mut String, text: &str, voice: EmbeddedVoice) {
     }
 }
 
-/// Returns the word for a sign that Pico's markup cannot contain.
+/// Returns the word for a sign that Pico's markup cannot contain. `None` for other characters.
 fn word_for_sign(c: char, voice: EmbeddedVoice) -> Option<&'static str> {
     let [less, greater, and] = match voice {
         EmbeddedVoice::EnUs | EmbeddedVoice::EnGb => ["less than", "greater than", "and"],

@@ -33,8 +33,8 @@ impl Neural {
             let mut done = 0;
             for sentence in split_sentences(&run.text) {
                 if let Err(error) = self.speak_sentence(segment, run, sentence, sink).await {
-                    // Sentences that were heard cannot be taken back, so the embedded voice speaks
-                    // the others.
+                    // Sentences that have been played cannot be retracted, so the embedded voice
+                    // speaks the remaining ones.
                     if matches!(error, SpeechError::Cancelled) || !sink.has_audio() {
                         return Err(error);
                     }
@@ -48,7 +48,7 @@ impl Neural {
         Ok(())
     }
 
-    /// Speaks one sentence, or nothing if the helper fails.
+    /// Speaks one sentence. If the helper fails, nothing is spoken.
     async fn speak_sentence(
         &self,
         segment: &Segment,
@@ -83,7 +83,7 @@ impl Neural {
     }
 }
 
-/// Returns the position after a part of a text.
+/// Returns the position in a text after a part of it.
 fn end_of(text: &str, part: &str) -> usize {
     (part.as_ptr() as usize).saturating_sub(text.as_ptr() as usize) + part.len()
 }

@@ -15,7 +15,8 @@ use super::script::Segment;
 use super::wav::WavReader;
 use model::Secret;
 
-/// Largest response: half an hour at 48 kHz, more than 3,000 characters can take.
+/// Maximum size of a response: half an hour at 48 kHz, which exceeds the duration of 3,000
+/// characters.
 const BODY_BYTES_MAX: usize = 176 << 20;
 
 /// An OpenAI-compatible speech endpoint as a [`Provider`].
@@ -103,8 +104,8 @@ impl OpenAi {
     }
 }
 
-/// Returns the endpoint's voice: by the name of a Polly voice, then by language, then by gender,
-/// otherwise the default.
+/// Returns the endpoint's voice, selected by the name of the Polly voice, by language, or by
+/// gender, in this order. If none matches, returns the default voice.
 pub(super) fn voice_for<'a>(config: &'a OpenAiConfig, speaker: &Speaker) -> &'a str {
     let (language, gender) =
         (primary(&speaker.language), if speaker.male { "MAN" } else { "WOMAN" });
@@ -119,7 +120,7 @@ impl Provider for OpenAi {
         "openai"
     }
 
-    /// The models detect the language from the text.
+    /// Returns `true`, because the models detect the language from the text.
     fn can_speak(&self, _language: &str) -> bool {
         true
     }
@@ -137,9 +138,9 @@ impl Provider for OpenAi {
     }
 }
 
-/// The format of the response. Some endpoints send WAV whatever was requested.
+/// The format of the response. Some endpoints always send WAV.
 enum Decoder {
-    /// Fewer than four bytes received.
+    /// Fewer than four bytes have been received.
     Unknown(Vec<u8>),
     Wav(WavReader),
     Pcm {

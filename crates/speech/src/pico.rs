@@ -2,7 +2,7 @@
 //! process that it runs in.
 //!
 //! Pico is old C code: only the helper process (`helper`) may create a [`Synthesiser`]. Its markup
-//! can read and *write files* (`<genfile>`, `<play>`); `markup` makes sure that no `<` of the text
+//! can read and *write files* (`<genfile>`, `<play>`); `markup` ensures that no `<` of the text
 //! reaches it.
 
 use std::cell::RefCell;
@@ -19,7 +19,7 @@ const CHUNK_SAMPLES: usize = 1_600;
 /// Pico copies file names into buffers of this size without checking (`picodefs.h`).
 const FILE_NAME_MAX: usize = 64;
 
-/// Why text could not be spoken.
+/// The reason why text could not be spoken.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum VoiceError {
     #[error("could not load the voice file {0}: its name is too long for the synthesiser")]

@@ -6,20 +6,21 @@ use media::FRAME_MS;
 use media::opus::{Encoder, Rate, silence_frame};
 use media::prompt::{Frame, LoopJoin, Writer};
 
-/// Longest speech or file: one hour.
+/// Maximum length of speech or a file: one hour.
 const FRAMES_MAX: usize = frames(3_600);
-/// Longest `Wait`: 14,400 s.
+/// Maximum length of a `Wait`: 14,400 s.
 const SILENT_FRAMES_MAX: usize = frames(14_400);
-/// Memory per frame for its entry in the prompt, beside its data.
+/// Memory of a frame's entry in the prompt, in bytes, without its data.
 const ENTRY_BYTES: usize = 24;
-/// Memory of a frame in addition to its entry and bytes: reference counts and the allocation.
+/// Memory of a frame in bytes in addition to its entry and data: reference counts and the
+/// allocation.
 const FRAME_OVERHEAD_BYTES: usize = 32;
 
 const fn frames(seconds: usize) -> usize {
     seconds * 1_000 / FRAME_MS as usize
 }
 
-/// Why audio cannot be added to a prompt.
+/// The reason why audio cannot be added to a prompt.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum PromptError {
     #[error("the audio is longer than {} s", .0 / frames(1))]
@@ -28,7 +29,7 @@ pub(super) enum PromptError {
     Rate(String),
 }
 
-/// Builds a prompt from PCM. If dropped unfinished, the prompt fails.
+/// Builds a prompt from PCM. If it is dropped unfinished, the prompt fails.
 pub(super) struct PromptBuilder {
     writer: Writer,
     encoder: Encoder,
@@ -110,8 +111,7 @@ impl PromptBuilder {
     /// Fails if the prompt becomes too long.
     pub(super) fn silence(&mut self, ms: u32) -> Result<(), PromptError> {
         self.flush()?;
-        // The listener hears silence, so the encoder must start the next audio from silence as
-        // well.
+        // The listener hears silence, so the encoder must start the next audio from silence too.
         self.encoder.reset();
         let frame = silence_frame();
         for _ in 0..ms.div_ceil(FRAME_MS) {

@@ -38,7 +38,7 @@ pub trait Provider: Send + Sync {
     ) -> BoxFuture<'a, Result<(), SpeechError>>;
 }
 
-/// Why text could not be spoken.
+/// The reason why text could not be spoken.
 #[derive(Debug, thiserror::Error)]
 pub enum SpeechError {
     #[error("could not speak: the prompt is no longer needed")]

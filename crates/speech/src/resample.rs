@@ -14,7 +14,7 @@ pub(super) struct Resampler {
     /// `None` if the input is already at 16 kHz.
     converter: Option<Fft<f32>>,
     pending: Vec<f32>,
-    /// Output samples to skip because of the converter's delay.
+    /// The number of output samples to skip because of the converter's delay.
     skip: usize,
     pushed: u64,
     produced: u64,

@@ -1,7 +1,7 @@
 //! SSML's `say-as`, converted to words that every engine reads correctly without markup.
 //!
-//! Only conversions that need no grammar are made. In all other cases the text stays as written and
-//! the engine reads it in its own way.
+//! Only conversions that need no grammar are applied. In all other cases the text stays as written
+//! and is interpreted by the engine.
 
 use super::language::primary;
 use super::normalise;
@@ -20,13 +20,14 @@ pub(super) fn spoken_form(kind: &str, format: Option<&str>, text: &str, tag: &st
         "unit" => Some(separate_unit(text)),
         "date" => date(text, format, &language, tag),
         "time" => time(text, &language),
-        // Addresses are read as written. So are expletives: a bleep would drop text.
+        // Addresses are read as written. So are expletives, because a bleep would drop text.
         _ => None,
     };
     words.unwrap_or_else(|| text.to_owned())
 }
 
-/// Spells out letters and digits, in capitals: engines would read a lower-case "a" as a word.
+/// Spells out letters and digits. Letters are in capitals, because engines would read a lower-case
+/// "a" as a word.
 fn spell_out(text: &str, language: &str) -> String {
     let mut names = Vec::new();
     for c in text.chars().filter(|c| !c.is_whitespace()) {
@@ -56,7 +57,8 @@ fn sign_name(c: char, language: &str) -> Option<&'static str> {
     word_in(language, names)
 }
 
-/// Picks the word for a language out of en, de, es, fr, it. Returns `None` for other languages.
+/// Selects the word for a language from those for en, de, es, fr and it. Returns `None` for other
+/// languages.
 fn word_in(language: &str, words: [&'static str; 5]) -> Option<&'static str> {
     let [en, de, es, fr, it] = words;
     match language {
@@ -104,7 +106,7 @@ fn telephone(text: &str, language: &str) -> String {
     groups.join(", ")
 }
 
-/// Removes thousands separators.
+/// Removes thousands separators. Returns `None` if the text is not a number with valid groups.
 fn cardinal(text: &str) -> Option<String> {
     let text = text.trim();
     let (sign, number) = text.strip_prefix('-').map_or(("", text), |rest| ("-", rest));
@@ -148,7 +150,8 @@ fn ordinal(text: &str, language: &str) -> Option<String> {
     Some(format!("{number}{suffix}"))
 }
 
-/// `2/9` becomes "2 over 9". Halves and quarters have names, and `3+1/2` gets an "and".
+/// Converts a fraction to words: `2/9` becomes "2 over 9". Halves and quarters have names, and
+/// `3+1/2` gets an "and". Returns `None` for other text.
 fn fraction(text: &str, language: &str) -> Option<String> {
     let text = text.trim();
     let (whole, part) =
@@ -220,8 +223,9 @@ const MONTHS: [[&str; 5]; 12] = [
     ["December", "Dezember", "diciembre", "décembre", "dicembre"],
 ];
 
-/// Reads a date in digits by its `format`. The default is `yyyymmdd` or year first where the digits
-/// show it, otherwise day before month, or month before day in American English.
+/// Reads a date in digits. `format` is the order of its parts. Without it, the year comes first if
+/// the digits show this. Otherwise the day comes before the month, or after it in American English.
+/// Returns `None` for other text.
 fn date(text: &str, format: Option<&str>, language: &str, tag: &str) -> Option<String> {
     let mut parts: Vec<&str> =
         text.trim().split(['/', '-', '.', ' ']).filter(|f| !f.is_empty()).collect();

@@ -31,7 +31,7 @@ pub enum Part {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Segment {
     pub speaker: Speaker,
-    /// Not empty. Each run contains a letter, digit or sign.
+    /// The runs, at least one. Each of them contains a letter, digit or sign.
     pub runs: Vec<Run>,
 }
 
@@ -53,7 +53,7 @@ pub struct Run {
     pub style: Style,
 }
 
-/// How text is spoken, in per cent of the voice's normal rate, pitch and volume.
+/// The style of text, in per cent of the voice's normal rate, pitch and volume.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Style {
     pub rate: f32,
@@ -93,7 +93,7 @@ impl Script {
 struct Writer {
     parts: Vec<Part>,
     open: Option<Segment>,
-    /// A paragraph has ended. A pause is added if more text follows.
+    /// Whether a paragraph has ended. A pause is added if more text follows.
     paragraph_ended: bool,
 }
 
@@ -199,7 +199,7 @@ impl Writer {
         self.paragraph_ended = true;
     }
 
-    /// Ends the text so far with punctuation.
+    /// Adds punctuation at the end of the text so far.
     fn end_sentence(&mut self) {
         if let Some(run) = self.open.as_mut().and_then(|segment| segment.runs.last_mut()) {
             let end = run.text.trim_end().len();
@@ -263,7 +263,7 @@ impl Style {
     }
 }
 
-/// Parses the number in `+6dB`, `-10%` or `80%`.
+/// Parses the number in `+6dB`, `-10%` or `80%`. Returns `None` for other text.
 fn number(text: &str, unit: &str) -> Option<f32> {
     text.strip_suffix(unit)?.parse().ok().filter(|n: &f32| n.is_finite())
 }
@@ -281,7 +281,7 @@ fn text_of(speech: &Speech) -> String {
         .collect()
 }
 
-/// Replaces control characters with spaces and typographic signs with ASCII ones that every engine
+/// Replaces control characters with spaces, and typographic signs with ASCII ones that every engine
 /// supports.
 fn clean_text(text: &str) -> String {
     let mut cleaned = String::with_capacity(text.len());

@@ -23,7 +23,7 @@ pub(super) fn spawn(command: &mut Command) -> io::Result<Subprocess> {
         command.env_clear().stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut child = command.kill_on_drop(true).spawn()?;
     let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
-        return Err(io::Error::other("no pipes"));
+        return Err(io::Error::other("the process has no pipes"));
     };
     Ok(Subprocess { child, input, output })
 }

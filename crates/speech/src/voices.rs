@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 
 use super::language::EmbeddedVoice;
 
-/// Names and contents, listed by the build script.
+/// The names and contents of the files, listed by the build script.
 static FILES: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/voices.rs"));
 
-/// Why a voice file is not available.
+/// The reason why a voice file is not available.
 #[derive(Debug, thiserror::Error)]
 pub enum VoiceFileError {
     #[error("could not find the voice file {0} in the program")]
@@ -38,7 +38,7 @@ pub(super) fn unpack(folder: &Path, voice: EmbeddedVoice) -> Result<(), VoiceFil
     Ok(())
 }
 
-/// Returns `true` if the file has exactly this content. Comparing is as fast as hashing.
+/// Returns `true` if the file has exactly this content. A comparison is as fast as a hash.
 fn has_content(path: &Path, content: &[u8]) -> bool {
     let length = fs::metadata(path).map(|m| m.len());
     length.is_ok_and(|l| l == content.len() as u64)

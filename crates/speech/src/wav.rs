@@ -1,10 +1,11 @@
 //! An incremental WAV reader: accepts bytes in chunks of any size and returns mono 16-bit PCM.
 //!
-//! Used for files, the HTTP provider and espeak-ng. It accepts what real writers produce: lengths
-//! of 0 or 0xFFFFFFFF if the length was unknown, chunks in any order before the data, and padding.
-//! Lengths in headers are not trusted: no more than the current chunk header is kept in memory.
+//! The reader is used for files, the HTTP provider and espeak-ng. It accepts files of common
+//! writers: lengths of 0 or 0xFFFFFFFF if the length was unknown, chunks in any order before the
+//! data, and padding. Lengths in headers are not trusted: only the current chunk header is kept in
+//! memory.
 
-/// Why a WAV file cannot be played.
+/// The reason why a WAV file cannot be played.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WavError {
     #[error("could not read the WAV header: it does not start with RIFF and WAVE")]
@@ -25,9 +26,9 @@ pub enum WavError {
     NoData,
 }
 
-/// Largest `fmt` chunk. Other chunks are skipped without being buffered.
+/// Maximum size of a `fmt` chunk in bytes. Other chunks are skipped without being buffered.
 const FORMAT_CHUNK_MAX: u32 = 1_024;
-/// Lengths from here up mean "until the end". Streaming writers use 0xFFFFFFFF, 0x7FFFFFFF or
+/// Minimum length that means "until the end". Streaming writers use 0xFFFFFFFF, 0x7FFFFFFF or
 /// slightly less.
 const UNKNOWN_LENGTH_FROM: u32 = 0x7fff_0000;
 
@@ -35,10 +36,10 @@ const UNKNOWN_LENGTH_FROM: u32 = 0x7fff_0000;
 #[derive(Debug, Default)]
 pub(super) struct WavReader {
     state: State,
-    /// Bytes of an incomplete header or sample.
+    /// The bytes of an incomplete header or sample.
     buffered: Vec<u8>,
     format: Option<Format>,
-    /// Bytes of audio received so far.
+    /// The number of bytes of audio received so far.
     received: u64,
 }
 
@@ -48,9 +49,10 @@ enum State {
     Riff,
     Chunk,
     FormatBody(u32),
-    /// Bytes to skip.
+    /// The number of bytes to skip.
     Skip(u64),
-    /// Declared bytes of audio, or `None` if the audio extends to the end of the input.
+    /// The declared number of bytes of audio, or `None` if the audio extends to the end of the
+    /// input.
     Data(Option<u64>),
     End,
 }

@@ -1,15 +1,15 @@
 //! Detects writing systems and splits text by them.
 //!
-//! An English voice skips Devanagari as if it were not there. Documents often contain text in a
-//! writing system that does not match their `language` (Polly's `Aditi` speaks both Hindi and
-//! English). Such text is spoken in a language of its writing system. Latin letters are left to the
-//! document's voice, because voices of other writing systems read them too.
+//! An English voice skips Devanagari silently. Documents often contain text in a writing system
+//! that does not match their `language` (Polly's `Aditi` speaks both Hindi and English). Such text
+//! is spoken in a language of its writing system. Latin letters are left to the document's voice,
+//! because voices of other writing systems read them too.
 
 use super::language::{Speaker, primary};
 use super::script::{Run, Segment};
 
-/// Largest number of segments of one text, because each may start a process. The last segment's
-/// voice speaks the rest.
+/// Maximum number of segments of one text, because each may start a process. The voice of the last
+/// segment speaks the rest of the text.
 const SEGMENTS_MAX: usize = 64;
 
 /// A writing system other than Latin.
@@ -19,8 +19,8 @@ pub(super) struct WritingSystem {
     pub(super) name: &'static str,
     /// Code point ranges of its Unicode blocks.
     ranges: &'static [(u32, u32)],
-    /// Languages that use it, as primary subtags after a first entry with a region, which is the
-    /// default language.
+    /// The languages that use it, as primary subtags. The first entry is the default language and
+    /// has a region.
     languages: &'static [&'static str],
 }
 
@@ -83,7 +83,7 @@ static WRITING_SYSTEMS: &[WritingSystem] = &[
 impl WritingSystem {
     /// Returns the writing system of a letter, or `None` for Latin letters and other characters.
     fn of_letter(letter: char) -> Option<&'static Self> {
-        // Most text is below every range.
+        // Most text is below all ranges.
         let code = u32::from(letter);
         let has = |writing: &&Self| {
             writing.ranges.iter().any(|(first, last)| (*first..=*last).contains(&code))
@@ -101,7 +101,8 @@ impl WritingSystem {
     }
 }
 
-/// Returns the first writing system in a segment that its language does not use.
+/// Returns the first writing system in a segment that its language does not use, or `None` if there
+/// is none.
 pub(super) fn find_unsupported(segment: &Segment) -> Option<&'static WritingSystem> {
     let mut letters = segment.runs.iter().flat_map(|run| run.text.chars());
     letters.find_map(|letter| {
@@ -110,12 +111,12 @@ pub(super) fn find_unsupported(segment: &Segment) -> Option<&'static WritingSyst
     })
 }
 
-/// Returns the first writing system in a segment other than Latin.
+/// Returns the first writing system other than Latin in a segment, or `None` if there is none.
 pub(super) fn find_first(segment: &Segment) -> Option<&'static WritingSystem> {
     segment.runs.iter().flat_map(|run| run.text.chars()).find_map(WritingSystem::of_letter)
 }
 
-/// Splits a segment into segments of languages that use the respective writing system. Characters
+/// Splits a segment into segments with languages that use the respective writing system. Characters
 /// that are not letters stay with the preceding text.
 pub(super) fn split(segment: Segment) -> Vec<Segment> {
     if find_unsupported(&segment).is_none() {
@@ -158,7 +159,7 @@ fn push_run(
     style: super::script::Style,
 ) {
     if !text.contains(char::is_alphanumeric) {
-        // Spaces and punctuation do not start a segment; they are added to the previous one.
+        // Spaces and punctuation start no segment and are added to the previous one.
         if let Some(run) = segments.last_mut().and_then(|segment| segment.runs.last_mut()) {
             run.text.push_str(&text);
         }

@@ -30,7 +30,7 @@ impl Certificate {
         Self { key: Arc::new(key), validity }
     }
 
-    /// Whether the certificate is for this host name.
+    /// Returns whether the certificate is valid for this host name.
     pub(crate) fn is_for(&self, name: &str) -> bool {
         let Ok(name) = ServerName::try_from(name) else { return false };
         let parsed = self.key.cert.first().and_then(|der| ParsedCertificate::try_from(der).ok());
@@ -41,7 +41,7 @@ impl Certificate {
 /// The response to a certificate authority that validates a name.
 #[derive(Clone)]
 pub(crate) struct Challenge {
-    /// Identifies the HTTP resource.
+    /// The token that identifies the HTTP resource.
     pub(crate) token: String,
     /// The content of the HTTP resource.
     pub(crate) key_authorization: String,
@@ -49,18 +49,20 @@ pub(crate) struct Challenge {
     pub(crate) certificate: Arc<CertifiedKey>,
 }
 
-/// The certificates in force, and answers to challenges. Handshakes read them without waiting.
+/// The certificates in force, and the responses to challenges. A handshake reads them without
+/// waiting.
 #[derive(Default)]
 pub(crate) struct Certificates {
-    /// The first is presented to clients that name no host, or one that no certificate is for: they
-    /// report the mismatch better than a failed handshake would.
+    /// The certificates in force. The first one is presented to clients that send no host name, or
+    /// one without a certificate, because they report the mismatch better than a failed handshake.
     current: ArcSwap<Vec<Certificate>>,
-    /// By host name.
+    /// The challenges by host name.
     challenges: Mutex<HashMap<String, Challenge>>,
 }
 
 impl Certificates {
-    /// Puts certificates into force for the next handshakes. Connections keep theirs.
+    /// Puts certificates into force for the next handshakes. Established connections keep their
+    /// certificates.
     pub(crate) fn replace(&self, certificates: Vec<Certificate>) {
         let ends = certificates.iter().filter_map(|known| known.validity).map(|v| v.not_after);
         let end = ends.min().map_or(0, |end| end.secs());
@@ -76,7 +78,8 @@ impl Certificates {
         *self.challenges() = challenges;
     }
 
-    /// The content of `/.well-known/acme-challenge/{token}`.
+    /// Returns the content of `/.well-known/acme-challenge/{token}`. `None` if the token is
+    /// unknown.
     pub(crate) fn key_authorization(&self, token: &str) -> Option<String> {
         let challenges = self.challenges();
         let found = challenges.values().find(|challenge| challenge.token == token);

@@ -77,7 +77,8 @@ fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
     Ok(content)
 }
 
-/// Tells versions of files apart. Blocks on the file system.
+/// Returns values that differ between versions of the files. An entry is `None` if its file can't
+/// be read. Blocks on the file system.
 pub(crate) fn versions(files: &[CertificateFiles]) -> Vec<Option<(u64, u64, i64, i64)>> {
     let version = |about: Metadata| (about.ino(), about.size(), about.mtime(), about.mtime_nsec());
     let paths = files.iter().flat_map(|files| [&files.cert, &files.key]);

@@ -1,9 +1,10 @@
 //! Certificates of the node's HTTPS listener.
 //!
-//! They come from files, which are read again when they change, or from a certificate authority
-//! with the ACME protocol. [`Tls`] keeps them current; handshakes read them without waiting.
+//! They are loaded from files, which are reloaded when they change, or ordered from a certificate
+//! authority with the ACME protocol. [`Tls`] keeps them current. A handshake reads them without
+//! waiting.
 //!
-//! - `certificates` selects the certificate of a handshake, `files` loads PEM files, `acme` gets
+//! - `certificates` selects the certificate of a handshake, `files` loads PEM files, `acme` orders
 //!   certificates from an authority, and `x509` reads validity periods.
 
 // Untrusted input must not panic the process. Each exception is an `allow` with a reason.
@@ -63,12 +64,12 @@ struct Inner {
 /// Settings whose files have been loaded.
 pub struct Prepared {
     settings: TlsSettings,
-    /// `None` if a certificate authority issues the certificates.
+    /// The loaded certificates. `None` if a certificate authority issues them.
     loaded: Option<Vec<Certificate>>,
 }
 
 impl Prepared {
-    /// Loads the files that the settings name. Blocks on the file system.
+    /// Loads the files named in the settings. Blocks on the file system.
     ///
     /// # Errors
     /// Returns an error if a certificate can't be loaded.
@@ -83,20 +84,20 @@ impl Prepared {
         Ok(Self { settings, loaded })
     }
 
-    /// The validity periods of the loaded certificates, in the order of the settings.
+    /// Returns the validity periods of the loaded certificates, in the order of the settings.
     pub fn validities(&self) -> impl Iterator<Item = Option<Validity>> {
         self.loaded.iter().flatten().map(|certificate| certificate.validity)
     }
 
-    /// Whether one of the loaded certificates is for this host name.
+    /// Returns whether one of the loaded certificates is valid for this host name.
     pub fn has_certificate_for(&self, name: &str) -> bool {
         self.loaded.iter().flatten().any(|certificate| certificate.is_for(name))
     }
 }
 
 impl Tls {
-    /// Creates the handle, with the certificates that the files and the store have. [`Tls::run`]
-    /// keeps them current. `node_id` identifies this node in claims, so that one node of a fleet
+    /// Creates the handle with the certificates from the files and the store. [`Tls::run`] keeps
+    /// them current. `node_id` identifies this node in claims, so that only one node of a fleet
     /// orders at a time.
     pub async fn open(prepared: Prepared, store: Store, clock: Clock, node_id: String) -> Self {
         let certificates = Arc::new(Certificates::default());
@@ -124,8 +125,8 @@ impl Tls {
         }))
     }
 
-    /// Puts settings into force. Connections keep their certificates. An order that has failed is
-    /// tried again.
+    /// Puts settings into force. Established connections keep their certificates. A failed order is
+    /// retried.
     pub fn apply(&self, Prepared { settings, loaded }: Prepared) {
         if let Some(loaded) = loaded {
             self.0.certificates.replace(loaded);
@@ -145,7 +146,7 @@ impl Tls {
         self.0.acme.changed.notify_one();
     }
 
-    /// The configuration of the listener: TLS 1.2 and 1.3, HTTP/2 and HTTP/1.1.
+    /// Returns the configuration of the listener: TLS 1.2 and 1.3, HTTP/2 and HTTP/1.1.
     ///
     /// # Errors
     /// Returns an error if the TLS library rejects its default configuration.
@@ -159,7 +160,8 @@ impl Tls {
         Ok(Arc::new(config))
     }
 
-    /// The content of `/.well-known/acme-challenge/{token}` (RFC 8555 section 8.3).
+    /// Returns the content of `/.well-known/acme-challenge/{token}` (RFC 8555 section 8.3). `None`
+    /// if the token is unknown.
     pub fn key_authorization(&self, token: &str) -> Option<String> {
         self.0.certificates.key_authorization(token)
     }
@@ -183,7 +185,7 @@ impl Tls {
         }
     }
 
-    /// Loads certificate files, and again when they have changed.
+    /// Loads the certificate files, and reloads them when they change.
     async fn watch_files(&self, files: Vec<CertificateFiles>) {
         let files = Arc::new(files);
         let mut seen = None;

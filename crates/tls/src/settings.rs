@@ -2,19 +2,19 @@ use std::path::PathBuf;
 
 use url::Url;
 
-/// `[tls]`: where the certificates of `listen.https` come from.
+/// The section `[tls]`: the origin of the certificates of `listen.https`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TlsSettings {
-    /// Files in PEM form. Clients that name no known host get the first certificate.
+    /// Files in PEM format. Clients that send no known host name get the first certificate.
     Files(Vec<CertificateFiles>),
-    /// A certificate authority with the ACME protocol (RFC 8555).
+    /// Certificates from an authority with the ACME protocol (RFC 8555).
     Acme(AcmeSettings),
 }
 
 /// The files of one certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateFiles {
-    /// The certificate, followed by those of intermediate authorities.
+    /// The certificate, followed by the certificates of intermediate authorities.
     pub cert: PathBuf,
     /// The private key.
     pub key: PathBuf,
@@ -25,7 +25,7 @@ pub struct CertificateFiles {
 pub struct AcmeSettings {
     /// The host names of the certificate, in lower case.
     pub domains: Vec<String>,
-    /// Where the authority writes about the account.
+    /// The e-mail address for messages of the authority about the account.
     pub email: Option<String>,
     /// The URL of the authority's directory.
     pub directory: Url,
@@ -34,7 +34,7 @@ pub struct AcmeSettings {
 }
 
 impl AcmeSettings {
-    /// The directory of Let's Encrypt.
+    /// Returns the URL of Let's Encrypt's directory.
     #[allow(clippy::expect_used, reason = "a constant, and a test reads it")]
     pub fn lets_encrypt() -> Url {
         Url::parse("https://acme-v02.api.letsencrypt.org/directory").expect("a URL")

@@ -6,7 +6,7 @@ use model::Timestamp;
 const SEQUENCE: u8 = 0x30;
 const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
-/// The version, which is present only if it is not 1.
+/// The tag of the version field, which is present only if the version is not 1.
 const VERSION: u8 = 0xa0;
 
 /// The validity period of a certificate.
@@ -17,7 +17,7 @@ pub struct Validity {
 }
 
 impl Validity {
-    /// Reads the period of a certificate in DER form. Returns `None` if it can't be parsed.
+    /// Reads the period of a certificate in DER format. Returns `None` if it can't be parsed.
     pub fn of(der: &[u8]) -> Option<Self> {
         let (certificate, _) = element(der, SEQUENCE)?;
         let (mut body, _) = element(certificate, SEQUENCE)?;
@@ -36,13 +36,15 @@ impl Validity {
     }
 }
 
-/// The content of an element with this tag, and the bytes after it.
+/// Returns the content of an element with this tag, and the bytes after it. `None` if there is no
+/// such element.
 fn element(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
     let (found, content, rest) = any(der)?;
     (found == tag).then_some((content, rest))
 }
 
-/// Tag, content and the bytes after the element.
+/// Returns the tag and the content of an element, and the bytes after it. `None` if it is
+/// malformed.
 fn any(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (tag, rest) = der.split_first()?;
     let (first, rest) = rest.split_first()?;
@@ -59,7 +61,8 @@ fn any(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     Some((*tag, content, rest))
 }
 
-/// Parses `YYMMDDHHMMSSZ`, where years below 50 are in this century, or `YYYYMMDDHHMMSSZ`.
+/// Parses `YYMMDDHHMMSSZ`, where years below 50 are in this century, or `YYYYMMDDHHMMSSZ`. Returns
+/// `None` for any other text.
 fn time(tag: u8, text: &[u8]) -> Option<Timestamp> {
     let text = std::str::from_utf8(text).ok()?;
     let full = match tag {

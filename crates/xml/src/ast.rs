@@ -44,7 +44,7 @@ pub struct Finding {
     #[serde(flatten)]
     pub at: Position,
     pub message: String,
-    /// How to correct the document.
+    /// A hint on how to correct the document.
     pub hint: String,
 }
 
@@ -149,12 +149,12 @@ impl ElementKind {
 #[serde(transparent)]
 pub struct DocUrl(pub Arc<str>);
 
-/// How often an element is repeated: the value of its `loop` attribute.
+/// The number of times that an element is repeated: the value of its `loop` attribute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Repeat {
     Times(u16),
-    /// Until the call ends; written as `0`.
+    /// The element is repeated until the call ends. Written as `0`.
     Endless,
 }
 
@@ -274,13 +274,13 @@ impl SsmlTag {
         }
     }
 
-    /// Returns the tag with this element name.
+    /// Returns the tag with this element name, or `None` if there is none.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|tag| tag.name() == name)
     }
 }
 
-/// Says a text (docs/reference/xml.md#speak).
+/// Speaks a text (docs/reference/xml.md#speak).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Speak {
     pub speech: Speech,
@@ -304,9 +304,10 @@ pub struct Play {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Wait {
     pub length: Duration,
-    /// If set (`silence="true"`), the wait ends early once the caller has been silent this long.
+    /// The wait ends early after the caller has been silent for this long (`silence="true"`).
+    /// `None` if silence does not end it.
     pub min_silence: Option<Duration>,
-    /// If set, the wait ends early after the beep of a voicemail.
+    /// The wait ends early after the beep of a voicemail. `None` if a beep does not end it.
     pub beep: Option<Beep>,
 }
 
@@ -360,9 +361,9 @@ pub struct GetInput {
     pub redirect: bool,
     pub input_type: InputType,
     pub execution_timeout: Duration,
-    /// Time without a further digit that ends the input; `auto` is 3 s.
+    /// Time without a further digit after which the input ends. `auto` is 3 s.
     pub digit_end_timeout: Duration,
-    /// Silence that ends speech; `auto` is 1 s.
+    /// Duration of silence that ends speech. `auto` is 1 s.
     pub speech_end_timeout: Duration,
     pub start_input_timeout: Option<Duration>,
     pub finish_on_key: Option<Digit>,
@@ -373,7 +374,7 @@ pub struct GetInput {
     pub language: String,
     pub interim: Option<Target>,
     pub profanity_filter: bool,
-    /// If false, digits and speech are kept out of logs, event log, traces and console.
+    /// Whether digits and speech may appear in logs, event log, traces and console.
     pub log: bool,
     pub prompts: Vec<Prompt>,
 }
@@ -381,12 +382,12 @@ pub struct GetInput {
 /// Collects digits (docs/reference/xml.md#getdigits).
 #[derive(Clone, Debug, PartialEq)]
 pub struct GetDigits {
-    /// Receives the digits. If `None`, they are dropped and the next element runs.
+    /// The URL that receives the digits. If `None`, they are dropped and the next element runs.
     pub action: Option<Target>,
     pub redirect: bool,
-    /// Time from the end of the prompt to the first digit.
+    /// Time limit from the end of the prompt to the first digit.
     pub timeout: Duration,
-    /// Time between two digits.
+    /// Time limit between two digits.
     pub digit_timeout: Duration,
     pub finish_on_key: Option<Digit>,
     pub num_digits: u8,
@@ -398,7 +399,7 @@ pub struct GetDigits {
     pub prompts: Vec<Prompt>,
 }
 
-/// Hands over to another document (docs/reference/xml.md#redirect).
+/// Transfers the call to another document (docs/reference/xml.md#redirect).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Redirect {
     pub target: Target,
@@ -450,7 +451,7 @@ pub struct Record {
     pub redirect: bool,
     pub mp3: bool,
     pub timeout: Duration,
-    /// `None` means the default: 60 s, or 14,400 s with `recordSession`.
+    /// Maximum duration. `None` means the default: 60 s, or 14,400 s with `recordSession`.
     pub max_length: Option<Duration>,
     pub play_beep: bool,
     pub finish_on_key: Vec<Digit>,
@@ -494,10 +495,10 @@ pub struct Dial {
 /// The audio for the A-leg while the targets ring.
 #[derive(Clone, Debug, PartialEq)]
 pub enum DialMusic {
-    /// Ring-back tone: the default, also written as `real`.
+    /// A ring-back tone, which is the default and is also written as `real`.
     RingBack,
     None,
-    /// Plays the sounds of the document at this URL, repeatedly.
+    /// The sounds of the document at this URL, repeated.
     Document(DocUrl),
 }
 
@@ -557,7 +558,7 @@ pub enum MemberSound {
     None,
     /// `beep:1` or `beep:2`.
     Beep(u8),
-    /// Plays the sounds of the document at this URL.
+    /// The sounds of the document at this URL.
     Document(Target),
 }
 

@@ -39,7 +39,7 @@ struct Entry<'n> {
 }
 
 impl<'n> Node<'n> {
-    /// The trimmed, unchecked value of an attribute. `None` if it is absent or empty.
+    /// Returns the trimmed, unchecked value of an attribute. `None` if it is absent or empty.
     pub(super) fn raw(&self, name: &str) -> Option<&'n str> {
         let attribute = self.attributes.iter().find(|a| same_name(a.name, name))?;
         Some(trim(&attribute.value)).filter(|v| !v.is_empty())
@@ -119,7 +119,7 @@ pub(super) fn check<'n>(
     Attributes { node: *node, entries }
 }
 
-/// Whether this is an attribute of XML itself, which every element accepts.
+/// Whether this attribute belongs to XML itself, so that every element accepts it.
 fn is_reserved(name: &str) -> bool {
     matches!(name, "xmlns" | "xml:lang" | "xml:space") || name.starts_with("xmlns:")
 }
@@ -156,7 +156,7 @@ fn report_unknown(
     findings.add(rules::W301, at, message, hint);
 }
 
-/// Whether only one or two letters at the end are missing or too many, as in `numDigit`.
+/// Whether the names differ only in one or two letters at the end, as in `numDigit`.
 fn is_almost(known: &str, name: &str) -> bool {
     let (known, name) = (known.to_ascii_lowercase(), name.to_ascii_lowercase());
     let rest = known.strip_prefix(name.as_str()).or_else(|| name.strip_prefix(known.as_str()));
@@ -177,7 +177,7 @@ impl<'n> Attributes<'n> {
         self.find(name).is_some()
     }
 
-    /// Names and trimmed values of all attributes, in document order.
+    /// Iterates over the names and trimmed values of all attributes, in document order.
     pub(super) fn texts(&self) -> impl Iterator<Item = (&str, &str)> {
         self.entries.iter().map(|entry| (entry.attribute.name, entry.text))
     }
@@ -190,7 +190,7 @@ impl<'n> Attributes<'n> {
         if let Some(Value::Number(number)) = self.value(name) { Some(*number) } else { None }
     }
 
-    /// An integer with a maximum below 256.
+    /// Returns an integer with a maximum below 256.
     pub(super) fn small(&self, name: &str, default: u8) -> u8 {
         self.number(name).and_then(|n| u8::try_from(n).ok()).unwrap_or(default)
     }
@@ -203,7 +203,8 @@ impl<'n> Attributes<'n> {
         self.maybe_seconds(name).unwrap_or(Duration::from_secs(default))
     }
 
-    /// The word of an enumeration, in the letter case of its table.
+    /// Returns the word of an enumeration, in the letter case of its table. `None` if the attribute
+    /// is absent or invalid.
     pub(super) fn word(&self, name: &str) -> Option<&'static str> {
         if let Some(Value::Word(word)) = self.value(name) { Some(word) } else { None }
     }
@@ -232,7 +233,8 @@ impl<'n> Attributes<'n> {
         }
     }
 
-    /// The keys of an attribute. `None` if it is absent or invalid; empty if its value is `none`.
+    /// Returns the keys of an attribute. `None` if it is absent or invalid. Empty if its value is
+    /// `none`.
     pub(super) fn keys(&self, name: &str) -> Option<impl Iterator<Item = Digit> + use<'n>> {
         if let Some(Value::Keys(keys)) = self.value(name) {
             Some(keys.chars().filter_map(value::key))
@@ -249,7 +251,8 @@ impl<'n> Attributes<'n> {
         if let Some(Value::Method(method)) = self.value(name) { *method } else { Method::Post }
     }
 
-    /// The URL in attribute `url` with the method in attribute `method`, or POST if that is absent.
+    /// Returns the URL in attribute `url` with the method in attribute `method`, or with POST if
+    /// that is absent. `None` without a URL.
     pub(super) fn target(&self, url: &str, method: &str) -> Option<Target> {
         self.url(url).map(|url| Target { url, method: self.method(method) })
     }

@@ -1,5 +1,5 @@
-//! Rules W406 and W407, which need the node's configuration: what its speech engines support. A
-//! running call finds the same when it reaches the element.
+//! Rules W406 and W407, which need the node's configuration: the capabilities of its speech
+//! engines. A running call reports the same problems when it reaches the element.
 
 use super::ParseOutcome;
 use super::ast::{
@@ -54,7 +54,7 @@ fn check(element: &Element, capabilities: &EngineCapabilities<'_>, found: &mut V
                 rules::W406,
                 element.at,
                 format!(
-                    "{} has no effect with this voice: its text is said as written",
+                    "{} has no effect with this voice: its text is spoken as written",
                     tag.name()
                 ),
                 "remove it, or write the text as it is pronounced".to_owned(),
@@ -85,7 +85,7 @@ fn check(element: &Element, capabilities: &EngineCapabilities<'_>, found: &mut V
     }
 }
 
-/// Collects the distinct SSML tags of a speech.
+/// Collects the distinct SSML tags in the content of a `Speak`.
 fn collect_tags(speech: &Speech, tags: &mut Vec<SsmlTag>) {
     for node in &speech.0 {
         if let SpeechNode::Tag { name, content, .. } = node {

@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use super::ast::Position;
 use super::position::{Locator, START};
 
-/// Why a body could not be decoded (E102).
+/// The reason why a body could not be decoded (E102).
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct DecodeError {
     pub(super) at: Position,
@@ -109,19 +109,19 @@ fn check_declaration<'t>(
     }
 }
 
-/// Findings about the declared encoding are reported in line 1, even if the declaration spans
-/// several lines.
+/// Moves a position to line 1, in which findings about the declared encoding are reported, even if
+/// the declaration spans several lines.
 fn clamp_to_first_line(at: Position) -> Position {
     if at.line == 1 { at } else { START }
 }
 
-/// The offset of `part`, which must be a subslice of `whole`.
+/// Returns the offset of `part`, which must be a subslice of `whole`.
 fn offset_in(whole: &[u8], part: &[u8]) -> usize {
     part.as_ptr().addr().saturating_sub(whole.as_ptr().addr()).min(whole.len())
 }
 
-/// The value of `encoding` in the XML declaration, if the body is in an ASCII-compatible encoding.
-/// `None` if the declaration is not well-formed; `tree` reports that later.
+/// Returns the value of `encoding` in the XML declaration, if the body is in an ASCII-compatible
+/// encoding. `None` if the declaration is not well-formed; `tree` reports that later.
 fn declared_encoding(body: &[u8]) -> Option<&[u8]> {
     let rest = body.strip_prefix(b"<?xml")?;
     rest.first().filter(|b| b.is_ascii_whitespace())?;

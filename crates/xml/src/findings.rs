@@ -11,7 +11,7 @@ use super::rules::{self, Rule};
 /// Further findings are only counted, which bounds the memory that a hostile document can use.
 pub(super) const MAX_FINDINGS: usize = 2_000;
 
-/// What the first error of a refused document is about. It determines the hangup cause of the call
+/// The subject of the first error of a refused document. It determines the hangup cause of the call
 /// (docs/reference/xml.md#refused-documents).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -34,7 +34,7 @@ pub(super) struct Findings {
     pub(super) kept: Vec<Finding>,
     /// The number of findings beyond [`MAX_FINDINGS`].
     pub(super) omitted: usize,
-    /// Set by the first error.
+    /// The subject of the first error. `None` before there is one.
     pub(super) first_fault: Option<FirstFault>,
 }
 

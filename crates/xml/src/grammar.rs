@@ -36,7 +36,8 @@ pub(super) fn trim(text: &str) -> &str {
     text.trim_ascii()
 }
 
-/// Returns the first character that is not allowed anywhere in XML, with its byte offset.
+/// Returns the first character that is not allowed anywhere in XML, with its byte offset. `None` if
+/// all are allowed.
 pub(super) fn first_illegal(text: &str) -> Option<(usize, char)> {
     // Only control characters, U+FFFE and U+FFFF (EF BF BE, EF BF BF) are not allowed. Most texts
     // contain none of these bytes, which one pass without branches establishes.
@@ -111,8 +112,9 @@ pub(super) fn split_ascii_name(text: &str) -> Option<(&str, &str)> {
 }
 
 /// Finds the closing quote of an attribute value. Returns its offset, and whether the value
-/// contains no [`SPECIAL`] byte and so needs no normalisation. Values are short, so that one pass
-/// byte by byte is faster than a vectorized search.
+/// contains no [`SPECIAL`] byte and so needs no normalisation. Returns `None` if there is no
+/// closing quote. Values are short, so that one pass byte by byte is faster than a vectorized
+/// search.
 pub(super) fn value_end(text: &[u8], quote: u8) -> Option<(usize, bool)> {
     let mut seen = 0;
     for (at, byte) in text.iter().enumerate() {
@@ -134,7 +136,8 @@ pub(super) fn split_name(text: &str) -> (&str, &str) {
     text.split_at_checked(end).unwrap_or(("", text))
 }
 
-/// Returns the character of a reference, given the text between `&` and `;`.
+/// Returns the character of a reference, given the text between `&` and `;`. `None` if the
+/// reference is invalid.
 pub(super) fn reference(name: &str) -> Option<char> {
     match name {
         "lt" => Some('<'),
@@ -169,7 +172,7 @@ pub(super) fn bad_reference(offset: usize, name: &str) -> Fault {
     Fault { offset, truncated: false, message, hint }
 }
 
-/// Creates the fault for a `&` that is not followed by a reference.
+/// Creates the fault for a `&` that does not start a reference.
 pub(super) fn bare_ampersand(offset: usize) -> Fault {
     Fault {
         offset,
@@ -254,7 +257,7 @@ fn attribute<'t>(
             "put a space between attributes",
         ));
     }
-    // If the text ends here, the missing part may only be cut off.
+    // If the text ends here, the missing part may have been cut off.
     let missing = |rest: &str, what: &str| Fault {
         offset: offset_of(at),
         truncated: rest.is_empty(),

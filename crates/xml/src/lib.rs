@@ -84,7 +84,8 @@ impl ParseOutcome {
         self.document.is_some()
     }
 
-    /// The outcome for a body that exceeds `max_bytes` (E101). The rest of the body is not needed.
+    /// Creates the outcome for a body that exceeds `max_bytes` (E101). The rest of the body is not
+    /// needed.
     pub fn too_large(max_bytes: usize) -> Self {
         Self::refused(
             rules::E101,
@@ -106,15 +107,14 @@ impl ParseOutcome {
         }
     }
 
-    /// Removes W311, for a node that requests URLs without encryption (`answer.allow_insecure`). The
-    /// document keeps it: a call filters what it reports.
+    /// Removes W311, for a node that requests URLs without encryption (`answer.allow_insecure`).
+    /// The document keeps the finding, because a call filters its findings itself.
     pub fn allow_plain_urls(mut self) -> Self {
         self.findings.retain(|finding| !finding.is_plain_url());
         self
     }
 
-    /// Removes W403 for addresses at a host that belongs to the node, the one of
-    /// `public.base_url`.
+    /// Removes W403 for addresses at a host of the node, which is that of `public.base_url`.
     pub fn allow_sip_host(mut self, own: &str) -> Self {
         let Some(document) = &self.document else { return self };
         let dials = document.elements.iter().filter_map(|element| match &element.kind {

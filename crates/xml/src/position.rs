@@ -11,7 +11,8 @@ pub(super) struct Locator<'t> {
     text: &'t str,
     offset: usize,
     at: Position,
-    /// Whether the text is ASCII and without CR, as most documents are. Each byte is then a column.
+    /// Whether the text is ASCII and contains no CR, as in most documents. Each byte is then one
+    /// column.
     simple: bool,
 }
 
@@ -65,7 +66,7 @@ impl<'t> Locator<'t> {
     }
 }
 
-/// Line 1, column 1.
+/// The first position of a text: line 1, column 1.
 pub(super) const START: Position = Position { line: 1, column: 1 };
 
 /// Returns the text of a position's line, without the line end, and the byte offset of its column

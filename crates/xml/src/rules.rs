@@ -7,18 +7,19 @@ use super::ast::Severity;
 pub struct Rule {
     /// The rule's code, `E101` to `W407`.
     pub id: &'static str,
-    /// The violation, in one line.
+    /// A description of the violation, in one line.
     pub meaning: &'static str,
 }
 
 impl Rule {
-    /// The severity of findings of this rule. Codes in `E` are errors, codes in `W` warnings.
+    /// Returns the severity of findings of this rule. Codes in `E` are errors, codes in `W`
+    /// warnings.
     pub fn severity(self) -> Severity {
         if self.id.starts_with('E') { Severity::Error } else { Severity::Warning }
     }
 }
 
-/// Returns the rule with this code.
+/// Returns the rule with this code, or `None` if there is none.
 pub fn rule(id: &str) -> Option<Rule> {
     ALL.iter().copied().find(|rule| rule.id == id)
 }
@@ -26,7 +27,7 @@ pub fn rule(id: &str) -> Option<Rule> {
 macro_rules! rules {
     ($($id:ident $meaning:literal)*) => {
         $(#[doc = $meaning] pub(super) const $id: Rule = Rule { id: stringify!($id), meaning: $meaning };)*
-        /// Every rule, errors first.
+        /// All rules, errors first.
         pub const ALL: &[Rule] = &[$($id),*];
     };
 }

@@ -3,7 +3,8 @@
 /// The host in the SIP addresses of Plivo's documentation, which every node accepts as its own.
 pub const PLIVO_HOST: &str = "phone.plivo.com";
 
-/// Returns NAME and HOST of `sip:NAME@HOST`, without port, parameters and headers.
+/// Returns NAME and HOST of `sip:NAME@HOST`, without port, parameters and headers. `None` if the
+/// address does not have this form.
 pub fn name_and_host(address: &str) -> Option<(&str, &str)> {
     let (scheme, rest) = address.split_once(':')?;
     if !scheme.eq_ignore_ascii_case("sip") && !scheme.eq_ignore_ascii_case("sips") {

@@ -2,8 +2,8 @@
 //! shape of a document (docs/reference/xml.md#document-rules), and stops at the first error.
 //!
 //! quick-xml's event reader splits the text into events. Each event is then checked against the
-//! grammar of XML 1.0 (`grammar`), which the reader does not do. No external entity is read,
-//! nothing recurses, and the text is walked once.
+//! grammar of XML 1.0 (`grammar`), because the reader does not check it. No external entity is
+//! read, nothing recurses, and the text is walked once.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -42,7 +42,7 @@ enum Piece<'t> {
 #[derive(Debug)]
 struct Element<'t> {
     name: &'t str,
-    /// Byte offset of the `<`.
+    /// The byte offset of the `<`.
     offset: usize,
     at: Position,
     /// Indices into the list of attributes.
@@ -60,7 +60,7 @@ pub(super) struct Attribute<'t> {
     pub(super) value: Cow<'t, str>,
 }
 
-/// A run of text. Adjacent text, CDATA sections and references are merged.
+/// A piece of text. Adjacent text, CDATA sections and references are merged into one.
 #[derive(Debug)]
 pub(super) struct Text<'t> {
     pub(super) value: Cow<'t, str>,
@@ -93,7 +93,7 @@ impl<'t> Piece<'t> {
 }
 
 impl<'n> Tree<'n> {
-    /// The root element.
+    /// Returns the root element. `None` while it has not been parsed.
     pub(super) fn root(&'n self) -> Option<Node<'n>> {
         match self.pieces.split_first() {
             Some((Piece::Element(root), rest)) => Some(self.node(root, rest)),
@@ -101,7 +101,7 @@ impl<'n> Tree<'n> {
         }
     }
 
-    /// `following` are the pieces after the element.
+    /// Creates the view of an element. `following` contains the pieces after the element.
     fn node(&'n self, element: &'n Element<'n>, following: &'n [Piece<'n>]) -> Node<'n> {
         Node {
             name: element.name,
@@ -115,7 +115,7 @@ impl<'n> Tree<'n> {
 }
 
 impl<'n> Node<'n> {
-    /// The child texts and elements, in document order.
+    /// Iterates over the child texts and elements, in document order.
     pub(super) fn content(&self) -> impl Iterator<Item = Content<'n>> + use<'n> {
         let (tree, mut rest) = (self.tree, self.descendants);
         std::iter::from_fn(move || {
@@ -140,12 +140,12 @@ impl<'n> Node<'n> {
         self.content().filter_map(|c| if let Content::Text(text) = c { Some(text) } else { None })
     }
 
-    /// The position of one of the element's attributes.
+    /// Returns the position of one of the element's attributes.
     pub(super) fn position_of(&self, attribute: &Attribute<'_>) -> Position {
         self.locator().locate(attribute.offset)
     }
 
-    /// A locator that starts at this element.
+    /// Returns a locator that starts at this element.
     pub(super) fn locator(&self) -> Locator<'n> {
         self.tree.locator.from(self.offset, self.at)
     }
@@ -321,7 +321,8 @@ impl<'t> Builder<'t> {
     }
 
     /// Parses a start tag in the most common form and appends its attributes to the tree. Returns
-    /// the name, whether the element is empty, and the length of the tag.
+    /// the name, whether the element is empty, and the length of the tag. Returns `None` if the tag
+    /// needs the full parser.
     fn fast_attributes(&mut self, start: usize, rest: &'t str) -> Option<(&'t str, bool, usize)> {
         let first = self.tree.attributes.len();
         let (name, mut left) = grammar::split_ascii_name(rest.get(1..)?)?;
@@ -424,7 +425,7 @@ impl<'t> Builder<'t> {
         })
     }
 
-    /// The innermost open element.
+    /// Returns the innermost open element, or `None` if none is open.
     fn innermost(&self) -> Option<&Element<'t>> {
         self.open.last().and_then(|index| self.tree.pieces.get(*index)).and_then(Piece::element)
     }

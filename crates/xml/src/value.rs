@@ -24,7 +24,7 @@ pub(super) enum Kind {
     /// An integer between a minimum and a maximum, or a word that stands for the last number.
     IntOr(u32, u32, &'static str, u32),
     Enum(Words),
-    /// One of the words, or another text without white space (W310).
+    /// One of the words, or any other text without white space (W310).
     OpenEnum(&'static [&'static str]),
     Method,
     Url,
@@ -34,27 +34,27 @@ pub(super) enum Kind {
     Phone,
     /// Phone numbers separated by `<`.
     Phones,
-    /// One key.
+    /// A single key of the keypad.
     Key,
-    /// One key. `none` or an empty value means no key.
+    /// A single key of the keypad. `none` or an empty value means no key.
     KeyOrNone,
     /// A string of one to this many keypad characters.
     Keys(usize),
-    /// Keys. `none` or an empty value means no keys.
+    /// A string of keypad characters. `none` or an empty value means no keys.
     KeysOrNone,
     DigitsList,
     SendDigits,
     /// Comma-separated `key=value` items of at most this many bytes.
     Pairs(usize),
     Lang,
-    /// A language of the voices `WOMAN` and `MAN`, or another one (W310).
+    /// A language of the voices `WOMAN` and `MAN`. Other languages are accepted with W310.
     ClassicLang,
     Voice,
-    /// `inputType` of `GetInput`.
+    /// The value of `inputType` of `GetInput`.
     Input,
-    /// `hints` of `GetInput`.
+    /// The value of `hints` of `GetInput`.
     Hints,
-    /// `beep` of `Wait`.
+    /// The value of `beep` of `Wait`.
     Beep,
     /// Comma-separated words of the list, in any letter case.
     WordList(&'static [&'static str]),
@@ -73,7 +73,7 @@ pub(super) struct Words {
     pub(super) case: Case,
 }
 
-/// How the letter case of a word is treated.
+/// The treatment of the letter case of a word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Case {
     /// Another letter case is accepted with W302.
@@ -83,12 +83,12 @@ pub(super) enum Case {
 }
 
 impl Kind {
-    /// One of the words. Another letter case is accepted with W302.
+    /// Returns the type of one of the words. Another letter case is accepted with W302.
     pub(super) const fn one_of(words: &'static [&'static str]) -> Self {
         Self::Enum(Words { words, undocumented: &[], case: Case::Warn })
     }
 
-    /// One of the words, case-sensitive.
+    /// Returns the type of one of the words, case-sensitive.
     pub(super) const fn case_sensitive(words: &'static [&'static str]) -> Self {
         Self::Enum(Words { words, undocumented: &[], case: Case::Sensitive })
     }
@@ -249,7 +249,7 @@ fn without_problem(value: Value<'_>) -> (Value<'_>, Option<Box<Problem>>) {
     (value, None)
 }
 
-/// Returns W302 if a word is not in the letter case of the table.
+/// Returns W302 if the letter case of a word differs from the table.
 fn case_problem(value: &str, word: &str) -> Option<Box<Problem>> {
     (value != word)
         .then(|| Problem::new(rules::W302, "is in unusual letter case", format!("write {word}")))

@@ -97,7 +97,7 @@ impl Beats {
             let now = self.shared.now();
             let urgent = self.shared.urgent.load(Ordering::Acquire) || self.shared.is_eager();
             for key in self.shared.demand.take_elsewhere() {
-                self.member.look_at(&key);
+                self.member.include(&key);
             }
             if let Err(error) = self.set_caps().await {
                 tracing::warn!(%error, "limits not written to the database of the fleet");

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use fleet::{Finding, Reading, RunSeen, Watch};
+use fleet::{Finding, Reading, RunReading, Watch};
 use store::{FleetSession, RunInfo, Store, StoreError};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
@@ -61,7 +61,7 @@ impl<R: Reaper> Watcher<R> {
         let received = self.shared.now();
         let seen = |info: &RunInfo| {
             let (run, state, seq) = (info.run, info.state, info.seq);
-            RunSeen { run, state, seq, sees: About::read(info).sees }
+            RunReading { run, state, seq, sees: About::read(info).sees }
         };
         let rows = runs.iter().map(seen).collect();
         self.watch.read(Reading { sent, received, mark, term: term.id, runs: rows });

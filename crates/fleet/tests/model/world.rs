@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use offhook_fleet::{
     Answer, Beat, Contact, Death, Finding, Ledger, LimitKey, LimitKind, Link, Membership, OVERDUE,
-    Reading, Request, RunSeen, RunState, Supply, TermState, Units, Usage, Verdict, Watch,
+    Reading, Request, RunReading, RunState, Supply, TermState, Units, Usage, Verdict, Watch,
 };
 use uuid::Uuid;
 
@@ -706,7 +706,7 @@ impl World {
             let term = self.nodes[peer].member.term();
             let deaf = self.mutated(Mutation::TermTakenBack) || !self.rng.chance(300);
             if let Some(term) = term.filter(|_| !deaf) {
-                self.nodes[node].member.heard_term(term);
+                self.nodes[node].member.report_peer_term(term);
                 if self.nodes[node].member.take_reconnect() {
                     self.nodes[node].server = self.primary;
                 }
@@ -720,7 +720,7 @@ impl World {
         }
         let clock = self.clock(node);
         let sees = |run: Uuid| self.nodes.iter().find(|other| other.run == run);
-        let runs = at.state.ledger.runs.iter().map(|(run, row)| RunSeen {
+        let runs = at.state.ledger.runs.iter().map(|(run, row)| RunReading {
             run: *run,
             state: row.state,
             seq: row.seq,

@@ -27,7 +27,7 @@ pub enum CallbackKind {
     Action,
     /// An event of a `Dial`.
     Dial,
-    /// An interim result of speech recognition. It is out of date as soon as the action of its
+    /// An interim result of speech recognition. It becomes obsolete when the action of its
     /// `GetInput` is requested.
     Interim,
     Conference,
@@ -45,7 +45,7 @@ pub enum CallbackKind {
 }
 
 impl CallbackKind {
-    /// Every kind.
+    /// All kinds.
     pub const ALL: [Self; 12] = [
         Self::Hangup,
         Self::Ring,
@@ -61,7 +61,8 @@ impl CallbackKind {
         Self::Event,
     ];
 
-    /// Returns the label in metrics. Events count as messages, because the list of labels is closed.
+    /// Returns the label in metrics. Events are counted as messages, because the list of labels is
+    /// closed.
     pub fn metric_label(self) -> &'static str {
         if self == Self::Event { Self::Message.as_str() } else { self.as_str() }
     }

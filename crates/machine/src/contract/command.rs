@@ -16,7 +16,7 @@ use xml::ast::Target;
 pub enum Command {
     /// Ends the call.
     Hangup,
-    /// Replaces the document of the legs that are named. A leg that is not named is hung up
+    /// Replaces the document of the named legs. A leg that is not named is hung up
     /// (docs/reference/rest.md#transfer).
     Transfer {
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -27,12 +27,12 @@ pub enum Command {
     /// Replaces the document of the call by this one. The running instruction stops immediately.
     Run {
         document: Arc<xml::Document>,
-        /// The multi-party call that the document enters, if it exists already.
+        /// The multi-party call that the document enters, if that already exists.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         room: Option<uuid::Uuid>,
     },
-    /// Plays sounds beside those of the document. They replace sounds of the same kind of request
-    /// (docs/reference/rest.md#play).
+    /// Plays sounds in addition to those of the document. They replace earlier sounds of the same
+    /// kind of request (docs/reference/rest.md#play).
     Play {
         legs: Legs,
         #[serde(rename = "aside")]
@@ -46,7 +46,7 @@ pub enum Command {
     /// Records the call in the background (docs/reference/rest.md#record-a-call).
     Record {
         order: Box<RecordingOrder>,
-        /// Where the end of the recording is reported.
+        /// The URL to which the end of the recording is reported.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         callback: Option<Target>,
     },
@@ -57,7 +57,7 @@ pub enum Command {
     SendDigits { legs: Legs, digits: String },
     /// Opens a stream of the call's audio with this id (docs/reference/rest.md#streams).
     Stream { stream: StreamId, order: Box<StreamOrder> },
-    /// Ends a stream of the call. Without an id, ends whichever is open.
+    /// Ends a stream of the call. Without an id, ends any stream that is open.
     StopStream {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         stream: Option<StreamId>,

@@ -9,7 +9,7 @@ use super::command::Command;
 use model::{CallUuid, Digit, HangupCause, Method};
 use xml::ast::DocUrl;
 
-/// Why a target of a `Dial` is not called: the parameter `DialError`.
+/// The reason why a target of a `Dial` is not called: the parameter `DialError`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DialError {
@@ -31,7 +31,7 @@ pub enum DialError {
 }
 
 impl DialError {
-    /// Returns the value of the parameter.
+    /// Returns the value of the parameter `DialError`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::PstnForwardingNotSupported => "pstn_forwarding_not_supported",
@@ -50,7 +50,7 @@ impl DialError {
         }
     }
 
-    /// Returns the cause that callbacks give for the B-leg, which never existed
+    /// Returns the cause that callbacks report for the B-leg that was not created
     /// (docs/reference/xml.md#dialerror).
     pub fn cause(self) -> HangupCause {
         match self {
@@ -73,7 +73,7 @@ impl DialError {
     }
 
     /// Returns the error for a B-leg that ended with `cause` before Graph had placed it. `None` if
-    /// such a leg counts as placed and failed.
+    /// such a leg counts as placed.
     pub fn from_cause(cause: HangupCause) -> Option<Self> {
         match cause {
             HangupCause::NoPermission | HangupCause::PermissionRefused => Some(Self::NoPermission),
@@ -84,12 +84,12 @@ impl DialError {
             HangupCause::NumberFull => Some(Self::NumberFull),
             HangupCause::CpsExceeded => Some(Self::CpsExceeded),
             HangupCause::EndpointNotRegistered => Some(Self::EndpointNotRegistered),
-            // All other causes are those of legs that were placed.
+            // All other causes belong to legs that were placed.
             _ => None,
         }
     }
 
-    /// Returns an explanation for the log, with a remedy where there is one.
+    /// Returns an explanation for the log, and a remedy if there is one.
     pub fn explanation(self) -> &'static str {
         match self {
             Self::PstnForwardingNotSupported => {
@@ -119,7 +119,7 @@ impl DialError {
     }
 }
 
-/// The longest time that a user's phone rings, in milliseconds. Meta ends the call then
+/// Maximum time for which a user's phone rings, in milliseconds. Meta ends the call after that
 /// (docs/reference/meta.md#t-ring).
 pub const RING_MAX_MS: u64 = 60_000;
 
@@ -129,7 +129,7 @@ pub const RING_MAX_MS: u64 = 60_000;
 pub enum Destination {
     /// A WhatsApp user, called from the business number `caller`. Both are digits.
     Whatsapp { caller: String, user: String },
-    /// An endpoint of the account. It is shown `caller`.
+    /// An endpoint of the account. Its phone displays `caller`.
     Endpoint { caller: String, name: String },
 }
 
@@ -148,7 +148,7 @@ pub struct DialOrder {
     /// `X-PH-*` parameters, without the prefix.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub headers: Vec<(String, String)>,
-    /// How long the leg may ring, in milliseconds, whatever happens to the A-leg.
+    /// Maximum time for which the leg may ring, in milliseconds, regardless of the A-leg.
     pub ring_timeout_ms: u64,
     /// Digits that are sent to the leg before it is connected to the A-leg.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -163,28 +163,28 @@ impl std::fmt::Debug for DialOrder {
     }
 }
 
-/// The data of a B-leg about the call that dialled it.
+/// The data about the A-leg in the setup of a B-leg.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BLegSetup {
-    /// The call that dialled it.
+    /// The call that dialled this leg.
     pub a_leg: CallUuid,
-    /// The API request that placed the A-leg, if one did.
+    /// The API request that placed the A-leg. `None` if there was none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub a_request: Option<CallUuid>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub confirm: Option<Confirmation>,
-    /// The leg reports its digits while it is connected to the A-leg.
+    /// Whether the leg reports its digits while it is connected to the A-leg.
     #[serde(default, skip_serializing_if = "std::ops::Not::not", rename = "tells_keys")]
     pub report_digits: bool,
 }
 
-/// The confirmation that a person has answered, which a called leg requires before it is connected.
+/// A confirmation that a person has answered. A called leg may require it before it is connected.
 ///
 /// It is set by `confirmSound`, `confirmKey` and `confirmTimeout` of a `Dial`, or by
 /// `confirm_key_sound_url` and `confirm_key` of a call that is added to a multi-party call.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Confirmation {
-    /// The URL of a document with sounds that are played first.
+    /// The URL of a document with the sounds that are played first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sound: Option<DocUrl>,
     /// The method of the request for `sound`.
@@ -193,7 +193,7 @@ pub struct Confirmation {
     /// The digit that confirms.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<Digit>,
-    /// How long the digit is waited for, in milliseconds from the end of the sound.
+    /// Time limit for the digit, in milliseconds from the end of the sound.
     pub timeout_ms: u64,
 }
 
@@ -207,11 +207,11 @@ fn is_post(method: &Method) -> bool {
 pub enum BLegEvent {
     /// The leg was never called. `detail` explains the error and may be empty.
     Refused { error: DialError, detail: String },
-    /// Meta has the call, or the phones of the endpoint ring.
+    /// Meta has accepted the call, or the phones of the endpoint ring.
     Placed,
     /// The phone rings.
     Ringing,
-    /// The leg was picked up and waits for [`BLegCommand::Proceed`].
+    /// The leg was answered and waits for [`BLegCommand::Proceed`].
     Answered,
     /// The leg is confirmed, and its media is up.
     Ready,
@@ -232,12 +232,12 @@ pub enum BLegCommand {
     Join,
     /// Ends the leg.
     HangUp { cause: HangupCause },
-    /// Passes on a request of the REST API.
+    /// Forwards a request of the REST API.
     #[serde(rename = "ask")]
     Forward { command: Box<Command> },
 }
 
-/// Returns the custom headers among `sipHeaders` pairs, named without the prefix `X-PH-`.
+/// Returns the custom headers in the pairs of `sipHeaders`. Their names have no prefix `X-PH-`.
 ///
 /// Reserved names are dropped, see [`sip_header_name`].
 pub(crate) fn sip_headers(pairs: &[(String, String)]) -> Vec<(String, String)> {
@@ -249,13 +249,13 @@ pub(crate) fn sip_headers(pairs: &[(String, String)]) -> Vec<(String, String)> {
 
 /// Returns the name of a custom header without its prefix `X-PH-`, if it has one.
 ///
-/// `None` if Plivo reserves the name for itself (docs/reference/callbacks.md#common-parameters).
+/// Returns `None` if Plivo reserves the name (docs/reference/callbacks.md#common-parameters).
 pub fn sip_header_name(name: &str) -> Option<&str> {
     const PREFIX: &str = "X-PH-";
     const RESERVED: [&str; 7] = ["ph-", "plivo", "fs-", "sipauth", "zt-", "twilio", "clientregion"];
     let bare = match name.split_at_checked(PREFIX.len()) {
         Some((prefix, rest)) if !rest.is_empty() && prefix.eq_ignore_ascii_case(PREFIX) => rest,
-        // Without the prefix, or nothing but the prefix.
+        // A name without the prefix, or the bare prefix.
         _ => name,
     };
     let lower = bare.to_ascii_lowercase();

@@ -1,5 +1,5 @@
-//! Inputs and outputs as one line of text, which `offhook replay` prints and scenario files
-//! contain.
+//! Formats inputs and outputs as one line of text, as printed by `offhook replay` and used in
+//! scenario files.
 //!
 //! Phone numbers are shortened to their last four digits. Parameters that every request of a call
 //! has are omitted.
@@ -23,7 +23,7 @@ use super::stream::{StreamCommand, StreamEvent, StreamOrder};
 use model::{CallUuid, Leg, last_four};
 use xml::ast::Repeat;
 
-/// Parameters that are the same in every request of a call, or that repeat another one.
+/// Parameters with the same value in every request of a call, and duplicates of other parameters.
 const REDUNDANT_PARAMS: [&str; 22] = [
     "AccountID",
     "ALegRequestUUID",
@@ -52,7 +52,7 @@ const REDUNDANT_PARAMS: [&str; 22] = [
 /// Maximum number of characters of a prompt that are displayed.
 const PROMPT_CHARS: usize = 60;
 
-/// Maximum number of characters of an external text that are displayed.
+/// Maximum number of characters of external text that are displayed.
 const FOREIGN_CHARS: usize = 300;
 
 impl Display for Input {
@@ -430,7 +430,7 @@ impl Display for Sound {
 impl Display for CallbackRequest {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         write!(f, "{} {} {}", self.kind.as_str(), self.method.as_str(), self.url.0)?;
-        // The other parameters do not show what happened to the stream.
+        // The other parameters do not show which event of the stream is reported.
         if let (CallbackKind::Stream, Some(event)) = (self.kind, self.params.get("Event")) {
             write!(f, " {}", event.reveal())?;
         }
@@ -641,7 +641,7 @@ impl Display for BLegCommand {
     }
 }
 
-/// Returns the serialized name of a value whose type has no `Display`.
+/// Displays the serialized name of a value whose type does not implement `Display`.
 struct Word<T>(T);
 
 impl Display for Word<Leg> {
@@ -688,7 +688,7 @@ impl Display for Word<&Params> {
     }
 }
 
-/// Makes a text from outside safe for a log line: removes control characters and limits its length.
+/// Makes external text safe for a log line: removes control characters and limits its length.
 pub(crate) fn foreign(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(FOREIGN_CHARS).collect()
 }

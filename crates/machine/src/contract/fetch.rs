@@ -25,7 +25,7 @@ pub enum FetchKind {
     Redirect,
     /// The document of a transfer over the REST API.
     Transfer,
-    /// A document that is only played, such as that of `confirmSound` or `dialMusic`.
+    /// A document that is used only for its sounds, such as that of `confirmSound` or `dialMusic`.
     Sound,
 }
 
@@ -49,9 +49,9 @@ impl FetchKind {
 pub enum FetchResponse {
     /// A valid document.
     Document { document: Arc<xml::Document> },
-    /// A body that the validator has refused. Nothing of it runs.
+    /// A body that the validator has refused. No part of it is executed.
     Refused { refusal: Refusal },
-    /// A 2xx status. The body was not read, since the response is not used (`redirect="false"`).
+    /// A response with a 2xx status that is not used (`redirect="false"`). Its body was not read.
     Ignored,
 }
 
@@ -67,38 +67,38 @@ impl From<xml::ParseOutcome> for FetchResponse {
     }
 }
 
-/// Why a document was refused.
+/// The errors for which a document was refused.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Refusal {
-    /// All findings, in the order of the document.
+    /// All findings, in document order.
     pub findings: Vec<Finding>,
-    /// The kind of the first error, which decides the cause of the call's end
+    /// The kind of the first error, which determines the hangup cause of the call
     /// (docs/reference/xml.md#refused-documents).
     pub first: FirstFault,
 }
 
-/// Why a fetch failed, after all retries.
+/// The reason why a fetch failed after all retries.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "failure", rename_all = "snake_case")]
 pub enum FetchFailure {
-    /// No complete response came in time.
+    /// The response was not complete in time.
     Timeout,
-    /// The server accepted the connection and did not complete the TLS handshake in time.
+    /// The server accepted the connection but did not complete the TLS handshake in time.
     Handshake,
-    /// The name was not resolved, or the connection or its TLS failed.
+    /// The name could not be resolved, or the TCP or TLS connection failed.
     Unreachable {
         #[serde(rename = "what")]
         detail: String,
     },
     /// The status was not 2xx.
     Status { status: u16 },
-    /// The URL is `http` without `allow_insecure`, or its address is not a public one
+    /// The URL is `http` without `allow_insecure`, or its address is not public
     /// (docs/reference/reliability.md#r17).
     UrlRefused {
         #[serde(rename = "what")]
         detail: String,
     },
-    /// The body was larger than a document may be.
+    /// The body was larger than the maximum size of a document.
     TooLarge,
     /// There were too many redirects, or the response could not be decoded.
     Invalid {

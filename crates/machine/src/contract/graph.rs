@@ -30,19 +30,19 @@ impl GraphAction {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
 pub enum GraphOutcome {
-    /// Graph confirmed it (docs/reference/meta.md#graph-success).
+    /// Graph confirmed the request (docs/reference/meta.md#graph-success).
     Done,
-    /// Code 100: Graph does not know the call, or it is over.
+    /// Graph returned code 100: it does not know the call, or the call has ended.
     Gone,
-    /// Graph refused it. Another try would not help.
+    /// Graph refused the request. A retry would not help.
     Refused { status: u16, code: i64, details: String },
-    /// The last try got a 429 or the code of a rate limit.
+    /// The last attempt got status 429 or the code of a rate limit.
     RateLimited { code: i64 },
-    /// The last try got a 5xx.
+    /// The last attempt got a 5xx status.
     ServerError { status: u16 },
-    /// The last try got no response in time.
+    /// The last attempt got no response in time.
     Timeout,
-    /// The last try got no connection.
+    /// The last attempt could not connect.
     Unreachable,
 }
 

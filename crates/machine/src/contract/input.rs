@@ -1,4 +1,4 @@
-//! The events of a call.
+//! The inputs of a call's machine.
 
 use serde::{Deserialize, Serialize};
 
@@ -24,12 +24,13 @@ pub enum Input {
     Offered { setup: Box<CallSetup> },
     /// A business-initiated call is admitted. The SDP offer is ready.
     Placed { setup: Box<CallSetup> },
-    /// Meta's id of a business-initiated call is known, from Graph's response or from a webhook
-    /// that came earlier. It comes once, and before every other event of Meta about the call.
+    /// Meta's id of a business-initiated call is known, from Graph's response or from an earlier
+    /// webhook. This input occurs once, before every other event of Meta about the call.
     Bound { wacid: Wacid },
-    /// Meta's SDP answer came by webhook. `usable`: the media path can be set up with it.
+    /// Meta's SDP answer arrived by webhook. `usable` is true if the media path can be set up with
+    /// it.
     SdpAnswer { usable: bool },
-    /// The status of the user's phone came by webhook. Statuses come in any order.
+    /// The status of the user's phone arrived by webhook. Statuses arrive in any order.
     Status { status: PhoneStatus },
     /// The request of [`Output::Graph`](super::Output::Graph) ended, after all retries.
     Graph { action: GraphAction, outcome: GraphOutcome },
@@ -43,7 +44,7 @@ pub enum Input {
     },
     /// The first packet of a playlist was sent.
     PlayStarted { leg: Leg, play: PlayId },
-    /// A playlist was played to its end. It was not stopped.
+    /// A playlist was played to its end, without being stopped.
     Played { leg: Leg, play: PlayId },
     /// An item of a playlist could not be played and was skipped. `item` counts from 0.
     PlayFailed { leg: Leg, play: PlayId, item: u16, reason: String },
@@ -57,13 +58,13 @@ pub enum Input {
         #[serde(rename = "what")]
         event: VoiceEvent,
     },
-    /// The recogniser of [`Output::Speech`](super::Output::Speech) reports.
+    /// The recogniser of [`Output::Speech`](super::Output::Speech) reported an event.
     Speech {
         recognition: RecognitionId,
         #[serde(rename = "what")]
         event: SpeechEvent,
     },
-    /// A recording of the A-leg is named, or has ended.
+    /// A recording of the A-leg has received its id, or has ended.
     #[serde(rename = "recorded")]
     Recording {
         #[serde(rename = "record")]
@@ -73,38 +74,38 @@ pub enum Input {
     },
     /// The digits of [`MediaCommand::SendDigits`](super::MediaCommand::SendDigits) have been sent.
     DigitsSent { leg: Leg, play: PlayId },
-    /// Meta's terminate webhook came.
+    /// Meta's terminate webhook arrived.
     Terminated { termination: Termination },
-    /// A B-leg of this call reports.
+    /// A B-leg of this call reported an event.
     #[serde(rename = "dialled")]
     BLeg {
         call: CallUuid,
         #[serde(rename = "news")]
         event: BLegEvent,
     },
-    /// The A-leg that dialled this call instructs it.
+    /// The A-leg that dialled this call sent a command.
     #[serde(rename = "ordered")]
     ALeg {
         #[serde(rename = "leg")]
         command: BLegCommand,
     },
-    /// The room that the call is in reports.
+    /// The room that the call is in reported an event.
     Room {
         #[serde(rename = "news")]
         event: RoomEvent,
     },
-    /// The stream of [`Output::Stream`](super::Output::Stream) reports.
+    /// The stream of [`Output::Stream`](super::Output::Stream) reported an event.
     Stream {
         stream: StreamId,
         #[serde(rename = "what")]
         event: StreamEvent,
     },
-    /// A command from the REST API.
+    /// The REST API sent a command.
     Command { command: Command },
-    /// The node ends the call, because it is drained or because of an internal error.
+    /// The node ends the call, because it is draining or because of an internal error.
     #[serde(rename = "cut")]
     HangUp { cause: HangupCause },
-    /// The time that `Machine::poll_timeout` returned has come. Coming early is harmless.
+    /// The time that `Machine::poll_timeout` returned has come. An early input is harmless.
     Timer,
 }
 
@@ -131,10 +132,10 @@ impl PhoneStatus {
 /// The contents of Meta's terminate webhook.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Termination {
-    /// `completed`, `failed` or another word, in Meta's spelling.
+    /// The status: `completed`, `failed` or another word, in Meta's spelling.
     pub status: Option<String>,
-    /// Meta's times, in seconds since 1970, and its duration. The record keeps them beside
-    /// Offhook's own.
+    /// The times in Meta's webhook, in seconds since 1970, and its duration. The record contains
+    /// them in addition to Offhook's own.
     pub start_time: Option<i64>,
     pub end_time: Option<i64>,
     pub duration_secs: Option<u64>,

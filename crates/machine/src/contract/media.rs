@@ -7,7 +7,7 @@ use super::sound::{Overlay, SoundItem};
 use model::Digit;
 use xml::ast::Beep;
 
-/// Identifies a playlist or a row of sent digits of a call. The first one is 1.
+/// Identifies a playlist or a sequence of sent digits of a call. The first one is 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct PlayId(pub u32);
@@ -16,21 +16,22 @@ pub struct PlayId(pub u32);
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "order", rename_all = "snake_case")]
 pub enum MediaCommand {
-    /// Begins ICE checks: `pre_accept` is being sent, or the SDP answer has come.
+    /// Starts the ICE checks, because `pre_accept` is being sent or the SDP answer has arrived.
     Begin,
-    /// Begins to send a packet every 20 ms, silence included: the call is answered.
+    /// Starts to send a packet every 20 ms, even if it contains silence, because the call is
+    /// answered.
     Open,
-    /// Plays a playlist without gaps, in place of the one that plays. It starts once the media path
+    /// Plays a playlist without gaps, and replaces the current one. It starts when the media path
     /// is connected and open.
     Play { play: PlayId, items: Vec<SoundItem> },
-    /// Plays sounds beside the playlist, in place of those of the same kind.
+    /// Plays sounds in addition to the playlist, and replaces earlier sounds of the same kind.
     #[serde(rename = "aside")]
     Overlay {
         play: PlayId,
         #[serde(rename = "aside")]
         overlay: Overlay,
     },
-    /// Stops a playlist or an overlay within 60 ms. `Input::Played` does not follow.
+    /// Stops a playlist or an overlay within 60 ms. `Input::Played` is not reported.
     Stop { play: PlayId },
     /// Pauses or resumes a playlist, within 60 ms. Playback resumes with the next frame.
     PlayPause { play: PlayId, on: bool },
@@ -38,17 +39,17 @@ pub enum MediaCommand {
     /// waits 0.5 s, `W` waits 1 s. A number after `@` is the length of each digit in milliseconds.
     /// `Input::DigitsSent` reports the end.
     SendDigits { play: PlayId, digits: String },
-    /// Switches the detection of the peer's voice, which `Input::Voice` reports.
+    /// Turns the detection of the peer's voice on or off. `Input::Voice` reports the events.
     #[serde(rename = "listen")]
     DetectVoice { on: bool },
-    /// Detects the beep of a voicemail, which `Input::Voice` reports. Without settings, the
-    /// detection stops.
+    /// Detects the beep of a voicemail, which `Input::Voice` reports. Without settings, detection
+    /// stops.
     #[serde(rename = "beep")]
     DetectBeep {
         #[serde(default, skip_serializing_if = "Option::is_none", rename = "how")]
         settings: Option<Beep>,
     },
-    /// Records both directions of the audio. `Input::Recording` reports the name and the end.
+    /// Records both directions of the audio. `Input::Recording` reports the id and the end.
     Record {
         #[serde(rename = "record")]
         recording: RecordingId,
@@ -61,7 +62,7 @@ pub enum MediaCommand {
         #[serde(rename = "record")]
         recording: RecordingId,
     },
-    /// Pauses or resumes a recording. The audio of the pause is omitted from the file.
+    /// Pauses or resumes a recording. The file does not contain the audio of the pause.
     RecordPause {
         #[serde(rename = "record")]
         recording: RecordingId,
@@ -73,7 +74,7 @@ pub enum MediaCommand {
         recording: RecordingId,
         #[serde(rename = "end")]
         reason: RecordingEndReason,
-        /// The digit that ended it.
+        /// The digit that ended the recording.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         key: Option<Digit>,
     },
@@ -95,7 +96,7 @@ pub enum VoiceEvent {
     Began,
     /// The peer has been silent for `ago_ms`. Shorter pauses count as speech.
     Ended { ago_ms: u64 },
-    /// The peer is a voicemail that has beeped and now records.
+    /// A voicemail has beeped and now records.
     Beep,
 }
 
@@ -103,23 +104,24 @@ pub enum VoiceEvent {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "media", rename_all = "snake_case")]
 pub enum MediaEvent {
-    /// ICE has found a pair.
+    /// ICE has found a working candidate pair.
     IceUp,
     /// ICE and DTLS are up. Audio can flow.
     Connected,
-    /// The first valid SRTP packet of the peer has come.
+    /// The first valid SRTP packet of the peer has arrived.
     FirstPacket,
-    /// Half a second of the peer's audio has come. Reported once, for legs that sent the SDP offer.
+    /// Half a second of the peer's audio has arrived. Reported once, for legs that sent the SDP
+    /// offer.
     Flowing,
-    /// The media path is lost for good.
+    /// The media path is permanently lost.
     Lost { fault: MediaFault },
 }
 
-/// Why a media path was lost.
+/// The reason why a media path was lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MediaFault {
-    /// No valid packet came, or no ICE consent, for T_media_dead
+    /// The peer sent no valid packet, or did not renew ICE consent, for T_media_dead
     /// (docs/reference/meta.md#t-media-dead).
     Silent,
     /// The certificate of the peer does not match the fingerprint in its SDP.

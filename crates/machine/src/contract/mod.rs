@@ -1,9 +1,9 @@
 //! Types that a call's machine and its driver exchange.
 //!
-//! An [`Input`] is something that happened to a call, an [`Output`] is something that its machine
-//! wants done. All other types here are parts of these two. They are serialized into the event log
-//! of the call, and their serialized form never changes: a field or variant that is renamed keeps
-//! its old name there by a `serde(rename)`.
+//! An [`Input`] is something that happened to a call. An [`Output`] is an action that its machine
+//! requests. All other types here are parts of these two. The event log of the call contains them
+//! in serialized form, which never changes: a renamed field or variant keeps its old name there
+//! through `serde(rename)`.
 
 mod callback;
 mod command;

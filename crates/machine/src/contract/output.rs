@@ -16,62 +16,63 @@ use super::time::CallTime;
 use model::{CallUuid, Direction, HangupCause, Leg, Method, StreamId};
 use xml::ast::{DocUrl, Finding};
 
-/// Something to be done on behalf of a machine.
+/// An action that a machine requests.
 ///
-/// No output returns a value. Its result is reported by a later [`Input`](super::Input).
+/// An output returns no value. A later [`Input`](super::Input) reports its result.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "wish", rename_all = "snake_case")]
 pub enum Output {
     /// Sends a request to Graph. Its outcome is reported once, by `Input::Graph` with this action.
     Graph { action: GraphAction },
-    /// Requests a customer's URL. The outcome is reported once, by `Input::Fetched` with this id,
-    /// unless the fetch is cancelled.
+    /// Requests a customer's URL. Unless the fetch is cancelled, `Input::Fetched` reports the
+    /// outcome once, with this id.
     Fetch {
         fetch: FetchId,
         kind: FetchKind,
         url: DocUrl,
         method: Method,
         params: Params,
-        /// How long it may take in all, in milliseconds.
+        /// Time limit of the whole fetch, in milliseconds.
         deadline_ms: u64,
     },
     /// Cancels a fetch. Its outcome is not reported.
     CancelFetch { fetch: FetchId },
-    /// Makes sounds ready that will be played soon.
+    /// Prepares sounds that will be played soon.
     Prepare { sounds: Vec<Sound> },
-    /// Instructs the media of a leg.
+    /// Sends a command to the media of a leg.
     Media {
         leg: Leg,
         #[serde(rename = "order")]
         command: MediaCommand,
     },
-    /// Instructs a speech recogniser, which reports by `Input::Speech`.
+    /// Sends a command to a speech recogniser, which reports by `Input::Speech`.
     Speech {
         recognition: RecognitionId,
         #[serde(rename = "order")]
         command: SpeechCommand,
     },
-    /// Calls a B-leg, which reports by `Input::BLeg`, also if it cannot be called.
+    /// Calls a B-leg, which reports by `Input::BLeg`, even if it cannot be called.
     Dial { order: Box<DialOrder> },
-    /// Instructs a B-leg of this call.
+    /// Sends a command to a B-leg of this call.
     #[serde(rename = "order")]
     BLeg {
         call: CallUuid,
         #[serde(rename = "leg")]
         command: BLegCommand,
     },
-    /// Reports to the A-leg that dialled this call.
+    /// Reports an event to the A-leg that dialled this call.
     #[serde(rename = "news")]
     ALeg {
         #[serde(rename = "news")]
         event: BLegEvent,
     },
-    /// Instructs the room that the call is in or enters, which reports by `Input::Room`.
+    /// Sends a command to the room that the call is in or enters. The room reports by
+    /// `Input::Room`.
     Room {
         #[serde(rename = "room")]
         command: RoomCommand,
     },
-    /// Instructs a stream, which reports by `Input::Stream`.
+    /// Sends a command to a stream, which reports by `Input::Stream`.
     Stream {
         stream: StreamId,
         #[serde(rename = "order")]
@@ -87,17 +88,18 @@ pub enum Output {
     Instruction { element: String, line: u32, outcome: InstructionOutcome, note: String },
     /// Reports that the state of the call has changed.
     State { state: CallState },
-    /// One line for the log and for the record of the call: what happened, and the remedy.
+    /// Adds a line to the log and to the record of the call: an event, and the remedy.
     Remark { text: String },
     /// Reports the findings of a document.
     Findings { findings: Vec<Finding> },
-    /// The call has ended. In one transaction its record is written and its hangup callback is put
-    /// into the outbox. A machine outputs this exactly once.
+    /// Ends the call: in one transaction its record is written and its hangup callback is put into
+    /// the outbox. A machine outputs this exactly once.
     Concluded { summary: Box<Summary> },
-    /// Releases the slot now, although Meta may still hold the call, since its state is unknown.
+    /// Releases the slot now. The state of the call at Meta is unknown, so Meta may still hold the
+    /// call.
     FreeSlot,
-    /// The machine has ended. The slot is released if it is still held. This is the last output,
-    /// exactly once, after [`Output::Concluded`].
+    /// Ends the machine. The slot is released if it is still held. This is the last output, exactly
+    /// once, after [`Output::Concluded`].
     Over,
 }
 
@@ -109,7 +111,7 @@ pub enum InstructionOutcome {
     Done,
     Skipped,
     Failed,
-    /// Interrupted by the end of the call or by another document.
+    /// The instruction was interrupted by the end of the call or by another document.
     Cut,
 }
 
@@ -118,19 +120,19 @@ pub enum InstructionOutcome {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CallState {
-    /// The request `connect` is under way.
+    /// The request `connect` is in progress.
     Dialing,
-    /// Meta has the call. The user's phone does not ring yet.
+    /// Meta has accepted the call. The user's phone does not ring yet.
     Proceeding,
     /// The user's phone rings.
     Ringing,
     /// A user calls. The document is fetched and the media path is set up.
     Preparing,
-    /// The request `accept` is under way.
+    /// The request `accept` is in progress.
     Accepting,
     /// The call is answered.
     Live,
-    /// The call has ended here, and Meta may still hold it.
+    /// The call has ended on this side, and Meta may still hold it.
     Closing,
     /// The call has ended on both sides.
     Over,
@@ -152,21 +154,21 @@ impl CallState {
     }
 }
 
-/// The end of a call: the contents of its record, and its hangup callback.
+/// The summary of a call that has ended: the contents of its record, and its hangup callback.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
     pub cause: HangupCause,
     pub direction: Direction,
-    /// `None` if the call was not answered.
+    /// The time of the answer. `None` if the call was not answered.
     pub answered: Option<CallTime>,
     pub ended: CallTime,
     /// Seconds since the call began, rounded up.
     pub duration_secs: u64,
-    /// Seconds since the call was answered, rounded up. 0 if it was not.
+    /// Seconds since the call was answered, rounded up. 0 if it was not answered.
     pub bill_secs: u64,
-    /// The duration in Meta's terminate webhook, if that came before the end.
+    /// The duration in Meta's terminate webhook. `None` if that had not arrived.
     pub meta_duration_secs: Option<u64>,
-    /// The conference that the call was in last.
+    /// The last conference that the call was in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub conference: Option<uuid::Uuid>,
     /// The callback to the hangup URL.

@@ -8,11 +8,13 @@ use serde::{Deserialize, Serialize};
 
 /// The value of a parameter.
 ///
-/// A secret one, such as digits of a `GetInput` with `log="false"`, is serialised and formatted as
-/// one `x` for each character, so that no log contains it. Only [`Param::reveal`] returns its text.
+/// A secret value, such as digits of a `GetInput` with `log="false"`, is serialised and formatted
+/// as one `x` for each character, so that no log contains it. Only [`Param::reveal`] returns its
+/// text.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Param {
-    /// Half of the values of a request are constants, which are not copied.
+    /// A value that may be logged. Half of the values of a request are constants, which are not
+    /// copied.
     Plain(Cow<'static, str>),
     Secret(String),
 }
@@ -74,13 +76,13 @@ impl Params {
         Self(Vec::with_capacity(capacity))
     }
 
-    /// Returns the value of the parameter `name`.
+    /// Returns the value of the parameter `name`, or `None` if it is absent.
     pub fn get(&self, name: &str) -> Option<&Param> {
         self.0.get(self.place(name).ok()?).map(|(_, value)| value)
     }
 
-    /// Inserts a parameter and returns its previous value. This is fast if the name sorts after all
-    /// others.
+    /// Inserts a parameter and returns its previous value, if it had one. This is fast if the name
+    /// sorts after all others.
     pub fn insert(&mut self, name: Name, value: Param) -> Option<Param> {
         if self.0.last().is_none_or(|(last, _)| **last < *name) {
             self.0.push((name, value));
@@ -95,7 +97,7 @@ impl Params {
         }
     }
 
-    /// Removes a parameter and returns its value.
+    /// Removes a parameter and returns its value, or `None` if it is absent.
     pub fn remove(&mut self, name: &str) -> Option<Param> {
         self.place(name).ok().map(|at| self.0.remove(at).1)
     }
@@ -110,13 +112,13 @@ impl Params {
         self.0.iter_mut().map(|(name, value)| (&**name, value))
     }
 
-    /// Returns the index of a name, or the index at which to insert it.
+    /// Returns the index of a name, or as an error the index at which it must be inserted.
     fn place(&self, name: &str) -> Result<usize, usize> {
         self.0.binary_search_by(|(other, _)| (**other).cmp(name))
     }
 }
 
-/// The last of several parameters with the same name counts.
+/// If several parameters have the same name, the last one is kept.
 impl Extend<(Name, Param)> for Params {
     fn extend<I: IntoIterator<Item = (Name, Param)>>(&mut self, params: I) {
         for (name, value) in params {

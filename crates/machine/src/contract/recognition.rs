@@ -1,7 +1,7 @@
-//! Instructions to a speech recogniser, and its reports.
+//! Commands to a speech recogniser, and its events.
 //!
 //! A recognition covers one attempt of a `GetInput` and has one result. The machine decides when
-//! the caller has finished, based on the reports that voice began and ended. The recogniser
+//! the caller has finished, based on events about the beginning and end of voice. The recogniser
 //! determines the words.
 
 use serde::{Deserialize, Serialize};
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 #[serde(transparent)]
 pub struct RecognitionId(pub u32);
 
-/// How speech is recognised.
+/// The settings of a recognition.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecognitionSettings {
     /// A BCP 47 language tag.
@@ -24,10 +24,10 @@ pub struct RecognitionSettings {
     /// Whether interim results are requested.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub interim: bool,
-    /// Profane words are masked except for their first letter.
+    /// Whether profane words are masked except for their first letter.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub profanity_filter: bool,
-    /// Transcripts must stay out of logs (`log="false"`).
+    /// Whether transcripts must stay out of logs (`log="false"`).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub hidden: bool,
 }
@@ -36,13 +36,13 @@ pub struct RecognitionSettings {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "order", rename_all = "snake_case")]
 pub enum SpeechCommand {
-    /// Begins to listen to the caller.
+    /// Starts to recognise the caller's speech.
     Begin {
         #[serde(rename = "how")]
         settings: Box<RecognitionSettings>,
     },
-    /// Ends the listening. The result is reported once, by [`SpeechEvent::Understood`] or
-    /// [`SpeechEvent::Failed`].
+    /// Ends the speech to be recognised. The result is reported once, by
+    /// [`SpeechEvent::Understood`] or [`SpeechEvent::Failed`].
     Finish,
     /// Cancels the recognition. No report follows.
     Stop,
@@ -54,14 +54,13 @@ pub enum SpeechCommand {
 pub enum SpeechEvent {
     /// The caller's voice begins.
     Began,
-    /// The voice has been heard for 250 ms. It pauses the prompt
-    /// (docs/reference/xml.md#barge-in).
+    /// The voice has lasted for 250 ms. It pauses the prompt (docs/reference/xml.md#barge-in).
     Lasting,
     /// The caller has been silent for `ago_ms`. Shorter pauses count as speech.
     Ended { ago_ms: u64 },
-    /// An interim result with words in it. Successive ones differ.
+    /// An interim result that contains words. Two successive results differ.
     Interim {
-        /// The words that the result before had, too.
+        /// The words that were also in the previous result.
         stable: String,
         unstable: String,
         /// The share of `stable` among all words, in per cent.

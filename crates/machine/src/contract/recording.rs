@@ -1,8 +1,8 @@
 //! Recordings: orders, reports, and the parameters of their callbacks.
 //!
-//! A recording is named when it is ordered ([`RecordingEvent::Ready`]), starts immediately or on
-//! command, and ends once ([`RecordingEvent::Ended`]). Its order carries the callbacks about its
-//! end, which are sent even if the call or the node ends first.
+//! A recording gets an id when it is ordered ([`RecordingEvent::Ready`]), starts immediately or on
+//! command, and ends once ([`RecordingEvent::Ended`]). Its order contains the callbacks that report
+//! its end. They are sent even if the call or the node ends first.
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -17,45 +17,45 @@ use xml::ast::Target;
 #[serde(transparent)]
 pub struct RecordingId(pub u32);
 
-/// A recording to be made, of a leg or of a room.
+/// An order for a recording of a leg or of a room.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RecordingOrder {
     /// The id that the REST API has returned, if the recording was ordered there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<Uuid>,
-    /// The recording does not start until
-    /// [`MediaCommand::RecordStart`](super::MediaCommand::RecordStart).
+    /// Whether the recording waits for
+    /// [`MediaCommand::RecordStart`](super::MediaCommand::RecordStart) before it starts.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub held: bool,
-    /// The file is MP3, otherwise WAV.
+    /// Whether the file is MP3. Otherwise it is WAV.
     pub mp3: bool,
-    /// Each side has its own channel.
+    /// Whether each side has its own channel.
     pub stereo: bool,
-    /// Only the audio from the peer is recorded, without the audio to the peer.
+    /// Whether only the audio from the peer is recorded, without the audio to the peer.
     #[serde(default, skip_serializing_if = "std::ops::Not::not", rename = "own")]
     pub peer_only: bool,
-    /// The longest duration, in milliseconds.
+    /// Maximum duration, in milliseconds.
     pub max_ms: u64,
     /// Silence of the peer that ends the recording, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub silence_ms: Option<u64>,
-    /// Sent when the file can be downloaded, with [`recording_params`] added.
+    /// The callback that is sent when the file can be downloaded, with [`recording_params`] added.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub callback: Option<CallbackRequest>,
-    /// Sent like `callback`, but only if the call ended before the recording.
+    /// A callback that is sent like `callback`, but only if the call ended before the recording.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub action: Option<CallbackRequest>,
-    /// The recording is transcribed when its file is complete.
+    /// The order for a transcript, which is made when the file is complete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transcript: Option<TranscriptOrder>,
 }
 
-/// A transcript to be made of a recording.
+/// An order for the transcript of a recording.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TranscriptOrder {
-    /// Where the transcript is sent.
+    /// The URL to which the transcript is sent.
     pub to: Target,
-    /// With speakers and times, otherwise the text alone.
+    /// Whether the transcript includes speakers and times. Otherwise it is plain text.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub full: bool,
 }
@@ -74,27 +74,27 @@ pub enum RecordingEvent {
         /// The times of the first and the last sample, in milliseconds since 1970.
         start_ms: i64,
         end_ms: i64,
-        /// Why the recording failed, if it did.
+        /// The reason why the recording failed. `None` if it did not fail.
         #[serde(default, skip_serializing_if = "Option::is_none", rename = "why")]
         error: Option<String>,
     },
 }
 
-/// Why a recording ended.
+/// The reason why a recording ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RecordingEndReason {
-    /// The peer was silent for the time of the order.
+    /// The peer was silent for the time specified in the order.
     Silence,
     /// A digit of `finishOnKey` was pressed.
     FinishedOnKey,
-    /// The longest duration was reached.
+    /// The maximum duration was reached.
     MaxLength,
     /// The leg or the call ended.
     HungUp,
-    /// The REST API stopped it, or another document replaced the one that recorded.
+    /// The REST API stopped the recording, or another document replaced the one that ordered it.
     Stopped,
-    /// It could not be written, or not completely.
+    /// The recording could not be written completely.
     Failed,
 }
 
@@ -120,18 +120,18 @@ impl RecordingEndReason {
         }
     }
 
-    /// Returns the reason with this [`as_str`](Self::as_str).
+    /// Returns the reason with this [`as_str`](Self::as_str), or `None` if there is none.
     pub fn parse(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|reason| reason.as_str() == word)
     }
 
-    /// Returns a small number that is the same in every run of a process.
+    /// Returns a small number that identifies the reason, for example in an atomic variable.
     #[allow(clippy::as_conversions, reason = "the discriminant of a fieldless enum")]
     pub fn number(self) -> u8 {
         self as u8
     }
 
-    /// Returns the reason with this [`number`](Self::number).
+    /// Returns the reason with this [`number`](Self::number), or `None` if there is none.
     pub fn from_number(number: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|reason| reason.number() == number)
     }
@@ -162,7 +162,7 @@ pub fn recording_params(
 
 /// Returns the callback with a transcript (docs/reference/callbacks.md#transcription).
 ///
-/// `error` says why the transcript is missing or incomplete. It is empty otherwise.
+/// `error` is the reason why the transcript is missing or incomplete. It is empty otherwise.
 pub fn transcription_callback(
     order: &TranscriptOrder,
     call: CallUuid,

@@ -1,4 +1,4 @@
-//! Instructions to rooms, and their reports.
+//! Commands to rooms, and their events.
 //!
 //! A room is a conference or a multi-party call, in which several calls hear each other. Rooms
 //! belong to no call. Decisions that affect all members, such as the end of the room, are reported
@@ -19,8 +19,8 @@ use xml::ast::Target;
 /// Identifies a member of a room. It is unique in the node; the first one is 1.
 pub type MemberId = u64;
 
-/// The element that a room belongs to. A conference and a multi-party call of the same name are two
-/// rooms.
+/// The element that a room belongs to. A conference and a multi-party call of the same name are
+/// different rooms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RoomKind {
@@ -49,14 +49,15 @@ impl Role {
         }
     }
 
-    /// Returns the role with this [`as_str`](Self::as_str), in any case.
+    /// Returns the role with this [`as_str`](Self::as_str), in any letter case, or `None` if there
+    /// is none.
     pub fn parse(word: &str) -> Option<Self> {
         let all = [Self::Agent, Self::Supervisor, Self::Customer, Self::AiAgent];
         all.into_iter().find(|role| role.as_str().eq_ignore_ascii_case(word))
     }
 }
 
-/// What callbacks say about a participant of a multi-party call.
+/// The data about a participant of a multi-party call that callbacks contain.
 #[derive(Clone, Copy, Debug)]
 pub struct ParticipantInfo<'a> {
     pub room: Uuid,
@@ -67,7 +68,7 @@ pub struct ParticipantInfo<'a> {
     pub coaching: bool,
 }
 
-/// How a call enters a room.
+/// The settings with which a call enters a room.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RoomEntry {
     pub kind: RoomKind,
@@ -76,53 +77,53 @@ pub struct RoomEntry {
     pub muted: bool,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub held: bool,
-    /// The room starts when this member enters, if it has not started.
+    /// Whether the entry of this member starts the room, if it has not started.
     #[serde(rename = "starts")]
     pub start_on_enter: bool,
-    /// The room does not start while this member is alone.
+    /// Whether the room does not start while this member is alone.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub needs_company: bool,
-    /// The room ends when this member leaves.
+    /// Whether the room ends when this member leaves.
     #[serde(default, skip_serializing_if = "std::ops::Not::not", rename = "ends")]
     pub end_on_exit: bool,
-    /// The member stays when all others have left.
+    /// Whether the member stays after all others have left.
     #[serde(rename = "stays_alone")]
     pub stay_alone: bool,
-    /// The member does not enter if the room has this many members.
+    /// Maximum number of members. The member does not enter a room that has reached it.
     #[serde(rename = "members_max")]
     pub max_members: u8,
-    /// The member waits until an agent is in the room.
+    /// Whether the member waits until an agent is in the room.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub waits_for_agent: bool,
-    /// [`RoomEvent::Floor`] is reported.
+    /// Whether to report [`RoomEvent::Floor`].
     #[serde(default, skip_serializing_if = "std::ops::Not::not", rename = "tells_floor")]
     pub report_floor: bool,
     /// Whether to report [`RoomEvent::Speech`].
     #[serde(default, skip_serializing_if = "std::ops::Not::not", rename = "tells_speech")]
     pub report_speech: bool,
-    /// [`RoomEvent::Audio`] is reported.
+    /// Whether to report [`RoomEvent::Audio`].
     #[serde(default, skip_serializing_if = "std::ops::Not::not", rename = "tells_audio")]
     pub report_audio: bool,
-    /// `None` in a conference.
+    /// The role of the member. `None` in a conference.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub role: Option<Role>,
-    /// Only agents hear the member.
+    /// Whether only agents hear the member.
     #[serde(default, skip_serializing_if = "std::ops::Not::not", rename = "coaches")]
     pub coaching: bool,
-    /// The recording of the room contains the coach's audio for agents.
+    /// Whether the recording of the room contains the audio of coaches for agents.
     #[serde(default, skip_serializing_if = "std::ops::Not::not", rename = "records_coaches")]
     pub record_coach: bool,
-    /// The member is recorded separately, from the beginning.
+    /// Whether the member is recorded separately from the beginning.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub track: bool,
-    /// The URL for the report of the room's end, whichever member leaves last.
+    /// The URL to which the end of the room is reported, even if another member leaves last.
     #[serde(default, skip_serializing_if = "Option::is_none", rename = "told_end")]
     pub end_callback: Option<Target>,
-    /// Where the exit of this member is reported. The machine of the member sends the callback, or
-    /// the next process if this one dies.
+    /// The URL to which the exit of this member is reported. The machine of the member sends the
+    /// callback. If its process dies, the next one sends it.
     #[serde(default, skip_serializing_if = "Option::is_none", rename = "told_exit")]
     pub exit_callback: Option<Target>,
-    /// The longest duration of the room in milliseconds. That of its first member counts.
+    /// Maximum duration of the room in milliseconds. Only the value of its first member is used.
     #[serde(default, skip_serializing_if = "Option::is_none", rename = "lasts_ms")]
     pub max_duration_ms: Option<u64>,
 }
@@ -134,20 +135,20 @@ pub enum RoomCommand {
     /// Enters the room. [`RoomEvent::Entered`], [`RoomEvent::Full`] or [`RoomEvent::Elsewhere`] is
     /// reported once.
     Enter { entry: Box<RoomEntry> },
-    /// Leaves the room, whether or not the call has entered it.
+    /// Leaves the room, even if the call has not entered it yet.
     Leave {
-        /// Played to the members that stay.
+        /// The sounds that are played to the remaining members.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         sounds: Vec<SoundItem>,
-        /// Sent if other members stay.
+        /// The callbacks that are sent if other members remain.
         #[serde(default, skip_serializing_if = "Vec::is_empty", rename = "others_stay")]
         if_others_stay: Vec<CallbackRequest>,
-        /// Sent if this was the last member.
+        /// The callbacks that are sent if this was the last member.
         #[serde(default, skip_serializing_if = "Vec::is_empty", rename = "was_last")]
         if_last: Vec<CallbackRequest>,
-        /// The parameters that report the end of the room, if this was the last member. They go to
-        /// [`RoomEntry::end_callback`] of every member that the room had. The room adds its
-        /// duration with [`set_mpc_duration`](super::set_mpc_duration).
+        /// The parameters that report the end of the room, if this was the last member. They are
+        /// sent to the [`RoomEntry::end_callback`] of every member that the room has had. The room
+        /// adds its duration with [`set_mpc_duration`](super::set_mpc_duration).
         #[serde(default, skip_serializing_if = "Option::is_none", rename = "over")]
         end_params: Option<Box<Params>>,
     },
@@ -167,7 +168,7 @@ pub enum RoomCommand {
     Record {
         #[serde(rename = "how")]
         order: Box<RecordingOrder>,
-        /// The room is recorded even while it has one member only.
+        /// Whether the room is recorded even while it has only one member.
         when_alone: bool,
     },
 }
@@ -176,25 +177,25 @@ pub enum RoomCommand {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "news", rename_all = "snake_case")]
 pub enum RoomEvent {
-    /// The call is in the room.
+    /// The call has entered the room.
     Entered {
         room: Uuid,
         member: MemberId,
-        /// The room had no other member.
+        /// Whether the room had no other member.
         first: bool,
-        /// The member takes part now. Otherwise it waits for [`RoomEvent::Active`].
+        /// Whether the member takes part now. Otherwise it waits for [`RoomEvent::Active`].
         #[serde(rename = "begins")]
         active: bool,
-        /// The room starts now, and this member reports it.
+        /// Whether the room starts now, which this member reports.
         #[serde(rename = "starts")]
         starts_room: bool,
-        /// How long the room may still last in milliseconds, if that is bounded.
+        /// The remaining time of the room in milliseconds. `None` if it is unlimited.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         room_left_ms: Option<u64>,
     },
-    /// The room is full, and the call is not in it.
+    /// The room is full. The call has not entered it.
     Full { room: Uuid },
-    /// Another node hosts the room and can't be reached. The call is not in the room.
+    /// The room is hosted by another node, which can't be reached. The call has not entered it.
     Elsewhere,
     /// The node that hosted the room has died, or the connection to it has broken. The room has
     /// ended for this member.
@@ -202,7 +203,7 @@ pub enum RoomEvent {
     /// The member takes part now.
     #[serde(rename = "begins")]
     Active {
-        /// The room starts now, and this member reports it.
+        /// Whether the room starts now, which this member reports.
         #[serde(rename = "starts")]
         starts_room: bool,
     },
@@ -213,23 +214,23 @@ pub enum RoomEvent {
     Floor { has: bool },
     /// The member speaks, or has stopped.
     Speech { on: bool },
-    /// The REST API plays something to the member, or has stopped.
+    /// The REST API has started or stopped playing audio to the member.
     Audio { on: bool },
     /// The REST API has muted or unmuted the member.
     Muted { on: bool },
-    /// The REST API has put the member on hold, or has ended that.
+    /// The REST API has put the member on hold or taken it off hold.
     Held { on: bool },
-    /// The REST API has switched the member's coaching.
+    /// The REST API has turned the member's coaching on or off.
     #[serde(rename = "coaches")]
     Coaching { on: bool },
-    /// The REST API wants the room recorded. This member orders it.
+    /// The REST API has requested a recording of the room, which this member must order.
     Record {
         #[serde(rename = "how")]
         order: Box<RecordingOrder>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         callback: Option<Target>,
     },
-    /// The REST API instructs the recording of this member.
+    /// The REST API has sent a command to the recording of this member.
     Track {
         #[serde(rename = "what")]
         command: TrackCommand,
@@ -239,14 +240,14 @@ pub enum RoomEvent {
     Recording {
         id: Uuid,
         url: String,
-        /// The recording has begun now, by the order of this member.
+        /// Whether the recording has begun now, ordered by this member.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         begun: bool,
     },
-    /// The REST API has ended the recording that this member had ordered.
+    /// The REST API has ended the recording that was ordered by this member.
     #[serde(rename = "record_ended")]
     RecordingEnded,
-    /// The recording of the room has failed. The file keeps the audio up to this time.
+    /// The recording of the room has failed. The file contains the audio up to this time.
     #[serde(rename = "record_failed")]
     RecordingFailed {
         #[serde(rename = "why")]
@@ -260,7 +261,7 @@ pub enum RoomEvent {
     },
 }
 
-/// An instruction to the recording of one participant.
+/// A command to the recording of one participant.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "track", rename_all = "snake_case")]
 pub enum TrackCommand {
@@ -277,13 +278,13 @@ pub enum TrackCommand {
     },
 }
 
-/// Why a member must leave a room.
+/// The reason why a member must leave a room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LeaveReason {
     /// The REST API has removed the member.
     Kicked,
-    /// A member has left with whose exit the room ends (`end_on_exit`).
+    /// A member with `end_on_exit` has left, which ends the room.
     Ended,
     /// The REST API has ended the room.
     Stopped,

@@ -57,42 +57,43 @@ pub struct Outbound {
     pub hangup_on_ring_ms: Option<u64>,
     /// Digits that are sent when the call is answered: `0-9 * #`, `w` and `W` wait.
     pub send_digits: Option<String>,
-    /// `parent_call_uuid`, or the A-leg of a B-leg. It is stored and has no effect.
+    /// `parent_call_uuid`, or the A-leg of a B-leg. It is stored but has no effect.
     pub parent_call: Option<CallUuid>,
-    /// Set on a B-leg.
+    /// The data about the A-leg. `None` if the call is not a B-leg.
     #[serde(default, skip_serializing_if = "Option::is_none", rename = "dialled")]
     pub b_leg: Option<Box<BLegSetup>>,
-    /// The document that runs when the call is answered, in place of that of the answer URL.
+    /// The document that runs when the call is answered, instead of the one from the answer URL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub document: Option<Arc<xml::Document>>,
-    /// Asked for before `document` runs.
+    /// The confirmation that is required before `document` runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub confirm: Option<Confirmation>,
-    /// The multi-party call that `document` enters, if it existed when the call was ordered.
+    /// The multi-party call that `document` enters, if it already existed when the call was
+    /// ordered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub room: Option<Uuid>,
     /// The sound for the participants of that multi-party call until the call is answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub room_music: Option<RoomMusic>,
-    /// Whether the multi-party call waits to start while this call is its only participant.
+    /// Whether the multi-party call does not start while this call is its only participant.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub needs_company: bool,
 }
 
 impl CallSetup {
-    /// Returns the B-leg part of the setup. `None` if the call is not a B-leg.
+    /// Returns the data about the A-leg. `None` if the call is not a B-leg.
     pub fn b_leg(&self) -> Option<&BLegSetup> {
         self.outbound.as_ref()?.b_leg.as_deref()
     }
 
     /// Returns the name of the multi-party call that the call is placed for, and its id if it
-    /// existed when the call was ordered.
+    /// already existed when the call was ordered. `None` if the call is not placed for one.
     pub fn multi_party_call(&self) -> Option<(&str, Option<Uuid>)> {
         let outbound = self.outbound.as_ref()?;
         let mut elements = outbound.document.as_ref()?.elements.iter();
         let name = elements.find_map(|element| match &element.kind {
             ElementKind::MultiPartyCall(call) => Some(call.name.as_str()),
-            // No other element enters one.
+            // Other elements do not enter a multi-party call.
             _ => None,
         })?;
         Some((name, outbound.room))
@@ -108,48 +109,49 @@ impl fmt::Debug for CallSetup {
     }
 }
 
-/// The URLs of the number or application when the call began. Later changes do not affect the call.
+/// The URLs of the number or application at the start of the call. Later changes do not affect the
+/// call.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CallUrls {
     pub answer: DocUrl,
     pub answer_method: Method,
     pub fallback: Option<(DocUrl, Method)>,
-    /// The answer URL, if no hangup URL is set.
+    /// The hangup URL, or the answer URL if no hangup URL is set.
     pub hangup: (DocUrl, Method),
 }
 
-/// Times that bound a call, in milliseconds (docs/reference/meta.md#timers), and settings of the
-/// node that calls depend on.
+/// Time limits of a call in milliseconds (docs/reference/meta.md#timers), and settings of the node
+/// that affect calls.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MachineLimits {
-    /// `media.accept_wait_ms`: how long `accept` waits for ICE and DTLS.
+    /// `media.accept_wait_ms`: maximum time for which `accept` waits for ICE and DTLS.
     pub accept_wait_ms: u64,
-    /// T_accept: when `accept` is sent at the latest.
+    /// T_accept: the latest time for `accept`.
     pub accept_deadline_ms: u64,
-    /// T_media: how long ICE and DTLS may take after the answer.
+    /// T_media: time limit for ICE and DTLS after the answer.
     pub media_setup_ms: u64,
-    /// How long the outcome of `accept` is waited for after the call has ended.
+    /// Timeout for the outcome of `accept` after the call has ended.
     pub accept_outcome_ms: u64,
-    /// How long Meta's webhook is waited for after Graph has confirmed `terminate`.
+    /// Timeout for Meta's webhook after Graph has confirmed `terminate`.
     pub close_ms: u64,
-    /// T_reap: how long a closing call is kept at most.
+    /// T_reap: maximum time for which a closing call is kept.
     pub reap_ms: u64,
-    /// `limits.max_call_seconds`, from the answer.
+    /// `limits.max_call_seconds`, measured from the answer.
     pub max_call_ms: u64,
-    /// `answer.timeout_ms`, for one document.
+    /// `answer.timeout_ms`: time limit for one document.
     pub fetch_ms: u64,
-    /// How long the answer URL and the fallback URL of an inbound call may take together.
+    /// Time limit for the answer URL and the fallback URL of an inbound call together.
     pub answer_budget_ms: u64,
-    /// `limits.allow_wa_bridge`: a WhatsApp call may dial a WhatsApp user.
+    /// `limits.allow_wa_bridge`: whether a WhatsApp call may dial a WhatsApp user.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub allow_wa_bridge: bool,
     /// The host of the SIP addresses of endpoints: that of `public.base_url`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub sip_host: String,
-    /// The node can transcribe recordings.
+    /// Whether the node can transcribe recordings.
     #[serde(default, skip_serializing_if = "std::ops::Not::not", rename = "transcribes")]
     pub can_transcribe: bool,
-    /// `answer.allow_insecure`: URLs without encryption are not reported.
+    /// `answer.allow_insecure`: whether URLs without encryption are accepted without a finding.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub allow_plain_urls: bool,
 }

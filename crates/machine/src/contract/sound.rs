@@ -55,15 +55,15 @@ pub enum OverlayKind {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Overlay {
     pub kind: OverlayKind,
-    /// Played one after the other, without gaps.
+    /// The sounds, which are played one after the other without gaps.
     pub items: Vec<SoundItem>,
-    /// All items are repeated without end.
+    /// Whether all items are repeated until the overlay is stopped.
     #[serde(default, skip_serializing_if = "std::ops::Not::not", rename = "again")]
     pub repeat: bool,
-    /// Mixed with the sounds of the document. Otherwise the sounds of the document continue
-    /// inaudibly.
+    /// Whether the sounds are mixed with those of the document. Otherwise the sounds of the
+    /// document continue inaudibly.
     pub mix: bool,
-    /// The longest duration in milliseconds, from the first sound.
+    /// Maximum duration in milliseconds, measured from the first sound.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub length_ms: Option<u64>,
 }

@@ -5,36 +5,36 @@ use serde::{Deserialize, Serialize};
 
 use xml::ast::{DocUrl, Target};
 
-/// A stream to be opened.
+/// An order for a stream.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StreamOrder {
-    /// `ws` or `wss`.
+    /// The URL of the server, with the scheme `ws` or `wss`.
     pub url: DocUrl,
-    /// The server sends audio, which is played.
+    /// Whether the server also sends audio, which is played.
     pub bidirectional: bool,
     pub track: StreamTrack,
-    /// The longest duration in seconds, 1 to 86,400.
+    /// Maximum duration in seconds, 1 to 86,400.
     pub timeout_s: u32,
-    /// Where the status of the stream is reported.
+    /// The URL to which the status of the stream is reported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<(DocUrl, model::Method)>,
     pub format: StreamFormat,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub extra_headers: Vec<(String, String)>,
-    /// The document waits for the end of the stream.
+    /// Whether the document waits for the end of the stream.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub keep_call_alive: bool,
-    /// How much background noise of the peer is suppressed, 60 to 100 per cent. `None` for no
-    /// suppression.
+    /// The strength with which background noise of the peer is suppressed, 60 to 100 per cent.
+    /// `None` disables the suppression.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub noise_level: Option<u8>,
-    /// The server hears and speaks in the room that the call is in, and not on the leg.
+    /// Whether the stream is connected to the room that the call is in, and not to the leg.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub in_room: bool,
 }
 
 impl StreamOrder {
-    /// Returns where the status of the stream is reported.
+    /// Returns the URL to which the status of the stream is reported. `None` if it is not set.
     pub fn status_target(&self) -> Option<Target> {
         self.status.as_ref().map(|(url, method)| Target { url: url.clone(), method: *method })
     }
@@ -68,7 +68,7 @@ impl StreamTrack {
         }
     }
 
-    /// Returns the track with this [`as_str`](Self::as_str).
+    /// Returns the track with this [`as_str`](Self::as_str), or `None` if there is none.
     pub fn parse(word: &str) -> Option<Self> {
         [Self::Inbound, Self::Outbound, Self::Both].into_iter().find(|track| track.as_str() == word)
     }
@@ -98,7 +98,7 @@ impl StreamFormat {
         }
     }
 
-    /// Returns the format with this [`as_str`](Self::as_str).
+    /// Returns the format with this [`as_str`](Self::as_str), or `None` if there is none.
     pub fn parse(content_type: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|format| format.as_str() == content_type)
     }
@@ -127,11 +127,11 @@ impl StreamFormat {
 pub enum StreamCommand {
     /// Connects to the server. [`StreamEvent::Opened`] or [`StreamEvent::Failed`] is reported.
     Open(Box<StreamOrder>),
-    /// Begins to send and play audio.
+    /// Starts to send and play audio.
     Begin,
     /// Ends the stream. If its socket is open, the server is notified and the socket is closed.
     Close {
-        /// The stream was refused, could not connect, or was lost.
+        /// Whether the stream was refused, could not connect, or was lost.
         dropped: bool,
     },
 }
@@ -142,25 +142,25 @@ pub enum StreamCommand {
 pub enum StreamEvent {
     /// The socket is connected.
     Opened,
-    /// Every try to connect has failed.
+    /// All connection attempts have failed.
     Failed {
         #[serde(rename = "why")]
         reason: String,
     },
-    /// The socket broke, or its pings are not answered.
+    /// The socket failed, or its pings were not answered.
     Lost {
         #[serde(rename = "why")]
         reason: String,
     },
-    /// The server closed the socket, which is how it ends a stream.
+    /// The server closed the socket, which ends the stream.
     Closed,
-    /// The audio that waits to be played fills this share of its buffer: 30, 60 or 90.
+    /// The audio that waits to be played fills this share of its buffer: 30, 60 or 90 per cent.
     Degraded { percent: u8 },
     /// All audio before this checkpoint has been played.
     Played { name: String },
     /// The server discarded the audio that was waiting to be played.
     Cleared,
-    /// The server wants these digits sent to the caller.
+    /// The server requested that these digits be sent to the caller.
     SendDigits { digits: String },
 }
 

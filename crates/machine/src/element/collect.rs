@@ -1,9 +1,9 @@
 //! Collects digits and speech for `GetInput` and `GetDigits` (docs/reference/xml.md#getinput,
 //! docs/reference/xml.md#getdigits).
 //!
-//! An attempt plays the prompt, which the first digit or speech stops, then waits for input under
-//! up to three clocks. It ends with digits, with speech, or without input. Digits that were pressed
-//! earlier are taken first, as if they were pressed at the beginning of the attempt.
+//! An attempt plays the prompt, which the first digit or speech stops. It then waits for input,
+//! limited by up to three clocks. It ends with digits, with speech, or without input. Digits that
+//! were pressed earlier are taken first, as if they were pressed at the beginning of the attempt.
 //!
 //! The kind of input that starts first is used: a digit stops the recognition, and digits are
 //! ignored once words have been recognised.
@@ -25,15 +25,15 @@ use crate::timers::Timer;
 use model::Digit;
 use xml::ast::Target;
 
-/// The clocks of a collection (docs/reference/xml.md#getinput-clocks). `None` if the element does
-/// not have the clock.
+/// The timeouts of a collection, called clocks (docs/reference/xml.md#getinput-clocks). `None` if
+/// the element does not have the clock.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Timeouts {
     /// Time limit for the next digit, restarted by each digit.
     pub(super) inter_digit_ms: u64,
-    /// Clock X, from the end of the prompt or the barge-in.
+    /// Clock X: the time limit from the end of the prompt or the barge-in.
     pub(super) execution_ms: Option<u64>,
-    /// Clock S, from the end of the prompt until the first digit.
+    /// Clock S: the time limit from the end of the prompt to the first digit.
     pub(super) start_input_ms: Option<u64>,
 }
 
@@ -41,7 +41,7 @@ pub(super) struct Timeouts {
 pub(super) struct Action {
     pub(super) target: Target,
     pub(super) redirect: bool,
-    /// Returns the parameters for these digits.
+    /// Builds the parameters for these digits.
     pub(super) params: fn(Param) -> Params,
 }
 
@@ -57,7 +57,7 @@ enum AttemptResult {
 /// The input of the caller.
 enum CallerInput {
     Digits(Param),
-    /// `confidence` is in per cent.
+    /// Words that were recognised. `confidence` is in per cent.
     Speech {
         text: Param,
         confidence: u8,
@@ -67,30 +67,31 @@ enum CallerInput {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Prompt(PlayId),
-    /// A wait within the prompt that can end early.
+    /// A wait within the prompt, which can end early.
     Wait {
         early: EarlyEnd,
     },
-    /// A voice interrupts the prompt. With words it ends the prompt, otherwise the prompt goes on.
+    /// A voice interrupts the prompt. If it contains words, the prompt ends, otherwise it
+    /// continues.
     Interrupted(InterruptedPart),
     Listening,
-    /// The caller has spoken. Waits for the result of the recognition.
+    /// The caller has spoken. The result of the recognition is awaited.
     Transcribing,
-    /// Plays the sound for an invalid digit. The attempt is used up.
+    /// The sound for an invalid digit is played. The attempt is used up.
     Invalid(PlayId),
 }
 
-/// The part of the prompt that a voice interrupts.
+/// The part of the prompt that was interrupted by a voice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum InterruptedPart {
     /// A playlist that is paused.
     Paused(PlayId),
-    /// A wait, which is over, or a playlist that ended when it was paused.
+    /// A wait that has ended, or a playlist that ended when it was paused.
     Over,
 }
 
 /// Maximum number of times that a voice without words pauses the prompt of an attempt. The next one
-/// stops the prompt, so that noise cannot hold it up forever.
+/// stops the prompt, so that noise cannot delay it forever.
 const INTERRUPTIONS_MAX: u8 = 8;
 
 /// The effect of a digit.
@@ -103,7 +104,7 @@ enum DigitEffect {
     Invalid,
 }
 
-/// A `GetInput` or `GetDigits` that runs.
+/// A `GetInput` or `GetDigits` that is being executed.
 pub(super) struct InputCollector {
     rules: Rules,
     clocks: Timeouts,
@@ -114,10 +115,10 @@ pub(super) struct InputCollector {
     invalid_sound: Option<SoundItem>,
     action: Option<Action>,
     digits: String,
-    /// At least one of `digits` must stay out of logs.
+    /// Whether at least one of `digits` must stay out of logs.
     secret: bool,
     speech_input: Option<SpeechInput>,
-    /// Number of further interruptions in this attempt after which the prompt can go on.
+    /// Number of further interruptions after which the prompt of this attempt can continue.
     interruptions_left: u8,
     phase: Phase,
 }
@@ -154,7 +155,7 @@ impl InputCollector {
         self
     }
 
-    /// Begins the first attempt.
+    /// Starts the first attempt.
     pub(super) fn start(mut self, env: &mut Env<'_>) -> Flow {
         let collected = self.next_attempt(env);
         match self.finished(env, collected) {
@@ -208,7 +209,7 @@ impl InputCollector {
                 self.phase = Phase::Interrupted(InterruptedPart::Over);
                 AttemptResult::Pending
             }
-            // A playlist that was stopped while it ended.
+            // A playlist that was stopped just as it ended.
             Phase::Prompt(_)
             | Phase::Wait { .. }
             | Phase::Interrupted(_)
@@ -227,8 +228,7 @@ impl InputCollector {
         }
         match self.phase {
             Phase::Listening => {}
-            // Speech came first. If it turns out to contain no words, the next attempt takes this
-            // digit.
+            // Speech began first. If it contains no words, the next attempt takes this digit.
             Phase::Transcribing => {
                 env.keys.push(key);
                 return AttemptResult::Pending;
@@ -288,8 +288,8 @@ impl InputCollector {
                 self.interrupt_prompt(env.ctx);
             }
             SpeechEvent::Ended { ago_ms } => match phase {
-                // A short sound over the prompt, such as a cough or an echo. It is not taken as
-                // speech, and recognition starts over.
+                // A short sound over the prompt, such as a cough or an echo, is not treated as
+                // speech. Recognition starts again.
                 Phase::Prompt(_) | Phase::Wait { .. } if !speech_input.has_begun() => {
                     speech_input.begin(env.ctx)
                 }
@@ -328,7 +328,7 @@ impl InputCollector {
             }
             SpeechEvent::Unavailable => {
                 speech_input.unavailable(env.ctx);
-                // Nothing can be entered, in this attempt or another.
+                // No input is possible in this attempt or a later one.
                 if !self.rules.accepts_digits {
                     self.attempts_left = 0;
                     if self.phase == Phase::Listening {
@@ -386,12 +386,13 @@ impl InputCollector {
             (Timer::FalseBargeIn, Some(speech_input))
                 if matches!(self.phase, Phase::Interrupted(_)) =>
             {
-                // A word as short as a cough may still be recognised.
+                // Even a word as short as a cough can be recognised.
                 speech_input.set_over_prompt();
                 self.resume_prompt(env.ctx);
                 AttemptResult::Pending
             }
-            // The prompt stays paused, or goes on, until the result says whether there were words.
+            // The prompt stays paused, or continues, until the result shows whether there were
+            // words.
             (Timer::FalseBargeIn, _) => AttemptResult::Pending,
             (Timer::SpeechEnd | Timer::Execution, Some(speech_input))
                 if speech_input.has_begun()
@@ -404,7 +405,7 @@ impl InputCollector {
                 speech_input.finish(env.ctx);
                 AttemptResult::Pending
             }
-            // Also reached if clock X runs out while the caller speaks. The result so far is used.
+            // Also reached if clock X runs out while the caller speaks. The partial result is used.
             (_, Some(speech_input)) if speech_input.has_begun() => {
                 Self::stop_clocks(env.ctx);
                 speech_input.finish(env.ctx);
@@ -416,7 +417,7 @@ impl InputCollector {
         }
     }
 
-    /// Handles speech that counts: stops the prompt and starts the clocks.
+    /// Handles relevant speech: stops the prompt and starts the clocks.
     fn accept_speech(&mut self, ctx: &mut CallContext) {
         ctx.timers.clear(Timer::FalseBargeIn);
         ctx.timers.clear(Timer::StartInput);
@@ -429,8 +430,8 @@ impl InputCollector {
         }
     }
 
-    /// Handles a voice that lasts: pauses the prompt and starts the clocks. Words will end the
-    /// prompt.
+    /// Handles a voice of sufficient length: pauses the prompt and starts the clocks. Words will
+    /// end the prompt.
     fn interrupt_prompt(&mut self, ctx: &mut CallContext) {
         let part = match self.phase {
             Phase::Prompt(play) => InterruptedPart::Paused(play),
@@ -452,7 +453,7 @@ impl InputCollector {
         self.start_execution(ctx);
     }
 
-    /// Goes on with a prompt that a voice without words interrupted.
+    /// Resumes a prompt that was interrupted by a voice without words.
     fn resume_prompt(&mut self, ctx: &mut CallContext) {
         let Phase::Interrupted(part) = self.phase else { return };
         ctx.timers.clear(Timer::Execution);
@@ -466,7 +467,7 @@ impl InputCollector {
     }
 
     /// Handles speech without words. It counts as no input. During a prompt it does not use up the
-    /// attempt: the prompt goes on, and listening starts again.
+    /// attempt: the prompt continues, and recognition starts again.
     fn no_words(&mut self, env: &mut Env<'_>) -> AttemptResult {
         let over_prompt = self.speech_input.as_ref().is_some_and(SpeechInput::is_over_prompt);
         match self.phase {
@@ -477,7 +478,7 @@ impl InputCollector {
             | Phase::Interrupted(_)
             | Phase::Listening
             | Phase::Transcribing => {
-                // The clocks of an attempt that listens go on.
+                // The clocks of an attempt that is waiting for input continue.
                 if let Some(speech_input) = &mut self.speech_input {
                     speech_input.begin(env.ctx);
                 }
@@ -490,13 +491,13 @@ impl InputCollector {
         }
     }
 
-    /// Begins the next attempt. Digits pressed earlier are taken first, then the prompt is played.
+    /// Starts the next attempt. Digits pressed earlier are taken first, then the prompt is played.
     fn next_attempt(&mut self, env: &mut Env<'_>) -> AttemptResult {
         Self::stop_clocks(env.ctx);
         self.stop_recognition(env.ctx);
         while self.take_attempt() {
             match self.take_type_ahead(env.keys) {
-                // No digits were pressed earlier, or none are collected.
+                // There are no digits from before, or none are collected.
                 DigitEffect::Ignored => {
                     if let Some(speech_input) = &mut self.speech_input {
                         speech_input.begin(env.ctx);
@@ -564,7 +565,7 @@ impl InputCollector {
         }
     }
 
-    /// Uses up an attempt. Returns `false` if none is left.
+    /// Uses up an attempt. Returns `false` if no attempt is left.
     fn take_attempt(&mut self) -> bool {
         self.digits.clear();
         self.secret = self.rules.hidden;
@@ -593,7 +594,7 @@ impl InputCollector {
         Some(AttemptResult::Pending)
     }
 
-    /// Plays the next part of the prompt, or ends it.
+    /// Plays the next part of the prompt, or handles the end of the prompt.
     fn begin_next_part(&mut self, ctx: &mut CallContext) {
         match self.prompt.get(self.next) {
             None => self.listen(ctx),
@@ -606,7 +607,8 @@ impl InputCollector {
         self.next = self.next.saturating_add(1);
     }
 
-    /// The prompt has ended without input: starts the clocks X and S.
+    /// Handles the end of the prompt without input: starts the clocks X (time limit) and S (first
+    /// input).
     fn listen(&mut self, ctx: &mut CallContext) {
         self.phase = Phase::Listening;
         self.start_execution(ctx);
@@ -615,7 +617,7 @@ impl InputCollector {
         {
             speech_input.voice(ctx, true);
         } else if !self.can_receive_input() {
-            // Waiting is pointless. The clock runs out at once.
+            // No input is possible, so the timer fires immediately.
             ctx.set_timer(Timer::StartInput, 0);
         } else if let Some(ms) = self.clocks.start_input_ms {
             ctx.set_timer(Timer::StartInput, ms);
@@ -634,7 +636,8 @@ impl InputCollector {
         }
     }
 
-    /// A digit has been taken: clears clock S and restarts clock D.
+    /// Handles a digit that was taken: clears clock S (first input) and restarts clock D (next
+    /// digit).
     fn begin_input(&self, ctx: &mut CallContext) {
         ctx.timers.clear(Timer::StartInput);
         ctx.set_timer(Timer::InterDigit, self.clocks.inter_digit_ms);
@@ -669,7 +672,7 @@ impl Activity for InputCollector {
         self.progress(env, collected)
     }
 
-    /// Handles voice or a beep while a wait within the prompt listens.
+    /// Handles voice or a beep during a wait within the prompt.
     fn voice(&mut self, env: &mut Env<'_>, voice: VoiceEvent) -> Progress {
         if let Phase::Wait { early } = self.phase
             && early.ends_wait(env.ctx, voice)

@@ -29,10 +29,11 @@ impl Instruction for Dtmf {
     }
 }
 
-/// Waits until tones have been sent.
+/// The activity that waits until tones have been sent.
 pub(crate) struct ToneWait {
     pub(crate) play: PlayId,
-    /// The tones were started in the background. Only the end of the document waits for them.
+    /// Whether the tones were started in the background, so that only the end of the document waits
+    /// for them.
     pub(crate) in_background: bool,
 }
 

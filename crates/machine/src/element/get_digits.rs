@@ -1,4 +1,4 @@
-//! `GetDigits`: collects digits, the older form (docs/reference/xml.md#getdigits).
+//! `GetDigits`, the predecessor of `GetInput`: collects digits (docs/reference/xml.md#getdigits).
 
 use super::collect::{Action, InputCollector, Timeouts};
 use super::prompt::{self, PromptPart, parts};

@@ -11,7 +11,7 @@ use xml::ast::{Hangup, HangupReason};
 impl Instruction for Hangup {
     fn start(&self, env: &mut Env<'_>, at: At) -> Flow {
         match self.schedule {
-            // No element follows that could take the time, so the call ends now (W305).
+            // No later element could fill the time, so the call ends now (W305).
             Some(_) if at.is_last => end(HangupCause::ScheduledHangup),
             Some(schedule) => {
                 env.ctx.set_timer(Timer::ScheduledHangup, millis(schedule));

@@ -1,4 +1,4 @@
-//! The behaviour of elements: a file per element, and an entry in [`instruction`].
+//! The behaviour of elements. Each element has a file and an entry in [`instruction`].
 //!
 //! Starting an element returns a [`Flow`]. An element that waits for something returns an
 //! [`Activity`], which its file defines.
@@ -35,7 +35,7 @@ use xml::ast::{ElementKind, Record, Target};
 
 /// The behaviour of an element.
 pub(crate) trait Instruction: Sync {
-    /// Begins an element that is not skipped.
+    /// Starts an element that is not skipped.
     fn start(&self, env: &mut Env<'_>, at: At) -> Flow;
 
     /// Whether the element needs the call to be answered and its media path to be up.
@@ -82,19 +82,19 @@ pub(crate) fn instruction(kind: &ElementKind) -> &dyn Instruction {
     }
 }
 
-/// The position of an element.
+/// An element and its place in the document.
 #[derive(Clone, Copy)]
 pub(crate) struct At {
     pub(crate) place: Place,
-    /// No element follows it in its document.
+    /// Whether it is the last element of its document.
     pub(crate) is_last: bool,
 }
 
 /// How the document continues after an element has been started.
 pub(crate) enum Flow {
-    /// The element has ended already.
+    /// The element has already ended.
     Finished(Completion),
-    /// The children of the element follow.
+    /// The children of the element run next.
     Inside,
     /// The element waits for something.
     Run(Box<dyn Activity>),

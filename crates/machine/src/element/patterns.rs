@@ -5,12 +5,13 @@ use std::collections::VecDeque;
 
 use model::Digit;
 
-/// The longest pattern (docs/reference/xml.md#attribute-types).
+/// Maximum length of a pattern (docs/reference/xml.md#attribute-types).
 const KEYS_MAX: usize = 16;
 
 /// The patterns, and the latest digits.
 pub(super) struct DigitPatterns {
-    /// Each pattern, and how many of the latest digits it may use. A pattern uses each digit once.
+    /// Each pattern, with the number of latest digits that it may use. A pattern uses each digit
+    /// once.
     patterns: Vec<(String, usize)>,
     keys: VecDeque<char>,
 }

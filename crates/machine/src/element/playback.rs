@@ -8,7 +8,7 @@ use crate::snapshot::{SnapshotBuilder, text, word};
 /// A sound that is being played.
 struct Playback {
     play: PlayId,
-    /// Why the sound could not be played.
+    /// The reason why the sound could not be played. `None` if it did not fail.
     failed: Option<String>,
 }
 

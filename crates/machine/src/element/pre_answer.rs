@@ -1,7 +1,7 @@
 //! `PreAnswer`: elements that run while the phone rings (docs/reference/xml.md#preanswer).
 //!
-//! Meta carries no audio before `accept`. Of the children, `Wait`, `Redirect` and `Message` work as
-//! elsewhere, and the others are skipped.
+//! Meta carries no audio before `accept`. The children `Wait`, `Redirect` and `Message` work as
+//! usual. All others are skipped.
 
 use super::{At, Flow, Instruction};
 use crate::activity::{Env, Readiness};

@@ -10,7 +10,7 @@ use xml::ast::Prompt;
 pub(super) enum PromptPart {
     /// Sounds that are played without a gap.
     Sounds(Vec<SoundItem>),
-    /// A `Wait` that can end early: silence for `ms` milliseconds at most.
+    /// A `Wait` that can end early. Without an early end it lasts `ms` milliseconds.
     Wait { ms: u64, early: EarlyEnd },
 }
 

@@ -23,19 +23,19 @@ use crate::timers::Timer;
 use model::Digit;
 use xml::ast::{Record, Target, Transcription};
 
-/// The longest duration without `maxLength`: in the foreground or after a `Dial`, and of a whole
-/// call.
+/// Default of `maxLength` in milliseconds: for a recording in the foreground or after a `Dial`, and
+/// for one of a whole call.
 const MAX_MS: u64 = 60_000;
 pub(super) const SESSION_MAX_MS: u64 = 14_400_000;
-/// Timeout after which a recorder that has not reported its due end is given up, in milliseconds.
+/// Timeout of a recorder that has not reported its due end, in milliseconds.
 const GRACE_MS: u64 = 5_000;
 
-/// A `Record` in the foreground.
+/// A `Record` that runs in the foreground.
 struct Recording {
     element: Box<Record>,
     transcript: Option<TranscriptOrder>,
     phase: Phase,
-    /// The id and the URL of the recording.
+    /// The id and the URL of the recording. `None` before they are known.
     known: Option<(uuid::Uuid, String)>,
     /// The key that ended the recording.
     finished_by: Option<Digit>,
@@ -73,8 +73,8 @@ impl Instruction for Record {
     }
 }
 
-/// Returns the order for a transcript. `None`, with a remark, if transcripts are not configured or
-/// no URL is set for the result.
+/// Returns the order for a transcript. If transcripts are not configured or no URL is set for the
+/// result, logs a remark and returns `None`.
 pub(crate) fn transcript(
     ctx: &mut CallContext,
     transcription: Option<&Transcription>,
@@ -89,7 +89,7 @@ pub(crate) fn transcript(
     transcript_if_able(ctx, Some(TranscriptOrder { to, full: transcription.report_full }))
 }
 
-/// Returns the order if transcripts are configured. Otherwise logs that they are not.
+/// Returns the order if transcripts are configured. Otherwise logs a remark and returns `None`.
 pub(crate) fn transcript_if_able(
     ctx: &mut CallContext,
     order: Option<TranscriptOrder>,
@@ -147,7 +147,8 @@ fn max_ms(record: &Record) -> u64 {
     record.max_length.map_or(if record.record_session { SESSION_MAX_MS } else { MAX_MS }, millis)
 }
 
-/// Returns the callback that reports the file. The recorder adds the parameters about the file.
+/// Returns the callback that reports the file. The recorder adds the parameters that describe the
+/// file.
 pub(crate) fn callback(ctx: &CallContext, target: &Target) -> CallbackRequest {
     let params = params::common(ctx, Event::RecordStop);
     CallbackRequest {
@@ -159,7 +160,7 @@ pub(crate) fn callback(ctx: &CallContext, target: &Target) -> CallbackRequest {
 }
 
 /// Returns the action of a call that ends during the recording. It is sent as a callback, and its
-/// response is not used (docs/reference/xml.md#hang-up).
+/// response is ignored (docs/reference/xml.md#hang-up).
 pub(crate) fn after_hangup(ctx: &CallContext, target: &Target) -> CallbackRequest {
     let mut params = params::common(ctx, Event::Redirect);
     params.insert("CallStatus".into(), Param::Plain("completed".into()));
@@ -180,7 +181,7 @@ impl Recording {
         }
     }
 
-    /// Whether the digit is one of `finishOnKey`.
+    /// Whether the digit is one of the keys in `finishOnKey`.
     fn is_finish_key(&self, digit: Digit) -> bool {
         self.element.finish_on_key.contains(&digit)
     }
@@ -278,7 +279,7 @@ impl Activity for Recording {
     }
 
     fn timer(&mut self, env: &mut Env<'_>, timer: Timer) -> Progress {
-        // All other timers belong to other instructions.
+        // All other timers are those of other instructions.
         if timer != Timer::Record {
             return Progress::Pending;
         }
@@ -310,8 +311,8 @@ impl Activity for Recording {
         }
     }
 
-    /// The key that ends the recording is reported to the customer's server and therefore is not
-    /// hidden.
+    /// Returns the digit itself if it ends the recording, because it is reported to the customer's
+    /// server and therefore not hidden.
     fn stand_in(&self, digit: Digit, next: Rules) -> Digit {
         if self.is_finish_key(digit) {
             return digit;

@@ -1,7 +1,7 @@
-//! The speech part of a `GetInput` (docs/reference/xml.md#getinput): a recognition per attempt, and
-//! its interim results.
+//! The speech part of a `GetInput` (docs/reference/xml.md#getinput): one recognition for each
+//! attempt, and its interim results.
 //!
-//! Whether digits or speech end a collection is decided in `collect`.
+//! The module `collect` decides whether digits or speech end a collection.
 
 use crate::context::CallContext;
 use crate::contract::{
@@ -12,16 +12,16 @@ use crate::params::{self, Event};
 use crate::timers::Timer;
 use xml::ast::{Position, Target};
 
-/// The least time between two requests with interim results, in milliseconds.
+/// Minimum time between two requests with interim results, in milliseconds.
 const INTERIM_MS: u64 = 200;
 /// Timeout of the result after the end of the speech, in milliseconds.
 const RESULT_MS: u64 = 15_000;
 
-/// Time in milliseconds after which a paused prompt goes on if a short voice was followed by no
-/// words (docs/reference/xml.md#barge-in).
+/// Time in milliseconds after which a paused prompt continues if a short voice contained no words
+/// (docs/reference/xml.md#barge-in).
 const FALSE_BARGE_IN_MS: u64 = 500;
-/// Minimum duration in milliseconds of voice activity that is certain to be speech. Coughs and
-/// "mm-hm" are shorter.
+/// Minimum duration in milliseconds of voice activity that is considered speech with certainty.
+/// Coughs and "mm-hm" are shorter.
 const CERTAIN_SPEECH_MS: u64 = 1_000;
 
 /// An interim result that has not been sent yet.
@@ -36,27 +36,26 @@ pub(super) struct SpeechInput {
     settings: RecognitionSettings,
     /// The position of the element.
     at: Position,
-    /// The silence that ends speech, in milliseconds.
+    /// The duration of silence that ends speech, in milliseconds.
     end_ms: u64,
     interim_url: Option<Target>,
     /// The recognition of this attempt. `None` after its end, or without a recogniser.
     open: Option<RecognitionId>,
-    /// No recogniser is available.
+    /// Whether no recogniser is available.
     no_recogniser: bool,
-    /// Speech that counts has begun, and whether it is in progress.
+    /// Whether relevant speech has begun, and whether it continues.
     begun: bool,
     speaking: bool,
     /// Start of the most recent voice activity.
     voice_began: CallTime,
-    /// The recogniser has been asked for the result.
+    /// Whether the result was requested from the recogniser.
     finishing: bool,
-    /// The speech began during a prompt that is still playing. If it contains no words, that does
-    /// not count as missing input.
+    /// Whether the speech began during a prompt that is still playing. Such speech without words
+    /// does not count as missing input.
     over_prompt: bool,
-    /// An interim result contained words. Digits are ignored from then on.
+    /// Whether an interim result contained words. Digits are ignored from then on.
     words_heard: bool,
-    /// The number of requests so far, the time of the last one, and the newest result that has not
-    /// been sent.
+    /// The number of requests so far, the time of the last one, and the newest unsent result.
     sequence: u32,
     sent: Option<CallTime>,
     waiting: Option<Interim>,
@@ -88,7 +87,7 @@ impl SpeechInput {
         }
     }
 
-    /// Begins a recognition for a new attempt.
+    /// Starts a recognition for a new attempt.
     pub(super) fn begin(&mut self, ctx: &mut CallContext) {
         self.stop(ctx);
         (self.begun, self.speaking, self.words_heard) = (false, false, false);
@@ -130,7 +129,7 @@ impl SpeechInput {
         self.open = None;
     }
 
-    /// Handles the lack of a recogniser. Logged once.
+    /// Handles a missing recogniser and logs this once.
     pub(super) fn unavailable(&mut self, ctx: &mut CallContext) {
         self.clear(ctx);
         if !std::mem::replace(&mut self.no_recogniser, true) {
@@ -166,7 +165,7 @@ impl SpeechInput {
         self.open.is_some() && self.speaking
     }
 
-    /// Whether the recogniser has been asked for the result and has not answered.
+    /// Whether the result was requested from the recogniser and has not arrived.
     pub(super) fn is_finishing(&self) -> bool {
         self.open.is_some() && self.finishing
     }
@@ -191,16 +190,16 @@ impl SpeechInput {
         now.0.saturating_sub(self.voice_began.0).saturating_sub(ago_ms) < CERTAIN_SPEECH_MS
     }
 
-    /// Starts the timer after which the paused prompt goes on, if the voice that ended `ago_ms` ago
-    /// was short. After longer speech the prompt waits for the result.
+    /// Starts the timer after which the paused prompt continues, if the voice that ended `ago_ms`
+    /// ago was short. After longer speech the prompt waits for the result.
     pub(super) fn doubt(&mut self, ctx: &mut CallContext, ago_ms: u64) {
         if self.was_short(ctx.now, ago_ms) {
             ctx.set_timer(Timer::FalseBargeIn, FALSE_BARGE_IN_MS.saturating_sub(ago_ms));
         }
     }
 
-    /// Handles the beginning of speech. `counts` is false for speech over a prompt that has not
-    /// lasted long enough.
+    /// Handles the beginning of speech. `counts` is false if the speech is over a prompt and not
+    /// yet long enough.
     pub(super) fn voice(&mut self, ctx: &mut CallContext, counts: bool) {
         if !std::mem::replace(&mut self.speaking, true) {
             self.voice_began = ctx.now;
@@ -235,7 +234,7 @@ impl SpeechInput {
         if since_ms >= INTERIM_MS {
             self.send_interim(ctx);
         } else {
-            // When the timer fires, the newest result is sent. Those before it are outdated.
+            // When the timer fires, the newest result is sent. Earlier ones are outdated.
             ctx.set_timer(Timer::Interim, INTERIM_MS - since_ms);
         }
     }

@@ -1,7 +1,7 @@
 //! `Stream`: the call's audio on a customer's WebSocket (docs/reference/xml.md#stream).
 //!
-//! It runs in the background unless it keeps the call alive. The stream itself is managed in
-//! [`crate::stream`].
+//! It runs in the background unless it keeps the call alive. The module [`crate::stream`] manages
+//! the stream.
 
 use super::{At, Flow, Instruction};
 use crate::activity::{Activity, Completion, Env, Progress, StopReason};
@@ -11,7 +11,7 @@ use crate::stream;
 use model::StreamId;
 use xml::ast::Stream;
 
-/// The note on an instruction without a stream.
+/// The note of an instruction that could not open a stream.
 pub(super) const DROPPED: &str = "stream dropped";
 
 impl Instruction for Stream {
@@ -35,7 +35,7 @@ impl Instruction for Stream {
     }
 }
 
-/// Returns the order. The parser has validated the words.
+/// Converts the element to an order. The parser has already validated its values.
 fn order(element: &Stream) -> StreamOrder {
     StreamOrder {
         url: element.url.clone(),
@@ -67,8 +67,8 @@ impl Activity for OpenStream {
         })
     }
 
-    /// Ends the stream if another document replaces this one. The end of the call ends every
-    /// stream.
+    /// Ends the stream if another document replaces this one. At the end of the call, all streams
+    /// are ended elsewhere.
     fn stop(&mut self, env: &mut Env<'_>, reason: StopReason) {
         if reason == StopReason::Replaced {
             stream::stop(env.ctx, Some(self.stream), stream::StopReason::Api);

@@ -1,4 +1,4 @@
-//! `Wait`: silence (docs/reference/xml.md#wait). Before the answer the phone keeps ringing.
+//! `Wait`: silence (docs/reference/xml.md#wait). Before the answer, the phone continues to ring.
 //!
 //! With `silence="true"` it ends early after `minSilence` of silence. The leg reports the beginning
 //! and the end of voice, and a timer runs in between. With `beep` it ends early after a voicemail
@@ -32,7 +32,7 @@ impl Instruction for Wait {
     }
 }
 
-/// A `Wait` that runs.
+/// A `Wait` that is being executed.
 struct Pause {
     /// The conditions that end the wait early.
     early: Option<EarlyEnd>,
@@ -79,7 +79,8 @@ impl Activity for Pause {
 /// The conditions that end a wait early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct EarlyEnd {
-    /// The silence that ends the wait, in milliseconds.
+    /// The duration of silence that ends the wait, in milliseconds. `None` if silence does not end
+    /// it.
     silence_ms: Option<u64>,
     beep: Option<Beep>,
 }

@@ -22,15 +22,15 @@ pub(super) struct BackgroundRecording {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// Waits for the media path.
+    /// The recording waits for the media path.
     WaitingForMedia,
-    /// Waits for a `Dial` to connect.
+    /// The recording waits for a `Dial` to connect.
     WaitingForDial,
     Recording,
 }
 
 impl BackgroundRecording {
-    /// Begins the recording that a `Record` element describes.
+    /// Starts the recording that a `Record` element describes.
     pub(super) fn begin(ctx: &mut CallContext, readiness: Readiness, record: &Record) -> Self {
         let transcript = transcript(ctx, record.transcription.as_ref());
         let phase = match (record.start_on_dial_answer && !record.record_session, readiness) {
@@ -40,7 +40,7 @@ impl BackgroundRecording {
         Self::order(ctx, phase, RecordingOrder { transcript, ..background(record, ctx) })
     }
 
-    /// Begins the recording that an API request describes. The caller has checked that none is
+    /// Starts the recording that an API request describes. The caller has checked that none is
     /// running.
     pub(super) fn begin_for_api(
         ctx: &mut CallContext,
@@ -81,8 +81,8 @@ impl BackgroundRecording {
         ctx.media(MediaCommand::RecordStop { recording: self.recording, reason: end, key: None });
     }
 
-    /// Returns an activity that waits for the name of the recording, which the action of the
-    /// element reports.
+    /// Returns an activity that waits for the id of the recording, and then requests the action of
+    /// the element.
     pub(super) fn await_name(&self, target: Target, redirect: bool) -> RecordingNameWait {
         RecordingNameWait { recording: self.recording, target, redirect }
     }
@@ -109,7 +109,7 @@ impl Phase {
     }
 }
 
-/// Waits for the name of a `Record` in the background, and then requests its action.
+/// Waits for the id of a background `Record`, and then requests its action.
 pub(super) struct RecordingNameWait {
     recording: RecordingId,
     target: Target,

@@ -9,22 +9,23 @@ use crate::snapshot::{SnapshotBuilder, text, word};
 use xml::Document;
 use xml::ast::{Element, ElementKind};
 
-/// How many elements ahead sounds are prepared.
+/// Number of elements for which sounds are prepared in advance.
 const LOOKAHEAD: usize = 8;
 
 /// A document, and the element that comes next.
 pub(super) struct Cursor {
     document: Arc<Document>,
-    /// The next child of `Response`.
+    /// The index of the next child of `Response`.
     next: usize,
-    /// The next child of the `PreAnswer` before `next`, while the cursor is inside it.
+    /// The index of the next child of the `PreAnswer` before `next`. `None` while the cursor is not
+    /// inside it.
     inner: Option<usize>,
-    /// The sounds of elements before this one have been prepared.
+    /// The index of the first element whose sounds have not been prepared.
     prepared: usize,
 }
 
 impl Cursor {
-    /// A cursor before the first element.
+    /// Creates a cursor before the first element.
     pub(super) fn new(document: Arc<Document>) -> Self {
         Self { document, next: 0, inner: None, prepared: 0 }
     }
@@ -35,7 +36,7 @@ impl Cursor {
         self.document.clone()
     }
 
-    /// The next element. `None` at the end of the document.
+    /// Returns the next element. `None` at the end of the document.
     pub(super) fn upcoming<'a>(&self, document: &'a Document) -> Option<&'a Element> {
         if let Some(child) = self.inner
             && let Some(element) = self.pre_answer(document).get(child)
@@ -53,7 +54,7 @@ impl Cursor {
         }
     }
 
-    /// Goes to the first child of the element that the cursor has moved past.
+    /// Enters the element that the cursor has moved past, and moves to its first child.
     pub(super) fn enter(&mut self) {
         self.inner = Some(0);
     }
@@ -77,7 +78,7 @@ impl Cursor {
         }
     }
 
-    /// Returns the sounds of the next few elements, without those that were returned before.
+    /// Returns the sounds of the next few elements, except those that were returned before.
     pub(super) fn sounds_ahead(&mut self) -> Vec<Sound> {
         let until = self.next.saturating_add(LOOKAHEAD);
         let mut sounds = Vec::new();
@@ -94,13 +95,14 @@ impl Cursor {
     }
 
     /// Returns the rules of the next collection, which takes the digits that are pressed now.
+    /// `None` if no collection follows.
     pub(super) fn next_rules(&self) -> Option<Rules> {
         let mut ahead = self.document.elements.iter().skip(self.next);
         ahead.find_map(|element| element::instruction(&element.kind).digit_rules())
     }
 
-    /// Adds the position to the snapshot. `number` is the number of documents that the call has
-    /// had.
+    /// Adds the position to the snapshot. `number` is the number of documents that the call has run
+    /// so far.
     pub(super) fn write_snapshot(&self, number: u32, snapshot: &mut SnapshotBuilder) {
         let (next, all) =
             (self.next.min(self.document.elements.len()), self.document.elements.len());

@@ -1,5 +1,5 @@
-//! The fetch of a document, and the consequences of its failure
-//! (docs/reference/xml.md#refused-documents, docs/reference/xml.md#how-a-document-runs).
+//! Fetches a document and handles failures of the fetch (docs/reference/xml.md#refused-documents,
+//! docs/reference/xml.md#how-a-document-runs).
 
 use std::sync::Arc;
 
@@ -19,12 +19,12 @@ use xml::ast::{Severity, Target};
 pub(super) struct DocumentFetch {
     pub(super) fetch: FetchId,
     pub(super) kind: FetchKind,
-    /// The action of a `Record`. It is sent again as a callback if the call ends before the
-    /// document has been received.
+    /// The action of a `Record`. It is repeated as a callback if the call ends before the document
+    /// has been received.
     pub(super) repeat_after_hangup: Option<(Target, Params)>,
 }
 
-/// Why a call cannot run the fetched document.
+/// The reason why a call cannot run the fetched document.
 pub(super) struct Failure {
     pub(super) cause: HangupCause,
     pub(super) reason: String,
@@ -39,8 +39,8 @@ impl DocumentFetch {
         Self::start_app(ctx, FetchKind::Answer, target, deadline_ms)
     }
 
-    /// Requests the document of the fallback URL, since the answer URL has failed. `None` if there
-    /// is none, or no time is left.
+    /// Requests the document of the fallback URL after the answer URL has failed. `None` if there
+    /// is no fallback URL or no time is left.
     pub(super) fn fallback(&self, ctx: &mut CallContext, reason: &str) -> Option<Self> {
         let left_ms = ctx.answer_budget_ms();
         if self.kind != FetchKind::Answer || left_ms == 0 {
@@ -62,8 +62,8 @@ impl DocumentFetch {
     ///
     /// # Errors
     ///
-    /// Fails if no document was received, or if it was refused. The findings of a refused document
-    /// are output.
+    /// Fails if no document was received, or if it was refused. Outputs the findings of a refused
+    /// document.
     pub(super) fn document(
         &self,
         ctx: &mut CallContext,
@@ -108,7 +108,7 @@ impl DocumentFetch {
         }
     }
 
-    /// Cancels the fetch, since the call ends.
+    /// Cancels the fetch at the end of the call.
     pub(super) fn abandon(self, ctx: &mut CallContext) {
         ctx.emit(Output::CancelFetch { fetch: self.fetch });
         if let Some((target, extra)) = self.repeat_after_hangup {
@@ -123,7 +123,7 @@ impl DocumentFetch {
     }
 }
 
-/// Returns the kind of the fetched document, which decides the last digit of the cause's code.
+/// Returns the kind of the fetched document, which determines the last digit of the cause's code.
 fn document_kind(kind: FetchKind) -> DocumentKind {
     match kind {
         FetchKind::Answer | FetchKind::Fallback => DocumentKind::Answer,
@@ -135,8 +135,9 @@ fn document_kind(kind: FetchKind) -> DocumentKind {
     }
 }
 
-/// Returns the cause for a refused document. If its first error is a URL or a method, that decides
-/// the cause, otherwise the kind of document does (docs/reference/xml.md#refused-documents).
+/// Returns the cause for a refused document. If its first error is a URL or a method, that
+/// determines the cause. Otherwise the kind of document does
+/// (docs/reference/xml.md#refused-documents).
 fn refused_cause(first: FirstFault, kind: DocumentKind) -> HangupCause {
     match first {
         FirstFault::ActionUrl => HangupCause::InvalidUrl(DocumentKind::Action),

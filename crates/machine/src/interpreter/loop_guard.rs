@@ -1,8 +1,8 @@
-//! Ends calls whose documents form an endless loop (docs/reference/xml.md#loops).
+//! Detects calls with documents that form an endless loop (docs/reference/xml.md#loops).
 
-/// The most consecutive documents without an instruction that takes time.
+/// Maximum number of consecutive documents without an instruction that takes time.
 const IDLE_DOCUMENTS_MAX: u32 = 100;
-/// The most documents of a call.
+/// Maximum number of documents of a call.
 const DOCUMENTS_MAX: u32 = 2_000;
 
 /// Counts the documents of a call.
@@ -14,28 +14,28 @@ pub(super) struct LoopGuard {
 }
 
 impl LoopGuard {
-    /// Counts a document that begins.
+    /// Counts a document that starts.
     pub(super) fn begin_document(&mut self) {
         self.documents = self.documents.saturating_add(1);
         self.took_time = false;
     }
 
-    /// Notes that an instruction of the document begins. `takes_time` is false if it ends
+    /// Records that an instruction of the document starts. `takes_time` is false if it ends
     /// immediately.
     pub(super) fn note(&mut self, takes_time: bool) {
         self.took_time |= takes_time;
     }
 
-    /// Returns the number of documents that the call has had.
+    /// Returns the number of documents that the call has run so far.
     pub(super) fn documents(&self) -> u32 {
         self.documents
     }
 
-    /// Ends the document, since another one replaces it.
+    /// Ends the document when it is replaced.
     ///
     /// # Errors
     ///
-    /// Fails if the call has had too many documents. The error names the limit.
+    /// Fails if the call has run too many documents. The error names the limit.
     pub(super) fn end_document(&mut self) -> Result<(), String> {
         self.idle_documents =
             if self.took_time { 0 } else { self.idle_documents.saturating_add(1) };

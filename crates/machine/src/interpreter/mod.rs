@@ -4,8 +4,7 @@
 //! element, and replaces it when control is transferred. The behaviour of each element is defined
 //! in [`crate::element`].
 //!
-//! The interpreter is independent of Meta. It learns from a [`Readiness`] whether the call is
-//! answered.
+//! The interpreter is independent of Meta. A [`Readiness`] informs it whether the call is answered.
 
 mod background_recording;
 mod cursor;
@@ -40,15 +39,15 @@ use xml::ast::{Record, Target};
 /// The state of the interpreter after an input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// Waits for an instruction, a fetch, or the answer of the call.
+    /// The interpreter waits for an instruction, a fetch, or the answer of the call.
     Busy,
-    /// The call is to be hung up with this cause.
+    /// The call must be hung up with this cause.
     End(HangupCause),
 }
 
 /// The current state of the interpreter.
 enum Foreground {
-    /// Between elements, or the call has ended.
+    /// No instruction runs: the interpreter is between two elements, or the call has ended.
     Idle,
     /// The next element needs the call to be answered and its media path to be up.
     WaitingForMedia,
@@ -60,7 +59,7 @@ enum Foreground {
 
 /// Executes the documents of a call. See the [module documentation](self).
 pub(crate) struct Interpreter {
-    /// `None` before the first document.
+    /// The position in the document. `None` before the first document.
     cursor: Option<Cursor>,
     foreground: Foreground,
     /// The instruction that is being executed.
@@ -70,12 +69,12 @@ pub(crate) struct Interpreter {
     recording: Option<BackgroundRecording>,
     keys: DigitBuffer,
     loops: LoopGuard,
-    /// The cause with which the call ends if no element follows the room that it was in.
+    /// The cause with which the call ends if no element follows the room that the call has left.
     room_end_cause: Option<HangupCause>,
 }
 
 impl Interpreter {
-    /// Begins with a fetch of the answer document.
+    /// Starts with a fetch of the answer document.
     pub(crate) fn begin(ctx: &mut CallContext) -> Self {
         Self::with_foreground(Foreground::Fetching(DocumentFetch::answer(ctx)))
     }
@@ -93,12 +92,12 @@ impl Interpreter {
         }
     }
 
-    /// Begins on a B-leg that was answered. It has no document and waits for its A-leg.
+    /// Starts on a B-leg that was answered. It has no document and waits for its A-leg.
     pub(crate) fn for_b_leg(ctx: &mut CallContext) -> Self {
         Self::with_foreground(Foreground::Activity(Box::new(CalledParty::begin(ctx))))
     }
 
-    /// Begins on a call that was answered and needs a confirmation before its document runs.
+    /// Starts on a call that was answered and needs a confirmation before its document runs.
     pub(crate) fn with_confirmation(
         ctx: &mut CallContext,
         readiness: Readiness,
@@ -109,7 +108,7 @@ impl Interpreter {
         Self::with_foreground(Foreground::Activity(Box::new(called_party)))
     }
 
-    /// Begins with a document.
+    /// Starts with a document.
     pub(crate) fn with_document(
         ctx: &mut CallContext,
         readiness: Readiness,
@@ -218,8 +217,7 @@ impl Interpreter {
         }
     }
 
-    /// Handles the end of the call's stream. If the document waited for it, the next element
-    /// follows.
+    /// Handles the end of the call's stream. If the document waited for it, the document continues.
     pub(crate) fn stream_ended(
         &mut self,
         ctx: &mut CallContext,
@@ -229,7 +227,7 @@ impl Interpreter {
         self.dispatch(ctx, readiness, |activity, env| activity.stream_ended(env, ended))
     }
 
-    /// Stops everything that runs, since the call ends (docs/reference/xml.md#hang-up).
+    /// Stops all activities at the end of the call (docs/reference/xml.md#hang-up).
     pub(crate) fn end_call(&mut self, ctx: &mut CallContext, readiness: Readiness) {
         match self.take_foreground() {
             Foreground::Idle | Foreground::WaitingForMedia => {}
@@ -425,7 +423,7 @@ impl Interpreter {
         }
     }
 
-    /// Ends the instruction. Returns `None` if the next element follows.
+    /// Ends the instruction. Returns `None` if the document continues with the next element.
     fn finish(&mut self, ctx: &mut CallContext, finished: Completion) -> Option<Step> {
         self.foreground = Foreground::Idle;
         self.end_place(ctx, finished.outcome, &finished.note);
@@ -443,8 +441,8 @@ impl Interpreter {
 
     /// Handles the end of the document (docs/reference/xml.md#end-of-the-document).
     ///
-    /// Tones that have been ordered are sent first. Otherwise a document that ends in `DTMF` would
-    /// send none.
+    /// Waits for tones that are being sent. Otherwise a document that ends in `DTMF` would send
+    /// none.
     fn end_document(&mut self) -> Step {
         match self.tones {
             Some(play) => {
@@ -491,7 +489,7 @@ impl Interpreter {
         self.end_place(ctx, InstructionOutcome::Cut, "transferred");
     }
 
-    /// Leaves this document and fetches the next (docs/reference/xml.md#control-transfer).
+    /// Leaves this document and fetches the next one (docs/reference/xml.md#control-transfer).
     fn fetch_next(
         &mut self,
         ctx: &mut CallContext,
@@ -537,9 +535,10 @@ impl Interpreter {
 
     // --- recordings ---
 
-    /// Begins a `Record` in the background. Returns `None` if the next element follows.
+    /// Starts a background `Record`. Returns `None` if the document continues with the next
+    /// element.
     ///
-    /// The action is requested once the recording has a name.
+    /// The action is requested once the recording has an id.
     fn record_in_background(
         &mut self,
         ctx: &mut CallContext,
@@ -569,7 +568,7 @@ impl Interpreter {
         }
     }
 
-    /// Records the call on behalf of an API request, unless it is being recorded.
+    /// Records the call on behalf of an API request, unless it is already being recorded.
     pub(crate) fn record(
         &mut self,
         ctx: &mut CallContext,
@@ -588,8 +587,8 @@ impl Interpreter {
         self.recording = Some(recording);
     }
 
-    /// Ends the background recording on behalf of an API request. Without one, ends the `Record`
-    /// that runs, and its action follows.
+    /// Ends the background recording on behalf of an API request. Without one, ends the current
+    /// `Record` element, and its action follows.
     pub(crate) fn stop_recording(&mut self, ctx: &mut CallContext) {
         match (self.recording.take(), &mut self.foreground) {
             (Some(recording), _) => recording.stop(ctx, RecordingEndReason::Stopped),
@@ -598,19 +597,20 @@ impl Interpreter {
         }
     }
 
-    /// Whether the call is recorded, or will be: in the background, or by the `Record` that runs.
+    /// Whether the call is or will be recorded, in the background or by the current `Record`
+    /// element.
     pub(crate) fn is_recorded(&self) -> bool {
         self.recording.is_some() || self.activity().is_some_and(Activity::is_recording)
     }
 
-    /// Whether the activity waits for the end of that recording and then requests an action.
+    /// Whether the activity waits for the end of this recording and then requests an action.
     pub(crate) fn awaits_recording(&self, record: RecordingId) -> bool {
         self.activity().is_some_and(|activity| activity.awaits_recording(record))
     }
 
     // --- the B-leg ---
 
-    /// Returns the leg that this call dialled, once it has answered.
+    /// Returns the leg that has answered this call's `Dial`, or `None` if none is connected.
     pub(crate) fn b_leg(&self) -> Option<CallUuid> {
         self.activity()?.b_leg()
     }
@@ -625,7 +625,7 @@ impl Interpreter {
         }
     }
 
-    /// Transfers the B-leg to another document and gives it up. Returns `false` without a B-leg.
+    /// Transfers the B-leg to another document and releases it. Returns `false` without a B-leg.
     pub(crate) fn transfer_b_leg(&mut self, ctx: &mut CallContext, target: Target) -> bool {
         if self.b_leg().is_none() {
             return false;
@@ -649,15 +649,14 @@ impl Interpreter {
         }
     }
 
-    /// Returns the instruction that is being executed.
+    /// Returns the instruction that is being executed, or `None` if there is none.
     pub(crate) fn place(&self) -> Option<Place> {
         self.place
     }
 
     /// Whether a digit pressed now must stay out of logs.
     ///
-    /// This is so if a collection with `log="false"` would take it, or if it follows digits that
-    /// such a collection has taken.
+    /// A collection with `log="false"` would take the digit, or has taken digits before it.
     pub(crate) fn hides_digits(&self) -> bool {
         let after_hidden = self.keys.is_after_hidden();
         match &self.foreground {
@@ -671,7 +670,7 @@ impl Interpreter {
         }
     }
 
-    /// Whether the words of that recognition must stay out of logs. `None` if no activity waits for
+    /// Whether the words of this recognition must stay out of logs. `None` if no activity waits for
     /// them.
     pub(crate) fn hides_speech(&self, recognition: RecognitionId) -> Option<bool> {
         self.activity()?.hides_speech(recognition)
@@ -687,7 +686,8 @@ impl Interpreter {
         }
     }
 
-    /// Returns the rules of the collection that takes the digits which are pressed now.
+    /// Returns the rules of the collection that takes the digits which are pressed now. `None` if
+    /// no collection follows.
     fn next_rules(&self) -> Option<Rules> {
         self.cursor.as_ref()?.next_rules()
     }

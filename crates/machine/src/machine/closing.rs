@@ -1,4 +1,5 @@
-//! A call that has ended here and not yet at Meta. Its record is written, its slot is still held.
+//! A call that has ended on this side and not yet at Meta. Its record is written, and its slot is
+//! still held.
 
 use super::{State, finish, store_termination};
 use crate::conclude::conclude;
@@ -7,14 +8,14 @@ use crate::contract::{CallState, CallTime, GraphAction, GraphOutcome, Input, Med
 use crate::timers::Timer;
 use model::HangupCause;
 
-/// Intervals of further `terminate` requests, and how long they are sent
+/// Interval of repeated `terminate` requests, and the time for which they are sent
 /// (docs/reference/meta.md#reaper).
 const TERMINATE_RETRY_MS: u64 = 15_000;
 const TERMINATE_RETRIES_MS: u64 = 60_000;
 
 /// `terminate` was sent, and Meta has not confirmed the end of the call.
 pub(super) struct ClosingState {
-    /// Until when a failed `terminate` is sent again.
+    /// Time until which a failed `terminate` is repeated.
     retry_until: CallTime,
 }
 
@@ -108,8 +109,8 @@ impl ClosingState {
     }
 }
 
-/// Ends a call that Meta still holds. Its record is written now. Its slot is released when Meta
-/// confirms the end.
+/// Ends a call that is still active at Meta. Its record is written now. Its slot is released when
+/// Meta confirms the end.
 pub(super) fn close(ctx: &mut CallContext, cause: HangupCause) -> State {
     ctx.graph(GraphAction::Terminate);
     close_here(ctx, cause)
@@ -133,7 +134,7 @@ fn close_here(ctx: &mut CallContext, cause: HangupCause) -> State {
     begin_waiting(ctx)
 }
 
-/// Ends the call on our side: closes its media and writes its record.
+/// Ends the call on this side: closes its media and writes its record.
 pub(super) fn end_here(ctx: &mut CallContext, cause: HangupCause) {
     ctx.media(MediaCommand::Close);
     ctx.report_state(CallState::Closing);

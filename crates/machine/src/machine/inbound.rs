@@ -1,4 +1,4 @@
-//! An inbound call until it is answered: the user's phone rings, then `accept` is sent
+//! An inbound call before its answer: the user's phone rings, then `accept` is sent
 //! (docs/reference/meta.md#user-initiated-calls).
 
 use super::live::LiveState;
@@ -11,11 +11,11 @@ use crate::snapshot::{SnapshotBuilder, text, word};
 use crate::timers::Timer;
 use model::HangupCause;
 
-/// The user's phone rings. The document is fetched and run up to the first element that needs
+/// The user's phone rings. The document is fetched and executed up to the first element that needs
 /// media, while ICE and DTLS proceed.
 pub(super) struct PreparingState {
     interpreter: Box<Interpreter>,
-    /// `accept` does not wait for ICE and DTLS any longer.
+    /// Whether `accept` no longer waits for ICE and DTLS.
     waited: bool,
 }
 
@@ -25,18 +25,18 @@ pub(super) struct AcceptingState {
     ending: Option<Ending>,
 }
 
-/// How the call ended while `accept` was in flight. Its outcome is awaited, so that no other
-/// request overtakes it.
+/// The way in which the call ended while `accept` was in flight. The outcome of `accept` is
+/// awaited, so that no other request overtakes it.
 #[derive(Clone, Copy)]
 enum Ending {
     /// Meta reported the end. Nothing is sent.
     Remote,
-    /// We end the call. `terminate` follows the outcome, never a reject.
+    /// This side ends the call. `terminate` follows the outcome, never a reject.
     Local(HangupCause),
 }
 
 impl PreparingState {
-    /// Begins a call. The SDP answer is sent and the answer URL is requested at the same time.
+    /// Starts a call. The SDP answer is sent, and the answer URL is requested at the same time.
     pub(super) fn begin(ctx: &mut CallContext) -> Self {
         ctx.graph(GraphAction::PreAccept);
         ctx.media(MediaCommand::Begin);
@@ -167,8 +167,8 @@ impl PreparingState {
         }
     }
 
-    /// Answers the call if the document needs media and the media path is up or has been waited
-    /// for.
+    /// Answers the call if the document needs media, and the media path is up or the wait for it
+    /// has expired.
     fn accept_if_ready(self, ctx: &mut CallContext) -> State {
         if self.interpreter.wants_media() && !ctx.path_lost && (ctx.connected || self.waited) {
             self.accept(ctx)
@@ -180,7 +180,7 @@ impl PreparingState {
     fn accept(self, ctx: &mut CallContext) -> State {
         ctx.timers.clear(Timer::AcceptWait);
         ctx.timers.clear(Timer::Accept);
-        // Guards against an outcome that is never reported.
+        // Covers the case that the outcome is never reported.
         ctx.set_reap_timer();
         ctx.graph(GraphAction::Accept);
         ctx.report_state(CallState::Accepting);
@@ -346,7 +346,7 @@ impl AcceptingState {
                 ctx.set_timer(Timer::AcceptOutcome, outcome_ms);
                 self.ending = Some(ending);
             }
-            // We ended the call first. After the webhook nothing is left to terminate.
+            // This side ended the call first. After the webhook, `terminate` is no longer needed.
             (Some(Ending::Local(cause)), Ending::Remote) => return end(ctx, cause),
             (Some(_), _) => {}
         }

@@ -17,23 +17,23 @@ use model::HangupCause;
 /// The call is answered.
 pub(super) struct LiveState {
     interpreter: Box<Interpreter>,
-    /// Digits that an outbound call sends once the media path is up.
+    /// Digits that an outbound call sends when the media path is up.
     digits: Option<String>,
     /// Sounds that API requests play beside the document.
     overlays: Overlays,
 }
 
 impl LiveState {
-    /// Begins after `accept` has succeeded. The interpreter continues with the element that waited
-    /// for it.
+    /// Enters this state after `accept` has succeeded. The interpreter continues with the element
+    /// that waited for it.
     pub(super) fn begin(mut interpreter: Box<Interpreter>, ctx: &mut CallContext) -> State {
         Self::mark_answered(ctx);
         let step = interpreter.resume(ctx, live_readiness(ctx));
         Self { interpreter, digits: None, overlays: Overlays::default() }.after(ctx, step)
     }
 
-    /// Begins after the user has answered an outbound call. Requests the answer URL, or reports to
-    /// the leg that dialled.
+    /// Enters this state after the user has answered an outbound call. Requests the answer URL, or
+    /// reports to the leg that dialled.
     pub(super) fn begin_outbound(ctx: &mut CallContext) -> State {
         Self::mark_answered(ctx);
         add_participant::report(ctx, "AddParticipantAnswered");
@@ -162,7 +162,7 @@ impl LiveState {
                 ctx.remark(UNUSABLE_ANSWER.to_owned());
                 self.hang_up(ctx, HangupCause::GraphError)
             }
-            // Outcomes of `pre_accept` that arrive after that of `accept`, and RINGING after
+            // The outcome of `pre_accept` may arrive after that of `accept`, and RINGING after
             // ACCEPTED.
             Input::Offered { .. }
             | Input::Placed { .. }
@@ -185,14 +185,15 @@ impl LiveState {
                         let step = self.interpreter.transfer_to(ctx, live_readiness(ctx), target);
                         return self.after(ctx, step);
                     }
-                    // A leg that is not transferred is hung up (docs/reference/rest.md#transfer).
+                    // A leg that is not named in the transfer is hung up
+                    // (docs/reference/rest.md#transfer).
                     None if is_released => return self.hang_up(ctx, HangupCause::ApiHangup),
                     None => {}
                 }
             }
             Command::Run { document, room } => {
-                // The call enters a multi-party call. Its participant events are reported now,
-                // since it was answered before.
+                // The call enters a multi-party call. Its events as a participant are reported now,
+                // because it was answered before.
                 for event in ["AddParticipantInitiated", "AddParticipantAnswered"] {
                     add_participant::report_for(ctx, &document, room, event);
                 }

@@ -47,9 +47,9 @@ impl Machine {
 
     /// Handles an input. Call [`Machine::poll`] afterwards until it returns `None`.
     ///
-    /// An `at` before that of the previous input counts as equal to it. Inputs before the first of
-    /// these and after `Over` are ignored, as are those about a fetch, a playlist or a request that
-    /// the machine does not wait for any more.
+    /// An `at` before that of the previous input counts as equal to it. Inputs before
+    /// [`Input::Offered`] or [`Input::Placed`] and after [`Output::Over`] are ignored. So are
+    /// inputs about a fetch, a playlist or a request that the machine no longer waits for.
     pub fn handle(&mut self, at: CallTime, input: Input) {
         match (&mut self.call, input) {
             (Some(call), input) => call.handle(at, input),
@@ -67,24 +67,24 @@ impl Machine {
         self.call = Some(Call { ctx, state: Some(state) });
     }
 
-    /// Returns the next output, in order.
+    /// Returns the next output, in order, or `None` if there is none.
     pub fn poll(&mut self) -> Option<Output> {
         self.call.as_mut()?.ctx.next_output()
     }
 
-    /// Frees memory that the output queue does not need. Most calls wait for minutes between two
-    /// inputs. Call it when [`Machine::poll`] returns `None`. It has no other effect.
+    /// Frees unused memory of the output queue. Most calls wait for minutes between two inputs.
+    /// Call this when [`Machine::poll`] returns `None`. It has no other effect.
     pub fn shrink(&mut self) {
         if let Some(call) = &mut self.call {
             call.ctx.shrink();
         }
     }
 
-    /// Returns when [`Input::Timer`] is due, and why.
+    /// Returns the time at which [`Input::Timer`] is due, and the timer. `None` if no timer is set.
     ///
     /// Call it again after each [`Machine::handle`], since the time can change. An early
-    /// [`Input::Timer`] is harmless. A timer that fires may change the state without an output.
-    /// Therefore an event log may omit only those that came early.
+    /// [`Input::Timer`] is harmless. A timer that fires may change the state without an output, so
+    /// an event log may omit only early inputs of this kind.
     pub fn poll_timeout(&self) -> Option<(CallTime, Timer)> {
         self.call.as_ref()?.ctx.timers.next()
     }
@@ -113,18 +113,18 @@ impl Machine {
         snapshot.fields()
     }
 
-    /// Returns the state. `None` before the first input.
+    /// Returns the state, or `None` before the first input.
     pub fn state(&self) -> Option<CallState> {
         Some(self.call.as_ref()?.state.as_ref()?.name())
     }
 
-    /// Returns the element and line of the instruction that is being executed.
+    /// Returns the name and line of the element that is being executed, or `None` if there is none.
     pub fn current_element(&self) -> Option<(&'static str, u32)> {
         let place = self.call.as_ref()?.state.as_ref()?.interpreter()?.place()?;
         Some((place.element, place.at.line))
     }
 
-    /// Returns the leg that the call has dialled, once it has answered.
+    /// Returns the leg that has answered the call's `Dial`, or `None` if none is connected.
     pub fn b_leg(&self) -> Option<CallUuid> {
         self.interpreter()?.b_leg()
     }
@@ -134,13 +134,13 @@ impl Machine {
         self.interpreter().is_some_and(Interpreter::is_recorded)
     }
 
-    /// Whether the machine requests an action at the end of that recording. If not, the caller must
-    /// report the recording.
+    /// Whether the machine requests an action at the end of this recording. Otherwise the caller
+    /// must report the recording.
     pub fn awaits_recording(&self, recording: RecordingId) -> bool {
         self.interpreter().is_some_and(|interpreter| interpreter.awaits_recording(recording))
     }
 
-    /// Returns when the call was answered.
+    /// Returns when the call was answered, or `None` if it was not.
     pub fn answered(&self) -> Option<CallTime> {
         self.call.as_ref()?.ctx.answered
     }
@@ -162,7 +162,7 @@ impl Machine {
         self.interpreter().map_or(digit, |interpreter| interpreter.stand_in(digit))
     }
 
-    /// Returns the form of an input that the event log may contain. Call it just before
+    /// Returns an input in the form for the event log. Call it just before
     /// [`Machine::handle`], with the same time.
     ///
     /// A replay of the result leads to the same outputs. Digits and words that must stay out of
@@ -178,7 +178,7 @@ impl Machine {
             Input::Digit { leg, digit } if self.hides_input() => {
                 Cow::Owned(Input::Digit { leg: *leg, digit: self.redact(*digit) })
             }
-            // Words that no activity waits for are removed.
+            // Remove words that no activity waits for.
             Input::Speech { recognition, event } => match self.hides_speech(*recognition) {
                 Some(false) => Cow::Borrowed(input),
                 Some(true) => {
@@ -202,7 +202,7 @@ impl Machine {
         }
     }
 
-    /// Whether the words of that recognition must stay out of logs. `None` if no activity waits for
+    /// Whether the words of this recognition must stay out of logs. `None` if no activity waits for
     /// them.
     fn hides_speech(&self, recognition: RecognitionId) -> Option<bool> {
         self.interpreter()?.hides_speech(recognition)
@@ -226,7 +226,7 @@ impl Call {
 
     /// Advances the time to `at` and fires the timers that were due before it.
     ///
-    /// A late wake-up therefore changes no decision. Timers that are due exactly at `at` fire with
+    /// A late call therefore changes no decision. Timers that are due exactly at `at` fire with
     /// `Input::Timer` only.
     fn catch_up(&mut self, at: CallTime, input: &Input) {
         self.ctx.now = self.ctx.now.max(at);
@@ -252,12 +252,12 @@ enum State {
 }
 
 impl State {
-    /// Begins an inbound call.
+    /// Starts an inbound call.
     fn begin_inbound(ctx: &mut CallContext) -> Self {
         Self::Preparing(PreparingState::begin(ctx))
     }
 
-    /// Begins an outbound call.
+    /// Starts an outbound call.
     fn begin_outbound(ctx: &mut CallContext) -> Self {
         Self::Calling(CallingState::begin(ctx))
     }
@@ -300,7 +300,7 @@ impl State {
         }
     }
 
-    /// Adds what only the state knows to the snapshot, and whether the slot is held, which it is
+    /// Adds the data of the state to the snapshot, and whether the slot is held. A slot is held
     /// until Meta confirms the end.
     fn write_snapshot(&self, ctx: &CallContext, snapshot: &mut SnapshotBuilder) {
         snapshot.add("state", [word(self.name().as_str())]);
@@ -336,12 +336,12 @@ impl State {
     }
 }
 
-/// Stores the terminate webhook. Its duration is recorded beside ours.
+/// Stores the terminate webhook. Its duration is recorded in addition to Offhook's own.
 fn store_termination(ctx: &mut CallContext, termination: Termination) {
     ctx.termination = Some(termination);
 }
 
-/// Ends the call on both sides.
+/// Ends the call at Meta and on this side.
 fn end(ctx: &mut CallContext, cause: HangupCause) -> State {
     conclude(ctx, cause);
     finish(ctx)
@@ -353,7 +353,7 @@ fn finish(ctx: &mut CallContext) -> State {
     State::Over
 }
 
-/// Returns the hangup cause for a request that Graph refused or that failed
+/// Returns the hangup cause for a request that was refused by Graph or has failed
 /// (docs/reference/hangup-causes.md).
 fn graph_cause(outcome: &GraphOutcome) -> HangupCause {
     match outcome {
@@ -382,5 +382,5 @@ fn describe(outcome: &GraphOutcome) -> String {
     }
 }
 
-/// The remark on an SDP answer of Meta that cannot be used.
+/// The remark about an unusable SDP answer of Meta.
 const UNUSABLE_ANSWER: &str = "Meta's SDP answer is unusable: the call is ended";

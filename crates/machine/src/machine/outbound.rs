@@ -1,5 +1,5 @@
-//! An outbound call until it is answered (docs/reference/meta.md#business-initiated-calls), and one
-//! that ended before its id was known.
+//! An outbound call before its answer (docs/reference/meta.md#business-initiated-calls), and an
+//! outbound call that ended before its id was known.
 //!
 //! Meta guarantees no order: the SDP answer, RINGING and ACCEPTED can arrive in any order, even
 //! before Graph has returned the id of the call. The call driver delivers [`Input::Bound`] before
@@ -20,32 +20,32 @@ use crate::snapshot::{SnapshotBuilder, word};
 use crate::timers::Timer;
 use model::{CallType, HangupCause};
 
-/// Timeout of ACCEPTED after the user's first audio, in milliseconds. Audio means that the user has
-/// answered.
+/// Timeout of ACCEPTED after the user's first audio, in milliseconds. The audio shows that the user
+/// has answered.
 const ACCEPTED_GRACE_MS: u64 = 2_000;
-/// How long a call may still turn out to exist after a `connect` without an outcome.
+/// Time for which the id of a call may still arrive after a `connect` with an unknown outcome.
 const UNKNOWN_CONNECT_MS: u64 = 60_000;
 
 /// The call is being placed, or the user's phone rings.
 pub(super) struct CallingState {
-    /// Meta's id of the call is known.
+    /// Whether Meta's id of the call is known.
     bound: bool,
-    /// RINGING has been received.
+    /// Whether RINGING has been received.
     rung: bool,
 }
 
 /// The call ended before Meta's id was known. If an id arrives, the call is terminated at Meta.
 pub(super) struct UnboundState {
-    /// `connect` is in flight.
+    /// Whether `connect` is in flight.
     connect_in_flight: bool,
 }
 
 impl CallingState {
-    /// Begins a call: the SDP offer is sent to Graph.
+    /// Starts a call: sends the SDP offer to Graph.
     pub(super) fn begin(ctx: &mut CallContext) -> Self {
         ctx.graph(GraphAction::Connect);
         ctx.report_state(CallState::Dialing);
-        // Guards against an outcome that is never reported.
+        // Covers the case that the outcome is never reported.
         ctx.set_reap_timer();
         Self { bound: false, rung: false }
     }
@@ -168,7 +168,7 @@ impl CallingState {
         }
     }
 
-    /// Meta's id is known: the ring timeout begins.
+    /// Handles the arrival of Meta's id: starts the ring timeout.
     fn proceed(self, ctx: &mut CallContext) -> State {
         ctx.timers.clear(Timer::Reap);
         let ring_ms = ctx.setup.outbound.as_ref().map_or(0, |outbound| outbound.ring_timeout_ms);
@@ -182,7 +182,7 @@ impl CallingState {
 
     /// Handles the outcome of `connect`.
     fn outcome(self, ctx: &mut CallContext, outcome: &GraphOutcome) -> State {
-        // A webhook has delivered the id. The call exists, whatever the outcome of the request is.
+        // A webhook has delivered the id, so the call exists even if the request failed.
         if self.bound {
             return State::Calling(self);
         }
@@ -205,7 +205,7 @@ impl CallingState {
         end(ctx, cause)
     }
 
-    /// The user's phone rings. Reported once.
+    /// Handles the first report that the user's phone rings.
     fn ringing(self, ctx: &mut CallContext) -> State {
         if self.rung {
             return State::Calling(self);
@@ -237,7 +237,8 @@ impl CallingState {
     }
 }
 
-/// The call is answered now by our clock, whatever timestamp Meta reports.
+/// Marks the call as answered at the current time of the local clock. The timestamp from Meta is
+/// not used.
 fn answer(ctx: &mut CallContext) -> State {
     for timer in [Timer::Ring, Timer::RingLimit, Timer::AcceptedOverdue] {
         ctx.timers.clear(timer);
@@ -246,7 +247,8 @@ fn answer(ctx: &mut CallContext) -> State {
 }
 
 impl UnboundState {
-    /// The outcome of `connect` is unknown. Releases the slot and waits a while for an id.
+    /// Handles an unknown outcome of `connect`: releases the slot and waits for an id for a limited
+    /// time.
     fn outcome_unknown(ctx: &mut CallContext) -> State {
         ctx.emit(Output::FreeSlot);
         ctx.timers.clear(Timer::Reap);
@@ -254,7 +256,7 @@ impl UnboundState {
         State::Unbound(Self { connect_in_flight: false })
     }
 
-    /// Whether the outcome of `connect` is unknown. The slot is released then.
+    /// Whether the outcome of `connect` is unknown, so that the slot is released.
     pub(super) fn is_outcome_unknown(&self) -> bool {
         !self.connect_in_flight
     }
@@ -278,7 +280,7 @@ impl UnboundState {
             {
                 Self::outcome_unknown(ctx)
             }
-            // After `Done`, `Bound` has come first.
+            // If the outcome is `Done`, `Bound` has already arrived.
             Input::Graph { action: GraphAction::Connect, .. } if self.connect_in_flight => {
                 finish(ctx)
             }
@@ -374,7 +376,7 @@ fn connect_cause(outcome: &GraphOutcome) -> HangupCause {
     }
 }
 
-/// Returns a remedy for the log.
+/// Returns a remedy for the operator, which is logged.
 fn remedy(cause: HangupCause) -> &'static str {
     match cause {
         HangupCause::CallingDisabled => "enable calling for the number at Meta",

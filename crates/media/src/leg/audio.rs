@@ -1,4 +1,4 @@
-//! The sources of the audio that the peer hears, and which of them it hears at a tick.
+//! The audio sources of a leg, and the selection of the audio for each tick.
 
 use super::reporter::Reporter;
 use crate::bridge::BridgeEnd;
@@ -11,14 +11,14 @@ use crate::prompt::Frame;
 /// The sources of a leg's audio.
 pub(super) struct AudioSources {
     pub(super) player: Option<Player>,
-    /// Connects this leg with another one.
+    /// The bridge to another leg.
     pub(super) bridge: Option<Box<BridgeEnd>>,
     /// Audio from a room.
     pub(super) room: Option<Box<FeedEnd>>,
-    /// Other live audio for the peer, and the mixer that adds it to the rest.
+    /// Other live audio for the peer, followed by the mixer that adds it to the rest.
     pub(super) feed: Option<Box<FeedEnd>>,
     mixer: Option<Box<PacketMixer<2>>>,
-    /// Audio over the player's, if there is any.
+    /// Audio that is played over the player's, if there is any.
     pub(super) layers: Option<Box<Layers>>,
     pub(super) silence: Frame,
 }
@@ -36,8 +36,8 @@ impl AudioSources {
         }
     }
 
-    /// Returns the bridge if its packets can be forwarded unchanged: no other audio has precedence
-    /// or must be mixed with it.
+    /// Returns the bridge if its packets can be forwarded unchanged. `None` if other audio has
+    /// precedence or must be mixed with it.
     pub(super) fn sole_bridge(&mut self) -> Option<&mut BridgeEnd> {
         let is_mixed =
             self.layers.is_some() || self.feed.as_ref().is_some_and(|feed| feed.has_queued());
@@ -58,7 +58,7 @@ impl AudioSources {
     }
 
     /// Returns the next frame of the leg's own audio: the playlist, the bridge, the room or the
-    /// feed. They advance even while a layer replaces them.
+    /// feed. `None` if they are silent. They advance even while a layer replaces them.
     fn next_own(&mut self, reporter: &Reporter) -> Option<Frame> {
         let room = next_feed_frame(&mut self.room);
         if self.player.is_some() {

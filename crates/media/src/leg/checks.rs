@@ -1,9 +1,9 @@
-//! Retransmission of unanswered ICE checks (RFC 8489 §6.2.1). str0m doubles its pauses from the
-//! first check on. A peer that becomes reachable only after a while, such as Meta's relay, would
-//! then be found up to that much later again.
+//! Retransmits unanswered ICE checks (RFC 8489 §6.2.1). str0m doubles the interval after each
+//! check. A peer that becomes reachable only after some time, such as Meta's relay, would therefore
+//! be found with a further delay of up to the same length.
 //!
-//! A copy has the transaction id of its check, so that one response is enough. No I/O; the leg
-//! sends.
+//! A copy has the transaction id of its check, so that one response is enough. The module has no
+//! I/O, and the leg sends the copies.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -12,16 +12,16 @@ use crate::stun::check_id;
 
 /// Minimum time between any two checks of a leg, and initially from a check to its copy.
 const SPACING: Duration = Duration::from_millis(50);
-/// A tick may be this late without shifting the next one.
+/// Time by which a tick may be late without delaying the next copy.
 const TICK: Duration = Duration::from_millis(20);
-/// A copy is sent after an eighth of the time without a response. A peer is found at most that much
-/// later than possible.
+/// A copy is sent after an eighth of the time without a response, so a peer is found with at most
+/// this relative delay.
 const BACKOFF_DIVISOR: u32 = 8;
-/// Maximum copies to one address that never answers. With str0m's own checks it gets at most 30
-/// (docs/reference/media.md#ice).
+/// Maximum number of copies to one address that never answers. Together with str0m's own checks, at
+/// most 30 are sent (docs/reference/media.md#ice).
 const COPIES_MAX: u32 = 17;
-/// Maximum copies before the call is accepted. The rest is kept for a relay that accepts nothing
-/// until then, however late that is.
+/// Maximum number of copies before the call is accepted. The others are reserved for a relay that
+/// accepts nothing until then.
 const COPIES_BEFORE_ACCEPT: u32 = 8;
 
 /// The latest check to each of the peer's addresses, until it is answered.
@@ -33,7 +33,7 @@ pub(super) struct CheckRetransmitter {
     open: bool,
 }
 
-/// When the next copy may be sent. `None` before the first check.
+/// The earliest time of the next copy. `None` before the first check.
 #[derive(Debug, Default)]
 struct Spacing(Option<Instant>);
 
@@ -42,7 +42,7 @@ impl Spacing {
         self.0.is_some_and(|at| at <= now)
     }
 
-    /// Records that a check is sent. Returns the time at which it was due.
+    /// Records that a check is being sent. Returns the time at which it was due.
     fn step(&mut self, now: Instant) -> Instant {
         let at = self.0.filter(|at| *at <= now && now < *at + TICK).unwrap_or(now);
         self.0 = Some(at + SPACING);
@@ -54,7 +54,8 @@ impl Spacing {
 struct Check {
     to: SocketAddr,
     datagram: Vec<u8>,
-    /// When the first check to this address was due, and the latest one, copies included.
+    /// The time at which the first check to this address was due, followed by that of the latest
+    /// one, copies included.
     first: Instant,
     latest: Instant,
     copies: u32,
@@ -80,13 +81,14 @@ impl CheckRetransmitter {
         }
     }
 
-    /// Records that the call was accepted: pending checks are repeated again, quickly at first.
+    /// Records that the call was accepted. Pending checks are repeated again, at short intervals
+    /// first.
     pub(super) fn open(&mut self, now: Instant) {
         if std::mem::replace(&mut self.open, true) {
             return;
         }
         for check in &mut self.pending {
-            // Due at the next tick, one after the other.
+            // All pending checks are due from the next tick on, one after the other.
             (check.first, check.latest) = (now, now.checked_sub(SPACING).unwrap_or(now));
         }
     }
@@ -96,8 +98,8 @@ impl CheckRetransmitter {
         self.pending.retain(|check| check.to != from);
     }
 
-    /// Returns the copy to send now, if one is due. `wake` is the time at which str0m may send
-    /// something itself.
+    /// Returns the copy to send now, or `None` if none is due. `wake` is the time at which str0m
+    /// may send something itself.
     pub(super) fn next_copy(&mut self, now: Instant, wake: Instant) -> Option<(SocketAddr, &[u8])> {
         if !self.spacing.allows(now) || wake <= now + TICK {
             return None;

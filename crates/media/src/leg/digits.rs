@@ -1,4 +1,4 @@
-//! Digits sent to the peer, as telephone events or as tones.
+//! Sends digits to the peer, as telephone events or as tones.
 
 use std::collections::VecDeque;
 
@@ -10,7 +10,7 @@ use crate::sdp::TelephoneEvent;
 use crate::tones::ToneSender;
 use machine::PlayId;
 
-/// RTP clock rate of Opus, in whose packets tones are sent.
+/// RTP clock rate of Opus packets, which contain the tones.
 const RTP_CLOCK: u32 = 48_000;
 /// Maximum number of queued digit commands.
 const COMMANDS_MAX: usize = 32;
@@ -23,11 +23,11 @@ pub(super) struct DigitQueue {
     tones: Option<Box<ToneSender>>,
 }
 
-/// The use of a tick.
+/// The use of a tick by the digit queue.
 pub(super) enum DigitStep {
-    /// No digit is in progress; audio may be sent.
+    /// No digit is in progress, so audio may be sent.
     Free,
-    /// The pause after a digit, or the end of a tone. Playback is held up.
+    /// The tick is the pause after a digit, or the end of a tone. Playback waits.
     Pause,
     /// A packet of a telephone event, with the timestamp of the event's start.
     Event { payload_type: u8, payload: Frame, timestamp: u32, marker: bool },
@@ -47,7 +47,7 @@ impl DigitQueue {
 
     pub(super) fn push(&mut self, play: PlayId, digits: &str, reporter: &Reporter) {
         if self.queue.len() == COMMANDS_MAX {
-            // Too many; report completion, so that the caller continues.
+            // There are too many commands. Completion is reported, so that the caller continues.
             reporter.report(LegEvent::DigitsSent(play));
             return;
         }
@@ -59,8 +59,8 @@ impl DigitQueue {
         self.queue.retain(|(digits, _)| *digits != play);
     }
 
-    /// Advances the current digit by a tick. A digit holds playback up, a wait between digits does
-    /// not.
+    /// Advances the current digit by a tick. Playback waits during a digit, but not during a pause
+    /// between digits.
     pub(super) fn step(&mut self, timestamp: u32, reporter: &Reporter) -> DigitStep {
         let Some((play, sender)) = self.queue.front_mut() else { return DigitStep::Free };
         let step = sender.step(timestamp);

@@ -16,32 +16,32 @@ use crate::transport::ReceivedPacket;
 use machine::MediaEvent;
 use model::Digit;
 
-/// Amount of received audio after which the peer of a call that we placed counts as having picked
-/// up (docs/reference/meta.md#business-initiated-calls).
+/// Amount of received audio after which the peer of an outbound call counts as having answered
+/// (docs/reference/meta.md#business-initiated-calls).
 const FLOWING_MS: u32 = 500;
 
-/// State of the peer's media.
+/// The state of the media from the peer.
 pub(super) struct Inbound {
     opus_pt: u8,
     pub(super) has_received: bool,
     /// Whether the peer is muted. Its keys still count.
     pub(super) muted: bool,
-    /// Packets left until half a second of the peer's audio has arrived. `None` if that is not
-    /// reported.
+    /// The number of further packets until half a second of the peer's audio has arrived. `None` if
+    /// this is not reported.
     packets_until_flowing: Option<u32>,
     telephone_events: Vec<u8>,
     events: dtmf::Receiver,
-    /// DTMF as tones, if no telephone-event was negotiated.
+    /// Receives DTMF as tones, if no telephone-event was negotiated.
     tones: Option<Box<ToneReceiver>>,
-    /// Reused buffer for the digits of a packet.
+    /// A buffer for the digits of a packet, which is reused.
     digits: Vec<Digit>,
-    /// Present while voice or a beep is to be detected.
+    /// The detector of voice and beeps. `None` while neither is detected.
     detector: Option<Box<AudioDetector>>,
 }
 
 impl Inbound {
-    /// `flowing_packet_ms` is the length of the peer's packets if [`MediaEvent::Flowing`] is to be
-    /// reported.
+    /// Creates the state. `flowing_packet_ms` is the length of the peer's packets if
+    /// [`MediaEvent::Flowing`] is to be reported.
     pub(super) fn new(
         opus_pt: u8,
         telephone_events: Vec<u8>,
@@ -61,14 +61,14 @@ impl Inbound {
         }
     }
 
-    /// Changes the settings of the detector, which is dropped when nothing is left to detect.
+    /// Changes the settings of the detector. It is dropped when it has nothing to detect.
     pub(super) fn update_detector(&mut self, change: impl FnOnce(&mut AudioDetector)) {
         let mut detector = self.detector.take().unwrap_or_else(|| Box::new(AudioDetector::new()));
         change(&mut detector);
         self.detector = Some(detector).filter(|detector| detector.is_active());
     }
 
-    /// Reports the digits and the silence that can be inferred after some time without packets.
+    /// Reports the digits and the silence that follow from the absence of packets.
     pub(super) fn tick(&mut self, now: Instant, reporter: &Reporter) {
         self.events.tick(now, &mut self.digits);
         self.report_digits(reporter);
@@ -85,7 +85,7 @@ impl Inbound {
     }
 }
 
-/// Processes decrypted packets: the parts of a leg that they change.
+/// The parts of a leg that process decrypted packets.
 pub(super) struct PacketHandler<'a> {
     pub(super) inbound: &'a mut Inbound,
     pub(super) reporter: &'a mut Reporter,
@@ -94,13 +94,13 @@ pub(super) struct PacketHandler<'a> {
 }
 
 impl PacketHandler<'_> {
-    /// Processes a packet that authenticated and is no replay.
+    /// Processes a packet that is authentic and not a replay.
     pub(super) fn handle(&mut self, now: Instant, packet: &ReceivedPacket<'_>) {
         let inbound = &mut *self.inbound;
         let is_sound = packet.payload_type == inbound.opus_pt;
         let is_key = !is_sound && inbound.telephone_events.contains(&packet.payload_type);
         if !is_sound && !is_key {
-            // Not a negotiated payload type: a sign of life, nothing else.
+            // The payload type was not negotiated. The packet only shows that the peer is alive.
             return;
         }
         self.reporter.count_received();

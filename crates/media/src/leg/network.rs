@@ -1,8 +1,8 @@
 //! The network side of a leg: its datagrams, the events of str0m, and its RTP, which [`Transport`]
 //! carries once DTLS has negotiated keys. Without usable keys, str0m carries it.
 //!
-//! While a transport exists, str0m is given STUN and DTLS only, and RTP or RTCP from it is not
-//! sent. Two senders under the same keys would break the encryption (RFC 3711 §9.1).
+//! While a transport exists, str0m gets only STUN and DTLS, and its RTP and RTCP packets are not
+//! sent. Two senders with the same keys would break the encryption (RFC 3711 §9.1).
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -26,10 +26,10 @@ use crate::watchdog::MissingStep;
 use machine::{MediaEvent, MediaFault};
 use model::Timestamp;
 
-/// SSRCs of the peer that str0m knows at a time. More than one means that the peer changed its
-/// SSRC.
+/// Maximum number of SSRCs of the peer that str0m knows at a time. There is more than one if the
+/// peer has changed its SSRC.
 const SSRCS_MAX: usize = 4;
-/// A path may be replaced by a nominated one if nothing has arrived on it for this long.
+/// Time without a packet after which a nominated path may replace the current one.
 const PATH_SILENT: Duration = Duration::from_secs(1);
 
 /// Everything needed to create a [`Network`].
@@ -43,12 +43,13 @@ pub(crate) struct NetworkConfig {
     pub(crate) remote_ssrc: Option<u32>,
     pub(crate) opus_pt: u8,
     pub(crate) local_addresses: LocalAddresses,
-    /// Local ICE password, used by incoming requests, and remote one, used by responses.
+    /// The local ICE password, which incoming requests use, and the remote one, which responses
+    /// use.
     pub(crate) pwd: String,
     pub(crate) remote_pwd: String,
-    /// Whether we send the ICE checks, because the offer was ICE-lite.
+    /// Whether this side sends the ICE checks, because the offer was ICE-lite.
     pub(crate) controlling: bool,
-    /// Whether we are the DTLS client.
+    /// Whether this side is the DTLS client.
     pub(crate) dtls_client: bool,
     pub(crate) now: Instant,
     /// Wall-clock time at `now`.
@@ -62,24 +63,25 @@ pub(super) struct Network {
     /// The RTP path, once connected. `None` if str0m carries the RTP.
     pub(super) transport: Option<Box<Transport>>,
     last_valid: Instant,
-    /// Destination of DTLS and RTP. `None` before the first packet was sent.
+    /// The destination of DTLS and RTP. `None` before the first packet is sent.
     path: Option<SocketAddr>,
-    /// When an authentic packet last arrived from there.
+    /// The time at which an authentic packet last arrived over this path.
     path_active_at: Instant,
-    /// Next timeout of str0m.
+    /// The next timeout of str0m.
     wake: Instant,
     pub(super) ice_up: bool,
     pub(super) connected: bool,
     pub(super) controlling: bool,
 
-    /// First of the rarely used fields. Boxed, because it is large.
+    /// The str0m instance, which is the first of the rarely used fields. It is boxed, because it is
+    /// large.
     pub(super) rtc: Box<Rtc>,
     mid: Mid,
     keys: KeyCell,
     cname: String,
     ssrc: u32,
     opus_pt: u8,
-    /// A point in time, and the wall-clock time then.
+    /// A point in time, and the wall-clock time at that moment.
     epoch: (Instant, Timestamp),
     local_addresses: LocalAddresses,
     pwd: String,
@@ -88,9 +90,9 @@ pub(super) struct Network {
     /// NTP time of the peer's latest sender report.
     last_report: Option<SystemTime>,
     ssrcs: VecDeque<u32>,
-    /// An unknown SSRC that is on trial with its first packet.
+    /// An unknown SSRC whose first packet is being verified.
     trial: Option<u32>,
-    /// Retransmission of our checks until connected. `None` if the peer sends the checks.
+    /// Retransmits our checks until the leg is connected. `None` if the peer sends the checks.
     checks: Option<Box<CheckRetransmitter>>,
 }
 
@@ -123,7 +125,7 @@ impl Network {
         }
     }
 
-    /// The peer's address for DTLS and RTP, once the leg is connected.
+    /// Returns the peer's address for DTLS and RTP. `None` before the leg is connected.
     pub(super) fn peer_address(&self) -> Option<SocketAddr> {
         self.path.filter(|_| self.connected)
     }
@@ -156,8 +158,8 @@ impl Network {
         }
     }
 
-    /// Processes a datagram of this leg: authenticated STUN, or anything else from an address from
-    /// which such STUN came.
+    /// Processes a datagram of this leg: either authenticated STUN, or any other datagram from an
+    /// address that has sent authenticated STUN.
     pub(super) fn receive(
         &mut self,
         now: Instant,
@@ -203,8 +205,8 @@ impl Network {
             if !self.connected {
                 return;
             }
-            // An SSRC that the SDP does not announce is accepted only with a packet that
-            // authenticates. If this one does not, the stream is removed again below.
+            // An SSRC that the SDP does not announce is accepted only with an authentic packet. If
+            // this packet is not authentic, the stream is removed again below.
             self.rtc.direct_api().expect_stream_rx(ssrc.into(), None, self.mid, None);
             self.trial = Some(ssrc);
         }
@@ -217,8 +219,8 @@ impl Network {
     }
 
     /// Follows the peer to another address if it nominates one and the old path is silent. Only the
-    /// checking side nominates. Some peers nominate every path they have, and str0m leaves a path
-    /// only after 15 s.
+    /// side that sends checks nominates. Some peers nominate every path they have, and str0m leaves
+    /// a path only after 15 s.
     fn follow_nomination(&mut self, now: Instant, from: SocketAddr, stun: &[u8]) {
         if self.path == Some(from) {
             self.path_active_at = now;
@@ -254,8 +256,8 @@ impl Network {
         }
     }
 
-    /// Periodic work of an open leg: reports, quality figures, and str0m's timers. Without a
-    /// transport, str0m is driven at every tick, so that it sends the packet it was given.
+    /// Performs the periodic work of an open leg: reports, quality figures, and str0m's timers.
+    /// Without a transport, str0m runs at every tick, so that it sends its pending packet.
     pub(super) fn maintain(
         &mut self,
         now: Instant,
@@ -273,7 +275,8 @@ impl Network {
         self.drive(now, handler, out);
     }
 
-    /// Advances a leg that is not open: str0m's timers, and retransmission of checks.
+    /// Performs the periodic work of a leg that is not open: str0m's timers, and retransmission of
+    /// checks.
     pub(super) fn connect(
         &mut self,
         now: Instant,
@@ -352,8 +355,8 @@ impl Network {
                     handler.reporter.fail(MediaFault::DtlsFailed);
                 }
             }
-            // Our checks were not answered for 30 s. If the peer checks us, the media timeout
-            // notices.
+            // Our checks were not answered for 30 s. If the peer sends the checks, the media
+            // timeout detects this.
             Event::IceConnectionStateChange(state)
                 if state.is_disconnected() && self.connected && self.controlling =>
             {
@@ -366,8 +369,8 @@ impl Network {
                 self.start_transport(now);
                 handler.reporter.report(LegEvent::Media(MediaEvent::Connected));
             }
-            // ICE has selected another pair. Nothing that str0m sends shows us the new address. A
-            // nomination of the peer is followed earlier.
+            // ICE has selected another pair. No other output of str0m contains the new address. A
+            // nomination by the peer is followed earlier.
             Event::PeerStats(stats) if self.controlling && self.transport.is_some() => {
                 if let Some(pair) = stats.selected_candidate_pair {
                     self.path = Some(pair.remote.addr);
@@ -375,7 +378,7 @@ impl Network {
             }
             Event::RtpPacket(packet) => self.on_agent_packet(now, &packet, handler),
             // An authentic sender report. str0m has no replay window for SRTCP, so a repeated or
-            // older report is no sign of life.
+            // older report does not prove that the peer is alive.
             Event::SenderFeedback(report) => {
                 let sent = Some(report.sender_info.ntp_time);
                 if sent > self.last_report {
@@ -388,8 +391,8 @@ impl Network {
         }
     }
 
-    /// Takes the RTP over from str0m before the first packet, or leaves it to str0m if there are no
-    /// usable keys.
+    /// Takes over the RTP from str0m before the first packet. If there are no usable keys, str0m
+    /// keeps it.
     fn start_transport(&mut self, now: Instant) {
         let (then, wall) = self.epoch;
         let config = TransportConfig {
@@ -444,7 +447,7 @@ impl Network {
         handler.reporter.fail(MediaFault::Fingerprint);
     }
 
-    /// Makes str0m keep the RTP, as without usable keys.
+    /// Makes str0m carry the RTP, as if there were no usable keys.
     #[cfg(test)]
     pub(super) fn disable_transport(&mut self) {
         self.keys = crate::dtls::KeyCell::default();

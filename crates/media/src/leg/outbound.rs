@@ -13,27 +13,27 @@ use crate::send_buffer::SendBuffer;
 use crate::tap::{TapEntry, Taps};
 use crate::transport::OutgoingPacket;
 
-/// State of the stream to the peer.
+/// The state of the stream to the peer.
 pub(super) struct Outbound {
     pub(super) audio: AudioSources,
     pub(super) digits: DigitQueue,
     stream: Stream,
-    /// RTP clock ticks for which no bridge audio has been sent yet. Negative after a packet longer
-    /// than 20 ms.
+    /// The number of RTP clock ticks for which no bridge audio has been sent yet. Negative after a
+    /// packet longer than 20 ms.
     pub(super) due_ticks: i64,
 }
 
 /// The sequence numbers and timestamps of the packets.
 struct Stream {
     opus_pt: u8,
-    /// The last packet contained audio, so the next one needs no marker.
+    /// Whether the last packet contained audio, so that the next one needs no marker.
     sent_audio: bool,
     timestamp: u32,
     /// Extended sequence number.
     sequence: u64,
 }
 
-/// Where the packets of a tick go.
+/// The destination of the packets of a tick.
 pub(super) struct PacketSink<'a> {
     pub(super) network: &'a mut Network,
     pub(super) reporter: &'a mut Reporter,
@@ -68,8 +68,8 @@ impl Outbound {
         match self.digits.step(now_timestamp, sink.reporter) {
             DigitStep::Event { payload_type, payload, timestamp, marker } => {
                 stream.sent_audio = false;
-                // The timestamp of an event is that of its start. Its time must match, or sender
-                // reports would be wrong.
+                // The timestamp of an event is that of its start. The time must correspond to it,
+                // or sender reports would be wrong.
                 let ticks = now_timestamp.wrapping_sub(timestamp);
                 let offset = Duration::from_micros(u64::from(ticks) * 1_000 / 48);
                 let at = now.checked_sub(offset).unwrap_or(now);
@@ -105,7 +105,7 @@ impl Outbound {
         while self.due_ticks > 0 {
             let (payload, ticks) = match bridge.next_packet() {
                 Some(packet) => {
-                    // A loss stays a loss in our stream, so that the receiving decoder conceals it.
+                    // A loss is kept in our stream, so that the receiving decoder conceals it.
                     let (ticks_lost, packets_lost) = packet.lost;
                     self.stream.skip(packets_lost, ticks_lost);
                     self.due_ticks -= i64::from(ticks_lost);
@@ -150,7 +150,7 @@ impl Stream {
         self.send(at, (self.opus_pt, marker), timestamp, payload, sink);
     }
 
-    /// Sends a packet. `kind` is its payload type and marker bit, `at` the time of its timestamp.
+    /// Sends a packet with this payload type and marker bit. `at` is the time of its timestamp.
     fn send(
         &mut self,
         at: Instant,

@@ -1,4 +1,4 @@
-//! Reports of a leg: events for the call, and packet counts.
+//! Reports the events of a leg to its call, and counts packets.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,16 +12,17 @@ use machine::{MediaEvent, MediaFault};
 pub(crate) struct Counters {
     pub(crate) rtp_in: AtomicU64,
     pub(crate) rtp_out: AtomicU64,
-    /// Updated every second.
+    /// The measured quality, updated every second.
     pub(crate) quality: SharedQuality,
 }
 
 /// Reports events and counts packets.
 pub(super) struct Reporter {
     pub(super) counters: Arc<Counters>,
-    /// RTP packets in and out that the shard has not added to its counters yet.
+    /// The numbers of received and sent RTP packets that the shard has not added to its counters
+    /// yet.
     uncounted: (u64, u64),
-    /// A fault was reported; no further event follows.
+    /// Whether a fault was reported, after which no further event follows.
     ended: bool,
     sink: EventSink,
 }
@@ -69,18 +70,18 @@ impl Reporter {
         self.counters.quality.write(quality);
     }
 
-    /// Number of RTP packets received that authenticated.
+    /// Returns the number of received RTP packets that were authentic.
     pub(super) fn packets_received(&self) -> u64 {
         self.counters.rtp_in.load(Ordering::Relaxed)
     }
 
-    /// Returns the RTP packets in and out since the last call.
+    /// Returns the numbers of received and sent RTP packets since the last call.
     pub(super) fn take_counts(&mut self) -> (u64, u64) {
         std::mem::take(&mut self.uncounted)
     }
 }
 
-/// Only the shard writes, so no atomic read-modify-write is needed.
+/// Increments a counter. Only the shard writes, so no atomic read-modify-write is needed.
 fn count(counter: &AtomicU64) {
     counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
 }

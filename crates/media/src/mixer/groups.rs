@@ -1,9 +1,9 @@
-//! Assigns encoders to groups of members who hear the same.
+//! Assigns encoders to groups of members with the same audio.
 //!
 //! The sounds of a room are numbered, at most 64 at a time; each member hears a set of them.
 //! Members with equal sets share one encoded frame, so that a room needs one encoder per speaker
-//! and one for everyone else. From frame to frame an encoder keeps its listeners if possible,
-//! because a decoder that switches to another stream may click.
+//! and one for everyone else. An encoder keeps its listeners from frame to frame if possible,
+//! because a decoder may click when it switches to another stream.
 
 use std::collections::BTreeMap;
 
@@ -19,12 +19,12 @@ pub(super) struct Group {
     pub(super) sounds: SoundSet,
     /// Index of the encoder.
     pub(super) encoder: usize,
-    /// Whether none of the members had this encoder before. It must be reset then.
+    /// Whether none of the members had this encoder before. The encoder must then be reset.
     pub(super) fresh: bool,
     pub(super) members: Vec<u64>,
 }
 
-/// For each member, the encoder of the audio sent to it last.
+/// For each member, the encoder that encoded its last frame.
 #[derive(Clone, Debug, Default)]
 pub(super) struct EncoderAssignment {
     by_member: BTreeMap<u64, usize>,
@@ -39,7 +39,7 @@ impl EncoderAssignment {
             by_sounds.entry(sounds).or_default().push(member);
         }
         let mut groups: Vec<_> = by_sounds.into_iter().collect();
-        // The largest group chooses first.
+        // The largest group chooses its encoder first.
         groups.sort_by_key(|(_, members)| std::cmp::Reverse(members.len()));
         let mut taken = Vec::with_capacity(groups.len());
         let mut chosen = Vec::with_capacity(groups.len());
@@ -64,7 +64,7 @@ impl EncoderAssignment {
         groups
     }
 
-    /// The free encoder that most of these members had before.
+    /// Returns the free encoder that most of these members had before. `None` if there is none.
     fn preferred_encoder(&self, members: &[u64], taken: &[usize]) -> Option<usize> {
         let mut votes: BTreeMap<usize, usize> = BTreeMap::new();
         for encoder in members

@@ -13,11 +13,12 @@ use crate::player::PlayItem;
 use crate::workers::{Job, JobStatus, Workers};
 use crate::{Buffering, CableEnd, Feed, TapReader};
 
-/// Frames that a member's feed buffers before audio starts, and again after an underrun.
+/// Number of frames that a member's feed buffers before audio starts, and again after an underrun.
 const PREBUFFER_FRAMES: usize = 2;
-/// Frames that may wait in a feed. Further frames are dropped, because waiting frames are delay.
+/// Maximum number of frames that wait in a feed. Further frames are dropped, because they would add
+/// delay.
 const QUEUED_FRAMES_MAX: usize = 6;
-/// Frames that may wait for a listener to the room: two seconds.
+/// Maximum number of frames that wait for a listener to the room: two seconds.
 const LISTENER_QUEUE_MAX: usize = 100;
 /// Capacity of a room's command queue.
 const COMMANDS_MAX: usize = 512;
@@ -41,7 +42,8 @@ enum Command {
     Listen(SyncSender<PcmFrame>),
 }
 
-/// The audio of a whole room, 20 ms at a time, mono at 16 kHz, for recordings. Dropping it ends it.
+/// The audio of a whole room for recordings, 20 ms at a time, mono at 16 kHz. Dropping it ends the
+/// copy.
 #[derive(Debug)]
 pub struct RoomAudio {
     from: Receiver<PcmFrame>,
@@ -50,7 +52,7 @@ pub struct RoomAudio {
 }
 
 impl RoomAudio {
-    /// Returns the next 20 ms, or `None` if there is nothing yet or ever again
+    /// Returns the next 20 ms. `None` if none are available yet or the room has ended
     /// ([`RoomAudio::is_over`]).
     #[expect(clippy::should_implement_trait, reason = "the frame borrows from the reader")]
     pub fn next(&mut self) -> Option<&[i16]> {
@@ -67,7 +69,7 @@ impl RoomAudio {
         }
     }
 
-    /// Returns whether the room is gone and all of its audio has been returned.
+    /// Returns whether the room has ended and all of its audio has been returned.
     pub fn is_over(&self) -> bool {
         self.over
     }
@@ -94,14 +96,14 @@ impl Mixer {
         Self { commands: sync_channel(1).0 }
     }
 
-    /// Adds a member that sends and receives audio through `end`. It stays silent and deaf until
-    /// [`Mixer::set_member`].
+    /// Adds a member that sends and receives audio through `end`. It neither hears nor is heard
+    /// before [`Mixer::set_member`] is called.
     pub fn add(&self, member: u64, end: CableEnd) {
         let line = TapReader::new(end.tap, Rate::Hz16000, Buffering::Jitter);
         self.command(Command::Add(member, Box::new((line, end.feed))));
     }
 
-    /// Frames that the feed of a member should buffer.
+    /// Number of frames that the feed of a member should buffer.
     pub const PREBUFFER_FRAMES: usize = PREBUFFER_FRAMES;
 
     /// Removes a member.
@@ -109,12 +111,12 @@ impl Mixer {
         self.command(Command::Remove(member));
     }
 
-    /// Sets the audio that a member contributes and hears, initially none.
+    /// Sets the audio that a member contributes and hears. Initially it does neither.
     pub fn set_member(&self, member: u64, audio: MemberAudio) {
         self.command(Command::SetMember(member, audio));
     }
 
-    /// Plays something after the playbacks of the same kind and audience.
+    /// Plays sounds after the playbacks of the same kind and audience.
     pub fn play(&self, to: Audience, what: SoundKind, items: Vec<PlayItem>) {
         self.command(Command::Play(to, what, items));
     }

@@ -1,10 +1,10 @@
 //! Mixing for rooms: each member hears all others but not itself
 //! (docs/reference/media.md#conference-mixing).
 //!
-//! `speech_level` decides who speaks, `sum` adds samples, `groups` assigns encoders to members who
-//! hear the same. [`room_mix::RoomMix`] combines them for 20 ms of a room. [`Mixer`] is the handle
-//! to a room's job on the media workers, which reads the members' taps and fills their feeds. The
-//! mixer knows nothing about calls; the room sets which members may speak.
+//! `speech_level` detects the speaking members, `sum` adds samples, and `groups` assigns encoders
+//! to members with the same audio. [`room_mix::RoomMix`] combines them for 20 ms of a room.
+//! [`Mixer`] is the handle to a room's job on the media workers, which reads the members' taps and
+//! fills their feeds. The mixer knows nothing about calls; the room sets which members may speak.
 
 mod groups;
 mod job;
@@ -18,11 +18,11 @@ pub use job::{MixSink, Mixer, RoomAudio};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MemberAudio {
     pub heard_by: HeardBy,
-    /// Whether it hears the others. Prompts for it are audible in any case.
+    /// Whether the member hears the others. Prompts for it are audible in any case.
     pub hears_room: bool,
-    /// Whether it also hears members that only agents hear.
+    /// Whether the member also hears members that only agents hear.
     pub agent: bool,
-    /// Whether its audio is part of [`RoomAudio`].
+    /// Whether the member's audio is part of [`RoomAudio`].
     pub recorded: bool,
 }
 
@@ -54,12 +54,12 @@ pub enum Audience {
     Member(u64),
 }
 
-/// Kind of a playback. Playbacks of the same kind and audience are played one after the other.
+/// The kind of a playback. Playbacks of the same kind and audience are played one after the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SoundKind {
     /// Sounds for members who enter and leave.
     Cue,
-    /// Ringing tone while someone is being called.
+    /// The ringing tone while another participant is being called.
     Ring,
     Play,
     Speak,

@@ -1,8 +1,8 @@
 //! The audio of a room, 20 ms at a time: the members' audio, playbacks, and the frame for each
 //! member.
 //!
-//! No thread and no clock; `job` delivers and collects the frames. Audio is mono at 16 kHz, the
-//! bandwidth of WhatsApp.
+//! The module has no thread and no clock. `job` delivers and collects the frames. Audio is mono at
+//! 16 kHz, the bandwidth of WhatsApp.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -25,7 +25,7 @@ const PLAYBACKS_MAX: usize = 32;
 /// 20 ms of audio.
 pub(super) type PcmFrame = [i16; SAMPLES];
 
-/// See the module documentation.
+/// The audio of a room. See the [module documentation](self).
 pub(super) struct RoomMix {
     members: BTreeMap<u64, Member>,
     voices: BTreeMap<u64, SpeechLevel>,
@@ -44,7 +44,7 @@ pub(super) struct RoomMix {
 struct Member {
     part: MemberAudio,
     waiting: VecDeque<PcmFrame>,
-    /// Its audio at this tick, while it is speaking.
+    /// The member's audio at this tick. `None` while it is not speaking.
     now: Option<PcmFrame>,
     spoke: bool,
 }
@@ -55,9 +55,9 @@ struct Playback {
     player: Player,
     decoder: Option<Decoder>,
     pcm: Vec<i16>,
-    /// It is audible at this tick.
+    /// Whether the playback is audible at this tick.
     audible: bool,
-    /// Its start has been reported.
+    /// Whether the start of the playback has been reported.
     started: bool,
     over: bool,
 }
@@ -98,7 +98,7 @@ impl RoomMix {
         }
     }
 
-    /// Returns whether anybody can hear this member.
+    /// Returns whether this member is audible to others.
     pub(super) fn has_listeners(&self, member: u64) -> bool {
         self.members
             .get(&member)
@@ -116,7 +116,7 @@ impl RoomMix {
         member_state.waiting.push_back(frame);
     }
 
-    /// Plays something after the playbacks of the same kind and audience.
+    /// Plays sounds after the playbacks of the same kind and audience.
     pub(super) fn play(&mut self, to: Audience, what: SoundKind, items: Vec<PlayItem>) {
         if self.playbacks.len() < PLAYBACKS_MAX {
             let player = Player::new(PlayId(0), items);
@@ -168,7 +168,8 @@ impl RoomMix {
         }
     }
 
-    /// Returns the last tick of the whole room: all recorded members, and the playbacks to all.
+    /// Returns the audio of the whole room at the last tick: all recorded members, and the
+    /// playbacks to all.
     pub(super) fn room_frame(&mut self) -> PcmFrame {
         let is_heard = |member_state: &Member| {
             member_state.now.is_some()
@@ -188,7 +189,7 @@ impl RoomMix {
         frame
     }
 
-    /// Takes the members' next frames and detects speech.
+    /// Takes the next frame of each member and detects speech.
     fn collect_audio(&mut self, report: &mut impl FnMut(MixEvent)) {
         for (member, member_state) in &mut self.members {
             let frame = member_state
@@ -216,7 +217,7 @@ impl RoomMix {
         let mut started: Vec<(Audience, SoundKind)> = Vec::new();
         for one in &mut self.playbacks {
             one.audible = false;
-            // Stopped, or queued after another one.
+            // The playback has been stopped or is queued after another one.
             if one.over || started.contains(&(one.to, one.what)) {
                 continue;
             }
@@ -241,7 +242,8 @@ impl RoomMix {
         self.playbacks.retain(|one| !one.over);
     }
 
-    /// The sounds that a member hears at this tick. Members are numbered first, then playbacks.
+    /// Returns the sounds that a member hears at this tick. Members are numbered first, then
+    /// playbacks.
     fn sounds_for(&self, listener: u64) -> SoundSet {
         let Some(listener_audio) =
             self.members.get(&listener).map(|member_state| member_state.part)
@@ -257,7 +259,8 @@ impl RoomMix {
         let is_played = |one: &Playback| {
             one.audible
                 && match one.to {
-                    // Cues are only for those who take part. Announcements to all are for everyone.
+                    // Cues are only for members who take part. Announcements to all are for every
+                    // member.
                     Audience::All => listener_audio.hears_room || one.what != SoundKind::Cue,
                     Audience::Member(member) => member == listener,
                 }
@@ -269,7 +272,7 @@ impl RoomMix {
             .fold(0, |sounds, (at, _)| sounds | 1 << at)
     }
 
-    /// Mixes these sounds.
+    /// Mixes the sounds of a set into `sum`.
     fn mix(&mut self, sounds: SoundSet) {
         self.sum.fill(0);
         let audio = self

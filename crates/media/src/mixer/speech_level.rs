@@ -1,29 +1,29 @@
-//! Speech detection for mixing, by the level of each 20 ms frame: only speakers are mixed, and the
-//! loudest one has the floor.
+//! Speech detection for mixing, by the level of each 20 ms frame: only speaking members are mixed,
+//! and the loudest one has the floor.
 //!
 //! A loud frame is always speech. A quiet frame is speech only if it exceeds the recent noise of
-//! the line, so that steady noise costs nothing. Speech bridges the pauses between words. The floor
-//! changes hands only if another member was clearly louder for a while.
+//! the line, so that steady noise costs nothing. Speech bridges the pauses between words. Another
+//! member gets the floor only after it was clearly louder for half a second.
 
 use std::collections::BTreeMap;
 
-/// 34 dB below full scale. Louder sound is always speech.
+/// Level above which sound is always speech: 34 dB below full scale.
 const SPEECH_LEVEL: f32 = 0.02;
-/// 56 dB below full scale. Quieter sound is never speech.
+/// Level below which sound is never speech: 56 dB below full scale.
 const SPEECH_LEVEL_MIN: f32 = 0.001_6;
-/// Distance of quiet speech from the noise floor: 10 dB.
+/// Minimum level of quiet speech above the noise floor: 10 dB.
 const NOISE_RATIO: f32 = 3.2;
 /// Rise of the noise floor per frame: a factor of two in 2.5 s. Any pause lowers it again.
 const NOISE_RISE: f32 = 1.005_6;
 /// Initial and minimum noise floor: 65 dB below full scale.
 const NOISE_MIN: f32 = 0.000_56;
-/// Frames for which speech continues after the last loud one: 400 ms.
+/// Number of frames for which speech continues after the last loud one: 400 ms.
 const HANGOVER_FRAMES: u8 = 20;
 /// Smoothing of the level per frame: four fifths of a step within 300 ms.
 const SMOOTHING: f32 = 0.1;
-/// How much louder than the holder another member must be to take the floor: 6 dB.
+/// Ratio by which another member must be louder than the holder to take the floor: 6 dB.
 const TAKEOVER_RATIO: f32 = 2.0;
-/// For how many frames: half a second.
+/// Number of frames for which it must be louder: half a second.
 const TAKEOVER_FRAMES: u8 = 25;
 
 /// Level and speech state of one member.
@@ -31,7 +31,7 @@ const TAKEOVER_FRAMES: u8 = 25;
 pub(super) struct SpeechLevel {
     noise: f32,
     level: f32,
-    /// Frames for which it still counts as speaking.
+    /// Number of frames for which the member still counts as speaking.
     hangover: u8,
 }
 
@@ -53,13 +53,13 @@ impl SpeechLevel {
         self.hangover > 0
     }
 
-    /// Returns whether it was speaking in the last frame.
+    /// Returns whether the member was speaking in the last frame.
     pub(super) fn is_speaking(&self) -> bool {
         self.hangover > 0
     }
 }
 
-/// Root mean square relative to full scale.
+/// Returns the root mean square relative to full scale.
 fn level_of(pcm: &[i16]) -> f32 {
     let power: f32 = pcm.iter().map(|s| f32::from(*s) / 32_768.0).map(|s| s * s).sum();
     let samples = u16::try_from(pcm.len()).unwrap_or(u16::MAX).max(1);
@@ -70,14 +70,14 @@ fn level_of(pcm: &[i16]) -> f32 {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Floor {
     holder: Option<u64>,
-    /// The member that is louder than the holder, and the number of frames.
+    /// The member that is louder than the holder, and the number of frames for which it has been.
     rival: Option<(u64, u8)>,
 }
 
 impl Floor {
-    /// Processes a frame. If the floor changes, returns the new holder, or `Some(None)` if the
-    /// holder has left and no one speaks. A holder that falls silent keeps the floor until another
-    /// member speaks.
+    /// Processes a frame. Returns `None` if the floor does not change. Otherwise returns the new
+    /// holder, or `Some(None)` if the holder has left and no member is speaking. A holder that
+    /// stops speaking keeps the floor until another member speaks.
     pub(super) fn update(&mut self, members: &BTreeMap<u64, SpeechLevel>) -> Option<Option<u64>> {
         if self.holder.is_some_and(|holder| !members.contains_key(&holder)) {
             self.holder = None;
@@ -115,7 +115,8 @@ impl Floor {
     }
 }
 
-/// The loudest speaking member except `aside`.
+/// Returns the loudest speaking member except `aside`, and its level. `None` if no other member is
+/// speaking.
 fn loudest(members: &BTreeMap<u64, SpeechLevel>, aside: Option<u64>) -> Option<(u64, f32)> {
     let speaking =
         members.iter().filter(|(member, speech)| speech.is_speaking() && Some(**member) != aside);

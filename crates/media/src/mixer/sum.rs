@@ -1,11 +1,10 @@
-//! Adds samples of several members without clipping noise.
+//! Adds samples of several members without audible clipping.
 //!
 //! Up to three quarters of full scale the sum is unchanged. Above that it is compressed smoothly
-//! towards full scale, which it never exceeds. The curve has no corner, so that a slightly too loud
-//! sum sounds softer and not distorted. It has no memory: each output sample depends on its input
-//! only.
+//! towards full scale, which it never exceeds. The curve is smooth, so that a sum slightly above
+//! the threshold is not distorted audibly. Each output sample depends only on its input sample.
 
-/// Samples up to this level are unchanged.
+/// Level up to which samples are unchanged.
 const KNEE: i32 = 24_576;
 /// Range above the knee.
 const HEADROOM: i32 = 32_767 - KNEE;
@@ -30,7 +29,8 @@ pub(super) fn soft_limit(sum: i32) -> i16 {
     })
 }
 
-/// Adds samples to a sum. The longer of the two keeps its remaining samples.
+/// Adds samples to a sum. If the lengths differ, the remaining samples of the longer one are
+/// ignored.
 pub(super) fn add(sum: &mut [i32], samples: &[i16]) {
     sum.iter_mut()
         .zip(samples)

@@ -1,8 +1,8 @@
 //! Recording files: WAV (16 bit) and, with the feature `mp3`, MP3; 16 kHz, one or two channels.
 //!
-//! A file has another name while it is written and is renamed when it is complete. It can be played
-//! at any time: a WAV header states the current size, an MP3 contains no length. After a killed
-//! process, [`repair`] only has to cut the file at its last whole sample or frame.
+//! A file has a temporary name while it is written. It can be played at any time: a WAV header
+//! states the current size, and an MP3 contains no length. If the process was killed, [`repair`]
+//! only has to truncate the file after its last whole sample or frame.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
@@ -13,11 +13,12 @@ use uuid::Uuid;
 
 use super::RATE;
 
-/// Suffix of a file's name while it is written.
+/// Suffix of a file's name while the file is being written.
 const PART_SUFFIX: &str = ".part";
 /// Size of our WAV header in bytes.
 const HEADER: usize = 44;
-/// Samples per channel between two writes to the disk: one second. A killed process loses no more.
+/// Number of samples per channel between two writes to the disk: one second. A killed process loses
+/// at most this much audio.
 const FLUSH_SAMPLES: u64 = 16_000;
 /// Bitrate per channel of an MP3 in kbit/s.
 #[cfg(feature = "mp3")]
@@ -27,7 +28,7 @@ const MP3_KBITS: u32 = 32;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Format {
     Wav,
-    /// Only with the feature `mp3`. [`Format::of`] does not return it otherwise.
+    /// MP3, only with the feature `mp3`. [`Format::of`] does not return it otherwise.
     Mp3,
 }
 
@@ -37,13 +38,14 @@ impl Format {
         if mp3 && cfg!(feature = "mp3") { Self::Mp3 } else { Self::Wav }
     }
 
-    /// Returns the remark for a recording that is WAV although MP3 was requested.
+    /// Returns the remark for a recording that is WAV although MP3 was requested. `None` if the
+    /// requested format is written.
     pub fn substitution_remark(mp3: bool) -> Option<&'static str> {
         let why = "the recording is a WAV file: this program was built without the feature mp3";
         (mp3 && Self::of(mp3) == Self::Wav).then_some(why)
     }
 
-    /// `wav` or `mp3`, for file names and Plivo's API.
+    /// Returns `wav` or `mp3`, for file names and Plivo's API.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Wav => "wav",
@@ -51,7 +53,7 @@ impl Format {
         }
     }
 
-    /// Parses the result of [`Format::as_str`].
+    /// Parses the result of [`Format::as_str`]. Returns `None` for any other text.
     pub fn from_name(name: &str) -> Option<Self> {
         match name {
             "wav" => Some(Self::Wav),
@@ -60,7 +62,7 @@ impl Format {
         }
     }
 
-    /// The MIME type.
+    /// Returns the MIME type.
     pub fn content_type(self) -> &'static str {
         match self {
             Self::Wav => "audio/wav",
@@ -69,7 +71,7 @@ impl Format {
     }
 }
 
-/// The name of a recording's file.
+/// Returns the name of a recording's file.
 pub fn file_name(id: Uuid, format: Format) -> String {
     format!("{}.{}", id.as_hyphenated(), format.as_str())
 }
@@ -85,11 +87,11 @@ pub(super) struct AudioFile {
     final_path: PathBuf,
     coding: Coding,
     channels: u16,
-    /// Encoded audio that has not been written to the disk.
+    /// Encoded audio that has not been written to the disk yet.
     pending: Vec<u8>,
-    /// Samples per channel in `pending`.
+    /// The number of samples per channel in `pending`.
     pending_samples: u64,
-    /// Bytes of audio on the disk.
+    /// The number of bytes of audio on the disk.
     bytes: u64,
 }
 
@@ -147,8 +149,8 @@ impl AudioFile {
         Ok(Self { file, part, final_path, coding, channels, pending, pending_samples: 0, bytes: 0 })
     }
 
-    /// Appends audio of both sides, which must have equal length. In a mono file they are added,
-    /// each at its own level.
+    /// Appends audio of both sides, which must have equal length. In a mono file the two sides are
+    /// added without scaling.
     pub(super) fn push(&mut self, left: &[i16], right: &[i16]) -> io::Result<()> {
         self.pending_samples += u64::try_from(left.len()).unwrap_or_default();
         let both = left.iter().zip(right.iter().chain(std::iter::repeat(&0)));
@@ -210,7 +212,8 @@ fn append(file: &mut File, bytes: &[u8]) -> io::Result<()> {
     file.write_all(bytes)
 }
 
-/// Like the real one, on a disk with limited space: writes what fits.
+/// Appends bytes to a file, like the real function, on a simulated disk with limited space. Writes
+/// as much as fits.
 #[cfg(test)]
 fn append(file: &mut File, bytes: &[u8]) -> io::Result<()> {
     let space = TEST_DISK_SPACE.get();
@@ -226,9 +229,9 @@ thread_local! {
     pub(super) static TEST_DISK_SPACE: std::cell::Cell<usize> = const { std::cell::Cell::new(usize::MAX) };
 }
 
-/// A WAV header (RIFF with one `fmt ` and one `data` chunk) for this many bytes of audio. If the
-/// size does not fit the format (18 hours of two channels; a recording has at most four), it states
-/// the maximum.
+/// Creates a WAV header (RIFF with one `fmt ` and one `data` chunk) for this many bytes of audio.
+/// If the size exceeds the format (18 hours of two channels, while a recording has at most four),
+/// the header states the maximum.
 fn header(channels: u16, bytes: u64) -> [u8; HEADER] {
     let data = u32::try_from(bytes).unwrap_or(u32::MAX - 36);
     let (rate, align) = (RATE.hz(), channels * 2);
@@ -258,18 +261,18 @@ fn header(channels: u16, bytes: u64) -> [u8; HEADER] {
 /// The result of [`repair`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RepairOutcome {
-    /// A complete, playable file.
+    /// The file is complete and playable.
     Repaired { duration_ms: u64 },
-    /// No audio.
+    /// The file contains no audio.
     Nothing,
 }
 
-/// Completes the file that a killed process or a full disk left of a recording. A complete file is
-/// not changed. Needs no disk space.
+/// Completes the file of a recording that was interrupted by a killed process or a full disk. A
+/// complete file is not changed. No disk space is needed.
 ///
 /// # Errors
 ///
-/// Returns an error if the file cannot be read, cut or renamed.
+/// Returns an error if the file cannot be read, truncated or renamed.
 pub fn repair(folder: &Path, id: Uuid, format: Format, stereo: bool) -> io::Result<RepairOutcome> {
     let (part, final_path) = (part_path(folder, id, format), folder.join(file_name(id, format)));
     let is_complete = final_path.try_exists()?;
@@ -295,7 +298,7 @@ pub fn repair(folder: &Path, id: Uuid, format: Format, stereo: bool) -> io::Resu
         Format::Mp3 => {
             let (bytes, frames) = complete_frames(&file)?;
             file.set_len(bytes)?;
-            // 576 samples per frame below 32 kHz (ISO 13818-3).
+            // Below 32 kHz a frame has 576 samples (ISO 13818-3).
             (bytes, frames * 576 * 1_000 / u64::from(RATE.hz()))
         }
     };
@@ -309,13 +312,13 @@ pub fn repair(folder: &Path, id: Uuid, format: Format, stereo: bool) -> io::Resu
     Ok(RepairOutcome::Repaired { duration_ms })
 }
 
-/// Bytes and number of an MP3's frames up to the last complete one (ISO 13818-3: 16 kHz, layer
-/// III).
+/// Returns the size in bytes and the number of an MP3's frames up to the last complete one (ISO
+/// 13818-3: 16 kHz, layer III).
 fn complete_frames(mut file: &File) -> io::Result<(u64, u64)> {
     const KBITS: [u64; 16] = [0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160, 0];
     file.seek(SeekFrom::Start(0))?;
     let mut data = Vec::new();
-    // Four hours of two channels are 115 MB.
+    // Four hours of two channels take 115 MB.
     file.take(256 << 20).read_to_end(&mut data)?;
     let (mut at, mut frames) = (0, 0);
     while let Some(&[first, second, third, _]) = data.get(at..at + 4) {

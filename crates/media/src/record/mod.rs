@@ -1,9 +1,9 @@
-//! Recordings. They are written on threads of their own, because a disk may block its writer.
+//! Recordings, which are written on separate threads because a disk may block.
 //!
-//! A recorder reads its audio from a [`Source`]: a leg or a room. It knows nothing about calls. The
-//! owner ends a recording with [`RecordingHandle::stop`], and the result is reported once, on the
-//! recorder's thread. `file` writes files and repairs those that a killed process left behind;
-//! `read` reads them back.
+//! A recorder reads its audio from a [`Source`], which is a leg or a room. It is independent of
+//! calls. The owner ends a recording with [`RecordingHandle::stop`], and the result is reported
+//! once, on the recorder's thread. `file` writes files and repairs those of a killed process.
+//! `read` reads complete files.
 
 mod file;
 mod read;
@@ -35,22 +35,24 @@ pub const RATE: Rate = Rate::Hz16000;
 const STEP_MS: u64 = 20;
 /// Interval at which the sources are read.
 const INTERVAL: Duration = Duration::from_millis(STEP_MS);
-/// Maximum steps taken from one source per turn, so that a source that was delayed can catch up.
+/// Maximum number of steps taken from one source per turn, so that a source that was delayed can
+/// catch up.
 const STEPS_PER_TURN: u32 = 100;
-/// Maximum number of recordings that wait to be taken up by a thread.
+/// Maximum number of recordings that wait to be started by a thread.
 const WAITING_MAX: usize = 4_096;
 
 /// Parameters of a recording.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecordingOptions {
-    /// Names the file.
+    /// The id, which determines the name of the file.
     pub id: Uuid,
     pub format: Format,
-    /// Two channels; otherwise both sides are mixed into one.
+    /// Whether there are two channels. Otherwise both sides are mixed into one.
     pub stereo: bool,
     /// Maximum length. The recording ends when it is reached.
     pub max: Duration,
-    /// The recording ends after this much time without speech, counted from its start.
+    /// Time without speech after which the recording ends, first measured from its start. `None` if
+    /// silence does not end it.
     pub silence: Option<Duration>,
 }
 
@@ -60,7 +62,8 @@ pub struct RecordingResult {
     pub end: RecordingEndReason,
     /// Milliseconds of audio in the file.
     pub duration_ms: u64,
-    /// Why it failed, if it did. The file, if it exists, has the audio recorded before.
+    /// The reason why the recording failed. `None` if it did not fail. The file, if it exists,
+    /// contains the audio recorded before.
     pub failure: Option<String>,
 }
 
@@ -68,7 +71,7 @@ pub struct RecordingResult {
 #[derive(Debug)]
 pub struct RecordingHandle(Arc<AtomicU8>);
 
-/// No [`RecordingEndReason`]: the recording continues.
+/// A value that is no [`RecordingEndReason`]: the recording continues.
 const RUNNING: u8 = u8::MAX;
 
 impl RecordingHandle {
@@ -84,7 +87,7 @@ impl Drop for RecordingHandle {
     }
 }
 
-/// Called once with the outcome, on a thread that may block on a disk, but on nothing else.
+/// Called once with the outcome, on a thread that may block only on a disk.
 pub type OnFinished = Box<dyn FnOnce(RecordingResult) + Send>;
 
 /// The recording threads and their folder. Dropping it ends all recordings.
@@ -92,7 +95,7 @@ pub struct Recorder {
     folder: PathBuf,
     threads: Mutex<Vec<JoinHandle<()>>>,
     queues: Mutex<Vec<SyncSender<NewRecording>>>,
-    /// Number of recordings of each thread.
+    /// The number of recordings of each thread.
     loads: Vec<Arc<AtomicUsize>>,
 }
 
@@ -124,12 +127,12 @@ impl Recorder {
         Ok(recorder)
     }
 
-    /// The folder of the files.
+    /// Returns the folder of the files.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// Number of recordings in progress.
+    /// Returns the number of recordings in progress.
     pub fn len(&self) -> usize {
         self.loads.iter().map(|load| load.load(Ordering::Acquire)).sum()
     }
@@ -207,8 +210,8 @@ fn run(queue: &Receiver<NewRecording>, load: &AtomicUsize) {
     loop {
         let received = match jobs.is_empty() {
             true => queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            // The timeout is the pause between two turns. A new recording makes the next turn
-            // earlier, which reads no more than is available.
+            // The timeout is the pause between two turns. A new recording starts the next turn
+            // earlier, which reads only the available audio.
             false => queue.recv_timeout(INTERVAL),
         };
         let stopping = match received {
@@ -248,7 +251,7 @@ fn run(queue: &Receiver<NewRecording>, load: &AtomicUsize) {
     }
 }
 
-/// A recording on its way to its thread.
+/// A recording that is being passed to its thread.
 struct NewRecording {
     options: RecordingOptions,
     folder: PathBuf,
@@ -262,16 +265,16 @@ struct RecordingJob {
     options: RecordingOptions,
     folder: PathBuf,
     source: Box<dyn Source>,
-    /// A [`RecordingEndReason`], or [`RUNNING`].
+    /// The reason to stop as a [`RecordingEndReason`], or [`RUNNING`].
     stop: Arc<AtomicU8>,
-    /// `None` once the recording is over.
+    /// Called at the end. `None` after the recording has ended.
     on_finished: Option<OnFinished>,
-    /// `None` before the first turn.
+    /// The file. `None` before the first turn.
     file: Option<AudioFile>,
     detector: VoiceDetector,
-    /// Steps of 20 ms written.
+    /// The number of steps of 20 ms written so far.
     steps: u64,
-    /// Steps since the last speech.
+    /// The number of steps since the last speech.
     silent_steps: u64,
 }
 
@@ -339,7 +342,7 @@ impl RecordingJob {
         }
     }
 
-    /// Ends a recording that cannot be written any more. The audio written so far becomes the file.
+    /// Ends a recording that can no longer be written. The audio written so far becomes the file.
     fn fail(&mut self, error: &std::io::Error) {
         let reason = match error.kind() {
             std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
@@ -355,7 +358,7 @@ impl RecordingJob {
                 Ok(RepairOutcome::Nothing) => 0,
                 Err(error) => {
                     tracing::warn!(recording = %id, %error, "recording repair failed");
-                    // A file that cannot be removed either is handled at the next start.
+                    // A file that cannot be removed either is removed at the next start.
                     let _ = remove(&self.folder, id, format);
                     0
                 }
@@ -381,7 +384,7 @@ impl RecordingJob {
     }
 }
 
-/// Number of steps in a time, rounded up.
+/// Returns the number of steps in a time, rounded up.
 fn steps(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX).div_ceil(STEP_MS)
 }

@@ -1,4 +1,4 @@
-//! Reads complete recordings back, 20 ms at a time.
+//! Reads complete recordings, 20 ms at a time.
 
 use std::fs::File;
 use std::io;
@@ -15,7 +15,8 @@ use uuid::Uuid;
 use super::RATE;
 use super::file::{Format, file_name};
 
-/// Receives 20 ms at a time: the only or left channel, and the right one. Returns `false` to stop.
+/// Receives 20 ms at a time: the only or left channel, and the right one if there is one. Returns
+/// `false` to stop.
 pub type FrameSink<'a> = &'a mut dyn FnMut(&[i16], Option<&[i16]>) -> bool;
 
 /// Reads a recording to its end, or up to the first fault. Blocks.
@@ -34,7 +35,7 @@ pub fn read(folder: &Path, id: Uuid, format: Format, sink: FrameSink<'_>) -> io:
 fn wav(path: &Path, sink: FrameSink<'_>) -> io::Result<()> {
     let reader = hound::WavReader::open(path).map_err(invalid)?;
     let mut frames = Frames::new(usize::from(reader.spec().channels));
-    // A truncated file yields the samples that it has.
+    // A truncated file yields its existing samples.
     for sample in reader.into_samples::<i16>().map_while(Result::ok) {
         if !frames.push(sample, sink) {
             break;
@@ -75,7 +76,7 @@ fn mp3(path: &Path, sink: FrameSink<'_>) -> io::Result<()> {
     }
 }
 
-/// Converts a sample; full scale is ±1.
+/// Converts a floating-point sample with a full scale of ±1.
 #[allow(clippy::as_conversions, reason = "`as` saturates, and converts NaN to 0")]
 fn to_sample(sample: f32) -> i16 {
     (sample * 32_767.0) as i16
@@ -98,7 +99,7 @@ impl Frames {
         Self { channels: channels.max(1), left: Vec::new(), right: Vec::new(), channel: 0 }
     }
 
-    /// Adds a sample. Returns `false` if the receiver wants no more. An incomplete frame at the end
+    /// Adds a sample. Returns `false` if the receiver has stopped. An incomplete frame at the end
     /// is dropped.
     fn push(&mut self, sample: i16, sink: FrameSink<'_>) -> bool {
         match self.channel {

@@ -1,4 +1,4 @@
-//! Sources of recordings: the two sides of a leg, or the audio of a room.
+//! The sources of recordings: the two sides of a leg, or the audio of a room.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +14,7 @@ pub trait Source: Send {
     /// is written then.
     fn next(&mut self) -> Option<(&[i16], &[i16])>;
 
-    /// Returns whether no more audio will come.
+    /// Returns whether the source has ended and all of its audio has been returned.
     fn is_over(&self) -> bool;
 }
 
@@ -57,12 +57,12 @@ impl Pause {
 pub struct PausableSource<S> {
     source: S,
     pause: Pause,
-    /// Whether the right track is silenced.
+    /// Whether the right track is replaced by silence.
     left_only: bool,
 }
 
 impl<S: Source> PausableSource<S> {
-    /// Creates a source that drops what arrives while `pause` is set.
+    /// Creates a source that discards audio while `pause` is set.
     pub fn new(source: S, pause: Pause, left_only: bool) -> Self {
         Self { source, pause, left_only }
     }

@@ -1,4 +1,4 @@
-//! Writes our side line by line: the answer to an offer, or our own offer
+//! Writes the SDP of this side line by line: the answer to an offer, or an offer
 //! (docs/reference/meta.md#offhooks-answer).
 
 use std::fmt::Write as _;
@@ -9,7 +9,7 @@ use super::{Direction, Offer, Setup, TelephoneEvent};
 /// The local parameters of one leg.
 #[derive(Clone, Copy)]
 pub struct LocalDescription<'a> {
-    /// Our addresses, best first. Must not be empty; at most 8 are written.
+    /// Our addresses, best first. The list must not be empty. At most 8 are written.
     pub candidates: &'a [SocketAddr],
     pub ufrag: &'a str,
     pub pwd: &'a str,
@@ -20,7 +20,7 @@ pub struct LocalDescription<'a> {
     pub track: &'a str,
     /// Session id, below 2^62 (RFC 8829 §5.2.1).
     pub session: u64,
-    /// Answers as an ICE-lite agent. Only for an offer that is not lite itself.
+    /// Whether to answer as an ICE-lite agent. Only allowed if the offer is not ICE-lite.
     pub ice_lite: bool,
 }
 
@@ -57,11 +57,11 @@ pub(super) fn answer(offer: &Offer, local: &LocalDescription<'_>) -> String {
     out.0
 }
 
-/// The payload types of Meta's own offers, so that ours contain nothing unusual.
+/// The payload types of our offers. They are those of Meta's own offers, to avoid unusual values.
 const OPUS_PT: u8 = 111;
 const TELEPHONE_EVENT: TelephoneEvent = TelephoneEvent { pt: 126, clock: 8_000 };
 
-/// Writes our offer. Meta answers it by webhook and is ICE-lite; we never are.
+/// Writes our offer. Meta answers it by webhook as an ICE-lite agent. This side is never ICE-lite.
 pub(super) fn offer(local: &LocalDescription<'_>) -> String {
     let mut out = Lines(String::with_capacity(1_024));
     let first_address = session(&mut out, local, Some(MID));
@@ -99,10 +99,10 @@ fn session(out: &mut Lines, local: &LocalDescription<'_>, mid: Option<&str>) -> 
     first_address
 }
 
-/// The audio section that we write.
+/// The audio section that is written.
 struct Audio<'a> {
     proto: &'a str,
-    /// Payload types as in the `m=` line.
+    /// The payload types as in the `m=` line.
     formats: &'a str,
     setup: Setup,
     mid: Option<&'a str>,

@@ -1,7 +1,7 @@
 //! The checks that Meta applies to an answer, for the simulated Meta and for tests
 //! (docs/reference/meta.md#m7).
 //!
-//! Written independently of `answer`, so that each checks the other.
+//! This module is independent of `answer`, so that each tests the other.
 
 use std::fmt;
 
@@ -11,19 +11,19 @@ use super::{Direction, Offer, Setup};
 /// A rule for answers (docs/reference/meta.md#offhooks-answer).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
-    /// Sections, payload types and attributes mirror the offer.
+    /// The sections, payload types and attributes mirror the offer.
     A1,
-    /// Not ICE-lite towards a lite peer.
+    /// The answer to an ICE-lite offer is not ICE-lite.
     A2,
-    /// Length and alphabet of the ICE credentials.
+    /// The ICE credentials have a valid length and alphabet.
     A4,
-    /// Exactly one SHA-256 fingerprint.
+    /// There is exactly one SHA-256 fingerprint.
     A5,
-    /// The DTLS role answers the offer's.
+    /// The DTLS role fits that of the offer.
     A6,
 }
 
-/// Why Meta would refuse an answer.
+/// A reason for which Meta would refuse an answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{rule}: {problem}: {line}")]
 pub struct AnswerError {
@@ -54,12 +54,12 @@ pub fn check_answer(offer: &Offer, answer: &str) -> Result<(), AnswerError> {
     let lines: Vec<&str> =
         answer.split("\r\n").flat_map(|l| l.split('\n')).filter(|l| !l.is_empty()).collect();
     if lines.first() != Some(&"v=0") {
-        return error(A1, "not SDP", lines.first().copied().unwrap_or("(empty)"));
+        return error(A1, "answer is not SDP", lines.first().copied().unwrap_or("(empty)"));
     }
     if let Some(lite) = lines.iter().find(|l| **l == "a=ice-lite")
         && offer.ice_lite
     {
-        return error(A2, "both sides lite", *lite);
+        return error(A2, "both sides are ICE-lite", *lite);
     }
 
     let mut levels = lines.chunk_by(|_, next| !next.starts_with("m="));
@@ -76,7 +76,7 @@ pub fn check_answer(offer: &Offer, answer: &str) -> Result<(), AnswerError> {
         let line = section.first().copied().unwrap_or_default();
         let words: Vec<&str> = line.strip_prefix("m=").unwrap_or_default().split(' ').collect();
         let [kind, port, proto, formats @ ..] = words.as_slice() else {
-            return error(A1, "unreadable", line);
+            return error(A1, "line is malformed", line);
         };
         if *kind != offered.media || *proto != offered.proto {
             return error(A1, "medium or protocol differs from the offer", line);
@@ -92,7 +92,7 @@ pub fn check_answer(offer: &Offer, answer: &str) -> Result<(), AnswerError> {
         }
         let taken = |pt: u8| formats.iter().any(|f| f.parse() == Ok(pt));
         if formats.is_empty() || formats.iter().any(|f| offered.formats.iter().all(|o| o != f)) {
-            return error(A1, "a payload type that was not offered", line);
+            return error(A1, "payload type was not offered", line);
         }
         if !taken(offer.opus_pt) {
             return error(A1, "opus is not accepted with the offer's payload type", line);
@@ -119,7 +119,9 @@ pub fn check_answer(offer: &Offer, answer: &str) -> Result<(), AnswerError> {
         };
         match value {
             Some(value) if fits(value) => Ok(()),
-            Some(_) => error(A4, "too short, too long or not ICE characters", format!("a={name}")),
+            Some(_) => {
+                error(A4, "too short, too long or with invalid characters", format!("a={name}"))
+            }
             None => error(A4, "missing", format!("a={name}")),
         }
     };
@@ -144,7 +146,7 @@ pub fn check_answer(offer: &Offer, answer: &str) -> Result<(), AnswerError> {
     };
     match setups.as_slice() {
         [one] if **one == expected => Ok(()),
-        [one, ..] => error(A6, "not the role that answers the offer's", **one),
+        [one, ..] => error(A6, "DTLS role does not fit that of the offer", **one),
         [] => error(A6, "missing", "a=setup"),
     }
 }

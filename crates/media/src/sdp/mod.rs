@@ -1,10 +1,11 @@
-//! SDP: parsing Meta's or a phone's offer, writing our answer or offer, and checking an answer
+//! Parses the offer of Meta or a phone, writes our answer or offer, and checks answers
 //! (docs/reference/meta.md#sdp).
 //!
 //! [`Offer::parse`] decides whether an offer is usable and keeps what media needs.
 //! [`Offer::answer`] writes the answer line by line, so that it contains nothing unintended.
-//! [`check_answer`] applies Meta's rules for answers. No I/O. Complete SDPs contain credentials and
-//! are never logged; the event log of a call contains them [`redacted`].
+//! [`check_answer`] applies Meta's rules for answers. The module has no I/O. Complete SDPs contain
+//! credentials and are never logged. The event log of a call contains them in the form of
+//! [`redacted`].
 
 mod answer;
 mod check;
@@ -24,7 +25,7 @@ pub const SECTIONS_MAX: usize = 16;
 /// Maximum length of a peer's ufrag. The USERNAME of a check consists of both ufrags and a colon,
 /// and str0m writes at most 128 characters.
 pub const UFRAG_MAX: usize = 128 - 1 - crate::UFRAG_CHARS;
-/// Maximum number of candidates of an offer that are used; the rest is ignored.
+/// Maximum number of candidates of an offer that are used. Further candidates are ignored.
 pub const CANDIDATES_MAX: usize = 16;
 
 /// A usable offer: its first usable audio section, together with the session-level attributes.
@@ -32,7 +33,8 @@ pub const CANDIDATES_MAX: usize = 16;
 /// Answers are parsed with the same type, because their lines are the same.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Offer {
-    /// The peer sends no ICE checks, so we are the full, controlling agent.
+    /// Whether the peer is ICE-lite. It then sends no ICE checks, and this side is the full,
+    /// controlling agent.
     pub ice_lite: bool,
     pub ufrag: String,
     pub pwd: String,
@@ -40,13 +42,14 @@ pub struct Offer {
     pub fingerprint: [u8; 32],
     pub setup: Setup,
     /// Addresses to send checks to, in the offer's order and without duplicates. Empty only if an
-    /// offer without `a=ice-lite` has nothing but mDNS names; the peer then sends the checks.
+    /// offer without `a=ice-lite` contains no candidates except mDNS names. The peer then sends the
+    /// checks.
     pub candidates: Vec<RemoteCandidate>,
     pub opus_pt: u8,
     /// Offered `telephone-event` payload types in the offer's order. If empty, the peer cannot send
     /// DTMF events.
     pub telephone_events: Vec<TelephoneEvent>,
-    /// The first SSRC that is announced, if any.
+    /// The first announced SSRC. `None` if none is announced.
     pub ssrc: Option<u32>,
     /// Milliseconds of audio per packet, 20 by default.
     pub ptime: u32,
@@ -68,7 +71,7 @@ pub enum Setup {
 }
 
 impl Setup {
-    /// The role with which we answer: the DTLS client if allowed.
+    /// Returns the role with which this side answers: the DTLS client if allowed.
     pub fn answer_role(self) -> Self {
         match self {
             Self::Actpass | Self::Passive => Self::Active,
@@ -76,7 +79,7 @@ impl Setup {
         }
     }
 
-    /// The value in SDP.
+    /// Returns the value in SDP.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Actpass => "actpass",
@@ -86,7 +89,7 @@ impl Setup {
     }
 }
 
-/// Direction of media, from the view of the side that states it.
+/// Direction of media, from the perspective of the side that states it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
     SendRecv,
@@ -96,7 +99,7 @@ pub enum Direction {
 }
 
 impl Direction {
-    /// The direction in the answer (RFC 3264 §6.1).
+    /// Returns the direction for the answer (RFC 3264 §6.1).
     pub fn mirrored(self) -> Self {
         match self {
             Self::SendOnly => Self::RecvOnly,
@@ -105,7 +108,7 @@ impl Direction {
         }
     }
 
-    /// The attribute in SDP.
+    /// Returns the attribute in SDP.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::SendRecv => "sendrecv",
@@ -136,7 +139,7 @@ pub struct TelephoneEvent {
 struct Section {
     media: String,
     proto: String,
-    /// Payload types. Only the first one if the section is rejected.
+    /// The payload types. Only the first one if the section is rejected.
     formats: Vec<String>,
     mid: Option<String>,
 }
@@ -163,7 +166,8 @@ impl Offer {
         parse::offer(sdp, parse::Sender::Phone)
     }
 
-    /// The payload type for digits that we send. 8000 Hz is preferred, because Meta knows no other.
+    /// Returns the payload type for digits that this side sends. 8000 Hz is preferred, because Meta
+    /// supports no other rate. `None` if none was offered.
     pub fn telephone_event_out(&self) -> Option<TelephoneEvent> {
         self.telephone_events
             .iter()
@@ -172,7 +176,7 @@ impl Offer {
             .copied()
     }
 
-    /// Writes our answer, the text that `pre_accept` and `accept` both carry.
+    /// Writes our answer, which both `pre_accept` and `accept` contain.
     pub fn answer(&self, ours: &LocalDescription<'_>) -> String {
         answer::answer(self, ours)
     }
@@ -202,7 +206,8 @@ pub fn redacted(sdp: &str) -> String {
     redacted
 }
 
-/// Writes our own offer of one audio section, for a call that we place: actpass, never ICE-lite.
+/// Writes our offer of one audio section, for a call that this side places: actpass, never
+/// ICE-lite.
 pub fn offer(ours: &LocalDescription<'_>) -> String {
     answer::offer(ours)
 }
@@ -220,7 +225,7 @@ impl fmt::Debug for Offer {
     }
 }
 
-/// Why an offer, or an answer, is not usable.
+/// The reason why an offer or an answer is not usable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OfferError {
     #[error("it is empty")]

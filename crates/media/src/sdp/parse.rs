@@ -1,4 +1,4 @@
-//! Parsing of offers: lines, levels, the first usable audio section.
+//! Parses offers: lines, levels, and the first usable audio section.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -7,15 +7,15 @@ use super::{
     Section, Setup, TelephoneEvent, UFRAG_MAX,
 };
 
-/// Maximum length of a mid, protocol or media token that the answer repeats. Keeps the answer below
-/// 8 KiB.
+/// Maximum length of a mid, protocol or media token that the answer repeats. It keeps the answer
+/// below 8 KiB.
 const TOKEN_MAX: usize = 64;
 /// Maximum number of payload types kept per section.
 const FORMATS_MAX: usize = 64;
-/// Meta offers `telephone-event` at one rate, Chromium at two.
+/// Maximum number of `telephone-event` payload types. Meta offers one rate, Chromium two.
 const TELEPHONE_EVENTS_MAX: usize = 2;
 
-/// The lines of one level. Of repeated attributes the first one counts.
+/// The lines of one level. If an attribute is repeated, the first one counts.
 #[derive(Clone, Copy)]
 struct Level<'a>(&'a [&'a str]);
 
@@ -36,13 +36,13 @@ impl<'a> Level<'a> {
     }
 }
 
-/// Who sent the offer.
+/// The sender of the offer.
 #[derive(Clone, Copy)]
 pub(super) enum Sender {
     Meta {
         allow_loopback: bool,
     },
-    /// An endpoint's phone. Unless it is ICE-lite it sends the checks, so its addresses do not
+    /// An endpoint's phone. Unless it is ICE-lite, it sends the checks, so its addresses do not
     /// matter.
     Phone,
 }
@@ -68,7 +68,7 @@ pub(super) fn offer(text: &str, from: Sender) -> Result<Offer, OfferError> {
     if media.len() > SECTIONS_MAX {
         return Err(OfferError::TooManySections);
     }
-    // Meta states it at session level; at media level it means the same.
+    // Meta states ICE-lite at session level. At media level it has the same meaning.
     let ice_lite = session.has("ice-lite") || media.iter().any(|m| m.has("ice-lite"));
     let mut sections = media.iter().map(|m| section(*m)).collect::<Result<Vec<_>, _>>()?;
 
@@ -178,7 +178,7 @@ fn audio(
         }
     }
 
-    // No checks are sent to a peer that sends them itself, so any address is harmless.
+    // This side sends no checks to a peer that sends them itself, so any address is harmless.
     let (allow_loopback, may_lack_candidates) = match from {
         Sender::Meta { allow_loopback } => (allow_loopback, false),
         Sender::Phone => (!ice_lite, true),
@@ -212,7 +212,8 @@ fn audio(
     })
 }
 
-/// The characters of ICE and a few more. A colon would break the USERNAME of STUN.
+/// Whether the text has a valid length and consists of printable ASCII characters. These include
+/// all characters of ICE. A colon is not allowed, because it would break the USERNAME of STUN.
 fn is_credential(text: &str, min: usize) -> bool {
     (min..=256).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic() && b != b':')
 }
@@ -233,7 +234,8 @@ fn direction(level: Level<'_>) -> Option<Direction> {
     })
 }
 
-/// Parses `sha-256 AB:CD:…` into 32 bytes. Name and digits may be in either case.
+/// Parses `sha-256 AB:CD:…` into 32 bytes, in either letter case. Returns `None` if the value is
+/// invalid.
 pub(super) fn sha256(value: &str) -> Option<[u8; 32]> {
     let (hash, hex) = value.split_once(' ')?;
     if !hash.eq_ignore_ascii_case("sha-256") {
@@ -249,7 +251,7 @@ pub(super) fn sha256(value: &str) -> Option<[u8; 32]> {
     pairs.next().is_none().then_some(bytes)
 }
 
-/// Returns the usable addresses, and whether there were mDNS names among the rest.
+/// Returns the usable addresses, and whether there were mDNS names among the other ones.
 fn candidates<'a>(
     lines: impl Iterator<Item = &'a str>,
     allow_loopback: bool,
@@ -257,7 +259,8 @@ fn candidates<'a>(
     let mut candidates: Vec<RemoteCandidate> = Vec::new();
     let mut has_mdns = false;
     for line in lines {
-        // foundation component transport priority address port "typ" type …, then extensions.
+        // The words are: foundation, component, transport, priority, address, port, "typ", type,
+        // then extensions.
         let words: Vec<&str> = line.split_ascii_whitespace().take(6).collect();
         let [_, component, transport, priority, address, port] = words.as_slice() else { continue };
         let (Ok(port), Ok(priority)) = (port.parse::<u16>(), priority.parse::<u32>()) else {

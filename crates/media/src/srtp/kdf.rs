@@ -1,8 +1,8 @@
 //! Derivation of SRTP session keys from master keys (RFC 3711 §4.3): AES in counter mode over a
 //! label.
 //!
-//! DTLS-SRTP uses a key derivation rate of 0 (RFC 5764 §4.1.2), so keys are derived once, whatever
-//! the packet index.
+//! DTLS-SRTP uses a key derivation rate of 0 (RFC 5764 §4.1.2), so keys are derived once,
+//! regardless of the packet index.
 
 use aws_lc_rs::cipher::{AES_128, AES_256, EncryptingKey, EncryptionContext, UnboundCipherKey};
 
@@ -42,7 +42,7 @@ pub(super) fn derive<const N: usize>(key: &[u8], salt: &[u8], label: Label) -> O
     Some(out)
 }
 
-/// Creates a key for AES in counter mode, of 16 or 32 bytes.
+/// Creates a key for AES in counter mode. `key` must have 16 or 32 bytes. Returns `None` otherwise.
 pub(super) fn counter_key(key: &[u8]) -> Option<EncryptingKey> {
     let algorithm = match key.len() {
         16 => &AES_128,
@@ -52,7 +52,8 @@ pub(super) fn counter_key(key: &[u8]) -> Option<EncryptingKey> {
     EncryptingKey::ctr(UnboundCipherKey::new(algorithm, key).ok()?).ok()
 }
 
-/// XORs `bytes` with the key stream that starts at `block`.
+/// XORs `bytes` with the key stream that starts at `block`. Returns `None` if the key has the wrong
+/// length.
 fn xor_key_stream(key: &[u8], block: [u8; 16], bytes: &mut [u8]) -> Option<()> {
     let context = EncryptionContext::Iv128(block.into());
     counter_key(key)?.less_safe_encrypt(bytes, context).ok()?;

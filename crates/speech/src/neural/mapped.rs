@@ -1,4 +1,4 @@
-//! Files in memory, mapped so that processes share them.
+//! The contents of files, memory-mapped so that processes share them.
 
 use std::fs::File;
 use std::io;
@@ -13,7 +13,7 @@ pub(crate) enum Mapped {
 }
 
 impl Mapped {
-    /// Maps a file.
+    /// Maps a file into memory.
     ///
     /// # Errors
     ///
@@ -21,7 +21,7 @@ impl Mapped {
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let file = File::open(path)?;
         // SAFETY: model files are written under a temporary name, renamed, and never changed in
-        // place. If someone truncates one nevertheless, the helper process ends with SIGBUS, which
+        // place. If a file is truncated nevertheless, the helper process ends with SIGBUS, which
         // the node handles like any failure of the helper.
         unsafe { memmap2::Mmap::map(&file) }.map(Self::File)
     }

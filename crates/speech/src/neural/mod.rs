@@ -1,9 +1,9 @@
-//! The neural voice: text to phonemes, phonemes to a spectrum, and the spectrum to a waveform. Runs
-//! in the speech helper only.
+//! The neural voice: text to phonemes, phonemes to a spectrum, and the spectrum to a waveform. It
+//! runs only in the speech helper.
 //!
 //! The parts are those of the Python package `hibari-tts` (Apache-2.0), which [`crate::models`]
-//! converts when it is installed: two ONNX networks, and one sorted table with the dictionaries and
-//! the weights of the tagger.
+//! converts at installation: two ONNX networks, and one sorted table with the dictionaries and the
+//! weights of the tagger.
 
 mod lexicon;
 pub(crate) mod mapped;
@@ -37,12 +37,14 @@ pub(crate) const TABLE_FILE: &str = "english.table";
 
 /// Maximum number of phonemes that are spoken at once: about half a minute.
 const PHONEMES_MAX: usize = 400;
-/// A man's voice is the same one with its pitch and its resonances lowered.
+/// Factors of the pitch and the resonances for a man's voice, which is derived from the woman's
+/// voice.
 const MALE_PITCH: f32 = 0.62;
 const MALE_RESONANCE: f32 = 0.88;
 
-/// Starts the thread that runs the networks, and waits until it runs: its start needs system calls
-/// that are refused later. One is enough: two helpers share the processors with the media threads.
+/// Starts the thread that runs the networks, and waits until it is running, because its start needs
+/// system calls that are refused later. One thread is enough, because two helpers share the
+/// processors with the media threads.
 pub(crate) fn start_threads() {
     run_on_threads(|| ());
 }
@@ -52,7 +54,7 @@ pub(crate) fn run_on_threads<R: Send>(run: impl FnOnce() -> R + Send) -> R {
     rten::thread_pool().run(run)
 }
 
-/// How a sentence is spoken: factors of the normal rate and pitch.
+/// The delivery of a sentence: factors of the normal rate and pitch.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Delivery {
     pub(crate) rate: f32,
@@ -60,7 +62,7 @@ pub(crate) struct Delivery {
     pub(crate) male: bool,
 }
 
-/// Why a voice could not be loaded or a sentence not spoken.
+/// The reason why a voice could not be loaded or a sentence could not be spoken.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NeuralError {
     #[error("could not read {file}: {source}")]
@@ -156,7 +158,7 @@ impl Voice {
         ids: &[i32],
         delivery: Delivery,
     ) -> Result<(u32, Vec<f32>), NeuralError> {
-        // Played more slowly, every resonance is lower. Speaking faster makes up for the time.
+        // Slower playback lowers every resonance. Faster speech compensates for the time.
         let slowdown = if delivery.male { MALE_RESONANCE } else { 1.0 };
         let pitch = if delivery.male { MALE_PITCH / MALE_RESONANCE } else { 1.0 };
         let speed = [(delivery.rate / slowdown).clamp(0.3, 4.0)];
@@ -195,7 +197,8 @@ impl Voice {
         Ok(((RATE as f32 * slowdown) as u32, samples))
     }
 
-    /// Guesses the phonemes of a word that is in no dictionary.
+    /// Guesses the phonemes of a word that is not in the dictionaries. Returns `None` if the
+    /// network fails or supports none of the letters.
     fn guess(&self, word: &str) -> Option<String> {
         let ids: Vec<i32> = word
             .chars()
@@ -208,7 +211,7 @@ impl Voice {
         let view = ValueView::from_shape([1, ids.len()], &ids).ok()?;
         let output = self.guesser.run_one(view.into(), None).ok()?;
         let (_, output) = output.into_shape_vec::<i32, 2>().ok()?;
-        // Repeated sounds are one, and 0 is none.
+        // Repeated sounds count once, and 0 means no sound.
         let mut phonemes = String::new();
         let mut last = 0;
         for id in output {

@@ -1,16 +1,16 @@
-//! English text to the phonemes that the voice was trained in: tokens, parts of speech, the
-//! lexicon, and a network for words that the lexicon lacks. The text is normalised: numbers and
-//! abbreviations are words already.
+//! Converts English text to the phonemes that the voice was trained with: tokens, parts of speech,
+//! the lexicon, and a network for words that the lexicon lacks. The text must be normalised, so
+//! that numbers and abbreviations are words.
 
 use super::lexicon::{CONSONANTS, Context, Lexicon, VOWELS, apply_stress, is_stressed, weight};
 use super::table::Table;
 use super::tagger;
 
-/// Marks of punctuation that the voice knows.
+/// Punctuation marks that the voice knows.
 const PAUSES: &str = ";:,.!?—…";
 /// Signs inside a word that are not spoken.
 const JUNK: &str = "',-._’/";
-/// Endings that the tagger takes as words of their own.
+/// Endings that the tagger treats as separate words.
 const CLITICS: &[&str] = &["n't", "'ll", "'re", "'ve", "'s", "'d", "'m"];
 
 /// A piece of text.
@@ -18,13 +18,14 @@ const CLITICS: &[&str] = &["n't", "'ll", "'re", "'ve", "'s", "'d", "'m"];
 struct Token {
     text: String,
     tag: String,
-    /// `None` until they are found. Empty for what is not spoken.
+    /// The phonemes. `None` until they are known. Empty for text that is not spoken.
     phonemes: Option<String>,
-    /// A space follows.
+    /// Whether a space follows.
     space: bool,
 }
 
-/// Converts sentences to phonemes. `guess` returns the phonemes of a word that is in no dictionary.
+/// Converts sentences to phonemes. `guess` returns the phonemes of a word that is not in the
+/// dictionaries.
 pub(super) fn phonemes(
     sentence: &str,
     table: &Table,
@@ -93,7 +94,7 @@ fn tag(tokens: &mut [Token], table: &Table) {
     let is_letter = |word: Option<&&str>| {
         word.is_some_and(|w| w.len() == 1 && w.bytes().all(|b| b.is_ascii_uppercase()))
     };
-    // A capital A among letters or before a pause is the letter, not the article.
+    // A capital A among letters or before a pause is a letter and not the article.
     for (index, tag) in tags.iter_mut().enumerate() {
         let next = words.get(index + 1);
         let is_last = next.is_none_or(|next| !next.starts_with(char::is_alphabetic));
@@ -106,8 +107,8 @@ fn tag(tokens: &mut [Token], table: &Table) {
     }
 }
 
-/// Groups the tokens that are written without spaces between them. Punctuation marks are groups of
-/// their own and are given their phonemes.
+/// Groups the tokens that are written without spaces between them. Each punctuation mark is a
+/// separate group and gets its phonemes.
 fn group(tokens: Vec<Token>) -> Vec<Vec<Token>> {
     let mut words: Vec<Vec<Token>> = Vec::new();
     let mut joins = false;
@@ -129,7 +130,8 @@ fn group(tokens: Vec<Token>) -> Vec<Vec<Token>> {
     words
 }
 
-/// Returns the phonemes of a token that is no part of a word.
+/// Returns the phonemes of a token that is not part of a word. `None` if the token is spoken as a
+/// word.
 fn punctuation(token: &Token, attached: bool) -> Option<String> {
     let mut chars = token.text.chars();
     let (Some(c), None) = (chars.next(), chars.next()) else { return None };
@@ -269,7 +271,7 @@ fn next_context(context: Context, phonemes: Option<&str>, token: &Token) -> Cont
     }
 }
 
-/// Weakens the stress of the lighter parts of a compound.
+/// Reduces the stress of the less important parts of a compound.
 fn balance_stress(word: &mut [Token]) {
     let has = |f: fn(char) -> bool| word.iter().any(|token| token.text.chars().any(f));
     if has(|c| c == '/') || (has(char::is_alphabetic) && has(|c| c.is_ascii_digit())) {
@@ -317,7 +319,8 @@ fn balance_stress(word: &mut [Token]) {
     }
 }
 
-/// Returns phonemes for a token that is in no dictionary: letters by the network, signs by name.
+/// Returns phonemes for a token that is not in the dictionaries: letters by the network, signs by
+/// name.
 fn fallback(text: &str, guess: &mut dyn FnMut(&str) -> Option<String>) -> String {
     let mut parts: Vec<String> = Vec::new();
     let mut letters = String::new();

@@ -1,10 +1,10 @@
 //! Splits text into sentences, which are spoken one after the other.
 
-/// Maximum length of a part in bytes. A longer sentence is split at a comma or a space.
+/// Maximum length of a sentence in bytes. A longer one is split at a comma or a space.
 const BYTES_MAX: usize = 400;
 
-/// Returns the sentences of a text. Titles have no full stop in normalised text, so that every one
-/// before a space ends a sentence.
+/// Returns the sentences of a text. Titles have no full stop in normalised text, so that every full
+/// stop before a space ends a sentence.
 pub(crate) fn split(text: &str) -> Vec<&str> {
     let mut sentences = Vec::new();
     let mut rest = text;

@@ -1,12 +1,12 @@
 //! A read-only map from text to text in one block of memory, which may be a mapped file: lines of
-//! key, tab and value, sorted by key. Processes that map the same file share its memory, and nothing
-//! is parsed at start.
+//! key, tab and value, sorted by key. Processes that map the same file share its memory, and the
+//! file is not parsed at start.
 
 use std::collections::BTreeMap;
 
 use super::mapped::Mapped;
 
-/// A table, searched by bisection.
+/// A table, which is searched by bisection.
 pub(crate) struct Table(Mapped);
 
 impl Table {
@@ -14,7 +14,7 @@ impl Table {
         Self(bytes)
     }
 
-    /// Returns the value of a key.
+    /// Returns the value of a key, or `None` if the key is absent.
     pub(super) fn get(&self, key: &str) -> Option<&str> {
         let bytes: &[u8] = &self.0;
         let (mut low, mut high) = (0, bytes.len());
@@ -39,7 +39,7 @@ impl Table {
         None
     }
 
-    /// Encodes a table. Entries with a tab in the key or a line feed are left out.
+    /// Encodes a table. Entries with a tab in the key or a line feed are omitted.
     pub(crate) fn encode(entries: &BTreeMap<String, String>) -> Vec<u8> {
         let mut bytes = Vec::new();
         for (key, value) in entries {

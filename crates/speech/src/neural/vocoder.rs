@@ -1,5 +1,5 @@
-//! The voice's signal processing: the network predicts a spectrum per frame in three parts, which
-//! become a waveform by one inverse short-time Fourier transform.
+//! The voice's signal processing: the network predicts a spectrum per frame in three parts. An
+//! inverse short-time Fourier transform converts them to a waveform.
 //!
 //! S = exp(lh) e^(iπ tanh θ) STFT(pulses(f0)) + exp(ln) Z + exp(lr) e^(iφ), with white noise Z.
 
@@ -13,14 +13,14 @@ use realfft::{ComplexToReal, RealFftPlanner, RealToComplex};
 pub(super) const RATE: u32 = 24_000;
 const SIZE: usize = 1_200;
 const HOP: usize = 300;
-/// Frequencies of a frame.
+/// Number of frequencies of a frame.
 pub(super) const BINS: usize = SIZE / 2 + 1;
 /// Minimum pitch of a voiced frame in Hz.
 const VOICED_HZ: f32 = 40.0;
-/// Maximum frequency of harmonics in Hz. Higher ones are left out.
+/// Maximum frequency of harmonics in Hz. Higher ones are omitted.
 const HARMONIC_HZ_MAX: f32 = 11_000.0;
-/// Frequencies in bins of 20 Hz: up to the first the harmonic level moves with the pitch, from the
-/// second on it does not move.
+/// Two limits in bins of 20 Hz. Up to the first one, the level of the harmonics moves with the
+/// pitch. From the second one on, it does not move.
 const SHIFT_FULL: f32 = 20.0;
 const SHIFT_END: f32 = 60.0;
 /// Maximum exponent of a magnitude.
@@ -36,7 +36,7 @@ pub(super) struct Spectrum<'a> {
     pub(super) pitch: &'a [f32],
 }
 
-/// Transforms and window, computed once.
+/// The transforms and the window, which are computed once.
 pub(super) struct Vocoder {
     forward: Arc<dyn RealToComplex<f32>>,
     inverse: Arc<dyn ComplexToReal<f32>>,
@@ -104,10 +104,10 @@ impl Vocoder {
     }
 }
 
-/// Returns the bin of the original spectrum that supplies the harmonic level of `bin` if the pitch
-/// is scaled. The level at the fundamental moves with the pitch: below the voice's own fundamental,
-/// the output of the network is not meaningful. From [`SHIFT_END`] on, the resonances stay where
-/// they are.
+/// Returns the bin of the original spectrum from which the harmonic level of `bin` is taken if the
+/// pitch is scaled. The level at the fundamental moves with the pitch: below the voice's own
+/// fundamental, the output of the network is not meaningful. From [`SHIFT_END`] on, the resonances
+/// stay where they are.
 fn shifted(bin: usize, pitch: f32) -> usize {
     let at = bin as f32;
     let offset = SHIFT_FULL / pitch - SHIFT_FULL;
@@ -134,15 +134,15 @@ fn mirrored(source: &[f32], at: usize) -> f32 {
     source[index.min(last)]
 }
 
-/// A pulse train of the pitch curve: every harmonic below [`HARMONIC_HZ_MAX`] at unit amplitude,
-/// Σ cos(ht) = sin((H + ½) t) / (2 sin(t / 2)) − ½.
+/// Generates a pulse train for the pitch curve: every harmonic below [`HARMONIC_HZ_MAX`] at unit
+/// amplitude, Σ cos(ht) = sin((H + ½) t) / (2 sin(t / 2)) − ½.
 fn pulses(f0: &[f32], scale: f32) -> Vec<f32> {
     let frame = |at: isize| f0[at.clamp(0, f0.len() as isize - 1) as usize];
     let mut phase = 0f64;
     let mut samples = Vec::with_capacity(f0.len() * HOP);
     for k in 0..f0.len() as isize {
         for n in 0..HOP {
-            // Between the centres of two frames.
+            // The position is between the centres of two frames.
             let position = (n as f32 + 0.5) / HOP as f32 - 0.5;
             let (from, to, share) = if position < 0.0 {
                 (frame(k - 1), frame(k), position + 1.0)
@@ -163,7 +163,7 @@ fn pulses(f0: &[f32], scale: f32) -> Vec<f32> {
     samples
 }
 
-/// White Gaussian noise, the same for every prompt, so that a text always sounds the same.
+/// White Gaussian noise, which is the same for every prompt, so that a text always sounds the same.
 struct Noise(u64);
 
 impl Noise {

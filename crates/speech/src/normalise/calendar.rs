@@ -2,7 +2,7 @@
 
 use super::number::{self, NumberStyle, is_digits};
 
-/// Names, and the abbreviations that mean nothing else.
+/// The names of months, and their unambiguous abbreviations.
 const MONTHS: [(&str, &[&str]); 12] = [
     ("January", &["Jan"]),
     ("February", &["Feb"]),
@@ -36,23 +36,23 @@ fn find_name(text: &str, names: &[(&'static str, &[&str])]) -> Option<&'static s
         .map(|(name, _)| *name)
 }
 
-/// Returns the month with this name or abbreviation.
+/// Returns the month with this name or abbreviation, or `None` if there is none.
 pub(super) fn month(text: &str) -> Option<&'static str> {
     find_name(text, &MONTHS)
 }
 
-/// Returns the day of the week with this name or abbreviation.
+/// Returns the day of the week with this name or abbreviation, or `None` if there is none.
 pub(super) fn day_of_week(text: &str) -> Option<&'static str> {
     find_name(text, &DAYS)
 }
 
-/// Returns the name of a month, counted from 1.
+/// Returns the name of a month, counted from 1. `None` if there is no such month.
 pub(super) fn month_name(n: u64) -> Option<&'static str> {
     let index = usize::try_from(n).ok()?.checked_sub(1)?;
     MONTHS.get(index).map(|(name, _)| *name)
 }
 
-/// The parts of a date that are given.
+/// The parts of a date that the text contains.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Date {
     pub(super) day: Option<u64>,
@@ -61,8 +61,8 @@ pub(super) struct Date {
 }
 
 impl Date {
-    /// Parses `24/12/2026`, `24.12.2026`, `24-12-26` and `2026-12-24`. `month_first` decides where
-    /// both orders are possible.
+    /// Parses `24/12/2026`, `24.12.2026`, `24-12-26` and `2026-12-24`. If both orders are possible,
+    /// `month_first` decides. Returns `None` for other text.
     pub(super) fn parse(text: &str, month_first: bool) -> Option<Self> {
         let separator = text.chars().find(|c| matches!(c, '/' | '.' | '-'))?;
         let parts: Vec<&str> = text.split(separator).collect();
@@ -109,7 +109,7 @@ impl Date {
     }
 }
 
-/// Half of a day.
+/// A half of a day.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Half {
     Morning,
@@ -117,7 +117,7 @@ pub(super) enum Half {
 }
 
 impl Half {
-    /// Parses `am`, `PM`, `a.m`, …
+    /// Parses `am`, `PM`, `a.m` and similar forms. Returns `None` for other text.
     pub(super) fn parse(text: &str) -> Option<Self> {
         match text.to_ascii_lowercase().as_str() {
             "am" | "a.m" | "a.m." => Some(Self::Morning),
@@ -144,7 +144,7 @@ pub(super) struct Time {
 }
 
 impl Time {
-    /// Parses `18:05`, `6:05:30`, `6:05pm` and `6pm`.
+    /// Parses `18:05`, `6:05:30`, `6:05pm` and `6pm`. Returns `None` for other text.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let end = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
         let (clock, suffix) = text.split_at_checked(end)?;

@@ -2,8 +2,8 @@
 
 use super::number::{self, Number, NumberStyle};
 
-/// A currency: sign or code, its names, the names of its hundredth, and whether amounts are read
-/// in lakh and crore.
+/// A currency: its signs or codes, its names, the names of its hundredth, and whether amounts are
+/// read in lakh and crore.
 struct Currency {
     signs: &'static [&'static str],
     name: [&'static str; 2],
@@ -72,18 +72,18 @@ const MAGNITUDES: &[(&str, &str)] = &[
     ("Cr", "crore"),
 ];
 
-/// Returns the word for a magnitude.
+/// Returns the word for a magnitude, or `None` if the text is not one.
 pub(super) fn magnitude(text: &str) -> Option<&'static str> {
     MAGNITUDES.iter().find(|(written, _)| *written == text).map(|(_, word)| *word)
 }
 
-/// Returns `true` for a sign or code of a currency that stands alone: `₹`, `Rs`, `USD`.
+/// Returns `true` if the text is a sign or code of a currency without an amount: `₹`, `Rs`, `USD`.
 pub(super) fn is_currency(text: &str) -> bool {
     CURRENCIES.iter().any(|currency| currency.signs.contains(&text))
 }
 
-/// Reads an amount with its sign before or after it: `$5.50`, `-₹1,25,000`, `20€`, `$5k`. A
-/// `magnitude` is the word that follows it.
+/// Reads an amount with its sign before or after it: `$5.50`, `-₹1,25,000`, `20€`, `$5k`.
+/// `following` is a magnitude in the next word, if there is one. Returns `None` for other text.
 pub(super) fn money(text: &str, following: Option<&str>, style: NumberStyle) -> Option<String> {
     let (negative, text) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
     let (currency, amount) = CURRENCIES.iter().find_map(|currency| {
@@ -130,7 +130,7 @@ pub(super) fn money(text: &str, following: Option<&str>, style: NumberStyle) -> 
     })
 }
 
-/// Units: as written, singular, plural.
+/// The units as written, in the singular, and in the plural.
 const UNITS: &[(&str, &str, &str)] = &[
     ("%", "percent", "percent"),
     ("°C", "degree Celsius", "degrees Celsius"),
@@ -180,14 +180,14 @@ const UNITS: &[(&str, &str, &str)] = &[
     ("sqft", "square foot", "square feet"),
 ];
 
-/// Splits `10km` into the number and what follows it.
+/// Splits `10km` into the number and the rest.
 fn split_suffix(text: &str) -> (&str, &str) {
     let is_number = |c: char| c.is_ascii_digit() || matches!(c, '.' | ',' | '-' | '/');
     let end = text.find(|c| !is_number(c)).unwrap_or(text.len());
     text.split_at_checked(end).unwrap_or((text, ""))
 }
 
-/// Reads a number with its unit: `10km`, `5%`, `-3°C`.
+/// Reads a number with its unit: `10km`, `5%`, `-3°C`. Returns `None` for other text.
 pub(super) fn with_unit(text: &str, style: NumberStyle) -> Option<String> {
     let (number, unit) = split_suffix(text);
     if unit.is_empty() {
@@ -199,7 +199,7 @@ pub(super) fn with_unit(text: &str, style: NumberStyle) -> Option<String> {
     unit_words(number, unit, style)
 }
 
-/// Reads a number and the unit in the following word.
+/// Reads a number and the unit in the following word. Returns `None` for other text.
 pub(super) fn unit_words(number: &str, unit: &str, style: NumberStyle) -> Option<String> {
     let (_, one, many) = UNITS.iter().find(|(written, ..)| *written == unit)?;
     let number = Number::parse(number)?;

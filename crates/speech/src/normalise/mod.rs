@@ -1,9 +1,9 @@
 //! Rewrites English text as words: numbers, money, dates, times, phone numbers, addresses, codes
 //! and abbreviations.
 //!
-//! Engines read such text in their own ways, or not at all: "1,25,000" and "18:05" are wrong in
-//! most of them. After this module a text has only words and punctuation, so that every engine
-//! reads it alike. What is not recognised stays as written.
+//! Engines read such text differently, or not at all: most of them read "1,25,000" and "18:05"
+//! incorrectly. The result consists only of words and punctuation, so that every engine reads it in
+//! the same way. Text that matches no rule stays as written.
 //!
 //! A text is split at spaces. Each rule examines a word and its neighbours; the first rule that
 //! matches replaces the words that it has consumed.
@@ -39,11 +39,11 @@ impl<'a> Token<'a> {
     }
 }
 
-/// Result of a rule: the number of tokens that it has consumed and the words that replace them.
+/// The result of a rule: the number of tokens that it has consumed and the words that replace them.
 struct Reading {
     tokens: usize,
     words: String,
-    /// The last token's full stop belonged to an abbreviation.
+    /// Whether the full stop after the last token belonged to an abbreviation.
     takes_full_stop: bool,
 }
 
@@ -60,7 +60,8 @@ struct Reader<'a> {
     month_first: bool,
 }
 
-/// Returns `text` as words in the English of `tag`. Text in another language is returned as it is.
+/// Returns `text` as words in the variant of English given by `tag`. Text in another language is
+/// returned unchanged.
 pub(super) fn words<'a>(text: &'a str, tag: &str) -> Cow<'a, str> {
     let needs_reading = |c: char| {
         c.is_ascii_digit() || c == '.' || (!c.is_alphanumeric() && !c.is_whitespace() && c != ',')
@@ -76,7 +77,7 @@ pub(super) fn words<'a>(text: &'a str, tag: &str) -> Cow<'a, str> {
         month_first: region.american,
     };
     let mut output = reader.read();
-    // Runs of a sentence in several styles are joined by their own spaces.
+    // Keeps the space, which joins the runs of a sentence in several styles.
     if text.starts_with(' ') {
         output.insert(0, ' ');
     }
@@ -86,12 +87,12 @@ pub(super) fn words<'a>(text: &'a str, tag: &str) -> Cow<'a, str> {
     Cow::Owned(output)
 }
 
-/// Reads a number as a quantity, however long it is. Returns `None` for other text.
+/// Reads a number of any length as a quantity. Returns `None` for other text.
 pub(super) fn quantity(text: &str, tag: &str) -> Option<String> {
     Number::parse(text.trim()).map(|number| number.words(Region::of(tag).style()))
 }
 
-/// Differences between regions.
+/// The differences between regions.
 #[derive(Clone, Copy)]
 struct Region {
     american: bool,
@@ -118,8 +119,8 @@ impl<'a> Reader<'a> {
         self.tokens.get(at)
     }
 
-    /// Returns the core of a token if the one before it has no punctuation after it and itself has
-    /// none before it.
+    /// Returns the core of a token if no punctuation separates it from the one before it, otherwise
+    /// `None`.
     fn following(&self, at: usize) -> Option<&'a str> {
         let previous = self.token(at.checked_sub(1)?)?;
         let token = self.token(at)?;
@@ -167,7 +168,8 @@ impl<'a> Reader<'a> {
         output
     }
 
-    /// Phone numbers, alone or in groups: `1-800-555-0199`, `+91 80357 37458`, `(212) 555-0100`.
+    /// Reads phone numbers, alone or in groups: `1-800-555-0199`, `+91 80357 37458`, `(212)
+    /// 555-0100`. Returns `None` for other text.
     fn phone_number(&self, at: usize) -> Option<Reading> {
         let first = self.token(at)?;
         let has_code_word = self.follows_code_word(at);
@@ -221,7 +223,7 @@ impl<'a> Reader<'a> {
             return Some(Reading::new(1, words));
         }
         let words = symbols::phone_number(&groups);
-        // A parenthesis around the first group was opened before this reading.
+        // The parenthesis around the first group precedes this reading.
         let words = if in_parentheses && first.open == "(" {
             words.replacen(", ", "), ", 1)
         } else {
@@ -235,7 +237,8 @@ impl<'a> Reader<'a> {
         symbols::email(core).or_else(|| symbols::url(core)).map(|words| Reading::new(1, words))
     }
 
-    /// Two values with a hyphen between them: `Mon-Fri`, `9am-5pm`, `10 - 12`.
+    /// Reads two values with a hyphen between them: `Mon-Fri`, `9am-5pm`, `10 - 12`. Returns `None`
+    /// for other text.
     fn range(&self, at: usize) -> Option<Reading> {
         let first = self.token(at)?;
         if let Some((from, to)) = first.core.split_once('-')
@@ -274,7 +277,7 @@ impl<'a> Reader<'a> {
             .or_else(|| both(&|text| Time::parse(text).map(|time| time.words(self.style))))
             .or_else(|| both(&small).filter(|_| ascends()))
             .or_else(|| {
-                // "5-10%" and "$5-10": the sign is written once.
+                // In "5-10%" and "$5-10" the sign is written once.
                 let has_sign = |text: &str| text.contains(['%', '$', '₹', '€', '£', '°']);
                 both(&value).filter(|_| has_sign(from) || has_sign(to))
             })
@@ -287,7 +290,7 @@ impl<'a> Reader<'a> {
         Some(format!("{from} to {to}"))
     }
 
-    /// Dates in digits and with names of months.
+    /// Reads dates in digits or with names of months. Returns `None` for other text.
     fn date(&self, at: usize) -> Option<Reading> {
         let core = self.token(at)?.core;
         let the = |day_first: bool| {
@@ -327,7 +330,7 @@ impl<'a> Reader<'a> {
             (comma || attached).then(|| year(token.core)).flatten()
         };
         if let Some(month) = calendar::month(core) {
-            // "Sep." is followed by its full stop, "May" may be a verb.
+            // A full stop belongs to "Sep.", and "May" may be a verb.
             let token = self.token(at)?;
             if !(token.close.is_empty() || token.close == ".") {
                 return (month != core).then(|| Reading::new(1, month.to_owned()));
@@ -363,7 +366,7 @@ impl<'a> Reader<'a> {
         Some(Reading { takes_full_stop: year.is_none(), ..Reading::new(tokens, words) })
     }
 
-    /// `18:05`, `6:05 pm`, `6 p.m.`
+    /// Reads a time such as `18:05`, `6:05 pm` or `6 p.m.`. Returns `None` for other text.
     fn time(&self, at: usize) -> Option<Reading> {
         let core = self.token(at)?.core;
         let following = self.following(at + 1).and_then(Half::parse);
@@ -424,7 +427,7 @@ impl<'a> Reader<'a> {
         Some(Reading::new(tokens + usize::from(magnitude.is_some()), words))
     }
 
-    /// Numbers with units, percentages and fractions.
+    /// Reads numbers with units, percentages and fractions. Returns `None` for other text.
     fn measure(&self, at: usize) -> Option<Reading> {
         let core = self.token(at)?.core;
         if let Some(words) = measure::with_unit(core, self.style) {
@@ -451,7 +454,7 @@ impl<'a> Reader<'a> {
     }
 
     fn abbreviation(&self, at: usize) -> Option<Reading> {
-        /// With their full stop only.
+        /// Abbreviations that must be followed by a full stop.
         const DOTTED: &[(&str, &str)] = &[
             ("Prof", "Professor"),
             ("Ave", "Avenue"),
@@ -485,7 +488,7 @@ impl<'a> Reader<'a> {
             ("min", "minimum"),
             ("etc", "et cetera"),
         ];
-        /// With or without a full stop.
+        /// Abbreviations with or without a full stop.
         const ALWAYS: &[(&str, &str)] = &[
             ("Mr", "Mister"),
             ("Mrs", "Missus"),
@@ -545,7 +548,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// Returns `true` if a word such as "code" or "flight" is near before the token, so that a
+    /// Returns `true` if a word such as "code" or "flight" shortly precedes the token, so that a
     /// number is read digit by digit: "your code is 4711".
     fn follows_code_word(&self, at: usize) -> bool {
         const CODE_WORDS: &[&str] = &[
@@ -654,7 +657,8 @@ impl<'a> Reader<'a> {
         Some(Reading::new(1 + usize::from(magnitude.is_some()), words))
     }
 
-    /// Reads a whole number without separators, as a number, a year or digit by digit.
+    /// Reads a whole number without separators, as a number, a year or digit by digit. Returns
+    /// `None` if it is too large.
     fn integer(&self, at: usize, digits: &str) -> Option<String> {
         let is_code = || self.follows_code_word(at) || self.precedes_code_word(at);
         let one_by_one = match digits.len() {
@@ -686,7 +690,7 @@ impl<'a> Reader<'a> {
         Some(number::cardinal(value, self.style))
     }
 
-    /// `22nd`, `1990s`, `80s`
+    /// Reads ordinals and decades: `22nd`, `1990s`, `80s`. Returns `None` for other text.
     fn rank(&self, at: usize) -> Option<Reading> {
         let core = self.token(at)?.core;
         let end = core.find(|c: char| c.is_ascii_alphabetic())?;
@@ -709,7 +713,7 @@ impl<'a> Reader<'a> {
         symbols::code(self.token(at)?.core, self.style).map(|words| Reading::new(1, words))
     }
 
-    /// Signs that stand alone, and `&` inside a word.
+    /// Reads separate signs, and `&` within a word. Returns `None` for other text.
     fn sign(&self, at: usize) -> Option<Reading> {
         let core = self.token(at)?.core;
         let mut chars = core.chars();
@@ -738,7 +742,8 @@ fn plural(words: &str) -> String {
     words.strip_suffix('y').map_or_else(|| format!("{words}s"), |stem| format!("{stem}ies"))
 }
 
-/// Reads `1/2` and `3/4`. Other pairs of numbers are read with "over".
+/// Reads fractions such as `1/2` and `3/4`. Other pairs of numbers are read with "over". Returns
+/// `None` for other text.
 fn fraction(text: &str, style: NumberStyle) -> Option<String> {
     let (above, below) = text.split_once('/')?;
     if ![above, below].iter().all(|part| is_digits(part) && part.len() <= 3) {

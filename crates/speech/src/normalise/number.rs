@@ -31,15 +31,15 @@ const WESTERN: [(u64, &str); 4] = [
     (1_000, "thousand"),
 ];
 const INDIAN: [(u64, &str); 3] = [(10_000_000, "crore"), (100_000, "lakh"), (1_000, "thousand")];
-/// More digits are read one by one.
+/// Maximum number of digits that are read as a number. Longer ones are read digit by digit.
 const DIGITS_MAX: usize = 15;
 
-/// How numbers are read in a region.
+/// The way of reading numbers in a region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct NumberStyle {
-    /// "one hundred and five" instead of "one hundred five".
+    /// Whether to read "one hundred and five" instead of "one hundred five".
     pub(super) with_and: bool,
-    /// Lakh and crore instead of million and billion.
+    /// Whether to use lakh and crore instead of million and billion.
     pub(super) indian: bool,
 }
 
@@ -52,7 +52,7 @@ pub(super) struct Number<'a> {
     pub(super) written: &'a str,
     /// The digits after the decimal point.
     pub(super) fraction: Option<&'a str>,
-    /// Grouped as in `1,25,000`.
+    /// Whether the digits are grouped as in `1,25,000`.
     pub(super) indian: bool,
 }
 
@@ -89,7 +89,7 @@ impl<'a> Number<'a> {
         self.written.contains(',')
     }
 
-    /// Returns `true` for exactly one, which takes the singular.
+    /// Returns `true` if the number is exactly one, which requires the singular.
     pub(super) fn is_one(&self) -> bool {
         self.integer == 1 && self.fraction.is_none()
     }
@@ -112,9 +112,9 @@ impl<'a> Number<'a> {
 
 enum Grouping {
     None,
-    /// `1,250,000`
+    /// Groups as in `1,250,000`.
     Thousands,
-    /// `12,50,000`
+    /// Groups as in `12,50,000`.
     Indian,
 }
 
@@ -184,7 +184,7 @@ pub(super) fn cardinal(n: u64, style: NumberStyle) -> String {
     parts.join(" ")
 }
 
-/// Reads a number as a rank: "twenty-third".
+/// Reads a number as an ordinal: "twenty-third".
 pub(super) fn ordinal(n: u64, style: NumberStyle) -> String {
     let words = cardinal(n, style);
     let at = words.rfind([' ', '-']).map_or(0, |at| at + 1);
@@ -219,7 +219,7 @@ pub(super) fn year(n: u64, style: NumberStyle) -> String {
     }
 }
 
-/// Reads the digits of a text one by one and leaves out everything else.
+/// Reads the digits of a text one by one and omits all other characters.
 pub(super) fn digits(text: &str) -> String {
     let words: Vec<&str> =
         text.chars().filter_map(|c| c.to_digit(10)).map(|d| one(u64::from(d))).collect();

@@ -2,7 +2,7 @@
 
 use super::number::{self, NumberStyle, is_digits};
 
-/// Returns the name of a sign.
+/// Returns the name of a sign, or `None` if it has no name here.
 pub(super) fn sign_name(c: char) -> Option<&'static str> {
     Some(match c {
         '.' => "dot",
@@ -23,7 +23,7 @@ pub(super) fn sign_name(c: char) -> Option<&'static str> {
     })
 }
 
-/// Spells a text letter by letter. The comma after an "A" keeps engines from reading it as an
+/// Spells a text letter by letter. The comma after an "A" prevents engines from reading it as an
 /// article.
 pub(super) fn spell(text: &str) -> String {
     let mut words = Vec::new();
@@ -50,7 +50,7 @@ pub(super) fn phone_number(groups: &[&str]) -> String {
     groups.join(", ")
 }
 
-/// Splits a long number without separators into groups that can be remembered.
+/// Splits a long number without separators into groups that are easy to remember.
 pub(super) fn group_digits(text: &str) -> Vec<&str> {
     let sizes: &[usize] = match text.len() {
         ..=5 => &[5],
@@ -110,7 +110,7 @@ pub(super) fn code(text: &str, style: NumberStyle) -> Option<String> {
                 word.push(',');
             }
         } else {
-            // Hyphens in codes are heard as pauses.
+            // Hyphens in codes are spoken as pauses.
             match (run, words.last_mut()) {
                 ("-" | "_", Some(last)) if !last.ends_with(',') => last.push(','),
                 ("/", _) => words.push("slash".to_owned()),

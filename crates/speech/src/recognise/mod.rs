@@ -1,9 +1,9 @@
-//! Speech to text: recognisers behind one trait, and the choice among them.
+//! Speech to text: the trait of all recognisers, and the selection of one.
 //!
-//! A recognition processes one utterance. Audio arrives while the caller speaks, and its end is the
-//! end of the utterance. Other modules decide when someone speaks. A recogniser returns the words
-//! as it recognises them; this module normalises, truncates and masks them and computes which words
-//! are stable.
+//! A recognition processes one utterance. Audio arrives while the caller speaks. The utterance ends
+//! with its audio. Other modules detect when the caller speaks. A recogniser returns words as soon
+//! as it recognises them. This module normalises, truncates and masks them, and determines which
+//! words are stable.
 
 mod pocketsphinx;
 mod profanity;
@@ -26,15 +26,15 @@ use stability::StabilityTracker;
 
 /// Sample rate of the audio in Hz (16 bit, mono).
 pub const RATE: u32 = 16_000;
-/// Longest utterance: `executionTimeout` is at most 60 s, and audio from before the start of the
-/// speech is included.
+/// Maximum length of an utterance: `executionTimeout` is at most 60 s, and audio from before the
+/// start of the speech is included.
 pub const UTTERANCE_SECONDS_MAX: usize = 65;
-/// Largest number of characters in a result: two minutes of fast speech.
+/// Maximum number of characters in a result: two minutes of fast speech.
 const TEXT_MAX: usize = 4_096;
-/// How long a recognition waits while the limit is reached.
+/// Maximum time for which a recognition waits while the limit is reached.
 const WAIT_MAX: Duration = Duration::from_secs(5);
 
-/// Languages offered for selection if a recogniser supports them: those of the widely used
+/// Languages offered for selection if a recogniser supports them: the languages of the widely used
 /// services. Other languages can be requested as well.
 const OFFERED_LANGUAGES: &[&str] = &[
     "af-ZA", "ar-AE", "ar-EG", "ar-SA", "bg-BG", "bn-BD", "bn-IN", "ca-ES", "cs-CZ", "da-DK",
@@ -74,7 +74,7 @@ pub struct Transcript {
 /// The result of a recognition: one line of trimmed text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecognisedSpeech {
-    /// Empty if no words were recognised.
+    /// The text. Empty if no words were recognised.
     pub text: String,
     /// Confidence in per cent. 100 if the recogniser does not provide it.
     pub confidence: u8,
@@ -90,7 +90,7 @@ pub struct InterimResult {
     pub stability: u8,
 }
 
-/// Why speech could not be recognised.
+/// The reason why speech could not be recognised.
 #[derive(Debug, thiserror::Error)]
 pub enum RecognitionError {
     #[error("could not recognise {0}: no recogniser is configured for this language")]
@@ -118,7 +118,7 @@ pub struct UtteranceAudio {
     chunks: mpsc::Receiver<Vec<i16>>,
     /// Chunks that were received and are returned next.
     next: VecDeque<Vec<i16>>,
-    /// Chunks that were returned, if another recogniser may need them.
+    /// Chunks that were returned. They are kept in case another recogniser needs them.
     returned: Option<VecDeque<Vec<i16>>>,
 }
 
@@ -149,13 +149,12 @@ impl UtteranceAudio {
         chunk
     }
 
-    /// Keeps the chunks that are returned from now on, for [`rewind`](Self::rewind).
+    /// Starts to keep returned chunks for [`rewind`](Self::rewind).
     fn keep(&mut self) {
         self.returned = Some(VecDeque::new());
     }
 
-    /// Begins again with the chunks that were returned since [`keep`](Self::keep), and keeps no
-    /// more.
+    /// Returns to the first chunk since [`keep`](Self::keep), and stops keeping chunks.
     fn rewind(&mut self) {
         let mut chunks = self.returned.take().unwrap_or_default();
         chunks.append(&mut self.next);
@@ -192,11 +191,11 @@ pub trait Recogniser: Send + Sync {
 pub struct Recognisers(Arc<Inner>);
 
 struct Inner {
-    /// In the order in which they are considered for a language.
+    /// The recognisers in the order in which they are considered for a language.
     all: Vec<Arc<dyn Recogniser>>,
     permits: Semaphore,
     concurrent_max: usize,
-    /// How long a recognition waits while the limit is reached.
+    /// Maximum time for which a recognition waits while the limit is reached.
     wait_max: Duration,
     transcript_language: String,
 }
@@ -291,15 +290,15 @@ impl Recognisers {
         known
     }
 
-    /// Returns `true` if a recognition that no call depends on may start. A quarter of the capacity
-    /// is reserved for documents.
+    /// Returns `true` if a recognition that is not part of a call may start. A quarter of the
+    /// capacity is reserved for documents.
     pub fn has_spare_capacity(&self) -> bool {
         let free = self.0.permits.available_permits();
         free > 0 && free >= self.0.concurrent_max / 4
     }
 
-    /// Recognises an utterance to its end. `on_interim` is called with interim results, never with
-    /// the same one twice in a row.
+    /// Recognises an utterance to its end. `on_interim` is called with interim results. Two
+    /// successive ones always differ.
     ///
     /// # Errors
     ///
@@ -346,7 +345,8 @@ impl Recognisers {
             }
             outcome = recogniser.recognise(options, utterance, &mut on_partial).await;
             match &outcome {
-                // The callers repeat requests to endpoints that fail.
+                // Only a failed helper is replaced by the next recogniser. Callers repeat requests
+                // to failed endpoints.
                 Err(RecognitionError::Helper(error)) if !rest.is_empty() => {
                     tracing::warn!(%error, recogniser = recogniser.name(), "recogniser failed, using the next one");
                     utterance.rewind();
@@ -389,7 +389,7 @@ pub fn parse_messages<'a>(
 
 /// Normalises a result to one line of limited length, masked if requested.
 fn normalise(text: &str, options: &RecognitionOptions) -> String {
-    // Stops at the limit: every interim result repeats the text so far.
+    // Stops at the limit, because every interim result repeats the text so far.
     let (mut line, mut room) = (String::new(), TEXT_MAX);
     for word in
         text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty())

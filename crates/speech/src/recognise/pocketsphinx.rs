@@ -1,9 +1,9 @@
 //! Speech recognition with the `pocketsphinx_continuous` program if it is installed: English only,
 //! for development and tests.
 //!
-//! It works well with a grammar, which is built from the document's `hints`: the result is then one
-//! of these phrases. Without hints it recognises free speech, with poor results. Each utterance
-//! runs its own process, which reads the audio from standard input.
+//! It works well with a grammar, which is built from the document's `hints`. The result is then one
+//! of these phrases. Without hints it recognises free speech, with poor results. Each utterance is
+//! processed by a separate process, which reads the audio from standard input.
 
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsStr;
@@ -30,11 +30,11 @@ const DICTIONARY: &str = "/usr/share/pocketsphinx/model/en-us/cmudict-en-us.dict
 /// Time limit of one utterance. A grammar is decoded ten times faster than real time, free speech
 /// in about real time.
 const DEADLINE: Duration = Duration::from_secs(12);
-/// Number of concurrent processes. Each occupies a core while it runs.
+/// Maximum number of concurrent processes. Each of them occupies a core while it runs.
 const PROCESSES_MAX: usize = 2;
 /// Silence added before and after the speech, which the program's voice detection needs.
 const PADDING_SAMPLES: usize = RATE as usize / 2;
-/// Largest output of the program.
+/// Maximum size of the program's output in bytes.
 const OUTPUT_BYTES_MAX: u64 = 64 * 1024;
 
 /// The `pocketsphinx_continuous` program as a [`Recogniser`].
@@ -43,8 +43,8 @@ pub(super) struct Pocketsphinx {
     program: PathBuf,
     dictionary: PathBuf,
     permits: Semaphore,
-    /// Words in the dictionary. The program rejects a grammar that contains any other word. `None`
-    /// if the dictionary cannot be read; hints are then not filtered.
+    /// The words of the dictionary. The program rejects a grammar that contains any other word.
+    /// `None` if the dictionary cannot be read. Hints are then not filtered.
     words: OnceLock<Option<HashSet<String>>>,
 }
 
@@ -53,7 +53,7 @@ type Phrases = BTreeMap<String, String>;
 
 impl Pocketsphinx {
     /// Returns the program at `program`, or the first one in the folders of `path` (the value of
-    /// `PATH`).
+    /// `PATH`). Returns `None` if there is no such program.
     pub(super) fn find(program: Option<&Path>, path: Option<&OsStr>) -> Option<Self> {
         let on_path = || {
             std::env::split_paths(path?)
@@ -110,7 +110,7 @@ impl Pocketsphinx {
             .flat_map(i16::to_le_bytes)
             .collect();
         let write = async move {
-            // The program may stop reading early; its output counts anyway.
+            // The program may stop reading early. Its output is used anyway.
             let _ = input.write_all(&bytes).await;
         };
         let read = async {
@@ -124,7 +124,7 @@ impl Pocketsphinx {
         if !status.success() {
             return Err(RecognitionError::Program(status.to_string()));
         }
-        // The program writes one line per stretch of speech.
+        // The program writes one line per section of speech.
         let text =
             String::from_utf8_lossy(&output).lines().map(str::trim).collect::<Vec<_>>().join(" ");
         let text = text.trim();
@@ -132,7 +132,7 @@ impl Pocketsphinx {
         Ok(Transcript { text, confidence: None })
     }
 
-    /// Returns the hints whose words are all in the dictionary.
+    /// Returns the hints that consist of words in the dictionary.
     fn phrases(&self, hints: &[String]) -> Phrases {
         if hints.is_empty() {
             return Phrases::new();
@@ -185,8 +185,8 @@ impl GrammarFile {
     fn write(phrases: &Phrases) -> std::io::Result<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let all: Vec<&str> = phrases.keys().map(String::as_str).collect();
-        // Phrases contain only letters, apostrophes and spaces, none of which is special in the
-        // grammar.
+        // Phrases contain only letters, apostrophes and spaces. None of these has a special meaning
+        // in the grammar.
         let text = format!("#JSGF V1.0;\ngrammar hints;\npublic <said> = {};\n", all.join(" | "));
         let name =
             format!("offhook-{}-{}.gram", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));

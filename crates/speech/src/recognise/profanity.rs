@@ -3,7 +3,7 @@
 //! The list contains only words without another meaning, in English, the languages of the embedded
 //! voices, and Hindi in Latin letters. A recogniser may mask more words on its own.
 
-/// In lower case. An entry that ends in `*` matches every word with that prefix.
+/// The words in lower case. An entry that ends in `*` matches every word with that prefix.
 const WORDS: &[&str] = &[
     "arse",
     "arsehole*",

@@ -1,8 +1,8 @@
 //! Speech recognition with an OpenAI-compatible `POST /v1/audio/transcriptions` endpoint, which
 //! takes a WAV file.
 //!
-//! The utterance is sent when it ends. For interim results the audio so far is also sent interval
-//! `interim_ms`, one request at a time, because these endpoints do not stream.
+//! The utterance is sent when it ends. For interim results, the audio so far is also sent every
+//! `interim_ms` milliseconds, one request at a time, because these endpoints do not stream.
 
 use std::time::Duration;
 
@@ -20,10 +20,10 @@ use crate::http::{self as client, EndpointError, HttpClient, INVALID_KEY, error_
 use crate::language::primary;
 use crate::provider::BoxFuture;
 
-/// Largest response: the words and their statistics for a minute of speech.
+/// Maximum size of a response: the words and their statistics for a minute of speech.
 const RESPONSE_BYTES_MAX: usize = 1 << 20;
-/// Largest number of characters in the prompt made of hints. The models use a few hundred tokens of
-/// it.
+/// Maximum number of characters in the prompt that is built from hints. The models use a few
+/// hundred tokens of it.
 const PROMPT_MAX: usize = 600;
 /// Multipart boundary. A random UUID cannot occur in the audio by chance.
 const BOUNDARY: &str = "offhook-7d1f0c52-9a1e-4c0b-b3f6-2e8f5a64d0c7";
@@ -258,7 +258,8 @@ impl Recogniser for Transcribe {
         "transcribe"
     }
 
-    /// The models support about a hundred languages; the endpoint rejects others.
+    /// Returns `true`, because the models support about a hundred languages. The endpoint rejects
+    /// others.
     fn can_recognise(&self, _language: &str) -> bool {
         true
     }

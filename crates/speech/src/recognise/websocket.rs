@@ -10,8 +10,8 @@
 //!
 //! | from the server | |
 //! |---|---|
-//! | `{"partial":"book a"}` | the current stretch of speech so far |
-//! | `{"text":"book a table","result":[{"word":"book","conf":0.98},…]}` | a stretch is complete; the server closes the connection after the one that follows `eof` |
+//! | `{"partial":"book a"}` | the current section of speech so far |
+//! | `{"text":"book a table","result":[{"word":"book","conf":0.98},…]}` | a section is complete; after `eof`, the server sends the last section and closes the connection |
 
 use std::time::Duration;
 
@@ -39,17 +39,18 @@ use egress::client_tls;
 
 /// The configuration table.
 const TABLE: &str = "websocket";
-/// Largest message. A result takes a few hundred bytes per second of speech.
+/// Maximum size of a message. A result takes a few hundred bytes per second of speech.
 const MESSAGE_BYTES_MAX: usize = 1 << 20;
 /// Size of one read, allocated for each connection.
 const READ_BYTES: usize = 4 << 10;
-/// Samples per message: 100 ms.
+/// Number of samples per message: 100 ms.
 const MESSAGE_SAMPLES: usize = RATE as usize / 10;
-/// Largest transcript. No utterance is longer, and results are truncated below this length.
+/// Maximum size of a transcript in bytes. All utterances are shorter, and results are truncated
+/// below this length.
 const TEXT_BYTES_MAX: usize = 16 * 1024;
-/// How long a server may accept no audio before the recognition fails.
+/// Maximum time for which a server may accept no audio before the recognition fails.
 const SEND_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long to wait for the server to close the connection after the last result.
+/// Timeout for the server to close the connection after the last result.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// A stream with or without TLS.
@@ -90,7 +91,7 @@ struct PartialTranscript {
 }
 
 impl PartialTranscript {
-    /// Applies a message. Returns `true` if a stretch of speech is complete.
+    /// Applies a message. Returns `true` if a section of speech is complete.
     ///
     /// # Errors
     ///

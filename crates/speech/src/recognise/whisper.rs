@@ -137,8 +137,8 @@ impl Whisper {
     }
 }
 
-/// Returns where speech is split that is too long to be recognised at once: at the quietest place of
-/// the last seconds that fit.
+/// Returns the position at which speech is split if it is too long to be recognised at once: the
+/// quietest one within the last seconds that fit.
 fn split_position(pcm: &[i16]) -> usize {
     let Some(head) = pcm.get(..SPEECH_SAMPLES_MAX).filter(|head| head.len() < pcm.len()) else {
         return pcm.len();

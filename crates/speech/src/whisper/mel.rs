@@ -1,4 +1,4 @@
-//! The spectrum that the network reads: 80 bands per 10 ms, on a logarithmic scale.
+//! The spectrogram that is the input of the network: 80 bands per 10 ms, on a logarithmic scale.
 
 use std::f32::consts::TAU;
 use std::sync::Arc;
@@ -11,10 +11,10 @@ const SIZE: usize = 400;
 const HOP: usize = 160;
 const BINS: usize = SIZE / 2 + 1;
 const BIN_HZ: f32 = super::RATE as f32 / SIZE as f32;
-/// Values are at most this much below the largest one, in powers of ten.
+/// Maximum distance of values below the largest one, in powers of ten.
 const RANGE: f32 = 8.0;
 
-/// Transform, window and bands, computed once.
+/// The transform, the window and the bands, which are computed once.
 pub(super) struct Spectrogram {
     transform: Arc<dyn RealToComplex<f32>>,
     window: Vec<f32>,
@@ -36,11 +36,11 @@ impl Spectrogram {
         let mut values = Vec::with_capacity(frames * BANDS);
         for frame in 0..frames {
             for (n, (sample, window)) in input.iter_mut().zip(&self.window).enumerate() {
-                // Frames are centred; before the beginning, the samples are mirrored.
+                // Frames are centred. Before the beginning, the samples are mirrored.
                 let at = (frame * HOP + n).abs_diff(SIZE / 2);
                 *sample = f32::from(pcm.get(at).copied().unwrap_or(0)) / 32_768.0 * window;
             }
-            // The lengths are those of the plan.
+            // The buffers have the lengths of the plan.
             let _ = self.transform.process(&mut input, &mut bins);
             let power: [f32; BINS] = std::array::from_fn(|bin| bins[bin].norm_sqr());
             values.extend(self.bands.iter().map(|(first, weights)| {

@@ -1,8 +1,8 @@
-//! Whisper, a network that writes down English speech: log-mel spectrum, encoder, and a decoder that
-//! produces one token after the other. Runs in the speech helper only.
+//! Whisper, a network that transcribes English speech: log-mel spectrum, encoder, and a decoder
+//! that produces one token after the other. It runs only in the speech helper.
 //!
-//! The model is one of those that CTranslate2 reads, which [`crate::models`] converts when it is
-//! installed. The front end and the decoding follow the reference code of OpenAI
+//! The model has the format of CTranslate2, which [`crate::models`] converts at installation. The
+//! front end and the decoding follow the reference code of OpenAI
 //! (<https://github.com/openai/whisper>), with these differences: the encoder processes the length
 //! of the speech instead of 30 s, decoding is greedy without timestamps, and repetitions end it.
 
@@ -29,28 +29,29 @@ pub(crate) const SETTINGS_FILE: &str = "config.json";
 
 /// Sample rate in Hz.
 pub(crate) const RATE: usize = 16_000;
-/// Longest speech that is processed at once.
+/// Maximum length of speech that is processed at once, in seconds.
 pub(crate) const SECONDS_MAX: usize = 30;
-/// Samples per position of the encoder.
+/// Number of samples per position of the encoder.
 const SAMPLES_PER_POSITION: usize = 320;
-/// Positions of the longest speech, with which the model was trained.
+/// Number of positions of the longest speech. The model was trained with this number.
 const POSITIONS_MAX: usize = RATE * SECONDS_MAX / SAMPLES_PER_POSITION;
-/// Positions of silence after the speech. With fewer, the model repeats the last sentence.
+/// Number of positions of silence after the speech. With fewer, the model repeats the last
+/// sentence.
 const SILENT_POSITIONS: usize = 200;
 /// The result counts as silence if the model's probability of no speech is above [`NO_SPEECH`] and
 /// the mean logarithm of its tokens' probabilities below [`UNLIKELY`], as in the reference code.
 const NO_SPEECH: f32 = 0.6;
 const UNLIKELY: f32 = -1.0;
-/// Sound that is nowhere louder than this, 60 dB below full scale, counts as silence: the model
-/// finds words in it.
+/// Level of the loudest sample up to which audio counts as silence: 60 dB below full scale. The
+/// model would find words in such audio.
 const SILENCE_MAX: u16 = 33;
-/// Largest number of tokens per second of speech, and besides.
+/// Maximum number of tokens per second of speech, followed by the number of additional tokens.
 const TOKENS_PER_SECOND: usize = 8;
 const TOKENS_BESIDES: usize = 12;
-/// Largest number of tokens of hints.
+/// Maximum number of tokens of hints.
 const HINT_TOKENS_MAX: usize = 48;
 
-/// Why a model could not be loaded or speech not recognised.
+/// The reason why a model could not be loaded or speech could not be recognised.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum WhisperError {
     #[error("could not read {file}: {source}")]
@@ -65,7 +66,7 @@ pub(crate) enum WhisperError {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Words {
     pub(crate) text: String,
-    /// From 0 to 1: the mean probability of the tokens.
+    /// The mean probability of the tokens, from 0 to 1.
     pub(crate) confidence: f32,
 }
 
@@ -77,7 +78,7 @@ pub(crate) struct Whisper {
 }
 
 impl Whisper {
-    /// Loads a model from its folder. The weights are mapped.
+    /// Loads a model from its folder. The weights are memory-mapped.
     pub(crate) fn load(folder: &Path) -> Result<Self, WhisperError> {
         let weights = Weights::open(&folder.join(WEIGHTS_FILE))?;
         let network = Network::new(weights)?;
@@ -96,12 +97,12 @@ impl Whisper {
         if !repeats || positions >= POSITIONS_MAX {
             return Ok(words);
         }
-        // The model has lost its place, which is rare with the length it was trained with.
+        // The decoder repeats itself, which is rare with the length that it was trained with.
         self.decode(pcm, hints, POSITIONS_MAX).map(|(words, _)| words)
     }
 
-    /// Recognises speech with so many positions of the encoder. Returns whether the text was cut
-    /// because of repetitions, too.
+    /// Recognises speech with this number of encoder positions. Also returns whether the text was
+    /// truncated because of repetitions.
     fn decode(
         &self,
         pcm: &[i16],
@@ -113,8 +114,9 @@ impl Whisper {
 
         let mut prompt = self.tokens.hints(hints, HINT_TOKENS_MAX);
         prompt.push(self.tokens.start());
-        let (last, before) =
-            prompt.split_last().ok_or_else(|| WhisperError::Run("no start".into()))?;
+        let (last, before) = prompt
+            .split_last()
+            .ok_or_else(|| WhisperError::Run("the start token is missing".into()))?;
         for token in before {
             decoder.advance(*token)?;
         }
@@ -149,7 +151,7 @@ impl Whisper {
     }
 }
 
-/// Checks the files of a model before they are installed, so that it can be loaded.
+/// Checks the files of a model before installation, so that it can be loaded.
 pub(crate) fn check(
     weights: &[u8],
     vocabulary: &[u8],
@@ -173,8 +175,9 @@ fn most_likely(logits: &[f32]) -> usize {
     logits.iter().enumerate().fold((0, f32::NEG_INFINITY), best).0
 }
 
-/// Returns where the text ends if the same tokens were repeated at its end, as the model does when
-/// it has lost its place. Short sequences may be repeated more often: "no, no, no".
+/// Returns the end of the text if the same tokens are repeated at its end, which is a common fault
+/// of the model. Short sequences may be repeated more often: "no, no, no". Returns `None` without
+/// such a repetition.
 fn repetition(tokens: &[usize]) -> Option<usize> {
     (1..=32).find_map(|length| {
         let times = match length {

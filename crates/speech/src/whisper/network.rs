@@ -1,4 +1,4 @@
-//! The encoder and the decoder. Matrices are stored row by row; all products run on the threads of
+//! The encoder and the decoder. Matrices are stored row by row. All products run on the threads of
 //! [`crate::neural::start_threads`].
 
 use rten_gemm::{BiasVector, GemmExecutor, GemmInputA, GemmInputB, GemmOptions};
@@ -18,7 +18,7 @@ const KERNEL: usize = 3;
 const WIDTH_MAX: usize = 1_280;
 const LAYERS_MAX: usize = 32;
 const VOCABULARY_MAX: usize = 60_000;
-/// Added to a variance before its root.
+/// Value that is added to a variance before its square root.
 const EPSILON: f32 = 1e-5;
 
 /// A loaded network.
@@ -27,7 +27,7 @@ pub(super) struct Network {
     gemm: GemmExecutor<f32, f32, f32>,
     width: usize,
     vocabulary: usize,
-    /// Largest number of positions of the encoder and the decoder.
+    /// The maximum numbers of positions of the encoder and the decoder.
     encoder_positions: usize,
     decoder_positions: usize,
     convolutions: [Linear; 2],
@@ -40,7 +40,7 @@ pub(super) struct Network {
     embeddings: Span,
 }
 
-/// A product with a weight matrix, and a bias.
+/// A linear layer: a weight matrix and a bias.
 struct Linear {
     inputs: usize,
     outputs: usize,
@@ -55,7 +55,7 @@ struct Norm {
 
 struct SelfAttention {
     norm: Norm,
-    /// Queries, keys and values side by side.
+    /// The layer for queries, keys and values, which are stored side by side.
     input: Linear,
     output: Linear,
 }
@@ -75,13 +75,13 @@ struct DecoderLayer {
     attention: SelfAttention,
     cross_norm: Norm,
     cross_queries: Linear,
-    /// Keys and values side by side.
+    /// The layer for keys and values of the encoder, which are stored side by side.
     cross_input: Linear,
     cross_output: Linear,
     feed_forward: FeedForward,
 }
 
-/// Finds variables, with the shapes that a network of this width has.
+/// Finds the variables of a network with this width, and checks their shapes.
 struct Finder<'a> {
     weights: &'a Weights,
     width: usize,
@@ -247,12 +247,12 @@ impl Network {
         step: usize,
     ) -> Result<Vec<f32>, WhisperError> {
         let count = rows.len() / channels;
-        // Each row has the values of its neighbours, channel by channel.
+        // Each row contains the values of its neighbours, channel by channel.
         let mut unfolded = Vec::with_capacity(count / step * layer.inputs);
         for at in (0..count).step_by(step) {
             for channel in 0..channels {
                 for offset in 0..KERNEL {
-                    // Outside there are zeros.
+                    // Rows outside contain zeros.
                     let row = (at + offset).checked_sub(KERNEL / 2).filter(|row| *row < count);
                     let value = row.and_then(|row| rows.get(row * channels + channel));
                     unfolded.push(value.copied().unwrap_or(0.0));
@@ -319,7 +319,7 @@ impl Network {
             .map_err(|e| WhisperError::Run(e.to_string()))
     }
 
-    /// Attention of all heads, without a mask.
+    /// Computes the attention of all heads, without a mask.
     fn attend(
         &self,
         [queries, keys, values]: [Rows<'_>; 3],
@@ -345,7 +345,7 @@ impl Network {
     }
 }
 
-/// Rows of values, `stride` apart.
+/// Rows of values with a distance of `stride`.
 #[derive(Clone, Copy)]
 struct Rows<'a> {
     data: &'a [f32],
@@ -374,16 +374,16 @@ fn add(to: &mut [f32], values: &[f32]) {
 /// The decoder of one utterance.
 pub(super) struct Decoder<'a> {
     network: &'a Network,
-    /// Keys and values of the encoder, by layer.
+    /// The keys and values of the encoder, by layer.
     cross: Vec<Vec<f32>>,
     positions: usize,
-    /// Keys and values of the tokens so far, by layer.
+    /// The keys and values of the tokens so far, by layer.
     past: Vec<Vec<f32>>,
     count: usize,
 }
 
 impl Decoder<'_> {
-    /// Processes a token and returns the logits of the one after it.
+    /// Processes a token and returns the logits of the next one.
     pub(super) fn next(&mut self, token: usize) -> Result<Vec<f32>, WhisperError> {
         let state = self.advance(token)?;
         let network = self.network;
@@ -432,7 +432,7 @@ impl Decoder<'_> {
     }
 }
 
-/// Returns queries, and the keys and values that are side by side in `both`.
+/// Returns the queries, and the keys and values that are stored side by side in `both`.
 fn pairs<'a>(queries: Rows<'a>, both: &'a [f32], width: usize, count: usize) -> [Rows<'a>; 3] {
     let part = |n: usize| Rows {
         data: both.get(n * width..).unwrap_or_default(),

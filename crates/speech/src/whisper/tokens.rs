@@ -1,4 +1,4 @@
-//! Tokens and text.
+//! Converts between tokens and text.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::{SETTINGS_FILE, VOCABULARY_FILE, WhisperError};
 
-/// Size of the vocabulary of the English models. The others need a language, which is not
+/// Size of the vocabulary of the English models. Other models need a language, which is not
 /// supported.
 pub(super) const ENGLISH: usize = 51_864;
 const END: usize = 50_256;
@@ -16,7 +16,7 @@ const START: usize = 50_257;
 const START_OF_PREVIOUS: usize = 50_360;
 const NO_SPEECH: usize = 50_361;
 const NO_TIMESTAMPS: usize = 50_362;
-/// Longest token in bytes that hints are made of.
+/// Maximum length in bytes of a token that is used for hints.
 const BYTES_MAX: usize = 20;
 
 /// The tokens that the model must not produce.
@@ -42,7 +42,7 @@ impl Tokens {
         Self::parse(&read(VOCABULARY_FILE)?, &read(SETTINGS_FILE)?, size)
     }
 
-    /// Parses the files of a model whose network has `size` tokens.
+    /// Parses the files of a model for a network with `size` tokens.
     pub(super) fn parse(
         vocabulary: &[u8],
         settings: &[u8],
@@ -74,7 +74,7 @@ impl Tokens {
         token == END
     }
 
-    /// Makes tokens impossible that are not speech.
+    /// Sets the probability of tokens that are not speech to zero.
     pub(super) fn suppress(&self, logits: &mut [f32], first: bool) {
         let begin = if first { &self.settings.suppress_ids_begin[..] } else { &[] };
         for token in self.settings.suppress_ids.iter().chain(begin).copied().chain(START..ENGLISH) {
@@ -84,8 +84,9 @@ impl Tokens {
         }
     }
 
-    /// Returns hints as tokens of a preceding text, which the model continues in the same words.
-    /// Each token is the longest that fits: other tokens than in training, with the same letters.
+    /// Converts hints to tokens of a preceding text, because the model continues a text in its
+    /// words. Each token is the longest one that fits. They may differ from the tokens in training,
+    /// but have the same letters.
     pub(super) fn hints(&self, hints: &str, max: usize) -> Vec<usize> {
         if hints.is_empty() {
             return Vec::new();
@@ -107,7 +108,7 @@ impl Tokens {
         tokens
     }
 
-    /// Returns the text of tokens.
+    /// Converts tokens to text.
     pub(super) fn text(&self, tokens: &[usize]) -> String {
         let bytes: Vec<u8> =
             tokens.iter().filter_map(|token| self.bytes.get(*token)).flatten().copied().collect();
@@ -115,13 +116,13 @@ impl Tokens {
     }
 }
 
-/// Parses the vocabulary: a token per line, in which a letter stands for each byte, as in GPT-2.
+/// Parses the vocabulary: a token per line, with a letter for each byte, as in GPT-2.
 fn vocabulary(file: &[u8]) -> Result<Vec<Vec<u8>>, WhisperError> {
     let invalid =
         |reason: &str| WhisperError::Invalid { file: VOCABULARY_FILE, reason: reason.to_owned() };
     let text = std::str::from_utf8(file).map_err(|_| invalid("it is not UTF-8"))?;
     let is_printable = |byte: &u8| matches!(byte, 33..=126 | 161..=172 | 174..=255);
-    // The bytes that are no printable letters have letters from 256 on.
+    // Bytes that are not printable are represented by letters from 256 on.
     let others = (256u32..).zip((0..=255u8).filter(|byte| !is_printable(byte)));
     let letters: HashMap<char, u8> = (0..=255u8)
         .filter(is_printable)

@@ -1,5 +1,6 @@
-//! The weights of the network: read from CTranslate2's `model.bin` when a model is installed, kept as
-//! safetensors with 32-bit floats, and mapped by the helpers, which share their memory.
+//! The weights of the network: read from CTranslate2's `model.bin` at the installation of a model,
+//! stored as safetensors with 32-bit floats, and memory-mapped by the helpers, which share the
+//! memory.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
@@ -10,12 +11,12 @@ use serde::{Deserialize, Serialize};
 use super::{WEIGHTS_FILE, WhisperError};
 use crate::neural::mapped::Mapped;
 
-/// Limits of the file.
+/// The supported versions of the file, followed by other limits.
 const VERSIONS: std::ops::RangeInclusive<u32> = 4..=6;
 const VARIABLES_MAX: u32 = 2_000;
 const RANK_MAX: usize = 3;
 const HEADER_BYTES_MAX: usize = 1 << 20;
-/// CTranslate2's numbers of the types of values.
+/// CTranslate2's numbers for the types of values.
 const FLOAT32: u8 = 0;
 const FLOAT16: u8 = 4;
 
@@ -27,7 +28,7 @@ struct Entry {
     data_offsets: [usize; 2],
 }
 
-/// Where a variable's values are.
+/// The location of a variable's values.
 #[derive(Clone, Debug)]
 pub(super) struct Span(Range<usize>);
 
@@ -35,12 +36,12 @@ pub(super) struct Span(Range<usize>);
 pub(super) struct Weights {
     file: Mapped,
     entries: HashMap<String, Entry>,
-    /// Where the values begin.
+    /// The offset of the values.
     start: usize,
 }
 
 impl Weights {
-    /// Maps a file.
+    /// Maps a file into memory.
     pub(super) fn open(path: &Path) -> Result<Self, WhisperError> {
         let file = Mapped::open(path)
             .map_err(|source| WhisperError::Read { file: WEIGHTS_FILE, source })?;
@@ -64,7 +65,7 @@ impl Weights {
         Ok(&entry.shape)
     }
 
-    /// Returns where a variable is, which must have this shape.
+    /// Returns the location of a variable, which must have this shape.
     pub(super) fn find(&self, name: &str, shape: &[usize]) -> Result<Span, WhisperError> {
         let found = self.shape(name)?;
         if found != shape {
@@ -95,12 +96,12 @@ fn invalid(reason: &str) -> WhisperError {
 }
 
 /// Converts CTranslate2's `model.bin` to safetensors with 32-bit floats. Variables of other types
-/// are left out.
+/// are omitted.
 ///
 /// # Errors
 ///
-/// Fails if the file is foreign, truncated, or has values that are not finite. The reason is
-/// returned.
+/// Fails with the reason if the file has another format, is truncated, or has values that are not
+/// finite.
 pub(crate) fn convert(file: &[u8]) -> Result<Vec<u8>, String> {
     let mut reader = Reader(file);
     let version = reader.u32()?;
@@ -140,7 +141,7 @@ pub(crate) fn convert(file: &[u8]) -> Result<Vec<u8>, String> {
                     data.extend_from_slice(&value.ok_or("a value is not finite")?.to_le_bytes());
                 }
             }
-            // Integers: settings of the network.
+            // Integers are settings of the network.
             _ => continue,
         }
         let values = shape.iter().try_fold(1usize, |product, size| product.checked_mul(*size));
@@ -153,7 +154,7 @@ pub(crate) fn convert(file: &[u8]) -> Result<Vec<u8>, String> {
         entries.insert(name, Entry { dtype: "F32".to_owned(), shape, data_offsets });
     }
     let mut header = serde_json::to_vec(&entries).map_err(|e| e.to_string())?;
-    // The values are aligned.
+    // Aligns the values.
     header.resize(header.len().next_multiple_of(64) + 56, b' ');
     let mut output = (header.len() as u64).to_le_bytes().to_vec();
     output.append(&mut header);
@@ -163,7 +164,7 @@ pub(crate) fn convert(file: &[u8]) -> Result<Vec<u8>, String> {
 
 /// Converts a 16-bit float, or returns `None` if it is not finite.
 fn from_half(half: u16) -> Option<f32> {
-    // With the exponent of a 32-bit float, 112 more than that of the half.
+    // The exponent bias of a 32-bit float is 112 larger than that of a half.
     let magnitude = f32::from_bits(u32::from(half & 0x7fff) << 13) * 2f32.powi(112);
     let value = if half & 0x8000 == 0 { magnitude } else { -magnitude };
     (half & 0x7c00 != 0x7c00).then_some(value)

@@ -51,7 +51,7 @@ impl AuthorityClient {
         Ok(Self { http, clock, refusal: Arc::default() })
     }
 
-    /// The last response if its status was an error.
+    /// Returns the last response if it had an error status.
     pub(crate) fn refusal(&self) -> Option<Refusal> {
         *self.refusal.lock().unwrap_or_else(PoisonError::into_inner)
     }

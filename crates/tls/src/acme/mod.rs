@@ -1,8 +1,8 @@
-//! Gets certificates from a certificate authority with the ACME protocol (RFC 8555).
+//! Orders certificates from a certificate authority with the ACME protocol (RFC 8555).
 //!
-//! Accounts, certificates and keys are in the store, so that the nodes of a fleet share them. The
-//! row of a claim allows one node to order at a time, and holds the time of the next order after a
-//! failure. `schedule` has the times, `order` the steps of one order, and `client` sends requests.
+//! Accounts, certificates and keys are kept in the store, so that the nodes of a fleet share them.
+//! A claim in the store allows one node at a time to order, and delays the next order after a
+//! failure. `schedule` computes times, `order` performs one order, and `client` sends requests.
 
 mod client;
 mod order;
@@ -30,17 +30,17 @@ use order::{Issued, Method, OrderError};
 
 /// Timeout of an order, from the account to the certificate.
 const ORDER_TIMEOUT: Duration = Duration::from_secs(360);
-/// Duration of a claim. A node that has stopped during an order holds it for this long.
+/// Duration of a claim. The claim of a node that stopped during an order expires after this time.
 const CLAIM_TIME: Duration = Duration::from_secs(420);
 /// Maximum duration of a sleep, after which the wall clock is read again.
 const SLEEP_MAX: Duration = Duration::from_secs(3600);
-/// Time after which the other nodes of a fleet have read a challenge, of which their next beat
-/// notifies them.
+/// Time within which the other nodes of a fleet have read a challenge. A beat notifies them of it.
 const FLEET_DELAY: Duration = Duration::from_secs(3);
 /// Interval between attempts when the store fails.
 const STORE_RETRY: Duration = Duration::from_secs(30);
 
-/// Holder of a claim that delays the next order after a failure. It takes the place of a node's id.
+/// Holder of a claim that delays the next order after a failure. It is stored in place of a node's
+/// id.
 const BACKOFF: &str = "backoff";
 /// Holder of a claim that delays the next order for as long as the authority demands.
 const RATE_LIMITED: &str = "rate limited";
@@ -54,18 +54,19 @@ pub(crate) struct Acme {
     pub(crate) certificates: Arc<Certificates>,
     /// Notified when another node has changed the rows.
     pub(crate) changed: Notify,
-    /// Notified when unchanged settings are put into force, so that an order that has failed is
-    /// tried again at once.
+    /// Notified when unchanged settings are put into force, so that a failed order is retried
+    /// immediately.
     pub(crate) retry: Notify,
 }
 
-/// The key of a certificate and its claim.
+/// Returns the key of a certificate and its claim in the store.
 fn id_of(settings: &AcmeSettings) -> String {
     format!("{} {}", settings.directory, settings.domains.join(","))
 }
 
 impl Acme {
-    /// Puts the certificates and challenges in the store into force. Returns its rows.
+    /// Puts the certificates and challenges from the store into force. Returns the rows of the
+    /// store.
     ///
     /// # Errors
     /// Returns an error if the store fails.
@@ -80,7 +81,7 @@ impl Acme {
             .filter(|row| row.id == id || row.until > now)
             .filter_map(|row| Some((row.id == id, row.until, parse(row)?)))
             .collect();
-        // The one for all names of the settings is presented if several are for a name.
+        // If several certificates match, the one for all names of the settings is presented.
         usable.sort_by_key(|(is_current, until, _)| std::cmp::Reverse((*is_current, *until)));
         self.certificates
             .replace(usable.into_iter().map(|(.., certificate)| certificate).collect());
@@ -92,7 +93,7 @@ impl Acme {
         Ok(rows)
     }
 
-    /// Ends the delay of the next order, unless the authority has demanded it.
+    /// Ends the delay of the next order, unless the authority has requested the delay.
     async fn end_backoff(&self, settings: &AcmeSettings) {
         let (id, now) = (id_of(settings), self.clock.wall());
         let claim = self.store.certificates().claim(id.clone(), BACKOFF.to_owned(), now, now).await;
@@ -101,7 +102,7 @@ impl Acme {
         }
     }
 
-    /// Keeps a certificate for the names of the settings.
+    /// Orders a certificate for the names of the settings and renews it in time.
     pub(crate) async fn run(&self, settings: &AcmeSettings) {
         self.end_backoff(settings).await;
         let (mut method, mut failures) = (Method::TlsAlpn, 0);
@@ -135,7 +136,8 @@ impl Acme {
             let stored = match outcome {
                 Ok(issued) => self.store_certificate(settings, issued).await,
                 Err(refusal) => {
-                    // The other port is tried at once: most networks let one of them through.
+                    // The other port is tried immediately, because most networks allow connections
+                    // to one of them.
                     let is_first =
                         failures == 0 && matches!(refusal, OrderError::Validation { .. });
                     let wait = match is_first {
@@ -176,7 +178,7 @@ impl Acme {
         claim.unwrap_or(false)
     }
 
-    /// Delays the next order of all nodes. Returns `false`.
+    /// Delays the next order of all nodes. Always returns `false`.
     async fn delay(
         &self,
         settings: &AcmeSettings,
@@ -196,7 +198,7 @@ impl Acme {
 
     async fn order(&self, settings: &AcmeSettings, method: Method) -> Result<Issued, OrderError> {
         let (domains, challenge) = (settings.domains.join(", "), method.as_str());
-        info!(domains, challenge, directory = %settings.directory, "certificate order begun");
+        info!(domains, challenge, directory = %settings.directory, "certificate order started");
         let setup = |why: String| OrderError::Failed { why, retry_after: None };
         let ca = settings.ca.clone();
         let trusted = tokio::task::spawn_blocking(move || {
@@ -223,7 +225,7 @@ impl Acme {
         ordered
     }
 
-    /// Returns the account at the authority. Creates one if there is none.
+    /// Returns the account at the authority. Creates one if it does not exist.
     async fn account(
         &self,
         settings: &AcmeSettings,
@@ -278,7 +280,7 @@ impl Acme {
         Ok(account)
     }
 
-    /// Makes the challenges answerable at this node and at the others of its fleet.
+    /// Makes this node and the other nodes of its fleet able to respond to the challenges.
     async fn announce(&self, challenges: HashMap<String, Challenge>) {
         if self.store.is_shared() {
             for (name, challenge) in &challenges {
@@ -311,7 +313,7 @@ impl Acme {
         }
     }
 
-    /// Stores a certificate, which the next turn presents. Returns `true`.
+    /// Stores a certificate, which the next turn of the loop presents. Always returns `true`.
     async fn store_certificate(
         &self,
         settings: &AcmeSettings,
@@ -349,8 +351,8 @@ impl Acme {
     }
 }
 
-/// The certificate of a row. `None` if it can't be used, for example because its key was sealed with
-/// another one.
+/// Converts a row to a certificate. Returns `None` if it can't be used, for example because its key
+/// was encrypted with a different key.
 fn parse(row: &CertificateRow) -> Option<Certificate> {
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(row.body.as_bytes()).collect();
     let key = PrivateKeyDer::from_pem_slice(row.secret.as_ref()?.reveal().as_bytes()).ok()?;
@@ -358,7 +360,7 @@ fn parse(row: &CertificateRow) -> Option<Certificate> {
     Some(Certificate::new(certified))
 }
 
-/// When this node may order the certificate with this key.
+/// Returns the time from which this node may order the certificate with this key.
 fn next_order(rows: &[CertificateRow], id: &str, node_id: &str) -> Timestamp {
     let find = |kind| rows.iter().find(|row| row.kind == kind && row.id == id);
     let validity = find(CertificateKind::Certificate).and_then(parse).and_then(|it| it.validity);

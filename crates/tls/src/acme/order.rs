@@ -1,4 +1,4 @@
-//! One order of a certificate (RFC 8555 section 7.4).
+//! The steps of one certificate order (RFC 8555 section 7.4).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -37,7 +37,7 @@ impl Method {
         }
     }
 
-    /// The port that the authority connects to.
+    /// Returns the port that the authority connects to.
     fn port(self) -> u16 {
         match self {
             Self::TlsAlpn => 443,
@@ -45,7 +45,7 @@ impl Method {
         }
     }
 
-    /// The name in the protocol.
+    /// Returns the name of the method in the protocol.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::TlsAlpn => "tls-alpn-01",
@@ -61,15 +61,15 @@ impl Method {
     }
 }
 
-/// A certificate that was issued.
+/// A certificate issued by the authority.
 pub(crate) struct Issued {
-    /// In PEM form.
+    /// The certificate chain in PEM format.
     pub(crate) chain: String,
-    /// In PEM form.
+    /// The private key in PEM format.
     pub(crate) key: String,
 }
 
-/// Why no certificate was issued.
+/// The reason why no certificate was issued.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum OrderError {
     /// The authority could not validate a name.
@@ -85,12 +85,12 @@ pub(crate) enum OrderError {
 }
 
 impl OrderError {
-    /// Interprets an error of the protocol and the response that caused it, if one did.
+    /// Converts an error of the protocol and the response that caused it, if any.
     pub(crate) fn of(error: Error, refusal: Option<Refusal>) -> Self {
         let retry_after = refusal.and_then(|refusal| refusal.retry_after);
         match (error, refusal) {
             (Error::Api(problem), _) => Self::refused(&problem, retry_after),
-            // The body of an error response was no problem document.
+            // The body of an error response was not a problem document.
             (Error::Json(_), Some(Refusal { status, .. })) => {
                 Self::Failed { why: format!("its response status was {status}"), retry_after }
             }
@@ -99,7 +99,7 @@ impl OrderError {
     }
 
     fn refused(problem: &Problem, retry_after: Option<Duration>) -> Self {
-        let (kind, why) = described(problem);
+        let (kind, why) = describe(problem);
         match kind.as_str() {
             "rateLimited" => Self::RateLimited { why, retry_after },
             "serverInternal" => Self::Failed { why, retry_after },
@@ -107,7 +107,7 @@ impl OrderError {
         }
     }
 
-    /// The remedy for the operator.
+    /// Returns a remedy for the operator.
     pub(crate) fn remedy(&self) -> String {
         let text = match self {
             Self::Validation { name, kind, .. } if kind == "dns" => {
@@ -139,7 +139,7 @@ impl OrderError {
         text.to_owned()
     }
 
-    /// The label of the metric.
+    /// Returns the label for the metric.
     pub(crate) fn outcome(&self) -> &'static str {
         match self {
             Self::Validation { .. } | Self::Refused { .. } => certificate_order::REFUSED,
@@ -161,9 +161,9 @@ impl OrderError {
 const CAA: &str =
     "the CAA record of the domain forbids this authority: allow it, or set tls.acme_directory";
 
-/// The last part of a problem's type, and its text. A problem with several parts is described by the
-/// first.
-fn described(problem: &Problem) -> (String, String) {
+/// Returns the last part of a problem's type, and its text. A problem with several parts is
+/// represented by its first part.
+fn describe(problem: &Problem) -> (String, String) {
     let first = problem.subproblems.first();
     let kind = problem.r#type.as_deref().unwrap_or_default();
     let kind = match first {
@@ -214,7 +214,7 @@ pub(crate) async fn order(
     Ok(Issued { chain, key })
 }
 
-/// The challenges of the names that the authority has not validated before.
+/// Returns the challenges for the names that the authority has not validated yet.
 async fn challenges(
     order: &mut Order,
     method: Method,
@@ -233,18 +233,18 @@ async fn challenges(
                 name,
                 port: method.port(),
                 kind: String::new(),
-                why: "the authority does not offer it".to_owned(),
+                why: "the authority does not offer this type of challenge".to_owned(),
             });
         };
         let key = challenge.key_authorization();
-        let made = Challenge::new(&name, &challenge.token, key.as_str());
-        let made = made.map_err(|error| failed(Error::Other(error.into())))?;
-        challenges.insert(name, made);
+        let created = Challenge::new(&name, &challenge.token, key.as_str());
+        let created = created.map_err(|error| failed(Error::Other(error.into())))?;
+        challenges.insert(name, created);
     }
     Ok(challenges)
 }
 
-/// Requests validation of the names from the authority.
+/// Requests the validation of the names from the authority.
 async fn begin_validation(
     order: &mut Order,
     method: Method,
@@ -270,7 +270,7 @@ async fn failed_validation(order: &mut Order, method: Method) -> Option<OrderErr
         let mut authorization = authorization.ok()?;
         let state = authorization.refresh().await.ok()?;
         let mut errors = state.challenges.iter().filter_map(|challenge| challenge.error.as_ref());
-        if let Some((kind, why)) = errors.next().map(described) {
+        if let Some((kind, why)) = errors.next().map(describe) {
             let name = state.identifier().to_string();
             return Some(OrderError::Validation { name, port: method.port(), kind, why });
         }
@@ -278,7 +278,7 @@ async fn failed_validation(order: &mut Order, method: Method) -> Option<OrderErr
     None
 }
 
-/// Creates a private key in PEM form, and a request for a certificate with it.
+/// Creates a private key in PEM format, and a certificate signing request with it.
 fn signing_request(domains: &[String]) -> Result<(String, Vec<u8>), rcgen::Error> {
     let mut params = CertificateParams::new(domains)?;
     params.distinguished_name = DistinguishedName::new();
@@ -310,7 +310,7 @@ impl Challenge {
     }
 }
 
-/// Why no certificate for a validation could be created.
+/// The reason why no certificate for a validation could be created.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ChallengeError {
     #[error(transparent)]
@@ -361,8 +361,8 @@ mod tests {
 
     #[test]
     fn a_validation_certificate_names_the_host_and_the_key() {
-        let made = Challenge::new("a.example", "t", "t.k").unwrap();
-        let der = made.certificate.cert[0].as_ref();
+        let created = Challenge::new("a.example", "t", "t.k").unwrap();
+        let der = created.certificate.cert[0].as_ref();
         // The identifier of the extension, 1.3.6.1.5.5.7.1.31, marked as critical.
         let extension = [0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x01, 0x1f, 0x01, 0x01, 0xff];
         assert!(der.windows(extension.len()).any(|window| window == extension));

@@ -1,18 +1,18 @@
-//! When certificates are ordered.
+//! Computes the times of certificate orders and renewals.
 
 use std::time::Duration;
 
 use crate::x509::Validity;
 use model::Timestamp;
 
-/// Delay of the next order after the first failure of a kind. Let's Encrypt allows five failed
-/// validations of a name in an hour, and the delays double.
+/// Delay of the next order after the first failure. Let's Encrypt allows five failed validations of
+/// a name per hour. The delay doubles with each further failure.
 const BACKOFF_MIN: Duration = Duration::from_secs(5 * 60);
 const BACKOFF_MAX: Duration = Duration::from_secs(6 * 3600);
-/// Maximum delay that an authority can demand.
+/// Maximum delay that is accepted from an authority.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(7 * 86_400);
 
-/// When a certificate is renewed: when a third of its lifetime is left.
+/// Returns when a certificate is renewed: when one third of its lifetime remains.
 pub(crate) fn renewal(Validity { not_before, not_after }: Validity) -> Timestamp {
     not_after.minus(not_after.since(not_before) / 3)
 }
@@ -27,7 +27,7 @@ pub(crate) fn backoff(failures: u32, retry_after: Option<Duration>, spread: f64)
     doubled.min(BACKOFF_MAX).mul_f64(1.0 + spread.clamp(0.0, 1.0) / 10.0)
 }
 
-/// Reads `Retry-After` (RFC 9110 section 10.2.3).
+/// Parses the value of `Retry-After` (RFC 9110 section 10.2.3). Returns `None` if it is malformed.
 pub(crate) fn retry_after(value: &str, now: Timestamp) -> Option<Duration> {
     let value = value.trim();
     if let Ok(seconds) = value.parse() {

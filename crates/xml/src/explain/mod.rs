@@ -14,7 +14,7 @@ pub struct Explanation {
     pub rule: Rule,
     /// The requirement of the rule, with its limits.
     pub requirement: &'static str,
-    /// The consequence of a violation, and the remedy.
+    /// The consequence of a violation, and its remedy.
     pub reason: &'static str,
     /// A document that violates only this rule.
     pub incorrect: Example,
@@ -49,7 +49,8 @@ impl Example {
     }
 }
 
-/// Returns the explanation of the rule with this code. Letter case does not matter.
+/// Returns the explanation of the rule with this code, or `None` if there is no such rule. Letter
+/// case does not matter.
 pub fn explanation(id: &str) -> Option<Explanation> {
     all().find(|e| e.rule.id.eq_ignore_ascii_case(id))
 }

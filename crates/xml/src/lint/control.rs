@@ -24,7 +24,8 @@ const MESSAGE: Table = &[
     ("callbackMethod", Kind::Method),
 ];
 
-/// The body of an element, which must be a URL. Reports E205, E311 and W311.
+/// Returns the body of an element, which must be a URL. Reports E205, E311 and W311. Returns `None`
+/// if it is not valid.
 pub(super) fn url_body(node: &Node<'_>, kind: Kind, findings: &mut Findings) -> Option<DocUrl> {
     let body = required_body(node, "an absolute URL", findings)?;
     let (value, problem) = match value::check(kind, &body) {

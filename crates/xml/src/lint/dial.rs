@@ -133,7 +133,7 @@ fn target(node: &Node<'_>, whatsapp: bool, findings: &mut Findings) -> Option<Di
     })
 }
 
-/// The address of a target. Reports E402, W401 and W403.
+/// Returns the address of a target. Reports E402, W401 and W403. Returns `None` after E402.
 fn address(node: &Node<'_>, whatsapp: bool, findings: &mut Findings) -> Option<DialAddress> {
     let body = body(node);
     let mut wrong = |message: String, hint: &'static str| {

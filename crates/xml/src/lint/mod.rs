@@ -1,8 +1,8 @@
 //! Turns the tree into the typed document: checks the rules and fills in the defaults.
 //!
 //! Each element has a function that checks it and returns its typed form. For an invalid element it
-//! may return `None` or a placeholder, since a document with an error does not run. Rules about an
-//! element and those after it are checked in [`check_siblings`].
+//! may return `None` or a placeholder, since a document with an error does not run. The rules about
+//! an element and its following siblings are checked in [`check_siblings`].
 
 mod control;
 mod dial;
@@ -112,7 +112,7 @@ fn children<T>(
     out
 }
 
-/// Reports any child element, for an element that takes none.
+/// Reports any child element, for an element that has no children.
 fn no_children(node: &Node<'_>, findings: &mut Findings) {
     children(node, NO_CHILDREN, findings, |_, _| None::<()>);
 }
@@ -158,7 +158,7 @@ fn spelling_hint(name: &str, allowed: &[&str]) -> Cow<'static, str> {
     format!("write <{equivalent}>").into()
 }
 
-/// Reports W304 for text in an element that takes none.
+/// Reports W304 for text in an element that has no text.
 fn report_text(node: &Node<'_>, findings: &mut Findings) {
     let mut locator = node.locator();
     for text in node.texts() {
@@ -170,7 +170,7 @@ fn report_text(node: &Node<'_>, findings: &mut Findings) {
     }
 }
 
-/// The trimmed text of an element, without that of its children.
+/// Returns the trimmed text of an element, without that of its children.
 fn body<'n>(node: &Node<'n>) -> Cow<'n, str> {
     let mut texts = node.texts();
     let Some(first) = texts.next() else { return "".into() };
@@ -184,7 +184,7 @@ fn body<'n>(node: &Node<'n>) -> Cow<'n, str> {
     }
 }
 
-/// The body of an element. Reports E205 and returns `None` if it is empty.
+/// Returns the body of an element. Reports E205 and returns `None` if it is empty.
 fn required_body<'n>(node: &Node<'n>, what: &str, findings: &mut Findings) -> Option<Cow<'n, str>> {
     let body = body(node);
     if body.is_empty() {
@@ -200,7 +200,7 @@ fn required_body<'n>(node: &Node<'n>, what: &str, findings: &mut Findings) -> Op
     Some(body)
 }
 
-/// The body of an element. Reports E205 if it is empty, and E301 if it has more than `max`
+/// Returns the body of an element. Reports E205 if it is empty, and E301 if it has more than `max`
 /// characters.
 fn text_body(node: &Node<'_>, what: &str, max: usize, findings: &mut Findings) -> String {
     let Some(body) = required_body(node, what, findings) else { return String::new() };
@@ -211,7 +211,7 @@ fn text_body(node: &Node<'_>, what: &str, max: usize, findings: &mut Findings) -
     body.into_owned()
 }
 
-/// Checks the rules about an element and those after it: W305, W307, W309.
+/// Checks the rules about an element and its following siblings: W305, W307, W309.
 fn check_siblings(parent: &Node<'_>, allowed: &[&str], findings: &mut Findings) {
     let mut elements = parent.elements().peekable();
     let mut answered_by: Option<&str> = None;

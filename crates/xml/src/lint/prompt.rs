@@ -43,9 +43,9 @@ const GET_INPUT: Table = &[
     ("redirect", Kind::Bool),
 ];
 
-/// Attributes of `GetInput` without effect for speech.
+/// Attributes of `GetInput` that have no effect on speech.
 const DIGIT_ATTRIBUTES: &[&str] = &["numDigits", "digitEndTimeout", "finishOnKey"];
-/// Attributes of `GetInput` without effect for digits.
+/// Attributes of `GetInput` that have no effect on digits.
 const SPEECH_ATTRIBUTES: &[&str] = &[
     "speechEndTimeout",
     "speechModel",
@@ -95,7 +95,8 @@ pub(super) fn wait(node: &Node<'_>, findings: &mut Findings) -> Wait {
     }
 }
 
-/// Converts the `beep` attribute. `true` means the default settings; pairs override some of them.
+/// Converts the `beep` attribute. `true` means the default settings, and pairs override some of
+/// them. Returns `None` if no beep is to be detected.
 fn beep(attributes: &Attributes<'_>) -> Option<Beep> {
     let mut beep = Beep::default();
     let given = attributes.pairs("beep");
@@ -112,7 +113,7 @@ fn beep(attributes: &Attributes<'_>) -> Option<Beep> {
     (!given.is_empty() || attributes.flag("beep", false)).then_some(beep)
 }
 
-/// Converts the `finishOnKey` attribute. The default is `#`.
+/// Converts the `finishOnKey` attribute. The default is `#`. Returns `None` if no key is set.
 fn finish_key(keys: Option<impl Iterator<Item = Digit>>) -> Option<Digit> {
     match keys {
         Some(mut keys) => keys.next(),

@@ -175,7 +175,8 @@ pub(super) fn repeat(number: Option<u32>) -> Repeat {
     }
 }
 
-/// Checks an SSML element and its content. The recursion is limited by the depth of the tree, 16.
+/// Checks an SSML element and its content. Always returns `None`. The recursion is limited by the
+/// depth of the tree, 16.
 fn ssml(node: &Node<'_>, findings: &mut Findings) -> Option<()> {
     let rules = rules_of(node.name)?;
     let attributes = attributes::check(node, rules.attributes, &[], findings);
@@ -200,8 +201,8 @@ fn ssml(node: &Node<'_>, findings: &mut Findings) -> Option<()> {
     None
 }
 
-/// The content of `Speak`. White space is collapsed across tags; elements that are not SSML are
-/// left out.
+/// Returns the content of `Speak`. White space is collapsed across tags. Elements that are not SSML
+/// are omitted.
 fn speech(node: &Node<'_>) -> Speech {
     let mut speech = collect(node, &mut true);
     trim_end(&mut speech);
@@ -301,8 +302,8 @@ fn trim_end(speech: &mut Speech) -> bool {
     false
 }
 
-/// The length of a `break` in milliseconds. `time` takes precedence over `strength`. SSML leaves
-/// the lengths of the strengths to the implementation.
+/// Returns the length of a `break` in milliseconds. `time` takes precedence over `strength`. SSML
+/// leaves the lengths of the strengths to the implementation.
 fn break_length(node: &Node<'_>) -> u32 {
     if let Some(millis) = node.raw("time").and_then(break_millis) {
         return millis;

@@ -1,4 +1,4 @@
-//! Reports of a `Dial` to the customer's server: callbacks for each target, and the action
+//! Requests of a `Dial` to the customer's server: callbacks for each target, and the action
 //! (docs/reference/callbacks.md#dial).
 
 use super::DialAttempt;
@@ -10,7 +10,7 @@ use model::{Direction, HangupCause};
 /// An event of a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TargetEvent<'a> {
-    /// If `error` is set, the target was never placed.
+    /// The target has ended. If `error` is set, it was never placed.
     Hangup {
         cause: HangupCause,
         error: Option<DialError>,
@@ -24,7 +24,7 @@ pub(super) enum TargetEvent<'a> {
 }
 
 impl DialAttempt {
-    /// Sends an event of the target `at` to `callbackUrl`, if it is set.
+    /// Sends an event of the target with index `at` to `callbackUrl`, if that is set.
     pub(super) fn report(&self, ctx: &mut CallContext, at: usize, target_event: TargetEvent<'_>) {
         let (Some(target), Some(leg)) = (&self.dial.callback, self.legs.get(at)) else { return };
         let (event, action, status) = match target_event {
@@ -78,7 +78,7 @@ impl DialAttempt {
         ctx.emit(Output::Callback { callback });
     }
 
-    /// Returns the parameters that the action adds.
+    /// Returns the additional parameters of the action.
     pub(super) fn outcome(&self, ctx: &CallContext) -> Params {
         let plain = |text: &str| Param::Plain(text.to_owned().into());
         let (status, cause) = self.status();

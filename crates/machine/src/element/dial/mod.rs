@@ -1,12 +1,11 @@
 //! `Dial`: calls targets and connects one of them to the caller (docs/reference/xml.md#dial).
 //!
-//! This is the side of the A-leg. It decides which targets may be called and which of them was the
-//! first to answer. It plays sounds to the waiting caller and sends the callbacks about the
+//! This module implements the A-leg's side. It decides which targets may be called, and which of
+//! them answered first. It plays sounds to the waiting caller and sends the callbacks about the
 //! targets.
 //!
-//! Each B-leg is a separate call, which gets [`BLegCommand`]s and reports [`BLegEvent`]s. Decisions
-//! of the A-leg about a B-leg take effect immediately. Later events of a leg that was ended are
-//! ignored.
+//! Each B-leg is a separate call, which gets [`BLegCommand`]s and reports [`BLegEvent`]s. When the
+//! A-leg ends a B-leg, this takes effect immediately: later events of that leg are ignored.
 
 mod events;
 mod music;
@@ -31,19 +30,19 @@ use model::{CallUuid, Digit, Direction, HangupCause, Method, last_four};
 use music::Music;
 use xml::ast::{Dial, DialTarget};
 
-/// A `Dial` that runs.
+/// A `Dial` that is being executed.
 struct DialAttempt {
     dial: Box<Dial>,
     legs: Vec<BLeg>,
     /// The index in `legs` of the target that answered first.
     winner: Option<usize>,
-    /// The winner has confirmed and its media path is up.
+    /// Whether the winner has confirmed and its media path is up.
     ready: bool,
-    /// The two legs are connected.
+    /// Whether the two legs are connected.
     joined: bool,
-    /// At least one target was placed.
+    /// Whether at least one target was placed.
     placed: bool,
-    /// At least one target's phone has rung.
+    /// Whether the phone of at least one target has rung.
     rang: bool,
     /// The first error among targets that were not placed.
     first_error: Option<DialError>,
@@ -55,7 +54,7 @@ struct DialAttempt {
     b_patterns: DigitPatterns,
 }
 
-/// A target.
+/// A target and the leg that is called for it.
 pub(super) struct BLeg {
     call: CallUuid,
     /// The position in the `Dial`, from 1.
@@ -70,7 +69,7 @@ pub(super) struct BLeg {
 /// The state of a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// To be placed.
+    /// A call to the target was ordered and is not placed yet.
     Asked,
     Placed,
     Over,
@@ -137,7 +136,8 @@ impl DialAttempt {
         attempt
     }
 
-    /// Starts the ring timeout. Returns how the element ended, if no target may be called.
+    /// Starts the ring timeout if a target is being called. Otherwise returns how the element
+    /// ended.
     fn begin(&mut self, ctx: &mut CallContext) -> Option<Completion> {
         if self.legs.iter().any(|leg| leg.phase != Phase::Over) {
             ctx.set_timer(Timer::DialRing, self.ring_ms());
@@ -253,7 +253,7 @@ impl DialAttempt {
         }
     }
 
-    /// Notes that a target is not placed, logs the reason, and reports a hangup.
+    /// Marks a target as not placed, logs the reason, and reports a hangup.
     fn not_placed(&mut self, ctx: &mut CallContext, at: usize, error: DialError, detail: &str) {
         let Some(leg) = self.legs.get_mut(at) else { return };
         leg.phase = Phase::Over;
@@ -267,7 +267,7 @@ impl DialAttempt {
         self.report(ctx, at, TargetEvent::Hangup { cause: error.cause(), error: Some(error) });
     }
 
-    /// Hangs up a leg and counts it as ended.
+    /// Hangs up a leg and marks it as ended.
     fn end(&mut self, ctx: &mut CallContext, at: usize, cause: HangupCause) {
         let Some(leg) = self.legs.get(at).filter(|leg| leg.phase != Phase::Over) else { return };
         ctx.emit(Output::BLeg { call: leg.call, command: BLegCommand::HangUp { cause } });
@@ -327,12 +327,12 @@ impl DialAttempt {
         }
     }
 
-    /// Returns the first error if no target was placed.
+    /// Returns the first error if no target was placed, otherwise `None`.
     fn failed_before_placing(&self) -> Option<DialError> {
         self.first_error.filter(|_| self.last_end.is_none())
     }
 
-    /// Returns the request that reports the result.
+    /// Returns the request that reports the result, or `None` if the element has no action.
     fn action(&self, ctx: &CallContext) -> Option<Action> {
         Some(Action {
             target: self.dial.action.clone()?,
@@ -437,7 +437,7 @@ impl Activity for DialAttempt {
         Progress::Pending
     }
 
-    /// Ends the legs, with the call or with the document that dialled them. No action follows.
+    /// Ends the dialled legs. No action is requested.
     fn stop(&mut self, env: &mut Env<'_>, reason: StopReason) {
         let (answered, unanswered) = match reason {
             StopReason::CallEnds => (HangupCause::DialEnded, HangupCause::CallerCancelled),
@@ -450,7 +450,7 @@ impl Activity for DialAttempt {
         self.clean_up(env.ctx);
     }
 
-    /// Once a target is being called, the caller must be answered to hear the ringing
+    /// While a target is being called, the caller must be answered to hear the ringing
     /// (docs/reference/xml.md#answering).
     fn wants_media(&self) -> bool {
         self.placed
@@ -501,7 +501,7 @@ impl Activity for DialAttempt {
     }
 }
 
-/// Formats a target for the log: the last four digits of a number.
+/// Formats a target for the log. Only the last four digits of a number are included.
 fn redacted_target(to: &str) -> String {
     if to.bytes().all(|b| b.is_ascii_digit()) {
         format!("…{}", last_four(to))

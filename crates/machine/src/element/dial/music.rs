@@ -29,7 +29,7 @@ impl Music {
         }
     }
 
-    /// Prepares the sounds when the first target has been placed.
+    /// Prepares the sounds after the first target has been placed.
     pub(super) fn begin(&mut self, ctx: &mut CallContext) {
         match self {
             Self::Document(url) => {
@@ -42,7 +42,7 @@ impl Music {
         }
     }
 
-    /// Plays the sounds if they are available and the media path is up.
+    /// Starts the sounds if they are available and the media path is up.
     pub(super) fn play(&mut self, ctx: &mut CallContext, readiness: Readiness) {
         if let Self::Ready(playlist) = self {
             playlist.play(ctx, readiness);
@@ -89,7 +89,7 @@ impl Music {
         matches!(self, Self::Ready(playlist) if playlist.is_playing(play_id))
     }
 
-    /// Stops the sounds for good.
+    /// Stops the sounds permanently.
     pub(super) fn stop(&mut self, ctx: &mut CallContext) {
         match std::mem::replace(self, Self::None) {
             Self::Ready(mut playlist) => playlist.stop(ctx),

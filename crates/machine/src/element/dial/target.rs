@@ -1,4 +1,4 @@
-//! Where a target of a `Dial` goes, and the rules that forbid it
+//! Determines the destination of a `Dial` target, and applies the rules that may forbid it
 //! (docs/reference/xml.md#where-a-target-goes).
 
 use crate::context::CallContext;
@@ -31,8 +31,8 @@ pub(super) fn destination(
     target: &DialTarget,
     from: &str,
 ) -> Result<Destination, DialError> {
-    // The number that an endpoint dialled is not its own: often its document dials this very
-    // number.
+    // The number that an endpoint has dialled is not the endpoint's own. Its document often dials
+    // that same number.
     let has_number = ctx.setup.call_type == CallType::Whatsapp;
     let own = |number: &str| has_number && (number == ctx.setup.from || number == ctx.setup.to);
     match &target.address {

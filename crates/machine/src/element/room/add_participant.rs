@@ -19,7 +19,7 @@ pub(crate) fn report(ctx: &mut CallContext, event: &str) {
 
 /// Reports that a call will not enter the multi-party call that it was placed for.
 ///
-/// `status` is the `CallStatus` of the call if it is over.
+/// `status` is the `CallStatus` of the call if the call has ended.
 pub(crate) fn report_failed(ctx: &mut CallContext, status: Option<&'static str>) {
     report_placed(ctx, "AddParticipantFailed", status);
 }
@@ -49,10 +49,10 @@ pub(crate) fn report_for(
     }
 }
 
-/// Returns the callback. `None` if the document does not request it.
+/// Returns the callback for an event. `None` if the document does not request it.
 ///
-/// `room` is the multi-party call if it exists yet. `status` is the `CallStatus` of the call if it
-/// is over.
+/// `room` is the id of the multi-party call, if that already exists. `status` is the `CallStatus`
+/// of the call, if the call has ended.
 pub(crate) fn callback(
     ctx: &CallContext,
     document: &Document,

@@ -2,7 +2,7 @@
 //! sends the room's audio over a stream while the call is in the room.
 //!
 //! Plivo documents the attributes but not how the call and the server interact. Here the peer of
-//! the call takes part like every participant, and the server shares its member id: mute, hold and
+//! the call is a participant like any other, and the server shares its member id: mute, hold and
 //! kick apply to both. When the stream ends, the participant leaves the room.
 
 use super::attributes::Attributes;
@@ -12,7 +12,7 @@ use crate::stream::{self, StopReason};
 use model::{Method, StreamId};
 use xml::ast::DocUrl;
 
-/// The longest duration of a stream, in seconds.
+/// Maximum duration of a stream, in seconds.
 const MAX_SECS: u32 = 86_400;
 
 /// The stream of an AI agent.
@@ -23,7 +23,7 @@ pub(super) struct AgentStream {
 }
 
 impl AgentStream {
-    /// Reads the attributes. There is no stream if the role is another one or no server is set.
+    /// Reads the attributes. Without a server or with a different role there is no stream.
     pub(super) fn read(a: &Attributes<'_>, role: Role) -> Self {
         let url = a.text("aiAgentStreamServiceUrl").filter(|_| role == Role::AiAgent);
         let order = url.map(|url| {
@@ -48,8 +48,8 @@ impl AgentStream {
         Self { order, open: None }
     }
 
-    /// Connects to the server after the call has entered the room. Fails with a remark if the call
-    /// has a stream already.
+    /// Connects to the server after the call has entered the room. If the call already has a
+    /// stream, logs a remark instead.
     pub(super) fn begin(&mut self, ctx: &mut CallContext) {
         if let Some(order) = self.order.clone() {
             let id = ctx.next_stream();

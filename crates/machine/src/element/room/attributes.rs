@@ -23,7 +23,8 @@ impl<'a> Attributes<'a> {
         self.text(name)?.parse().ok()
     }
 
-    /// Returns the URL in the attribute `url` with the method in the attribute `method`.
+    /// Returns the URL in the attribute `url` with the method in the attribute `method`, or with
+    /// `otherwise` if that is absent. `None` without a URL.
     pub(super) fn target(&self, url: &str, method: &str, otherwise: Method) -> Option<Target> {
         let url = DocUrl(self.text(url)?.into());
         Some(Target { url, method: self.method(method, otherwise) })

@@ -36,7 +36,7 @@ pub(super) struct ConferenceElement {
     action: Option<Target>,
     redirect: bool,
     floor: bool,
-    /// Whether the file is MP3, and whether the room is recorded while only one member is in it.
+    /// Whether the file is MP3, and whether recording continues while the room has only one member.
     /// `None` if the element does not request a recording.
     record: Option<(bool, bool)>,
     transcription: Option<Transcription>,
@@ -104,7 +104,7 @@ impl ConferenceElement {
         (element, rules, entry, sounds)
     }
 
-    /// Returns the callback for an event, if one is sent.
+    /// Returns the callback for an event. `None` if none is requested.
     pub(super) fn event_callback(
         &self,
         ctx: &CallContext,
@@ -136,7 +136,8 @@ impl ConferenceElement {
         }
     }
 
-    /// Returns the order for the recording of the room.
+    /// Returns the order for the recording of the room, and whether recording continues while the
+    /// room has only one member. `None` if the element does not request a recording.
     pub(super) fn record(
         &self,
         ctx: &mut CallContext,
@@ -149,7 +150,8 @@ impl ConferenceElement {
         Some((Box::new(room_recording(mp3, callback, transcript)), when_alone))
     }
 
-    /// Returns the callback for the exit. `last` is set if no other member remains.
+    /// Returns the callback for the exit. `last` is true if no other member remains. `None` if no
+    /// callback is requested.
     pub(super) fn exit_callback(
         &self,
         ctx: &CallContext,
@@ -172,7 +174,8 @@ impl ConferenceElement {
         Some(self.callback_to(target, ctx, membership, (event, action), last, pattern))
     }
 
-    /// `event` consists of the parameters `Event` and `ConferenceAction`.
+    /// Returns a callback to `target`. `event` consists of the parameters `Event` and
+    /// `ConferenceAction`.
     pub(super) fn callback_to(
         &self,
         target: &Target,
@@ -200,7 +203,8 @@ impl ConferenceElement {
         CallbackRequest { kind: CallbackKind::Conference, url, method, params }
     }
 
-    /// Returns the action. `ConferenceMemberID` is empty if the call did not enter the room.
+    /// Returns the action, or `None` if the element has no action. `ConferenceMemberID` is empty if
+    /// the call did not enter the room.
     pub(super) fn action(
         &self,
         room: Option<uuid::Uuid>,

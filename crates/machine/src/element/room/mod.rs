@@ -40,14 +40,14 @@ use xml::ast::Target;
 struct RoomVisit {
     element: Element,
     rules: Rules,
-    /// The room. Also set if it was full.
+    /// The room, even if it was full and the call has not entered it.
     room: Option<Uuid>,
     membership: Option<Membership>,
-    /// The call does not take part in the room at present.
+    /// Whether the call is waiting and does not take part in the room.
     waiting: bool,
     held: bool,
     muted: bool,
-    /// The caller speaks, as last reported by the room.
+    /// Whether the caller speaks, according to the last report of the room.
     speaking: bool,
     sounds: Sounds,
     patterns: DigitPatterns,
@@ -55,7 +55,7 @@ struct RoomVisit {
     recorded: Option<(Uuid, String)>,
     /// The callback for the start of the recording that this call has requested.
     recording_start_callback: Option<CallbackRequest>,
-    /// The recording of this participant alone.
+    /// The separate recording of this participant.
     track: Option<RecordingId>,
 }
 
@@ -65,13 +65,13 @@ enum Element {
     MultiParty(Box<MultiPartyElement>),
 }
 
-/// Attributes that both elements have.
+/// The attributes that both elements have.
 struct Rules {
     hangup_on_star: bool,
     digits_match: Vec<String>,
-    /// How long the call may stay in the room, in milliseconds from entering it.
+    /// Maximum time in the room, in milliseconds from entering it.
     limit_ms: Option<u64>,
-    /// How long the call waits to take part, in milliseconds.
+    /// Maximum time for which the call waits to take part, in milliseconds.
     wait_ms: Option<u64>,
     /// Digits that are sent to the caller after entering.
     send_digits: Option<String>,
@@ -87,20 +87,20 @@ struct Membership {
     since: CallTime,
 }
 
-/// Why the call left the room.
+/// The reason why the call left the room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum VisitEnd {
     Full,
-    /// Another node hosts the room and can't be reached.
+    /// The room is hosted by another node, which can't be reached.
     Elsewhere,
     /// The connection to the node that hosted the room is lost.
     Lost,
     Out(LeaveReason),
     /// The caller pressed `*`.
     Star,
-    /// `timeLimit` or `waitTime` has passed.
+    /// The time of `timeLimit` or `waitTime` has elapsed.
     TimeLimit,
-    /// The stream of the AI agent has ended. `dropped` is set if it could not connect or was lost.
+    /// The stream of the AI agent has ended. `dropped` is true if it could not connect or was lost.
     AgentGone {
         dropped: bool,
     },
@@ -120,7 +120,7 @@ enum MemberEvent<'a> {
     Held { on: bool },
 }
 
-/// Returns the order for a recording of the whole room.
+/// Creates the order for a recording of the whole room.
 fn room_recording(
     mp3: bool,
     callback: Option<CallbackRequest>,
@@ -198,7 +198,7 @@ impl RoomVisit {
         ctx.emit(Output::Room { command: RoomCommand::Record { order, when_alone } });
     }
 
-    /// Notes the recording of the room. For a conference, its start is reported too
+    /// Stores the id and URL of the room's recording. A conference also reports its start
     /// (docs/reference/callbacks.md#conference).
     fn handle_recording(&mut self, ctx: &mut CallContext, id: Uuid, url: &str, begun: bool) {
         self.recorded = Some((id, url.to_owned()));
@@ -208,14 +208,15 @@ impl RoomVisit {
         let callback = self.recording_start_callback.take_if(|_| begun);
         if let (Element::Conference(_), Some(mut callback)) = (&self.element, callback) {
             let mut params = recording::started_params(id, url);
-            // `Digits` belongs to the element `Record`. No digit ends the recording of a room.
+            // `Digits` is a parameter of the element `Record`. No digit ends the recording of a
+            // room.
             params.remove("Digits");
             callback.params.extend(params);
             ctx.emit(Output::Callback { callback });
         }
     }
 
-    /// Executes an API request about the recording of this participant.
+    /// Executes an API request about the separate recording of this participant.
     fn record_track(&mut self, ctx: &mut CallContext, command: &TrackCommand) {
         match (command, self.track) {
             (TrackCommand::Begin { order, callback }, None) => {
@@ -238,7 +239,7 @@ impl RoomVisit {
             (TrackCommand::Pause { on }, Some(record)) => {
                 ctx.media(MediaCommand::RecordPause { recording: record, on: *on })
             }
-            // Two requests at the same time.
+            // Two requests have arrived at the same time.
             (TrackCommand::Begin { .. }, Some(_))
             | (TrackCommand::Stop | TrackCommand::Pause { .. }, None) => {}
         }
@@ -294,7 +295,7 @@ impl RoomVisit {
             });
         }
         self.element.stop_agent(ctx);
-        // Speech ends with the membership.
+        // Leaving the room ends the speech.
         if std::mem::take(&mut self.speaking) {
             self.report(ctx, MemberEvent::Speech { on: false });
         }
@@ -352,7 +353,7 @@ impl RoomVisit {
         }
     }
 
-    /// Returns the request that reports the result.
+    /// Returns the request that reports the result, or `None` if the element has no action.
     fn action(&self, ctx: &CallContext) -> Option<Action> {
         let (target, redirect, params) = match &self.element {
             Element::Conference(conference) => {
@@ -367,7 +368,7 @@ impl RoomVisit {
 }
 
 impl VisitEnd {
-    /// Returns the outcome of the instruction, with a note.
+    /// Returns the outcome of the instruction, and a note.
     fn outcome(self) -> (InstructionOutcome, &'static str) {
         match self {
             Self::Full => (InstructionOutcome::Failed, "full"),
@@ -565,7 +566,7 @@ impl Activity for RoomVisit {
         Progress::Pending
     }
 
-    /// Leaves the room. No action follows.
+    /// Leaves the room. No action is requested.
     fn stop(&mut self, env: &mut Env<'_>, _: StopReason) {
         self.leave_room(env.ctx);
     }
@@ -656,8 +657,8 @@ impl Element {
         }
     }
 
-    /// Returns the order for the recording of the room, and whether it also covers times with one
-    /// member only.
+    /// Returns the order for the recording of the room, and whether recording continues while the
+    /// room has only one member. `None` if the element does not request a recording.
     fn record(
         &self,
         ctx: &mut CallContext,
@@ -669,7 +670,8 @@ impl Element {
         }
     }
 
-    /// Returns the order for the recording of this participant.
+    /// Returns the order for the separate recording of this participant. `None` if the element does
+    /// not request one.
     fn track(&self, ctx: &mut CallContext, membership: &Membership) -> Option<RecordingOrder> {
         match self {
             Self::Conference(_) => None,

@@ -19,7 +19,7 @@ use xml::ast::{MultiPartyCall, Target};
 /// `EventName` of a participant's exit.
 const EXIT: &str = "ParticipantExit";
 
-/// Defaults of `maxDuration` and `maxParticipants`.
+/// Defaults of `maxDuration`, in seconds, and `maxParticipants`.
 const MAX_DURATION_SECS: u64 = 14_400;
 const PARTICIPANTS_MAX: u8 = 10;
 
@@ -49,10 +49,10 @@ pub(super) struct MultiPartyElement {
     status: Option<Target>,
     events: Vec<EventGroup>,
     on_exit: Option<Target>,
-    /// This participant is recorded separately as well.
+    /// Whether this participant is also recorded separately.
     track: bool,
-    /// Whether the file is MP3, and whether the call is recorded while only one participant is in
-    /// it. `None` if the element does not request a recording.
+    /// Whether the file is MP3, and whether recording continues while the call has only one
+    /// participant. `None` if the element does not request a recording.
     record: Option<(bool, bool)>,
     recorded: Option<Target>,
     pub(super) agent: AgentStream,
@@ -70,7 +70,7 @@ enum EventGroup {
     Audio,
 }
 
-/// The groups with their names. Without the attribute, the first two are reported.
+/// The groups with their names. Without the attribute, the first two groups are reported.
 const GROUPS: [(&str, EventGroup); 6] = [
     ("mpc-state-changes", EventGroup::Mpc),
     ("participant-state-changes", EventGroup::Participant),
@@ -184,7 +184,8 @@ impl MultiPartyElement {
         (element, rules, entry, sounds)
     }
 
-    /// Returns the order for the recording of the multi-party call.
+    /// Returns the order for the recording of the multi-party call, and whether recording continues
+    /// while it has only one participant. `None` if the element does not request a recording.
     pub(super) fn record(
         &self,
         ctx: &mut CallContext,
@@ -197,7 +198,8 @@ impl MultiPartyElement {
         Some((Box::new(room_recording(mp3, callback, transcript)), when_alone))
     }
 
-    /// Returns the order for the recording of this participant.
+    /// Returns the order for the separate recording of this participant. `None` if the element does
+    /// not request one.
     pub(super) fn track(
         &self,
         ctx: &CallContext,
@@ -280,7 +282,7 @@ impl MultiPartyElement {
         }
     }
 
-    /// Returns the callback for the exit.
+    /// Returns the callback for the exit. `None` if the element does not request it.
     pub(super) fn exit_callback(
         &self,
         ctx: &CallContext,
@@ -289,8 +291,8 @@ impl MultiPartyElement {
         self.callback(ctx, membership, EventGroup::Participant, EXIT)
     }
 
-    /// Returns the parameters of the end of the multi-party call, for the case that this
-    /// participant is the last one. The room knows the URL, which another participant may have set.
+    /// Returns the parameters that report the end of the multi-party call, in case this participant
+    /// is the last one. The room stores the URL, which another participant may have set.
     pub(super) fn end_params(&self, ctx: &CallContext, membership: &Membership) -> Params {
         end_params(ctx, &self.info(membership))
     }
@@ -300,8 +302,8 @@ impl MultiPartyElement {
         ParticipantInfo { room, name: &self.name, member, role: self.role, coaching: self.coaching }
     }
 
-    /// Returns the callback for the progress of a call that will enter. It has no member id yet,
-    /// and the room may not exist.
+    /// Returns the callback that reports the progress of a call which is to enter. `None` if the
+    /// element does not request it. The call has no member id yet, and the room may not exist.
     pub(super) fn progress_callback(
         &self,
         ctx: &CallContext,
@@ -349,8 +351,8 @@ impl MultiPartyElement {
         })
     }
 
-    /// Returns the action. The member id and the times are empty if the call did not enter the
-    /// room.
+    /// Returns the action, or `None` if the element has no action. The member id and the times are
+    /// empty if the call did not enter the room.
     pub(super) fn action(
         &self,
         ctx: &CallContext,
@@ -377,8 +379,8 @@ impl MultiPartyElement {
     }
 }
 
-/// Returns the parameters of the exit, and those of the end of the multi-party call, for a
-/// participant that was lost with its process.
+/// Returns the parameters that report the exit of a participant that was lost with its process, and
+/// those that report the end of the multi-party call.
 pub(crate) fn lost_participant_params(
     ctx: &CallContext,
     info: &ParticipantInfo<'_>,
@@ -400,7 +402,7 @@ fn event_params(ctx: &CallContext, call: &str, event: &str) -> Params {
     params
 }
 
-/// Returns the parameters of the end. The room adds its duration.
+/// Returns the parameters that report the end of a multi-party call. The room adds its duration.
 fn end_params(ctx: &CallContext, info: &ParticipantInfo<'_>) -> Params {
     let mut end = event_params(ctx, info.name, MPC_END);
     end.insert("MPCUUID".into(), Param::Plain(info.room.to_string().into()));

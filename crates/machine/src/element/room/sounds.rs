@@ -17,11 +17,11 @@ use crate::sounds::{fetch_sounds_at, prepare, sounds_fetched};
 use crate::timers::Timer;
 use xml::ast::{MemberSound, Target};
 
-/// The beep. Plivo does not document its sound.
+/// The beep of `enterSound` and `exitSound`. Plivo does not document its sound.
 const BEEP: Sound = Sound::Tone { hz: 800, ms: 200 };
 const BETWEEN: Sound = Sound::Silence { ms: 100 };
 
-/// A document with sounds.
+/// A document that is fetched for its sounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum SoundDocument {
     Wait,
@@ -38,7 +38,7 @@ pub(super) struct Sounds {
     hold: Music,
     enter: MemberSound,
     exit: MemberSound,
-    /// The sounds of `exit`, once they are available.
+    /// The sounds of `exit`. Empty until they are available.
     exit_items: Vec<SoundItem>,
     record_begun: Announcement,
     record_ended: Announcement,
@@ -47,7 +47,7 @@ pub(super) struct Sounds {
     open: Option<(FetchId, SoundDocument)>,
 }
 
-/// The parameter `Event` of each document's request.
+/// The parameter `Event` in the request for each document.
 pub(super) struct Events {
     pub(super) wait: Event,
     pub(super) hold: Event,
@@ -57,7 +57,8 @@ pub(super) struct Events {
     pub(super) record: Event,
 }
 
-/// A sound that all members hear at an event, which may occur before the document has been fetched.
+/// A sound that all members hear at an event. The event may occur before the document has been
+/// fetched.
 #[derive(Default)]
 struct Announcement {
     target: Option<Target>,
@@ -70,7 +71,7 @@ impl Announcement {
         Self { target, ..Self::default() }
     }
 
-    /// Stores the sounds of the document. Plays them if the event has occurred already.
+    /// Stores the sounds of the document. Plays them if the event has already occurred.
     fn set_items(&mut self, ctx: &mut CallContext, items: Vec<SoundItem>) {
         match std::mem::take(&mut self.due) {
             true => play_to_room(ctx, items.clone()),
@@ -79,7 +80,7 @@ impl Announcement {
         self.items = Some(items);
     }
 
-    /// Handles the event.
+    /// Plays the sounds at the event, or as soon as they are available.
     fn play(&mut self, ctx: &mut CallContext) {
         match &self.items {
             Some(items) => play_to_room(ctx, items.clone()),
@@ -88,7 +89,7 @@ impl Announcement {
     }
 }
 
-/// Music in a loop, from a document that is fetched when it is needed.
+/// Music in a loop, from a document that is fetched on demand.
 #[derive(Default)]
 struct Music {
     target: Option<Target>,
@@ -138,12 +139,12 @@ impl Sounds {
         }
     }
 
-    /// Handles the start of the recording that this call has requested.
+    /// Plays the sound for the start of the recording that this call has requested.
     pub(super) fn record_begun(&mut self, ctx: &mut CallContext) {
         self.record_begun.play(ctx);
     }
 
-    /// Handles the end of the recording while the room continues.
+    /// Plays the sound for the end of a recording that ends before the room.
     pub(super) fn record_ended(&mut self, ctx: &mut CallContext) {
         self.record_ended.play(ctx);
     }
@@ -185,7 +186,7 @@ impl Sounds {
         }
     }
 
-    /// Fetches the next document, if none is being fetched.
+    /// Fetches the next document, unless a fetch is in progress.
     fn fetch_next(&mut self, ctx: &mut CallContext) {
         while self.open.is_none() {
             let Some(sound) = self.queued.pop_front() else { return };
@@ -306,7 +307,7 @@ impl Sounds {
         }
     }
 
-    /// Returns the sounds that the remaining members hear.
+    /// Removes and returns the sounds that the remaining members hear.
     pub(super) fn take_exit_sounds(&mut self) -> Vec<SoundItem> {
         std::mem::take(&mut self.exit_items)
     }
