@@ -1,7 +1,7 @@
 //! `offhook callbacks`: lists callbacks and sends failed ones again.
 //!
 //! It reads the store, whether or not a node is running. A running node checks for due callbacks
-//! once a second.
+//! every two seconds.
 
 use serde_json::{Value, json};
 
@@ -117,7 +117,9 @@ async fn retry(args: RetryArgs) -> Exit {
         },
         Ok(n) => {
             let them = if n == 1 { "callback is" } else { "callbacks are" };
-            print::line(format_args!("{n} {them} due now; a running node sends within a second"));
+            print::line(format_args!(
+                "{n} {them} due now; a running node sends within two seconds"
+            ));
             Exit::Done
         }
         Err(e) => Exit::failed(format_args!("{e}")),

@@ -13,7 +13,9 @@ use crate::observe::{Tallies, Tally};
 use model::Clock;
 use store::{RequestCount, RequestTarget, Store};
 
-const INTERVAL: Duration = Duration::from_secs(10);
+/// Interval at which new requests are stored. Reading them renders all metrics, which is most of the
+/// work of an idle node.
+const INTERVAL: Duration = Duration::from_secs(60);
 
 /// Returns the request counts since the process started.
 type ReadTallies = Box<dyn Fn() -> Tallies + Send + Sync>;
@@ -37,13 +39,14 @@ impl RequestLog {
         Self(Arc::new(Inner { read, store, clock, stored: Mutex::default() }))
     }
 
-    /// Stores new requests every ten seconds, until cancelled.
+    /// Stores new requests every minute and when it is cancelled.
     pub async fn run(self, stop: CancellationToken) {
         let mut every = tokio::time::interval(INTERVAL);
         every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while stop.run_until_cancelled(every.tick()).await.is_some() {
             self.flush().await;
         }
+        self.flush().await;
     }
 
     /// Stores the requests since the last call.

@@ -596,7 +596,7 @@ impl Node {
         let counted = metrics.clone();
         let request_log =
             RequestLog::new(Box::new(move || counted.tallies()), store.clone(), clock.clone());
-        tokio::spawn(request_log.clone().run(stop_all.clone()));
+        tasks.spawn(request_log.clone().run(stop_public.clone()));
         let provider = config
             .oidc
             .clone()

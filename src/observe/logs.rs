@@ -77,7 +77,11 @@ fn filter(settings: LogSettings, rust_log: Option<&str>) -> EnvFilter {
 /// Returns the maximum levels. Only this program is logged below INFO, because libraries trace the
 /// bytes of connections, with keys, passwords and conversations.
 fn ceiling() -> Targets {
-    Targets::new().with_default(LevelFilter::INFO).with_target("offhook", LevelFilter::TRACE)
+    Targets::new()
+        .with_default(LevelFilter::INFO)
+        .with_target("offhook", LevelFilter::TRACE)
+        // It warns of each client that breaks HTTP/2, without its address. The limiter logs those.
+        .with_target("h2", LevelFilter::ERROR)
 }
 
 /// Installs the subscriber, and a hook that logs a panic as one line. Further calls have no effect.

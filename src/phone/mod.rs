@@ -35,9 +35,9 @@ use engine::call::Registry;
 use engine::call::drafts::Drafts;
 use engine::call::phones::Phones;
 use engine::cluster::Cluster;
-use engine::limiter::{Failures, Offenders, Pool, Resource};
+use engine::limiter::{Failures, Offenders, Pool, Resource, Shares};
 use engine::people::{People, cookie};
-use model::Clock;
+use model::{AuthId, Clock};
 use speech::recognise::Recognisers;
 use store::{Passwords, Store};
 
@@ -47,7 +47,8 @@ const MESSAGE_BYTES_MAX: usize = 48 << 10;
 /// connections that send nothing use much memory.
 const READ_BYTES: usize = 4 << 10;
 /// Maximum number of sockets. Beyond it, the oldest unregistered socket of the network with the
-/// most sockets is closed.
+/// most sockets is closed. Half of the maximum is shared out among the main accounts, for registered
+/// phones.
 const SOCKETS_MAX: usize = 5_000;
 
 /// The services behind the phone listener.
@@ -87,6 +88,8 @@ struct Inner {
     fleet: Option<Arc<PhoneFleet>>,
     sessions: Sessions,
     sockets: Pool,
+    /// The sockets of registered phones, by main account.
+    registered: Shares<AuthId>,
 }
 
 impl std::ops::Deref for Inner {
@@ -110,6 +113,7 @@ impl PhoneListener {
         let inner = Arc::new(Inner {
             fleet: service.cluster.clone().map(|cluster| Arc::new(PhoneFleet::new(cluster))),
             sockets: Pool::new(SOCKETS_MAX, Some((Resource::Sockets, service.offenders.clone()))),
+            registered: Shares::new(SOCKETS_MAX, SOCKETS_MAX),
             sessions: Sessions::default(),
             service,
         });

@@ -20,12 +20,12 @@ use engine::admission::{ApplicationSpec, Reason};
 use engine::call::LiveCall;
 use engine::call::phones::{Owner, Registration, RegistrationId, ToPhone};
 use engine::call::web::{BACK_WITHIN, MuteReason, PhoneCommandError, WebCall};
-use engine::limiter::Claim;
+use engine::limiter::{Claim, Share};
 use engine::people::{Person, Token};
 use machine::CallUrls;
 use media::sdp::Offer;
 use model::metric;
-use model::{CallUuid, Digit, Direction, E164, EndpointId};
+use model::{AuthId, CallUuid, Digit, Direction, E164, EndpointId};
 use store::Endpoint;
 
 /// Maximum time until the phone registers.
@@ -124,6 +124,8 @@ struct Session {
 
 /// A registered phone.
 struct Phone {
+    /// The account's share of sockets that this phone takes.
+    _share: Share<AuthId>,
     endpoint: Endpoint,
     owner: Owner,
     secret: String,
@@ -425,6 +427,15 @@ impl Session {
             account: endpoint.account.clone(),
             main_account: endpoint.main_account.clone(),
         };
+        let main_accounts =
+            inner.gate.directory().tables().accounts().filter(|a| a.parent.is_none()).count();
+        let share = inner.registered.take_fairly(owner.main_account.clone(), main_accounts);
+        let Some(share) = share else {
+            return Ok(Err(RequestError::new(
+                "too_many_phones",
+                "the account has its maximum number of registered phones at this node",
+            )));
+        };
         let Ok((registration, told)) = inner.phones.register(owner.clone()) else {
             return Ok(Err(RequestError::new(
                 "too_many_places",
@@ -459,7 +470,8 @@ impl Session {
         }
         .text();
         self.claim.authenticate();
-        self.phone = Some(Phone { endpoint, owner, secret, registration, told, elsewhere });
+        self.phone =
+            Some(Phone { endpoint, owner, secret, registration, told, elsewhere, _share: share });
         self.put(Message::Text(said.into())).await.map(Ok)
     }
 

@@ -24,7 +24,7 @@ use url::Host;
 
 use super::resolve::Resolver;
 use super::url::CustomerUrl;
-use super::{EgressError, Guard};
+use super::{EgressError, Guard, Refusal};
 use model::Clock;
 
 /// Time limit for lookup, TCP and TLS together, even if the request was dropped. It equals the
@@ -79,7 +79,12 @@ impl Connector {
             addresses.into_iter().map(|ip| SocketAddr::new(ip, port)).collect();
         // Refuse the name if any of its addresses is forbidden, because a mixed result is an
         // attack.
-        targets.iter().try_for_each(|to| self.guard.check(*to))?;
+        targets.iter().try_for_each(|to| self.guard.check(*to)).map_err(|refusal| {
+            match (refusal, url.parsed().domain()) {
+                (Refusal::Address(_), Some(name)) => Refusal::AddressOf(name.to_owned()),
+                (refusal, _) => refusal,
+            }
+        })?;
         Ok(interleave_families(targets))
     }
 
@@ -314,16 +319,16 @@ mod tests {
     async fn r17_a_name_with_one_private_address_is_refused() {
         let guard = Guard::default();
         let url = CustomerUrl::parse("https://app.example.com/", &guard).unwrap();
-        for (answer, refused) in [
-            (&["8.8.8.8", "127.0.0.1"][..], "127.0.0.1"),
-            (&["10.0.0.1", "8.8.8.8"], "10.0.0.1"),
-            (&["8.8.8.8", "2606:4700::1111", "::ffff:169.254.169.254"], "::ffff:169.254.169.254"),
-            (&["::1"], "::1"),
-            (&["fe80::1", "8.8.8.8"], "fe80::1"),
+        for answer in [
+            &["8.8.8.8", "127.0.0.1"][..],
+            &["10.0.0.1", "8.8.8.8"],
+            &["8.8.8.8", "2606:4700::1111", "::ffff:169.254.169.254"],
+            &["::1"],
+            &["fe80::1", "8.8.8.8"],
         ] {
             let targets =
                 connector(FakeResolver::new(&[answer]), guard.clone()).targets(&url).await;
-            let refused = Refusal::Address(refused.parse().unwrap());
+            let refused = Refusal::AddressOf("app.example.com".to_owned());
             assert_eq!(targets, Err(EgressError::Refused(refused)), "{answer:?}");
         }
         let good =

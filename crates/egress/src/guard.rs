@@ -24,6 +24,9 @@ pub enum Refusal {
     Port(u16),
     #[error("could not connect to {0}, which is not a public address")]
     Address(IpAddr),
+    /// The address is left out: it may be that of a host that only the operator's name server knows.
+    #[error("could not connect to {0}: its address is not a public one")]
+    AddressOf(String),
     #[error("could not connect to {0}, a cloud metadata service")]
     Metadata(String),
     #[error("could not connect to {0}, which is this machine: use a public host name")]

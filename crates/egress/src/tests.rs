@@ -83,7 +83,8 @@ async fn r17_a_name_that_resolves_to_a_private_address_is_refused_before_connect
     let url = format!("https://app.example.com:{}/", server.address.port());
     let private = FakeResolver::new(&[&["127.0.0.1"]]);
     let refused = ask(&egress_with(Guard::default(), vec![cert.clone()], private), &url).await;
-    assert_eq!(refused.unwrap_err(), EgressError::Refused(Refusal::Address([127, 0, 0, 1].into())));
+    let by_name = Refusal::AddressOf("app.example.com".to_owned());
+    assert_eq!(refused.unwrap_err(), EgressError::Refused(by_name));
     // `localhost` is refused by its name.
     let refused = ask(&egress(Guard::default(), vec![cert.clone()]), &server.https_url("/")).await;
     let name = Refusal::LocalName("localhost".to_owned());
@@ -111,7 +112,8 @@ async fn r17_dns_rebinding_has_no_effect() {
     // A new client resolves again, and that address is checked.
     let later = egress_with(open_guard(), Vec::new(), rebinding);
     let refused = ask(&later, &url).await.unwrap_err();
-    assert_eq!(refused, EgressError::Refused(Refusal::Address([169, 254, 169, 254].into())));
+    let by_name = Refusal::AddressOf("app.example.com".to_owned());
+    assert_eq!(refused, EgressError::Refused(by_name));
 }
 
 #[tokio::test]

@@ -22,7 +22,7 @@ pub(super) const RETRY_TIME: Duration = Duration::from_secs(120);
 /// made. The user's phone may still ring, and Meta stops that only after 30 to 60 s.
 pub(super) const SHORT_RETRY_TIME: Duration = Duration::from_secs(15);
 /// Interval at which the store is polled for due requests.
-const POLL: Duration = Duration::from_secs(2);
+const POLL: Duration = Duration::from_secs(5);
 /// Rows per read, and concurrent requests.
 const BATCH: u32 = 256;
 const AT_ONCE: usize = 32;
@@ -33,6 +33,8 @@ pub async fn send_pending(
     directory: Arc<Directory>,
     stop: CancellationToken,
 ) {
+    // Those that this process has just taken over are due at once.
+    services.store.flush().await;
     let mut every = tokio::time::interval(POLL);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while stop.run_until_cancelled(every.tick()).await.is_some() {

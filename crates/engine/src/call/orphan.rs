@@ -138,11 +138,12 @@ fn end(services: &Services, orphan: &Orphan, said: Vec<CallLine>) -> Conclusion 
 
 /// Writes the heartbeat while calls are live, until `stop`.
 pub async fn keep_alive(services: Arc<Services>, registry: Registry, stop: CancellationToken) {
-    let mut every = tokio::time::interval(SIGN_OF_LIFE);
-    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    while stop.run_until_cancelled(every.tick()).await.is_some() {
-        if !registry.is_empty() {
+    let beat = async {
+        loop {
+            registry.until_live().await;
             services.store.calls().heartbeat(&services.node_id, services.clock.steady());
+            tokio::time::sleep(SIGN_OF_LIFE).await;
         }
-    }
+    };
+    stop.run_until_cancelled(beat).await;
 }

@@ -35,7 +35,7 @@ use xml::ast::DocUrl;
 
 /// Maximum interval between two reads of the store. A redelivery that an operator requests is found
 /// only by polling.
-const POLL: Duration = Duration::from_secs(1);
+const POLL: Duration = Duration::from_secs(2);
 /// Minimum interval between two reads.
 const REST: Duration = Duration::from_millis(20);
 /// Time to write the results of attempts that are cut off. Rows that the store has not written

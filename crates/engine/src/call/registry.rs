@@ -105,6 +105,8 @@ struct Inner {
     bindings: Bindings,
     rejects: Arc<Semaphore>,
     turns: Turns,
+    /// Notified each time a call begins.
+    one_begun: Notify,
     /// Notified each time a call ends.
     one_over: Notify,
     /// The gauges of inbound and outbound calls.
@@ -121,6 +123,7 @@ impl Registry {
             bindings: Bindings::default(),
             rejects: Arc::new(Semaphore::new(REJECTS_MAX)),
             turns: Turns::for_this_machine(),
+            one_begun: Notify::new(),
             one_over: Notify::new(),
             gauges: Default::default(),
         }))
@@ -185,6 +188,17 @@ impl Registry {
         };
         let _ = tokio::time::timeout(at_most, wait).await;
         self.len()
+    }
+
+    /// Waits until a call is live. Returns at once if one is.
+    pub(super) async fn until_live(&self) {
+        loop {
+            let woken = self.0.one_begun.notified();
+            if !self.is_empty() {
+                return;
+            }
+            woken.await;
+        }
     }
 
     /// Returns the alias of a number. May be empty.
@@ -371,6 +385,7 @@ impl Registry {
             self.0.bindings.enter(&*view, arrived);
         }
         self.0.live.insert(call, view.clone());
+        self.0.one_begun.notify_waiters();
         if let Some(news) = self.0.services.news.get() {
             news.started(&view.setup);
         }

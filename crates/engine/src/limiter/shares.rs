@@ -41,6 +41,26 @@ impl<K: Eq + Hash + Clone> Shares<K> {
         Some(Share { of: self.clone(), holder })
     }
 
+    /// Takes a share if enough remain for the others: each of `holders` can always have its part of
+    /// one half of all shares. The other half is for whoever comes first. Returns `None` otherwise.
+    pub fn take_fairly(&self, holder: K, holders: usize) -> Option<Share<K>> {
+        let guaranteed = self.0.all_max / 2 / holders.max(1);
+        let mut held = self.held();
+        let (mut taken, mut kept_free) = (1, guaranteed.saturating_mul(holders.saturating_sub(1)));
+        for (other, count) in held.iter() {
+            taken += count;
+            if *other != holder {
+                kept_free = kept_free.saturating_sub((*count).min(guaranteed));
+            }
+        }
+        let own = held.get(&holder).copied().unwrap_or_default();
+        if own >= self.0.each_max || taken + kept_free > self.0.all_max {
+            return None;
+        }
+        held.insert(holder.clone(), own + 1);
+        Some(Share { of: self.clone(), holder })
+    }
+
     fn held(&self) -> MutexGuard<'_, HashMap<K, usize>> {
         self.0.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -74,6 +94,24 @@ mod tests {
         hers.pop();
         assert!(shares.take("a").is_some());
         drop(hers);
+        assert!(shares.held().is_empty());
+    }
+
+    #[test]
+    fn each_holder_is_guaranteed_its_part_of_one_half() {
+        let shares = Shares::new(12, 12);
+        let alone: Vec<_> = (0..20).map_while(|_| shares.take_fairly("a", 1)).collect();
+        assert_eq!(alone.len(), 12, "a single holder may have all");
+        drop(alone);
+        // Two of three others have nothing yet: two shares are kept free for each.
+        let c = shares.take_fairly("c", 3).unwrap();
+        let a: Vec<_> = (0..20).map_while(|_| shares.take_fairly("a", 3)).collect();
+        assert_eq!(a.len(), 12 - 1 - 1 - 2, "one more for c, two for b");
+        let b: Vec<_> = (0..20).map_while(|_| shares.take_fairly("b", 3)).collect();
+        assert_eq!(b.len(), 2);
+        let more = shares.take_fairly("c", 3).unwrap();
+        assert!(shares.take_fairly("c", 3).is_none(), "all are taken");
+        drop((a, b, c, more));
         assert!(shares.held().is_empty());
     }
 }
