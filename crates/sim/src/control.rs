@@ -21,7 +21,9 @@ use model::is_local_host;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use super::caller::{CallEvents, CallScript, HangupRule, KeysStart, parse_keys};
+use super::caller::{
+    CallEvent, CallEventKind, CallEvents, CallOutcome, CallScript, HangupRule, KeysStart, parse_keys,
+};
 use super::load::{Load, LoadRequest};
 use super::meta::call::CallMsg;
 use super::meta::chat::MessageRequest;
@@ -86,8 +88,24 @@ async fn place(State(world): State<Arc<World>>, body: Bytes) -> Response {
         Err(e) => return refuse(format!("invalid call request: {e}")),
     };
     match script_from(&world, request) {
-        Ok(script) => event_lines(world.place(script, None)),
+        Ok(script) => match check_signature(&world, &script).await {
+            Ok(()) => event_lines(world.place(script, None)),
+            Err(cause) => {
+                let ended = CallOutcome { cause, ..CallOutcome::default() };
+                let event = CallEvent::new(Duration::ZERO, CallEventKind::Ended(ended));
+                json_lines(futures_util::stream::iter([event]))
+            }
+        },
         Err(message) => refuse(message),
+    }
+}
+
+/// Checks that the node of a request accepts the signature of the request's app secret. The node
+/// that the simulator itself was set up with has the same secret.
+async fn check_signature(world: &World, script: &CallScript) -> Result<(), String> {
+    match world.webhook_target(script).filter(|_| script.node_url.is_some()) {
+        Some(target) => world.webhooks.check_signature(&target).await,
+        None => Ok(()),
     }
 }
 
@@ -203,6 +221,9 @@ async fn load(State(world): State<Arc<World>>, body: Bytes) -> Response {
         return refuse("no node is configured: set the node URL".to_owned());
     };
     if let Err(message) = world.webhooks.verify(&target).await {
+        return refuse(message);
+    }
+    if let Err(message) = check_signature(&world, &script).await {
         return refuse(message);
     }
     let Some(stop) = world.register_load(&request.id) else {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::body;
@@ -122,6 +122,23 @@ impl Webhooks {
                 .into(),
             status => format!("the verification request was answered with status {status}"),
         })
+    }
+
+    /// Posts a webhook without entries, which changes nothing, to see whether the node accepts its
+    /// signature. No repetition mends a wrong app secret.
+    ///
+    /// # Errors
+    ///
+    /// Returns the cause and the remedy if the node refuses the signature.
+    pub(crate) async fn check_signature(&self, target: &WebhookTarget) -> Result<(), String> {
+        let body = json!({"object": "whatsapp_business_account", "entry": []});
+        let webhook = self.sign(target, "signature check", "", &body, None);
+        match self.attempt(target, &webhook).await {
+            401 => Err("webhook_rejected: the node refused the signature (401): check that \
+                        --app-secret / META_APP_SECRET equals the node's meta.app_secret"
+                .to_owned()),
+            _ => Ok(()),
+        }
     }
 
     /// Serializes and signs a webhook. With `fault`, the signature is invalid.

@@ -558,6 +558,24 @@ async fn places_a_call_over_http_and_streams_its_events() {
 }
 
 #[tokio::test]
+async fn a_wrong_app_secret_of_a_request_is_named_before_the_first_webhook() {
+    let node = Node::start().await;
+    let call = |secret: &str| json!({"node": node.url, "app_secret": secret, "hold_s": 0});
+    let request = Request::post(format!("{}/_sim/calls", node.sim.url()))
+        .body(Bytes::from(call("another secret").to_string()));
+    let mut lines = node.lines(request.expect("request")).await;
+    let only: Value = serde_json::from_slice(&lines.next().await.expect("a line")).expect("JSON");
+    assert_eq!((&only["event"], &only["ok"]), (&json!("ended"), &json!(false)));
+    assert!(text(&only["cause"]).starts_with("webhook_rejected: "), "{only}");
+    assert!(text(&only["cause"]).contains("--app-secret"), "{only}");
+    assert_eq!(lines.next().await, None);
+    let load = json!({"id": "1", "rate": 1.0, "calls": 1, "call": call("another secret")});
+    let (status, answer) = node.post("/_sim/load", &load).await;
+    assert!(status == 400 && text(&answer["error"]).contains("--app-secret"), "{answer}");
+    assert!(!node.sim.log().iter().any(|l| matches!(l.event, LogEvent::Webhook { .. })));
+}
+
+#[tokio::test]
 async fn the_phone_page_has_a_strict_content_security_policy() {
     let node = Node::start().await;
     let client = crate::client::client();
