@@ -395,7 +395,7 @@ async fn the_softphone_calls_a_user_with_permission_or_says_that_the_application
     assert_eq!(phone.errors, [""; 0]);
 }
 
-/// A node that does not check permissions, as `offhook dev --ask-first` has one.
+/// A node that leaves the permissions to Meta.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_softphone_says_that_meta_refused_a_call_without_permission() {
     if !has_chromium() {

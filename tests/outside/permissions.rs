@@ -196,6 +196,23 @@ async fn m19_permissions_are_refreshed_once_a_minute_with_limits_per_number() {
     );
 }
 
+/// As on `offhook serve`, the rules refuse a call before it is queued.
+#[tokio::test(flavor = "multi_thread")]
+async fn dev_ask_first_refuses_calls_without_permission() {
+    let dev = Dev::boot(DevOptions { ask_first: true, ..DevOptions::default() });
+    let dev = dev.await.expect("a node in this process");
+    let url = format!("{}/api/v1/calls/", dev.node_url);
+    let key = [("x-api-key", dev.api_key.as_str())];
+    let call = async |to: &str| {
+        http::send("POST", &url, &key, json!({"from": dev.number, "to": to}).to_string()).await
+    };
+    let refused = call("919900000077").await;
+    assert_eq!((refused.status, &refused.json()["error"]["code"]), (422, &json!("no_permission")));
+    let known = call(USER).await;
+    assert_eq!(known.status, 201, "{}", known.text());
+    dev.stop().await;
+}
+
 /// Runs in this process, because the test moves the wall clock.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_permission_and_its_limits_end_by_the_wall_clock() {
@@ -215,7 +232,11 @@ async fn a_permission_and_its_limits_end_by_the_wall_clock() {
     while permission().await["status"] != "temporary" {
         every.tick().await;
     }
-    assert_eq!(request().await.status, 422, "a second request within a day");
+    let too_soon = request().await;
+    assert_eq!(too_soon.status, 422, "a second request within a day");
+    let permission_now = permission().await;
+    assert!(permission_now["nextRequestAt"].is_string(), "{permission_now}");
+    assert_eq!(too_soon.json()["error"]["nextRequestAt"], permission_now["nextRequestAt"]);
     clock.jump(8 * 86_400);
     let expired = permission().await;
     assert_eq!((&expired["status"], &expired["expiresAt"]), (&json!("none"), &Value::Null));

@@ -198,6 +198,7 @@ impl DevFleet {
                     database_url: &postgres.url_at(node.database.address()),
                     application: &application,
                     data_dir: &folder.path().join(&node.name),
+                    ask_first: options.ask_first,
                 },
             );
             let text = text.map_err(error("find ports"))?;
@@ -464,6 +465,7 @@ struct ConfigWorld<'a> {
     database_url: &'a str,
     application: &'a Application,
     data_dir: &'a Path,
+    ask_first: bool,
 }
 
 /// Builds the configuration file of a node.
@@ -472,7 +474,7 @@ fn configuration(node: &DevNode, world: &ConfigWorld<'_>) -> io::Result<String> 
         ACCESS_TOKEN, ACCOUNT, API_KEY, APP_ID, APP_SECRET, AUTH_TOKEN, NUMBER, PASSWORD, PERSON,
         PHONE_NUMBER_ID, VERIFY_TOKEN, WABA,
     };
-    let ConfigWorld { url, graph_url, database_url, application, data_dir } = world;
+    let ConfigWorld { url, graph_url, database_url, application, data_dir, ask_first } = world;
     let (name, public, admin) = (&node.name, node.public, node.admin);
     let media = free_media_ports(MEDIA_PORTS)?;
     let peer = free_address()?;
@@ -514,9 +516,8 @@ allow_insecure = true
 default_cps = 100
 drain_seconds = 60
 
-# The simulated Meta enforces call permissions itself.
 [permissions]
-enforce = false
+enforce = {ask_first}
 
 [[account]]
 auth_id = "{ACCOUNT}"

@@ -41,7 +41,8 @@ pub struct DevOptions {
     pub data_dir: Option<PathBuf>,
     /// Faults that the simulated Meta injects.
     pub faults: Faults,
-    /// Whether simulated users must grant a call permission first, except the known user.
+    /// Whether simulated users must grant a call permission first, except the known user. The node
+    /// enforces the rules of permissions then, like a production node.
     pub ask_first: bool,
     /// Clock of the node.
     pub clock: Clock,
@@ -190,7 +191,15 @@ impl Dev {
             Application::start(options.answer_url, options.document, beside(2), is_load).await?;
         let port = options.port.unwrap_or(0);
         let admin = preferred(named.map(|_| ADMIN_PORT));
-        let mut config = configuration(port, admin, &sim, &number, &application, folder.path());
+        let mut config = configuration(
+            port,
+            admin,
+            &sim,
+            &number,
+            &application,
+            folder.path(),
+            options.ask_first,
+        );
         if options.load.is_none() {
             let document = crate::console::serve_drafts(beside(3)).await.map_err(DevError::Demo)?;
             config.numbers.extend(playground_of(&config, &document));
@@ -334,6 +343,7 @@ fn configuration(
     number: &str,
     application: &Application,
     folder: &std::path::Path,
+    ask_first: bool,
 ) -> Config {
     let secret = |text: &str| Secret::new(text);
     let url = |text: &str| DocUrl(Arc::from(text));
@@ -353,8 +363,7 @@ fn configuration(
     config.store = config::Store::at(folder.join(store::SQLITE_FILE_NAME));
     config.answer.allow_insecure = true;
     config.limits.drain_seconds = 2;
-    // The simulated Meta enforces call permissions itself.
-    config.permissions.enforce = false;
+    config.permissions.enforce = ask_first;
     config.accounts.push(AccountSettings {
         auth_id: world::ACCOUNT.into(),
         auth_token: secret(world::AUTH_TOKEN),
