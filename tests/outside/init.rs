@@ -155,6 +155,10 @@ async fn without_a_terminal_all_missing_answers_are_named() {
     wrong.args(["--app-secret-file", "/nowhere/secret"]).env("META_ACCESS_TOKEN", ACCESS_TOKEN);
     let (code, error) = failure(wrong).await;
     assert_eq!(code, Some(2));
+    let (code, unversioned) =
+        failure(offhook(&["init", "--graph-url", "http://127.0.0.1:8081"])).await;
+    assert_eq!(code, Some(2));
+    assert!(unversioned.contains("like http://127.0.0.1:8081/v23.0"), "{unversioned}");
     for part in [
         "like calls.example.com",
         "--app-id: an id of Meta has digits only",
@@ -245,10 +249,11 @@ async fn at_a_terminal_it_asks_and_hides_secrets() {
         "mine".to_owned(),
         sim::world::APP_ID.to_owned(),
         "another-secret-of-an-app".to_owned(),
-        ACCESS_TOKEN.to_owned(),
-        // Meta refuses the secret. The other answers are kept.
-        sim::world::APP_ID.to_owned(),
+        // Meta refuses the secret before the token is asked. An empty line keeps the id.
+        String::new(),
         APP_SECRET.to_owned(),
+        "another-token".to_owned(),
+        // Meta refuses the token alone.
         ACCESS_TOKEN.to_owned(),
         "918035737460".to_owned(),
     ];
@@ -263,6 +268,10 @@ async fn at_a_terminal_it_asks_and_hides_secrets() {
     assert_eq!(output.status.code(), Some(0), "{shown}");
     assert!(shown.contains("an id of Meta has digits only"), "{shown}");
     assert_eq!(shown.matches("Meta refused the app").count(), 1, "{shown}");
+    assert_eq!(shown.matches("access token is not valid").count(), 1, "{shown}");
+    for (question, times) in [("Id of", 3), ("Secret of", 2), ("Access token of", 2)] {
+        assert_eq!(shown.matches(question).count(), times, "{question}: {shown}");
+    }
     assert!(!shown.contains("payment") && !shown.contains("ERROR"), "{shown}");
     assert!(shown.contains("918035737460  Second"), "{shown}");
     let file = std::fs::read_to_string(world.config()).unwrap();

@@ -45,6 +45,8 @@ pub(super) struct Interview {
     faults: Vec<String>,
     /// Number of times that Meta refused the credentials.
     refusals: usize,
+    /// The input is at its end. Nothing more is asked.
+    has_ended: bool,
 }
 
 /// The person at the terminal, or a substitute in tests.
@@ -68,7 +70,12 @@ impl Interview {
     }
 
     fn with(person: Option<Box<dyn Person>>) -> Self {
-        Self { person, missing: Vec::new(), faults: Vec::new(), refusals: 0 }
+        Self { person, missing: Vec::new(), faults: Vec::new(), refusals: 0, has_ended: false }
+    }
+
+    /// Whether somebody can be asked.
+    pub(super) fn has_person(&self) -> bool {
+        self.person.is_some()
     }
 
     /// Returns the answer to a question. `None` if it is missing or wrong, which
@@ -95,6 +102,19 @@ impl Interview {
         let text = format!("{} [none]", question.text);
         self.ask_text(&text, question.flag, false, |line| {
             if line.is_empty() { Ok(None) } else { parse(line).map(Some) }
+        })
+    }
+
+    /// Asks again for an answer that may have been wrong. An empty line keeps it.
+    pub(super) fn correction<T>(
+        &mut self,
+        question: &Question,
+        before: &str,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        let text = format!("{} [{before}]", question.text);
+        self.ask_text(&text, question.flag, false, |line| {
+            parse(if line.is_empty() { before } else { line }).map(Some)
         })
     }
 
@@ -168,7 +188,10 @@ impl Interview {
             (_, true) => {
                 let text = format!("\n{}Which {kind}", list());
                 let chosen = self.ask_text(&text, flag, false, |line| {
-                    find(line).map(Some).ok_or_else(|| "it is not in the list".to_owned())
+                    find(line).map(Some).ok_or_else(|| {
+                        let first = all.first().map(Choice::key).unwrap_or_default();
+                        format!("it is not in the list; type it as listed, such as {first}")
+                    })
                 });
                 self.finish()?;
                 chosen.ok_or(Exit::Usage)
@@ -229,9 +252,17 @@ impl Interview {
             self.missing.push(flag.to_owned());
             return None;
         };
+        if self.has_ended {
+            return None;
+        }
         for _ in 0..TRIES {
             person.tell(&format!("{text}: "));
-            let Some(line) = person.listen(hidden) else { break };
+            let Some(line) = person.listen(hidden) else {
+                person.tell("\n");
+                self.has_ended = true;
+                self.faults.push(format!("the input ended before this answer; answer with {flag}"));
+                return None;
+            };
             match parse(line.trim()) {
                 Ok(answer) => return answer,
                 Err(why) => person.tell(&format!("  {}\n", print::plain(&why))),
@@ -368,11 +399,24 @@ mod tests {
 
     #[test]
     fn the_end_of_the_input_is_a_fault_and_an_optional_answer_may_be_empty() {
-        let (mut interview, _) = interview(vec![""]);
+        let (mut interview, seen) = interview(vec![""]);
         assert_eq!(interview.optional(&ID, meta_id), None);
         assert!(interview.finish().is_ok());
         assert_eq!(interview.answer(&ID, None, meta_id), None);
+        let asked = seen.lock().unwrap().len();
+        let next = Question { flag: "--next", text: "Next" };
+        assert_eq!(interview.answer(&next, None, meta_id), None);
+        assert_eq!(seen.lock().unwrap().len(), asked, "nothing more is asked");
+        assert_eq!(interview.faults.len(), 1, "{:?}", interview.faults);
         assert_eq!(interview.finish(), Err(Exit::Usage));
+    }
+
+    #[test]
+    fn an_empty_correction_keeps_the_answer() {
+        let (mut interview, seen) = interview(vec!["", "12"]);
+        assert_eq!(interview.correction(&ID, "7", meta_id).as_deref(), Some("7"));
+        assert_eq!(interview.correction(&ID, "7", meta_id).as_deref(), Some("12"));
+        assert_eq!(*seen.lock().unwrap(), "Id [7]: Id [7]: 12");
     }
 
     #[test]
@@ -400,6 +444,7 @@ mod tests {
         assert_eq!(asked.choose("--thing", "thing", None, &all[..1]), Ok(Thing("1")));
         assert_eq!(asked.choose("--thing", "thing", None, &all), Ok(Thing("2")));
         assert!(seen.lock().unwrap().contains("  1  a thing\n  2  a thing\nWhich thing: 3"));
+        assert!(seen.lock().unwrap().contains("type it as listed, such as 1"));
         let mut silent = Interview::silent();
         let wanted = Some("2".to_owned());
         assert_eq!(silent.choose("--thing", "thing", wanted, &all), Ok(Thing("2")));

@@ -3,7 +3,7 @@
 
 use url::Url;
 
-use super::Credentials;
+use super::App;
 use super::interview::Choice;
 use crate::doctor::describe;
 use engine::meta::numbers::PhoneNumber;
@@ -43,31 +43,56 @@ impl Choice for PhoneNumber {
     }
 }
 
-impl Account {
-    /// Checks the credentials against Graph.
+/// The Graph API of `--graph-url`, or Meta's.
+pub(super) struct GraphApi(String);
+
+impl GraphApi {
+    pub(super) fn at(graph_url: Option<&Url>) -> Self {
+        let default = MetaSettings::new(Secret::new(""), Secret::new("")).graph_url;
+        Self(graph_url.unwrap_or(&default).as_str().trim_end_matches('/').to_owned())
+    }
+
+    fn client(&self, token: &Secret) -> Result<Graph, String> {
+        let config =
+            GraphConfig { logs_refusals: false, ..GraphConfig::new(&self.0, token.clone()) };
+        Graph::new(config, Clock::real()).map_err(|e| e.to_string())
+    }
+
+    /// Checks that the secret is the app's.
     ///
     /// # Errors
-    /// Returns a description of what is wrong with the credentials, and the remedy.
-    pub(super) async fn read(
-        credentials: &Credentials,
-        graph_url: Option<&Url>,
-    ) -> Result<Self, String> {
-        let (app_id, token) = (&credentials.app_id, &credentials.access_token);
-        let default = MetaSettings::new(Secret::new(""), Secret::new("")).graph_url;
-        let url = graph_url.unwrap_or(&default).as_str().trim_end_matches('/');
-        let config = GraphConfig { logs_refusals: false, ..GraphConfig::new(url, token.clone()) };
-        let graph = Graph::new(config, Clock::real()).map_err(|e| e.to_string())?;
-        let facts = graph.app(app_id, &credentials.app_secret).token_facts(token).await;
-        let facts = facts.map_err(|outcome| match outcome {
-            GraphOutcome::Refused { .. } => format!(
-                "Meta refused the app {app_id} with this secret: {}; copy both again from App settings > Basic",
-                describe(&outcome)
-            ),
-            _ => cannot_ask(url, &outcome),
-        })?;
-        if let Some(app) = facts.app.as_ref().filter(|app| *app != app_id) {
+    /// Returns a description of what is wrong, and the remedy.
+    pub(super) async fn check_app(&self, app: &App) -> Result<(), String> {
+        let graph = self.client(&Secret::new(""))?;
+        // Graph answers this only to the app itself, whatever its webhooks are.
+        let subscription = graph.app(&app.id, &app.secret).subscription().await;
+        subscription.map(drop).map_err(|outcome| self.app_refused(app, &outcome))
+    }
+
+    fn app_refused(&self, app: &App, outcome: &GraphOutcome) -> String {
+        let details = match outcome {
+            GraphOutcome::Refused { code: 190, .. } => String::new(),
+            GraphOutcome::Refused { .. } => format!(": {}", describe(outcome)),
+            _ => return cannot_ask(&self.0, outcome),
+        };
+        let id = &app.id;
+        format!(
+            "Meta refused the app {id} with this secret{details}; copy both again from App settings > Basic"
+        )
+    }
+
+    /// Checks the access token, and reads what it grants access to.
+    ///
+    /// # Errors
+    /// Returns a description of what is wrong with the token, and the remedy.
+    pub(super) async fn account(&self, app: &App, token: &Secret) -> Result<Account, String> {
+        let graph = self.client(token)?;
+        let facts = graph.app(&app.id, &app.secret).token_facts(token).await;
+        let facts = facts.map_err(|outcome| self.app_refused(app, &outcome))?;
+        if let Some(other) = facts.app.as_ref().filter(|other| **other != app.id) {
             return Err(format!(
-                "the access token was made for the app {app}; make one for the app {app_id}"
+                "the access token was made for the app {other}; make one for the app {}",
+                app.id
             ));
         }
         if !facts.valid {
@@ -75,9 +100,11 @@ impl Account {
                 .to_owned());
         }
         let wabas = facts.wabas.iter().map(|id| Waba { id: id.as_str().to_owned() }).collect();
-        Ok(Self { graph, wabas })
+        Ok(Account { graph, wabas })
     }
+}
 
+impl Account {
     /// The numbers of a WABA.
     ///
     /// # Errors

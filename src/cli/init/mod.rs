@@ -66,7 +66,7 @@ pub struct Args {
     #[arg(long, value_name = "URL")]
     pub answer_url: Option<String>,
     /// Base URL of the Graph API with its version, such as that of a simulated Meta
-    #[arg(long, value_name = "URL", value_parser = super::http_url)]
+    #[arg(long, value_name = "URL", value_parser = graph_url)]
     pub graph_url: Option<Url>,
     /// Folder of the node's data [default: offhook-data beside the file; /var/lib/offhook for a file
     /// in /etc/offhook]
@@ -103,19 +103,20 @@ const ANSWER_URL: Question =
 /// Minimum length in characters of an app secret that the configuration accepts.
 const APP_SECRET_MIN: usize = 20;
 
-/// The operator's answers.
+/// Answers that the person gives before Meta is asked.
 struct Answers {
     site: Site,
     email: Option<String>,
     answer_url: String,
-    credentials: Credentials,
+    app: App,
+    /// `None` if a person is there, who is asked for it once Meta has accepted the app.
+    access_token: Option<Secret>,
 }
 
-/// The credentials that Meta verifies.
-struct Credentials {
-    app_id: String,
-    app_secret: Secret,
-    access_token: Secret,
+/// A Meta app.
+struct App {
+    id: String,
+    secret: Secret,
 }
 
 /// Runs the command. Exit code 0: the file is written; 1: Meta refused the credentials, or a file
@@ -134,17 +135,16 @@ async fn init(args: Args) -> Result<Exit, Exit> {
     let mut interview = if args.yes { Interview::silent() } else { Interview::begin() };
     let graph_url = args.graph_url.clone();
     let simulated = graph_url.as_ref().is_some_and(is_loopback);
-    let mut answers = ask(&args, simulated, &mut interview)?;
-    let account = loop {
-        let why = match meta::Account::read(&answers.credentials, graph_url.as_ref()).await {
-            Ok(account) => break account,
-            Err(why) => why,
-        };
-        if !interview.tell_refusal(&why) {
-            return Err(Exit::failed(why));
-        }
-        answers.credentials = ask_credentials_again(&mut interview)?;
+    let Answers { site, email, answer_url, app, access_token } =
+        ask(&args, simulated, &mut interview)?;
+    let graph = meta::GraphApi::at(graph_url.as_ref());
+    let app = accepted_app(&graph, app, &mut interview).await?;
+    let access_token = match access_token {
+        Some(token) => token,
+        None => ask_token(&args, &mut interview)?,
     };
+    let (account, access_token) =
+        accepted_token(&graph, &app, access_token, &mut interview).await?;
     let waba =
         interview.choose("--waba", "WhatsApp Business Account", args.waba, &account.wabas)?;
     let numbers = account.numbers(&waba).await.map_err(Exit::failed)?;
@@ -160,17 +160,17 @@ async fn init(args: Args) -> Result<Exit, Exit> {
     };
     let secrets = Secrets::beside(&output);
     let plan = Plan {
-        site: answers.site,
-        email: answers.email,
+        site,
+        email,
         acme_directory: args.acme_directory,
         acme_ca: args.acme_ca.as_deref().map(absolute).transpose()?,
         behind_proxy: args.behind_proxy,
         graph_url,
         simulated,
-        app_id: answers.credentials.app_id,
+        app_id: app.id,
         waba: waba.id,
         number,
-        answer_url: answers.answer_url,
+        answer_url,
         seals_store: !data_dir.join(store::SQLITE_FILE_NAME).exists() || secrets.has_key(),
         data_dir,
         serves_ipv6: media::sockets::interface_addresses()
@@ -178,7 +178,7 @@ async fn init(args: Args) -> Result<Exit, Exit> {
     };
     let text = plan.to_toml(&Reference::collect(), &secrets);
     let written = secrets
-        .write(&answers.credentials.app_secret, &answers.credentials.access_token, plan.seals_store)
+        .write(&app.secret, &access_token, plan.seals_store)
         .and_then(|()| secrets::write_file(&output, &text, args.force));
     if let Err(e) = written {
         return Err(Exit::failed(format_args!("could not write {}: {e}", output.display())));
@@ -210,30 +210,83 @@ fn ask(args: &Args, simulated: bool, interview: &mut Interview) -> Result<Answer
     let (file, env) = (args.app_secret_file.as_deref(), Some(args.app_secret_env.as_str()));
     let app_secret =
         interview.secret(&APP_SECRET, &SecretSource { file, env, least: APP_SECRET_MIN });
-    let (file, env) = (args.access_token_file.as_deref(), Some(args.access_token_env.as_str()));
-    let access_token = interview.secret(&ACCESS_TOKEN, &SecretSource { file, env, least: 1 });
+    let access_token = match interview.has_person() {
+        true => None,
+        false => interview.secret(&ACCESS_TOKEN, &token_source(args)),
+    };
     interview.finish()?;
-    match (site, answer_url, app_id, app_secret, access_token) {
-        (Some(site), Some(answer_url), Some(app_id), Some(app_secret), Some(access_token)) => {
-            let credentials = Credentials { app_id, app_secret, access_token };
-            Ok(Answers { site, email, answer_url, credentials })
+    match (site, answer_url, app_id, app_secret) {
+        (Some(site), Some(answer_url), Some(id), Some(secret)) => {
+            Ok(Answers { site, email, answer_url, app: App { id, secret }, access_token })
         }
         _ => Err(Exit::Usage),
     }
 }
 
-/// Asks the person for other credentials, even if the refused ones came from flags.
-fn ask_credentials_again(interview: &mut Interview) -> Result<Credentials, Exit> {
-    let app_id = interview.answer(&APP_ID, None, interview::meta_id);
-    let typed = |least| SecretSource { file: None, env: None, least };
-    let app_secret = interview.secret(&APP_SECRET, &typed(APP_SECRET_MIN));
-    let access_token = interview.secret(&ACCESS_TOKEN, &typed(1));
-    interview.finish()?;
-    match (app_id, app_secret, access_token) {
-        (Some(app_id), Some(app_secret), Some(access_token)) => {
-            Ok(Credentials { app_id, app_secret, access_token })
+/// Checks the app at Meta. While Meta refuses it, asks the person for another id and secret, also
+/// if flags gave the refused ones.
+async fn accepted_app(
+    graph: &meta::GraphApi,
+    mut app: App,
+    interview: &mut Interview,
+) -> Result<App, Exit> {
+    while let Err(why) = graph.check_app(&app).await {
+        if !interview.tell_refusal(&why) {
+            return Err(Exit::failed(why));
         }
-        _ => Err(Exit::Usage),
+        let id = interview.correction(&APP_ID, &app.id, interview::meta_id);
+        let typed = SecretSource { file: None, env: None, least: APP_SECRET_MIN };
+        let secret = interview.secret(&APP_SECRET, &typed);
+        interview.finish()?;
+        let (Some(id), Some(secret)) = (id, secret) else { return Err(Exit::Usage) };
+        app = App { id, secret };
+    }
+    Ok(app)
+}
+
+/// Checks the access token at Meta. While Meta refuses it, asks the person for another one, also if
+/// a flag gave the refused one.
+async fn accepted_token(
+    graph: &meta::GraphApi,
+    app: &App,
+    mut token: Secret,
+    interview: &mut Interview,
+) -> Result<(meta::Account, Secret), Exit> {
+    loop {
+        let why = match graph.account(app, &token).await {
+            Ok(account) => return Ok((account, token)),
+            Err(why) => why,
+        };
+        if !interview.tell_refusal(&why) {
+            return Err(Exit::failed(why));
+        }
+        let typed = SecretSource { file: None, env: None, least: 1 };
+        let other = interview.secret(&ACCESS_TOKEN, &typed);
+        interview.finish()?;
+        token = other.ok_or(Exit::Usage)?;
+    }
+}
+
+fn ask_token(args: &Args, interview: &mut Interview) -> Result<Secret, Exit> {
+    let token = interview.secret(&ACCESS_TOKEN, &token_source(args));
+    interview.finish()?;
+    token.ok_or(Exit::Usage)
+}
+
+fn token_source(args: &Args) -> SecretSource<'_> {
+    let (file, env) = (args.access_token_file.as_deref(), Some(args.access_token_env.as_str()));
+    SecretSource { file, env, least: 1 }
+}
+
+/// Parses the base URL of a Graph API.
+fn graph_url(text: &str) -> Result<Url, String> {
+    let url = super::url_like(text, "http://127.0.0.1:8081/v23.0")?;
+    match url.path() {
+        "/" => Err(format!(
+            "the version of the Graph API is missing; write it like {}v23.0",
+            url.as_str()
+        )),
+        _ => Ok(url),
     }
 }
 
