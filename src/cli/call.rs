@@ -272,6 +272,16 @@ fn columns(what: &CallEventKind) -> Option<(&'static str, String)> {
         | CallEventKind::CallKnown { .. }
         | CallEventKind::Recording { .. } => return None,
         CallEventKind::Sound { text } => ("plays", text.clone()),
+        CallEventKind::LogRefused { status } => {
+            let remedy = match status {
+                401 | 403 => "; give a key of the number's account with --api-key",
+                _ => "",
+            };
+            (
+                "no log",
+                format!("the node refused its event log ({status}), so instructions are not shown{remedy}"),
+            )
+        }
         CallEventKind::Placed { from, to, .. } => ("placed", format!("{from} calls {to}")),
         CallEventKind::Webhook { status: 0, kind } => {
             ("webhook", format!("{kind}: no answer, will be sent again"))
@@ -370,6 +380,8 @@ mod tests {
         assert!(
             !is_documented(&CallEventKind::FirstAudio) && !is_documented(&CallEventKind::Verified)
         );
+        let unread = columns(&CallEventKind::LogRefused { status: 401 });
+        assert!(unread.is_some_and(|(_, text)| text.contains("--api-key")));
         assert_eq!(columns(&CallEventKind::Webhook { kind: "connect".into(), status: 200 }), None);
     }
 }

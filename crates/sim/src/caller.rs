@@ -285,6 +285,10 @@ pub enum CallEventKind {
     Sound {
         text: String,
     },
+    /// The node refused its event log with this status: its instructions and sounds stay unknown.
+    LogRefused {
+        status: u16,
+    },
     /// The node's UUID of the call has become known.
     CallKnown {
         call_uuid: String,

@@ -46,6 +46,10 @@ pub(crate) enum NodeEvent {
     Concluded {
         cause: String,
     },
+    /// The node refused a request for its log or its records with this status.
+    LogRefused {
+        status: u16,
+    },
     /// The log has ended or cannot be read.
     LogEnded,
 }
@@ -104,7 +108,7 @@ async fn find_and_read(
     let uuid = match name {
         CallName::Uuid(uuid) => uuid,
         CallName::Meta { call_id, from } => {
-            let Some(uuid) = node.find(world, &call_id, &from).await else { return };
+            let Some(uuid) = node.find(world, &call_id, &from, to).await else { return };
             let _ = to.send(CallMsg::Node(NodeEvent::Found { call_uuid: uuid.clone() })).await;
             uuid
         }
@@ -123,7 +127,7 @@ async fn find_and_read(
             }
             Err(None | Some(404)) => tokio::time::sleep(PAUSE).await,
             Err(Some(status)) => {
-                tracing::debug!(status, "event log request failed");
+                let _ = to.send(CallMsg::Node(NodeEvent::LogRefused { status })).await;
                 return;
             }
         }
@@ -151,14 +155,20 @@ impl NodeClient {
 
     /// Searches for the call among the most recent calls of its caller. The record may not exist
     /// yet.
-    async fn find(&self, world: &World, call_id: &str, from: &str) -> Option<String> {
+    async fn find(
+        &self,
+        world: &World,
+        call_id: &str,
+        from: &str,
+        to: &mpsc::Sender<CallMsg>,
+    ) -> Option<String> {
         let from = model::digits_of(from);
         let path = format!("calls/?direction=inbound&from={from}&limit={CALLS_READ}");
         for _ in 0..TRIES {
             let list = match self.json(world, &path).await {
                 Ok(list) => list,
                 Err(Some(status)) => {
-                    tracing::debug!(status, "request for the call's record failed");
+                    let _ = to.send(CallMsg::Node(NodeEvent::LogRefused { status })).await;
                     return None;
                 }
                 Err(None) => Value::Null,

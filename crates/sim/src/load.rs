@@ -230,6 +230,7 @@ impl CallMeasurement {
             CallEventKind::Verified
             | CallEventKind::Instruction { .. }
             | CallEventKind::Sound { .. }
+            | CallEventKind::LogRefused { .. }
             | CallEventKind::CallKnown { .. }
             | CallEventKind::DigitSent { .. }
             | CallEventKind::DigitHeard { .. }

@@ -497,6 +497,7 @@ impl Call {
                 self.emit(CallEventKind::CallKnown { call_uuid: call_uuid.clone() });
                 self.call_uuid = Some(call_uuid);
             }
+            NodeEvent::LogRefused { status } => self.emit(CallEventKind::LogRefused { status }),
             NodeEvent::LogEnded => self.node_done = true,
         }
     }
