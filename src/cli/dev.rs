@@ -8,12 +8,13 @@ use crate::node::StartError;
 use crate::node::dev::fleet::FleetOptions;
 use crate::node::dev::{Dev, DevError, DevOptions};
 use sim::{Faults, world};
+use store::StoreError;
 
 /// Options of `offhook dev`.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
     /// Port of the public listener on 127.0.0.1; 0 selects a free port
-    #[arg(long, default_value_t = 8080, value_parser = super::whole(0..=u16::MAX))]
+    #[arg(long, default_value_t = 8080, value_parser = super::whole(0..=u16::MAX), allow_negative_numbers = true)]
     pub port: u16,
     /// Answer URL of your application, instead of the demo application; http and private addresses
     /// are allowed
@@ -36,7 +37,7 @@ pub struct Args {
     pub ask_first: bool,
     /// Run a fleet: this many nodes behind a balancer on --port, on a PostgreSQL server that is
     /// found and started; typed commands kill, pause, cut off, drain and start nodes
-    #[arg(long, value_name = "N", conflicts_with = "data_dir", value_parser = super::whole(2_u8..=9))]
+    #[arg(long, value_name = "N", conflicts_with = "data_dir", value_parser = super::whole(2_u8..=9), allow_negative_numbers = true)]
     pub nodes: Option<u8>,
     /// File with commands for the fleet, one per line, in place of typed ones; `wait SECONDS` and
     /// `until N ready|draining|dead|ended` wait
@@ -61,6 +62,7 @@ pub fn run(args: Args) -> Exit {
     }
     super::run_async(async {
         let port = args.port;
+        let data_dir = args.data_dir.clone().unwrap_or_default();
         let options = DevOptions {
             port: Some(port),
             answer_url: args.answer_url.map(String::from),
@@ -73,6 +75,21 @@ pub fn run(args: Args) -> Exit {
         let dev = match Dev::boot(options).await {
             Ok(dev) => dev,
             Err(e @ DevError::Folder { .. }) => return Exit::failed(format_args!("{e}")),
+            Err(DevError::Node(StartError::Store(
+                StoreError::HeldAs { .. } | StoreError::InUse { .. },
+            ))) => {
+                return Exit::failed(format_args!(
+                    "another process uses the data directory {}; stop it, or name another directory with \
+                     --data-dir",
+                    data_dir.display()
+                ));
+            }
+            Err(DevError::Node(StartError::Listen { why, .. })) => {
+                return Exit::failed(format_args!(
+                    "could not start the node: {why}\nif port {port} is in use, choose another one with \
+                     --port"
+                ));
+            }
             Err(DevError::Node(e)) if matches!(e, StartError::Store(_)) => {
                 return Exit::not_started(&e, format_args!("{e}"));
             }

@@ -136,15 +136,15 @@ impl Node {
         let mut inherited =
             predecessor.as_mut().map(|other| other.take_sockets()).unwrap_or_default();
         let (public_listener, public) =
-            inherited.listen(config.listen.public).map_err(StartError::Listen)?;
+            inherited.listen(config.listen.public).map_err(no_listener("listen.public"))?;
         let (https_listener, https) = match config.listen.https {
-            Some(at) => inherited.listen(at).map(Some).map_err(StartError::Listen)?,
+            Some(at) => inherited.listen(at).map(Some).map_err(no_listener("listen.https"))?,
             None => None,
         }
         .unzip();
         let certificates = load_certificates(&config).await?;
         let (admin_listener, admin) =
-            inherited.listen(config.listen.admin).map_err(StartError::Listen)?;
+            inherited.listen(config.listen.admin).map_err(no_listener("listen.admin"))?;
         if let Some(other) = predecessor {
             other.until_released(&config.store.database).await?;
         }
@@ -1059,6 +1059,11 @@ fn https_url(config: &Config, bound: Bound) -> String {
         Some(url) => format!("https://{}:{port}", url.host_str().unwrap_or_default()),
         None => format!("https://{}", bound.https.unwrap_or(bound.public)),
     }
+}
+
+/// The error of a listener that could not be bound. `key` names its address in the configuration.
+fn no_listener(key: &'static str) -> impl Fn(String) -> StartError {
+    move |why| StartError::Listen { why, key }
 }
 
 /// Loads the certificate files of `listen.https`. `None` without it.

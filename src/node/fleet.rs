@@ -170,7 +170,8 @@ pub(super) async fn join(
 ) -> Result<Cluster, StartError> {
     let advertise = config.cluster.advertise.as_deref();
     let peers = Peers::bind(peer, advertise, PeerTimes::default(), clock.clone()).await;
-    let peers = peers.map_err(|error| StartError::Listen(format!("{error}; see cluster.peer")))?;
+    let peers = peers
+        .map_err(|error| StartError::Listen { why: error.to_string(), key: "cluster.peer" })?;
     let about = About {
         peer: peers.address().to_owned(),
         pin: peers.pin(),

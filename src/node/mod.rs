@@ -57,8 +57,9 @@ pub use upgrade::{
 /// Reason why a node did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("{0}")]
-    Listen(String),
+    /// `key` names the address in the configuration.
+    #[error("{why}; see {key}")]
+    Listen { why: String, key: &'static str },
     #[error(transparent)]
     TakeOver(#[from] TakeOverError),
     #[error("{0}")]
