@@ -149,9 +149,12 @@ impl NodeApi {
             body_policy: BodyPolicy::Always { max: request.max },
         };
         self.egress.request(request).await.map_err(|e| {
-            Exit::failed(format_args!(
-                "could not reach the node at {base}: {e}\nstart it, or name its address with --node URL"
-            ))
+            let remedy = match e.to_string().contains("InvalidContentType") {
+                // The record is no TLS: the port answers in plain text.
+                true => "the port speaks http: write --node http://…",
+                false => "start it, or name its address with --node URL",
+            };
+            Exit::failed(format_args!("could not reach the node at {base}: {e}\n{remedy}"))
         })
     }
 }
@@ -168,11 +171,17 @@ struct ApiRequest<'a> {
 /// A refusal as one line.
 fn refusal(status: u16, said: &Value, base: &str) -> String {
     let error = &said["error"];
+    if error["code"].is_number() {
+        return format!(
+            "{base} answers like Meta's Graph API, so it is not a node; name its address with --node URL"
+        );
+    }
     match (error["message"].as_str(), error["field"].as_str(), error["meta"]["code"].as_i64()) {
         (None, ..) => format!("{base} answered {status}"),
         (Some(_), ..) if status == 401 => {
             format!("{base} does not accept this API key; see --api-key")
         }
+        (Some(message), Some(field), None) if message.starts_with(field) => message.to_owned(),
         (Some(message), Some(field), None) => format!("{field}: {message}"),
         (Some(message), Some(field), Some(meta)) => {
             format!("{field}: {message} (Meta's code {meta})")
@@ -195,6 +204,10 @@ mod tests {
             no(401, json!({"error": {"message": "x"}})),
             "http://n does not accept this API key; see --api-key"
         );
+        let graph = json!({"error": {"message": "Invalid OAuth access token", "code": 190}});
+        assert!(no(401, graph).contains("not a node"));
+        let named = json!({"error": {"message": "pin must be six digits", "field": "pin"}});
+        assert_eq!(no(400, named), "pin must be six digits");
         let error = json!({"error": {"message": "no such", "field": "pin", "meta": {"code": 190}}});
         assert_eq!(no(422, error), "pin: no such (Meta's code 190)");
         assert_eq!(
