@@ -107,7 +107,7 @@ async fn drain(request: ApiRequest) -> Result<Response, ApiError> {
 
 async fn forget(request: ApiRequest) -> Result<Response, ApiError> {
     // Only who may see the nodes.
-    nodes(&request).await?;
+    let listed = nodes(&request).await?;
     let id = request.parameter("node_id");
     let conflict = |code, message: &'static str, retry_after| {
         Err(ApiError::Conflict { code, message: message.into(), retry_after })
@@ -115,6 +115,10 @@ async fn forget(request: ApiRequest) -> Result<Response, ApiError> {
     let forgotten = request.api().operator.forget(id).await;
     match forgotten.map_err(ApiError::store("forget a node"))? {
         ForgetOutcome::Forgotten => Ok(no_content()),
+        // A node outside a fleet is listed, but the store does not know it.
+        ForgetOutcome::Unknown if listed.iter().any(|node| node.id == id) => {
+            conflict("node_runs", "the node runs, and is not part of a fleet", None)
+        }
         ForgetOutcome::Unknown => Err(ApiError::NotFound(NO_NODE)),
         ForgetOutcome::Running => {
             conflict("node_runs", "the node is running or has just ended: stop it first", None)
