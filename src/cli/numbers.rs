@@ -213,8 +213,12 @@ async fn connect(args: ConnectArgs) -> Result<Exit, Exit> {
 }
 
 async fn register(args: RegisterArgs) -> Result<Exit, Exit> {
+    let pin = args.pin.reveal();
+    if pin.len() != 6 || !pin.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(Exit::usage("--pin needs the six digits of two-step verification"));
+    }
     let api = NodeApi::of(&args.at)?;
-    let body = json!({"pin": args.pin.reveal()});
+    let body = json!({"pin": pin});
     api.ask(Method::POST, &path_of(&args.number, "register/")?, Some(&body)).await?;
     let path = path_of(&args.number, "")?;
     for _ in 0..STATUS_REQUESTS_MAX {

@@ -115,10 +115,13 @@ fn text(of: &Value, field: &str) -> String {
 }
 
 pub(super) async fn export(args: ExportArgs) -> Result<Exit, Exit> {
+    let is_json = match &args.file {
+        Some(file) => is_json(file)?,
+        None => args.json,
+    };
     let api = NodeApi::of(&args.at)?;
     let (numbers, named) =
         (all(&api, "phone-numbers/", None).await?, NodeResources::of(&api).await?);
-    let is_json = args.json || args.file.as_deref().is_some_and(is_json);
     let text = write(&numbers, &named, is_json).map_err(Exit::failed)?;
     match &args.file {
         None => print::text(&text),
@@ -132,8 +135,16 @@ pub(super) async fn export(args: ExportArgs) -> Result<Exit, Exit> {
     Ok(Exit::Done)
 }
 
-fn is_json(file: &Path) -> bool {
-    file.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("json"))
+/// Whether the extension selects JSON, and not TOML.
+fn is_json(file: &Path) -> Result<bool, Exit> {
+    let is = |ending: &str| file.extension().is_some_and(|e| e.eq_ignore_ascii_case(ending));
+    match (is("json"), is("toml")) {
+        (false, false) => Err(Exit::usage(format_args!(
+            "{}: the extension selects the format; use .toml or .json",
+            file.display()
+        ))),
+        (is_json, _) => Ok(is_json),
+    }
 }
 
 /// The file entry of a number. Unset URLs are empty strings.
@@ -391,10 +402,10 @@ impl Plan {
 
 pub(super) async fn import(args: ImportArgs) -> Result<Exit, Exit> {
     let file = args.file.display();
-    let text = bounded(&args.file)
-        .map_err(|e| Exit::failed(format_args!("could not read {file}: {e}")))?;
+    let text =
+        bounded(&args.file).map_err(|e| Exit::usage(format_args!("could not read {file}: {e}")))?;
     let wanted =
-        read(&text, is_json(&args.file)).map_err(|e| Exit::usage(format_args!("{file}: {e}")))?;
+        read(&text, is_json(&args.file)?).map_err(|e| Exit::usage(format_args!("{file}: {e}")))?;
     let api = NodeApi::of(&args.at)?;
     let (there, named) = (all(&api, "phone-numbers/", None).await?, NodeResources::of(&api).await?);
     let (mut plans, mut refused) = (Vec::new(), 0);
