@@ -57,33 +57,68 @@ pub fn run(args: Args) -> Exit {
             },
         };
         match exported {
-            Ok(0)
-                if args.account.as_ref().is_some_and(|account| !args.from.store.names(account)) =>
-            {
-                let account = args.account.unwrap_or_default();
-                Exit::failed(format_args!(
-                    "no conversations of account {account:?}; check the auth id"
-                ))
-            }
-            Ok(_) => Exit::Done,
+            Ok(exported) => match unknown_filter(&args, &exported) {
+                Some(why) => Exit::failed(why),
+                None => Exit::Done,
+            },
             Err(exit) => exit,
         }
     })
 }
 
+/// The numbers of conversations that were found.
+#[derive(Default)]
+struct Exported {
+    /// Of the account, or of all accounts.
+    of_account: usize,
+    /// Of these, the ones of the business number.
+    of_number: usize,
+}
+
+impl Exported {
+    /// Counts a conversation of the account. Returns whether it is to be exported.
+    fn count(&mut self, is_of_number: bool) -> bool {
+        self.of_account += 1;
+        self.of_number += usize::from(is_of_number);
+        is_of_number
+    }
+}
+
+/// Why nothing was exported, if the account or the number is not known to exist.
+fn unknown_filter(args: &ExportArgs, exported: &Exported) -> Option<String> {
+    let store = &args.from.store;
+    match (&args.account, &args.number) {
+        (Some(account), _) if exported.of_account == 0 && !store.names_account(account) => {
+            Some(format!("no conversations of account {account:?}; check the auth id"))
+        }
+        // A node has checked the number.
+        (_, Some(number))
+            if args.from.node.is_none()
+                && exported.of_number == 0
+                && !store.names_number(number) =>
+        {
+            Some(format!("no conversations of number {number}; check the number"))
+        }
+        _ => None,
+    }
+}
+
 /// Like [`export`], over the API of a node. Messages have the same format as in the timeline.
-async fn export_from_node(args: &ExportArgs) -> Result<usize, Exit> {
+async fn export_from_node(args: &ExportArgs) -> Result<Exported, Exit> {
     let api = NodeApi::of_source(&args.from)?;
     let own = api.ask(Method::GET, "account/", None).await?;
+    if let Some(number) = &args.number {
+        api.ask(Method::GET, &format!("phone-numbers/{}/", number.as_str()), None).await?;
+    }
     // The account of the key has all conversations that the node lists, those of subaccounts too.
     let account = args.account.as_deref().filter(|account| own["account"] != *account);
-    let mut found = 0;
+    let mut found = Exported::default();
     for conversation in all(&api, "conversations/", None).await? {
         if account.is_some_and(|account| conversation["account"] != account) {
             continue;
         }
-        found += 1;
-        if args.number.as_ref().is_some_and(|number| conversation["number"] != number.as_str()) {
+        let number = args.number.as_ref();
+        if !found.count(number.is_none_or(|number| conversation["number"] == number.as_str())) {
             continue;
         }
         let id = &conversation["id"];
@@ -124,21 +159,19 @@ async fn timeline(api: &NodeApi, id: &str) -> Result<Vec<Value>, Exit> {
     }
 }
 
-/// Prints the selected conversations. Returns the number of conversations of the account, before
-/// they are filtered by business number.
-async fn export(at: &Database, args: &ExportArgs) -> Result<usize, StoreError> {
+/// Prints the selected conversations.
+async fn export(at: &Database, args: &ExportArgs) -> Result<Exported, StoreError> {
     let archive = Archive::open(at).await?;
-    let (mut after, mut found) = (Uuid::nil(), 0);
+    let (mut after, mut found) = (Uuid::nil(), Exported::default());
     loop {
         let page = archive.conversations(after, PAGE).await?;
         let Some(last) = page.last() else { return Ok(found) };
         after = last.pair.conversation;
         for conversation in page.iter().filter(|c| is_of_account(c, args)) {
-            found += 1;
-            if args.number.as_ref().is_some_and(|number| *number != conversation.pair.number) {
-                continue;
+            let number = args.number.as_ref();
+            if found.count(number.is_none_or(|number| *number == conversation.pair.number)) {
+                print_conversation(&archive, conversation).await?;
             }
-            print_conversation(&archive, conversation).await?;
         }
     }
 }

@@ -10,8 +10,8 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use super::{Exit, config, print};
-use engine::config::Listen;
-use model::{Role, Secret};
+use engine::config::{Config, Listen};
+use model::{E164, Role, Secret};
 use sim::world;
 use store::Database;
 
@@ -151,13 +151,21 @@ fn local_url(listen: &Listen, base_url: Option<&url::Url>) -> Option<url::Url> {
 impl StoreArgs {
     /// Whether the selected configuration contains this account. Returns `false` without a
     /// configuration.
-    pub fn names(&self, account: &str) -> bool {
-        let default = || (self.data_dir.is_none()).then_some(Path::new(CONFIG));
-        self.config.as_deref().or_else(default).is_some_and(|file| {
-            config::read(file).is_ok_and(|config| {
-                config.accounts.iter().any(|known| known.auth_id.as_str() == account)
-            })
+    pub fn names_account(&self, account: &str) -> bool {
+        self.config_has(|config| {
+            config.accounts.iter().any(|known| known.auth_id.as_str() == account)
         })
+    }
+
+    /// Like [`StoreArgs::names_account`], for a business number.
+    pub fn names_number(&self, number: &E164) -> bool {
+        self.config_has(|config| config.numbers.iter().any(|known| known.number == *number))
+    }
+
+    fn config_has(&self, find: impl FnOnce(&Config) -> bool) -> bool {
+        let default = || (self.data_dir.is_none()).then_some(Path::new(CONFIG));
+        let file = self.config.as_deref().or_else(default);
+        file.is_some_and(|file| config::read(file).is_ok_and(|config| find(&config)))
     }
 
     /// The selected store, which need not exist.
