@@ -1361,7 +1361,7 @@ async fn lists_voices_with_their_engines() {
         .find(|v| v["voice"] == "Polly.Hans")
         .expect("Polly.Hans");
     let expected = json!({
-        "voice": "Polly.Hans", "language": "de-DE", "gender": "male", "engine": "builtin", "engine_voice": "de-DE", "exact": true,
+        "voice": "Polly.Hans", "language": "de-DE", "gender": "male", "engine": "builtin", "engineVoice": "de-DE", "exact": true,
     });
     assert_eq!(*hans, expected);
     assert!(

@@ -14,11 +14,25 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Only this language, as `en` or `en-GB`
-    #[arg(long, value_name = "TAG")]
+    #[arg(long, value_name = "TAG", value_parser = language_tag)]
     pub language: Option<String>,
     /// Print one JSON object per voice and line
     #[arg(long)]
     pub json: bool,
+}
+
+/// Checks that a text has the form of a BCP 47 tag.
+fn language_tag(text: &str) -> Result<String, String> {
+    let mut parts = text.split('-');
+    let is_language = parts
+        .next()
+        .is_some_and(|p| (2..=3).contains(&p.len()) && p.bytes().all(|b| b.is_ascii_alphabetic()));
+    let is_subtag =
+        |p: &str| (1..=8).contains(&p.len()) && p.bytes().all(|b| b.is_ascii_alphanumeric());
+    match is_language && parts.all(is_subtag) {
+        true => Ok(text.to_owned()),
+        false => Err("it is not a language tag; write it like en or en-GB".to_owned()),
+    }
 }
 
 /// Lists the voices. Exit code 0: listed; 1: no voice of this language; 2: invalid configuration.
@@ -67,8 +81,18 @@ fn table(voices: &[DocumentVoice]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::table;
+    use super::{language_tag, table};
     use speech::catalogue::DocumentVoice;
+
+    #[test]
+    fn a_language_is_a_tag() {
+        for good in ["en", "en-GB", "cmn-Hans-CN"] {
+            assert_eq!(language_tag(good), Ok(good.to_owned()));
+        }
+        for bad in ["german", "english", "", "e", "en_GB", "en-"] {
+            assert!(language_tag(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn prints_one_row_per_voice() {

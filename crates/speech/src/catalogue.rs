@@ -35,6 +35,7 @@ pub struct SpokenLanguage {
 
 /// A voice that documents can use.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct DocumentVoice {
     /// The value of `voice` in a document: `WOMAN`, `MAN`, `Polly.…`.
     pub voice: String,
