@@ -868,6 +868,16 @@ fn r25_a_hostile_file_is_rejected_in_bounded_time() {
 }
 
 #[test]
+fn a_line_that_is_not_toml_has_one_syntax_error() {
+    let document = "<Response><Speak language=\"en-US\">Hello, you!</Speak></Response>\n";
+    let Err(problems) = Config::from_parts("a.xml", document, &env(&[]), &speech) else {
+        panic!("it is not a configuration");
+    };
+    let on_line = problems.0.iter().filter(|problem| problem.hint == "see https://toml.io");
+    assert_eq!(on_line.count(), 1, "{problems}");
+}
+
+#[test]
 fn r22_no_typing_error_reveals_a_secret() {
     let text = format!(
         "{SECRETS}{ACCOUNT}api_keys = [\"k\", {{ key = \"k\", role = \"agent\" }}]\n{WABA}"

@@ -47,7 +47,11 @@ impl Value {
 
 /// Parses TOML. The rest of the file is parsed even if there are faults.
 pub(super) fn parse(text: &str) -> (Table, Vec<Fault>) {
-    let (table, errors) = DeTable::parse_recoverable(text);
+    let (table, mut errors) = DeTable::parse_recoverable(text);
+    // The first error of a line causes the others.
+    let line_of =
+        |span: Range<usize>| text.bytes().take(span.start).filter(|byte| *byte == b'\n').count();
+    errors.dedup_by_key(|e| e.span().map(line_of));
     let faults = errors
         .into_iter()
         .map(|e| Fault::unparsed(e.span().map_or(Place::File, Place::Span), e.message()))
