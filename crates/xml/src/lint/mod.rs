@@ -24,6 +24,8 @@ const RESPONSE: &[&str] = ElementKind::NAMES;
 const PRE_ANSWER: &[&str] = &["Speak", "Play", "Wait", "GetDigits", "Redirect", "Message", "DTMF"];
 const PROMPTS: &[&str] = &["Speak", "Play", "Wait"];
 const NO_CHILDREN: &[&str] = &[];
+/// Maximum length of a name that may be a misspelt element.
+const MISSPELT_MAX: usize = 32;
 
 /// Checks the root element and returns the children of `Response`.
 pub(super) fn document(root: &Node<'_>, findings: &mut Findings) -> Vec<Element> {
@@ -153,9 +155,26 @@ fn spelling_hint(name: &str, allowed: &[&str]) -> Cow<'static, str> {
         "Sms" => "Message",
         "Connect" | "Start" => "Stream",
         _ if allowed.is_empty() => return "remove it".into(),
-        _ => return format!("allowed here: {}", allowed.join(", ")).into(),
+        _ => {
+            return match nearest(name, allowed) {
+                Some(known) => format!("did you mean {known}?").into(),
+                None => format!("allowed here: {}", allowed.join(", ")).into(),
+            };
+        }
     };
     format!("write <{equivalent}>").into()
+}
+
+/// The allowed element whose name differs least, if only a letter in three is wrong.
+fn nearest<'a>(name: &str, allowed: &[&'a str]) -> Option<&'a str> {
+    if name.len() > MISSPELT_MAX {
+        return None;
+    }
+    let name = name.to_ascii_lowercase();
+    let near = allowed
+        .iter()
+        .map(|known| (strsim::osa_distance(&name, &known.to_ascii_lowercase()), *known));
+    near.filter(|(distance, known)| *distance <= known.len() / 3).min().map(|(_, known)| known)
 }
 
 /// Reports W304 for text in an element that has no text.

@@ -300,6 +300,20 @@ fn checks_bodies() {
 }
 
 #[test]
+fn suggests_the_element_that_was_meant() {
+    let hint = |inner: &str| {
+        let document = format!("<Response>{inner}</Response>");
+        crate::parse(document.as_bytes(), None).findings.remove(0).hint
+    };
+    assert_eq!(hint("<Speek/>"), "did you mean Speak?");
+    assert_eq!(hint("<Dail/>"), "did you mean Dial?");
+    assert_eq!(hint("<GetDigit/>"), "did you mean GetDigits?");
+    assert_eq!(hint("<GetInput><Spaek/></GetInput>"), "did you mean Speak?");
+    assert_eq!(hint("<speak/>"), "write Speak: names are case-sensitive");
+    assert!(hint("<Bogus/>").starts_with("allowed here: "));
+}
+
+#[test]
 fn suggests_the_attribute_that_was_meant() {
     let hint = |inner: &str| {
         let document = format!("<Response>{inner}</Response>");
