@@ -279,7 +279,9 @@ fn columns(what: &CallEventKind) -> Option<(&'static str, String)> {
             };
             (
                 "no log",
-                format!("the node refused its event log ({status}), so instructions are not shown{remedy}"),
+                format!(
+                    "the node refused its event log ({status}), so instructions are not shown{remedy}"
+                ),
             )
         }
         CallEventKind::Placed { from, to, .. } => ("placed", format!("{from} calls {to}")),

@@ -39,7 +39,7 @@ pub struct ListArgs {
     #[arg(long)]
     pub waiting: bool,
     /// Maximum number of callbacks
-    #[arg(long, default_value_t = 50, value_name = "N", value_parser = super::whole(1_u32..=10_000))]
+    #[arg(long, default_value_t = 50, value_name = "N", value_parser = super::whole(1_u32..=10_000), allow_negative_numbers = true)]
     pub limit: u32,
     #[command(flatten)]
     pub store: LocalStoreArgs,

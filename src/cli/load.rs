@@ -15,7 +15,7 @@ use model::Secret;
 use model::{E164, digits_of};
 use sim::client::{self, Client};
 use sim::control::{CallRequest, HOLD_MAX, StopLoadRequest};
-use sim::load::{LoadEvent, LoadRequest, Percentiles, Progress, Summary};
+use sim::load::{CALLS_MAX, LoadEvent, LoadRequest, Percentiles, Progress, Summary};
 use sim::{LOAD_RELAYS, Sim, SimNumber, SimOptions, world};
 
 /// Maximum length of a report line in bytes.
@@ -25,10 +25,10 @@ const LINE_BYTES_MAX: usize = 1 << 20;
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
     /// Calls started per second, however earlier ones turn out
-    #[arg(long, value_name = "R")]
+    #[arg(long, value_name = "R", value_parser = super::rate, allow_negative_numbers = true)]
     pub rate: f64,
     /// Total number of calls
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = super::whole(1..=CALLS_MAX), allow_negative_numbers = true)]
     pub calls: u64,
     /// How long each answered call is held before the caller hangs up
     #[arg(long, value_name = "SECONDS", default_value_t = 1.0, value_parser = super::seconds(HOLD_MAX), allow_negative_numbers = true)]
@@ -38,7 +38,7 @@ pub struct Args {
     pub media: bool,
     /// Number of UDP addresses that the callers' media comes from; for a simulated Meta that is
     /// started here
-    #[arg(long, value_name = "N", default_value_t = LOAD_RELAYS, value_parser = super::whole(1_u16..=1_000))]
+    #[arg(long, value_name = "N", default_value_t = LOAD_RELAYS, value_parser = super::whole(1_u16..=1_000), allow_negative_numbers = true)]
     pub relays: u16,
     /// Load this node (base URL) instead of starting one; its graph_url must be a simulated Meta
     #[arg(long, value_name = "URL", value_parser = super::node_url)]
@@ -201,6 +201,7 @@ async fn report(client: &Client, sim_url: &str, order: &LoadRequest, args: &Args
         json: args.json,
         live: std::io::stderr().is_terminal(),
         calls: order.calls,
+        waits_for_media: args.node.is_some() && !args.media,
     };
     let mut stopping = false;
     loop {
@@ -239,7 +240,13 @@ struct ReportPrinter {
     /// Whether standard error is a terminal, so that progress is shown on one line.
     live: bool,
     calls: u64,
+    /// A node that was not started here may wait for the media that callers without media never
+    /// send.
+    waits_for_media: bool,
 }
+
+/// A median set-up time in milliseconds from which a wait for media is suspected.
+const LONG_SETUP_MS: f64 = 1_000.0;
 
 impl ReportPrinter {
     /// Prints an event. Returns the exit code after the summary.
@@ -260,6 +267,13 @@ impl ReportPrinter {
                         print::error_text("\r\x1b[K");
                     }
                     print::text(&table(summary));
+                }
+                if self.waits_for_media && summary.setup_ms.p50.is_some_and(|ms| ms > LONG_SETUP_MS)
+                {
+                    print::error_text(
+                        "note: without --media, the set-up time includes media.accept_wait_ms, for which \
+                         the node waits for the callers' media; set it to 0 for this test, or use --media\n",
+                    );
                 }
                 Some(if summary.failed == 0 { Exit::Done } else { Exit::Failed })
             }

@@ -139,6 +139,17 @@ fn whole<T: std::str::FromStr + PartialOrd + std::fmt::Display + Clone>(
     }
 }
 
+/// Parses a whole number that is not zero.
+fn positive(text: &str) -> Result<u64, String> {
+    let parsed = text.parse().ok().filter(|number| *number > 0);
+    parsed.ok_or_else(|| "expected a whole number from 1".to_owned())
+}
+
+/// Parses a number of calls per second.
+fn rate(text: &str) -> Result<f64, String> {
+    text.parse().map_err(|_| "expected calls per second, such as 50 or 0.5".to_owned())
+}
+
 /// Parses the http or https URL of an application.
 fn http_url(text: &str) -> Result<url::Url, String> {
     url_like(text, "http://127.0.0.1:5000/answer")

@@ -24,7 +24,7 @@ pub struct Args {
     #[arg(long)]
     pub states: bool,
     /// Show only this step, counted from 1, with all fields of the machine
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = super::positive, allow_negative_numbers = true)]
     pub step: Option<u64>,
 }
 

@@ -18,7 +18,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE", value_parser = super::existing_file)]
     pub binary: Option<PathBuf>,
     /// How long to wait for a moment without calls, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = super::whole(0_u64..=86_400), allow_negative_numbers = true)]
     pub wait: u64,
 }
 

@@ -22,7 +22,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use super::caller::{
-    CallEvent, CallEventKind, CallEvents, CallOutcome, CallScript, HangupRule, KeysStart, parse_keys,
+    CallEvent, CallEventKind, CallEvents, CallOutcome, CallScript, HangupRule, KeysStart,
+    parse_keys,
 };
 use super::load::{Load, LoadRequest};
 use super::meta::call::CallMsg;

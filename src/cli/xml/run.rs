@@ -20,7 +20,7 @@ use engine::config::Config;
 use machine::{CallUrls, MachineLimits};
 use model::Clock;
 use model::Secret;
-use model::{AuthId, Method, PhoneNumberId, digits_of};
+use model::{AuthId, E164, Method, PhoneNumberId};
 use sim::caller::{KeyStep, parse_keys};
 use sim::world;
 use xml::MAX_BODY;
@@ -48,7 +48,7 @@ pub struct Args {
     pub digits: String,
     /// Seconds after the answer at which the caller hangs up [default: never, unless nothing can
     /// follow]
-    #[arg(long, value_name = "SECONDS", value_parser = crate::cli::whole(0_u32..=86_400))]
+    #[arg(long, value_name = "SECONDS", value_parser = crate::cli::whole(0_u32..=86_400), allow_negative_numbers = true)]
     pub hangup_after: Option<u32>,
     /// What the target of a Dial does: `answers` (and hangs up after ten seconds), `declines`,
     /// `busy`, `absent`
@@ -86,10 +86,10 @@ pub struct Args {
     #[arg(long, value_name = "BOOL")]
     pub allow_insecure: Option<bool>,
     /// Maximum number of documents; an application that needs more has failed
-    #[arg(long, value_name = "N", default_value_t = 50, value_parser = crate::cli::whole(1_u32..=2_000))]
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = crate::cli::whole(1_u32..=2_000), allow_negative_numbers = true)]
     pub max_documents: u32,
     /// Maximum real time, callbacks included
-    #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = crate::cli::whole(1_u32..=3_600))]
+    #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = crate::cli::whole(1_u32..=3_600), allow_negative_numbers = true)]
     pub max_seconds: u32,
 }
 
@@ -252,13 +252,9 @@ impl Business {
 }
 
 fn number(option: &str, text: &str) -> Result<String, Exit> {
-    let digits = digits_of(text);
-    if digits.is_empty() {
-        return Err(Exit::usage(format_args!(
-            "{option} needs a phone number: digits, with or without a plus"
-        )));
-    }
-    Ok(digits)
+    let bare = text.trim().trim_start_matches("whatsapp:");
+    let number = E164::parse(bare).map_err(|why| Exit::usage(format_args!("{option}: {why}")))?;
+    Ok(number.as_str().to_owned())
 }
 
 fn callee(text: &str) -> Result<Callee, String> {
