@@ -36,6 +36,14 @@ pub(super) fn trim(text: &str) -> &str {
     text.trim_ascii()
 }
 
+/// Whether the text is ASCII, without control characters other than tab and line feed, and without
+/// `]`. Most documents are, and need none of the checks for other characters. One pass without
+/// branches establishes this.
+pub(super) fn is_plain(text: &str) -> bool {
+    let other = |b: u8| (b < b' ') & (b != b'\t') & (b != b'\n') | (b >= 0x7F) | (b == b']');
+    !super::any_byte(text, other)
+}
+
 /// Returns the first character that is not allowed anywhere in XML, with its byte offset. `None` if
 /// all are allowed.
 pub(super) fn first_illegal(text: &str) -> Option<(usize, char)> {
@@ -124,6 +132,17 @@ pub(super) fn value_end(text: &[u8], quote: u8) -> Option<(usize, bool)> {
         seen |= class(*byte);
     }
     None
+}
+
+/// Finds the end of a comment, given the bytes after `<!--`. `None` if the comment is not closed,
+/// not well-formed or in an unusual form.
+pub(super) fn comment_end(inner: &[u8]) -> Option<usize> {
+    if matches!(inner, [b'-' | b'>', ..]) {
+        return None;
+    }
+    let mut dashes = memchr::memchr_iter(b'-', inner);
+    let first = dashes.find(|at| inner.get(at + 1) == Some(&b'-'))?;
+    (inner.get(first + 2) == Some(&b'>')).then_some(first + 3)
 }
 
 /// Splits a `Name` off the front. The name is empty if the text does not start with one.

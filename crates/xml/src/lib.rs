@@ -36,6 +36,7 @@ pub mod explain;
 mod findings;
 mod grammar;
 mod lint;
+mod names;
 mod position;
 pub mod rules;
 pub mod sip;
@@ -179,12 +180,6 @@ fn parse_text(text: Arc<str>) -> ParseOutcome {
         Arc::new(Document { source: Arc::clone(&text), elements, warnings: kept.clone() })
     });
     ParseOutcome { document, findings: kept, omitted, source: Some(text), first_fault }
-}
-
-/// Compares two names. Most differing names differ in length or in the first letter, which is
-/// faster to check than a full comparison.
-fn same_name(a: &str, b: &str) -> bool {
-    a.len() == b.len() && a.as_bytes().first() == b.as_bytes().first() && a == b
 }
 
 /// Whether any byte satisfies the predicate. Tests all bytes without branching, which vectorizes
