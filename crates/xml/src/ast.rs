@@ -235,18 +235,6 @@ pub enum SsmlTag {
 }
 
 impl SsmlTag {
-    const ALL: [Self; 9] = [
-        Self::Emphasis,
-        Self::Lang,
-        Self::P,
-        Self::Phoneme,
-        Self::Prosody,
-        Self::S,
-        Self::SayAs,
-        Self::Sub,
-        Self::W,
-    ];
-
     /// The element's name in a document.
     pub fn name(self) -> &'static str {
         match self {
@@ -260,11 +248,6 @@ impl SsmlTag {
             Self::Sub => "sub",
             Self::W => "w",
         }
-    }
-
-    /// Returns the tag with this element name, or `None` if there is none.
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|tag| tag.name() == name)
     }
 }
 

@@ -62,7 +62,7 @@ impl<'n> Node<'n> {
 pub(super) fn check<'n>(
     node: &Node<'n>,
     table: Table,
-    overrides: &[(Attr, Kind)],
+    overrides: Table,
     findings: &mut Findings,
 ) -> Attributes<'n> {
     let mut entries = Vec::with_capacity(node.attributes().len());
@@ -79,17 +79,17 @@ pub(super) fn check<'n>(
             entries.push(Entry { attribute, text: "", value: None });
             continue;
         }
-        let row = attribute
-            .known
-            .and_then(|name| overrides.iter().chain(table).find(|(known, _)| *known == name));
-        let Some(&(name, kind)) = row else {
+        let find = |name, table: Table| table.iter().find(|row| row.0 == name);
+        let row =
+            attribute.known.and_then(|name| find(name, overrides).or_else(|| find(name, table)));
+        let Some((name, kind)) = row else {
             if !is_reserved(attribute.name) {
                 report_unknown(node, attribute, table, findings);
             }
             continue;
         };
         let text = trim(&attribute.value);
-        if text.is_empty() && !MAY_BE_EMPTY.contains(&name) {
+        if text.is_empty() && !MAY_BE_EMPTY.contains(name) {
             findings.add(
                 rules::W303,
                 node.position_of(attribute),

@@ -9,7 +9,8 @@ const fn hash(name: &[u8]) -> usize {
         [first, .., last] => {
             let (middle, _) = name.split_at(name.len() / 2 + 1);
             let [.., middle] = middle else { return 0 };
-            name.len() * 14 + widen(*first) * 35 + widen(*middle) * 51 + widen(*last) * 7
+            let bytes = widen(*first) * 35 + widen(*middle) * 51 + widen(*last) * 7;
+            bytes.wrapping_add(name.len().wrapping_mul(14))
         }
         [only] => widen(*only),
         [] => 0,

@@ -352,12 +352,17 @@ impl<'t> Builder<'t> {
                 _ => {}
             }
             let offset = start + rest.len() - spaced.len();
-            let (name, after) = grammar::split_ascii_name(spaced)?;
+            let (name, known, after) = match grammar::split_known_name(spaced) {
+                Some((name, known, after)) => (name, Some(known), after),
+                None => {
+                    let (name, after) = grammar::split_ascii_name(spaced)?;
+                    (name, Attr::from_name(name), after)
+                }
+            };
             let [b'=', quote @ (b'"' | b'\''), value @ ..] = after.as_bytes() else { return None };
             let (length, plain) = grammar::value_end(value, *quote)?;
             let raw = after.get(2..2 + length)?;
             let value = if plain { raw.into() } else { grammar::attribute_value(raw).ok()? };
-            let known = Attr::from_name(name);
             let before = self.tree.attributes.get(first..)?;
             let is_same =
                 |a: &Attribute<'_>| a.known == known && (known.is_some() || a.name == name);

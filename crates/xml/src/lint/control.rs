@@ -32,7 +32,7 @@ const MESSAGE: Table = &[
 /// if it is not valid.
 pub(super) fn url_body(node: &Node<'_>, kind: Kind, findings: &mut Findings) -> Option<DocUrl> {
     let body = required_body(node, "an absolute URL", findings)?;
-    let (value, problem) = match value::check(kind, &body) {
+    let (value, problem) = match value::check(&kind, &body) {
         Ok((value, problem)) => (Some(value), problem),
         Err(problem) => (None, Some(problem)),
     };

@@ -58,8 +58,8 @@ const MAX_TARGETS: usize = 20;
 
 pub(super) fn dial(node: &Node<'_>, findings: &mut Findings) -> Dial {
     let whatsapp = node.raw(Attr::CallType).is_some_and(|v| v.eq_ignore_ascii_case("whatsapp"));
-    let overrides = [(Attr::CallerId, Kind::Phone)];
-    let a = attributes::check(node, DIAL, if whatsapp { &overrides } else { &[] }, findings);
+    const WHATSAPP: Table = &[(Attr::CallerId, Kind::Phone)];
+    let a = attributes::check(node, DIAL, if whatsapp { WHATSAPP } else { &[] }, findings);
     if whatsapp && !a.has(Attr::CallerId) {
         let hint = "add callerId=\"…\" with a business number that has calling enabled";
         findings.add(rules::E401, node.at, "Dial with callType=\"whatsapp\" needs callerId", hint);

@@ -95,7 +95,11 @@ fn children<T>(
     let mut out = Vec::with_capacity(parent.elements().count());
     for child in parent.elements() {
         match child.tag {
-            Some(tag) if allowed.contains(&tag) => out.extend(convert(&child, findings)),
+            Some(tag) if allowed.contains(&tag) => {
+                if let Some(converted) = convert(&child, findings) {
+                    out.push(converted);
+                }
+            }
             Some(tag) => {
                 let message = format!("{tag} is not allowed in {}", parent.name);
                 let hint = placement_hint(tag, parent, allowed);

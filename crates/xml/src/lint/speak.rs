@@ -158,9 +158,8 @@ pub(super) fn speak(node: &Node<'_>, findings: &mut Findings) -> Speak {
     let raw_voice = node.raw(Attr::Voice);
     let classic =
         raw_voice.is_none_or(|v| v.eq_ignore_ascii_case("WOMAN") || v.eq_ignore_ascii_case("MAN"));
-    let overrides = [(Attr::Language, Kind::ClassicLang)];
-    let attributes =
-        attributes::check(node, SPEAK, if classic { &overrides } else { &[] }, findings);
+    const CLASSIC: Table = &[(Attr::Language, Kind::ClassicLang)];
+    let attributes = attributes::check(node, SPEAK, if classic { CLASSIC } else { &[] }, findings);
     let speech = speech(node);
     // Few texts have more bytes than the limit; only these need their characters counted.
     let characters = Some(speech.bytes())
@@ -285,10 +284,11 @@ fn collect(node: &Node<'_>, spaced: &mut bool) -> Speech {
 
 /// Whether the text contains no white space to collapse, except perhaps a leading space.
 fn is_collapsed(text: &str) -> bool {
-    let bytes = text.as_bytes();
-    let other = bytes.iter().fold(false, |any, b| any | matches!(b, b'\t' | b'\n' | b'\r'));
-    let pairs = bytes.iter().zip(bytes.iter().skip(1));
-    !other && !pairs.fold(false, |any, (a, b)| any | ((*a == b' ') & (*b == b' ')))
+    let Some((last, before)) = text.as_bytes().split_last() else { return true };
+    let pairs = before.iter().zip(text.as_bytes().get(1..).unwrap_or_default());
+    // Control characters other than tab, LF and CR are not allowed in XML.
+    let any = |any, (a, b): (&u8, &u8)| any | (*a < b' ') | ((*a == b' ') & (*b == b' '));
+    *last >= b' ' && !pairs.fold(false, any)
 }
 
 fn collapse(text: &str, spaced: &mut bool, out: &mut Vec<SpeechNode>) {
