@@ -6,9 +6,9 @@
 //! bounded time and memory (docs/reference/reliability.md#r18). The `machine` crate runs the
 //! elements.
 //!
-//! A body passes through `decode` (bytes to text), `tree` (well-formed XML, with `grammar`) and
-//! `lint` (typed elements, with `attributes` and `value`), which produces [`ast`]. [`mod@write`] is
-//! the reverse.
+//! A body passes through `decode` (bytes to text), `tree` (well-formed XML, with `grammar` and
+//! `names`) and `lint` (typed elements, with `attributes` and `value`), which produces [`ast`].
+//! [`mod@write`] is the reverse.
 
 // Input from the network must never cause a panic. Every `allow` of these lints states a reason.
 #![cfg_attr(

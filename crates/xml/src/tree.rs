@@ -511,7 +511,7 @@ impl<'t> Builder<'t> {
                 None => Ok(()),
             };
         }
-        // Nobody needs to know of the white space between two child elements.
+        // White space between the children of such an element has no meaning.
         let has_text = |element: &Element<'_>| !element.tag.is_some_and(Tag::is_container);
         if content.is_none() && !self.in_text && !self.innermost().is_some_and(has_text) {
             return Ok(());
