@@ -122,7 +122,7 @@ pub(super) fn split_ascii_name(text: &str) -> Option<(&str, &str)> {
     }
 }
 
-/// Splits a known attribute name off the front, if `=` directly follows it.
+/// Splits a known attribute name off the front. `None` if there is none that `=` directly follows.
 pub(super) fn split_known_name(text: &str) -> Option<(&str, Attr, &str)> {
     // No known name is longer.
     const LONGEST: usize = 40;
@@ -146,7 +146,8 @@ pub(super) fn value_end(text: &[u8], quote: u8) -> Option<(usize, bool)> {
 
 /// Finds the first byte that is one of `bytes` or a control character. Names and values are short,
 /// so that this is faster than a vectorized search: eight bytes at a time, by the formulas for a
-/// word with a byte that is zero or less than n (Warren, Hacker's Delight, 6-1).
+/// word with a byte that is zero or less than n (Warren, Hacker's Delight, 6-1). `None` if there is
+/// no such byte.
 fn find<const N: usize>(text: &[u8], bytes: [u8; N]) -> Option<usize> {
     const EACH: u64 = u64::from_ne_bytes([1; 8]);
     const HIGH: u64 = EACH << 7;

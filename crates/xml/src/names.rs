@@ -47,7 +47,7 @@ macro_rules! names {
                 table
             }
 
-            /// Looks up a name, which is case-sensitive.
+            /// Looks up a name, which is case-sensitive. `None` if it is unknown.
             pub(super) fn from_name(name: &str) -> Option<Self> {
                 let mut slot = hash(name.as_bytes());
                 loop {
