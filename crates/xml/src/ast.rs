@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use model::{Digit, Method};
 
+use super::names::Tag;
 use super::rules;
 
 /// A position in the document's text. Lines and columns start at 1, and columns count Unicode
@@ -100,43 +101,30 @@ pub enum ElementKind {
 
 impl ElementKind {
     /// The names of all elements that may be children of `Response`.
-    pub const NAMES: &[&str] = &[
-        "Speak",
-        "Play",
-        "Wait",
-        "GetInput",
-        "GetDigits",
-        "Record",
-        "Dial",
-        "Conference",
-        "MultiPartyCall",
-        "Stream",
-        "DTMF",
-        "Redirect",
-        "Hangup",
-        "PreAnswer",
-        "Message",
-    ];
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        Tag::RESPONSE.iter().map(|tag| tag.as_str())
+    }
 
     /// The element's name, which is also its metric label.
     pub fn name(&self) -> &'static str {
-        match self {
-            Self::Speak(_) => "Speak",
-            Self::Play(_) => "Play",
-            Self::Wait(_) => "Wait",
-            Self::GetInput(_) => "GetInput",
-            Self::GetDigits(_) => "GetDigits",
-            Self::Record(_) => "Record",
-            Self::Dial(_) => "Dial",
-            Self::Conference(_) => "Conference",
-            Self::MultiPartyCall(_) => "MultiPartyCall",
-            Self::Stream(_) => "Stream",
-            Self::Dtmf(_) => "DTMF",
-            Self::Redirect(_) => "Redirect",
-            Self::Hangup(_) => "Hangup",
-            Self::PreAnswer(_) => "PreAnswer",
-            Self::Message(_) => "Message",
-        }
+        let tag = match self {
+            Self::Speak(_) => Tag::Speak,
+            Self::Play(_) => Tag::Play,
+            Self::Wait(_) => Tag::Wait,
+            Self::GetInput(_) => Tag::GetInput,
+            Self::GetDigits(_) => Tag::GetDigits,
+            Self::Record(_) => Tag::Record,
+            Self::Dial(_) => Tag::Dial,
+            Self::Conference(_) => Tag::Conference,
+            Self::MultiPartyCall(_) => Tag::MultiPartyCall,
+            Self::Stream(_) => Tag::Stream,
+            Self::Dtmf(_) => Tag::Dtmf,
+            Self::Redirect(_) => Tag::Redirect,
+            Self::Hangup(_) => Tag::Hangup,
+            Self::PreAnswer(_) => Tag::PreAnswer,
+            Self::Message(_) => Tag::Message,
+        };
+        tag.as_str()
     }
 }
 
@@ -247,18 +235,6 @@ pub enum SsmlTag {
 }
 
 impl SsmlTag {
-    const ALL: [Self; 9] = [
-        Self::Emphasis,
-        Self::Lang,
-        Self::P,
-        Self::Phoneme,
-        Self::Prosody,
-        Self::S,
-        Self::SayAs,
-        Self::Sub,
-        Self::W,
-    ];
-
     /// The element's name in a document.
     pub fn name(self) -> &'static str {
         match self {
@@ -272,11 +248,6 @@ impl SsmlTag {
             Self::Sub => "sub",
             Self::W => "w",
         }
-    }
-
-    /// Returns the tag with this element name, or `None` if there is none.
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|tag| tag.name() == name)
     }
 }
 

@@ -8,19 +8,19 @@ use model::{Digit, Method};
 use super::ast::{DocUrl, Target};
 use super::findings::{Findings, FirstFault, Problem, quoted, shortened};
 use super::grammar::trim;
+use super::names::{Attr, Tag};
 use super::rules;
-use super::same_name;
 use super::tree::{Attribute, Node};
 use super::value::{self, Kind, Value};
 
 /// Names and types of the attributes of an element.
-pub(super) type Table = &'static [(&'static str, Kind)];
+pub(super) type Table = &'static [(Attr, Kind)];
 
 /// Maximum length of an attribute value, in bytes of UTF-8.
 pub(super) const MAX_VALUE: usize = 8_192;
 
 /// Attributes for which an empty value is valid.
-const MAY_BE_EMPTY: [&str; 3] = ["finishOnKey", "enterSound", "exitSound"];
+const MAY_BE_EMPTY: [Attr; 3] = [Attr::FinishOnKey, Attr::EnterSound, Attr::ExitSound];
 
 /// The attributes of an element, without unknown and empty ones.
 #[derive(Debug)]
@@ -38,15 +38,21 @@ struct Entry<'n> {
     value: Option<Value<'n>>,
 }
 
+impl Attribute<'_> {
+    /// The trimmed value. `None` if it is empty.
+    pub(super) fn text(&self) -> Option<&str> {
+        Some(trim(&self.value)).filter(|value| !value.is_empty())
+    }
+}
+
 impl<'n> Node<'n> {
     /// Returns the trimmed, unchecked value of an attribute. `None` if it is absent or empty.
-    pub(super) fn raw(&self, name: &str) -> Option<&'n str> {
-        let attribute = self.attributes.iter().find(|a| same_name(a.name, name))?;
-        Some(trim(&attribute.value)).filter(|v| !v.is_empty())
+    pub(super) fn raw(&self, name: Attr) -> Option<&'n str> {
+        self.attributes().iter().find(|a| a.known == Some(name))?.text()
     }
 
     /// Whether the unchecked value of an attribute is `true`, in any letter case.
-    pub(super) fn is_true(&self, name: &str) -> bool {
+    pub(super) fn is_true(&self, name: Attr) -> bool {
         self.raw(name).is_some_and(|v| v.eq_ignore_ascii_case("true"))
     }
 }
@@ -56,15 +62,14 @@ impl<'n> Node<'n> {
 pub(super) fn check<'n>(
     node: &Node<'n>,
     table: Table,
-    overrides: &[(&str, Kind)],
+    overrides: Table,
     findings: &mut Findings,
 ) -> Attributes<'n> {
-    let mut entries = Vec::with_capacity(node.attributes.len());
-    for attribute in node.attributes {
-        let name = attribute.name;
+    let mut entries = Vec::with_capacity(node.attributes().len());
+    for attribute in node.attributes() {
         if attribute.value.len() > MAX_VALUE {
-            let message =
-                format!("the value of {} has {} bytes", shortened(name), attribute.value.len());
+            let (name, length) = (shortened(attribute.name), attribute.value.len());
+            let message = format!("the value of {name} has {length} bytes");
             findings.add(
                 rules::E301,
                 node.position_of(attribute),
@@ -74,17 +79,17 @@ pub(super) fn check<'n>(
             entries.push(Entry { attribute, text: "", value: None });
             continue;
         }
-        let known = |table: &[(&str, Kind)]| {
-            table.iter().find(|(known, _)| same_name(known, name)).map(|(_, kind)| *kind)
-        };
-        let Some(kind) = known(overrides).or_else(|| known(table)) else {
-            if !is_reserved(name) {
+        let find = |name, table: Table| table.iter().find(|row| row.0 == name);
+        let row =
+            attribute.known.and_then(|name| find(name, overrides).or_else(|| find(name, table)));
+        let Some((name, kind)) = row else {
+            if !is_reserved(attribute.name) {
                 report_unknown(node, attribute, table, findings);
             }
             continue;
         };
         let text = trim(&attribute.value);
-        if text.is_empty() && !MAY_BE_EMPTY.contains(&name) {
+        if text.is_empty() && !MAY_BE_EMPTY.contains(name) {
             findings.add(
                 rules::W303,
                 node.position_of(attribute),
@@ -100,15 +105,19 @@ pub(super) fn check<'n>(
         if let Some(problem) = problem {
             let Problem { rule, predicate, hint } = *problem;
             let shown = match kind {
-                Kind::Secret(..) => name.to_owned(),
+                Kind::Secret(..) => name.to_string(),
                 // Text before an @ may contain a password.
-                Kind::Url | Kind::WsUrl | Kind::UrlOr(_) if text.contains('@') => name.to_owned(),
+                Kind::Url | Kind::WsUrl | Kind::UrlOr(_) if text.contains('@') => name.to_string(),
                 _ => format!("{name}={}", quoted(text)),
             };
             let fault = match (rule.id, name) {
-                ("E311", "action") => FirstFault::ActionUrl,
-                ("E312", "method") if node.name == "Redirect" => FirstFault::RedirectMethod,
-                ("E312", "method") if node.raw("action").is_some() => FirstFault::ActionMethod,
+                ("E311", Attr::Action) => FirstFault::ActionUrl,
+                ("E312", Attr::Method) if node.tag == Some(Tag::Redirect) => {
+                    FirstFault::RedirectMethod
+                }
+                ("E312", Attr::Method) if node.raw(Attr::Action).is_some() => {
+                    FirstFault::ActionMethod
+                }
                 _ => FirstFault::Other,
             };
             let message = format!("{shown} {predicate}");
@@ -140,13 +149,13 @@ fn report_unknown(
         shortened(name),
         shortened(node.name)
     );
-    let hint = match table.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)) {
+    let hint = match table.iter().find(|(known, _)| known.as_str().eq_ignore_ascii_case(name)) {
         Some((known, _)) => format!("write {known}: names are case-sensitive"),
         None if table.is_empty() => {
             format!("remove it: {} has no attributes", shortened(node.name))
         }
         None => {
-            let names: Vec<&str> = table.iter().map(|(known, _)| *known).collect();
+            let names: Vec<&str> = table.iter().map(|(known, _)| known.as_str()).collect();
             match names.iter().find(|known| is_almost(known, name)) {
                 Some(known) => format!("did you mean {known}?"),
                 None => format!("remove it, or write one of: {}", names.join(", ")),
@@ -164,60 +173,60 @@ fn is_almost(known: &str, name: &str) -> bool {
 }
 
 impl<'n> Attributes<'n> {
-    fn find(&self, name: &str) -> Option<&Entry<'n>> {
-        self.entries.iter().find(|entry| same_name(entry.attribute.name, name))
+    fn find(&self, name: Attr) -> Option<&Entry<'n>> {
+        self.entries.iter().find(|entry| entry.attribute.known == Some(name))
     }
 
-    fn value(&self, name: &str) -> Option<&Value<'n>> {
+    fn value(&self, name: Attr) -> Option<&Value<'n>> {
         self.find(name)?.value.as_ref()
     }
 
     /// Whether the attribute is present and not empty, even if its value is invalid.
-    pub(super) fn has(&self, name: &str) -> bool {
+    pub(super) fn has(&self, name: Attr) -> bool {
         self.find(name).is_some()
     }
 
     /// Iterates over the names and trimmed values of all attributes, in document order.
-    pub(super) fn texts(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.entries.iter().map(|entry| (entry.attribute.name, entry.text))
+    pub(super) fn texts(&self) -> impl Iterator<Item = (Attr, &str)> {
+        self.entries.iter().filter_map(|entry| Some((entry.attribute.known?, entry.text)))
     }
 
-    pub(super) fn flag(&self, name: &str, default: bool) -> bool {
+    pub(super) fn flag(&self, name: Attr, default: bool) -> bool {
         if let Some(Value::Flag(flag)) = self.value(name) { *flag } else { default }
     }
 
-    pub(super) fn number(&self, name: &str) -> Option<u32> {
+    pub(super) fn number(&self, name: Attr) -> Option<u32> {
         if let Some(Value::Number(number)) = self.value(name) { Some(*number) } else { None }
     }
 
     /// Returns an integer with a maximum below 256.
-    pub(super) fn small(&self, name: &str, default: u8) -> u8 {
+    pub(super) fn small(&self, name: Attr, default: u8) -> u8 {
         self.number(name).and_then(|n| u8::try_from(n).ok()).unwrap_or(default)
     }
 
-    pub(super) fn maybe_seconds(&self, name: &str) -> Option<Duration> {
+    pub(super) fn maybe_seconds(&self, name: Attr) -> Option<Duration> {
         self.number(name).map(|n| Duration::from_secs(n.into()))
     }
 
-    pub(super) fn seconds(&self, name: &str, default: u64) -> Duration {
+    pub(super) fn seconds(&self, name: Attr, default: u64) -> Duration {
         self.maybe_seconds(name).unwrap_or(Duration::from_secs(default))
     }
 
     /// Returns the word of an enumeration, in the letter case of its table. `None` if the attribute
     /// is absent or invalid.
-    pub(super) fn word(&self, name: &str) -> Option<&'static str> {
+    pub(super) fn word(&self, name: Attr) -> Option<&'static str> {
         if let Some(Value::Word(word)) = self.value(name) { Some(word) } else { None }
     }
 
-    pub(super) fn text(&self, name: &str) -> Option<&str> {
+    pub(super) fn text(&self, name: Attr) -> Option<&str> {
         if let Some(Value::Text(text)) = self.value(name) { Some(text) } else { None }
     }
 
-    pub(super) fn owned(&self, name: &str) -> Option<String> {
+    pub(super) fn owned(&self, name: Attr) -> Option<String> {
         self.text(name).map(str::to_owned)
     }
 
-    pub(super) fn list(&self, name: &str) -> Vec<String> {
+    pub(super) fn list(&self, name: Attr) -> Vec<String> {
         if let Some(Value::List(list)) = self.value(name) {
             list.iter().map(|item| item.clone().into_owned()).collect()
         } else {
@@ -225,7 +234,7 @@ impl<'n> Attributes<'n> {
         }
     }
 
-    pub(super) fn pairs(&self, name: &str) -> Vec<(String, String)> {
+    pub(super) fn pairs(&self, name: Attr) -> Vec<(String, String)> {
         if let Some(Value::Pairs(pairs)) = self.value(name) {
             pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
         } else {
@@ -235,7 +244,7 @@ impl<'n> Attributes<'n> {
 
     /// Returns the keys of an attribute. `None` if it is absent or invalid. Empty if its value is
     /// `none`.
-    pub(super) fn keys(&self, name: &str) -> Option<impl Iterator<Item = Digit> + use<'n>> {
+    pub(super) fn keys(&self, name: Attr) -> Option<impl Iterator<Item = Digit> + use<'n>> {
         if let Some(Value::Keys(keys)) = self.value(name) {
             Some(keys.chars().filter_map(value::key))
         } else {
@@ -243,22 +252,22 @@ impl<'n> Attributes<'n> {
         }
     }
 
-    pub(super) fn url(&self, name: &str) -> Option<DocUrl> {
+    pub(super) fn url(&self, name: Attr) -> Option<DocUrl> {
         self.text(name).map(|text| DocUrl(text.into()))
     }
 
-    pub(super) fn method(&self, name: &str) -> Method {
+    pub(super) fn method(&self, name: Attr) -> Method {
         if let Some(Value::Method(method)) = self.value(name) { *method } else { Method::Post }
     }
 
     /// Returns the URL in attribute `url` with the method in attribute `method`, or with POST if
     /// that is absent. `None` without a URL.
-    pub(super) fn target(&self, url: &str, method: &str) -> Option<Target> {
+    pub(super) fn target(&self, url: Attr, method: Attr) -> Option<Target> {
         self.url(url).map(|url| Target { url, method: self.method(method) })
     }
 
     /// Reports E302 if the attribute is absent.
-    pub(super) fn require(&self, name: &str, findings: &mut Findings) {
+    pub(super) fn require(&self, name: Attr, findings: &mut Findings) {
         if !self.has(name) {
             let message = format!("{} needs {name}", self.node.name);
             findings.add(rules::E302, self.node.at, message, format!("add {name}=\"…\""));
@@ -266,7 +275,7 @@ impl<'n> Attributes<'n> {
     }
 
     /// Reports W312 if the attribute is present. `because` completes "NAME has no effect …".
-    pub(super) fn report_no_effect(&self, name: &str, because: &str, findings: &mut Findings) {
+    pub(super) fn report_no_effect(&self, name: Attr, because: &str, findings: &mut Findings) {
         if let Some(entry) = self.find(name) {
             findings.add(
                 rules::W312,
@@ -280,7 +289,7 @@ impl<'n> Attributes<'n> {
     /// Reports E303 at the attribute, if it is present.
     pub(super) fn report_contradiction(
         &self,
-        name: &str,
+        name: Attr,
         message: &str,
         hint: &'static str,
         findings: &mut Findings,

@@ -8,6 +8,7 @@ use std::borrow::Cow;
 
 use super::ast::Position;
 use super::position::{Locator, START};
+use super::tree::DECLARATION;
 
 /// The reason why a body could not be decoded (E102).
 #[derive(Debug, PartialEq, Eq)]
@@ -46,12 +47,15 @@ pub(super) fn decode<'b>(
             return Ok(Cow::Owned(text));
         }
     }
+    if body.starts_with(DECLARATION.as_bytes()) {
+        return utf8(body).map(Cow::Borrowed);
+    }
     let encoding = match declared_encoding(body) {
         Some(name) => encoding_by_name(&String::from_utf8_lossy(name)).map_err(|message| {
             let before =
                 String::from_utf8_lossy(body.get(..offset_in(body, name)).unwrap_or_default());
             DecodeError {
-                at: clamp_to_first_line(Locator::new(&before).locate(before.len())),
+                at: clamp_to_first_line(Locator::new(&before, false).locate(before.len())),
                 message,
                 hint: SAVE_AS_UTF8,
             }
@@ -97,7 +101,7 @@ fn check_declaration<'t>(
     match declared_encoding(text.as_bytes()).and_then(|name| std::str::from_utf8(name).ok()) {
         Some(name) if !names.iter().any(|n| name.eq_ignore_ascii_case(n)) => Err(DecodeError {
             at: clamp_to_first_line(
-                Locator::new(text).locate(offset_in(text.as_bytes(), name.as_bytes())),
+                Locator::new(text, false).locate(offset_in(text.as_bytes(), name.as_bytes())),
             ),
             message: format!(
                 "the byte order mark is {mark}, but the XML declaration names {}",
@@ -158,7 +162,7 @@ fn bad_byte(body: &[u8], at: usize, encoding: &str) -> DecodeError {
     let (before, rest) = body.split_at_checked(at).unwrap_or((body, &[]));
     let text = String::from_utf8_lossy(before);
     DecodeError {
-        at: Locator::new(&text).locate(text.len()),
+        at: Locator::new(&text, false).locate(text.len()),
         message: format!(
             "the byte 0x{:02X} is not valid {encoding} here",
             rest.first().copied().unwrap_or(0)
@@ -182,7 +186,7 @@ fn utf16(body: &[u8], big_endian: bool) -> Result<String, DecodeError> {
             Ok(c) => text.push(c),
             Err(e) => {
                 return Err(DecodeError {
-                    at: Locator::new(&text).locate(text.len()),
+                    at: Locator::new(&text, false).locate(text.len()),
                     message: if body.len() % 2 == 1 && e.unpaired_surrogate() == 0xD800 {
                         "the UTF-16 text ends in the middle of a character, or has an unpaired surrogate"
                             .to_owned()

@@ -5,6 +5,8 @@
 
 use std::borrow::Cow;
 
+use super::names::Attr;
+
 /// A violation of the grammar in a piece of markup.
 #[derive(Debug)]
 pub(super) struct Fault {
@@ -34,6 +36,15 @@ pub(super) fn is_space(c: char) -> bool {
 /// not allowed in XML.
 pub(super) fn trim(text: &str) -> &str {
     text.trim_ascii()
+}
+
+/// Whether the text is ASCII, without control characters other than tab and line feed, and without
+/// `]`. Most documents are, and need none of the checks for other characters. One pass without
+/// branches establishes this.
+pub(super) fn is_plain(text: &str) -> bool {
+    // As signed numbers, bytes outside ASCII are less than a space, too.
+    let other = |b: u8| (b.cast_signed() < 0x20) & (b != b'\t') & (b != b'\n') | (b == b']');
+    !super::any_byte(text, other)
 }
 
 /// Returns the first character that is not allowed anywhere in XML, with its byte offset. `None` if
@@ -111,19 +122,61 @@ pub(super) fn split_ascii_name(text: &str) -> Option<(&str, &str)> {
     }
 }
 
+/// Splits a known attribute name off the front. `None` if there is none that `=` directly follows.
+pub(super) fn split_known_name(text: &str) -> Option<(&str, Attr, &str)> {
+    // No known name is longer.
+    const LONGEST: usize = 40;
+    let bytes = text.as_bytes();
+    let end = find(bytes.get(..LONGEST).unwrap_or(bytes), [b'='])?;
+    let (name, rest) = text.split_at_checked(end)?;
+    Some((name, Attr::from_name(name)?, rest))
+}
+
 /// Finds the closing quote of an attribute value. Returns its offset, and whether the value
 /// contains no [`SPECIAL`] byte and so needs no normalisation. Returns `None` if there is no
-/// closing quote. Values are short, so that one pass byte by byte is faster than a vectorized
-/// search.
+/// closing quote.
 pub(super) fn value_end(text: &[u8], quote: u8) -> Option<(usize, bool)> {
-    let mut seen = 0;
-    for (at, byte) in text.iter().enumerate() {
-        if *byte == quote {
-            return Some((at, seen & SPECIAL == 0));
-        }
-        seen |= class(*byte);
+    let first = find(text, [quote, b'&', b'<'])?;
+    let (_, rest) = text.split_at_checked(first)?;
+    match rest.first() {
+        Some(byte) if *byte == quote => Some((first, true)),
+        _ => memchr::memchr(quote, rest).map(|more| (first + more, false)),
     }
-    None
+}
+
+/// Finds the first byte that is one of `bytes` or a control character. Names and values are short,
+/// so that this is faster than a vectorized search: eight bytes at a time, by the formulas for a
+/// word with a byte that is zero or less than n (Warren, Hacker's Delight, 6-1). `None` if there is
+/// no such byte.
+fn find<const N: usize>(text: &[u8], bytes: [u8; N]) -> Option<usize> {
+    const EACH: u64 = u64::from_ne_bytes([1; 8]);
+    const HIGH: u64 = EACH << 7;
+    let (words, rest) = text.as_chunks();
+    for (index, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        let mut found = word.wrapping_sub(EACH * 0x20) & !word;
+        for byte in bytes {
+            let zero = word ^ (EACH * u64::from(byte));
+            found |= zero.wrapping_sub(EACH) & !zero;
+        }
+        found &= HIGH;
+        if found != 0 {
+            return Some(index * 8 + usize::try_from(found.trailing_zeros() / 8).unwrap_or(0));
+        }
+    }
+    let at = rest.iter().position(|b| *b < b' ' || bytes.contains(b))?;
+    Some(text.len() - rest.len() + at)
+}
+
+/// Finds the end of a comment, given the bytes after `<!--`. `None` if the comment is not closed,
+/// not well-formed or in an unusual form.
+pub(super) fn comment_end(inner: &[u8]) -> Option<usize> {
+    if matches!(inner, [b'-' | b'>', ..]) {
+        return None;
+    }
+    let mut dashes = memchr::memchr_iter(b'-', inner);
+    let first = dashes.find(|at| inner.get(at + 1) == Some(&b'-'))?;
+    (inner.get(first + 2) == Some(&b'>')).then_some(first + 3)
 }
 
 /// Splits a `Name` off the front. The name is empty if the text does not start with one.

@@ -6,9 +6,9 @@
 //! bounded time and memory (docs/reference/reliability.md#r18). The `machine` crate runs the
 //! elements.
 //!
-//! A body passes through `decode` (bytes to text), `tree` (well-formed XML, with `grammar`) and
-//! `lint` (typed elements, with `attributes` and `value`), which produces [`ast`]. [`mod@write`] is
-//! the reverse.
+//! A body passes through `decode` (bytes to text), `tree` (well-formed XML, with `grammar` and
+//! `names`) and `lint` (typed elements, with `attributes` and `value`), which produces [`ast`].
+//! [`mod@write`] is the reverse.
 
 // Input from the network must never cause a panic. Every `allow` of these lints states a reason.
 #![cfg_attr(
@@ -36,6 +36,7 @@ pub mod explain;
 mod findings;
 mod grammar;
 mod lint;
+mod names;
 mod position;
 pub mod rules;
 pub mod sip;
@@ -179,12 +180,6 @@ fn parse_text(text: Arc<str>) -> ParseOutcome {
         Arc::new(Document { source: Arc::clone(&text), elements, warnings: kept.clone() })
     });
     ParseOutcome { document, findings: kept, omitted, source: Some(text), first_fault }
-}
-
-/// Compares two names. Most differing names differ in length or in the first letter, which is
-/// faster to check than a full comparison.
-fn same_name(a: &str, b: &str) -> bool {
-    a.len() == b.len() && a.as_bytes().first() == b.as_bytes().first() && a == b
 }
 
 /// Whether any byte satisfies the predicate. Tests all bytes without branching, which vectorizes

@@ -13,9 +13,10 @@ use quick_xml::events::Event;
 
 use super::ast::Position;
 use super::grammar::{self, Fault, is_space};
+use super::names::{Attr, Tag};
 use super::position::{Locator, START};
 use super::rules::{self, Rule};
-use super::{quoted, same_name, shortened};
+use super::{quoted, shortened};
 
 /// Maximum nesting depth of elements; the root has depth 1.
 pub(super) const MAX_DEPTH: usize = 16;
@@ -40,11 +41,13 @@ enum Piece<'t> {
 }
 
 #[derive(Debug)]
-struct Element<'t> {
-    name: &'t str,
+pub(super) struct Element<'t> {
+    pub(super) name: &'t str,
+    /// `None` if the name is unknown.
+    pub(super) tag: Option<Tag>,
+    pub(super) at: Position,
     /// The byte offset of the `<`.
     offset: usize,
-    at: Position,
     /// Indices into the list of attributes.
     attributes: Range<usize>,
     /// The number of pieces inside this element, at any depth.
@@ -55,6 +58,8 @@ struct Element<'t> {
 #[derive(Debug)]
 pub(super) struct Attribute<'t> {
     pub(super) name: &'t str,
+    /// `None` if the name is unknown.
+    pub(super) known: Option<Attr>,
     /// Byte offset of the name. [`Node::position_of`] converts it, which few attributes need.
     pub(super) offset: usize,
     pub(super) value: Cow<'t, str>,
@@ -71,12 +76,17 @@ pub(super) struct Text<'t> {
 /// A view of an element and its content.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Node<'n> {
-    pub(super) name: &'n str,
-    pub(super) at: Position,
-    pub(super) attributes: &'n [Attribute<'n>],
-    offset: usize,
+    element: &'n Element<'n>,
     tree: &'n Tree<'n>,
     descendants: &'n [Piece<'n>],
+}
+
+impl<'n> std::ops::Deref for Node<'n> {
+    type Target = Element<'n>;
+
+    fn deref(&self) -> &Element<'n> {
+        self.element
+    }
 }
 
 /// A child of an element.
@@ -103,18 +113,21 @@ impl<'n> Tree<'n> {
 
     /// Creates the view of an element. `following` contains the pieces after the element.
     fn node(&'n self, element: &'n Element<'n>, following: &'n [Piece<'n>]) -> Node<'n> {
-        Node {
-            name: element.name,
-            at: element.at,
-            attributes: self.attributes.get(element.attributes.clone()).unwrap_or_default(),
-            offset: element.offset,
-            tree: self,
-            descendants: following.get(..element.descendants).unwrap_or_default(),
-        }
+        let descendants = following.get(..element.descendants).unwrap_or_default();
+        Node { element, tree: self, descendants }
     }
 }
 
 impl<'n> Node<'n> {
+    pub(super) fn attributes(&self) -> &'n [Attribute<'n>] {
+        self.tree.attributes.get(self.element.attributes.clone()).unwrap_or_default()
+    }
+
+    /// Whether this is one of these elements.
+    pub(super) fn is_one_of(&self, tags: &[Tag]) -> bool {
+        self.tag.is_some_and(|tag| tags.contains(&tag))
+    }
+
     /// Iterates over the child texts and elements, in document order.
     pub(super) fn content(&self) -> impl Iterator<Item = Content<'n>> + use<'n> {
         let (tree, mut rest) = (self.tree, self.descendants);
@@ -172,9 +185,10 @@ pub(super) fn parse(text: &str) -> Result<Tree<'_>, SyntaxError> {
     }
     // Parse up to the first character that XML does not allow, so that an error before it is
     // reported first.
-    let illegal = grammar::first_illegal(text);
+    let plain = grammar::is_plain(text);
+    let illegal = if plain { None } else { grammar::first_illegal(text) };
     let readable = illegal.and_then(|(at, _)| text.get(..at)).unwrap_or(text);
-    let locator = Locator::new(text);
+    let locator = Locator::new(text, plain);
     let tree = Tree {
         text,
         locator: locator.clone(),
@@ -188,9 +202,9 @@ pub(super) fn parse(text: &str) -> Result<Tree<'_>, SyntaxError> {
         open: Vec::with_capacity(MAX_DEPTH),
         in_text: false,
         elements: 0,
-        simple_text: memchr::memchr2(b'\r', b']', text.as_bytes()).is_none(),
+        simple_text: plain || memchr::memchr2(b'\r', b']', text.as_bytes()).is_none(),
     };
-    let mut start = 0;
+    let mut start = if text.starts_with(DECLARATION) { DECLARATION.len() } else { 0 };
     loop {
         let rest = readable.get(start..).unwrap_or("");
         if let Some(used) = builder.fast_path(start, rest)? {
@@ -281,11 +295,13 @@ impl<'t> Builder<'t> {
                 };
                 let closes =
                     after.starts_with(name.as_bytes()) && after.get(name.len()) == Some(&b'>');
-                let used = name.len() + 3;
                 if closes {
-                    self.end_tag(start, rest.get(..used).unwrap_or(rest))?;
+                    self.close();
                 }
-                Ok(closes.then_some(used))
+                Ok(closes.then_some(name.len() + 3))
+            }
+            [b'<', b'!', b'-', b'-', inner @ ..] => {
+                Ok(grammar::comment_end(inner).map(|end| COMMENT.len() + end))
             }
             [b'<', ..] => Ok(self.fast_start_tag(start, rest)),
             text => {
@@ -316,7 +332,8 @@ impl<'t> Builder<'t> {
             return None;
         };
         let (at, attributes) = (self.locator.locate(start), first..self.tree.attributes.len());
-        self.element(Element { name, offset: start, at, attributes, descendants: 0 }, empty);
+        let tag = Tag::from_name(name);
+        self.element(Element { name, tag, at, offset: start, attributes, descendants: 0 }, empty);
         Some(used)
     }
 
@@ -335,16 +352,24 @@ impl<'t> Builder<'t> {
                 _ => {}
             }
             let offset = start + rest.len() - spaced.len();
-            let (name, after) = grammar::split_ascii_name(spaced)?;
+            let (name, known, after) = match grammar::split_known_name(spaced) {
+                Some((name, known, after)) => (name, Some(known), after),
+                None => {
+                    let (name, after) = grammar::split_ascii_name(spaced)?;
+                    (name, Attr::from_name(name), after)
+                }
+            };
             let [b'=', quote @ (b'"' | b'\''), value @ ..] = after.as_bytes() else { return None };
             let (length, plain) = grammar::value_end(value, *quote)?;
             let raw = after.get(2..2 + length)?;
             let value = if plain { raw.into() } else { grammar::attribute_value(raw).ok()? };
             let before = self.tree.attributes.get(first..)?;
-            if before.len() >= MAX_ATTRIBUTES || before.iter().any(|a| same_name(a.name, name)) {
+            let is_same =
+                |a: &Attribute<'_>| a.known == known && (known.is_some() || a.name == name);
+            if before.len() >= MAX_ATTRIBUTES || before.iter().any(is_same) {
                 return None;
             }
-            self.tree.attributes.push(Attribute { name, offset, value });
+            self.tree.attributes.push(Attribute { name, known, offset, value });
             left = after.get(2 + length + 1..)?;
         }
     }
@@ -414,12 +439,14 @@ impl<'t> Builder<'t> {
                     "use fewer attributes",
                 ));
             }
-            self.tree.attributes.push(Attribute { name, offset, value: attribute.value });
+            let known = Attr::from_name(name);
+            self.tree.attributes.push(Attribute { name, known, offset, value: attribute.value });
         }
         Ok(Element {
             name,
-            offset: start,
+            tag: Tag::from_name(name),
             at,
+            offset: start,
             attributes: first..self.tree.attributes.len(),
             descendants: 0,
         })
@@ -437,8 +464,7 @@ impl<'t> Builder<'t> {
     fn end_tag(&mut self, start: usize, raw: &'t str) -> Result<(), SyntaxError> {
         let inner = raw.strip_prefix("</").and_then(|r| r.strip_suffix('>')).unwrap_or("");
         let name = inner.trim_end_matches(is_space);
-        self.in_text = false;
-        let Some(index) = self.open.pop() else {
+        let Some(element) = self.innermost() else {
             return match self.has_root() {
                 true => self.after_root(start),
                 false => self.fail(
@@ -448,8 +474,6 @@ impl<'t> Builder<'t> {
                 ),
             };
         };
-        let descendants = self.tree.pieces.len() - index - 1;
-        let Some(Piece::Element(element)) = self.tree.pieces.get_mut(index) else { return Ok(()) };
         if element.name != name {
             let (name, open, line) = (shortened(name), shortened(element.name), element.at.line);
             let message = format!("the end tag </{name}> does not match <{open}> in line {line}");
@@ -459,8 +483,18 @@ impl<'t> Builder<'t> {
                 "close elements in the reverse order of opening, with the same spelling",
             );
         }
-        element.descendants = descendants;
+        self.close();
         Ok(())
+    }
+
+    /// Closes the innermost element.
+    fn close(&mut self) {
+        self.in_text = false;
+        let Some(index) = self.open.pop() else { return };
+        let descendants = self.tree.pieces.len() - index - 1;
+        if let Some(Piece::Element(element)) = self.tree.pieces.get_mut(index) {
+            element.descendants = descendants;
+        }
     }
 
     /// Adds a text. `content` is the offset in `raw` of the first character that is not white
@@ -476,6 +510,11 @@ impl<'t> Builder<'t> {
                 Some(at) => self.outside_root(start + at),
                 None => Ok(()),
             };
+        }
+        // White space between the children of such an element has no meaning.
+        let has_text = |element: &Element<'_>| !element.tag.is_some_and(Tag::is_container);
+        if content.is_none() && !self.in_text && !self.innermost().is_some_and(has_text) {
+            return Ok(());
         }
         if self.simple_text {
             self.append(raw.into(), content.map(|at| start + at));
@@ -539,7 +578,7 @@ impl<'t> Builder<'t> {
 
     /// Checks the XML declaration, which is only allowed at the very beginning.
     fn declaration(&mut self, start: usize, raw: &'t str) -> Result<(), SyntaxError> {
-        const DECLARATION: &str = "write <?xml version=\"1.0\" encoding=\"UTF-8\"?>, or remove it";
+        const HINT: &str = "write <?xml version=\"1.0\" encoding=\"UTF-8\"?>, or remove it";
         if start != 0 {
             return self.fail(
                 start,
@@ -574,14 +613,14 @@ impl<'t> Builder<'t> {
                     shortened(attribute.name),
                     quoted(value)
                 );
-                return self.fail(OPENING.len() + attribute.offset, message, DECLARATION);
+                return self.fail(OPENING.len() + attribute.offset, message, HINT);
             }
             versioned = true;
         }
         if versioned {
             Ok(())
         } else {
-            self.fail(start, "the XML declaration has no version", DECLARATION)
+            self.fail(start, "the XML declaration has no version", HINT)
         }
     }
 
@@ -716,6 +755,8 @@ impl<'t> Builder<'t> {
     }
 }
 
+/// The most common declaration, which needs no check.
+pub(super) const DECLARATION: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>";
 const COMMENT: &str = "<!--";
 const START_WITH_RESPONSE: &str =
     "send a document that starts with <Response>; check what the URL returns";

@@ -122,8 +122,8 @@ pub const CLASSIC_LANGUAGES: &[&str] = &[
 const MAX_URL: usize = 2_048;
 
 /// Checks a trimmed value. `Ok` may contain a warning.
-pub(super) fn check(kind: Kind, value: &str) -> CheckResult<'_> {
-    match kind {
+pub(super) fn check<'v>(kind: &Kind, value: &'v str) -> CheckResult<'v> {
+    match *kind {
         Kind::Any => valid(Value::Text(value.into())),
         Kind::Text(max) if value.chars().count() <= max => valid(Value::Text(value.into())),
         Kind::Text(max) => Err(Problem::invalid(
@@ -434,25 +434,17 @@ fn is_simple_authority(authority: &str) -> bool {
 /// Whether the name consists of labels of letters, digits and hyphens that do not start or end with
 /// a hyphen. The last label must start with a letter, so that the name is not an IPv4 address.
 fn is_simple_name(name: &[u8]) -> bool {
-    let (mut at, mut first, mut last) = (0, b'-', b'-');
-    for byte in name {
-        match byte {
-            b'.' if at == 0 || at > 63 || last == b'-' => return false,
-            b'.' => at = 0,
-            b'-' if at == 0 => return false,
+    let mut labels = name.split(|b| *b == b'.');
+    let is_simple = |label: &[u8]| {
+        (1..=63).contains(&label.len())
+            && !label.starts_with(b"-")
+            && !label.ends_with(b"-")
             // Hyphens in the third and fourth position are reserved, for example for `xn--`.
-            b'-' if at == 3 && last == b'-' => return false,
-            b'-' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => {
-                if at == 0 {
-                    first = *byte;
-                }
-                at += 1;
-            }
-            _ => return false,
-        }
-        last = *byte;
-    }
-    (1..=63).contains(&at) && last != b'-' && first.is_ascii_alphabetic()
+            && label.get(2..4) != Some(b"--")
+            && label.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'-')
+    };
+    let last = labels.next_back().unwrap_or_default();
+    last.first().is_some_and(u8::is_ascii_alphabetic) && is_simple(last) && labels.all(is_simple)
 }
 
 /// Parses a phone number to its digits.

@@ -40,17 +40,22 @@ pub struct Ring {
     segments: [OnceLock<Box<[AtomicU64]>>; SEGMENTS],
 }
 
-/// A spent permit. It can be returned until it is known whether the call starts.
+/// A place that an admission may take. Another admission may be first.
 ///
 /// It has two words, one of them never 0, so that it is passed in registers. Three words would be
 /// written to memory and read back in another width, which costs an admission some nanoseconds.
-#[must_use]
 #[derive(Clone, Copy, Debug)]
-pub struct Permit {
-    /// The place after the one that was taken.
+pub struct Vacancy {
+    /// The place after this one.
     next: NonZeroUsize,
+    /// The value of the place.
     was: u64,
 }
+
+/// A spent permit. It can be returned until it is known whether the call starts.
+#[must_use]
+#[derive(Clone, Copy, Debug)]
+pub struct Permit(Vacancy);
 
 /// Segment and offset of a place. Segments hold 0–15, 16–31, 32–63, 64–127, …
 fn locate(place: usize) -> (usize, usize) {
@@ -112,15 +117,15 @@ impl Ring {
         self.limit.load(Ordering::Acquire)
     }
 
-    /// Whether an admission at `now` would be allowed. It spends nothing, so another thread may be
-    /// first.
-    pub fn has_room(&self, now: u64) -> bool {
-        self.free_places(now).next().is_some()
+    /// Finds a place for an admission at `now`. Returns `None` if `limit` calls were admitted in
+    /// the second before.
+    pub fn find(&self, now: u64) -> Option<Vacancy> {
+        self.vacancies(now).next()
     }
 
     /// Admissions in the second before `now`.
     pub fn spent(&self, now: u64) -> usize {
-        self.limit().saturating_sub(self.free_places(now).count())
+        self.limit().saturating_sub(self.vacancies(now).count())
     }
 
     /// The earliest time, `now` or later, at which an admission would be allowed. `u64::MAX` if the
@@ -136,27 +141,31 @@ impl Ring {
 
     /// Admits a call at `now`. Returns `None` if `limit` calls were admitted in the second before.
     pub fn take(&self, now: u64) -> Option<Permit> {
+        self.vacancies(now).find_map(|found| self.try_take(found, now))
+    }
+
+    /// Like [`Ring::take`], with the result of a [`Ring::find`] at the same time.
+    pub fn take_found(&self, found: Vacancy, now: u64) -> Option<Permit> {
+        self.try_take(found, now).or_else(|| self.take(now))
+    }
+
+    fn try_take(&self, found: Vacancy, now: u64) -> Option<Permit> {
+        let cell = self.cell(found.next.get() - 1)?;
         let is = now.saturating_add(1);
-        for (place, cell, was) in self.free_places(now) {
-            // On failure another admission has taken this place, which is then used up for this
-            // second.
-            if cell.compare_exchange(was, is, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
-                let next = NonZeroUsize::MIN.saturating_add(place);
-                self.hint.store(next.get(), Ordering::Relaxed);
-                return Some(Permit { next, was });
-            }
-        }
-        None
+        // On failure another admission has taken this place, which is then used up for this second.
+        cell.compare_exchange(found.was, is, Ordering::AcqRel, Ordering::Relaxed).ok()?;
+        self.hint.store(found.next.get(), Ordering::Relaxed);
+        Some(Permit(found))
     }
 
     /// Undoes a [`Ring::take`] at `now`, for a call that was refused later.
-    pub fn give_back(&self, permit: Permit, now: u64) {
-        let place = permit.next.get() - 1;
+    pub fn give_back(&self, Permit(taken): Permit, now: u64) {
+        let place = taken.next.get() - 1;
         if let Some(cell) = self.cell(place) {
             let is = now.saturating_add(1);
             // Fails only if the place was taken again a window later. Then there is nothing to
             // undo.
-            if cell.compare_exchange(is, permit.was, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+            if cell.compare_exchange(is, taken.was, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
                 self.hint.store(place, Ordering::Relaxed);
             }
         }
@@ -167,15 +176,16 @@ impl Ring {
         self.segments.get(segment)?.get()?.get(offset)
     }
 
-    /// Places that an admission at `now` may take, with their values, once around from the hint.
-    fn free_places(&self, now: u64) -> impl Iterator<Item = (usize, &AtomicU64, u64)> {
+    /// Places that an admission at `now` may take, once around from the hint.
+    fn vacancies(&self, now: u64) -> impl Iterator<Item = Vacancy> {
         let limit = self.limit();
-        let from = self.hint.load(Ordering::Relaxed);
-        (0..limit).filter_map(move |step| {
-            let place = (from + step) % limit;
-            let cell = self.cell(place)?;
-            let was = cell.load(Ordering::Acquire);
-            is_rested(was, now).then_some((place, cell, was))
+        let hint = self.hint.load(Ordering::Relaxed);
+        // After the last place, and when the limit was lowered, the hint is too high.
+        let from = if hint < limit { hint } else { 0 };
+        (from..limit).chain(0..from).filter_map(move |place| {
+            let was = self.cell(place)?.load(Ordering::Acquire);
+            let next = NonZeroUsize::MIN.saturating_add(place);
+            is_rested(was, now).then_some(Vacancy { next, was })
         })
     }
 }

@@ -12,7 +12,7 @@ use arc_swap::ArcSwap;
 use fleet::LimitKey;
 use tokio::sync::watch;
 
-use super::cps::{Permit, Ring};
+use super::cps::{Permit, Ring, Vacancy};
 use super::index::{Index, Lookup};
 use super::mail::MailRoutes;
 use super::slots::Slots;
@@ -116,6 +116,9 @@ pub struct AccountEntry {
     cps: u32,
 }
 
+/// Free places on the ring of an account and on that of its main account, where there is one.
+pub(super) type Vacancies = (Option<Vacancy>, Option<Vacancy>);
+
 /// The permits that an admission has spent on the rings of an account.
 #[derive(Debug)]
 pub(super) struct Permits {
@@ -151,11 +154,26 @@ impl AccountEntry {
         accounts.filter(is_part).map(|account| LimitKey::account(account.auth_id.as_str()))
     }
 
-    /// Whether both limits allow a call at `now`. Spends nothing.
-    pub(super) fn has_room(&self, now: u64) -> bool {
-        let room =
-            |account: &AccountEntry| account.ring.as_ref().is_none_or(|ring| ring.has_room(now));
-        room(self) && self.parent.as_deref().is_none_or(room)
+    /// The rings that limit the account: its own and that of its main account.
+    fn rings(&self) -> (Option<&Ring>, Option<&Ring>) {
+        let main = self.parent.as_ref().and_then(|main| main.ring.as_deref());
+        (self.ring.as_deref(), main)
+    }
+
+    /// Finds room for a call at `now`, if both limits allow it. Spends nothing.
+    // Otherwise the result is written to memory and read back in another width.
+    #[inline(always)]
+    pub(super) fn find(&self, now: u64) -> Option<Vacancies> {
+        let (own, main) = self.rings();
+        let own = match own {
+            Some(ring) => Some(ring.find(now)?),
+            None => None,
+        };
+        let main = match main {
+            Some(ring) => Some(ring.find(now)?),
+            None => None,
+        };
+        Some((own, main))
     }
 
     /// The earliest time at which both limits allow a call.
@@ -165,16 +183,18 @@ impl AccountEntry {
         room(self).max(self.parent.as_deref().map_or(now, room))
     }
 
-    /// Spends one permit of this account and of its main account, or neither.
-    #[inline]
-    pub(super) fn take(&self, now: u64) -> Option<Permits> {
-        let own = match &self.ring {
-            Some(ring) => Some(ring.take(now)?),
-            None => None,
+    /// Spends one permit of this account and of its main account, or neither. `found` is the
+    /// result of [`AccountEntry::find`] at the same time.
+    #[inline(always)]
+    pub(super) fn take(&self, found: Vacancies, now: u64) -> Option<Permits> {
+        let (own, main) = self.rings();
+        let own = match (own, found.0) {
+            (Some(ring), Some(found)) => Some(ring.take_found(found, now)?),
+            _ => None,
         };
         let mut permits = Permits { at: now, own, main: None };
-        if let Some(ring) = self.parent.as_ref().and_then(|main| main.ring.as_ref()) {
-            permits.main = ring.take(now);
+        if let (Some(ring), Some(found)) = (main, found.1) {
+            permits.main = ring.take_found(found, now);
             if permits.main.is_none() {
                 self.give_back(permits);
                 return None;

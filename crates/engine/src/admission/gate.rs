@@ -364,10 +364,10 @@ impl Gate {
         direction: Direction,
     ) -> Result<WebAdmitted, Reason> {
         let since = self.since(now);
-        let asked = match account.has_room(since) {
-            false => Err(Reason::CpsExceeded),
-            true if self.is_draining() => Err(Reason::Draining),
-            true => account.take(since).ok_or(Reason::CpsExceeded),
+        let asked = match account.find(since) {
+            None => Err(Reason::CpsExceeded),
+            Some(_) if self.is_draining() => Err(Reason::Draining),
+            Some(found) => account.take(found, since).ok_or(Reason::CpsExceeded),
         };
         match asked {
             Ok(permits) if self.is_cut_off() => {
@@ -613,15 +613,13 @@ impl Gate {
             return Err(Reason::NumberFull);
         }
         let now = self.since(now);
-        if !number.account.has_room(now) {
-            return Err(Reason::CpsExceeded);
-        }
+        let found = number.account.find(now).ok_or(Reason::CpsExceeded)?;
         if self.is_draining() {
             return Err(Reason::Draining);
         }
         let offer = offer()?;
         let slot = number.slots.acquire().ok_or(Reason::NumberFull)?;
-        let permits = number.account.take(now).ok_or(Reason::CpsExceeded)?;
+        let permits = number.account.take(found, now).ok_or(Reason::CpsExceeded)?;
         if self.is_cut_off() {
             number.account.give_back(permits);
             return Err(Reason::Overloaded);

@@ -123,13 +123,18 @@ fn r01_the_model_catches_the_racy_twin() {
     });
 }
 
+/// Checks first and takes last, as the gate does.
+fn is_admitted(ring: &Ring, now: u64) -> bool {
+    ring.find(now).and_then(|found| ring.take_found(found, now)).is_some()
+}
+
 #[test]
 fn r01_two_threads_share_one_permit_a_second() {
     loom::model(|| {
         let ring = Arc::new(Ring::new(1));
         let other = ring.clone();
-        let thread = thread::spawn(move || other.take(5).is_some());
-        let mine = ring.take(7).is_some();
+        let thread = thread::spawn(move || is_admitted(&other, 5));
+        let mine = is_admitted(&ring, 7);
         assert!(mine ^ thread.join().unwrap(), "exactly one is let in");
         assert!(ring.take(SECOND + 4).is_none());
         assert!(ring.take(SECOND + 7).is_some());
@@ -143,8 +148,8 @@ fn r01_the_ring_holds_across_windows() {
         assert!(ring.take(0).is_some());
         let other = ring.clone();
         // At 1 s the first place is free again; at 0.5 s only the second is.
-        let thread = thread::spawn(move || other.take(SECOND).is_some());
-        let mine = ring.take(SECOND / 2).is_some();
+        let thread = thread::spawn(move || is_admitted(&other, SECOND));
+        let mine = is_admitted(&ring, SECOND / 2);
         let late = ring.take(SECOND + 1).is_some();
         let admitted = [Some(0), mine.then_some(SECOND / 2), late.then_some(SECOND + 1)];
         let mut times: Vec<u64> = admitted.into_iter().flatten().collect();
@@ -194,7 +199,7 @@ fn f53_permits_given_to_another_node_are_not_used_here() {
     loom::model(|| {
         let here = Arc::new(Ring::new(1));
         let taker = here.clone();
-        let call = thread::spawn(move || taker.take(5 * SECOND).is_some());
+        let call = thread::spawn(move || is_admitted(&taker, 5 * SECOND));
         let left = here.lower_to(0, 5 * SECOND);
         let elsewhere = Ring::new(u32::try_from(1 - left).unwrap());
         let there = elsewhere.take(5 * SECOND).is_some();

@@ -31,7 +31,7 @@ mod sync {
     pub(super) use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 }
 
-pub use cps::{Permit, Ring};
+pub use cps::{Permit, Ring, Vacancy};
 pub use directory::{
     AccountEntry, AccountSpec, ApplicationSpec, Caps, Counter, Directory, DirectoryError,
     NumberEntry, NumberSpec, Specs, Tables, UnitCounts,

@@ -3,6 +3,7 @@
 use crate::ast::{DocUrl, Dtmf, Hangup, HangupReason, Message, PreAnswer, Redirect, Target};
 use crate::attributes::{self, Table};
 use crate::findings::{Findings, FirstFault, Problem, quoted};
+use crate::names::{Attr, Tag};
 use crate::rules;
 use crate::tree::Node;
 use crate::value::{self, Case, Kind, Value, Words, is_dial_string};
@@ -12,29 +13,32 @@ use super::{
     text_body,
 };
 
-const DTMF: Table = &[("async", Kind::Bool)];
-const REDIRECT: Table = &[("method", Kind::Method)];
+const DTMF: Table = &[(Attr::Async, Kind::Bool)];
+const REDIRECT: Table = &[(Attr::Method, Kind::Method)];
 const HANGUP: Table =
-    &[("reason", Kind::one_of(&["rejected", "busy"])), ("schedule", Kind::Int(1, 86_400))];
+    &[(Attr::Reason, Kind::one_of(&["rejected", "busy"])), (Attr::Schedule, Kind::Int(1, 86_400))];
 const MESSAGE: Table = &[
-    ("src", Kind::Phone),
-    ("dst", Kind::Phones),
-    ("type", Kind::Enum(Words { words: &["sms"], undocumented: &["whatsapp"], case: Case::Warn })),
-    ("callbackUrl", Kind::Url),
-    ("callbackMethod", Kind::Method),
+    (Attr::Src, Kind::Phone),
+    (Attr::Dst, Kind::Phones),
+    (
+        Attr::Type,
+        Kind::Enum(Words { words: &["sms"], undocumented: &["whatsapp"], case: Case::Warn }),
+    ),
+    (Attr::CallbackUrl, Kind::Url),
+    (Attr::CallbackMethod, Kind::Method),
 ];
 
 /// Returns the body of an element, which must be a URL. Reports E205, E311 and W311. Returns `None`
 /// if it is not valid.
 pub(super) fn url_body(node: &Node<'_>, kind: Kind, findings: &mut Findings) -> Option<DocUrl> {
     let body = required_body(node, "an absolute URL", findings)?;
-    let (value, problem) = match value::check(kind, &body) {
+    let (value, problem) = match value::check(&kind, &body) {
         Ok((value, problem)) => (Some(value), problem),
         Err(problem) => (None, Some(problem)),
     };
     if let Some(problem) = problem {
         let Problem { rule, predicate, hint } = *problem;
-        let fault = if node.name == "Redirect" && rule == rules::E311 {
+        let fault = if node.tag == Some(Tag::Redirect) && rule == rules::E311 {
             FirstFault::RedirectUrl
         } else {
             FirstFault::Other
@@ -65,33 +69,33 @@ pub(super) fn dtmf(node: &Node<'_>, findings: &mut Findings) -> Dtmf {
         );
     }
     no_children(node, findings);
-    Dtmf { digits: digits.into_owned(), asynchronous: attributes.flag("async", true) }
+    Dtmf { digits: digits.into_owned(), asynchronous: attributes.flag(Attr::Async, true) }
 }
 
 pub(super) fn redirect(node: &Node<'_>, findings: &mut Findings) -> Option<Redirect> {
     let attributes = attributes::check(node, REDIRECT, &[], findings);
     let url = url_body(node, Kind::Url, findings);
     no_children(node, findings);
-    Some(Redirect { target: Target { url: url?, method: attributes.method("method") } })
+    Some(Redirect { target: Target { url: url?, method: attributes.method(Attr::Method) } })
 }
 
 pub(super) fn hangup(node: &Node<'_>, findings: &mut Findings) -> Hangup {
     let attributes = attributes::check(node, HANGUP, &[], findings);
     report_text(node, findings);
     no_children(node, findings);
-    let reason = match attributes.word("reason") {
+    let reason = match attributes.word(Attr::Reason) {
         Some("rejected") => Some(HangupReason::Rejected),
         Some("busy") => Some(HangupReason::Busy),
         _ => None,
     };
-    Hangup { reason, schedule: attributes.maybe_seconds("schedule") }
+    Hangup { reason, schedule: attributes.maybe_seconds(Attr::Schedule) }
 }
 
 pub(super) fn pre_answer(node: &Node<'_>, findings: &mut Findings) -> PreAnswer {
     attributes::check(node, &[], &[], findings);
     report_text(node, findings);
     let elements = children(node, PRE_ANSWER, findings, |child, findings| {
-        if matches!(child.name, "Speak" | "Play" | "GetDigits" | "DTMF") {
+        if matches!(child.tag, Some(Tag::Speak | Tag::Play | Tag::GetDigits | Tag::Dtmf)) {
             let message =
                 format!("{} is skipped: WhatsApp carries no audio before the answer", child.name);
             findings.add(rules::W402, child.at, message, "move it after PreAnswer");
@@ -104,8 +108,8 @@ pub(super) fn pre_answer(node: &Node<'_>, findings: &mut Findings) -> PreAnswer 
 
 pub(super) fn message(node: &Node<'_>, findings: &mut Findings) -> Message {
     let attributes = attributes::check(node, MESSAGE, &[], findings);
-    attributes.require("src", findings);
-    attributes.require("dst", findings);
+    attributes.require(Attr::Src, findings);
+    attributes.require(Attr::Dst, findings);
     let text = text_body(node, "the text", 1_600, findings);
     findings.add(
         rules::W404,
@@ -116,9 +120,9 @@ pub(super) fn message(node: &Node<'_>, findings: &mut Findings) -> Message {
     no_children(node, findings);
     Message {
         text,
-        src: attributes.owned("src").unwrap_or_default(),
-        dst: attributes.list("dst"),
-        kind: attributes.word("type").unwrap_or("sms").to_owned(),
-        callback: attributes.target("callbackUrl", "callbackMethod"),
+        src: attributes.owned(Attr::Src).unwrap_or_default(),
+        dst: attributes.list(Attr::Dst),
+        kind: attributes.word(Attr::Type).unwrap_or("sms").to_owned(),
+        callback: attributes.target(Attr::CallbackUrl, Attr::CallbackMethod),
     }
 }

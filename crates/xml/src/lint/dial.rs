@@ -3,6 +3,7 @@
 use crate::ast::{Dial, DialAddress, DialMusic, DialTarget};
 use crate::attributes::{self, Table};
 use crate::findings::{Findings, quoted};
+use crate::names::{Attr, Tag};
 use crate::rules;
 use crate::sip::{PLIVO_HOST, name_and_host};
 use crate::tree::Node;
@@ -11,65 +12,65 @@ use crate::value::{self, Kind};
 use super::{body, children, no_children, report_text};
 
 const DIAL: Table = &[
-    ("callType", Kind::one_of(&["voice", "whatsapp"])),
-    ("callerId", Kind::Text(50)),
-    ("callerName", Kind::Text(50)),
-    ("action", Kind::Url),
-    ("method", Kind::Method),
-    ("redirect", Kind::Bool),
-    ("timeout", Kind::Int(1, 600)),
-    ("timeLimit", Kind::Int(1, 86_400)),
-    ("hangupOnStar", Kind::Bool),
-    ("confirmSound", Kind::Url),
-    ("confirmKey", Kind::Key),
-    ("confirmTimeout", Kind::Int(1, 600)),
-    ("dialMusic", Kind::UrlOr(&["real", "none"])),
-    ("callbackUrl", Kind::Url),
-    ("callbackMethod", Kind::Method),
-    ("digitsMatch", Kind::DigitsList),
-    ("digitsMatchBLeg", Kind::DigitsList),
-    ("sipHeaders", Kind::Pairs(usize::MAX)),
+    (Attr::CallType, Kind::one_of(&["voice", "whatsapp"])),
+    (Attr::CallerId, Kind::Text(50)),
+    (Attr::CallerName, Kind::Text(50)),
+    (Attr::Action, Kind::Url),
+    (Attr::Method, Kind::Method),
+    (Attr::Redirect, Kind::Bool),
+    (Attr::Timeout, Kind::Int(1, 600)),
+    (Attr::TimeLimit, Kind::Int(1, 86_400)),
+    (Attr::HangupOnStar, Kind::Bool),
+    (Attr::ConfirmSound, Kind::Url),
+    (Attr::ConfirmKey, Kind::Key),
+    (Attr::ConfirmTimeout, Kind::Int(1, 600)),
+    (Attr::DialMusic, Kind::UrlOr(&["real", "none"])),
+    (Attr::CallbackUrl, Kind::Url),
+    (Attr::CallbackMethod, Kind::Method),
+    (Attr::DigitsMatch, Kind::DigitsList),
+    (Attr::DigitsMatchBLeg, Kind::DigitsList),
+    (Attr::SipHeaders, Kind::Pairs(usize::MAX)),
 ];
 
 const NUMBER: Table = &[
-    ("sendDigits", Kind::SendDigits),
-    ("sendOnPreanswer", Kind::Bool),
-    ("sendDigitsMode", Kind::one_of(&["rfc2833"])),
-    ("sipHeaders", Kind::Pairs(usize::MAX)),
-    ("callerId", Kind::Text(50)),
-    ("callerName", Kind::Text(50)),
+    (Attr::SendDigits, Kind::SendDigits),
+    (Attr::SendOnPreanswer, Kind::Bool),
+    (Attr::SendDigitsMode, Kind::one_of(&["rfc2833"])),
+    (Attr::SipHeaders, Kind::Pairs(usize::MAX)),
+    (Attr::CallerId, Kind::Text(50)),
+    (Attr::CallerName, Kind::Text(50)),
 ];
 
 const USER: Table = &[
-    ("sendDigits", Kind::SendDigits),
-    ("sendOnPreanswer", Kind::Bool),
-    ("sipHeaders", Kind::Pairs(usize::MAX)),
-    ("sipAuthUsername", Kind::Any),
-    ("sipAuthPassword", Kind::Secret(8, 128)),
-    ("callerId", Kind::Text(50)),
-    ("callerName", Kind::Text(50)),
+    (Attr::SendDigits, Kind::SendDigits),
+    (Attr::SendOnPreanswer, Kind::Bool),
+    (Attr::SipHeaders, Kind::Pairs(usize::MAX)),
+    (Attr::SipAuthUsername, Kind::Any),
+    (Attr::SipAuthPassword, Kind::Secret(8, 128)),
+    (Attr::CallerId, Kind::Text(50)),
+    (Attr::CallerName, Kind::Text(50)),
 ];
 
-const TARGETS: &[&str] = &["Number", "User"];
+pub(super) const TARGETS: &[Tag] = &[Tag::Number, Tag::User];
 
 /// Maximum number of targets of one `Dial`.
 const MAX_TARGETS: usize = 20;
 
 pub(super) fn dial(node: &Node<'_>, findings: &mut Findings) -> Dial {
-    let whatsapp = node.raw("callType").is_some_and(|v| v.eq_ignore_ascii_case("whatsapp"));
-    let overrides = [("callerId", Kind::Phone)];
-    let a = attributes::check(node, DIAL, if whatsapp { &overrides } else { &[] }, findings);
-    if whatsapp && !a.has("callerId") {
+    let whatsapp = node.raw(Attr::CallType).is_some_and(|v| v.eq_ignore_ascii_case("whatsapp"));
+    const WHATSAPP: Table = &[(Attr::CallerId, Kind::Phone)];
+    let a = attributes::check(node, DIAL, if whatsapp { WHATSAPP } else { &[] }, findings);
+    if whatsapp && !a.has(Attr::CallerId) {
         let hint = "add callerId=\"…\" with a business number that has calling enabled";
         findings.add(rules::E401, node.at, "Dial with callType=\"whatsapp\" needs callerId", hint);
     }
-    if !a.has("confirmSound") {
-        a.report_no_effect("confirmKey", "without confirmSound", findings);
+    if !a.has(Attr::ConfirmSound) {
+        a.report_no_effect(Attr::ConfirmKey, "without confirmSound", findings);
     }
-    if !a.has("confirmKey") {
-        a.report_no_effect("confirmTimeout", "without confirmKey", findings);
+    if !a.has(Attr::ConfirmKey) {
+        a.report_no_effect(Attr::ConfirmTimeout, "without confirmKey", findings);
     }
-    match node.elements().filter(|child| TARGETS.contains(&child.name)).count() {
+    match node.elements().filter(|child| child.is_one_of(TARGETS)).count() {
         0 => {
             let hint = if whatsapp {
                 "add <User>919412341234</User>"
@@ -94,42 +95,46 @@ pub(super) fn dial(node: &Node<'_>, findings: &mut Findings) -> Dial {
         children(node, TARGETS, findings, |child, findings| target(child, whatsapp, findings));
     Dial {
         whatsapp,
-        caller_id: a.owned("callerId"),
-        caller_name: a.owned("callerName"),
-        action: a.target("action", "method"),
-        redirect: a.flag("redirect", true),
-        timeout: a.seconds("timeout", 120),
-        time_limit: a.seconds("timeLimit", 14_400),
-        hangup_on_star: a.flag("hangupOnStar", false),
-        confirm_sound: a.url("confirmSound"),
-        confirm_key: a.keys("confirmKey").and_then(|mut keys| keys.next()),
-        confirm_timeout: a.seconds("confirmTimeout", 120),
-        dial_music: match a.word("dialMusic") {
+        caller_id: a.owned(Attr::CallerId),
+        caller_name: a.owned(Attr::CallerName),
+        action: a.target(Attr::Action, Attr::Method),
+        redirect: a.flag(Attr::Redirect, true),
+        timeout: a.seconds(Attr::Timeout, 120),
+        time_limit: a.seconds(Attr::TimeLimit, 14_400),
+        hangup_on_star: a.flag(Attr::HangupOnStar, false),
+        confirm_sound: a.url(Attr::ConfirmSound),
+        confirm_key: a.keys(Attr::ConfirmKey).and_then(|mut keys| keys.next()),
+        confirm_timeout: a.seconds(Attr::ConfirmTimeout, 120),
+        dial_music: match a.word(Attr::DialMusic) {
             Some("none") => DialMusic::None,
             Some(_) => DialMusic::RingBack,
-            None => a.url("dialMusic").map_or(DialMusic::RingBack, DialMusic::Document),
+            None => a.url(Attr::DialMusic).map_or(DialMusic::RingBack, DialMusic::Document),
         },
-        callback: a.target("callbackUrl", "callbackMethod"),
-        digits_match: a.list("digitsMatch"),
-        digits_match_b_leg: a.list("digitsMatchBLeg"),
-        sip_headers: a.pairs("sipHeaders"),
+        callback: a.target(Attr::CallbackUrl, Attr::CallbackMethod),
+        digits_match: a.list(Attr::DigitsMatch),
+        digits_match_b_leg: a.list(Attr::DigitsMatchBLeg),
+        sip_headers: a.pairs(Attr::SipHeaders),
         targets,
     }
 }
 
 fn target(node: &Node<'_>, whatsapp: bool, findings: &mut Findings) -> Option<DialTarget> {
-    let a =
-        attributes::check(node, if node.name == "Number" { NUMBER } else { USER }, &[], findings);
+    let a = attributes::check(
+        node,
+        if node.tag == Some(Tag::Number) { NUMBER } else { USER },
+        &[],
+        findings,
+    );
     let address = address(node, whatsapp, findings);
     no_children(node, findings);
     Some(DialTarget {
         at: node.at,
         address: address?,
-        send_digits: a.owned("sendDigits"),
-        send_on_preanswer: a.flag("sendOnPreanswer", false),
-        sip_headers: a.pairs("sipHeaders"),
-        caller_id: a.owned("callerId"),
-        caller_name: a.owned("callerName"),
+        send_digits: a.owned(Attr::SendDigits),
+        send_on_preanswer: a.flag(Attr::SendOnPreanswer, false),
+        sip_headers: a.pairs(Attr::SipHeaders),
+        caller_id: a.owned(Attr::CallerId),
+        caller_name: a.owned(Attr::CallerName),
     })
 }
 
@@ -145,7 +150,7 @@ fn address(node: &Node<'_>, whatsapp: bool, findings: &mut Findings) -> Option<D
             if whatsapp { "write the user's WhatsApp number" } else { "write the address to call" };
         return wrong(format!("{} is empty", node.name), hint);
     }
-    let is_number = node.name == "Number";
+    let is_number = node.tag == Some(Tag::Number);
     if whatsapp && is_number {
         let hint = "write <User>: the phone network is not reachable with callType=\"whatsapp\"";
         return wrong("Number in a Dial with callType=\"whatsapp\"".to_owned(), hint);

@@ -1,11 +1,12 @@
 //! `Record`, `Conference`, `MultiPartyCall`, `Stream`.
 
-use crate::ast::{Conference, MemberSound, MultiPartyCall, Record, Stream, Transcription};
+use crate::ast::{Conference, MemberSound, MultiPartyCall, Record, Stream, Target, Transcription};
 use crate::attributes::{self, Attributes, Table};
 use crate::findings::Findings;
+use crate::names::Attr;
 use crate::tree::Node;
 use crate::value::{Case, Kind, Words};
-use model::Digit;
+use model::{Digit, Method};
 
 use super::control::url_body;
 use super::{no_children, report_text, text_body};
@@ -21,98 +22,98 @@ const AUDIO_TYPE: Kind = Kind::Enum(Words {
 const MAX_NAME: usize = 128;
 
 const RECORD: Table = &[
-    ("action", Kind::Url),
-    ("method", Kind::Method),
-    ("redirect", Kind::Bool),
-    ("fileFormat", FILE_FORMAT),
-    ("timeout", Kind::Int(1, 3_600)),
-    ("maxLength", Kind::Int(1, 14_400)),
-    ("playBeep", Kind::Bool),
-    ("finishOnKey", Kind::KeysOrNone),
-    ("recordSession", Kind::Bool),
-    ("startOnDialAnswer", Kind::Bool),
-    ("recordChannelType", Kind::one_of(&["mono", "stereo"])),
-    ("transcriptionType", TRANSCRIPTION_TYPE),
-    ("transcriptionUrl", Kind::Url),
-    ("transcriptionMethod", Kind::Method),
-    ("transcriptionReportType", Kind::one_of(&["full", "compact"])),
-    ("callbackUrl", Kind::Url),
-    ("callbackMethod", Kind::Method),
+    (Attr::Action, Kind::Url),
+    (Attr::Method, Kind::Method),
+    (Attr::Redirect, Kind::Bool),
+    (Attr::FileFormat, FILE_FORMAT),
+    (Attr::Timeout, Kind::Int(1, 3_600)),
+    (Attr::MaxLength, Kind::Int(1, 14_400)),
+    (Attr::PlayBeep, Kind::Bool),
+    (Attr::FinishOnKey, Kind::KeysOrNone),
+    (Attr::RecordSession, Kind::Bool),
+    (Attr::StartOnDialAnswer, Kind::Bool),
+    (Attr::RecordChannelType, Kind::one_of(&["mono", "stereo"])),
+    (Attr::TranscriptionType, TRANSCRIPTION_TYPE),
+    (Attr::TranscriptionUrl, Kind::Url),
+    (Attr::TranscriptionMethod, Kind::Method),
+    (Attr::TranscriptionReportType, Kind::one_of(&["full", "compact"])),
+    (Attr::CallbackUrl, Kind::Url),
+    (Attr::CallbackMethod, Kind::Method),
 ];
 
 const CONFERENCE: Table = &[
-    ("muted", Kind::Bool),
-    ("hangupOnStar", Kind::Bool),
-    ("endConferenceOnExit", Kind::Bool),
-    ("record", Kind::Bool),
-    ("floorEvent", Kind::Bool),
-    ("startConferenceOnEnter", Kind::Bool),
-    ("stayAlone", Kind::Bool),
-    ("redirect", Kind::Bool),
-    ("relayDTMF", Kind::Bool),
-    ("enterSound", MEMBER_SOUND),
-    ("exitSound", MEMBER_SOUND),
-    ("waitSound", Kind::Url),
-    ("maxMembers", Kind::Int(1, 20)),
-    ("timeLimit", Kind::Int(1, 86_400)),
-    ("recordFileFormat", FILE_FORMAT),
-    ("recordWhenAlone", Kind::Bool),
-    ("action", Kind::Url),
-    ("method", Kind::Method),
-    ("callbackUrl", Kind::Url),
-    ("callbackMethod", Kind::Method),
-    ("digitsMatch", Kind::DigitsList),
-    ("sendDigits", Kind::SendDigits),
-    ("transcriptionType", TRANSCRIPTION_TYPE),
-    ("transcriptionUrl", Kind::Url),
-    ("transcriptionMethod", Kind::Method),
+    (Attr::Muted, Kind::Bool),
+    (Attr::HangupOnStar, Kind::Bool),
+    (Attr::EndConferenceOnExit, Kind::Bool),
+    (Attr::Record, Kind::Bool),
+    (Attr::FloorEvent, Kind::Bool),
+    (Attr::StartConferenceOnEnter, Kind::Bool),
+    (Attr::StayAlone, Kind::Bool),
+    (Attr::Redirect, Kind::Bool),
+    (Attr::RelayDtmf, Kind::Bool),
+    (Attr::EnterSound, MEMBER_SOUND),
+    (Attr::ExitSound, MEMBER_SOUND),
+    (Attr::WaitSound, Kind::Url),
+    (Attr::MaxMembers, Kind::Int(1, 20)),
+    (Attr::TimeLimit, Kind::Int(1, 86_400)),
+    (Attr::RecordFileFormat, FILE_FORMAT),
+    (Attr::RecordWhenAlone, Kind::Bool),
+    (Attr::Action, Kind::Url),
+    (Attr::Method, Kind::Method),
+    (Attr::CallbackUrl, Kind::Url),
+    (Attr::CallbackMethod, Kind::Method),
+    (Attr::DigitsMatch, Kind::DigitsList),
+    (Attr::SendDigits, Kind::SendDigits),
+    (Attr::TranscriptionType, TRANSCRIPTION_TYPE),
+    (Attr::TranscriptionUrl, Kind::Url),
+    (Attr::TranscriptionMethod, Kind::Method),
 ];
 const MEMBER_SOUND: Kind = Kind::UrlOr(&["", "beep:1", "beep:2"]);
 
 const MULTI_PARTY_CALL: Table = &[
     (
-        "role",
+        Attr::Role,
         Kind::Enum(Words {
             words: &["agent", "supervisor", "customer", "ai-agent"],
             undocumented: &[],
             case: Case::Insensitive,
         }),
     ),
-    ("maxDuration", Kind::Int(300, 28_800)),
-    ("maxParticipants", Kind::Int(2, 10)),
-    ("recordMinMemberCount", Kind::Int(1, 2)),
-    ("waitTime", Kind::Int(0, 1_800)),
-    ("waitMusicUrl", Kind::Url),
-    ("waitMusicMethod", Kind::Method),
-    ("agentHoldMusicUrl", Kind::Url),
-    ("agentHoldMusicMethod", Kind::Method),
-    ("customerHoldMusicUrl", Kind::Url),
-    ("customerHoldMusicMethod", Kind::Method),
-    ("startRecordingAudio", Kind::Url),
-    ("startRecordingAudioMethod", Kind::Method),
-    ("stopRecordingAudio", Kind::Url),
-    ("stopRecordingAudioMethod", Kind::Method),
-    ("record", Kind::Bool),
-    ("recordParticipantTrack", Kind::Bool),
-    ("stayAlone", Kind::Bool),
-    ("mute", Kind::Bool),
-    ("hold", Kind::Bool),
-    ("endMpcOnExit", Kind::Bool),
-    ("relayDTMFInputs", Kind::Bool),
-    ("transcript", Kind::Bool),
-    ("waitForAgent", Kind::Bool),
-    ("recordCoachVoice", Kind::Bool),
-    ("coachMode", Kind::Bool),
-    ("startMpcOnEnter", Kind::Bool),
-    ("recordFileFormat", FILE_FORMAT),
-    ("recordingCallbackUrl", Kind::Url),
-    ("recordingCallbackMethod", Kind::Method),
-    ("statusCallbackUrl", Kind::Url),
-    ("statusCallbackMethod", Kind::Method),
-    ("onExitActionUrl", Kind::Url),
-    ("onExitActionMethod", Kind::Method),
+    (Attr::MaxDuration, Kind::Int(300, 28_800)),
+    (Attr::MaxParticipants, Kind::Int(2, 10)),
+    (Attr::RecordMinMemberCount, Kind::Int(1, 2)),
+    (Attr::WaitTime, Kind::Int(0, 1_800)),
+    (Attr::WaitMusicUrl, Kind::Url),
+    (Attr::WaitMusicMethod, Kind::Method),
+    (Attr::AgentHoldMusicUrl, Kind::Url),
+    (Attr::AgentHoldMusicMethod, Kind::Method),
+    (Attr::CustomerHoldMusicUrl, Kind::Url),
+    (Attr::CustomerHoldMusicMethod, Kind::Method),
+    (Attr::StartRecordingAudio, Kind::Url),
+    (Attr::StartRecordingAudioMethod, Kind::Method),
+    (Attr::StopRecordingAudio, Kind::Url),
+    (Attr::StopRecordingAudioMethod, Kind::Method),
+    (Attr::Record, Kind::Bool),
+    (Attr::RecordParticipantTrack, Kind::Bool),
+    (Attr::StayAlone, Kind::Bool),
+    (Attr::Mute, Kind::Bool),
+    (Attr::Hold, Kind::Bool),
+    (Attr::EndMpcOnExit, Kind::Bool),
+    (Attr::RelayDtmfInputs, Kind::Bool),
+    (Attr::Transcript, Kind::Bool),
+    (Attr::WaitForAgent, Kind::Bool),
+    (Attr::RecordCoachVoice, Kind::Bool),
+    (Attr::CoachMode, Kind::Bool),
+    (Attr::StartMpcOnEnter, Kind::Bool),
+    (Attr::RecordFileFormat, FILE_FORMAT),
+    (Attr::RecordingCallbackUrl, Kind::Url),
+    (Attr::RecordingCallbackMethod, Kind::Method),
+    (Attr::StatusCallbackUrl, Kind::Url),
+    (Attr::StatusCallbackMethod, Kind::Method),
+    (Attr::OnExitActionUrl, Kind::Url),
+    (Attr::OnExitActionMethod, Kind::Method),
     (
-        "statusCallbackEvents",
+        Attr::StatusCallbackEvents,
         Kind::WordList(&[
             "mpc-state-changes",
             "participant-state-changes",
@@ -122,79 +123,81 @@ const MULTI_PARTY_CALL: Table = &[
             "participant-audio-events",
         ]),
     ),
-    ("enterSound", MPC_SOUND),
-    ("enterSoundMethod", Kind::Method),
-    ("exitSound", MPC_SOUND),
-    ("exitSoundMethod", Kind::Method),
-    ("transcriptionUrl", Kind::Url),
-    ("aiAgentStreamServiceUrl", Kind::WsUrl),
-    ("aiAgentStreamContentType", AUDIO_TYPE),
-    ("aiAgentStreamStatusCallbackUrl", Kind::Url),
-    ("aiAgentStreamStatusCallbackMethod", Kind::Method),
-    ("aiAgentStreamSamplingRate", Kind::Int(1, u32::MAX)),
-    ("aiAgentStreamExtraHeaders", Kind::Pairs(usize::MAX)),
+    (Attr::EnterSound, MPC_SOUND),
+    (Attr::EnterSoundMethod, Kind::Method),
+    (Attr::ExitSound, MPC_SOUND),
+    (Attr::ExitSoundMethod, Kind::Method),
+    (Attr::TranscriptionUrl, Kind::Url),
+    (Attr::AiAgentStreamServiceUrl, Kind::WsUrl),
+    (Attr::AiAgentStreamContentType, AUDIO_TYPE),
+    (Attr::AiAgentStreamStatusCallbackUrl, Kind::Url),
+    (Attr::AiAgentStreamStatusCallbackMethod, Kind::Method),
+    (Attr::AiAgentStreamSamplingRate, Kind::Int(1, u32::MAX)),
+    (Attr::AiAgentStreamExtraHeaders, Kind::Pairs(usize::MAX)),
 ];
 const MPC_SOUND: Kind = Kind::UrlOr(&["none", "", "beep:1", "beep:2"]);
 
 const STREAM: Table = &[
-    ("bidirectional", Kind::Bool),
-    ("audioTrack", Kind::one_of(&["inbound", "outbound", "both"])),
-    ("streamTimeout", Kind::Int(1, 86_400)),
-    ("statusCallbackUrl", Kind::Url),
-    ("statusCallbackMethod", Kind::Method),
-    ("contentType", AUDIO_TYPE),
-    ("extraHeaders", Kind::Pairs(512)),
-    ("keepCallAlive", Kind::Bool),
-    ("noiseCancellation", Kind::Bool),
-    ("noiseCancellationLevel", Kind::Int(60, 100)),
+    (Attr::Bidirectional, Kind::Bool),
+    (Attr::AudioTrack, Kind::one_of(&["inbound", "outbound", "both"])),
+    (Attr::StreamTimeout, Kind::Int(1, 86_400)),
+    (Attr::StatusCallbackUrl, Kind::Url),
+    (Attr::StatusCallbackMethod, Kind::Method),
+    (Attr::ContentType, AUDIO_TYPE),
+    (Attr::ExtraHeaders, Kind::Pairs(512)),
+    (Attr::KeepCallAlive, Kind::Bool),
+    (Attr::NoiseCancellation, Kind::Bool),
+    (Attr::NoiseCancellationLevel, Kind::Int(60, 100)),
 ];
 
 pub(super) fn record(node: &Node<'_>, findings: &mut Findings) -> Record {
     let a = attributes::check(node, RECORD, &[], findings);
     let (record_session, start_on_dial_answer) =
-        (a.flag("recordSession", false), a.flag("startOnDialAnswer", false));
+        (a.flag(Attr::RecordSession, false), a.flag(Attr::StartOnDialAnswer, false));
     if record_session || start_on_dial_answer {
-        for name in ["timeout", "finishOnKey", "playBeep"] {
+        for name in [Attr::Timeout, Attr::FinishOnKey, Attr::PlayBeep] {
             a.report_no_effect(name, "on a background recording", findings);
         }
     }
     report_text(node, findings);
     no_children(node, findings);
     Record {
-        action: a.target("action", "method"),
-        redirect: a.flag("redirect", true),
-        mp3: a.word("fileFormat") != Some("wav"),
-        timeout: a.seconds("timeout", 15),
-        max_length: a.maybe_seconds("maxLength"),
-        play_beep: a.flag("playBeep", true),
-        finish_on_key: match a.keys("finishOnKey") {
+        action: a.target(Attr::Action, Attr::Method),
+        redirect: a.flag(Attr::Redirect, true),
+        mp3: a.word(Attr::FileFormat) != Some("wav"),
+        timeout: a.seconds(Attr::Timeout, 15),
+        max_length: a.maybe_seconds(Attr::MaxLength),
+        play_beep: a.flag(Attr::PlayBeep, true),
+        finish_on_key: match a.keys(Attr::FinishOnKey) {
             Some(keys) => keys.collect(),
             None => Digit::try_from('#').into_iter().collect(),
         },
         record_session,
         start_on_dial_answer,
-        stereo: a.word("recordChannelType") != Some("mono"),
+        stereo: a.word(Attr::RecordChannelType) != Some("mono"),
         transcription: transcription(&a),
-        callback: a.target("callbackUrl", "callbackMethod"),
+        callback: a.target(Attr::CallbackUrl, Attr::CallbackMethod),
     }
 }
 
 fn transcription(a: &Attributes<'_>) -> Option<Transcription> {
-    let target = a.target("transcriptionUrl", "transcriptionMethod");
-    let kind = a.word("transcriptionType");
+    let target = a.target(Attr::TranscriptionUrl, Attr::TranscriptionMethod);
+    let kind = a.word(Attr::TranscriptionType);
     (target.is_some() || kind.is_some()).then(|| Transcription {
         kind: kind.unwrap_or("auto").to_owned(),
         target,
-        report_full: a.word("transcriptionReportType") == Some("full"),
+        report_full: a.word(Attr::TranscriptionReportType) == Some("full"),
     })
 }
 
-fn member_sound(a: &Attributes<'_>, name: &str) -> MemberSound {
+fn member_sound(a: &Attributes<'_>, name: Attr) -> MemberSound {
     match a.word(name) {
         Some("beep:1") => MemberSound::Beep(1),
         Some("beep:2") => MemberSound::Beep(2),
         Some(_) => MemberSound::None,
-        None => a.target(name, "").map_or(MemberSound::None, MemberSound::Document),
+        None => a.url(name).map_or(MemberSound::None, |url| {
+            MemberSound::Document(Target { url, method: Method::Post })
+        }),
     }
 }
 
@@ -204,56 +207,56 @@ pub(super) fn conference(node: &Node<'_>, findings: &mut Findings) -> Conference
     no_children(node, findings);
     Conference {
         name,
-        muted: a.flag("muted", false),
-        hangup_on_star: a.flag("hangupOnStar", false),
-        end_on_exit: a.flag("endConferenceOnExit", false),
-        record: a.flag("record", false),
-        floor_event: a.flag("floorEvent", false),
-        start_on_enter: a.flag("startConferenceOnEnter", true),
-        stay_alone: a.flag("stayAlone", true),
-        redirect: a.flag("redirect", true),
-        relay_dtmf: a.flag("relayDTMF", true),
-        enter_sound: member_sound(&a, "enterSound"),
-        exit_sound: member_sound(&a, "exitSound"),
-        wait_sound: a.url("waitSound"),
-        max_members: a.small("maxMembers", 20),
-        time_limit: a.seconds("timeLimit", 86_400),
-        record_mp3: a.word("recordFileFormat") != Some("wav"),
-        record_when_alone: a.flag("recordWhenAlone", true),
-        action: a.target("action", "method"),
-        callback: a.target("callbackUrl", "callbackMethod"),
-        digits_match: a.list("digitsMatch"),
-        send_digits: a.owned("sendDigits"),
+        muted: a.flag(Attr::Muted, false),
+        hangup_on_star: a.flag(Attr::HangupOnStar, false),
+        end_on_exit: a.flag(Attr::EndConferenceOnExit, false),
+        record: a.flag(Attr::Record, false),
+        floor_event: a.flag(Attr::FloorEvent, false),
+        start_on_enter: a.flag(Attr::StartConferenceOnEnter, true),
+        stay_alone: a.flag(Attr::StayAlone, true),
+        redirect: a.flag(Attr::Redirect, true),
+        relay_dtmf: a.flag(Attr::RelayDtmf, true),
+        enter_sound: member_sound(&a, Attr::EnterSound),
+        exit_sound: member_sound(&a, Attr::ExitSound),
+        wait_sound: a.url(Attr::WaitSound),
+        max_members: a.small(Attr::MaxMembers, 20),
+        time_limit: a.seconds(Attr::TimeLimit, 86_400),
+        record_mp3: a.word(Attr::RecordFileFormat) != Some("wav"),
+        record_when_alone: a.flag(Attr::RecordWhenAlone, true),
+        action: a.target(Attr::Action, Attr::Method),
+        callback: a.target(Attr::CallbackUrl, Attr::CallbackMethod),
+        digits_match: a.list(Attr::DigitsMatch),
+        send_digits: a.owned(Attr::SendDigits),
         transcription: transcription(&a),
     }
 }
 
 pub(super) fn multi_party_call(node: &Node<'_>, findings: &mut Findings) -> MultiPartyCall {
     let a = attributes::check(node, MULTI_PARTY_CALL, &[], findings);
-    a.require("role", findings);
+    a.require(Attr::Role, findings);
     let name = text_body(node, "the name of the multi-party call", MAX_NAME, findings);
     no_children(node, findings);
     let attributes = a
         .texts()
-        .filter(|(name, _)| *name != "role")
-        .map(|(name, text)| (name.to_owned(), text.to_owned()))
+        .filter(|(name, _)| *name != Attr::Role)
+        .map(|(name, text)| (name.as_str().to_owned(), text.to_owned()))
         .collect();
-    MultiPartyCall { name, role: a.word("role").unwrap_or_default().to_owned(), attributes }
+    MultiPartyCall { name, role: a.word(Attr::Role).unwrap_or_default().to_owned(), attributes }
 }
 
 pub(super) fn stream(node: &Node<'_>, findings: &mut Findings) -> Option<Stream> {
     let a = attributes::check(node, STREAM, &[], findings);
-    let bidirectional = a.flag("bidirectional", false);
-    let audio_track = a.word("audioTrack").unwrap_or("inbound");
+    let bidirectional = a.flag(Attr::Bidirectional, false);
+    let audio_track = a.word(Attr::AudioTrack).unwrap_or("inbound");
     if bidirectional && audio_track != "inbound" {
         let message = format!("audioTrack=\"{audio_track}\" with bidirectional=\"true\"");
         let hint = "write audioTrack=\"inbound\", or remove bidirectional";
-        a.report_contradiction("audioTrack", &message, hint, findings);
+        a.report_contradiction(Attr::AudioTrack, &message, hint, findings);
     }
-    let noise_cancellation = a.flag("noiseCancellation", false);
+    let noise_cancellation = a.flag(Attr::NoiseCancellation, false);
     if !noise_cancellation {
         a.report_no_effect(
-            "noiseCancellationLevel",
+            Attr::NoiseCancellationLevel,
             "without noiseCancellation=\"true\"",
             findings,
         );
@@ -264,12 +267,12 @@ pub(super) fn stream(node: &Node<'_>, findings: &mut Findings) -> Option<Stream>
         url: url?,
         bidirectional,
         audio_track: audio_track.to_owned(),
-        timeout: a.seconds("streamTimeout", 86_400),
-        status_callback: a.target("statusCallbackUrl", "statusCallbackMethod"),
-        content_type: a.word("contentType").unwrap_or("audio/x-l16;rate=8000").to_owned(),
-        extra_headers: a.pairs("extraHeaders"),
-        keep_call_alive: a.flag("keepCallAlive", false),
+        timeout: a.seconds(Attr::StreamTimeout, 86_400),
+        status_callback: a.target(Attr::StatusCallbackUrl, Attr::StatusCallbackMethod),
+        content_type: a.word(Attr::ContentType).unwrap_or("audio/x-l16;rate=8000").to_owned(),
+        extra_headers: a.pairs(Attr::ExtraHeaders),
+        keep_call_alive: a.flag(Attr::KeepCallAlive, false),
         noise_cancellation,
-        noise_cancellation_level: a.small("noiseCancellationLevel", 85),
+        noise_cancellation_level: a.small(Attr::NoiseCancellationLevel, 85),
     })
 }

@@ -16,27 +16,27 @@ use super::ast::{Element, ElementKind, Prompt};
 use super::attributes;
 use super::findings::{Findings, quoted, shortened};
 use super::grammar::trim;
+use super::names::{Attr, Tag};
 use super::rules;
 use super::tree::Node;
 use super::value;
 
-const RESPONSE: &[&str] = ElementKind::NAMES;
-const PRE_ANSWER: &[&str] = &["Speak", "Play", "Wait", "GetDigits", "Redirect", "Message", "DTMF"];
-const PROMPTS: &[&str] = &["Speak", "Play", "Wait"];
-const NO_CHILDREN: &[&str] = &[];
 /// Maximum length of a name that may be a misspelt element.
 const MISSPELT_MAX: usize = 32;
+const PRE_ANSWER: &[Tag] =
+    &[Tag::Speak, Tag::Play, Tag::Wait, Tag::GetDigits, Tag::Redirect, Tag::Message, Tag::Dtmf];
+const PROMPTS: &[Tag] = &[Tag::Speak, Tag::Play, Tag::Wait];
 
 /// Checks the root element and returns the children of `Response`.
 pub(super) fn document(root: &Node<'_>, findings: &mut Findings) -> Vec<Element> {
-    if root.name != "Response" {
+    if root.tag != Some(Tag::Response) {
         let message = format!("the root element is {}", quoted(root.name));
         findings.add(rules::E201, root.at, message, "write <Response>, in exactly this spelling");
         return Vec::new();
     }
     attributes::check(root, &[], &[], findings);
     report_text(root, findings);
-    let mut elements = children(root, RESPONSE, findings, element);
+    let mut elements = children(root, Tag::RESPONSE, findings, element);
     // A call keeps the list until its next document.
     elements.shrink_to_fit();
     if root.elements().next().is_none() {
@@ -47,27 +47,27 @@ pub(super) fn document(root: &Node<'_>, findings: &mut Findings) -> Vec<Element>
             "add elements, or <Hangup/> if the call should end",
         );
     }
-    check_siblings(root, RESPONSE, findings);
+    check_siblings(root, Tag::RESPONSE, findings);
     elements
 }
 
 fn element(node: &Node<'_>, findings: &mut Findings) -> Option<Element> {
-    let kind = match node.name {
-        "Speak" => ElementKind::Speak(speak::speak(node, findings)),
-        "Play" => ElementKind::Play(prompt::play(node, findings)?),
-        "Wait" => ElementKind::Wait(prompt::wait(node, findings)),
-        "GetInput" => ElementKind::GetInput(prompt::get_input(node, findings)?),
-        "GetDigits" => ElementKind::GetDigits(prompt::get_digits(node, findings)),
-        "Record" => ElementKind::Record(media::record(node, findings)),
-        "Dial" => ElementKind::Dial(dial::dial(node, findings)),
-        "Conference" => ElementKind::Conference(media::conference(node, findings)),
-        "MultiPartyCall" => ElementKind::MultiPartyCall(media::multi_party_call(node, findings)),
-        "Stream" => ElementKind::Stream(media::stream(node, findings)?),
-        "DTMF" => ElementKind::Dtmf(control::dtmf(node, findings)),
-        "Redirect" => ElementKind::Redirect(control::redirect(node, findings)?),
-        "Hangup" => ElementKind::Hangup(control::hangup(node, findings)),
-        "PreAnswer" => ElementKind::PreAnswer(control::pre_answer(node, findings)),
-        "Message" => ElementKind::Message(control::message(node, findings)),
+    let kind = match node.tag? {
+        Tag::Speak => ElementKind::Speak(speak::speak(node, findings)),
+        Tag::Play => ElementKind::Play(prompt::play(node, findings)?),
+        Tag::Wait => ElementKind::Wait(prompt::wait(node, findings)),
+        Tag::GetInput => ElementKind::GetInput(prompt::get_input(node, findings)?),
+        Tag::GetDigits => ElementKind::GetDigits(prompt::get_digits(node, findings)),
+        Tag::Record => ElementKind::Record(media::record(node, findings)),
+        Tag::Dial => ElementKind::Dial(dial::dial(node, findings)),
+        Tag::Conference => ElementKind::Conference(media::conference(node, findings)),
+        Tag::MultiPartyCall => ElementKind::MultiPartyCall(media::multi_party_call(node, findings)),
+        Tag::Stream => ElementKind::Stream(media::stream(node, findings)?),
+        Tag::Dtmf => ElementKind::Dtmf(control::dtmf(node, findings)),
+        Tag::Redirect => ElementKind::Redirect(control::redirect(node, findings)?),
+        Tag::Hangup => ElementKind::Hangup(control::hangup(node, findings)),
+        Tag::PreAnswer => ElementKind::PreAnswer(control::pre_answer(node, findings)),
+        Tag::Message => ElementKind::Message(control::message(node, findings)),
         _ => return None,
     };
     Some(Element { at: node.at, kind })
@@ -76,10 +76,10 @@ fn element(node: &Node<'_>, findings: &mut Findings) -> Option<Element> {
 /// Checks the content of `GetInput` or `GetDigits`.
 fn prompts(node: &Node<'_>, findings: &mut Findings) -> Vec<Prompt> {
     report_text(node, findings);
-    let prompts = children(node, PROMPTS, findings, |child, findings| match child.name {
-        "Speak" => Some(Prompt::Speak(speak::speak(child, findings))),
-        "Play" => prompt::play(child, findings).map(Prompt::Play),
-        "Wait" => Some(Prompt::Wait(prompt::wait(child, findings))),
+    let prompts = children(node, PROMPTS, findings, |child, findings| match child.tag? {
+        Tag::Speak => Some(Prompt::Speak(speak::speak(child, findings))),
+        Tag::Play => prompt::play(child, findings).map(Prompt::Play),
+        Tag::Wait => Some(Prompt::Wait(prompt::wait(child, findings))),
         _ => None,
     });
     check_siblings(node, PROMPTS, findings);
@@ -90,25 +90,27 @@ fn prompts(node: &Node<'_>, findings: &mut Findings) -> Vec<Prompt> {
 /// misplaced ones.
 fn children<T>(
     parent: &Node<'_>,
-    allowed: &[&str],
+    allowed: &[Tag],
     findings: &mut Findings,
     mut convert: impl FnMut(&Node<'_>, &mut Findings) -> Option<T>,
 ) -> Vec<T> {
     let mut out = Vec::with_capacity(parent.elements().count());
     for child in parent.elements() {
-        if allowed.contains(&child.name) {
-            out.extend(convert(&child, findings));
-        } else if is_known(child.name) {
-            let message = format!("{} is not allowed in {}", child.name, parent.name);
-            findings.add(
-                rules::E203,
-                child.at,
-                message,
-                placement_hint(child.name, parent.name, allowed),
-            );
-        } else {
-            let message = format!("unknown element {}", quoted(child.name));
-            findings.add(rules::E202, child.at, message, spelling_hint(child.name, allowed));
+        match child.tag {
+            Some(tag) if allowed.contains(&tag) => {
+                if let Some(converted) = convert(&child, findings) {
+                    out.push(converted);
+                }
+            }
+            Some(tag) => {
+                let message = format!("{tag} is not allowed in {}", parent.name);
+                let hint = placement_hint(tag, parent, allowed);
+                findings.add(rules::E203, child.at, message, hint);
+            }
+            None => {
+                let message = format!("unknown element {}", quoted(child.name));
+                findings.add(rules::E202, child.at, message, spelling_hint(child.name, allowed));
+            }
         }
     }
     out
@@ -116,34 +118,30 @@ fn children<T>(
 
 /// Reports any child element, for an element that has no children.
 fn no_children(node: &Node<'_>, findings: &mut Findings) {
-    children(node, NO_CHILDREN, findings, |_, _| None::<()>);
+    children(node, &[], findings, |_, _| None::<()>);
 }
 
-fn is_known(name: &str) -> bool {
-    RESPONSE.contains(&name)
-        || matches!(name, "Response" | "Number" | "User")
-        || speak::is_ssml(name)
-}
-
-fn placement_hint(name: &str, parent: &str, allowed: &[&str]) -> Cow<'static, str> {
-    if speak::is_ssml(name) && !speak::is_ssml(parent) && parent != "Speak" {
+fn placement_hint(tag: Tag, parent: &Node<'_>, allowed: &[Tag]) -> Cow<'static, str> {
+    let in_speech = parent.tag == Some(Tag::Speak) || parent.is_one_of(speak::SSML);
+    let parent = parent.name;
+    if speak::SSML.contains(&tag) && !in_speech {
         "move it into <Speak>".into()
-    } else if matches!(name, "Number" | "User") {
+    } else if dial::TARGETS.contains(&tag) {
         "move it into <Dial>".into()
     } else if allowed.is_empty() {
         format!("{parent} takes no elements: move it after {parent}").into()
     } else {
-        format!("{parent} takes {}", allowed.join(", ")).into()
+        format!("{parent} takes {}", joined(allowed)).into()
     }
 }
 
-fn spelling_hint(name: &str, allowed: &[&str]) -> Cow<'static, str> {
-    let every = RESPONSE
-        .iter()
-        .chain(&["Number", "User"])
-        .copied()
-        .chain(speak::SSML_NAMES.iter().copied());
-    if let Some(known) = every.into_iter().find(|known| known.eq_ignore_ascii_case(name)) {
+fn joined(tags: &[Tag]) -> String {
+    tags.iter().map(|tag| tag.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+fn spelling_hint(name: &str, allowed: &[Tag]) -> Cow<'static, str> {
+    let every = Tag::RESPONSE.iter().chain(dial::TARGETS).chain(speak::SSML);
+    if let Some(known) = every.into_iter().find(|known| known.as_str().eq_ignore_ascii_case(name)) {
         return format!("write {known}: names are case-sensitive").into();
     }
     // Names of the same elements in other call-control dialects.
@@ -158,7 +156,7 @@ fn spelling_hint(name: &str, allowed: &[&str]) -> Cow<'static, str> {
         _ => {
             return match nearest(name, allowed) {
                 Some(known) => format!("did you mean {known}?").into(),
-                None => format!("allowed here: {}", allowed.join(", ")).into(),
+                None => format!("allowed here: {}", joined(allowed)).into(),
             };
         }
     };
@@ -166,14 +164,15 @@ fn spelling_hint(name: &str, allowed: &[&str]) -> Cow<'static, str> {
 }
 
 /// The allowed element whose name differs least, if only a letter in three is wrong.
-fn nearest<'a>(name: &str, allowed: &[&'a str]) -> Option<&'a str> {
+fn nearest(name: &str, allowed: &[Tag]) -> Option<&'static str> {
     if name.len() > MISSPELT_MAX {
         return None;
     }
     let name = name.to_ascii_lowercase();
     let near = allowed
         .iter()
-        .map(|known| (strsim::osa_distance(&name, &known.to_ascii_lowercase()), *known));
+        .map(|tag| tag.as_str())
+        .map(|known| (strsim::osa_distance(&name, &known.to_ascii_lowercase()), known));
     near.filter(|(distance, known)| *distance <= known.len() / 3).min().map(|(_, known)| known)
 }
 
@@ -231,14 +230,12 @@ fn text_body(node: &Node<'_>, what: &str, max: usize, findings: &mut Findings) -
 }
 
 /// Checks the rules about an element and its following siblings: W305, W307, W309.
-fn check_siblings(parent: &Node<'_>, allowed: &[&str], findings: &mut Findings) {
+fn check_siblings(parent: &Node<'_>, allowed: &[Tag], findings: &mut Findings) {
     let mut elements = parent.elements().peekable();
-    let mut answered_by: Option<&str> = None;
+    let mut answered_by: Option<Tag> = None;
     while let Some(node) = elements.next() {
-        if !allowed.contains(&node.name) {
-            continue;
-        }
-        if node.name == "Hangup" && node.raw("schedule").is_some() && elements.peek().is_none() {
+        let Some(tag) = node.tag.filter(|tag| allowed.contains(tag)) else { continue };
+        if tag == Tag::Hangup && node.raw(Attr::Schedule).is_some() && elements.peek().is_none() {
             findings.add(
                 rules::W305,
                 node.at,
@@ -246,50 +243,55 @@ fn check_siblings(parent: &Node<'_>, allowed: &[&str], findings: &mut Findings) 
                 "move it before the elements that should run until then",
             );
         }
-        if let (Some(by), "PreAnswer") = (answered_by, node.name) {
+        if let (Some(by), Tag::PreAnswer) = (answered_by, tag) {
             let message = format!("PreAnswer has no effect: the call is already answered by {by}");
             findings.add(rules::W309, node.at, message, format!("move it before {by}"));
         }
-        if ends_document(&node) {
+        if ends_document(&node, tag) {
             if let Some(next) = elements.peek() {
                 let message = format!(
-                    "{} never runs: no element after {} is reached",
-                    shortened(next.name),
-                    node.name
+                    "{} never runs: no element after {tag} is reached",
+                    shortened(next.name)
                 );
                 findings.add(
                     rules::W307,
                     next.at,
                     message,
-                    format!("remove it, or move it before {}", node.name),
+                    format!("remove it, or move it before {tag}"),
                 );
             }
             return;
         }
-        if answers(&node) {
-            answered_by = answered_by.or(Some(node.name));
+        if answers(&node, tag) {
+            answered_by = answered_by.or(Some(tag));
         }
     }
 }
 
 /// Whether no element after this one can run.
-fn ends_document(node: &Node<'_>) -> bool {
-    match node.name {
-        "Redirect" => true,
-        "Hangup" => node.raw("schedule").is_none(),
-        "Speak" | "Play" => {
-            node.raw("loop").is_some_and(|v| value::is_number(v) && v.bytes().all(|b| b == b'0'))
-        }
+fn ends_document(node: &Node<'_>, tag: Tag) -> bool {
+    match tag {
+        Tag::Redirect => true,
+        Tag::Hangup => node.raw(Attr::Schedule).is_none(),
+        Tag::Speak | Tag::Play => node
+            .raw(Attr::Loop)
+            .is_some_and(|v| value::is_number(v) && v.bytes().all(|b| b == b'0')),
         _ => false,
     }
 }
 
 /// Whether the element answers the call.
-fn answers(node: &Node<'_>) -> bool {
-    match node.name {
-        "Speak" | "Play" | "GetInput" | "GetDigits" | "Conference" | "MultiPartyCall"
-        | "Stream" | "DTMF" => true,
-        "Record" => !node.is_true("recordSession") && !node.is_true("startOnDialAnswer"),
+fn answers(node: &Node<'_>, tag: Tag) -> bool {
+    match tag {
+        Tag::Speak
+        | Tag::Play
+        | Tag::GetInput
+        | Tag::GetDigits
+        | Tag::Conference
+        | Tag::MultiPartyCall
+        | Tag::Stream
+        | Tag::Dtmf => true,
+        Tag::Record => !node.is_true(Attr::RecordSession) && !node.is_true(Attr::StartOnDialAnswer),
         _ => false,
     }
 }

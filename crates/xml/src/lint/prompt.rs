@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::ast::{Beep, GetDigits, GetInput, InputType, Play, Wait};
 use crate::attributes::{self, Attributes, Table};
 use crate::findings::Findings;
+use crate::names::Attr;
 use crate::tree::Node;
 use crate::value::Kind;
 use model::Digit;
@@ -13,83 +14,83 @@ use super::control::url_body;
 use super::speak::repeat;
 use super::{no_children, prompts, report_text};
 
-const PLAY: Table = &[("loop", Kind::Int(0, 10_000))];
+const PLAY: Table = &[(Attr::Loop, Kind::Int(0, 10_000))];
 
 const WAIT: Table = &[
-    ("length", Kind::Int(1, 14_400)),
-    ("silence", Kind::Bool),
-    ("minSilence", Kind::Int(1, 60_000)),
-    ("beep", Kind::Beep),
+    (Attr::Length, Kind::Int(1, 14_400)),
+    (Attr::Silence, Kind::Bool),
+    (Attr::MinSilence, Kind::Int(1, 60_000)),
+    (Attr::Beep, Kind::Beep),
 ];
 
 const GET_INPUT: Table = &[
-    ("action", Kind::Url),
-    ("method", Kind::Method),
-    ("inputType", Kind::Input),
-    ("executionTimeout", Kind::Int(5, 60)),
-    ("digitEndTimeout", Kind::IntOr(2, 10, "auto", 3)),
-    ("speechEndTimeout", Kind::IntOr(2, 10, "auto", 1)),
-    ("startInputTimeout", Kind::Int(1, 60)),
-    ("finishOnKey", Kind::KeyOrNone),
-    ("numDigits", Kind::Int(1, 32)),
-    ("retries", Kind::Int(1, 10)),
-    ("speechModel", Kind::OpenEnum(&["default", "command_and_search", "phone_call"])),
-    ("hints", Kind::Hints),
-    ("language", Kind::Lang),
-    ("interimSpeechResultsCallback", Kind::Url),
-    ("interimSpeechResultsCallbackMethod", Kind::Method),
-    ("profanityFilter", Kind::Bool),
-    ("log", Kind::Bool),
-    ("redirect", Kind::Bool),
+    (Attr::Action, Kind::Url),
+    (Attr::Method, Kind::Method),
+    (Attr::InputType, Kind::Input),
+    (Attr::ExecutionTimeout, Kind::Int(5, 60)),
+    (Attr::DigitEndTimeout, Kind::IntOr(2, 10, "auto", 3)),
+    (Attr::SpeechEndTimeout, Kind::IntOr(2, 10, "auto", 1)),
+    (Attr::StartInputTimeout, Kind::Int(1, 60)),
+    (Attr::FinishOnKey, Kind::KeyOrNone),
+    (Attr::NumDigits, Kind::Int(1, 32)),
+    (Attr::Retries, Kind::Int(1, 10)),
+    (Attr::SpeechModel, Kind::OpenEnum(&["default", "command_and_search", "phone_call"])),
+    (Attr::Hints, Kind::Hints),
+    (Attr::Language, Kind::Lang),
+    (Attr::InterimSpeechResultsCallback, Kind::Url),
+    (Attr::InterimSpeechResultsCallbackMethod, Kind::Method),
+    (Attr::ProfanityFilter, Kind::Bool),
+    (Attr::Log, Kind::Bool),
+    (Attr::Redirect, Kind::Bool),
 ];
 
 /// Attributes of `GetInput` that have no effect on speech.
-const DIGIT_ATTRIBUTES: &[&str] = &["numDigits", "digitEndTimeout", "finishOnKey"];
+const DIGIT_ATTRIBUTES: &[Attr] = &[Attr::NumDigits, Attr::DigitEndTimeout, Attr::FinishOnKey];
 /// Attributes of `GetInput` that have no effect on digits.
-const SPEECH_ATTRIBUTES: &[&str] = &[
-    "speechEndTimeout",
-    "speechModel",
-    "hints",
-    "language",
-    "profanityFilter",
-    "interimSpeechResultsCallback",
-    "interimSpeechResultsCallbackMethod",
+const SPEECH_ATTRIBUTES: &[Attr] = &[
+    Attr::SpeechEndTimeout,
+    Attr::SpeechModel,
+    Attr::Hints,
+    Attr::Language,
+    Attr::ProfanityFilter,
+    Attr::InterimSpeechResultsCallback,
+    Attr::InterimSpeechResultsCallbackMethod,
 ];
 
 const GET_DIGITS: Table = &[
-    ("action", Kind::Url),
-    ("method", Kind::Method),
-    ("timeout", Kind::Int(1, 3_600)),
-    ("digitTimeout", Kind::Int(1, 60)),
-    ("finishOnKey", Kind::KeyOrNone),
-    ("numDigits", Kind::Int(1, 99)),
-    ("retries", Kind::Int(1, 100)),
-    ("redirect", Kind::Bool),
-    ("playBeep", Kind::Bool),
-    ("validDigits", Kind::Keys(12)),
-    ("invalidDigitsSound", Kind::Url),
-    ("log", Kind::Bool),
+    (Attr::Action, Kind::Url),
+    (Attr::Method, Kind::Method),
+    (Attr::Timeout, Kind::Int(1, 3_600)),
+    (Attr::DigitTimeout, Kind::Int(1, 60)),
+    (Attr::FinishOnKey, Kind::KeyOrNone),
+    (Attr::NumDigits, Kind::Int(1, 99)),
+    (Attr::Retries, Kind::Int(1, 100)),
+    (Attr::Redirect, Kind::Bool),
+    (Attr::PlayBeep, Kind::Bool),
+    (Attr::ValidDigits, Kind::Keys(12)),
+    (Attr::InvalidDigitsSound, Kind::Url),
+    (Attr::Log, Kind::Bool),
 ];
 
 pub(super) fn play(node: &Node<'_>, findings: &mut Findings) -> Option<Play> {
     let attributes = attributes::check(node, PLAY, &[], findings);
     let url = url_body(node, Kind::Url, findings);
     no_children(node, findings);
-    Some(Play { url: url?, repeat: repeat(attributes.number("loop")) })
+    Some(Play { url: url?, repeat: repeat(attributes.number(Attr::Loop)) })
 }
 
 pub(super) fn wait(node: &Node<'_>, findings: &mut Findings) -> Wait {
     let attributes = attributes::check(node, WAIT, &[], findings);
-    let silence = attributes.flag("silence", false);
+    let silence = attributes.flag(Attr::Silence, false);
     if !silence {
-        attributes.report_no_effect("minSilence", "without silence=\"true\"", findings);
+        attributes.report_no_effect(Attr::MinSilence, "without silence=\"true\"", findings);
     }
     report_text(node, findings);
     no_children(node, findings);
     let min_silence =
-        Duration::from_millis(attributes.number("minSilence").unwrap_or(2_000).into());
+        Duration::from_millis(attributes.number(Attr::MinSilence).unwrap_or(2_000).into());
     Wait {
-        length: attributes.seconds("length", 1),
+        length: attributes.seconds(Attr::Length, 1),
         min_silence: silence.then_some(min_silence),
         beep: beep(&attributes),
     }
@@ -99,7 +100,7 @@ pub(super) fn wait(node: &Node<'_>, findings: &mut Findings) -> Wait {
 /// them. Returns `None` if no beep is to be detected.
 fn beep(attributes: &Attributes<'_>) -> Option<Beep> {
     let mut beep = Beep::default();
-    let given = attributes.pairs("beep");
+    let given = attributes.pairs(Attr::Beep);
     for (name, number) in &given {
         // Larger numbers are clamped.
         let number = number.parse().unwrap_or(u32::MAX);
@@ -110,7 +111,7 @@ fn beep(attributes: &Attributes<'_>) -> Option<Beep> {
             _ => beep.threshold = number,
         }
     }
-    (!given.is_empty() || attributes.flag("beep", false)).then_some(beep)
+    (!given.is_empty() || attributes.flag(Attr::Beep, false)).then_some(beep)
 }
 
 /// Converts the `finishOnKey` attribute. The default is `#`. Returns `None` if no key is set.
@@ -123,12 +124,12 @@ fn finish_key(keys: Option<impl Iterator<Item = Digit>>) -> Option<Digit> {
 
 pub(super) fn get_input(node: &Node<'_>, findings: &mut Findings) -> Option<GetInput> {
     let a = attributes::check(node, GET_INPUT, &[], findings);
-    a.require("action", findings);
-    let (input_type, unused): (_, &[&str]) = match a.word("inputType") {
+    a.require(Attr::Action, findings);
+    let (input_type, unused): (_, &[Attr]) = match a.word(Attr::InputType) {
         Some("dtmf speech") => (InputType::DtmfSpeech, &[]),
         Some("speech") => (InputType::Speech, DIGIT_ATTRIBUTES),
         // The value is invalid, so it is unknown which attributes have an effect.
-        None if a.has("inputType") => (InputType::Dtmf, &[]),
+        None if a.has(Attr::InputType) => (InputType::Dtmf, &[]),
         Some(_) | None => (InputType::Dtmf, SPEECH_ATTRIBUTES),
     };
     let because = if input_type == InputType::Speech {
@@ -137,26 +138,27 @@ pub(super) fn get_input(node: &Node<'_>, findings: &mut Findings) -> Option<GetI
         "unless inputType includes speech"
     };
     for name in unused {
-        a.report_no_effect(name, because, findings);
+        a.report_no_effect(*name, because, findings);
     }
     let prompts = prompts(node, findings);
     Some(GetInput {
-        action: a.target("action", "method")?,
-        redirect: a.flag("redirect", true),
+        action: a.target(Attr::Action, Attr::Method)?,
+        redirect: a.flag(Attr::Redirect, true),
         input_type,
-        execution_timeout: a.seconds("executionTimeout", 15),
-        digit_end_timeout: a.seconds("digitEndTimeout", 3),
-        speech_end_timeout: a.seconds("speechEndTimeout", 1),
-        start_input_timeout: a.maybe_seconds("startInputTimeout"),
-        finish_on_key: finish_key(a.keys("finishOnKey")),
-        num_digits: a.small("numDigits", 32),
-        retries: a.small("retries", 1),
-        speech_model: a.owned("speechModel").unwrap_or_else(|| "default".to_owned()),
-        hints: a.list("hints"),
-        language: a.owned("language").unwrap_or_else(|| "en-US".to_owned()),
-        interim: a.target("interimSpeechResultsCallback", "interimSpeechResultsCallbackMethod"),
-        profanity_filter: a.flag("profanityFilter", false),
-        log: a.flag("log", true),
+        execution_timeout: a.seconds(Attr::ExecutionTimeout, 15),
+        digit_end_timeout: a.seconds(Attr::DigitEndTimeout, 3),
+        speech_end_timeout: a.seconds(Attr::SpeechEndTimeout, 1),
+        start_input_timeout: a.maybe_seconds(Attr::StartInputTimeout),
+        finish_on_key: finish_key(a.keys(Attr::FinishOnKey)),
+        num_digits: a.small(Attr::NumDigits, 32),
+        retries: a.small(Attr::Retries, 1),
+        speech_model: a.owned(Attr::SpeechModel).unwrap_or_else(|| "default".to_owned()),
+        hints: a.list(Attr::Hints),
+        language: a.owned(Attr::Language).unwrap_or_else(|| "en-US".to_owned()),
+        interim: a
+            .target(Attr::InterimSpeechResultsCallback, Attr::InterimSpeechResultsCallbackMethod),
+        profanity_filter: a.flag(Attr::ProfanityFilter, false),
+        log: a.flag(Attr::Log, true),
         prompts,
     })
 }
@@ -165,20 +167,20 @@ pub(super) fn get_digits(node: &Node<'_>, findings: &mut Findings) -> GetDigits 
     let a = attributes::check(node, GET_DIGITS, &[], findings);
     let prompts = prompts(node, findings);
     GetDigits {
-        action: a.target("action", "method"),
-        redirect: a.flag("redirect", true),
-        timeout: a.seconds("timeout", 5),
-        digit_timeout: a.seconds("digitTimeout", 2),
-        finish_on_key: finish_key(a.keys("finishOnKey")),
-        num_digits: a.small("numDigits", 99),
-        retries: a.small("retries", 1),
-        play_beep: a.flag("playBeep", false),
-        valid_digits: match a.keys("validDigits") {
+        action: a.target(Attr::Action, Attr::Method),
+        redirect: a.flag(Attr::Redirect, true),
+        timeout: a.seconds(Attr::Timeout, 5),
+        digit_timeout: a.seconds(Attr::DigitTimeout, 2),
+        finish_on_key: finish_key(a.keys(Attr::FinishOnKey)),
+        num_digits: a.small(Attr::NumDigits, 99),
+        retries: a.small(Attr::Retries, 1),
+        play_beep: a.flag(Attr::PlayBeep, false),
+        valid_digits: match a.keys(Attr::ValidDigits) {
             Some(keys) => keys.collect(),
             None => "1234567890*#".chars().filter_map(|c| Digit::try_from(c).ok()).collect(),
         },
-        invalid_digits_sound: a.url("invalidDigitsSound"),
-        log: a.flag("log", true),
+        invalid_digits_sound: a.url(Attr::InvalidDigitsSound),
+        log: a.flag(Attr::Log, true),
         prompts,
     }
 }

@@ -4,6 +4,7 @@ use crate::ast::{Repeat, Speak, Speech, SpeechNode, SsmlTag, Voice};
 use crate::attributes::{self, Table};
 use crate::findings::Findings;
 use crate::grammar::is_space;
+use crate::names::{Attr, Tag};
 use crate::rules;
 use crate::tree::{Content, Node};
 use crate::value::{Case, Kind, Words, break_millis};
@@ -11,34 +12,65 @@ use crate::value::{Case, Kind, Words, break_millis};
 use super::{children, report_text};
 
 const SPEAK: Table =
-    &[("voice", Kind::Voice), ("language", Kind::Lang), ("loop", Kind::Int(0, 10_000))];
+    &[(Attr::Voice, Kind::Voice), (Attr::Language, Kind::Lang), (Attr::Loop, Kind::Int(0, 10_000))];
 
 /// Maximum number of characters of text in one `Speak`.
 const MAX_TEXT: usize = 3_000;
 
-/// The names of the SSML elements.
-pub(super) const SSML_NAMES: &[&str] =
-    &["break", "emphasis", "lang", "p", "phoneme", "prosody", "s", "say-as", "sub", "w"];
+/// The SSML elements.
+pub(super) const SSML: &[Tag] = &[
+    Tag::Break,
+    Tag::Emphasis,
+    Tag::Lang,
+    Tag::P,
+    Tag::Phoneme,
+    Tag::Prosody,
+    Tag::S,
+    Tag::SayAs,
+    Tag::Sub,
+    Tag::W,
+];
 
-const IN_LANG: &[&str] =
-    &["break", "emphasis", "lang", "p", "phoneme", "prosody", "s", "say-as", "sub", "w"];
-const IN_P: &[&str] =
-    &["break", "emphasis", "lang", "phoneme", "prosody", "say-as", "sub", "s", "w"];
-const IN_S: &[&str] = &["break", "emphasis", "lang", "phoneme", "prosody", "say-as", "sub", "w"];
-const IN_W: &[&str] = &["break", "emphasis", "phoneme", "prosody", "say-as", "sub"];
+const IN_LANG: &[Tag] = SSML;
+const IN_P: &[Tag] = &[
+    Tag::Break,
+    Tag::Emphasis,
+    Tag::Lang,
+    Tag::Phoneme,
+    Tag::Prosody,
+    Tag::SayAs,
+    Tag::Sub,
+    Tag::S,
+    Tag::W,
+];
+const IN_S: &[Tag] = &[
+    Tag::Break,
+    Tag::Emphasis,
+    Tag::Lang,
+    Tag::Phoneme,
+    Tag::Prosody,
+    Tag::SayAs,
+    Tag::Sub,
+    Tag::W,
+];
+const IN_W: &[Tag] = &[Tag::Break, Tag::Emphasis, Tag::Phoneme, Tag::Prosody, Tag::SayAs, Tag::Sub];
 
 const BREAK: Table = &[
-    ("strength", Kind::case_sensitive(&["none", "x-weak", "weak", "medium", "strong", "x-strong"])),
-    ("time", Kind::BreakTime),
+    (
+        Attr::Strength,
+        Kind::case_sensitive(&["none", "x-weak", "weak", "medium", "strong", "x-strong"]),
+    ),
+    (Attr::Time, Kind::BreakTime),
 ];
-const EMPHASIS: Table = &[("level", Kind::case_sensitive(&["strong", "moderate", "reduced"]))];
-const LANG: Table = &[("xml:lang", Kind::Lang)];
+const EMPHASIS: Table = &[(Attr::Level, Kind::case_sensitive(&["strong", "moderate", "reduced"]))];
+const LANG: Table = &[(Attr::XmlLang, Kind::Lang)];
 const PHONEME: Table =
-    &[("alphabet", Kind::case_sensitive(&["ipa", "x-sampa"])), ("ph", Kind::Any)];
-const PROSODY: Table = &[("volume", Kind::Volume), ("rate", Kind::Rate), ("pitch", Kind::Pitch)];
+    &[(Attr::Alphabet, Kind::case_sensitive(&["ipa", "x-sampa"])), (Attr::Ph, Kind::Any)];
+const PROSODY: Table =
+    &[(Attr::Volume, Kind::Volume), (Attr::Rate, Kind::Rate), (Attr::Pitch, Kind::Pitch)];
 const SAY_AS: Table = &[
     (
-        "interpret-as",
+        Attr::InterpretAs,
         Kind::case_sensitive(&[
             "character",
             "characters",
@@ -57,15 +89,15 @@ const SAY_AS: Table = &[
         ]),
     ),
     (
-        "format",
+        Attr::Format,
         Kind::case_sensitive(&[
             "mdy", "dmy", "ymd", "md", "dm", "ym", "my", "d", "m", "y", "yyyymmdd",
         ]),
     ),
 ];
-const SUB: Table = &[("alias", Kind::Any)];
+const SUB: Table = &[(Attr::Alias, Kind::Any)];
 const W: Table = &[(
-    "role",
+    Attr::Role,
     Kind::Enum(Words {
         words: &[
             "amazon:VB",
@@ -85,38 +117,49 @@ const W: Table = &[(
 /// The attributes of an SSML element, the required ones, and the allowed children.
 struct TagRules {
     attributes: Table,
-    required: &'static [&'static str],
-    children: &'static [&'static str],
+    required: &'static [Attr],
+    children: &'static [Tag],
 }
 
-fn rules_of(name: &str) -> Option<TagRules> {
-    let (attributes, required, children): (Table, &[&str], &[&str]) = match name {
-        "break" => (BREAK, &[], &[]),
-        "emphasis" => (EMPHASIS, &[], IN_S),
-        "lang" => (LANG, &["xml:lang"], IN_LANG),
-        "p" => (&[], &[], IN_P),
-        "phoneme" => (PHONEME, &["alphabet", "ph"], &[]),
-        "prosody" => (PROSODY, &[], IN_LANG),
-        "s" => (&[], &[], IN_S),
-        "say-as" => (SAY_AS, &["interpret-as"], &[]),
-        "sub" => (SUB, &["alias"], &[]),
-        "w" => (W, &["role"], IN_W),
+fn rules_of(tag: Tag) -> Option<TagRules> {
+    let (attributes, required, children): (Table, &[Attr], &[Tag]) = match tag {
+        Tag::Break => (BREAK, &[], &[]),
+        Tag::Emphasis => (EMPHASIS, &[], IN_S),
+        Tag::Lang => (LANG, &[Attr::XmlLang], IN_LANG),
+        Tag::P => (&[], &[], IN_P),
+        Tag::Phoneme => (PHONEME, &[Attr::Alphabet, Attr::Ph], &[]),
+        Tag::Prosody => (PROSODY, &[], IN_LANG),
+        Tag::S => (&[], &[], IN_S),
+        Tag::SayAs => (SAY_AS, &[Attr::InterpretAs], &[]),
+        Tag::Sub => (SUB, &[Attr::Alias], &[]),
+        Tag::W => (W, &[Attr::Role], IN_W),
         _ => return None,
     };
     Some(TagRules { attributes, required, children })
 }
 
-pub(super) fn is_ssml(name: &str) -> bool {
-    SSML_NAMES.contains(&name)
+/// The element in the document model. `None` for `break` and elements that are not SSML.
+fn ssml_tag(tag: Tag) -> Option<SsmlTag> {
+    Some(match tag {
+        Tag::Emphasis => SsmlTag::Emphasis,
+        Tag::Lang => SsmlTag::Lang,
+        Tag::P => SsmlTag::P,
+        Tag::Phoneme => SsmlTag::Phoneme,
+        Tag::Prosody => SsmlTag::Prosody,
+        Tag::S => SsmlTag::S,
+        Tag::SayAs => SsmlTag::SayAs,
+        Tag::Sub => SsmlTag::Sub,
+        Tag::W => SsmlTag::W,
+        _ => return None,
+    })
 }
 
 pub(super) fn speak(node: &Node<'_>, findings: &mut Findings) -> Speak {
-    let raw_voice = node.raw("voice");
+    let raw_voice = node.raw(Attr::Voice);
     let classic =
         raw_voice.is_none_or(|v| v.eq_ignore_ascii_case("WOMAN") || v.eq_ignore_ascii_case("MAN"));
-    let overrides = [("language", Kind::ClassicLang)];
-    let attributes =
-        attributes::check(node, SPEAK, if classic { &overrides } else { &[] }, findings);
+    const CLASSIC: Table = &[(Attr::Language, Kind::ClassicLang)];
+    let attributes = attributes::check(node, SPEAK, if classic { CLASSIC } else { &[] }, findings);
     let speech = speech(node);
     // Few texts have more bytes than the limit; only these need their characters counted.
     let characters = Some(speech.bytes())
@@ -133,7 +176,7 @@ pub(super) fn speak(node: &Node<'_>, findings: &mut Findings) -> Speak {
             ),
         );
     }
-    let has_ssml = node.elements().any(|child| is_ssml(child.name));
+    let has_ssml = node.elements().any(|child| child.is_one_of(SSML));
     if characters == 0 && !has_ssml {
         findings.add(
             rules::W306,
@@ -151,7 +194,7 @@ pub(super) fn speak(node: &Node<'_>, findings: &mut Findings) -> Speak {
         );
     }
     children(node, IN_LANG, findings, ssml);
-    let voice = match attributes.text("voice") {
+    let voice = match attributes.text(Attr::Voice) {
         Some("MAN") => Voice::Man,
         Some(name) => {
             name.strip_prefix("Polly.").map_or(Voice::Woman, |name| Voice::Polly(name.to_owned()))
@@ -161,8 +204,8 @@ pub(super) fn speak(node: &Node<'_>, findings: &mut Findings) -> Speak {
     Speak {
         speech,
         voice,
-        language: attributes.owned("language"),
-        repeat: repeat(attributes.number("loop")),
+        language: attributes.owned(Attr::Language),
+        repeat: repeat(attributes.number(Attr::Loop)),
     }
 }
 
@@ -178,12 +221,12 @@ pub(super) fn repeat(number: Option<u32>) -> Repeat {
 /// Checks an SSML element and its content. Always returns `None`. The recursion is limited by the
 /// depth of the tree, 16.
 fn ssml(node: &Node<'_>, findings: &mut Findings) -> Option<()> {
-    let rules = rules_of(node.name)?;
+    let rules = rules_of(node.tag?)?;
     let attributes = attributes::check(node, rules.attributes, &[], findings);
     for name in rules.required {
-        attributes.require(name, findings);
+        attributes.require(*name, findings);
     }
-    if node.name == "prosody" && !PROSODY.iter().any(|(name, _)| attributes.has(name)) {
+    if node.tag == Some(Tag::Prosody) && !PROSODY.iter().any(|(name, _)| attributes.has(*name)) {
         findings.add(
             rules::E302,
             node.at,
@@ -191,10 +234,10 @@ fn ssml(node: &Node<'_>, findings: &mut Findings) -> Option<()> {
             "add one of them, such as rate=\"slow\"",
         );
     }
-    if attributes.word("interpret-as").is_some_and(|kind| kind != "date") {
-        attributes.report_no_effect("format", "unless interpret-as is date", findings);
+    if attributes.word(Attr::InterpretAs).is_some_and(|kind| kind != "date") {
+        attributes.report_no_effect(Attr::Format, "unless interpret-as is date", findings);
     }
-    if node.name == "break" {
+    if node.tag == Some(Tag::Break) {
         report_text(node, findings);
     }
     children(node, rules.children, findings, ssml);
@@ -216,28 +259,24 @@ fn collect(node: &Node<'_>, spaced: &mut bool) -> Speech {
     for content in node.content() {
         match content {
             Content::Text(text) => collapse(&text.value, spaced, &mut out),
-            Content::Element(child) => match SsmlTag::from_name(child.name) {
-                Some(name) => {
-                    let known = rules_of(child.name).map_or(&[][..], |rules| rules.attributes);
+            Content::Element(child) => {
+                // Others are reported by `children`; their text is not counted.
+                let Some(tag) = child.tag else { continue };
+                if let Some(name) = ssml_tag(tag) {
+                    let known = rules_of(tag).map_or(&[][..], |rules| rules.attributes);
                     let valid = child
-                        .attributes
+                        .attributes()
                         .iter()
-                        .filter(|a| known.iter().any(|(name, _)| *name == a.name));
+                        .filter(|a| known.iter().any(|(name, _)| a.known == Some(*name)));
                     let attributes = valid
-                        .filter_map(|a| Some((a.name.to_owned(), child.raw(a.name)?.to_owned())))
+                        .filter_map(|a| Some((a.name.to_owned(), a.text()?.to_owned())))
                         .collect();
-                    out.push(SpeechNode::Tag {
-                        name,
-                        attributes,
-                        content: collect(&child, spaced),
-                    });
+                    let content = collect(&child, spaced);
+                    out.push(SpeechNode::Tag { name, attributes, content });
+                } else if tag == Tag::Break {
+                    out.push(SpeechNode::Break { millis: break_length(&child) });
                 }
-                None if child.name == "break" => {
-                    out.push(SpeechNode::Break { millis: break_length(&child) })
-                }
-                // Reported by `children`; its text is not counted.
-                None => {}
-            },
+            }
         }
     }
     Speech(out)
@@ -245,10 +284,11 @@ fn collect(node: &Node<'_>, spaced: &mut bool) -> Speech {
 
 /// Whether the text contains no white space to collapse, except perhaps a leading space.
 fn is_collapsed(text: &str) -> bool {
-    let bytes = text.as_bytes();
-    let other = bytes.iter().fold(false, |any, b| any | matches!(b, b'\t' | b'\n' | b'\r'));
-    let pairs = bytes.iter().zip(bytes.iter().skip(1));
-    !other && !pairs.fold(false, |any, (a, b)| any | ((*a == b' ') & (*b == b' ')))
+    let Some((last, before)) = text.as_bytes().split_last() else { return true };
+    let pairs = before.iter().zip(text.as_bytes().get(1..).unwrap_or_default());
+    // Control characters other than tab, LF and CR are not allowed in XML.
+    let any = |any, (a, b): (&u8, &u8)| any | (*a < b' ') | ((*a == b' ') & (*b == b' '));
+    *last >= b' ' && !pairs.fold(false, any)
 }
 
 fn collapse(text: &str, spaced: &mut bool, out: &mut Vec<SpeechNode>) {
@@ -305,10 +345,10 @@ fn trim_end(speech: &mut Speech) -> bool {
 /// Returns the length of a `break` in milliseconds. `time` takes precedence over `strength`. SSML
 /// leaves the lengths of the strengths to the implementation.
 fn break_length(node: &Node<'_>) -> u32 {
-    if let Some(millis) = node.raw("time").and_then(break_millis) {
+    if let Some(millis) = node.raw(Attr::Time).and_then(break_millis) {
         return millis;
     }
-    match node.raw("strength") {
+    match node.raw(Attr::Strength) {
         Some("none") => 0,
         Some("x-weak") => 100,
         Some("weak") => 250,
