@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::Inbox;
-use super::incoming::event_ids;
+use super::events::event_ids;
 use crate::admission::NumberEntry;
 use crate::call::author::DialogueLine;
 use crate::call::news::CallNews;

@@ -8,27 +8,33 @@
 //! request to Graph (`sending`); its files are uploaded to Meta before that (`files`). `words`
 //! builds the JSON and is pure. Calls appear only as timeline entries and events (`calls`).
 
+mod agent_locks;
 mod calls;
+mod conversations;
 mod delivery_notices;
 mod early_statuses;
-mod files;
-mod incoming;
-mod media;
-mod missing_webhooks;
+mod events;
+mod lanes;
+mod media_cache;
 mod notes;
-mod ownership;
+mod numbers;
 mod permission_requests;
 mod routing;
 mod sending;
-mod settings;
+mod statuses;
 mod templates;
+mod timeline;
+mod turns;
+mod uploads;
+mod user_files;
+mod webhooks;
 pub mod words;
 
 #[cfg(test)]
 mod tests;
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use dashmap::DashMap;
 use tokio::sync::{Notify, RwLock, mpsc};
@@ -42,33 +48,20 @@ use crate::feed::{Audience, Feed, FeedChange};
 use crate::links::LinkSigner;
 use crate::meta::Graph;
 use crate::notices::Notices;
+use media_cache::MediaCache;
 use model::Clock;
 use model::{PhoneNumberId, Routing};
-use store::{NewMessage, Pair, QueuedCallback, Store, UserName};
+use store::{Store, StoreError};
 
-pub use files::{FILES, FileKind, UploadError};
-pub use incoming::{QueueFull, ReceivedStatus, Sender, StoredFuture, UserMessage};
-pub use media::{MediaCache, MediaFile};
-pub use missing_webhooks::MissingWebhook;
-pub use routing::{RoutingError, WebhookSpec};
+pub use routing::RoutingError;
 pub use sending::{Outgoing, SendError, WINDOW};
-pub use settings::WebhookSettings;
+pub use statuses::ReceivedStatus;
 pub use templates::TemplatesError;
-
-/// The capacity of the channel of turns. A turn that does not fit stays pending in the store and is
-/// answered later.
-const TURNS: usize = 4_096;
-
-/// A user's message that an AI agent has to answer.
-#[derive(Clone, Debug)]
-pub struct Turn {
-    pub pair: Pair,
-    pub agent: Uuid,
-    /// The conversation's epoch when the message arrived. An answer is sent only while the epoch is
-    /// the same.
-    pub epoch: u64,
-    pub message: NewMessage,
-}
+pub use timeline::{QueueFull, Sender, StoredFuture, UserMessage};
+pub use turns::{Turn, TurnTeller};
+pub use uploads::{FILES, FileKind, UploadError};
+pub use user_files::MediaFile;
+pub use webhooks::{MissingWebhook, WebhookSettings, WebhookSpec};
 
 /// The dependencies of the inbox.
 pub struct InboxParts {
@@ -94,10 +87,6 @@ pub struct InboxParts {
 /// routing.
 pub type RoutingListener = Box<dyn Fn(&Inbox, &NumberEntry, Routing, Routing) + Send + Sync>;
 
-/// Notifies another process of the fleet that a turn waits for it in the store. It must not block
-/// or wait.
-pub type TurnTeller = Box<dyn Fn(Uuid) + Send + Sync>;
-
 /// The inbox. Clones are cheap and share its state.
 #[derive(Clone)]
 pub struct Inbox(Arc<Inner>);
@@ -112,14 +101,14 @@ struct Inner {
     other_nodes: OnceLock<TurnTeller>,
     /// Wakes the agents when another node has stored a turn for this one.
     turns_elsewhere: Notify,
-    lanes: sending::Lanes,
+    lanes: lanes::Lanes,
     templates: templates::TemplateCache,
     early_statuses: Arc<early_statuses::EarlyStatuses>,
     /// A lock per number. Sending an agent's answer holds it for reading, changing the routing for
     /// writing.
     routing_locks: DashMap<PhoneNumberId, Arc<RwLock<()>>>,
     /// The owners of numbers.
-    tenures: ownership::Tenures,
+    tenures: numbers::Tenures,
     /// Serializes changes of webhooks and of numbers' routing.
     changing: tokio::sync::Mutex<()>,
     routing_listener: OnceLock<RoutingListener>,
@@ -134,7 +123,7 @@ impl std::fmt::Debug for Inbox {
 impl Inbox {
     /// Creates an empty inbox. [`Inbox::open`] loads the store.
     pub fn new(parts: InboxParts) -> Self {
-        let (turns, turns_receiver) = mpsc::channel(TURNS);
+        let (turns, turns_receiver) = mpsc::channel(turns::TURNS);
         let media_cache =
             Arc::new(MediaCache::new(parts.media.clone(), LinkSigner::new(parts.store.link_key())));
         let (links, clock, base_url) =
@@ -159,11 +148,11 @@ impl Inbox {
             turns_receiver: Mutex::new(Some(turns_receiver)),
             other_nodes: OnceLock::new(),
             turns_elsewhere: Notify::new(),
-            lanes: sending::Lanes::default(),
+            lanes: lanes::Lanes::default(),
             templates: templates::TemplateCache::default(),
             early_statuses: Arc::default(),
             routing_locks: DashMap::new(),
-            tenures: ownership::Tenures::default(),
+            tenures: numbers::Tenures::default(),
             changing: tokio::sync::Mutex::default(),
             routing_listener: OnceLock::new(),
         }))
@@ -172,27 +161,6 @@ impl Inbox {
     /// Sets the listener for changes of routing. Only the first call has an effect.
     pub fn on_routing_change(&self, listener: RoutingListener) {
         let _ = self.0.routing_listener.set(listener);
-    }
-
-    /// Starts to share the turns of conversations with the other nodes of a fleet: a node with
-    /// pending turns of a conversation also gets the next ones. Only the first call has an effect.
-    pub fn share_turns(&self, teller: TurnTeller) {
-        let _ = self.0.other_nodes.set(teller);
-    }
-
-    /// Handles the notification that another node has stored a turn for this one.
-    pub fn look_for_turns(&self) {
-        self.0.turns_elsewhere.notify_one();
-    }
-
-    /// Completes after [`Inbox::look_for_turns`].
-    pub async fn turns_elsewhere(&self) {
-        self.0.turns_elsewhere.notified().await;
-    }
-
-    /// Takes the receiving end of the turns. `None` if it is taken already.
-    pub fn take_turns(&self) -> Option<mpsc::Receiver<Turn>> {
-        self.0.turns_receiver.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// The id of this node in the store.
@@ -204,58 +172,18 @@ impl Inbox {
         &self.0.parts
     }
 
-    /// The pair of a number and a user, with its conversation and accounts.
-    pub fn pair(&self, number: &NumberEntry, user: UserName) -> Pair {
-        let id = &number.spec.mail_id;
-        Pair {
-            conversation: self.conversation_of(number, &user.id),
-            account: number.account.auth_id.clone(),
-            main_account: number.account.main().auth_id.clone(),
-            number: number.spec.number.clone(),
-            phone_number_id: id.clone(),
-            user,
-        }
-    }
-
-    /// Returns the routing of a number's new conversations. If none is set, it is the number's
-    /// `webhook_url`, or none.
-    pub fn routing_of(&self, number: &NumberEntry) -> Routing {
-        // A routing that the previous owner set does not count.
-        let set = self
-            .parts()
-            .directory
-            .mail()
-            .routing(&number.spec.mail_id)
-            .filter(|_| self.is_current_owner(number));
-        set.unwrap_or(Self::unset_routing(number))
-    }
-
-    /// Returns the routing of a number for which none is set.
-    fn unset_routing(number: &NumberEntry) -> Routing {
-        if number.spec.messages.is_some() { Routing::Webhook(None) } else { Routing::None }
-    }
-
-    fn routing_lock(&self, number: &PhoneNumberId) -> Arc<RwLock<()>> {
-        self.0.routing_locks.entry(number.clone()).or_default().clone()
-    }
-
-    /// Passes stored callbacks to the outbox.
-    fn send_callbacks(&self, written: Vec<QueuedCallback>) {
-        for callback in written {
-            self.parts().outbox.send(callback, None);
-        }
-    }
-
-    /// The number of a conversation. `None` if it is no longer served or belongs to another account
-    /// now.
-    pub fn number_of(&self, pair: &Pair) -> Option<Arc<NumberEntry>> {
-        let found = self.parts().directory.tables().by_number(&pair.number).cloned();
-        found.filter(|number| number.account.auth_id == pair.account)
-    }
-
-    /// Returns whether the number's agent is silenced.
-    pub fn is_silent(&self, pair: &Pair) -> bool {
-        self.number_of(pair).is_some_and(|number| number.spec.silent)
+    /// Loads the store, adds the webhooks of the configuration, and resumes the unfinished work of
+    /// the previous process.
+    ///
+    /// # Errors
+    /// Returns an error if the store fails.
+    pub async fn open(&self, file: &[WebhookSettings]) -> Result<(), StoreError> {
+        self.count_files().await;
+        self.refresh().await?;
+        self.reload(file);
+        self.warn_of_missing_webhooks();
+        self.claim().await?;
+        self.resume_interrupted().await
     }
 
     fn publish_message(&self, to: Audience<'_>, conversation: Uuid, message: Uuid) {

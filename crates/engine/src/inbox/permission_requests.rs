@@ -2,14 +2,39 @@
 //! as the permission requests of `call::consent` (`docs/reference/limits.md#l13`), so each is
 //! counted before it is sent, and refused if a limit is reached.
 
+use serde_json::Value;
 use uuid::Uuid;
 
-use super::sending::{Outgoing, SendError, is_permission_request};
-use super::{Inbox, Pair};
+use super::Inbox;
+use super::sending::{Outgoing, SendError};
 use crate::admission::NumberEntry;
 use crate::admission::permission::{ClaimError, Event, PairKey};
 use crate::meta::code;
 use machine::GraphOutcome;
+use store::Pair;
+
+/// The type of an interactive message, or of a template component, that requests permission.
+const PERMISSION_REQUEST: &str = "call_permission_request";
+
+/// Returns whether a message requests permission to call.
+///
+/// A template may contain such a component without the outgoing message naming it. That case is not
+/// detected here; Meta's answer then corrects the count.
+pub(super) fn is_permission_request(kind: &str, content: &Value) -> bool {
+    let is = |held: Option<&Value>, name: &str| {
+        let word = held.and_then(|held| held.get(name)).and_then(Value::as_str);
+        word.is_some_and(|word| word.eq_ignore_ascii_case(PERMISSION_REQUEST))
+    };
+    match kind {
+        "interactive" => is(content.get(kind), "type"),
+        "template" => {
+            let components = content.pointer("/template/components").and_then(Value::as_array);
+            let named = |part: &Value| is(Some(part), "type") || is(Some(part), "sub_type");
+            components.is_some_and(|parts| parts.iter().any(named))
+        }
+        _ => false,
+    }
+}
 
 /// Permission requests that are counted but not queued yet. Dropping the value removes them from
 /// the count, unless [`CountedRequests::keep`] was called.
@@ -82,7 +107,7 @@ impl Inbox {
         }
     }
 
-    fn apply_request_event(&self, pair: &Pair, event: Event) {
+    pub(super) fn apply_request_event(&self, pair: &Pair, event: Event) {
         // A number that is no longer served places no calls.
         let Some(number) = self.number_of(pair) else { return };
         let key = PairKey::new(&number.spec.phone_number_id, &pair.user.id);

@@ -5,22 +5,21 @@
 //! messages without that mark. Messages with the mark may have reached Meta; they are not sent
 //! again, but reported as failed.
 
-use std::collections::{HashMap, VecDeque};
-use std::num::NonZeroU32;
-use std::sync::{Mutex, PoisonError};
+use governor::clock::Clock as _;
 use std::time::Duration;
 
-use governor::clock::{Clock as _, DefaultClock};
-use governor::{DefaultKeyedRateLimiter, Quota};
+use governor::clock::DefaultClock;
 use serde_json::{Value, json};
-use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use super::incoming::{EventSource, opaque_data};
+use super::events::EventSource;
+use super::lanes::QueuedMessage;
+use super::permission_requests::is_permission_request;
+use super::statuses::opaque_data;
 use super::{Inbox, Turn, words};
 use crate::admission::permission::Refusal;
 use machine::GraphOutcome;
-use model::{Direction, MessageStatus, PhoneNumberId, Timestamp, stable_id};
+use model::{Direction, MessageStatus, Timestamp, stable_id};
 use store::{
     AfterReply, AnsweredMessage, Conversation, EnqueueResult, InterruptedMessage, NewMessage,
     OutgoingMessages, Pair, StoreError,
@@ -29,45 +28,21 @@ use store::{
 /// Meta's customer service window: how long free-form messages are allowed after the user's last
 /// message or call.
 pub const WINDOW: Duration = Duration::from_secs(24 * 3_600);
-/// Messages per second of one number, which is Meta's default throughput.
-const PER_SECOND: NonZeroU32 = NonZeroU32::new(80).expect("not 0");
-/// Maximum number of waiting messages per conversation.
-const LANE_MAX: usize = 64;
-/// Maximum number of waiting messages of the node.
-const WAITING_MAX: usize = 8_192;
+
 /// Maximum number of messages in one answer of an agent.
 const REPLIES_MAX: usize = 10;
+
 /// Messages per page when interrupted ones are read at start-up.
 const PAGE: u32 = 1_000;
+
 /// How long an `Idempotency-Key` identifies the same message.
 const KEY_LIFETIME: Duration = Duration::from_secs(24 * 3_600);
+
 /// Maximum number of earlier messages with the same `Idempotency-Key`.
 const KEY_USES_MAX: u32 = 1_000;
+
 /// Pause before a failed write to the store is retried.
 const STORE_RETRY: Duration = Duration::from_secs(1);
-
-/// The type of an interactive message, or of a template component, that requests permission.
-const PERMISSION_REQUEST: &str = "call_permission_request";
-
-/// Returns whether a message requests permission to call.
-///
-/// A template may contain such a component without the outgoing message naming it. That case is not
-/// detected here; Meta's answer then corrects the count.
-pub(super) fn is_permission_request(kind: &str, content: &Value) -> bool {
-    let is = |held: Option<&Value>, name: &str| {
-        let word = held.and_then(|held| held.get(name)).and_then(Value::as_str);
-        word.is_some_and(|word| word.eq_ignore_ascii_case(PERMISSION_REQUEST))
-    };
-    match kind {
-        "interactive" => is(content.get(kind), "type"),
-        "template" => {
-            let components = content.pointer("/template/components").and_then(Value::as_array);
-            let named = |part: &Value| is(Some(part), "type") || is(Some(part), "sub_type");
-            components.is_some_and(|parts| parts.iter().any(named))
-        }
-        _ => false,
-    }
-}
 
 /// A message to send.
 #[derive(Clone, PartialEq)]
@@ -119,83 +94,6 @@ pub enum SendError {
     Store(#[source] StoreError),
 }
 
-/// A queued message.
-struct QueuedMessage {
-    pair: Pair,
-    message: NewMessage,
-    /// The epoch of the conversation. Set for an agent's message.
-    epoch: Option<u64>,
-}
-
-/// An entry of a lane.
-enum LaneEntry {
-    Message(QueuedMessage),
-    /// Notifies a task once the entries before it are done.
-    Notify(oneshot::Sender<()>),
-}
-
-/// The queues of messages by conversation. A queue that exists has a task that empties it.
-pub(super) struct Lanes {
-    lanes: Mutex<(HashMap<Uuid, VecDeque<LaneEntry>>, usize)>,
-    limits: DefaultKeyedRateLimiter<PhoneNumberId>,
-}
-
-impl Default for Lanes {
-    fn default() -> Self {
-        Self {
-            lanes: Mutex::default(),
-            limits: DefaultKeyedRateLimiter::keyed(Quota::per_second(PER_SECOND)),
-        }
-    }
-}
-
-impl Lanes {
-    fn has_room(&self, conversation: Uuid) -> bool {
-        let lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
-        lanes.1 < WAITING_MAX && lanes.0.get(&conversation).is_none_or(|lane| lane.len() < LANE_MAX)
-    }
-
-    /// Queues a message. Returns `true` if the caller has to start the task that empties the lane.
-    fn push(&self, queued: QueuedMessage) -> bool {
-        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
-        lanes.1 += 1;
-        let fresh = !lanes.0.contains_key(&queued.pair.conversation);
-        lanes.0.entry(queued.pair.conversation).or_default().push_back(LaneEntry::Message(queued));
-        fresh
-    }
-
-    /// Returns a receiver that completes once the lane's current entries are done. `None` if the
-    /// lane is empty.
-    fn drained(&self, conversation: Uuid) -> Option<oneshot::Receiver<()>> {
-        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
-        let lane = lanes.0.get_mut(&conversation)?;
-        let (sender, receiver) = oneshot::channel();
-        lane.push_back(LaneEntry::Notify(sender));
-        Some(receiver)
-    }
-
-    /// Takes the next message of a lane. `None` ends the lane.
-    fn next(&self, conversation: Uuid) -> Option<QueuedMessage> {
-        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
-        loop {
-            match lanes.0.get_mut(&conversation).and_then(VecDeque::pop_front) {
-                Some(LaneEntry::Message(queued)) => {
-                    lanes.1 = lanes.1.saturating_sub(1);
-                    return Some(queued);
-                }
-                Some(LaneEntry::Notify(sender)) => {
-                    // The waiting task may have ended.
-                    let _ = sender.send(());
-                }
-                None => {
-                    lanes.0.remove(&conversation);
-                    return None;
-                }
-            }
-        }
-    }
-}
-
 impl Inbox {
     /// Queues a message of a person or program, named by `sender`. The message is stored when this
     /// returns and sent to Graph later. With `key`, an idempotency key, a repeated call within a
@@ -228,7 +126,7 @@ impl Inbox {
 
     /// Looks up an idempotency key. The message id is derived from the key, so that the message is
     /// found after a restart and by other nodes.
-    async fn look_up_key(
+    pub(super) async fn look_up_key(
         &self,
         pair: &Pair,
         key: &str,
@@ -279,7 +177,7 @@ impl Inbox {
         }
     }
 
-    async fn enqueue(
+    pub(super) async fn enqueue(
         &self,
         pair: &Pair,
         mut outgoing: Vec<(Uuid, Outgoing)>,
@@ -344,7 +242,7 @@ impl Inbox {
         Ok(())
     }
 
-    fn push_queued(&self, queued: QueuedMessage) {
+    pub(super) fn push_queued(&self, queued: QueuedMessage) {
         let conversation = queued.pair.conversation;
         if self.0.lanes.push(queued) {
             let inbox = self.clone();
@@ -356,7 +254,7 @@ impl Inbox {
         }
     }
 
-    async fn send_queued(&self, QueuedMessage { pair, message, epoch }: QueuedMessage) {
+    pub(super) async fn send_queued(&self, QueuedMessage { pair, message, epoch }: QueuedMessage) {
         let parts = self.parts();
         // Changes of routing wait for this lock: once a change is confirmed, no answer under the
         // old routing is sent.
@@ -412,7 +310,7 @@ impl Inbox {
 
     /// Records that the request to Graph is about to be sent, and waits while the store is
     /// unavailable. Returns `false` if the message must not be sent.
-    async fn begin_sending(&self, message: Uuid) -> bool {
+    pub(super) async fn begin_sending(&self, message: Uuid) -> bool {
         loop {
             match self
                 .parts()
@@ -435,7 +333,7 @@ impl Inbox {
     }
 
     /// Marks a message that was not sent to Graph as failed.
-    async fn fail_unsent(&self, pair: &Pair, message: &NewMessage, why: (i64, String)) {
+    pub(super) async fn fail_unsent(&self, pair: &Pair, message: &NewMessage, why: (i64, String)) {
         if is_permission_request(&message.kind, &message.content) {
             self.withdraw_request(pair);
         }
@@ -443,7 +341,7 @@ impl Inbox {
     }
 
     /// Stores that a message failed. This also reports the failure to the webhook.
-    async fn fail(&self, pair: &Pair, message: Uuid, why: (i64, String)) {
+    pub(super) async fn fail(&self, pair: &Pair, message: Uuid, why: (i64, String)) {
         let number = self.number_of(pair);
         let about = number.as_deref().map_or_else(|| EventSource::pair(pair), EventSource::number);
         let status =
@@ -454,7 +352,7 @@ impl Inbox {
         }
     }
 
-    async fn still_answers(&self, pair: &Pair, epoch: u64) -> bool {
+    pub(super) async fn still_answers(&self, pair: &Pair, epoch: u64) -> bool {
         if self.is_silent(pair) {
             return false;
         }
@@ -491,7 +389,7 @@ impl Inbox {
 }
 
 /// The result of looking up an idempotency key.
-enum KeyLookup {
+pub(super) enum KeyLookup {
     /// This message was sent with the key.
     Sent(Uuid),
     /// The key is unused. The new message gets this id.
@@ -499,12 +397,12 @@ enum KeyLookup {
 }
 
 /// Returns whether the customer service window is open.
-fn is_window_open(heard: Option<Timestamp>, now: Timestamp) -> bool {
+pub(super) fn is_window_open(heard: Option<Timestamp>, now: Timestamp) -> bool {
     heard.is_some_and(|heard| now < heard.plus(WINDOW))
 }
 
 /// The body of a Graph `messages` request.
-fn graph_body(pair: &Pair, message: &NewMessage) -> Value {
+pub(super) fn graph_body(pair: &Pair, message: &NewMessage) -> Value {
     let user = &pair.user.id;
     let to = if user.bytes().all(|b| b.is_ascii_digit()) { "to" } else { "recipient" };
     let mut body = json!({
@@ -530,7 +428,7 @@ fn graph_body(pair: &Pair, message: &NewMessage) -> Value {
 }
 
 /// Meta's error code and text, or code 0 and a text of Offhook's.
-fn reason(outcome: GraphOutcome) -> (i64, String) {
+pub(super) fn reason(outcome: GraphOutcome) -> (i64, String) {
     match outcome {
         GraphOutcome::Refused { code, details, .. } => (code, details),
         GraphOutcome::RateLimited { code } => {

@@ -161,7 +161,7 @@ impl World {
 
     /// Delivers a status from Meta, optionally with our opaque data.
     async fn told(&self, wamid: &str, status: MessageStatus, of: Option<Uuid>, error: Option<i64>) {
-        let opaque = of.map(super::incoming::opaque_data);
+        let opaque = of.map(super::statuses::opaque_data);
         let error = error.map(|code| (code, "why".to_owned()));
         let told =
             ReceivedStatus { wamid: wamid.to_owned(), status, error, opaque, timestamp: None };
@@ -552,7 +552,7 @@ async fn r05_a_status_from_meta_revokes_a_failure_without_an_answer() {
         assert_eq!(world.stands(id).await, ("failed", None, Some(0)));
     }
     // A status that Meta sent earlier wins over our own failure.
-    let about = super::incoming::EventSource::number(&world.number);
+    let about = super::events::EventSource::number(&world.number);
     let here = world.inbox.status_update(
         &about,
         None,

@@ -7,37 +7,21 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use dashmap::DashMap;
-use tokio::io::AsyncWriteExt as _;
-use tokio::sync::{Mutex, Semaphore};
 use uuid::Uuid;
 
-use super::files::{ACCOUNT_UPLOADS_MAX, UPLOADS_MAX};
 use super::{Inbox, words};
 use crate::admission::NumberEntry;
-use crate::limiter::Shares;
-use crate::links::LinkSigner;
-use model::AuthId;
-use model::Timestamp;
-use model::metric;
+use model::{Timestamp, metric};
 use store::{Message, NewMessage, Pair, Scope, StoreError};
 
-/// Lifetime of a link.
-const LINK_LIFETIME: Duration = Duration::from_secs(3_600);
 /// Messages per page when a conversation's files are collected.
-const PAGE: u32 = 1_000;
+pub(super) const PAGE: u32 = 1_000;
+
 /// Maximum difference between the timestamps of a message and of its event, which come from two
 /// clocks.
 const LATE: Duration = Duration::from_secs(1);
-/// Maximum number of concurrent downloads. Prefetching leaves one of them to requests.
-const DOWNLOADS_MAX: usize = 4;
-/// Maximum number of files that wait to be prefetched. Further files are downloaded on request.
-const PREFETCH_MAX: usize = 256;
-/// The size of the cache, in bytes, at which prefetching stops. Requests may exceed it.
-const QUOTA: u64 = 20 << 30;
 
 /// A cached file.
 #[derive(Debug)]
@@ -46,161 +30,6 @@ pub struct MediaFile {
     /// Meta's media type, reduced to plain ASCII.
     pub content_type: String,
     pub filename: String,
-}
-
-/// The cache of users' files.
-#[derive(Debug)]
-pub struct MediaCache {
-    folder: PathBuf,
-    links: LinkSigner,
-    /// A lock per file that is being downloaded.
-    fetching: DashMap<Uuid, Arc<Mutex<()>>>,
-    downloads: Semaphore,
-    /// The permits for prefetching.
-    prefetching: Semaphore,
-    /// The permits to wait for prefetching.
-    prefetch_queue: Arc<Semaphore>,
-    /// Number of bytes in the folder.
-    used: AtomicU64,
-    quota: u64,
-    /// Uploads to Meta, by main account.
-    pub(super) uploads: Shares<AuthId>,
-}
-
-impl MediaCache {
-    /// Keeps files in `folder` and signs links with `links`.
-    pub fn new(folder: PathBuf, links: LinkSigner) -> Self {
-        Self {
-            folder,
-            links,
-            fetching: DashMap::new(),
-            downloads: Semaphore::new(DOWNLOADS_MAX),
-            prefetching: Semaphore::new(DOWNLOADS_MAX - 1),
-            prefetch_queue: Arc::new(Semaphore::new(PREFETCH_MAX)),
-            used: AtomicU64::new(0),
-            quota: QUOTA,
-            uploads: Shares::new(ACCOUNT_UPLOADS_MAX, UPLOADS_MAX),
-        }
-    }
-
-    /// A link to a message's file that is valid for an hour.
-    pub(super) fn link(&self, base_url: &str, id: Uuid, now: Timestamp) -> String {
-        let query = self.links.query(&format!("media {id}"), now.plus(LINK_LIFETIME));
-        format!("{base_url}/media/{id}?{query}")
-    }
-
-    fn is_valid(&self, id: Uuid, until: i64, tag: &str, now: Timestamp) -> bool {
-        self.links.is_valid(&format!("media {id}"), until, tag, now)
-    }
-
-    fn path(&self, id: Uuid) -> PathBuf {
-        self.folder.join(id.to_string())
-    }
-
-    /// Makes the cache behave as if the quota were used up. For tests.
-    #[cfg(test)]
-    pub(super) fn fill(&self) {
-        self.used.store(self.quota, Ordering::Relaxed);
-    }
-
-    fn used(&self) -> u64 {
-        self.used.load(Ordering::Relaxed)
-    }
-
-    /// Deletes files.
-    pub(super) async fn remove(&self, ids: Vec<Uuid>) {
-        for id in ids {
-            let path = self.path(id);
-            let bytes = tokio::fs::metadata(&path).await.map_or(0, |meta| meta.len());
-            match tokio::fs::remove_file(path).await {
-                Ok(()) => self.release(bytes),
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                Err(error) => {
-                    tracing::warn!(%error, message = %id, "media file not deleted")
-                }
-            }
-        }
-    }
-
-    fn release(&self, bytes: u64) {
-        let less = |used: u64| Some(used.saturating_sub(bytes));
-        let _ = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
-    }
-
-    /// Deletes files older than `oldest`, and counts the bytes of the others. Without `oldest`,
-    /// which is the case at start-up before any download, it deletes the partial downloads of the
-    /// previous process.
-    async fn sweep(&self, oldest: Option<std::time::SystemTime>) {
-        let folder = self.folder.clone();
-        let swept = tokio::task::spawn_blocking(move || {
-            let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
-            let mut used = 0;
-            for entry in entries.flatten() {
-                let Ok(meta) = entry.metadata() else { continue };
-                let left =
-                    oldest.is_none() && entry.path().extension().is_some_and(|end| end == "part");
-                if left || oldest.is_some_and(|oldest| meta.modified().is_ok_and(|at| at < oldest))
-                {
-                    let _ = std::fs::remove_file(entry.path());
-                } else {
-                    used += meta.len();
-                }
-            }
-            used
-        });
-        if let Ok(used) = swept.await {
-            self.used.store(used, Ordering::Relaxed);
-        }
-    }
-
-    async fn make_folder(&self) -> std::io::Result<()> {
-        let folder = self.folder.clone();
-        tokio::task::spawn_blocking(move || {
-            use std::os::unix::fs::DirBuilderExt as _;
-            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
-        })
-        .await
-        .map_err(std::io::Error::other)?
-    }
-
-    /// Creates an unlinked temporary file, which is deleted when its handle is closed.
-    pub(super) async fn unlinked_file(&self) -> std::io::Result<tokio::fs::File> {
-        self.make_folder().await?;
-        let path = self.folder.join(format!("{}.part", Uuid::new_v4()));
-        let mut options = tokio::fs::OpenOptions::new();
-        let file = options.read(true).write(true).create_new(true).mode(0o600).open(&path).await?;
-        tokio::fs::remove_file(&path).await?;
-        Ok(file)
-    }
-
-    /// Creates the partial file of a download, next to its final path.
-    async fn create_part(&self, id: Uuid) -> std::io::Result<(PathBuf, tokio::fs::File)> {
-        self.make_folder().await?;
-        let part = self.folder.join(format!("{id}.part"));
-        let file = tokio::fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&part)
-            .await?;
-        Ok((part, file))
-    }
-
-    /// Renames a complete download to its final path.
-    async fn finish(
-        &self,
-        id: Uuid,
-        part: &PathBuf,
-        mut file: tokio::fs::File,
-        bytes: u64,
-    ) -> std::io::Result<()> {
-        file.flush().await?;
-        file.sync_all().await?;
-        tokio::fs::rename(part, self.path(id)).await?;
-        self.used.fetch_add(bytes, Ordering::Relaxed);
-        Ok(())
-    }
 }
 
 impl Inbox {
@@ -246,7 +75,12 @@ impl Inbox {
         Ok(self.file_of(message, &pair, &found).await)
     }
 
-    async fn file_of(&self, message: Uuid, pair: &Pair, found: &Message) -> Option<MediaFile> {
+    pub(super) async fn file_of(
+        &self,
+        message: Uuid,
+        pair: &Pair,
+        found: &Message,
+    ) -> Option<MediaFile> {
         let file = words::media(&found.message.content, &found.message.kind)?;
         let text = |name: &str| file.get(name).and_then(serde_json::Value::as_str);
         let plain = |c: &char| c.is_ascii_alphanumeric() || "/.+-".contains(*c);
@@ -299,7 +133,7 @@ impl Inbox {
         });
     }
 
-    async fn fetch(&self, number: &NumberEntry, message: &NewMessage) {
+    pub(super) async fn fetch(&self, number: &NumberEntry, message: &NewMessage) {
         let Some(media) = words::media_id(&message.content, &message.kind) else { return };
         let cache = &self.0.media_cache;
         // One download per file. Others wait for it and then find the file.
@@ -316,7 +150,12 @@ impl Inbox {
         cache.fetching.remove_if(&message.id, |_, turn| Arc::strong_count(turn) <= 2);
     }
 
-    async fn download(&self, number: &NumberEntry, id: Uuid, media: &str) -> Result<(), String> {
+    pub(super) async fn download(
+        &self,
+        number: &NumberEntry,
+        id: Uuid,
+        media: &str,
+    ) -> Result<(), String> {
         let cache = &self.0.media_cache;
         let _permit = cache.downloads.acquire().await.map_err(|e| e.to_string())?;
         let (part, mut file) = cache.create_part(id).await.map_err(|e| e.to_string())?;
@@ -364,17 +203,5 @@ impl Inbox {
             let is_late = |m: &&Message| m.message.at > until.minus(LATE);
             late.extend(page.iter().filter(is_late).map(|m| m.message.id));
         }
-    }
-
-    /// Deletes messages older than `before`, and their files.
-    ///
-    /// # Errors
-    /// Returns an error if the store rejects the write.
-    pub async fn forget(&self, before: Timestamp) -> Result<(), StoreError> {
-        while self.parts().store.messages().delete_older(before, PAGE).await? {}
-        let oldest = std::time::UNIX_EPOCH
-            + Duration::from_secs(u64::try_from(before.secs()).unwrap_or_default());
-        self.0.media_cache.sweep(Some(oldest)).await;
-        Ok(())
     }
 }
