@@ -372,7 +372,7 @@ impl Node {
             seats,
             recordings: recordings.clone(),
             notices,
-            news: OnceLock::from(Arc::new(inbox.clone()) as Arc<dyn CallNews>),
+            news: OnceLock::from(inbox.calls().clone() as Arc<dyn CallNews>),
             traces,
             settings: ArcSwap::from_pointee(call_settings(&config, recordings.can_transcribe())),
             tasks: tasks.clone(),
@@ -880,7 +880,7 @@ async fn remove_files(
                 FileToRemove::Media(message) => media.push(message),
             }
         }
-        inbox.remove_own_files(media).await;
+        inbox.user_files().remove_own(media).await;
         if !is_removed {
             continue;
         }
@@ -938,10 +938,10 @@ async fn delete_expired(
         if let Err(error) = store.responses().delete_expired(clock.wall()).await {
             warn!(%error, "failed to delete expired API responses; retrying in an hour");
         }
-        if let Err(error) = inbox.forget_uploads().await {
+        if let Err(error) = inbox.uploads().forget().await {
             warn!(%error, "failed to delete expired uploads; retrying in an hour");
         }
-        if let Err(error) = inbox.forget(before(tunables.message_days())).await {
+        if let Err(error) = inbox.conversations().forget(before(tunables.message_days())).await {
             warn!(%error, "failed to delete expired messages; retrying in an hour");
         }
         if let Err(error) = recordings.expire(before(tunables.recording_days())).await {

@@ -154,7 +154,11 @@ async fn change(mut request: ApiRequest) -> Result<Response, ApiError> {
             return view(&request, &id);
         }
         api.numbers.map(scope, &id, &account, seen.as_ref()).await?;
-        api.inbox.claim().await.map_err(ApiError::store("store the owner of the numbers"))?;
+        api.inbox
+            .router()
+            .claim()
+            .await
+            .map_err(ApiError::store("store the owner of the numbers"))?;
     }
     view(&request, &id)
 }

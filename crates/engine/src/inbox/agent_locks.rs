@@ -1,33 +1,40 @@
-//! Locks that keep the answers of AI agents and changes of routing apart.
+//! Keeps the answers of AI agents and changes of routing apart: once a change is confirmed, no
+//! answer under the old routing is sent.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::RwLock;
+use dashmap::DashMap;
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
-use super::Inbox;
-use crate::admission::NumberEntry;
 use model::PhoneNumberId;
 
 /// Maximum time that a change of routing waits for agents' answers that are being sent to Meta.
 const AGENT_WAIT: Duration = Duration::from_secs(15);
 
-impl Inbox {
+/// A lock per number. Sending an agent's answer holds it for reading, changing the routing for
+/// writing.
+#[derive(Default)]
+pub struct AgentLocks(DashMap<PhoneNumberId, Arc<RwLock<()>>>);
+
+impl AgentLocks {
     /// Waits for agents' answers that are being sent to Meta.
-    pub async fn wait_for_agents(&self, number: &NumberEntry) {
-        drop(self.pause_agents(&number.spec.mail_id).await);
+    pub async fn wait(&self, number: &PhoneNumberId) {
+        drop(self.pause(number).await);
     }
 
     /// Waits for agents' answers that are being sent to Meta, and delays further ones while the
     /// guard is held. `None` if they take longer than [`AGENT_WAIT`].
-    pub(super) async fn pause_agents(
-        &self,
-        number: &model::PhoneNumberId,
-    ) -> Option<tokio::sync::OwnedRwLockWriteGuard<()>> {
-        tokio::time::timeout(AGENT_WAIT, self.routing_lock(number).write_owned()).await.ok()
+    pub(super) async fn pause(&self, number: &PhoneNumberId) -> Option<OwnedRwLockWriteGuard<()>> {
+        tokio::time::timeout(AGENT_WAIT, self.of(number).write_owned()).await.ok()
     }
 
-    pub(super) fn routing_lock(&self, number: &PhoneNumberId) -> Arc<RwLock<()>> {
-        self.0.routing_locks.entry(number.clone()).or_default().clone()
+    /// Delays changes of routing while the guard is held. Waits for the one in progress.
+    pub(super) async fn answer(&self, number: &PhoneNumberId) -> OwnedRwLockReadGuard<()> {
+        self.of(number).read_owned().await
+    }
+
+    fn of(&self, number: &PhoneNumberId) -> Arc<RwLock<()>> {
+        self.0.entry(number.clone()).or_default().clone()
     }
 }

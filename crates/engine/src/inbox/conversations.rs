@@ -1,20 +1,36 @@
-//! Changes of a conversation as a whole: its state, its read mark, and its deletion.
+//! Changes and deletes whole conversations.
 
-use std::time::Duration;
+use std::sync::Arc;
 
+use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use super::Inbox;
+use super::agent_locks::AgentLocks;
 use super::events::message_event_ids;
-use super::user_files::PAGE;
-use crate::feed::{Audience, FeedChange};
+use super::numbers::ServedNumbers;
+use super::user_files::UserFiles;
+use crate::feed::{Feed, FeedChange};
+use crate::meta::Graph;
 use model::{Direction, Timestamp};
-use store::{Conversation, ConversationChange, ErasureCutoff, Pair, Scope, StoreError};
+use store::{Conversation, ConversationChange, ErasureCutoff, Pair, Scope, Store, StoreError};
 
 /// Number of recent messages searched for the user's last one.
 const READ_PAGE: u32 = 50;
+/// The number of messages that are deleted in one write.
+const DELETE_PAGE: u32 = 1_000;
 
-impl Inbox {
+/// The conversations of all numbers.
+pub struct Conversations {
+    pub(super) store: Store,
+    pub(super) graph: Arc<Graph>,
+    pub(super) feed: Feed,
+    pub(super) tasks: TaskTracker,
+    pub(super) numbers: Arc<ServedNumbers>,
+    pub(super) agent_locks: Arc<AgentLocks>,
+    pub(super) files: Arc<UserFiles>,
+}
+
+impl Conversations {
     /// Changes a conversation's state or routing. Returns `false` if its state does not allow the
     /// change.
     ///
@@ -27,15 +43,12 @@ impl Inbox {
         change: ConversationChange,
     ) -> Result<bool, StoreError> {
         let silenced = change.ai_enabled == Some(false) || change.routing.is_some();
-        let _held = if silenced { self.pause_agents(&pair.phone_number_id).await } else { None };
-        let (done, _) = self
-            .parts()
-            .store
-            .conversations()
-            .change(scope, pair.conversation, change, Vec::new())
-            .await?;
+        let _held =
+            if silenced { self.agent_locks.pause(&pair.phone_number_id).await } else { None };
+        let (done, _) =
+            self.store.conversations().change(scope, pair.conversation, change, Vec::new()).await?;
         if done {
-            self.publish_conversation(pair.into(), pair.conversation);
+            self.feed.publish(pair.into(), FeedChange::Conversation(pair.conversation));
         }
         Ok(done)
     }
@@ -50,7 +63,6 @@ impl Inbox {
         conversation: &Conversation,
     ) -> Result<(), StoreError> {
         let page = self
-            .parts()
             .store
             .messages()
             .list(scope, conversation.pair.conversation, None, READ_PAGE)
@@ -59,12 +71,12 @@ impl Inbox {
             .into_iter()
             .find(|m| m.message.direction == Direction::Inbound && m.message.wamid.is_some());
         let (Some(wamid), Some(number)) =
-            (last.and_then(|m| m.message.wamid), self.number_of(&conversation.pair))
+            (last.and_then(|m| m.message.wamid), self.numbers.number_of(&conversation.pair))
         else {
             return Ok(());
         };
-        let graph = self.parts().graph.clone();
-        self.parts().tasks.spawn(async move {
+        let graph = self.graph.clone();
+        self.tasks.spawn(async move {
             let spec = &number.spec;
             let messages = graph.messages(&spec.phone_number_id, spec.access_token.as_ref());
             if let Err(outcome) = messages.mark_read(&wamid).await {
@@ -80,11 +92,12 @@ impl Inbox {
     /// Returns an error if the store rejects the write. Some of it may be deleted then.
     pub async fn delete(&self, scope: &Scope, pair: &Pair) -> Result<bool, StoreError> {
         // The files go first: without the rows, their names would be unknown.
-        let (files, _) = self.files_of(scope, pair.conversation, Timestamp::MAX).await?;
-        self.remove_files(files).await?;
-        let done = self.parts().store.conversations().delete(scope, pair.conversation).await?;
+        let (files, _) =
+            self.files.of_conversation(scope, pair.conversation, Timestamp::MAX).await?;
+        self.files.remove(files).await?;
+        let done = self.store.conversations().delete(scope, pair.conversation).await?;
         if done {
-            self.publish_conversation(pair.into(), pair.conversation);
+            self.feed.publish(pair.into(), FeedChange::Conversation(pair.conversation));
         }
         Ok(done)
     }
@@ -100,15 +113,16 @@ impl Inbox {
         pair: &Pair,
         until: ErasureCutoff,
     ) -> Result<(), StoreError> {
-        let (files, late) = self.files_of(scope, pair.conversation, until.wall).await?;
-        self.remove_files(files).await?;
+        let (files, late) =
+            self.files.of_conversation(scope, pair.conversation, until.wall).await?;
+        self.files.remove(files).await?;
         let told: Vec<Uuid> = late
             .into_iter()
             .flat_map(|message| message_event_ids(&pair.phone_number_id, message))
             .collect();
-        self.parts().store.erasures().erase_events_by_id(pair.conversation, &told).await?;
-        self.parts().store.erasures().erase_conversation(scope, pair.conversation, until).await?;
-        self.publish_conversation(pair.into(), pair.conversation);
+        self.store.erasures().erase_events_by_id(pair.conversation, &told).await?;
+        self.store.erasures().erase_conversation(scope, pair.conversation, until).await?;
+        self.feed.publish(pair.into(), FeedChange::Conversation(pair.conversation));
         Ok(())
     }
 
@@ -117,15 +131,8 @@ impl Inbox {
     /// # Errors
     /// Returns an error if the store rejects the write.
     pub async fn forget(&self, before: Timestamp) -> Result<(), StoreError> {
-        while self.parts().store.messages().delete_older(before, PAGE).await? {}
-        let oldest = std::time::UNIX_EPOCH
-            + Duration::from_secs(u64::try_from(before.secs()).unwrap_or_default());
-        self.0.media_cache.sweep(Some(oldest)).await;
+        while self.store.messages().delete_older(before, DELETE_PAGE).await? {}
+        self.files.forget(before).await;
         Ok(())
-    }
-
-    /// Publishes a change of a conversation to the console's feed.
-    pub(super) fn publish_conversation(&self, to: Audience<'_>, conversation: Uuid) {
-        self.parts().feed.publish(to, FeedChange::Conversation(conversation));
     }
 }

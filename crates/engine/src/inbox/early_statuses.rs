@@ -15,16 +15,16 @@ use model::PhoneNumberId;
 
 /// Maximum number of waiting statuses. Further ones are dropped, and so are statuses of messages
 /// that another program sent.
-pub(super) const WAITING_MAX: usize = 1_024;
+const WAITING_MAX: usize = 1_024;
 
-pub(super) type Key = (PhoneNumberId, String);
+type Key = (PhoneNumberId, String);
 
 /// Statuses that wait for a message id, and their number.
 #[derive(Default)]
 pub(super) struct EarlyStatuses(Mutex<(Waiters, usize)>);
 
 /// The waiting statuses by message id.
-pub(super) type Waiters = HashMap<Key, Vec<oneshot::Sender<()>>>;
+type Waiters = HashMap<Key, Vec<oneshot::Sender<()>>>;
 
 /// A waiting status. Dropping it removes it from [`EarlyStatuses`].
 pub(super) struct EarlyStatus {

@@ -1,13 +1,20 @@
 //! Builds the events that webhooks get about numbers and messages, and sends them.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
+use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use super::{Inbox, words};
+use super::numbers::ServedNumbers;
+use super::words;
 use crate::admission::NumberEntry;
 use crate::admission::permission::State;
-use model::{AuthId, E164, PhoneNumberId, stable_id};
-use store::{EventDraft, EventForm, NewCallback, Pair, QueuedCallback, StoreError, UserName};
+use crate::call::Outbox;
+use model::{AuthId, Clock, E164, PhoneNumberId, stable_id};
+use store::{
+    EventDraft, EventForm, NewCallback, Pair, QueuedCallback, Store, StoreError, UserName,
+};
 use xml::ast::DocUrl;
 
 /// The ids of an event and of its form-encoded callback to the number's `webhook_url`. They derive
@@ -56,7 +63,17 @@ impl<'a> EventSource<'a> {
     }
 }
 
-impl Inbox {
+/// The events of one node.
+pub struct WebhookEvents {
+    pub(super) store: Store,
+    pub(super) outbox: Outbox,
+    pub(super) clock: Clock,
+    pub(super) node_id: String,
+    pub(super) tasks: TaskTracker,
+    pub(super) numbers: Arc<ServedNumbers>,
+}
+
+impl WebhookEvents {
     /// Builds the event that reports an occurrence of a number. The store sends it to the target of
     /// the routing. The ids derive from `of`, so that a duplicate gets the same ones.
     pub(super) fn draft(
@@ -70,7 +87,7 @@ impl Inbox {
         self.draft_about(&EventSource::number(number), kind, of, data, form)
     }
 
-    /// Like [`Inbox::draft`], for a number that may no longer be served.
+    /// Like [`Self::draft`], for a number that may no longer be served.
     pub(super) fn draft_about(
         &self,
         about: &EventSource<'_>,
@@ -79,20 +96,19 @@ impl Inbox {
         data: Value,
         form: Vec<(String, String)>,
     ) -> EventDraft {
-        let parts = self.parts();
         let [event_id, form_id] = event_ids(about.phone_number_id, of);
         let url = about.url.filter(|_| !form.is_empty());
         EventDraft {
             event_id,
             account: about.account.clone(),
             main_account: about.main_account.clone(),
-            node_id: parts.node_id.clone(),
-            created: parts.clock.steady(),
+            node_id: self.node_id.clone(),
+            created: self.clock.steady(),
             event: kind.to_owned(),
             body: words::event(
                 event_id,
                 kind,
-                parts.clock.wall(),
+                self.clock.wall(),
                 about.account,
                 Some(about.number),
                 data,
@@ -101,28 +117,28 @@ impl Inbox {
                 event_id: form_id,
                 number: Some(about.phone_number_id.clone()),
                 url: url.0.to_string(),
-                origin: parts.outbox.origin(&url.0),
+                origin: self.outbox.origin(&url.0),
                 params: form,
             }),
         }
     }
 
+    /// Builds an event of an account.
     pub(super) fn account_event(
         &self,
         account: &AuthId,
         kind: &str,
         data: Value,
         id: Uuid,
-    ) -> store::EventDraft {
-        let parts = self.parts();
-        store::EventDraft {
+    ) -> EventDraft {
+        EventDraft {
             event_id: id,
             account: account.clone(),
-            main_account: self.main_of(account).into_owned(),
-            node_id: parts.node_id.clone(),
-            created: parts.clock.steady(),
+            main_account: self.numbers.main_of(account).into_owned(),
+            node_id: self.node_id.clone(),
+            created: self.clock.steady(),
             event: kind.to_owned(),
-            body: super::words::event(id, kind, parts.clock.wall(), account, None, data),
+            body: words::event(id, kind, self.clock.wall(), account, None, data),
             form: None,
         }
     }
@@ -137,12 +153,12 @@ impl Inbox {
         data: impl FnOnce() -> Value,
         order: Uuid,
     ) -> Option<NewCallback> {
-        let webhook = self.webhook_of(number)?;
+        let webhook = self.numbers.webhook_of(number)?;
         Some(self.draft(number, kind, of, data(), Vec::new()).event_for(webhook, order))
     }
 
     /// Sends an event to a number's webhook, if it has one. Returns before the event is stored.
-    pub fn notify_number(&self, number: &NumberEntry, kind: &str, data: Value) {
+    pub fn notify_number(self: &Arc<Self>, number: &NumberEntry, kind: &str, data: Value) {
         let once = Uuid::new_v4().to_string();
         let order = stable_id("number", &[number.spec.mail_id.as_str()]);
         if let Some(event) = self.number_event(number, kind, &[kind, &once], || data, order) {
@@ -151,8 +167,8 @@ impl Inbox {
     }
 
     /// Reports a changed call permission to the number's webhook.
-    pub fn permission_changed(&self, number: &NumberEntry, user: &str, state: State) {
-        let conversation = self.conversation_of(number, user);
+    pub fn permission_changed(self: &Arc<Self>, number: &NumberEntry, user: &str, state: State) {
+        let conversation = self.numbers.conversation_of(number, user);
         let user = UserName { id: user.to_owned(), bsuid: None, name: String::new() }.shown();
         let until = match state {
             State::Temporary { until } => Some(until.to_string()),
@@ -173,12 +189,13 @@ impl Inbox {
         }
     }
 
-    pub(super) fn send_event(&self, event: NewCallback) {
-        let inbox = self.clone();
-        let written = self.parts().store.outbox().insert(event);
-        self.parts().tasks.spawn(async move {
+    /// Stores an event and sends it. Returns before it is stored.
+    pub(super) fn send_event(self: &Arc<Self>, event: NewCallback) {
+        let events = self.clone();
+        let written = self.store.outbox().insert(event);
+        self.tasks.spawn(async move {
             match written.await {
-                Ok(written) => inbox.send_callbacks(vec![written]),
+                Ok(written) => events.send_callbacks(vec![written]),
                 Err(StoreError::Journalled) => {}
                 Err(error) => tracing::error!(%error, "event not stored"),
             }
@@ -188,7 +205,7 @@ impl Inbox {
     /// Passes stored callbacks to the outbox.
     pub(super) fn send_callbacks(&self, written: Vec<QueuedCallback>) {
         for callback in written {
-            self.parts().outbox.send(callback, None);
+            self.outbox.send(callback, None);
         }
     }
 }

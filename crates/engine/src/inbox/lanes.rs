@@ -1,4 +1,5 @@
-//! The queues of messages that wait to be sent, one per conversation, and the rate limits of numbers.
+//! The queues of messages that wait to be sent, one per conversation, and the rate limits of
+//! numbers.
 
 use std::collections::{HashMap, VecDeque};
 use std::num::NonZeroU32;
@@ -13,10 +14,8 @@ use store::{NewMessage, Pair};
 
 /// Messages per second of one number, which is Meta's default throughput.
 const PER_SECOND: NonZeroU32 = NonZeroU32::new(80).expect("not 0");
-
 /// Maximum number of waiting messages per conversation.
 const LANE_MAX: usize = 64;
-
 /// Maximum number of waiting messages of the node.
 const WAITING_MAX: usize = 8_192;
 
@@ -29,7 +28,7 @@ pub(super) struct QueuedMessage {
 }
 
 /// An entry of a lane.
-pub(super) enum LaneEntry {
+enum LaneEntry {
     Message(QueuedMessage),
     /// Notifies a task once the entries before it are done.
     Notify(oneshot::Sender<()>),
@@ -51,6 +50,7 @@ impl Default for Lanes {
 }
 
 impl Lanes {
+    /// Returns whether another message may wait in a conversation.
     pub(super) fn has_room(&self, conversation: Uuid) -> bool {
         let lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
         lanes.1 < WAITING_MAX && lanes.0.get(&conversation).is_none_or(|lane| lane.len() < LANE_MAX)

@@ -2,11 +2,13 @@
 //! Graph.
 //!
 //! A user's message is stored once, with its conversation and the events that report it, before
-//! Meta gets its 200 (`incoming`). The conversation's routing decides who gets it (`routing`): a
+//! Meta gets its 200 (`timeline`). The conversation's routing decides who gets it (`routing`): a
 //! webhook, through the outbox, or an AI agent, as a [`Turn`] in a bounded channel that `agents`
-//! reads and answers with [`Inbox::reply`]. An outgoing message is stored as `queued` before the
-//! request to Graph (`sending`); its files are uploaded to Meta before that (`files`). `words`
-//! builds the JSON and is pure. Calls appear only as timeline entries and events (`calls`).
+//! reads and answers with [`MessageSender::reply`]. An outgoing message is stored as `queued`
+//! before the request to Graph (`sending`); its files are uploaded to Meta before that (`uploads`).
+//! `words` builds the JSON and is pure. Calls appear only as timeline entries and events (`calls`).
+//!
+//! The [`Inbox`] owns a part for each of these and connects them. The parts hold the state.
 
 mod agent_locks;
 mod calls;
@@ -16,6 +18,7 @@ mod early_statuses;
 mod events;
 mod lanes;
 mod media_cache;
+mod media_links;
 mod notes;
 mod numbers;
 mod permission_requests;
@@ -34,34 +37,41 @@ pub mod words;
 mod tests;
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 
-use dashmap::DashMap;
-use tokio::sync::{Notify, RwLock, mpsc};
 use tokio_util::task::TaskTracker;
-use uuid::Uuid;
 
+use crate::admission::Directory;
 use crate::admission::permission::Consents;
-use crate::admission::{Directory, NumberEntry};
 use crate::call::Outbox;
-use crate::feed::{Audience, Feed, FeedChange};
+use crate::feed::Feed;
 use crate::links::LinkSigner;
 use crate::meta::Graph;
 use crate::notices::Notices;
-use media_cache::MediaCache;
+use delivery_notices::DeliveryNotices;
+use early_statuses::EarlyStatuses;
+use lanes::Lanes;
+use media_cache::{MediaCache, MediaFolder};
+use media_links::MediaLinks;
 use model::Clock;
-use model::{PhoneNumberId, Routing};
+use permission_requests::PermissionRequests;
 use store::{Store, StoreError};
 
-pub use routing::RoutingError;
-pub use sending::{Outgoing, SendError, WINDOW};
-pub use statuses::ReceivedStatus;
-pub use templates::TemplatesError;
-pub use timeline::{QueueFull, Sender, StoredFuture, UserMessage};
-pub use turns::{Turn, TurnTeller};
-pub use uploads::{FILES, FileKind, UploadError};
-pub use user_files::MediaFile;
-pub use webhooks::{MissingWebhook, WebhookSettings, WebhookSpec};
+pub use agent_locks::AgentLocks;
+pub use calls::CallReports;
+pub use conversations::Conversations;
+pub use events::WebhookEvents;
+pub use notes::Notes;
+pub use numbers::ServedNumbers;
+pub use routing::{Router, RoutingError, RoutingListener};
+pub use sending::{MessageSender, Outgoing, SendError, WINDOW};
+pub use statuses::{DeliveryStatuses, ReceivedStatus};
+pub use templates::{Templates, TemplatesError};
+pub use timeline::{QueueFull, Sender, StoredFuture, Timeline, UserMessage};
+pub use turns::{Turn, TurnTeller, Turns};
+pub use uploads::{FILES, FileKind, UploadError, Uploads};
+pub use user_files::{MediaFile, UserFiles};
+pub use webhooks::{CustomerWebhooks, MissingWebhook, WebhookSettings, WebhookSpec};
 
 /// The dependencies of the inbox.
 pub struct InboxParts {
@@ -83,35 +93,26 @@ pub struct InboxParts {
     pub tasks: TaskTracker,
 }
 
-/// A listener for changes of a number's routing. Its last two arguments are the old and the new
-/// routing.
-pub type RoutingListener = Box<dyn Fn(&Inbox, &NumberEntry, Routing, Routing) + Send + Sync>;
-
-/// The inbox. Clones are cheap and share its state.
+/// The inbox. Clones are cheap and share its parts.
 #[derive(Clone)]
-pub struct Inbox(Arc<Inner>);
+pub struct Inbox(Arc<Parts>);
 
-struct Inner {
-    parts: InboxParts,
-    media_cache: Arc<MediaCache>,
-    turns: mpsc::Sender<Turn>,
-    /// The receiving end, until [`Inbox::take_turns`] takes it.
-    turns_receiver: Mutex<Option<mpsc::Receiver<Turn>>>,
-    /// Notifies other nodes. Set in a fleet, where another node may have to answer a message.
-    other_nodes: OnceLock<TurnTeller>,
-    /// Wakes the agents when another node has stored a turn for this one.
-    turns_elsewhere: Notify,
-    lanes: lanes::Lanes,
-    templates: templates::TemplateCache,
-    early_statuses: Arc<early_statuses::EarlyStatuses>,
-    /// A lock per number. Sending an agent's answer holds it for reading, changing the routing for
-    /// writing.
-    routing_locks: DashMap<PhoneNumberId, Arc<RwLock<()>>>,
-    /// The owners of numbers.
-    tenures: numbers::Tenures,
-    /// Serializes changes of webhooks and of numbers' routing.
-    changing: tokio::sync::Mutex<()>,
-    routing_listener: OnceLock<RoutingListener>,
+struct Parts {
+    numbers: Arc<ServedNumbers>,
+    agent_locks: Arc<AgentLocks>,
+    events: Arc<WebhookEvents>,
+    webhooks: Arc<CustomerWebhooks>,
+    router: Arc<Router>,
+    conversations: Conversations,
+    notes: Notes,
+    timeline: Arc<Timeline>,
+    statuses: Arc<DeliveryStatuses>,
+    turns: Arc<Turns>,
+    sender: Arc<MessageSender>,
+    templates: Arc<Templates>,
+    uploads: Arc<Uploads>,
+    user_files: Arc<UserFiles>,
+    calls: Arc<CallReports>,
 }
 
 impl std::fmt::Debug for Inbox {
@@ -123,53 +124,153 @@ impl std::fmt::Debug for Inbox {
 impl Inbox {
     /// Creates an empty inbox. [`Inbox::open`] loads the store.
     pub fn new(parts: InboxParts) -> Self {
-        let (turns, turns_receiver) = mpsc::channel(turns::TURNS);
-        let media_cache =
-            Arc::new(MediaCache::new(parts.media.clone(), LinkSigner::new(parts.store.link_key())));
-        let (links, clock, base_url) =
-            (media_cache.clone(), parts.clock.clone(), parts.base_url.clone());
-        parts
-            .outbox
-            .set_link_signer(Box::new(move |message| links.link(&base_url, message, clock.wall())));
-        let (delivery_notices, notices, clock) = (
-            delivery_notices::DeliveryNotices::default(),
-            parts.notices.clone(),
-            parts.clock.clone(),
-        );
+        let links = Arc::new(MediaLinks {
+            signer: LinkSigner::new(parts.store.link_key()),
+            base_url: parts.base_url.clone(),
+            clock: parts.clock.clone(),
+        });
+        let signed = links.clone();
+        parts.outbox.set_link_signer(Box::new(move |message| signed.link(message)));
+        let (delivery_notices, notices, clock) =
+            (DeliveryNotices::default(), parts.notices.clone(), parts.clock.clone());
         parts.outbox.set_undelivered(Box::new(move |given_up| {
             if let Some(notice) = delivery_notices.notice(given_up, clock.steady()) {
                 notices.note(notice);
             }
         }));
-        Self(Arc::new(Inner {
-            parts,
-            media_cache,
-            turns,
-            turns_receiver: Mutex::new(Some(turns_receiver)),
-            other_nodes: OnceLock::new(),
-            turns_elsewhere: Notify::new(),
-            lanes: lanes::Lanes::default(),
-            templates: templates::TemplateCache::default(),
-            early_statuses: Arc::default(),
-            routing_locks: DashMap::new(),
-            tenures: numbers::Tenures::default(),
+        let folder = MediaFolder(parts.media.clone());
+        let numbers = Arc::new(ServedNumbers::new(parts.directory.clone()));
+        let agent_locks = Arc::new(AgentLocks::default());
+        let user_files = Arc::new(UserFiles::new(
+            &parts,
+            numbers.clone(),
+            links,
+            MediaCache::new(folder.clone()),
+        ));
+        let InboxParts {
+            store,
+            outbox,
+            directory,
+            graph,
+            notices,
+            feed,
+            clock,
+            node_id,
+            consents,
+            tasks,
+            base_url: _,
+            media: _,
+        } = parts;
+        let events = Arc::new(WebhookEvents {
+            store: store.clone(),
+            outbox,
+            clock: clock.clone(),
+            node_id: node_id.clone(),
+            tasks: tasks.clone(),
+            numbers: numbers.clone(),
+        });
+        let webhooks = Arc::new(CustomerWebhooks {
+            store: store.clone(),
+            directory: directory.clone(),
+            clock: clock.clone(),
+            feed: feed.clone(),
+            numbers: numbers.clone(),
+            events: events.clone(),
             changing: tokio::sync::Mutex::default(),
-            routing_listener: OnceLock::new(),
+        });
+        let router = Arc::new(Router {
+            store: store.clone(),
+            directory: directory.clone(),
+            clock: clock.clone(),
+            feed: feed.clone(),
+            tasks: tasks.clone(),
+            numbers: numbers.clone(),
+            agent_locks: agent_locks.clone(),
+            webhooks: webhooks.clone(),
+            events: events.clone(),
+            listener: OnceLock::new(),
+        });
+        let conversations = Conversations {
+            store: store.clone(),
+            graph: graph.clone(),
+            feed: feed.clone(),
+            tasks: tasks.clone(),
+            numbers: numbers.clone(),
+            agent_locks: agent_locks.clone(),
+            files: user_files.clone(),
+        };
+        let notes = Notes { store: store.clone(), clock: clock.clone(), feed: feed.clone() };
+        let statuses = Arc::new(DeliveryStatuses {
+            store: store.clone(),
+            clock: clock.clone(),
+            feed: feed.clone(),
+            tasks: tasks.clone(),
+            events: events.clone(),
+            early: Arc::new(EarlyStatuses::default()),
+        });
+        let turns = Arc::new(Turns::new(store.clone(), node_id.clone()));
+        let templates = Arc::new(Templates::new(graph.clone(), clock.clone()));
+        let uploads = Arc::new(Uploads {
+            store: store.clone(),
+            graph: graph.clone(),
+            clock: clock.clone(),
+            numbers: numbers.clone(),
+            folder,
+            shares: Uploads::limits(),
+        });
+        let timeline = Arc::new(Timeline {
+            store: store.clone(),
+            clock: clock.clone(),
+            node_id: node_id.clone(),
+            feed: feed.clone(),
+            notices,
+            tasks: tasks.clone(),
+            numbers: numbers.clone(),
+            events: events.clone(),
+            router: router.clone(),
+            turns: turns.clone(),
+            files: user_files.clone(),
+        });
+        let calls = Arc::new(CallReports {
+            directory,
+            numbers: numbers.clone(),
+            events: events.clone(),
+            timeline: timeline.clone(),
+        });
+        let requests =
+            PermissionRequests { consents, clock: clock.clone(), numbers: numbers.clone() };
+        let sender = Arc::new(MessageSender {
+            store,
+            graph,
+            clock,
+            node_id,
+            feed,
+            tasks,
+            numbers: numbers.clone(),
+            agent_locks: agent_locks.clone(),
+            uploads: uploads.clone(),
+            templates: templates.clone(),
+            statuses: statuses.clone(),
+            requests,
+            lanes: Lanes::default(),
+        });
+        Self(Arc::new(Parts {
+            numbers,
+            agent_locks,
+            events,
+            webhooks,
+            router,
+            conversations,
+            notes,
+            timeline,
+            statuses,
+            turns,
+            sender,
+            templates,
+            uploads,
+            user_files,
+            calls,
         }))
-    }
-
-    /// Sets the listener for changes of routing. Only the first call has an effect.
-    pub fn on_routing_change(&self, listener: RoutingListener) {
-        let _ = self.0.routing_listener.set(listener);
-    }
-
-    /// The id of this node in the store.
-    pub fn node_id(&self) -> &str {
-        &self.0.parts.node_id
-    }
-
-    fn parts(&self) -> &InboxParts {
-        &self.0.parts
     }
 
     /// Loads the store, adds the webhooks of the configuration, and resumes the unfinished work of
@@ -178,15 +279,86 @@ impl Inbox {
     /// # Errors
     /// Returns an error if the store fails.
     pub async fn open(&self, file: &[WebhookSettings]) -> Result<(), StoreError> {
-        self.count_files().await;
-        self.refresh().await?;
-        self.reload(file);
-        self.warn_of_missing_webhooks();
-        self.claim().await?;
-        self.resume_interrupted().await
+        self.user_files().count().await;
+        self.router().refresh().await?;
+        self.webhooks().replace_configured(file);
+        self.webhooks().warn_of_missing();
+        self.router().claim().await?;
+        self.sender().resume_interrupted().await
     }
 
-    fn publish_message(&self, to: Audience<'_>, conversation: Uuid, message: Uuid) {
-        self.parts().feed.publish(to, FeedChange::Message { conversation, message });
+    /// Who owns and answers the served numbers.
+    pub fn numbers(&self) -> &Arc<ServedNumbers> {
+        &self.0.numbers
+    }
+
+    /// Pauses the answers of AI agents.
+    pub fn agent_locks(&self) -> &Arc<AgentLocks> {
+        &self.0.agent_locks
+    }
+
+    /// Events for webhooks.
+    pub fn events(&self) -> &Arc<WebhookEvents> {
+        &self.0.events
+    }
+
+    /// Webhooks of customers.
+    pub fn webhooks(&self) -> &Arc<CustomerWebhooks> {
+        &self.0.webhooks
+    }
+
+    /// Changes routing.
+    pub fn router(&self) -> &Arc<Router> {
+        &self.0.router
+    }
+
+    /// Changes and deletes conversations.
+    pub fn conversations(&self) -> &Conversations {
+        &self.0.conversations
+    }
+
+    /// Private notes.
+    pub fn notes(&self) -> &Notes {
+        &self.0.notes
+    }
+
+    /// Adds messages, calls and permission requests to conversations.
+    pub fn timeline(&self) -> &Arc<Timeline> {
+        &self.0.timeline
+    }
+
+    /// Receives delivery statuses.
+    pub fn statuses(&self) -> &Arc<DeliveryStatuses> {
+        &self.0.statuses
+    }
+
+    /// Messages that AI agents have to answer.
+    pub fn turns(&self) -> &Arc<Turns> {
+        &self.0.turns
+    }
+
+    /// Sends messages.
+    pub fn sender(&self) -> &Arc<MessageSender> {
+        &self.0.sender
+    }
+
+    /// Templates of WABAs.
+    pub fn templates(&self) -> &Arc<Templates> {
+        &self.0.templates
+    }
+
+    /// Uploads files to Meta.
+    pub fn uploads(&self) -> &Arc<Uploads> {
+        &self.0.uploads
+    }
+
+    /// Files that users sent.
+    pub fn user_files(&self) -> &Arc<UserFiles> {
+        &self.0.user_files
+    }
+
+    /// Reports calls.
+    pub fn calls(&self) -> &Arc<CallReports> {
+        &self.0.calls
     }
 }

@@ -1,60 +1,51 @@
 //! The numbers that this node serves: who owns each, who answers it, and which conversations belong
 //! to it.
 //!
-//! A number can move to another account: its WABA is mapped elsewhere, the configuration changes, or
-//! another account connects it. The new owner must not read earlier messages nor inherit routing.
-//! Therefore a conversation's id contains the account, except for the number's first owner. Checks
-//! against the owner hold even before the change is stored.
+//! A number can move to another account: its WABA is assigned to another account, the
+//! configuration changes, or another account connects it. The new owner must not read earlier
+//! messages nor inherit routing. Therefore a conversation's id contains the account, except for the
+//! number's first owner. Checks against the owner hold even before the change is stored.
 
 use std::sync::Arc;
 
 use dashmap::DashMap;
 use uuid::Uuid;
 
-use super::Inbox;
-use crate::admission::{NumberEntry, Webhook};
+use crate::admission::{Directory, NumberEntry, Webhook};
 use model::{AuthId, PhoneNumberId, Routing, stable_id};
 use store::{NumberOwners, Pair, UserName};
 
-/// The owners by number. A number without an entry has never had a message.
-#[derive(Debug, Default)]
-pub(super) struct Tenures(pub(super) DashMap<PhoneNumberId, NumberOwners>);
+/// Looks up served numbers in memory.
+pub struct ServedNumbers {
+    directory: Arc<Directory>,
+    /// The owners by number. A number without an entry has never had a message.
+    owners: DashMap<PhoneNumberId, NumberOwners>,
+}
 
-impl Tenures {
-    /// Loads the owners from the store.
-    pub(super) fn read(&self, rows: Vec<(PhoneNumberId, NumberOwners)>) {
-        rows.into_iter().for_each(|(id, tenure)| drop(self.0.insert(id, tenure)));
+impl ServedNumbers {
+    pub(super) fn new(directory: Arc<Directory>) -> Self {
+        Self { directory, owners: DashMap::new() }
+    }
+
+    /// Sets the owners of some numbers, as the store has them.
+    pub(super) fn set_owners(&self, rows: impl IntoIterator<Item = (PhoneNumberId, NumberOwners)>) {
+        rows.into_iter().for_each(|(id, owners)| drop(self.owners.insert(id, owners)));
     }
 
     /// Returns the owners of a number. Its current account becomes the first owner if none is
     /// known.
-    pub(super) fn of(&self, number: &NumberEntry) -> NumberOwners {
+    pub(super) fn owners_of(&self, number: &NumberEntry) -> NumberOwners {
         let id = &number.spec.mail_id;
-        if let Some(found) = self.0.get(id) {
+        if let Some(found) = self.owners.get(id) {
             return found.clone();
         }
         let owner = number.account.auth_id.clone();
-        self.0
+        self.owners
             .entry(id.clone())
             .or_insert_with(|| NumberOwners { first: owner.clone(), owner })
             .clone()
     }
-}
 
-/// The id of the conversation between `owner` and a user. `first` is the number's first owner.
-pub(super) fn conversation_id(
-    number: &PhoneNumberId,
-    user: &str,
-    owner: &AuthId,
-    first: &AuthId,
-) -> Uuid {
-    match owner == first {
-        true => stable_id("conversation", &[number.as_str(), user]),
-        false => stable_id("conversation", &[number.as_str(), user, owner.as_str()]),
-    }
-}
-
-impl Inbox {
     /// The pair of a number and a user, with its conversation and accounts.
     pub fn pair(&self, number: &NumberEntry, user: UserName) -> Pair {
         let id = &number.spec.mail_id;
@@ -70,13 +61,13 @@ impl Inbox {
 
     /// The id of the conversation between a number's current owner and a user.
     pub fn conversation_of(&self, number: &NumberEntry, user: &str) -> Uuid {
-        let first = self.0.tenures.of(number).first;
+        let first = self.owners_of(number).first;
         conversation_id(&number.spec.mail_id, user, &number.account.auth_id, &first)
     }
 
-    /// Like [`Inbox::conversation_of`], by the number's id. `None` if the number is not served.
+    /// Like [`Self::conversation_of`], by the number's id. `None` if the number is not served.
     pub fn conversation_with(&self, number: &PhoneNumberId, user: &str) -> Option<Uuid> {
-        let tables = self.parts().directory.tables();
+        let tables = self.directory.tables();
         let number = tables.number(number).or_else(|| tables.by_mail_id(number));
         number.map(|number| self.conversation_of(number, user))
     }
@@ -84,7 +75,7 @@ impl Inbox {
     /// The number of a conversation. `None` if it is no longer served or belongs to another account
     /// now.
     pub fn number_of(&self, pair: &Pair) -> Option<Arc<NumberEntry>> {
-        let found = self.parts().directory.tables().by_number(&pair.number).cloned();
+        let found = self.directory.tables().by_number(&pair.number).cloned();
         found.filter(|number| number.account.auth_id == pair.account)
     }
 
@@ -98,7 +89,6 @@ impl Inbox {
     pub fn routing_of(&self, number: &NumberEntry) -> Routing {
         // A routing that the previous owner set does not count.
         let set = self
-            .parts()
             .directory
             .mail()
             .routing(&number.spec.mail_id)
@@ -113,7 +103,7 @@ impl Inbox {
 
     /// The numbers whose messages an agent answers.
     pub fn answered_by(&self, agent: Uuid) -> Vec<Arc<NumberEntry>> {
-        let directory = &self.parts().directory;
+        let directory = &self.directory;
         let routings = directory.mail().routings();
         let its = |n: &&Arc<NumberEntry>| {
             routings.get(&n.spec.mail_id).and_then(|r| r.agent()) == Some(agent)
@@ -124,7 +114,7 @@ impl Inbox {
     /// The webhook of the number's own account, if it has exactly one. Webhooks of subaccounts
     /// don't count.
     pub(super) fn only_webhook(&self, number: &NumberEntry) -> Option<Arc<Webhook>> {
-        let all = self.parts().directory.mail().webhooks();
+        let all = self.directory.mail().webhooks();
         let mut own = all.values().filter(|webhook| webhook.account == number.account.auth_id);
         let only = own.next()?;
         own.next().is_none().then(|| only.clone())
@@ -137,8 +127,9 @@ impl Inbox {
         default.or_else(|| self.only_webhook(number).map(|webhook| webhook.id))
     }
 
+    /// The main account of an account.
     pub(super) fn main_of<'a>(&self, account: &'a AuthId) -> std::borrow::Cow<'a, AuthId> {
-        let tables = self.parts().directory.tables();
+        let tables = self.directory.tables();
         match tables.account(account).and_then(|entry| entry.parent.as_ref()) {
             Some(main) => std::borrow::Cow::Owned(main.auth_id.clone()),
             None => std::borrow::Cow::Borrowed(account),
@@ -147,13 +138,15 @@ impl Inbox {
 
     /// Returns whether the number's settings were made by its current owner.
     pub(super) fn is_current_owner(&self, number: &NumberEntry) -> bool {
-        let owner = self.0.tenures.of(number).owner;
+        let owner = self.owners_of(number).owner;
         owner == number.account.auth_id || owner.as_str().is_empty()
     }
+}
 
-    /// Returns whether a webhook or agent of `account` may serve a number: it must belong to the
-    /// number's account or its main account.
-    pub fn may_serve(number: &NumberEntry, account: &AuthId) -> bool {
-        *account == number.account.auth_id || *account == number.account.main().auth_id
+/// The id of the conversation between `owner` and a user. `first` is the number's first owner.
+fn conversation_id(number: &PhoneNumberId, user: &str, owner: &AuthId, first: &AuthId) -> Uuid {
+    match owner == first {
+        true => stable_id("conversation", &[number.as_str(), user]),
+        false => stable_id("conversation", &[number.as_str(), user, owner.as_str()]),
     }
 }

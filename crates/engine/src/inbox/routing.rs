@@ -1,20 +1,23 @@
-//! Routing: who answers a number's new conversations and each existing one. A change is stored first
-//! and takes effect then. The routing that the previous owner of a number set is dropped
-//! (`store::tenures`).
+//! Routing: who answers a number's new conversations and each existing one. A change takes
+//! effect once it is stored. When a number has moved to another account, the routing that the
+//! previous owner set is dropped (`store::tenures`).
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use serde_json::json;
+use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use super::Inbox;
-use super::webhooks::of_row;
-use crate::admission::{NumberEntry, Webhooks};
-use crate::feed::{Audience, FeedChange};
-use model::Routing;
+use super::agent_locks::AgentLocks;
+use super::events::WebhookEvents;
+use super::numbers::ServedNumbers;
+use super::webhooks::{ChangeLock, CustomerWebhooks};
+use crate::admission::{Directory, NumberEntry};
+use crate::feed::{Audience, Feed, FeedChange};
+use model::{Clock, Routing};
 use store::{
     Agent, Conversation, ConversationChange, NumberOwners, NumberTransfer, Pair, RoutingChange,
-    Scope, StoreError,
+    Scope, Store, StoreError,
 };
 
 /// The reason why a routing or a webhook was not changed.
@@ -48,32 +51,43 @@ pub enum RoutingError {
     Store(#[source] StoreError),
 }
 
-/// The lock that serializes changes of webhooks and routing.
-pub(super) type ChangeLock<'a> = tokio::sync::MutexGuard<'a, ()>;
+/// A listener for changes of a number's routing. Its last two arguments are the old and the new
+/// routing.
+pub type RoutingListener = Box<dyn Fn(&NumberEntry, Routing, Routing) + Send + Sync>;
 
-impl Inbox {
-    /// Loads the stored webhooks, and the routing and owners of numbers. Other nodes may have changed
-    /// them.
+/// Changes the routing of numbers and conversations.
+pub struct Router {
+    pub(super) store: Store,
+    pub(super) directory: Arc<Directory>,
+    pub(super) clock: Clock,
+    pub(super) feed: Feed,
+    pub(super) tasks: TaskTracker,
+    pub(super) numbers: Arc<ServedNumbers>,
+    pub(super) agent_locks: Arc<AgentLocks>,
+    pub(super) webhooks: Arc<CustomerWebhooks>,
+    pub(super) events: Arc<WebhookEvents>,
+    pub(super) listener: OnceLock<RoutingListener>,
+}
+
+impl Router {
+    /// Sets the listener for changes of routing. Only the first call has an effect.
+    pub fn on_change(&self, listener: RoutingListener) {
+        let _ = self.listener.set(listener);
+    }
+
+    /// Loads the stored webhooks, and the routing and owners of numbers. Other nodes may have
+    /// changed them.
     ///
     /// # Errors
     /// Returns an error if the store fails.
     pub async fn refresh(&self) -> Result<(), StoreError> {
-        let _lock = self.0.changing.lock().await;
-        let (store, mail) = (&self.parts().store, self.parts().directory.mail());
-        let routings = store.numbers().routings().await?;
-        let owners = store.numbers().owners().await?;
-        let webhooks = store.webhooks().list().await?;
+        let lock = self.webhooks.lock().await;
+        let routings = self.store.numbers().routings().await?;
+        let owners = self.store.numbers().owners().await?;
+        self.webhooks.load(&lock).await?;
+        let mail = self.directory.mail();
         mail.change_routings(|all| *all = routings.iter().cloned().collect());
-        self.0.tenures.read(owners);
-        let stored: Webhooks =
-            webhooks.into_iter().map(|row| (row.id, Arc::new(of_row(row)))).collect();
-        mail.change_webhooks(|all| {
-            all.retain(|_, webhook| webhook.in_file);
-            // A webhook of the configuration takes precedence.
-            stored.iter().for_each(|(id, webhook)| {
-                all.entry(*id).or_insert_with(|| webhook.clone());
-            });
-        });
+        self.numbers.set_owners(owners);
         Ok(())
     }
 
@@ -95,7 +109,7 @@ impl Inbox {
         self.apply_routing(number, routing, all, &lock).await
     }
 
-    pub(super) async fn apply_routing(
+    async fn apply_routing(
         &self,
         number: &NumberEntry,
         routing: Routing,
@@ -103,43 +117,40 @@ impl Inbox {
         _lock: &ChangeLock<'_>,
     ) -> Result<(), RoutingError> {
         let id = &number.spec.mail_id;
-        let _held = self.pause_agents(id).await;
-        let (digits, parts) = (number.spec.number.clone(), self.parts());
-        let (account, before) = (number.account.auth_id.clone(), self.routing_of(number));
+        let _held = self.agent_locks.pause(id).await;
+        let digits = number.spec.number.clone();
+        let (account, before) = (number.account.auth_id.clone(), self.numbers.routing_of(number));
         let reroute = RoutingChange { phone_number_id: id.clone(), account, routing, all };
-        parts.store.numbers().set_routing(reroute).await.map_err(RoutingError::Store)?;
-        parts.directory.mail().change_routings(|routings| {
+        self.store.numbers().set_routing(reroute).await.map_err(RoutingError::Store)?;
+        self.directory.mail().change_routings(|routings| {
             routings.insert(id.clone(), routing);
         });
         let to = Audience::of(&number.account.auth_id, &number.account.main().auth_id);
-        parts.feed.publish(to, FeedChange::Number(digits));
-        if let Some(listener) = self.0.routing_listener.get() {
-            listener(self, number, before, routing);
+        self.feed.publish(to, FeedChange::Number(digits));
+        if let Some(listener) = self.listener.get() {
+            listener(number, before, routing);
         }
         Ok(())
     }
 
     /// Takes the lock and checks that the target exists. The target can't be removed while the lock
     /// is held.
-    pub(super) async fn lock_target(
-        &self,
-        routing: Routing,
-    ) -> Result<ChangeLock<'_>, RoutingError> {
-        let lock = self.0.changing.lock().await;
+    async fn lock_target(&self, routing: Routing) -> Result<ChangeLock<'_>, RoutingError> {
+        let lock = self.webhooks.lock().await;
         self.check_target(routing, &lock).await?;
         Ok(lock)
     }
 
-    pub(super) async fn check_target(
+    async fn check_target(
         &self,
         routing: Routing,
         _lock: &ChangeLock<'_>,
     ) -> Result<(), RoutingError> {
-        if routing.webhook().is_some_and(|id| self.parts().directory.mail().webhook(id).is_none()) {
+        if routing.webhook().is_some_and(|id| self.directory.mail().webhook(id).is_none()) {
             return Err(RoutingError::NoWebhook);
         }
         if let Some(agent) = routing.agent()
-            && !self.parts().store.agents().exists(agent).await.map_err(RoutingError::Store)?
+            && !self.store.agents().exists(agent).await.map_err(RoutingError::Store)?
         {
             return Err(RoutingError::NoAgent);
         }
@@ -158,9 +169,9 @@ impl Inbox {
         force: bool,
     ) -> Result<bool, RoutingError> {
         // Nothing can be routed to the agent while the lock is held.
-        let lock = self.0.changing.lock().await;
-        let numbers = self.answered_by(agent.id);
-        let store = &self.parts().store;
+        let lock = self.webhooks.lock().await;
+        let numbers = self.numbers.answered_by(agent.id);
+        let store = &self.store;
         if !force {
             let names: Vec<_> = numbers.iter().map(|number| number.spec.number.as_str()).collect();
             if !names.is_empty() {
@@ -176,7 +187,7 @@ impl Inbox {
         let gone = store.agents().delete(scope, agent.id).await.map_err(RoutingError::Store)?;
         if gone {
             let to = Audience::of(&agent.account, &agent.main_account);
-            self.parts().feed.publish(to, FeedChange::Agent(agent.id));
+            self.feed.publish(to, FeedChange::Agent(agent.id));
         }
         Ok(gone)
     }
@@ -223,7 +234,7 @@ impl Inbox {
                     "this conversation is not subscribed to a webhook",
                 ));
             }
-            let default = self.routing_of(number);
+            let default = self.numbers.routing_of(number);
             Ok(if default == now { Routing::None } else { default })
         })
         .await
@@ -233,7 +244,7 @@ impl Inbox {
     ///
     /// # Errors
     /// Fails if `to` does, if the conversation does not exist, or if the store fails.
-    pub(super) async fn reroute_one(
+    async fn reroute_one(
         &self,
         scope: &Scope,
         conversation: &Conversation,
@@ -241,10 +252,9 @@ impl Inbox {
     ) -> Result<(), RoutingError> {
         const GONE: RoutingError = RoutingError::InvalidState("the conversation no longer exists");
         let pair = &conversation.pair;
-        let lock = self.0.changing.lock().await;
+        let lock = self.webhooks.lock().await;
         // The conversation may have been changed since the caller read it.
         let now = self
-            .parts()
             .store
             .conversations()
             .get(scope, pair.conversation)
@@ -254,9 +264,9 @@ impl Inbox {
         let to = to(now)?;
         self.check_target(to, &lock).await?;
         let (before, after) = (now.webhook(), to.webhook());
-        let _held = self.pause_agents(&pair.phone_number_id).await;
+        let _held = self.agent_locks.pause(&pair.phone_number_id).await;
         let mut tell = Vec::new();
-        if let (true, Some(number)) = (before != after, self.number_of(pair)) {
+        if let (true, Some(number)) = (before != after, self.numbers.number_of(pair)) {
             for (webhook, kind) in
                 [(before, "subscription.revoked"), (after, "subscription.activated")]
             {
@@ -266,20 +276,20 @@ impl Inbox {
                     let once = Uuid::new_v4().to_string();
                     tell.push((
                         webhook,
-                        self.draft(&number, kind, &[kind, &once], data, Vec::new()),
+                        self.events.draft(&number, kind, &[kind, &once], data, Vec::new()),
                     ));
                 }
             }
         }
         let change = ConversationChange { routing: Some(to), ..ConversationChange::default() };
         let changed =
-            self.parts().store.conversations().change(scope, pair.conversation, change, tell).await;
+            self.store.conversations().change(scope, pair.conversation, change, tell).await;
         let (done, written) = changed.map_err(RoutingError::Store)?;
         if !done {
             return Err(GONE);
         }
-        self.send_callbacks(written);
-        self.publish_conversation(pair.into(), pair.conversation);
+        self.events.send_callbacks(written);
+        self.feed.publish(pair.into(), FeedChange::Conversation(pair.conversation));
         Ok(())
     }
 
@@ -289,15 +299,11 @@ impl Inbox {
     /// Fails if the webhook was removed or the store rejects the write. Nothing has changed then.
     pub async fn route_user(&self, pair: Pair, routing: Routing) -> Result<(), RoutingError> {
         let _lock = self.lock_target(routing).await?;
-        let _held = self.pause_agents(&pair.phone_number_id).await;
-        let opened = self
-            .parts()
-            .store
-            .conversations()
-            .open(pair.clone(), routing, self.parts().clock.wall())
-            .await;
+        let _held = self.agent_locks.pause(&pair.phone_number_id).await;
+        let opened =
+            self.store.conversations().open(pair.clone(), routing, self.clock.wall()).await;
         opened.map_err(RoutingError::Store)?;
-        self.publish_conversation((&pair).into(), pair.conversation);
+        self.feed.publish((&pair).into(), FeedChange::Conversation(pair.conversation));
         Ok(())
     }
 
@@ -308,10 +314,9 @@ impl Inbox {
     /// Returns an error if the store rejects a write. The previous owner's settings are not used in
     /// the meantime either.
     pub async fn claim(&self) -> Result<(), StoreError> {
-        let numbers: Vec<Arc<NumberEntry>> =
-            self.parts().directory.tables().numbers().cloned().collect();
+        let numbers: Vec<Arc<NumberEntry>> = self.directory.tables().numbers().cloned().collect();
         for number in numbers {
-            let before = self.0.tenures.of(&number);
+            let before = self.numbers.owners_of(&number);
             if before.owner != number.account.auth_id {
                 self.claim_one(&number, before).await?;
             }
@@ -319,26 +324,25 @@ impl Inbox {
         Ok(())
     }
 
-    /// Runs [`Inbox::claim`] in the background.
-    pub fn spawn_claim(&self) {
-        let inbox = self.clone();
-        self.parts().tasks.spawn(async move {
-            if let Err(error) = inbox.claim().await {
+    /// Runs [`Self::claim`] in the background.
+    pub fn spawn_claim(self: &Arc<Self>) {
+        let router = self.clone();
+        self.tasks.spawn(async move {
+            if let Err(error) = router.claim().await {
                 tracing::warn!(%error, "new owner of a number not recorded");
             }
         });
     }
 
-    pub(super) async fn claim_one(
+    async fn claim_one(
         &self,
         number: &NumberEntry,
         before: NumberOwners,
     ) -> Result<(), StoreError> {
-        let _lock = self.0.changing.lock().await;
+        let _lock = self.webhooks.lock().await;
         let (id, owner) = (number.spec.mail_id.clone(), number.account.auth_id.clone());
-        let _held = self.pause_agents(&id).await;
+        let _held = self.agent_locks.pause(&id).await;
         if self
-            .parts()
             .directory
             .tables()
             .by_number(&number.spec.number)
@@ -347,36 +351,33 @@ impl Inbox {
             // The number has moved again; the later change records that.
             return Ok(());
         }
-        let (mail, known) = (self.parts().directory.mail(), !before.owner.as_str().is_empty());
+        let (mail, known) = (self.directory.mail(), !before.owner.as_str().is_empty());
         let kept = self.inherited_routing(number).await?;
         let claim = NumberTransfer {
             phone_number_id: id.clone(),
             owner: owner.clone(),
             before: before.clone(),
             kept,
-            routing: kept.unwrap_or(Self::unset_routing(number)),
+            routing: kept.unwrap_or(ServedNumbers::unset_routing(number)),
         };
-        let changed = self.parts().store.numbers().transfer(claim).await?;
+        let changed = self.store.numbers().transfer(claim).await?;
         if known && changed && kept.is_none() {
             mail.change_routings(|routings| {
                 routings.remove(&id);
             });
         } else if known && !changed {
             // Another node recorded it first, and the new owner may have set a routing there.
-            let routings = self.parts().store.numbers().routings().await?;
+            let routings = self.store.numbers().routings().await?;
             mail.change_routings(|all| *all = routings.iter().cloned().collect());
         }
-        self.0.tenures.0.insert(id, NumberOwners { owner, first: before.first });
+        self.numbers.set_owners([(id, NumberOwners { owner, first: before.first })]);
         Ok(())
     }
 
     /// The previous routing, if its webhook or agent may also serve the new owner: those of a main
     /// account serve the numbers of its subaccounts.
-    pub(super) async fn inherited_routing(
-        &self,
-        number: &NumberEntry,
-    ) -> Result<Option<Routing>, StoreError> {
-        let mail = self.parts().directory.mail();
+    async fn inherited_routing(&self, number: &NumberEntry) -> Result<Option<Routing>, StoreError> {
+        let mail = self.directory.mail();
         let set = mail.routing(&number.spec.mail_id);
         let account = match set {
             Some(Routing::Webhook(Some(id))) => {
@@ -384,10 +385,10 @@ impl Inbox {
             }
             Some(Routing::Agent(id)) => {
                 let scope = Scope::Main(number.account.main().auth_id.clone());
-                self.parts().store.agents().get(&scope, id).await?.map(|agent| agent.account)
+                self.store.agents().get(&scope, id).await?.map(|agent| agent.account)
             }
             Some(Routing::Webhook(None) | Routing::None) | None => None,
         };
-        Ok(set.filter(|_| account.is_some_and(|account| Self::may_serve(number, &account))))
+        Ok(set.filter(|_| account.is_some_and(|account| number.may_be_served_by(&account))))
     }
 }

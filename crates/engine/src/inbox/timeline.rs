@@ -1,18 +1,25 @@
-//! The timelines of conversations: messages of users, calls, and permission requests. Each entry is
-//! stored, together with the events that report it, before Meta gets its 200; everything else happens
-//! after that.
+//! Adds messages of users, calls and permission requests to the timelines of conversations. A
+//! user's message is stored, together with the event that reports it, before Meta gets its 200;
+//! everything else happens after that.
 
 use std::pin::Pin;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
+use tokio_util::task::TaskTracker;
 
-use super::{Inbox, Turn, words};
+use super::events::WebhookEvents;
+use super::numbers::ServedNumbers;
+use super::routing::Router;
+use super::turns::{Turn, Turns};
+use super::user_files::UserFiles;
+use super::words;
 use crate::admission::NumberEntry;
 use crate::call::links;
-use crate::notices::Notice;
-use model::{Direction, MessageStatus, NotificationTopic, Timestamp, stable_id};
-use store::{InboxResult, NewMessage, Pair, TimelineEntry, UserName};
+use crate::feed::{Feed, FeedChange};
+use crate::notices::{Notice, Notices};
+use model::{Clock, Direction, MessageStatus, NotificationTopic, Timestamp, stable_id};
+use store::{InboxResult, NewMessage, Pair, Store, TimelineEntry, UserName};
 
 /// Resolves to `true` once the item is in the store or the journal, and to `false` if it can't be
 /// written.
@@ -64,22 +71,37 @@ impl std::fmt::Debug for UserMessage {
     }
 }
 
-impl Inbox {
+/// Adds entries to timelines.
+pub struct Timeline {
+    pub(super) store: Store,
+    pub(super) clock: Clock,
+    pub(super) node_id: String,
+    pub(super) feed: Feed,
+    pub(super) notices: Notices,
+    pub(super) tasks: TaskTracker,
+    pub(super) numbers: Arc<ServedNumbers>,
+    pub(super) events: Arc<WebhookEvents>,
+    pub(super) router: Arc<Router>,
+    pub(super) turns: Arc<Turns>,
+    pub(super) files: Arc<UserFiles>,
+}
+
+impl Timeline {
     /// Stores a user's message. The webhook's 200 waits for the returned future. A message without
     /// a user is not stored, and the result is `None`.
     ///
     /// # Errors
     /// Fails if the store's queue is full.
-    pub fn receive_message(
-        &self,
+    pub fn receive(
+        self: &Arc<Self>,
         number: &Arc<NumberEntry>,
         said: UserMessage,
     ) -> Result<Option<StoredFuture>, QueueFull> {
         let Some(user) = said.sender.user() else { return Ok(None) };
-        let now = self.parts().clock.wall();
+        let now = self.clock.wall();
         let id = stable_id("message", &[number.spec.mail_id.as_str(), &said.wamid]);
         let sent = said.timestamp.map_or(now, |secs| Timestamp::from_secs(secs).min(now));
-        let pair = self.pair(number, user);
+        let pair = self.numbers.pair(number, user);
         let message = NewMessage {
             id,
             wamid: Some(said.wamid),
@@ -98,26 +120,27 @@ impl Inbox {
             "user": pair.user.shown(),
         });
         let form = words::form(&number.spec.number, &pair.user, &message, url.as_deref());
-        let draft = self.draft(number, "message.received", &["came", &id.to_string()], data, form);
+        let draft =
+            self.events.draft(number, "message.received", &["came", &id.to_string()], data, form);
         let came = TimelineEntry {
             pair,
             heard: Some(sent),
             counts: message.kind != "reaction",
-            routing: self.routing_of(number),
+            routing: self.numbers.routing_of(number),
             draft: Some(draft),
             // An agent answers neither reactions nor system messages, which report a user's new
             // number or identity.
             turn: (!matches!(message.kind.as_str(), "reaction" | "system") && !number.spec.silent)
-                .then(|| self.parts().node_id.clone()),
+                .then(|| self.node_id.clone()),
             message,
         };
-        self.store_message(number, came).map(Some)
+        self.add(number, came).map(Some)
     }
 
     /// Stores a message and then distributes it: to webhooks, the AI agent, the console and the
     /// file cache.
-    pub(super) fn store_message(
-        &self,
+    pub(super) fn add(
+        self: &Arc<Self>,
         number: &Arc<NumberEntry>,
         mut came: TimelineEntry,
     ) -> Result<StoredFuture, QueueFull> {
@@ -125,30 +148,31 @@ impl Inbox {
         let draft = came.draft.take();
         let reported = draft.is_some();
         let written = self
-            .parts()
             .store
             .messages()
             .receive(TimelineEntry { draft, ..came.clone() })
             .ok_or(QueueFull)?;
-        let (inbox, number) = (self.clone(), number.clone());
-        if !self.is_current_owner(&number) {
+        let (timeline, number) = (self.clone(), number.clone());
+        if !self.numbers.is_current_owner(&number) {
             // The store does not route the message until the new owner is recorded.
-            self.spawn_claim();
+            self.router.spawn_claim();
         }
         // A separate task: it must also complete if Meta's connection is closed before the 200.
-        let handed = self.parts().tasks.spawn(async move {
+        let handed = self.tasks.spawn(async move {
             let found = written.await;
             let taken = matches!(found, Ok(InboxResult::Entry(..) | InboxResult::Journalled));
             if let Ok(InboxResult::Entry(Some((standing, unread)), written)) = found {
-                inbox.send_callbacks(written);
-                inbox.publish_message((&came.pair).into(), came.pair.conversation, came.message.id);
+                timeline.events.send_callbacks(written);
+                let (conversation, message) = (came.pair.conversation, came.message.id);
+                let change = FeedChange::Message { conversation, message };
+                timeline.feed.publish((&came.pair).into(), change);
                 let answers = came.message.direction == Direction::Inbound && reported;
                 if answers {
-                    inbox.prefetch(&number, &came.message);
+                    timeline.files.prefetch(&number, &came.message);
                 }
                 // One notification until the conversation is read.
                 if answers && came.counts && unread == 1 {
-                    inbox.notify_people(&came);
+                    timeline.notify_people(&came);
                 }
                 let owed = came.turn.is_some() && standing.ai_enabled;
                 if let (true, Some(agent)) = (owed, standing.routing.agent()) {
@@ -158,7 +182,7 @@ impl Inbox {
                         epoch: standing.epoch,
                         message: came.message,
                     };
-                    inbox.give_turn(turn).await;
+                    timeline.turns.give(turn).await;
                 }
             }
             taken
@@ -167,11 +191,11 @@ impl Inbox {
     }
 
     /// Creates a notification about a new message.
-    pub(super) fn notify_people(&self, came: &TimelineEntry) {
+    fn notify_people(&self, came: &TimelineEntry) {
         let Pair { account, main_account, number, user, conversation, .. } = &came.pair;
         let who = if user.name.is_empty() { &user.id } else { &user.name };
         let text = format!("{who}: {}", came.message.text);
-        self.parts().notices.note(Notice {
+        self.notices.note(Notice {
             number: Some(number.to_string()),
             user: Some(user.id.clone()),
             conversation: Some(*conversation),
@@ -181,7 +205,7 @@ impl Inbox {
 
     /// Adds a call permission request to the user's conversation.
     pub fn permission_requested(
-        &self,
+        self: &Arc<Self>,
         number: &Arc<NumberEntry>,
         user: &str,
         wamid: &str,
@@ -191,7 +215,7 @@ impl Inbox {
             json!({"interactive": {"type": "call_permission_request", "body": {"text": text}}});
         let user = UserName { id: user.to_owned(), bsuid: None, name: String::new() };
         let came = TimelineEntry {
-            pair: self.pair(number, user),
+            pair: self.numbers.pair(number, user),
             message: NewMessage {
                 id: stable_id("message", &[number.spec.mail_id.as_str(), wamid]),
                 wamid: Some(wamid.to_owned()),
@@ -201,15 +225,15 @@ impl Inbox {
                 content,
                 status: MessageStatus::Queued,
                 sender: None,
-                at: self.parts().clock.wall(),
+                at: self.clock.wall(),
             },
             heard: None,
             counts: false,
-            routing: self.routing_of(number),
+            routing: self.numbers.routing_of(number),
             draft: None,
             turn: None,
         };
-        if self.store_message(number, came).is_err() {
+        if self.add(number, came).is_err() {
             tracing::warn!("store queue full; permission request not added to its conversation");
         }
     }

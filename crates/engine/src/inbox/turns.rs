@@ -1,18 +1,17 @@
 //! Messages of users that AI agents have to answer.
 
-use std::sync::PoisonError;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
-use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{Notify, mpsc};
 use uuid::Uuid;
 
-use super::Inbox;
 use model::metric;
-use store::{NewMessage, Pair, run_of_owner};
+use store::{NewMessage, Pair, PendingReply, Store, StoreError, run_of_owner};
 
 /// The capacity of the channel of turns. A turn that does not fit stays pending in the store and is
 /// answered later.
-pub(super) const TURNS: usize = 4_096;
+const TURNS: usize = 4_096;
 
 /// A user's message that an AI agent has to answer.
 #[derive(Clone, Debug)]
@@ -29,35 +28,73 @@ pub struct Turn {
 /// or wait.
 pub type TurnTeller = Box<dyn Fn(Uuid) + Send + Sync>;
 
-impl Inbox {
+/// The turns of this node: in memory, and in its store.
+pub struct Turns {
+    store: Store,
+    node_id: String,
+    sender: mpsc::Sender<Turn>,
+    /// The receiving end, until [`Turns::take`] takes it.
+    receiver: Mutex<Option<mpsc::Receiver<Turn>>>,
+    /// Notifies other nodes. Set in a fleet, where another node may have to answer a message.
+    other_nodes: OnceLock<TurnTeller>,
+    /// Wakes the agents when another node has stored a turn for this one.
+    elsewhere: Notify,
+}
+
+impl Turns {
+    pub(super) fn new(store: Store, node_id: String) -> Self {
+        let (sender, receiver) = mpsc::channel(TURNS);
+        Self {
+            store,
+            node_id,
+            sender,
+            receiver: Mutex::new(Some(receiver)),
+            other_nodes: OnceLock::new(),
+            elsewhere: Notify::new(),
+        }
+    }
+
     /// Takes the receiving end of the turns. `None` if it is taken already.
-    pub fn take_turns(&self) -> Option<mpsc::Receiver<Turn>> {
-        self.0.turns_receiver.lock().unwrap_or_else(PoisonError::into_inner).take()
+    pub fn take(&self) -> Option<mpsc::Receiver<Turn>> {
+        self.receiver.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Starts to share the turns of conversations with the other nodes of a fleet: a node with
     /// pending turns of a conversation also gets the next ones. Only the first call has an effect.
-    pub fn share_turns(&self, teller: TurnTeller) {
-        let _ = self.0.other_nodes.set(teller);
+    pub fn share(&self, teller: TurnTeller) {
+        let _ = self.other_nodes.set(teller);
     }
 
     /// Handles the notification that another node has stored a turn for this one.
-    pub fn look_for_turns(&self) {
-        self.0.turns_elsewhere.notify_one();
+    pub fn notify_stored(&self) {
+        self.elsewhere.notify_one();
     }
 
-    /// Completes after [`Inbox::look_for_turns`].
-    pub async fn turns_elsewhere(&self) {
-        self.0.turns_elsewhere.notified().await;
+    /// Completes after [`Turns::notify_stored`].
+    pub async fn stored_elsewhere(&self) {
+        self.elsewhere.notified().await;
+    }
+
+    /// Turns in the store that wait for this node, oldest first. Starts after the position `after`,
+    /// the time and id of a message.
+    ///
+    /// # Errors
+    /// Returns an error if the store fails.
+    pub async fn pending(
+        &self,
+        after: (i64, Uuid),
+        limit: u32,
+    ) -> Result<Vec<PendingReply>, StoreError> {
+        self.store.turns().pending(&self.node_id, after, limit).await
     }
 
     /// Queues a stored turn, or notifies the node of the fleet that handles the turns of the
     /// conversation.
-    pub(super) async fn give_turn(&self, turn: Turn) {
-        let Some(tell) = self.0.other_nodes.get() else { return self.queue_turn(turn) };
-        match self.parts().store.turns().owner(turn.message.id).await {
-            Ok(Some(run)) if Some(run) != run_of_owner(&self.parts().node_id) => tell(run),
-            Ok(Some(_)) => self.queue_turn(turn),
+    pub(super) async fn give(&self, turn: Turn) {
+        let Some(tell) = self.other_nodes.get() else { return self.queue(turn) };
+        match self.store.turns().owner(turn.message.id).await {
+            Ok(Some(run)) if Some(run) != run_of_owner(&self.node_id) => tell(run),
+            Ok(Some(_)) => self.queue(turn),
             // It is answered already.
             Ok(None) => {}
             Err(error) => {
@@ -66,9 +103,9 @@ impl Inbox {
         }
     }
 
-    pub(super) fn queue_turn(&self, turn: Turn) {
+    fn queue(&self, turn: Turn) {
         if let Err(TrySendError::Full(turn) | TrySendError::Closed(turn)) =
-            self.0.turns.try_send(turn)
+            self.sender.try_send(turn)
         {
             crate::count_refused(metric::queue::TURNS);
             // The store keeps the turn as pending, and the agents read it from there.

@@ -1,8 +1,8 @@
 //! Webhooks of customers: those of the configuration, and those that people created.
 //!
 //! A changed configuration may no longer contain a webhook that numbers or conversations still use.
-//! Its events would be lost: a reload refuses such a configuration, as the console refuses to delete
-//! such a webhook; a start logs a warning, and `doctor` reports it.
+//! Its events would be lost: a reload refuses such a configuration, as the console refuses to
+//! delete such a webhook; a start logs a warning, and `doctor` reports it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -10,17 +10,17 @@ use std::sync::Arc;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::Inbox;
-use super::routing::{ChangeLock, RoutingError};
-use crate::admission::{NumberEntry, Webhook, Webhooks};
-use crate::feed::{Audience, FeedChange};
-use model::{AuthId, E164, Secret, stable_id};
-use store::{Scope, StoreError, WebhookRow, WebhookWrite};
+use super::events::WebhookEvents;
+use super::numbers::ServedNumbers;
+use super::routing::RoutingError;
+use crate::admission::{Directory, NumberEntry, Webhook, Webhooks};
+use crate::feed::{Audience, Feed, FeedChange};
+use model::{AuthId, Clock, E164, Secret, stable_id};
+use store::{Scope, Store, StoreError, WebhookRow, WebhookWrite};
 use xml::ast::DocUrl;
 
 /// Maximum number of webhooks per account.
 const WEBHOOKS_MAX: usize = 100;
-
 /// Maximum number of attempts to change a webhook while other nodes change it concurrently.
 const TRIES: usize = 8;
 
@@ -77,23 +77,58 @@ impl MissingWebhook {
     }
 }
 
-impl Inbox {
+/// The lock that serializes changes of webhooks and of routing to them.
+pub(super) type ChangeLock<'a> = tokio::sync::MutexGuard<'a, ()>;
+
+/// The webhooks of all accounts.
+pub struct CustomerWebhooks {
+    pub(super) store: Store,
+    pub(super) directory: Arc<Directory>,
+    pub(super) clock: Clock,
+    pub(super) feed: Feed,
+    pub(super) numbers: Arc<ServedNumbers>,
+    pub(super) events: Arc<WebhookEvents>,
+    /// See [`ChangeLock`].
+    pub(super) changing: tokio::sync::Mutex<()>,
+}
+
+impl CustomerWebhooks {
+    /// Delays changes of webhooks while the guard is held.
+    pub(super) async fn lock(&self) -> ChangeLock<'_> {
+        self.changing.lock().await
+    }
+
+    /// Loads the stored webhooks. Other nodes may have changed them.
+    pub(super) async fn load(&self, _lock: &ChangeLock<'_>) -> Result<(), StoreError> {
+        let rows = self.store.webhooks().list().await?;
+        let stored: Webhooks =
+            rows.into_iter().map(|row| (row.id, Arc::new(of_row(row)))).collect();
+        self.directory.mail().change_webhooks(|all| {
+            all.retain(|_, webhook| webhook.in_file);
+            // A webhook of the configuration takes precedence.
+            stored.iter().for_each(|(id, webhook)| {
+                all.entry(*id).or_insert_with(|| webhook.clone());
+            });
+        });
+        Ok(())
+    }
+
     /// Replaces the webhooks of the configuration.
-    pub fn reload(&self, file: &[WebhookSettings]) {
+    pub fn replace_configured(&self, file: &[WebhookSettings]) {
         let named: Webhooks =
             file.iter().map(of_file).map(|webhook| (webhook.id, Arc::new(webhook))).collect();
-        self.parts().directory.mail().change_webhooks(|all| {
+        self.directory.mail().change_webhooks(|all| {
             all.retain(|_, webhook| !webhook.in_file);
             all.extend(named.clone());
         });
     }
 
     /// A scope's webhooks, newest first.
-    pub fn webhooks(&self, scope: &Scope) -> Vec<Arc<Webhook>> {
-        let all = self.parts().directory.mail().webhooks();
+    pub fn list(&self, scope: &Scope) -> Vec<Arc<Webhook>> {
+        let all = self.directory.mail().webhooks();
         let mut found: Vec<_> = all
             .values()
-            .filter(|w| scope.holds(&w.account, &self.main_of(&w.account)))
+            .filter(|w| scope.holds(&w.account, &self.numbers.main_of(&w.account)))
             .cloned()
             .collect();
         found.sort_by_key(|webhook| (std::cmp::Reverse(webhook.created), webhook.id));
@@ -101,9 +136,11 @@ impl Inbox {
     }
 
     /// One of a scope's webhooks.
-    pub fn webhook(&self, scope: &Scope, id: Uuid) -> Option<Arc<Webhook>> {
-        let found = self.parts().directory.mail().webhook(id);
-        found.filter(|webhook| scope.holds(&webhook.account, &self.main_of(&webhook.account)))
+    pub fn get(&self, scope: &Scope, id: Uuid) -> Option<Arc<Webhook>> {
+        let found = self.directory.mail().webhook(id);
+        found.filter(|webhook| {
+            scope.holds(&webhook.account, &self.numbers.main_of(&webhook.account))
+        })
     }
 
     /// The named webhook, or the only one of the number's own account. A webhook serves the numbers
@@ -112,7 +149,7 @@ impl Inbox {
     /// # Errors
     /// Fails if the webhook does not exist, or if none is named and the account does not have
     /// exactly one.
-    pub fn webhook_or_only(
+    pub fn get_or_only(
         &self,
         scope: &Scope,
         number: &NumberEntry,
@@ -120,12 +157,11 @@ impl Inbox {
     ) -> Result<Arc<Webhook>, RoutingError> {
         match named {
             Some(id) => {
-                let found = self
-                    .webhook(scope, id)
-                    .filter(|webhook| Self::may_serve(number, &webhook.account));
+                let found =
+                    self.get(scope, id).filter(|webhook| number.may_be_served_by(&webhook.account));
                 found.ok_or(RoutingError::NoWebhook)
             }
-            None => self.only_webhook(number).ok_or(RoutingError::WhichWebhook),
+            None => self.numbers.only_webhook(number).ok_or(RoutingError::WhichWebhook),
         }
     }
 
@@ -133,20 +169,14 @@ impl Inbox {
     ///
     /// # Errors
     /// Fails if the account has too many webhooks or the store fails.
-    pub async fn make_webhook(
+    pub async fn create(
         &self,
         account: &AuthId,
         spec: WebhookSpec,
     ) -> Result<Arc<Webhook>, RoutingError> {
-        let lock = self.0.changing.lock().await;
-        let there = self
-            .parts()
-            .directory
-            .mail()
-            .webhooks()
-            .values()
-            .filter(|w| w.account == *account)
-            .count();
+        let lock = self.lock().await;
+        let there =
+            self.directory.mail().webhooks().values().filter(|w| w.account == *account).count();
         if there >= WEBHOOKS_MAX {
             return Err(RoutingError::TooMany);
         }
@@ -156,20 +186,20 @@ impl Inbox {
             name: spec.name,
             url: spec.url.0.to_string(),
             secrets: vec![fresh_secret()],
-            created: self.parts().clock.wall(),
+            created: self.clock.wall(),
             version: 0,
         };
-        self.put_webhook(row, &lock).await?.ok_or(RoutingError::Store(StoreError::Contended))
+        self.put(row, &lock).await?.ok_or(RoutingError::Store(StoreError::Contended))
     }
 
     /// Changes a webhook's name and URL. A URL of another origin (scheme, host or port) gets a new
-    /// secret in place of the old ones, because the server there may belong to someone else. Returns
-    /// the webhook, and whether its secret is new.
+    /// secret in place of the old ones, because the server there may belong to someone else.
+    /// Returns the webhook, and whether its secret is new.
     ///
     /// # Errors
     /// Fails if the webhook does not exist or is defined in the configuration, or if the store
     /// fails.
-    pub async fn change_webhook(
+    pub async fn change(
         &self,
         scope: &Scope,
         id: Uuid,
@@ -184,7 +214,7 @@ impl Inbox {
             row.name.clone_from(&spec.name);
             row.url = spec.url.0.to_string();
         };
-        Ok((self.edit_webhook(scope, id, edit).await?, is_elsewhere))
+        Ok((self.edit(scope, id, edit).await?, is_elsewhere))
     }
 
     /// Moves the webhooks of a deleted account to `heir`, so that they remain visible and can be
@@ -192,17 +222,17 @@ impl Inbox {
     ///
     /// # Errors
     /// Returns an error if the store rejects a write. Some webhooks may have moved then.
-    pub async fn inherit_webhooks(&self, gone: &AuthId, heir: &AuthId) -> Result<(), RoutingError> {
-        let all = self.parts().store.webhooks().list().await.map_err(RoutingError::Store)?;
+    pub async fn inherit(&self, gone: &AuthId, heir: &AuthId) -> Result<(), RoutingError> {
+        let all = self.store.webhooks().list().await.map_err(RoutingError::Store)?;
         for row in all.into_iter().filter(|row| row.account == *gone) {
             let edit = |row: &mut WebhookRow| row.account.clone_from(heir);
-            self.edit_webhook(&Scope::of(gone.clone()), row.id, edit).await?;
+            self.edit(&Scope::of(gone.clone()), row.id, edit).await?;
         }
         Ok(())
     }
 
     /// Gives a webhook a new secret. Events are signed with both secrets until
-    /// [`Inbox::end_rotation`].
+    /// [`Self::end_rotation`].
     ///
     /// # Errors
     /// Fails if the webhook does not exist or is defined in the configuration, or if the store
@@ -216,7 +246,7 @@ impl Inbox {
             row.secrets.insert(0, fresh_secret());
             row.secrets.truncate(2);
         };
-        self.edit_webhook(scope, id, edit).await
+        self.edit(scope, id, edit).await
     }
 
     /// Removes the older secret of a webhook.
@@ -229,7 +259,7 @@ impl Inbox {
         scope: &Scope,
         id: Uuid,
     ) -> Result<Arc<Webhook>, RoutingError> {
-        self.edit_webhook(scope, id, |row| row.secrets.truncate(1)).await
+        self.edit(scope, id, |row| row.secrets.truncate(1)).await
     }
 
     /// Deletes a webhook that is not in use. Its pending deliveries are given up.
@@ -237,10 +267,9 @@ impl Inbox {
     /// # Errors
     /// Fails if the webhook does not exist, is in use or is defined in the configuration, or if the
     /// store fails.
-    pub async fn remove_webhook(&self, scope: &Scope, id: Uuid) -> Result<(), RoutingError> {
+    pub async fn remove(&self, scope: &Scope, id: Uuid) -> Result<(), RoutingError> {
         let (row, _lock) = self.changeable(scope, id).await?;
         if !self
-            .parts()
             .store
             .webhooks()
             .write(WebhookWrite::Remove(id))
@@ -249,8 +278,8 @@ impl Inbox {
         {
             return Err(RoutingError::InUse);
         }
-        self.parts().directory.mail().change_webhooks(|webhooks| drop(webhooks.remove(&id)));
-        self.publish_webhook(&row.account, id);
+        self.directory.mail().change_webhooks(|webhooks| drop(webhooks.remove(&id)));
+        self.publish(&row.account, id);
         Ok(())
     }
 
@@ -258,19 +287,22 @@ impl Inbox {
     ///
     /// # Errors
     /// Fails if the webhook does not exist or the store fails.
-    pub async fn test_webhook(&self, scope: &Scope, id: Uuid) -> Result<Uuid, RoutingError> {
-        let webhook = self.webhook(scope, id).ok_or(RoutingError::NoWebhook)?;
-        let event =
-            self.account_event(&webhook.account, "test", json!({"webhook": id}), Uuid::new_v4());
+    pub async fn test(&self, scope: &Scope, id: Uuid) -> Result<Uuid, RoutingError> {
+        let webhook = self.get(scope, id).ok_or(RoutingError::NoWebhook)?;
+        let event = self.events.account_event(
+            &webhook.account,
+            "test",
+            json!({"webhook": id}),
+            Uuid::new_v4(),
+        );
         let event_id = event.event_id;
         let told = self
-            .parts()
             .store
             .outbox()
             .add_event(event.event_for(id, id))
             .await
             .map_err(RoutingError::Store)?;
-        self.send_callbacks(told.into_iter().collect());
+        self.events.send_callbacks(told.into_iter().collect());
         Ok(event_id)
     }
 
@@ -279,21 +311,21 @@ impl Inbox {
     ///
     /// # Errors
     /// Returns an error if the store fails.
-    pub async fn missing_webhooks(
+    pub async fn missing(
         &self,
         file: &[WebhookSettings],
         stays: impl Fn(&E164) -> bool,
     ) -> Result<Vec<MissingWebhook>, StoreError> {
         let kept: BTreeSet<_> = file.iter().map(WebhookSettings::id).collect();
-        let now = self.parts().directory.mail().webhooks();
+        let now = self.directory.mail().webhooks();
         let goes = now.values().filter(|webhook| webhook.in_file && !kept.contains(&webhook.id));
         let goes: BTreeMap<_, _> = goes.map(|webhook| (webhook.id, webhook.name.clone())).collect();
         if goes.is_empty() {
             return Ok(Vec::new());
         }
         let mut missing: BTreeMap<_, MissingWebhook> = BTreeMap::new();
-        for used in self.parts().store.webhooks().uses().await? {
-            let number = self.parts().directory.tables().by_mail_id(&used.number).cloned();
+        for used in self.store.webhooks().uses().await? {
+            let number = self.directory.tables().by_mail_id(&used.number).cloned();
             let number = number.filter(|number| stays(&number.spec.number));
             let (Some(number), Some(name)) = (number, goes.get(&used.webhook)) else { continue };
             let entry = missing.entry(used.webhook).or_default();
@@ -306,11 +338,11 @@ impl Inbox {
 
     /// Warns at start-up. A start is not refused: the node must take calls even if some events are
     /// lost.
-    pub(super) fn warn_of_missing_webhooks(&self) {
-        let mail = self.parts().directory.mail();
+    pub(super) fn warn_of_missing(&self) {
+        let mail = self.directory.mail();
         for (id, routing) in mail.routings().iter() {
             let gone = routing.webhook().is_some_and(|webhook| mail.webhook(webhook).is_none());
-            if gone && let Some(number) = self.parts().directory.tables().by_mail_id(id) {
+            if gone && let Some(number) = self.directory.tables().by_mail_id(id) {
                 tracing::warn!(
                     number = %number.spec.number,
                     "number routed to a webhook that is no longer in the configuration; its events are lost until \
@@ -321,25 +353,25 @@ impl Inbox {
     }
 
     /// Takes the lock and returns the row of a webhook.
-    pub(super) async fn changeable(
+    async fn changeable(
         &self,
         scope: &Scope,
         id: Uuid,
     ) -> Result<(WebhookRow, ChangeLock<'_>), RoutingError> {
-        let lock = self.0.changing.lock().await;
-        if self.webhook(scope, id).is_some_and(|webhook| webhook.in_file) {
+        let lock = self.lock().await;
+        if self.get(scope, id).is_some_and(|webhook| webhook.in_file) {
             return Err(RoutingError::InFile);
         }
         // Another node may have changed the webhook since this one has read it.
-        let all = self.parts().store.webhooks().list().await.map_err(RoutingError::Store)?;
+        let all = self.store.webhooks().list().await.map_err(RoutingError::Store)?;
         let row = all.into_iter().find(|row| row.id == id);
-        let row = row.filter(|row| scope.holds(&row.account, &self.main_of(&row.account)));
+        let row = row.filter(|row| scope.holds(&row.account, &self.numbers.main_of(&row.account)));
         Ok((row.ok_or(RoutingError::NoWebhook)?, lock))
     }
 
     /// Changes the row of a webhook. `edit` is called again if another node changes the row in
     /// between.
-    pub(super) async fn edit_webhook(
+    async fn edit(
         &self,
         scope: &Scope,
         id: Uuid,
@@ -348,7 +380,7 @@ impl Inbox {
         for _ in 0..TRIES {
             let (mut row, lock) = self.changeable(scope, id).await?;
             edit(&mut row);
-            if let Some(webhook) = self.put_webhook(row, &lock).await? {
+            if let Some(webhook) = self.put(row, &lock).await? {
                 return Ok(webhook);
             }
         }
@@ -356,34 +388,34 @@ impl Inbox {
     }
 
     /// Stores a webhook. Returns `None` if another node has changed it since the row was read.
-    pub(super) async fn put_webhook(
+    async fn put(
         &self,
         row: WebhookRow,
         _lock: &ChangeLock<'_>,
     ) -> Result<Option<Arc<Webhook>>, RoutingError> {
-        let put = self.parts().store.webhooks().write(WebhookWrite::Put(row.clone())).await;
+        let put = self.store.webhooks().write(WebhookWrite::Put(row.clone())).await;
         if !put.map_err(RoutingError::Store)? {
             return Ok(None);
         }
         let webhook = Arc::new(of_row(row));
-        let mail = self.parts().directory.mail();
+        let mail = self.directory.mail();
         mail.change_webhooks(|webhooks| drop(webhooks.insert(webhook.id, webhook.clone())));
-        self.publish_webhook(&webhook.account, webhook.id);
+        self.publish(&webhook.account, webhook.id);
         Ok(Some(webhook))
     }
 
-    pub(super) fn publish_webhook(&self, account: &AuthId, id: Uuid) {
-        let main_account = self.main_of(account);
+    fn publish(&self, account: &AuthId, id: Uuid) {
+        let main_account = self.numbers.main_of(account);
         let to = Audience::of(account, &main_account);
-        self.parts().feed.publish(to, FeedChange::Webhook(id));
+        self.feed.publish(to, FeedChange::Webhook(id));
     }
 }
 
-pub(super) fn fresh_secret() -> Secret {
+fn fresh_secret() -> Secret {
     Secret::new(format!("whsec_{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple()))
 }
 
-pub(super) fn of_row(row: WebhookRow) -> Webhook {
+fn of_row(row: WebhookRow) -> Webhook {
     Webhook {
         id: row.id,
         account: row.account,
@@ -395,7 +427,7 @@ pub(super) fn of_row(row: WebhookRow) -> Webhook {
     }
 }
 
-pub(super) fn of_file(webhook: &WebhookSettings) -> Webhook {
+fn of_file(webhook: &WebhookSettings) -> Webhook {
     let secrets: Vec<Secret> =
         std::iter::once(&webhook.secret).chain(&webhook.secret_previous).cloned().collect();
     Webhook {

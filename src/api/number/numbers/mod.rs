@@ -415,7 +415,7 @@ async fn connect(mut request: ApiRequest) -> Result<Response, ApiError> {
     let is_own = api.keeper.book().number(scope, &number).is_some();
     let entry = api.gate.directory().tables().by_number(&number).filter(|_| is_own).cloned();
     if let (Some(id), Some(entry)) = (agent, entry) {
-        api.inbox.route_number(&entry, Routing::Agent(id), false).await?;
+        api.inbox.router().route_number(&entry, Routing::Agent(id), false).await?;
     }
     let (view, tag) = view(&request, &number).await?;
     Ok(with_etag(created(&view), &tag))
@@ -470,7 +470,7 @@ async fn change(mut request: ApiRequest) -> Result<Response, ApiError> {
     if change.active == Some(false) {
         let entry = api.gate.directory().tables().by_number(number).cloned();
         if let Some(entry) = entry {
-            api.inbox.wait_for_agents(&entry).await;
+            api.inbox.agent_locks().wait(&entry.spec.mail_id).await;
         }
     }
     ok_view(&request, number).await
@@ -514,7 +514,7 @@ async fn check_calls_are_answered(
 fn routing_of(request: &ApiRequest, number: &E164) -> Option<Routing> {
     let api = request.api();
     let entry = api.gate.directory().tables().by_number(number).cloned();
-    entry.map(|entry| api.inbox.routing_of(&entry))
+    entry.map(|entry| api.inbox.numbers().routing_of(&entry))
 }
 
 /// Adapts the routing to a changed configuration type or webhook URL. Existing conversations with
@@ -531,7 +531,7 @@ async fn route_by_configuration(
         api.keeper.book().number(request.scope(), number).map(|entry| entry.set.configuration);
     let entry = api.gate.directory().tables().by_number(number).cloned();
     let (Some(configuration), Some(entry)) = (configuration, entry) else { return Ok(()) };
-    let current = api.inbox.routing_of(&entry);
+    let current = api.inbox.numbers().routing_of(&entry);
     let routing = match (configuration, current) {
         // A URL alone does not disconnect an agent.
         _ if !is_named => current,
@@ -545,7 +545,7 @@ async fn route_by_configuration(
         || routing_before.is_some_and(|before| before != routing)
         || current != routing
     {
-        api.inbox.route_number(&entry, routing, true).await?;
+        api.inbox.router().route_number(&entry, routing, true).await?;
     }
     Ok(())
 }
