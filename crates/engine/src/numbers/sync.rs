@@ -1,13 +1,15 @@
 //! Fetches the state of numbers from Meta (name, platform, quality, calling settings), and adds
 //! numbers of a WABA that are not known yet.
 
-use super::panel::calling;
-use super::{GraphTarget, NO_WABA, NumberError, Numbers};
-use crate::admission::book::{ConnectRefusal, ConnectedNumber, MetaState, NumberSet, Registration};
+use super::entries::GraphTarget;
+use super::errors::NumberError;
+use super::{NO_WABA, Numbers};
+use crate::admission::book::{
+    Calling, ConnectRefusal, ConnectedNumber, MetaState, NumberSet, Registration,
+};
 use crate::meta::numbers::{CallingSettings, PhoneNumber};
 use machine::GraphOutcome;
-use model::Secret;
-use model::{AuthId, E164, NotificationTopic, PhoneNumberId, Timestamp, WabaId};
+use model::{AuthId, E164, NotificationTopic, PhoneNumberId, Secret, Timestamp, WabaId};
 use store::Scope;
 
 /// The changes that a sync made.
@@ -175,7 +177,7 @@ impl Numbers {
         }
     }
 
-    async fn find_new_numbers(&self, waba: &WabaId) -> Result<SyncReport, NumberError> {
+    pub(super) async fn find_new_numbers(&self, waba: &WabaId) -> Result<SyncReport, NumberError> {
         let (token, of) = {
             let book = self.book();
             let known = book.any_waba(waba).map(|entry| (book.token_of_waba(entry), &entry.of));
@@ -311,7 +313,7 @@ impl Numbers {
         Ok(synced)
     }
 
-    fn warn_of_quality(&self, number: &E164, was: &str) {
+    pub(super) fn warn_of_quality(&self, number: &E164, was: &str) {
         let book = self.book();
         let Some(entry) = book.any_number(number) else { return };
         let is = &entry.set.at_meta.quality_rating;
@@ -345,5 +347,16 @@ impl Numbers {
             );
             self.notice(number, NotificationTopic::Number, text);
         }
+    }
+}
+
+/// Converts settings read from Meta.
+pub(super) fn calling(read: CallingSettings) -> Calling {
+    Calling {
+        enabled: read.enabled,
+        callback_permission: read.callback_permission,
+        sip: read.sip,
+        sdes: read.sdes,
+        restricted: Some(read.restricted),
     }
 }

@@ -3,16 +3,16 @@
 
 use std::time::Duration;
 
-use super::{GraphTarget, NO_NUMBER, NumberError, Numbers};
+use super::entries::GraphTarget;
+use super::errors::NumberError;
+use super::{NO_NUMBER, Numbers};
 use crate::admission::book::{NumberSet, Registration};
 use machine::GraphOutcome;
-use model::Secret;
-use model::{E164, NotificationTopic, Timestamp};
+use model::{E164, NotificationTopic, Secret, Timestamp};
 use store::Scope;
 
 /// Pause after a failure. Meta counts attempts and locks a number after a few.
 const PAUSE: Duration = Duration::from_secs(60);
-
 /// Pause between attempts to store the outcome.
 const KEEP_AGAIN: Duration = Duration::from_secs(1);
 
@@ -47,7 +47,7 @@ impl Numbers {
         Ok(())
     }
 
-    async fn carry_out(&self, known: GraphTarget, pin: Secret) {
+    pub(super) async fn carry_out(&self, known: GraphTarget, pin: Secret) {
         let graph = &self.parts().graph;
         let registered = graph.number(&known.id, known.token.as_ref()).register(&pin).await;
         let now = self.parts().clock.wall();
@@ -77,7 +77,7 @@ impl Numbers {
 
     /// Stores the outcome, with retries. While the stored state is `running`, no other registration
     /// can start.
-    async fn keep(&self, number: &E164, state: Registration, now: Timestamp) {
+    pub(super) async fn keep(&self, number: &E164, state: Registration, now: Timestamp) {
         loop {
             let edit = |set: &mut NumberSet| end(set, state.clone());
             let stored = self

@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::{NumberError, Numbers, Parts};
+use super::errors::NumberError;
+use super::{Numbers, Parts};
 use crate::admission::book::{Book, Number};
 use crate::answer::{DocumentBody, FetchJob, Fetcher, Hops, SigningKeys, Validity};
 use machine::{FetchFailure, FetchKind, Param, Params};
-use model::Clock;
-use model::{CallUuid, E164, Method};
+use model::{CallUuid, Clock, E164, Method};
 use store::Scope;
+use xml::MAX_BODY;
 use xml::ast::{DocUrl, Finding};
-use xml::{self, MAX_BODY};
 
 /// Deadline of each URL.
 const DEADLINE: Duration = Duration::from_secs(10);

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use super::Numbers;
+use super::entries::GraphTarget;
 use super::sync::is_token_refused;
-use super::{GraphTarget, Numbers};
 use model::{E164, NotificationTopic, WabaId};
 
 /// Interval between reconciliations.
@@ -37,7 +38,7 @@ impl Numbers {
         }
     }
 
-    async fn reconcile(&self) {
+    pub(super) async fn reconcile(&self) {
         let known: Vec<GraphTarget> = {
             let book = self.book();
             let served = book.all_numbers().filter(|entry| !entry.set.disconnected);
@@ -52,7 +53,7 @@ impl Numbers {
         }
     }
 
-    async fn add_new_numbers_of_all(&self) {
+    pub(super) async fn add_new_numbers_of_all(&self) {
         let wabas: Vec<WabaId> = self.book().wabas().map(|waba| waba.id.clone()).collect();
         for waba in wabas {
             self.add_new_numbers(&waba).await;
@@ -61,7 +62,7 @@ impl Numbers {
     }
 
     /// Fetches the state of some numbers and stores it in one change.
-    async fn reconcile_batch(&self, batch: &[GraphTarget]) {
+    pub(super) async fn reconcile_batch(&self, batch: &[GraphTarget]) {
         let (mut readings, mut before) = (Vec::new(), Vec::new());
         for one in batch {
             match self.ask(one).await {
@@ -87,11 +88,11 @@ impl Numbers {
         }
     }
 
-    fn drifts(&self, number: &E164) -> bool {
+    pub(super) fn drifts(&self, number: &E164) -> bool {
         self.book().any_number(number).is_some_and(|entry| entry.set.drift().is_some())
     }
 
-    fn warn_of_drift(&self, number: &E164, before: bool) {
+    pub(super) fn warn_of_drift(&self, number: &E164, before: bool) {
         if !before && self.drifts(number) {
             let drift = self.book().any_number(number).map(|entry| entry.set.drift());
             let differs = drift.unwrap_or_default().settings().join(" ");

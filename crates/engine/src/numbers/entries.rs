@@ -1,0 +1,59 @@
+//! The entries of numbers in the book: reading, and telling people of changes.
+
+use std::sync::Arc;
+
+use super::errors::NumberError;
+use super::{NO_NUMBER, Numbers};
+use crate::admission::book::{Book, Number};
+use crate::feed::{Audience, FeedChange};
+use crate::notices::Notice;
+use model::{E164, NotificationTopic, PhoneNumberId, Secret};
+use store::Scope;
+
+impl Numbers {
+    /// The current book.
+    pub fn book(&self) -> arc_swap::Guard<Arc<Book>> {
+        self.parts().keeper.book()
+    }
+
+    /// A number in the scope, with its id and token.
+    pub(super) fn found(&self, scope: &Scope, number: &E164) -> Result<GraphTarget, NumberError> {
+        let book = self.book();
+        let entry = book.number(scope, number).ok_or(NumberError::Missing(NO_NUMBER))?;
+        Ok(GraphTarget::of(&book, entry))
+    }
+
+    /// Publishes a change of a number to the feed.
+    pub(super) fn publish(&self, number: &E164) {
+        let book = self.book();
+        if let Some(entry) = book.any_number(number) {
+            let owner = book.owner(entry);
+            let to = Audience::of(owner, book.main_of(owner));
+            self.parts().feed.publish(to, FeedChange::Number(number.clone()));
+        }
+    }
+
+    /// Sends a notification about a number.
+    pub(super) fn notice(&self, number: &E164, topic: NotificationTopic, text: String) {
+        let book = self.book();
+        let Some(entry) = book.any_number(number) else { return };
+        let owner = book.owner(entry);
+        let notice = Notice::new(owner.clone(), book.main_of(owner).clone(), topic, text);
+        self.parts().notices.note(Notice { number: Some(number.to_string()), ..notice });
+    }
+}
+
+/// The data for Graph requests about a number.
+#[derive(Clone)]
+pub(super) struct GraphTarget {
+    pub(super) number: E164,
+    pub(super) id: PhoneNumberId,
+    pub(super) token: Option<Secret>,
+}
+
+impl GraphTarget {
+    pub(super) fn of(book: &Book, entry: &Number) -> Self {
+        let token = book.token_of(entry).cloned();
+        Self { number: entry.number.clone(), id: entry.phone_number_id.clone(), token }
+    }
+}
