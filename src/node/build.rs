@@ -415,11 +415,12 @@ impl Node {
         });
         let (messages, known) = (inbox.clone(), directory.clone());
         numbers
-            .routing_from(Box::new(move |number| changes::routing_of(&messages, &known, number)));
+            .routing()
+            .set(Box::new(move |number| changes::routing_of(&messages, &known, number)));
         let refused = numbers.clone();
         services
             .graph
-            .on_refused_token(Box::new(move |id, token| refused.token_refused(id, token)));
+            .on_refused_token(Box::new(move |id, token| refused.events().token_refused(id, token)));
         let hearing = numbers.clone();
         let door = WebhookHandler::new(
             registry.clone(),
@@ -431,7 +432,7 @@ impl Node {
         .with_consents(consents.clone())
         .with_inbox(inbox.clone())
         .with_pressure(pressure)
-        .with_changes(Box::new(move |heard| hearing.enqueue(heard)));
+        .with_changes(Box::new(move |heard| hearing.events().enqueue(heard)));
         let door = match &claims {
             None => door,
             Some(claims) => {
@@ -728,7 +729,7 @@ impl Node {
         tasks.spawn(async move { stop.run_until_cancelled(expiry).await });
         tokio::spawn(recordings.clone().run_background_work(stop_all.clone()));
         outbox.start();
-        tokio::spawn(numbers.run_reconciliation(stop_all.clone()));
+        tokio::spawn(numbers.reconciliation().run(stop_all.clone()));
         if let Some(hangup) = hangup {
             tokio::spawn(reloader.on_hangup(hangup, stop_all.clone()));
         }

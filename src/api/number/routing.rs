@@ -229,6 +229,7 @@ async fn connect_agent(mut request: ApiRequest) -> Result<Response, ApiError> {
         // allows that.
         let serves = routing == Routing::Webhook(None) && !to_existing;
         api.numbers
+            .panel()
             .prepare_for_agent(scope, &number.spec.number, wakes, takes_calls, serves)
             .await?;
     }

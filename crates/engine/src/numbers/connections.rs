@@ -1,8 +1,15 @@
 //! Connects numbers by credentials, which are verified with Graph first, and disconnects them.
 
+use std::sync::Arc;
+
+use super::NO_NUMBER;
+use super::entries::Entries;
 use super::errors::{NumberError, refused_or, rule, waba_error};
-use super::{NO_NUMBER, Numbers};
+use super::locks::NumberLocks;
+use super::subscriptions::Subscriptions;
+use super::sync::MetaSync;
 use crate::admission::book::{ConnectedNumber, NumberSet};
+use crate::meta::Graph;
 use crate::meta::numbers::PhoneNumber;
 use machine::GraphOutcome;
 use model::{AuthId, E164, PhoneNumberId, Secret, WabaId};
@@ -39,7 +46,16 @@ impl Credentials {
     }
 }
 
-impl Numbers {
+/// Connects and disconnects numbers.
+pub struct Connections {
+    pub(super) entries: Arc<Entries>,
+    pub(super) locks: Arc<NumberLocks>,
+    pub(super) graph: Arc<Graph>,
+    pub(super) sync: Arc<MetaSync>,
+    pub(super) subscriptions: Arc<Subscriptions>,
+}
+
+impl Connections {
     /// Connects a number. Its token is stored encrypted and never shown again.
     ///
     /// # Errors
@@ -47,7 +63,7 @@ impl Numbers {
     /// Returns an error if Graph does not accept the token for this number, or if another account
     /// has it.
     pub async fn connect(&self, scope: &Scope, given: Credentials) -> Result<E164, NumberError> {
-        let graph = &self.parts().graph;
+        let graph = &self.graph;
         let said = graph
             .number(&given.id, Some(&given.token))
             .details()
@@ -74,30 +90,30 @@ impl Numbers {
             None => self.find_waba(scope, &given).await,
         };
         let of = scope.auth_id().clone();
-        let turn = self.turn(&number).await;
+        let turn = self.locks.lock(&number).await;
         self.enter(&number, &given, waba.as_ref(), of).await?;
         drop(turn);
         self.fetch_new_number(scope, &number).await;
         if let Some(waba) = &waba {
-            self.subscribe(waba, Some(&given.token)).await;
+            self.subscriptions.subscribe(waba, Some(&given.token)).await;
         }
         Ok(number)
     }
 
-    pub(super) async fn enter(
+    async fn enter(
         &self,
         number: &E164,
         given: &Credentials,
         waba: Option<&WabaId>,
         of: AuthId,
     ) -> Result<(), NumberError> {
-        let now = self.parts().clock.wall();
+        let now = self.entries.clock.wall();
         let made = ConnectedNumber {
             phone_number_id: given.id.clone(),
             waba: waba.cloned(),
             of: of.clone(),
         };
-        let stored = self.parts().keeper.change(now, |book| {
+        let stored = self.entries.keeper.change(now, |book| {
             let mut keys = Vec::new();
             if let Some(waba) = waba {
                 // Keep the WABA's own token if it has one.
@@ -117,14 +133,14 @@ impl Numbers {
     }
 
     /// Finds the account's WABA that contains the number.
-    pub(super) async fn find_waba(&self, scope: &Scope, given: &Credentials) -> Option<WabaId> {
+    async fn find_waba(&self, scope: &Scope, given: &Credentials) -> Option<WabaId> {
         let wabas: Vec<WabaId> = {
-            let book = self.book();
+            let book = self.entries.book();
             let own = book.wabas().filter(|waba| book.is_within(scope, waba.account()));
             own.take(WABAS_ASKED_MAX).map(|waba| waba.id.clone()).collect()
         };
         for waba in wabas {
-            let all = self.parts().graph.waba(&waba, Some(&given.token)).numbers().await;
+            let all = self.graph.waba(&waba, Some(&given.token)).numbers().await;
             if all.is_ok_and(|all| has(&all, &given.id)) {
                 return Some(waba);
             }
@@ -134,15 +150,15 @@ impl Numbers {
 
     /// Reads the state of a new number from Meta. If that fails, the next reconciliation repeats
     /// it.
-    pub(super) async fn fetch_new_number(&self, scope: &Scope, number: &E164) {
-        let fetched = match self.found(scope, number) {
-            Ok(known) => self.refresh(&known).await,
+    async fn fetch_new_number(&self, scope: &Scope, number: &E164) {
+        let fetched = match self.entries.target(scope, number) {
+            Ok(known) => self.sync.refresh(&known).await,
             Err(no) => Err(no),
         };
         if let Err(no) = fetched {
             tracing::info!(%number, error = %no, "state of a new number not fetched yet");
         }
-        self.publish(number);
+        self.entries.publish(number);
     }
 }
 
@@ -165,7 +181,7 @@ fn credentials_error(outcome: GraphOutcome) -> NumberError {
     }
 }
 
-impl Numbers {
+impl Connections {
     /// Disconnects a number: the number takes and places no more calls and messages. Live calls are
     /// not affected.
     ///
@@ -173,11 +189,11 @@ impl Numbers {
     ///
     /// Returns an error if it is disconnected already.
     pub async fn disconnect(&self, scope: &Scope, number: &E164) -> Result<(), NumberError> {
-        let _turn = self.turn(number).await;
-        let now = self.parts().clock.wall();
+        let _turn = self.locks.lock(number).await;
+        let now = self.entries.clock.wall();
         // `tell` runs after the change, so it reaches the main account even if the number has left
         // the subaccount.
-        let stored = self.parts().keeper.change(now, |book| {
+        let stored = self.entries.keeper.change(now, |book| {
             let entry = book.number(scope, number).ok_or(NumberError::Missing(NO_NUMBER))?;
             if entry.set.disconnected {
                 return Err(NumberError::state(
@@ -188,7 +204,7 @@ impl Numbers {
             Ok(((), book.disconnect(number)))
         });
         stored.await?;
-        self.publish(number);
+        self.entries.publish(number);
         Ok(())
     }
 
@@ -200,9 +216,9 @@ impl Numbers {
     ///
     /// Returns an error if the number is not in the scope.
     pub async fn hide(&self, scope: &Scope, number: &E164) -> Result<(), NumberError> {
-        let _turn = self.turn(number).await;
-        let now = self.parts().clock.wall();
-        let stored = self.parts().keeper.change(now, |book| {
+        let _turn = self.locks.lock(number).await;
+        let now = self.entries.clock.wall();
+        let stored = self.entries.keeper.change(now, |book| {
             let entry = book.number(scope, number).ok_or(NumberError::Missing(NO_NUMBER))?;
             let mut keys = match entry.set.disconnected {
                 true => Vec::new(),
@@ -214,7 +230,7 @@ impl Numbers {
             Ok(((), keys))
         });
         stored.await?;
-        self.publish(number);
+        self.entries.publish(number);
         Ok(())
     }
 
@@ -224,9 +240,9 @@ impl Numbers {
     ///
     /// Returns an error if it is connected.
     pub async fn reconnect(&self, scope: &Scope, number: &E164) -> Result<(), NumberError> {
-        let _turn = self.turn(number).await;
-        let now = self.parts().clock.wall();
-        let stored = self.parts().keeper.change(now, |book| {
+        let _turn = self.locks.lock(number).await;
+        let now = self.entries.clock.wall();
+        let stored = self.entries.keeper.change(now, |book| {
             let entry = book.number(scope, number).ok_or(NumberError::Missing(NO_NUMBER))?;
             if !entry.set.disconnected {
                 return Err(NumberError::state("connected", "this number is connected"));
@@ -234,7 +250,7 @@ impl Numbers {
             Ok(((), book.edit_number(number, NumberSet::reconnect)))
         });
         stored.await?;
-        self.publish(number);
+        self.entries.publish(number);
         Ok(())
     }
 }

@@ -1,23 +1,31 @@
-//! The entries of numbers in the book: reading, and telling people of changes.
+//! The entries of numbers in the book, and reports of their changes to people.
 
 use std::sync::Arc;
 
+use super::NO_NUMBER;
 use super::errors::NumberError;
-use super::{NO_NUMBER, Numbers};
-use crate::admission::book::{Book, Number};
-use crate::feed::{Audience, FeedChange};
-use crate::notices::Notice;
-use model::{E164, NotificationTopic, PhoneNumberId, Secret};
+use crate::admission::book::{Book, Keeper, Number};
+use crate::feed::{Audience, Feed, FeedChange};
+use crate::notices::{Notice, Notices};
+use model::{Clock, E164, NotificationTopic, PhoneNumberId, Secret};
 use store::Scope;
 
-impl Numbers {
+/// Reads and changes entries, and reports changes to people.
+pub(super) struct Entries {
+    pub(super) keeper: Keeper,
+    pub(super) clock: Clock,
+    pub(super) feed: Feed,
+    pub(super) notices: Notices,
+}
+
+impl Entries {
     /// The current book.
-    pub fn book(&self) -> arc_swap::Guard<Arc<Book>> {
-        self.parts().keeper.book()
+    pub(super) fn book(&self) -> arc_swap::Guard<Arc<Book>> {
+        self.keeper.book()
     }
 
     /// A number in the scope, with its id and token.
-    pub(super) fn found(&self, scope: &Scope, number: &E164) -> Result<GraphTarget, NumberError> {
+    pub(super) fn target(&self, scope: &Scope, number: &E164) -> Result<GraphTarget, NumberError> {
         let book = self.book();
         let entry = book.number(scope, number).ok_or(NumberError::Missing(NO_NUMBER))?;
         Ok(GraphTarget::of(&book, entry))
@@ -29,7 +37,7 @@ impl Numbers {
         if let Some(entry) = book.any_number(number) {
             let owner = book.owner(entry);
             let to = Audience::of(owner, book.main_of(owner));
-            self.parts().feed.publish(to, FeedChange::Number(number.clone()));
+            self.feed.publish(to, FeedChange::Number(number.clone()));
         }
     }
 
@@ -39,7 +47,7 @@ impl Numbers {
         let Some(entry) = book.any_number(number) else { return };
         let owner = book.owner(entry);
         let notice = Notice::new(owner.clone(), book.main_of(owner).clone(), topic, text);
-        self.parts().notices.note(Notice { number: Some(number.to_string()), ..notice });
+        self.notices.note(Notice { number: Some(number.to_string()), ..notice });
     }
 }
 

@@ -1,4 +1,4 @@
-//! Why an operation on numbers failed.
+//! Errors of operations on numbers.
 
 use crate::admission::book::{ChangeError, ConnectRefusal};
 use machine::GraphOutcome;
@@ -75,6 +75,7 @@ impl From<ConnectRefusal> for NumberError {
     }
 }
 
+/// A rule of WhatsApp forbids the value of a field.
 pub(super) fn rule(code: &'static str, message: &str, field: &'static str) -> NumberError {
     NumberError::Rule { code, message: message.to_owned(), field: Some(field), meta: None }
 }
@@ -98,6 +99,7 @@ pub(super) fn refused_or(
     }
 }
 
+/// Graph does not show a WABA.
 pub(super) fn waba_error(outcome: GraphOutcome) -> NumberError {
     let message = "Meta does not show this WABA for this token";
     refused_or(outcome, "no_such_waba", message, "whatsappBusinessAccount")

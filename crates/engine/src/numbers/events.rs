@@ -1,12 +1,14 @@
-//! Handles events that Meta reports about numbers and WABAs. Calling settings are taken from the event;
-//! everything else is fetched from Graph. A queue keeps this out of the responses to webhooks.
+//! Handles events that Meta reports about numbers and WABAs. Calling settings are taken from the
+//! event; everything else is fetched from Graph. Events are queued, so that handling them never
+//! delays the response to a webhook.
+
+use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use super::Numbers;
-use super::entries::GraphTarget;
+use super::entries::{Entries, GraphTarget};
 use super::errors::NumberError;
-use super::sync::calling;
+use super::sync::{MetaSync, calling};
 use super::webhooks::MetaEvent;
 use crate::admission::book::Calling;
 use crate::meta::numbers::CallingSettings;
@@ -18,11 +20,17 @@ pub(super) const EVENTS_MAX: usize = 1_024;
 /// Maximum number of phone numbers that are refreshed because of one webhook about their WABA.
 const ASKED_MAX: usize = 100;
 
-impl Numbers {
+/// The queue of events.
+pub struct MetaEvents {
+    pub(super) sender: mpsc::Sender<MetaEvent>,
+    pub(super) entries: Arc<Entries>,
+}
+
+impl MetaEvents {
     /// Queues an event. If the queue is full it is dropped, and the next reconciliation finds the
     /// change.
     pub fn enqueue(&self, event: MetaEvent) {
-        if self.0.events.try_send(event).is_err() {
+        if self.sender.try_send(event).is_err() {
             tracing::warn!(
                 "event about a number dropped, since the queue is full; the next sync will fetch the state"
             );
@@ -32,7 +40,7 @@ impl Numbers {
     /// Reports that Graph rejected a token. `token` is the rejected one, or `None` for the node's
     /// default. A rejected attempt to connect a number with another token does not count.
     pub fn token_refused(&self, id: &PhoneNumberId, token: Option<&Secret>) {
-        let book = self.book();
+        let book = self.entries.book();
         let Some(entry) = book.number_by_id(id).filter(|entry| !entry.set.at_meta.token_invalid)
         else {
             return;
@@ -42,19 +50,27 @@ impl Numbers {
             self.enqueue(MetaEvent::TokenRefused { number: entry.number.clone() });
         }
     }
+}
 
-    pub(super) async fn listen(&self, mut waiting: mpsc::Receiver<MetaEvent>) {
+/// Handles queued events, one after the other.
+pub(super) struct EventHandler {
+    pub(super) entries: Arc<Entries>,
+    pub(super) sync: Arc<MetaSync>,
+}
+
+impl EventHandler {
+    pub(super) async fn run(self, mut waiting: mpsc::Receiver<MetaEvent>) {
         while let Some(event) = waiting.recv().await {
             self.handle(event).await;
         }
     }
 
-    pub(super) async fn handle(&self, event: MetaEvent) {
+    async fn handle(&self, event: MetaEvent) {
         match event {
             MetaEvent::Settings { waba, id, calling } => {
                 self.apply_settings(&waba, &id, calling).await
             }
-            MetaEvent::TokenRefused { number } => self.note_token(&number, true).await,
+            MetaEvent::TokenRefused { number } => self.sync.note_token(&number, true).await,
             MetaEvent::Number { waba, number, event } => {
                 tracing::info!(%number, event, "number event received from Meta");
                 self.refresh_number(&waba, &number).await;
@@ -71,15 +87,16 @@ impl Numbers {
     }
 
     /// Sends a notification about an event at Meta.
-    pub(super) fn warn_of(&self, waba: &WabaId, number: Option<&E164>, event: &str, details: &str) {
+    fn warn_of(&self, waba: &WabaId, number: Option<&E164>, event: &str, details: &str) {
         let reported = match details {
             "" => event.to_owned(),
             details => format!("{event}, {details}"),
         };
-        let of_waba = || self.book().numbers_of(waba).next().map(|entry| entry.number.clone());
+        let of_waba =
+            || self.entries.book().numbers_of(waba).next().map(|entry| entry.number.clone());
         if let Some(about) = number.cloned().or_else(of_waba) {
             let whom = if number.is_some() { about.to_string() } else { format!("WABA {waba}") };
-            self.notice(
+            self.entries.notice(
                 &about,
                 NotificationTopic::Number,
                 format!("Meta reports for {whom}: {reported}."),
@@ -87,19 +104,14 @@ impl Numbers {
         }
     }
 
-    pub(super) async fn apply_settings(
-        &self,
-        waba: &WabaId,
-        id: &PhoneNumberId,
-        reported: CallingSettings,
-    ) {
-        let known = self.book().number_by_id(id).map(|entry| entry.number.clone());
+    async fn apply_settings(&self, waba: &WabaId, id: &PhoneNumberId, reported: CallingSettings) {
+        let known = self.entries.book().number_by_id(id).map(|entry| entry.number.clone());
         let Some(number) = known else {
-            self.add_new_numbers(waba).await;
+            self.sync.add_new_numbers(waba).await;
             return;
         };
-        let now = self.parts().clock.wall();
-        let stored = self.parts().keeper.change(now, |book| {
+        let now = self.entries.clock.wall();
+        let stored = self.entries.keeper.change(now, |book| {
             let keys = book.edit_number(&number, |set| {
                 let (is, new) = (&mut set.at_meta.calling, calling(reported));
                 // Missing settings keep their values.
@@ -114,34 +126,39 @@ impl Numbers {
             Ok::<_, NumberError>(((), keys))
         });
         if stored.await.is_ok() {
-            self.publish(&number);
+            self.entries.publish(&number);
         }
     }
 
     /// Refreshes a number. An unknown number is one that was added at Meta, and is connected.
-    pub(super) async fn refresh_number(&self, waba: &WabaId, number: &E164) {
-        if self.book().any_number(number).is_none() {
-            self.add_new_numbers(waba).await;
+    async fn refresh_number(&self, waba: &WabaId, number: &E164) {
+        if self.entries.book().any_number(number).is_none() {
+            self.sync.add_new_numbers(waba).await;
             return;
         }
         self.refresh_all(|known| known.number == *number).await;
     }
 
-    pub(super) async fn refresh_waba(&self, waba: &WabaId) {
-        self.add_new_numbers(waba).await;
-        let numbers: Vec<E164> =
-            self.book().numbers_of(waba).take(ASKED_MAX).map(|n| n.number.clone()).collect();
+    async fn refresh_waba(&self, waba: &WabaId) {
+        self.sync.add_new_numbers(waba).await;
+        let numbers: Vec<E164> = self
+            .entries
+            .book()
+            .numbers_of(waba)
+            .take(ASKED_MAX)
+            .map(|n| n.number.clone())
+            .collect();
         self.refresh_all(|known| numbers.contains(&known.number)).await;
     }
 
     /// Refreshes the matching numbers from Graph, one after another.
-    pub(super) async fn refresh_all(&self, wanted: impl Fn(&GraphTarget) -> bool) {
+    async fn refresh_all(&self, wanted: impl Fn(&GraphTarget) -> bool) {
         let known: Vec<GraphTarget> = {
-            let book = self.book();
+            let book = self.entries.book();
             book.all_numbers().map(|entry| GraphTarget::of(&book, entry)).filter(wanted).collect()
         };
         for one in known {
-            if let Err(no) = self.refresh(&one).await {
+            if let Err(no) = self.sync.refresh(&one).await {
                 tracing::info!(number = %one.number, error = %no, "could not refresh a number");
             }
         }

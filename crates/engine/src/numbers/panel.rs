@@ -1,16 +1,32 @@
 //! The settings panel of a number. A change is validated as a whole, made at Meta first where it
 //! concerns Meta, then applied here for the next event.
 
+use std::sync::Arc;
+
+use super::NO_NUMBER;
 use super::change::Change;
+use super::entries::Entries;
 use super::errors::NumberError;
+use super::locks::NumberLocks;
+use super::routing::RoutingLookup;
 use super::sync::calling;
-use super::{NO_NUMBER, Numbers};
 use crate::admission::book::{Calling, Configuration, NumberSet};
+use crate::meta::Graph;
 use crate::meta::numbers::CallingChange;
+use egress::Guard;
 use model::E164;
 use store::Scope;
 
-impl Numbers {
+/// Changes settings.
+pub struct Panel {
+    pub(super) entries: Arc<Entries>,
+    pub(super) locks: Arc<NumberLocks>,
+    pub(super) graph: Arc<Graph>,
+    pub(super) guard: Guard,
+    pub(super) routing: Arc<RoutingLookup>,
+}
+
+impl Panel {
     /// Checks whether a change is valid, without a request to Meta and without changing anything.
     ///
     /// # Errors
@@ -23,13 +39,13 @@ impl Numbers {
         change: &Change,
         seen: Option<&NumberSet>,
     ) -> Result<(), NumberError> {
-        if change.active == Some(true) && self.routed(number).agent.is_none() {
+        if change.active == Some(true) && self.routing.of(number).agent.is_none() {
             return Err(NumberError::bad("active", "active needs an agent; connect one first"));
         }
-        let book = self.book();
+        let book = self.entries.book();
         let entry = book.number(scope, number).ok_or(NumberError::Missing(NO_NUMBER))?;
         unchanged(seen, &entry.set)?;
-        change.applied(&book, entry, &self.parts().guard).map(drop)
+        change.applied(&book, entry, &self.guard).map(drop)
     }
 
     /// Changes the settings of a number. With `seen` the change is made only if the settings still
@@ -45,24 +61,24 @@ impl Numbers {
         change: &Change,
         seen: Option<&NumberSet>,
     ) -> Result<(), NumberError> {
-        let _turn = self.turn(number).await;
+        let _turn = self.locks.lock(number).await;
         self.judge(scope, number, change, seen)?;
-        let (known, at_meta) = (self.found(scope, number)?, change.at_meta());
+        let (known, at_meta) = (self.entries.target(scope, number)?, change.at_meta());
         let mut settings = None;
         if at_meta.is_some() {
-            let node = self.parts().graph.number(&known.id, known.token.as_ref());
+            let node = self.graph.number(&known.id, known.token.as_ref());
             let changed = node.change_calling(at_meta).await;
-            self.record_write(number);
+            self.locks.record_write(number);
             changed.map_err(NumberError::Meta)?;
             // Read the settings back. If that fails, assume the values that were sent.
             let read = node.calling_settings().await;
             settings = Some(read.ok().map(calling).unwrap_or_else(|| assumed(at_meta)));
         }
-        let now = self.parts().clock.wall();
-        let stored = self.parts().keeper.change(now, |book| {
+        let now = self.entries.clock.wall();
+        let stored = self.entries.keeper.change(now, |book| {
             let entry = book.number(scope, number).ok_or(NumberError::Missing(NO_NUMBER))?;
             unchanged(seen, &entry.set)?;
-            let mut set = change.applied(book, entry, &self.parts().guard)?;
+            let mut set = change.applied(book, entry, &self.guard)?;
             if let Some(settings) = settings {
                 set.at_meta.calling = settings;
             }
@@ -74,7 +90,7 @@ impl Numbers {
             // visible.
             let keep = |set: &mut NumberSet| set.at_meta.calling = settings;
             let kept = self
-                .parts()
+                .entries
                 .keeper
                 .change(now, |book| Ok::<_, NumberError>(((), book.edit_number(number, keep))));
             if let Err(why) = kept.await {
@@ -85,7 +101,7 @@ impl Numbers {
                 );
             }
         }
-        self.publish(number);
+        self.entries.publish(number);
         Ok(stored?)
     }
 }
@@ -97,7 +113,7 @@ fn unchanged(seen: Option<&NumberSet>, set: &NumberSet) -> Result<(), NumberErro
     }
 }
 
-impl Numbers {
+impl Panel {
     /// Prepares a number for an AI agent. `wakes` activates the number. Its configuration becomes
     /// [`Configuration::Agent`], unless `url_serves` (its own URL has open conversations), or a
     /// document answers its calls and the agent does not.
@@ -125,13 +141,13 @@ impl Numbers {
             let with = with_agent(set);
             (with.inactive, with.configuration) != (set.inactive, set.configuration)
         };
-        match self.book().number(scope, number).map(|entry| differs(&entry.set)) {
+        match self.entries.book().number(scope, number).map(|entry| differs(&entry.set)) {
             None => return Err(NumberError::Missing(NO_NUMBER)),
             Some(false) => return Ok(()),
             Some(true) => {}
         }
-        let now = self.parts().clock.wall();
-        let stored = self.parts().keeper.change(now, |book| {
+        let now = self.entries.clock.wall();
+        let stored = self.entries.keeper.change(now, |book| {
             book.number(scope, number).ok_or(NumberError::Missing(NO_NUMBER))?;
             Ok::<_, NumberError>(((), book.edit_number(number, |set| *set = with_agent(set))))
         });

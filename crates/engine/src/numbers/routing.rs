@@ -1,8 +1,9 @@
-//! Who answers a number, as the services of conversations know it.
+//! The routing of numbers. The inbox knows it; the node connects the look-up when it starts.
+
+use std::sync::OnceLock;
 
 use uuid::Uuid;
 
-use super::Numbers;
 use model::{E164, Routing};
 
 /// Who answers a number, as shown in the number's resource.
@@ -31,14 +32,18 @@ impl From<Routing> for NumberRouting {
 /// Looks up the routing of a number in memory.
 pub type RoutingOf = Box<dyn Fn(&E164) -> NumberRouting + Send + Sync>;
 
-impl Numbers {
+/// The look-up. A number has no routing until it is set.
+#[derive(Default)]
+pub struct RoutingLookup(OnceLock<RoutingOf>);
+
+impl RoutingLookup {
     /// Sets the look-up of routing. Only the first is kept.
-    pub fn routing_from(&self, routing: RoutingOf) {
-        let _ = self.0.routing.set(routing);
+    pub fn set(&self, routing: RoutingOf) {
+        let _ = self.0.set(routing);
     }
 
     /// The routing of a number.
-    pub fn routed(&self, number: &E164) -> NumberRouting {
-        self.0.routing.get().map(|routing| routing(number)).unwrap_or_default()
+    pub fn of(&self, number: &E164) -> NumberRouting {
+        self.0.get().map(|routing| routing(number)).unwrap_or_default()
     }
 }

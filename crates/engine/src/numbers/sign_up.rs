@@ -1,8 +1,13 @@
 //! Connects the numbers of Meta's embedded sign-up by its code.
 
-use super::Numbers;
+use std::sync::Arc;
+
+use super::entries::Entries;
 use super::errors::{NumberError, refused_or, rule, waba_error};
+use super::subscriptions::Subscriptions;
+use super::sync::MetaSync;
 use crate::admission::book::{ConnectRefusal, MetaApp, Number};
+use crate::meta::Graph;
 use model::{E164, PhoneNumberId, Secret, WabaId};
 use store::Scope;
 
@@ -18,19 +23,27 @@ pub struct SignUp {
     pub id: Option<PhoneNumberId>,
 }
 
-impl Numbers {
+/// Connects the numbers of sign-ups.
+pub struct SignUps {
+    pub(super) entries: Arc<Entries>,
+    pub(super) graph: Arc<Graph>,
+    pub(super) sync: Arc<MetaSync>,
+    pub(super) subscriptions: Arc<Subscriptions>,
+}
+
+impl SignUps {
     /// Connects the numbers of an embedded sign-up.
     ///
     /// # Errors
     ///
     /// Returns an error if no app is configured, if Meta rejects the code or did not grant the
     /// named WABA, or if another account has a number.
-    pub async fn sign_up(&self, scope: &Scope, given: SignUp) -> Result<Vec<E164>, NumberError> {
-        let app = self.book().app().cloned();
+    pub async fn connect(&self, scope: &Scope, given: SignUp) -> Result<Vec<E164>, NumberError> {
+        let app = self.entries.book().app().cloned();
         let app = app.ok_or_else(|| {
             NumberError::state("no_app", "sign-up needs [meta].app_id in the configuration")
         })?;
-        let graph = &self.parts().graph;
+        let graph = &self.graph;
         let token = graph
             .app(&app.id, &app.secret)
             .exchange_code(&given.code, given.redirect_uri.as_deref())
@@ -54,8 +67,8 @@ impl Numbers {
             listed.push((waba, numbers));
         }
         let of = scope.auth_id().clone();
-        let now = self.parts().clock.wall();
-        let entered = self.parts().keeper.change(now, |book| {
+        let now = self.entries.clock.wall();
+        let entered = self.entries.keeper.change(now, |book| {
             let mut keys = Vec::new();
             for (waba, _) in &listed {
                 keys.extend(book.connect_waba(waba, &of, Some(token.clone()))?);
@@ -65,8 +78,8 @@ impl Numbers {
         entered.await?;
         let mut all = Vec::new();
         for (waba, numbers) in listed {
-            let synced = self.add_numbers(&waba, &of, Some(&token), numbers).await?;
-            self.subscribe(&waba, Some(&token)).await;
+            let synced = self.sync.add_numbers(&waba, &of, Some(&token), numbers).await?;
+            self.subscriptions.subscribe(&waba, Some(&token)).await;
             // Numbers of other accounts are left out.
             let full = synced
                 .left_out
@@ -75,26 +88,25 @@ impl Numbers {
             if let Some((_, why)) = full {
                 return Err(why.into());
             }
-            let book = self.book();
+            let book = self.entries.book();
             let wanted = |n: &&Number| given.id.as_ref().is_none_or(|id| *id == n.phone_number_id);
             all.extend(book.numbers_of(&waba).filter(wanted).map(|n| n.number.clone()));
         }
         for number in &all {
-            self.publish(number);
+            self.entries.publish(number);
         }
         Ok(all)
     }
 
     /// The WABAs granted to a sign-up's token, or only the named one. If Meta lists none, the named
     /// one must still be verified.
-    pub(super) async fn granted(
+    async fn granted(
         &self,
         app: &MetaApp,
         token: &Secret,
         named: Option<&WabaId>,
     ) -> Result<Vec<WabaId>, NumberError> {
         let facts = self
-            .parts()
             .graph
             .app(&app.id, &app.secret)
             .token_facts(token)

@@ -1,50 +1,58 @@
 //! Assigns WABAs to accounts. Meta is not involved.
 
+use std::sync::Arc;
+
+use super::NO_WABA;
+use super::entries::Entries;
 use super::errors::NumberError;
-use super::{NO_WABA, Numbers};
 use crate::admission::book::Book;
 use model::{AuthId, E164, WabaId};
 use store::Scope;
 
-impl Numbers {
+/// The accounts of WABAs.
+pub struct WabaAccounts {
+    pub(super) entries: Arc<Entries>,
+}
+
+impl WabaAccounts {
     /// Assigns a WABA with all its numbers to a subaccount, or back to the main account. With
     /// `seen` the change is made only if the WABA still belongs to that account.
     ///
     /// # Errors
     ///
     /// Returns an error if the WABA or account does not exist, or if the caller is a subaccount.
-    pub async fn map(
+    pub async fn assign(
         &self,
         scope: &Scope,
         waba: &WabaId,
         to: &AuthId,
         seen: Option<&AuthId>,
     ) -> Result<Vec<E164>, NumberError> {
-        let now = self.parts().clock.wall();
-        let stored = self.parts().keeper.change(now, |book| {
+        let now = self.entries.clock.wall();
+        let stored = self.entries.keeper.change(now, |book| {
             may_map(book, scope, (waba, to), seen)?;
             let affected: Vec<E164> =
                 book.numbers_of(waba).map(|number| number.number.clone()).collect();
             Ok((affected, book.assign_waba(waba, to)))
         });
         let affected = stored.await?;
-        affected.iter().for_each(|number| self.publish(number));
+        affected.iter().for_each(|number| self.entries.publish(number));
         Ok(affected)
     }
 
-    /// Checks whether [`Numbers::map`] would succeed, without changing anything.
+    /// Checks whether [`Self::assign`] would succeed, without changing anything.
     ///
     /// # Errors
     ///
-    /// Returns the error that [`Numbers::map`] would return.
-    pub fn check_map(
+    /// Returns the error that [`Self::assign`] would return.
+    pub fn check(
         &self,
         scope: &Scope,
         waba: &WabaId,
         to: &AuthId,
         seen: Option<&AuthId>,
     ) -> Result<(), NumberError> {
-        may_map(&self.book(), scope, (waba, to), seen)
+        may_map(&self.entries.book(), scope, (waba, to), seen)
     }
 }
 
