@@ -1,6 +1,6 @@
 //! Adds messages of users, calls and permission requests to the timelines of conversations. A
-//! user's message is stored, together with the event that reports it, before Meta gets its 200;
-//! everything else happens after that.
+//! user's message is stored, together with the event that reports it, before Meta gets its 200.
+//! All other processing happens afterwards.
 
 use std::pin::Pin;
 use std::sync::Arc;

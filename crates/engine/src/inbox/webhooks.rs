@@ -1,8 +1,8 @@
 //! Webhooks of customers: those of the configuration, and those that people created.
 //!
 //! A changed configuration may no longer contain a webhook that numbers or conversations still use.
-//! Its events would be lost: a reload refuses such a configuration, as the console refuses to
-//! delete such a webhook; a start logs a warning, and `doctor` reports it.
+//! Its events would be lost: a reload refuses such a configuration, just as the console refuses
+//! to delete such a webhook. A start only logs a warning, and `doctor` reports the problem.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
