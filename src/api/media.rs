@@ -42,13 +42,13 @@ async fn get(
     let until = value("until").and_then(|until| until.parse().ok());
     let tag = value("tag").unwrap_or_default();
     let (Ok(id), Some(until)) = (id.parse::<Uuid>(), until) else { return Err(NOT_FOUND) };
-    let found = state.api.inbox.media_file(id, until, tag).await;
+    let found = state.api.inbox.user_files().get(id, until, tag).await;
     let found = found.map_err(ApiError::store("find a user's file"))?;
     let file = match found {
         Some(found) => file_response(found).await,
         None => None,
     };
-    let is_valid = || state.api.inbox.is_media_link(id, until, tag);
+    let is_valid = || state.api.inbox.user_files().is_valid_link(id, until, tag);
     Ok(file.unwrap_or_else(|| match is_valid() {
         true => FileElsewhere { owner: None }.response(NOT_FOUND),
         false => NOT_FOUND.into_response(),

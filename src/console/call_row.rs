@@ -221,7 +221,7 @@ pub(super) async fn add_conversations(console: &Console, visitor: &Visitor, rows
             let user = row.address().trim_start_matches('+');
             scope
                 .holds(&owner.auth_id, &owner.main().auth_id)
-                .then(|| api.inbox.conversation_of(number, user))
+                .then(|| api.inbox.numbers().conversation_of(number, user))
         };
         rows.into_iter().filter_map(|row| of(row).map(|id| (row, id))).collect()
     };

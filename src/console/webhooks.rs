@@ -158,7 +158,7 @@ pub(super) async fn create(State(console): App, submitted: SubmittedForm) -> Res
             return list(&console, &visitor, StatusCode::BAD_REQUEST, result(wrong)).await;
         }
     };
-    match console.apis.api().inbox.make_webhook(&visitor.person.user.account, order).await {
+    match console.apis.api().inbox.webhooks().create(&visitor.person.user.account, order).await {
         Ok(made) => {
             record(&console, &visitor, "createWebhook", None, Some(&made)).await;
             let result = FormResult { secret: secret(&made), ..FormResult::default() };
@@ -230,7 +230,7 @@ pub(super) async fn act(
     let Ok(id) = id.parse::<Uuid>() else { return missing(&console, &visitor) };
     let (inbox, scope) = (&console.apis.api().inbox, visitor.person.scope());
     let mut to = format!("/console/webhooks/{id}/");
-    let before = inbox.webhook(&scope, id);
+    let before = inbox.webhooks().get(&scope, id);
     let action = form.get("do");
     let recorded = async |done: &Result<_, RoutingError>| {
         let name = match action {
@@ -246,14 +246,14 @@ pub(super) async fn act(
                 &visitor,
                 name,
                 before.as_deref(),
-                inbox.webhook(&scope, id).as_deref(),
+                inbox.webhooks().get(&scope, id).as_deref(),
             )
             .await;
         }
     };
     let done = match action {
         "save" => match order(&console, &visitor, &form) {
-            Ok(order) => match inbox.change_webhook(&scope, id, order).await {
+            Ok(order) => match inbox.webhooks().change(&scope, id, order).await {
                 Ok((webhook, true)) => {
                     recorded(&Ok(())).await;
                     let result = FormResult { secret: secret(&webhook), ..FormResult::default() };
@@ -272,7 +272,7 @@ pub(super) async fn act(
                 .await;
             }
         },
-        "rotate" => match inbox.rotate_secret(&scope, id).await {
+        "rotate" => match inbox.webhooks().rotate_secret(&scope, id).await {
             Ok(webhook) => {
                 recorded(&Ok(())).await;
                 let result = FormResult { secret: secret(&webhook), ..FormResult::default() };
@@ -280,14 +280,14 @@ pub(super) async fn act(
             }
             Err(no) => Err(no),
         },
-        "end-rotation" => inbox.end_rotation(&scope, id).await.map(drop),
+        "end-rotation" => inbox.webhooks().end_rotation(&scope, id).await.map(drop),
         "test" => {
             to.push_str("?tested=1");
-            inbox.test_webhook(&scope, id).await.map(drop)
+            inbox.webhooks().test(&scope, id).await.map(drop)
         }
         "remove" => {
             "/console/webhooks/".clone_into(&mut to);
-            inbox.remove_webhook(&scope, id).await
+            inbox.webhooks().remove(&scope, id).await
         }
         "redeliver" => {
             return deliveries::redeliver(

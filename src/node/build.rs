@@ -372,7 +372,7 @@ impl Node {
             seats,
             recordings: recordings.clone(),
             notices,
-            news: OnceLock::from(Arc::new(inbox.clone()) as Arc<dyn CallNews>),
+            news: OnceLock::from(inbox.calls().clone() as Arc<dyn CallNews>),
             traces,
             settings: ArcSwap::from_pointee(call_settings(&config, recordings.can_transcribe())),
             tasks: tasks.clone(),
@@ -415,11 +415,12 @@ impl Node {
         });
         let (messages, known) = (inbox.clone(), directory.clone());
         numbers
-            .routing_from(Box::new(move |number| changes::routing_of(&messages, &known, number)));
+            .routing()
+            .set(Box::new(move |number| changes::routing_of(&messages, &known, number)));
         let refused = numbers.clone();
         services
             .graph
-            .on_refused_token(Box::new(move |id, token| refused.token_refused(id, token)));
+            .on_refused_token(Box::new(move |id, token| refused.events().token_refused(id, token)));
         let hearing = numbers.clone();
         let door = WebhookHandler::new(
             registry.clone(),
@@ -431,7 +432,7 @@ impl Node {
         .with_consents(consents.clone())
         .with_inbox(inbox.clone())
         .with_pressure(pressure)
-        .with_changes(Box::new(move |heard| hearing.enqueue(heard)));
+        .with_changes(Box::new(move |heard| hearing.events().enqueue(heard)));
         let door = match &claims {
             None => door,
             Some(claims) => {
@@ -728,7 +729,7 @@ impl Node {
         tasks.spawn(async move { stop.run_until_cancelled(expiry).await });
         tokio::spawn(recordings.clone().run_background_work(stop_all.clone()));
         outbox.start();
-        tokio::spawn(numbers.run_reconciliation(stop_all.clone()));
+        tokio::spawn(numbers.reconciliation().run(stop_all.clone()));
         if let Some(hangup) = hangup {
             tokio::spawn(reloader.on_hangup(hangup, stop_all.clone()));
         }
@@ -880,7 +881,7 @@ async fn remove_files(
                 FileToRemove::Media(message) => media.push(message),
             }
         }
-        inbox.remove_own_files(media).await;
+        inbox.user_files().remove_own(media).await;
         if !is_removed {
             continue;
         }
@@ -938,10 +939,10 @@ async fn delete_expired(
         if let Err(error) = store.responses().delete_expired(clock.wall()).await {
             warn!(%error, "failed to delete expired API responses; retrying in an hour");
         }
-        if let Err(error) = inbox.forget_uploads().await {
+        if let Err(error) = inbox.uploads().forget().await {
             warn!(%error, "failed to delete expired uploads; retrying in an hour");
         }
-        if let Err(error) = inbox.forget(before(tunables.message_days())).await {
+        if let Err(error) = inbox.conversations().forget(before(tunables.message_days())).await {
             warn!(%error, "failed to delete expired messages; retrying in an hour");
         }
         if let Err(error) = recordings.expire(before(tunables.recording_days())).await {

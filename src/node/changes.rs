@@ -30,28 +30,28 @@ pub(super) fn forward(
     keeper.tell(move |before, book| {
         credentials.replace(&book.credentials());
         // Deleted subaccounts and returning numbers: the next message must go to the new owner.
-        messages.spawn_claim();
+        messages.router().spawn_claim();
         for (number, data) in
             numbers::changes(before, book, |number| routing_of(&messages, &known, number))
         {
             let entry = known.tables().by_number(&number).cloned();
             if let Some(entry) = entry {
-                messages.notify_number(&entry, "number.changed", data);
+                messages.events().notify_number(&entry, "number.changed", data);
             }
         }
     });
-    let book = keeper.clone();
-    inbox.on_routing_change(Box::new(move |inbox, number, before, after| {
+    let (book, events) = (keeper.clone(), inbox.events().clone());
+    inbox.router().on_change(Box::new(move |number, before, after| {
         if let Some(data) =
             numbers::rerouted(&book.book(), &number.spec.number, &before.into(), &after.into())
         {
-            inbox.notify_number(number, "number.changed", data);
+            events.notify_number(number, "number.changed", data);
         }
     }));
     let (messages, known) = (inbox.clone(), directory.clone());
     consents.tell(Box::new(move |pair, state| {
         if let Some(number) = known.number(&pair.number) {
-            messages.permission_changed(&number, &pair.user, state);
+            messages.events().permission_changed(&number, &pair.user, state);
         }
     }));
 }
@@ -63,7 +63,9 @@ pub(super) fn routing_of(
     number: &E164,
 ) -> numbers::NumberRouting {
     let entry = directory.tables().by_number(number).cloned();
-    entry.map_or_else(numbers::NumberRouting::default, |entry| inbox.routing_of(&entry).into())
+    entry.map_or_else(numbers::NumberRouting::default, |entry| {
+        inbox.numbers().routing_of(&entry).into()
+    })
 }
 
 /// Revokes replaced auth tokens at the end of their overlap, until `stop`.

@@ -630,7 +630,7 @@ impl PeerHandler for PeerRequests {
                 Box::pin(std::future::ready(response))
             }
             TURNS => {
-                self.inbox.look_for_turns();
+                self.inbox.turns().notify_stored();
                 empty(StatusCode::OK)
             }
             WAITING => {
@@ -824,7 +824,7 @@ pub(super) fn other_nodes(cluster: &Arc<Cluster>) -> BoxFuture<'static, Vec<Node
 
 /// Makes the inbox notify other nodes about messages that their agents must answer.
 pub(super) fn share_turns(inbox: &Inbox, cluster: Arc<Cluster>) {
-    inbox.share_turns(Box::new(move |run| {
+    inbox.turns().share(Box::new(move |run| {
         let cluster = cluster.clone();
         tokio::spawn(async move {
             let mut request = Request::new(Bytes::new());

@@ -211,7 +211,7 @@ impl Inner {
             config.numbers.iter().any(|number| number.number == *id)
                 || book.any_number(id).is_some_and(|n| !n.in_file && !n.set.disconnected)
         };
-        let look = self.parts.inbox.missing_webhooks(&config.webhooks, stays);
+        let look = self.parts.inbox.webhooks().missing(&config.webhooks, stays);
         let dropped = match tokio::runtime::Handle::current().block_on(look) {
             Ok(dropped) => dropped,
             Err(error) => {
@@ -262,9 +262,10 @@ impl Inner {
         self.people(config);
         parts.services.settings.store(Arc::new(build::call_settings(config, transcribes)));
         (parts.set_webhook_secrets)(&build::webhook_config(config));
-        parts.inbox.reload(&config.webhooks);
+        parts.inbox.webhooks().replace_configured(&config.webhooks);
         // Until the new owners are stored, nothing that a former owner has set is used.
-        if let Err(error) = tokio::runtime::Handle::current().block_on(parts.inbox.claim()) {
+        if let Err(error) = tokio::runtime::Handle::current().block_on(parts.inbox.router().claim())
+        {
             warn!(%error, "new owners of numbers not stored; reload again when the store is writable");
         }
         parts.tunables.set(config);

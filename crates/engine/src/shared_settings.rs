@@ -75,7 +75,7 @@ impl SharedSettings {
         // compared again: with an older account, a number that another node has moved in between
         // would be claimed back.
         self.keeper.refresh(self.clock.wall()).await?;
-        self.inbox.refresh().await?;
+        self.inbox.router().refresh().await?;
         self.keeper.refresh(self.clock.wall()).await?;
         self.people.refresh().await?;
         if let Some(tls) = &self.tls {

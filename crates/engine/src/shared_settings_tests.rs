@@ -202,9 +202,9 @@ async fn f36_a_change_at_one_node_is_in_force_at_the_other_after_a_refresh() {
     a.append('s').await.unwrap();
     let (key, token) =
         a.people.make_key((account(), account()), "robot", Role::Agent, None).await.unwrap();
-    let made = a.inbox.make_webhook(&account(), webhook("crm")).await.unwrap();
+    let made = a.inbox.webhooks().create(&account(), webhook("crm")).await.unwrap();
     let entry = a.directory.number(&"106".into()).unwrap();
-    a.inbox.route_number(&entry, Routing::Webhook(Some(made.id)), false).await.unwrap();
+    a.inbox.router().route_number(&entry, Routing::Webhook(Some(made.id)), false).await.unwrap();
     let text = token.reveal().to_owned();
     assert_eq!((b.alias().as_str(), b.people.key(&text).is_some()), ("File", false));
     assert!(b.refresh().await);
@@ -212,12 +212,12 @@ async fn f36_a_change_at_one_node_is_in_force_at_the_other_after_a_refresh() {
     assert_eq!(b.alias(), "Files");
     assert_eq!(b.people.key(&text).unwrap().id, key.id);
     assert_eq!(
-        b.inbox.webhook(&scope, made.id).unwrap().secrets[0].reveal(),
+        b.inbox.webhooks().get(&scope, made.id).unwrap().secrets[0].reveal(),
         made.secrets[0].reveal()
     );
     let there = b.directory.number(&"106".into()).unwrap();
     assert_eq!(there.spec.alias, "Files", "the tables of the next call have it");
-    assert_eq!(b.inbox.routing_of(&there), Routing::Webhook(Some(made.id)));
+    assert_eq!(b.inbox.numbers().routing_of(&there), Routing::Webhook(Some(made.id)));
     assert_eq!(reports.load(Ordering::Relaxed), 0, "A has told the customer");
 
     // What is gone at one is gone at the other. B reads its own change once, not at each beat.
@@ -300,25 +300,25 @@ async fn f37_changes_of_a_webhook_by_two_nodes_both_count() {
     let folder = tempfile::tempdir().unwrap();
     let (a, b) = (Node::start(&folder, "a").await, Node::start(&folder, "b").await);
     let scope = Scope::of(account());
-    let made = a.inbox.make_webhook(&account(), webhook("crm")).await.unwrap();
+    let made = a.inbox.webhooks().create(&account(), webhook("crm")).await.unwrap();
     // B has never read the webhook, and A has not read what B changes.
-    let renamed = b.inbox.change_webhook(&scope, made.id, webhook("desk"));
-    let rotated = a.inbox.rotate_secret(&scope, made.id);
+    let renamed = b.inbox.webhooks().change(&scope, made.id, webhook("desk"));
+    let rotated = a.inbox.webhooks().rotate_secret(&scope, made.id);
     let (renamed, rotated) = tokio::join!(renamed, rotated);
     renamed.unwrap();
     rotated.unwrap();
     assert!(a.refresh().await && b.refresh().await);
     for node in [&a, &b] {
-        let there = node.inbox.webhook(&scope, made.id).unwrap();
+        let there = node.inbox.webhooks().get(&scope, made.id).unwrap();
         assert_eq!((there.name.as_str(), there.secrets.len()), ("desk", 2));
     }
     // A change does not restore what another node has removed.
-    a.inbox.remove_webhook(&scope, made.id).await.unwrap();
-    assert!(b.inbox.webhook(&scope, made.id).is_some());
-    let late = b.inbox.change_webhook(&scope, made.id, webhook("back")).await;
+    a.inbox.webhooks().remove(&scope, made.id).await.unwrap();
+    assert!(b.inbox.webhooks().get(&scope, made.id).is_some());
+    let late = b.inbox.webhooks().change(&scope, made.id, webhook("back")).await;
     assert!(matches!(late, Err(RoutingError::NoWebhook)));
     assert!(b.refresh().await);
-    assert!(b.inbox.webhook(&scope, made.id).is_none());
+    assert!(b.inbox.webhooks().get(&scope, made.id).is_none());
     a.store.close().await;
     b.store.close().await;
 }

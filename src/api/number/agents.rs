@@ -447,6 +447,7 @@ fn view(api: &Api, agent: &Agent) -> AgentView {
         outbound_number: spec.outbound_number.map(|number| number.as_str().to_owned()),
         inbound_numbers: api
             .inbox
+            .numbers()
             .answered_by(agent.id)
             .iter()
             .map(|n| n.spec.number.to_string())
@@ -535,7 +536,7 @@ async fn delete(request: ApiRequest) -> Result<Response, ApiError> {
     let api = request.api();
     request.check_if_match(&etag(&view(api, &agent)))?;
     let force = request.query_flag("force")?.unwrap_or_default();
-    match api.inbox.remove_agent(request.scope(), &agent, force).await? {
+    match api.inbox.router().remove_agent(request.scope(), &agent, force).await? {
         true => Ok(no_content()),
         false => Err(ApiError::NotFound(NO_AGENT)),
     }

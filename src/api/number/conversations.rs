@@ -296,7 +296,7 @@ impl ConversationView {
             labels: label_ids,
             created,
         } = conversation;
-        let permission = match api.inbox.number_of(pair) {
+        let permission = match api.inbox.numbers().number_of(pair) {
             Some(number) => {
                 api.permissions.view(&number, &pair.user.id, false).await.state.as_str()
             }
@@ -444,8 +444,8 @@ async fn get(request: ApiRequest) -> Result<Response, ApiError> {
 /// Builds the JSON of a message or call in the timeline.
 fn timeline_item(api: &Api, message: &Message) -> Value {
     let Message { message, changed, error, .. } = message;
-    let url =
-        words::media(&message.content, &message.kind).map(|_| api.inbox.media_url(message.id));
+    let url = words::media(&message.content, &message.kind)
+        .map(|_| api.inbox.user_files().link(message.id));
     let mut item = words::message(message, url.as_deref());
     if let Some(members) = item.as_object_mut() {
         members.insert("sender".to_owned(), message.sender.clone().into());
@@ -576,7 +576,12 @@ async fn apply(
     conversation: &Conversation,
     change: ConversationChange,
 ) -> Result<bool, ApiError> {
-    let is_changed = request.api().inbox.change(request.scope(), &conversation.pair, change).await;
+    let is_changed = request
+        .api()
+        .inbox
+        .conversations()
+        .change(request.scope(), &conversation.pair, change)
+        .await;
     is_changed.map_err(ApiError::store("change a conversation"))
 }
 
@@ -610,14 +615,16 @@ async fn read(request: ApiRequest) -> Result<Response, ApiError> {
     let conversation = find(&request).await?;
     let change = ConversationChange { read: true, ..ConversationChange::default() };
     apply(&request, &conversation, change).await?;
-    let sent = request.api().inbox.mark_last_read(request.scope(), &conversation).await;
+    let sent =
+        request.api().inbox.conversations().mark_last_read(request.scope(), &conversation).await;
     sent.map_err(ApiError::store("read a conversation"))?;
     view(&request, conversation.pair.conversation).await
 }
 
 async fn delete(request: ApiRequest) -> Result<Response, ApiError> {
     let conversation = find(&request).await?;
-    let is_deleted = request.api().inbox.delete(request.scope(), &conversation.pair).await;
+    let is_deleted =
+        request.api().inbox.conversations().delete(request.scope(), &conversation.pair).await;
     match is_deleted.map_err(ApiError::store("delete a conversation"))? {
         true => Ok(no_content()),
         false => Err(ApiError::NotFound(NO_CONVERSATION)),
@@ -637,8 +644,8 @@ async fn subscribe(mut request: ApiRequest) -> Result<Response, ApiError> {
     let body: SubscribeBody = request.json().await?;
     let (inbox, scope) = (&request.api().inbox, request.scope());
     let number = connected_number(&request, &conversation)?;
-    let webhook = inbox.webhook_or_only(scope, &number, body.webhook)?;
-    inbox.subscribe(scope, &conversation, webhook.id).await?;
+    let webhook = inbox.webhooks().get_or_only(scope, &number, body.webhook)?;
+    inbox.router().subscribe(scope, &conversation, webhook.id).await?;
     view(&request, conversation.pair.conversation).await
 }
 
@@ -655,10 +662,10 @@ async fn connect_agent(mut request: ApiRequest) -> Result<Response, ApiError> {
     let body: ConnectAgentBody = request.json().await?;
     let number = connected_number(&request, &conversation)?;
     let inbox = &request.api().inbox;
-    let agent = body.agent.or_else(|| inbox.routing_of(&number).agent());
+    let agent = body.agent.or_else(|| inbox.numbers().routing_of(&number).agent());
     let agent = agent.ok_or_else(|| ApiError::bad_value("agent", "the number has no agent"))?;
     let agent = answering_agent(&request, &number, agent).await?;
-    inbox.connect_agent(request.scope(), &conversation, agent.id).await?;
+    inbox.router().connect_agent(request.scope(), &conversation, agent.id).await?;
     view(&request, conversation.pair.conversation).await
 }
 
@@ -667,13 +674,13 @@ fn connected_number(
     request: &ApiRequest,
     conversation: &Conversation,
 ) -> Result<Arc<NumberEntry>, ApiError> {
-    let number = request.api().inbox.number_of(&conversation.pair);
+    let number = request.api().inbox.numbers().number_of(&conversation.pair);
     number.ok_or_else(conversation_without_number)
 }
 
 async fn unsubscribe(request: ApiRequest) -> Result<Response, ApiError> {
     let conversation = find(&request).await?;
     let number = connected_number(&request, &conversation)?;
-    request.api().inbox.unsubscribe(request.scope(), &number, &conversation).await?;
+    request.api().inbox.router().unsubscribe(request.scope(), &number, &conversation).await?;
     view(&request, conversation.pair.conversation).await
 }

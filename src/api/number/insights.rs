@@ -64,7 +64,7 @@ async fn assess(request: ApiRequest) -> Result<Response, ApiError> {
         at: api.clock.wall(),
     };
     let change = ConversationChange { insights: Some(insights), ..ConversationChange::default() };
-    let stored = api.inbox.change(scope, &conversation.pair, change).await;
+    let stored = api.inbox.conversations().change(scope, &conversation.pair, change).await;
     stored.map_err(ApiError::store("store the insights of a conversation"))?;
     let (sentiment, score) = (insight.sentiment.to_owned(), insight.score);
     Ok(ok(&ConversationInsights { sentiment, score, summary: insight.summary, by: insight.by }))

@@ -75,7 +75,7 @@ async fn create(mut request: ApiRequest) -> Result<Response, ApiError> {
         return Err(ApiError::bad_value("text", "text must be 1 to 4,096 characters"));
     }
     let author = &request.principal.actor.name;
-    let note = request.api().inbox.add_note(&conversation.pair, text, author).await;
+    let note = request.api().inbox.notes().add(&conversation.pair, text, author).await;
     let note = note.map_err(ApiError::store("store a note"))?.ok_or_else(|| {
         ApiError::conflict("too_many", "the conversation has the maximum number of notes")
     })?;
@@ -101,7 +101,7 @@ async fn delete(request: ApiRequest) -> Result<Response, ApiError> {
     if !is_own && request.principal.role < Role::Admin {
         return Err(ApiError::forbidden("agents delete only their own notes"));
     }
-    let is_deleted = request.api().inbox.delete_note(&conversation.pair, id).await;
+    let is_deleted = request.api().inbox.notes().delete(&conversation.pair, id).await;
     match is_deleted.map_err(ApiError::store("delete a note"))? {
         true => Ok(no_content()),
         false => Err(ApiError::NotFound(NO_NOTE)),

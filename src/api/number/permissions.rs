@@ -159,7 +159,7 @@ async fn request_permission(mut request: ApiRequest) -> Result<Response, ApiErro
         Request::Text(text) => text.as_deref(),
         Request::Template(_) => None,
     };
-    api.inbox.permission_requested(&number, &user, &sent.message, text);
+    api.inbox.timeline().permission_requested(&number, &user, &sent.message, text);
     let permission = Permission::from(&sent.view);
     Ok(accepted(&PermissionRequest { message_id: sent.message, permission }))
 }

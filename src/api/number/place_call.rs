@@ -19,7 +19,6 @@ use super::route::{Route, error, handler};
 use engine::admission::NumberEntry;
 use engine::call::author;
 use engine::call::dialer::CallOrder;
-use engine::inbox::Inbox;
 use machine::Outbound;
 use model::{CallUuid, E164, EndpointName, Method, Role};
 use store::AgentChannel;
@@ -207,7 +206,7 @@ async fn agent_url(
     let agent = request.api().store.agents().get(request.scope(), id).await;
     let agent = agent.map_err(ApiError::store("read an agent"))?;
     // As for inbound calls: an agent of one subaccount does not serve numbers of another.
-    let agent = agent.filter(|agent| Inbox::may_serve(number, &agent.account));
+    let agent = agent.filter(|agent| number.may_be_served_by(&agent.account));
     let agent = agent.ok_or_else(|| ApiError::bad_value("agent", "no such agent"))?;
     if !agent.spec.serves(AgentChannel::Voice) {
         let message = "the agent takes no calls: enable it, and add voice to its channels";

@@ -16,7 +16,6 @@ use super::response::ok;
 use super::route::{Route, error, handler};
 use engine::admission::NumberEntry;
 use engine::admission::book::Configuration;
-use engine::inbox::Inbox;
 use model::{Role, Routing};
 use store::{Agent, AgentChannel, UserName};
 
@@ -142,7 +141,7 @@ async fn subscribe(mut request: ApiRequest) -> Result<Response, ApiError> {
         }
         None => None,
     };
-    let webhook = request.api().inbox.webhook_or_only(request.scope(), &number, webhook)?;
+    let webhook = request.api().inbox.webhooks().get_or_only(request.scope(), &number, webhook)?;
     let routing = Routing::Webhook(Some(webhook.id));
     apply(&request, &number, routing, body.apply_to_existing).await
 }
@@ -157,7 +156,7 @@ async fn apply(
 ) -> Result<Response, ApiError> {
     let inbox = &request.api().inbox;
     if !is_sandbox(number) {
-        inbox.route_number(number, routing, to_existing).await?;
+        inbox.router().route_number(number, routing, to_existing).await?;
         return Ok(ok(&NumberRouting::of(number, routing)));
     }
     let Some(user) = request.principal.wa_id.as_deref() else {
@@ -166,8 +165,8 @@ async fn apply(
         return Err(ApiError::conflict("no_user", message));
     };
     let user = UserName { id: user.to_owned(), bsuid: None, name: String::new() };
-    let pair = inbox.pair(number, user);
-    inbox.route_user(pair, routing).await?;
+    let pair = inbox.numbers().pair(number, user);
+    inbox.router().route_user(pair, routing).await?;
     // The routing that the asking user sees; that of the number is unchanged.
     Ok(ok(&NumberRouting::of(number, routing)))
 }
@@ -190,7 +189,7 @@ pub(super) async fn answering_agent(
     let agent = request.api().store.agents().get(request.scope(), id).await;
     let agent = agent.map_err(ApiError::store("read an agent"))?;
     // An agent of a subaccount does not serve numbers of its main account.
-    let agent = agent.filter(|agent| Inbox::may_serve(number, &agent.account));
+    let agent = agent.filter(|agent| number.may_be_served_by(&agent.account));
     let agent = agent.ok_or_else(|| ApiError::bad_value("agent", "no such agent"))?;
     if !agent.spec.channels.contains(&AgentChannel::Whatsapp) {
         return Err(ApiError::conflict(
@@ -212,7 +211,7 @@ async fn connect_agent(mut request: ApiRequest) -> Result<Response, ApiError> {
             "only numbers that are registered with Meta's Cloud API can have an agent: register it",
         ));
     }
-    let routing = api.inbox.routing_of(&number);
+    let routing = api.inbox.numbers().routing_of(&number);
     let is_set_to_agent = {
         let book = api.keeper.book();
         let entry = book.number(scope, &number.spec.number);
@@ -230,6 +229,7 @@ async fn connect_agent(mut request: ApiRequest) -> Result<Response, ApiError> {
         // allows that.
         let serves = routing == Routing::Webhook(None) && !to_existing;
         api.numbers
+            .panel()
             .prepare_for_agent(scope, &number.spec.number, wakes, takes_calls, serves)
             .await?;
     }

@@ -64,7 +64,7 @@ async fn list(request: ApiRequest) -> Result<Response, ApiError> {
     let after = request.cursor(|position| {
         position.split_once('.').map(|(name, language)| (name.to_owned(), language.to_owned()))
     })?;
-    let templates = request.api().inbox.templates(&number).await?;
+    let templates = request.api().inbox.templates().of(&number).await?;
     let search = request.query_text("q").unwrap_or_default().to_lowercase();
     let is_wanted = |template: &&Template| {
         let key = (&template.name, &template.language);

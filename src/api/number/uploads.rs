@@ -86,7 +86,7 @@ async fn upload(mut request: ApiRequest) -> Result<Response, ApiError> {
         return Err(too_large(kind));
     }
     let body = request.body().into_data_stream();
-    let uploaded = request.api().inbox.upload(&conversation, kind, &filename, body).await;
+    let uploaded = request.api().inbox.uploads().upload(&conversation, kind, &filename, body).await;
     let (id, bytes) = uploaded.map_err(|why| match why {
         UploadError::NoNumber => request
             .disconnected(&conversation.pair.number)

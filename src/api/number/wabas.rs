@@ -150,16 +150,21 @@ async fn change(mut request: ApiRequest) -> Result<Response, ApiError> {
     };
     if let Some(account) = change.account {
         if request.query_flag("dryRun")? == Some(true) {
-            api.numbers.check_map(scope, &id, &account, seen.as_ref())?;
+            api.numbers.wabas().check(scope, &id, &account, seen.as_ref())?;
             return view(&request, &id);
         }
-        api.numbers.map(scope, &id, &account, seen.as_ref()).await?;
-        api.inbox.claim().await.map_err(ApiError::store("store the owner of the numbers"))?;
+        api.numbers.wabas().assign(scope, &id, &account, seen.as_ref()).await?;
+        api.inbox
+            .router()
+            .claim()
+            .await
+            .map_err(ApiError::store("store the owner of the numbers"))?;
     }
     view(&request, &id)
 }
 
 async fn sync(request: ApiRequest) -> Result<Response, ApiError> {
-    let synced = request.api().numbers.sync_waba(request.scope(), &waba_id(&request)).await?;
+    let synced =
+        request.api().numbers.sync().sync_waba(request.scope(), &waba_id(&request)).await?;
     Ok(ok(&SyncResult::from(&synced)))
 }

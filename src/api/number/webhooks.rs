@@ -171,7 +171,7 @@ struct Redelivered {
 async fn list(request: ApiRequest) -> Result<Response, ApiError> {
     let (limit, after) = (request.limit()?, request.cursor(parse_position::<Uuid>)?);
     let order = |webhook: &Webhook| (Reverse(webhook.created), webhook.id);
-    let mut webhooks = request.api().inbox.webhooks(request.scope());
+    let mut webhooks = request.api().inbox.webhooks().list(request.scope());
     webhooks.retain(|webhook| after.is_none_or(|(at, id)| order(webhook) > (Reverse(at), id)));
     let page = Page::new(webhooks, limit, |last| position(last.created, last.id));
     let items = page.items.iter().map(|webhook| WebhookView::new(webhook)).collect();
@@ -182,7 +182,7 @@ async fn list(request: ApiRequest) -> Result<Response, ApiError> {
 fn find(request: &ApiRequest) -> Result<Receiver, ApiError> {
     const NO_WEBHOOK: &str = "no such webhook";
     let id = request.id("webhook_id", NO_WEBHOOK)?;
-    let webhook = request.api().inbox.webhook(request.scope(), id);
+    let webhook = request.api().inbox.webhooks().get(request.scope(), id);
     let found = webhook.map(|webhook| Receiver::Webhook(webhook.id));
     found.ok_or(ApiError::NotFound(NO_WEBHOOK))
 }

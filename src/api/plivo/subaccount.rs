@@ -221,7 +221,7 @@ async fn delete(request: PlivoRequest) -> Result<Response, PlivoError> {
         })
     });
     change.await?;
-    if let Err(error) = api.inbox.inherit_webhooks(&id, main).await {
+    if let Err(error) = api.inbox.webhooks().inherit(&id, main).await {
         tracing::warn!(account = %id, %error, "webhooks of a deleted subaccount not moved to its main account");
     }
     Ok(no_content())

@@ -103,6 +103,14 @@ pub struct NumberEntry {
     pub slots: &'static Slots,
 }
 
+impl NumberEntry {
+    /// Returns whether a webhook or agent of `account` may serve the number: it must belong to the
+    /// number's account or its main account.
+    pub fn may_be_served_by(&self, account: &AuthId) -> bool {
+        *account == self.account.auth_id || *account == self.account.main().auth_id
+    }
+}
+
 /// An account and its live counter.
 #[derive(Debug)]
 pub struct AccountEntry {

@@ -2,7 +2,7 @@
 //! time, in order; conversations run concurrently within the limits of `places`.
 //!
 //! A turn stays pending in the store until it is answered, so that turns left by the previous
-//! process, or that did not fit into memory, are found there. [`Inbox::reply`] sends the answer and
+//! process, or that did not fit into memory, are found there. [`crate::inbox::MessageSender::reply`] sends the answer and
 //! refuses it if the routing has changed. Loops between two automated systems, and agents that
 //! fail, end with an escalation to people.
 
@@ -82,7 +82,7 @@ impl Reason {
 /// Answers the inbox's turns until `stop` is cancelled. Returns immediately if another task answers
 /// them.
 pub async fn answer_messages(agents: Agents, inbox: Inbox, stop: CancellationToken) {
-    let Some(turns) = inbox.take_turns() else { return };
+    let Some(turns) = inbox.turns().take() else { return };
     let worker = MessageAgents { agents, inbox };
     stop.run_until_cancelled(worker.run(turns)).await;
 }
@@ -170,7 +170,7 @@ impl MessageAgents {
                                 let Some(turn) = turn else { return };
                                             queue.take(&self, turn, None);
                             }
-                            () = self.inbox.turns_elsewhere() => self.load_pending(&mut queue).await,
+                            () = self.inbox.turns().stored_elsewhere() => self.load_pending(&mut queue).await,
                             _ = poll.tick() => self.load_pending(&mut queue).await,
                         }
             while let Some(conversation) = queue.scheduler.next() {
@@ -208,13 +208,7 @@ impl MessageAgents {
     async fn load_pending(&self, queue: &mut TurnQueue) {
         let mut after = (i64::MIN, Uuid::nil());
         while queue.messages.len() < TURNS_MAX {
-            let owed = match self
-                .agents
-                .store()
-                .turns()
-                .pending(self.inbox.node_id(), after, PAGE)
-                .await
-            {
+            let owed = match self.inbox.turns().pending(after, PAGE).await {
                 Ok(owed) => owed,
                 Err(error) => {
                     return tracing::warn!(%error, "reading pending agent turns failed; retrying");
@@ -298,12 +292,12 @@ if let Err(error) = worker.agents.store().turns().finish(turn.message.id).await 
         };
         let outgoing: Vec<Outgoing> = reply.items.iter().filter_map(outgoing).collect();
         if !outgoing.is_empty() {
-            let mut sent = self.inbox.reply(turn, outgoing.clone(), then).await;
+            let mut sent = self.inbox.sender().reply(turn, outgoing.clone(), then).await;
             for _ in 0..REPLY_TRIES {
                 // The reply exists; a rate limit only delays it.
                 let Err(SendError::TooMany(secs)) = sent else { break };
                 tokio::time::sleep(Duration::from_secs(secs.clamp(1, REPLY_WAIT))).await;
-                sent = self.inbox.reply(turn, outgoing.clone(), then).await;
+                sent = self.inbox.sender().reply(turn, outgoing.clone(), then).await;
             }
             match sent {
                 Ok(_) => {}
@@ -331,7 +325,7 @@ if let Err(error) = worker.agents.store().turns().finish(turn.message.id).await 
         then: AfterReply,
     ) -> Result<bool, StoreError> {
         let (pair, scope) = (&turn.pair, Scope::Main(turn.pair.main_account.clone()));
-        self.inbox.wait_until_sent(pair.conversation).await;
+        self.inbox.sender().wait_until_sent(pair.conversation).await;
         match then {
             AfterReply::Escalate => self.escalate(turn, agent, Reason::Requested).await,
             AfterReply::Close => {
@@ -341,7 +335,7 @@ if let Err(error) = worker.agents.store().turns().finish(turn.message.id).await 
                         status: Some(ConversationStatus::Closed),
                         ..Default::default()
                     };
-                    self.inbox.change(&scope, pair, close).await?;
+                    self.inbox.conversations().change(&scope, pair, close).await?;
                 }
                 Ok(false)
             }
@@ -350,7 +344,7 @@ if let Err(error) = worker.agents.store().turns().finish(turn.message.id).await 
 
     /// Returns whether the turn's agent still answers the conversation.
     async fn is_current(&self, turn: &Turn, scope: &Scope) -> Result<bool, StoreError> {
-        if self.inbox.is_silent(&turn.pair) {
+        if self.inbox.numbers().is_silent(&turn.pair) {
             return Ok(false);
         }
         let found = self.agents.store().conversations().get(scope, turn.pair.conversation).await?;
@@ -395,8 +389,8 @@ if let Err(error) = worker.agents.store().turns().finish(turn.message.id).await 
         let mut history: Vec<Line> = history.collect();
         history.reverse();
         let turns = store.messages().count_until(pair.conversation, message.at, message.id).await?;
-        let url =
-            words::media(&message.content, &message.kind).map(|_| self.inbox.media_url(message.id));
+        let url = words::media(&message.content, &message.kind)
+            .map(|_| self.inbox.user_files().link(message.id));
         let shown = words::message(message, url.as_deref());
         let digits = pair.user.id.bytes().all(|b| b.is_ascii_digit());
         Ok(Question {
@@ -458,15 +452,15 @@ if let Err(error) = worker.agents.store().turns().finish(turn.message.id).await 
             conversation: Some(pair.conversation),
             ..Notice::new(pair.account.clone(), pair.main_account.clone(), topic, text)
         });
-        if let Some(number) = self.inbox.number_of(pair) {
+        if let Some(number) = self.inbox.numbers().number_of(pair) {
             let data = json!({
                 "conversation": pair.conversation, "agent": turn.agent, "reason": reason.as_str(), "user": pair.user.shown(),
             });
-            self.inbox.notify_number(&number, "conversation.escalated", data);
+            self.inbox.events().notify_number(&number, "conversation.escalated", data);
         }
         if reason.silences() {
             let silent = ConversationChange { ai_enabled: Some(false), ..Default::default() };
-            self.inbox.change(&scope, pair, silent).await?;
+            self.inbox.conversations().change(&scope, pair, silent).await?;
         }
         Ok(reason.silences())
     }

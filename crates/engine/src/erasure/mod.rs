@@ -15,7 +15,7 @@ use uuid::Uuid;
 use crate::admission::book::{Keeper, Number};
 use crate::admission::permission::{Consents, PairKey};
 use crate::call::Recordings;
-use crate::inbox::Inbox;
+use crate::inbox::{CallReports, Inbox};
 use model::Clock;
 use model::{AuthId, CallUuid, PhoneNumberId, Timestamp};
 use store::{Erasure, ErasureCutoff, Store, StoreError};
@@ -169,7 +169,7 @@ impl Eraser {
         for (number, id) in
             numbers.iter().flat_map(|number| erasure.ids().into_iter().map(move |id| (number, id)))
         {
-            if let Some(conversation) = parts.inbox.conversation_with(number, &id) {
+            if let Some(conversation) = parts.inbox.numbers().conversation_with(number, &id) {
                 parts.store.erasures().erase_events(conversation, until.steady).await?;
             }
         }
@@ -202,11 +202,11 @@ impl Eraser {
         parts.store.flush().await;
         // Before the record is erased, which names the events' owner.
         if let Some(record) = parts.store.calls().get(&scope, call).await?
-            && let Some((conversation, events)) = parts.inbox.webhook_events(&record.start)
+            && let Some((conversation, events)) = parts.inbox.calls().webhook_events(&record.start)
         {
             parts.store.erasures().erase_events_by_id(conversation, &events).await?;
         }
-        parts.store.erasures().erase_call(call, Inbox::timeline_id(call)).await?;
+        parts.store.erasures().erase_call(call, CallReports::timeline_id(call)).await?;
         Ok(true)
     }
 
@@ -231,7 +231,11 @@ impl Eraser {
             let Some(last) = some.last() else { return Ok(()) };
             after = last.pair.conversation;
             for conversation in &some {
-                parts.inbox.delete_until(&erasure.scope(), &conversation.pair, until).await?;
+                parts
+                    .inbox
+                    .conversations()
+                    .delete_until(&erasure.scope(), &conversation.pair, until)
+                    .await?;
             }
         }
     }

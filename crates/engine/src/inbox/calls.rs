@@ -7,9 +7,10 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::Inbox;
-use super::incoming::event_ids;
-use crate::admission::NumberEntry;
+use super::events::{WebhookEvents, event_ids};
+use super::numbers::ServedNumbers;
+use super::timeline::Timeline;
+use crate::admission::{Directory, NumberEntry};
 use crate::call::author::DialogueLine;
 use crate::call::news::CallNews;
 use machine::{CallSetup, CallTime, Summary};
@@ -25,14 +26,22 @@ struct UserCall {
     pair: Pair,
 }
 
-impl Inbox {
+/// Reports the calls of this node.
+pub struct CallReports {
+    pub(super) directory: Arc<Directory>,
+    pub(super) numbers: Arc<ServedNumbers>,
+    pub(super) events: Arc<WebhookEvents>,
+    pub(super) timeline: Arc<Timeline>,
+}
+
+impl CallReports {
     fn user_call(&self, setup: &CallSetup) -> Option<UserCall> {
         if setup.call_type != CallType::Whatsapp {
             return None;
         }
         // The number may have moved to another account during the call. Its new owner must not read
         // the earlier conversation.
-        let number = self.parts().directory.number(&setup.phone_number_id)?;
+        let number = self.directory.number(&setup.phone_number_id)?;
         if number.account.auth_id != setup.account {
             return None;
         }
@@ -47,7 +56,7 @@ impl Inbox {
             String::new()
         };
         let user = UserName { id: user.clone(), bsuid: None, name };
-        known.then(|| UserCall { pair: self.pair(&number, user), number })
+        known.then(|| UserCall { pair: self.numbers.pair(&number, user), number })
     }
 
     /// The id of a call's timeline entry.
@@ -62,11 +71,11 @@ impl Inbox {
             Direction::Inbound => &call.from,
             Direction::Outbound => &call.to,
         };
-        let tables = self.parts().directory.tables();
+        let tables = self.directory.tables();
         let number = tables
             .number(&call.phone_number_id)
             .or_else(|| tables.by_mail_id(&call.phone_number_id))?;
-        let conversation = self.conversation_of(number, user);
+        let conversation = self.numbers.conversation_of(number, user);
         let id = call.call.to_string();
         let event = |kind: &&str| event_ids(&number.spec.mail_id, &[*kind, &id])[0];
         Some((conversation, EVENTS.iter().map(event).collect()))
@@ -93,11 +102,11 @@ impl Inbox {
             json!({"conversation": call.pair.conversation, "call": object, "user": call.pair.user.shown()})
         };
         let id = setup.call.to_string();
-        self.number_event(&call.number, kind, &[kind, &id], data, call.pair.conversation)
+        self.events.number_event(&call.number, kind, &[kind, &id], data, call.pair.conversation)
     }
 }
 
-impl CallNews for Inbox {
+impl CallNews for CallReports {
     fn conversation(&self, setup: &CallSetup) -> Option<Uuid> {
         Some(self.user_call(setup)?.pair.conversation)
     }
@@ -105,7 +114,7 @@ impl CallNews for Inbox {
     fn started(&self, setup: &CallSetup) {
         let Some(call) = self.user_call(setup) else { return };
         if let Some(event) = self.event(&call, setup, "call.started", &Value::Null) {
-            self.send_event(event);
+            self.events.send_event(event);
         }
     }
 
@@ -114,7 +123,7 @@ impl CallNews for Inbox {
         if let Some(event) =
             self.event(&call, setup, "call.answered", &json!({"answeredAt": at.to_string()}))
         {
-            self.send_event(event);
+            self.events.send_event(event);
         }
     }
 
@@ -166,11 +175,11 @@ impl CallNews for Inbox {
             // A call from the user opens Meta's 24-hour customer service window, as a message does.
             heard: (setup.direction == Direction::Inbound).then_some(setup.started),
             counts: missed,
-            routing: self.routing_of(&call.number),
+            routing: self.numbers.routing_of(&call.number),
             draft: None,
             turn: None,
         };
-        if self.store_message(&call.number, came).is_err() {
+        if self.timeline.add(&call.number, came).is_err() {
             tracing::warn!(call_uuid = %setup.call, "store queue full; call not added to its conversation");
         }
         let kinds = if missed { &["call.missed", "call.ended"][..] } else { &["call.ended"] };

@@ -8,23 +8,14 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::Inbox;
-use crate::feed::Audience;
-use model::{AuthId, PhoneNumberId};
-use store::{InboxResult, StatusUpdate};
+use model::PhoneNumberId;
 
 /// Maximum number of waiting statuses. Further ones are dropped, and so are statuses of messages
 /// that another program sent.
 const WAITING_MAX: usize = 1_024;
-/// The number of waits before a status is given up. Together they outlast a Graph request with all
-/// its retries.
-const WAITS_MAX: u32 = 32;
-/// The length of one wait, after which the task checks whether the node is stopping.
-const WAIT: Duration = Duration::from_secs(1);
 
 type Key = (PhoneNumberId, String);
 
@@ -39,13 +30,13 @@ type Waiters = HashMap<Key, Vec<oneshot::Sender<()>>>;
 pub(super) struct EarlyStatus {
     all: Arc<EarlyStatuses>,
     key: Key,
-    named: oneshot::Receiver<()>,
+    pub(super) named: oneshot::Receiver<()>,
 }
 
 impl EarlyStatuses {
     /// Registers a status. It is notified by every later call of [`EarlyStatuses::resolve`] for
     /// `key`. Returns `None` if too many statuses wait.
-    fn register(self: &Arc<Self>, key: Key) -> Option<EarlyStatus> {
+    pub(super) fn register(self: &Arc<Self>, key: Key) -> Option<EarlyStatus> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if all.1 >= WAITING_MAX {
             return None;
@@ -87,42 +78,5 @@ impl Drop for EarlyStatus {
                 all.0.remove(&self.key);
             }
         }
-    }
-}
-
-impl Inbox {
-    /// Registers a status that only its message id identifies. Call it before the status is
-    /// written, so that an id that arrives in between is not missed.
-    pub(super) fn register_early(&self, came: &StatusUpdate) -> Option<EarlyStatus> {
-        let wamid = came.wamid.clone().filter(|_| came.named.is_none())?;
-        self.0.early_statuses.register((came.phone_number_id.clone(), wamid))
-    }
-
-    /// Retries a status whose message was unknown when it was first written.
-    pub(super) fn retry_status(
-        &self,
-        (account, main): (AuthId, AuthId),
-        came: StatusUpdate,
-        mut waiting: EarlyStatus,
-    ) {
-        let inbox = self.clone();
-        self.parts().tasks.spawn(async move {
-            for wait in 1..=WAITS_MAX {
-                let named = tokio::time::timeout(WAIT, &mut waiting.named).await.is_ok();
-                let stops = inbox.parts().tasks.is_closed();
-                if named || stops || wait.is_power_of_two() {
-                    let Some(written) = inbox.parts().store.messages().update_status(came.clone())
-                    else {
-                        return;
-                    };
-                    let found = written.await;
-                    let known = matches!(found, Ok(InboxResult::Status(Some(_), _)));
-                    inbox.finish_status(Audience::of(&account, &main), found);
-                    if known || named || stops {
-                        return;
-                    }
-                }
-            }
-        });
     }
 }

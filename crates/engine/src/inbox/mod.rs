@@ -2,73 +2,76 @@
 //! Graph.
 //!
 //! A user's message is stored once, with its conversation and the events that report it, before
-//! Meta gets its 200 (`incoming`). The conversation's routing decides who gets it (`routing`): a
+//! Meta gets its 200 (`timeline`). The conversation's routing decides who gets it (`routing`): a
 //! webhook, through the outbox, or an AI agent, as a [`Turn`] in a bounded channel that `agents`
-//! reads and answers with [`Inbox::reply`]. An outgoing message is stored as `queued` before the
-//! request to Graph (`sending`); its files are uploaded to Meta before that (`files`). `words`
-//! builds the JSON and is pure. Calls appear only as timeline entries and events (`calls`).
+//! reads and answers with [`MessageSender::reply`]. An outgoing message is stored as `queued`
+//! before the request to Graph (`sending`); its files are uploaded to Meta before that (`uploads`).
+//! `words` builds the JSON and is pure. Calls appear only as timeline entries and events (`calls`).
+//!
+//! The [`Inbox`] owns a part for each of these and connects them. The parts hold the state.
 
+mod agent_locks;
 mod calls;
+mod conversations;
 mod delivery_notices;
 mod early_statuses;
-mod files;
-mod incoming;
-mod media;
-mod missing_webhooks;
+mod events;
+mod lanes;
+mod media_cache;
+mod media_links;
 mod notes;
-mod ownership;
+mod numbers;
 mod permission_requests;
 mod routing;
 mod sending;
-mod settings;
+mod statuses;
 mod templates;
+mod timeline;
+mod turns;
+mod uploads;
+mod user_files;
+mod webhooks;
 pub mod words;
 
 #[cfg(test)]
 mod tests;
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
-use dashmap::DashMap;
-use tokio::sync::{Notify, RwLock, mpsc};
 use tokio_util::task::TaskTracker;
-use uuid::Uuid;
 
+use crate::admission::Directory;
 use crate::admission::permission::Consents;
-use crate::admission::{Directory, NumberEntry};
 use crate::call::Outbox;
-use crate::feed::{Audience, Feed, FeedChange};
+use crate::feed::Feed;
 use crate::links::LinkSigner;
 use crate::meta::Graph;
 use crate::notices::Notices;
+use delivery_notices::DeliveryNotices;
+use early_statuses::EarlyStatuses;
+use lanes::Lanes;
+use media_cache::{MediaCache, MediaFolder};
+use media_links::MediaLinks;
 use model::Clock;
-use model::{PhoneNumberId, Routing};
-use store::{NewMessage, Pair, QueuedCallback, Store, UserName};
+use permission_requests::PermissionRequests;
+use store::{Store, StoreError};
 
-pub use files::{FILES, FileKind, UploadError};
-pub use incoming::{QueueFull, ReceivedStatus, Sender, StoredFuture, UserMessage};
-pub use media::{MediaCache, MediaFile};
-pub use missing_webhooks::MissingWebhook;
-pub use routing::{RoutingError, WebhookSpec};
-pub use sending::{Outgoing, SendError, WINDOW};
-pub use settings::WebhookSettings;
-pub use templates::TemplatesError;
-
-/// The capacity of the channel of turns. A turn that does not fit stays pending in the store and is
-/// answered later.
-const TURNS: usize = 4_096;
-
-/// A user's message that an AI agent has to answer.
-#[derive(Clone, Debug)]
-pub struct Turn {
-    pub pair: Pair,
-    pub agent: Uuid,
-    /// The conversation's epoch when the message arrived. An answer is sent only while the epoch is
-    /// the same.
-    pub epoch: u64,
-    pub message: NewMessage,
-}
+pub use agent_locks::AgentLocks;
+pub use calls::CallReports;
+pub use conversations::Conversations;
+pub use events::WebhookEvents;
+pub use notes::Notes;
+pub use numbers::ServedNumbers;
+pub use routing::{Router, RoutingError, RoutingListener};
+pub use sending::{MessageSender, Outgoing, SendError, WINDOW};
+pub use statuses::{DeliveryStatuses, ReceivedStatus};
+pub use templates::{Templates, TemplatesError};
+pub use timeline::{QueueFull, Sender, StoredFuture, Timeline, UserMessage};
+pub use turns::{Turn, TurnTeller, Turns};
+pub use uploads::{FILES, FileKind, UploadError, Uploads};
+pub use user_files::{MediaFile, UserFiles};
+pub use webhooks::{CustomerWebhooks, MissingWebhook, WebhookSettings, WebhookSpec};
 
 /// The dependencies of the inbox.
 pub struct InboxParts {
@@ -90,39 +93,26 @@ pub struct InboxParts {
     pub tasks: TaskTracker,
 }
 
-/// A listener for changes of a number's routing. Its last two arguments are the old and the new
-/// routing.
-pub type RoutingListener = Box<dyn Fn(&Inbox, &NumberEntry, Routing, Routing) + Send + Sync>;
-
-/// Notifies another process of the fleet that a turn waits for it in the store. It must not block
-/// or wait.
-pub type TurnTeller = Box<dyn Fn(Uuid) + Send + Sync>;
-
-/// The inbox. Clones are cheap and share its state.
+/// The inbox. Clones are cheap and share its parts.
 #[derive(Clone)]
-pub struct Inbox(Arc<Inner>);
+pub struct Inbox(Arc<Parts>);
 
-struct Inner {
-    parts: InboxParts,
-    media_cache: Arc<MediaCache>,
-    turns: mpsc::Sender<Turn>,
-    /// The receiving end, until [`Inbox::take_turns`] takes it.
-    turns_receiver: Mutex<Option<mpsc::Receiver<Turn>>>,
-    /// Notifies other nodes. Set in a fleet, where another node may have to answer a message.
-    other_nodes: OnceLock<TurnTeller>,
-    /// Wakes the agents when another node has stored a turn for this one.
-    turns_elsewhere: Notify,
-    lanes: sending::Lanes,
-    templates: templates::TemplateCache,
-    early_statuses: Arc<early_statuses::EarlyStatuses>,
-    /// A lock per number. Sending an agent's answer holds it for reading, changing the routing for
-    /// writing.
-    routing_locks: DashMap<PhoneNumberId, Arc<RwLock<()>>>,
-    /// The owners of numbers.
-    tenures: ownership::Tenures,
-    /// Serializes changes of webhooks and of numbers' routing.
-    changing: tokio::sync::Mutex<()>,
-    routing_listener: OnceLock<RoutingListener>,
+struct Parts {
+    numbers: Arc<ServedNumbers>,
+    agent_locks: Arc<AgentLocks>,
+    events: Arc<WebhookEvents>,
+    webhooks: Arc<CustomerWebhooks>,
+    router: Arc<Router>,
+    conversations: Conversations,
+    notes: Notes,
+    timeline: Arc<Timeline>,
+    statuses: Arc<DeliveryStatuses>,
+    turns: Arc<Turns>,
+    sender: Arc<MessageSender>,
+    templates: Arc<Templates>,
+    uploads: Arc<Uploads>,
+    user_files: Arc<UserFiles>,
+    calls: Arc<CallReports>,
 }
 
 impl std::fmt::Debug for Inbox {
@@ -134,131 +124,241 @@ impl std::fmt::Debug for Inbox {
 impl Inbox {
     /// Creates an empty inbox. [`Inbox::open`] loads the store.
     pub fn new(parts: InboxParts) -> Self {
-        let (turns, turns_receiver) = mpsc::channel(TURNS);
-        let media_cache =
-            Arc::new(MediaCache::new(parts.media.clone(), LinkSigner::new(parts.store.link_key())));
-        let (links, clock, base_url) =
-            (media_cache.clone(), parts.clock.clone(), parts.base_url.clone());
-        parts
-            .outbox
-            .set_link_signer(Box::new(move |message| links.link(&base_url, message, clock.wall())));
-        let (delivery_notices, notices, clock) = (
-            delivery_notices::DeliveryNotices::default(),
-            parts.notices.clone(),
-            parts.clock.clone(),
-        );
+        let links = Arc::new(MediaLinks {
+            signer: LinkSigner::new(parts.store.link_key()),
+            base_url: parts.base_url.clone(),
+            clock: parts.clock.clone(),
+        });
+        let signed = links.clone();
+        parts.outbox.set_link_signer(Box::new(move |message| signed.link(message)));
+        let (delivery_notices, notices, clock) =
+            (DeliveryNotices::default(), parts.notices.clone(), parts.clock.clone());
         parts.outbox.set_undelivered(Box::new(move |given_up| {
             if let Some(notice) = delivery_notices.notice(given_up, clock.steady()) {
                 notices.note(notice);
             }
         }));
-        Self(Arc::new(Inner {
-            parts,
-            media_cache,
-            turns,
-            turns_receiver: Mutex::new(Some(turns_receiver)),
-            other_nodes: OnceLock::new(),
-            turns_elsewhere: Notify::new(),
-            lanes: sending::Lanes::default(),
-            templates: templates::TemplateCache::default(),
-            early_statuses: Arc::default(),
-            routing_locks: DashMap::new(),
-            tenures: ownership::Tenures::default(),
+        let folder = MediaFolder(parts.media.clone());
+        let numbers = Arc::new(ServedNumbers::new(parts.directory.clone()));
+        let agent_locks = Arc::new(AgentLocks::default());
+        let user_files = Arc::new(UserFiles::new(
+            &parts,
+            numbers.clone(),
+            links,
+            MediaCache::new(folder.clone()),
+        ));
+        let InboxParts {
+            store,
+            outbox,
+            directory,
+            graph,
+            notices,
+            feed,
+            clock,
+            node_id,
+            consents,
+            tasks,
+            base_url: _,
+            media: _,
+        } = parts;
+        let events = Arc::new(WebhookEvents {
+            store: store.clone(),
+            outbox,
+            clock: clock.clone(),
+            node_id: node_id.clone(),
+            tasks: tasks.clone(),
+            numbers: numbers.clone(),
+        });
+        let webhooks = Arc::new(CustomerWebhooks {
+            store: store.clone(),
+            directory: directory.clone(),
+            clock: clock.clone(),
+            feed: feed.clone(),
+            numbers: numbers.clone(),
+            events: events.clone(),
             changing: tokio::sync::Mutex::default(),
-            routing_listener: OnceLock::new(),
+        });
+        let router = Arc::new(Router {
+            store: store.clone(),
+            directory: directory.clone(),
+            clock: clock.clone(),
+            feed: feed.clone(),
+            tasks: tasks.clone(),
+            numbers: numbers.clone(),
+            agent_locks: agent_locks.clone(),
+            webhooks: webhooks.clone(),
+            events: events.clone(),
+            listener: OnceLock::new(),
+        });
+        let conversations = Conversations {
+            store: store.clone(),
+            graph: graph.clone(),
+            feed: feed.clone(),
+            tasks: tasks.clone(),
+            numbers: numbers.clone(),
+            agent_locks: agent_locks.clone(),
+            files: user_files.clone(),
+        };
+        let notes = Notes { store: store.clone(), clock: clock.clone(), feed: feed.clone() };
+        let statuses = Arc::new(DeliveryStatuses {
+            store: store.clone(),
+            clock: clock.clone(),
+            feed: feed.clone(),
+            tasks: tasks.clone(),
+            events: events.clone(),
+            early: Arc::new(EarlyStatuses::default()),
+        });
+        let turns = Arc::new(Turns::new(store.clone(), node_id.clone()));
+        let templates = Arc::new(Templates::new(graph.clone(), clock.clone()));
+        let uploads = Arc::new(Uploads {
+            store: store.clone(),
+            graph: graph.clone(),
+            clock: clock.clone(),
+            numbers: numbers.clone(),
+            folder,
+            shares: Uploads::limits(),
+        });
+        let timeline = Arc::new(Timeline {
+            store: store.clone(),
+            clock: clock.clone(),
+            node_id: node_id.clone(),
+            feed: feed.clone(),
+            notices,
+            tasks: tasks.clone(),
+            numbers: numbers.clone(),
+            events: events.clone(),
+            router: router.clone(),
+            turns: turns.clone(),
+            files: user_files.clone(),
+        });
+        let calls = Arc::new(CallReports {
+            directory,
+            numbers: numbers.clone(),
+            events: events.clone(),
+            timeline: timeline.clone(),
+        });
+        let requests =
+            PermissionRequests { consents, clock: clock.clone(), numbers: numbers.clone() };
+        let sender = Arc::new(MessageSender {
+            store,
+            graph,
+            clock,
+            node_id,
+            feed,
+            tasks,
+            numbers: numbers.clone(),
+            agent_locks: agent_locks.clone(),
+            uploads: uploads.clone(),
+            templates: templates.clone(),
+            statuses: statuses.clone(),
+            requests,
+            lanes: Lanes::default(),
+        });
+        Self(Arc::new(Parts {
+            numbers,
+            agent_locks,
+            events,
+            webhooks,
+            router,
+            conversations,
+            notes,
+            timeline,
+            statuses,
+            turns,
+            sender,
+            templates,
+            uploads,
+            user_files,
+            calls,
         }))
     }
 
-    /// Sets the listener for changes of routing. Only the first call has an effect.
-    pub fn on_routing_change(&self, listener: RoutingListener) {
-        let _ = self.0.routing_listener.set(listener);
+    /// Loads the store, adds the webhooks of the configuration, and resumes the unfinished work of
+    /// the previous process.
+    ///
+    /// # Errors
+    /// Returns an error if the store fails.
+    pub async fn open(&self, file: &[WebhookSettings]) -> Result<(), StoreError> {
+        self.user_files().count().await;
+        self.router().refresh().await?;
+        self.webhooks().replace_configured(file);
+        self.webhooks().warn_of_missing();
+        self.router().claim().await?;
+        self.sender().resume_interrupted().await
     }
 
-    /// Starts to share the turns of conversations with the other nodes of a fleet: a node with
-    /// pending turns of a conversation also gets the next ones. Only the first call has an effect.
-    pub fn share_turns(&self, teller: TurnTeller) {
-        let _ = self.0.other_nodes.set(teller);
+    /// Who owns and answers the served numbers.
+    pub fn numbers(&self) -> &Arc<ServedNumbers> {
+        &self.0.numbers
     }
 
-    /// Handles the notification that another node has stored a turn for this one.
-    pub fn look_for_turns(&self) {
-        self.0.turns_elsewhere.notify_one();
+    /// Pauses the answers of AI agents.
+    pub fn agent_locks(&self) -> &Arc<AgentLocks> {
+        &self.0.agent_locks
     }
 
-    /// Completes after [`Inbox::look_for_turns`].
-    pub async fn turns_elsewhere(&self) {
-        self.0.turns_elsewhere.notified().await;
+    /// Events for webhooks.
+    pub fn events(&self) -> &Arc<WebhookEvents> {
+        &self.0.events
     }
 
-    /// Takes the receiving end of the turns. `None` if it is taken already.
-    pub fn take_turns(&self) -> Option<mpsc::Receiver<Turn>> {
-        self.0.turns_receiver.lock().unwrap_or_else(PoisonError::into_inner).take()
+    /// Webhooks of customers.
+    pub fn webhooks(&self) -> &Arc<CustomerWebhooks> {
+        &self.0.webhooks
     }
 
-    /// The id of this node in the store.
-    pub fn node_id(&self) -> &str {
-        &self.0.parts.node_id
+    /// Changes routing.
+    pub fn router(&self) -> &Arc<Router> {
+        &self.0.router
     }
 
-    fn parts(&self) -> &InboxParts {
-        &self.0.parts
+    /// Changes and deletes conversations.
+    pub fn conversations(&self) -> &Conversations {
+        &self.0.conversations
     }
 
-    /// The pair of a number and a user, with its conversation and accounts.
-    pub fn pair(&self, number: &NumberEntry, user: UserName) -> Pair {
-        let id = &number.spec.mail_id;
-        Pair {
-            conversation: self.conversation_of(number, &user.id),
-            account: number.account.auth_id.clone(),
-            main_account: number.account.main().auth_id.clone(),
-            number: number.spec.number.clone(),
-            phone_number_id: id.clone(),
-            user,
-        }
+    /// Private notes.
+    pub fn notes(&self) -> &Notes {
+        &self.0.notes
     }
 
-    /// Returns the routing of a number's new conversations. If none is set, it is the number's
-    /// `webhook_url`, or none.
-    pub fn routing_of(&self, number: &NumberEntry) -> Routing {
-        // A routing that the previous owner set does not count.
-        let set = self
-            .parts()
-            .directory
-            .mail()
-            .routing(&number.spec.mail_id)
-            .filter(|_| self.is_current_owner(number));
-        set.unwrap_or(Self::unset_routing(number))
+    /// Adds messages, calls and permission requests to conversations.
+    pub fn timeline(&self) -> &Arc<Timeline> {
+        &self.0.timeline
     }
 
-    /// Returns the routing of a number for which none is set.
-    fn unset_routing(number: &NumberEntry) -> Routing {
-        if number.spec.messages.is_some() { Routing::Webhook(None) } else { Routing::None }
+    /// Receives delivery statuses.
+    pub fn statuses(&self) -> &Arc<DeliveryStatuses> {
+        &self.0.statuses
     }
 
-    fn routing_lock(&self, number: &PhoneNumberId) -> Arc<RwLock<()>> {
-        self.0.routing_locks.entry(number.clone()).or_default().clone()
+    /// Messages that AI agents have to answer.
+    pub fn turns(&self) -> &Arc<Turns> {
+        &self.0.turns
     }
 
-    /// Passes stored callbacks to the outbox.
-    fn send_callbacks(&self, written: Vec<QueuedCallback>) {
-        for callback in written {
-            self.parts().outbox.send(callback, None);
-        }
+    /// Sends messages.
+    pub fn sender(&self) -> &Arc<MessageSender> {
+        &self.0.sender
     }
 
-    /// The number of a conversation. `None` if it is no longer served or belongs to another account
-    /// now.
-    pub fn number_of(&self, pair: &Pair) -> Option<Arc<NumberEntry>> {
-        let found = self.parts().directory.tables().by_number(&pair.number).cloned();
-        found.filter(|number| number.account.auth_id == pair.account)
+    /// Templates of WABAs.
+    pub fn templates(&self) -> &Arc<Templates> {
+        &self.0.templates
     }
 
-    /// Returns whether the number's agent is silenced.
-    pub fn is_silent(&self, pair: &Pair) -> bool {
-        self.number_of(pair).is_some_and(|number| number.spec.silent)
+    /// Uploads files to Meta.
+    pub fn uploads(&self) -> &Arc<Uploads> {
+        &self.0.uploads
     }
 
-    fn publish_message(&self, to: Audience<'_>, conversation: Uuid, message: Uuid) {
-        self.parts().feed.publish(to, FeedChange::Message { conversation, message });
+    /// Files that users sent.
+    pub fn user_files(&self) -> &Arc<UserFiles> {
+        &self.0.user_files
+    }
+
+    /// Reports calls.
+    pub fn calls(&self) -> &Arc<CallReports> {
+        &self.0.calls
     }
 }

@@ -3,17 +3,25 @@
 use serde_json::json;
 use uuid::Uuid;
 
-use super::{Inbox, words};
-use model::{Direction, MessageStatus};
-use store::{NOTE, NewMessage, Pair, StoreError};
+use super::words;
+use crate::feed::{Feed, FeedChange};
+use model::{Clock, Direction, MessageStatus};
+use store::{NOTE, NewMessage, Pair, Store, StoreError};
 
-impl Inbox {
+/// The notes of all conversations.
+pub struct Notes {
+    pub(super) store: Store,
+    pub(super) clock: Clock,
+    pub(super) feed: Feed,
+}
+
+impl Notes {
     /// Adds a private note to a conversation. The note is never sent. Returns `None` if the
     /// conversation no longer exists or has the maximum number of notes.
     ///
     /// # Errors
     /// Fails if the store fails.
-    pub async fn add_note(
+    pub async fn add(
         &self,
         pair: &Pair,
         text: &str,
@@ -29,11 +37,11 @@ impl Inbox {
             content,
             status: MessageStatus::Received,
             sender: Some(author.to_owned()),
-            at: self.parts().clock.wall(),
+            at: self.clock.wall(),
         };
-        let is_added = self.parts().store.messages().add_note(pair, note.clone()).await?;
+        let is_added = self.store.messages().add_note(pair, note.clone()).await?;
         if is_added {
-            self.publish_message(pair.into(), pair.conversation, note.id);
+            self.publish(pair, note.id);
         }
         Ok(is_added.then_some(note))
     }
@@ -42,11 +50,16 @@ impl Inbox {
     ///
     /// # Errors
     /// Fails if the store fails.
-    pub async fn delete_note(&self, pair: &Pair, note: Uuid) -> Result<bool, StoreError> {
-        let is_deleted = self.parts().store.messages().delete_note(pair.conversation, note).await?;
+    pub async fn delete(&self, pair: &Pair, note: Uuid) -> Result<bool, StoreError> {
+        let is_deleted = self.store.messages().delete_note(pair.conversation, note).await?;
         if is_deleted {
-            self.publish_message(pair.into(), pair.conversation, note);
+            self.publish(pair, note);
         }
         Ok(is_deleted)
+    }
+
+    fn publish(&self, pair: &Pair, note: Uuid) {
+        let change = FeedChange::Message { conversation: pair.conversation, message: note };
+        self.feed.publish(pair.into(), change);
     }
 }

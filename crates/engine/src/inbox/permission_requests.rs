@@ -2,19 +2,47 @@
 //! as the permission requests of `call::consent` (`docs/reference/limits.md#l13`), so each is
 //! counted before it is sent, and refused if a limit is reached.
 
+use std::sync::Arc;
+
+use serde_json::Value;
 use uuid::Uuid;
 
-use super::sending::{Outgoing, SendError, is_permission_request};
-use super::{Inbox, Pair};
+use super::numbers::ServedNumbers;
+use super::sending::{Outgoing, SendError};
 use crate::admission::NumberEntry;
-use crate::admission::permission::{ClaimError, Event, PairKey};
+use crate::admission::permission::{ClaimError, Consents, Event, PairKey};
 use crate::meta::code;
 use machine::GraphOutcome;
+use model::Clock;
+use store::Pair;
+
+/// The type of an interactive message, or of a template component, that requests permission.
+const PERMISSION_REQUEST: &str = "call_permission_request";
+
+/// Returns whether a message requests permission to call.
+///
+/// A template may contain such a component without the outgoing message naming it. That case is not
+/// detected here; Meta's answer then corrects the count.
+pub(super) fn is_permission_request(kind: &str, content: &Value) -> bool {
+    let is = |held: Option<&Value>, name: &str| {
+        let word = held.and_then(|held| held.get(name)).and_then(Value::as_str);
+        word.is_some_and(|word| word.eq_ignore_ascii_case(PERMISSION_REQUEST))
+    };
+    match kind {
+        "interactive" => is(content.get(kind), "type"),
+        "template" => {
+            let components = content.pointer("/template/components").and_then(Value::as_array);
+            let named = |part: &Value| is(Some(part), "type") || is(Some(part), "sub_type");
+            components.is_some_and(|parts| parts.iter().any(named))
+        }
+        _ => false,
+    }
+}
 
 /// Permission requests that are counted but not queued yet. Dropping the value removes them from
 /// the count, unless [`CountedRequests::keep`] was called.
 pub(super) struct CountedRequests<'a> {
-    inbox: &'a Inbox,
+    all: &'a PermissionRequests,
     pair: &'a Pair,
     requests: usize,
 }
@@ -29,29 +57,35 @@ impl CountedRequests<'_> {
 impl Drop for CountedRequests<'_> {
     fn drop(&mut self) {
         for _ in 0..self.requests {
-            self.inbox.withdraw_request(self.pair);
+            self.all.withdraw(self.pair);
         }
     }
 }
 
-impl Inbox {
+/// Counts permission requests.
+pub(super) struct PermissionRequests {
+    pub(super) consents: Arc<Consents>,
+    pub(super) clock: Clock,
+    pub(super) numbers: Arc<ServedNumbers>,
+}
+
+impl PermissionRequests {
     /// Counts the messages that request permission.
     ///
     /// # Errors
     /// Fails if another request to the user is in progress, or if a limit on requests is reached.
     /// In that case the message is not counted.
-    pub(super) fn count_requests<'a>(
+    pub(super) fn count<'a>(
         &'a self,
         number: &NumberEntry,
         pair: &'a Pair,
         outgoing: &[(Uuid, Outgoing)],
     ) -> Result<CountedRequests<'a>, SendError> {
-        let parts = self.parts();
         let key = PairKey::new(&number.spec.phone_number_id, &pair.user.id);
-        let mut counted = CountedRequests { inbox: self, pair, requests: 0 };
+        let mut counted = CountedRequests { all: self, pair, requests: 0 };
         for _ in outgoing.iter().filter(|(_, one)| is_permission_request(&one.kind, &one.content)) {
             let taken =
-                parts.consents.claim_request(&key, &number.spec.permissions, parts.clock.wall());
+                self.consents.claim_request(&key, &number.spec.permissions, self.clock.wall());
             taken.map_err(|why| match why {
                 ClaimError::InProgress => SendError::RequestInProgress,
                 ClaimError::Refused(refusal) => SendError::RequestTooSoon(refusal),
@@ -62,35 +96,30 @@ impl Inbox {
     }
 
     /// Removes a permission request that did not reach Meta from the count.
-    pub(super) fn withdraw_request(&self, pair: &Pair) {
-        self.apply_request_event(pair, Event::Withdrawn);
+    pub(super) fn withdraw(&self, pair: &Pair) {
+        self.apply(pair, Event::Withdrawn);
     }
 
     /// Records the failure of a permission request that was sent to Graph.
-    pub(super) fn request_failed(&self, pair: &Pair, outcome: &GraphOutcome) {
+    pub(super) fn failed(&self, pair: &Pair, outcome: &GraphOutcome) {
         match outcome {
             // Meta has counted more requests than we have, or may have accepted this one: ask Graph
             // for the permission before the next call.
             GraphOutcome::Refused { code: code::REQUESTS_USED_UP, .. }
             | GraphOutcome::Timeout
-            | GraphOutcome::ServerError { .. } => self.apply_request_event(pair, Event::Doubted),
+            | GraphOutcome::ServerError { .. } => self.apply(pair, Event::Doubted),
             GraphOutcome::Refused { .. }
             | GraphOutcome::RateLimited { .. }
             | GraphOutcome::Unreachable
             | GraphOutcome::Done
-            | GraphOutcome::Gone => self.apply_request_event(pair, Event::Withdrawn),
+            | GraphOutcome::Gone => self.apply(pair, Event::Withdrawn),
         }
     }
 
-    fn apply_request_event(&self, pair: &Pair, event: Event) {
+    fn apply(&self, pair: &Pair, event: Event) {
         // A number that is no longer served places no calls.
-        let Some(number) = self.number_of(pair) else { return };
+        let Some(number) = self.numbers.number_of(pair) else { return };
         let key = PairKey::new(&number.spec.phone_number_id, &pair.user.id);
-        self.parts().consents.apply(
-            &key,
-            &number.spec.permissions,
-            self.parts().clock.wall(),
-            event,
-        );
+        self.consents.apply(&key, &number.spec.permissions, self.clock.wall(), event);
     }
 }

@@ -5,36 +5,37 @@
 //! messages without that mark. Messages with the mark may have reached Meta; they are not sent
 //! again, but reported as failed.
 
-use std::collections::{HashMap, VecDeque};
-use std::num::NonZeroU32;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use governor::clock::{Clock as _, DefaultClock};
-use governor::{DefaultKeyedRateLimiter, Quota};
 use serde_json::{Value, json};
-use tokio::sync::oneshot;
+use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use super::incoming::{EventSource, opaque_data};
-use super::{Inbox, Turn, words};
+use super::agent_locks::AgentLocks;
+use super::events::EventSource;
+use super::lanes::{Lanes, QueuedMessage};
+use super::numbers::ServedNumbers;
+use super::permission_requests::{PermissionRequests, is_permission_request};
+use super::statuses::{DeliveryStatuses, opaque_data};
+use super::templates::Templates;
+use super::turns::Turn;
+use super::uploads::Uploads;
+use super::words;
 use crate::admission::permission::Refusal;
+use crate::feed::{Feed, FeedChange};
+use crate::meta::Graph;
 use machine::GraphOutcome;
-use model::{Direction, MessageStatus, PhoneNumberId, Timestamp, stable_id};
+use model::{Clock, Direction, MessageStatus, Timestamp, stable_id};
 use store::{
     AfterReply, AnsweredMessage, Conversation, EnqueueResult, InterruptedMessage, NewMessage,
-    OutgoingMessages, Pair, StoreError,
+    OutgoingMessages, Pair, Scope, Store, StoreError,
 };
 
 /// Meta's customer service window: how long free-form messages are allowed after the user's last
 /// message or call.
 pub const WINDOW: Duration = Duration::from_secs(24 * 3_600);
-/// Messages per second of one number, which is Meta's default throughput.
-const PER_SECOND: NonZeroU32 = NonZeroU32::new(80).expect("not 0");
-/// Maximum number of waiting messages per conversation.
-const LANE_MAX: usize = 64;
-/// Maximum number of waiting messages of the node.
-const WAITING_MAX: usize = 8_192;
 /// Maximum number of messages in one answer of an agent.
 const REPLIES_MAX: usize = 10;
 /// Messages per page when interrupted ones are read at start-up.
@@ -45,29 +46,6 @@ const KEY_LIFETIME: Duration = Duration::from_secs(24 * 3_600);
 const KEY_USES_MAX: u32 = 1_000;
 /// Pause before a failed write to the store is retried.
 const STORE_RETRY: Duration = Duration::from_secs(1);
-
-/// The type of an interactive message, or of a template component, that requests permission.
-const PERMISSION_REQUEST: &str = "call_permission_request";
-
-/// Returns whether a message requests permission to call.
-///
-/// A template may contain such a component without the outgoing message naming it. That case is not
-/// detected here; Meta's answer then corrects the count.
-pub(super) fn is_permission_request(kind: &str, content: &Value) -> bool {
-    let is = |held: Option<&Value>, name: &str| {
-        let word = held.and_then(|held| held.get(name)).and_then(Value::as_str);
-        word.is_some_and(|word| word.eq_ignore_ascii_case(PERMISSION_REQUEST))
-    };
-    match kind {
-        "interactive" => is(content.get(kind), "type"),
-        "template" => {
-            let components = content.pointer("/template/components").and_then(Value::as_array);
-            let named = |part: &Value| is(Some(part), "type") || is(Some(part), "sub_type");
-            components.is_some_and(|parts| parts.iter().any(named))
-        }
-        _ => false,
-    }
-}
 
 /// A message to send.
 #[derive(Clone, PartialEq)]
@@ -119,84 +97,24 @@ pub enum SendError {
     Store(#[source] StoreError),
 }
 
-/// A queued message.
-struct QueuedMessage {
-    pair: Pair,
-    message: NewMessage,
-    /// The epoch of the conversation. Set for an agent's message.
-    epoch: Option<u64>,
+/// Sends messages of people, programs and AI agents.
+pub struct MessageSender {
+    pub(super) store: Store,
+    pub(super) graph: Arc<Graph>,
+    pub(super) clock: Clock,
+    pub(super) node_id: String,
+    pub(super) feed: Feed,
+    pub(super) tasks: TaskTracker,
+    pub(super) numbers: Arc<ServedNumbers>,
+    pub(super) agent_locks: Arc<AgentLocks>,
+    pub(super) uploads: Arc<Uploads>,
+    pub(super) templates: Arc<Templates>,
+    pub(super) statuses: Arc<DeliveryStatuses>,
+    pub(super) requests: PermissionRequests,
+    pub(super) lanes: Lanes,
 }
 
-/// An entry of a lane.
-enum LaneEntry {
-    Message(QueuedMessage),
-    /// Notifies a task once the entries before it are done.
-    Notify(oneshot::Sender<()>),
-}
-
-/// The queues of messages by conversation. A queue that exists has a task that empties it.
-pub(super) struct Lanes {
-    lanes: Mutex<(HashMap<Uuid, VecDeque<LaneEntry>>, usize)>,
-    limits: DefaultKeyedRateLimiter<PhoneNumberId>,
-}
-
-impl Default for Lanes {
-    fn default() -> Self {
-        Self {
-            lanes: Mutex::default(),
-            limits: DefaultKeyedRateLimiter::keyed(Quota::per_second(PER_SECOND)),
-        }
-    }
-}
-
-impl Lanes {
-    fn has_room(&self, conversation: Uuid) -> bool {
-        let lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
-        lanes.1 < WAITING_MAX && lanes.0.get(&conversation).is_none_or(|lane| lane.len() < LANE_MAX)
-    }
-
-    /// Queues a message. Returns `true` if the caller has to start the task that empties the lane.
-    fn push(&self, queued: QueuedMessage) -> bool {
-        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
-        lanes.1 += 1;
-        let fresh = !lanes.0.contains_key(&queued.pair.conversation);
-        lanes.0.entry(queued.pair.conversation).or_default().push_back(LaneEntry::Message(queued));
-        fresh
-    }
-
-    /// Returns a receiver that completes once the lane's current entries are done. `None` if the
-    /// lane is empty.
-    fn drained(&self, conversation: Uuid) -> Option<oneshot::Receiver<()>> {
-        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
-        let lane = lanes.0.get_mut(&conversation)?;
-        let (sender, receiver) = oneshot::channel();
-        lane.push_back(LaneEntry::Notify(sender));
-        Some(receiver)
-    }
-
-    /// Takes the next message of a lane. `None` ends the lane.
-    fn next(&self, conversation: Uuid) -> Option<QueuedMessage> {
-        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
-        loop {
-            match lanes.0.get_mut(&conversation).and_then(VecDeque::pop_front) {
-                Some(LaneEntry::Message(queued)) => {
-                    lanes.1 = lanes.1.saturating_sub(1);
-                    return Some(queued);
-                }
-                Some(LaneEntry::Notify(sender)) => {
-                    // The waiting task may have ended.
-                    let _ = sender.send(());
-                }
-                None => {
-                    lanes.0.remove(&conversation);
-                    return None;
-                }
-            }
-        }
-    }
-}
-
-impl Inbox {
+impl MessageSender {
     /// Queues a message of a person or program, named by `sender`. The message is stored when this
     /// returns and sent to Graph later. With `key`, an idempotency key, a repeated call within a
     /// day returns the id of the first message.
@@ -204,13 +122,13 @@ impl Inbox {
     /// # Errors
     /// Fails if a rule forbids the message or the store fails.
     pub async fn send(
-        &self,
+        self: &Arc<Self>,
         conversation: &Conversation,
         mut outgoing: Outgoing,
         sender: &str,
         key: Option<&str>,
     ) -> Result<Uuid, SendError> {
-        let now = self.parts().clock.wall();
+        let now = self.clock.wall();
         let id = match key {
             Some(key) => match self.look_up_key(&conversation.pair, key, now).await? {
                 KeyLookup::Sent(id) => return Ok(id),
@@ -221,7 +139,10 @@ impl Inbox {
         if outgoing.kind != "template" && !is_window_open(conversation.heard, now) {
             return Err(SendError::WindowClosed);
         }
-        self.add_media_type(&conversation.pair, &mut outgoing).await.map_err(SendError::Store)?;
+        self.uploads
+            .add_media_type(&conversation.pair, &mut outgoing)
+            .await
+            .map_err(SendError::Store)?;
         self.enqueue(&conversation.pair, vec![(id, outgoing)], sender, None, None).await?;
         Ok(id)
     }
@@ -238,7 +159,7 @@ impl Inbox {
         for n in 0..KEY_USES_MAX {
             let id =
                 stable_id("sent", &[pair.account.as_str(), &conversation, key, &n.to_string()]);
-            match self.parts().store.messages().get(id).await.map_err(SendError::Store)? {
+            match self.store.messages().get(id).await.map_err(SendError::Store)? {
                 None => return Ok(KeyLookup::Free(id)),
                 Some((_, found)) if now < found.message.at.plus(KEY_LIFETIME) => {
                     return Ok(KeyLookup::Sent(id));
@@ -251,14 +172,14 @@ impl Inbox {
     }
 
     /// Sends an agent's answer to a turn, at most once. `then` is stored with the answer, and is
-    /// carried out once the messages are sent ([`Inbox::wait_until_sent`]), by the next process if
+    /// carried out once the messages are sent ([`Self::wait_until_sent`]), by the next process if
     /// necessary.
     ///
     /// # Errors
     /// Returns [`SendError::Stale`] if the conversation has another routing by now, or if people
     /// took over. Also fails if a rule forbids a message or the store fails.
     pub async fn reply(
-        &self,
+        self: &Arc<Self>,
         turn: &Turn,
         replies: Vec<Outgoing>,
         then: Option<AfterReply>,
@@ -274,31 +195,31 @@ impl Inbox {
     /// Waits until the messages that are queued in a conversation now have been sent or have
     /// failed.
     pub async fn wait_until_sent(&self, conversation: Uuid) {
-        if let Some(drained) = self.0.lanes.drained(conversation) {
+        if let Some(drained) = self.lanes.drained(conversation) {
             let _ = drained.await;
         }
     }
 
     async fn enqueue(
-        &self,
+        self: &Arc<Self>,
         pair: &Pair,
         mut outgoing: Vec<(Uuid, Outgoing)>,
         sender: &str,
         epoch: Option<u64>,
         answers: Option<AnsweredMessage>,
     ) -> Result<(), SendError> {
-        let number = self.number_of(pair).ok_or(SendError::NoNumber)?;
-        if !self.0.lanes.has_room(pair.conversation) {
+        let number = self.numbers.number_of(pair).ok_or(SendError::NoNumber)?;
+        if !self.lanes.has_room(pair.conversation) {
             return Err(SendError::TooMany(1));
         }
         let counted =
-            self.count_requests(&number, pair, outgoing.get(..REPLIES_MAX).unwrap_or(&outgoing))?;
+            self.requests.count(&number, pair, outgoing.get(..REPLIES_MAX).unwrap_or(&outgoing))?;
         for (_, one) in outgoing.iter_mut().take(REPLIES_MAX) {
-            self.add_template_text(&number, one).await;
+            self.templates.add_text(&number, one).await;
         }
         let mut messages = Vec::new();
         for (id, Outgoing { kind, content }) in outgoing.into_iter().take(REPLIES_MAX) {
-            if let Err(until) = self.0.lanes.limits.check_key(&pair.phone_number_id) {
+            if let Err(until) = self.lanes.limits.check_key(&pair.phone_number_id) {
                 return Err(SendError::TooMany(
                     until.wait_time_from(DefaultClock::default().now()).as_secs() + 1,
                 ));
@@ -312,10 +233,10 @@ impl Inbox {
                 content,
                 status: MessageStatus::Queued,
                 sender: Some(sender.to_owned()),
-                at: self.parts().clock.wall(),
+                at: self.clock.wall(),
             });
         }
-        let node_id = self.parts().node_id.clone();
+        let node_id = self.node_id.clone();
         let going = OutgoingMessages {
             conversation: pair.conversation,
             messages: messages.clone(),
@@ -323,7 +244,7 @@ impl Inbox {
             epoch,
             answers,
         };
-        match self.parts().store.messages().enqueue(going).await.map_err(SendError::Store)? {
+        match self.store.messages().enqueue(going).await.map_err(SendError::Store)? {
             EnqueueResult::Stored => {}
             // A concurrent request with the same key sends the message.
             EnqueueResult::Duplicate => return Ok(()),
@@ -339,30 +260,26 @@ impl Inbox {
         for message in messages {
             let id = message.id;
             self.push_queued(QueuedMessage { pair: pair.clone(), message, epoch });
-            self.publish_message(pair.into(), pair.conversation, id);
+            self.publish(pair, id);
         }
         Ok(())
     }
 
-    fn push_queued(&self, queued: QueuedMessage) {
+    fn push_queued(self: &Arc<Self>, queued: QueuedMessage) {
         let conversation = queued.pair.conversation;
-        if self.0.lanes.push(queued) {
-            let inbox = self.clone();
-            self.parts().tasks.spawn(async move {
-                while let Some(queued) = inbox.0.lanes.next(conversation) {
-                    inbox.send_queued(queued).await;
+        if self.lanes.push(queued) {
+            let sender = self.clone();
+            self.tasks.spawn(async move {
+                while let Some(queued) = sender.lanes.next(conversation) {
+                    sender.send_queued(queued).await;
                 }
             });
         }
     }
 
     async fn send_queued(&self, QueuedMessage { pair, message, epoch }: QueuedMessage) {
-        let parts = self.parts();
-        // Changes of routing wait for this lock: once a change is confirmed, no answer under the
-        // old routing is sent.
-        let lock = self.routing_lock(&pair.phone_number_id);
         let _held = match epoch {
-            Some(_) => Some(lock.read_owned().await),
+            Some(_) => Some(self.agent_locks.answer(&pair.phone_number_id).await),
             None => None,
         };
         if let Some(epoch) = epoch
@@ -371,7 +288,7 @@ impl Inbox {
             let why = (0, "not sent: the routing of the conversation has changed".to_owned());
             return self.fail_unsent(&pair, &message, why).await;
         }
-        let Some(number) = self.number_of(&pair) else {
+        let Some(number) = self.numbers.number_of(&pair) else {
             let why = (
                 0,
                 "not sent: the number was disconnected or belongs to another account now"
@@ -384,22 +301,22 @@ impl Inbox {
         }
         // The message waited for the store. After a day, the customer service window is closed and
         // the answer is out of date.
-        if message.kind != "template" && parts.clock.wall().since(message.at) > WINDOW {
+        if message.kind != "template" && self.clock.wall().since(message.at) > WINDOW {
             let why = (0, "not sent: the message waited for more than a day".to_owned());
             return self.fail_unsent(&pair, &message, why).await;
         }
         let body = graph_body(&pair, &message);
         let (id, token) = (&number.spec.phone_number_id, number.spec.access_token.as_ref());
-        let sent = parts.graph.messages(id, token).send(&body).await;
+        let sent = self.graph.messages(id, token).send(&body).await;
         let written = match sent {
             Ok(wamid) => {
-                let written = parts.store.messages().set_wamid(message.id, wamid.clone()).await;
-                self.0.early_statuses.resolve(&pair.phone_number_id, &wamid);
+                let written = self.store.messages().set_wamid(message.id, wamid.clone()).await;
+                self.statuses.early.resolve(&pair.phone_number_id, &wamid);
                 written.map(drop)
             }
             Err(outcome) => {
                 if is_permission_request(&message.kind, &message.content) {
-                    self.request_failed(&pair, &outcome);
+                    self.requests.failed(&pair, &outcome);
                 }
                 return self.fail(&pair, message.id, reason(outcome)).await;
             }
@@ -407,27 +324,21 @@ impl Inbox {
         if let Err(error) = written {
             tracing::error!(%error, message = %message.id, "message status not stored");
         }
-        self.publish_message((&pair).into(), pair.conversation, message.id);
+        self.publish(&pair, message.id);
     }
 
     /// Records that the request to Graph is about to be sent, and waits while the store is
     /// unavailable. Returns `false` if the message must not be sent.
     async fn begin_sending(&self, message: Uuid) -> bool {
         loop {
-            match self
-                .parts()
-                .store
-                .messages()
-                .begin_sending(message, self.parts().clock.wall())
-                .await
-            {
+            match self.store.messages().begin_sending(message, self.clock.wall()).await {
                 Ok(may) => return may,
                 Err(StoreError::Closed) => return false,
                 Err(error) => tracing::warn!(%error, %message, "store unavailable; message waits"),
             }
             // The wait has no time limit here, since `send_queued` checks the window. Messages that
             // remain at shutdown are sent after the next start.
-            if self.parts().tasks.is_closed() {
+            if self.tasks.is_closed() {
                 return false;
             }
             tokio::time::sleep(STORE_RETRY).await;
@@ -437,29 +348,34 @@ impl Inbox {
     /// Marks a message that was not sent to Graph as failed.
     async fn fail_unsent(&self, pair: &Pair, message: &NewMessage, why: (i64, String)) {
         if is_permission_request(&message.kind, &message.content) {
-            self.withdraw_request(pair);
+            self.requests.withdraw(pair);
         }
         self.fail(pair, message.id, why).await;
     }
 
     /// Stores that a message failed. This also reports the failure to the webhook.
     async fn fail(&self, pair: &Pair, message: Uuid, why: (i64, String)) {
-        let number = self.number_of(pair);
+        let number = self.numbers.number_of(pair);
         let about = number.as_deref().map_or_else(|| EventSource::pair(pair), EventSource::number);
         let status =
-            self.status_update(&about, None, Some(message), MessageStatus::Failed, Some(why));
-        match self.parts().store.messages().update_status(status) {
-            Some(written) => drop(self.finish_status(pair.into(), written.await)),
+            self.statuses.update(&about, None, Some(message), MessageStatus::Failed, Some(why));
+        match self.store.messages().update_status(status) {
+            Some(written) => drop(self.statuses.finish(pair.into(), written.await)),
             None => tracing::error!(%message, "message status not stored"),
         }
     }
 
+    fn publish(&self, pair: &Pair, message: Uuid) {
+        let change = FeedChange::Message { conversation: pair.conversation, message };
+        self.feed.publish(pair.into(), change);
+    }
+
     async fn still_answers(&self, pair: &Pair, epoch: u64) -> bool {
-        if self.is_silent(pair) {
+        if self.numbers.is_silent(pair) {
             return false;
         }
-        let scope = store::Scope::Main(pair.main_account.clone());
-        let found = self.parts().store.conversations().get(&scope, pair.conversation).await;
+        let scope = Scope::Main(pair.main_account.clone());
+        let found = self.store.conversations().get(&scope, pair.conversation).await;
         found.is_ok_and(|found| found.is_some_and(|c| c.standing.answers(epoch).is_some()))
     }
 
@@ -467,15 +383,10 @@ impl Inbox {
     ///
     /// # Errors
     /// Returns an error if the store fails.
-    pub(super) async fn resume_interrupted(&self) -> Result<(), StoreError> {
+    pub(super) async fn resume_interrupted(self: &Arc<Self>) -> Result<(), StoreError> {
         let mut after = (i64::MIN, Uuid::nil());
         loop {
-            let left = self
-                .parts()
-                .store
-                .messages()
-                .interrupted(&self.parts().node_id, after, PAGE)
-                .await?;
+            let left = self.store.messages().interrupted(&self.node_id, after, PAGE).await?;
             let Some(last) = left.last() else { return Ok(()) };
             after = (last.message.message.at.micros(), last.message.message.id);
             for InterruptedMessage { pair, message, epoch, asked } in left {

@@ -1,21 +1,21 @@
 //! Tests of the inbox with a real store and a fake Graph.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use serde_json::json;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use super::*;
-use crate::admission::{AccountSpec, NumberSpec};
+use crate::admission::{AccountSpec, NumberEntry, NumberSpec};
 use crate::answer::{AT_ONCE_PER_HOST, Notifier, RandomSource};
 use crate::call::OutboxLimits;
 use crate::meta::GraphConfig;
 use egress::testing::{ReceivedRequest, Reply, Server, egress, open_guard};
 use model::Health;
 use model::Secret;
-use model::{E164, MessageStatus, Timestamp};
+use model::{E164, MessageStatus, Routing, Timestamp};
 use store::{
     Agent, AgentSecrets, AgentSpec, Conversation, ConversationChange, ConversationFilter,
     DeliveryView, Receiver, Scope,
@@ -112,8 +112,8 @@ impl World {
     }
 
     async fn all_sent(&self) {
-        self.inbox.parts().tasks.close();
-        self.inbox.parts().tasks.wait().await;
+        self.inbox.sender().tasks.close();
+        self.inbox.sender().tasks.wait().await;
     }
 
     async fn writes(&self, user: &str, text: &str) -> Uuid {
@@ -125,16 +125,16 @@ impl World {
         let id = model::stable_id("message", &["106", &wamid]);
         let sender = Sender { wa_id: Some(user.to_owned()), bsuid: None, name: "Asha".to_owned() };
         let said = UserMessage { wamid, sender, timestamp: None, kind: kind.to_owned(), content };
-        assert!(self.inbox.receive_message(&self.number, said).unwrap().unwrap().await);
+        assert!(self.inbox.timeline().receive(&self.number, said).unwrap().unwrap().await);
         id
     }
 
     /// Requests a message's file by its link.
     async fn file(&self, message: Uuid) -> Option<MediaFile> {
-        let url = self.inbox.media_url(message);
+        let url = self.inbox.user_files().link(message);
         let (_, query) = url.split_once("?until=").unwrap();
         let (until, tag) = query.split_once("&tag=").unwrap();
-        self.inbox.media_file(message, until.parse().unwrap(), tag).await.unwrap()
+        self.inbox.user_files().get(message, until.parse().unwrap(), tag).await.unwrap()
     }
 
     /// Creates a webhook that gets the number's conversations.
@@ -143,8 +143,12 @@ impl World {
             name: "crm".to_owned(),
             url: xml::ast::DocUrl("https://crm.example.com/".into()),
         };
-        let id = self.inbox.make_webhook(&"MA1".into(), webhook).await.unwrap().id;
-        self.inbox.route_number(&self.number, Routing::Webhook(Some(id)), false).await.unwrap();
+        let id = self.inbox.webhooks().create(&"MA1".into(), webhook).await.unwrap().id;
+        self.inbox
+            .router()
+            .route_number(&self.number, Routing::Webhook(Some(id)), false)
+            .await
+            .unwrap();
         id
     }
 
@@ -161,11 +165,11 @@ impl World {
 
     /// Delivers a status from Meta, optionally with our opaque data.
     async fn told(&self, wamid: &str, status: MessageStatus, of: Option<Uuid>, error: Option<i64>) {
-        let opaque = of.map(super::incoming::opaque_data);
+        let opaque = of.map(super::statuses::opaque_data);
         let error = error.map(|code| (code, "why".to_owned()));
         let told =
             ReceivedStatus { wamid: wamid.to_owned(), status, error, opaque, timestamp: None };
-        assert!(self.inbox.receive_status(&self.number, told).unwrap().await);
+        assert!(self.inbox.statuses().receive(&self.number, told).unwrap().await);
     }
 
     /// A stored message's status, message id and error code.
@@ -176,7 +180,7 @@ impl World {
 
     async fn timeline(&self, user: &str) -> Vec<(String, &'static str)> {
         let (scope, id) = (Scope::of("MA1".into()), world_id(user));
-        let found = self.inbox.parts().store.messages().list(&scope, id, None, 50).await.unwrap();
+        let found = self.store.messages().list(&scope, id, None, 50).await.unwrap();
         found.iter().rev().map(|m| (m.message.text.clone(), m.message.status.as_str())).collect()
     }
 }
@@ -265,9 +269,9 @@ fn agent() -> Agent {
 #[tokio::test]
 async fn s4_09_drops_an_agents_answer_after_the_routing_changed() {
     let world = World::start().await;
-    let mut turns = world.inbox.take_turns().unwrap();
-    assert!(world.inbox.take_turns().is_none(), "the receiver is taken already");
-    world.inbox.route_number(&world.number, Routing::Agent(AGENT), false).await.unwrap();
+    let mut turns = world.inbox.turns().take().unwrap();
+    assert!(world.inbox.turns().take().is_none(), "the receiver is taken already");
+    world.inbox.router().route_number(&world.number, Routing::Agent(AGENT), false).await.unwrap();
     world.writes("91", "one").await;
     let turn = turns.recv().await.unwrap();
     assert_eq!(
@@ -276,36 +280,44 @@ async fn s4_09_drops_an_agents_answer_after_the_routing_changed() {
     );
     let sent = world
         .inbox
+        .sender()
         .reply(&turn, vec![Outgoing::text("Hello"), Outgoing::text("there")], None)
         .await
         .unwrap();
     assert_eq!(sent.len(), 2);
     // A message that is still queued when the routing changes is never sent.
-    world.inbox.wait_until_sent(turn.pair.conversation).await;
+    world.inbox.sender().wait_until_sent(turn.pair.conversation).await;
     world.writes("91", "two").await;
     let turn = turns.recv().await.unwrap();
-    world.inbox.route_number(&world.number, Routing::Webhook(None), true).await.unwrap();
-    let refused = world.inbox.reply(&turn, vec![Outgoing::text("too late")], None).await;
+    world.inbox.router().route_number(&world.number, Routing::Webhook(None), true).await.unwrap();
+    let refused = world.inbox.sender().reply(&turn, vec![Outgoing::text("too late")], None).await;
     assert!(matches!(refused, Err(SendError::Stale)), "{refused:?}");
     // The same agent again is a new epoch.
-    world.inbox.route_number(&world.number, Routing::Agent(AGENT), true).await.unwrap();
+    world.inbox.router().route_number(&world.number, Routing::Agent(AGENT), true).await.unwrap();
     assert!(matches!(
-        world.inbox.reply(&turn, vec![Outgoing::text("too late")], None).await,
+        world.inbox.sender().reply(&turn, vec![Outgoing::text("too late")], None).await,
         Err(SendError::Stale)
     ));
     world.writes("91", "three").await;
     let turn = turns.recv().await.unwrap();
     // People take over: the turn in progress becomes stale, and no further one starts.
     let off = ConversationChange { ai_enabled: Some(false), ..ConversationChange::default() };
-    assert!(world.inbox.change(&Scope::of("MA1".into()), &turn.pair, off).await.unwrap());
+    assert!(
+        world
+            .inbox
+            .conversations()
+            .change(&Scope::of("MA1".into()), &turn.pair, off)
+            .await
+            .unwrap()
+    );
     assert!(matches!(
-        world.inbox.reply(&turn, vec![Outgoing::text("too late")], None).await,
+        world.inbox.sender().reply(&turn, vec![Outgoing::text("too late")], None).await,
         Err(SendError::Stale)
     ));
     world.writes("91", "four").await;
     assert!(turns.try_recv().is_err());
-    world.inbox.parts().tasks.close();
-    world.inbox.parts().tasks.wait().await;
+    world.inbox.sender().tasks.close();
+    world.inbox.sender().tasks.wait().await;
     let said: Vec<String> = world.timeline("91").await.into_iter().map(|(text, _)| text).collect();
     let mut sorted = said.clone();
     sorted.sort();
@@ -316,20 +328,21 @@ async fn s4_09_drops_an_agents_answer_after_the_routing_changed() {
 #[tokio::test]
 async fn a_number_with_a_new_id_keeps_its_routing_and_conversations() {
     let mut world = World::start().await;
-    let mut turns = world.inbox.take_turns().unwrap();
-    world.inbox.route_number(&world.number, Routing::Agent(AGENT), false).await.unwrap();
+    let mut turns = world.inbox.turns().take().unwrap();
+    world.inbox.router().route_number(&world.number, Routing::Agent(AGENT), false).await.unwrap();
     world.writes("91", "before").await;
     let before = turns.recv().await.unwrap().pair.conversation;
     serve(&world.directory, NumberSpec { phone_number_id: "107".into(), ..spec("MA1") });
     assert!(world.directory.number(&"106".into()).is_none());
     world.number = world.directory.number(&"107".into()).unwrap();
-    assert_eq!(world.inbox.routing_of(&world.number), Routing::Agent(AGENT));
+    assert_eq!(world.inbox.numbers().routing_of(&world.number), Routing::Agent(AGENT));
     world.writes("91", "after").await;
     let turn = turns.recv().await.unwrap();
     assert_eq!((turn.agent, turn.pair.conversation), (AGENT, before));
     // Graph gets the current id.
-    let sent = world.inbox.reply(&turn, vec![Outgoing::text("Hello")], None).await.unwrap();
-    world.inbox.wait_until_sent(before).await;
+    let sent =
+        world.inbox.sender().reply(&turn, vec![Outgoing::text("Hello")], None).await.unwrap();
+    world.inbox.sender().wait_until_sent(before).await;
     world.told("wamid.sent", MessageStatus::Delivered, None, None).await;
     assert_eq!(world.graph.seen()[0].target, "/107/messages");
     assert_eq!(world.timeline("91").await.len(), 3);
@@ -343,14 +356,14 @@ async fn a_number_with_a_new_id_keeps_its_routing_and_conversations() {
     );
     // Also after a restart.
     world.restart(takes_all).await;
-    assert_eq!(world.inbox.routing_of(&world.number), Routing::Agent(AGENT));
+    assert_eq!(world.inbox.numbers().routing_of(&world.number), Routing::Agent(AGENT));
 }
 
 #[tokio::test]
 async fn a_duplicate_message_is_stored_once_with_one_turn() {
     let world = World::start().await;
-    let mut turns = world.inbox.take_turns().unwrap();
-    world.inbox.route_number(&world.number, Routing::Agent(AGENT), false).await.unwrap();
+    let mut turns = world.inbox.turns().take().unwrap();
+    world.inbox.router().route_number(&world.number, Routing::Agent(AGENT), false).await.unwrap();
     world.writes("91", "one").await;
     world.written.store(0, Ordering::Relaxed);
     world.writes("91", "one").await;
@@ -403,23 +416,22 @@ async fn r10_limits_prefetching_and_downloads_requested_files_immediately() {
 #[tokio::test]
 async fn a_full_cache_only_downloads_requested_files() {
     let world = World::with(files(|_| Reply::ok("here"))).await;
-    world.inbox.0.media_cache.fill();
+    world.inbox.user_files().cache.fill();
     let id = world.says("91", "image", json!({"image": {"id": "m1"}})).await;
     assert_eq!(world.graph.seen().len(), 0);
     assert!(world.file(id).await.is_some());
     let scope = Scope::of("MA1".into());
     let conversation = world_id("91");
-    let found =
-        world.inbox.parts().store.conversations().get(&scope, conversation).await.unwrap().unwrap();
-    assert!(world.inbox.delete(&scope, &found.pair).await.unwrap());
+    let found = world.store.conversations().get(&scope, conversation).await.unwrap().unwrap();
+    assert!(world.inbox.conversations().delete(&scope, &found.pair).await.unwrap());
     assert!(world.file(id).await.is_none());
 }
 
 #[tokio::test]
 async fn r16_a_new_owner_inherits_neither_messages_nor_routing() {
     let mut world = World::start().await;
-    let mut turns = world.inbox.take_turns().unwrap();
-    world.inbox.route_number(&world.number, Routing::Agent(AGENT), true).await.unwrap();
+    let mut turns = world.inbox.turns().take().unwrap();
+    world.inbox.router().route_number(&world.number, Routing::Agent(AGENT), true).await.unwrap();
     world.writes("91", "between us").await;
     let turn = turns.recv().await.unwrap();
     let all = ConversationFilter::default;
@@ -430,7 +442,7 @@ async fn r16_a_new_owner_inherits_neither_messages_nor_routing() {
     );
     world.give("MA2");
     // Also before the new owner is recorded.
-    assert_eq!(world.inbox.routing_of(&world.number), Routing::None);
+    assert_eq!(world.inbox.numbers().routing_of(&world.number), Routing::None);
     world.writes("91", "to the new owner").await;
     let own = world.conversations("MA2", all()).await.remove(0);
     assert_eq!(own.standing.routing, Routing::None);
@@ -441,15 +453,15 @@ async fn r16_a_new_owner_inherits_neither_messages_nor_routing() {
         ["to the new owner"]
     );
     assert!(world.store.conversations().get(&scope, world_id("91")).await.unwrap().is_none());
-    world.inbox.claim().await.unwrap();
+    world.inbox.router().claim().await.unwrap();
     // The previous owner keeps its conversation, but it leads nowhere.
     let former = world.conversations("MA1", all()).await.remove(0);
     assert_eq!((former.last.text.as_str(), former.standing.routing), ("between us", Routing::None));
-    let sent = world.inbox.send(&former, Outgoing::text("still me"), "api", None).await;
+    let sent = world.inbox.sender().send(&former, Outgoing::text("still me"), "api", None).await;
     assert!(matches!(sent, Err(SendError::NoNumber)), "{sent:?}");
-    let reply = world.inbox.reply(&turn, vec![Outgoing::text("still me")], None).await;
+    let reply = world.inbox.sender().reply(&turn, vec![Outgoing::text("still me")], None).await;
     assert!(matches!(reply, Err(SendError::NoNumber)), "{reply:?}");
-    assert!(world.inbox.number_of(&former.pair).is_none());
+    assert!(world.inbox.numbers().number_of(&former.pair).is_none());
     // After a restart, and when the number returns, the first owner finds its conversation again,
     // without its routing.
     world.restart(takes_all).await;
@@ -457,7 +469,7 @@ async fn r16_a_new_owner_inherits_neither_messages_nor_routing() {
     world.writes("91", "back").await;
     let back = world.conversations("MA1", all()).await.remove(0);
     assert_eq!((back.pair.conversation, back.last.text.as_str()), (world_id("91"), "back"));
-    world.inbox.claim().await.unwrap();
+    world.inbox.router().claim().await.unwrap();
     assert_eq!(world.conversations("MA1", all()).await.remove(0).standing.routing, Routing::None);
     assert_eq!(world.graph.seen().len(), 0);
 }
@@ -476,18 +488,18 @@ async fn s4_09_routes_all_conversations_by_one_row_unless_one_is_routed_alone() 
         users
     };
     assert!(of(Some(AGENT)).await.is_empty());
-    world.inbox.route_number(&world.number, Routing::Agent(AGENT), true).await.unwrap();
+    world.inbox.router().route_number(&world.number, Routing::Agent(AGENT), true).await.unwrap();
     assert_eq!(of(Some(AGENT)).await, ["91", "92", "93"]);
     let scope = Scope::of("MA1".into());
     let one = world.store.conversations().get(&scope, world_id("92")).await.unwrap().unwrap();
     let alone =
         ConversationChange { routing: Some(Routing::None), ..ConversationChange::default() };
-    assert!(world.inbox.change(&scope, &one.pair, alone).await.unwrap());
+    assert!(world.inbox.conversations().change(&scope, &one.pair, alone).await.unwrap());
     world.writes("94", "new").await;
     assert_eq!(of(Some(AGENT)).await, ["91", "93", "94"], "only its own routing and the number's");
     let now = world.store.conversations().get(&scope, world_id("92")).await.unwrap().unwrap();
     assert_eq!((now.standing.routing, now.standing.epoch), (Routing::None, one.standing.epoch + 1));
-    world.inbox.route_number(&world.number, Routing::None, true).await.unwrap();
+    world.inbox.router().route_number(&world.number, Routing::None, true).await.unwrap();
     assert!(of(Some(AGENT)).await.is_empty());
     assert_eq!(world.conversations("MA1", ConversationFilter::default()).await.len(), 4);
 }
@@ -499,7 +511,7 @@ async fn r03_sends_queued_messages_after_a_restart_unless_meta_may_have_them() {
     world.writes("91", "hello").await;
     let conversation = world.conversations("MA1", ConversationFilter::default()).await.remove(0);
     for text in ["first", "second"] {
-        world.inbox.send(&conversation, Outgoing::text(text), "api", None).await.unwrap();
+        world.inbox.sender().send(&conversation, Outgoing::text(text), "api", None).await.unwrap();
         while world.graph.seen().is_empty() {
             tokio::task::yield_now().await;
         }
@@ -521,10 +533,10 @@ async fn r03_sends_queued_messages_after_a_restart_unless_meta_may_have_them() {
     assert_eq!(sent, [true], "the second, once");
     let statuses = world.status_events(webhook).await;
     assert_eq!(statuses.len(), 1, "the webhook gets the first");
-    let again = world.inbox.remove_webhook(&Scope::of("MA1".into()), webhook).await;
+    let again = world.inbox.webhooks().remove(&Scope::of("MA1".into()), webhook).await;
     assert!(matches!(again, Err(RoutingError::InUse)), "{again:?}");
-    world.inbox.route_number(&world.number, Routing::None, true).await.unwrap();
-    world.inbox.remove_webhook(&Scope::of("MA1".into()), webhook).await.unwrap();
+    world.inbox.router().route_number(&world.number, Routing::None, true).await.unwrap();
+    world.inbox.webhooks().remove(&Scope::of("MA1".into()), webhook).await.unwrap();
 }
 
 #[tokio::test]
@@ -538,7 +550,12 @@ async fn r05_a_status_from_meta_revokes_a_failure_without_an_answer() {
         let conversation =
             world.store.conversations().get(&scope, world_id(user)).await.unwrap().unwrap();
         sent.push(
-            world.inbox.send(&conversation, Outgoing::text("out"), "api", None).await.unwrap(),
+            world
+                .inbox
+                .sender()
+                .send(&conversation, Outgoing::text("out"), "api", None)
+                .await
+                .unwrap(),
         );
         while world.graph.seen().len() < sent.len() {
             tokio::task::yield_now().await;
@@ -552,8 +569,8 @@ async fn r05_a_status_from_meta_revokes_a_failure_without_an_answer() {
         assert_eq!(world.stands(id).await, ("failed", None, Some(0)));
     }
     // A status that Meta sent earlier wins over our own failure.
-    let about = super::incoming::EventSource::number(&world.number);
-    let here = world.inbox.status_update(
+    let about = super::events::EventSource::number(&world.number);
+    let here = world.inbox.statuses().update(
         &about,
         None,
         Some(known),
@@ -597,7 +614,8 @@ async fn r05_applies_statuses_that_arrive_before_graphs_answer() {
     .await;
     world.writes("91", "hello").await;
     let conversation = world.conversations("MA1", ConversationFilter::default()).await.remove(0);
-    let id = world.inbox.send(&conversation, Outgoing::text("out"), "api", None).await.unwrap();
+    let id =
+        world.inbox.sender().send(&conversation, Outgoing::text("out"), "api", None).await.unwrap();
     while world.graph.seen().is_empty() {
         tokio::task::yield_now().await;
     }
@@ -607,10 +625,10 @@ async fn r05_applies_statuses_that_arrive_before_graphs_answer() {
     }
     assert_eq!(world.stands(id).await, ("queued", None, None));
     answer.send(()).unwrap();
-    world.inbox.wait_until_sent(conversation.pair.conversation).await;
+    world.inbox.sender().wait_until_sent(conversation.pair.conversation).await;
     world.all_sent().await;
     assert_eq!(world.stands(id).await, ("delivered", Some("wamid.sent".to_owned()), None));
-    assert!(world.inbox.0.early_statuses.is_empty(), "no status waits");
+    assert!(world.inbox.statuses().early.is_empty(), "no status waits");
 }
 
 #[tokio::test]
@@ -637,14 +655,15 @@ async fn l13_counts_a_permission_request_before_it_is_sent() {
     let world = World::with(refuses).await;
     world.writes("91", "hello").await;
     let conversation = world.conversations("MA1", ConversationFilter::default()).await.remove(0);
-    let consents: &Consents = &world.inbox.parts().consents;
+    let consents: &Consents = &world.inbox.sender().requests.consents;
     let key = PairKey::new(&"106".into(), "91");
     let view = || consents.view(&key, &world.number.spec.permissions, world.clock.steady());
-    let send = async |outgoing| world.inbox.send(&conversation, outgoing, "api", None).await;
+    let send =
+        async |outgoing| world.inbox.sender().send(&conversation, outgoing, "api", None).await;
     // Meta refuses it, so it does not count.
     send(asks("refused")).await.unwrap();
     assert_eq!((view().state, view().requests_left), (State::Requested, 0));
-    world.inbox.wait_until_sent(conversation.pair.conversation).await;
+    world.inbox.sender().wait_until_sent(conversation.pair.conversation).await;
     assert_eq!((view().state, view().requests_left), (State::None, 1));
     // Two concurrent requests.
     let (one, other) = tokio::join!(send(asks("first")), send(asks("second")));
@@ -669,7 +688,12 @@ async fn an_idempotency_key_names_one_message_for_a_day_across_restarts() {
     let send = async |world: &World, name| {
         let conversation =
             world.conversations("MA1", ConversationFilter::default()).await.remove(0);
-        world.inbox.send(&conversation, Outgoing::text("once"), "api", Some(name)).await.unwrap()
+        world
+            .inbox
+            .sender()
+            .send(&conversation, Outgoing::text("once"), "api", Some(name))
+            .await
+            .unwrap()
     };
     let first = send(&world, "a").await;
     assert_eq!(send(&world, "a").await, first);
@@ -679,7 +703,8 @@ async fn an_idempotency_key_names_one_message_for_a_day_across_restarts() {
     world.restart(takes_all).await;
     assert_eq!(send(&world, "a").await, first);
     world.clock.step(WINDOW);
-    let late = world.inbox.send(&conversation, Outgoing::text("once"), "api", Some("a")).await;
+    let late =
+        world.inbox.sender().send(&conversation, Outgoing::text("once"), "api", Some("a")).await;
     assert!(matches!(late, Err(SendError::WindowClosed)), "a day later it is another: {late:?}");
     world.writes("91", "hello again").await;
     assert_ne!(send(&world, "a").await, first);
@@ -690,8 +715,8 @@ async fn an_idempotency_key_names_one_message_for_a_day_across_restarts() {
 #[tokio::test]
 async fn a_turn_is_pending_until_it_is_answered_once() {
     let world = World::start().await;
-    let mut turns = world.inbox.take_turns().unwrap();
-    world.inbox.route_number(&world.number, Routing::Agent(AGENT), false).await.unwrap();
+    let mut turns = world.inbox.turns().take().unwrap();
+    world.inbox.router().route_number(&world.number, Routing::Agent(AGENT), false).await.unwrap();
     world.writes("91", "one").await;
     world.writes("91", "two").await;
     let owed =
@@ -708,15 +733,20 @@ async fn a_turn_is_pending_until_it_is_answered_once() {
             .is_empty()
     );
     let then = Some(store::AfterReply::Escalate);
-    world.inbox.reply(&first, vec![Outgoing::text("a"), Outgoing::text("b")], then).await.unwrap();
-    let doubled = world.inbox.reply(&first, vec![Outgoing::text("again")], None).await;
+    world
+        .inbox
+        .sender()
+        .reply(&first, vec![Outgoing::text("a"), Outgoing::text("b")], then)
+        .await
+        .unwrap();
+    let doubled = world.inbox.sender().reply(&first, vec![Outgoing::text("again")], None).await;
     assert!(matches!(doubled, Err(SendError::Stale)), "{doubled:?}");
-    world.inbox.wait_until_sent(first.pair.conversation).await;
+    world.inbox.sender().wait_until_sent(first.pair.conversation).await;
     assert_eq!(world.graph.seen().len(), 2, "both are out before anything else is done");
     let left = owed().await;
     assert_eq!(left.iter().find(|o| o.message.message.id == first.message.id).unwrap().then, then);
     world.store.turns().finish(first.message.id).await.unwrap();
-    world.inbox.reply(&second, vec![Outgoing::text("c")], None).await.unwrap();
+    world.inbox.sender().reply(&second, vec![Outgoing::text("c")], None).await.unwrap();
     assert!(owed().await.is_empty());
 }
 
@@ -725,9 +755,9 @@ async fn deleting_an_agent_removes_it_from_all_routings() {
     let world = World::start().await;
     let scope = Scope::of("MA1".into());
     assert!(!world.store.agents().is_in_use(AGENT).await.unwrap());
-    world.inbox.route_number(&world.number, Routing::Agent(AGENT), true).await.unwrap();
+    world.inbox.router().route_number(&world.number, Routing::Agent(AGENT), true).await.unwrap();
     world.writes("91", "hello").await;
-    world.inbox.route_number(&world.number, Routing::None, false).await.unwrap();
+    world.inbox.router().route_number(&world.number, Routing::None, false).await.unwrap();
     assert!(world.store.agents().is_in_use(AGENT).await.unwrap(), "in a conversation");
     assert!(world.store.agents().delete(&scope, AGENT).await.unwrap());
     let found = world.store.conversations().get(&scope, world_id("91")).await.unwrap().unwrap();
@@ -743,8 +773,8 @@ async fn s4_19_an_agent_deleted_during_a_routing_change_answers_nowhere() {
     let agent = agent();
     for round in 0..20 {
         let number = world.number.clone();
-        let route = world.inbox.route_number(&number, Routing::Agent(AGENT), true);
-        let remove = world.inbox.remove_agent(&scope, &agent, round % 2 == 0);
+        let route = world.inbox.router().route_number(&number, Routing::Agent(AGENT), true);
+        let remove = world.inbox.router().remove_agent(&scope, &agent, round % 2 == 0);
         let (routed, removed) = match round % 4 < 2 {
             true => tokio::join!(route, remove),
             false => {
@@ -752,7 +782,7 @@ async fn s4_19_an_agent_deleted_during_a_routing_change_answers_nowhere() {
                 (routed, removed)
             }
         };
-        let stands = world.inbox.routing_of(&world.number);
+        let stands = world.inbox.numbers().routing_of(&world.number);
         let chat = world
             .store
             .conversations()
@@ -779,7 +809,12 @@ async fn s4_19_an_agent_deleted_during_a_routing_change_answers_nowhere() {
                     (Routing::Agent(AGENT), Routing::Agent(AGENT)),
                     "round {round}"
                 );
-                world.inbox.route_number(&world.number, Routing::None, true).await.unwrap();
+                world
+                    .inbox
+                    .router()
+                    .route_number(&world.number, Routing::None, true)
+                    .await
+                    .unwrap();
             }
         }
     }
@@ -793,16 +828,21 @@ async fn s4_19_serializes_concurrent_subscribe_and_unsubscribe() {
         name: name.to_owned(),
         url: xml::ast::DocUrl("https://crm.example.com/".into()),
     };
-    let own = world.inbox.make_webhook(&"MA1".into(), order("own")).await.unwrap().id;
-    let usual = world.inbox.make_webhook(&"MA1".into(), order("usual")).await.unwrap().id;
-    world.inbox.route_number(&world.number, Routing::Webhook(Some(usual)), true).await.unwrap();
+    let own = world.inbox.webhooks().create(&"MA1".into(), order("own")).await.unwrap().id;
+    let usual = world.inbox.webhooks().create(&"MA1".into(), order("usual")).await.unwrap().id;
+    world
+        .inbox
+        .router()
+        .route_number(&world.number, Routing::Webhook(Some(usual)), true)
+        .await
+        .unwrap();
     let mut known = std::collections::HashSet::new();
     for round in 0..8 {
         let user = format!("9{round}");
         world.writes(&user, "hello").await;
         let read = world.store.conversations().get(&scope, world_id(&user)).await.unwrap().unwrap();
-        let subscribe = world.inbox.subscribe(&scope, &read, own);
-        let unsubscribe = world.inbox.unsubscribe(&scope, &world.number, &read);
+        let subscribe = world.inbox.router().subscribe(&scope, &read, own);
+        let unsubscribe = world.inbox.router().unsubscribe(&scope, &world.number, &read);
         match round % 2 == 0 {
             true => drop(tokio::join!(subscribe, unsubscribe)),
             false => drop(tokio::join!(unsubscribe, subscribe)),
@@ -839,17 +879,17 @@ async fn s4_03_ignores_subaccounts_webhooks_when_finding_the_only_one() {
         url: xml::ast::DocUrl("https://crm.example.com/".into()),
     };
     let scope = Scope::of("MA1".into());
-    let subs = world.inbox.make_webhook(&"SA1".into(), order("sub")).await.unwrap().id;
+    let subs = world.inbox.webhooks().create(&"SA1".into(), order("sub")).await.unwrap().id;
     assert_eq!(
-        world.inbox.webhook_of(&world.number),
+        world.inbox.numbers().webhook_of(&world.number),
         None,
         "a subaccount's webhook does not count"
     );
-    let named = world.inbox.webhook_or_only(&scope, &world.number, Some(subs));
+    let named = world.inbox.webhooks().get_or_only(&scope, &world.number, Some(subs));
     assert!(matches!(named, Err(RoutingError::NoWebhook)), "and may not serve its numbers");
-    let own = world.inbox.make_webhook(&"MA1".into(), order("main")).await.unwrap().id;
-    assert_eq!(world.inbox.webhook_of(&world.number), Some(own));
-    assert_eq!(world.inbox.webhook_or_only(&scope, &world.number, None).unwrap().id, own);
+    let own = world.inbox.webhooks().create(&"MA1".into(), order("main")).await.unwrap().id;
+    assert_eq!(world.inbox.numbers().webhook_of(&world.number), Some(own));
+    assert_eq!(world.inbox.webhooks().get_or_only(&scope, &world.number, None).unwrap().id, own);
 }
 
 #[tokio::test]
@@ -858,11 +898,12 @@ async fn webhooks_of_a_deleted_account_move_to_its_heir() {
     let url = xml::ast::DocUrl("https://crm.example.com/".into());
     let made = world
         .inbox
-        .make_webhook(&"SA1".into(), WebhookSpec { name: "sub".to_owned(), url })
+        .webhooks()
+        .create(&"SA1".into(), WebhookSpec { name: "sub".to_owned(), url })
         .await
         .unwrap();
-    world.inbox.inherit_webhooks(&"SA1".into(), &"MA1".into()).await.unwrap();
-    let found = world.inbox.webhook(&Scope::of("MA1".into()), made.id).unwrap();
+    world.inbox.webhooks().inherit(&"SA1".into(), &"MA1".into()).await.unwrap();
+    let found = world.inbox.webhooks().get(&Scope::of("MA1".into()), made.id).unwrap();
     assert_eq!((found.account.as_str(), found.secrets.len()), ("MA1", 1));
     let rows = world.store.webhooks().list().await.unwrap();
     assert!(rows.iter().any(|row| row.id == made.id && row.account.as_str() == "MA1"));
@@ -876,10 +917,10 @@ async fn serializes_webhook_changes_and_routes_nothing_to_a_deleted_one() {
         url: xml::ast::DocUrl("https://crm.example.com/".into()),
     };
     let scope = Scope::of("MA1".into());
-    let made = world.inbox.make_webhook(&"MA1".into(), order("one")).await.unwrap();
+    let made = world.inbox.webhooks().create(&"MA1".into(), order("one")).await.unwrap();
     let (rotated, renamed) = tokio::join!(
-        world.inbox.rotate_secret(&scope, made.id),
-        world.inbox.change_webhook(&scope, made.id, order("two"))
+        world.inbox.webhooks().rotate_secret(&scope, made.id),
+        world.inbox.webhooks().change(&scope, made.id, order("two"))
     );
     let (rotated, (renamed, has_new_secret)) = (rotated.unwrap(), renamed.unwrap());
     assert_eq!((rotated.secrets.len(), renamed.secrets.len()), (2, 2), "neither change is lost");
@@ -889,19 +930,22 @@ async fn serializes_webhook_changes_and_routes_nothing_to_a_deleted_one() {
         ..order("two")
     };
     let (moved, has_new_secret) =
-        world.inbox.change_webhook(&scope, made.id, elsewhere).await.unwrap();
+        world.inbox.webhooks().change(&scope, made.id, elsewhere).await.unwrap();
     let secrets = |webhook: &crate::admission::Webhook| -> Vec<String> {
         webhook.secrets.iter().map(|secret| secret.reveal().to_owned()).collect()
     };
     assert!(has_new_secret);
     assert_eq!(moved.secrets.len(), 1);
     assert!(!secrets(&renamed).contains(&secrets(&moved)[0]), "another server, another secret");
-    world.inbox.remove_webhook(&scope, made.id).await.unwrap();
-    let routed =
-        world.inbox.route_number(&world.number, Routing::Webhook(Some(made.id)), true).await;
+    world.inbox.webhooks().remove(&scope, made.id).await.unwrap();
+    let routed = world
+        .inbox
+        .router()
+        .route_number(&world.number, Routing::Webhook(Some(made.id)), true)
+        .await;
     assert!(matches!(routed, Err(RoutingError::NoWebhook)));
     assert!(matches!(
-        world.inbox.rotate_secret(&scope, made.id).await,
+        world.inbox.webhooks().rotate_secret(&scope, made.id).await,
         Err(RoutingError::NoWebhook)
     ));
 }

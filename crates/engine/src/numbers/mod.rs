@@ -2,52 +2,62 @@
 //! settings, and keeping them in sync with Meta.
 //!
 //! The numbers are entries of `admission::book`. Its keeper stores each change and updates the
-//! routing tables; `meta::numbers` makes the Graph requests. This module combines both. `panel`
-//! validates a change of settings and makes it at Meta first where needed, `connect` adds numbers,
-//! `sync` reads their state from Meta, `webhooks` processes webhooks, `reconcile` compares both
-//! sides regularly, and `diff` describes changes for webhooks of customers. The APIs check
-//! permissions.
+//! routing tables; `meta::numbers` makes the Graph requests. The parts of [`Numbers`] combine both:
+//! `connections` and `sign_up` add numbers, `panel` changes settings, at Meta first where needed,
+//! `sync` reads the state of numbers from Meta, `events` handles Meta's webhooks, and
+//! `reconciliation` compares both sides regularly. `change` and `diff` are pure: they validate a
+//! change of settings, and describe changes for webhooks of customers. The APIs check permissions.
 
-mod check;
-mod connect;
+mod change;
+mod connections;
 mod diff;
-mod disconnect;
+mod entries;
+mod errors;
+mod events;
+mod locks;
 mod panel;
-mod reconcile;
-mod register;
+mod reconciliation;
+mod registrations;
+mod routing;
+mod sign_up;
+mod subscriptions;
 mod sync;
+mod url_checks;
+mod wabas;
 mod webhooks;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-use dashmap::DashMap;
-use tokio::sync::{Mutex, OwnedMutexGuard, mpsc};
+use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
-use uuid::Uuid;
 
-pub use check::{Checked, UrlCheck, check_url, urls_of};
-pub use connect::{Credentials, SignUp};
+pub use change::Change;
+pub use connections::{Connections, Credentials};
 pub use diff::{changes, platform_of, quality_of, rerouted};
-pub use panel::Change;
-pub use sync::SyncReport;
+pub use errors::NumberError;
+pub use events::MetaEvents;
+pub use panel::Panel;
+pub use reconciliation::Reconciliation;
+pub use registrations::Registrations;
+pub use routing::{NumberRouting, RoutingLookup, RoutingOf};
+pub use sign_up::{SignUp, SignUps};
+pub use sync::{MetaSync, SyncReport};
+pub use url_checks::{Checked, UrlCheck, UrlChecks, check_url, urls_of};
+pub use wabas::WabaAccounts;
 pub use webhooks::{MetaEvent, parse_change};
 
-use crate::admission::book::{Book, ChangeError, ConnectRefusal, Keeper, Number};
+use crate::admission::book::Keeper;
 use crate::answer::Fetcher;
-use crate::feed::{Audience, Feed, FeedChange};
+use crate::feed::Feed;
 use crate::meta::Graph;
-use crate::notices::{Notice, Notices};
+use crate::notices::Notices;
 use egress::Guard;
-use machine::GraphOutcome;
+use entries::Entries;
+use events::{EVENTS_MAX, EventHandler};
+use locks::NumberLocks;
 use model::Clock;
-use model::Secret;
-use model::{E164, NotificationTopic, PhoneNumberId, Routing};
-use store::{Scope, StoreError};
-
-/// Capacity of the queue of events about numbers. The next reconciliation makes up for dropped
-/// ones.
-const EVENTS_MAX: usize = 1_024;
+use subscriptions::Subscriptions;
 
 /// The dependencies of [`Numbers`].
 pub struct Parts {
@@ -64,120 +74,20 @@ pub struct Parts {
 
 /// A handle to the management of numbers. Clones share their state.
 #[derive(Clone)]
-pub struct Numbers(Arc<Inner>);
+pub struct Numbers(Arc<Services>);
 
-struct Inner {
-    parts: Parts,
-    turns: DashMap<E164, Turn>,
-    events: mpsc::Sender<MetaEvent>,
-    /// Looks up the routing of a number.
-    routing: OnceLock<RoutingOf>,
-}
-
-/// Serializes the changes of a number.
-#[derive(Default)]
-struct Turn {
-    /// The lock that is held while a change is made both here and at Meta.
-    lock: Arc<Mutex<()>>,
-    /// Number of writes at Meta so far. Data that was read before the last write is outdated.
-    written: u64,
-}
-
-/// Who answers a number, as shown in the number's resource.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct NumberRouting {
-    /// The AI agent that answers.
-    pub agent: Option<Uuid>,
-    /// `webhook`, `agent` or `none`. Empty if not set.
-    pub routing: &'static str,
-    pub webhook: Option<Uuid>,
-}
-
-impl NumberRouting {
-    /// The word in the resource.
-    pub fn word(&self) -> &'static str {
-        if self.routing.is_empty() { "none" } else { self.routing }
-    }
-}
-
-impl From<Routing> for NumberRouting {
-    fn from(routing: Routing) -> Self {
-        Self { agent: routing.agent(), routing: routing.as_str(), webhook: routing.webhook() }
-    }
-}
-
-/// Looks up the routing of a number in memory.
-pub type RoutingOf = Box<dyn Fn(&E164) -> NumberRouting + Send + Sync>;
-
-/// The reason why an operation failed.
-#[derive(Debug, thiserror::Error)]
-pub enum NumberError {
-    /// The resource does not exist, or belongs to another account.
-    #[error("{0}")]
-    Missing(&'static str),
-    /// A field has an invalid value.
-    #[error("{field}: {message}")]
-    Bad { field: &'static str, message: String },
-    /// The current state does not allow the operation.
-    #[error("{message}")]
-    State { code: &'static str, message: String },
-    /// A rule of WhatsApp forbids the operation. `meta` has Meta's code and text.
-    #[error("{message}")]
-    Rule {
-        code: &'static str,
-        message: String,
-        field: Option<&'static str>,
-        meta: Option<(i64, String)>,
-    },
-    /// The operation was tried too recently.
-    #[error("{message}")]
-    Wait { seconds: u64, message: String },
-    /// The resource was changed concurrently.
-    #[error("changed concurrently")]
-    Changed,
-    /// The request to Graph was refused or failed.
-    #[error("graph request failed: {0}")]
-    Meta(GraphOutcome),
-    #[error("store failed: {0}")]
-    Store(#[source] StoreError),
-}
-
-impl NumberError {
-    fn bad(field: &'static str, message: impl Into<String>) -> Self {
-        Self::Bad { field, message: message.into() }
-    }
-
-    fn state(code: &'static str, message: impl Into<String>) -> Self {
-        Self::State { code, message: message.into() }
-    }
-}
-
-impl From<ChangeError<NumberError>> for NumberError {
-    fn from(why: ChangeError<NumberError>) -> Self {
-        match why {
-            ChangeError::Refused(no) => no,
-            ChangeError::Store(error) => Self::Store(error),
-        }
-    }
-}
-
-impl From<ConnectRefusal> for NumberError {
-    fn from(why: ConnectRefusal) -> Self {
-        match why {
-            ConnectRefusal::Taken => {
-                Self::state("taken", "this number or WABA is connected to another account")
-            }
-            ConnectRefusal::InFile(id) => {
-                let message = format!(
-                    "the configuration file defines this number with whatsappPhoneNumberId {id}; change it in the file and reload"
-                );
-                Self::state("in_configuration", message)
-            }
-            ConnectRefusal::TooMany(max) => {
-                Self::state("too_many", format!("an account can have at most {max} numbers"))
-            }
-        }
-    }
+struct Services {
+    connections: Connections,
+    sign_ups: SignUps,
+    wabas: WabaAccounts,
+    registrations: Arc<Registrations>,
+    panel: Panel,
+    sync: Arc<MetaSync>,
+    url_checks: UrlChecks,
+    events: MetaEvents,
+    routing: Arc<RoutingLookup>,
+    entries: Arc<Entries>,
+    tasks: TaskTracker,
 }
 
 const NO_NUMBER: &str = "there is no such number";
@@ -187,51 +97,106 @@ impl Numbers {
     /// Starts the management, with a task that handles queued events for as long as the process
     /// lives.
     pub fn new(parts: Parts) -> Self {
-        let (events, waiting) = mpsc::channel(EVENTS_MAX);
-        let this = Self(Arc::new(Inner {
-            parts,
-            turns: DashMap::new(),
-            events,
-            routing: OnceLock::new(),
-        }));
-        let listening = this.clone();
-        tokio::spawn(async move { listening.listen(waiting).await });
-        this
+        let Parts { keeper, graph, clock, feed, notices, guard, fetcher, tasks } = parts;
+        let entries = Arc::new(Entries { keeper, clock: clock.clone(), feed, notices });
+        let locks = Arc::new(NumberLocks::default());
+        let routing = Arc::new(RoutingLookup::default());
+        let subscriptions =
+            Arc::new(Subscriptions { entries: entries.clone(), graph: graph.clone() });
+        let sync = Arc::new(MetaSync {
+            entries: entries.clone(),
+            locks: locks.clone(),
+            graph: graph.clone(),
+            subscriptions: subscriptions.clone(),
+        });
+        let (sender, waiting) = mpsc::channel(EVENTS_MAX);
+        let handler = EventHandler { entries: entries.clone(), sync: sync.clone() };
+        tokio::spawn(handler.run(waiting));
+        Self(Arc::new(Services {
+            connections: Connections {
+                entries: entries.clone(),
+                locks: locks.clone(),
+                graph: graph.clone(),
+                sync: sync.clone(),
+                subscriptions: subscriptions.clone(),
+            },
+            sign_ups: SignUps {
+                entries: entries.clone(),
+                graph: graph.clone(),
+                sync: sync.clone(),
+                subscriptions,
+            },
+            wabas: WabaAccounts { entries: entries.clone() },
+            registrations: Arc::new(Registrations {
+                entries: entries.clone(),
+                graph: graph.clone(),
+                sync: sync.clone(),
+                tasks: tasks.clone(),
+            }),
+            panel: Panel {
+                entries: entries.clone(),
+                locks,
+                graph,
+                guard,
+                routing: routing.clone(),
+            },
+            sync,
+            url_checks: UrlChecks { entries: entries.clone(), fetcher, clock },
+            events: MetaEvents { sender, entries: entries.clone() },
+            routing,
+            entries,
+            tasks,
+        }))
     }
 
-    fn parts(&self) -> &Parts {
-        &self.0.parts
+    /// Connects and disconnects numbers.
+    pub fn connections(&self) -> &Connections {
+        &self.0.connections
     }
 
-    /// The current book.
-    pub fn book(&self) -> arc_swap::Guard<Arc<Book>> {
-        self.parts().keeper.book()
+    /// Connects the numbers of Meta's embedded sign-up.
+    pub fn sign_ups(&self) -> &SignUps {
+        &self.0.sign_ups
     }
 
-    /// Sets the look-up of routing. Only the first is kept.
-    pub fn routing_from(&self, routing: RoutingOf) {
-        let _ = self.0.routing.set(routing);
+    /// Assigns WABAs to accounts.
+    pub fn wabas(&self) -> &WabaAccounts {
+        &self.0.wabas
     }
 
-    /// The routing of a number.
-    pub fn routed(&self, number: &E164) -> NumberRouting {
-        self.0.routing.get().map(|routing| routing(number)).unwrap_or_default()
+    /// Registers numbers at Meta.
+    pub fn registrations(&self) -> &Arc<Registrations> {
+        &self.0.registrations
     }
 
-    /// Waits for the lock on a number's changes at Meta.
-    async fn turn(&self, number: &E164) -> OwnedMutexGuard<()> {
-        let turn = self.0.turns.entry(number.clone()).or_default().lock.clone();
-        turn.lock_owned().await
+    /// Changes the settings of numbers.
+    pub fn panel(&self) -> &Panel {
+        &self.0.panel
     }
 
-    /// Returns how often this number's settings were written at Meta.
-    fn writes(&self, number: &E164) -> u64 {
-        self.0.turns.get(number).map_or(0, |turn| turn.written)
+    /// Reads the state of numbers from Meta.
+    pub fn sync(&self) -> &MetaSync {
+        &self.0.sync
     }
 
-    /// Records a write, or an attempt that may have succeeded.
-    fn record_write(&self, number: &E164) {
-        self.0.turns.entry(number.clone()).or_default().written += 1;
+    /// Checks the URLs of numbers.
+    pub fn url_checks(&self) -> &UrlChecks {
+        &self.0.url_checks
+    }
+
+    /// Takes events from Meta.
+    pub fn events(&self) -> &MetaEvents {
+        &self.0.events
+    }
+
+    /// Looks up who answers a number.
+    pub fn routing(&self) -> &RoutingLookup {
+        &self.0.routing
+    }
+
+    /// Compares the numbers with Meta for as long as it runs.
+    pub fn reconciliation(&self) -> Reconciliation {
+        Reconciliation { entries: self.0.entries.clone(), sync: self.0.sync.clone() }
     }
 
     /// Runs a future to completion even if the caller is cancelled, so that a change at Meta is
@@ -240,48 +205,7 @@ impl Numbers {
         &self,
         operation: impl Future<Output = T> + Send + 'static,
     ) -> Option<T> {
-        self.parts().tasks.spawn(operation.in_current_span()).await.ok()
-    }
-
-    /// Publishes a change of a number to the feed.
-    fn publish(&self, number: &E164) {
-        let book = self.book();
-        if let Some(entry) = book.any_number(number) {
-            let owner = book.owner(entry);
-            let to = Audience::of(owner, book.main_of(owner));
-            self.parts().feed.publish(to, FeedChange::Number(number.clone()));
-        }
-    }
-
-    /// Sends a notification about a number.
-    fn notice(&self, number: &E164, topic: NotificationTopic, text: String) {
-        let book = self.book();
-        let Some(entry) = book.any_number(number) else { return };
-        let owner = book.owner(entry);
-        let notice = Notice::new(owner.clone(), book.main_of(owner).clone(), topic, text);
-        self.parts().notices.note(Notice { number: Some(number.to_string()), ..notice });
-    }
-
-    /// A number in the scope, with its id and token.
-    fn found(&self, scope: &Scope, number: &E164) -> Result<GraphTarget, NumberError> {
-        let book = self.book();
-        let entry = book.number(scope, number).ok_or(NumberError::Missing(NO_NUMBER))?;
-        Ok(GraphTarget::of(&book, entry))
-    }
-}
-
-/// The data for Graph requests about a number.
-#[derive(Clone)]
-struct GraphTarget {
-    number: E164,
-    id: PhoneNumberId,
-    token: Option<Secret>,
-}
-
-impl GraphTarget {
-    fn of(book: &Book, entry: &Number) -> Self {
-        let token = book.token_of(entry).cloned();
-        Self { number: entry.number.clone(), id: entry.phone_number_id.clone(), token }
+        self.0.tasks.spawn(operation.in_current_span()).await.ok()
     }
 }
 

@@ -1,13 +1,20 @@
 //! Fetches the state of numbers from Meta (name, platform, quality, calling settings), and adds
 //! numbers of a WABA that are not known yet.
 
-use super::panel::calling;
-use super::{GraphTarget, NO_WABA, NumberError, Numbers};
-use crate::admission::book::{ConnectRefusal, ConnectedNumber, MetaState, NumberSet, Registration};
+use std::sync::Arc;
+
+use super::NO_WABA;
+use super::entries::{Entries, GraphTarget};
+use super::errors::NumberError;
+use super::locks::NumberLocks;
+use super::subscriptions::Subscriptions;
+use crate::admission::book::{
+    Calling, ConnectRefusal, ConnectedNumber, MetaState, NumberSet, Registration,
+};
+use crate::meta::Graph;
 use crate::meta::numbers::{CallingSettings, PhoneNumber};
 use machine::GraphOutcome;
-use model::Secret;
-use model::{AuthId, E164, NotificationTopic, PhoneNumberId, Timestamp, WabaId};
+use model::{AuthId, E164, NotificationTopic, PhoneNumberId, Secret, Timestamp, WabaId};
 use store::Scope;
 
 /// The changes that a sync made.
@@ -95,7 +102,15 @@ pub(super) fn has_fallen(was: &str, is: &str) -> bool {
     rank(is) > 0 && rank(is) < rank(was)
 }
 
-impl Numbers {
+/// Reads the state of numbers from Meta and stores it.
+pub struct MetaSync {
+    pub(super) entries: Arc<Entries>,
+    pub(super) locks: Arc<NumberLocks>,
+    pub(super) graph: Arc<Graph>,
+    pub(super) subscriptions: Arc<Subscriptions>,
+}
+
+impl MetaSync {
     /// Fetches the state of a number from Meta, and adds unknown numbers of its WABA.
     ///
     /// # Errors
@@ -106,11 +121,11 @@ impl Numbers {
         scope: &Scope,
         number: &E164,
     ) -> Result<SyncReport, NumberError> {
-        let known = self.found(scope, number)?;
-        let waba = self.book().any_number(number).and_then(|entry| entry.waba.clone());
+        let known = self.entries.target(scope, number)?;
+        let waba = self.entries.book().any_number(number).and_then(|entry| entry.waba.clone());
         let mut report = self.refresh(&known).await?;
         if let Some(waba) = waba {
-            self.subscribe_again(&waba, known.token.as_ref()).await;
+            self.subscriptions.repeat_failed(&waba, known.token.as_ref()).await;
             let new = self.add_new_numbers(&waba).await;
             report.added.extend(new.added);
             report.changed.extend(new.changed);
@@ -120,7 +135,7 @@ impl Numbers {
         Ok(report)
     }
 
-    /// Like [`Numbers::sync_number`], for a number of any account.
+    /// Like [`Self::sync_number`], for a number of any account.
     pub(super) async fn refresh(&self, known: &GraphTarget) -> Result<SyncReport, NumberError> {
         match self.ask(known).await {
             Ok(reading) => self.take_over(vec![(known.number.clone(), reading)], None).await,
@@ -133,8 +148,8 @@ impl Numbers {
 
     /// Fetches a number, and its calling settings if Meta provides them.
     pub(super) async fn ask(&self, known: &GraphTarget) -> Result<NumberReading, GraphOutcome> {
-        let (graph, id, token) = (&self.parts().graph, &known.id, known.token.as_ref());
-        let as_of = self.writes(&known.number);
+        let (graph, id, token) = (&self.graph, &known.id, known.token.as_ref());
+        let as_of = self.locks.writes(&known.number);
         let node = graph.number(id, token);
         let number = node.details().await?;
         let calling = node.calling_settings().await.ok();
@@ -148,18 +163,13 @@ impl Numbers {
     /// Returns an error if the WABA does not exist or the request to Meta fails.
     pub async fn sync_waba(&self, scope: &Scope, waba: &WabaId) -> Result<SyncReport, NumberError> {
         let (token, of) = {
-            let book = self.book();
+            let book = self.entries.book();
             let entry = book.waba(scope, waba).ok_or(NumberError::Missing(NO_WABA))?;
             (book.token_of_waba(entry), entry.of.clone())
         };
-        let numbers = self
-            .parts()
-            .graph
-            .waba(waba, token.as_ref())
-            .numbers()
-            .await
-            .map_err(NumberError::Meta)?;
-        self.subscribe_again(waba, token.as_ref()).await;
+        let numbers =
+            self.graph.waba(waba, token.as_ref()).numbers().await.map_err(NumberError::Meta)?;
+        self.subscriptions.repeat_failed(waba, token.as_ref()).await;
         self.add_numbers(waba, &of, token.as_ref(), numbers).await
     }
 
@@ -177,16 +187,16 @@ impl Numbers {
 
     async fn find_new_numbers(&self, waba: &WabaId) -> Result<SyncReport, NumberError> {
         let (token, of) = {
-            let book = self.book();
+            let book = self.entries.book();
             let known = book.any_waba(waba).map(|entry| (book.token_of_waba(entry), &entry.of));
             // Graph cannot be asked without a token.
             let Some((Some(token), of)) = known else { return Ok(SyncReport::default()) };
             (token, of.clone())
         };
-        let listed = self.parts().graph.waba(waba, Some(&token)).numbers().await;
+        let listed = self.graph.waba(waba, Some(&token)).numbers().await;
         let mut numbers = listed.map_err(NumberError::Meta)?;
         {
-            let book = self.book();
+            let book = self.entries.book();
             numbers.retain(|listed| {
                 book.number_by_id(&listed.id.as_str().into()).is_none()
                     && E164::parse(&listed.number).is_ok_and(|n| book.any_number(&n).is_none())
@@ -199,8 +209,8 @@ impl Numbers {
         for number in &report.added {
             tracing::info!(%waba, %number, "number added at Meta is connected");
             let text = format!("{number} was added to WABA {waba} at Meta and is connected.");
-            self.notice(number, NotificationTopic::Number, text);
-            self.publish(number);
+            self.entries.notice(number, NotificationTopic::Number, text);
+            self.entries.publish(number);
         }
         for (number, why) in &report.left_out {
             let error = NumberError::from(why.clone());
@@ -222,9 +232,9 @@ impl Numbers {
             let Ok(digits) = E164::parse(&number.number) else { continue };
             let id = PhoneNumberId::from(number.id.as_str());
             let known_as =
-                self.book().number_by_id(&id).map_or(digits, |entry| entry.number.clone());
-            let as_of = self.writes(&known_as);
-            let calling = self.parts().graph.number(&id, token).calling_settings().await.ok();
+                self.entries.book().number_by_id(&id).map_or(digits, |entry| entry.number.clone());
+            let as_of = self.locks.writes(&known_as);
+            let calling = self.graph.number(&id, token).calling_settings().await.ok();
             reading.push((known_as, NumberReading { number, calling, as_of }));
         }
         let made = |reading: &NumberReading| ConnectedNumber {
@@ -242,9 +252,9 @@ impl Numbers {
         reading: Vec<(E164, NumberReading)>,
         made: Option<&(dyn Fn(&NumberReading) -> ConnectedNumber + Sync)>,
     ) -> Result<SyncReport, NumberError> {
-        let now = self.parts().clock.wall();
+        let now = self.entries.clock.wall();
         let before: Vec<(E164, String)> = {
-            let book = self.book();
+            let book = self.entries.book();
             let rating = |number: &E164| {
                 book.any_number(number).map(|n| n.set.at_meta.quality_rating.clone())
             };
@@ -253,7 +263,7 @@ impl Numbers {
                 .map(|(number, _)| (number.clone(), rating(number).unwrap_or_default()))
                 .collect()
         };
-        let stored = self.parts().keeper.change(now, |book| {
+        let stored = self.entries.keeper.change(now, |book| {
             let (mut synced, mut keys) = (SyncReport::default(), Vec::new());
             for (number, reading) in &reading {
                 let (mut fields, was_here) = (Vec::new(), book.any_number(number).is_some());
@@ -281,7 +291,7 @@ impl Numbers {
                         continue;
                     }
                 }
-                let fresh = reading.as_of == self.writes(number);
+                let fresh = reading.as_of == self.locks.writes(number);
                 keys.extend(
                     book.edit_number(number, |set| fields.extend(reading.apply(set, now, fresh))),
                 );
@@ -303,7 +313,7 @@ impl Numbers {
         });
         let synced = stored.await?;
         for (number, _) in &synced.changed {
-            self.publish(number);
+            self.entries.publish(number);
         }
         for (number, was) in before {
             self.warn_of_quality(&number, &was);
@@ -312,7 +322,7 @@ impl Numbers {
     }
 
     fn warn_of_quality(&self, number: &E164, was: &str) {
-        let book = self.book();
+        let book = self.entries.book();
         let Some(entry) = book.any_number(number) else { return };
         let is = &entry.set.at_meta.quality_rating;
         if has_fallen(was, is) {
@@ -320,17 +330,18 @@ impl Numbers {
             let text = format!(
                 "Meta's quality rating of {number} has fallen from {was} to {is}, because users block or report it."
             );
-            self.notice(number, NotificationTopic::Quality, text);
+            self.entries.notice(number, NotificationTopic::Quality, text);
         }
     }
 
     pub(super) async fn note_token(&self, number: &E164, invalid: bool) {
         let noted = |set: &NumberSet| set.at_meta.token_invalid == invalid;
-        if !invalid || self.book().any_number(number).is_none_or(|entry| noted(&entry.set)) {
+        if !invalid || self.entries.book().any_number(number).is_none_or(|entry| noted(&entry.set))
+        {
             return;
         }
-        let now = self.parts().clock.wall();
-        let stored = self.parts().keeper.change(now, |book| {
+        let now = self.entries.clock.wall();
+        let stored = self.entries.keeper.change(now, |book| {
             // Several requests may report it at the same time, but only one notification is sent.
             let first = book.any_number(number).is_some_and(|entry| !noted(&entry.set));
             Ok::<_, NumberError>((
@@ -339,11 +350,22 @@ impl Numbers {
             ))
         });
         if matches!(stored.await, Ok(true)) {
-            self.publish(number);
+            self.entries.publish(number);
             let text = format!(
                 "Meta no longer accepts the access token of {number}. Calls and messages fail until it is connected with a new one."
             );
-            self.notice(number, NotificationTopic::Number, text);
+            self.entries.notice(number, NotificationTopic::Number, text);
         }
+    }
+}
+
+/// Converts settings read from Meta.
+pub(super) fn calling(read: CallingSettings) -> Calling {
+    Calling {
+        enabled: read.enabled,
+        callback_permission: read.callback_permission,
+        sip: read.sip,
+        sdes: read.sdes,
+        restricted: Some(read.restricted),
     }
 }

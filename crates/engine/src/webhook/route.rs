@@ -557,7 +557,7 @@ impl<C: Calls> WebhookHandler<C> {
     ) -> Effect {
         let key = key_of(&[b"message", of(number), said.wamid.as_bytes()]);
         self.kept(number, key, Effect::MessageStored, waiting, |inbox, entry| {
-            inbox.receive_message(entry, said)
+            inbox.timeline().receive(entry, said)
         })
     }
 
@@ -572,7 +572,7 @@ impl<C: Calls> WebhookHandler<C> {
             [of(number), told.wamid.as_bytes(), told.status.as_str().as_bytes(), code.as_bytes()];
         let key = key_of(&[&[b"message status".as_slice()], words.as_slice()].concat());
         self.kept(number, key, Effect::MessageStatusApplied, waiting, |inbox, entry| {
-            inbox.receive_status(entry, told).map(Some)
+            inbox.statuses().receive(entry, told).map(Some)
         })
     }
 
@@ -600,7 +600,7 @@ impl<C: Calls> WebhookHandler<C> {
         if let Some(inbox) = &self.inbox {
             // The reply is also a message. The permission is stored even if the message queue is
             // full.
-            match inbox.receive_message(&number, said.said) {
+            match inbox.timeline().receive(&number, said.said) {
                 Ok(stored) => {
                     waiting.extend(stored.map(|stored| PendingWrite::stored(key, stored)))
                 }

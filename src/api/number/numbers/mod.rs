@@ -411,11 +411,11 @@ async fn connect(mut request: ApiRequest) -> Result<Response, ApiError> {
             return Err(ApiError::bad_value("assignedAgent", message));
         }
     }
-    let number = api.numbers.connect(scope, credentials).await?;
+    let number = api.numbers.connections().connect(scope, credentials).await?;
     let is_own = api.keeper.book().number(scope, &number).is_some();
     let entry = api.gate.directory().tables().by_number(&number).filter(|_| is_own).cloned();
     if let (Some(id), Some(entry)) = (agent, entry) {
-        api.inbox.route_number(&entry, Routing::Agent(id), false).await?;
+        api.inbox.router().route_number(&entry, Routing::Agent(id), false).await?;
     }
     let (view, tag) = view(&request, &number).await?;
     Ok(with_etag(created(&view), &tag))
@@ -425,7 +425,7 @@ async fn sign_up(mut request: ApiRequest) -> Result<Response, ApiError> {
     let body: SignUpBody = request.json().await?;
     let sign_up: SignUp = body.validate()?;
     let (api, scope) = (request.api(), request.scope());
-    let numbers = api.numbers.sign_up(scope, sign_up).await?;
+    let numbers = api.numbers.sign_ups().connect(scope, sign_up).await?;
     let items: Vec<NumberView> = {
         let book = api.keeper.book();
         let entries = numbers.iter().filter_map(|number| book.number(scope, number));
@@ -457,12 +457,12 @@ async fn change(mut request: ApiRequest) -> Result<Response, ApiError> {
         return Err(error);
     }
     if request.query_flag("dryRun")? == Some(true) {
-        api.numbers.judge(scope, number, &change, seen.as_ref())?;
+        api.numbers.panel().judge(scope, number, &change, seen.as_ref())?;
         return ok_view(&request, number).await;
     }
     check_calls_are_answered(&request, number, configuration, &change).await?;
     let routing = routing_of(&request, number);
-    api.numbers.change(scope, number, &change, seen.as_ref()).await?;
+    api.numbers.panel().change(scope, number, &change, seen.as_ref()).await?;
     if change.configuration.is_some() || change.webhook_url.is_some() {
         let is_named = change.configuration.is_some();
         route_by_configuration(&request, number, (configuration, routing), is_named).await?;
@@ -470,7 +470,7 @@ async fn change(mut request: ApiRequest) -> Result<Response, ApiError> {
     if change.active == Some(false) {
         let entry = api.gate.directory().tables().by_number(number).cloned();
         if let Some(entry) = entry {
-            api.inbox.wait_for_agents(&entry).await;
+            api.inbox.agent_locks().wait(&entry.spec.mail_id).await;
         }
     }
     ok_view(&request, number).await
@@ -514,7 +514,7 @@ async fn check_calls_are_answered(
 fn routing_of(request: &ApiRequest, number: &E164) -> Option<Routing> {
     let api = request.api();
     let entry = api.gate.directory().tables().by_number(number).cloned();
-    entry.map(|entry| api.inbox.routing_of(&entry))
+    entry.map(|entry| api.inbox.numbers().routing_of(&entry))
 }
 
 /// Adapts the routing to a changed configuration type or webhook URL. Existing conversations with
@@ -531,7 +531,7 @@ async fn route_by_configuration(
         api.keeper.book().number(request.scope(), number).map(|entry| entry.set.configuration);
     let entry = api.gate.directory().tables().by_number(number).cloned();
     let (Some(configuration), Some(entry)) = (configuration, entry) else { return Ok(()) };
-    let current = api.inbox.routing_of(&entry);
+    let current = api.inbox.numbers().routing_of(&entry);
     let routing = match (configuration, current) {
         // A URL alone does not disconnect an agent.
         _ if !is_named => current,
@@ -545,14 +545,14 @@ async fn route_by_configuration(
         || routing_before.is_some_and(|before| before != routing)
         || current != routing
     {
-        api.inbox.route_number(&entry, routing, true).await?;
+        api.inbox.router().route_number(&entry, routing, true).await?;
     }
     Ok(())
 }
 
 async fn sync(request: ApiRequest) -> Result<Response, ApiError> {
     let number = number(&request)?;
-    let synced = request.api().numbers.sync_number(request.scope(), &number).await?;
+    let synced = request.api().numbers.sync().sync_number(request.scope(), &number).await?;
     Ok(ok(&SyncResult::from(&synced)))
 }
 
@@ -562,14 +562,19 @@ async fn register(mut request: ApiRequest) -> Result<Response, ApiError> {
     if let Some(error) = request.disconnected(&number) {
         return Err(error);
     }
-    request.api().numbers.register(request.scope(), &number, Secret::new(pin)).await?;
+    request
+        .api()
+        .numbers
+        .registrations()
+        .register(request.scope(), &number, Secret::new(pin))
+        .await?;
     let (view, tag) = view(&request, &number).await?;
     Ok(with_etag(accepted(&view), &tag))
 }
 
 async fn check_urls(request: ApiRequest) -> Result<Response, ApiError> {
     let number = number(&request)?;
-    let checks = request.api().numbers.check_urls(request.scope(), &number).await?;
+    let checks = request.api().numbers.url_checks().check(request.scope(), &number).await?;
     Ok(ok(&UrlChecks { items: checks.into_iter().map(UrlCheckResult::from).collect() }))
 }
 
@@ -598,10 +603,10 @@ async fn disconnect_effects(request: ApiRequest) -> Result<Response, ApiError> {
 async fn disconnect(mut request: ApiRequest) -> Result<Response, ApiError> {
     let number = number(&request)?;
     let DisconnectBody { hide } = request.json().await?;
-    let numbers = &request.api().numbers;
+    let connections = request.api().numbers.connections();
     match hide {
-        true => numbers.hide(request.scope(), &number).await?,
-        false => numbers.disconnect(request.scope(), &number).await?,
+        true => connections.hide(request.scope(), &number).await?,
+        false => connections.disconnect(request.scope(), &number).await?,
     }
     // The number may belong to the main account now, outside the scope.
     Ok(ok_view(&request, &number).await.unwrap_or_else(|_| no_content()))
@@ -609,7 +614,7 @@ async fn disconnect(mut request: ApiRequest) -> Result<Response, ApiError> {
 
 async fn reconnect(request: ApiRequest) -> Result<Response, ApiError> {
     let number = number(&request)?;
-    request.api().numbers.reconnect(request.scope(), &number).await?;
+    request.api().numbers.connections().reconnect(request.scope(), &number).await?;
     ok_view(&request, &number).await
 }
 

@@ -145,7 +145,7 @@ impl NumberView {
                 |call: &&LiveCall| [&call.from, &call.to].contains(&&number.number.to_string());
             u32::try_from(live.iter().filter(of_number).count()).unwrap_or(u32::MAX)
         });
-        let routed = api.numbers.routed(&number.number);
+        let routed = api.numbers.routing().of(&number.number);
         let told = &set.at_meta;
         let at_meta = told.calling.callback_permission;
         Self {

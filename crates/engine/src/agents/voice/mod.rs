@@ -589,7 +589,7 @@ impl VoiceAgents {
         let number =
             E164::parse(of(number)).ok().and_then(|number| tables.by_number(&number).cloned());
         match number.filter(|_| of("CallType") == CallType::Whatsapp.as_str()) {
-            Some(number) => self.0.inbox.conversation_of(&number, of(user)),
+            Some(number) => self.0.inbox.numbers().conversation_of(&number, of(user)),
             None => wish.call.0,
         }
     }

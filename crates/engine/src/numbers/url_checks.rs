@@ -1,19 +1,21 @@
 //! Requests a number's URLs as a call would, and reports the status, the latency and the linter's
 //! findings.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::{NumberError, Numbers, Parts};
+use super::NO_NUMBER;
+use super::entries::Entries;
+use super::errors::NumberError;
 use crate::admission::book::{Book, Number};
 use crate::answer::{DocumentBody, FetchJob, Fetcher, Hops, SigningKeys, Validity};
 use machine::{FetchFailure, FetchKind, Param, Params};
-use model::Clock;
-use model::{CallUuid, E164, Method};
+use model::{CallUuid, Clock, E164, Method};
 use store::Scope;
+use xml::MAX_BODY;
 use xml::ast::{DocUrl, Finding};
-use xml::{self, MAX_BODY};
 
 /// Deadline of each URL.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -62,28 +64,27 @@ pub fn urls_of(book: &Book, entry: &Number) -> (FieldUrls, SigningKeys) {
     (urls, SigningKeys::new(tokens(owner), tokens(book.main_of(owner))))
 }
 
-impl Numbers {
+/// Checks URLs.
+pub struct UrlChecks {
+    pub(super) entries: Arc<Entries>,
+    pub(super) fetcher: Fetcher,
+    pub(super) clock: Clock,
+}
+
+impl UrlChecks {
     /// Requests every effective URL of the number.
     ///
     /// # Errors
     ///
     /// Returns an error if the number does not exist.
-    pub async fn check_urls(
-        &self,
-        scope: &Scope,
-        number: &E164,
-    ) -> Result<Vec<UrlCheck>, NumberError> {
+    pub async fn check(&self, scope: &Scope, number: &E164) -> Result<Vec<UrlCheck>, NumberError> {
         let (urls, keys) = {
-            let book = self.book();
-            urls_of(
-                &book,
-                book.number(scope, number).ok_or(NumberError::Missing(super::NO_NUMBER))?,
-            )
+            let book = self.entries.book();
+            urls_of(&book, book.number(scope, number).ok_or(NumberError::Missing(NO_NUMBER))?)
         };
-        let Parts { fetcher, clock, .. } = self.parts();
-        let asked = urls
-            .into_iter()
-            .map(|(field, url)| check_url(fetcher, clock, number, field, url, keys.clone()));
+        let asked = urls.into_iter().map(|(field, url)| {
+            check_url(&self.fetcher, &self.clock, number, field, url, keys.clone())
+        });
         Ok(futures_util::future::join_all(asked).await)
     }
 }

@@ -1,22 +1,35 @@
 //! Registers numbers with Meta's Cloud API in the background. The outcome is shown in the resource
 //! and the feed.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::{GraphTarget, NO_NUMBER, NumberError, Numbers};
+use tokio_util::task::TaskTracker;
+
+use super::NO_NUMBER;
+use super::entries::{Entries, GraphTarget};
+use super::errors::NumberError;
+use super::sync::MetaSync;
 use crate::admission::book::{NumberSet, Registration};
+use crate::meta::Graph;
 use machine::GraphOutcome;
-use model::Secret;
-use model::{E164, NotificationTopic, Timestamp};
+use model::{E164, NotificationTopic, Secret, Timestamp};
 use store::Scope;
 
 /// Pause after a failure. Meta counts attempts and locks a number after a few.
 const PAUSE: Duration = Duration::from_secs(60);
-
 /// Pause between attempts to store the outcome.
 const KEEP_AGAIN: Duration = Duration::from_secs(1);
 
-impl Numbers {
+/// Registers numbers.
+pub struct Registrations {
+    pub(super) entries: Arc<Entries>,
+    pub(super) graph: Arc<Graph>,
+    pub(super) sync: Arc<MetaSync>,
+    pub(super) tasks: TaskTracker,
+}
+
+impl Registrations {
     /// Starts registering a number with this PIN.
     ///
     /// # Errors
@@ -24,7 +37,7 @@ impl Numbers {
     /// Returns an error if the PIN is malformed, if a registration is running, or if the last one
     /// failed within the pause.
     pub async fn register(
-        &self,
+        self: &Arc<Self>,
         scope: &Scope,
         number: &E164,
         pin: Secret,
@@ -33,24 +46,24 @@ impl Numbers {
         if !is_pin {
             return Err(NumberError::bad("pin", "pin must be the number's six digits"));
         }
-        let known = self.found(scope, number)?;
-        let now = self.parts().clock.wall();
-        let stored = self.parts().keeper.change(now, |book| {
+        let known = self.entries.target(scope, number)?;
+        let now = self.entries.clock.wall();
+        let stored = self.entries.keeper.change(now, |book| {
             let entry = book.number(scope, number).ok_or(NumberError::Missing(NO_NUMBER))?;
             may_begin(&entry.set, now)?;
             Ok(((), book.edit_number(number, |set| set.registration = Registration::Running)))
         });
         stored.await?;
-        self.publish(number);
+        self.entries.publish(number);
         let this = self.clone();
-        self.parts().tasks.spawn(async move { this.carry_out(known, pin).await });
+        self.tasks.spawn(async move { this.carry_out(known, pin).await });
         Ok(())
     }
 
     async fn carry_out(&self, known: GraphTarget, pin: Secret) {
-        let graph = &self.parts().graph;
+        let graph = &self.graph;
         let registered = graph.number(&known.id, known.token.as_ref()).register(&pin).await;
-        let now = self.parts().clock.wall();
+        let now = self.entries.clock.wall();
         let state = match registered {
             Ok(()) => Registration::Registered,
             Err(outcome) => Registration::Failed { reason: reason(&outcome), again: later(now) },
@@ -62,15 +75,15 @@ impl Numbers {
         };
         let number = &known.number;
         self.keep(number, state, now).await;
-        self.publish(number);
+        self.entries.publish(number);
         if let Some(reason) = failed {
-            self.notice(
+            self.entries.notice(
                 number,
                 NotificationTopic::Number,
                 format!("{number} could not be registered: {reason}."),
             );
         }
-        if done && let Err(no) = self.refresh(&known).await {
+        if done && let Err(no) = self.sync.refresh(&known).await {
             tracing::info!(%number, error = %no, "could not fetch the state of a registered number; the next sync will");
         }
     }
@@ -81,13 +94,13 @@ impl Numbers {
         loop {
             let edit = |set: &mut NumberSet| end(set, state.clone());
             let stored = self
-                .parts()
+                .entries
                 .keeper
                 .change(now, |book| Ok::<_, NumberError>(((), book.edit_number(number, edit))));
             let Err(why) = stored.await else { return };
             tracing::warn!(%number, error = %why, "could not store the outcome of a registration");
             // The next start marks it as failed.
-            if self.parts().tasks.is_closed() {
+            if self.tasks.is_closed() {
                 return;
             }
             tokio::time::sleep(KEEP_AGAIN).await;

@@ -2,6 +2,7 @@
 //! buffered on disk as an unlinked file, so that nothing remains after a crash. The number of
 //! concurrent uploads is limited.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,10 +10,14 @@ use futures_util::{Stream, StreamExt as _};
 use tokio::fs::File;
 use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _};
 
-use super::{Inbox, Outgoing, words};
-use crate::meta::Upload;
+use super::media_cache::MediaFolder;
+use super::numbers::ServedNumbers;
+use super::{Outgoing, words};
+use crate::limiter::Shares;
+use crate::meta::{Graph, Upload};
 use machine::GraphOutcome;
-use store::{Conversation, Pair, StoreError, UploadRow};
+use model::{AuthId, Clock};
+use store::{Conversation, Pair, Store, StoreError, UploadRow};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -23,9 +28,9 @@ const META_RETENTION: Duration = Duration::from_secs(30 * 86_400);
 /// How long an upload waits for the store to record the file's type.
 const RECORD_TIMEOUT: Duration = Duration::from_secs(2);
 /// Maximum number of concurrent uploads of a main account.
-pub(super) const ACCOUNT_UPLOADS_MAX: usize = 4;
+const ACCOUNT_UPLOADS_MAX: usize = 4;
 /// Maximum number of concurrent uploads of the node.
-pub(super) const UPLOADS_MAX: usize = 16;
+const UPLOADS_MAX: usize = 16;
 
 /// A media type and its limits.
 #[derive(Debug, PartialEq, Eq)]
@@ -98,7 +103,23 @@ pub enum UploadError {
     Meta(GraphOutcome),
 }
 
-impl Inbox {
+/// Uploads files to Meta.
+pub struct Uploads {
+    pub(super) store: Store,
+    pub(super) graph: Arc<Graph>,
+    pub(super) clock: Clock,
+    pub(super) numbers: Arc<ServedNumbers>,
+    pub(super) folder: MediaFolder,
+    /// Uploads in progress, by main account.
+    pub(super) shares: Shares<AuthId>,
+}
+
+impl Uploads {
+    /// The limits of concurrent uploads.
+    pub(super) fn limits() -> Shares<AuthId> {
+        Shares::new(ACCOUNT_UPLOADS_MAX, UPLOADS_MAX)
+    }
+
     /// Uploads a file to Meta for messages of this conversation's number. Returns Meta's media id
     /// and the size in bytes.
     ///
@@ -111,18 +132,17 @@ impl Inbox {
         filename: &str,
         chunks: impl Stream<Item = Result<Bytes, E>> + Unpin,
     ) -> Result<(String, u64), UploadError> {
-        let number = self.number_of(&conversation.pair).ok_or(UploadError::NoNumber)?;
+        let number = self.numbers.number_of(&conversation.pair).ok_or(UploadError::NoNumber)?;
         let account = conversation.pair.main_account.clone();
-        let _share = self.0.media_cache.uploads.take(account).ok_or(UploadError::TooMany)?;
-        let mut file = self.0.media_cache.unlinked_file().await.map_err(UploadError::Disk)?;
+        let _share = self.shares.take(account).ok_or(UploadError::TooMany)?;
+        let mut file = self.folder.unlinked_file().await.map_err(UploadError::Disk)?;
         let received =
             tokio::time::timeout(RECEIVE_TIMEOUT, receive(chunks, &mut file, kind.bytes_max)).await;
         let bytes = received.map_err(|_| UploadError::Slow)??;
         file.rewind().await.map_err(UploadError::Disk)?;
         let upload = Upload { file, bytes, mime: kind.mime, filename };
         let (id, token) = (&number.spec.phone_number_id, number.spec.access_token.as_ref());
-        let media =
-            self.parts().graph.files(id, token).upload(upload).await.map_err(UploadError::Meta)?;
+        let media = self.graph.files(id, token).upload(upload).await.map_err(UploadError::Meta)?;
         self.record_upload(&conversation.pair, &media, kind).await;
         Ok((media, bytes))
     }
@@ -131,9 +151,9 @@ impl Inbox {
     /// it. The upload has already succeeded, so a failure of the store is only logged. Such
     /// messages then lack the type.
     async fn record_upload(&self, pair: &Pair, media: &str, kind: &FileKind) {
-        let (account, made) = (pair.account.clone(), self.parts().clock.wall());
+        let (account, made) = (pair.account.clone(), self.clock.wall());
         let row = UploadRow { account, media: media.to_owned(), mime: kind.mime.to_owned(), made };
-        let Some(noted) = self.parts().store.uploads().put(row) else { return };
+        let Some(noted) = self.store.uploads().put(row) else { return };
         if !matches!(tokio::time::timeout(RECORD_TIMEOUT, noted).await, Ok(Ok(_))) {
             tracing::warn!("type of an uploaded file not recorded; messages will lack it");
         }
@@ -146,7 +166,7 @@ impl Inbox {
         outgoing: &mut Outgoing,
     ) -> Result<(), StoreError> {
         let Some(media) = words::media_id(&outgoing.content, &outgoing.kind) else { return Ok(()) };
-        let found = self.parts().store.uploads().media_type(&pair.account, media).await?;
+        let found = self.store.uploads().media_type(&pair.account, media).await?;
         let file =
             outgoing.content.get_mut(&outgoing.kind).and_then(serde_json::Value::as_object_mut);
         if let (Some(mime), Some(file)) = (found, file) {
@@ -159,12 +179,9 @@ impl Inbox {
     ///
     /// # Errors
     /// Returns an error if the store rejects the write.
-    pub async fn forget_uploads(&self) -> Result<(), StoreError> {
-        self.parts()
-            .store
-            .uploads()
-            .delete_older(self.parts().clock.wall().minus(META_RETENTION))
-            .await
+    pub async fn forget(&self) -> Result<(), StoreError> {
+        let before = self.clock.wall().minus(META_RETENTION);
+        self.store.uploads().delete_older(before).await
     }
 }
 

@@ -1,12 +1,13 @@
 //! Compares the settings of every number with Meta's at regular intervals. Differences are shown as
 //! drift and reported once. Numbers that were added at Meta are connected.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::sync::is_token_refused;
-use super::{GraphTarget, Numbers};
+use super::entries::{Entries, GraphTarget};
+use super::sync::{MetaSync, is_token_refused};
 use model::{E164, NotificationTopic, WabaId};
 
 /// Interval between reconciliations.
@@ -16,10 +17,16 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Number of numbers that are stored in one change.
 const BATCH: usize = 50;
 
-impl Numbers {
+/// Compares all numbers.
+pub struct Reconciliation {
+    pub(super) entries: Arc<Entries>,
+    pub(super) sync: Arc<MetaSync>,
+}
+
+impl Reconciliation {
     /// Reconciles all numbers now and every 15 minutes until stopped. New numbers of known WABAs
     /// are searched for every 15 minutes, but not while the node starts.
-    pub async fn run_reconciliation(self, stop: CancellationToken) {
+    pub async fn run(self, stop: CancellationToken) {
         let mut every = tokio::time::interval(EVERY);
         every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut first = true;
@@ -39,7 +46,7 @@ impl Numbers {
 
     async fn reconcile(&self) {
         let known: Vec<GraphTarget> = {
-            let book = self.book();
+            let book = self.entries.book();
             let served = book.all_numbers().filter(|entry| !entry.set.disconnected);
             // Graph cannot be asked without a token.
             served
@@ -53,9 +60,9 @@ impl Numbers {
     }
 
     async fn add_new_numbers_of_all(&self) {
-        let wabas: Vec<WabaId> = self.book().wabas().map(|waba| waba.id.clone()).collect();
+        let wabas: Vec<WabaId> = self.entries.book().wabas().map(|waba| waba.id.clone()).collect();
         for waba in wabas {
-            self.add_new_numbers(&waba).await;
+            self.sync.add_new_numbers(&waba).await;
             tokio::time::sleep(PAUSE).await;
         }
     }
@@ -64,14 +71,14 @@ impl Numbers {
     async fn reconcile_batch(&self, batch: &[GraphTarget]) {
         let (mut readings, mut before) = (Vec::new(), Vec::new());
         for one in batch {
-            match self.ask(one).await {
+            match self.sync.ask(one).await {
                 Ok(answer) => {
                     before.push((one.number.clone(), self.drifts(&one.number)));
                     readings.push((one.number.clone(), answer));
                 }
                 Err(outcome) => {
                     tracing::debug!(number = %one.number, %outcome, "could not fetch a number from Graph");
-                    self.note_token(&one.number, is_token_refused(&outcome)).await;
+                    self.sync.note_token(&one.number, is_token_refused(&outcome)).await;
                 }
             }
             tokio::time::sleep(PAUSE).await;
@@ -79,7 +86,7 @@ impl Numbers {
         if readings.is_empty() {
             return;
         }
-        if let Err(no) = self.take_over(readings, None).await {
+        if let Err(no) = self.sync.take_over(readings, None).await {
             tracing::warn!(error = %no, "could not store the state of numbers at Meta");
         }
         for (number, before) in before {
@@ -88,15 +95,15 @@ impl Numbers {
     }
 
     fn drifts(&self, number: &E164) -> bool {
-        self.book().any_number(number).is_some_and(|entry| entry.set.drift().is_some())
+        self.entries.book().any_number(number).is_some_and(|entry| entry.set.drift().is_some())
     }
 
     fn warn_of_drift(&self, number: &E164, before: bool) {
         if !before && self.drifts(number) {
-            let drift = self.book().any_number(number).map(|entry| entry.set.drift());
+            let drift = self.entries.book().any_number(number).map(|entry| entry.set.drift());
             let differs = drift.unwrap_or_default().settings().join(" ");
             let text = format!("Meta's calling settings of {number} differ from those set here.");
-            self.notice(number, NotificationTopic::Number, text);
+            self.entries.notice(number, NotificationTopic::Number, text);
             tracing::warn!(
                 %number,
                 differs,

@@ -1,0 +1,248 @@
+//! Files that users send. They are downloaded from Meta with the number's access token, cached on
+//! disk, and served under signed links that are valid for an hour.
+//!
+//! Users decide how many files arrive, so few are downloaded at a time, and files are downloaded
+//! ahead of the first request only until the cache holds 20 GiB. All others are downloaded on
+//! request.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dashmap::DashMap;
+use tokio::sync::{Mutex, Semaphore};
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use super::media_cache::MediaCache;
+use super::media_links::MediaLinks;
+use super::numbers::ServedNumbers;
+use super::{InboxParts, words};
+use crate::admission::NumberEntry;
+use crate::meta::Graph;
+use model::{Timestamp, metric};
+use store::{Message, NewMessage, Pair, Scope, Store, StoreError};
+
+/// Maximum number of concurrent downloads. Prefetching leaves one of them to requests.
+const DOWNLOADS_MAX: usize = 4;
+/// Maximum number of files that wait to be prefetched. Further files are downloaded on request.
+const PREFETCH_MAX: usize = 256;
+/// Messages per page when a conversation's files are collected.
+const PAGE: u32 = 1_000;
+/// Maximum difference between the timestamps of a message and of its event, which come from two
+/// clocks.
+const LATE: Duration = Duration::from_secs(1);
+
+/// A cached file.
+#[derive(Debug)]
+pub struct MediaFile {
+    pub path: PathBuf,
+    /// Meta's media type, reduced to plain ASCII.
+    pub content_type: String,
+    pub filename: String,
+}
+
+/// The files of all conversations.
+pub struct UserFiles {
+    store: Store,
+    graph: Arc<Graph>,
+    node_id: String,
+    tasks: TaskTracker,
+    numbers: Arc<ServedNumbers>,
+    links: Arc<MediaLinks>,
+    pub(super) cache: MediaCache,
+    /// A lock per file that is being downloaded.
+    fetching: DashMap<Uuid, Arc<Mutex<()>>>,
+    downloads: Semaphore,
+    /// The permits for prefetching.
+    prefetching: Semaphore,
+    /// The permits to wait for prefetching.
+    prefetch_queue: Arc<Semaphore>,
+}
+
+impl UserFiles {
+    pub(super) fn new(
+        parts: &InboxParts,
+        numbers: Arc<ServedNumbers>,
+        links: Arc<MediaLinks>,
+        cache: MediaCache,
+    ) -> Self {
+        Self {
+            store: parts.store.clone(),
+            graph: parts.graph.clone(),
+            node_id: parts.node_id.clone(),
+            tasks: parts.tasks.clone(),
+            numbers,
+            links,
+            cache,
+            fetching: DashMap::new(),
+            downloads: Semaphore::new(DOWNLOADS_MAX),
+            prefetching: Semaphore::new(DOWNLOADS_MAX - 1),
+            prefetch_queue: Arc::new(Semaphore::new(PREFETCH_MAX)),
+        }
+    }
+
+    /// A link to a message's file.
+    pub fn link(&self, message: Uuid) -> String {
+        self.links.link(message)
+    }
+
+    /// Deletes the files of messages, on the disks of all nodes.
+    pub(super) async fn remove(&self, messages: Vec<Uuid>) -> Result<(), StoreError> {
+        self.store.files_to_remove().add_media(&self.node_id, &messages).await?;
+        self.remove_own(messages).await;
+        Ok(())
+    }
+
+    /// Deletes the files of messages on the disk of this node.
+    pub async fn remove_own(&self, messages: Vec<Uuid>) {
+        self.cache.remove(messages).await;
+    }
+
+    /// Returns whether a link to a file is valid now.
+    pub fn is_valid_link(&self, message: Uuid, until: i64, tag: &str) -> bool {
+        self.links.is_valid(message, until, tag)
+    }
+
+    /// Returns the file of a link. It is downloaded now if it is not cached. `None` if the link is
+    /// invalid or expired, or if the message has no file.
+    ///
+    /// # Errors
+    /// Returns an error if the store fails.
+    pub async fn get(
+        &self,
+        message: Uuid,
+        until: i64,
+        tag: &str,
+    ) -> Result<Option<MediaFile>, StoreError> {
+        if !self.links.is_valid(message, until, tag) {
+            return Ok(None);
+        }
+        let found = self.store.messages().get(message).await?;
+        let Some((pair, found)) = found else { return Ok(None) };
+        Ok(self.file_of(message, &pair, &found).await)
+    }
+
+    async fn file_of(&self, message: Uuid, pair: &Pair, found: &Message) -> Option<MediaFile> {
+        let file = words::media(&found.message.content, &found.message.kind)?;
+        let text = |name: &str| file.get(name).and_then(serde_json::Value::as_str);
+        let plain = |c: &char| c.is_ascii_alphanumeric() || "/.+-".contains(*c);
+        let content_type: String =
+            text("mime_type").unwrap_or_default().chars().take_while(plain).take(100).collect();
+        let named: String = text("filename")
+            .unwrap_or_default()
+            .chars()
+            .filter(|c| plain(c) && *c != '/')
+            .take(100)
+            .collect();
+        let path = self.cache.path(message);
+        if tokio::fs::metadata(&path).await.is_err() {
+            let number = self.numbers.number_of(pair)?;
+            self.fetch(&number, &found.message).await;
+        }
+        tokio::fs::metadata(&path).await.ok()?;
+        let content_type = if content_type.contains('/') {
+            content_type
+        } else {
+            "application/octet-stream".to_owned()
+        };
+        Some(MediaFile {
+            path,
+            content_type,
+            filename: if named.is_empty() { message.to_string() } else { named },
+        })
+    }
+
+    /// Downloads a message's file in the background, if it has one. Does nothing if too many files
+    /// wait or the cache is full.
+    pub(super) fn prefetch(self: &Arc<Self>, number: &Arc<NumberEntry>, message: &NewMessage) {
+        if words::media_id(&message.content, &message.kind).is_none() || self.cache.is_full() {
+            return;
+        }
+        let Ok(waiting) = self.prefetch_queue.clone().try_acquire_owned() else {
+            crate::count_refused(metric::queue::MEDIA);
+            return;
+        };
+        let (files, number, message) = (self.clone(), number.clone(), message.clone());
+        self.tasks.spawn(async move {
+            let _waiting = waiting;
+            let Ok(_permit) = files.prefetching.acquire().await else { return };
+            // Earlier downloads may have filled the cache.
+            if !files.cache.is_full() {
+                files.fetch(&number, &message).await;
+            }
+        });
+    }
+
+    async fn fetch(&self, number: &NumberEntry, message: &NewMessage) {
+        let Some(media) = words::media_id(&message.content, &message.kind) else { return };
+        // One download per file. Others wait for it and then find the file.
+        let turn = self.fetching.entry(message.id).or_default().clone();
+        let held = turn.lock().await;
+        if tokio::fs::metadata(self.cache.path(message.id)).await.is_err()
+            && let Err(why) = self.download(number, message.id, media).await
+        {
+            tracing::warn!(message = %message.id, why, "media download failed; will retry on request");
+        }
+        drop(held);
+        // Others that wait for the lock hold a reference; a later download must wait for the same
+        // lock.
+        self.fetching.remove_if(&message.id, |_, turn| Arc::strong_count(turn) <= 2);
+    }
+
+    async fn download(&self, number: &NumberEntry, id: Uuid, media: &str) -> Result<(), String> {
+        let cache = &self.cache;
+        let _permit = self.downloads.acquire().await.map_err(|e| e.to_string())?;
+        let (part, mut file) = cache.folder.create_part(id).await.map_err(|e| e.to_string())?;
+        let (id_at_meta, token) = (&number.spec.phone_number_id, number.spec.access_token.as_ref());
+        let files = self.graph.files(id_at_meta, token);
+        let fetched = files.download(media, &mut file).await;
+        let kept = match fetched {
+            Ok(bytes) => cache.finish(id, &part, file, bytes).await.map_err(|e| e.to_string()),
+            Err(why) => Err(why),
+        };
+        if kept.is_err() {
+            let _ = tokio::fs::remove_file(part).await;
+        } else if matches!(self.store.messages().get(id).await, Ok(None)) {
+            // The conversation was deleted during the download.
+            cache.remove(vec![id]).await;
+        }
+        kept
+    }
+
+    /// Counts the cached bytes. Call it before the first download.
+    pub(super) async fn count(&self) {
+        self.cache.sweep(None).await;
+    }
+
+    /// Returns the messages of a conversation until `until` that have files, and all messages of
+    /// the last [`LATE`] before that time.
+    pub(super) async fn of_conversation(
+        &self,
+        scope: &Scope,
+        conversation: Uuid,
+        until: Timestamp,
+    ) -> Result<(Vec<Uuid>, Vec<Uuid>), StoreError> {
+        let (mut found, mut late) = (Vec::new(), Vec::new());
+        let mut before = Some((until.micros().saturating_add(1), Uuid::nil()));
+        loop {
+            let page = self.store.messages().list(scope, conversation, before, PAGE).await?;
+            let Some(last) = page.last() else { return Ok((found, late)) };
+            before = Some((last.message.at.micros(), last.message.id));
+            found.extend(
+                page.iter()
+                    .filter(|m| words::MEDIA.contains(&m.message.kind.as_str()))
+                    .map(|m| m.message.id),
+            );
+            let is_late = |m: &&Message| m.message.at > until.minus(LATE);
+            late.extend(page.iter().filter(is_late).map(|m| m.message.id));
+        }
+    }
+
+    /// Deletes the files older than `before` on the disk of this node.
+    pub(super) async fn forget(&self, before: Timestamp) {
+        let oldest = std::time::UNIX_EPOCH
+            + Duration::from_secs(u64::try_from(before.secs()).unwrap_or_default());
+        self.cache.sweep(Some(oldest)).await;
+    }
+}
