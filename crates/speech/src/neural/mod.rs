@@ -20,7 +20,7 @@ mod vocoder;
 use std::collections::HashMap;
 use std::path::Path;
 
-use rten::{Model, ModelOptions, NodeId, ValueView};
+use rten::{Model, ModelOptions, NodeId, OpRegistry, ValueView, op_registry};
 use serde::Deserialize;
 
 use mapped::Mapped;
@@ -229,10 +229,49 @@ fn run_error(error: impl ToString) -> NeuralError {
     NeuralError::Run(error.to_string())
 }
 
+/// The operators of the voice's networks. Others are not part of the program, and a network that has
+/// one is refused.
+fn operators() -> OpRegistry {
+    op_registry!(
+        Add,
+        ArgMax,
+        Cast,
+        Clip,
+        Concat,
+        Conv,
+        CumSum,
+        Div,
+        DynamicQuantizeLinear,
+        Erf,
+        Exp,
+        Gather,
+        GreaterOrEqual,
+        LayerNormalization,
+        Log,
+        MatMul,
+        MatMulInteger,
+        Mul,
+        Pow,
+        Range,
+        ReduceSum,
+        Relu,
+        Reshape,
+        Round,
+        Shape,
+        Slice,
+        Softmax,
+        Split,
+        Sub,
+        Tile,
+        Transpose,
+        Unsqueeze
+    )
+}
+
 fn network(folder: &Path, file: &'static str) -> Result<Model, NeuralError> {
     let bytes =
         std::fs::read(folder.join(file)).map_err(|source| NeuralError::Read { file, source })?;
-    ModelOptions::with_all_ops()
+    ModelOptions::with_ops(operators())
         .prepack_weights(true)
         .load(bytes)
         .map_err(|e| NeuralError::Parse { file, reason: e.to_string() })
