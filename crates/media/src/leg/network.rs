@@ -98,8 +98,8 @@ pub(super) struct Network {
 }
 
 impl Leg {
-    /// Processes a datagram of this leg: authenticated STUN, or anything else from an address from
-    /// which such STUN came.
+    /// Processes a datagram of this leg: either authenticated STUN, or any other datagram from an
+    /// address that has sent authenticated STUN.
     pub(crate) fn receive(
         &mut self,
         now: Instant,
