@@ -16,10 +16,10 @@ use http_body_util::BodyExt as _;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::refusals::{Refusal, Refusals};
+use super::refusals::{Owner, Refusal, Refusals};
 use super::routes::Operation;
 use super::segments;
-use model::{AuthId, Clock};
+use model::Clock;
 use store::{AuditRow, Store, User};
 
 /// The sender of a change, which is a person, an API key or an auth token, and the address of the
@@ -35,13 +35,6 @@ impl Actor {
     pub(super) fn of_user(user: &User, from: IpAddr) -> Self {
         Self { name: format!("user:{}", user.name), from }
     }
-}
-
-/// An account and its main account, which may be the same.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Owner {
-    pub account: AuthId,
-    pub main_account: AuthId,
 }
 
 /// A change.

@@ -58,7 +58,7 @@ pub use operator::{
 pub use placement::CallPlacer;
 pub use recordings::FileElsewhere;
 
-use audit::{Audit, Owner};
+use audit::Audit;
 use auth::{Credentials, RateLimits};
 use engine::admission::Gate;
 use engine::admission::book::Keeper;
@@ -76,6 +76,7 @@ use error::ApiError;
 use idempotency::Idempotency;
 use model::AuthId;
 use model::Clock;
+use refusals::Owner;
 use speech::catalogue::Catalogue;
 use store::{Passwords, Scope, Store};
 

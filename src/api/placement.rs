@@ -8,7 +8,8 @@ use futures_util::{StreamExt as _, stream};
 
 use super::Api;
 use engine::admission::NumberEntry;
-use engine::call::dialer::{CallOrder, NotPlaced};
+use engine::call::dialer::CallOrder;
+use engine::call::queues::NotPlaced;
 use model::{CallUuid, E164};
 use store::Scope;
 use xml::ast::DocUrl;

@@ -13,8 +13,7 @@ use std::time::Duration;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::audit::Owner;
-use model::{Clock, Timestamp};
+use model::{AuthId, Clock, Timestamp};
 use store::{AuditRow, Store, StoreError};
 
 /// Time between two batches of records.
@@ -24,6 +23,13 @@ const INTERVAL: Duration = Duration::from_secs(5);
 const KINDS_MAX: usize = 50;
 /// The actor and the address of records that summarise several.
 const SEVERAL: &str = "several";
+
+/// An account and its main account, which may be the same.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Owner {
+    pub account: AuthId,
+    pub main_account: AuthId,
+}
 
 /// A refused sign-in.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -30,8 +30,9 @@ use engine::admission::permission::{Consents, Event, PairKey, Reply as Answered,
 use engine::admission::settings::{AccountSettings, ApiKey, Permissions};
 use engine::admission::{AccountSpec, Directory, Gate, NumberEntry, NumberSpec};
 use engine::call::course::Course;
-use engine::call::dialer::{CallOrder, NotPlaced};
+use engine::call::dialer::CallOrder;
 use engine::call::phones::Phones;
+use engine::call::queues::NotPlaced;
 use engine::call::streams::{StreamStatus, StreamView};
 use engine::call::{PermissionService, Recordings};
 use engine::inbox::{Inbox, InboxParts};

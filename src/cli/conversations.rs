@@ -7,7 +7,6 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::node_api::NodeApi;
-use super::numbers::all;
 use super::target::SourceArgs;
 use super::{Exit, print};
 use engine::inbox::words;
@@ -113,7 +112,7 @@ async fn export_from_node(args: &ExportArgs) -> Result<Exported, Exit> {
     // The account of the key has all conversations that the node lists, those of subaccounts too.
     let account = args.account.as_deref().filter(|account| own["account"] != *account);
     let mut found = Exported::default();
-    for conversation in all(&api, "conversations/", None).await? {
+    for conversation in api.all("conversations/", None).await? {
         if account.is_some_and(|account| conversation["account"] != account) {
             continue;
         }

@@ -27,6 +27,25 @@ const READ_TIMEOUT: Duration = Duration::from_secs(60);
 const ANSWER_BYTES_MAX: usize = 4 << 20;
 
 impl NodeApi {
+    /// Reads all pages of a list of the API.
+    pub(super) async fn all(&self, list: &str, q: Option<&str>) -> Result<Vec<Value>, Exit> {
+        let (mut items, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let mut query = url::form_urlencoded::Serializer::new(String::new());
+            query.append_pair("limit", "200").append_pair("cursor", &cursor);
+            if let Some(q) = q {
+                query.append_pair("q", q);
+            }
+            let path = format!("{list}?{}", query.finish());
+            let page = self.ask(Method::GET, &path, None).await?;
+            items.extend(page["items"].as_array().cloned().unwrap_or_default());
+            match page["next"].as_str() {
+                Some(next) if next != cursor => next.clone_into(&mut cursor),
+                _ => return Ok(items),
+            }
+        }
+    }
+
     /// A client of the node that the options select.
     ///
     /// # Errors

@@ -116,25 +116,6 @@ pub fn run(args: Args) -> Exit {
     })
 }
 
-/// Reads all pages of a list of the API.
-pub(super) async fn all(api: &NodeApi, list: &str, q: Option<&str>) -> Result<Vec<Value>, Exit> {
-    let (mut items, mut cursor) = (Vec::new(), String::new());
-    loop {
-        let mut query = url::form_urlencoded::Serializer::new(String::new());
-        query.append_pair("limit", "200").append_pair("cursor", &cursor);
-        if let Some(q) = q {
-            query.append_pair("q", q);
-        }
-        let path = format!("{list}?{}", query.finish());
-        let page = api.ask(Method::GET, &path, None).await?;
-        items.extend(page["items"].as_array().cloned().unwrap_or_default());
-        match page["next"].as_str() {
-            Some(next) if next != cursor => next.clone_into(&mut cursor),
-            _ => return Ok(items),
-        }
-    }
-}
-
 fn path_of(number: &str, what: &str) -> Result<String, Exit> {
     let bare = number.trim().trim_start_matches("whatsapp:");
     let number = E164::parse(bare).map_err(Exit::usage)?;
@@ -142,7 +123,7 @@ fn path_of(number: &str, what: &str) -> Result<String, Exit> {
 }
 
 async fn list(args: ListArgs) -> Result<Exit, Exit> {
-    let numbers = all(&NodeApi::of(&args.at)?, "phone-numbers/", args.q.as_deref()).await?;
+    let numbers = NodeApi::of(&args.at)?.all("phone-numbers/", args.q.as_deref()).await?;
     if args.json {
         numbers.iter().for_each(print::json);
     } else if numbers.is_empty() {

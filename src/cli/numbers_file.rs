@@ -9,7 +9,6 @@ use http::Method;
 use serde_json::{Map, Value, json};
 
 use super::node_api::NodeApi;
-use super::numbers::all;
 use super::target::NodeArgs;
 use super::{Exit, print};
 use model::E164;
@@ -82,8 +81,8 @@ impl NodeResources {
             named
         };
         Ok(Self {
-            webhooks: by_name(all(api, "webhooks/", None).await?),
-            agents: by_name(all(api, "agents/", None).await?),
+            webhooks: by_name(api.all("webhooks/", None).await?),
+            agents: by_name(api.all("agents/", None).await?),
         })
     }
 
@@ -120,8 +119,7 @@ pub(super) async fn export(args: ExportArgs) -> Result<Exit, Exit> {
         None => args.json,
     };
     let api = NodeApi::of(&args.at)?;
-    let (numbers, named) =
-        (all(&api, "phone-numbers/", None).await?, NodeResources::of(&api).await?);
+    let (numbers, named) = (api.all("phone-numbers/", None).await?, NodeResources::of(&api).await?);
     let text = write(&numbers, &named, is_json).map_err(Exit::failed)?;
     match &args.file {
         None => print::text(&text),
@@ -407,7 +405,7 @@ pub(super) async fn import(args: ImportArgs) -> Result<Exit, Exit> {
     let wanted =
         read(&text, is_json(&args.file)?).map_err(|e| Exit::usage(format_args!("{file}: {e}")))?;
     let api = NodeApi::of(&args.at)?;
-    let (there, named) = (all(&api, "phone-numbers/", None).await?, NodeResources::of(&api).await?);
+    let (there, named) = (api.all("phone-numbers/", None).await?, NodeResources::of(&api).await?);
     let (mut plans, mut refused) = (Vec::new(), 0);
     for (number, settings) in wanted {
         let now = there.iter().find(|one| one["number"] == number.as_str());

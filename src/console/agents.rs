@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::auth::{SubmittedForm, Visitor};
 use super::form::Form;
 use super::i18n::Lang;
-use super::numbers::Number;
+use super::number_view::Number;
 use super::page::{Page, bad_form, forbidden, missing, respond};
 use super::view;
 use super::{App, Console};

@@ -9,13 +9,15 @@ use axum::response::{IntoResponse as _, Redirect, Response};
 use super::App;
 use super::auth::{SubmittedForm, Visitor};
 use super::call_row::{self, Row};
-use super::calls_csv;
 use super::form::{Form, Unreadable};
 use super::page::{Page, bad_query, failed, html};
 use super::view;
 use crate::api::{LiveCall, LiveStatus};
 use model::{Direction, Timestamp};
 use store::{CallFilter, CallSort, Compare};
+
+/// Maximum number of calls in a file.
+pub(super) const CSV_MAX: u32 = 10_000;
 
 /// Number of ended calls per page, and maximum number of live ones.
 const PAGE: u32 = 50;
@@ -199,7 +201,7 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
             .map(|(name, query)| SavedFilter { chosen: query == shown, name, query })
             .collect(),
         query: shown,
-        csv_max: format!("{}\u{202f}000", calls_csv::CALLS_MAX / 1_000),
+        csv_max: format!("{}\u{202f}000", CSV_MAX / 1_000),
         party: query.get("party").to_owned(),
         agent: query.get("agent").to_owned(),
         agent_name,

@@ -15,8 +15,6 @@ use super::page::{bad_query, failed};
 use super::{App, Console, calls};
 use store::{CallFilter, CallRecord, StoreError};
 
-/// Maximum number of calls in a file.
-pub(super) const CALLS_MAX: u32 = 10_000;
 /// Number of calls that are read at a time.
 const CHUNK: u32 = 500;
 
@@ -37,7 +35,7 @@ pub(super) async fn download(State(console): App, visitor: Visitor) -> Response 
         Err(unreadable) => return bad_query(&console, &visitor, &unreadable),
     };
     console.apis.api().store.flush().await;
-    let mut export = Export { console, visitor, filter, left: CALLS_MAX };
+    let mut export = Export { console, visitor, filter, left: calls::CSV_MAX };
     let first = match export.next().await {
         Ok(first) => first,
         Err(error) => {

@@ -10,7 +10,8 @@ use uuid::Uuid;
 
 use super::auth::{SubmittedForm, Visitor};
 use super::form::Form;
-use super::numbers::{Number, digits, find_number};
+use super::number_view::Number;
+use super::numbers::{digits, find_number};
 use super::page::{Page, failed, html, missing};
 use super::view::When;
 use super::{App, Console};

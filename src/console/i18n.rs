@@ -101,11 +101,6 @@ impl Lang {
         }
     }
 
-    /// Formats a duration in microseconds.
-    pub(super) fn duration(self, us: i64) -> String {
-        self.decimals(super::view::duration(us))
-    }
-
     /// A count. From five digits on it has the thousands separator of the language.
     pub(super) fn count(self, count: impl ToString) -> String {
         let digits = count.to_string();

@@ -11,84 +11,12 @@ use serde_json::{Value, json};
 use super::agents::{Choice, choices};
 use super::auth::{SubmittedForm, Visitor};
 use super::form::Form;
+use super::number_view::Number;
 use super::page::{Page, bad_form, failed, forbidden, missing, object, respond};
 use super::view;
 use super::{App, Console};
 use crate::api::ApiResponse;
 use model::E164;
-
-/// A number in the number API.
-#[derive(Clone, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Number {
-    pub(super) number: String,
-    /// ISO 3166 code. The browser shows the name in the language of the reader.
-    pub(super) country: String,
-    pub(super) country_name: String,
-    pub(super) alias: String,
-    pub(super) whatsapp_phone_number_id: String,
-    pub(super) whatsapp_business_account: Option<String>,
-    pub(super) verified_name: String,
-    pub(super) platform_type: String,
-    pub(super) quality_rating: String,
-    pub(super) registration: Registration,
-    pub(super) token_invalid: bool,
-    pub(super) configuration_type: String,
-    pub(super) webhook_url: Option<String>,
-    pub(super) calling_enabled: bool,
-    pub(super) answer_url: Option<String>,
-    pub(super) answer_method: String,
-    pub(super) fallback_url: Option<String>,
-    pub(super) fallback_method: String,
-    pub(super) hangup_url: Option<String>,
-    pub(super) hangup_method: String,
-    pub(super) active_agent: Option<String>,
-    /// Whether the agent answers.
-    pub(super) active: bool,
-    pub(super) connected: bool,
-    pub(super) hidden: bool,
-}
-
-#[derive(Clone, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Registration {
-    pub(super) state: String,
-    pub(super) reason: Option<String>,
-    pub(super) retry_after: Option<String>,
-}
-
-impl Number {
-    pub(super) fn formatted(&self) -> String {
-        view::party(&self.number)
-    }
-
-    pub(super) fn is_cloud(&self) -> bool {
-        self.platform_type == "CLOUD_API"
-    }
-
-    pub(super) fn has_agent(&self, id: &str) -> bool {
-        self.active_agent.as_deref() == Some(id)
-    }
-
-    /// Key of the advice for a number that is not rated high. Empty for others.
-    pub(super) fn quality_advice(&self) -> &'static str {
-        match self.tone() {
-            "waiting" => "numbers.quality_medium",
-            "bad" => "numbers.quality_low",
-            _ => "",
-        }
-    }
-
-    /// CSS class of the quality rating.
-    pub(super) fn tone(&self) -> &'static str {
-        match self.quality_rating.to_ascii_lowercase().as_str() {
-            "green" | "high" => "good",
-            "yellow" | "medium" => "waiting",
-            "red" | "low" => "bad",
-            _ => "",
-        }
-    }
-}
 
 #[derive(Deserialize)]
 struct List {

@@ -11,6 +11,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse as _, Redirect, Response};
 
 use super::auth::{Preferences, client, person};
+use super::cookie::{session_cookie, with_cookie};
 use super::form::Form;
 use super::page::{Page, respond};
 use super::{App, Console, sign_in};
@@ -57,7 +58,7 @@ pub(super) async fn begin(State(console): App, headers: HeaderMap, uri: Uri) -> 
     match provider.way(&flow).await {
         Ok(way) => {
             let answer = Redirect::to(way.as_str()).into_response();
-            sign_in::with_cookie(answer, &cookie(&console, &flow.cookie(), AT_MOST.as_secs()))
+            with_cookie(answer, &cookie(&console, &flow.cookie(), AT_MOST.as_secs()))
         }
         Err(error) => error_page(&console, preferences, provider, to, &error.into()).await,
     }
@@ -98,7 +99,7 @@ pub(super) async fn back(State(console): App, request: Request) -> Response {
             if let Ok(go_on) = HeaderValue::from_str(&format!("0; url={to}")) {
                 answer.headers_mut().insert(header::REFRESH, go_on);
             }
-            sign_in::with_cookie(answer, &sign_in::session_cookie(&console, &token))
+            with_cookie(answer, &session_cookie(&console, &token))
         }
         Err(no) => {
             if no.is_refusal() {
@@ -108,7 +109,7 @@ pub(super) async fn back(State(console): App, request: Request) -> Response {
         }
     };
     // A flow is valid once.
-    sign_in::with_cookie(answer, &cookie(&console, "", 0))
+    with_cookie(answer, &cookie(&console, "", 0))
 }
 
 /// Reason why a sign-in failed.

@@ -9,8 +9,8 @@ use axum::response::{IntoResponse as _, Redirect, Response};
 use serde_json::Value;
 
 use super::auth::{AnonymousForm, Preferences, client};
+use super::cookie::{session_cookie, with_cookie};
 use super::page::{Page, respond};
-use super::sign_in::{session_cookie, with_cookie};
 use super::{App, Console};
 use engine::people::{Credentials, NAME_MAX, PASSWORD_MIN, PeopleError, SetUpError};
 use model::Secret;

@@ -10,9 +10,9 @@ use serde_json::json;
 use url::Url;
 
 use super::auth::{self, Preferences, SubmittedForm, Visitor};
+use super::cookie::{cookie, with_cookie};
 use super::form::Form;
 use super::page::{Page, failed, forbidden, respond};
-use super::sign_in::{cookie, with_cookie};
 use super::{App, Console};
 use crate::api::session;
 use engine::people::Token;

@@ -48,6 +48,13 @@ pub(super) fn duration(us: i64) -> String {
     }
 }
 
+impl Lang {
+    /// Formats a duration in microseconds.
+    pub(super) fn duration(self, us: i64) -> String {
+        self.decimals(duration(us))
+    }
+}
+
 /// A phone number with a plus. Other texts are unchanged.
 pub(super) fn party(text: &str) -> String {
     match !text.is_empty() && text.len() <= 15 && text.bytes().all(|b| b.is_ascii_digit()) {

@@ -1,6 +1,6 @@
 //! Builds the services of a node in dependency order and connects them.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::UdpSocket;
 use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -12,11 +12,13 @@ use tokio_util::task::TaskTracker;
 use tracing::warn;
 
 use super::connections::Connections;
-use super::fleet::{self, Forwarder, PeerRequests, Place};
+use super::fleet::{self, Forwarder, Place};
 use super::ledger::{self, StoredKeys};
 use super::live::Live;
 use super::operator::{Drain, ThisNode, node_load};
+use super::peer_requests::PeerRequests;
 use super::reload::{Loader, Parts, Reloader, Tunables};
+use super::settings::{Bound, base_url, call_settings, host, https_url, webhook_config};
 use super::shared_counts::SharedCounts;
 use super::shared_feed;
 use super::upgrade::Predecessor;
@@ -42,11 +44,12 @@ use engine::call::news::CallNews;
 use engine::call::phones::Phones;
 use engine::call::recordings::Copies;
 use engine::call::rooms::Rooms;
-use engine::call::seats::{RoomHosting, Seats};
+use engine::call::seats::Seats;
+use engine::call::seats::host::RoomHosting;
 use engine::call::walk::Walker;
 use engine::call::{
-    CallSettings, Dialer, Outbox, OutboxLimits, PermissionService, Recordings, RecordingsConfig,
-    Registry, RejectThread, Services, farewell, orphan,
+    Dialer, Outbox, OutboxLimits, PermissionService, Recordings, RecordingsConfig, Registry,
+    RejectThread, Services, farewell, orphan,
 };
 use engine::cluster::{LostNodes, NodeReaper};
 use engine::config::Config;
@@ -62,8 +65,7 @@ use engine::openid::Provider;
 use engine::people::{People, SetUp, UserSettings};
 use engine::shared_settings::SharedSettings;
 use engine::stream::Streams;
-use engine::webhook::{self, WebhookConfig, WebhookHandler};
-use machine::MachineLimits;
+use engine::webhook::{self, WebhookHandler};
 use media::turn::TurnServer;
 use media::{Media, MediaConfig, Mixer};
 use model::AuthId;
@@ -819,31 +821,6 @@ fn speech(
     Ok((library, recognisers, voices))
 }
 
-/// Returns the call settings of a configuration. `transcribes` is whether a recogniser can
-/// transcribe recordings.
-pub fn call_settings(config: &Config, transcribes: bool) -> CallSettings {
-    let limits = MachineLimits {
-        accept_wait_ms: config.media.accept_wait_ms,
-        max_call_ms: config.limits.max_call_seconds.saturating_mul(1000),
-        fetch_ms: config.answer.timeout_ms,
-        allow_wa_bridge: config.limits.allow_wa_bridge,
-        sip_host: host(config, Bound { public: config.listen.public, https: config.listen.https }),
-        can_transcribe: transcribes,
-        allow_plain_urls: config.answer.allow_insecure,
-        ..MachineLimits::default()
-    };
-    CallSettings { limits, max_body: config.answer.max_body_bytes }
-}
-
-/// Webhook secrets of a configuration.
-pub(super) fn webhook_config(config: &Config) -> WebhookConfig {
-    WebhookConfig {
-        app_secret: config.meta.app_secret.clone(),
-        app_secret_previous: config.meta.app_secret_previous.clone(),
-        verify_token: config.meta.verify_token.clone(),
-    }
-}
-
 /// The node's only main account, whose owner is its operator. `None` if several share the node.
 fn only_account(config: &Config) -> Option<AuthId> {
     let mut main = config.accounts.iter().filter(|account| account.parent.is_none());
@@ -1027,39 +1004,6 @@ fn sign_up_window(config: &Config, simulated: bool) -> Option<SignUpWindow> {
         (false, None) => return None,
     };
     Some(SignUpWindow { url, app_id, config_id })
-}
-
-/// Addresses of the listeners that clients use.
-#[derive(Clone, Copy)]
-struct Bound {
-    public: SocketAddr,
-    https: Option<SocketAddr>,
-}
-
-/// Host name or address at which this node is reachable for others.
-fn host(config: &Config, bound: Bound) -> String {
-    let named = config.public.base_url.as_ref().and_then(|url| url.host_str()).map(str::to_owned);
-    named.unwrap_or_else(|| bound.https.unwrap_or(bound.public).ip().to_string())
-}
-
-/// Base URL at which this node is reachable for others, without a trailing slash.
-fn base_url(config: &Config, bound: Bound) -> String {
-    match (&config.public.base_url, bound.https) {
-        (Some(url), _) => url.as_str().trim_end_matches('/').to_owned(),
-        (None, Some(_)) => https_url(config, bound),
-        (None, None) => format!("http://{}", bound.public),
-    }
-}
-
-/// The base URL with https, even if `public.base_url` has another scheme.
-fn https_url(config: &Config, bound: Bound) -> String {
-    let port = bound.https.map_or(443, |https| https.port());
-    match &config.public.base_url {
-        Some(url) if url.scheme() == "https" => url.as_str().trim_end_matches('/').to_owned(),
-        Some(url) if port == 443 => format!("https://{}", url.host_str().unwrap_or_default()),
-        Some(url) => format!("https://{}:{port}", url.host_str().unwrap_or_default()),
-        None => format!("https://{}", bound.https.unwrap_or(bound.public)),
-    }
 }
 
 /// The error of a listener that could not be bound. `key` names its address in the configuration.

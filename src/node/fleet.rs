@@ -1,6 +1,6 @@
 //! Connects the node to a fleet, if `[cluster] peer` is set.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -19,46 +19,38 @@ use percent_encoding::percent_decode_str;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
-use tower::ServiceExt as _;
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
 use super::StartError;
-use super::live::Live;
-use super::operator::ThisNode;
-use super::shared_counts::{self, SharedCounts};
-use super::shared_feed;
 use crate::api::server::Peer;
 use crate::api::{
-    FileElsewhere, LiveCall, LiveCalls as _, LiveList, NodeState, NodeStatus, listener_error,
-    name_silent,
+    FileElsewhere, LiveCall, LiveList, NodeState, NodeStatus, listener_error, name_silent,
 };
-use crate::phone::{self, PhoneListener};
 use engine::admission::{Gate, UnitCounts};
 use engine::call::queues::Waiting;
 use engine::call::rooms::{OtherRooms, RoomList, RoomView, Rooms};
-use engine::call::seats::{ByteStream, NoAnswer, RoomHosting};
+use engine::call::seats::NoAnswer;
 use engine::call::{Dialer, Registry};
 use engine::cluster::{
-    self, About, Cluster, FleetClaims, FleetRooms, JoinOptions, NodeReaper, PeerHandler, PeerTimes,
-    Peers, RunState, has_members,
+    self, About, Cluster, FleetClaims, FleetRooms, JoinOptions, NodeReaper, PeerTimes, Peers,
+    RunState, has_members,
 };
 use engine::config::Config;
-use engine::feed::Feed;
 use engine::inbox::Inbox;
 use engine::shared_settings::SharedSettings;
-use engine::webhook::{self, SignedWebhook, Unreachable, WebhookHandler};
+use engine::webhook::Unreachable;
 use machine::RoomKind;
 use model::metric::{self, unit};
 use model::{AuthId, CallUuid, Clock, Health};
 use store::{Database, NodeLock, Scope, Store, StoreError, node_of_owner};
 
 /// Header with the client's address in a forwarded request. Only other nodes can send it.
-const CLIENT: HeaderName = HeaderName::from_static("x-offhook-client");
+pub(super) const CLIENT: HeaderName = HeaderName::from_static("x-offhook-client");
 
 /// Path at which a node is notified that settings have changed. It responds when the new settings
 /// are in effect.
-const SETTINGS: &str = "/settings";
+pub(super) const SETTINGS: &str = "/settings";
 
 /// Maximum time that the response to a change waits for the other nodes.
 const SETTINGS_TIME: Duration = Duration::from_secs(1);
@@ -68,30 +60,30 @@ const APPLIED: HeaderName = HeaderName::from_static("x-offhook-applied");
 
 /// Path at which a node is notified that another one has stored messages that its agents must
 /// answer.
-const TURNS: &str = "/turns";
+pub(super) const TURNS: &str = "/turns";
 
 /// Path of the request that announces that the sender is draining. The receiver adopts the sender's
 /// waiting calls.
-const WAITING: &str = "/waiting";
+pub(super) const WAITING: &str = "/waiting";
 
 /// Timeout for another node to adopt the waiting calls of this node when it drains.
 const HAND_OVER_TIME: Duration = Duration::from_secs(10);
 
 /// Path at which a node lists the live calls of an account.
-const LIVE: &str = "/live";
+pub(super) const LIVE: &str = "/live";
 
 /// Maximum number of live calls per node in a list of all nodes. The newest ones are used, which
 /// are about 2 MB.
-const LIVE_MAX: usize = 5_000;
+pub(super) const LIVE_MAX: usize = 5_000;
 
 /// Path at which a node lists its live rooms.
-const ROOMS: &str = "/rooms";
+pub(super) const ROOMS: &str = "/rooms";
 
 /// Maximum number of rooms per node in a list of all nodes.
-const ROOMS_MAX: usize = 1_000;
+pub(super) const ROOMS_MAX: usize = 1_000;
 
 /// Path at which a node returns its status.
-const NODE: &str = "/node";
+pub(super) const NODE: &str = "/node";
 
 /// Timeout for another node to return its status.
 const STATUS_TIME: Duration = Duration::from_millis(300);
@@ -527,163 +519,6 @@ fn remove_hop_headers(headers: &mut HeaderMap) {
     headers.remove("keep-alive");
 }
 
-/// Responds to the requests of other nodes.
-pub(super) struct PeerRequests {
-    pub(super) cluster: Arc<Cluster>,
-    pub(super) webhooks: Arc<WebhookHandler<Registry>>,
-    pub(super) node: Arc<ThisNode>,
-    pub(super) inbox: Inbox,
-    pub(super) feed: Feed,
-    pub(super) live: Arc<Live>,
-    pub(super) rooms: Rooms,
-    pub(super) hosting: RoomHosting,
-    pub(super) dialer: Dialer,
-    pub(super) phones: PhoneListener,
-    pub(super) counts: SharedCounts,
-    pub(super) settings: Arc<SharedSettings>,
-    /// The routes of the public listener, without forwarding, so that a request is forwarded only
-    /// once.
-    pub(super) router: Router,
-}
-
-impl PeerRequests {
-    /// Responds to a client's request that another node has received.
-    fn rest(&self, mut request: Request<Bytes>) -> BoxFuture<'static, Response<Body>> {
-        let router = self.router.clone();
-        let path = request.uri().path_and_query().map_or("", |path| path.as_str());
-        let Some(Ok(uri)) = path.strip_prefix(cluster::REST).map(str::parse::<Uri>) else {
-            return empty(StatusCode::BAD_REQUEST);
-        };
-        *request.uri_mut() = uri;
-        let client = request.headers_mut().remove(CLIENT);
-        let client = client.and_then(|client| client.to_str().ok()?.parse::<IpAddr>().ok());
-        if let Some(client) = client {
-            request.extensions_mut().insert(Peer(client));
-        }
-        Box::pin(async move {
-            let Ok(response) = router.oneshot(request.map(Body::from)).await;
-            response
-        })
-    }
-}
-
-fn empty(status: StatusCode) -> BoxFuture<'static, Response<Body>> {
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = status;
-    Box::pin(std::future::ready(response))
-}
-
-impl PeerHandler for PeerRequests {
-    fn handle(&self, sender: Uuid, request: Request<Bytes>) -> BoxFuture<'static, Response<Body>> {
-        match request.uri().path() {
-            cluster::WEBHOOK => {
-                let (head, body) = request.into_parts();
-                let webhook = SignedWebhook { body, headers: head.headers };
-                empty(webhook::handle_forwarded(&self.webhooks, &webhook))
-            }
-            cluster::CALLS => {
-                let (head, body) = request.into_parts();
-                let (webhooks, headers) = (self.webhooks.clone(), head.headers);
-                let taken = async move {
-                    let webhook = SignedWebhook { body, headers };
-                    webhook::handle_handed_over(&webhooks, &webhook).await
-                };
-                // Not cancelled with the connection: a call that was claimed must begin.
-                let taken = tokio::spawn(taken);
-                Box::pin(async move {
-                    empty(taken.await.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)).await
-                })
-            }
-            SETTINGS => {
-                let settings = self.settings.clone();
-                Box::pin(async move {
-                    let caught_up = settings.catch_up().await;
-                    empty(match caught_up {
-                        Ok(_) => StatusCode::OK,
-                        Err(_) => StatusCode::SERVICE_UNAVAILABLE,
-                    })
-                    .await
-                })
-            }
-            shared_feed::FEED => empty(match shared_feed::receive(&self.feed, request.body()) {
-                true => StatusCode::OK,
-                false => StatusCode::BAD_REQUEST,
-            }),
-            LIVE => {
-                let account = String::from_utf8_lossy(request.body());
-                let mut calls = self.live.list(&Scope::of(AuthId::from(&*account)));
-                calls.truncate(LIVE_MAX);
-                let calls = serde_json::to_vec(&calls).unwrap_or_default();
-                Box::pin(std::future::ready(Response::new(Body::from(calls))))
-            }
-            ROOMS => {
-                let (status, rooms) = match serde_json::from_slice::<RoomQuery>(request.body()) {
-                    Ok(RoomQuery { account, kind }) => {
-                        let mut rooms = self.rooms.list(&Scope::of(account), kind);
-                        rooms.truncate(ROOMS_MAX);
-                        (StatusCode::OK, serde_json::to_vec(&rooms).unwrap_or_default())
-                    }
-                    Err(_) => (StatusCode::BAD_REQUEST, Vec::new()),
-                };
-                let mut response = Response::new(Body::from(rooms));
-                *response.status_mut() = status;
-                Box::pin(std::future::ready(response))
-            }
-            TURNS => {
-                self.inbox.turns().notify_stored();
-                empty(StatusCode::OK)
-            }
-            WAITING => {
-                let sender = self.cluster.others().into_iter().find(|other| other.run == sender);
-                let dialer = self.dialer.clone();
-                Box::pin(async move {
-                    let adopted = match sender {
-                        Some(sender) => dialer.adopt(&sender.owner()).await,
-                        None => return empty(StatusCode::NOT_FOUND).await,
-                    };
-                    empty(match adopted {
-                        Ok(calls) => {
-                            info!(calls, "adopted waiting calls of a draining node");
-                            StatusCode::OK
-                        }
-                        Err(error) => {
-                            warn!(%error, "failed to adopt waiting calls");
-                            StatusCode::SERVICE_UNAVAILABLE
-                        }
-                    })
-                    .await
-                })
-            }
-            shared_counts::COUNTS => empty(match self.counts.receive(request.body()) {
-                true => StatusCode::OK,
-                false => StatusCode::BAD_REQUEST,
-            }),
-            phone::PEER_PATH => match self.phones.answer_peer(sender, request.body()) {
-                Some(answer) => Box::pin(std::future::ready(Response::new(Body::from(answer)))),
-                None => empty(StatusCode::BAD_REQUEST),
-            },
-            NODE => {
-                let status = serde_json::to_vec(&self.node.status()).unwrap_or_default();
-                Box::pin(std::future::ready(Response::new(Body::from(status))))
-            }
-            cluster::WANT => match serde_json::from_slice::<Vec<&str>>(request.body()) {
-                Ok(keys) => {
-                    self.cluster.give(&keys);
-                    empty(StatusCode::OK)
-                }
-                Err(_) => empty(StatusCode::BAD_REQUEST),
-            },
-            path if path.starts_with(cluster::REST) => self.rest(request),
-            _ => empty(StatusCode::NOT_FOUND),
-        }
-    }
-
-    fn serve_seats(&self, from: Uuid, stream: Box<dyn ByteStream>) -> BoxFuture<'static, ()> {
-        let hosting = self.hosting.clone();
-        Box::pin(async move { hosting.serve(from, stream).await })
-    }
-}
-
 /// Waits until the fleet gives out units, with a timeout of some seconds.
 pub(super) async fn wait_until_settled(cluster: &Cluster) {
     if tokio::time::timeout(SETTLE_TIME, cluster.settled()).await.is_err() {
@@ -750,9 +585,9 @@ pub(super) async fn add_live_calls(
 
 /// A request for the rooms of a node.
 #[derive(Serialize, Deserialize)]
-struct RoomQuery {
-    account: AuthId,
-    kind: RoomKind,
+pub(super) struct RoomQuery {
+    pub(super) account: AuthId,
+    pub(super) kind: RoomKind,
 }
 
 /// The rooms of the other nodes.

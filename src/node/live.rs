@@ -15,7 +15,8 @@ use crate::api::{
 use egress::{CustomerUrl, Guard};
 use engine::admission::{Gate, NumberEntry};
 use engine::call::course::Course;
-use engine::call::dialer::{CallOrder, Dialer, NotPlaced};
+use engine::call::dialer::{CallOrder, Dialer};
+use engine::call::queues::NotPlaced;
 use engine::call::streams::StreamView;
 use engine::call::{self, Registry};
 use engine::cluster::Cluster;

@@ -24,8 +24,10 @@ mod live;
 mod operator;
 #[cfg(feature = "otel")]
 mod otel;
+mod peer_requests;
 mod reload;
 mod routes;
+mod settings;
 mod shared_counts;
 mod shared_feed;
 mod upgrade;
@@ -41,14 +43,14 @@ use tokio_util::task::TaskTracker;
 
 use crate::api::server::Pause;
 use engine::admission::book::OpenError;
-use engine::call::seats::RoomHosting;
+use engine::call::seats::host::RoomHosting;
 use engine::call::{Outbox, Recordings, Registry};
 use media::Media;
 use store::Store;
 
-pub use build::call_settings;
 pub use drain::{Signals, until_stopped};
 pub use reload::Loader;
+pub use settings::call_settings;
 pub use upgrade::{
     Predecessor, TakeOverError, UpgradeProgress, UpgradeRequest, notify_ready, request_upgrade,
     until_replaced,

@@ -14,7 +14,7 @@ use tokio::signal::unix::Signal;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::build;
+use super::settings;
 use crate::api::{ConfigFinding, ReloadOutcome, ReloadSummary};
 use engine::admission::book::Keeper;
 use engine::call::Services;
@@ -260,8 +260,8 @@ impl Inner {
         }
         let transcribes = parts.services.recordings.can_transcribe();
         self.people(config);
-        parts.services.settings.store(Arc::new(build::call_settings(config, transcribes)));
-        (parts.set_webhook_secrets)(&build::webhook_config(config));
+        parts.services.settings.store(Arc::new(settings::call_settings(config, transcribes)));
+        (parts.set_webhook_secrets)(&settings::webhook_config(config));
         parts.inbox.webhooks().replace_configured(&config.webhooks);
         // Until the new owners are stored, nothing that a former owner has set is used.
         if let Err(error) = tokio::runtime::Handle::current().block_on(parts.inbox.router().claim())

@@ -24,7 +24,7 @@ use uuid::Uuid;
 
 use super::Inner;
 use super::message::{FromPhone, NodeMessage, RequestError};
-use super::session::command;
+use super::session::{command, session_hash};
 use engine::call::phones::{Owner, Registration, RegistrationId, ToPhone};
 use engine::cluster::Cluster;
 use model::{AuthId, CallUuid, EndpointId, EndpointName};
@@ -117,11 +117,6 @@ pub(super) struct PhoneFleet {
     tables: Mutex<Tables>,
     /// Version of this node's table. Incremented by each change.
     version: AtomicU64,
-}
-
-/// Returns the hash by which nodes identify a phone that reclaims its calls.
-pub(super) fn session_hash(secret: &str) -> String {
-    hex::encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, secret.as_bytes()))
 }
 
 impl PhoneFleet {

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use engine::call::phones::ToPhone;
+use engine::call::web::PhoneCommandError;
 use model::CallUuid;
 use model::Secret;
 
@@ -323,6 +324,17 @@ impl<'a> From<&'a ToPhone> for NodeMessage<'a> {
     }
 }
 
+impl From<PhoneCommandError> for RequestError {
+    fn from(error: PhoneCommandError) -> Self {
+        match error {
+            PhoneCommandError::NoCall => Self::new("no_call", "this phone has no such call"),
+            PhoneCommandError::NotRinging => {
+                Self::new("not_ringing", "the call no longer rings here")
+            }
+        }
+    }
+}
+
 impl<'a> From<&'a RequestError> for NodeMessage<'a> {
     fn from(trouble: &'a RequestError) -> Self {
         Self::Error {
@@ -337,7 +349,7 @@ impl<'a> From<&'a RequestError> for NodeMessage<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use engine::call::captions::{Caption, Speaker};
+    use engine::call::caption::{Caption, Speaker};
 
     #[test]
     fn messages_are_parsed_or_refused_without_leaking_secrets() {

@@ -11,7 +11,6 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 use uuid::Uuid;
 
-use super::fleet::session_hash;
 use super::message::{FromPhone, NodeMessage, Password, RequestError};
 use super::sessions::Resumed;
 use super::transfer::transfer;
@@ -615,7 +614,7 @@ pub(super) fn command(
     let on = |call: CallUuid, act: &dyn Fn(&LiveCall) -> Result<(), PhoneCommandError>| {
         let done =
             inner.registry.get(call).ok_or(PhoneCommandError::NoCall).and_then(|call| act(&call));
-        done.map_err(|why| refusal(why).about(call))
+        done.map_err(|why| RequestError::from(why).about(call))
     };
     let mute = |call, reason, is_on| on(call, &|live| live.mute(place, reason, is_on));
     Ok(match said {
@@ -759,13 +758,9 @@ fn keys(digits: &str) -> Result<Vec<Digit>, RequestError> {
         .ok_or(RequestError::new("bad_digits", "digits is 1 to 64 of 0-9, * and #"))
 }
 
-pub(super) fn refusal(why: PhoneCommandError) -> RequestError {
-    match why {
-        PhoneCommandError::NoCall => RequestError::new("no_call", "this phone has no such call"),
-        PhoneCommandError::NotRinging => {
-            RequestError::new("not_ringing", "the call no longer rings here")
-        }
-    }
+/// Returns the hash by which nodes identify a phone that reclaims its calls.
+pub(super) fn session_hash(secret: &str) -> String {
+    hex::encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, secret.as_bytes()))
 }
 
 fn denied(reason: Reason) -> RequestError {

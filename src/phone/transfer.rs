@@ -4,7 +4,6 @@
 
 use super::Inner;
 use super::message::RequestError;
-use super::session::refusal;
 use engine::call::SendOutcome;
 use engine::call::phones::{Owner, RegistrationId};
 use engine::call::web::PhoneCommandError;
@@ -20,8 +19,9 @@ pub(super) fn transfer(
     to: &str,
 ) -> Result<(), RequestError> {
     let no = |code, why| RequestError::new(code, why).about(call);
-    let live = inner.registry.get(call).ok_or(PhoneCommandError::NoCall).map_err(refusal)?;
-    live.is_with(place).map_err(|why| refusal(why).about(call))?;
+    let live =
+        inner.registry.get(call).ok_or(PhoneCommandError::NoCall).map_err(RequestError::from)?;
+    live.is_with(place).map_err(|why| RequestError::from(why).about(call))?;
     let outbound = live
         .setup
         .outbound

@@ -7,8 +7,7 @@ use std::time::Instant;
 use engine::admission::permission::{Engaged, Event as PermissionEvent, PairKey};
 use engine::admission::{Admitted, NumberEntry};
 use engine::call::binding::Party as _;
-use engine::call::dialer::NotPlaced;
-use engine::call::queues::{Exit, Rules, Waiting};
+use engine::call::queues::{Exit, NotPlaced, Rules, Waiting};
 
 use machine::{CallSetup, CallTime, CallUrls, Command, Input, Outbound, orphan_summary};
 use model::{CallType, CallUuid, Direction, E164, HangupCause, Method};

@@ -89,7 +89,7 @@ impl World {
             call.farewell = Some(action);
         }
         let before = call.asked.take().map(|(before, _)| before);
-        let deadline = call.stepper.answer_window(action);
+        let deadline = call.clock.answer_window(action);
         let request =
             self.request(call.ix, action, RequestOwner::Call(call.uuid), deadline, before);
         call.asked = Some((request, action));

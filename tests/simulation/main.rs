@@ -9,7 +9,7 @@
 //!
 //! Everything that makes decisions is the program's own code: the webhook handler (`webhook::Door`:
 //! JSON, duplicates, tombstones, age), the gate with its slots and calls per second, the call
-//! machine as the shell steps it (`call::step`), the queues of calls to be placed (`call::queues`),
+//! machine as the shell steps it (`Machine::step`), the queues of calls to be placed (`call::queues`),
 //! permissions, the mapping of Meta's events to calls (`call::binding`), retries at Graph
 //! (`meta::Asking`, `Policy`, `Budget`, `classify`), the schedule of callbacks
 //! (`answer::next_pause`), the closing of orphans (`call::orphan::closing`), the XML validator, the

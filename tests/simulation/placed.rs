@@ -2,7 +2,7 @@
 //! permissions and the known calls at Meta.
 
 use engine::admission::Reason;
-use engine::call::dialer::NotPlaced;
+use engine::call::queues::NotPlaced;
 use engine::meta::Action;
 use engine::webhook::Effect;
 use model::{AuthId, CallUuid, HangupCause};

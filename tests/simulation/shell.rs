@@ -10,13 +10,13 @@ use std::time::Duration;
 use engine::admission::Slot;
 use engine::admission::permission::{self, Engaged};
 use engine::call::binding::CallKey;
-use engine::call::step::{Step, Stepper};
+use engine::call::call_clock::CallClock;
 use machine::log;
 use machine::replay::replay;
 use machine::{
     BLegEvent, CallSetup, CallState, CallTime, DialError, FetchFailure, FetchId, FetchResponse,
-    GraphAction, GraphOutcome, Input, MediaCommand, Output, PlayId, RecordingEndReason,
-    RecordingEvent, VoiceEvent,
+    GraphAction, GraphOutcome, Input, Machine, MachineStep, MediaCommand, Output, PlayId,
+    RecordingEndReason, RecordingEvent, VoiceEvent,
 };
 use model::{CallUuid, Direction, HangupCause, Leg, Wacid};
 use store::CallEnd;
@@ -35,7 +35,8 @@ pub struct Call {
     pub view: Arc<View>,
     pub wacid: Option<Wacid>,
     pub setup: CallSetup,
-    pub stepper: Stepper,
+    machine: Machine,
+    pub clock: CallClock,
     leg: Option<FakeLeg>,
     /// The node has an SDP answer to send.
     pub has_sdp: bool,
@@ -82,7 +83,11 @@ impl Call {
     }
 
     pub fn state(&self) -> Option<CallState> {
-        self.stepper.machine().state()
+        self.machine.state()
+    }
+
+    fn deadline(&self) -> Option<std::time::Instant> {
+        self.clock.deadline(&self.machine)
     }
 
     pub fn is_closing(&self) -> bool {
@@ -140,7 +145,7 @@ impl World {
             }
             Err(Interruption::Panic) => {
                 let (uuid, view, setup) = (call.uuid, call.view.clone(), call.setup.clone());
-                let (arrived, answered) = (call.stepper.arrived(), call.answered);
+                let (arrived, answered) = (call.clock.arrived(), call.answered);
                 self.note(format_args!("call {uuid}: PANIC"));
                 self.watch.panicked(uuid);
                 // As in the real code, the slot is freed while the task unwinds.
@@ -166,7 +171,8 @@ impl World {
             ix,
             view,
             wacid: setup.wacid.clone(),
-            stepper: Stepper::new(arrived),
+            machine: Machine::new(),
+            clock: CallClock::new(arrived),
             leg: has_media.then(FakeLeg::default),
             has_sdp: has_media,
             asked: None,
@@ -189,7 +195,7 @@ impl World {
             let (life, call) = (self.life, call.uuid);
             self.after(us, Event::HangUpOverApi { life, call });
         }
-        let at = call.stepper.arrived();
+        let at = call.clock.arrived();
         let setup = Box::new(call.setup.clone());
         let first = match call.setup.direction {
             Direction::Inbound => Input::Offered { setup },
@@ -231,18 +237,18 @@ impl World {
         {
             call.farewell = None;
         }
-        let overdue = call.stepper.deadline().is_some_and(|due| due < at);
+        let overdue = call.deadline().is_some_and(|due| due < at);
         let was = call.state();
         let accepted = matches!(
             &input,
             Input::Graph { action: GraphAction::Accept, outcome }
                 if *outcome == GraphOutcome::Done
         );
-        let step = call.stepper.step(at, input);
+        let step = call.machine.step(call.clock.time_at(at), input);
         if let Some((asked, _)) = call.asked.filter(|(_, action)| step.overtakes(*action)) {
             self.overtake(asked);
         }
-        let Step { at, logged, outputs, worth_a_line } = step;
+        let MachineStep { at, logged, outputs, worth_a_line } = step;
         self.note(format_args!("call {}: {logged} ({was:?} to {:?})", call.ix, call.state()));
         if worth_a_line && let Some(log) = &mut call.log {
             log.push_str(&log::entry_line(at, &logged, &outputs).expect("JSON"));
@@ -269,7 +275,7 @@ impl World {
     /// Schedules the machine's next deadline.
     fn arm(&mut self, call: &mut Call) {
         call.turn += 1;
-        let Some(deadline) = call.stepper.deadline() else { return };
+        let Some(deadline) = call.deadline() else { return };
         let until = deadline.saturating_duration_since(self.instant());
         let us = u64::try_from(until.as_micros()).expect("a while");
         let late = if self.rng.chance(300) { self.rng.between(0, 3 * MS) } else { 0 };

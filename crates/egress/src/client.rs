@@ -26,8 +26,7 @@ use super::body::Reader;
 use super::connect::{ConnectTimes, Connector, SilentConnections, WithTimeout};
 use super::guard::{Guard, Refusal};
 use super::resolve::{Resolve, Resolver, SystemResolver};
-use super::socket::tls_for_sockets;
-use super::tls::client_tls_with;
+use super::tls::{client_tls_with, tls_for_sockets};
 use super::url::CustomerUrl;
 use model::Clock;
 

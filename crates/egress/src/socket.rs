@@ -4,7 +4,6 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -135,12 +134,6 @@ fn upgrade_request(url: &CustomerUrl, headers: HeaderMap) -> Result<Request<()>,
     let key = HeaderValue::try_from(generate_key());
     headers.insert(SEC_WEBSOCKET_KEY, key.map_err(|e| invalid(e.to_string()))?);
     Ok(request)
-}
-
-/// Restricts a TLS configuration to HTTP/1.1, the only protocol that upgrades to WebSocket here.
-pub(super) fn tls_for_sockets(mut tls: rustls::ClientConfig) -> Arc<rustls::ClientConfig> {
-    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Arc::new(tls)
 }
 
 /// Returns `true` if a received message exceeded the size limit. The close code for this is 1009.

@@ -59,6 +59,12 @@ pub(super) fn client_tls_with(
     config_with_roots(Arc::new(store))
 }
 
+/// Restricts a TLS configuration to HTTP/1.1, the only protocol that upgrades to WebSocket here.
+pub(super) fn tls_for_sockets(mut tls: ClientConfig) -> Arc<ClientConfig> {
+    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Arc::new(tls)
+}
+
 fn config_with_roots(roots: Arc<RootCertStore>) -> Result<ClientConfig, rustls::Error> {
     let tls = ClientConfig::builder_with_provider(Arc::new(
         rustls::crypto::aws_lc_rs::default_provider(),

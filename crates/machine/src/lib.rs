@@ -3,6 +3,7 @@
 //! An [`Input`] is something that happened to the call. An [`Output`] is an action that the call
 //! driver of the node performs. [`Machine::handle`] takes an input, [`Machine::poll`] returns the
 //! outputs, and [`Machine::poll_timeout`] returns the time of the next timer.
+//! [`Machine::step`] does all of it for one input.
 //!
 //! The machine uses no clock, socket, lock or random number generator. It depends on its inputs and
 //! their times alone, and therefore an event log can be replayed ([`replay`]).
@@ -67,7 +68,7 @@ pub use contract::{
     TrackCommand, TranscriptOrder, VoiceEvent, recording_params, set_mpc_duration, sip_header_name,
     transcription_callback,
 };
-pub use machine::Machine;
+pub use machine::{Machine, MachineStep};
 pub use orphan::{add_participant_failed, orphan_participant_params, orphan_summary};
 pub use snapshot::{Field, Line, SNAPSHOT_FIELDS, Segment};
 pub use timers::Timer;

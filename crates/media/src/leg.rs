@@ -223,19 +223,6 @@ impl Leg {
         }
     }
 
-    /// Processes a datagram of this leg: either authenticated STUN, or any other datagram from an
-    /// address that has sent authenticated STUN.
-    pub(super) fn receive(
-        &mut self,
-        now: Instant,
-        from: SocketAddr,
-        datagram: &[u8],
-        out: &mut SendBuffer,
-    ) {
-        let (network, mut handler) = self.split();
-        network.receive(now, from, datagram, &mut handler, out);
-    }
-
     /// Runs the leg's 20 ms tick: timers, and the packets that are due.
     pub(super) fn tick(&mut self, now: Instant, out: &mut SendBuffer) {
         self.inbound.tick(now, &self.reporter);

@@ -21,12 +21,11 @@ use model::is_local_host;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use super::caller::{
-    CallEvent, CallEventKind, CallEvents, CallOutcome, CallScript, HangupRule, KeysStart,
-    parse_keys,
-};
+use super::call_message::CallMsg;
+pub use super::call_request::CallRequest;
+use super::caller::{CallEvent, CallEventKind, CallEvents, CallOutcome, CallScript, HangupRule};
+use super::keys::parse_keys;
 use super::load::{Load, LoadRequest};
-use super::meta::call::CallMsg;
 use super::meta::chat::MessageRequest;
 use super::meta::permissions::AnswerRequest;
 use super::world::SimNumber;
@@ -38,32 +37,6 @@ const BODY_BYTES_MAX: usize = 160 << 20;
 pub const HOLD_MAX: f64 = 86_400.0;
 /// Report lines of a load that are buffered for a slow reader.
 const LOAD_LINES_MAX: usize = 64;
-
-/// Body of `POST /_sim/calls`. All members are optional.
-#[derive(Clone, Default, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct CallRequest {
-    /// The business number. An unknown number needs `phone_number_id` and `waba` as well.
-    pub to: Option<String>,
-    pub phone_number_id: Option<String>,
-    pub waba: Option<String>,
-    pub from: Option<String>,
-    pub name: Option<String>,
-    /// Base URL of the node.
-    pub node: Option<String>,
-    pub api_key: Option<String>,
-    pub app_secret: Option<String>,
-    pub verify_token: Option<String>,
-    pub dtmf: Option<String>,
-    pub keys_start: KeysStart,
-    /// A WAV file in Base64, played after the answer.
-    pub say: Option<String>,
-    pub record: bool,
-    /// Hangs up this many seconds after the answer. Without it, hangs up when the call is quiet.
-    pub hold_s: Option<f64>,
-    /// Whether the user stays on the line and never hangs up.
-    pub stay: bool,
-}
 
 pub(crate) fn router() -> Router<Arc<World>> {
     Router::new()

@@ -11,8 +11,8 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 
 use super::World;
+use super::call_message::{CallMsg, NodeEvent};
 use super::client::{self, Lines};
-use super::meta::call::CallMsg;
 use model::{CallUuid, HangupCause};
 
 /// Maximum length of a line. Lines may contain whole documents.
@@ -25,34 +25,6 @@ const TEXT_MAX: usize = 2_000;
 const PAUSE: Duration = Duration::from_millis(200);
 /// Number of recent calls of a caller that are searched for a call.
 const CALLS_READ: usize = 5;
-
-/// An event from the node's log.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum NodeEvent {
-    /// The node's record of the call was found.
-    Found {
-        call_uuid: String,
-    },
-    Instruction {
-        element: String,
-        line: u32,
-        outcome: String,
-        note: String,
-    },
-    /// A sound begins: the text that is spoken, or the URL of a file.
-    Sound {
-        text: String,
-    },
-    Concluded {
-        cause: String,
-    },
-    /// The node refused a request for its log or its records with this status.
-    LogRefused {
-        status: u16,
-    },
-    /// The log has ended or cannot be read.
-    LogEnded,
-}
 
 /// Extracts the call UUID from `biz_opaque_callback_data`, which has the form
 /// `oh1.<CallUUID>.<node_id>`.

@@ -21,12 +21,15 @@
 )]
 #![forbid(unsafe_code)]
 
+mod call_message;
+mod call_request;
 pub mod caller;
 pub mod client;
 pub mod control;
 pub mod demo;
 mod event_log;
 pub mod faults;
+mod keys;
 mod listener;
 pub mod load;
 pub mod log;
@@ -57,6 +60,7 @@ pub use meta::permissions::PermissionPolicy;
 pub use meta::webhook::WebhookTimes;
 pub use world::SimNumber;
 
+use self::call_message::CallMsg;
 use self::faults::{CallFaults, FaultInjector};
 use self::listener::{ResetHandle, ResettableListener};
 use self::log::{LogLine, SimLog};
@@ -64,7 +68,7 @@ use self::media::peer::Identity;
 use self::media::{LegId, Relay};
 use self::meta::body::CallInfo;
 use self::meta::call::outgoing::{self, Connect};
-use self::meta::call::{self, CallChannels, CallMsg};
+use self::meta::call::{self, CallChannels};
 use self::meta::numbers::Accounts;
 use self::meta::permissions::Permissions;
 use self::meta::settings::Settings;
@@ -319,7 +323,7 @@ impl Sim {
             loads: Mutex::default(),
             stop: stop.clone(),
         });
-        let app = meta::graph::router()
+        let app = meta::routes::router()
             .merge(control::router())
             .merge(phone::router())
             .merge(meta::sign_up::router())

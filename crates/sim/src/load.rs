@@ -16,8 +16,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::call_request::CallRequest;
 use super::caller::{CallEventKind, CallScript, HangupSource, PhoneKind};
-use super::control::CallRequest;
 use super::{World, locked};
 
 /// Maximum rate, in calls per second.

@@ -22,10 +22,12 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::mpsc;
 
-use super::caller::{CallControl, CallEvents, CallScript, HangupRule, parse_keys};
+use super::call_message::CallMsg;
+use super::caller::{CallControl, CallEvents, CallScript, HangupRule};
 use super::control::{local_or_navigation, refuse};
+use super::keys::parse_keys;
 use super::media::LegEvent;
-use super::meta::call::{self, CallMsg};
+use super::meta::call;
 use super::world::SimNumber;
 use super::{World, locked};
 

@@ -6,6 +6,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use model::digits_of;
+
 /// Meta app secret, the key of webhook signatures.
 pub const APP_SECRET: &str = "offhook-dev-app-secret";
 /// Token that a node must recognise in Meta's verification request.
@@ -106,4 +108,10 @@ impl Numbers {
     pub(crate) fn by_id(&self, phone_number_id: &str) -> Option<&SimNumber> {
         self.by_number.values().find(|n| n.phone_number_id == phone_number_id)
     }
+}
+
+/// Normalises a user: phone numbers to digits, business-scoped user ids unchanged.
+pub(crate) fn user_of(given: &str) -> String {
+    let is_number = given.starts_with(|c: char| c == '+' || c.is_ascii_digit());
+    if is_number { digits_of(given) } else { given.to_owned() }
 }

@@ -156,7 +156,8 @@ impl Catalogue {
         };
         let has_espeak = engines.iter().any(|(name, _)| *name == ProviderName::Espeak);
         let (mut languages, mut voices) = (Vec::new(), Vec::new());
-        for language in language::listed_languages(has_espeak) {
+        let further = has_espeak.then(espeak::languages).into_iter().flatten();
+        for language in language::listed_languages(further) {
             for (name, voice) in [("WOMAN", Voice::Woman), ("MAN", Voice::Man)] {
                 voices.push(entry(name.to_owned(), &Speaker::new(&voice, Some(&language))));
             }

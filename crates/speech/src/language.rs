@@ -131,17 +131,14 @@ pub(super) fn polly_names() -> Vec<&'static str> {
 }
 
 /// Returns the languages that are listed: Plivo's for `WOMAN` and `MAN`, those of the Polly voices,
-/// those of India, and with `espeak` all that it speaks. Other languages are accepted too and
-/// spoken by the nearest voice.
-pub(super) fn listed_languages(espeak: bool) -> Vec<String> {
+/// those of India, and `further` ones. Other languages are accepted too and spoken by the nearest
+/// voice.
+pub(super) fn listed_languages(further: impl Iterator<Item = &'static str>) -> Vec<String> {
     let polly = POLLY_FEMALE.iter().chain(POLLY_MALE).map(|(language, _)| *language);
     let indian =
         ["bn-IN", "gu-IN", "hi-IN", "kn-IN", "ml-IN", "mr-IN", "pa-IN", "ta-IN", "te-IN", "ur-IN"];
-    let mut languages: Vec<String> =
-        CLASSIC_LANGUAGES.iter().copied().chain(polly).chain(indian).map(str::to_owned).collect();
-    if espeak {
-        languages.extend(super::espeak::languages().map(str::to_owned));
-    }
+    let listed = CLASSIC_LANGUAGES.iter().copied().chain(polly).chain(indian).chain(further);
+    let mut languages: Vec<String> = listed.map(str::to_owned).collect();
     languages.sort_unstable();
     languages.dedup();
     languages

@@ -12,7 +12,7 @@ use crate::seal::Seal;
 use crate::sql;
 use crate::sql::connect;
 use crate::store::pending_log_of;
-use crate::tables::calls;
+use crate::writer::pending::insert_pending;
 
 /// Summary of a backup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,7 +134,7 @@ async fn add_pending(
     let folder = file.parent().unwrap_or(Path::new("."));
     let seal = Seal::read_only(None, folder).map_err(|e| failed(sqlx::Error::Io(e)))?;
     let copy = connect::sqlite(part, false).map_err(failed)?;
-    let added = calls::insert_pending(&copy, &seal, pending).await;
+    let added = insert_pending(&copy, &seal, pending).await;
     copy.close().await;
     added.map_err(failed)
 }

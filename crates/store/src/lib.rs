@@ -36,6 +36,7 @@ mod files;
 mod migrate;
 mod node_lock;
 mod options;
+mod owner;
 mod page;
 mod password;
 mod pending_log;
@@ -48,6 +49,7 @@ mod shared;
 mod sql;
 mod store;
 mod tables;
+mod wake;
 mod write;
 mod writer;
 
@@ -59,6 +61,7 @@ pub use self::event_log::EventLog;
 pub use self::migrate::check_schema;
 pub use self::node_lock::NodeLock;
 pub use self::options::{FaultInjector, StoreOptions, StorePart};
+pub use self::owner::{node_of_owner, owner_name, run_of_owner};
 pub use self::password::{PasswordError, Passwords};
 pub use self::pending_log::Birth;
 pub use self::rows::call::{
@@ -90,6 +93,7 @@ pub use self::rows::recording::{
     RecordingWork, RoomFilter, TranscriptWrite, TranscriptionJob,
 };
 pub use self::rows::setting::{Setting, SettingKind, SettingWrite};
+pub use self::rows::user::User;
 pub use self::rows::webhook::{WebhookRow, WebhookWrite};
 pub use self::scope::Scope;
 pub use self::server::{Server, Trials};
@@ -119,7 +123,6 @@ pub use self::tables::failed_requests::{
 pub use self::tables::files_to_remove::{FileToRemove, FilesToRemove};
 pub use self::tables::fleet::{
     ClaimKey, ClaimOutcome, FleetSession, ForgetOutcome, OrphanClaim, RunInfo, key_fingerprint,
-    node_of_owner, owner_name, run_of_owner,
 };
 pub use self::tables::messages::{MessageCount, Messages};
 pub use self::tables::notifications::Notifications;
@@ -131,7 +134,7 @@ pub use self::tables::people::ApiKeys;
 pub use self::tables::people::People;
 pub use self::tables::people::SavedFilters;
 pub use self::tables::people::Sessions;
-pub use self::tables::people::{ApiKeyRow, Invitation, Session, User, UserChange, UserLink};
+pub use self::tables::people::{ApiKeyRow, Invitation, Session, UserChange, UserLink};
 pub use self::tables::permissions::{EngageResult, Permissions};
 pub use self::tables::presets::{Preset, PresetKind, Presets};
 pub use self::tables::recordings::Recordings;

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -16,6 +16,7 @@ use crate::error::StoreError;
 use crate::pending_log::PendingLog;
 use crate::rows::call::{CallStart, StartedCall};
 use crate::rows::message::InboxResult;
+use crate::wake::Wake;
 use crate::write::{InboxWrite, Write, WriteTask};
 use machine::CallSetup;
 use model::{CallUuid, Timestamp, Wacid, metric};
@@ -24,34 +25,6 @@ use model::{CallUuid, Timestamp, Wacid, metric};
 pub(crate) const QUEUE: usize = 16_384;
 /// Timeout of [`Queue::flush`].
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// Maximum time that a reader waits for writes that were reported early.
-const READ_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// Makes the writer start a batch while it waits for more writes to fill it.
-#[derive(Debug, Default)]
-pub(crate) struct Wake {
-    /// A caller waits for the result.
-    pub(crate) now: Notify,
-    /// A caller sends something, such as a callback, as soon as it has the result. More writes may
-    /// join the batch before it starts.
-    pub(crate) soon: Notify,
-    /// Whether writes that were reported early are not in the database yet.
-    pub(crate) is_behind: watch::Sender<bool>,
-}
-
-impl Wake {
-    /// Waits until the database has everything that was reported, for a second at most. Readers
-    /// call this first, so that a customer who was notified of the end of a call finds it over REST.
-    pub(crate) async fn caught_up(&self) {
-        if !*self.is_behind.borrow() {
-            return;
-        }
-        let mut is_behind = self.is_behind.subscribe();
-        self.now.notify_one();
-        let _ = tokio::time::timeout(READ_TIMEOUT, is_behind.wait_for(|behind| !behind)).await;
-    }
-}
 
 /// The sending side of the queue. Cheap to clone.
 #[derive(Clone, Debug)]

@@ -5,7 +5,7 @@ use super::super::error::{ApiError, MetaError, NextAttempt, RuleViolation};
 use engine::admission::permission::{Refusal, RefusalReason};
 use engine::admission::{Denied, Reason, RefusalDetail};
 use engine::call::consent;
-use engine::call::dialer::NotPlaced;
+use engine::call::queues::NotPlaced;
 use engine::inbox::{self, RoutingError};
 use engine::meta::code;
 use engine::numbers;

@@ -16,7 +16,7 @@ use super::super::with_header;
 use super::response::object;
 use engine::admission::book::ChangeError;
 use engine::admission::{Denied, Reason};
-use engine::call::dialer::NotPlaced;
+use engine::call::queues::NotPlaced;
 use model::E164;
 use store::StoreError;
 

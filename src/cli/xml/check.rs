@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use super::super::{Exit, config, print};
+use super::Format;
 use super::draw::render;
 use super::explain;
 use super::sarif::Sarif;
@@ -39,17 +40,6 @@ pub struct Args {
     /// in --config]
     #[arg(long, value_name = "BOOL")]
     pub allow_insecure: Option<bool>,
-}
-
-/// Output format of findings.
-#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// Text, with the line and a caret
-    Text,
-    /// One JSON object per file
-    Json,
-    /// One SARIF 2.1.0 document
-    Sarif,
 }
 
 impl Args {

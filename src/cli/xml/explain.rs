@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::super::{Exit, print};
-use super::check::Format;
+use super::Format;
 use xml::ast::Severity;
 use xml::explain::{Explanation, all, explanation};
 

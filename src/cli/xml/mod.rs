@@ -31,6 +31,17 @@ pub enum Command {
     Run(run::Args),
 }
 
+/// Output format of findings.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Text, with the line and a caret
+    Text,
+    /// One JSON object per file
+    Json,
+    /// One SARIF 2.1.0 document
+    Sarif,
+}
+
 /// Runs the subcommand.
 pub fn run(args: Args) -> Exit {
     match args.command {

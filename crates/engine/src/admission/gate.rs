@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use fleet::LimitKey;
 use futures_util::future::BoxFuture;
 
-use super::directory::{AccountEntry, Directory, NumberEntry, Permits, UnitCounts};
+use super::directory::{Directory, UnitCounts};
+use super::entry::{AccountEntry, NumberEntry, Permits};
 use super::geo::{self, Barred};
 use super::permission::{Consents, Engaged, PairKey, Refusal};
 use super::slots::Slot;

@@ -12,7 +12,7 @@ use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
 
-use super::directory::NumberEntry;
+use super::entry::NumberEntry;
 use model::PhoneNumberId;
 
 /// The number of the latest edition of any index. Numbers are unique across indexes, so they also

@@ -10,6 +10,7 @@ mod backlog;
 pub mod book;
 mod cps;
 mod directory;
+mod entry;
 mod gate;
 pub mod geo;
 mod index;
@@ -33,9 +34,9 @@ mod sync {
 
 pub use cps::{Permit, Ring, Vacancy};
 pub use directory::{
-    AccountEntry, AccountSpec, ApplicationSpec, Caps, Counter, Directory, DirectoryError,
-    NumberEntry, NumberSpec, Specs, Tables, UnitCounts,
+    ApplicationSpec, Caps, Counter, Directory, DirectoryError, Specs, Tables, UnitCounts,
 };
+pub use entry::{AccountEntry, AccountSpec, NumberEntry, NumberSpec};
 pub use gate::{
     Admitted, Denied, Gate, Lack, Lease, Outgoing, Reason, RefusalDetail, Refused, WebAdmitted,
 };

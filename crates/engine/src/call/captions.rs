@@ -15,6 +15,7 @@ use tokio::task::AbortHandle;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument as _, debug};
 
+use super::caption::{Caption, Speaker};
 use super::phones;
 use media::opus::Rate;
 use media::voice::VoiceDetector;
@@ -34,38 +35,6 @@ const UTTERANCE_MAX: usize = 750;
 const WAITING_MAX: usize = 3;
 /// Consecutive failures after which the phone is notified that captions are unavailable.
 const FAILURES_MAX: u32 = 3;
-
-/// The speaker, from the phone's point of view.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Speaker {
-    /// The other party.
-    Them,
-    /// The person at the phone.
-    You,
-}
-
-impl Speaker {
-    /// Returns the word in the phone protocol.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Them => "them",
-            Self::You => "you",
-        }
-    }
-}
-
-/// The text of an utterance, complete or partial.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Caption {
-    pub speaker: Speaker,
-    /// Number of the utterance in the call, from 1. A later caption of the same line replaces the
-    /// earlier one.
-    pub line: u32,
-    /// The whole utterance so far. Empty together with `last` if no words were recognised.
-    pub text: String,
-    /// Whether the utterance is complete.
-    pub last: bool,
-}
 
 /// The captions of a web leg. Dropping the value stops them.
 pub(super) struct Captions {

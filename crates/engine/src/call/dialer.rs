@@ -17,11 +17,11 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::queues::{Exit, QUEUE_MAX, QueueRecord, Queues, Rules, Waiting};
+use super::queues::{Exit, NotPlaced, QUEUE_MAX, QueueRecord, Queues, Rules, Waiting};
 use super::registry::{CallAdmission, Outgoing, Registry};
 use super::services::Services;
 use crate::admission::permission::Reservation;
-use crate::admission::{Admitted, Denied, Gate, NumberEntry};
+use crate::admission::{Admitted, Gate, NumberEntry};
 use crate::answer::SigningKeys;
 use machine::{
     CallSetup, CallTime, CallUrls, Outbound, RING_MAX_MS, add_participant_failed, orphan_summary,
@@ -63,21 +63,6 @@ pub struct TargetSettings {
     pub ring_timeout_ms: Option<u64>,
     /// Delay before this target is called.
     pub after: Duration,
-}
-
-/// Why no call of an order was placed.
-#[derive(Clone, Debug)]
-pub enum NotPlaced {
-    /// The call to this user was denied.
-    Denied {
-        to: E164,
-        denied: Denied,
-    },
-    /// The account's queue is full. `after` is when to try again.
-    QueueFull {
-        after: Duration,
-    },
-    Draining,
 }
 
 /// Places calls from the queues. Cheap to clone.

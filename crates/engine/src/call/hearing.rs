@@ -15,7 +15,7 @@ use tokio::task::AbortHandle;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument as _, warn};
 
-use super::shell::Mailbox;
+use super::mailbox::Mailbox;
 use machine::{Input, RecognitionId, RecognitionSettings, SpeechEvent};
 use media::opus::Rate;
 use media::voice::VoiceDetector;

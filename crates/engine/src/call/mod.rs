@@ -2,13 +2,13 @@
 //!
 //! | modules | task |
 //! |---|---|
-//! | `shell`, `step` | the task of a call: runs the machine and executes its outputs |
-//! | `registry`, `binding` | the live calls, and Meta's ids of them |
+//! | `shell`, `mailbox`, `call_clock` | the task of a call: runs the machine and executes its outputs |
+//! | `registry`, `live_call`, `binding` | the live calls, and Meta's ids of them |
 //! | `dialer`, `queues` | outbound calls that wait for calls per second |
 //! | `orphan`, `farewell`, `rejects` | end orphans, and calls that Meta still holds |
 //! | `outbox`, `links` | deliver stored callbacks |
 //! | `consent` | call permissions, synchronised with Meta |
-//! | `phones`, `web`, `captions` | registered endpoints, their calls and live captions |
+//! | `phones`, `web`, `captions`, `caption` | registered endpoints, their calls and live captions |
 //! | `rooms`, `seats` | conferences and multi-party calls, also of other nodes |
 //! | `recordings`, `streams`, `hearing` | recordings, stream status, speech recognition |
 //! | `author`, `drafts` | documents that the node writes itself |
@@ -17,7 +17,9 @@
 
 pub mod author;
 pub mod binding;
-pub mod captions;
+pub mod call_clock;
+pub mod caption;
+mod captions;
 pub mod consent;
 pub mod course;
 pub mod dialer;
@@ -27,6 +29,8 @@ pub mod farewell;
 mod hearing;
 pub mod links;
 pub mod live;
+mod live_call;
+mod mailbox;
 pub mod news;
 pub mod orphan;
 pub mod outbox;
@@ -41,7 +45,6 @@ pub mod seats;
 pub mod services;
 mod shell;
 mod sound;
-pub mod step;
 pub mod streams;
 pub mod trace;
 mod turns;
@@ -52,9 +55,10 @@ pub mod web;
 pub use binding::CallEvent;
 pub use consent::PermissionService;
 pub use dialer::Dialer;
+pub use live_call::{LiveCall, SendOutcome};
 pub use outbox::{GivenUp, Outbox, OutboxLimits};
 pub use recordings::{Recordings, RecordingsConfig};
-pub use registry::{LiveCall, Registry, SendOutcome};
+pub use registry::Registry;
 pub use rejects::RejectThread;
 pub use services::{CallSettings, Services};
 #[cfg(any(test, feature = "test-util"))]

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use super::captions::Caption;
+use super::caption::Caption;
 use crate::feed::{Audience, Feed, FeedChange, RelayedEvent};
 use model::{AuthId, CallUuid, EndpointId, EndpointName, HangupCause};
 
@@ -735,7 +735,7 @@ mod tests {
         let (place, mut told) = phones.register(owner()).unwrap();
         let line = phones.line_from(call, place.place(), name());
         let caption = |line| Caption {
-            speaker: super::super::captions::Speaker::Them,
+            speaker: super::super::caption::Speaker::Them,
             line,
             text: "x".into(),
             last: true,

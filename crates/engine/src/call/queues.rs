@@ -8,7 +8,6 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::dialer::NotPlaced;
 use crate::admission::permission::{Consents, Engaged, Reservation};
 use crate::admission::{Admitted, Denied, Gate, NumberEntry, Reason};
 use machine::CallSetup;
@@ -101,6 +100,21 @@ pub trait Exit {
     /// Writes the record of a queued call, so that it survives a crash. Returns `false` if the
     /// store did not accept it; the write is then retried.
     fn note(&self, setup: &CallSetup) -> bool;
+}
+
+/// Why no call of an order was placed.
+#[derive(Clone, Debug)]
+pub enum NotPlaced {
+    /// The call to this user was denied.
+    Denied {
+        to: E164,
+        denied: Denied,
+    },
+    /// The account's queue is full. `after` is when to try again.
+    QueueFull {
+        after: Duration,
+    },
+    Draining,
 }
 
 /// The limits that a call must satisfy to leave its queue.

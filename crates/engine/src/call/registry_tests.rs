@@ -216,7 +216,7 @@ impl World {
 async fn r03_a_panic_inside_one_call_ends_that_call_only() {
     let world = World::new().await;
     let other = world.call("wacid.other", "Asha");
-    let broken = world.call("wacid.broken", shell::PANICS);
+    let broken = world.call("wacid.broken", crate::call::PANICS);
     assert_eq!(world.slots(), 2);
     // The two answer requests and the hangup callback of the broken call.
     world.app.until_seen(3).await;
@@ -248,7 +248,7 @@ async fn r03_a_panic_inside_one_call_ends_that_call_only() {
         !other.is_closing() && world.registry.get(other.setup.call).is_some(),
         "the other goes on"
     );
-    assert_eq!(other.command(Command::Hangup), super::SendOutcome::Delivered);
+    assert_eq!(other.command(Command::Hangup), crate::call::SendOutcome::Delivered);
     assert_eq!(world.registry.until_empty(Duration::from_secs(20)).await, 0);
     assert_eq!(world.slots(), 0);
     world.app.until_seen(4).await;

@@ -13,7 +13,6 @@ mod begin;
 mod context;
 mod ending;
 mod legs;
-mod mailbox;
 mod phone;
 mod quality;
 mod rooms;
@@ -30,17 +29,18 @@ use tokio::sync::mpsc;
 use tracing::{debug, info};
 
 use super::author;
+use super::call_clock::CallClock;
 use super::farewell;
+use super::mailbox::{Envelope, Message};
 use super::phones::ToPhone;
 use super::services::Services;
-use super::step::{Step, Stepper};
 use super::trace::Trace;
 use crate::admission::Slot;
 use crate::admission::permission::{Engaged, Event};
 use machine::log;
 use machine::{
-    BLegCommand, CallState, CallTime, CallbackKind, Command, Input, InstructionOutcome,
-    MediaCommand, Output, PhoneStatus, RecordingEvent,
+    BLegCommand, CallState, CallTime, CallbackKind, Command, Input, InstructionOutcome, Machine,
+    MachineStep, MediaCommand, Output, PhoneStatus, RecordingEvent,
 };
 use media::sdp::{self, Offer};
 use model::metric;
@@ -53,7 +53,6 @@ pub(super) use begin::{Peer, StartMode, StartParams};
 use context::Context;
 use ending::Report;
 pub(super) use ending::end_after_fault;
-pub(super) use mailbox::{Envelope, Mailbox, Message, mailbox};
 use sound::Playback;
 use speech::Recognition;
 use stream::CallStream;
@@ -66,7 +65,8 @@ pub const PANICS: &str = "brings it down";
 /// A running call: the machine, and the parts that execute its outputs.
 struct Shell {
     context: Context,
-    stepper: Stepper,
+    machine: Machine,
+    clock: CallClock,
     /// The call's slot and its user's busy mark. Held until the call ends.
     held: Option<(Slot, Engaged)>,
     a_leg: ALeg,
@@ -108,7 +108,8 @@ pub(super) async fn run(services: Arc<Services>, begin: Box<StartParams>) {
     };
     let a_leg = ALeg::begin(&services.media, way, &mailbox, peer.line());
     let mut shell = Shell {
-        stepper: Stepper::new(arrived),
+        machine: Machine::new(),
+        clock: CallClock::new(arrived),
         a_leg,
         b_leg: None,
         playback: Playback::default(),
@@ -165,7 +166,8 @@ pub(super) async fn run(services: Arc<Services>, begin: Box<StartParams>) {
             continue;
         }
         shell.requests.forget_finished();
-        let envelope = next_message(&mut inbox, &shell.context, shell.stepper.deadline()).await;
+        let deadline = shell.clock.deadline(&shell.machine);
+        let envelope = next_message(&mut inbox, &shell.context, deadline).await;
         shell.receive(envelope);
     }
     shell.context.journal.close();
@@ -301,7 +303,7 @@ impl Shell {
             Input::Digit { leg: Leg::A, digit } => self.stream.key(*digit),
             Input::Played { leg: Leg::A, play } => self.playback.ended(*play),
             Input::Recording { recording: record, event: RecordingEvent::Ended { .. } } => {
-                let awaited = self.stepper.machine().awaits_recording(*record);
+                let awaited = self.machine.awaits_recording(*record);
                 self.recordings.ended(*record, awaited);
             }
             Input::Graph { action, outcome }
@@ -312,17 +314,17 @@ impl Shell {
             _ => {}
         }
         let asks_to_record = matches!(&input, Input::Command { command: Command::Record { .. } });
-        let step = self.stepper.step(at, input);
+        let step = self.machine.step(self.clock.time_at(at), input);
         self.requests.cancel_if(|action| step.overtakes(action));
-        let Step { at, logged, outputs, worth_a_line } = step;
+        let MachineStep { at, logged, outputs, worth_a_line } = step;
         if worth_a_line {
             call.journal.keep(log::entry_line(at, &logged, &outputs));
         }
-        call.view.set_recorded(self.stepper.machine().is_recorded());
+        call.view.set_recorded(self.machine.is_recorded());
         if asks_to_record {
             call.view.looked_at_recording();
         }
-        let b_leg = self.stepper.machine().b_leg();
+        let b_leg = self.machine.b_leg();
         if b_leg != std::mem::replace(&mut self.b_leg, b_leg) {
             call.view.set_b_leg(b_leg);
         }
@@ -345,7 +347,7 @@ impl Shell {
         let call = &self.context;
         match output {
             Output::Graph { action } => {
-                self.requests.ask_graph(call, &self.stepper, &self.a_leg.sdp, action);
+                self.requests.ask_graph(call, &self.clock, &self.a_leg.sdp, action);
             }
             Output::Fetch { fetch, kind, url, method, params, deadline_ms } => {
                 // Interim results are useless after the final one was sent.
@@ -426,7 +428,7 @@ impl Shell {
                 if let MediaCommand::Record { order, .. } = &command {
                     self.report.note_format(order.mp3);
                 }
-                let (leg, machine) = (self.a_leg.leg(), self.stepper.machine());
+                let (leg, machine) = (self.a_leg.leg(), &self.machine);
                 return self.recordings.execute(call, leg, machine, command);
             }
             MediaCommand::Close => self.recordings.clear(),

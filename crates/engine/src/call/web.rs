@@ -7,9 +7,12 @@ use std::time::{Duration, Instant};
 
 use tracing::info;
 
+use super::live_call::LiveCall;
+use super::mailbox::Message;
+pub use super::mailbox::MuteReason;
 use super::phones::{KeySource, Owner, RegistrationId};
-use super::registry::{LiveCall, Outgoing, Registry};
-use super::shell::{Message, Peer, StartMode};
+use super::registry::{Outgoing, Registry};
+use super::shell::{Peer, StartMode};
 use crate::admission::WebAdmitted;
 use machine::{CallSetup, CallUrls, Input, PhoneStatus, Termination};
 use media::sdp::Offer;
@@ -259,13 +262,4 @@ impl LiveCall {
     fn hung_up(&self) {
         self.mailbox.tell(Input::Terminated { termination: Termination::default() });
     }
-}
-
-/// Why a phone's audio is muted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MuteReason {
-    /// The microphone is off.
-    Mute,
-    /// The call is on hold.
-    Hold,
 }

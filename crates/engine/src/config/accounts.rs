@@ -2,14 +2,15 @@
 //! the references between them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 
+use super::declared::{Fallback, KeyReference};
 use super::fault::Place;
 use super::forms::{
     METHODS, ROLES, auth_id, customer_url, digits_of, flag, integer, meta_id, one_of, phone_number,
     text,
 };
-use super::read::{CALLS, CPS, permissions};
-use super::reference::{Fallback, KeyReference};
+use super::permissions::permissions;
 use super::section::{Context, Section, Strength, suggestion};
 use super::tree::{Node, Value};
 use crate::admission::settings::{
@@ -19,6 +20,10 @@ use crate::inbox::WebhookSettings;
 use crate::people::UserSettings;
 use model::{AppId, AuthId, PhoneNumberId, Role, WabaId};
 
+/// The range of `calls_per_number`.
+pub(super) const CALLS: RangeInclusive<i64> = 1..=100_000;
+/// The range of `cps`.
+pub(super) const CPS: RangeInclusive<i64> = 1..=10_000;
 const ACCOUNT_HINT: &str = "the auth_id of an [[account]]";
 
 /// The entries that others may refer to, and the references. They are compared at the end.

@@ -2,18 +2,20 @@
 //! is reported with its line and column.
 //!
 //! `tree` parses the file and overlays the environment. `section` reads tables by declarations of
-//! their keys, `forms` has the types of values, and `read` with `accounts`, `alerts`, `oidc`,
-//! `recordings`, `speech` and `tls` declares the keys. `reference` lists all keys from these declarations. `fault`
-//! formats faults without showing secrets.
+//! their keys (`declared`), `forms` has the types of values, and `read` with `accounts`, `alerts`,
+//! `oidc`, `permissions`, `recordings`, `speech` and `tls` declares the keys. `reference` lists all
+//! keys from these declarations. `fault` formats faults without showing secrets.
 //!
 //! Settings are defined next to the code that uses them. Only `node`, `doctor` and `cli` see the
 //! whole configuration.
 
 mod accounts;
 mod alerts;
+mod declared;
 mod fault;
 mod forms;
 mod oidc;
+mod permissions;
 mod read;
 mod recordings;
 mod reference;

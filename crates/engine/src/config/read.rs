@@ -3,17 +3,17 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
-use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use url::Url;
 
-use super::accounts::{self, Entries};
+use super::accounts::{self, CALLS, CPS, Entries};
 use super::fault::Place;
 use super::forms::{
-    Invalid, address, base_url, country, flag, graph_url, integer, list, media_ips, prefix,
-    stun_server, text,
+    Invalid, address, base_url, flag, graph_url, integer, list, media_ips, prefix, stun_server,
+    text,
 };
+use super::permissions::permissions;
 use super::section::{Context, Section, Strength};
 use super::tree::Table;
 use super::types::{
@@ -26,11 +26,6 @@ use crate::answer::AnswerSettings;
 use crate::meta::MetaSettings;
 use model::{Secret, can_reach};
 use store::Database;
-
-/// The range of `calls_per_number`.
-pub(super) const CALLS: RangeInclusive<i64> = 1..=100_000;
-/// The range of `cps`.
-pub(super) const CPS: RangeInclusive<i64> = 1..=10_000;
 
 /// Maximum number of servers in `public.stun_servers`. All of them are queried at once.
 const STUN_SERVERS_MAX: usize = 8;
@@ -576,59 +571,6 @@ fn limits(mut s: Section<'_>) -> Limits {
     };
     s.finish();
     limits
-}
-
-/// `[permissions]`, or the table of one number with `[permissions]` as its defaults.
-pub(super) fn permissions(mut s: Section<'_>, d: &Permissions) -> Permissions {
-    let count = || integer(0..=1_000_000);
-    let seconds = || integer(1..=315_360_000);
-    let permissions = Permissions {
-        enforce: s
-            .key(
-                "enforce",
-                flag(),
-                "Whether the node keeps these rules itself. Otherwise they are left to Meta.",
-            )
-            .or(d.enforce),
-        requests_per_day: s
-            .key("requests_per_day", count(), "Permission requests to a user in 24 hours.")
-            .or(d.requests_per_day),
-        requests_per_week: s
-            .key("requests_per_week", count(), "Permission requests to a user in 7 days.")
-            .or(d.requests_per_week),
-        calls_per_day: s
-            .key("calls_per_day", count(), "Connected calls to a user in 24 hours.")
-            .or(d.calls_per_day),
-        temporary_seconds: s
-            .key("temporary_seconds", seconds(), "Validity of a temporary permission.")
-            .or(d.temporary_seconds),
-        request_seconds: s
-            .key("request_seconds", seconds(), "Validity of a permission request.")
-            .or(d.request_seconds),
-        prompt_after: s
-            .key(
-                "prompt_after",
-                count(),
-                "Consecutive missed calls after which Meta asks the user about the permission.",
-            )
-            .or(d.prompt_after),
-        revoke_after: s
-            .key(
-                "revoke_after",
-                count(),
-                "Consecutive missed calls after which Meta revokes the permission.",
-            )
-            .or(d.revoke_after),
-        barred_countries: s
-            .key(
-                "barred_countries",
-                list("country codes", country()),
-                "Countries whose business numbers may not place calls.",
-            )
-            .or(d.barred_countries.clone()),
-    };
-    s.finish();
-    permissions
 }
 
 fn retention(mut s: Section<'_>) -> Retention {

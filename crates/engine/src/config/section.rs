@@ -11,9 +11,9 @@ use std::fmt;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use super::Sources;
+use super::declared::{Fallback, KeyReference, SectionReference};
 use super::fault::{Fault, Place};
 use super::forms::{Form, Invalid};
-use super::reference::{Fallback, KeyReference, SectionReference};
 use super::tree::{Node, Table, Value};
 use model::Secret;
 

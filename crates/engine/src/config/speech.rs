@@ -1,8 +1,8 @@
 //! `[speech]`. The speech crate reads its keys; this module passes the table on, finds the place of
 //! a fault in it, and describes the keys. A test compares the description with that reader.
 
+use super::declared::{Fallback, KeyReference, SectionReference};
 use super::fault::Place;
-use super::reference::{Fallback, KeyReference, SectionReference};
 use super::section::{Context, Section};
 use super::tree::{self, Node, Value};
 

@@ -18,13 +18,14 @@ use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use uuid::Uuid;
 
 use super::error::{Verdict, classify_request, is_alarm};
-use super::graph::{ANSWER_MAX, FileBody, retry_after};
-use super::request::{Node, UNREADABLE};
+use super::graph::{ANSWER_MAX, FileBody, Graph, UNREADABLE, retry_after};
+use super::request::Node;
 use super::retry::Fault;
 use super::retry_state::outcome;
 use super::status_label;
 use machine::GraphOutcome;
 use model::metric;
+use model::{PhoneNumberId, Secret};
 
 /// The time limit for one file.
 const FILE_TIME: Duration = Duration::from_secs(120);
@@ -46,7 +47,14 @@ pub struct Upload<'a> {
 }
 
 /// The files of a number's messages, with [`Graph::files`](super::Graph::files).
-pub struct Files<'a>(pub(super) Node<'a>);
+pub struct Files<'a>(Node<'a>);
+
+impl Graph {
+    /// The files of a number's messages.
+    pub fn files(&self, number: &PhoneNumberId, token: Option<&Secret>) -> Files<'_> {
+        Files(Node::new(self, number.as_str(), token))
+    }
+}
 
 impl Files<'_> {
     /// Uploads a file. Returns Meta's media id.

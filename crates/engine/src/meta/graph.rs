@@ -23,11 +23,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::date::http_date;
 use super::error::{Retryable, TemporaryFailure, Verdict, classify, is_alarm, is_token_refused};
-use super::files::Files;
-use super::messages::Messages;
-use super::numbers::{AppNode, NumberNode, WabaNode};
-use super::permissions::Permissions;
-use super::request::{Node, UNREADABLE};
 use super::retry::{Budget, Fault, Policy};
 use super::retry_state::{NextStep, RetryState};
 use super::status_label;
@@ -37,7 +32,7 @@ use machine::{GraphAction, GraphOutcome};
 use model::Clock;
 use model::Secret;
 use model::metric;
-use model::{PhoneNumberId, Timestamp, WabaId, Wacid, WaitMeter, WaitToken};
+use model::{PhoneNumberId, Timestamp, Wacid, WaitMeter, WaitToken};
 
 /// The streamed body of an upload.
 pub(super) type FileBody = UnsyncBoxBody<Bytes, std::io::Error>;
@@ -214,6 +209,8 @@ impl std::fmt::Debug for Graph {
     }
 }
 
+/// The outcome of a 200 whose body can't be read.
+pub(super) const UNREADABLE: GraphOutcome = GraphOutcome::ServerError { status: 200 };
 /// The maximum size of an answer in bytes. Typical answers have a few hundred.
 pub(super) const ANSWER_MAX: usize = 64 * 1024;
 /// The minimum length of a token. A shorter string could occur in any text by chance.
@@ -280,36 +277,6 @@ impl Graph {
         {
             listener(node, token);
         }
-    }
-
-    /// A number, with the token for requests about it, or `None` for the node's default token.
-    pub fn number(&self, id: &PhoneNumberId, token: Option<&Secret>) -> NumberNode<'_> {
-        NumberNode(Node::new(self, id.as_str(), token))
-    }
-
-    /// The messages of a number.
-    pub fn messages(&self, number: &PhoneNumberId, token: Option<&Secret>) -> Messages<'_> {
-        Messages(Node::new(self, number.as_str(), token))
-    }
-
-    /// The files of a number's messages.
-    pub fn files(&self, number: &PhoneNumberId, token: Option<&Secret>) -> Files<'_> {
-        Files(Node::new(self, number.as_str(), token))
-    }
-
-    /// The call permissions that users have given a number.
-    pub fn permissions(&self, number: &PhoneNumberId, token: Option<&Secret>) -> Permissions<'_> {
-        Permissions(Node::new(self, number.as_str(), token))
-    }
-
-    /// A WhatsApp Business Account.
-    pub fn waba(&self, id: &WabaId, token: Option<&Secret>) -> WabaNode<'_> {
-        WabaNode(Node::new(self, id.as_str(), token))
-    }
-
-    /// The node's app.
-    pub fn app<'a>(&'a self, id: &'a str, secret: &'a Secret) -> AppNode<'a> {
-        AppNode { graph: self, id, secret }
     }
 
     /// Graph's clock, from the `Date` header of an answer.

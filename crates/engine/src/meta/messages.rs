@@ -2,11 +2,20 @@
 
 use serde_json::{Value, json};
 
-use super::request::{Node, UNREADABLE, message_id};
+use super::graph::{Graph, UNREADABLE};
+use super::request::{Node, message_id};
 use machine::GraphOutcome;
+use model::{PhoneNumberId, Secret};
 
 /// The messages of a number, with [`Graph::messages`](super::Graph::messages).
-pub struct Messages<'a>(pub(super) Node<'a>);
+pub struct Messages<'a>(Node<'a>);
+
+impl Graph {
+    /// The messages of a number.
+    pub fn messages(&self, number: &PhoneNumberId, token: Option<&Secret>) -> Messages<'_> {
+        Messages(Node::new(self, number.as_str(), token))
+    }
+}
 
 impl Messages<'_> {
     /// Sends a message with `POST /{phone_number_id}/messages`. Returns its id.

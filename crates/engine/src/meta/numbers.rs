@@ -4,11 +4,11 @@
 
 use serde_json::{Map, Value, json};
 
-use super::graph::{ANSWER_MAX, Graph};
-use super::request::{Node, UNREADABLE, read};
+use super::graph::{ANSWER_MAX, Graph, UNREADABLE};
+use super::request::{Node, read};
 use super::templates::{self, Template};
 use machine::GraphOutcome;
-use model::{Secret, Timestamp, WabaId, digits_of};
+use model::{PhoneNumberId, Secret, Timestamp, WabaId, digits_of};
 
 /// The fields requested of a number.
 const FIELDS: &str = "id,display_phone_number,verified_name,quality_rating,platform_type,status";
@@ -84,7 +84,24 @@ pub struct TokenFacts {
 }
 
 /// A business number at Graph, with [`Graph::number`](super::Graph::number).
-pub struct NumberNode<'a>(pub(super) Node<'a>);
+pub struct NumberNode<'a>(Node<'a>);
+
+impl Graph {
+    /// A number, with the token for requests about it, or `None` for the node's default token.
+    pub fn number(&self, id: &PhoneNumberId, token: Option<&Secret>) -> NumberNode<'_> {
+        NumberNode(Node::new(self, id.as_str(), token))
+    }
+
+    /// A WhatsApp Business Account.
+    pub fn waba(&self, id: &WabaId, token: Option<&Secret>) -> WabaNode<'_> {
+        WabaNode(Node::new(self, id.as_str(), token))
+    }
+
+    /// The node's app.
+    pub fn app<'a>(&'a self, id: &'a str, secret: &'a Secret) -> AppNode<'a> {
+        AppNode { graph: self, id, secret }
+    }
+}
 
 impl NumberNode<'_> {
     /// Reads the number with `GET /{phone_number_id}`.
@@ -136,7 +153,7 @@ impl NumberNode<'_> {
 }
 
 /// A WhatsApp Business Account at Graph, with [`Graph::waba`](super::Graph::waba).
-pub struct WabaNode<'a>(pub(super) Node<'a>);
+pub struct WabaNode<'a>(Node<'a>);
 
 impl WabaNode<'_> {
     /// Reads all pages of `GET /{waba_id}/phone_numbers`.
@@ -179,9 +196,9 @@ impl WabaNode<'_> {
 
 /// The node's app at Graph, with [`Graph::app`](super::Graph::app).
 pub struct AppNode<'a> {
-    pub(super) graph: &'a Graph,
-    pub(super) id: &'a str,
-    pub(super) secret: &'a Secret,
+    graph: &'a Graph,
+    id: &'a str,
+    secret: &'a Secret,
 }
 
 impl AppNode<'_> {

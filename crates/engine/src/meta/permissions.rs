@@ -4,9 +4,10 @@
 
 use serde_json::{Value, json};
 
-use super::request::{Node, UNREADABLE, message_id};
+use super::graph::{Graph, UNREADABLE};
+use super::request::{Node, message_id};
 use machine::GraphOutcome;
-use model::{PermissionStatus, Timestamp};
+use model::{PermissionStatus, PhoneNumberId, Secret, Timestamp};
 
 /// The form of a permission request.
 #[derive(Clone, PartialEq)]
@@ -35,7 +36,14 @@ pub struct Limit {
 }
 
 /// The call permissions of a number, with [`Graph::permissions`](super::Graph::permissions).
-pub struct Permissions<'a>(pub(super) Node<'a>);
+pub struct Permissions<'a>(Node<'a>);
+
+impl Graph {
+    /// The call permissions that users have given a number.
+    pub fn permissions(&self, number: &PhoneNumberId, token: Option<&Secret>) -> Permissions<'_> {
+        Permissions(Node::new(self, number.as_str(), token))
+    }
+}
 
 impl Permissions<'_> {
     /// Reads a user's permission with `GET /{phone_number_id}/call_permissions`. `user` is a phone

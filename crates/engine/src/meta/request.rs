@@ -8,7 +8,7 @@ use http_body_util::Full;
 use serde_json::Value;
 
 use super::error::{Verdict, classify_request, is_ambiguous};
-use super::graph::{ANSWER_MAX, Graph, GraphResponse, Kind};
+use super::graph::{ANSWER_MAX, Graph, GraphResponse, Kind, UNREADABLE};
 use super::retry::Fault;
 use super::retry_state::outcome;
 use super::status_label;
@@ -16,9 +16,6 @@ use machine::GraphOutcome;
 use model::PhoneNumberId;
 use model::Secret;
 use model::metric;
-
-/// The outcome of a 200 whose body can't be read.
-pub(super) const UNREADABLE: GraphOutcome = GraphOutcome::ServerError { status: 200 };
 
 /// The largest number of pages of a list that are read.
 const PAGES_MAX: usize = 20;

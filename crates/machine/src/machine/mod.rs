@@ -14,8 +14,8 @@ use crate::conclude::conclude;
 use crate::context::{self, CallContext};
 use crate::contract::display::foreign;
 use crate::contract::{
-    CallSetup, CallState, CallTime, FetchResponse, GraphOutcome, Input, Output, RecognitionId,
-    RecordingId, Refusal, Termination,
+    CallSetup, CallState, CallTime, FetchResponse, GraphAction, GraphOutcome, Input, Output,
+    RecognitionId, RecordingId, Refusal, Termination,
 };
 use crate::interpreter::Interpreter;
 use crate::snapshot::{Field, SnapshotBuilder, word};
@@ -39,10 +39,52 @@ struct Call {
     state: Option<State>,
 }
 
+/// What follows from an input.
+#[derive(Debug)]
+pub struct MachineStep {
+    pub at: CallTime,
+    /// The input in the form for the event log.
+    pub logged: Input,
+    /// The outputs, in order.
+    pub outputs: Vec<Output>,
+    /// Whether the step belongs into the event log. A timer that fired early changes nothing and is
+    /// omitted.
+    pub worth_a_line: bool,
+}
+
+impl MachineStep {
+    /// Whether a pending Graph request must not be retried: the user has hung up, or an outbound
+    /// call is known at Meta or no longer wanted. Evaluated before the outputs are executed.
+    pub fn overtakes(&self, asked: GraphAction) -> bool {
+        match self.logged {
+            Input::Terminated { .. } => true,
+            Input::Bound { .. } => asked == GraphAction::Connect,
+            // Other inputs overtake a request only if they end the call.
+            _ => {
+                let ended =
+                    || self.outputs.iter().any(|output| matches!(output, Output::Concluded { .. }));
+                asked == GraphAction::Connect && ended()
+            }
+        }
+    }
+}
+
 impl Machine {
     /// Returns a machine that waits for [`Input::Offered`] or [`Input::Placed`].
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Handles an input with [`Machine::handle`] and returns all that follows from it. Frees memory
+    /// that the machine does not need until the next input.
+    pub fn step(&mut self, at: CallTime, input: Input) -> MachineStep {
+        let due = self.poll_timeout().is_some_and(|(deadline, _)| deadline <= at);
+        let logged = self.loggable(at, &input).into_owned();
+        self.handle(at, input);
+        let outputs: Vec<_> = std::iter::from_fn(|| self.poll()).collect();
+        self.shrink();
+        let worth_a_line = due || !outputs.is_empty() || logged != Input::Timer;
+        MachineStep { at, logged, outputs, worth_a_line }
     }
 
     /// Handles an input. Call [`Machine::poll`] afterwards until it returns `None`.

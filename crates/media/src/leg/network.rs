@@ -13,6 +13,7 @@ use str0m::net::{Protocol, Receive};
 use str0m::rtp::{RtpPacket, RtpWrite};
 use str0m::{Event, Input, Output, Rtc, RtcError};
 
+use super::Leg;
 use super::checks::CheckRetransmitter;
 use super::inbound::PacketHandler;
 use crate::LegEvent;
@@ -96,6 +97,21 @@ pub(super) struct Network {
     checks: Option<Box<CheckRetransmitter>>,
 }
 
+impl Leg {
+    /// Processes a datagram of this leg: either authenticated STUN, or any other datagram from an
+    /// address that has sent authenticated STUN.
+    pub(crate) fn receive(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        datagram: &[u8],
+        out: &mut SendBuffer,
+    ) {
+        let (network, mut handler) = self.split();
+        network.receive(now, from, datagram, &mut handler, out);
+    }
+}
+
 impl Network {
     pub(super) fn new(config: NetworkConfig) -> Self {
         Self {
@@ -158,9 +174,8 @@ impl Network {
         }
     }
 
-    /// Processes a datagram of this leg: either authenticated STUN, or any other datagram from an
-    /// address that has sent authenticated STUN.
-    pub(super) fn receive(
+    /// Passes RTP to the transport and everything else to str0m.
+    fn receive(
         &mut self,
         now: Instant,
         from: SocketAddr,

@@ -14,7 +14,7 @@ use super::{
     Storm, WebhookFault, WebhookKind,
 };
 use crate::caller::CalleeAction;
-use crate::meta::graph::Action;
+use crate::meta::action::Action;
 use model::digits_of;
 
 /// Maximum of all durations, in milliseconds: one hour.

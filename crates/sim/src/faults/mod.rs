@@ -28,7 +28,7 @@ use self::callee::CalleeOverride;
 use self::net::MediaFault;
 use self::offer::OfferFault;
 use super::locked;
-use super::meta::graph::Action;
+use super::meta::action::Action;
 
 /// A set of fault rules. The default has none.
 #[derive(Clone, Debug, Default)]

@@ -10,7 +10,7 @@ use super::net::{MediaFault, MediaFaultKind, NetworkEmulator};
 use super::offer::OfferFault;
 use super::{FaultInjector, Faults, GraphBody, GraphFaultKind, WebhookFault, WebhookKind};
 use crate::media::peer::Datagram;
-use crate::meta::graph::Action;
+use crate::meta::action::Action;
 use crate::meta::offer::tests::fixture;
 use media::sdp;
 

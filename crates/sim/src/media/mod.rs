@@ -26,8 +26,8 @@ use self::peer::{Identity, MetaLegParams, PeerError};
 use self::receiver::{LegStats, ReceiveMode};
 use self::relay::RelayTask;
 use self::sender::AudioSender;
-use super::caller::KeyStep;
 use super::faults::net::NetworkEmulator;
+use super::keys::KeyStep;
 use super::log::SimLog;
 use model::Clock;
 

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::caller::KeyStep;
+use crate::keys::KeyStep;
 use model::Digit;
 
 /// 20 ms in units of the 48 kHz RTP clock.
@@ -177,7 +177,7 @@ impl AudioSender {
 #[cfg(test)]
 mod tests {
     use super::{AudioSender, OutgoingPacket};
-    use crate::caller::parse_keys;
+    use crate::keys::parse_keys;
     use std::sync::Arc;
 
     fn sender(separate_clock: bool) -> AudioSender {

@@ -10,20 +10,23 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
+use super::action::Action;
 use super::answer;
 use super::body::{self, CallInfo};
-use super::graph::{Action, GraphError};
+use super::error::GraphError;
 use super::offer::{OfferSpec, offer};
 use super::webhook::{SignedWebhook, WebhookTarget};
 use crate::World;
+use crate::call_message::{CallMsg, GraphRequest, NodeEvent};
 use crate::caller::{
-    CallEvent, CallEventKind, CallOutcome, CallScript, HangupRule, HangupSource, KeyStep,
-    KeysStart, PhoneKind,
+    CallEvent, CallEventKind, CallOutcome, CallScript, HangupRule, HangupSource, KeysStart,
+    PhoneKind,
 };
-use crate::event_log::{self, CallName, NodeClient, NodeEvent};
+use crate::event_log::{self, CallName, NodeClient};
 use crate::faults::{self, CallFaults, WebhookFault, WebhookKind};
+use crate::keys::KeyStep;
 use crate::log::LogEvent;
 use crate::media::peer::MetaLegParams;
 use crate::media::receiver::{LegStats, ReceiveMode};
@@ -35,31 +38,6 @@ use media::opus::silence_frame;
 pub(crate) const MAILBOX: usize = 256;
 /// Interval between checks whether a call is quiet.
 const QUIET_POLL: Duration = Duration::from_millis(100);
-
-/// A message to a call.
-#[derive(Debug)]
-pub(crate) enum CallMsg {
-    Graph(GraphRequest),
-    /// The user hangs up.
-    Hangup,
-    Press(Vec<KeyStep>),
-    Leg(LegEvent),
-    Node(NodeEvent),
-    /// An attempt to deliver a webhook ended with this status, or with 0 if there was no response.
-    Delivered {
-        kind: &'static str,
-        status: u16,
-    },
-}
-
-/// A Graph request for a call. `reply` takes the response.
-#[derive(Debug)]
-pub(crate) struct GraphRequest {
-    pub(crate) action: Action,
-    pub(crate) sdp: Option<String>,
-    pub(crate) opaque: Option<String>,
-    pub(crate) reply: oneshot::Sender<Result<(), GraphError>>,
-}
 
 /// The channels of a call, created before its task.
 pub(crate) struct CallChannels {

@@ -4,153 +4,28 @@
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, State};
+use axum::extract::{ConnectInfo, Path, State};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, get, post};
 use http::{HeaderMap, Method, StatusCode, Uri, header};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
+use super::action::Action;
 use super::call::outgoing::Connect;
-use super::call::{CallMsg, GraphRequest};
-use super::{messages, numbers, settings, templates, uploads};
+use super::error::GraphError;
 use crate::World;
+use crate::call_message::{CallMsg, GraphRequest};
 use crate::faults::{CallFaults, GraphBody, GraphFault, GraphFaultKind};
 use crate::listener::ResetHandle;
 use crate::log::LogEvent;
 
 /// Base path, with the API version.
 pub(crate) const BASE: &str = "/v23.0";
-/// Maximum size of a request body.
-const BODY_BYTES_MAX: usize = 262_144;
 /// Maximum number of simultaneous calls of a number.
 const CALLS_PER_NUMBER_MAX: usize = 1_000;
 /// Maximum length of `biz_opaque_callback_data`, in characters.
 const OPAQUE_CHARS_MAX: usize = 512;
-
-/// An error response of Graph.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct GraphError {
-    pub(crate) status: u16,
-    pub(crate) code: i64,
-    pub(crate) subcode: Option<u32>,
-    pub(crate) details: String,
-}
-
-impl GraphError {
-    /// Code 100: invalid parameter.
-    pub(crate) fn parameter(details: impl Into<String>) -> Self {
-        Self { status: 400, code: 100, subcode: None, details: details.into() }
-    }
-
-    /// A limit that has been reached.
-    pub(super) fn limit(code: i64, details: &str) -> Self {
-        Self { status: 429, code, subcode: None, details: details.into() }
-    }
-
-    /// Code 100 for a call that does not exist or has ended.
-    pub(crate) fn no_call() -> Self {
-        Self::parameter("Call not found or ended")
-    }
-
-    fn message(&self) -> String {
-        let text = match (self.code, self.subcode) {
-            (190, _) => "Invalid OAuth access token",
-            (613, _) => "Calls to this api have exceeded the rate limit",
-            (131_000, _) => "Something went wrong",
-            (131_009, _) => "Parameter value is not valid",
-            (131_047, _) => "Re-engagement message",
-            (132_000, _) => "Number of parameters does not match the expected number of params",
-            (133_005, _) => "Two step verification PIN mismatch",
-            (138_000, _) => "Calling not enabled",
-            (138_002, _) => "Concurrent calls limit hit",
-            (138_003, _) => "Duplicate call",
-            (138_006, _) => "Call permission not found",
-            (138_009, _) => "Call permission request limit hit",
-            (138_012, _) => "Business initiated calls limit hit",
-            (_, Some(33)) => return "Unsupported post request. Object does not exist".into(),
-            _ => "Invalid parameter",
-        };
-        format!("(#{}) {text}", self.code)
-    }
-
-    pub(super) fn body(&self, trace: &str) -> Value {
-        let mut error = json!({
-            "message": self.message(),
-            "type": if self.subcode == Some(33) { "GraphMethodException" } else { "OAuthException" },
-            "code": self.code,
-            "fbtrace_id": trace,
-        });
-        if let Some(members) = error.as_object_mut() {
-            if let Some(subcode) = self.subcode {
-                members.insert("error_subcode".into(), json!(subcode));
-            }
-            if !self.details.is_empty() {
-                members.insert(
-                    "error_data".into(),
-                    json!({"messaging_product": "whatsapp", "details": self.details}),
-                );
-            }
-        }
-        json!({ "error": error })
-    }
-}
-
-/// Values of `action` in requests to `/calls`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Action {
-    Connect,
-    PreAccept,
-    Accept,
-    Reject,
-    Terminate,
-}
-
-impl Action {
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Connect => "connect",
-            Self::PreAccept => "pre_accept",
-            Self::Accept => "accept",
-            Self::Reject => "reject",
-            Self::Terminate => "terminate",
-        }
-    }
-
-    fn parse(word: &str) -> Option<Self> {
-        [Self::Connect, Self::PreAccept, Self::Accept, Self::Reject, Self::Terminate]
-            .into_iter()
-            .find(|a| a.as_str() == word)
-    }
-}
-
-/// Routes of the Graph API.
-pub(crate) fn router() -> Router<Arc<World>> {
-    Router::new()
-        .route(&format!("{BASE}/{{phone_number_id}}/calls"), post(calls))
-        .route(&format!("{BASE}/{{phone_number_id}}/call_permissions"), get(messages::permissions))
-        .route(&format!("{BASE}/{{phone_number_id}}/messages"), post(messages::post))
-        .route(
-            &format!("{BASE}/{{phone_number_id}}/media"),
-            post(uploads::post).layer(DefaultBodyLimit::max(uploads::BODY_BYTES_MAX)),
-        )
-        .route(
-            &format!("{BASE}/{{phone_number_id}}/settings"),
-            get(settings::get).post(settings::post),
-        )
-        .route(&format!("{BASE}/oauth/access_token"), post(numbers::exchange))
-        .route(&format!("{BASE}/debug_token"), post(numbers::debug_token))
-        .route(&format!("{BASE}/{{phone_number_id}}"), get(numbers::number))
-        .route(&format!("{BASE}/{{phone_number_id}}/phone_numbers"), get(numbers::phone_numbers))
-        .route(&format!("{BASE}/{{phone_number_id}}/message_templates"), get(templates::list))
-        .route(&format!("{BASE}/{{phone_number_id}}/register"), post(numbers::register))
-        .route(&format!("{BASE}/{{phone_number_id}}/deregister"), post(numbers::deregister))
-        .route(&format!("{BASE}/{{phone_number_id}}/subscribed_apps"), any(numbers::apps))
-        .route(&format!("{BASE}/{{phone_number_id}}/subscriptions"), get(numbers::subscriptions))
-        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-}
 
 /// The base URL of the simulator as the client addressed it.
 pub(super) fn own_url(headers: &HeaderMap) -> String {
@@ -172,7 +47,7 @@ pub(crate) async fn unknown(
     respond(&world, &method, uri.path(), "", "", outcome)
 }
 
-async fn calls(
+pub(super) async fn calls(
     State(world): State<Arc<World>>,
     ConnectInfo(reset): ConnectInfo<ResetHandle>,
     Path(phone_number_id): Path<String>,

@@ -9,11 +9,12 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, Method, StatusCode, header};
 use serde_json::{Value, json};
 
-use super::graph::{self, GraphError};
+use super::error::GraphError;
+use super::graph;
 use super::permissions::PermissionRequest;
 use super::templates;
 use crate::World;
-use model::digits_of;
+use crate::world::user_of;
 
 /// Accepted message types besides `interactive`.
 const MESSAGE_TYPES: &[&str] = &[
@@ -74,12 +75,6 @@ fn send_message(world: &World, number: &str, body: &[u8]) -> Result<Value, Graph
         "contacts": [{"input": given, "wa_id": user}],
         "messages": [{"id": id}],
     }))
-}
-
-/// Normalises a user: phone numbers to digits, business-scoped user ids unchanged.
-pub(super) fn user_of(given: &str) -> String {
-    let is_number = given.starts_with(|c: char| c == '+' || c.is_ascii_digit());
-    if is_number { digits_of(given) } else { given.to_owned() }
 }
 
 /// Returns the text if the message is a permission request.

@@ -12,7 +12,8 @@ use http::{HeaderMap, Method, StatusCode, header};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::graph::{self, GraphError};
+use super::error::GraphError;
+use super::graph;
 use crate::world::SimNumber;
 use crate::{World, locked, without_trailing_slash};
 

@@ -11,9 +11,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::body;
-use super::graph::GraphError;
-use super::messages::user_of;
+use super::error::GraphError;
 use crate::world::SimNumber;
+use crate::world::user_of;
 use crate::{World, locked};
 use model::{Country, E164, Origin};
 

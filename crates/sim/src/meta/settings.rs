@@ -11,7 +11,8 @@ use http::{HeaderMap, Method, StatusCode};
 use serde_json::{Map, Value, json};
 
 use super::body;
-use super::graph::{self, GraphError};
+use super::error::GraphError;
+use super::graph;
 use super::hours;
 use crate::{World, locked};
 

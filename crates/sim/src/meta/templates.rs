@@ -9,7 +9,8 @@ use axum::response::Response;
 use http::{HeaderMap, Method};
 use serde_json::{Value, json};
 
-use super::graph::{self, GraphError};
+use super::error::GraphError;
+use super::graph;
 use super::numbers::{not_found, respond};
 use crate::World;
 

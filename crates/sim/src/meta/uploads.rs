@@ -10,7 +10,8 @@ use http::{HeaderMap, Method, header};
 use memchr::memmem;
 use serde_json::{Value, json};
 
-use super::graph::{self, GraphError};
+use super::error::GraphError;
+use super::graph;
 use super::messages;
 use crate::World;
 

@@ -1,7 +1,7 @@
 use uuid::Uuid;
 
+use crate::rows::user::User;
 use crate::scope::Scope;
-use crate::tables::people::User;
 use model::{AppId, AuthId, EndpointId, EndpointName, Timestamp};
 
 /// An endpoint. `Debug` shows no password, not even the hash.

@@ -8,4 +8,5 @@ pub(crate) mod number;
 pub(crate) mod permission;
 pub(crate) mod recording;
 pub(crate) mod setting;
+pub(crate) mod user;
 pub(crate) mod webhook;

@@ -11,9 +11,9 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
 use crate::database::Database;
 use crate::error::StoreError;
-use crate::queue::Wake;
 use crate::sql::Pool;
 use crate::sql::sqlite::{SqliteOptions, SqlitePool};
+use crate::wake::Wake;
 
 /// Time that a statement waits for the lock of another process.
 pub(crate) const BUSY: Duration = Duration::from_secs(5);

@@ -12,8 +12,8 @@ use rusqlite::{Connection, OpenFlags, ToSql};
 use sqlx::error::{DatabaseError, ErrorKind};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::queue::Wake;
 use crate::sql::{Arg, Outcome, Row};
+use crate::wake::Wake;
 
 /// How the connections of a pool are opened.
 #[derive(Clone, Debug)]

@@ -2,10 +2,10 @@
 
 use crate::error::{StoreError, failed};
 use crate::rows::endpoint::{Endpoint, EndpointChange, EndpointWrite};
+use crate::rows::user::User;
 use crate::scope::{Scope, push_scope};
 use crate::shared::Shared;
 use crate::sql::{self, Conn, Pool, QueryBuilder, Row};
-use crate::tables::people::User;
 use crate::write::Write;
 use model::{AppId, EndpointId, EndpointName, Timestamp};
 

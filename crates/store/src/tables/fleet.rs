@@ -16,6 +16,7 @@ use model::{CallUuid, Clock, Secret};
 
 use crate::database::Database;
 use crate::error::{StoreError, failed};
+use crate::owner::{owner_name, run_of_owner};
 use crate::pending_log::Birth;
 use crate::seal::Seal;
 use crate::sql;
@@ -99,22 +100,6 @@ impl RunInfo {
     pub fn owner(&self) -> String {
         owner_name(&self.node_id, self.run)
     }
-}
-
-/// Returns the name under which a run of a fleet owns rows: the node's name and the run's id. A
-/// node outside a fleet owns rows under its name.
-pub fn owner_name(node_id: &str, run: Uuid) -> String {
-    format!("{node_id}/{run}")
-}
-
-/// Returns the node's name from the name of an owner.
-pub fn node_of_owner(owner: &str) -> &str {
-    owner.split('/').next().unwrap_or_default()
-}
-
-/// Returns the run from the name of an owner. `None` if the owner is a node outside a fleet.
-pub fn run_of_owner(owner: &str) -> Option<Uuid> {
-    owner.rsplit_once('/').and_then(|(_, run)| run.parse().ok())
 }
 
 fn birth_purpose(call: CallUuid) -> Vec<u8> {

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use crate::error::{StoreError, failed};
 use crate::page::NewestFirst;
+use crate::rows::user::User;
 use crate::scope::{Scope, push_scope};
 use crate::seal::Seal;
 use crate::shared::Shared;
@@ -355,34 +356,6 @@ impl SavedFilters<'_> {
     /// then.
     pub async fn delete(self, user: Uuid, name: String) -> Result<bool, StoreError> {
         run(self.0, PeopleWrite::DeleteFilter(user, name)).await
-    }
-}
-
-/// A console user. `Debug` shows no password, not even the hash.
-#[derive(Clone, PartialEq, Eq)]
-pub struct User {
-    pub id: Uuid,
-    /// The owner and its main account, which may be the same.
-    pub account: AuthId,
-    pub main_account: AuthId,
-    /// Sign-in name, unique within the main account.
-    pub name: String,
-    pub full_name: String,
-    pub role: Role,
-    /// A hash made by [`crate::password::Passwords`]. `None` for an invited user.
-    pub password: Option<String>,
-    pub wa_id: Option<String>,
-    /// Whether the user is listed in the configuration file.
-    pub in_file: bool,
-    pub created: Timestamp,
-}
-
-impl std::fmt::Debug for User {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("User")
-            .field("id", &self.id)
-            .field("role", &self.role)
-            .finish_non_exhaustive()
     }
 }
 

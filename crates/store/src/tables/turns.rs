@@ -7,12 +7,12 @@ use futures_util::future::BoxFuture;
 use uuid::Uuid;
 
 use crate::error::{RowError, StoreError, failed};
+use crate::owner::run_of_owner;
 use crate::rows::conversation::{Pair, RoutingState};
 use crate::rows::message::{AfterReply, AnsweredMessage, Message, TimelineEntry};
 use crate::seal::Seal;
 use crate::shared::Shared;
 use crate::sql::{self, Conn, Row};
-use crate::tables::fleet::run_of_owner;
 use crate::tables::readers::{MESSAGE, message, pair};
 use crate::write::WriteTask;
 

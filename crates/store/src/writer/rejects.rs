@@ -17,8 +17,8 @@ use crate::rows::call::CallStart;
 use crate::seal::Seal;
 use crate::sql::Pool;
 use crate::sql::errors::is_data_error;
-use crate::tables::calls;
 use crate::writer::journal_entry::Entry;
+use crate::writer::pending;
 use model::metric;
 
 /// Name of the file in `store.data_dir`.
@@ -38,12 +38,12 @@ pub(crate) async fn insert_pending(
     left: PendingEntries,
     folder: &Path,
 ) -> Result<(), sqlx::Error> {
-    match calls::insert_pending(pool, seal, &left).await {
+    match pending::insert_pending(pool, seal, &left).await {
         Err(error) if is_data_error(&error) => {}
         done => return done,
     }
     for one in left.split() {
-        match calls::insert_pending(pool, seal, &one).await {
+        match pending::insert_pending(pool, seal, &one).await {
             Err(error) if is_data_error(&error) => {
                 let start = one.starts.first().map(|start| Entry::CallStarted {
                     start: CallStart::of(&start.setup, &start.node_id),

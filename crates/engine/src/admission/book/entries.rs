@@ -2,13 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::link::Link;
 use super::panel::NumberSet;
-use super::tokens::TokenRotation;
 use crate::admission::settings::{ApiKey, Permissions};
 use model::Secret;
-use model::{AppId, AuthId, E164, Method, PhoneNumberId, Timestamp, WabaId};
+use model::{AppId, AuthId, E164, PhoneNumberId, Timestamp, WabaId};
 use store::{SettingKind, SettingWrite};
-use xml::ast::DocUrl;
 
 /// An account or a subaccount.
 #[derive(Clone, Debug)]
@@ -25,6 +24,16 @@ pub struct Account {
     /// Whether the configuration file defines the account. It is removed with its entry there.
     pub in_file: bool,
     pub details: Details,
+}
+
+/// A token that was created at run time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenRotation {
+    /// A digest of the configuration's token at the time of the rotation. `None` if the account is
+    /// not in the configuration.
+    pub(super) instead_of: Option<String>,
+    /// The end of the overlap with the previous token. `None` if it has ended.
+    pub until: Option<Timestamp>,
 }
 
 /// Descriptive fields of an account. The configuration does not contain them.
@@ -66,20 +75,6 @@ pub struct Application {
     pub public_uri: bool,
     pub log_incoming_messages: bool,
     pub created: Timestamp,
-}
-
-/// A URL and its HTTP method. The method is kept even without a URL.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Link {
-    pub url: Option<DocUrl>,
-    pub method: Method,
-}
-
-impl Link {
-    /// URL and method, or `None` without a URL.
-    pub fn get(&self) -> Option<(DocUrl, Method)> {
-        self.url.clone().map(|url| (url, self.method))
-    }
 }
 
 /// A WhatsApp Business Account and the account that it belongs to.

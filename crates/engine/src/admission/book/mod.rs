@@ -12,6 +12,7 @@
 mod change;
 mod entries;
 mod keeper;
+mod link;
 mod numbers;
 mod panel;
 mod tokens;
@@ -19,16 +20,18 @@ mod tokens;
 use std::collections::BTreeMap;
 
 pub use change::{ApplicationInUse, InFile, Key, TooMany};
-pub use entries::{Account, Application, Details, Link, Number, Waba};
+pub use entries::{Account, Application, Details, Number, TokenRotation, Waba};
 pub use keeper::{ChangeError, Keeper, OpenError};
+pub use link::Link;
 pub use numbers::{ConnectRefusal, MetaApp};
 pub use panel::{
     Calling, Configuration, ConnectedNumber, Drift, MetaState, NumberSet, Registration,
 };
-pub use tokens::{RotateError, TokenRotation};
+pub use tokens::RotateError;
 
 use self::entries::AccountRow;
-use super::directory::{AccountSpec, ApplicationSpec, Specs};
+use super::directory::{ApplicationSpec, Specs};
+use super::entry::AccountSpec;
 use crate::admission::settings::{AccountSettings, AdmissionSettings, Permissions};
 use model::Secret;
 use model::{AppId, AuthId, E164, Timestamp, WabaId};

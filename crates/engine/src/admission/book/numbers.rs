@@ -3,9 +3,10 @@
 
 use std::collections::BTreeSet;
 
-use super::entries::{Application, Link, Number, Waba, WabaRow};
+use super::entries::{Application, Number, Waba, WabaRow};
+use super::link::Link;
 use super::{Book, ConnectedNumber, Key, NumberSet, Reading, Registration};
-use crate::admission::directory::NumberSpec;
+use crate::admission::entry::NumberSpec;
 use crate::admission::settings::{AdmissionSettings, NumberSettings};
 use model::Secret;
 use model::{AppId, AuthId, E164, PhoneNumberId, Timestamp, WabaId};

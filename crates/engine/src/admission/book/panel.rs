@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::entries::Link;
+use super::link::Link;
 use crate::admission::settings::NumberSettings;
 use model::{AppId, AuthId, PhoneNumberId, Timestamp, WabaId};
 use xml::ast::DocUrl;

@@ -6,22 +6,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::entries::{Account, AccountRow};
+use super::entries::{Account, AccountRow, TokenRotation};
 use super::{Book, Key, Reading};
 use crate::admission::settings::AccountSettings;
 use model::Secret;
 use model::{AuthId, Timestamp};
 use store::{Setting, SettingKind};
-
-/// A token that was created at run time.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TokenRotation {
-    /// A digest of the configuration's token at the time of the rotation. `None` if the account is
-    /// not in the configuration.
-    pub(super) instead_of: Option<String>,
-    /// The end of the overlap with the previous token. `None` if it has ended.
-    pub until: Option<Timestamp>,
-}
 
 /// Why a token was not rotated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,8 +2,9 @@
 
 use std::sync::{Arc, PoisonError};
 
-use super::{CallAdmission, Inner, LiveCall, Outgoing, Registry};
+use super::{CallAdmission, Inner, Outgoing, Registry};
 use crate::admission::{AccountEntry, Denied, NumberEntry, Reason, RefusalDetail};
+use crate::call::live_call::LiveCall;
 use machine::{
     BLegCommand, BLegEvent, CallSetup, CallUrls, Destination, DialError, DialOrder, Input, Outbound,
 };

@@ -4,7 +4,7 @@
 use uuid::Uuid;
 
 use super::{Key, Rooms, Tables, locked};
-use crate::call::shell::Mailbox;
+use crate::call::mailbox::Mailbox;
 use machine::{CallSetup, Input, RoomKind};
 use model::{CallUuid, HangupCause};
 

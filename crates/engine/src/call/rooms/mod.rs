@@ -21,8 +21,8 @@ pub use ask::{
     TrackResult,
 };
 
+use super::mailbox::Mailbox;
 use super::recordings::RecordedRoom;
-use super::shell::Mailbox;
 use expected::ExpectedCall;
 use kept::LeftRow;
 pub(super) use kept::exit_id;

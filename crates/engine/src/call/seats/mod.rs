@@ -7,7 +7,7 @@
 //! connection, and `wire` its protocol.
 
 mod guest;
-mod host;
+pub mod host;
 mod link;
 mod wire;
 
@@ -22,12 +22,11 @@ use tokio::task::AbortHandle;
 use tracing::Instrument as _;
 use uuid::Uuid;
 
-pub use self::host::RoomHosting;
 pub use self::link::ByteStream;
 
 use self::guest::{GuestLink, Refusal};
+use super::mailbox::Mailbox;
 use super::rooms::{Door, LeaveResult, Rooms};
-use super::shell::Mailbox;
 use machine::{CallSetup, Input, RecordingOrder, RoomEntry, RoomEvent, SoundItem};
 use media::{CableEnd, Media, RoomJack};
 use model::{CallUuid, Clock, Digit, Timestamp};

@@ -5,12 +5,12 @@ use std::time::Instant;
 
 use tracing::warn;
 
+use super::StartMode;
 use super::context::Context;
 use super::quality::FinalQuality;
-use super::{Mailbox, StartMode};
 use crate::call::captions::{CaptionServices, Captions};
+use crate::call::mailbox::{Mailbox, MuteReason};
 use crate::call::phones::Line;
-use crate::call::web::MuteReason;
 use machine::{Input, MediaCommand, MediaEvent, MediaFault};
 use media::sdp::Offer;
 use media::{BridgeEnd, LegHandle, OfferedLeg, PlayItem, Quality};

@@ -10,9 +10,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, debug, warn};
 
 use super::super::author::DocumentRequest;
+use super::super::call_clock::CallClock;
 use super::super::consent::refusal_of;
 use super::super::failed::{self, Failed};
-use super::super::step::Stepper;
 use super::super::trace::{EventLogWriter, Request, Trace};
 use super::super::waterfall;
 use super::context::Context;
@@ -95,7 +95,7 @@ impl Requests {
     pub(super) fn ask_graph(
         &mut self,
         context: &Context,
-        stepper: &Stepper,
+        call_clock: &CallClock,
         sdp: &Arc<str>,
         action: GraphAction,
     ) {
@@ -121,7 +121,7 @@ impl Requests {
             action,
             sdp: Some(sdp.clone()),
             opaque: Some(crate::meta::callback_data(context.id, &context.services.node_id)),
-            deadline: stepper.answer_window(action),
+            deadline: call_clock.answer_window(action),
             overtaken: CancellationToken::new(),
         };
         let ends = matches!(action, GraphAction::Reject | GraphAction::Terminate);
@@ -133,7 +133,7 @@ impl Requests {
         let (graph, mailbox, journal) =
             (context.services.graph.clone(), context.mailbox.clone(), context.journal.clone());
         let (clock, arrived, before) =
-            (context.services.clock.clone(), stepper.arrived(), self.asked.take());
+            (context.services.clock.clone(), call_clock.arrived(), self.asked.take());
         let permissions = context.services.permissions.clone();
         let user = context.view.setup.to.clone();
         let placed = (action == GraphAction::Connect)

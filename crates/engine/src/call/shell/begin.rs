@@ -5,11 +5,12 @@ use std::time::Instant;
 
 use tokio::sync::mpsc;
 
+use super::super::live_call::LiveCall;
+use super::super::mailbox::{Envelope, Mailbox};
 use super::super::phones::Line;
-use super::super::registry::{CallAdmission, LiveCall, Registry};
+use super::super::registry::{CallAdmission, Registry};
 use super::super::trace::EventLogWriter;
 use super::super::turns::Turn;
-use super::{Envelope, Mailbox};
 use crate::admission::permission::Engaged;
 use crate::admission::{AccountEntry, NumberEntry, Slot};
 use machine::CallSetup;

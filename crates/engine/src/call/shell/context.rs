@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 
 use tracing::{Instrument as _, debug};
 
+use super::super::live_call::LiveCall;
+use super::super::mailbox::Mailbox;
 use super::super::phones::Line;
-use super::super::registry::{LiveCall, Registry};
+use super::super::registry::Registry;
 use super::super::services::Services;
 use super::super::trace::EventLogWriter;
-use super::Mailbox;
 use crate::admission::NumberEntry;
 use crate::answer::SigningKeys;
 use crate::call::seats::Seat;

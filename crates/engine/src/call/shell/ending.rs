@@ -3,8 +3,8 @@
 use tracing::{Instrument as _, info};
 use uuid::Uuid;
 
+use super::super::live_call::LiveCall;
 use super::super::record;
-use super::super::registry::LiveCall;
 use super::super::services::Services;
 use super::context::Context;
 use super::phone;

@@ -1,6 +1,6 @@
 //! Commands and events between an A-leg and its B-legs, which pass from mailbox to mailbox.
 
-use super::Message;
+use super::super::mailbox::Message;
 use super::context::Context;
 use machine::{BLegCommand, BLegEvent, Command, DialOrder, Input};
 use media::{LegHandle, bridge};

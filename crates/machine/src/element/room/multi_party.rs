@@ -330,7 +330,11 @@ impl MultiPartyElement {
             EventGroup::Mpc => {
                 Params::from([("MPCUUID".into(), Param::Plain(membership.room.to_string().into()))])
             }
-            _ => participant_params(ctx, &self.info(membership)),
+            EventGroup::Participant
+            | EventGroup::Speech
+            | EventGroup::Digits
+            | EventGroup::AddParticipant
+            | EventGroup::Audio => participant_params(ctx, &self.info(membership)),
         });
         Some(callback)
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::super::body::{self, TerminateStatus};
-use super::super::graph::GraphError;
+use super::super::error::GraphError;
 use super::{Call, CallMsg, GraphRequest};
 use crate::caller::{CallEvent, CallEventKind, CallOutcome, HangupSource};
 use crate::faults::WebhookKind;

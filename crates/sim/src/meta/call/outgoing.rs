@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::super::body;
-use super::super::graph::GraphError;
+use super::super::error::GraphError;
 use super::super::offer::answer;
 use super::{AnswerTime, Call, CallChannels};
 use crate::World;

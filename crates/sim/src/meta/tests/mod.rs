@@ -14,7 +14,7 @@ use http::Request;
 use serde_json::{Value, json};
 
 use self::harness::{Browser, Business, Node, PeerEvent, PeerFaults, ReceivedWebhook, short_times};
-use crate::caller::parse_keys;
+use crate::keys::parse_keys;
 use crate::log::LogEvent;
 use crate::world::{ACCESS_TOKEN, PHONE_NUMBER_ID};
 use crate::{CallEventKind, CallEvents, CallOutcome, CallScript, HangupRule, HangupSource};

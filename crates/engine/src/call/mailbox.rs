@@ -6,8 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tracing::warn;
 
-use super::super::phones::{KeySource, Line};
-use super::super::web::MuteReason;
+use super::phones::{KeySource, Line};
 use machine::Input;
 use media::sdp::Offer;
 use media::{BridgeEnd, EventSink, LegEvent, MissingStep};
@@ -20,14 +19,14 @@ const MAILBOX: usize = 256;
 
 /// An input with its time of arrival.
 #[derive(Debug)]
-pub(in crate::call) struct Envelope {
+pub(super) struct Envelope {
     pub at: Instant,
     pub message: Message,
 }
 
 /// A message to a call's task.
 #[derive(Debug)]
-pub(in crate::call) enum Message {
+pub(super) enum Message {
     /// An input of the machine.
     Input(Input),
     /// Meta's answer to our offer. The machine only receives the fact that it arrived.
@@ -66,9 +65,18 @@ impl Message {
     }
 }
 
+/// Why a phone's audio is muted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MuteReason {
+    /// The microphone is off.
+    Mute,
+    /// The call is on hold.
+    Hold,
+}
+
 /// The sending side of a call's mailbox. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(in crate::call) struct Mailbox {
+pub(super) struct Mailbox {
     call: CallUuid,
     /// Sender of boxed messages, because the channel allocates blocks of 32 entries for each call.
     sender: mpsc::Sender<Box<Envelope>>,
@@ -77,17 +85,17 @@ pub(in crate::call) struct Mailbox {
 
 impl Mailbox {
     /// Whether the call still reads its mailbox.
-    pub(in crate::call) fn is_open(&self) -> bool {
+    pub(super) fn is_open(&self) -> bool {
         !self.sender.is_closed()
     }
 
     /// Sends an input, stamped with the current time. Returns `false` if the call has ended or the
     /// mailbox is full.
-    pub(in crate::call) fn tell(&self, input: Input) -> bool {
+    pub(super) fn tell(&self, input: Input) -> bool {
         self.put(Message::Input(input))
     }
 
-    pub(in crate::call) fn put(&self, message: Message) -> bool {
+    pub(super) fn put(&self, message: Message) -> bool {
         let envelope = Envelope { at: self.clock.now(), message };
         match self.sender.try_send(Box::new(envelope)) {
             Ok(()) => true,
@@ -136,7 +144,7 @@ impl Mailbox {
 }
 
 /// Creates a mailbox and its receiving side.
-pub(in crate::call) fn mailbox(
+pub(super) fn mailbox(
     call: CallUuid,
     clock: &model::Clock,
 ) -> (Mailbox, mpsc::Receiver<Box<Envelope>>) {

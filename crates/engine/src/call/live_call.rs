@@ -5,13 +5,12 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
-use super::super::binding::{MetaState, Party};
-use super::super::course::{Course, Sampler};
-use super::super::live::LiveLog;
-use super::super::phones::Line;
-use super::super::shell::{Mailbox, Message};
-use super::super::streams::{StreamView, StreamViews};
-use super::SendOutcome;
+use super::binding::{MetaState, Party};
+use super::course::{Course, Sampler};
+use super::live::LiveLog;
+use super::mailbox::{Mailbox, Message};
+use super::phones::Line;
+use super::streams::{StreamView, StreamViews};
 use crate::answer::SigningKeys;
 use crate::feed::{Audience, Feed, FeedChange};
 use machine::{CallSetup, CallState, CallTime, Command, Input, RecordingOrder, StreamOrder};
@@ -20,17 +19,27 @@ use model::Secret;
 use model::{CallUuid, StreamId, Timestamp, Wacid};
 use xml::ast::Target;
 
+/// Whether an input was delivered to a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SendOutcome {
+    Delivered,
+    /// The call's mailbox is full.
+    Full,
+    /// The call does not exist or has ended.
+    Unknown,
+}
+
 /// A live call, as seen by other tasks.
 #[derive(Debug)]
 pub struct LiveCall {
     pub setup: CallSetup,
     pub log: Arc<LiveLog>,
     /// When its webhook arrived.
-    pub(in crate::call) arrived: Instant,
+    pub(super) arrived: Instant,
     /// The number's signing keys and access token as of the start of the call.
-    pub(in crate::call) keys: SigningKeys,
+    pub(super) keys: SigningKeys,
     pub(super) token: Option<Secret>,
-    pub(in crate::call) mailbox: Mailbox,
+    pub(super) mailbox: Mailbox,
     pub(super) state: AtomicU8,
     pub(super) answered: OnceLock<CallTime>,
     pub(super) at_meta: MetaState,
@@ -39,22 +48,22 @@ pub struct LiveCall {
     pub(super) b_leg: Mutex<Option<CallUuid>>,
     /// B-legs whose users are being reserved in the fleet.
     pub(super) pending_legs: Mutex<BTreeSet<CallUuid>>,
-    pub(in crate::call) streams: StreamViews,
+    pub(super) streams: StreamViews,
     /// Audio quality over time.
-    pub(in crate::call) sampler: Sampler,
+    pub(super) sampler: Sampler,
     /// Whether the call is being recorded in the background, or a request to record it is pending.
     pub(super) recorded: AtomicBool,
     pub(super) record_asked: AtomicBool,
     /// The connection to the phone, if this is a web leg.
-    pub(in crate::call) line: Option<Arc<Line>>,
+    pub(super) line: Option<Arc<Line>>,
 }
 
 impl LiveCall {
-    pub(in crate::call) fn set_state(&self, state: CallState) {
+    pub(super) fn set_state(&self, state: CallState) {
         self.state.store(state as u8, Ordering::Release);
     }
 
-    pub(in crate::call) fn set_answered(&self, at: CallTime) {
+    pub(super) fn set_answered(&self, at: CallTime) {
         let _ = self.answered.set(at);
     }
 
@@ -64,7 +73,7 @@ impl LiveCall {
     }
 
     /// Notifies the console's live feed that the call began, was answered or ended.
-    pub(in crate::call) fn tell_news(&self, feed: &Feed) {
+    pub(super) fn tell_news(&self, feed: &Feed) {
         let to = Audience::of(&self.setup.account, &self.setup.parent_account);
         feed.publish(to, FeedChange::Call(self.setup.call));
     }
@@ -79,7 +88,7 @@ impl LiveCall {
         *self.b_leg.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(in crate::call) fn set_b_leg(&self, leg: Option<CallUuid>) {
+    pub(super) fn set_b_leg(&self, leg: Option<CallUuid>) {
         *self.b_leg.lock().unwrap_or_else(PoisonError::into_inner) = leg;
     }
 
@@ -93,12 +102,12 @@ impl LiveCall {
         self.recorded.load(Ordering::Acquire) || self.record_asked.load(Ordering::Acquire)
     }
 
-    pub(in crate::call) fn set_recorded(&self, recorded: bool) {
+    pub(super) fn set_recorded(&self, recorded: bool) {
         self.recorded.store(recorded, Ordering::Release);
     }
 
     /// Marks the pending request to record the call as handled.
-    pub(in crate::call) fn looked_at_recording(&self) {
+    pub(super) fn looked_at_recording(&self) {
         self.record_asked.store(false, Ordering::Release);
     }
 
@@ -115,18 +124,18 @@ impl LiveCall {
     }
 
     /// Removes a B-leg that has ended or was separated from the call.
-    pub(in crate::call) fn forget_leg(&self, leg: CallUuid) {
+    pub(super) fn forget_leg(&self, leg: CallUuid) {
         self.legs.lock().unwrap_or_else(PoisonError::into_inner).retain(|other| *other != leg);
     }
 
     /// Removes a B-leg that has not begun yet. Returns `false` if there is no such leg.
-    pub(in crate::call) fn withdraw_leg(&self, leg: CallUuid) -> bool {
+    pub(super) fn withdraw_leg(&self, leg: CallUuid) -> bool {
         self.pending_legs.lock().unwrap_or_else(PoisonError::into_inner).remove(&leg)
     }
 
     /// Puts a message into the call's mailbox. Returns `false` if the call has ended or the mailbox
     /// is full.
-    pub(in crate::call) fn put(&self, message: Message) -> bool {
+    pub(super) fn put(&self, message: Message) -> bool {
         self.mailbox.put(message)
     }
 

@@ -1,0 +1,244 @@
+//! Starts calls: writes the record of each, enters it into the registry and spawns its task.
+
+use std::sync::atomic::{AtomicBool, AtomicU8};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Instant;
+
+use futures_util::FutureExt;
+use tracing::{Instrument, error, info_span};
+
+use super::{CallAdmission, Incoming, Outgoing, Registry};
+use crate::admission::permission::PairKey;
+use crate::admission::{Admitted, NumberEntry, SetUpTicket, Strain};
+use crate::call::author;
+use crate::call::binding::MetaState;
+use crate::call::course::Sampler;
+use crate::call::live::LiveLog;
+use crate::call::live_call::LiveCall;
+use crate::call::mailbox::mailbox;
+use crate::call::shell::{self, Peer, StartMode, StartParams};
+use crate::call::streams::StreamViews;
+use crate::call::trace::EventLogWriter;
+use machine::{CallSetup, CallState, CallUrls};
+use model::{CallType, CallUuid, Direction, TraceId};
+use store::{Birth, CallStart};
+
+impl Registry {
+    /// Starts a user-initiated call in its own task.
+    ///
+    /// # Errors
+    /// Returns the admission, to be withdrawn, if the store is overloaded or the number has no
+    /// answer URL.
+    pub fn start(
+        &self,
+        starting: SetUpTicket,
+        admitted: Admitted,
+        incoming: Incoming,
+    ) -> Result<(), Box<Admitted>> {
+        let Some(setup) = self.setup(admitted.number(), &incoming) else {
+            error!(number = %admitted.number().spec.number, "calling is enabled but the number has no answer URL");
+            return Err(Box::new(admitted));
+        };
+        let Incoming { offer, received, arrived, .. } = incoming;
+        if !self.write_record(&setup) {
+            return Err(Box::new(admitted));
+        }
+        let engaged = self
+            .0
+            .services
+            .permissions
+            .consents()
+            .engage(PairKey::new(&setup.phone_number_id, &setup.from));
+        let way = StartMode::Offered(Box::new(offer));
+        self.begin(Peer::user((admitted, engaged)), starting, setup, way, [received, arrived]);
+        Ok(())
+    }
+
+    /// Chooses the id of a user-initiated call before its start. Returns the data that another node
+    /// needs to end the call, or `None` if the number has no answer URL.
+    pub fn birth(&self, number: &NumberEntry, incoming: &mut Incoming) -> Option<Birth> {
+        let setup = self.setup(number, incoming)?;
+        incoming.call = Some(setup.call);
+        let services = &self.0.services;
+        Some(Birth { node_id: services.node_id.clone(), born: services.clock.steady(), setup })
+    }
+
+    /// Starts a business-initiated call in its own task.
+    ///
+    /// # Errors
+    /// Returns the admission, to be withdrawn, if the node or the store is overloaded.
+    pub fn place(
+        &self,
+        (admitted, engaged): CallAdmission,
+        outgoing: Outgoing,
+    ) -> Result<(), Box<Admitted>> {
+        let Some(starting) = self.room(&outgoing.setup.phone_number_id) else {
+            return Err(Box::new(admitted));
+        };
+        let Outgoing { setup, received, placed } = outgoing;
+        if !self.write_record(&setup) {
+            return Err(Box::new(admitted));
+        }
+        let peer = Peer::user((admitted, engaged));
+        self.begin(peer, starting, setup, StartMode::Placed, [received, placed]);
+        Ok(())
+    }
+
+    /// Writes the record of a call before the call becomes visible, so that it survives a crash.
+    /// Returns `false` if the store does not accept it.
+    pub(in crate::call) fn write_record(&self, setup: &CallSetup) -> bool {
+        let services = &self.0.services;
+        let start = CallStart::of(setup, &services.node_id);
+        let write_record = services.store.calls().begin(start, setup, services.clock.steady());
+        if !write_record {
+            Strain::Store.count();
+        }
+        write_record
+    }
+
+    /// Starts a call whose record was written by [`Registry::write_record`].
+    pub(in crate::call) fn begin(
+        &self,
+        peer: Peer,
+        starting: SetUpTicket,
+        setup: CallSetup,
+        way: StartMode,
+        [received, arrived]: [Instant; 2],
+    ) {
+        let services = self.0.services.clone();
+        let call = setup.call;
+        let (mailbox, inbox) = mailbox(call, &self.0.services.clock);
+        let log = LiveLog::new();
+        let view = Arc::new(LiveCall {
+            setup: setup.clone(),
+            log: log.clone(),
+            arrived,
+            keys: self.0.services.keys(peer.account()),
+            token: peer.number().and_then(|number| number.spec.access_token.clone()),
+            mailbox: mailbox.clone(),
+            state: AtomicU8::new(CallState::Dialing as u8),
+            answered: OnceLock::new(),
+            at_meta: MetaState::new(setup.wacid.clone()),
+            legs: Mutex::default(),
+            b_leg: Mutex::default(),
+            pending_legs: Mutex::default(),
+            streams: StreamViews::default(),
+            sampler: Sampler::default(),
+            recorded: AtomicBool::new(false),
+            record_asked: AtomicBool::new(false),
+            line: peer.line().cloned(),
+        });
+        if view.line.is_none() {
+            self.0.bindings.enter(&*view, arrived);
+        }
+        self.0.live.insert(call, view.clone());
+        self.0.one_begun.notify_waiters();
+        if let Some(news) = self.0.services.news.get() {
+            news.started(&view.setup);
+        }
+        view.tell_news(&self.0.services.feed);
+        services.rooms.expect(&setup, &mailbox);
+        self.gauge(setup.direction).increment(1);
+        let guard = CallGuard { registry: self.clone(), view: view.clone() };
+        // `trace_id` is sent in `traceparent` with requests to the customer's server.
+        let number =
+            peer.number().map(|number| tracing::field::display(number.spec.number.clone()));
+        let span = info_span!("call", call_uuid = %call, trace_id = %TraceId::from(call), number);
+        let journal = EventLogWriter::new(
+            call,
+            arrived,
+            log,
+            services.store.event_log(),
+            services.traces.clone(),
+        );
+        let admitted = services.clock.now();
+        let (turns, registry) = (self.0.turns.clone(), self.clone());
+        let task = async move {
+            let turn = turns.wait(starting).await;
+            let begin = StartParams {
+                registry,
+                setup,
+                way,
+                peer,
+                turn,
+                received,
+                arrived,
+                admitted,
+                mailbox,
+                inbox,
+                journal,
+                view,
+            };
+            // Boxed because a future reserves space for all of its captures for its whole life.
+            let begin = Box::new(begin);
+            // A panic ends only this call. Its slot is released with the call's future.
+            let ran =
+                std::panic::AssertUnwindSafe(shell::run(services, begin)).catch_unwind().await;
+            if ran.is_err() {
+                error!("call task panicked");
+                guard.registry.clean_up_after_panic(&guard.view).await;
+            }
+            drop(guard);
+        };
+        self.0.services.tasks.spawn(task.instrument(span));
+    }
+
+    fn setup(&self, number: &NumberEntry, incoming: &Incoming) -> Option<CallSetup> {
+        let spec = &number.spec;
+        // Without an application, the number's agent answers the call.
+        let (answer, answer_method) = author::answer_of(self.0.gate.directory(), spec)?;
+        let hangup = spec.hangup.clone().unwrap_or_else(|| (answer.clone(), answer_method));
+        Some(CallSetup {
+            call: incoming.call.unwrap_or_else(|| CallUuid(self.0.services.uuid())),
+            direction: Direction::Inbound,
+            call_type: CallType::Whatsapp,
+            wacid: Some(incoming.key.wacid.clone()),
+            phone_number_id: incoming.key.phone_number_id.clone(),
+            from: incoming.from.clone(),
+            to: spec.number.to_string(),
+            caller_name: incoming.caller_name.clone(),
+            cta_payload: incoming.cta_payload.clone(),
+            deeplink_payload: incoming.deeplink_payload.clone(),
+            account: number.account.auth_id.clone(),
+            parent_account: number.account.main().auth_id.clone(),
+            urls: CallUrls { answer, answer_method, fallback: spec.fallback.clone(), hangup },
+            started: incoming.arrived_wall,
+            limits: self.0.services.settings.load().limits.clone(),
+            headers: Vec::new(),
+            outbound: None,
+        })
+    }
+
+    /// After a panic in a call's task: ends the call at Meta and completes its record.
+    async fn clean_up_after_panic(&self, view: &LiveCall) {
+        self.lost_leg(view);
+        shell::end_after_fault(&self.0.services, view).await;
+    }
+}
+
+/// Removes a call from the tables on drop, however its task ends.
+struct CallGuard {
+    registry: Registry,
+    view: Arc<LiveCall>,
+}
+
+impl Drop for CallGuard {
+    fn drop(&mut self) {
+        let inner = &self.registry.0;
+        let setup = &self.view.setup;
+        inner.live.remove(&setup.call);
+        self.view.tell_news(&inner.services.feed);
+        // A web leg has no id at Meta.
+        if self.view.line.is_none() {
+            inner.bindings.leave(&*self.view, inner.services.clock.now());
+        }
+        self.registry.gauge(setup.direction).decrement(1);
+        inner.one_over.notify_waiters();
+        self.registry.leave_legs(&self.view);
+        // A call that ended normally has already left its room.
+        if let Some(seats) = &inner.services.seats {
+            drop(seats.leave(setup.call, &[]));
+        }
+        inner.services.rooms.leave(setup.call, &[], drop);
+    }
+}
