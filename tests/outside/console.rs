@@ -389,6 +389,33 @@ async fn r20_every_path_of_the_apis_and_the_console_has_the_headers() {
     is_secured(&http::get(&format!("{public}/console/{}", "x".repeat(9_000))).await, "too long");
 }
 
+/// A misspelt filter would show everything as if it matched.
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_refuse_parameters_that_they_do_not_have() {
+    let world = with_people().await;
+    let asha = Session::of(&world, "asha").await;
+    for list in [
+        "",
+        "calls/",
+        "errors/",
+        "recordings/",
+        "inbox/",
+        "numbers/",
+        "agents/",
+        "webhooks/",
+        "notifications/",
+        "operations/",
+        "reference/",
+        "people/",
+        "people/audit/",
+    ] {
+        assert_eq!(asha.get(&format!("/console/{list}")).await.status, 200, "{list}");
+        let refused = asha.get(&format!("/console/{list}?unreed=true")).await;
+        assert_eq!(refused.status, 400, "{list}");
+        assert!(refused.text().contains("unreed=true"), "{list}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn r20_roles_limit_pages_and_a_session_uses_the_api_with_its_token() {
     let world = with_people().await;
