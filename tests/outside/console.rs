@@ -541,6 +541,14 @@ async fn r16_a_calls_page_is_visible_to_its_account_only() {
     }
     assert!(!eve.get("/console/calls/").await.text().contains(&uuid));
     assert_eq!(asha.get("/console/calls/nonsense/").await.status, 404);
+    // The first characters are enough, as in the commands.
+    let short = format!("/console/calls/{}/", &uuid[..8]);
+    let found = asha.get(&short).await;
+    assert_eq!(
+        (found.status, found.headers["location"].to_str().unwrap()),
+        (303, format!("/console/calls/{uuid}/").as_str())
+    );
+    assert_eq!(eve.get(&short).await.status, 404);
     assert!(
         asha.get("/console/calls/?from=1&outcome=missed")
             .await
