@@ -164,6 +164,7 @@ const UNRECORDED: &[&str] = &[
     "readConversation",
     "reopenConversation",
     "sendMessage",
+    "tryAgent",
     "uploadMedia",
 ];
 
