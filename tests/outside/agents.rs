@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use sim::{CallEvent, CallEventKind, CallScript, HangupRule, HangupSource, Sim, caller};
 use tokio::sync::mpsc;
 
-use crate::console::{PASSWORD, Session};
+use crate::console::{Session, user};
 use crate::recognise::{Endpoint, say};
 use crate::support::agent::{AgentResponse, AgentServer, chunk, chunks, reply};
 use crate::support::app::App;
@@ -277,10 +277,7 @@ async fn an_agent_answers_a_call_receives_digits_and_hangs_up() {
 /// One message, one request, no conversation: the reply or the first error is shown.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_is_tried_with_one_message() {
-    let user = format!(
-        "[[user]]\nname = \"asha\"\npassword = \"{PASSWORD}\"\naccount = \"{AUTH_ID}\"\nrole = \"admin\"\n"
-    );
-    let world = World::start(&user).await;
+    let world = World::start(&user("asha", AUTH_ID, "admin")).await;
     let server = AgentServer::start(|turn| match turn.body["input"]["text"].as_str() {
         Some("break") => AgentResponse::Status(500),
         _ => AgentResponse::Json(json!({

@@ -389,6 +389,24 @@ async fn r20_every_path_of_the_apis_and_the_console_has_the_headers() {
     is_secured(&http::get(&format!("{public}/console/{}", "x".repeat(9_000))).await, "too long");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_reference_shows_the_operations_of_the_api_and_is_searched() {
+    let world = with_people().await;
+    let asha = Session::of(&world, "asha").await;
+    let document = http::get(&format!("{}/openapi.json", world.node.public)).await.json();
+    let paths = document["paths"].as_object().unwrap().values();
+    let operations = paths.flat_map(|path| path.as_object().unwrap().values());
+    let ids: Vec<&str> = operations.filter_map(|one| one["operationId"].as_str()).collect();
+    let page = asha.get("/console/reference/").await.text();
+    assert!(ids.len() > 100);
+    for id in ids {
+        assert!(page.contains(&format!("<details id=\"{id}\"")), "{id}");
+    }
+    let found = asha.get("/console/reference/?q=tryAgent").await.text();
+    assert_eq!(found.matches("<details id=").count(), 1);
+    assert!(found.contains("/api/v1/agents/{agent_id}/try/") && found.contains("curl"), "{found}");
+}
+
 /// A misspelt filter would show everything as if it matched.
 #[tokio::test(flavor = "multi_thread")]
 async fn lists_refuse_parameters_that_they_do_not_have() {
