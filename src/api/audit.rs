@@ -157,6 +157,7 @@ const UNRECORDED: &[&str] = &[
     "readConversation",
     "reopenConversation",
     "sendMessage",
+    "tryAgent",
     "uploadMedia",
 ];
 

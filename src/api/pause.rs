@@ -63,6 +63,14 @@ impl Pause {
         self.state.subscribe()
     }
 
+    /// Reports at each change whether the listener runs, until cancelled.
+    pub async fn report(self, stop: CancellationToken, on_change: impl Fn(bool)) {
+        let mut state = self.follow();
+        while let Some(Ok(())) = stop.run_until_cancelled(state.changed()).await {
+            on_change(*state.borrow_and_update() == PauseState::Running);
+        }
+    }
+
     /// Registers a connection without a request until the returned value is dropped.
     pub(super) fn connect(&self) -> TaskTrackerToken {
         self.fresh.token()

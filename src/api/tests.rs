@@ -464,7 +464,7 @@ async fn run() -> Running {
         Passwords::default(),
         clock.clone(),
         engine::feed::Feed::new(),
-        engine::limiter::Failures::new(None),
+        engine::limiter::Failures::new(None, std::time::Duration::ZERO),
     );
     let (listener, address) = bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let config = ServerConfig {

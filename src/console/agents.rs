@@ -13,7 +13,7 @@ use super::auth::{SubmittedForm, Visitor};
 use super::form::Form;
 use super::i18n::Lang;
 use super::number_view::Number;
-use super::page::{Page, bad_form, forbidden, missing, respond};
+use super::page::{Page, bad_form, bad_query, forbidden, missing, respond};
 use super::view;
 use super::{App, Console};
 use crate::api::ApiResponse;
@@ -135,6 +135,9 @@ struct AgentsPage {
 }
 
 pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
+    if let Err(unreadable) = visitor.query.check_names(&[]) {
+        return bad_query(&console, &visitor, &unreadable);
+    }
     list(&console, &visitor, StatusCode::OK, String::new()).await
 }
 
@@ -167,6 +170,16 @@ struct AgentPage {
     insecure: bool,
     wrong: String,
     field: String,
+    trial: Option<TrialView>,
+}
+
+/// A trial of an agent: what was asked, and the reply or the error.
+struct TrialView {
+    text: String,
+    reply: Vec<String>,
+    action: Option<String>,
+    error: String,
+    took: String,
 }
 
 impl AgentPage {
@@ -189,6 +202,16 @@ async fn agent_page(
     agent: Agent,
     wrong: Option<FormError>,
 ) -> Response {
+    page_with_trial(console, visitor, agent, wrong, None).await
+}
+
+async fn page_with_trial(
+    console: &Console,
+    visitor: &Visitor,
+    agent: Agent,
+    wrong: Option<FormError>,
+    trial: Option<TrialView>,
+) -> Response {
     if !visitor.is_admin() {
         return forbidden(console, visitor);
     }
@@ -205,7 +228,7 @@ async fn agent_page(
     let insecure = api.placer.allows_http();
     respond(
         status,
-        &AgentPage { page, agent, numbers, unregistered, models, insecure, wrong, field },
+        &AgentPage { page, agent, numbers, unregistered, models, insecure, wrong, field, trial },
     )
 }
 
@@ -308,7 +331,36 @@ async fn redirect_or_error(
     }
 }
 
-/// Handles the form of one agent. Its field `do` is `save`, `outbound` or `remove`.
+/// Sends an agent one message, and shows its reply or the error.
+async fn try_agent(console: &Console, visitor: &Visitor, agent: Agent, text: &str) -> Response {
+    #[derive(Deserialize)]
+    struct Trial {
+        reply: Vec<Value>,
+        action: Option<String>,
+        error: Option<String>,
+        milliseconds: i64,
+    }
+    let path = format!("/api/v1/agents/{}/try/", agent.id);
+    let answer = visitor.ask(console, Method::POST, &path, Some(&json!({"text": text}))).await;
+    let Ok(trial) = serde_json::from_value::<Trial>(answer.body.clone()) else {
+        let wrong = (answer.status, answer.message().to_owned(), String::new());
+        return agent_page(console, visitor, agent, Some(wrong)).await;
+    };
+    let shown = |item: &Value| match item["text"].as_str() {
+        Some(text) => text.to_owned(),
+        None => item.to_string(),
+    };
+    let trial = TrialView {
+        text: text.to_owned(),
+        reply: trial.reply.iter().map(shown).collect(),
+        action: trial.action,
+        error: trial.error.unwrap_or_default(),
+        took: visitor.lang().duration(trial.milliseconds * 1_000),
+    };
+    page_with_trial(console, visitor, agent, None, Some(trial)).await
+}
+
+/// Handles the form of one agent. Its field `do` is `save`, `outbound`, `try` or `remove`.
 pub(super) async fn change(
     State(console): App,
     Path(id): Path<String>,
@@ -338,6 +390,10 @@ pub(super) async fn change(
                 }
             }
         }
+        "try" => match find_agent(&console, &visitor, id).await {
+            Some(agent) => try_agent(&console, &visitor, agent, form.get("text")).await,
+            None => missing(&console, &visitor),
+        },
         "remove" => {
             let force = if form.some("force").is_some() { "?force=true" } else { "" };
             let answer =

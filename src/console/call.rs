@@ -1,6 +1,7 @@
 //! The page of one call: its waterfall with requests and responses, why it ended and what to do
 //! about it, its documents, audio quality and recordings, and the replay of its inputs and outputs.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use askama::Template;
@@ -130,6 +131,12 @@ pub(super) async fn page(
     visitor: Visitor,
     Path(call): Path<String>,
 ) -> Response {
+    if call.parse::<CallUuid>().is_err() {
+        return match by_prefix(&console, &visitor, &call).await {
+            Some(call) => Redirect::to(&format!("/console/calls/{call}/")).into_response(),
+            None => missing(&console, &visitor),
+        };
+    }
     match load_page(&console, &visitor, &call).await {
         Ok(Some(page)) => html(&page),
         Ok(None) => missing(&console, &visitor),
@@ -138,6 +145,18 @@ pub(super) async fn page(
             failed(&console, &visitor, StatusCode::SERVICE_UNAVAILABLE, "")
         }
     }
+}
+
+/// The only call whose UUID begins with these characters.
+async fn by_prefix(console: &Console, visitor: &Visitor, prefix: &str) -> Option<CallUuid> {
+    let (api, scope) = (console.apis.api(), visitor.person.scope());
+    let range = CallUuid::with_prefix(prefix)?;
+    let live = api.live.list_all(&scope).await.calls;
+    api.store.flush().await;
+    let ended = api.store.calls().in_range(&scope, &range).await.ok()?;
+    let mut found = ended.iter().map(|record| record.start.call).collect::<BTreeSet<_>>();
+    found.extend(live.iter().map(|live| live.call).filter(|call| range.contains(call)));
+    found.pop_first().filter(|_| found.is_empty())
 }
 
 async fn load_page(

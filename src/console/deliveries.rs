@@ -12,7 +12,7 @@ use super::auth::{SubmittedForm, Visitor};
 use super::form::Form;
 use super::number_view::Number;
 use super::numbers::{digits, find_number};
-use super::page::{Page, failed, html, missing};
+use super::page::{Page, bad_query, failed, html, missing};
 use super::view::When;
 use super::{App, Console};
 
@@ -73,6 +73,10 @@ impl DeliveryLog {
         visitor: &Visitor,
         of: &str,
     ) -> Result<Self, Box<Response>> {
+        visitor
+            .query
+            .check_names(&[&["cursor", "tested"]])
+            .map_err(|unreadable| Box::new(bad_query(console, visitor, &unreadable)))?;
         let path = format!("/api/v1/{of}deliveries/{}", visitor.query.only(&["cursor"]));
         let answer = visitor.ask(console, Method::GET, &path, None).await;
         let mut log: Self = serde_json::from_value(answer.body.clone())

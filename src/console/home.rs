@@ -7,7 +7,7 @@ use axum::response::Response;
 use super::App;
 use super::auth::Visitor;
 use super::call_row::{self, Row};
-use super::page::{Page, html};
+use super::page::{Page, bad_query, html};
 use crate::api::LiveStatus;
 use store::CallFilter;
 
@@ -35,6 +35,9 @@ struct Home {
 const LATEST: usize = 6;
 
 pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
+    if let Err(unreadable) = visitor.query.check_names(&[]) {
+        return bad_query(&console, &visitor, &unreadable);
+    }
     let lang = visitor.lang();
     let api = console.apis.api();
     let scope = visitor.person.scope();

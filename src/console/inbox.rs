@@ -16,7 +16,7 @@ use super::auth::{SubmittedForm, Visitor};
 use super::form::Form;
 use super::i18n::Lang;
 use super::numbers::{find_number, number_label, number_with_alias};
-use super::page::{Page, bad_form, failed, html, missing, object, respond};
+use super::page::{Page, bad_form, bad_query, failed, html, missing, object, respond};
 use super::phone::EndpointRow;
 use super::view::{self, When};
 use super::{App, Console};
@@ -197,12 +197,12 @@ struct Inbox {
 }
 
 pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
-    const FILTERS: [&str; 5] = ["status", "q", "unread", "assignee", "label"];
+    const FILTERS: &[&str] = &["status", "q", "unread", "assignee", "label"];
+    if let Err(unreadable) = visitor.query.check_names(&[FILTERS, &["cursor"]]) {
+        return bad_query(&console, &visitor, &unreadable);
+    }
     let query = &visitor.query;
-    let path = format!(
-        "/api/v1/conversations/{}",
-        query.only(&["status", "q", "unread", "assignee", "label", "cursor"])
-    );
+    let path = format!("/api/v1/conversations/{}", query.only(&[FILTERS, &["cursor"]].concat()));
     let answer = visitor.ask(&console, Method::GET, &path, None).await;
     let Ok(list) = serde_json::from_value::<ConversationList>(answer.body.clone()) else {
         return failed(&console, &visitor, answer.status, answer.message());
@@ -530,6 +530,9 @@ pub(super) async fn chat(
     Path(id): Path<String>,
     visitor: Visitor,
 ) -> Response {
+    if let Err(unreadable) = visitor.query.check_names(&[&["cursor"]]) {
+        return bad_query(&console, &visitor, &unreadable);
+    }
     let Ok(id) = id.parse::<Uuid>() else { return missing(&console, &visitor) };
     render_chat(&console, &visitor, id, StatusCode::OK, RejectedForm::default()).await
 }

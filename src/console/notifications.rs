@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::App;
 use super::auth::{SubmittedForm, Visitor};
 use super::numbers::number_with_alias;
-use super::page::{Page, failed, html, missing};
+use super::page::{Page, bad_query, failed, html, missing};
 use super::view::When;
 
 /// A notification in the number API.
@@ -60,6 +60,9 @@ struct NotificationsPage {
 }
 
 pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
+    if let Err(unreadable) = visitor.query.check_names(&[&["cursor", "unread"]]) {
+        return bad_query(&console, &visitor, &unreadable);
+    }
     let path = format!("/api/v1/notifications/{}", visitor.query.only(&["cursor", "unread"]));
     let answer = visitor.ask(&console, Method::GET, &path, None).await;
     let Ok(list) = serde_json::from_value::<List>(answer.body.clone()) else {

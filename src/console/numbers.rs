@@ -12,7 +12,7 @@ use super::agents::{Choice, choices};
 use super::auth::{SubmittedForm, Visitor};
 use super::form::Form;
 use super::number_view::Number;
-use super::page::{Page, bad_form, failed, forbidden, missing, object, respond};
+use super::page::{Page, bad_form, bad_query, failed, forbidden, missing, object, respond};
 use super::view;
 use super::{App, Console};
 use crate::api::ApiResponse;
@@ -53,12 +53,18 @@ impl NumbersPage {
     }
 }
 
+/// The parameters of the list.
+const FIELDS: &[&str] = &["q", "cursor", "hidden"];
+
 pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
+    if let Err(unreadable) = visitor.query.check_names(&[FIELDS, &["done"]]) {
+        return bad_query(&console, &visitor, &unreadable);
+    }
     list(&console, &visitor, StatusCode::OK, String::new()).await
 }
 
 async fn list(console: &Console, visitor: &Visitor, status: StatusCode, wrong: String) -> Response {
-    let path = format!("/api/v1/phone-numbers/{}", visitor.query.only(&["q", "cursor", "hidden"]));
+    let path = format!("/api/v1/phone-numbers/{}", visitor.query.only(FIELDS));
     let answer = visitor.ask(console, Method::GET, &path, None).await;
     let Ok(list) = serde_json::from_value::<List>(answer.body.clone()) else {
         return failed(console, visitor, answer.status, answer.message());

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::auth::{SubmittedForm, Visitor};
-use super::page::{Page, bad_form, forbidden, respond};
+use super::page::{Page, bad_form, bad_query, forbidden, respond};
 use super::{App, Console};
 
 /// A user in the number API.
@@ -79,6 +79,9 @@ async fn render_page(
 }
 
 pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
+    if let Err(unreadable) = visitor.query.check_names(&[]) {
+        return bad_query(&console, &visitor, &unreadable);
+    }
     render_page(&console, &visitor, StatusCode::OK, FormResult::default()).await
 }
 

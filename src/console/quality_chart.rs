@@ -13,6 +13,7 @@ pub(super) struct Graph {
     pub(super) id: &'static str,
     pub(super) title: &'static str,
     pub(super) marks: Vec<String>,
+    /// Empty if no sample has enough packets.
     pub(super) svg: String,
     /// CSS class and text key of each line.
     pub(super) legend: Vec<(&'static str, &'static str)>,
@@ -53,12 +54,14 @@ const DELAY: [LineSpec; 3] = [
     ("trip", "call.round_trip", |m| m.quality?.round_trip_ms),
 ];
 
+/// The quality from the person, if enough packets came to tell.
 fn inbound(moment: &Moment) -> Option<DirectionQuality> {
-    moment.quality?.inbound
+    moment.quality?.conclusive().inbound
 }
 
+/// The quality to the person, if enough packets were sent to tell.
 fn outbound(moment: &Moment) -> Option<DirectionQuality> {
-    moment.quality?.outbound
+    moment.quality?.conclusive().outbound
 }
 
 /// Renders the quality samples. Empty if nothing was measured.
@@ -161,7 +164,10 @@ impl Drawing<'_> {
         let marks = marks
             .enumerate()
             .map(|(n, mark)| format!("{}{}", self.figure(mark), if n == 0 { unit } else { "" }));
-        let svg = chart::lines(&lines, self.span, (low, high), &description.join(" · "));
+        let svg = match lines.is_empty() {
+            true => String::new(),
+            false => chart::lines(&lines, self.span, (low, high), &description.join(" · ")),
+        };
         Graph { id, title, marks: marks.collect(), svg, legend }
     }
 }
@@ -243,6 +249,20 @@ mod tests {
             (row.ways[0][1].as_str(), row.ways[1][0].as_str()),
             ("10.0 %", "–"),
             "no report"
+        );
+    }
+
+    #[test]
+    fn samples_with_too_few_packets_are_not_drawn() {
+        let few = quality_view(Lang::En, &course(&json!([[3_000, 49, 9, 4_000, 49, 0, 0, 0]])));
+        assert!(few.graphs.iter().all(|graph| graph.svg.is_empty() && graph.legend.is_empty()));
+        assert_eq!(few.table[0].ways, [["–", "–", "–"], ["–", "–", "–"]]);
+        let samples = json!([[6_000, 250, 0, 4_000, 0, 0, 0, 0], [6_300, 9, 3, 4_000, 0, 0, 0, 0]]);
+        let ending = quality_view(Lang::En, &course(&samples));
+        assert!(
+            ending.graphs[1].svg.contains("From the person: 0–0 %"),
+            "{}",
+            ending.graphs[1].svg
         );
     }
 

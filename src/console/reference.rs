@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::App;
 use super::auth::Visitor;
-use super::page::{Page, html};
+use super::page::{Page, bad_query, html};
 use crate::api::openapi;
 
 /// Responses whose description is shared by more operations than this are omitted.
@@ -59,6 +59,9 @@ struct ReferencePage {
 }
 
 pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
+    if let Err(unreadable) = visitor.query.check_names(&[&["q"]]) {
+        return bad_query(&console, &visitor, &unreadable);
+    }
     static ALL: OnceLock<Vec<OperationView>> = OnceLock::new();
     let all = ALL.get_or_init(|| operations(&openapi::document()));
     let q = visitor.query.get("q").to_lowercase();

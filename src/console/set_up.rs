@@ -86,7 +86,7 @@ pub(super) async fn create(
             let object = format!("users/{}", user.id);
             console.apis.record((&user, from), "setUp", &object, (Value::Null, made)).await;
             let (account, name) = (Some(&user.account), user.name.as_str());
-            let credentials = Credentials { account, name, password };
+            let credentials = Credentials { account, name, password, several_accounts: false };
             let Ok(session) = people.sign_in(credentials, from, None).await else {
                 return Redirect::to("/console/sign-in").into_response();
             };

@@ -125,7 +125,8 @@ pub(super) async fn sign_in(
     let entered = SignInInput { to, account: fields.get("account"), name };
     let account = fields.some("account").map(AuthId::from);
     let password = Secret::new(fields.raw("password"));
-    let credentials = Credentials { account: account.as_ref(), name, password };
+    let several_accounts = console.apis.api().keeper.book().has_several_main_accounts();
+    let credentials = Credentials { account: account.as_ref(), name, password, several_accounts };
     let signed_in = people.sign_in(credentials, from, browser).await;
     if let Err(SignInError::Unknown | SignInError::Wait(_)) = &signed_in {
         // Of several users with this name it is unknown which one was meant. The trail of each
@@ -286,7 +287,8 @@ pub(super) async fn accept(
                     console.apis.record((&user, from), "acceptInvitation", &object, changed).await;
                     let password = Secret::new(fields.raw("password"));
                     let (account, name) = (Some(&user.account), user.name.as_str());
-                    let credentials = Credentials { account, name, password };
+                    let credentials =
+                        Credentials { account, name, password, several_accounts: false };
                     let Ok(session) = people.sign_in(credentials, from, None).await else {
                         return Redirect::to("/console/sign-in").into_response();
                     };

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::auth::{SubmittedForm, Visitor};
 use super::deliveries::{self, DeliveryLog};
 use super::form::Form;
-use super::page::{Page, bad_form, forbidden, missing, respond};
+use super::page::{Page, bad_form, bad_query, forbidden, missing, respond};
 use super::{App, Console};
 use engine::admission::Webhook as StoredWebhook;
 use engine::inbox::{RoutingError, WebhookSpec};
@@ -81,6 +81,9 @@ async fn list(
 }
 
 pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
+    if let Err(unreadable) = visitor.query.check_names(&[]) {
+        return bad_query(&console, &visitor, &unreadable);
+    }
     list(&console, &visitor, StatusCode::OK, FormResult::default()).await
 }
 

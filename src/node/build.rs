@@ -84,6 +84,9 @@ use tls::Tls;
 
 /// Timeout after which the media of a leg that receives no packets counts as dead.
 const MEDIA_DEAD: Duration = Duration::from_secs(30);
+/// Longest time that a sign-in waits for its turn after too many wrong passwords. It is shorter than
+/// the usual timeouts of proxies.
+const SIGN_IN_PATIENCE: Duration = Duration::from_secs(30);
 const HOUR: Duration = Duration::from_secs(3600);
 /// Interval at which the store is polled for files that other nodes have deleted.
 const REMOVAL_INTERVAL: Duration = Duration::from_secs(5);
@@ -322,8 +325,14 @@ impl Node {
         let passwords = Passwords::default();
         let offenders = Offenders::new(clock.clone());
         tokio::spawn(offenders.clone().run(stop_all.clone()));
-        let failures = Failures::new(Some(offenders.clone()));
-        let phone_failures = Failures::new(Some(offenders.clone()));
+        let failures = Failures::new(Some(offenders.clone()), SIGN_IN_PATIENCE);
+        let phone_failures = Failures::new(Some(offenders.clone()), crate::phone::LOGIN_WITHIN);
+        // A pause waits for the requests in progress.
+        let waits = [failures.clone(), phone_failures.clone()];
+        let report = pause.clone().report(stop_all.clone(), move |is_running| {
+            waits.iter().for_each(|failures| failures.set_patient(is_running));
+        });
+        tokio::spawn(report);
         let people = People::new(
             store.clone(),
             passwords.clone(),

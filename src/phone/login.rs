@@ -88,9 +88,8 @@ pub(super) async fn endpoint(
     let found = inner.store.endpoints().by_name(&name).await.map_err(|error| ours(&error))?;
     let hash = found.as_ref().map(|endpoint| endpoint.password.as_str());
     let guess = Guess { password: &password, hash };
-    let begun =
-        inner.failures.begin(name.as_str(), Origin::Network(from), guess, inner.clock.now());
-    let begun = begun.map_err(|refusal| {
+    let begun = inner.failures.begin(name.as_str(), Origin::Network(from), guess, &inner.clock);
+    let begun = begun.await.map_err(|refusal| {
         inner.apis.record_phone_refusal(from, found.as_ref());
         match refusal {
             Refusal::KnownWrong => UNAUTHORIZED,

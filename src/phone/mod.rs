@@ -14,6 +14,7 @@ mod transfer;
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::extract::ws::WebSocketUpgrade;
@@ -41,6 +42,9 @@ use model::{AuthId, Clock};
 use speech::recognise::Recognisers;
 use store::{Passwords, Store};
 
+/// Maximum time until a phone registers, and longest time that a log-in waits for its turn after too
+/// many wrong passwords.
+pub(crate) const LOGIN_WITHIN: Duration = Duration::from_secs(10);
 /// Maximum message size in bytes: an SDP offer of 16 KiB, escaped as JSON.
 const MESSAGE_BYTES_MAX: usize = 48 << 10;
 /// Size of one read. Each socket allocates it at once, so the library's 128 KiB would let

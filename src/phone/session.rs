@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::message::{FromPhone, NodeMessage, Password, RequestError};
 use super::sessions::Resumed;
 use super::transfer::transfer;
-use super::{Inner, login};
+use super::{Inner, LOGIN_WITHIN, login};
 use engine::admission::{ApplicationSpec, Reason};
 use engine::call::LiveCall;
 use engine::call::phones::{Owner, Registration, RegistrationId, ToPhone};
@@ -27,8 +27,6 @@ use model::metric;
 use model::{AuthId, CallUuid, Digit, Direction, E164, EndpointId};
 use store::Endpoint;
 
-/// Maximum time until the phone registers.
-const LOGIN_WITHIN: Duration = Duration::from_secs(10);
 /// Maximum number of failed logins per socket.
 const LOGINS_MAX: u32 = 3;
 /// Ping interval. A phone that sends nothing for twice this time is lost.
@@ -64,6 +62,9 @@ enum Exit {
     /// The node closes the socket. `left` is whether its calls end, too.
     Close { code: u16, why: &'static str, left: bool },
 }
+
+/// Another socket needs the place.
+const EVICTED: Exit = Exit::Close { code: TRY_AGAIN_LATER, why: "too many phones", left: true };
 
 type Next = Result<(), Exit>;
 
@@ -204,13 +205,7 @@ impl Session {
                         left: true,
                     });
                 }
-                Wakeup::Evicted => {
-                    return Err(Exit::Close {
-                        code: TRY_AGAIN_LATER,
-                        why: "too many phones",
-                        left: true,
-                    });
-                }
+                Wakeup::Evicted => return Err(EVICTED),
                 Wakeup::Tick => self.tick().await?,
                 Wakeup::SignedOut => self.is_still_signed_in().await?,
                 // The phone's queue was full, and the table of phones dropped it.
@@ -401,7 +396,11 @@ impl Session {
         let by_session = password.is_none();
         let found = match (password, name) {
             (Some(Password(password)), Some(name)) => {
-                login::endpoint(&inner, name, password, self.from).await
+                let evicted = self.claim.evicted().clone();
+                tokio::select! {
+                    found = login::endpoint(&inner, name, password, self.from) => found,
+                    () = evicted.cancelled() => return Err(EVICTED),
+                }
             }
             (Some(_), None) => {
                 Err(RequestError::new("bad_message", "a password needs an endpoint: set endpoint"))

@@ -683,7 +683,7 @@ fn rest_api() -> &'static Rest {
             Default::default(),
             clock.clone(),
             feed.clone(),
-            engine::limiter::Failures::new(None),
+            engine::limiter::Failures::new(None, std::time::Duration::ZERO),
         );
         let apis = Apis::new(Api {
             clock,

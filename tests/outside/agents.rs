@@ -5,11 +5,12 @@ use serde_json::{Value, json};
 use sim::{CallEvent, CallEventKind, CallScript, HangupRule, HangupSource, Sim, caller};
 use tokio::sync::mpsc;
 
+use crate::console::{Session, user};
 use crate::recognise::{Endpoint, say};
 use crate::support::agent::{AgentResponse, AgentServer, chunk, chunks, reply};
 use crate::support::app::App;
 use crate::support::http;
-use crate::support::node::{API_KEY, AUTH_TOKEN, NUMBER, Node, NodeConfig, sim_options};
+use crate::support::node::{API_KEY, AUTH_ID, AUTH_TOKEN, NUMBER, Node, NodeConfig, sim_options};
 
 struct World {
     node: Node,
@@ -271,6 +272,45 @@ async fn an_agent_answers_a_call_receives_digits_and_hangs_up() {
         (Some(2), vec!["assistant", "user", "assistant"]),
         "{second}"
     );
+}
+
+/// One message, one request, no conversation: the reply or the first error is shown.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_is_tried_with_one_message() {
+    let world = World::start(&user("asha", AUTH_ID, "admin")).await;
+    let server = AgentServer::start(|turn| match turn.body["input"]["text"].as_str() {
+        Some("break") => AgentResponse::Status(500),
+        _ => AgentResponse::Json(json!({
+            "reply": [{"type": "text", "text": "Hello & welcome"}], "action": "escalate",
+        })),
+    })
+    .await;
+    let id =
+        world.with_agent(json!({"name": "Asha", "kind": "http", "endpoint": server.url})).await;
+    let path = format!("agents/{id}/try/");
+    let tried = world.ask("POST", &path, json!({"text": "Hi"})).await.json();
+    assert_eq!(
+        (&tried["reply"], &tried["action"], &tried["error"]),
+        (&json!([{"type": "text", "text": "Hello & welcome"}]), &json!("escalate"), &Value::Null)
+    );
+    let failed = world.ask("POST", &path, json!({"text": "break"})).await.json();
+    assert_eq!(
+        (&failed["reply"], failed["error"].as_str()),
+        (&json!([]), Some("the agent answered with status 500"))
+    );
+    assert_eq!(server.turns().len(), 2, "no retry");
+    for (body, status) in [(json!({"text": " "}), 400), (json!({"txt": "Hi"}), 400)] {
+        assert_eq!(world.ask("POST", &path, body).await.status, status);
+    }
+    let chats = world.ask("GET", "conversations/", Value::Null).await.json();
+    assert_eq!(chats["items"], json!([]));
+    assert!(world.notices("escalation").await.is_empty());
+    let asha = Session::at(&world.node.public, "asha").await;
+    let page = format!("/console/agents/{id}/");
+    let shown = asha.post(&page, &[("do", "try"), ("text", "Hi")]).await.text();
+    assert!(shown.contains("Hello &#38; welcome") && shown.contains("escalate"), "{shown}");
+    let shown = asha.post(&page, &[("do", "try"), ("text", "break")]).await.text();
+    assert!(shown.contains("the agent answered with status 500"), "{shown}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -390,6 +390,51 @@ async fn r20_every_path_of_the_apis_and_the_console_has_the_headers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_reference_shows_the_operations_of_the_api_and_is_searched() {
+    let world = with_people().await;
+    let asha = Session::of(&world, "asha").await;
+    let document = http::get(&format!("{}/openapi.json", world.node.public)).await.json();
+    let paths = document["paths"].as_object().unwrap().values();
+    let operations = paths.flat_map(|path| path.as_object().unwrap().values());
+    let ids: Vec<&str> = operations.filter_map(|one| one["operationId"].as_str()).collect();
+    let page = asha.get("/console/reference/").await.text();
+    assert!(ids.len() > 100);
+    for id in ids {
+        assert!(page.contains(&format!("<details id=\"{id}\"")), "{id}");
+    }
+    let found = asha.get("/console/reference/?q=tryAgent").await.text();
+    assert_eq!(found.matches("<details id=").count(), 1);
+    assert!(found.contains("/api/v1/agents/{agent_id}/try/") && found.contains("curl"), "{found}");
+}
+
+/// A misspelt filter would show everything as if it matched.
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_refuse_parameters_that_they_do_not_have() {
+    let world = with_people().await;
+    let asha = Session::of(&world, "asha").await;
+    for list in [
+        "",
+        "calls/",
+        "errors/",
+        "recordings/",
+        "inbox/",
+        "numbers/",
+        "agents/",
+        "webhooks/",
+        "notifications/",
+        "operations/",
+        "reference/",
+        "people/",
+        "people/audit/",
+    ] {
+        assert_eq!(asha.get(&format!("/console/{list}")).await.status, 200, "{list}");
+        let refused = asha.get(&format!("/console/{list}?unreed=true")).await;
+        assert_eq!(refused.status, 400, "{list}");
+        assert!(refused.text().contains("unreed=true"), "{list}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn r20_roles_limit_pages_and_a_session_uses_the_api_with_its_token() {
     let world = with_people().await;
     let public = &world.node.public;
@@ -514,6 +559,14 @@ async fn r16_a_calls_page_is_visible_to_its_account_only() {
     }
     assert!(!eve.get("/console/calls/").await.text().contains(&uuid));
     assert_eq!(asha.get("/console/calls/nonsense/").await.status, 404);
+    // The first characters are enough, as in the commands.
+    let short = format!("/console/calls/{}/", &uuid[..8]);
+    let found = asha.get(&short).await;
+    assert_eq!(
+        (found.status, found.headers["location"].to_str().unwrap()),
+        (303, format!("/console/calls/{uuid}/").as_str())
+    );
+    assert_eq!(eve.get(&short).await.status, 404);
     assert!(
         asha.get("/console/calls/?from=1&outcome=missed")
             .await

@@ -1,7 +1,5 @@
-//! Takes the README's pictures of the console: a busy node in a real Chromium.
-//!
-//! `OFFHOOK_TEST_SHOTS=docs/images cargo test --test outside console_pictures -- --ignored` takes
-//! two minutes, because the call with the audio graph lasts that long.
+//! Takes the pictures of `docs/images`: the console of a busy node and the browser phone, in a real
+//! Chromium. Takes two minutes, because the call with the audio graph lasts that long.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +11,7 @@ use crate::console::{people, signed_in};
 use crate::console_flows::orders;
 use crate::console_look::{picture, writes};
 use crate::outbound::{World, world};
+use crate::phone::Dev;
 use crate::support::browser::{Browser, has_chromium};
 
 const CALLER: &str = "919820011223";
@@ -91,8 +90,8 @@ async fn shot(browser: &mut Browser, name: &str, height: u32) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "the pictures of the README: name a folder for them with OFFHOOK_TEST_SHOTS"]
-async fn the_front_pages_pictures() {
+#[ignore = "name a folder for the pictures with OFFHOOK_TEST_SHOTS"]
+async fn the_pictures_of_the_console() {
     if !has_chromium() {
         return;
     }
@@ -148,4 +147,22 @@ async fn the_front_pages_pictures() {
     assert!(told.as_str().is_some_and(|text| text.contains("MOS")), "{told}");
     drop(up);
     assert_eq!(browser.errors, [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "name a folder for the pictures with OFFHOOK_TEST_SHOTS"]
+async fn the_picture_of_the_browser_phone() {
+    if !has_chromium() {
+        return;
+    }
+    let dev = Dev::start(&[]);
+    let mut page = Browser::open(&dev.address("browser phone")).await;
+    page.prefer("light").await;
+    page.eval("document.getElementById('call').click()").await;
+    page.says("#steps", "Welcome to Offhook").await;
+    page.eval("document.querySelector('[data-key=\"1\"]').click()").await;
+    page.until("(document.getElementById('steps').innerText.match(/GetInput/g) ?? []).length >= 3")
+        .await;
+    shot(&mut page, "browser-phone", 860).await;
+    assert_eq!(page.errors, [""; 0]);
 }

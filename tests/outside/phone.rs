@@ -4,11 +4,12 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
+use crate::console_look::picture;
 use crate::support::browser::{Browser, has_chromium};
 use crate::support::http;
 
 /// `offhook dev` as a user starts it; stopped by SIGINT when dropped.
-struct Dev {
+pub struct Dev {
     child: Child,
     told: Vec<String>,
     /// Its directory of temporary files, which other commands look into.
@@ -16,7 +17,7 @@ struct Dev {
 }
 
 impl Dev {
-    fn start(args: &[&str]) -> Self {
+    pub fn start(args: &[&str]) -> Self {
         let temporary = tempfile::tempdir().expect("a folder");
         let mut child = Command::new(env!("CARGO_BIN_EXE_offhook"))
             .args(["dev", "--port", "0"])
@@ -39,7 +40,7 @@ impl Dev {
     }
 
     /// Returns the printed address with this label.
-    fn address(&self, name: &str) -> String {
+    pub fn address(&self, name: &str) -> String {
         let line = self.told.iter().find_map(|l| l.trim().strip_prefix(name));
         line.unwrap_or_else(|| panic!("no {name} in {:#?}", self.told)).trim().to_owned()
     }
@@ -104,15 +105,12 @@ async fn a_person_calls_from_the_page_hears_the_menu_presses_a_key_and_hangs_up(
         "document.querySelector('#messages .business')?.innerText === 'Yes, it arrives today.'",
     )
     .await;
-    if let Ok(folder) = std::env::var("OFFHOOK_TEST_PICTURES") {
-        page.size(390, 900).await;
-        page.screenshot(&std::path::Path::new(&folder).join("phone-390.png")).await;
-        page.size(1280, 900).await;
-        for scheme in ["light", "dark"] {
-            page.prefer(scheme).await;
-            page.screenshot(&std::path::Path::new(&folder).join(format!("phone-{scheme}.png")))
-                .await;
-        }
+    page.size(390, 900).await;
+    picture(&mut page, "phone-390").await;
+    page.size(1280, 900).await;
+    for scheme in ["light", "dark"] {
+        page.prefer(scheme).await;
+        picture(&mut page, &format!("phone-{scheme}")).await;
     }
     page.eval("document.getElementById('call').click()").await;
     page.until("document.getElementById('steps').innerText.toLowerCase().includes('hung up') || document.getElementById('steps').innerText.toLowerCase().includes('ended')").await;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use sim::{CallEvent, CallScript, CalleeBehaviour, HangupRule, caller};
 
+use super::console::{Session, people};
 use super::dial::tone;
 use super::outbound::{World, world};
 use crate::support::app::ReceivedRequest;
@@ -125,6 +126,33 @@ async fn links_to_recordings_expire_if_the_configuration_says_so() {
     let listed = world.rest("GET", "Recording/", &[], String::new()).await.json();
     let again = listed["objects"][0]["recording_url"].as_str().unwrap();
     assert_eq!(http::get(again).await.status, 200, "reading the recording gives a link");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_consoles_recordings_are_filtered_played_and_deleted() {
+    let document = "<Record action=\"APP/recorded\" fileFormat=\"wav\" maxLength=\"2\"/>";
+    let world = recording_with(document, &people()).await;
+    call(&world, speaker(4, "")).await;
+    let action = world.app.wait("/recorded").await;
+    let (asha, eve) = (Session::of(&world, "asha").await, Session::of(&world, "eve").await);
+    let file = format!("/recordings/{}.wav", action.param("RecordingID"));
+    let shows = async |session: &Session<'_>, query: &str| {
+        let page = session.get(&format!("/console/recordings/{query}")).await;
+        assert_eq!(page.status, 200, "{query}");
+        let text = page.text();
+        text.contains("<audio controls") && text.contains(&file)
+    };
+    let from = action.param("From").trim_start_matches('+').to_owned();
+    assert!(shows(&asha, "").await && shows(&asha, &format!("?from={from}")).await);
+    assert!(!shows(&asha, "?from=911111111111").await && !shows(&asha, "?until=2020-01-01").await);
+    assert!(!shows(&eve, "").await, "another account");
+    let played = http::get(action.param("RecordUrl")).await;
+    assert_eq!(played.status, 200);
+    assert_eq!(played.headers["content-type"], "audio/wav");
+    let delete = format!("/console/recordings/{}/delete", action.param("RecordingID"));
+    assert_eq!(eve.post(&delete, &[]).await.status, 404);
+    assert_eq!(asha.post(&delete, &[]).await.status, 303);
+    assert!(!shows(&asha, "").await);
 }
 
 #[tokio::test(flavor = "multi_thread")]

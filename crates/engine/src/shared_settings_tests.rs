@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio_util::task::TaskTracker;
 
@@ -99,7 +100,7 @@ impl Node {
             Passwords::default(),
             clock.clone(),
             Feed::new(),
-            Failures::new(None),
+            Failures::new(None, Duration::ZERO),
         );
         people.load().await.unwrap();
         let inbox = inbox(&store, &directory, &clock, folder.path().join(name));

@@ -38,6 +38,22 @@ uuid_id!(
     /// Offhook's id of a call: a version 4 UUID, in lower case on the wire.
     CallUuid
 );
+
+impl CallUuid {
+    /// The first and the last UUID that begin with these characters, as a person types them: at
+    /// least four, perhaps with an ellipsis. `None` if no UUID does.
+    pub fn with_prefix(prefix: &str) -> Option<std::ops::RangeInclusive<Self>> {
+        const ALL: [&str; 2] =
+            ["00000000-0000-0000-0000-000000000000", "ffffffff-ffff-ffff-ffff-ffffffffffff"];
+        let prefix = prefix.trim_end_matches(['…', '.']).to_ascii_lowercase();
+        if prefix.len() < 4 {
+            return None;
+        }
+        let fill = |all: &str| format!("{prefix}{}", all.get(prefix.len()..)?).parse().ok();
+        let [first, last] = ALL.map(fill);
+        Some(first?..=last?)
+    }
+}
 uuid_id!(
     /// The id of an audio stream: `StreamID` in callbacks.
     StreamId
@@ -124,3 +140,28 @@ text_id!(
     /// The id of an endpoint: 14 digits, the form of Plivo's endpoint ids.
     EndpointId
 );
+
+#[cfg(test)]
+mod tests {
+    use super::CallUuid;
+
+    #[test]
+    fn a_prefix_is_a_range_of_uuids() {
+        let call: CallUuid = "3f0c2f1a-6a1e-4f0e-9a2b-5d7f3f0a9b11".parse().unwrap();
+        for prefix in ["3f0c", "3F0C2F1A", "3f0c2f1a-", "3f0c2f1a-6…", &call.to_string()] {
+            assert!(CallUuid::with_prefix(prefix).unwrap().contains(&call), "{prefix}");
+        }
+        assert!(!CallUuid::with_prefix("3f0d").unwrap().contains(&call));
+        for bad in [
+            "",
+            "3f0",
+            "3f0c2f1a6",
+            "3f0-",
+            "sip:",
+            "3f0c2f1a-6a1e-4f0e-9a2b-5d7f3f0a9b111",
+            "３f0c",
+        ] {
+            assert_eq!(CallUuid::with_prefix(bad), None, "{bad}");
+        }
+    }
+}

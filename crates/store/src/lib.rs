@@ -132,6 +132,7 @@ pub use self::tables::outbox::Outbox;
 pub use self::tables::outbox::{Callbacks, Rearm, rearm};
 pub use self::tables::people::ApiKeys;
 pub use self::tables::people::People;
+pub use self::tables::people::SAME_NAME_MAX;
 pub use self::tables::people::SavedFilters;
 pub use self::tables::people::Sessions;
 pub use self::tables::people::{ApiKeyRow, Invitation, Session, UserChange, UserLink};

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use argon2::{Algorithm, Argon2, Params, Version};
@@ -39,6 +40,7 @@ pub struct Passwords {
     waiting: Arc<Semaphore>,
     /// Number of waiting requests by network.
     from: Arc<Mutex<HashMap<IpAddr, usize>>>,
+    computed: Arc<AtomicU64>,
 }
 
 /// A waiting request's place in its network's quota, given back on drop.
@@ -72,7 +74,7 @@ impl Default for Passwords {
     fn default() -> Self {
         let [running, waiting] =
             [CONCURRENT, MAX_WAITING].map(|places| Arc::new(Semaphore::new(places)));
-        Self { running, waiting, from: Arc::default() }
+        Self { running, waiting, from: Arc::default(), computed: Arc::default() }
     }
 }
 
@@ -109,6 +111,11 @@ impl Passwords {
         Ok(self.run(same).await?? && known.is_some())
     }
 
+    /// The number of hashes computed so far, which is the work that callers have caused.
+    pub fn computed(&self) -> u64 {
+        self.computed.load(Ordering::Relaxed)
+    }
+
     /// Like [`Passwords::verify`], with a limit on the requests that wait for the network of `from`.
     ///
     /// # Errors
@@ -139,6 +146,7 @@ impl Passwords {
     ) -> Result<T, PasswordError> {
         let _waits = self.waiting.try_acquire().map_err(|_| PasswordError::Busy)?;
         let turn = self.running.clone().acquire_owned().await.map_err(|_| PasswordError::Busy)?;
+        self.computed.fetch_add(1, Ordering::Relaxed);
         let done = tokio::task::spawn_blocking(move || {
             let done = work();
             drop(turn);

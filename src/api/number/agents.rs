@@ -16,6 +16,7 @@ use super::response::{
 };
 use super::route::{CHANGED, NOT_FOUND, PAGING, Route, error, handler};
 use super::schema::{nullable, one_of};
+use engine::agents::contract::{Action, Reply};
 use engine::feed::{Audience, FeedChange};
 use model::E164;
 use model::Role;
@@ -24,6 +25,7 @@ use store::{AGENTS_MAX, Agent, AgentChannel, AgentKind, AgentSecrets, AgentSpec,
 
 const COLLECTION: &str = "/api/v1/agents/";
 const ITEM: &str = "/api/v1/agents/{agent_id}/";
+const TRY: &str = "/api/v1/agents/{agent_id}/try/";
 const NO_AGENT: &str = "no such agent";
 const FIELDS: &str = "name, kind (http or llm), channels, endpoint, model, instructions, greeting, \
     voice, language, historyTurns, maxReplyChars, timeoutMs, outboundNumber, enabled; write-only: \
@@ -81,7 +83,37 @@ pub(super) const ROUTES: &[Route] = &[
                 CHANGED,
             ]),
     },
+    Route {
+        role: Role::Admin,
+        handler: handler!(try_turn),
+        operation: Operation::post(TRY, "tryAgent", "Send an agent one message as a trial, and show its reply or the error; no user gets it")
+            .body(RequestBody::json::<TrialMessage>("text"))
+            .responses(&[ResponseSpec::json::<TrialView>(200, "The reply or the error"), NOT_FOUND]),
+    },
 ];
+
+/// The message of a trial.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct TrialMessage {
+    /// 1 to 4,096 characters.
+    text: String,
+}
+
+/// The outcome of a trial.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = AgentTrial)]
+struct TrialView {
+    /// Messages in the format of `POST …/messages/`.
+    reply: Vec<Value>,
+    /// The action that the agent asks for besides its reply: `escalate`, `close`, `hangup` or `transfer`.
+    action: Option<&'static str>,
+    /// Why there is no reply; null if there is one.
+    error: Option<String>,
+    /// Time until the reply was complete or had failed.
+    milliseconds: u64,
+}
 
 /// A page of agents.
 #[derive(Serialize, ToSchema)]
@@ -464,6 +496,38 @@ async fn find(request: &ApiRequest) -> Result<Agent, ApiError> {
     let id = request.id("agent_id", NO_AGENT)?;
     let found = request.api().store.agents().get(request.scope(), id).await;
     found.map_err(ApiError::store("read an agent"))?.ok_or(ApiError::NotFound(NO_AGENT))
+}
+
+async fn try_turn(mut request: ApiRequest) -> Result<Response, ApiError> {
+    let TrialMessage { text } = request.json().await?;
+    let text = bounded("text", text, 4_096)?;
+    if text.trim().is_empty() {
+        return Err(ApiError::bad_value("text", "text must not be empty"));
+    }
+    let agent = find(&request).await?;
+    let view = view(request.api(), &agent);
+    let number = view.inbound_numbers.into_iter().next().or(view.outbound_number);
+    let trial = request.api().agents.try_turn(&agent, &number.unwrap_or_default(), &text).await;
+    let milliseconds = u64::try_from(trial.took.as_millis()).unwrap_or(u64::MAX);
+    Ok(ok(&match trial.reply {
+        Ok(Reply { items, action }) => TrialView {
+            reply: items.into_iter().map(Value::Object).collect(),
+            action: action.map(|action| match action {
+                Action::Escalate => "escalate",
+                Action::Close => "close",
+                Action::Hangup => "hangup",
+                Action::Transfer(_) => "transfer",
+            }),
+            error: None,
+            milliseconds,
+        },
+        Err(error) => TrialView {
+            reply: Vec::new(),
+            action: None,
+            error: Some(error.to_string()),
+            milliseconds,
+        },
+    }))
 }
 
 async fn list(request: ApiRequest) -> Result<Response, ApiError> {

@@ -1,6 +1,7 @@
 //! The sources of `offhook calls`: a store, or the API of a node.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -34,29 +35,28 @@ pub(super) struct CallRow {
 
 /// A UUID, or its first characters.
 #[derive(Clone, Debug)]
-pub struct CallPrefix(String);
+pub struct CallPrefix {
+    text: String,
+    range: RangeInclusive<CallUuid>,
+}
 
 impl CallPrefix {
     pub(super) fn parse(text: &str) -> Result<Self, String> {
-        let bare = text.trim_end_matches(['…', '.']).to_ascii_lowercase();
-        let is_prefix = (4..=36).contains(&bare.len())
-            && bare.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
-        match is_prefix {
-            true => Ok(Self(bare)),
-            false => Err("a call is a UUID, or at least its first 4 characters".to_owned()),
-        }
+        let range = CallUuid::with_prefix(text)
+            .ok_or("a call is a UUID, or at least its first 4 characters")?;
+        Ok(Self { text: text.to_owned(), range })
     }
 
     /// Returns the call with a UUID that starts with this prefix. Returns an error for the user if
     /// there is no such call, or more than one.
     fn only_of<'c>(&self, calls: impl Iterator<Item = &'c CallUuid>) -> Result<CallUuid, String> {
-        let mut found = calls.filter(|call| call.to_string().starts_with(&self.0));
+        let mut found = calls.filter(|call| self.range.contains(call));
         match (found.next(), found.next()) {
             (Some(call), None) => Ok(*call),
             (Some(one), Some(other)) => {
-                Err(format!("{} may be {one} or {other}; give more characters", self.0))
+                Err(format!("{} may be {one} or {other}; give more characters", self.text))
             }
-            (None, _) => Err(format!("no recent call has a UUID that starts with {}", self.0)),
+            (None, _) => Err(format!("no recent call has a UUID that starts with {}", self.text)),
         }
     }
 }
@@ -133,8 +133,8 @@ impl Source {
 
     /// The UUID of the call with this prefix.
     pub(super) async fn find(&self, call: &CallPrefix) -> Result<CallUuid, Exit> {
-        if let Ok(call) = call.0.parse() {
-            return Ok(call);
+        if call.range.start() == call.range.end() {
+            return Ok(*call.range.start());
         }
         let latest = self.latest(PREFIX_CALLS).await?;
         let found = call.only_of(latest.iter().map(|row| &row.call_uuid));

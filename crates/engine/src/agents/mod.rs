@@ -15,6 +15,7 @@ mod pace;
 mod scheduler;
 mod sentences;
 mod settings;
+mod trial;
 mod voice;
 
 use std::sync::Arc;
@@ -24,6 +25,7 @@ pub use insights::Insight;
 pub use messages::answer_messages;
 pub use settings::ModelSettings;
 use settings::SharedModel;
+pub use trial::Trial;
 pub use voice::VoiceAgents;
 
 use uuid::Uuid;

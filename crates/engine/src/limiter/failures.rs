@@ -6,7 +6,9 @@
 //!
 //! Wrong passwords of others at the same origin must not lock out the owner of a name. So a wrong
 //! password is checked only once, however often a phone or a script sends it. Beyond the limit,
-//! passwords are still checked at intervals, and only wrong ones are refused.
+//! passwords wait for their turn: one of them is checked at each interval, and only wrong ones are
+//! refused. Those that have waited longer are preferred, so someone who guesses one password after
+//! the other delays the right one by a turn or two.
 //!
 //! In a fleet, each node counts its attempts and sends the changes to the others.
 
@@ -18,9 +20,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 use uuid::Uuid;
 
-use model::{Secret, network_prefix};
+use model::{Clock, Secret, network_prefix};
 
 use super::{Offenders, Resource};
 
@@ -32,6 +35,11 @@ const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
 /// Minimum interval between checks when the reserve is used up. A wrong password is then refused as
 /// one of too many, and the right one is accepted.
 const LATE_CHECK_EVERY: Duration = Duration::from_secs(6);
+/// Maximum number of attempts that wait for a turn, per name and origin and in all.
+const WAITING_MAX: usize = 64;
+const WAITING_MAX_IN_ALL: usize = 1_024;
+/// Waiting attempts wake up within this time after a check is due. The first one gets it.
+const DRAW_WITHIN: Duration = Duration::from_millis(200);
 /// Number of wrong passwords that are remembered per name and origin.
 const WRONG_REMEMBERED: usize = 16;
 /// The reserve of a network for all names. When it is used up, each name has one attempt, so that
@@ -52,7 +60,8 @@ pub enum Origin {
 }
 
 impl Origin {
-    fn address(self) -> IpAddr {
+    /// The network.
+    pub fn address(self) -> IpAddr {
         let (Self::Network(address) | Self::Browser(_, address)) = self;
         network_prefix(address)
     }
@@ -96,6 +105,10 @@ struct Shared {
     /// Whether changes are collected for other nodes.
     is_shared: AtomicBool,
     offenders: Option<Offenders>,
+    /// Longest time that an attempt waits for its turn.
+    patience: Duration,
+    /// Whether attempts may wait.
+    is_patient: watch::Sender<bool>,
     /// The random key of the hashes of wrong passwords.
     guess_key: RandomState,
 }
@@ -104,6 +117,8 @@ struct Shared {
 struct Counts {
     of_names: HashMap<Key, Count>,
     of_networks: HashMap<IpAddr, Count>,
+    /// Numbers of attempts that wait for their turn.
+    waiting: HashMap<Key, usize>,
     /// Changes since they were last taken for other nodes. `None` if there are none.
     changes: Option<Changes>,
 }
@@ -153,6 +168,33 @@ struct Count {
     wrong: Vec<u64>,
 }
 
+/// The place of an attempt that waits for its turn. It is given back when dropped.
+struct Place<'a> {
+    failures: &'a Failures,
+    key: Key,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let waiting = &mut self.failures.counts().waiting;
+        if let Some(places) = waiting.get_mut(&self.key) {
+            *places -= 1;
+            if *places == 0 {
+                waiting.remove(&self.key);
+            }
+        }
+    }
+}
+
+/// The reason why an attempt does not begin.
+enum Denied {
+    KnownWrong,
+    /// The password is known to be wrong, and there were too many failures.
+    KnownWrongOfTooMany,
+    /// The next check is due after this time.
+    NotYet(Duration),
+}
+
 /// An attempt in progress. It counts as failed unless its outcome is reported.
 #[must_use = "a dropped attempt counts as failed"]
 pub struct Attempt<'a> {
@@ -168,14 +210,22 @@ pub struct Attempt<'a> {
 }
 
 impl Failures {
-    /// Creates the limit. `offenders` counts refused attempts.
-    pub fn new(offenders: Option<Offenders>) -> Self {
+    /// Creates the limit. `offenders` counts refused attempts; `patience` is the longest time that an
+    /// attempt waits for its turn.
+    pub fn new(offenders: Option<Offenders>, patience: Duration) -> Self {
         let (counts, is_shared) = Default::default();
-        Self(Arc::new(Shared { counts, is_shared, offenders, guess_key: RandomState::new() }))
+        let (is_patient, guess_key) = (watch::Sender::new(true), RandomState::new());
+        Self(Arc::new(Shared { counts, is_shared, offenders, patience, is_patient, guess_key }))
     }
 
     fn counts(&self) -> MutexGuard<'_, Counts> {
         self.0.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets whether attempts may wait for their turn. Those that wait when it is forbidden are
+    /// refused at once.
+    pub fn set_patient(&self, is_patient: bool) {
+        self.0.is_patient.send_replace(is_patient);
     }
 
     /// Starts collecting changes for other nodes.
@@ -229,25 +279,88 @@ impl Failures {
         }
     }
 
-    /// Begins an attempt.
+    /// Begins an attempt. Once the reserve is used up, the attempt waits for its turn.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the password is known to be wrong, or if its turn does not come in time.
+    pub async fn begin(
+        &self,
+        name: &str,
+        from: Origin,
+        guess: Guess<'_>,
+        clock: &Clock,
+    ) -> Result<Attempt<'_>, Refusal> {
+        let (key, network) = ((name.to_owned(), from.key()), from.address());
+        let guess = self.0.guess_key.hash_one((guess.hash, guess.password.reveal()));
+        let deadline = clock.now() + self.0.patience;
+        let (mut place, mut turns) = (None, 0_u32);
+        let mut hurry = self.0.is_patient.subscribe();
+        let wait = loop {
+            let now = clock.now();
+            let wait = match self.try_begin(&key, network, guess, place.is_some(), now) {
+                Ok(attempt) => return Ok(attempt),
+                Err(Denied::KnownWrong) => return Err(Refusal::KnownWrong),
+                Err(Denied::KnownWrongOfTooMany) => break LATE_CHECK_EVERY,
+                Err(Denied::NotYet(wait)) => wait,
+            };
+            if now + wait > deadline {
+                break wait;
+            }
+            if place.is_none() {
+                place = self.wait_for_turn(&key);
+            }
+            if place.is_none() {
+                break wait;
+            }
+            turns += 1;
+            let due = tokio::time::sleep(wait + draw(turns, rand::random()));
+            tokio::select! {
+                () = due => {}
+                _ = hurry.wait_for(|is_patient| !is_patient) => break wait,
+            }
+        };
+        self.record_offence(network);
+        Err(Refusal::Wait(wait))
+    }
+
+    /// Begins an attempt, or refuses it instead of having it wait for its turn.
     ///
     /// # Errors
     ///
     /// Returns an error if the password is known to be wrong, or can't be checked now.
-    pub fn begin(
+    pub fn begin_now(
         &self,
         name: &str,
         from: Origin,
         guess: Guess<'_>,
         now: Instant,
     ) -> Result<Attempt<'_>, Refusal> {
-        let network = from.address();
+        let (key, network) = ((name.to_owned(), from.key()), from.address());
         let guess = self.0.guess_key.hash_one((guess.hash, guess.password.reveal()));
-        let begun = self.try_begin((name.to_owned(), from.key()), network, guess, now);
-        if let Err(Refusal::Wait(_)) = &begun {
+        self.try_begin(&key, network, guess, false, now).map_err(|denied| {
+            let wait = match denied {
+                Denied::KnownWrong => return Refusal::KnownWrong,
+                Denied::KnownWrongOfTooMany => LATE_CHECK_EVERY,
+                Denied::NotYet(wait) => wait,
+            };
             self.record_offence(network);
+            Refusal::Wait(wait)
+        })
+    }
+
+    /// Takes a place among the waiting attempts. `None` if there are too many.
+    fn wait_for_turn(&self, key: &Key) -> Option<Place<'_>> {
+        let waiting = &mut self.counts().waiting;
+        if waiting.values().sum::<usize>() >= WAITING_MAX_IN_ALL {
+            return None;
         }
-        begun
+        let places = waiting.entry(key.clone()).or_default();
+        if *places >= WAITING_MAX {
+            return None;
+        }
+        *places += 1;
+        Some(Place { failures: self, key: key.clone() })
     }
 
     fn record_offence(&self, network: IpAddr) {
@@ -256,13 +369,16 @@ impl Failures {
         }
     }
 
+    /// Begins an attempt now. An attempt without a place among the waiting ones does not overtake
+    /// them.
     fn try_begin(
         &self,
-        key: Key,
+        key: &Key,
         network: IpAddr,
         guess: u64,
+        has_waited: bool,
         now: Instant,
-    ) -> Result<Attempt<'_>, Refusal> {
+    ) -> Result<Attempt<'_>, Denied> {
         let mut counts = self.counts();
         let of_network = entry(&mut counts.of_networks, &network, now).until;
         // Loopback is a proxy on this machine that does not say for whom it asks.
@@ -270,30 +386,31 @@ impl Failures {
             && key.1.is_err()
             && of_network > now + NETWORK_FORGOTTEN_AFTER * (NETWORK_BURST - 1);
         let burst = if is_busy { 1 } else { BURST };
-        let of_name = entry(&mut counts.of_names, &key, now);
+        let is_first = has_waited || !counts.waiting.contains_key(key);
+        let of_name = entry(&mut counts.of_names, key, now);
         let latest = now + FORGOTTEN_AFTER * (burst - 1);
         let is_over = of_name.failed_until > latest;
         if !is_over {
             of_name.failed_until += FORGOTTEN_AFTER;
         }
         match (of_name.wrong.contains(&guess), is_over) {
-            (true, true) => return Err(Refusal::Wait(LATE_CHECK_EVERY)),
-            (true, false) => return Err(Refusal::KnownWrong),
+            (true, true) => return Err(Denied::KnownWrongOfTooMany),
+            (true, false) => return Err(Denied::KnownWrong),
             (false, _) => {}
         }
         let is_late = of_name.until > latest;
         if !is_late {
             of_name.until += FORGOTTEN_AFTER;
-        } else if of_name.late_check_at <= now {
+        } else if of_name.late_check_at <= now && is_first {
             of_name.late_check_at = now + LATE_CHECK_EVERY;
         } else {
             let next = of_name.late_check_at.min(now + (of_name.until - latest));
-            return Err(Refusal::Wait(next.saturating_duration_since(now)));
+            return Err(Denied::NotYet(next.saturating_duration_since(now)));
         }
         entry(&mut counts.of_networks, &network, now).until += NETWORK_FORGOTTEN_AFTER;
         let failed = NameChange { is_forgotten: false, failures: i32::from(!is_late) };
-        self.note(&mut counts, &key, network, (failed, 1));
-        Ok(Attempt { failures: self, key, network, guess, is_late, is_over })
+        self.note(&mut counts, key, network, (failed, 1));
+        Ok(Attempt { failures: self, key: key.clone(), network, guess, is_late, is_over })
     }
 }
 
@@ -322,6 +439,13 @@ impl Attempt<'_> {
         self.is_over.then_some(LATE_CHECK_EVERY)
     }
 
+    /// Reports a wrong password like [`Self::fail`], for an attempt that shares its request with
+    /// others. The network counts one failure of the request.
+    pub fn fail_beside_others(self) -> Option<Duration> {
+        self.uncount_network(&mut self.failures.counts());
+        self.fail()
+    }
+
     /// Reports that the credentials were not checked.
     pub fn cancel(self) {
         let mut counts = self.failures.counts();
@@ -346,6 +470,12 @@ impl Attempt<'_> {
             count.until = count.until.checked_sub(NETWORK_FORGOTTEN_AFTER).unwrap_or(count.until);
         }
     }
+}
+
+/// The time from a due check to the attempt's try for it. The first one gets the check. `random` is
+/// below 1; `turns` counts the checks that the attempt has waited for, with this one.
+fn draw(turns: u32, random: f64) -> Duration {
+    DRAW_WITHIN.mul_f64(random) / turns.saturating_pow(2)
 }
 
 /// Moves a time forward by a number of periods, or back if the number is negative.
@@ -386,8 +516,10 @@ fn entry<'a, K: Hash + Eq + Clone>(
 
 #[cfg(test)]
 mod tests {
+    use rand::rngs::StdRng;
+    use rand::{RngExt as _, SeedableRng as _};
+
     use super::*;
-    use model::Clock;
 
     fn origins<const N: usize>(texts: [&str; N]) -> [Origin; N] {
         texts.map(|ip| Origin::Network(ip.parse().unwrap()))
@@ -401,7 +533,7 @@ mod tests {
         clock: &Clock,
     ) -> Result<Attempt<'a>, Refusal> {
         let password = Secret::new(Uuid::new_v4().to_string());
-        failures.begin(name, from, Guess { password: &password, hash: None }, clock.now())
+        failures.begin_now(name, from, Guess { password: &password, hash: None }, clock.now())
     }
 
     /// How long an attempt would have to wait.
@@ -420,7 +552,7 @@ mod tests {
     #[test]
     fn f35_attempts_at_other_nodes_count() {
         let clock = Clock::stepped(model::Timestamp::default());
-        let nodes: Vec<Failures> = (0..3).map(|_| Failures::new(None)).collect();
+        let nodes: Vec<Failures> = (0..3).map(|_| Failures::new(None, Duration::ZERO)).collect();
         nodes.iter().for_each(Failures::share);
         let tell = || {
             for from in 0..3 {
@@ -450,7 +582,7 @@ mod tests {
     #[test]
     fn r15_after_ten_failures_of_one_origin_a_password_is_checked_every_six_seconds() {
         let clock = Clock::stepped(model::Timestamp::default());
-        let failures = Failures::new(None);
+        let failures = Failures::new(None, Duration::ZERO);
         let [asha, ravi] = ["asha", "ravi"];
         let [here, beside, there] = origins(["2001:db8::1", "2001:db8::2", "2001:db8:1::1"]);
         let browser = Origin::Browser(Uuid::from_u128(1), [192, 0, 2, 1].into());
@@ -481,11 +613,11 @@ mod tests {
     #[test]
     fn r15_the_same_wrong_password_is_checked_once() {
         let clock = Clock::stepped(model::Timestamp::default());
-        let failures = Failures::new(None);
+        let failures = Failures::new(None, Duration::ZERO);
         let [here, there] = origins(["192.0.2.1", "198.51.100.1"]);
         let (old, right) = (Secret::new("old password"), Secret::new("right password"));
         let attempt = |password, hash, from| {
-            failures.begin("asha", from, Guess { password, hash: Some(hash) }, clock.now())
+            failures.begin_now("asha", from, Guess { password, hash: Some(hash) }, clock.now())
         };
         assert_eq!(attempt(&old, "hash", here).map(Attempt::fail), Ok(None));
         for n in 1..1_000 {
@@ -504,9 +636,87 @@ mod tests {
     }
 
     #[test]
+    fn r15_attempts_that_wait_are_not_overtaken_and_their_number_is_bounded() {
+        let clock = Clock::stepped(model::Timestamp::default());
+        let failures = Failures::new(None, Duration::ZERO);
+        let [here, there] = origins(["192.0.2.1", "198.51.100.1"]);
+        let key = ("asha".to_owned(), here.key());
+        while let Ok(attempt) = begin(&failures, "asha", here, &clock) {
+            attempt.fail();
+        }
+        let mut places: Vec<_> =
+            (0..WAITING_MAX).map(|_| failures.wait_for_turn(&key).unwrap()).collect();
+        assert!(failures.wait_for_turn(&key).is_none());
+        assert!(failures.wait_for_turn(&("ravi".to_owned(), here.key())).is_some());
+        clock.step(LATE_CHECK_EVERY);
+        let overtaking = wait(&failures, "asha", here, &clock);
+        assert_eq!(overtaking, Some(Duration::ZERO), "due, but others wait");
+        assert!(wait(&failures, "asha", there, &clock).is_none());
+        let waited = failures.try_begin(&key, here.address(), 7, true, clock.now());
+        assert!(waited.is_ok_and(|attempt| attempt.is_late));
+        let next = failures.try_begin(&key, here.address(), 8, true, clock.now());
+        assert!(matches!(next, Err(Denied::NotYet(LATE_CHECK_EVERY))), "one at a time");
+        places.clear();
+        clock.step(LATE_CHECK_EVERY);
+        assert!(begin(&failures, "asha", here, &clock).is_ok(), "no one waits");
+        let held: Vec<_> = (0..WAITING_MAX_IN_ALL)
+            .map(|n| failures.wait_for_turn(&(format!("name {}", n / WAITING_MAX), here.key())))
+            .collect();
+        assert!(held.iter().all(Option::is_some));
+        assert!(failures.wait_for_turn(&key).is_none(), "the bound of all names");
+    }
+
+    #[tokio::test]
+    async fn r15_a_waiting_attempt_is_refused_when_waits_are_forbidden() {
+        let (failures, clock) = (Failures::new(None, Duration::from_secs(60)), Clock::real());
+        let [here] = origins(["192.0.2.1"]);
+        while let Ok(attempt) = begin(&failures, "asha", here, &clock) {
+            attempt.fail();
+        }
+        let password = Secret::new("a password");
+        let guess = Guess { password: &password, hash: None };
+        let waiting = failures.begin("asha", here, guess, &clock);
+        let forbid = async {
+            while failures.counts().waiting.is_empty() {
+                tokio::task::yield_now().await;
+            }
+            failures.set_patient(false);
+        };
+        let (refused, ()) = tokio::join!(waiting, forbid);
+        assert!(matches!(refused, Err(Refusal::Wait(_))));
+        assert!(failures.counts().waiting.is_empty(), "the place is given back");
+    }
+
+    /// The turns of a person among `guessers` that begin anew after each check.
+    fn turns_of_the_right_password(guessers: usize, draws: &mut StdRng) -> Option<usize> {
+        let mut turns = vec![1_u32; guessers + 1];
+        (1..=5).find(|_| {
+            let delays = turns.iter().map(|turns| draw(*turns, draws.random()));
+            let first = delays.enumerate().min_by_key(|(_, delay)| *delay).unwrap().0;
+            turns.iter_mut().for_each(|turns| *turns += 1);
+            turns[first] = 1;
+            first == 0
+        })
+    }
+
+    #[test]
+    fn r15_one_who_guesses_in_sequence_delays_the_right_password_by_a_turn_or_two() {
+        let mut draws = StdRng::seed_from_u64(19);
+        let mut in_time = |guessers| {
+            (0..1_000)
+                .filter(|_| turns_of_the_right_password(guessers, &mut draws).is_some())
+                .count()
+        };
+        let of_guessers = [0, 1, 2, 4].map(&mut in_time);
+        assert_eq!(of_guessers[0], 1_000);
+        assert!(of_guessers[1] >= 998 && of_guessers[2] >= 980, "{of_guessers:?}");
+        assert!(of_guessers[3] >= 750, "{of_guessers:?}");
+    }
+
+    #[test]
     fn r15_concurrent_attempts_count_like_sequential_ones() {
         let clock = Clock::stepped(model::Timestamp::default());
-        let failures = Failures::new(None);
+        let failures = Failures::new(None, Duration::ZERO);
         let [here, there] = origins(["192.0.2.1", "198.51.100.1"]);
         let begun: Vec<_> =
             (0..64).filter_map(|_| begin(&failures, "asha", here, &clock).ok()).collect();
@@ -519,7 +729,7 @@ mod tests {
     #[test]
     fn r15_a_network_with_many_failures_has_one_attempt_per_name() {
         let clock = Clock::stepped(model::Timestamp::default());
-        let failures = Failures::new(None);
+        let failures = Failures::new(None, Duration::ZERO);
         let [here, there, proxy] = origins(["192.0.2.1", "198.51.100.1", "127.0.0.1"]);
         for n in 0..500 {
             for from in [here, proxy] {

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use futures_util::future::join_all;
 use uuid::Uuid;
 
 pub use arrival::{Rules, SignInRefusal};
@@ -27,14 +28,14 @@ pub use settings::UserSettings;
 pub use token::Token;
 
 use crate::feed::{Audience, Feed, FeedChange};
-use crate::limiter::{Failures, Guess, Origin, Refusal};
+use crate::limiter::{Attempt, Failures, Guess, Origin, Refusal};
 use browser::Browsers;
 use model::Clock;
 use model::{AuthId, Timestamp};
 use model::{Role, Secret};
 use store::{
-    ApiKeyRow, Invitation, PasswordError, Passwords, Scope, Session, Store, StoreError, User,
-    UserChange,
+    ApiKeyRow, Invitation, PasswordError, Passwords, SAME_NAME_MAX, Scope, Session, Store,
+    StoreError, User, UserChange,
 };
 
 /// Maximum idle time of a session.
@@ -85,6 +86,53 @@ pub struct Credentials<'a> {
     pub account: Option<&'a AuthId>,
     pub name: &'a str,
     pub password: Secret,
+    /// Whether there are several main accounts, whose users may have the same name.
+    pub several_accounts: bool,
+}
+
+/// A user who may be the one that signs in, or the place of one who does not exist.
+struct Candidate {
+    /// The name under which failures are counted.
+    counted_as: String,
+    origin: Origin,
+    hash: Option<String>,
+    user: Option<Uuid>,
+}
+
+impl Candidate {
+    fn guess<'a>(&'a self, password: &'a Secret) -> Guess<'a> {
+        Guess { password, hash: self.hash.as_deref() }
+    }
+}
+
+/// The outcome of a password for one candidate.
+enum Comparison {
+    Right(Uuid),
+    Wrong,
+    /// There were too many wrong passwords. Contains the time to wait.
+    OneTooMany(Duration),
+}
+
+/// The outcome of a password for all candidates of a sign-in.
+#[derive(Default)]
+struct Compared {
+    user: Option<Uuid>,
+    /// Whether the password is wrong for a candidate without too many failures.
+    is_wrong: bool,
+    /// The shortest wait of the others.
+    wait: Option<Duration>,
+}
+
+impl Compared {
+    fn add(&mut self, comparison: Comparison) {
+        match comparison {
+            Comparison::Right(user) => self.user = self.user.or(Some(user)),
+            Comparison::Wrong => self.is_wrong = true,
+            Comparison::OneTooMany(wait) => {
+                self.wait = Some(self.wait.map_or(wait, |shortest| shortest.min(wait)));
+            }
+        }
+    }
 }
 
 /// A session that a sign-in started.
@@ -168,11 +216,6 @@ struct Inner {
     /// Serializes changes of keys, so that a task that read the keys before a revocation can't
     /// apply them after it.
     keys_turn: tokio::sync::Mutex<()>,
-}
-
-/// Returns the form of a name under which failures are counted.
-fn name_to_count(name: &str) -> String {
-    name.chars().take(NAME_MAX).collect()
 }
 
 impl People {
@@ -324,70 +367,96 @@ impl People {
         browser: Option<&str>,
     ) -> Result<SignedIn, SignInError> {
         let inner = &self.0;
-        let Credentials { account, name, password } = credentials;
-        let (name, now) = (name.trim(), inner.clock.now());
-        let found = inner.store.people().by_name(account, name).await?;
-        if found.is_empty() {
-            let guess = Guess { password: &password, hash: None };
-            match inner.failures.begin(&name_to_count(name), Origin::Network(from), guess, now) {
-                Ok(attempt) => {
-                    if let Err(PasswordError::Busy) =
-                        inner.passwords.verify_from(from, password.clone(), None).await
-                    {
-                        attempt.cancel();
-                        return Err(SignInError::Busy);
-                    }
-                    if let Some(wait) = attempt.fail() {
-                        return Err(SignInError::Wait(wait));
-                    }
+        let (name, password) = (credentials.name.trim(), &credentials.password);
+        let found = inner.store.people().by_name(credentials.account, name).await?;
+        let mut candidates: Vec<Candidate> = found
+            .into_iter()
+            .map(|user| {
+                let known = browser.and_then(|value| inner.browsers.verify(user.id, value));
+                Candidate {
+                    counted_as: user.id.to_string(),
+                    origin: known.map_or(Origin::Network(from), |id| Origin::Browser(id, from)),
+                    hash: user.password,
+                    user: Some(user.id),
                 }
-                Err(Refusal::KnownWrong) => {}
-                Err(Refusal::Wait(wait)) => return Err(SignInError::Wait(wait)),
+            })
+            .collect();
+        // Passwords are compared for users who do not exist, too, so that neither the time nor the
+        // limits show how many accounts have a user of this name.
+        let compared = match credentials.account {
+            None if credentials.several_accounts => SAME_NAME_MAX as usize,
+            _ => 1,
+        };
+        for nth in candidates.len()..compared {
+            let name: String = name.chars().take(NAME_MAX).collect();
+            candidates.push(Candidate {
+                counted_as: format!("{name}/{nth}"),
+                origin: Origin::Network(from),
+                hash: None,
+                user: None,
+            });
+        }
+        let (mut compared, mut late) = (Compared::default(), Vec::new());
+        for (nth, candidate) in candidates.iter().enumerate() {
+            let Candidate { counted_as, origin, .. } = candidate;
+            let (guess, now) = (candidate.guess(password), inner.clock.now());
+            match inner.failures.begin_now(counted_as, *origin, guess, now) {
+                Err(Refusal::Wait(_)) => late.push((nth, candidate)),
+                begun => compared.add(self.compare(candidate, begun, nth, password).await?),
             }
         }
-        // The shortest wait of the users for whom there were too many wrong passwords.
-        let (mut wait, mut is_compared) = (None, found.is_empty());
-        let mut note_wait = |next| wait = Some(wait.map_or(next, |wait: Duration| wait.min(next)));
-        for user in found {
-            let known = browser.and_then(|value| inner.browsers.verify(user.id, value));
-            let origin = known.map_or(Origin::Network(from), |id| Origin::Browser(id, from));
-            let hash = user.password.as_deref();
-            let guess = Guess { password: &password, hash };
-            let attempt = match inner.failures.begin(&user.id.to_string(), origin, guess, now) {
-                Ok(attempt) => attempt,
-                Err(Refusal::KnownWrong) => {
-                    is_compared = true;
-                    continue;
-                }
-                Err(Refusal::Wait(next)) => {
-                    note_wait(next);
-                    continue;
-                }
-            };
-            match inner.passwords.verify_from(from, password.clone(), hash).await {
-                Ok(true) => attempt.succeed(),
-                Ok(false) | Err(PasswordError::Hash) => {
-                    match attempt.fail() {
-                        Some(next) => note_wait(next),
-                        None => is_compared = true,
-                    }
-                    continue;
-                }
-                Err(PasswordError::Busy) => {
-                    attempt.cancel();
-                    return Err(SignInError::Busy);
-                }
+        if compared.user.is_none() {
+            let late = late.into_iter().map(async |(nth, candidate)| {
+                let Candidate { counted_as, origin, .. } = candidate;
+                let guess = candidate.guess(password);
+                let begun = inner.failures.begin(counted_as, *origin, guess, &inner.clock).await;
+                self.compare(candidate, begun, nth, password).await
+            });
+            for comparison in join_all(late).await {
+                compared.add(comparison?);
             }
-            let (token, at) = (Token::fresh(), inner.clock.wall());
-            let session = Session { digest: token.digest(), user: user.id, begun: at, seen: at };
-            inner.store.sessions().begin(session).await?;
-            return Ok(SignedIn { token, user: user.id });
         }
-        match wait.filter(|_| !is_compared) {
-            Some(wait) => Err(SignInError::Wait(wait)),
-            None => {
+        match compared {
+            Compared { user: Some(user), .. } => {
+                let (token, at) = (Token::fresh(), inner.clock.wall());
+                let session = Session { digest: token.digest(), user, begun: at, seen: at };
+                inner.store.sessions().begin(session).await?;
+                Ok(SignedIn { token, user })
+            }
+            Compared { is_wrong: false, wait: Some(wait), .. } => Err(SignInError::Wait(wait)),
+            Compared { .. } => {
                 tracing::info!("console sign-in failed");
                 Err(SignInError::Unknown)
+            }
+        }
+    }
+
+    /// Compares a password with the candidate's, the `nth` of a sign-in.
+    async fn compare(
+        &self,
+        candidate: &Candidate,
+        begun: Result<Attempt<'_>, Refusal>,
+        nth: usize,
+        password: &Secret,
+    ) -> Result<Comparison, SignInError> {
+        let attempt = match begun {
+            Ok(attempt) => attempt,
+            Err(Refusal::KnownWrong) => return Ok(Comparison::Wrong),
+            Err(Refusal::Wait(wait)) => return Ok(Comparison::OneTooMany(wait)),
+        };
+        let (from, hash) = (candidate.origin.address(), candidate.hash.as_deref());
+        match self.0.passwords.verify_from(from, password.clone(), hash).await {
+            Ok(true) => {
+                attempt.succeed();
+                Ok(candidate.user.map_or(Comparison::Wrong, Comparison::Right))
+            }
+            Ok(false) | Err(PasswordError::Hash) => {
+                let wait = if nth == 0 { attempt.fail() } else { attempt.fail_beside_others() };
+                Ok(wait.map_or(Comparison::Wrong, Comparison::OneTooMany))
+            }
+            Err(PasswordError::Busy) => {
+                attempt.cancel();
+                Err(SignInError::Busy)
             }
         }
     }

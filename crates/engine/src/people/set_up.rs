@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::{NAME_MAX, People, PeopleError, Token, name_of};
-use crate::limiter::{Guess, Origin, Refusal};
+use crate::limiter::{Attempt, Guess, Origin, Refusal};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use model::{AuthId, Role, Secret, Timestamp, stable_id};
 use store::{StoreError, User};
@@ -83,21 +83,19 @@ impl People {
         from: IpAddr,
     ) -> Result<(), SetUpError> {
         let inner = &self.0;
-        let now = inner.clock.now();
-        let origin = Origin::Network(from);
-        let guess = Guess { password: &Secret::new(token), hash: None };
-        let begun = match inner.failures.begin(COUNTED_AS, origin, guess, now) {
-            Ok(begun) => begun,
-            Err(Refusal::KnownWrong) => return Err(SetUpError::Invalid),
-            Err(Refusal::Wait(wait)) => return Err(SetUpError::Wait(wait)),
-        };
         let is_same = |token: Token| {
             verify_slices_are_equal(token.digest().as_bytes(), set_up.digest.as_bytes()).is_ok()
         };
+        // A token can't be guessed, so the right one is never refused for the wrong ones of others.
         if !Token::read(token).is_some_and(is_same) {
-            return Err(begun.fail().map_or(SetUpError::Invalid, SetUpError::Wait));
+            let guess = Guess { password: &Secret::new(token), hash: None };
+            let origin = Origin::Network(from);
+            let begun = inner.failures.begin_now(COUNTED_AS, origin, guess, inner.clock.now());
+            return Err(match begun.map(Attempt::fail) {
+                Ok(None) | Err(Refusal::KnownWrong) => SetUpError::Invalid,
+                Ok(Some(wait)) | Err(Refusal::Wait(wait)) => SetUpError::Wait(wait),
+            });
         }
-        begun.succeed();
         match inner.clock.wall() < set_up.expires && self.is_set_up_open().await? {
             true => Ok(()),
             false => Err(SetUpError::Invalid),

@@ -1,5 +1,6 @@
 //! Call records: their rows and the queries over them.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::error::{RowError, StoreError, failed, parse_word};
@@ -97,6 +98,23 @@ impl Calls<'_> {
         call: CallUuid,
     ) -> Result<Option<CallRecord>, StoreError> {
         one(&self.0.read, scope, call).await
+    }
+
+    /// Returns up to two calls whose UUIDs are in a range, ended or not.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
+    pub async fn in_range(
+        self,
+        scope: &Scope,
+        range: &RangeInclusive<CallUuid>,
+    ) -> Result<Vec<CallRecord>, StoreError> {
+        const WHAT: &str = "find a call";
+        let mut query = select(COLUMNS, scope);
+        query.push(" AND call_uuid >= ").push_bind(range.start().to_string());
+        query.push(" AND call_uuid <= ").push_bind(range.end().to_string()).push(" LIMIT 2");
+        let rows = query.build().fetch_all(&self.0.read).await.map_err(failed(WHAT))?;
+        rows.iter().map(|row| record(WHAT, row)).collect()
     }
 
     /// Returns lines of a call's event log with their numbers, after the number `after` or from the

@@ -465,7 +465,7 @@ pub(crate) enum PeopleWrite {
 
 /// Maximum number of users that a search for a sign-in name returns. A sign-in without an account
 /// tries the password of each.
-const SAME_NAME_MAX: u32 = 4;
+pub const SAME_NAME_MAX: u32 = 4;
 
 const USER: &str =
     "user_id, auth_id, main_auth_id, name, full_name, role, password, wa_id, in_file, created_us";
