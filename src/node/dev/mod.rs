@@ -89,7 +89,8 @@ pub struct Dev {
     folder: Folder,
 }
 
-/// Prefix of a temporary data directory. The process id and a random number follow.
+/// Prefix of a temporary data directory. A random number follows. The name is short because the
+/// synthesiser cannot open a voice file whose path has more than 63 bytes.
 const FOLDER: &str = "offhook-dev-";
 
 /// Data directory of a development world.
@@ -103,7 +104,7 @@ impl Folder {
         let folder = match named {
             Some(path) => Self::Named(path),
             None => {
-                let name = format!("{FOLDER}{}-{:08x}", std::process::id(), rand::random::<u32>());
+                let name = format!("{FOLDER}{:08x}", rand::random::<u32>());
                 Self::Temporary(std::env::temp_dir().join(name))
             }
         };
