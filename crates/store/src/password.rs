@@ -28,16 +28,21 @@ const HASH_BYTES: usize = 32;
 const CONCURRENT: usize = 2;
 
 /// Number of requests that may wait for a computation. Further ones fail as busy.
-const MAX_WAITING: usize = 64;
+const MAX_WAITING: usize = 256;
 
 /// Number of waiting requests from one network, so that it can't take all places.
-const MAX_WAITING_OF_NETWORK: usize = 8;
+const MAX_WAITING_OF_NETWORK: usize = 48;
+
+/// Number of waiting requests of known browsers, beside the others.
+const MAX_WAITING_KNOWN: usize = 32;
 
 /// Hashes and verifies passwords. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Passwords {
     running: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
+    /// Places of known clients among the waiting ones.
+    waiting_known: Arc<Semaphore>,
     /// Number of waiting requests by network.
     from: Arc<Mutex<HashMap<IpAddr, usize>>>,
     computed: Arc<AtomicU64>,
@@ -72,9 +77,9 @@ pub enum PasswordError {
 
 impl Default for Passwords {
     fn default() -> Self {
-        let [running, waiting] =
-            [CONCURRENT, MAX_WAITING].map(|places| Arc::new(Semaphore::new(places)));
-        Self { running, waiting, from: Arc::default(), computed: Arc::default() }
+        let [running, waiting, waiting_known] = [CONCURRENT, MAX_WAITING, MAX_WAITING_KNOWN]
+            .map(|places| Arc::new(Semaphore::new(places)));
+        Self { running, waiting, waiting_known, from: Arc::default(), computed: Arc::default() }
     }
 }
 
@@ -87,7 +92,8 @@ impl Passwords {
     pub async fn hash(&self, password: Secret) -> Result<String, PasswordError> {
         let mut salt = [0; SALT_BYTES];
         SystemRandom::new().fill(&mut salt).map_err(|_| PasswordError::Hash)?;
-        let made = self.run(move || derive(&password, &salt, MEMORY_KIB, PASSES)).await??;
+        let made =
+            self.run(&self.waiting, move || derive(&password, &salt, MEMORY_KIB, PASSES)).await??;
         let (salt, made) = (STANDARD_NO_PAD.encode(salt), STANDARD_NO_PAD.encode(made));
         Ok(format!("argon2id${MEMORY_KIB}${PASSES}${salt}${made}"))
     }
@@ -102,13 +108,22 @@ impl Passwords {
         password: Secret,
         hash: Option<&str>,
     ) -> Result<bool, PasswordError> {
+        self.compare(&self.waiting, password, hash).await
+    }
+
+    async fn compare(
+        &self,
+        waiting: &Semaphore,
+        password: Secret,
+        hash: Option<&str>,
+    ) -> Result<bool, PasswordError> {
         let known = hash.and_then(StoredHash::read);
         let kept = known.clone().unwrap_or_else(StoredHash::dummy);
         let same = move || {
             let made = derive(&password, &kept.salt, kept.memory_kib, kept.passes)?;
             Ok(bool::from(made.as_slice().ct_eq(&kept.hash)))
         };
-        Ok(self.run(same).await?? && known.is_some())
+        Ok(self.run(waiting, same).await?? && known.is_some())
     }
 
     /// The number of hashes computed so far, which is the work that callers have caused.
@@ -130,6 +145,19 @@ impl Passwords {
         self.verify(password, hash).await
     }
 
+    /// Like [`Passwords::verify`], for a client that is recognised, such as a browser in which the
+    /// user has signed in before. It has a place even if strangers take all others.
+    ///
+    /// # Errors
+    /// Fails if too many recognised clients wait.
+    pub async fn verify_known(
+        &self,
+        password: Secret,
+        hash: Option<&str>,
+    ) -> Result<bool, PasswordError> {
+        self.compare(&self.waiting_known, password, hash).await
+    }
+
     fn place(&self, network: IpAddr) -> Result<WaitingPlace, PasswordError> {
         let mut from = self.from.lock().unwrap_or_else(PoisonError::into_inner);
         let taken = from.get(&network).copied().unwrap_or_default();
@@ -142,9 +170,10 @@ impl Passwords {
 
     async fn run<T: Send + 'static>(
         &self,
+        waiting: &Semaphore,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, PasswordError> {
-        let _waits = self.waiting.try_acquire().map_err(|_| PasswordError::Busy)?;
+        let _waits = waiting.try_acquire().map_err(|_| PasswordError::Busy)?;
         let turn = self.running.clone().acquire_owned().await.map_err(|_| PasswordError::Busy)?;
         self.computed.fetch_add(1, Ordering::Relaxed);
         let done = tokio::task::spawn_blocking(move || {
@@ -205,9 +234,7 @@ fn derive(
 
 #[cfg(test)]
 mod tests {
-    use crate::password::PasswordError;
-    use crate::password::Passwords;
-    use crate::password::Secret;
+    use crate::password::{MAX_WAITING, MAX_WAITING_OF_NETWORK, PasswordError, Passwords, Secret};
 
     #[tokio::test]
     async fn r15_verifies_the_right_password_only() {
@@ -235,7 +262,8 @@ mod tests {
             );
         }
         let [here, there] = ["192.0.2.1", "198.51.100.1"].map(|ip| ip.parse().unwrap());
-        let mut places: Vec<_> = (0..8).map(|_| passwords.place(here).unwrap()).collect();
+        let mut places: Vec<_> =
+            (0..MAX_WAITING_OF_NETWORK).map(|_| passwords.place(here).unwrap()).collect();
         assert_eq!(
             passwords.verify_from(here, secret("x"), Some(&hash)).await,
             Err(PasswordError::Busy),
@@ -249,7 +277,13 @@ mod tests {
         assert_eq!(passwords.verify_from(here, secret("x"), Some(&hash)).await, Ok(false));
         drop(places);
         assert!(passwords.from.lock().unwrap().is_empty());
-        let _all = passwords.waiting.clone().acquire_many_owned(64).await.unwrap();
+        let all = u32::try_from(MAX_WAITING).unwrap();
+        let _all = passwords.waiting.clone().acquire_many_owned(all).await.unwrap();
         assert_eq!(passwords.verify(secret("x"), Some(&hash)).await, Err(PasswordError::Busy));
+        assert_eq!(
+            passwords.verify_known(secret("correct horse"), Some(&hash)).await,
+            Ok(true),
+            "a known browser has a place"
+        );
     }
 }

@@ -444,8 +444,12 @@ impl People {
             Err(Refusal::KnownWrong) => return Ok(Comparison::Wrong),
             Err(Refusal::Wait(wait)) => return Ok(Comparison::OneTooMany(wait)),
         };
-        let (from, hash) = (candidate.origin.address(), candidate.hash.as_deref());
-        match self.0.passwords.verify_from(from, password.clone(), hash).await {
+        let (passwords, hash) = (&self.0.passwords, candidate.hash.as_deref());
+        let compared = match candidate.origin {
+            Origin::Network(from) => passwords.verify_from(from, password.clone(), hash).await,
+            Origin::Browser(..) => passwords.verify_known(password.clone(), hash).await,
+        };
+        match compared {
             Ok(true) => {
                 attempt.succeed();
                 Ok(candidate.user.map_or(Comparison::Wrong, Comparison::Right))
