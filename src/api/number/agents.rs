@@ -95,6 +95,7 @@ pub(super) const ROUTES: &[Route] = &[
 /// The message of a trial.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(examples(json!({"text": "What are your opening hours?"})))]
 struct TrialMessage {
     /// 1 to 4,096 characters.
     text: String,
