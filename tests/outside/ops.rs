@@ -153,7 +153,7 @@ async fn r11_an_older_binary_names_the_version_it_supports() {
         "schema 77",
         "made by Offhook 4.2.0",
         "Start Offhook 4.2.0 or later",
-        "copy from before the update",
+        "backup from before the update",
     ] {
         assert!(said.contains(part), "{part} in {said}");
     }

@@ -384,7 +384,7 @@ impl People {
         // Passwords are compared for users who do not exist, too, so that neither the time nor the
         // limits show how many accounts have a user of this name.
         let compared = match credentials.account {
-            None if credentials.several_accounts => SAME_NAME_MAX as usize,
+            None if credentials.several_accounts => usize::from(SAME_NAME_MAX),
             _ => 1,
         };
         for nth in candidates.len()..compared {

@@ -465,7 +465,7 @@ pub(crate) enum PeopleWrite {
 
 /// Maximum number of users that a search for a sign-in name returns. A sign-in without an account
 /// tries the password of each.
-pub const SAME_NAME_MAX: u32 = 4;
+pub const SAME_NAME_MAX: u8 = 4;
 
 const USER: &str =
     "user_id, auth_id, main_auth_id, name, full_name, role, password, wa_id, in_file, created_us";
@@ -791,7 +791,7 @@ pub(crate) async fn named(
         select.push(" AND (main_auth_id = ").push_bind(account.to_string());
         select.push(" OR auth_id = ").push_bind(account.to_string()).push(")");
     }
-    select.push(" ORDER BY created_us, user_id LIMIT ").push_bind(SAME_NAME_MAX);
+    select.push(" ORDER BY created_us, user_id LIMIT ").push_bind(u32::from(SAME_NAME_MAX));
     let rows = select.build().fetch_all(pool).await.map_err(failed("read a user"))?;
     rows.iter().map(user).collect()
 }
