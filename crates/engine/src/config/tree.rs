@@ -49,8 +49,8 @@ impl Value {
 pub(super) fn parse(text: &str) -> (Table, Vec<Fault>) {
     let (table, mut errors) = DeTable::parse_recoverable(text);
     // The first error of a line causes the others.
-    let line_of =
-        |span: Range<usize>| text.bytes().take(span.start).filter(|byte| *byte == b'\n').count();
+    let line_ends: Vec<usize> = text.match_indices('\n').map(|(at, _)| at).collect();
+    let line_of = |span: Range<usize>| line_ends.partition_point(|end| *end < span.start);
     errors.dedup_by_key(|e| e.span().map(line_of));
     let faults = errors
         .into_iter()
