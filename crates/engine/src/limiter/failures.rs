@@ -25,7 +25,7 @@ use uuid::Uuid;
 
 use model::{Clock, Secret, network_prefix};
 
-use super::{Offenders, Resource};
+use super::{Offenders, Resource, Shares};
 
 /// The reserve of a name per origin: the maximum number of failed attempts before checks are
 /// delayed.
@@ -105,6 +105,8 @@ struct Shared {
     /// Whether changes are collected for other nodes.
     is_shared: AtomicBool,
     offenders: Option<Offenders>,
+    /// The attempts that wait for their turn.
+    waiting: Shares<Key>,
     /// Longest time that an attempt waits for its turn.
     patience: Duration,
     /// Whether attempts may wait.
@@ -117,8 +119,6 @@ struct Shared {
 struct Counts {
     of_names: HashMap<Key, Count>,
     of_networks: HashMap<IpAddr, Count>,
-    /// Numbers of attempts that wait for their turn.
-    waiting: HashMap<Key, usize>,
     /// Changes since they were last taken for other nodes. `None` if there are none.
     changes: Option<Changes>,
 }
@@ -168,24 +168,6 @@ struct Count {
     wrong: Vec<u64>,
 }
 
-/// The place of an attempt that waits for its turn. It is given back when dropped.
-struct Place<'a> {
-    failures: &'a Failures,
-    key: Key,
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        let waiting = &mut self.failures.counts().waiting;
-        if let Some(places) = waiting.get_mut(&self.key) {
-            *places -= 1;
-            if *places == 0 {
-                waiting.remove(&self.key);
-            }
-        }
-    }
-}
-
 /// The reason why an attempt does not begin.
 enum Denied {
     KnownWrong,
@@ -214,8 +196,15 @@ impl Failures {
     /// attempt waits for its turn.
     pub fn new(offenders: Option<Offenders>, patience: Duration) -> Self {
         let (counts, is_shared) = Default::default();
-        let (is_patient, guess_key) = (watch::Sender::new(true), RandomState::new());
-        Self(Arc::new(Shared { counts, is_shared, offenders, patience, is_patient, guess_key }))
+        Self(Arc::new(Shared {
+            counts,
+            is_shared,
+            offenders,
+            waiting: Shares::new(WAITING_MAX, WAITING_MAX_IN_ALL),
+            patience,
+            is_patient: watch::Sender::new(true),
+            guess_key: RandomState::new(),
+        }))
     }
 
     fn counts(&self) -> MutexGuard<'_, Counts> {
@@ -308,7 +297,7 @@ impl Failures {
                 break wait;
             }
             if place.is_none() {
-                place = self.wait_for_turn(&key);
+                place = self.0.waiting.take(key.clone());
             }
             if place.is_none() {
                 break wait;
@@ -349,20 +338,6 @@ impl Failures {
         })
     }
 
-    /// Takes a place among the waiting attempts. `None` if there are too many.
-    fn wait_for_turn(&self, key: &Key) -> Option<Place<'_>> {
-        let waiting = &mut self.counts().waiting;
-        if waiting.values().sum::<usize>() >= WAITING_MAX_IN_ALL {
-            return None;
-        }
-        let places = waiting.entry(key.clone()).or_default();
-        if *places >= WAITING_MAX {
-            return None;
-        }
-        *places += 1;
-        Some(Place { failures: self, key: key.clone() })
-    }
-
     fn record_offence(&self, network: IpAddr) {
         if let Some(offenders) = &self.0.offenders {
             offenders.record(Resource::SignIns, network);
@@ -386,7 +361,7 @@ impl Failures {
             && key.1.is_err()
             && of_network > now + NETWORK_FORGOTTEN_AFTER * (NETWORK_BURST - 1);
         let burst = if is_busy { 1 } else { BURST };
-        let is_first = has_waited || !counts.waiting.contains_key(key);
+        let is_first = has_waited || !self.0.waiting.has_any(key);
         let of_name = entry(&mut counts.of_names, key, now);
         let latest = now + FORGOTTEN_AFTER * (burst - 1);
         let is_over = of_name.failed_until > latest;
@@ -645,9 +620,9 @@ mod tests {
             attempt.fail();
         }
         let mut places: Vec<_> =
-            (0..WAITING_MAX).map(|_| failures.wait_for_turn(&key).unwrap()).collect();
-        assert!(failures.wait_for_turn(&key).is_none());
-        assert!(failures.wait_for_turn(&("ravi".to_owned(), here.key())).is_some());
+            (0..WAITING_MAX).map(|_| failures.0.waiting.take(key.clone()).unwrap()).collect();
+        assert!(failures.0.waiting.take(key.clone()).is_none());
+        assert!(failures.0.waiting.take(("ravi".to_owned(), here.key())).is_some());
         clock.step(LATE_CHECK_EVERY);
         let overtaking = wait(&failures, "asha", here, &clock);
         assert_eq!(overtaking, Some(Duration::ZERO), "due, but others wait");
@@ -660,16 +635,17 @@ mod tests {
         clock.step(LATE_CHECK_EVERY);
         assert!(begin(&failures, "asha", here, &clock).is_ok(), "no one waits");
         let held: Vec<_> = (0..WAITING_MAX_IN_ALL)
-            .map(|n| failures.wait_for_turn(&(format!("name {}", n / WAITING_MAX), here.key())))
+            .map(|n| failures.0.waiting.take((format!("name {}", n / WAITING_MAX), here.key())))
             .collect();
         assert!(held.iter().all(Option::is_some));
-        assert!(failures.wait_for_turn(&key).is_none(), "the bound of all names");
+        assert!(failures.0.waiting.take(key.clone()).is_none(), "the bound of all names");
     }
 
     #[tokio::test]
     async fn r15_a_waiting_attempt_is_refused_when_waits_are_forbidden() {
         let (failures, clock) = (Failures::new(None, Duration::from_secs(60)), Clock::real());
         let [here] = origins(["192.0.2.1"]);
+        let key = ("asha".to_owned(), here.key());
         while let Ok(attempt) = begin(&failures, "asha", here, &clock) {
             attempt.fail();
         }
@@ -677,14 +653,14 @@ mod tests {
         let guess = Guess { password: &password, hash: None };
         let waiting = failures.begin("asha", here, guess, &clock);
         let forbid = async {
-            while failures.counts().waiting.is_empty() {
+            while !failures.0.waiting.has_any(&key) {
                 tokio::task::yield_now().await;
             }
             failures.set_patient(false);
         };
         let (refused, ()) = tokio::join!(waiting, forbid);
         assert!(matches!(refused, Err(Refusal::Wait(_))));
-        assert!(failures.counts().waiting.is_empty(), "the place is given back");
+        assert!(!failures.0.waiting.has_any(&key), "the place is given back");
     }
 
     /// The turns of a person among `guessers` that begin anew after each check.

@@ -29,16 +29,14 @@ impl<K: Eq + Hash + Clone> Shares<K> {
         Self(Arc::new(Inner { each_max, all_max, held: Mutex::default() }))
     }
 
-    /// Takes a share. Returns `None` if the holder or all holders together have reached their
-    /// maximum.
+    /// Takes a share. Returns `None` if the holder has its maximum, or all together have theirs.
     pub fn take(&self, holder: K) -> Option<Share<K>> {
-        let mut held = self.held();
-        let own = held.get(&holder).copied().unwrap_or_default();
-        if own >= self.0.each_max || held.values().sum::<usize>() >= self.0.all_max {
-            return None;
-        }
-        held.insert(holder.clone(), own + 1);
-        Some(Share { of: self.clone(), holder })
+        self.take_fairly(holder, 1)
+    }
+
+    /// Returns whether the holder has a share.
+    pub fn has_any(&self, holder: &K) -> bool {
+        self.held().contains_key(holder)
     }
 
     /// Takes a share if enough remain for the others: each of `holders` can always have its part of
