@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use engine::admission::permission;
 use engine::call::binding::CallKey;
 use engine::call::consent::refusal_of;
-use engine::meta::{Action, Fault, NextStep, RetryState, Verdict};
+use engine::meta::{Fault, NextStep, RetryState, Verdict};
 use machine::{GraphAction, GraphOutcome, Input};
 use model::{CallUuid, Wacid};
 
@@ -230,7 +230,7 @@ impl World {
         }
         request.phase = Phase::Trying;
         request.attempt += 1;
-        let (ix, action, attempt) = (request.ix, Action::from(request.action), request.attempt);
+        let (ix, action, attempt) = (request.ix, request.action, request.attempt);
         let asking = request.asking.as_ref().expect("it has begun");
         let (time, tries) = (asking.time(now, REQUEST_TIMEOUT), asking.tries() + 1);
         self.note(format_args!("to Graph: {} of call {ix}, try {attempt}", action.as_str()));
@@ -279,7 +279,7 @@ impl World {
             GraphFault::ResetAfter
         } else if self.rng.chance(faults.graph_silent) {
             GraphFault::Silent { done: self.rng.chance(500) }
-        } else if action == Action::Connect && self.rng.chance(faults.connect_done_and_503) {
+        } else if action == GraphAction::Connect && self.rng.chance(faults.connect_done_and_503) {
             GraphFault::DoneAnd503
         } else {
             GraphFault::None

@@ -4,10 +4,9 @@ use std::borrow::Cow;
 use std::sync::OnceLock;
 
 use engine::call::binding::CallKey;
-use engine::meta::Action;
 use engine::webhook::Effect;
 
-use machine::{Command, Input, MediaEvent, MediaFault};
+use machine::{Command, GraphAction, Input, MediaEvent, MediaFault};
 use model::{CallUuid, Digit, Leg};
 
 use crate::plan::{MS, SECOND};
@@ -432,26 +431,26 @@ impl World {
         Ok(())
     }
 
-    fn perform(&mut self, ix: CallIx, action: Action) -> Reply {
+    fn perform(&mut self, ix: CallIx, action: GraphAction) -> Reply {
         let phase = self.meta.calls[ix].phase;
         let reply = match (action, phase) {
-            (Action::Connect, _) => self.create_call(ix),
+            (GraphAction::Connect, _) => self.create_call(ix),
             (_, Phase::Unmade | Phase::Ended) => GONE,
-            (Action::PreAccept, Phase::Ringing) => {
+            (GraphAction::PreAccept, Phase::Ringing) => {
                 self.has_sdp(ix);
                 DONE
             }
-            (Action::Accept, Phase::Ringing) => {
+            (GraphAction::Accept, Phase::Ringing) => {
                 self.meta.calls[ix].phase = Phase::Accepted;
                 self.meta.calls[ix].accepted_us = Some(self.now);
                 self.has_sdp(ix);
                 self.presses_keys(ix);
                 DONE
             }
-            (Action::Accept, Phase::Accepted) if self.plan.accept_once => ACCEPTED,
-            (Action::PreAccept | Action::Accept, Phase::Accepted) => DONE,
-            (Action::Reject, Phase::Accepted) => GONE,
-            (Action::Reject | Action::Terminate, _) => {
+            (GraphAction::Accept, Phase::Accepted) if self.plan.accept_once => ACCEPTED,
+            (GraphAction::PreAccept | GraphAction::Accept, Phase::Accepted) => DONE,
+            (GraphAction::Reject, Phase::Accepted) => GONE,
+            (GraphAction::Reject | GraphAction::Terminate, _) => {
                 self.ends(ix, false);
                 DONE
             }

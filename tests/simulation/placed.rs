@@ -3,8 +3,8 @@
 
 use engine::admission::Reason;
 use engine::call::queues::NotPlaced;
-use engine::meta::Action;
 use engine::webhook::Effect;
+use machine::GraphAction;
 use model::{AuthId, CallUuid, HangupCause};
 
 use crate::dialer::is_denied;
@@ -329,7 +329,7 @@ impl World {
         } else {
             return;
         };
-        self.fail(format!("R6: call {ix} is {} at Graph {wrong}", Action::Connect.as_str()));
+        self.fail(format!("R6: call {ix} is {} at Graph {wrong}", GraphAction::Connect.as_str()));
     }
 
     /// Checks the queues. Called after each step.

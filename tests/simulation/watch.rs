@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use engine::admission::Reason;
 use engine::call::binding::CallKey;
-use engine::meta::Action;
 use engine::webhook::Effect;
 use machine::{
     CallState, CallTime, CallbackKind, FetchId, GraphAction, GraphOutcome, MediaCommand, Output,
@@ -162,7 +161,7 @@ struct Key {
 /// A request to Graph.
 struct RequestModel {
     ix: CallIx,
-    action: Action,
+    action: GraphAction,
     of: Option<CallUuid>,
     refused: bool,
 }
@@ -219,17 +218,23 @@ impl Watch {
         self.call(call).panicked = true;
     }
 
-    pub fn answered(&mut self, call: CallUuid, now: u64, action: Action, outcome: &GraphOutcome) {
+    pub fn answered(
+        &mut self,
+        call: CallUuid,
+        now: u64,
+        action: GraphAction,
+        outcome: &GraphOutcome,
+    ) {
         let seen = self.call(call);
         let closing = seen.state == Some(CallState::Closing) && seen.end_reported_us.is_none();
-        if action == Action::Terminate
+        if action == GraphAction::Terminate
             && closing
             && !outcome.is_settled()
             && now - seen.since < 60 * SECOND
         {
             seen.end_unreceived = Some(now);
         }
-        if action == Action::Accept && *outcome == GraphOutcome::Gone {
+        if action == GraphAction::Accept && *outcome == GraphOutcome::Gone {
             self.call(call).gone = true;
         }
     }
@@ -300,7 +305,7 @@ impl Watch {
         life: u32,
         request: usize,
         ix: CallIx,
-        action: Action,
+        action: GraphAction,
         of: Option<CallUuid>,
     ) {
         if let Some(call) = of {
@@ -309,14 +314,14 @@ impl Watch {
         self.requests.insert((life, request), RequestModel { ix, action, of, refused: false });
     }
 
-    pub fn request(&self, life: u32, request: usize) -> Option<(CallIx, Action)> {
+    pub fn request(&self, life: u32, request: usize) -> Option<(CallIx, GraphAction)> {
         self.requests.get(&(life, request)).map(|asked| (asked.ix, asked.action))
     }
 
     pub fn refused(&mut self, life: u32, request: usize) {
         let asked = self.requests.get_mut(&(life, request)).expect("it was made");
         asked.refused = true;
-        if matches!(asked.action, Action::Reject | Action::Terminate) {
+        if matches!(asked.action, GraphAction::Reject | GraphAction::Terminate) {
             self.unendable.insert(asked.ix);
         }
     }
@@ -543,7 +548,7 @@ impl World {
         life: u32,
         request: usize,
         ix: CallIx,
-        action: Action,
+        action: GraphAction,
         attempt: usize,
     ) {
         let asked = &self.watch.requests[&(life, request)];
@@ -555,19 +560,19 @@ impl World {
         let late = since >= RINGS;
         let refused = asked.refused;
         let of = asked.of;
-        if action == Action::Connect {
+        if action == GraphAction::Connect {
             self.check_connect(ix, of, attempt);
             return;
         }
-        let answering = matches!(action, Action::PreAccept | Action::Accept);
+        let answering = matches!(action, GraphAction::PreAccept | GraphAction::Accept);
         self.watch.tally.window_edges += u64::from(answering && since + 6 * SECOND >= RINGS);
         let call = &mut self.meta.calls[ix];
         match action {
-            Action::Accept => call.accept_sent = Some(life),
-            Action::Reject => call.reject_sent = Some(life),
+            GraphAction::Accept => call.accept_sent = Some(life),
+            GraphAction::Reject => call.reject_sent = Some(life),
             _ => {}
         }
-        if matches!(action, Action::Reject | Action::Terminate) {
+        if matches!(action, GraphAction::Reject | GraphAction::Terminate) {
             call.tries_to_end += 1;
         }
         // A reject begun by a killed node is unknown to the next one, for which the phone may still

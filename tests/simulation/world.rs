@@ -169,7 +169,7 @@ pub enum AttemptResult {
 }
 
 impl AttemptResult {
-    pub fn verdict(self, action: engine::meta::Action) -> Result<Verdict, Fault> {
+    pub fn verdict(self, action: machine::GraphAction) -> Result<Verdict, Fault> {
         match self {
             Self::Answer(GraphReply { status, after, body }) => Ok(engine::meta::classify(
                 action,

@@ -3,7 +3,8 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::types::{Action, CallAnswer, ErrorBody, ErrorDetail};
+use super::types::{CallAnswer, ErrorBody, ErrorDetail};
+use machine::GraphAction;
 use model::Wacid;
 
 /// Error codes that need specific handling.
@@ -123,7 +124,7 @@ const DETAILS_MAX: usize = 500;
 const ID_BYTES_MAX: usize = 512;
 
 /// Classifies the answer to a request about a call. `after` is the value of its `Retry-After`.
-pub fn classify(action: Action, status: u16, after: Option<Duration>, body: &[u8]) -> Verdict {
+pub fn classify(action: GraphAction, status: u16, after: Option<Duration>, body: &[u8]) -> Verdict {
     let error = serde_json::from_slice::<ErrorBody>(body).ok().map(|body| body.error);
     let class = match &error {
         Some(error) => by_code(error, status),
@@ -137,7 +138,7 @@ pub fn classify(action: Action, status: u16, after: Option<Duration>, body: &[u8
         return verdict;
     }
     let again = |trouble, once| Verdict::Retryable(Retryable { trouble, once, after });
-    let ending = matches!(action, Action::Reject | Action::Terminate);
+    let ending = matches!(action, GraphAction::Reject | GraphAction::Terminate);
     match class {
         // Ending a call is given up only after a clear refusal.
         Class::Permanent | Class::ByFlag if ending && status == 429 => {
@@ -202,9 +203,9 @@ fn is_success(status: u16, body: &[u8]) -> bool {
 }
 
 /// The verdict of a success. For `connect` it must contain a call id.
-fn success_verdict(action: Action, status: u16, body: &[u8]) -> Option<Verdict> {
+fn success_verdict(action: GraphAction, status: u16, body: &[u8]) -> Option<Verdict> {
     let clean = is_success(status, body);
-    if !clean || action != Action::Connect {
+    if !clean || action != GraphAction::Connect {
         return clean.then_some(Verdict::Done);
     }
     let answer = serde_json::from_slice::<CallAnswer>(body).unwrap_or_default();
@@ -326,7 +327,7 @@ mod tests {
                 None => serde_json::to_vec(&row["response"]).unwrap(),
             };
             let status = u16::try_from(row["status"].as_u64().unwrap()).unwrap();
-            let verdict = classify(Action::Accept, status, None, &body);
+            let verdict = classify(GraphAction::Accept, status, None, &body);
             assert_eq!(kind_of(&verdict), want(file), "{file}");
             if let Verdict::Refused { details, .. } = &verdict {
                 assert!(!details.is_empty(), "{file}: the reason is kept for the log");
@@ -348,21 +349,21 @@ mod tests {
         let none = br#"{"messaging_product":"whatsapp","calls":[]}"#;
         let one = br#"{"messaging_product":"whatsapp","calls":[{"id":"wacid.A"}]}"#;
         assert_eq!(
-            kind_of(&classify(Action::Connect, 200, None, none)),
+            kind_of(&classify(GraphAction::Connect, 200, None, none)),
             Want::Server { once: false }
         );
         assert_eq!(
-            classify(Action::Connect, 200, None, one),
+            classify(GraphAction::Connect, 200, None, one),
             Verdict::Connected { wacid: "wacid.A".into() }
         );
         for bad in ["", "wacid.\u{e9}", &"w".repeat(513)] {
             let body = serde_json::json!({"calls": [{"id": bad}]}).to_string();
             assert_eq!(
-                kind_of(&classify(Action::Connect, 200, None, body.as_bytes())),
+                kind_of(&classify(GraphAction::Connect, 200, None, body.as_bytes())),
                 Want::Server { once: false }
             );
         }
-        assert_eq!(classify(Action::Accept, 200, None, none), Verdict::Done);
+        assert_eq!(classify(GraphAction::Accept, 200, None, none), Verdict::Done);
     }
 
     #[test]
@@ -380,7 +381,7 @@ mod tests {
         ];
         for (status, body, want) in rows {
             assert_eq!(
-                kind_of(&classify(Action::PreAccept, status, None, body)),
+                kind_of(&classify(GraphAction::PreAccept, status, None, body)),
                 want,
                 "{status} {body:?}"
             );
@@ -404,17 +405,21 @@ mod tests {
             (429, 138_002, true),
             (400, 131_016, true),
         ] {
-            let verdict = classify(Action::Terminate, status, None, &error(code, "no"));
+            let verdict = classify(GraphAction::Terminate, status, None, &error(code, "no"));
             assert_eq!(matches!(verdict, Verdict::Retryable(_)), tried_again, "{status} {code}");
         }
         assert_eq!(
-            classify(Action::Reject, 400, None, &error(100, "Call not found or ended")),
+            classify(GraphAction::Reject, 400, None, &error(100, "Call not found or ended")),
             Verdict::Gone
         );
-        let accepted = classify(Action::Accept, 400, None, &error(100, "Call already accepted"));
+        let accepted =
+            classify(GraphAction::Accept, 400, None, &error(100, "Call already accepted"));
         assert!(matches!(accepted, Verdict::AlreadyAccepted { .. }));
         let gone_number = br#"{"error":{"message":"Object does not exist for calls","code":100,"error_subcode":33}}"#;
-        assert_eq!(kind_of(&classify(Action::Terminate, 400, None, gone_number)), Want::No(100));
+        assert_eq!(
+            kind_of(&classify(GraphAction::Terminate, 400, None, gone_number)),
+            Want::No(100)
+        );
     }
 
     #[test]
@@ -452,7 +457,7 @@ mod tests {
             (429, 777, None, Want::Rate { code: 777, once: false }),
             (500, 100, Some(true), Want::No(100)),
         ] {
-            let verdict = classify(Action::Accept, status, None, &error(code, transient));
+            let verdict = classify(GraphAction::Accept, status, None, &error(code, transient));
             assert_eq!(kind_of(&verdict), want, "{status} {code} {transient:?}");
         }
     }

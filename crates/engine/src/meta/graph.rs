@@ -26,7 +26,7 @@ use super::error::{Retryable, TemporaryFailure, Verdict, classify, is_alarm, is_
 use super::retry::{Budget, Fault, Policy};
 use super::retry_state::{NextStep, RetryState};
 use super::status_label;
-use super::types::{Action, CallRequest, SdpType, Session};
+use super::types::{CallRequest, SdpType, Session};
 use egress::client_tls;
 use machine::{GraphAction, GraphOutcome};
 use model::Clock;
@@ -335,7 +335,7 @@ impl Graph {
         let Some(sending) = self.prepare(&request) else {
             return GraphOutcome::Unreachable;
         };
-        let action = Action::from(request.action);
+        let action = request.action;
         let overtaken = &request.overtaken;
         let begun =
             RetryState::begin(action, request.deadline, overtaken.is_cancelled(), self.clock.now());
@@ -604,7 +604,7 @@ where
 
 /// A request, which is the same in each attempt.
 struct PreparedRequest {
-    action: Action,
+    action: GraphAction,
     /// Whether the request rejects a call that was not admitted.
     is_reject: bool,
     uri: Uri,

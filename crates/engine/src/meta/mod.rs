@@ -30,6 +30,6 @@ pub use retry::{Budget, Fault, Policy};
 pub use retry_state::{NextStep, RetryState};
 pub use settings::MetaSettings;
 pub use types::{
-    Action, CallAnswer, CallId, CallRequest, ErrorBody, ErrorData, ErrorDetail, SdpType, Session,
+    CallAnswer, CallId, CallRequest, ErrorBody, ErrorData, ErrorDetail, SdpType, Session,
     call_named, callback_data,
 };

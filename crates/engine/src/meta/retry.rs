@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::error::{Retryable, TemporaryFailure};
-use super::types::Action;
+use machine::GraphAction;
 
 /// The reason why an attempt has no final answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,16 +53,16 @@ impl Policy {
     /// if no further attempt is allowed. `jitter`, between 0 and 1, varies the pause by ±20 %.
     pub fn pause(
         &self,
-        action: Action,
+        action: GraphAction,
         tries: usize,
         fault: Fault,
         jitter: f64,
     ) -> Option<Duration> {
         let pauses = match action {
-            Action::PreAccept | Action::Accept => &self.answering,
-            Action::Reject | Action::Terminate => &self.ending,
-            Action::Connect if !may_connect_again(fault) => return None,
-            Action::Connect => &self.connecting,
+            GraphAction::PreAccept | GraphAction::Accept => &self.answering,
+            GraphAction::Reject | GraphAction::Terminate => &self.ending,
+            GraphAction::Connect if !may_connect_again(fault) => return None,
+            GraphAction::Connect => &self.connecting,
         };
         self.pause_of(pauses, tries, fault, jitter)
     }
@@ -213,7 +213,7 @@ mod tests {
         pauses.iter().map_while(|p| p.map(|p| p.as_millis())).collect()
     }
 
-    fn all(action: Action, fault: Fault, jitter: f64) -> Vec<u128> {
+    fn all(action: GraphAction, fault: Fault, jitter: f64) -> Vec<u128> {
         let policy = Policy::default();
         millis(&(1..10).map(|tries| policy.pause(action, tries, fault, jitter)).collect::<Vec<_>>())
     }
@@ -226,20 +226,24 @@ mod tests {
     fn r06_tries_and_pauses_of_each_action() {
         let busy = answered(TemporaryFailure::Server { status: 503 }, false, None);
         for fault in [Fault::Unreachable, Fault::Timeout, Fault::Broken, busy] {
-            assert_eq!(all(Action::Accept, fault, 0.5), [200, 600], "{fault:?}");
-            assert_eq!(all(Action::PreAccept, fault, 0.0), [160, 480], "{fault:?}");
+            assert_eq!(all(GraphAction::Accept, fault, 0.5), [200, 600], "{fault:?}");
+            assert_eq!(all(GraphAction::PreAccept, fault, 0.0), [160, 480], "{fault:?}");
             assert_eq!(
-                all(Action::Terminate, fault, 0.5),
+                all(GraphAction::Terminate, fault, 0.5),
                 [200, 1_000, 3_000, 10_000],
                 "{fault:?}"
             );
-            assert_eq!(all(Action::Reject, fault, 1.0), [240, 1_200, 3_600, 12_000], "{fault:?}");
+            assert_eq!(
+                all(GraphAction::Reject, fault, 1.0),
+                [240, 1_200, 3_600, 12_000],
+                "{fault:?}"
+            );
         }
-        assert_eq!(all(Action::Connect, Fault::Unreachable, 0.5), [500]);
-        assert_eq!(all(Action::Connect, busy, 0.5), [500]);
+        assert_eq!(all(GraphAction::Connect, Fault::Unreachable, 0.5), [500]);
+        assert_eq!(all(GraphAction::Connect, busy, 0.5), [500]);
         assert_eq!(
             all(
-                Action::Connect,
+                GraphAction::Connect,
                 answered(TemporaryFailure::Server { status: 500 }, true, None),
                 0.5
             ),
@@ -250,7 +254,11 @@ mod tests {
             Fault::Broken,
             answered(TemporaryFailure::Server { status: 500 }, false, None),
         ] {
-            assert_eq!(all(Action::Connect, never, 0.5), [0; 0], "{never:?}: the call may exist");
+            assert_eq!(
+                all(GraphAction::Connect, never, 0.5),
+                [0; 0],
+                "{never:?}: the call may exist"
+            );
         }
     }
 
@@ -276,17 +284,17 @@ mod tests {
     #[test]
     fn r06_rate_limits_wait_a_second_and_retry_after_up_to_two() {
         let rate = |once, after| answered(TemporaryFailure::Rate { code: 4 }, once, after);
-        assert_eq!(all(Action::Accept, rate(false, None), 0.5), [1_000, 1_000]);
-        assert_eq!(all(Action::Accept, rate(true, None), 0.5), [1_000], "138005: once");
-        assert_eq!(all(Action::Accept, rate(false, Some(2)), 0.5), [2_000, 2_000]);
-        assert_eq!(all(Action::Accept, rate(false, Some(3_600)), 0.5), [2_000, 2_000]);
+        assert_eq!(all(GraphAction::Accept, rate(false, None), 0.5), [1_000, 1_000]);
+        assert_eq!(all(GraphAction::Accept, rate(true, None), 0.5), [1_000], "138005: once");
+        assert_eq!(all(GraphAction::Accept, rate(false, Some(2)), 0.5), [2_000, 2_000]);
+        assert_eq!(all(GraphAction::Accept, rate(false, Some(3_600)), 0.5), [2_000, 2_000]);
         assert_eq!(
-            all(Action::Terminate, rate(false, Some(2)), 0.5),
+            all(GraphAction::Terminate, rate(false, Some(2)), 0.5),
             [2_000, 2_000, 3_000, 10_000]
         );
         assert_eq!(
             all(
-                Action::Accept,
+                GraphAction::Accept,
                 answered(TemporaryFailure::Server { status: 503 }, false, Some(1)),
                 0.5
             ),

@@ -7,13 +7,12 @@ use std::time::{Duration, Instant};
 
 use super::error::{Retryable, TemporaryFailure, Verdict};
 use super::retry::{Budget, Fault, Policy};
-use super::types::Action;
-use machine::GraphOutcome;
+use machine::{GraphAction, GraphOutcome};
 
 /// A request in progress.
 #[derive(Debug)]
 pub struct RetryState {
-    action: Action,
+    action: GraphAction,
     deadline: Option<Instant>,
     tries: usize,
     /// Whether at least one attempt was sent.
@@ -44,7 +43,7 @@ impl RetryState {
     /// # Errors
     /// Returns the outcome if it is already too late. Nothing was sent then.
     pub fn begin(
-        action: Action,
+        action: GraphAction,
         deadline: Option<Instant>,
         overtaken: bool,
         now: Instant,
@@ -181,7 +180,7 @@ mod tests {
     /// Begins a request whose first attempt fails, and returns the next step.
     fn asked(pause: Duration, now: Instant, budget: &mut Budget) -> (RetryState, NextStep) {
         let policy = Policy { ending: vec![pause; 9], ..Policy::default() };
-        let mut state = RetryState::begin(Action::Terminate, None, false, now).unwrap();
+        let mut state = RetryState::begin(GraphAction::Terminate, None, false, now).unwrap();
         assert_eq!(state.begin_attempt(false, now, budget), None);
         let next = state.finish_attempt(BUSY, &policy, 0.5, false, now, budget);
         (state, next)
@@ -221,7 +220,7 @@ mod tests {
         let clock = Clock::stepped(Timestamp::from_secs(0));
         let mut budget = Budget::new(clock.now());
         let now = clock.now();
-        let mut unsent = RetryState::begin(Action::Accept, None, false, now).unwrap();
+        let mut unsent = RetryState::begin(GraphAction::Accept, None, false, now).unwrap();
         (0..10).for_each(|_| assert!(budget.retry(now)));
         let full = Err(Fault::Answered(Retryable {
             trouble: TemporaryFailure::Rate { code: 0 },
@@ -235,7 +234,7 @@ mod tests {
             None,
             "the first that goes out is no retry"
         );
-        let mut gone = RetryState::begin(Action::Accept, None, false, now).unwrap();
+        let mut gone = RetryState::begin(GraphAction::Accept, None, false, now).unwrap();
         assert_eq!(
             gone.begin_attempt(true, now, &mut budget),
             Some(NextStep::Done(GraphOutcome::Gone)),

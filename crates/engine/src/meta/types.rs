@@ -6,42 +6,6 @@ use serde::{Deserialize, Serialize};
 use machine::GraphAction;
 use model::{CallUuid, Wacid};
 
-/// An action on a call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Action {
-    Connect,
-    PreAccept,
-    Accept,
-    Reject,
-    Terminate,
-}
-
-impl Action {
-    /// The word in JSON and in metrics.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Connect => "connect",
-            Self::PreAccept => "pre_accept",
-            Self::Accept => "accept",
-            Self::Reject => "reject",
-            Self::Terminate => "terminate",
-        }
-    }
-}
-
-impl From<GraphAction> for Action {
-    fn from(action: GraphAction) -> Self {
-        match action {
-            GraphAction::Connect => Self::Connect,
-            GraphAction::PreAccept => Self::PreAccept,
-            GraphAction::Accept => Self::Accept,
-            GraphAction::Reject => Self::Reject,
-            GraphAction::Terminate => Self::Terminate,
-        }
-    }
-}
-
 /// The body of a request about a call.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CallRequest {
@@ -55,7 +19,7 @@ pub struct CallRequest {
     /// The call's id. For all actions except `connect`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub call_id: Option<Wacid>,
-    pub action: Action,
+    pub action: GraphAction,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<Session>,
     /// The opaque data, at most 512 characters. Meta repeats it in later webhooks.
@@ -65,7 +29,7 @@ pub struct CallRequest {
 
 impl CallRequest {
     /// Creates a request about an existing call.
-    pub fn about(call_id: Wacid, action: Action) -> Self {
+    pub fn about(call_id: Wacid, action: GraphAction) -> Self {
         Self {
             messaging_product: "whatsapp".to_owned(),
             to: None,
@@ -86,7 +50,7 @@ impl CallRequest {
             to: Some(user.to_owned()),
             recipient: None,
             call_id: None,
-            action: Action::Connect,
+            action: GraphAction::Connect,
             session: Some(Session { sdp_type: SdpType::Offer, sdp: sdp_offer }),
             biz_opaque_callback_data: None,
         }
