@@ -30,7 +30,7 @@ impl EndTimes {
     /// Limits after a second signal. The process exits within 2 s.
     pub(super) const NOW: Self = Self::of(700, 200, 500);
 
-    /// Limits of a node whose store is removed afterwards.
+    /// Limits of a temporary node. Its store is deleted after it has stopped.
     pub(super) const FOR_GOOD: Self = Self { keeps_store: false, ..Self::NOW };
 
     const fn of(calls: u64, work: u64, notices: u64) -> Self {

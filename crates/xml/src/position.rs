@@ -17,7 +17,7 @@ pub(super) struct Locator<'t> {
 }
 
 impl<'t> Locator<'t> {
-    /// `simple` tells whether the text is known to be ASCII and without CR.
+    /// Creates a locator. `simple` is `true` if the text is known to be ASCII without CR.
     pub(super) fn new(text: &'t str, simple: bool) -> Self {
         Self { text, offset: 0, at: START, simple }
     }

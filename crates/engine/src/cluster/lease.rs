@@ -48,7 +48,7 @@ pub(super) struct Demand(Mutex<Wants>);
 struct Wants {
     waiting: u32,
     by_key: BTreeMap<LimitKey, Want>,
-    /// Limits whose units other nodes lack.
+    /// Limits of which another node has requested units.
     elsewhere: Vec<LimitKey>,
 }
 

@@ -78,8 +78,8 @@ pub fn handle_forwarded<C: Calls>(
     }
 }
 
-/// Answers a webhook whose inbound calls another node of the fleet does not admit. The status is
-/// 200 if this node takes them, and 503 if it does not admit them either.
+/// Handles a webhook from another node of the fleet that does not admit the webhook's inbound
+/// calls. The status is 200 if this node takes them, and 503 if it does not admit them either.
 pub async fn handle_handed_over<C: Calls>(
     handler: &WebhookHandler<C>,
     webhook: &SignedWebhook,

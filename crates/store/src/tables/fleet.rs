@@ -267,8 +267,8 @@ impl FleetSession {
         done.map(drop).map_err(failed("mark this node as draining"))
     }
 
-    /// Returns the members and the runs whose calls and units are not settled yet, with the id of
-    /// the database's primary and its term.
+    /// Returns the id of the database's primary, its term, and the runs: the members, and dead runs
+    /// with calls or units that no other run has taken over yet.
     ///
     /// # Errors
     /// Fails if the database query fails.
