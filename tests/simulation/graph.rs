@@ -157,7 +157,7 @@ impl World {
             RequestOwner::Call(call) => Some(call),
             RequestOwner::Reject | RequestOwner::Stray(_) | RequestOwner::Farewell(_) => None,
         };
-        self.watch.asked(life, id, ix, action.into(), of);
+        self.watch.asked(life, id, ix, action, of);
         self.in_order(if waits { IN_ORDER } else { 0 }, Event::GraphInOrder { life, request: id });
         id
     }
@@ -192,7 +192,7 @@ impl World {
             self.overtake(before);
         }
         let request = &mut self.node().requests[id];
-        match RetryState::begin(request.action.into(), request.deadline, request.overtaken, now) {
+        match RetryState::begin(request.action, request.deadline, request.overtaken, now) {
             Ok(asking) => {
                 request.asking = Some(asking);
                 self.graph_sends(id)
@@ -299,7 +299,7 @@ impl World {
         if matches!(came, AttemptResult::Answer(Reply { status: 401, .. })) {
             self.watch.refused(life, id);
         }
-        let verdict = came.verdict(request.action.into());
+        let verdict = came.verdict(request.action);
         if let Ok(Verdict::Connected { wacid }) = &verdict {
             request.connected = Some(wacid.clone());
         }
@@ -347,7 +347,7 @@ impl World {
         self.note(format_args!("Graph: {} of call {ix} came to {outcome:?}", action.as_str()));
         match of {
             RequestOwner::Call(call) => {
-                self.watch.answered(call, now, action.into(), &outcome);
+                self.watch.answered(call, now, action, &outcome);
                 let ends = matches!(action, GraphAction::Reject | GraphAction::Terminate);
                 if ends && outcome.is_settled() {
                     self.write(Write::Farewell(call, None));

@@ -149,7 +149,7 @@ impl ActionRequest {
         let mut body = match &self.about {
             CallTarget::User(user) => CallRequest::connect(user, sdp().unwrap_or_default()),
             CallTarget::Call(wacid) => {
-                let mut body = CallRequest::about(wacid.clone(), self.action.into());
+                let mut body = CallRequest::about(wacid.clone(), self.action);
                 let answers = matches!(self.action, GraphAction::PreAccept | GraphAction::Accept);
                 body.session =
                     sdp().filter(|_| answers).map(|sdp| Session { sdp_type: SdpType::Answer, sdp });
@@ -423,7 +423,7 @@ impl Graph {
         let (uri, headers) =
             self.head(&request.phone_number_id, "calls", request.token.as_ref())?;
         Some(PreparedRequest {
-            action: request.action.into(),
+            action: request.action,
             // Admitted calls have opaque data.
             is_reject: request.action == GraphAction::Reject && request.opaque.is_none(),
             uri,

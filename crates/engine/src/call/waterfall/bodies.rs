@@ -304,7 +304,7 @@ pub(super) fn asked(setup: &CallSetup, wacid: Option<&Wacid>, action: GraphActio
     }
     let mut body = match (action, wacid) {
         (GraphAction::Connect, _) => CallRequest::connect(&setup.to, "…".to_owned()),
-        (_, Some(wacid)) => CallRequest::about(wacid.clone(), action.into()),
+        (_, Some(wacid)) => CallRequest::about(wacid.clone(), action),
         (_, None) => return Body::none(Flow::Out, "POST", Fidelity::Not),
     };
     if matches!(action, GraphAction::PreAccept | GraphAction::Accept) {
