@@ -75,6 +75,9 @@ function zoom(plot, first, last) {
   location.assign(to);
 }
 
+/** Marks a chart whose columns are being chosen: `live.js` must not replace it. @param {HTMLElement} plot @param {boolean} is */
+const markChoosing = (plot, is) => plot.toggleAttribute("data-choosing", is);
+
 /** The chart that a drag began on, and its column. @type {{ plot: HTMLElement, column: number } | undefined} */
 let drag;
 /** The column chosen with the arrow keys. */
@@ -95,15 +98,22 @@ document.addEventListener("pointerdown", (event) => {
   if (!plot || event.button !== 0 || event.pointerType === "touch") return;
   event.preventDefault();
   drag = { plot, column: columnAt(plot, event.clientX) };
+  markChoosing(plot, true);
 });
-document.addEventListener("pointerup", (event) => {
-  const begun = drag;
+/** Ends the drag, if there is one, and returns it. */
+function endDrag() {
+  const ended = drag;
   drag = undefined;
+  if (ended) markChoosing(ended.plot, ended.plot === document.activeElement);
+  return ended;
+}
+document.addEventListener("pointerup", (event) => {
+  const begun = endDrag();
   if (!begun) return;
   const column = columnAt(begun.plot, event.clientX);
   if (column !== begun.column) zoom(begun.plot, begun.column, column);
 });
-document.addEventListener("pointercancel", () => { drag = undefined; hide(); });
+document.addEventListener("pointercancel", () => { endDrag(); hide(); });
 addEventListener("scroll", hide, { passive: true, capture: true });
 
 document.addEventListener("keydown", (event) => {
@@ -121,7 +131,14 @@ document.addEventListener("keydown", (event) => {
 });
 document.addEventListener("focusin", (event) => {
   const plot = plotOf(event);
+  if (!plot) return;
   // The keys begin at the latest values.
-  if (plot) chosen = data(plot).values.length;
+  chosen = data(plot).values.length;
+  markChoosing(plot, true);
 });
-document.addEventListener("focusout", () => { chosen = -1; hide(); });
+document.addEventListener("focusout", (event) => {
+  chosen = -1;
+  hide();
+  const plot = plotOf(event);
+  if (plot) markChoosing(plot, plot === drag?.plot);
+});

@@ -228,8 +228,9 @@ const focusIn = (old) => (old.contains(document.activeElement) ? document.active
 /** @param {Element} copy @param {string} href */
 const focusOn = (copy, href) => /** @type {HTMLElement | null} */ (copy.querySelector(`[href="${CSS.escape(href)}"]`))?.focus();
 
-/** Whether an element has the focus in a field, or a changed field. @param {Element} old */
+/** Whether an element has the focus in a field, a changed field, or a chart whose columns are being chosen. @param {Element} old */
 function isInUse(old) {
+  if (old.querySelector("[data-choosing]")) return true;
   const fields = /** @type {HTMLInputElement[]} */ ([...old.querySelectorAll("input:not([type=hidden]), textarea, select")]);
   return fields.some((field) => field === document.activeElement || field.defaultValue !== undefined && field.value !== field.defaultValue);
 }
@@ -247,7 +248,7 @@ function put(fresh, changed) {
       if (body && rows) merge(body, rows, changed);
       continue;
     }
-    // Do not overwrite input.
+    // Do not overwrite input, or take a chart away from the pointer.
     if (isInUse(old)) { skipped = true; continue; }
     const focused = focusIn(old);
     const scrolled = [...old.querySelectorAll(".scroll")].map((box) => [box.scrollLeft, box.scrollTop]);

@@ -372,15 +372,14 @@ async fn operations_show_values_and_ranges_that_outlast_a_restart() {
     }
     let mut browser = signed_in(&world, "asha").await;
     browser.visit("/console/operations/").await;
-    // The pointer over the column with the calls shows their number.
+    // The pointer over a column with calls shows their number.
     let plot = "document.querySelector('#chart-ended .plot')";
-    let column = format!(
-        "JSON.parse({plot}.dataset.values).findIndex((column) => column.some((value) => value > 0))"
-    );
-    let point = format!(
+    // Middle of the first and of the last column with calls, of the height, and width of a column.
+    let columns = format!(
         "(() => {{ const box = {plot}.querySelector('.chart').getBoundingClientRect(); \
-         const values = JSON.parse({plot}.dataset.values); const at = {column}; \
-         return [box.left + box.width * (at + 0.5) / values.length, box.top + box.height / 2, box.width / values.length]; }})()"
+         const values = JSON.parse({plot}.dataset.values), has = (column) => column.some((value) => value > 0); \
+         const each = box.width / values.length, at = (column) => box.left + each * (column + 0.5); \
+         return [at(values.findIndex(has)), at(values.findLastIndex(has)), box.top + box.height / 2, each]; }})()"
     );
     browser.until("document.querySelector('.chart-tip')").await;
     // Scrolling hides the values, and its event comes with the next frame.
@@ -390,11 +389,17 @@ async fn operations_show_values_and_ranges_that_outlast_a_restart() {
              requestAnimationFrame(() => requestAnimationFrame(done)))"
         ))
         .await;
-    let place = browser.eval(&point).await;
-    let [x, y, each] = [0, 1, 2].map(|n| place[n].as_f64().expect("a number"));
-    mouse(&mut browser, "mouseMoved", x, y).await;
     let tip = "document.querySelector('.chart-tip')";
-    browser.until(&format!("!{tip}.hidden && {tip}.textContent.match(/: [1-3]/)")).await;
+    // The columns move when a minute ends.
+    for tries in 0.. {
+        assert!(tries < 500, "the values of a column with calls were not shown");
+        let [first, _, y, _] = numbers(&browser.eval(&columns).await);
+        mouse(&mut browser, "mouseMoved", first, y).await;
+        let is_shown = format!("!{tip}.hidden && /: [1-3]/.test({tip}.textContent)");
+        if browser.eval(&is_shown).await == true {
+            break;
+        }
+    }
     picture(&mut browser, "operations-tip").await;
     // So do the arrow keys.
     browser.eval(&format!("{plot}.focus({{ preventScroll: true }})")).await;
@@ -403,13 +408,28 @@ async fn operations_show_values_and_ranges_that_outlast_a_restart() {
         browser.devtools("Input.dispatchKeyEvent", press).await;
         browser.until(&format!("{tip}.hidden !== {shown}")).await;
     }
-    // Dragging over the columns around the calls shows that time only.
-    mouse(&mut browser, "mousePressed", x - 2.0 * each, y).await;
-    mouse(&mut browser, "mouseMoved", x, y).await;
-    mouse(&mut browser, "mouseReleased", x, y).await;
+    browser.eval(&format!("{plot}.blur()")).await;
+    // Dragging over the columns around the calls shows that time only. A call that ends meanwhile
+    // does not take the chart away from the pointer.
+    let pressed = format!("{plot}.hasAttribute('data-choosing')");
+    let [first, y, each] = loop {
+        let [first, last, y, each] = numbers(&browser.eval(&columns).await);
+        mouse(&mut browser, "mousePressed", last, y).await;
+        let is_chosen = browser.eval(&pressed).await == true;
+        let [_, now, ..] = numbers::<4>(&browser.eval(&columns).await);
+        if is_chosen && now == last {
+            break [first, y, each];
+        }
+        mouse(&mut browser, "mouseReleased", last, y).await;
+    };
+    mouse(&mut browser, "mouseMoved", first, y).await;
+    drop(world.sim.place_call(CallScript::default()).all().await);
+    let calls = "document.querySelectorAll('#figures .figure')[2]?.textContent";
+    browser.until(&format!("{calls} === '4'")).await;
+    mouse(&mut browser, "mouseMoved", first - 2.0 * each, y).await;
+    mouse(&mut browser, "mouseReleased", first - 2.0 * each, y).await;
     browser.until("location.search.includes('from=') && document.readyState === 'complete'").await;
-    let figures = "document.getElementById('figures').textContent";
-    browser.until(&format!("{figures}.includes('3') && document.querySelector('#range a')")).await;
+    browser.until(&format!("/^[34]$/.test({calls}) && document.querySelector('#range a')")).await;
     assert_eq!(browser.eval(&format!("{plot}.dataset.step")).await, "5");
     for (scheme, width) in [("light", 1200), ("dark", 1200), ("light", 390)] {
         browser.prefer(scheme).await;
@@ -417,6 +437,10 @@ async fn operations_show_values_and_ranges_that_outlast_a_restart() {
         picture(&mut browser, &format!("operations-zoom-{scheme}-{width}")).await;
     }
     assert_eq!(browser.errors, [""; 0]);
+}
+
+fn numbers<const N: usize>(list: &Value) -> [f64; N] {
+    std::array::from_fn(|n| list[n].as_f64().expect("a number"))
 }
 
 async fn mouse(browser: &mut Browser, kind: &str, x: f64, y: f64) {
