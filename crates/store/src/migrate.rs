@@ -13,14 +13,8 @@ use crate::sql::{self, Conn, Dialect, Pool};
 /// A migration: version, description and SQL.
 type File = (i64, &'static str, &'static str);
 
-const SQLITE: &[File] = &[
-    (1, "schema", include_str!("migrations/sqlite/0001_schema.sql")),
-    (2, "certificates", include_str!("migrations/sqlite/0002_certificates.sql")),
-];
-const POSTGRES: &[File] = &[
-    (1, "schema", include_str!("migrations/postgres/0001_schema.sql")),
-    (2, "certificates", include_str!("migrations/postgres/0002_certificates.sql")),
-];
+const SQLITE: &[File] = &[(1, "schema", include_str!("migrations/sqlite/0001_schema.sql"))];
+const POSTGRES: &[File] = &[(1, "schema", include_str!("migrations/postgres/0001_schema.sql"))];
 
 const APPLIED_SQLITE: &str = "CREATE TABLE IF NOT EXISTS _sqlx_migrations (version BIGINT PRIMARY KEY, \
     description TEXT NOT NULL, installed_on TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP, \

@@ -833,6 +833,24 @@ CREATE INDEX answers_given_of_account ON answers_given (auth_id, given_us);
 CREATE INDEX answers_given_about ON answers_given (about) WHERE about IS NOT NULL;
 
 
+-- Certificates -------------------------------------------------------------------------------------------------------
+
+-- Certificates from a certificate authority, and what is needed to get them.
+CREATE TABLE certificates (
+    -- account, certificate, challenge or claim.
+    kind     TEXT   NOT NULL,
+    -- account: the authority's directory. certificate, claim: directory and host names. challenge: a host name.
+    id       TEXT   NOT NULL,
+    -- account: the mail address. certificate: the chain in PEM form. challenge: the token. claim: the holder.
+    body     TEXT   NOT NULL,
+    -- The account's or the certificate's private key, or the content of a challenge, sealed with the store's key.
+    sealed   BYTEA,
+    -- certificate: the end of its validity. claim: until then, no other node orders a certificate.
+    until_us BIGINT NOT NULL,
+    PRIMARY KEY (kind, id)
+);
+
+
 -- The store itself ---------------------------------------------------------------------------------------------------
 
 -- The version of Offhook that first applied each migration. An older version names it when it refuses the store.
@@ -886,6 +904,8 @@ CREATE CONSTRAINT TRIGGER api_keys_changed AFTER INSERT OR UPDATE OR DELETE ON a
 CREATE CONSTRAINT TRIGGER webhooks_changed AFTER INSERT OR UPDATE OR DELETE ON webhooks
     DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION note_change();
 CREATE CONSTRAINT TRIGGER number_routing_changed AFTER INSERT OR UPDATE OR DELETE ON number_routing
+    DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION note_change();
+CREATE CONSTRAINT TRIGGER certificates_changed AFTER INSERT OR UPDATE OR DELETE ON certificates
     DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION note_change();
 CREATE CONSTRAINT TRIGGER number_tenures_changed AFTER INSERT OR UPDATE OR DELETE ON number_tenures
     DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION note_change();
