@@ -1,14 +1,21 @@
 //! The only source of time in the process. Tests use clocks that jump or that advance on request.
 //!
 //! Use [`Clock::now`] (monotonic) for durations, timeouts and ages, [`Clock::wall`] for times that
-//! are printed or compared with Meta's timestamps, and [`Clock::steady`] for stored deadlines. A
-//! change of the system's wall clock therefore affects no timer (docs/reference/reliability.md#r8).
+//! are printed or compared with Meta's timestamps, [`Clock::steady`] for stored deadlines, and
+//! [`Clock::uptime`] for what another machine concludes from this one's silence. A change of the
+//! system's wall clock therefore affects no timer (docs/reference/reliability.md#r8).
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::Timestamp;
+
+/// The clock that counts the time a machine is suspended. Outside Linux it is the monotonic one.
+#[cfg(target_os = "linux")]
+const UPTIME: rustix::time::ClockId = rustix::time::ClockId::Boottime;
+#[cfg(not(target_os = "linux"))]
+const UPTIME: rustix::time::ClockId = rustix::time::ClockId::Monotonic;
 
 /// A source of time. Clones share the same clock.
 #[derive(Clone, Debug, Default)]
@@ -85,6 +92,18 @@ impl Clock {
         }
     }
 
+    /// Returns the time since the machine was booted, including the time it was suspended, which
+    /// [`Clock::now`] leaves out.
+    pub fn uptime(&self) -> Duration {
+        match &self.0 {
+            Source::Real | Source::Jumping(_) => {
+                let at = rustix::time::clock_gettime(UPTIME);
+                Duration::try_from(at).unwrap_or_default()
+            }
+            Source::Stepped(s) => Duration::from_micros(s.passed_micros.load(Ordering::SeqCst)),
+        }
+    }
+
     /// Returns the wall-clock time of this process's first reading plus the monotonic time since
     /// then. Meant for stored deadlines: setting the system's wall clock does not move them.
     pub fn steady(&self) -> Timestamp {
@@ -125,4 +144,29 @@ fn system_micros() -> i64 {
     let since =
         std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn the_uptime_is_that_of_the_system() {
+        // Hundredths of a second since boot, with the time the machine was suspended.
+        let read = || -> f64 {
+            let text = std::fs::read_to_string("/proc/uptime").unwrap();
+            text.split(' ').next().unwrap().parse().unwrap()
+        };
+        let before = read();
+        let uptime = Clock::real().uptime().as_secs_f64();
+        assert!((before - 0.01..=read() + 0.01).contains(&uptime), "{before} {uptime}");
+    }
+
+    #[test]
+    fn the_uptime_of_a_stepped_clock_advances_on_request() {
+        let clock = Clock::stepped(Timestamp::from_micros(0));
+        clock.step(Duration::from_secs(3));
+        assert_eq!(clock.uptime(), Duration::from_secs(3));
+    }
 }

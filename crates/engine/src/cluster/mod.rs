@@ -162,7 +162,9 @@ struct Shared {
     run: Uuid,
     strict: bool,
     clock: Clock,
-    origin: Instant,
+    /// The machine's uptime when this process joined. The others go on while this machine is
+    /// suspended, so that time counts.
+    origin: Duration,
     /// Time until which calls may be admitted, in microseconds since `origin`. 0 if they may not.
     admits_until: AtomicU64,
     /// Number of members.
@@ -208,7 +210,7 @@ pub struct MemberState {
 impl Shared {
     /// Returns the time since the origin.
     fn now(&self) -> Duration {
-        self.clock.now().saturating_duration_since(self.origin)
+        self.clock.uptime().saturating_sub(self.origin)
     }
 
     fn admits(&self) -> bool {
@@ -219,7 +221,8 @@ impl Shared {
     /// Returns whether so many beats have been answered since then that no more units will be
     /// received.
     fn is_evident(&self, since: Instant) -> bool {
-        let since = since.saturating_duration_since(self.origin);
+        let age = self.clock.now().saturating_duration_since(since);
+        let since = self.now().saturating_sub(age);
         Duration::from_micros(self.evidence.load(Ordering::Acquire)) > since
     }
 
@@ -250,7 +253,7 @@ impl Cluster {
         let shared = Arc::new(Shared {
             run: Uuid::new_v4(),
             strict: options.strict,
-            origin: clock.now(),
+            origin: clock.uptime(),
             clock,
             admits_until: AtomicU64::new(0),
             members: AtomicU32::new(1),
