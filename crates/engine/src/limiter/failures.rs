@@ -11,12 +11,12 @@
 //! the other delays the right one by a turn or two.
 //!
 //! One password can also be tried with many names. So after some wrong passwords of one network for
-//! any names, the further ones of this network wait for their turn in the same way, except those of
-//! browsers that have signed in before.
+//! any names, the further ones of this network wait for their turn in the same way, except those with
+//! a name that has signed in from there before.
 //!
 //! In a fleet, each node counts its attempts and sends the changes to the others.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher as _, Hash, RandomState};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -105,12 +105,6 @@ fn network_key(network: IpAddr) -> Key {
     (String::new(), Err(network))
 }
 
-/// Whether failures of a key count for its network. Those of browsers do not, because they are not
-/// delayed with it. Loopback is a proxy on this machine that does not say for whom it asks.
-fn counts_for_network(key: &Key) -> bool {
-    key.1.is_err_and(|network| !network.is_loopback())
-}
-
 /// Recent attempts that failed or are in progress. An attempt counts from its beginning, so that
 /// concurrent attempts are limited like sequential ones. Clones share the counts.
 #[derive(Clone)]
@@ -135,6 +129,8 @@ struct Shared {
 struct Counts {
     of_names: HashMap<Key, Count>,
     of_networks: HashMap<IpAddr, Count>,
+    /// Names and origins that have signed in.
+    known: HashSet<Key>,
     /// Changes since they were last taken for other nodes. `None` if there are none.
     changes: Option<Changes>,
 }
@@ -164,6 +160,21 @@ pub struct FailureChanges {
 }
 
 impl Counts {
+    /// Whether attempts are limited with those of other names of their network, and count for it.
+    /// Loopback is a proxy on this machine that does not say for whom it asks.
+    fn is_limited_by_network(&self, key: &Key) -> bool {
+        key.1.is_err_and(|network| !network.is_loopback()) && !self.known.contains(key)
+    }
+
+    /// Forgets the failures of a key that has signed in.
+    fn succeed(&mut self, key: &Key) {
+        self.of_names.remove(key);
+        if self.known.len() >= REMEMBERED {
+            self.known.clear();
+        }
+        self.known.insert(key.clone());
+    }
+
     /// Whether a password was compared for this key recently and was wrong.
     fn is_known_wrong(&self, key: &Key, guess: u64, now: Instant) -> bool {
         let count = self.of_names.get(key).filter(|count| count.until > now);
@@ -223,6 +234,7 @@ pub struct Attempt<'a> {
     is_late: bool,
     /// Whether earlier failures had reached the limit when this attempt began.
     is_over: bool,
+    is_limited_by_network: bool,
     /// Whether the attempt has waited for its network.
     is_delayed: bool,
 }
@@ -272,7 +284,7 @@ impl Failures {
         let mut counts = self.counts();
         for (key, change) in changes.names.into_iter().take(CHANGES_MAX) {
             if change.is_forgotten {
-                counts.of_names.remove(&key);
+                counts.succeed(&key);
             }
             let count = entry(&mut counts.of_names, &key, now);
             move_by(&mut count.until, FORGOTTEN_AFTER, change.failures);
@@ -298,9 +310,7 @@ impl Failures {
                 false => NameChange { failures: noted.failures.saturating_add(failures), ..*noted },
             };
         }
-        if counts_for_network(key)
-            && (networks.len() < CHANGES_MAX || networks.contains_key(&network))
-        {
+        if change.1 != 0 && (networks.len() < CHANGES_MAX || networks.contains_key(&network)) {
             let noted = networks.entry(network).or_default();
             *noted = noted.saturating_add(change.1);
         }
@@ -398,7 +408,8 @@ impl Failures {
         let is_first = |place: &Option<Share<Key>>, queue: &Key| {
             place.is_some() || !self.0.waiting.has_any(queue)
         };
-        if counts_for_network(key) && !counts.is_known_wrong(key, guess, now) {
+        let is_limited_by_network = counts.is_limited_by_network(key);
+        if is_limited_by_network && !counts.is_known_wrong(key, guess, now) {
             let latest = now + NETWORK_FORGOTTEN_AFTER * (NETWORK_BURST - 1);
             let until = entry(&mut counts.of_networks, &network, now).until;
             if until > latest || !is_first(&places.of_network, &network_key(network)) {
@@ -426,11 +437,11 @@ impl Failures {
             let next = of_name.late_check_at.min(now + (of_name.until - latest));
             return Err(Denied::NotYet(next.saturating_duration_since(now)));
         }
-        if counts_for_network(key) {
+        if is_limited_by_network {
             entry(&mut counts.of_networks, &network, now).until += NETWORK_FORGOTTEN_AFTER;
         }
         let failed = NameChange { is_forgotten: false, failures: i32::from(!is_late) };
-        self.note(&mut counts, key, network, (failed, 1));
+        self.note(&mut counts, key, network, (failed, i32::from(is_limited_by_network)));
         let is_delayed = places.of_network.is_some();
         Ok(Attempt {
             failures: self,
@@ -439,6 +450,7 @@ impl Failures {
             guess,
             is_late,
             is_over,
+            is_limited_by_network,
             is_delayed,
         })
     }
@@ -449,9 +461,10 @@ impl Attempt<'_> {
     pub fn succeed(self) {
         let mut counts = self.failures.counts();
         self.uncount_network(&mut counts);
-        counts.of_names.remove(&self.key);
+        counts.succeed(&self.key);
         let forgotten = NameChange { is_forgotten: true, failures: 0 };
-        self.failures.note(&mut counts, &self.key, self.network, (forgotten, -1));
+        let of_network = -i32::from(self.is_limited_by_network);
+        self.failures.note(&mut counts, &self.key, self.network, (forgotten, of_network));
     }
 
     /// Reports a wrong password. Returns how long to wait if there were too many.
@@ -493,11 +506,12 @@ impl Attempt<'_> {
             }
         }
         let undone = NameChange { is_forgotten: false, failures: -i32::from(!self.is_late) };
-        self.failures.note(&mut counts, &self.key, self.network, (undone, -1));
+        let of_network = -i32::from(self.is_limited_by_network);
+        self.failures.note(&mut counts, &self.key, self.network, (undone, of_network));
     }
 
     fn uncount_network(&self, counts: &mut Counts) {
-        if counts_for_network(&self.key)
+        if self.is_limited_by_network
             && let Some(count) = counts.of_networks.get_mut(&self.network)
         {
             count.until = count.until.checked_sub(NETWORK_FORGOTTEN_AFTER).unwrap_or(count.until);
@@ -767,6 +781,7 @@ mod tests {
         let failures = Failures::new(None, Duration::ZERO);
         let [here, there, proxy] = origins(["192.0.2.1", "198.51.100.1", "127.0.0.1"]);
         let browser = |n| Origin::Browser(Uuid::from_u128(n), here.address());
+        begin(&failures, "ravi", here, &clock).map(Attempt::succeed).unwrap();
         let mut checked = 0;
         for n in 0..600 {
             let name = format!("name {n}");
@@ -781,6 +796,7 @@ mod tests {
         let wait_of = |from| wait(&failures, "asha", from, &clock);
         assert!(wait_of(here).is_some_and(|wait| wait <= NETWORK_FORGOTTEN_AFTER));
         assert_eq!([there, proxy, browser(1)].map(wait_of), [None; 3]);
+        assert_eq!(wait(&failures, "ravi", here, &clock), None, "has signed in from there");
         clock.step(NETWORK_FORGOTTEN_AFTER);
         // Successes leave the reserve as it is.
         for n in 0..100 {
