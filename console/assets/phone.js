@@ -502,10 +502,13 @@ class Phone extends HTMLElement {
       case "ended":
         if (this.call === message.call) this.over(`${this.t("ended")}: ${message.name}`);
         break;
-      case "error":
-        if (this.peer && (!this.call || message.code === "not_ringing")) this.over(message.message);
-        else this.show(message.message);
+      case "error": {
+        // The message names fields of the API.
+        const text = this.texts[`error_${message.code}`] ?? message.message;
+        if (this.peer && (!this.call || message.code === "not_ringing")) this.over(text);
+        else this.show(text);
         break;
+      }
       default:
     }
   }

@@ -185,6 +185,22 @@ pub(super) fn object_path<'a>(operation: &Operation, path: &'a str) -> Option<&'
     is_action.then(|| path.rsplit_once('/').map(|(object, _)| object)).flatten()
 }
 
+/// Whether a request that succeeded has changed nothing: it sets fields of an object to the values
+/// that they had, or no field. `fields` are the names in its body. A field that the object does not
+/// show, such as a secret, counts as changed.
+pub(super) fn is_unchanged(
+    operation: &Operation,
+    fields: &[String],
+    (before, after): (&Value, &Value),
+) -> bool {
+    let is_shown = |name: &String| !is_sensitive(name) && before.get(name).is_some();
+    let sets_fields = *operation.method != *Method::DELETE.as_str()
+        && operation.path.ends_with("}/")
+        && fields.iter().all(is_shown);
+    let nothing = json!({"before": {}, "after": {}});
+    sets_fields && (fields.is_empty() || changes(before.clone(), after.clone()) == nothing)
+}
+
 /// The states of an object before and after a request.
 pub(super) struct States {
     /// The state before the request. Null if there was none.
@@ -423,6 +439,35 @@ mod tests {
             gone.recorded(operation("deleteAgent"), StatusCode::NO_CONTENT),
             (json!({"id": "7"}), Value::Null)
         );
+    }
+
+    #[test]
+    fn a_request_that_changes_nothing_is_none() {
+        let agent = |name: &str| json!({"api_id": name, "name": name, "hasApiKey": true});
+        let is_unchanged = |id, fields: &[&str], before: Value, after: Value| {
+            let fields: Vec<String> = fields.iter().map(|name| (*name).to_owned()).collect();
+            super::is_unchanged(operation(id), &fields, (&before, &after))
+        };
+        for (id, fields, before, after, expected) in [
+            ("changeAgent", &[] as &[&str], agent("a"), agent("a"), true),
+            ("changeAgent", &["name"], agent("a"), agent("a"), true),
+            ("changeAgent", &["name"], agent("a"), agent("b"), false),
+            ("changeAgent", &["name", "apiKey"], agent("a"), agent("a"), false),
+            ("changeUser", &["password"], agent("a"), agent("a"), false),
+            ("changeLabel", &[], Value::Null, json!({"id": "7"}), true),
+            ("changeLabel", &["name"], Value::Null, json!({"id": "7"}), false),
+            (
+                "changeEndpoint",
+                &["password"],
+                json!({"password": ""}),
+                json!({"password": ""}),
+                false,
+            ),
+            ("deleteAgent", &[], agent("a"), Value::Null, false),
+            ("inviteUser", &[], agent("a"), agent("a"), false),
+        ] {
+            assert_eq!(is_unchanged(id, fields, before, after), expected, "{id} {fields:?}");
+        }
     }
 
     #[test]

@@ -47,6 +47,10 @@ impl Fields {
         object(body).map(Self)
     }
 
+    pub(super) fn names(&self) -> Vec<String> {
+        self.0.keys().cloned().collect()
+    }
+
     fn form(body: &[u8]) -> Result<Self, String> {
         let mut fields = Map::new();
         for (name, value) in url::form_urlencoded::parse(body) {

@@ -85,6 +85,19 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
     })
 }
 
+impl ReferencePage {
+    /// The name of a family, by the first word of its tag.
+    fn family<'t>(&self, tag: &'t str) -> &'t str {
+        let word = tag.split(' ').next().unwrap_or_default().to_lowercase();
+        self.page.lang.find(&format!("reference.family.{word}")).unwrap_or(tag)
+    }
+
+    /// The location of a field.
+    fn place<'f>(&self, field: &'f FieldView) -> &'f str {
+        self.page.lang.find(&format!("reference.place.{}", field.place)).unwrap_or(&field.place)
+    }
+}
+
 impl OperationView {
     fn matches(&self, q: &str) -> bool {
         q.split_whitespace().all(|word| {

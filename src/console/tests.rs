@@ -26,6 +26,8 @@ const FAMILIES: &[&str] = &[
     "message.",
     "message_error.",
     "quality.",
+    "reference.family.",
+    "reference.place.",
     "agents.wrong.",
     "inbox.assignee.",
     "inbox.colour.",

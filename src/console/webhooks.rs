@@ -140,6 +140,9 @@ async fn record(
         })
     };
     let states = (state(before), state(after));
+    if action == "changeWebhook" && states.0 == states.1 {
+        return;
+    }
     let actor = (&visitor.person.user, visitor.from);
     console.apis.record(actor, action, &format!("webhooks/{id}"), states).await;
 }

@@ -1,4 +1,6 @@
-//! Four attacks from one address, while signed webhooks arrive from another
+//! Attacks on the limits of a node.
+//!
+//! During four of them, from one address, signed webhooks arrive from another
 //! (`docs/reference/reliability.md#r10`). None of the webhooks may be lost. Each attack lasts
 //! `OFFHOOK_ATTACK_SECONDS`, 5 by default. The 99th percentile of the response time is asserted
 //! only with `OFFHOOK_TEST_FIGURES`.
@@ -6,8 +8,11 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use http_body_util::{Full, StreamBody};
@@ -16,13 +21,16 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_util::sync::CancellationToken;
 
+use crate::console::{OTHER, PASSWORD, Session, people};
 use crate::support::app::App;
 use crate::support::meta::Graph;
-use crate::support::node::{APP_SECRET, AUTH_ID, Node, NodeConfig};
+use crate::support::node::{APP_SECRET, AUTH_ID, AUTH_TOKEN, Node, NodeConfig};
+use crate::support::phone::Phone;
 use crate::support::{figures, has_peer, http, sign};
 
 const META: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 2));
@@ -262,6 +270,76 @@ async fn r10_unregistered_sockets_of_one_address_keep_no_phone_out() {
     .await;
 }
 
+/// Creates an endpoint and registers phones with it until it has ten, or the account has its share.
+/// Returns the number of phones.
+async fn register_phones(
+    node: &Node,
+    session: &Session<'_>,
+    account: [&str; 2],
+    n: usize,
+) -> usize {
+    let name = format!("{}{n}", account[0].to_lowercase());
+    let basic = format!("Basic {}", STANDARD.encode(account.join(":")));
+    let headers = [("authorization", basic.as_str()), ("content-type", "application/json")];
+    let endpoint = json!({"username": name, "password": "correct horse", "alias": name});
+    let url = format!("{}/v1/Account/{}/Endpoint/", node.public, account[0]);
+    let created = http::send("POST", &url, &headers, endpoint.to_string()).await;
+    assert_eq!(created.status, 201, "{}", created.text());
+    for registered in 0..10 {
+        let cookie = [("cookie", session.cookie.as_str())];
+        let mut phone = Phone::open_with(&node.public, &cookie).await;
+        phone.say(json!({"type": "register", "endpoint": name})).await;
+        let answer = phone.receive_any().await;
+        match answer["type"].as_str() {
+            Some("registered") => drop(tokio::spawn(phone.stay())),
+            _ => {
+                assert_eq!(answer["code"], "too_many_phones", "{answer}");
+                return registered;
+            }
+        }
+    }
+    10
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r10_registered_phones_of_one_account_keep_none_of_another_out() {
+    // Half of the 5,000 sockets is shared out among the main accounts, 100 to each.
+    const ACCOUNTS: usize = 25;
+    if !has_descriptors() {
+        return;
+    }
+    let mut accounts = people();
+    for n in 2..ACCOUNTS {
+        accounts += &format!(
+            "[[account]]\nauth_id = \"MATESTOFFHOOK10000{n:02}\"\n\
+             auth_token = \"test-token-of-account-{n:02}\"\n"
+        );
+    }
+    let (node, _graph, _app) = node(&accounts).await;
+    let asha = Session::at(&node.public, "asha").await;
+    let eve = Session::at(&node.public, "eve").await;
+    let next = AtomicUsize::new(0);
+    let fill = async || {
+        let mut all = 0;
+        loop {
+            let n = next.fetch_add(1, Ordering::Relaxed);
+            let registered = register_phones(&node, &asha, [AUTH_ID, AUTH_TOKEN], n).await;
+            all += registered;
+            if registered < 10 {
+                return all;
+            }
+        }
+    };
+    let of_asha: usize = futures_util::future::join_all((0..8).map(|_| fill())).await.iter().sum();
+    assert_eq!(of_asha, 5_000 - 100 * (ACCOUNTS - 1));
+    let mut of_eve = 0;
+    for n in 0..10 {
+        let account = [OTHER, "test-token-of-other-account"];
+        of_eve += register_phones(&node, &eve, account, n).await;
+    }
+    assert_eq!(of_eve, 100, "the guaranteed share");
+}
+
 /// All clients have the same address here, as behind a proxy that is not in `listen.trusted_proxies`.
 #[tokio::test(flavor = "multi_thread")]
 async fn r15_wrong_passwords_of_others_refuse_no_right_one() {
@@ -326,6 +404,67 @@ async fn r15_wrong_passwords_of_others_refuse_no_right_one() {
         refused += u32::from(sign_in("asha", &password, &browser).await.status == 429);
     }
     assert!(refused >= 1, "{refused}");
+}
+
+/// One address tries passwords with many names.
+#[tokio::test(flavor = "multi_thread")]
+async fn r15_one_network_can_not_try_many_names_and_refuses_no_right_password() {
+    let (app, graph) = (App::start().await, Graph::start().await);
+    let mut config = NodeConfig::new(&graph.url, &app.url("/answer"));
+    config.listen = "trusted_proxies = [\"127.0.0.1\"]".to_owned();
+    config.extra = people();
+    let node = Node::start(&config).await;
+    let sign_in = async |from: &str, name: &str, password: &str, cookie: &str| {
+        let headers = [
+            ("content-type", "application/x-www-form-urlencoded"),
+            ("x-forwarded-for", from),
+            ("cookie", cookie),
+        ];
+        let body = format!("name={name}&password={password}&account={AUTH_ID}");
+        http::send("POST", &format!("{}/console/sign-in", node.public), &headers, body).await
+    };
+    let (attacker, elsewhere) = ("192.0.2.1", "198.51.100.1");
+    let right = PASSWORD.replace(' ', "+");
+    let answer = sign_in(attacker, "asha", &right, "").await;
+    assert_eq!(answer.status, 303);
+    let cookies = answer.headers.get_all("set-cookie").iter();
+    let browser = cookies
+        .filter_map(|line| line.to_str().ok()?.split(';').next())
+        .find(|pair| pair.starts_with("offhook-browser="))
+        .unwrap()
+        .to_owned();
+    let begun = now();
+    let guesses = AtomicUsize::new(0);
+    let is_limited = tokio::sync::Notify::new();
+    let spraying = async {
+        loop {
+            let n = guesses.fetch_add(1, Ordering::Relaxed);
+            let status = sign_in(attacker, &format!("name-{n}"), "Summer2026", "").await.status;
+            assert!(matches!(status, 401 | 429), "{status}");
+            if status == 429 {
+                is_limited.notify_one();
+            }
+        }
+    };
+    let others = async {
+        is_limited.notified().await;
+        assert_eq!(sign_in(attacker, "asha", &right, &browser).await.status, 303, "her browser");
+        assert_eq!(sign_in(attacker, "asha", &right, "").await.status, 303, "known there");
+        assert_eq!(sign_in(elsewhere, "ravi", &right, "").await.status, 303, "another network");
+        assert_eq!(sign_in(attacker, "ravi", &right, "").await.status, 303, "in the same network");
+        // One wrong password a second is checked, whatever the node could compute.
+        while guesses.load(Ordering::Relaxed) < 66 {
+            is_limited.notified().await;
+        }
+    };
+    tokio::select! {
+        () = spraying => {}
+        () = others => {}
+    }
+    let (guesses, took) = (guesses.into_inner(), begun.elapsed());
+    let allowed = 60.0 + took.as_secs_f64() + 1.0;
+    assert!(guesses as f64 - 1.0 <= allowed, "{guesses} guesses in {took:?}");
+    assert!(node.metric("offhook_limited_total", &[("resource", "sign_ins")]).await > 0.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -405,6 +405,24 @@ async fn the_reference_shows_the_operations_of_the_api_and_is_searched() {
     let found = asha.get("/console/reference/?q=tryAgent").await.text();
     assert_eq!(found.matches("<details id=").count(), 1);
     assert!(found.contains("/api/v1/agents/{agent_id}/try/") && found.contains("curl"), "{found}");
+
+    // Texts of the OpenAPI document are English in every language, and marked as such.
+    let cookie = format!("{}; offhook-lang=de", asha.cookie);
+    let url = format!("{}/console/reference/?q=tryAgent", world.node.public);
+    let german = http::send("GET", &url, &[("cookie", &cookie)], "").await.text();
+    for text in [
+        "<html lang=\"de\"",
+        "<h1>API-Referenz</h1>",
+        "<h2>Nummern-API ",
+        "<th scope=\"col\">Beschreibung</th>",
+        "<td>Pfad</td>",
+        "Kopieren</button>",
+        "<span class=\"sub\" lang=\"en\">",
+        "<td lang=\"en\">",
+        "<dd lang=\"en\">",
+    ] {
+        assert!(german.contains(text), "{text}: {german}");
+    }
 }
 
 /// A misspelt filter would show everything as if it matched.

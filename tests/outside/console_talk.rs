@@ -261,8 +261,12 @@ async fn s1_11_a_user_is_called_from_their_chat_and_the_softphone_has_the_call()
         node_config.accept_wait_ms = 0;
     })
     .await;
-    world.endpoint("asha").await;
+    let asha = world.endpoint("asha").await;
     world.endpoint("ravi").await;
+    // Without an application for its own calls.
+    let (path, json) = (format!("Endpoint/{asha}/"), [("content-type", "application/json")]);
+    let changed = world.rest("POST", &path, &json, json!({"app_id": ""}).to_string()).await;
+    assert_eq!(changed.status, 202, "{}", changed.text());
     writes(&world, &json!({"message": "Please call me", "from": USER, "name": "Asha Verma"})).await;
     let mut phone = softphone(&world).await;
     // Without a recogniser the phone says so and offers no captions.
@@ -309,6 +313,12 @@ async fn s1_11_a_user_is_called_from_their_chat_and_the_softphone_has_the_call()
     phone.says("[data-at=state]", "Ended").await;
     drop(user.all().await);
     world.node.record(&uuid).await;
+    // The page says in its own words what is missing.
+    phone.fill("[data-at=dial] [name=to]", "support").await;
+    phone.press("[data-at=dial]", "Call").await;
+    phone.says("[data-at=state]", "Choose a number under “Call from”").await;
+    let state = phone.eval("document.querySelector('[data-at=state]').textContent").await;
+    assert!(!state.to_string().contains('_'), "no name of the API: {state}");
     chat.visit("/console/inbox/").await;
     chat.click("#conversations a.row-link").await;
     chat.until(&format!("document.querySelector('#timeline a[href=\"/console/calls/{uuid}/\"]')"))

@@ -465,3 +465,34 @@ async fn guesses_of_the_set_up_link_are_limited() {
     }
     assert_eq!(last, 429);
 }
+
+/// Passwords that can be guessed are refused wherever they are set.
+#[tokio::test(flavor = "multi_thread")]
+async fn r15_passwords_of_fewer_than_ten_characters_are_refused() {
+    let world = world(|_, _| {}).await;
+    let public = &world.node.public;
+    let ask = async |method: &str, path: &str, body: Value| {
+        let headers = [("x-api-key", API_KEY), ("content-type", "application/json")];
+        http::send(method, &format!("{public}/api/v1/{path}"), &headers, body.to_string()).await
+    };
+    let user = |password: &str| json!({"name": "ravi", "role": "agent", "password": password});
+    let refused = ask("POST", "users/", user("012345678")).await;
+    let error = &refused.json()["error"];
+    assert_eq!((refused.status, &error["field"]), (400, &json!("password")), "{error}");
+    assert!(error["message"].as_str().unwrap().contains("10 to"), "{error}");
+    let created = ask("POST", "users/", user("0123456789")).await;
+    assert_eq!(created.status, 201, "{}", created.text());
+    let path = format!("users/{}/", created.json()["id"].as_str().unwrap());
+    for (password, status) in [("012345678", 400), ("9876543210", 200)] {
+        let changed = ask("PATCH", &path, json!({"password": password})).await;
+        assert_eq!(changed.status, status, "{password}: {}", changed.text());
+    }
+    let invited = ask("POST", "users/", json!({"name": "mira", "role": "agent"})).await;
+    let link = invited.json()["invitation"].as_str().unwrap().to_owned();
+    let form = [("content-type", "application/x-www-form-urlencoded")];
+    for (password, status) in [("012345678", 400), ("0123456789", 303)] {
+        let body = format!("password={password}&again={password}");
+        let accepted = http::send("POST", &link, &form, body).await;
+        assert_eq!(accepted.status, status, "{password}: {}", accepted.text());
+    }
+}

@@ -161,6 +161,15 @@ async fn a_long_text_plays_before_it_is_complete() {
     assert!(whole(&long).await.len() > 5_000);
 }
 
+/// The synthesiser accepts paths of up to 63 bytes only.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_voice_is_found_in_a_data_directory_with_a_long_path() {
+    let _alone = HELPERS.lock().await;
+    let dir = tempfile::tempdir().unwrap();
+    let library = library(&dir.path().join("d".repeat(200)).join("data"));
+    assert!(whole(&library.prompt(&speak("Welcome. Press one."))).await.len() > 50);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn prompts_are_cached_on_disk_for_the_next_process() {
     let _alone = HELPERS.lock().await;

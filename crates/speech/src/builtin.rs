@@ -2,7 +2,7 @@
 //! first prompt. A helper that fails is replaced, after a growing delay if failures continue.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -46,6 +46,11 @@ pub struct Builtin {
 /// Starts helpers. Tests use other implementations.
 pub(super) trait StartHelper: Send + Sync {
     fn start(&self) -> io::Result<Helper>;
+
+    /// The path at which a helper finds the folder of the voices.
+    fn path_of<'a>(&self, voices: &'a Path) -> &'a Path {
+        voices
+    }
 }
 
 /// A running helper. Dropping it ends the process.
@@ -72,7 +77,8 @@ impl Builtin {
         models: Option<PathBuf>,
         clock: Clock,
     ) -> Self {
-        Self::with_start(Box::new(HelperProgram(program)), folder, models, clock)
+        let start = HelperProgram { program, folder: folder.clone() };
+        Self::with_start(Box::new(start), folder, models, clock)
     }
 
     pub(super) fn with_start(
@@ -159,15 +165,15 @@ impl Builtin {
                 return Err(SpeechError::BackOff { failures: pool.failures, wait });
             }
         }
+        // A helper is confined to the folder, so it must exist.
+        let _ = tokio::fs::create_dir_all(&self.folder).await;
         let mut helper = self.start.start().map_err(|e| {
             self.record_failure();
             SpeechError::Start(e)
         })?;
-        let mut folders = self.folder.to_string_lossy().into_owned();
+        let mut folders = self.start.path_of(&self.folder).to_string_lossy().into_owned();
         if let Some(models) = &self.models {
             folders = format!("{folders}\n{}", models.to_string_lossy());
-            // The folder must exist before the helper confines itself to it.
-            let _ = tokio::fs::create_dir_all(&self.folder).await;
         }
         if let Err(e) = helper.input.write_all(&frame(FOLDER, folders.as_bytes())).await {
             self.record_failure();
@@ -284,14 +290,19 @@ impl Helper {
     }
 }
 
-/// Starts processes of this program, or of the running program if `None`.
-struct HelperProgram(Option<PathBuf>);
+/// Starts processes of this program, or of the running program if `None`. They run in the folder of
+/// the voices, because Pico accepts only short paths.
+struct HelperProgram {
+    program: Option<PathBuf>,
+    folder: PathBuf,
+}
 
 impl StartHelper for HelperProgram {
     fn start(&self) -> io::Result<Helper> {
-        let program = self.0.clone().map_or_else(std::env::current_exe, Ok)?;
-        let mut child = Command::new(program)
+        let program = self.program.clone().map_or_else(std::env::current_exe, Ok)?;
+        let mut child = Command::new(std::path::absolute(program)?)
             .arg("speech-helper")
+            .current_dir(&self.folder)
             .env_clear()
             // The allocator's first reservation alone would be 1 GiB, more than the helper's memory
             // limit.
@@ -306,6 +317,10 @@ impl StartHelper for HelperProgram {
             return Err(io::ErrorKind::BrokenPipe.into());
         };
         Ok(Helper { input: Box::new(input), output: Box::new(output), child: Some(child) })
+    }
+
+    fn path_of<'a>(&self, _voices: &'a Path) -> &'a Path {
+        Path::new(".")
     }
 }
 

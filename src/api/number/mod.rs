@@ -44,7 +44,7 @@ mod xml_check;
 
 use engine::limiter::RequestClaims;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -169,9 +169,10 @@ async fn answer(
     let request = ApiRequest::new(state.clone(), principal.clone(), operation, parameters, request);
     let is_recorded =
         audit::is_recorded(operation) && !matches!(request.query("dryRun"), Some("true" | "1"));
+    let fields = request.field_names.clone();
     let work = (route.handler)(request);
     let work = match is_recorded {
-        true => recorded(state.clone(), principal, operation, path, work).boxed(),
+        true => recorded(state.clone(), principal, operation, path, (work, fields)).boxed(),
         false => work,
     };
     let Some(key) = key else { return work.await };
@@ -200,7 +201,7 @@ async fn recorded(
     principal: Principal,
     operation: &'static Operation,
     path: String,
-    work: BoxFuture<'static, Result<Response, ApiError>>,
+    (work, fields): (BoxFuture<'static, Result<Response, ApiError>>, Arc<OnceLock<Vec<String>>>),
 ) -> Result<Response, ApiError> {
     let work = async move {
         let object = audit::object_path(operation, &path);
@@ -217,6 +218,10 @@ async fn recorded(
         let object = audit::object_of(operation, &path, status, &body);
         let states = audit::States { before, after, response: body };
         let (before, after) = states.recorded(operation, status);
+        let fields = fields.get();
+        if fields.is_some_and(|names| audit::is_unchanged(operation, names, (&before, &after))) {
+            return Ok(response);
+        }
         let recorded = state.audit.record(Change {
             owner: state.owner_of(&principal.scope),
             actor: &principal.actor,

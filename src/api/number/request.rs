@@ -1,6 +1,6 @@
 //! A request of the number API, as passed to its handlers.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use axum::body::Body;
 use axum::extract::Request;
@@ -34,6 +34,8 @@ pub(in crate::api) struct ApiRequest {
     /// The body. It is never locked: the mutex makes the request `Sync`, so that handlers can
     /// borrow it across an await.
     body: Mutex<Body>,
+    /// Names of the fields of a JSON body, after it has been read.
+    pub(super) field_names: Arc<OnceLock<Vec<String>>>,
 }
 
 impl ApiRequest {
@@ -46,7 +48,8 @@ impl ApiRequest {
     ) -> Self {
         let query = query_pairs(&request);
         let (head, body) = request.into_parts();
-        Self { state, principal, head, operation, parameters, query, body: Mutex::new(body) }
+        let (body, field_names) = (Mutex::new(body), Arc::default());
+        Self { state, principal, head, operation, parameters, query, body, field_names }
     }
 
     pub(super) fn api(&self) -> &Api {
@@ -197,6 +200,7 @@ impl ApiRequest {
             false => fields::object(&bytes).map_err(ApiError::bad_body)?,
         };
         self.operation.remove_read_only(&mut object);
+        let _ = self.field_names.set(object.keys().cloned().collect());
         let read = serde_path_to_error::deserialize(serde_json::Value::Object(object));
         read.map_err(|e| {
             let path = e.path().to_string();

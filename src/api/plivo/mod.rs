@@ -40,6 +40,7 @@ use http::{HeaderMap, HeaderValue, Method, header};
 use serde_json::Value;
 
 use super::audit::{self, Actor, Change};
+use super::fields::Fields;
 use super::idempotency::Rules;
 use super::routes::{self, Match, PathParameters};
 use super::{ApiState, App, body, peer, query_pairs, segments};
@@ -204,6 +205,7 @@ fn serve(
 ) -> BoxFuture<'static, Result<Response, PlivoError>> {
     let (state, scope, operation) =
         (request.state.clone(), request.scope.clone(), request.operation);
+    let fields = Fields::read(&request.headers, &request.body).map(|fields| fields.names());
     let work = (route.handler)(request);
     if !audit::is_recorded(operation) {
         return work;
@@ -225,6 +227,9 @@ fn serve(
         let object = audit::object_of(operation, &path, status, &body);
         let states = audit::States { before, after, response: body };
         let (before, after) = states.recorded(operation, status);
+        if fields.is_ok_and(|names| audit::is_unchanged(operation, &names, (&before, &after))) {
+            return Ok(response);
+        }
         let recorded = state.audit.record(Change {
             owner: state.owner_of(&scope),
             actor: &actor,

@@ -89,8 +89,7 @@ pub struct Dev {
     folder: Folder,
 }
 
-/// Prefix of a temporary data directory. A random number follows. The name is short because the
-/// synthesiser cannot open a voice file whose path has more than 63 bytes.
+/// Prefix of a temporary data directory. A random number follows.
 const FOLDER: &str = "offhook-dev-";
 
 /// Data directory of a development world.

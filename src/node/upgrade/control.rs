@@ -1,11 +1,15 @@
 //! The Unix socket through which `offhook upgrade` talks to the node: `upgrade.sock` in the data
 //! directory. Only the user of the node, and root, may use it.
+//!
+//! The path of a socket has at most 107 bytes (`unix(7)`), so that of a longer data directory goes
+//! through a descriptor of the directory.
 
 use std::io;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::Mode;
+use rustix::fs::{Mode, OFlags};
 use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
@@ -14,6 +18,9 @@ use tracing::warn;
 
 /// Name of the socket in the data directory.
 const NAME: &str = "upgrade.sock";
+
+/// Maximum length of a socket's path, in bytes.
+const PATH_MAX: usize = 107;
 
 /// Maximum length of a line, in bytes.
 const LINE_MAX: u64 = 64 * 1024;
@@ -56,6 +63,24 @@ pub enum UpgradeProgress {
     Failed { why: String },
 }
 
+/// The path of the socket in a data directory, while `_directory` is open.
+struct SocketPath {
+    path: PathBuf,
+    _directory: Option<OwnedFd>,
+}
+
+impl SocketPath {
+    fn of(data_dir: &Path) -> io::Result<Self> {
+        let path = data_dir.join(NAME);
+        if path.as_os_str().len() <= PATH_MAX {
+            return Ok(Self { path, _directory: None });
+        }
+        let directory = rustix::fs::open(data_dir, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+        let path = format!("/proc/self/fd/{}/{NAME}", directory.as_raw_fd());
+        Ok(Self { path: path.into(), _directory: Some(directory) })
+    }
+}
+
 /// The listening socket.
 #[derive(Debug)]
 pub(super) struct Control(UnixListener);
@@ -63,13 +88,13 @@ pub(super) struct Control(UnixListener);
 impl Control {
     /// Listens in a data directory. A socket of an earlier process is replaced.
     pub(super) fn bind(data_dir: &Path) -> io::Result<Self> {
-        let at = data_dir.join(NAME);
-        match std::fs::remove_file(&at) {
+        let at = SocketPath::of(data_dir)?;
+        match std::fs::remove_file(&at.path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        let listener = UnixListener::bind(&at)?;
-        rustix::fs::chmod(&at, Mode::RUSR | Mode::WUSR)?;
+        let listener = UnixListener::bind(&at.path)?;
+        rustix::fs::chmod(&at.path, Mode::RUSR | Mode::WUSR)?;
         Ok(Self(listener))
     }
 
@@ -128,7 +153,8 @@ pub async fn request_upgrade(
     request: &UpgradeRequest,
     mut report: impl FnMut(&UpgradeProgress),
 ) -> io::Result<UpgradeProgress> {
-    let mut stream = UnixStream::connect(data_dir.join(NAME)).await?;
+    let at = SocketPath::of(data_dir)?;
+    let mut stream = UnixStream::connect(&at.path).await?;
     let mut line = serde_json::to_vec(request)?;
     line.push(b'\n');
     stream.write_all(&line).await?;
@@ -147,4 +173,28 @@ pub async fn request_upgrade(
         io::ErrorKind::UnexpectedEof,
         "the node ended without a result; see its log",
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_node_is_reached_in_a_data_directory_with_a_long_path() {
+        let temporary = tempfile::tempdir().unwrap();
+        for data_dir in [temporary.path().to_owned(), temporary.path().join("d".repeat(200))] {
+            std::fs::create_dir_all(&data_dir).unwrap();
+            let control = Control::bind(&data_dir).unwrap();
+            let answer = async {
+                let (request, mut client) = control.next().await;
+                assert_eq!(request.wait_seconds, 7);
+                client.report(&UpgradeProgress::Done { pid: 1, gap_ms: 2 }).await;
+            };
+            let request = UpgradeRequest { binary: None, wait_seconds: 7 };
+            let asked = request_upgrade(&data_dir, &request, |_| {});
+            let (outcome, ()) = tokio::join!(asked, answer);
+            assert!(matches!(outcome.unwrap(), UpgradeProgress::Done { pid: 1, gap_ms: 2 }));
+            assert!(data_dir.join(NAME).exists());
+        }
+    }
 }

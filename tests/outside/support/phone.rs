@@ -78,6 +78,11 @@ impl Phone {
         }
     }
 
+    /// Returns the next message.
+    pub async fn receive_any(&mut self) -> Value {
+        self.next().await.unwrap_or_else(|close| panic!("closed by {close:?}"))
+    }
+
     /// Waits until the socket is closed. Returns the close code.
     pub async fn closed(&mut self) -> Option<u16> {
         loop {
@@ -117,6 +122,11 @@ impl Phone {
             }
         };
         tokio::time::timeout(Duration::from_secs(40), next).await.expect("a message within 40 s")
+    }
+
+    /// Answers pings until the node closes the socket.
+    pub async fn stay(mut self) {
+        while let Some(Ok(_)) = self.socket.next().await {}
     }
 
     /// Drops the connection without a close frame.

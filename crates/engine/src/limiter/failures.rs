@@ -10,9 +10,13 @@
 //! refused. Those that have waited longer are preferred, so someone who guesses one password after
 //! the other delays the right one by a turn or two.
 //!
+//! One password can also be tried with many names. So after some wrong passwords of one network for
+//! any names, the further ones of this network wait for their turn in the same way, except those with
+//! a name that has signed in from there before.
+//!
 //! In a fleet, each node counts its attempts and sends the changes to the others.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher as _, Hash, RandomState};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,7 +29,7 @@ use uuid::Uuid;
 
 use model::{Clock, Secret, network_prefix};
 
-use super::{Offenders, Resource, Shares};
+use super::{Offenders, Resource, Share, Shares};
 
 /// The reserve of a name per origin: the maximum number of failed attempts before checks are
 /// delayed.
@@ -42,10 +46,11 @@ const WAITING_MAX_IN_ALL: usize = 1_024;
 const DRAW_WITHIN: Duration = Duration::from_millis(200);
 /// Number of wrong passwords that are remembered per name and origin.
 const WRONG_REMEMBERED: usize = 16;
-/// The reserve of a network for all names. When it is used up, each name has one attempt, so that
-/// trying one password with many names is no faster than trying many passwords with one name.
+/// The reserve of a network for all names: the maximum number of failed attempts before checks are
+/// delayed.
 const NETWORK_BURST: u32 = 60;
-/// Time after which a failed attempt of a network is forgotten.
+/// Time after which a failed attempt of a network is forgotten, and so the interval between checks
+/// when its reserve is used up.
 const NETWORK_FORGOTTEN_AFTER: Duration = Duration::from_secs(1);
 /// Maximum number of entries of each kind. Beyond it the oldest are dropped.
 const REMEMBERED: usize = 20_000;
@@ -66,7 +71,7 @@ impl Origin {
         network_prefix(address)
     }
 
-    /// Equal for attempts that are limited together.
+    /// Equal for attempts that are limited together, under one name.
     fn key(self) -> Result<Uuid, IpAddr> {
         match self {
             Self::Network(_) => Err(self.address()),
@@ -95,6 +100,11 @@ pub enum Refusal {
 
 type Key = (String, Result<Uuid, IpAddr>);
 
+/// The key of the attempts that wait for their network. No user has an empty name.
+fn network_key(network: IpAddr) -> Key {
+    (String::new(), Err(network))
+}
+
 /// Recent attempts that failed or are in progress. An attempt counts from its beginning, so that
 /// concurrent attempts are limited like sequential ones. Clones share the counts.
 #[derive(Clone)]
@@ -119,6 +129,8 @@ struct Shared {
 struct Counts {
     of_names: HashMap<Key, Count>,
     of_networks: HashMap<IpAddr, Count>,
+    /// Names and origins that have signed in.
+    known: HashSet<Key>,
     /// Changes since they were last taken for other nodes. `None` if there are none.
     changes: Option<Changes>,
 }
@@ -147,6 +159,29 @@ pub struct FailureChanges {
     networks: Vec<(IpAddr, i32)>,
 }
 
+impl Counts {
+    /// Whether attempts are limited with those of other names of their network, and count for it.
+    /// Loopback is a proxy on this machine that does not say for whom it asks.
+    fn is_limited_by_network(&self, key: &Key) -> bool {
+        key.1.is_err_and(|network| !network.is_loopback()) && !self.known.contains(key)
+    }
+
+    /// Forgets the failures of a key that has signed in.
+    fn succeed(&mut self, key: &Key) {
+        self.of_names.remove(key);
+        if self.known.len() >= REMEMBERED {
+            self.known.clear();
+        }
+        self.known.insert(key.clone());
+    }
+
+    /// Whether a password was compared for this key recently and was wrong.
+    fn is_known_wrong(&self, key: &Key, guess: u64, now: Instant) -> bool {
+        let count = self.of_names.get(key).filter(|count| count.until > now);
+        count.is_some_and(|count| count.wrong.contains(&guess))
+    }
+}
+
 impl FailureChanges {
     pub fn is_empty(&self) -> bool {
         self.names.is_empty() && self.networks.is_empty()
@@ -173,8 +208,18 @@ enum Denied {
     KnownWrong,
     /// The password is known to be wrong, and there were too many failures.
     KnownWrongOfTooMany,
-    /// The next check is due after this time.
+    /// The next check of the name is due after this time.
     NotYet(Duration),
+    /// The next check of the network is due after this time.
+    NetworkNotYet(Duration),
+}
+
+/// The places of an attempt among the waiting ones. An attempt without a place does not overtake
+/// them.
+#[derive(Default)]
+struct Places {
+    of_name: Option<Share<Key>>,
+    of_network: Option<Share<Key>>,
 }
 
 /// An attempt in progress. It counts as failed unless its outcome is reported.
@@ -189,6 +234,9 @@ pub struct Attempt<'a> {
     is_late: bool,
     /// Whether earlier failures had reached the limit when this attempt began.
     is_over: bool,
+    is_limited_by_network: bool,
+    /// Whether the attempt has waited for its network.
+    is_delayed: bool,
 }
 
 impl Failures {
@@ -236,7 +284,7 @@ impl Failures {
         let mut counts = self.counts();
         for (key, change) in changes.names.into_iter().take(CHANGES_MAX) {
             if change.is_forgotten {
-                counts.of_names.remove(&key);
+                counts.succeed(&key);
             }
             let count = entry(&mut counts.of_names, &key, now);
             move_by(&mut count.until, FORGOTTEN_AFTER, change.failures);
@@ -262,7 +310,7 @@ impl Failures {
                 false => NameChange { failures: noted.failures.saturating_add(failures), ..*noted },
             };
         }
-        if networks.len() < CHANGES_MAX || networks.contains_key(&network) {
+        if change.1 != 0 && (networks.len() < CHANGES_MAX || networks.contains_key(&network)) {
             let noted = networks.entry(network).or_default();
             *noted = noted.saturating_add(change.1);
         }
@@ -283,21 +331,24 @@ impl Failures {
         let (key, network) = ((name.to_owned(), from.key()), from.address());
         let guess = self.0.guess_key.hash_one((guess.hash, guess.password.reveal()));
         let deadline = clock.now() + self.0.patience;
-        let (mut place, mut turns) = (None, 0_u32);
+        let (mut places, mut turns) = (Places::default(), 0_u32);
         let mut hurry = self.0.is_patient.subscribe();
         let wait = loop {
             let now = clock.now();
-            let wait = match self.try_begin(&key, network, guess, place.is_some(), now) {
+            let (wait, place, queue) = match self.try_begin(&key, network, guess, &places, now) {
                 Ok(attempt) => return Ok(attempt),
                 Err(Denied::KnownWrong) => return Err(Refusal::KnownWrong),
                 Err(Denied::KnownWrongOfTooMany) => break LATE_CHECK_EVERY,
-                Err(Denied::NotYet(wait)) => wait,
+                Err(Denied::NotYet(wait)) => (wait, &mut places.of_name, key.clone()),
+                Err(Denied::NetworkNotYet(wait)) => {
+                    (wait, &mut places.of_network, network_key(network))
+                }
             };
             if now + wait > deadline {
                 break wait;
             }
             if place.is_none() {
-                place = self.0.waiting.take(key.clone());
+                *place = self.0.waiting.take(queue);
             }
             if place.is_none() {
                 break wait;
@@ -327,11 +378,11 @@ impl Failures {
     ) -> Result<Attempt<'_>, Refusal> {
         let (key, network) = ((name.to_owned(), from.key()), from.address());
         let guess = self.0.guess_key.hash_one((guess.hash, guess.password.reveal()));
-        self.try_begin(&key, network, guess, false, now).map_err(|denied| {
+        self.try_begin(&key, network, guess, &Places::default(), now).map_err(|denied| {
             let wait = match denied {
                 Denied::KnownWrong => return Refusal::KnownWrong,
                 Denied::KnownWrongOfTooMany => LATE_CHECK_EVERY,
-                Denied::NotYet(wait) => wait,
+                Denied::NotYet(wait) | Denied::NetworkNotYet(wait) => wait,
             };
             self.record_offence(network);
             Refusal::Wait(wait)
@@ -344,26 +395,30 @@ impl Failures {
         }
     }
 
-    /// Begins an attempt now. An attempt without a place among the waiting ones does not overtake
-    /// them.
+    /// Begins an attempt now.
     fn try_begin(
         &self,
         key: &Key,
         network: IpAddr,
         guess: u64,
-        has_waited: bool,
+        places: &Places,
         now: Instant,
     ) -> Result<Attempt<'_>, Denied> {
         let mut counts = self.counts();
-        let of_network = entry(&mut counts.of_networks, &network, now).until;
-        // Loopback is a proxy on this machine that does not say for whom it asks.
-        let is_busy = !network.is_loopback()
-            && key.1.is_err()
-            && of_network > now + NETWORK_FORGOTTEN_AFTER * (NETWORK_BURST - 1);
-        let burst = if is_busy { 1 } else { BURST };
-        let is_first = has_waited || !self.0.waiting.has_any(key);
+        let is_first = |place: &Option<Share<Key>>, queue: &Key| {
+            place.is_some() || !self.0.waiting.has_any(queue)
+        };
+        let is_limited_by_network = counts.is_limited_by_network(key);
+        if is_limited_by_network && !counts.is_known_wrong(key, guess, now) {
+            let latest = now + NETWORK_FORGOTTEN_AFTER * (NETWORK_BURST - 1);
+            let until = entry(&mut counts.of_networks, &network, now).until;
+            if until > latest || !is_first(&places.of_network, &network_key(network)) {
+                return Err(Denied::NetworkNotYet(until.saturating_duration_since(latest)));
+            }
+        }
+        let is_first = is_first(&places.of_name, key);
         let of_name = entry(&mut counts.of_names, key, now);
-        let latest = now + FORGOTTEN_AFTER * (burst - 1);
+        let latest = now + FORGOTTEN_AFTER * (BURST - 1);
         let is_over = of_name.failed_until > latest;
         if !is_over {
             of_name.failed_until += FORGOTTEN_AFTER;
@@ -382,10 +437,22 @@ impl Failures {
             let next = of_name.late_check_at.min(now + (of_name.until - latest));
             return Err(Denied::NotYet(next.saturating_duration_since(now)));
         }
-        entry(&mut counts.of_networks, &network, now).until += NETWORK_FORGOTTEN_AFTER;
+        if is_limited_by_network {
+            entry(&mut counts.of_networks, &network, now).until += NETWORK_FORGOTTEN_AFTER;
+        }
         let failed = NameChange { is_forgotten: false, failures: i32::from(!is_late) };
-        self.note(&mut counts, key, network, (failed, 1));
-        Ok(Attempt { failures: self, key: key.clone(), network, guess, is_late, is_over })
+        self.note(&mut counts, key, network, (failed, i32::from(is_limited_by_network)));
+        let is_delayed = places.of_network.is_some();
+        Ok(Attempt {
+            failures: self,
+            key: key.clone(),
+            network,
+            guess,
+            is_late,
+            is_over,
+            is_limited_by_network,
+            is_delayed,
+        })
     }
 }
 
@@ -394,9 +461,10 @@ impl Attempt<'_> {
     pub fn succeed(self) {
         let mut counts = self.failures.counts();
         self.uncount_network(&mut counts);
-        counts.of_names.remove(&self.key);
+        counts.succeed(&self.key);
         let forgotten = NameChange { is_forgotten: true, failures: 0 };
-        self.failures.note(&mut counts, &self.key, self.network, (forgotten, -1));
+        let of_network = -i32::from(self.is_limited_by_network);
+        self.failures.note(&mut counts, &self.key, self.network, (forgotten, of_network));
     }
 
     /// Reports a wrong password. Returns how long to wait if there were too many.
@@ -408,10 +476,11 @@ impl Attempt<'_> {
             }
             count.wrong.push(self.guess);
         }
-        if self.is_over {
+        let is_too_many = self.is_over || self.is_delayed;
+        if is_too_many {
             self.failures.record_offence(self.network);
         }
-        self.is_over.then_some(LATE_CHECK_EVERY)
+        is_too_many.then_some(LATE_CHECK_EVERY)
     }
 
     /// Reports a wrong password like [`Self::fail`], for an attempt that shares its request with
@@ -437,11 +506,14 @@ impl Attempt<'_> {
             }
         }
         let undone = NameChange { is_forgotten: false, failures: -i32::from(!self.is_late) };
-        self.failures.note(&mut counts, &self.key, self.network, (undone, -1));
+        let of_network = -i32::from(self.is_limited_by_network);
+        self.failures.note(&mut counts, &self.key, self.network, (undone, of_network));
     }
 
     fn uncount_network(&self, counts: &mut Counts) {
-        if let Some(count) = counts.of_networks.get_mut(&self.network) {
+        if self.is_limited_by_network
+            && let Some(count) = counts.of_networks.get_mut(&self.network)
+        {
             count.until = count.until.checked_sub(NETWORK_FORGOTTEN_AFTER).unwrap_or(count.until);
         }
     }
@@ -627,11 +699,12 @@ mod tests {
         let overtaking = wait(&failures, "asha", here, &clock);
         assert_eq!(overtaking, Some(Duration::ZERO), "due, but others wait");
         assert!(wait(&failures, "asha", there, &clock).is_none());
-        let waited = failures.try_begin(&key, here.address(), 7, true, clock.now());
+        let waiting = Places { of_name: places.pop(), of_network: None };
+        let waited = failures.try_begin(&key, here.address(), 7, &waiting, clock.now());
         assert!(waited.is_ok_and(|attempt| attempt.is_late));
-        let next = failures.try_begin(&key, here.address(), 8, true, clock.now());
+        let next = failures.try_begin(&key, here.address(), 8, &waiting, clock.now());
         assert!(matches!(next, Err(Denied::NotYet(LATE_CHECK_EVERY))), "one at a time");
-        places.clear();
+        drop((places, waiting));
         clock.step(LATE_CHECK_EVERY);
         assert!(begin(&failures, "asha", here, &clock).is_ok(), "no one waits");
         let held: Vec<_> = (0..WAITING_MAX_IN_ALL)
@@ -703,18 +776,51 @@ mod tests {
     }
 
     #[test]
-    fn r15_a_network_with_many_failures_has_one_attempt_per_name() {
+    fn r15_after_sixty_failures_of_a_network_for_any_names_one_is_checked_every_second() {
         let clock = Clock::stepped(model::Timestamp::default());
         let failures = Failures::new(None, Duration::ZERO);
         let [here, there, proxy] = origins(["192.0.2.1", "198.51.100.1", "127.0.0.1"]);
-        for n in 0..500 {
-            for from in [here, proxy] {
-                assert!(begin(&failures, &format!("name {n}"), from, &clock).is_ok(), "{n}");
+        let browser = |n| Origin::Browser(Uuid::from_u128(n), here.address());
+        begin(&failures, "ravi", here, &clock).map(Attempt::succeed).unwrap();
+        let mut checked = 0;
+        for n in 0..600 {
+            let name = format!("name {n}");
+            for from in [proxy, browser(n)] {
+                assert!(begin(&failures, &name, from, &clock).is_ok(), "not limited: {n}");
             }
+            checked +=
+                usize::from(begin(&failures, &name, here, &clock).map(Attempt::fail).is_ok());
+            clock.step(Duration::from_millis(100));
         }
-        assert!(wait(&failures, "name 3", here, &clock).is_some(), "the second attempt");
-        assert!(wait(&failures, "name 3", proxy, &clock).is_none());
-        assert!(wait(&failures, "name 3", there, &clock).is_none());
-        assert!(wait(&failures, "asha", here, &clock).is_none(), "right at the first attempt");
+        assert!((118..=121).contains(&checked), "{checked} of one minute");
+        // The next one may be due now.
+        let _ = begin(&failures, "next", here, &clock).map(Attempt::fail);
+        let wait_of = |from| wait(&failures, "asha", from, &clock);
+        assert!(wait_of(here).is_some_and(|wait| wait <= NETWORK_FORGOTTEN_AFTER));
+        assert_eq!([there, proxy, browser(1)].map(wait_of), [None; 3]);
+        assert_eq!(wait(&failures, "ravi", here, &clock), None, "has signed in from there");
+        clock.step(NETWORK_FORGOTTEN_AFTER);
+        // Successes leave the reserve as it is.
+        for n in 0..100 {
+            let right = begin(&failures, &format!("person {n}"), here, &clock);
+            right.map(Attempt::succeed).unwrap();
+        }
+        assert_eq!(begin(&failures, "asha", here, &clock).map(Attempt::fail), Ok(None));
+    }
+
+    #[tokio::test]
+    async fn r15_an_attempt_that_waited_for_its_network_is_one_of_too_many() {
+        let (failures, clock) = (Failures::new(None, Duration::from_secs(60)), Clock::real());
+        let [here] = origins(["192.0.2.1"]);
+        for n in 0..NETWORK_BURST {
+            begin(&failures, &format!("name {n}"), here, &clock).map(Attempt::fail).unwrap();
+        }
+        let password = Secret::new("a password");
+        let guess = Guess { password: &password, hash: None };
+        let begun = failures.begin("asha", here, guess, &clock).await.unwrap();
+        assert_eq!(begun.fail(), Some(LATE_CHECK_EVERY));
+        assert!(!failures.0.waiting.has_any(&network_key(here.address())));
+        let again = failures.begin("asha", here, guess, &clock).await;
+        assert!(matches!(again, Err(Refusal::KnownWrong)), "at once");
     }
 }

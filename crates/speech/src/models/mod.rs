@@ -158,7 +158,9 @@ pub struct ModelStore {
 impl ModelStore {
     /// Creates the store below `store.data_dir`. Nothing is read yet.
     pub fn new(data_dir: &Path) -> Self {
-        Self { folder: data_dir.join("models") }
+        // Absolute, because helpers run in another folder.
+        let folder = data_dir.join("models");
+        Self { folder: std::path::absolute(&folder).unwrap_or(folder) }
     }
 
     /// Returns the folder of all models.
