@@ -210,16 +210,6 @@ impl Connection {
         head.bad.or_else(|| (head.fields != headers.len()).then_some(BadHead::Unseen))
     }
 
-    /// Corrects the start of a response: hyper answers a very large `Content-Length` with 431, as if
-    /// the head were too large. The corrected bytes have the same length, so that they can be
-    /// written in parts. `None` if nothing is to be corrected.
-    fn corrected(&self, response: &[u8]) -> Option<Vec<u8>> {
-        const WRONG: &[u8] = b"HTTP/1.1 431 Request Header Fields Too Large\r\n";
-        const RIGHT: &[u8] = b"HTTP/1.1 413 Content Too Large              \r\n";
-        let rest = response.strip_prefix(WRONG).filter(|_| self.heads().is_too_long())?;
-        Some([RIGHT, rest].concat())
-    }
-
     /// Stops observing the stream, because it has been upgraded to another protocol or is closed.
     pub(super) fn stop_observing(&self) {
         *self.heads() = Heads::stopped();
@@ -378,8 +368,6 @@ impl AsyncWrite for ObservedStream {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let corrected = self.connection.corrected(buf);
-        let buf = corrected.as_deref().unwrap_or(buf);
         let outcome = of_stream!(&mut self.stream, inner => inner.poll_write(cx, buf));
         self.record_write(outcome)
     }
@@ -389,10 +377,6 @@ impl AsyncWrite for ObservedStream {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if let Some(corrected) = bufs.first().and_then(|buf| self.connection.corrected(buf)) {
-            let outcome = of_stream!(&mut self.stream, inner => inner.poll_write(cx, &corrected));
-            return self.record_write(outcome);
-        }
         let outcome = of_stream!(&mut self.stream, inner => inner.poll_write_vectored(cx, bufs));
         self.record_write(outcome)
     }

@@ -12,8 +12,6 @@ use std::collections::VecDeque;
 pub(super) const HEAD_BYTES_MAX: usize = 32 << 10;
 /// Maximum number of heads that hyper has not parsed yet. This is more than hyper reads ahead.
 const HEADS_MAX: usize = 4_096;
-/// Maximum `Content-Length` that hyper accepts. It answers larger ones with 431 by itself.
-const LENGTH_MAX: u64 = u64::MAX - 2;
 
 /// Why a head is refused with 400 although hyper accepts it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -49,8 +47,6 @@ pub(super) struct Heads {
     /// Heads whose requests hyper has not parsed yet.
     complete: VecDeque<Head>,
     http2: bool,
-    /// Whether the last head has a `Content-Length` above [`LENGTH_MAX`].
-    too_long: bool,
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
@@ -155,10 +151,6 @@ impl Heads {
                     _ if self.complete.len() >= HEADS_MAX => State::Lost,
                     None => State::Lost,
                     Some(Framing::None | Framing::Length(0)) => State::Head,
-                    Some(Framing::Length(bytes)) if bytes > LENGTH_MAX => {
-                        self.too_long = true;
-                        State::Lost
-                    }
                     Some(Framing::Length(bytes)) => State::Body(bytes),
                     Some(Framing::Chunked) => State::Chunked(Chunked::Size(None)),
                 };
@@ -185,11 +177,6 @@ impl Heads {
     /// Whether there are bytes of a message that hyper has not parsed yet.
     pub(super) fn is_in_progress(&self) -> bool {
         self.state != State::Head || !self.partial.is_empty() || !self.complete.is_empty()
-    }
-
-    /// Whether the last head declares a body that is too long for hyper.
-    pub(super) fn is_too_long(&self) -> bool {
-        self.too_long
     }
 
     /// Whether the connection began with the HTTP/2 preface. If so, no heads are parsed.
