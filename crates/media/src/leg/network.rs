@@ -21,6 +21,7 @@ use crate::dtls::KeyCell;
 use crate::ice::{LocalAddresses, enable_rtp};
 use crate::rtp::{PacketKind, packet_kind};
 use crate::send_buffer::SendBuffer;
+use crate::sockets::ReceivedDatagram;
 use crate::stun;
 use crate::transport::{OutgoingPacket, ReceivedPacket, Transport, TransportConfig};
 use crate::watchdog::MissingStep;
@@ -103,12 +104,11 @@ impl Leg {
     pub(crate) fn receive(
         &mut self,
         now: Instant,
-        from: SocketAddr,
-        datagram: &[u8],
+        datagram: ReceivedDatagram<'_>,
         out: &mut SendBuffer,
     ) {
         let (network, mut handler) = self.split();
-        network.receive(now, from, datagram, &mut handler, out);
+        network.receive(now, datagram, &mut handler, out);
     }
 }
 
@@ -178,22 +178,23 @@ impl Network {
     fn receive(
         &mut self,
         now: Instant,
-        from: SocketAddr,
-        datagram: &[u8],
+        ReceivedDatagram { from, bytes: datagram, waited }: ReceivedDatagram<'_>,
         handler: &mut PacketHandler<'_>,
         out: &mut SendBuffer,
     ) {
         let kind = packet_kind(datagram);
+        // The figures of quality must not include the time until the socket was read.
+        let arrived = now.checked_sub(waited).unwrap_or(now);
         if let Some(mut transport) = self.transport.take_if(|_| kind != PacketKind::Other) {
             match kind {
                 PacketKind::Rtp => {
-                    if let Some(received) = transport.receive_rtp(now, datagram) {
+                    if let Some(received) = transport.receive_rtp(arrived, datagram) {
                         self.last_valid = now;
                         handler.handle(now, &received);
                     }
                 }
                 PacketKind::Rtcp => {
-                    if transport.receive_rtcp(now, datagram) {
+                    if transport.receive_rtcp(arrived, datagram) {
                         self.last_valid = now;
                     }
                 }
