@@ -36,7 +36,8 @@ const PATH_SILENT: Duration = Duration::from_secs(1);
 
 /// Everything needed to create a [`Network`].
 pub(crate) struct NetworkConfig {
-    pub(crate) rtc: Rtc,
+    /// Boxed from its creation on, because it takes several kilobytes.
+    pub(crate) rtc: Box<Rtc>,
     pub(crate) mid: Mid,
     /// Receives the SRTP keys when the DTLS handshake is complete.
     pub(crate) keys: KeyCell,
@@ -123,7 +124,7 @@ impl Network {
             ice_up: false,
             connected: false,
             controlling: config.controlling,
-            rtc: Box::new(config.rtc),
+            rtc: config.rtc,
             mid: config.mid,
             keys: config.keys,
             cname: config.cname,
