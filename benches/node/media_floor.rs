@@ -159,8 +159,7 @@ pub(crate) fn serve(calls: usize, ports: usize, peers: &str) -> Result<(), Fault
             let Some(socket) = sockets.get(token as usize) else { continue };
             while let Ok(taken) = inbox.receive(socket) {
                 opened +=
-                    inbox.datagrams().filter(|(_, packet)| keys.open(packet, &mut plain)).count()
-                        as u64;
+                    inbox.datagrams().filter(|d| keys.open(d.bytes, &mut plain)).count() as u64;
                 if taken < BATCH {
                     break;
                 }
@@ -350,7 +349,7 @@ async fn wait(
                     taken => Ok(taken),
                 });
                 let Ok(taken) = taken else { break };
-                inbox.datagrams().for_each(|(_, packet)| { keys.open(packet, &mut plain); });
+                inbox.datagrams().for_each(|d| { keys.open(d.bytes, &mut plain); });
                 if taken < BATCH {
                     break;
                 }

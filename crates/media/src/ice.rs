@@ -74,7 +74,7 @@ impl LocalAddresses {
 
 /// A configured str0m instance.
 pub(super) struct IceAgent {
-    pub(super) rtc: Rtc,
+    pub(super) rtc: Box<Rtc>,
     pub(super) mid: Mid,
     /// Receives the SRTP keys when the DTLS handshake is complete.
     pub(super) keys: KeyCell,
@@ -142,7 +142,7 @@ pub(super) fn new_agent(
         );
     }
 
-    let (mut rtc, keys) = with_key_cell(|| config.build(now));
+    let (mut rtc, keys) = with_key_cell(|| Box::new(config.build(now)));
     for address in [local_addresses.v4, local_addresses.v6].into_iter().flatten() {
         rtc.add_local_candidate(
             Candidate::host(address, "udp").map_err(|_| MediaError::NoAddress)?,

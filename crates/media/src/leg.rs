@@ -141,6 +141,12 @@ impl Leg {
         !self.network.connected && !self.reporter.has_ended()
     }
 
+    /// Returns whether the leg's datagrams must be read as they arrive, because it connects, or
+    /// because somebody hears its peer.
+    pub(super) fn is_live(&self) -> bool {
+        self.is_unconnected() || !self.taps.is_empty() || self.outbound.audio.is_live()
+    }
+
     /// Returns whether a DTLS handshake is in progress.
     pub(super) fn is_handshaking(&self) -> bool {
         self.network.ice_up && self.is_unconnected()

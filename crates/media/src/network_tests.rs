@@ -16,6 +16,7 @@ use super::send_buffer::SendBuffer;
 use super::stun::{self, Kind};
 use super::test_peer::{Peer, PeerOptions};
 use super::{LegEvent, Media, MediaConfig, MissingStep};
+use crate::sockets::ReceivedDatagram;
 use machine::{MediaEvent, MediaFault};
 use model::Clock;
 use model::Timestamp;
@@ -180,7 +181,9 @@ impl Simulation {
             };
             if trusted {
                 let mut out = SendBuffer::default();
-                self.leg.receive(now, self.peer_address, &datagram, &mut out);
+                let (from, waited) = (self.peer_address, Duration::ZERO);
+                let datagram = ReceivedDatagram { from, bytes: &datagram, waited };
+                self.leg.receive(now, datagram, &mut out);
                 self.send_all(out);
             }
         }
@@ -340,6 +343,45 @@ fn carries_its_own_rtp_and_measures_quality() {
     assert!(rtt <= Duration::from_millis(100), "{rtt:?}");
     let mos = quality.mos(&quality.inbound).expect("a figure");
     assert!((2.5..4.2).contains(&mos), "{mos}");
+}
+
+#[test]
+fn the_time_in_the_socket_buffer_is_not_jitter() {
+    let mut sim = Simulation::new(12, NetworkConditions::default());
+    sim.connect();
+    let mut out = SendBuffer::default();
+    for n in 0..150 {
+        sim.peer.send_audio(&[0x48, 1, 2]);
+        let datagrams: Vec<Vec<u8>> = sim.peer.out.drain(..).map(|(_, bytes)| bytes).collect();
+        // Every other packet is read 15 ms late.
+        let waited = if n % 2 == 0 { Duration::ZERO } else { Duration::from_millis(15) };
+        sim.advance(waited);
+        for bytes in &datagrams {
+            let datagram = ReceivedDatagram { from: sim.peer_address, bytes, waited };
+            sim.leg.receive(sim.clock.now(), datagram, &mut out);
+        }
+        sim.advance(Duration::from_millis(20) - waited);
+    }
+    let inbound = sim.counters.quality.read().inbound;
+    assert!(inbound.packets > 90 && inbound.jitter < Duration::from_millis(1), "{inbound:?}");
+}
+
+#[test]
+fn datagrams_are_urgent_while_a_leg_connects_and_while_somebody_listens() {
+    let mut sim = Simulation::new(13, NetworkConditions::default());
+    assert!(sim.leg.is_live(), "connecting");
+    sim.connect();
+    sim.advance(Duration::from_secs(1));
+    assert!(!sim.leg.is_live(), "only plays");
+    let (end, tap) = super::tap::tap(super::tap::TapSides::Received);
+    sim.command(LegCommand::Tap(end));
+    assert!(sim.leg.is_live(), "tapped");
+    drop(tap);
+    sim.advance(Duration::from_millis(40));
+    assert!(!sim.leg.is_live(), "the tap has ended");
+    let (_feed, end) = super::feed::feed(2);
+    sim.command(LegCommand::Feed(Box::new(end)));
+    assert!(sim.leg.is_live(), "fed");
 }
 
 #[test]
@@ -568,7 +610,9 @@ fn r19_replayed_and_forged_packets_have_no_effect() {
         for _ in 0..4 {
             let datagram = altered(&captured[tries % captured.len()], tries / captured.len());
             let mut out = SendBuffer::default();
-            sim.leg.receive(sim.clock.now(), SocketAddr::from(PEER), &datagram, &mut out);
+            let (from, waited) = (SocketAddr::from(PEER), Duration::ZERO);
+            let datagram = ReceivedDatagram { from, bytes: &datagram, waited };
+            sim.leg.receive(sim.clock.now(), datagram, &mut out);
             sim.send_all(out);
             tries += 1;
         }

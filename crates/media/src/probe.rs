@@ -11,6 +11,7 @@ use str0m::crypto::dtls::{DtlsOutput, DtlsVersion};
 use super::leg::{Counters, LegCommand};
 use super::sdp::Offer;
 use super::send_buffer::SendBuffer;
+use super::sockets::ReceivedDatagram;
 use super::{LegEvent, Media, MediaConfig};
 use machine::MediaEvent;
 use model::Clock;
@@ -93,9 +94,10 @@ impl Probe {
         let (mut out, mut bytes_sent) = (SendBuffer::default(), 0);
         made.leg.execute(clock.now(), LegCommand::Begin, &mut out);
         made.leg.execute(clock.now(), LegCommand::Open, &mut out);
-        for datagram in datagrams {
+        let (from, waited) = (SocketAddr::from(PEER), Duration::ZERO);
+        for bytes in datagrams {
             out.clear();
-            made.leg.receive(clock.now(), SocketAddr::from(PEER), datagram, &mut out);
+            made.leg.receive(clock.now(), ReceivedDatagram { from, bytes, waited }, &mut out);
             bytes_sent += out.iter().map(|(_, sent)| sent.len()).sum::<usize>();
             clock.step(Duration::from_millis(20));
             made.leg.tick(clock.now(), &mut out);

@@ -6,7 +6,8 @@
 //! allocation per leg and no system call per packet.
 //!
 //! With few legs, batches would be small in any case. The thread then skips the ticks of slots
-//! without legs, and wakes for commands and datagrams.
+//! without legs and wakes for commands. It also wakes for datagrams if a leg connects, or if
+//! somebody listens to its peer. Otherwise they wait for the tick.
 //!
 //! A datagram is assigned to a leg as follows. A STUN request names it by ufrag, a STUN response by
 //! the transaction id of a check. All other datagrams are assigned by source address. An address is
@@ -30,7 +31,9 @@ use super::ticker::{SLOTS, TICK, Ticker};
 use super::turn::Relay;
 use super::waker::Waker;
 use super::{EventSink, LegEvent, LegId};
-use crate::sockets::{BATCH, PollSet, ReceiveBatch, send_all};
+use crate::sockets::{
+    BATCH, PollSet, ReceiveBatch, ReceivedDatagram, send_all, timestamp_arrivals,
+};
 use machine::{MediaEvent, MediaFault};
 use model::Clock;
 use model::metric;
@@ -41,8 +44,8 @@ const NICE: i32 = -10;
 /// Maximum sleep without legs. The command for the first leg wakes the thread. Until then, no
 /// expected datagram can arrive.
 const IDLE_WAIT: Duration = Duration::from_secs(5);
-/// Maximum number of legs for which the thread wakes for each datagram. Two legs receive as many
-/// datagrams as there are ticks.
+/// Maximum number of legs for which the thread wakes for commands, and for datagrams if a leg is in
+/// a hurry. Two legs receive as many datagrams as there are ticks.
 const PROMPT_LEGS: usize = 2;
 /// Like [`PROMPT_LEGS`], while one of the legs is connecting. A faster handshake lets the caller
 /// hear something earlier.
@@ -271,13 +274,18 @@ impl Shard {
                     wakes = 0;
                 }
                 Some(wait) if is_prompt => {
+                    let is_live = self.is_live();
                     let is_flooded = wakes >= WAKES_PER_TICK;
                     wakes = if is_flooded { 0 } else { wakes + 1 };
                     let wait = if is_flooded { wait.min(TICK) } else { wait };
-                    if !self.wait(!is_flooded, wait) {
+                    if !self.wait(is_live && !is_flooded, wait) {
                         return;
                     }
                     let now = self.clock.now();
+                    // The tick that is due reads the sockets.
+                    if ticker.time_until_due(now).is_none() {
+                        continue;
+                    }
                     self.receive_all(now, &mut buffers);
                     self.flush();
                     ticker.unskip(now);
@@ -339,6 +347,11 @@ impl Shard {
         // With more legs, their batches are large enough.
         self.legs.len() <= PROMPT_LEGS_CONNECTING
             && self.legs.values().any(|routed| routed.leg.is_unconnected())
+    }
+
+    /// Returns whether a leg's datagrams must be read as they arrive.
+    fn is_live(&self) -> bool {
+        self.legs.values().any(|routed| routed.leg.is_live())
     }
 
     fn tick(&mut self, now: Instant, slot: usize, buffers: &mut ReceiveBuffers) -> bool {
@@ -521,6 +534,13 @@ impl Shard {
 
     /// Reads all sockets.
     fn receive_all(&mut self, now: Instant, ReceiveBuffers { batch, ready }: &mut ReceiveBuffers) {
+        if self.ports.len() == 1
+            && let Some((port, _)) = self.ports.first_key_value()
+        {
+            // Asking whether the only socket is readable costs as much as reading it.
+            let unmatched = self.receive_port(now, *port, batch);
+            return self.count_unmatched(unmatched);
+        }
         let mut unmatched = 0;
         // The poll set reports a limited number of ports at a time, and a flooded port would be
         // reported again and again.
@@ -535,6 +555,10 @@ impl Shard {
                 break;
             }
         }
+        self.count_unmatched(unmatched);
+    }
+
+    fn count_unmatched(&self, unmatched: u64) {
         if unmatched > 0 {
             self.counters.unmatched.fetch_add(unmatched, Ordering::Relaxed);
         }
@@ -549,14 +573,13 @@ impl Shard {
             // The error belongs to an earlier datagram, and the socket remains usable.
             let Ok(n) = batch.receive(&socket) else { break };
             taken += n;
-            let is_rtp = |datagram| stun::classify(datagram) == Kind::NotStun;
-            let rtp = batch.datagrams().filter(|(_, datagram)| is_rtp(datagram));
-            let rtp = rtp.filter_map(|(from, _)| self.by_address.get(&(port, from)).copied());
+            let rtp = batch.datagrams().filter(|d| stun::classify(d.bytes) == Kind::NotStun);
+            let rtp = rtp.filter_map(|d| self.by_address.get(&(port, d.from)).copied());
             self.prefetch(rtp, Leg::prefetch_for_receiving);
-            for (from, datagram) in batch.datagrams() {
+            for datagram in batch.datagrams() {
                 let is_matched = match is_relayed {
-                    false => self.route(now, port, from, datagram),
-                    true => self.receive_relayed(now, port, from, datagram),
+                    false => self.route(now, port, datagram),
+                    true => self.receive_relayed(now, port, datagram),
                 };
                 unmatched += u64::from(!is_matched);
             }
@@ -572,8 +595,7 @@ impl Shard {
         &mut self,
         now: Instant,
         port: PortId,
-        from: SocketAddr,
-        message: &[u8],
+        ReceivedDatagram { from, bytes, waited }: ReceivedDatagram<'_>,
     ) -> bool {
         let Some(BoundPort { port: Port { socket, bound, .. }, relay: Some(relay), .. }) =
             self.ports.get_mut(&port)
@@ -583,18 +605,21 @@ impl Shard {
         if !relay.is_server(from) {
             return false;
         }
-        let received = relay.receive(now, from, message);
+        let received = relay.receive(now, from, bytes);
         relay.flush(socket, bound.is_ipv6());
-        received.is_none_or(|(peer, datagram)| self.route(now, port, peer, &datagram))
+        received.is_none_or(|(from, bytes)| {
+            self.route(now, port, ReceivedDatagram { from, bytes: &bytes, waited })
+        })
     }
 
     /// Passes a datagram to its leg. Returns `false` if it matches none.
-    fn route(&mut self, now: Instant, port: PortId, from: SocketAddr, datagram: &[u8]) -> bool {
+    fn route(&mut self, now: Instant, port: PortId, received: ReceivedDatagram<'_>) -> bool {
+        let ReceivedDatagram { from, bytes: datagram, .. } = received;
         let id = match stun::classify(datagram) {
             Kind::NotStun => match self.shared_paths.legs_on((port, from)) {
                 Some(legs) => {
                     let legs = legs.to_vec();
-                    return self.route_shared(now, from, datagram, legs);
+                    return self.route_shared(now, received, legs);
                 }
                 None => self.by_address.get(&(port, from)).copied(),
             },
@@ -628,7 +653,7 @@ impl Shard {
         };
         match id {
             Some(id) => {
-                self.with_leg(id, |leg, out| leg.receive(now, from, datagram, out));
+                self.with_leg(id, |leg, out| leg.receive(now, received, out));
                 true
             }
             None => false,
@@ -640,11 +665,10 @@ impl Shard {
     fn route_shared(
         &mut self,
         now: Instant,
-        from: SocketAddr,
-        datagram: &[u8],
+        datagram: ReceivedDatagram<'_>,
         mut legs: Vec<LegId>,
     ) -> bool {
-        let ssrc = shared_paths::sender_ssrc(datagram);
+        let ssrc = shared_paths::sender_ssrc(datagram.bytes);
         let is_likely = |shard: &Self, id: LegId| {
             shard.legs.get(&id).is_some_and(|r| match ssrc {
                 Some(ssrc) => r.leg.has_ssrc(ssrc),
@@ -660,7 +684,7 @@ impl Shard {
             let received =
                 |shard: &Self| shard.legs.get(id).map_or(0, |r| r.leg.packets_received());
             let previous = received(self);
-            self.with_leg(*id, |leg, out| leg.receive(now, from, datagram, out));
+            self.with_leg(*id, |leg, out| leg.receive(now, datagram, out));
             if received(self) > previous {
                 break;
             }
@@ -706,6 +730,7 @@ impl Shard {
 
     fn open(&mut self, port: Port, relay: Option<Relay>) -> std::io::Result<()> {
         self.poll.add(&*port.socket, u64::from(port.id.0))?;
+        timestamp_arrivals(&port.socket);
         let relay = relay.map(Box::new);
         self.ports.insert(port.id, BoundPort { port, out: SendBuffer::default(), relay });
         Ok(())

@@ -7,6 +7,7 @@ use std::io;
 use std::mem::{MaybeUninit, size_of, zeroed};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::time::Duration;
 
 use socket2::{SockAddr, SockAddrStorage};
 
@@ -17,10 +18,36 @@ const DATAGRAM_MAX: usize = 2_048;
 /// Size of a buffer for a sender's address.
 const ADDRESS_MAX: libc::socklen_t = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
 
+/// Maximum of [`ReceivedDatagram::waited`].
+const WAITED_MAX: Duration = Duration::from_millis(100);
+/// Size of a buffer for a datagram's control messages.
+const CONTROL_SIZE: usize = size_of::<ArrivalMessage>();
+
+/// The control message of a socket with [`timestamp_arrivals`].
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct ArrivalMessage {
+    header: libc::cmsghdr,
+    at: libc::timespec,
+}
+
+/// A received datagram.
+#[derive(Clone, Copy, Debug)]
+pub struct ReceivedDatagram<'b> {
+    pub from: SocketAddr,
+    pub bytes: &'b [u8],
+    /// The time that it has waited in the socket's buffer. Zero if the socket has no
+    /// [`timestamp_arrivals`].
+    pub waited: Duration,
+}
+
 /// A batch of received datagrams. Its buffers are reused for each call.
 pub struct ReceiveBatch {
     bytes: Vec<u8>,
     addresses: Vec<libc::sockaddr_storage>,
+    arrivals: Vec<ArrivalMessage>,
+    /// The system's wall-clock time of the last call.
+    received_at: Duration,
     /// The buffer descriptors, which point into `bytes`. No vector is resized, so that all pointers
     /// stay valid.
     _iovecs: Vec<libc::iovec>,
@@ -37,26 +64,34 @@ unsafe impl Send for ReceiveBatch {}
 impl Default for ReceiveBatch {
     fn default() -> Self {
         let mut bytes = vec![0; BATCH * DATAGRAM_MAX];
-        // SAFETY: sockaddr_storage, iovec and mmsghdr are plain C structs for which all zeroes is a
-        // valid value.
-        let (address, iovec, header): (libc::sockaddr_storage, libc::iovec, libc::mmsghdr) =
-            unsafe { (zeroed(), zeroed(), zeroed()) };
-        let (mut addresses, mut iovecs, mut headers) =
-            (vec![address; BATCH], vec![iovec; BATCH], vec![header; BATCH]);
-        for (((header, iovec), address), buffer) in headers
+        // SAFETY: sockaddr_storage, iovec, mmsghdr, and cmsghdr with timespec are plain C structs
+        // for which all zeroes is a valid value.
+        let (address, arrival, iovec, header): (
+            libc::sockaddr_storage,
+            ArrivalMessage,
+            libc::iovec,
+            libc::mmsghdr,
+        ) = unsafe { (zeroed(), zeroed(), zeroed(), zeroed()) };
+        let (mut addresses, mut arrivals) = (vec![address; BATCH], vec![arrival; BATCH]);
+        let (mut iovecs, mut headers) = (vec![iovec; BATCH], vec![header; BATCH]);
+        for ((((header, iovec), address), arrival), buffer) in headers
             .iter_mut()
             .zip(&mut iovecs)
             .zip(&mut addresses)
+            .zip(&mut arrivals)
             .zip(bytes.chunks_exact_mut(DATAGRAM_MAX))
         {
             iovec.iov_base = buffer.as_mut_ptr().cast();
             iovec.iov_len = buffer.len();
             header.msg_hdr.msg_name = std::ptr::from_mut(address).cast();
             header.msg_hdr.msg_namelen = ADDRESS_MAX;
+            header.msg_hdr.msg_control = std::ptr::from_mut(arrival).cast();
+            header.msg_hdr.msg_controllen = CONTROL_SIZE as _;
             header.msg_hdr.msg_iov = iovec;
             header.msg_hdr.msg_iovlen = 1;
         }
-        Self { bytes, addresses, _iovecs: iovecs, headers, count: 0 }
+        let received_at = Duration::ZERO;
+        Self { bytes, addresses, arrivals, received_at, _iovecs: iovecs, headers, count: 0 }
     }
 }
 
@@ -69,13 +104,14 @@ impl ReceiveBatch {
     ///
     /// Returns the errors of `recvmmsg(2)`, except that no data is `Ok(0)`.
     pub fn receive(&mut self, socket: &UdpSocket) -> io::Result<usize> {
-        // The kernel has overwritten the lengths of the addresses.
+        // The kernel has overwritten the lengths of the addresses and of the control messages.
         for header in self.headers.iter_mut().take(std::mem::take(&mut self.count)) {
             header.msg_hdr.msg_namelen = ADDRESS_MAX;
+            header.msg_hdr.msg_controllen = CONTROL_SIZE as _;
         }
-        // SAFETY: `heads` has BATCH entries, each pointing to an iovec, a name and a buffer that
-        // live as long as `self` and are not accessed otherwise during the call; no timeout is
-        // passed.
+        // SAFETY: `heads` has BATCH entries, each pointing to an iovec, a name, a control message
+        // and a buffer that live as long as `self` and are not accessed otherwise during the call;
+        // no timeout is passed.
         let received = unsafe {
             libc::recvmmsg(
                 socket.as_raw_fd(),
@@ -93,21 +129,68 @@ impl ReceiveBatch {
             };
         };
         self.count = received;
+        if self.headers.first().is_some_and(has_arrival) {
+            self.received_at = wall_clock();
+        }
         Ok(received)
     }
 
-    /// The datagrams of the last [`ReceiveBatch::receive`] with their senders, without those that
-    /// were too long.
-    pub fn datagrams(&self) -> impl Iterator<Item = (SocketAddr, &[u8])> {
+    /// The datagrams of the last [`ReceiveBatch::receive`], without those that were too long.
+    pub fn datagrams(&self) -> impl Iterator<Item = ReceivedDatagram<'_>> {
         let buffers = self.bytes.chunks_exact(DATAGRAM_MAX);
-        buffers.zip(&self.addresses).zip(&self.headers).take(self.count).filter_map(
-            |((buffer, address), header)| {
-                let cut = header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0;
-                let from =
-                    (!cut).then(|| socket_addr(address, header.msg_hdr.msg_namelen)).flatten()?;
-                Some((from, buffer.get(..header.msg_len as usize)?))
-            },
-        )
+        let entries = buffers.zip(&self.addresses).zip(&self.arrivals).zip(&self.headers);
+        entries.take(self.count).filter_map(|(((buffer, address), arrival), header)| {
+            let cut = header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0;
+            let from =
+                (!cut).then(|| socket_addr(address, header.msg_hdr.msg_namelen)).flatten()?;
+            let bytes = buffer.get(..header.msg_len as usize)?;
+            Some(ReceivedDatagram { from, bytes, waited: self.waited(header, arrival) })
+        })
+    }
+
+    /// Returns how long a datagram has waited. Zero if the wall clock was set back in the meantime.
+    fn waited(&self, header: &libc::mmsghdr, arrival: &ArrivalMessage) -> Duration {
+        let ArrivalMessage { header: control, at } = arrival;
+        let is_arrival = has_arrival(header)
+            && (control.cmsg_level, control.cmsg_type) == (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS);
+        if !is_arrival {
+            return Duration::ZERO;
+        }
+        // The limit applies if the wall clock was set forward.
+        self.received_at.saturating_sub(since_epoch(at)).min(WAITED_MAX)
+    }
+}
+
+/// Returns the time of the clock by which the kernel records arrivals.
+fn wall_clock() -> Duration {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: fills `now`, which lives through the call.
+    unsafe { libc::clock_gettime(libc::CLOCK_REALTIME, &raw mut now) };
+    since_epoch(&now)
+}
+
+fn since_epoch(time: &libc::timespec) -> Duration {
+    let (secs, nanos) = (u64::try_from(time.tv_sec), u32::try_from(time.tv_nsec));
+    Duration::new(secs.unwrap_or_default(), nanos.unwrap_or_default())
+}
+
+fn has_arrival(header: &libc::mmsghdr) -> bool {
+    header.msg_hdr.msg_controllen as usize >= CONTROL_SIZE
+}
+
+/// Makes the kernel record when each datagram arrives, so that [`ReceivedDatagram::waited`] is
+/// known. Without effect if the system does not support it.
+pub fn timestamp_arrivals(socket: &UdpSocket) {
+    let on: libc::c_int = 1;
+    // SAFETY: the option's value is one c_int that lives through the call.
+    unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_TIMESTAMPNS,
+            std::ptr::from_ref(&on).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        );
     }
 }
 
@@ -336,7 +419,8 @@ mod tests {
     use std::net::{SocketAddr, UdpSocket};
     use std::time::Duration;
 
-    use super::{PollSet, ReceiveBatch, interface_addresses, send_all};
+    use super::{PollSet, ReceiveBatch, interface_addresses, send_all, timestamp_arrivals};
+    use model::Clock;
 
     fn bound(at: &str) -> UdpSocket {
         UdpSocket::bind(at).expect("bind")
@@ -364,9 +448,10 @@ mod tests {
         while received.len() < 150 {
             wait(&b);
             inbox.receive(&b).expect("receive");
-            for (from, bytes) in inbox.datagrams() {
-                assert_eq!(from, a.local_addr().expect("address"));
-                received.push(bytes.to_vec());
+            for datagram in inbox.datagrams() {
+                assert_eq!(datagram.from, a.local_addr().expect("address"));
+                assert_eq!(datagram.waited, Duration::ZERO, "no timestamps");
+                received.push(datagram.bytes.to_vec());
             }
         }
         assert_eq!(received, sent.into_iter().map(|(_, bytes)| bytes).collect::<Vec<_>>());
@@ -386,9 +471,33 @@ mod tests {
         while received.last() != Some(&vec![4]) {
             wait(&b);
             inbox.receive(&b).expect("receive");
-            received.extend(inbox.datagrams().map(|(_, bytes)| bytes.to_vec()));
+            received.extend(inbox.datagrams().map(|datagram| datagram.bytes.to_vec()));
         }
         assert_eq!(received, [vec![1], vec![4]]);
+    }
+
+    #[test]
+    fn reports_how_long_a_datagram_has_waited() {
+        let (a, b) = (bound("127.0.0.1:0"), bound("127.0.0.1:0"));
+        timestamp_arrivals(&b);
+        let to = b.local_addr().expect("address");
+        let mut inbox = ReceiveBatch::default();
+        // The kernel may begin to record arrivals a little later.
+        let begun = Clock::real().now();
+        loop {
+            assert_eq!(send_all(&a, false, [(to, &[1][..])]), 1);
+            wait(&b);
+            let arrived = Clock::real().now();
+            while Clock::real().now() - arrived < Duration::from_millis(5) {
+                std::hint::spin_loop();
+            }
+            inbox.receive(&b).expect("receive");
+            let waited = inbox.datagrams().next().expect("a datagram").waited;
+            if waited >= Duration::from_millis(5) {
+                return;
+            }
+            assert!(Clock::real().now() - begun < Duration::from_secs(20), "{waited:?}");
+        }
     }
 
     #[test]
@@ -419,7 +528,7 @@ mod tests {
         let mut inbox = ReceiveBatch::default();
         inbox.receive(&six).expect("receive");
         assert_eq!(
-            inbox.datagrams().map(|(from, bytes)| (from, bytes.to_vec())).collect::<Vec<_>>(),
+            inbox.datagrams().map(|d| (d.from, d.bytes.to_vec())).collect::<Vec<_>>(),
             [(to, vec![2])]
         );
     }

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::Timestamp;
+
 macro_rules! uuid_id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
@@ -40,6 +42,21 @@ uuid_id!(
 );
 
 impl CallUuid {
+    /// Creates the id of a new call from a random UUID. The first 24 bits come from the time, so
+    /// that calls of the same seconds are next to each other in the store's indexes and share their
+    /// pages. 98 bits stay random.
+    ///
+    /// The time does not stand in front as in a version 7 UUID: there, the first eight digits, by
+    /// which people name a call, would be those of all calls within a minute.
+    pub fn new(random: Uuid, now: Timestamp) -> Self {
+        // 64 steps a second, and a place in the index that changes every 256 steps. Multiples of
+        // the golden ratio spread the places evenly.
+        let steps = now.micros().div_euclid(1_000_000 / 64).cast_unsigned();
+        let place = (steps >> 8).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48;
+        let front = u128::from(place << 8 | steps & 0xff) << 104;
+        Self(Uuid::from_u128(front | random.as_u128() & (u128::MAX >> 24)))
+    }
+
     /// The first and the last UUID that begin with these characters, as a person types them: at
     /// least four, perhaps with an ellipsis. `None` if no UUID does.
     pub fn with_prefix(prefix: &str) -> Option<std::ops::RangeInclusive<Self>> {
@@ -143,7 +160,29 @@ text_id!(
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use uuid::Uuid;
+
     use super::CallUuid;
+    use crate::Timestamp;
+
+    #[test]
+    fn calls_of_the_same_seconds_are_neighbours_and_otherwise_random() {
+        let id = |random: Uuid, millis| {
+            CallUuid::new(random, Timestamp::from_secs(1_000).plus(Duration::from_millis(millis)))
+        };
+        let randoms = [Uuid::max(), Uuid::nil(), Uuid::new_v4(), Uuid::new_v4()];
+        let calls = [0, 16, 1_000, 3_984].map(|at| randoms.map(|random| id(random, at)));
+        assert!(calls.is_sorted_by(|before, after| before.iter().max() < after.iter().min()));
+        let place = |call: CallUuid| call.0.as_u128() >> 112;
+        assert_eq!(place(calls[0][0]), place(calls[3][0]));
+        assert_ne!(place(calls[0][0]), place(id(randoms[0], 4_000)));
+        for (call, random) in calls.iter().flat_map(|calls| calls.iter().zip(randoms)) {
+            assert_eq!(call.0.as_bytes()[3..], random.as_bytes()[3..]);
+        }
+        assert_eq!(calls[0][2].0.get_version_num(), 4);
+    }
 
     #[test]
     fn a_prefix_is_a_range_of_uuids() {

@@ -125,7 +125,7 @@ impl Dialer {
         let mut reservations = reservations.into_iter();
         let mut queues = self.queues();
         queues.check_order(self.rules(), &order.number, &order.to)?;
-        let calls: Vec<CallUuid> = order.to.iter().map(|_| CallUuid(services.uuid())).collect();
+        let calls: Vec<CallUuid> = order.to.iter().map(|_| services.call_uuid()).collect();
         let now = services.clock.now();
         let mut waiting = Vec::with_capacity(calls.len());
         for (n, (call, to)) in calls.iter().zip(&order.to).enumerate() {

@@ -24,7 +24,7 @@ use crate::notices::Notices;
 use crate::stream::Streams;
 use machine::{CallSetup, CallbackRequest, MachineLimits, Summary};
 use media::Media;
-use model::Clock;
+use model::{CallUuid, Clock};
 use speech::library::Library;
 use speech::recognise::Recognisers;
 use store::{NewCallback, Store};
@@ -153,6 +153,11 @@ impl Services {
         said: &[DialogueLine],
     ) -> Vec<NewCallback> {
         self.news.get().map(|news| news.ended(setup, summary, said)).unwrap_or_default()
+    }
+
+    /// Generates the id of a new call.
+    pub(super) fn call_uuid(&self) -> CallUuid {
+        CallUuid::new(self.uuid(), self.clock.wall())
     }
 
     /// Generates a random UUID.

@@ -61,7 +61,7 @@ impl Registry {
         let services = self.services();
         let Some(starting) = self.reserve_locally() else { return Err(Box::new(admitted)) };
         let setup = CallSetup {
-            call: CallUuid(services.uuid()),
+            call: services.call_uuid(),
             direction: Direction::Inbound,
             call_type: CallType::Web,
             wacid: None,

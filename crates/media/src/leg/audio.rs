@@ -36,6 +36,11 @@ impl AudioSources {
         }
     }
 
+    /// Returns whether there is live audio for the peer.
+    pub(super) fn is_live(&self) -> bool {
+        self.bridge.is_some() || self.room.is_some() || self.feed.is_some()
+    }
+
     /// Returns the bridge if its packets can be forwarded unchanged. `None` if other audio has
     /// precedence or must be mixed with it.
     pub(super) fn sole_bridge(&mut self) -> Option<&mut BridgeEnd> {

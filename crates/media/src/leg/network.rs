@@ -21,6 +21,7 @@ use crate::dtls::KeyCell;
 use crate::ice::{LocalAddresses, enable_rtp};
 use crate::rtp::{PacketKind, packet_kind};
 use crate::send_buffer::SendBuffer;
+use crate::sockets::ReceivedDatagram;
 use crate::stun;
 use crate::transport::{OutgoingPacket, ReceivedPacket, Transport, TransportConfig};
 use crate::watchdog::MissingStep;
@@ -35,7 +36,8 @@ const PATH_SILENT: Duration = Duration::from_secs(1);
 
 /// Everything needed to create a [`Network`].
 pub(crate) struct NetworkConfig {
-    pub(crate) rtc: Rtc,
+    /// Boxed from its creation on, because it takes several kilobytes.
+    pub(crate) rtc: Box<Rtc>,
     pub(crate) mid: Mid,
     /// Receives the SRTP keys when the DTLS handshake is complete.
     pub(crate) keys: KeyCell,
@@ -103,12 +105,11 @@ impl Leg {
     pub(crate) fn receive(
         &mut self,
         now: Instant,
-        from: SocketAddr,
-        datagram: &[u8],
+        datagram: ReceivedDatagram<'_>,
         out: &mut SendBuffer,
     ) {
         let (network, mut handler) = self.split();
-        network.receive(now, from, datagram, &mut handler, out);
+        network.receive(now, datagram, &mut handler, out);
     }
 }
 
@@ -123,7 +124,7 @@ impl Network {
             ice_up: false,
             connected: false,
             controlling: config.controlling,
-            rtc: Box::new(config.rtc),
+            rtc: config.rtc,
             mid: config.mid,
             keys: config.keys,
             cname: config.cname,
@@ -178,22 +179,23 @@ impl Network {
     fn receive(
         &mut self,
         now: Instant,
-        from: SocketAddr,
-        datagram: &[u8],
+        ReceivedDatagram { from, bytes: datagram, waited }: ReceivedDatagram<'_>,
         handler: &mut PacketHandler<'_>,
         out: &mut SendBuffer,
     ) {
         let kind = packet_kind(datagram);
+        // The figures of quality must not include the time until the socket was read.
+        let arrived = now.checked_sub(waited).unwrap_or(now);
         if let Some(mut transport) = self.transport.take_if(|_| kind != PacketKind::Other) {
             match kind {
                 PacketKind::Rtp => {
-                    if let Some(received) = transport.receive_rtp(now, datagram) {
+                    if let Some(received) = transport.receive_rtp(arrived, datagram) {
                         self.last_valid = now;
                         handler.handle(now, &received);
                     }
                 }
                 PacketKind::Rtcp => {
-                    if transport.receive_rtcp(now, datagram) {
+                    if transport.receive_rtcp(arrived, datagram) {
                         self.last_valid = now;
                     }
                 }

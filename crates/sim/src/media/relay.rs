@@ -160,8 +160,8 @@ impl RelayTask {
                     received => Ok(received),
                 });
             let Ok(received) = received else { return };
-            for (from, bytes) in inbox.datagrams() {
-                self.datagram(now, from, bytes);
+            for datagram in inbox.datagrams() {
+                self.datagram(now, datagram.from, datagram.bytes);
             }
             if received < BATCH {
                 return;

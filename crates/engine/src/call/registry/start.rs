@@ -20,7 +20,7 @@ use crate::call::shell::{self, Peer, StartMode, StartParams};
 use crate::call::streams::StreamViews;
 use crate::call::trace::EventLogWriter;
 use machine::{CallSetup, CallState, CallUrls};
-use model::{CallType, CallUuid, Direction, TraceId};
+use model::{CallType, Direction, TraceId};
 use store::{Birth, CallStart};
 
 impl Registry {
@@ -189,7 +189,7 @@ impl Registry {
         let (answer, answer_method) = author::answer_of(self.0.gate.directory(), spec)?;
         let hangup = spec.hangup.clone().unwrap_or_else(|| (answer.clone(), answer_method));
         Some(CallSetup {
-            call: incoming.call.unwrap_or_else(|| CallUuid(self.0.services.uuid())),
+            call: incoming.call.unwrap_or_else(|| self.0.services.call_uuid()),
             direction: Direction::Inbound,
             call_type: CallType::Whatsapp,
             wacid: Some(incoming.key.wacid.clone()),
