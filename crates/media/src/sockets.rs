@@ -175,7 +175,7 @@ fn since_epoch(time: &libc::timespec) -> Duration {
 }
 
 fn has_arrival(header: &libc::mmsghdr) -> bool {
-    header.msg_hdr.msg_controllen as usize >= CONTROL_SIZE
+    header.msg_hdr.msg_controllen >= CONTROL_SIZE as _
 }
 
 /// Makes the kernel record when each datagram arrives, so that [`ReceivedDatagram::waited`] is
