@@ -107,6 +107,14 @@ impl Credentials {
     }
 }
 
+/// The API key of a request. `None` if there are several: a proxy in front of the node may have
+/// checked another one than this node would.
+pub(super) fn given_api_key(headers: &HeaderMap) -> Option<&str> {
+    let mut keys = headers.get_all("x-api-key").iter();
+    let (key, None) = (keys.next()?, keys.next()) else { return None };
+    key.to_str().ok()
+}
+
 impl Digests {
     fn of(accounts: &[AccountSettings]) -> Self {
         let sum = |secret: &Secret| sha256(secret.reveal());
@@ -145,7 +153,7 @@ impl Digests {
     }
 
     fn api_key(&self, headers: &HeaderMap, from: IpAddr) -> Option<Principal> {
-        let given = sha256(headers.get("x-api-key")?.to_str().ok()?);
+        let given = sha256(given_api_key(headers)?);
         let mut found = None;
         for (digest, account, role, name) in &self.keys {
             if bool::from(digest.ct_eq(&given)) {

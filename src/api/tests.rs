@@ -970,7 +970,8 @@ async fn r15_authenticates_requests() {
         assert!(answer.head.contains("www-authenticate: basic"), "{}", answer.head);
     }
     assert_eq!(node.ask("GET", &path, &basic(MAIN, "token"), "").await.status, 200);
-    for head in ["", "x-api-key: nope\r\n"] {
+    let twice = format!("x-api-key: key-{MAIN}\r\n").repeat(2);
+    for head in ["", "x-api-key: nope\r\n", &twice] {
         let answer = node.ask("POST", "/api/v1/xml/check", head, "<Response/>").await;
         assert_eq!(
             (answer.status, answer.json()["error"]["code"].as_str()),

@@ -44,7 +44,7 @@ mod xml_check;
 
 use engine::limiter::RequestClaims;
 use std::net::IpAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -56,12 +56,12 @@ use http::{HeaderMap, Method};
 use serde_json::Value;
 
 use super::audit::{self, Change};
-use super::auth::Principal;
+use super::auth::{Principal, given_api_key};
 use super::error::ApiError;
 use super::idempotency::Rules;
 use super::routes::{self, Match, Operation, PathParameters};
 use super::{ApiState, App, fields, peer, query_pairs, segments, session};
-use request::ApiRequest;
+use request::{ApiRequest, FieldNames};
 use route::Route;
 
 /// The idempotency rules: responses to POSTs with an `Idempotency-Key` are kept for a day.
@@ -172,7 +172,7 @@ async fn answer(
     let fields = request.field_names.clone();
     let work = (route.handler)(request);
     let work = match is_recorded {
-        true => recorded(state.clone(), principal, operation, path, (work, fields)).boxed(),
+        true => recorded(state.clone(), principal, operation, path, work, fields).boxed(),
         false => work,
     };
     let Some(key) = key else { return work.await };
@@ -201,7 +201,8 @@ async fn recorded(
     principal: Principal,
     operation: &'static Operation,
     path: String,
-    (work, fields): (BoxFuture<'static, Result<Response, ApiError>>, Arc<OnceLock<Vec<String>>>),
+    work: BoxFuture<'static, Result<Response, ApiError>>,
+    fields: FieldNames,
 ) -> Result<Response, ApiError> {
     let work = async move {
         let object = audit::object_path(operation, &path);
@@ -285,7 +286,7 @@ async fn authenticate(
 
 /// The holder of a key that was created over the API, unless the account is disabled.
 fn created_key(state: &ApiState, headers: &HeaderMap, from: IpAddr) -> Option<Principal> {
-    let holder = state.api.people.key(headers.get("x-api-key")?.to_str().ok()?)?;
+    let holder = state.api.people.key(given_api_key(headers)?)?;
     state.is_enabled(&holder.account).then(|| Principal::from_key(holder, from))
 }
 

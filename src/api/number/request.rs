@@ -18,6 +18,9 @@ use engine::admission::NumberEntry;
 use model::{AuthId, E164, Timestamp, stable_id};
 use store::Scope;
 
+/// Names of the fields of a JSON body. Empty until the body has been read.
+pub(super) type FieldNames = Arc<OnceLock<Vec<String>>>;
+
 /// Default and maximum number of items on a page (`docs/reference/rest.md#paging`).
 const LIMIT: u32 = 50;
 const LIMIT_MAX: u32 = 200;
@@ -34,8 +37,7 @@ pub(in crate::api) struct ApiRequest {
     /// The body. It is never locked: the mutex makes the request `Sync`, so that handlers can
     /// borrow it across an await.
     body: Mutex<Body>,
-    /// Names of the fields of a JSON body, after it has been read.
-    pub(super) field_names: Arc<OnceLock<Vec<String>>>,
+    pub(super) field_names: FieldNames,
 }
 
 impl ApiRequest {
