@@ -50,7 +50,6 @@ pub async fn start(listen: SocketAddr, auth_token: &str) -> std::io::Result<Demo
         .route("/load", post(load))
         .route("/menu", post(menu))
         .route("/code", post(code))
-        .route("/hangup", post(hangup))
         .route("/chime.wav", get(|| async { ([(header::CONTENT_TYPE, "audio/wav")], chime()) }))
         .with_state(app);
     let stop = CancellationToken::new();
@@ -69,11 +68,6 @@ impl Demo {
     /// Answer URL for loads: speaks until the caller hangs up and requests nothing else.
     pub fn load_url(&self) -> String {
         format!("{}/load", self.url)
-    }
-
-    /// Hangup URL for a number.
-    pub fn hangup_url(&self) -> String {
-        format!("{}/hangup", self.url)
     }
 }
 
@@ -154,18 +148,6 @@ async fn code(
             );
             xml(&format!("{read_back}{}", app.menu_document("")))
         }
-        Err(rejection) => rejection.into_response(),
-    }
-}
-
-async fn hangup(
-    State(app): State<Arc<App>>,
-    uri: Uri,
-    headers: HeaderMap,
-    RawForm(body): RawForm,
-) -> Response {
-    match app.verify(&uri, &headers, &body) {
-        Ok(_) => StatusCode::OK.into_response(),
         Err(rejection) => rejection.into_response(),
     }
 }

@@ -1,7 +1,6 @@
 //! A fleet on loopback: nodes in processes of their own, a PostgreSQL server, a balancer, and the
 //! simulated Meta with the demo application.
 
-use std::fmt::Write as _;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -481,7 +480,7 @@ fn configuration(node: &DevNode, world: &ConfigWorld<'_>) -> io::Result<String> 
     // A string of JSON is one of TOML.
     let data_dir = serde_json::Value::from(data_dir.to_string_lossy()).to_string();
     let answer_url = serde_json::Value::from(application.answer_url.as_str()).to_string();
-    let mut text = format!(
+    let text = format!(
         r#"[listen]
 public = "{public}"
 admin = "{admin}"
@@ -543,8 +542,5 @@ calling_enabled = true
 answer_url = {answer_url}
 "#
     );
-    if let Some(url) = &application.hangup_url {
-        let _ = writeln!(text, "hangup_url = \"{url}\"");
-    }
     Ok(text)
 }

@@ -269,7 +269,6 @@ fn permission_policy(ask_first: bool) -> PermissionPolicy {
 /// The application that returns the documents of the number.
 struct Application {
     answer_url: String,
-    hangup_url: Option<String>,
     _demo: Option<demo::Demo>,
 }
 
@@ -286,11 +285,11 @@ impl Application {
             None => None,
         };
         if let Some(answer_url) = answer_url.or(document_url) {
-            return Ok(Self { answer_url, hangup_url: None, _demo: None });
+            return Ok(Self { answer_url, _demo: None });
         }
         let demo = demo::start(listen, world::AUTH_TOKEN).await.map_err(DevError::Demo)?;
         let answer_url = if is_load { demo.load_url() } else { demo.answer_url() };
-        Ok(Self { answer_url, hangup_url: Some(demo.hangup_url()), _demo: Some(demo) })
+        Ok(Self { answer_url, _demo: Some(demo) })
     }
 }
 
@@ -323,7 +322,7 @@ fn playground() -> SimNumber {
     }
 }
 
-/// Settings of the playground number: the demo's, with another answer URL and no hangup URL.
+/// Settings of the playground number: the demo's, with another answer URL.
 fn playground_of(config: &Config, document: &str) -> Option<NumberSettings> {
     let demo = config.numbers.first()?;
     Some(NumberSettings {
@@ -331,7 +330,6 @@ fn playground_of(config: &Config, document: &str) -> Option<NumberSettings> {
         phone_number_id: world::PLAYGROUND_ID.into(),
         alias: "Playground".to_owned(),
         answer_url: Some(DocUrl(Arc::from(document))),
-        hangup_url: None,
         ..demo.clone()
     })
 }
@@ -400,7 +398,7 @@ fn configuration(
             answer_method: Method::Post,
             fallback_url: None,
             fallback_method: Method::Post,
-            hangup_url: application.hangup_url.as_deref().map(url),
+            hangup_url: None,
             hangup_method: Method::Post,
             webhook_url: None,
             calls_per_number: None,

@@ -85,7 +85,6 @@ async fn answers_each_key_and_refuses_a_wrong_signature() {
         assert_eq!(status, 200, "{path} {digits}");
         assert!(body.contains(says), "{path} {digits}: {body}");
     }
-    assert_eq!(ask(base, "/hangup", "", TOKEN).await.0, 200);
     assert_eq!(ask(base, "/answer", "", "another token").await.0, 403);
 }
 
