@@ -336,8 +336,8 @@ fn outcome_text(ended: &CallOutcome) -> String {
         // Admission refuses a call before it has a UUID. A call with a record is found by its id
         // at Meta, unless the key is not valid.
         None if ended.cause == "rejected" => {
-            "; found no record of the call. If the node did not admit it, its log and \
-             offhook_admission_total say why; if the node needs an API key, give --api-key"
+            "; found no record of the call. Give --api-key, which the node needs to show calls. If the \
+             node did not admit the call, its log and offhook_admission_total say why"
                 .to_owned()
         }
         None => String::new(),

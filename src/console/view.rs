@@ -42,8 +42,11 @@ pub(super) fn duration(us: i64) -> String {
     let us = us.max(0);
     match us {
         0..=999 => format!("{us} µs"),
-        1_000..=999_999 => format!("{} ms", us / 1_000),
-        1_000_000..=99_999_999 => format!("{}.{:02} s", us / 1_000_000, us / 10_000 % 100),
+        1_000..=999_499 => format!("{} ms", (us + 500) / 1_000),
+        999_500..=99_994_999 => {
+            let hundredths = (us + 5_000) / 10_000;
+            format!("{}.{:02} s", hundredths / 100, hundredths % 100)
+        }
         _ => clock(Duration::from_micros(u64::try_from(us).unwrap_or_default())),
     }
 }
@@ -135,8 +138,8 @@ mod tests {
             ["1:07", "1:02:03"]
         );
         assert_eq!(
-            [duration(-5), duration(840), duration(12_345), duration(1_240_000)],
-            ["0 µs", "840 µs", "12 ms", "1.24 s"]
+            [-5, 840, 12_345, 3_800, 999_499, 999_500, 1_236_000, 99_994_999].map(duration),
+            ["0 µs", "840 µs", "12 ms", "4 ms", "999 ms", "1.00 s", "1.24 s", "99.99 s"]
         );
         assert_eq!(
             [party("919812345678"), party("sip:asha@x"), party("")],

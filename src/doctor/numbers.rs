@@ -267,20 +267,15 @@ pub(super) fn url(check: &UrlCheck, call: Duration) -> Finding {
             };
             Finding::failed(IS, format!("{url}: {why}"), fix)
         }
-        Checked::Answered { valid: false, findings, .. } => {
-            let first = findings
-                .first()
-                .map(|f| format!("line {}: {}", f.at.line, f.message))
-                .unwrap_or_default();
-            Finding::failed(
-                IS,
-                format!("{url}: not a valid document; {first}"),
-                "`offhook xml check URL` shows all findings",
-            )
-        }
-        Checked::Answered { findings, .. } if !findings.is_empty() => {
-            let what = format!("{url}: {ms} ms, valid, with {} linter findings", findings.len());
-            Finding::warning(IS, what, "`offhook xml check URL` shows them")
+        Checked::Answered { valid, findings, .. } if !valid || !findings.is_empty() => {
+            let first = findings.first();
+            let first = first.map(|f| format!("line {}: {}", f.at.line, f.message));
+            let first = first.unwrap_or_default();
+            const FIX: &str = "`offhook xml check URL` shows all findings";
+            match valid {
+                false => Finding::failed(IS, format!("{url}: not a valid document; {first}"), FIX),
+                true => Finding::warning(IS, format!("{url}: {ms} ms, valid, but {first}"), FIX),
+            }
         }
         Checked::Answered { .. } if ms > SLOW_MS => Finding::warning(
             IS,

@@ -175,6 +175,12 @@ impl Config {
                     .to_owned(),
             );
         }
+        if self.meta.graph_url.path() == "/" {
+            warnings.push(format!(
+                "[meta] graph_url has no version of the Graph API: write it like {}v23.0",
+                self.meta.graph_url
+            ));
+        }
         let is_https = self.public.base_url.as_ref().is_some_and(|url| url.scheme() == "https");
         if self.listen.https.is_some() && self.public.base_url.is_some() && !is_https {
             warnings.push(

@@ -573,6 +573,16 @@ fn warns_if_meta_itself_is_called_simulated() {
 }
 
 #[test]
+fn warns_of_a_graph_url_without_version() {
+    let warns = |graph_url: &str| {
+        let meta = SECRETS.replacen("[meta]", &format!("[meta]\ngraph_url = \"{graph_url}\""), 1);
+        good(&format!("{meta}{ACCOUNT}"), &[]).warnings().join("").contains("no version")
+    };
+    assert!(warns("http://127.0.0.1:8081") && warns("https://graph.facebook.com/"));
+    assert!(!warns("https://graph.facebook.com/v23.0"));
+}
+
+#[test]
 fn warns_of_a_proxy_that_is_not_trusted() {
     let warns = |listen: &str, base_url: &str| {
         let public = format!("[public]\nbase_url = \"{base_url}\"\n");

@@ -128,7 +128,7 @@ pub enum ModelError {
     UnknownHash { found: String },
     #[error("could not verify the file: its SHA-256 is {found}, not {expected}")]
     WrongHash { expected: String, found: String },
-    #[error("could not find the model {0}: see `offhook models list`")]
+    #[error("the model {0} is not installed: `offhook models list` shows which are")]
     NotInstalled(String),
     #[error("could not use the name {0:?}: a name has lower-case letters, digits, '-' and '_'")]
     Name(String),
