@@ -38,6 +38,10 @@ const META: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 2));
 /// long with thousands of connections.
 const ATTACKER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
+/// Held during an attack. Together, two attacks may open connections more slowly than the node
+/// closes them.
+static ATTACK: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 /// Webhooks per second.
 const RATE: u32 = 50;
 
@@ -175,6 +179,7 @@ async fn during_connections(
     if !has_descriptors() {
         return;
     }
+    let _attack = ATTACK.lock().await;
     let (node, _graph, _app) = node("").await;
     let stop = CancellationToken::new();
     let meta = async {
@@ -200,6 +205,7 @@ async fn r10_unfinished_handshakes_of_one_address_keep_no_webhook_out() {
     if !has_descriptors() {
         return;
     }
+    let _attack = ATTACK.lock().await;
     let world = crate::tls::World::start("").await;
     let (node, mut client) = (&world.node, world.client.clone());
     client.from = Some(META);
@@ -223,6 +229,7 @@ async fn r10_unfinished_handshakes_of_one_address_keep_no_webhook_out() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn r10_large_bodies_of_one_address_leave_room_for_those_of_meta() {
+    let _attack = ATTACK.lock().await;
     let (node, _graph, _app) = node("").await;
     let mut attack = tokio::task::JoinSet::new();
     for _ in 0..16 {
@@ -308,6 +315,7 @@ async fn r10_registered_phones_of_one_account_keep_none_of_another_out() {
     if !has_descriptors() {
         return;
     }
+    let _attack = ATTACK.lock().await;
     let mut accounts = people();
     for n in 2..ACCOUNTS {
         accounts += &format!(
