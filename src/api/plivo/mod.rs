@@ -205,11 +205,11 @@ fn serve(
 ) -> BoxFuture<'static, Result<Response, PlivoError>> {
     let (state, scope, operation) =
         (request.state.clone(), request.scope.clone(), request.operation);
+    if !audit::is_recorded(operation) {
+        return (route.handler)(request);
+    }
     let fields = Fields::read(&request.headers, &request.body).map(|fields| fields.names());
     let work = (route.handler)(request);
-    if !audit::is_recorded(operation) {
-        return work;
-    }
     let work = async move {
         let object = audit::object_path(operation, &path);
         let before = match object {
