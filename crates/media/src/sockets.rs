@@ -163,10 +163,8 @@ impl ReceiveBatch {
 
 /// Returns the time of the clock by which the kernel records arrivals.
 fn wall_clock() -> Duration {
-    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: fills `now`, which lives through the call.
-    unsafe { libc::clock_gettime(libc::CLOCK_REALTIME, &raw mut now) };
-    since_epoch(&now)
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
+    Duration::try_from(now).unwrap_or_default()
 }
 
 fn since_epoch(time: &libc::timespec) -> Duration {
