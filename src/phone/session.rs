@@ -692,8 +692,8 @@ async fn draft(
 
 /// Returns the URLs of the endpoint's application.
 fn application_urls(inner: &Inner, endpoint: &Endpoint) -> Result<CallUrls, RequestError> {
-    const NONE: &str = "this endpoint has no application for calls: give it one, or make one of its \
-        account the default of endpoints (default_endpoint_app)";
+    const NONE: &str = "the endpoint has no application: set its app_id, or set default_endpoint_app of its \
+        account";
     let tables = inner.gate.directory().tables();
     let application = match &endpoint.app_id {
         Some(id) => tables.application(id),

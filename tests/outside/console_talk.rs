@@ -313,7 +313,7 @@ async fn s1_11_a_user_is_called_from_their_chat_and_the_softphone_has_the_call()
     phone.says("[data-at=state]", "Ended").await;
     drop(user.all().await);
     world.node.record(&uuid).await;
-    // The page says in its own words what is missing.
+    // The page shows its own text, not that of the API.
     phone.fill("[data-at=dial] [name=to]", "support").await;
     phone.press("[data-at=dial]", "Call").await;
     phone.says("[data-at=state]", "Choose a number under “Call from”").await;

@@ -141,8 +141,8 @@ impl Leg {
         !self.network.connected && !self.reporter.has_ended()
     }
 
-    /// Returns whether the leg's datagrams must be read as they arrive, because it connects, or
-    /// because somebody hears its peer.
+    /// Returns whether the leg's datagrams must be read as they arrive, because it connects, is
+    /// tapped, or sends live audio.
     pub(super) fn is_live(&self) -> bool {
         self.is_unconnected() || !self.taps.is_empty() || self.outbound.audio.is_live()
     }

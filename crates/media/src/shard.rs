@@ -6,8 +6,8 @@
 //! allocation per leg and no system call per packet.
 //!
 //! With few legs, batches would be small in any case. The thread then skips the ticks of slots
-//! without legs and wakes for commands. It also wakes for datagrams if a leg connects, or if
-//! somebody listens to its peer. Otherwise they wait for the tick.
+//! without legs and wakes for commands. It also wakes for datagrams while a leg connects, is
+//! tapped, or sends live audio. Otherwise, datagrams are read at the next tick.
 //!
 //! A datagram is assigned to a leg as follows. A STUN request names it by ufrag, a STUN response by
 //! the transaction id of a check. All other datagrams are assigned by source address. An address is
@@ -44,8 +44,8 @@ const NICE: i32 = -10;
 /// Maximum sleep without legs. The command for the first leg wakes the thread. Until then, no
 /// expected datagram can arrive.
 const IDLE_WAIT: Duration = Duration::from_secs(5);
-/// Maximum number of legs for which the thread wakes for commands, and for datagrams if a leg is in
-/// a hurry. Two legs receive as many datagrams as there are ticks.
+/// Maximum number of legs for which the thread wakes for commands, and for datagrams if a leg is
+/// [live](Leg::is_live). Two legs receive as many datagrams as there are ticks.
 const PROMPT_LEGS: usize = 2;
 /// Like [`PROMPT_LEGS`], while one of the legs is connecting. A faster handshake lets the caller
 /// hear something earlier.

@@ -19,8 +19,8 @@ use super::neural;
 use super::whisper::{self, Whisper};
 use crate::pico::{Synthesiser, VoiceError, restrict_process, set_process_alarm};
 
-/// Request: the folder of the voice files, which is `.` if the helper runs in it, followed by a line feed and the folder of the models if
-/// there is one (UTF-8). It must be the first frame.
+/// Request: the folder of the voice files, `.` if it is the working directory, followed by a line
+/// feed and the folder of the models if there is one (UTF-8). It must be the first frame.
 pub(super) const FOLDER: u8 = 0;
 /// Request: a voice's index in [`EmbeddedVoice::ALL`] (one byte), then Pico markup.
 pub(super) const SPEAK: u8 = 1;
