@@ -14,7 +14,7 @@ use crate::node::dev::{Dev, DevOptions};
 use machine::DialError;
 use model::Secret;
 use model::{E164, digits_of};
-use sim::client::{self, Client};
+use sim::client::Client;
 use sim::control::{CallRequest, HangupRequest};
 use sim::{CallEvent, CallEventKind, CallOutcome, Faults, HangupSource, caller, sound};
 
@@ -126,7 +126,10 @@ fn read_wav(path: &Path) -> Result<String, String> {
 }
 
 async fn run_call(args: Args, mut order: CallRequest) -> Exit {
-    let client = client::client();
+    let client = match simulated::http_client() {
+        Ok(client) => client,
+        Err(exit) => return exit,
+    };
     let Some(node) = args.node.clone() else {
         return call_dev_node(&client, &args, order).await;
     };

@@ -17,7 +17,7 @@ use super::target::{Registration, RunningDev};
 use super::{Exit, nodes, print};
 use crate::api::{NodeState, NodeStatus};
 use crate::node::dev::fleet::{DevFleet, DevNodeStatus, FleetError, FleetOptions, ProcessState};
-use sim::client::{self, Client};
+use sim::client::Client;
 use sim::control::{CallRequest, StopLoadRequest};
 use sim::load::{CALLS_MAX, LoadEvent, LoadRequest, Progress, RATE_MAX, Summary};
 use sim::world;
@@ -186,8 +186,12 @@ pub(super) async fn run(options: FleetOptions, script: Option<Vec<Command>>, jso
     };
     let _registration = register(&fleet);
     let is_scripted = script.is_some();
+    let client = match simulated::http_client() {
+        Ok(client) => client,
+        Err(exit) => return exit,
+    };
     let mut session = Session {
-        client: client::client(),
+        client,
         load: None,
         shown: HashMap::new(),
         screen: Screen::new(fleet.node_count(), json),

@@ -13,7 +13,7 @@ use super::{Exit, print};
 use crate::node::dev::{Dev, DevOptions, LoadOptions};
 use model::Secret;
 use model::{E164, digits_of};
-use sim::client::{self, Client};
+use sim::client::Client;
 use sim::control::{CallRequest, HOLD_MAX, StopLoadRequest};
 use sim::load::{CALLS_MAX, LoadEvent, LoadRequest, Percentiles, Progress, Summary};
 use sim::{LOAD_RELAYS, Sim, SimNumber, SimOptions, world};
@@ -99,7 +99,10 @@ fn request_of(args: &Args) -> Result<LoadRequest, String> {
 }
 
 async fn run_load(args: Args, mut order: LoadRequest) -> Exit {
-    let client = client::client();
+    let client = match simulated::http_client() {
+        Ok(client) => client,
+        Err(exit) => return exit,
+    };
     let Some(node) = args.node.clone() else {
         return load_dev_node(&client, &args, order).await;
     };

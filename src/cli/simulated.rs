@@ -132,6 +132,15 @@ pub(super) async fn end_early(client: &Client, sim_url: &str, path: &str, what: 
     }
 }
 
+/// Creates the client for requests to nodes and the simulated Meta.
+///
+/// # Errors
+///
+/// Returns the exit code and its message if the TLS library rejects its configuration.
+pub(super) fn http_client() -> Result<Client, Exit> {
+    client::client().map_err(|e| Exit::failed(format_args!("could not create an HTTP client: {e}")))
+}
+
 /// SIGINT and SIGTERM. The first signal ends the work gracefully, the second one cancels it.
 pub(super) struct StopSignals(Signal, Signal);
 

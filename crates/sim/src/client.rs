@@ -1,17 +1,19 @@
-//! The simulator's HTTP client: one request with a deadline and a bounded response. It speaks plain
-//! HTTP only, because its peers are on loopback or behind the developer's proxy.
+//! The simulator's HTTP client: one request with a deadline and a bounded response. The node that
+//! it calls may use http or https.
 
+use std::io;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::Request;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 
 /// A pooled HTTP/1.1 client.
-pub type Client = hyper_util::client::legacy::Client<HttpConnector, Full<Bytes>>;
+pub type Client = hyper_util::client::legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
 
 /// A response with its whole body.
 #[derive(Debug)]
@@ -20,18 +22,25 @@ pub struct Response {
     pub body: Bytes,
 }
 
-/// Creates a client.
-pub fn client() -> Client {
+/// Creates a client. It trusts the certificate authorities of the system and of Mozilla.
+///
+/// # Errors
+///
+/// Fails if the TLS library rejects its default configuration.
+pub fn client() -> io::Result<Client> {
     client_with(true)
 }
 
 /// Creates a client. `keeps_connections` sets whether connections are kept for later requests.
-pub(crate) fn client_with(keeps_connections: bool) -> Client {
+pub(crate) fn client_with(keeps_connections: bool) -> io::Result<Client> {
+    let tls = egress::client_tls().map_err(io::Error::other)?;
+    let connector =
+        HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
     let mut builder = hyper_util::client::legacy::Client::builder(TokioExecutor::new());
     if !keeps_connections {
         builder.pool_max_idle_per_host(0);
     }
-    builder.build_http()
+    Ok(builder.build(connector))
 }
 
 /// Sends a request and reads the whole response within `deadline`.

@@ -173,6 +173,8 @@ pub enum SimError {
     Listen { addr: SocketAddr, source: std::io::Error },
     #[error("could not set up media: {0}")]
     Media(String),
+    #[error("could not create an HTTP client: {0}")]
+    Client(std::io::Error),
 }
 
 /// A running simulator. It stops when this handle is dropped or [`Sim::stop`] is called.
@@ -283,7 +285,7 @@ impl Sim {
             .map(|runtime| relay_on(runtime, 0))
             .collect::<Result<Vec<_>, _>>()?;
         let blackhole = std::net::UdpSocket::bind((ip, 0)).map_err(media_fault)?;
-        let http = client::client_with(options.keeps_connections);
+        let http = client::client_with(options.keeps_connections).map_err(SimError::Client)?;
         let webhooks = Webhooks::new(
             http.clone(),
             log.clone(),

@@ -204,7 +204,7 @@ impl DevFleet {
             std::fs::write(&node.config, text).map_err(error("write the configuration"))?;
             nodes.push(node);
         }
-        let client = client::client();
+        let client = client::client().map_err(|e| DevError::from(sim::SimError::Client(e)))?;
         let admins: Vec<SocketAddr> = nodes.iter().map(|node| node.admin).collect();
         let stop = CancellationToken::new();
         let checks = check(client.clone(), Arc::new(balancer), admins);

@@ -58,7 +58,7 @@ async fn ask(base: &str, path: &str, digits: &str, token: &str) -> (u16, String)
         .header("x-plivo-signature-v3-nonce", "12345678901234567890")
         .body(Bytes::from(body))
         .expect("request");
-    let client = crate::client::client();
+    let client = crate::client::client().expect("client");
     let answer = crate::client::fetch(&client, request, Duration::from_secs(5), 65_536)
         .await
         .expect("answer");

@@ -129,7 +129,7 @@ impl Node {
             SimOptions { node_url: Some(url.clone()), seed: Some(7), ..SimOptions::default() };
         change_options(&mut options);
         let sim = Sim::start(options).await.expect("sim");
-        Self { sim, url, state, hooks, client: client::client() }
+        Self { sim, url, state, hooks, client: client::client().expect("client") }
     }
 
     /// Waits for the next webhook with a valid signature.

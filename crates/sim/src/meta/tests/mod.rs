@@ -578,7 +578,7 @@ async fn a_wrong_app_secret_of_a_request_is_named_before_the_first_webhook() {
 #[tokio::test]
 async fn the_phone_page_has_a_strict_content_security_policy() {
     let node = Node::start().await;
-    let client = crate::client::client();
+    let client = crate::client::client().expect("client");
     for (path, kind) in
         [("phone", "text/html"), ("phone.css", "text/css"), ("phone.js", "text/javascript")]
     {
