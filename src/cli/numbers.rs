@@ -89,8 +89,8 @@ pub struct RegisterArgs {
 pub struct SyncArgs {
     #[command(flatten)]
     pub at: NodeArgs,
-    /// The number
-    #[arg(value_name = "NUMBER", required_unless_present = "waba")]
+    /// The number; or name a WABA with --waba
+    #[arg(value_name = "NUMBER")]
     pub number: Option<String>,
     /// All numbers of this WABA, including new ones
     #[arg(long, value_name = "ID", conflicts_with = "number")]

@@ -37,6 +37,12 @@ pub fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(PLAIN_MAX).collect()
 }
 
+/// Formats a number and its noun, which takes an `s` in the plural: `1 error`, `2 errors`.
+pub fn counted<N: Display + PartialEq + From<u8>>(n: N, noun: &str) -> String {
+    let ending = if n == N::from(1) { "" } else { "s" };
+    format!("{n} {noun}{ending}")
+}
+
 /// Formats rows as a table. Each column is as wide as its longest cell. The first row is the
 /// header. Cells are made [`plain`].
 pub fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {

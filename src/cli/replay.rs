@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
+use super::print::counted;
 use super::{Exit, print};
 use machine::replay::{Difference, ReplayReport, Step, replay};
 use machine::{Field, Output};
@@ -154,7 +155,11 @@ fn result_lines(replayed: &ReplayReport) -> Exit {
     let ReplayReport { header, same, difference, .. } = replayed;
     match difference {
         None => {
-            print::line(format_args!("call {}: {same} inputs, the same decisions", header.call));
+            print::line(format_args!(
+                "call {}: {}, the same decisions",
+                header.call,
+                counted(*same, "input")
+            ));
             Exit::Done
         }
         Some(Difference { line, at, input, output: index, expected, actual }) => {
@@ -170,7 +175,10 @@ fn result_lines(replayed: &ReplayReport) -> Exit {
                 output_text(expected)
             ));
             print::line(format_args!("  output {index} now: {}", output_text(actual)));
-            Exit::failed(format_args!("the decisions differ after {same} equal inputs"))
+            Exit::failed(format_args!(
+                "the decisions differ after {} with equal decisions",
+                counted(*same, "input")
+            ))
         }
     }
 }

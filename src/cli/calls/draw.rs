@@ -51,6 +51,8 @@ fn colour_of(what: Actor) -> &'static str {
 const NAME: usize = 24;
 const TIME: usize = 10;
 const NOTE: usize = 26;
+/// The scale may extend past the call's end by 1/`AFTER_END` of its duration.
+const AFTER_END: i64 = 4;
 /// Minimum width of the bars, in columns.
 const BAR_MIN: usize = 20;
 const BAR_MAX: usize = 120;
@@ -131,7 +133,7 @@ fn sound(text: &mut String, quality: &CallQuality, paint: Paint) {
             let noun = if *packets == 1 { "packet" } else { "packets" };
             let _ = write!(text, "{name:>TIME$}  {packets} {noun}{how}");
             let _ = if !way.is_conclusive() {
-                writeln!(text, ": too short to tell")
+                writeln!(text, ": too few for an estimate")
             } else {
                 let lost = format!("{loss_percent:.2} % lost, jitter {jitter_ms:.1} ms");
                 writeln!(text, ", {lost}; estimated MOS {mos:.2} (R {r_factor:.0})")
@@ -175,11 +177,12 @@ fn section(
         .chain(bars.iter().map(|b| b.from_us))
         .max()
         .unwrap_or(from);
-    // Bars that last longer than the set-up do not change its scale.
-    let to = if title == "set-up" {
-        end.map_or(last, |end| end.max(from))
-    } else {
-        last.max(end.unwrap_or(last))
+    // Bars that last longer than the set-up do not change its scale, and retries of callbacks long
+    // after the call's end do not change that of the call.
+    let to = match end {
+        None => last,
+        Some(end) if title == "set-up" => end.max(from),
+        Some(end) => last.clamp(end, end.max(from) + (end - from).max(0) / AFTER_END),
     };
     let room = width.saturating_sub(NAME + 2 * TIME + NOTE + 6).clamp(BAR_MIN, BAR_MAX);
     let scale = Scale { from, to: to.max(from + 1), room };
@@ -502,11 +505,11 @@ mod tests {
         assert_eq!(
             drawn(130, 1),
             "\nsound\nfrom the user  130 packets, 0.00 % lost, jitter 1.0 ms; estimated MOS 4.38 (R 92)\n\
-             to the user  1 packet reported on by the user's side: too short to tell\n"
+             to the user  1 packet reported on by the user's side: too few for an estimate\n"
         );
         assert_eq!(
             drawn(49, 50),
-            "\nsound\nfrom the user  49 packets: too short to tell\nto the user  50 packets reported on by the user's side, \
+            "\nsound\nfrom the user  49 packets: too few for an estimate\nto the user  50 packets reported on by the user's side, \
              0.00 % lost, jitter 1.0 ms; estimated MOS 4.38 (R 92)\n"
         );
     }

@@ -3,6 +3,7 @@
 use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
 
+use crate::cli::print::counted;
 use xml::ast::{Finding, Severity};
 use xml::{self, ParseOutcome};
 
@@ -16,7 +17,6 @@ pub(super) fn render(source: &str, parsed: &ParseOutcome, colour: bool) -> Strin
         out.push_str("\n\n");
     }
     let errors = parsed.findings.iter().filter(|f| f.severity == Severity::Error).count();
-    let counted = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
     let verdict = match (errors, parsed.findings.len() - errors) {
         (0, 0) => "no findings".to_owned(),
         (0, warnings) => format!("{}; the document runs", counted(warnings, "warning")),

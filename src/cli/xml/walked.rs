@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::json;
 
-use super::super::print;
+use super::super::print::{self, counted};
 use engine::call::walk::{Event, PromptPiece, Step, WalkResult};
 use machine::{InstructionOutcome, Params};
 use xml::ast::Severity;
@@ -42,6 +42,7 @@ impl Printer {
             return print::json(&json!({
                 "event": "ended", "ok": walked.ok(strict), "cause": walked.cause.map(|cause| cause.as_str()),
                 "documents": walked.documents, "errors": walked.errors, "warnings": walked.warnings,
+                "unused_digits": walked.unused_keys,
                 "faults": walked.faults, "took_ms": walked.took_ms,
             }));
         }
@@ -249,7 +250,14 @@ fn verdict(walked: &WalkResult, strict: bool) -> String {
     if walked.faults.is_empty() && strict && walked.warnings > 0 {
         text.push_str("failed: there are warnings (--strict)\n");
     }
-    let counted = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+    if walked.unused_keys > 0 {
+        let _ = writeln!(
+            text,
+            "note: the last {} of --digits {} not used; each GetInput and GetDigits takes one",
+            counted(walked.unused_keys, "list"),
+            if walked.unused_keys == 1 { "was" } else { "were" }
+        );
+    }
     let _ = writeln!(
         text,
         "{}: {}, {}, {}; walked in {}",
@@ -328,6 +336,8 @@ mod tests {
             "\nok: 1 document, 0 errors, 2 warnings; walked in 12 ms\n"
         );
         assert!(verdict(&walked, true).contains("failed: there are warnings (--strict)\nnot ok: "));
+        let unused = verdict(&WalkResult { unused_keys: 2, ..walked.clone() }, false);
+        assert!(unused.contains("the last 2 lists of --digits were not used"), "{unused}");
         let failed =
             WalkResult { faults: vec!["the answer URL gave no document".to_owned()], ..walked };
         assert!(

@@ -158,10 +158,10 @@ impl Waterfall {
         let from = began.micros().saturating_sub(zero.micros());
         let status =
             tries.last().map_or_else(String::new, |t| verdict(Some(&t.end), 1, "").0 + " ");
-        let again = if *attempts > 1 { format!(", attempt {attempts}") } else { String::new() };
+        let attempt = if *attempts > 1 { format!("attempt {attempts}: ") } else { String::new() };
         let to = from.saturating_add(*took_us);
         let mut bar = Bar::new(Actor::Customer, format!("callback {kind}"), from, Some(to))
-            .noted(format!("{status}{outcome}{again}"), outcome != "delivered");
+            .noted(format!("{attempt}{status}{outcome}"), outcome != "delivered");
         if let Some(first) = tries.first() {
             bar.part("waits for its host", from, from.saturating_add(first.from_us));
         }

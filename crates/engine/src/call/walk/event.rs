@@ -159,6 +159,8 @@ pub struct WalkResult {
     pub warnings: usize,
     /// The faults that were found, in order. Empty if there were none.
     pub faults: Vec<String>,
+    /// Number of entries of [`Caller::keys`](super::Caller) that no collection used.
+    pub unused_keys: usize,
     /// Duration in real time, not simulated time.
     pub took_ms: u64,
 }

@@ -151,6 +151,7 @@ impl Walker {
             job,
         };
         walk.run(setup).await;
+        walk.walked.unused_keys = walk.job.caller.keys.len();
         walk.walked.took_ms = event::millis(self.clock.now().saturating_duration_since(begun));
         walk.walked
     }

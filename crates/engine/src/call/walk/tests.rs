@@ -149,8 +149,9 @@ async fn each_collection_gets_its_keys_after_its_prompt() {
     let inner = "<GetDigits numDigits=\"2\"><Speak>Ten chars.</Speak></GetDigits>\n\
                  <GetDigits timeout=\"4\"/>\n\
                  <GetDigits numDigits=\"1\" log=\"false\"/>";
-    let (steps, walked) = walked(inner, typing(&["12", "", "7"])).await;
+    let (steps, walked) = walked(inner, typing(&["12", "", "7", "8"])).await;
     assert!(walked.ok(true), "{:?}", walked.faults);
+    assert_eq!(walked.unused_keys, 1, "there is no fourth collection");
     // 650 ms of prompt and 300 ms before the first key. The second collection times out after 4 s.
     assert_eq!(pressed(&steps), [(950, '1'), (1_100, '2'), (5_400, 'x')]);
     let notes: Vec<_> = steps
