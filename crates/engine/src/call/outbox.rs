@@ -301,8 +301,11 @@ impl Inner {
     fn spawn(self: &Arc<Self>, callback: Callback, place: MemorySlot, keys: Option<SigningKeys>) {
         let inner = self.clone();
         let aborted = self.aborted.clone();
-        let work = async move { inner.deliver(callback, place, keys).await };
-        self.tasks.spawn(async move { aborted.run_until_cancelled(work).await });
+        self.tasks.spawn(async move {
+            // Boxed, because tokio copies a task several times when it is spawned and when it ends.
+            let work = Box::pin(inner.deliver(callback, place, keys));
+            aborted.run_until_cancelled(work).await
+        });
     }
 
     fn keys(&self, account: &AuthId, main: &AuthId) -> Option<SigningKeys> {
