@@ -313,7 +313,7 @@ impl Inner {
         let main = tables.account(main)?;
         // The subaccount was deleted; its main account signs the remaining callbacks.
         let account = tables.account(account).unwrap_or(main);
-        Some(SigningKeys::new(account.tokens.clone(), main.tokens.clone()))
+        Some(SigningKeys::new(&account.tokens, &main.tokens))
     }
 
     /// Returns the webhook of an event. Only webhooks of the event's account and of its main
