@@ -321,7 +321,7 @@ async fn walk(console: &Console, visitor: &Visitor, walked: WalkRequest) -> Vec<
                 ..MachineLimits::default()
             },
         },
-        keys: SigningKeys::of_main(tokens),
+        keys: SigningKeys::of_main(&tokens),
         max_body: SOURCE_MAX,
         document: document.map(Into::into),
         caller: Caller { keys, ..Caller::default() },

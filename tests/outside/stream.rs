@@ -151,7 +151,7 @@ async fn the_upgrade_is_signed_and_audio_arrives_every_20_ms() {
     let header = |name: &str| {
         bot.headers.get(name).map_or("", |value| value.to_str().expect("text")).to_owned()
     };
-    let keys = SigningKeys::of_main(vec![Secret::new(AUTH_TOKEN)]);
+    let keys = SigningKeys::of_main(&[Secret::new(AUTH_TOKEN)]);
     for (name, value) in
         sign(Method::Get, &server.url, &[], &keys, header("x-plivo-signature-v3-nonce"))
     {

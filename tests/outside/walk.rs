@@ -55,7 +55,7 @@ fn is_signed(seen: &ReceivedRequest, url: &str, token: &str) -> bool {
     let header = |name: &str| {
         seen.headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned()
     };
-    let keys = SigningKeys::of_main([Secret::new(token)]);
+    let keys = SigningKeys::of_main(&[Secret::new(token)]);
     let method = if seen.method == "GET" { Method::Get } else { Method::Post };
     let signed = sign(method, url, &pairs, &keys, header("x-plivo-signature-v3-nonce"));
     header("x-plivo-signature-v3") == signed[0].1 && !signed[0].1.is_empty()

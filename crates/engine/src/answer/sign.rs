@@ -24,11 +24,12 @@ const V2: HeaderName = HeaderName::from_static("x-plivo-signature-v2");
 const MA_V2: HeaderName = HeaderName::from_static("x-plivo-signature-ma-v2");
 const V2_NONCE: HeaderName = HeaderName::from_static("x-plivo-signature-v2-nonce");
 
-/// The active tokens of an account and of its main account, which may be the same. Newest first.
+/// The keys made from the active tokens of an account and of its main account, newest first. A main
+/// account has the same keys twice, and they are shared.
 #[derive(Clone)]
 pub struct SigningKeys {
-    account: Arc<[Secret]>,
-    main: Arc<[Secret]>,
+    account: Arc<[hmac::Key]>,
+    main: Arc<[hmac::Key]>,
 }
 
 impl fmt::Debug for SigningKeys {
@@ -39,15 +40,32 @@ impl fmt::Debug for SigningKeys {
 
 impl SigningKeys {
     /// Creates the keys. Both lists have the newest token first.
-    pub fn new(account: impl Into<Arc<[Secret]>>, main: impl Into<Arc<[Secret]>>) -> Self {
-        Self { account: account.into(), main: main.into() }
+    pub fn new(account: &[Secret], main: &[Secret]) -> Self {
+        let is_main = account.iter().map(Secret::reveal).eq(main.iter().map(Secret::reveal));
+        let own = Self::of_main(account);
+        if is_main { own } else { Self { main: Self::of_main(main).main, ..own } }
     }
 
-    /// The keys of a main account.
-    pub fn of_main(tokens: impl Into<Arc<[Secret]>>) -> Self {
-        let tokens = tokens.into();
-        Self { account: tokens.clone(), main: tokens }
+    /// Creates the keys of a main account.
+    pub fn of_main(tokens: &[Secret]) -> Self {
+        let account: Arc<[hmac::Key]> = tokens.iter().map(hmac_key).collect();
+        Self { main: account.clone(), account }
     }
+
+    /// The signatures of a text with the keys of the account and with those of its main account.
+    fn signatures(&self, text: &str) -> [String; 2] {
+        let own = signatures(&self.account, text);
+        let main = if Arc::ptr_eq(&self.account, &self.main) {
+            own.clone()
+        } else {
+            signatures(&self.main, text)
+        };
+        [own, main]
+    }
+}
+
+fn hmac_key(secret: &Secret) -> hmac::Key {
+    hmac::Key::new(hmac::HMAC_SHA256, secret.reveal().as_bytes())
 }
 
 /// The signature headers of a request.
@@ -61,13 +79,14 @@ pub fn sign(
     keys: &SigningKeys,
     nonce: String,
 ) -> [(HeaderName, String); 6] {
-    let (v3, v2) = (v3_text(method, url, pairs, &nonce), v2_text(url, &nonce));
+    let [v3, ma_v3] = keys.signatures(&v3_text(method, url, pairs, &nonce));
+    let [v2, ma_v2] = keys.signatures(&v2_text(url, &nonce));
     [
-        (V3, signatures(&keys.account, &v3)),
-        (MA_V3, signatures(&keys.main, &v3)),
+        (V3, v3),
+        (MA_V3, ma_v3),
         (V3_NONCE, nonce.clone()),
-        (V2, signatures(&keys.account, &v2)),
-        (MA_V2, signatures(&keys.main, &v2)),
+        (V2, v2),
+        (MA_V2, ma_v2),
         (V2_NONCE, nonce),
     ]
 }
@@ -80,20 +99,16 @@ pub fn sign_event(body: &[u8], secrets: &[Secret], unix: i64) -> String {
     text.extend_from_slice(body);
     let mut header = format!("t={unix}");
     for secret in secrets {
-        let key = hmac::Key::new(hmac::HMAC_SHA256, secret.reveal().as_bytes());
         header.push_str(",v1=");
-        header.push_str(&hex::encode(hmac::sign(&key, &text)));
+        header.push_str(&hex::encode(hmac::sign(&hmac_key(secret), &text)));
     }
     header
 }
 
-/// One signature per token, joined by commas as the SDKs expect.
-fn signatures(tokens: &[Secret], text: &str) -> String {
-    let of = |token: &Secret| {
-        let key = hmac::Key::new(hmac::HMAC_SHA256, token.reveal().as_bytes());
-        STANDARD.encode(hmac::sign(&key, text.as_bytes()))
-    };
-    tokens.iter().map(of).collect::<Vec<_>>().join(",")
+/// One signature per key, joined by commas as the SDKs expect.
+fn signatures(keys: &[hmac::Key], text: &str) -> String {
+    let of = |key| STANDARD.encode(hmac::sign(key, text.as_bytes()));
+    keys.iter().map(of).collect::<Vec<_>>().join(",")
 }
 
 /// The text that signature V3 covers.
@@ -191,7 +206,7 @@ mod tests {
 
     /// Checks a header like an SDK does: any of the signatures may match.
     fn accepts(vector: &Value, header: &str) -> bool {
-        let keys = SigningKeys::of_main(tokens(&[text(vector, "auth_token")]));
+        let keys = SigningKeys::of_main(&tokens(&[text(vector, "auth_token")]));
         let own = sign(
             method(vector),
             text(vector, "url"),
@@ -220,7 +235,7 @@ mod tests {
                 method(v),
                 url,
                 &pairs,
-                &SigningKeys::new(tokens(&[own]), tokens(&[main])),
+                &SigningKeys::new(&tokens(&[own]), &tokens(&[main])),
                 nonce.to_owned(),
             );
             for (name, value) in v["headers"].as_object().unwrap() {
@@ -250,7 +265,7 @@ mod tests {
             .unwrap();
         assert!(accepts(base, text(&all["rotation"], "header")));
         let old = text(base, "auth_token");
-        let both = SigningKeys::of_main(tokens(&["a-newer-token", old]));
+        let both = SigningKeys::of_main(&tokens(&["a-newer-token", old]));
         let headers = sign(
             method(base),
             text(base, "url"),
@@ -274,7 +289,7 @@ mod tests {
         let with = v3_text(Method::Post, "https://a.example/x?q=1#rc=2?y", &[("A", "1")], "7");
         assert_eq!(with, "https://a.example/x?q=1.A1.7");
         assert_eq!(v2_text("https://a.example/x#rc=2", "7"), "https://a.example/x7");
-        let keys = SigningKeys::of_main(tokens(&["canary"]));
+        let keys = SigningKeys::of_main(&tokens(&["canary"]));
         assert!(!format!("{keys:?}").contains("canary"));
     }
 }

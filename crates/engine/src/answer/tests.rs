@@ -27,8 +27,8 @@ const MENU: &[u8] = b"<Response><Speak>Press one</Speak></Response>";
 
 fn keys() -> SigningKeys {
     SigningKeys::new(
-        [Secret::new("new-token"), Secret::new("old-token")],
-        [Secret::new("main-token")],
+        &[Secret::new("new-token"), Secret::new("old-token")],
+        &[Secret::new("main-token")],
     )
 }
 

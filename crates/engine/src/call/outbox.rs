@@ -301,8 +301,11 @@ impl Inner {
     fn spawn(self: &Arc<Self>, callback: Callback, place: MemorySlot, keys: Option<SigningKeys>) {
         let inner = self.clone();
         let aborted = self.aborted.clone();
-        let work = async move { inner.deliver(callback, place, keys).await };
-        self.tasks.spawn(async move { aborted.run_until_cancelled(work).await });
+        self.tasks.spawn(async move {
+            // Boxed, because tokio copies a task several times when it is spawned and when it ends.
+            let work = Box::pin(inner.deliver(callback, place, keys));
+            aborted.run_until_cancelled(work).await
+        });
     }
 
     fn keys(&self, account: &AuthId, main: &AuthId) -> Option<SigningKeys> {
@@ -310,7 +313,7 @@ impl Inner {
         let main = tables.account(main)?;
         // The subaccount was deleted; its main account signs the remaining callbacks.
         let account = tables.account(account).unwrap_or(main);
-        Some(SigningKeys::new(account.tokens.clone(), main.tokens.clone()))
+        Some(SigningKeys::new(&account.tokens, &main.tokens))
     }
 
     /// Returns the webhook of an event. Only webhooks of the event's account and of its main

@@ -80,7 +80,7 @@ impl Node {
     async fn notify(&self, call: u128, event: u128, kind: CallbackKind, url: &str) {
         let written =
             self.store.outbox().insert(self.new_callback(call, event, kind, url)).await.unwrap();
-        self.outbox.send(written, SigningKeys::of_main([Secret::new("token")]));
+        self.outbox.send(written, SigningKeys::of_main(&[Secret::new("token")]));
     }
 
     /// Simulates a kill: waits for nothing and writes nothing.

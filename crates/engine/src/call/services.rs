@@ -90,7 +90,7 @@ impl Services {
     /// Signing keys for requests about an account's calls: its own tokens and those of its main
     /// account (`docs/reference/callbacks.md#signatures`).
     pub(super) fn keys(&self, account: &AccountEntry) -> SigningKeys {
-        SigningKeys::new(account.tokens.clone(), account.main().tokens.clone())
+        SigningKeys::new(&account.tokens, &account.main().tokens)
     }
 
     /// Builds the outbox entry of a call's callback, with a new event id and due immediately.

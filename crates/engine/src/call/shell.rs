@@ -123,7 +123,7 @@ pub(super) async fn run(services: Arc<Services>, begin: Box<StartParams>) {
         over: false,
         context: Context {
             id: setup.call,
-            keys: services.keys(peer.account()),
+            keys: view.keys.clone(),
             number: peer.number().cloned(),
             line: peer.line().cloned(),
             mailbox,

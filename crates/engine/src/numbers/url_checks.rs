@@ -61,7 +61,7 @@ pub fn urls_of(book: &Book, entry: &Number) -> (FieldUrls, SigningKeys) {
     urls.extend(set.webhook_url.clone().map(|url| ("webhookUrl", (url, Method::Post))));
     let tokens = |id| book.account(id).map(|account| account.tokens.clone()).unwrap_or_default();
     let owner = book.owner(entry);
-    (urls, SigningKeys::new(tokens(owner), tokens(book.main_of(owner))))
+    (urls, SigningKeys::new(&tokens(owner), &tokens(book.main_of(owner))))
 }
 
 /// Checks URLs.

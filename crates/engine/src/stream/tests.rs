@@ -60,7 +60,7 @@ fn open(
         stream: StreamId(uuid::Uuid::from_u128(2)),
         account: "MAXXXXXXXXXXXXXXXXXX".into(),
         order: order(url),
-        keys: SigningKeys::of_main(vec![Secret::new("token")]),
+        keys: SigningKeys::of_main(&[Secret::new("token")]),
         sink: Arc::new(move |fact| drop(sink.send(fact))),
     };
     (streams.open(job), facts)

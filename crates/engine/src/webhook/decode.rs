@@ -28,8 +28,8 @@ pub struct BadJson;
 /// # Errors
 /// Returns an error if the body is not JSON. `take` was not called then.
 pub fn decode(body: &[u8], mut take: impl FnMut(Item)) -> Result<(), BadJson> {
-    let document = read::document(body).ok_or(BadJson)?;
-    let Some([object, entries]) = document.members(["object", "entry"]) else {
+    let document = read::Document::parse(body).ok_or(BadJson)?;
+    let Some([object, entries]) = document.value().members(["object", "entry"]) else {
         take(Item::malformed(Kind::OBJECT));
         return Ok(());
     };

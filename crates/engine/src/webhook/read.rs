@@ -1,9 +1,10 @@
 //! A tolerant JSON reader that borrows from the body and reads one level at a time.
 //!
-//! serde_json validates the whole text once. After that a value is a slice of the text, and each
+//! serde_json validates the whole text once. After that a value is a part of the text, and each
 //! level extracts the members it knows. A wrong type only affects its own member, unknown members
 //! cost one scan, and nothing recurses on untrusted nesting. The longest text of a body, the SDP,
-//! lies ten levels deep; [`Scan`] skips validated strings from quote to quote.
+//! lies ten levels deep. [`Document`] remembers where the large values end, so that only the level
+//! that contains it scans it.
 
 use std::fmt;
 
@@ -17,19 +18,46 @@ const DEPTH_MAX: usize = 128;
 /// Maximum length of a text in bytes. Longer texts are cut (`docs/reference/meta.md#bounds`).
 pub(super) const TEXT_MAX: usize = 4_096;
 
-/// Validates that the bytes are one JSON value within the maximum depth, and returns it.
-pub(super) fn document(body: &[u8]) -> Option<Value<'_>> {
-    let text = std::str::from_utf8(body).ok()?;
-    if depth(text) > DEPTH_MAX {
-        return None;
-    }
-    // Rejects a BOM, trailing text, `NaN`, bare control characters and truncated text.
-    serde_json::from_str::<&RawValue>(text).ok().map(|raw| Value(raw.get()))
+/// Size in bytes from which the end of an object or array is remembered.
+const LARGE: usize = 128;
+/// Maximum number of remembered ends. Further values are scanned by every level around them.
+const ENDS_MAX: usize = 1_024;
+
+/// A validated JSON text.
+pub(super) struct Document<'a> {
+    text: &'a str,
+    /// Start and end of large objects and arrays, by their start.
+    ends: Vec<(usize, usize)>,
 }
 
-/// Returns the maximum nesting of brackets outside of strings. Exact for valid JSON.
-fn depth(text: &str) -> usize {
-    let (mut depth, mut deepest) = (0usize, 0usize);
+impl<'a> Document<'a> {
+    /// Validates that the bytes are one JSON value within the maximum depth.
+    pub(super) fn parse(body: &'a [u8]) -> Option<Self> {
+        let text = std::str::from_utf8(body).ok()?;
+        let ends = large_values(text)?;
+        // Rejects a BOM, trailing text, `NaN`, bare control characters and truncated text.
+        serde_json::from_str::<&RawValue>(text).ok()?;
+        Some(Self { text, ends })
+    }
+
+    /// The whole document as a value.
+    pub(super) fn value(&self) -> Value<'_> {
+        let from = self.text.len() - self.text.trim_start_matches(is_space).len();
+        Value { document: self, from, to: self.text.trim_end_matches(is_space).len() }
+    }
+
+    /// The end of the large object or array that starts here.
+    fn end_of(&self, from: usize) -> Option<usize> {
+        let found = self.ends.binary_search_by_key(&from, |(from, _)| *from).ok()?;
+        self.ends.get(found).map(|(_, to)| *to)
+    }
+}
+
+/// Returns start and end of the large objects and arrays of a text, or `None` if brackets are
+/// nested too deeply. Exact for valid JSON.
+fn large_values(text: &str) -> Option<Vec<(usize, usize)>> {
+    let mut open = Vec::new();
+    let mut ends = Vec::new();
     let mut scan = Scan { text, at: 0 };
     while let Some(byte) = scan.byte() {
         match byte {
@@ -37,16 +65,23 @@ fn depth(text: &str) -> usize {
                 scan.pass_string();
                 continue;
             }
-            b'[' | b'{' => {
-                depth += 1;
-                deepest = deepest.max(depth);
+            b'[' | b'{' if open.len() == DEPTH_MAX => return None,
+            b'[' | b'{' => open.push(scan.at),
+            b']' | b'}' => {
+                let end = scan.at + 1;
+                let large = open.pop().filter(|from| end - from >= LARGE);
+                ends.extend(large.filter(|_| ends.len() < ENDS_MAX).map(|from| (from, end)));
             }
-            b']' | b'}' => depth = depth.saturating_sub(1),
             _ => {}
         }
         scan.at += 1;
     }
-    deepest
+    ends.sort_unstable();
+    Some(ends)
+}
+
+fn is_space(c: char) -> bool {
+    matches!(c, ' ' | '\t' | '\n' | '\r')
 }
 
 /// A position in validated JSON. In other text the results are meaningless, but scanning still
@@ -57,11 +92,6 @@ struct Scan<'a> {
 }
 
 impl<'a> Scan<'a> {
-    /// Starts after the opening bracket of an object or array.
-    fn inside(text: &'a str, bracket: u8) -> Option<Self> {
-        (text.as_bytes().first() == Some(&bracket)).then_some(Self { text, at: 1 })
-    }
-
     fn byte(&self) -> Option<u8> {
         self.text.as_bytes().get(self.at).copied()
     }
@@ -92,16 +122,19 @@ impl<'a> Scan<'a> {
         self.at = self.text.len();
     }
 
-    /// Skips a value and returns it. `None` at the end of the text.
-    fn value(&mut self) -> Option<&'a str> {
-        let (from, mut depth) = (self.at, 0usize);
+    /// Skips a value. `end_of` returns the end of a large object or array.
+    fn pass_value(&mut self, end_of: impl Fn(usize) -> Option<usize>) {
+        let mut depth = 0usize;
         while let Some(byte) = self.byte() {
             match byte {
                 b'"' => self.pass_string(),
-                b'[' | b'{' => {
-                    depth += 1;
-                    self.at += 1;
-                }
+                b'[' | b'{' => match end_of(self.at) {
+                    Some(end) => self.at = end,
+                    None => {
+                        depth += 1;
+                        self.at += 1;
+                    }
+                },
                 b']' | b'}' if depth > 0 => {
                     depth -= 1;
                     self.at += 1;
@@ -122,22 +155,40 @@ impl<'a> Scan<'a> {
                 break;
             }
         }
-        self.text.get(from..self.at).filter(|value| !value.is_empty())
     }
 }
 
 /// A value of the document. `null` counts as absent.
 #[derive(Clone, Copy)]
-pub(super) struct Value<'a>(&'a str);
+pub(super) struct Value<'a> {
+    document: &'a Document<'a>,
+    from: usize,
+    to: usize,
+}
 
 impl<'a> Value<'a> {
-    fn given(raw: &'a str) -> Option<Self> {
-        (raw != "null").then_some(Self(raw))
+    /// Returns the value unless it is `null`.
+    fn given(self) -> Option<Self> {
+        (self.raw() != "null").then_some(self)
     }
 
     /// The text of the value.
     pub(super) fn raw(self) -> &'a str {
-        self.0
+        self.document.text.get(self.from..self.to).unwrap_or_default()
+    }
+
+    /// Starts to scan after the opening bracket of an object or array.
+    fn inside(self, bracket: u8) -> Option<Scan<'a>> {
+        let text = self.document.text.get(..self.to)?;
+        (text.as_bytes().get(self.from) == Some(&bracket))
+            .then_some(Scan { text, at: self.from + 1 })
+    }
+
+    /// Returns the value at a position inside of this one. `None` at its end.
+    fn next(self, scan: &mut Scan<'a>) -> Option<Self> {
+        let from = scan.at;
+        scan.pass_value(|at| self.document.end_of(at));
+        (scan.at > from).then_some(Self { from, to: scan.at, ..self })
     }
 
     /// Returns the members with these names: the last one of each name, and `None` for `null`.
@@ -146,16 +197,16 @@ impl<'a> Value<'a> {
         self,
         names: [&str; N],
     ) -> Option<[Option<Value<'a>>; N]> {
-        let mut scan = Scan::inside(self.0, b'{')?;
+        let mut scan = self.inside(b'{')?;
         let mut picked = [None; N];
         loop {
             scan.pass(b',');
-            let Some(name) = scan.value() else { return Some(picked) };
+            let Some(name) = self.next(&mut scan) else { return Some(picked) };
             scan.pass(b':');
-            let Some(value) = scan.value() else { return Some(picked) };
-            let place = names.iter().position(|wanted| is_name(name, wanted));
+            let Some(value) = self.next(&mut scan) else { return Some(picked) };
+            let place = names.iter().position(|wanted| is_name(name.raw(), wanted));
             if let Some(place) = place.and_then(|place| picked.get_mut(place)) {
-                *place = Value::given(value);
+                *place = value.given();
             }
         }
     }
@@ -163,11 +214,11 @@ impl<'a> Value<'a> {
     /// Passes each element of an array to `take`, including `null`. Returns `false` if the value is
     /// not an array.
     pub(super) fn each(self, mut take: impl FnMut(Value<'a>)) -> bool {
-        let Some(mut scan) = Scan::inside(self.0, b'[') else { return false };
+        let Some(mut scan) = self.inside(b'[') else { return false };
         loop {
             scan.pass(b',');
-            let Some(value) = scan.value() else { return true };
-            take(Value(value));
+            let Some(value) = self.next(&mut scan) else { return true };
+            take(value);
         }
     }
 
@@ -177,7 +228,7 @@ impl<'a> Value<'a> {
         let mut at_first = true;
         self.each(|value| {
             if std::mem::take(&mut at_first) {
-                first = Value::given(value.0);
+                first = value.given();
             }
         });
         first
@@ -185,24 +236,7 @@ impl<'a> Value<'a> {
 
     /// Decodes a string. Each byte of a lone surrogate becomes U+FFFD.
     pub(super) fn string(self) -> Option<String> {
-        let inner = self.0.strip_prefix('"')?.strip_suffix('"')?;
-        if memchr::memchr(b'\\', inner.as_bytes()).is_none() {
-            return Some(inner.to_owned());
-        }
-
-        struct Text;
-        impl Visitor<'_> for Text {
-            type Value = String;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a string")
-            }
-
-            fn visit_bytes<E>(self, bytes: &[u8]) -> Result<String, E> {
-                Ok(String::from_utf8_lossy(bytes).into_owned())
-            }
-        }
-        // Decoded as bytes, because serde_json rejects lone surrogates in a `str`.
-        serde_json::Deserializer::from_str(self.0).deserialize_bytes(Text).ok()
+        decode_string(self.raw())
     }
 
     /// Decodes a string and cuts it to [`TEXT_MAX`] bytes at a character boundary.
@@ -219,7 +253,7 @@ impl<'a> Value<'a> {
     /// Returns a string, or the digits of a non-negative integer.
     pub(super) fn id(self) -> Option<String> {
         self.string().or_else(|| {
-            let digits = self.0;
+            let digits = self.raw();
             digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.to_owned())
         })
     }
@@ -232,22 +266,47 @@ impl<'a> Value<'a> {
     }
 }
 
+/// Decodes a string, given with its quotes. Each byte of a lone surrogate becomes U+FFFD.
+fn decode_string(raw: &str) -> Option<String> {
+    let inner = raw.strip_prefix('"')?.strip_suffix('"')?;
+    if memchr::memchr(b'\\', inner.as_bytes()).is_none() {
+        return Some(inner.to_owned());
+    }
+
+    struct Text;
+    impl Visitor<'_> for Text {
+        type Value = String;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a string")
+        }
+
+        fn visit_bytes<E>(self, bytes: &[u8]) -> Result<String, E> {
+            Ok(String::from_utf8_lossy(bytes).into_owned())
+        }
+    }
+    // Decoded as bytes, because serde_json rejects lone surrogates in a `str`.
+    serde_json::Deserializer::from_str(raw).deserialize_bytes(Text).ok()
+}
+
 /// Whether a member's name, given with its quotes, equals `wanted` after decoding.
 fn is_name(name: &str, wanted: &str) -> bool {
-    match memchr::memchr(b'\\', name.as_bytes()) {
-        None => name.strip_prefix('"').and_then(|name| name.strip_suffix('"')) == Some(wanted),
-        Some(_) => Value(name).string().is_some_and(|name| name == wanted),
+    if name.len() <= wanted.len() + 2 {
+        return name.strip_prefix('"').and_then(|name| name.strip_suffix('"')) == Some(wanted);
     }
+    // Only an escaped name is longer.
+    memchr::memchr(b'\\', name.as_bytes()).is_some()
+        && decode_string(name).is_some_and(|name| name == wanted)
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
-    use super::{Value, document};
+    use super::{Document, Value};
 
-    fn value(text: &str) -> Value<'_> {
-        document(text.as_bytes()).unwrap()
+    fn value(text: &str) -> Value<'static> {
+        let text: &'static str = text.to_owned().leak();
+        Box::leak(Box::new(Document::parse(text.as_bytes()).unwrap())).value()
     }
 
     fn json() -> impl Strategy<Value = serde_json::Value> {
@@ -308,7 +367,8 @@ mod tests {
             prop::collection::vec(any::<u8>(), 0..64),
             "[a\"\\\\{}\\[\\],:0 ]{0,64}".prop_map(String::into_bytes),
         ]) {
-            let read = document(&body);
+            let document = Document::parse(&body);
+            let read = document.as_ref().map(Document::value);
             let text = std::str::from_utf8(&body);
             let is_json = text.is_ok_and(|text| serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok());
             prop_assert_eq!(read.is_some(), is_json);
@@ -337,13 +397,13 @@ mod tests {
             b"{\"a\":\"\\x\"}",
         ];
         for body in bad {
-            assert!(document(body).is_none(), "{body:?}");
+            assert!(Document::parse(body).is_none(), "{body:?}");
         }
         for (levels, readable) in [(128, true), (129, false), (200, false), (100_000, false)] {
             let body = format!("{}1{}", "[".repeat(levels), "]".repeat(levels));
-            assert_eq!(document(body.as_bytes()).is_some(), readable, "{levels} levels");
+            assert_eq!(Document::parse(body.as_bytes()).is_some(), readable, "{levels} levels");
         }
-        assert!(document(br#"{"brackets in a string":"[[[[{{{{\"[[[\\"}"#).is_some());
+        assert!(Document::parse(br#"{"brackets in a string":"[[[[{{{{\"[[[\\"}"#).is_some());
     }
 
     #[test]

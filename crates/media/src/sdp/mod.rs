@@ -195,13 +195,13 @@ pub fn redacted(sdp: &str) -> String {
                 .get(..name.len())
                 .is_some_and(|begin| begin.eq_ignore_ascii_case(name))
         });
-        let line = secret.map_or(line.to_owned(), |name| format!("{name}…"));
-        if redacted.len() + line.len() >= REDACTED_MAX {
+        let (line, end) = secret.map_or((line, "\n"), |name| (name, "…\n"));
+        if redacted.len() + line.len() + end.len() > REDACTED_MAX {
             redacted.push('…');
             break;
         }
-        redacted.push_str(&line);
-        redacted.push('\n');
+        redacted.push_str(line);
+        redacted.push_str(end);
     }
     redacted
 }

@@ -172,8 +172,8 @@ impl Registry {
             // Boxed because a future reserves space for all of its captures for its whole life.
             let begin = Box::new(begin);
             // A panic ends only this call. Its slot is released with the call's future.
-            let ran =
-                std::panic::AssertUnwindSafe(shell::run(services, begin)).catch_unwind().await;
+            let running = std::panic::AssertUnwindSafe(Box::pin(shell::run(services, begin)));
+            let ran = running.catch_unwind().await;
             if ran.is_err() {
                 error!("call task panicked");
                 guard.registry.clean_up_after_panic(&guard.view).await;

@@ -112,7 +112,7 @@ impl Inner {
     fn keys(&self, setup: &CallSetup) -> SigningKeys {
         let tables = self.directory.tables();
         let account = tables.account(&setup.account);
-        account.map_or_else(|| SigningKeys::new([], []), |account| self.services.keys(account))
+        account.map_or_else(|| SigningKeys::new(&[], &[]), |account| self.services.keys(account))
     }
 }
 

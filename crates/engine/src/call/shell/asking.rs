@@ -152,8 +152,9 @@ impl Requests {
                 metrics::histogram!(metric::SETUP_SECONDS).record(took.as_secs_f64());
             }
             let mut tries = Vec::new();
-            let answered =
-                graph.call_action_watched(request, |t| tries.push(journal.graph_try(&t))).await;
+            // Boxed, because tokio copies a task several times when it is spawned and when it ends.
+            let asking = graph.call_action_watched(request, |t| tries.push(journal.graph_try(&t)));
+            let answered = Box::pin(asking).await;
             let outcome = answered.outcome;
             let (from_us, to_us) = (journal.us(from), journal.us(clock.now()));
             journal.trace(&Trace::Graph { action, from_us, to_us, tries });
@@ -235,7 +236,8 @@ impl Requests {
                 let validity = if parsed.is_ok() { Validity::Valid } else { Validity::Invalid };
                 (FetchResponse::from(parsed), validity)
             };
-            let result = fetcher.document(&job, read).await;
+            // Boxed for the same reason as a request to Graph.
+            let result = Box::pin(fetcher.document(&job, read)).await;
             let record = |outcome: &str| {
                 let tries = traced.hops.so_far();
                 let failed = Failed {

@@ -41,7 +41,7 @@ fn job(document: &str, caller: Caller) -> Job {
             },
             limits: MachineLimits::default(),
         },
-        keys: SigningKeys::of_main([Secret::new("token")]),
+        keys: SigningKeys::of_main(&[Secret::new("token")]),
         max_body: 102_400,
         document: Some(document.to_owned().into()),
         caller,
