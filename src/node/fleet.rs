@@ -175,6 +175,7 @@ pub(super) async fn join(
     let (node_id, strict) = (node_id.to_owned(), config.cluster.strict);
     let options = JoinOptions { node_id, about, strict, peers };
     let cluster = Cluster::join(store.clone(), clock.clone(), options, gate.clone()).await?;
+    store.write_as(cluster.run());
     info!(run = %cluster.run(), "joined the fleet");
     Ok(cluster)
 }

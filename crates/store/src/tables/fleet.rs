@@ -452,6 +452,18 @@ impl FleetSession {
         Ok(owner.map(|owner| run_of_owner(&owner)))
     }
 
+    /// Makes the database refuse further writes of a run that is not a member, and waits until its
+    /// last batch is committed or rolled back.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
+    pub async fn fence(&mut self, run: Uuid) -> Result<(), StoreError> {
+        let fence = "DELETE FROM run_batches b WHERE run = $1::uuid \
+            AND NOT EXISTS (SELECT 1 FROM runs r WHERE r.run = b.run AND r.state IN ('up', 'draining'))";
+        let fence = sqlx::query(fence).bind(run.to_string()).execute(&mut self.connection).await;
+        fence.map(drop).map_err(failed("fence off a node"))
+    }
+
     /// Transfers the unfinished work of one owner to another: callbacks, requests to Graph,
     /// messages and turns of conversations. Times of callbacks are converted to the new owner's
     /// clock if both runs report in `about.clock_us` how far their clocks differ from the
