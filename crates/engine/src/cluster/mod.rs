@@ -226,6 +226,12 @@ impl Shared {
         Duration::from_micros(self.evidence.load(Ordering::Acquire)) > since
     }
 
+    /// Returns the database's term if the database answers this process.
+    fn direct_term(&self) -> Option<Uuid> {
+        let state = self.state.borrow();
+        state.term.filter(|_| state.is_connected).map(|term| term.id)
+    }
+
     fn is_eager(&self) -> bool {
         self.now() <= Duration::from_micros(self.eager_until.load(Ordering::Acquire))
     }
