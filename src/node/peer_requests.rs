@@ -173,6 +173,19 @@ impl PeerHandler for PeerRequests {
                 let status = serde_json::to_vec(&self.node.status()).unwrap_or_default();
                 Box::pin(std::future::ready(Response::new(Body::from(status))))
             }
+            cluster::BEAT => {
+                let cluster = self.cluster.clone();
+                Box::pin(async move {
+                    match cluster.carry(sender, request.body()).await {
+                        Some(answer) => Response::new(Body::from(answer)),
+                        None => empty(StatusCode::SERVICE_UNAVAILABLE).await,
+                    }
+                })
+            }
+            cluster::TERM => {
+                let own = self.cluster.exchange_term(request.body());
+                Box::pin(std::future::ready(Response::new(Body::from(own))))
+            }
             cluster::WANT => match serde_json::from_slice::<Vec<&str>>(request.body()) {
                 Ok(keys) => {
                     self.cluster.give(&keys);

@@ -431,7 +431,9 @@ pub mod beat {
     pub const ANSWERED: &str = "answered";
     pub const FAILED: &str = "failed";
     pub const OVERDUE: &str = "overdue";
-    pub const ALL: &[&str] = &[ANSWERED, FAILED, OVERDUE];
+    /// Another node has sent the beat to the database, and it was answered.
+    pub const CARRIED: &str = "carried";
+    pub const ALL: &[&str] = &[ANSWERED, FAILED, OVERDUE, CARRIED];
 }
 
 /// Values of `outcome` of [`CLAIM_SECONDS`].

@@ -109,7 +109,9 @@ impl FleetClaims {
                 }
                 () = stop.cancelled() => return,
             }
-            let Some(term) = self.shared.direct_term() else { continue };
+            let Some(term) = self.shared.term().filter(|_| self.shared.is_direct()) else {
+                continue;
+            };
             if claimed_in.replace(term).is_some_and(|before| before != term) {
                 registry.each(|call| {
                     if call.setup.direction == Direction::Inbound && call.setup.wacid.is_some() {
@@ -282,10 +284,9 @@ impl OtherNodes for FleetClaims {
         async move {
             let begun = self.shared.now();
             // Nobody waits while the database is away.
-            let is_connected = || self.shared.state.borrow().is_connected;
             let mut tried = Err(ClaimError::Overdue);
             for _ in 0..ATTEMPTS {
-                if tried.is_ok() || !is_connected() {
+                if tried.is_ok() || !self.shared.is_direct() {
                     break;
                 }
                 tried = self.try_claim(&key, birth.as_ref()).await;
@@ -347,6 +348,10 @@ impl OtherNodes for FleetClaims {
             })
         }
         .boxed()
+    }
+
+    fn is_cut_off(&self) -> bool {
+        !self.shared.is_direct()
     }
 
     fn hand_over(&self, webhook: SignedWebhook) -> BoxFuture<'_, Result<(), Unreachable>> {
