@@ -18,6 +18,9 @@ use super::{BEAT, EVIDENCE, JoinOptions, Shared};
 /// Maximum time between two readings of the clock, which detect that the process was paused.
 const LOOK: Duration = Duration::from_millis(500);
 
+/// Interval at which limits that do not exist any more are deleted.
+const CLEAN_UP_INTERVAL: Duration = Duration::from_secs(60);
+
 /// Pause between two attempts to connect to the database while other nodes carry the beats.
 const PROBE_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -98,11 +101,27 @@ impl Beats {
             self.member.track(key.clone(), cap);
             self.caps.insert(key, cap);
         }
+        self.member.retain(|key| caps.contains_key(key));
+        self.caps.retain(|key, _| caps.contains_key(key));
+        Ok(())
+    }
+
+    /// Deletes limits of numbers and accounts that do not exist any more.
+    async fn delete_old_caps(&mut self) -> Result<(), StoreError> {
+        let Some(session) = &mut self.session else { return Ok(()) };
+        let deleted = session.delete_other_caps(self.caps.keys()).await?;
+        if deleted > 0 {
+            tracing::debug!(limits = deleted, "limits that no node has any more deleted");
+        }
         Ok(())
     }
 
     /// Writes changed limits. What fails is tried again before the next beat.
     async fn write_caps(&mut self) {
+        for key in self.member.take_missing() {
+            self.caps.remove(&key);
+            self.units.retry_caps();
+        }
         match tokio::time::timeout(OVERDUE, self.set_caps()).await {
             Ok(Ok(())) => return,
             Ok(Err(error)) => {
@@ -116,6 +135,7 @@ impl Beats {
 
     /// Sends beats until the process leaves the fleet or is declared dead.
     pub(super) async fn run(mut self) {
+        let mut clean_up_at = CLEAN_UP_INTERVAL;
         while !self.shared.stop.is_cancelled() && !self.shared.dead.is_cancelled() {
             let now = self.shared.now();
             let urgent = self.shared.urgent.load(Ordering::Acquire) || self.shared.is_eager();
@@ -124,6 +144,13 @@ impl Beats {
             }
             if self.probe.is_none() {
                 self.write_caps().await;
+            }
+            if now >= clean_up_at {
+                clean_up_at = now.saturating_add(CLEAN_UP_INTERVAL);
+                let deleted = tokio::time::timeout(OVERDUE, self.delete_old_caps()).await;
+                if !matches!(deleted, Ok(Ok(()))) {
+                    self.session = None;
+                }
             }
             for term in self.shared.take_peer_terms() {
                 self.member.report_peer_term(term);
