@@ -140,6 +140,8 @@ impl PeerHandler for PeerRequests {
                 self.inbox.turns().notify_stored();
                 empty(StatusCode::OK)
             }
+            // All nodes may drain at the same time.
+            WAITING if self.node.is_draining() => empty(StatusCode::SERVICE_UNAVAILABLE),
             WAITING => {
                 let sender = self.cluster.others().into_iter().find(|other| other.run == sender);
                 let dialer = self.dialer.clone();

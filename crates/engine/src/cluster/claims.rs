@@ -34,8 +34,15 @@ const ATTEMPTS: u32 = 4;
 /// Timeout for finding the owner of an event. If it takes longer, Meta delivers the event again.
 const LOOKUP_TIME: Duration = Duration::from_secs(1);
 
-/// Time after its start at which a call has its row, unless the database is slow.
-const YOUNG: Duration = Duration::from_millis(50);
+/// Pauses between attempts to find the row of a call that may have started right now. Its node
+/// writes it within 50 ms, unless the database is slow.
+const YOUNG: [Duration; 5] = [
+    Duration::from_millis(20),
+    Duration::from_millis(50),
+    Duration::from_millis(100),
+    Duration::from_millis(200),
+    Duration::ZERO,
+];
 
 /// Interval at which old claims are deleted.
 const CLEAN_UP_INTERVAL: Duration = Duration::from_secs(15);
@@ -191,7 +198,7 @@ impl FleetClaims {
     /// # Errors
     /// Returns an error if the database does not answer.
     pub async fn owner_of(&self, call: CallUuid) -> Result<Option<Uuid>, Unreachable> {
-        for pause in [YOUNG, YOUNG, Duration::ZERO] {
+        for pause in YOUNG {
             let found = self.with_session(LOOKUP_TIME, async |s| s.owner_of_live_call(call).await);
             let found = found.await.map_err(|error| {
                 tracing::warn!(%error, "failed to look up the owner of a call");
@@ -329,9 +336,12 @@ impl OtherNodes for FleetClaims {
                     session.owner_of_call(claim_key(&key), named).await
                 })
                 .await;
-            match found {
-                Ok(owner) => Ok(owner.filter(|owner| *owner != self.shared.run)),
-                Err(error) => {
+            let is_other = |owner: &Uuid| *owner != self.shared.run;
+            match (found, named) {
+                // Meta can be faster than the batch with the row of an outbound call.
+                (Ok(None), Some(call)) => Ok(self.owner_of(call).await?.filter(is_other)),
+                (Ok(owner), _) => Ok(owner.filter(is_other)),
+                (Err(error), _) => {
                     tracing::warn!(%error, "failed to look up the owner of a call");
                     Err(Unreachable)
                 }
