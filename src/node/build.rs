@@ -448,6 +448,9 @@ impl Node {
             None => door,
             Some(claims) => {
                 tokio::spawn(claims.clone().clean_up());
+                if let Some(withdrawn) = store.take_withdrawn() {
+                    tokio::spawn(claims.clone().settle(registry.clone(), withdrawn));
+                }
                 door.with_others(claims.clone())
             }
         };

@@ -175,6 +175,7 @@ pub(super) async fn join(
     let (node_id, strict) = (node_id.to_owned(), config.cluster.strict);
     let options = JoinOptions { node_id, about, strict, peers };
     let cluster = Cluster::join(store.clone(), clock.clone(), options, gate.clone()).await?;
+    store.write_as(cluster.run());
     info!(run = %cluster.run(), "joined the fleet");
     Ok(cluster)
 }
@@ -273,10 +274,10 @@ async fn forward(
             Ok(host) => host,
             Err(NoAnswer) => return unreachable(),
         },
-        Some(Subject::Conferences) if request.method() == Method::DELETE => {
+        Some(Subject::All) if request.method() == Method::DELETE => {
             return forwarder.at_all_nodes(request, next).await;
         }
-        Some(Subject::Node(_) | Subject::Conferences) | None => None,
+        Some(Subject::Node(_) | Subject::All) | None => None,
     };
     let Some(owner) = owner else {
         let is_change = !request.method().is_safe();
@@ -439,8 +440,8 @@ enum Subject {
     Call(CallUuid),
     Node(String),
     Room(RoomSubject),
-    /// All conferences of an account.
-    Conferences,
+    /// All calls or all conferences of an account.
+    All,
 }
 
 /// The room identified by a request path.
@@ -469,8 +470,11 @@ fn subject_of(path: &str) -> Option<Subject> {
         "api" => &["calls"],
         _ => return None,
     };
-    segments.find(|segment| calls.contains(segment))?;
-    segments.next()?.parse().ok().map(Subject::Call)
+    let found = segments.find(|segment| calls.contains(segment))?;
+    match segments.next()? {
+        "" if found == "Call" => Some(Subject::All),
+        call => call.parse().ok().map(Subject::Call),
+    }
 }
 
 fn room_of(path: &str) -> Option<Subject> {
@@ -484,7 +488,7 @@ fn room_of(path: &str) -> Option<Subject> {
     let name = percent_decode_str(segments.next().unwrap_or_default()).decode_utf8().ok()?;
     match (kind, name.is_empty()) {
         (_, false) => Some(Subject::Room(RoomSubject { account, kind, name: name.into_owned() })),
-        (RoomKind::Conference, true) => Some(Subject::Conferences),
+        (RoomKind::Conference, true) => Some(Subject::All),
         (RoomKind::MultiParty, true) => None,
     }
 }
@@ -773,7 +777,8 @@ mod tests {
             ("Conference/Team%20room/", room(RoomKind::Conference, "Team room")),
             ("Conference/Call/Member/7/Mute/", room(RoomKind::Conference, "Call")),
             ("MultiPartyCall/name_care/Participant/", room(RoomKind::MultiParty, "name_care")),
-            ("Conference/", Some(Subject::Conferences)),
+            ("Conference/", Some(Subject::All)),
+            ("Call/", Some(Subject::All)),
             ("MultiPartyCall/", None),
             ("Conference/%ff/", None),
         ] {
@@ -782,7 +787,7 @@ mod tests {
         for path in [
             "/api/v1/nodes/",
             "/api/v1/nodes/a1/forget/",
-            "/v1/Account/MA1/Call/",
+            "/v1/Account/MA1/Request/",
             "/api/v1/calls/",
             "/console/calls/x",
             "/",

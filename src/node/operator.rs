@@ -68,6 +68,10 @@ pub(super) fn node_load(registry: &Registry, memory: &Memory) -> f64 {
 }
 
 impl ThisNode {
+    pub(super) fn is_draining(&self) -> bool {
+        self.drain.health.is_draining()
+    }
+
     /// The status of this node. `None` if several main accounts share it.
     pub(super) fn status(&self) -> Option<NodeStatus> {
         if self.reloader.is_shared() {

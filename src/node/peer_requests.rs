@@ -140,6 +140,8 @@ impl PeerHandler for PeerRequests {
                 self.inbox.turns().notify_stored();
                 empty(StatusCode::OK)
             }
+            // All nodes may drain at the same time.
+            WAITING if self.node.is_draining() => empty(StatusCode::SERVICE_UNAVAILABLE),
             WAITING => {
                 let sender = self.cluster.others().into_iter().find(|other| other.run == sender);
                 let dialer = self.dialer.clone();
@@ -172,6 +174,19 @@ impl PeerHandler for PeerRequests {
             NODE => {
                 let status = serde_json::to_vec(&self.node.status()).unwrap_or_default();
                 Box::pin(std::future::ready(Response::new(Body::from(status))))
+            }
+            cluster::BEAT => {
+                let cluster = self.cluster.clone();
+                Box::pin(async move {
+                    match cluster.carry(sender, request.body()).await {
+                        Some(answer) => Response::new(Body::from(answer)),
+                        None => empty(StatusCode::SERVICE_UNAVAILABLE).await,
+                    }
+                })
+            }
+            cluster::TERM => {
+                let own = self.cluster.exchange_term(request.body());
+                Box::pin(std::future::ready(Response::new(Body::from(own))))
             }
             cluster::WANT => match serde_json::from_slice::<Vec<&str>>(request.body()) {
                 Ok(keys) => {

@@ -10,7 +10,8 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use super::console::{EventStream, Session, user};
 use super::crash::event_id;
 use super::support::app::{App, ReceivedRequest};
-use super::support::database::{counts, execute, skipped_without_postgres};
+use super::support::cable::Cable;
+use super::support::database::{self, counts, execute, skipped_without_postgres};
 use super::support::http;
 use super::support::meta::{self, Graph, connect_body, silent_offer, terminate_body};
 use super::support::node::{API_KEY, AUTH_ID, NUMBER, Node, NodeConfig, basic, free_port};
@@ -187,6 +188,98 @@ async fn f04_a_call_that_comes_to_all_nodes_begins_once() {
     assert_eq!(results["admitted"], CALLS as f64, "{results:?}");
     assert_eq!(results["duplicate"], 8.0 * CALLS as f64, "{results:?}");
     assert_eq!(in_use(&nodes).await, CALLS as f64);
+}
+
+#[tokio::test]
+async fn f04_a_call_that_two_nodes_began_without_the_database_is_kept_by_one() {
+    if skipped_without_postgres() {
+        return;
+    }
+    let world = World::new(20, 1_000).await;
+    let mut cables = Vec::new();
+    let mut nodes = Vec::new();
+    for name in ["n0", "n1"] {
+        let cable = Cable::to(database::port()).await;
+        let config = NodeConfig { store_port: Some(cable.port), ..world.config(name) };
+        nodes.push(Node::start(&config).await);
+        cables.push(cable);
+    }
+    // Each node has used the number, and so has units of it.
+    let earlier: BTreeSet<String> = join_all(nodes.iter().map(call)).await.into_iter().collect();
+    for call in &earlier {
+        world.graph.wait(call, "accept").await;
+    }
+    cables.iter().for_each(Cable::cut);
+    for node in &nodes {
+        node.until_metric("offhook_cluster_degraded", &[], 1.0).await;
+    }
+    let wacid = meta::wacid();
+    let body = connect_body(&wacid, &silent_offer()).to_string();
+    for node in &nodes {
+        assert_eq!(node.post_webhook(&body).await.status, 200);
+    }
+    assert_eq!(in_use(&nodes).await, 4.0, "both have begun it");
+    cables.iter().for_each(Cable::mend);
+    let mut every = tokio::time::interval(Duration::from_millis(20));
+    while in_use(&nodes).await > 3.0 {
+        every.tick().await;
+    }
+    let withdrawn = [("outcome", "withdrawn")];
+    let withdrawn = nodes.iter().map(|node| node.metric("offhook_calls_total", &withdrawn));
+    assert_eq!(join_all(withdrawn).await.into_iter().sum::<f64>(), 1.0);
+    // The one that is left is ended at any node, and reported once.
+    let all: BTreeSet<String> = earlier.into_iter().chain([wacid.clone()]).collect();
+    for call in &all {
+        let body = terminate_body(call).to_string();
+        // The nodes' connections to the database come back one after the other.
+        while nodes[0].post_webhook(&body).await.status != 200 {
+            every.tick().await;
+        }
+    }
+    world.until_hung_up(&all).await;
+    assert!(!world.with_action("terminate").contains(&wacid));
+    let records = "SELECT count(*), count(DISTINCT wacid), count(ended_us), 0::bigint FROM calls";
+    assert_eq!(counts(world.shared.path(), records).await, (3, 3, 3, 0));
+}
+
+#[tokio::test]
+async fn f26_a_node_that_loses_the_database_alone_is_carried_by_another() {
+    if skipped_without_postgres() {
+        return;
+    }
+    let world = World::new(20, 1_000).await;
+    let cable = Cable::to(database::port()).await;
+    let mut config = NodeConfig { store_port: Some(cable.port), ..world.config("n0") };
+    config.extra.push_str("strict = true\n");
+    let nodes = [Node::start(&config).await, world.node("n1").await];
+    let early = call(&nodes[0]).await;
+    world.graph.wait(&early, "accept").await;
+    cable.cut();
+    nodes[0].until_metric("offhook_cluster_degraded", &[], 1.0).await;
+    // Longer than the 7 s for which an answered beat allows admissions, and the 10 s after which a
+    // silent node is dead.
+    let carried = [("outcome", "carried")];
+    let mut every = tokio::time::interval(Duration::from_millis(100));
+    while nodes[0].metric("offhook_beat_seconds_count", &carried).await < 22.0 {
+        every.tick().await;
+    }
+    assert!(nodes[0].metric("offhook_beat_age_seconds", &[]).await < 5.0);
+    assert_eq!(http::get(&format!("{}/readyz", nodes[0].admin)).await.status, 200);
+    assert!(!nodes[1].log().contains("node declared dead"));
+    // It can't claim calls, so the other node takes them.
+    let calls = join_all((0..5).map(|_| call(&nodes[0]))).await;
+    for call in &calls {
+        world.graph.wait(call, "accept").await;
+    }
+    assert!(world.with_action("reject").is_empty());
+    assert_eq!(in_use(&nodes[1..]).await, calls.len() as f64);
+    // Its own call goes on, and is reported when its record is written.
+    assert_eq!(in_use(&nodes[..1]).await, 1.0);
+    let ended = terminate_body(&early).to_string();
+    assert_eq!(nodes[0].post_webhook(&ended).await.status, 200);
+    cable.mend();
+    nodes[0].until_metric("offhook_cluster_degraded", &[], 0.0).await;
+    world.until_hung_up(&BTreeSet::from([early])).await;
 }
 
 #[tokio::test]

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 /// The name of a limit: `n:` and a phone number id, or `a:` and an account's or subaccount's id.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct LimitKey(Arc<str>);
 
 /// The kind of a limit, which determines its units.
@@ -112,8 +113,10 @@ pub struct Register {
 }
 
 /// A message that proves that a run is alive, and requests units or gives them back.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Beat {
+    /// By the clock of the run, which is of no use to others.
+    #[serde(skip)]
     pub sent: Duration,
     pub run: Uuid,
     /// The term in which the run holds its units.
@@ -134,14 +137,14 @@ pub struct Beat {
 }
 
 /// The units of one limit that a run wants to hold.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ask {
     pub key: LimitKey,
     pub want: u32,
 }
 
 /// The response of the database to a beat.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answer {
     pub verdict: Verdict,
     pub term: TermState,
@@ -150,7 +153,7 @@ pub struct Answer {
 }
 
 /// The database's current term.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TermState {
     pub id: Uuid,
     /// Whether all runs have stated the units that they hold, so that further units may be granted.
@@ -162,7 +165,7 @@ pub struct TermState {
 }
 
 /// The units of one limit that the database has granted to a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Grant {
     pub held: u32,
     /// The maximum number of units. `None` if the limit does not exist.
@@ -174,7 +177,7 @@ pub struct Grant {
 }
 
 /// The verdict of the database on a beat.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Verdict {
     /// The beat is accepted, and the grants apply.
     Ok,

@@ -106,6 +106,8 @@ pub struct Membership {
     cursor: Option<LimitKey>,
     members: u32,
     reconnect: bool,
+    /// Limits that the database does not know.
+    missing: BTreeSet<LimitKey>,
 }
 
 /// The state of this run's row in the database.
@@ -145,6 +147,8 @@ struct Limit {
     others: u32,
     wishes: u32,
     last_used: Option<Duration>,
+    /// Whether the limit is not configured any more, so that the run gives back its units.
+    gone: bool,
 }
 
 impl Membership {
@@ -172,12 +176,27 @@ impl Membership {
             cursor: None,
             members: 1,
             reconnect: false,
+            missing: BTreeSet::new(),
         }
     }
 
     /// Adds a limit, of which the run holds nothing. The answers to later beats update its maximum.
     pub fn track(&mut self, key: LimitKey, cap: u32) {
-        self.limits.entry(key).or_insert(Limit { cap, ..Limit::default() });
+        let limit = self.limits.entry(key).or_insert(Limit { cap, ..Limit::default() });
+        limit.gone = false;
+    }
+
+    /// Gives back the units of all limits but these, once they are not in use.
+    pub fn retain(&mut self, mut is_known: impl FnMut(&LimitKey) -> bool) {
+        for (key, limit) in &mut self.limits {
+            limit.gone |= !is_known(key);
+        }
+    }
+
+    /// Takes the limits that the database did not know in its last answers. Their caps must be
+    /// written again.
+    pub fn take_missing(&mut self) -> BTreeSet<LimitKey> {
+        std::mem::take(&mut self.missing)
     }
 
     /// Includes a limit in the next beat, because another run lacks units of it.
@@ -357,14 +376,13 @@ impl Membership {
                 wishes: limit.wishes,
                 recent: limit.last_used.is_some_and(|at| now.saturating_sub(at) <= RECENT),
             };
+            let wanted = if limit.gone { usage.used } else { share.want() };
             let fits = limit.limit.saturating_add(limit.others) <= limit.cap;
             let want = match (self.term.map(|term| term.phase), may_grow) {
                 // Units that are given back in a closed term cannot be granted again in it.
                 (Some(Phase::Closed { .. }), _) if fits => limit.limit,
-                (Some(Phase::Closed { .. }) | None, _) | (_, false) => {
-                    share.want().min(limit.limit)
-                }
-                (Some(Phase::Open), true) => share.want(),
+                (Some(Phase::Closed { .. }) | None, _) | (_, false) => wanted.min(limit.limit),
+                (Some(Phase::Open), true) => wanted,
             };
             let ask = Ask { key: key.clone(), want };
             if limit.unanswered || ask.want != limit.last_wanted || ask.want != limit.limit {
@@ -524,12 +542,16 @@ impl Membership {
             limit.unanswered = false;
             limit.last_wanted = ask.want;
             limit.cap = grant.cap.unwrap_or(0);
+            if grant.cap.is_none() && !limit.gone {
+                self.missing.insert(ask.key.clone());
+            }
             (limit.others, limit.wishes) = (grant.others, grant.wishes);
             if grant.held > limit.limit {
                 supply.raise(&ask.key, grant.held);
                 limit.limit = grant.held;
             }
         }
+        self.limits.retain(|_, limit| !(limit.gone && limit.limit == 0 && !limit.unanswered));
     }
 
     /// Reports the term of a peer. If it differs from the own term, one of the two runs uses a
@@ -728,6 +750,33 @@ mod tests {
                 return;
             }
         }
+    }
+
+    #[test]
+    fn f16_units_of_a_deleted_limit_are_given_back_when_they_are_not_in_use() {
+        let mut fixture = Fixture::new();
+        fixture.use_units(60);
+        fixture.member.retain(|_| false);
+        for used in [60, 20, 0] {
+            fixture.counter.usage = Usage { used, waiting: 0, starts: 0 };
+            let beat = fixture.beat();
+            assert_eq!(beat.asks, [Ask { key: key(), want: used }]);
+            fixture.answer(&beat, Verdict::Ok, state(TERM, true), 100);
+            assert_eq!(fixture.counter.limit, used);
+        }
+        assert!(fixture.beat().asks.is_empty(), "the limit is forgotten");
+    }
+
+    #[test]
+    fn f16_a_limit_that_the_database_does_not_know_is_reported() {
+        let mut fixture = Fixture::new();
+        fixture.use_units(60);
+        let beat = fixture.beat();
+        let grants = vec![Grant { held: 60, cap: None, others: 0, wishes: 0 }];
+        let answer = Answer { verdict: Verdict::Ok, term: state(TERM, true), grants };
+        fixture.member.answered(fixture.now, &beat, &answer, &mut fixture.counter);
+        assert_eq!(fixture.member.take_missing(), BTreeSet::from([key()]));
+        assert!(fixture.member.take_missing().is_empty());
     }
 
     #[test]

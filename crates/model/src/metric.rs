@@ -78,6 +78,8 @@ pub const PEER_SECONDS: &str = "offhook_peer_seconds";
 /// Counter `{what}`: calls of dead processes that this node has ended, and rows that it has taken
 /// over.
 pub const ADOPTED_TOTAL: &str = "offhook_adopted_total";
+/// Counter: batches of writes that the database had lost and that this node has written again.
+pub const REPLAYED_TOTAL: &str = "offhook_replayed_total";
 /// Gauge, seconds: the time for which settings changed by another node have not taken effect here.
 pub const BOOK_LAG_SECONDS: &str = "offhook_book_lag_seconds";
 /// Counter `{why}`: calls refused as `overloaded`, with a reason of [`STRAINS`].
@@ -200,6 +202,7 @@ pub const ALL: &[(&str, Kind, &str)] = &[
     (FORWARDS_TOTAL, Kind::Counter, "Requests to other nodes, by kind and outcome."),
     (PEER_SECONDS, Kind::Histogram, "Requests to other nodes, by kind."),
     (ADOPTED_TOTAL, Kind::Counter, "Calls ended and rows taken over from dead processes."),
+    (REPLAYED_TOTAL, Kind::Counter, "Batches written again because the database had lost them."),
     (
         BOOK_LAG_SECONDS,
         Kind::Gauge,
@@ -234,7 +237,9 @@ pub mod outcome {
     pub const CANCELLED: &str = "cancelled";
     pub const TIMEOUT: &str = "timeout";
     pub const FAILED: &str = "failed";
-    pub const ALL: &[&str] = &[COMPLETED, BUSY, NO_ANSWER, REJECTED, CANCELLED, TIMEOUT, FAILED];
+    pub const WITHDRAWN: &str = "withdrawn";
+    pub const ALL: &[&str] =
+        &[COMPLETED, BUSY, NO_ANSWER, REJECTED, CANCELLED, TIMEOUT, FAILED, WITHDRAWN];
 }
 
 /// Values of `result` of [`ADMISSION_TOTAL`].
@@ -426,7 +431,9 @@ pub mod beat {
     pub const ANSWERED: &str = "answered";
     pub const FAILED: &str = "failed";
     pub const OVERDUE: &str = "overdue";
-    pub const ALL: &[&str] = &[ANSWERED, FAILED, OVERDUE];
+    /// Another node has sent the beat to the database, and it was answered.
+    pub const CARRIED: &str = "carried";
+    pub const ALL: &[&str] = &[ANSWERED, FAILED, OVERDUE, CARRIED];
 }
 
 /// Values of `outcome` of [`CLAIM_SECONDS`].

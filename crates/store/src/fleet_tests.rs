@@ -9,11 +9,12 @@ use uuid::Uuid;
 
 use crate::error::StoreError;
 use crate::store::Store;
+use crate::tables::erasures::Erasure;
 use crate::tables::fleet::{ClaimKey, ClaimOutcome, FleetSession, ForgetOutcome};
 use crate::tables::room_hosts::{RoomHost, RoomRef};
 use crate::testing::skipped_on_sqlite;
 use machine::RoomKind;
-use model::{AuthId, Clock, Health};
+use model::{AuthId, Clock, Health, Timestamp};
 
 /// Opens a store of a test.
 async fn open(folder: &tempfile::TempDir) -> Store {
@@ -689,5 +690,63 @@ async fn f19_deadlines_of_adopted_callbacks_are_times_of_the_new_owner() {
     }
     let clock = Clock::jumping();
     assert!(session.clock_ahead(&clock).await.unwrap().abs() < HOUR);
+    store.close().await;
+}
+
+#[tokio::test]
+async fn f16_limits_of_which_nobody_holds_units_are_deleted() {
+    if skipped_on_sqlite() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder).await;
+    let mut session = store.fleet_session().await.unwrap();
+    let caps: Vec<_> = (0..4).map(|n| (key(n), 10)).collect();
+    session.set_caps(&caps).await.unwrap();
+    execute(
+        &mut session,
+        "INSERT INTO units (key, run, held, wish) VALUES ('n:1', gen_random_uuid(), 0, 0), \
+            ('n:2', gen_random_uuid(), 0, 3), ('n:3', gen_random_uuid(), 2, 0)",
+    )
+    .await;
+    // One is known, one is wanted and one is held.
+    assert_eq!(session.delete_other_caps([key(0)].iter()).await.unwrap(), 1);
+    let left: Vec<LimitKey> = tables(&mut session).await.limits.into_keys().collect();
+    assert_eq!(left, [key(0), key(2), key(3)]);
+    session.close().await.unwrap();
+    store.close().await;
+}
+
+#[tokio::test]
+async fn f24_an_erasure_waits_for_the_disks_of_nodes_that_do_not_run() {
+    if skipped_on_sqlite() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder).await;
+    let mut session = store.fleet_session().await.unwrap();
+    session.register(Uuid::from_u128(1), "b", "{}", false).await.unwrap();
+    // A node outside the fleet has had another name.
+    execute(
+        &mut session,
+        "INSERT INTO files_to_remove (node_id, file) VALUES ('b', 'x'), ('earlier-name', 'y'); \
+            UPDATE runs SET state = 'reaped'",
+    )
+    .await;
+    let erasure = Erasure {
+        id: Uuid::from_u128(7),
+        account: "MA".into(),
+        main_account: "MA".into(),
+        wa_id: "919812345678".to_owned(),
+        known_as: Vec::new(),
+        asked: Timestamp::from_secs(1),
+    };
+    store.erasures().request(erasure.clone()).await.unwrap();
+    assert!(!store.erasures().finish(erasure.id).await.unwrap());
+    assert_eq!(store.erasures().list().await.unwrap().len(), 1);
+    assert_eq!(session.forget("b").await.unwrap(), ForgetOutcome::Forgotten);
+    assert!(store.erasures().finish(erasure.id).await.unwrap());
+    assert!(store.erasures().list().await.unwrap().is_empty());
+    session.close().await.unwrap();
     store.close().await;
 }

@@ -32,7 +32,7 @@ pub fn setup(n: u128) -> CallSetup {
         call: CallUuid(Uuid::from_u128(n)),
         direction: Direction::Inbound,
         call_type: CallType::Whatsapp,
-        wacid: Some("wacid.x".into()),
+        wacid: Some(format!("wacid.{n}").into()),
         phone_number_id: "7".into(),
         from: "919812345678".to_owned(),
         to: "918035737458".to_owned(),

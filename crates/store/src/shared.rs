@@ -1,6 +1,10 @@
 //! The parts of an open store that all handles share.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock};
+
+use model::CallUuid;
+use tokio::sync::mpsc;
+use uuid::Uuid;
 
 use crate::database::Database;
 use crate::queue::Queue;
@@ -16,4 +20,8 @@ pub(crate) struct Shared {
     pub(crate) queue: Queue,
     pub(crate) seal: Arc<Seal>,
     pub(crate) database: Database,
+    /// The process's run, once it is a member of a fleet.
+    pub(crate) run: Arc<OnceLock<Uuid>>,
+    /// The receiver of [`Store::take_withdrawn`](crate::Store::take_withdrawn).
+    pub(crate) withdrawn: Mutex<Option<mpsc::Receiver<CallUuid>>>,
 }

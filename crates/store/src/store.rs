@@ -1,7 +1,10 @@
 //! Opening and closing a store, and the handles to its tables.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use tokio::sync::mpsc;
+use uuid::Uuid;
 
 use crate::database::{Database, SQLITE_FILE_NAME};
 use crate::error::{StoreError, failed};
@@ -44,7 +47,10 @@ use crate::tables::webhooks::Webhooks;
 use crate::wake::Wake;
 use crate::writer::store_file::StoreFile;
 use crate::writer::{self, WriterOptions, rejects};
-use model::Health;
+use model::{CallUuid, Health};
+
+/// Capacity of the queue of withdrawn calls.
+const WITHDRAWN: usize = 1_024;
 
 /// Returns the path of the pending log. A PostgreSQL store gets the path that a SQLite file in the
 /// same folder would get.
@@ -133,7 +139,11 @@ impl Store {
             }
             Database::Postgres(_) => None,
         };
+        let run = Arc::new(OnceLock::new());
+        let (withdrawn, reports) = mpsc::channel(WITHDRAWN);
         let options = WriterOptions {
+            run: run.clone(),
+            withdrawn,
             pool: write,
             file,
             health,
@@ -145,12 +155,27 @@ impl Store {
             fail,
         };
         let queue = writer::start(options).await?;
-        Ok(Self { shared: Arc::new(Shared { read, queue, seal, database: at }) })
+        let withdrawn = Mutex::new(Some(reports));
+        Ok(Self { shared: Arc::new(Shared { read, queue, seal, database: at, run, withdrawn }) })
     }
 
     /// Returns whether other nodes may write to the same database.
     pub fn is_shared(&self) -> bool {
         matches!(self.shared.database, Database::Postgres(_))
+    }
+
+    /// Sets the run of a fleet that this process is. From then on, its batches are numbered, are
+    /// executed again if the database loses them, and are refused once another node has declared the
+    /// run dead.
+    pub fn write_as(&self, run: Uuid) {
+        // A process is one run.
+        let _ = self.shared.run.set(run);
+    }
+
+    /// Returns the receiver of calls that another node of the fleet has, too. Their records are not
+    /// written, and they must end without a callback. `None` if it was taken before.
+    pub fn take_withdrawn(&self) -> Option<mpsc::Receiver<CallUuid>> {
+        self.shared.withdrawn.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Call records and their event logs.

@@ -43,7 +43,7 @@ pub(crate) fn start(n: u128, account: &str, main: &str) -> CallStart {
         from: format!("91981234567{}", n % 10),
         to: "918035737458".to_owned(),
         caller_name: "Zoë \"Z\"".to_owned(),
-        wacid: Some("wacid.x".into()),
+        wacid: Some(format!("wacid.{n}").into()),
         phone_number_id: "7".into(),
         parent_call: None,
         node_id: "node".to_owned(),

@@ -391,3 +391,127 @@ async fn f22_a_node_that_stops_in_a_transaction_does_not_stop_the_others() {
     assert!(resumed.is_err(), "its transaction is gone");
     store.close().await;
 }
+
+/// Opens the store of a node that is a member of the fleet.
+async fn open_member(folder: &Path, node: &str) -> (Store, Uuid) {
+    let (store, run) = (open(folder, node).await, Uuid::new_v4());
+    let mut session = store.fleet_session().await.unwrap();
+    assert!(session.register(run, node, "{}", false).await.unwrap().is_some());
+    session.close().await.unwrap();
+    store.write_as(run);
+    (store, run)
+}
+
+/// Begins and ends a call with a callback. Returns the number of callbacks of its end.
+async fn one_call(store: &Store, n: u128) -> Option<usize> {
+    let (start, callback) = call(n, false, "a");
+    assert!(store.calls().begin(start.clone(), &setup(n), secs(0)));
+    store.flush().await;
+    let end = end(n as i64, n as u64);
+    let conclusion = Conclusion { start, end, callbacks: vec![callback], farewell: None };
+    store.calls().conclude(conclusion).await.ok().map(|concluded| concluded.callbacks.len())
+}
+
+/// Reads a number.
+async fn number(store: &Store, text: &'static str) -> i64 {
+    let mut session = store.fleet_session().await.unwrap();
+    sqlx::query_scalar(text).fetch_one(&mut session.connection).await.unwrap()
+}
+
+/// A failover that has lost the last commits, as this test makes it: everything of these calls is
+/// gone, and the number of the last batch is that of an earlier one.
+#[tokio::test]
+async fn f22_replay_batches_that_a_failover_has_lost_are_written_again() {
+    if skipped_on_sqlite() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (store, _) = open_member(folder.path(), "a").await;
+    assert_eq!(one_call(&store, 100).await, Some(1));
+    let before = number(&store, "SELECT batch FROM run_batches").await;
+    for n in 101..110 {
+        assert_eq!(one_call(&store, n).await, Some(1));
+    }
+    assert!(store.calls().begin(call(110, false, "a").0, &setup(110), secs(0)));
+    store.flush().await;
+    assert!(number(&store, "SELECT batch FROM run_batches").await > before + 9);
+
+    let mut session = store.fleet_session().await.unwrap();
+    let text = "UPDATE run_batches SET batch = $1";
+    sqlx::query(text).bind(before).execute(&mut session.connection).await.unwrap();
+    // All but the first call.
+    let text = "DELETE FROM calls WHERE call_uuid NOT LIKE '%64'; \
+        DELETE FROM callbacks WHERE call_uuid NOT LIKE '%64'";
+    sqlx::raw_sql(text).execute(&mut session.connection).await.unwrap();
+    session.close().await.unwrap();
+
+    // The next batch finds that.
+    let _ = one_call(&store, 111).await;
+    let mut every = tokio::time::interval(Duration::from_millis(20));
+    let ended = "SELECT count(*) FROM calls WHERE ended_us IS NOT NULL";
+    while number(&store, ended).await < 11 {
+        every.tick().await;
+    }
+    assert_eq!(number(&store, "SELECT count(*) FROM calls").await, 12);
+    let callbacks = "SELECT count(*) * 1000 + count(DISTINCT event_id) FROM callbacks";
+    assert_eq!(number(&store, callbacks).await, 11_011, "one callback a call");
+    store.close().await;
+}
+
+#[tokio::test]
+async fn f22_f28_a_process_that_was_declared_dead_writes_nothing() {
+    if skipped_on_sqlite() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (store, run) = open_member(folder.path(), "a").await;
+    assert_eq!(one_call(&store, 100).await, Some(1));
+    let mut survivor = store.fleet_session().await.unwrap();
+    survivor.fence(run).await.unwrap();
+    assert_eq!(one_call(&store, 101).await, Some(1), "members are not fenced off");
+    assert!(survivor.declare_dead(run, 0).await.unwrap());
+
+    // A batch that is being written is committed before the fence is up.
+    let mut lock = other_node(&store, "BEGIN; LOCK TABLE calls IN SHARE MODE").await;
+    assert!(store.calls().begin(call(102, false, "a").0, &setup(102), secs(0)));
+    blocks(&mut lock).await;
+    let fence = async {
+        // The fence waits for a second at most.
+        while survivor.fence(run).await.is_err() {}
+    };
+    let ((), ()) = tokio::join!(fence, commit(lock));
+    assert_eq!(number(&store, "SELECT count(*) FROM calls").await, 3);
+
+    assert_eq!(one_call(&store, 103).await, None);
+    assert_eq!(number(&store, "SELECT count(*) FROM calls").await, 3);
+    store.close().await;
+    let journal = std::fs::read(folder.path().join("a/store.journal")).unwrap_or_default();
+    let journal = String::from_utf8_lossy(&journal);
+    assert!(!journal.contains("concluded"), "{journal}");
+}
+
+#[tokio::test]
+async fn f04_of_two_records_of_one_call_the_first_remains() {
+    if skipped_on_sqlite() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (one, _) = open_member(folder.path(), "a").await;
+    let (other, _) = open_member(folder.path(), "b").await;
+    let (first, _) = call(100, false, "a");
+    assert!(one.calls().begin(first, &setup(100), secs(0)));
+    one.flush().await;
+    let (copy, reported) = call(101, false, "b");
+    let copy = CallStart { wacid: Some("wacid.100".into()), ..copy };
+    let mut withdrawn = other.take_withdrawn().unwrap();
+    assert!(other.calls().begin(copy.clone(), &setup(101), secs(0)));
+    assert_eq!(withdrawn.recv().await, Some(copy.call));
+    let conclusion =
+        Conclusion { start: copy, end: end(101, 1), callbacks: vec![reported], farewell: None };
+    let concluded = other.calls().conclude(conclusion).await.unwrap();
+    assert!(!concluded.changed && concluded.callbacks.is_empty());
+    assert_eq!(one_call(&one, 100).await, Some(1));
+    assert_eq!(number(&one, "SELECT count(*) FROM calls").await, 1);
+    one.close().await;
+    other.close().await;
+}

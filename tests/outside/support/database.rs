@@ -67,6 +67,21 @@ pub fn url_of(folder: &Path) -> String {
     format!("{url}?options[search_path]={schema}")
 }
 
+/// Returns the port of the PostgreSQL server.
+pub fn port() -> u16 {
+    let url = postgres().expect("PostgreSQL");
+    PgConnectOptions::from_str(&url).expect("a URL").get_port()
+}
+
+/// Returns [`url_of`] with another port, if there is one.
+pub fn url_at(folder: &Path, other: Option<u16>) -> String {
+    let url = url_of(folder);
+    match other {
+        Some(other) => url.replacen(&format!(":{}/", port()), &format!(":{other}/"), 1),
+        None => url,
+    }
+}
+
 /// Opens the store of a stopped node.
 pub async fn open(folder: &Path) -> Store {
     let at = match postgres() {

@@ -7,6 +7,7 @@ pub mod app;
 pub mod bot;
 pub mod browser;
 pub mod bucket;
+pub mod cable;
 pub mod chat;
 pub mod database;
 pub mod http;

@@ -59,6 +59,8 @@ pub struct NodeConfig {
     pub media_ports: u16,
     /// The folder whose database the node uses. `None` for its own.
     pub store_of: Option<std::path::PathBuf>,
+    /// The port of a proxy to the database. `None` to connect to the database itself.
+    pub store_port: Option<u16>,
     /// More lines for `[store]`.
     pub store: String,
     /// More environment variables.
@@ -86,6 +88,7 @@ impl NodeConfig {
             meta: String::new(),
             media_ports: 8,
             store_of: None,
+            store_port: None,
             store: String::new(),
             envs: Vec::new(),
         }
@@ -163,7 +166,8 @@ answer_url = "{answer_url}"
             base_url = self.base_url.clone().unwrap_or_else(|| format!("http://127.0.0.1:{base}")),
             accept_wait = self.accept_wait_ms,
             graph = self.graph_url,
-            store = super::database::url_of(self.store_of.as_deref().unwrap_or(dir)),
+            store =
+                super::database::url_at(self.store_of.as_deref().unwrap_or(dir), self.store_port,),
             store_extra = self.store,
             dir = data.display(),
             insecure = self.allow_insecure,

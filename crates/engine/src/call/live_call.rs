@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
+use tokio::sync::Notify;
+
 use super::binding::{MetaState, Party};
 use super::course::{Course, Sampler};
 use super::live::LiveLog;
@@ -56,6 +58,8 @@ pub struct LiveCall {
     pub(super) record_asked: AtomicBool,
     /// The connection to the phone, if this is a web leg.
     pub(super) line: Option<Arc<Line>>,
+    /// Notified if another node of a fleet has the call, too.
+    pub(super) withdrawn: Notify,
 }
 
 impl LiveCall {

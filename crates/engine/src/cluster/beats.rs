@@ -5,15 +5,24 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use fleet::{Answer, LimitKey, Membership, OVERDUE, Request, TermState};
+use bytes::Bytes;
+use fleet::{Answer, Beat, LimitKey, Membership, OVERDUE, Request, TermState};
+use http::{Method, StatusCode, Uri};
 use model::metric::{self, beat};
 use store::{FleetSession, Store, StoreError};
+use tokio::task::JoinHandle;
 
 use super::lease::Units;
-use super::{EVIDENCE, JoinOptions, Shared};
+use super::{BEAT, EVIDENCE, JoinOptions, Shared};
 
 /// Maximum time between two readings of the clock, which detect that the process was paused.
 const LOOK: Duration = Duration::from_millis(500);
+
+/// Interval at which limits that do not exist any more are deleted.
+const CLEAN_UP_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Pause between two attempts to connect to the database while other nodes carry the beats.
+const PROBE_INTERVAL: Duration = Duration::from_millis(500);
 
 pub(super) struct Beats {
     member: Membership,
@@ -26,6 +35,9 @@ pub(super) struct Beats {
     caps: BTreeMap<LimitKey, u32>,
     /// Times at which the last answered beats were sent.
     sent: VecDeque<Duration>,
+    /// Attempts to connect to the database, while it does not answer and other nodes carry the
+    /// beats.
+    probe: Option<JoinHandle<FleetSession>>,
 }
 
 /// Records an answered beat.
@@ -55,6 +67,7 @@ impl Beats {
             options,
             caps: BTreeMap::new(),
             sent: VecDeque::new(),
+            probe: None,
         }
     }
 
@@ -68,7 +81,7 @@ impl Beats {
         if let Some(request @ Request::Register(_)) = self.member.poll(now, false, &mut self.units)
         {
             let reply = self.execute(&request).await?;
-            self.receive(&request, reply);
+            self.receive(&request, reply, beat::ANSWERED);
         }
         Ok(self)
     }
@@ -88,21 +101,59 @@ impl Beats {
             self.member.track(key.clone(), cap);
             self.caps.insert(key, cap);
         }
+        self.member.retain(|key| caps.contains_key(key));
+        self.caps.retain(|key, _| caps.contains_key(key));
         Ok(())
+    }
+
+    /// Deletes limits of numbers and accounts that do not exist any more.
+    async fn delete_old_caps(&mut self) -> Result<(), StoreError> {
+        let Some(session) = &mut self.session else { return Ok(()) };
+        let deleted = session.delete_other_caps(self.caps.keys()).await?;
+        if deleted > 0 {
+            tracing::debug!(limits = deleted, "limits that no node has any more deleted");
+        }
+        Ok(())
+    }
+
+    /// Writes changed limits. What fails is tried again before the next beat.
+    async fn write_caps(&mut self) {
+        for key in self.member.take_missing() {
+            self.caps.remove(&key);
+            self.units.retry_caps();
+        }
+        match tokio::time::timeout(OVERDUE, self.set_caps()).await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "limits not written to the database of the fleet");
+            }
+            Err(_) => tracing::warn!("writing limits to the database of the fleet timed out"),
+        }
+        self.units.retry_caps();
+        self.session = None;
     }
 
     /// Sends beats until the process leaves the fleet or is declared dead.
     pub(super) async fn run(mut self) {
+        let mut clean_up_at = CLEAN_UP_INTERVAL;
         while !self.shared.stop.is_cancelled() && !self.shared.dead.is_cancelled() {
             let now = self.shared.now();
             let urgent = self.shared.urgent.load(Ordering::Acquire) || self.shared.is_eager();
             for key in self.shared.demand.take_elsewhere() {
                 self.member.include(&key);
             }
-            if let Err(error) = self.set_caps().await {
-                tracing::warn!(%error, "limits not written to the database of the fleet");
-                self.units.retry_caps();
-                self.session = None;
+            if self.probe.is_none() {
+                self.write_caps().await;
+            }
+            if now >= clean_up_at {
+                clean_up_at = now.saturating_add(CLEAN_UP_INTERVAL);
+                let deleted = tokio::time::timeout(OVERDUE, self.delete_old_caps()).await;
+                if !matches!(deleted, Ok(Ok(()))) {
+                    self.session = None;
+                }
+            }
+            for term in self.shared.take_peer_terms() {
+                self.member.report_peer_term(term);
             }
             self.member.set_members(self.shared.members.load(Ordering::Acquire));
             if let Some(request) = self.member.poll(now, urgent, &mut self.units) {
@@ -117,11 +168,23 @@ impl Beats {
                 () = self.shared.stop.cancelled() => {}
             }
         }
+        if let Some(probe) = self.probe.take() {
+            probe.abort();
+        }
     }
 
     async fn send(&mut self, request: Request) {
         if self.member.take_reconnect() {
             self.session = None;
+        }
+        if let Request::Beat(beat) = &request
+            && self.is_carried().await
+        {
+            match self.carry(beat).await {
+                Some(answer) => self.receive(&request, Reply::Answer(answer), beat::CARRIED),
+                None => self.fail(&request, beat::FAILED),
+            }
+            return;
         }
         // An overdue request is abandoned with its connection.
         let reply = match tokio::time::timeout(OVERDUE, self.execute(&request)).await {
@@ -135,10 +198,65 @@ impl Beats {
                 return self.fail(&request, beat::OVERDUE);
             }
         };
-        self.receive(&request, reply);
+        self.receive(&request, reply, beat::ANSWERED);
     }
 
-    fn receive(&mut self, request: &Request, reply: Reply) {
+    /// Whether other nodes carry the beats. Ends once there is a connection to the database again.
+    async fn is_carried(&mut self) -> bool {
+        let Some(probe) = &mut self.probe else { return false };
+        if probe.is_finished() {
+            self.session = probe.await.ok();
+        } else if !self.shared.peers.sees().is_empty() {
+            return true;
+        } else {
+            probe.abort();
+        }
+        self.probe = None;
+        false
+    }
+
+    /// Has another node send a beat to the database. Returns `None` if none of them can.
+    async fn carry(&self, beat: &Beat) -> Option<Answer> {
+        let body = Bytes::from(serde_json::to_vec(beat).ok()?);
+        let mut nodes = self.shared.peers.sees();
+        let turn = usize::try_from(beat.seq).unwrap_or_default() % nodes.len().max(1);
+        nodes.rotate_left(turn);
+        let asked = async {
+            for run in nodes {
+                let mut request = http::Request::new(body.clone());
+                *request.method_mut() = Method::POST;
+                *request.uri_mut() = Uri::from_static(BEAT);
+                let Ok(response) = self.shared.peers.send(run, request).await else { continue };
+                if response.status() == StatusCode::OK {
+                    return serde_json::from_slice(response.body()).ok();
+                }
+            }
+            None
+        };
+        tokio::time::timeout(OVERDUE, asked).await.ok().flatten()
+    }
+
+    /// Starts to connect to the database until it answers.
+    fn probe(&self) -> JoinHandle<FleetSession> {
+        let store = self.store.clone();
+        tokio::spawn(async move {
+            loop {
+                let session = async {
+                    let mut session = store.fleet_session().await?;
+                    session.runs().await.map(|_| session)
+                };
+                match tokio::time::timeout(OVERDUE, session).await {
+                    Ok(Ok(session)) => return session,
+                    Ok(Err(error)) => tracing::debug!(%error, "the database does not answer"),
+                    Err(_) => tracing::debug!("the database does not answer"),
+                }
+                tokio::time::sleep(PROBE_INTERVAL).await;
+            }
+        })
+    }
+
+    /// Records the answer to a request. `outcome` says who has sent it.
+    fn receive(&mut self, request: &Request, reply: Reply, outcome: &'static str) {
         let now = self.shared.now();
         let term = match (request, reply) {
             (Request::Register(register), Reply::Registered(term)) => {
@@ -161,7 +279,7 @@ impl Beats {
             }
         };
         let beat_time = now.saturating_sub(request.sent());
-        record(beat::ANSWERED, beat_time);
+        record(outcome, beat_time);
         let before = self.shared.state.borrow().term;
         if let (Some(before), Some(term)) = (before, term)
             && before.id != term.id
@@ -171,6 +289,7 @@ impl Beats {
         }
         self.shared.state.send_modify(|state| {
             state.is_connected = true;
+            state.is_carried = outcome == beat::CARRIED;
             state.beats += 1;
             state.beat = Some(request.sent());
             state.beat_time = beat_time;
@@ -195,10 +314,18 @@ impl Beats {
         })
     }
 
+    /// Records that a request was not answered. From now on, other nodes carry the beats, if there
+    /// are any.
     fn fail(&mut self, request: &Request, outcome: &'static str) {
+        let now = self.shared.now();
         self.session = None;
-        record(outcome, self.shared.now().saturating_sub(request.sent()));
-        self.member.fail(self.shared.now(), request.sent());
+        record(outcome, now.saturating_sub(request.sent()));
+        if self.probe.is_none() && !self.shared.peers.sees().is_empty() {
+            self.probe = Some(self.probe());
+            self.member.abandon(request.sent());
+        } else {
+            self.member.fail(now, request.sent());
+        }
         self.shared.state.send_if_modified(|state| std::mem::take(&mut state.is_connected));
         self.publish();
     }

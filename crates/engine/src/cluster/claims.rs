@@ -1,7 +1,8 @@
 //! Claims of inbound calls: which node of the fleet a call belongs to.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -9,14 +10,16 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::{Method, Request, Uri};
-use model::CallUuid;
+use machine::Termination;
 use model::metric::{self, claim};
+use model::{CallUuid, Direction};
 use store::{Birth, ClaimKey, ClaimOutcome, FleetSession, Store, StoreError};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 use uuid::Uuid;
 
 use super::{CALLS, Shared, WEBHOOK};
-use crate::call::registry::CallKey;
+use crate::call::CallEvent;
+use crate::call::registry::{CallKey, Registry};
 use crate::webhook::{Claim, OtherNodes, SignedWebhook, Unreachable};
 
 /// Number of database sessions for claims.
@@ -31,11 +34,35 @@ const ATTEMPTS: u32 = 4;
 /// Timeout for finding the owner of an event. If it takes longer, Meta delivers the event again.
 const LOOKUP_TIME: Duration = Duration::from_secs(1);
 
-/// Time after its start at which a call has its row, unless the database is slow.
-const YOUNG: Duration = Duration::from_millis(50);
+/// Pauses between attempts to find the row of a call that may have started right now. Its node
+/// writes it within 50 ms, unless the database is slow.
+const YOUNG: [Duration; 5] = [
+    Duration::from_millis(20),
+    Duration::from_millis(50),
+    Duration::from_millis(100),
+    Duration::from_millis(200),
+    Duration::ZERO,
+];
 
 /// Interval at which old claims are deleted.
 const CLEAN_UP_INTERVAL: Duration = Duration::from_secs(15);
+
+/// Interval at which claims that were not answered are repeated.
+const SETTLE_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Maximum time between the claim of a call and its start.
+const START_TIME: Duration = Duration::from_secs(5);
+
+/// Maximum number of calls whose claims are repeated.
+const UNSETTLED_MAX: usize = 20_000;
+
+/// A call that this node has begun and whose claim may not be in the database.
+#[derive(Clone, Copy, Debug)]
+struct Unsettled {
+    call: CallUuid,
+    /// Time of the claim.
+    since: Duration,
+}
 
 /// Implements the webhook handler's access to the other nodes.
 pub struct FleetClaims {
@@ -45,12 +72,112 @@ pub struct FleetClaims {
     permits: Semaphore,
     /// Selects the node that gets the next handed-over call. The nodes take turns.
     turn: AtomicUsize,
+    unsettled: Mutex<VecDeque<Unsettled>>,
 }
 
 impl FleetClaims {
     pub(super) fn new(store: Store, shared: Arc<Shared>) -> Self {
         let (sessions, permits) = (Mutex::default(), Semaphore::new(SESSIONS));
-        Self { store, shared, sessions, permits, turn: AtomicUsize::new(0) }
+        let (turn, unsettled) = (AtomicUsize::new(0), Mutex::default());
+        Self { store, shared, sessions, permits, turn, unsettled }
+    }
+
+    fn unsettled(&self) -> MutexGuard<'_, VecDeque<Unsettled>> {
+        self.unsettled.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Records a call that has begun here although its claim may not be in the database.
+    fn unsettle(&self, call: CallUuid) {
+        let mut unsettled = self.unsettled();
+        if unsettled.len() < UNSETTLED_MAX {
+            unsettled.push_back(Unsettled { call, since: self.shared.now() });
+        }
+    }
+
+    /// Ends calls that another node has, too, until the process leaves the fleet. Two nodes can begin
+    /// a call while the database does not answer. `withdrawn` are those whose records were not
+    /// written because of that. Claims are repeated after such a time, and in a new term, because the
+    /// database may have lost them.
+    pub async fn settle(
+        self: Arc<Self>,
+        registry: Registry,
+        mut withdrawn: mpsc::Receiver<CallUuid>,
+    ) {
+        let mut every = tokio::time::interval(SETTLE_INTERVAL);
+        every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let stop = self.shared.stop.clone();
+        let mut claimed_in = None;
+        loop {
+            tokio::select! {
+                _ = every.tick() => {}
+                Some(call) = withdrawn.recv() => {
+                    registry.withdraw(call);
+                    continue;
+                }
+                () = stop.cancelled() => return,
+            }
+            let Some(term) = self.shared.term().filter(|_| self.shared.is_direct()) else {
+                continue;
+            };
+            if claimed_in.replace(term).is_some_and(|before| before != term) {
+                registry.each(|call| {
+                    if call.setup.direction == Direction::Inbound && call.setup.wacid.is_some() {
+                        self.unsettle(call.setup.call);
+                    }
+                });
+            }
+            self.settle_all(&registry).await;
+        }
+    }
+
+    async fn settle_all(&self, registry: &Registry) {
+        let mut unsettled = std::mem::take(&mut *self.unsettled());
+        while let Some(next) = unsettled.front().copied() {
+            match self.settle_one(registry, next).await {
+                Ok(true) => drop(unsettled.pop_front()),
+                Ok(false) => self.unsettled().extend(unsettled.pop_front()),
+                Err(error) => {
+                    tracing::warn!(%error, "claims of calls not written, trying again");
+                    self.unsettled().append(&mut unsettled);
+                }
+            }
+        }
+    }
+
+    /// Repeats a claim. Returns `false` if it is not settled yet.
+    async fn settle_one(
+        &self,
+        registry: &Registry,
+        unsettled: Unsettled,
+    ) -> Result<bool, ClaimError> {
+        let Unsettled { call, since } = unsettled;
+        let Some(view) = registry.get(call) else {
+            // The call has ended, or starts right now.
+            return Ok(self.shared.now().saturating_sub(since) > START_TIME);
+        };
+        let birth = registry.birth_of(&view);
+        let Some(wacid) = birth.setup.wacid.clone() else { return Ok(true) };
+        let key = CallKey { phone_number_id: birth.setup.phone_number_id.clone(), wacid };
+        Ok(match self.try_claim(&key, Some(&birth)).await? {
+            ClaimOutcome::Mine => true,
+            ClaimOutcome::Recorded { call: recorded } => {
+                if recorded != call.0 {
+                    registry.withdraw(call);
+                }
+                true
+            }
+            // The first of the two to write its record keeps the call.
+            ClaimOutcome::Other { .. } => false,
+            ClaimOutcome::Tombstone => {
+                let ended = CallEvent::Terminated(Termination::default());
+                registry.event(&key, None, ended);
+                true
+            }
+            ClaimOutcome::NotMember => {
+                self.shared.hurry();
+                false
+            }
+        })
     }
 
     /// Deletes claims that are no longer needed, until the process leaves the fleet.
@@ -71,7 +198,7 @@ impl FleetClaims {
     /// # Errors
     /// Returns an error if the database does not answer.
     pub async fn owner_of(&self, call: CallUuid) -> Result<Option<Uuid>, Unreachable> {
-        for pause in [YOUNG, YOUNG, Duration::ZERO] {
+        for pause in YOUNG {
             let found = self.with_session(LOOKUP_TIME, async |s| s.owner_of_live_call(call).await);
             let found = found.await.map_err(|error| {
                 tracing::warn!(%error, "failed to look up the owner of a call");
@@ -164,10 +291,9 @@ impl OtherNodes for FleetClaims {
         async move {
             let begun = self.shared.now();
             // Nobody waits while the database is away.
-            let is_connected = || self.shared.state.borrow().is_connected;
             let mut tried = Err(ClaimError::Overdue);
             for _ in 0..ATTEMPTS {
-                if tried.is_ok() || !is_connected() {
+                if tried.is_ok() || !self.shared.is_direct() {
                     break;
                 }
                 tried = self.try_claim(&key, birth.as_ref()).await;
@@ -186,6 +312,9 @@ impl OtherNodes for FleetClaims {
                 Err(_) if self.shared.strict => (Claim::Denied, claim::DENIED),
                 Err(error) => {
                     tracing::warn!(%error, "claim of a call not written; deciding without the fleet");
+                    if let Some(birth) = &birth {
+                        self.unsettle(birth.setup.call);
+                    }
                     (Claim::Ours, claim::ALONE)
                 }
             };
@@ -207,9 +336,12 @@ impl OtherNodes for FleetClaims {
                     session.owner_of_call(claim_key(&key), named).await
                 })
                 .await;
-            match found {
-                Ok(owner) => Ok(owner.filter(|owner| *owner != self.shared.run)),
-                Err(error) => {
+            let is_other = |owner: &Uuid| *owner != self.shared.run;
+            match (found, named) {
+                // Meta can be faster than the batch with the row of an outbound call.
+                (Ok(None), Some(call)) => Ok(self.owner_of(call).await?.filter(is_other)),
+                (Ok(owner), _) => Ok(owner.filter(is_other)),
+                (Err(error), _) => {
                     tracing::warn!(%error, "failed to look up the owner of a call");
                     Err(Unreachable)
                 }
@@ -226,6 +358,10 @@ impl OtherNodes for FleetClaims {
             })
         }
         .boxed()
+    }
+
+    fn is_cut_off(&self) -> bool {
+        !self.shared.is_direct()
     }
 
     fn hand_over(&self, webhook: SignedWebhook) -> BoxFuture<'_, Result<(), Unreachable>> {

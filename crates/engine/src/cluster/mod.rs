@@ -18,13 +18,15 @@ mod status;
 mod tests;
 mod watcher;
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 pub use fleet::RunState;
-use fleet::{LimitKey, TermState};
+use fleet::{Answer, Beat, LimitKey, OVERDUE, TermState};
 use futures_util::future::BoxFuture;
 use model::Clock;
 use serde::{Deserialize, Serialize};
@@ -61,12 +63,22 @@ pub const CALLS: &str = "/calls";
 /// Path of requests for units: a JSON array with the names of the limits that lack them.
 pub const WANT: &str = "/want";
 
+/// Path of a beat of a node that the database does not answer: JSON. Another node sends it to the
+/// database, and responds with the answer.
+pub const BEAT: &str = "/beat";
+
+/// Path at which two nodes exchange the ids of their terms.
+pub const TERM: &str = "/term";
+
 /// Prefix of the paths of forwarded client requests.
 pub const REST: &str = "/rest";
 
 /// Number of answered beats after which a unit that was not received is known to be free or in use
 /// elsewhere.
 const EVIDENCE: usize = 8;
+
+/// Maximum number of reported terms between two beats.
+const PEER_TERMS_MAX: usize = 64;
 
 /// Time for which beats are sent at a shorter interval after another node has requested units.
 const EAGER: Duration = Duration::from_millis(120);
@@ -154,6 +166,8 @@ pub struct Cluster {
     store: Store,
     beats: Mutex<Option<JoinHandle<()>>>,
     watcher: Mutex<Option<JoinHandle<()>>>,
+    /// The connection for beats of other nodes.
+    carrier: tokio::sync::Mutex<Option<FleetSession>>,
 }
 
 /// State shared by the tasks and admission.
@@ -180,6 +194,8 @@ struct Shared {
     eager_until: AtomicU64,
     demand: Demand,
     peers: Peers,
+    /// The terms that other nodes have reported since the last beat.
+    peer_terms: Mutex<BTreeSet<Uuid>>,
     state: watch::Sender<MemberState>,
     /// The other runs, from the last reading.
     others: Mutex<Vec<RunInfo>>,
@@ -197,6 +213,8 @@ pub struct MemberState {
     pub is_cut_off: bool,
     /// Whether the last beat was answered.
     pub is_connected: bool,
+    /// Whether another node has sent that beat, because the database does not answer this one.
+    pub is_carried: bool,
     /// Number of answered beats.
     pub beats: u64,
     /// Time at which the last answered beat was sent, since the process joined.
@@ -224,6 +242,29 @@ impl Shared {
         let age = self.clock.now().saturating_duration_since(since);
         let since = self.now().saturating_sub(age);
         Duration::from_micros(self.evidence.load(Ordering::Acquire)) > since
+    }
+
+    /// Whether the database answers this process itself.
+    fn is_direct(&self) -> bool {
+        let state = self.state.borrow();
+        state.is_connected && !state.is_carried
+    }
+
+    /// The term in the last answer of the database.
+    fn term(&self) -> Option<Uuid> {
+        self.state.borrow().term.map(|term| term.id)
+    }
+
+    /// Records the term of another node.
+    fn report_term(&self, term: Uuid) {
+        let mut terms = self.peer_terms.lock().unwrap_or_else(PoisonError::into_inner);
+        if terms.len() < PEER_TERMS_MAX {
+            terms.insert(term);
+        }
+    }
+
+    fn take_peer_terms(&self) -> BTreeSet<Uuid> {
+        std::mem::take(&mut *self.peer_terms.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn is_eager(&self) -> bool {
@@ -263,6 +304,7 @@ impl Cluster {
             eager_until: AtomicU64::new(0),
             demand: Demand::default(),
             peers: options.peers.clone(),
+            peer_terms: Mutex::default(),
             state: watch::Sender::default(),
             others: Mutex::default(),
             dead: CancellationToken::new(),
@@ -286,6 +328,7 @@ impl Cluster {
             store,
             beats: Mutex::new(Some(beats)),
             watcher: Mutex::default(),
+            carrier: tokio::sync::Mutex::default(),
         })
     }
 
@@ -333,6 +376,40 @@ impl Cluster {
         self.shared.eager_until.fetch_max(until, Ordering::AcqRel);
         self.shared.demand.look_at(keys.iter().map(|key| LimitKey::from(*key)));
         self.shared.hurry();
+    }
+
+    /// Sends a beat of another node to the database. Returns the answer as JSON, or `None` if the
+    /// database does not answer this node itself.
+    pub async fn carry(&self, from: Uuid, beat: &[u8]) -> Option<Bytes> {
+        let beat: Beat = serde_json::from_slice(beat).ok()?;
+        // A node can only speak for itself.
+        if beat.run != from || !self.shared.is_direct() {
+            return None;
+        }
+        let answer = async {
+            let mut carrier = self.carrier.lock().await;
+            // Taken, so that a beat without an answer closes the connection.
+            let mut session = match carrier.take() {
+                Some(session) => session,
+                None => self.store.fleet_session().await?,
+            };
+            let answer = session.beat(&beat).await?;
+            *carrier = Some(session);
+            Ok::<Answer, StoreError>(answer)
+        };
+        let answer = tokio::time::timeout(OVERDUE, answer).await.ok()?;
+        let failed = |error: &StoreError| tracing::debug!(%error, %from, "beat not carried");
+        let answer = answer.inspect_err(failed).ok()?;
+        serde_json::to_vec(&answer).ok().map(Bytes::from)
+    }
+
+    /// Records the term of another node. Returns the term of this one.
+    pub fn exchange_term(&self, theirs: &[u8]) -> Bytes {
+        let theirs = std::str::from_utf8(theirs).ok().and_then(|term| term.parse().ok());
+        if let Some(theirs) = theirs {
+            self.shared.report_term(theirs);
+        }
+        Bytes::from(self.shared.term().map(|term| term.to_string()).unwrap_or_default())
     }
 
     /// The connections to the other nodes.

@@ -32,6 +32,11 @@ impl NodeReaper {
     /// Fails if the database does not answer. What was done is not undone.
     pub async fn settle(&self, owner: &str) -> Result<(), StoreError> {
         let Services { store, rooms, outbox, node_id, .. } = &*self.services;
+        let run = run_of_owner(owner);
+        let mut session = store.fleet_session().await?;
+        if let Some(run) = run {
+            session.fence(run).await?;
+        }
         rooms.end_orphans(store, owner, node_id, |url| outbox.origin(url)).await?;
         // Before the open calls are ended: these go on waiting.
         let waiting = self.dialer.adopt(owner).await?;
@@ -45,8 +50,7 @@ impl NodeReaper {
             let token = number.and_then(|number| number.spec.access_token.clone());
             self.registry.remember(placed, token);
         }
-        let mut session = store.fleet_session().await?;
-        if let Some(run) = run_of_owner(owner) {
+        if let Some(run) = run {
             session.release_rooms_of(run).await?;
         }
         let adopted = session.adopt(owner, node_id).await?;

@@ -14,7 +14,7 @@ use crate::admission::UnitCounts;
 #[derive(Clone, Debug)]
 pub struct Status {
     pub run: Uuid,
-    /// Whether the last beat was answered.
+    /// Whether the database has answered the last beat, and this node itself has sent it.
     pub is_connected: bool,
     /// Time since the last answered beat was sent. `None` before the first one.
     pub beat_age: Option<Duration>,
@@ -57,7 +57,7 @@ impl Cluster {
         let state = *shared.state.borrow();
         Status {
             run: shared.run,
-            is_connected: state.is_connected,
+            is_connected: state.is_connected && !state.is_carried,
             beat_age: state.beat.map(|sent| shared.now().saturating_sub(sent)),
             beat_time: state.beat_time,
             term: state.term,

@@ -5,12 +5,14 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use fleet::{Finding, Reading, RunReading, Watch};
+use http::{Method, Request, Uri};
 use store::{FleetSession, RunInfo, Store, StoreError};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
-use super::{About, PeerAddress, READ_INTERVAL, Reaper, Shared};
+use super::{About, PeerAddress, READ_INTERVAL, Reaper, Shared, TERM};
 
 /// Timeout for one reading of the other nodes and its consequences.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -35,6 +37,7 @@ impl<R: Reaper> Watcher<R> {
 
     pub(super) async fn run(mut self) {
         while !self.shared.stop.is_cancelled() && !self.shared.dead.is_cancelled() {
+            self.exchange_terms();
             match tokio::time::timeout(TIMEOUT, self.step()).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {
@@ -47,6 +50,25 @@ impl<R: Reaper> Watcher<R> {
                 }
             }
             tokio::time::sleep(READ_INTERVAL).await;
+        }
+    }
+
+    /// Exchanges the ids of terms with the other nodes. Nodes on an old and on a new primary notice
+    /// each other by that.
+    fn exchange_terms(&self) {
+        let Some(term) = self.shared.term() else { return };
+        for run in self.shared.peers.sees() {
+            let shared = self.shared.clone();
+            tokio::spawn(async move {
+                let mut request = Request::new(Bytes::from(term.to_string()));
+                *request.method_mut() = Method::POST;
+                *request.uri_mut() = Uri::from_static(TERM);
+                let Ok(response) = shared.peers.send(run, request).await else { return };
+                let theirs = std::str::from_utf8(response.body()).ok();
+                if let Some(theirs) = theirs.and_then(|term| term.parse().ok()) {
+                    shared.report_term(theirs);
+                }
+            });
         }
     }
 

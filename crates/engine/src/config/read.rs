@@ -473,7 +473,7 @@ fn cluster(mut s: Section<'_>, store: &Store, cx: &Context<'_>) -> Cluster {
         .key(
             "strict",
             flag(),
-            "The node admits no calls if the database has not answered it for 7 s.",
+            "The node admits no calls after 7 s in which it has reached the database neither itself nor through another node.",
         )
         .default(&false)
         .placed();

@@ -293,7 +293,8 @@ pub struct Cluster {
     pub peer: Option<String>,
     /// Host and port that the other nodes connect to. `None` if they equal those of `peer`.
     pub advertise: Option<String>,
-    /// Whether the node admits no calls while the database does not answer its beats.
+    /// Whether the node admits no calls while its beats reach the database neither directly nor
+    /// through another node.
     pub strict: bool,
 }
 

@@ -25,6 +25,19 @@ const BATCH: u32 = 100;
 /// Pause before retrying erasures that failed or wait for the end of a call.
 const RETRY_PAUSE: Duration = Duration::from_secs(5);
 
+/// Interval at which the nodes of a fleet look for erasures that wait.
+const LOOK_INTERVAL: Duration = Duration::from_secs(30);
+
+/// How far an erasure has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Progress {
+    Complete,
+    /// A call of the user is live or still being recorded.
+    CallIsLive,
+    /// Other nodes have files to remove from their disks.
+    FilesAreLeft,
+}
+
 /// The dependencies of [`Eraser`].
 pub struct ErasureParts {
     pub store: Store,
@@ -82,11 +95,14 @@ impl Eraser {
         loop {
             let left = stop.run_until_cancelled(self.run_all()).await;
             let Some(left) = left else { return };
+            // Other nodes may have left some, or have removed their files.
+            let look = self.0.parts.store.is_shared().then_some(LOOK_INTERVAL);
             let next = async {
-                if left {
-                    let _ = tokio::time::timeout(RETRY_PAUSE, self.0.asked.notified()).await;
-                } else {
-                    self.0.asked.notified().await;
+                match if left { Some(RETRY_PAUSE) } else { look } {
+                    Some(pause) => {
+                        let _ = tokio::time::timeout(pause, self.0.asked.notified()).await;
+                    }
+                    None => self.0.asked.notified().await,
                 }
             };
             if stop.run_until_cancelled(next).await.is_none() {
@@ -107,11 +123,14 @@ impl Eraser {
         let mut left = false;
         for erasure in erasures {
             match self.erase(&erasure).await {
-                Ok(true) => {
+                Ok(Progress::Complete) => {
                     self.0.scrub.store(true, Ordering::Relaxed);
                     tracing::info!(erasure = %erasure.id, "erasure completed");
                 }
-                Ok(false) => left = true,
+                Ok(Progress::CallIsLive) => left = true,
+                Ok(Progress::FilesAreLeft) => {
+                    tracing::info!(erasure = %erasure.id, "erasure waits until the other nodes have removed their files");
+                }
                 Err(error) => {
                     tracing::warn!(erasure = %erasure.id, %error, "erasure failed; trying again");
                     left = true;
@@ -138,9 +157,8 @@ impl Eraser {
         done
     }
 
-    /// Carries out a request. Returns `false` if a call of the user is live or still being
-    /// recorded.
-    async fn erase(&self, erasure: &Erasure) -> Result<bool, StoreError> {
+    /// Carries out a request.
+    async fn erase(&self, erasure: &Erasure) -> Result<Progress, StoreError> {
         let parts = &self.0.parts;
         // So that recent writes are found.
         parts.store.flush().await;
@@ -175,10 +193,12 @@ impl Eraser {
         }
         parts.store.erasures().erase_remaining(erasure, until, numbers).await?;
         if left {
-            return Ok(false);
+            return Ok(Progress::CallIsLive);
         }
-        parts.store.erasures().finish(erasure.id).await?;
-        Ok(true)
+        Ok(match parts.store.erasures().finish(erasure.id).await? {
+            true => Progress::Complete,
+            false => Progress::FilesAreLeft,
+        })
     }
 
     /// Erases a call, files before rows, so that an interrupted erasure finds the rows again.

@@ -27,6 +27,9 @@ pub trait OtherNodes: Send + Sync {
     /// Forwards a webhook to another node, which processes the events of its calls.
     fn forward(&self, to: Uuid, webhook: SignedWebhook) -> BoxFuture<'_, Result<(), Unreachable>>;
 
+    /// Whether the database does not answer this node, so that it can't claim calls.
+    fn is_cut_off(&self) -> bool;
+
     /// Hands the inbound calls of a webhook over to any other node, because this one takes none at
     /// the moment.
     fn hand_over(&self, webhook: SignedWebhook) -> BoxFuture<'_, Result<(), Unreachable>>;

@@ -321,7 +321,7 @@ impl<C: Calls> WebhookHandler<C> {
     /// # Errors
     /// Returns an error if the body is not JSON. Nothing has been processed then.
     pub(super) async fn take_over(&self, body: &[u8], at_most: Duration) -> Result<bool, BadJson> {
-        if self.gate.is_draining() {
+        if self.passes_calls_on() {
             return Ok(false);
         }
         let (now, mut waiting, mut busy) = (self.clock.now(), Vec::new(), false);
@@ -456,11 +456,17 @@ impl<C: Calls> WebhookHandler<C> {
         effect != Effect::Busy
     }
 
-    /// Hands the calls of a webhook over to another node if this one drains. Until the balancer has
-    /// noticed that, calls still arrive here. Returns `false` if this node must decide about them.
+    /// Whether another node should take the calls that arrive here: this one drains, or can't claim
+    /// them.
+    fn passes_calls_on(&self) -> bool {
+        self.gate.is_draining() || self.others.as_ref().is_some_and(|others| others.is_cut_off())
+    }
+
+    /// Hands the calls of a webhook over to another node if this one should not take them. The
+    /// balancer may not have noticed that yet. Returns `false` if this node must decide about them.
     async fn hand_over(&self, webhook: Option<&SignedWebhook>) -> bool {
         match (&self.others, webhook) {
-            (Some(others), Some(webhook)) if self.gate.is_draining() => {
+            (Some(others), Some(webhook)) if self.passes_calls_on() => {
                 others.hand_over(webhook.clone()).await.is_ok()
             }
             _ => false,

@@ -9,7 +9,7 @@ use crate::rows::call::{
 };
 use crate::scope::{Scope, push_scope};
 use crate::shared::Shared;
-use crate::sql::{self, Conn, Pool, Query, QueryBuilder, Row};
+use crate::sql::{self, Conn, Dialect, Pool, Query, QueryBuilder, Row};
 use crate::tables::call_logs;
 use crate::write::Write;
 use machine::{CallSetup, GraphAction};
@@ -333,25 +333,26 @@ pub(crate) struct OpenCall<'a> {
     pub(crate) born: Timestamp,
 }
 
-/// Inserts the row of a call unless it exists.
+/// Inserts the row of a call unless it exists. See [`insert_all`].
 pub(crate) async fn insert(
     to: &mut Conn,
     start: &CallStart,
     open: Option<OpenCall<'_>>,
 ) -> Result<(), sqlx::Error> {
-    insert_all(to, &[(start, open)]).await
+    insert_all(to, &[(start, open)]).await.map(drop)
 }
 
-/// Inserts the rows of several calls unless they exist.
+/// Inserts the rows of several calls unless they exist. Returns the calls that have no row because
+/// another node of a fleet has a call with the same id at Meta.
 pub(crate) async fn insert_all(
     to: &mut Conn,
     starts: &[(&CallStart, Option<OpenCall<'_>>)],
-) -> Result<(), sqlx::Error> {
+) -> Result<Vec<CallUuid>, sqlx::Error> {
     const INSERT: (&str, usize, &str) = (
         "INSERT INTO calls (call_uuid, auth_id, main_auth_id, direction, call_type, from_number, to_number, \
         caller_name, wacid, phone_number_id, parent_call_uuid, node_id, started_us, setup, born_us) ",
         15,
-        " ON CONFLICT (call_uuid) DO NOTHING",
+        " ON CONFLICT DO NOTHING",
     );
     let row = |mut row: sql::Values<'_>, (s, open): &(&CallStart, Option<OpenCall<'_>>)| {
         row.push_bind(s.call.to_string())
@@ -370,7 +371,19 @@ pub(crate) async fn insert_all(
             .push_bind(open.as_ref().map(|b| b.setup))
             .push_bind(open.as_ref().map(|b| b.born.micros()));
     };
-    sql::insert_rows(to, INSERT, starts, row).await
+    let mut inserted = 0;
+    for insert in sql::insert_statements(INSERT, starts, row) {
+        inserted += insert.execute(&mut *to).await?.rows_affected();
+    }
+    let is_complete = usize::try_from(inserted).is_ok_and(|inserted| inserted == starts.len());
+    if is_complete || to.dialect() == Dialect::Sqlite {
+        return Ok(Vec::new());
+    }
+    let missing = "SELECT s.id FROM unnest(string_to_array($1, ' ')) AS s (id) \
+        WHERE NOT EXISTS (SELECT 1 FROM calls c WHERE c.call_uuid = s.id)";
+    let ids: Vec<String> = starts.iter().map(|(start, _)| start.call.to_string()).collect();
+    let missing: Vec<String> = sql::query_scalar(missing).bind(ids.join(" ")).fetch_all(to).await?;
+    Ok(missing.iter().filter_map(|id| id.parse().ok()).collect())
 }
 
 /// Closes the rows of calls that have not ended. The result is `false` for a call that had already

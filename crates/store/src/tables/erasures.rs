@@ -14,7 +14,7 @@ use crate::scope::{Scope, push_scope};
 use crate::seal::Seal;
 use crate::shared::Shared;
 use crate::sql::connect::open_beside_node;
-use crate::sql::{self, Conn, QueryBuilder, Row};
+use crate::sql::{self, Conn, Dialect, QueryBuilder, Row};
 use crate::tables::call_lists::indexed_by;
 use crate::tables::{call_logs, conversations, responses};
 use crate::write::WriteTask;
@@ -67,13 +67,14 @@ impl Erasures<'_> {
         self.0.queue.run(ErasureWrite::Request(erasure)).await.map(drop)
     }
 
-    /// Removes a request after all data is deleted.
+    /// Removes a request after all data is deleted. Returns `false` if nodes of the fleet, which may
+    /// not run at the moment, still have files to remove from their disks.
     ///
     /// # Errors
     /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
     /// then.
-    pub async fn finish(self, id: Uuid) -> Result<(), StoreError> {
-        self.0.queue.run(ErasureWrite::Finish(id)).await.map(drop)
+    pub async fn finish(self, id: Uuid) -> Result<bool, StoreError> {
+        self.0.queue.run(ErasureWrite::Finish(id)).await.map(|removed| removed > 0)
     }
 
     /// Removes the user's data from an ended call: deletes its event log and callbacks, and clears
@@ -428,8 +429,14 @@ impl WriteTask for ErasureWrite {
                     delete_remaining(to, erasure, *until, numbers).await
                 }
                 Self::Finish(id) => {
-                    let delete = sql::query("DELETE FROM erasures WHERE erasure_id = $1")
-                        .bind(id.to_string());
+                    let delete = match to.dialect() {
+                        Dialect::Sqlite => "DELETE FROM erasures WHERE erasure_id = $1",
+                        Dialect::Postgres => {
+                            "DELETE FROM erasures WHERE erasure_id = $1 AND NOT EXISTS (SELECT 1 FROM files_to_remove f \
+                                JOIN runs r ON r.node_id = f.node_id WHERE r.state <> 'forgotten')"
+                        }
+                    };
+                    let delete = sql::query(delete).bind(id.to_string());
                     Ok(delete.execute(to).await?.rows_affected())
                 }
             }

@@ -332,6 +332,26 @@ impl FleetSession {
         upsert.execute(&mut self.connection).await.map(drop).map_err(failed(WHAT))
     }
 
+    /// Deletes limits other than these, unless a run holds or wants units of them. A node that has
+    /// such a limit writes it again.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
+    pub async fn delete_other_caps(
+        &mut self,
+        known: impl Iterator<Item = &LimitKey>,
+    ) -> Result<u64, StoreError> {
+        const WHAT: &str = "delete limits";
+        let known: Vec<&str> = known.map(LimitKey::as_str).collect();
+        let units = "DELETE FROM units WHERE key <> ALL ($1) AND held = 0 AND wish = 0";
+        let units = sqlx::query(units).bind(&known).execute(&mut self.connection).await;
+        units.map_err(failed(WHAT))?;
+        let delete = "DELETE FROM limits WHERE key IN (SELECT key FROM limits l WHERE key <> ALL ($1) \
+            AND NOT EXISTS (SELECT 1 FROM units u WHERE u.key = l.key) ORDER BY key FOR UPDATE SKIP LOCKED)";
+        let done = sqlx::query(delete).bind(&known).execute(&mut self.connection).await;
+        Ok(done.map_err(failed(WHAT))?.rows_affected())
+    }
+
     /// Claims an inbound call for a run. `birth` contains what another node needs to end the call
     /// if this one dies. Does not wait for the disk: if the database loses the claim, the run
     /// claims the call again.
@@ -450,6 +470,18 @@ impl FleetSession {
         let owner = select.fetch_optional(&mut self.connection).await;
         let owner: Option<String> = owner.map_err(failed("look up the owner of a call"))?;
         Ok(owner.map(|owner| run_of_owner(&owner)))
+    }
+
+    /// Makes the database refuse further writes of a run that is not a member, and waits until its
+    /// last batch is committed or rolled back.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
+    pub async fn fence(&mut self, run: Uuid) -> Result<(), StoreError> {
+        let fence = "DELETE FROM run_batches b WHERE run = $1::uuid \
+            AND NOT EXISTS (SELECT 1 FROM runs r WHERE r.run = b.run AND r.state IN ('up', 'draining'))";
+        let fence = sqlx::query(fence).bind(run.to_string()).execute(&mut self.connection).await;
+        fence.map(drop).map_err(failed("fence off a node"))
     }
 
     /// Transfers the unfinished work of one owner to another: callbacks, requests to Graph,

@@ -12,22 +12,49 @@ use crate::sql::{self, Conn, Dialect};
 use crate::tables::calls::{self, OpenCall};
 use crate::tables::{call_logs, endpoints, event_keys, messages, outbox, permissions, recordings};
 use crate::write::{Write, WriteResult};
+use crate::writer::batches::NextBatch;
 use crate::writer::inbox;
+use model::CallUuid;
 
-/// Executes a batch in one transaction. Returns the results of those writes that have one, in
-/// order.
+/// The result of a batch.
+pub(crate) struct Written {
+    /// The results of those writes that have one, in order.
+    pub(crate) results: Vec<WriteResult>,
+    /// The calls whose start was not written because another node has a call with the same id at
+    /// Meta.
+    pub(crate) withdrawn: Vec<CallUuid>,
+    /// The number of the batch. `None` outside a fleet.
+    pub(crate) number: Option<i64>,
+}
+
+/// Executes a batch in one transaction.
 pub(crate) async fn write_batch(
     to: &mut Conn,
     seal: &Seal,
+    next: Option<NextBatch>,
     batch: &[Write],
-) -> Result<Vec<WriteResult>, sqlx::Error> {
+) -> Result<Written, sqlx::Error> {
     // Call ends and the outbox must be synced. On an error, the caller closes the connection, which
     // rolls the transaction back.
     let synced = batch.iter().any(Write::is_synced);
+    begin(to, synced, next, async |to| write_all(to, seal, batch).await).await
+}
+
+/// Executes writes in one transaction, with the number of the batch.
+async fn begin(
+    to: &mut Conn,
+    synced: bool,
+    next: Option<NextBatch>,
+    write: impl AsyncFnOnce(&mut Conn) -> Result<(Vec<WriteResult>, Vec<CallUuid>), sqlx::Error>,
+) -> Result<Written, sqlx::Error> {
     to.begin(synced).await?;
-    let found = write_all(to, seal, batch).await?;
+    let number = match next {
+        Some(next) => Some(next.begin(to).await?),
+        None => None,
+    };
+    let (results, withdrawn) = write(to).await?;
     to.commit().await?;
-    Ok(found)
+    Ok(Written { results, withdrawn, number })
 }
 
 /// Executes entries of the journal and records the number of entries replayed so far, in one
@@ -35,25 +62,33 @@ pub(crate) async fn write_batch(
 pub(crate) async fn replay_entries(
     to: &mut Conn,
     seal: &Seal,
+    next: Option<NextBatch>,
     journal: Uuid,
     writes: &[Write],
     seen: u64,
-) -> Result<(), sqlx::Error> {
-    to.begin(true).await?;
-    write_all(to, seal, writes).await?;
+) -> Result<Written, sqlx::Error> {
+    begin(to, true, next, async |to| {
+        let written = write_all(to, seal, writes).await?;
+        note_replayed(to, journal, seen).await?;
+        Ok(written)
+    })
+    .await
+}
+
+/// Records the number of replayed entries of a journal.
+async fn note_replayed(to: &mut Conn, journal: Uuid, seen: u64) -> Result<(), sqlx::Error> {
     let note = "INSERT INTO store_journals (journal, replayed) VALUES ($1, $2) \
         ON CONFLICT (journal) DO UPDATE SET replayed = excluded.replayed";
     let note =
         sql::query(note).bind(journal.to_string()).bind(i64::try_from(seen).unwrap_or(i64::MAX));
-    note.execute(&mut *to).await?;
-    to.commit().await
+    note.execute(to).await.map(drop)
 }
 
 async fn write_all<'a>(
     to: &mut Conn,
     seal: &Seal,
     batch: &'a [Write],
-) -> Result<Vec<WriteResult>, sqlx::Error> {
+) -> Result<(Vec<WriteResult>, Vec<CallUuid>), sqlx::Error> {
     lock_roots(to, batch).await?;
     let mut found = Vec::new();
     let (mut lines, mut late, mut keys) = (Vec::new(), Vec::new(), Vec::<SeenKey>::new());
@@ -65,7 +100,7 @@ async fn write_all<'a>(
         _ => None,
     };
     let starts: Vec<_> = batch.iter().filter_map(start).collect();
-    calls::insert_all(to, &starts).await?;
+    let withdrawn = calls::insert_all(to, &starts).await?;
     let answered: Vec<_> = batch.iter().filter_map(Write::answered).collect();
     calls::record_answered(to, &answered).await?;
     // These concern rows of earlier batches. A callback that waits for one of them can be sent once
@@ -143,7 +178,7 @@ async fn write_all<'a>(
     call_logs::insert(to, lines).await?;
     call_logs::insert_late(to, late).await?;
     event_keys::insert(to, &keys).await?;
-    Ok(found)
+    Ok((found, withdrawn))
 }
 
 /// Locks the rows that the batch reads and changes, and that other nodes may change, too: first

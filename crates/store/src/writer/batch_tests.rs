@@ -127,7 +127,7 @@ async fn each_has_its_own(apart: bool) {
     assert_eq!(found, wanted);
     let record = store.calls().get(&Scope::of(MAIN.into()), uuid(4)).await.unwrap().unwrap();
     let wacid = record.start.wacid.map(|wacid| wacid.as_str().to_owned());
-    assert_eq!(wacid.as_deref(), Some(if apart { "wacid.bound" } else { "wacid.x" }));
+    assert_eq!(wacid.as_deref(), Some(if apart { "wacid.bound" } else { "wacid.4" }));
     store.close().await;
 }
 

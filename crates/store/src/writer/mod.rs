@@ -20,6 +20,7 @@
 //! lock.
 
 pub(crate) mod batch;
+mod batches;
 mod gathered;
 mod inbox;
 mod journal;
@@ -28,7 +29,7 @@ pub(crate) mod pending;
 pub(crate) mod rejects;
 pub(crate) mod store_file;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -50,13 +51,14 @@ use crate::sql::errors::{is_data_error, is_deadlock};
 use crate::sql::{self, Conn, Dialect, Pool};
 use crate::wake::Wake;
 use crate::write::{InboxWrite, Write, WriteResult};
-use crate::writer::batch::{replay_entries, write_batch};
+use crate::writer::batch::{Written, replay_entries, write_batch};
+use crate::writer::batches::Batches;
 use crate::writer::gathered::GatheredWrites;
 use crate::writer::journal::Journal;
 use crate::writer::journal_entry::Entry;
 use crate::writer::rejects::reject;
 use crate::writer::store_file::StoreFile;
-use model::{Health, metric};
+use model::{CallUuid, Health, metric};
 
 /// Maximum number of writes in a transaction. This is reached only if the database is slow, and
 /// large batches are cheaper per write.
@@ -98,6 +100,9 @@ const CONNECT_WHILE_CLOSING: Duration = Duration::from_millis(300);
 /// timeout.
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Time limit for writing lost batches again.
+const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// Maximum number of retries of a batch after a deadlock with another node. Batches lock most of
 /// their rows in one order, so deadlocks are rare.
 const DEADLOCKS_MAX: u32 = 5;
@@ -123,6 +128,10 @@ pub(crate) struct WriterOptions {
     /// Busy timeout that the pool's connections start with.
     pub(crate) busy: Duration,
     pub(crate) fail: Option<FaultInjector>,
+    /// The process's run, once it is a member of a fleet.
+    pub(crate) run: Arc<OnceLock<Uuid>>,
+    /// Reports calls that another node of a fleet has, too.
+    pub(crate) withdrawn: mpsc::Sender<CallUuid>,
 }
 
 /// The state of the writer thread. See [`run`].
@@ -141,6 +150,7 @@ pub(crate) struct Writer {
     /// them. At most one for each callback in delivery.
     deferred: Vec<Write>,
     since_sync: u32,
+    batches: Batches,
 }
 
 /// Replays the journal of an earlier process, then starts the writer thread.
@@ -311,7 +321,9 @@ pub(crate) async fn run(mut writer: Writer, mut writes: mpsc::Receiver<Write>) {
 impl Writer {
     pub(crate) fn new(options: WriterOptions, closing: CancellationToken) -> Self {
         let busy_timeout = options.busy;
+        let batches = Batches::new(options.run.clone());
         Self {
+            batches,
             options,
             closing,
             journal: None,
@@ -398,6 +410,15 @@ impl Writer {
         }
         let mut last_tries = LAST_TRIES;
         loop {
+            if self.batches.is_fenced() {
+                // The other nodes have ended the calls of this process, which ends soon.
+                tracing::error!(
+                    writes = batch.len(),
+                    "declared dead by another node, writing nothing"
+                );
+                batch.clear();
+                return;
+            }
             match self.write_to_journal(batch).await {
                 Ok(()) => {
                     self.options.health.set_store_broken(false);
@@ -438,8 +459,8 @@ impl Writer {
         while !batch.is_empty() {
             let rest = batch.split_off(size.min(batch.len()));
             match self.transaction(batch).await {
-                Ok(found) => {
-                    complete(batch, found);
+                Ok(written) => {
+                    complete(batch, written.results);
                     size = size.saturating_mul(2);
                 }
                 Err(e) if is_data_error(&e) && batch.len() == 1 => {
@@ -478,6 +499,7 @@ impl Writer {
 
     /// Logs a failed transaction and switches to the journal.
     fn database_failed(&mut self, e: sqlx::Error) {
+        self.batches.failed(&e);
         let e = failed("write call records")(e);
         if self.failing {
             tracing::debug!(error = %e, "database still rejects writes");
@@ -623,13 +645,7 @@ impl Writer {
             } else {
                 positions.get(to - 1).copied().unwrap_or(seen)
             };
-            let connection = self.connection().await?;
-            let seal = self.options.seal.clone();
-            let taken = self
-                .with_connection(connection, async |on| {
-                    replay_entries(on, &seal, journal, part, up_to).await
-                })
-                .await;
+            let taken = self.replay_part(journal, part, up_to).await;
             match (taken, part) {
                 (Ok(()), _) => (from, size) = (to, size.saturating_mul(2)),
                 (Err(e), [_, _, ..]) if is_data_error(&e) => {
@@ -638,12 +654,7 @@ impl Writer {
                 }
                 (Err(e), [write]) if is_data_error(&e) => {
                     self.reject(Entry::of(write, &self.options.seal), e).await?;
-                    let connection = self.connection().await?;
-                    let seal = self.options.seal.clone();
-                    self.with_connection(connection, async |on| {
-                        replay_entries(on, &seal, journal, &[], up_to).await
-                    })
-                    .await?;
+                    self.replay_part(journal, &[], up_to).await?;
                     from = to;
                 }
                 (Err(e), _) => return Err(e),
@@ -652,6 +663,24 @@ impl Writer {
                 return Ok(());
             }
         }
+    }
+
+    /// Executes entries of the journal in one transaction.
+    async fn replay_part(
+        &mut self,
+        journal: Uuid,
+        part: &[Write],
+        up_to: u64,
+    ) -> Result<(), sqlx::Error> {
+        let connection = self.connection().await?;
+        let (seal, next) = (self.options.seal.clone(), self.batches.next());
+        let written = self
+            .with_connection(connection, async |on| {
+                replay_entries(on, &seal, next, journal, part, up_to).await
+            })
+            .await?;
+        self.committed(&written, part);
+        Ok(())
     }
 
     /// Runs `act` on the journal, on the blocking pool, because a failing disk may be slow.
@@ -696,7 +725,10 @@ impl Writer {
         }
         let mut connection = match self.held.take() {
             Some(held) => held,
-            None => self.connect().await?,
+            None => {
+                let connection = self.connect().await?;
+                self.catch_up(connection).await?
+            }
         };
         let wanted = if self.failing || self.closing.is_cancelled() {
             BUSY_WHILE_FAILING.min(self.options.busy)
@@ -714,15 +746,37 @@ impl Writer {
         Ok(connection)
     }
 
-    /// Executes a batch in one transaction. Returns the results of those writes that have one, in
-    /// order.
-    async fn transaction(&mut self, batch: &[Write]) -> Result<Vec<WriteResult>, sqlx::Error> {
-        if batch.is_empty() {
-            return Ok(Vec::new());
-        }
-        let connection = self.connection().await?;
+    /// Executes the batches again that the database of a new connection has lost.
+    async fn catch_up(&mut self, mut connection: Conn) -> Result<Conn, sqlx::Error> {
         let seal = self.options.seal.clone();
-        self.with_connection(connection, async |to| write_batch(to, &seal, batch).await).await
+        let caught_up = self.batches.catch_up(&mut connection, &seal);
+        let caught_up = tokio::time::timeout(CATCH_UP_TIMEOUT, caught_up).await;
+        if let Err(error) = caught_up.unwrap_or_else(late) {
+            self.batches.failed(&error);
+            let _ = tokio::time::timeout(BUSY_WHILE_FAILING, connection.close()).await;
+            return Err(error);
+        }
+        Ok(connection)
+    }
+
+    /// Executes a batch in one transaction.
+    async fn transaction(&mut self, batch: &[Write]) -> Result<Written, sqlx::Error> {
+        let connection = self.connection().await?;
+        let (seal, next) = (self.options.seal.clone(), self.batches.next());
+        let written = self
+            .with_connection(connection, async |to| write_batch(to, &seal, next, batch).await)
+            .await?;
+        self.committed(&written, batch);
+        Ok(written)
+    }
+
+    /// Keeps a committed batch of a fleet, and reports the calls that another node has, too.
+    fn committed(&mut self, written: &Written, batch: &[Write]) {
+        self.batches.committed(written.number, batch, &self.options.seal);
+        for call in &written.withdrawn {
+            // If the report is lost, the call ends without a record.
+            let _ = self.options.withdrawn.try_send(*call);
+        }
     }
 
     /// Runs `act` on the connection. Keeps the connection for the next batch on success and closes
@@ -735,12 +789,9 @@ impl Writer {
     ) -> Result<T, sqlx::Error> {
         let done = match connection.dialect() {
             Dialect::Sqlite => act(&mut connection).await,
-            Dialect::Postgres => {
-                let late = |_| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()));
-                tokio::time::timeout(TRANSACTION_TIMEOUT, act(&mut connection))
-                    .await
-                    .unwrap_or_else(late)
-            }
+            Dialect::Postgres => tokio::time::timeout(TRANSACTION_TIMEOUT, act(&mut connection))
+                .await
+                .unwrap_or_else(late),
         };
         if done.is_ok() {
             self.held = Some(connection);
@@ -770,6 +821,11 @@ impl Writer {
         self.held = None;
         self.options.pool.close().await;
     }
+}
+
+/// The result of an action that has timed out.
+fn late<T>(_: tokio::time::error::Elapsed) -> Result<T, sqlx::Error> {
+    Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()))
 }
 
 /// Completes the waiters of a write that went to the journal. Returns the write if it must be

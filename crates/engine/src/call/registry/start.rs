@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
 use futures_util::FutureExt;
-use tracing::{Instrument, error, info_span};
+use tokio::sync::Notify;
+use tracing::{Instrument, error, info_span, warn};
 
 use super::{CallAdmission, Incoming, Outgoing, Registry};
 use crate::admission::permission::PairKey;
@@ -20,7 +21,7 @@ use crate::call::shell::{self, Peer, StartMode, StartParams};
 use crate::call::streams::StreamViews;
 use crate::call::trace::EventLogWriter;
 use machine::{CallSetup, CallState, CallUrls};
-use model::{CallType, Direction, TraceId};
+use model::{CallType, CallUuid, Direction, TraceId, metric};
 use store::{Birth, CallStart};
 
 impl Registry {
@@ -127,6 +128,7 @@ impl Registry {
             recorded: AtomicBool::new(false),
             record_asked: AtomicBool::new(false),
             line: peer.line().cloned(),
+            withdrawn: Notify::new(),
         });
         if view.line.is_none() {
             self.0.bindings.enter(&*view, arrived);
@@ -173,10 +175,14 @@ impl Registry {
             let begin = Box::new(begin);
             // A panic ends only this call. Its slot is released with the call's future.
             let running = std::panic::AssertUnwindSafe(Box::pin(shell::run(services, begin)));
-            let ran = running.catch_unwind().await;
-            if ran.is_err() {
-                error!("call task panicked");
-                guard.registry.clean_up_after_panic(&guard.view).await;
+            tokio::select! {
+                ran = running.catch_unwind() => {
+                    if ran.is_err() {
+                        error!("call task panicked");
+                        guard.registry.clean_up_after_panic(&guard.view).await;
+                    }
+                }
+                () = guard.view.withdrawn.notified() => guard.registry.clean_up_withdrawn(&guard.view),
             }
             drop(guard);
         };
@@ -207,6 +213,31 @@ impl Registry {
             headers: Vec::new(),
             outbound: None,
         })
+    }
+
+    /// Describes a live inbound call like [`Registry::birth`].
+    pub(crate) fn birth_of(&self, call: &LiveCall) -> Birth {
+        let services = &self.0.services;
+        let lived = services.clock.now().saturating_duration_since(call.arrived);
+        let born = services.clock.steady().minus(lived);
+        Birth { node_id: services.node_id.clone(), born, setup: call.setup.clone() }
+    }
+
+    /// Ends a call without a callback or a request to Meta, because another node of the fleet has
+    /// it, too, and reports it.
+    pub fn withdraw(&self, call: CallUuid) {
+        if let Some(view) = self.get(call) {
+            view.withdrawn.notify_one();
+        }
+    }
+
+    fn clean_up_withdrawn(&self, view: &LiveCall) {
+        view.log.close();
+        self.0.services.author.over(view.setup.call);
+        warn!("call withdrawn: another node has it");
+        let direction = view.setup.direction.as_str();
+        metrics::counter!(metric::CALLS_TOTAL, "direction" => direction, "outcome" => metric::outcome::WITHDRAWN)
+            .increment(1);
     }
 
     /// After a panic in a call's task: ends the call at Meta and completes its record.

@@ -925,6 +925,13 @@ CREATE TABLE runs (
 ) WITH (fillfactor = 50);
 CREATE UNIQUE INDEX runs_of_node ON runs (node_id) WHERE state IN ('up', 'draining');
 
+-- The number of each run's last batch of writes, counted in the batch's own transaction. After a failover, a run writes
+-- again what follows. The row of a dead run is deleted before its calls are ended, and without it a run writes nothing.
+CREATE TABLE run_batches (
+    run    UUID   NOT NULL PRIMARY KEY,
+    batch  BIGINT NOT NULL
+) WITH (fillfactor = 50);
+
 -- The caps of limits: 'n:' and a phone number id, or 'a:' and an account or subaccount. The row to lock.
 CREATE TABLE limits (
     key  TEXT NOT NULL PRIMARY KEY,
@@ -967,6 +974,7 @@ BEGIN
     IF NOT registered AND NOT (again AND f.open) THEN
         UPDATE runs r SET state = 'dead' WHERE r.node_id = my_node AND r.state IN ('up', 'draining');
         INSERT INTO runs (run, node_id, state, seq, about) VALUES (me, my_node, 'up', 0, my_about);
+        INSERT INTO run_batches (run, batch) VALUES (me, 0) ON CONFLICT DO NOTHING;
         UPDATE fleet SET members = f.members + 1 RETURNING * INTO f;
         registered := TRUE;
     END IF;
@@ -1172,8 +1180,8 @@ CREATE TABLE claims (
     at     TIMESTAMPTZ NOT NULL DEFAULT now()
 );
 CREATE INDEX claims_of_run ON claims (run, at);
--- The calls that claims are compared with.
-CREATE INDEX calls_wacid ON calls (phone_number_id, wacid) WHERE wacid IS NOT NULL;
+-- The calls that claims are compared with. If two nodes begin a call without the database, one of them gets the row.
+CREATE UNIQUE INDEX calls_wacid ON calls (phone_number_id, wacid) WHERE wacid IS NOT NULL;
 
 -- Makes the unfinished work of one owner that of another one. Owners are nodes, or runs of a fleet. Returns the number
 -- of rows. A recording stays with the node that has its file.
