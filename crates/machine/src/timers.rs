@@ -43,7 +43,8 @@ pub enum Timer {
     Execution,
     /// Input timeout: no input has begun (clock S).
     StartInput,
-    /// `speechEndTimeout`: the caller has been silent for long enough after speaking.
+    /// The caller has been silent for long enough after speaking: for `speechEndTimeout`, or as
+    /// long as the estimate of the turn model demands.
     SpeechEnd,
     /// A short voice paused a prompt and has ended, and no words have been recognised.
     FalseBargeIn,

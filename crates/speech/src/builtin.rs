@@ -7,14 +7,18 @@ use std::process::Stdio;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::process::{Child, Command};
 use tokio::sync::Semaphore;
 
-use super::helper::{AUDIO, AUDIO_AT, DONE, FAILED, FOLDER, FRAME_MAX, SPEAK, WORDS, frame};
+use super::config::SpeechConfig;
+use super::helper::{AUDIO, AUDIO_AT, DONE, FAILED, FOLDER, FRAME_MAX, HEAR, RESULT, SPEAK, frame};
 use super::language::EmbeddedVoice;
 use super::limiter::Limiter;
 use super::markup;
+use super::models::ModelStore;
 use super::provider::{AudioChunk, BoxFuture, Provider, Sink, SpeechError};
 use super::script::Segment;
 use super::voices;
@@ -81,6 +85,12 @@ impl Builtin {
         Self::with_start(Box::new(start), folder, models, clock)
     }
 
+    /// Creates helpers that only run models, so that their requests do not wait for prompts.
+    pub(super) fn for_models(config: &SpeechConfig, models: &ModelStore) -> Self {
+        let (program, voices) = (config.helper.clone(), config.data_dir.join("voices"));
+        Self::new(program, voices, Some(models.folder().to_owned()), Clock::real())
+    }
+
     pub(super) fn with_start(
         start: Box<dyn StartHelper>,
         folder: PathBuf,
@@ -136,6 +146,26 @@ impl Builtin {
                 Err(e)
             }
         }
+    }
+
+    /// Sends audio and a request about it, and returns the result.
+    pub(super) async fn request_about<R: DeserializeOwned>(
+        &self,
+        pcm: &[i16],
+        kind: u8,
+        request: &impl Serialize,
+    ) -> Result<R, SpeechError> {
+        let request =
+            serde_json::to_vec(request).map_err(|e| SpeechError::Engine(e.to_string()))?;
+        let mut frames = Vec::with_capacity(pcm.len() * 2 + request.len() + 200);
+        for samples in pcm.chunks(FRAME_MAX / 2) {
+            let bytes: Vec<u8> = samples.iter().flat_map(|sample| sample.to_le_bytes()).collect();
+            frames.extend(frame(HEAR, &bytes));
+        }
+        frames.extend(frame(kind, &request));
+        let mut result = Vec::new();
+        self.request(&frames, &mut HelperOutput::Result(&mut result)).await?;
+        serde_json::from_slice(&result).map_err(|e| SpeechError::Engine(e.to_string()))
     }
 
     /// Unpacks a voice's files once per process.
@@ -219,8 +249,8 @@ pub(super) enum HelperOutput<'a> {
     Stream(&'a mut Sink, &'a mut Limiter),
     /// The audio is collected until the request is complete.
     Keep(&'a mut Vec<AudioChunk>),
-    /// Recognised words, in the encoding of the helper.
-    Words(&'a mut Vec<u8>),
+    /// The result of a request about audio, as JSON.
+    Result(&'a mut Vec<u8>),
 }
 
 impl HelperOutput<'_> {
@@ -231,7 +261,7 @@ impl HelperOutput<'_> {
                 chunks.push(AudioChunk { rate, pcm });
                 Ok(())
             }
-            Self::Words(_) => Err(SpeechError::Helper(io::ErrorKind::InvalidData.into())),
+            Self::Result(_) => Err(SpeechError::Helper(io::ErrorKind::InvalidData.into())),
         }
     }
 }
@@ -259,8 +289,8 @@ impl Helper {
                         .ok_or(SpeechError::Helper(io::ErrorKind::InvalidData.into()))?;
                     output.push(u32::from_le_bytes(*rate), samples(pcm)).await?;
                 }
-                WORDS => match output {
-                    HelperOutput::Words(words) => **words = body,
+                RESULT => match output {
+                    HelperOutput::Result(result) => **result = body,
                     HelperOutput::Stream(..) | HelperOutput::Keep(_) => {
                         return Err(SpeechError::Helper(io::ErrorKind::InvalidData.into()));
                     }

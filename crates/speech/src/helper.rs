@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::confine::confine;
 use super::language::EmbeddedVoice;
 use super::neural;
+use super::turn::{TurnError, TurnModel};
 use super::whisper::{self, Whisper};
 use crate::pico::{Synthesiser, VoiceError, restrict_process, set_process_alarm};
 
@@ -31,6 +32,9 @@ pub(super) const SPEAK_NEURAL: u8 = 2;
 pub(super) const HEAR: u8 = 3;
 /// Request: recognise the audio received since the last request: a [`RecogniseRequest`] as JSON.
 pub(super) const RECOGNISE: u8 = 4;
+/// Request: estimate whether the speaker of the audio received since the last request has finished: an
+/// [`EstimateRequest`] as JSON.
+pub(super) const ESTIMATE_TURN: u8 = 5;
 /// Response: 16-bit samples, little endian, mono, 16 kHz.
 pub(super) const AUDIO: u8 = 0;
 /// Response: the text was spoken completely.
@@ -39,8 +43,8 @@ pub(super) const DONE: u8 = 1;
 pub(super) const FAILED: u8 = 2;
 /// Response: a sample rate in Hz (4 bytes, little endian), then samples as in [`AUDIO`].
 pub(super) const AUDIO_AT: u8 = 3;
-/// Response: [`RecognisedWords`] as JSON.
-pub(super) const WORDS: u8 = 4;
+/// Response: [`RecognisedWords`] or a [`TurnEstimate`] as JSON.
+pub(super) const RESULT: u8 = 4;
 /// Maximum size of a body in bytes, in either direction.
 pub(super) const FRAME_MAX: usize = 64 * 1024;
 
@@ -85,6 +89,7 @@ pub(super) fn serve(
     let mut synthesisers = BTreeMap::new();
     let mut neural: Option<(String, neural::Voice)> = None;
     let mut recogniser: Option<(String, Whisper)> = None;
+    let mut turn: Option<(String, TurnModel)> = None;
     let mut heard = Vec::new();
     while let Some((kind, body)) = read_frame(&mut input)? {
         match kind {
@@ -121,14 +126,16 @@ pub(super) fn serve(
                 let outcome = recognise(&mut recogniser, &request, &heard);
                 watchdog(0);
                 heard.clear();
-                match outcome {
-                    Ok(words) => {
-                        write_frame(&mut output, WORDS, &serde_json::to_vec(&words)?)?;
-                        write_frame(&mut output, DONE, &[])?;
-                    }
-                    Err(e) => write_frame(&mut output, FAILED, e.to_string().as_bytes())?,
-                }
-                output.flush()?;
+                write_result(&mut output, &outcome)?;
+            }
+            ESTIMATE_TURN => {
+                let request: EstimateRequest =
+                    serde_json::from_slice(&body).map_err(|_| invalid_request())?;
+                watchdog(PROMPT_SECONDS_MAX);
+                let outcome = estimate_turn(&mut turn, &request, &heard);
+                watchdog(0);
+                heard.clear();
+                write_result(&mut output, &outcome)?;
             }
             SPEAK => {
                 let (&voice, markup) = body.split_first().ok_or_else(invalid_request)?;
@@ -208,18 +215,50 @@ pub(super) struct RecognisedWords {
     pub(super) confidence: f32,
 }
 
+/// A request to estimate whether a speaker has finished.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct EstimateRequest {
+    /// The folder of the model.
+    pub(super) folder: String,
+}
+
+/// The probability that a speaker has finished, from 0 to 1.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct TurnEstimate {
+    pub(super) finished: f32,
+}
+
+/// Returns the model of a folder. It is loaded if another one, or none, was used last.
+fn load<'a, M, E>(
+    loaded: &'a mut Option<(String, M)>,
+    folder: &str,
+    load: impl FnOnce(&Path) -> Result<M, E>,
+) -> Result<&'a M, E> {
+    let model = match loaded.take() {
+        Some((last, model)) if last == folder => model,
+        _ => load(Path::new(folder))?,
+    };
+    Ok(&loaded.insert((folder.to_owned(), model)).1)
+}
+
+fn estimate_turn(
+    loaded: &mut Option<(String, TurnModel)>,
+    request: &EstimateRequest,
+    pcm: &[i16],
+) -> Result<TurnEstimate, TurnError> {
+    // Everything runs on the thread that was started before this process was confined.
+    neural::run_on_threads(|| {
+        let model = load(loaded, &request.folder, TurnModel::load)?;
+        Ok(TurnEstimate { finished: model.estimate(pcm)? })
+    })
+}
+
 fn recognise(
     loaded: &mut Option<(String, Whisper)>,
     request: &RecogniseRequest,
     pcm: &[i16],
 ) -> Result<RecognisedWords, whisper::WhisperError> {
-    if loaded.as_ref().is_none_or(|(folder, _)| *folder != request.folder) {
-        let model = Whisper::load(Path::new(&request.folder))?;
-        *loaded = Some((request.folder.clone(), model));
-    }
-    let Some((_, model)) = loaded else {
-        return Err(whisper::WhisperError::Run("the model is not loaded".to_owned()));
-    };
+    let model = load(loaded, &request.folder, Whisper::load)?;
     // Matrix products run on the thread that was started before this process was confined.
     let words = neural::run_on_threads(|| model.recognise(pcm, &request.hints))?;
     Ok(RecognisedWords { text: words.text, confidence: words.confidence })
@@ -239,11 +278,7 @@ fn speak_neural(
     request: &NeuralRequest,
     output: &mut impl Write,
 ) -> Result<(), NeuralSpeechError> {
-    if loaded.as_ref().is_none_or(|(folder, _)| *folder != request.folder) {
-        let voice = neural::Voice::load(Path::new(&request.folder))?;
-        *loaded = Some((request.folder.clone(), voice));
-    }
-    let Some((_, voice)) = loaded else { return Ok(()) };
+    let voice = load(loaded, &request.folder, neural::Voice::load)?;
     let NeuralRequest { rate, pitch, male, .. } = *request;
     voice.speak(&request.text, neural::Delivery { rate, pitch, male }, |rate, samples| {
         for chunk in samples.chunks(CHUNK_SAMPLES) {
@@ -270,6 +305,21 @@ fn read_frame(input: &mut impl Read) -> io::Result<Option<(u8, Vec<u8>)>> {
     let mut body = vec![0; length];
     input.read_exact(&mut body)?;
     Ok(Some((kind, body)))
+}
+
+/// Writes the response to a request with one result.
+fn write_result<R: Serialize, E: std::fmt::Display>(
+    output: &mut impl Write,
+    outcome: &Result<R, E>,
+) -> io::Result<()> {
+    match outcome {
+        Ok(result) => {
+            write_frame(output, RESULT, &serde_json::to_vec(result)?)?;
+            write_frame(output, DONE, &[])?;
+        }
+        Err(e) => write_frame(output, FAILED, e.to_string().as_bytes())?,
+    }
+    output.flush()
 }
 
 fn write_frame(output: &mut impl Write, kind: u8, body: &[u8]) -> io::Result<()> {

@@ -60,6 +60,8 @@ mod resample;
 mod say_as;
 pub mod script;
 mod subprocess;
+mod turn;
+pub mod turn_estimator;
 mod voices;
 #[cfg_attr(not(test), deny(clippy::as_conversions))]
 mod wav;

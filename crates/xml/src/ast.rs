@@ -334,8 +334,9 @@ pub struct GetInput {
     pub execution_timeout: Duration,
     /// Time without a further digit after which the input ends. `auto` is 3 s.
     pub digit_end_timeout: Duration,
-    /// Duration of silence that ends speech. `auto` is 1 s.
-    pub speech_end_timeout: Duration,
+    /// Duration of silence that ends speech. `None` is `auto`: 1 s, or as long as a turn model
+    /// estimates (docs/speech.md#turn-taking).
+    pub speech_end_timeout: Option<Duration>,
     pub start_input_timeout: Option<Duration>,
     pub finish_on_key: Option<Digit>,
     pub num_digits: u8,

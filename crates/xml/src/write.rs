@@ -160,7 +160,7 @@ impl Writer {
             .optional("inputType", input_type)
             .seconds("executionTimeout", get.execution_timeout, 15)
             .seconds("digitEndTimeout", get.digit_end_timeout, 3)
-            .seconds("speechEndTimeout", get.speech_end_timeout, 1)
+            .optional_seconds("speechEndTimeout", get.speech_end_timeout)
             .optional_seconds("startInputTimeout", get.start_input_timeout)
             .finish_key(get.finish_on_key)
             .number("numDigits", get.num_digits, 32)

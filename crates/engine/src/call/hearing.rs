@@ -2,15 +2,16 @@
 //!
 //! An [`Utterance`] is a worker job: it reads the leg as PCM, detects where a voice begins and
 //! ends, reports this to the call's machine, and passes the audio from the first voice on to a task
-//! that runs the recogniser. The recognised text is reported as inputs, too. The machine decides
-//! when the speech has ended.
+//! that runs the recogniser. The recognised text is reported as inputs, too. In each pause, a model
+//! estimates whether the caller has finished, if one is installed. The machine decides when the
+//! speech has ended.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Instant;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument as _, warn};
@@ -22,6 +23,7 @@ use media::voice::VoiceDetector;
 use media::workers::{Job, JobStatus, Workers};
 use media::{Buffering, FRAME_MS, LegHandle, TapReader, TapSides};
 use speech::recognise::{InterimResult, Recognisers, RecognitionOptions, UtteranceAudio};
+use speech::turn_estimator::{SAMPLES_MAX, TurnEstimator};
 
 /// Frames before the first voiced frame that belong to the utterance: a soft onset, and the four
 /// frames that the voice detector needs.
@@ -30,8 +32,9 @@ const ONSET: usize = 20;
 const DETECTOR_FRAMES: u64 = 4;
 /// A voice of this duration pauses the prompt (`docs/reference/xml.md#barge-in`).
 const LASTING_MS: u64 = 250;
-/// Pauses shorter than this are part of the speech.
+/// Pauses shorter than this are part of the speech. With a turn model, it is asked this early.
 const PAUSE_MS: u64 = 300;
+const PAUSE_WITH_TURN_MODEL_MS: u64 = 200;
 /// Maximum number of buffered frames of a longer pause. More than the largest `speechEndTimeout`
 /// allows.
 const PAUSED_MAX: usize = 600;
@@ -67,10 +70,19 @@ impl Hearing {
         let (to, sound) = UtteranceAudio::new();
         let told =
             EventReporter { recognition, mailbox: with.mailbox.clone(), state: state.clone() };
+        let turns =
+            with.recognisers.turn_estimator(&how.language).filter(|_| !how.fixed_silence).map(
+                |estimator| {
+                    let (turns, pauses) = TurnAudio::new();
+                    let estimates = estimate_turns(estimator.clone(), pauses, told.clone());
+                    with.tasks.spawn(estimates.in_current_span());
+                    turns
+                },
+            );
         let line = TapReader::new(leg.tap(TapSides::Received), Rate::Hz16000, Buffering::Jitter);
         with.workers.add(Box::new(Utterance {
             line,
-            detector: UtteranceDetector::new(to),
+            detector: UtteranceDetector::new(to, turns),
             told: told.clone(),
         }));
         let task = with
@@ -119,7 +131,15 @@ async fn understand(
     mut sound: UtteranceAudio,
     told: EventReporter,
 ) {
-    let RecognitionSettings { language, hints, model, interim, profanity_filter, hidden: _ } = how;
+    let RecognitionSettings {
+        language,
+        hints,
+        model,
+        interim,
+        profanity_filter,
+        hidden: _,
+        fixed_silence: _,
+    } = how;
     let ask = RecognitionOptions { language, hints, model, interim, profanity_filter };
     // Don't start the recogniser before there is speech.
     if !sound.wait_for_speech().await {
@@ -136,6 +156,76 @@ async fn understand(
         Err(error) => {
             warn!(%error, "speech recognition failed");
             told.tell(SpeechEvent::Failed { reason: error.to_string() });
+        }
+    }
+}
+
+/// A pause of the caller.
+#[derive(Clone)]
+struct Pause {
+    number: u64,
+    /// The speech before the pause, with the pause.
+    pcm: Arc<Vec<i16>>,
+}
+
+/// The pauses of an utterance whose turn is to be estimated. Only the latest one is kept.
+struct Pauses {
+    latest: watch::Receiver<Option<Pause>>,
+    /// The number of the current pause, which changes when the caller speaks again.
+    current: Arc<AtomicU64>,
+}
+
+/// Collects the audio before pauses. Runs on the worker's thread.
+struct TurnAudio {
+    to: watch::Sender<Option<Pause>>,
+    current: Arc<AtomicU64>,
+    pcm: VecDeque<i16>,
+}
+
+impl TurnAudio {
+    fn new() -> (Self, Pauses) {
+        let (to, latest) = watch::channel(None);
+        let current = Arc::new(AtomicU64::new(0));
+        (Self { to, current: current.clone(), pcm: VecDeque::new() }, Pauses { latest, current })
+    }
+
+    /// Adds a frame and keeps the last `samples_max` samples.
+    fn push(&mut self, frame: &[i16], samples_max: usize) {
+        self.pcm.extend(frame);
+        self.pcm.drain(..self.pcm.len().saturating_sub(samples_max));
+    }
+
+    /// Handles the beginning of a voice: the estimate of an earlier pause is outdated.
+    fn end_pause(&self) {
+        self.current.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Requests an estimate.
+    fn begin_pause(&self) {
+        let pcm = Arc::new(self.pcm.iter().copied().collect());
+        self.to.send_replace(Some(Pause { number: self.current.load(Ordering::Acquire), pcm }));
+    }
+}
+
+/// Estimates the turn in each pause, until the utterance ends. An estimate in progress is completed,
+/// because a helper cannot interrupt it, but not reported if the caller speaks again.
+async fn estimate_turns(estimator: TurnEstimator, mut pauses: Pauses, told: EventReporter) {
+    estimator.prepare().await;
+    while pauses.latest.changed().await.is_ok() {
+        let pause = pauses.latest.borrow_and_update().clone();
+        let is_current = |pause: &Pause| {
+            pauses.current.load(Ordering::Acquire) == pause.number
+                && told.state.load(Ordering::Acquire) == HEARING
+        };
+        let Some(pause) = pause.filter(is_current) else { continue };
+        match estimator.estimate(&pause.pcm).await {
+            Ok(finished) if is_current(&pause) => told.tell(SpeechEvent::Turn {
+                // Rounded down, so that 100 means certainty.
+                finished: (finished.clamp(0.0, 1.0) * 100.0) as u8,
+                model: estimator.name().to_owned(),
+            }),
+            Ok(_) => {}
+            Err(error) => warn!(%error, "turn estimate failed"),
         }
     }
 }
@@ -173,10 +263,12 @@ struct UtteranceDetector {
     begun: bool,
     /// Frames that are not passed on yet: before the first voice, or during a pause.
     kept: VecDeque<Vec<i16>>,
+    /// `None` if turns are not estimated.
+    turns: Option<TurnAudio>,
 }
 
 impl UtteranceDetector {
-    fn new(to: mpsc::Sender<Vec<i16>>) -> Self {
+    fn new(to: mpsc::Sender<Vec<i16>>, turns: Option<TurnAudio>) -> Self {
         Self {
             voice_detector: VoiceDetector::default(),
             to,
@@ -184,6 +276,7 @@ impl UtteranceDetector {
             voice: None,
             begun: false,
             kept: VecDeque::new(),
+            turns,
         }
     }
 
@@ -191,6 +284,7 @@ impl UtteranceDetector {
     fn push(&mut self, pcm: &[i16]) -> Option<SpeechEvent> {
         let voiced = self.voice_detector.push(pcm);
         self.at += 1;
+        let pause_ms = if self.turns.is_some() { PAUSE_WITH_TURN_MODEL_MS } else { PAUSE_MS };
         let event = match (&mut self.voice, voiced) {
             (voice @ None, true) => {
                 *voice = Some((self.at, self.at, false));
@@ -204,7 +298,7 @@ impl UtteranceDetector {
             }
             (Some((_, last, _)), false) => {
                 let ago_ms = (self.at - *last) * u64::from(FRAME_MS);
-                (ago_ms >= PAUSE_MS).then(|| {
+                (ago_ms >= pause_ms).then(|| {
                     self.voice = None;
                     self.voice_detector.reset();
                     SpeechEvent::Ended { ago_ms }
@@ -213,6 +307,14 @@ impl UtteranceDetector {
             (None, false) => None,
         };
         self.pass_on(pcm);
+        if let Some(turns) = &mut self.turns {
+            turns.push(pcm, if self.begun { SAMPLES_MAX } else { ONSET * pcm.len() });
+            match event {
+                Some(SpeechEvent::Began) => turns.end_pause(),
+                Some(SpeechEvent::Ended { .. }) => turns.begin_pause(),
+                _ => {}
+            }
+        }
         event
     }
 
@@ -234,7 +336,9 @@ impl UtteranceDetector {
 
 #[cfg(test)]
 mod tests {
-    use super::{ONSET, SpeechEvent, UtteranceDetector};
+    use super::{ONSET, SpeechEvent, TurnAudio, UtteranceDetector};
+    use crate::call::hearing::SAMPLES_MAX;
+    use std::sync::atomic::Ordering;
     use tokio::sync::mpsc;
 
     const FRAME: usize = 320;
@@ -249,7 +353,7 @@ mod tests {
     /// that were passed on.
     fn told(stretches: &[(usize, bool)]) -> (Vec<(usize, SpeechEvent)>, usize) {
         let (to, mut from) = mpsc::channel(10_000);
-        let mut detector = UtteranceDetector::new(to);
+        let mut detector = UtteranceDetector::new(to, None);
         let frames = stretches.iter().flat_map(|(frames, loud)| sound(*frames, *loud));
         let told =
             frames.enumerate().filter_map(|(n, frame)| Some((n, detector.push(&frame)?))).collect();
@@ -281,6 +385,32 @@ mod tests {
             told(&[(50, false), (30, true), (40, false), (30, true), (30, false)]);
         assert_eq!(sentence.len(), 6, "{sentence:?}");
         assert_eq!(passed, ONSET - 3 + 30 + 40 + 30 + 14);
+    }
+
+    #[test]
+    fn the_turn_of_each_pause_is_estimated_until_the_caller_speaks_again() {
+        let (to, _from) = mpsc::channel(10_000);
+        let (turns, mut pauses) = TurnAudio::new();
+        let mut detector = UtteranceDetector::new(to, Some(turns));
+        let mut push = |frames, loud| -> Vec<SpeechEvent> {
+            sound(frames, loud).iter().filter_map(|frame| detector.push(frame)).collect()
+        };
+        push(50, false);
+        assert!(!pauses.latest.has_changed().unwrap(), "silence is no pause");
+        push(60, true);
+        assert_eq!(push(13, false), [SpeechEvent::Ended { ago_ms: 200 }]);
+        let pause = pauses.latest.borrow_and_update().clone().unwrap();
+        // The onset, the voice, and the pause until its report.
+        assert_eq!(pause.pcm.len(), (ONSET - 3 + 60 + 10) * FRAME);
+        let current = || pauses.current.load(Ordering::Acquire);
+        assert_eq!(current(), pause.number);
+        push(10, true);
+        assert_ne!(current(), pause.number, "the caller speaks again");
+        // Long speech is cut at its beginning.
+        push(450, true);
+        push(20, false);
+        let pause = pauses.latest.borrow_and_update().clone().unwrap();
+        assert_eq!((pause.pcm.len(), pause.number), (SAMPLES_MAX, current()));
     }
 
     #[test]

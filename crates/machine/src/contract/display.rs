@@ -368,6 +368,7 @@ impl Display for SpeechCommand {
                     (settings.interim, "interim"),
                     (settings.profanity_filter, "profanity-filter"),
                     (settings.hidden, "hidden"),
+                    (settings.fixed_silence, "fixed-silence"),
                 ] {
                     if flag {
                         write!(f, " {word}")?;
@@ -391,6 +392,7 @@ impl Display for SpeechEvent {
             Self::Began => f.write_str("began"),
             Self::Lasting => f.write_str("lasting"),
             Self::Ended { ago_ms } => write!(f, "ended {ago_ms} ms ago"),
+            Self::Turn { finished, model } => write!(f, "turn finished {finished} % ({model})"),
             Self::Interim { stable, unstable, stability } => {
                 write!(f, "interim {stable:?} {unstable:?} {stability} %")
             }

@@ -30,6 +30,10 @@ pub struct RecognitionSettings {
     /// Whether transcripts must stay out of logs (`log="false"`).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub hidden: bool,
+    /// Whether the document sets the silence that ends speech, so that [`SpeechEvent::Turn`] is not
+    /// needed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub fixed_silence: bool,
 }
 
 /// An instruction to a recogniser.
@@ -58,6 +62,10 @@ pub enum SpeechEvent {
     Lasting,
     /// The caller has been silent for `ago_ms`. Shorter pauses count as speech.
     Ended { ago_ms: u64 },
+    /// The caller pauses. A model that heard the speech so far estimates that the caller has
+    /// finished with the probability `finished`, in per cent. It is reported between `Ended` and
+    /// the next `Began`, or not at all.
+    Turn { finished: u8, model: String },
     /// An interim result that contains words. Two successive results differ.
     Interim {
         /// The words that were also in the previous result.
@@ -91,6 +99,7 @@ impl SpeechEvent {
             same @ (Self::Began
             | Self::Lasting
             | Self::Ended { .. }
+            | Self::Turn { .. }
             | Self::Failed { .. }
             | Self::Unavailable) => same.clone(),
         }
@@ -110,6 +119,7 @@ impl SpeechEvent {
             same @ (Self::Began
             | Self::Lasting
             | Self::Ended { .. }
+            | Self::Turn { .. }
             | Self::Failed { .. }
             | Self::Unavailable) => same.clone(),
         }

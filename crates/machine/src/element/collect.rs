@@ -304,6 +304,11 @@ impl InputCollector {
                 }
                 Phase::Transcribing => {}
             },
+            SpeechEvent::Turn { finished, model: _ } => {
+                if phase != Phase::Transcribing {
+                    speech_input.turn(env.ctx, finished);
+                }
+            }
             SpeechEvent::Interim { stable, unstable, stability } => {
                 speech_input.interim(env.ctx, stable, unstable, stability);
                 self.accept_speech(env.ctx);

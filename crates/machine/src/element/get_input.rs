@@ -62,8 +62,9 @@ fn speech_input(get: &GetInput, at: Position) -> SpeechInput {
         interim: get.interim.is_some(),
         profanity_filter: get.profanity_filter,
         hidden: !get.log,
+        fixed_silence: get.speech_end_timeout.is_some(),
     };
-    SpeechInput::new(settings, at, millis(get.speech_end_timeout), get.interim.clone())
+    SpeechInput::new(settings, at, get.speech_end_timeout.map(millis), get.interim.clone())
 }
 
 fn rules(get: &GetInput) -> Rules {

@@ -17,6 +17,15 @@ const INTERIM_MS: u64 = 200;
 /// Timeout of the result after the end of the speech, in milliseconds.
 const RESULT_MS: u64 = 15_000;
 
+/// Silence in milliseconds that ends speech if the document does not set it.
+const SILENCE_MS: u64 = 1_000;
+/// Silence in milliseconds that ends speech that is probably unfinished.
+const UNFINISHED_SILENCE_MS: u64 = 2_500;
+/// Probabilities in per cent from which speech is certainly or possibly finished
+/// (docs/speech.md#turn-taking has the measurements).
+const CERTAINLY_FINISHED: u8 = 98;
+const POSSIBLY_FINISHED: u8 = 50;
+
 /// Time in milliseconds after which a paused prompt continues if a short voice contained no words
 /// (docs/reference/xml.md#barge-in).
 const FALSE_BARGE_IN_MS: u64 = 500;
@@ -36,8 +45,8 @@ pub(super) struct SpeechInput {
     settings: RecognitionSettings,
     /// The position of the element.
     at: Position,
-    /// The duration of silence that ends speech, in milliseconds.
-    end_ms: u64,
+    /// `speechEndTimeout` in milliseconds, if the document sets it.
+    end_ms: Option<u64>,
     interim_url: Option<Target>,
     /// The recognition of this attempt. `None` after its end, or without a recogniser.
     open: Option<RecognitionId>,
@@ -48,6 +57,8 @@ pub(super) struct SpeechInput {
     speaking: bool,
     /// Start of the most recent voice activity.
     voice_began: CallTime,
+    /// End of the most recent voice activity.
+    voice_ended: CallTime,
     /// Whether the result was requested from the recogniser.
     finishing: bool,
     /// Whether the speech began during a prompt that is still playing. Such speech without words
@@ -65,7 +76,7 @@ impl SpeechInput {
     pub(super) fn new(
         settings: RecognitionSettings,
         at: Position,
-        end_ms: u64,
+        end_ms: Option<u64>,
         interim_url: Option<Target>,
     ) -> Self {
         Self {
@@ -78,6 +89,7 @@ impl SpeechInput {
             begun: false,
             speaking: false,
             voice_began: CallTime(0),
+            voice_ended: CallTime(0),
             finishing: false,
             over_prompt: false,
             words_heard: false,
@@ -116,7 +128,11 @@ impl SpeechInput {
         if std::mem::replace(&mut self.finishing, true) {
             return;
         }
-        self.clear_timers(ctx);
+        self.waiting = None;
+        // A prompt that a short voice has paused does not wait for the result.
+        for clock in [Timer::SpeechEnd, Timer::Interim] {
+            ctx.timers.clear(clock);
+        }
         if let Some(recognition) = self.open {
             send_command(ctx, recognition, SpeechCommand::Finish);
             ctx.set_timer(Timer::Transcript, RESULT_MS);
@@ -212,8 +228,22 @@ impl SpeechInput {
     /// Handles the end of speech `ago_ms` milliseconds ago.
     pub(super) fn quiet(&mut self, ctx: &mut CallContext, ago_ms: u64) {
         self.speaking = false;
+        self.voice_ended = CallTime(ctx.now.0.saturating_sub(ago_ms));
+        self.end_after_silence(ctx, self.end_ms.unwrap_or(SILENCE_MS));
+    }
+
+    /// Handles an estimate of whether the caller, who is silent, has finished.
+    pub(super) fn turn(&mut self, ctx: &mut CallContext, finished: u8) {
+        if self.end_ms.is_none() && !self.speaking {
+            self.end_after_silence(ctx, silence_ms(finished));
+        }
+    }
+
+    /// Ends speech that has begun when the silence has lasted for `silence_ms`.
+    fn end_after_silence(&self, ctx: &mut CallContext, silence_ms: u64) {
         if self.begun && !self.finishing {
-            ctx.set_timer(Timer::SpeechEnd, self.end_ms.saturating_sub(ago_ms));
+            let elapsed_ms = ctx.now.0.saturating_sub(self.voice_ended.0);
+            ctx.set_timer(Timer::SpeechEnd, silence_ms.saturating_sub(elapsed_ms));
         }
     }
 
@@ -268,6 +298,28 @@ impl SpeechInput {
     }
 }
 
+/// Returns the silence in milliseconds that ends speech which is finished with this probability.
+fn silence_ms(finished: u8) -> u64 {
+    match finished {
+        CERTAINLY_FINISHED.. => 0,
+        POSSIBLY_FINISHED.. => SILENCE_MS,
+        _ => UNFINISHED_SILENCE_MS,
+    }
+}
+
 fn send_command(ctx: &mut CallContext, recognition: RecognitionId, command: SpeechCommand) {
     ctx.emit(Output::Speech { recognition, command });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::silence_ms;
+
+    #[test]
+    fn the_less_speech_is_finished_the_longer_is_the_silence_that_ends_it() {
+        let silences = [(100, 0), (98, 0), (97, 1_000), (50, 1_000), (49, 2_500), (0, 2_500)];
+        for (finished, silence) in silences {
+            assert_eq!(silence_ms(finished), silence, "{finished}");
+        }
+    }
 }

@@ -28,7 +28,7 @@
 //! | `play-started A`, `played A`, `play-failed A item=0 REASON` | about the latest playlist, or `play=N` |
 //! | `digit A 5`, `digits-sent A` | |
 //! | `voice A` | `began`, `ended 300 ms ago`, `beep` |
-//! | `speech` | `began`, `lasting`, `ended 300 ms ago`, `interim 50 STABLE / UNSTABLE`, `understood 87 WORDS`, `failed REASON`, `unavailable`; about the latest recognition, or `recognition=N` |
+//! | `speech` | `began`, `lasting`, `ended 300 ms ago`, `turn 98 MODEL`, `interim 50 STABLE / UNSTABLE`, `understood 87 WORDS`, `failed REASON`, `unavailable`; about the latest recognition, or `recognition=N` |
 //! | `terminated STATUS` | `duration=5` |
 //! | `leg 1` | about the latest B-leg at this position: `placed ringing answered ready`, `key 5`, `ended CAUSE`, `refused ERROR` |
 //! | `stream` | about the latest stream: `opened closed cleared`, `failed REASON`, `lost REASON`, `degraded 30`, `played NAME`, `send-digits 12` |
@@ -411,6 +411,9 @@ fn speech_event(words: &[&str]) -> SpeechEvent {
         ["lasting"] => SpeechEvent::Lasting,
         ["ended", ago_ms, "ms", "ago"] => {
             SpeechEvent::Ended { ago_ms: ago_ms.parse().expect("milliseconds") }
+        }
+        ["turn", finished, model] => {
+            SpeechEvent::Turn { finished: per_cent(finished), model: (*model).to_owned() }
         }
         ["interim", stability, text @ ..] => {
             let text = text.join(" ");

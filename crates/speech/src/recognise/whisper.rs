@@ -10,15 +10,12 @@ use std::time::Duration;
 use super::{
     OnPartial, Recogniser, RecognitionError, RecognitionOptions, Transcript, UtteranceAudio,
 };
-use crate::builtin::{Builtin, HelperOutput};
+use crate::builtin::Builtin;
 use crate::config::SpeechConfig;
-use crate::helper::{
-    FRAME_MAX, HEAR, RECOGNISE, RecogniseRequest, RecognisedWords, SPEECH_SAMPLES_MAX, frame,
-};
+use crate::helper::{RECOGNISE, RecogniseRequest, RecognisedWords, SPEECH_SAMPLES_MAX};
 use crate::language::primary;
 use crate::models::ModelStore;
 use crate::provider::{BoxFuture, SpeechError};
-use model::Clock;
 
 /// Without audio for this time, the caller pauses. Audio arrives every 20 ms.
 const PAUSE: Duration = Duration::from_millis(80);
@@ -42,12 +39,7 @@ impl Whisper {
     pub(super) fn find(config: &SpeechConfig) -> Option<Self> {
         let models = ModelStore::new(&config.data_dir);
         let model = models.english_recogniser()?;
-        let helpers = Builtin::new(
-            config.helper.clone(),
-            config.data_dir.join("voices"),
-            Some(models.folder().to_owned()),
-            Clock::real(),
-        );
+        let helpers = Builtin::for_models(config, &models);
         Some(Self { helpers, folder: models.folder_of(&model) })
     }
 
@@ -123,17 +115,7 @@ impl Whisper {
             folder: self.folder.to_string_lossy().into_owned(),
             hints: if hints.is_empty() { String::new() } else { format!(" {hints}") },
         };
-        let request =
-            serde_json::to_vec(&request).map_err(|e| SpeechError::Engine(e.to_string()))?;
-        let mut frames = Vec::with_capacity(pcm.len() * 2 + request.len() + 200);
-        for samples in pcm.chunks(FRAME_MAX / 2) {
-            let bytes: Vec<u8> = samples.iter().flat_map(|sample| sample.to_le_bytes()).collect();
-            frames.extend(frame(HEAR, &bytes));
-        }
-        frames.extend(frame(RECOGNISE, &request));
-        let mut words = Vec::new();
-        self.helpers.request(&frames, &mut HelperOutput::Words(&mut words)).await?;
-        serde_json::from_slice(&words).map_err(|e| SpeechError::Engine(e.to_string()))
+        self.helpers.request_about(pcm, RECOGNISE, &request).await
     }
 }
 

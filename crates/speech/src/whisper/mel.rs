@@ -6,7 +6,7 @@ use std::sync::Arc;
 use realfft::{RealFftPlanner, RealToComplex};
 
 /// Number of bands.
-pub(super) const BANDS: usize = 80;
+pub(crate) const BANDS: usize = 80;
 const SIZE: usize = 400;
 const HOP: usize = 160;
 const BINS: usize = SIZE / 2 + 1;
@@ -15,7 +15,7 @@ const BIN_HZ: f32 = super::RATE as f32 / SIZE as f32;
 const RANGE: f32 = 8.0;
 
 /// The transform, the window and the bands, which are computed once.
-pub(super) struct Spectrogram {
+pub(crate) struct Spectrogram {
     transform: Arc<dyn RealToComplex<f32>>,
     window: Vec<f32>,
     /// The first bin and the weights of each band.
@@ -23,14 +23,14 @@ pub(super) struct Spectrogram {
 }
 
 impl Spectrogram {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let window = (0..SIZE).map(|n| 0.5 - 0.5 * (TAU * n as f32 / SIZE as f32).cos()).collect();
         let transform = RealFftPlanner::new().plan_fft_forward(SIZE);
         Self { transform, window, bands: (0..BANDS).map(band).collect() }
     }
 
-    /// Returns `frames` rows of [`BANDS`] values. Silence follows the samples.
-    pub(super) fn log_mel(&self, pcm: &[i16], frames: usize) -> Vec<f32> {
+    /// Returns `frames` rows of [`BANDS`] values. Silence follows the samples, whose full scale is 1.
+    pub(crate) fn log_mel(&self, samples: &[f32], frames: usize) -> Vec<f32> {
         let mut input = self.transform.make_input_vec();
         let mut bins = self.transform.make_output_vec();
         let mut values = Vec::with_capacity(frames * BANDS);
@@ -38,7 +38,7 @@ impl Spectrogram {
             for (n, (sample, window)) in input.iter_mut().zip(&self.window).enumerate() {
                 // Frames are centred. Before the beginning, the samples are mirrored.
                 let at = (frame * HOP + n).abs_diff(SIZE / 2);
-                *sample = f32::from(pcm.get(at).copied().unwrap_or(0)) / 32_768.0 * window;
+                *sample = samples.get(at).copied().unwrap_or(0.0) * window;
             }
             // The buffers have the lengths of the plan.
             let _ = self.transform.process(&mut input, &mut bins);

@@ -17,7 +17,7 @@ pub(crate) mod weights;
 
 use std::path::Path;
 
-use mel::Spectrogram;
+pub(crate) use mel::{BANDS, Spectrogram};
 use network::Network;
 use tokens::Tokens;
 use weights::Weights;
@@ -109,7 +109,8 @@ impl Whisper {
         hints: &str,
         positions: usize,
     ) -> Result<(Words, bool), WhisperError> {
-        let frames = self.spectrogram.log_mel(pcm, positions * 2);
+        let samples: Vec<f32> = pcm.iter().copied().map(full_scale).collect();
+        let frames = self.spectrogram.log_mel(&samples, positions * 2);
         let mut decoder = self.network.encode(&frames, positions)?;
 
         let mut prompt = self.tokens.hints(hints, HINT_TOKENS_MAX);
@@ -149,6 +150,11 @@ impl Whisper {
         let confidence = likelihood.exp().clamp(0.0, 1.0);
         Ok((Words { text: self.tokens.text(&text), confidence }, repeats))
     }
+}
+
+/// Scales a sample so that full scale is 1.
+pub(crate) fn full_scale(sample: i16) -> f32 {
+    f32::from(sample) / 32_768.0
 }
 
 /// Checks the files of a model before installation, so that it can be loaded.

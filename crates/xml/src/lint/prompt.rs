@@ -147,7 +147,10 @@ pub(super) fn get_input(node: &Node<'_>, findings: &mut Findings) -> Option<GetI
         input_type,
         execution_timeout: a.seconds(Attr::ExecutionTimeout, 15),
         digit_end_timeout: a.seconds(Attr::DigitEndTimeout, 3),
-        speech_end_timeout: a.seconds(Attr::SpeechEndTimeout, 1),
+        // `auto` is read as 1, which is no valid number of seconds.
+        speech_end_timeout: a
+            .maybe_seconds(Attr::SpeechEndTimeout)
+            .filter(|timeout| timeout.as_secs() > 1),
         start_input_timeout: a.maybe_seconds(Attr::StartInputTimeout),
         finish_on_key: finish_key(a.keys(Attr::FinishOnKey)),
         num_digits: a.small(Attr::NumDigits, 32),

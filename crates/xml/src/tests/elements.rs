@@ -535,7 +535,7 @@ fn fills_in_defaults() {
         input_type: InputType::Dtmf,
         execution_timeout: Duration::from_secs(15),
         digit_end_timeout: Duration::from_secs(3),
-        speech_end_timeout: Duration::from_secs(1),
+        speech_end_timeout: None,
         start_input_timeout: None,
         finish_on_key: Digit::try_from('#').ok(),
         num_digits: 32,
@@ -625,7 +625,10 @@ fn values_are_converted() {
     let [ElementKind::GetInput(get), ElementKind::Dial(dial)] = &all[..] else { panic!("{all:?}") };
     assert_eq!(&*get.action.url.0, "https://x.example.com/a#rc=2", "as written, but trimmed");
     assert_eq!((get.action.method, get.input_type), (Method::Get, InputType::DtmfSpeech));
-    assert_eq!((get.digit_end_timeout.as_secs(), get.speech_end_timeout.as_secs()), (3, 10));
+    assert_eq!(
+        (get.digit_end_timeout.as_secs(), get.speech_end_timeout),
+        (3, Some(Duration::from_secs(10)))
+    );
     assert_eq!((get.finish_on_key, get.log), (None, false));
     assert_eq!(get.hints, ["yes", "no", "maybe not"]);
     let [ast::Prompt::Wait(wait)] = &get.prompts[..] else { panic!() };

@@ -175,7 +175,7 @@ fn get_input() -> impl Strategy<Value = GetInput> {
     let times = (
         seconds(5..=60),
         seconds(2..=10),
-        prop_oneof![Just(Duration::from_secs(1)), seconds(2..=10)],
+        prop::option::of(seconds(2..=10)),
         prop::option::of(seconds(1..=60)),
     );
     let words = (
