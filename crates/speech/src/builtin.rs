@@ -12,7 +12,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::Semaphore;
 
 use super::helper::{AUDIO, AUDIO_AT, DONE, FAILED, FOLDER, FRAME_MAX, SPEAK, WORDS, frame};
-use super::language::EmbeddedVoice;
+use super::language::{EmbeddedVoice, Speaker};
 use super::limiter::Limiter;
 use super::markup;
 use super::provider::{AudioChunk, BoxFuture, Provider, Sink, SpeechError};
@@ -202,6 +202,10 @@ impl Provider for Builtin {
 
     fn can_speak(&self, language: &str) -> bool {
         EmbeddedVoice::for_language(language).is_some()
+    }
+
+    fn voice(&self, speaker: &Speaker) -> String {
+        EmbeddedVoice::nearest(&speaker.language).tag().to_owned()
     }
 
     fn synthesise<'a>(

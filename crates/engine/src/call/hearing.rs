@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{Instrument as _, warn};
 
 use super::mailbox::Mailbox;
+use super::trace::{EventLogWriter, Trace};
 use machine::{Input, RecognitionId, RecognitionSettings, SpeechEvent};
 use media::opus::Rate;
 use media::voice::VoiceDetector;
@@ -52,6 +53,7 @@ pub(super) struct Listener<'a> {
     pub(super) workers: &'a Workers,
     pub(super) recognisers: &'a Recognisers,
     pub(super) mailbox: &'a Mailbox,
+    pub(super) journal: &'a EventLogWriter,
     pub(super) tasks: &'a TaskTracker,
 }
 
@@ -73,9 +75,10 @@ impl Hearing {
             detector: UtteranceDetector::new(to),
             told: told.clone(),
         }));
-        let task = with
-            .tasks
-            .spawn(understand(with.recognisers.clone(), how, sound, told).in_current_span());
+        let task = with.tasks.spawn(
+            understand(with.recognisers.clone(), how, sound, told, with.journal.clone())
+                .in_current_span(),
+        );
         Self { recognition, state, task: task.abort_handle() }
     }
 
@@ -118,6 +121,7 @@ async fn understand(
     how: RecognitionSettings,
     mut sound: UtteranceAudio,
     told: EventReporter,
+    journal: EventLogWriter,
 ) {
     let RecognitionSettings { language, hints, model, interim, profanity_filter, hidden: _ } = how;
     let ask = RecognitionOptions { language, hints, model, interim, profanity_filter };
@@ -131,6 +135,11 @@ async fn understand(
     };
     match recognisers.recognise(&ask, &mut sound, interims).await {
         Ok(said) => {
+            journal.trace(&Trace::Recognised {
+                recognition: told.recognition,
+                recogniser: said.recogniser.to_owned(),
+                language: ask.language,
+            });
             told.tell(SpeechEvent::Understood { text: said.text, confidence: said.confidence })
         }
         Err(error) => {

@@ -78,6 +78,8 @@ pub struct RecognisedSpeech {
     pub text: String,
     /// Confidence in per cent. 100 if the recogniser does not provide it.
     pub confidence: u8,
+    /// The name of the recogniser.
+    pub recogniser: &'static str,
 }
 
 /// An interim result.
@@ -339,7 +341,9 @@ impl Recognisers {
             }
         };
         let mut outcome = Err(RecognitionError::Language(options.language.clone()));
+        let mut name = "";
         while let Some(recogniser) = rest.pop_front() {
+            name = recogniser.name();
             if !rest.is_empty() {
                 utterance.keep();
             }
@@ -348,22 +352,27 @@ impl Recognisers {
                 // Only a failed helper is replaced by the next recogniser. Callers repeat requests
                 // to failed endpoints.
                 Err(RecognitionError::Helper(error)) if !rest.is_empty() => {
-                    tracing::warn!(%error, recogniser = recogniser.name(), "recogniser failed, using the next one");
+                    tracing::warn!(%error, recogniser = name, "recogniser failed, using the next one");
                     utterance.rewind();
                 }
                 Ok(_) | Err(_) => break,
             }
         }
-        outcome.map(|transcript| recognised_speech(&transcript, options))
+        outcome.map(|transcript| recognised_speech(&transcript, options, name))
     }
 }
 
-fn recognised_speech(transcript: &Transcript, options: &RecognitionOptions) -> RecognisedSpeech {
+fn recognised_speech(
+    transcript: &Transcript,
+    options: &RecognitionOptions,
+    recogniser: &'static str,
+) -> RecognisedSpeech {
     let confidence = transcript.confidence.unwrap_or(1.0).clamp(0.0, 1.0);
     // `as` converts NaN to 0.
     RecognisedSpeech {
         text: normalise(&transcript.text, options),
         confidence: (confidence * 100.0).round() as u8,
+        recogniser,
     }
 }
 
@@ -371,7 +380,8 @@ fn recognised_speech(transcript: &Transcript, options: &RecognitionOptions) -> R
 #[doc(hidden)]
 pub fn parse_response(body: &[u8]) -> Result<RecognisedSpeech, RecognitionError> {
     let options = RecognitionOptions { profanity_filter: true, ..RecognitionOptions::default() };
-    transcribe::parse_response(body).map(|transcript| recognised_speech(&transcript, &options))
+    transcribe::parse_response(body)
+        .map(|transcript| recognised_speech(&transcript, &options, "transcribe"))
 }
 
 /// Parses the messages of a WebSocket recogniser and returns the final and the interim results. For
@@ -384,7 +394,7 @@ pub fn parse_messages<'a>(
         (RecognitionOptions::default(), StabilityTracker::default(), Vec::new());
     let mut on_partial = |text: &str| interim.extend(tracker.next(&normalise(text, &options)));
     let transcript = websocket::read_transcript(messages, &mut on_partial)?;
-    Ok((recognised_speech(&transcript, &options), interim))
+    Ok((recognised_speech(&transcript, &options, "websocket"), interim))
 }
 
 /// Normalises a result to one line of limited length, masked if requested.
