@@ -124,7 +124,8 @@ async fn understand(
     journal: EventLogWriter,
 ) {
     let RecognitionSettings { language, hints, model, interim, profanity_filter, hidden: _ } = how;
-    let ask = RecognitionOptions { language, hints, model, interim, profanity_filter };
+    let ask =
+        RecognitionOptions { language, hints, model, interim, profanity_filter, is_live: true };
     // Don't start the recogniser before there is speech.
     if !sound.wait_for_speech().await {
         return;

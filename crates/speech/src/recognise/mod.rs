@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc};
 
-use super::config::{RecogniserName, SpeechConfig};
+use super::config::{RecogniserName, SpeechConfig, WebSocketProtocol};
 use super::http::EndpointError;
 use super::provider::{BoxFuture, SpeechError};
 use model::metric::{self, recognition};
@@ -61,6 +61,9 @@ pub struct RecognitionOptions {
     pub interim: bool,
     /// Whether profanities are masked.
     pub profanity_filter: bool,
+    /// Whether the next recogniser is used if a service fails, because a caller waits. Without it,
+    /// the caller of this module repeats the request later.
+    pub is_live: bool,
 }
 
 /// The result of a recogniser.
@@ -111,6 +114,13 @@ pub enum RecognitionError {
     Program(String),
     #[error("could not run whisper: {0}")]
     Helper(#[from] SpeechError),
+}
+
+impl RecognitionError {
+    /// Whether a process of this node failed. Requests to services can be repeated.
+    fn is_of_helper(&self) -> bool {
+        matches!(self, Self::Helper(_))
+    }
 }
 
 /// The audio of one utterance, in chunks of 20 ms or more. The channel closes at the end of the
@@ -174,6 +184,11 @@ pub trait Recogniser: Send + Sync {
 
     /// Returns `true` if the recogniser supports the language of this BCP 47 tag.
     fn can_recognise(&self, language: &str) -> bool;
+
+    /// Returns `true` if the recogniser is of no use without hints.
+    fn needs_hints(&self) -> bool {
+        false
+    }
 
     /// Recognises an utterance to its end. Dropping the future cancels the recognition.
     ///
@@ -344,14 +359,15 @@ impl Recognisers {
         let mut name = "";
         while let Some(recogniser) = rest.pop_front() {
             name = recogniser.name();
+            let next =
+                rest.iter().position(|next| !next.needs_hints() || !options.hints.is_empty());
+            rest.drain(..next.unwrap_or(rest.len()));
             if !rest.is_empty() {
                 utterance.keep();
             }
             outcome = recogniser.recognise(options, utterance, &mut on_partial).await;
             match &outcome {
-                // Only a failed helper is replaced by the next recogniser. Callers repeat requests
-                // to failed endpoints.
-                Err(RecognitionError::Helper(error)) if !rest.is_empty() => {
+                Err(error) if !rest.is_empty() && (options.is_live || error.is_of_helper()) => {
                     tracing::warn!(%error, recogniser = name, "recogniser failed, using the next one");
                     utterance.rewind();
                 }
@@ -376,6 +392,12 @@ fn recognised_speech(
     }
 }
 
+/// Sends a short silence to each server of `[speech.websocket]`, and returns its URL with the
+/// outcome.
+pub async fn check_servers(config: &SpeechConfig) -> Vec<(String, Result<(), RecognitionError>)> {
+    websocket::check_servers(config).await
+}
+
 /// Parses the response of an HTTP endpoint. For fuzzing.
 #[doc(hidden)]
 pub fn parse_response(body: &[u8]) -> Result<RecognisedSpeech, RecognitionError> {
@@ -388,12 +410,13 @@ pub fn parse_response(body: &[u8]) -> Result<RecognisedSpeech, RecognitionError>
 /// fuzzing.
 #[doc(hidden)]
 pub fn parse_messages<'a>(
+    protocol: WebSocketProtocol,
     messages: impl Iterator<Item = &'a str>,
 ) -> Result<(RecognisedSpeech, Vec<InterimResult>), RecognitionError> {
     let (options, mut tracker, mut interim) =
         (RecognitionOptions::default(), StabilityTracker::default(), Vec::new());
     let mut on_partial = |text: &str| interim.extend(tracker.next(&normalise(text, &options)));
-    let transcript = websocket::read_transcript(messages, &mut on_partial)?;
+    let transcript = websocket::read_transcript(protocol, messages, &mut on_partial)?;
     Ok((recognised_speech(&transcript, &options, "websocket"), interim))
 }
 
