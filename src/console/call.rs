@@ -113,6 +113,9 @@ struct CallPage {
     replay: ReplayView,
     sounds: Vec<DirectionView>,
     round_trip: String,
+    /// The voices of the prompts and the recognisers of the caller's speech.
+    voices: Vec<String>,
+    recognisers: Vec<String>,
     course: quality_chart::QualityView,
     recordings: Vec<RecordingRow>,
     /// The agent that answered, if it still exists.
@@ -251,6 +254,8 @@ async fn load_page(
             .and_then(|q| q.round_trip_ms)
             .map(|ms| format!("{ms:.0} ms"))
             .unwrap_or_default(),
+        voices: fall.as_ref().map(|fall| names(&fall.voices)).unwrap_or_default(),
+        recognisers: fall.as_ref().map(|fall| names(&fall.recognisers)).unwrap_or_default(),
         course: course.unwrap_or_default(),
         recordings: recordings
             .iter()
@@ -267,6 +272,10 @@ async fn load_page(
         legs,
         row,
     }))
+}
+
+fn names<T: ToString>(uses: &[(T, u32)]) -> Vec<String> {
+    uses.iter().map(|(used, _)| used.to_string()).collect()
 }
 
 /// Time of the last event of the call, in microseconds.

@@ -10,8 +10,10 @@ use http::{HeaderMap, Method};
 use super::{Doctor, Finding, certificate};
 use crate::public_address::{self, NotFoundError};
 use egress::{BodyPolicy, EgressError, EgressRequest, is_public};
-use engine::config::{Listen, MediaIps};
+use engine::config::{Config, Listen, MediaIps};
+use speech::config::SpeechConfig;
 use speech::models::ModelStore;
+use speech::recognise::{RecognitionError, check_servers};
 use store::Database;
 use tls::Validity;
 
@@ -33,6 +35,26 @@ fn speech_models(store: &ModelStore) -> Vec<Finding> {
     store.list().into_iter().map(finding).collect()
 }
 
+/// Returns one finding per streaming recogniser.
+async fn streaming_recognisers(config: &Config) -> Vec<Finding> {
+    // An invalid table is reported with the configuration.
+    let Ok(config) = SpeechConfig::from_table(config.speech.clone()) else { return Vec::new() };
+    let finding = |(url, outcome): (String, Result<(), RecognitionError>)| match outcome {
+        Ok(()) => Finding::ok("speech", format!("{url} recognises speech")),
+        Err(error) => Finding::warning(
+            "speech",
+            format!("{url} does not recognise speech: {error}"),
+            match error {
+                RecognitionError::Status(status) if status.is_client_error() => {
+                    "check api_key, model and url of [speech.websocket]"
+                }
+                _ => "check that the server runs, and url and protocol of [speech.websocket]",
+            },
+        ),
+    };
+    check_servers(&config).await.into_iter().map(finding).collect()
+}
+
 impl Doctor {
     pub(super) async fn local(&self) -> Vec<Finding> {
         let mut lines = vec![self.configuration()];
@@ -45,6 +67,7 @@ impl Doctor {
         }));
         lines.push(self.store_line());
         lines.extend(speech_models(&ModelStore::new(&self.config.store.data_dir)));
+        lines.extend(streaming_recognisers(&self.config).await);
         if self.config.turn.is_some() {
             lines.push(self.turn().await);
             return lines;

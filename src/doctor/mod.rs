@@ -55,7 +55,7 @@ impl State {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
     /// The check: `configuration`, `clock`, `store`, `database`, `fleet`, `public_url`, `certificate`, `webhook`,
-    /// `oidc`, `token`, `waba`, `number`, `routing`, `media` or `url`.
+    /// `oidc`, `token`, `waba`, `number`, `routing`, `media`, `speech` or `url`.
     pub check: &'static str,
     /// The checked object, if there are several.
     pub subject: Option<String>,

@@ -794,6 +794,7 @@ pub fn stream_message(bytes: &[u8]) {
 
 /// The answer of a recogniser over HTTP, and its WebSocket messages, one per line.
 pub fn recogniser(bytes: &[u8]) {
+    use speech::config::WebSocketProtocol;
     use speech::recognise::{parse_messages, parse_response};
     let is_told = |text: &str| {
         assert!(
@@ -808,7 +809,10 @@ pub fn recogniser(bytes: &[u8]) {
         assert!(heard.confidence <= 100);
     }
     let text = String::from_utf8_lossy(bytes);
-    if let Ok((heard, interim)) = parse_messages(text.lines()) {
+    for protocol in
+        [WebSocketProtocol::Vosk, WebSocketProtocol::Deepgram, WebSocketProtocol::AssemblyAi]
+    {
+        let Ok((heard, interim)) = parse_messages(protocol, text.lines()) else { continue };
         is_told(&heard.text);
         assert!(heard.confidence <= 100 && interim.len() <= text.lines().count());
         for now in interim {

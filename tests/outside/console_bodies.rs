@@ -142,6 +142,7 @@ async fn bodies_are_on_the_page_and_in_the_api_without_secrets() {
         "HangupCause=",
         "Digits=1",
         "was not stored",
+        "<dt>Voice</dt><dd class=\"names\"><span dir=\"ltr\">builtin en-US</span></dd>",
     ] {
         assert!(page.contains(text), "{text}");
     }

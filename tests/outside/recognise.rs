@@ -13,6 +13,7 @@ use egress::FileResponse;
 use machine::Sound;
 use media::prompt::{Frame, FrameState};
 use model::Clock;
+use serde_json::json;
 use sim::{CallEventKind, CallScript, HangupRule, Sim};
 use speech::config::SpeechConfig;
 use speech::library::{FileFetch, Library};
@@ -21,7 +22,7 @@ use xml::ast::{DocUrl, Speech, SpeechNode, Voice};
 
 use crate::support::app::App;
 use crate::support::has_peer;
-use crate::support::node::{Node, NodeConfig, sim_options};
+use crate::support::node::{API_KEY, Node, NodeConfig, sim_options};
 
 struct NoFiles;
 
@@ -192,6 +193,43 @@ async fn speech_interrupts_the_prompt_and_is_sent_to_the_action() {
             > 0.0
     );
     understood(&heard[0], "please book a table for two");
+    names_speech(&world, said.param("CallUUID"), "transcribe, en-IN").await;
+}
+
+/// Checks that a call's waterfall, its text and its event log name the embedded voice of its two
+/// prompts and `recogniser`, and that the log replays.
+async fn names_speech(world: &World, uuid: &str, recogniser: &str) {
+    world.node.record(uuid).await;
+    let get = async |path: &str| {
+        let url = format!("{}/api/v1/calls/{uuid}/{path}/", world.node.public);
+        crate::support::http::send("GET", &url, &[("x-api-key", API_KEY)], "").await
+    };
+    let fall = get("waterfall").await.json();
+    let (name, language) = recogniser.split_once(", ").expect("a name and a language");
+    assert_eq!(
+        fall["voices"],
+        json!([{"engine": "builtin", "voice": "en-US", "language": "en-US", "playlists": 2}])
+    );
+    assert_eq!(
+        fall["recognisers"],
+        json!([{"recogniser": name, "language": language, "utterances": 1}])
+    );
+    let bars = fall["bars"].as_array().expect("bars");
+    for note in ["builtin en-US".to_owned(), format!("understood by {recogniser}")] {
+        assert!(bars.iter().any(|bar| bar["note"] == note), "{note} in {fall}");
+    }
+    let log = get("events").await.text();
+    let lines: Vec<&str> = log
+        .lines()
+        .filter(|line| {
+            ["spoken", "recognised"]
+                .iter()
+                .any(|kind| line.starts_with(&format!("{{\"trace\":\"{kind}\"")))
+        })
+        .collect();
+    assert!(lines.len() == 3 && lines.iter().all(|line| line.len() < 120), "{lines:?}");
+    let replayed = machine::replay::replay(log.as_bytes(), |_| {}).expect("the log reads");
+    assert_eq!(replayed.difference, None);
 }
 
 /// Checks that the audio sent to the recogniser is intelligible to another one.
@@ -267,7 +305,7 @@ async fn interim_results_come_before_the_action_and_none_after_it() {
     assert!(first.headers.contains_key("x-plivo-signature-v3"));
     // With log="false" the text must not appear anywhere.
     let uuid = said.param("CallUUID").to_owned();
-    let key = [("x-api-key", crate::support::node::API_KEY)];
+    let key = [("x-api-key", API_KEY)];
     let url = format!("{}/api/v1/calls/{uuid}/events", world.node.public);
     let log = crate::support::http::send("GET", &url, &key, "").await.text();
     assert!(log.contains("xxxxxx") && !log.contains("this table"), "{log}");
@@ -286,7 +324,7 @@ async fn without_a_recogniser_the_document_continues_and_the_record_says_why() {
     world.app.wait("/hangup").await;
     let record = world.node.record(answer.param("CallUUID")).await.to_string();
     let url = format!("{}/api/v1/calls/{}/", world.node.public, answer.param("CallUUID"));
-    let key = [("x-api-key", crate::support::node::API_KEY)];
+    let key = [("x-api-key", API_KEY)];
     let shown = crate::support::http::send("GET", &url, &key, "").await.text();
     assert!(
         shown.contains("W407") && shown.contains("no recogniser understands en-US"),

@@ -199,7 +199,10 @@ async fn prompts_are_cached_on_disk_for_the_next_process() {
     };
     let runtime = tokio::runtime::Handle::current();
     let after = Library::new(config, Clock::real(), runtime, Arc::new(NoFiles)).unwrap();
-    assert_eq!(whole(&after.prompt(&welcome)).await, said);
+    let cached = after.prompt(&welcome);
+    assert_eq!(whole(&cached).await, said);
+    let voices: Vec<String> = cached.voices().iter().map(ToString::to_string).collect();
+    assert_eq!(voices, ["builtin en-US"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -390,9 +393,11 @@ async fn the_installed_recogniser_understands_callers_and_survives_its_helper() 
     let recognisers = Recognisers::new(&config).unwrap();
     let (mut words, mut wrong) = (0, 0);
     for (text, pcm) in &speech {
-        let RecognisedSpeech { text: heard, confidence } = recognised(&recognisers, pcm).await;
+        let RecognisedSpeech { text: heard, confidence, recogniser } =
+            recognised(&recognisers, pcm).await;
         let plain = heard.to_lowercase().replace(|c: char| !c.is_alphanumeric() && c != ' ', "");
         assert!(!plain.is_empty() && confidence > 30, "{text}: {heard:?}, {confidence}");
+        assert_eq!(recogniser, "whisper");
         words += text.split(' ').count();
         wrong += word_errors(text, &plain);
         #[allow(clippy::print_stderr, reason = "shows what was misheard")]

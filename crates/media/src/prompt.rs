@@ -5,8 +5,12 @@
 //! locks by every leg that plays it. Playing can start with the first frame.
 
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use model::PromptVoice;
+
+/// Maximum number of voices that a prompt names.
+const VOICES_MAX: usize = 8;
 /// Frames per chunk: one second.
 const CHUNK: usize = 50;
 const LOADING: u8 = 0;
@@ -53,6 +57,8 @@ pub struct Prompt {
     failure: OnceLock<String>,
     /// The transition between two rounds, which is set before the prompt is complete.
     join: OnceLock<LoopJoin>,
+    /// The voices that spoke it. Legs do not read them.
+    voices: Mutex<Vec<PromptVoice>>,
 }
 
 #[derive(Debug)]
@@ -118,6 +124,7 @@ impl Prompt {
             state: AtomicU8::new(LOADING),
             failure: OnceLock::new(),
             join: OnceLock::new(),
+            voices: Mutex::default(),
         });
         (prompt.clone(), Writer { prompt, chunk: first, at: 0, finished: false })
     }
@@ -151,6 +158,19 @@ impl Prompt {
         self.join.get()
     }
 
+    /// Adds a voice that speaks a part of the prompt, unless it is named already.
+    pub fn add_voice(&self, voice: PromptVoice) {
+        let mut voices = self.voices.lock().unwrap_or_else(PoisonError::into_inner);
+        if voices.len() < VOICES_MAX && !voices.contains(&voice) {
+            voices.push(voice);
+        }
+    }
+
+    /// Returns the voices that have spoken so far, in order. Empty for other sounds.
+    pub fn voices(&self) -> Vec<PromptVoice> {
+        self.voices.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Returns the reason why the prompt failed, or `None` if it has not failed.
     pub fn failure(&self) -> Option<&str> {
         self.failure.get().map(String::as_str)
@@ -158,6 +178,11 @@ impl Prompt {
 }
 
 impl Writer {
+    /// Returns the prompt that is written.
+    pub fn prompt(&self) -> &Arc<Prompt> {
+        &self.prompt
+    }
+
     /// Appends a frame.
     pub fn push(&mut self, frame: Frame) {
         if self.at == CHUNK {

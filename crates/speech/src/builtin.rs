@@ -15,7 +15,7 @@ use tokio::sync::Semaphore;
 
 use super::config::SpeechConfig;
 use super::helper::{AUDIO, AUDIO_AT, DONE, FAILED, FOLDER, FRAME_MAX, HEAR, RESULT, SPEAK, frame};
-use super::language::EmbeddedVoice;
+use super::language::{EmbeddedVoice, Speaker};
 use super::limiter::Limiter;
 use super::markup;
 use super::models::ModelStore;
@@ -232,6 +232,10 @@ impl Provider for Builtin {
 
     fn can_speak(&self, language: &str) -> bool {
         EmbeddedVoice::for_language(language).is_some()
+    }
+
+    fn voice(&self, speaker: &Speaker) -> String {
+        EmbeddedVoice::nearest(&speaker.language).tag().to_owned()
     }
 
     fn synthesise<'a>(

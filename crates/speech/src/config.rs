@@ -82,7 +82,7 @@ pub enum ProviderName {
 pub enum RecogniserName {
     /// An OpenAI-compatible HTTP endpoint.
     Transcribe,
-    /// A server that speaks Vosk's WebSocket protocol.
+    /// A server that recognises over a WebSocket while the caller speaks.
     WebSocket,
     /// An installed model, run in the speech helper.
     Whisper,
@@ -129,22 +129,51 @@ pub enum TranscriptFormat {
     Json,
 }
 
-/// Settings of a server that speaks Vosk's WebSocket protocol.
+/// The messages of a streaming recogniser.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WebSocketProtocol {
+    /// Those of Vosk's server.
+    #[default]
+    Vosk,
+    /// Those of Deepgram's live transcription, `/v1/listen`.
+    Deepgram,
+    /// Those of AssemblyAI's streaming service, version 3.
+    AssemblyAi,
+}
+
+/// Settings of a streaming recogniser.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WebSocketConfig {
+    #[serde(default)]
+    pub protocol: WebSocketProtocol,
     /// A `ws://` or `wss://` URL for all languages without an entry in `languages`. If absent, only
     /// those languages are supported.
     pub url: Option<String>,
     /// The server URL by language (`hi-IN`, `hi`).
     #[serde(default)]
     pub languages: BTreeMap<String, String>,
-    /// The API key, which is sent as a bearer token.
+    /// The API key, which is sent as the protocol requires.
     #[serde(default, deserialize_with = "deserialize_secret")]
     pub api_key: Option<Secret>,
+    /// The service's model. By default one that fits the language. Vosk's servers have one each.
+    #[serde(default)]
+    pub model: Option<String>,
+    /// The service's model for each `speechModel` of documents.
+    #[serde(default)]
+    pub models: BTreeMap<String, String>,
     /// Time limit from the end of the speech to the last result, in milliseconds.
     #[serde(default = "default_recognise_timeout_ms")]
     pub timeout_ms: u64,
+}
+
+impl WebSocketConfig {
+    /// Whether a model is set that no server would be asked for.
+    fn has_unused_model(&self) -> bool {
+        self.protocol == WebSocketProtocol::Vosk
+            && (self.model.is_some() || !self.models.is_empty())
+    }
 }
 
 /// Settings of an OpenAI-compatible `/v1/audio/speech` endpoint.
@@ -239,6 +268,11 @@ impl SpeechConfig {
             {
                 invalid("[speech.websocket] requires a url or languages")
             }
+            _ if config.websocket.as_ref().is_some_and(WebSocketConfig::has_unused_model) => {
+                invalid(
+                    "[speech.websocket] model and models require protocol \"deepgram\" or \"assemblyai\"",
+                )
+            }
             _ if config.recognitions_at_once == 0 => {
                 invalid("recognitions_at_once must be at least 1")
             }
@@ -315,6 +349,8 @@ mod tests {
             ("recogniser = \"transcribe\"", "[speech.transcribe]"),
             ("recogniser = \"websocket\"", "[speech.websocket]"),
             ("[websocket]\ntimeout_ms = 1", "[speech.websocket]"),
+            ("[websocket]\nurl = \"ws://x\"\nprotocol = \"grpc\"", "assemblyai"),
+            ("[websocket]\nurl = \"ws://x\"\nmodel = \"nova-3\"", "require protocol"),
             ("[transcribe]\nmodel = \"x\"", "url"),
             ("recognitions_at_once = 0", "recognitions_at_once"),
         ] {

@@ -1,7 +1,7 @@
 //! A disk cache of spoken prompts, which survives restarts.
 //!
-//! Each prompt is a file named by a hash of its text and voice, and contains audio only, so no text
-//! is stored. The size of the folder is limited with least-recently-used eviction. Files that are
+//! Each prompt is a file named by a hash of its text and voice. It contains audio and the names of
+//! the voices, so no text is stored. The size of the folder is limited with least-recently-used eviction. Files that are
 //! damaged, truncated or of another version are ignored. Fetched audio files are not cached here.
 //! All methods block.
 
@@ -19,11 +19,11 @@ use super::models::ModelStore;
 use machine::Sound;
 use media::opus::silence_frame;
 use media::prompt::Frame;
-use model::Clock;
+use model::{Clock, PromptVoice};
 
 /// Magic bytes and version at the start of a file. Increase the version when the encoder or a voice
 /// changes.
-const MAGIC: &[u8; 8] = b"OFHPROM3";
+const MAGIC: &[u8; 8] = b"OFHPROM4";
 /// Length of the hash at the end of a file.
 const HASH_BYTES: usize = 32;
 /// Maximum size of an Opus frame in bytes (RFC 6716 §3.2.1). The length 0 stands for a frame of
@@ -31,6 +31,13 @@ const HASH_BYTES: usize = 32;
 const FRAME_BYTES_MAX: usize = 1_275;
 /// Length of a file name.
 const NAME_CHARS: usize = 64;
+
+/// The contents of a cached prompt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct CachedSpeech {
+    pub(super) frames: Vec<Frame>,
+    pub(super) voices: Vec<PromptVoice>,
+}
 
 /// The disk cache.
 pub(super) struct DiskCache {
@@ -67,8 +74,8 @@ impl DiskCache {
         (bytes_max > 0).then_some(cache)
     }
 
-    /// Returns the frames of a sound, or `None` if it is not cached.
-    pub(super) fn get(&self, sound: &Sound) -> Option<Vec<Frame>> {
+    /// Returns the speech of a sound, or `None` if it is not cached.
+    pub(super) fn get(&self, sound: &Sound) -> Option<CachedSpeech> {
         let name = self.file_name(sound)?;
         let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
         let index = index.get_or_insert_with(|| Index::read(&self.folder));
@@ -76,8 +83,8 @@ impl DiskCache {
         let uses = index.uses;
         index.files.get_mut(&name)?.used = uses;
         let path = self.folder.join(&name);
-        let frames = fs::read(&path).ok().and_then(|bytes| decode(&bytes));
-        if frames.is_none() {
+        let speech = fs::read(&path).ok().and_then(|bytes| decode(&bytes));
+        if speech.is_none() {
             tracing::warn!(file = %path.display(), "cached prompt damaged, deleting it");
             index.remove_entry(&name);
             let _ = fs::remove_file(&path);
@@ -87,13 +94,13 @@ impl DiskCache {
         let now = SystemTime::UNIX_EPOCH
             + Duration::from_micros(u64::try_from(self.clock.wall().micros()).unwrap_or(0));
         let _ = fs::File::open(&path).and_then(|file| file.set_modified(now));
-        frames
+        speech
     }
 
-    /// Stores the frames of a sound and evicts older ones if necessary.
-    pub(super) fn insert(&self, sound: &Sound, frames: &[Frame]) {
+    /// Stores the speech of a sound and evicts older ones if necessary.
+    pub(super) fn insert(&self, sound: &Sound, speech: &CachedSpeech) {
         let Some(name) = self.file_name(sound) else { return };
-        let encoded = encode(frames);
+        let encoded = encode(speech);
         let bytes = encoded.len() as u64;
         if bytes > self.bytes_max / 8 {
             return;
@@ -177,11 +184,15 @@ fn voices_key(config: &SpeechConfig) -> String {
     format!("{:?} {openai:?} {espeak:?} {neural:?}", config.provider)
 }
 
-/// Encodes a file: magic bytes, each frame with its length, and a hash of the bytes before it.
-fn encode(frames: &[Frame]) -> Vec<u8> {
+/// Encodes a file: magic bytes, the voices as JSON, the frames, and a hash of the bytes before it.
+/// The JSON and each frame follow their length.
+fn encode(speech: &CachedSpeech) -> Vec<u8> {
     let silence = silence_frame();
     let mut bytes = MAGIC.to_vec();
-    for frame in frames {
+    let voices = serde_json::to_vec(&speech.voices).unwrap_or_default();
+    bytes.extend_from_slice(&u16::try_from(voices.len()).unwrap_or(0).to_le_bytes());
+    bytes.extend_from_slice(&voices);
+    for frame in &speech.frames {
         let frame = if **frame == *silence { &[][..] } else { frame };
         bytes.extend_from_slice(&u16::try_from(frame.len()).unwrap_or(0).to_le_bytes());
         bytes.extend_from_slice(frame);
@@ -192,12 +203,14 @@ fn encode(frames: &[Frame]) -> Vec<u8> {
 }
 
 /// Decodes a file. Returns `None` if it is incomplete or not of this version.
-fn decode(bytes: &[u8]) -> Option<Vec<Frame>> {
+fn decode(bytes: &[u8]) -> Option<CachedSpeech> {
     let (content, hash) = bytes.split_at_checked(bytes.len().checked_sub(HASH_BYTES)?)?;
     if digest(&SHA256, content).as_ref() != hash {
         return None;
     }
-    let mut rest = content.strip_prefix(MAGIC)?;
+    let (length, rest) = content.strip_prefix(MAGIC)?.split_first_chunk::<2>()?;
+    let (voices, mut rest) = rest.split_at_checked(usize::from(u16::from_le_bytes(*length)))?;
+    let voices = serde_json::from_slice(voices).ok()?;
     let silence = silence_frame();
     let mut frames = Vec::new();
     while let Some((length, after)) = rest.split_first_chunk::<2>() {
@@ -209,7 +222,7 @@ fn decode(bytes: &[u8]) -> Option<Vec<Frame>> {
         frames.push(if frame.is_empty() { silence.clone() } else { Frame::from(frame) });
         rest = after;
     }
-    (rest.is_empty() && !frames.is_empty()).then_some(frames)
+    (rest.is_empty() && !frames.is_empty()).then_some(CachedSpeech { frames, voices })
 }
 
 /// Writes to a temporary file and renames it, so that readers never see a partial file.
@@ -227,12 +240,11 @@ fn write(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
 mod tests {
     use std::fs;
 
-    use super::{DiskCache, decode, encode, silence_frame};
+    use super::{CachedSpeech, DiskCache, decode, encode, silence_frame};
     use crate::config::SpeechConfig;
     use machine::Sound;
     use media::prompt::Frame;
-    use model::Clock;
-    use model::Timestamp;
+    use model::{Clock, PromptVoice, Timestamp};
     use xml::ast::{Speech, SpeechNode, Voice};
 
     fn sound(text: &str) -> Sound {
@@ -240,8 +252,17 @@ mod tests {
         Sound::Speak { speech, voice: Voice::Woman, language: None }
     }
 
-    fn frames(n: u8, bytes: usize) -> Vec<Frame> {
-        vec![Frame::from(vec![n; bytes]), silence_frame(), Frame::from([n])]
+    fn speech(frames: Vec<Frame>) -> CachedSpeech {
+        let voice = PromptVoice {
+            engine: "neural".to_owned(),
+            voice: "hibari".to_owned(),
+            language: "en-US".to_owned(),
+        };
+        CachedSpeech { frames, voices: vec![voice] }
+    }
+
+    fn frames(n: u8, bytes: usize) -> CachedSpeech {
+        speech(vec![Frame::from(vec![n; bytes]), silence_frame(), Frame::from([n])])
     }
 
     fn disk_cache(folder: &std::path::Path, bytes_max: u64) -> DiskCache {
@@ -257,7 +278,7 @@ mod tests {
         let restarted = disk_cache(dir.path(), 1 << 20);
         let found = restarted.get(&sound("Welcome")).unwrap();
         assert_eq!(found, frames(1, 60));
-        assert!(std::sync::Arc::ptr_eq(&found[1], &silence_frame()) || found[1] == silence_frame());
+        assert!(std::sync::Arc::ptr_eq(&found.frames[1], &silence_frame()));
         assert!(restarted.get(&sound("Goodbye")).is_none());
         let other = DiskCache { voices: "others".to_owned(), ..disk_cache(dir.path(), 1 << 20) };
         assert!(other.get(&sound("Welcome")).is_none());
@@ -310,19 +331,24 @@ mod tests {
             .map(|e| e.unwrap().metadata().unwrap().len())
             .sum();
         assert!(bytes <= 12_000, "{bytes}");
-        bounded.insert(&sound("giant"), &vec![Frame::from(vec![1; 1_200]); 20]);
+        bounded.insert(&sound("giant"), &speech(vec![Frame::from(vec![1; 1_200]); 20]));
         assert!(bounded.get(&sound("giant")).is_none());
     }
 
     #[test]
     fn arbitrary_bytes_are_rejected() {
         assert!(
-            decode(&[]).is_none() && decode(&[0; 64]).is_none() && decode(&encode(&[])).is_none()
+            decode(&[]).is_none()
+                && decode(&[0; 64]).is_none()
+                && decode(&encode(&speech(Vec::new()))).is_none()
         );
-        let mut long = super::MAGIC.to_vec();
-        long.extend_from_slice(&[0xff, 0xff, 1]);
-        let hash = super::digest(&super::SHA256, &long);
-        long.extend_from_slice(hash.as_ref());
-        assert!(decode(&long).is_none());
+        for rest in
+            [&[0xff, 0xff, 1][..], &[2, 0, b'[', b']', 0xff, 0xff, 1], &[2, 0, b'[', b'{', 1, 0, 1]]
+        {
+            let mut long = [super::MAGIC, rest].concat();
+            let hash = super::digest(&super::SHA256, &long);
+            long.extend_from_slice(hash.as_ref());
+            assert!(decode(&long).is_none());
+        }
     }
 }

@@ -112,6 +112,10 @@ impl Provider for Espeak {
         LANGUAGES.split_ascii_whitespace().any(|known| known == language)
     }
 
+    fn voice(&self, speaker: &Speaker) -> String {
+        voice_for(speaker)
+    }
+
     fn synthesise<'a>(
         &'a self,
         segment: &'a Segment,

@@ -15,7 +15,7 @@ use tokio::sync::Semaphore;
 use super::builtin::Builtin;
 use super::cache::{Cache, Lookup, Validity};
 use super::config::{ProviderName, SpeechConfig};
-use super::disk_cache::DiskCache;
+use super::disk_cache::{CachedSpeech, DiskCache};
 use super::espeak::Espeak;
 use super::file;
 use super::http::EndpointError;
@@ -158,7 +158,8 @@ impl Library {
         let mut named = Vec::new();
         if let Some(voice) = voice {
             tracing::info!(voice = voice.name, version = voice.version, "neural voice in use");
-            let neural = Neural::new(helpers, models.folder_of(&voice));
+            let folder = models.folder_of(&voice);
+            let neural = Neural::new(helpers, voice.name, folder);
             named.push((ProviderName::Builtin, Arc::new(neural) as Arc<dyn Provider>));
         }
         named.push((ProviderName::Builtin, Arc::clone(&builtin)));
@@ -247,9 +248,10 @@ impl PromptJob {
             Sound::Speak { speech, voice, language } => {
                 let _permit = self.inner.synthesis_permits.acquire().await;
                 self.report_unknown_voice(voice);
-                match self.cached_frames().await {
-                    Some(frames) => {
+                match self.cached_speech().await {
+                    Some(CachedSpeech { frames, voices }) => {
                         from_disk = true;
+                        voices.into_iter().for_each(|voice| self.prompt.add_voice(voice));
                         add_frames(frames, PromptBuilder::new(writer))
                             .map(|builder| (builder, Validity::Forever))
                     }
@@ -288,7 +290,7 @@ impl PromptJob {
         match outcome {
             Ok((bytes, validity)) => {
                 if validity == Validity::Forever && !from_disk {
-                    self.store_frames();
+                    self.store_speech();
                 }
                 self.cache(|cache| cache.complete(&self.sound, &self.prompt, bytes, validity));
             }
@@ -303,23 +305,24 @@ impl PromptJob {
         f(&mut self.inner.cache.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// Returns the frames of this speech from the disk cache, or `None` if it is not cached.
-    async fn cached_frames(&self) -> Option<Vec<Frame>> {
+    /// Returns this speech from the disk cache, or `None` if it is not cached.
+    async fn cached_speech(&self) -> Option<CachedSpeech> {
         let (disk_cache, sound) = (self.inner.disk_cache.clone()?, self.sound.clone());
         self.inner.runtime.spawn_blocking(move || disk_cache.get(&sound)).await.ok()?
     }
 
-    /// Stores the frames in the disk cache, in the background.
-    fn store_frames(&self) {
+    /// Stores the speech in the disk cache, in the background.
+    fn store_speech(&self) {
         let Some(disk_cache) =
             self.inner.disk_cache.clone().filter(|_| matches!(self.sound, Sound::Speak { .. }))
         else {
             return;
         };
         let (sound, prompt) = (self.sound.clone(), self.prompt.clone());
-        self.inner
-            .runtime
-            .spawn_blocking(move || disk_cache.insert(&sound, &prompt_frames(&prompt)));
+        self.inner.runtime.spawn_blocking(move || {
+            let speech = CachedSpeech { frames: prompt_frames(&prompt), voices: prompt.voices() };
+            disk_cache.insert(&sound, &speech);
+        });
     }
 
     async fn silence(&self, ms: u32, builder: PromptBuilder) -> Result<PromptBuilder, Failure> {
@@ -473,7 +476,9 @@ impl PromptJob {
         segment: &Segment,
         builder: PromptBuilder,
     ) -> (Result<(), (SpeechError, bool)>, Result<PromptBuilder, Failure>) {
-        let (mut sink, mut chunks) = Sink::new(BUFFERED_CHUNKS);
+        let (sink, mut chunks) = Sink::new(BUFFERED_CHUNKS);
+        let mut sink = sink.with_voices_of(&self.prompt);
+        sink.set_voice(provider.prompt_voice(&segment.speaker));
         let speak = async move {
             match provider.synthesise(segment, &mut sink).await {
                 // A voice without support for the writing system may skip every directive.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::builtin::{Builtin, HelperOutput};
 use super::helper::{FRAME_MAX, NeuralRequest, SPEAK_NEURAL, frame};
-use super::language::primary;
+use super::language::{Speaker, primary};
 use super::limiter::Limiter;
 use super::neural::split_sentences;
 use super::provider::{AudioChunk, BoxFuture, Provider, Sink, SpeechError};
@@ -18,14 +18,16 @@ const GAIN: f32 = 5.5;
 /// An installed voice.
 pub(super) struct Neural {
     helpers: Arc<Builtin>,
+    /// The model's name.
+    name: String,
     folder: PathBuf,
 }
 
 impl Neural {
-    /// Creates the provider for the voice in `folder`, which must be below the folder of models that
+    /// Creates the provider for the voice `name` in `folder`, which must be below the folder of models that
     /// `helpers` may read.
-    pub(super) fn new(helpers: Arc<Builtin>, folder: PathBuf) -> Self {
-        Self { helpers, folder }
+    pub(super) fn new(helpers: Arc<Builtin>, name: String, folder: PathBuf) -> Self {
+        Self { helpers, name, folder }
     }
 
     async fn speak(&self, segment: &Segment, sink: &mut Sink) -> Result<(), SpeechError> {
@@ -40,6 +42,7 @@ impl Neural {
                     }
                     tracing::warn!(%error, "neural voice failed within a prompt, using the embedded one");
                     let rest = rest(segment, index, run.text.get(done..).unwrap_or_default());
+                    sink.set_voice(self.helpers.prompt_voice(&segment.speaker));
                     return self.helpers.synthesise(&rest, sink).await;
                 }
                 done = end_of(&run.text, sentence);
@@ -104,6 +107,10 @@ impl Provider for Neural {
 
     fn can_speak(&self, language: &str) -> bool {
         primary(language) == "en"
+    }
+
+    fn voice(&self, _: &Speaker) -> String {
+        self.name.clone()
     }
 
     fn synthesise<'a>(

@@ -129,6 +129,10 @@ impl Provider for OpenAi {
         true
     }
 
+    fn voice(&self, speaker: &Speaker) -> String {
+        voice_for(&self.config, speaker).to_owned()
+    }
+
     fn synthesise<'a>(
         &'a self,
         segment: &'a Segment,

@@ -2,12 +2,19 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use super::language::Speaker;
 use super::script::Segment;
 use super::wav::WavError;
+use media::prompt::Prompt;
+use model::PromptVoice;
+
+/// Maximum number of characters of a language tag in an event log. Tags come from documents.
+const LANGUAGE_CHARS_MAX: usize = 35;
 
 /// A boxed future, for methods of trait objects.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -19,6 +26,18 @@ pub trait Provider: Send + Sync {
 
     /// Returns `true` if the engine has a voice for the language of this BCP 47 tag.
     fn can_speak(&self, language: &str) -> bool;
+
+    /// Returns the engine's name of the voice that speaks for `speaker`.
+    fn voice(&self, speaker: &Speaker) -> String;
+
+    /// Returns engine, voice and language of a speaker, as event logs name them.
+    fn prompt_voice(&self, speaker: &Speaker) -> PromptVoice {
+        PromptVoice {
+            engine: self.name().to_owned(),
+            voice: self.voice(speaker),
+            language: speaker.language.chars().take(LANGUAGE_CHARS_MAX).collect(),
+        }
+    }
 
     /// Returns `true` if the engine supports every writing system, whatever its language.
     fn can_read_all(&self) -> bool {
@@ -86,13 +105,27 @@ pub struct AudioChunk {
 pub struct Sink {
     sender: mpsc::Sender<AudioChunk>,
     has_audio: bool,
+    /// The prompt that names its voices.
+    prompt: Option<Arc<Prompt>>,
+    /// The voice of the next audio, if the prompt does not name it yet.
+    voice: Option<PromptVoice>,
 }
 
 impl Sink {
     /// Creates a sink with room for `capacity` chunks, and its receiver.
     pub fn new(capacity: usize) -> (Self, mpsc::Receiver<AudioChunk>) {
         let (sender, receiver) = mpsc::channel(capacity);
-        (Self { sender, has_audio: false }, receiver)
+        (Self { sender, has_audio: false, prompt: None, voice: None }, receiver)
+    }
+
+    /// Adds the voices whose audio arrives to `prompt`.
+    pub fn with_voices_of(self, prompt: &Arc<Prompt>) -> Self {
+        Self { prompt: Some(Arc::clone(prompt)), ..self }
+    }
+
+    /// Names the voice of the following audio.
+    pub fn set_voice(&mut self, voice: PromptVoice) {
+        self.voice = Some(voice);
     }
 
     /// Adds audio. Waits while the channel is full.
@@ -105,6 +138,9 @@ impl Sink {
             return Ok(());
         }
         self.has_audio = true;
+        if let (Some(prompt), Some(voice)) = (&self.prompt, self.voice.take()) {
+            prompt.add_voice(voice);
+        }
         self.sender.send(AudioChunk { rate, pcm }).await.map_err(|_| SpeechError::Cancelled)
     }
 

@@ -15,7 +15,7 @@ use super::request::{ApiRequest, NO_CALL};
 use super::response::{Timestamp3339, ok};
 use super::route::{Route, handler};
 use engine::call::waterfall::{self, Waterfall};
-use model::{CallUuid, Role};
+use model::{CallUuid, PromptVoice, Role};
 use store::{Scope, StoreError};
 
 pub(super) const ROUTES: &[Route] = &[Route {
@@ -50,8 +50,34 @@ struct CallWaterfall {
     ended_us: Option<i64>,
     cause: Option<&'static str>,
     bars: Vec<Bar>,
+    /// The voices of the prompts. An event log of an earlier version names none.
+    voices: Vec<Voice>,
+    /// The recognisers of the caller's speech.
+    recognisers: Vec<RecogniserUse>,
     /// The number of bars that are omitted beyond the limit.
     left_out: usize,
+}
+
+/// A voice that spoke prompts of the call.
+#[derive(Serialize, ToSchema)]
+#[schema(as = CallVoice)]
+struct Voice {
+    #[serde(flatten)]
+    voice: PromptVoice,
+    /// The number of playlists in which it spoke.
+    playlists: u32,
+}
+
+/// A recogniser of the caller's speech.
+#[derive(Serialize, ToSchema)]
+#[schema(as = CallRecogniser)]
+struct RecogniserUse {
+    /// `transcribe`, `websocket`, `whisper` or `pocketsphinx`.
+    recogniser: String,
+    /// A BCP 47 tag.
+    language: String,
+    /// The number of utterances that it recognised.
+    utterances: u32,
 }
 
 /// A span of time, or a moment.
@@ -126,26 +152,35 @@ async fn get(request: ApiRequest) -> Result<Response, ApiError> {
     let log = log.map_err(ApiError::store("read an event log"))?;
     let waterfall = waterfall_of(api, scope, call_uuid, &log).await;
     let waterfall = waterfall.map_err(ApiError::store("read a call's callbacks"))?;
-    let view = match waterfall {
-        Some(waterfall) => CallWaterfall {
-            call_uuid,
-            started: waterfall.started.map(Timestamp3339),
-            answered_us: waterfall.answered_us,
-            ended_us: waterfall.ended_us,
-            cause: waterfall.cause,
-            bars: waterfall.bars.into_iter().flat_map(|bar| Bar::of(bar, None)).collect(),
-            left_out: waterfall.left_out,
-        },
-        None => CallWaterfall {
-            call_uuid,
-            started: None,
-            answered_us: None,
-            ended_us: None,
-            cause: None,
-            bars: Vec::new(),
-            left_out: 0,
-        },
+    let mut view = CallWaterfall {
+        call_uuid,
+        started: None,
+        answered_us: None,
+        ended_us: None,
+        cause: None,
+        bars: Vec::new(),
+        voices: Vec::new(),
+        recognisers: Vec::new(),
+        left_out: 0,
     };
+    if let Some(waterfall) = waterfall {
+        view.started = waterfall.started.map(Timestamp3339);
+        view.answered_us = waterfall.answered_us;
+        view.ended_us = waterfall.ended_us;
+        view.cause = waterfall.cause;
+        view.bars = waterfall.bars.into_iter().flat_map(|bar| Bar::of(bar, None)).collect();
+        let voices = waterfall.voices.into_iter();
+        view.voices = voices.map(|(voice, playlists)| Voice { voice, playlists }).collect();
+        let recognisers = waterfall.recognisers.into_iter();
+        view.recognisers = recognisers
+            .map(|(used, utterances)| RecogniserUse {
+                recogniser: used.recogniser,
+                language: used.language,
+                utterances,
+            })
+            .collect();
+        view.left_out = waterfall.left_out;
+    }
     Ok(ok(&view))
 }
 

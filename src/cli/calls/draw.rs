@@ -84,7 +84,8 @@ pub(super) fn waterfall(fall: &Waterfall, width: usize, paint: Paint) -> String 
     text
 }
 
-/// Writes the findings in documents, the audio quality and the remarks.
+/// Writes the findings in documents, the audio quality, the voices and recognisers, and the
+/// remarks.
 fn notes(text: &mut String, fall: &Waterfall, paint: Paint) {
     if !fall.findings.is_empty() {
         let _ = writeln!(text, "\n{}", paint.wrap(BOLD, "findings in its documents"));
@@ -109,6 +110,15 @@ fn notes(text: &mut String, fall: &Waterfall, paint: Paint) {
     }
     if let Some(course) = &fall.course {
         text.push_str(&spark::lines(course));
+    }
+    if !fall.voices.is_empty() || !fall.recognisers.is_empty() {
+        let _ = writeln!(text, "\n{}", paint.wrap(BOLD, "speech"));
+    }
+    for (voice, count) in &fall.voices {
+        let _ = writeln!(text, "{:>TIME$}  {} ({count})", "spoken", plain(&voice.to_string()));
+    }
+    for (by, count) in &fall.recognisers {
+        let _ = writeln!(text, "{:>TIME$}  {} ({count})", "recognised", plain(&by.to_string()));
     }
     if !fall.remarks.is_empty() {
         let _ = writeln!(text, "\n{}", paint.wrap(BOLD, "remarks"));
@@ -374,6 +384,34 @@ mod tests {
         let log =
             include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/waterfalls/menu.jsonl"));
         Waterfall::of(log.as_bytes()).expect("it reads")
+    }
+
+    #[test]
+    fn names_voices_and_recognisers() {
+        let log = concat!(
+            include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/waterfalls/menu.jsonl")),
+            r#"{"trace":"spoken","play":1,"voices":[{"engine":"neural","voice":"hibari","language":"en-US"}]}"#,
+            "\n",
+            r#"{"trace":"spoken","play":9,"voices":[{"engine":"neural","voice":"hibari","language":"en-US"},{"engine":"builtin","voice":"en-US","language":"pl-PL"}]}"#,
+            "\n",
+            r#"{"trace":"recognised","recognition":1,"recogniser":"whisper","language":"en-US"}"#,
+            "\n",
+            r#"{"at":99000,"input":{"fact":"speech","recognition":1,"what":{"speech":"understood","text":"yes","confidence":90}},"outputs":[]}"#,
+            "\n",
+        );
+        let fall = Waterfall::of(log.as_bytes()).expect("it reads");
+        let drawn = waterfall(&fall, 100, Paint::Plain);
+        let speech = drawn.lines().skip_while(|line| *line != "speech").take(4);
+        let expected = [
+            "speech",
+            "    spoken  neural hibari, en-US (2)",
+            "    spoken  builtin en-US, pl-PL (1)",
+            "recognised  whisper, en-US (1)",
+        ];
+        assert_eq!(speech.collect::<Vec<_>>(), expected);
+        let notes: Vec<&str> = fall.bars.iter().map(|bar| bar.note.as_str()).collect();
+        assert!(notes.contains(&"neural hibari, en-US"), "{notes:?}");
+        assert!(notes.contains(&"understood by whisper, en-US"), "{notes:?}");
     }
 
     fn bar(what: Actor, name: &str, note: &str, from_ms: i64, to_ms: i64, parts: Vec<Bar>) -> Bar {

@@ -61,7 +61,8 @@ pub struct ShowArgs {
     pub call: source::CallPrefix,
     #[command(flatten)]
     pub from: SourceArgs,
-    /// Print one JSON object per line: the call, then each bar, finding, quality sample and remark
+    /// Print one JSON object per line: the call, then each bar, finding, voice, recogniser,
+    /// quality sample and remark
     #[arg(long)]
     pub json: bool,
     /// Include bodies: webhooks, Graph requests, documents and callbacks, with full phone numbers
@@ -193,6 +194,14 @@ fn objects(fall: &Waterfall, bodies: bool) {
     }
     if let Some(quality) = &fall.quality {
         print::json(&json!({"event": "quality", "quality": quality}));
+    }
+    for (voice, playlists) in &fall.voices {
+        print::json(&json!({"event": "voice", "voice": voice, "playlists": playlists}));
+    }
+    for (used, utterances) in &fall.recognisers {
+        print::json(&json!({
+            "event": "recogniser", "recogniser": used.recogniser, "language": used.language, "utterances": utterances,
+        }));
     }
     for moment in fall.course.iter().flat_map(Course::moments) {
         let us = |ms: u32| u64::from(ms) * 1_000;

@@ -62,6 +62,7 @@ impl Captions {
                 ask: RecognitionOptions {
                     language: language.to_owned(),
                     interim: true,
+                    is_live: true,
                     ..RecognitionOptions::default()
                 },
                 recognisers: with.recognisers.clone(),

@@ -17,6 +17,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{Instrument as _, warn};
 
 use super::mailbox::Mailbox;
+use super::trace::{EventLogWriter, Trace};
 use machine::{Input, RecognitionId, RecognitionSettings, SpeechEvent};
 use media::opus::Rate;
 use media::voice::VoiceDetector;
@@ -55,6 +56,7 @@ pub(super) struct Listener<'a> {
     pub(super) workers: &'a Workers,
     pub(super) recognisers: &'a Recognisers,
     pub(super) mailbox: &'a Mailbox,
+    pub(super) journal: &'a EventLogWriter,
     pub(super) tasks: &'a TaskTracker,
 }
 
@@ -85,9 +87,10 @@ impl Hearing {
             detector: UtteranceDetector::new(to, turns),
             told: told.clone(),
         }));
-        let task = with
-            .tasks
-            .spawn(understand(with.recognisers.clone(), how, sound, told).in_current_span());
+        let task = with.tasks.spawn(
+            understand(with.recognisers.clone(), how, sound, told, with.journal.clone())
+                .in_current_span(),
+        );
         Self { recognition, state, task: task.abort_handle() }
     }
 
@@ -130,6 +133,7 @@ async fn understand(
     how: RecognitionSettings,
     mut sound: UtteranceAudio,
     told: EventReporter,
+    journal: EventLogWriter,
 ) {
     let RecognitionSettings {
         language,
@@ -140,7 +144,8 @@ async fn understand(
         hidden: _,
         fixed_silence: _,
     } = how;
-    let ask = RecognitionOptions { language, hints, model, interim, profanity_filter };
+    let ask =
+        RecognitionOptions { language, hints, model, interim, profanity_filter, is_live: true };
     // Don't start the recogniser before there is speech.
     if !sound.wait_for_speech().await {
         return;
@@ -151,6 +156,11 @@ async fn understand(
     };
     match recognisers.recognise(&ask, &mut sound, interims).await {
         Ok(said) => {
+            journal.trace(&Trace::Recognised {
+                recognition: told.recognition,
+                recogniser: said.recogniser.to_owned(),
+                language: ask.language,
+            });
             told.tell(SpeechEvent::Understood { text: said.text, confidence: said.confidence })
         }
         Err(error) => {

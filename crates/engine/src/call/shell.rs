@@ -301,7 +301,8 @@ impl Shell {
                     matches!(**command, Command::Transfer { aleg: Some(_), .. });
             }
             Input::Digit { leg: Leg::A, digit } => self.stream.key(*digit),
-            Input::Played { leg: Leg::A, play } => self.playback.ended(*play),
+            Input::PlayStarted { leg: Leg::A, play } => self.playback.started(call, *play),
+            Input::Played { leg: Leg::A, play } => self.playback.ended(call, *play),
             Input::Recording { recording: record, event: RecordingEvent::Ended { .. } } => {
                 let awaited = self.machine.awaits_recording(*record);
                 self.recordings.ended(*record, awaited);

@@ -16,8 +16,8 @@ use super::live::LiveLog;
 use crate::answer::Hop;
 use crate::meta::Try;
 use machine::log::{self, LogError};
-use machine::{FetchId, FetchKind, GraphAction};
-use model::{CallQuality, CallUuid, SpanId, Timestamp};
+use machine::{FetchId, FetchKind, GraphAction, PlayId, RecognitionId};
+use model::{CallQuality, CallUuid, PromptVoice, SpanId, Timestamp};
 use store::EventLog;
 
 /// A trace line.
@@ -58,6 +58,11 @@ pub enum Trace {
     },
     /// The first outbound packet, silence included.
     FirstSent { at_us: i64 },
+    /// The voices of a playlist that contained speech. Written when they are known: at its start if
+    /// its prompts are complete, otherwise at its end.
+    Spoken { play: PlayId, voices: Vec<PromptVoice> },
+    /// The recogniser that recognised the caller's words.
+    Recognised { recognition: RecognitionId, recogniser: String, language: String },
     /// A remark about the call with a remedy. Remarks of the machine are in its outputs.
     Remark { at_us: i64, text: String },
     /// Audio quality of the whole call.
@@ -282,8 +287,8 @@ pub(super) fn since(zero: Instant, at: Instant) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::{Course, GraphTry, Request, RequestEnd, Trace, course_of_line};
-    use machine::{FetchId, FetchKind, GraphAction};
-    use model::SpanId;
+    use machine::{FetchId, FetchKind, GraphAction, PlayId, RecognitionId};
+    use model::{PromptVoice, SpanId};
 
     #[test]
     fn finds_the_course_in_an_event_log() {
@@ -347,7 +352,26 @@ mod tests {
                 r#"{"trace":"fetch","fetch":1,"kind":"answer","from_us":1,"to_us":9,"tries":[{"attempt":1,"span":"0000000000000007","from_us":1,"ready_us":2,"head_us":5,"to_us":8,"status":200}],"parse_us":1}"#,
             ),
         ];
-        for (trace, line) in lines {
+        let voice = PromptVoice {
+            engine: "neural".to_owned(),
+            voice: "hibari".to_owned(),
+            language: "en-US".to_owned(),
+        };
+        let speech = [
+            (
+                Trace::Spoken { play: PlayId(3), voices: vec![voice] },
+                r#"{"trace":"spoken","play":3,"voices":[{"engine":"neural","voice":"hibari","language":"en-US"}]}"#,
+            ),
+            (
+                Trace::Recognised {
+                    recognition: RecognitionId(1),
+                    recogniser: "whisper".to_owned(),
+                    language: "en-US".to_owned(),
+                },
+                r#"{"trace":"recognised","recognition":1,"recogniser":"whisper","language":"en-US"}"#,
+            ),
+        ];
+        for (trace, line) in lines.into_iter().chain(speech) {
             assert_eq!(serde_json::to_string(&trace).expect("JSON"), line);
             assert_eq!(serde_json::from_str::<Trace>(line).expect("read back"), trace);
         }

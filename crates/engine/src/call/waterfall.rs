@@ -9,6 +9,7 @@ mod bar;
 mod bodies;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io::BufRead;
 
 use uuid::Uuid;
@@ -23,9 +24,12 @@ use super::trace::Trace;
 use machine::log::{Header, Line, LogError, Reader};
 use machine::{
     BLegEvent, CallSetup, CallState, CallTime, CallbackRequest, Destination, FetchResponse,
-    GraphAction, Input, InstructionOutcome, MediaCommand, MediaEvent, Output, PlayId, SpeechEvent,
+    GraphAction, Input, InstructionOutcome, MediaCommand, MediaEvent, Output, PlayId,
+    RecognitionId, SpeechEvent,
 };
-use model::{CallQuality, CallType, CallUuid, Direction, Timestamp, TraceId, Wacid, last_four};
+use model::{
+    CallQuality, CallType, CallUuid, Direction, PromptVoice, Timestamp, TraceId, Wacid, last_four,
+};
 use xml::ast::Finding;
 
 /// Maximum number of bars of a call. An hour in a menu has fewer, and an untrusted log is bounded.
@@ -33,6 +37,9 @@ const BARS_MAX: usize = 2_000;
 
 /// Maximum number of findings and of remarks of a call.
 const NOTES_MAX: usize = 200;
+
+/// Maximum number of different voices and of recognisers of a call.
+const SPEECH_MAX: usize = 50;
 
 /// The timeline of a call. Bars are ordered by their beginning.
 #[derive(Clone, Debug, PartialEq)]
@@ -56,10 +63,27 @@ pub struct Waterfall {
     pub findings: Vec<(i64, Finding)>,
     /// Remarks with their times in microseconds since the call's zero.
     pub remarks: Vec<(i64, String)>,
+    /// The voices of the call's prompts, each with the number of playlists that it spoke in.
+    pub voices: Vec<(PromptVoice, u32)>,
+    /// The recognisers of the caller's speech, each with the number of utterances.
+    pub recognisers: Vec<(RecogniserUse, u32)>,
     /// Audio quality of the call, after its end.
     pub quality: Option<CallQuality>,
     /// Audio quality over time.
     pub course: Option<Course>,
+}
+
+/// A recogniser and the language in which it was asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecogniserUse {
+    pub recogniser: String,
+    pub language: String,
+}
+
+impl fmt::Display for RecogniserUse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, {}", self.recogniser, self.language)
+    }
 }
 
 /// A party of a call.
@@ -190,6 +214,10 @@ struct Builder {
     ice: Option<usize>,
     dtls: Option<usize>,
     play: Option<(PlayId, usize)>,
+    /// The bars of all playlists.
+    plays: BTreeMap<PlayId, usize>,
+    /// The recognisers of utterances whose words have not been reported yet.
+    recognised: BTreeMap<RecognitionId, RecogniserUse>,
     instruction: Option<usize>,
     /// Bars of Graph requests and fetches without a trace line yet. Old logs have none.
     untraced: Vec<(RequestKey, usize)>,
@@ -233,6 +261,8 @@ impl Builder {
             left_out: 0,
             findings: Vec::new(),
             remarks: Vec::new(),
+            voices: Vec::new(),
+            recognisers: Vec::new(),
             quality: None,
             course: None,
         };
@@ -241,6 +271,8 @@ impl Builder {
             ice: None,
             dtls: None,
             play: None,
+            plays: BTreeMap::new(),
+            recognised: BTreeMap::new(),
             instruction: None,
             untraced: Vec::new(),
             unanswered: Vec::new(),
@@ -358,10 +390,13 @@ impl Builder {
                 );
             }
             // The caller's words are omitted.
-            Input::Speech { event: what, .. } => {
+            Input::Speech { recognition, event: what } => {
                 let note = match what {
                     SpeechEvent::Interim { .. } => "words so far".to_owned(),
-                    SpeechEvent::Understood { .. } => "understood".to_owned(),
+                    SpeechEvent::Understood { .. } => match self.recognised.remove(recognition) {
+                        Some(by) => format!("understood by {by}"),
+                        None => "understood".to_owned(),
+                    },
                     other => other.to_string(),
                 };
                 self.add(
@@ -480,9 +515,9 @@ impl Builder {
                 }
             }
             Output::Media { command: MediaCommand::Play { play, .. }, .. } => {
-                self.play = self
-                    .add(Bar::new(Actor::Media, FIRST_SOUND, at, None))
-                    .map(|place| (*play, place));
+                let place = self.add(Bar::new(Actor::Media, FIRST_SOUND, at, None));
+                self.play = place.map(|place| (*play, place));
+                self.plays.extend(self.play);
             }
             Output::Media { command: MediaCommand::Stop { play }, .. } => {
                 // Stopped before its first packet, so the bar does not show a delay.
@@ -619,6 +654,23 @@ impl Builder {
             Trace::FirstSent { at_us } => {
                 self.add(Bar::moment(Actor::Media, "first packet out", at_us));
             }
+            Trace::Spoken { play, voices } => {
+                if let Some(bar) =
+                    self.plays.get(&play).and_then(|place| self.fall.bars.get_mut(*place))
+                    && bar.note.is_empty()
+                {
+                    let names: Vec<String> = voices.iter().map(ToString::to_string).collect();
+                    bar.note = names.join("; ");
+                }
+                voices.into_iter().for_each(|voice| count_use(&mut self.fall.voices, voice));
+            }
+            Trace::Recognised { recognition, recogniser, language } => {
+                let by = RecogniserUse { recogniser, language };
+                count_use(&mut self.fall.recognisers, by.clone());
+                if self.recognised.len() < SPEECH_MAX {
+                    self.recognised.insert(recognition, by);
+                }
+            }
             Trace::Remark { at_us, text } => {
                 if self.fall.remarks.len() < NOTES_MAX {
                     self.fall.remarks.push((at_us, text));
@@ -639,6 +691,15 @@ impl Builder {
             }
             Trace::Unknown => {}
         }
+    }
+}
+
+/// Counts one more use of `item`.
+fn count_use<T: PartialEq>(uses: &mut Vec<(T, u32)>, item: T) {
+    if let Some((_, count)) = uses.iter_mut().find(|(known, _)| *known == item) {
+        *count = count.saturating_add(1);
+    } else if uses.len() < SPEECH_MAX {
+        uses.push((item, 1));
     }
 }
 

@@ -174,13 +174,20 @@ fn reference() -> Vec<SectionReference> {
         },
         SectionReference {
             title: "[speech.websocket]".to_owned(),
-            doc: "A recognition server that speaks Vosk's WebSocket protocol.",
+            doc: "A server that recognises over a WebSocket while the caller speaks.",
             keys: vec![
+                key(
+                    "protocol",
+                    "one of \"vosk\", \"deepgram\", \"assemblyai\"",
+                    value("\"vosk\""),
+                    "The server's messages.",
+                ),
                 key(
                     "url",
                     "URL",
                     Fallback::Absent("only `languages` are recognised"),
-                    "The server for languages without an entry in `languages`, `ws://` or `wss://`.",
+                    "The server for languages without an entry in `languages`, `ws://` or `wss://`. Query parameters in it \
+                     take precedence over Offhook's.",
                 ),
                 key(
                     "languages",
@@ -188,7 +195,23 @@ fn reference() -> Vec<SectionReference> {
                     value("{}"),
                     "Servers by language (`hi-IN`, `hi`).",
                 ),
-                secret("Sent as a bearer token."),
+                secret(
+                    "Sent as a bearer token; to Deepgram after `Token`, to AssemblyAI as it is.",
+                ),
+                key(
+                    "model",
+                    "string",
+                    Fallback::Absent(
+                        "`nova-3` of Deepgram; of AssemblyAI `universal-streaming-english` or `-multilingual`",
+                    ),
+                    "The model that the service is asked for.",
+                ),
+                key(
+                    "models",
+                    "table of strings",
+                    value("{}"),
+                    "Models by the document's `speechModel` (`default`, `command_and_search`, `phone_call`).",
+                ),
                 key(
                     "timeout_ms",
                     timeout,

@@ -11,6 +11,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
 use super::{FileFetch, Library, file_lifetime, tone};
+use crate::language::Speaker;
 use crate::provider::{BoxFuture, Provider, Sink, SpeechError};
 use crate::script::Segment;
 use egress::{FetchedFile, FileResponse, OnChunk};
@@ -50,6 +51,10 @@ impl Provider for FakeProvider {
 
     fn can_speak(&self, language: &str) -> bool {
         language.starts_with(self.language)
+    }
+
+    fn voice(&self, speaker: &Speaker) -> String {
+        format!("{} {}", self.name, speaker.language)
     }
 
     fn synthesise<'a>(
@@ -190,6 +195,8 @@ async fn the_next_provider_is_tried_and_a_failed_prompt_is_built_again() {
     let prompt = fallback.library.prompt(&speak("abc", "en-US"));
     assert_eq!(frames(&prompt).await.len(), 3);
     assert_eq!(prompt.failure(), None);
+    let voices: Vec<String> = prompt.voices().iter().map(ToString::to_string).collect();
+    assert_eq!(voices, ["sound sound en-US, en-US"], "the voice that was heard");
     assert!(Arc::ptr_eq(&prompt, &fallback.library.prompt(&speak("abc", "en-US"))));
     // A fallback's prompt expires after a minute, because the first provider may work again.
     while Arc::ptr_eq(&prompt, &fallback.library.prompt(&speak("abc", "en-US"))) {
@@ -201,6 +208,7 @@ async fn the_next_provider_is_tried_and_a_failed_prompt_is_built_again() {
     let prompt = alone.library.prompt(&speak("abc", "en-US"));
     assert!(frames(&prompt).await.is_empty());
     assert_eq!(prompt.failure(), Some("broken: could not speak: no voice"));
+    assert!(prompt.voices().is_empty());
     assert!(!Arc::ptr_eq(&prompt, &alone.library.prompt(&speak("abc", "en-US"))));
 }
 

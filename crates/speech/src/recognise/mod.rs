@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc};
 
-use super::config::{RecogniserName, SpeechConfig};
+use super::config::{RecogniserName, SpeechConfig, WebSocketProtocol};
 use super::http::EndpointError;
 use super::provider::{BoxFuture, SpeechError};
 use super::turn_estimator::TurnEstimator;
@@ -62,6 +62,9 @@ pub struct RecognitionOptions {
     pub interim: bool,
     /// Whether profanities are masked.
     pub profanity_filter: bool,
+    /// Whether the next recogniser is used if a service fails, because a caller waits. Without it,
+    /// the caller of this module repeats the request later.
+    pub is_live: bool,
 }
 
 /// The result of a recogniser.
@@ -79,6 +82,8 @@ pub struct RecognisedSpeech {
     pub text: String,
     /// Confidence in per cent. 100 if the recogniser does not provide it.
     pub confidence: u8,
+    /// The name of the recogniser.
+    pub recogniser: &'static str,
 }
 
 /// An interim result.
@@ -110,6 +115,13 @@ pub enum RecognitionError {
     Program(String),
     #[error("could not run whisper: {0}")]
     Helper(#[from] SpeechError),
+}
+
+impl RecognitionError {
+    /// Whether a process of this node failed. Requests to services can be repeated.
+    fn is_of_helper(&self) -> bool {
+        matches!(self, Self::Helper(_))
+    }
 }
 
 /// The audio of one utterance, in chunks of 20 ms or more. The channel closes at the end of the
@@ -173,6 +185,11 @@ pub trait Recogniser: Send + Sync {
 
     /// Returns `true` if the recogniser supports the language of this BCP 47 tag.
     fn can_recognise(&self, language: &str) -> bool;
+
+    /// Returns `true` if the recogniser is of no use without hints.
+    fn needs_hints(&self) -> bool {
+        false
+    }
 
     /// Recognises an utterance to its end. Dropping the future cancels the recognition.
     ///
@@ -356,52 +373,68 @@ impl Recognisers {
             }
         };
         let mut outcome = Err(RecognitionError::Language(options.language.clone()));
+        let mut name = "";
         while let Some(recogniser) = rest.pop_front() {
+            name = recogniser.name();
+            let next =
+                rest.iter().position(|next| !next.needs_hints() || !options.hints.is_empty());
+            rest.drain(..next.unwrap_or(rest.len()));
             if !rest.is_empty() {
                 utterance.keep();
             }
             outcome = recogniser.recognise(options, utterance, &mut on_partial).await;
             match &outcome {
-                // Only a failed helper is replaced by the next recogniser. Callers repeat requests
-                // to failed endpoints.
-                Err(RecognitionError::Helper(error)) if !rest.is_empty() => {
-                    tracing::warn!(%error, recogniser = recogniser.name(), "recogniser failed, using the next one");
+                Err(error) if !rest.is_empty() && (options.is_live || error.is_of_helper()) => {
+                    tracing::warn!(%error, recogniser = name, "recogniser failed, using the next one");
                     utterance.rewind();
                 }
                 Ok(_) | Err(_) => break,
             }
         }
-        outcome.map(|transcript| recognised_speech(&transcript, options))
+        outcome.map(|transcript| recognised_speech(&transcript, options, name))
     }
 }
 
-fn recognised_speech(transcript: &Transcript, options: &RecognitionOptions) -> RecognisedSpeech {
+fn recognised_speech(
+    transcript: &Transcript,
+    options: &RecognitionOptions,
+    recogniser: &'static str,
+) -> RecognisedSpeech {
     let confidence = transcript.confidence.unwrap_or(1.0).clamp(0.0, 1.0);
     // `as` converts NaN to 0.
     RecognisedSpeech {
         text: normalise(&transcript.text, options),
         confidence: (confidence * 100.0).round() as u8,
+        recogniser,
     }
+}
+
+/// Sends a short silence to each server of `[speech.websocket]`, and returns its URL with the
+/// outcome.
+pub async fn check_servers(config: &SpeechConfig) -> Vec<(String, Result<(), RecognitionError>)> {
+    websocket::check_servers(config).await
 }
 
 /// Parses the response of an HTTP endpoint. For fuzzing.
 #[doc(hidden)]
 pub fn parse_response(body: &[u8]) -> Result<RecognisedSpeech, RecognitionError> {
     let options = RecognitionOptions { profanity_filter: true, ..RecognitionOptions::default() };
-    transcribe::parse_response(body).map(|transcript| recognised_speech(&transcript, &options))
+    transcribe::parse_response(body)
+        .map(|transcript| recognised_speech(&transcript, &options, "transcribe"))
 }
 
 /// Parses the messages of a WebSocket recogniser and returns the final and the interim results. For
 /// fuzzing.
 #[doc(hidden)]
 pub fn parse_messages<'a>(
+    protocol: WebSocketProtocol,
     messages: impl Iterator<Item = &'a str>,
 ) -> Result<(RecognisedSpeech, Vec<InterimResult>), RecognitionError> {
     let (options, mut tracker, mut interim) =
         (RecognitionOptions::default(), StabilityTracker::default(), Vec::new());
     let mut on_partial = |text: &str| interim.extend(tracker.next(&normalise(text, &options)));
-    let transcript = websocket::read_transcript(messages, &mut on_partial)?;
-    Ok((recognised_speech(&transcript, &options), interim))
+    let transcript = websocket::read_transcript(protocol, messages, &mut on_partial)?;
+    Ok((recognised_speech(&transcript, &options, "websocket"), interim))
 }
 
 /// Normalises a result to one line of limited length, masked if requested.

@@ -212,6 +212,10 @@ impl Recogniser for Pocketsphinx {
         primary(language) == "en"
     }
 
+    fn needs_hints(&self) -> bool {
+        true
+    }
+
     fn recognise<'a>(
         &'a self,
         options: &'a RecognitionOptions,

@@ -258,3 +258,55 @@ async fn an_unresponsive_server_times_out() {
         "{error}"
     );
 }
+
+/// A recogniser that receives the whole utterance and fails.
+struct Unreachable;
+
+impl Recogniser for Unreachable {
+    fn name(&self) -> &'static str {
+        "unreachable"
+    }
+
+    fn can_recognise(&self, _: &str) -> bool {
+        true
+    }
+
+    fn recognise<'a>(
+        &'a self,
+        _: &'a RecognitionOptions,
+        utterance: &'a mut UtteranceAudio,
+        _: OnPartial<'a>,
+    ) -> BoxFuture<'a, Result<Transcript, RecognitionError>> {
+        Box::pin(async move {
+            super::collect_samples(utterance).await;
+            Err(RecognitionError::Request("connection refused".to_owned()))
+        })
+    }
+}
+
+#[tokio::test]
+async fn in_a_call_the_next_recogniser_gets_the_whole_utterance_of_a_failed_service() {
+    let all: Vec<Arc<dyn Recogniser>> =
+        vec![Arc::new(Unreachable), Arc::new(FakeRecogniser { language: "en", release: None })];
+    let all = Recognisers::with_recognisers(all, 1, Duration::from_secs(5), "en-US");
+    let live = RecognitionOptions { is_live: true, ..options("en-US") };
+    let speech = all.recognise(&live, &mut utterance(1).await, drop).await.unwrap();
+    assert_eq!((speech.text.as_str(), speech.recogniser), ("shit 16000", "meter"));
+    // A transcript of a recording is requested again later.
+    let later = all.recognise(&options("en-US"), &mut utterance(1).await, drop).await;
+    assert!(matches!(later, Err(RecognitionError::Request(_))), "{later:?}");
+}
+
+#[tokio::test]
+async fn pocketsphinx_does_not_replace_a_failed_service_without_hints() {
+    let all = Recognisers::new(&config(
+        "pocketsphinx = \"/nowhere/sphinx\"\n[websocket]\nurl = \"ws://127.0.0.1:1\"",
+    ))
+    .unwrap();
+    let live = RecognitionOptions { is_live: true, ..options("en-US") };
+    let error = all.recognise(&live, &mut utterance(1).await, drop).await.unwrap_err();
+    assert!(matches!(error, RecognitionError::Request(_)), "{error}");
+    let hinted = RecognitionOptions { hints: vec!["yes".to_owned()], ..live };
+    let error = all.recognise(&hinted, &mut utterance(1).await, drop).await.unwrap_err();
+    assert!(matches!(error, RecognitionError::Program(_)), "{error}");
+}

@@ -69,6 +69,9 @@ async fn copy_frames(prompt: &Arc<Prompt>, writer: &mut Writer) -> u32 {
     loop {
         match cursor.next() {
             FrameState::Ready(frame) => {
+                if frames == 0 {
+                    prompt.voices().into_iter().for_each(|voice| writer.prompt().add_voice(voice));
+                }
                 writer.push(frame);
                 frames += 1;
             }

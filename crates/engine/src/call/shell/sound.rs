@@ -5,13 +5,16 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::super::author;
+use super::super::trace::Trace;
 use super::context::Context;
-use machine::{MediaCommand, Overlay, PlayId, Sound};
+use machine::{MediaCommand, Overlay, PlayId, Sound, SoundItem};
 use media::PlayItem;
 use media::prompt::Prompt;
 
 /// Maximum number of prompts that a call keeps ready.
 const PREPARED_MAX: usize = 64;
+/// Maximum number of playlists whose voices are awaited. A call plays one, and two beside it.
+const PLAYLISTS_MAX: usize = 4;
 
 /// The prompts of a call and its playback.
 #[derive(Default)]
@@ -21,6 +24,31 @@ pub(super) struct Playback {
     pub(super) written: bool,
     /// The current playback and its start.
     playing: Option<(PlayId, Instant)>,
+    /// The playlists whose voices are not in the event log yet.
+    playlists: Vec<Playlist>,
+}
+
+/// A playlist whose voices are not in the event log yet.
+struct Playlist {
+    play: PlayId,
+    /// The prompts that may contain speech.
+    prompts: Vec<Arc<Prompt>>,
+    /// Whether its first packet was sent.
+    started: bool,
+}
+
+impl Playlist {
+    fn log_voices(self, call: &Context) {
+        let mut voices = Vec::new();
+        for voice in self.prompts.iter().flat_map(|prompt| prompt.voices()) {
+            if !voices.contains(&voice) {
+                voices.push(voice);
+            }
+        }
+        if self.started && !voices.is_empty() {
+            call.journal.trace(&Trace::Spoken { play: self.play, voices });
+        }
+    }
 }
 
 impl Playback {
@@ -45,20 +73,63 @@ impl Playback {
 
     /// Returns the prompts that a command plays.
     pub(super) fn items(&mut self, call: &Context, command: &MediaCommand) -> Vec<PlayItem> {
-        let (MediaCommand::Play { items, .. }
-        | MediaCommand::Overlay { overlay: Overlay { items, .. }, .. }) = command
+        let (MediaCommand::Play { play, items }
+        | MediaCommand::Overlay { play, overlay: Overlay { items, .. } }) = command
         else {
             return Vec::new();
         };
-        items
+        let play_item = |item: &SoundItem| PlayItem {
+            prompt: self.prompt(call, &item.sound),
+            repeat: item.repeat,
+        };
+        let prepared: Vec<PlayItem> = items.iter().map(play_item).collect();
+        // A file may be the speech of an agent.
+        let may_speak =
+            |item: &SoundItem| matches!(item.sound, Sound::Speak { .. } | Sound::File { .. });
+        let prompts: Vec<Arc<Prompt>> = items
             .iter()
-            .map(|item| PlayItem { prompt: self.prompt(call, &item.sound), repeat: item.repeat })
-            .collect()
+            .zip(&prepared)
+            .filter_map(|(item, prepared)| may_speak(item).then(|| prepared.prompt.clone()))
+            .collect();
+        if !prompts.is_empty() {
+            if self.playlists.len() >= PLAYLISTS_MAX {
+                self.playlists.remove(0).log_voices(call);
+            }
+            self.playlists.push(Playlist { play: *play, prompts, started: false });
+        }
+        prepared
     }
 
-    /// Tracks playback for the author of generated documents, which must know when it is
-    /// interrupted.
+    /// Notes that the first packet of a playlist was sent. Its voices are logged if no further one
+    /// can follow.
+    pub(super) fn started(&mut self, call: &Context, play: PlayId) {
+        let Some(index) = self.playlists.iter().position(|playlist| playlist.play == play) else {
+            return;
+        };
+        if let Some(playlist) = self.playlists.get_mut(index) {
+            playlist.started = true;
+            if playlist.prompts.iter().all(|prompt| prompt.is_finished()) {
+                self.playlists.remove(index).log_voices(call);
+            }
+        }
+    }
+
+    /// Logs the voices of the playlists that have ended: one, or all of the call.
+    fn log_voices(&mut self, call: &Context, ended: Option<PlayId>) {
+        let is_over = |playlist: &mut Playlist| ended.is_none_or(|play| playlist.play == play);
+        for playlist in self.playlists.extract_if(.., is_over) {
+            playlist.log_voices(call);
+        }
+    }
+
+    /// Tracks playback for the event log, and for the author of generated documents, which must
+    /// know when it is interrupted.
     pub(super) fn note(&mut self, call: &Context, command: &MediaCommand) {
+        match command {
+            MediaCommand::Stop { play } => self.log_voices(call, Some(*play)),
+            MediaCommand::Close => self.log_voices(call, None),
+            _ => {}
+        }
         if !self.written {
             return;
         }
@@ -78,7 +149,8 @@ impl Playback {
     }
 
     /// Notes that a playback has ended.
-    pub(super) fn ended(&mut self, play: PlayId) {
+    pub(super) fn ended(&mut self, call: &Context, play: PlayId) {
+        self.log_voices(call, Some(play));
         self.playing.take_if(|(playing, _)| *playing == play);
     }
 }

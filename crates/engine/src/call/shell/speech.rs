@@ -57,6 +57,7 @@ impl Recognition {
                         workers: call.services.media.workers(),
                         recognisers,
                         mailbox: &call.mailbox,
+                        journal: &call.journal,
                         tasks: &call.services.tasks,
                     };
                     self.hearing = Some(Hearing::begin(recognition, *how, leg, &listener));
