@@ -7,6 +7,8 @@
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use serde::{Deserialize, Serialize};
+
 /// Frames per chunk: one second.
 const CHUNK: usize = 50;
 const LOADING: u8 = 0;
@@ -97,8 +99,9 @@ pub struct Cursor {
 }
 
 /// The origin of the next frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Position {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Position {
     /// The prompt's own frames, after this many of them.
     Own(usize),
     /// The frames of [`LoopJoin::tail`].
@@ -138,6 +141,27 @@ impl Prompt {
             at: 0,
             position: Position::Own(0),
         }
+    }
+
+    /// Returns a cursor at a position that [`Cursor::position`] has returned.
+    pub(super) fn cursor_at(self: &Arc<Self>, position: Position) -> Cursor {
+        let mut cursor = self.cursor();
+        match position {
+            Position::Own(frames) => cursor.seek(frames),
+            Position::Tail(_) | Position::Joined | Position::Head(_) | Position::Middle(_) => {
+                cursor.position = position;
+            }
+        }
+        cursor
+    }
+
+    /// Returns the prompt's own frames that are written.
+    pub(super) fn frames(self: &Arc<Self>) -> impl Iterator<Item = Frame> {
+        let mut cursor = self.cursor();
+        std::iter::from_fn(move || match cursor.next_own() {
+            FrameState::Ready(frame) => Some(frame),
+            FrameState::Pending | FrameState::End | FrameState::Failed => None,
+        })
     }
 
     /// Returns whether the prompt is complete or has failed, so that no further frame is added.
@@ -207,6 +231,10 @@ impl Drop for Writer {
 }
 
 impl Cursor {
+    pub(super) fn position(&self) -> Position {
+        self.position
+    }
+
     /// Returns the slot of the prompt's next own frame. `None` at the end of the chunk.
     pub(super) fn slot(&self) -> Option<&OnceLock<Frame>> {
         self.chunk.frames.get(self.at)
