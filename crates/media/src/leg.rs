@@ -44,6 +44,8 @@ use super::{EventSink, FRAME_MS, LegEvent, MediaError};
 use machine::{MediaFault, Overlay, PlayId};
 use xml::ast::Beep;
 
+/// End of the packet counters, as many as there are SRTP indexes.
+const PACKETS_END: u64 = 1 << 48;
 /// Number of packets that are skipped in addition to those that were due, if another process may
 /// have sent some.
 const SKIP_MARGIN: u32 = 50;
@@ -204,6 +206,9 @@ impl Leg {
     ) -> Result<(Self, Arc<Counters>), MediaError> {
         let RestoreConfig { ufrag, identity, prompts, silence, media_dead, sink, now, base } =
             config;
+        if state.totals.0.max(state.totals.1) >= PACKETS_END {
+            return Err(MediaError::Snapshot);
+        }
         let network = Network::restore(state.network, ufrag, identity, now, base)?;
         let outbound =
             Outbound::restore(state.outbound, prompts, silence).ok_or(MediaError::Snapshot)?;
