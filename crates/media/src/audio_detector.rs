@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use super::beep::BeepDetector;
 use super::voice::VoiceDetector;
 use crate::opus::{Decoder, Rate};
+use crate::snapshot::{Offset, TimeBase};
 use machine::VoiceEvent;
+use serde::{Deserialize, Serialize};
 use xml::ast::Beep;
 
 /// Maximum length of a pause within speech.
@@ -37,7 +39,37 @@ struct VoiceState {
     last_voice: Option<Instant>,
 }
 
+/// The state of an [`AudioDetector`] in the snapshot of a leg. Decoder and detectors are made anew.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct AudioDetectorState {
+    voice: bool,
+    /// Time of the last voice, if its start was reported and its end was not.
+    last_voice: Option<Offset>,
+    beep: Option<Beep>,
+    processed_until: Option<Offset>,
+}
+
 impl AudioDetector {
+    pub(super) fn snapshot(&self, base: TimeBase) -> AudioDetectorState {
+        let last_voice = self.voice.as_ref().and_then(|voice| voice.last_voice);
+        AudioDetectorState {
+            voice: self.voice.is_some(),
+            last_voice: last_voice.map(|at| base.offset(at)),
+            beep: self.beep.as_ref().map(BeepDetector::settings),
+            processed_until: self.processed_until.map(|at| base.offset(at)),
+        }
+    }
+
+    pub(super) fn restore(state: AudioDetectorState, base: TimeBase) -> Self {
+        let last_voice = state.last_voice.map(|at| base.at(at));
+        Self {
+            voice: state.voice.then(|| VoiceState { last_voice, ..VoiceState::default() }),
+            beep: state.beep.map(BeepDetector::new),
+            processed_until: state.processed_until.map(|at| base.at(at)),
+            ..Self::new()
+        }
+    }
+
     pub(super) fn new() -> Self {
         Self {
             decoder: Decoder::new(Rate::Hz16000),

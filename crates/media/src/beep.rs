@@ -73,6 +73,10 @@ impl BeepDetector {
         }
     }
 
+    pub(super) fn settings(&self) -> Beep {
+        self.settings
+    }
+
     /// Processes the next 20 ms, mono at 16 kHz. An empty frame is silence. Returns `true` once,
     /// when a beep has ended.
     pub(super) fn push(&mut self, pcm: &[i16]) -> bool {

@@ -8,6 +8,9 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use model::Digit;
+use serde::{Deserialize, Serialize};
+
+use crate::snapshot::{Offset, TimeBase};
 
 /// Time since the last packet after which an event is reported even without an end packet.
 const END_TIMEOUT: Duration = Duration::from_millis(200);
@@ -25,15 +28,15 @@ const SEGMENT_GAP_MAX: u32 = 9_600;
 const EVENTS_MAX: usize = 32;
 
 /// Identifies an event. Timestamps are only compared for equality.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct EventId {
     ssrc: u32,
     timestamp: u32,
     digit: Digit,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Event {
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct Event<T = Instant> {
     id: EventId,
     /// The SSRC before the last change, if it changed.
     previous_ssrc: Option<u32>,
@@ -41,10 +44,24 @@ struct Event {
     previous_segment: Option<u32>,
     /// Duration in the latest packet of this segment.
     duration: u16,
-    last_packet: Instant,
+    last_packet: T,
     /// Whether an end packet has arrived.
     ended: bool,
     reported: bool,
+}
+
+impl<T> Event<T> {
+    fn map_time<U>(self, time: impl Fn(T) -> U) -> Event<U> {
+        Event {
+            id: self.id,
+            previous_ssrc: self.previous_ssrc,
+            previous_segment: self.previous_segment,
+            duration: self.duration,
+            last_packet: time(self.last_packet),
+            ended: self.ended,
+            reported: self.reported,
+        }
+    }
 }
 
 impl Event {
@@ -80,7 +97,21 @@ pub struct Receiver {
     events: VecDeque<Event>,
 }
 
+/// The state of a [`Receiver`] in the snapshot of a leg.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct ReceiverState(Vec<Event<Offset>>);
+
 impl Receiver {
+    pub(crate) fn snapshot(&self, base: TimeBase) -> ReceiverState {
+        let events = self.events.iter().map(|event| event.map_time(|at| base.offset(at)));
+        ReceiverState(events.collect())
+    }
+
+    pub(crate) fn restore(state: ReceiverState, base: TimeBase) -> Self {
+        let events = state.0.into_iter().take(EVENTS_MAX);
+        Self { events: events.map(|event| event.map_time(|at| base.at(at))).collect() }
+    }
+
     /// Processes the payload of one authenticated event packet and appends the digits that it
     /// completes to `digits`.
     ///
@@ -163,6 +194,8 @@ impl Receiver {
 const DIGIT_TICKS: u16 = 8;
 /// Number of ticks between two digits: 80 ms.
 const PAUSE_TICKS: u16 = 4;
+/// Number of ticks of the longer wait: one second.
+const WAIT_TICKS_MAX: u16 = 50;
 /// Length of a tick in milliseconds.
 const TICK_MS: u16 = 20;
 /// Maximum length of a digit in milliseconds.
@@ -190,7 +223,7 @@ pub enum Step {
 
 /// Sends a string of digits: `0-9 * # A-D`. `w` waits half a second, `W` one second. `@` and a
 /// number after the digits set the length of each digit in milliseconds.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Sender {
     queue: VecDeque<Item>,
     /// Number of ticks that a digit lasts.
@@ -203,7 +236,8 @@ pub struct Sender {
     started_at: u32,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 enum Item {
     Key(Digit),
     Wait { ticks: u16 },
@@ -219,8 +253,8 @@ impl Sender {
             .chars()
             .take(DIGITS_MAX)
             .filter_map(|c| match c {
-                'w' => Some(Item::Wait { ticks: 25 }),
-                'W' => Some(Item::Wait { ticks: 50 }),
+                'w' => Some(Item::Wait { ticks: WAIT_TICKS_MAX / 2 }),
+                'W' => Some(Item::Wait { ticks: WAIT_TICKS_MAX }),
                 key => Digit::try_from(key).ok().map(Item::Key),
             })
             .collect();
@@ -232,6 +266,19 @@ impl Sender {
             tick_duration: u16::try_from(clock / 50).unwrap_or(160),
             started_at: 0,
         }
+    }
+
+    /// Returns whether the fields fit each other. Those of a snapshot may not.
+    pub(crate) fn is_consistent(&self) -> bool {
+        let ticks_max = DIGIT_MS_MAX.div_ceil(TICK_MS);
+        let is_short = |item: &Item| match item {
+            Item::Key(_) => true,
+            Item::Wait { ticks } => *ticks <= WAIT_TICKS_MAX,
+        };
+        self.queue.len() <= DIGITS_MAX
+            && self.queue.iter().all(is_short)
+            && (1..=ticks_max).contains(&self.digit_ticks)
+            && self.elapsed <= ticks_max + PAUSE_TICKS
     }
 
     /// Returns the action for this tick. `timestamp` is the current RTP timestamp of the stream.

@@ -8,6 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
 use str0m::config::{CryptoProvider, DtlsCert, Fingerprint};
 use str0m::format::{Codec, FormatParams};
 use str0m::media::{Frequency, MediaKind, Mid};
@@ -51,7 +52,7 @@ impl Identity {
 /// The local addresses that str0m knows for one port: one candidate per address family, regardless
 /// of the public address that a packet was sent to. With more, str0m would pair and check each
 /// candidate of the peer several times.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(super) struct LocalAddresses {
     pub(super) v4: Option<SocketAddr>,
     pub(super) v6: Option<SocketAddr>,
@@ -101,24 +102,7 @@ pub(super) fn new_agent(
     controlling: bool,
     now: Instant,
 ) -> Result<IceAgent, MediaError> {
-    let mut config = RtcConfig::new()
-        .set_crypto_provider(identity.crypto.clone())
-        .set_dtls_cert(identity.cert.clone())
-        .set_local_ice_credentials(IceCreds { ufrag: ours.ufrag.clone(), pass: ours.pwd.clone() })
-        // A leg that sends no checks can be ICE-lite, which saves packets.
-        .set_ice_lite(!controlling)
-        .set_rtp_mode(true)
-        .clear_codecs()
-        // RTP extensions are disabled, because with transport-cc str0m would send 17 feedback
-        // packets a second.
-        .set_extension_map(ExtensionMap::empty())
-        .set_send_buffer_audio(4)
-        // The statistics are the only way in which str0m reports the selected pair, from which
-        // `leg/network.rs` learns the peer's address.
-        .set_stats_interval(controlling.then_some(STATS_INTERVAL));
-    config.set_initial_stun_rto(CHECK_RTO_INITIAL);
-    config.set_max_stun_rto(CHECK_RTO_MAX);
-    config.set_max_stun_retransmits(CHECK_RETRANSMITS_MAX);
+    let mut config = config(identity, &ours.ufrag, &ours.pwd, controlling);
     let codecs = config.codec_config();
     let opus = FormatParams::parse_line("minptime=20;useinbandfec=1");
     codecs.add_config(
@@ -141,21 +125,9 @@ pub(super) fn new_agent(
             FormatParams::parse_line("0-15"),
         );
     }
-
-    let (mut rtc, keys) = with_key_cell(|| Box::new(config.build(now)));
-    for address in [local_addresses.v4, local_addresses.v6].into_iter().flatten() {
-        rtc.add_local_candidate(
-            Candidate::host(address, "udp").map_err(|_| MediaError::NoAddress)?,
-        );
-    }
-    // Must be set before the remote candidates are added, because pair priorities depend on the
-    // role.
-    let mut api = rtc.direct_api();
-    api.set_ice_controlling(controlling);
-    api.set_remote_ice_credentials(IceCreds {
-        ufrag: offer.ufrag.clone(),
-        pass: offer.pwd.clone(),
-    });
+    let remote = (offer.ufrag.clone(), offer.pwd.clone());
+    let mut agent = build(config, local_addresses, remote, controlling, now)?;
+    let mut api = agent.rtc.direct_api();
     api.set_remote_fingerprint(Fingerprint {
         hash_func: "sha-256".to_owned(),
         bytes: offer.fingerprint.to_vec(),
@@ -172,9 +144,74 @@ pub(super) fn new_agent(
             peer.addr.port()
         );
         if let Ok(candidate) = Candidate::from_sdp_string(&line) {
-            rtc.add_remote_candidate(candidate);
+            agent.rtc.add_remote_candidate(candidate);
         }
     }
+    Ok(agent)
+}
+
+/// Creates the instance of a leg that was connected in another process, with the same credentials.
+/// It answers requests, and with `controlling` it checks the address `path` and nothing else. DTLS
+/// is not started, so str0m ignores its packets.
+pub(super) fn resumed_agent(
+    identity: &Identity,
+    local_addresses: LocalAddresses,
+    (ufrag, pwd): (&str, &str),
+    remote: (String, String),
+    controlling: bool,
+    path: SocketAddr,
+    now: Instant,
+) -> Result<IceAgent, MediaError> {
+    let config = config(identity, ufrag, pwd, controlling);
+    let mut agent = build(config, local_addresses, remote, controlling, now)?;
+    if controlling {
+        let candidate = Candidate::host(path, "udp").map_err(|_| MediaError::NoAddress)?;
+        agent.rtc.add_remote_candidate(candidate);
+    }
+    Ok(agent)
+}
+
+/// Returns the settings that all instances have in common.
+fn config(identity: &Identity, ufrag: &str, pwd: &str, controlling: bool) -> RtcConfig {
+    let mut config = RtcConfig::new()
+        .set_crypto_provider(identity.crypto.clone())
+        .set_dtls_cert(identity.cert.clone())
+        .set_local_ice_credentials(IceCreds { ufrag: ufrag.to_owned(), pass: pwd.to_owned() })
+        // A leg that sends no checks can be ICE-lite, which saves packets.
+        .set_ice_lite(!controlling)
+        .set_rtp_mode(true)
+        .clear_codecs()
+        // RTP extensions are disabled, because with transport-cc str0m would send 17 feedback
+        // packets a second.
+        .set_extension_map(ExtensionMap::empty())
+        .set_send_buffer_audio(4)
+        // The statistics are the only way in which str0m reports the selected pair, from which
+        // `leg/network.rs` learns the peer's address.
+        .set_stats_interval(controlling.then_some(STATS_INTERVAL));
+    config.set_initial_stun_rto(CHECK_RTO_INITIAL);
+    config.set_max_stun_rto(CHECK_RTO_MAX);
+    config.set_max_stun_retransmits(CHECK_RETRANSMITS_MAX);
+    config
+}
+
+/// Creates an instance with its local candidates, its role and the peer's credentials. The role
+/// must be set before remote candidates are added, because pair priorities depend on it.
+fn build(
+    config: RtcConfig,
+    local_addresses: LocalAddresses,
+    (ufrag, pass): (String, String),
+    controlling: bool,
+    now: Instant,
+) -> Result<IceAgent, MediaError> {
+    let (mut rtc, keys) = with_key_cell(|| Box::new(config.build(now)));
+    for address in [local_addresses.v4, local_addresses.v6].into_iter().flatten() {
+        rtc.add_local_candidate(
+            Candidate::host(address, "udp").map_err(|_| MediaError::NoAddress)?,
+        );
+    }
+    let mut api = rtc.direct_api();
+    api.set_ice_controlling(controlling);
+    api.set_remote_ice_credentials(IceCreds { ufrag, pass });
     Ok(IceAgent { rtc, mid: Mid::from("0"), keys })
 }
 

@@ -5,11 +5,13 @@
 //! prompt frames. Several sources are decoded, mixed and encoded again.
 
 use machine::{Overlay, OverlayKind, PlayId};
+use serde::{Deserialize, Serialize};
 
 use super::LegEvent;
 use super::packet_mixer::PacketMixer;
-use super::player::{PlayItem, Player, Step};
+use super::player::{PlayItem, Player, PlayerState, Step};
 use super::prompt::Frame;
+use super::snapshot::PromptTable;
 use crate::FRAME_MS;
 
 /// The layers of a leg, the latest on top.
@@ -19,10 +21,14 @@ pub(super) struct Layers {
     mixer: Option<Box<PacketMixer<3>>>,
 }
 
-#[derive(Debug)]
-struct Layer {
+/// The state of [`Layers`] in the snapshot of a leg. The mixer is made anew.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct LayersState(Vec<Layer<PlayerState>>);
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Layer<P = Player> {
     kind: OverlayKind,
-    player: Player,
+    player: P,
     /// Whether the layer is mixed with the audio below. Otherwise it replaces that audio.
     mix: bool,
     /// The number of remaining frames. `None` if the length is unlimited.
@@ -40,7 +46,34 @@ enum LayerStep {
     Over,
 }
 
+impl<P> Layer<P> {
+    /// Returns the layer with another player, or with another form of it.
+    fn with_player<Q>(&self, player: Q) -> Layer<Q> {
+        let Self { kind, mix, frames_left, started, .. } = *self;
+        Layer { kind, player, mix, frames_left, started }
+    }
+}
+
 impl Layers {
+    pub(super) fn players(&self) -> impl Iterator<Item = &Player> {
+        self.layers.iter().map(|layer| &layer.player)
+    }
+
+    pub(super) fn snapshot(&self, prompts: &PromptTable) -> LayersState {
+        let layers = self.layers.iter();
+        LayersState(layers.map(|layer| layer.with_player(layer.player.snapshot(prompts))).collect())
+    }
+
+    /// Creates the layers of a snapshot. Returns `None` if `prompts` lacks one of their prompts.
+    pub(super) fn restore(state: LayersState, prompts: &PromptTable) -> Option<Self> {
+        let restore = |layer: Layer<PlayerState>| {
+            let (shell, player) = (layer.with_player(()), layer.player);
+            Some(shell.with_player(Player::restore(player, prompts)?))
+        };
+        let layers = state.0.into_iter().map(restore).collect::<Option<_>>()?;
+        Some(Self { layers, mixer: None })
+    }
+
     /// Plays `items` from the next tick on, in place of the layer of the same kind.
     pub(super) fn play(&mut self, play: PlayId, aside: &Overlay, items: Vec<PlayItem>) {
         self.layers.retain(|layer| layer.kind != aside.kind);

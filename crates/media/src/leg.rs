@@ -22,24 +22,33 @@ use std::time::{Duration, Instant};
 
 use audio::AudioSources;
 use digits::DigitQueue;
-use inbound::{Inbound, PacketHandler};
-use network::Network;
+use inbound::{Inbound, InboundState, PacketHandler};
 pub(super) use network::NetworkConfig;
-use outbound::{Outbound, PacketSink};
+use network::{Network, NetworkState};
+use outbound::{Outbound, OutboundState, PacketSink};
 pub(super) use reporter::Counters;
 use reporter::Reporter;
+use serde::{Deserialize, Serialize};
 
 use super::bridge::BridgeEnd;
 use super::feed::FeedEnd;
+use super::ice::Identity;
 use super::player::{PlayItem, Player};
-use super::prompt::Frame;
+use super::prompt::{Frame, Prompt};
 use super::sdp::TelephoneEvent;
 use super::send_buffer::SendBuffer;
+use super::snapshot::{NotMovable, Offset, PromptTable, TimeBase};
 use super::tap::{TapEnd, TapEntry, Taps};
 use super::watchdog::{AudioWatchdog, MissingStep};
-use super::{EventSink, LegEvent};
+use super::{EventSink, FRAME_MS, LegEvent, MediaError};
 use machine::{MediaFault, Overlay, PlayId};
 use xml::ast::Beep;
+
+/// End of the packet counters, as many as there are SRTP indexes.
+const PACKETS_END: u64 = 1 << 48;
+/// Number of packets that are skipped in addition to those that were due, if another process may
+/// have sent some.
+const SKIP_MARGIN: u32 = 50;
 
 /// A command from the call.
 #[derive(Debug)]
@@ -91,6 +100,8 @@ pub(super) struct Leg {
     reporter: Reporter,
     started: bool,
     open: bool,
+    /// The time of the last tick.
+    ticked_at: Instant,
     media_dead: Duration,
     /// Checks the audio. `None` until the leg is open.
     watchdog: Option<AudioWatchdog>,
@@ -102,9 +113,35 @@ pub(super) struct Leg {
     network: Network,
 }
 
+/// The state of a connected [`Leg`] in its snapshot.
+#[derive(Serialize, Deserialize)]
+pub(super) struct LegState {
+    open: bool,
+    ticked_at: Offset,
+    watchdog: Option<AudioWatchdog<Offset>>,
+    /// The numbers of received and sent RTP packets.
+    totals: (u64, u64),
+    inbound: InboundState,
+    outbound: OutboundState,
+    network: NetworkState,
+}
+
+/// Everything needed to create a leg of a snapshot, besides its state.
+pub(super) struct RestoreConfig<'a> {
+    pub(super) ufrag: &'a str,
+    pub(super) identity: &'a Identity,
+    pub(super) prompts: &'a PromptTable,
+    pub(super) silence: Frame,
+    pub(super) media_dead: Duration,
+    pub(super) sink: EventSink,
+    pub(super) now: Instant,
+    pub(super) base: TimeBase,
+}
+
 impl Leg {
     pub(super) fn new(config: LegConfig) -> Self {
         let opus_pt = config.network.opus_pt;
+        let now = config.network.now;
         let digits = DigitQueue::new(config.telephone_event_out);
         let inbound = Inbound::new(
             opus_pt,
@@ -117,6 +154,7 @@ impl Leg {
             reporter: Reporter::new(config.sink, config.counters),
             started: false,
             open: false,
+            ticked_at: now,
             media_dead: config.media_dead,
             watchdog: None,
             taps: Taps::default(),
@@ -124,6 +162,97 @@ impl Leg {
             outbound: Outbound::new(opus_pt, (config.sequence, config.timestamp), digits, audio),
             network: Network::new(config.network),
         }
+    }
+
+    /// Returns why the leg cannot move to another process, if it cannot.
+    pub(super) fn movable(&self) -> Result<(), NotMovable> {
+        if self.reporter.has_ended() {
+            return Err(NotMovable::Ended);
+        }
+        self.network.movable()?;
+        if !self.taps.is_empty() {
+            return Err(NotMovable::Tapped);
+        }
+        self.outbound.audio.movable()
+    }
+
+    /// Returns the prompts that the leg plays.
+    pub(super) fn prompts(&self) -> impl Iterator<Item = &Arc<Prompt>> {
+        self.outbound.audio.prompts()
+    }
+
+    /// Returns the state of a leg that can move. Its prompts are added to `prompts`.
+    pub(super) fn snapshot(
+        &self,
+        base: TimeBase,
+        prompts: &PromptTable,
+    ) -> Result<LegState, NotMovable> {
+        self.movable()?;
+        Ok(LegState {
+            open: self.open,
+            ticked_at: base.offset(self.ticked_at),
+            watchdog: self.watchdog.map(|watchdog| watchdog.map_time(|at| base.offset(at))),
+            totals: self.reporter.counters.totals(),
+            inbound: self.inbound.snapshot(base),
+            outbound: self.outbound.snapshot(prompts),
+            network: self.network.snapshot(base)?,
+        })
+    }
+
+    /// Creates the leg of a snapshot, with its counters.
+    pub(super) fn restore(
+        state: LegState,
+        config: RestoreConfig<'_>,
+    ) -> Result<(Self, Arc<Counters>), MediaError> {
+        let RestoreConfig { ufrag, identity, prompts, silence, media_dead, sink, now, base } =
+            config;
+        if state.totals.0.max(state.totals.1) >= PACKETS_END {
+            return Err(MediaError::Snapshot);
+        }
+        let network = Network::restore(state.network, ufrag, identity, now, base)?;
+        let outbound =
+            Outbound::restore(state.outbound, prompts, silence).ok_or(MediaError::Snapshot)?;
+        let quality = network.transport.as_ref().map(|transport| transport.quality());
+        let counters = Arc::new(Counters::starting_at(state.totals, &quality.unwrap_or_default()));
+        let leg = Self {
+            reporter: Reporter::new(sink, counters.clone()),
+            started: true,
+            open: state.open,
+            ticked_at: base.at(state.ticked_at),
+            media_dead,
+            watchdog: state.watchdog.map(|watchdog| watchdog.map_time(|at| base.at(at))),
+            taps: Taps::default(),
+            inbound: Inbound::restore(state.inbound, base),
+            outbound,
+            network,
+        };
+        Ok((leg, counters))
+    }
+
+    /// Skips the packets that another process may have sent for this leg until now, so that no SRTP
+    /// index is used twice (RFC 3711 §9.1).
+    pub(super) fn skip_sent(&mut self, now: Instant) {
+        let ticks = self.ticks_missed(now).saturating_add(SKIP_MARGIN);
+        self.ticked_at = now;
+        self.outbound.skip_ticks(ticks);
+        if let Some(transport) = &mut self.network.transport {
+            // Reports are at least a second apart.
+            transport.skip_reports(ticks);
+        }
+    }
+
+    /// Returns the number of ticks that were due since the last one.
+    pub(super) fn ticks_missed(&self, now: Instant) -> u32 {
+        let ticks =
+            now.saturating_duration_since(self.ticked_at).as_millis() / u128::from(FRAME_MS);
+        u32::try_from(ticks).unwrap_or(u32::MAX)
+    }
+
+    /// Returns the time of the next tick in the rhythm of the earlier ones.
+    pub(super) fn next_tick(&self, now: Instant) -> Instant {
+        let tick = Duration::from_millis(FRAME_MS.into());
+        let since = now.saturating_duration_since(self.ticked_at).as_micros() % tick.as_micros();
+        now + tick - Duration::from_micros(u64::try_from(since).unwrap_or_default())
     }
 
     /// Returns the peer's address for DTLS and RTP. `None` before the leg is connected.
@@ -231,6 +360,7 @@ impl Leg {
 
     /// Runs the leg's 20 ms tick: timers, and the packets that are due.
     pub(super) fn tick(&mut self, now: Instant, out: &mut SendBuffer) {
+        self.ticked_at = now;
         self.inbound.tick(now, &self.reporter);
         if self.network.is_silent(now, self.media_dead) {
             self.reporter.fail(MediaFault::Silent);

@@ -17,6 +17,7 @@
 //! | `tap`, `tap_reader`, `feed` | audio out of and into a leg, for recordings, streams and rooms |
 //! | `mixer`, `record`, `workers` | rooms, recordings, and the threads that they run on |
 //! | `seats` | audio between a room and members at other nodes |
+//! | `hand_over`, `snapshot` | move legs to another process |
 //! | `bridge`, `cable` | connect two legs, or two users of taps and feeds without a leg |
 
 // Input from the network must not make the process panic. Each exception has an `allow` with a
@@ -46,6 +47,7 @@ mod drift;
 mod dtls;
 pub mod dtmf;
 mod feed;
+mod hand_over;
 mod ice;
 mod jitter_buffer;
 mod layers;
@@ -78,6 +80,7 @@ mod seats;
 mod send_buffer;
 mod shard;
 mod shared_paths;
+mod snapshot;
 #[allow(
     unsafe_code,
     clippy::indexing_slicing,
@@ -112,11 +115,13 @@ pub mod packet {
 pub use bridge::{BridgeEnd, bridge};
 pub use cable::{CableEnd, cable};
 pub use feed::{FEED_MAX, Feed};
+pub use hand_over::OtherProcess;
 pub use mixer::{Audience, HeardBy, MemberAudio, MixEvent, MixSink, Mixer, RoomAudio, SoundKind};
 pub use offered_leg::OfferedLeg;
 pub use player::PlayItem;
 pub use quality::{Quality, StreamStats};
 pub use seats::{PortEnd, SeatAudio, SeatEnd, SeatPacket, SeatSink, port};
+pub use snapshot::{LegSnapshot, NotMovable, PromptTable};
 pub use tap::{Tap, TapSides};
 pub use tap_reader::{AudioFrame, Buffering, TapReader};
 pub use watchdog::MissingStep;
@@ -222,7 +227,7 @@ pub struct MediaConfig {
     /// Meta sends.
     pub loopback_offers: bool,
     /// Bound sockets of an earlier process, from [`Media::sockets`]. They are used instead of binding
-    /// their addresses.
+    /// their addresses, and are read from [`Media::start_receiving`] on.
     pub inherited: Vec<Arc<UdpSocket>>,
 }
 
@@ -241,6 +246,10 @@ pub enum MediaError {
     Random,
     #[error("could not create a leg: the media threads have stopped")]
     Stopped,
+    #[error("could not adopt a leg: its snapshot is malformed or lacks a prompt")]
+    Snapshot,
+    #[error("could not adopt a leg: its UDP port {0} was not inherited")]
+    PortNotInherited(SocketAddr),
 }
 
 /// Identifies a leg within the process.
@@ -313,6 +322,8 @@ impl Media {
     /// Returns an error if a port cannot be bound, no address can be offered, the certificate
     /// cannot be created, or a thread cannot be started.
     pub fn start(config: MediaConfig, clock: Clock) -> io::Result<Arc<Self>> {
+        // Until the legs are adopted, the earlier process reads its sockets.
+        let reads = config.inherited.is_empty() || config.turn.is_some();
         let (mut public_ips, ports) = match &config.turn {
             None => (
                 public_ips(&config)?,
@@ -344,8 +355,9 @@ impl Media {
             let relay =
                 config.turn.clone().map(|server| Relay::new(server, port.bound, clock.now()));
             relayed.extend(relay.as_ref().map(Relay::relayed));
+            let port = (port, relay);
             let shard =
-                Shard::new(clock.clone(), (queue, waker), ports.clone(), counters, (port, relay))?;
+                Shard::new(clock.clone(), (queue, waker), ports.clone(), counters, port, reads)?;
             let thread = std::thread::Builder::new()
                 .name(format!("media-{n}"))
                 .spawn(move || shard.run())?;
@@ -511,6 +523,7 @@ impl Media {
                 opus_pt: offer.opus_pt,
                 local_addresses: side.local_addresses,
                 pwd: side.pwd,
+                remote_ufrag: offer.ufrag.clone(),
                 remote_pwd: offer.pwd.clone(),
                 controlling: side.controlling,
                 dtls_client: offer.setup.answer_role() == sdp::Setup::Active,

@@ -4,6 +4,8 @@
 //! The tests use no sockets and no threads, and minutes pass in milliseconds. A seed reproduces the
 //! network's behaviour, but not the keys and ids that the two sides generate.
 
+mod hand_over;
+
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -15,7 +17,7 @@ use super::sdp::Offer;
 use super::send_buffer::SendBuffer;
 use super::stun::{self, Kind};
 use super::test_peer::{Peer, PeerOptions};
-use super::{LegEvent, Media, MediaConfig, MissingStep};
+use super::{AnsweredLeg, LegEvent, Media, MediaConfig, MissingStep};
 use crate::sockets::ReceivedDatagram;
 use machine::{MediaEvent, MediaFault};
 use model::Clock;
@@ -38,6 +40,8 @@ struct NetworkConditions {
 struct Simulation {
     clock: Clock,
     leg: Leg,
+    /// Our ufrag.
+    ufrag: String,
     counters: Arc<Counters>,
     peer: Peer,
     events: Arc<Mutex<Vec<LegEvent>>>,
@@ -60,14 +64,14 @@ fn create_leg(
     media: &Media,
     offer: &Offer,
     events: &Arc<Mutex<Vec<LegEvent>>>,
-) -> (Leg, String, Arc<Counters>) {
+) -> (AnsweredLeg, Arc<Counters>) {
     let log = events.clone();
     let counters = Arc::new(Counters::default());
     let sink = Arc::new(move |event| log.lock().expect("log").push(event));
     let made = media
         .prepare_answer(offer, &[SocketAddr::from(LOCAL)], sink, counters.clone())
         .expect("a leg");
-    (made.leg, made.answer, counters)
+    (made, counters)
 }
 
 fn media(clock: &Clock) -> Arc<Media> {
@@ -101,11 +105,13 @@ impl Simulation {
         let media = media(&clock);
         let mut peer = Peer::simulated(options, SocketAddr::from(PEER), clock.clone());
         let events = Arc::default();
-        let (leg, answer, counters) = create_leg(&media, &peer.offer(), &events);
+        let (answered, counters) = create_leg(&media, &peer.offer(), &events);
+        let AnsweredLeg { leg, ufrag, answer } = answered;
         peer.accept(&answer);
         let mut sim = Self {
             clock,
             leg,
+            ufrag,
             counters,
             peer,
             events,
@@ -147,7 +153,10 @@ impl Simulation {
         for _ in 0..copies {
             let late = Duration::from_millis(self.random_below(self.conditions.jitter_ms + 1));
             let sequence = self.in_flight.len() as u64 + (u64::from(self.steps) << 20);
-            let key = (self.clock.now() + late, sequence + self.random_below(1 << 10));
+            let mut key = (self.clock.now() + late, sequence + self.random_below(1 << 10));
+            while self.in_flight.contains_key(&key) {
+                key.1 += 1;
+            }
             self.in_flight.insert(key, (to_leg, datagram.clone()));
         }
     }
@@ -516,7 +525,7 @@ fn r19_sends_at_most_thirty_paced_checks_to_a_dead_candidate() {
     let more: String =
         (1..=30).map(|n| format!("a=candidate:{n} 1 udp 1 10.1.0.{n} 9 typ host\r\n")).collect();
     let offer = Offer::parse(&(peer.offer_text() + &more), true).expect("offer");
-    let (mut leg, ..) = create_leg(&media, &offer, &Arc::default());
+    let AnsweredLeg { mut leg, .. } = create_leg(&media, &offer, &Arc::default()).0;
     let mut sent: HashMap<SocketAddr, usize> = HashMap::new();
     let mut out = SendBuffer::default();
     let mut run = |leg: &mut Leg, seconds: u32| {
@@ -539,7 +548,7 @@ fn r19_sends_at_most_thirty_paced_checks_to_a_dead_candidate() {
     assert_eq!(sent.len(), 16, "the first sixteen candidates");
     assert!(sent.values().all(|n| (3..=30).contains(n)), "{sent:?}");
 
-    let (mut leg, ..) = create_leg(&media, &peer.offer(), &Arc::default());
+    let AnsweredLeg { mut leg, .. } = create_leg(&media, &peer.offer(), &Arc::default()).0;
     leg.execute(clock.now(), LegCommand::Begin, &mut SendBuffer::default());
     let mut sent = 0;
     for _ in 0..120 * 50 {

@@ -5,8 +5,10 @@
 
 use crate::LegEvent;
 use crate::prefetch::prefetch;
-use crate::prompt::{Cursor, Frame, FrameState, Prompt};
+use crate::prompt::{Cursor, Frame, FrameState, Position, Prompt};
+use crate::snapshot::{PromptId, PromptTable};
 use machine::PlayId;
+use serde::{Deserialize, Serialize};
 use xml::ast::Repeat;
 
 use std::sync::{Arc, OnceLock};
@@ -31,11 +33,26 @@ pub(super) enum Step {
 /// A playlist in progress.
 #[derive(Debug)]
 pub(super) struct Player {
-    play: PlayId,
     items: Vec<PlayItem>,
-    at: usize,
-    /// Position in the prompt of `items[at]`. `None` before its first frame.
+    /// Position in the prompt of the current item. `None` before its first frame.
     cursor: Option<Cursor>,
+    progress: Progress,
+}
+
+/// The state of a [`Player`] in the snapshot of a leg.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct PlayerState {
+    items: Vec<(PromptId, Repeat)>,
+    position: Option<Position>,
+    progress: Progress,
+}
+
+/// The progress of a playlist.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct Progress {
+    play: PlayId,
+    /// Index of the current item.
+    at: usize,
     rounds_done: u16,
     /// Whether the current round had a frame. A prompt without frames must not repeat forever.
     round_has_frames: bool,
@@ -49,23 +66,51 @@ pub(super) struct Player {
 
 impl Player {
     pub(super) fn new(play: PlayId, items: Vec<PlayItem>) -> Self {
-        Self {
+        let progress = Progress {
             play,
-            items,
             at: 0,
-            cursor: None,
             rounds_done: 0,
             round_has_frames: false,
             started: false,
             repeats: false,
             list_has_frames: false,
             paused: false,
+        };
+        Self { items, cursor: None, progress }
+    }
+
+    /// Returns whether a prompt of the list is still being produced.
+    pub(super) fn is_loading(&self) -> bool {
+        self.items.iter().any(|item| !item.prompt.is_finished())
+    }
+
+    /// Returns the prompts of the list.
+    pub(super) fn prompts(&self) -> impl Iterator<Item = &Arc<Prompt>> {
+        self.items.iter().map(|item| &item.prompt)
+    }
+
+    pub(super) fn snapshot(&self, prompts: &PromptTable) -> PlayerState {
+        let items = self.items.iter().map(|item| (prompts.id_of(&item.prompt), item.repeat));
+        PlayerState {
+            items: items.collect(),
+            position: self.cursor.as_ref().map(Cursor::position),
+            progress: self.progress,
         }
+    }
+
+    /// Creates the player of a snapshot. Returns `None` if `prompts` lacks one of its prompts.
+    pub(super) fn restore(state: PlayerState, prompts: &PromptTable) -> Option<Self> {
+        let PlayerState { items, position, progress } = state;
+        let item = |(id, repeat)| Some(PlayItem { prompt: prompts.get(id)?, repeat });
+        let items = items.into_iter().map(item).collect::<Option<Vec<_>>>()?;
+        let cursor = position.zip(items.get(progress.at));
+        let cursor = cursor.map(|(position, item)| item.prompt.cursor_at(position));
+        Some(Self { items, cursor, progress })
     }
 
     /// Pauses or resumes. A paused player returns silence and reports nothing.
     pub(super) fn pause(&mut self, on: bool) {
-        self.paused = on;
+        self.progress.paused = on;
     }
 
     /// Sets whether the whole list repeats until it is stopped.
@@ -73,14 +118,14 @@ impl Player {
         match self.items.as_mut_slice() {
             // A single prompt can repeat with a seamless transition.
             [one] if repeats && one.repeat != Repeat::Times(0) => one.repeat = Repeat::Endless,
-            _ => self.repeats = repeats,
+            _ => self.progress.repeats = repeats,
         }
         self
     }
 
     /// Prefetches the data of the next step.
     pub(super) fn prefetch(&self) {
-        if let Some(item) = self.items.get(self.at) {
+        if let Some(item) = self.items.get(self.progress.at) {
             prefetch(item, usize::MAX);
         }
         if let Some(slot) = self.cursor.as_ref().and_then(Cursor::slot) {
@@ -96,45 +141,45 @@ impl Player {
     }
 
     pub(super) fn play(&self) -> PlayId {
-        self.play
+        self.progress.play
     }
 
     /// Runs the step of this tick. `report` receives the start, failed items, and the end. The end
     /// is one tick after the last frame, when that frame has been played.
     pub(super) fn step(&mut self, mut report: impl FnMut(LegEvent)) -> Step {
-        if self.paused {
+        if self.progress.paused {
             return Step::Silence;
         }
         loop {
-            let Some(item) = self.items.get(self.at) else {
+            let Some(item) = self.items.get(self.progress.at) else {
                 // A list without frames must not repeat forever.
-                if self.repeats && std::mem::take(&mut self.list_has_frames) {
-                    self.at = 0;
+                if self.progress.repeats && std::mem::take(&mut self.progress.list_has_frames) {
+                    self.progress.at = 0;
                     continue;
                 }
-                report(LegEvent::Played(self.play));
+                report(LegEvent::Played(self.progress.play));
                 return Step::Over;
             };
             let cursor = self.cursor.get_or_insert_with(|| item.prompt.cursor());
             let another = match item.repeat {
-                Repeat::Times(times) => self.rounds_done.saturating_add(1) < times,
+                Repeat::Times(times) => self.progress.rounds_done.saturating_add(1) < times,
                 Repeat::Endless => true,
             };
             match cursor.next_in_round(another) {
                 _ if item.repeat == Repeat::Times(0) => self.next_item(),
                 FrameState::Ready(frame) => {
-                    self.round_has_frames = true;
-                    self.list_has_frames = true;
-                    if !std::mem::replace(&mut self.started, true) {
-                        report(LegEvent::PlayStarted(self.play));
+                    self.progress.round_has_frames = true;
+                    self.progress.list_has_frames = true;
+                    if !std::mem::replace(&mut self.progress.started, true) {
+                        report(LegEvent::PlayStarted(self.progress.play));
                     }
                     return Step::Frame(frame);
                 }
                 FrameState::Pending => return Step::Silence,
                 FrameState::End => {
-                    self.rounds_done = self.rounds_done.saturating_add(1);
-                    if another && self.round_has_frames {
-                        self.round_has_frames = false;
+                    self.progress.rounds_done = self.progress.rounds_done.saturating_add(1);
+                    if another && self.progress.round_has_frames {
+                        self.progress.round_has_frames = false;
                         cursor.rewind();
                     } else {
                         self.next_item();
@@ -142,8 +187,8 @@ impl Player {
                 }
                 FrameState::Failed => {
                     report(LegEvent::PlayFailed {
-                        play: self.play,
-                        item: u16::try_from(self.at).unwrap_or(u16::MAX),
+                        play: self.progress.play,
+                        item: u16::try_from(self.progress.at).unwrap_or(u16::MAX),
                         reason: item
                             .prompt
                             .failure()
@@ -157,10 +202,10 @@ impl Player {
     }
 
     fn next_item(&mut self) {
-        self.at += 1;
+        self.progress.at += 1;
         self.cursor = None;
-        self.rounds_done = 0;
-        self.round_has_frames = false;
+        self.progress.rounds_done = 0;
+        self.progress.round_has_frames = false;
     }
 }
 

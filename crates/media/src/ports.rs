@@ -59,7 +59,8 @@ struct LegEntry {
 pub(super) struct PortTable {
     listen: SocketAddr,
     max: u16,
-    /// Bound sockets of an earlier process, used instead of binding their addresses.
+    /// Bound sockets of an earlier process, used instead of binding their addresses. Those that are
+    /// not used yet belong to extra ports.
     inherited: Vec<Arc<UdpSocket>>,
     /// The number of legs of each shard.
     shard_legs: Vec<usize>,
@@ -99,8 +100,57 @@ impl PortTable {
             let port = ports.bind(id, shard)?;
             ports.entries.push(Some(PortEntry { port, legs: 0, unknown_peer_legs: 0 }));
         }
-        ports.inherited = Vec::new();
         Ok(ports)
+    }
+
+    /// Assigns the port with this bound address, which is open or inherited, to a leg. Returns
+    /// `None` if there is none.
+    pub(super) fn allocate_at(
+        &mut self,
+        leg: LegId,
+        bound: SocketAddr,
+        peers: Vec<SocketAddr>,
+    ) -> Option<Port> {
+        let open = self.ports().find(|port| port.bound == bound).map(|port| port.id);
+        let id = match open {
+            Some(id) => id,
+            None => self.open_inherited(bound)?,
+        };
+        Some(self.assign(leg, Some(id), peers, false))
+    }
+
+    /// Opens an inherited extra port for the least loaded shard.
+    fn open_inherited(&mut self, bound: SocketAddr) -> Option<PortId> {
+        let has_address = |socket: &Arc<UdpSocket>| socket.local_addr().is_ok_and(|at| at == bound);
+        let at = self.inherited.iter().position(has_address)?;
+        let id = match self.listen.port() {
+            0 => self.entries.len().try_into().ok()?,
+            first => bound.port().checked_sub(first)?,
+        };
+        let index = usize::from(id);
+        if self.entries.get(index).is_some_and(Option::is_some) {
+            return None;
+        }
+        let socket = self.inherited.swap_remove(at);
+        let port = Port { id: PortId(id), socket, bound, shard: self.next_shard() };
+        self.set_entry(port);
+        Some(PortId(id))
+    }
+
+    fn set_entry(&mut self, port: Port) {
+        let index = usize::from(port.id.0);
+        if index >= self.entries.len() {
+            self.entries.resize_with(index + 1, || None);
+        }
+        if let Some(free) = self.entries.get_mut(index) {
+            *free = Some(PortEntry { port, legs: 0, unknown_peer_legs: 0 });
+        }
+    }
+
+    /// Returns the shard of a leg. `None` if the leg has ended.
+    pub(super) fn shard_of(&self, leg: LegId) -> Option<usize> {
+        let port = self.legs.get(&leg)?.port;
+        self.entries.get(usize::from(port.0))?.as_ref().map(|entry| entry.port.shard)
     }
 
     /// Iterates over the open ports.
@@ -269,12 +319,7 @@ impl PortTable {
             }
             // Another program may use this number; try the next one.
             let Ok(port) = self.bind(PortId(n), shard) else { continue };
-            if index >= self.entries.len() {
-                self.entries.resize_with(index + 1, || None);
-            }
-            if let Some(free) = self.entries.get_mut(index) {
-                *free = Some(PortEntry { port, legs: 0, unknown_peer_legs: 0 });
-            }
+            self.set_entry(port);
             return Some(PortId(n));
         }
         None
@@ -312,10 +357,14 @@ impl PortTable {
                 .ok_or_else(|| io::Error::other("the highest port number is 65535"))?,
         };
         let at = SocketAddr::new(self.listen.ip(), number);
-        let is_here = |socket: &Arc<UdpSocket>| socket.local_addr().is_ok_and(|bound| bound == at);
+        let is_here = |socket: &Arc<UdpSocket>| {
+            let bound = socket.local_addr();
+            bound.is_ok_and(|bound| bound.ip() == at.ip() && [0, bound.port()].contains(&number))
+        };
         if let Some(index) = self.inherited.iter().position(is_here) {
-            let socket = self.inherited.swap_remove(index);
-            return Ok(Port { id, socket, bound: at, shard });
+            let socket = self.inherited.remove(index);
+            let bound = socket.local_addr()?;
+            return Ok(Port { id, socket, bound, shard });
         }
         let socket = Socket::new(Domain::for_address(at), Type::DGRAM, Some(Protocol::UDP))?;
         if at.ip() == IpAddr::from([0u16; 8]) {

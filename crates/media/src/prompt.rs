@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use model::PromptVoice;
+use serde::{Deserialize, Serialize};
 
 /// Maximum number of voices that a prompt names.
 const VOICES_MAX: usize = 8;
@@ -103,8 +104,9 @@ pub struct Cursor {
 }
 
 /// The origin of the next frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Position {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Position {
     /// The prompt's own frames, after this many of them.
     Own(usize),
     /// The frames of [`LoopJoin::tail`].
@@ -145,6 +147,27 @@ impl Prompt {
             at: 0,
             position: Position::Own(0),
         }
+    }
+
+    /// Returns a cursor at a position that [`Cursor::position`] has returned.
+    pub(super) fn cursor_at(self: &Arc<Self>, position: Position) -> Cursor {
+        let mut cursor = self.cursor();
+        match position {
+            Position::Own(frames) => cursor.seek(frames),
+            Position::Tail(_) | Position::Joined | Position::Head(_) | Position::Middle(_) => {
+                cursor.position = position;
+            }
+        }
+        cursor
+    }
+
+    /// Returns the prompt's own frames that are written.
+    pub(super) fn frames(self: &Arc<Self>) -> impl Iterator<Item = Frame> {
+        let mut cursor = self.cursor();
+        std::iter::from_fn(move || match cursor.next_own() {
+            FrameState::Ready(frame) => Some(frame),
+            FrameState::Pending | FrameState::End | FrameState::Failed => None,
+        })
     }
 
     /// Returns whether the prompt is complete or has failed, so that no further frame is added.
@@ -232,6 +255,10 @@ impl Drop for Writer {
 }
 
 impl Cursor {
+    pub(super) fn position(&self) -> Position {
+        self.position
+    }
+
     /// Returns the slot of the prompt's next own frame. `None` at the end of the chunk.
     pub(super) fn slot(&self) -> Option<&OnceLock<Frame>> {
         self.chunk.frames.get(self.at)

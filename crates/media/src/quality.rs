@@ -8,6 +8,8 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 /// RTP ticks of Opus per millisecond (RFC 7587).
 const TICKS_PER_MS: u32 = 48;
 /// Delay at both ends in milliseconds: 20 ms of packetisation, and 40 ms in which a receiver waits
@@ -22,7 +24,7 @@ const DELAY_LIMIT_MS: f32 = 177.3;
 const LOSS_ROBUSTNESS: f32 = 25.1;
 
 /// Statistics for one direction of a leg.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct StreamStats {
     /// The number of packets sent, as known to the receiver.
     pub packets: u64,
@@ -132,8 +134,8 @@ fn micros(time: Duration) -> u32 {
 }
 
 /// Statistics of one received stream.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Reception {
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct Reception<T = Instant> {
     /// Index of the first packet.
     first: u64,
     /// Index of the newest packet.
@@ -143,9 +145,33 @@ pub(super) struct Reception {
     expected_before: u64,
     received_before: u64,
     /// Arrival time and timestamp of the last audio packet.
-    last: Option<(Instant, u32)>,
+    last: Option<(T, u32)>,
     /// The jitter in sixteenths of an RTP tick.
     jitter: u32,
+}
+
+impl<T> Reception<T> {
+    pub(super) fn map_time<U>(self, time: impl Fn(T) -> U) -> Reception<U> {
+        Reception {
+            first: self.first,
+            newest: self.newest,
+            received: self.received,
+            expected_before: self.expected_before,
+            received_before: self.received_before,
+            last: self.last.map(|(at, timestamp)| (time(at), timestamp)),
+            jitter: self.jitter,
+        }
+    }
+
+    /// Returns whether the figures fit each other. Those of a snapshot may not.
+    pub(super) fn is_consistent(&self) -> bool {
+        self.newest < 1 << 48
+            && self.first <= self.newest
+            && self.expected_before <= self.newest - self.first + 1
+            && self.received_before <= self.received
+            && self.received < 1 << 48
+            && self.jitter < 1 << 24
+    }
 }
 
 impl Reception {

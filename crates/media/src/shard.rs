@@ -14,6 +14,8 @@
 //! known only after it has sent authenticated STUN. If several legs share the address, see
 //! `shared_paths`. All other datagrams are counted and dropped without a reply.
 
+mod frozen;
+
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -31,9 +33,13 @@ use super::ticker::{SLOTS, TICK, Ticker};
 use super::turn::Relay;
 use super::waker::Waker;
 use super::{EventSink, LegEvent, LegId};
+use crate::hand_over::OtherProcess;
+use crate::snapshot::LegSnapshot;
 use crate::sockets::{
     BATCH, PollSet, ReceiveBatch, ReceivedDatagram, send_all, timestamp_arrivals,
 };
+use frozen::Frozen;
+pub(super) use frozen::LegsRequest;
 use machine::{MediaEvent, MediaFault};
 use model::Clock;
 use model::metric;
@@ -72,7 +78,14 @@ const CHECKS_MAX: usize = 32;
 /// A command to a shard.
 pub(super) enum Command {
     Add(Box<NewLeg>),
+    /// Adds a leg of another process, with the addresses that have sent authenticated STUN.
+    Adopt(Box<NewLeg>, Vec<SocketAddr>),
     Leg(LegId, LegCommand),
+    CheckMovable(LegsRequest<()>),
+    Freeze(LegsRequest<LegSnapshot>),
+    Thaw(OtherProcess),
+    /// Starts reading the sockets.
+    Receive,
     Stop,
 }
 
@@ -170,6 +183,11 @@ pub(super) struct Shard {
     broken: HashSet<LegId>,
     /// Legs that were connected since the last tick.
     connected: Vec<LegId>,
+    /// Adopted and resumed legs that have no slot yet.
+    resumed: Vec<LegId>,
+    frozen: Frozen,
+    /// Whether the sockets are read. Otherwise another process reads them.
+    reads: bool,
     last_sweep: Instant,
     /// The numbers of received and sent RTP packets since the last update of the counters.
     packets: (u64, u64),
@@ -191,13 +209,14 @@ struct Metrics {
 }
 
 impl Shard {
-    /// Creates a shard with its first port.
+    /// Creates a shard with its first port. With `reads`, it reads its sockets from the start.
     pub(super) fn new(
         clock: Clock,
         (commands, waker): (Receiver<Command>, Arc<Waker>),
         ports_table: Arc<Mutex<PortTable>>,
         counters: Arc<ShardCounters>,
         (first, relay): (Port, Option<Relay>),
+        reads: bool,
     ) -> std::io::Result<Self> {
         let mut shard = Self {
             last_sweep: clock.now(),
@@ -216,6 +235,9 @@ impl Shard {
             by_check: RoutingTable::default(),
             broken: HashSet::new(),
             connected: Vec::new(),
+            resumed: Vec::new(),
+            frozen: Frozen::default(),
+            reads,
             packets: (0, 0),
             metrics: Metrics {
                 packets_in: metrics::counter!(metric::MEDIA_PACKETS_TOTAL, "direction" => metric::packets::IN),
@@ -260,6 +282,9 @@ impl Shard {
             let limit = if connecting { PROMPT_LEGS_CONNECTING } else { PROMPT_LEGS };
             let is_prompt = self.legs.len() <= limit;
             ticker.unskip(now);
+            if !self.resumed.is_empty() {
+                self.place_resumed(now, |at| ticker.slot_from(at));
+            }
             if is_prompt && !connecting {
                 ticker.skip(|slot| self.slots.get(slot).is_none_or(Vec::is_empty));
             }
@@ -305,9 +330,7 @@ impl Shard {
         for id in std::mem::take(&mut self.connected) {
             let Some(routed) = self.legs.get_mut(&id) else { continue };
             let before = std::mem::replace(&mut routed.slot, slot);
-            if let Some(legs) = self.slots.get_mut(before) {
-                legs.retain(|leg| *leg != id);
-            }
+            self.remove_from_slot(id, before);
             if let Some(legs) = self.slots.get_mut(slot) {
                 legs.push(id);
             }
@@ -318,7 +341,7 @@ impl Shard {
     /// if the shard must stop.
     fn wait(&mut self, has_datagrams: bool, timeout: Duration) -> bool {
         let mut first = None;
-        let sockets = has_datagrams.then_some(&self.poll);
+        let sockets = (has_datagrams && self.reads).then_some(&self.poll);
         self.waker.wait(sockets, timeout, || {
             first = self.commands.try_recv().ok();
             first.is_some()
@@ -410,19 +433,21 @@ impl Shard {
         self.counters.waiting.fetch_sub(1, Ordering::Relaxed);
         let now = self.clock.now();
         match command {
-            Command::Add(new) => self.add(*new),
-            Command::Leg(id, LegCommand::Close) => {
-                self.with_leg(id, |leg, out| leg.execute(now, LegCommand::Close, out));
-                self.flush();
-                self.remove(id);
+            Command::Add(new) => {
+                self.reads = true;
+                let slot = self.emptiest_slot();
+                if let Some(id) = self.add(*new, slot)
+                    && let Some(place) = self.slots.get_mut(slot)
+                {
+                    place.push(id);
+                }
             }
-            Command::Leg(id, LegCommand::Begin) if self.has_conflicts(id) => {
-                let predecessors = self.legs.get_mut(&id).map(|r| std::mem::take(&mut r.conflicts));
-                self.shared_paths.wait(id, predecessors.unwrap_or_default(), now);
-            }
-            Command::Leg(id, command) => {
-                self.with_leg(id, |leg, out| leg.execute(now, command, out))
-            }
+            Command::Adopt(new, addresses) => self.adopt(*new, addresses),
+            Command::CheckMovable(request) => self.check_movable(request),
+            Command::Freeze(request) => self.freeze(request),
+            Command::Thaw(other) => self.thaw(other),
+            Command::Receive => self.reads = true,
+            Command::Leg(id, command) => self.execute_on(id, command),
             Command::Stop => {
                 let all: Vec<LegId> = self.legs.keys().copied().collect();
                 for id in all {
@@ -436,26 +461,59 @@ impl Shard {
         true
     }
 
+    /// Executes a command of a leg.
+    fn execute_on(&mut self, id: LegId, command: LegCommand) {
+        let now = self.clock.now();
+        match command {
+            LegCommand::Close => {
+                self.with_leg(id, |leg, out| leg.execute(now, LegCommand::Close, out));
+                self.flush();
+                self.remove(id);
+            }
+            command if self.frozen.contains(id) => self.frozen.defer(id, command),
+            LegCommand::Begin if self.has_conflicts(id) => {
+                let predecessors = self.legs.get_mut(&id).map(|r| std::mem::take(&mut r.conflicts));
+                self.shared_paths.wait(id, predecessors.unwrap_or_default(), now);
+            }
+            command => self.with_leg(id, |leg, out| leg.execute(now, command, out)),
+        }
+    }
+
     fn has_conflicts(&self, id: LegId) -> bool {
         self.legs.get(&id).is_some_and(|r| !r.conflicts.is_empty())
     }
 
-    fn add(&mut self, new: NewLeg) {
+    /// Returns the slot with the fewest legs, so that the packets of all legs spread over the 20 ms.
+    fn emptiest_slot(&self) -> usize {
+        (0..SLOTS).min_by_key(|s| self.slots.get(*s).map(Vec::len)).unwrap_or_default()
+    }
+
+    /// Adds a leg that another process has connected.
+    fn adopt(&mut self, new: NewLeg, addresses: Vec<SocketAddr>) {
+        let port = new.port.id;
+        let Some(id) = self.add(new, 0) else { return };
+        for address in addresses.into_iter().take(ADDRESSES_MAX) {
+            self.add_address(id, port, address);
+        }
+        if let Some(routed) = self.legs.get_mut(&id) {
+            routed.peer_address = routed.leg.peer_address();
+        }
+        self.resumed.push(id);
+    }
+
+    /// Adds a leg to the tables and returns its id. Its slot must be filled by the caller. Returns
+    /// `None` if its port could not be opened.
+    fn add(&mut self, new: NewLeg, slot: usize) -> Option<LegId> {
         let port = new.port.id;
         if !self.ports.contains_key(&port) && self.open(new.port, None).is_err() {
             (new.sink)(LegEvent::Media(MediaEvent::Lost { fault: MediaFault::Silent }));
             self.ports_table.lock().unwrap_or_else(PoisonError::into_inner).release(new.id);
-            return;
+            return None;
         }
         if let Some(BoundPort { port, relay: Some(relay), .. }) = self.ports.get_mut(&port) {
             let now = self.clock.now();
             new.peers.iter().for_each(|peer| relay.permit(now, peer.ip()));
             relay.flush(&port.socket, port.bound.is_ipv6());
-        }
-        // Use the emptiest slot, so that the packets of all legs spread over the 20 ms.
-        let slot = (0..SLOTS).min_by_key(|s| self.slots.get(*s).map(Vec::len)).unwrap_or_default();
-        if let Some(place) = self.slots.get_mut(slot) {
-            place.push(new.id);
         }
         self.by_ufrag.insert(new.ufrag.clone(), new.id);
         self.legs.insert(
@@ -472,14 +530,13 @@ impl Shard {
                 peer_address: None,
             }),
         );
+        Some(new.id)
     }
 
     /// Removes a leg and its entries in the routing tables.
     fn remove(&mut self, id: LegId) {
-        let Some(gone) = self.legs.remove(&id) else { return };
-        if let Some(slot) = self.slots.get_mut(gone.slot) {
-            slot.retain(|leg| *leg != id);
-        }
+        let Some(gone) = self.legs.remove(&id).or_else(|| self.frozen.remove(id)) else { return };
+        self.remove_from_slot(id, gone.slot);
         self.by_ufrag.remove(&gone.ufrag);
         for address in gone.addresses {
             self.remove_address((gone.port, address), id);
@@ -489,6 +546,12 @@ impl Shard {
             self.by_check.remove(&check);
         }
         self.ports_table.lock().unwrap_or_else(PoisonError::into_inner).release(id);
+    }
+
+    fn remove_from_slot(&mut self, id: LegId, slot: usize) {
+        if let Some(slot) = self.slots.get_mut(slot) {
+            slot.retain(|leg| *leg != id);
+        }
     }
 
     /// Runs `act` on a leg and updates the routing tables. str0m is a large dependency that parses
@@ -534,6 +597,9 @@ impl Shard {
 
     /// Reads all sockets.
     fn receive_all(&mut self, now: Instant, ReceiveBuffers { batch, ready }: &mut ReceiveBuffers) {
+        if !self.reads {
+            return;
+        }
         if self.ports.len() == 1
             && let Some((port, _)) = self.ports.first_key_value()
         {

@@ -1,5 +1,6 @@
 //! End-to-end tests of legs over loopback: a shard on one side, a str0m peer on the other.
 
+mod hand_over;
 mod strangers;
 
 use std::net::UdpSocket;

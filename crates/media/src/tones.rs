@@ -10,6 +10,7 @@ use super::dtmf::Step;
 use super::prompt::Frame;
 use crate::opus::{Decoder, Encoder, Rate};
 use model::Digit;
+use serde::{Deserialize, Serialize};
 
 /// Frequencies of the rows and columns of a keypad in hertz.
 const ROWS: [f32; 4] = [697.0, 770.0, 852.0, 941.0];
@@ -50,6 +51,16 @@ impl ToneReceiver {
         Self { decoder, pcm: Vec::new(), detector: ToneDetector::default() }
     }
 
+    /// Returns the state of the detector for the snapshot of a leg.
+    pub(super) fn snapshot(&self) -> ToneDetector {
+        self.detector
+    }
+
+    /// Creates the receiver of a snapshot. The decoder is new.
+    pub(super) fn restore(detector: ToneDetector) -> Self {
+        Self { detector, ..Self::new() }
+    }
+
     /// Processes an Opus packet of the peer and appends the keys that it completes to `digits`. An
     /// invalid packet is ignored.
     pub(super) fn push_packet(&mut self, packet: &[u8], digits: &mut Vec<Digit>) {
@@ -70,6 +81,16 @@ pub(super) struct ToneSender {
 }
 
 impl ToneSender {
+    /// Returns the number of frames sent for the current key, for the snapshot of a leg.
+    pub(super) fn frames_sent(&self) -> u16 {
+        self.frames_sent
+    }
+
+    /// Creates a sender that goes on after this many frames of a key. The encoder is new.
+    pub(super) fn after(frames_sent: u16) -> Self {
+        Self { encoder: None, frames_sent }
+    }
+
     /// Returns the tone for a tick in which an event would be sent, or `None` for silence.
     pub(super) fn frame(&mut self, step: Step) -> Option<Frame> {
         let Step::Event { payload: [event, flags, ..], marker, .. } = step else { return None };
@@ -87,8 +108,8 @@ impl ToneSender {
 }
 
 /// Detects keys in a sequence of frames.
-#[derive(Debug, Default)]
-struct ToneDetector {
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub(super) struct ToneDetector {
     /// The key in the latest frames, and the number of these frames.
     latest_frames: (Option<Digit>, u8),
     /// The key that is held down and was already reported.

@@ -14,9 +14,11 @@ use super::quality::{Quality, Reception, StreamStats};
 use super::rtcp::{self, Item, ReportBlock, SenderInfo};
 use super::rtp::{self, Header};
 use super::send_buffer::SendBuffer;
-use super::srtp::{Keys, ReplayWindow, Transform};
+use super::srtp::{Keys, ReplayWindow, Transform, keys_in_snapshot};
 use crate::prefetch::prefetch;
+use crate::snapshot::{Offset, TimeBase};
 use model::Timestamp;
+use serde::{Deserialize, Serialize};
 
 /// Interval of our reports (RFC 3550 §6.2).
 const REPORT_INTERVAL: Duration = Duration::from_secs(5);
@@ -31,6 +33,8 @@ const SOURCES_MAX: usize = 4;
 const RETIRED_MAX: usize = 16;
 /// Usual size of a payload in bytes.
 const USUAL_PAYLOAD: usize = 128;
+/// The last SRTCP index, which has 31 bits.
+const REPORT_INDEX_MAX: u32 = 0x7fff_ffff;
 /// Seconds from the NTP epoch, 1900, to the Unix epoch.
 const NTP_EPOCH_SECS: u64 = 2_208_988_800;
 
@@ -61,6 +65,8 @@ pub struct Transport {
     seal: Transform,
     /// Must be the first of the rarely used fields.
     cname: String,
+    /// The keys of `open` and `seal`, for a snapshot.
+    keys: Keys,
     retired: VecDeque<(u32, u64)>,
     /// SSRCs that send reports, with their replay windows.
     reporters: VecDeque<(u32, ReplayWindow)>,
@@ -72,29 +78,74 @@ pub struct Transport {
     round_trip: Option<Duration>,
 }
 
+/// The state of a [`Transport`] in the snapshot of a leg.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct TransportState {
+    #[serde(with = "keys_in_snapshot")]
+    keys: Keys,
+    ssrc: u32,
+    opus_pt: u8,
+    cname: String,
+    sources: Vec<Source<Offset>>,
+    retired: VecDeque<(u32, u64)>,
+    reporters: VecDeque<(u32, ReplayWindow)>,
+    sent: SendStats<Offset>,
+    /// A time, and the NTP time at that moment.
+    made: (Offset, u64),
+    quality_at: Offset,
+    report_at: Offset,
+    report_index: u32,
+    outbound: StreamStats,
+    round_trip: Option<Duration>,
+}
+
 /// Statistics of sent packets.
-#[derive(Debug, Default)]
-struct SendStats {
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct SendStats<T = Instant> {
     packets: u32,
     bytes: u32,
     /// The number of packets at the last report.
     reported: u32,
     /// Time and timestamp of the last audio packet.
-    last: Option<(Instant, u32)>,
+    last: Option<(T, u32)>,
     /// Index of the first packet.
     first: Option<u64>,
 }
 
+impl<T> SendStats<T> {
+    fn map_time<U>(self, time: impl Fn(T) -> U) -> SendStats<U> {
+        SendStats {
+            packets: self.packets,
+            bytes: self.bytes,
+            reported: self.reported,
+            last: self.last.map(|(at, timestamp)| (time(at), timestamp)),
+            first: self.first,
+        }
+    }
+}
+
 /// A stream of the peer.
-#[derive(Debug)]
-struct Source {
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct Source<T = Instant> {
     ssrc: u32,
     window: ReplayWindow,
-    reception: Reception,
+    reception: Reception<T>,
     /// The arrival time of its last report, and the middle bits of that report's NTP time.
-    report: Option<(Instant, u32)>,
+    report: Option<(T, u32)>,
     /// Whether the stream has sent anything since our last report.
     active: bool,
+}
+
+impl<T> Source<T> {
+    fn map_time<U>(self, time: impl Fn(T) -> U) -> Source<U> {
+        Source {
+            ssrc: self.ssrc,
+            window: self.window,
+            reception: self.reception.map_time(&time),
+            report: self.report.map(|(at, ntp)| (time(at), ntp)),
+            active: self.active,
+        }
+    }
 }
 
 /// A received packet, new and authentic.
@@ -134,6 +185,7 @@ impl Transport {
             open,
             ssrc: config.ssrc,
             cname: config.cname,
+            keys: keys.clone(),
             opus_pt: config.opus_pt,
             sources: Vec::with_capacity(1),
             retired: VecDeque::new(),
@@ -143,10 +195,66 @@ impl Transport {
             report_at: config.now + FIRST_REPORT_AFTER,
             quality_at: config.now + QUALITY_INTERVAL,
             report_index: 0,
-            sent: SendStats::default(),
+            sent: SendStats { packets: 0, bytes: 0, reported: 0, last: None, first: None },
             outbound: StreamStats::default(),
             round_trip: None,
         })
+    }
+
+    pub(crate) fn snapshot(&self, base: TimeBase) -> TransportState {
+        let offset = |at| base.offset(at);
+        let sources = self.sources.iter().map(|source| source.map_time(offset));
+        TransportState {
+            keys: self.keys.clone(),
+            ssrc: self.ssrc,
+            opus_pt: self.opus_pt,
+            cname: self.cname.clone(),
+            sources: sources.collect(),
+            retired: self.retired.clone(),
+            reporters: self.reporters.clone(),
+            sent: self.sent.map_time(offset),
+            made: (offset(self.made.0), self.made.1),
+            quality_at: offset(self.quality_at),
+            report_at: offset(self.report_at),
+            report_index: self.report_index,
+            outbound: self.outbound,
+            round_trip: self.round_trip,
+        }
+    }
+
+    /// Creates the transport of a snapshot. Returns `None` if the snapshot is inconsistent.
+    pub(crate) fn restore(state: TransportState, base: TimeBase) -> Option<Self> {
+        let (seal, open) = state.keys.directions()?;
+        let is_consistent = state.sources.len() <= SOURCES_MAX
+            && state.retired.len() <= RETIRED_MAX
+            && state.reporters.len() <= RETIRED_MAX
+            && state.sources.iter().all(|source| source.reception.is_consistent())
+            && state.report_index <= REPORT_INDEX_MAX;
+        let sources = state.sources.into_iter().map(|source| source.map_time(|at| base.at(at)));
+        is_consistent.then(|| Self {
+            seal,
+            open,
+            ssrc: state.ssrc,
+            cname: state.cname,
+            keys: state.keys,
+            opus_pt: state.opus_pt,
+            sources: sources.collect(),
+            retired: state.retired,
+            reporters: state.reporters,
+            plain: Vec::new(),
+            made: (base.at(state.made.0), state.made.1),
+            report_at: base.at(state.report_at),
+            quality_at: base.at(state.quality_at),
+            report_index: state.report_index,
+            sent: state.sent.map_time(|at| base.at(at)),
+            outbound: state.outbound,
+            round_trip: state.round_trip,
+        })
+    }
+
+    /// Skips this many reports, because their indexes may have been used.
+    pub(crate) fn skip_reports(&mut self, reports: u32) {
+        self.report_index = self.report_index.wrapping_add(reports) & REPORT_INDEX_MAX;
     }
 
     /// Prefetches the data that every packet needs.
@@ -390,7 +498,7 @@ impl Transport {
             count += 1;
         }
         let index = self.report_index;
-        self.report_index = (index + 1) & 0x7fff_ffff;
+        self.report_index = (index + 1) & REPORT_INDEX_MAX;
         out.write(to, |bytes, from| {
             rtcp::write_report(
                 bytes,

@@ -7,6 +7,7 @@
 use std::time::{Duration, Instant};
 
 use model::metric;
+use serde::{Deserialize, Serialize};
 
 /// Times after opening at which a leg is checked.
 const CHECK_TIMES: [Duration; 2] = [Duration::from_secs(3), Duration::from_secs(8)];
@@ -40,10 +41,16 @@ impl MissingStep {
 }
 
 /// Checks one leg.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct AudioWatchdog {
-    opened_at: Instant,
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct AudioWatchdog<T = Instant> {
+    opened_at: T,
     checks_done: usize,
+}
+
+impl<T> AudioWatchdog<T> {
+    pub(super) fn map_time<U>(self, time: impl Fn(T) -> U) -> AudioWatchdog<U> {
+        AudioWatchdog { opened_at: time(self.opened_at), checks_done: self.checks_done }
+    }
 }
 
 impl AudioWatchdog {

@@ -3,10 +3,13 @@
 use super::reporter::Reporter;
 use crate::bridge::BridgeEnd;
 use crate::feed::FeedEnd;
-use crate::layers::Layers;
+use crate::layers::{Layers, LayersState};
 use crate::packet_mixer::{BridgeAudio, PacketMixer, next_bridge_audio};
-use crate::player::{Player, Step};
-use crate::prompt::Frame;
+use crate::player::{Player, PlayerState, Step};
+use crate::prompt::{Frame, Prompt};
+use crate::snapshot::{NotMovable, PromptTable};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// The sources of a leg's audio.
 pub(super) struct AudioSources {
@@ -23,6 +26,13 @@ pub(super) struct AudioSources {
     pub(super) silence: Frame,
 }
 
+/// The state of [`AudioSources`] in the snapshot of a leg. Live sources do not move.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct AudioState {
+    player: Option<PlayerState>,
+    layers: Option<LayersState>,
+}
+
 impl AudioSources {
     pub(super) fn new(silence: Frame) -> Self {
         Self {
@@ -34,6 +44,52 @@ impl AudioSources {
             layers: None,
             silence,
         }
+    }
+
+    /// Returns why the sources cannot move to another process, if they cannot.
+    pub(super) fn movable(&self) -> Result<(), NotMovable> {
+        if self.bridge.is_some() {
+            return Err(NotMovable::Bridged);
+        }
+        if self.room.is_some() || self.feed.is_some() {
+            return Err(NotMovable::Fed);
+        }
+        if self.players().any(Player::is_loading) {
+            return Err(NotMovable::PromptLoading);
+        }
+        Ok(())
+    }
+
+    fn players(&self) -> impl Iterator<Item = &Player> {
+        self.player.iter().chain(self.layers.iter().flat_map(|layers| layers.players()))
+    }
+
+    /// Returns the prompts that are being played.
+    pub(super) fn prompts(&self) -> impl Iterator<Item = &Arc<Prompt>> {
+        self.players().flat_map(Player::prompts)
+    }
+
+    pub(super) fn snapshot(&self, prompts: &PromptTable) -> AudioState {
+        AudioState {
+            player: self.player.as_ref().map(|player| player.snapshot(prompts)),
+            layers: self.layers.as_ref().map(|layers| layers.snapshot(prompts)),
+        }
+    }
+
+    /// Creates the sources of a snapshot. Returns `None` if `prompts` lacks one of the prompts.
+    pub(super) fn restore(
+        state: AudioState,
+        prompts: &PromptTable,
+        silence: Frame,
+    ) -> Option<Self> {
+        let mut sources = Self::new(silence);
+        if let Some(player) = state.player {
+            sources.player = Some(Player::restore(player, prompts)?);
+        }
+        if let Some(layers) = state.layers {
+            sources.layers = Some(Box::new(Layers::restore(layers, prompts)?));
+        }
+        Some(sources)
     }
 
     /// Returns whether there is live audio for the peer.

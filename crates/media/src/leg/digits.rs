@@ -9,6 +9,7 @@ use crate::prompt::Frame;
 use crate::sdp::TelephoneEvent;
 use crate::tones::ToneSender;
 use machine::PlayId;
+use serde::{Deserialize, Serialize};
 
 /// RTP clock rate of Opus packets, which contain the tones.
 const RTP_CLOCK: u32 = 48_000;
@@ -21,6 +22,15 @@ pub(super) struct DigitQueue {
     telephone_event: Option<TelephoneEvent>,
     /// Sends tones, if no telephone-event was negotiated.
     tones: Option<Box<ToneSender>>,
+}
+
+/// The state of a [`DigitQueue`] in the snapshot of a leg.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct DigitQueueState {
+    queue: VecDeque<(PlayId, Sender)>,
+    telephone_event: Option<TelephoneEvent>,
+    /// The number of frames of a tone that were sent for the current key.
+    tone_frames: u16,
 }
 
 /// The use of a tick by the digit queue.
@@ -39,6 +49,23 @@ impl DigitQueue {
     pub(super) fn new(telephone_event: Option<TelephoneEvent>) -> Self {
         let tones = telephone_event.is_none().then(Box::default);
         Self { queue: VecDeque::new(), telephone_event, tones }
+    }
+
+    pub(super) fn snapshot(&self) -> DigitQueueState {
+        DigitQueueState {
+            queue: self.queue.clone(),
+            telephone_event: self.telephone_event,
+            tone_frames: self.tones.as_ref().map_or(0, |tones| tones.frames_sent()),
+        }
+    }
+
+    /// Creates the queue of a snapshot. Returns `None` if the snapshot is inconsistent.
+    pub(super) fn restore(state: DigitQueueState) -> Option<Self> {
+        let DigitQueueState { queue, telephone_event, tone_frames } = state;
+        let is_consistent =
+            queue.len() <= COMMANDS_MAX && queue.iter().all(|(_, sender)| sender.is_consistent());
+        let tones = telephone_event.is_none().then(|| Box::new(ToneSender::after(tone_frames)));
+        is_consistent.then_some(Self { queue, telephone_event, tones })
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -5,16 +5,18 @@ use std::time::Instant;
 
 use super::reporter::Reporter;
 use crate::LegEvent;
-use crate::audio_detector::AudioDetector;
+use crate::audio_detector::{AudioDetector, AudioDetectorState};
 use crate::bridge::BridgeEnd;
 use crate::dtmf;
 use crate::jitter_buffer::InboundPacket;
 use crate::prompt::Frame;
+use crate::snapshot::TimeBase;
 use crate::tap::{TapEntry, Taps};
-use crate::tones::ToneReceiver;
+use crate::tones::{ToneDetector, ToneReceiver};
 use crate::transport::ReceivedPacket;
 use machine::MediaEvent;
 use model::Digit;
+use serde::{Deserialize, Serialize};
 
 /// Amount of received audio after which the peer of an outbound call counts as having answered
 /// (docs/reference/meta.md#business-initiated-calls).
@@ -39,7 +41,49 @@ pub(super) struct Inbound {
     detector: Option<Box<AudioDetector>>,
 }
 
+/// The state of an [`Inbound`] in the snapshot of a leg.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct InboundState {
+    opus_pt: u8,
+    has_received: bool,
+    muted: bool,
+    packets_until_flowing: Option<u32>,
+    telephone_events: Vec<u8>,
+    events: dtmf::ReceiverState,
+    tones: Option<ToneDetector>,
+    detector: Option<AudioDetectorState>,
+}
+
 impl Inbound {
+    pub(super) fn snapshot(&self, base: TimeBase) -> InboundState {
+        InboundState {
+            opus_pt: self.opus_pt,
+            has_received: self.has_received,
+            muted: self.muted,
+            packets_until_flowing: self.packets_until_flowing,
+            telephone_events: self.telephone_events.clone(),
+            events: self.events.snapshot(base),
+            tones: self.tones.as_ref().map(|tones| tones.snapshot()),
+            detector: self.detector.as_ref().map(|detector| detector.snapshot(base)),
+        }
+    }
+
+    pub(super) fn restore(state: InboundState, base: TimeBase) -> Self {
+        Self {
+            opus_pt: state.opus_pt,
+            has_received: state.has_received,
+            muted: state.muted,
+            packets_until_flowing: state.packets_until_flowing,
+            telephone_events: state.telephone_events,
+            events: dtmf::Receiver::restore(state.events, base),
+            tones: state.tones.map(|tones| Box::new(ToneReceiver::restore(tones))),
+            digits: Vec::new(),
+            detector: state
+                .detector
+                .map(|detector| Box::new(AudioDetector::restore(detector, base))),
+        }
+    }
+
     /// Creates the state. `flowing_packet_ms` is the length of the peer's packets if
     /// [`MediaEvent::Flowing`] is to be reported.
     pub(super) fn new(

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
 
+use serde::{Deserialize, Serialize};
 use str0m::media::Mid;
 use str0m::net::{Protocol, Receive};
 use str0m::rtp::{RtpPacket, RtpWrite};
@@ -17,13 +18,17 @@ use super::Leg;
 use super::checks::CheckRetransmitter;
 use super::inbound::PacketHandler;
 use crate::LegEvent;
+use crate::MediaError;
 use crate::dtls::KeyCell;
-use crate::ice::{LocalAddresses, enable_rtp};
+use crate::ice::{self, Identity, LocalAddresses, enable_rtp};
 use crate::rtp::{PacketKind, packet_kind};
 use crate::send_buffer::SendBuffer;
+use crate::snapshot::{NotMovable, Offset, TimeBase};
 use crate::sockets::ReceivedDatagram;
 use crate::stun;
-use crate::transport::{OutgoingPacket, ReceivedPacket, Transport, TransportConfig};
+use crate::transport::{
+    OutgoingPacket, ReceivedPacket, Transport, TransportConfig, TransportState,
+};
 use crate::watchdog::MissingStep;
 use machine::{MediaEvent, MediaFault};
 use model::Timestamp;
@@ -31,6 +36,8 @@ use model::Timestamp;
 /// Maximum number of SSRCs of the peer that str0m knows at a time. There is more than one if the
 /// peer has changed its SSRC.
 const SSRCS_MAX: usize = 4;
+/// Maximum length of a ufrag or password in characters (RFC 8445 §5.3).
+const ICE_TEXT_MAX: usize = 256;
 /// Time without a packet after which a nominated path may replace the current one.
 const PATH_SILENT: Duration = Duration::from_secs(1);
 
@@ -49,6 +56,7 @@ pub(crate) struct NetworkConfig {
     /// The local ICE password, which incoming requests use, and the remote one, which responses
     /// use.
     pub(crate) pwd: String,
+    pub(crate) remote_ufrag: String,
     pub(crate) remote_pwd: String,
     /// Whether this side sends the ICE checks, because the offer was ICE-lite.
     pub(crate) controlling: bool,
@@ -88,6 +96,7 @@ pub(super) struct Network {
     epoch: (Instant, Timestamp),
     local_addresses: LocalAddresses,
     pwd: String,
+    remote_ufrag: String,
     remote_pwd: String,
     dtls_client: bool,
     /// NTP time of the peer's latest sender report.
@@ -97,6 +106,21 @@ pub(super) struct Network {
     trial: Option<u32>,
     /// Retransmits our checks until the leg is connected. `None` if the peer sends the checks.
     checks: Option<Box<CheckRetransmitter>>,
+}
+
+/// The state of a connected [`Network`] in the snapshot of a leg.
+#[derive(Serialize, Deserialize)]
+pub(super) struct NetworkState {
+    transport: TransportState,
+    last_valid: Offset,
+    path: SocketAddr,
+    path_active_at: Offset,
+    controlling: bool,
+    local_addresses: LocalAddresses,
+    pwd: String,
+    remote_ufrag: String,
+    remote_pwd: String,
+    ssrcs: VecDeque<u32>,
 }
 
 impl Leg {
@@ -133,6 +157,7 @@ impl Network {
             epoch: (config.now, config.wall),
             local_addresses: config.local_addresses,
             pwd: config.pwd,
+            remote_ufrag: config.remote_ufrag,
             remote_pwd: config.remote_pwd,
             dtls_client: config.dtls_client,
             last_report: None,
@@ -140,6 +165,86 @@ impl Network {
             trial: None,
             checks: config.controlling.then(Box::default),
         }
+    }
+
+    /// Returns why the network side cannot move to another process, if it cannot.
+    pub(super) fn movable(&self) -> Result<(), NotMovable> {
+        match (self.connected, &self.transport, self.path) {
+            (true, Some(_), Some(_)) => Ok(()),
+            (true, None, _) => Err(NotMovable::NoKeys),
+            (false, _, _) | (_, _, None) => Err(NotMovable::Connecting),
+        }
+    }
+
+    /// Returns the state, or the reason why it has none.
+    pub(super) fn snapshot(&self, base: TimeBase) -> Result<NetworkState, NotMovable> {
+        self.movable()?;
+        let transport = self.transport.as_ref().ok_or(NotMovable::NoKeys)?;
+        Ok(NetworkState {
+            transport: transport.snapshot(base),
+            last_valid: base.offset(self.last_valid),
+            path: self.path.ok_or(NotMovable::Connecting)?,
+            path_active_at: base.offset(self.path_active_at),
+            controlling: self.controlling,
+            local_addresses: self.local_addresses,
+            pwd: self.pwd.clone(),
+            remote_ufrag: self.remote_ufrag.clone(),
+            remote_pwd: self.remote_pwd.clone(),
+            ssrcs: self.ssrcs.clone(),
+        })
+    }
+
+    /// Creates the connected network side of a snapshot. `ufrag` is ours. The handshake is over,
+    /// so there is no DTLS: the peer's close_notify is not understood, and none is sent.
+    pub(super) fn restore(
+        state: NetworkState,
+        ufrag: &str,
+        identity: &Identity,
+        now: Instant,
+        base: TimeBase,
+    ) -> Result<Self, MediaError> {
+        let transport = Transport::restore(state.transport, base).ok_or(MediaError::Snapshot)?;
+        let is_served = state.local_addresses.for_peer(state.path.ip()).is_some();
+        let texts = [ufrag, &state.pwd, &state.remote_ufrag, &state.remote_pwd];
+        if !is_served || texts.iter().any(|text| text.is_empty() || text.len() > ICE_TEXT_MAX) {
+            return Err(MediaError::Snapshot);
+        }
+        let agent = ice::resumed_agent(
+            identity,
+            state.local_addresses,
+            (ufrag, &state.pwd),
+            (state.remote_ufrag.clone(), state.remote_pwd.clone()),
+            state.controlling,
+            state.path,
+            now,
+        )?;
+        Ok(Self {
+            last_valid: base.at(state.last_valid),
+            path: Some(state.path),
+            path_active_at: base.at(state.path_active_at),
+            wake: now,
+            ice_up: true,
+            connected: true,
+            controlling: state.controlling,
+            rtc: agent.rtc,
+            mid: agent.mid,
+            keys: KeyCell::default(),
+            // These three are used only to create a transport.
+            cname: String::new(),
+            ssrc: 0,
+            opus_pt: 0,
+            epoch: (now, Timestamp::from_micros(0)),
+            transport: Some(Box::new(transport)),
+            local_addresses: state.local_addresses,
+            pwd: state.pwd,
+            remote_ufrag: state.remote_ufrag,
+            remote_pwd: state.remote_pwd,
+            dtls_client: false,
+            last_report: None,
+            ssrcs: state.ssrcs.into_iter().take(SSRCS_MAX).collect(),
+            trial: None,
+            checks: None,
+        })
     }
 
     /// Returns the peer's address for DTLS and RTP. `None` before the leg is connected.

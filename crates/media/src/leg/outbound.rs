@@ -3,15 +3,21 @@
 
 use std::time::{Duration, Instant};
 
-use super::audio::AudioSources;
-use super::digits::{DigitQueue, DigitStep};
+use serde::{Deserialize, Serialize};
+
+use super::audio::{AudioSources, AudioState};
+use super::digits::{DigitQueue, DigitQueueState, DigitStep};
 use super::network::Network;
 use super::reporter::Reporter;
 use crate::jitter_buffer::PACKET_TICKS;
 use crate::prompt::Frame;
 use crate::send_buffer::SendBuffer;
+use crate::snapshot::PromptTable;
 use crate::tap::{TapEntry, Taps};
 use crate::transport::OutgoingPacket;
+
+/// End of the extended sequence numbers, which have 48 bits (RFC 3711 §3.3.1).
+const SEQUENCE_END: u64 = 1 << 48;
 
 /// The state of the stream to the peer.
 pub(super) struct Outbound {
@@ -23,7 +29,16 @@ pub(super) struct Outbound {
     pub(super) due_ticks: i64,
 }
 
+/// The state of an [`Outbound`] in the snapshot of a leg.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct OutboundState {
+    audio: AudioState,
+    digits: DigitQueueState,
+    stream: Stream,
+}
+
 /// The sequence numbers and timestamps of the packets.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Stream {
     opus_pt: u8,
     /// Whether the last packet contained audio, so that the next one needs no marker.
@@ -51,6 +66,29 @@ impl Outbound {
         let sequence = u64::from(sequence);
         let stream = Stream { opus_pt, sent_audio: false, timestamp, sequence };
         Self { audio, digits, stream, due_ticks: 0 }
+    }
+
+    pub(super) fn snapshot(&self, prompts: &PromptTable) -> OutboundState {
+        let (audio, digits) = (self.audio.snapshot(prompts), self.digits.snapshot());
+        OutboundState { audio, digits, stream: self.stream }
+    }
+
+    /// Creates the state of a snapshot. Returns `None` if the snapshot is inconsistent, or if
+    /// `prompts` lacks a prompt.
+    pub(super) fn restore(
+        state: OutboundState,
+        prompts: &PromptTable,
+        silence: Frame,
+    ) -> Option<Self> {
+        let audio = AudioSources::restore(state.audio, prompts, silence)?;
+        let digits = DigitQueue::restore(state.digits)?;
+        let is_consistent = state.stream.sequence < SEQUENCE_END && state.stream.opus_pt < 128;
+        is_consistent.then_some(Self { audio, digits, stream: state.stream, due_ticks: 0 })
+    }
+
+    /// Skips the packets of this many ticks.
+    pub(super) fn skip_ticks(&mut self, ticks: u32) {
+        self.stream.skip(ticks.into(), ticks.wrapping_mul(PACKET_TICKS));
     }
 
     /// Sends the packets of this tick.

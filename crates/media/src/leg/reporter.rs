@@ -27,6 +27,19 @@ pub(super) struct Reporter {
     sink: EventSink,
 }
 
+impl Counters {
+    /// Creates the counters of a leg that has received and sent packets in another process.
+    pub(super) fn starting_at((rtp_in, rtp_out): (u64, u64), quality: &Quality) -> Self {
+        let counters = Self { rtp_in: rtp_in.into(), rtp_out: rtp_out.into(), ..Self::default() };
+        counters.quality.write(quality);
+        counters
+    }
+
+    pub(super) fn totals(&self) -> (u64, u64) {
+        (self.rtp_in.load(Ordering::Relaxed), self.rtp_out.load(Ordering::Relaxed))
+    }
+}
+
 impl Reporter {
     pub(super) fn new(sink: EventSink, counters: Arc<Counters>) -> Self {
         Self { counters, uncounted: (0, 0), ended: false, sink }

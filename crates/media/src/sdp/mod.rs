@@ -18,6 +18,8 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 /// Maximum size of an offer in bytes (docs/reference/meta.md#bounds).
 pub const OFFER_BYTES_MAX: usize = 16 * 1024;
 /// Maximum number of media sections in an offer.
@@ -127,7 +129,7 @@ pub struct RemoteCandidate {
 }
 
 /// An offered RFC 4733 payload type.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TelephoneEvent {
     pub pt: u8,
     /// Clock rate of event durations: 8000 or 48000.

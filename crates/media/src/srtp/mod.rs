@@ -11,6 +11,7 @@ mod window;
 
 use std::fmt;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use str0m::crypto::dtls::SrtpProfile;
 use zeroize::Zeroizing;
 
@@ -18,7 +19,8 @@ pub(super) use transform::Transform;
 pub(super) use window::ReplayWindow;
 
 /// A protection profile (RFC 5764 §4.1.2, RFC 7714 §14.2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(super) enum Profile {
     Aes128CmSha1,
     Aes128Gcm,
@@ -55,6 +57,7 @@ impl Profile {
 }
 
 /// The master keys and salts of both directions from a DTLS handshake. They are zeroed on drop.
+#[derive(Clone)]
 pub struct Keys {
     profile: Profile,
     /// Client key, server key, client salt, server salt (RFC 5764 §4.2).
@@ -83,6 +86,27 @@ impl Keys {
             Transform::new(self.profile, master_key, master_salt)
         };
         Some((side(self.client)?, side(!self.client)?))
+    }
+}
+
+/// Serialisation of [`Keys`] in the snapshot of a leg. The type itself has none, so that keys cannot
+/// be written elsewhere by accident. The material is a hexadecimal string, so that it can be decoded
+/// without intermediate copies.
+pub(super) mod keys_in_snapshot {
+    use super::{Deserialize, Deserializer, Keys, Profile, Serialize, Serializer, Zeroizing};
+
+    pub(crate) fn serialize<S: Serializer>(keys: &Keys, to: S) -> Result<S::Ok, S::Error> {
+        let material = Zeroizing::new(hex::encode(&*keys.material));
+        (keys.profile, keys.client, material.as_str()).serialize(to)
+    }
+
+    pub(crate) fn deserialize<'d, D: Deserializer<'d>>(from: D) -> Result<Keys, D::Error> {
+        let (profile, client, text) = <(Profile, bool, &str)>::deserialize(from)?;
+        let mut material = Zeroizing::new(vec![0; text.len() / 2]);
+        hex::decode_to_slice(text, &mut material)
+            .ok()
+            .and_then(|()| Keys::new(profile, &material, client))
+            .ok_or_else(|| serde::de::Error::custom("malformed keys"))
     }
 }
 

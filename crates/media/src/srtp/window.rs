@@ -4,15 +4,34 @@
 //! sequence number), 31 for SRTCP. The window covers 128 packets. It must only be updated with
 //! authenticated packets.
 
+use serde::{Deserialize, Serialize};
+
 /// Number of tracked packets behind the newest one.
 const WINDOW_SIZE: u64 = 128;
 
 /// The newest index of a stream, and the set of earlier indices that were received.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct ReplayWindow {
     newest: u64,
     /// Bit n is set if the packet with index `newest - n` was received.
+    #[serde(with = "halves")]
     seen: u128,
+}
+
+/// Serialises the bits as two numbers, because not every serde format has 128-bit numbers.
+mod halves {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde calls")]
+    pub(super) fn serialize<S: Serializer>(seen: &u128, to: S) -> Result<S::Ok, S::Error> {
+        let [low, high] = [*seen, *seen >> 64].map(|half| half & u128::from(u64::MAX));
+        [high, low].map(|half| u64::try_from(half).unwrap_or_default()).serialize(to)
+    }
+
+    pub(super) fn deserialize<'d, D: Deserializer<'d>>(from: D) -> Result<u128, D::Error> {
+        let [high, low] = <[u64; 2]>::deserialize(from)?;
+        Ok(u128::from(high) << 64 | u128::from(low))
+    }
 }
 
 impl ReplayWindow {

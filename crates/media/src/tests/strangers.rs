@@ -9,7 +9,7 @@ use super::*;
 use crate::MissingStep;
 
 /// A STUN check with this USERNAME and password.
-fn check(user: &str, pwd: &str) -> Vec<u8> {
+pub(super) fn check(user: &str, pwd: &str) -> Vec<u8> {
     let hmac = |key: &[u8], parts: &[&[u8]]| {
         let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, key);
         <[u8; 20]>::try_from(aws_lc_rs::hmac::sign(&key, &parts.concat()).as_ref())
@@ -23,7 +23,7 @@ fn check(user: &str, pwd: &str) -> Vec<u8> {
 }
 
 /// The USERNAME of a call's checks.
-fn user(peer: &Peer) -> String {
+pub(super) fn user(peer: &Peer) -> String {
     format!("{}:{}", peer.answer.as_ref().expect("answer").ufrag, peer.offer().ufrag)
 }
 

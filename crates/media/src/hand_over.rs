@@ -1,0 +1,165 @@
+//! Moves connected legs to another process, for an upgrade during calls
+//! (docs/reference/media.md#hand-over).
+//!
+//! The old process and the new one have the same UDP sockets. The steps are:
+//!
+//! 1. The new process starts its [`Media`] with these sockets as [`MediaConfig::inherited`]. It does
+//!    not read them yet.
+//! 2. The old process asks [`Media::movable`] and sends the prompts that it has collected.
+//! 3. [`Media::hand_over`] freezes the legs and returns their snapshots. From then on, the kernel
+//!    keeps the datagrams that arrive.
+//! 4. The new process calls [`Media::adopt`] for each snapshot, and then
+//!    [`Media::start_receiving`], which reads the datagrams that have waited.
+//! 5. The old process drops its handles and its `Media`. If the new one fails instead, the old one
+//!    continues with [`Media::resume`].
+//!
+//! [`MediaConfig::inherited`]: crate::MediaConfig::inherited
+
+use std::net::SocketAddr;
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::sync_channel;
+
+use super::leg::{Leg, RestoreConfig};
+use super::shard::{Command, LegsRequest, NewLeg};
+use super::snapshot::{LegSnapshot, NotMovable, PromptTable};
+use super::{EventSink, LegHandle, LegId, Media, MediaError};
+
+/// What the process did to which legs were handed over, if it failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OtherProcess {
+    /// It has sent nothing, because it has adopted no leg. The legs continue as if nothing had
+    /// happened.
+    SentNothing,
+    /// It has ended, and it may have sent packets. The legs skip the sequence numbers and RTCP
+    /// indexes that it may have used (RFC 3711 §9.1), so peers see a loss as long as the hand-over.
+    /// After 10 minutes, half the range of sequence numbers, peers can no longer follow.
+    MayHaveSent,
+}
+
+impl Media {
+    /// Returns for each leg whether it can move to another process now, and adds the prompts that
+    /// movable legs play to `prompts`. Nothing changes. Blocks for up to 20 ms.
+    pub fn movable(
+        &self,
+        legs: &[&LegHandle],
+        prompts: &PromptTable,
+    ) -> Vec<Result<(), NotMovable>> {
+        self.ask_shards(legs, prompts, Command::CheckMovable)
+    }
+
+    /// Freezes legs between two of their packets and returns a snapshot of each, or the reason why
+    /// it cannot move and was left as it is. Adds the prompts that the snapshots refer to to
+    /// `prompts`. Blocks for up to 20 ms.
+    ///
+    /// A frozen leg sends nothing and reports nothing, not even when its handle is dropped. Its
+    /// commands wait for [`Media::resume`]. The sockets are no longer read, so legs that were not
+    /// frozen send but receive nothing.
+    pub fn hand_over(
+        &self,
+        legs: &[&LegHandle],
+        prompts: &PromptTable,
+    ) -> Vec<Result<LegSnapshot, NotMovable>> {
+        self.ask_shards(legs, prompts, Command::Freeze)
+    }
+
+    /// Abandons the hand-over: continues the frozen legs, executes the commands that have waited,
+    /// and reads the sockets again. The process that may have adopted the legs must not be running.
+    pub fn resume(&self, other: OtherProcess) {
+        for shard in &self.shards {
+            shard.commands.send(Command::Thaw(other));
+        }
+    }
+
+    /// Continues a leg of another process on the port that it had. The leg sends from its next tick
+    /// on and reports to `sink`. It receives after [`Media::start_receiving`].
+    ///
+    /// # Errors
+    ///
+    /// Returns [`MediaError::Snapshot`] if the snapshot is inconsistent or `prompts` lacks one of its
+    /// prompts, and [`MediaError::PortNotInherited`] if this process does not have its socket.
+    pub fn adopt(
+        &self,
+        snapshot: LegSnapshot,
+        prompts: &PromptTable,
+        sink: EventSink,
+    ) -> Result<LegHandle, MediaError> {
+        let base = snapshot.time_base(&self.clock);
+        let LegSnapshot { bound, ufrag, addresses, leg, .. } = snapshot;
+        let config = RestoreConfig {
+            ufrag: &ufrag,
+            identity: &self.identity,
+            prompts,
+            silence: self.silence.clone(),
+            media_dead: self.media_dead,
+            sink: sink.clone(),
+            now: self.clock.now(),
+            base,
+        };
+        let (leg, counters) = Leg::restore(leg, config)?;
+        let id = LegId(self.next_leg.fetch_add(1, Ordering::Relaxed));
+        let peers: Vec<SocketAddr> = leg.peer_address().into_iter().collect();
+        let port = {
+            let mut ports = self.ports.lock().unwrap_or_else(PoisonError::into_inner);
+            ports.allocate_at(id, bound, peers.clone())
+        };
+        let port = port.ok_or(MediaError::PortNotInherited(bound))?;
+        let shard = self.shards.get(port.shard).ok_or(MediaError::Stopped)?;
+        let mut handle = LegHandle {
+            id,
+            commands: shard.commands.clone(),
+            counters,
+            reserved_in: Some(self.ports.clone()),
+        };
+        let new = NewLeg { id, port, conflicts: Vec::new(), ufrag, peers, leg, sink };
+        if !handle.commands.send(Command::Adopt(Box::new(new), addresses.into())) {
+            return Err(MediaError::Stopped);
+        }
+        // The shard releases the port when the leg ends.
+        handle.reserved_in = None;
+        Ok(handle)
+    }
+
+    /// Starts reading inherited sockets. Call this when all legs are adopted. Until then, or until
+    /// the first call of [`Media::answer`], another process reads them.
+    pub fn start_receiving(&self) {
+        for shard in &self.shards {
+            shard.commands.send(Command::Receive);
+        }
+    }
+
+    /// Sends a request to every shard and returns the results in the order of `legs`.
+    fn ask_shards<T>(
+        &self,
+        legs: &[&LegHandle],
+        prompts: &PromptTable,
+        command: impl Fn(LegsRequest<T>) -> Command,
+    ) -> Vec<Result<T, NotMovable>> {
+        let shards: Vec<Option<usize>> = {
+            let ports = self.ports.lock().unwrap_or_else(PoisonError::into_inner);
+            legs.iter().map(|leg| ports.shard_of(leg.id)).collect()
+        };
+        let mut results: Vec<_> = legs.iter().map(|_| Err(NotMovable::Ended)).collect();
+        let mut replies = Vec::new();
+        for (n, shard) in self.shards.iter().enumerate() {
+            let here: Vec<usize> = (0..legs.len())
+                .filter(|at| shards.get(*at).copied().flatten() == Some(n))
+                .collect();
+            let ids = here.iter().filter_map(|at| legs.get(*at)).map(|leg| leg.id).collect();
+            let (reply, answers) = sync_channel(1);
+            let request = LegsRequest { legs: ids, prompts: prompts.clone(), reply };
+            if shard.commands.send(command(request)) {
+                replies.push((here, answers));
+            }
+        }
+        for (here, answers) in replies {
+            // A shard that has stopped has no legs.
+            for (at, answer) in here.into_iter().zip(answers.recv().unwrap_or_default()) {
+                if let Some(result) = results.get_mut(at) {
+                    *result = answer;
+                }
+            }
+        }
+        results
+    }
+}
