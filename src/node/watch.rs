@@ -37,14 +37,15 @@ pub(super) async fn watch(pressure: Arc<Pressure>, clock: Clock, stop: Cancellat
             }
         }
         let before = clock.now();
-        if stop.run_until_cancelled(tokio::time::sleep(Lag::EVERY)).await.is_none() {
+        let interval = of_calls.interval().min(of_webhooks.interval());
+        if stop.run_until_cancelled(tokio::time::sleep(interval)).await.is_none() {
             return;
         }
         let now = clock.now();
         let slept = now.saturating_duration_since(before);
-        late = of_calls.woken(slept);
+        late = of_calls.woken(interval, slept);
         pressure.late(late);
-        let but = of_webhooks.woken(slept).then(|| Lag::let_in(slept));
+        let but = of_webhooks.woken(interval, slept).then(|| Lag::let_in(slept));
         if but.is_some() && !shedding {
             warn!(?slept, "scheduling delay too high; answering some webhooks with 503");
         }

@@ -22,8 +22,10 @@ pub struct Lag {
 }
 
 impl Lag {
-    /// Interval between wake-ups.
-    pub const EVERY: Duration = Duration::from_millis(10);
+    /// Interval between wake-ups while work is late.
+    const EVERY: Duration = Duration::from_millis(10);
+    /// Interval between wake-ups while work starts in time.
+    const EVERY_IN_TIME: Duration = Duration::from_millis(50);
     /// A new backlog within this time after the last one is declared without delay.
     const CALM: Duration = Duration::from_secs(1);
     /// Maximum delay that one wake-up contributes. A machine that was suspended has no backlog.
@@ -48,8 +50,20 @@ impl Lag {
         Self::new(Duration::from_millis(10), Duration::from_millis(400))
     }
 
-    /// Records a wake-up after `slept`. Returns whether there is a backlog.
-    pub fn woken(&mut self, slept: Duration) -> bool {
+    /// Returns the interval until the next wake-up. It is short after a late wake-up and for some
+    /// time after a backlog.
+    pub fn interval(&self) -> Duration {
+        match self.late_for.is_zero() && self.since >= Self::CALM {
+            true => Self::EVERY_IN_TIME,
+            false => Self::EVERY,
+        }
+    }
+
+    /// Records a wake-up that was due after `interval` and came after `slept`. Returns whether
+    /// there is a backlog.
+    pub fn woken(&mut self, interval: Duration, slept: Duration) -> bool {
+        // Work was in time at the beginning of a long interval, so only its end counts.
+        let slept = slept.saturating_sub(interval.saturating_sub(Self::EVERY));
         if slept > Self::EVERY + self.max {
             self.late_for = self.late_for.saturating_add(slept.min(Self::ONE_MAX));
         } else {
@@ -79,7 +93,7 @@ mod tests {
         let mut lag = Lag::of_webhooks();
         let mut slept = |ms| {
             let slept = Duration::from_millis(ms);
-            lag.woken(slept).then(|| Lag::let_in(slept))
+            lag.woken(Lag::EVERY, slept).then(|| Lag::let_in(slept))
         };
         for ms in [200, 5_000, 61, 1_000, 10, 61, 61, 200, 240, 60] {
             assert_eq!(slept(ms), None, "{ms}");
@@ -98,10 +112,30 @@ mod tests {
     }
 
     #[test]
+    fn r10_wake_ups_are_rare_while_they_come_in_time() {
+        let mut lag = Lag::of_calls();
+        let woken = |lag: &mut Lag, late_ms| {
+            let interval = lag.interval();
+            lag.woken(interval, interval + Duration::from_millis(late_ms))
+        };
+        assert!(!woken(&mut lag, 10) && lag.interval() == Lag::EVERY_IN_TIME, "in time");
+        for _ in 0..19 {
+            assert!(!woken(&mut lag, 11), "a burst");
+            assert_eq!(lag.interval(), Lag::EVERY);
+        }
+        assert!(woken(&mut lag, 11), "the first wake-up counts like the others");
+        for _ in 0..99 {
+            assert!(!woken(&mut lag, 0));
+            assert_eq!(lag.interval(), Lag::EVERY, "a new backlog is to be seen at once");
+        }
+        assert!(!woken(&mut lag, 0) && lag.interval() == Lag::EVERY_IN_TIME);
+    }
+
+    #[test]
     fn r10_calls_are_shed_before_webhooks() {
         let (mut calls, mut webhooks) = (Lag::of_calls(), Lag::of_webhooks());
         let mut slept = |ms| {
-            [calls.woken(Duration::from_millis(ms)), webhooks.woken(Duration::from_millis(ms))]
+            [&mut calls, &mut webhooks].map(|lag| lag.woken(Lag::EVERY, Duration::from_millis(ms)))
         };
         for _ in 0..19 {
             assert_eq!(slept(21), [false, false], "a burst");
