@@ -39,7 +39,8 @@ const LINES_MAX: usize = 64;
 const LOAD_LINE_BYTES_MAX: usize = 1 << 20;
 
 const KEYS: &str = "k N kill · s N pause or continue · c N cut off from PostgreSQL or mend · d N drain · u N start\n\
-                    p restart PostgreSQL · l [RATE] load, l 0 none · h help · q quit; N is a node, 1 to 9";
+                    p restart PostgreSQL · f promote a standby without its last second · l [RATE] load, l 0 none\n\
+                    h help · q quit; N is a node, 1 to 9";
 
 /// A typed command. Nodes are counted from 0.
 #[derive(Clone, Debug, PartialEq)]
@@ -50,6 +51,7 @@ pub(super) enum Command {
     Drain(usize),
     Start(usize),
     RestartDatabase,
+    FailOverDatabase,
     /// Sets the calls per second of the load. 0 ends it.
     Load(f64),
     Wait(Duration),
@@ -124,6 +126,7 @@ impl Command {
                 Self::Until(node, *condition)
             }
             "p" => Self::RestartDatabase,
+            "f" => Self::FailOverDatabase,
             "l" => {
                 let rate = words.next().map_or(Ok(DEFAULT_RATE), str::parse);
                 match rate {
@@ -383,6 +386,10 @@ impl Session {
                 Ok(()) => "PostgreSQL was restarted".to_owned(),
                 Err(error) => error.to_string(),
             },
+            Command::FailOverDatabase => match self.fleet.fail_over_database().await {
+                Ok(()) => "a standby without the last second of PostgreSQL was promoted".to_owned(),
+                Err(error) => error.to_string(),
+            },
             Command::Load(rate) => {
                 self.end_load().await;
                 if rate <= 0.0 {
@@ -627,7 +634,7 @@ mod tests {
     #[test]
     fn f45_commands_are_read_and_mistakes_are_named() {
         let script =
-            "l 20   # a load\n\nk 2\nuntil n2 dead\nwait 1.5\nu 2\nc 3\ns 1\nd 1\np\nl 0\nq\n";
+            "l 20   # a load\n\nk 2\nuntil n2 dead\nwait 1.5\nu 2\nc 3\ns 1\nd 1\np\nf\nl 0\nq\n";
         let commands = vec![
             Command::Load(20.0),
             Command::Kill(1),
@@ -638,6 +645,7 @@ mod tests {
             Command::Pause(0),
             Command::Drain(0),
             Command::RestartDatabase,
+            Command::FailOverDatabase,
             Command::Load(0.0),
             Command::Quit,
         ];

@@ -226,6 +226,7 @@ fn describe() {
     for name in [
         metric::MEDIA_LATE_TICKS_TOTAL,
         metric::TERMS_TOTAL,
+        metric::REPLAYED_TOTAL,
         metric::STORE_ERRORS_TOTAL,
         metric::EVENT_LOG_REFUSED_TOTAL,
         metric::LOG_LINES_DROPPED_TOTAL,

@@ -1101,7 +1101,7 @@ async fn f45_a_development_fleet_shows_how_a_killed_node_is_replaced() {
     }
     let folder = shared_folder();
     let script = "l 10\nwait 2\nk 2\nuntil 2 dead\nwait 1\nl 0\nu 2\nuntil 2 ready\n\
-                  c 1\nwait 1\nc 1\ns 3\ns 3\np\nd 1\nuntil 1 ended\n";
+                  c 1\nwait 1\nc 1\ns 3\ns 3\np\nl 10\nwait 2\nf\nwait 3\nl 0\nd 1\nuntil 1 ended\n";
     let ran = dev_fleet(folder.path(), script).output().await.unwrap();
     let error = String::from_utf8_lossy(&ran.stderr);
     assert!(ran.status.success(), "{error}");
@@ -1123,6 +1123,7 @@ async fn f45_a_development_fleet_shows_how_a_killed_node_is_replaced() {
         "n3 is paused",
         "n3 goes on",
         "PostgreSQL was restarted",
+        "a standby without the last second of PostgreSQL was promoted",
         "n1: ended (0)",
     ] {
         tells(text);

@@ -328,6 +328,14 @@ impl DevFleet {
         Ok(self.postgres.restart().await?)
     }
 
+    /// Replaces the database server by a copy that lacks its last second.
+    ///
+    /// # Errors
+    /// Returns an error if the copy fails, or does not start.
+    pub async fn fail_over_database(&mut self) -> Result<(), FleetError> {
+        Ok(self.postgres.fail_over().await?)
+    }
+
     /// Returns the current status of all nodes.
     pub async fn status(&mut self) -> Vec<DevNodeStatus> {
         let lists = self.nodes.iter().map(|node| listed(&self.client, node.public));

@@ -21,6 +21,9 @@ const START_TIME: Duration = Duration::from_secs(30);
 /// Timeout for the server to end.
 const END_TIME: Duration = Duration::from_secs(5);
 
+/// Time for which a standby is behind the primary when it is promoted.
+const LAG: Duration = Duration::from_secs(1);
+
 /// The superuser of the server.
 const USER: &str = "offhook";
 
@@ -50,7 +53,10 @@ pub enum PostgresError {
 pub(super) struct Postgres {
     programs: PathBuf,
     owner: Option<Owner>,
+    folder: PathBuf,
     data: PathBuf,
+    /// How often a standby was promoted.
+    failovers: u32,
     password: String,
     address: SocketAddr,
     process: Process,
@@ -92,8 +98,9 @@ impl Postgres {
             return Err(PostgresError::Failed { what: "create a database with initdb", output });
         }
         let address = free_address().map_err(io("find a free port"))?;
-        let process = run(&programs, owner, &data, address).await?;
-        Ok(Self { programs, owner, data, password, address, process })
+        let process = run(&programs, owner, &data, address, &[]).await?;
+        let (folder, failovers) = (folder.to_owned(), 0);
+        Ok(Self { programs, owner, folder, data, failovers, password, address, process })
     }
 
     /// Returns the address at which it listens.
@@ -112,8 +119,48 @@ impl Postgres {
     /// Returns an error if it does not start.
     pub(super) async fn restart(&mut self) -> Result<(), PostgresError> {
         self.end().await;
-        self.process = run(&self.programs, self.owner, &self.data, self.address).await?;
+        self.process = run(&self.programs, self.owner, &self.data, self.address, &[]).await?;
         Ok(())
+    }
+
+    /// Replaces the server by a copy that lacks its last second, as if an asynchronous standby was
+    /// promoted after a crash. The server is killed.
+    ///
+    /// # Errors
+    /// Returns an error if the copy fails, or does not start.
+    pub(super) async fn fail_over(&mut self) -> Result<(), PostgresError> {
+        let io = |what| move |source| PostgresError::Io { what, source };
+        self.failovers += 1;
+        let standby = self.folder.join(format!("standby-{}", self.failovers));
+        // Only some of the programs may be linked into PATH.
+        let postgres = std::fs::canonicalize(self.programs.join("postgres"));
+        let program = postgres.map_err(io("find pg_basebackup"))?.with_file_name("pg_basebackup");
+        let mut copy = Command::new(program);
+        copy.arg("-D").arg(&standby).args(["-X", "fetch", "-c", "fast", "--no-sync", "-w"]);
+        copy.args(["-h", "127.0.0.1", "-U", USER, "-p", &self.address.port().to_string()]);
+        copy.env("PGPASSWORD", &self.password).current_dir("/").stdin(Stdio::null());
+        if let Some(Owner { user, group }) = self.owner {
+            copy.uid(user).gid(group);
+        }
+        let copied = copy.output().await.map_err(io("run pg_basebackup"))?;
+        if !copied.status.success() {
+            let output = String::from_utf8_lossy(&copied.stderr).into_owned();
+            return Err(PostgresError::Failed { what: "copy the database", output });
+        }
+        // Recovery of an archive ends with a promotion.
+        let signal = standby.join("recovery.signal");
+        std::fs::write(&signal, "").map_err(io("prepare the copy of the database"))?;
+        if let Some(Owner { user, group }) = self.owner {
+            std::os::unix::fs::chown(&signal, Some(user), Some(group))
+                .map_err(io("prepare the copy of the database"))?;
+        }
+        tokio::time::sleep(LAG).await;
+        self.process.signal(Signal::QUIT);
+        let _ = tokio::time::timeout(END_TIME, self.process.wait()).await;
+        let old = std::mem::replace(&mut self.data, standby);
+        let archive = ["restore_command=false"];
+        self.process = run(&self.programs, self.owner, &self.data, self.address, &archive).await?;
+        std::fs::remove_dir_all(old).map_err(io("delete the old database"))
     }
 
     /// Stops the server. Its clients lose their connections.
@@ -133,6 +180,7 @@ async fn run(
     owner: Option<Owner>,
     data: &Path,
     address: SocketAddr,
+    more: &[&str],
 ) -> Result<Process, PostgresError> {
     let io = |what| move |source| PostgresError::Io { what, source };
     let mut command = Command::new(programs.join("postgres"));
@@ -146,7 +194,10 @@ async fn run(
         "lc_messages=C",
         "log_destination=stderr",
         "logging_collector=off",
-    ] {
+    ]
+    .iter()
+    .chain(more)
+    {
         command.args(["-c", setting]);
     }
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());

@@ -129,6 +129,16 @@ impl PendingWrite {
     }
 }
 
+/// Pauses between attempts to find the node of an outbound call by Meta's id.
+const ANSWER_PAUSES: [Duration; 6] = [
+    Duration::from_millis(30),
+    Duration::from_millis(60),
+    Duration::from_millis(120),
+    Duration::from_millis(240),
+    Duration::from_millis(480),
+    Duration::from_millis(600),
+];
+
 const DAY: Duration = Duration::from_secs(86_400);
 /// Lifetime and number of keys of calls and messages. Meta redelivers for a week. 500,000 keys need
 /// less than 30 MB and correspond to six hours of rated load; older connects are `stale` anyway.
@@ -405,6 +415,19 @@ impl<C: Calls> WebhookHandler<C> {
         let (Some(others), Some(webhook)) = (&self.others, webhook) else { return Ok(()) };
         let ForeignEvent { key, named, event } = event;
         let mut owner = others.owner(key.clone(), named).await?;
+        if let (None, None, CallEvent::Answer(_)) = (owner, named, &event) {
+            // If the call is this node's, Graph's response ties the event to it.
+            let effect = self.apply(&key, named, event.clone());
+            if effect == Effect::Parked {
+                owner = self.until_owner(&**others, &key).await?;
+            }
+            if let (None, Some(tally)) = (owner, tally) {
+                tally.set(effect);
+            }
+            if owner.is_none() {
+                return if effect == Effect::Busy { Err(Unreachable) } else { Ok(()) };
+            }
+        }
         if let (None, None, CallEvent::Terminated(_)) = (owner, named, &event) {
             // If its `connect` comes later, to any node, it must not begin.
             owner = match others.claim(key.clone(), None).await {
@@ -432,6 +455,25 @@ impl<C: Calls> WebhookHandler<C> {
             tally.set(applied(&event));
         }
         result
+    }
+
+    /// Waits until the node of an outbound call is known by Meta's id of the call. Meta can send its
+    /// SDP answer, which names nothing else, before the node has Graph's response with that id.
+    async fn until_owner(
+        &self,
+        others: &dyn OtherNodes,
+        key: &CallKey,
+    ) -> Result<Option<Uuid>, Unreachable> {
+        for pause in ANSWER_PAUSES {
+            tokio::time::sleep(pause).await;
+            if self.calls.has(key, None) {
+                break;
+            }
+            if let Some(owner) = others.owner(key.clone(), None).await? {
+                return Ok(Some(owner));
+            }
+        }
+        Ok(None)
     }
 
     /// Admits a call, claims it and starts it. Returns `false` if Meta must redeliver the webhook.

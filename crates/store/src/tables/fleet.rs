@@ -428,9 +428,9 @@ impl FleetSession {
         })
     }
 
-    /// Returns the run that owns a live call, according to its claim or its row. `named` is an
-    /// outbound call. Returns `None` for a call that another run has ended after its own run had
-    /// died.
+    /// Returns the run that owns a call which is live or has just ended, according to its claim or
+    /// its row. `named` is an outbound call. Returns `None` for a call that another run has ended
+    /// after its own run had died.
     ///
     /// # Errors
     /// Fails if the database query fails.
@@ -442,6 +442,9 @@ impl FleetSession {
         const WHAT: &str = "look up the owner of an event";
         let select = "SELECT node_id FROM calls WHERE call_uuid = $4 AND ended_us IS NULL \
             UNION ALL SELECT node_id FROM calls WHERE phone_number_id = $2 AND wacid = $3 AND ended_us IS NULL \
+            UNION ALL SELECT node_id FROM calls l WHERE (call_uuid = $4 OR phone_number_id = $2 AND wacid = $3) \
+                AND ended_us > (extract(epoch FROM now()) * 1000000)::bigint - 60000000 \
+                AND EXISTS (SELECT 1 FROM runs r WHERE r.run::text = split_part(l.node_id, '/', 2) AND r.state IN ('up', 'draining')) \
             UNION ALL SELECT '/' || run::text FROM claims c WHERE key = $1 AND call IS NOT NULL \
                 AND (EXISTS (SELECT 1 FROM runs r WHERE r.run = c.run AND r.state IN ('up', 'draining')) \
                     OR NOT EXISTS (SELECT 1 FROM calls \
