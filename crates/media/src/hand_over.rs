@@ -54,7 +54,7 @@ impl Media {
     ///
     /// A frozen leg sends nothing and reports nothing, not even when its handle is dropped. Its
     /// commands wait for [`Media::resume`]. The sockets are no longer read, so legs that were not
-    /// frozen send but receive nothing.
+    /// frozen send but receive only what [`Media::receive_forwarded`] gets from the new process.
     pub fn hand_over(
         &self,
         legs: &[&LegHandle],
