@@ -68,9 +68,9 @@ impl Media {
     ///
     /// # Errors
     ///
-    /// Returns an error if the thread that reads `from` cannot be started.
+    /// Returns an error if `from` is no socket or the thread that reads it cannot be started.
     pub fn receive_forwarded(&self, from: OwnedFd) -> io::Result<()> {
-        // The thread waits for datagrams.
+        // `recv` must wait, whatever the caller has set.
         rustix::io::ioctl_fionbio(&from, false)?;
         let shards: Vec<_> = self.shards.iter().map(|shard| shard.commands.clone()).collect();
         let ports = self.ports.clone();

@@ -564,7 +564,9 @@ impl Shard {
         self.ports_table.lock().unwrap_or_else(PoisonError::into_inner).release(id);
     }
 
+    /// Removes a leg from its slot, or from the legs that have no slot yet.
     fn remove_from_slot(&mut self, id: LegId, slot: usize) {
+        self.resumed.retain(|leg| *leg != id);
         if let Some(slot) = self.slots.get_mut(slot) {
             slot.retain(|leg| *leg != id);
         }

@@ -38,6 +38,14 @@ fn move_legs(old: &Media, new: &Media, legs: &[&LegHandle]) -> Vec<(LegHandle, L
     moved
 }
 
+/// Sends the packets of a key at once.
+fn press(peer: &mut Peer, key: &str) {
+    let mut sender = dtmf::Sender::new(key, 8_000);
+    while let dtmf::Step::Event { payload, timestamp, marker } = sender.step(77) {
+        peer.send(126, timestamp, marker, &payload);
+    }
+}
+
 fn assert_one_stream(received: &[PeerPacket]) {
     for two in received.windows(2) {
         assert_eq!(two[1].sequence, two[0].sequence.wrapping_add(1));
@@ -166,6 +174,15 @@ fn an_abandoned_hand_over_leaves_no_trace() {
     let received = &call.peer[0].received;
     assert_eq!(sound(received, 7), frames);
     assert!(received.windows(2).all(|two| two[1].sequence == two[0].sequence.wrapping_add(1)));
+    // Without a tick in between, the leg still has one tick every 20 ms.
+    for _ in 0..3 {
+        let _ = freeze(&old, &[&call.leg]);
+        old.resume(OtherProcess::SentNothing);
+    }
+    let before = call.peer[0].received.len();
+    pump_for(&mut call.peer, Duration::from_secs(1));
+    let sent = call.peer[0].received.len() - before;
+    assert!((1..90).contains(&sent), "{sent} packets in a second");
     // The certificate and the handshake are still there.
     call.peer[0].close();
     call.until("closed", |_, log| {
@@ -256,10 +273,7 @@ fn legs_keep_their_ports() {
         assert_one_stream(&peer.received);
     }
     for (peer, key) in peers.iter_mut().zip(["1", "2", "3"]) {
-        let mut sender = dtmf::Sender::new(key, 8_000);
-        while let dtmf::Step::Event { payload, timestamp, marker } = sender.step(77) {
-            peer.send(126, timestamp, marker, &payload);
-        }
+        press(peer, key);
     }
     pump(&mut peers, "keys", |_| moved.iter().all(|(_, log)| !log.digits().is_empty()));
     let digits: Vec<_> = moved.iter().map(|(_, log)| log.digits()).collect();
@@ -292,10 +306,7 @@ fn legs_on_a_shared_path_move() {
     let handles: Vec<&LegHandle> = legs.iter().map(|(leg, _)| leg).collect();
     let moved = move_legs(&old, &new, &handles);
     for (peer, key) in peers.iter_mut().zip(["1", "2"]) {
-        let mut sender = dtmf::Sender::new(key, 8_000);
-        while let dtmf::Step::Event { payload, timestamp, marker } = sender.step(77) {
-            peer.send(126, timestamp, marker, &payload);
-        }
+        press(peer, key);
     }
     pump(&mut peers, "keys", |_| moved.iter().all(|(_, log)| !log.digits().is_empty()));
     assert_eq!(moved.iter().map(|(_, log)| log.digits()).collect::<Vec<_>>(), ["1", "2"]);
@@ -373,10 +384,7 @@ fn a_leg_that_stays_still_receives() {
     assert_eq!(peers[0].remote, peers[2].remote);
     pump(&mut peers, "connected", |_| new_log.has_media(MediaEvent::Connected));
     for (peer, key) in peers.iter_mut().zip(["1", "2", "3"]) {
-        let mut sender = dtmf::Sender::new(key, 8_000);
-        while let dtmf::Step::Event { payload, timestamp, marker } = sender.step(77) {
-            peer.send(126, timestamp, marker, &payload);
-        }
+        press(peer, key);
     }
     let logs = [&staying_log, &log, &new_log];
     pump(&mut peers, "a key each", |_| logs.iter().all(|log| !log.digits().is_empty()));
