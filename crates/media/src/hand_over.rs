@@ -13,6 +13,11 @@
 //! 5. The old process drops its handles and its `Media`. If the new one fails instead, the old one
 //!    continues with [`Media::resume`].
 //!
+//! Legs that cannot move stay in the old process, which gets their datagrams through
+//! [`Media::forward_unmatched`] and [`Media::receive_forwarded`]. A bridged leg can move right after
+//! [`LegHandle::unbridge`], and a tapped one 20 ms after its [`Tap`](crate::Tap) was dropped; both can
+//! be connected again in the new process.
+//!
 //! [`MediaConfig::inherited`]: crate::MediaConfig::inherited
 
 use std::net::SocketAddr;
@@ -25,7 +30,7 @@ use super::shard::{Command, LegsRequest, NewLeg};
 use super::snapshot::{LegSnapshot, NotMovable, PromptTable};
 use super::{EventSink, LegHandle, LegId, Media, MediaError};
 
-/// What the process did to which legs were handed over, if it failed.
+/// What a process that has failed did with the legs that were handed over to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OtherProcess {
     /// It has sent nothing, because it has adopted no leg. The legs continue as if nothing had
@@ -49,12 +54,12 @@ impl Media {
     }
 
     /// Freezes legs between two of their packets and returns a snapshot of each, or the reason why
-    /// it cannot move and was left as it is. Adds the prompts that the snapshots refer to to
-    /// `prompts`. Blocks for up to 20 ms.
+    /// it cannot move and was left as it is. Adds the prompts of the snapshots to `prompts`.
+    /// Blocks for up to 20 ms.
     ///
     /// A frozen leg sends nothing and reports nothing, not even when its handle is dropped. Its
     /// commands wait for [`Media::resume`]. The sockets are no longer read, so legs that were not
-    /// frozen send but receive nothing.
+    /// frozen send but receive only what [`Media::receive_forwarded`] gets from the new process.
     pub fn hand_over(
         &self,
         legs: &[&LegHandle],

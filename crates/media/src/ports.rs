@@ -147,6 +147,11 @@ impl PortTable {
         }
     }
 
+    /// Returns the open port with this number. `None` if there is none.
+    pub(super) fn port_with_number(&self, number: u16) -> Option<&Port> {
+        self.ports().find(|port| port.bound.port() == number)
+    }
+
     /// Returns the shard of a leg. `None` if the leg has ended.
     pub(super) fn shard_of(&self, leg: LegId) -> Option<usize> {
         let port = self.legs.get(&leg)?.port;
@@ -424,6 +429,27 @@ mod tests {
         );
         assert_eq!(ports.conflicts(LegId(7)), [LegId(1)]);
         assert_eq!(ports.allocate(LegId(8), vec![]).id, PortId(0), "no candidates: any port");
+    }
+
+    #[test]
+    fn inherited_ports_are_opened_when_their_legs_come() {
+        let mut old = open(4, 1);
+        let bound = [1, 2, 3].map(|leg| old.allocate(LegId(leg), vec![peer(1)]).bound);
+        let sockets = old.ports().map(|port| port.socket.clone()).collect();
+        let listen = "127.0.0.1:0".parse().expect("address");
+        let mut new = PortTable::open(listen, 4, 1, sockets).expect("ports");
+        assert_eq!(new.ports().map(|port| port.bound).collect::<Vec<_>>(), bound[..1]);
+        for (leg, at) in [(7, bound[2]), (8, bound[0]), (9, bound[2])] {
+            let port = new.allocate_at(LegId(leg), at, vec![peer(1)]).expect("a port");
+            assert_eq!((port.bound, new.shard_of(LegId(leg))), (at, Some(0)));
+            assert_eq!(new.port_with_number(at.port()).map(|port| port.id), Some(port.id));
+        }
+        assert_eq!(new.ports().count(), 2);
+        assert!(new.allocate_at(LegId(10), peer(9), vec![]).is_none());
+        // The next extra port is the inherited one that is left.
+        assert_eq!(new.allocate(LegId(11), vec![peer(1)]).bound, bound[1]);
+        new.release(LegId(7));
+        assert_eq!((new.shard_of(LegId(7)), new.legs()), (None, 3));
     }
 
     #[test]

@@ -33,6 +33,7 @@ use super::ticker::{SLOTS, TICK, Ticker};
 use super::turn::Relay;
 use super::waker::Waker;
 use super::{EventSink, LegEvent, LegId};
+use crate::forward::Forwarder;
 use crate::hand_over::OtherProcess;
 use crate::snapshot::LegSnapshot;
 use crate::sockets::{
@@ -86,6 +87,10 @@ pub(super) enum Command {
     Thaw(OtherProcess),
     /// Starts reading the sockets.
     Receive,
+    /// Starts forwarding datagrams that no leg accepts.
+    Forward(Forwarder),
+    /// A datagram that another process has received on a port.
+    Forwarded(PortId, SocketAddr, Box<[u8]>),
     Stop,
 }
 
@@ -186,6 +191,8 @@ pub(super) struct Shard {
     /// Adopted and resumed legs that have no slot yet.
     resumed: Vec<LegId>,
     frozen: Frozen,
+    /// The process that has legs on the same ports. `None` if there is none.
+    forwarder: Option<Forwarder>,
     /// Whether the sockets are read. Otherwise another process reads them.
     reads: bool,
     last_sweep: Instant,
@@ -237,6 +244,7 @@ impl Shard {
             connected: Vec::new(),
             resumed: Vec::new(),
             frozen: Frozen::default(),
+            forwarder: None,
             reads,
             packets: (0, 0),
             metrics: Metrics {
@@ -447,6 +455,14 @@ impl Shard {
             Command::Freeze(request) => self.freeze(request),
             Command::Thaw(other) => self.thaw(other),
             Command::Receive => self.reads = true,
+            Command::Forward(to) => self.forwarder = Some(to),
+            Command::Forwarded(port, from, bytes) => {
+                let waited = Duration::ZERO;
+                let datagram = ReceivedDatagram { from, bytes: &bytes, waited };
+                let is_matched = self.route(now, port, datagram);
+                self.count_unmatched(u64::from(!is_matched));
+                self.flush();
+            }
             Command::Leg(id, command) => self.execute_on(id, command),
             Command::Stop => {
                 let all: Vec<LegId> = self.legs.keys().copied().collect();
@@ -548,7 +564,9 @@ impl Shard {
         self.ports_table.lock().unwrap_or_else(PoisonError::into_inner).release(id);
     }
 
+    /// Removes a leg from its slot, or from the legs that have no slot yet.
     fn remove_from_slot(&mut self, id: LegId, slot: usize) {
+        self.resumed.retain(|leg| *leg != id);
         if let Some(slot) = self.slots.get_mut(slot) {
             slot.retain(|leg| *leg != id);
         }
@@ -644,6 +662,7 @@ impl Shard {
             self.prefetch(rtp, Leg::prefetch_for_receiving);
             for datagram in batch.datagrams() {
                 let is_matched = match is_relayed {
+                    false if self.forwarder.is_some() => self.route_or_forward(now, port, datagram),
                     false => self.route(now, port, datagram),
                     true => self.receive_relayed(now, port, datagram),
                 };
@@ -724,6 +743,36 @@ impl Shard {
             }
             None => false,
         }
+    }
+
+    /// Passes a datagram to its leg, or to the other process if no leg accepts it. Returns `false` if
+    /// it matches no leg here.
+    fn route_or_forward(
+        &mut self,
+        now: Instant,
+        port: PortId,
+        datagram: ReceivedDatagram<'_>,
+    ) -> bool {
+        let received = |shard: &Self| {
+            let leg =
+                shard.by_address.get(&(port, datagram.from)).and_then(|id| shard.legs.get(id));
+            leg.map(|routed| routed.leg.packets_received())
+        };
+        let before = received(self);
+        let is_matched = self.route(now, port, datagram);
+        // A leg of the other process may have the same peer address. Only one of them can
+        // authenticate the packet.
+        let is_accepted = match stun::classify(datagram.bytes) {
+            Kind::NotStun => is_matched && received(self) > before,
+            Kind::Request { .. } | Kind::Response(_) | Kind::OtherStun => is_matched,
+        };
+        let number = self.ports.get(&port).map(|open| open.port.bound.port());
+        if let (false, Some(number), Some(to)) = (is_accepted, number, &self.forwarder)
+            && !to.forward(number, datagram.from, datagram.bytes)
+        {
+            self.forwarder = None;
+        }
+        is_matched
     }
 
     /// Passes a datagram to the legs on a shared path until one accepts it. Returns `false` if

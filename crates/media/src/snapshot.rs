@@ -282,3 +282,81 @@ fn read_frames(rest: &mut &[u8]) -> Option<Vec<Frame>> {
         frames.extend(std::iter::repeat_n(frame, count));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::prompt::FrameState;
+
+    fn frame(n: u8) -> Frame {
+        Frame::from([n, 7].as_slice())
+    }
+
+    fn rounds(prompt: &Arc<Prompt>) -> Vec<Frame> {
+        let (mut cursor, mut heard) = (prompt.cursor(), Vec::new());
+        for round in 0..3 {
+            while let FrameState::Ready(frame) = cursor.next_in_round(round < 2) {
+                heard.push(frame);
+            }
+            cursor.rewind();
+        }
+        heard
+    }
+
+    #[test]
+    fn prompts_cross_once_with_their_transitions() {
+        let plain = Prompt::from_frames((0..120).map(frame));
+        let (looped, mut writer) = Prompt::new();
+        (0..5).for_each(|n| writer.push(frame(n)));
+        let part = |from: u8| (from..from + 2).map(frame).collect();
+        let join = LoopJoin { from: 3, tail: part(30), head: part(40), middle: part(50) };
+        writer.finish_with(Some(join));
+        let (failed, mut writer) = Prompt::new();
+        writer.push(frame(9));
+        writer.fail("no voice");
+
+        let (here, there) = (PromptTable::default(), PromptTable::default());
+        let ids = [&plain, &looped, &plain].map(|prompt| here.id_of(prompt));
+        assert_eq!(ids[0], ids[2]);
+        there.decode(&here.encode_new()).expect("a part");
+        assert!(here.encode_new().is_empty());
+        let late = here.id_of(&failed);
+        there.decode(&here.encode_new()).expect("a part");
+        for (id, prompt) in [(ids[0], &plain), (ids[1], &looped), (late, &failed)] {
+            let copy = there.get(id).expect("a prompt");
+            assert_eq!(rounds(&copy), rounds(prompt));
+            assert_eq!(copy.failure(), prompt.failure());
+            assert!(copy.is_finished());
+        }
+        assert!(there.get(PromptId(3)).is_none());
+    }
+
+    #[test]
+    fn silence_is_small() {
+        let hours = Prompt::from_frames(std::iter::repeat_n(frame(0), 720_000));
+        let (here, there) = (PromptTable::default(), PromptTable::default());
+        let id = here.id_of(&hours);
+        let part = here.encode_new();
+        assert!(part.len() < 64, "{} bytes", part.len());
+        there.decode(&part).expect("a part");
+        assert_eq!(there.get(id).map(|prompt| prompt.frames().count()), Some(720_000));
+    }
+
+    #[test]
+    fn malformed_parts_are_refused() {
+        let table = PromptTable::default();
+        table.id_of(&Prompt::from_frames((0..3).map(frame)));
+        let part = table.encode_new();
+        for cut in 1..part.len() {
+            assert!(PromptTable::default().decode(&part[..cut]).is_err(), "cut at {cut}");
+        }
+        for at in 0..part.len() {
+            for value in [0, 1, 2, 127, 255] {
+                let mut changed = part.clone();
+                changed[at] = value;
+                // No part of this size makes the process allocate gigabytes.
+                let _ = PromptTable::default().decode(&changed);
+            }
+        }
+    }
+}

@@ -1,5 +1,6 @@
 //! Legs that another process is taking over. They are frozen: they send nothing, and their commands
 //! wait. The sockets are not read, so that the kernel keeps the datagrams for the other process.
+//! There, adopted legs continue in the same way as frozen legs do here if the other process fails.
 
 use std::sync::mpsc::SyncSender;
 use std::time::Instant;
@@ -73,11 +74,12 @@ impl Shard {
         routed.leg.movable()
     }
 
-    /// Freezes legs and reports their snapshots. Stops reading the sockets.
+    /// Freezes legs and reports their snapshots. Stops reading the sockets, unless they are those of
+    /// a TURN client, which the other process does not have.
     pub(super) fn freeze(&mut self, request: LegsRequest<LegSnapshot>) {
         // What was written before is sent before, so that the snapshots are complete.
         self.flush();
-        self.reads = false;
+        self.reads = self.ports.values().any(|open| open.relay.is_some());
         let LegsRequest { legs, prompts, reply } = request;
         let snapshots = legs.into_iter().map(|id| self.freeze_leg(id, &prompts)).collect();
         let _ = reply.send(snapshots);

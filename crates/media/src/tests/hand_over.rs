@@ -38,6 +38,14 @@ fn move_legs(old: &Media, new: &Media, legs: &[&LegHandle]) -> Vec<(LegHandle, L
     moved
 }
 
+/// Sends the packets of a key at once.
+fn press(peer: &mut Peer, key: &str) {
+    let mut sender = dtmf::Sender::new(key, 8_000);
+    while let dtmf::Step::Event { payload, timestamp, marker } = sender.step(77) {
+        peer.send(126, timestamp, marker, &payload);
+    }
+}
+
 fn assert_one_stream(received: &[PeerPacket]) {
     for two in received.windows(2) {
         assert_eq!(two[1].sequence, two[0].sequence.wrapping_add(1));
@@ -154,7 +162,11 @@ fn an_abandoned_hand_over_leaves_no_trace() {
         old.resume(OtherProcess::SentNothing);
         call.until("on", |peer, _| peer.received.len() as u64 > sent + 2);
     }
-    call.until("played", |_, log| log.has(&LegEvent::Played(PLAY)) && log.digits().len() == 3);
+    call.until("played", |peer, log| {
+        log.has(&LegEvent::Played(PLAY))
+            && log.digits().len() == 3
+            && sound(&peer.received, 7).len() >= frames.len()
+    });
     assert_eq!(call.log.digits(), "890", "what came meanwhile was read");
     let digits = call.log.all();
     let digits = digits.iter().filter(|event| **event == LegEvent::DigitsSent(PlayId(9)));
@@ -162,6 +174,15 @@ fn an_abandoned_hand_over_leaves_no_trace() {
     let received = &call.peer[0].received;
     assert_eq!(sound(received, 7), frames);
     assert!(received.windows(2).all(|two| two[1].sequence == two[0].sequence.wrapping_add(1)));
+    // Without a tick in between, the leg still has one tick every 20 ms.
+    for _ in 0..3 {
+        let _ = freeze(&old, &[&call.leg]);
+        old.resume(OtherProcess::SentNothing);
+    }
+    let before = call.peer[0].received.len();
+    pump_for(&mut call.peer, Duration::from_secs(1));
+    let sent = call.peer[0].received.len() - before;
+    assert!((1..90).contains(&sent), "{sent} packets in a second");
     // The certificate and the handshake are still there.
     call.peer[0].close();
     call.until("closed", |_, log| {
@@ -243,16 +264,16 @@ fn legs_keep_their_ports() {
     let handles: Vec<&LegHandle> = legs.iter().map(|(leg, _)| leg).collect();
     let moved = move_legs(&old, &new, &handles);
     assert_eq!(new.stats().ports_open, 3);
-    pump(&mut peers, "played", |_| moved.iter().all(|(_, log)| log.has(&LegEvent::Played(PLAY))));
+    pump(&mut peers, "played", |peers| {
+        let heard = (1u8..).zip(peers).map(|(n, peer)| sound(&peer.received, n).len());
+        moved.iter().all(|(_, log)| log.has(&LegEvent::Played(PLAY))) && heard.sum::<usize>() >= 600
+    });
     for (n, peer) in (1u8..).zip(&peers) {
         assert_eq!(sound(&peer.received, n), prompt(n, 200).1, "its own prompt");
         assert_one_stream(&peer.received);
     }
     for (peer, key) in peers.iter_mut().zip(["1", "2", "3"]) {
-        let mut sender = dtmf::Sender::new(key, 8_000);
-        while let dtmf::Step::Event { payload, timestamp, marker } = sender.step(77) {
-            peer.send(126, timestamp, marker, &payload);
-        }
+        press(peer, key);
     }
     pump(&mut peers, "keys", |_| moved.iter().all(|(_, log)| !log.digits().is_empty()));
     let digits: Vec<_> = moved.iter().map(|(_, log)| log.digits()).collect();
@@ -285,10 +306,7 @@ fn legs_on_a_shared_path_move() {
     let handles: Vec<&LegHandle> = legs.iter().map(|(leg, _)| leg).collect();
     let moved = move_legs(&old, &new, &handles);
     for (peer, key) in peers.iter_mut().zip(["1", "2"]) {
-        let mut sender = dtmf::Sender::new(key, 8_000);
-        while let dtmf::Step::Event { payload, timestamp, marker } = sender.step(77) {
-            peer.send(126, timestamp, marker, &payload);
-        }
+        press(peer, key);
     }
     pump(&mut peers, "keys", |_| moved.iter().all(|(_, log)| !log.digits().is_empty()));
     assert_eq!(moved.iter().map(|(_, log)| log.digits()).collect::<Vec<_>>(), ["1", "2"]);
@@ -317,6 +335,72 @@ fn a_leg_without_its_socket_or_prompt_is_refused() {
     let refused = adopt(&new, &prompts);
     assert!(matches!(refused, Err(MediaError::Stopped)), "{refused:?}");
     assert_eq!(new.stats().legs, 0);
+}
+
+/// A recorded call stays. The new process forwards its datagrams, also those from an address that a
+/// leg of the new process has as well.
+#[test]
+fn a_leg_that_stays_still_receives() {
+    let old = start(config());
+    let relay = socket("127.0.0.1:0");
+    let mut staying = call(&old, Peer::at(&PeerOptions::default(), relay.clone()));
+    staying.leg.open();
+    staying.connect();
+    let moving = Call::live(&old, Peer::new(&PeerOptions::default()));
+    let tap = staying.leg.tap(TapSides::Both);
+    staying.leg.play(PLAY, play_once(&prompt(5, 100).0));
+    let prompts = PromptTable::default();
+    let both = [&staying.leg, &moving.leg];
+    assert_eq!(old.movable(&both, &prompts), [Err(NotMovable::Tapped), Ok(())]);
+
+    let new = successor(&old);
+    let mut snapshots = old.hand_over(&both, &prompts);
+    let snapshot = snapshots.pop().expect("two").expect("movable");
+    assert!(matches!(snapshots.pop(), Some(Err(NotMovable::Tapped))));
+    let kind = rustix::net::SocketType::SEQPACKET;
+    let (to, from) = rustix::net::socketpair(
+        rustix::net::AddressFamily::UNIX,
+        kind,
+        rustix::net::SocketFlags::CLOEXEC,
+        None,
+    )
+    .expect("a pair");
+    old.receive_forwarded(from).expect("a thread");
+    new.forward_unmatched(to);
+    let log = Log::default();
+    let adopted = new.adopt(snapshot, &prompts, log.sink()).expect("adopted");
+    new.start_receiving();
+
+    // A new call of the same peer address on the same port.
+    let mut peer = Peer::at(&PeerOptions::default(), relay);
+    let new_log = Log::default();
+    let (new_leg, answer) = new.answer(&peer.offer(), new_log.sink()).expect("answer");
+    peer.accept(&answer);
+    new_leg.begin();
+    new_leg.open();
+    let Call { peer: [staying_peer], leg: staying_leg, log: staying_log } = staying;
+    let Call { peer: [moving_peer], .. } = moving;
+    let mut peers = [staying_peer, moving_peer, peer];
+    assert_eq!(peers[0].remote, peers[2].remote);
+    pump(&mut peers, "connected", |_| new_log.has_media(MediaEvent::Connected));
+    for (peer, key) in peers.iter_mut().zip(["1", "2", "3"]) {
+        press(peer, key);
+    }
+    let logs = [&staying_log, &log, &new_log];
+    pump(&mut peers, "a key each", |_| logs.iter().all(|log| !log.digits().is_empty()));
+    assert_eq!(logs.map(Log::digits), ["1", "2", "3"]);
+    pump(&mut peers, "played", |peers| {
+        staying_log.has(&LegEvent::Played(PLAY)) && sound(&peers[0].received, 5).len() >= 100
+    });
+    assert_eq!(sound(&peers[0].received, 5), prompt(5, 100).1);
+    peers[0].close();
+    let closed = MediaEvent::Lost { fault: MediaFault::DtlsClosed };
+    pump(&mut peers, "closed", |_| staying_log.has_media(closed.clone()));
+    drop((tap, staying_leg, old));
+    // The new process goes on without the old one.
+    peers[1].send_audio(&[0x48, 1, 2]);
+    let received = adopted.stats().rtp_in;
+    pump(&mut peers, "audio", |_| adopted.stats().rtp_in > received);
 }
 
 /// Legs of both shards move at once.
