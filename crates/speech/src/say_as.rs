@@ -197,13 +197,17 @@ fn time(text: &str, language: &str) -> Option<String> {
         return None;
     }
     let name = |words| word_in(language, words);
-    let mut output =
-        format!("{minutes} {}", name(["minutes", "Minuten", "minutos", "minutes", "minuti"])?);
+    let minutes_name = match minutes {
+        "1" => name(["minute", "Minute", "minuto", "minute", "minuto"]),
+        _ => name(["minutes", "Minuten", "minutos", "minutes", "minuti"]),
+    };
+    let mut output = format!("{minutes} {}", minutes_name?);
     if !seconds.is_empty() {
-        output.push_str(&format!(
-            " {seconds} {}",
-            name(["seconds", "Sekunden", "segundos", "secondes", "secondi"])?
-        ));
+        let seconds_name = match seconds {
+            "1" => name(["second", "Sekunde", "segundo", "seconde", "secondo"]),
+            _ => name(["seconds", "Sekunden", "segundos", "secondes", "secondi"]),
+        };
+        output.push_str(&format!(" {seconds} {}", seconds_name?));
     }
     Some(output)
 }
@@ -313,7 +317,7 @@ mod tests {
     #[case("fraction", None, "en-US", "3+1/2", "3 and one half")]
     #[case("fraction", None, "de-DE", "2/9", "2 durch 9")]
     #[case("unit", None, "en-US", "10km", "10 km")]
-    #[case("time", None, "en-US", "1'21\"", "1 minutes 21 seconds")]
+    #[case("time", None, "en-US", "1'21\"", "1 minute 21 seconds")]
     #[case("time", None, "en-US", "10:30", "10:30")]
     #[case("address", None, "en-US", "1 Main St", "1 Main St")]
     #[case("expletive", None, "en-US", "darn", "darn")]

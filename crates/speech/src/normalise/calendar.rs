@@ -178,6 +178,10 @@ impl Time {
     /// Reads the time: "eighteen oh five", "six o'clock", "six thirty P M".
     pub(super) fn words(&self, style: NumberStyle) -> String {
         let hour = number::cardinal(self.hour, style);
+        if self.half.is_none() && matches!((self.hour, self.minute, self.second), (0 | 24, 0, None))
+        {
+            return "midnight".to_owned();
+        }
         let mut words = match (self.minute, self.second) {
             (0, Some(_)) => format!("{hour} zero zero"),
             (0, None) if self.half.is_some() => hour,

@@ -19,7 +19,7 @@ const CURRENCIES: &[Currency] = &[
         indian: false,
     },
     Currency {
-        signs: &["₹", "INR", "Rs", "Rs."],
+        signs: &["₹", "INR", "Rs.", "Rs"],
         name: ["rupee", "rupees"],
         cent: Some(["paisa", "paise"]),
         indian: true,
@@ -67,7 +67,6 @@ const MAGNITUDES: &[(&str, &str)] = &[
     ("M", "million"),
     ("mn", "million"),
     ("bn", "billion"),
-    ("B", "billion"),
     ("cr", "crore"),
     ("Cr", "crore"),
 ];
@@ -80,6 +79,12 @@ pub(super) fn magnitude(text: &str) -> Option<&'static str> {
 /// Returns `true` if the text is a sign or code of a currency without an amount: `₹`, `Rs`, `USD`.
 pub(super) fn is_currency(text: &str) -> bool {
     CURRENCIES.iter().any(|currency| currency.signs.contains(&text))
+}
+
+/// Returns the sign of a currency before an amount, or `None` if there is none.
+pub(super) fn leading_sign(text: &str) -> Option<&'static str> {
+    let mut signs = CURRENCIES.iter().flat_map(|currency| currency.signs);
+    signs.find(|sign| text.starts_with(**sign)).copied()
 }
 
 /// Reads an amount with its sign before or after it: `$5.50`, `-₹1,25,000`, `20€`, `$5k`.
@@ -96,8 +101,12 @@ pub(super) fn money(text: &str, following: Option<&str>, style: NumberStyle) -> 
     let amount = amount.strip_suffix("/-").unwrap_or(amount);
     let attached = match attached {
         "" => None,
+        "L" if currency.indian => Some("lakh"),
+        "m" => Some("million"),
+        "B" => Some("billion"),
         suffix => Some(magnitude(suffix)?),
     };
+    let amount = &european_grouping(amount).unwrap_or_else(|| amount.to_owned());
     let number = Number::parse(amount).filter(|number| !number.negative)?;
     let style = NumberStyle { indian: style.indian || currency.indian, ..style };
     let minus = if negative { "minus " } else { "" };
@@ -128,6 +137,17 @@ pub(super) fn money(text: &str, following: Option<&str>, style: NumberStyle) -> 
         (0, _) => format!("{minus}{small} {cents}"),
         _ => format!("{minus}{} {name} and {small} {cents}", whole.words(style)),
     })
+}
+
+/// Converts `1.299,50` to `1299.50`. Returns `None` for other text.
+fn european_grouping(amount: &str) -> Option<String> {
+    let (whole, cents) = amount.split_once(',')?;
+    let has_cents = cents.len() == 2 && number::is_digits(cents);
+    let mut groups = whole.split('.');
+    let first = groups.next().filter(|first| first.len() <= 3 && number::is_digits(first))?;
+    let rest: Vec<&str> = groups.collect();
+    let all_grouped = rest.iter().all(|group| group.len() == 3 && number::is_digits(group));
+    (has_cents && all_grouped).then(|| format!("{first}{}.{cents}", rest.concat()))
 }
 
 /// The units as written, in the singular, and in the plural.
@@ -193,10 +213,19 @@ pub(super) fn with_unit(text: &str, style: NumberStyle) -> Option<String> {
     if unit.is_empty() {
         return None;
     }
-    if let Some(magnitude) = magnitude(unit) {
+    // "4K" is a resolution, and "10K" a distance.
+    let is_magnitude = unit != "K" || number.contains('.');
+    if let Some(magnitude) = magnitude(unit).filter(|_| is_magnitude) {
         return Some(format!("{} {magnitude}", Number::parse(number)?.words(style)));
     }
     unit_words(number, unit, style)
+}
+
+/// Reads a number and the unit of an area: `3 sq ft`. Returns `None` for other text.
+pub(super) fn square_words(number: &str, unit: &str, style: NumberStyle) -> Option<String> {
+    let words = unit_words(number, unit, style)?;
+    let (number, name) = words.rsplit_once(' ')?;
+    Some(format!("{number} square {name}"))
 }
 
 /// Reads a number and the unit in the following word. Returns `None` for other text.

@@ -64,15 +64,16 @@ struct Reader<'a> {
 /// returned unchanged.
 pub(super) fn words<'a>(text: &'a str, tag: &str) -> Cow<'a, str> {
     let needs_reading = |c: char| {
-        c.is_ascii_digit() || c == '.' || (!c.is_alphanumeric() && !c.is_whitespace() && c != ',')
+        c.is_ascii_digit() || c == '.' || (!c.is_alphabetic() && !c.is_whitespace() && c != ',')
     };
     let may_be_short = |c: char| c.is_ascii_uppercase();
     if primary(tag) != "en" || !text.contains(|c| needs_reading(c) || may_be_short(c)) {
         return Cow::Borrowed(text);
     }
     let region = Region::of(tag);
+    let plain = symbols::plain_signs(text);
     let reader = Reader {
-        tokens: text.split(' ').filter(|word| !word.is_empty()).map(Token::new).collect(),
+        tokens: plain.split(' ').filter(|word| !word.is_empty()).map(Token::new).collect(),
         style: region.style(),
         month_first: region.american,
     };
@@ -218,7 +219,12 @@ impl<'a> Reader<'a> {
         }
         if let [only] = groups.as_slice() {
             let digits = only.trim_start_matches('+');
-            let mut words = symbols::phone_number(&group_digits(digits));
+            // India has ten digits after its code.
+            let groups = match digits.strip_prefix("91").and_then(|rest| rest.split_at_checked(5)) {
+                Some((first, second)) if second.len() == 5 => vec!["91", first, second],
+                _ => group_digits(digits),
+            };
+            let mut words = symbols::phone_number(&groups);
             words.insert_str(0, "plus ");
             return Some(Reading::new(1, words));
         }
@@ -253,6 +259,10 @@ impl<'a> Reader<'a> {
 
     fn range_words(&self, from: &str, to: &str) -> Option<String> {
         let both = |read: &dyn Fn(&str) -> Option<String>| Some((read(from)?, read(to)?));
+        let clock = |text: &str| match text {
+            "noon" | "midnight" => Some(text.to_owned()),
+            _ => Time::parse(text).map(|time| time.words(self.style)),
+        };
         let small = |text: &str| {
             let number = Number::parse(text).filter(|n| !n.negative && !text.starts_with('0'))?;
             Some(match text.len() {
@@ -274,10 +284,19 @@ impl<'a> Reader<'a> {
         };
         let (from, to) = both(&name(calendar::day_of_week))
             .or_else(|| both(&name(calendar::month)))
-            .or_else(|| both(&|text| Time::parse(text).map(|time| time.words(self.style))))
+            .or_else(|| both(&clock))
+            .or_else(|| both(&|text| rank_words(text, self.style)))
             .or_else(|| both(&small).filter(|_| ascends()))
             .or_else(|| {
-                // In "5-10%" and "$5-10" the sign is written once.
+                // "$5-10"
+                let sign = measure::leading_sign(from)?;
+                let from = Number::parse(from.strip_prefix(sign)?)?.words(self.style);
+                let to = Number::parse(to)
+                    .and_then(|_| measure::money(&format!("{sign}{to}"), None, self.style))?;
+                Some((from, to))
+            })
+            .or_else(|| {
+                // In "5-10%" the sign is written once.
                 let has_sign = |text: &str| text.contains(['%', '$', '₹', '€', '£', '°']);
                 both(&value).filter(|_| has_sign(from) || has_sign(to))
             })
@@ -412,6 +431,11 @@ impl<'a> Reader<'a> {
             }
             _ => (Cow::Borrowed(token.core), 1),
         };
+        // "1,50,000/-" is an amount in rupees.
+        let core = match core.strip_suffix("/-") {
+            Some(amount) if Number::parse(amount).is_some() => Cow::Owned(format!("₹{amount}")),
+            _ => core,
+        };
         let magnitude = magnitude(at + tokens);
         let (amount, per) = match core.split_once('/') {
             Some((amount, per)) if per.chars().all(char::is_alphabetic) && !per.is_empty() => {
@@ -433,13 +457,20 @@ impl<'a> Reader<'a> {
         if let Some(words) = measure::with_unit(core, self.style) {
             return Some(Reading::new(1, words));
         }
-        if core == "24/7" {
+        if ["24/7", "24x7", "24*7"].contains(&core) {
             return Some(Reading::new(1, "twenty-four seven".to_owned()));
         }
         if let Some(words) = fraction(core, self.style) {
             return Some(Reading::new(1, words));
         }
         let next = self.following(at + 1)?;
+        if let Some(words) = self
+            .following(at + 2)
+            .filter(|_| next == "sq")
+            .and_then(|unit| measure::square_words(core, unit, self.style))
+        {
+            return Some(Reading { takes_full_stop: true, ..Reading::new(3, words) });
+        }
         if let Some(words) = measure::unit_words(core, next, self.style) {
             return Some(Reading { takes_full_stop: true, ..Reading::new(2, words) });
         }
@@ -457,6 +488,8 @@ impl<'a> Reader<'a> {
         /// Abbreviations that must be followed by a full stop.
         const DOTTED: &[(&str, &str)] = &[
             ("Prof", "Professor"),
+            ("Govt", "Government"),
+            ("pp", "pages"),
             ("Ave", "Avenue"),
             ("Blvd", "Boulevard"),
             ("Rd", "Road"),
@@ -502,6 +535,10 @@ impl<'a> Reader<'a> {
             ("and/or", "and or"),
             ("a.m", "A M"),
             ("p.m", "P M"),
+            ("Ph.D", "P H D"),
+            ("C++", "C plus plus"),
+            ("C#", "C sharp"),
+            (".NET", "dot net"),
         ];
         let token = self.token(at)?;
         let core = token.core;
@@ -523,6 +560,7 @@ impl<'a> Reader<'a> {
             "St" if dotted || at > 0 => Some("Street"),
             "No" | "no" if dotted && next_is_number => Some("number"),
             "Nos" if dotted && next_is_number => Some("numbers"),
+            "p" if dotted && next_is_number => Some("page"),
             _ => {
                 let find = |list: &[(&'static str, &'static str)]| {
                     list.iter().find(|(short, _)| *short == core).map(|(_, words)| *words)
@@ -533,13 +571,52 @@ impl<'a> Reader<'a> {
                             && (!matches!(core, "Sat" | "Sun" | "Wed" | "Mon")
                                 || dotted
                                 || token.close == ","
-                                || next_is_number)
+                                || next_is_number
+                                || self.is_beside_day(at))
                     })
                 };
                 find(ALWAYS).or_else(|| find(DOTTED).filter(|_| dotted)).or_else(day)
             }
-        }?;
-        Some(Reading { takes_full_stop: true, ..Reading::new(1, words.to_owned()) })
+        };
+        let words = words.map(str::to_owned).or_else(|| {
+            symbols::initials(core)
+                .or_else(|| (dotted && self.is_initial(at)).then(|| core.to_owned()))
+                .or_else(|| alternatives(core))
+        })?;
+        Some(Reading { takes_full_stop: true, ..Reading::new(1, words) })
+    }
+
+    /// Returns `true` if the token is an initial of a name: `J. K. Rowling`, `Dr. A. Rao`.
+    fn is_initial(&self, at: usize) -> bool {
+        let is_letter = |at: usize| {
+            self.token(at).is_some_and(|token| {
+                token.close == "."
+                    && matches!(token.core.as_bytes(), [letter] if letter.is_ascii_uppercase())
+            })
+        };
+        let follows_title = || {
+            let before = at.checked_sub(1).and_then(|before| self.token(before));
+            before.is_some_and(|token| matches!(token.core, "Dr" | "Mr" | "Mrs" | "Ms" | "Prof"))
+        };
+        let next_is_name = self
+            .token(at + 1)
+            .is_some_and(|next| next.core.starts_with(|c: char| c.is_ascii_uppercase()));
+        let follows_letter = at.checked_sub(1).is_some_and(is_letter);
+        is_letter(at)
+            && (is_letter(at + 1) || (next_is_name && (follows_letter || follows_title())))
+    }
+
+    /// Returns `true` if a day of the week is next to the token: "Mon, Wed & Fri".
+    fn is_beside_day(&self, at: usize) -> bool {
+        let is_link = |at: usize| {
+            self.token(at).is_some_and(|token| matches!(token.core, "&" | "and" | "or" | "to"))
+        };
+        let is_day = |at: usize| {
+            self.token(at).is_some_and(|token| calendar::day_of_week(token.core).is_some())
+        };
+        (is_link(at + 1) && is_day(at + 2))
+            || (at >= 2 && is_link(at - 1) && is_day(at - 2))
+            || (at >= 1 && is_day(at - 1))
     }
 
     fn is_name(&self, at: usize) -> bool {
@@ -622,6 +699,19 @@ impl<'a> Reader<'a> {
             let words = self.integer(at, rest)?;
             return Some(Reading::new(1, format!("number {words}")));
         }
+        if let Some(words) = self.version(core).or_else(|| self.digit_groups(core)) {
+            return Some(Reading::new(1, words));
+        }
+        // The postal code "560 001".
+        if let Some(rest) = self.following(at + 1).filter(|rest| {
+            let has_groups = [core, rest].iter().all(|part| is_digits(part) && part.len() == 3);
+            has_groups && rest.starts_with('0')
+        }) {
+            return Some(Reading::new(2, symbols::phone_number(&[core, rest])));
+        }
+        if let Some(words) = self.signed(core) {
+            return Some(Reading::new(1, words));
+        }
         if core.contains('.') && core.split('.').count() > 2 && core.split('.').all(is_digits) {
             let parts: Vec<String> = core
                 .split('.')
@@ -657,6 +747,73 @@ impl<'a> Reader<'a> {
         Some(Reading::new(1 + usize::from(magnitude.is_some()), words))
     }
 
+    /// Reads `v2.0` and `FY2025-26`. Returns `None` for other text.
+    fn version(&self, core: &str) -> Option<String> {
+        if let Some(years) = core.strip_prefix("FY").and_then(|rest| self.years(rest)) {
+            return Some(format!("F Y {years}"));
+        }
+        let parts: Vec<&str> = core.strip_prefix(['v', 'V'])?.split('.').collect();
+        if parts.len() < 2 || !parts.iter().all(|part| is_digits(part) && part.len() <= 4) {
+            return None;
+        }
+        let words: Vec<String> = parts
+            .iter()
+            .filter_map(|part| Some(number::cardinal(part.parse().ok()?, self.style)))
+            .collect();
+        Some(format!("version {}", words.join(" point ")))
+    }
+
+    /// Reads a year and the next one: `2025-26`. Returns `None` for other text.
+    fn years(&self, text: &str) -> Option<String> {
+        let (year, next) = text.split_once('-')?;
+        if year.len() != 4 || next.len() != 2 || !is_digits(year) || !is_digits(next) {
+            return None;
+        }
+        let (year, next): (u64, u64) = (year.parse().ok()?, next.parse().ok()?);
+        let is_next = (1_900..2_100).contains(&year) && (year + 1) % 100 == next;
+        is_next.then(|| {
+            let (year, next) = (number::year(year, self.style), number::cardinal(next, self.style));
+            format!("{year} {next}")
+        })
+    }
+
+    /// Reads groups of digits that are no date, range or phone number: `4-5-6-7`, `50-50`. Returns
+    /// `None` for other text.
+    fn digit_groups(&self, core: &str) -> Option<String> {
+        let groups: Vec<&str> = core.split('-').collect();
+        if groups.len() < 2 || !groups.iter().all(|group| is_digits(group)) {
+            return None;
+        }
+        match groups.as_slice() {
+            [a, b] if a == b && a.len() <= 3 && !a.starts_with('0') => {
+                let words = number::cardinal(a.parse().ok()?, self.style);
+                Some(format!("{words} {words}"))
+            }
+            groups if groups.iter().all(|g| g.len() <= 2 && !g.starts_with('0')) => {
+                let read = |group: &&str| Some(number::cardinal(group.parse().ok()?, self.style));
+                Some(groups.iter().map(read).collect::<Option<Vec<_>>>()?.join(", "))
+            }
+            groups => self.years(core).or_else(|| Some(symbols::phone_number(groups))),
+        }
+    }
+
+    /// Reads numbers with a sign before or after them: `+7`, `~5`, `18+`. Returns `None` for other
+    /// text.
+    fn signed(&self, core: &str) -> Option<String> {
+        let number = |text: &str| {
+            let number = Number::parse(text).filter(|number| !number.negative)?;
+            Some(number.words(self.style))
+        };
+        for (sign, name) in [("+", "plus"), ("~", "about"), ("≈", "about"), ("±", "plus or minus")]
+        {
+            if let Some(words) = core.strip_prefix(sign).and_then(number) {
+                return Some(format!("{name} {words}"));
+            }
+        }
+        let words = core.strip_suffix('+').and_then(number)?;
+        Some(format!("{words} plus"))
+    }
+
     /// Reads a whole number without separators, as a number, a year or digit by digit. Returns
     /// `None` if it is too large.
     fn integer(&self, at: usize, digits: &str) -> Option<String> {
@@ -690,32 +847,46 @@ impl<'a> Reader<'a> {
         Some(number::cardinal(value, self.style))
     }
 
+    /// Returns `true` if a time of day is on both sides of the token: "9:00 AM - 5 PM".
+    fn is_between_times(&self, at: usize) -> bool {
+        let is_time = |text: &str| Time::parse(text).is_some();
+        let before = at.checked_sub(1).and_then(|at| self.token(at)).map(|token| token.core);
+        let after = self.token(at + 1).map(|token| token.core).unwrap_or_default();
+        let has_half = self.following(at + 2).and_then(Half::parse).is_some();
+        before.is_some_and(|before| is_time(before) || Half::parse(before).is_some())
+            && (is_time(after) || (has_half && is_digits(after)))
+    }
+
     /// Reads ordinals and decades: `22nd`, `1990s`, `80s`. Returns `None` for other text.
     fn rank(&self, at: usize) -> Option<Reading> {
-        let core = self.token(at)?.core;
-        let end = core.find(|c: char| c.is_ascii_alphabetic())?;
-        let (digits, suffix) = core.split_at_checked(end)?;
-        let number = Number::parse(digits).filter(|n| n.fraction.is_none() && !n.negative)?;
-        let words = match suffix.to_ascii_lowercase().as_str() {
-            "st" | "nd" | "rd" | "th" => number::ordinal(number.integer, self.style),
-            "s" if digits.len() == 4 && digits.ends_with('0') => {
-                plural(&number::year(number.integer, self.style))
-            }
-            "s" if digits.len() == 2 && digits.ends_with('0') => {
-                plural(&number::cardinal(number.integer, self.style))
-            }
-            _ => return None,
-        };
-        Some(Reading::new(1, words))
+        rank_words(self.token(at)?.core, self.style).map(|words| Reading::new(1, words))
     }
 
     fn code(&self, at: usize) -> Option<Reading> {
-        symbols::code(self.token(at)?.core, self.style).map(|words| Reading::new(1, words))
+        let core = self.token(at)?.core;
+        let words = symbols::masked(core)
+            .or_else(|| symbols::compound(core, self.style))
+            .or_else(|| symbols::code(core, self.style))?;
+        Some(Reading::new(1, words))
     }
 
     /// Reads separate signs, and `&` within a word. Returns `None` for other text.
     fn sign(&self, at: usize) -> Option<Reading> {
         let core = self.token(at)?.core;
+        if let Some(digits) = self.following(at + 1).filter(|next| is_digits(next))
+            && core.len() >= 3
+            && core.chars().all(|c| c == '*')
+        {
+            return Some(Reading::new(2, format!("ending in {}", number::digits(digits))));
+        }
+        if core == "-" && self.is_between_times(at) {
+            return Some(Reading::new(1, "to".to_owned()));
+        }
+        if let Some(name) = core.strip_prefix('@').filter(|name| {
+            !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+        }) {
+            return Some(Reading::new(1, format!("at {name}")));
+        }
         let mut chars = core.chars();
         if let (Some(sign), None) = (chars.next(), chars.next()) {
             // A hyphen between spaces is a pause.
@@ -738,6 +909,47 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// Reads ordinals and decades. Returns `None` for other text.
+fn rank_words(core: &str, style: NumberStyle) -> Option<String> {
+    let end = core.find(|c: char| c.is_ascii_alphabetic())?;
+    let (digits, suffix) = core.split_at_checked(end)?;
+    let number = Number::parse(digits).filter(|n| n.fraction.is_none() && !n.negative)?;
+    Some(match suffix.to_ascii_lowercase().as_str() {
+        "st" | "nd" | "rd" | "th" => number::ordinal(number.integer, style),
+        "s" if digits.len() == 4 && digits.ends_with('0') => {
+            plural(&number::year(number.integer, style))
+        }
+        "s" if digits.len() == 2 && digits.ends_with('0') => {
+            plural(&number::cardinal(number.integer, style))
+        }
+        _ => return None,
+    })
+}
+
+/// Reads two words of which one applies: `yes/no`, `his/her`, `Sat/Sun`. Returns `None` for other
+/// text.
+fn alternatives(core: &str) -> Option<String> {
+    const PAIRS: [(&str, &str); 6] = [
+        ("yes", "no"),
+        ("his", "her"),
+        ("he", "she"),
+        ("him", "her"),
+        ("on", "off"),
+        ("male", "female"),
+    ];
+    let (one, other) = core.split_once('/')?;
+    if let (Some(one), Some(other)) = (calendar::day_of_week(one), calendar::day_of_week(other)) {
+        return Some(format!("{one} or {other}"));
+    }
+    let is_letter = |text: &str| matches!(text.as_bytes(), [c] if c.is_ascii_uppercase());
+    if is_letter(one) && is_letter(other) {
+        return Some(symbols::spell(&format!("{one}{other}")));
+    }
+    let is_pair =
+        PAIRS.iter().any(|(a, b)| a.eq_ignore_ascii_case(one) && b.eq_ignore_ascii_case(other));
+    is_pair.then(|| format!("{one} or {other}"))
+}
+
 fn plural(words: &str) -> String {
     words.strip_suffix('y').map_or_else(|| format!("{words}s"), |stem| format!("{stem}ies"))
 }
@@ -746,6 +958,10 @@ fn plural(words: &str) -> String {
 /// `None` for other text.
 fn fraction(text: &str, style: NumberStyle) -> Option<String> {
     let (above, below) = text.split_once('/')?;
+    if above.contains('.') && is_digits(below) && below.len() <= 3 {
+        let [above, below] = [above, below].map(|part| Number::parse(part).map(|n| n.words(style)));
+        return Some(format!("{} out of {}", above?, below?));
+    }
     if ![above, below].iter().all(|part| is_digits(part) && part.len() <= 3) {
         return None;
     }
@@ -759,6 +975,8 @@ fn fraction(text: &str, style: NumberStyle) -> Option<String> {
     let count = number::cardinal(a, style);
     Some(match a {
         1 if !name.is_empty() => format!("one {name}"),
+        // A mark, such as "8/10".
+        _ if b == 10 => format!("{count} out of ten"),
         _ if !name.is_empty() && a < b => format!("{count} {name}s"),
         _ => format!("{count} over {}", number::cardinal(b, style)),
     })

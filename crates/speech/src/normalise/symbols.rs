@@ -1,6 +1,8 @@
 //! English words for sequences of signs: phone numbers, codes, e-mail addresses and URLs.
 
-use super::number::{self, NumberStyle, is_digits};
+use std::borrow::Cow;
+
+use super::number::{self, Number, NumberStyle, is_digits};
 
 /// Returns the name of a sign, or `None` if it has no name here.
 pub(super) fn sign_name(c: char) -> Option<&'static str> {
@@ -19,8 +21,67 @@ pub(super) fn sign_name(c: char) -> Option<&'static str> {
         '&' => "and",
         '%' => "percent",
         '~' => "tilde",
+        '×' => "times",
+        '>' => "greater than",
+        '<' => "less than",
+        '≥' => "at least",
+        '≤' => "at most",
+        '≈' => "about",
         _ => return None,
     })
+}
+
+/// Writes dashes between values as hyphens, and fractions such as `2½` with digits.
+pub(super) fn plain_signs(text: &str) -> Cow<'_, str> {
+    const FRACTIONS: [(char, &str); 5] =
+        [('½', "1/2"), ('¼', "1/4"), ('¾', "3/4"), ('⅓', "1/3"), ('⅔', "2/3")];
+    let is_dash = |c: char| matches!(c, '–' | '‒' | '−');
+    if !text.contains(|c| is_dash(c) || FRACTIONS.iter().any(|(sign, _)| *sign == c)) {
+        return Cow::Borrowed(text);
+    }
+    let mut plain = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        match FRACTIONS.iter().find(|(sign, _)| *sign == c) {
+            Some((_, digits)) => {
+                if plain.ends_with(|last: char| last.is_ascii_digit()) {
+                    plain.push(' ');
+                }
+                plain.push_str(digits);
+            }
+            None => plain.push(if is_dash(c) { '-' } else { c }),
+        }
+    }
+    Cow::Owned(plain)
+}
+
+/// Reads letters with full stops between them: `U.S.A`, `a.k.a`. Returns `None` for other text.
+pub(super) fn initials(text: &str) -> Option<String> {
+    let is_initial = |part: &str| part.len() == 1 && part.bytes().all(|b| b.is_ascii_alphabetic());
+    let has_stops = text.contains('.') && text.split('.').all(is_initial);
+    has_stops.then(|| spell(&text.replace('.', "")))
+}
+
+/// Reads the last digits of a masked number: `XXXX1234`, `****4242`. Returns `None` for other text.
+pub(super) fn masked(text: &str) -> Option<String> {
+    let digits = text.trim_start_matches(['X', 'x', '*', '•', '-']);
+    let mask = text.strip_suffix(digits)?;
+    let has_mask = mask.chars().filter(|c| *c != '-').count() >= 3;
+    (has_mask && is_digits(digits)).then(|| format!("ending in {}", number::digits(digits)))
+}
+
+/// Reads a number and words that hyphens connect: `20-year-old`, `3-day`. Returns `None` for other
+/// text.
+pub(super) fn compound(text: &str, style: NumberStyle) -> Option<String> {
+    let (count, words) = text.split_once('-')?;
+    let count = Number::parse(count).filter(|_| !count.starts_with('0'))?;
+    let is_word = |word: &str| {
+        let mut letters = word.bytes();
+        letters.next().is_some_and(|first| first.is_ascii_alphabetic())
+            && word.len() >= 3
+            && letters.all(|b| b.is_ascii_lowercase())
+    };
+    let all_words = words.split('-').all(is_word);
+    all_words.then(|| format!("{} {}", count.words(style), words.replace('-', " ")))
 }
 
 /// Spells a text letter by letter. The comma after an "A" prevents engines from reading it as an
@@ -96,6 +157,11 @@ pub(super) fn code(text: &str, style: NumberStyle) -> Option<String> {
     {
         return None;
     }
+    // Letters between several groups of digits are no word.
+    let is_mixed = runs(text).filter(|run| is_digits(run)).count() > 1;
+    let is_spelled = |letters: &str| {
+        is_spelled(letters) || (is_mixed && letters.bytes().all(|b| b.is_ascii_uppercase()))
+    };
     let mut words = Vec::new();
     for run in runs(text) {
         if is_digits(run) {
