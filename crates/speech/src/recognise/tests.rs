@@ -288,7 +288,7 @@ impl Recogniser for Unreachable {
 async fn in_a_call_the_next_recogniser_gets_the_whole_utterance_of_a_failed_service() {
     let all: Vec<Arc<dyn Recogniser>> =
         vec![Arc::new(Unreachable), Arc::new(FakeRecogniser { language: "en", release: None })];
-    let all = Recognisers::with_recognisers(all, 1, Duration::from_secs(5), "en-US");
+    let all = Recognisers::with_recognisers(all, 1, Duration::from_secs(5), "en-US", None);
     let live = RecognitionOptions { is_live: true, ..options("en-US") };
     let speech = all.recognise(&live, &mut utterance(1).await, drop).await.unwrap();
     assert_eq!((speech.text.as_str(), speech.recogniser), ("shit 16000", "meter"));
