@@ -1,6 +1,7 @@
 //! AI agents over HTTP: create, change and remove them, and calls that they answer, with stand-ins
 //! for their server and for a model.
 
+use machine::{Input, MediaCommand, Output};
 use serde_json::{Value, json};
 use sim::{CallEvent, CallEventKind, CallScript, HangupRule, HangupSource, Sim, caller};
 use tokio::sync::mpsc;
@@ -11,6 +12,7 @@ use crate::support::agent::{AgentResponse, AgentServer, chunk, chunks, reply};
 use crate::support::app::App;
 use crate::support::http;
 use crate::support::node::{API_KEY, AUTH_ID, AUTH_TOKEN, NUMBER, Node, NodeConfig, sim_options};
+use crate::turn::{encoded, silence};
 
 struct World {
     node: Node,
@@ -275,6 +277,63 @@ async fn an_agent_answers_a_call_receives_digits_and_hangs_up() {
 }
 
 /// One message, one request, no conversation: the reply or the first error is shown.
+/// A cough and an "mm-hm" of the caller, of at most 500 ms and without words, only pause a greeting.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cough_over_an_agents_greeting_does_not_end_it() {
+    let (_, recogniser) = Endpoint::start(r#"{"text":"","segments":[]}"#).await;
+    let world = World::start(&format!("[speech.transcribe]\nurl = \"{recogniser}\"\n")).await;
+    let server = AgentServer::start(|_| reply("Goodbye.", json!("hangup"))).await;
+    world
+        .with_agent(json!({
+            "name": "Asha", "kind": "http", "endpoint": server.url, "channels": ["voice"],
+            "greeting": "Welcome to the restaurant. We are open every day from eleven in the morning to eleven at \
+                night. Please tell us what we can do for you today, and we will see to it at once, or as soon as we can.",
+        }))
+        .await;
+    let tone = |n: usize, hz: usize| ((n * hz % 16_000) as f32 / 16_000.0 - 0.5) * 9_000.0;
+    let hum: Vec<i16> = (0..7_200).map(|n| tone(n, 125) as i16).collect();
+    // Noise without a pitch, which decays.
+    let mut noise = 1u32;
+    let cough: Vec<i16> = (0..6_400)
+        .map(|n| {
+            noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            ((noise >> 16) as f32 / 65_536.0 * 14_000.0 - 7_000.0) * (1.0 - n as f32 / 9_000.0)
+        })
+        .map(|sample| sample as i16)
+        .collect();
+    let say = encoded(&[&silence(1_500), &hum, &silence(2_500), &cough, &silence(500)]);
+    let hangup = HangupRule::AfterAnswer(std::time::Duration::from_secs(22));
+    let script = CallScript { say, hangup, ..CallScript::default() };
+    let events = world.sim.place_call(script).all().await;
+    let uuid = events.iter().find_map(|event| match &event.kind {
+        CallEventKind::CallKnown { call_uuid } => Some(call_uuid.clone()),
+        _ => None,
+    });
+    let log =
+        world.ask("GET", &format!("calls/{}/events", uuid.unwrap()), Value::Null).await.text();
+    let (mut commands, mut played) = (Vec::new(), Vec::new());
+    machine::replay::replay(log.as_bytes(), |step| {
+        if let Input::Played { play, .. } = step.input {
+            played.push(*play);
+        }
+        commands.extend(step.outputs.iter().filter_map(|output| match output {
+            Output::Media { command: MediaCommand::PlayPause { play, on }, .. } => {
+                Some((*play, *on))
+            }
+            Output::Media { command: MediaCommand::Stop { play }, .. } => {
+                panic!("{play:?} was stopped: {log}")
+            }
+            _ => None,
+        }));
+    })
+    .unwrap();
+    let [(greeting, true), (_, false), (_, true), (_, false)] = commands[..] else {
+        panic!("each is a pause: {commands:?} {log}")
+    };
+    assert!(played.contains(&greeting), "the greeting was played to its end: {log}");
+    assert!(server.turns().is_empty(), "the agent was not asked");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_is_tried_with_one_message() {
     let world = World::start(&user("asha", AUTH_ID, "admin")).await;

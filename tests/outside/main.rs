@@ -75,6 +75,7 @@ mod tls;
 mod tokens;
 mod trace;
 mod transcripts;
+mod turn;
 mod upgrade;
 mod uploads;
 mod walk;

@@ -53,10 +53,10 @@ async fn frames(prompt: &Arc<Prompt>, enough: usize) -> usize {
 }
 
 /// Held by each test that starts a helper, because one test counts them.
-static HELPERS: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+pub(super) static HELPERS: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 /// Returns the process ids of this process's speech helpers.
-fn helpers() -> Vec<u32> {
+pub(super) fn helpers() -> Vec<u32> {
     let parent = format!(" {} ", std::process::id());
     let is_ours = |pid: &u32| {
         let read =
@@ -121,7 +121,7 @@ async fn a_helper_that_is_killed_ends_one_prompt_and_not_the_next() {
     assert!(restarted.len() == 1 && restarted[0] != helper, "{restarted:?}");
 }
 
-fn library(dir: &std::path::Path) -> Library {
+pub(super) fn library(dir: &std::path::Path) -> Library {
     let config = SpeechConfig {
         data_dir: dir.to_owned(),
         helper: Some(env!("CARGO_BIN_EXE_offhook").into()),
@@ -251,7 +251,7 @@ fn word_errors(said: &str, heard: &str) -> usize {
 }
 
 /// Returns a text as a caller hears it: spoken, and encoded and decoded with Opus.
-async fn decoded(library: &Library, text: &str) -> Vec<i16> {
+pub(super) async fn decoded(library: &Library, text: &str) -> Vec<i16> {
     let mut decoder = media::opus::Decoder::new(media::opus::Rate::Hz16000);
     let mut pcm = Vec::new();
     for frame in whole(&library.prompt(&speak(text))).await {

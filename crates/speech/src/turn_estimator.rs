@@ -113,7 +113,14 @@ impl TurnEstimator {
         let _permit = permit.ok().and_then(Result::ok).ok_or(EstimateError::Busy)?;
         let pcm = pcm.get(pcm.len().saturating_sub(SAMPLES_MAX)..).unwrap_or_default();
         let request = EstimateRequest { folder: inner.folder.to_string_lossy().into_owned() };
-        let estimate = inner.helpers.request_about::<TurnEstimate>(pcm, ESTIMATE_TURN, &request);
+        let ask = || inner.helpers.request_about::<TurnEstimate>(pcm, ESTIMATE_TURN, &request);
+        let estimate = async {
+            match ask().await {
+                // The helper was replaced. The next one may succeed.
+                Err(SpeechError::Helper(_)) => ask().await,
+                outcome => outcome,
+            }
+        };
         let estimate = tokio::time::timeout(inner.deadline, estimate)
             .await
             .map_err(|_| EstimateError::Deadline(inner.deadline))??;
