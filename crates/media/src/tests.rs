@@ -648,6 +648,9 @@ fn mixes_room_and_feed_in_any_order() {
         let (says, plays) = (tone(440.0), tone(1_000.0));
         let mut since = 0;
         let mut hear = |call: &mut Call, frames: &[(&Feed, &[Frame])]| {
+            // What was sent before must have arrived.
+            let sent = call.leg.stats().rtp_out;
+            call.until("arrived", |peer, _| peer.received.len() as u64 >= sent);
             since = call.peer[0].received.len();
             for (feed, frames) in frames {
                 assert!(frames.iter().take(FEED_MAX).all(|frame| feed.push(frame.clone())));
