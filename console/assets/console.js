@@ -3,6 +3,7 @@
 // use them.
 
 import { toast } from "./ask.js";
+import { watchDrafts } from "./drafts.js";
 import { watchForms } from "./forms.js";
 import { keepLive, rememberPage } from "./live.js";
 import { watchKeys } from "./palette.js";
@@ -126,6 +127,8 @@ setInterval(() => { if (!document.hidden && !document.body.hasAttribute("data-lo
 watchForms();
 const live = keepLive(changed);
 openPanels(changed, live.refresh);
+// After the panels, which prevent the submits that they do themselves.
+watchDrafts(changed);
 if (document.getElementById("replay")) void import("./step.js").then(({ stepThrough }) => stepThrough(live.go));
 enhance(document);
 watchPhone();

@@ -75,6 +75,8 @@ export function watchForms() {
     const field = event.target;
     if (!(field instanceof HTMLElement)) return;
     if (field instanceof HTMLInputElement && (field.dataset.badUrl !== undefined || field.dataset.needs !== undefined)) validate(field, true);
+    // The browser's own error, which `invalid` showed.
+    else if (field instanceof HTMLInputElement && field.getAttribute("aria-invalid") === "true" && field.validity.valid) show(field, "");
     // Another field may make this one required.
     for (const other of /** @type {NodeListOf<HTMLInputElement>} */ (field.closest("form")?.querySelectorAll("[data-needs]") ?? [])) {
       if (other !== field) validate(other, other.getAttribute("aria-invalid") === "true");

@@ -4,6 +4,7 @@
 // only the differences are applied. Focus, selection and scroll positions are kept.
 
 import { isAsking } from "./ask.js";
+import { showSignedOut } from "./drafts.js";
 
 /** Minimum interval between fetches of the whole page. */
 const PAUSE_MS = 400;
@@ -146,6 +147,7 @@ export function keepLive(changed) {
       if (answer && (answer.type === "opaqueredirect" || answer.status >= 400 && answer.status < 500 && answer.status !== 429)) {
         clearTimeout(timers.banner);
         showLost(false);
+        if (answer.type === "opaqueredirect") showSignedOut();
         return;
       }
       if (document.hidden) return;

@@ -3,6 +3,7 @@
 // forms with `data-quick`, are submitted without leaving the page.
 
 import { ask, toast } from "./ask.js";
+import { isSignIn, showSignedOut } from "./drafts.js";
 import { idle, isChanged, prepare } from "./forms.js";
 
 /** @param {(root: ParentNode) => void} changed called with inserted elements @param {() => void} refresh fetches the page again */
@@ -68,13 +69,14 @@ export function openPanels(changed, refresh) {
   /** @param {HTMLFormElement} form @param {HTMLElement | null} by @param {HTMLDialogElement | null} dialog */
   async function send(form, by, dialog) {
     const body = new URLSearchParams(/** @type {any} */ (new FormData(form, by)));
-    let [done, to] = [false, ""];
+    let [done, to, signedOut] = [false, "", false];
     const asked = fetch(form.getAttribute("action") ?? location.href, { method: "POST", body }).then((answer) => {
-      [done, to] = [answer.ok && answer.redirected, answer.url];
+      [done, to, signedOut] = [answer.ok && answer.redirected, answer.url, isSignIn(answer)];
       return answer;
     });
     const answer = await documentOf(asked);
     idle(form);
+    if (signedOut) { showSignedOut(form); return; }
     if (done && form.dataset.go !== undefined) { location.href = to; return; }
     const content = answer?.querySelector("[data-panel-body]");
     if (done) {

@@ -2,6 +2,8 @@
 // <offhook-upload>: uploads a file with a progress bar, then sends it as a message. Allowed types, size limits and texts come
 // from the page.
 
+import { showSignedOut } from "./drafts.js";
+
 /** Media types by extension, where browsers know none or another one than WhatsApp. @type {Record<string, string>} */
 const BY_NAME = { m4a: "audio/mp4", ogg: "audio/ogg", opus: "audio/ogg", amr: "audio/amr", aac: "audio/aac", "3gp": "video/3gpp" };
 const MIB = 1 << 20;
@@ -71,6 +73,7 @@ class Upload extends HTMLElement {
       request.onload = () => {
         let said;
         try { said = JSON.parse(request.responseText); } catch { said = {}; }
+        if (request.status === 401) showSignedOut(this.form);
         if (request.status >= 200 && request.status < 300) done(said);
         else failed(new UploadError(said.error?.message ?? this.dataset.lost));
       };

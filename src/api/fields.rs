@@ -385,6 +385,11 @@ mod tests {
             check(r#"{"colour":1}"#),
             Err("unknown field colour: known are `from`, `answer_url`".to_owned())
         );
+        // Half of the letters differ.
+        assert_eq!(
+            check(r#"{"foo":1}"#),
+            Err("unknown field foo: known are `from`, `answer_url`".to_owned())
+        );
     }
 
     #[test]

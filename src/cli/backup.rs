@@ -30,6 +30,17 @@ pub fn run(args: Args) -> Exit {
         }
         Err(exit) => return exit,
     };
+    let folder = args.out.parent().filter(|folder| !folder.as_os_str().is_empty());
+    if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
+        return Exit::usage(format_args!(
+            "could not write {}: the folder {} does not exist; create it, or name another file",
+            args.out.display(),
+            folder.display()
+        ));
+    }
+    if args.store.is_default() {
+        print::error_text(&format!("copying the store {}\n", file.display()));
+    }
     super::run_async(async {
         match store::backup(&file, &args.out).await {
             Ok(made) => {

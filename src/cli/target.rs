@@ -1,5 +1,6 @@
 //! Selects the node or the store for a command: the one given by its options, else the running
-//! `offhook dev` that was started last, else the one of `./offhook.toml`.
+//! `offhook dev` that was started last, else the one of `./offhook.toml`. Commands that need the
+//! store itself prefer `./offhook.toml`: a copy of the wrong store is found out when it is needed.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Write as _};
@@ -48,7 +49,8 @@ pub struct StoreArgs {
     #[arg(long, value_name = "FILE", group = "where")]
     pub config: Option<PathBuf>,
     /// The store in this directory; no configuration or secret is read [default: that of the
-    /// running `offhook dev`, else of ./offhook.toml, else ./offhook-data]
+    /// running `offhook dev`, else of ./offhook.toml, else ./offhook-data; for `backup` and
+    /// `callbacks`, ./offhook.toml comes first]
     #[arg(long, value_name = "DIR", group = "where")]
     pub data_dir: Option<PathBuf>,
 }
@@ -63,10 +65,30 @@ pub struct LocalStoreArgs {
     node: Option<String>,
 }
 
-impl std::ops::Deref for LocalStoreArgs {
-    type Target = StoreArgs;
-    fn deref(&self) -> &StoreArgs {
-        &self.store
+impl LocalStoreArgs {
+    /// The selected store. Without options, `./offhook.toml` comes before a running `offhook dev`.
+    ///
+    /// # Errors
+    /// As [`StoreArgs::database`].
+    pub fn database(&self) -> Result<Database, Exit> {
+        if !self.is_default() || !Path::new(CONFIG).exists() {
+            return self.store.database();
+        }
+        let database = config::load(Path::new(CONFIG))?.store.database;
+        if let Some(dev) = RunningDev::find() {
+            print::error_text(&format!(
+                "note: this is the store of ./{CONFIG}, {database}, not of the running \
+                 `offhook dev` at {} (--data-dir {})\n",
+                dev.node,
+                dev.data_dir.display()
+            ));
+        }
+        Ok(database)
+    }
+
+    /// Whether no option selects the store.
+    pub fn is_default(&self) -> bool {
+        self.store.config.is_none() && self.store.data_dir.is_none()
     }
 }
 
@@ -233,14 +255,21 @@ impl RunningDev {
 
     /// Returns the running `offhook dev` that was started last.
     pub(super) fn find() -> Option<Self> {
-        let files = std::fs::read_dir(std::env::temp_dir()).ok()?.flatten();
+        Self::running().pop()
+    }
+
+    /// Returns each running `offhook dev`, the last started one last.
+    fn running() -> Vec<Self> {
+        let files = std::fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten();
         let found = files.filter_map(|file| {
             let name = file.file_name();
             let name = name.to_str()?;
             name.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?.parse::<u32>().ok()?;
             Self::read(&file.path())
         });
-        found.max_by_key(|(written, _)| *written).map(|(_, dev)| dev)
+        let mut found: Vec<_> = found.collect();
+        found.sort_by_key(|(written, _)| *written);
+        found.into_iter().map(|(_, dev)| dev).collect()
     }
 
     fn database(self) -> Database {
@@ -266,8 +295,18 @@ impl RunningDev {
         Some((about.modified().ok()?, serde_json::from_slice(&text).ok()?))
     }
 
-    /// Prints which node is used if the configuration in this directory could be meant as well.
+    /// Prints which node is used if another one could be meant as well: that of the configuration
+    /// in this directory, or of another `offhook dev`.
     fn chosen(self) -> Self {
+        let others = Self::running().into_iter().filter(|dev| dev.node != self.node);
+        let others: Vec<String> = others.map(|dev| dev.node).collect();
+        if !others.is_empty() {
+            print::error_text(&format!(
+                "note: this is the `offhook dev` at {}, which was started last; also running: {}\n",
+                self.node,
+                others.join(", ")
+            ));
+        }
         if Path::new(CONFIG).exists() {
             print::error_text(&format!(
                 "note: this is the running `offhook dev` at {}, not the node of ./{CONFIG} \

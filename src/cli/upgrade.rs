@@ -39,7 +39,8 @@ pub fn run(args: Args) -> Exit {
     super::run_async(async {
         let asked = request_upgrade(&data_dir, &request, |progress| match progress {
             UpgradeProgress::Waiting { calls } => {
-                print::line(format_args!("waiting for {calls} calls to end"));
+                let unit = if *calls == 1 { "call" } else { "calls" };
+                print::line(format_args!("waiting for {calls} {unit} to end"));
             }
             UpgradeProgress::HandingOver => print::line("the new process is ready; handing over"),
             UpgradeProgress::Done { .. }

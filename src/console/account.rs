@@ -3,14 +3,15 @@
 
 use askama::Template;
 use axum::extract::State;
-use axum::http::{Method, StatusCode};
-use axum::response::Response;
+use axum::http::{HeaderMap, Method, StatusCode};
+use axum::response::{IntoResponse as _, Redirect, Response};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::auth::{SubmittedForm, Visitor};
 use super::page::{Page, bad_form, forbidden, respond};
 use super::view::When;
-use super::{App, Console};
+use super::{App, Console, once};
 use model::Secret;
 
 #[derive(Template)]
@@ -26,20 +27,30 @@ struct AccountPage {
     answer_url: &'static str,
     is_owner: bool,
     result: FormResult,
+    /// The end of the time in which the previous token is valid, if it was replaced.
+    previous_until: Option<When>,
 }
 
 /// Result of a form.
-#[derive(Default)]
+#[derive(Default, Deserialize, Serialize)]
 struct FormResult {
     /// The auth token. Empty unless the person has revealed it.
     token: String,
-    /// The end of the time in which the previous token is valid, if it was replaced.
-    previous_until: Option<When>,
+    /// The end of the time in which the previous token is valid. Empty unless it was replaced.
+    previous_until: String,
     wrong: String,
 }
 
-pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
-    render_page(&console, &visitor, StatusCode::OK, FormResult::default())
+/// The path of the page.
+const PATH: &str = "/console/account/";
+
+pub(super) async fn page(State(console): App, headers: HeaderMap, visitor: Visitor) -> Response {
+    match once::take(&console, &visitor, &headers) {
+        Some(result) => {
+            once::taken(&console, render_page(&console, &visitor, StatusCode::OK, result))
+        }
+        None => render_page(&console, &visitor, StatusCode::OK, FormResult::default()),
+    }
 }
 
 fn render_page(
@@ -70,6 +81,9 @@ fn render_page(
         number: number.unwrap_or_else(|| "918000000000".to_owned()),
         answer_url: "https://app.example.com/answer",
         is_owner: visitor.is_owner(),
+        previous_until: Some(&*result.previous_until)
+            .filter(|until| !until.is_empty())
+            .map(When::read),
         result,
     };
     respond(status, &page)
@@ -84,12 +98,8 @@ pub(super) async fn act(State(console): App, submitted: SubmittedForm) -> Respon
     let answer = match form.get("do") {
         "reveal" => {
             let token = token(&console, &visitor);
-            return render_page(
-                &console,
-                &visitor,
-                StatusCode::OK,
-                FormResult { token, ..FormResult::default() },
-            );
+            let result = FormResult { token, ..FormResult::default() };
+            return once::redirect(&console, &visitor, PATH, &result);
         }
         "rotate" => {
             visitor.ask(&console, Method::POST, "/api/v1/account/token/", Some(&json!({}))).await
@@ -103,14 +113,14 @@ pub(super) async fn act(State(console): App, submitted: SubmittedForm) -> Respon
         let result = FormResult { wrong: answer.message().to_owned(), ..FormResult::default() };
         return render_page(&console, &visitor, answer.status, result);
     }
-    let text = |name: &str| answer.body.get(name).and_then(Value::as_str).unwrap_or_default();
-    let until = Some(text("previousUntil")).filter(|until| !until.is_empty());
-    let result = FormResult {
-        token: text("authToken").to_owned(),
-        previous_until: until.map(When::read),
-        wrong: String::new(),
-    };
-    render_page(&console, &visitor, StatusCode::OK, result)
+    let text =
+        |name: &str| answer.body.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let (token, previous_until) = (text("authToken"), text("previousUntil"));
+    if token.is_empty() {
+        return Redirect::to(PATH).into_response();
+    }
+    let result = FormResult { token, previous_until, wrong: String::new() };
+    once::redirect(&console, &visitor, PATH, &result)
 }
 
 /// The auth token of the visitor's account.

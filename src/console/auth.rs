@@ -190,12 +190,12 @@ impl FromRequestParts<Arc<Console>> for Visitor {
                     from: client(&parts.extensions),
                 })
             }
-            None if parts.method == Method::GET => {
+            // The addresses of forms redirect to their pages.
+            None => {
                 let back =
                     url::form_urlencoded::byte_serialize(path.as_bytes()).collect::<String>();
                 Err(Redirect::to(&format!("/console/sign-in?to={back}")).into_response())
             }
-            None => Err(Redirect::to("/console/sign-in").into_response()),
         }
     }
 }

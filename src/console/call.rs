@@ -230,7 +230,7 @@ async fn load_page(
             .unwrap_or_default(),
         set_up: fall
             .as_ref()
-            .and_then(Waterfall::set_up_us)
+            .and_then(Waterfall::first_sound_us)
             .map(|us| lang.duration(us))
             .unwrap_or_default(),
         has_beginning: beginning.is_some(),

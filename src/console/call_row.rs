@@ -140,7 +140,12 @@ pub(super) fn ended_row(lang: Lang, record: &CallRecord) -> Row {
         tone: view::tone(cause, answered),
         quality: mos.map(|mos| lang.decimals(format!("{mos:.1}"))).unwrap_or_default(),
         quality_tone: mos.map_or("", view::mos_tone),
-        answer: answer_ms.map(|ms| lang.duration(ms.saturating_mul(1_000))).unwrap_or_default(),
+        answer: match answer_ms {
+            // The record has whole milliseconds.
+            Some(0) => "< 1 ms".to_owned(),
+            Some(ms) => lang.duration(ms.saturating_mul(1_000)),
+            None => String::new(),
+        },
         parent: start.parent_call,
         ..Row::new(
             start.call,

@@ -18,7 +18,7 @@ use super::page::{Page, bad_query, failed, html};
 use super::view::When;
 use super::{App, Console};
 use crate::api::{event_log, waterfall_of};
-use engine::call::waterfall::{Actor, Waterfall};
+use engine::call::waterfall::{Actor, Body, Flow, Waterfall};
 use model::{CallUuid, Timestamp};
 use store::{FailedRequest, FailedRequestFilter, FailedRequestGroup, StoreError};
 
@@ -169,7 +169,14 @@ async fn load_page(
         };
         let bodies = fall.as_ref().and_then(|fall| {
             let bodies = &fall.bars.get(bar_of(fall, &request)?)?.bodies;
-            Some(bodies.iter().map(|body| body_view(lang, body, &mut room)).collect())
+            let bodies = bodies.iter().map(|body| (body, body_view(lang, body, &mut room)));
+            // The log lacks the response that the list of failed requests has.
+            let has_response = request.response.is_some();
+            let without_note = |(body, view): (&Body, BodyView)| match body.way {
+                Flow::In if has_response => BodyView { says: String::new(), ..view },
+                Flow::In | Flow::Out => view,
+            };
+            Some(bodies.map(without_note).collect())
         });
         page.requests.push(RequestRow {
             at: When::of(request.at),
@@ -188,16 +195,18 @@ fn fields(query: &str) -> Form {
     Form::read(query.trim_start_matches('?').as_bytes())
 }
 
-/// Returns the bar of a request: the failed bar with its name that is nearest in time.
+/// Returns the bar of a request: the bar with its name that is nearest in time. The bar of a refused
+/// document has not failed, because the response was 2xx.
 fn bar_of(fall: &Waterfall, request: &FailedRequest) -> Option<usize> {
     let at = request.at.micros().saturating_sub(fall.started?.micros());
-    let bars =
-        fall.bars.iter().enumerate().filter(|(_, bar)| {
-            bar.what == Actor::Customer && bar.failed && bar.name == request.kind
-        });
+    let bars = fall
+        .bars
+        .iter()
+        .enumerate()
+        .filter(|(_, bar)| bar.what == Actor::Customer && bar.name == request.kind);
     let nearest = bars.min_by_key(|(_, bar)| {
         let ends = [bar.from_us, bar.to_us.unwrap_or(bar.from_us)];
-        ends.map(|end| end.abs_diff(at)).into_iter().min()
+        (ends.map(|end| end.abs_diff(at)).into_iter().min(), !bar.failed)
     });
     nearest.map(|(index, _)| index)
 }

@@ -15,9 +15,13 @@ pub(super) enum Lang {
 /// Fields of the number API, and the keys of their labels in the forms of the console.
 const LABELS: &[(&str, &str)] = &[
     ("accessToken", "numbers.token"),
+    ("answerUrl", "numbers.answer_url"),
     ("displayName", "numbers.display_name"),
+    ("fallbackUrl", "numbers.fallback_url"),
     ("fullName", "people.full_name"),
+    ("hangupUrl", "numbers.hangup_url"),
     ("name", "people.name"),
+    ("webhookUrl", "numbers.webhook_url"),
     ("whatsappBusinessAccount", "numbers.waba"),
     ("whatsappPhoneNumberId", "numbers.phone_number_id"),
 ];

@@ -30,6 +30,7 @@ mod notifications;
 mod number;
 mod number_view;
 mod numbers;
+mod once;
 mod openid;
 mod operations;
 mod page;
@@ -54,7 +55,7 @@ use std::sync::Arc;
 use axum::http::{HeaderValue, header};
 use axum::middleware::map_response;
 use axum::response::{Redirect, Response};
-use axum::routing::{any, get, post};
+use axum::routing::{MethodRouter, any, get};
 use axum::{Extension, Router};
 use tokio_util::sync::CancellationToken;
 
@@ -115,20 +116,20 @@ pub fn router(console: Console) -> Router {
         .route("/console/sign-in", get(sign_in::page).post(sign_in::sign_in))
         .route("/console/sign-in/openid", get(openid::begin))
         .route(BACK, get(openid::back))
-        .route("/console/sign-out", post(sign_in::sign_out))
-        .route("/console/preferences", post(sign_in::preferences))
+        .route("/console/sign-out", page_at("./").post(sign_in::sign_out))
+        .route("/console/preferences", page_at("./").post(sign_in::preferences))
         .route("/console/invitation/{token}", get(sign_in::invitation).post(sign_in::accept))
         .route("/console/set-up/{token}", get(set_up::page).post(set_up::create))
         .route("/console/assets/{digest}/{file}", get(assets::serve))
         .route("/console/calls/", get(calls::page))
         .route("/console/calls/calls.csv", get(calls_csv::download))
-        .route("/console/calls/filters", post(calls::save_filter))
+        .route("/console/calls/filters", page_at("./").post(calls::save_filter))
         .route("/console/calls/{call}/", get(call::page))
         .route("/console/calls/{call}/log.jsonl", get(call::log))
-        .route("/console/calls/{call}/hangup", post(call::hang_up))
+        .route("/console/calls/{call}/hangup", page_at("./").post(call::hang_up))
         .route("/console/errors/", get(errors::page))
         .route("/console/recordings/", get(recordings::page))
-        .route("/console/recordings/{id}/delete", post(recordings::delete))
+        .route("/console/recordings/{id}/delete", page_at("../").post(recordings::delete))
         .route("/app/{tenant}/whatsapp", get(inbox::from_app))
         .route("/app/{tenant}/whatsapp/", get(inbox::from_app))
         .route("/app/{tenant}/whatsapp/{id}", get(inbox::conversation_from_app))
@@ -152,30 +153,30 @@ pub fn router(console: Console) -> Router {
         )
         .route("/console/numbers/{number}/agent/", get(numbers::agent))
         .route("/console/numbers/{number}/register/", get(numbers::register))
-        .route("/console/numbers/{number}/do", post(numbers::act))
+        .route("/console/numbers/{number}/do", page_at("./").post(numbers::act))
         .route("/console/agents/", get(agents::page).post(agents::create))
         .route("/console/agents/new/", get(agents::new_agent))
         .route("/console/agents/{id}/", get(agents::agent).post(agents::change))
         .route("/console/webhooks/", get(webhooks::page).post(webhooks::create))
         .route("/console/webhooks/{id}/", get(webhooks::webhook).post(webhooks::act))
         .route("/console/notifications/", get(notifications::page))
-        .route("/console/notifications/read-all", post(notifications::read_all))
-        .route("/console/notifications/{id}/read", post(notifications::read))
+        .route("/console/notifications/read-all", page_at("./").post(notifications::read_all))
+        .route("/console/notifications/{id}/read", page_at("../").post(notifications::read))
         .route("/console/operations/", get(operations::page))
-        .route("/console/operations/nodes/{node}/drain", post(operations::drain))
+        .route("/console/operations/nodes/{node}/drain", page_at("../../").post(operations::drain))
         .route("/console/playground/", get(playground::page).post(playground::run))
         .route("/console/playground/debugger/", get(playground::debug_page).post(playground::debug))
         .route("/console/phone/", get(phone::page))
-        .route("/console/phone/endpoints", post(phone::create))
-        .route("/console/phone/endpoints/{id}", post(phone::delete))
+        .route("/console/phone/endpoints", page_at("./").post(phone::create))
+        .route("/console/phone/endpoints/{id}", page_at("../").post(phone::delete))
         .route("/console/reference/", get(reference::page))
         .route("/console/account/", get(account::page).post(account::act))
         .route("/console/people/", get(people::page))
         .route("/console/people/audit/", get(audit::page))
-        .route("/console/people/users", post(people::create_user))
-        .route("/console/people/users/{id}", post(people::change_user))
-        .route("/console/people/keys", post(people::create_key))
-        .route("/console/people/keys/{id}", post(people::delete_key))
+        .route("/console/people/users", page_at("./").post(people::create_user))
+        .route("/console/people/users/{id}", page_at("../").post(people::change_user))
+        .route("/console/people/keys", page_at("./").post(people::create_key))
+        .route("/console/people/keys/{id}", page_at("../").post(people::delete_key))
         .route("/console/{*rest}", any(page::fallback))
         .with_state(console.clone());
     let events = Router::new()
@@ -183,6 +184,12 @@ pub fn router(console: Console) -> Router {
         .layer(Extension(events::Pages(pages.clone())))
         .with_state(console);
     pages.merge(events).layer(map_response(move |response| with_security_headers(response, secure)))
+}
+
+/// Redirects GET requests for the address of a form's action to its page, relative to the address.
+/// Reloading an error page, or signing in again, may request that address.
+fn page_at(to: &'static str) -> MethodRouter<Arc<Console>> {
+    get(move || async move { Redirect::to(to) })
 }
 
 /// Content security policy: no other origins, nothing inline, no framing.

@@ -31,8 +31,8 @@ struct NotificationRow {
     id: String,
     topic: String,
     text: String,
-    /// Target of the text's link: the conversation, else the call, else the number. Empty if there
-    /// is none.
+    /// Target of the text's link: the conversation, else the call, else the number, and the operations
+    /// page for an alert. Empty if there is none.
     link: String,
     /// Link to the call, if the text links to the conversation.
     call_link: String,
@@ -78,7 +78,11 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
         });
         NotificationRow {
             call_link: conversation.as_ref().and(call.as_ref()).cloned().unwrap_or_default(),
-            link: conversation.or(call).or_else(|| number_link.clone()).unwrap_or_default(),
+            link: conversation
+                .or(call)
+                .or_else(|| number_link.clone())
+                .or_else(|| (notice.topic == "alert").then(|| "/console/operations/".to_owned()))
+                .unwrap_or_default(),
             number: number
                 .map(|number| number_with_alias(&console, &visitor, number))
                 .unwrap_or_default(),

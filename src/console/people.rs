@@ -1,16 +1,16 @@
 //! The page of people and API keys, for owners. The number API creates them (`users`, `api-keys`).
-//! Invitation links and secrets are shown once, in the response to the form.
+//! Invitation links and secrets are shown once, on the page after the form (`once`).
 
 use askama::Template;
 use axum::extract::{Path, State};
-use axum::http::{Method, StatusCode};
+use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse as _, Redirect, Response};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::auth::{SubmittedForm, Visitor};
 use super::page::{Page, bad_form, bad_query, forbidden, respond};
-use super::{App, Console};
+use super::{App, Console, once};
 
 /// A user in the number API.
 #[derive(Deserialize)]
@@ -40,18 +40,18 @@ struct PeoplePage {
     page: Page,
     users: Vec<User>,
     keys: Vec<Key>,
-    /// Link of a new invitation, or secret of a new API key.
-    link: String,
-    link_for: String,
-    secret: String,
-    wrong: String,
+    result: FormResult,
 }
 
 /// Results of a form that are shown above the lists.
-#[derive(Default)]
+#[derive(Default, Deserialize, Serialize)]
 struct FormResult {
+    /// Link of a new invitation, and the person's name.
     link: String,
     link_for: String,
+    /// Whether the link replaces an earlier one.
+    again: bool,
+    /// Secret of a new API key.
     secret: String,
     wrong: String,
 }
@@ -74,15 +74,20 @@ async fn render_page(
     // A live update would remove what is shown once.
     let once = !result.link.is_empty() || !result.secret.is_empty() || !result.wrong.is_empty();
     let page = if once { page.listening("") } else { page };
-    let FormResult { link, link_for, secret, wrong } = result;
-    respond(status, &PeoplePage { page, users, keys, link, link_for, secret, wrong })
+    respond(status, &PeoplePage { page, users, keys, result })
 }
 
-pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
+pub(super) async fn page(State(console): App, headers: HeaderMap, visitor: Visitor) -> Response {
     if let Err(unreadable) = visitor.query.check_names(&[]) {
         return bad_query(&console, &visitor, &unreadable);
     }
-    render_page(&console, &visitor, StatusCode::OK, FormResult::default()).await
+    match once::take(&console, &visitor, &headers) {
+        Some(result) => {
+            let page = render_page(&console, &visitor, StatusCode::OK, result).await;
+            once::taken(&console, page)
+        }
+        None => render_page(&console, &visitor, StatusCode::OK, FormResult::default()).await,
+    }
 }
 
 pub(super) async fn create_user(State(console): App, submitted: SubmittedForm) -> Response {
@@ -120,6 +125,7 @@ pub(super) async fn change_user(
         return redirect_or_render(&console, &visitor, &answer, |body| FormResult {
             link: text(body, "invitation"),
             link_for: text(body, "fullName"),
+            again: true,
             ..FormResult::default()
         })
         .await;
@@ -150,8 +156,7 @@ pub(super) async fn delete_key(
     redirect_or_render(&console, &visitor, &answer, |_| FormResult::default()).await
 }
 
-/// Redirects to the page. Renders it directly if there is an error or something that is shown only
-/// once.
+/// Redirects to the page, which shows the result once. Renders it directly if there is an error.
 async fn redirect_or_render(
     console: &Console,
     visitor: &Visitor,
@@ -165,7 +170,7 @@ async fn redirect_or_render(
     let result = result(&answer.body);
     match result.link.is_empty() && result.secret.is_empty() {
         true => Redirect::to("/console/people/").into_response(),
-        false => render_page(console, visitor, StatusCode::OK, result).await,
+        false => once::redirect(console, visitor, "/console/people/", &result),
     }
 }
 

@@ -4,7 +4,7 @@
 
 use askama::Template;
 use axum::extract::{Path, State};
-use axum::http::{Method, StatusCode};
+use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -14,7 +14,7 @@ use super::auth::{SubmittedForm, Visitor};
 use super::deliveries::{self, DeliveryLog};
 use super::form::Form;
 use super::page::{Page, bad_form, bad_query, forbidden, missing, respond};
-use super::{App, Console};
+use super::{App, Console, once};
 use engine::admission::Webhook as StoredWebhook;
 use engine::inbox::{RoutingError, WebhookSpec};
 
@@ -167,8 +167,8 @@ pub(super) async fn create(State(console): App, submitted: SubmittedForm) -> Res
     match console.apis.api().inbox.webhooks().create(&visitor.person.user.account, order).await {
         Ok(made) => {
             record(&console, &visitor, "createWebhook", None, Some(&made)).await;
-            let result = FormResult { secret: secret(&made), ..FormResult::default() };
-            render_page(&console, &visitor, made.id, StatusCode::OK, result).await
+            let to = format!("/console/webhooks/{}/", made.id);
+            once::redirect(&console, &visitor, &to, &secret(&made))
         }
         Err(no) => {
             let (status, wrong) = refusal(&visitor, &no);
@@ -190,10 +190,15 @@ struct WebhookPage {
 pub(super) async fn webhook(
     State(console): App,
     Path(id): Path<String>,
+    headers: HeaderMap,
     visitor: Visitor,
 ) -> Response {
     let Ok(id) = id.parse::<Uuid>() else { return missing(&console, &visitor) };
-    render_page(&console, &visitor, id, StatusCode::OK, FormResult::default()).await
+    let secret = once::take(&console, &visitor, &headers);
+    let is_once = secret.is_some();
+    let result = FormResult { secret: secret.unwrap_or_default(), ..FormResult::default() };
+    let page = render_page(&console, &visitor, id, StatusCode::OK, result).await;
+    if is_once { once::taken(&console, page) } else { page }
 }
 
 async fn render_page(
@@ -262,8 +267,7 @@ pub(super) async fn act(
             Ok(order) => match inbox.webhooks().change(&scope, id, order).await {
                 Ok((webhook, true)) => {
                     recorded(&Ok(())).await;
-                    let result = FormResult { secret: secret(&webhook), ..FormResult::default() };
-                    return render_page(&console, &visitor, id, StatusCode::OK, result).await;
+                    return once::redirect(&console, &visitor, &to, &secret(&webhook));
                 }
                 changed => changed.map(drop),
             },
@@ -281,8 +285,7 @@ pub(super) async fn act(
         "rotate" => match inbox.webhooks().rotate_secret(&scope, id).await {
             Ok(webhook) => {
                 recorded(&Ok(())).await;
-                let result = FormResult { secret: secret(&webhook), ..FormResult::default() };
-                return render_page(&console, &visitor, id, StatusCode::OK, result).await;
+                return once::redirect(&console, &visitor, &to, &secret(&webhook));
             }
             Err(no) => Err(no),
         },

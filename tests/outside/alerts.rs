@@ -119,7 +119,12 @@ async fn alerts_are_sent_once_by_signed_webhook_and_mail_and_resolved_later() {
         .iter()
         .map(|item| item["text"].as_str().unwrap())
         .collect();
-    assert!(texts.len() == 2 && texts[0].contains("resolved: all webhooks"), "{list}");
+    assert!(
+        texts.len() == 2
+            && texts[0].starts_with("Resolved on node ")
+            && texts[0].contains("all webhooks"),
+        "{list}"
+    );
     assert!(node.log().contains("alert fired") && node.log().contains("alert resolved"));
     assert!(!node.log().contains(SECRET), "r22");
 }

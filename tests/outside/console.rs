@@ -97,6 +97,23 @@ impl<'w> Session<'w> {
         let pairs: Vec<_> = pairs.iter().copied().chain([("csrf", csrf.as_str())]).collect();
         form(self.public, path, &[("cookie", &self.cookie)], &pairs).await
     }
+
+    /// Posts a form whose result is shown once, and returns the page that shows it. Reloading that
+    /// page repeats nothing and does not show it again.
+    pub async fn post_once(&self, path: &str, pairs: &[(&str, &str)]) -> Answer {
+        let answer = self.post(path, pairs).await;
+        assert_eq!(answer.status, 303, "{path}: {}", answer.text());
+        let to = answer.headers["location"].to_str().unwrap().to_owned();
+        let cookie = answer.headers["set-cookie"].to_str().unwrap();
+        assert!(cookie.contains("; HttpOnly; SameSite=Strict; Max-Age=60"), "{cookie}");
+        let result = cookie.split(';').next().unwrap();
+        let both = format!("{}; {result}", self.cookie);
+        let page =
+            http::send("GET", &format!("{}{to}", self.public), &[("cookie", &both)], "").await;
+        let taken = page.headers["set-cookie"].to_str().unwrap();
+        assert!(taken.contains("offhook-once=;") && taken.contains("Max-Age=0"), "{taken}");
+        page
+    }
 }
 
 /// The events of a console page.
@@ -489,13 +506,14 @@ async fn r20_roles_limit_pages_and_a_session_uses_the_api_with_its_token() {
 
     // Invite a person, let them sign in, and remove them.
     let made = asha
-        .post(
+        .post_once(
             "/console/people/users",
             &[("name", "mira"), ("full_name", "Mira <b>"), ("role", "admin")],
         )
         .await;
     let page = made.text();
     assert!(made.status == 200 && page.contains("Mira &#60;b&#62;"), "{page}");
+    assert!(!page.contains("Earlier links"), "{page}");
     let link = page
         .split("/console/invitation/")
         .nth(1)
@@ -514,12 +532,15 @@ async fn r20_roles_limit_pages_and_a_session_uses_the_api_with_its_token() {
         ["id"]
         .clone();
     let one = format!("/console/people/users/{}", id.as_str().unwrap());
+    let again = asha.post_once(&one, &[("do", "invite")]).await.text();
+    assert!(again.contains("Earlier links for this person no longer work."), "{again}");
     assert_eq!(asha.post(&one, &[("do", "role"), ("role", "agent")]).await.status, 303);
     assert_eq!(asha.post(&one, &[("do", "remove")]).await.status, 303);
     assert_eq!(mira.get("/console/").await.status, 303, "her session went with her");
 
     // An API key is shown once, grants its role, and nothing after its deletion.
-    let page = asha.post("/console/people/keys", &[("name", "ci"), ("role", "agent")]).await.text();
+    let key = [("name", "ci"), ("role", "agent")];
+    let page = asha.post_once("/console/people/keys", &key).await.text();
     let secret = page
         .split("data-copy>")
         .nth(1)
@@ -689,7 +710,7 @@ async fn s2_02_s3_17_numbers_inbox_agents_and_webhooks_open_for_each_role() {
     assert_eq!(made.status, 303, "{}", made.text());
     assert_eq!(ravi.post("/console/agents/", &agent).await.status, 403);
     let webhook = asha
-        .post("/console/webhooks/", &[("name", "crm"), ("url", &world.app.url("/hook"))])
+        .post_once("/console/webhooks/", &[("name", "crm"), ("url", &world.app.url("/hook"))])
         .await
         .text();
     assert!(webhook.contains("data-copy>"), "its secret, once: {webhook}");
@@ -804,6 +825,56 @@ async fn assets_are_compressed_and_kept_by_browsers() {
     assert_eq!((old.status, &old.headers["cache-control"]), (200, &"no-cache".parse().unwrap()));
 }
 
+/// The address of a form's action leads to its page, also after a sign-in; and a result that is
+/// shown once belongs to its session and its page.
+#[tokio::test(flavor = "multi_thread")]
+async fn addresses_of_forms_lead_to_their_pages() {
+    let world = with_people().await;
+    let public = &world.node.public;
+    let asha = Session::of(&world, "asha").await;
+    let id = uuid::Uuid::nil();
+    for (form, page) in [
+        ("sign-out", ""),
+        ("preferences", ""),
+        ("calls/filters", "calls/"),
+        (&format!("calls/{id}/hangup"), &*format!("calls/{id}/")),
+        (&format!("recordings/{id}/delete"), "recordings/"),
+        ("numbers/918035737458/do", "numbers/918035737458/"),
+        ("notifications/read-all", "notifications/"),
+        (&format!("notifications/{id}/read"), "notifications/"),
+        ("operations/nodes/dev/drain", "operations/"),
+        ("phone/endpoints", "phone/"),
+        ("phone/endpoints/1", "phone/"),
+        ("people/users", "people/"),
+        (&format!("people/users/{id}"), "people/"),
+        ("people/keys", "people/"),
+        (&format!("people/keys/{id}"), "people/"),
+    ] {
+        let url = url::Url::parse(&format!("{public}/console/{form}")).unwrap();
+        let answer = asha.get(url.path()).await;
+        assert_eq!(answer.status, 303, "{form}");
+        let to = url.join(answer.headers["location"].to_str().unwrap()).unwrap();
+        assert_eq!(to.path(), format!("/console/{page}"), "{form}");
+    }
+    let ended = form(public, "/console/people/keys", &[], &[("name", "ci")]).await;
+    assert_eq!(
+        (ended.status, ended.headers["location"].to_str().unwrap()),
+        (303, "/console/sign-in?to=%2Fconsole%2Fpeople%2Fkeys")
+    );
+
+    let key = [("name", "ci"), ("role", "agent")];
+    let made = asha.post("/console/people/keys", &key).await;
+    let result = made.headers["set-cookie"].to_str().unwrap().split(';').next().unwrap();
+    let with = async |session: &Session<'_>, path: &str| {
+        let both = format!("{}; {result}", session.cookie);
+        http::send("GET", &format!("{public}{path}"), &[("cookie", &both)], "").await.text()
+    };
+    assert!(with(&asha, "/console/people/").await.contains("data-copy>"));
+    assert!(!with(&asha, "/console/account/").await.contains("data-copy>"));
+    let other = Session::of(&world, "asha").await;
+    assert!(!with(&other, "/console/people/").await.contains("data-copy>"), "another session");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_owner_reveals_and_replaces_the_auth_token() {
     let world = with_people().await;
@@ -820,9 +891,9 @@ async fn an_owner_reveals_and_replaces_the_auth_token() {
         let (_, rest) = page.split_once("id=\"auth-token\">").expect("a token");
         rest.split('<').next().expect("its end").to_owned()
     };
-    let page = asha.post("/console/account/", &[("do", "reveal")]).await.text();
+    let page = asha.post_once("/console/account/", &[("do", "reveal")]).await.text();
     assert_eq!(token(&page), AUTH_TOKEN);
-    let page = asha.post("/console/account/", &[("do", "rotate")]).await.text();
+    let page = asha.post_once("/console/account/", &[("do", "rotate")]).await.text();
     let new = token(&page);
     assert_ne!(new, AUTH_TOKEN);
     let status = async |token: &str| {
@@ -832,7 +903,7 @@ async fn an_owner_reveals_and_replaces_the_auth_token() {
         http::send("GET", &url, &[("authorization", &format!("Basic {basic}"))], "").await.status
     };
     assert_eq!((status(&new).await, status(AUTH_TOKEN).await), (200, 200), "both for a while");
-    assert_eq!(asha.post("/console/account/", &[("do", "end")]).await.status, 200);
+    assert_eq!(asha.post("/console/account/", &[("do", "end")]).await.status, 303);
     assert_eq!((status(&new).await, status(AUTH_TOKEN).await), (200, 401));
 }
 

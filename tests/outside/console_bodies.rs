@@ -141,7 +141,7 @@ async fn bodies_are_on_the_page_and_in_the_api_without_secrets() {
         "a=ice-pwd:…",
         "HangupCause=",
         "Digits=1",
-        "was not stored",
+        "does not contain the body",
         "<dt>Voice</dt><dd class=\"names\"><span dir=\"ltr\">builtin en-US</span></dd>",
     ] {
         assert!(page.contains(text), "{text}");
@@ -336,6 +336,32 @@ async fn failed_requests_of_all_calls_are_on_the_errors_page() {
     assert!(!foreign.contains("Digits=1"), "{foreign}");
     assert_eq!(eve.get("/console/errors/?cursor=x&url=%00").await.status, 200);
     assert_eq!(eve.get("/console/errors/?hours=-1").await.status, 400);
+
+    // A refused document: its request, and the beginning of the body.
+    let document = "<!doctype html><title>Sign in to the shop</title>";
+    world.app.route("/unused", move |seen| match seen.param("Event") {
+        "Hangup" => (200, String::new()),
+        _ => (200, document.to_owned()),
+    });
+    world.sim.place_call(CallScript::default()).all().await;
+    let answer = world.app.url("/unused");
+    let encoded_answer: String = url::form_urlencoded::byte_serialize(answer.as_bytes()).collect();
+    let path = format!("?url={encoded_answer}&kind=fetch+answer");
+    let mut every = tokio::time::interval(Duration::from_millis(20));
+    let refused = loop {
+        every.tick().await;
+        let list = api(API_KEY, &path).await;
+        if let Some(refused) = list["items"].get(0) {
+            break refused.clone();
+        }
+    };
+    assert_eq!(refused["response"], document, "{refused}");
+    let page = asha.get(&format!("/console/errors/{path}")).await.text();
+    for part in ["Sign in to the shop", "CallStatus=ringing", "refused"] {
+        assert!(page.contains(part), "{part} in {page}");
+    }
+    assert!(!page.contains("not available") && !page.contains("does not contain"), "{page}");
+    assert!(!one.contains("does not contain the body"), "{one}");
 
     if !has_chromium() {
         return;

@@ -11,6 +11,63 @@ use crate::support::http;
 use crate::support::node::NUMBER;
 
 const USER: &str = "919812345678";
+
+/// Fills in the sign-in form that is shown, and waits until it has led to `path`.
+async fn sign_in_again(browser: &mut Browser, path: &str) {
+    browser.until(&format!("location.pathname === '/console/sign-in' && {READY}")).await;
+    browser.fill("[name=name]", "asha").await;
+    browser.fill("[name=password]", crate::console::PASSWORD).await;
+    browser.click("form.stack button").await;
+    browser.until(&format!("location.pathname === '{path}' && {READY}")).await;
+}
+
+/// A message, a note and the changes of a form outlast the end of the session.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_typed_outlasts_the_session() {
+    if !has_chromium() {
+        return;
+    }
+    let world = with_people().await;
+    writes(&world, &json!({"message": "Where is it?", "from": USER, "name": "Asha Verma"})).await;
+    let mut browser = signed_in(&world, "asha").await;
+    let end_session = async || {
+        let asha = Session::of(&world, "asha").await;
+        assert_eq!(asha.post("/console/sign-out", &[("everywhere", "1")]).await.status, 303);
+    };
+    browser.visit("/console/inbox/").await;
+    browser.click("#conversations a.row-link").await;
+    browser.until(&format!("document.querySelector('#text') && {READY}")).await;
+    let chat = browser.eval("location.pathname").await.as_str().unwrap().to_owned();
+    end_session().await;
+    let (message, note) = ("It ships today, promised.", "Called the depot.");
+    browser.eval("document.querySelector('form.note').closest('details').open = true").await;
+    browser.fill("[name=note]:not([type=hidden])", note).await;
+    browser.fill("#text", message).await;
+    browser.click(".composer [value=send]").await;
+    browser.until("document.querySelector('#signed-out')?.checkVisibility()").await;
+    assert_eq!(browser.eval("document.querySelector('#text').value").await, message);
+    crate::console_look::picture(&mut browser, "signed-out").await;
+    browser.click("#signed-out a").await;
+    sign_in_again(&mut browser, &chat).await;
+    assert_eq!(browser.eval("document.querySelector('#text').value").await, message);
+    let noted = "document.querySelector('form.note textarea').checkVisibility() && document.querySelector('form.note textarea').value";
+    assert_eq!(browser.eval(noted).await, note);
+    browser.click(".composer [value=send]").await;
+    browser.says("#timeline", message).await;
+
+    // A form that the browser submits itself.
+    let number = format!("/console/numbers/{NUMBER}/");
+    browser.visit(&number).await;
+    end_session().await;
+    browser.fill("[name=alias]", "Front desk").await;
+    browser.click("[value=save]").await;
+    sign_in_again(&mut browser, &number).await;
+    assert_eq!(browser.eval("document.querySelector('[name=alias]').value").await, "Front desk");
+    // Drafts are for the next page only.
+    browser.visit(&number).await;
+    assert_ne!(browser.eval("document.querySelector('[name=alias]').value").await, "Front desk");
+}
+
 const NEW: &str = "918035737999";
 
 pub async fn orders(world: &World, door: &str, order: Value) {

@@ -24,7 +24,7 @@ async fn fill_pages(world: &World) -> Vec<String> {
     let hook = world.app.url("/hook");
     assert_eq!(
         asha.post("/console/webhooks/", &[("name", "crm"), ("url", &hook)]).await.status,
-        200
+        303
     );
     let picture = json!({"message": {"type": "image", "image": {"mime_type": "image/png", "caption": "The parcel"}},
         "file": PIXEL, "from": "919812345678", "name": "Asha Verma"});
@@ -55,6 +55,7 @@ async fn fill_pages(world: &World) -> Vec<String> {
         "/console/account/",
         "/console/reference/?q=endpoint",
         "/console/people/",
+        "/console/people/audit/",
         "/console/nowhere/",
     ]
     .map(str::to_owned)
@@ -176,6 +177,77 @@ async fn no_page_has_a_barrier_in_light_or_dark_or_on_a_small_screen() {
     // The missing page responds 404, which the browser logs as an error.
     browser.errors.retain(|error| !error.contains("/console/nowhere/"));
     assert_eq!(browser.errors, [""; 0]);
+}
+
+/// Tables whose right edge can't be scrolled to, because an element around them hides it.
+const HIDDEN_TABLES: &str = "[...document.querySelectorAll('main table')].filter((table) => table.checkVisibility()).flatMap((table) => {
+    for (let box = table.parentElement; box && box !== document.body; box = box.parentElement) {
+        const { overflowX } = getComputedStyle(box);
+        if (overflowX === 'auto' || overflowX === 'scroll') return [];
+        if (overflowX !== 'visible' && box.scrollWidth > box.clientWidth) return [`${box.id || box.className} ${box.scrollWidth} > ${box.clientWidth}`];
+    }
+    return [];
+})";
+
+/// Tables that need scrolling on a page at this width.
+const SCROLLED_TABLES: &str = "[...document.querySelectorAll('main .card.flush')].filter((card) => card.scrollWidth > card.clientWidth).map((card) => card.id || card.className)";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_column_of_every_table_is_within_reach() {
+    if !has_chromium() {
+        return;
+    }
+    let world = with_people().await;
+    let mut paths = fill_pages(&world).await;
+    // A recorded call, and one with a long cause.
+    for document in [
+        "<Response><Record recordSession=\"true\" redirect=\"false\"/><Wait length=\"2\"/></Response>",
+        "<!doctype html><p>Sign in to continue.",
+    ] {
+        world.app.xml("/unused", document);
+        let name = "Alexandra Verma".to_owned();
+        world.sim.place_call(CallScript { name, ..CallScript::default() }).all().await;
+    }
+    paths.push(format!("/console/numbers/{NUMBER}/deliveries/"));
+    let mut browser = signed_in(&world, "asha").await;
+    let mut found = Vec::new();
+    for path in &paths {
+        for width in [1280, 1024, 390] {
+            browser.size(width, 900).await;
+            browser.visit(path).await;
+            assert!(!is_too_wide(&mut browser).await, "{path} at {width}");
+            for (what, script) in [("hidden", HIDDEN_TABLES), ("scrolled", SCROLLED_TABLES)] {
+                let tables = browser.eval(script).await;
+                if tables != json!([]) {
+                    found.push(format!("{path} at {width}: {what} {tables}"));
+                }
+            }
+        }
+    }
+    // The person is readable beside a long cause.
+    for path in ["/console/", "/console/calls/"] {
+        for width in [1280, 1024] {
+            browser.size(width, 900).await;
+            browser.visit(path).await;
+            browser.says("main .calls", "Invalid document from answer URL").await;
+            let names = browser
+                .eval("[...document.querySelectorAll('main .calls .parties strong')].filter((name) => name.scrollWidth > name.clientWidth).map((name) => name.textContent)")
+                .await;
+            if names != json!([]) {
+                found.push(format!("{path} at {width}: cut {names}"));
+            }
+            picture(&mut browser, &format!("names-{}-{width}", path.len())).await;
+        }
+    }
+    for (path, name) in [("people/audit/", "audit"), ("recordings/", "recordings")] {
+        for (scheme, width) in [("light", 1280), ("dark", 1024), ("light", 1024), ("dark", 390)] {
+            browser.prefer(scheme).await;
+            browser.size(width, 900).await;
+            browser.visit(&format!("/console/{path}")).await;
+            picture(&mut browser, &format!("table-{name}-{scheme}-{width}")).await;
+        }
+    }
+    assert!(found.is_empty(), "{found:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

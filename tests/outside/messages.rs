@@ -8,7 +8,7 @@ use sim::{CallEventKind, CallScript};
 
 use crate::support::chat::{Chat, SECRET, USER, crm};
 use crate::support::http;
-use crate::support::node::{API_KEY, AUTH_ID, NUMBER};
+use crate::support::node::{API_KEY, AUTH_ID, NUMBER, VERIFY_TOKEN};
 
 fn v1(signature: &str) -> (i64, Vec<String>) {
     let parts: Vec<&str> = signature.split(',').collect();
@@ -147,6 +147,17 @@ async fn a_simulated_meta_can_be_told_which_node_gets_its_webhooks() {
     assert!(told.status < 300, "{}", told.text());
     chat.send_text(USER, "moved").await;
     chat.message_at("/hook", "moved").await;
+    // With the verify token of another node, none arrive.
+    for (token, status) in [("another-verify-token", 400), (VERIFY_TOKEN, 200)] {
+        let app = json!({"verify_token": token}).to_string();
+        let url = format!("{}/_sim/app", chat.sim.url());
+        assert_eq!(http::send("POST", &url, &[], app).await.status, 204);
+        let order = json!({"message": "verified", "from": USER}).to_string();
+        let url = format!("{}/_sim/messages", chat.sim.url());
+        let sent = http::send("POST", &url, &[], order).await;
+        assert_eq!(sent.status, status, "{}", sent.text());
+    }
+    chat.message_at("/hook", "verified").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -306,6 +306,13 @@ async fn commands_find_the_running_dev() {
     std::fs::write(elsewhere.path().join("offhook.toml"), "no = 1").expect("written");
     let (code, _, err) = run(&["calls", "list"]);
     assert!(code == Some(0) && err.contains("not the node of ./offhook.toml"), "{err}");
+    // What reads the store itself prefers that of the configuration.
+    let (code, _, err) = run(&["backup", "copy.db"]);
+    assert!(code == Some(2) && err.contains("offhook.toml"), "{code:?}: {err}");
+    let (code, _, err) =
+        run(&["backup", "no/copy.db", "--data-dir", data.path().to_str().unwrap()]);
+    assert!(code == Some(2) && err.contains("the folder no does not exist"), "{err}");
+    assert_eq!(run(&["backup", "copy.db", "--data-dir", data.path().to_str().unwrap()]).0, Some(0));
     assert_eq!(run(&["numbers", "list", "--config", "offhook.toml"]).0, Some(2));
 
     // Without a running dev it is the configuration, and without that an error that helps.

@@ -215,7 +215,7 @@ pub(crate) struct World {
     media_ip: IpAddr,
     port_per_call: bool,
     app_secret: String,
-    verify_token: String,
+    verify_token: Mutex<String>,
     access_token: String,
     app_id: String,
     accounts: Accounts,
@@ -306,7 +306,7 @@ impl Sim {
             media_ip: ip,
             port_per_call: options.port_per_call,
             app_secret: options.app_secret,
-            verify_token: options.verify_token,
+            verify_token: Mutex::new(options.verify_token),
             access_token: options.access_token,
             app_id: options.app_id,
             accounts: Accounts::default(),
@@ -490,7 +490,10 @@ impl World {
         Some(WebhookTarget {
             node_url,
             app_secret: script.app_secret.clone().unwrap_or_else(|| self.app_secret.clone()),
-            verify_token: script.verify_token.clone().unwrap_or_else(|| self.verify_token.clone()),
+            verify_token: script
+                .verify_token
+                .clone()
+                .unwrap_or_else(|| locked(&self.verify_token).clone()),
         })
     }
 

@@ -68,7 +68,8 @@ struct FailedRequestView {
     url: String,
     outcome: String,
     attempts: u32,
-    /// The beginning of the response, if its status is an error and it is text.
+    /// The beginning of the response, at most 2,000 characters, if it is text, and its status is an
+    /// error or it is a refused document.
     response: Option<String>,
 }
 

@@ -305,17 +305,33 @@ fn next_steps(plan: &Plan, output: &Path, secrets: &Secrets, verify_token: &Secr
         true => "  The proxy with the certificate passes all requests on to 127.0.0.1:8080.\n",
         false => "",
     };
-    format!(
-        "\
-Wrote {output}, and its secrets to {secrets}.
-  They are readable by the user of the node only. The API key of the account is in api_key.
+    // A public base URL of a Graph API has no interface for tests.
+    let simulator = plan.graph_url.as_ref().filter(|_| plan.simulated);
+    let at_meta = match simulator {
+        Some(graph_url) => format!(
+            "\
+Have the simulated Meta send its webhooks to this node, once it runs:
+  curl -d '{{\"node\": \"{base}\", \"verify_token\": \"{token}\"}}' {}/_sim/app
 
+Start the node:",
+            graph_url.origin().ascii_serialization()
+        ),
+        None => format!(
+            "\
 At Meta, in the app's settings under WhatsApp > Configuration, enter
   Callback URL   {base}/webhooks/meta
   Verify token   {token}
   Fields         {fields}
 
-Start the node before you press \"Verify and save\":
+Start the node before you press \"Verify and save\":"
+        ),
+    };
+    format!(
+        "\
+Wrote {output}, and its secrets to {secrets}.
+  They are readable by the user of the node only. The API key of the account is in api_key.
+
+{at_meta}
   offhook serve --config {output}
 {proxy}  Its first start logs a link that creates the owner of the console.
   Open UDP ports 40000 to 40999 for media.

@@ -56,6 +56,15 @@ impl Message {
         format!("{state}: {}", alert.summary())
     }
 
+    /// The text of a notification.
+    fn notice(&self) -> String {
+        let (node, alert) = (&self.node, self.report.alert);
+        match self.report.is_resolved {
+            true => format!("Resolved on node {node}: the alert “{}”", alert.summary()),
+            false => format!("Alert on node {node} ({}): {}", alert.severity(), alert.summary()),
+        }
+    }
+
     /// Returns the documentation page and section with the remedies.
     fn runbook(&self) -> String {
         format!("docs/operations.md#{}", self.report.alert.title().to_lowercase())
@@ -145,7 +154,7 @@ async fn evaluate(
             let (id, node) = (Uuid::new_v4(), parts.node.clone());
             let message = Message { id, node, at, report };
             if let Some(owner) = &parts.owner {
-                let text = format!("{}: {}", message.node, message.title());
+                let text = message.notice();
                 let (main, topic) = (owner.clone(), NotificationTopic::Alert);
                 parts.notices.note(Notice::new(owner.clone(), main, topic, text));
             }

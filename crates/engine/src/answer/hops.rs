@@ -139,9 +139,16 @@ fn error_text(answer: &EgressResponse) -> Option<String> {
     if !is_error || answer.headers.contains_key(CONTENT_ENCODING) {
         return None;
     }
-    let chunk = answer.discarded.utf8_chunks().next()?;
+    beginning(&answer.discarded)
+}
+
+/// The beginning of a body as text, at most 2,000 characters. `None` if it is binary or empty.
+pub fn beginning(body: &[u8]) -> Option<String> {
+    // A character has at most four bytes.
+    let body = body.get(..ERROR_BODY_MAX * 4).unwrap_or(body);
+    let chunk = body.utf8_chunks().next()?;
     // Only the last character may be incomplete, where the beginning was cut.
-    let is_text = chunk.valid().len() + chunk.invalid().len() == answer.discarded.len();
+    let is_text = chunk.valid().len() + chunk.invalid().len() == body.len();
     let text = chunk.valid();
     if !is_text || (text.is_empty() && !chunk.invalid().is_empty()) {
         return None;
@@ -181,5 +188,16 @@ mod tests {
         let mut packed = answer(500, b"text");
         packed.headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         assert_eq!(error_text(&packed), None);
+    }
+
+    #[test]
+    fn the_beginning_of_a_refused_document_is_bounded() {
+        assert_eq!(beginning(b"<!doctype html>\r\n").as_deref(), Some("<!doctype html>"));
+        let long = "ü".repeat(100_000);
+        assert_eq!(beginning(long.as_bytes()).map(|text| text.chars().count()), Some(2_000));
+        assert_eq!(
+            (beginning(b""), beginning(b" \n"), beginning(b"\x89PNG\xff")),
+            (None, None, None)
+        );
     }
 }

@@ -21,7 +21,7 @@ mod tests;
 
 pub use fetch::{DocumentBody, FetchJob, Fetcher, Validity, charset};
 pub use fragment::{RetryOn, Settings};
-pub use hops::{Hop, Hops, Sent, Watch};
+pub use hops::{Hop, Hops, Sent, Watch, beginning};
 pub use notify::{AT_ONCE_PER_HOST, CallbackJob, CallbackOutcome, Delivery, Notifier};
 pub use random::RandomSource;
 pub use schedule::{GIVE_UP_AFTER, next_pause, retry_after};

@@ -20,7 +20,7 @@ pub(super) struct Failed<'a> {
     pub(super) url: &'a str,
     pub(super) outcome: &'a str,
     pub(super) attempts: u32,
-    /// The beginning of an error response.
+    /// The beginning of an error response or of a refused document.
     pub(super) response: Option<String>,
 }
 

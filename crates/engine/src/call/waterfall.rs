@@ -196,9 +196,12 @@ impl Waterfall {
     /// Returns when the set-up was complete: at the first outbound audio, or else at the answer.
     /// `None` if there was neither.
     pub fn set_up_us(&self) -> Option<i64> {
-        let first_sound =
-            self.bars.iter().filter(|b| b.name == FIRST_SOUND).filter_map(|b| b.to_us).min();
-        first_sound.or(self.answered_us)
+        self.first_sound_us().or(self.answered_us)
+    }
+
+    /// The time of the first prompt's first packet. `None` if nothing was played.
+    pub fn first_sound_us(&self) -> Option<i64> {
+        self.bars.iter().filter(|b| b.name == FIRST_SOUND).filter_map(|b| b.to_us).min()
     }
 }
 

@@ -33,6 +33,7 @@ use ::tls::TlsSettings;
 use egress::{CustomerUrl, Guard, Refusal};
 use fault::Fault;
 pub use fault::Problem;
+use model::Secret;
 pub use reference::{KeyDescription, Reference};
 pub use section::suggestion;
 pub use types::{
@@ -47,6 +48,8 @@ const SECRET_BYTES_MAX: u64 = 64 << 10;
 /// Maximum number of reported faults. A file that is not a configuration at all has one on each
 /// line.
 const PROBLEMS_MAX: usize = 50;
+/// Number of characters below which a token is reported as short.
+const TOKEN_MIN: usize = 20;
 
 /// Why a configuration could not be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -179,6 +182,20 @@ impl Config {
             warnings.push(format!(
                 "[meta] graph_url has no version of the Graph API: write it like {}v23.0",
                 self.meta.graph_url
+            ));
+        }
+        // Warnings and not errors: whoever set them at Meta may be unable to change them at once.
+        let is_short = |secret: &Secret| secret.reveal().chars().count() < TOKEN_MIN;
+        if is_short(&self.meta.verify_token) {
+            warnings.push(format!(
+                "[meta] verify_token has fewer than {TOKEN_MIN} characters and can be guessed: use \
+                 random text (`openssl rand -hex 16` prints some)"
+            ));
+        }
+        if self.meta.access_token.as_ref().is_some_and(is_short) {
+            warnings.push(format!(
+                "[meta] access_token has fewer than {TOKEN_MIN} characters: copy the whole token \
+                 from Meta"
             ));
         }
         let is_https = self.public.base_url.as_ref().is_some_and(|url| url.scheme() == "https");

@@ -591,7 +591,7 @@ pub fn suggestion<'k>(key: &str, known: impl Iterator<Item = &'k str> + Clone) -
     let near = known
         .clone()
         .map(|k| (strsim::osa_distance(&key.to_lowercase().replace('-', "_"), k), k))
-        .filter(|(distance, k)| *distance <= 1 + k.len() / 3)
+        .filter(|(distance, k)| *distance <= (k.len() / 3).max(1))
         .min();
     match near {
         Some((_, k)) => format!("did you mean `{k}`?"),

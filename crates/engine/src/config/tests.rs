@@ -573,6 +573,20 @@ fn warns_if_meta_itself_is_called_simulated() {
 }
 
 #[test]
+fn warns_of_short_tokens() {
+    let warns = |verify: &str, access: &str| {
+        let meta = format!(
+            "[meta]\napp_secret = \"s\"\nverify_token = \"{verify}\"\naccess_token = \"{access}\"\n"
+        );
+        let warnings = good(&format!("{meta}{ACCOUNT}"), &[]).warnings().join("");
+        ["verify_token", "access_token"].map(|name| warnings.contains(&format!("{name} has fewer")))
+    };
+    let long = "0123456789abcdefghij";
+    assert_eq!(warns("short", "abc"), [true, true]);
+    assert_eq!(warns(long, long), [false, false]);
+}
+
+#[test]
 fn warns_of_a_graph_url_without_version() {
     let warns = |graph_url: &str| {
         let meta = SECRETS.replacen("[meta]", &format!("[meta]\ngraph_url = \"{graph_url}\""), 1);

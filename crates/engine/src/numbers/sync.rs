@@ -97,6 +97,16 @@ fn rank(rating: &str) -> u8 {
     }
 }
 
+/// Meta's word for a quality rating, with its colour in the Graph API.
+fn rating(colour: &str) -> String {
+    match colour {
+        "GREEN" => "High (GREEN)".to_owned(),
+        "YELLOW" => "Medium (YELLOW)".to_owned(),
+        "RED" => "Low (RED)".to_owned(),
+        other => other.to_owned(),
+    }
+}
+
 /// Whether the quality of a number has fallen.
 pub(super) fn has_fallen(was: &str, is: &str) -> bool {
     rank(is) > 0 && rank(is) < rank(was)
@@ -328,7 +338,9 @@ impl MetaSync {
         if has_fallen(was, is) {
             tracing::warn!(%number, was, is, "quality rating of a number has fallen");
             let text = format!(
-                "Meta's quality rating of {number} has fallen from {was} to {is}, because users block or report it."
+                "Meta's quality rating of {number} has fallen from {} to {}, because users block or report it.",
+                rating(was),
+                rating(is)
             );
             self.entries.notice(number, NotificationTopic::Quality, text);
         }

@@ -123,6 +123,8 @@ pub(crate) struct AppUpdate {
     tokens_expire_at: i64,
     /// Base URL of the node that receives the webhooks from now on. `None` leaves it unchanged.
     node: Option<String>,
+    /// Verify token of that node. `None` leaves it unchanged.
+    verify_token: Option<String>,
 }
 
 impl Accounts {
@@ -203,6 +205,9 @@ impl World {
         inner.tokens_expire_at = update.tokens_expire_at;
         if let Some(node) = update.node {
             *locked(&self.node_url) = Some(without_trailing_slash(node));
+        }
+        if let Some(token) = update.verify_token {
+            *locked(&self.verify_token) = token;
         }
     }
 

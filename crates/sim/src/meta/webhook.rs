@@ -118,7 +118,8 @@ impl Webhooks {
         }
         Err(match answer.status {
             200 => "the response to the verification request is not the challenge".into(),
-            403 => "the node refused the verification request with 403: check that its verify token equals the simulator's"
+            403 => "the node refused the verification request with 403: check that its meta.verify_token equals the simulator's, \
+                    which POST /_sim/app with verify_token changes"
                 .into(),
             status => format!("the verification request was answered with status {status}"),
         })

@@ -130,7 +130,8 @@ pub struct FailedRequest {
     /// The outcome, in words.
     pub outcome: String,
     pub attempts: u32,
-    /// The beginning of the response, if it is text and has an error status.
+    /// The beginning of the response, if it is text, and has an error status or is a refused
+    /// document.
     pub response: Option<String>,
 }
 

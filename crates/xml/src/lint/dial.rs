@@ -160,7 +160,8 @@ fn address(node: &Node<'_>, whatsapp: bool, findings: &mut Findings) -> Option<D
             Ok(digits) => digits,
             Err(problem) => {
                 let predicate = problem.predicate;
-                let hint = "write country code and number, 5 to 15 digits, such as 919412341234";
+                let hint = "write country code and number, 5 to 15 digits, such as 919412341234; only a \
+                            well-formed number that can't be reached goes to `action`";
                 return wrong(format!("{} {} {predicate}", node.name, quoted(&body)), hint);
             }
         };

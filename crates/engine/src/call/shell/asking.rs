@@ -17,7 +17,7 @@ use super::super::trace::{EventLogWriter, Request, Trace};
 use super::super::waterfall;
 use super::context::Context;
 use super::phone;
-use crate::answer::{DocumentBody, FetchJob, Hops, Validity};
+use crate::answer::{DocumentBody, FetchJob, Hops, Validity, beginning};
 use crate::meta::{ActionRequest, CallTarget};
 use machine::{
     FetchFailure, FetchId, FetchKind, FetchResponse, GraphAction, GraphOutcome, Input, Params,
@@ -229,16 +229,22 @@ impl Requests {
         let (fetcher, mailbox) = (context.services.fetcher.clone(), context.mailbox.clone());
         let (view, store) = (context.view.clone(), context.services.store.clone());
         let work = async move {
+            let mut refused = None;
             let read = |body: DocumentBody| {
                 let begun = clock.now();
                 let parsed = xml::parse_with_limit(&body.bytes, body.charset.as_deref(), max_body);
                 traced.parse = Some(clock.now().saturating_duration_since(begun));
-                let validity = if parsed.is_ok() { Validity::Valid } else { Validity::Invalid };
+                let validity = if parsed.is_ok() {
+                    Validity::Valid
+                } else {
+                    refused = beginning(&body.bytes);
+                    Validity::Invalid
+                };
                 (FetchResponse::from(parsed), validity)
             };
             // Boxed for the same reason as a request to Graph.
             let result = Box::pin(fetcher.document(&job, read)).await;
-            let record = |outcome: &str| {
+            let record = |outcome: &str, response: Option<String>| {
                 let tries = traced.hops.so_far();
                 let failed = Failed {
                     call: job.call,
@@ -249,13 +255,13 @@ impl Requests {
                     url: &job.url.0,
                     outcome,
                     attempts: tries.last().map_or(0, |last| last.attempt),
-                    response: traced.hops.error_body(),
+                    response,
                 };
                 failed::record(&store, job.event_id, clock.wall(), failed);
             };
             match &result {
                 Err(failure) => {
-                    record(&failure.to_string());
+                    record(&failure.to_string(), traced.hops.error_body());
                     warn!(
                         kind = kind.as_str(),
                         outcome = failure.outcome(),
@@ -267,7 +273,7 @@ impl Requests {
                     if let Some(first) = first_error(refusal) {
                         let (rule, line, message) =
                             (&*first.rule, first.at.line, said(&first.message));
-                        record(&format!("{rule} at line {line}: {message}"));
+                        record(&format!("{rule} at line {line}: {message}"), refused);
                         warn!(kind = kind.as_str(), rule, line, %message, "document refused");
                     }
                 }

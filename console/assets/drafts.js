@@ -1,0 +1,108 @@
+// @ts-check
+// Input that was not sent because the session had ended. It stays on the page, and in the tab's session storage until the same
+// person has signed in again.
+
+const KEY = "offhook-drafts";
+const SIGN_IN = "/console/sign-in";
+
+/** @typedef {HTMLInputElement | HTMLTextAreaElement | HTMLSelectElement} Field */
+/** @typedef {{ action: string, name: string, nth: number, value: string | boolean }} Entry `nth` counts the fields of this name in forms with this action. */
+/** @typedef {{ person: string, interrupted: boolean, entries: Entry[] }} Drafts */
+
+/** The fields of a page that a person fills in, with their place. @returns {Map<Field, { action: string, name: string, nth: number }>} */
+function fields() {
+  const found = new Map();
+  /** @type {Map<string, number>} */
+  const counts = new Map();
+  for (const field of /** @type {NodeListOf<Field>} */ (document.querySelectorAll("input[name], textarea[name], select[name]"))) {
+    if (field.form?.getAttribute("method") !== "post" || ["hidden", "password", "file", "submit"].includes(field.type)) continue;
+    const action = field.form.getAttribute("action") ?? "";
+    const place = `${action} ${field.name}`;
+    const nth = counts.get(place) ?? 0;
+    counts.set(place, nth + 1);
+    found.set(field, { action, name: field.name, nth });
+  }
+  return found;
+}
+
+/** @param {Field} field */
+const isTicked = (field) => field instanceof HTMLInputElement && ["checkbox", "radio"].includes(field.type);
+
+/** @param {Field} field */
+function isChanged(field) {
+  if (field instanceof HTMLSelectElement) return [...field.options].some((one) => one.selected !== one.defaultSelected);
+  return isTicked(field) ? /** @type {HTMLInputElement} */ (field).checked !== /** @type {HTMLInputElement} */ (field).defaultChecked : field.value !== field.defaultValue;
+}
+
+/** Stores the changed fields of the page. @param {boolean} interrupted whether the session is known to have ended */
+function keep(interrupted) {
+  const { person } = document.body.dataset;
+  if (person === undefined) return;
+  const changed = [...fields()].filter(([field]) => isChanged(field));
+  const entries = changed.map(([field, place]) => ({ ...place, value: isTicked(field) ? /** @type {HTMLInputElement} */ (field).checked : field.value }));
+  write(entries.length ? { person, interrupted, entries } : null);
+}
+
+/** @param {Drafts | null} drafts */
+function write(drafts) {
+  try {
+    if (drafts) sessionStorage.setItem(KEY, JSON.stringify(drafts)); else sessionStorage.removeItem(KEY);
+  } catch { /* no storage, or too much input: the fields on the page are unchanged */ }
+}
+
+/** @returns {Drafts | null} */
+function read() {
+  try { return JSON.parse(sessionStorage.getItem(KEY) ?? "null"); } catch { return null; }
+}
+
+/** Whether a response is the sign-in page, because the session has ended. @param {Response | null} answer */
+export const isSignIn = (answer) => !!answer?.redirected && new URL(answer.url).pathname === SIGN_IN;
+
+/** Says that the session has ended, with a link to sign in. @param {Element | null} [form] the form that was not sent */
+export function showSignedOut(form) {
+  const banner = document.getElementById("signed-out");
+  if (!banner) return;
+  const dialog = form?.closest("dialog");
+  // Content beside an open dialog can't be clicked. The panel's page has the same form.
+  const path = dialog ? form?.getAttribute("action") ?? location.pathname : location.pathname + location.search;
+  let place = banner;
+  if (dialog && form) {
+    place = dialog.querySelector(".signed-out") ?? /** @type {HTMLElement} */ (banner.cloneNode(true));
+    place.id = "";
+    place.className = "alert signed-out";
+    form.prepend(place);
+  }
+  const link = place.querySelector("a");
+  if (link) {
+    link.href = `${SIGN_IN}?${new URLSearchParams({ to: path })}`;
+    link.onclick = () => keep(true);
+  }
+  place.hidden = false;
+  keep(true);
+}
+
+/** Keeps what is submitted, until the next page shows whether it was accepted; and fills in what was kept. @param {(root: ParentNode) => void} changed */
+export function watchDrafts(changed) {
+  document.addEventListener("submit", (event) => {
+    const form = /** @type {HTMLFormElement} */ (event.target);
+    const action = form.getAttribute("action") ?? "";
+    if (form.getAttribute("method") !== "post") return;
+    if (action === "/console/sign-out") write(null);
+    // A script keeps the page, and says when the session has ended.
+    else if (!event.defaultPrevented) keep(false);
+  });
+  const drafts = read();
+  if (!drafts) return;
+  const { person } = document.body.dataset;
+  if (person === undefined) { write({ ...drafts, interrupted: true }); return; }
+  write(null);
+  if (!drafts.interrupted || drafts.person !== person) return;
+  for (const [field, { action, name, nth }] of fields()) {
+    const entry = drafts.entries.find((one) => one.action === action && one.name === name && one.nth === nth);
+    if (!entry) continue;
+    if (typeof entry.value === "boolean") /** @type {HTMLInputElement} */ (field).checked = entry.value; else field.value = entry.value;
+    field.closest("details")?.setAttribute("open", "");
+    field.dispatchEvent(new Event("input", { bubbles: true }));
+  }
+  changed(document);
+}
