@@ -289,16 +289,16 @@ impl WebSocket {
         let socket = tokio::time::timeout(CONNECT_TIMEOUT, self.connect(&url))
             .await
             .unwrap_or(Err(RecognitionError::Deadline(CONNECT_TIMEOUT)))?;
-        let now = Instant::now();
+        let started = now();
         let mut session = Session {
             socket,
             results: self.protocol.results(),
             messages: 0,
             bytes: 0,
             pending: Vec::with_capacity(MESSAGE_SAMPLES * 2),
-            began: now,
+            began: started,
             sent: Duration::ZERO,
-            last_sent: now,
+            last_sent: started,
         };
         if let Some(first) = self.protocol.first_message(options) {
             session.send(Message::text(first)).await?;
@@ -350,6 +350,12 @@ impl WebSocket {
     }
 }
 
+/// The current time, for pacing and keep-alives. Tests pause it with tokio's clock.
+#[allow(clippy::disallowed_methods, reason = "intervals on a connection, which nothing records")]
+fn now() -> Instant {
+    Instant::now()
+}
+
 /// The recognition of one utterance.
 struct Session {
     socket: Socket,
@@ -375,7 +381,7 @@ impl Session {
         lead_max: Option<Duration>,
         on_partial: OnPartial<'_>,
     ) -> Result<bool, RecognitionError> {
-        let mut last_audio = Instant::now();
+        let mut last_audio = now();
         // Whether the words of the latest audio still have to be requested.
         let mut is_unrequested = false;
         loop {
@@ -397,7 +403,7 @@ impl Session {
                 chunk = utterance.next() => {
                     let Some(chunk) = chunk else { return Ok(true) };
                     self.pending.extend_from_slice(&chunk);
-                    (last_audio, is_unrequested) = (Instant::now(), true);
+                    (last_audio, is_unrequested) = (now(), true);
                     if self.pending.len() >= MESSAGE_SAMPLES {
                         if let Some(lead) = lead_max {
                             tokio::time::sleep_until(self.began + self.sent.saturating_sub(lead)).await;
@@ -415,7 +421,7 @@ impl Session {
                     } else if let Some(message) = self.results.keep_alive() {
                         self.send(Message::text(message)).await?;
                     } else {
-                        self.last_sent = Instant::now();
+                        self.last_sent = now();
                     }
                 }
             }
@@ -491,7 +497,7 @@ impl Session {
     }
 
     async fn send(&mut self, message: Message) -> Result<(), RecognitionError> {
-        self.last_sent = Instant::now();
+        self.last_sent = now();
         let sent = tokio::time::timeout(SEND_TIMEOUT, self.socket.send(message)).await;
         let sent = sent.map_err(|_| {
             RecognitionError::Request(format!("it accepted no audio for {SEND_TIMEOUT:?}"))
