@@ -204,7 +204,7 @@ async fn prepare(
         None => own_file()?,
     };
     let listeners = node.listeners()?;
-    let end = tokio::time::Instant::now() + Duration::from_secs(request.wait_seconds);
+    let end = clock.now() + Duration::from_secs(request.wait_seconds);
     let mut ready = None;
     let mut reported = 0;
     let mut interval = WAIT_INTERVAL;
@@ -229,14 +229,14 @@ async fn prepare(
             ready = Some(successor);
             interval = SUSPEND_INTERVAL;
         }
-        if tokio::time::Instant::now() >= end {
+        if clock.now() >= end {
             return Err(Refusal::of_calls(staying));
         }
         if staying.len() != reported {
             reported = staying.len();
             client.report(&UpgradeProgress::Waiting { calls: reported }).await;
         }
-        tokio::time::sleep_until(end.min(tokio::time::Instant::now() + interval)).await;
+        tokio::time::sleep_until(end.min(clock.now() + interval).into()).await;
     }
 }
 
@@ -284,7 +284,7 @@ async fn hand_over(
     drop(node);
     let taken_over = match moving.queued() {
         Ok(inputs) => successor.take_over(inputs.as_fd()).await,
-        Err(error) => Err(successor.failed(error.into()).await),
+        Err(error) => Err(successor.failed(error).await),
     };
     let calls = moving.calls.len();
     let progress = match taken_over {

@@ -72,7 +72,8 @@ pub(super) fn write_bytes(bytes: &[u8]) -> io::Result<OwnedFd> {
 /// Reads the bytes of a file.
 pub(super) fn read_bytes(file: OwnedFd) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    if File::from(file).take(PROMPTS_MAX).read_to_end(&mut bytes)? as u64 == PROMPTS_MAX {
+    File::from(file).take(PROMPTS_MAX).read_to_end(&mut bytes)?;
+    if u64::try_from(bytes.len()).is_ok_and(|read| read >= PROMPTS_MAX) {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "the prompts are too large"));
     }
     Ok(bytes)

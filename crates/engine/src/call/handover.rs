@@ -312,7 +312,7 @@ impl Registry {
     /// `within` for their tasks.
     pub async fn staying_calls(&self, within: Duration) -> Vec<StayingCall> {
         let asked = self.ask_all(Message::CanLeave);
-        let end = tokio::time::Instant::now() + within;
+        let end = (self.services().clock.now() + within).into();
         let mut staying = Vec::new();
         for (call, answer) in asked {
             // A call that does not answer has ended, or `suspend_all` reports it.
@@ -332,7 +332,7 @@ impl Registry {
         within: Duration,
     ) -> Result<Vec<SuspendedCall>, Vec<StayingCall>> {
         let asked = self.ask_all(Message::Suspend);
-        let end = tokio::time::Instant::now() + within;
+        let end = (self.services().clock.now() + within).into();
         let (mut suspended, mut staying) = (Vec::new(), Vec::new());
         for (call, answer) in asked {
             let why = match tokio::time::timeout_at(end, answer).await {
