@@ -17,7 +17,7 @@ pub struct Args {
     /// The new binary [default: the file that the node was started from]
     #[arg(long, value_name = "FILE", value_parser = super::existing_file)]
     pub binary: Option<PathBuf>,
-    /// How long to wait for a moment without calls, in seconds
+    /// How long to wait for calls that cannot be handed over, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = super::whole(0_u64..=86_400), allow_negative_numbers = true)]
     pub wait: u64,
 }
@@ -39,8 +39,8 @@ pub fn run(args: Args) -> Exit {
     super::run_async(async {
         let asked = request_upgrade(&data_dir, &request, |progress| match progress {
             UpgradeProgress::Waiting { calls } => {
-                let unit = if *calls == 1 { "call" } else { "calls" };
-                print::line(format_args!("waiting for {calls} {unit} to end"));
+                let calls = print::counted(*calls, "call");
+                print::line(format_args!("waiting for {calls} that cannot be handed over"));
             }
             UpgradeProgress::HandingOver => print::line("the new process is ready; handing over"),
             UpgradeProgress::Done { .. }
@@ -49,7 +49,12 @@ pub fn run(args: Args) -> Exit {
             | UpgradeProgress::Failed { .. } => {}
         });
         match asked.await {
-            Ok(UpgradeProgress::Done { pid, gap_ms }) => {
+            Ok(UpgradeProgress::Done { pid, gap_ms, calls, media_gap_ms }) => {
+                if calls > 0 {
+                    print::line(format_args!(
+                        "handed over {calls} calls; their media paused for {media_gap_ms} ms"
+                    ));
+                }
                 print::line(format_args!(
                     "upgraded: process {pid} serves; connections waited {gap_ms} ms"
                 ));

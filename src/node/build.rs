@@ -21,7 +21,7 @@ use super::reload::{Loader, Parts, Reloader, Tunables};
 use super::settings::{Bound, base_url, call_settings, host, https_url, webhook_config};
 use super::shared_counts::SharedCounts;
 use super::shared_feed;
-use super::upgrade::Predecessor;
+use super::upgrade::{Predecessor, TakenOver};
 use super::watch::Memory;
 use super::{Node, StartError, changes, routes};
 use crate::api;
@@ -40,6 +40,7 @@ use engine::agents::{Agents, AgentsParts, VoiceAgents, answer_messages};
 use engine::alerts::{self, AlertParts};
 use engine::answer::{AT_ONCE_PER_HOST, Fetcher, Notifier, RandomSource};
 use engine::call::drafts::{self, WithDrafts};
+use engine::call::handover::IncomingCall;
 use engine::call::news::CallNews;
 use engine::call::phones::Phones;
 use engine::call::recordings::Copies;
@@ -150,9 +151,15 @@ impl Node {
         let certificates = load_certificates(&config).await?;
         let (admin_listener, admin) =
             inherited.listen(config.listen.admin).map_err(no_listener("listen.admin"))?;
-        if let Some(other) = predecessor {
-            other.until_released(&config.store.database).await?;
-        }
+        let turn = public_address::turn_server(&config).await.map_err(StartError::Turn)?;
+        let start_media = |sockets| media(&config, &clock, turn.clone(), sockets);
+        // The media of the calls goes on before the store can be opened.
+        let taken_over = match predecessor {
+            Some(other) => {
+                Some(other.take_over(&config.store.database, &clock, start_media).await?)
+            }
+            None => None,
+        };
         let listeners = [Some(&public_listener), https_listener.as_ref(), Some(&admin_listener)];
         let listeners = listeners.into_iter().flatten().map(Arc::downgrade).collect();
         let pause = Pause::default();
@@ -209,8 +216,19 @@ impl Node {
             tokio::spawn(fleet::follow_contact(cluster.clone(), health.clone(), stop_all.clone()));
         }
         let node_id = place.owner(&own_id);
-        let turn = public_address::turn_server(&config).await.map_err(StartError::Turn)?;
-        let media = media(&config, &clock, turn, inherited.media)?;
+        let (media, mut calls) = match taken_over {
+            Some(TakenOver { media, calls }) => (media, calls),
+            None => (start_media(Vec::new())?, Vec::new()),
+        };
+        // Their records are closed like those of a process that was killed.
+        calls.retain_mut(|call| {
+            let is_known = directory.number(call.phone_number_id()).is_some();
+            if !is_known {
+                warn!(call_uuid = %call.call(), "call ended: its number is not configured any more");
+                drop(call.leg.take());
+            }
+            is_known
+        });
         let guard = Guard::new(
             config.answer.allow_insecure,
             [public, admin].into_iter().chain(https).collect(),
@@ -399,7 +417,8 @@ impl Node {
         // Work left by an earlier process is recovered first. Until then no call is accepted and
         // `/readyz` answers 503.
         let earlier = fleet::inherit(&config, &store, &own_id, &services.node_id).await?;
-        let orphans = orphan::end_all(&services, &services.node_id).await?;
+        let kept = calls.iter().map(IncomingCall::call).collect();
+        let orphans = orphan::end_all(&services, &services.node_id, &kept).await?;
         recordings.recover().await?;
         store.calls().take_over_farewells(&services.node_id);
         tokio::spawn(farewell::send_pending(services.clone(), directory.clone(), stop_all.clone()));
@@ -708,6 +727,11 @@ impl Node {
             has_metrics: true,
             pause: pause.clone(),
         };
+        // Before the first request, so that the calls are counted.
+        for call in calls {
+            // The numbers were checked above.
+            drop(registry.resume(call));
+        }
         let serving =
             tokio::spawn(api::server::serve(public_listener, listener, stop_public.clone()));
         if let Some(tls) = tls {

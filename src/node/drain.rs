@@ -20,13 +20,15 @@ pub(super) struct EndTimes {
     notices: Duration,
     /// Whether the store is kept for the next start.
     keeps_store: bool,
+    /// Whether another process takes over the legs. The media threads keep them until it serves.
+    hands_over: bool,
 }
 
 impl EndTimes {
     /// Limits after the drain time. The process exits within 5 s.
     pub(super) const DRAINED: Self = Self::of(2_000, 500, 1_500);
-    /// Limits before another process takes over. No calls are left, and connections wait.
-    pub(super) const HAND_OVER: Self = Self::of(0, 2_000, 3_000);
+    /// Limits before another process takes over. The calls have left, and connections wait.
+    pub(super) const HAND_OVER: Self = Self { hands_over: true, ..Self::of(0, 2_000, 3_000) };
     /// Limits after a second signal. The process exits within 2 s.
     pub(super) const NOW: Self = Self::of(700, 200, 500);
 
@@ -35,7 +37,8 @@ impl EndTimes {
 
     const fn of(calls: u64, work: u64, notices: u64) -> Self {
         let ms = Duration::from_millis;
-        Self { calls: ms(calls), work: ms(work), notices: ms(notices), keeps_store: true }
+        let (calls, work, notices) = (ms(calls), ms(work), ms(notices));
+        Self { calls, work, notices, keeps_store: true, hands_over: false }
     }
 }
 
@@ -177,7 +180,9 @@ impl Node {
         }
         // Exports calls whose end Meta has not confirmed.
         self.registry.export_live();
-        self.media.stop();
+        if !times.hands_over {
+            self.media.stop();
+        }
         if let Some(cluster) = self.place.cluster() {
             self.store.flush().await;
             match tokio::time::timeout(times.work, cluster.leave()).await {

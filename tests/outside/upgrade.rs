@@ -5,15 +5,26 @@ use std::process::{Command, Output};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use sim::{CallEventKind, CallEvents, CallOutcome, CallScript, HangupRule, Sim, caller};
+
 use crate::support::app::App;
 use crate::support::http;
 use crate::support::meta::{Graph, connect, silent_offer, terminate};
-use crate::support::node::{Node, NodeConfig, basic};
+use crate::support::node::{API_KEY, Node, NodeConfig, basic, sim_options};
+
+/// Number of users who call at the same time, which is the limit of the number.
+const CALLERS: usize = 4;
+
+/// A menu that takes four digits.
+const MENU: &str = "<Response><GetInput action=\"ACTION\" numDigits=\"4\" digitEndTimeout=\"10\" executionTimeout=\"60\">\
+    <Speak loop=\"30\">Please enter the four digits of your order.</Speak></GetInput></Response>";
 
 struct World {
     node: Node,
+    /// The simulated Meta, unless the test has its own Graph.
+    sim: Option<Sim>,
     graph: Graph,
-    _app: App,
+    app: App,
     /// The processes that have taken over, killed at the end.
     successors: Vec<u32>,
 }
@@ -40,7 +51,35 @@ impl World {
         node_config.accept_wait_ms = 0;
         let node = Node::start(&node_config).await;
         let is_member = node.log().contains("joined the fleet");
-        (!is_member).then_some(Self { node, graph, _app: app, successors: Vec::new() })
+        (!is_member).then_some(Self { node, sim: None, graph, app, successors: Vec::new() })
+    }
+
+    /// The same with a simulated Meta, whose users hear a long menu.
+    async fn with_callers() -> Option<Self> {
+        let app = App::start().await;
+        app.xml("/hangup", "");
+        app.xml("/answer", MENU.replace("ACTION", &app.url("/menu")));
+        app.xml("/menu", "<Response><Speak>Thank you.</Speak></Response>");
+        let sim = Sim::start(sim_options()).await.expect("the simulated Meta");
+        let mut node_config = NodeConfig::new(&sim.graph_url(), &app.url("/answer"));
+        node_config.hangup_url = app.url("/hangup");
+        node_config.limits = format!("calls_per_number = {CALLERS}");
+        let node = Node::start(&node_config).await;
+        sim.set_node_url(node.public.clone());
+        let is_member = node.log().contains("joined the fleet");
+        let graph = Graph::start().await;
+        let (sim, successors) = (Some(sim), Vec::new());
+        (!is_member).then_some(Self { node, sim, graph, app, successors })
+    }
+
+    /// Places a call of a user who only acts on request.
+    fn place(&self, from: &str) -> CallEvents {
+        let script = CallScript {
+            from: from.to_owned(),
+            hangup: HangupRule::Never,
+            ..CallScript::default()
+        };
+        self.sim.as_ref().expect("a simulated Meta").place_call(script)
     }
 
     /// Runs `offhook upgrade` and returns its output.
@@ -140,7 +179,8 @@ async fn a_live_call_is_never_ended_by_an_upgrade() {
     world.graph.wait(&wacid, "accept").await;
     let refused = world.upgrade(&[]).await;
     assert_eq!(refused.status.code(), Some(1));
-    assert!(text(&refused.stdout).contains(": live"), "{}", text(&refused.stdout));
+    let said = text(&refused.stdout);
+    assert!(said.contains("its media path is not up"), "{said}{}", text(&refused.stderr));
     assert!(text(&refused.stderr).contains("calls cannot be handed over"));
     let second = connect(&world.node, &silent_offer()).await;
     world.graph.wait(&second, "accept").await;
@@ -191,7 +231,9 @@ async fn a_binary_that_fails_after_the_hand_over_is_rolled_back() {
     let Some(mut world) = World::start().await else { return };
     let script = world.script(
         "#!/usr/bin/env python3\nimport socket, json\ns = socket.socket(fileno=0)\ns.recv(65536)\n\
-         s.send(json.dumps({'message': 'ready', 'offhook': '9'}).encode())\ns.recv(65536)\n",
+         s.send(json.dumps({'message': 'ready', 'offhook': '9'}).encode())\ns.recv(65536)\n\
+         s.send(json.dumps({'message': 'checked', 'refused': []}).encode())\ns.recv(65536)\n\
+         s.send(json.dumps({'message': 'playing'}).encode())\ns.recv(65536)\n",
     );
     let output = world.upgrade(&["--binary", path(&script)]).await;
     let said = text(&output.stderr);
@@ -199,4 +241,236 @@ async fn a_binary_that_fails_after_the_hand_over_is_rolled_back() {
     assert_eq!(world.node.wait(), Some(0));
     world.call().await;
     assert_eq!(world.successors.len(), 1);
+}
+
+/// Waits for an event of a call.
+async fn until(events: &mut CallEvents, test: impl Fn(&CallEventKind) -> bool) {
+    loop {
+        let event = events.next().await.expect("the call is not over");
+        if test(&event.kind) {
+            return;
+        }
+    }
+}
+
+/// Waits for the end of a call.
+async fn end(mut events: CallEvents) -> CallOutcome {
+    loop {
+        if let CallEventKind::Ended(outcome) = events.next().await.expect("an end").kind {
+            return outcome;
+        }
+    }
+}
+
+async fn press(events: &CallEvents, keys: &str) {
+    events.control().press(caller::parse_keys(keys).expect("keys")).await;
+}
+
+/// Places the calls. All of them hear the menu when this returns.
+async fn callers(world: &World) -> Vec<CallEvents> {
+    let mut calls: Vec<_> = (0..CALLERS).map(|n| world.place(&format!("91941234{n:04}"))).collect();
+    for call in &mut calls {
+        until(call, |event| *event == CallEventKind::FirstAudio).await;
+    }
+    calls
+}
+
+/// Checks that the node has taken four digits of each call once, and that each has one complete
+/// record, one hangup callback and an event log that replays.
+async fn check_calls(world: &World, calls: Vec<CallEvents>) {
+    for call in calls {
+        let outcome = end(call).await;
+        assert!(outcome.ok && outcome.heard_ms > 500, "{outcome:?}");
+    }
+    world.node.until_metric("offhook_calls_active", &[], 0.0).await;
+    world.app.wait_where("/hangup", |_| world.app.count("/hangup") >= CALLERS).await;
+    let answers = world.app.requests().into_iter().filter(|request| request.path == "/answer");
+    let uuids: Vec<_> = answers.map(|request| request.param("CallUUID").to_owned()).collect();
+    assert_eq!(uuids.len(), CALLERS);
+    for uuid in uuids {
+        let requests = world.app.requests();
+        let of = |path: &str| -> Vec<_> {
+            let is_its = |request: &&crate::support::app::ReceivedRequest| {
+                request.path == path && request.param("CallUUID") == uuid
+            };
+            requests.iter().filter(is_its).collect()
+        };
+        let (menu, hangup) = (of("/menu"), of("/hangup"));
+        let digits: Vec<_> = menu.iter().map(|request| request.param("Digits")).collect();
+        assert_eq!(digits, ["1234"], "{uuid}");
+        assert_eq!(hangup.len(), 1, "{uuid}");
+        assert_eq!(hangup[0].param("HangupCauseName"), "End Of XML Instructions");
+        let record = world.node.record(&uuid).await;
+        assert_eq!(record["hangup_cause_name"], "End Of XML Instructions", "{record:#}");
+        let own = format!("{}/api/v1/calls/{uuid}/", world.node.public);
+        let own = http::send("GET", &own, &[("x-api-key", API_KEY)], "").await.json();
+        assert!(own["quality"]["inbound"]["packets"].as_u64() > Some(100), "{own:#}");
+        let log = format!("{}/api/v1/calls/{uuid}/events", world.node.public);
+        let log = http::send("GET", &log, &[("x-api-key", API_KEY)], "").await.text();
+        let file = world.node.dir.path().join("events.jsonl");
+        std::fs::write(&file, &log).expect("written");
+        let replay = Command::new(env!("CARGO_BIN_EXE_offhook"))
+            .args(["replay", path(&file)])
+            .output()
+            .expect("it runs");
+        assert!(replay.status.success(), "{}{log}", text(&replay.stdout));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn live_calls_go_on_in_the_new_process() {
+    let Some(mut world) = World::with_callers().await else { return };
+    let mut calls = callers(&world).await;
+    let (typing, listening) = calls.split_at_mut(CALLERS / 2);
+    for call in &mut *typing {
+        press(call, "12").await;
+        until(call, |event| *event == CallEventKind::DigitSent { digit: '2' }).await;
+    }
+    let during = async {
+        for call in &*typing {
+            press(call, "w3").await;
+        }
+    };
+    let (output, ()) = tokio::join!(world.upgrade(&[]), during);
+    check_output(&output, CALLERS);
+    let number = [("number", "918035737458")];
+    let used = world.node.metric("offhook_number_slots_in_use", &number).await;
+    assert!((used - CALLERS as f64).abs() < 0.1, "{used} slots in use");
+    world.node.until_metric("offhook_calls_active", &[], CALLERS as f64).await;
+    let refused = end(world.place("919412349999")).await;
+    assert!(!refused.ok, "the limit is reached: {refused:?}");
+    for call in &*typing {
+        press(call, "4").await;
+    }
+    let rest = listening.len();
+    world.node.until_metric("offhook_calls_active", &[], rest as f64).await;
+    // These hear the same prompt in the third process.
+    check_output(&world.upgrade(&[]).await, rest);
+    for call in &*listening {
+        press(call, "1234").await;
+    }
+    check_calls(&world, calls).await;
+    let used = world.node.metric("offhook_number_slots_in_use", &number).await;
+    assert!(used < 0.1, "{used} slots in use");
+}
+
+/// Checks that an upgrade has handed over this number of calls.
+fn check_output(output: &Output, calls: usize) {
+    let said = text(&output.stdout);
+    assert!(output.status.success(), "{said}{}", text(&output.stderr));
+    assert!(said.contains(&format!("handed over {calls} calls")), "{said}");
+    #[allow(clippy::print_stderr, reason = "a figure")]
+    {
+        eprintln!("{}", said.replace('\n', "; "));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_go_on_in_the_old_process_if_the_new_one_fails() {
+    let Some(mut world) = World::with_callers().await else { return };
+    let calls = callers(&world).await;
+    let ready = "#!/usr/bin/env python3\nimport socket, json, time\ns = socket.socket(fileno=0)\n\
+        def send(message): s.send(json.dumps(message).encode())\n\
+        s.recv(65536)\nsend({'message': 'ready', 'offhook': '9'})\ns.recv(65536)\n";
+    let checked = "send({'message': 'checked', 'refused': []})\ns.recv(65536)\n";
+    for (script, why) in [
+        ("".to_owned(), "the new process ended"),
+        ("send({'message': 'refused', 'why': 'no'})\n".to_owned(), "refused: no"),
+        (
+            "send({'message': 'checked', 'refused': ['x: cannot']})\ns.recv(65536)\n".to_owned(),
+            "calls cannot be handed over",
+        ),
+        ("time.sleep(60)\n".to_owned(), "did not answer within 3 s"),
+        (checked.to_owned(), "the new process ended"),
+        (format!("{checked}time.sleep(60)\n"), "did not answer within 1 s"),
+    ] {
+        let script = world.script(&format!("{ready}{script}"));
+        let output = world.upgrade(&["--binary", path(&script)]).await;
+        let said = text(&output.stderr);
+        assert!(said.contains(why) && said.contains("goes on as before"), "{why}: {said}");
+    }
+    assert!(world.successors.is_empty());
+    for call in &calls {
+        press(call, "1234").await;
+    }
+    check_calls(&world, calls).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_go_on_if_the_new_process_fails_after_the_hand_over() {
+    let Some(mut world) = World::with_callers().await else { return };
+    let calls = callers(&world).await;
+    let script = world.script(
+        "#!/usr/bin/env python3\nimport socket, json\ns = socket.socket(fileno=0)\n\
+         def send(message): s.send(json.dumps(message).encode()); s.recv(65536)\n\
+         s.recv(65536)\nsend({'message': 'ready', 'offhook': '9'})\n\
+         send({'message': 'checked', 'refused': []})\nsend({'message': 'playing'})\n",
+    );
+    let output = world.upgrade(&["--binary", path(&script)]).await;
+    let said = text(&output.stderr);
+    assert!(said.contains("the old binary was started again as process"), "{said}");
+    for call in &calls {
+        press(call, "1234").await;
+    }
+    check_calls(&world, calls).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_cannot_be_handed_over_is_listed_with_the_reason() {
+    let Some(mut world) = World::with_callers().await else { return };
+    world.app.xml("/answer", "<Response><Conference>lobby</Conference></Response>");
+    let mut call = world.place("919412340001");
+    until(&mut call, |event| *event == CallEventKind::MediaUp).await;
+    let output = world.upgrade(&[]).await;
+    let said = text(&output.stdout);
+    assert!(said.contains("it is in a conference"), "{said}{}", text(&output.stderr));
+    call.control().hangup().await;
+    end(call).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn callers_who_hang_up_during_an_upgrade_are_reported_once() {
+    let Some(mut world) = World::with_callers().await else { return };
+    let calls = callers(&world).await;
+    let controls: Vec<_> = calls.iter().map(CallEvents::control).collect();
+    let (started, node) = (world.node.dir.path().join("started"), world.node.pid());
+    // Reports when the new process is started, which is just before the node is paused.
+    let script = world.script(&format!(
+        "#!/bin/sh\ntouch {}\nexec {} \"$@\"\n",
+        path(&started),
+        env!("CARGO_BIN_EXE_offhook")
+    ));
+    let during = async move {
+        let mut every = tokio::time::interval(std::time::Duration::from_millis(5));
+        while !started.exists() {
+            every.tick().await;
+        }
+        // They hang up before, during and after the hand-over.
+        for control in controls {
+            control.hangup().await;
+            for _ in 0..20 {
+                every.tick().await;
+            }
+        }
+    };
+    let options = ["--binary", path(&script)];
+    let (output, ()) = tokio::join!(world.upgrade(&options), during);
+    assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
+    assert!(!world.successors.contains(&node));
+    for call in calls {
+        end(call).await;
+    }
+    world.node.until_metric("offhook_calls_active", &[], 0.0).await;
+    world.app.wait_where("/hangup", |_| world.app.count("/hangup") >= CALLERS).await;
+    let requests = world.app.requests();
+    let hangups = requests.iter().filter(|request| request.path == "/hangup");
+    let mut uuids: Vec<_> = hangups.clone().map(|request| request.param("CallUUID")).collect();
+    uuids.sort_unstable();
+    uuids.dedup();
+    assert_eq!((uuids.len(), world.app.count("/hangup")), (CALLERS, CALLERS));
+    for hangup in hangups {
+        assert_eq!(hangup.param("HangupSource"), "Caller", "{:?}", hangup.params);
+        let record = world.node.record(hangup.param("CallUUID")).await;
+        assert_eq!(record["hangup_source"], "Caller", "{record:#}");
+    }
 }

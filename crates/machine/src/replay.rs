@@ -2,13 +2,17 @@
 //!
 //! The same inputs at the same times must lead to the same outputs, byte for byte as JSON. No
 //! output is executed.
+//!
+//! [`rebuild`] replays the log of a live call to get its machine in another process.
 
+use std::collections::BTreeMap;
 use std::io::BufRead;
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::Machine;
-use crate::contract::{CallState, CallTime, Input, Output};
+use crate::contract::{CallState, CallTime, FetchResponse, Input, Output};
 use crate::log::{Entry, Header, LogError, Reader};
 
 /// An input that was replayed.
@@ -51,15 +55,70 @@ pub struct ReplayReport {
     pub over: bool,
 }
 
+/// The inputs of a live call that its log contains in another form, because they must stay out of
+/// logs. The machine may still need them as they were.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct UnredactedInputs(BTreeMap<u64, Input>);
+
+impl UnredactedInputs {
+    /// Notes an input whose line was written as `logged`. `line` is the number of the line from 1.
+    ///
+    /// Inputs are kept until the next document begins, which discards all digits and words.
+    pub fn note(&mut self, line: u64, input: Input, logged: &Input) {
+        if let Input::Fetched { result: Ok(FetchResponse::Document { .. }), .. } = logged {
+            self.0.clear();
+        } else if input != *logged {
+            self.0.insert(line, input);
+        }
+    }
+}
+
+/// The reason why a machine could not be rebuilt.
+#[derive(Debug, thiserror::Error)]
+pub enum RebuildError {
+    #[error(transparent)]
+    Log(#[from] LogError),
+    #[error("this version decides differently at line {0} of the event log")]
+    Difference(u64),
+}
+
+/// Rebuilds the machine of a live call from its event log, and checks that it makes the same
+/// decisions. Calls `on_step` for each input.
+///
+/// # Errors
+///
+/// Fails if the log cannot be read, or if a replay leads to other outputs.
+pub fn rebuild(
+    log: impl BufRead,
+    unredacted: &UnredactedInputs,
+    on_step: impl FnMut(&Step<'_>),
+) -> Result<Machine, RebuildError> {
+    let (report, mut machine) = run(log, unredacted, on_step)?;
+    if let Some(line) = report.difference.map(|difference| difference.line) {
+        return Err(RebuildError::Difference(line));
+    }
+    if let Some(line) = report.cut {
+        return Err(LogError::Cut { line }.into());
+    }
+    machine.shrink();
+    Ok(machine)
+}
+
 /// Replays a log up to its end or its first difference. Calls `on_step` for each input.
 ///
 /// # Errors
 ///
 /// Fails if the log cannot be read.
-pub fn replay(
+pub fn replay(log: impl BufRead, on_step: impl FnMut(&Step<'_>)) -> Result<ReplayReport, LogError> {
+    Ok(run(log, &UnredactedInputs::default(), on_step)?.0)
+}
+
+fn run(
     log: impl BufRead,
+    unredacted: &UnredactedInputs,
     mut on_step: impl FnMut(&Step<'_>),
-) -> Result<ReplayReport, LogError> {
+) -> Result<(ReplayReport, Machine), LogError> {
     let (header, mut reader) = Reader::open(log)?;
     let mut machine = Machine::new();
     let mut same = 0;
@@ -71,7 +130,7 @@ pub fn replay(
             Err(e) => return Err(e),
         };
         let line = reader.line();
-        machine.handle(at, input.clone());
+        machine.handle(at, unredacted.0.get(&line).unwrap_or(&input).clone());
         let outputs: Vec<Output> = std::iter::from_fn(|| machine.poll()).collect();
         on_step(&Step { line, at, input: &input, outputs: &outputs, machine: &machine });
         let actual = outputs
@@ -82,18 +141,13 @@ pub fn replay(
         if let Some((index, expected, actual)) = first_difference(&expected, &actual) {
             let input = input.to_string();
             let difference = Difference { line, at, input, output: index + 1, expected, actual };
-            let over = is_over(&machine);
-            return Ok(ReplayReport {
-                header,
-                same,
-                difference: Some(difference),
-                cut: None,
-                over,
-            });
+            let (difference, over) = (Some(difference), is_over(&machine));
+            return Ok((ReplayReport { header, same, difference, cut: None, over }, machine));
         }
         same += 1;
     };
-    Ok(ReplayReport { header, same, difference: None, cut, over: is_over(&machine) })
+    let over = is_over(&machine);
+    Ok((ReplayReport { header, same, difference: None, cut, over }, machine))
 }
 
 fn is_over(machine: &Machine) -> bool {

@@ -17,10 +17,10 @@ use tokio::io::Interest;
 use tokio::net::UnixStream;
 
 /// The version of the messages. A process that does not know it refuses to take over.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 
 /// Maximum size of a message, in bytes.
-const MESSAGE_MAX: usize = 16 * 1024;
+const MESSAGE_MAX: usize = 128 * 1024;
 
 /// Maximum number of file descriptors in a message. Linux allows 253.
 pub(super) const SOCKETS_MAX: usize = 200;
@@ -29,9 +29,15 @@ pub(super) const SOCKETS_MAX: usize = 200;
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(tag = "message", rename_all = "snake_case")]
 pub(super) enum FromOld {
-    /// The first message, with the listeners and then the media sockets.
-    Offer { version: u32, offhook: String, listeners: usize },
-    /// The store is closed, and this process serves no more requests.
+    /// The first message, with the listeners.
+    Offer { version: u32, offhook: String },
+    /// The calls are suspended, and their media goes on. With a file of their snapshots, a file of
+    /// prompts, and the media sockets. A later message of this kind replaces it.
+    Calls { version: u32 },
+    /// The legs are frozen. With a file of them and a file of further prompts.
+    Legs,
+    /// The store is closed, and this process serves no more requests. With a file of the inputs
+    /// that the calls have queued.
     Released,
 }
 
@@ -39,8 +45,13 @@ pub(super) enum FromOld {
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(tag = "message", rename_all = "snake_case")]
 pub(super) enum FromNew {
-    /// The process can use the configuration and the store. It waits for [`FromOld::Released`].
+    /// The process can use the configuration and the store. It waits for [`FromOld::Calls`].
     Ready { offhook: String },
+    /// The process can take over the calls, except these. It waits for [`FromOld::Legs`] if it can
+    /// take over all of them.
+    Checked { refused: Vec<String> },
+    /// The process sends and receives the media of the calls. It waits for [`FromOld::Released`].
+    Playing,
     /// The process ends without having changed anything.
     Refused { why: String },
     /// The process serves requests.
@@ -134,7 +145,7 @@ mod tests {
         let (old, new) = Channel::pair().unwrap();
         let new = Channel::new(new).unwrap();
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-        let offer = FromOld::Offer { version: VERSION, offhook: "1".to_owned(), listeners: 0 };
+        let offer = FromOld::Offer { version: VERSION, offhook: "1".to_owned() };
         old.send(&offer, &[socket.as_fd()]).await.unwrap();
         old.send(&FromOld::Released, &[]).await.unwrap();
         let (FromOld::Offer { version, .. }, sockets) = new.receive().await.unwrap() else {

@@ -50,6 +50,12 @@ pub enum UpgradeProgress {
         pid: u32,
         /// Time during which connections waited, in milliseconds.
         gap_ms: u64,
+        /// Number of calls that were handed over.
+        #[serde(default)]
+        calls: usize,
+        /// Time during which no packet of these calls was sent or read, in milliseconds.
+        #[serde(default)]
+        media_gap_ms: u64,
     },
     /// The upgrade was refused, and the running process continues.
     Refused {
@@ -188,12 +194,13 @@ mod tests {
             let answer = async {
                 let (request, mut client) = control.next().await;
                 assert_eq!(request.wait_seconds, 7);
-                client.report(&UpgradeProgress::Done { pid: 1, gap_ms: 2 }).await;
+                let done = UpgradeProgress::Done { pid: 1, gap_ms: 2, calls: 0, media_gap_ms: 0 };
+                client.report(&done).await;
             };
             let request = UpgradeRequest { binary: None, wait_seconds: 7 };
             let asked = request_upgrade(&data_dir, &request, |_| {});
             let (outcome, ()) = tokio::join!(asked, answer);
-            assert!(matches!(outcome.unwrap(), UpgradeProgress::Done { pid: 1, gap_ms: 2 }));
+            assert!(matches!(outcome.unwrap(), UpgradeProgress::Done { pid: 1, gap_ms: 2, .. }));
             assert!(data_dir.join(NAME).exists());
         }
     }

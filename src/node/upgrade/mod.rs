@@ -1,26 +1,28 @@
 //! Replaces the running process by one of another binary. See `docs/operations.md#upgrade`.
 //!
-//! The running process starts the new one and gives it its listening and media sockets over a pair
-//! of Unix sockets (`channel`). The new process (`predecessor`) reads its configuration, checks the
-//! store's schema and reports that it is ready. Only then does the running one pause its listeners,
-//! finish the requests in progress and close the store. Connections wait in the kernel until the
-//! new process serves requests. Until then, any failure leaves the running process unchanged. After
-//! that, the binary of the running process is started again in the same way (`successor`).
+//! The running process starts the new one and gives it its listening sockets over a pair of Unix
+//! sockets (`channel`). The new process (`predecessor`) reads its configuration, checks the store's
+//! schema and reports that it is ready. Only then does the running one pause its listeners, finish
+//! the requests in progress, and suspend its calls (`moving`). The new process rebuilds the calls,
+//! continues their media and starts to serve requests when the running one has closed the store.
+//! Connections wait in the kernel until then.
 //!
-//! Calls are not handed over: an upgrade waits for a moment without calls, or is refused.
+//! A failure before the store is closed leaves the running process unchanged. After that, the
+//! binary of the running process is started again in the same way (`successor`).
 
 mod channel;
 mod control;
+mod moving;
 mod notify;
 mod predecessor;
 mod successor;
+mod transfer;
 
 use std::io;
-use std::net::UdpSocket;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::time::timeout;
 use tracing::{error, info, warn};
@@ -30,18 +32,27 @@ use super::drain::{EndTimes, Signals, drain_and_end};
 use crate::api::server::Pause;
 use control::{Client, Control};
 use engine::admission::Gate;
+use media::{Media, OtherProcess};
 use model::Clock;
-use successor::Successor;
+use moving::{MoveError, MovingCalls};
+use successor::{Successor, SuccessorError};
 
 pub use control::{UpgradeProgress, UpgradeRequest, request_upgrade};
 pub use notify::notify_ready;
+pub(super) use predecessor::TakenOver;
 pub use predecessor::{Predecessor, TakeOverError};
 
 /// Maximum time for requests in progress once the listener is paused. Connections wait meanwhile.
 const PAUSE_TIME: Duration = Duration::from_secs(3);
 
-/// Interval at which the queues of outbound calls are checked while an upgrade waits.
+/// Maximum time for calls to report whether they can be handed over.
+const ASK_TIME: Duration = Duration::from_secs(1);
+
+/// Interval at which the calls are checked while an upgrade waits.
 const WAIT_INTERVAL: Duration = Duration::from_millis(200);
+
+/// The same, after calls were suspended in vain. Connections wait while they are.
+const SUSPEND_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Maximum number of calls that a refusal lists.
 const CALLS_MAX: usize = 100;
@@ -49,18 +60,11 @@ const CALLS_MAX: usize = 100;
 /// The executable of this process, even if its file was replaced.
 const OWN_BINARY: &str = "/proc/self/exe";
 
-/// The sockets that are handed over.
-#[derive(Debug)]
-struct Sockets {
-    listeners: Vec<OwnedFd>,
-    media: Vec<Arc<UdpSocket>>,
-}
-
 /// Runs a node until SIGINT or SIGTERM, then drains it, or until another process has taken over.
 /// `offhook upgrade` reaches it through a socket in `data_dir`. Returns whether the node ended
 /// gracefully.
 pub async fn until_replaced(
-    node: Node,
+    mut node: Node,
     mut signals: Signals,
     data_dir: &Path,
     clock: &Clock,
@@ -85,15 +89,24 @@ pub async fn until_replaced(
         };
         let prepared = tokio::select! {
             () = node.until_told_to_stop(&mut signals) => break,
-            prepared = prepare(&node, &request, &mut client) => prepared,
+            prepared = prepare(&node, &request, &mut client, clock) => prepared,
         };
-        match prepared {
-            Ok(prepared) => return hand_over(node, prepared, client, clock).await,
-            Err(Refusal { why, calls }) => {
-                warn!(why, calls = calls.len(), "upgrade refused; this process continues");
-                client.report(&UpgradeProgress::Refused { why, calls }).await;
-            }
+        let refusal = match prepared {
+            Ok(prepared) => match Box::pin(hand_over(node, prepared, client, clock)).await {
+                HandOver::Ended(is_served) => return is_served,
+                HandOver::Abandoned(same, other, refusal) => {
+                    (node, client) = (same, other);
+                    refusal
+                }
+            },
+            Err(refusal) => refusal,
+        };
+        let Refusal { why, calls } = refusal;
+        for call in &calls {
+            info!(call, "call cannot be handed over");
         }
+        warn!(why, calls = calls.len(), "upgrade refused; this process continues");
+        client.report(&UpgradeProgress::Refused { why, calls }).await;
     }
     drain_and_end(&node, signals).await;
     true
@@ -106,13 +119,28 @@ struct Refusal {
     calls: Vec<String>,
 }
 
+impl Refusal {
+    fn new(why: &str) -> Self {
+        Self { why: why.to_owned(), calls: Vec::new() }
+    }
+
+    fn of_calls(calls: Vec<String>) -> Self {
+        Self {
+            calls,
+            ..Self::new(
+                "some calls cannot be handed over; use --wait, or drain the node and restart it",
+            )
+        }
+    }
+}
+
 impl<E: std::error::Error> From<E> for Refusal {
     fn from(error: E) -> Self {
         Self { why: error.to_string(), calls: Vec::new() }
     }
 }
 
-/// A node that has no calls and takes none until this is dropped.
+/// A node that serves no requests and takes no calls until this is dropped.
 struct Paused {
     pause: Pause,
     gate: Arc<Gate>,
@@ -124,9 +152,8 @@ impl Paused {
     async fn begin(node: &Node) -> Result<Self, Refusal> {
         let (pause, gate) = (node.pause.clone(), node.drain.gate.clone());
         let paused = Self { pause, gate, is_final: false };
-        let refusal = |_| Refusal {
-            why: format!("requests were still running after {} s", PAUSE_TIME.as_secs()),
-            calls: Vec::new(),
+        let refusal = |_| {
+            Refusal::new(&format!("requests were still running after {} s", PAUSE_TIME.as_secs()))
         };
         timeout(PAUSE_TIME, paused.pause.begin()).await.map_err(refusal)?;
         paused.gate.drain();
@@ -143,91 +170,138 @@ impl Drop for Paused {
     }
 }
 
-/// A new process that waits for the store, and a node that is ready to end.
+/// A new process that can take over the suspended calls, and a node that is ready to hand them over.
 struct Prepared {
-    successor: Successor,
-    sockets: Sockets,
+    // Declared first, so that the calls resume before requests are served again.
+    moving: MovingCalls,
     paused: Paused,
+    successor: Successor,
+    listeners: Vec<OwnedFd>,
+    /// When the connections began to wait.
+    since: Instant,
 }
 
-/// Starts the new process, and waits until no call is left that it would end. Dropping the future
-/// undoes everything.
+/// Starts the new process, suspends the calls and has the new process rebuild them. Waits for calls
+/// that can't be handed over. Dropping the future undoes everything.
 async fn prepare(
     node: &Node,
     request: &UpgradeRequest,
     client: &mut Client,
+    clock: &Clock,
 ) -> Result<Prepared, Refusal> {
-    let refusal = |why: &str| Refusal { why: why.to_owned(), calls: Vec::new() };
     if node.place.cluster().is_some() {
-        return Err(refusal(
+        return Err(Refusal::new(
             "this node is part of a fleet: drain it with `offhook nodes drain` and restart it",
         ));
     }
     if std::process::id() == 1 {
-        return Err(refusal("process 1 of a container cannot be replaced: start a new container"));
+        return Err(Refusal::new(
+            "process 1 of a container cannot be replaced: start a new container",
+        ));
     }
     let binary = match &request.binary {
         Some(binary) => binary.clone(),
         None => own_file()?,
     };
-    let sockets = node.sockets()?;
-    let end = tokio::time::sleep(Duration::from_secs(request.wait_seconds));
-    tokio::pin!(end);
+    let listeners = node.listeners()?;
+    let end = clock.now() + Duration::from_secs(request.wait_seconds);
     let mut ready = None;
     let mut reported = 0;
+    let mut interval = WAIT_INTERVAL;
     loop {
-        let calls = node.calls_in_the_way();
-        if calls.is_empty() {
-            let successor = match ready.take() {
+        let mut staying = node.staying_calls().await;
+        if staying.is_empty() {
+            let mut successor = match ready.take() {
                 Some(successor) => successor,
-                None => Successor::start(&binary, &sockets).await?,
+                None => Successor::start(&binary, &listeners).await?,
             };
+            let since = clock.now();
             let paused = Paused::begin(node).await?;
-            // A call may have begun before the pause.
-            if node.calls_in_the_way().is_empty() {
-                return Ok(Prepared { successor, sockets, paused });
+            match MovingCalls::suspend(node, &mut successor).await {
+                Ok(moving) => {
+                    return Ok(Prepared { moving, paused, successor, listeners, since });
+                }
+                Err(MoveError::Stay(calls)) => staying = calls,
+                Err(MoveError::Successor(error)) => {
+                    return Err(successor.failed(error).await.into());
+                }
             }
             ready = Some(successor);
-        } else if end.is_elapsed() {
-            let why = "calls cannot be handed over; use --wait, or drain the node and restart it";
-            return Err(Refusal { why: why.to_owned(), calls });
-        } else if calls.len() != reported {
-            reported = calls.len();
+            interval = SUSPEND_INTERVAL;
+        }
+        if clock.now() >= end {
+            return Err(Refusal::of_calls(staying));
+        }
+        if staying.len() != reported {
+            reported = staying.len();
             client.report(&UpgradeProgress::Waiting { calls: reported }).await;
         }
-        tokio::select! {
-            () = &mut end, if !end.is_elapsed() => {}
-            () = tokio::time::sleep(WAIT_INTERVAL) => {}
-        }
+        tokio::time::sleep_until(end.min(clock.now() + interval).into()).await;
     }
 }
 
-/// Ends the node and lets the new process take over. If that fails, starts this process's binary
-/// again. Returns whether a process serves requests.
-async fn hand_over(mut node: Node, prepared: Prepared, mut client: Client, clock: &Clock) -> bool {
-    let Prepared { successor, sockets, mut paused } = prepared;
-    let begun = clock.now();
-    paused.is_final = true;
+/// How a hand-over ended.
+enum HandOver {
+    /// This process ends. Whether another one serves requests.
+    Ended(bool),
+    /// This process continues.
+    Abandoned(Node, Client, Refusal),
+}
+
+/// Hands over the calls, ends the node and lets the new process take over. If that fails, starts
+/// this process's binary again.
+async fn hand_over(
+    mut node: Node,
+    prepared: Prepared,
+    mut client: Client,
+    clock: &Clock,
+) -> HandOver {
+    let Prepared { mut moving, mut paused, mut successor, listeners, since } = prepared;
     client.report(&UpgradeProgress::HandingOver).await;
+    let frozen = clock.now();
+    if let Err(error) = moving.move_legs(&node.media, &mut successor).await {
+        let refusal = match error {
+            MoveError::Stay(calls) => {
+                node.media.resume(OtherProcess::SentNothing);
+                Refusal::of_calls(calls)
+            }
+            MoveError::Successor(error) => {
+                let error = successor.failed(error).await;
+                // The process has ended.
+                node.media.resume(OtherProcess::MayHaveSent);
+                error.into()
+            }
+        };
+        drop((moving, paused));
+        return HandOver::Abandoned(node, client, refusal);
+    }
+    let media_gap_ms = ms(clock.now().saturating_duration_since(frozen));
+    paused.is_final = true;
+    moving.leave(&node).await;
     node.end(EndTimes::HAND_OVER).await;
-    let responses = node.serving.take();
+    let (responses, media) = (node.serving.take(), node.media.clone());
     // Gives up the lock of the node.
     drop(node);
-    let progress = match successor.take_over().await {
+    let taken_over = match moving.queued() {
+        Ok(inputs) => successor.take_over(inputs.as_fd()).await,
+        Err(error) => Err(successor.failed(error).await),
+    };
+    let calls = moving.calls.len();
+    let progress = match taken_over {
         Ok(pid) => {
-            let gap = clock.now().saturating_duration_since(begun);
-            let gap_ms = u64::try_from(gap.as_millis()).unwrap_or(u64::MAX);
-            info!(pid, gap_ms, "upgrade completed; the new process serves requests");
-            UpgradeProgress::Done { pid, gap_ms }
+            let gap_ms = ms(clock.now().saturating_duration_since(since));
+            info!(
+                pid,
+                gap_ms, calls, media_gap_ms, "upgrade completed; the new process serves requests"
+            );
+            UpgradeProgress::Done { pid, gap_ms, calls, media_gap_ms }
         }
         Err(failure) => {
             let why = failure.to_string();
             error!(why, "upgrade failed; starting the binary of this process again");
-            let again = match Successor::start(Path::new(OWN_BINARY), &sockets).await {
-                Ok(successor) => successor.take_over().await,
-                Err(error) => Err(error),
-            };
-            match again {
+            // The process has ended.
+            media.resume(OtherProcess::MayHaveSent);
+            match start_again(&mut moving, &media, &listeners).await {
                 Ok(pid) => UpgradeProgress::RolledBack { why, pid },
                 Err(again) => UpgradeProgress::Failed { why: format!("{why}; then {again}") },
             }
@@ -246,7 +320,31 @@ async fn hand_over(mut node: Node, prepared: Prepared, mut client: Client, clock
     if let Some(responses) = responses {
         let _ = responses.await;
     }
-    served_by.is_some()
+    HandOver::Ended(served_by.is_some())
+}
+
+/// Starts the binary of this process after the new one has failed, with the calls if possible.
+async fn start_again(
+    moving: &mut MovingCalls,
+    media: &Arc<Media>,
+    listeners: &[OwnedFd],
+) -> Result<u32, SuccessorError> {
+    let mut successor = Successor::start(Path::new(OWN_BINARY), listeners).await?;
+    if let Err(error) = moving.move_again(media, &mut successor).await {
+        error!(%error, calls = moving.calls.len(), "calls lost: the old binary did not take them over");
+        drop(successor.failed(SuccessorError::Refused(error.to_string())).await);
+        moving.calls.clear();
+        successor = Successor::start(Path::new(OWN_BINARY), listeners).await?;
+        if let Err(error) = moving.move_again(media, &mut successor).await {
+            return Err(successor.failed(error).await);
+        }
+    }
+    let inputs = moving.queued()?;
+    successor.take_over(inputs.as_fd()).await
+}
+
+fn ms(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The file that this process was started from.
@@ -258,23 +356,23 @@ fn own_file() -> io::Result<PathBuf> {
 }
 
 impl Node {
-    /// Copies of the sockets that are handed over.
-    fn sockets(&self) -> io::Result<Sockets> {
+    /// Copies of the listening sockets.
+    fn listeners(&self) -> io::Result<Vec<OwnedFd>> {
         let listeners = self.listeners.iter().filter_map(Weak::upgrade);
-        Ok(Sockets {
-            listeners: listeners
-                .map(|listener| listener.as_fd().try_clone_to_owned())
-                .collect::<io::Result<_>>()?,
-            media: self.media.sockets(),
-        })
+        listeners.map(|listener| listener.as_fd().try_clone_to_owned()).collect()
     }
 
-    /// Returns the calls that an upgrade would end, at most [`CALLS_MAX`].
-    fn calls_in_the_way(&self) -> Vec<String> {
-        let live = self.registry.list();
-        let live = live.iter().map(|call| format!("{}: live", call.setup.call));
+    /// Returns the calls that cannot be handed over, at most [`CALLS_MAX`].
+    async fn staying_calls(&self) -> Vec<String> {
+        let live = self.registry.staying_calls(ASK_TIME).await;
+        let live = live.iter().map(ToString::to_string);
+        live.chain(self.queued_calls()).take(CALLS_MAX).collect()
+    }
+
+    /// Returns the outbound calls that wait to be placed, at most [`CALLS_MAX`].
+    fn queued_calls(&self) -> Vec<String> {
         let queued = self.drain.dialer.queued();
-        let queued = queued.iter().map(|setup| format!("{}: waits to be placed", setup.call));
-        live.chain(queued).take(CALLS_MAX).collect()
+        let text = |setup: &machine::CallSetup| format!("{}: it waits to be placed", setup.call);
+        queued.iter().take(CALLS_MAX).map(text).collect()
     }
 }

@@ -1,15 +1,23 @@
-//! The new process of an upgrade: takes the sockets of the running process, and starts to serve
-//! requests once that process has closed the store.
+//! The new process of an upgrade: takes the sockets and calls of the running process, and starts to
+//! serve requests once that process has closed the store.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
+use tracing::warn;
 
+use super::super::StartError;
+use super::CALLS_MAX;
 use super::channel::{Channel, FromNew, FromOld, VERSION};
+use super::transfer::{MovedInputs, MovedLeg, read_bytes, read_lines};
 use crate::api;
+use engine::call::handover::{self, CallSnapshot, IncomingCall};
+use media::{Media, PromptTable};
+use model::Clock;
 use store::Database;
 
 /// Why a process did not take over.
@@ -23,6 +31,10 @@ pub enum TakeOverError {
     Version(u32),
     #[error("the running process sent an unexpected message")]
     Message,
+    #[error("could not read the calls of the running process: {0}")]
+    Calls(io::Error),
+    #[error("could not continue the media of a call: {0}")]
+    Media(#[from] media::MediaError),
 }
 
 /// The process that hands over to this one.
@@ -50,18 +62,15 @@ impl Predecessor {
     }
 
     async fn receive(channel: &Channel) -> Result<Inherited, TakeOverError> {
-        let (offer, mut sockets) = channel.receive().await?;
-        let FromOld::Offer { version, listeners, .. } = offer else {
+        let (offer, sockets) = channel.receive().await?;
+        let FromOld::Offer { version, .. } = offer else {
             return Err(TakeOverError::Message);
         };
         if version != VERSION {
             return Err(TakeOverError::Version(version));
         }
-        let media = sockets.split_off(listeners.min(sockets.len()));
-        Ok(Inherited {
-            listeners: sockets.into_iter().map(listener).collect::<io::Result<_>>()?,
-            media: media.into_iter().map(|socket| Arc::new(socket.into())).collect(),
-        })
+        let listeners = sockets.into_iter().map(listener).collect::<io::Result<_>>()?;
+        Ok(Inherited { listeners })
     }
 
     /// Takes the sockets.
@@ -69,18 +78,48 @@ impl Predecessor {
         std::mem::take(&mut self.sockets)
     }
 
-    /// Reports that this process can take over, and waits until the other one has closed the store.
-    pub(in crate::node) async fn until_released(
+    /// Reports that this process can take over, continues the media of the other one's calls, and
+    /// waits until it has closed the store. `start_media` opens the media path with these sockets.
+    pub(in crate::node) async fn take_over(
         &self,
         database: &Database,
-    ) -> Result<(), super::super::StartError> {
+        clock: &Clock,
+        start_media: impl Fn(Vec<Arc<UdpSocket>>) -> Result<Arc<Media>, StartError>,
+    ) -> Result<TakenOver, StartError> {
         store::check_schema(database).await?;
-        let ready = FromNew::Ready { offhook: env!("CARGO_PKG_VERSION").to_owned() };
-        self.channel.send(&ready, &[]).await.map_err(TakeOverError::from)?;
-        match self.channel.receive().await.map_err(TakeOverError::from)?.0 {
-            FromOld::Released => Ok(()),
-            FromOld::Offer { .. } => Err(TakeOverError::Message.into()),
+        self.reply(&FromNew::Ready { offhook: env!("CARGO_PKG_VERSION").to_owned() }).await?;
+        let mut offered = None;
+        loop {
+            let (message, files) = self.channel.receive().await.map_err(TakeOverError::from)?;
+            match (message, &mut offered) {
+                (FromOld::Calls { version }, _) => {
+                    if version != handover::VERSION {
+                        return Err(TakeOverError::Version(version).into());
+                    }
+                    // Ends the threads of an earlier offer.
+                    drop(offered.take());
+                    let (calls, refused) = Offered::read(files, clock, &start_media)?;
+                    offered = Some(calls);
+                    self.reply(&FromNew::Checked { refused }).await?;
+                }
+                (FromOld::Legs, Some(offered)) => {
+                    offered.adopt(files)?;
+                    self.reply(&FromNew::Playing).await?;
+                }
+                (FromOld::Released, Some(_)) => {
+                    let Some(mut offered) = offered else { continue };
+                    offered.queue(files)?;
+                    return Ok(TakenOver { media: offered.media, calls: offered.calls });
+                }
+                (FromOld::Offer { .. } | FromOld::Legs | FromOld::Released, _) => {
+                    return Err(TakeOverError::Message.into());
+                }
+            }
         }
+    }
+
+    async fn reply(&self, message: &FromNew) -> Result<(), TakeOverError> {
+        Ok(self.channel.send(message, &[]).await?)
     }
 
     /// Reports why this process does not take over.
@@ -94,11 +133,95 @@ impl Predecessor {
     }
 }
 
-/// Sockets of the previous process. Those that are not in the configuration are closed.
+/// The media path and the calls of the previous process.
+pub(in crate::node) struct TakenOver {
+    pub(in crate::node) media: Arc<Media>,
+    /// The calls, with their legs.
+    pub(in crate::node) calls: Vec<IncomingCall>,
+}
+
+/// The calls that the other process offers.
+struct Offered {
+    media: Arc<Media>,
+    prompts: PromptTable,
+    calls: Vec<IncomingCall>,
+}
+
+impl Offered {
+    /// Rebuilds the calls of an offer. Returns the calls, and why others are refused.
+    fn read(
+        files: Vec<OwnedFd>,
+        clock: &Clock,
+        start_media: impl Fn(Vec<Arc<UdpSocket>>) -> Result<Arc<Media>, StartError>,
+    ) -> Result<(Self, Vec<String>), StartError> {
+        let mut files = files.into_iter();
+        let snapshots: Vec<CallSnapshot> = read_lines(next(&mut files)?).map_err(invalid)?;
+        let prompts = PromptTable::default();
+        decode(&prompts, next(&mut files)?)?;
+        let media = start_media(files.map(|socket| Arc::new(socket.into())).collect())?;
+        let (mut calls, mut refused) = (Vec::with_capacity(snapshots.len()), Vec::new());
+        for snapshot in snapshots {
+            let call = snapshot.call;
+            match IncomingCall::rebuild(snapshot, clock) {
+                Ok(call) => calls.push(call),
+                Err(error) => {
+                    warn!(call_uuid = %call, %error, "call not rebuilt");
+                    refused.push(format!("{call}: {error}"));
+                }
+            }
+        }
+        refused.truncate(CALLS_MAX);
+        Ok((Self { media, prompts, calls }, refused))
+    }
+
+    /// Continues the legs.
+    fn adopt(&mut self, files: Vec<OwnedFd>) -> Result<(), StartError> {
+        let mut files = files.into_iter();
+        let legs: Vec<MovedLeg> = read_lines(next(&mut files)?).map_err(invalid)?;
+        decode(&self.prompts, next(&mut files)?)?;
+        let mut legs: HashMap<_, _> = legs.into_iter().map(|one| (one.call, one.leg)).collect();
+        for call in &mut self.calls {
+            if let Some(leg) = legs.remove(&call.call()) {
+                let adopted = self.media.adopt(leg, &self.prompts, call.leg_events());
+                call.leg.set(adopted.map_err(TakeOverError::from)?);
+            }
+        }
+        self.media.start_receiving();
+        // If this process fails to start, it must not say goodbye to the peers: another one
+        // continues their calls.
+        std::mem::forget(self.media.clone());
+        Ok(())
+    }
+
+    /// Adds the inputs that the other process has queued.
+    fn queue(&mut self, files: Vec<OwnedFd>) -> Result<(), StartError> {
+        let queued: Vec<MovedInputs> =
+            read_lines(next(&mut files.into_iter())?).map_err(invalid)?;
+        let mut queued: HashMap<_, _> =
+            queued.into_iter().map(|one| (one.call, one.inputs)).collect();
+        for call in &mut self.calls {
+            call.queued = queued.remove(&call.call()).unwrap_or_default();
+        }
+        Ok(())
+    }
+}
+
+fn next(files: &mut impl Iterator<Item = OwnedFd>) -> Result<OwnedFd, TakeOverError> {
+    files.next().ok_or(TakeOverError::Message)
+}
+
+fn decode(prompts: &PromptTable, file: OwnedFd) -> Result<(), TakeOverError> {
+    Ok(prompts.decode(&read_bytes(file).map_err(invalid)?)?)
+}
+
+fn invalid(error: io::Error) -> TakeOverError {
+    TakeOverError::Calls(error)
+}
+
+/// Listeners of the previous process. Those that are not in the configuration are closed.
 #[derive(Debug, Default)]
 pub(in crate::node) struct Inherited {
     listeners: Vec<TcpListener>,
-    pub(in crate::node) media: Vec<Arc<UdpSocket>>,
 }
 
 impl Inherited {

@@ -2,22 +2,30 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::AsFd as _;
+use std::net::UdpSocket;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::process::{Child, Command};
 use tracing::warn;
 
-use super::Sockets;
 use super::channel::{Channel, FromNew, FromOld, SOCKETS_MAX, VERSION};
+use engine::call::handover;
 
 /// The argument with which `offhook serve` takes over.
 const TAKE_OVER: &str = "--take-over";
 
 /// Timeout for a new process to become ready. No state has changed until then.
 const READY_TIME: Duration = Duration::from_secs(5);
+
+/// Timeout for a new process to rebuild the calls. They are suspended meanwhile.
+const CHECK_TIME: Duration = Duration::from_secs(3);
+
+/// Timeout for a new process to continue the media of the calls. Callers hear nothing meanwhile.
+const LEGS_TIME: Duration = Duration::from_secs(1);
 
 /// Timeout from the hand-over of the store until the new process serves requests. Connections wait
 /// meanwhile. A large store may have to be migrated.
@@ -41,11 +49,16 @@ pub(super) enum SuccessorError {
     Ended(String),
     #[error("the new process refused: {0}")]
     Refused(String),
+    #[error("the calls could not be passed on: {0}")]
+    Calls(#[from] io::Error),
 }
 
 impl Successor {
     /// Starts a binary with the arguments of this process, and waits until it is ready.
-    pub(super) async fn start(binary: &Path, sockets: &Sockets) -> Result<Self, SuccessorError> {
+    pub(super) async fn start(
+        binary: &Path,
+        listeners: &[OwnedFd],
+    ) -> Result<Self, SuccessorError> {
         let (channel, input) = Channel::pair().map_err(SuccessorError::Start)?;
         let is_ours = |argument: &OsString| argument == TAKE_OVER;
         let arguments = std::env::args_os().skip(1).filter(|argument| !is_ours(argument));
@@ -57,49 +70,64 @@ impl Successor {
             .spawn()
             .map_err(SuccessorError::Start)?;
         let mut new = Self { child, channel };
-        let offer = FromOld::Offer {
-            version: VERSION,
-            offhook: env!("CARGO_PKG_VERSION").to_owned(),
-            listeners: sockets.listeners.len(),
-        };
-        let listeners = sockets.listeners.iter().map(|socket| socket.as_fd());
-        let media = sockets.media.iter().map(|socket| socket.as_fd());
-        let all: Vec<_> = listeners.chain(media).take(SOCKETS_MAX).collect();
-        // If the process has ended, `until` says so.
-        let _ = new.channel.send(&offer, &all).await;
-        match new.answer(READY_TIME).await {
+        let offer =
+            FromOld::Offer { version: VERSION, offhook: env!("CARGO_PKG_VERSION").to_owned() };
+        let listeners: Vec<_> = listeners.iter().map(AsFd::as_fd).collect();
+        match new.ask(&offer, &listeners, READY_TIME).await {
             Ok(FromNew::Ready { .. }) => Ok(new),
-            Ok(FromNew::Refused { why }) => Err(new.failed(SuccessorError::Refused(why)).await),
-            Ok(FromNew::Serving) => {
-                let why = "it served before its time".to_owned();
-                Err(new.failed(SuccessorError::Refused(why)).await)
-            }
-            Err(error) => Err(new.failed(error).await),
+            other => Err(new.failed(unexpected(other)).await),
+        }
+    }
+
+    /// Offers the calls to the process. Returns those that it refuses. Nothing has changed until
+    /// then. After an error, the process must be given up with [`Successor::failed`].
+    pub(super) async fn offer_calls(
+        &mut self,
+        files: [BorrowedFd<'_>; 2],
+        sockets: &[Arc<UdpSocket>],
+    ) -> Result<Vec<String>, SuccessorError> {
+        let sockets = sockets.iter().map(|socket| socket.as_fd());
+        let all: Vec<_> = files.into_iter().chain(sockets).take(SOCKETS_MAX).collect();
+        let calls = FromOld::Calls { version: handover::VERSION };
+        match self.ask(&calls, &all, CHECK_TIME).await {
+            Ok(FromNew::Checked { refused }) => Ok(refused),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// Lets the process continue the media of the calls. After an error, the process must be given
+    /// up with [`Successor::failed`], and may have sent packets.
+    pub(super) async fn move_legs(
+        &mut self,
+        files: [BorrowedFd<'_>; 2],
+    ) -> Result<(), SuccessorError> {
+        match self.ask(&FromOld::Legs, &files, LEGS_TIME).await {
+            Ok(FromNew::Playing) => Ok(()),
+            other => Err(unexpected(other)),
         }
     }
 
     /// Lets the process take over, and waits until it serves requests. Returns its id.
-    pub(super) async fn take_over(mut self) -> Result<u32, SuccessorError> {
-        let _ = self.channel.send(&FromOld::Released, &[]).await;
-        let answer = self.answer(SERVE_TIME).await;
+    pub(super) async fn take_over(mut self, inputs: BorrowedFd<'_>) -> Result<u32, SuccessorError> {
+        let answer = self.ask(&FromOld::Released, &[inputs], SERVE_TIME).await;
         match (answer, self.child.id()) {
             (Ok(FromNew::Serving), Some(id)) => {
                 // It outlives this process.
                 std::mem::forget(self.child);
                 Ok(id)
             }
-            (Ok(FromNew::Refused { why }), _) => {
-                Err(self.failed(SuccessorError::Refused(why)).await)
-            }
-            (Ok(FromNew::Serving | FromNew::Ready { .. }), _) => {
-                let why = "it sent an unexpected message".to_owned();
-                Err(self.failed(SuccessorError::Refused(why)).await)
-            }
-            (Err(error), _) => Err(self.failed(error).await),
+            (other, _) => Err(self.failed(unexpected(other)).await),
         }
     }
 
-    async fn answer(&mut self, within: Duration) -> Result<FromNew, SuccessorError> {
+    async fn ask(
+        &mut self,
+        message: &FromOld,
+        files: &[BorrowedFd<'_>],
+        within: Duration,
+    ) -> Result<FromNew, SuccessorError> {
+        // If the process has ended, `receive` says so.
+        let _ = self.channel.send(message, files).await;
         match tokio::time::timeout(within, self.channel.receive()).await {
             Ok(Ok((message, _))) => Ok(message),
             Ok(Err(error)) => Err(SuccessorError::Ended(error.to_string())),
@@ -107,9 +135,9 @@ impl Successor {
         }
     }
 
-    /// Ends the process if it still runs, so that it can't use the store later. Returns the error
-    /// with its exit status.
-    async fn failed(mut self, error: SuccessorError) -> SuccessorError {
+    /// Ends the process if it still runs, so that it can't use the store or send media later.
+    /// Returns the error with its exit status.
+    pub(super) async fn failed(mut self, error: SuccessorError) -> SuccessorError {
         if let SuccessorError::Ended(_) = error
             && let Ok(Ok(status)) =
                 tokio::time::timeout(Duration::from_secs(1), self.child.wait()).await
@@ -120,5 +148,16 @@ impl Successor {
             warn!(%error, "new process not killed");
         }
         error
+    }
+}
+
+/// The error of an answer that was not the awaited one.
+fn unexpected(answer: Result<FromNew, SuccessorError>) -> SuccessorError {
+    match answer {
+        Err(error) => error,
+        Ok(FromNew::Refused { why }) => SuccessorError::Refused(why),
+        Ok(
+            FromNew::Ready { .. } | FromNew::Checked { .. } | FromNew::Playing | FromNew::Serving,
+        ) => SuccessorError::Refused("it sent an unexpected message".to_owned()),
     }
 }

@@ -66,6 +66,14 @@ impl Slots {
         Some(Slot(self))
     }
 
+    /// Takes a slot for a call that another process of this node has admitted, even if the limit is
+    /// reached.
+    pub fn acquire_admitted(&'static self) -> Slot {
+        let mine = u64::from(used(self.word.fetch_add(1, Ordering::AcqRel))) + 1;
+        self.high_water.fetch_max(mine, Ordering::Relaxed);
+        Slot(self)
+    }
+
     /// Whether a slot is free at this instant. Another thread may take it first.
     #[inline]
     pub fn has_room(&self) -> bool {

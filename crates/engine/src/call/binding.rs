@@ -85,9 +85,20 @@ impl MetaState {
         Self { wacid: wacid.map(OnceLock::from).unwrap_or_default(), ..Self::default() }
     }
 
+    /// Creates the state of a call that another process has handed over. `phone_rank` is that of
+    /// [`MetaState::phone_rank`].
+    pub(super) fn resumed(wacid: Option<Wacid>, phone_rank: u8) -> Self {
+        Self { phone: AtomicU8::new(phone_rank), ..Self::new(wacid) }
+    }
+
     /// Returns Meta's id of the call, if it is known.
     pub fn wacid(&self) -> Option<&Wacid> {
         self.wacid.get()
+    }
+
+    /// Rank of the latest status that changed the phone's state, or 0.
+    pub(super) fn phone_rank(&self) -> u8 {
+        self.phone.load(Ordering::Acquire)
     }
 
     /// Records a status. Returns whether it is newer than all earlier ones.

@@ -21,6 +21,17 @@ impl CallClock {
         Self { arrived, last: CallTime(0) }
     }
 
+    /// Creates the clock of a call that another process has handed over. `last` is the time of its
+    /// last input.
+    pub fn resumed(arrived: Instant, last: CallTime) -> Self {
+        Self { arrived, last }
+    }
+
+    /// The time of the last input.
+    pub fn last(&self) -> CallTime {
+        self.last
+    }
+
     /// The call's time at `at`. Equal to the last one if `at` is before it.
     pub fn time_at(&mut self, at: Instant) -> CallTime {
         self.last = self.last.max(CallTime(0).after(at.saturating_duration_since(self.arrived)));

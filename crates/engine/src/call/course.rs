@@ -157,6 +157,13 @@ impl Course {
 #[derive(Debug, Default)]
 pub(super) struct Sampler(Mutex<Option<SamplerState>>);
 
+/// The course of a live call at a moment, for another process.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct CourseSnapshot {
+    course: Course,
+    due_ms: Option<u32>,
+}
+
 #[derive(Debug)]
 struct SamplerState {
     course: Course,
@@ -180,6 +187,22 @@ impl Sampler {
                 due_ms: Some(at_ms.saturating_add(EVERY_MS)),
             });
         });
+    }
+
+    /// Continues the course of a call that another process has handed over. `before` are the
+    /// current counters of the leg.
+    pub(super) fn resumed(course: Option<CourseSnapshot>, before: Quality) -> Self {
+        let state =
+            course.map(|CourseSnapshot { course, due_ms }| SamplerState { course, before, due_ms });
+        Self(Mutex::new(state))
+    }
+
+    /// Returns the state for another process.
+    pub(super) fn snapshot(&self) -> Option<CourseSnapshot> {
+        self.with(|state| {
+            let state = state.as_ref()?;
+            Some(CourseSnapshot { course: state.course.clone(), due_ms: state.due_ms })
+        })
     }
 
     /// Time of the next reading, in milliseconds of the call.

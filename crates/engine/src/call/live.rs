@@ -30,6 +30,12 @@ struct Lines {
     full: bool,
 }
 
+impl Lines {
+    fn update_full(&mut self) {
+        self.full = self.kept.len() >= LINES_MAX || self.bytes >= BYTES_MAX;
+    }
+}
+
 impl LiveLog {
     /// Creates an empty log.
     pub fn new() -> Arc<Self> {
@@ -38,6 +44,20 @@ impl LiveLog {
             progress: watch::Sender::new((0, false)),
             exported: AtomicBool::new(false),
         })
+    }
+
+    /// Creates the log of a call that another process has handed over.
+    pub(super) fn resumed(lines: Vec<Arc<str>>) -> Arc<Self> {
+        let log = Self::new();
+        let count = lines.len();
+        {
+            let mut kept = log.lines.lock().unwrap_or_else(PoisonError::into_inner);
+            kept.bytes = lines.iter().map(|line| line.len()).sum();
+            kept.kept = lines;
+            kept.update_full();
+        }
+        log.progress.send_modify(|p| p.0 = count);
+        log
     }
 
     /// Appends a line and returns its number, from 0. Returns `None` if the log is full.
@@ -49,12 +69,17 @@ impl LiveLog {
             }
             lines.bytes += line.len();
             lines.kept.push(line);
-            lines.full = lines.kept.len() >= LINES_MAX || lines.bytes >= BYTES_MAX;
+            lines.update_full();
             lines.kept.len()
         };
         // Two writers may race here, so the count must not decrease.
         self.progress.send_modify(|p| p.0 = p.0.max(count));
         u64::try_from(count - 1).ok()
+    }
+
+    /// Whether the log keeps no further lines.
+    pub(super) fn is_full(&self) -> bool {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner).full
     }
 
     /// Marks the log as complete.

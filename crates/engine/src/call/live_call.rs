@@ -127,6 +127,12 @@ impl LiveCall {
         Some(told)
     }
 
+    /// Whether the call has B-legs.
+    pub(super) fn has_legs(&self) -> bool {
+        !self.legs.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+            || !self.pending_legs.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
     /// Removes a B-leg that has ended or was separated from the call.
     pub(super) fn forget_leg(&self, leg: CallUuid) {
         self.legs.lock().unwrap_or_else(PoisonError::into_inner).retain(|other| *other != leg);

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 
+use super::handover::SuspendReply;
 use super::phones::{KeySource, Line};
 use machine::Input;
 use media::sdp::Offer;
@@ -46,6 +47,10 @@ pub(super) enum Message {
     /// A media step that is missing some seconds after `accept`, how long it was awaited, and
     /// whether this node sends the ICE checks.
     Missing(MissingStep, Duration, bool),
+    /// Asks why the call can't be handed over to another process, for longer than a request takes.
+    CanLeave(oneshot::Sender<Option<&'static str>>),
+    /// Suspends the call for its hand-over as soon as no request is in progress.
+    Suspend(oneshot::Sender<SuspendReply>),
 }
 
 impl Message {
@@ -61,6 +66,8 @@ impl Message {
             Self::FirstSent => "first_sent",
             Self::Sample => "sample",
             Self::Missing(..) => "missing",
+            Self::CanLeave(_) => "can_leave",
+            Self::Suspend(_) => "suspend",
         }
     }
 }

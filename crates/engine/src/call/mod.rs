@@ -5,6 +5,7 @@
 //! | `shell`, `mailbox`, `call_clock` | the task of a call: runs the machine and executes its outputs |
 //! | `registry`, `live_call`, `binding` | the live calls, and Meta's ids of them |
 //! | `dialer`, `queues` | outbound calls that wait for calls per second |
+//! | `handover` | hands live calls over to another process of the node |
 //! | `orphan`, `farewell`, `rejects` | end orphans, and calls that Meta still holds |
 //! | `outbox`, `links` | deliver stored callbacks |
 //! | `consent` | call permissions, synchronised with Meta |
@@ -26,6 +27,7 @@ pub mod dialer;
 pub mod drafts;
 mod failed;
 pub mod farewell;
+pub mod handover;
 mod hearing;
 pub mod links;
 pub mod live;

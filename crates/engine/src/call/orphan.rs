@@ -1,6 +1,7 @@
 //! Ends orphans: calls that were live when their process died (`docs/reference/reliability.md#r3`).
 //! Also writes the heartbeat from which the next process knows how long the calls lasted.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use super::registry::{CallKey, Registry};
 use super::services::Services;
 use machine::{CallSetup, CallTime, GraphAction, Summary, orphan_summary};
 use model::metric;
-use model::{CallType, Direction, HangupCause};
+use model::{CallType, CallUuid, Direction, HangupCause};
 use store::{CallEnd, CallLine, Conclusion, Farewell, Orphan, PlacedCall, StoreError};
 
 /// Heartbeat interval of a node with live calls. With the time of the write, the duration in a
@@ -40,12 +41,18 @@ pub struct Orphans {
 
 /// Ends the calls that a process left open: closes their records, puts their hangup callbacks into
 /// the outbox of this node, and stores the requests that end them at Meta. `owner` is the process:
-/// the node's name, or the name of a dead run of a fleet. All writes are durable when this returns.
+/// the node's name, or the name of a dead run of a fleet. `taken_over` are calls of that process which
+/// go on here. All writes are durable when this returns.
 ///
 /// # Errors
 /// Returns an error if the store fails.
-pub async fn end_all(services: &Services, owner: &str) -> Result<Orphans, StoreError> {
-    let orphans = services.store.calls().orphans(owner).await?;
+pub async fn end_all(
+    services: &Services,
+    owner: &str,
+    taken_over: &HashSet<CallUuid>,
+) -> Result<Orphans, StoreError> {
+    let mut orphans = services.store.calls().orphans(owner).await?;
+    orphans.retain(|orphan| !taken_over.contains(&orphan.start.call));
     let since = services.clock.wall().minus(PLACED_SINCE);
     let placed = services.store.calls().placed_since(owner, since).await?;
     if orphans.is_empty() {

@@ -1,6 +1,7 @@
 //! The metrics of a call's end and the linter findings of its documents. The record itself is
 //! `store::CallEnd`, built from the same summary.
 
+use serde::{Deserialize, Serialize};
 use tracing::{debug, info};
 
 use machine::Summary;
@@ -15,7 +16,7 @@ const LOGGED: usize = 10;
 const KEPT: usize = 200;
 
 /// Linter findings about a call's documents.
-#[derive(Default)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 pub(super) struct Findings(Vec<Finding>);
 
 impl Findings {

@@ -1,4 +1,4 @@
-//! Whole calls with real services on loopback, for behaviour after a panic.
+//! Whole calls with real services on loopback, for behaviour after a panic and for hand-overs.
 
 use std::net::Ipv4Addr;
 
@@ -10,6 +10,7 @@ use super::*;
 use crate::admission::permission::Consents;
 use crate::admission::{AccountSpec, Directory, Gate, NumberSpec, Pressure};
 use crate::answer::{AT_ONCE_PER_HOST, Fetcher, Notifier, RandomSource};
+use crate::call::handover::{CallSnapshot, IncomingCall, StayingCall, SuspendedCall};
 use crate::call::{
     CallSettings, Outbox, OutboxLimits, PermissionService, Recordings, RecordingsConfig,
     RejectThread, farewell,
@@ -17,11 +18,12 @@ use crate::call::{
 use crate::meta::{Graph, GraphConfig};
 use crate::stream::Streams;
 use egress::testing::{Reply, Server, egress, open_guard};
-use machine::{Command, MachineLimits};
+use machine::{Command, MachineLimits, MediaEvent};
 use media::{Media, MediaConfig};
 use model::Clock;
 use model::Health;
 use model::Secret;
+use model::{Digit, Leg};
 use model::{E164, Method};
 use speech::config::SpeechConfig;
 use speech::library::Library;
@@ -31,6 +33,9 @@ use xml::ast::DocUrl;
 
 const MAIN: &str = "MAAAAAAAAAAAAAAAAAAA";
 const PHONE_NUMBER_ID: &str = "106540352242922";
+
+/// A document that answers the call when its media is up.
+const ANSWER: &str = "<Response><DTMF>9</DTMF><Wait length=\"60\"/></Response>";
 
 struct World {
     registry: Registry,
@@ -49,7 +54,7 @@ impl World {
         })
         .await;
         let app = Server::start(|seen| match seen.target.as_str() {
-            "/answer" => Reply::ok(&b"<Response><Wait length=\"60\"/></Response>"[..]),
+            "/answer" => Reply::ok(ANSWER.as_bytes().to_vec()),
             _ => Reply::status(200),
         })
         .await;
@@ -252,4 +257,110 @@ async fn r03_a_panic_inside_one_call_ends_that_call_only() {
     assert_eq!(world.registry.until_empty(Duration::from_secs(20)).await, 0);
     assert_eq!(world.slots(), 0);
     world.app.until_seen(4).await;
+}
+
+/// Suspends the only call.
+async fn suspend(world: &World) -> SuspendedCall {
+    let mut calls = world.registry.suspend_all(Duration::from_secs(20)).await.unwrap();
+    calls.pop().expect("a call")
+}
+
+/// A snapshot as it arrives in the other process.
+fn crossed(snapshot: &CallSnapshot) -> CallSnapshot {
+    serde_json::from_str(&serde_json::to_string(snapshot).unwrap()).unwrap()
+}
+
+#[tokio::test]
+async fn a_suspended_call_goes_on_here_or_in_another_process() {
+    let world = World::new().await;
+    let clock = &world.services.clock;
+    let call = world.call("wacid.moved", "Asha");
+    let connected = MediaEvent::Connected;
+    call.mailbox.tell(Input::Media { leg: Leg::A, event: connected });
+    let suspended = suspend(&world).await;
+    assert!(call.is_answered(), "the set-up is complete");
+    // Inputs wait meanwhile.
+    let lines = call.log.snapshot().len();
+    let digit = |key: char| Input::Digit { leg: Leg::A, digit: Digit::try_from(key).unwrap() };
+    call.mailbox.tell(digit('1'));
+    tokio::task::yield_now().await;
+    assert_eq!(call.log.snapshot().len(), lines);
+    assert!(suspended.leg.is_some());
+    drop(suspended);
+    assert!(world.registry.staying_calls(Duration::from_secs(20)).await.is_empty());
+    assert_eq!(call.log.snapshot().len(), lines + 1, "the call has resumed");
+
+    let mut suspended = suspend(&world).await;
+    let mut incoming = IncomingCall::rebuild(crossed(&suspended.snapshot), clock).unwrap();
+    call.mailbox.tell(digit('2'));
+    suspended.leave().await;
+    assert_eq!(world.registry.until_empty(Duration::from_secs(20)).await, 0);
+    assert_eq!(world.slots(), 0, "the process that takes over counts the call");
+    let queued = serde_json::to_string(&suspended.queued).unwrap();
+    incoming.queued = serde_json::from_str(&queued).unwrap();
+    // Nothing reports the end of the call.
+    assert!(world.app.seen().iter().all(|request| request.target == "/answer"));
+
+    world.registry.resume(incoming).unwrap();
+    assert_eq!(world.slots(), 1);
+    let same = world.registry.get(call.setup.call).unwrap();
+    assert_eq!(same.setup, call.setup);
+    assert_eq!((same.wacid(), same.answered()), (call.wacid(), call.answered()));
+    let skew = same.arrived.max(call.arrived).duration_since(same.arrived.min(call.arrived));
+    assert!(skew < Duration::from_millis(100), "the call's time has jumped by {skew:?}");
+    assert_eq!(same.command(Command::Hangup), crate::call::SendOutcome::Delivered);
+    // Meta confirms the end.
+    let key = CallKey { phone_number_id: PHONE_NUMBER_ID.into(), wacid: "wacid.moved".into() };
+    let ended = crate::call::CallEvent::Terminated(machine::Termination::default());
+    assert_eq!(world.registry.event(&key, None, ended), EventOutcome::Delivered);
+    assert_eq!(world.registry.until_empty(Duration::from_secs(20)).await, 0);
+    assert_eq!(world.slots(), 0);
+    let lines = same.log.snapshot();
+    let of = |text: &str| lines.iter().filter(|line| line.contains(text)).count();
+    assert_eq!((of("\"digit\":\"1\""), of("\"digit\":\"2\"")), (1, 1), "{lines:#?}");
+    let log = lines.iter().map(|line| format!("{line}\n")).collect::<String>();
+    let replayed = machine::replay::replay(log.as_bytes(), |_| {}).unwrap();
+    assert_eq!((replayed.difference, replayed.over), (None, true));
+    world.app.until_seen(2).await;
+    let targets: Vec<_> = world.app.seen().into_iter().map(|request| request.target).collect();
+    assert_eq!(targets, ["/answer", "/hangup"]);
+}
+
+#[tokio::test]
+async fn a_call_that_cannot_be_rebuilt_is_refused() {
+    let world = World::new().await;
+    let call = world.call("wacid.other", "Asha");
+    call.mailbox.tell(Input::Media { leg: Leg::A, event: MediaEvent::Connected });
+    let suspended = suspend(&world).await;
+    let refused = |change: &dyn Fn(&mut CallSnapshot)| {
+        let mut snapshot = crossed(&suspended.snapshot);
+        change(&mut snapshot);
+        IncomingCall::rebuild(snapshot, &world.services.clock).unwrap_err().to_string()
+    };
+    let other_decision = refused(&|snapshot| {
+        for line in &mut snapshot.log {
+            *line = line.replace("pre_accept", "reject").into();
+        }
+    });
+    assert!(other_decision.contains("decides differently at line"), "{other_decision}");
+    let other_state = refused(&|snapshot| {
+        snapshot.machine.insert("timers".to_owned(), Vec::new());
+    });
+    assert!(other_state.contains("timers"), "{other_state}");
+    let cut = refused(&|snapshot| snapshot.log.truncate(0));
+    assert!(cut.contains("empty"), "{cut}");
+}
+
+#[tokio::test]
+async fn a_call_with_a_second_leg_stays() {
+    let world = World::new().await;
+    let call = world.call("wacid.stays", "Asha");
+    call.mailbox.tell(Input::Media { leg: Leg::A, event: MediaEvent::Connected });
+    drop(suspend(&world).await);
+    call.legs.lock().unwrap().push(call.setup.call);
+    let why = "it has dialled another leg";
+    let stays = vec![StayingCall { call: call.setup.call, why }];
+    assert_eq!(world.registry.staying_calls(Duration::from_secs(20)).await, stays);
+    let refused = world.registry.suspend_all(Duration::from_secs(20)).await.unwrap_err();
+    assert_eq!(refused, stays);
 }

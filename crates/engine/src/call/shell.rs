@@ -12,6 +12,7 @@ mod asking;
 mod begin;
 mod context;
 mod ending;
+mod handover;
 mod legs;
 mod phone;
 mod quality;
@@ -25,12 +26,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, info};
 
 use super::author;
 use super::call_clock::CallClock;
 use super::farewell;
+use super::handover::SuspendReply;
 use super::mailbox::{Envelope, Message};
 use super::phones::ToPhone;
 use super::services::Services;
@@ -38,9 +40,10 @@ use super::trace::Trace;
 use crate::admission::Slot;
 use crate::admission::permission::{Engaged, Event};
 use machine::log;
+use machine::replay::UnredactedInputs;
 use machine::{
-    BLegCommand, CallState, CallTime, CallbackKind, Command, Input, InstructionOutcome, Machine,
-    MachineStep, MediaCommand, Output, PhoneStatus, RecordingEvent,
+    BLegCommand, CallState, CallTime, CallbackKind, Command, FetchResponse, Input,
+    InstructionOutcome, Machine, MachineStep, MediaCommand, Output, PhoneStatus, RecordingEvent,
 };
 use media::sdp::{self, Offer};
 use model::metric;
@@ -49,10 +52,10 @@ use store::Farewell;
 
 use a_leg::ALeg;
 use asking::Requests;
-pub(super) use begin::{Peer, StartMode, StartParams};
+pub(super) use begin::{Peer, ResumeParams, StartMode, StartParams};
 use context::Context;
-use ending::Report;
-pub(super) use ending::end_after_fault;
+pub(super) use ending::{Report, end_after_fault};
+pub(super) use handover::resume;
 use sound::Playback;
 use speech::Recognition;
 use stream::CallStream;
@@ -82,6 +85,10 @@ struct Shell {
     /// step and whether it is the call's last step.
     outputs: VecDeque<(CallTime, Output, bool)>,
     leaving: Option<rooms::Leaving>,
+    /// The inputs that the event log contains in another form, for a hand-over.
+    unredacted: UnredactedInputs,
+    /// The request to suspend the call, until no request of the call is in progress.
+    suspension: Option<oneshot::Sender<SuspendReply>>,
     over: bool,
 }
 
@@ -97,7 +104,7 @@ pub(super) async fn run(services: Arc<Services>, begin: Box<StartParams>) {
         arrived,
         admitted,
         mailbox,
-        mut inbox,
+        inbox,
         journal,
         view,
     } = *begin;
@@ -120,6 +127,8 @@ pub(super) async fn run(services: Arc<Services>, begin: Box<StartParams>) {
         report: Report::default(),
         outputs: VecDeque::new(),
         leaving: None,
+        unredacted: UnredactedInputs::default(),
+        suspension: None,
         over: false,
         context: Context {
             id: setup.call,
@@ -159,18 +168,7 @@ pub(super) async fn run(services: Arc<Services>, begin: Box<StartParams>) {
         shell.step(arrived, Input::HangUp { cause: HangupCause::InternalError });
     }
     drop(turn);
-    while !shell.over {
-        if let Some(leaving) = shell.leaving.take() {
-            leaving.finish(&shell.context).await;
-            shell.execute_outputs();
-            continue;
-        }
-        shell.requests.forget_finished();
-        let deadline = shell.clock.deadline(&shell.machine);
-        let envelope = next_message(&mut inbox, &shell.context, deadline).await;
-        shell.receive(envelope);
-    }
-    shell.context.journal.close();
+    shell.serve(inbox).await;
 }
 
 /// Waits for the next message, the machine's timer or the next quality reading. One timer serves
@@ -203,6 +201,27 @@ async fn next_message(
 }
 
 impl Shell {
+    /// Processes messages until the call ends, here or by a hand-over.
+    async fn serve(&mut self, mut inbox: mpsc::Receiver<Box<Envelope>>) {
+        while !self.over {
+            if let Some(leaving) = self.leaving.take() {
+                leaving.finish(&self.context).await;
+                self.execute_outputs();
+                continue;
+            }
+            self.requests.forget_finished();
+            if let Some(reply) = self.take_suspension()
+                && self.suspend(reply, &mut inbox).await
+            {
+                break;
+            }
+            let deadline = self.clock.deadline(&self.machine);
+            let envelope = next_message(&mut inbox, &self.context, deadline).await;
+            self.receive(envelope);
+        }
+        self.context.journal.close();
+    }
+
     /// Writes the initial session descriptions of both sides to the trace.
     fn trace_sdp(&self, theirs: Option<String>) {
         let ours = (!self.a_leg.sdp.is_empty()).then(|| sdp::redacted(&self.a_leg.sdp));
@@ -244,6 +263,10 @@ impl Shell {
                 (missing, waited, checking),
             ),
             Message::FirstSent => journal.trace(&Trace::FirstSent { at_us: journal.us(at) }),
+            Message::CanLeave(reply) => {
+                let _ = reply.send(self.obstacle().filter(|why| !why.passes).map(|why| why.text));
+            }
+            Message::Suspend(reply) => self.suspension = Some(reply),
         }
     }
 
@@ -307,19 +330,32 @@ impl Shell {
                 let awaited = self.machine.awaits_recording(*record);
                 self.recordings.ended(*record, awaited);
             }
-            Input::Graph { action, outcome }
-                if self.requests.farewell == Some(*action) && outcome.is_settled() =>
-            {
-                self.requests.farewell = None;
+            Input::Graph { action, outcome } => {
+                self.requests.graph_answered(*action);
+                if self.requests.farewell == Some(*action) && outcome.is_settled() {
+                    self.requests.farewell = None;
+                }
             }
             _ => {}
         }
+        // All other inputs lead to the same state as their lines in the event log.
+        let unredacted = match &input {
+            Input::Digit { .. }
+            | Input::Speech { .. }
+            | Input::Fetched { result: Ok(FetchResponse::Document { .. }), .. } => {
+                Some(input.clone())
+            }
+            _ => None,
+        };
         let asks_to_record = matches!(&input, Input::Command { command: Command::Record { .. } });
         let step = self.machine.step(self.clock.time_at(at), input);
         self.requests.cancel_if(|action| step.overtakes(action));
         let MachineStep { at, logged, outputs, worth_a_line } = step;
-        if worth_a_line {
-            call.journal.keep(log::entry_line(at, &logged, &outputs));
+        if worth_a_line
+            && let Some(line) = call.journal.keep(log::entry_line(at, &logged, &outputs))
+            && let Some(input) = unredacted
+        {
+            self.unredacted.note(line + 1, input, &logged);
         }
         call.view.set_recorded(self.machine.is_recorded());
         if asks_to_record {

@@ -213,16 +213,20 @@ impl EventLogWriter {
         Self(Arc::new(Inner { call, zero, live, written, sink }))
     }
 
-    /// Appends a line in memory and in the store, unless the log is full.
-    pub(super) fn keep(&self, line: Result<String, LogError>) {
+    /// Appends a line in memory and in the store, and returns its number, from 0. Returns `None` if
+    /// the log is full.
+    pub(super) fn keep(&self, line: Result<String, LogError>) -> Option<u64> {
         let mut line = match line {
             Ok(line) => line,
-            Err(e) => return warn!(error = %e, "event log line not written"),
+            Err(e) => {
+                warn!(error = %e, "event log line not written");
+                return None;
+            }
         };
         line.truncate(line.trim_end().len());
-        if let Some(number) = self.0.live.push(line.as_str().into()) {
-            self.0.written.append(self.0.call, number, line);
-        }
+        let number = self.0.live.push(line.as_str().into())?;
+        self.0.written.append(self.0.call, number, line);
+        Some(number)
     }
 
     /// Appends a trace line.

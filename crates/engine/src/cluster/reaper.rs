@@ -1,5 +1,6 @@
 //! Ends the calls of dead processes of the fleet and adopts their work.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use futures_util::FutureExt as _;
@@ -43,7 +44,7 @@ impl NodeReaper {
         if waiting > 0 {
             tracing::info!(owner, calls = waiting, "adopted waiting calls");
         }
-        let ended = orphan::end_all(&self.services, owner).await?;
+        let ended = orphan::end_all(&self.services, owner, &HashSet::new()).await?;
         metrics::counter!(metric::ADOPTED_TOTAL, "what" => adopted::CALLS).increment(ended.calls);
         for placed in ended.placed {
             let number = self.directory.number(&placed.phone_number_id);

@@ -61,7 +61,9 @@ use crate::contract::{
     StreamOrder, StreamTrack, Termination, TrackCommand, VoiceEvent,
 };
 use crate::log;
-use crate::replay;
+use crate::replay::{self, UnredactedInputs};
+use crate::snapshot::Field;
+use crate::timers::Timer;
 use model::{CallType, CallUuid, Digit, Direction, HangupCause, Leg, Method, StreamId};
 use xml::ast::{Finding, Position, Repeat, Severity, Speech, SpeechNode, Target};
 use xml::{self, Document};
@@ -120,6 +122,42 @@ fn every_scenario_matches_its_file() {
     assert!(failures.is_empty(), "{failures}UPDATE=1 rewrites the files");
 }
 
+/// At each step of each scenario, a machine that is rebuilt from the log has the same state and
+/// makes the same decisions from there on, secret digits included.
+#[test]
+fn a_machine_can_be_rebuilt_at_each_step() {
+    let mut rebuilds = 0;
+    for entry in std::fs::read_dir(fixtures("scenarios")).expect("the folder") {
+        let path = entry.expect("an entry").path();
+        let name = path.file_stem().and_then(|s| s.to_str()).expect("a name").to_owned();
+        let text = std::fs::read_to_string(&path).expect("a scenario");
+        let result = Scenario::read(&name, &text).run();
+        let mut unredacted = UnredactedInputs::default();
+        let mut end = result.log.find('\n').expect("a header") + 1;
+        for (index, step) in result.steps.iter().enumerate() {
+            let rest = result.log.get(end..).expect("a line");
+            end += rest.find('\n').expect("a line break") + 1;
+            unredacted.note(index as u64 + 2, step.input.clone(), &step.logged);
+            let log = result.log.get(..end).expect("lines").as_bytes();
+            // The inputs cross to the other process as JSON.
+            let json = serde_json::to_string(&unredacted).expect("JSON");
+            let crossed = serde_json::from_str(&json).expect("inputs");
+            let mut rebuilt = replay::rebuild(log, &crossed, |_| {})
+                .unwrap_or_else(|error| panic!("{name}, step {index}: {error}"));
+            assert_eq!(rebuilt.snapshot(), step.snapshot, "{name}, step {index}");
+            assert_eq!(rebuilt.poll_timeout(), step.timeout, "{name}, step {index}");
+            for (later, next) in result.steps.iter().enumerate().skip(index + 1) {
+                rebuilt.handle(next.at, next.input.clone());
+                let outputs: Vec<Output> = std::iter::from_fn(|| rebuilt.poll()).collect();
+                assert_eq!(outputs, next.outputs, "{name}, rebuilt at {index}, step {later}");
+                assert_eq!(rebuilt.snapshot(), next.snapshot, "{name}, step {later}");
+            }
+            rebuilds += 1;
+        }
+    }
+    assert!(rebuilds > 1_000, "{rebuilds} only");
+}
+
 #[test]
 fn every_golden_log_replays() {
     let mut logs = 0;
@@ -172,6 +210,17 @@ struct Scenario {
 struct RunResult {
     text: String,
     log: String,
+    steps: Vec<RecordedStep>,
+}
+
+/// An input, and what followed.
+struct RecordedStep {
+    at: CallTime,
+    input: Input,
+    logged: Input,
+    outputs: Vec<Output>,
+    snapshot: Vec<Field>,
+    timeout: Option<(CallTime, Timer)>,
 }
 
 impl Scenario {
@@ -224,6 +273,7 @@ impl Scenario {
             machine: Machine::new(),
             text: self.head.clone(),
             log: String::new(),
+            steps: Vec::new(),
             fetch: FetchId(0),
             play: PlayId(0),
             recognition: RecognitionId(0),
@@ -247,7 +297,7 @@ impl Scenario {
                 }
             }
         }
-        RunResult { text: run.text, log: run.log }
+        RunResult { text: run.text, log: run.log, steps: run.steps }
     }
 }
 
@@ -256,6 +306,7 @@ struct Run<'a> {
     machine: Machine,
     text: String,
     log: String,
+    steps: Vec<RecordedStep>,
     /// The latest fetch, and the latest playlist or sequence of digits.
     fetch: FetchId,
     play: PlayId,
@@ -282,7 +333,7 @@ impl Run<'_> {
             .expect("JSON");
         }
         let logged = self.machine.loggable(CallTime(at), &input).into_owned();
-        self.machine.handle(CallTime(at), input);
+        self.machine.handle(CallTime(at), input.clone());
         let outputs: Vec<Output> = std::iter::from_fn(|| self.machine.poll()).collect();
         for output in &outputs {
             let _ = writeln!(self.text, "          {output}");
@@ -309,6 +360,14 @@ impl Run<'_> {
             }
         }
         self.log.push_str(&log::entry_line(CallTime(at), &logged, &outputs).expect("JSON"));
+        self.steps.push(RecordedStep {
+            at: CallTime(at),
+            input,
+            logged,
+            outputs,
+            snapshot: self.machine.snapshot(),
+            timeout: self.machine.poll_timeout(),
+        });
     }
 
     fn input(&self, words: &str) -> Option<Input> {

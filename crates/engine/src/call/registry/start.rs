@@ -1,4 +1,5 @@
-//! Starts calls: writes the record of each, enters it into the registry and spawns its task.
+//! Starts calls: writes the record of each, enters it into the registry and spawns its task. Also
+//! resumes calls of another process, whose records exist.
 
 use std::sync::atomic::{AtomicBool, AtomicU8};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -6,7 +7,7 @@ use std::time::Instant;
 
 use futures_util::FutureExt;
 use tokio::sync::Notify;
-use tracing::{Instrument, error, info_span, warn};
+use tracing::{Instrument, Span, error, info_span, warn};
 
 use super::{CallAdmission, Incoming, Outgoing, Registry};
 use crate::admission::permission::PairKey;
@@ -14,10 +15,11 @@ use crate::admission::{Admitted, NumberEntry, SetUpTicket, Strain};
 use crate::call::author;
 use crate::call::binding::MetaState;
 use crate::call::course::Sampler;
+use crate::call::handover::IncomingCall;
 use crate::call::live::LiveLog;
 use crate::call::live_call::LiveCall;
-use crate::call::mailbox::mailbox;
-use crate::call::shell::{self, Peer, StartMode, StartParams};
+use crate::call::mailbox::{Mailbox, mailbox};
+use crate::call::shell::{self, Peer, ResumeParams, StartMode, StartParams};
 use crate::call::streams::StreamViews;
 use crate::call::trace::EventLogWriter;
 use machine::{CallSetup, CallState, CallUrls};
@@ -109,50 +111,18 @@ impl Registry {
         let services = self.0.services.clone();
         let call = setup.call;
         let (mailbox, inbox) = mailbox(call, &self.0.services.clock);
-        let log = LiveLog::new();
-        let view = Arc::new(LiveCall {
-            setup: setup.clone(),
-            log: log.clone(),
+        let view = LiveCall {
             arrived,
-            keys: self.0.services.keys(peer.account()),
-            token: peer.number().and_then(|number| number.spec.access_token.clone()),
-            mailbox: mailbox.clone(),
-            state: AtomicU8::new(CallState::Dialing as u8),
-            answered: OnceLock::new(),
             at_meta: MetaState::new(setup.wacid.clone()),
-            legs: Mutex::default(),
-            b_leg: Mutex::default(),
-            pending_legs: Mutex::default(),
-            streams: StreamViews::default(),
-            sampler: Sampler::default(),
-            recorded: AtomicBool::new(false),
-            record_asked: AtomicBool::new(false),
-            line: peer.line().cloned(),
-            withdrawn: Notify::new(),
-        });
-        if view.line.is_none() {
-            self.0.bindings.enter(&*view, arrived);
-        }
-        self.0.live.insert(call, view.clone());
-        self.0.one_begun.notify_waiters();
+            ..self.view(&peer, setup.clone(), mailbox.clone())
+        };
+        let (guard, journal) = self.enter(view, services.clock.now());
+        let view = guard.view.clone();
         if let Some(news) = self.0.services.news.get() {
             news.started(&view.setup);
         }
-        view.tell_news(&self.0.services.feed);
         services.rooms.expect(&setup, &mailbox);
-        self.gauge(setup.direction).increment(1);
-        let guard = CallGuard { registry: self.clone(), view: view.clone() };
-        // `trace_id` is sent in `traceparent` with requests to the customer's server.
-        let number =
-            peer.number().map(|number| tracing::field::display(number.spec.number.clone()));
-        let span = info_span!("call", call_uuid = %call, trace_id = %TraceId::from(call), number);
-        let journal = EventLogWriter::new(
-            call,
-            arrived,
-            log,
-            services.store.event_log(),
-            services.traces.clone(),
-        );
+        let span = span_of(call, &peer);
         let admitted = services.clock.now();
         let (turns, registry) = (self.0.turns.clone(), self.clone());
         let task = async move {
@@ -172,21 +142,97 @@ impl Registry {
                 view,
             };
             // Boxed because a future reserves space for all of its captures for its whole life.
-            let begin = Box::new(begin);
-            // A panic ends only this call. Its slot is released with the call's future.
-            let running = std::panic::AssertUnwindSafe(Box::pin(shell::run(services, begin)));
-            tokio::select! {
-                ran = running.catch_unwind() => {
-                    if ran.is_err() {
-                        error!("call task panicked");
-                        guard.registry.clean_up_after_panic(&guard.view).await;
-                    }
-                }
-                () = guard.view.withdrawn.notified() => guard.registry.clean_up_withdrawn(&guard.view),
-            }
-            drop(guard);
+            guard.run(shell::run(services, Box::new(begin))).await;
         };
         self.0.services.tasks.spawn(task.instrument(span));
+    }
+
+    /// Resumes a call that another process of this node has handed over. Its record exists, and it
+    /// is counted even if its number has reached its limit.
+    ///
+    /// # Errors
+    /// Returns the call if its number is not configured any more.
+    pub fn resume(&self, mut call: IncomingCall) -> Result<(), Box<IncomingCall>> {
+        let services = self.0.services.clone();
+        let Some(number) = self.0.gate.directory().number(call.phone_number_id()) else {
+            return Err(Box::new(call));
+        };
+        let setup = call.setup.clone();
+        let user = match setup.direction {
+            Direction::Inbound => &setup.from,
+            Direction::Outbound => &setup.to,
+        };
+        let consents = services.permissions.consents();
+        let engaged = consents.engage(PairKey::new(&setup.phone_number_id, user));
+        let slot = number.slots.acquire_admitted();
+        let peer = Peer::User { number, slot, engaged };
+        let view = LiveCall {
+            arrived: call.zero,
+            log: LiveLog::resumed(std::mem::take(&mut call.snapshot.log)),
+            at_meta: MetaState::resumed(call.snapshot.wacid.clone(), call.snapshot.phone_rank),
+            sampler: Sampler::resumed(call.snapshot.course.take(), call.leg.quality()),
+            ..self.view(&peer, setup, call.mailbox.clone())
+        };
+        if let Some(state) = call.machine.state() {
+            view.set_state(state);
+        }
+        if let Some(answered) = call.machine.answered() {
+            view.set_answered(answered);
+        }
+        let (guard, journal) = self.enter(view, services.clock.now());
+        let span = span_of(call.call(), &peer);
+        let (registry, view) = (self.clone(), guard.view.clone());
+        let params = Box::new(ResumeParams { registry, call, peer, journal, view });
+        let task = guard.run(shell::resume(services, params));
+        self.0.services.tasks.spawn(task.instrument(span));
+        Ok(())
+    }
+
+    /// The handle of a call that begins now.
+    fn view(&self, peer: &Peer, setup: CallSetup, mailbox: Mailbox) -> LiveCall {
+        let services = &self.0.services;
+        LiveCall {
+            setup,
+            log: LiveLog::new(),
+            arrived: services.clock.now(),
+            keys: services.keys(peer.account()),
+            token: peer.number().and_then(|number| number.spec.access_token.clone()),
+            mailbox,
+            state: AtomicU8::new(CallState::Dialing as u8),
+            answered: OnceLock::new(),
+            at_meta: MetaState::default(),
+            legs: Mutex::default(),
+            b_leg: Mutex::default(),
+            pending_legs: Mutex::default(),
+            streams: StreamViews::default(),
+            sampler: Sampler::default(),
+            recorded: AtomicBool::new(false),
+            record_asked: AtomicBool::new(false),
+            line: peer.line().cloned(),
+            withdrawn: Notify::new(),
+        }
+    }
+
+    /// Enters a call into the registry until the guard is dropped. Returns the guard and the writer
+    /// of the call's event log.
+    fn enter(&self, view: LiveCall, now: Instant) -> (CallGuard, EventLogWriter) {
+        let services = &self.0.services;
+        let view = Arc::new(view);
+        if view.line.is_none() {
+            self.0.bindings.enter(&*view, now);
+        }
+        self.0.live.insert(view.setup.call, view.clone());
+        self.0.one_begun.notify_waiters();
+        view.tell_news(&services.feed);
+        self.gauge(view.setup.direction).increment(1);
+        let journal = EventLogWriter::new(
+            view.setup.call,
+            view.arrived,
+            view.log.clone(),
+            services.store.event_log(),
+            services.traces.clone(),
+        );
+        (CallGuard { registry: self.clone(), view }, journal)
     }
 
     fn setup(&self, number: &NumberEntry, incoming: &Incoming) -> Option<CallSetup> {
@@ -247,10 +293,34 @@ impl Registry {
     }
 }
 
+/// The span of a call's task. `trace_id` is sent in `traceparent` with requests to the customer's
+/// server.
+fn span_of(call: CallUuid, peer: &Peer) -> Span {
+    let number = peer.number().map(|number| tracing::field::display(number.spec.number.clone()));
+    info_span!("call", call_uuid = %call, trace_id = %TraceId::from(call), number)
+}
+
 /// Removes a call from the tables on drop, however its task ends.
 struct CallGuard {
     registry: Registry,
     view: Arc<LiveCall>,
+}
+
+impl CallGuard {
+    /// Runs the call until it ends or is withdrawn. A panic ends only this call. Its slot is
+    /// released with the call's future.
+    async fn run(self, call: impl Future<Output = ()>) {
+        let running = std::panic::AssertUnwindSafe(Box::pin(call)).catch_unwind();
+        tokio::select! {
+            ran = running => {
+                if ran.is_err() {
+                    error!("call task panicked");
+                    self.registry.clean_up_after_panic(&self.view).await;
+                }
+            }
+            () = self.view.withdrawn.notified() => self.registry.clean_up_withdrawn(&self.view),
+        }
+    }
 }
 
 impl Drop for CallGuard {

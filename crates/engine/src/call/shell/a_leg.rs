@@ -65,15 +65,43 @@ impl ALeg {
             warn!(error = %e, "media set-up failed");
             (Media::None, String::new())
         });
+        Self::new(media, Arc::from(sdp))
+    }
+
+    /// Creates the A-leg of a call that another process has handed over. Without a leg, it is
+    /// closed.
+    pub(super) fn resumed(leg: Option<LegHandle>, sdp: Arc<str>) -> Self {
+        Self::new(leg.map_or(Media::None, Media::Leg), sdp)
+    }
+
+    fn new(media: Media, sdp: Arc<str>) -> Self {
         Self {
             media,
-            sdp: Arc::from(sdp),
+            sdp,
             answer: None,
             bridge: None,
             mute_reasons: Vec::new(),
             captions: None,
             quality: FinalQuality::default(),
         }
+    }
+
+    /// Whether the leg is set up, or closed.
+    pub(super) fn is_settled(&self) -> bool {
+        matches!(self.media, Media::None | Media::Leg(_))
+    }
+
+    /// Takes the leg while the call is suspended. `None` if it is closed.
+    pub(super) fn suspend(&mut self) -> Option<LegHandle> {
+        match std::mem::replace(&mut self.media, Media::None) {
+            Media::Leg(leg) => Some(leg),
+            Media::None | Media::Offered(_) | Media::Awaited => None,
+        }
+    }
+
+    /// Gives the leg back.
+    pub(super) fn resume(&mut self, leg: Option<LegHandle>) {
+        self.media = leg.map_or(Media::None, Media::Leg);
     }
 
     /// Whether the set-up failed or the leg is closed.

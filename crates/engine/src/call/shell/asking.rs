@@ -61,6 +61,21 @@ impl Requests {
         Self { wacid, ..Self::default() }
     }
 
+    /// Creates the requests of a call that another process has handed over.
+    pub(super) fn resumed(wacid: Option<Wacid>, farewell: Option<GraphAction>) -> Self {
+        Self { farewell, ..Self::new(wacid) }
+    }
+
+    /// Whether no request is in progress.
+    pub(super) fn are_done(&self) -> bool {
+        self.fetches.is_empty() && self.asked.is_none()
+    }
+
+    /// Removes the latest Graph request if this is its outcome.
+    pub(super) fn graph_answered(&mut self, action: GraphAction) {
+        self.asked.take_if(|asked| asked.action == action);
+    }
+
     /// Drops the handle of a finished Graph request, which keeps its task's memory alive.
     pub(super) fn forget_finished(&mut self) {
         self.asked.take_if(|asked| asked.answered.is_finished());

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use tokio::sync::mpsc;
 
+use super::super::handover::IncomingCall;
 use super::super::live_call::LiveCall;
 use super::super::mailbox::{Envelope, Mailbox};
 use super::super::phones::Line;
@@ -33,6 +34,15 @@ pub(in crate::call) struct StartParams {
     pub(in crate::call) admitted: Instant,
     pub(in crate::call) mailbox: Mailbox,
     pub(in crate::call) inbox: mpsc::Receiver<Box<Envelope>>,
+    pub(in crate::call) journal: EventLogWriter,
+    pub(in crate::call) view: Arc<LiveCall>,
+}
+
+/// The parameters with which a call of another process is resumed.
+pub(in crate::call) struct ResumeParams {
+    pub(in crate::call) registry: Registry,
+    pub(in crate::call) call: IncomingCall,
+    pub(in crate::call) peer: Peer,
     pub(in crate::call) journal: EventLogWriter,
     pub(in crate::call) view: Arc<LiveCall>,
 }

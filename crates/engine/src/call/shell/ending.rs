@@ -1,5 +1,6 @@
 //! The end of a call: its record, its callbacks, and the clean-up after a panic.
 
+use serde::{Deserialize, Serialize};
 use tracing::{Instrument as _, info};
 use uuid::Uuid;
 
@@ -17,8 +18,8 @@ use model::{CallQuality, Direction, HangupCause, NotificationTopic};
 use store::{CallEnd, CallStart, Conclusion, Farewell};
 
 /// The contents of the call's record beside the machine's summary.
-#[derive(Default)]
-pub(super) struct Report {
+#[derive(Clone, Default, Serialize, Deserialize)]
+pub(in crate::call) struct Report {
     pub(super) remarks: Vec<String>,
     pub(super) findings: record::Findings,
     /// Whether the user's phone has rung.

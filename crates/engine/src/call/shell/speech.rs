@@ -72,6 +72,11 @@ impl Recognition {
         }
     }
 
+    /// Whether speech is being recognised.
+    pub(super) fn is_running(&self) -> bool {
+        self.hearing.is_some()
+    }
+
     /// Sends an interim result. It is useless later, so it bypasses the outbox.
     pub(super) fn send_interim(&mut self, call: &Context, notice: CallbackRequest) {
         let job = CallbackJob {

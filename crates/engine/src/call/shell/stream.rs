@@ -60,6 +60,11 @@ impl CallStream {
         }
     }
 
+    /// Whether a stream is open or being opened.
+    pub(super) fn is_open(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// Passes a key of the caller to the stream.
     pub(super) fn key(&self, digit: Digit) {
         if let Some(stream) = &self.0 {

@@ -133,6 +133,11 @@ impl CallRecordings {
         }
     }
 
+    /// Whether a recording is running or about to begin.
+    pub(super) fn has_any(&self) -> bool {
+        !self.0.is_empty()
+    }
+
     /// Ends all recordings at the end of the call.
     pub(super) fn clear(&mut self) {
         self.0.clear();

@@ -1,0 +1,375 @@
+//! Hands live calls over to another process of the node (`docs/operations.md#upgrade`).
+//!
+//! The old process suspends each call at a moment without requests in progress and gets a
+//! [`SuspendedCall`]: a [`CallSnapshot`] and the leg. Inputs are queued meanwhile. The new process
+//! rebuilds the machine from the snapshot's event log ([`IncomingCall::rebuild`]) and resumes the
+//! call when its services have started ([`Registry::resume`]). Until the call has left the old
+//! process ([`SuspendedCall::leave`]), that one can resume it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot};
+
+use super::course::CourseSnapshot;
+use super::live_call::LiveCall;
+use super::mailbox::{Envelope, Mailbox, Message, mailbox};
+use super::registry::Registry;
+use super::shell::Report;
+use machine::replay::{self, RebuildError, UnredactedInputs};
+use machine::{CallSetup, CallTime, GraphAction, Input, Machine, Output, Sound};
+use media::{EventSink, LegHandle, Quality};
+use model::{CallUuid, Clock, PhoneNumberId, Wacid};
+
+/// The version of [`CallSnapshot`] and [`QueuedInput`]. A process that does not know it refuses the
+/// calls.
+pub const VERSION: u32 = 1;
+
+/// The state of a machine for comparison: the lines of each field.
+type MachineFields = BTreeMap<String, Vec<String>>;
+
+/// A live call that runs nowhere. Contains secrets of the call.
+#[derive(Serialize, Deserialize)]
+pub struct CallSnapshot {
+    pub call: CallUuid,
+    /// The zero of the call's time, in microseconds since the machine was booted.
+    pub(super) zero_us: u64,
+    /// The time of the last input.
+    pub(super) last: CallTime,
+    /// The lines of the event log, trace included.
+    pub(super) log: Vec<Arc<str>>,
+    pub(super) unredacted: UnredactedInputs,
+    pub(super) machine: MachineFields,
+    pub(super) wacid: Option<Wacid>,
+    pub(super) phone_rank: u8,
+    /// The pending request that ends the call at Meta.
+    pub(super) farewell: Option<GraphAction>,
+    /// Whether the call holds a slot of its number.
+    pub(super) holds_slot: bool,
+    pub(super) report: Report,
+    /// Our session description.
+    pub(super) sdp: Arc<str>,
+    pub(super) course: Option<CourseSnapshot>,
+}
+
+/// An input that arrived while its call was suspended.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct QueuedInput {
+    /// Microseconds since the zero of the call's time.
+    at_us: u64,
+    input: Input,
+}
+
+/// What happens to a suspended call.
+pub(super) enum Decision {
+    /// The call goes on in this process, with this leg.
+    Resume(Option<LegHandle>),
+    /// The call goes on in another process. The receiver gets the inputs that were queued.
+    Leave(oneshot::Sender<Vec<QueuedInput>>),
+}
+
+/// The answer of a call's task to the request to suspend itself: the suspended call, or why the call
+/// cannot be handed over.
+pub(super) type SuspendReply = Result<Box<SuspendedCall>, &'static str>;
+
+/// A call that waits for its hand-over. Dropping the value resumes the call in this process, unless
+/// it has left.
+pub struct SuspendedCall {
+    pub snapshot: CallSnapshot,
+    /// The leg. `None` if the media is closed.
+    pub leg: Option<LegHandle>,
+    /// The inputs that arrived until the call left.
+    pub queued: Vec<QueuedInput>,
+    decide: Option<oneshot::Sender<Decision>>,
+}
+
+impl SuspendedCall {
+    pub(super) fn new(
+        snapshot: CallSnapshot,
+        leg: Option<LegHandle>,
+        decide: oneshot::Sender<Decision>,
+    ) -> Self {
+        Self { snapshot, leg, queued: Vec::new(), decide: Some(decide) }
+    }
+
+    /// Lets go of the call: its task ends without ending the call.
+    pub async fn leave(&mut self) {
+        let (reply, queued) = oneshot::channel();
+        if let Some(decide) = self.decide.take() {
+            let _ = decide.send(Decision::Leave(reply));
+            self.queued = queued.await.unwrap_or_default();
+        }
+    }
+}
+
+impl Drop for SuspendedCall {
+    fn drop(&mut self) {
+        if let Some(decide) = self.decide.take() {
+            let _ = decide.send(Decision::Resume(self.leg.take()));
+        }
+    }
+}
+
+impl std::fmt::Debug for SuspendedCall {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SuspendedCall({})", self.snapshot.call)
+    }
+}
+
+/// The parts of a call that its task knows.
+pub(super) struct SnapshotParts<'a> {
+    pub(super) view: &'a LiveCall,
+    pub(super) machine: &'a Machine,
+    pub(super) last: CallTime,
+    pub(super) unredacted: &'a UnredactedInputs,
+    pub(super) farewell: Option<GraphAction>,
+    pub(super) holds_slot: bool,
+    pub(super) report: &'a Report,
+    pub(super) sdp: &'a Arc<str>,
+}
+
+impl CallSnapshot {
+    pub(super) fn of(parts: &SnapshotParts<'_>, clock: &Clock) -> Self {
+        let age = clock.now().saturating_duration_since(parts.view.arrived);
+        Self {
+            call: parts.view.setup.call,
+            zero_us: micros(clock.uptime().saturating_sub(age)),
+            last: parts.last,
+            log: parts.view.log.snapshot(),
+            unredacted: parts.unredacted.clone(),
+            machine: fields_of(parts.machine),
+            wacid: parts.view.wacid().cloned(),
+            phone_rank: parts.view.at_meta.phone_rank(),
+            farewell: parts.farewell,
+            holds_slot: parts.holds_slot,
+            report: parts.report.clone(),
+            sdp: parts.sdp.clone(),
+            course: parts.view.sampler.snapshot(),
+        }
+    }
+}
+
+impl QueuedInput {
+    /// Converts the messages of a mailbox. Only inputs of the machine cross; other messages are
+    /// about the trace.
+    pub(super) fn of(envelope: Envelope, zero: Instant) -> Option<Self> {
+        let Envelope { at, message: Message::Input(input) } = envelope else { return None };
+        Some(Self { at_us: micros(at.saturating_duration_since(zero)), input })
+    }
+}
+
+/// Why a call cannot be taken over.
+#[derive(Debug, thiserror::Error)]
+pub enum IncomingError {
+    #[error(transparent)]
+    Rebuild(#[from] RebuildError),
+    #[error("the rebuilt call differs in the field {0}")]
+    State(String),
+    #[error("the event log does not contain the call's setup")]
+    Setup,
+}
+
+/// The leg of a call before the call is resumed. Dropping the value does not say goodbye to the peer,
+/// because another process may continue the call if this one fails.
+pub struct AdoptedLeg(Option<LegHandle>);
+
+impl AdoptedLeg {
+    /// Sets the leg.
+    pub fn set(&mut self, leg: LegHandle) {
+        self.0 = Some(leg);
+    }
+
+    /// Takes the leg. `None` if the media is closed.
+    pub fn take(&mut self) -> Option<LegHandle> {
+        self.0.take()
+    }
+
+    /// The quality that the leg has measured.
+    pub(super) fn quality(&self) -> Quality {
+        self.0.as_ref().map(|leg| leg.stats().quality).unwrap_or_default()
+    }
+}
+
+impl Drop for AdoptedLeg {
+    fn drop(&mut self) {
+        std::mem::forget(self.0.take());
+    }
+}
+
+/// A call of another process, with its machine, before it is resumed here.
+pub struct IncomingCall {
+    pub(super) snapshot: CallSnapshot,
+    pub(super) setup: CallSetup,
+    pub(super) machine: Machine,
+    /// The sounds of the current document.
+    pub(super) sounds: Vec<Sound>,
+    pub(super) mailbox: Mailbox,
+    pub(super) inbox: mpsc::Receiver<Box<Envelope>>,
+    pub(super) zero: Instant,
+    pub leg: AdoptedLeg,
+    /// The inputs that the other process has queued.
+    pub queued: Vec<QueuedInput>,
+}
+
+impl IncomingCall {
+    /// Rebuilds the machine, and checks that it is in the same state as in the other process.
+    ///
+    /// # Errors
+    /// Returns an error if the machine cannot be rebuilt or its state differs.
+    pub fn rebuild(snapshot: CallSnapshot, clock: &Clock) -> Result<Self, IncomingError> {
+        let mut lines = Vec::with_capacity(snapshot.log.iter().map(|line| line.len() + 1).sum());
+        for line in &snapshot.log {
+            lines.extend_from_slice(line.as_bytes());
+            lines.push(b'\n');
+        }
+        let mut sounds = Vec::new();
+        let machine = replay::rebuild(lines.as_slice(), &snapshot.unredacted, |step| {
+            if let Input::Fetched { .. } = step.input {
+                sounds.clear();
+            }
+            for output in step.outputs {
+                if let Output::Prepare { sounds: wanted } = output {
+                    sounds.extend(wanted.iter().cloned());
+                }
+            }
+        })?;
+        // Another version may have other fields.
+        let fields = fields_of(&machine);
+        let differs = |(name, lines): &(&String, &Vec<String>)| {
+            fields.get(*name).is_some_and(|own| own != *lines)
+        };
+        if let Some((name, _)) = snapshot.machine.iter().find(differs) {
+            return Err(IncomingError::State(name.clone()));
+        }
+        let setup = machine.setup().cloned().ok_or(IncomingError::Setup)?;
+        let (mailbox, inbox) = mailbox(snapshot.call, clock);
+        let age = clock.uptime().saturating_sub(Duration::from_micros(snapshot.zero_us));
+        let now = clock.now();
+        let zero = now.checked_sub(age).unwrap_or(now);
+        Ok(Self {
+            snapshot,
+            setup,
+            machine,
+            sounds,
+            mailbox,
+            inbox,
+            zero,
+            leg: AdoptedLeg(None),
+            queued: Vec::new(),
+        })
+    }
+
+    /// The call's id.
+    pub fn call(&self) -> CallUuid {
+        self.snapshot.call
+    }
+
+    /// Meta's id of the call's number.
+    pub fn phone_number_id(&self) -> &PhoneNumberId {
+        &self.setup.phone_number_id
+    }
+
+    /// Returns a sink for the events of the call's leg.
+    pub fn leg_events(&self) -> EventSink {
+        self.mailbox.leg_events(None)
+    }
+
+    /// Takes the queued inputs as messages of the mailbox, in order.
+    pub(super) fn take_queued(&mut self) -> Vec<Envelope> {
+        let zero = self.zero;
+        let queued = std::mem::take(&mut self.queued).into_iter();
+        let envelope = |QueuedInput { at_us, input }| Envelope {
+            at: zero + Duration::from_micros(at_us),
+            message: Message::Input(input),
+        };
+        queued.map(envelope).collect()
+    }
+}
+
+impl std::fmt::Debug for IncomingCall {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "IncomingCall({})", self.snapshot.call)
+    }
+}
+
+/// A call that cannot be handed over, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StayingCall {
+    pub call: CallUuid,
+    pub why: &'static str,
+}
+
+impl std::fmt::Display for StayingCall {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.call, self.why)
+    }
+}
+
+impl Registry {
+    /// Returns the calls that can't be handed over for longer than a request takes. Waits at most
+    /// `within` for their tasks.
+    pub async fn staying_calls(&self, within: Duration) -> Vec<StayingCall> {
+        let asked = self.ask_all(Message::CanLeave);
+        let end = (self.services().clock.now() + within).into();
+        let mut staying = Vec::new();
+        for (call, answer) in asked {
+            // A call that does not answer has ended, or `suspend_all` reports it.
+            if let Ok(Ok(Some(why))) = tokio::time::timeout_at(end, answer).await {
+                staying.push(StayingCall { call: call.setup.call, why });
+            }
+        }
+        staying
+    }
+
+    /// Suspends all calls. Waits at most `within` for requests in progress.
+    ///
+    /// # Errors
+    /// Returns the calls that can't be handed over. The others are resumed.
+    pub async fn suspend_all(
+        &self,
+        within: Duration,
+    ) -> Result<Vec<SuspendedCall>, Vec<StayingCall>> {
+        let asked = self.ask_all(Message::Suspend);
+        let end = (self.services().clock.now() + within).into();
+        let (mut suspended, mut staying) = (Vec::new(), Vec::new());
+        for (call, answer) in asked {
+            let why = match tokio::time::timeout_at(end, answer).await {
+                Ok(Ok(Ok(one))) => {
+                    suspended.push(*one);
+                    continue;
+                }
+                Ok(Ok(Err(why))) => why,
+                Ok(Err(_)) if call.mailbox.is_open() => "its queue of inputs is full",
+                // The call has ended.
+                Ok(Err(_)) => continue,
+                Err(_) => "one of its requests is still in progress",
+            };
+            staying.push(StayingCall { call: call.setup.call, why });
+        }
+        if staying.is_empty() { Ok(suspended) } else { Err(staying) }
+    }
+
+    /// Sends each call a message with a channel for the answer.
+    fn ask_all<A>(
+        &self,
+        message: impl Fn(oneshot::Sender<A>) -> Message,
+    ) -> Vec<(Arc<LiveCall>, oneshot::Receiver<A>)> {
+        let ask = |call: Arc<LiveCall>| {
+            let (reply, answer) = oneshot::channel();
+            call.put(message(reply));
+            (call, answer)
+        };
+        self.list().into_iter().map(ask).collect()
+    }
+}
+
+fn fields_of(machine: &Machine) -> MachineFields {
+    let lines = |field: machine::Field| field.lines.iter().map(ToString::to_string).collect();
+    machine.snapshot().into_iter().map(|field| (field.name.to_owned(), lines(field))).collect()
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,223 @@
+//! Suspends a call for its hand-over to another process, and resumes it there.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+use tracing::info;
+
+use super::a_leg::ALeg;
+use super::asking::Requests;
+use super::begin::ResumeParams;
+use super::context::Context;
+use super::sound::Playback;
+use super::speech::Recognition;
+use super::stream::CallStream;
+use super::tapes::CallRecordings;
+use super::{Peer, Shell};
+use crate::call::author;
+use crate::call::call_clock::CallClock;
+use crate::call::handover::{
+    CallSnapshot, Decision, QueuedInput, SnapshotParts, SuspendReply, SuspendedCall,
+};
+use crate::call::mailbox::Envelope;
+use crate::call::services::Services;
+use machine::CallState;
+use model::CallType;
+
+/// Why a call can't be handed over now.
+pub(super) struct Obstacle {
+    pub(super) text: &'static str,
+    /// Whether the obstacle passes within seconds, like a request in progress.
+    pub(super) passes: bool,
+}
+
+impl Obstacle {
+    fn lasting(text: &'static str) -> Self {
+        Self { text, passes: false }
+    }
+
+    fn passing(text: &'static str) -> Self {
+        Self { text, passes: true }
+    }
+}
+
+/// Resumes a call of another process and runs it to its end. The slot is released when this future
+/// completes or is dropped.
+pub(in crate::call) async fn resume(services: Arc<Services>, params: Box<ResumeParams>) {
+    let ResumeParams { registry, mut call, peer, journal, view } = *params;
+    let queued = call.take_queued();
+    let snapshot = call.snapshot;
+    let mut shell = Shell {
+        machine: call.machine,
+        clock: CallClock::resumed(call.zero, snapshot.last),
+        a_leg: ALeg::resumed(call.leg.take(), snapshot.sdp),
+        b_leg: None,
+        playback: Playback::default(),
+        recognition: Recognition::default(),
+        stream: CallStream::default(),
+        recordings: CallRecordings::default(),
+        requests: Requests::resumed(snapshot.wacid, snapshot.farewell),
+        report: snapshot.report,
+        outputs: std::collections::VecDeque::new(),
+        leaving: None,
+        unredacted: snapshot.unredacted,
+        suspension: None,
+        over: false,
+        context: Context {
+            id: snapshot.call,
+            keys: services.keys(peer.account()),
+            number: peer.number().cloned(),
+            line: None,
+            mailbox: call.mailbox,
+            journal,
+            view,
+            registry,
+            services,
+        },
+        held: match peer {
+            Peer::User { slot, engaged, .. } if snapshot.holds_slot => Some((slot, engaged)),
+            Peer::User { .. } | Peer::Phone { .. } => None,
+        },
+    };
+    info!(queued = queued.len(), "call taken over");
+    for sound in &call.sounds {
+        shell.playback.prompt(&shell.context, sound);
+    }
+    for envelope in queued {
+        shell.receive(envelope);
+    }
+    shell.serve(call.inbox).await;
+}
+
+impl Shell {
+    /// Returns why the call can't be handed over now.
+    pub(super) fn obstacle(&self) -> Option<Obstacle> {
+        let view = &self.context.view;
+        let setup = &view.setup;
+        let is_written = author::path_of(&setup.urls.answer.0).is_some() || self.playback.written;
+        let placed_for_room = setup.outbound.as_ref().is_some_and(|placed| placed.room.is_some());
+        let lasting = if setup.call_type == CallType::Web {
+            Some("it is a call with an endpoint's phone")
+        } else if setup.b_leg().is_some() {
+            Some("it is a leg of another call")
+        } else if view.has_legs() {
+            Some("it has dialled another leg")
+        } else if placed_for_room {
+            Some("it was placed for a multi-party call")
+        } else if self.stream.is_open() {
+            Some("it has an audio stream")
+        } else if self.recordings.has_any() || self.machine.is_recorded() {
+            Some("it is being recorded")
+        } else if self.recognition.is_running() {
+            Some("its speech is being recognised")
+        } else if is_written {
+            Some("an AI agent or a draft answers it")
+        } else if view.log.is_full() {
+            Some("its event log is full")
+        } else {
+            None
+        };
+        if let Some(text) = lasting {
+            return Some(Obstacle::lasting(text));
+        }
+        match self.machine.state() {
+            Some(CallState::Live | CallState::Closing) => {}
+            Some(CallState::Dialing | CallState::Proceeding | CallState::Ringing) => {
+                return Some(Obstacle::lasting("it is not answered yet"));
+            }
+            Some(CallState::Preparing | CallState::Accepting | CallState::Over) | None => {
+                return Some(Obstacle::passing("it is being set up"));
+            }
+        }
+        if let Some((element, _)) = self.machine.current_element()
+            && let Some(text) = obstacle_of(element)
+        {
+            return Some(Obstacle::lasting(text));
+        }
+        let is_busy = !self.requests.are_done() || self.leaving.is_some();
+        if is_busy || !self.outputs.is_empty() || !self.a_leg.is_settled() {
+            return Some(Obstacle::passing("one of its requests is still in progress"));
+        }
+        None
+    }
+
+    /// Takes the request to suspend the call if it can be answered now.
+    pub(super) fn take_suspension(&mut self) -> Option<oneshot::Sender<SuspendReply>> {
+        if self.suspension.as_ref()?.is_closed() {
+            self.suspension = None;
+        }
+        match self.obstacle() {
+            Some(obstacle) if obstacle.passes => None,
+            Some(Obstacle { text, .. }) => {
+                let _ = self.suspension.take()?.send(Err(text));
+                None
+            }
+            None => self.suspension.take(),
+        }
+    }
+
+    /// Suspends the call until it is decided in which process it goes on. Messages stay in the
+    /// mailbox meanwhile. Returns whether the call was handed over.
+    pub(super) async fn suspend(
+        &mut self,
+        reply: oneshot::Sender<SuspendReply>,
+        inbox: &mut mpsc::Receiver<Box<Envelope>>,
+    ) -> bool {
+        let call = &self.context;
+        let clock = &call.services.clock;
+        // The packets since the last reading count here.
+        if self.a_leg.leg().is_some() {
+            self.a_leg.sample(call, clock.now());
+        }
+        let parts = SnapshotParts {
+            view: &call.view,
+            machine: &self.machine,
+            last: self.clock.last(),
+            unredacted: &self.unredacted,
+            farewell: self.requests.farewell,
+            holds_slot: self.held.is_some(),
+            report: &self.report,
+            sdp: &self.a_leg.sdp,
+        };
+        let snapshot = CallSnapshot::of(&parts, clock);
+        let (decide, decision) = oneshot::channel();
+        let leg = self.a_leg.suspend();
+        let suspended = SuspendedCall::new(snapshot, leg, decide);
+        // If nobody waits for the reply, dropping it resumes the call.
+        let _ = reply.send(Ok(Box::new(suspended)));
+        match decision.await {
+            Ok(Decision::Resume(leg)) => {
+                self.a_leg.resume(leg);
+                false
+            }
+            Ok(Decision::Leave(reply)) => {
+                inbox.close();
+                let zero = self.clock.arrived();
+                let mut queued = Vec::new();
+                while let Ok(envelope) = inbox.try_recv() {
+                    queued.extend(QueuedInput::of(*envelope, zero));
+                }
+                // The other process exports the trace of the whole call.
+                drop(call.view.log.export());
+                self.held = None;
+                info!(queued = queued.len(), "call handed over");
+                let _ = reply.send(queued);
+                true
+            }
+            // `SuspendedCall` decides when it is dropped.
+            Err(_) => false,
+        }
+    }
+}
+
+/// Returns why a call can't be handed over while it executes an element.
+fn obstacle_of(element: &str) -> Option<&'static str> {
+    match element {
+        "Speak" | "Play" | "Wait" | "GetInput" | "GetDigits" | "DTMF" | "Redirect" | "Hangup"
+        | "PreAnswer" | "Message" => None,
+        "Conference" | "MultiPartyCall" => Some("it is in a conference or multi-party call"),
+        "Dial" => Some("it dials"),
+        "Record" => Some("it is being recorded"),
+        _ => Some("it has an audio stream"),
+    }
+}
