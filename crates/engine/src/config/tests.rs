@@ -720,7 +720,10 @@ fn r17_warns_of_urls_that_are_never_requested() {
         let text = format!(
             "{SECRETS}{ACCOUNT}{WABA}{hook}url = \"{url}\"\n{head}fallback_url = \"{url}\""
         );
-        good(&text, &[("OFFHOOK_ANSWER__ALLOW_INSECURE", insecure)]).warnings().join("\n")
+        let long = "0123456789abcdefghij";
+        let environment =
+            [("OFFHOOK_ANSWER__ALLOW_INSECURE", insecure), ("OFFHOOK_META__VERIFY_TOKEN", long)];
+        good(&text, &environment).warnings().join("\n")
     };
     for (url, insecure, reason) in [
         ("https://10.0.0.1/a", "false", "could not connect to 10.0.0.1"),
@@ -825,10 +828,10 @@ fn the_excerpt_marks_the_fault_and_masks_secrets() {
         "offhook.toml:5:1: unknown key `timeout_msec` in [answer]\n  5 | timeout_msec = 5 …\n    | ^^^^^^^^^^^^ did you mean `timeout_ms`?"
     );
     let text =
-        format!("{SECRETS}{ACCOUNT}api_keys = [{{ key = \"hunter2\", rool = \"agent\" }}]\n");
+        format!("{SECRETS}{ACCOUNT}api_keys = [{{ key = \"hunter2\", roel = \"agent\" }}]\n");
     let shown = bad(&text, &[]).iter().map(ToString::to_string).collect::<String>();
     assert!(
-        shown.contains("unknown key `rool`") && shown.contains("did you mean `role`?"),
+        shown.contains("unknown key `roel`") && shown.contains("did you mean `role`?"),
         "{shown}"
     );
     assert!(!shown.contains("hunter2"), "{shown}");

@@ -97,7 +97,7 @@ async fn m1_sends_no_webhooks_if_verification_fails() {
     let node = Node::with(|d| d.verifies = false, |_| {}).await;
     let all = node.sim.place_call(never_hangs_up()).all().await;
     let Some(CallEventKind::Ended(ended)) = all.last().map(|e| &e.kind) else { panic!("{all:?}") };
-    assert!(!ended.ok && ended.cause.contains("verify token"), "{}", ended.cause);
+    assert!(!ended.ok && ended.cause.contains("verify_token"), "{}", ended.cause);
     assert!(!node.sim.log().iter().any(|l| matches!(l.event, LogEvent::Webhook { .. })));
 }
 
