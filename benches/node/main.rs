@@ -49,7 +49,7 @@ impl World {
             ..SimOptions::default()
         })
         .await?;
-        Ok(Self { sim, customer: customer::Customer::start().await?, client: client::client() })
+        Ok(Self { sim, customer: customer::Customer::start().await?, client: client::client()? })
     }
 
     fn places(&self) -> floor::Places {
