@@ -21,7 +21,7 @@ const GOOD: &str = r#"
 [meta]
 app_secret = "canary-one-of-the-app"
 verify_token = { env = "TOKEN" }
-access_token = "canary-three"
+access_token = "canary-three-of-verification"
 [[account]]
 auth_id = "MAXXXXXXXXXXXXXXXXXX"
 auth_token = "canary-four-of-account"
@@ -185,14 +185,17 @@ fn config_check_reports_ok_or_the_position_of_an_error() {
             .output()
             .unwrap();
         let said = text(&out.stdout) + &text(&out.stderr);
-        for secret in
-            ["canary-one-of-the-app", "canary-two", "canary-three", "canary-four-of-account"]
-        {
+        for secret in [
+            "canary-one-of-the-app",
+            "canary-two-of-the-access",
+            "canary-three-of-verification",
+            "canary-four-of-account",
+        ] {
             assert!(!said.contains(secret), "{said}");
         }
         (out.status.code(), text(&out.stdout), text(&out.stderr))
     };
-    let token = ("TOKEN", "canary-two");
+    let token = ("TOKEN", "canary-two-of-the-access");
     let (code, out, err) = check(GOOD, &[token]);
     assert_eq!((code, err.as_str()), (Some(0), ""), "{err}");
     assert!(

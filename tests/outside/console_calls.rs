@@ -119,8 +119,8 @@ async fn calls_are_sorted_filtered_saved_and_downloaded() {
         .filter((part) => part.scrollWidth > part.clientWidth + 1 && part.clientWidth > 0 || \
             part.getBoundingClientRect().right > part.closest('td').getBoundingClientRect().right) \
         .map((part) => part.textContent).join()";
-    assert_eq!(browser.eval(cut).await, "");
     picture(&mut browser, "calls-1280").await;
+    assert_eq!(browser.eval(cut).await, "");
     browser.size(1440, 900).await;
 
     // A click on a heading sorts; the order is in the URL.

@@ -98,7 +98,7 @@ async fn the_written_configuration_serves_a_call() {
     assert_eq!(output.status.code(), Some(0), "{out}{err}");
     let public = format!("http://127.0.0.1:{}", world.port);
     let token = world.secret("verify_token");
-    for part in [&format!("{public}/webhooks/meta"), &token, "calls, messages", "offhook serve"] {
+    for part in [&format!("\"node\": \"{public}\""), &token, "/_sim/app", "offhook serve"] {
         assert!(out.contains(part), "{part}: {out}");
     }
     assert!(out.contains("ok       number") && out.contains("ok       token"), "doctor: {out}");

@@ -164,6 +164,7 @@ impl Writer<'_> {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::path::Path;
 
     use super::*;
     use engine::config::{Config, MediaIps};
@@ -236,6 +237,21 @@ mod tests {
         assert_eq!(config.listen.public.to_string(), "127.0.0.1:20001");
         let base = config.public.base_url.as_ref().map(Url::as_str);
         assert_eq!(base, Some("http://127.0.0.1:20001/"));
+    }
+
+    #[test]
+    fn the_next_steps_name_what_meta_or_the_simulator_must_know() {
+        let output = Path::new("offhook.toml");
+        let token = model::Secret::new("the-verify-token");
+        let steps = |simulated| {
+            super::super::next_steps(&plan(simulated), output, &Secrets::beside(output), &token)
+        };
+        for part in
+            ["https://calls.example.com/webhooks/meta", "the-verify-token", "calls, messages"]
+        {
+            assert!(steps(false).contains(part), "{part}: {}", steps(false));
+        }
+        assert!(steps(true).contains("http://127.0.0.1:9/_sim/app"), "{}", steps(true));
     }
 
     #[test]

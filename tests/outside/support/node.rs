@@ -10,8 +10,8 @@ use sim::{PermissionPolicy, SimOptions};
 use super::http;
 
 pub const APP_SECRET: &str = "test-app-secret-of-node";
-pub const VERIFY_TOKEN: &str = "test-verify-token";
-pub const ACCESS_TOKEN: &str = "test-access-token";
+pub const VERIFY_TOKEN: &str = "test-verify-token-of-the-app";
+pub const ACCESS_TOKEN: &str = "test-access-token-of-the-app";
 pub const AUTH_ID: &str = "MATESTOFFHOOK0000001";
 pub const AUTH_TOKEN: &str = "test-auth-token-of-node";
 pub const API_KEY: &str = "test-api-key-of-the-node";
