@@ -51,7 +51,10 @@ pub struct Change<'a> {
 }
 
 /// Maximum size of `before` and `after` in a record, in bytes.
-const DETAIL_BYTES_MAX: usize = 64 << 10;
+const DETAIL_BYTES_MAX: usize = 8 << 10;
+/// Maximum number of characters of a value in a record. Longer ones are cut, so that the records of
+/// one tenant do not fill the disk.
+const VALUE_CHARS_MAX: usize = 300;
 /// Maximum number of characters of a name or an object in a record.
 const TEXT_CHARS_MAX: usize = 200;
 
@@ -79,7 +82,9 @@ impl Audit {
             account = %owner.account, actor = name, action, object, source = %actor.from,
             "changed"
         );
-        let detail = changes(redacted(before), redacted(after)).to_string();
+        let mut detail = changes(redacted(before), redacted(after));
+        shorten(&mut detail);
+        let detail = detail.to_string();
         let detail = match detail.len() <= DETAIL_BYTES_MAX {
             true => detail,
             false => json!({"truncated": true}).to_string(),
@@ -343,6 +348,22 @@ fn redact(value: &mut Value) {
     }
 }
 
+/// Cuts long texts and says how long they were.
+fn shorten(value: &mut Value) {
+    match value {
+        Value::Object(members) => members.values_mut().for_each(shorten),
+        Value::Array(items) => items.iter_mut().for_each(shorten),
+        Value::String(text) => {
+            if let Some((cut, _)) = text.char_indices().nth(VALUE_CHARS_MAX) {
+                let chars = text.chars().count();
+                text.truncate(cut);
+                text.push_str(&format!("… ({chars} characters)"));
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
 fn is_sensitive(field: &str) -> bool {
     let field = field.to_ascii_lowercase().replace(['_', '-'], "");
     ["secret", "password", "token", "apikey", "invitation"].iter().any(|word| field.contains(word))
@@ -382,6 +403,15 @@ fn changes(mut before: Value, mut after: Value) -> Value {
 mod tests {
     use super::super::{number, plivo};
     use super::*;
+
+    #[test]
+    fn long_texts_are_cut() {
+        let (short, long) = ("€".repeat(VALUE_CHARS_MAX), "€".repeat(VALUE_CHARS_MAX + 1));
+        let mut detail = json!({"after": {"a": short, "b": [long]}});
+        shorten(&mut detail);
+        let expected = format!("{short}… (301 characters)");
+        assert_eq!(detail, json!({"after": {"a": short, "b": [expected]}}));
+    }
 
     #[test]
     fn records_the_fields_that_changed_without_secrets() {

@@ -592,10 +592,17 @@ fn client(from: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
         if !is_trusted(client, trusted) {
             break;
         }
-        let Ok(ip) = hop.trim().parse::<IpAddr>() else { break };
+        let Some(ip) = hop_address(hop.trim()) else { break };
         client = ip.to_canonical();
     }
     client
+}
+
+/// Parses an address of `X-Forwarded-For`. Some proxies add the port, or brackets to IPv6.
+fn hop_address(hop: &str) -> Option<IpAddr> {
+    let in_brackets = || hop.strip_prefix('[')?.strip_suffix(']')?.parse().ok();
+    let with_port = || hop.parse().ok().map(|address: SocketAddr| address.ip());
+    hop.parse().ok().or_else(with_port).or_else(in_brackets)
 }
 
 #[cfg(test)]

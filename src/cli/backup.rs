@@ -46,8 +46,9 @@ pub fn run(args: Args) -> Exit {
             Ok(made) => {
                 let store::Backup { bytes, ended, open, schema } = made;
                 print::line(format_args!(
-                    "{}: {bytes} bytes, schema {schema}, {ended} calls and {open} that had not ended, checked",
-                    args.out.display()
+                    "{}: {bytes} bytes, schema {schema}, {} and {open} that had not ended, checked",
+                    args.out.display(),
+                    print::counted(ended, "call")
                 ));
                 Exit::Done
             }

@@ -69,6 +69,7 @@ impl NodeDiscovery {
 
     /// Sets the number to call in the request.
     pub(super) fn fill_in(&self, order: &mut CallRequest, to: Option<&str>) -> Result<(), String> {
+        let is_demo = |number: &SimNumber| number.number == sim::world::NUMBER;
         let number = match (to, self.numbers.as_slice()) {
             (Some(to), all) => {
                 order.to = Some(digits_of(to));
@@ -76,6 +77,7 @@ impl NodeDiscovery {
                 all.iter().find(|n| Some(&n.number) == order.to.as_ref())
             }
             (None, [only]) => Some(only),
+            (None, several) if several.iter().any(is_demo) => several.iter().find(|n| is_demo(n)),
             (None, []) => return Err("the node has no number to call; name one with --to".into()),
             (None, several) => {
                 let all = several.iter().map(|n| n.number.as_str()).collect::<Vec<_>>().join(", ");

@@ -52,7 +52,8 @@ pub fn run(args: Args) -> Exit {
             Ok(UpgradeProgress::Done { pid, gap_ms, calls, media_gap_ms }) => {
                 if calls > 0 {
                     print::line(format_args!(
-                        "handed over {calls} calls; their media paused for {media_gap_ms} ms"
+                        "handed over {}; media paused for {media_gap_ms} ms",
+                        print::counted(calls, "call")
                     ));
                 }
                 print::line(format_args!(

@@ -285,7 +285,7 @@ pub(super) fn refused(
     preferences: Preferences,
     key: &'static str,
 ) -> Response {
-    let title = preferences.lang.t("error.title");
+    let title = preferences.lang.t(error_title(StatusCode::FORBIDDEN));
     let page = visitor
         .map_or_else(|| Page::bare(preferences, title), |visitor| visitor.page(console, title, ""));
     notice(StatusCode::FORBIDDEN, page, preferences.lang.t(key).to_owned())
@@ -312,6 +312,14 @@ pub(super) fn object<T: DeserializeOwned>(
     })
 }
 
+fn error_title(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::FORBIDDEN => "error.forbidden.title",
+        status if status.is_client_error() => "error.refused.title",
+        _ => "error.title",
+    }
+}
+
 /// An error page. An empty text means an internal error.
 pub(super) fn failed(
     console: &Console,
@@ -319,7 +327,7 @@ pub(super) fn failed(
     status: StatusCode,
     text: &str,
 ) -> Response {
-    let page = visitor.page(console, visitor.lang().t("error.title"), "");
+    let page = visitor.page(console, visitor.lang().t(error_title(status)), "");
     let text = if text.is_empty() { visitor.lang().t("error.internal") } else { text };
     notice(status, page, text.to_owned())
 }

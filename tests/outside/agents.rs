@@ -95,6 +95,34 @@ fn business_hung_up(events: &[CallEvent]) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_number_that_has_lost_its_agent_is_answered_by_its_document_again() {
+    let world = World::start("").await;
+    world.app.xml("/answer", "<Response><Wait length=\"1\"/></Response>");
+    let configuration = async || {
+        let shown = world.ask("GET", &format!("phone-numbers/{NUMBER}/"), Value::Null).await;
+        shown.json()["configurationType"].clone()
+    };
+    for loss in ["disconnected", "deleted"] {
+        let agent = json!({"name": loss, "kind": "http", "endpoint": "http://127.0.0.1:9009/agent",
+            "channels": ["voice", "whatsapp"]});
+        let agent = world.ask("POST", "agents/", agent).await.json()["id"].clone();
+        let agent = agent.as_str().unwrap();
+        let connect = format!("phone-numbers/{NUMBER}/connect-agent/");
+        assert_eq!(world.ask("POST", &connect, json!({ "agent": agent })).await.status, 200);
+        assert_eq!(configuration().await, "agent");
+        let (method, path) = match loss {
+            "disconnected" => ("POST", format!("phone-numbers/{NUMBER}/disconnect-agent/")),
+            _ => ("DELETE", format!("agents/{agent}/?force=true")),
+        };
+        let answer = world.ask(method, &path, json!({})).await;
+        assert!([200, 204].contains(&answer.status), "{}", answer.text());
+        assert_eq!(configuration().await, "webhook", "{loss}");
+        let events = world.call(CallScript::default()).await;
+        assert!(business_hung_up(&events), "the document has run: {events:#?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn agents_are_created_changed_and_removed() {
     let world = World::start("").await;
     let endpoint = "http://127.0.0.1:9009/agent";

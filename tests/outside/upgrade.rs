@@ -358,7 +358,7 @@ async fn live_calls_go_on_in_the_new_process() {
 fn check_output(output: &Output, calls: usize) {
     let said = text(&output.stdout);
     assert!(output.status.success(), "{said}{}", text(&output.stderr));
-    assert!(said.contains(&format!("handed over {calls} calls")), "{said}");
+    assert!(said.contains(&format!("handed over {calls} call")), "{said}");
     #[allow(clippy::print_stderr, reason = "a figure")]
     {
         eprintln!("{}", said.replace('\n', "; "));

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::console::OTHER;
 use crate::support::chat::{Chat, USER, crm};
 use crate::support::http::{self, Answer};
-use crate::support::node::{API_KEY, NUMBER, PHONE_NUMBER_ID};
+use crate::support::node::{ACCESS_TOKEN, API_KEY, NUMBER, PHONE_NUMBER_ID};
 
 /// A PNG of one pixel.
 pub const PIXEL: &str = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==";
@@ -85,6 +85,37 @@ async fn a_file_is_uploaded_sent_and_shown_in_the_timeline() {
         long,
         "byte for byte"
     );
+}
+
+/// A tenant chooses the media id of a message, and accounts may share an access token.
+#[tokio::test(flavor = "multi_thread")]
+async fn r16_a_message_does_not_lead_to_a_file_of_another_number() {
+    let chat = asked_for_a_picture().await;
+    let conversation = chat.id_of(USER).await;
+    let number = "5511987654321";
+    let phone_number_id = "206540352242922";
+    let order =
+        json!({"number": number, "phone_number_id": phone_number_id, "waba": "99", "name": "Loja"});
+    let url = format!("{}/_sim/numbers", chat.sim.url());
+    assert_eq!(http::send("POST", &url, &[], order.to_string()).await.status, 204);
+    let form = "--b\r\nContent-Disposition: form-data; name=\"messaging_product\"\r\n\r\nwhatsapp\r\n--b\r\n\
+        Content-Disposition: form-data; name=\"file\"; filename=\"a.png\"\r\nContent-Type: image/png\r\n\r\ncanary\r\n--b--\r\n";
+    let bearer = format!("Bearer {ACCESS_TOKEN}");
+    let headers =
+        [("authorization", &*bearer), ("content-type", "multipart/form-data; boundary=b")];
+    let url = format!("{}/{phone_number_id}/media", chat.sim.graph_url());
+    let foreign = http::send("POST", &url, &headers, form).await;
+    assert_eq!(foreign.status, 200, "{}", foreign.text());
+    let file = foreign.json()["id"].clone();
+    let message = json!({"type": "image", "image": {"id": file}});
+    let path = format!("conversations/{conversation}/messages/");
+    assert_eq!(chat.ask("POST", &path, message).await.0, 202);
+    let items = chat.until(&conversation, |items| items.iter().any(|item| item["type"] == "image"));
+    let items = items.await;
+    let line = items.iter().find(|item| item["type"] == "image").expect("the message");
+    let seen = http::get(line["media"]["url"].as_str().unwrap()).await;
+    assert_ne!(seen.status, 200, "{}", seen.text());
+    assert!(!seen.text().contains("canary"), "{}", seen.text());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -220,10 +220,15 @@ impl Calls for Phones {
         named.is_some_and(|call| self.tables.get(call).is_some())
     }
 
-    fn start(&self, (): (), admitted: Admitted, incoming: Incoming) -> Result<(), Box<Admitted>> {
+    fn start(
+        &self,
+        (): (),
+        admitted: Admitted,
+        incoming: Incoming,
+    ) -> Result<(), (Box<Admitted>, Reason)> {
         let mut book = self.book.lock().expect("one thread");
         if book.live >= book.live_max {
-            return Err(Box::new(admitted));
+            return Err((Box::new(admitted), Reason::Overloaded));
         }
         let id = (u128::from(book.ids.number()) << 64) | u128::from(book.ids.number());
         let call = CallUuid(uuid::Builder::from_random_bytes(id.to_be_bytes()).into_uuid());

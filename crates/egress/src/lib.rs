@@ -92,7 +92,7 @@ pub enum EgressError {
     Broken { reason: String },
     #[error("could not read a response of more than {max} bytes")]
     TooLarge { max: usize },
-    #[error("could not decode the content coding {0:?}: only gzip and deflate are supported")]
+    #[error("could not decode the content coding {0:?}, which is not supported here")]
     Coding(String),
     #[error("could not decode the body: {0}")]
     Undecodable(String),

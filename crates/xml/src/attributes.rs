@@ -8,7 +8,7 @@ use model::{Digit, Method};
 use super::ast::{DocUrl, Target};
 use super::findings::{Findings, FirstFault, Problem, quoted, shortened};
 use super::grammar::trim;
-use super::names::{Attr, Tag};
+use super::names::{Attr, Tag, nearest};
 use super::rules;
 use super::tree::{Attribute, Node};
 use super::value::{self, Kind, Value};
@@ -156,20 +156,13 @@ fn report_unknown(
         }
         None => {
             let names: Vec<&str> = table.iter().map(|(known, _)| known.as_str()).collect();
-            match names.iter().find(|known| is_almost(known, name)) {
+            match nearest(name, names.iter().copied()) {
                 Some(known) => format!("did you mean {known}?"),
                 None => format!("remove it, or write one of: {}", names.join(", ")),
             }
         }
     };
     findings.add(rules::W301, at, message, hint);
-}
-
-/// Whether the names differ only in one or two letters at the end, as in `numDigit`.
-fn is_almost(known: &str, name: &str) -> bool {
-    let (known, name) = (known.to_ascii_lowercase(), name.to_ascii_lowercase());
-    let rest = known.strip_prefix(name.as_str()).or_else(|| name.strip_prefix(known.as_str()));
-    name.len() >= 4 && rest.is_some_and(|rest| rest.len() <= 2)
 }
 
 impl<'n> Attributes<'n> {

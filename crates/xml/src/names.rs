@@ -275,3 +275,16 @@ impl Tag {
         )
     }
 }
+
+/// Maximum length of a misspelt name that is compared with the known ones.
+const MISSPELT_MAX: usize = 32;
+
+/// Returns the known name that differs least, if at most a letter in three is wrong.
+pub(crate) fn nearest<'k>(name: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
+    if name.len() > MISSPELT_MAX {
+        return None;
+    }
+    let name = name.to_ascii_lowercase();
+    let near = known.map(|known| (strsim::osa_distance(&name, &known.to_ascii_lowercase()), known));
+    near.filter(|(distance, known)| *distance <= known.len() / 3).min().map(|(_, known)| known)
+}

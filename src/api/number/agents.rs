@@ -600,9 +600,13 @@ async fn delete(request: ApiRequest) -> Result<Response, ApiError> {
     let agent = find(&request).await?;
     let api = request.api();
     request.check_if_match(&etag(&view(api, &agent)))?;
+    let answered = api.inbox.numbers().answered_by(agent.id);
     let force = request.query_flag("force")?.unwrap_or_default();
-    match api.inbox.router().remove_agent(request.scope(), &agent, force).await? {
-        true => Ok(no_content()),
-        false => Err(ApiError::NotFound(NO_AGENT)),
+    if !api.inbox.router().remove_agent(request.scope(), &agent, force).await? {
+        return Err(ApiError::NotFound(NO_AGENT));
     }
+    for number in &answered {
+        api.numbers.panel().release_from_agent(request.scope(), &number.spec.number).await?;
+    }
+    Ok(no_content())
 }

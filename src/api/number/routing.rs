@@ -247,5 +247,10 @@ struct NumberDisconnectAgent {
 async fn disconnect_agent(mut request: ApiRequest) -> Result<Response, ApiError> {
     let number = request.number()?;
     let body: NumberDisconnectAgent = request.json().await?;
-    apply(&request, &number, Routing::None, body.apply_to_existing).await
+    let response = apply(&request, &number, Routing::None, body.apply_to_existing).await?;
+    if !is_sandbox(&number) {
+        let panel = request.api().numbers.panel();
+        panel.release_from_agent(request.scope(), &number.spec.number).await?;
+    }
+    Ok(response)
 }

@@ -211,14 +211,14 @@ impl CallRow {
         .masked()
     }
 
-    /// Shortens the person's phone number to its last digits. The business's own number and the
+    /// Shortens the person's phone number to an ellipsis and its last digits. The business's own number and the
     /// names of endpoints remain.
     fn masked(self) -> Self {
         let direction = match self.direction == Direction::Outbound.as_str() {
             true => Direction::Outbound,
             false => Direction::Inbound,
         };
-        let cut = |text: String| last_four(&text).to_owned();
+        let cut = |text: String| format!("…{}", last_four(&text));
         match waterfall::person(direction, &self.from, &self.to) {
             Some(Party::From) => Self { from: cut(self.from), ..self },
             Some(Party::To) => Self { to: cut(self.to), ..self },
@@ -250,10 +250,10 @@ mod tests {
     #[test]
     fn masks_people_and_not_the_business() {
         for (direction, from, to, expected) in [
-            ("inbound", "919812345678", "918035737458", ("5678", "918035737458")),
-            ("outbound", "918035737458", "919812345678", ("918035737458", "5678")),
-            ("outbound", "919812345678", "sip:asha@127.0.0.1", ("5678", "sip:asha@127.0.0.1")),
-            ("inbound", "sip:asha@127.0.0.1", "919812345678", ("sip:asha@127.0.0.1", "5678")),
+            ("inbound", "919812345678", "918035737458", ("…5678", "918035737458")),
+            ("outbound", "918035737458", "919812345678", ("918035737458", "…5678")),
+            ("outbound", "919812345678", "sip:asha@127.0.0.1", ("…5678", "sip:asha@127.0.0.1")),
+            ("inbound", "sip:asha@127.0.0.1", "919812345678", ("sip:asha@127.0.0.1", "…5678")),
         ] {
             let (from, to) = masked(direction, from, to);
             assert_eq!((from.as_str(), to.as_str()), expected);

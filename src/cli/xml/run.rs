@@ -4,6 +4,7 @@
 //! tokens, and the exit code. `walked` prints the steps.
 
 use std::collections::VecDeque;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -201,7 +202,13 @@ impl Business {
             parent: auth_id.clone(),
             auth_id,
             keys: SigningKeys::of_main(&[token]),
-            settings: CallSettings { limits: MachineLimits::default(), max_body: MAX_BODY },
+            settings: CallSettings {
+                limits: MachineLimits {
+                    sip_host: Ipv4Addr::LOCALHOST.to_string(),
+                    ..MachineLimits::default()
+                },
+                max_body: MAX_BODY,
+            },
             insecure: true,
             method: Method::Post,
             fallback: None,

@@ -196,7 +196,9 @@ fn prompt(heard: &[PromptPiece], ms: u64, endless: bool) -> String {
                 let language = language.as_deref().map(|l| format!(", {l}")).unwrap_or_default();
                 format!("  says {text:?} ({voice}{language}){}", repeated(*times))
             }
-            PromptPiece::Play { url, times } => format!("  plays {url}{}", repeated(*times)),
+            PromptPiece::Play { url, times } => {
+                format!("  plays {url} (not requested){}", repeated(*times))
+            }
             PromptPiece::Silence { ms } => format!("  pauses for {}", time(*ms)),
             PromptPiece::Tone { .. } => "  beeps".to_owned(),
         });

@@ -259,6 +259,25 @@ async fn r03_a_panic_inside_one_call_ends_that_call_only() {
     world.app.until_seen(4).await;
 }
 
+/// Graph's answer may come before, while, or after the record of the call is written.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_request_that_ends_a_call_is_settled_whenever_graph_answers() {
+    let world = World::new().await;
+    let Services { store, clock, node_id, .. } = &*world.services;
+    for n in 0..20 {
+        let call = world.call(&format!("wacid.{n}"), "Asha");
+        assert_eq!(call.command(Command::Hangup), crate::call::SendOutcome::Delivered);
+        assert_eq!(world.registry.until_empty(Duration::from_secs(20)).await, 0);
+    }
+    let later = clock.steady().plus(Duration::from_secs(3_600));
+    let settled = async {
+        while !store.calls().due_farewells(node_id, later, 100).await.unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), settled).await.expect("all are settled");
+}
+
 /// Suspends the only call.
 async fn suspend(world: &World) -> SuspendedCall {
     let mut calls = world.registry.suspend_all(Duration::from_secs(20)).await.unwrap();

@@ -311,9 +311,11 @@ impl Shell {
                 let due = call.services.clock.steady().plus(farewell::RETRY_TIME);
                 call.services.store.calls().set_wacid(call.id, wacid.clone(), due);
             }
-            Input::Terminated { .. } if self.requests.farewell.take().is_some() => {
-                call.services.store.calls().settle_farewell(call.id, None);
-            }
+            Input::Terminated { .. } => self.requests.farewell.with(|pending| {
+                if pending.take().is_some() {
+                    call.services.store.calls().settle_farewell(call.id, None);
+                }
+            }),
             Input::Command {
                 command: Command::Transfer { aleg: Some(_), .. } | Command::Run { .. },
             } => {
@@ -330,12 +332,7 @@ impl Shell {
                 let awaited = self.machine.awaits_recording(*record);
                 self.recordings.ended(*record, awaited);
             }
-            Input::Graph { action, outcome } => {
-                self.requests.graph_answered(*action);
-                if self.requests.farewell == Some(*action) && outcome.is_settled() {
-                    self.requests.farewell = None;
-                }
-            }
+            Input::Graph { action, .. } => self.requests.graph_answered(*action),
             _ => {}
         }
         // All other inputs lead to the same state as their lines in the event log.
@@ -443,10 +440,12 @@ impl Shell {
             Output::Concluded { summary } => {
                 let retry = if last { farewell::SHORT_RETRY_TIME } else { farewell::RETRY_TIME };
                 let due = call.services.clock.steady().plus(retry);
-                let farewell = self.requests.farewell.map(|action| Farewell { action, due });
                 let quality = self.a_leg.final_quality(call);
                 let report = std::mem::take(&mut self.report);
-                report.conclude(call, at, &summary, quality, farewell);
+                self.requests.farewell.with(|pending| {
+                    let farewell = pending.map(|action| Farewell { action, due });
+                    report.conclude(call, at, &summary, quality, farewell);
+                });
             }
             Output::FreeSlot => self.held = None,
             Output::Over => self.end(),

@@ -35,6 +35,9 @@ const FILE_MAX: usize = 100 << 20;
 const NAMED_MAX: usize = 64 << 10;
 /// The size of a read in bytes.
 const CHUNK: usize = 64 << 10;
+/// Domains from which Meta serves files.
+const META_DOMAINS: [&str; 5] =
+    ["fbsbx.com", "facebook.com", "fbcdn.net", "whatsapp.net", "whatsapp.com"];
 /// The `action` label in metrics.
 const OTHER: &str = "other";
 
@@ -128,9 +131,10 @@ impl Files<'_> {
         Ok((status, classify_request(status, after, &told), Bytes::from(told.into_owned())))
     }
 
-    /// Downloads a user's file: gets its URL from `GET /{media_id}`, then writes its bytes to
-    /// `into` as they arrive. Both requests carry the token. Returns the number of bytes once they
-    /// match Meta's checksum.
+    /// Downloads a file of the number's messages: gets its URL from
+    /// `GET /{media_id}?phone_number_id=…`, then writes its bytes to `into` as they arrive. Both
+    /// requests carry the token. With the parameter, Meta refuses files of other numbers. Returns the
+    /// number of bytes once they match Meta's checksum.
     ///
     /// # Errors
     /// Returns a description of the failure. The bytes written so far must be discarded.
@@ -145,7 +149,8 @@ impl Files<'_> {
         if !plain {
             return Err("invalid media id".to_owned());
         }
-        let about = format!("{}/{media}", self.0.graph.config.base_url)
+        let Node { graph, id: number, .. } = &self.0;
+        let about = format!("{}/{media}?phone_number_id={number}", graph.config.base_url)
             .parse::<Uri>()
             .map_err(|e| e.to_string())?;
         let mut named = Vec::new();
@@ -156,10 +161,8 @@ impl Files<'_> {
         let url = url
             .parse::<Uri>()
             .map_err(|_| "Meta's description of the file has no URL".to_owned())?;
-        // The token is only sent over TLS, or to the same host as Graph.
-        let at_graph = url.authority().is_some() && url.authority() == about.authority();
-        if url.scheme_str() != Some("https") && !at_graph {
-            return Err("Meta's URL of the file is not https".to_owned());
+        if !may_get_token(&url, &about) {
+            return Err("Meta's URL of the file is not https, or not at Meta".to_owned());
         }
         let (bytes, sum) = self.write(&url, FILE_MAX, into).await?;
         match named.get("sha256").and_then(Value::as_str) {
@@ -209,6 +212,18 @@ impl Files<'_> {
             .await
             .unwrap_or_else(|_| Err("download timed out".to_owned()))
     }
+}
+
+/// Whether the token may be sent to this URL: to the host and port of Graph, or over TLS to one of
+/// Meta's hosts. A tenant chooses the id of the object that contains the URL.
+fn may_get_token(url: &Uri, graph: &Uri) -> bool {
+    if url.authority().is_some() && url.authority() == graph.authority() {
+        return true;
+    }
+    let host = url.host().unwrap_or_default().to_ascii_lowercase();
+    let is_below =
+        |domain: &&str| host.strip_suffix(*domain).is_some_and(|name| name.ends_with('.'));
+    url.scheme_str() == Some("https") && META_DOMAINS.iter().any(is_below)
 }
 
 /// A multipart form around a file.
@@ -287,5 +302,35 @@ mod tests {
             "x".repeat(content.len())
         );
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn r17_the_token_is_sent_to_meta_only() {
+        let may = |url: &str| {
+            let graph = http::Uri::from_static("https://graph.facebook.com/v23.0/7");
+            may_get_token(&url.parse().expect("a URL"), &graph)
+        };
+        for url in [
+            "https://lookaside.fbsbx.com/whatsapp_business/attachments/?mid=1",
+            "https://mmg.WhatsApp.net/a",
+            "https://graph.facebook.com/a",
+        ] {
+            assert!(may(url), "{url}");
+        }
+        for url in [
+            "http://lookaside.fbsbx.com/a",
+            "https://lookaside.fbsbx.com.example.com/a",
+            "https://evilfbsbx.com/a",
+            "https://example.com/a",
+            "https://169.254.169.254/a",
+            "/a",
+        ] {
+            assert!(!may(url), "{url}");
+        }
+        let simulated = http::Uri::from_static("http://127.0.0.1:8081/v23.0/7");
+        let url = http::Uri::from_static("http://127.0.0.1:8081/_sim/media/7");
+        assert!(may_get_token(&url, &simulated));
+        let other = http::Uri::from_static("http://127.0.0.1:8082/_sim/media/7");
+        assert!(!may_get_token(&other, &simulated));
     }
 }

@@ -154,6 +154,32 @@ impl Panel {
         stored.await?;
         Ok(())
     }
+
+    /// Has the own URLs of a number that has lost its agent serve it again: the configuration becomes
+    /// [`Configuration::Webhook`] if there is an answer document or a webhook URL. Without them, the
+    /// number waits for another agent.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the number does not exist or the store fails.
+    pub async fn release_from_agent(
+        &self,
+        scope: &Scope,
+        number: &E164,
+    ) -> Result<(), NumberError> {
+        let stored = self.entries.keeper.change(self.entries.clock.wall(), |book| {
+            let entry = book.number(scope, number).ok_or(NumberError::Missing(NO_NUMBER))?;
+            let set = &entry.set;
+            let has_url = set.webhook_url.is_some() || book.answer_of(entry).get().is_some();
+            let keys = match set.configuration == Configuration::Agent && has_url {
+                true => book.edit_number(number, |set| set.configuration = Configuration::Webhook),
+                false => Vec::new(),
+            };
+            Ok::<_, NumberError>(((), keys))
+        });
+        stored.await?;
+        Ok(())
+    }
 }
 
 fn assumed(change: CallingChange) -> Calling {

@@ -23,20 +23,19 @@ pub trait Calls: Send + Sync {
     fn read_offer(&self, sdp: &str) -> Option<Offer>;
 
     /// Chooses the id of a call before its start. Returns the data that another node of the fleet
-    /// needs to end the call, or `None` if the number has no answer URL.
+    /// needs to end the call, or `None` if the number has neither an answer URL nor an AI agent.
     fn birth(&self, number: &NumberEntry, incoming: &mut Incoming) -> Option<Birth>;
 
     /// Starts a call.
     ///
     /// # Errors
-    /// Returns the admission if the node is overloaded after all. The call is then rejected as
-    /// `overloaded`.
+    /// Returns the admission and the reason for which the call is rejected after all.
     fn start(
         &self,
         room: Self::Room,
         admitted: Admitted,
         incoming: Incoming,
-    ) -> Result<(), Box<Admitted>>;
+    ) -> Result<(), (Box<Admitted>, Reason)>;
 
     /// Whether the node has a call. `named` is the outbound call in an event's opaque data.
     fn has(&self, key: &CallKey, named: Option<CallUuid>) -> bool;
@@ -77,7 +76,7 @@ impl Calls for Registry {
         room: SetUpTicket,
         admitted: Admitted,
         incoming: Incoming,
-    ) -> Result<(), Box<Admitted>> {
+    ) -> Result<(), (Box<Admitted>, Reason)> {
         Self::start(self, room, admitted, incoming)
     }
 

@@ -532,8 +532,8 @@ impl<C: Calls> WebhookHandler<C> {
                 match self.calls.birth(&number, &mut incoming) {
                     None => {
                         admitted.withdraw();
-                        self.gate.count(Direction::Inbound, Reason::Overloaded.as_str());
-                        (number, Reason::Overloaded)
+                        self.gate.count(Direction::Inbound, Reason::CallingDisabled.as_str());
+                        (number, Reason::CallingDisabled)
                     }
                     birth => match others.claim(key.clone(), birth).await {
                         Claim::Ours => return self.start(&number, room, admitted, incoming),
@@ -897,10 +897,10 @@ impl<C: Calls> WebhookHandler<C> {
         incoming: Incoming,
     ) -> Effect {
         let (key, now) = (incoming.key.clone(), incoming.arrived);
-        if let Err(admitted) = self.calls.start(room, admitted, incoming) {
+        if let Err((admitted, reason)) = self.calls.start(room, admitted, incoming) {
             admitted.withdraw();
-            self.gate.count(Direction::Inbound, Reason::Overloaded.as_str());
-            return self.reject(number, key.wacid, Reason::Overloaded);
+            self.gate.count(Direction::Inbound, reason.as_str());
+            return self.reject(number, key.wacid, reason);
         }
         self.gate.count(Direction::Inbound, metric::admission::ADMITTED);
         // A concurrent `terminate` may have found no call while this one was being started.

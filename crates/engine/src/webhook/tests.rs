@@ -135,9 +135,14 @@ impl Calls for Phones {
         self.live.lock().unwrap().contains_key(key)
     }
 
-    fn start(&self, (): (), admitted: Admitted, incoming: Incoming) -> Result<(), Box<Admitted>> {
+    fn start(
+        &self,
+        (): (),
+        admitted: Admitted,
+        incoming: Incoming,
+    ) -> Result<(), (Box<Admitted>, Reason)> {
         if self.no_room_to_start.load(Ordering::SeqCst) {
-            return Err(Box::new(admitted));
+            return Err((Box::new(admitted), Reason::Overloaded));
         }
         let (number, slot) = admitted.begin();
         self.live.lock().unwrap().insert(incoming.key.clone(), slot);

@@ -225,7 +225,7 @@ impl Display for FetchFailure {
                 write!(f, "it could not be reached: {}", foreign(detail))
             }
             Self::Status { status } => write!(f, "it answered {status}"),
-            Self::UrlRefused { detail } => write!(f, "we do not go there: {}", foreign(detail)),
+            Self::UrlRefused { detail } => write!(f, "refused by this node: {}", foreign(detail)),
             Self::TooLarge => f.write_str("its answer is larger than a document may be"),
             Self::Invalid { detail } => write!(f, "its answer is unusable: {}", foreign(detail)),
         }

@@ -19,6 +19,9 @@ const RESULT_MS: u64 = 15_000;
 
 /// Silence in milliseconds that ends speech if the document does not set it.
 const SILENCE_MS: u64 = 1_000;
+/// Silence in milliseconds that ends speech that is possibly finished. Longer than without an
+/// estimate, because callers who are cut off lose more than others who wait.
+const POSSIBLY_FINISHED_SILENCE_MS: u64 = 1_500;
 /// Silence in milliseconds that ends speech that is probably unfinished.
 const UNFINISHED_SILENCE_MS: u64 = 2_500;
 /// Probabilities in per cent from which speech is certainly or possibly finished
@@ -302,7 +305,7 @@ impl SpeechInput {
 fn silence_ms(finished: u8) -> u64 {
     match finished {
         CERTAINLY_FINISHED.. => 0,
-        POSSIBLY_FINISHED.. => SILENCE_MS,
+        POSSIBLY_FINISHED.. => POSSIBLY_FINISHED_SILENCE_MS,
         _ => UNFINISHED_SILENCE_MS,
     }
 }
@@ -317,7 +320,7 @@ mod tests {
 
     #[test]
     fn the_less_speech_is_finished_the_longer_is_the_silence_that_ends_it() {
-        let silences = [(100, 0), (98, 0), (97, 1_000), (50, 1_000), (49, 2_500), (0, 2_500)];
+        let silences = [(100, 0), (98, 0), (97, 1_500), (50, 1_500), (49, 2_500), (0, 2_500)];
         for (finished, silence) in silences {
             assert_eq!(silence_ms(finished), silence, "{finished}");
         }

@@ -87,6 +87,7 @@ pub(crate) struct ChatMessage {
 }
 
 struct File {
+    phone_number_id: String,
     mime: String,
     bytes: Bytes,
 }
@@ -154,10 +155,10 @@ impl Chat {
         Some(found)
     }
 
-    /// Graph's description of a media file.
-    pub(crate) fn file_info(&self, id: &str, base: &str) -> Option<Value> {
+    /// Graph's description of a media file. `None` if it belongs to another number than `of`.
+    pub(crate) fn file_info(&self, id: &str, base: &str, of: Option<&str>) -> Option<Value> {
         let files = locked(&self.files);
-        let file = files.get(id)?;
+        let file = files.get(id).filter(|file| of.is_none_or(|of| file.phone_number_id == of))?;
         Some(json!({
             "url": format!("{base}/_sim/media/{id}"),
             "mime_type": file.mime,
@@ -168,8 +169,14 @@ impl Chat {
         }))
     }
 
-    /// Stores a media file and returns its id.
-    pub(super) fn store_file(&self, random: u64, mime: String, bytes: Bytes) -> String {
+    /// Stores a media file of a number and returns its id.
+    pub(super) fn store_file(
+        &self,
+        random: u64,
+        phone_number_id: &str,
+        mime: String,
+        bytes: Bytes,
+    ) -> String {
         let id = (random % 9_000_000_000_000 + 1_000_000_000_000).to_string();
         let mut files = locked(&self.files);
         let held = |files: &BTreeMap<String, File>| {
@@ -180,7 +187,8 @@ impl Chat {
         {
             files.pop_first();
         }
-        files.insert(id.clone(), File { mime, bytes });
+        let phone_number_id = phone_number_id.to_owned();
+        files.insert(id.clone(), File { phone_number_id, mime, bytes });
         id
     }
 
@@ -228,7 +236,7 @@ impl World {
             _ => return Err("message must be a string or an object with a type".to_owned()),
         };
         if let Some(file) = &request.file {
-            self.attach_file(&mut message, file)?;
+            self.attach_file(id, &mut message, file)?;
         }
         let wamid = request.id.unwrap_or_else(|| format!("wamid.{}", self.rng.text(40)));
         let target = self.default_target().ok_or("no node is configured: set the node URL")?;
@@ -259,7 +267,12 @@ impl World {
         Ok(wamid)
     }
 
-    fn attach_file(&self, message: &mut Value, file: &str) -> Result<(), String> {
+    fn attach_file(
+        &self,
+        phone_number_id: &str,
+        message: &mut Value,
+        file: &str,
+    ) -> Result<(), String> {
         let bytes = base64::engine::general_purpose::STANDARD
             .decode(file)
             .map_err(|e| format!("file: {e}"))?;
@@ -274,7 +287,9 @@ impl World {
         }
         message[&kind]["mime_type"] = json!(mime);
         message[&kind]["sha256"] = json!(sha256_hex(&bytes));
-        message[&kind]["id"] = json!(self.chat.store_file(self.rng.next_u64(), mime, bytes.into()));
+        let random = self.rng.next_u64();
+        message[&kind]["id"] =
+            json!(self.chat.store_file(random, phone_number_id, mime, bytes.into()));
         Ok(())
     }
 

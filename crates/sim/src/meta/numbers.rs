@@ -240,11 +240,13 @@ type SharedWorld = State<Arc<World>>;
 pub(super) async fn number(
     State(world): SharedWorld,
     Path(id): IdPath,
+    Query(query): Query<BTreeMap<String, String>>,
     headers: HeaderMap,
 ) -> Response {
     // Media files share the path of phone numbers.
+    let of = query.get("phone_number_id").map(String::as_str);
     if graph::authorise(&world, &headers).is_ok()
-        && let Some(file) = world.chat.file_info(&id, &graph::own_url(&headers))
+        && let Some(file) = world.chat.file_info(&id, &graph::own_url(&headers), of)
     {
         return axum::Json(file).into_response();
     }

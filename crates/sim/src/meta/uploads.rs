@@ -80,9 +80,8 @@ fn store_upload(
             details: "Media upload error: size".into(),
         });
     }
-    Ok(
-        json!({"id": world.chat.store_file(world.rng.next_u64(), file.content_type.clone(), file.bytes.clone())}),
-    )
+    let (mime, bytes) = (file.content_type.clone(), file.bytes.clone());
+    Ok(json!({"id": world.chat.store_file(world.rng.next_u64(), number, mime, bytes)}))
 }
 
 struct Part {

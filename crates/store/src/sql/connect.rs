@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::OpenFlags;
-use sqlx::ConnectOptions as _;
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPoolOptions};
+use sqlx::{ConnectOptions as _, Connection as _};
 
 use crate::database::Database;
 use crate::error::StoreError;
@@ -166,10 +166,11 @@ pub(crate) fn options(at: &Database, busy: Duration) -> Result<PgConnectOptions,
 
 async fn postgres(at: &Database, most: u32, busy: Duration) -> Result<Pool, sqlx::Error> {
     let options = options(at, busy)?;
-    let pool = PgPoolOptions::new()
-        .max_connections(most)
-        .acquire_timeout(BUSY)
-        .connect_with(options)
-        .await?;
-    Ok(Pool::Postgres(pool))
+    let pool = PgPoolOptions::new().max_connections(most).acquire_timeout(BUSY);
+    let pool = pool.connect_with(options.clone()).await;
+    if matches!(pool, Err(sqlx::Error::PoolTimedOut)) {
+        // A pool repeats refused connections until its timeout. One more tells why they fail.
+        PgConnection::connect_with(&options).await?.close().await?;
+    }
+    Ok(Pool::Postgres(pool?))
 }

@@ -65,9 +65,11 @@ impl Responses<'_> {
     /// Fails if a query fails or the database rejects a write. Some responses may be deleted then.
     pub async fn delete_expired(self, now: Timestamp) -> Result<(), StoreError> {
         while self.0.queue.run(ResponseWrite::DeleteExpired(now)).await? >= u64::from(BATCH) {}
-        let select = "SELECT auth_id FROM answers_given GROUP BY auth_id HAVING count(*) > $1";
+        let select = "SELECT auth_id FROM answers_given GROUP BY auth_id \
+            HAVING count(*) > $1 OR sum(length(answer)) > $2";
         let many: Vec<String> = sql::query_scalar(select)
             .bind(MAX_KEPT)
+            .bind(BYTES_MAX)
             .fetch_all(&self.0.read)
             .await
             .map_err(failed(WHAT))?;
@@ -80,8 +82,14 @@ impl Responses<'_> {
     }
 }
 
-/// Maximum number of stored responses for each account.
+/// Maximum number of stored responses for each account, and of their bytes. Most have less than a
+/// kilobyte, but an agent with long instructions has 60.
 const MAX_KEPT: u32 = 10_000;
+const BYTES_MAX: i64 = 32 << 20;
+
+/// Number of bytes from which a response is large. After a large one, the limit of the account is
+/// enforced at once, and otherwise with the expiry.
+const LARGE: usize = 4 << 10;
 
 /// Number of responses deleted in one write.
 const BATCH: u32 = 500;
@@ -109,7 +117,7 @@ enum ResponseWrite {
     GiveBack([u8; 32]),
     /// Deletes the responses that expired before this time.
     DeleteExpired(Timestamp),
-    /// Deletes the oldest responses of an account beyond [`MAX_KEPT`].
+    /// Deletes the oldest responses of an account beyond [`MAX_KEPT`] or [`BYTES_MAX`].
     DeleteExcess(String),
 }
 
@@ -120,36 +128,42 @@ impl WriteTask for ResponseWrite {
         seal: &'a Seal,
     ) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
         async move {
-            let (delete, who, when) = match self {
-                Self::Put(answer) => return put(to, seal, answer).await,
+            let before = match self {
+                Self::Put(answer) => {
+                    let added = put(to, seal, answer).await?;
+                    if answer.answer.len() >= LARGE {
+                        delete_excess(to, answer.account.as_str()).await?;
+                    }
+                    return Ok(added);
+                }
+                Self::DeleteExcess(account) => return delete_excess(to, account).await,
                 Self::Claim(work) => return claim(to, work).await,
                 Self::GiveBack(digest) => {
-                    let delete = "DELETE FROM answers_given WHERE digest = $1 AND length(answer) = 0";
+                    let delete =
+                        "DELETE FROM answers_given WHERE digest = $1 AND length(answer) = 0";
                     let delete = sql::query(delete).bind(digest.to_vec());
                     return Ok(delete.execute(to).await?.rows_affected());
                 }
-                Self::DeleteExpired(before) => (
-                    "DELETE FROM answers_given WHERE digest IN \
-                     (SELECT digest FROM answers_given WHERE until_us < $1 ORDER BY until_us LIMIT $2)",
-                    None,
-                    before.micros(),
-                ),
-                Self::DeleteExcess(account) => (
-                    "DELETE FROM answers_given WHERE digest IN (SELECT digest FROM answers_given WHERE auth_id = $3 \
-                     ORDER BY given_us DESC LIMIT $2 OFFSET $1)",
-                    Some(account),
-                    i64::from(MAX_KEPT),
-                ),
+                Self::DeleteExpired(before) => before.micros(),
             };
-            let delete = sql::query(delete).bind(when).bind(BATCH);
-            let delete = match who {
-                Some(account) => delete.bind(account),
-                None => delete,
-            };
+            let delete = "DELETE FROM answers_given WHERE digest IN \
+                (SELECT digest FROM answers_given WHERE until_us < $1 ORDER BY until_us LIMIT $2)";
+            let delete = sql::query(delete).bind(before).bind(BATCH);
             Ok(delete.execute(to).await?.rows_affected())
         }
         .boxed()
     }
+}
+
+/// Deletes the oldest responses of an account beyond [`MAX_KEPT`] or [`BYTES_MAX`].
+async fn delete_excess(to: &mut Conn, account: &str) -> Result<u64, sqlx::Error> {
+    let delete = "DELETE FROM answers_given WHERE digest IN (SELECT digest FROM \
+        (SELECT digest, row_number() OVER newest AS number, sum(length(answer)) OVER newest AS bytes \
+        FROM answers_given WHERE auth_id = $1 \
+        WINDOW newest AS (ORDER BY given_us DESC, digest ROWS UNBOUNDED PRECEDING)) AS kept \
+        WHERE number > $2 OR bytes > $3 LIMIT $4)";
+    let delete = sql::query(delete).bind(account.to_owned()).bind(MAX_KEPT).bind(BYTES_MAX);
+    Ok(delete.bind(BATCH).execute(to).await?.rows_affected())
 }
 
 /// Inserts a row without an answer. An expired row is replaced: its response is no longer needed,
@@ -223,6 +237,25 @@ mod tests {
         let (account, main_account, about) = ("MA1".into(), "MA1".into(), about.map(str::to_owned));
         let answer = b"canary-answer".to_vec();
         StoredResponse { digest: [n; 32], account, main_account, about, answer, given, until }
+    }
+
+    #[tokio::test]
+    async fn the_oldest_large_responses_of_an_account_are_deleted() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
+        let half = usize::try_from(BYTES_MAX / 2).unwrap();
+        for n in 1..=4 {
+            let given = Timestamp::from_secs(n.into());
+            let large =
+                StoredResponse { answer: vec![n; half - 100], given, ..answer(n, None, 20) };
+            assert_eq!(store.responses().put(large).unwrap().await.unwrap(), 1);
+        }
+        let mut kept = Vec::new();
+        for n in 1..=4 {
+            let found = store.responses().get(&[n; 32], Timestamp::from_secs(10)).await.unwrap();
+            kept.extend(found.map(|_| n));
+        }
+        assert_eq!(kept, [3, 4]);
     }
 
     #[tokio::test]

@@ -16,13 +16,11 @@ use super::ast::{Element, ElementKind, Prompt};
 use super::attributes;
 use super::findings::{Findings, quoted, shortened};
 use super::grammar::trim;
-use super::names::{Attr, Tag};
+use super::names::{Attr, Tag, nearest};
 use super::rules;
 use super::tree::Node;
 use super::value;
 
-/// Maximum length of a name that may be a misspelt element.
-const MISSPELT_MAX: usize = 32;
 const PRE_ANSWER: &[Tag] =
     &[Tag::Speak, Tag::Play, Tag::Wait, Tag::GetDigits, Tag::Redirect, Tag::Message, Tag::Dtmf];
 const PROMPTS: &[Tag] = &[Tag::Speak, Tag::Play, Tag::Wait];
@@ -154,26 +152,13 @@ fn spelling_hint(name: &str, allowed: &[Tag]) -> Cow<'static, str> {
         "Connect" | "Start" => "Stream",
         _ if allowed.is_empty() => return "remove it".into(),
         _ => {
-            return match nearest(name, allowed) {
+            return match nearest(name, allowed.iter().map(|tag| tag.as_str())) {
                 Some(known) => format!("did you mean {known}?").into(),
                 None => format!("allowed here: {}", joined(allowed)).into(),
             };
         }
     };
     format!("write <{equivalent}>").into()
-}
-
-/// The allowed element whose name differs least, if only a letter in three is wrong.
-fn nearest(name: &str, allowed: &[Tag]) -> Option<&'static str> {
-    if name.len() > MISSPELT_MAX {
-        return None;
-    }
-    let name = name.to_ascii_lowercase();
-    let near = allowed
-        .iter()
-        .map(|tag| tag.as_str())
-        .map(|known| (strsim::osa_distance(&name, &known.to_ascii_lowercase()), known));
-    near.filter(|(distance, known)| *distance <= known.len() / 3).min().map(|(_, known)| known)
 }
 
 /// Reports W304 for text in an element that has no text.

@@ -11,7 +11,7 @@ use tracing::{Instrument, Span, error, info_span, warn};
 
 use super::{CallAdmission, Incoming, Outgoing, Registry};
 use crate::admission::permission::PairKey;
-use crate::admission::{Admitted, NumberEntry, SetUpTicket, Strain};
+use crate::admission::{Admitted, NumberEntry, Reason, SetUpTicket, Strain};
 use crate::call::author;
 use crate::call::binding::MetaState;
 use crate::call::course::Sampler;
@@ -30,21 +30,21 @@ impl Registry {
     /// Starts a user-initiated call in its own task.
     ///
     /// # Errors
-    /// Returns the admission, to be withdrawn, if the store is overloaded or the number has no
-    /// answer URL.
+    /// Returns the admission, to be withdrawn, and the reason: the store is overloaded, or the number
+    /// has neither an answer URL nor an AI agent.
     pub fn start(
         &self,
         starting: SetUpTicket,
         admitted: Admitted,
         incoming: Incoming,
-    ) -> Result<(), Box<Admitted>> {
+    ) -> Result<(), (Box<Admitted>, Reason)> {
         let Some(setup) = self.setup(admitted.number(), &incoming) else {
-            error!(number = %admitted.number().spec.number, "calling is enabled but the number has no answer URL");
-            return Err(Box::new(admitted));
+            warn!(number = %admitted.number().spec.number, "nothing answers calls: the number has neither an answer URL nor an AI agent");
+            return Err((Box::new(admitted), Reason::CallingDisabled));
         };
         let Incoming { offer, received, arrived, .. } = incoming;
         if !self.write_record(&setup) {
-            return Err(Box::new(admitted));
+            return Err((Box::new(admitted), Reason::Overloaded));
         }
         let engaged = self
             .0
@@ -58,7 +58,7 @@ impl Registry {
     }
 
     /// Chooses the id of a user-initiated call before its start. Returns the data that another node
-    /// needs to end the call, or `None` if the number has no answer URL.
+    /// needs to end the call, or `None` if the number has neither an answer URL nor an AI agent.
     pub fn birth(&self, number: &NumberEntry, incoming: &mut Incoming) -> Option<Birth> {
         let setup = self.setup(number, incoming)?;
         incoming.call = Some(setup.call);

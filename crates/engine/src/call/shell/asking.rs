@@ -2,7 +2,7 @@
 //! documents that it writes itself.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::task::{AbortHandle, JoinHandle};
@@ -45,7 +45,31 @@ pub(super) struct Requests {
     /// Meta's id of the call.
     pub(super) wacid: Option<Wacid>,
     /// The pending request that ends the call at Meta.
-    pub(super) farewell: Option<GraphAction>,
+    pub(super) farewell: PendingFarewell,
+}
+
+/// The request that ends a call at Meta, until Graph has answered it. Shared by the call's task and
+/// the task of the request.
+///
+/// A call's record is written with its pending request, and the answer settles that record. Both are
+/// queued under the lock, because an answer that was queued first would settle nothing, and the
+/// request would be sent again.
+#[derive(Clone, Default)]
+pub(super) struct PendingFarewell(Arc<Mutex<Option<GraphAction>>>);
+
+impl PendingFarewell {
+    fn new(action: Option<GraphAction>) -> Self {
+        Self(Arc::new(Mutex::new(action)))
+    }
+
+    pub(super) fn get(&self) -> Option<GraphAction> {
+        self.with(|action| *action)
+    }
+
+    /// Calls `act` under the lock.
+    pub(super) fn with<T>(&self, act: impl FnOnce(&mut Option<GraphAction>) -> T) -> T {
+        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 /// A running request to Graph.
@@ -63,7 +87,7 @@ impl Requests {
 
     /// Creates the requests of a call that another process has handed over.
     pub(super) fn resumed(wacid: Option<Wacid>, farewell: Option<GraphAction>) -> Self {
-        Self { farewell, ..Self::new(wacid) }
+        Self { farewell: PendingFarewell::new(farewell), ..Self::new(wacid) }
     }
 
     /// Whether no request is in progress.
@@ -141,8 +165,9 @@ impl Requests {
         };
         let ends = matches!(action, GraphAction::Reject | GraphAction::Terminate);
         if ends {
-            self.farewell = Some(action);
+            self.farewell.with(|pending| *pending = Some(action));
         }
+        let farewell = self.farewell.clone();
         let overtaken = request.overtaken.clone();
         let (store, call) = (context.services.store.clone(), context.id);
         let (graph, mailbox, journal) =
@@ -181,10 +206,13 @@ impl Requests {
                     warn!(action = action.as_str(), outcome = %failed, "graph request failed")
                 }
             }
-            // The record with the pending request is written already. Settling it prevents another
-            // process from repeating the request.
+            // If the record with the pending request is written already, settling it prevents
+            // another process from repeating the request.
             if ends && outcome.is_settled() {
-                store.calls().settle_farewell(call, None);
+                farewell.with(|pending| {
+                    *pending = None;
+                    store.calls().settle_farewell(call, None);
+                });
             }
             if let (GraphAction::Connect, GraphOutcome::Refused { code, details, .. }) =
                 (action, &outcome)

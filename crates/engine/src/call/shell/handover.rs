@@ -174,7 +174,7 @@ impl Shell {
             machine: &self.machine,
             last: self.clock.last(),
             unredacted: &self.unredacted,
-            farewell: self.requests.farewell,
+            farewell: self.requests.farewell.get(),
             holds_slot: self.held.is_some(),
             report: &self.report,
             sdp: &self.a_leg.sdp,
