@@ -419,7 +419,7 @@ impl Node {
         let earlier = fleet::inherit(&config, &store, &own_id, &services.node_id).await?;
         let kept = calls.iter().map(IncomingCall::call).collect();
         let orphans = orphan::end_all(&services, &services.node_id, &kept).await?;
-        recordings.recover().await?;
+        recordings.recover(&calls.iter().flat_map(IncomingCall::recordings).collect()).await?;
         store.calls().take_over_farewells(&services.node_id);
         tokio::spawn(farewell::send_pending(services.clone(), directory.clone(), stop_all.clone()));
         let registry = Registry::new(services.clone(), gate.clone());

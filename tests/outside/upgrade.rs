@@ -4,10 +4,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
+use media::record::Format;
 use sim::{CallEventKind, CallEvents, CallOutcome, CallScript, HangupRule, Sim, caller};
 
-use crate::support::app::App;
+use super::dial::tone;
+use super::recognise::{Endpoint, say};
+use super::record::{assert_finished, tone_ms};
+use crate::support::app::{App, ReceivedRequest};
 use crate::support::http;
 use crate::support::meta::{Graph, connect, silent_offer, terminate};
 use crate::support::node::{API_KEY, Node, NodeConfig, basic, sim_options};
@@ -56,6 +61,11 @@ impl World {
 
     /// The same with a simulated Meta, whose users hear a long menu.
     async fn with_callers() -> Option<Self> {
+        Self::with_config("").await
+    }
+
+    /// The same, with these lines at the end of the configuration.
+    async fn with_config(extra: &str) -> Option<Self> {
         let app = App::start().await;
         app.xml("/hangup", "");
         app.xml("/answer", MENU.replace("ACTION", &app.url("/menu")));
@@ -64,6 +74,7 @@ impl World {
         let mut node_config = NodeConfig::new(&sim.graph_url(), &app.url("/answer"));
         node_config.hangup_url = app.url("/hangup");
         node_config.limits = format!("calls_per_number = {CALLERS}");
+        node_config.extra = extra.to_owned();
         let node = Node::start(&node_config).await;
         sim.set_node_url(node.public.clone());
         let is_member = node.log().contains("joined the fleet");
@@ -74,8 +85,14 @@ impl World {
 
     /// Places a call of a user who only acts on request.
     fn place(&self, from: &str) -> CallEvents {
+        self.place_saying(from, Vec::new())
+    }
+
+    /// The same, of a user who says this when the call is answered.
+    fn place_saying(&self, from: &str, say: Vec<Arc<[u8]>>) -> CallEvents {
         let script = CallScript {
             from: from.to_owned(),
+            say,
             hangup: HangupRule::Never,
             ..CallScript::default()
         };
@@ -137,7 +154,7 @@ async fn another_process_takes_over_and_no_request_fails() {
             let (stop, sent, url) = (stop.clone(), sent.clone(), url.clone());
             tokio::spawn(async move {
                 // A client may send 300 requests in 5 s.
-                let mut every = tokio::time::interval(std::time::Duration::from_millis(60));
+                let mut every = tokio::time::interval(Duration::from_millis(60));
                 while !stop.load(Ordering::Relaxed) {
                     every.tick().await;
                     let basic = basic();
@@ -290,7 +307,7 @@ async fn check_calls(world: &World, calls: Vec<CallEvents>) {
     for uuid in uuids {
         let requests = world.app.requests();
         let of = |path: &str| -> Vec<_> {
-            let is_its = |request: &&crate::support::app::ReceivedRequest| {
+            let is_its = |request: &&ReceivedRequest| {
                 request.path == path && request.param("CallUUID") == uuid
             };
             requests.iter().filter(is_its).collect()
@@ -305,16 +322,21 @@ async fn check_calls(world: &World, calls: Vec<CallEvents>) {
         let own = format!("{}/api/v1/calls/{uuid}/", world.node.public);
         let own = http::send("GET", &own, &[("x-api-key", API_KEY)], "").await.json();
         assert!(own["quality"]["inbound"]["packets"].as_u64() > Some(100), "{own:#}");
-        let log = format!("{}/api/v1/calls/{uuid}/events", world.node.public);
-        let log = http::send("GET", &log, &[("x-api-key", API_KEY)], "").await.text();
-        let file = world.node.dir.path().join("events.jsonl");
-        std::fs::write(&file, &log).expect("written");
-        let replay = Command::new(env!("CARGO_BIN_EXE_offhook"))
-            .args(["replay", path(&file)])
-            .output()
-            .expect("it runs");
-        assert!(replay.status.success(), "{}{log}", text(&replay.stdout));
+        check_replay(world, &uuid).await;
     }
+}
+
+/// Checks that the event log of a call replays.
+async fn check_replay(world: &World, uuid: &str) {
+    let log = format!("{}/api/v1/calls/{uuid}/events", world.node.public);
+    let log = http::send("GET", &log, &[("x-api-key", API_KEY)], "").await.text();
+    let file = world.node.dir.path().join("events.jsonl");
+    std::fs::write(&file, &log).expect("written");
+    let replay = Command::new(env!("CARGO_BIN_EXE_offhook"))
+        .args(["replay", path(&file)])
+        .output()
+        .expect("it runs");
+    assert!(replay.status.success(), "{}{log}", text(&replay.stdout));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -441,7 +463,7 @@ async fn callers_who_hang_up_during_an_upgrade_are_reported_once() {
         env!("CARGO_BIN_EXE_offhook")
     ));
     let during = async move {
-        let mut every = tokio::time::interval(std::time::Duration::from_millis(5));
+        let mut every = tokio::time::interval(Duration::from_millis(5));
         while !started.exists() {
             every.tick().await;
         }
@@ -473,4 +495,226 @@ async fn callers_who_hang_up_during_an_upgrade_are_reported_once() {
         let record = world.node.record(hangup.param("CallUUID")).await;
         assert_eq!(record["hangup_source"], "Caller", "{record:#}");
     }
+}
+
+/// The tone of callers who are recorded.
+const SAID_HZ: f64 = 700.0;
+
+/// Waits until this number of recordings is running and on the disk.
+async fn until_recording(world: &World, count: usize) {
+    let folder = world.node.dir.path().join("recordings");
+    let mut every = tokio::time::interval(Duration::from_millis(20));
+    loop {
+        every.tick().await;
+        let files = std::fs::read_dir(&folder).expect("the folder").filter_map(Result::ok);
+        let is_running = |file: &std::fs::DirEntry| {
+            let is_long = file.metadata().is_ok_and(|data| data.len() > 1_000);
+            is_long && file.file_name().to_string_lossy().ends_with(".part")
+        };
+        if files.filter(is_running).count() == count {
+            return;
+        }
+    }
+}
+
+/// The contents of a recording, in milliseconds.
+#[derive(Debug)]
+struct Recorded {
+    total: u64,
+    /// From the beginning to the end of the caller's tone.
+    tone: u64,
+    /// The longest break in the tone.
+    gap: u64,
+}
+
+/// Reads the recording of a finished one's callback, which has the duration of its file.
+fn recorded(world: &World, seen: &ReceivedRequest, end: &str) -> Recorded {
+    let duration = assert_finished(seen, end);
+    let folder = world.node.dir.path().join("recordings");
+    let id = seen.param("RecordingID").parse().expect("an id");
+    let format = match seen.param("RecordUrl").contains(".mp3") {
+        true => Format::Mp3,
+        false => Format::Wav,
+    };
+    let mut tones = Vec::new();
+    let mut read = |left: &[i16], _: Option<&[i16]>| {
+        tones.push(tone_ms(left, SAID_HZ) > 0);
+        true
+    };
+    media::record::read(&folder, id, format, &mut read).expect("a recording");
+    let ms = |steps: usize| u64::try_from(steps).expect("small") * 20;
+    let first = tones.iter().position(|tone| *tone).expect("a tone");
+    let last = tones.iter().rposition(|tone| *tone).expect("a tone");
+    let gap = tones[first..last].split(|tone| *tone).map(<[bool]>::len).max();
+    let recorded =
+        Recorded { total: ms(tones.len()), tone: ms(last + 1 - first), gap: ms(gap.unwrap_or(0)) };
+    // An MP3 has whole frames of 36 ms.
+    assert!(recorded.total.abs_diff(duration) <= 60, "{duration} ms: {recorded:?}");
+    #[allow(clippy::print_stderr, reason = "figures")]
+    {
+        eprintln!("{end}, {duration} ms: {recorded:?}");
+    }
+    recorded
+}
+
+/// Returns the call that was placed last.
+fn last_call(world: &World) -> String {
+    let requests = world.app.requests();
+    let answer = requests.iter().rfind(|request| request.path == "/answer").expect("a call");
+    answer.param("CallUUID").to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn recordings_go_on_in_the_same_files() {
+    let Some(mut world) = World::with_callers().await else { return };
+    for path in ["/recorded", "/session", "/rest"] {
+        world.app.xml(path, "<Response/>");
+    }
+    let (say, menu) = (tone(SAID_HZ, 14), MENU.replace("ACTION", &world.app.url("/menu")));
+    let place = async |document: String, number: u32| {
+        world.app.xml("/answer", document);
+        let mut call = world.place_saying(&format!("91941234{number:04}"), say.clone());
+        until(&mut call, |event| *event == CallEventKind::MediaUp).await;
+        let answered = world.app.count("/answer");
+        assert_eq!(answered, usize::try_from(number).expect("small"));
+        (call, last_call(&world))
+    };
+    let url = world.app.url("/recorded");
+    let document = format!(
+        "<Response><Record action=\"{url}\" fileFormat=\"wav\" playBeep=\"false\" timeout=\"2\"/></Response>"
+    );
+    let (element, element_id) = place(document, 1).await;
+    let url = world.app.url("/session");
+    let record = format!(
+        "<Response><Record recordSession=\"true\" callbackUrl=\"{url}\" fileFormat=\"mp3\" \
+         recordChannelType=\"stereo\"/>"
+    );
+    let (session, session_id) = place(menu.replace("<Response>", &record), 2).await;
+    let (rest, rest_id) = place(menu, 3).await;
+    let order = serde_json::json!({"file_format": "wav", "callback_url": world.app.url("/rest")});
+    let url = format!(
+        "{}/v1/Account/{}/Call/{rest_id}/Record/",
+        world.node.public,
+        crate::support::node::AUTH_ID
+    );
+    let (basic, json) = (basic(), "application/json");
+    let headers = [("authorization", basic.as_str()), ("content-type", json)];
+    let started = http::send("POST", &url, &headers, order.to_string()).await;
+    assert_eq!(started.status, 202, "{}", started.text());
+
+    until_recording(&world, 3).await;
+    check_output(&world.upgrade(&[]).await, 3);
+    let again = http::send("POST", &url, &headers, order.to_string()).await;
+    assert_eq!(again.status, 409, "{}", again.text());
+    check_output(&world.upgrade(&[]).await, 3);
+    until_recording(&world, 3).await;
+
+    let ended = world.app.wait("/recorded").await;
+    assert_eq!(ended.param("CallUUID"), element_id);
+    let whole = recorded(&world, &ended, "Silence");
+    assert!(whole.tone.abs_diff(14_000) <= 200, "{whole:?}");
+    // The silence that ends a recording is counted across processes.
+    assert!((15_800..16_700).contains(&whole.total), "{whole:?}");
+    end(element).await;
+    for call in [&session, &rest] {
+        press(call, "1234").await;
+    }
+    let background = [(session, session_id, "/session"), (rest, rest_id, "/rest")];
+    for (call, id, path) in background {
+        end(call).await;
+        let seen = world.app.wait(path).await;
+        assert_eq!(seen.param("CallUUID"), id);
+        let recorded = recorded(&world, &seen, "HungUp");
+        assert!(recorded.tone > 12_000 && recorded.gap <= 200, "{recorded:?}");
+        world.node.record(&id).await;
+        check_replay(&world, &id).await;
+    }
+    assert!(whole.gap <= 200, "{whole:?}");
+    world.node.record(&element_id).await;
+    check_replay(&world, &element_id).await;
+    world.app.wait_where("/hangup", |_| world.app.count("/hangup") >= 3).await;
+    for path in ["/recorded", "/session", "/rest"] {
+        assert_eq!(world.app.count(path), 1, "{path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn recordings_go_on_if_an_upgrade_fails() {
+    let Some(mut world) = World::with_callers().await else { return };
+    world.app.xml("/recorded", "<Response/>");
+    let url = world.app.url("/recorded");
+    world.app.xml(
+        "/answer",
+        format!(
+            "<Response><Record action=\"{url}\" fileFormat=\"wav\" playBeep=\"false\" timeout=\"3\"/></Response>"
+        ),
+    );
+    let call = world.place_saying("919412340001", tone(SAID_HZ, 16));
+    until_recording(&world, 1).await;
+    let begin = "#!/usr/bin/env python3\nimport socket, json, time\ns = socket.socket(fileno=0)\n\
+        def send(message): s.send(json.dumps(message).encode()); s.recv(65536)\n\
+        s.recv(65536)\nsend({'message': 'ready', 'offhook': '9'})\n\
+        send({'message': 'checked', 'refused': []})\n";
+    let script = world.script(&format!("{begin}time.sleep(60)\n"));
+    let output = world.upgrade(&["--binary", path(&script)]).await;
+    let said = text(&output.stderr);
+    assert!(said.contains("did not answer within 1 s"), "{said}");
+    // This one takes over the media and the recording, and then dies.
+    let script = world.script(&format!("{begin}send({{'message': 'playing'}})\n"));
+    let output = world.upgrade(&["--binary", path(&script)]).await;
+    let said = text(&output.stderr);
+    assert!(said.contains("the old binary was started again as process"), "{said}");
+    let ended = world.app.wait("/recorded").await;
+    let recorded = recorded(&world, &ended, "Silence");
+    // The media that nobody has received is silence.
+    assert!(recorded.tone.abs_diff(16_000) <= 300, "{recorded:?}");
+    end(call).await;
+    world.node.record(ended.param("CallUUID")).await;
+    check_replay(&world, ended.param("CallUUID")).await;
+    assert_eq!(world.app.count("/recorded"), 1);
+}
+
+/// A node with a recogniser and a menu that asks for words.
+async fn recognising(answer: &'static str) -> Option<(World, Endpoint)> {
+    let (endpoint, url) = Endpoint::start(answer).await;
+    let world = World::with_config(&format!("[speech.transcribe]\nurl = \"{url}\"\n")).await?;
+    world.app.xml("/said", "<Response><Speak>Thank you.</Speak></Response>");
+    world.app.xml(
+        "/answer",
+        format!(
+            "<Response><GetInput action=\"{}\" inputType=\"dtmf speech\" executionTimeout=\"60\">\
+             <Speak loop=\"9\">What can we do for you?</Speak></GetInput></Response>",
+            world.app.url("/said")
+        ),
+    );
+    Some((world, endpoint))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn words_are_recognised_after_and_around_an_upgrade() {
+    let answer = r#"{"text":" Book a table for two.","segments":[{"text":" Book a table for two.","start":0,"end":2,"avg_logprob":-0.1,"no_speech_prob":0.01}]}"#;
+    let Some((mut world, endpoint)) = recognising(answer).await else { return };
+    // The first caller is silent for long, the second one begins at once.
+    let silent = world.place_saying("919412340001", say(12_000, "Please book a table.").await);
+    let mut later = world.place("919412340002");
+    until(&mut later, |event| *event == CallEventKind::FirstAudio).await;
+    check_output(&world.upgrade(&[]).await, 2);
+    let speaking = world.place_saying("919412340003", say(200, "Please book a table.").await);
+    check_output(&world.upgrade(&["--wait", "30"]).await, 3);
+    for (call, speech) in [(silent, "Book a table for two."), (speaking, "Book a table for two.")] {
+        let _ = end(call).await;
+        let _ = speech;
+    }
+    press(&later, "#").await;
+    later.control().hangup().await;
+    end(later).await;
+    let said: Vec<_> =
+        world.app.requests().into_iter().filter(|request| request.path == "/said").collect();
+    assert_eq!(said.len(), 2, "{said:#?}");
+    for request in &said {
+        assert_eq!(request.param("Speech"), "Book a table for two.", "{request:?}");
+        world.node.record(request.param("CallUUID")).await;
+        check_replay(&world, request.param("CallUUID")).await;
+    }
+    assert_eq!(endpoint.heard().len(), 2, "each utterance is recognised once");
 }

@@ -15,8 +15,9 @@
 //!
 //! Legs that cannot move stay in the old process, which gets their datagrams through
 //! [`Media::forward_unmatched`] and [`Media::receive_forwarded`]. A bridged leg can move right after
-//! [`LegHandle::unbridge`], and a tapped one 20 ms after its [`Tap`](crate::Tap) was dropped; both can
-//! be connected again in the new process.
+//! [`LegHandle::unbridge`], and a tapped one 20 ms after its [`Tap`] was dropped; both can be
+//! connected again in the new process. A [`LegHandle::movable_tap`] need not be dropped: the new
+//! process continues it.
 //!
 //! [`MediaConfig::inherited`]: crate::MediaConfig::inherited
 
@@ -28,6 +29,7 @@ use std::sync::mpsc::sync_channel;
 use super::leg::{Leg, RestoreConfig};
 use super::shard::{Command, LegsRequest, NewLeg};
 use super::snapshot::{LegSnapshot, NotMovable, PromptTable};
+use super::tap::{Tap, TapSides, tap};
 use super::{EventSink, LegHandle, LegId, Media, MediaError};
 
 /// What a process that has failed did with the legs that were handed over to it.
@@ -77,7 +79,8 @@ impl Media {
     }
 
     /// Continues a leg of another process on the port that it had. The leg sends from its next tick
-    /// on and reports to `sink`. It receives after [`Media::start_receiving`].
+    /// on and reports to `sink`. It receives after [`Media::start_receiving`]. Returns a tap for each
+    /// of `taps`, which begins where [`LegHandle::movable_tap`] has ended in the other process.
     ///
     /// # Errors
     ///
@@ -88,7 +91,8 @@ impl Media {
         snapshot: LegSnapshot,
         prompts: &PromptTable,
         sink: EventSink,
-    ) -> Result<LegHandle, MediaError> {
+        taps: &[TapSides],
+    ) -> Result<(LegHandle, Vec<Tap>), MediaError> {
         let base = snapshot.time_base(&self.clock);
         let LegSnapshot { bound, ufrag, addresses, leg, .. } = snapshot;
         let config = RestoreConfig {
@@ -101,7 +105,14 @@ impl Media {
             now: self.clock.now(),
             base,
         };
-        let (leg, counters) = Leg::restore(leg, config)?;
+        let (mut leg, counters) = Leg::restore(leg, config)?;
+        // Before the first tick, so that the taps get the ticks that were missed.
+        let tap_leg = |sides: &TapSides| {
+            let (end, tap) = tap(*sides);
+            leg.add_tap(end.movable());
+            tap
+        };
+        let taps = taps.iter().map(tap_leg).collect();
         let id = LegId(self.next_leg.fetch_add(1, Ordering::Relaxed));
         let peers: Vec<SocketAddr> = leg.peer_address().into_iter().collect();
         let port = {
@@ -122,7 +133,7 @@ impl Media {
         }
         // The shard releases the port when the leg ends.
         handle.reserved_in = None;
-        Ok(handle)
+        Ok((handle, taps))
     }
 
     /// Starts reading inherited sockets. Call this when all legs are adopted. Until then, or until

@@ -126,6 +126,13 @@ pub(super) struct LegState {
     network: NetworkState,
 }
 
+impl LegState {
+    /// The time of the last tick.
+    pub(super) fn ticked_at(&self) -> Offset {
+        self.ticked_at
+    }
+}
+
 /// Everything needed to create a leg of a snapshot, besides its state.
 pub(super) struct RestoreConfig<'a> {
     pub(super) ufrag: &'a str,
@@ -170,7 +177,7 @@ impl Leg {
             return Err(NotMovable::Ended);
         }
         self.network.movable()?;
-        if !self.taps.is_empty() {
+        if !self.taps.are_movable() {
             return Err(NotMovable::Tapped);
         }
         self.outbound.audio.movable()
@@ -232,12 +239,26 @@ impl Leg {
     /// Skips the packets that another process may have sent for this leg until now, so that no SRTP
     /// index is used twice (RFC 3711 §9.1).
     pub(super) fn skip_sent(&mut self, now: Instant) {
-        let ticks = self.ticks_missed(now).saturating_add(SKIP_MARGIN);
+        let missed = self.ticks_missed(now);
+        self.tap_gap(missed);
+        let ticks = missed.saturating_add(SKIP_MARGIN);
         self.ticked_at = now;
         self.outbound.skip_ticks(ticks);
         if let Some(transport) = &mut self.network.transport {
             // Reports are at least a second apart.
             transport.skip_reports(ticks);
+        }
+    }
+
+    /// Adds a tap.
+    pub(super) fn add_tap(&mut self, tap: TapEnd) {
+        self.taps.add(tap);
+    }
+
+    /// Reports ticks to the taps that are left out.
+    pub(super) fn tap_gap(&mut self, ticks: u32) {
+        if ticks > 0 {
+            self.taps.push(&TapEntry::Gap(ticks));
         }
     }
 

@@ -49,6 +49,7 @@ pub mod dtmf;
 mod feed;
 mod forward;
 mod hand_over;
+mod held_tap;
 mod ice;
 mod jitter_buffer;
 mod layers;
@@ -117,6 +118,7 @@ pub use bridge::{BridgeEnd, bridge};
 pub use cable::{CableEnd, cable};
 pub use feed::{FEED_MAX, Feed};
 pub use hand_over::OtherProcess;
+pub use held_tap::HeldTap;
 pub use mixer::{Audience, HeardBy, MemberAudio, MixEvent, MixSink, Mixer, RoomAudio, SoundKind};
 pub use offered_leg::OfferedLeg;
 pub use player::PlayItem;
@@ -743,6 +745,14 @@ impl LegHandle {
     pub fn tap(&self, sides: TapSides) -> Tap {
         let (end, tap) = tap::tap(sides);
         self.command(LegCommand::Tap(end));
+        tap
+    }
+
+    /// Like [`LegHandle::tap`], but the leg can move to another process. This tap ends there, and
+    /// [`Media::adopt`] returns one that continues it.
+    pub fn movable_tap(&self, sides: TapSides) -> Tap {
+        let (end, tap) = tap::tap(sides);
+        self.command(LegCommand::Tap(end.movable()));
         tap
     }
 

@@ -165,7 +165,7 @@ impl SeatJob {
                     let entries = std::iter::from_fn(|| leg.tap.next());
                     let received = entries.filter_map(|entry| match entry {
                         TapEntry::Received(packet) => Some(packet),
-                        TapEntry::Sent(_) | TapEntry::Tick => None,
+                        TapEntry::Sent(_) | TapEntry::Tick | TapEntry::Gap(_) => None,
                     });
                     packets.extend(received.take(PACKETS_MAX).map(|packet| {
                         let InboundPacket { ssrc, sequence, timestamp, payload } = packet;

@@ -84,6 +84,12 @@ impl LegSnapshot {
         serde_json::from_slice(bytes).map_err(|_| MediaError::Snapshot)
     }
 
+    /// Returns the time since boot of the leg's last tick.
+    pub fn ticked_at(&self) -> Duration {
+        let since = Duration::from_micros(self.leg.ticked_at().unsigned_abs());
+        if self.leg.ticked_at() < 0 { self.taken.saturating_sub(since) } else { self.taken + since }
+    }
+
     /// Returns the moment at which the snapshot was taken, on this process's clock.
     pub(super) fn time_base(&self, clock: &Clock) -> TimeBase {
         let age = clock.uptime().saturating_sub(self.taken);

@@ -5,9 +5,12 @@
 //! threads. The queue is bounded: a reader that is too slow loses the newest packets and can query
 //! their number. DTMF events are not audio and are not copied.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
+
+use serde::{Deserialize, Serialize};
 
 use super::jitter_buffer::InboundPacket;
 use super::prompt::Frame;
@@ -16,9 +19,11 @@ use super::prompt::Frame;
 const TAPS_MAX: usize = 8;
 /// Capacity of the queue: two seconds of both directions with their ticks.
 const QUEUE_MAX: usize = 320;
+/// Maximum number of entries that a reader holds: 30 seconds of both directions with their ticks.
+const HELD_MAX: usize = 4_800;
 
 /// The direction of a leg that is tapped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TapSides {
     /// The audio from the peer.
     Received,
@@ -36,12 +41,16 @@ pub(super) enum TapEntry {
     Sent(Frame),
     /// 20 ms have passed on the leg.
     Tick,
+    /// This number of ticks was left out, because the leg stood still for a hand-over.
+    Gap(u32),
 }
 
 /// The reader's end. Dropping it ends the tap.
 #[derive(Debug)]
 pub struct Tap {
     from: Receiver<TapEntry>,
+    /// Entries that were taken from the queue before the reader needs them.
+    held: VecDeque<TapEntry>,
     dropped: Arc<AtomicU64>,
     over: bool,
 }
@@ -50,6 +59,8 @@ pub struct Tap {
 #[derive(Debug)]
 pub(super) struct TapEnd {
     sides: TapSides,
+    /// Whether the leg can move to another process without this tap.
+    is_movable: bool,
     to: SyncSender<TapEntry>,
     dropped: Arc<AtomicU64>,
 }
@@ -70,6 +81,11 @@ impl Taps {
         self.0.is_empty()
     }
 
+    /// Whether the leg can move to another process without its taps.
+    pub(super) fn are_movable(&self) -> bool {
+        self.0.iter().all(|tap| tap.is_movable)
+    }
+
     /// Copies an entry to the taps.
     pub(super) fn push(&mut self, entry: &TapEntry) {
         self.0.retain(|tap| tap.push(entry));
@@ -80,18 +96,34 @@ impl Taps {
 pub(super) fn tap(sides: TapSides) -> (TapEnd, Tap) {
     let (to, from) = sync_channel(QUEUE_MAX);
     let dropped = Arc::new(AtomicU64::new(0));
-    (TapEnd { sides, to, dropped: dropped.clone() }, Tap { from, dropped, over: false })
+    let end = TapEnd { sides, is_movable: false, to, dropped: dropped.clone() };
+    (end, Tap { from, held: VecDeque::new(), dropped, over: false })
 }
 
 impl Tap {
     /// Returns the next entry, or `None` if there is none.
     pub(super) fn next(&mut self) -> Option<TapEntry> {
+        if let Some(entry) = self.held.pop_front() {
+            return Some(entry);
+        }
         match self.from.try_recv() {
             Ok(entry) => Some(entry),
             Err(TryRecvError::Empty) => None,
             Err(TryRecvError::Disconnected) => {
                 self.over = true;
                 None
+            }
+        }
+    }
+
+    /// Takes the entries from the queue and keeps them for [`Tap::next`], because they are not read
+    /// yet and the queue is short.
+    pub(super) fn hold(&mut self) {
+        for entry in self.from.try_iter() {
+            if self.held.len() < HELD_MAX {
+                self.held.push_back(entry);
+            } else {
+                self.dropped.fetch_add(1, Ordering::Relaxed);
             }
         }
     }
@@ -108,13 +140,18 @@ impl Tap {
 }
 
 impl TapEnd {
+    /// Lets the leg move to another process without this tap.
+    pub(super) fn movable(self) -> Self {
+        Self { is_movable: true, ..self }
+    }
+
     /// Copies `entry` to the reader if it requested this kind. Returns `false` if the reader was
     /// dropped.
     pub(super) fn push(&self, entry: &TapEntry) -> bool {
         let wanted = match entry {
             TapEntry::Received(_) => self.sides != TapSides::Sent,
             TapEntry::Sent(_) => self.sides != TapSides::Received,
-            TapEntry::Tick => true,
+            TapEntry::Tick | TapEntry::Gap(_) => true,
         };
         if !wanted {
             return true;

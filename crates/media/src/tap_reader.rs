@@ -52,6 +52,8 @@ pub struct TapReader {
     sent: DirectionDecoder,
     /// The number of frames concealed since the last packet.
     concealed: u32,
+    /// The number of silent frames that are returned next, in place of ticks that were left out.
+    gap: u32,
     /// Buffers of the frame returned last: received, sent.
     current: (Vec<i16>, Vec<i16>),
 }
@@ -76,6 +78,7 @@ impl TapReader {
             received: DirectionDecoder::default(),
             sent: DirectionDecoder::default(),
             concealed: CONCEALED_FRAMES_MAX,
+            gap: 0,
             current: (Vec::new(), Vec::new()),
         }
     }
@@ -85,7 +88,23 @@ impl TapReader {
     #[expect(clippy::should_implement_trait, reason = "the frame borrows from the reader")]
     pub fn next(&mut self) -> Option<AudioFrame<'_>> {
         loop {
+            if self.gap > 0 {
+                self.gap -= 1;
+                for silence in [&mut self.current.0, &mut self.current.1] {
+                    silence.clear();
+                    silence.resize(self.rate.frame(), 0);
+                }
+                return Some(AudioFrame {
+                    received: &self.current.0,
+                    sent: &self.current.1,
+                    has_audio: false,
+                });
+            }
             match self.tap.next()? {
+                TapEntry::Gap(ticks) => {
+                    self.restart();
+                    self.gap = ticks;
+                }
                 TapEntry::Received(received) => {
                     self.buffer.push(received);
                     if self.buffering == Buffering::Immediate {
@@ -130,10 +149,20 @@ impl TapReader {
             any = true;
         }
         if any {
-            (self.buffer, self.drift) = (JitterBuffer::default(), DriftEstimator::default());
-            (self.received, self.sent) = (DirectionDecoder::default(), DirectionDecoder::default());
-            self.concealed = CONCEALED_FRAMES_MAX;
+            self.restart();
         }
+    }
+
+    /// Continues with new decoders.
+    fn restart(&mut self) {
+        (self.buffer, self.drift) = (JitterBuffer::default(), DriftEstimator::default());
+        (self.received, self.sent) = (DirectionDecoder::default(), DirectionDecoder::default());
+        (self.concealed, self.gap) = (CONCEALED_FRAMES_MAX, 0);
+    }
+
+    /// Returns this number of silent frames before the audio.
+    pub fn begin_with_silence(&mut self, frames: u32) {
+        self.gap = frames;
     }
 
     /// Returns whether the leg has ended and all of its audio has been returned.

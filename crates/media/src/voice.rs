@@ -4,6 +4,8 @@
 //! It compares the energy with a noise floor that follows the quietest recent frames. Steady hum or
 //! hiss counts as silence after some seconds. The detector has no clock.
 
+use serde::{Deserialize, Serialize};
+
 /// Minimum level of voice: 45 dB below full scale.
 const VOICE_LEVEL_MIN: f32 = 0.005_6;
 /// Minimum level of voice above the noise floor: 10 dB.
@@ -18,7 +20,7 @@ const LOUD_FRAMES_MIN: u32 = 4;
 const WINDOW: u32 = 0xff;
 
 /// Detects voice frame by frame.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct VoiceDetector {
     noise: f32,
     /// One bit for each of the latest frames, set if the frame was loud. The last frame is the

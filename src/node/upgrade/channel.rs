@@ -36,8 +36,8 @@ pub(super) enum FromOld {
     Calls { version: u32 },
     /// The legs are frozen. With a file of them and a file of further prompts.
     Legs,
-    /// The store is closed, and this process serves no more requests. With a file of the inputs
-    /// that the calls have queued.
+    /// The store is closed, and this process serves no more requests. With a file of the calls'
+    /// queued inputs and recordings.
     Released,
 }
 

@@ -282,8 +282,8 @@ async fn hand_over(
     let (responses, media) = (node.serving.take(), node.media.clone());
     // Gives up the lock of the node.
     drop(node);
-    let taken_over = match moving.queued() {
-        Ok(inputs) => successor.take_over(inputs.as_fd()).await,
+    let taken_over = match moving.leftovers() {
+        Ok(left) => successor.take_over(left.as_fd()).await,
         Err(error) => Err(successor.failed(error).await),
     };
     let calls = moving.calls.len();
@@ -339,8 +339,8 @@ async fn start_again(
             return Err(successor.failed(error).await);
         }
     }
-    let inputs = moving.queued()?;
-    successor.take_over(inputs.as_fd()).await
+    let left = moving.leftovers()?;
+    successor.take_over(left.as_fd()).await
 }
 
 fn ms(time: Duration) -> u64 {

@@ -1,5 +1,6 @@
 //! The calls of this process on their way to another one.
 
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use tracing::warn;
 use super::super::Node;
 use super::CALLS_MAX;
 use super::successor::{Successor, SuccessorError};
-use super::transfer::{MovedInputs, MovedLeg, write_bytes, write_lines};
+use super::transfer::{MovedLeftover, MovedLeg, write_bytes, write_lines};
 use engine::call::handover::SuspendedCall;
 use media::{LegHandle, Media, NotMovable, PromptTable};
 use model::CallUuid;
@@ -101,7 +102,10 @@ impl MovingCalls {
                 break;
             }
             tries += 1;
-            let passes = |(_, why): &(CallUuid, NotMovable)| *why == NotMovable::PromptLoading;
+            // The end of a tap is noticed within 20 ms.
+            let passes = |(_, why): &(CallUuid, NotMovable)| {
+                matches!(why, NotMovable::PromptLoading | NotMovable::Tapped)
+            };
             if tries == PROMPT_TRIES || !obstacles.iter().all(passes) {
                 return Err(stay(obstacles));
             }
@@ -135,13 +139,22 @@ impl MovingCalls {
         }
         let legs = write_lines(&moved)?;
         let prompts = write_bytes(&self.prompts.encode_new())?;
-        Ok(successor.move_legs([legs.as_fd(), prompts.as_fd()]).await?)
+        successor.move_legs([legs.as_fd(), prompts.as_fd()]).await?;
+        // Recordings go on where their legs were before they moved for the first time.
+        let mut moved: HashMap<_, _> = moved.into_iter().map(|one| (one.call, one.leg)).collect();
+        for call in self.calls.iter_mut().filter(|call| !call.is_away()) {
+            if let Some(leg) = moved.remove(&call.snapshot.call) {
+                call.leg_leaves(&leg);
+            }
+        }
+        Ok(())
     }
 
     /// Ends the tasks of the calls, without ending the calls.
     pub(super) async fn leave(&mut self, node: &Node) {
+        self.calls.iter_mut().for_each(SuspendedCall::leave);
         for call in &mut self.calls {
-            call.leave().await;
+            call.has_left().await;
         }
         let left = node.registry.until_empty(LEAVE_TIME).await;
         if left > 0 {
@@ -149,13 +162,13 @@ impl MovingCalls {
         }
     }
 
-    /// Writes the inputs that the calls have queued.
-    pub(super) fn queued(&mut self) -> Result<OwnedFd, SuccessorError> {
-        let inputs = |call: &SuspendedCall| MovedInputs {
+    /// Writes the inputs and recordings of the calls that have left.
+    pub(super) fn leftovers(&mut self) -> Result<OwnedFd, SuccessorError> {
+        let leftover = |call: &SuspendedCall| MovedLeftover {
             call: call.snapshot.call,
-            inputs: call.queued.clone(),
+            leftover: call.leftover.clone(),
         };
-        Ok(write_lines(self.calls.iter().map(inputs))?)
+        Ok(write_lines(self.calls.iter().map(leftover))?)
     }
 
     fn legs(&self) -> Vec<(CallUuid, &LegHandle)> {

@@ -13,7 +13,7 @@ use tracing::warn;
 use super::super::StartError;
 use super::CALLS_MAX;
 use super::channel::{Channel, FromNew, FromOld, VERSION};
-use super::transfer::{MovedInputs, MovedLeg, read_bytes, read_lines};
+use super::transfer::{MovedLeftover, MovedLeg, read_bytes, read_lines};
 use crate::api;
 use engine::call::handover::{self, CallSnapshot, IncomingCall};
 use media::{Media, PromptTable};
@@ -108,7 +108,7 @@ impl Predecessor {
                 }
                 (FromOld::Released, Some(_)) => {
                     let Some(mut offered) = offered else { continue };
-                    offered.queue(files)?;
+                    offered.complete(files)?;
                     return Ok(TakenOver { media: offered.media, calls: offered.calls });
                 }
                 (FromOld::Offer { .. } | FromOld::Legs | FromOld::Released, _) => {
@@ -182,8 +182,8 @@ impl Offered {
         let mut legs: HashMap<_, _> = legs.into_iter().map(|one| (one.call, one.leg)).collect();
         for call in &mut self.calls {
             if let Some(leg) = legs.remove(&call.call()) {
-                let adopted = self.media.adopt(leg, &self.prompts, call.leg_events());
-                call.leg.set(adopted.map_err(TakeOverError::from)?);
+                let adopted = call.adopt_leg(&self.media, leg, &self.prompts);
+                adopted.map_err(TakeOverError::from)?;
             }
         }
         self.media.start_receiving();
@@ -193,14 +193,14 @@ impl Offered {
         Ok(())
     }
 
-    /// Adds the inputs that the other process has queued.
-    fn queue(&mut self, files: Vec<OwnedFd>) -> Result<(), StartError> {
-        let queued: Vec<MovedInputs> =
+    /// Adds the inputs and recordings of the calls that have left the other process.
+    fn complete(&mut self, files: Vec<OwnedFd>) -> Result<(), StartError> {
+        let left: Vec<MovedLeftover> =
             read_lines(next(&mut files.into_iter())?).map_err(invalid)?;
-        let mut queued: HashMap<_, _> =
-            queued.into_iter().map(|one| (one.call, one.inputs)).collect();
+        let mut left: HashMap<_, _> =
+            left.into_iter().map(|one| (one.call, one.leftover)).collect();
         for call in &mut self.calls {
-            call.queued = queued.remove(&call.call()).unwrap_or_default();
+            call.complete(left.remove(&call.call()).unwrap_or_default());
         }
         Ok(())
     }

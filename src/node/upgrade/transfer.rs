@@ -9,7 +9,7 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use engine::call::handover::QueuedInput;
+use engine::call::handover::Leftover;
 use media::LegSnapshot;
 use model::CallUuid;
 
@@ -27,11 +27,11 @@ pub(super) struct MovedLeg {
     pub(super) leg: LegSnapshot,
 }
 
-/// The inputs that a call has queued.
+/// The rest of a call.
 #[derive(Deserialize, Serialize)]
-pub(super) struct MovedInputs {
+pub(super) struct MovedLeftover {
     pub(super) call: CallUuid,
-    pub(super) inputs: Vec<QueuedInput>,
+    pub(super) leftover: Leftover,
 }
 
 /// Writes values to a new file.

@@ -12,20 +12,30 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
+use uuid::Uuid;
 
 use super::course::CourseSnapshot;
+use super::hearing::MovedHearing;
 use super::live_call::LiveCall;
 use super::mailbox::{Envelope, Mailbox, Message, mailbox};
 use super::registry::Registry;
-use super::shell::Report;
+use super::shell::{MovedRecording, Report};
 use machine::replay::{self, RebuildError, UnredactedInputs};
 use machine::{CallSetup, CallTime, GraphAction, Input, Machine, Output, Sound};
-use media::{EventSink, LegHandle, Quality};
+use media::opus::Rate;
+use media::{
+    Buffering, FRAME_MS, HeldTap, LegHandle, LegSnapshot, Media, MediaError, PromptTable, Quality,
+    TapReader, TapSides,
+};
 use model::{CallUuid, Clock, PhoneNumberId, Wacid};
 
-/// The version of [`CallSnapshot`] and [`QueuedInput`]. A process that does not know it refuses the
+/// The version of [`CallSnapshot`] and [`Leftover`]. A process that does not know it refuses the
 /// calls.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
+
+/// Microseconds per tick of a leg.
+#[allow(clippy::as_conversions, reason = "a constant")]
+const TICK_US: u64 = FRAME_MS as u64 * 1_000;
 
 /// The state of a machine for comparison: the lines of each field.
 type MachineFields = BTreeMap<String, Vec<String>>;
@@ -52,6 +62,8 @@ pub struct CallSnapshot {
     /// Our session description.
     pub(super) sdp: Arc<str>,
     pub(super) course: Option<CourseSnapshot>,
+    /// The taps of the leg that the other process continues.
+    pub(super) taps: Vec<TapSides>,
 }
 
 /// An input that arrived while its call was suspended.
@@ -59,15 +71,36 @@ pub struct CallSnapshot {
 pub struct QueuedInput {
     /// Microseconds since the zero of the call's time.
     at_us: u64,
-    input: Input,
+    pub(super) input: Input,
+}
+
+/// What crosses when a call has left, after its leg.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Leftover {
+    /// The inputs that arrived until the call left.
+    queued: Vec<QueuedInput>,
+    pub(super) recordings: Vec<MovedRecording>,
+    pub(super) hearing: Option<MovedHearing>,
+    /// The time since boot of the leg's last tick in this process, in microseconds.
+    ticked_at_us: u64,
+}
+
+impl Leftover {
+    pub(super) fn new(
+        queued: Vec<QueuedInput>,
+        recordings: Vec<MovedRecording>,
+        hearing: Option<MovedHearing>,
+    ) -> Self {
+        Self { queued, recordings, hearing, ticked_at_us: 0 }
+    }
 }
 
 /// What happens to a suspended call.
 pub(super) enum Decision {
     /// The call goes on in this process, with this leg.
     Resume(Option<LegHandle>),
-    /// The call goes on in another process. The receiver gets the inputs that were queued.
-    Leave(oneshot::Sender<Vec<QueuedInput>>),
+    /// The call goes on in another process.
+    Leave(oneshot::Sender<Leftover>),
 }
 
 /// The answer of a call's task to the request to suspend itself: the suspended call, or why the call
@@ -80,9 +113,10 @@ pub struct SuspendedCall {
     pub snapshot: CallSnapshot,
     /// The leg. `None` if the media is closed.
     pub leg: Option<LegHandle>,
-    /// The inputs that arrived until the call left.
-    pub queued: Vec<QueuedInput>,
+    /// What crosses after the leg. Complete when the call [has left](SuspendedCall::has_left).
+    pub leftover: Leftover,
     decide: Option<oneshot::Sender<Decision>>,
+    leaving: Option<oneshot::Receiver<Leftover>>,
 }
 
 impl SuspendedCall {
@@ -91,15 +125,35 @@ impl SuspendedCall {
         leg: Option<LegHandle>,
         decide: oneshot::Sender<Decision>,
     ) -> Self {
-        Self { snapshot, leg, queued: Vec::new(), decide: Some(decide) }
+        let (leftover, leaving) = (Leftover::default(), None);
+        Self { snapshot, leg, leftover, decide: Some(decide), leaving }
+    }
+
+    /// Notes the snapshot with which the leg leaves.
+    pub fn leg_leaves(&mut self, leg: &LegSnapshot) {
+        self.leftover.ticked_at_us = micros(leg.ticked_at());
     }
 
     /// Lets go of the call: its task ends without ending the call.
-    pub async fn leave(&mut self) {
-        let (reply, queued) = oneshot::channel();
+    pub fn leave(&mut self) {
+        let (reply, leaving) = oneshot::channel();
         if let Some(decide) = self.decide.take() {
             let _ = decide.send(Decision::Leave(reply));
-            self.queued = queued.await.unwrap_or_default();
+            self.leaving = Some(leaving);
+        }
+    }
+
+    /// Whether the call has left this process.
+    pub fn is_away(&self) -> bool {
+        self.decide.is_none()
+    }
+
+    /// Waits until the call that [leaves](SuspendedCall::leave) has left.
+    pub async fn has_left(&mut self) {
+        if let Some(leaving) = self.leaving.take() {
+            let ticked_at_us = self.leftover.ticked_at_us;
+            let leftover = leaving.await.unwrap_or_default();
+            self.leftover = Leftover { ticked_at_us, ..leftover };
         }
     }
 }
@@ -128,10 +182,11 @@ pub(super) struct SnapshotParts<'a> {
     pub(super) holds_slot: bool,
     pub(super) report: &'a Report,
     pub(super) sdp: &'a Arc<str>,
+    pub(super) taps: Vec<TapSides>,
 }
 
 impl CallSnapshot {
-    pub(super) fn of(parts: &SnapshotParts<'_>, clock: &Clock) -> Self {
+    pub(super) fn of(parts: SnapshotParts<'_>, clock: &Clock) -> Self {
         let age = clock.now().saturating_duration_since(parts.view.arrived);
         Self {
             call: parts.view.setup.call,
@@ -147,6 +202,7 @@ impl CallSnapshot {
             report: parts.report.clone(),
             sdp: parts.sdp.clone(),
             course: parts.view.sampler.snapshot(),
+            taps: parts.taps,
         }
     }
 }
@@ -173,28 +229,39 @@ pub enum IncomingError {
 
 /// The leg of a call before the call is resumed. Dropping the value does not say goodbye to the peer,
 /// because another process may continue the call if this one fails.
-pub struct AdoptedLeg(Option<LegHandle>);
+#[derive(Default)]
+pub struct AdoptedLeg {
+    leg: Option<LegHandle>,
+    /// The taps that continue those of the other process.
+    taps: Vec<(TapSides, HeldTap)>,
+    /// The number of ticks that the leg was in no process.
+    gap: u32,
+}
 
 impl AdoptedLeg {
-    /// Sets the leg.
-    pub fn set(&mut self, leg: LegHandle) {
-        self.0 = Some(leg);
-    }
-
     /// Takes the leg. `None` if the media is closed.
     pub fn take(&mut self) -> Option<LegHandle> {
-        self.0.take()
+        self.leg.take()
+    }
+
+    /// Takes a reader of a tap of these sides. `None` if the media is closed.
+    pub(super) fn take_tap(&mut self, sides: TapSides, rate: Rate) -> Option<TapReader> {
+        let index = self.taps.iter().position(|(of, _)| *of == sides)?;
+        let tap = self.taps.swap_remove(index).1.take()?;
+        let mut reader = TapReader::new(tap, rate, Buffering::Jitter);
+        reader.begin_with_silence(self.gap);
+        Some(reader)
     }
 
     /// The quality that the leg has measured.
     pub(super) fn quality(&self) -> Quality {
-        self.0.as_ref().map(|leg| leg.stats().quality).unwrap_or_default()
+        self.leg.as_ref().map(|leg| leg.stats().quality).unwrap_or_default()
     }
 }
 
 impl Drop for AdoptedLeg {
     fn drop(&mut self) {
-        std::mem::forget(self.0.take());
+        std::mem::forget(self.leg.take());
     }
 }
 
@@ -209,8 +276,9 @@ pub struct IncomingCall {
     pub(super) inbox: mpsc::Receiver<Box<Envelope>>,
     pub(super) zero: Instant,
     pub leg: AdoptedLeg,
-    /// The inputs that the other process has queued.
-    pub queued: Vec<QueuedInput>,
+    /// The time since boot of the leg's last tick in the other process, in microseconds.
+    ticked_at_us: u64,
+    pub(super) leftover: Leftover,
 }
 
 impl IncomingCall {
@@ -256,8 +324,9 @@ impl IncomingCall {
             mailbox,
             inbox,
             zero,
-            leg: AdoptedLeg(None),
-            queued: Vec::new(),
+            leg: AdoptedLeg::default(),
+            ticked_at_us: 0,
+            leftover: Leftover::default(),
         })
     }
 
@@ -271,15 +340,45 @@ impl IncomingCall {
         &self.setup.phone_number_id
     }
 
-    /// Returns a sink for the events of the call's leg.
-    pub fn leg_events(&self) -> EventSink {
-        self.mailbox.leg_events(None)
+    /// Continues the call's leg. Its audio is kept for recordings until the call is resumed.
+    ///
+    /// # Errors
+    /// Returns an error if the leg cannot be continued.
+    pub fn adopt_leg(
+        &mut self,
+        media: &Media,
+        leg: LegSnapshot,
+        prompts: &PromptTable,
+    ) -> Result<(), MediaError> {
+        self.ticked_at_us = micros(leg.ticked_at());
+        let (events, sides) = (self.mailbox.leg_events(None), &self.snapshot.taps);
+        let (leg, taps) = media.adopt(leg, prompts, events, sides)?;
+        let hold = |(sides, tap): (&TapSides, _)| (*sides, HeldTap::new(tap, media.workers()));
+        let taps = sides.iter().zip(taps).map(hold).collect();
+        self.leg = AdoptedLeg { leg: Some(leg), taps, gap: 0 };
+        Ok(())
+    }
+
+    /// Adds what the other process has sent after the leg.
+    pub fn complete(&mut self, leftover: Leftover) {
+        // A process between the two may have failed.
+        let away_us = self.ticked_at_us.saturating_sub(leftover.ticked_at_us);
+        let ticks = (away_us + TICK_US / 2) / TICK_US;
+        self.leg.gap = u32::try_from(ticks).unwrap_or(u32::MAX);
+        self.leftover = leftover;
+    }
+
+    /// The recordings that this process continues.
+    pub fn recordings(&self) -> impl Iterator<Item = Uuid> {
+        let is_tapped = self.leg.leg.is_some();
+        let recordings = self.leftover.recordings.iter().filter(move |_| is_tapped);
+        recordings.filter_map(MovedRecording::running)
     }
 
     /// Takes the queued inputs as messages of the mailbox, in order.
     pub(super) fn take_queued(&mut self) -> Vec<Envelope> {
         let zero = self.zero;
-        let queued = std::mem::take(&mut self.queued).into_iter();
+        let queued = std::mem::take(&mut self.leftover.queued).into_iter();
         let envelope = |QueuedInput { at_us, input }| Envelope {
             at: zero + Duration::from_micros(at_us),
             message: Message::Input(input),
@@ -344,7 +443,7 @@ impl Registry {
                 Ok(Err(_)) if call.mailbox.is_open() => "its queue of inputs is full",
                 // The call has ended.
                 Ok(Err(_)) => continue,
-                Err(_) => "one of its requests is still in progress",
+                Err(_) => "a request is still in progress, or its caller is speaking",
             };
             staying.push(StayingCall { call: call.setup.call, why });
         }

@@ -7,10 +7,11 @@
 //! speech has ended.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio_util::task::TaskTracker;
@@ -22,7 +23,7 @@ use machine::{Input, RecognitionId, RecognitionSettings, SpeechEvent};
 use media::opus::Rate;
 use media::voice::VoiceDetector;
 use media::workers::{Job, JobStatus, Workers};
-use media::{Buffering, FRAME_MS, LegHandle, TapReader, TapSides};
+use media::{FRAME_MS, TapReader};
 use speech::recognise::{InterimResult, Recognisers, RecognitionOptions, UtteranceAudio};
 use speech::turn_estimator::{SAMPLES_MAX, TurnEstimator};
 
@@ -39,6 +40,8 @@ const PAUSE_WITH_TURN_MODEL_MS: u64 = 200;
 /// Maximum number of buffered frames of a longer pause. More than the largest `speechEndTimeout`
 /// allows.
 const PAUSED_MAX: usize = 600;
+/// Maximum number of samples that are held for another process: 10 s, more than a hand-over takes.
+const HELD_MAX: usize = 160_000;
 
 const HEARING: u8 = 0;
 const FINISHED: u8 = 1;
@@ -47,8 +50,21 @@ const STOPPED: u8 = 2;
 /// A running recognition. Dropping the value stops it; no more events are reported.
 pub(super) struct Hearing {
     recognition: RecognitionId,
+    settings: RecognitionSettings,
     state: Arc<AtomicU8>,
+    utterance: Arc<Mutex<Utterance>>,
     task: AbortHandle,
+}
+
+/// A recognition without speech so far, on its way to another process.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct MovedHearing {
+    pub(super) recognition: RecognitionId,
+    pub(super) settings: RecognitionSettings,
+    voice_detector: VoiceDetector,
+    /// The latest audio that the detector has processed, and the audio after it.
+    onset: Vec<i16>,
+    held: Vec<i16>,
 }
 
 /// The services that a recognition needs.
@@ -61,12 +77,33 @@ pub(super) struct Listener<'a> {
 }
 
 impl Hearing {
-    /// Starts to recognise the audio that `leg` receives.
+    /// Starts to recognise the received audio of `line`.
     pub(super) fn begin(
         recognition: RecognitionId,
         how: RecognitionSettings,
-        leg: &LegHandle,
+        line: TapReader,
         with: &Listener<'_>,
+    ) -> Self {
+        Self::start(recognition, how, line, with, |_| {})
+    }
+
+    /// Continues a recognition of another process.
+    pub(super) fn resume(moved: MovedHearing, line: TapReader, with: &Listener<'_>) -> Self {
+        let MovedHearing { recognition, settings, voice_detector, onset, held } = moved;
+        Self::start(recognition, settings, line, with, |utterance| {
+            if let Some(detector) = &mut utterance.detector {
+                detector.continue_with(voice_detector, &onset);
+            }
+            utterance.process(&held);
+        })
+    }
+
+    fn start(
+        recognition: RecognitionId,
+        how: RecognitionSettings,
+        line: TapReader,
+        with: &Listener<'_>,
+        prepare: impl FnOnce(&mut Utterance),
     ) -> Self {
         let state = Arc::new(AtomicU8::new(HEARING));
         let (to, sound) = UtteranceAudio::new();
@@ -81,17 +118,19 @@ impl Hearing {
                     turns
                 },
             );
-        let line = TapReader::new(leg.tap(TapSides::Received), Rate::Hz16000, Buffering::Jitter);
-        with.workers.add(Box::new(Utterance {
+        let mut utterance = Utterance {
             line,
-            detector: UtteranceDetector::new(to, turns),
+            detector: Some(UtteranceDetector::new(to, turns)),
+            held: None,
             told: told.clone(),
-        }));
-        let task = with.tasks.spawn(
-            understand(with.recognisers.clone(), how, sound, told, with.journal.clone())
-                .in_current_span(),
-        );
-        Self { recognition, state, task: task.abort_handle() }
+        };
+        prepare(&mut utterance);
+        let utterance = Arc::new(Mutex::new(utterance));
+        with.workers.add(Box::new(UtteranceJob(utterance.clone())));
+        let (recognisers, journal) = (with.recognisers.clone(), with.journal.clone());
+        let task = understand(recognisers, how.clone(), sound, told, journal).in_current_span();
+        let task = with.tasks.spawn(task).abort_handle();
+        Self { recognition, settings: how, state, utterance, task }
     }
 
     pub(super) fn is(&self, recognition: RecognitionId) -> bool {
@@ -102,6 +141,52 @@ impl Hearing {
     pub(super) fn finish(&self) {
         self.state.store(FINISHED, Ordering::Release);
     }
+
+    /// Whether the caller has spoken, or the result is awaited.
+    pub(super) fn is_busy(&self) -> bool {
+        let hears = self.state.load(Ordering::Acquire) == HEARING;
+        !hears || lock(&self.utterance).detector.as_ref().is_none_or(|detector| detector.begun)
+    }
+
+    /// Holds the audio from now on, without events. Returns `false` if the recognition is busy.
+    pub(super) fn hold(&self) -> bool {
+        // Locked first, so that no voice begins in between.
+        let mut utterance = lock(&self.utterance);
+        let hears = self.state.load(Ordering::Acquire) == HEARING;
+        let is_silent = utterance.detector.as_ref().is_some_and(|detector| !detector.begun);
+        if hears && is_silent {
+            utterance.held = Some(Vec::new());
+        }
+        hears && is_silent
+    }
+
+    /// Processes the audio that was held, and continues.
+    pub(super) fn release(&self) {
+        let mut utterance = lock(&self.utterance);
+        if let Some(held) = utterance.held.take() {
+            utterance.process(&held);
+        }
+    }
+
+    /// Ends a recognition that [holds](Hearing::hold) its audio, to continue it in another process.
+    /// The audio of its tap must have ended.
+    pub(super) fn detach(self) -> Option<MovedHearing> {
+        let mut utterance = lock(&self.utterance);
+        utterance.read();
+        let held = utterance.held.take()?;
+        let detector = utterance.detector.take()?;
+        Some(MovedHearing {
+            recognition: self.recognition,
+            settings: self.settings.clone(),
+            voice_detector: detector.voice_detector,
+            onset: detector.kept.into_iter().flatten().collect(),
+            held,
+        })
+    }
+}
+
+fn lock(utterance: &Mutex<Utterance>) -> MutexGuard<'_, Utterance> {
+    utterance.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Drop for Hearing {
@@ -240,23 +325,55 @@ async fn estimate_turns(estimator: TurnEstimator, mut pauses: Pauses, told: Even
     }
 }
 
-/// The worker job that reads the leg's audio.
+/// Reads the leg's audio.
 struct Utterance {
     line: TapReader,
-    detector: UtteranceDetector,
+    /// `None` after the end of the audio.
+    detector: Option<UtteranceDetector>,
+    /// The audio that is held. `None` if it is processed.
+    held: Option<Vec<i16>>,
     told: EventReporter,
 }
 
-impl Job for Utterance {
-    fn run(&mut self, _now: Instant) -> JobStatus {
+impl Utterance {
+    /// Reads the audio that has arrived.
+    fn read(&mut self) {
         while let Some(frame) = self.line.next() {
-            if let Some(event) = self.detector.push(frame.received) {
+            if let Some(held) = &mut self.held {
+                let space = HELD_MAX.saturating_sub(held.len());
+                held.extend(frame.received.iter().take(space));
+            } else if let Some(detector) = &mut self.detector
+                && let Some(event) = detector.push(frame.received)
+            {
                 self.told.tell(event);
             }
         }
-        // Dropping the job closes the audio channel, which ends the utterance.
-        let hears = self.told.state.load(Ordering::Acquire) == HEARING && !self.line.is_over();
-        if hears && self.told.mailbox.is_open() { JobStatus::Running } else { JobStatus::Done }
+    }
+
+    /// Processes audio of an earlier time.
+    fn process(&mut self, pcm: &[i16]) {
+        let Some(detector) = &mut self.detector else { return };
+        for event in pcm.chunks_exact(Rate::Hz16000.frame()).filter_map(|pcm| detector.push(pcm)) {
+            self.told.tell(event);
+        }
+    }
+}
+
+/// The worker job of an [`Utterance`].
+struct UtteranceJob(Arc<Mutex<Utterance>>);
+
+impl Job for UtteranceJob {
+    fn run(&mut self, _now: Instant) -> JobStatus {
+        let mut utterance = lock(&self.0);
+        utterance.read();
+        let told = &utterance.told;
+        let hears = told.state.load(Ordering::Acquire) == HEARING && !utterance.line.is_over();
+        if hears && told.mailbox.is_open() && utterance.detector.is_some() {
+            return JobStatus::Running;
+        }
+        // Closes the audio channel, which ends the utterance.
+        utterance.detector = None;
+        JobStatus::Done
     }
 }
 
@@ -287,6 +404,17 @@ impl UtteranceDetector {
             begun: false,
             kept: VecDeque::new(),
             turns,
+        }
+    }
+
+    /// Continues after another detector, which has heard no voice. `onset` is the latest audio that it
+    /// has processed.
+    fn continue_with(&mut self, voice_detector: VoiceDetector, onset: &[i16]) {
+        self.voice_detector = voice_detector;
+        let onset = onset.chunks_exact(Rate::Hz16000.frame());
+        self.kept.extend(onset.map(<[i16]>::to_vec).take(ONSET));
+        if let Some(turns) = &mut self.turns {
+            self.kept.iter().for_each(|pcm| turns.push(pcm, SAMPLES_MAX));
         }
     }
 

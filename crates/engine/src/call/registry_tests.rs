@@ -312,11 +312,12 @@ async fn a_suspended_call_goes_on_here_or_in_another_process() {
     let mut suspended = suspend(&world).await;
     let mut incoming = IncomingCall::rebuild(crossed(&suspended.snapshot), clock).unwrap();
     call.mailbox.tell(digit('2'));
-    suspended.leave().await;
+    suspended.leave();
+    suspended.has_left().await;
     assert_eq!(world.registry.until_empty(Duration::from_secs(20)).await, 0);
     assert_eq!(world.slots(), 0, "the process that takes over counts the call");
-    let queued = serde_json::to_string(&suspended.queued).unwrap();
-    incoming.queued = serde_json::from_str(&queued).unwrap();
+    let leftover = serde_json::to_string(&suspended.leftover).unwrap();
+    incoming.complete(serde_json::from_str(&leftover).unwrap());
     // Nothing reports the end of the call.
     assert!(world.app.seen().iter().all(|request| request.target == "/answer"));
 

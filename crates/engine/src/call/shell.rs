@@ -44,6 +44,7 @@ use machine::replay::UnredactedInputs;
 use machine::{
     BLegCommand, CallState, CallTime, CallbackKind, Command, FetchResponse, Input,
     InstructionOutcome, Machine, MachineStep, MediaCommand, Output, PhoneStatus, RecordingEvent,
+    SpeechEvent,
 };
 use media::sdp::{self, Offer};
 use model::metric;
@@ -60,6 +61,7 @@ use sound::Playback;
 use speech::Recognition;
 use stream::CallStream;
 use tapes::CallRecordings;
+pub(super) use tapes::MovedRecording;
 
 /// A caller with this name makes the call's task panic when its document arrives. For tests.
 #[cfg(any(test, feature = "test-util"))]
@@ -332,6 +334,10 @@ impl Shell {
                 let awaited = self.machine.awaits_recording(*record);
                 self.recordings.ended(*record, awaited);
             }
+            Input::Speech {
+                recognition,
+                event: SpeechEvent::Understood { .. } | SpeechEvent::Failed { .. },
+            } => self.recognition.ended(*recognition),
             Input::Graph { action, .. } => self.requests.graph_answered(*action),
             _ => {}
         }

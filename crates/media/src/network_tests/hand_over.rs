@@ -467,6 +467,10 @@ fn legs_that_cannot_move_give_the_reason() {
     assert_eq!(sim.snapshot(&prompts).map(drop), Err(NotMovable::Tapped));
     drop(tap);
     sim.advance(Duration::from_millis(40));
+    let (end, tap) = crate::tap::tap(crate::TapSides::Both);
+    sim.command(LegCommand::Tap(end.movable()));
+    assert_eq!(sim.snapshot(&prompts).map(drop), Ok(()));
+    drop(tap);
 
     let (feed, end) = crate::feed::feed(1);
     sim.command(LegCommand::RoomFeed(Box::new(end)));

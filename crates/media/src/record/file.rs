@@ -9,6 +9,7 @@ use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::RATE;
@@ -23,6 +24,8 @@ const FLUSH_SAMPLES: u64 = 16_000;
 /// Bitrate per channel of an MP3 in kbit/s.
 #[cfg(feature = "mp3")]
 const MP3_KBITS: u32 = 32;
+/// Samples per channel of an MP3 frame below 32 kHz (ISO 13818-3).
+const MP3_FRAME_SAMPLES: u16 = 576;
 
 /// File format of a recording.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -87,12 +90,22 @@ pub(super) struct AudioFile {
     final_path: PathBuf,
     coding: Coding,
     channels: u16,
+    /// Interleaved samples of an MP3 frame that is not complete.
+    unencoded: Vec<i16>,
     /// Encoded audio that has not been written to the disk yet.
     pending: Vec<u8>,
     /// The number of samples per channel in `pending`.
     pending_samples: u64,
     /// The number of bytes of audio on the disk.
     bytes: u64,
+}
+
+/// Where a file continues that another process has begun.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct FileState {
+    /// The number of bytes of audio on the disk.
+    bytes: u64,
+    unencoded: Vec<i16>,
 }
 
 enum Coding {
@@ -145,8 +158,65 @@ impl AudioFile {
             let _ = std::fs::remove_file(&part);
             return Err(error);
         }
-        let pending = Vec::new();
-        Ok(Self { file, part, final_path, coding, channels, pending, pending_samples: 0, bytes: 0 })
+        let (unencoded, pending) = (Vec::new(), Vec::new());
+        Ok(Self {
+            file,
+            part,
+            final_path,
+            coding,
+            channels,
+            unencoded,
+            pending,
+            pending_samples: 0,
+            bytes: 0,
+        })
+    }
+
+    /// Opens a file that another process has [detached](AudioFile::detach). What was written after
+    /// that is removed. An MP3 continues with a new encoder.
+    pub(super) fn reopen(
+        folder: &Path,
+        id: Uuid,
+        format: Format,
+        stereo: bool,
+        state: FileState,
+    ) -> io::Result<Self> {
+        let channels = if stereo { 2 } else { 1 };
+        let (part, final_path) =
+            (part_path(folder, id, format), folder.join(file_name(id, format)));
+        let coding = Coding::new(format, channels)?;
+        let FileState { bytes, unencoded } = state;
+        let mut file = OpenOptions::new().write(true).open(&part)?;
+        let length = match coding {
+            Coding::Wav => bytes + u64::try_from(HEADER).unwrap_or_default(),
+            #[cfg(feature = "mp3")]
+            Coding::Mp3(_) => bytes,
+        };
+        if file.metadata()?.len() < length {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file is too short"));
+        }
+        file.set_len(length)?;
+        file.seek(SeekFrom::End(0))?;
+        let (pending, pending_samples) = (Vec::new(), 0);
+        let file = Self {
+            file,
+            part,
+            final_path,
+            coding,
+            channels,
+            unencoded,
+            pending,
+            pending_samples,
+            bytes,
+        };
+        file.write_header()?;
+        Ok(file)
+    }
+
+    /// Writes all audio to the disk, so that another process can continue the file.
+    pub(super) fn detach(&mut self) -> io::Result<FileState> {
+        self.write()?;
+        Ok(FileState { bytes: self.bytes, unencoded: std::mem::take(&mut self.unencoded) })
     }
 
     /// Appends audio of both sides, which must have equal length. In a mono file the two sides are
@@ -163,8 +233,11 @@ impl AudioFile {
             Coding::Wav => self.pending.extend(pcm.flat_map(i16::to_le_bytes)),
             #[cfg(feature = "mp3")]
             Coding::Mp3(encoder) => {
-                let pcm: Vec<i16> = pcm.collect();
-                if !pcm.is_empty() {
+                self.unencoded.extend(pcm);
+                let frame = usize::from(MP3_FRAME_SAMPLES * self.channels);
+                let complete = self.unencoded.len() / frame * frame;
+                if complete > 0 {
+                    let pcm: Vec<i16> = self.unencoded.drain(..complete).collect();
                     let frames = encoder.encode_interleaved(&pcm).map_err(io::Error::other)?;
                     self.pending.extend(frames.into_iter().flatten());
                 }
@@ -198,6 +271,11 @@ impl AudioFile {
     pub(super) fn finish(&mut self) -> io::Result<()> {
         #[cfg(feature = "mp3")]
         if let Coding::Mp3(encoder) = &mut self.coding {
+            // The encoder pads an incomplete frame.
+            if !self.unencoded.is_empty() {
+                let pcm = std::mem::take(&mut self.unencoded);
+                encoder.encode_interleaved(&pcm).map_err(io::Error::other)?;
+            }
             let last = encoder.finish().map_err(io::Error::other)?;
             self.pending.extend(last);
         }
@@ -298,8 +376,7 @@ pub fn repair(folder: &Path, id: Uuid, format: Format, stereo: bool) -> io::Resu
         Format::Mp3 => {
             let (bytes, frames) = complete_frames(&file)?;
             file.set_len(bytes)?;
-            // Below 32 kHz a frame has 576 samples (ISO 13818-3).
-            (bytes, frames * 576 * 1_000 / u64::from(RATE.hz()))
+            (bytes, frames * u64::from(MP3_FRAME_SAMPLES) * 1_000 / u64::from(RATE.hz()))
         }
     };
     if bytes == 0 {

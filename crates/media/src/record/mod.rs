@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 pub use file::{Format, RepairOutcome, file_name, list_unfinished, remove, repair};
@@ -26,7 +27,7 @@ pub use source::{PausableSource, Pause, Source};
 
 use super::voice::VoiceDetector;
 use crate::opus::Rate;
-use file::AudioFile;
+use file::{AudioFile, FileState};
 use machine::RecordingEndReason;
 
 /// Sample rate of recordings: 16 kHz, the full bandwidth of a WhatsApp call.
@@ -67,17 +68,63 @@ pub struct RecordingResult {
     pub failure: Option<String>,
 }
 
+/// Where a recording continues that another process has begun.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RecordingState {
+    file: FileState,
+    detector: VoiceDetector,
+    steps: u64,
+    silent_steps: u64,
+}
+
 /// A recording in progress. Dropping it ends the recording with [`RecordingEndReason::HungUp`].
-#[derive(Debug)]
-pub struct RecordingHandle(Arc<AtomicU8>);
+pub struct RecordingHandle(Arc<Control>);
+
+/// What the owner of a recording requests.
+struct Control {
+    /// The reason to stop as a [`RecordingEndReason`], or [`RUNNING`], or [`DETACHED`].
+    stop: AtomicU8,
+    on_detached: Mutex<Option<OnDetached>>,
+}
 
 /// A value that is no [`RecordingEndReason`]: the recording continues.
 const RUNNING: u8 = u8::MAX;
+/// The recording continues in another process.
+const DETACHED: u8 = u8::MAX - 1;
+
+/// Called once when a recording was detached. Dropped if the recording has ended instead.
+type OnDetached = Box<dyn FnOnce(RecordingState) + Send>;
 
 impl RecordingHandle {
     /// Ends the recording. Only the first call has an effect.
     pub fn stop(&self, end: RecordingEndReason) {
-        let _ = self.0.compare_exchange(RUNNING, end.number(), Ordering::AcqRel, Ordering::Acquire);
+        self.0.request(end.number());
+    }
+
+    /// Lets go of the recording when the available audio is written, so that another process can
+    /// continue it. Its outcome is not reported. `on_detached` is dropped uncalled if the recording
+    /// ends instead, after its outcome was reported.
+    pub fn detach(self, on_detached: impl FnOnce(RecordingState) + Send + 'static) {
+        *lock(&self.0.on_detached) = Some(Box::new(on_detached));
+        self.0.request(DETACHED);
+    }
+}
+
+impl Default for Control {
+    fn default() -> Self {
+        Self { stop: AtomicU8::new(RUNNING), on_detached: Mutex::default() }
+    }
+}
+
+impl Control {
+    fn request(&self, what: u8) {
+        let _ = self.stop.compare_exchange(RUNNING, what, Ordering::AcqRel, Ordering::Acquire);
+    }
+}
+
+impl std::fmt::Debug for RecordingHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("RecordingHandle")
     }
 }
 
@@ -142,8 +189,8 @@ impl Recorder {
         self.len() == 0
     }
 
-    /// Starts a recording. The file is created on the recorder's thread; `on_finished` also reports
-    /// if that fails.
+    /// Starts a recording, or continues the one with this state. The file is opened on the
+    /// recorder's thread; `on_finished` also reports if that fails.
     ///
     /// # Errors
     ///
@@ -152,6 +199,7 @@ impl Recorder {
     pub fn start_recording(
         &self,
         options: RecordingOptions,
+        state: Option<RecordingState>,
         source: Box<dyn Source>,
         on_finished: OnFinished,
     ) -> Result<RecordingHandle, &'static str> {
@@ -160,12 +208,13 @@ impl Recorder {
             .min_by_key(|(_, load)| load.load(Ordering::Acquire))
             .map(|(n, load)| (n, load.clone()));
         let (n, load) = least.ok_or("no recording thread is running")?;
-        let stop = Arc::new(AtomicU8::new(RUNNING));
+        let control = Arc::<Control>::default();
         let job = NewRecording {
             options,
+            state,
             folder: self.folder.clone(),
             source,
-            stop: stop.clone(),
+            control: control.clone(),
             on_finished,
         };
         load.fetch_add(1, Ordering::AcqRel);
@@ -174,7 +223,7 @@ impl Recorder {
             .ok_or("the recorder has stopped")
             .and_then(|to| to.try_send(job).map_err(|_| "too many recordings are waiting"))
         {
-            Ok(()) => Ok(RecordingHandle(stop)),
+            Ok(()) => Ok(RecordingHandle(control)),
             Err(reason) => {
                 load.fetch_sub(1, Ordering::AcqRel);
                 Err(reason)
@@ -230,12 +279,7 @@ fn run(queue: &Receiver<NewRecording>, load: &AtomicUsize) {
         };
         for job in &mut jobs {
             if stopping {
-                let _ = job.stop.compare_exchange(
-                    RUNNING,
-                    RecordingEndReason::HungUp.number(),
-                    Ordering::AcqRel,
-                    Ordering::Acquire,
-                );
+                job.control.request(RecordingEndReason::HungUp.number());
             }
             // A panic in one recording does not affect the others.
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| job.run())) {
@@ -254,9 +298,10 @@ fn run(queue: &Receiver<NewRecording>, load: &AtomicUsize) {
 /// A recording that is being passed to its thread.
 struct NewRecording {
     options: RecordingOptions,
+    state: Option<RecordingState>,
     folder: PathBuf,
     source: Box<dyn Source>,
-    stop: Arc<AtomicU8>,
+    control: Arc<Control>,
     on_finished: OnFinished,
 }
 
@@ -265,12 +310,13 @@ struct RecordingJob {
     options: RecordingOptions,
     folder: PathBuf,
     source: Box<dyn Source>,
-    /// The reason to stop as a [`RecordingEndReason`], or [`RUNNING`].
-    stop: Arc<AtomicU8>,
+    control: Arc<Control>,
     /// Called at the end. `None` after the recording has ended.
     on_finished: Option<OnFinished>,
     /// The file. `None` before the first turn.
     file: Option<AudioFile>,
+    /// Where the file continues. `None` if it is new, or open.
+    resumed: Option<FileState>,
     detector: VoiceDetector,
     /// The number of steps of 20 ms written so far.
     steps: u64,
@@ -279,43 +325,56 @@ struct RecordingJob {
 }
 
 impl RecordingJob {
-    fn new(NewRecording { options, folder, source, stop, on_finished }: NewRecording) -> Self {
-        let (file, detector) = (None, VoiceDetector::default());
-        Self {
+    fn new(new: NewRecording) -> Self {
+        let NewRecording { options, state, folder, source, control, on_finished } = new;
+        let mut job = Self {
             options,
             folder,
             source,
-            stop,
+            control,
             on_finished: Some(on_finished),
-            file,
-            detector,
+            file: None,
+            resumed: None,
+            detector: VoiceDetector::default(),
             steps: 0,
             silent_steps: 0,
+        };
+        if let Some(RecordingState { file, detector, steps, silent_steps }) = state {
+            job.resumed = Some(file);
+            (job.detector, job.steps, job.silent_steps) = (detector, steps, silent_steps);
+        }
+        job
+    }
+
+    fn open(&mut self) -> std::io::Result<AudioFile> {
+        let RecordingOptions { id, format, stereo, .. } = self.options;
+        match self.resumed.take() {
+            Some(state) => AudioFile::reopen(&self.folder, id, format, stereo, state),
+            None => AudioFile::create(&self.folder, id, format, stereo),
         }
     }
 
     /// Writes the audio that is available.
     fn run(&mut self) {
         if self.file.is_none() {
-            match AudioFile::create(
-                &self.folder,
-                self.options.id,
-                self.options.format,
-                self.options.stereo,
-            ) {
+            match self.open() {
                 Ok(file) => self.file = Some(file),
                 Err(error) => return self.fail(&error),
             }
         }
         // Read before the source, so that all audio that arrived earlier is in the file.
-        let stop = RecordingEndReason::from_number(self.stop.load(Ordering::Acquire));
+        let requested = self.control.stop.load(Ordering::Acquire);
+        let stop = RecordingEndReason::from_number(requested);
         let source_is_over = self.source.is_over();
         let [max, silence] =
             [Some(self.options.max), self.options.silence].map(|time| time.map(steps));
         let Some(file) = &mut self.file else { return };
-        let mut reached = None;
+        let (mut reached, mut is_drained) = (None, false);
         for _ in 0..STEPS_PER_TURN {
-            let Some((left, right)) = self.source.next() else { break };
+            let Some((left, right)) = self.source.next() else {
+                is_drained = true;
+                break;
+            };
             if let Err(error) = file.push(left, right) {
                 return self.fail(&error);
             }
@@ -329,6 +388,12 @@ impl RecordingJob {
             if reached.is_some() {
                 break;
             }
+        }
+        if requested == DETACHED && reached.is_none() && is_drained {
+            return match file.detach() {
+                Ok(file) => self.detached(file),
+                Err(error) => self.fail(&error),
+            };
         }
         let end = reached.or(stop).or(source_is_over.then_some(RecordingEndReason::HungUp));
         let kept = match end {
@@ -351,7 +416,7 @@ impl RecordingJob {
             _ => format!("the file could not be written: {error}"),
         };
         // The last write may be incomplete.
-        if self.file.take().is_some() {
+        if self.file.take().is_some() || self.steps > 0 {
             let RecordingOptions { id, format, stereo, .. } = self.options;
             self.steps = match repair(&self.folder, id, format, stereo) {
                 Ok(RepairOutcome::Repaired { duration_ms }) => duration_ms / STEP_MS,
@@ -371,6 +436,15 @@ impl RecordingJob {
         let text = panic.downcast_ref::<&str>().copied().unwrap_or("unknown panic");
         tracing::error!(recording = %self.options.id, panic = text, "recording panicked and was ended");
         self.fail(&std::io::Error::other("internal error; see the node's log"));
+    }
+
+    /// Lets go of the recording.
+    fn detached(&mut self, file: FileState) {
+        self.on_finished = None;
+        if let Some(on_detached) = lock(&self.control.on_detached).take() {
+            let (detector, steps) = (self.detector.clone(), self.steps);
+            on_detached(RecordingState { file, detector, steps, silent_steps: self.silent_steps });
+        }
     }
 
     fn finish(&mut self, end: RecordingEndReason, failure: Option<String>) {

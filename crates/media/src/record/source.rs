@@ -51,6 +51,11 @@ impl Pause {
     pub fn set(&self, on: bool) {
         self.0.store(on, Ordering::Relaxed);
     }
+
+    /// Whether the recording is paused.
+    pub fn is_on(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 /// A source that can be paused and reduced to one track.
@@ -72,7 +77,7 @@ impl<S: Source> Source for PausableSource<S> {
     fn next(&mut self) -> Option<(&[i16], &[i16])> {
         let (left, right) = self.source.next()?;
         let right = if self.left_only { &SILENCE } else { right };
-        (!self.pause.0.load(Ordering::Relaxed)).then_some((left, right))
+        (!self.pause.is_on()).then_some((left, right))
     }
 
     fn is_over(&self) -> bool {

@@ -59,7 +59,7 @@ fn record(
     let recorder = Recorder::start(folder.path(), 1).unwrap();
     let (tell, results) = mpsc::sync_channel(1);
     let handle = recorder
-        .start_recording(options, source, Box::new(move |result| tell.send(result).unwrap()))
+        .start_recording(options, None, source, Box::new(move |result| tell.send(result).unwrap()))
         .unwrap();
     if let Some(end) = stop {
         handle.stop(end);
@@ -123,13 +123,16 @@ fn completes_its_files_when_stopped() {
     let (tell, results) = mpsc::sync_channel(1);
     let options = options(Format::Wav, false);
     let on_finished = Box::new(move |result| tell.send(result).unwrap());
-    let _handle =
-        recorder.start_recording(options, Script::new([3_000; 20], false), on_finished).unwrap();
+    let _handle = recorder
+        .start_recording(options, None, Script::new([3_000; 20], false), on_finished)
+        .unwrap();
     recorder.stop();
     assert_eq!(results.recv().unwrap().end, RecordingEndReason::HungUp);
     assert!(recorder.is_empty());
     assert!(folder.path().join(file_name(options.id, Format::Wav)).exists());
-    assert!(recorder.start_recording(options, Script::new([], true), Box::new(|_| {})).is_err());
+    assert!(
+        recorder.start_recording(options, None, Script::new([], true), Box::new(|_| {})).is_err()
+    );
 }
 
 #[test]
@@ -140,7 +143,12 @@ fn reports_a_missing_folder() {
     let (tell, results) = mpsc::sync_channel(1);
     let on_finished = Box::new(move |result| tell.send(result).unwrap());
     let _handle = recorder
-        .start_recording(options(Format::Wav, true), Script::new([3_000; 5], false), on_finished)
+        .start_recording(
+            options(Format::Wav, true),
+            None,
+            Script::new([3_000; 5], false),
+            on_finished,
+        )
         .unwrap();
     let result = results.recv_timeout(Duration::from_secs(20)).unwrap();
     assert_eq!((result.end, result.duration_ms), (RecordingEndReason::Failed, 0));
@@ -159,7 +167,8 @@ fn record_with_disk_space(
         options,
         folder: folder.path().to_owned(),
         source: Script::new(vec![3_000; steps], true),
-        stop: Arc::new(AtomicU8::new(RUNNING)),
+        state: None,
+        control: Arc::default(),
         on_finished: Box::new(move |result| tell.send(result).unwrap()),
     });
     file::TEST_DISK_SPACE.set(space);
@@ -336,4 +345,79 @@ fn a_build_without_mp3_reports_the_substitution() {
     assert_eq!(Format::substitution_remark(true).is_some(), cfg!(not(feature = "mp3")));
     assert_eq!((Format::substitution_remark(false), Format::of(false)), (None, Format::Wav));
     assert_eq!(Format::of(true) == Format::Mp3, cfg!(feature = "mp3"));
+}
+
+/// Records a script in two processes: the first one detaches the recording, and something that
+/// failed has written more since.
+fn record_in_two(options: RecordingOptions, before: usize, after: usize) -> Vec<u8> {
+    let folder = tempfile::tempdir().unwrap();
+    let old = Recorder::start(folder.path(), 1).unwrap();
+    let (tell, states) = mpsc::sync_channel(1);
+    let never = Box::new(|_| panic!("a detached recording has no outcome"));
+    let source = Script::new(vec![3_000; before], false);
+    let handle = old.start_recording(options, None, source, never).unwrap();
+    handle.detach(move |state| tell.send(state).unwrap());
+    let state = states.recv().unwrap();
+    old.stop();
+    let text = serde_json::to_string(&state).unwrap();
+    let state: RecordingState = serde_json::from_str(&text).unwrap();
+    let [(id, format)] = list_unfinished(folder.path()).unwrap()[..] else { panic!("one file") };
+    let part = folder.path().join(file_name(id, format) + ".part");
+    let mut file = std::fs::OpenOptions::new().append(true).open(part).unwrap();
+    std::io::Write::write_all(&mut file, &[9; 5_000]).unwrap();
+
+    let new = Recorder::start(folder.path(), 1).unwrap();
+    let (tell, results) = mpsc::sync_channel(1);
+    let source = Script::new(vec![3_000; after], true);
+    let on_finished = Box::new(move |result| tell.send(result).unwrap());
+    let _handle = new.start_recording(options, Some(state), source, on_finished).unwrap();
+    let result = results.recv().unwrap();
+    let duration_ms = u64::try_from(before + after).unwrap() * STEP_MS;
+    assert_eq!((result.end, result.duration_ms), (RecordingEndReason::HungUp, duration_ms));
+    std::fs::read(folder.path().join(file_name(options.id, options.format))).unwrap()
+}
+
+#[test]
+fn goes_on_in_the_same_file_in_another_process() {
+    let pcm = samples(&record_in_two(options(Format::Wav, true), 77, 30));
+    assert_eq!(pcm.len(), 107 * FRAME * 2);
+    assert!(pcm.iter().all(|sample| [1_000, 3_000, -3_000].contains(sample)));
+}
+
+#[cfg(feature = "mp3")]
+#[test]
+fn an_mp3_goes_on_in_another_process_without_a_gap() {
+    // Not a multiple of a frame, which has 36 ms.
+    let mp3 = record_in_two(options(Format::Mp3, true), 77, 30);
+    let (_, whole) = record(options(Format::Mp3, true), Script::new([3_000; 107], true), None);
+    assert_eq!(mp3.len(), whole.unwrap().len(), "no frame is missing or added");
+}
+
+#[test]
+fn a_detached_recording_ends_where_it_would_have_ended() {
+    let long = RecordingOptions { max: Duration::from_secs(1), ..options(Format::Wav, true) };
+    let folder = tempfile::tempdir().unwrap();
+    let recorder = Recorder::start(folder.path(), 1).unwrap();
+    let (tell, results) = mpsc::channel();
+    let (detached, states) = mpsc::sync_channel::<RecordingState>(1);
+    let on_finished = Box::new(move |result: RecordingResult| tell.send(result.end).unwrap());
+    let source = Script::new([3_000; 60], false);
+    let handle = recorder.start_recording(long, None, source, on_finished).unwrap();
+    handle.detach(move |state| detached.send(state).unwrap());
+    assert!(states.recv().is_err(), "it has reached its maximum");
+    assert_eq!(results.recv(), Ok(RecordingEndReason::MaxLength));
+    // Without its file, it fails.
+    let gone = options(Format::Wav, true);
+    let (tell, states) = mpsc::sync_channel(1);
+    let source = Script::new([3_000; 10], false);
+    let handle = recorder.start_recording(gone, None, source, Box::new(|_| {})).unwrap();
+    handle.detach(move |state| tell.send(state).unwrap());
+    let state = states.recv().unwrap();
+    remove(folder.path(), gone.id, Format::Wav).unwrap();
+    let (tell, results) = mpsc::sync_channel(1);
+    let on_finished = Box::new(move |result| tell.send(result).unwrap());
+    let source = Script::new([3_000; 10], true);
+    let _handle = recorder.start_recording(gone, Some(state), source, on_finished).unwrap();
+    let result = results.recv().unwrap();
+    assert_eq!((result.end, result.duration_ms), (RecordingEndReason::Failed, 0));
 }

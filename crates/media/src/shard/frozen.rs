@@ -126,7 +126,9 @@ impl Shard {
     pub(super) fn place_resumed(&mut self, now: Instant, slot_from: impl Fn(Instant) -> usize) {
         for id in std::mem::take(&mut self.resumed) {
             let Some(routed) = self.legs.get_mut(&id) else { continue };
-            let missed = routed.leg.ticks_missed(now).min(CATCH_UP_TICKS_MAX);
+            let due = routed.leg.ticks_missed(now);
+            let missed = due.min(CATCH_UP_TICKS_MAX);
+            routed.leg.tap_gap(due - missed);
             let slot = slot_from(routed.leg.next_tick(now));
             routed.slot = slot;
             if let Some(place) = self.slots.get_mut(slot) {

@@ -4,8 +4,9 @@ use str0m::ice::StunMessage;
 
 use super::strangers::{check, user};
 use super::*;
+use crate::tap::TapEntry;
 use crate::test_peer::now;
-use crate::{LegSnapshot, NotMovable, OtherProcess, PromptTable, stun};
+use crate::{HeldTap, LegSnapshot, NotMovable, OtherProcess, PromptTable, stun};
 
 /// Creates the `Media` of a process that takes over.
 fn successor(old: &Media) -> Arc<Media> {
@@ -31,7 +32,7 @@ fn move_legs(old: &Media, new: &Media, legs: &[&LegHandle]) -> Vec<(LegHandle, L
     let (snapshots, prompts) = freeze(old, legs);
     let adopt = |snapshot| {
         let log = Log::default();
-        (new.adopt(snapshot, &prompts, log.sink()).expect("adopted"), log)
+        (new.adopt(snapshot, &prompts, log.sink(), &[]).expect("adopted").0, log)
     };
     let moved = snapshots.into_iter().map(adopt).collect();
     new.start_receiving();
@@ -88,6 +89,49 @@ fn a_call_goes_on_in_another_process() {
 }
 
 #[test]
+fn taps_go_on_in_the_new_process() {
+    let old = start(config());
+    let mut call = Call::live(&old, Peer::new(&PeerOptions::default()));
+    let mut first = call.leg.movable_tap(TapSides::Both);
+    // More than a tap can queue.
+    let (prompt, frames) = prompt(7, 200);
+    call.leg.play(PLAY, play_once(&prompt));
+    call.until("some", |peer, _| sound(&peer.received, 7).len() >= 20);
+    // An abandoned hand-over leaves no trace.
+    drop(freeze(&old, &[&call.leg]));
+    old.resume(OtherProcess::SentNothing);
+    call.until("more", |peer, _| sound(&peer.received, 7).len() >= 40);
+    let new = successor(&old);
+    let (mut snapshots, prompts) = freeze(&old, &[&call.leg]);
+    let snapshot = snapshots.pop().expect("one leg");
+    let log = Log::default();
+    let adopted = new.adopt(snapshot, &prompts, log.sink(), &[TapSides::Both]);
+    let (leg, mut taps) = adopted.expect("adopted");
+    new.start_receiving();
+    let second = HeldTap::new(taps.pop().expect("a tap"), new.workers());
+    call.until("played", |_, _| log.has(&LegEvent::Played(PLAY)));
+    let mut entries = Vec::new();
+    for tap in [&mut first, &mut second.take().expect("the tap")] {
+        assert_eq!(tap.dropped(), 0);
+        entries.extend(std::iter::from_fn(|| tap.next()));
+    }
+    let sent: Vec<Vec<u8>> = entries
+        .iter()
+        .filter_map(|entry| match entry {
+            TapEntry::Sent(frame) => Some(frame.to_vec()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(sent, frames, "every frame once");
+    let is_sent = |entry: &TapEntry| matches!(entry, TapEntry::Sent(_));
+    let begin = entries.iter().position(is_sent).expect("a frame");
+    let end = entries.iter().rposition(is_sent).expect("a frame");
+    let ticks = entries[begin..end].iter().filter(|entry| matches!(entry, TapEntry::Tick));
+    assert_eq!(ticks.count(), frames.len() - 1, "and one tick for each");
+    drop(leg);
+}
+
+#[test]
 fn datagrams_wait_for_the_new_process() {
     let old = start(config());
     let mut call = Call::live(&old, Peer::new(&PeerOptions::default()));
@@ -102,7 +146,7 @@ fn datagrams_wait_for_the_new_process() {
     let log = Log::default();
     let adopted: Vec<LegHandle> = snapshots
         .into_iter()
-        .map(|snapshot| new.adopt(snapshot, &prompts, log.sink()).expect("adopted"))
+        .map(|snapshot| new.adopt(snapshot, &prompts, log.sink(), &[]).expect("adopted").0)
         .collect();
     pump_for(&mut call.peer, Duration::from_millis(60));
     assert_eq!(log.digits(), "", "not all legs may be adopted yet");
@@ -230,7 +274,7 @@ fn a_frozen_leg_ends_silently() {
     let prompts = PromptTable::default();
     let adopted: Vec<_> = snapshots
         .into_iter()
-        .map(|snapshot| old.adopt(snapshot, &prompts, log.sink()).expect("adopted"))
+        .map(|snapshot| old.adopt(snapshot, &prompts, log.sink(), &[]).expect("adopted").0)
         .collect();
     old.start_receiving();
     pump(&mut peers, "on", |peers| peers[0].received.len() > received + 10);
@@ -323,7 +367,7 @@ fn a_leg_without_its_socket_or_prompt_is_refused() {
     let snapshot = || LegSnapshot::from_bytes(&bytes).expect("a snapshot");
     let stranger = start(config());
     let adopt = |media: &Media, prompts: &PromptTable| {
-        media.adopt(snapshot(), prompts, Log::default().sink())
+        media.adopt(snapshot(), prompts, Log::default().sink(), &[])
     };
     let refused = adopt(&stranger, &prompts);
     assert!(matches!(refused, Err(MediaError::PortNotInherited(_))), "{refused:?}");
@@ -368,7 +412,7 @@ fn a_leg_that_stays_still_receives() {
     old.receive_forwarded(from).expect("a thread");
     new.forward_unmatched(to);
     let log = Log::default();
-    let adopted = new.adopt(snapshot, &prompts, log.sink()).expect("adopted");
+    let adopted = new.adopt(snapshot, &prompts, log.sink(), &[]).expect("adopted").0;
     new.start_receiving();
 
     // A new call of the same peer address on the same port.

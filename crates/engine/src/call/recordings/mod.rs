@@ -12,6 +12,7 @@ mod transcripts;
 mod utterances;
 mod work;
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -31,7 +32,8 @@ use machine::{
     recording_params,
 };
 use media::record::{
-    self, Format, Recorder, RecordingHandle, RecordingOptions, RepairOutcome, Source,
+    self, Format, Recorder, RecordingHandle, RecordingOptions, RecordingState, RepairOutcome,
+    Source,
 };
 use model::Clock;
 use model::{AuthId, CallUuid, Digit, Timestamp};
@@ -92,6 +94,10 @@ struct Inner {
 /// A recording to start.
 pub struct RecordingRequest {
     pub id: Uuid,
+    /// When the recording began.
+    pub started: Timestamp,
+    /// Where the recording continues, if another process has begun it.
+    pub state: Option<RecordingState>,
     /// The owner of the recording and its main account.
     pub account: AuthId,
     pub main_account: AuthId,
@@ -216,7 +222,7 @@ impl Recordings {
         self.len() == 0
     }
 
-    /// Starts a recording of `source`. `told` is called on a recorder thread when the file is
+    /// Starts or continues a recording of `source`. `told` is called on a recorder thread when the file is
     /// complete.
     ///
     /// # Errors
@@ -229,6 +235,8 @@ impl Recordings {
     ) -> Result<RecordingHandle, &'static str> {
         let RecordingRequest {
             id,
+            started,
+            state,
             account,
             main_account,
             call,
@@ -240,7 +248,6 @@ impl Recordings {
             is_up,
         } = taking;
         let format = Format::of(order.mp3);
-        let started = self.0.clock.wall();
         let start = RecordingStart {
             id,
             account,
@@ -293,18 +300,23 @@ impl Recordings {
             };
             tasks.spawn_on(work, &runtime);
         };
-        let tape = self.0.recorder.start_recording(how, source, Box::new(done))?;
-        self.0.store.recordings().begin(start);
+        let is_new = state.is_none();
+        let tape = self.0.recorder.start_recording(how, state, source, Box::new(done))?;
+        if is_new {
+            self.0.store.recordings().begin(start);
+        }
         Ok(tape)
     }
 
     /// Completes the recordings that an earlier process of this node left open: repairs their
     /// files, completes their rows and sends their callbacks. Files without a row are deleted.
+    /// Those in `kept` are continued.
     ///
     /// # Errors
     /// Returns an error if the store fails.
-    pub async fn recover(&self) -> Result<(), StoreError> {
-        let left = self.0.store.recordings().unfinished(&self.0.node_id).await?;
+    pub async fn recover(&self, kept: &HashSet<Uuid>) -> Result<(), StoreError> {
+        let mut left = self.0.store.recordings().unfinished(&self.0.node_id).await?;
+        left.retain(|start| !kept.contains(&start.id));
         let count = left.len();
         for start in left {
             let format = Format::from_name(&start.format).unwrap_or(Format::Wav);
@@ -331,7 +343,9 @@ impl Recordings {
             tracing::warn!(recordings = count, "completed interrupted recordings");
         }
         for (id, format) in record::list_unfinished(self.folder()).unwrap_or_default() {
-            self.0.unlink(id, format);
+            if !kept.contains(&id) {
+                self.0.unlink(id, format);
+            }
         }
         Ok(())
     }

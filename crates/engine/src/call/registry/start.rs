@@ -179,6 +179,7 @@ impl Registry {
         if let Some(answered) = call.machine.answered() {
             view.set_answered(answered);
         }
+        view.set_recorded(call.machine.is_recorded());
         let (guard, journal) = self.enter(view, services.clock.now());
         let span = span_of(call.call(), &peer);
         let (registry, view) = (self.clone(), guard.view.clone());

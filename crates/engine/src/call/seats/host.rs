@@ -155,8 +155,11 @@ impl HostLink {
                 let (setup, up) = (&member.setup, member.mailbox.clone());
                 let answered = member.answered;
                 let keys = self.host.keys(setup);
+                let started = self.host.services.clock.wall();
                 let request = |room: RecordedRoom| RecordingRequest {
                     id,
+                    started,
+                    state: None,
                     account: setup.account.clone(),
                     main_account: setup.parent_account.clone(),
                     call: setup.call,

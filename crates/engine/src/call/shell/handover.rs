@@ -17,11 +17,12 @@ use super::{Peer, Shell};
 use crate::call::author;
 use crate::call::call_clock::CallClock;
 use crate::call::handover::{
-    CallSnapshot, Decision, QueuedInput, SnapshotParts, SuspendReply, SuspendedCall,
+    CallSnapshot, Decision, Leftover, QueuedInput, SnapshotParts, SuspendReply, SuspendedCall,
 };
 use crate::call::mailbox::Envelope;
 use crate::call::services::Services;
 use machine::CallState;
+use media::TapSides;
 use model::CallType;
 
 /// Why a call can't be handed over now.
@@ -46,6 +47,7 @@ impl Obstacle {
 pub(in crate::call) async fn resume(services: Arc<Services>, params: Box<ResumeParams>) {
     let ResumeParams { registry, mut call, peer, journal, view } = *params;
     let queued = call.take_queued();
+    let Leftover { recordings, hearing, .. } = call.leftover;
     let snapshot = call.snapshot;
     let mut shell = Shell {
         machine: call.machine,
@@ -83,6 +85,10 @@ pub(in crate::call) async fn resume(services: Arc<Services>, params: Box<ResumeP
     for sound in &call.sounds {
         shell.playback.prompt(&shell.context, sound);
     }
+    shell.recordings.resume(&shell.context, &mut call.leg, recordings);
+    if let Some(hearing) = hearing {
+        shell.recognition.resume(&shell.context, &mut call.leg, hearing);
+    }
     for envelope in queued {
         shell.receive(envelope);
     }
@@ -106,10 +112,6 @@ impl Shell {
             Some("it was placed for a multi-party call")
         } else if self.stream.is_open() {
             Some("it has an audio stream")
-        } else if self.recordings.has_any() || self.machine.is_recorded() {
-            Some("it is being recorded")
-        } else if self.recognition.is_running() {
-            Some("its speech is being recognised")
         } else if is_written {
             Some("an AI agent or a draft answers it")
         } else if view.log.is_full() {
@@ -133,6 +135,9 @@ impl Shell {
             && let Some(text) = obstacle_of(element)
         {
             return Some(Obstacle::lasting(text));
+        }
+        if self.recognition.is_busy() {
+            return Some(Obstacle::passing("its caller is speaking"));
         }
         let is_busy = !self.requests.are_done() || self.leaving.is_some();
         if is_busy || !self.outputs.is_empty() || !self.a_leg.is_settled() {
@@ -163,12 +168,19 @@ impl Shell {
         reply: oneshot::Sender<SuspendReply>,
         inbox: &mut mpsc::Receiver<Box<Envelope>>,
     ) -> bool {
+        // A voice may have begun since the request was taken.
+        if !self.recognition.hold() {
+            self.suspension = Some(reply);
+            return false;
+        }
         let call = &self.context;
         let clock = &call.services.clock;
         // The packets since the last reading count here.
         if self.a_leg.leg().is_some() {
             self.a_leg.sample(call, clock.now());
         }
+        let mut taps = vec![TapSides::Both; self.recordings.running()];
+        taps.extend(self.recognition.is_running().then_some(TapSides::Received));
         let parts = SnapshotParts {
             view: &call.view,
             machine: &self.machine,
@@ -178,8 +190,9 @@ impl Shell {
             holds_slot: self.held.is_some(),
             report: &self.report,
             sdp: &self.a_leg.sdp,
+            taps,
         };
-        let snapshot = CallSnapshot::of(&parts, clock);
+        let snapshot = CallSnapshot::of(parts, clock);
         let (decide, decision) = oneshot::channel();
         let leg = self.a_leg.suspend();
         let suspended = SuspendedCall::new(snapshot, leg, decide);
@@ -188,9 +201,12 @@ impl Shell {
         match decision.await {
             Ok(Decision::Resume(leg)) => {
                 self.a_leg.resume(leg);
+                self.recognition.release();
                 false
             }
             Ok(Decision::Leave(reply)) => {
+                let recordings = self.recordings.detach().await;
+                let hearing = self.recognition.detach();
                 inbox.close();
                 let zero = self.clock.arrived();
                 let mut queued = Vec::new();
@@ -200,8 +216,9 @@ impl Shell {
                 // The other process exports the trace of the whole call.
                 drop(call.view.log.export());
                 self.held = None;
+                self.recordings.settle(&self.machine, &queued);
                 info!(queued = queued.len(), "call handed over");
-                let _ = reply.send(queued);
+                let _ = reply.send(Leftover::new(queued, recordings, hearing));
                 true
             }
             // `SuspendedCall` decides when it is dropped.
@@ -213,11 +230,10 @@ impl Shell {
 /// Returns why a call can't be handed over while it executes an element.
 fn obstacle_of(element: &str) -> Option<&'static str> {
     match element {
-        "Speak" | "Play" | "Wait" | "GetInput" | "GetDigits" | "DTMF" | "Redirect" | "Hangup"
-        | "PreAnswer" | "Message" => None,
+        "Speak" | "Play" | "Wait" | "GetInput" | "GetDigits" | "Record" | "DTMF" | "Redirect"
+        | "Hangup" | "PreAnswer" | "Message" => None,
         "Conference" | "MultiPartyCall" => Some("it is in a conference or multi-party call"),
         "Dial" => Some("it dials"),
-        "Record" => Some("it is being recorded"),
         _ => Some("it has an audio stream"),
     }
 }

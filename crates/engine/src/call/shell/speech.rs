@@ -8,9 +8,11 @@ use tracing::Instrument as _;
 
 use super::context::Context;
 use crate::answer::{CallbackJob, Hops, Notifier};
-use crate::call::hearing::{Hearing, Listener};
+use crate::call::handover::AdoptedLeg;
+use crate::call::hearing::{Hearing, Listener, MovedHearing};
 use machine::{CallbackRequest, Input, RecognitionId, SpeechCommand, SpeechEvent};
-use media::LegHandle;
+use media::opus::Rate;
+use media::{Buffering, LegHandle, TapReader, TapSides};
 
 /// Capacity of the queue of interim results: one second. Further results would be outdated before
 /// they are sent.
@@ -53,14 +55,9 @@ impl Recognition {
                 if !recognisers.can_recognise(&how.language) {
                     call.tell(Input::Speech { recognition, event: SpeechEvent::Unavailable });
                 } else if let Some(leg) = leg {
-                    let listener = Listener {
-                        workers: call.services.media.workers(),
-                        recognisers,
-                        mailbox: &call.mailbox,
-                        journal: &call.journal,
-                        tasks: &call.services.tasks,
-                    };
-                    self.hearing = Some(Hearing::begin(recognition, *how, leg, &listener));
+                    let tap = leg.movable_tap(TapSides::Received);
+                    let line = TapReader::new(tap, Rate::Hz16000, Buffering::Jitter);
+                    self.hearing = Some(Hearing::begin(recognition, *how, line, &listener(call)));
                 }
             }
             SpeechCommand::Finish => {
@@ -72,9 +69,46 @@ impl Recognition {
         }
     }
 
+    /// Handles the end of a recognition.
+    pub(super) fn ended(&mut self, recognition: RecognitionId) {
+        self.hearing.take_if(|one| one.is(recognition));
+    }
+
     /// Whether speech is being recognised.
     pub(super) fn is_running(&self) -> bool {
         self.hearing.is_some()
+    }
+
+    /// Whether the caller has spoken and the result is pending.
+    pub(super) fn is_busy(&self) -> bool {
+        self.hearing.as_ref().is_some_and(Hearing::is_busy)
+    }
+
+    /// Holds the audio from now on, without events. Returns `false` if the recognition is busy.
+    pub(super) fn hold(&self) -> bool {
+        self.hearing.as_ref().is_none_or(Hearing::hold)
+    }
+
+    /// Continues with the audio that was held.
+    pub(super) fn release(&self) {
+        if let Some(hearing) = &self.hearing {
+            hearing.release();
+        }
+    }
+
+    /// Lets go of the recognition, so that another process can continue it.
+    pub(super) fn detach(&mut self) -> Option<MovedHearing> {
+        self.hearing.take()?.detach()
+    }
+
+    /// Continues a recognition of another process.
+    pub(super) fn resume(&mut self, call: &Context, leg: &mut AdoptedLeg, moved: MovedHearing) {
+        let recognition = moved.recognition;
+        if !call.services.recognisers.can_recognise(&moved.settings.language) {
+            call.tell(Input::Speech { recognition, event: SpeechEvent::Unavailable });
+        } else if let Some(line) = leg.take_tap(TapSides::Received, Rate::Hz16000) {
+            self.hearing = Some(Hearing::resume(moved, line, &listener(call)));
+        }
     }
 
     /// Sends an interim result. It is useless later, so it bypasses the outbox.
@@ -104,6 +138,16 @@ impl Recognition {
     /// Discards interim results that are not sent yet: the final one follows.
     pub(super) fn discard_interims(&mut self) {
         self.interims = None;
+    }
+}
+
+fn listener(call: &Context) -> Listener<'_> {
+    Listener {
+        workers: call.services.media.workers(),
+        recognisers: &call.services.recognisers,
+        mailbox: &call.mailbox,
+        journal: &call.journal,
+        tasks: &call.services.tasks,
     }
 }
 
