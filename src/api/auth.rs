@@ -327,7 +327,9 @@ impl RateLimits {
     /// Returns `RateLimited` if the actor has requested too many samples.
     pub(super) fn record_sample(&self, actor: &str) -> Result<(), AuthError> {
         let wait = self.samples.spend(actor.to_owned());
-        wait.map_or(Ok(()), |wait| Err(AuthError::rate_limited("more than 20 samples a minute", wait)))
+        wait.map_or(Ok(()), |wait| {
+            Err(AuthError::rate_limited("more than 20 samples a minute", wait))
+        })
     }
 
     /// Counts a request of an account.

@@ -499,7 +499,7 @@ impl Node {
             let Some(services) = settings_of.upgrade() else { return };
             let can_transcribe = services.recordings.can_transcribe();
             services.settings.rcu(|settings| {
-                let mut settings = CallSettings::clone(settings);
+                let mut settings = settings.as_ref().clone();
                 settings.limits.can_transcribe = can_transcribe;
                 settings
             });
@@ -863,8 +863,7 @@ fn speech(
     let recognisers = Recognisers::new(&speech).map_err(unusable)?;
     let runtime = tokio::runtime::Handle::current();
     let fetch = Arc::new(egress.clone());
-    let library =
-        Library::new(speech.clone(), clock.clone(), runtime, fetch).map_err(unusable)?;
+    let library = Library::new(speech.clone(), clock.clone(), runtime, fetch).map_err(unusable)?;
     let source = std::env::var("PIP_INDEX_URL").ok().filter(|source| !source.is_empty());
     let models = ModelManager::new(speech, library.clone(), recognisers.clone(), source);
     Ok((library, recognisers, models))

@@ -328,11 +328,8 @@ impl ModelManager {
             }
             let problem = outcome.as_ref().err().map(ToString::to_string);
             let mut state = this.0.state();
-            state.download = problem.map(|problem| Download {
-                known,
-                received: 0,
-                problem: Some(problem),
-            });
+            state.download =
+                problem.map(|problem| Download { known, received: 0, problem: Some(problem) });
             drop(state);
             outcome
         })
@@ -491,7 +488,9 @@ impl Inner {
             let reason = String::from_utf8_lossy(&output.stderr);
             let reason = reason.trim().trim_start_matches("error: ");
             return Err(ManageError::Refused(match reason.is_empty() {
-                true => format!("could not read the file: the process ended with {}", output.status),
+                true => {
+                    format!("could not read the file: the process ended with {}", output.status)
+                }
                 false => reason.chars().take(REASON_CHARS_MAX).collect(),
             }));
         }
@@ -544,7 +543,8 @@ async fn receive<E>(
 
 /// Decodes a whole prompt while it is produced.
 async fn decoded(prompt: &Arc<Prompt>) -> Result<Vec<i16>, SampleError> {
-    let (mut cursor, mut decoder, mut pcm) = (prompt.cursor(), Decoder::new(SAMPLE_RATE), Vec::new());
+    let (mut cursor, mut decoder, mut pcm) =
+        (prompt.cursor(), Decoder::new(SAMPLE_RATE), Vec::new());
     loop {
         match cursor.next() {
             FrameState::Ready(frame) => {

@@ -49,7 +49,7 @@ pub(super) const ROUTES: &[Route] = &[
         .responses(&[
             ResponseSpec::raw(200, "A WAV file", &["audio/wav"]),
             SHARED,
-            error(502, "`not_spoken`: no engine could speak the text"),
+            error(422, "`not_spoken`: no engine could speak the text"),
         ]),
     },
 ];
@@ -88,19 +88,13 @@ async fn speak_sample(mut request: ApiRequest) -> Result<Response, ApiError> {
             field: None,
             retry_after: Some(RETRY_AFTER),
         },
-        SampleError::Timeout | SampleError::Failed(_) => ApiError::BadGateway {
-            code: "not_spoken",
-            message: format!("the text could not be spoken: {why}").into(),
-            meta: None,
-        },
+        SampleError::Timeout | SampleError::Failed(_) => {
+            ApiError::rule("not_spoken", format!("the text could not be spoken: {why}"), None)
+        }
     })?;
     let voices: Vec<String> = sample.voices.iter().map(ToString::to_string).collect();
     let response = ([(header::CONTENT_TYPE, "audio/wav")], Body::from(sample.wav)).into_response();
-    Ok(with_header(
-        response,
-        http::HeaderName::from_static("x-offhook-voice"),
-        &voices.join(", "),
-    ))
+    Ok(with_header(response, http::HeaderName::from_static("x-offhook-voice"), &voices.join(", ")))
 }
 
 fn parse_sample(text: &str, voice: &str, language: Option<String>) -> Result<Sound, ApiError> {
