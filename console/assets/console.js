@@ -81,7 +81,7 @@ function watch(root) {
 
 /** Loads the modules of custom elements. @param {ParentNode} root */
 function enhance(root) {
-  for (const name of ["phone", "replies", "xml-editor", "waveform", "choose", "share", "sign-up", "template", "upload"]) {
+  for (const name of ["phone", "replies", "xml-editor", "waveform", "choose", "share", "sign-up", "template", "upload", "model-upload", "sample"]) {
     if (root.querySelector(`offhook-${name}`)) void import(`./${name}.js`);
   }
   if (root.querySelector(".plot[data-values]")) void import("./chart.js");

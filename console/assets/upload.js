@@ -6,12 +6,12 @@ import { showSignedOut } from "./drafts.js";
 
 /** Media types by extension, where browsers know none or another one than WhatsApp. @type {Record<string, string>} */
 const BY_NAME = { m4a: "audio/mp4", ogg: "audio/ogg", opus: "audio/ogg", amr: "audio/amr", aac: "audio/aac", "3gp": "video/3gpp" };
-const MIB = 1 << 20;
+export const MIB = 1 << 20;
 
 /** A failed upload with its message. Empty if it was cancelled. */
-class UploadError extends Error {}
+export class UploadError extends Error {}
 
-class Upload extends HTMLElement {
+export class Upload extends HTMLElement {
   /** @type {XMLHttpRequest | null} */ request = null;
 
   connectedCallback() {

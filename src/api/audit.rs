@@ -159,11 +159,14 @@ const UNRECORDED: &[&str] = &[
     "checkUrls",
     "closeConversation",
     "createNote",
+    "discardModel",
     "readConversation",
     "reopenConversation",
     "sendMessage",
+    "speakSample",
     "tryAgent",
     "uploadMedia",
+    "uploadModel",
 ];
 
 /// Whether requests of an operation are recorded.

@@ -172,6 +172,8 @@ impl Digests {
 
 /// Maximum number of failed authentications per minute and network.
 const FAILURES_PER_MINUTE: NonZeroU32 = NonZeroU32::new(60).expect("not 0");
+/// Samples of voices per minute and actor.
+const SAMPLES_PER_MINUTE: NonZeroU32 = NonZeroU32::new(20).expect("not 0");
 /// Maximum number of requests of an account in any [`WINDOW_SECS`].
 const REQUESTS: u32 = 300;
 const WINDOW_SECS: u32 = 5;
@@ -187,6 +189,8 @@ pub(super) struct RateLimits {
     /// Counts refused failures.
     offenders: Option<Offenders>,
     failures: KeyedLimiter<IpAddr>,
+    /// Samples of voices by actor.
+    samples: KeyedLimiter<String>,
     /// The instant from which the times in `requests` count.
     origin: Instant,
     /// The latest requests of each account. A [`Ring`] limits events per second, so its times are
@@ -240,12 +244,14 @@ impl RateLimits {
     /// Limits without any requests so far; `origin` is a time before the first request.
     pub(super) fn new(origin: Instant, offenders: Option<Offenders>) -> Self {
         #[allow(clippy::expect_used, reason = "the values are constants")]
-        let failures = Quota::with_period(Duration::from_secs(60) / FAILURES_PER_MINUTE.get())
-            .expect("a period above 0");
-        let failures = failures.allow_burst(FAILURES_PER_MINUTE);
+        let per_minute = |count: NonZeroU32| {
+            let quota = Quota::with_period(Duration::from_secs(60) / count.get());
+            quota.expect("a period above 0").allow_burst(count)
+        };
         Self {
             offenders,
-            failures: KeyedLimiter::new(failures),
+            failures: KeyedLimiter::new(per_minute(FAILURES_PER_MINUTE)),
+            samples: KeyedLimiter::new(per_minute(SAMPLES_PER_MINUTE)),
             origin,
             requests: DashMap::new(),
             changes: OnceLock::new(),
@@ -313,6 +319,17 @@ impl RateLimits {
                 AuthError::rate_limited("too many failed authentications", wait)
             }
         }
+    }
+
+    /// Counts a sample of a voice.
+    ///
+    /// # Errors
+    /// Returns `RateLimited` if the actor has requested too many samples.
+    pub(super) fn record_sample(&self, actor: &str) -> Result<(), AuthError> {
+        let wait = self.samples.spend(actor.to_owned());
+        wait.map_or(Ok(()), |wait| {
+            Err(AuthError::rate_limited("more than 20 samples a minute", wait))
+        })
     }
 
     /// Counts a request of an account.

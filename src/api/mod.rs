@@ -50,6 +50,7 @@ pub use live::{
     CallSummary, CommandError, LiveCall, LiveCalls, LiveFilter, LiveList, LiveStatus, name_silent,
     newest_page,
 };
+pub use number::voices::SAMPLE_CHARS_MAX;
 pub(crate) use number::waterfall::{event_log, waterfall_of};
 pub use operator::{
     ConfigFinding, FleetStatus, NodeState, NodeStatus, Operator, ReloadOutcome, ReloadSummary,
@@ -77,7 +78,7 @@ use idempotency::Idempotency;
 use model::AuthId;
 use model::Clock;
 use refusals::Owner;
-use speech::catalogue::Catalogue;
+use speech::model_manager::ModelManager;
 use store::{Passwords, Scope, Store};
 
 /// The services of the node that the APIs use.
@@ -109,8 +110,8 @@ pub struct Api {
     pub phones: Phones,
     /// Conferences and multi-party calls.
     pub rooms: Rooms,
-    /// The languages and voices that documents may use.
-    pub voices: Arc<Catalogue>,
+    /// Speech models, and the languages and voices that documents may use.
+    pub models: ModelManager,
     pub recordings: Recordings,
     pub agents: Agents,
     pub eraser: Eraser,

@@ -10,6 +10,9 @@ pub trait Operator: Send + Sync + 'static {
     /// Reads the configuration again and applies the keys that can change at run time.
     fn reload(&self) -> BoxFuture<'static, ReloadOutcome>;
 
+    /// Whether several main accounts share the node. Their owners may not operate it.
+    fn is_shared(&self) -> bool;
+
     /// Returns the nodes, this one first. `None` if several main accounts share the node, because
     /// none of them may see the activity of the others.
     fn nodes(&self) -> BoxFuture<'static, Option<Vec<NodeStatus>>>;

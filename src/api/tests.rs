@@ -43,8 +43,10 @@ use model::Clock;
 use model::Health;
 use model::{CallType, CallUuid, Direction, E164, HangupCause, StreamId, Timestamp};
 use model::{Role, Secret};
-use speech::catalogue::Catalogue;
 use speech::config::SpeechConfig;
+use speech::library::Library;
+use speech::model_manager::ModelManager;
+use speech::recognise::Recognisers;
 use store::{CallEnd, CallStart, ForgetOutcome, Passwords, Scope, Store, StoreError};
 use xml::ast::{DocUrl, Target};
 
@@ -78,6 +80,10 @@ impl Operator for Calls {
     fn reload(&self) -> BoxFuture<'static, ReloadOutcome> {
         let reload = self.reload.lock().unwrap().take().unwrap_or(ReloadOutcome::NoFile);
         Box::pin(async move { reload })
+    }
+
+    fn is_shared(&self) -> bool {
+        self.is_shared.load(Ordering::Relaxed)
     }
 
     fn nodes(&self) -> BoxFuture<'static, Option<Vec<NodeStatus>>> {
@@ -488,7 +494,7 @@ async fn run() -> Running {
             base_url: "https://calls.example.com".to_owned(),
             phones: Phones::default(),
             rooms: engine::call::rooms::Rooms::silent(Clock::real()),
-            voices: Arc::new(Catalogue::new(&SpeechConfig::default())),
+            models: models(folder.path()),
             recordings: recordings.clone(),
             offenders: None,
             eraser: engine::erasure::Eraser::new(engine::erasure::ErasureParts {
@@ -598,7 +604,7 @@ fn recordings_of(
         node_id: "node".to_owned(),
         threads: 1,
         copies: None,
-        recognisers: Recognisers::new(&speech::config::SpeechConfig::default()).unwrap(),
+        recognisers: Recognisers::new(&SpeechConfig::default()).unwrap(),
         link_lifetime: None,
     };
     let tasks = tokio_util::task::TaskTracker::new();
@@ -1347,6 +1353,70 @@ async fn event_logs_come_from_memory_or_the_store() {
         "{}",
         closed.body
     );
+    node.cancel.cancel();
+}
+
+/// Speech models in a folder, without a configuration.
+fn models(folder: &std::path::Path) -> ModelManager {
+    let config = SpeechConfig { data_dir: folder.to_owned(), ..SpeechConfig::default() };
+    let files = Arc::new(egress::testing::egress(egress::testing::open_guard(), Vec::new()));
+    let runtime = tokio::runtime::Handle::current();
+    let library = Library::new(config.clone(), Clock::real(), runtime, files).unwrap();
+    let recognisers = Recognisers::new(&config).unwrap();
+    ModelManager::new(config, library, recognisers, None)
+}
+
+#[tokio::test]
+async fn only_the_operator_may_manage_models_and_hear_samples() {
+    let node = run().await;
+    let listed = node.ours(MAIN, "GET", "models/", "").await;
+    let all = listed.json();
+    assert_eq!((listed.status, &all["canDownload"]), (200, &json!(false)), "{all}");
+    let hibari = &all["items"][0];
+    assert_eq!(
+        (&hibari["name"], &hibari["kind"], &hibari["installed"]),
+        (&json!("hibari"), &json!("english_voice"), &json!(false))
+    );
+    let cases = [
+        ("GET", "models/", ""),
+        ("POST", "models/", "x"),
+        ("GET", "models/hibari/", ""),
+        ("POST", "models/hibari/install/", r#"{"licence": "Apache-2.0"}"#),
+        ("POST", "models/hibari/discard/", ""),
+        ("DELETE", "models/hibari/", ""),
+        ("POST", "voices/sample/", r#"{"text": "Hello", "voice": "WOMAN"}"#),
+    ];
+    let refused = async |who: &str| {
+        for (method, path, body) in cases {
+            assert_eq!(node.ours(who, method, path, body).await.status, 403, "{who} {path}");
+        }
+    };
+    refused(SUB).await;
+    refused(&format!("admin-{MAIN}")).await;
+    for (path, body, status, code) in [
+        ("models/hibari/install/", r#"{"licence": "MIT"}"#, 400, "bad_value"),
+        ("models/hibari/install/", r#"{"licence": "Apache-2.0"}"#, 409, "no_source"),
+        (
+            "models/hibari/install/",
+            r#"{"licence": "Apache-2.0", "sha256": "0"}"#,
+            409,
+            "not_uploaded",
+        ),
+        ("models/other/install/", r#"{"licence": "MIT"}"#, 404, "not_found"),
+        ("models/hibari/discard/", "", 404, "not_found"),
+        ("voices/sample/", r#"{"text": " ", "voice": "WOMAN"}"#, 400, "bad_value"),
+        ("voices/sample/", r#"{"text": "a", "voice": "Polly./"}"#, 400, "bad_value"),
+    ] {
+        let answer = node.ours(MAIN, "POST", path, body).await;
+        assert_eq!(
+            (answer.status, &answer.json()["error"]["code"]),
+            (status, &json!(code)),
+            "{path} {body}"
+        );
+    }
+    assert_eq!(node.ours(MAIN, "DELETE", "models/hibari/", "").await.status, 404);
+    node.calls.is_shared.store(true, Ordering::Relaxed);
+    refused(MAIN).await;
     node.cancel.cancel();
 }
 

@@ -2,11 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
-
 use super::{Exit, config, print, run_async};
 use speech::models::{
-    Candidate, KNOWN, KnownModel, Manifest, ModelError, ModelStore, fetch, read, read_file,
+    KNOWN, KnownModel, ListedModel, ModelError, ModelStore, fetch, read, read_file,
 };
 
 /// Options of `offhook models`.
@@ -22,6 +20,9 @@ struct Common {
     /// Configuration with `store.data_dir` [default: the folder ./offhook-data]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// The value of `store.data_dir`, for the node
+    #[arg(long, value_name = "FOLDER", hide = true, conflicts_with = "config")]
+    data_dir: Option<PathBuf>,
     /// Print one JSON object per model and line
     #[arg(long)]
     json: bool,
@@ -42,6 +43,9 @@ enum Command {
         /// SHA-256 that the file must have; required for files that this version does not know
         #[arg(long, value_name = "HASH")]
         sha256: Option<String>,
+        /// Check the file and print its properties, without installing it
+        #[arg(long)]
+        dry_run: bool,
         #[command(flatten)]
         common: Common,
     },
@@ -66,20 +70,6 @@ enum Command {
     },
 }
 
-/// A line of `offhook models list --json`.
-#[derive(Serialize)]
-struct ListedModel<'a> {
-    name: &'a str,
-    version: &'a str,
-    licence: &'a str,
-    bytes: u64,
-    sha256: &'a str,
-    installed: bool,
-    /// Why an installed model cannot be used.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    problem: Option<String>,
-}
-
 /// Runs the command. Exit code 0: done; 1: failed; 2: invalid configuration or file.
 pub(super) fn run(args: Args) -> Exit {
     let common = match &args.command {
@@ -89,16 +79,17 @@ pub(super) fn run(args: Args) -> Exit {
         | Command::Remove { common, .. } => common,
     };
     let json = common.json;
-    let data_dir = match common.config.as_deref().map(config::load) {
-        None => speech::config::SpeechConfig::default().data_dir,
-        Some(Ok(config)) => config.store.data_dir,
-        Some(Err(exit)) => return exit,
+    let data_dir = match (common.config.as_deref().map(config::load), &common.data_dir) {
+        (Some(Ok(config)), _) => config.store.data_dir,
+        (Some(Err(exit)), _) => return exit,
+        (None, Some(data_dir)) => data_dir.clone(),
+        (None, None) => speech::config::SpeechConfig::default().data_dir,
     };
     let store = ModelStore::new(&data_dir);
     match args.command {
         Command::List { .. } => list(&store, json),
-        Command::Add { file, sha256, .. } => match read_file(&file) {
-            Ok(bytes) => install(&store, &file, &bytes, sha256.as_deref(), json),
+        Command::Add { file, sha256, dry_run, .. } => match read_file(&file) {
+            Ok(bytes) => add(&store, (&file, &bytes), sha256.as_deref(), dry_run, json),
             Err(e) => Exit::failed(e),
         },
         Command::Fetch { name, source, .. } => {
@@ -129,18 +120,18 @@ pub(super) fn run(args: Args) -> Exit {
 }
 
 async fn download(store: &ModelStore, known: &KnownModel, source: &str, json: bool) -> Exit {
-    match fetch(known, source).await {
-        Ok(bytes) => install(store, Path::new(known.file), &bytes, Some(known.sha256), json),
+    match fetch(known, source, |_| {}).await {
+        Ok(bytes) => add(store, (Path::new(known.file), &bytes), Some(known.sha256), false, json),
         Err(e) => Exit::failed(e),
     }
 }
 
-/// Reads a model, prints its properties, and installs it.
-fn install(
+/// Reads a model, prints its properties, and installs it unless `dry_run`.
+fn add(
     store: &ModelStore,
-    path: &Path,
-    bytes: &[u8],
+    (path, bytes): (&Path, &[u8]),
     sha256: Option<&str>,
+    dry_run: bool,
     json: bool,
 ) -> Exit {
     let candidate = match read(path, bytes, sha256) {
@@ -148,53 +139,35 @@ fn install(
         Err(e @ (ModelError::UnknownHash { .. } | ModelError::Foreign)) => return Exit::usage(e),
         Err(e) => return Exit::failed(e),
     };
-    let Candidate { manifest, .. } = &candidate;
+    let manifest = &candidate.manifest;
     if !json {
         print::line(format_args!(
             "{} {}: licence {}, SHA-256 {}",
             manifest.name, manifest.version, manifest.licence, manifest.sha256
         ));
     }
+    if dry_run {
+        if json {
+            print::json(&ListedModel::from(manifest));
+        }
+        return Exit::Done;
+    }
     if let Err(e) = store.install(&candidate) {
         return Exit::failed(e);
     }
     if json {
-        print::json(&listed(manifest, None));
+        print::json(&store.describe(manifest));
     } else {
         print::line(format_args!(
-            "installed in {}; restart the node to use it",
+            "installed in {}; a running node uses it after a reload (SIGHUP) or a restart",
             store.folder_of(manifest).display()
         ));
     }
     Exit::Done
 }
 
-fn listed(manifest: &Manifest, problem: Option<String>) -> ListedModel<'_> {
-    ListedModel {
-        name: &manifest.name,
-        version: &manifest.version,
-        licence: &manifest.licence,
-        bytes: manifest.bytes,
-        sha256: &manifest.sha256,
-        installed: true,
-        problem,
-    }
-}
-
 fn list(store: &ModelStore, json: bool) -> Exit {
-    let installed = store.list();
-    let mut models: Vec<ListedModel<'_>> =
-        installed.iter().map(|manifest| listed(manifest, store.problem(manifest))).collect();
-    let missing = KNOWN.iter().filter(|known| installed.iter().all(|m| m.name != known.name));
-    models.extend(missing.map(|known| ListedModel {
-        name: known.name,
-        version: known.version,
-        licence: known.licence,
-        bytes: known.bytes,
-        sha256: known.sha256,
-        installed: false,
-        problem: None,
-    }));
+    let models = store.list_all();
     if json {
         models.iter().for_each(print::json);
         return Exit::Done;
@@ -208,9 +181,9 @@ fn list(store: &ModelStore, json: bool) -> Exit {
                 None => format!("`offhook models fetch {}`", model.name),
             };
             [
-                model.name.to_owned(),
-                model.version.to_owned(),
-                model.licence.to_owned(),
+                model.name.clone(),
+                model.version.clone(),
+                model.licence.clone(),
                 format!("{:.1} MB", model.bytes as f64 / 1e6),
                 state,
             ]

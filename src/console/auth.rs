@@ -18,6 +18,7 @@ use crate::api::{ApiResponse, read_body, server};
 use engine::limiter::RequestClaims;
 use engine::people::Person;
 use model::Role;
+use store::Scope;
 
 /// Language and theme of a browser.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +93,12 @@ impl Visitor {
 
     pub(super) fn is_owner(&self) -> bool {
         self.person.user.role == Role::Owner
+    }
+
+    /// Whether the person operates the node: an owner of its only main account.
+    pub(super) fn is_operator(&self, console: &Console) -> bool {
+        let is_main = matches!(self.person.scope(), Scope::Main(_));
+        self.is_owner() && is_main && !console.apis.api().operator.is_shared()
     }
 
     /// Sends a request to the number API as this person.

@@ -46,6 +46,7 @@ mod request_log;
 mod set_up;
 mod sign_in;
 mod sign_up;
+mod speech;
 mod time_range;
 mod view;
 mod webhooks;
@@ -164,6 +165,10 @@ pub fn router(console: Console) -> Router {
         .route("/console/notifications/{id}/read", page_at("../").post(notifications::read))
         .route("/console/operations/", get(operations::page))
         .route("/console/operations/nodes/{node}/drain", page_at("../../").post(operations::drain))
+        .route("/console/speech/", get(speech::page))
+        .route("/console/speech/{name}/install", page_at("../").post(speech::install))
+        .route("/console/speech/{name}/discard", page_at("../").post(speech::discard))
+        .route("/console/speech/{name}/remove", page_at("../").post(speech::remove))
         .route("/console/playground/", get(playground::page).post(playground::run))
         .route("/console/playground/debugger/", get(playground::debug_page).post(playground::debug))
         .route("/console/phone/", get(phone::page))

@@ -54,6 +54,7 @@ fn shortcut(place: &str) -> &'static str {
         "webhooks" => "g w",
         "errors" => "g e",
         "operations" => "g o",
+        "speech" => "g s",
         _ => "",
     }
 }
@@ -78,6 +79,7 @@ const NAV_ENTRIES: &[(&str, &str, &str, Role, Option<&str>)] = &[
     ("playground", "/console/playground/", "nav.playground", Role::Agent, None),
     ("errors", "/console/errors/", "nav.errors", Role::Agent, Some("/api/v1/failed-requests/")),
     ("operations", "/console/operations/", "nav.operations", Role::Agent, None),
+    ("speech", "/console/speech/", "nav.speech", Role::Owner, Some("/api/v1/models/")),
     ("reference", "/console/reference/", "nav.reference", Role::Agent, None),
     ("account", "/console/account/", "nav.account", Role::Admin, None),
     ("people", "/console/people/", "nav.people", Role::Owner, None),
@@ -123,8 +125,10 @@ impl Page {
         here: &'static str,
     ) -> Self {
         let user = &visitor.person.user;
-        let nav_entries = NAV_ENTRIES.iter().filter(|(_, _, _, min_role, api)| {
-            user.role >= *min_role && api.is_none_or(|path| Apis::serves(&Method::GET, path))
+        let nav_entries = NAV_ENTRIES.iter().filter(|(key, _, _, min_role, api)| {
+            user.role >= *min_role
+                && api.is_none_or(|path| Apis::serves(&Method::GET, path))
+                && (*key != "speech" || visitor.is_operator(console))
         });
         Self {
             nav_entries: nav_entries

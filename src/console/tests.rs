@@ -31,6 +31,10 @@ const FAMILIES: &[&str] = &[
     "agents.wrong.",
     "inbox.assignee.",
     "inbox.colour.",
+    "speech.kind.",
+    "speech.improves.",
+    "speech.gender.",
+    "speech.engine.",
 ];
 
 fn sources(folder: &Path, into: &mut String) {

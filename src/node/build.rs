@@ -75,10 +75,10 @@ use model::Health;
 use model::Secret;
 use model::Timestamp;
 use sim::world;
-use speech::catalogue::Catalogue;
 use speech::config::SpeechConfig;
 use speech::http::EndpointError;
 use speech::library::Library;
+use speech::model_manager::ModelManager;
 use speech::recognise::Recognisers;
 use store::{Database, FileToRemove, NodeLock, Passwords, Store, StoreOptions};
 use tls::Tls;
@@ -257,7 +257,7 @@ impl Node {
             consents.share(cluster.run());
         }
         let permissions = PermissionService::new(graph.clone(), consents.clone(), clock.clone());
-        let (sounds, recognisers, voices) = speech(&config, &clock, &egress)?;
+        let (sounds, recognisers, models) = speech(&config, &clock, &egress)?;
         #[cfg(feature = "otel")]
         let otel = super::otel::Export::start(&clock, &own_id).map_err(StartError::Otel)?;
         #[cfg(feature = "otel")]
@@ -494,6 +494,16 @@ impl Node {
         tokio::spawn(changes::end_overlaps(keeper.clone(), clock.clone(), stop_all.clone()));
         let tunables = Arc::new(Tunables::of(&config));
         let secrets_of = door.clone();
+        let settings_of = Arc::downgrade(&services);
+        models.on_change(move || {
+            let Some(services) = settings_of.upgrade() else { return };
+            let can_transcribe = services.recordings.can_transcribe();
+            services.settings.rcu(|settings| {
+                let mut settings = settings.as_ref().clone();
+                settings.limits.can_transcribe = can_transcribe;
+                settings
+            });
+        });
         let parts = Parts {
             keeper: keeper.clone(),
             people: people.clone(),
@@ -503,6 +513,7 @@ impl Node {
             tls: tls.clone(),
             set_webhook_secrets: Box::new(move |config| secrets_of.replace_secrets(config)),
             inbox: inbox.clone(),
+            models: models.clone(),
         };
         let reloader = Reloader::new(loader, parts, config.clone());
         let webhooks_of_peers = door.clone();
@@ -590,7 +601,7 @@ impl Node {
             base_url: base_url(&config, bound),
             phones: phones.clone(),
             rooms,
-            voices: Arc::new(voices),
+            models,
             recordings: recordings.clone(),
             agents,
             eraser,
@@ -839,22 +850,23 @@ fn rooms(clock: &Clock, media: &Arc<Media>, sounds: &Library) -> Rooms {
     )
 }
 
-/// Creates the prompt library, the speech recognisers and the voice catalogue.
+/// Creates the prompt library, the speech recognisers and the manager of their models.
 fn speech(
     config: &Config,
     clock: &Clock,
     egress: &Egress,
-) -> Result<(Library, Recognisers, Catalogue), StartError> {
+) -> Result<(Library, Recognisers, ModelManager), StartError> {
     let mut speech = SpeechConfig::from_table(config.speech.clone())
         .map_err(|e| StartError::Speech(e.to_string()))?;
     speech.data_dir.clone_from(&config.store.data_dir);
     let unusable = |e: EndpointError| StartError::Speech(e.to_string());
     let recognisers = Recognisers::new(&speech).map_err(unusable)?;
-    let voices = Catalogue::new(&speech);
     let runtime = tokio::runtime::Handle::current();
-    let library =
-        Library::new(speech, clock.clone(), runtime, Arc::new(egress.clone())).map_err(unusable)?;
-    Ok((library, recognisers, voices))
+    let fetch = Arc::new(egress.clone());
+    let library = Library::new(speech.clone(), clock.clone(), runtime, fetch).map_err(unusable)?;
+    let source = std::env::var("PIP_INDEX_URL").ok().filter(|source| !source.is_empty());
+    let models = ModelManager::new(speech, library.clone(), recognisers.clone(), source);
+    Ok((library, recognisers, models))
 }
 
 /// The node's only main account, whose owner is its operator. `None` if several share the node.

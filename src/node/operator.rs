@@ -122,6 +122,10 @@ impl Operator for ThisNode {
         self.reloader.reload()
     }
 
+    fn is_shared(&self) -> bool {
+        self.reloader.is_shared()
+    }
+
     fn nodes(&self) -> BoxFuture<'static, Option<Vec<NodeStatus>>> {
         let own = self.status();
         let others = self.cluster.as_ref().filter(|_| own.is_some()).map(fleet::other_nodes);

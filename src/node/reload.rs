@@ -24,6 +24,7 @@ use engine::people::People;
 use engine::webhook::WebhookConfig;
 use model::Clock;
 use model::E164;
+use speech::model_manager::ModelManager;
 use tls::Tls;
 
 /// Reads the configuration again, from the source given on the command line.
@@ -94,6 +95,7 @@ pub(super) struct Parts {
     pub(super) services: Arc<Services>,
     pub(super) tunables: Arc<Tunables>,
     pub(super) inbox: Inbox,
+    pub(super) models: ModelManager,
     /// The certificates of `listen.https`.
     pub(super) tls: Option<Tls>,
     /// Replaces the webhook's secrets.
@@ -257,6 +259,9 @@ impl Inner {
         }
         if let (Some(tls), Some(certificates)) = (&parts.tls, certificates) {
             tls.apply(certificates);
+        }
+        if let Err(error) = parts.models.use_installed_now() {
+            warn!(%error, "installed speech models not in use");
         }
         let transcribes = parts.services.recordings.can_transcribe();
         self.people(config);

@@ -455,6 +455,10 @@ impl Operator for NoCalls {
         Box::pin(async { ReloadOutcome::NoFile })
     }
 
+    fn is_shared(&self) -> bool {
+        true
+    }
+
     fn nodes(&self) -> BoxFuture<'static, Option<Vec<NodeStatus>>> {
         Box::pin(async { None })
     }
@@ -685,6 +689,17 @@ fn rest_api() -> &'static Rest {
             feed.clone(),
             engine::limiter::Failures::new(None, std::time::Duration::ZERO),
         );
+        let models = {
+            use speech::recognise::Recognisers;
+            let data_dir = dir.path().to_owned();
+            let config = speech::config::SpeechConfig { data_dir, ..Default::default() };
+            let (runtime, files) = (tokio::runtime::Handle::current(), Arc::new(out.clone()));
+            let library =
+                speech::library::Library::new(config.clone(), clock.clone(), runtime, files)
+                    .expect("no endpoints");
+            let recognisers = Recognisers::new(&config).expect("no endpoints");
+            speech::model_manager::ModelManager::new(config, library, recognisers, None)
+        };
         let apis = Apis::new(Api {
             clock,
             feed,
@@ -704,7 +719,7 @@ fn rest_api() -> &'static Rest {
             base_url: "http://localhost".to_owned(),
             phones: Default::default(),
             rooms,
-            voices: Arc::new(speech::catalogue::Catalogue::new(&Default::default())),
+            models,
             recordings,
             agents,
             offenders: None,

@@ -43,6 +43,7 @@ mod leaks;
 mod load;
 mod messages;
 mod metrics;
+mod models;
 mod mpc;
 mod notifications;
 mod number_calls;

@@ -156,8 +156,8 @@ async fn the_model_tells_finished_sentences_from_unfinished_ones() {
     estimator.prepare().await;
     let (mut finished, mut unfinished) = (Vec::new(), Vec::new());
     for Sentence { text, parts: [before, after] } in &sentences {
-        let cut = estimate(estimator, &[before]).await;
-        let whole = estimate(estimator, &[before, after]).await;
+        let cut = estimate(&estimator, &[before]).await;
+        let whole = estimate(&estimator, &[before, after]).await;
         #[allow(clippy::print_stderr, reason = "shows the estimates")]
         {
             eprintln!("{cut:.3} {whole:.3} {text}");
@@ -181,7 +181,7 @@ async fn the_model_tells_finished_sentences_from_unfinished_ones() {
     let kill = std::process::Command::new("sh").args(["-c", &format!("kill -9 {helper}")]).status();
     assert!(kill.unwrap().success());
     let [before, after] = &sentences[0].parts;
-    let again = estimate(estimator, &[before, after]).await;
+    let again = estimate(&estimator, &[before, after]).await;
     assert_eq!(again, finished[0], "another helper estimates the same");
 }
 

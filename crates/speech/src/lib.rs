@@ -40,6 +40,7 @@ pub mod library;
 mod limiter;
 mod loop_join;
 mod markup;
+pub mod model_manager;
 pub mod models;
 #[allow(unsafe_code, reason = "maps files")]
 mod neural;

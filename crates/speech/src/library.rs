@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -106,7 +106,8 @@ impl FileFetch for Egress {
 /// The library of prompts. Cheap to clone.
 #[derive(Clone)]
 pub struct Library {
-    inner: Arc<Inner>,
+    /// Replaced when a voice is installed or removed. Prompts in progress keep the old one.
+    inner: Arc<RwLock<Arc<Inner>>>,
 }
 
 struct Inner {
@@ -140,6 +141,62 @@ impl Library {
     ///
     /// Fails if `[speech.openai]` cannot be used.
     pub fn new(
+        config: SpeechConfig,
+        clock: Clock,
+        runtime: Handle,
+        fetch: Arc<dyn FileFetch>,
+    ) -> Result<Self, EndpointError> {
+        Ok(Self::with_inner(Inner::new(config, clock, runtime, fetch)?))
+    }
+
+    fn with_inner(inner: Inner) -> Self {
+        Self { inner: Arc::new(RwLock::new(Arc::new(inner))) }
+    }
+
+    /// Uses the voices that are installed now for later prompts.
+    ///
+    /// # Errors
+    ///
+    /// Fails if `[speech.openai]` cannot be used. Nothing changes then.
+    pub(super) fn reload(&self, config: SpeechConfig) -> Result<(), EndpointError> {
+        let old = self.inner();
+        let (clock, runtime, fetch) = (old.clock.clone(), old.runtime.clone(), old.fetch.clone());
+        let inner = Arc::new(Inner::new(config, clock, runtime, fetch)?);
+        *self.inner.write().unwrap_or_else(PoisonError::into_inner) = inner;
+        Ok(())
+    }
+
+    fn inner(&self) -> Arc<Inner> {
+        Arc::clone(&self.inner.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Returns the prompt for `sound`, which may still be incomplete. Never waits. To preload a
+    /// sound, keep the returned prompt until it plays: otherwise a file may expire in between and
+    /// be fetched again.
+    pub fn prompt(&self, sound: &Sound) -> Arc<Prompt> {
+        let inner = self.inner();
+        let now = inner.clock.now();
+        let mut cache = inner.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        let stale = match cache.lookup(sound, now) {
+            Lookup::Prompt(prompt) => return prompt,
+            Lookup::Stale { prompt, etag } => etag.map(|etag| (prompt, etag)),
+            Lookup::Missing => None,
+        };
+        let (prompt, writer) = Prompt::new();
+        cache.insert(sound, &prompt);
+        drop(cache);
+        let job = PromptJob {
+            inner: Arc::clone(&inner),
+            sound: sound.clone(),
+            prompt: Arc::clone(&prompt),
+        };
+        inner.runtime.spawn(job.run(writer, stale));
+        prompt
+    }
+}
+
+impl Inner {
+    fn new(
         config: SpeechConfig,
         clock: Clock,
         runtime: Handle,
@@ -188,7 +245,7 @@ impl Library {
         fetch: Arc<dyn FileFetch>,
     ) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let inner = Inner {
+        Self {
             providers,
             builtin,
             reported: Mutex::default(),
@@ -202,31 +259,7 @@ impl Library {
             encode_permits: Arc::new(Semaphore::new(cores)),
             decode_permits: Arc::new(Semaphore::new(cores)),
             stream_permits: Arc::new(Semaphore::new(STREAMING_MAX)),
-        };
-        Self { inner: Arc::new(inner) }
-    }
-
-    /// Returns the prompt for `sound`, which may still be incomplete. Never waits. To preload a
-    /// sound, keep the returned prompt until it plays: otherwise a file may expire in between and
-    /// be fetched again.
-    pub fn prompt(&self, sound: &Sound) -> Arc<Prompt> {
-        let now = self.inner.clock.now();
-        let mut cache = self.inner.cache.lock().unwrap_or_else(PoisonError::into_inner);
-        let stale = match cache.lookup(sound, now) {
-            Lookup::Prompt(prompt) => return prompt,
-            Lookup::Stale { prompt, etag } => etag.map(|etag| (prompt, etag)),
-            Lookup::Missing => None,
-        };
-        let (prompt, writer) = Prompt::new();
-        cache.insert(sound, &prompt);
-        drop(cache);
-        let job = PromptJob {
-            inner: Arc::clone(&self.inner),
-            sound: sound.clone(),
-            prompt: Arc::clone(&prompt),
-        };
-        self.inner.runtime.spawn(job.run(writer, stale));
-        prompt
+        }
     }
 }
 

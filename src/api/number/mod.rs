@@ -19,6 +19,7 @@ mod field_errors;
 mod insights;
 mod labels;
 mod messages;
+mod models;
 mod nodes;
 mod notes;
 mod notifications;
@@ -36,7 +37,7 @@ mod templates;
 mod tokens;
 mod uploads;
 mod users;
-mod voices;
+pub(super) mod voices;
 mod wabas;
 pub(super) mod waterfall;
 mod webhooks;
@@ -82,6 +83,7 @@ pub(super) const TABLES: &[&[Route]] = &[
     failed_requests::ROUTES,
     permissions::ROUTES,
     voices::ROUTES,
+    models::ROUTES,
     nodes::ROUTES,
     reload::ROUTES,
     notifications::ROUTES,
@@ -350,17 +352,24 @@ mod tests {
             "createApiKey",
             "createUser",
             "deleteApiKey",
+            "discardModel",
             "drainNode",
             "endTokenOverlap",
             "exportAudit",
             "forgetNode",
             "forgetUser",
+            "installModel",
             "inviteUser",
+            "listModels",
             "listNodes",
+            "model",
             "reload",
+            "removeModel",
             "rotateToken",
             "signOutUser",
             "signUpPhoneNumbers",
+            "speakSample",
+            "uploadModel",
             "user",
             "users",
         ];

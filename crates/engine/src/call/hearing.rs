@@ -113,7 +113,7 @@ impl Hearing {
             with.recognisers.turn_estimator(&how.language).filter(|_| !how.fixed_silence).map(
                 |estimator| {
                     let (turns, pauses) = TurnAudio::new();
-                    let estimates = estimate_turns(estimator.clone(), pauses, told.clone());
+                    let estimates = estimate_turns(estimator, pauses, told.clone());
                     with.tasks.spawn(estimates.in_current_span());
                     turns
                 },

@@ -10,7 +10,7 @@ use rstest::rstest;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
-use super::{FileFetch, Library, file_lifetime, tone};
+use super::{FileFetch, Inner, Library, file_lifetime, tone};
 use crate::language::Speaker;
 use crate::provider::{BoxFuture, Provider, Sink, SpeechError};
 use crate::script::Segment;
@@ -119,7 +119,7 @@ fn fixture(providers: &[&Arc<FakeProvider>]) -> Fixture {
         providers.iter().map(|&p| Arc::clone(p) as Arc<dyn Provider>).collect();
     let last =
         providers.last().cloned().unwrap_or_else(|| Arc::new(FakeProvider::new("none", "en")));
-    let library = Library::with_providers(
+    let library = Library::with_inner(Inner::with_providers(
         providers,
         last,
         1 << 20,
@@ -127,7 +127,7 @@ fn fixture(providers: &[&Arc<FakeProvider>]) -> Fixture {
         clock.clone(),
         Handle::current(),
         server.clone(),
-    );
+    ));
     Fixture { library, clock, server }
 }
 
@@ -400,7 +400,7 @@ async fn s5_3_a_file_is_played_as_soon_as_200_ms_are_received(
     let fetch = Arc::new(ChunkedFile { chunks, proceed: Notify::new(), fails });
     let last: Arc<dyn Provider> = Arc::new(FakeProvider::new("none", "en"));
     let clock = Clock::stepped(Timestamp::from_micros(0));
-    let library = Library::with_providers(
+    let library = Library::with_inner(Inner::with_providers(
         Vec::new(),
         last,
         1 << 20,
@@ -408,7 +408,7 @@ async fn s5_3_a_file_is_played_as_soon_as_200_ms_are_received(
         clock,
         Handle::current(),
         fetch.clone(),
-    );
+    ));
     let prompt = library.prompt(&file());
     let mut cursor = prompt.cursor();
     let mut early = Vec::new();

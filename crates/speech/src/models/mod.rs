@@ -2,7 +2,7 @@
 //!
 //! A model is a folder with a manifest. It is written under a temporary name and renamed, and its
 //! files are never changed in place, so that helper processes can map them. Nothing is downloaded
-//! except by `offhook models fetch`.
+//! except by `offhook models fetch` and the console's button for it.
 
 mod fetch;
 mod read;
@@ -10,9 +10,13 @@ mod read;
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use model::Timestamp;
 
 pub use fetch::{FetchError, fetch};
 pub use read::read;
@@ -28,6 +32,7 @@ const MANIFEST_BYTES_MAX: u64 = 1 << 20;
 pub struct KnownModel {
     pub name: &'static str,
     pub version: &'static str,
+    pub kind: ModelKind,
     /// The purpose of the model, in one line.
     pub description: &'static str,
     pub licence: &'static str,
@@ -45,6 +50,7 @@ pub const KNOWN: &[KnownModel] = &[
     KnownModel {
         name: "hibari",
         version: "0.2.1",
+        kind: ModelKind::EnglishVoice,
         description: "English neural voice",
         licence: "Apache-2.0",
         bytes: 14_032_178,
@@ -55,6 +61,7 @@ pub const KNOWN: &[KnownModel] = &[
     KnownModel {
         name: "whisper",
         version: "0.1.0",
+        kind: ModelKind::EnglishRecogniser,
         description: "English speech recogniser (Whisper tiny.en)",
         licence: "MIT",
         bytes: 70_653_446,
@@ -65,6 +72,7 @@ pub const KNOWN: &[KnownModel] = &[
     KnownModel {
         name: "smart-turn",
         version: "1.14.0",
+        kind: ModelKind::TurnEstimator,
         description: "end of a caller's turn (Smart Turn v3.2)",
         licence: "BSD-2-Clause",
         bytes: 12_109_725,
@@ -75,7 +83,7 @@ pub const KNOWN: &[KnownModel] = &[
 ];
 
 /// The purpose of a model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ModelKind {
     /// A voice for English.
@@ -107,6 +115,63 @@ pub struct ModelFile {
     pub name: String,
     pub bytes: u64,
     pub sha256: String,
+}
+
+/// A model as listed by `offhook models list`, the number API and the console.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = SpeechModel)]
+pub struct ListedModel {
+    pub name: String,
+    pub version: String,
+    pub kind: ModelKind,
+    pub licence: String,
+    /// The size of the file from which it is installed.
+    pub bytes: u64,
+    /// The SHA-256 of that file.
+    pub sha256: String,
+    pub installed: bool,
+    /// When it was installed (RFC 3339).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(format = DateTime)]
+    pub installed_at: Option<String>,
+    /// Why an installed model cannot be used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+impl From<&Manifest> for ListedModel {
+    /// Describes a model that is not installed.
+    fn from(model: &Manifest) -> Self {
+        let Manifest { name, version, kind, licence, bytes, sha256, files: _ } = model.clone();
+        Self {
+            name,
+            version,
+            kind,
+            licence,
+            bytes,
+            sha256,
+            installed: false,
+            installed_at: None,
+            problem: None,
+        }
+    }
+}
+
+impl From<&KnownModel> for ListedModel {
+    fn from(known: &KnownModel) -> Self {
+        Self {
+            name: known.name.to_owned(),
+            version: known.version.to_owned(),
+            kind: known.kind,
+            licence: known.licence.to_owned(),
+            bytes: known.bytes,
+            sha256: known.sha256.to_owned(),
+            installed: false,
+            installed_at: None,
+            problem: None,
+        }
+    }
 }
 
 /// A model that was read from a file and is not installed yet.
@@ -187,6 +252,32 @@ impl ModelStore {
             entries.filter_map(|entry| manifest(&entry.path())).collect();
         models.sort_by(|a, b| a.name.cmp(&b.name));
         models
+    }
+
+    /// Lists the installed models, followed by the known ones that are not installed.
+    pub fn list_all(&self) -> Vec<ListedModel> {
+        let mut models: Vec<ListedModel> =
+            self.list().iter().map(|model| self.describe(model)).collect();
+        for known in KNOWN {
+            if models.iter().all(|model| model.name != known.name) {
+                models.push(known.into());
+            }
+        }
+        models
+    }
+
+    /// Describes an installed model.
+    pub fn describe(&self, model: &Manifest) -> ListedModel {
+        let written = fs::metadata(self.folder_of(model).join(MANIFEST_FILE))
+            .and_then(|about| about.modified())
+            .ok()
+            .and_then(|at| i64::try_from(at.duration_since(UNIX_EPOCH).ok()?.as_micros()).ok());
+        ListedModel {
+            installed: true,
+            installed_at: written.map(|micros| Timestamp::from_micros(micros).to_string()),
+            problem: self.problem(model),
+            ..model.into()
+        }
     }
 
     /// Returns the voice for English if one is installed with all of its files, otherwise `None`.

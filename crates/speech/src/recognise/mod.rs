@@ -13,7 +13,7 @@ mod websocket;
 mod whisper;
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc};
@@ -209,24 +209,24 @@ pub trait Recogniser: Send + Sync {
 pub struct Recognisers(Arc<Inner>);
 
 struct Inner {
-    /// The recognisers in the order in which they are considered for a language.
-    all: Vec<Arc<dyn Recogniser>>,
+    engines: RwLock<Arc<Engines>>,
     permits: Semaphore,
     concurrent_max: usize,
     /// Maximum time for which a recognition waits while the limit is reached.
     wait_max: Duration,
     transcript_language: String,
+}
+
+/// The engines, which are replaced when a model is installed or removed.
+struct Engines {
+    /// The recognisers in the order in which they are considered for a language.
+    all: Vec<Arc<dyn Recogniser>>,
     turn_estimator: Option<TurnEstimator>,
 }
 
-impl Recognisers {
-    /// Creates the configured recognisers and those found on this machine. Nothing is contacted
-    /// yet.
-    ///
-    /// # Errors
-    ///
-    /// Fails if a configured recogniser cannot be used.
-    pub fn new(config: &SpeechConfig) -> Result<Self, EndpointError> {
+impl Engines {
+    /// Creates the configured recognisers and those found on this machine.
+    fn new(config: &SpeechConfig) -> Result<Self, EndpointError> {
         let mut named: Vec<(RecogniserName, Arc<dyn Recogniser>)> = Vec::new();
         if let Some(transcribe) = &config.transcribe {
             named.push((
@@ -264,33 +264,55 @@ impl Recognisers {
             None => {}
         }
         let all = named.into_iter().map(|(_, recogniser)| recogniser).collect();
-        Ok(Self::with_recognisers(
-            all,
+        Ok(Self { all, turn_estimator: TurnEstimator::find(config) })
+    }
+}
+
+impl Recognisers {
+    /// Creates the configured recognisers and those found on this machine. Nothing is contacted
+    /// yet.
+    ///
+    /// # Errors
+    ///
+    /// Fails if a configured recogniser cannot be used.
+    pub fn new(config: &SpeechConfig) -> Result<Self, EndpointError> {
+        Ok(Self::with_engines(
+            Engines::new(config)?,
             config.recognitions_at_once,
             WAIT_MAX,
             &config.transcript_language,
-            TurnEstimator::find(config),
         ))
     }
 
-    fn with_recognisers(
-        all: Vec<Arc<dyn Recogniser>>,
+    fn with_engines(
+        engines: Engines,
         concurrent_max: u16,
         wait_max: Duration,
         transcript_language: &str,
-        turn_estimator: Option<TurnEstimator>,
     ) -> Self {
         let concurrent_max = usize::from(concurrent_max);
-        let (permits, transcript_language) =
-            (Semaphore::new(concurrent_max), transcript_language.to_owned());
         Self(Arc::new(Inner {
-            all,
-            permits,
+            engines: RwLock::new(Arc::new(engines)),
+            permits: Semaphore::new(concurrent_max),
             concurrent_max,
             wait_max,
-            transcript_language,
-            turn_estimator,
+            transcript_language: transcript_language.to_owned(),
         }))
+    }
+
+    /// Uses the models that are installed now for later recognitions.
+    ///
+    /// # Errors
+    ///
+    /// Fails if a configured recogniser cannot be used. Nothing changes then.
+    pub(super) fn reload(&self, config: &SpeechConfig) -> Result<(), EndpointError> {
+        let engines = Arc::new(Engines::new(config)?);
+        *self.0.engines.write().unwrap_or_else(PoisonError::into_inner) = engines;
+        Ok(())
+    }
+
+    fn engines(&self) -> Arc<Engines> {
+        Arc::clone(&self.0.engines.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Returns the language of recordings that are transcribed.
@@ -300,18 +322,19 @@ impl Recognisers {
 
     /// Returns the model that estimates whether a caller has finished, if one is installed that
     /// supports this language, otherwise `None`.
-    pub fn turn_estimator(&self, language: &str) -> Option<&TurnEstimator> {
-        self.0.turn_estimator.as_ref().filter(|estimator| estimator.supports(language))
+    pub fn turn_estimator(&self, language: &str) -> Option<TurnEstimator> {
+        let estimator = self.engines().turn_estimator.clone();
+        estimator.filter(|estimator| estimator.supports(language))
     }
 
     /// Returns `true` if a recogniser supports this language.
     pub fn can_recognise(&self, language: &str) -> bool {
-        self.0.all.iter().any(|recogniser| recogniser.can_recognise(language))
+        self.engines().all.iter().any(|recogniser| recogniser.can_recognise(language))
     }
 
     /// Returns the recognisers that support this language, in their order.
     fn recognisers_of(&self, language: &str) -> VecDeque<Arc<dyn Recogniser>> {
-        self.0.all.iter().filter(|r| r.can_recognise(language)).cloned().collect()
+        self.engines().all.iter().filter(|r| r.can_recognise(language)).cloned().collect()
     }
 
     /// Returns the supported languages among those offered for selection, including the configured
@@ -461,7 +484,7 @@ fn normalise(text: &str, options: &RecognitionOptions) -> String {
 }
 
 /// Encodes an utterance as a WAV file (16 bit, mono, at [`RATE`]).
-fn encode_wav(pcm: &[i16]) -> Vec<u8> {
+pub(crate) fn encode_wav(pcm: &[i16]) -> Vec<u8> {
     let bytes = u32::try_from(pcm.len() * 2).unwrap_or(u32::MAX);
     let mut file = Vec::with_capacity(44 + pcm.len() * 2);
     file.extend_from_slice(b"RIFF");

@@ -8,7 +8,7 @@ use tokio::net::TcpListener;
 use tokio_tungstenite::tungstenite::Message;
 
 use super::{
-    BoxFuture, InterimResult, OnPartial, Recogniser, Recognisers, RecognitionError,
+    BoxFuture, Engines, InterimResult, OnPartial, Recogniser, Recognisers, RecognitionError,
     RecognitionOptions, Transcript, UtteranceAudio, encode_wav, normalise,
 };
 use crate::config::SpeechConfig;
@@ -19,6 +19,10 @@ fn options(language: &str) -> RecognitionOptions {
         model: "default".to_owned(),
         ..RecognitionOptions::default()
     }
+}
+
+fn engines(all: Vec<Arc<dyn Recogniser>>) -> Engines {
+    Engines { all, turn_estimator: None }
 }
 
 fn config(text: &str) -> SpeechConfig {
@@ -74,7 +78,7 @@ async fn results_are_normalised_masked_and_not_repeated() {
         Arc::new(FakeRecogniser { language: "de", release: None }),
         Arc::new(FakeRecogniser { language: "en", release: None }),
     ];
-    let all = Recognisers::with_recognisers(all, 1, Duration::from_secs(5), "en-US", None);
+    let all = Recognisers::with_engines(engines(all), 1, Duration::from_secs(5), "en-US");
     let mut interims = Vec::new();
     let filtered = RecognitionOptions { profanity_filter: true, ..options("en-US") };
     let speech = all
@@ -106,7 +110,7 @@ async fn concurrent_recognitions_are_limited() {
     let meter: Arc<dyn Recogniser> =
         Arc::new(FakeRecogniser { language: "en", release: Some(release.clone()) });
     let all =
-        Recognisers::with_recognisers(vec![meter], 1, Duration::from_millis(20), "en-US", None);
+        Recognisers::with_engines(engines(vec![meter]), 1, Duration::from_millis(20), "en-US");
     let (first, options) = (all.clone(), options("en-US"));
     let first_options = options.clone();
     let first = tokio::spawn(async move {
@@ -288,7 +292,7 @@ impl Recogniser for Unreachable {
 async fn in_a_call_the_next_recogniser_gets_the_whole_utterance_of_a_failed_service() {
     let all: Vec<Arc<dyn Recogniser>> =
         vec![Arc::new(Unreachable), Arc::new(FakeRecogniser { language: "en", release: None })];
-    let all = Recognisers::with_recognisers(all, 1, Duration::from_secs(5), "en-US", None);
+    let all = Recognisers::with_engines(engines(all), 1, Duration::from_secs(5), "en-US");
     let live = RecognitionOptions { is_live: true, ..options("en-US") };
     let speech = all.recognise(&live, &mut utterance(1).await, drop).await.unwrap();
     assert_eq!((speech.text.as_str(), speech.recogniser), ("shit 16000", "meter"));
