@@ -192,7 +192,11 @@ mod tests {
             (Some("918035737458"), Some("1"))
         );
 
-        let node = discovery(&format!("{ONE},{TWO}"));
+        let node = discovery(&format!("{TWO},{ONE}"));
+        node.fill_in(&mut order, None).expect("the demo number");
+        assert_eq!(order.to.as_deref(), Some("918035737458"));
+        let other = ONE.replace("918035737458", "918035737459");
+        let node = discovery(&format!("{other},{TWO}"));
         let mut order = CallRequest::default();
         assert!(node.fill_in(&mut order, None).is_err_and(|e| e.contains("5511951230001")));
         node.fill_in(&mut order, Some("+55 11 95123-0001")).expect("one of them");

@@ -279,12 +279,18 @@ impl Tag {
 /// Maximum length of a misspelt name that is compared with the known ones.
 const MISSPELT_MAX: usize = 32;
 
-/// Returns the known name that differs least, if at most a letter in three is wrong.
+/// Returns the known name that differs least, if at most a letter in three is wrong, and not the
+/// first one. Few names are compared, because each comparison allocates.
 pub(crate) fn nearest<'k>(name: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
     if name.len() > MISSPELT_MAX {
         return None;
     }
     let name = name.to_ascii_lowercase();
-    let near = known.map(|known| (strsim::osa_distance(&name, &known.to_ascii_lowercase()), known));
+    let begins_alike = |known: &&str| {
+        known.len().abs_diff(name.len()) <= known.len() / 3
+            && known.bytes().next().map(|b| b.to_ascii_lowercase()) == name.bytes().next()
+    };
+    let distance = |known: &str| strsim::osa_distance(&name, &known.to_ascii_lowercase());
+    let near = known.filter(begins_alike).map(|known| (distance(known), known));
     near.filter(|(distance, known)| *distance <= known.len() / 3).min().map(|(_, known)| known)
 }

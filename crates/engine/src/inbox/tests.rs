@@ -378,7 +378,8 @@ fn files(
     move |seen| match seen.target.strip_prefix("/file/") {
         Some(file) => of(file),
         None => {
-            let url = format!("http://{}/file{}", seen.header("host"), seen.target);
+            let media = seen.target.split('?').next().unwrap_or_default();
+            let url = format!("http://{}/file{media}", seen.header("host"));
             Reply::ok(json!({ "url": url }).to_string())
         }
     }
