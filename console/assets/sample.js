@@ -1,6 +1,7 @@
 // @ts-check
 // <offhook-sample>: speaks a text with the voice of a row, and plays it.
 
+import { toast } from "./ask.js";
 import { showSignedOut } from "./drafts.js";
 
 class Sample extends HTMLElement {
@@ -10,7 +11,7 @@ class Sample extends HTMLElement {
     this.form = /** @type {HTMLFormElement} */ (this.querySelector("form"));
     this.audio = /** @type {HTMLAudioElement} */ (this.querySelector("audio"));
     this.status = /** @type {HTMLElement} */ (this.querySelector("[role=status]"));
-    this.wrong = /** @type {HTMLElement} */ (this.querySelector("[role=alert]"));
+    this.wrong = /** @type {HTMLElement} */ (this.querySelector("[data-at=wrong]"));
     this.form.hidden = false;
     this.form.addEventListener("submit", (event) => event.preventDefault());
     const names = new Intl.DisplayNames(document.documentElement.lang || "en", { type: "language" });
@@ -58,6 +59,8 @@ class Sample extends HTMLElement {
       status.textContent = "";
       wrong.textContent = error instanceof TypeError ? this.dataset.lost ?? "" : error instanceof Error ? error.message : String(error);
       wrong.hidden = false;
+      // The text may be out of sight.
+      toast(wrong.textContent, true);
     }
     for (const busy of [this, button]) busy.removeAttribute("aria-busy");
   }

@@ -143,7 +143,6 @@ async fn a_model_is_uploaded_heard_used_by_calls_and_removed() {
     assert!(!world.node.dir.path().join("models/hibari").exists());
     let (voice, loudest) = hear(&asha, &world, "Your table is booked for seven.").await;
     assert!(voice.starts_with("builtin") && loudest > 3_000, "{voice}, {loudest}");
-    assert_eq!(engine_of_a_call(&world).await, "builtin");
     let trail = asha.get("/api/v1/audit/").await.json();
     let changes: Vec<_> = trail["items"]
         .as_array()
@@ -160,6 +159,30 @@ async fn a_model_is_uploaded_heard_used_by_calls_and_removed() {
     }
     assert!(found.is_empty(), "{found:#?}");
     assert_eq!(browser.errors, [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_of_the_command_line_is_used_after_a_reload() {
+    let Some((_, wheel)) = hibari() else { return };
+    let world = operated(Vec::new()).await;
+    let asha = Session::of(&world, "asha").await;
+    assert!(hear(&asha, &world, "Hello and welcome.").await.0.starts_with("builtin"));
+    let models = |args: &[&std::ffi::OsStr]| {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_offhook"))
+            .args(["models", "add", "--config"])
+            .arg(world.node.dir.path().join("offhook.toml"))
+            .args(args)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let checked = models(&["--dry-run".as_ref(), wheel.as_ref()]);
+    assert!(checked.contains("licence Apache-2.0") && !checked.contains("installed"), "{checked}");
+    assert!(models(&[wheel.as_ref()]).contains("after a reload (SIGHUP)"));
+    let reloaded = ask(&asha, &world, "POST", "reload/", Vec::new()).await;
+    assert_eq!(reloaded.status, 200, "{}", reloaded.text());
+    assert!(hear(&asha, &world, "Hello and welcome.").await.0.starts_with("neural hibari"));
 }
 
 /// Starts a package index with one file, of which the second half is sent after `go_on`.

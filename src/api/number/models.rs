@@ -7,6 +7,7 @@ use std::time::Duration;
 use axum::response::Response;
 use http::header;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use utoipa::ToSchema;
 
 use super::super::audit::Change;
@@ -149,7 +150,7 @@ struct DownloadStatus {
 
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schema(as = ModelInstallation)]
+#[schema(as = ModelInstallation, examples(json!({"licence": "Apache-2.0"})))]
 struct Installation {
     /// The licence of the model, which the operator accepts.
     licence: String,

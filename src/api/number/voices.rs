@@ -4,6 +4,7 @@ use axum::body::Body;
 use axum::response::{IntoResponse as _, Response};
 use http::header;
 use serde::Deserialize;
+use serde_json::json;
 use utoipa::ToSchema;
 
 use super::super::error::ApiError;
@@ -56,7 +57,7 @@ pub(super) const ROUTES: &[Route] = &[
 
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-#[schema(as = VoiceSample)]
+#[schema(as = VoiceSample, examples(json!({"text": "Hello", "voice": "WOMAN", "language": "en-US"})))]
 struct SampleText {
     /// At most 300 characters.
     #[schema(min_length = 1, max_length = 300)]
