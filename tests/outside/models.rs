@@ -245,6 +245,12 @@ async fn a_known_model_is_downloaded_by_a_button_with_progress() {
     browser.until("!document.querySelector('#available progress')").await;
     play(&mut browser, "neural").await;
     assert_eq!(browser.errors, [""; 0]);
+    let trail = asha.get("/api/v1/audit/").await.json();
+    let installed = &trail["items"][0];
+    assert_eq!(
+        (&installed["action"], &installed["object"]),
+        (&json!("modelInstalled"), &json!("models/hibari"))
+    );
     // The index has no other model.
     let install = json!({"licence": "MIT"}).to_string().into_bytes();
     assert_eq!(ask(&asha, &world, "POST", "models/whisper/install/", install).await.status, 202);

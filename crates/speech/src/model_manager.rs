@@ -191,7 +191,7 @@ impl ModelManager {
             state: Mutex::new(state),
             change,
             samples,
-            source,
+            source: source.as_deref().and_then(without_credentials),
             on_change: OnceLock::new(),
         }))
     }
@@ -504,6 +504,13 @@ fn installed(store: &ModelStore) -> BTreeSet<(String, String)> {
     usable.map(|model| (model.name, model.sha256)).collect()
 }
 
+/// Removes credentials from a URL, because errors contain it and no request sends them.
+fn without_credentials(url: &str) -> Option<String> {
+    let mut url = url::Url::parse(url).ok()?;
+    url.set_username("").and_then(|()| url.set_password(None)).ok()?;
+    Some(url.into())
+}
+
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, ManageError> {
@@ -563,7 +570,14 @@ async fn decoded(prompt: &Arc<Prompt>) -> Result<Vec<i16>, SampleError> {
 
 #[cfg(test)]
 mod tests {
-    use super::safe_name;
+    use super::{safe_name, without_credentials};
+
+    #[test]
+    fn credentials_of_the_package_index_are_not_kept() {
+        let source = without_credentials("https://user:secret@pypi.example.com/simple/");
+        assert_eq!(source.as_deref(), Some("https://pypi.example.com/simple/"));
+        assert_eq!(without_credentials("pypi.example.com"), None);
+    }
 
     #[test]
     fn file_names_cannot_leave_the_folder() {

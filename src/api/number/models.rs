@@ -7,7 +7,6 @@ use std::time::Duration;
 use axum::response::Response;
 use http::header;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use utoipa::ToSchema;
 
 use super::super::audit::Change;

@@ -4,7 +4,6 @@ use axum::body::Body;
 use axum::response::{IntoResponse as _, Response};
 use http::header;
 use serde::Deserialize;
-use serde_json::json;
 use utoipa::ToSchema;
 
 use super::super::error::ApiError;
