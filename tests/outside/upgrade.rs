@@ -10,7 +10,7 @@ use sim::{CallEventKind, CallEvents, CallOutcome, CallScript, HangupRule, Sim, c
 use crate::support::app::App;
 use crate::support::http;
 use crate::support::meta::{Graph, connect, silent_offer, terminate};
-use crate::support::node::{API_KEY, Node, NodeConfig, basic, sim_options};
+use crate::support::node::{API_KEY, Node, NodeConfig, basic, program, sim_options};
 
 /// Number of users who call at the same time, which is the limit of the number.
 const CALLERS: usize = 4;
@@ -19,12 +19,12 @@ const CALLERS: usize = 4;
 const MENU: &str = "<Response><GetInput action=\"ACTION\" numDigits=\"4\" digitEndTimeout=\"10\" executionTimeout=\"60\">\
     <Speak loop=\"30\">Please enter the four digits of your order.</Speak></GetInput></Response>";
 
-struct World {
-    node: Node,
+pub struct World {
+    pub node: Node,
     /// The simulated Meta, unless the test has its own Graph.
-    sim: Option<Sim>,
+    pub sim: Option<Sim>,
     graph: Graph,
-    app: App,
+    pub app: App,
     /// The processes that have taken over, killed at the end.
     successors: Vec<u32>,
 }
@@ -66,6 +66,11 @@ impl World {
         node_config.limits = format!("calls_per_number = {CALLERS}");
         let node = Node::start(&node_config).await;
         sim.set_node_url(node.public.clone());
+        Self::of(node, sim, app).await
+    }
+
+    /// The same with a running node.
+    pub async fn of(node: Node, sim: Sim, app: App) -> Option<Self> {
         let is_member = node.log().contains("joined the fleet");
         let graph = Graph::start().await;
         let (sim, successors) = (Some(sim), Vec::new());
@@ -83,8 +88,8 @@ impl World {
     }
 
     /// Runs `offhook upgrade` and returns its output.
-    async fn upgrade(&mut self, options: &[&str]) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_offhook"));
+    pub async fn upgrade(&mut self, options: &[&str]) -> Output {
+        let mut command = Command::new(program());
         command.args(["upgrade", "--data-dir"]).arg(self.node.dir.path()).args(options);
         let output = tokio::task::spawn_blocking(move || command.output().expect("it runs"));
         let output = output.await.expect("it ends");
@@ -117,7 +122,7 @@ impl World {
     }
 }
 
-fn text(of: &[u8]) -> String {
+pub fn text(of: &[u8]) -> String {
     String::from_utf8_lossy(of).into_owned()
 }
 
@@ -185,7 +190,7 @@ async fn a_live_call_is_never_ended_by_an_upgrade() {
     let second = connect(&world.node, &silent_offer()).await;
     world.graph.wait(&second, "accept").await;
     terminate(&world.node, &second).await;
-    let mut waiting = Command::new(env!("CARGO_BIN_EXE_offhook"));
+    let mut waiting = Command::new(program());
     waiting.args(["upgrade", "--wait", "60", "--data-dir"]).arg(world.node.dir.path());
     waiting.stdout(std::process::Stdio::piped());
     let mut waiting = waiting.spawn().expect("it runs");
@@ -244,7 +249,7 @@ async fn a_binary_that_fails_after_the_hand_over_is_rolled_back() {
 }
 
 /// Waits for an event of a call.
-async fn until(events: &mut CallEvents, test: impl Fn(&CallEventKind) -> bool) {
+pub async fn until(events: &mut CallEvents, test: impl Fn(&CallEventKind) -> bool) {
     loop {
         let event = events.next().await.expect("the call is not over");
         if test(&event.kind) {
@@ -254,7 +259,7 @@ async fn until(events: &mut CallEvents, test: impl Fn(&CallEventKind) -> bool) {
 }
 
 /// Waits for the end of a call.
-async fn end(mut events: CallEvents) -> CallOutcome {
+pub async fn end(mut events: CallEvents) -> CallOutcome {
     loop {
         if let CallEventKind::Ended(outcome) = events.next().await.expect("an end").kind {
             return outcome;
@@ -309,10 +314,8 @@ async fn check_calls(world: &World, calls: Vec<CallEvents>) {
         let log = http::send("GET", &log, &[("x-api-key", API_KEY)], "").await.text();
         let file = world.node.dir.path().join("events.jsonl");
         std::fs::write(&file, &log).expect("written");
-        let replay = Command::new(env!("CARGO_BIN_EXE_offhook"))
-            .args(["replay", path(&file)])
-            .output()
-            .expect("it runs");
+        let replay =
+            Command::new(program()).args(["replay", path(&file)]).output().expect("it runs");
         assert!(replay.status.success(), "{}{log}", text(&replay.stdout));
     }
 }
@@ -435,11 +438,8 @@ async fn callers_who_hang_up_during_an_upgrade_are_reported_once() {
     let controls: Vec<_> = calls.iter().map(CallEvents::control).collect();
     let (started, node) = (world.node.dir.path().join("started"), world.node.pid());
     // Reports when the new process is started, which is just before the node is paused.
-    let script = world.script(&format!(
-        "#!/bin/sh\ntouch {}\nexec {} \"$@\"\n",
-        path(&started),
-        env!("CARGO_BIN_EXE_offhook")
-    ));
+    let script =
+        world.script(&format!("#!/bin/sh\ntouch {}\nexec {} \"$@\"\n", path(&started), program()));
     let during = async move {
         let mut every = tokio::time::interval(std::time::Duration::from_millis(5));
         while !started.exists() {
