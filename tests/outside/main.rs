@@ -77,6 +77,7 @@ mod trace;
 mod transcripts;
 mod turn;
 mod upgrade;
+mod upgrade_faults;
 mod upgrade_load;
 mod uploads;
 mod walk;

@@ -26,7 +26,7 @@ use crate::support::node::{APP_SECRET, AUTH_ID, Node, NodeConfig, basic, program
 use crate::support::{figures, http, sign};
 
 /// Number of keys that a menu takes.
-const KEYS: usize = 4;
+pub const KEYS: usize = 4;
 /// Interval of requests of each kind.
 const REQUEST_INTERVAL: Duration = Duration::from_millis(50);
 /// Number of calls that are placed at the same time at the beginning.
@@ -39,18 +39,18 @@ const MENU: &str = "<Response><GetInput action=\"ACTION\" numDigits=\"4\" digitE
     <Speak loop=\"30\">Please enter the four digits of your order.</Speak></GetInput></Response>";
 
 /// The digits that the application got, by the caller's number.
-type Received = Arc<Mutex<BTreeMap<String, String>>>;
+pub type Received = Arc<Mutex<BTreeMap<String, String>>>;
 
 /// A caller who presses 0123456789 again and again.
-struct Caller {
-    from: String,
-    events: CallEvents,
-    arrivals: Arc<Arrivals>,
-    pressed: usize,
+pub struct Caller {
+    pub from: String,
+    pub events: CallEvents,
+    pub arrivals: Arc<Arrivals>,
+    pub pressed: usize,
 }
 
 impl Caller {
-    fn place(sim: &Sim, from: String) -> Self {
+    pub fn place(sim: &Sim, from: String) -> Self {
         let arrivals = Arc::new(Arrivals::default());
         let events = sim.place_call(CallScript {
             from: from.clone(),
@@ -64,7 +64,7 @@ impl Caller {
 
     /// Enters the keys of one menu after a pause of `waits` half seconds. Returns false if the call
     /// has ended.
-    async fn enter_keys(&mut self, waits: usize) -> bool {
+    pub async fn enter_keys(&mut self, waits: usize) -> bool {
         let mut keys = "w".repeat(waits);
         keys.extend((self.pressed..self.pressed + KEYS).map(|n| digit(n)));
         self.events.control().press(caller::parse_keys(&keys).expect("keys")).await;
@@ -257,12 +257,12 @@ fn send_requests(
 }
 
 #[allow(clippy::print_stderr, reason = "figures")]
-fn report(line: &str) {
+pub fn report(line: &str) {
     eprintln!("{line}");
 }
 
 /// Starts a node with an application that takes digits.
-async fn start(calls: usize) -> Option<(World, Received)> {
+pub async fn start(calls: usize) -> Option<(World, Received)> {
     let (app, received) = (App::start().await, Received::default());
     let menu = MENU.replace("ACTION", &app.url("/menu"));
     app.xml("/answer", menu.clone()).xml("/hangup", "");
