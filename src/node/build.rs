@@ -162,18 +162,27 @@ impl Node {
         };
         let listeners = [Some(&public_listener), https_listener.as_ref(), Some(&admin_listener)];
         let listeners = listeners.into_iter().flatten().map(Arc::downgrade).collect();
-        let pause = Pause::default();
+        let (pause, admin_pause) = (Pause::default(), Pause::default());
         let bound = Bound { public, https };
         let stop_all = CancellationToken::new();
         let stop_public = stop_all.child_token();
         let tasks = TaskTracker::new();
         tokio::spawn(metrics.clone().upkeep(stop_all.clone()));
         let admin_pages = observe::exporter::router(metrics.clone(), health.clone());
-        tokio::spawn(api::server::serve(
-            admin_listener,
-            ServerConfig::admin(admin_pages, config.listen.local_hosts_only, clock.clone()),
-            stop_all.clone(),
-        ));
+        let admin_config = ServerConfig {
+            pause: admin_pause.clone(),
+            ..ServerConfig::admin(admin_pages, config.listen.local_hosts_only, clock.clone())
+        };
+        let serve_admin =
+            Box::pin(api::server::serve(admin_listener, admin_config, stop_all.clone()));
+        // The other process was ready: connections wait until this one is, too.
+        let serve_admin_later = match taken_over {
+            Some(_) => Some(serve_admin),
+            None => {
+                tokio::spawn(serve_admin);
+                None
+            }
+        };
 
         let own_id = config.cluster.node_id.clone().unwrap_or_else(host_name);
         let random = RandomSource::system();
@@ -788,6 +797,9 @@ impl Node {
         alerts::start(alerts, &stop_all)?;
         config.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
         health.set_ready();
+        if let Some(serve_admin) = serve_admin_later {
+            tokio::spawn(serve_admin);
+        }
         Ok(Self {
             public,
             https,
@@ -797,6 +809,7 @@ impl Node {
             hosting,
             listeners,
             pause,
+            admin_pause,
             serving: Some(serving),
             media,
             outbox,

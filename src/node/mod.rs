@@ -137,6 +137,8 @@ pub struct Node {
     listeners: Vec<Weak<TcpListener>>,
     /// Pauses the public listener.
     pause: Pause,
+    /// Pauses the admin listener.
+    admin_pause: Pause,
     /// The task of the public listener, which ends after the last response.
     serving: Option<JoinHandle<()>>,
     media: Arc<Media>,

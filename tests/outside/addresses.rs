@@ -154,6 +154,24 @@ async fn calls_are_heard_over_a_turn_server_without_an_open_port() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_uses_a_turn_server_is_upgraded() {
+    let options = ["--lt-cred-mech", "--user", "offhook:a-password", "--realm", "example.com"];
+    let loopback = ["--relay-ip", "127.0.0.1", "--allow-loopback-peers"];
+    let Some((_server, at)) = coturn(&[&options[..], &loopback].concat()).await else { return };
+    let (sim, app, mut node_config) = meta_and_app(sim_options()).await;
+    node_config.extra =
+        format!("[turn]\nserver = \"{at}\"\nusername = \"offhook\"\npassword = \"a-password\"\n");
+    let node = Node::start(&node_config).await;
+    let Some(mut world) = super::upgrade::World::of(node, sim, app).await else { return };
+    for _ in 0..2 {
+        is_heard(world.sim.as_ref().expect("a simulated Meta"), &world.node).await;
+        let output = world.upgrade(&["--wait", "20"]).await;
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    is_heard(world.sim.as_ref().expect("a simulated Meta"), &world.node).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn coturn_answers_stun() {
     let Some((_server, at)) = coturn(&["--stun-only"]).await else { return };
     let (sim, _app, mut node_config) = meta_and_app(sim_options()).await;

@@ -78,6 +78,8 @@ mod trace;
 mod transcripts;
 mod turn;
 mod upgrade;
+mod upgrade_faults;
+mod upgrade_load;
 mod uploads;
 mod walk;
 mod web;

@@ -15,7 +15,8 @@ use super::record::{assert_finished, tone_ms};
 use crate::support::app::{App, ReceivedRequest};
 use crate::support::http;
 use crate::support::meta::{Graph, connect, silent_offer, terminate};
-use crate::support::node::{API_KEY, Node, NodeConfig, basic, sim_options};
+use crate::support::node::{API_KEY, Node, NodeConfig, basic, program, sim_options};
+use crate::tls;
 
 /// Number of users who call at the same time, which is the limit of the number.
 const CALLERS: usize = 4;
@@ -24,14 +25,14 @@ const CALLERS: usize = 4;
 const MENU: &str = "<Response><GetInput action=\"ACTION\" numDigits=\"4\" digitEndTimeout=\"10\" executionTimeout=\"60\">\
     <Speak loop=\"30\">Please enter the four digits of your order.</Speak></GetInput></Response>";
 
-struct World {
-    node: Node,
+pub struct World {
+    pub node: Node,
     /// The simulated Meta, unless the test has its own Graph.
-    sim: Option<Sim>,
+    pub sim: Option<Sim>,
     graph: Graph,
-    app: App,
+    pub app: App,
     /// The processes that have taken over, killed at the end.
-    successors: Vec<u32>,
+    pub successors: Vec<u32>,
 }
 
 impl Drop for World {
@@ -77,6 +78,11 @@ impl World {
         node_config.extra = extra.to_owned();
         let node = Node::start(&node_config).await;
         sim.set_node_url(node.public.clone());
+        Self::of(node, sim, app).await
+    }
+
+    /// The same with a running node.
+    pub async fn of(node: Node, sim: Sim, app: App) -> Option<Self> {
         let is_member = node.log().contains("joined the fleet");
         let graph = Graph::start().await;
         let (sim, successors) = (Some(sim), Vec::new());
@@ -100,8 +106,8 @@ impl World {
     }
 
     /// Runs `offhook upgrade` and returns its output.
-    async fn upgrade(&mut self, options: &[&str]) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_offhook"));
+    pub async fn upgrade(&mut self, options: &[&str]) -> Output {
+        let mut command = Command::new(program());
         command.args(["upgrade", "--data-dir"]).arg(self.node.dir.path()).args(options);
         let output = tokio::task::spawn_blocking(move || command.output().expect("it runs"));
         let output = output.await.expect("it ends");
@@ -125,7 +131,7 @@ impl World {
     }
 
     /// Writes an executable file.
-    fn script(&self, text: &str) -> PathBuf {
+    pub fn script(&self, text: &str) -> PathBuf {
         use std::os::unix::fs::PermissionsExt as _;
         let file = self.node.dir.path().join("other-binary");
         std::fs::write(&file, text).expect("written");
@@ -134,11 +140,11 @@ impl World {
     }
 }
 
-fn text(of: &[u8]) -> String {
+pub fn text(of: &[u8]) -> String {
     String::from_utf8_lossy(of).into_owned()
 }
 
-fn path(of: &Path) -> &str {
+pub fn path(of: &Path) -> &str {
     of.to_str().expect("UTF-8")
 }
 
@@ -190,6 +196,73 @@ async fn another_process_takes_over_and_no_request_fails() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn connections_over_https_wait_for_the_new_process() {
+    let tls::World { node, client, .. } = tls::World::start("").await;
+    if node.log().contains("joined the fleet") {
+        return;
+    }
+    let (graph, app) = (Graph::start().await, App::start().await);
+    let mut world = World { node, sim: None, graph, app, successors: Vec::new() };
+    let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let clients: Vec<_> = [false, true]
+        .map(|is_http2| {
+            let (stop, sent, client) = (stop.clone(), sent.clone(), client.clone());
+            tokio::spawn(async move {
+                let mut every = tokio::time::interval(std::time::Duration::from_millis(10));
+                while !stop.load(Ordering::Relaxed) {
+                    every.tick().await;
+                    let request = tls::webhook();
+                    let answer = client.send(tls::HOST, is_http2, request, tls::EMPTY).await;
+                    assert_eq!(answer.status, 200, "{}", answer.text());
+                    sent.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+        })
+        .into();
+    for _ in 0..3 {
+        let before = sent.load(Ordering::Relaxed);
+        let output = world.upgrade(&[]).await;
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        assert!(sent.load(Ordering::Relaxed) > before);
+    }
+    stop.store(true, Ordering::Relaxed);
+    for client in clients {
+        client.await.expect("no request failed");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn systemd_learns_which_process_serves() {
+    let (app, graph) = (App::start().await, Graph::start().await);
+    let dir = tempfile::tempdir().expect("a directory");
+    let name = dir.path().join("notify");
+    let socket = tokio::net::UnixDatagram::bind(&name).expect("a socket");
+    let mut config = NodeConfig::new(&graph.url, &app.url("/answer"));
+    config.envs = vec![("NOTIFY_SOCKET", path(&name).to_owned())];
+    let node = Node::start(&config).await;
+    if node.log().contains("joined the fleet") {
+        return;
+    }
+    let next = async || {
+        let mut text = [0; 100];
+        let received = socket.recv(&mut text).await.expect("a message");
+        String::from_utf8_lossy(&text[..received]).into_owned()
+    };
+    assert_eq!(next().await, "READY=1");
+    let mut world = World { node, sim: None, graph, app, successors: Vec::new() };
+    // The second upgrade is of the process that has taken over.
+    for round in 0..2 {
+        let output = world.upgrade(&[]).await;
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        assert_eq!(next().await, format!("MAINPID={}", world.successors[round]));
+    }
+    // A binary that does not take over is not announced, the old one is if it is started again.
+    let script = world.script("#!/bin/sh\nexit 3\n");
+    assert!(!world.upgrade(&["--binary", path(&script)]).await.status.success());
+    assert!(socket.try_recv(&mut [0; 100]).is_err(), "nothing has changed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_live_call_is_never_ended_by_an_upgrade() {
     let Some(mut world) = World::start().await else { return };
     let wacid = connect(&world.node, &silent_offer()).await;
@@ -202,7 +275,7 @@ async fn a_live_call_is_never_ended_by_an_upgrade() {
     let second = connect(&world.node, &silent_offer()).await;
     world.graph.wait(&second, "accept").await;
     terminate(&world.node, &second).await;
-    let mut waiting = Command::new(env!("CARGO_BIN_EXE_offhook"));
+    let mut waiting = Command::new(program());
     waiting.args(["upgrade", "--wait", "60", "--data-dir"]).arg(world.node.dir.path());
     waiting.stdout(std::process::Stdio::piped());
     let mut waiting = waiting.spawn().expect("it runs");
@@ -220,48 +293,8 @@ async fn a_live_call_is_never_ended_by_an_upgrade() {
     world.call().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_binary_that_fails_leaves_the_node_as_it_was() {
-    let Some(mut world) = World::start().await else { return };
-    let pid = world.node.pid();
-    let old = "#!/usr/bin/env python3\nimport socket, json\ns = socket.socket(fileno=0)\ns.recv(65536)\n\
-        s.send(json.dumps({'message': 'refused', 'why': 'unknown version'}).encode())\n";
-    for (script, why) in [
-        ("#!/bin/sh\nexit 3\n", "the new process ended"),
-        ("#!/bin/sh\nexec sleep 600\n", "did not answer within 5 s"),
-        (old, "the new process refused: unknown version"),
-    ] {
-        let script = world.script(script);
-        let output = world.upgrade(&["--binary", path(&script)]).await;
-        assert_eq!(output.status.code(), Some(1));
-        let said = text(&output.stderr);
-        assert!(said.contains(why) && said.contains("goes on as before"), "{said}");
-        world.call().await;
-        world.node.until_metric("offhook_calls_active", &[], 0.0).await;
-    }
-    assert!(world.successors.is_empty());
-    assert!(Path::new(&format!("/proc/{pid}")).exists());
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_binary_that_fails_after_the_hand_over_is_rolled_back() {
-    let Some(mut world) = World::start().await else { return };
-    let script = world.script(
-        "#!/usr/bin/env python3\nimport socket, json\ns = socket.socket(fileno=0)\ns.recv(65536)\n\
-         s.send(json.dumps({'message': 'ready', 'offhook': '9'}).encode())\ns.recv(65536)\n\
-         s.send(json.dumps({'message': 'checked', 'refused': []}).encode())\ns.recv(65536)\n\
-         s.send(json.dumps({'message': 'playing'}).encode())\ns.recv(65536)\n",
-    );
-    let output = world.upgrade(&["--binary", path(&script)]).await;
-    let said = text(&output.stderr);
-    assert!(said.contains("the old binary was started again as process"), "{said}");
-    assert_eq!(world.node.wait(), Some(0));
-    world.call().await;
-    assert_eq!(world.successors.len(), 1);
-}
-
 /// Waits for an event of a call.
-async fn until(events: &mut CallEvents, test: impl Fn(&CallEventKind) -> bool) {
+pub async fn until(events: &mut CallEvents, test: impl Fn(&CallEventKind) -> bool) {
     loop {
         let event = events.next().await.expect("the call is not over");
         if test(&event.kind) {
@@ -271,7 +304,7 @@ async fn until(events: &mut CallEvents, test: impl Fn(&CallEventKind) -> bool) {
 }
 
 /// Waits for the end of a call.
-async fn end(mut events: CallEvents) -> CallOutcome {
+pub async fn end(mut events: CallEvents) -> CallOutcome {
     loop {
         if let CallEventKind::Ended(outcome) = events.next().await.expect("an end").kind {
             return outcome;
@@ -327,15 +360,12 @@ async fn check_calls(world: &World, calls: Vec<CallEvents>) {
 }
 
 /// Checks that the event log of a call replays.
-async fn check_replay(world: &World, uuid: &str) {
+pub async fn check_replay(world: &World, uuid: &str) {
     let log = format!("{}/api/v1/calls/{uuid}/events", world.node.public);
     let log = http::send("GET", &log, &[("x-api-key", API_KEY)], "").await.text();
     let file = world.node.dir.path().join("events.jsonl");
     std::fs::write(&file, &log).expect("written");
-    let replay = Command::new(env!("CARGO_BIN_EXE_offhook"))
-        .args(["replay", path(&file)])
-        .output()
-        .expect("it runs");
+    let replay = Command::new(program()).args(["replay", path(&file)]).output().expect("it runs");
     assert!(replay.status.success(), "{}{log}", text(&replay.stdout));
 }
 
@@ -388,56 +418,6 @@ fn check_output(output: &Output, calls: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn calls_go_on_in_the_old_process_if_the_new_one_fails() {
-    let Some(mut world) = World::with_callers().await else { return };
-    let calls = callers(&world).await;
-    let ready = "#!/usr/bin/env python3\nimport socket, json, time\ns = socket.socket(fileno=0)\n\
-        def send(message): s.send(json.dumps(message).encode())\n\
-        s.recv(65536)\nsend({'message': 'ready', 'offhook': '9'})\ns.recv(65536)\n";
-    let checked = "send({'message': 'checked', 'refused': []})\ns.recv(65536)\n";
-    for (script, why) in [
-        ("".to_owned(), "the new process ended"),
-        ("send({'message': 'refused', 'why': 'no'})\n".to_owned(), "refused: no"),
-        (
-            "send({'message': 'checked', 'refused': ['x: cannot']})\ns.recv(65536)\n".to_owned(),
-            "calls cannot be handed over",
-        ),
-        ("time.sleep(60)\n".to_owned(), "did not answer within 3 s"),
-        (checked.to_owned(), "the new process ended"),
-        (format!("{checked}time.sleep(60)\n"), "did not answer within 1 s"),
-    ] {
-        let script = world.script(&format!("{ready}{script}"));
-        let output = world.upgrade(&["--binary", path(&script)]).await;
-        let said = text(&output.stderr);
-        assert!(said.contains(why) && said.contains("goes on as before"), "{why}: {said}");
-    }
-    assert!(world.successors.is_empty());
-    for call in &calls {
-        press(call, "1234").await;
-    }
-    check_calls(&world, calls).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn calls_go_on_if_the_new_process_fails_after_the_hand_over() {
-    let Some(mut world) = World::with_callers().await else { return };
-    let calls = callers(&world).await;
-    let script = world.script(
-        "#!/usr/bin/env python3\nimport socket, json\ns = socket.socket(fileno=0)\n\
-         def send(message): s.send(json.dumps(message).encode()); s.recv(65536)\n\
-         s.recv(65536)\nsend({'message': 'ready', 'offhook': '9'})\n\
-         send({'message': 'checked', 'refused': []})\nsend({'message': 'playing'})\n",
-    );
-    let output = world.upgrade(&["--binary", path(&script)]).await;
-    let said = text(&output.stderr);
-    assert!(said.contains("the old binary was started again as process"), "{said}");
-    for call in &calls {
-        press(call, "1234").await;
-    }
-    check_calls(&world, calls).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_call_that_cannot_be_handed_over_is_listed_with_the_reason() {
     let Some(mut world) = World::with_callers().await else { return };
     world.app.xml("/answer", "<Response><Conference>lobby</Conference></Response>");
@@ -457,11 +437,8 @@ async fn callers_who_hang_up_during_an_upgrade_are_reported_once() {
     let controls: Vec<_> = calls.iter().map(CallEvents::control).collect();
     let (started, node) = (world.node.dir.path().join("started"), world.node.pid());
     // Reports when the new process is started, which is just before the node is paused.
-    let script = world.script(&format!(
-        "#!/bin/sh\ntouch {}\nexec {} \"$@\"\n",
-        path(&started),
-        env!("CARGO_BIN_EXE_offhook")
-    ));
+    let script =
+        world.script(&format!("#!/bin/sh\ntouch {}\nexec {} \"$@\"\n", path(&started), program()));
     let during = async move {
         let mut every = tokio::time::interval(Duration::from_millis(5));
         while !started.exists() {

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 
 use super::call_message::CallMsg;
 pub use super::keys::{KeyStep, parse_keys};
+pub use super::media::arrivals::{ArrivalReport, Arrivals};
 use super::world::SimNumber;
 
 /// Capacity of a call's event queue. While it is full, all events but the last are dropped.
@@ -150,6 +151,8 @@ pub struct CallScript {
     pub dtls_active: bool,
     /// Gives telephone events their own 8 kHz timestamp clock instead of the audio clock.
     pub own_digit_clock: bool,
+    /// Measures the arrival of packets, if set.
+    pub arrivals: Option<Arc<Arrivals>>,
     pub cta_payload: Option<String>,
     pub deeplink_payload: Option<String>,
 }
@@ -184,6 +187,7 @@ impl Default for CallScript {
             hangup: HangupRule::default(),
             dtls_active: false,
             own_digit_clock: false,
+            arrivals: None,
             cta_payload: None,
             deeplink_payload: None,
         }

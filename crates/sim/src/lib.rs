@@ -52,8 +52,9 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 pub use caller::{
-    CallControl, CallEvent, CallEventKind, CallEvents, CallOutcome, CallScript, CalleeAction,
-    CalleeBehaviour, EventOrder, HangupRule, HangupSource, KeyStep, KeysStart, PhoneKind,
+    ArrivalReport, Arrivals, CallControl, CallEvent, CallEventKind, CallEvents, CallOutcome,
+    CallScript, CalleeAction, CalleeBehaviour, EventOrder, HangupRule, HangupSource, KeyStep,
+    KeysStart, PhoneKind,
 };
 pub use faults::{Faults, FaultsError};
 pub use meta::permissions::PermissionPolicy;

@@ -277,7 +277,9 @@ async fn hand_over(
     }
     let media_gap_ms = ms(clock.now().saturating_duration_since(frozen));
     paused.is_final = true;
-    moving.leave(&node).await;
+    // Otherwise `/readyz` would fail until the new process serves it.
+    let admin_paused = timeout(PAUSE_TIME, node.admin_pause.begin());
+    let _ = tokio::join!(admin_paused, moving.leave(&node));
     node.end(EndTimes::HAND_OVER).await;
     let (responses, media) = (node.serving.take(), node.media.clone());
     // Gives up the lock of the node.

@@ -85,18 +85,8 @@ impl Chat {
         wamid
     }
 
-    pub async fn send_message_as(&self, user: &str, wamid: &str, mut message: Value) -> u16 {
-        message["from"] = json!(user);
-        message["id"] = json!(wamid);
-        let now = model::Clock::real().wall().secs();
-        message["timestamp"] = json!(now.to_string());
-        let value = json!({
-            "messaging_product": "whatsapp",
-            "metadata": {"display_phone_number": NUMBER, "phone_number_id": PHONE_NUMBER_ID},
-            "contacts": [{"profile": {"name": "Asha Verma"}, "wa_id": user}],
-            "messages": [message],
-        });
-        self.node.post_webhook(&body_of(value)).await.status
+    pub async fn send_message_as(&self, user: &str, wamid: &str, message: Value) -> u16 {
+        self.node.post_webhook(&message_body(user, wamid, message)).await.status
     }
 
     /// Reports a message status from Meta.
@@ -237,6 +227,20 @@ impl Chat {
         }
         self.ask("POST", &format!("phone-numbers/{NUMBER}/subscribe/"), body).await
     }
+}
+
+/// Returns the body of a webhook with a message of a user.
+pub fn message_body(user: &str, wamid: &str, mut message: Value) -> String {
+    message["from"] = json!(user);
+    message["id"] = json!(wamid);
+    let now = model::Clock::real().wall().secs();
+    message["timestamp"] = json!(now.to_string());
+    body_of(json!({
+        "messaging_product": "whatsapp",
+        "metadata": {"display_phone_number": NUMBER, "phone_number_id": PHONE_NUMBER_ID},
+        "contacts": [{"profile": {"name": "Asha Verma"}, "wa_id": user}],
+        "messages": [message],
+    }))
 }
 
 fn body_of(value: Value) -> String {

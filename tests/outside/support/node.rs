@@ -31,6 +31,12 @@ pub fn sim_options() -> SimOptions {
     }
 }
 
+/// Returns the program that tests run: the build under test, or that of `OFFHOOK_TEST_PROGRAM`.
+pub fn program() -> String {
+    let other = std::env::var("OFFHOOK_TEST_PROGRAM").ok();
+    other.unwrap_or_else(|| env!("CARGO_BIN_EXE_offhook").to_owned())
+}
+
 /// Configuration of a node, starting from the defaults of the tests.
 #[derive(Clone, Debug)]
 pub struct NodeConfig {
@@ -355,7 +361,7 @@ impl Node {
 
     /// Runs `offhook doctor` on the configuration. Returns the exit code and the output lines.
     pub async fn doctor(&self) -> (Option<i32>, Vec<serde_json::Value>) {
-        let mut doctor = Command::new(env!("CARGO_BIN_EXE_offhook"));
+        let mut doctor = Command::new(program());
         doctor
             .args(["doctor", "--json", "--config"])
             .arg(&self.config)
@@ -559,7 +565,7 @@ fn spawn(
     log: &Arc<Mutex<Vec<String>>>,
     envs: &[(&'static str, String)],
 ) -> Child {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_offhook"))
+    let mut child = Command::new(program())
         .args(["--log-format", "json", "--log-level", "debug", "serve", "--config"])
         .arg(config)
         .env_remove("RUST_LOG")

@@ -5,6 +5,7 @@
 //! call or the connection of a browser phone. Commands reach the task over a bounded queue; events
 //! of a leg go to its call. Two legs can be bridged, which forwards Opus between them.
 
+pub(crate) mod arrivals;
 pub(crate) mod peer;
 pub(crate) mod receiver;
 mod relay;

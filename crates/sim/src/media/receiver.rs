@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::arrivals::Arrivals;
 use media::opus::{Decoder, Rate};
 
 /// Maximum length of a recording: 30 minutes.
@@ -32,6 +33,7 @@ pub(crate) struct LegStats {
     /// Start of the time in which nothing is left to play or press, in milliseconds since the call
     /// began. 0 while something is left.
     pub(crate) idle_since_ms: AtomicU64,
+    pub(crate) arrivals: Option<Arc<Arrivals>>,
 }
 
 /// How a phone processes received packets.

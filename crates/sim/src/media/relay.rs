@@ -298,6 +298,11 @@ impl RelayTask {
             if leg.net.as_mut().is_some_and(|net| !net.admits(now)) {
                 return;
             }
+            if packet_kind(bytes) == PacketKind::Rtp
+                && let Some(arrivals) = leg.meta.as_ref().and_then(|m| m.stats.arrivals.as_ref())
+            {
+                arrivals.datagram(bytes);
+            }
             if receive_direct(leg, &self.log, now, bytes) {
                 return;
             }
@@ -435,6 +440,9 @@ fn handle_packet(
             log.add(LogEvent::Media { call_id: meta.call_id.clone(), details });
         }
         return false;
+    }
+    if let Some(arrivals) = meta.stats.arrivals.as_ref().filter(|_| is_opus) {
+        arrivals.audio(now);
     }
     let at_ms = meta.at_ms(now);
     if leg.peer.digit_pt() == Some(pt) {

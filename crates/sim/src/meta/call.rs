@@ -194,6 +194,7 @@ impl Call {
             world.log.add(LogEvent::Fault { call_id: info.call_id.clone(), details });
         }
         let offer = offer_faults.into_iter().fold(offer(&spec), |offer, fault| fault.apply(&offer));
+        let stats = LegStats { arrivals: script.arrivals.clone(), ..LegStats::default() };
         Self {
             world,
             script,
@@ -217,7 +218,7 @@ impl Call {
             media_up: None,
             keys_started: false,
             last_key: None,
-            stats: Arc::default(),
+            stats: Arc::new(stats),
             call_uuid: None,
             follows_log: false,
             node_cause: None,
