@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::heads::{BadHead, Heads};
+use super::pause::Pause;
 use engine::limiter::Claim;
 use model::Clock;
 
@@ -86,8 +87,8 @@ pub(super) struct Connection {
     used: AtomicBool,
     http2: AtomicBool,
     heads: Mutex<Heads>,
-    /// The registration of the connection until its first request.
-    fresh: Mutex<Option<TaskTrackerToken>>,
+    /// What a pause waits for: the first request, then that no more requests are accepted.
+    paused_by: Mutex<Option<TaskTrackerToken>>,
     /// Whether the sweep closes the connection.
     pub(super) swept: AtomicBool,
     /// The connection's claim on the listener's limit. Its age counts from the last change between
@@ -114,7 +115,7 @@ impl Connection {
             used: AtomicBool::new(false),
             http2: AtomicBool::new(false),
             heads: Mutex::default(),
-            fresh: Mutex::new(Some(fresh)),
+            paused_by: Mutex::new(Some(fresh)),
             swept: AtomicBool::new(false),
             claim: Arc::new(claim),
         };
@@ -130,10 +131,16 @@ impl Connection {
     }
 
     /// Records that the first request has come.
-    pub(super) fn end_first_wait(&self) {
+    pub(super) fn end_first_wait(&self, pause: &Pause) {
         if !self.used.load(Ordering::Relaxed) {
-            self.fresh.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let kept = Some(pause.run());
+            *self.paused_by.lock().unwrap_or_else(PoisonError::into_inner) = kept;
         }
+    }
+
+    /// Records that the connection accepts no more requests.
+    pub(super) fn end_requests(&self) {
+        self.paused_by.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
     /// Closes the connection immediately when cancelled.

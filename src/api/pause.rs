@@ -26,6 +26,9 @@ pub(super) enum PauseState {
 #[derive(Clone, Debug)]
 pub struct Pause {
     state: watch::Sender<PauseState>,
+    /// The listener's task and the connections that have sent a request, until they have noticed
+    /// the pause.
+    unaware: TaskTracker,
     /// The connections that have not sent their first request.
     fresh: TaskTracker,
     /// The requests whose handlers are running.
@@ -35,7 +38,8 @@ pub struct Pause {
 impl Default for Pause {
     fn default() -> Self {
         let state = watch::Sender::new(PauseState::Running);
-        Self { state, fresh: TaskTracker::new(), requests: TaskTracker::new() }
+        let (unaware, fresh) = (TaskTracker::new(), TaskTracker::new());
+        Self { state, unaware, fresh, requests: TaskTracker::new() }
     }
 }
 
@@ -43,16 +47,21 @@ impl Pause {
     /// Pauses the listener and waits until no handler runs. Bodies of responses may still be sent.
     pub async fn begin(&self) {
         self.state.send_replace(PauseState::Pausing);
+        self.unaware.close();
         self.fresh.close();
         self.requests.close();
+        // Otherwise a connection could be accepted, or a request read, after the waits below.
+        self.unaware.wait().await;
         // Others, such as those that a browser opens in advance, are closed.
         let _ = tokio::time::timeout(FIRST_REQUEST_TIME, self.fresh.wait()).await;
+        self.unaware.wait().await;
         self.state.send_replace(PauseState::Paused);
         self.requests.wait().await;
     }
 
     /// Resumes the listener.
     pub fn end(&self) {
+        self.unaware.reopen();
         self.fresh.reopen();
         self.requests.reopen();
         self.state.send_replace(PauseState::Running);
@@ -69,6 +78,12 @@ impl Pause {
         while let Some(Ok(())) = stop.run_until_cancelled(state.changed()).await {
             on_change(*state.borrow_and_update() == PauseState::Running);
         }
+    }
+
+    /// Registers the listener's task, or a connection that has sent a request. The returned value
+    /// must be dropped when it accepts no more connections or requests because of a pause.
+    pub(super) fn run(&self) -> TaskTrackerToken {
+        self.unaware.token()
     }
 
     /// Registers a connection without a request until the returned value is dropped.
@@ -91,5 +106,30 @@ impl Pause {
             // `self` holds the sender, so the wait cannot fail.
             let _ = stop.run_until_cancelled(resumed).await?;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn requests_are_not_held_before_all_connections_have_noticed_the_pause() {
+        let (pause, stop) = (Pause::default(), CancellationToken::new());
+        let (listener, fresh) = (pause.run(), pause.connect());
+        let mut begin = Box::pin(pause.begin());
+        assert!(begin.as_mut().now_or_never().is_none());
+        // The first request of a connection that was accepted before the pause.
+        let (kept, request) = (pause.run(), pause.enter(&stop).await);
+        drop((listener, fresh));
+        assert!(begin.as_mut().now_or_never().is_none());
+        assert!(pause.enter(&stop).now_or_never().is_some(), "not held");
+        drop(kept);
+        assert!(begin.as_mut().now_or_never().is_none(), "a request is running");
+        assert!(pause.enter(&stop).now_or_never().is_none(), "held");
+        drop(request);
+        begin.await;
     }
 }

@@ -154,12 +154,19 @@ pub async fn serve(listener: Arc<TcpListener>, config: ServerConfig, cancel: Can
     let mut paused = server.config.pause.follow();
     // Ends keep-alive connections: at a pause, and when the server stops.
     let mut session = cancel.child_token();
+    let mut running = Some(server.config.pause.run());
     loop {
         tokio::select! {
             () = cancel.cancelled() => break,
             Ok(()) = paused.changed() => match *paused.borrow_and_update() {
-                PauseState::Pausing | PauseState::Paused => session.cancel(),
-                PauseState::Running => session = cancel.child_token(),
+                PauseState::Pausing | PauseState::Paused => {
+                    session.cancel();
+                    running = None;
+                }
+                PauseState::Running => {
+                    session = cancel.child_token();
+                    running = Some(server.config.pause.run());
+                }
             },
             _ = sweep.tick(), if !server.open().is_empty() => server.sweep(),
             (accepted, is_encrypted) = accept(&listener, server.config.https.as_ref()), if !session.is_cancelled() => {
@@ -182,7 +189,7 @@ pub async fn serve(listener: Arc<TcpListener>, config: ServerConfig, cancel: Can
             }
         }
     }
-    drop(listener);
+    drop((listener, running));
     tasks.close();
     if tokio::time::timeout(server.config.limits.grace, tasks.wait()).await.is_err() {
         server.open().values().for_each(|connection| connection.kill().cancel());
@@ -365,6 +372,8 @@ impl Server {
                 }
             }
         }
+        // A WebSocket may still hold it.
+        connection.end_requests();
     }
 
     /// Serves requests until the client closes the connection, or `session` is cancelled.
@@ -400,6 +409,7 @@ impl Server {
                     () = closes => {}
                 }
                 serving.as_mut().graceful_shutdown();
+                connection.end_requests();
                 serving.await
             }
         };
@@ -416,7 +426,7 @@ impl Server {
             let message = "the node hands over to another process; send the request again";
             return error::listener_error(StatusCode::SERVICE_UNAVAILABLE, "restarting", message);
         };
-        connection.end_first_wait();
+        connection.end_first_wait(&self.config.pause);
         let client = client(origin.from, request.headers(), &self.config.trusted_proxies);
         let in_flight = connection.begin(client);
         let mut is_https = origin.is_encrypted || self.config.is_https;

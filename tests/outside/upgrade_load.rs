@@ -31,6 +31,8 @@ pub const KEYS: usize = 4;
 const REQUEST_INTERVAL: Duration = Duration::from_millis(50);
 /// Number of calls that are placed at the same time at the beginning.
 const PLACED_AT_ONCE: usize = 20;
+/// Interval between them, because an account has 100 calls per second.
+const PLACING_INTERVAL: Duration = Duration::from_millis(300);
 /// The goal for the 99th percentile of the longest gap of each call at each upgrade.
 const GAP_MAX: Duration = Duration::from_millis(60);
 
@@ -171,6 +173,8 @@ fn digits_that_are_missing_and_that_come_twice_are_counted() {
 struct Requests {
     sent: AtomicUsize,
     longest_us: AtomicUsize,
+    /// Requests that were sent again because the node had closed the idle connection.
+    resent: AtomicUsize,
     failures: Mutex<Vec<String>>,
 }
 
@@ -201,18 +205,32 @@ impl Requests {
     }
 }
 
-/// Sends a request over a connection that is kept if possible.
+/// Sends a request over a connection that is kept if possible. If the node has just closed it,
+/// sends the request again, as clients do (RFC 9112, section 9.3.1).
 async fn kept(
     client: Client<HttpConnector, Full<Bytes>>,
     url: String,
-    authorization: String,
+    requests: Arc<Requests>,
 ) -> Result<u16, String> {
-    let request = ::http::Request::get(url).header("authorization", authorization);
-    let request = request.body(Full::default()).map_err(|e| e.to_string())?;
-    let response = client.request(request).await.map_err(|e| format!("{e:?}"))?;
+    let request = || {
+        let request = ::http::Request::get(&url).header("authorization", basic());
+        client.request(request.body(Full::default()).expect("a request"))
+    };
+    let response = match request().await {
+        Err(_) => {
+            requests.resent.fetch_add(1, Ordering::Relaxed);
+            request().await.map_err(|e| format!("{e:?}"))?
+        }
+        Ok(response) => response,
+    };
     let (parts, body) = response.into_parts();
-    body.collect().await.map_err(|e| e.to_string())?;
-    Ok(parts.status.as_u16())
+    let body = body.collect().await.map_err(|e| e.to_string())?.to_bytes();
+    answered(parts.status.as_u16(), &body)
+}
+
+/// Returns the status, with the body if it is an error.
+fn answered(status: u16, body: &[u8]) -> Result<u16, String> {
+    if status == 200 { Ok(status) } else { Err(format!("{status} {}", text(body))) }
 }
 
 async fn fresh(
@@ -222,7 +240,9 @@ async fn fresh(
     body: String,
 ) -> Result<u16, String> {
     let headers = [(header.0, &*header.1)];
-    http::try_send(method, &url, &headers, body).await.map(|answer| answer.status)
+    http::try_send(method, &url, &headers, body)
+        .await
+        .and_then(|answer| answered(answer.status, &answer.body))
 }
 
 /// The kinds of requests that are sent during the upgrades.
@@ -242,7 +262,10 @@ fn send_requests(
         fresh("GET", url.clone(), ("authorization", basic()), String::new())
     }));
     let client = Client::builder(TokioExecutor::new()).build_http();
-    all.spawn(kept_rest.run(stop.clone(), move |_| kept(client.clone(), list.clone(), basic())));
+    let requests = kept_rest.clone();
+    all.spawn(
+        kept_rest.run(stop.clone(), move |_| kept(client.clone(), list.clone(), requests.clone())),
+    );
     let url = format!("{}/webhooks/meta", node.public);
     all.spawn(webhooks.run(stop.clone(), move |nr| {
         let message = serde_json::json!({"type": "text", "text": {"body": "Hello"}});
@@ -275,7 +298,9 @@ pub async fn start(calls: usize) -> Option<(World, Received)> {
             .push_str(request.param("Digits"));
         (200, menu.clone())
     });
-    let sim = Sim::start(sim::SimOptions { relays: 4, ..sim_options() }).await.expect("a Meta");
+    let sim = Sim::start(sim::SimOptions { relays: sim::LOAD_RELAYS, ..sim_options() })
+        .await
+        .expect("a Meta");
     let mut config = NodeConfig::new(&sim.graph_url(), &app.url("/answer"));
     config.hangup_url = app.url("/hangup");
     config.limits = format!("calls_per_number = {}", calls + 1);
@@ -345,7 +370,11 @@ async fn measure(calls: usize, upgrades: usize) {
     let sim = world.sim.take().expect("a simulated Meta");
     let stop = Arc::new(AtomicBool::new(false));
     let mut callers = Vec::new();
+    let mut placing = tokio::time::interval(PLACING_INTERVAL);
     for nr in 0..calls {
+        if callers.len() % PLACED_AT_ONCE == 0 {
+            placing.tick().await;
+        }
         callers.push(Caller::place(&sim, format!("9194{nr:08}")));
         if callers.len() % PLACED_AT_ONCE == 0 || callers.len() == calls {
             let first = (callers.len() - 1) / PLACED_AT_ONCE * PLACED_AT_ONCE;
@@ -418,9 +447,10 @@ async fn measure(calls: usize, upgrades: usize) {
         let failures = requests.failures.lock().unwrap();
         failed += failures.len();
         report(&format!(
-            "{kind}: {} sent, {} failed, the longest took {} ms",
+            "{kind}: {} sent, {} failed, {} sent again, the longest took {} ms",
             requests.sent.load(Ordering::Relaxed),
             failures.len(),
+            requests.resent.load(Ordering::Relaxed),
             requests.longest_us.load(Ordering::Relaxed) / 1_000
         ));
         failures.iter().take(5).for_each(|failure| report(&format!("  {failure}")));
