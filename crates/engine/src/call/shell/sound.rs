@@ -89,7 +89,8 @@ impl Playback {
         let prompts: Vec<Arc<Prompt>> = items
             .iter()
             .zip(&prepared)
-            .filter_map(|(item, prepared)| may_speak(item).then(|| prepared.prompt.clone()))
+            .filter(|(item, _)| may_speak(item))
+            .map(|(_, prepared)| prepared.prompt.clone())
             .collect();
         if !prompts.is_empty() {
             if self.playlists.len() >= PLAYLISTS_MAX {
