@@ -3,10 +3,12 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
+use model::Clock;
 use sim::CallEventKind;
 
 use super::upgrade::{check_replay, end, path, text, until};
-use super::upgrade_load::{Caller, KEYS, report, start};
+use super::upgrade_load::{Caller, KEYS, hangups, report, start};
 use crate::support::node::program;
 
 /// Number of live calls.
@@ -92,23 +94,22 @@ async fn fail(faults: Vec<Fault>) {
         let started_again = world.successors.len();
         let output = world.upgrade(&["--binary", path(&binary)]).await;
         let said = text(&output.stderr);
-        report(&format!("fault {nr}: {}", said.trim_end()));
         assert!(said.contains(says), "{nr}: {says}: {said}");
         let (goes_on, is_again) =
             (said.contains("goes on as before"), said.contains("was started again"));
         assert!(goes_on != is_again && is_late.is_none_or(|late| late == is_again), "{nr}: {said}");
         assert_eq!(world.successors.len() - started_again, usize::from(is_again), "{nr}: {said}");
-        for caller in &mut callers {
-            assert!(caller.enter_keys(0).await, "{nr}: a call is lost");
-            let mut every = tokio::time::interval(Duration::from_millis(20));
-            while received.lock().unwrap().get(&caller.from).map_or(0, String::len) < caller.pressed
-            {
-                every.tick().await;
-            }
-            let report = caller.arrivals.take(model::Clock::real().now());
+        let entered = join_all(callers.iter_mut().map(|caller| caller.enter_keys(0))).await;
+        assert!(entered.iter().all(|is_live| *is_live), "{nr}: a call is lost");
+        let mut longest_gap = Duration::ZERO;
+        for caller in &callers {
+            caller.until_received(&received).await;
+            let report = caller.arrivals.take(Clock::real().now());
             assert_eq!((report.reused_indexes, report.repeated_datagrams), (0, 0), "{nr}");
             assert!(report.packets > 50, "{nr}: {report:?}");
+            longest_gap = longest_gap.max(report.longest_gap);
         }
+        report(&format!("fault {nr}: {}; longest gap {longest_gap:?}", said.trim_end()));
         assert_eq!(world.node.api("Call/?limit=1").await.status, 200, "{nr}");
         let mut newcomer = Caller::place(&sim, format!("9195{nr:08}"));
         until(&mut newcomer.events, |event| *event == CallEventKind::FirstAudio).await;
@@ -123,9 +124,7 @@ async fn fail(faults: Vec<Fault>) {
         caller.events.control().hangup().await;
         assert!(end(caller.events).await.ok);
     }
-    world.app.wait_where("/hangup", |_| world.app.count("/hangup") >= placed).await;
-    world.node.until_metric("offhook_calls_active", &[], 0.0).await;
-    assert_eq!(world.app.count("/hangup"), placed);
+    assert_eq!(hangups(&world, placed).await, placed);
     let requests = world.app.requests();
     for answer in requests.iter().filter(|request| request.path == "/answer") {
         check_replay(&world, answer.param("CallUUID")).await;

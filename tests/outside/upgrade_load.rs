@@ -86,22 +86,27 @@ impl Caller {
         true
     }
 
+    /// Waits until the application has got as many digits as were pressed.
+    pub async fn until_received(&self, received: &Received) {
+        let mut every = tokio::time::interval(Duration::from_millis(20));
+        for _ in 0..500 {
+            every.tick().await;
+            if received.lock().unwrap().get(&self.from).map_or(0, String::len) >= self.pressed {
+                return;
+            }
+        }
+        report(&format!("digits of {} are missing after 10 s", self.from));
+    }
+
     /// Enters keys until `stop`, and hangs up once the application has got them.
     async fn run(mut self, received: Received, stop: Arc<AtomicBool>, nr: usize) -> CallResult {
         let mut is_live = true;
         while is_live && !stop.load(Ordering::Relaxed) {
             is_live = self.enter_keys(nr % 4).await;
         }
-        let mut every = tokio::time::interval(Duration::from_millis(20));
-        for _ in 0..500 {
-            every.tick().await;
-            let got = received.lock().unwrap().get(&self.from).map_or(0, String::len);
-            if !is_live || got >= self.pressed {
-                break;
-            }
-        }
         let mut is_lost = !is_live;
         if is_live {
+            self.until_received(&received).await;
             self.events.control().hangup().await;
             is_lost = !end(self.events).await.ok;
         }
@@ -363,6 +368,19 @@ async fn until_all_entered(received: &Received, calls: usize) {
     report("some calls have entered no menu for 20 s");
 }
 
+/// Waits until all calls are over, and returns the number of hangup callbacks.
+pub async fn hangups(world: &World, calls: usize) -> usize {
+    world.node.until_metric("offhook_calls_active", &[], 0.0).await;
+    let mut every = tokio::time::interval(Duration::from_millis(100));
+    for _ in 0..300 {
+        every.tick().await;
+        if world.app.count("/hangup") >= calls {
+            break;
+        }
+    }
+    world.app.count("/hangup")
+}
+
 /// Upgrades a node with this number of calls so many times.
 async fn measure(calls: usize, upgrades: usize) {
     let Some((mut world, received)) = start(calls).await else { return };
@@ -420,9 +438,7 @@ async fn measure(calls: usize, upgrades: usize) {
         digits.add(&result.digits);
     }
     let all = calls + upgrades;
-    world.app.wait_where("/hangup", |_| world.app.count("/hangup") >= all).await;
-    world.node.until_metric("offhook_calls_active", &[], 0.0).await;
-    let hangups = world.app.count("/hangup");
+    let hangups = hangups(&world, all).await;
     report(&format!(
         "{calls} calls, {upgrades} upgrades: {lost} calls lost, {hangups} hangup callbacks for {all} calls"
     ));
