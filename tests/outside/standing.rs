@@ -503,6 +503,8 @@ async fn s3_30_ids_of_other_accounts_look_unknown() {
         // The node id is hidden if several accounts share the node.
         ("node_id", "this-node".to_owned(), "elsewhere"),
         ("wa_id", USER.to_owned(), USER),
+        // The models of the node are hidden, too.
+        ("name", "smart-turn".to_owned(), "nothing"),
     ];
     let document = http::get(&format!("{}/openapi.json", chat.node.public)).await.json();
     let mut seen = 0;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use media::opus::{Encoder, Rate};
 use media::prompt::Frame;
+use model::Clock;
 use sim::{CallEventKind, CallScript, HangupRule, Sim};
 use speech::config::SpeechConfig;
 use speech::models::{KNOWN, ModelStore, read, read_file};
@@ -213,7 +214,7 @@ async fn world(dir: tempfile::TempDir) -> World {
             format!("<Response><GetInput action=\"{said}\" inputType=\"speech\"/></Response>"),
         )
         .route("/said", move |_| {
-            requested.lock().unwrap().push(Instant::now());
+            requested.lock().unwrap().push(Clock::real().now());
             (200, "<Response><Wait length=\"1\"/></Response>".to_owned())
         });
     let sim = Sim::start(sim_options()).await.expect("the simulated Meta");
@@ -235,7 +236,7 @@ impl World {
         let script =
             CallScript { say: encoded(&all), hangup: HangupRule::Never, ..CallScript::default() };
         let calls = self.actions.lock().unwrap().len();
-        let placed = Instant::now();
+        let placed = Clock::real().now();
         let events =
             tokio::time::timeout(Duration::from_secs(60), self.sim.place_call(script).all()).await;
         let events = events.expect("the call ends");
@@ -267,6 +268,7 @@ async fn finished_speech_ends_early_and_unfinished_speech_late() {
 /// `OFFHOOK_TEST_TURN=none` measures without the model.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a measurement of several minutes"]
+#[allow(clippy::print_stderr, reason = "figures")]
 async fn measure() {
     let dir = tempfile::tempdir().unwrap();
     let Some(()) = install(dir.path(), &["hibari"]) else { return };

@@ -68,7 +68,7 @@ impl Caller {
     /// has ended.
     pub async fn enter_keys(&mut self, waits: usize) -> bool {
         let mut keys = "w".repeat(waits);
-        keys.extend((self.pressed..self.pressed + KEYS).map(|n| digit(n)));
+        keys.extend((self.pressed..self.pressed + KEYS).map(digit));
         self.events.control().press(caller::parse_keys(&keys).expect("keys")).await;
         let mut left = KEYS;
         while left > 0 {

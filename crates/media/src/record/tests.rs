@@ -398,7 +398,7 @@ fn a_detached_recording_ends_where_it_would_have_ended() {
     let long = RecordingOptions { max: Duration::from_secs(1), ..options(Format::Wav, true) };
     let folder = tempfile::tempdir().unwrap();
     let recorder = Recorder::start(folder.path(), 1).unwrap();
-    let (tell, results) = mpsc::channel();
+    let (tell, results) = mpsc::sync_channel(1);
     let (detached, states) = mpsc::sync_channel::<RecordingState>(1);
     let on_finished = Box::new(move |result: RecordingResult| tell.send(result.end).unwrap());
     let source = Script::new([3_000; 60], false);

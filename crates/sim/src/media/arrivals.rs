@@ -104,6 +104,7 @@ impl Stream {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use model::Clock;
 
     fn datagram(sequence: u16, content: u8) -> Vec<u8> {
         let [high, low] = sequence.to_be_bytes();
@@ -116,7 +117,7 @@ mod tests {
         for sequence in [65_534, 65_535, 1, 0, 2] {
             arrivals.datagram(&datagram(sequence, 1));
         }
-        let now = Instant::now();
+        let now = Clock::real().now();
         assert_eq!(arrivals.take(now), ArrivalReport::default());
         arrivals.datagram(&datagram(65_535, 1));
         arrivals.datagram(&datagram(1, 2));
@@ -130,7 +131,7 @@ mod tests {
 
     #[test]
     fn the_longest_gap_is_of_the_period() {
-        let (arrivals, start) = (Arrivals::default(), Instant::now());
+        let (arrivals, start) = (Arrivals::default(), Clock::real().now());
         let at = |ms| start + Duration::from_millis(ms);
         for ms in [0, 20, 90, 110] {
             arrivals.audio(at(ms));

@@ -351,7 +351,8 @@ async fn servers_that_misbehave_fail_within_limits() {
             Event::Audio(_) | Event::Text(_) => Vec::new(),
         }
     };
-    let cases: [(fn() -> Action, &str); 6] = [
+    type Case = (fn() -> Action, &'static str);
+    let cases: [Case; 6] = [
         (|| Action::Send("no JSON".to_owned()), "expected"),
         (|| Action::Send("{\"type\":\"Results\",\"channel\":7}".to_owned()), "invalid type"),
         (|| Action::Send("[".repeat(100_000)), "invalid type"),
