@@ -149,7 +149,7 @@ async fn the_trace_of_a_slow_call_shows_the_slow_part() {
         let call: Value = serde_json::from_slice(&listed.stdout).expect("one call");
         assert_eq!(
             (&call["callUuid"], &call["from"], &call["cause"]),
-            (&uuid.as_str().into(), &"1234".into(), &"caller_hangup".into())
+            (&uuid.as_str().into(), &"…1234".into(), &"caller_hangup".into())
         );
         let table = text(&offhook(&[&["calls", "list"], way.as_slice()].concat()).await.stdout);
         assert!(table.contains(&uuid) && table.contains("…1234"), "{table}");
