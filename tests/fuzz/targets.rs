@@ -691,11 +691,12 @@ fn rest_api() -> &'static Rest {
         );
         let models = {
             use speech::recognise::Recognisers;
+            let _inside = runtime.enter();
             let data_dir = dir.path().to_owned();
             let config = speech::config::SpeechConfig { data_dir, ..Default::default() };
-            let (runtime, files) = (tokio::runtime::Handle::current(), Arc::new(out.clone()));
+            let (handle, files) = (runtime.handle().clone(), Arc::new(out.clone()));
             let library =
-                speech::library::Library::new(config.clone(), clock.clone(), runtime, files)
+                speech::library::Library::new(config.clone(), clock.clone(), handle, files)
                     .expect("no endpoints");
             let recognisers = Recognisers::new(&config).expect("no endpoints");
             speech::model_manager::ModelManager::new(config, library, recognisers, None)
