@@ -101,7 +101,7 @@ pub(super) struct AudioFile {
 }
 
 /// Where a file continues that another process has begun.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct FileState {
     /// The number of bytes of audio on the disk.
     bytes: u64,
@@ -147,33 +147,22 @@ impl AudioFile {
         format: Format,
         stereo: bool,
     ) -> io::Result<Self> {
-        let channels = if stereo { 2 } else { 1 };
-        let (part, final_path) =
-            (part_path(folder, id, format), folder.join(file_name(id, format)));
-        let coding = Coding::new(format, channels)?;
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part)?;
-        if matches!(coding, Coding::Wav)
-            && let Err(error) = append(&mut file, &header(channels, 0))
-        {
-            let _ = std::fs::remove_file(&part);
-            return Err(error);
-        }
-        let (unencoded, pending) = (Vec::new(), Vec::new());
-        Ok(Self {
-            file,
-            part,
-            final_path,
-            coding,
-            channels,
-            unencoded,
-            pending,
-            pending_samples: 0,
-            bytes: 0,
+        Self::open(folder, id, format, stereo, FileState::default(), |part, audio_at, channels| {
+            let mut file =
+                OpenOptions::new().write(true).create_new(true).mode(0o600).open(part)?;
+            if audio_at > 0
+                && let Err(error) = append(&mut file, &header(channels, 0))
+            {
+                let _ = std::fs::remove_file(part);
+                return Err(error);
+            }
+            Ok(file)
         })
     }
 
-    /// Opens a file that another process has [detached](AudioFile::detach). What was written after
-    /// that is removed. An MP3 continues with a new encoder.
+    /// Opens the unfinished file of a recording that another process has
+    /// [detached](AudioFile::detach), and removes what was written since. An MP3 continues with a
+    /// new encoder.
     pub(super) fn reopen(
         folder: &Path,
         id: Uuid,
@@ -181,24 +170,44 @@ impl AudioFile {
         stereo: bool,
         state: FileState,
     ) -> io::Result<Self> {
+        let bytes = state.bytes;
+        let file = Self::open(folder, id, format, stereo, state, |part, audio_at, _| {
+            let mut file = OpenOptions::new().write(true).open(part)?;
+            let length = audio_at + bytes;
+            if file.metadata()?.len() < length {
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file is too short"));
+            }
+            file.set_len(length)?;
+            file.seek(SeekFrom::End(0))?;
+            Ok(file)
+        })?;
+        file.write_header()?;
+        Ok(file)
+    }
+
+    /// Opens a file with `open`, which gets its path, the position of the audio in it and the number
+    /// of channels.
+    fn open(
+        folder: &Path,
+        id: Uuid,
+        format: Format,
+        stereo: bool,
+        state: FileState,
+        open: impl FnOnce(&Path, u64, u16) -> io::Result<File>,
+    ) -> io::Result<Self> {
         let channels = if stereo { 2 } else { 1 };
         let (part, final_path) =
             (part_path(folder, id, format), folder.join(file_name(id, format)));
         let coding = Coding::new(format, channels)?;
-        let FileState { bytes, unencoded } = state;
-        let mut file = OpenOptions::new().write(true).open(&part)?;
-        let length = match coding {
-            Coding::Wav => bytes + u64::try_from(HEADER).unwrap_or_default(),
+        let audio_at = match coding {
+            Coding::Wav => u64::try_from(HEADER).unwrap_or_default(),
             #[cfg(feature = "mp3")]
-            Coding::Mp3(_) => bytes,
+            Coding::Mp3(_) => 0,
         };
-        if file.metadata()?.len() < length {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file is too short"));
-        }
-        file.set_len(length)?;
-        file.seek(SeekFrom::End(0))?;
+        let file = open(&part, audio_at, channels)?;
+        let FileState { bytes, unencoded } = state;
         let (pending, pending_samples) = (Vec::new(), 0);
-        let file = Self {
+        Ok(Self {
             file,
             part,
             final_path,
@@ -208,9 +217,7 @@ impl AudioFile {
             pending,
             pending_samples,
             bytes,
-        };
-        file.write_header()?;
-        Ok(file)
+        })
     }
 
     /// Writes all audio to the disk, so that another process can continue the file.
