@@ -12,7 +12,7 @@ use tracing::warn;
 use super::super::Node;
 use super::CALLS_MAX;
 use super::successor::{Successor, SuccessorError};
-use super::transfer::{MovedLeftover, MovedLeg, write_bytes, write_lines};
+use super::transfer::{write_bytes, write_lines};
 use engine::call::handover::SuspendedCall;
 use media::{LegHandle, Media, NotMovable, PromptTable};
 use model::CallUuid;
@@ -130,7 +130,7 @@ impl MovingCalls {
         let (mut moved, mut obstacles) = (Vec::with_capacity(legs.len()), Vec::new());
         for ((call, _), result) in legs.iter().zip(results) {
             match result {
-                Ok(leg) => moved.push(MovedLeg { call: *call, leg }),
+                Ok(leg) => moved.push((*call, leg)),
                 Err(why) => obstacles.push((*call, why)),
             }
         }
@@ -141,7 +141,7 @@ impl MovingCalls {
         let prompts = write_bytes(&self.prompts.encode_new())?;
         successor.move_legs([legs.as_fd(), prompts.as_fd()]).await?;
         // Recordings go on where their legs were before they moved for the first time.
-        let mut moved: HashMap<_, _> = moved.into_iter().map(|one| (one.call, one.leg)).collect();
+        let mut moved: HashMap<_, _> = moved.into_iter().collect();
         for call in self.calls.iter_mut().filter(|call| !call.is_away()) {
             if let Some(leg) = moved.remove(&call.snapshot.call) {
                 call.leg_leaves(&leg);
@@ -163,12 +163,9 @@ impl MovingCalls {
     }
 
     /// Writes the inputs and recordings of the calls that have left.
-    pub(super) fn leftovers(&mut self) -> Result<OwnedFd, SuccessorError> {
-        let leftover = |call: &SuspendedCall| MovedLeftover {
-            call: call.snapshot.call,
-            leftover: call.leftover.clone(),
-        };
-        Ok(write_lines(self.calls.iter().map(leftover))?)
+    pub(super) fn leftovers(&self) -> Result<OwnedFd, SuccessorError> {
+        let leftovers = self.calls.iter().map(|call| (call.snapshot.call, &call.leftover));
+        Ok(write_lines(leftovers)?)
     }
 
     fn legs(&self) -> Vec<(CallUuid, &LegHandle)> {

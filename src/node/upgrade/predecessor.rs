@@ -7,17 +7,18 @@ use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use serde::de::DeserializeOwned;
 use tokio::net::TcpListener;
 use tracing::warn;
 
 use super::super::StartError;
 use super::CALLS_MAX;
 use super::channel::{Channel, FromNew, FromOld, VERSION};
-use super::transfer::{MovedLeftover, MovedLeg, read_bytes, read_lines};
+use super::transfer::{read_bytes, read_lines};
 use crate::api;
-use engine::call::handover::{self, CallSnapshot, IncomingCall};
-use media::{Media, PromptTable};
-use model::Clock;
+use engine::call::handover::{self, CallSnapshot, IncomingCall, Leftover};
+use media::{LegSnapshot, Media, PromptTable};
+use model::{CallUuid, Clock};
 use store::Database;
 
 /// Why a process did not take over.
@@ -177,9 +178,8 @@ impl Offered {
     /// Continues the legs.
     fn adopt(&mut self, files: Vec<OwnedFd>) -> Result<(), StartError> {
         let mut files = files.into_iter();
-        let legs: Vec<MovedLeg> = read_lines(next(&mut files)?).map_err(invalid)?;
+        let mut legs: HashMap<CallUuid, LegSnapshot> = read_map(next(&mut files)?)?;
         decode(&self.prompts, next(&mut files)?)?;
-        let mut legs: HashMap<_, _> = legs.into_iter().map(|one| (one.call, one.leg)).collect();
         for call in &mut self.calls {
             if let Some(leg) = legs.remove(&call.call()) {
                 let adopted = call.adopt_leg(&self.media, leg, &self.prompts);
@@ -195,10 +195,7 @@ impl Offered {
 
     /// Adds the inputs and recordings of the calls that have left the other process.
     fn complete(&mut self, files: Vec<OwnedFd>) -> Result<(), StartError> {
-        let left: Vec<MovedLeftover> =
-            read_lines(next(&mut files.into_iter())?).map_err(invalid)?;
-        let mut left: HashMap<_, _> =
-            left.into_iter().map(|one| (one.call, one.leftover)).collect();
+        let mut left: HashMap<CallUuid, Leftover> = read_map(next(&mut files.into_iter())?)?;
         for call in &mut self.calls {
             call.complete(left.remove(&call.call()).unwrap_or_default());
         }
@@ -208,6 +205,12 @@ impl Offered {
 
 fn next(files: &mut impl Iterator<Item = OwnedFd>) -> Result<OwnedFd, TakeOverError> {
     files.next().ok_or(TakeOverError::Message)
+}
+
+/// Reads the pairs of a call and a value that a file contains.
+fn read_map<T: DeserializeOwned>(file: OwnedFd) -> Result<HashMap<CallUuid, T>, TakeOverError> {
+    let pairs: Vec<(CallUuid, T)> = read_lines(file).map_err(invalid)?;
+    Ok(pairs.into_iter().collect())
 }
 
 fn decode(prompts: &PromptTable, file: OwnedFd) -> Result<(), TakeOverError> {

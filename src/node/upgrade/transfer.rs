@@ -6,12 +6,8 @@ use std::io::{self, BufRead as _, BufReader, BufWriter, Read as _, Seek as _, Wr
 use std::os::fd::OwnedFd;
 
 use rustix::fs::{MemfdFlags, memfd_create};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
-
-use engine::call::handover::Leftover;
-use media::LegSnapshot;
-use model::CallUuid;
 
 /// Maximum length of a line in bytes: an event log of 8 MiB, with an escape for each character.
 const LINE_MAX: u64 = 32 * 1024 * 1024;
@@ -19,20 +15,6 @@ const LINE_MAX: u64 = 32 * 1024 * 1024;
 const LINES_MAX: usize = 20_000;
 /// Maximum size of the prompts, in bytes.
 const PROMPTS_MAX: u64 = 1024 * 1024 * 1024;
-
-/// The leg of a call.
-#[derive(Deserialize, Serialize)]
-pub(super) struct MovedLeg {
-    pub(super) call: CallUuid,
-    pub(super) leg: LegSnapshot,
-}
-
-/// The rest of a call.
-#[derive(Deserialize, Serialize)]
-pub(super) struct MovedLeftover {
-    pub(super) call: CallUuid,
-    pub(super) leftover: Leftover,
-}
 
 /// Writes values to a new file.
 pub(super) fn write_lines<T: Serialize>(
