@@ -6,9 +6,10 @@
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
@@ -107,7 +108,7 @@ impl FileFetch for Egress {
 #[derive(Clone)]
 pub struct Library {
     /// Replaced when a voice is installed or removed. Prompts in progress keep the old one.
-    inner: Arc<RwLock<Arc<Inner>>>,
+    inner: Arc<ArcSwap<Inner>>,
 }
 
 struct Inner {
@@ -150,7 +151,7 @@ impl Library {
     }
 
     fn with_inner(inner: Inner) -> Self {
-        Self { inner: Arc::new(RwLock::new(Arc::new(inner))) }
+        Self { inner: Arc::new(ArcSwap::from_pointee(inner)) }
     }
 
     /// Uses the voices that are installed now for later prompts.
@@ -159,22 +160,17 @@ impl Library {
     ///
     /// Fails if `[speech.openai]` cannot be used. Nothing changes then.
     pub(super) fn reload(&self, config: SpeechConfig) -> Result<(), EndpointError> {
-        let old = self.inner();
+        let old = self.inner.load();
         let (clock, runtime, fetch) = (old.clock.clone(), old.runtime.clone(), old.fetch.clone());
-        let inner = Arc::new(Inner::new(config, clock, runtime, fetch)?);
-        *self.inner.write().unwrap_or_else(PoisonError::into_inner) = inner;
+        self.inner.store(Arc::new(Inner::new(config, clock, runtime, fetch)?));
         Ok(())
-    }
-
-    fn inner(&self) -> Arc<Inner> {
-        Arc::clone(&self.inner.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Returns the prompt for `sound`, which may still be incomplete. Never waits. To preload a
     /// sound, keep the returned prompt until it plays: otherwise a file may expire in between and
     /// be fetched again.
     pub fn prompt(&self, sound: &Sound) -> Arc<Prompt> {
-        let inner = self.inner();
+        let inner = self.inner.load_full();
         let now = inner.clock.now();
         let mut cache = inner.cache.lock().unwrap_or_else(PoisonError::into_inner);
         let stale = match cache.lookup(sound, now) {

@@ -13,9 +13,10 @@ mod websocket;
 mod whisper;
 
 use std::collections::VecDeque;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::sync::{Semaphore, mpsc};
 
 use super::config::{RecogniserName, SpeechConfig, WebSocketProtocol};
@@ -209,7 +210,7 @@ pub trait Recogniser: Send + Sync {
 pub struct Recognisers(Arc<Inner>);
 
 struct Inner {
-    engines: RwLock<Arc<Engines>>,
+    engines: ArcSwap<Engines>,
     permits: Semaphore,
     concurrent_max: usize,
     /// Maximum time for which a recognition waits while the limit is reached.
@@ -292,7 +293,7 @@ impl Recognisers {
     ) -> Self {
         let concurrent_max = usize::from(concurrent_max);
         Self(Arc::new(Inner {
-            engines: RwLock::new(Arc::new(engines)),
+            engines: ArcSwap::from_pointee(engines),
             permits: Semaphore::new(concurrent_max),
             concurrent_max,
             wait_max,
@@ -306,13 +307,8 @@ impl Recognisers {
     ///
     /// Fails if a configured recogniser cannot be used. Nothing changes then.
     pub(super) fn reload(&self, config: &SpeechConfig) -> Result<(), EndpointError> {
-        let engines = Arc::new(Engines::new(config)?);
-        *self.0.engines.write().unwrap_or_else(PoisonError::into_inner) = engines;
+        self.0.engines.store(Arc::new(Engines::new(config)?));
         Ok(())
-    }
-
-    fn engines(&self) -> Arc<Engines> {
-        Arc::clone(&self.0.engines.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Returns the language of recordings that are transcribed.
@@ -323,18 +319,18 @@ impl Recognisers {
     /// Returns the model that estimates whether a caller has finished, if one is installed that
     /// supports this language, otherwise `None`.
     pub fn turn_estimator(&self, language: &str) -> Option<TurnEstimator> {
-        let estimator = self.engines().turn_estimator.clone();
+        let estimator = self.0.engines.load().turn_estimator.clone();
         estimator.filter(|estimator| estimator.supports(language))
     }
 
     /// Returns `true` if a recogniser supports this language.
     pub fn can_recognise(&self, language: &str) -> bool {
-        self.engines().all.iter().any(|recogniser| recogniser.can_recognise(language))
+        self.0.engines.load().all.iter().any(|recogniser| recogniser.can_recognise(language))
     }
 
     /// Returns the recognisers that support this language, in their order.
     fn recognisers_of(&self, language: &str) -> VecDeque<Arc<dyn Recogniser>> {
-        self.engines().all.iter().filter(|r| r.can_recognise(language)).cloned().collect()
+        self.0.engines.load().all.iter().filter(|r| r.can_recognise(language)).cloned().collect()
     }
 
     /// Returns the supported languages among those offered for selection, including the configured

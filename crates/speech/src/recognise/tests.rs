@@ -137,7 +137,7 @@ fn an_utterance_is_encoded_as_wav() {
 fn the_configuration_sets_the_order_of_recognisers() {
     let names = |text: &str| {
         let all = Recognisers::new(&config(text)).unwrap();
-        all.engines().all.iter().map(|r| r.name()).collect::<Vec<_>>()
+        all.0.engines.load().all.iter().map(|r| r.name()).collect::<Vec<_>>()
     };
     let both =
         "[transcribe]\nurl = \"http://127.0.0.1:1/v1\"\n[websocket]\nurl = \"ws://127.0.0.1:1\"";
