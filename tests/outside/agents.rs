@@ -11,7 +11,9 @@ use crate::recognise::{Endpoint, say};
 use crate::support::agent::{AgentResponse, AgentServer, chunk, chunks, reply};
 use crate::support::app::App;
 use crate::support::http;
-use crate::support::node::{API_KEY, AUTH_ID, AUTH_TOKEN, NUMBER, Node, NodeConfig, sim_options};
+use crate::support::node::{
+    API_KEY, AUTH_ID, AUTH_TOKEN, NUMBER, Node, NodeConfig, PHONE_NUMBER_ID, sim_options,
+};
 use crate::turn::{encoded, silence};
 
 struct World {
@@ -96,13 +98,16 @@ fn business_hung_up(events: &[CallEvent]) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_number_that_has_lost_its_agent_is_answered_by_its_document_again() {
-    let world = World::start("").await;
+    let webhook = format!(
+        "[[webhook]]\nname = \"crm\"\naccount = \"{AUTH_ID}\"\nurl = \"http://127.0.0.1:9009/crm\"\nsecret = \"test-secret-of-a-webhook\"\n"
+    );
+    let world = World::start(&webhook).await;
     world.app.xml("/answer", "<Response><Wait length=\"1\"/></Response>");
     let configuration = async || {
         let shown = world.ask("GET", &format!("phone-numbers/{NUMBER}/"), Value::Null).await;
         shown.json()["configurationType"].clone()
     };
-    for loss in ["disconnected", "deleted"] {
+    for loss in ["disconnected", "deleted", "subscribed"] {
         let agent = json!({"name": loss, "kind": "http", "endpoint": "http://127.0.0.1:9009/agent",
             "channels": ["voice", "whatsapp"]});
         let agent = world.ask("POST", "agents/", agent).await.json()["id"].clone();
@@ -110,11 +115,20 @@ async fn a_number_that_has_lost_its_agent_is_answered_by_its_document_again() {
         let connect = format!("phone-numbers/{NUMBER}/connect-agent/");
         assert_eq!(world.ask("POST", &connect, json!({ "agent": agent })).await.status, 200);
         assert_eq!(configuration().await, "agent");
-        let (method, path) = match loss {
-            "disconnected" => ("POST", format!("phone-numbers/{NUMBER}/disconnect-agent/")),
-            _ => ("DELETE", format!("agents/{agent}/?force=true")),
+        let answer = match loss {
+            "disconnected" => {
+                let path = format!("phone-numbers/{NUMBER}/disconnect-agent/");
+                world.ask("POST", &path, json!({})).await
+            }
+            "deleted" => {
+                world.ask("DELETE", &format!("agents/{agent}/?force=true"), json!({})).await
+            }
+            _ => {
+                let path = format!("phone-numbers/{NUMBER}/subscribe/");
+                let id = json!({"number": NUMBER, "whatsappPhoneNumberId": PHONE_NUMBER_ID});
+                world.ask("POST", &path, id).await
+            }
         };
-        let answer = world.ask(method, &path, json!({})).await;
         assert!([200, 204].contains(&answer.status), "{}", answer.text());
         assert_eq!(configuration().await, "webhook", "{loss}");
         let events = world.call(CallScript::default()).await;

@@ -157,6 +157,10 @@ async fn apply(
     let inbox = &request.api().inbox;
     if !is_sandbox(number) {
         inbox.router().route_number(number, routing, to_existing).await?;
+        if routing.agent().is_none() {
+            let panel = request.api().numbers.panel();
+            panel.release_from_agent(request.scope(), &number.spec.number).await?;
+        }
         return Ok(ok(&NumberRouting::of(number, routing)));
     }
     let Some(user) = request.principal.wa_id.as_deref() else {
@@ -247,10 +251,5 @@ struct NumberDisconnectAgent {
 async fn disconnect_agent(mut request: ApiRequest) -> Result<Response, ApiError> {
     let number = request.number()?;
     let body: NumberDisconnectAgent = request.json().await?;
-    let response = apply(&request, &number, Routing::None, body.apply_to_existing).await?;
-    if !is_sandbox(&number) {
-        let panel = request.api().numbers.panel();
-        panel.release_from_agent(request.scope(), &number.spec.number).await?;
-    }
-    Ok(response)
+    apply(&request, &number, Routing::None, body.apply_to_existing).await
 }
