@@ -16,7 +16,6 @@ use super::time_range::{Choice, TimeRange};
 use super::{App, Console, chart, view};
 use crate::api::{LiveStatus, NodeState, NodeStatus};
 use engine::admission::settings::Permissions;
-use model::Role;
 use model::{CallType, Direction, MessageStatus, Timestamp};
 use store::{CallSpan, MessageCount, RequestCount, RequestTarget, Scope, StoreError};
 
@@ -320,12 +319,9 @@ async fn render_page(
         })
         .collect();
     numbers.sort_by(|a, b| b.used.cmp(&a.used).then_with(|| a.number.cmp(&b.number)));
-    let own_nodes = match visitor.person.user.role {
-        Role::Owner => {
-            let nodes = api.operator.nodes().await;
-            nodes.filter(|_| matches!(scope, Scope::Main(_))).unwrap_or_default()
-        }
-        Role::Admin | Role::Agent => Vec::new(),
+    let own_nodes = match visitor.is_operator(console) {
+        true => api.operator.nodes().await.unwrap_or_default(),
+        false => Vec::new(),
     };
     let started: Vec<Timestamp> = up.iter().map(|call| call.started).collect();
     let ups = range.peak_live(&records, &started);

@@ -5,7 +5,6 @@
 use std::time::Duration;
 
 use axum::response::Response;
-use http::header;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -19,7 +18,6 @@ use super::route::{NOT_FOUND, Route, error, handler};
 use model::Role;
 use speech::model_manager::ManageError;
 use speech::models::{FILE_BYTES_MAX, ListedModel};
-use store::Scope;
 
 pub(super) const SHARED: ResponseSpec = error(
     403,
@@ -79,7 +77,9 @@ pub(super) const ROUTES: &[Route] = &[
              the package index that the node's environment names (PIP_INDEX_URL). New calls use it at \
              once",
         )
-        .body(RequestBody::json::<Installation>("What is installed"))
+        .body(RequestBody::json::<Installation>(
+            "The licence that is accepted, and the SHA-256 of an uploaded file",
+        ))
         .responses(&[
             ResponseSpec::json::<ListedModel>(200, "Installed"),
             ResponseSpec::json::<ListedModel>(202, "The download has started; the list shows it"),
@@ -162,21 +162,12 @@ const NO_MODEL: &str = "no such model: GET /api/v1/models/ lists them";
 /// Value of `Retry-After` if another model is being changed.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
 
-/// Refuses a request unless it is from an owner of the node's only main account.
-pub(super) fn check_operator(request: &ApiRequest) -> Result<(), ApiError> {
-    if !matches!(request.scope(), Scope::Main(_)) {
-        return Err(ApiError::forbidden("only an owner of a main account may do this"));
-    }
-    match request.api().operator.is_shared() {
-        true => Err(ApiError::forbidden(
-            "this node serves several main accounts: its operator uses `offhook models` on the machine",
-        )),
-        false => Ok(()),
-    }
-}
+/// The refusal on a node of several main accounts.
+pub(super) const IF_SHARED: &str =
+    "this node serves several main accounts: its operator uses `offhook models` on the machine";
 
 async fn list(request: ApiRequest) -> Result<Response, ApiError> {
-    check_operator(&request)?;
+    request.check_operator(IF_SHARED)?;
     let models = &request.api().models;
     Ok(ok(&ModelList {
         node: request.api().operator.node_id().to_owned(),
@@ -193,15 +184,8 @@ async fn list(request: ApiRequest) -> Result<Response, ApiError> {
 }
 
 async fn upload(mut request: ApiRequest) -> Result<Response, ApiError> {
-    check_operator(&request)?;
-    let headers = &request.head.headers;
-    if headers.get(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
-        return Err(BodyError::Compressed.into());
-    }
-    // A file that is announced as too large is refused before it arrives.
-    let length = headers
-        .get(header::CONTENT_LENGTH)
-        .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    request.check_operator(IF_SHARED)?;
+    let length = request.file_length()?;
     if length.is_some_and(|length| length > FILE_BYTES_MAX) {
         return Err(manage_error(ManageError::TooLarge));
     }
@@ -212,7 +196,7 @@ async fn upload(mut request: ApiRequest) -> Result<Response, ApiError> {
 }
 
 async fn read(request: ApiRequest) -> Result<Response, ApiError> {
-    check_operator(&request)?;
+    request.check_operator(IF_SHARED)?;
     let (models, name) = (&request.api().models, request.parameter("name"));
     let found = models.models().into_iter().chain(models.uploaded());
     let model = found.into_iter().find(|model| model.name == name);
@@ -220,7 +204,7 @@ async fn read(request: ApiRequest) -> Result<Response, ApiError> {
 }
 
 async fn install(mut request: ApiRequest) -> Result<Response, ApiError> {
-    check_operator(&request)?;
+    request.check_operator(IF_SHARED)?;
     let Installation { licence, sha256 } = request.json().await?;
     let (models, name) = (request.api().models.clone(), request.parameter("name").to_owned());
     if let Some(sha256) = sha256 {
@@ -248,7 +232,7 @@ async fn install(mut request: ApiRequest) -> Result<Response, ApiError> {
 }
 
 async fn discard(request: ApiRequest) -> Result<Response, ApiError> {
-    check_operator(&request)?;
+    request.check_operator(IF_SHARED)?;
     match request.api().models.discard(request.parameter("name")).await {
         true => Ok(no_content()),
         false => Err(ApiError::NotFound(NO_MODEL)),
@@ -256,7 +240,7 @@ async fn discard(request: ApiRequest) -> Result<Response, ApiError> {
 }
 
 async fn remove(request: ApiRequest) -> Result<Response, ApiError> {
-    check_operator(&request)?;
+    request.check_operator(IF_SHARED)?;
     request.api().models.remove(request.parameter("name")).await.map_err(manage_error)?;
     Ok(no_content())
 }

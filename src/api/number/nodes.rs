@@ -13,7 +13,7 @@ use super::request::ApiRequest;
 use super::response::{accepted, no_content, ok};
 use super::route::{Route, error, handler};
 use model::Role;
-use store::{ForgetOutcome, Scope};
+use store::ForgetOutcome;
 
 const NO_NODE: &str = "no such node; GET /api/v1/nodes/ (`offhook nodes list`) lists the nodes";
 const SHARED: ResponseSpec = error(
@@ -78,11 +78,9 @@ struct DrainingNode {
 }
 
 async fn nodes(request: &ApiRequest) -> Result<Vec<NodeStatus>, ApiError> {
-    if !matches!(request.scope(), Scope::Main(_)) {
-        return Err(ApiError::forbidden("only an owner of a main account may do this"));
-    }
     let shared = "this node serves several main accounts: its operator has /metrics, and drains it \
         with SIGTERM";
+    request.check_operator(shared)?;
     request.api().operator.nodes().await.ok_or(ApiError::forbidden(shared))
 }
 

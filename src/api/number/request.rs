@@ -10,6 +10,7 @@ use http::{HeaderMap, header};
 use serde::de::DeserializeOwned;
 
 use super::super::auth::Principal;
+use super::super::body::BodyError;
 use super::super::error::ApiError;
 use super::super::routes::{Operation, PathParameters};
 use super::super::{Api, ApiState, body, fields, query_pairs, segments};
@@ -60,6 +61,18 @@ impl ApiRequest {
 
     pub(super) fn scope(&self) -> &Scope {
         &self.principal.scope
+    }
+
+    /// Refuses the request unless it is from an owner of the node's only main account. `if_shared` says
+    /// who may do this on a node of several main accounts.
+    pub(super) fn check_operator(&self, if_shared: &'static str) -> Result<(), ApiError> {
+        if !matches!(self.scope(), Scope::Main(_)) {
+            return Err(ApiError::forbidden("only an owner of a main account may do this"));
+        }
+        match self.api().operator.is_shared() {
+            true => Err(ApiError::forbidden(if_shared)),
+            false => Ok(()),
+        }
     }
 
     /// The main account of the principal.
@@ -181,6 +194,17 @@ impl ApiRequest {
     pub(super) async fn bytes(&mut self) -> Result<Bytes, ApiError> {
         let body = self.body();
         Ok(body::read(&self.head.headers, body).await?)
+    }
+
+    /// Returns the announced length of a body that is a file, so that one that is too large can be
+    /// refused before it arrives. Refuses a compressed one.
+    pub(super) fn file_length(&self) -> Result<Option<u64>, ApiError> {
+        let headers = &self.head.headers;
+        if headers.get(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
+            return Err(BodyError::Compressed.into());
+        }
+        let length = headers.get(header::CONTENT_LENGTH);
+        Ok(length.and_then(|length| length.to_str().ok()?.parse().ok()))
     }
 
     /// The body as it arrives, for a resource with its own limits.

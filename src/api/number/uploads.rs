@@ -71,17 +71,11 @@ const RETRY_AFTER: u64 = 5;
 async fn upload(mut request: ApiRequest) -> Result<Response, ApiError> {
     let conversation = conversations::find(&request).await?;
     let filename = parse_filename(request.query("filename"))?;
+    let length = request.file_length()?;
     let headers = &request.head.headers;
-    if headers.get(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
-        return Err(BodyError::Compressed.into());
-    }
     let content_type =
         headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     let kind = FileKind::of(content_type).ok_or(UNSUPPORTED_TYPE)?;
-    // A file that is announced as too large is refused before it arrives.
-    let length = headers
-        .get(header::CONTENT_LENGTH)
-        .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     if length.is_some_and(|length| length > kind.bytes_max) {
         return Err(too_large(kind));
     }

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use super::super::error::ApiError;
 use super::super::routes::{Operation, QueryParameter, RequestBody, ResponseSpec};
 use super::super::with_header;
-use super::models::{SHARED, check_operator};
+use super::models::{IF_SHARED, SHARED};
 use super::request::ApiRequest;
 use super::response::ok;
 use super::route::{Route, error, handler};
@@ -77,7 +77,7 @@ async fn list(request: ApiRequest) -> Result<Response, ApiError> {
 }
 
 async fn speak_sample(mut request: ApiRequest) -> Result<Response, ApiError> {
-    check_operator(&request)?;
+    request.check_operator(IF_SHARED)?;
     let SampleText { text, voice, language } = request.json().await?;
     let sound = parse_sample(&text, &voice, language)?;
     request.state.rate_limits.record_sample(&request.principal.actor.name)?;
