@@ -133,34 +133,37 @@ async fn coturn(options: &[&str]) -> Option<(Process, SocketAddr)> {
     Some((server, at))
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn calls_are_heard_over_a_turn_server_without_an_open_port() {
+/// Starts a TURN server that relays to loopback.
+async fn relaying_coturn() -> Option<(Process, SocketAddr)> {
     let options = ["--lt-cred-mech", "--user", "offhook:a-password", "--realm", "example.com"];
     let loopback = ["--relay-ip", "127.0.0.1", "--allow-loopback-peers"];
-    let Some((_server, at)) = coturn(&[&options[..], &loopback].concat()).await else { return };
+    coturn(&[&options[..], &loopback].concat()).await
+}
+
+fn turn_section(server: SocketAddr, password: &str) -> String {
+    format!("[turn]\nserver = \"{server}\"\nusername = \"offhook\"\npassword = \"{password}\"\n")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_are_heard_over_a_turn_server_without_an_open_port() {
+    let Some((_server, at)) = relaying_coturn().await else { return };
     let (sim, _app, mut node_config) = meta_and_app(sim_options()).await;
-    let turn = |password: &str| {
-        format!("[turn]\nserver = \"{at}\"\nusername = \"offhook\"\npassword = \"{password}\"\n")
-    };
-    node_config.extra = turn("a-password");
+    node_config.extra = turn_section(at, "a-password");
     let node = Node::start(&node_config).await;
     is_heard(&sim, &node).await;
     let (_, findings) = node.doctor().await;
     let relays = format!("the TURN server {at} relays media, now at 127.0.0.1");
     assert!(findings.iter().any(|finding| finding["what"] == relays.as_str()), "{findings:?}");
-    node_config.extra = turn("another");
+    node_config.extra = turn_section(at, "another");
     let mut refused = Node::spawn_in(tempfile::tempdir().expect("a directory"), &node_config);
     assert_eq!(refused.until_end_with("gave no address within 5s; check").await, Some(1));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_uses_a_turn_server_is_upgraded() {
-    let options = ["--lt-cred-mech", "--user", "offhook:a-password", "--realm", "example.com"];
-    let loopback = ["--relay-ip", "127.0.0.1", "--allow-loopback-peers"];
-    let Some((_server, at)) = coturn(&[&options[..], &loopback].concat()).await else { return };
+    let Some((_server, at)) = relaying_coturn().await else { return };
     let (sim, app, mut node_config) = meta_and_app(sim_options()).await;
-    node_config.extra =
-        format!("[turn]\nserver = \"{at}\"\nusername = \"offhook\"\npassword = \"a-password\"\n");
+    node_config.extra = turn_section(at, "a-password");
     let node = Node::start(&node_config).await;
     let Some(mut world) = super::upgrade::World::of(node, sim, app).await else { return };
     for _ in 0..2 {
