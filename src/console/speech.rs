@@ -1,6 +1,6 @@
-//! The page of voices and speech models, for the operator of the node: what is installed, what known
-//! models would improve, and how each voice sounds. Files are uploaded, and samples played, by
-//! scripts over the number API (`models`, `voices`).
+//! The page of speech models and voices, for the operator of the node. It lists the installed models
+//! and the known ones with what they improve, and plays samples of voices. Scripts of the page upload
+//! files and request samples over the number API (`models`, `voices`).
 
 use std::collections::BTreeSet;
 

@@ -60,12 +60,12 @@ impl World {
         (!is_member).then_some(Self { node, sim: None, graph, app, successors: Vec::new() })
     }
 
-    /// The same with a simulated Meta, whose users hear a long menu.
+    /// Starts a node with a simulated Meta. Its callers hear a long menu. `None` as in [`World::start`].
     async fn with_callers() -> Option<Self> {
         Self::with_config("").await
     }
 
-    /// The same, with these lines at the end of the configuration.
+    /// As [`World::with_callers`], with these lines at the end of the configuration.
     async fn with_config(extra: &str) -> Option<Self> {
         let app = App::start().await;
         app.xml("/hangup", "");
@@ -644,7 +644,7 @@ async fn recordings_go_on_if_an_upgrade_fails() {
     assert!(said.contains("the old binary was started again as process"), "{said}");
     let ended = world.app.wait("/recorded").await;
     let recorded = recorded(&world, &ended, "Silence");
-    // The media that nobody has received is silence.
+    // While no process received the caller's audio, the recording has silence.
     assert!(recorded.tone.abs_diff(16_000) <= 300, "{recorded:?}");
     end(call).await;
     world.node.record(ended.param("CallUUID")).await;

@@ -1,5 +1,5 @@
-//! Upgrades whose new process fails: the running one goes on, or after it has closed the store, its
-//! binary, with all calls.
+//! Upgrades whose new process fails. No call is lost: the running process continues with them, or, once
+//! it has closed the store, another process of its binary.
 
 use std::time::Duration;
 

@@ -124,7 +124,8 @@ struct CallResult {
     digits: Digits,
 }
 
-/// What came of the digits of a call.
+/// The number of digits that a caller pressed, and how many of them the application missed or got
+/// twice.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Digits {
     pressed: usize,
@@ -381,7 +382,7 @@ pub async fn hangups(world: &World, calls: usize) -> usize {
     world.app.count("/hangup")
 }
 
-/// Upgrades a node with this number of calls so many times.
+/// Upgrades a node with `calls` live calls, `upgrades` times in a row, and prints the figures.
 async fn measure(calls: usize, upgrades: usize) {
     let Some((mut world, received)) = start(calls).await else { return };
     let clock = Clock::real();

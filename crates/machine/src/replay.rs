@@ -62,7 +62,8 @@ pub struct ReplayReport {
 pub struct UnredactedInputs(BTreeMap<u64, Input>);
 
 impl UnredactedInputs {
-    /// Notes an input whose line was written as `logged`. `line` is the number of the line from 1.
+    /// Keeps `input` if its line in the event log contains it in another form, `logged`. `line` is the
+    /// number of that line, from 1.
     ///
     /// Inputs are kept until the next document begins, which discards all digits and words.
     pub fn note(&mut self, line: u64, input: Input, logged: &Input) {

@@ -211,8 +211,8 @@ impl CallRow {
         .masked()
     }
 
-    /// Shortens the person's phone number to an ellipsis and its last digits. The business's own number and the
-    /// names of endpoints remain.
+    /// Shortens the person's phone number to an ellipsis and its last digits. The business's own
+    /// number and the names of endpoints remain.
     fn masked(self) -> Self {
         let direction = match self.direction == Direction::Outbound.as_str() {
             true => Direction::Outbound,

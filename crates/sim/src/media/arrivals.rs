@@ -89,7 +89,8 @@ impl Arrivals {
 impl Stream {
     /// Adds a datagram. Returns the hash of the earlier one with the same index.
     fn insert(&mut self, sequence: u16, hash: u64) -> Option<u64> {
-        // The index whose distance to the highest one is the smallest (RFC 3711, section 3.3.1).
+        // Several indexes have this sequence number: take the one closest to the highest index so far
+        // (RFC 3711, section 3.3.1).
         let highest = self.datagrams.last_key_value().map_or(SEQUENCES, |(index, _)| *index);
         let ahead = sequence.wrapping_sub(u16::try_from(highest % SEQUENCES).unwrap_or_default());
         let index = highest.wrapping_add_signed(i64::from(ahead.cast_signed()));

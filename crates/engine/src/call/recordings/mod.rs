@@ -222,8 +222,8 @@ impl Recordings {
         self.len() == 0
     }
 
-    /// Starts or continues a recording of `source`. `told` is called on a recorder thread when the file is
-    /// complete.
+    /// Starts or continues a recording of `source`. `told` is called on a recorder thread when the
+    /// file is complete.
     ///
     /// # Errors
     /// Returns a message if the recorder has no capacity. `told` is not called then.

@@ -1,5 +1,5 @@
 //! Starts calls: writes the record of each, enters it into the registry and spawns its task. Also
-//! resumes calls of another process, whose records exist.
+//! resumes calls that another process of the node has handed over, with their records.
 
 use std::sync::atomic::{AtomicBool, AtomicU8};
 use std::sync::{Arc, Mutex, OnceLock};

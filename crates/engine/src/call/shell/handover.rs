@@ -196,7 +196,7 @@ impl Shell {
         let (decide, decision) = oneshot::channel();
         let leg = self.a_leg.suspend();
         let suspended = SuspendedCall::new(snapshot, leg, decide);
-        // If nobody waits for the reply, dropping it resumes the call.
+        // If the receiver is gone, the suspended call is dropped, which resumes it.
         let _ = reply.send(Ok(Box::new(suspended)));
         match decision.await {
             Ok(Decision::Resume(leg)) => {
