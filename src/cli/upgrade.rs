@@ -1,5 +1,6 @@
 //! `offhook upgrade`: replaces the running node by a process of another binary.
 
+use std::cell::Cell;
 use std::path::PathBuf;
 
 use super::{Exit, print};
@@ -37,18 +38,31 @@ pub fn run(args: Args) -> Exit {
     };
     let request = UpgradeRequest { binary, wait_seconds: args.wait };
     super::run_async(async {
+        let is_handing_over = Cell::new(false);
         let asked = request_upgrade(&data_dir, &request, |progress| match progress {
             UpgradeProgress::Waiting { calls } => {
                 let calls = print::counted(*calls, "call");
                 print::line(format_args!("waiting for {calls} that cannot be handed over"));
             }
-            UpgradeProgress::HandingOver => print::line("the new process is ready; handing over"),
+            UpgradeProgress::HandingOver => {
+                is_handing_over.set(true);
+                print::line("the new process is ready; handing over");
+            }
             UpgradeProgress::Done { .. }
             | UpgradeProgress::Refused { .. }
             | UpgradeProgress::RolledBack { .. }
             | UpgradeProgress::Failed { .. } => {}
         });
-        match asked.await {
+        let asked = tokio::select! {
+            asked = asked => asked,
+            _ = tokio::signal::ctrl_c() => {
+                return Exit::failed(match is_handing_over.get() {
+                    true => "too late to cancel: the node is handing over; see its log",
+                    false => "upgrade cancelled; the node goes on as before",
+                });
+            }
+        };
+        match asked {
             Ok(UpgradeProgress::Done { pid, gap_ms, calls, media_gap_ms }) => {
                 if calls > 0 {
                     print::line(format_args!(
@@ -71,9 +85,8 @@ pub fn run(args: Args) -> Exit {
             Ok(UpgradeProgress::Failed { why }) => {
                 Exit::failed(format_args!("{why}; the node does not run any more"))
             }
-            Ok(UpgradeProgress::Waiting { .. } | UpgradeProgress::HandingOver) => {
-                Exit::failed("the node ended without a result; see its log")
-            }
+            Ok(UpgradeProgress::Waiting { .. } | UpgradeProgress::HandingOver) => no_result(),
+            Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => no_result(),
             Err(e) => Exit::failed(format_args!(
                 "could not reach the node in {}: {e}; it must run `offhook serve`, and this command \
                  must run as its user or as root",
@@ -81,4 +94,11 @@ pub fn run(args: Args) -> Exit {
             )),
         }
     })
+}
+
+/// The result if the node closes the connection before it has reported one.
+fn no_result() -> Exit {
+    Exit::failed(
+        "the node ended without a result; see its log. If it was being upgraded already, try again",
+    )
 }

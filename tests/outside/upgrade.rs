@@ -293,6 +293,33 @@ async fn a_live_call_is_never_ended_by_an_upgrade() {
     world.call().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_waiting_upgrade_is_cancelled_with_its_command() {
+    let Some(mut world) = World::start().await else { return };
+    let wacid = connect(&world.node, &silent_offer()).await;
+    world.graph.wait(&wacid, "accept").await;
+    let mut waiting = Command::new(program());
+    waiting.args(["upgrade", "--wait", "60", "--data-dir"]).arg(world.node.dir.path());
+    waiting.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let mut waiting = waiting.spawn().expect("it runs");
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(
+        waiting.stdout.take().expect("its output"),
+    ));
+    assert!(lines.next().expect("a line").expect("text").contains("waiting for"));
+    let pid = rustix::process::Pid::from_child(&waiting);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("it is signalled");
+    let ended = waiting.wait_with_output().expect("its end");
+    assert_eq!(ended.status.code(), Some(1));
+    let said = text(&ended.stderr);
+    assert!(said.contains("upgrade cancelled; the node goes on as before"), "{said}");
+    world.node.until_log("upgrade cancelled").await;
+    terminate(&world.node, &wacid).await;
+    world.call().await;
+    assert!(!world.node.log().contains("upgrade completed"));
+    let again = world.upgrade(&[]).await;
+    assert!(again.status.success(), "{}", text(&again.stderr));
+}
+
 /// Waits for an event of a call.
 pub async fn until(events: &mut CallEvents, test: impl Fn(&CallEventKind) -> bool) {
     loop {

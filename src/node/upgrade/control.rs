@@ -13,6 +13,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 use tracing::warn;
 
@@ -123,7 +124,18 @@ impl Control {
 
 /// The client that requested an upgrade.
 #[derive(Debug)]
-pub(super) struct Client(UnixStream);
+pub(super) struct Client {
+    pub(super) progress: ProgressWriter,
+    pub(super) connection: ClientConnection,
+}
+
+/// Reports the progress to a client.
+#[derive(Debug)]
+pub(super) struct ProgressWriter(OwnedWriteHalf);
+
+/// The receiving half of a client's connection. A client sends nothing after its request.
+#[derive(Debug)]
+pub(super) struct ClientConnection(OwnedReadHalf);
 
 impl Client {
     async fn read(mut stream: UnixStream) -> io::Result<(UpgradeRequest, Self)> {
@@ -137,9 +149,21 @@ impl Client {
         let mut line = String::new();
         let mut lines = BufReader::new((&mut stream).take(LINE_MAX));
         tokio::time::timeout(REQUEST_TIME, lines.read_line(&mut line)).await??;
-        Ok((serde_json::from_str(&line)?, Self(stream)))
+        let (connection, progress) = stream.into_split();
+        let (progress, connection) = (ProgressWriter(progress), ClientConnection(connection));
+        Ok((serde_json::from_str(&line)?, Self { progress, connection }))
     }
+}
 
+impl ClientConnection {
+    /// Waits until the client disconnects.
+    pub(super) async fn closed(&mut self) {
+        let mut unexpected = [0; 64];
+        while self.0.read(&mut unexpected).await.is_ok_and(|read| read > 0) {}
+    }
+}
+
+impl ProgressWriter {
     /// Reports progress. Ignores a client that has disconnected.
     pub(super) async fn report(&mut self, progress: &UpgradeProgress) {
         if let Ok(mut line) = serde_json::to_vec(progress) {
@@ -153,7 +177,8 @@ impl Client {
 /// returns the last one.
 ///
 /// # Errors
-/// Returns an error if no node listens there, or if it ends without a result.
+/// Returns an error if no node listens there, or an [`io::ErrorKind::UnexpectedEof`] if it ends the
+/// connection without a result.
 pub async fn request_upgrade(
     data_dir: &Path,
     request: &UpgradeRequest,
@@ -163,9 +188,9 @@ pub async fn request_upgrade(
     let mut stream = UnixStream::connect(&at.path).await?;
     let mut line = serde_json::to_vec(request)?;
     line.push(b'\n');
-    stream.write_all(&line).await?;
+    stream.write_all(&line).await.map_err(ended)?;
     let mut lines = BufReader::new(stream.take(LINE_MAX * 64)).lines();
-    while let Some(line) = lines.next_line().await? {
+    while let Some(line) = lines.next_line().await.map_err(ended)? {
         let progress: UpgradeProgress = serde_json::from_str(&line)?;
         match progress {
             UpgradeProgress::Waiting { .. } | UpgradeProgress::HandingOver => report(&progress),
@@ -175,10 +200,17 @@ pub async fn request_upgrade(
             | UpgradeProgress::Failed { .. } => return Ok(progress),
         }
     }
-    Err(io::Error::new(
-        io::ErrorKind::UnexpectedEof,
-        "the node ended without a result; see its log",
-    ))
+    Err(io::ErrorKind::UnexpectedEof.into())
+}
+
+/// The error for a connection that the node has reset or closed.
+fn ended(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
+            io::ErrorKind::UnexpectedEof.into()
+        }
+        _ => error,
+    }
 }
 
 #[cfg(test)]
@@ -195,7 +227,7 @@ mod tests {
                 let (request, mut client) = control.next().await;
                 assert_eq!(request.wait_seconds, 7);
                 let done = UpgradeProgress::Done { pid: 1, gap_ms: 2, calls: 0, media_gap_ms: 0 };
-                client.report(&done).await;
+                client.progress.report(&done).await;
             };
             let request = UpgradeRequest { binary: None, wait_seconds: 7 };
             let asked = request_upgrade(&data_dir, &request, |_| {});

@@ -30,7 +30,7 @@ use tracing::{error, info, warn};
 use super::Node;
 use super::drain::{EndTimes, Signals, drain_and_end};
 use crate::api::server::Pause;
-use control::{Client, Control};
+use control::{Client, Control, ProgressWriter};
 use engine::admission::Gate;
 use media::{Media, OtherProcess};
 use model::Clock;
@@ -87,9 +87,14 @@ pub async fn until_replaced(
             () = node.until_told_to_stop(&mut signals) => break,
             asked = next => asked,
         };
+        let Client { progress, connection } = &mut client;
         let prepared = tokio::select! {
             () = node.until_told_to_stop(&mut signals) => break,
-            prepared = prepare(&node, &request, &mut client, clock) => prepared,
+            () = connection.closed() => {
+                info!("upgrade cancelled by the command that requested it; this process continues");
+                continue;
+            }
+            prepared = prepare(&node, &request, progress, clock) => prepared,
         };
         let refusal = match prepared {
             Ok(prepared) => match Box::pin(hand_over(node, prepared, client, clock)).await {
@@ -106,7 +111,7 @@ pub async fn until_replaced(
             info!(call, "call cannot be handed over");
         }
         warn!(why, calls = calls.len(), "upgrade refused; this process continues");
-        client.report(&UpgradeProgress::Refused { why, calls }).await;
+        client.progress.report(&UpgradeProgress::Refused { why, calls }).await;
     }
     drain_and_end(&node, signals).await;
     true
@@ -186,7 +191,7 @@ struct Prepared {
 async fn prepare(
     node: &Node,
     request: &UpgradeRequest,
-    client: &mut Client,
+    progress: &mut ProgressWriter,
     clock: &Clock,
 ) -> Result<Prepared, Refusal> {
     if node.place.cluster().is_some() {
@@ -234,7 +239,7 @@ async fn prepare(
         }
         if staying.len() != reported {
             reported = staying.len();
-            client.report(&UpgradeProgress::Waiting { calls: reported }).await;
+            progress.report(&UpgradeProgress::Waiting { calls: reported }).await;
         }
         tokio::time::sleep_until(end.min(clock.now() + interval).into()).await;
     }
@@ -257,7 +262,7 @@ async fn hand_over(
     clock: &Clock,
 ) -> HandOver {
     let Prepared { mut moving, mut paused, mut successor, listeners, since } = prepared;
-    client.report(&UpgradeProgress::HandingOver).await;
+    client.progress.report(&UpgradeProgress::HandingOver).await;
     let frozen = clock.now();
     if let Err(error) = moving.move_legs(&node.media, &mut successor).await {
         let refusal = match error {
@@ -317,7 +322,7 @@ async fn hand_over(
         Some(pid) => notify::notify_main_process(pid),
         None => error!("upgrade failed and the old binary did not start again"),
     }
-    client.report(&progress).await;
+    client.progress.report(&progress).await;
     // Responses that are still being sent. The listener limits their time.
     if let Some(responses) = responses {
         let _ = responses.await;
