@@ -3,9 +3,9 @@
 //!
 //! A response is stored before the client gets it, so that it survives a restart. Responses that
 //! the store does not take are kept in memory. The work is completed even if the client
-//! disconnects, and requests with the same key wait for it. Responses that ask to try again later
-//! (5xx, 429) are not kept. If the process ends before there is a response, the next request does
-//! the work again.
+//! disconnects, and requests with the same key wait for it. Responses that depend on the moment
+//! (409, 422, 429, 5xx) are not kept. If the process ends before there is a response, the next
+//! request does the work again.
 //!
 //! If other nodes share the store, a node claims the work there before it begins. Another one waits
 //! for the response, or for the claim to end.
@@ -214,7 +214,7 @@ impl Inner {
         }
         let work = AssertUnwindSafe(work).catch_unwind().await;
         let kept = keep(work.unwrap_or_else(|_| (self.rules.internal_error)())).await;
-        if kept.status.is_server_error() || kept.status == StatusCode::TOO_MANY_REQUESTS {
+        if is_temporary(kept.status) {
             if self.store.is_shared() {
                 self.store.responses().give_back(key.digest);
             }
@@ -291,6 +291,16 @@ impl KeptResponse {
     }
 }
 
+/// Whether a request may succeed later, unchanged. No such response follows work that has created or
+/// sent something.
+fn is_temporary(status: StatusCode) -> bool {
+    status.is_server_error()
+        || matches!(
+            status,
+            StatusCode::CONFLICT | StatusCode::UNPROCESSABLE_ENTITY | StatusCode::TOO_MANY_REQUESTS
+        )
+}
+
 async fn keep(response: Response) -> KeptResponse {
     let (head, body) = response.into_parts();
     // Reading can't fail: the bodies of our responses are in memory.
@@ -354,13 +364,13 @@ mod tests {
         assert_eq!((text(first).await, text(again).await), ("0".into(), "0".into()));
         assert_eq!(text(run(key("MA1", "a"), 202).await).await, "0");
         assert_eq!(text(run(key("MA2", "a"), 202).await).await, "1", "the key of another account");
-        for later in [502, 429, 503] {
+        for later in [502, 429, 503, 409, 422] {
             run(key("MA1", "b"), later).await;
         }
-        assert_eq!(text(run(key("MA1", "b"), 422).await).await, "5");
-        assert_eq!(text(run(key("MA1", "b"), 202).await).await, "5", "a refusal is kept");
+        assert_eq!(text(run(key("MA1", "b"), 400).await).await, "7");
+        assert_eq!(text(run(key("MA1", "b"), 202).await).await, "7", "a bad request is kept");
         let elsewhere = super::tests::key(&cache, "MA1", "//v1//y", "a");
-        assert_eq!(text(run(elsewhere, 202).await).await, "6", "another path");
+        assert_eq!(text(run(elsewhere, 202).await).await, "8", "another path");
         let same = super::tests::key(&cache, "MA1", "//v1//x", "a");
         assert_eq!(text(run(same, 202).await).await, "0", "slashes make no difference");
         assert!(

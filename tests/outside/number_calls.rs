@@ -3,6 +3,7 @@
 
 use serde_json::{Value, json};
 use sim::{CallEventKind, CalleeAction, EventOrder};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::outbound::{USER, World, user, world};
 use crate::support::agent::{AgentServer, reply};
@@ -56,6 +57,41 @@ impl World {
 
 fn accepts() -> sim::CallScript {
     user(CalleeAction::Accept, EventOrder::ConnectFirst)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_followed_event_log_ends_soon_after_its_key() {
+    let world = world(|_, _| ()).await;
+    world.app.xml("/unused", "<Response><Wait length=\"60\"/></Response>");
+    let _callee = world.sim.expect_call(accepts());
+    let uuid = world.calls(json!({})).await;
+    world.app.wait("/unused").await;
+    let key = json!({"name": "desk", "role": "agent"});
+    let key = world.number_api("POST", "api-keys/", &[], key).await.json();
+    let [id, secret] = ["id", "secret"].map(|field| key[field].as_str().expect("text").to_owned());
+
+    #[allow(clippy::disallowed_methods, reason = "a test asks its own node")]
+    let connected =
+        tokio::net::TcpStream::connect(world.node.public.trim_start_matches("http://")).await;
+    let mut socket = tokio::io::BufReader::new(connected.expect("connect"));
+    let request = format!(
+        "GET /api/v1/calls/{uuid}/events/?follow=1 HTTP/1.1\r\nhost: localhost\r\n\
+         x-api-key: {secret}\r\nconnection: close\r\n\r\n"
+    );
+    socket.write_all(request.as_bytes()).await.expect("sent");
+    let mut status = String::new();
+    socket.read_line(&mut status).await.expect("a response");
+    assert!(status.contains(" 200 "), "{status}");
+
+    let deleted = world.number_api("DELETE", &format!("api-keys/{id}/"), &[], Value::Null).await;
+    assert_eq!(deleted.status, 204, "{}", deleted.text());
+    let mut lines = String::new();
+    let ended = socket.read_to_string(&mut lines);
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(10), ended).await;
+    ended.expect("the log ends").expect("text");
+    assert!(lines.contains("\"trace\":\"begun\"") && lines.ends_with("0\r\n\r\n"), "{lines}");
+    let shown = world.call(&uuid).await;
+    assert_ne!(shown["status"], "ended", "{shown}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -262,7 +298,12 @@ async fn refused_calls_name_the_reason() {
     })
     .await;
     let order = |from: &str, to: &str| json!({"from": from, "to": to});
-    let (status, error) = world.refused(order(NUMBER, USER)).await;
+    let placed_with = async |key: &str| {
+        let order = json!({"from": NUMBER, "to": USER, "answerUrl": world.app.url("/answer"), "answerMethod": "GET"});
+        world.number_api("POST", "calls/", &[("idempotency-key", key)], order).await
+    };
+    let refused = placed_with("order-17").await;
+    let (status, error) = (refused.status, &refused.json()["error"]);
     assert_eq!(
         (status, &error["code"], &error["field"]),
         (422, &json!("no_permission"), &json!("to")),
@@ -297,8 +338,9 @@ async fn refused_calls_name_the_reason() {
     tokio::time::timeout(std::time::Duration::from_secs(20), allows)
         .await
         .expect("the node hears of it");
-    let uuid =
-        world.calls(json!({"answerUrl": world.app.url("/answer"), "answerMethod": "GET"})).await;
+    let placed = placed_with("order-17").await;
+    assert_eq!(placed.status, 201, "the refusal is not kept: {}", placed.text());
+    let uuid = placed.json()["callUuid"].as_str().expect("a UUID").to_owned();
     let (status, error) = world.refused(order(NUMBER, USER)).await;
     assert_eq!((status, &error["code"]), (409, &json!("user_busy")), "{error}");
     let live = world.number_api("GET", "calls/?status=live", &[], Value::Null).await.json();

@@ -2,6 +2,8 @@
 //! replay` reads it. The log of a live call comes from memory, that of an ended call from the
 //! store.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
@@ -29,7 +31,7 @@ pub(super) const ROUTES: &[Route] = &[Route {
     .query(&[QueryParameter::one_of(
         "follow",
         &["0", "1", "true", "false"],
-        "1: continue with new lines until the call has ended",
+        "1: continue with new lines until the call has ended, or the key or session",
     )])
     .responses(&[ResponseSpec::raw(200, "JSON, one object per line", &[CONTENT_TYPE])]),
 }];
@@ -37,13 +39,16 @@ pub(super) const ROUTES: &[Route] = &[Route {
 /// Number of lines per read from the store.
 const PAGE: u32 = 1_000;
 
+/// Interval at which the credentials of a client that follows a log are checked.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
 async fn get(request: ApiRequest) -> Result<Response, ApiError> {
     let (api, scope) = (request.api(), request.scope());
     let call: CallUuid = request.id("call_uuid", NO_CALL)?;
     let follow = request.query_flag("follow")?.unwrap_or_default();
     if let Some(lines) = api.live.events(scope, call, follow) {
         let lines = lines.map(|line| Ok::<_, StoreError>(Bytes::from(format!("{line}\n"))));
-        return Ok(response(Body::from_stream(lines)));
+        return Ok(response(Body::from_stream(lines.take_until(revoked(request)))));
     }
     // The last lines of a call that has just ended may still be on their way to the store.
     api.store.flush().await;
@@ -51,6 +56,17 @@ async fn get(request: ApiRequest) -> Result<Response, ApiError> {
         api.store.calls().get(scope, call).await.map_err(ApiError::store("read an event log"))?;
     record.ok_or(ApiError::NotFound(NO_CALL))?;
     Ok(response(Body::from_stream(stored(api.store.clone(), scope.clone(), call))))
+}
+
+/// Waits until the key or session of a request is no longer valid, or its role is reduced. A store
+/// that can't be read does not end the wait.
+async fn revoked(request: ApiRequest) {
+    loop {
+        tokio::time::sleep(CHECK_INTERVAL).await;
+        if request.is_still_authorized().await.is_ok_and(|is_authorized| !is_authorized) {
+            return;
+        }
+    }
 }
 
 fn stored(

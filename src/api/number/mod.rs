@@ -270,20 +270,28 @@ async fn authenticate(
     method: &Method,
     from: IpAddr,
 ) -> Result<Principal, ApiError> {
-    let principal = if headers.contains_key("x-api-key") {
-        let key = state.api.credentials.api_key(headers, from);
-        let key = key.or_else(|| created_key(state, headers, from));
-        if key.is_none() {
-            state.record_refusal("api-key", from, None, None);
-        }
-        key
-    } else {
-        session::authenticate(state, headers, method, from).await?
-    };
+    let principal = principal(state, headers, method, from).await?;
+    if principal.is_none() && headers.contains_key("x-api-key") {
+        state.record_refusal("api-key", from, None, None);
+    }
     let principal = principal.ok_or_else(|| state.rate_limits.record_failure(from))?;
     let now = state.api.clock.now();
     state.rate_limits.record_request(now, principal.scope.auth_id())?;
     Ok(principal)
+}
+
+/// The principal of a request's API key or session. `None` if it is not valid.
+async fn principal(
+    state: &ApiState,
+    headers: &HeaderMap,
+    method: &Method,
+    from: IpAddr,
+) -> Result<Option<Principal>, ApiError> {
+    if headers.contains_key("x-api-key") {
+        let key = state.api.credentials.api_key(headers, from);
+        return Ok(key.or_else(|| created_key(state, headers, from)));
+    }
+    session::authenticate(state, headers, method, from).await
 }
 
 /// The holder of a key that was created over the API, unless the account is disabled.

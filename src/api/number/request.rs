@@ -75,6 +75,19 @@ impl ApiRequest {
         }
     }
 
+    /// Whether the credentials of the request are still valid, for the same account and at least the
+    /// same role.
+    ///
+    /// # Errors
+    /// Fails if a session can't be read.
+    pub(super) async fn is_still_authorized(&self) -> Result<bool, ApiError> {
+        let (headers, method, from) =
+            (&self.head.headers, &self.head.method, self.principal.actor.from);
+        let principal = super::principal(&self.state, headers, method, from).await?;
+        let before = &self.principal;
+        Ok(principal.is_some_and(|now| now.scope == before.scope && now.role >= before.role))
+    }
+
     /// The main account of the principal.
     pub(super) fn main_account(&self) -> AuthId {
         let own = self.scope().auth_id();
