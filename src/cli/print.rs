@@ -4,9 +4,12 @@
 //! Any other failure to write to standard output (a full disk) is remembered and results in exit
 //! code 1.
 
+use std::borrow::Cow;
 use std::fmt::Display;
 use std::io::{ErrorKind, IsTerminal as _, Write as _};
 use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::observe::logs::is_harmful;
 
 static OUTPUT_LOST: AtomicBool = AtomicBool::new(false);
 
@@ -18,7 +21,7 @@ pub fn line(what: impl Display) {
 /// Prints a JSON object on one line and flushes it.
 pub fn json(object: &impl serde::Serialize) {
     match serde_json::to_string(object) {
-        Ok(text) => line(text),
+        Ok(text) => line(escaped(&text)),
         Err(e) => error(format_args!("could not write an object as JSON: {e}")),
     }
 }
@@ -31,10 +34,25 @@ pub fn text(what: &str) {
 /// Maximum length of a [`plain`] text, in characters.
 const PLAIN_MAX: usize = 300;
 
-/// Makes untrusted text safe for a terminal: replaces control characters by spaces and limits the
-/// length.
+/// Makes untrusted text safe for a terminal: replaces [harmful](is_harmful) characters by spaces and
+/// limits the length.
 pub fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(PLAIN_MAX).collect()
+    text.chars().map(|c| if is_harmful(c) { ' ' } else { c }).take(PLAIN_MAX).collect()
+}
+
+/// Escapes the [harmful](is_harmful) characters of a JSON text, which can only be in its strings.
+fn escaped(json: &str) -> Cow<'_, str> {
+    if !json.contains(is_harmful) {
+        return json.into();
+    }
+    let mut safe = String::with_capacity(json.len());
+    for c in json.chars() {
+        match is_harmful(c) {
+            true => safe.push_str(&format!("\\u{:04x}", u32::from(c))),
+            false => safe.push(c),
+        }
+    }
+    safe.into()
 }
 
 /// Formats a number and its noun, which takes an `s` in the plural: `1 error`, `2 errors`.
@@ -107,4 +125,19 @@ pub(super) fn exit_with_output_errors(exit: super::Exit) -> super::Exit {
         return super::Exit::failed("could not write to standard output");
     }
     exit
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{escaped, plain};
+
+    #[test]
+    fn json_and_tables_have_no_characters_that_change_a_terminal() {
+        let text = "a\u{9b}31m\u{202e}b";
+        assert_eq!(plain(text), "a 31m b");
+        let json = serde_json::to_string(text).expect("JSON");
+        assert_eq!(escaped(&json), r#""a\u009b31m\u202eb""#);
+        assert_eq!(serde_json::from_str::<String>(&escaped(&json)).expect("JSON"), text);
+        assert_eq!(escaped(r#"{"a":"é"}"#), r#"{"a":"é"}"#);
+    }
 }

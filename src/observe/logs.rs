@@ -211,8 +211,9 @@ impl<W: Write> Write for EscapingWriter<W> {
     }
 }
 
-/// Control characters (C0, DEL, C1), line separators, and marks that change the direction of text.
-fn is_harmful(c: char) -> bool {
+/// Whether a character can change what a terminal shows around it: control characters (C0, DEL, C1),
+/// line separators, and marks that change the direction of text.
+pub(crate) fn is_harmful(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{061c}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }

@@ -13,7 +13,10 @@ pub(super) fn render(source: &str, parsed: &ParseOutcome, colour: bool) -> Strin
         if colour { Renderer::styled() } else { Renderer::plain() }.decor_style(DecorStyle::Ascii);
     let mut out = String::new();
     for finding in &parsed.findings {
-        out.push_str(&renderer.render(&[finding_group(source, parsed.source.as_deref(), finding)]));
+        let group = finding_group(source, parsed.source.as_deref(), finding);
+        // The renderer replaces the C0 control characters of the document, but not the C1 ones.
+        let c1 = '\u{80}'..='\u{9f}';
+        out.push_str(&renderer.render(&[group]).replace(|c| c1.contains(&c), "\u{fffd}"));
         out.push_str("\n\n");
     }
     let errors = parsed.findings.iter().filter(|f| f.severity == Severity::Error).count();
@@ -139,6 +142,10 @@ mod tests {
         let out = render("-", &xml::parse(long.as_bytes(), None), false);
         assert!(out.contains("-:1:361"), "{out}");
         assert!(out.lines().all(|line| line.chars().count() < 200), "{out}");
+        let control = "<Response><Speak voice=\"\u{9b}31m\u{202e}\u{1b}[2J\">x</Speak></Response>";
+        let out = render("-", &xml::parse(control.as_bytes(), None), false);
+        assert!(out.contains("31m"), "{out}");
+        assert!(!out.contains(['\u{9b}', '\u{202e}', '\u{1b}']), "{out}");
         let out = render("-", &xml::parse(b"<Response>\n\xFF", None), false);
         assert!(out.contains("--> -:2:1"), "{out}");
     }
