@@ -16,7 +16,8 @@ class Sample extends HTMLElement {
     this.form.addEventListener("submit", (event) => event.preventDefault());
     const names = new Intl.DisplayNames(document.documentElement.lang || "en", { type: "language" });
     for (const option of /** @type {NodeListOf<HTMLOptionElement>} */ (this.parentElement?.querySelectorAll("select[name=language] option") ?? [])) {
-      try { option.textContent = names.of(option.value) ?? option.value; } catch { /* unknown language code */ }
+      // With the tag, because several tags have the same name.
+      try { const name = names.of(option.value); if (name && name !== option.value) option.textContent = `${name} (${option.value})`; } catch { /* unknown language code */ }
     }
     for (const button of /** @type {NodeListOf<HTMLButtonElement>} */ (this.querySelectorAll("button[data-voice]"))) {
       button.hidden = false;
