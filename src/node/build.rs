@@ -859,7 +859,7 @@ fn rooms(clock: &Clock, media: &Arc<Media>, sounds: &Library) -> Rooms {
     Rooms::new(
         clock.clone(),
         move |sink| Mixer::start(media.workers(), sink),
-        move |sound| sounds.prompt(sound),
+        move |main_account, sound| sounds.prompt_for(main_account, sound),
     )
 }
 

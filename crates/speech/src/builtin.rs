@@ -11,16 +11,17 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::process::{Child, Command};
-use tokio::sync::Semaphore;
 
 use super::config::SpeechConfig;
+use super::fair_permits::{FairPermits, Owner};
 use super::helper::{AUDIO, AUDIO_AT, DONE, FAILED, FOLDER, FRAME_MAX, HEAR, RESULT, SPEAK, frame};
 use super::language::{EmbeddedVoice, Speaker};
 use super::limiter::Limiter;
 use super::markup;
 use super::models::ModelStore;
+use super::neural::split_sentences;
 use super::provider::{AudioChunk, BoxFuture, Provider, Sink, SpeechError};
-use super::script::Segment;
+use super::script::{Run, Segment};
 use super::voices;
 use crate::pico::RATE;
 use model::Clock;
@@ -28,9 +29,12 @@ use model::Clock;
 /// Maximum number of helpers. Pico synthesises 200 s of speech per second of CPU time, so that two
 /// are enough. The limit bounds the CPU time that bad text can use.
 const HELPERS_MAX: usize = 2;
-/// Time limit for one segment of text (at most 3,000 characters). A segment takes about a second on
-/// a busy machine.
-const DEADLINE: Duration = Duration::from_secs(30);
+/// Time limit for the work of helpers on one segment of text (at most 3,000 characters). A segment
+/// takes about a second on a busy machine.
+pub(super) const DEADLINE: Duration = Duration::from_secs(30);
+/// Length in bytes from which text is spoken in pieces, each a request of its own, so that a long
+/// text does not keep a helper from other prompts. A piece ends with a sentence if possible.
+const PIECE_BYTES: usize = 200;
 /// Delay after the second consecutive failure. It doubles with each further failure.
 const BACK_OFF_FIRST: Duration = Duration::from_millis(250);
 const BACK_OFF_MAX: Duration = Duration::from_secs(30);
@@ -42,7 +46,7 @@ pub struct Builtin {
     /// The folder of the models that helpers may read, if any is installed.
     models: Option<PathBuf>,
     clock: Clock,
-    running: Semaphore,
+    running: FairPermits,
     pool: Mutex<Pool>,
     unpacked: [tokio::sync::OnceCell<()>; EmbeddedVoice::ALL.len()],
 }
@@ -102,7 +106,7 @@ impl Builtin {
             folder,
             models,
             clock,
-            running: Semaphore::new(HELPERS_MAX),
+            running: FairPermits::new(HELPERS_MAX, HELPERS_MAX),
             pool: Mutex::default(),
             unpacked: Default::default(),
         }
@@ -110,37 +114,45 @@ impl Builtin {
 
     async fn speak(&self, segment: &Segment, sink: &mut Sink) -> Result<(), SpeechError> {
         let voice = EmbeddedVoice::nearest(&segment.speaker.language);
-        let markup = markup::pico_markup(segment, voice);
-        if markup.len() >= FRAME_MAX {
-            return Err(SpeechError::TooLong(markup.len()));
-        }
         self.unpack(voice).await?;
-        let mut body = vec![voice as u8];
-        body.extend_from_slice(markup.as_bytes());
         let mut limiter = Limiter::new(markup::GAIN);
-        let mut output = HelperOutput::Stream(sink, &mut limiter);
-        self.request(&frame(SPEAK, &body), &mut output).await?;
+        let (owner, mut left) = (sink.owner().clone(), DEADLINE);
+        for piece in pieces(segment) {
+            let markup = markup::pico_markup(&piece, voice);
+            if markup.len() >= FRAME_MAX {
+                return Err(SpeechError::TooLong(markup.len()));
+            }
+            let mut body = vec![voice as u8];
+            body.extend_from_slice(markup.as_bytes());
+            let mut output = HelperOutput::Stream(sink, &mut limiter);
+            self.request(&frame(SPEAK, &body), &mut output, &owner, &mut left).await?;
+        }
         sink.push(RATE, limiter.finish()).await
     }
 
-    /// Sends a request to a helper and passes its response to `output`.
+    /// Sends a request to a helper and passes its response to `output`. If all helpers are busy, the
+    /// accounts take turns. `left` is the time that the helper may take, without that for its turn,
+    /// and is reduced by the time that it took.
     pub(super) async fn request(
         &self,
         request: &[u8],
         output: &mut HelperOutput<'_>,
+        owner: &Owner,
+        left: &mut Duration,
     ) -> Result<(), SpeechError> {
-        let _permit = self.running.acquire().await.map_err(|_| SpeechError::Cancelled)?;
+        let _permit = self.running.acquire(owner).await;
         let mut helper = self.take_helper().await?;
-        let outcome = tokio::time::timeout(DEADLINE, helper.speak(request, output)).await;
+        let begun = self.clock.now();
+        let outcome = tokio::time::timeout(*left, helper.speak(request, output)).await;
+        *left = left.saturating_sub(self.clock.now().saturating_duration_since(begun));
         match outcome.unwrap_or(Err(SpeechError::Deadline(DEADLINE))) {
-            // The helper is still running and idle: the text failed, not the helper.
-            outcome @ (Ok(()) | Err(SpeechError::Engine(_))) => {
+            // The helper is still running and idle: the text failed or is not needed any more.
+            outcome @ (Ok(()) | Err(SpeechError::Engine(_) | SpeechError::Cancelled)) => {
                 let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
                 pool.failures = 0;
                 pool.idle.push(helper);
                 outcome
             }
-            Err(SpeechError::Cancelled) => Err(SpeechError::Cancelled),
             Err(e) => {
                 self.record_failure();
                 Err(e)
@@ -163,8 +175,8 @@ impl Builtin {
             frames.extend(frame(HEAR, &bytes));
         }
         frames.extend(frame(kind, &request));
-        let mut result = Vec::new();
-        self.request(&frames, &mut HelperOutput::Result(&mut result)).await?;
+        let (mut result, mut left) = (Vec::new(), DEADLINE);
+        self.request(&frames, &mut HelperOutput::Result(&mut result), &None, &mut left).await?;
         serde_json::from_slice(&result).map_err(|e| SpeechError::Engine(e.to_string()))
     }
 
@@ -225,6 +237,35 @@ impl Builtin {
     }
 }
 
+/// Splits a segment into the pieces that are spoken one after the other.
+fn pieces(segment: &Segment) -> Vec<Segment> {
+    let mut pieces = Vec::new();
+    let mut runs: Vec<Run> = Vec::new();
+    let mut bytes = 0;
+    for run in &segment.runs {
+        for (part, text) in split_sentences(&run.text, PIECE_BYTES).into_iter().enumerate() {
+            let ends_sentence = |last: &Run| last.text.ends_with(['.', '!', '?', '…']);
+            // A sentence in several styles is not split before it is long.
+            let max = match part > 0 || runs.last().is_some_and(ends_sentence) {
+                true => PIECE_BYTES,
+                false => 2 * PIECE_BYTES,
+            };
+            if bytes > 0 && bytes + text.len() > max {
+                pieces.push(std::mem::take(&mut runs));
+                bytes = 0;
+            }
+            bytes += text.len();
+            match runs.last_mut().filter(|_| part > 0) {
+                Some(last) => last.text.push_str(text),
+                None => runs.push(Run { text: text.to_owned(), style: run.style }),
+            }
+        }
+    }
+    pieces.push(runs);
+    let piece = |runs| Segment { speaker: segment.speaker.clone(), runs };
+    pieces.into_iter().map(piece).collect()
+}
+
 impl Provider for Builtin {
     fn name(&self) -> &'static str {
         "builtin"
@@ -283,15 +324,26 @@ impl Helper {
     ) -> Result<(), SpeechError> {
         self.input.write_all(request).await.map_err(SpeechError::Helper)?;
         self.input.flush().await.map_err(SpeechError::Helper)?;
+        let mut is_cancelled = false;
         loop {
             let (kind, body) = self.read_response().await.map_err(SpeechError::Helper)?;
             match kind {
-                AUDIO => output.push(RATE, samples(&body)).await?,
-                AUDIO_AT => {
-                    let (rate, pcm) = body
-                        .split_first_chunk::<4>()
-                        .ok_or(SpeechError::Helper(io::ErrorKind::InvalidData.into()))?;
-                    output.push(u32::from_le_bytes(*rate), samples(pcm)).await?;
+                // The rest is read, so that the helper can be used again.
+                AUDIO | AUDIO_AT if is_cancelled => {}
+                AUDIO | AUDIO_AT => {
+                    let (rate, pcm) = match kind {
+                        AUDIO => (RATE, body.as_slice()),
+                        _ => {
+                            let (rate, pcm) = body
+                                .split_first_chunk::<4>()
+                                .ok_or(SpeechError::Helper(io::ErrorKind::InvalidData.into()))?;
+                            (u32::from_le_bytes(*rate), pcm)
+                        }
+                    };
+                    match output.push(rate, samples(pcm)).await {
+                        Err(SpeechError::Cancelled) => is_cancelled = true,
+                        pushed => pushed?,
+                    }
                 }
                 RESULT => match output {
                     HelperOutput::Result(result) => **result = body,
@@ -299,6 +351,7 @@ impl Helper {
                         return Err(SpeechError::Helper(io::ErrorKind::InvalidData.into()));
                     }
                 },
+                DONE if is_cancelled => return Err(SpeechError::Cancelled),
                 DONE => return Ok(()),
                 FAILED => {
                     return Err(SpeechError::Engine(String::from_utf8_lossy(&body).into_owned()));

@@ -139,6 +139,24 @@ impl Cache {
         }
     }
 
+    /// Removes a prompt that is being created if no one else has it than its creator, with `own`
+    /// references, and this cache. Returns whether it was removed.
+    pub(super) fn remove_unused(
+        &mut self,
+        sound: &Sound,
+        prompt: &Arc<Prompt>,
+        own: usize,
+    ) -> bool {
+        let is_here =
+            self.entries.get(sound).is_some_and(|entry| Arc::ptr_eq(&entry.prompt, prompt));
+        // Only this cache gives prompts to others, and it is borrowed here.
+        let is_unused = Arc::strong_count(prompt) == own + usize::from(is_here);
+        if is_here && is_unused {
+            self.remove(sound);
+        }
+        is_unused
+    }
+
     fn remove(&mut self, sound: &Sound) {
         if let Some(entry) = self.entries.remove(sound) {
             self.bytes -= entry.bytes;

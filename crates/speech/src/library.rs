@@ -18,6 +18,7 @@ use super::cache::{Cache, Lookup, Validity};
 use super::config::{ProviderName, SpeechConfig};
 use super::disk_cache::{CachedSpeech, DiskCache};
 use super::espeak::Espeak;
+use super::fair_permits::{FairPermits, Owner};
 use super::file;
 use super::http::EndpointError;
 use super::language::{Speaker, is_known_polly_voice, primary};
@@ -32,7 +33,7 @@ use super::writing_system;
 use egress::{Egress, FetchedFile, FileResponse, OnChunk};
 use machine::Sound;
 use media::prompt::{Frame, FrameState, Prompt, Writer};
-use model::Clock;
+use model::{AuthId, Clock};
 use xml::ast::{DocUrl, Voice};
 
 /// Maximum size of a file in bytes.
@@ -47,15 +48,19 @@ const FILE_TTL_MAX: Duration = Duration::from_secs(24 * 3_600);
 /// spoken.
 const FALLBACK_TTL: Duration = Duration::from_secs(60);
 /// Number of concurrent syntheses and file fetches. They are limited separately, so that slow file
-/// servers do not delay speech.
+/// servers do not delay speech. The rest is left for other accounts than one that uses its share.
 const SYNTHESES_MAX: usize = 64;
+const SYNTHESES_SHARE: usize = 48;
 const FETCHES_MAX: usize = 256;
+const FETCHES_SHARE: usize = 192;
 /// Number of chunks buffered between a provider and the encoder.
 const BUFFERED_CHUNKS: usize = 8;
 /// Length of the fade at both ends of a tone, which would click without it.
 const FADE_MS: u32 = 5;
 /// Amplitude of a tone: 12 dB below full scale, about as loud as speech.
 const TONE_PEAK: f32 = 8_000.0;
+/// Why a prompt is not completed whose calls have ended.
+const NOT_NEEDED: &str = "no call needs the prompt any more";
 /// Number of files that are decoded while they are received.
 const STREAMING_MAX: usize = 4;
 
@@ -124,12 +129,12 @@ struct Inner {
     clock: Clock,
     runtime: Handle,
     fetch: Arc<dyn FileFetch>,
-    synthesis_permits: Semaphore,
-    fetch_permits: Semaphore,
+    synthesis_permits: FairPermits,
+    fetch_permits: FairPermits,
     /// Permits that limit concurrent CPU work, because the media shards need the processors too.
     /// Encoding and decoding have separate limits, so that speech does not wait for long files.
-    encode_permits: Arc<Semaphore>,
-    decode_permits: Arc<Semaphore>,
+    encode_permits: FairPermits,
+    decode_permits: FairPermits,
     /// Permits for threads that decode files while they are received. Each of them waits for a
     /// server. If none is free, a file is received completely first.
     stream_permits: Arc<Semaphore>,
@@ -166,10 +171,21 @@ impl Library {
         Ok(())
     }
 
+    /// Like [`Library::prompt_for`], for a sound of the node.
+    pub fn prompt(&self, sound: &Sound) -> Arc<Prompt> {
+        self.prompt_of(sound, None)
+    }
+
     /// Returns the prompt for `sound`, which may still be incomplete. Never waits. To preload a
     /// sound, keep the returned prompt until it plays: otherwise a file may expire in between and
-    /// be fetched again.
-    pub fn prompt(&self, sound: &Sound) -> Arc<Prompt> {
+    /// be fetched again, and speech that nobody keeps is not completed.
+    ///
+    /// If there is more to do than the node can do at once, `account` and others take turns.
+    pub fn prompt_for(&self, account: &AuthId, sound: &Sound) -> Arc<Prompt> {
+        self.prompt_of(sound, Some(account.clone()))
+    }
+
+    fn prompt_of(&self, sound: &Sound, owner: Owner) -> Arc<Prompt> {
         let inner = self.inner.load_full();
         let now = inner.clock.now();
         let mut cache = inner.cache.lock().unwrap_or_else(PoisonError::into_inner);
@@ -185,6 +201,7 @@ impl Library {
             inner: Arc::clone(&inner),
             sound: sound.clone(),
             prompt: Arc::clone(&prompt),
+            owner,
         };
         inner.runtime.spawn(job.run(writer, stale));
         prompt
@@ -250,10 +267,10 @@ impl Inner {
             clock,
             runtime,
             fetch,
-            synthesis_permits: Semaphore::new(SYNTHESES_MAX),
-            fetch_permits: Semaphore::new(FETCHES_MAX),
-            encode_permits: Arc::new(Semaphore::new(cores)),
-            decode_permits: Arc::new(Semaphore::new(cores)),
+            synthesis_permits: FairPermits::new(SYNTHESES_MAX, SYNTHESES_SHARE),
+            fetch_permits: FairPermits::new(FETCHES_MAX, FETCHES_SHARE),
+            encode_permits: FairPermits::new(cores, cores),
+            decode_permits: FairPermits::new(cores, cores),
             stream_permits: Arc::new(Semaphore::new(STREAMING_MAX)),
         }
     }
@@ -268,6 +285,8 @@ struct PromptJob {
     inner: Arc<Inner>,
     sound: Sound,
     prompt: Arc<Prompt>,
+    /// The account that asked for it first.
+    owner: Owner,
 }
 
 impl PromptJob {
@@ -275,7 +294,10 @@ impl PromptJob {
         let mut from_disk = false;
         let result = match &self.sound {
             Sound::Speak { speech, voice, language } => {
-                let _permit = self.inner.synthesis_permits.acquire().await;
+                let _permit = self.inner.synthesis_permits.acquire(&self.owner).await;
+                if self.is_abandoned() {
+                    return;
+                }
                 self.report_unknown_voice(voice);
                 match self.cached_speech().await {
                     Some(CachedSpeech { frames, voices }) => {
@@ -291,7 +313,7 @@ impl PromptJob {
                 }
             }
             Sound::File { url } => {
-                let _permit = self.inner.fetch_permits.acquire().await;
+                let _permit = self.inner.fetch_permits.acquire(&self.owner).await;
                 self.file(url, PromptBuilder::new(writer).for_loops(), stale).await
             }
             Sound::Silence { ms } => self
@@ -323,6 +345,7 @@ impl PromptJob {
                 }
                 self.cache(|cache| cache.complete(&self.sound, &self.prompt, bytes, validity));
             }
+            Err(reason) if reason == NOT_NEEDED => tracing::debug!(reason, "prompt not completed"),
             Err(reason) => {
                 let file = file_url(&self.sound);
                 tracing::warn!(reason, file, "prompt failed");
@@ -506,7 +529,7 @@ impl PromptJob {
         builder: PromptBuilder,
     ) -> (Result<(), (SpeechError, bool)>, Result<PromptBuilder, Failure>) {
         let (sink, mut chunks) = Sink::new(BUFFERED_CHUNKS);
-        let mut sink = sink.with_voices_of(&self.prompt);
+        let mut sink = sink.with_voices_of(&self.prompt).with_owner(&self.owner);
         sink.set_voice(provider.prompt_voice(&segment.speaker));
         let speak = async move {
             match provider.synthesise(segment, &mut sink).await {
@@ -520,11 +543,25 @@ impl PromptJob {
         let encode = async move {
             let mut builder = builder;
             while let Some(chunk) = chunks.recv().await {
+                // Its first audio may be ready before a caller has the prompt.
+                if builder.frames() > 0 && self.is_abandoned() {
+                    return Err(Failure::new(builder, NOT_NEEDED));
+                }
                 builder = self.encode(builder, chunk).await?;
             }
             Ok(builder)
         };
         tokio::join!(speak, encode)
+    }
+
+    /// Whether no caller has the incomplete prompt any more. If so, it is removed from the cache.
+    fn is_abandoned(&self) -> bool {
+        // This job and the writer in its builder have the prompt.
+        self.inner.cache.lock().unwrap_or_else(PoisonError::into_inner).remove_unused(
+            &self.sound,
+            &self.prompt,
+            2,
+        )
     }
 
     async fn encode(
@@ -541,11 +578,11 @@ impl PromptJob {
     /// Runs `work` on a blocking thread as soon as a permit is free.
     async fn work<E: ToString>(
         &self,
-        permits: &Arc<Semaphore>,
+        permits: &FairPermits,
         mut builder: PromptBuilder,
         work: impl FnOnce(&mut PromptBuilder) -> Result<(), E> + Send + 'static,
     ) -> Result<PromptBuilder, Failure> {
-        let permit = Arc::clone(permits).acquire_owned().await;
+        let permit = permits.acquire(&self.owner).await;
         let task = self.inner.runtime.spawn_blocking(move || {
             let _permit = permit;
             match work(&mut builder) {

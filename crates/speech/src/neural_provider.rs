@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::builtin::{Builtin, HelperOutput};
+use super::builtin::{Builtin, DEADLINE, HelperOutput};
 use super::helper::{FRAME_MAX, NeuralRequest, SPEAK_NEURAL, frame};
 use super::language::{Speaker, primary};
 use super::limiter::Limiter;
@@ -14,6 +14,9 @@ use super::script::{Run, Segment};
 /// Gain that makes the voice as loud as the embedded one, including the headroom that the helper
 /// leaves.
 const GAIN: f32 = 5.5;
+
+/// Maximum length of a sentence in bytes. A longer one is spoken in parts.
+const SENTENCE_BYTES_MAX: usize = 400;
 
 /// An installed voice.
 pub(super) struct Neural {
@@ -33,7 +36,7 @@ impl Neural {
     async fn speak(&self, segment: &Segment, sink: &mut Sink) -> Result<(), SpeechError> {
         for (index, run) in segment.runs.iter().enumerate() {
             let mut done = 0;
-            for sentence in split_sentences(&run.text) {
+            for sentence in split_sentences(&run.text, SENTENCE_BYTES_MAX) {
                 if let Err(error) = self.speak_sentence(segment, run, sentence, sink).await {
                     // Sentences that have been played cannot be retracted, so the embedded voice
                     // speaks the remaining ones.
@@ -72,7 +75,8 @@ impl Neural {
         }
         let mut chunks: Vec<AudioChunk> = Vec::new();
         let request = frame(SPEAK_NEURAL, &body);
-        self.helpers.request(&request, &mut HelperOutput::Keep(&mut chunks)).await?;
+        let output = &mut HelperOutput::Keep(&mut chunks);
+        self.helpers.request(&request, output, sink.owner(), &mut { DEADLINE }).await?;
         let mut limiter = Limiter::new(GAIN * run.style.volume / 100.0);
         let mut last_rate = None;
         for AudioChunk { rate, pcm } in chunks {

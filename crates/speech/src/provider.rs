@@ -2,11 +2,12 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use super::fair_permits::Owner;
 use super::language::Speaker;
 use super::script::Segment;
 use super::wav::WavError;
@@ -105,22 +106,34 @@ pub struct AudioChunk {
 pub struct Sink {
     sender: mpsc::Sender<AudioChunk>,
     has_audio: bool,
-    /// The prompt that names its voices.
-    prompt: Option<Arc<Prompt>>,
+    /// The prompt that names its voices. Not kept, so that unused prompts are noticed.
+    prompt: Option<Weak<Prompt>>,
     /// The voice of the next audio, if the prompt does not name it yet.
     voice: Option<PromptVoice>,
+    owner: Owner,
 }
 
 impl Sink {
     /// Creates a sink with room for `capacity` chunks, and its receiver.
     pub fn new(capacity: usize) -> (Self, mpsc::Receiver<AudioChunk>) {
         let (sender, receiver) = mpsc::channel(capacity);
-        (Self { sender, has_audio: false, prompt: None, voice: None }, receiver)
+        let (has_audio, prompt, voice, owner) = (false, None, None, None);
+        (Self { sender, has_audio, prompt, voice, owner }, receiver)
     }
 
     /// Adds the voices whose audio arrives to `prompt`.
     pub fn with_voices_of(self, prompt: &Arc<Prompt>) -> Self {
-        Self { prompt: Some(Arc::clone(prompt)), ..self }
+        Self { prompt: Some(Arc::downgrade(prompt)), ..self }
+    }
+
+    /// Sets the account that the audio is for.
+    pub(super) fn with_owner(self, owner: &Owner) -> Self {
+        Self { owner: owner.clone(), ..self }
+    }
+
+    /// The account that the audio is for.
+    pub(super) fn owner(&self) -> &Owner {
+        &self.owner
     }
 
     /// Names the voice of the following audio.
@@ -138,7 +151,9 @@ impl Sink {
             return Ok(());
         }
         self.has_audio = true;
-        if let (Some(prompt), Some(voice)) = (&self.prompt, self.voice.take()) {
+        if let Some(voice) = self.voice.take()
+            && let Some(prompt) = self.prompt.as_ref().and_then(Weak::upgrade)
+        {
             prompt.add_voice(voice);
         }
         self.sender.send(AudioChunk { rate, pcm }).await.map_err(|_| SpeechError::Cancelled)

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rstest::rstest;
 use tokio::net::UnixStream;
 
-use super::{Builtin, Helper, StartHelper};
+use super::{Builtin, Helper, PIECE_BYTES, StartHelper, pieces};
 use crate::helper;
 use crate::helper::{AUDIO, frame};
 use crate::language::{EmbeddedVoice, Speaker};
@@ -159,6 +159,48 @@ async fn the_longest_document_is_spoken() {
     let text = "The quick brown fox jumps over the lazy dog. ".repeat(67);
     let pcm = synthesise(&builtin, &segment(&text, "en-US", false)).await.unwrap();
     assert!(seconds(&pcm) > 120.0, "{} s", seconds(&pcm));
+}
+
+#[test]
+fn long_text_is_spoken_in_pieces() {
+    let sentence = "The quick brown fox jumps over the lazy dog. ";
+    let short = segment(sentence.repeat(4).trim_end(), "en-US", false);
+    assert_eq!(pieces(&short), [short.clone()]);
+    for text in [sentence.repeat(60), "A-4711 ".repeat(400), "x".repeat(2_000)] {
+        let whole = segment(&text, "en-US", false);
+        let pieces = pieces(&whole);
+        assert!(pieces.iter().all(|piece| piece.plain().len() <= PIECE_BYTES), "{pieces:?}");
+        let joined: String = pieces.iter().flat_map(|p| &p.runs).map(|r| r.text.as_str()).collect();
+        assert_eq!(joined.trim_end(), whole.runs[0].text.trim_end());
+    }
+}
+
+#[tokio::test]
+async fn long_texts_of_one_account_do_not_delay_another_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let builtin = Arc::new(builtin(Threads, dir.path()));
+    let started = Arc::new(tokio::sync::Notify::new());
+    let speak = |account: &str, text: String| {
+        let (builtin, started) = (builtin.clone(), started.clone());
+        let (sink, mut chunks) = Sink::new(1);
+        let mut sink = sink.with_owner(&Some(account.into()));
+        let segment = segment(&text, "en-US", false);
+        let listening = tokio::spawn(async move {
+            while chunks.recv().await.is_some() {
+                started.notify_one();
+            }
+        });
+        tokio::spawn(async move {
+            builtin.synthesise(&segment, &mut sink).await.unwrap();
+            drop(sink);
+            listening.await.unwrap();
+        })
+    };
+    let long: Vec<_> = (0..6).map(|_| speak("a", "A-4711 0815 ".repeat(240))).collect();
+    started.notified().await;
+    speak("b", "Welcome.".to_owned()).await.unwrap();
+    assert!(long.iter().all(|speaking| !speaking.is_finished()));
+    long.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
 /// Starts helpers that fail after one chunk, `crashes` times, and then working ones.

@@ -166,6 +166,32 @@ async fn frames(prompt: &Arc<Prompt>) -> Vec<media::prompt::Frame> {
 }
 
 #[tokio::test]
+async fn speech_that_no_call_needs_any_more_is_not_completed() {
+    let mut provider = FakeProvider::new("provider", "en");
+    provider.gate = Some(Notify::new());
+    let provider = Arc::new(provider);
+    let fixture = fixture(&[&provider]);
+    let prompt = fixture.library.prompt(&speak("hello", "en-US"));
+    let mut cursor = prompt.cursor();
+    while !matches!(cursor.next(), FrameState::Ready(_)) {
+        tokio::task::yield_now().await;
+    }
+    let gone = Arc::downgrade(&prompt);
+    drop((prompt, cursor));
+    provider.gate.as_ref().unwrap().notify_one();
+    let freed = async {
+        while gone.strong_count() > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), freed).await.expect("it is not kept");
+    let again = fixture.library.prompt(&speak("hello", "en-US"));
+    provider.gate.as_ref().unwrap().notify_one();
+    assert_eq!(frames(&again).await.len(), 5, "it is spoken again");
+    assert_eq!(provider.spoken.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
 async fn calls_share_one_prompt_and_may_play_it_before_it_is_complete() {
     let mut provider = FakeProvider::new("provider", "en");
     provider.gate = Some(Notify::new());

@@ -1,11 +1,9 @@
 //! Splits text into sentences, which are spoken one after the other.
 
-/// Maximum length of a sentence in bytes. A longer one is split at a comma or a space.
-const BYTES_MAX: usize = 400;
-
 /// Returns the sentences of a text. Titles have no full stop in normalised text, so that every full
-/// stop before a space ends a sentence.
-pub(crate) fn split(text: &str) -> Vec<&str> {
+/// stop before a space ends a sentence. A sentence of more than `bytes_max` bytes is split at a comma
+/// or a space.
+pub(crate) fn split(text: &str, bytes_max: usize) -> Vec<&str> {
     let mut sentences = Vec::new();
     let mut rest = text;
     while let Some(end) = sentence_end(rest) {
@@ -14,7 +12,8 @@ pub(crate) fn split(text: &str) -> Vec<&str> {
         rest = tail;
     }
     sentences.push(rest);
-    sentences.into_iter().flat_map(split_long).filter(|s| !s.trim().is_empty()).collect()
+    let split = |sentence| split_long(sentence, bytes_max);
+    sentences.into_iter().flat_map(split).filter(|s| !s.trim().is_empty()).collect()
 }
 
 fn sentence_end(text: &str) -> Option<usize> {
@@ -40,18 +39,18 @@ fn sentence_end(text: &str) -> Option<usize> {
     None
 }
 
-fn split_long(sentence: &str) -> Vec<&str> {
+fn split_long(sentence: &str, bytes_max: usize) -> Vec<&str> {
     let mut parts = Vec::new();
     let mut rest = sentence;
-    while rest.len() > BYTES_MAX {
-        let mut limit = BYTES_MAX;
+    while rest.len() > bytes_max {
+        let mut limit = bytes_max;
         while !rest.is_char_boundary(limit) {
             limit -= 1;
         }
         let head = rest.get(..limit).unwrap_or(rest);
         let end = head
             .rfind([',', ';', ':'])
-            .filter(|at| *at > BYTES_MAX / 4)
+            .filter(|at| *at > bytes_max / 4)
             .map(|at| at + 1)
             .or_else(|| head.rfind(' ').filter(|at| *at > 0))
             .unwrap_or(limit);
@@ -65,21 +64,23 @@ fn split_long(sentence: &str) -> Vec<&str> {
 
 #[cfg(test)]
 mod tests {
-    use super::{BYTES_MAX, split};
+    use super::split;
+
+    const BYTES_MAX: usize = 400;
 
     #[test]
     fn sentences_end_before_a_space() {
         assert_eq!(
-            split("Hello there. It is J. Smith! \"Really?\" Yes"),
+            split("Hello there. It is J. Smith! \"Really?\" Yes", BYTES_MAX),
             ["Hello there.", " It is J. Smith!", " \"Really?\"", " Yes"]
         );
-        assert!(split(" ").is_empty());
+        assert!(split(" ", BYTES_MAX).is_empty());
     }
 
     #[test]
     fn long_text_is_split_and_complete() {
         for text in ["word ".repeat(300), "x".repeat(1_000), "é, ".repeat(400)] {
-            let parts = split(&text);
+            let parts = split(&text, BYTES_MAX);
             assert!(parts.iter().all(|part| part.len() <= BYTES_MAX), "{parts:?}");
             assert_eq!(parts.concat().trim(), text.trim());
         }

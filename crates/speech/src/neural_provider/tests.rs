@@ -107,7 +107,7 @@ fn phonemes_are_those_that_the_voice_was_trained_with() {
         ),
     ] {
         let found: Vec<String> =
-            split_sentences(text).iter().map(|sentence| voice.phonemes(sentence)).collect();
+            split_sentences(text, 400).iter().map(|sentence| voice.phonemes(sentence)).collect();
         assert_eq!(found.join(" "), phonemes, "{text}");
     }
 }

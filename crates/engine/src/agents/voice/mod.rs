@@ -462,6 +462,7 @@ impl VoiceAgents {
         let spec = Arc::new(dialogue.agent.spec.clone());
         let speaking = tokio::spawn(stream::speak(
             self.0.library.clone(),
+            dialogue.main_account.clone(),
             spec,
             sentences,
             writer,

@@ -11,6 +11,7 @@ use super::Progress;
 use super::playback::FRAME;
 use machine::Sound;
 use media::prompt::{FrameState, Prompt, Writer};
+use model::AuthId;
 use speech::library::Library;
 use store::AgentSpec;
 use xml::ast::{Speech, SpeechNode, Voice};
@@ -33,16 +34,18 @@ fn sound(spec: &AgentSpec, sentence: &str) -> Sound {
     Sound::Speak { speech: Speech(vec![SpeechNode::Text(sentence.to_owned())]), voice, language }
 }
 
-/// Writes the sentences to the prompt until the channel is closed.
+/// Writes the sentences to the prompt until the channel is closed. `account` is the main account of
+/// the call.
 pub(super) async fn speak(
     library: Library,
+    account: AuthId,
     spec: Arc<AgentSpec>,
     mut sentences: mpsc::Receiver<String>,
     mut writer: Writer,
     progress: Arc<Progress>,
 ) {
     let made = |sentence: String| {
-        let prompt = library.prompt(&sound(&spec, &sentence));
+        let prompt = library.prompt_for(&account, &sound(&spec, &sentence));
         (sentence, prompt)
     };
     let mut next = sentences.recv().await.map(made);

@@ -344,8 +344,11 @@ impl Rooms {
         what: &MemberCommand,
     ) -> CommandResult {
         let Some(cell) = self.cell(scope, kind, name) else { return CommandResult::NoRoom };
-        let items =
-            if let MemberCommand::Play(_, items) = what { self.items(items) } else { Vec::new() };
+        let items = if let MemberCommand::Play(_, items) = what {
+            self.items(&cell.main_account, items)
+        } else {
+            Vec::new()
+        };
         let mut inside = locked(&cell.state);
         let present: Vec<MemberId> = inside.room.present().map(|(member, _)| member).collect();
         let asked = match whom {

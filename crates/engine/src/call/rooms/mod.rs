@@ -60,8 +60,8 @@ struct Key {
 /// Receives the end of a room's recording, on a recorder thread.
 pub(super) type RecordingEndSink = Box<dyn FnOnce(RecordingEvent) + Send>;
 
-/// Prepares a sound for playback.
-type Prompts = Box<dyn Fn(&Sound) -> Arc<Prompt> + Send + Sync>;
+/// Prepares a sound for playback, for a main account.
+type Prompts = Box<dyn Fn(&AuthId, &Sound) -> Arc<Prompt> + Send + Sync>;
 
 /// The rooms of a node. Cheap to clone.
 #[derive(Clone)]
@@ -188,7 +188,7 @@ impl Rooms {
     pub fn new(
         clock: Clock,
         mixers: impl Fn(MixSink) -> Mixer + Send + Sync + 'static,
-        prompts: impl Fn(&Sound) -> Arc<Prompt> + Send + Sync + 'static,
+        prompts: impl Fn(&AuthId, &Sound) -> Arc<Prompt> + Send + Sync + 'static,
     ) -> Self {
         let (mixers, prompts) = (Box::new(mixers), Box::new(prompts));
         Self(Arc::new(Inner {
@@ -205,14 +205,17 @@ impl Rooms {
 
     /// Creates rooms without audio, for tests and simulations.
     pub fn silent(clock: Clock) -> Self {
-        Self::new(clock, |_| Mixer::silent(), |_| Prompt::from_frames([]))
+        Self::new(clock, |_| Mixer::silent(), |_, _| Prompt::from_frames([]))
     }
 
     /// Prepares sounds for playback.
-    fn items(&self, items: &[SoundItem]) -> Vec<PlayItem> {
+    fn items(&self, main_account: &AuthId, items: &[SoundItem]) -> Vec<PlayItem> {
         items
             .iter()
-            .map(|item| PlayItem { prompt: (self.0.prompts)(&item.sound), repeat: item.repeat })
+            .map(|item| PlayItem {
+                prompt: (self.0.prompts)(main_account, &item.sound),
+                repeat: item.repeat,
+            })
             .collect()
     }
 
@@ -329,8 +332,12 @@ impl Rooms {
         sounds: &[SoundItem],
         tell: impl FnOnce(LeaveResult),
     ) {
-        let sounds = self.items(sounds);
         let mut tables = locked(&self.0.tables);
+        let sounds = tables
+            .calls
+            .get(&call)
+            .map(|(cell, _)| self.items(&cell.main_account, sounds))
+            .unwrap_or_default();
         let (gone, row) = self.taken_out(&mut tables, call, sounds);
         tell(gone);
         self.keep_left(row);
@@ -407,16 +414,16 @@ impl Rooms {
 
     /// Plays sounds to all members of the call's room.
     pub(super) fn sound(&self, call: CallUuid, items: &[SoundItem]) {
-        let items = self.items(items);
         let cell = locked(&self.0.tables).calls.get(&call).map(|(cell, _)| cell.clone());
         if let Some(cell) = cell {
+            let items = self.items(&cell.main_account, items);
             locked(&cell.state).mixer.play(Audience::All, SoundKind::Cue, items);
         }
     }
 
     /// Plays the ringback of an outbound call in the multi-party call of this name.
     pub(super) fn ring(&self, setup: &CallSetup, name: String, items: &[SoundItem]) {
-        let items = self.items(items);
+        let items = self.items(&setup.parent_account, items);
         let key = Key { account: setup.account.clone(), kind: RoomKind::MultiParty, name };
         let mut tables = locked(&self.0.tables);
         let Some(cell) =

@@ -63,7 +63,8 @@ impl Playback {
         if let Some(prompt) = self.prepared.get(sound).filter(|prompt| prompt.failure().is_none()) {
             return prompt.clone();
         }
-        let prompt = call.services.sounds.prompt(sound);
+        let account = &call.view.setup.parent_account;
+        let prompt = call.services.sounds.prompt_for(account, sound);
         if self.prepared.len() >= PREPARED_MAX {
             self.prepared.clear();
         }

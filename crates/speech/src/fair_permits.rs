@@ -1,0 +1,179 @@
+//! Permits that accounts share. A free permit goes to the waiting account that holds the fewest, so
+//! that the work of one account delays the first work of another one by one permit at most.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::oneshot;
+
+use model::AuthId;
+
+/// The account that work is done for. `None` for work of the node, which counts as one more account.
+pub(super) type Owner = Option<AuthId>;
+
+/// A number of permits. Clones share them.
+#[derive(Clone, Debug)]
+pub(super) struct FairPermits(Arc<Mutex<State>>);
+
+#[derive(Debug)]
+struct State {
+    free: usize,
+    /// Maximum number of permits of one account.
+    share: usize,
+    /// Number of permits that each account holds. Accounts without one have no entry.
+    held: HashMap<Owner, usize>,
+    waiting: VecDeque<Waiting>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    owner: Owner,
+    granted: oneshot::Sender<Permit>,
+}
+
+/// A permit. Given back on drop.
+#[derive(Debug)]
+pub(super) struct Permit {
+    permits: FairPermits,
+    owner: Owner,
+}
+
+impl FairPermits {
+    /// Creates `count` permits, of which an account may hold at most `share`.
+    pub(super) fn new(count: usize, share: usize) -> Self {
+        let (held, waiting) = (HashMap::new(), VecDeque::new());
+        Self(Arc::new(Mutex::new(State { free: count, share, held, waiting })))
+    }
+
+    /// Waits for a permit.
+    pub(super) async fn acquire(&self, owner: &Owner) -> Permit {
+        loop {
+            let granted = {
+                let mut state = self.state();
+                if state.free > 0 && state.held_by(owner) < state.share {
+                    state.take(owner);
+                    return Permit { permits: self.clone(), owner: owner.clone() };
+                }
+                let (sender, granted) = oneshot::channel();
+                state.waiting.push_back(Waiting { owner: owner.clone(), granted: sender });
+                granted
+            };
+            if let Ok(permit) = granted.await {
+                return permit;
+            }
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn held_by(&self, owner: &Owner) -> usize {
+        self.held.get(owner).copied().unwrap_or_default()
+    }
+
+    fn take(&mut self, owner: &Owner) {
+        self.free -= 1;
+        *self.held.entry(owner.clone()).or_default() += 1;
+    }
+
+    fn give_back(&mut self, owner: &Owner) {
+        self.free += 1;
+        if let Some(held) = self.held.get_mut(owner) {
+            *held -= 1;
+            if *held == 0 {
+                self.held.remove(owner);
+            }
+        }
+    }
+
+    /// Takes a free permit for the account that holds the fewest, of several for the one that has
+    /// waited longest. `None` if no account may have one.
+    fn grant(&mut self) -> Option<Waiting> {
+        self.waiting.retain(|waiting| !waiting.granted.is_closed());
+        let may_have = |(_, waiting): &(usize, &Waiting)| self.held_by(&waiting.owner) < self.share;
+        let waiting = self.waiting.iter().enumerate().filter(may_have);
+        let (at, _) = waiting.min_by_key(|(at, waiting)| (self.held_by(&waiting.owner), *at))?;
+        let next = self.waiting.remove(at)?;
+        self.take(&next.owner);
+        Some(next)
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let next = {
+            let mut state = self.permits.state();
+            state.give_back(&self.owner);
+            state.grant()
+        };
+        if let Some(Waiting { owner, granted }) = next {
+            // If nobody waits any more, the permit is dropped and goes to the next one.
+            let _ = granted.send(Permit { permits: self.permits.clone(), owner });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use futures_util::{FutureExt as _, poll};
+
+    use super::{FairPermits, Owner};
+
+    fn owner(name: &str) -> Owner {
+        Some(name.into())
+    }
+
+    #[tokio::test]
+    async fn a_permit_goes_to_the_account_that_holds_the_fewest() {
+        let permits = FairPermits::new(2, 2);
+        let (a, b) = (owner("a"), owner("b"));
+        let first = permits.acquire(&a).await;
+        let _second = permits.acquire(&a).await;
+        let (mut third, mut fourth) = (pin!(permits.acquire(&a)), pin!(permits.acquire(&a)));
+        assert!(poll!(third.as_mut()).is_pending() && poll!(fourth.as_mut()).is_pending());
+        let mut other = pin!(permits.acquire(&b));
+        assert!(poll!(other.as_mut()).is_pending());
+        drop(first);
+        assert!(poll!(third.as_mut()).is_pending(), "its account holds one");
+        let other = other.now_or_never().expect("the other account comes first");
+        drop(other);
+        drop(third.now_or_never().expect("then the one that waited longest"));
+        drop(fourth.now_or_never().expect("then the next one"));
+    }
+
+    #[tokio::test]
+    async fn an_account_has_no_more_than_its_share() {
+        let permits = FairPermits::new(3, 2);
+        let (a, b) = (owner("a"), owner("b"));
+        let _first = permits.acquire(&a).await;
+        let second = permits.acquire(&a).await;
+        let mut third = pin!(permits.acquire(&a));
+        assert!(poll!(third.as_mut()).is_pending());
+        let _other = permits.acquire(&b).now_or_never().expect("one is left for others");
+        drop(second);
+        assert!(third.now_or_never().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_permit_of_one_who_waits_no_longer_is_not_lost() {
+        let permits = FairPermits::new(1, 1);
+        let held = permits.acquire(&None).await;
+        {
+            let mut gone = pin!(permits.acquire(&None));
+            assert!(poll!(gone.as_mut()).is_pending());
+        }
+        let a = owner("a");
+        let mut next = Box::pin(permits.acquire(&a));
+        assert!(poll!(next.as_mut()).is_pending());
+        drop(held);
+        // It was granted the permit, but has not taken it.
+        drop(next);
+        assert!(permits.acquire(&None).now_or_never().is_some());
+        assert!(permits.state().held.is_empty() && permits.state().waiting.is_empty());
+    }
+}
