@@ -153,6 +153,22 @@ async fn a_stopped_node_and_a_wrong_configuration_are_reported() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_optional_secret_without_its_file_is_reported() {
+    let world = World::start().await;
+    let config = world.node.dir.path().join("offhook.toml");
+    let text = std::fs::read_to_string(&config).expect("it is there");
+    let keys = "api_keys = [{ file = \"/nowhere/api_kye\" }, ";
+    std::fs::write(&config, text.replace("api_keys = [", keys)).expect("it is written");
+    world
+        .complains(
+            "configuration",
+            "warning",
+            "`account[0].api_keys[0]` needs the file /nowhere/api_kye",
+        )
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_public_urls_certificate_expiry_is_reported() {
     use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
     use std::sync::Arc;
