@@ -8,7 +8,9 @@ use sim::Sim;
 
 use crate::support::app::App;
 use crate::support::http;
-use crate::support::node::{ACCESS_TOKEN, NUMBER, Node, NodeConfig, PHONE_NUMBER_ID, sim_options};
+use crate::support::node::{
+    ACCESS_TOKEN, API_KEY, NUMBER, Node, NodeConfig, PHONE_NUMBER_ID, sim_options,
+};
 
 const WABA: &str = "1029384756";
 
@@ -166,6 +168,20 @@ async fn an_optional_secret_without_its_file_is_reported() {
             "`account[0].api_keys[0]` needs the file /nowhere/api_kye",
         )
         .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_draining_node_is_reported() {
+    let world = World::start().await;
+    let node = &world.node;
+    assert_eq!(world.complaints().await, []);
+    let key = [("x-api-key", API_KEY)];
+    let nodes = format!("{}/api/v1/nodes/", node.public);
+    let id = http::send("GET", &nodes, &key, "").await.json()["items"][0]["id"].clone();
+    let id = id.as_str().expect("a name");
+    let drained = http::send("POST", &format!("{nodes}{id}/drain/"), &key, "").await;
+    assert_eq!(drained.status, 202, "{}", drained.text());
+    world.complains("node", "failed", "draining").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
