@@ -9,7 +9,8 @@ use sim::Sim;
 use crate::support::app::App;
 use crate::support::http;
 use crate::support::node::{
-    ACCESS_TOKEN, API_KEY, NUMBER, Node, NodeConfig, PHONE_NUMBER_ID, sim_options,
+    ACCESS_TOKEN, API_KEY, APP_SECRET, NUMBER, Node, NodeConfig, PHONE_NUMBER_ID, VERIFY_TOKEN,
+    sim_options,
 };
 
 const WABA: &str = "1029384756";
@@ -182,6 +183,18 @@ async fn a_draining_node_is_reported() {
     let drained = http::send("POST", &format!("{nodes}{id}/drain/"), &key, "").await;
     assert_eq!(drained.status, 202, "{}", drained.text());
     world.complains("node", "failed", "draining").await;
+
+    let mut call = Command::new(env!("CARGO_BIN_EXE_offhook"));
+    call.args(["call", "--node", &node.public, "--api-key", API_KEY])
+        .envs([("META_APP_SECRET", APP_SECRET), ("META_VERIFY_TOKEN", VERIFY_TOKEN)])
+        .env_remove("RUST_LOG")
+        .stdin(Stdio::null());
+    let output = tokio::task::spawn_blocking(move || call.output().expect("it runs"));
+    let output = output.await.expect("it ends");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let said = format!("; node {id} admits no calls: draining; only a restart ends a drain");
+    assert!(text.contains(&said) && !text.contains("--api-key"), "{text}");
+    assert_eq!(output.status.code(), Some(1));
 }
 
 #[tokio::test(flavor = "multi_thread")]
