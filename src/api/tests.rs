@@ -765,10 +765,13 @@ async fn an_owner_of_a_main_account_reloads() {
         wabas: 2,
         numbers: 3,
         needs_restart: vec!["listen.public".to_owned()],
+        warnings: vec!["`model.api_key` is empty".to_owned()],
     };
     let done = reload(MAIN, Some(ReloadOutcome::Applied(reloaded))).await;
-    let expected =
-        json!({"accounts": 1, "wabas": 2, "numbers": 3, "needsRestart": ["listen.public"]});
+    let expected = json!({
+        "accounts": 1, "wabas": 2, "numbers": 3, "needsRestart": ["listen.public"],
+        "warnings": ["`model.api_key` is empty"],
+    });
     assert_eq!((done.status, done.json()), (200, expected));
     let finding = ConfigFinding::new(Some((3, 7)), "unknown key `csp`", "did you mean `cps`?");
     let refused = reload(MAIN, Some(ReloadOutcome::Invalid(vec![finding]))).await;

@@ -7,13 +7,17 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use base64::Engine as _;
+use http::Method;
 
+use super::node_api::NodeApi;
+use super::nodes::state_of;
 use super::simulated::{self, NodeDiscovery, StopSignals};
 use super::{Exit, print};
+use crate::api::{NodeState, NodeStatus};
 use crate::node::dev::{Dev, DevOptions};
 use machine::DialError;
 use model::Secret;
-use model::{E164, digits_of};
+use model::{E164, digits_of, is_loopback};
 use sim::client::Client;
 use sim::control::{CallRequest, HangupRequest};
 use sim::{CallEvent, CallEventKind, CallOutcome, Faults, HangupSource, caller, sound};
@@ -215,7 +219,15 @@ async fn place(client: &Client, sim_url: &str, order: &CallRequest, args: &Args)
                 );
             }
         };
-        show(&event, args.json);
+        let remark = match &event.kind {
+            CallEventKind::Ended(ended) if !args.json && has_no_record(ended) => {
+                // A node that was started here takes the key of `offhook dev`.
+                let has_key = args.api_key.is_some() || args.node.is_none();
+                why_rejected(has_key, &nodes(args).await)
+            }
+            _ => String::new(),
+        };
+        show(&event, args.json, &remark);
         match event.kind {
             CallEventKind::Placed { call_id, phone_number_id, .. } => {
                 call = Some(HangupRequest { phone_number_id, call_id })
@@ -239,9 +251,53 @@ fn save_recording(path: Option<&Path>, wav: &str) -> Result<(), String> {
     std::fs::write(path, bytes).map_err(|e| format!("could not write {}: {e}", path.display()))
 }
 
-/// Prints an event as text, or as the JSON object of the documented format, which omits some
-/// events.
-fn show(event: &CallEvent, json: bool) {
+/// Whether the node rejected the call and has no record of it. Admission refuses a call before it
+/// has a UUID. A call with a record is found by its id at Meta, unless the key is not valid.
+fn has_no_record(ended: &CallOutcome) -> bool {
+    ended.cause == "rejected" && ended.call_uuid.is_none()
+}
+
+/// Asks the node of `--node` for the state of the nodes. Empty if it does not tell.
+async fn nodes(args: &Args) -> Vec<NodeStatus> {
+    let Some(node) = &args.node else { return Vec::new() };
+    // The simulated Meta uses the key of `offhook dev` too, if none is given.
+    if args.api_key.is_none() && !is_loopback(node) {
+        return Vec::new();
+    }
+    let Ok(api) = NodeApi::at(node, args.api_key.clone()) else { return Vec::new() };
+    let answer = api.try_ask(Method::GET, "nodes/", None).await;
+    let items = answer.ok().and_then(Result::ok).map(|mut answer| answer["items"].take());
+    items.and_then(|items| serde_json::from_value(items).ok()).unwrap_or_default()
+}
+
+/// Explains why the node has no record of a call that it rejected. `nodes` is empty if their state
+/// is not known.
+fn why_rejected(has_key: bool, nodes: &[NodeStatus]) -> String {
+    let running =
+        nodes.iter().filter(|node| !matches!(node.state, NodeState::Dead | NodeState::Unreachable));
+    let (ready, others): (Vec<_>, Vec<_>) =
+        running.partition(|node| node.state == NodeState::Ready);
+    if let (true, Some(node)) = (ready.is_empty(), others.first()) {
+        let remedy = match node.state {
+            NodeState::Draining => "; only a restart ends a drain",
+            _ => "",
+        };
+        let (id, state) = (print::plain(&node.id), print::plain(state_of(node)));
+        return format!("; node {id} admits no calls: {state}{remedy}");
+    }
+    let key = match has_key || !nodes.is_empty() {
+        true => "",
+        false => " Give --api-key, which the node needs to show calls.",
+    };
+    format!(
+        "; found no record of the call.{key} If the node did not admit the call, its log and \
+         offhook_admission_total say why"
+    )
+}
+
+/// Prints an event as text, followed by a remark, or as the JSON object of the documented format,
+/// which omits some events.
+fn show(event: &CallEvent, json: bool, remark: &str) {
     if json {
         if is_documented(&event.kind) {
             print::json(event);
@@ -250,7 +306,8 @@ fn show(event: &CallEvent, json: bool) {
     }
     if let Some((word, rest)) = columns(&event.kind) {
         let seconds = Duration::from_millis(event.at_ms).as_secs_f64();
-        print::line(format_args!("{}", format!("{seconds:>8.3} s  {word:<12} {rest}").trim_end()));
+        let line = format!("{seconds:>8.3} s  {word:<12} {rest}{remark}");
+        print::line(line.trim_end());
     }
 }
 
@@ -334,23 +391,14 @@ fn outcome_text(ended: &CallOutcome) -> String {
         0 => String::new(),
         n => format!(", {n} packets came before accept and were clipped"),
     };
-    let call = match &ended.call_uuid {
-        Some(call) => format!(", call {call}"),
-        // Admission refuses a call before it has a UUID. A call with a record is found by its id
-        // at Meta, unless the key is not valid.
-        None if ended.cause == "rejected" => {
-            "; found no record of the call. Give --api-key, which the node needs to show calls. If the \
-             node did not admit the call, its log and offhook_admission_total say why"
-                .to_owned()
-        }
-        None => String::new(),
-    };
+    let call = ended.call_uuid.as_ref().map(|call| format!(", call {call}")).unwrap_or_default();
     format!("{how}: {}, heard {heard:.1} s{clipped}{call}", ended.cause)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{columns, is_documented};
+    use super::{columns, has_no_record, is_documented, why_rejected};
+    use crate::api::{NodeState, NodeStatus};
     use sim::{CallEventKind, CallOutcome, HangupSource};
 
     #[test]
@@ -376,8 +424,7 @@ mod tests {
         };
         assert!(columns(&dial).is_some_and(|(_, text)| text.contains("limits.allow_wa_bridge")));
         let rejected = CallOutcome { cause: "rejected".into(), ..CallOutcome::default() };
-        let refused = columns(&CallEventKind::Ended(rejected));
-        assert!(refused.is_some_and(|(_, text)| text.contains("no record of the call")));
+        assert!(has_no_record(&rejected) && !has_no_record(&ended));
         assert!(
             is_documented(&CallEventKind::Ended(ended))
                 && is_documented(&CallEventKind::Hangup { by: HangupSource::Meta })
@@ -388,5 +435,22 @@ mod tests {
         let unread = columns(&CallEventKind::LogRefused { status: 401 });
         assert!(unread.is_some_and(|(_, text)| text.contains("--api-key")));
         assert_eq!(columns(&CallEventKind::Webhook { kind: "connect".into(), status: 200 }), None);
+    }
+
+    #[test]
+    fn a_rejected_call_is_explained_by_the_state_of_the_nodes() {
+        let node = |id, state| NodeStatus::silent(id, "0.1.0", state);
+        let ready = [node("n1", NodeState::Ready), node("n2", NodeState::Draining)];
+        assert!(why_rejected(false, &[]).contains("Give --api-key"));
+        for text in
+            [why_rejected(true, &[]), why_rejected(true, &ready), why_rejected(false, &ready)]
+        {
+            assert!(text.contains("no record") && !text.contains("--api-key"), "{text}");
+        }
+        let [_, draining] = ready;
+        assert_eq!(
+            why_rejected(true, &[node("n0", NodeState::Dead), draining]),
+            "; node n2 admits no calls: draining; only a restart ends a drain"
+        );
     }
 }

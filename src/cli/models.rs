@@ -159,7 +159,8 @@ fn add(
         print::json(&store.describe(manifest));
     } else {
         print::line(format_args!(
-            "installed in {}; a running node uses it after a reload (SIGHUP) or a restart",
+            "installed in {}; a running `offhook serve` uses it after a reload (SIGHUP), \
+             `offhook dev` after a restart",
             store.folder_of(manifest).display()
         ));
     }

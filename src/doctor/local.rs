@@ -1,7 +1,7 @@
 //! Checks of this machine: configuration, store, media ports and public URL.
 
 use std::io::ErrorKind;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,6 +19,8 @@ use tls::Validity;
 
 /// Timeout of requests to the node.
 const WITHIN: Duration = Duration::from_secs(10);
+/// Maximum size of the node's responses.
+const BODY_BYTES_MAX: usize = 4_096;
 /// The challenge of the verification request.
 const CHALLENGE: &str = "offhook-doctor-4711";
 
@@ -144,6 +146,20 @@ impl Doctor {
         }
     }
 
+    /// Asks the running node whether it admits calls. `None` if no node answers at `listen.admin`.
+    pub(super) async fn readiness(&self) -> Option<Finding> {
+        let mut admin = self.config.listen.admin;
+        if admin.ip().is_unspecified() {
+            admin.set_ip(match admin {
+                SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+                SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+            });
+        }
+        let policy = BodyPolicy::Always { max: BODY_BYTES_MAX };
+        let (status, body) = self.get(&format!("http://{admin}/readyz"), policy).await.ok()?;
+        readiness(status, body.trim()).map(|finding| finding.of(admin.to_string()))
+    }
+
     /// Makes Meta's verification request to the public URL.
     pub(super) async fn public_url(&self) -> Finding {
         const IS: &str = "public_url";
@@ -175,7 +191,8 @@ impl Doctor {
             .append_pair("hub.challenge", CHALLENGE)
             .finish();
         let webhook_url = format!("{}/webhooks/meta", base.as_str().trim_end_matches('/'));
-        match self.get(&format!("{webhook_url}?{query}")).await {
+        let policy = BodyPolicy::OnSuccess { max: BODY_BYTES_MAX };
+        match self.get(&format!("{webhook_url}?{query}"), policy).await {
             Ok((200, body)) if body == CHALLENGE => {
                 let tls = if base.scheme() == "https" { " with a valid certificate" } else { "" };
                 Finding::ok(IS, format!("{webhook_url} responds{tls} and accepts the verify token"))
@@ -222,7 +239,7 @@ impl Doctor {
         )
     }
 
-    async fn get(&self, url: &str) -> Result<(u16, String), String> {
+    async fn get(&self, url: &str, body_policy: BodyPolicy) -> Result<(u16, String), String> {
         let url = self.egress.url(url).map_err(|refusal| refusal.to_string())?;
         let ask = EgressRequest {
             method: Method::GET,
@@ -231,13 +248,30 @@ impl Doctor {
             body: Bytes::new(),
             connect: WITHIN,
             read: WITHIN,
-            body_policy: BodyPolicy::OnSuccess { max: 4_096 },
+            body_policy,
         };
         let asked = tokio::time::timeout(WITHIN, self.egress.request(ask)).await;
         let answer = asked
             .unwrap_or(Err(EgressError::ReadTimeout { waited: WITHIN }))
             .map_err(|e| e.to_string())?;
         Ok((answer.status.as_u16(), String::from_utf8_lossy(&answer.body).into_owned()))
+    }
+}
+
+/// Evaluates the response of `/readyz`. `None` if it is not that of a node.
+pub(super) fn readiness(status: u16, said: &str) -> Option<Finding> {
+    const IS: &str = "node";
+    match (status, said) {
+        (200, "ready") => Some(Finding::ok(IS, "it runs and admits calls")),
+        (503, "draining") => {
+            let fix = "restart the node: only a restart ends a drain";
+            Some(Finding::failed(IS, "it is draining and rejects every new call", fix))
+        }
+        (503, why) if why.len() <= 100 => {
+            let fix = "wait if it is starting; otherwise its log says more";
+            Some(Finding::failed(IS, format!("it runs, but admits no calls: {why}"), fix))
+        }
+        _ => None,
     }
 }
 

@@ -54,7 +54,7 @@ impl State {
 /// One finding.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// The check: `configuration`, `clock`, `store`, `database`, `fleet`, `public_url`, `certificate`, `webhook`,
+    /// The check: `configuration`, `clock`, `node`, `store`, `database`, `fleet`, `public_url`, `certificate`, `webhook`,
     /// `oidc`, `token`, `waba`, `number`, `routing`, `media`, `speech` or `url`.
     pub check: &'static str,
     /// The checked object, if there are several.
@@ -148,6 +148,7 @@ impl Doctor {
         let mut findings = self.local().await;
         findings.extend(self.fleet().await);
         findings.push(self.clock_line().await);
+        findings.extend(self.readiness().await);
         findings.push(self.public_url().await);
         findings.extend(self.certificate_files());
         findings.extend(self.certificate().await);

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::State;
-use super::local::{advertised, found, media_port};
+use super::local::{advertised, found, media_port, readiness};
 use super::meta::{clock, evaluate_token, inactive_subscription};
 use super::numbers::{calling, registered, status_findings, url};
 use engine::admission::book::{Number, NumberSet, testing};
@@ -79,6 +79,17 @@ fn addresses_that_meta_cannot_reach() {
     assert_eq!((line.state, line.what.contains("in use")), (State::Ok, true), "{line:?}");
     assert_eq!(media_port(&listen("127.0.0.1:0")).state, State::Warning);
     assert_eq!(media_port(&listen("192.0.2.1:40000")).state, State::Failed);
+}
+
+#[test]
+fn a_node_that_runs_is_ready_or_says_why_not() {
+    let judge = |status, said| readiness(status, said).map(|line| (line.state, line.what));
+    assert_eq!(judge(200, "ready").unwrap().0, State::Ok);
+    let (state, what) = judge(503, "draining").unwrap();
+    assert!(state == State::Failed && what.contains("draining"), "{what}");
+    let (state, what) = judge(503, "cut off from the fleet").unwrap();
+    assert!(state == State::Failed && what.contains("cut off"), "{what}");
+    assert_eq!(judge(404, "/metrics, /livez, /readyz"), None, "not a node's answer");
 }
 
 #[test]

@@ -281,6 +281,7 @@ impl Inner {
             wabas: config.wabas.len(),
             numbers: config.numbers.len(),
             needs_restart,
+            warnings: config.warnings(),
         };
         info!(
             accounts = reloaded.accounts,
@@ -291,6 +292,7 @@ impl Inner {
         if !reloaded.needs_restart.is_empty() {
             warn!(keys = reloaded.needs_restart.join(", "), "changed keys need a restart");
         }
+        reloaded.warnings.iter().for_each(|warning| warn!("{warning}"));
         ReloadOutcome::Applied(reloaded)
     }
 }

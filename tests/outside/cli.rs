@@ -203,6 +203,16 @@ fn config_check_reports_ok_or_the_position_of_an_error() {
         "{out}"
     );
 
+    let gone = ("OFFHOOK_STORE__SECRET_KEY", "{ file = \"/nowhere/store_key\" }");
+    let (code, out, err) = check(GOOD, &[token, gone]);
+    assert!(code == Some(0) && out.starts_with("offhook.toml: ok\n"), "{out}");
+    let warning =
+        "warning: `store.secret_key` needs the file /nowhere/store_key, which does not exist";
+    assert!(
+        err.starts_with(warning) && err.contains("another key has sealed can't be read"),
+        "{err}"
+    );
+
     let (code, out, err) = check(GOOD, &[]);
     assert_eq!((code, out.as_str()), (Some(2), ""));
     assert!(

@@ -8,7 +8,10 @@ use sim::Sim;
 
 use crate::support::app::App;
 use crate::support::http;
-use crate::support::node::{ACCESS_TOKEN, NUMBER, Node, NodeConfig, PHONE_NUMBER_ID, sim_options};
+use crate::support::node::{
+    ACCESS_TOKEN, API_KEY, APP_SECRET, NUMBER, Node, NodeConfig, PHONE_NUMBER_ID, VERIFY_TOKEN,
+    sim_options,
+};
 
 const WABA: &str = "1029384756";
 
@@ -150,6 +153,48 @@ async fn a_stopped_node_and_a_wrong_configuration_are_reported() {
     let text = std::fs::read_to_string(&config).expect("it is there");
     std::fs::write(&config, text.replace("cps = 100", "cps = \"many\"")).expect("it is written");
     assert_eq!(world.examine().await.0, Some(2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_optional_secret_without_its_file_is_reported() {
+    let world = World::start().await;
+    let config = world.node.dir.path().join("offhook.toml");
+    let text = std::fs::read_to_string(&config).expect("it is there");
+    let keys = "api_keys = [{ file = \"/nowhere/api_kye\" }, ";
+    std::fs::write(&config, text.replace("api_keys = [", keys)).expect("it is written");
+    world
+        .complains(
+            "configuration",
+            "warning",
+            "`account[0].api_keys[0]` needs the file /nowhere/api_kye",
+        )
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_draining_node_is_reported() {
+    let world = World::start().await;
+    let node = &world.node;
+    assert_eq!(world.complaints().await, []);
+    let key = [("x-api-key", API_KEY)];
+    let nodes = format!("{}/api/v1/nodes/", node.public);
+    let id = http::send("GET", &nodes, &key, "").await.json()["items"][0]["id"].clone();
+    let id = id.as_str().expect("a name");
+    let drained = http::send("POST", &format!("{nodes}{id}/drain/"), &key, "").await;
+    assert_eq!(drained.status, 202, "{}", drained.text());
+    world.complains("node", "failed", "draining").await;
+
+    let mut call = Command::new(env!("CARGO_BIN_EXE_offhook"));
+    call.args(["call", "--node", &node.public, "--api-key", API_KEY])
+        .envs([("META_APP_SECRET", APP_SECRET), ("META_VERIFY_TOKEN", VERIFY_TOKEN)])
+        .env_remove("RUST_LOG")
+        .stdin(Stdio::null());
+    let output = tokio::task::spawn_blocking(move || call.output().expect("it runs"));
+    let output = output.await.expect("it ends");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let said = format!("; node {id} admits no calls: draining; only a restart ends a drain");
+    assert!(text.contains(&said) && !text.contains("--api-key"), "{text}");
+    assert_eq!(output.status.code(), Some(1));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -172,14 +172,28 @@ async fn r09_an_invalid_file_changes_nothing_and_is_reported() {
         ("allow_insecure = true", "allow_insecure = true\nmax_body_bytes = 2000"),
     ]);
     let answer = world.reload().await;
-    let expected =
-        json!({"accounts": 1, "wabas": 1, "numbers": 1, "needsRestart": ["listen.media_ports"]});
+    let expected = json!({
+        "accounts": 1, "wabas": 1, "numbers": 1, "needsRestart": ["listen.media_ports"],
+        "warnings": [],
+    });
     assert_eq!((answer.status, answer.json()), (200, expected));
     // A thread of the test reads the log, so the line may appear later.
     let mut every = tokio::time::interval(std::time::Duration::from_millis(20));
     while !world.node.log().contains("listen.media_ports") {
         every.tick().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_warns_of_optional_secrets_without_their_files() {
+    let world = World::start().await;
+    let gone = format!("[\"{API_KEY}\", {{ file = \"/nowhere/api_kye\" }}]");
+    world.edit(&[(&format!("[\"{API_KEY}\"]"), &gone)]);
+    let answer = world.reload().await;
+    let warning = "`account[0].api_keys[1]` needs the file /nowhere/api_kye, which does not exist or \
+                   is empty: the account has no such API key";
+    assert_eq!((answer.status, &answer.json()["warnings"]), (200, &json!([warning])));
+    world.sighup(warning).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -281,7 +281,8 @@ impl SpeechConfig {
     }
 }
 
-/// The three ways to set a secret. A missing variable or file counts as an absent key.
+/// The three ways to set a secret. A missing or blank variable or file counts as an absent key; the
+/// engine's reader of the configuration warns of it.
 #[derive(Deserialize)]
 #[serde(untagged, expecting = "text, { env = \"NAME\" } or { file = \"PATH\" }")]
 enum SecretSource {
@@ -306,7 +307,7 @@ fn deserialize_secret<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Secret>,
             }
         },
     };
-    Ok(text.map(Secret::new))
+    Ok(text.filter(|text| !text.trim().is_empty()).map(Secret::new))
 }
 
 #[cfg(test)]
@@ -363,8 +364,10 @@ mod tests {
     fn a_key_is_read_from_a_file_or_absent() {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(b"canary\n").unwrap();
+        let empty = tempfile::NamedTempFile::new().unwrap();
         for (path, key) in [
             (file.path().display().to_string(), Some("canary")),
+            (empty.path().display().to_string(), None),
             ("/nowhere/at/all".to_owned(), None),
         ] {
             let text = format!("[openai]\nurl = \"x\"\napi_key = {{ file = \"{path}\" }}");

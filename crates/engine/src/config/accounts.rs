@@ -122,7 +122,7 @@ pub(super) fn account(
             "The token before a rotation. While it is set, both tokens authenticate and sign.",
         )
         .strength(Strength::KEY)
-        .get();
+        .optional("only `auth_token` authenticates and signs");
     let api_keys = s.raw(KeyReference::new(
         "api_keys",
         "list of secrets, or of `{ key = SECRET, role = ROLE, name = TEXT }`",
@@ -131,12 +131,14 @@ pub(super) fn account(
              `agent`; a bare secret has the role `owner`. The audit trail shows the name, or the \
              place in the list.",
     ));
+    let path = s.path_of("api_keys");
     let api_keys = match api_keys {
         None => Vec::new(),
         Some(Node { value: Value::List(items), .. }) => {
-            items.iter().filter_map(|item| api_key(item, cx)).collect()
+            let key = |(nth, item)| api_key(item, format!("{path}[{nth}]"), cx);
+            items.iter().enumerate().filter_map(key).collect()
         }
-        Some(one) => api_key(&one, cx).into_iter().collect(),
+        Some(one) => api_key(&one, path, cx).into_iter().collect(),
     };
     let at = s.at.clone();
     s.finish();
@@ -172,19 +174,19 @@ pub(super) fn account(
 
 /// Reads a secret, or `{ key = SECRET, role = "agent", name = "crm" }`. `None` if the secret is
 /// absent.
-fn api_key(node: &Node, cx: &Context<'_>) -> Option<ApiKey> {
+fn api_key(node: &Node, path: String, cx: &Context<'_>) -> Option<ApiKey> {
+    const ABSENT: &str = "the account has no such API key";
     if let Value::Table(table) = &node.value
         && table.contains_key("key")
     {
-        let mut s = Section::inline("api_keys", node, cx)?;
+        let mut s = Section::inline("api_keys", &path, node, cx)?;
         let role = s.key("role", one_of(ROLES), "").get();
         let name = s.key("name", text(), "").get();
-        let key = s.secret("key", "").strength(Strength::KEY).get();
+        let key = s.secret("key", "").strength(Strength::KEY).optional(ABSENT);
         s.finish();
         return Some(ApiKey { name, key: key?, role: role.unwrap_or(Role::Owner) });
     }
-    let key = cx.secret("api_keys", node).ok()??;
-    cx.check_strength("api_keys", node, &key, Some(Strength::KEY));
+    let key = cx.optional_secret(path, "api_keys", node, Some(Strength::KEY), ABSENT)?;
     Some(ApiKey { name: None, key, role: Role::Owner })
 }
 
@@ -247,7 +249,7 @@ pub(super) fn webhook(
             "The secret before a rotation. While it is set, events carry a signature with each.",
         )
         .strength(Strength::KEY)
-        .get();
+        .optional("events carry only the signature with `secret`");
     s.finish();
     let account = account.map(|(id, at)| entries.account(id, at))?;
     let (name, at) = name?;
@@ -271,14 +273,14 @@ pub(super) fn waba(
     let access_token = s
         .secret("access_token", "The access token for requests about this WABA and its numbers.")
         .absent("`meta.access_token`")
-        .get();
+        .optional("`meta.access_token` is used");
+    let token_path = s.path_of("access_token");
     s.finish();
     let account = account.map(|(id, at)| entries.account(id, at));
     let (id, at) = id?;
     if access_token.is_none() && !has_default_token {
         let hint = "set `access_token` here or in [meta]: Graph refuses every request without one";
-        let why = cx.why_absent(&["[waba]", "meta"], "access_token");
-        let why = why.map(|why| format!(": `access_token` {why}")).unwrap_or_default();
+        let why = cx.why_absent(&[&token_path, "meta.access_token"]);
         cx.fault(at.clone(), format!("waba {id} has no access token{why}"), hint);
     }
     entries.unique(cx, "id", &id, at);

@@ -34,7 +34,7 @@ pub(super) fn read(mut s: Section<'_>, cx: &Context<'_>, insecure: bool) -> Aler
         .secret("secret", "Signs the requests to `url` (`X-Offhook-Signature`).")
         .strength(Strength::KEY)
         .absent("required with `url`")
-        .get();
+        .optional("it is needed as soon as `url` is set");
     let off = s
         .key("off", list("alerts", one_of(ALERTS)), "Alerts that are not reported.")
         .or(Vec::new());
@@ -49,7 +49,8 @@ pub(super) fn read(mut s: Section<'_>, cx: &Context<'_>, insecure: bool) -> Aler
         let url = url?.0.to_string();
         if secret.is_none() {
             let hint = "set `secret` in [alerts]: the receiver checks X-Offhook-Signature with it";
-            cx.fault(at, "`url` needs `secret`", hint);
+            let why = cx.why_absent(&["alerts.secret"]);
+            cx.fault(at, format!("`url` needs `secret`{why}"), hint);
         }
         Some(WebhookTarget { url, secret: secret? })
     });
@@ -67,8 +68,10 @@ fn mail(mut s: Section<'_>, cx: &Context<'_>) -> Option<MailSettings> {
         )
         .required("the mail server, like \"smtps://mail.example.com\"");
     let user = s.key("user", text(), "The user at the server.").absent("no login").placed();
-    let password =
-        s.secret("password", "The user's password.").absent("required with `user`").get();
+    let password = s
+        .secret("password", "The user's password.")
+        .absent("required with `user`")
+        .optional("it is needed as soon as `user` is set");
     let from = s
         .key("from", mailbox(), "The sender.")
         .required("the sender, like \"Offhook <offhook@example.com>\"");
@@ -82,7 +85,9 @@ fn mail(mut s: Section<'_>, cx: &Context<'_>) -> Option<MailSettings> {
         cx.fault(at.clone(), format!("`to` has {} addresses", to.len()), "list 1 to 20 addresses");
     }
     if let (Some((_, at)), None) = (&user, &password) {
-        cx.fault(at.clone(), "`user` needs `password`", "set `password` in [alerts.mail]");
+        let why = cx.why_absent(&["alerts.mail.password"]);
+        let message = format!("`user` needs `password`{why}");
+        cx.fault(at.clone(), message, "set `password` in [alerts.mail]");
     }
     let login = user.and_then(|(user, _)| Some((user, password?)));
     let ((host, port, security), _) = server?;

@@ -157,12 +157,13 @@ impl Config {
         }
     }
 
-    /// Returns warnings about settings that are valid but probably unintended, one line each: URLs
-    /// of numbers and webhooks to which the node would never connect, and risky sign-in settings.
+    /// Returns warnings about settings that are valid but probably unintended, one line each:
+    /// optional secrets whose variable or file is missing, URLs of numbers and webhooks to which the
+    /// node would never connect, and risky sign-in settings.
     pub fn warnings(&self) -> Vec<String> {
         let insecure = self.answer.allow_insecure;
         let guard = Guard::new(insecure, Vec::new());
-        let mut warnings = Vec::new();
+        let mut warnings = self.absent_secrets.clone();
         if let Some(oidc) = &self.oidc {
             warnings.extend(oidc::warnings(oidc, self.public.base_url.is_some()));
         }

@@ -52,8 +52,10 @@ pub(super) fn read(
     let client_id = s
         .key("client_id", client_id(), "The id that the provider gave this client.")
         .required("the id that the provider gave this client");
-    let client_secret =
-        s.secret("client_secret", "The client's secret.").absent("a public client").get();
+    let client_secret = s
+        .secret("client_secret", "The client's secret.")
+        .absent("a public client")
+        .optional("the node is a public client, which the provider may refuse");
     let scopes = s
         .key("scopes", list("strings", word()), "Scopes to ask for. `openid` is always asked for.")
         .or(["openid", "email", "profile"].map(str::to_owned).into());

@@ -123,6 +123,7 @@ pub(super) fn config(table: Table, cx: &Context<'_>) -> Config {
         wabas,
         numbers,
         fixed: FixedValues(cx.fixed.take()),
+        absent_secrets: cx.absent.take().iter().map(ToString::to_string).collect(),
     }
 }
 
@@ -376,14 +377,14 @@ fn meta(mut s: Section<'_>, insecure: bool) -> MetaSettings {
                  accepted.",
             )
             .strength(Strength::APP_SECRET)
-            .get(),
+            .optional("only webhooks signed with `app_secret` are accepted"),
         verify_token: s
             .secret("verify_token", "The token that was entered at Meta beside the webhook's URL.")
             .required("the token that you enter at Meta beside the webhook's URL")
             .unwrap_or_else(empty),
         access_token: s
             .secret("access_token", "The access token of WABAs that have none of their own.")
-            .get(),
+            .optional("WABAs without a token of their own have none"),
     };
     s.finish();
     meta
@@ -418,7 +419,10 @@ fn store(mut s: Section<'_>) -> Store {
             .secret("secret_key", "The key that seals tokens and passwords in the store.")
             .strength(Strength::KEY)
             .absent("a key file in `data_dir`")
-            .get(),
+            .optional(
+                "the key file `store.key` in `data_dir` is used, and made if it is missing; what \
+                 another key has sealed can't be read",
+            ),
     };
     s.finish();
     store
@@ -497,7 +501,8 @@ fn cluster(mut s: Section<'_>, store: &Store, cx: &Context<'_>) -> Cluster {
             }
             if store.secret_key.is_none() {
                 let hint = "set the same [store] secret_key on all nodes, so that each can read what another one has sealed";
-                cx.fault(at.clone(), "`peer` needs `store.secret_key`", hint);
+                let why = cx.why_absent(&["store.secret_key"]);
+                cx.fault(at.clone(), format!("`peer` needs `store.secret_key`{why}"), hint);
             }
             if let Some((name, at)) = &node_id
                 && !is_node_name(name)
@@ -604,7 +609,9 @@ fn model(mut s: Section<'_>) -> Option<ModelSettings> {
         .key("url", base_url(), "The base URL; requests go to `chat/completions` below it.")
         .absent("no model")
         .get();
-    let api_key = s.secret("api_key", "Sent as a bearer token.").get();
+    let api_key = s
+        .secret("api_key", "Sent as a bearer token.")
+        .optional("requests to the model have no API key");
     let name = s
         .key("name", text(), "The name of the model on that server.")
         .default(&"default".to_owned())

@@ -23,9 +23,8 @@ pub(super) struct Context<'a> {
     pub(super) faults: RefCell<Vec<Fault>>,
     /// Digests of the values that only a restart applies, by key or section.
     pub(super) fixed: RefCell<BTreeMap<String, u64>>,
-    /// The reasons why optional secrets are absent although the configuration refers to them, by
-    /// section and key.
-    absent: RefCell<BTreeMap<(String, &'static str), String>>,
+    /// The optional secrets that the configuration names but that have no value.
+    pub(super) absent: RefCell<Vec<AbsentSecret>>,
     /// Whether a secret that is easy to guess is a fault.
     pub(super) checks_length: bool,
     /// The sections read so far. `None` unless the reference is being collected.
@@ -40,11 +39,12 @@ impl<'a> Context<'a> {
         Self { sources, faults, fixed, absent, checks_length, reference: None }
     }
 
-    /// Returns why the secret of one of these sections is absent although the configuration refers
-    /// to it, for example because an environment variable is not set.
-    pub(super) fn why_absent(&self, sections: &[&str], key: &'static str) -> Option<String> {
+    /// Returns why the first of these secrets that the configuration names has no value, as an
+    /// addition to a message: `: `meta.access_token` needs …`. It is empty if none is named.
+    pub(super) fn why_absent(&self, paths: &[&str]) -> String {
         let absent = self.absent.borrow();
-        sections.iter().find_map(|section| absent.get(&((*section).to_owned(), key)).cloned())
+        let found = paths.iter().find_map(|path| absent.iter().find(|secret| secret.path == *path));
+        found.map(|secret| format!(": `{}` {}", secret.path, secret.why)).unwrap_or_default()
     }
 
     /// Collects the reference. The values that are read are meaningless.
@@ -77,6 +77,21 @@ impl<'a> Context<'a> {
     }
 }
 
+/// An optional secret that the configuration names but that has no value, for example because its
+/// file does not exist.
+pub(super) struct AbsentSecret {
+    /// The place in the configuration, like `account[0].api_keys[1]`.
+    path: String,
+    why: String,
+    consequence: &'static str,
+}
+
+impl fmt::Display for AbsentSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}` {}: {}", self.path, self.why, self.consequence)
+    }
+}
+
 /// When a changed value takes effect.
 #[derive(Clone, Copy)]
 enum Effect {
@@ -93,6 +108,8 @@ enum Effect {
 pub(super) struct Section<'a> {
     /// The name: `meta`, or `[account]` for an entry of a list.
     name: String,
+    /// The path from the root: `meta`, or `account[0]` for an entry of a list.
+    path: String,
     pub(super) at: Place,
     table: Table,
     known: Vec<&'static str>,
@@ -106,6 +123,7 @@ impl<'a> Section<'a> {
     pub(super) fn root(table: Table, cx: &'a Context<'a>) -> Self {
         Self {
             name: String::new(),
+            path: String::new(),
             at: Place::File,
             table,
             known: Vec::new(),
@@ -115,13 +133,13 @@ impl<'a> Section<'a> {
         }
     }
 
-    fn empty(name: String, cx: &'a Context<'a>) -> Self {
-        Self { name, ..Self::root(Table::new(), cx) }
+    fn empty(name: String, path: String, cx: &'a Context<'a>) -> Self {
+        Self { name, path, ..Self::root(Table::new(), cx) }
     }
 
-    fn new(name: String, node: Node, cx: &'a Context<'a>) -> Option<Self> {
+    fn new(name: String, path: String, node: Node, cx: &'a Context<'a>) -> Option<Self> {
         match node.value {
-            Value::Table(table) => Some(Self { at: node.at, name, ..Self::root(table, cx) }),
+            Value::Table(table) => Some(Self { at: node.at, name, path, ..Self::root(table, cx) }),
             other => {
                 cx.fault(
                     node.at,
@@ -166,8 +184,16 @@ impl<'a> Section<'a> {
     }
 
     /// Reads a table that is a value: `{ … }` in a list.
-    pub(super) fn inline(name: &str, node: &Node, cx: &'a Context<'a>) -> Option<Self> {
-        Self::new(name.to_owned(), node.clone(), cx)
+    pub(super) fn inline(name: &str, path: &str, node: &Node, cx: &'a Context<'a>) -> Option<Self> {
+        Self::new(name.to_owned(), path.to_owned(), node.clone(), cx)
+    }
+
+    /// Returns the path of a key of this section.
+    pub(super) fn path_of(&self, key: &str) -> String {
+        match self.path.as_str() {
+            "" => key.to_owned(),
+            path => format!("{path}.{key}"),
+        }
     }
 
     /// Reads an inner table. It is empty if it is missing in the file.
@@ -209,9 +235,10 @@ impl<'a> Section<'a> {
         // Within an entry of a list, the inner name alone is clear.
         let is_nested = !self.name.is_empty() && !self.name.starts_with('[');
         let name = if is_nested { format!("{}.{key}", self.name) } else { key.to_owned() };
+        let path = self.path_of(key);
         self.take(key)
-            .and_then(|node| Self::new(name.clone(), node, cx))
-            .unwrap_or_else(|| Self::empty(name, cx))
+            .and_then(|node| Self::new(name.clone(), path.clone(), node, cx))
+            .unwrap_or_else(|| Self::empty(name, path, cx))
     }
 
     /// The tables of `[[key]]`.
@@ -221,13 +248,16 @@ impl<'a> Section<'a> {
             "" => format!("[{key}]"),
             outer => format!("[{outer}.{key}]"),
         };
+        let path = self.path_of(key);
         if cx.is_describing() {
-            return vec![Self::empty(name, cx).described(doc)];
+            return vec![Self::empty(name, path, cx).described(doc)];
         }
         match self.take(key) {
             None => Vec::new(),
             Some(Node { value: Value::List(items), .. }) => {
-                items.into_iter().filter_map(|item| Self::new(name.clone(), item, cx)).collect()
+                let entry =
+                    |(nth, item)| Self::new(name.clone(), format!("{path}[{nth}]"), item, cx);
+                items.into_iter().enumerate().filter_map(entry).collect()
             }
             Some(node) => {
                 let message = format!("`{key}` is {}, not a list of tables", node.value.kind());
@@ -433,19 +463,13 @@ impl SecretKey<'_, '_> {
     }
 
     /// Returns the secret. `None` if the key is missing or empty, or if the environment variable or
-    /// file that it refers to does not exist.
-    pub(super) fn get(mut self) -> Option<Secret> {
+    /// file that it refers to does not exist. If the key is present nevertheless, a warning says
+    /// this consequence.
+    pub(super) fn optional(mut self, consequence: &'static str) -> Option<Secret> {
         let node = self.take();
-        let place = (self.section.name.clone(), self.name);
-        self.section.cx.absent.borrow_mut().remove(&place);
         let secret = node.and_then(|node| {
-            let cx = self.section.cx;
-            let secret = cx.secret(self.name, &node).ok()?;
-            match &secret {
-                Some(secret) => cx.check_strength(self.name, &node, secret, self.strength),
-                None => drop(cx.absent.borrow_mut().insert(place, why_absent(&node))),
-            }
-            secret
+            let path = self.section.path_of(self.name);
+            self.section.cx.optional_secret(path, self.name, &node, self.strength, consequence)
         });
         self.note(secret.as_ref());
         secret
@@ -513,14 +537,28 @@ impl SecretKey<'_, '_> {
 }
 
 impl Context<'_> {
-    /// Reports a secret that is too short.
-    pub(super) fn check_strength(
+    /// Reads a secret as [`SecretKey::optional`] does.
+    pub(super) fn optional_secret(
         &self,
+        path: String,
         key: &str,
         node: &Node,
-        secret: &Secret,
         strength: Option<Strength>,
-    ) {
+        consequence: &'static str,
+    ) -> Option<Secret> {
+        let secret = self.secret(key, node).ok()?;
+        match &secret {
+            Some(secret) => self.check_strength(key, node, secret, strength),
+            None => {
+                let absent = AbsentSecret { path, why: why_absent(node), consequence };
+                self.absent.borrow_mut().push(absent);
+            }
+        }
+        secret
+    }
+
+    /// Reports a secret that is too short.
+    fn check_strength(&self, key: &str, node: &Node, secret: &Secret, strength: Option<Strength>) {
         let Some(Strength { least, hint }) = strength else { return };
         if self.checks_length && secret.reveal().chars().count() < least {
             let message = format!("`{key}` has fewer than {least} characters and can be guessed");
@@ -534,7 +572,7 @@ impl Context<'_> {
     ///
     /// Returns an error if the value has none of these forms or its file can't be read. The fault
     /// has been reported.
-    pub(super) fn secret(&self, key: &str, node: &Node) -> Result<Option<Secret>, ()> {
+    fn secret(&self, key: &str, node: &Node) -> Result<Option<Secret>, ()> {
         let wrong = |what: fmt::Arguments<'_>| {
             let hint = "write text, { env = \"NAME\" } or { file = \"PATH\" }";
             self.fault(node.at.clone(), format!("`{key}` {what}"), hint);

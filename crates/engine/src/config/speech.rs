@@ -18,12 +18,34 @@ pub(super) fn read(root: &mut Section<'_>, cx: &Context<'_>) -> toml::Table {
         cx.fault(node.at, message, "write [speech]");
         return toml::Table::default();
     };
-    if let Err(message) = (cx.sources.speech)(table.clone()) {
-        let at = place_of(&node, &message).unwrap_or(node.at);
-        cx.fault(at, format!("in [speech]: {}", message.trim_end()), "");
+    match (cx.sources.speech)(table.clone()) {
+        Ok(()) => note_absent_secrets(&node, cx),
+        Err(message) => {
+            let at = place_of(&node, &message).unwrap_or(node.at);
+            cx.fault(at, format!("in [speech]: {}", message.trim_end()), "");
+        }
     }
     cx.note_fixed("speech".to_owned(), "", Some(&table.to_string()));
     table
+}
+
+/// Reads the secrets only for the warnings about those without a value.
+fn note_absent_secrets(speech: &Node, cx: &Context<'_>) {
+    let child = |node: &'_ Node, key: &str| match &node.value {
+        Value::Table(table) => table.get(key).map(|(_, node)| node.clone()),
+        _ => None,
+    };
+    for section in reference() {
+        let path = section.title.trim_matches(['[', ']']);
+        let table = path.split('.').skip(1).try_fold(speech.clone(), |node, key| child(&node, key));
+        let Some(table) = table else { continue };
+        for key in section.keys.iter().filter(|key| key.kind == "secret") {
+            if let Some(node) = child(&table, key.name) {
+                let path = format!("{path}.{}", key.name);
+                cx.optional_secret(path, key.name, &node, None, "requests have no API key");
+            }
+        }
+    }
 }
 
 /// Returns the place of the key in an error message of serde.

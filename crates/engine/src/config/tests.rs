@@ -32,6 +32,8 @@ fn speech(table: toml::Table) -> Result<(), String> {
     struct Inner {
         #[serde(rename = "url")]
         _url: String,
+        #[serde(default, rename = "api_key")]
+        _api_key: Option<toml::Value>,
     }
     table.try_into::<Speech>().map(drop).map_err(|e| e.to_string())
 }
@@ -326,6 +328,75 @@ fn a_secret_from_a_file_has_no_line_end() {
     let problems = bad(gone, &[]);
     assert_eq!(problems.len(), 1, "the optional one is absent");
     assert!(problems[0].message.contains("/nowhere/at/all"));
+}
+
+#[test]
+fn an_optional_secret_that_is_named_but_has_no_value_is_a_warning() {
+    let file = tempfile::NamedTempFile::new().expect("a temporary file");
+    let blank = file.path().display();
+    let gone = "{ file = '/nowhere/key' }";
+    let text = format!(
+        "[meta]\napp_secret = \"s\"\nverify_token = \"v\"\naccess_token = {{ env = \"UNSET\" }}\n\
+         app_secret_previous = {gone}\n\
+         [store]\nsecret_key = {{ file = '{blank}' }}\n\
+         [speech.openai]\nurl = \"https://tts.example\"\napi_key = {gone}\n\
+         [model]\nurl = \"https://llm.example\"\napi_key = \"\"\n\
+         [alerts]\nsecret = {gone}\n\
+         {OIDC}client_secret = {gone}\n\
+         {ACCOUNT}auth_token_previous = {gone}\n\
+         api_keys = [\"a\", {gone}, {{ key = {{ env = \"BLANK\" }}, role = \"agent\" }}]\n\
+         [[account]]\nauth_id = \"MAYYYYYYYYYYYYYYYYYY\"\nauth_token = \"t\"\napi_keys = {gone}\n\
+         {WABA}[[webhook]]\nname = \"crm\"\naccount = \"MAXXXXXXXXXXXXXXXXXX\"\n\
+         url = \"https://crm.example/\"\nsecret = \"s\"\nsecret_previous = {gone}\n"
+    );
+    let config = good(&text, &[("BLANK", " ")]);
+    let warned: Vec<&str> = config.absent_secrets.iter().map(String::as_str).collect();
+    let names: Vec<&str> = warned.iter().filter_map(|warning| warning.split('`').nth(1)).collect();
+    assert_eq!(
+        names,
+        [
+            "meta.app_secret_previous",
+            "meta.access_token",
+            "store.secret_key",
+            "speech.openai.api_key",
+            "model.api_key",
+            "alerts.secret",
+            "oidc.client_secret",
+            "account[0].auth_token_previous",
+            "account[0].api_keys[1]",
+            "account[0].api_keys[2].key",
+            "account[1].api_keys",
+            "webhook[0].secret_previous",
+        ]
+    );
+    for (nth, words) in [
+        (1, "needs the environment variable UNSET, which is unset or empty"),
+        (2, "which does not exist or is empty: the key file `store.key` in `data_dir` is used"),
+        (4, "is empty: requests to the model have no API key"),
+        (8, "needs the file /nowhere/key, which does not exist or is empty: the account has no"),
+        (9, "needs the environment variable BLANK"),
+    ] {
+        assert!(warned[nth].contains(words), "{}", warned[nth]);
+    }
+    assert!(warned[2].contains(&blank.to_string()), "{}", warned[2]);
+    assert!(config.warnings().starts_with(&config.absent_secrets));
+    assert_eq!(good(&format!("{SECRETS}{ACCOUNT}"), &[]).absent_secrets, [""; 0]);
+    // Where another key needs the secret, the fault names its file.
+    for (more, path) in [
+        ("[alerts]\nurl = \"https://a.example/\"\nsecret = GONE\n", "`alerts.secret`"),
+        (
+            "[[waba]]\nid = \"1\"\naccount = \"MAXXXXXXXXXXXXXXXXXX\"\naccess_token = GONE\n",
+            "`waba[0].access_token`",
+        ),
+        (
+            "[store]\nurl = \"postgres://db/offhook\"\nsecret_key = GONE\n[cluster]\npeer = \"10.0.0.1:7900\"\n",
+            "`store.secret_key`",
+        ),
+    ] {
+        let problems = bad(&format!("{SECRETS}{ACCOUNT}{}", more.replace("GONE", gone)), &[]);
+        let expected = format!("{path} needs the file /nowhere/key");
+        assert!(problems[0].message.contains(&expected), "{}", problems[0]);
+    }
 }
 
 /// Text before the secrets, line and column in it, part of the message, part of the hint.
