@@ -34,13 +34,13 @@ pub fn text(what: &str) {
 /// Maximum length of a [`plain`] text, in characters.
 const PLAIN_MAX: usize = 300;
 
-/// Makes untrusted text safe for a terminal: replaces [harmful](is_harmful) characters by spaces and
-/// limits the length.
+/// Makes untrusted text safe for a terminal: replaces control characters, and marks that change the
+/// direction of text, by spaces and limits the length.
 pub fn plain(text: &str) -> String {
     text.chars().map(|c| if is_harmful(c) { ' ' } else { c }).take(PLAIN_MAX).collect()
 }
 
-/// Escapes the [harmful](is_harmful) characters of a JSON text, which can only be in its strings.
+/// Escapes the same characters of a JSON text, which can only be in its strings.
 fn escaped(json: &str) -> Cow<'_, str> {
     if !json.contains(is_harmful) {
         return json.into();
