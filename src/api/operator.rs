@@ -167,7 +167,8 @@ pub struct ReloadSummary {
     pub numbers: usize,
     /// Keys that changed in the file and take effect at the next restart.
     pub needs_restart: Vec<String>,
-    /// Settings that are probably unintended, such as an optional secret whose file does not exist.
+    /// Warnings about valid settings that are probably mistakes, such as an optional secret whose file
+    /// does not exist.
     pub warnings: Vec<String>,
 }
 

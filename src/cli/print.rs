@@ -4,12 +4,11 @@
 //! Any other failure to write to standard output (a full disk) is remembered and results in exit
 //! code 1.
 
-use std::borrow::Cow;
 use std::fmt::Display;
 use std::io::{ErrorKind, IsTerminal as _, Write as _};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::observe::logs::is_harmful;
+use crate::observe::logs::{escaped, is_harmful};
 
 static OUTPUT_LOST: AtomicBool = AtomicBool::new(false);
 
@@ -38,21 +37,6 @@ const PLAIN_MAX: usize = 300;
 /// direction of text, by spaces and limits the length.
 pub fn plain(text: &str) -> String {
     text.chars().map(|c| if is_harmful(c) { ' ' } else { c }).take(PLAIN_MAX).collect()
-}
-
-/// Escapes the same characters of a JSON text, which can only be in its strings.
-fn escaped(json: &str) -> Cow<'_, str> {
-    if !json.contains(is_harmful) {
-        return json.into();
-    }
-    let mut safe = String::with_capacity(json.len());
-    for c in json.chars() {
-        match is_harmful(c) {
-            true => safe.push_str(&format!("\\u{:04x}", u32::from(c))),
-            false => safe.push(c),
-        }
-    }
-    safe.into()
 }
 
 /// Formats a number and its noun, which takes an `s` in the plural: `1 error`, `2 errors`.

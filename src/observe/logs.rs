@@ -3,6 +3,7 @@
 //! Libraries are never logged below INFO. Control and direction characters are escaped. Each place
 //! in the code writes at most 1,000 lines a second; further lines are counted and dropped.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -186,22 +187,9 @@ impl<W: Write> Write for EscapingWriter<W> {
         }
         let text = String::from_utf8_lossy(event);
         let line = text.strip_suffix('\n').unwrap_or(&text);
-        if line.contains(is_harmful) {
-            let mut safe = String::with_capacity(line.len() + 16);
-            for c in line.chars() {
-                match c {
-                    '\n' => safe.push_str("\\n"),
-                    '\r' => safe.push_str("\\r"),
-                    '\t' => safe.push_str("\\t"),
-                    // The escape of JSON, so that a JSON line stays valid.
-                    c if is_harmful(c) => safe.push_str(&format!("\\u{:04x}", u32::from(c))),
-                    c => safe.push(c),
-                }
-            }
-            safe.push('\n');
-            self.0.write_all(safe.as_bytes())?;
-        } else {
-            self.0.write_all(event)?;
+        match escaped(line) {
+            Cow::Borrowed(_) => self.0.write_all(event)?,
+            Cow::Owned(safe) => self.0.write_all(format!("{safe}\n").as_bytes())?,
         }
         Ok(event.len())
     }
@@ -209,6 +197,25 @@ impl<W: Write> Write for EscapingWriter<W> {
     fn flush(&mut self) -> io::Result<()> {
         self.0.flush()
     }
+}
+
+/// Escapes the [harmful](is_harmful) characters of a line as JSON does, so that a line of JSON stays
+/// valid.
+pub(crate) fn escaped(line: &str) -> Cow<'_, str> {
+    if !line.contains(is_harmful) {
+        return line.into();
+    }
+    let mut safe = String::with_capacity(line.len() + 16);
+    for c in line.chars() {
+        match c {
+            '\n' => safe.push_str("\\n"),
+            '\r' => safe.push_str("\\r"),
+            '\t' => safe.push_str("\\t"),
+            c if is_harmful(c) => safe.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c => safe.push(c),
+        }
+    }
+    safe.into()
 }
 
 /// Whether a character can change what a terminal shows around it: control characters (C0, DEL, C1),

@@ -150,7 +150,7 @@ async fn a_stopped_node_and_a_wrong_configuration_are_reported() {
     world.node.kill();
     world.complains("public_url", "failed", "can't be requested").await;
     let config = world.node.dir.path().join("offhook.toml");
-    let text = std::fs::read_to_string(&config).expect("it is there");
+    let text = std::fs::read_to_string(&config).expect("the configuration");
     std::fs::write(&config, text.replace("cps = 100", "cps = \"many\"")).expect("it is written");
     assert_eq!(world.examine().await.0, Some(2));
 }
@@ -159,7 +159,7 @@ async fn a_stopped_node_and_a_wrong_configuration_are_reported() {
 async fn an_optional_secret_without_its_file_is_reported() {
     let world = World::start().await;
     let config = world.node.dir.path().join("offhook.toml");
-    let text = std::fs::read_to_string(&config).expect("it is there");
+    let text = std::fs::read_to_string(&config).expect("the configuration");
     let keys = "api_keys = [{ file = \"/nowhere/api_kye\" }, ";
     std::fs::write(&config, text.replace("api_keys = [", keys)).expect("it is written");
     world

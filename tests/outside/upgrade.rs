@@ -1,7 +1,7 @@
 //! `offhook upgrade`: another process takes over from a running node.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -121,6 +121,20 @@ impl World {
         });
         self.successors.extend(pid);
         output
+    }
+
+    /// Requests an upgrade that waits for calls. Returns the command, once it waits, and the further
+    /// lines of its output.
+    fn waiting_upgrade(&self) -> (Child, impl Iterator<Item = std::io::Result<String>> + use<>) {
+        let mut command = Command::new(program());
+        command.args(["upgrade", "--wait", "60", "--data-dir"]).arg(self.node.dir.path());
+        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+        let mut command = command.spawn().expect("it runs");
+        let output = command.stdout.take().expect("its output");
+        let mut lines = std::io::BufRead::lines(std::io::BufReader::new(output));
+        let line = lines.next().expect("a line").expect("text");
+        assert!(line.contains("waiting for"), "{line}");
+        (command, lines)
     }
 
     /// Checks that a call is accepted, and ends it.
@@ -275,15 +289,7 @@ async fn a_live_call_is_never_ended_by_an_upgrade() {
     let second = connect(&world.node, &silent_offer()).await;
     world.graph.wait(&second, "accept").await;
     terminate(&world.node, &second).await;
-    let mut waiting = Command::new(program());
-    waiting.args(["upgrade", "--wait", "60", "--data-dir"]).arg(world.node.dir.path());
-    waiting.stdout(std::process::Stdio::piped());
-    let mut waiting = waiting.spawn().expect("it runs");
-    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(
-        waiting.stdout.take().expect("its output"),
-    ));
-    let line = lines.next().expect("a line").expect("text");
-    assert!(line.contains("waiting for"), "{line}");
+    let (mut waiting, lines) = world.waiting_upgrade();
     assert_eq!(world.graph.actions(&wacid), ["pre_accept", "accept"], "the call goes on");
     terminate(&world.node, &wacid).await;
     let last = lines.map_while(Result::ok).last().expect("a result");
@@ -298,14 +304,7 @@ async fn a_waiting_upgrade_is_cancelled_with_its_command() {
     let Some(mut world) = World::start().await else { return };
     let wacid = connect(&world.node, &silent_offer()).await;
     world.graph.wait(&wacid, "accept").await;
-    let mut waiting = Command::new(program());
-    waiting.args(["upgrade", "--wait", "60", "--data-dir"]).arg(world.node.dir.path());
-    waiting.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
-    let mut waiting = waiting.spawn().expect("it runs");
-    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(
-        waiting.stdout.take().expect("its output"),
-    ));
-    assert!(lines.next().expect("a line").expect("text").contains("waiting for"));
+    let (waiting, _lines) = world.waiting_upgrade();
     let pid = rustix::process::Pid::from_child(&waiting);
     rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("it is signalled");
     let ended = waiting.wait_with_output().expect("its end");

@@ -1,5 +1,5 @@
-//! Upgrades whose new process fails. No call is lost: the running process continues with them, or, once
-//! it has closed the store, another process of its binary.
+//! Upgrades whose new process fails. No call may be lost: the old process keeps them, or, if it has
+//! closed the store already, a new process of the old binary takes them over.
 
 use std::time::Duration;
 

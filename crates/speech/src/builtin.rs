@@ -19,9 +19,9 @@ use super::language::{EmbeddedVoice, Speaker};
 use super::limiter::Limiter;
 use super::markup;
 use super::models::ModelStore;
-use super::neural::split_sentences;
 use super::provider::{AudioChunk, BoxFuture, Provider, Sink, SpeechError};
 use super::script::{Run, Segment};
+use super::sentences;
 use super::voices;
 use crate::pico::RATE;
 use model::Clock;
@@ -243,7 +243,7 @@ fn pieces(segment: &Segment) -> Vec<Segment> {
     let mut runs: Vec<Run> = Vec::new();
     let mut bytes = 0;
     for run in &segment.runs {
-        for (part, text) in split_sentences(&run.text, PIECE_BYTES).into_iter().enumerate() {
+        for (part, text) in sentences::split(&run.text, PIECE_BYTES).into_iter().enumerate() {
             let ends_sentence = |last: &Run| last.text.ends_with(['.', '!', '?', '…']);
             // A sentence in several styles is not split before it is long.
             let max = match part > 0 || runs.last().is_some_and(ends_sentence) {
@@ -296,18 +296,22 @@ pub(super) enum HelperOutput<'a> {
     Keep(&'a mut Vec<AudioChunk>),
     /// The result of a request about audio, as JSON.
     Result(&'a mut Vec<u8>),
+    /// Nobody receives the audio any more. The rest is read, so that the helper can be used again.
+    Cancelled,
 }
 
 impl HelperOutput<'_> {
     async fn push(&mut self, rate: u32, pcm: Vec<i16>) -> Result<(), SpeechError> {
         match self {
-            Self::Stream(sink, limiter) => sink.push(rate, limiter.push(&pcm)).await,
-            Self::Keep(chunks) => {
-                chunks.push(AudioChunk { rate, pcm });
-                Ok(())
-            }
-            Self::Result(_) => Err(SpeechError::Helper(io::ErrorKind::InvalidData.into())),
+            Self::Stream(sink, limiter) => match sink.push(rate, limiter.push(&pcm)).await {
+                Err(SpeechError::Cancelled) => *self = Self::Cancelled,
+                pushed => pushed?,
+            },
+            Self::Keep(chunks) => chunks.push(AudioChunk { rate, pcm }),
+            Self::Result(_) => return Err(SpeechError::Helper(io::ErrorKind::InvalidData.into())),
+            Self::Cancelled => {}
         }
+        Ok(())
     }
 }
 
@@ -324,35 +328,28 @@ impl Helper {
     ) -> Result<(), SpeechError> {
         self.input.write_all(request).await.map_err(SpeechError::Helper)?;
         self.input.flush().await.map_err(SpeechError::Helper)?;
-        let mut is_cancelled = false;
         loop {
             let (kind, body) = self.read_response().await.map_err(SpeechError::Helper)?;
             match kind {
-                // The rest is read, so that the helper can be used again.
-                AUDIO | AUDIO_AT if is_cancelled => {}
-                AUDIO | AUDIO_AT => {
-                    let (rate, pcm) = match kind {
-                        AUDIO => (RATE, body.as_slice()),
-                        _ => {
-                            let (rate, pcm) = body
-                                .split_first_chunk::<4>()
-                                .ok_or(SpeechError::Helper(io::ErrorKind::InvalidData.into()))?;
-                            (u32::from_le_bytes(*rate), pcm)
-                        }
-                    };
-                    match output.push(rate, samples(pcm)).await {
-                        Err(SpeechError::Cancelled) => is_cancelled = true,
-                        pushed => pushed?,
-                    }
+                AUDIO => output.push(RATE, samples(&body)).await?,
+                AUDIO_AT => {
+                    let (rate, pcm) = body
+                        .split_first_chunk::<4>()
+                        .ok_or(SpeechError::Helper(io::ErrorKind::InvalidData.into()))?;
+                    output.push(u32::from_le_bytes(*rate), samples(pcm)).await?;
                 }
                 RESULT => match output {
                     HelperOutput::Result(result) => **result = body,
-                    HelperOutput::Stream(..) | HelperOutput::Keep(_) => {
+                    HelperOutput::Stream(..) | HelperOutput::Keep(_) | HelperOutput::Cancelled => {
                         return Err(SpeechError::Helper(io::ErrorKind::InvalidData.into()));
                     }
                 },
-                DONE if is_cancelled => return Err(SpeechError::Cancelled),
-                DONE => return Ok(()),
+                DONE => {
+                    return match output {
+                        HelperOutput::Cancelled => Err(SpeechError::Cancelled),
+                        _ => Ok(()),
+                    };
+                }
                 FAILED => {
                     return Err(SpeechError::Engine(String::from_utf8_lossy(&body).into_owned()));
                 }

@@ -125,7 +125,7 @@ impl Cache {
     /// Removes a failed prompt, so that a later lookup tries again. The failure of a file is
     /// remembered for a short time.
     pub(super) fn remove_failed(&mut self, sound: &Sound, prompt: &Arc<Prompt>, now: Instant) {
-        if !self.entries.get(sound).is_some_and(|entry| Arc::ptr_eq(&entry.prompt, prompt)) {
+        if !self.has(sound, prompt) {
             return;
         }
         self.remove(sound);
@@ -139,22 +139,25 @@ impl Cache {
         }
     }
 
-    /// Removes a prompt that is being created if no one else has it than its creator, with `own`
-    /// references, and this cache. Returns whether it was removed.
+    /// Removes a prompt that is being created if only its creator, with `own` references, and this
+    /// cache refer to it. Returns whether only they do.
     pub(super) fn remove_unused(
         &mut self,
         sound: &Sound,
         prompt: &Arc<Prompt>,
         own: usize,
     ) -> bool {
-        let is_here =
-            self.entries.get(sound).is_some_and(|entry| Arc::ptr_eq(&entry.prompt, prompt));
+        let is_here = self.has(sound, prompt);
         // Only this cache gives prompts to others, and it is borrowed here.
         let is_unused = Arc::strong_count(prompt) == own + usize::from(is_here);
         if is_here && is_unused {
             self.remove(sound);
         }
         is_unused
+    }
+
+    fn has(&self, sound: &Sound, prompt: &Arc<Prompt>) -> bool {
+        self.entries.get(sound).is_some_and(|entry| Arc::ptr_eq(&entry.prompt, prompt))
     }
 
     fn remove(&mut self, sound: &Sound) {

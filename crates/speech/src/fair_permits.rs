@@ -110,7 +110,7 @@ impl Drop for Permit {
             state.grant()
         };
         if let Some(Waiting { owner, granted }) = next {
-            // If nobody waits any more, the permit is dropped and goes to the next one.
+            // If the receiver is gone, the permit is dropped here, which grants it to the next one.
             let _ = granted.send(Permit { permits: self.permits.clone(), owner });
         }
     }

@@ -61,6 +61,7 @@ pub mod recognise;
 mod resample;
 mod say_as;
 pub mod script;
+mod sentences;
 mod subprocess;
 mod turn;
 pub mod turn_estimator;

@@ -48,7 +48,7 @@ const FILE_TTL_MAX: Duration = Duration::from_secs(24 * 3_600);
 /// spoken.
 const FALLBACK_TTL: Duration = Duration::from_secs(60);
 /// Number of concurrent syntheses and file fetches. They are limited separately, so that slow file
-/// servers do not delay speech. The rest is left for other accounts than one that uses its share.
+/// servers do not delay speech. One account uses at most its share, so that some are left for others.
 const SYNTHESES_MAX: usize = 64;
 const SYNTHESES_SHARE: usize = 48;
 const FETCHES_MAX: usize = 256;
@@ -59,7 +59,7 @@ const BUFFERED_CHUNKS: usize = 8;
 const FADE_MS: u32 = 5;
 /// Amplitude of a tone: 12 dB below full scale, about as loud as speech.
 const TONE_PEAK: f32 = 8_000.0;
-/// Why a prompt is not completed whose calls have ended.
+/// The failure of a prompt whose synthesis was stopped because the calls that needed it have ended.
 const NOT_NEEDED: &str = "no call needs the prompt any more";
 /// Number of files that are decoded while they are received.
 const STREAMING_MAX: usize = 4;
@@ -178,7 +178,7 @@ impl Library {
 
     /// Returns the prompt for `sound`, which may still be incomplete. Never waits. To preload a
     /// sound, keep the returned prompt until it plays: otherwise a file may expire in between and
-    /// be fetched again, and speech that nobody keeps is not completed.
+    /// be fetched again, and synthesis stops when the last reference to its prompt is dropped.
     ///
     /// If there is more to do than the node can do at once, `account` and others take turns.
     pub fn prompt_for(&self, account: &AuthId, sound: &Sound) -> Arc<Prompt> {
@@ -353,8 +353,8 @@ impl PromptJob {
         }
     }
 
-    fn cache(&self, f: impl FnOnce(&mut Cache)) {
-        f(&mut self.inner.cache.lock().unwrap_or_else(PoisonError::into_inner));
+    fn cache<T>(&self, f: impl FnOnce(&mut Cache) -> T) -> T {
+        f(&mut self.inner.cache.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Returns this speech from the disk cache, or `None` if it is not cached.
@@ -543,8 +543,7 @@ impl PromptJob {
         let encode = async move {
             let mut builder = builder;
             while let Some(chunk) = chunks.recv().await {
-                // Its first audio may be ready before a caller has the prompt.
-                if builder.frames() > 0 && self.is_abandoned() {
+                if self.is_abandoned() {
                     return Err(Failure::new(builder, NOT_NEEDED));
                 }
                 builder = self.encode(builder, chunk).await?;
@@ -556,12 +555,8 @@ impl PromptJob {
 
     /// Whether no caller has the incomplete prompt any more. If so, it is removed from the cache.
     fn is_abandoned(&self) -> bool {
-        // This job and the writer in its builder have the prompt.
-        self.inner.cache.lock().unwrap_or_else(PoisonError::into_inner).remove_unused(
-            &self.sound,
-            &self.prompt,
-            2,
-        )
+        // This job and its writer refer to the prompt.
+        self.cache(|cache| cache.remove_unused(&self.sound, &self.prompt, 2))
     }
 
     async fn encode(

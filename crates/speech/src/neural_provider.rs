@@ -7,9 +7,9 @@ use super::builtin::{Builtin, DEADLINE, HelperOutput};
 use super::helper::{FRAME_MAX, NeuralRequest, SPEAK_NEURAL, frame};
 use super::language::{Speaker, primary};
 use super::limiter::Limiter;
-use super::neural::split_sentences;
 use super::provider::{AudioChunk, BoxFuture, Provider, Sink, SpeechError};
 use super::script::{Run, Segment};
+use super::sentences;
 
 /// Gain that makes the voice as loud as the embedded one, including the headroom that the helper
 /// leaves.
@@ -36,7 +36,7 @@ impl Neural {
     async fn speak(&self, segment: &Segment, sink: &mut Sink) -> Result<(), SpeechError> {
         for (index, run) in segment.runs.iter().enumerate() {
             let mut done = 0;
-            for sentence in split_sentences(&run.text, SENTENCE_BYTES_MAX) {
+            for sentence in sentences::split(&run.text, SENTENCE_BYTES_MAX) {
                 if let Err(error) = self.speak_sentence(segment, run, sentence, sink).await {
                     // Sentences that have been played cannot be retracted, so the embedded voice
                     // speaks the remaining ones.
@@ -75,8 +75,8 @@ impl Neural {
         }
         let mut chunks: Vec<AudioChunk> = Vec::new();
         let request = frame(SPEAK_NEURAL, &body);
-        let output = &mut HelperOutput::Keep(&mut chunks);
-        self.helpers.request(&request, output, sink.owner(), &mut { DEADLINE }).await?;
+        let (output, mut left) = (&mut HelperOutput::Keep(&mut chunks), DEADLINE);
+        self.helpers.request(&request, output, sink.owner(), &mut left).await?;
         let mut limiter = Limiter::new(GAIN * run.style.volume / 100.0);
         let mut last_rate = None;
         for AudioChunk { rate, pcm } in chunks {

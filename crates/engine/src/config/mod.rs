@@ -157,9 +157,9 @@ impl Config {
         }
     }
 
-    /// Returns warnings about settings that are valid but probably unintended, one line each:
-    /// optional secrets whose variable or file is missing, URLs of numbers and webhooks to which the
-    /// node would never connect, and risky sign-in settings.
+    /// Returns warnings about valid settings that are probably mistakes, one line each: optional
+    /// secrets whose environment variable or file does not exist, URLs to which the node never
+    /// connects, and risky sign-in settings.
     pub fn warnings(&self) -> Vec<String> {
         let insecure = self.answer.allow_insecure;
         let guard = Guard::new(insecure, Vec::new());

@@ -161,8 +161,8 @@ impl AudioFile {
     }
 
     /// Opens the unfinished file of a recording that another process has
-    /// [detached](AudioFile::detach), and removes what was written since. An MP3 continues with a
-    /// new encoder.
+    /// [detached](AudioFile::detach). Bytes that are not part of `state` are removed from its end. An
+    /// MP3 continues with a new encoder.
     pub(super) fn reopen(
         folder: &Path,
         id: Uuid,

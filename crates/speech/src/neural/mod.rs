@@ -8,7 +8,6 @@
 mod lexicon;
 pub(crate) mod mapped;
 mod phonemes;
-mod sentences;
 pub(crate) mod table;
 mod tagger;
 #[allow(
@@ -24,7 +23,6 @@ use rten::{Model, ModelOptions, NodeId, OpRegistry, ValueView, op_registry};
 use serde::Deserialize;
 
 use mapped::Mapped;
-pub(crate) use sentences::split as split_sentences;
 use table::Table;
 use vocoder::{BINS, RATE, Spectrum, Vocoder};
 

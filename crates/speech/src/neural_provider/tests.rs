@@ -12,7 +12,7 @@ use crate::builtin::{Builtin, Helper, StartHelper};
 use crate::helper::{AUDIO_AT, DONE, frame};
 use crate::models::tests::known_wheel;
 use crate::models::{ModelStore, read, read_file};
-use crate::neural::{Voice, split_sentences};
+use crate::neural::Voice;
 use crate::provider::{AudioChunk, Provider as _, Sink, SpeechError};
 use crate::script::Segment;
 use media::prompt::Prompt;
@@ -106,8 +106,10 @@ fn phonemes_are_those_that_the_voice_was_trained_with() {
             "ɐn ˌʌnnˈOn zˈɪlkwəɹts wˈɜɹd, ænd zˌɔɹbɪfɪkˈAʃən.",
         ),
     ] {
-        let found: Vec<String> =
-            split_sentences(text, 400).iter().map(|sentence| voice.phonemes(sentence)).collect();
+        let found: Vec<String> = crate::sentences::split(text, 400)
+            .iter()
+            .map(|sentence| voice.phonemes(sentence))
+            .collect();
         assert_eq!(found.join(" "), phonemes, "{text}");
     }
 }
