@@ -79,12 +79,12 @@ function watch(root) {
   for (const clock of root.querySelectorAll(".ticking[data-since]")) sight.observe(clock);
 }
 
-/** Loads the modules of custom elements. @param {ParentNode} root */
+/** Loads the modules of custom elements. Returns when they have run. @param {ParentNode} root */
 function enhance(root) {
-  for (const name of ["phone", "replies", "xml-editor", "waveform", "choose", "share", "sign-up", "template", "upload", "model-upload", "sample"]) {
-    if (root.querySelector(`offhook-${name}`)) void import(`./${name}.js`);
-  }
-  if (root.querySelector(".plot[data-values]")) void import("./chart.js");
+  const names = ["phone", "replies", "xml-editor", "waveform", "choose", "share", "sign-up", "template", "upload", "model-upload", "sample"];
+  const modules = names.filter((name) => root.querySelector(`offhook-${name}`)).map((name) => import(`./${name}.js`));
+  if (root.querySelector(".plot[data-values]")) modules.push(import("./chart.js"));
+  return Promise.allSettled(modules);
 }
 
 /** Prepares inserted elements, and shows their new toasts. @param {ParentNode} root @param {Element} [old] */
@@ -92,7 +92,7 @@ function changed(root, old) {
   localise(root);
   watch(root);
   tick(root);
-  enhance(root);
+  void enhance(root);
   if (!old) return;
   const known = new Set([...old.querySelectorAll("[data-toast]")].map((element) => element.getAttribute("data-toast")));
   for (const element of root.querySelectorAll("[data-toast]")) {
@@ -130,7 +130,7 @@ openPanels(changed, live.refresh);
 // After the panels, which prevent the submits that they do themselves.
 watchDrafts(changed);
 if (document.getElementById("replay")) void import("./step.js").then(({ stepThrough }) => stepThrough(live.go));
-enhance(document);
+const enhanced = enhance(document);
 watchPhone();
 watchKeys();
-document.documentElement.dataset.ready = "";
+void enhanced.then(() => { document.documentElement.dataset.ready = ""; });

@@ -61,7 +61,7 @@ impl Signals {
         Ok(Self { interrupt, terminate, early: false })
     }
 
-    async fn next(&mut self) {
+    pub(super) async fn next(&mut self) {
         if std::mem::take(&mut self.early) {
             return;
         }

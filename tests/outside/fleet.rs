@@ -496,6 +496,8 @@ async fn f07_any_node_takes_a_request_about_a_call() {
         let calls: Vec<_> = items.iter().map(|item| (&item["callUuid"], &item["status"])).collect();
         assert_eq!(calls, [(&id.as_str().into(), &"in-progress".into())], "{}", listed.text());
         assert!(!live.headers.contains_key("x-offhook-partial"));
+        let url = format!("{}/api/v1/phone-numbers/{NUMBER}/", node.public);
+        assert_eq!(http::send("GET", &url, &key, "").await.json()["liveCalls"], 1);
     }
     // The credentials are checked at the node of the call.
     let url = |node: &Node| format!("{}/v1/Account/{AUTH_ID}/Call/{id}/", node.public);

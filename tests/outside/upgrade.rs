@@ -6,13 +6,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use base64::Engine as _;
 use media::record::Format;
+use serde_json::{Value, json};
 use sim::{CallEventKind, CallEvents, CallOutcome, CallScript, HangupRule, Sim, caller};
 
+use super::control::level;
 use super::dial::tone;
 use super::recognise::{Endpoint, say};
 use super::record::{assert_finished, tone_ms};
 use crate::support::app::{App, ReceivedRequest};
+use crate::support::bot::{Bot, BotServer};
 use crate::support::http;
 use crate::support::meta::{Graph, connect, silent_offer, terminate};
 use crate::support::node::{API_KEY, Node, NodeConfig, basic, program, sim_options};
@@ -719,4 +723,100 @@ async fn words_are_recognised_after_an_upgrade_and_before_one() {
         check_replay(&world, request.param("CallUUID")).await;
     }
     assert_eq!(endpoint.heard().len(), 2, "each utterance is recognised once");
+}
+
+/// Reads a stream's messages up to one of `event`. Checks that none is missing, and that each 20 ms of
+/// the caller are there.
+async fn read_stream(bot: &mut Bot, event: &str, next: &mut (u64, u64)) -> Value {
+    loop {
+        let message = bot.next_message().await.expect("the stream goes on");
+        next.0 += 1;
+        assert_eq!(message["sequenceNumber"], next.0, "{message}");
+        if message["event"] == "media" {
+            next.1 += 1;
+            assert_eq!(message["media"]["chunk"], next.1, "{message}");
+        }
+        if message["event"] == event {
+            return message;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_audio_stream_goes_on_in_the_new_process() {
+    let Some(mut world) = World::with_callers().await else { return };
+    let mut server = BotServer::start().await;
+    for path in ["/stream", "/after"] {
+        world.app.xml(path, "<Response><Wait length=\"60\"/></Response>");
+    }
+    let (status, after) = (world.app.url("/stream"), world.app.url("/after"));
+    let document = format!(
+        "<Response><Stream bidirectional=\"true\" keepCallAlive=\"true\" contentType=\"audio/x-l16;rate=16000\" \
+         statusCallbackUrl=\"{status}\">{}</Stream><Redirect>{after}</Redirect></Response>",
+        server.url
+    );
+    world.app.xml("/answer", document);
+    let script = CallScript {
+        from: "919412340001".to_owned(),
+        say: tone(SAID_HZ, 3),
+        record: true,
+        hangup: HangupRule::Never,
+        ..CallScript::default()
+    };
+    let mut call = world.sim.as_ref().expect("a simulated Meta").place_call(script);
+    let mut bot = server.accept().await;
+    let mut next = (0, 0);
+    read_stream(&mut bot, "start", &mut next).await;
+    let sample = |n: u32| (f64::from(n) * 440.0 * std::f64::consts::TAU / 16_000.0).sin() * 8_000.0;
+    let pcm: Vec<i16> = (0..30 * 16_000).map(|n| sample(n) as i16).collect();
+    bot.play(16_000, &pcm).await;
+    bot.say(json!({"event": "checkpoint", "name": "end"})).await;
+    read_stream(&mut bot, "media", &mut next).await;
+
+    // A process that can't go on, before and after it has taken the media.
+    let begin = "#!/usr/bin/env python3\nimport socket, json, time\ns = socket.socket(fileno=0)\n\
+        def send(message): s.send(json.dumps(message).encode()); s.recv(65536)\n\
+        s.recv(65536)\nsend({'message': 'ready', 'offhook': '9'})\n\
+        send({'message': 'checked', 'refused': []})\n";
+    let hangs = world.script(&format!("{begin}time.sleep(60)\n"));
+    let said = text(&world.upgrade(&["--binary", path(&hangs)]).await.stderr);
+    assert!(said.contains("did not answer within 1 s"), "{said}");
+    check_output(&world.upgrade(&[]).await, 1);
+    // The connection of the stream stays in the first process, and moves once more.
+    check_output(&world.upgrade(&[]).await, 1);
+    let dies = world.script(&format!("{begin}send({{'message': 'playing'}})\n"));
+    let said = text(&world.upgrade(&["--binary", path(&dies)]).await.stderr);
+    assert!(said.contains("the old binary was started again as process"), "{said}");
+
+    assert_eq!(read_stream(&mut bot, "playedStream", &mut next).await["name"], "end");
+    bot.play(16_000, &pcm[..16_000]).await;
+    bot.say(json!({"event": "clearAudio"})).await;
+    read_stream(&mut bot, "clearedAudio", &mut next).await;
+    press(&call, "5").await;
+    assert_eq!(read_stream(&mut bot, "dtmf", &mut next).await["dtmf"]["digit"], "5");
+    bot.close().await;
+    world.app.wait("/after").await;
+    for event in ["StartStream", "PlayedStream", "ClearedAudio", "StopStream"] {
+        let seen = world.app.wait_where("/stream", |seen| seen.param("Event") == event).await;
+        assert_ne!(seen.param("StreamStatus"), "failed", "{event}");
+    }
+    call.control().hangup().await;
+    let mut wav = None;
+    while let Some(event) = call.next().await {
+        if let CallEventKind::Recording { wav: heard } = event.kind {
+            wav = Some(heard);
+        }
+    }
+    let heard = caller_hears(&wav.expect("a recording"));
+    // The caller hears all of it. While the process that died had the media, there was silence.
+    let played = heard.iter().filter(|level| **level > 0.08).count();
+    assert!((295..330).contains(&played), "{played} tenths: {heard:.2?}");
+}
+
+/// The level of 440 Hz in each tenth of a second of a recording.
+fn caller_hears(wav: &str) -> Vec<f64> {
+    let wav = base64::engine::general_purpose::STANDARD.decode(wav).expect("Base64");
+    let samples = wav[44..].chunks_exact(2).map(|two| i16::from_le_bytes([two[0], two[1]]));
+    let pcm: Vec<i16> = samples.collect();
+    pcm.chunks_exact(1_600).map(|tenth| level(tenth, 440)).collect()
 }

@@ -3,9 +3,12 @@
 //! The queue is short. A sender with more audio keeps the rest and refills the feed, so that it can
 //! still discard audio that has not been sent.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+
+use serde::{Deserialize, Serialize};
 
 use super::prompt::Frame;
 
@@ -35,12 +38,26 @@ pub struct Feed {
 #[derive(Debug)]
 pub(super) struct FeedEnd {
     from: Receiver<Frame>,
+    /// Frames that were taken from the queue for a snapshot. They precede those of the queue.
+    held: VecDeque<Frame>,
+    /// Whether the feed continues if the leg moves to another process.
+    is_movable: bool,
     progress: Arc<Progress>,
     /// Number of frames to buffer before audio starts.
     lead: u64,
     playing: bool,
     waited_ticks: u8,
     taken: u64,
+}
+
+/// The frames of a feed that were not sent when its leg left for another process.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct FeedState {
+    frames: Vec<Vec<u8>>,
+    /// The number of these frames that are discarded.
+    cleared: u64,
+    lead: u64,
+    playing: bool,
 }
 
 /// Creates a feed and returns both ends.
@@ -50,6 +67,8 @@ pub(super) fn feed(lead: usize) -> (Feed, FeedEnd) {
     let lead = u64::try_from(lead.clamp(1, FEED_MAX)).unwrap_or(1);
     let end = FeedEnd {
         from,
+        held: VecDeque::new(),
+        is_movable: false,
         progress: progress.clone(),
         lead,
         playing: false,
@@ -57,6 +76,17 @@ pub(super) fn feed(lead: usize) -> (Feed, FeedEnd) {
         taken: 0,
     };
     (Feed { to, progress }, end)
+}
+
+/// Creates a feed that continues one of another process. Both ends count its frames from zero.
+pub(super) fn continued_feed(state: FeedState) -> (Feed, FeedEnd) {
+    let FeedState { frames, cleared, lead, playing } = state;
+    let (feed, mut end) = feed(1);
+    end.held = frames.into_iter().take(FEED_MAX).map(Frame::from).collect();
+    let pushed = u64::try_from(end.held.len()).unwrap_or_default();
+    end.progress.pushed.store(pushed, Ordering::Release);
+    end.progress.cleared.store(cleared, Ordering::Release);
+    (feed, FeedEnd { lead, playing, is_movable: true, ..end })
 }
 
 impl Feed {
@@ -102,6 +132,28 @@ impl Feed {
 }
 
 impl FeedEnd {
+    /// Lets the feed continue in another process.
+    pub(super) fn movable(self) -> Self {
+        Self { is_movable: true, ..self }
+    }
+
+    pub(super) fn is_movable(&self) -> bool {
+        self.is_movable
+    }
+
+    /// Returns the frames that are not sent yet, for another process. They are kept in case the leg
+    /// continues here.
+    pub(super) fn snapshot(&mut self) -> FeedState {
+        self.held.extend(self.from.try_iter());
+        let cleared = self.progress.cleared.load(Ordering::Acquire);
+        FeedState {
+            frames: self.held.iter().map(|frame| frame.to_vec()).collect(),
+            cleared: cleared.saturating_sub(self.taken),
+            lead: self.lead,
+            playing: self.playing,
+        }
+    }
+
     /// Returns whether frames are queued.
     pub(super) fn has_queued(&self) -> bool {
         self.progress.pushed.load(Ordering::Acquire) > self.taken
@@ -119,7 +171,7 @@ impl FeedEnd {
             if !self.playing && self.taken >= cleared && waiting > 0 {
                 return (None, true);
             }
-            match self.from.try_recv() {
+            match self.held.pop_front().map_or_else(|| self.from.try_recv(), Ok) {
                 Ok(frame) => {
                     self.taken += 1;
                     self.progress.taken.store(self.taken, Ordering::Release);
@@ -140,7 +192,7 @@ impl FeedEnd {
 
 #[cfg(test)]
 mod tests {
-    use super::{FEED_MAX, Feed, feed};
+    use super::{FEED_MAX, Feed, continued_feed, feed};
     use crate::prompt::Frame;
 
     fn push(feed: &Feed, name: u8) -> bool {
@@ -179,5 +231,33 @@ mod tests {
         assert_eq!(end.next(), (None, true));
         drop(feed);
         assert_eq!(end.next(), (None, false));
+    }
+
+    #[test]
+    fn frames_that_are_not_sent_move() {
+        let name = |next: (Option<Frame>, bool)| next.0.map(|frame| frame[0]);
+        let (old, mut end) = feed(2);
+        let mut end_of = |count: u8| {
+            (0..count).for_each(|n| assert!(push(&old, n)));
+            name(end.next())
+        };
+        assert_eq!(end_of(5), Some(0));
+        let state = end.snapshot();
+        let json = serde_json::to_string(&state).unwrap();
+        let (new, mut moved) = continued_feed(serde_json::from_str(&json).unwrap());
+        assert!(moved.is_movable());
+        assert_eq!((new.taken(), new.waiting(), new.free()), (0, 4, FEED_MAX - 4));
+        assert!(push(&new, 9));
+        let heard: Vec<_> = std::iter::from_fn(|| name(moved.next())).collect();
+        assert_eq!((heard, new.taken()), (vec![1, 2, 3, 4, 9], 5));
+        // The old process continues if the new one fails.
+        assert!(push(&old, 7));
+        let heard: Vec<_> = std::iter::from_fn(|| name(end.next())).collect();
+        assert_eq!((heard, old.taken()), (vec![1, 2, 3, 4, 7], 6));
+        // Frames that were cleared are not sent in the other process, either.
+        (0..3).for_each(|n| assert!(push(&old, n)));
+        old.clear();
+        let (cleared, mut moved) = continued_feed(end.snapshot());
+        assert_eq!((name(moved.next()), cleared.taken()), (None, 3));
     }
 }

@@ -16,8 +16,8 @@
 //! Legs that cannot move stay in the old process, which gets their datagrams through
 //! [`Media::forward_unmatched`] and [`Media::receive_forwarded`]. A bridged leg can move right after
 //! [`LegHandle::unbridge`], and a tapped one 20 ms after its [`Tap`] was dropped; both can be
-//! connected again in the new process. A [`LegHandle::movable_tap`] need not be dropped: the new
-//! process continues it.
+//! connected again in the new process. A [`LegHandle::movable_tap`] and a
+//! [`LegHandle::movable_feed`] need not be dropped: the new process continues them.
 //!
 //! [`MediaConfig::inherited`]: crate::MediaConfig::inherited
 
@@ -26,11 +26,24 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::sync_channel;
 
+use super::feed::{Feed, continued_feed};
 use super::leg::{Leg, RestoreConfig};
 use super::shard::{Command, LegsRequest, NewLeg};
 use super::snapshot::{LegSnapshot, NotMovable, PromptTable};
 use super::tap::{Tap, TapSides, tap};
 use super::{EventSink, LegHandle, LegId, Media, MediaError};
+
+/// A leg that continues one of another process.
+#[derive(Debug)]
+pub struct ContinuedLeg {
+    pub leg: LegHandle,
+    /// A tap for each of those asked for, which begins where [`LegHandle::movable_tap`] has ended in
+    /// the other process.
+    pub taps: Vec<Tap>,
+    /// The feed that was a [`LegHandle::movable_feed`] in the other process, with the frames that
+    /// were not sent there. It counts frames from zero.
+    pub feed: Option<Feed>,
+}
 
 /// What a process that has failed did with the legs that were handed over to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,8 +92,8 @@ impl Media {
     }
 
     /// Continues a leg of another process on the port that it had. The leg sends from its next tick
-    /// on and reports to `sink`. It receives after [`Media::start_receiving`]. Returns a tap for each
-    /// of `taps`, which begins where [`LegHandle::movable_tap`] has ended in the other process.
+    /// on and reports to `sink`. It receives after [`Media::start_receiving`]. `taps` are the taps to
+    /// continue.
     ///
     /// # Errors
     ///
@@ -92,9 +105,9 @@ impl Media {
         prompts: &PromptTable,
         sink: EventSink,
         taps: &[TapSides],
-    ) -> Result<(LegHandle, Vec<Tap>), MediaError> {
+    ) -> Result<ContinuedLeg, MediaError> {
         let base = snapshot.time_base(&self.clock);
-        let LegSnapshot { bound, ufrag, addresses, leg, .. } = snapshot;
+        let LegSnapshot { bound, ufrag, addresses, leg, feed, .. } = snapshot;
         let config = RestoreConfig {
             ufrag: &ufrag,
             identity: &self.identity,
@@ -113,6 +126,11 @@ impl Media {
             tap
         };
         let taps = taps.iter().map(tap_leg).collect();
+        let feed = feed.map(|state| {
+            let (feed, end) = continued_feed(state);
+            leg.set_feed(end);
+            feed
+        });
         let id = LegId(self.next_leg.fetch_add(1, Ordering::Relaxed));
         let peers: Vec<SocketAddr> = leg.peer_address().into_iter().collect();
         let port = {
@@ -133,7 +151,7 @@ impl Media {
         }
         // The shard releases the port when the leg ends.
         handle.reserved_in = None;
-        Ok((handle, taps))
+        Ok(ContinuedLeg { leg: handle, taps, feed })
     }
 
     /// Starts reading inherited sockets. Call this when all legs are adopted. Until then, or until

@@ -31,7 +31,7 @@ use reporter::Reporter;
 use serde::{Deserialize, Serialize};
 
 use super::bridge::BridgeEnd;
-use super::feed::FeedEnd;
+use super::feed::{FeedEnd, FeedState};
 use super::ice::Identity;
 use super::player::{PlayItem, Player};
 use super::prompt::{Frame, Prompt};
@@ -206,6 +206,11 @@ impl Leg {
         })
     }
 
+    /// Returns the state of the feed. `None` if there is none.
+    pub(super) fn feed_snapshot(&mut self) -> Option<FeedState> {
+        Some(self.outbound.audio.feed.as_mut()?.snapshot())
+    }
+
     /// Creates the leg of a snapshot, with its counters.
     pub(super) fn restore(
         state: LegState,
@@ -248,6 +253,11 @@ impl Leg {
             // Reports are at least a second apart.
             transport.skip_reports(ticks);
         }
+    }
+
+    /// Sets the feed.
+    pub(super) fn set_feed(&mut self, feed: FeedEnd) {
+        self.outbound.audio.feed = Some(Box::new(feed));
     }
 
     /// Adds a tap.

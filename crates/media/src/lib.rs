@@ -117,7 +117,7 @@ pub mod packet {
 pub use bridge::{BridgeEnd, bridge};
 pub use cable::{CableEnd, cable};
 pub use feed::{FEED_MAX, Feed};
-pub use hand_over::OtherProcess;
+pub use hand_over::{ContinuedLeg, OtherProcess};
 pub use held_tap::HeldTap;
 pub use mixer::{Audience, HeardBy, MemberAudio, MixEvent, MixSink, Mixer, RoomAudio, SoundKind};
 pub use offered_leg::OfferedLeg;
@@ -762,6 +762,14 @@ impl LegHandle {
     pub fn feed(&self, lead: usize) -> Feed {
         let (feed, end) = feed::feed(lead);
         self.command(LegCommand::Feed(Box::new(end)));
+        feed
+    }
+
+    /// Like [`LegHandle::feed`], but the leg can move to another process. The frames that wait then
+    /// move with it, and [`Media::adopt`] returns a feed that continues this one.
+    pub fn movable_feed(&self, lead: usize) -> Feed {
+        let (feed, end) = feed::feed(lead);
+        self.command(LegCommand::Feed(Box::new(end.movable())));
         feed
     }
 

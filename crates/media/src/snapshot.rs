@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::MediaError;
+use super::feed::FeedState;
 use super::leg::LegState;
 use super::prompt::{Frame, LoopJoin, Prompt};
 use model::Clock;
@@ -60,6 +61,8 @@ pub struct LegSnapshot {
     /// The addresses that have sent authenticated STUN.
     pub(super) addresses: VecDeque<SocketAddr>,
     pub(super) leg: LegState,
+    /// The feed of the leg, if there is one.
+    pub(super) feed: Option<FeedState>,
 }
 
 impl LegSnapshot {

@@ -32,6 +32,7 @@ use super::drain::{EndTimes, Signals, drain_and_end};
 use crate::api::server::Pause;
 use control::{Client, Control, ProgressWriter};
 use engine::admission::Gate;
+use engine::stream::Relays;
 use media::{Media, OtherProcess};
 use model::Clock;
 use moving::{MoveError, MovingCalls};
@@ -53,6 +54,10 @@ const WAIT_INTERVAL: Duration = Duration::from_millis(200);
 
 /// The same, after calls were suspended in vain. Connections wait while they are.
 const SUSPEND_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Time after the drain for which connections of streams are kept, while the other process ends its
+/// calls.
+const RELAY_MARGIN: Duration = Duration::from_secs(5);
 
 /// Maximum number of calls that a refusal lists.
 const CALLS_MAX: usize = 100;
@@ -98,7 +103,10 @@ pub async fn until_replaced(
         };
         let refusal = match prepared {
             Ok(prepared) => match Box::pin(hand_over(node, prepared, client, clock)).await {
-                HandOver::Ended(is_served) => return is_served,
+                HandOver::Ended { is_served, relays, drain_time } => {
+                    relay_until_closed(&relays, drain_time, signals, clock).await;
+                    return is_served;
+                }
                 HandOver::Abandoned(same, other, refusal) => {
                     (node, client) = (same, other);
                     refusal
@@ -182,6 +190,7 @@ struct Prepared {
     paused: Paused,
     successor: Successor,
     listeners: Vec<OwnedFd>,
+    relays: Relays,
     /// When the connections began to wait.
     since: Instant,
 }
@@ -209,6 +218,7 @@ async fn prepare(
         None => own_file()?,
     };
     let listeners = node.listeners()?;
+    let relays = Relays::listen()?;
     let end = clock.now() + Duration::from_secs(request.wait_seconds);
     let mut ready = None;
     let mut reported = 0;
@@ -224,7 +234,7 @@ async fn prepare(
             let paused = Paused::begin(node).await?;
             match MovingCalls::suspend(node, &mut successor).await {
                 Ok(moving) => {
-                    return Ok(Prepared { moving, paused, successor, listeners, since });
+                    return Ok(Prepared { moving, paused, successor, listeners, relays, since });
                 }
                 Err(MoveError::Stay(calls)) => staying = calls,
                 Err(MoveError::Successor(error)) => {
@@ -247,8 +257,13 @@ async fn prepare(
 
 /// How a hand-over ended.
 enum HandOver {
-    /// This process ends. Whether another one serves requests.
-    Ended(bool),
+    /// This process ends when the sockets of streams are closed.
+    Ended {
+        /// Whether another one serves requests.
+        is_served: bool,
+        relays: Relays,
+        drain_time: Duration,
+    },
     /// This process continues.
     Abandoned(Node, Client, Refusal),
 }
@@ -261,7 +276,8 @@ async fn hand_over(
     mut client: Client,
     clock: &Clock,
 ) -> HandOver {
-    let Prepared { mut moving, mut paused, mut successor, listeners, since } = prepared;
+    let Prepared { mut moving, mut paused, mut successor, listeners, relays, since } = prepared;
+    let drain_time = node.tunables.drain_at_most();
     client.progress.report(&UpgradeProgress::HandingOver).await;
     let frozen = clock.now();
     if let Err(error) = moving.move_legs(&node.media, &mut successor).await {
@@ -284,7 +300,7 @@ async fn hand_over(
     paused.is_final = true;
     // Otherwise `/readyz` would fail until the new process serves it.
     let admin_paused = timeout(PAUSE_TIME, node.admin_pause.begin());
-    let _ = tokio::join!(admin_paused, moving.leave(&node));
+    let _ = tokio::join!(admin_paused, moving.leave(&node, &relays));
     node.end(EndTimes::HAND_OVER).await;
     let (responses, media) = (node.serving.take(), node.media.clone());
     // Gives up the lock of the node.
@@ -327,7 +343,37 @@ async fn hand_over(
     if let Some(responses) = responses {
         let _ = responses.await;
     }
-    HandOver::Ended(served_by.is_some())
+    HandOver::Ended { is_served: served_by.is_some(), relays, drain_time }
+}
+
+/// Passes on the messages of streams whose calls the new process runs, until their sockets are
+/// closed. After a signal, with which the new process drains, too, at most for the time that it has.
+async fn relay_until_closed(
+    relays: &Relays,
+    drain_time: Duration,
+    mut signals: Signals,
+    clock: &Clock,
+) {
+    if relays.is_empty() {
+        return;
+    }
+    let streams = relays.len();
+    info!(streams, "the connections of audio streams stay in this process until they are closed");
+    let told_to_end = async {
+        signals.next().await;
+        let end = clock.now() + drain_time + RELAY_MARGIN;
+        tokio::select! {
+            () = signals.next() => "second signal",
+            () = tokio::time::sleep_until(end.into()) => "drain time over",
+        }
+    };
+    tokio::select! {
+        () = relays.all_closed() => info!("all connections of audio streams are closed"),
+        why = told_to_end => {
+            warn!(why, streams = relays.len(), "closing the connections of audio streams");
+            relays.close().await;
+        }
+    }
 }
 
 /// Starts the binary of this process after the new one has failed, with the calls if possible.

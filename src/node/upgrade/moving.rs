@@ -14,6 +14,7 @@ use super::CALLS_MAX;
 use super::successor::{Successor, SuccessorError};
 use super::transfer::{write_bytes, write_lines};
 use engine::call::handover::SuspendedCall;
+use engine::stream::Relays;
 use media::{LegHandle, Media, NotMovable, PromptTable};
 use model::CallUuid;
 
@@ -125,6 +126,7 @@ impl MovingCalls {
         media: &Arc<Media>,
         successor: &mut Successor,
     ) -> Result<(), MoveError> {
+        self.calls.iter().for_each(SuspendedCall::stop_frames);
         let legs = self.legs();
         let results = block_in_place(|| media.hand_over(&handles(&legs), &self.prompts));
         let (mut moved, mut obstacles) = (Vec::with_capacity(legs.len()), Vec::new());
@@ -150,11 +152,12 @@ impl MovingCalls {
         Ok(())
     }
 
-    /// Ends the tasks of the calls, without ending the calls.
-    pub(super) async fn leave(&mut self, node: &Node) {
+    /// Ends the tasks of the calls, without ending the calls. The sockets of their streams stay in
+    /// `relays`.
+    pub(super) async fn leave(&mut self, node: &Node, relays: &Relays) {
         self.calls.iter_mut().for_each(SuspendedCall::leave);
         for call in &mut self.calls {
-            call.has_left().await;
+            call.has_left(relays).await;
         }
         let left = node.registry.until_empty(LEAVE_TIME).await;
         if left > 0 {

@@ -20,18 +20,20 @@ use super::live_call::LiveCall;
 use super::mailbox::{Envelope, Mailbox, Message, mailbox};
 use super::registry::Registry;
 use super::shell::{MovedRecording, Report};
+use super::streams::StreamView;
+use crate::stream::{DetachedSocket, MovedStream, Relays, StreamFrames};
 use machine::replay::{self, RebuildError, UnredactedInputs};
 use machine::{CallSetup, CallTime, GraphAction, Input, Machine, Output, Sound};
 use media::opus::Rate;
 use media::{
-    Buffering, FRAME_MS, HeldTap, LegHandle, LegSnapshot, Media, MediaError, PromptTable, Quality,
+    Buffering, ContinuedLeg, FRAME_MS, Feed, HeldTap, LegHandle, LegSnapshot, Media, MediaError, PromptTable, Quality,
     TapReader, TapSides,
 };
 use model::{CallUuid, Clock, PhoneNumberId, Wacid};
 
 /// The version of [`CallSnapshot`] and [`Leftover`]. A process that does not know it refuses the
 /// calls.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// Microseconds per tick of a leg.
 #[allow(clippy::as_conversions, reason = "a constant")]
@@ -64,6 +66,8 @@ pub struct CallSnapshot {
     pub(super) course: Option<CourseSnapshot>,
     /// The taps of the leg that the other process continues.
     pub(super) taps: Vec<TapSides>,
+    /// The streams of the call, newest first.
+    pub(super) streams: Vec<StreamView>,
 }
 
 /// An input that arrived while its call was suspended.
@@ -81,6 +85,7 @@ pub struct Leftover {
     queued: Vec<QueuedInput>,
     pub(super) recordings: Vec<MovedRecording>,
     pub(super) hearing: Option<MovedHearing>,
+    pub(super) stream: Option<MovedStream>,
     /// The time since boot of the leg's last tick in this process, in microseconds.
     ticked_at_us: u64,
 }
@@ -90,8 +95,9 @@ impl Leftover {
         queued: Vec<QueuedInput>,
         recordings: Vec<MovedRecording>,
         hearing: Option<MovedHearing>,
+        stream: Option<MovedStream>,
     ) -> Self {
-        Self { queued, recordings, hearing, ticked_at_us: 0 }
+        Self { queued, recordings, hearing, stream, ticked_at_us: 0 }
     }
 }
 
@@ -100,8 +106,11 @@ pub(super) enum Decision {
     /// The call goes on in this process, with this leg.
     Resume(Option<LegHandle>),
     /// The call goes on in another process.
-    Leave(oneshot::Sender<Leftover>),
+    Leave(oneshot::Sender<Left>),
 }
+
+/// What a call leaves behind: what crosses, and the socket of its stream.
+pub(super) type Left = (Leftover, Option<DetachedSocket>);
 
 /// The answer of a call's task to the request to suspend itself: the suspended call, or why the call
 /// cannot be handed over.
@@ -115,18 +124,27 @@ pub struct SuspendedCall {
     pub leg: Option<LegHandle>,
     /// What crosses after the leg. Complete when the call [has left](SuspendedCall::has_left).
     pub leftover: Leftover,
+    stream_frames: Option<StreamFrames>,
     decide: Option<oneshot::Sender<Decision>>,
-    leaving: Option<oneshot::Receiver<Leftover>>,
+    leaving: Option<oneshot::Receiver<Left>>,
 }
 
 impl SuspendedCall {
     pub(super) fn new(
         snapshot: CallSnapshot,
         leg: Option<LegHandle>,
+        stream_frames: Option<StreamFrames>,
         decide: oneshot::Sender<Decision>,
     ) -> Self {
         let (leftover, leaving) = (Leftover::default(), None);
-        Self { snapshot, leg, leftover, decide: Some(decide), leaving }
+        Self { snapshot, leg, leftover, stream_frames, decide: Some(decide), leaving }
+    }
+
+    /// Prepares the leg to leave: its stream supplies no more frames.
+    pub fn stop_frames(&self) {
+        if let Some(frames) = &self.stream_frames {
+            frames.stop();
+        }
     }
 
     /// Notes the snapshot with which the leg leaves.
@@ -148,11 +166,15 @@ impl SuspendedCall {
         self.decide.is_none()
     }
 
-    /// Waits until the call that [leaves](SuspendedCall::leave) has left.
-    pub async fn has_left(&mut self) {
+    /// Waits until the call that [leaves](SuspendedCall::leave) has left. The socket of its stream
+    /// stays in this process, in `relays`.
+    pub async fn has_left(&mut self, relays: &Relays) {
         if let Some(leaving) = self.leaving.take() {
             let ticked_at_us = self.leftover.ticked_at_us;
-            let leftover = leaving.await.unwrap_or_default();
+            let (mut leftover, socket) = leaving.await.unwrap_or_default();
+            if let (Some(stream), Some(socket)) = (&mut leftover.stream, socket) {
+                stream.keep(socket, relays);
+            }
             self.leftover = Leftover { ticked_at_us, ..leftover };
         }
     }
@@ -203,6 +225,7 @@ impl CallSnapshot {
             sdp: parts.sdp.clone(),
             course: parts.view.sampler.snapshot(),
             taps: parts.taps,
+            streams: parts.view.streams.list(),
         }
     }
 }
@@ -234,6 +257,8 @@ pub struct AdoptedLeg {
     leg: Option<LegHandle>,
     /// The taps that continue those of the other process.
     taps: Vec<(TapSides, HeldTap)>,
+    /// The feed that continues that of the other process.
+    feed: Option<Feed>,
     /// The number of ticks that the leg was in no process.
     gap: u32,
 }
@@ -244,11 +269,21 @@ impl AdoptedLeg {
         self.leg.take()
     }
 
+    /// Takes the feed. `None` if the leg had none.
+    pub(super) fn take_feed(&mut self) -> Option<Feed> {
+        self.feed.take()
+    }
+
     /// Takes a reader of a tap of these sides. `None` if the media is closed.
-    pub(super) fn take_tap(&mut self, sides: TapSides, rate: Rate) -> Option<TapReader> {
+    pub(super) fn take_tap(
+        &mut self,
+        sides: TapSides,
+        rate: Rate,
+        buffering: Buffering,
+    ) -> Option<TapReader> {
         let index = self.taps.iter().position(|(of, _)| *of == sides)?;
         let tap = self.taps.swap_remove(index).1.take()?;
-        let mut reader = TapReader::new(tap, rate, Buffering::Jitter);
+        let mut reader = TapReader::new(tap, rate, buffering);
         reader.begin_with_silence(self.gap);
         Some(reader)
     }
@@ -352,10 +387,10 @@ impl IncomingCall {
     ) -> Result<(), MediaError> {
         self.ticked_at_us = micros(leg.ticked_at());
         let (events, sides) = (self.mailbox.leg_events(None), &self.snapshot.taps);
-        let (leg, taps) = media.adopt(leg, prompts, events, sides)?;
+        let ContinuedLeg { leg, taps, feed } = media.adopt(leg, prompts, events, sides)?;
         let hold = |(sides, tap): (&TapSides, _)| (*sides, HeldTap::new(tap, media.workers()));
         let taps = sides.iter().zip(taps).map(hold).collect();
-        self.leg = AdoptedLeg { leg: Some(leg), taps, gap: 0 };
+        self.leg = AdoptedLeg { leg: Some(leg), taps, feed, gap: 0 };
         Ok(())
     }
 

@@ -5,6 +5,8 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use serde::{Deserialize, Serialize};
+
 use machine::StreamOrder;
 use model::{StreamId, Timestamp};
 
@@ -12,7 +14,7 @@ use model::{StreamId, Timestamp};
 const KEPT_MAX: usize = 100;
 
 /// One stream.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StreamView {
     pub stream: StreamId,
     pub order: StreamOrder,
@@ -24,7 +26,7 @@ pub struct StreamView {
 }
 
 /// State of a stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StreamStatus {
     /// The connection to its server is being opened.
     Initiated,
@@ -51,6 +53,11 @@ impl StreamStatus {
 pub(super) struct StreamViews(Mutex<VecDeque<StreamView>>);
 
 impl StreamViews {
+    /// Continues a list of another process, as [`StreamViews::list`] has returned it.
+    pub(super) fn resume(list: Vec<StreamView>) -> Self {
+        Self(Mutex::new(list.into_iter().rev().collect()))
+    }
+
     fn views(&self) -> MutexGuard<'_, VecDeque<StreamView>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -13,6 +13,7 @@ mod mulaw;
 mod outbox;
 mod queue;
 mod rate;
+mod relay;
 mod socket;
 mod sound;
 #[cfg(test)]
@@ -21,7 +22,11 @@ mod trial;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
@@ -31,18 +36,23 @@ use egress::Egress;
 use machine::{StreamEvent, StreamFormat, StreamOrder, StreamTrack};
 use media::opus::Rate;
 use media::workers::Workers;
-use media::{CableEnd, Feed, LegHandle, Tap, TapSides};
+use media::{Buffering, CableEnd, FEED_MAX, Feed, LegHandle, Tap, TapReader, TapSides};
 use message::{ServerMessage, StreamIds};
 use model::Clock;
 use model::{AuthId, CallUuid, Digit, StreamId, Timestamp};
-use outbox::Outbox;
-use queue::Queue;
-use sound::Sound;
+use outbox::{Outbox, OutboxState};
+use queue::{Queue, QueueState};
+pub use relay::{RelayAddress, Relays};
+pub(crate) use socket::DetachedSocket;
+use sound::{AHEAD, Sound, SoundJob, SoundPosition};
 #[doc(hidden)]
 pub use trial::{Trial, read_messages};
 
 /// Number of frames of the server's audio that are buffered at the leg before playback starts.
 pub const LEAD: usize = 1;
+/// Time for a message that is being sent when a stream is detached, and for the last ones of another
+/// process.
+const DETACH: Duration = Duration::from_secs(3);
 const NO_ROOM: &str = "this node has no capacity for its audio";
 
 /// Receives the events of a stream. Called from the stream's task and from a worker, so it must not
@@ -79,30 +89,123 @@ impl Streams {
 
     /// Connects to the server. Events are reported to the job's sink.
     pub fn open(&self, job: StreamJob) -> StreamHandle {
-        let StreamJob { call, stream, account, order, keys, sink } = job;
-        let shared = Arc::new(Shared {
-            ids: StreamIds {
-                call: call.to_string(),
-                stream: stream.to_string(),
-                account: account.to_string(),
-                extra_headers: order.extra_headers_text(),
-            },
-            outbox: Outbox::default(),
-            play: Mutex::new(Play { queue: Queue::new(order.format.hz()), cleared: 0 }),
-            order,
-            sink,
-            clock: self.clock.clone(),
-            opened: AtomicBool::new(false),
-            stopped: CancellationToken::new(),
-        });
+        let (stream, keys) = (job.stream, job.keys.clone());
+        let play = Play { queue: Queue::new(job.order.format.hz()), cleared: 0 };
+        let shared = self.share(job, Outbox::default(), play);
         let way = socket::Connector {
             egress: self.egress.clone(),
             random: self.random.clone(),
             keys,
             stream,
         };
-        self.tasks.spawn(socket::run(shared.clone(), way).in_current_span());
-        StreamHandle { stream, shared }
+        let task = self.tasks.spawn(socket::run(shared.clone(), way).in_current_span());
+        StreamHandle { stream, shared, sound: None, task }
+    }
+
+    /// Continues a stream of another process. `moved` must be for the stream of the job.
+    pub(crate) fn resume(&self, job: StreamJob, moved: MovedStream, audio: MovedAudio) -> StreamHandle {
+        let MovedStream { outbox, queue, cleared, position, relay, .. } = moved;
+        let stream = job.stream;
+        let waiting = audio.feed.as_ref().map_or(0, Feed::waiting);
+        let play = Play { queue: Queue::resume(job.order.format.hz(), queue, waiting), cleared };
+        let shared = self.share(job, Outbox::resume(outbox), play);
+        shared.opened.store(true, Ordering::Release);
+        let task = self.tasks.spawn(socket::resume(shared.clone(), relay).in_current_span());
+        let mut handle = StreamHandle { stream, shared, sound: None, task };
+        if let (Some(position), Some(line)) = (position, audio.line) {
+            let mut sound = Sound::new(handle.shared.clone(), line, audio.feed);
+            sound.resume_at(position);
+            handle.process(sound, audio.workers);
+        }
+        handle
+    }
+
+    fn share(&self, job: StreamJob, outbox: Outbox, play: Play) -> Arc<Shared> {
+        let StreamJob { call, stream, account, order, keys: _, sink } = job;
+        Arc::new(Shared {
+            ids: StreamIds {
+                call: call.to_string(),
+                stream: stream.to_string(),
+                account: account.to_string(),
+                extra_headers: order.extra_headers_text(),
+            },
+            outbox,
+            play: Mutex::new(play),
+            order,
+            sink,
+            clock: self.clock.clone(),
+            opened: AtomicBool::new(false),
+            stopped: CancellationToken::new(),
+        })
+    }
+}
+
+/// A stream on its way to another process.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct MovedStream {
+    pub(crate) stream: StreamId,
+    pub(crate) order: StreamOrder,
+    outbox: OutboxState,
+    queue: QueueState,
+    cleared: u32,
+    /// `None` if the audio had not started.
+    position: Option<SoundPosition>,
+    /// Where the stream's socket is. `None` until it is known.
+    relay: Option<RelayAddress>,
+}
+
+impl MovedStream {
+    /// Keeps the stream's socket in `relays`, unless another process has it already.
+    pub(crate) fn keep(&mut self, socket: DetachedSocket, relays: &Relays) {
+        self.relay = Some(match socket {
+            DetachedSocket::Own(socket) => relays.add(*socket),
+            DetachedSocket::Relayed(address) => address,
+        });
+    }
+}
+
+/// The audio of a call whose stream continues here.
+pub(crate) struct MovedAudio<'a> {
+    /// The leg's audio at [`line_rate`].
+    pub(crate) line: Option<TapReader>,
+    /// The feed with the frames that were not sent in the other process.
+    pub(crate) feed: Option<Feed>,
+    pub(crate) workers: &'a Workers,
+}
+
+/// The rate at which a stream reads the leg's audio.
+pub(crate) fn line_rate(order: &StreamOrder) -> Rate {
+    Sound::line_rate(order)
+}
+
+/// The sides of the leg that a stream taps.
+pub(crate) fn sides(order: &StreamOrder) -> TapSides {
+    match order.track {
+        StreamTrack::Inbound => TapSides::Received,
+        StreamTrack::Outbound => TapSides::Sent,
+        StreamTrack::Both => TapSides::Both,
+    }
+}
+
+/// The frames that a leg gets from its stream. They can be stopped while the leg leaves for another
+/// process, so that none is lost between the two.
+#[derive(Clone)]
+pub(crate) struct StreamFrames(Arc<Mutex<Sound>>);
+
+impl StreamFrames {
+    /// Keeps as many frames at the leg as it can queue, because the next ones will come late.
+    pub(crate) fn run_ahead(&self) {
+        sound::lock(&self.0).keep_ahead(FEED_MAX);
+    }
+
+    /// Supplies no more frames.
+    pub(crate) fn stop(&self) {
+        sound::lock(&self.0).keep_ahead(0);
+    }
+
+    /// Supplies frames as usual.
+    pub(crate) fn go_on(&self) {
+        sound::lock(&self.0).keep_ahead(AHEAD);
     }
 }
 
@@ -110,6 +213,10 @@ impl Streams {
 pub struct StreamHandle {
     stream: StreamId,
     shared: Arc<Shared>,
+    /// `None` until the audio starts.
+    sound: Option<Arc<Mutex<Sound>>>,
+    /// Returns the socket if the stream was detached.
+    task: JoinHandle<Option<DetachedSocket>>,
 }
 
 impl StreamHandle {
@@ -118,20 +225,35 @@ impl StreamHandle {
         self.stream
     }
 
+    /// What the stream is for.
+    pub(crate) fn order(&self) -> &StreamOrder {
+        &self.shared.order
+    }
+
+    /// Whether the `start` message was sent.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.shared.opened.load(Ordering::Acquire)
+    }
+
+    /// Whether audio flows.
+    pub(crate) fn has_audio(&self) -> bool {
+        self.sound.is_some()
+    }
+
+    /// The frames of the stream for the leg. `None` if no audio flows.
+    pub(crate) fn frames(&self) -> Option<StreamFrames> {
+        self.sound.clone().map(StreamFrames)
+    }
+
     /// Starts the audio between `leg` and the server.
-    pub fn begin(&self, leg: &LegHandle, workers: &Workers) {
+    pub fn begin(&mut self, leg: &LegHandle, workers: &Workers) {
         let order = &self.shared.order;
-        let sides = match order.track {
-            StreamTrack::Inbound => TapSides::Received,
-            StreamTrack::Outbound => TapSides::Sent,
-            StreamTrack::Both => TapSides::Both,
-        };
-        let feed = order.bidirectional.then(|| leg.feed(LEAD));
-        self.flow(leg.tap(sides), feed, workers);
+        let feed = order.bidirectional.then(|| leg.movable_feed(LEAD));
+        self.flow(leg.movable_tap(sides(order)), feed, workers);
     }
 
     /// Starts the audio with a cable end instead of a leg. `None` reports the stream as lost.
-    pub fn begin_at(&self, end: Option<CableEnd>, workers: &Workers) {
+    pub fn begin_at(&mut self, end: Option<CableEnd>, workers: &Workers) {
         match end {
             Some(CableEnd { tap, feed }) => self.flow(tap, Some(feed), workers),
             None => self.shared.tell(StreamEvent::Lost { reason: NO_ROOM.to_owned() }),
@@ -143,10 +265,47 @@ impl StreamHandle {
         self.shared.order.in_room
     }
 
-    fn flow(&self, tap: Tap, feed: Option<Feed>, workers: &Workers) {
-        if !workers.add(Box::new(Sound::new(self.shared.clone(), tap, feed))) {
+    fn flow(&mut self, tap: Tap, feed: Option<Feed>, workers: &Workers) {
+        let line = TapReader::new(tap, line_rate(&self.shared.order), Buffering::Immediate);
+        self.process(Sound::new(self.shared.clone(), line, feed), workers);
+    }
+
+    fn process(&mut self, sound: Sound, workers: &Workers) {
+        let sound = Arc::new(Mutex::new(sound));
+        if workers.add(Box::new(SoundJob(sound.clone()))) {
+            self.sound = Some(sound);
+        } else {
             self.shared.tell(StreamEvent::Lost { reason: NO_ROOM.to_owned() });
         }
+    }
+
+    /// Lets go of the stream, so that another process can continue it. The leg must have left. `None`
+    /// if the stream has ended meanwhile; that was reported to its sink.
+    pub(crate) async fn detach(mut self) -> Option<(MovedStream, DetachedSocket)> {
+        let position = self.sound.take().map(|sound| sound::lock(&sound).finish());
+        self.shared.outbox.detach();
+        let Ok(socket) = timeout(DETACH, &mut self.task).await else {
+            let reason = "its server did not read during an upgrade".to_owned();
+            self.shared.tell(StreamEvent::Lost { reason });
+            return None;
+        };
+        let socket = socket.ok().flatten();
+        // Its job and its other tasks end; the server is told nothing.
+        self.shared.stopped.cancel();
+        let (queue, cleared) = {
+            let play = self.shared.play();
+            (play.queue.state(), play.cleared)
+        };
+        let moved = MovedStream {
+            stream: self.stream,
+            order: self.shared.order.clone(),
+            outbox: self.shared.outbox.state(),
+            queue,
+            cleared,
+            position,
+            relay: None,
+        };
+        Some((moved, socket?))
     }
 
     /// Sends a digit of the caller to the server.

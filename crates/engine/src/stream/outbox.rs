@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use model::metric;
@@ -23,13 +24,23 @@ pub(super) enum NextSend {
     Ping,
     /// The queue is closed and empty, so the socket must be closed.
     Over,
+    /// The stream moves to another process, which sends the messages that wait.
+    Detached,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 enum Waiting {
     Media(String),
     Other(String),
     Ping,
+}
+
+/// The queue of a stream on its way to another process.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct OutboxState {
+    sequence: u64,
+    waiting: VecDeque<Waiting>,
+    dropped: u64,
 }
 
 /// The queue. See the module documentation.
@@ -46,10 +57,31 @@ struct Inner {
     waiting: VecDeque<Waiting>,
     media: usize,
     closed: bool,
+    detached: bool,
     dropped: u64,
 }
 
 impl Outbox {
+    /// Continues the queue of another process.
+    pub(super) fn resume(state: OutboxState) -> Self {
+        let OutboxState { sequence, waiting, dropped } = state;
+        let media = waiting.iter().filter(|waiting| matches!(waiting, Waiting::Media(_))).count();
+        let inner = Inner { sequence, waiting, media, dropped, ..Inner::default() };
+        Self { inner: Mutex::new(inner), woken: Notify::new() }
+    }
+
+    /// Stops the reader, which gets [`NextSend::Detached`]. Messages can still be added.
+    pub(super) fn detach(&self) {
+        self.inner().detached = true;
+        self.woken.notify_one();
+    }
+
+    /// Returns the messages that were not read.
+    pub(super) fn state(&self) -> OutboxState {
+        let Inner { sequence, ref waiting, dropped, .. } = *self.inner();
+        OutboxState { sequence, waiting: waiting.clone(), dropped }
+    }
+
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -108,6 +140,9 @@ impl Outbox {
         loop {
             {
                 let mut inner = self.inner();
+                if inner.detached {
+                    return NextSend::Detached;
+                }
                 match inner.waiting.pop_front() {
                     Some(Waiting::Media(text)) => {
                         inner.media -= 1;
@@ -151,6 +186,24 @@ mod tests {
         assert_eq!(all.len(), MEDIA_MAX + 3);
         assert_eq!((&*all[0], &*all[1], &*all[2]), ("start 1", "5", "6"));
         assert_eq!(all[all.len() - 2..], ["dtmf 255", "stop 256"]);
+    }
+
+    #[tokio::test]
+    async fn messages_that_were_not_read_move() {
+        let old = Outbox::default();
+        old.other(|n| format!("start {n}"));
+        old.media(|n| format!("media {n}"));
+        assert_eq!(old.next().await, NextSend::Text("start 1".to_owned()));
+        old.detach();
+        assert_eq!(old.next().await, NextSend::Detached);
+        old.media(|n| format!("media {n}"));
+        let json = serde_json::to_string(&old.state()).unwrap();
+        let new = Outbox::resume(serde_json::from_str(&json).unwrap());
+        new.close(|n| format!("stop {n}"));
+        for text in ["media 2", "media 3", "stop 4"] {
+            assert_eq!(new.next().await, NextSend::Text(text.to_owned()));
+        }
+        assert_eq!(new.next().await, NextSend::Over);
     }
 
     #[tokio::test]

@@ -6,6 +6,10 @@
 
 use std::collections::VecDeque;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+
 use super::message::{Fault, Sound};
 use super::rate::{Conversion, RateConverter};
 
@@ -36,7 +40,46 @@ pub(super) struct Queue {
     level: u8,
 }
 
+/// The buffer of a stream on its way to another process.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct QueueState {
+    /// The samples, little-endian, in Base64.
+    samples: String,
+    given: u64,
+    frames: VecDeque<u64>,
+    heard: u64,
+    checkpoints: VecDeque<(u64, String)>,
+    level: u8,
+}
+
 impl Queue {
+    /// Continues the buffer of another process, with this number of frames that are still to be
+    /// played. They are counted from zero.
+    pub(super) fn resume(hz: u32, state: QueueState, waiting: usize) -> Self {
+        let QueueState { samples, given, mut frames, mut heard, checkpoints, level } = state;
+        let played = frames.len().saturating_sub(waiting);
+        heard = frames.drain(..played).next_back().unwrap_or(heard);
+        let mut queue = Self { given, frames, heard, checkpoints, level, ..Self::new(hz) };
+        let bytes = STANDARD.decode(samples).unwrap_or_default();
+        let pairs = bytes.as_chunks().0.iter();
+        let room = queue.room();
+        queue.samples.extend(pairs.map(|pair| i16::from_le_bytes(*pair)).take(room));
+        queue
+    }
+
+    /// Returns the state for another process. The frames that were played must have been reported.
+    pub(super) fn state(&self) -> QueueState {
+        let bytes: Vec<u8> = self.samples.iter().flat_map(|sample| sample.to_le_bytes()).collect();
+        QueueState {
+            samples: STANDARD.encode(bytes),
+            given: self.given,
+            frames: self.frames.clone(),
+            heard: self.heard,
+            checkpoints: self.checkpoints.clone(),
+            level: self.level,
+        }
+    }
+
     /// Creates a buffer for a sample rate in Hz.
     pub(super) fn new(hz: u32) -> Self {
         Self {
@@ -182,6 +225,25 @@ mod tests {
         let mut frame = [7; 160];
         queue.take(&mut frame);
         frame.to_vec()
+    }
+
+    #[test]
+    fn another_process_continues_with_the_rest() {
+        let mut old = Queue::new(8_000);
+        old.push(sound(8_000, 400)).unwrap();
+        old.checkpoint("end".to_owned()).unwrap();
+        let _played = [take(&mut old), take(&mut old)];
+        assert_eq!(old.heard(1), None);
+        let json = serde_json::to_string(&old.state()).unwrap();
+        // The second frame waits at the leg, or was played in between.
+        for waiting in [1, 0] {
+            let mut new = Queue::resume(8_000, serde_json::from_str(&json).unwrap(), waiting);
+            let last = take(&mut new);
+            assert_eq!((last[0], last[79], last[80], new.is_empty()), (320, 399, 0, true));
+            let frames = u64::try_from(waiting).unwrap();
+            assert_eq!(new.heard(frames), None);
+            assert_eq!(new.heard(frames + 1).as_deref(), Some("end"));
+        }
     }
 
     #[test]

@@ -16,6 +16,7 @@ use tokio_tungstenite::tungstenite::{Bytes, Error, Message};
 use super::Shared;
 use super::message::{self, Command, Fault, ServerMessage};
 use super::outbox::NextSend;
+use super::relay::{RelayAddress, moved};
 use crate::answer::{RandomSource, SigningKeys, sign};
 use egress::{CustomerUrl, Egress, EgressError, Socket, USER_AGENT, is_too_large};
 use machine::StreamEvent;
@@ -64,38 +65,79 @@ enum End {
     Remote,
     Lost(String),
     TooLarge,
+    /// The stream goes on in another process.
+    Detached,
 }
 
-/// Serves a stream's socket, including the connection attempts.
-pub(super) async fn run(shared: Arc<Shared>, way: Connector) {
+/// The socket of a stream that goes on in another process.
+pub(crate) enum DetachedSocket {
+    Own(Box<Socket>),
+    /// A further process has it.
+    Relayed(RelayAddress),
+}
+
+/// Serves a stream's socket, including the connection attempts. Returns the socket if the stream was
+/// detached.
+pub(super) async fn run(shared: Arc<Shared>, way: Connector) -> Option<DetachedSocket> {
     let socket = tokio::select! {
         biased;
-        () = shared.stopped.cancelled() => return count("ended"),
+        () = shared.stopped.cancelled() => {
+            count("ended");
+            return None;
+        }
         socket = connect(&shared, &way) => socket,
     };
     let socket = match socket {
         Ok(socket) => socket,
         Err(error) => {
             count("failed");
-            return shared.tell(StreamEvent::Failed { reason: error.to_string() });
+            shared.tell(StreamEvent::Failed { reason: error.to_string() });
+            return None;
         }
     };
     let active = Active::new();
     shared.say(ServerMessage::Start { order: &shared.order });
     shared.opened.store(true, Ordering::Release);
     shared.tell(StreamEvent::Opened);
-    let end = serve(&shared, socket).await;
+    let (end, socket) = serve(&shared, socket, false).await;
     drop(active);
-    count(match &end {
-        End::Local | End::Remote => "ended",
-        End::Lost(_) | End::TooLarge => "lost",
-    });
+    report(&shared, end);
+    socket.map(|socket| DetachedSocket::Own(Box::new(socket)))
+}
+
+/// Serves the socket of a stream that another process has.
+pub(super) async fn resume(
+    shared: Arc<Shared>,
+    relay: Option<RelayAddress>,
+) -> Option<DetachedSocket> {
+    let connected = match &relay {
+        Some(relay) => relay.connect().await.map_err(|error| error.to_string()),
+        None => Err("no process has its connection".to_owned()),
+    };
+    let (end, socket) = match connected {
+        Ok(socket) => {
+            let _active = Active::new();
+            serve(&shared, socket, true).await
+        }
+        Err(reason) => (End::Lost(reason), None),
+    };
+    report(&shared, end);
+    socket.and(relay).map(DetachedSocket::Relayed)
+}
+
+/// Counts and reports how a socket ended.
+fn report(shared: &Shared, end: End) {
+    match &end {
+        End::Local | End::Remote => count("ended"),
+        End::Lost(_) | End::TooLarge => count("lost"),
+        End::Detached => {}
+    }
     let dropped = shared.outbox.dropped();
     if dropped > 0 {
         tracing::info!(dropped, "stream audio dropped: server reads too slowly");
     }
     match end {
-        End::Local => {}
+        End::Local | End::Detached => {}
         End::Remote => shared.tell(StreamEvent::Closed),
         End::Lost(why) => shared.tell(StreamEvent::Lost { reason: why }),
         End::TooLarge => {
@@ -160,27 +202,47 @@ fn headers(url: &CustomerUrl, way: &Connector) -> HeaderMap {
     headers
 }
 
-/// Reads and writes until either ends.
-async fn serve(shared: &Shared, socket: Socket) -> End {
+/// Reads and writes until either ends, or until the stream is detached. Returns the socket in that
+/// case. `relayed` means that another process passes the messages on.
+async fn serve<S>(shared: &Shared, socket: S, relayed: bool) -> (End, Option<S>)
+where
+    S: Sink<Message, Error = Error> + Stream<Item = Result<Message, Error>> + Unpin,
+{
     let (mut to, mut from) = socket.split();
     let unanswered = AtomicU32::new(0);
     let end = {
-        let reading = read(shared, &mut from, &unanswered);
+        let reading = read(shared, &mut from, &unanswered, relayed);
         let writing = write(shared, &mut to);
         tokio::pin!(reading, writing);
         tokio::select! {
             end = &mut reading => end,
-            written = &mut writing => after(written, &mut reading).await,
+            written = &mut writing => match written {
+                Ok(Written::Detached) => End::Detached,
+                Ok(Written::All) => after(Ok(()), &mut reading).await,
+                Err(error) => after(Err(error), &mut reading).await,
+            },
             () = pings(shared, &unanswered) => End::Lost("its server answers no pings".to_owned()),
             // Ends the socket even if the server does not read.
             () = async { shared.stopped.cancelled().await; sleep(CLOSING).await; } => End::Local,
         }
     };
-    if let End::TooLarge = end {
-        let why = CloseFrame { code: CloseCode::Size, reason: "message too large".into() };
-        let _ = timeout(CLOSING, to.send(Message::Close(Some(why)))).await;
+    match end {
+        End::TooLarge => {
+            let why = CloseFrame { code: CloseCode::Size, reason: "message too large".into() };
+            let _ = timeout(CLOSING, to.send(Message::Close(Some(why)))).await;
+        }
+        End::Detached if relayed => {
+            // The other process answers after the last message of the server.
+            let last = async {
+                let _ = to.send(moved()).await;
+                read(shared, &mut from, &unanswered, relayed).await
+            };
+            let _ = timeout(CLOSING, last).await;
+        }
+        _ => {}
     }
-    end
+    let socket = matches!(end, End::Detached).then(|| to.reunite(from).ok()).flatten();
+    (end, socket)
 }
 
 /// Determines how the socket ended after writing ended. A close by the server makes writes fail,
@@ -193,18 +255,27 @@ async fn after(written: Result<(), Error>, reading: impl Future<Output = End>) -
     }
 }
 
+/// How writing ended.
+enum Written {
+    All,
+    /// The stream was detached. Messages may still wait.
+    Detached,
+}
+
 async fn write(
     shared: &Shared,
     to: &mut (impl Sink<Message, Error = Error> + Unpin),
-) -> Result<(), Error> {
+) -> Result<Written, Error> {
     loop {
         match shared.outbox.next().await {
             NextSend::Text(text) => to.send(Message::text(text)).await?,
             NextSend::Ping => to.send(Message::Ping(Bytes::new())).await?,
             NextSend::Over => {
                 let goodbye = CloseFrame { code: CloseCode::Normal, reason: "".into() };
-                return to.send(Message::Close(Some(goodbye))).await;
+                to.send(Message::Close(Some(goodbye))).await?;
+                return Ok(Written::All);
             }
+            NextSend::Detached => return Ok(Written::Detached),
         }
     }
 }
@@ -224,6 +295,7 @@ async fn read(
     shared: &Shared,
     from: &mut (impl Stream<Item = Result<Message, Error>> + Unpin),
     unanswered: &AtomicU32,
+    relayed: bool,
 ) -> End {
     let mut pace = Pace::new(&shared.clock);
     loop {
@@ -247,11 +319,15 @@ async fn read(
                 }
             }
             Some(Ok(Message::Frame(_))) => {}
+            // The other process completes the closing handshake.
+            Some(Ok(Message::Close(_))) if relayed => return End::Remote,
             Some(Ok(Message::Close(_))) => {
                 // Reading on sends our close frame.
                 let _ = timeout(CLOSING, from.next()).await;
                 return End::Remote;
             }
+            // The other process passes on the server's close frame.
+            None if relayed => return End::Lost("its connection was lost".to_owned()),
             Some(Err(Error::ConnectionClosed)) | None => return End::Remote,
             Some(Err(error)) if is_too_large(&error) => return End::TooLarge,
             Some(Err(error)) => return End::Lost(error.to_string()),

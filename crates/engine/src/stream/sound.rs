@@ -1,19 +1,21 @@
 //! The worker job of a stream: converts the leg's audio to messages and the server's audio to
 //! frames for the leg. Never blocks.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
 
 use super::denoise::{Denoiser, Downsampler};
 use super::message::{ServerMessage, Track};
 use super::{Shared, epoch_ms, rate};
-use machine::{StreamEvent, StreamTrack};
+use machine::{StreamEvent, StreamOrder, StreamTrack};
 use media::opus::{Encoder, Rate};
 use media::workers::{Job, JobStatus};
-use media::{Buffering, Feed, Tap, TapReader};
+use media::{FEED_MAX, Feed, TapReader};
 
 /// Number of frames kept ahead at the leg: three ticks, in case this thread is delayed.
-const AHEAD: usize = 3;
+pub(super) const AHEAD: usize = 3;
 /// Number of runs of the job for which an incomplete frame waits for more samples after the leg has
 /// run out of audio. Most of a tick.
 const TAIL_BEATS: u8 = 3;
@@ -25,7 +27,7 @@ const COMPLEXITY: u8 = 5;
 /// count as lost immediately.
 const LATE_TICKS: i64 = 3;
 
-/// The job. See the module documentation.
+/// The audio of a stream, which its [`SoundJob`] processes.
 pub(super) struct Sound {
     shared: Arc<Shared>,
     line: TapReader,
@@ -35,6 +37,14 @@ pub(super) struct Sound {
     /// Number of inbound pieces sent, minus the ticks that have passed.
     ahead: i64,
     sent: Pieces,
+}
+
+/// How far a [`Sound`] has come.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct SoundPosition {
+    heard_chunk: u64,
+    sent_chunk: u64,
+    ahead: i64,
 }
 
 /// Noise suppression: both sides are decoded at 48 kHz, and the output at the stream's rate is
@@ -48,6 +58,8 @@ struct DenoisedTracks {
 /// Audio from the server to the leg.
 struct Playback {
     feed: Feed,
+    /// Number of frames to keep at the leg.
+    ahead: usize,
     encoder: Encoder,
     pcm: Vec<i16>,
     /// Number of runs of the job since the leg ran out of audio.
@@ -64,7 +76,8 @@ struct Pieces {
 }
 
 impl Sound {
-    pub(super) fn new(shared: Arc<Shared>, tap: Tap, feed: Option<Feed>) -> Self {
+    /// `line` must read at [`Sound::line_rate`].
+    pub(super) fn new(shared: Arc<Shared>, line: TapReader, feed: Option<Feed>) -> Self {
         let rate = rate(shared.order.format);
         let wants = |track: StreamTrack| {
             shared.order.track == track || shared.order.track == StreamTrack::Both
@@ -74,12 +87,12 @@ impl Sound {
             sent: wants(StreamTrack::Outbound).then(|| Downsampler::new(rate)),
             pcm: (Vec::new(), Vec::new()),
         });
-        let at = if denoised.is_some() { Rate::Hz48000 } else { rate };
         Self {
-            line: TapReader::new(tap, at, Buffering::Immediate),
+            line,
             denoised,
             playback: feed.map(|feed| Playback {
                 feed,
+                ahead: AHEAD,
                 encoder: Encoder::new(rate, COMPLEXITY, BITRATE),
                 pcm: vec![0; rate.frame()],
                 dry: 0,
@@ -88,6 +101,36 @@ impl Sound {
             ahead: 0,
             sent: Pieces::of(Track::Outbound, wants(StreamTrack::Outbound)),
             shared,
+        }
+    }
+
+    /// The rate at which the leg's audio is read.
+    pub(super) fn line_rate(order: &StreamOrder) -> Rate {
+        if order.noise_level.is_some() { Rate::Hz48000 } else { rate(order.format) }
+    }
+
+    /// Continues the numbering of another process.
+    pub(super) fn resume_at(&mut self, position: SoundPosition) {
+        (self.heard.chunk, self.sent.chunk) = (position.heard_chunk, position.sent_chunk);
+        self.ahead = position.ahead;
+    }
+
+    /// Keeps this number of frames at the leg from now on, at most [`FEED_MAX`].
+    pub(super) fn keep_ahead(&mut self, frames: usize) {
+        if let Some(playback) = &mut self.playback {
+            playback.ahead = frames.min(FEED_MAX);
+            playback.beat(&self.shared);
+        }
+    }
+
+    /// Processes what the leg has received and sent until it ended, and returns the position.
+    pub(super) fn finish(&mut self) -> SoundPosition {
+        self.keep_ahead(0);
+        self.hear();
+        SoundPosition {
+            heard_chunk: self.heard.chunk,
+            sent_chunk: self.sent.chunk,
+            ahead: self.ahead,
         }
     }
 
@@ -126,17 +169,25 @@ impl DenoisedTracks {
     }
 }
 
-impl Job for Sound {
+/// The worker job of a [`Sound`].
+pub(super) struct SoundJob(pub(super) Arc<Mutex<Sound>>);
+
+pub(super) fn lock(sound: &Mutex<Sound>) -> MutexGuard<'_, Sound> {
+    sound.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Job for SoundJob {
     fn run(&mut self, _: Instant) -> JobStatus {
-        if self.shared.stopped.is_cancelled() {
+        let sound = &mut *lock(&self.0);
+        if sound.shared.stopped.is_cancelled() {
             return JobStatus::Done;
         }
-        match &mut self.playback {
-            Some(playback) => playback.beat(&self.shared),
-            None => answer_clears(&self.shared, None),
+        match &mut sound.playback {
+            Some(playback) => playback.beat(&sound.shared),
+            None => answer_clears(&sound.shared, None),
         }
-        self.hear();
-        if self.line.is_over() { JobStatus::Done } else { JobStatus::Running }
+        sound.hear();
+        if sound.line.is_over() { JobStatus::Done } else { JobStatus::Running }
     }
 }
 
@@ -194,7 +245,7 @@ impl Playback {
         answer_clears(shared, Some(&self.feed));
         let waiting = self.feed.waiting();
         self.dry = if waiting == 0 { self.dry.saturating_add(1) } else { 0 };
-        for _ in waiting..AHEAD {
+        for _ in waiting..self.ahead {
             {
                 let mut play = shared.play();
                 let whole = play.queue.has(self.pcm.len());

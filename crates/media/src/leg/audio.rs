@@ -26,7 +26,8 @@ pub(super) struct AudioSources {
     pub(super) silence: Frame,
 }
 
-/// The state of [`AudioSources`] in the snapshot of a leg. Live sources do not move.
+/// The state of [`AudioSources`] in the snapshot of a leg. Of the live sources, only a feed can move,
+/// with a state of its own.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct AudioState {
     player: Option<PlayerState>,
@@ -51,7 +52,7 @@ impl AudioSources {
         if self.bridge.is_some() {
             return Err(NotMovable::Bridged);
         }
-        if self.room.is_some() || self.feed.is_some() {
+        if self.room.is_some() || self.feed.as_ref().is_some_and(|feed| !feed.is_movable()) {
             return Err(NotMovable::Fed);
         }
         if self.players().any(Player::is_loading) {

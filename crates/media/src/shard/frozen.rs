@@ -88,7 +88,7 @@ impl Shard {
     fn freeze_leg(&mut self, id: LegId, prompts: &PromptTable) -> Result<LegSnapshot, NotMovable> {
         self.movable(id)?;
         let (now, taken) = (self.clock.now(), self.clock.uptime());
-        let routed = self.legs.get(&id).ok_or(NotMovable::Ended)?;
+        let routed = self.legs.get_mut(&id).ok_or(NotMovable::Ended)?;
         let port = self.ports.get(&routed.port).ok_or(NotMovable::Ended)?;
         let snapshot = LegSnapshot {
             taken,
@@ -96,6 +96,7 @@ impl Shard {
             ufrag: routed.ufrag.clone(),
             addresses: routed.addresses.clone(),
             leg: routed.leg.snapshot(TimeBase(now), prompts)?,
+            feed: routed.leg.feed_snapshot(),
         };
         if let Some(routed) = self.legs.remove(&id) {
             self.remove_from_slot(id, routed.slot);

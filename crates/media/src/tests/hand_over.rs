@@ -6,7 +6,7 @@ use super::strangers::{check, user};
 use super::*;
 use crate::tap::TapEntry;
 use crate::test_peer::now;
-use crate::{HeldTap, LegSnapshot, NotMovable, OtherProcess, PromptTable, stun};
+use crate::{ContinuedLeg, HeldTap, LegSnapshot, NotMovable, OtherProcess, PromptTable, stun};
 
 /// Creates the `Media` of a process that takes over.
 fn successor(old: &Media) -> Arc<Media> {
@@ -32,7 +32,7 @@ fn move_legs(old: &Media, new: &Media, legs: &[&LegHandle]) -> Vec<(LegHandle, L
     let (snapshots, prompts) = freeze(old, legs);
     let adopt = |snapshot| {
         let log = Log::default();
-        (new.adopt(snapshot, &prompts, log.sink(), &[]).expect("adopted").0, log)
+        (new.adopt(snapshot, &prompts, log.sink(), &[]).expect("adopted").leg, log)
     };
     let moved = snapshots.into_iter().map(adopt).collect();
     new.start_receiving();
@@ -106,7 +106,8 @@ fn taps_go_on_in_the_new_process() {
     let snapshot = snapshots.pop().expect("one leg");
     let log = Log::default();
     let adopted = new.adopt(snapshot, &prompts, log.sink(), &[TapSides::Both]);
-    let (leg, mut taps) = adopted.expect("adopted");
+    let ContinuedLeg { leg, mut taps, feed } = adopted.expect("adopted");
+    assert!(feed.is_none());
     new.start_receiving();
     let second = HeldTap::new(taps.pop().expect("a tap"), new.workers());
     call.until("played", |_, _| log.has(&LegEvent::Played(PLAY)));
@@ -132,6 +133,33 @@ fn taps_go_on_in_the_new_process() {
 }
 
 #[test]
+fn a_feed_goes_on_in_the_new_process() {
+    let old = start(config());
+    let mut call = Call::live(&old, Peer::new(&PeerOptions::default()));
+    let frame = |n: usize| Frame::from([7, u8::try_from(n).expect("small"), 1].as_slice());
+    let heard = |peer: &Peer| sound(&peer.received, 7);
+    let first = call.leg.movable_feed(1);
+    (0..12).for_each(|n| assert!(first.push(frame(n))));
+    call.until("some", |peer, _| heard(peer).len() >= 2);
+    // An abandoned hand-over loses nothing.
+    drop(freeze(&old, &[&call.leg]));
+    old.resume(OtherProcess::SentNothing);
+    call.until("more", |peer, _| heard(peer).len() >= 4);
+    let new = successor(&old);
+    let (mut snapshots, prompts) = freeze(&old, &[&call.leg]);
+    let (snapshot, log) = (snapshots.pop().expect("one leg"), Log::default());
+    let adopted = new.adopt(snapshot, &prompts, log.sink(), &[]).expect("adopted");
+    let second = adopted.feed.expect("a feed");
+    assert_eq!(first.taken() + second.pushed(), 12);
+    assert!(second.push(frame(12)));
+    new.start_receiving();
+    call.until("all", |peer, _| heard(peer).len() >= 13);
+    let expected: Vec<Vec<u8>> = (0..13).map(|n| frame(n).to_vec()).collect();
+    assert_eq!(heard(&call.peer[0]), expected, "every frame once, without a pause");
+    assert_eq!(second.waiting(), 0);
+}
+
+#[test]
 fn datagrams_wait_for_the_new_process() {
     let old = start(config());
     let mut call = Call::live(&old, Peer::new(&PeerOptions::default()));
@@ -146,7 +174,7 @@ fn datagrams_wait_for_the_new_process() {
     let log = Log::default();
     let adopted: Vec<LegHandle> = snapshots
         .into_iter()
-        .map(|snapshot| new.adopt(snapshot, &prompts, log.sink(), &[]).expect("adopted").0)
+        .map(|snapshot| new.adopt(snapshot, &prompts, log.sink(), &[]).expect("adopted").leg)
         .collect();
     pump_for(&mut call.peer, Duration::from_millis(60));
     assert_eq!(log.digits(), "", "not all legs may be adopted yet");
@@ -274,7 +302,7 @@ fn a_frozen_leg_ends_silently() {
     let prompts = PromptTable::default();
     let adopted: Vec<_> = snapshots
         .into_iter()
-        .map(|snapshot| old.adopt(snapshot, &prompts, log.sink(), &[]).expect("adopted").0)
+        .map(|snapshot| old.adopt(snapshot, &prompts, log.sink(), &[]).expect("adopted").leg)
         .collect();
     old.start_receiving();
     pump(&mut peers, "on", |peers| peers[0].received.len() > received + 10);
@@ -412,7 +440,7 @@ fn a_leg_that_stays_still_receives() {
     old.receive_forwarded(from).expect("a thread");
     new.forward_unmatched(to);
     let log = Log::default();
-    let adopted = new.adopt(snapshot, &prompts, log.sink(), &[]).expect("adopted").0;
+    let adopted = new.adopt(snapshot, &prompts, log.sink(), &[]).expect("adopted").leg;
     new.start_receiving();
 
     // A new call of the same peer address on the same port.

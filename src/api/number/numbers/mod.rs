@@ -4,12 +4,15 @@
 mod body;
 mod view;
 
+use std::collections::HashMap;
+
 use axum::response::Response;
 use futures_util::future::BoxFuture;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::super::error::ApiError;
+use super::super::live::LiveStatus;
 use super::super::routes::{Operation, QueryParameter, RequestBody, ResponseSpec};
 use super::request::{ApiRequest, NO_NUMBER, parse_number, parse_position, position};
 use super::response::{Page, accepted, created, no_content, ok, with_etag};
@@ -306,7 +309,7 @@ async fn view(request: &ApiRequest, number: &E164) -> Result<(NumberView, String
         let entry = book.number(request.scope(), number).ok_or(ApiError::NotFound(NO_NUMBER))?;
         (NumberView::new(api, &book, entry), tag(entry))
     };
-    let [view] = with_open_conversations(request, [view]).await?;
+    let [view] = with_counts(request, [view]).await?;
     Ok((view, tag))
 }
 
@@ -316,25 +319,35 @@ async fn ok_view(request: &ApiRequest, number: &E164) -> Result<Response, ApiErr
     Ok(with_etag(ok(&view), &tag))
 }
 
-/// Adds the numbers of open conversations, with one query for all of them.
-async fn with_open_conversations<T: AsMut<[NumberView]>>(
+/// Adds the numbers of live calls, on all nodes, and of open conversations, with one query for all
+/// views.
+async fn with_counts<T: AsMut<[NumberView]>>(
     request: &ApiRequest,
     mut views: T,
 ) -> Result<T, ApiError> {
+    let (api, scope) = (request.api(), request.scope());
     let numbers: Vec<E164> =
         views.as_mut().iter().filter_map(|view| E164::parse(&view.number).ok()).collect();
-    let open = request.api().store.conversations().count_open(request.scope(), &numbers).await;
+    let open = api.store.conversations().count_open(scope, &numbers).await;
     let open = open.map_err(ApiError::store("count open conversations"))?;
+    let live = api.live.list_all(scope).await.calls;
+    let mut live_calls: HashMap<&str, u32> = HashMap::new();
+    for call in live.iter().filter(|call| call.status != LiveStatus::Queued) {
+        for number in [&call.from, &call.to] {
+            *live_calls.entry(number).or_default() += 1;
+        }
+    }
     for view in views.as_mut() {
         let count = E164::parse(&view.number).ok().and_then(|number| open.get(&number).copied());
         view.open_conversations = count.unwrap_or_default();
+        view.live_calls = live_calls.get(view.number.as_str()).copied().unwrap_or_default();
     }
     Ok(views)
 }
 
 async fn list(request: ApiRequest) -> Result<Response, ApiError> {
     let (items, next) = page(&request)?;
-    Ok(ok(&NumberList { items: with_open_conversations(&request, items).await?, next }))
+    Ok(ok(&NumberList { items: with_counts(&request, items).await?, next }))
 }
 
 fn page(request: &ApiRequest) -> Result<(Vec<NumberView>, Option<String>), ApiError> {
@@ -431,7 +444,7 @@ async fn sign_up(mut request: ApiRequest) -> Result<Response, ApiError> {
         let entries = numbers.iter().filter_map(|number| book.number(scope, number));
         entries.map(|entry| NumberView::new(api, &book, entry)).collect()
     };
-    let items = with_open_conversations(&request, items).await?;
+    let items = with_counts(&request, items).await?;
     Ok(created(&NumberList { items, next: None }))
 }
 
@@ -591,7 +604,7 @@ async fn disconnect_effects(request: ApiRequest) -> Result<Response, ApiError> {
         (NumberView::new(api, &book, entry), !entry.waba.as_ref().is_some_and(has_others))
     };
     let [NumberView { open_conversations, live_calls, .. }] =
-        with_open_conversations(&request, [view]).await?;
+        with_counts(&request, [view]).await?;
     let mut cleared = vec!["webhookUrl", "answerUrl", "callingEnabled"];
     // The account is set for the WABA, and is cleared with the last of its numbers.
     if is_last {

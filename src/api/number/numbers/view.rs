@@ -4,12 +4,11 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::super::super::{Api, LiveCall};
+use super::super::super::Api;
 use super::super::response::{Timestamp3339, etag};
 use engine::admission::book::{Book, Link, Number, NumberSet, Registration};
 use engine::numbers::{platform_of, quality_of};
 use model::Origin;
-use store::Scope;
 
 /// A phone number.
 #[derive(Serialize, ToSchema)]
@@ -132,19 +131,6 @@ impl NumberView {
             sip: drift.sip,
             sdes: drift.sdes,
         });
-        let live = api
-            .gate
-            .directory()
-            .tables()
-            .by_number(&number.number)
-            .map(|entry| entry.slots.in_use());
-        // A number that is disconnected has no slots, but its live calls continue.
-        let live = live.unwrap_or_else(|| {
-            let live = api.live.list(&Scope::of(book.main_of(book.owner(number)).clone()));
-            let of_number =
-                |call: &&LiveCall| [&call.from, &call.to].contains(&&number.number.to_string());
-            u32::try_from(live.iter().filter(of_number).count()).unwrap_or(u32::MAX)
-        });
         let routed = api.numbers.routing().of(&number.number);
         let told = &set.at_meta;
         let at_meta = told.calling.callback_permission;
@@ -188,8 +174,8 @@ impl NumberView {
             default_webhook: routed.webhook,
             connected: !set.disconnected,
             hidden: set.hidden,
-            live_calls: live,
             // Filled in by the caller, with one query for a whole page.
+            live_calls: 0,
             open_conversations: 0,
         }
     }

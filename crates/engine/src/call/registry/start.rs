@@ -171,6 +171,7 @@ impl Registry {
             log: LiveLog::resumed(std::mem::take(&mut call.snapshot.log)),
             at_meta: MetaState::resumed(call.snapshot.wacid.clone(), call.snapshot.phone_rank),
             sampler: Sampler::resumed(call.snapshot.course.take(), call.leg.quality()),
+            streams: StreamViews::resume(std::mem::take(&mut call.snapshot.streams)),
             ..self.view(&peer, setup, call.mailbox.clone())
         };
         if let Some(state) = call.machine.state() {

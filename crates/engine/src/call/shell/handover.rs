@@ -47,7 +47,7 @@ impl Obstacle {
 pub(in crate::call) async fn resume(services: Arc<Services>, params: Box<ResumeParams>) {
     let ResumeParams { registry, mut call, peer, journal, view } = *params;
     let queued = call.take_queued();
-    let Leftover { recordings, hearing, .. } = call.leftover;
+    let Leftover { recordings, hearing, stream, .. } = call.leftover;
     let snapshot = call.snapshot;
     let mut shell = Shell {
         machine: call.machine,
@@ -89,6 +89,9 @@ pub(in crate::call) async fn resume(services: Arc<Services>, params: Box<ResumeP
     if let Some(hearing) = hearing {
         shell.recognition.resume(&shell.context, &mut call.leg, hearing);
     }
+    if let Some(stream) = stream {
+        shell.stream.resume(&shell.context, &mut call.leg, stream);
+    }
     for envelope in queued {
         shell.receive(envelope);
     }
@@ -110,8 +113,6 @@ impl Shell {
             Some("it has dialled another leg")
         } else if placed_for_room {
             Some("it was placed for a multi-party call")
-        } else if self.stream.is_open() {
-            Some("it has an audio stream")
         } else if is_written {
             Some("an AI agent or a draft answers it")
         } else if view.log.is_full() {
@@ -138,6 +139,9 @@ impl Shell {
         }
         if self.recognition.is_busy() {
             return Some(Obstacle::passing("its caller is speaking"));
+        }
+        if self.stream.is_connecting() {
+            return Some(Obstacle::passing("its audio stream is being connected"));
         }
         let is_busy = !self.requests.are_done() || self.leaving.is_some();
         if is_busy || !self.outputs.is_empty() || !self.a_leg.is_settled() {
@@ -181,6 +185,11 @@ impl Shell {
         }
         let mut taps = vec![TapSides::Both; self.recordings.running()];
         taps.extend(self.recognition.is_running().then_some(TapSides::Received));
+        taps.extend(self.stream.tapped());
+        let stream_frames = self.stream.frames();
+        if let Some(frames) = &stream_frames {
+            frames.run_ahead();
+        }
         let parts = SnapshotParts {
             view: &call.view,
             machine: &self.machine,
@@ -195,18 +204,22 @@ impl Shell {
         let snapshot = CallSnapshot::of(parts, clock);
         let (decide, decision) = oneshot::channel();
         let leg = self.a_leg.suspend();
-        let suspended = SuspendedCall::new(snapshot, leg, decide);
+        let suspended = SuspendedCall::new(snapshot, leg, stream_frames.clone(), decide);
         // If the receiver is gone, the suspended call is dropped, which resumes it.
         let _ = reply.send(Ok(Box::new(suspended)));
         match decision.await {
             Ok(Decision::Resume(leg)) => {
                 self.a_leg.resume(leg);
                 self.recognition.release();
+                if let Some(frames) = stream_frames {
+                    frames.go_on();
+                }
                 false
             }
             Ok(Decision::Leave(reply)) => {
                 let recordings = self.recordings.detach().await;
                 let hearing = self.recognition.detach();
+                let (stream, socket) = self.stream.detach().await.unzip();
                 inbox.close();
                 let zero = self.clock.arrived();
                 let mut queued = Vec::new();
@@ -218,7 +231,8 @@ impl Shell {
                 self.held = None;
                 self.recordings.settle(&self.machine, &queued);
                 info!(queued = queued.len(), "call handed over");
-                let _ = reply.send(Leftover::new(queued, recordings, hearing));
+                let leftover = Leftover::new(queued, recordings, hearing, stream);
+                let _ = reply.send((leftover, socket));
                 true
             }
             // `SuspendedCall` decides when it is dropped.
@@ -230,10 +244,8 @@ impl Shell {
 /// Returns why a call can't be handed over while it executes an element.
 fn obstacle_of(element: &str) -> Option<&'static str> {
     match element {
-        "Speak" | "Play" | "Wait" | "GetInput" | "GetDigits" | "Record" | "DTMF" | "Redirect"
-        | "Hangup" | "PreAnswer" | "Message" => None,
         "Conference" | "MultiPartyCall" => Some("it is in a conference or multi-party call"),
         "Dial" => Some("it dials"),
-        _ => Some("it has an audio stream"),
+        _ => None,
     }
 }

@@ -106,7 +106,7 @@ impl Recognition {
         let recognition = moved.recognition;
         if !call.services.recognisers.can_recognise(&moved.settings.language) {
             call.tell(Input::Speech { recognition, event: SpeechEvent::Unavailable });
-        } else if let Some(line) = leg.take_tap(TapSides::Received, Rate::Hz16000) {
+        } else if let Some(line) = leg.take_tap(TapSides::Received, Rate::Hz16000, Buffering::Jitter) {
             self.hearing = Some(Hearing::resume(moved, line, &listener(call)));
         }
     }

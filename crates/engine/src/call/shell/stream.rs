@@ -3,9 +3,12 @@
 use std::sync::Arc;
 
 use super::context::Context;
-use crate::stream::{StreamHandle, StreamJob};
-use machine::{CallTime, Input, StreamCommand};
-use media::LegHandle;
+use crate::call::handover::AdoptedLeg;
+use crate::stream::{
+    DetachedSocket, MovedAudio, MovedStream, StreamFrames, StreamHandle, StreamJob, line_rate, sides,
+};
+use machine::{CallTime, Input, StreamCommand, StreamOrder};
+use media::{Buffering, LegHandle, TapSides};
 use model::{Digit, StreamId};
 
 /// The open or opening stream of a call.
@@ -25,23 +28,12 @@ impl CallStream {
         match command {
             StreamCommand::Open(order) => {
                 call.view.streams.opening(id, &order, now);
-                let mailbox = call.mailbox.clone();
-                let job = StreamJob {
-                    call: call.id,
-                    stream: id,
-                    account: call.view.setup.account.clone(),
-                    order: *order,
-                    keys: call.keys.clone(),
-                    sink: Arc::new(move |what| {
-                        mailbox.tell(Input::Stream { stream: id, event: what });
-                    }),
-                };
-                self.0 = Some(call.services.streams.open(job));
+                self.0 = Some(call.services.streams.open(job(call, id, *order)));
             }
             StreamCommand::Begin => {
                 call.view.streams.began(id, now);
                 let workers = call.services.media.workers();
-                match (&self.0, leg) {
+                match (&mut self.0, leg) {
                     (Some(stream), _) if stream.is_in_room() => {
                         let end = match call.seat() {
                             Some(seat) => seat.seat_agent(workers),
@@ -60,9 +52,35 @@ impl CallStream {
         }
     }
 
-    /// Whether a stream is open or being opened.
-    pub(super) fn is_open(&self) -> bool {
-        self.0.is_some()
+    /// Whether a stream is being connected.
+    pub(super) fn is_connecting(&self) -> bool {
+        self.0.as_ref().is_some_and(|stream| !stream.is_connected())
+    }
+
+    /// The sides of the leg that the stream taps. `None` if no audio flows.
+    pub(super) fn tapped(&self) -> Option<TapSides> {
+        self.0.as_ref().filter(|stream| stream.has_audio()).map(|stream| sides(stream.order()))
+    }
+
+    /// The frames of the stream for the leg. `None` if no audio flows.
+    pub(super) fn frames(&self) -> Option<StreamFrames> {
+        self.0.as_ref()?.frames()
+    }
+
+    /// Lets go of the stream, so that another process can continue it.
+    pub(super) async fn detach(&mut self) -> Option<(MovedStream, DetachedSocket)> {
+        self.0.take()?.detach().await
+    }
+
+    /// Continues a stream of another process.
+    pub(super) fn resume(&mut self, call: &Context, leg: &mut AdoptedLeg, moved: MovedStream) {
+        let (id, order) = (moved.stream, moved.order.clone());
+        let audio = MovedAudio {
+            line: leg.take_tap(sides(&order), line_rate(&order), Buffering::Immediate),
+            feed: leg.take_feed(),
+            workers: call.services.media.workers(),
+        };
+        self.0 = Some(call.services.streams.resume(job(call, id, order), moved, audio));
     }
 
     /// Passes a key of the caller to the stream.
@@ -70,5 +88,19 @@ impl CallStream {
         if let Some(stream) = &self.0 {
             stream.key(digit);
         }
+    }
+}
+
+fn job(call: &Context, id: StreamId, order: StreamOrder) -> StreamJob {
+    let mailbox = call.mailbox.clone();
+    StreamJob {
+        call: call.id,
+        stream: id,
+        account: call.view.setup.account.clone(),
+        order,
+        keys: call.keys.clone(),
+        sink: Arc::new(move |what| {
+            mailbox.tell(Input::Stream { stream: id, event: what });
+        }),
     }
 }
