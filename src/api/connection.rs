@@ -25,7 +25,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::heads::{BadHead, Heads};
 use super::pause::Pause;
-use engine::limiter::Claim;
+use engine::limiter::{Claim, RequestShare};
 use model::Clock;
 
 /// Limits of a listener (`docs/reference/reliability.md#r10`).
@@ -259,11 +259,12 @@ pub(super) struct ObservedBody {
     /// Whether the body is included in the counter of unsent responses.
     unsent: bool,
     request: InFlight,
+    _share: RequestShare,
 }
 
 impl ObservedBody {
-    pub(super) fn new(body: Body, request: InFlight) -> Self {
-        let mut observed = Self { body, unsent: false, request };
+    pub(super) fn new(body: Body, request: InFlight, share: RequestShare) -> Self {
+        let mut observed = Self { body, unsent: false, request, _share: share };
         observed.record(true);
         observed
     }

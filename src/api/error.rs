@@ -90,6 +90,10 @@ pub(super) struct MetaError {
     pub(super) message: String,
 }
 
+/// Why a request of an account is refused that has too many others in progress.
+pub const TOO_MANY_IN_PROGRESS: &str =
+    "this account has too many requests in progress; try again when some have ended";
+
 /// Value of `Retry-After` while the store is unavailable, in seconds.
 const STORE_RETRY_AFTER: &str = "5";
 

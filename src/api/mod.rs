@@ -45,7 +45,7 @@ use axum::routing::{any, get};
 
 pub use apis::{ApiResponse, Apis};
 pub use body::BodyError;
-pub use error::listener_error;
+pub use error::{TOO_MANY_IN_PROGRESS, listener_error};
 pub use live::{
     CallSummary, CommandError, LiveCall, LiveCalls, LiveFilter, LiveList, LiveStatus, name_silent,
     newest_page,

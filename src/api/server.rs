@@ -38,7 +38,8 @@ pub use super::limited_body::LimitedBody;
 pub use super::pause::Pause;
 use super::pause::PauseState;
 use super::{error, unread_body};
-use engine::limiter::{Offenders, Pool, RequestClaims, Resource};
+use engine::limiter::{Offenders, Pool, RequestClaims, RequestShare, Resource, Shares};
+use model::AuthId;
 use model::Clock;
 use model::is_local_host;
 use model::metric;
@@ -51,6 +52,9 @@ pub type WebhookHandler =
 /// the one that a trusted proxy reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer(pub IpAddr);
+
+/// Number of requests that an account may have in progress, however few connections there are.
+const IN_PROGRESS_MIN: usize = 16;
 
 /// Maximum length of a request target in bytes.
 const URI_BYTES_MAX: usize = 8 << 10;
@@ -136,6 +140,7 @@ pub async fn serve(listener: Arc<TcpListener>, config: ServerConfig, cancel: Can
     let server = Arc::new(Server {
         connections: pool(config.limits.connections, Resource::Connections),
         bodies: pool(config.limits.body_bytes, Resource::Bodies),
+        in_progress: in_progress(config.limits.connections),
         epoch: config.clock.now(),
         builder: builder(),
         open: Mutex::default(),
@@ -248,6 +253,12 @@ impl Origin {
     }
 }
 
+/// Allows each main account an eighth of the connections for requests in progress, and half to all
+/// together: Meta's webhooks and other accounts always find connections that can be closed.
+fn in_progress(connections: usize) -> Shares<AuthId> {
+    Shares::new((connections / 8).max(IN_PROGRESS_MIN), (connections / 2).max(IN_PROGRESS_MIN))
+}
+
 struct Server {
     config: ServerConfig,
     epoch: Instant,
@@ -255,6 +266,8 @@ struct Server {
     open: Mutex<BTreeMap<u64, Arc<Connection>>>,
     connections: Pool,
     bodies: Pool,
+    /// The authenticated requests in progress, by main account.
+    in_progress: Shares<AuthId>,
     cancel: CancellationToken,
     /// The gauge of open connections, if the listener has metrics.
     gauge: Option<metrics::Gauge>,
@@ -430,6 +443,7 @@ impl Server {
         let client = client(origin.from, request.headers(), &self.config.trusted_proxies);
         let in_flight = connection.begin(client);
         let mut is_https = origin.is_encrypted || self.config.is_https;
+        let share = RequestShare::default();
         let response = match refusal(&request, connection) {
             Some(refused) => refused,
             None if self.config.local_hosts_only && !is_for_local_host(&request) => {
@@ -441,11 +455,11 @@ impl Server {
                     is_https = false;
                     answer
                 }
-                None => self.dispatch(request, connection, client).await,
+                None => self.dispatch(request, connection, client, share.clone()).await,
             },
         };
         let response = with_security_headers(response, is_https);
-        response.map(|body| Body::new(ObservedBody::new(body, in_flight)))
+        response.map(|body| Body::new(ObservedBody::new(body, in_flight, share)))
     }
 
     /// The answer to a request that should have used the HTTPS listener.
@@ -466,9 +480,15 @@ impl Server {
         mut request: Request<Incoming>,
         connection: &Arc<Connection>,
         client: IpAddr,
+        share: RequestShare,
     ) -> Response<Body> {
         let body = Arc::new(self.bodies.claim(client, 0));
-        let claims = RequestClaims { connection: connection.claim.clone(), body: body.clone() };
+        let claims = RequestClaims {
+            connection: connection.claim.clone(),
+            body: body.clone(),
+            in_progress: self.in_progress.clone(),
+            share,
+        };
         request.extensions_mut().insert(Peer(client));
         request.extensions_mut().insert(claims);
         let fault = Arc::new(OnceLock::new());

@@ -14,7 +14,7 @@ use super::form::Form;
 use super::i18n::Lang;
 use super::page::{self, Page};
 use crate::api::session;
-use crate::api::{ApiResponse, read_body, server};
+use crate::api::{ApiResponse, TOO_MANY_IN_PROGRESS, read_body, server};
 use engine::limiter::RequestClaims;
 use engine::people::Person;
 use model::Role;
@@ -169,8 +169,12 @@ impl FromRequestParts<Arc<Console>> for Visitor {
             Some(person) => {
                 // Before the page reads anything: later changes have higher numbers.
                 let at = console.apis.api().feed.last(&person.user.main_account);
-                if let Some(claims) = parts.extensions.get::<RequestClaims>() {
-                    claims.authenticate_caller();
+                let claims = parts.extensions.get::<RequestClaims>();
+                let account = &person.user.main_account;
+                if claims.is_some_and(|claims| !claims.authenticate_caller(account)) {
+                    let status = StatusCode::TOO_MANY_REQUESTS;
+                    let retry = [(header::RETRY_AFTER, "1")];
+                    return Err((status, retry, TOO_MANY_IN_PROGRESS).into_response());
                 }
                 let query = Form::read(parts.uri.query().unwrap_or_default().as_bytes());
                 let unread = console

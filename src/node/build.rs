@@ -278,7 +278,9 @@ impl Node {
         }
         let phones = Phones::new(feed.clone());
         let rooms = rooms(&clock, &media, &sounds);
-        rooms.recover_and_store(&store, &node_id, |url| outbox.origin(url)).await?;
+        rooms
+            .recover_and_store(&store, &node_id, |account, url| outbox.queue(account, url))
+            .await?;
         let claims = place.cluster().map(|cluster| Arc::new(cluster.claims()));
         let room_hosts = place
             .cluster()

@@ -800,6 +800,11 @@ async fn an_audio_stream_goes_on_in_the_new_process() {
         let seen = world.app.wait_where("/stream", |seen| seen.param("Event") == event).await;
         assert_ne!(seen.param("StreamStatus"), "failed", "{event}");
     }
+    // The first process ends with its last connection.
+    let mut every = tokio::time::interval(Duration::from_millis(50));
+    while !world.node.log().contains("all connections of audio streams are closed") {
+        every.tick().await;
+    }
     call.control().hangup().await;
     let mut wav = None;
     while let Some(event) = call.next().await {

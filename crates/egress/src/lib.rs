@@ -33,6 +33,7 @@ mod certificate;
 mod client;
 mod connect;
 mod direct;
+mod fair_permits;
 mod file;
 mod guard;
 mod resolve;
@@ -56,6 +57,7 @@ pub use client::{
     BodyPolicy, Egress, EgressConfig, EgressRequest, EgressResponse, EgressStream, OnChunk, Stage,
 };
 pub use direct::{DirectClient, direct_client, direct_client_trusting, error_chain};
+pub use fair_permits::{FairPermit, FairPermits};
 pub use file::{FetchedFile, FileResponse};
 pub use guard::{Guard, Refusal, is_public};
 pub use resolve::{Lookup, Resolve, SystemResolver};

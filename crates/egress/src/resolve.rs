@@ -1,5 +1,7 @@
 //! DNS lookups: the system's resolver with a short cache, at most one lookup per name at a time and
-//! a limited number in total.
+//! a limited number in total, of which the names of one zone have a share.
+//!
+//! If an answer is late, the addresses of the last hour are used, as RFC 8767 allows.
 //!
 //! The addresses are not checked here; see `connect`.
 
@@ -11,7 +13,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use moka::future::Cache;
-use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout_at};
+
+use super::fair_permits::FairPermits;
 
 /// How long a result is cached. `lookup_host` does not report TTLs.
 const CACHE_TTL: Duration = Duration::from_secs(10);
@@ -20,6 +24,15 @@ const NAMES_MAX: u64 = 10_000;
 /// Largest number of concurrent lookups, so that unresponsive name servers cannot occupy every
 /// blocking thread.
 const IN_FLIGHT_MAX: usize = 64;
+/// Largest number of concurrent lookups of names in one zone, so that its unresponsive name servers
+/// delay no other names.
+const ZONE_IN_FLIGHT_MAX: usize = 16;
+/// How long a lookup may take, including the wait for its turn. Its answer is still cached later.
+const LOOKUP_TIME: Duration = Duration::from_secs(5);
+/// How long an answer is waited for before earlier addresses are used.
+const STALE_AFTER: Duration = Duration::from_secs(1);
+/// How long earlier addresses are kept.
+const STALE_TTL: Duration = Duration::from_secs(3_600);
 
 /// A pending lookup.
 pub type Lookup = Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send>>;
@@ -44,27 +57,61 @@ impl Resolve for SystemResolver {
     }
 }
 
-/// Adds the cache and the limits to a [`Resolve`].
+/// Adds the caches and the limits to a [`Resolve`].
 #[derive(Clone)]
 pub(super) struct Resolver {
     from: Arc<dyn Resolve>,
     cache: Cache<String, Arc<[IpAddr]>>,
-    permits: Arc<Semaphore>,
+    /// The last addresses of each name.
+    known: Cache<String, Arc<[IpAddr]>>,
+    permits: FairPermits<String>,
+    /// [`LOOKUP_TIME`] and [`STALE_AFTER`], except in tests.
+    times: (Duration, Duration),
 }
 
 impl Resolver {
     pub(super) fn new(from: Arc<dyn Resolve>) -> Self {
-        let cache = Cache::builder().max_capacity(NAMES_MAX).time_to_live(CACHE_TTL).build();
-        Self { from, cache, permits: Arc::new(Semaphore::new(IN_FLIGHT_MAX)) }
+        Self::with_times(from, (LOOKUP_TIME, STALE_AFTER))
+    }
+
+    fn with_times(from: Arc<dyn Resolve>, times: (Duration, Duration)) -> Self {
+        let cache = |ttl| Cache::builder().max_capacity(NAMES_MAX).time_to_live(ttl).build();
+        let permits = FairPermits::new(IN_FLIGHT_MAX, ZONE_IN_FLIGHT_MAX);
+        Self { from, cache: cache(CACHE_TTL), known: cache(STALE_TTL), permits, times }
     }
 
     /// Returns the addresses of a name, at least one. Failures are not cached.
     pub(super) async fn addresses(&self, name: &str) -> Result<Arc<[IpAddr]>, Arc<io::Error>> {
-        self.cache.try_get_with(name.to_ascii_lowercase(), self.look_up(name)).await
+        let name = name.to_ascii_lowercase();
+        if let Some(addresses) = self.cache.get(&name).await {
+            return Ok(addresses);
+        }
+        let started = Instant::now();
+        let (end, stale_after) = (started + self.times.0, started + self.times.1);
+        // A task of its own, so that a late answer is cached for the next request.
+        let (resolver, wanted) = (self.clone(), name.clone());
+        let mut answer = tokio::spawn(async move {
+            let looking_up = resolver.look_up(&wanted, end);
+            let addresses = resolver.cache.try_get_with(wanted.clone(), looking_up).await?;
+            resolver.known.insert(wanted, addresses.clone()).await;
+            Ok::<_, Arc<io::Error>>(addresses)
+        });
+        if let Some(earlier) = self.known.get(&name).await {
+            return match timeout_at(stale_after, &mut answer).await {
+                Ok(answer) => answer.map_err(|error| Arc::new(io::Error::other(error)))?,
+                Err(_) => Ok(earlier),
+            };
+        }
+        match timeout_at(end, answer).await {
+            Ok(answer) => answer.map_err(|error| Arc::new(io::Error::other(error)))?,
+            Err(_) => Err(Arc::new(late())),
+        }
     }
 
-    async fn look_up(&self, name: &str) -> io::Result<Arc<[IpAddr]>> {
-        let permit = self.permits.clone().acquire_owned().await.map_err(io::Error::other)?;
+    /// Looks a name up, unless it is not its turn before `end`.
+    async fn look_up(&self, name: &str, end: Instant) -> io::Result<Arc<[IpAddr]>> {
+        let zone = zone_of(name);
+        let permit = timeout_at(end, self.permits.acquire(&zone)).await.map_err(|_| late())?;
         let lookup = self.from.lookup(name);
         // `getaddrinfo` cannot be cancelled. A separate task holds the permit until it returns,
         // even if the caller has been dropped.
@@ -81,10 +128,72 @@ impl Resolver {
     }
 }
 
+fn late() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "the name servers do not answer in time")
+}
+
+/// The last two labels of a name, whose names usually have the same name servers.
+fn zone_of(name: &str) -> String {
+    let mut labels = name.trim_end_matches('.').rsplitn(3, '.');
+    match (labels.next(), labels.next()) {
+        (Some(last), Some(before)) => format!("{before}.{last}"),
+        _ => name.to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::Resolver;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Duration;
+
+    use super::{IN_FLIGHT_MAX, Lookup, Resolve, Resolver, zone_of};
     use crate::testing::FakeResolver;
+
+    /// Answers for no name in `slow.example`, nor for any other while it is stuck.
+    #[derive(Default)]
+    struct Stuck(AtomicBool);
+
+    impl Resolve for Stuck {
+        fn lookup(&self, name: &str) -> Lookup {
+            if name.ends_with("slow.example") || self.0.load(Ordering::Relaxed) {
+                return Box::pin(std::future::pending());
+            }
+            Box::pin(async { Ok(vec![[8, 8, 8, 8].into()]) })
+        }
+    }
+
+    #[tokio::test]
+    async fn a_zone_without_answers_delays_no_other() {
+        let times = (Duration::from_secs(1), Duration::from_millis(10));
+        let resolver = Resolver::with_times(Arc::new(Stuck::default()), times);
+        let mut slow = tokio::task::JoinSet::new();
+        for n in 0..4 * IN_FLIGHT_MAX {
+            let resolver = resolver.clone();
+            slow.spawn(async move { resolver.addresses(&format!("u{n}.slow.example")).await });
+        }
+        tokio::task::yield_now().await;
+        assert_eq!(resolver.addresses("app.example").await.unwrap().len(), 1);
+        assert!(slow.try_join_next().is_none(), "it was answered before the others gave up");
+        for failed in slow.join_all().await {
+            let error = failed.unwrap_err();
+            assert_eq!(error.to_string(), "the name servers do not answer in time");
+        }
+        assert_eq!(zone_of("a.b.example.com."), "example.com");
+        assert_eq!(zone_of("localhost"), "localhost");
+    }
+
+    #[tokio::test]
+    async fn earlier_addresses_are_used_while_an_answer_is_late() {
+        let source = Arc::new(Stuck::default());
+        let times = (Duration::from_millis(100), Duration::from_millis(10));
+        let resolver = Resolver::with_times(source.clone(), times);
+        let addresses = resolver.addresses("app.example").await.unwrap();
+        source.0.store(true, Ordering::Relaxed);
+        resolver.cache.invalidate("app.example").await;
+        assert_eq!(resolver.addresses("app.example").await.unwrap(), addresses);
+        resolver.addresses("new.example").await.unwrap_err();
+    }
 
     #[tokio::test]
     async fn concurrent_lookups_share_one_query_and_failures_are_not_cached() {

@@ -13,13 +13,12 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::process::{Child, Command};
 
 use super::config::SpeechConfig;
-use super::fair_permits::{FairPermits, Owner};
 use super::helper::{AUDIO, AUDIO_AT, DONE, FAILED, FOLDER, FRAME_MAX, HEAR, RESULT, SPEAK, frame};
 use super::language::{EmbeddedVoice, Speaker};
 use super::limiter::Limiter;
 use super::markup;
 use super::models::ModelStore;
-use super::provider::{AudioChunk, BoxFuture, Provider, Sink, SpeechError};
+use super::provider::{AudioChunk, BoxFuture, Owner, Provider, Sink, SpeechError};
 use super::script::{Run, Segment};
 use super::sentences;
 use super::voices;
@@ -46,7 +45,7 @@ pub struct Builtin {
     /// The folder of the models that helpers may read, if any is installed.
     models: Option<PathBuf>,
     clock: Clock,
-    running: FairPermits,
+    running: FairPermits<Owner>,
     pool: Mutex<Pool>,
     unpacked: [tokio::sync::OnceCell<()>; EmbeddedVoice::ALL.len()],
 }

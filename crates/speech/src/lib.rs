@@ -30,7 +30,6 @@ pub mod config;
 mod confine;
 mod disk_cache;
 pub mod espeak;
-mod fair_permits;
 #[cfg_attr(not(test), deny(clippy::as_conversions))]
 mod file;
 mod file_stream;

@@ -18,7 +18,6 @@ use super::cache::{Cache, Lookup, Validity};
 use super::config::{ProviderName, SpeechConfig};
 use super::disk_cache::{CachedSpeech, DiskCache};
 use super::espeak::Espeak;
-use super::fair_permits::{FairPermits, Owner};
 use super::file;
 use super::http::EndpointError;
 use super::language::{Speaker, is_known_polly_voice, primary};
@@ -26,11 +25,11 @@ use super::models::{KNOWN, ModelStore};
 use super::neural_provider::Neural;
 use super::openai::OpenAi;
 use super::prompt_builder::PromptBuilder;
-use super::provider::{AudioChunk, BoxFuture, Provider, Sink, SpeechError};
+use super::provider::{AudioChunk, BoxFuture, Owner, Provider, Sink, SpeechError};
 use super::resample::RATE;
 use super::script::{Part, Script, Segment};
 use super::writing_system;
-use egress::{Egress, FetchedFile, FileResponse, OnChunk};
+use egress::{Egress, FairPermits, FetchedFile, FileResponse, OnChunk};
 use machine::Sound;
 use media::prompt::{Frame, FrameState, Prompt, Writer};
 use model::{AuthId, Clock};
@@ -129,12 +128,12 @@ struct Inner {
     clock: Clock,
     runtime: Handle,
     fetch: Arc<dyn FileFetch>,
-    synthesis_permits: FairPermits,
-    fetch_permits: FairPermits,
+    synthesis_permits: FairPermits<Owner>,
+    fetch_permits: FairPermits<Owner>,
     /// Permits that limit concurrent CPU work, because the media shards need the processors too.
     /// Encoding and decoding have separate limits, so that speech does not wait for long files.
-    encode_permits: FairPermits,
-    decode_permits: FairPermits,
+    encode_permits: FairPermits<Owner>,
+    decode_permits: FairPermits<Owner>,
     /// Permits for threads that decode files while they are received. Each of them waits for a
     /// server. If none is free, a file is received completely first.
     stream_permits: Arc<Semaphore>,
@@ -573,7 +572,7 @@ impl PromptJob {
     /// Runs `work` on a blocking thread as soon as a permit is free.
     async fn work<E: ToString>(
         &self,
-        permits: &FairPermits,
+        permits: &FairPermits<Owner>,
         mut builder: PromptBuilder,
         work: impl FnOnce(&mut PromptBuilder) -> Result<(), E> + Send + 'static,
     ) -> Result<PromptBuilder, Failure> {

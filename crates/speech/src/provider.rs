@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::fair_permits::Owner;
 use super::language::Speaker;
 use super::script::Segment;
 use super::wav::WavError;
 use media::prompt::Prompt;
-use model::PromptVoice;
+use model::{AuthId, PromptVoice};
+
+/// The account that work is done for. `None` for work of the node, which counts as one more account.
+pub(super) type Owner = Option<AuthId>;
 
 /// Maximum number of characters of a language tag in an event log. Tags come from documents.
 const LANGUAGE_CHARS_MAX: usize = 35;

@@ -58,7 +58,7 @@ use serde_json::Value;
 
 use super::audit::{self, Change};
 use super::auth::{Principal, given_api_key};
-use super::error::ApiError;
+use super::error::{ApiError, TOO_MANY_IN_PROGRESS};
 use super::idempotency::Rules;
 use super::routes::{self, Match, Operation, PathParameters};
 use super::{ApiState, App, fields, peer, query_pairs, segments, session};
@@ -113,12 +113,23 @@ pub(super) async fn handle(State(state): App, request: Request) -> Response {
     let from = peer(&request);
     match authenticate(&state, request.headers(), request.method(), from).await {
         Ok(principal) => {
-            if let Some(claims) = request.extensions().get::<RequestClaims>() {
-                claims.authenticate_caller();
+            let main_account = state.main_account_of(&principal.scope);
+            let claims = request.extensions().get::<RequestClaims>();
+            if claims.is_some_and(|claims| !claims.authenticate_caller(&main_account)) {
+                return too_many_in_progress().into_response();
             }
             dispatch(state, principal, request).await
         }
         Err(error) => error.into_response(),
+    }
+}
+
+fn too_many_in_progress() -> ApiError {
+    ApiError::TooManyRequests {
+        code: "in_progress",
+        message: TOO_MANY_IN_PROGRESS.into(),
+        field: None,
+        retry_after: Some(1),
     }
 }
 

@@ -43,7 +43,7 @@ use super::audit::{self, Actor, Change};
 use super::fields::Fields;
 use super::idempotency::Rules;
 use super::routes::{self, Match, PathParameters};
-use super::{ApiState, App, body, peer, query_pairs, segments};
+use super::{ApiState, App, TOO_MANY_IN_PROGRESS, body, peer, query_pairs, segments};
 use engine::limiter::RequestClaims;
 use error::{NOT_AVAILABLE, PlivoError};
 pub(in crate::api) use field_values::IGNORED;
@@ -157,8 +157,10 @@ fn authenticate(
         }
         state.rate_limits.record_failure(from)
     })?;
-    if let Some(claims) = request.extensions().get::<RequestClaims>() {
-        claims.authenticate_caller();
+    let main_account = state.main_account_of(&Scope::of(account.clone()));
+    let claims = request.extensions().get::<RequestClaims>();
+    if claims.is_some_and(|claims| !claims.authenticate_caller(&main_account)) {
+        return Err(PlivoError::too_many_requests(TOO_MANY_IN_PROGRESS, 1));
     }
     if is_counted {
         state.rate_limits.record_request(state.api.clock.now(), &account)?;

@@ -7,13 +7,15 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::routing::get;
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
-use super::{HttpLimits, LimitedBody, Peer, ServerConfig, bind, client, serve};
+use super::{HttpLimits, IN_PROGRESS_MIN, LimitedBody, Peer, ServerConfig, bind, client, serve};
+use crate::api::error::listener_error;
+use engine::limiter::RequestClaims;
 use model::Clock;
 
 struct Running {
@@ -45,6 +47,18 @@ async fn start(limits: HttpLimits) -> Running {
                 "/follow",
                 get(async || {
                     Body::from_stream(futures_util::stream::pending::<Result<String, String>>())
+                }),
+            )
+            .route(
+                "/of-account",
+                get(async |axum::Extension(claims): axum::Extension<RequestClaims>| {
+                    let body = Body::from_stream(futures_util::stream::pending::<
+                        Result<String, String>,
+                    >());
+                    match claims.authenticate_caller(&"MA".into()) {
+                        true => Response::new(body),
+                        false => listener_error(StatusCode::TOO_MANY_REQUESTS, "in_progress", ""),
+                    }
                 }),
             )
             .route("/big", get(async || vec![b'x'; 64 << 20]))
@@ -419,6 +433,34 @@ async fn r10_closes_the_longest_idle_connection_to_make_room() {
     assert_eq!(first.read(&mut answer).await.unwrap_or(0), 0, "the first one is closed");
     second.write_all(ask).await.unwrap();
     assert!(second.read(&mut answer).await.unwrap() > 0, "the second one is open");
+    server.cancel.cancel();
+    server.task.await.unwrap();
+}
+
+#[tokio::test]
+async fn r10_the_requests_in_progress_of_an_account_leave_connections_to_others() {
+    let server = start(HttpLimits { connections: 32, ..HttpLimits::default() }).await;
+    let ask = async || {
+        let mut stream = connect(server.at).await;
+        stream.write_all(b"GET /of-account HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).await.unwrap();
+        (stream, String::from_utf8_lossy(&answer[9..]).into_owned())
+    };
+    let mut followed = Vec::new();
+    for n in 0..40 {
+        let (stream, status) = ask().await;
+        assert_eq!(status, if n < IN_PROGRESS_MIN { "200" } else { "429" });
+        followed.push(stream);
+    }
+    let webhook = b"POST /webhooks/meta HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: 3\r\n\r\nabc";
+    assert_eq!(status(&exchange(server.at, webhook).await), "200");
+    // Shares come back when responses end.
+    followed.clear();
+    let mut every = tokio::time::interval(Duration::from_millis(10));
+    while ask().await.1 != "200" {
+        every.tick().await;
+    }
     server.cancel.cancel();
     server.task.await.unwrap();
 }

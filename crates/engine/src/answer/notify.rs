@@ -1,15 +1,14 @@
 //! Delivers callbacks, with a limit of concurrent requests per host, so that an unresponsive host
-//! delays no other.
+//! delays no other. Accounts with the same host take turns.
 //!
 //! A job is one stage of one callback: first the attempts that the URL's fragment allows, later a
 //! single attempt at each time of `schedule`. The outbox (`call::outbox`) decides which callback is
 //! delivered when, and for how long.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use super::fragment::Settings;
@@ -18,17 +17,19 @@ use super::random::RandomSource;
 use super::request::{Attempts, Event, UrlRequest};
 use super::sign::SigningKeys;
 use super::{params, schedule};
-use egress::{BodyPolicy, CustomerUrl, Egress};
+use egress::{BodyPolicy, CustomerUrl, Egress, FairPermits};
 use machine::{CallbackKind, CallbackRequest, EVENT_BODY, Param};
-use model::CallUuid;
 use model::Clock;
 use model::Secret;
 use model::metric;
+use model::{AuthId, CallUuid};
 
 /// A callback to deliver now.
 #[derive(Clone, Debug)]
 pub struct CallbackJob {
     pub call: CallUuid,
+    /// The main account of the call, which others of the host take turns with.
+    pub main_account: AuthId,
     pub notice: CallbackRequest,
     pub keys: SigningKeys,
     /// The webhook's secrets, newest first. Only set for an event.
@@ -76,7 +77,8 @@ pub struct Delivery {
     pub outcome: CallbackOutcome,
 }
 
-/// Maximum number of concurrent requests per host.
+/// Maximum number of concurrent requests of a main account to a host. All accounts together have
+/// half as many more.
 pub const AT_ONCE_PER_HOST: usize = 32;
 /// Number of remembered hosts at which idle ones are dropped.
 const IDLE_HOSTS: usize = 1_024;
@@ -90,12 +92,12 @@ struct Inner {
     clock: Clock,
     random: RandomSource,
     at_once_per_host: usize,
-    /// The semaphore of each origin. It exists as long as a delivery waits or runs there.
-    places: Mutex<HashMap<String, Weak<Semaphore>>>,
+    /// The permits of each origin with a delivery that waits or runs there.
+    places: Mutex<HashMap<String, Arc<FairPermits<AuthId>>>>,
 }
 
 impl Notifier {
-    /// Creates a notifier with at most `at_once_per_host` concurrent requests per host
+    /// Creates a notifier with at most `at_once_per_host` concurrent requests of an account per host
     /// ([`AT_ONCE_PER_HOST`] except in tests).
     pub fn new(
         egress: Egress,
@@ -106,8 +108,7 @@ impl Notifier {
         Self(Arc::new(Inner { egress, clock, random, at_once_per_host, places: Mutex::default() }))
     }
 
-    /// The origin of a URL (scheme, host and port), by which deliveries are queued. Empty if the
-    /// URL is refused.
+    /// The origin of a URL (scheme, host and port). Empty if the URL is refused.
     pub fn origin(&self, url: &str) -> String {
         self.0.egress.url(url).map(|url| url.origin()).unwrap_or_default()
     }
@@ -118,8 +119,7 @@ impl Notifier {
         let delivery = match self.0.egress.url(&job.notice.url.0) {
             Ok(url) => {
                 let places = self.0.places_at(url.origin());
-                // The semaphore is never closed.
-                let _place = places.acquire().await;
+                let _place = places.acquire(&job.main_account).await;
                 self.0.stage(job, &url).await
             }
             Err(refusal) => Delivery {
@@ -155,17 +155,14 @@ impl Notifier {
 }
 
 impl Inner {
-    fn places_at(&self, origin: String) -> Arc<Semaphore> {
+    fn places_at(&self, origin: String) -> Arc<FairPermits<AuthId>> {
         let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(there) = places.get(&origin).and_then(Weak::upgrade) {
-            return there;
-        }
         if places.len() >= IDLE_HOSTS {
-            places.retain(|_, there| there.strong_count() > 0);
+            places.retain(|_, there| Arc::strong_count(there) > 1);
         }
-        let fresh = Arc::new(Semaphore::new(self.at_once_per_host));
-        places.insert(origin, Arc::downgrade(&fresh));
-        fresh
+        let each = self.at_once_per_host;
+        let fresh = || Arc::new(FairPermits::new(each + each.div_ceil(2), each));
+        places.entry(origin).or_insert_with(fresh).clone()
     }
 
     async fn stage(&self, job: &CallbackJob, url: &CustomerUrl) -> Delivery {

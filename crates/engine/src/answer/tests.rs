@@ -456,6 +456,7 @@ fn notifier() -> Notifier {
 fn notice(event: u128, kind: CallbackKind, url: impl Into<String>) -> CallbackJob {
     CallbackJob {
         call: CallUuid(Uuid::from_u128(1)),
+        main_account: "MATEST".into(),
         notice: CallbackRequest {
             kind,
             url: DocUrl(url.into().into()),

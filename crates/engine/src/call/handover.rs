@@ -26,8 +26,8 @@ use machine::replay::{self, RebuildError, UnredactedInputs};
 use machine::{CallSetup, CallTime, GraphAction, Input, Machine, Output, Sound};
 use media::opus::Rate;
 use media::{
-    Buffering, ContinuedLeg, FRAME_MS, Feed, HeldTap, LegHandle, LegSnapshot, Media, MediaError, PromptTable, Quality,
-    TapReader, TapSides,
+    Buffering, ContinuedLeg, FRAME_MS, Feed, HeldTap, LegHandle, LegSnapshot, Media, MediaError,
+    PromptTable, Quality, TapReader, TapSides,
 };
 use model::{CallUuid, Clock, PhoneNumberId, Wacid};
 

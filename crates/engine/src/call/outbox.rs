@@ -224,9 +224,10 @@ impl Outbox {
         });
     }
 
-    /// Returns the origin of a URL, which identifies its queue.
-    pub fn origin(&self, url: &str) -> String {
-        self.0.notifier.origin(url)
+    /// Returns the queue of the callbacks of a main account to the origin of a URL. Those of other
+    /// accounts to the same origin do not wait for them.
+    pub fn queue(&self, main_account: &AuthId, url: &str) -> String {
+        format!("{main_account} {}", self.0.notifier.origin(url))
     }
 
     /// Sends a callback that was just written, if there is space in memory and no other callback
@@ -367,6 +368,7 @@ impl Inner {
                 }
                 let job = CallbackJob {
                     call: new.call,
+                    main_account: new.main_account.clone(),
                     notice,
                     keys,
                     secrets: webhook
@@ -443,7 +445,9 @@ impl Inner {
         let others_wait = self.store.outbox().settle(settlement).await.unwrap_or_default();
         drop(place);
         if let (Some(why), Some(tell)) = (why, self.undelivered.get()) {
-            let to = webhook.map_or(new.origin, |webhook| format!("webhook {}", webhook.name));
+            // The queue of a URL ends with its origin.
+            let origin = || new.origin.rsplit(' ').next().unwrap_or_default().to_owned();
+            let to = webhook.map_or_else(origin, |webhook| format!("webhook {}", webhook.name));
             let number = number.map(|number| number.spec.number.clone());
             tell(GivenUp { account: new.account, main_account: new.main_account, to, number, why });
         }

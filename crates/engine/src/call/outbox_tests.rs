@@ -68,7 +68,7 @@ impl Node {
             account: MAIN.into(),
             main_account: MAIN.into(),
             node_id: "node".to_owned(),
-            origin: self.outbox.origin(url),
+            origin: self.outbox.queue(&MAIN.into(), url),
             notice: CallbackRequest { kind, url: DocUrl(url.into()), method: Method::Post, params },
             number_event: None,
             shut: None,
@@ -315,6 +315,36 @@ async fn r04_a_black_hole_delays_no_other_host() {
     // Rows of the live host may still be in the write queue.
     assert!(node.outbox.held() <= 64 + 100, "the rest waits in the store: {}", node.outbox.held());
     node.outbox.drain(Duration::from_millis(50)).await;
+    node.store.close().await;
+}
+
+#[tokio::test]
+async fn r04_an_account_with_slow_callbacks_delays_no_other_at_the_same_host() {
+    let host = Server::start(|request| match request.target.starts_with("/slow") {
+        true => Reply::Never,
+        false => Reply::status(200),
+    })
+    .await;
+    let room = Room::new();
+    let node = room.node(OutboxLimits::default()).await;
+    node.outbox.start();
+    for event in 0..200 {
+        node.notify(event, event, CallbackKind::Hangup, &host.url("/slow")).await;
+    }
+    host.until_seen(AT_ONCE_PER_HOST).await;
+    let url = host.url("/hangup");
+    let other = AuthId::from("MAOTHER");
+    let callback = NewCallback {
+        account: other.clone(),
+        origin: node.outbox.queue(&other, &url),
+        main_account: other,
+        ..node.new_callback(1_000, 1_000, CallbackKind::Hangup, &url)
+    };
+    let written = node.store.outbox().insert(callback).await.unwrap();
+    node.outbox.send(written, SigningKeys::of_main(&[Secret::new("token")]));
+    host.until_seen(AT_ONCE_PER_HOST + 1).await;
+    assert_eq!(host.seen().last().unwrap().target, "/hangup");
+    node.outbox.drain(Duration::ZERO).await;
     node.store.close().await;
 }
 

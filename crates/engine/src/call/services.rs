@@ -101,7 +101,7 @@ impl Services {
             account: setup.account.clone(),
             main_account: setup.parent_account.clone(),
             node_id: self.node_id.clone(),
-            origin: self.outbox.origin(&notice.url.0),
+            origin: self.outbox.queue(&setup.parent_account, &notice.url.0),
             notice,
             number_event: None,
             shut: None,

@@ -117,7 +117,7 @@ impl WebhookEvents {
                 event_id: form_id,
                 number: Some(about.phone_number_id.clone()),
                 url: url.0.to_string(),
-                origin: self.outbox.origin(&url.0),
+                origin: self.outbox.queue(about.main_account, &url.0),
                 params: form,
             }),
         }

@@ -14,5 +14,5 @@ mod shares;
 
 pub use failures::{Attempt, FailureChanges, Failures, Guess, Origin, Refusal};
 pub use offenders::{Offenders, Resource};
-pub use pool::{Claim, Pool, RequestClaims};
+pub use pool::{Claim, Pool, RequestClaims, RequestShare};
 pub use shares::{Share, Shares};

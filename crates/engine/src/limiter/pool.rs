@@ -3,12 +3,12 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use model::network_prefix;
+use model::{AuthId, network_prefix};
 use tokio_util::sync::CancellationToken;
 
-use super::{Offenders, Resource};
+use super::{Offenders, Resource, Share, Shares};
 
 /// A resource of which at most `max` units are in use.
 ///
@@ -64,7 +64,15 @@ pub struct Claim {
 pub struct RequestClaims {
     pub connection: Arc<Claim>,
     pub body: Arc<Claim>,
+    /// The requests in progress of each main account.
+    pub in_progress: Shares<AuthId>,
+    /// The share of this request, which the server keeps until the response has been sent.
+    pub share: RequestShare,
 }
+
+/// The share of a request in those that its account may have in progress. Empty until the request is
+/// authenticated.
+pub type RequestShare = Arc<OnceLock<Share<AuthId>>>;
 
 impl RequestClaims {
     /// Marks the request as authenticated, so that its connection and body can't be evicted.
@@ -74,10 +82,17 @@ impl RequestClaims {
     }
 
     /// Marks the request as authenticated before its body is read. The body then does not count,
-    /// because the limits of the account apply.
-    pub fn authenticate_caller(&self) {
+    /// because the limits of the account apply. Returns `false` if the account has too many requests
+    /// in progress: they can't be evicted, so they would shut out others.
+    #[must_use]
+    pub fn authenticate_caller(&self, main_account: &AuthId) -> bool {
+        if self.share.get().is_none() {
+            let Some(share) = self.in_progress.take(main_account.clone()) else { return false };
+            let _ = self.share.set(share);
+        }
         self.connection.authenticate();
         self.body.release();
+        true
     }
 }
 

@@ -103,7 +103,12 @@ impl Streams {
     }
 
     /// Continues a stream of another process. `moved` must be for the stream of the job.
-    pub(crate) fn resume(&self, job: StreamJob, moved: MovedStream, audio: MovedAudio) -> StreamHandle {
+    pub(crate) fn resume(
+        &self,
+        job: StreamJob,
+        moved: MovedStream,
+        audio: MovedAudio,
+    ) -> StreamHandle {
         let MovedStream { outbox, queue, cleared, position, relay, .. } = moved;
         let stream = job.stream;
         let waiting = audio.feed.as_ref().map_or(0, Feed::waiting);

@@ -87,8 +87,7 @@ pub(super) struct MessageCodec(LengthDelimitedCodec);
 
 impl MessageCodec {
     fn framed(stream: UnixStream) -> RelayedSocket {
-        let frames =
-            LengthDelimitedCodec::builder().max_frame_length(FRAME_BYTES_MAX).new_codec();
+        let frames = LengthDelimitedCodec::builder().max_frame_length(FRAME_BYTES_MAX).new_codec();
         Framed::new(stream, Self(frames))
     }
 }
@@ -315,7 +314,9 @@ async fn pass_on(server: &mut Socket, connection: RelayedSocket) -> Ended {
     let last = match ended {
         Ended::Left => return ended,
         Ended::Closed => None,
-        Ended::TooLarge => Some(CloseFrame { code: CloseCode::Size, reason: "message too large".into() }),
+        Ended::TooLarge => {
+            Some(CloseFrame { code: CloseCode::Size, reason: "message too large".into() })
+        }
     };
     // Reading completes the closing handshake.
     let closing = async {

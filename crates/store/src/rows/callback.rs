@@ -17,7 +17,7 @@ pub struct NewCallback {
     pub account: AuthId,
     pub main_account: AuthId,
     pub node_id: String,
-    /// Scheme, host and port of the URL, which select the delivery queue.
+    /// The delivery queue: the main account, and scheme, host and port of the URL.
     pub origin: String,
     pub notice: CallbackRequest,
     /// Data for the number's delivery log. Set if the callback goes to a number's own webhook URL.

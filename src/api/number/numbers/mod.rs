@@ -603,8 +603,7 @@ async fn disconnect_effects(request: ApiRequest) -> Result<Response, ApiError> {
         };
         (NumberView::new(api, &book, entry), !entry.waba.as_ref().is_some_and(has_others))
     };
-    let [NumberView { open_conversations, live_calls, .. }] =
-        with_counts(&request, [view]).await?;
+    let [NumberView { open_conversations, live_calls, .. }] = with_counts(&request, [view]).await?;
     let mut cleared = vec!["webhookUrl", "answerUrl", "callingEnabled"];
     // The account is set for the WABA, and is cleared with the last of its numbers.
     if is_last {

@@ -512,7 +512,7 @@ impl Inner {
             account: start.account.clone(),
             main_account: start.main_account.clone(),
             node_id: self.node_id.clone(),
-            origin: self.outbox.origin(&notice.url.0),
+            origin: self.outbox.queue(&start.main_account, &notice.url.0),
             notice,
             number_event: None,
             shut: None,

@@ -14,7 +14,7 @@ use machine::{
     CallSetup, CallTime, CallbackKind, CallbackRequest, MemberId, Param, ParticipantInfo, Role,
     RoomKind, orphan_participant_params, set_mpc_duration,
 };
-use model::{CallUuid, HangupCause, Timestamp, stable_id};
+use model::{AuthId, CallUuid, HangupCause, Timestamp, stable_id};
 use store::{
     EndedRoom, LeftMember, NewCallback, OpenMember, Orphan, OrphanRoom, Store, StoreError,
 };
@@ -42,7 +42,7 @@ impl Rooms {
     /// Ends the multi-party calls that an earlier process of this node left open, loads those that
     /// have ended, and stores those that begin later. The callbacks about the ends are in the
     /// outbox when this returns. Must be called before the orphaned calls are ended, since their
-    /// hangup callbacks come later. `origin` returns the queue of a URL.
+    /// hangup callbacks come later. `queue` returns the queue of a main account and URL.
     ///
     /// # Errors
     /// Returns an error if the store cannot be read.
@@ -50,9 +50,9 @@ impl Rooms {
         &self,
         store: &Store,
         node_id: &str,
-        origin: impl Fn(&str) -> String,
+        queue: impl Fn(&AuthId, &str) -> String,
     ) -> Result<(), StoreError> {
-        let left = self.end_orphans(store, node_id, node_id, origin).await?;
+        let left = self.end_orphans(store, node_id, node_id, queue).await?;
         let mut ended = store.rooms().ended().await?;
         let not_there = |room: &EndedRoom| ended.iter().all(|other| other.was.id != room.was.id);
         let missing: Vec<EndedRoom> = left.into_iter().filter(not_there).collect();
@@ -74,7 +74,7 @@ impl Rooms {
         store: &Store,
         owner: &str,
         node_id: &str,
-        origin: impl Fn(&str) -> String,
+        queue: impl Fn(&AuthId, &str) -> String,
     ) -> Result<Vec<EndedRoom>, StoreError> {
         let orphans = store.rooms().orphans(owner).await?;
         if orphans.is_empty() {
@@ -102,7 +102,7 @@ impl Rooms {
                 account: setup.account.clone(),
                 main_account: setup.parent_account.clone(),
                 node_id: node_id.to_owned(),
-                origin: origin(&notice.url.0),
+                origin: queue(&setup.parent_account, &notice.url.0),
                 notice,
                 number_event: None,
                 shut: None,
@@ -291,7 +291,7 @@ mod tests {
     use super::*;
     use model::Clock;
     use model::Health;
-    use model::{AuthId, Method};
+    use model::Method;
     use store::sample::{held_agent, setup};
     use store::{CallStart, Callback, DeliveryOutcome, OpenRoom, Scope, Settlement};
     use xml::ast::DocUrl;
@@ -382,7 +382,7 @@ mod tests {
         store.outbox().insert(earlier).await.unwrap();
         for _ in 0..2 {
             let rooms = Rooms::silent(Clock::real());
-            rooms.recover_and_store(&store, "node", |_| "app".to_owned()).await.unwrap();
+            rooms.recover_and_store(&store, "node", |_, _| "app".to_owned()).await.unwrap();
             let shown = rooms.ended(&Scope::Main("MAXXXXXXXXXXXXXXXXXX".into()));
             let [one] = shown.as_slice() else { panic!("{shown:?}") };
             assert_eq!((one.id, one.ended, one.failed), (room().id, Some(at(17)), true));

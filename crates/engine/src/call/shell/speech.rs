@@ -106,7 +106,9 @@ impl Recognition {
         let recognition = moved.recognition;
         if !call.services.recognisers.can_recognise(&moved.settings.language) {
             call.tell(Input::Speech { recognition, event: SpeechEvent::Unavailable });
-        } else if let Some(line) = leg.take_tap(TapSides::Received, Rate::Hz16000, Buffering::Jitter) {
+        } else if let Some(line) =
+            leg.take_tap(TapSides::Received, Rate::Hz16000, Buffering::Jitter)
+        {
             self.hearing = Some(Hearing::resume(moved, line, &listener(call)));
         }
     }
@@ -115,6 +117,7 @@ impl Recognition {
     pub(super) fn send_interim(&mut self, call: &Context, notice: CallbackRequest) {
         let job = CallbackJob {
             call: call.id,
+            main_account: call.view.setup.parent_account.clone(),
             notice,
             keys: call.keys.clone(),
             secrets: std::sync::Arc::default(),

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use super::context::Context;
 use crate::call::handover::AdoptedLeg;
 use crate::stream::{
-    DetachedSocket, MovedAudio, MovedStream, StreamFrames, StreamHandle, StreamJob, line_rate, sides,
+    DetachedSocket, MovedAudio, MovedStream, StreamFrames, StreamHandle, StreamJob, line_rate,
+    sides,
 };
 use machine::{CallTime, Input, StreamCommand, StreamOrder};
 use media::{Buffering, LegHandle, TapSides};

@@ -182,7 +182,12 @@ impl CallRecordings {
             let (tape, action, key) = (None, None, Arc::default());
             let mut one = CallRecording { id, order, pause, tape, action, key };
             if running.is_some() {
-                one.begin(call, recording, leg.take_tap(TapSides::Both, RATE, Buffering::Jitter), running);
+                one.begin(
+                    call,
+                    recording,
+                    leg.take_tap(TapSides::Both, RATE, Buffering::Jitter),
+                    running,
+                );
             }
             self.0.insert(recording, one);
         }

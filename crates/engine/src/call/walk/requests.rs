@@ -176,6 +176,7 @@ impl Walk<'_> {
         }
         let job = CallbackJob {
             call: self.setup.call,
+            main_account: self.setup.parent_account.clone(),
             notice,
             keys: self.job.keys.clone(),
             secrets: std::sync::Arc::default(),

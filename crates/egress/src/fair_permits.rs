@@ -1,58 +1,60 @@
-//! Permits that accounts share. A free permit goes to the waiting account that holds the fewest, so
-//! that the work of one account delays the first work of another one by one permit at most.
+//! Permits that owners, such as accounts, share. A free permit goes to the waiting owner that holds the
+//! fewest, so that the work of one delays the first work of another one by one permit at most.
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
-use model::AuthId;
-
-/// The account that work is done for. `None` for work of the node, which counts as one more account.
-pub(super) type Owner = Option<AuthId>;
-
 /// A number of permits. Clones share them.
-#[derive(Clone, Debug)]
-pub(super) struct FairPermits(Arc<Mutex<State>>);
+#[derive(Debug)]
+pub struct FairPermits<K: Clone + Eq + Hash>(Arc<Mutex<State<K>>>);
 
 #[derive(Debug)]
-struct State {
+struct State<K: Clone + Eq + Hash> {
     free: usize,
-    /// Maximum number of permits of one account.
+    /// Maximum number of permits of one owner.
     share: usize,
-    /// Number of permits that each account holds. Accounts without one have no entry.
-    held: HashMap<Owner, usize>,
-    waiting: VecDeque<Waiting>,
+    /// Number of permits that each owner holds. Owners without one have no entry.
+    held: HashMap<K, usize>,
+    waiting: VecDeque<Waiting<K>>,
 }
 
 #[derive(Debug)]
-struct Waiting {
-    owner: Owner,
-    granted: oneshot::Sender<Permit>,
+struct Waiting<K: Clone + Eq + Hash> {
+    owner: K,
+    granted: oneshot::Sender<FairPermit<K>>,
 }
 
-/// A permit. Given back on drop.
+/// One of [`FairPermits`]. Given back on drop.
 #[derive(Debug)]
-pub(super) struct Permit {
-    permits: FairPermits,
-    owner: Owner,
+pub struct FairPermit<K: Clone + Eq + Hash> {
+    permits: FairPermits<K>,
+    owner: K,
 }
 
-impl FairPermits {
-    /// Creates `count` permits, of which an account may hold at most `share`.
-    pub(super) fn new(count: usize, share: usize) -> Self {
+impl<K: Clone + Eq + Hash> Clone for FairPermits<K> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<K: Clone + Eq + Hash> FairPermits<K> {
+    /// Creates `count` permits, of which an owner may hold at most `share`.
+    pub fn new(count: usize, share: usize) -> Self {
         let (held, waiting) = (HashMap::new(), VecDeque::new());
         Self(Arc::new(Mutex::new(State { free: count, share, held, waiting })))
     }
 
     /// Waits for a permit.
-    pub(super) async fn acquire(&self, owner: &Owner) -> Permit {
+    pub async fn acquire(&self, owner: &K) -> FairPermit<K> {
         loop {
             let granted = {
                 let mut state = self.state();
                 if state.free > 0 && state.held_by(owner) < state.share {
                     state.take(owner);
-                    return Permit { permits: self.clone(), owner: owner.clone() };
+                    return FairPermit { permits: self.clone(), owner: owner.clone() };
                 }
                 let (sender, granted) = oneshot::channel();
                 state.waiting.push_back(Waiting { owner: owner.clone(), granted: sender });
@@ -64,22 +66,22 @@ impl FairPermits {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, State<K>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
-    fn held_by(&self, owner: &Owner) -> usize {
+impl<K: Clone + Eq + Hash> State<K> {
+    fn held_by(&self, owner: &K) -> usize {
         self.held.get(owner).copied().unwrap_or_default()
     }
 
-    fn take(&mut self, owner: &Owner) {
+    fn take(&mut self, owner: &K) {
         self.free -= 1;
         *self.held.entry(owner.clone()).or_default() += 1;
     }
 
-    fn give_back(&mut self, owner: &Owner) {
+    fn give_back(&mut self, owner: &K) {
         self.free += 1;
         if let Some(held) = self.held.get_mut(owner) {
             *held -= 1;
@@ -89,11 +91,12 @@ impl State {
         }
     }
 
-    /// Takes a free permit for the account that holds the fewest, of several for the one that has
-    /// waited longest. `None` if no account may have one.
-    fn grant(&mut self) -> Option<Waiting> {
+    /// Takes a free permit for the owner that holds the fewest, of several for the one that has
+    /// waited longest. `None` if no owner may have one.
+    fn grant(&mut self) -> Option<Waiting<K>> {
         self.waiting.retain(|waiting| !waiting.granted.is_closed());
-        let may_have = |(_, waiting): &(usize, &Waiting)| self.held_by(&waiting.owner) < self.share;
+        let may_have =
+            |(_, waiting): &(usize, &Waiting<K>)| self.held_by(&waiting.owner) < self.share;
         let waiting = self.waiting.iter().enumerate().filter(may_have);
         let (at, _) = waiting.min_by_key(|(at, waiting)| (self.held_by(&waiting.owner), *at))?;
         let next = self.waiting.remove(at)?;
@@ -102,7 +105,7 @@ impl State {
     }
 }
 
-impl Drop for Permit {
+impl<K: Clone + Eq + Hash> Drop for FairPermit<K> {
     fn drop(&mut self) {
         let next = {
             let mut state = self.permits.state();
@@ -111,7 +114,7 @@ impl Drop for Permit {
         };
         if let Some(Waiting { owner, granted }) = next {
             // If the receiver is gone, the permit is dropped here, which grants it to the next one.
-            let _ = granted.send(Permit { permits: self.permits.clone(), owner });
+            let _ = granted.send(FairPermit { permits: self.permits.clone(), owner });
         }
     }
 }
@@ -122,16 +125,12 @@ mod tests {
 
     use futures_util::{FutureExt as _, poll};
 
-    use super::{FairPermits, Owner};
-
-    fn owner(name: &str) -> Owner {
-        Some(name.into())
-    }
+    use super::FairPermits;
 
     #[tokio::test]
-    async fn a_permit_goes_to_the_account_that_holds_the_fewest() {
+    async fn a_permit_goes_to_the_owner_that_holds_the_fewest() {
         let permits = FairPermits::new(2, 2);
-        let (a, b) = (owner("a"), owner("b"));
+        let (a, b) = ("a", "b");
         let first = permits.acquire(&a).await;
         let _second = permits.acquire(&a).await;
         let (mut third, mut fourth) = (pin!(permits.acquire(&a)), pin!(permits.acquire(&a)));
@@ -139,17 +138,17 @@ mod tests {
         let mut other = pin!(permits.acquire(&b));
         assert!(poll!(other.as_mut()).is_pending());
         drop(first);
-        assert!(poll!(third.as_mut()).is_pending(), "its account holds one");
-        let other = other.now_or_never().expect("the other account comes first");
+        assert!(poll!(third.as_mut()).is_pending(), "its owner holds one");
+        let other = other.now_or_never().expect("the other owner comes first");
         drop(other);
         drop(third.now_or_never().expect("then the one that waited longest"));
         drop(fourth.now_or_never().expect("then the next one"));
     }
 
     #[tokio::test]
-    async fn an_account_has_no_more_than_its_share() {
+    async fn an_owner_has_no_more_than_its_share() {
         let permits = FairPermits::new(3, 2);
-        let (a, b) = (owner("a"), owner("b"));
+        let (a, b) = ("a", "b");
         let _first = permits.acquire(&a).await;
         let second = permits.acquire(&a).await;
         let mut third = pin!(permits.acquire(&a));
@@ -167,7 +166,7 @@ mod tests {
             let mut gone = pin!(permits.acquire(&None));
             assert!(poll!(gone.as_mut()).is_pending());
         }
-        let a = owner("a");
+        let a = Some("a");
         let mut next = Box::pin(permits.acquire(&a));
         assert!(poll!(next.as_mut()).is_pending());
         drop(held);
