@@ -23,6 +23,7 @@ use super::script::{Run, Segment};
 use super::sentences;
 use super::voices;
 use crate::pico::RATE;
+use egress::FairPermits;
 use model::Clock;
 
 /// Maximum number of helpers. Pico synthesises 200 s of speech per second of CPU time, so that two
