@@ -56,6 +56,7 @@ pub mod openai;
 )]
 mod pico;
 mod prompt_builder;
+mod protobuf;
 pub mod provider;
 pub mod recognise;
 mod resample;
