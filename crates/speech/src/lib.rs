@@ -36,6 +36,8 @@ mod file;
 mod file_stream;
 pub mod helper;
 pub mod http;
+mod kokoro;
+mod kokoro_provider;
 pub mod language;
 pub mod library;
 mod limiter;
