@@ -16,9 +16,9 @@ use super::sentences;
 /// Gain that makes the voice as loud as the embedded one, including the headroom that the helper
 /// leaves.
 const GAIN: f32 = 1.5;
-/// Maximum length of phonemes in bytes that are spoken at once: about 7 s. Longer sentences are spoken
+/// Maximum length of phonemes in bytes that are spoken at once: about 5 s. Longer sentences are spoken
 /// in parts.
-const PART_BYTES_MAX: usize = 160;
+const PART_BYTES_MAX: usize = 120;
 
 /// An installed voice.
 pub(super) struct KokoroVoice {
