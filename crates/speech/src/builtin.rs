@@ -13,7 +13,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::process::{Child, Command};
 
 use super::config::SpeechConfig;
-use super::helper::{AUDIO, AUDIO_AT, DONE, FAILED, FOLDER, FRAME_MAX, HEAR, RESULT, SPEAK, frame};
+use super::helper::{
+    AUDIO, AUDIO_AT, DONE, FAILED, FOLDER, FRAME_MAX, HEAR, LARGE, RESULT, SPEAK, frame,
+};
 use super::language::{EmbeddedVoice, Speaker};
 use super::limiter::Limiter;
 use super::markup;
@@ -85,7 +87,7 @@ impl Builtin {
         models: Option<PathBuf>,
         clock: Clock,
     ) -> Self {
-        let start = HelperProgram { program, folder: folder.clone() };
+        let start = HelperProgram { program, folder: folder.clone(), large: false };
         Self::with_start(Box::new(start), folder, models, clock)
     }
 
@@ -93,6 +95,13 @@ impl Builtin {
     pub(super) fn for_models(config: &SpeechConfig, models: &ModelStore) -> Self {
         let (program, voices) = (config.helper.clone(), config.data_dir.join("voices"));
         Self::new(program, voices, Some(models.folder().to_owned()), Clock::real())
+    }
+
+    /// Creates helpers for models that need more memory than others.
+    pub(super) fn for_large_models(config: &SpeechConfig, models: &ModelStore) -> Self {
+        let (program, folder) = (config.helper.clone(), config.data_dir.join("voices"));
+        let start = HelperProgram { program, folder: folder.clone(), large: true };
+        Self::with_start(Box::new(start), folder, Some(models.folder().to_owned()), Clock::real())
     }
 
     pub(super) fn with_start(
@@ -379,6 +388,8 @@ impl Helper {
 struct HelperProgram {
     program: Option<PathBuf>,
     folder: PathBuf,
+    /// Whether helpers may use more memory.
+    large: bool,
 }
 
 impl StartHelper for HelperProgram {
@@ -392,6 +403,7 @@ impl StartHelper for HelperProgram {
             // limit.
             .env("MIMALLOC_ARENA_RESERVE", "32MiB")
             .env("RTEN_NUM_THREADS", "1")
+            .envs(self.large.then_some((LARGE, "1")))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

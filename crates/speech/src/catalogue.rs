@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 
 use super::config::{ProviderName, SpeechConfig};
 use super::espeak::{self, Espeak};
+use super::kokoro_provider;
 use super::language::{self, EmbeddedVoice, Speaker, primary};
 use super::models::ModelStore;
 use super::openai;
@@ -53,8 +54,10 @@ pub struct DocumentVoice {
 
 /// An available engine.
 enum Engine<'a> {
-    /// The neural voice with this name.
+    /// The neural voice for English with this name.
     Neural(String),
+    /// The neural voices for Hindi.
+    Kokoro,
     Builtin,
     Espeak(Espeak),
     OpenAi(&'a super::config::OpenAiConfig),
@@ -63,7 +66,7 @@ enum Engine<'a> {
 impl Engine<'_> {
     fn name(&self) -> &'static str {
         match self {
-            Self::Neural(_) => "neural",
+            Self::Neural(_) | Self::Kokoro => "neural",
             Self::Builtin => "builtin",
             Self::Espeak(_) => "espeak",
             Self::OpenAi(_) => "openai",
@@ -75,6 +78,8 @@ impl Engine<'_> {
     fn voice(&self, speaker: &Speaker) -> Option<String> {
         match self {
             Self::Neural(name) => (primary(&speaker.language) == "en").then(|| name.clone()),
+            Self::Kokoro => kokoro_provider::can_speak(&speaker.language)
+                .then(|| kokoro_provider::voice_for(speaker).name().to_owned()),
             Self::Builtin => {
                 EmbeddedVoice::for_language(&speaker.language).map(|voice| voice.tag().to_owned())
             }
@@ -91,11 +96,14 @@ fn engines<'a>(
     config: &'a SpeechConfig,
     espeak: Option<Espeak>,
 ) -> Vec<(ProviderName, Engine<'a>)> {
-    let neural = ModelStore::new(&config.data_dir).english_voice();
-    let mut engines: Vec<_> = neural
-        .map(|voice| (ProviderName::Builtin, Engine::Neural(voice.name)))
+    let models = ModelStore::new(&config.data_dir);
+    let mut engines: Vec<_> = models
+        .english_voice()
+        .map(|voice| Engine::Neural(voice.name))
         .into_iter()
-        .chain([(ProviderName::Builtin, Engine::Builtin)])
+        .chain(models.hindi_voice().map(|_| Engine::Kokoro))
+        .chain([Engine::Builtin])
+        .map(|engine| (ProviderName::Builtin, engine))
         .collect();
     engines.extend(espeak.map(|espeak| (ProviderName::Espeak, Engine::Espeak(espeak))));
     engines
@@ -235,6 +243,25 @@ mod tests {
         let espeak = Espeak::find(Some(Path::new("/nowhere/espeak-ng")), None);
         let voices = Catalogue::with_espeak(&config(""), espeak).filter_language("hi").voices;
         assert!(!voices.is_empty() && voices.iter().all(|voice| voice.engine == "espeak"));
+    }
+
+    #[test]
+    fn an_installed_voice_speaks_hindi_before_espeak() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("models/kokoro");
+        std::fs::create_dir_all(&folder).unwrap();
+        let manifest = r#"{"name":"kokoro","version":"1.0","kind":"hindi_voice","licence":"",
+            "bytes":0,"sha256":"","files":[]}"#;
+        std::fs::write(folder.join("manifest.json"), manifest).unwrap();
+        let config = SpeechConfig { data_dir: dir.path().to_owned(), ..config("") };
+        let espeak = Espeak::find(Some(Path::new("/nowhere/espeak-ng")), None);
+        let all = Catalogue::with_espeak(&config, espeak);
+        for (voice, spoken_by) in [("WOMAN", "hf_alpha"), ("MAN", "hm_omega")] {
+            let hindi = find(&all, voice, "hi-IN");
+            assert_eq!((hindi.engine, hindi.engine_voice.as_str()), ("neural", spoken_by));
+        }
+        assert_eq!(find(&all, "WOMAN", "mr-IN").engine, "espeak");
+        assert_eq!(find(&all, "WOMAN", "en-US").engine, "builtin");
     }
 
     #[test]

@@ -180,7 +180,9 @@ fn voices_key(config: &SpeechConfig) -> String {
     let openai =
         config.openai.as_ref().map(|o| format!("{} {} {} {:?}", o.url, o.model, o.voice, o.voices));
     let espeak = config.espeak.as_ref().map(|path| path.display().to_string());
-    let neural = ModelStore::new(&config.data_dir).english_voice().map(|voice| voice.sha256);
+    let models = ModelStore::new(&config.data_dir);
+    let neural =
+        [models.english_voice(), models.hindi_voice()].map(|voice| voice.map(|v| v.sha256));
     format!("{:?} {openai:?} {espeak:?} {neural:?}", config.provider)
 }
 

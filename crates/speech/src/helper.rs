@@ -14,6 +14,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::confine::confine;
+use super::kokoro::{self, Kokoro};
 use super::language::EmbeddedVoice;
 use super::neural;
 use super::turn::{TurnError, TurnModel};
@@ -35,6 +36,8 @@ pub(super) const RECOGNISE: u8 = 4;
 /// Request: estimate whether the speaker of the audio received since the last request has finished: an
 /// [`EstimateRequest`] as JSON.
 pub(super) const ESTIMATE_TURN: u8 = 5;
+/// Request: a [`KokoroRequest`] as JSON.
+pub(super) const SPEAK_KOKORO: u8 = 6;
 /// Response: 16-bit samples, little endian, mono, 16 kHz.
 pub(super) const AUDIO: u8 = 0;
 /// Response: the text was spoken completely.
@@ -51,6 +54,10 @@ pub(super) const FRAME_MAX: usize = 64 * 1024;
 /// Maximum address space of the helper. Six embedded voices need 8 MB each, and a neural voice up
 /// to 150 MB for the longest sentence. The rest is for the program and its allocator.
 const ADDRESS_SPACE_BYTES: u64 = 512 << 20;
+/// Maximum address space of a helper for Kokoro, whose network needs 600 MB for the longest text.
+const LARGE_ADDRESS_SPACE_BYTES: u64 = 1 << 30;
+/// The environment variable that is set for helpers with the larger address space.
+pub(super) const LARGE: &str = "OFFHOOK_LARGE_HELPER";
 /// Amplitude to which neural speech is scaled: half of full scale, so that no sample clips. The
 /// node's limiter amplifies it again.
 const HEADROOM: f32 = 16_384.0;
@@ -68,7 +75,8 @@ const PROMPT_SECONDS_MAX: u32 = 60;
 ///
 /// Fails if the process cannot be restricted or a request is invalid.
 pub fn main() -> io::Result<()> {
-    restrict_process(ADDRESS_SPACE_BYTES)?;
+    let is_large = std::env::var_os(LARGE).is_some();
+    restrict_process(if is_large { LARGE_ADDRESS_SPACE_BYTES } else { ADDRESS_SPACE_BYTES })?;
     serve(io::stdin().lock(), io::stdout().lock(), set_process_alarm, confine)
 }
 
@@ -88,6 +96,7 @@ pub(super) fn serve(
     let mut folder = String::new();
     let mut synthesisers = BTreeMap::new();
     let mut neural: Option<(String, neural::Voice)> = None;
+    let mut kokoro: Option<(String, Kokoro)> = None;
     let mut recogniser: Option<(String, Whisper)> = None;
     let mut turn: Option<(String, TurnModel)> = None;
     let mut heard = Vec::new();
@@ -107,12 +116,15 @@ pub(super) fn serve(
                 watchdog(PROMPT_SECONDS_MAX);
                 let outcome = speak_neural(&mut neural, &request, &mut output);
                 watchdog(0);
-                match outcome {
-                    Ok(()) => write_frame(&mut output, DONE, &[])?,
-                    Err(NeuralSpeechError::Deliver(e)) => return Err(e),
-                    Err(e) => write_frame(&mut output, FAILED, e.to_string().as_bytes())?,
-                }
-                output.flush()?;
+                finish_speech(outcome, &mut output)?;
+            }
+            SPEAK_KOKORO => {
+                let request: KokoroRequest =
+                    serde_json::from_slice(&body).map_err(|_| invalid_request())?;
+                watchdog(PROMPT_SECONDS_MAX);
+                let outcome = speak_kokoro(&mut kokoro, &request, &mut output);
+                watchdog(0);
+                finish_speech(outcome, &mut output)?;
             }
             HEAR => {
                 let (samples, _) = body.as_chunks::<2>();
@@ -198,6 +210,19 @@ pub(super) struct NeuralRequest {
     pub(super) male: bool,
 }
 
+/// A part of a text for Kokoro.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct KokoroRequest {
+    /// The folder of the model.
+    pub(super) folder: String,
+    pub(super) phonemes: String,
+    /// The name of the voice.
+    pub(super) voice: String,
+    /// The factors of the normal rate and pitch.
+    pub(super) rate: f32,
+    pub(super) pitch: f32,
+}
+
 /// A request to recognise speech.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct RecogniseRequest {
@@ -269,6 +294,8 @@ fn recognise(
 enum NeuralSpeechError {
     #[error(transparent)]
     Voice(#[from] neural::NeuralError),
+    #[error(transparent)]
+    Kokoro(#[from] kokoro::KokoroError),
     #[error("could not deliver the speech: {0}")]
     Deliver(#[from] io::Error),
 }
@@ -281,14 +308,47 @@ fn speak_neural(
     let voice = load(loaded, &request.folder, neural::Voice::load)?;
     let NeuralRequest { rate, pitch, male, .. } = *request;
     voice.speak(&request.text, neural::Delivery { rate, pitch, male }, |rate, samples| {
-        for chunk in samples.chunks(CHUNK_SAMPLES) {
-            let mut bytes = rate.to_le_bytes().to_vec();
-            let samples = chunk.iter().map(|sample| crate::clamp_to_i16(sample * HEADROOM));
-            bytes.extend(samples.flat_map(i16::to_le_bytes));
-            write_frame(output, AUDIO_AT, &bytes)?;
-        }
-        output.flush().map_err(NeuralSpeechError::Deliver)
+        write_speech(output, rate, &samples)
     })
+}
+
+fn speak_kokoro(
+    loaded: &mut Option<(String, Kokoro)>,
+    request: &KokoroRequest,
+    output: &mut impl Write,
+) -> Result<(), NeuralSpeechError> {
+    let KokoroRequest { folder, phonemes, voice, rate, pitch } = request;
+    let model = load(loaded, folder, Kokoro::load)?;
+    model.speak(phonemes, voice, (*rate, *pitch), |rate, samples| {
+        write_speech(output, rate, &samples)
+    })
+}
+
+fn write_speech(
+    output: &mut impl Write,
+    rate: u32,
+    samples: &[f32],
+) -> Result<(), NeuralSpeechError> {
+    for chunk in samples.chunks(CHUNK_SAMPLES) {
+        let mut bytes = rate.to_le_bytes().to_vec();
+        let samples = chunk.iter().map(|sample| crate::clamp_to_i16(sample * HEADROOM));
+        bytes.extend(samples.flat_map(i16::to_le_bytes));
+        write_frame(output, AUDIO_AT, &bytes)?;
+    }
+    output.flush().map_err(NeuralSpeechError::Deliver)
+}
+
+/// Writes the end of the response of a neural voice.
+fn finish_speech(
+    outcome: Result<(), NeuralSpeechError>,
+    output: &mut impl Write,
+) -> io::Result<()> {
+    match outcome {
+        Ok(()) => write_frame(output, DONE, &[])?,
+        Err(NeuralSpeechError::Deliver(e)) => return Err(e),
+        Err(e) => write_frame(output, FAILED, e.to_string().as_bytes())?,
+    }
+    output.flush()
 }
 
 fn read_frame(input: &mut impl Read) -> io::Result<Option<(u8, Vec<u8>)>> {

@@ -35,6 +35,8 @@ mod file;
 mod file_stream;
 pub mod helper;
 pub mod http;
+mod kokoro;
+mod kokoro_provider;
 pub mod language;
 pub mod library;
 mod limiter;
@@ -55,6 +57,7 @@ pub mod openai;
 )]
 mod pico;
 mod prompt_builder;
+mod protobuf;
 pub mod provider;
 pub mod recognise;
 mod resample;

@@ -20,6 +20,7 @@ use super::disk_cache::{CachedSpeech, DiskCache};
 use super::espeak::Espeak;
 use super::file;
 use super::http::EndpointError;
+use super::kokoro_provider::KokoroVoice;
 use super::language::{Speaker, is_known_polly_voice, primary};
 use super::models::{KNOWN, ModelStore};
 use super::neural_provider::Neural;
@@ -217,6 +218,11 @@ impl Inner {
         let disk_cache = DiskCache::new(&config, clock.clone()).map(Arc::new);
         let models = ModelStore::new(&config.data_dir);
         let voice = models.english_voice();
+        let hindi = models.hindi_voice().map(|voice| {
+            tracing::info!(voice = voice.name, version = voice.version, "neural voice in use");
+            let helpers = Builtin::for_large_models(&config, &models);
+            KokoroVoice::new(helpers, models.folder_of(&voice))
+        });
         let helpers = Arc::new(Builtin::new(
             config.helper,
             config.data_dir.join("voices"),
@@ -230,6 +236,9 @@ impl Inner {
             let folder = models.folder_of(&voice);
             let neural = Neural::new(helpers, voice.name, folder);
             named.push((ProviderName::Builtin, Arc::new(neural) as Arc<dyn Provider>));
+        }
+        if let Some(hindi) = hindi {
+            named.push((ProviderName::Builtin, Arc::new(hindi)));
         }
         named.push((ProviderName::Builtin, Arc::clone(&builtin)));
         if let Some(espeak) =
@@ -428,7 +437,17 @@ impl PromptJob {
         if first.is_some_and(|provider| provider.can_read_all()) {
             vec![segment]
         } else {
-            writing_system::split(segment)
+            let segments = writing_system::split(segment).into_iter();
+            segments.flat_map(|segment| self.split_latin(segment)).collect()
+        }
+    }
+
+    /// Splits off words in Latin letters if the voice of a segment cannot read them.
+    fn split_latin(&self, segment: Segment) -> Vec<Segment> {
+        let language = &segment.speaker.language;
+        match self.inner.providers.iter().find(|provider| provider.can_speak(language)) {
+            Some(provider) if !provider.can_read_latin() => writing_system::split_latin(segment),
+            _ => vec![segment],
         }
     }
 

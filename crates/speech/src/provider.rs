@@ -47,6 +47,11 @@ pub trait Provider: Send + Sync {
         false
     }
 
+    /// Returns `true` if the engine reads words in Latin letters in text of its languages.
+    fn can_read_latin(&self) -> bool {
+        true
+    }
+
     /// Speaks one segment into `sink`, with the first samples as early as possible. Dropping the
     /// future cancels the synthesis.
     ///

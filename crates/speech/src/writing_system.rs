@@ -150,6 +150,40 @@ pub(super) fn split(segment: Segment) -> Vec<Segment> {
     segments
 }
 
+/// Splits a segment into segments in its language and in English, which have the words in Latin
+/// letters. Abbreviations in capitals stay in the language, whose voice spells them.
+pub(super) fn split_latin(segment: Segment) -> Vec<Segment> {
+    let is_english = |word: &str| {
+        let letters = word.bytes().filter(u8::is_ascii_alphabetic).count();
+        letters > 1
+            && word.bytes().any(|b| b.is_ascii_lowercase())
+            && word.chars().all(|c| WritingSystem::of_letter(c).is_none())
+    };
+    let speaker = segment.speaker;
+    let mut segments: Vec<Segment> = Vec::new();
+    for run in segment.runs {
+        let mut parts: Vec<(bool, String)> = Vec::new();
+        for word in run.text.split_inclusive(' ') {
+            let english = is_english(word);
+            let is_full = parts.len() + segments.len() >= SEGMENTS_MAX;
+            match parts.last_mut() {
+                // Numbers and signs stay with the preceding words.
+                Some((last, text))
+                    if is_full || *last == english || !word.contains(char::is_alphabetic) =>
+                {
+                    text.push_str(word);
+                }
+                _ => parts.push((english, word.to_owned())),
+            }
+        }
+        for (english, text) in parts {
+            let language = if english { "en-IN" } else { speaker.language.as_str() };
+            push_run(&mut segments, &speaker, language, text, run.style);
+        }
+    }
+    segments
+}
+
 /// Appends a run to the last segment if that has the same language, otherwise starts a new one.
 fn push_run(
     segments: &mut Vec<Segment>,
@@ -179,7 +213,7 @@ fn push_run(
 mod tests {
     use rstest::rstest;
 
-    use super::{SEGMENTS_MAX, find_unsupported, split};
+    use super::{SEGMENTS_MAX, find_unsupported, split, split_latin};
     use crate::script::Segment;
 
     #[rstest]
@@ -220,5 +254,28 @@ mod tests {
             .map(|run| run.text.as_str())
             .collect();
         assert_eq!(all, text);
+    }
+
+    #[rstest]
+    #[case("आपका order आ गया", &[("hi-IN", "आपका "), ("en-IN", "order "), ("hi-IN", "आ गया")])]
+    #[case("Amazon Pay से 5 लें", &[("en-IN", "Amazon Pay "), ("hi-IN", "से 5 लें")])]
+    #[case("OTP 12 A है", &[("hi-IN", "OTP 12 A है")])]
+    #[case("नमस्ते।", &[("hi-IN", "नमस्ते।")])]
+    fn words_in_latin_letters_are_split_off(#[case] text: &str, #[case] expected: &[(&str, &str)]) {
+        let segments = split_latin(Segment::unstyled("hi-IN", text));
+        let found: Vec<(&str, &str)> = segments
+            .iter()
+            .map(|segment| (segment.speaker.language.as_str(), segment.runs[0].text.as_str()))
+            .collect();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn the_number_of_english_segments_is_limited() {
+        let text = "hello नमस्ते ".repeat(500);
+        let segments = split_latin(Segment::unstyled("hi-IN", &text));
+        assert_eq!(segments.len(), SEGMENTS_MAX);
+        let spoken: String = segments.iter().map(|s| s.runs[0].text.as_str()).collect();
+        assert_eq!(spoken, text);
     }
 }

