@@ -18,7 +18,7 @@ use crate::admission::settings::{
 };
 use crate::inbox::WebhookSettings;
 use crate::people::UserSettings;
-use model::{AppId, AuthId, PhoneNumberId, Role, WabaId};
+use model::{AppId, AuthId, PhoneNumberId, Role, Secret, WabaId};
 
 /// The range of `calls_per_number`.
 pub(super) const CALLS: RangeInclusive<i64> = 1..=100_000;
@@ -34,6 +34,8 @@ pub(super) struct Entries {
     wabas: BTreeSet<WabaId>,
     /// The users' accounts and names.
     users: Vec<(AuthId, String, Place)>,
+    /// The API keys and the places of their accounts.
+    api_keys: Vec<(AuthId, Secret, Place)>,
     references: Vec<Reference>,
     /// Values that must be unique, with their keys.
     unique: BTreeSet<(&'static str, String)>,
@@ -60,9 +62,17 @@ impl Entries {
         }
     }
 
-    /// Reports references to entries that do not exist, and users of one main account with the same
-    /// name.
+    /// Reports references to entries that do not exist, users of one main account with the same name,
+    /// and API keys of several accounts.
     pub(super) fn check(&self, cx: &Context<'_>) {
+        let mut key_owners: BTreeMap<&str, &AuthId> = BTreeMap::new();
+        for (account, key, at) in &self.api_keys {
+            let owner = *key_owners.entry(key.reveal()).or_insert(account);
+            if owner != account {
+                let message = format!("the account has an API key of {owner}");
+                cx.fault(at.clone(), message, "a key opens one account: give each another key");
+            }
+        }
         let mut names = BTreeSet::new();
         for (account, name, at) in &self.users {
             let main = self.accounts.get(account).and_then(Option::as_ref).unwrap_or(account);
@@ -159,7 +169,9 @@ pub(super) fn account(
         }
         (false, None) => {}
     }
-    entries.unique(cx, "auth_id", auth_id.as_str(), id_at);
+    entries.unique(cx, "auth_id", auth_id.as_str(), id_at.clone());
+    let keys = api_keys.iter().map(|one| (auth_id.clone(), one.key.clone(), id_at.clone()));
+    entries.api_keys.extend(keys);
     let parent = parent.map(|(parent, _)| parent);
     entries.accounts.insert(auth_id.clone(), parent.clone());
     Some(AccountSettings {

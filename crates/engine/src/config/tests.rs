@@ -588,6 +588,17 @@ fn each_fault_has_its_place_and_a_hint() {
 }
 
 #[test]
+fn r16_a_key_opens_one_account() {
+    let key = "api_keys = [\"a-key-of-more-than-20-characters\"]\n";
+    let other = "[[account]]\nauth_id = \"MAYYYYYYYYYYYYYYYYYY\"\nauth_token = \"another-token-of-20-letters\"\n";
+    let text = format!("{SECRETS}{ACCOUNT}{key}{other}{key}{WABA}");
+    let problems = bad(&text, &[]);
+    let found = problems.iter().find(|p| p.message.contains("the account has an API key of MA"));
+    let shown = format!("{:?}", found.unwrap_or_else(|| panic!("{problems:#?}")));
+    assert!(!shown.contains("a-key-of"), "{shown}");
+}
+
+#[test]
 fn numbers_are_checked_against_other_entries() {
     let number = |more: &str| {
         let head =
