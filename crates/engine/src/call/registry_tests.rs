@@ -313,7 +313,7 @@ async fn a_suspended_call_goes_on_here_or_in_another_process() {
     let mut incoming = IncomingCall::rebuild(crossed(&suspended.snapshot), clock).unwrap();
     call.mailbox.tell(digit('2'));
     suspended.leave();
-    suspended.has_left().await;
+    suspended.has_left(&crate::stream::Relays::listen().unwrap()).await;
     assert_eq!(world.registry.until_empty(Duration::from_secs(20)).await, 0);
     assert_eq!(world.slots(), 0, "the process that takes over counts the call");
     let leftover = serde_json::to_string(&suspended.leftover).unwrap();

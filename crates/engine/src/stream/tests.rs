@@ -207,7 +207,7 @@ async fn audio_latency() {
     });
     let measured = tokio::task::spawn_blocking(move || {
         let (media, leg, peer) = leg();
-        let (handle, facts) = {
+        let (mut handle, facts) = {
             let _guard = tokio::runtime::Handle::current().enter();
             open(&url, Vec::new())
         };
