@@ -25,6 +25,7 @@ impl Simulation {
             ufrag: self.ufrag.clone(),
             addresses: VecDeque::new(),
             leg: self.leg.snapshot(TimeBase(self.clock.now()), prompts)?,
+            feed: None,
         })
     }
 
