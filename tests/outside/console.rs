@@ -739,6 +739,8 @@ async fn s2_02_s3_17_numbers_inbox_agents_and_webhooks_open_for_each_role() {
     let agent = asha.get("/console/agents/").await.text();
     let agent = format!("/console/agents/{}/", after(&agent, "row-link\" href=\"/console/agents/"));
     let number = format!("/console/numbers/{}/", crate::support::node::NUMBER);
+    let connect = asha.get("/console/numbers/new/").await.text();
+    assert_eq!(connect.matches("(optional)").count(), 3, "number, WABA and agent: {connect}");
     // The columns in their order.
     let numbers = asha.get("/console/numbers/").await.text();
     let heads: Vec<&str> = numbers
