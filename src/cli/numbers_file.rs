@@ -104,7 +104,9 @@ impl NodeResources {
         match of.get(name).map(Vec::as_slice) {
             Some([one]) => Ok(one),
             None | Some([]) => Err(format!("this node has no {what} {name:?}")),
-            Some(_) => Err(format!("this node has several {what}s named {name:?}")),
+            Some(_) => Err(format!(
+                "this node has several {what}s named {name:?}: rename all but one of them, then import the file again"
+            )),
         }
     }
 }
@@ -528,7 +530,7 @@ mod tests {
     fn rejects_invalid_changes() {
         for (settings, why) in [
             (json!({"defaultRouting": "webhook", "defaultWebhook": "nope"}), "no webhook \"nope\""),
-            (json!({"defaultRouting": "webhook", "defaultWebhook": "two"}), "several webhooks"),
+            (json!({"defaultRouting": "webhook", "defaultWebhook": "two"}), "rename all but one"),
             (json!({"defaultRouting": "webhook"}), "needs a defaultWebhook"),
             (json!({"defaultRouting": "agent"}), "needs an activeAgent"),
             (json!({"defaultRouting": "agent", "activeAgent": "Voice"}), "no `whatsapp` channel"),

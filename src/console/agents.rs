@@ -232,10 +232,13 @@ async fn page_with_trial(
     )
 }
 
+fn code(answer: &ApiResponse) -> &str {
+    answer.body.pointer("/error/code").and_then(Value::as_str).unwrap_or_default()
+}
+
 /// Rewords the message of a rejected request in terms of the form. The API refers to fields of its
 /// JSON, which the form does not show.
 fn explain(lang: Lang, agent: &Agent, answer: &ApiResponse) -> String {
-    let code = answer.body.pointer("/error/code").and_then(Value::as_str).unwrap_or_default();
     let key = match (answer.field(), &agent.endpoint) {
         (Some("endpoint"), None) if agent.kind == "llm" => "no_model",
         (Some("endpoint"), None) => "no_endpoint",
@@ -245,7 +248,7 @@ fn explain(lang: Lang, agent: &Agent, answer: &ApiResponse) -> String {
             None => "fragment",
         },
         (Some(field), _) => field,
-        (None, _) => code,
+        (None, _) => code(answer),
     };
     lang.find(&format!("agents.wrong.{key}")).unwrap_or(answer.message()).to_owned()
 }
@@ -324,7 +327,8 @@ async fn redirect_or_error(
     match answer.is_ok() {
         true => Redirect::to("/console/agents/").into_response(),
         false => {
-            let field = answer.field().unwrap_or_default().to_owned();
+            let field = if code(answer) == "name_taken" { Some("name") } else { answer.field() };
+            let field = field.unwrap_or_default().to_owned();
             let wrong = explain(visitor.lang(), &agent, answer);
             agent_page(console, visitor, agent, Some((answer.status, wrong, field))).await
         }

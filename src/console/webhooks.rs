@@ -42,8 +42,39 @@ struct List {
 struct FormResult {
     secret: String,
     wrong: String,
+    /// The field that is wrong. Empty if none is.
+    field: &'static str,
     name: String,
     url: String,
+}
+
+impl FormResult {
+    fn of(wrong: FormError, form: &Form) -> Self {
+        Self {
+            wrong: wrong.text,
+            field: wrong.field,
+            name: form.get("name").to_owned(),
+            url: form.get("url").to_owned(),
+            ..Self::default()
+        }
+    }
+
+    fn is_wrong(&self, field: &str) -> bool {
+        self.field == field
+    }
+
+    /// The error of a field. Empty if it is valid.
+    fn error_of(&self, field: &str) -> &str {
+        if self.is_wrong(field) { &self.wrong } else { "" }
+    }
+}
+
+/// The error of a form.
+struct FormError {
+    status: StatusCode,
+    text: String,
+    /// The field that is wrong. Empty if none is.
+    field: &'static str,
 }
 
 #[derive(Template)]
@@ -88,18 +119,22 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
 }
 
 /// Validates name and URL of a form.
-fn order(console: &Console, visitor: &Visitor, form: &Form) -> Result<WebhookSpec, String> {
+fn order(console: &Console, visitor: &Visitor, form: &Form) -> Result<WebhookSpec, FormError> {
+    let wrong = |field, text| FormError { status: StatusCode::BAD_REQUEST, text, field };
     let name = form.get("name");
     if !(1..=NAME_MAX).contains(&name.chars().count()) || name.chars().any(char::is_control) {
-        return Err(visitor.lang().t("webhooks.invalid_name").to_owned());
+        return Err(wrong("name", visitor.lang().t("webhooks.invalid_name").to_owned()));
     }
     let url = console.apis.api().placer.check_url(form.get("url"));
-    let url = url.map_err(|refusal| visitor.lang().with("webhooks.invalid_url", &[&refusal]))?;
+    let url = url.map_err(|refusal| {
+        wrong("url", visitor.lang().with("webhooks.invalid_url", &[&refusal]))
+    })?;
     Ok(WebhookSpec { name: name.to_owned(), url })
 }
 
-/// Status and message of a refused command.
-fn refusal(visitor: &Visitor, no: &RoutingError) -> (StatusCode, String) {
+/// The error of a refused command.
+fn refusal(visitor: &Visitor, no: &RoutingError) -> FormError {
+    let field = if matches!(no, RoutingError::NameTaken) { "name" } else { "" };
     let (status, key) = match no {
         RoutingError::NoWebhook | RoutingError::WhichWebhook | RoutingError::NoAgent => {
             (StatusCode::NOT_FOUND, "error.not_found")
@@ -111,12 +146,13 @@ fn refusal(visitor: &Visitor, no: &RoutingError) -> (StatusCode, String) {
             (StatusCode::CONFLICT, "webhooks.in_use")
         }
         RoutingError::TooMany => (StatusCode::CONFLICT, "webhooks.too_many"),
+        RoutingError::NameTaken => (StatusCode::CONFLICT, "webhooks.name_taken"),
         RoutingError::Store(error) => {
             tracing::warn!(%error, "failed to change webhook");
             (StatusCode::SERVICE_UNAVAILABLE, "error.internal")
         }
     };
-    (status, visitor.lang().t(key).to_owned())
+    FormError { status, text: visitor.lang().t(key).to_owned(), field }
 }
 
 fn secret(webhook: &StoredWebhook) -> String {
@@ -152,16 +188,10 @@ pub(super) async fn create(State(console): App, submitted: SubmittedForm) -> Res
     if !visitor.is_admin() {
         return forbidden(&console, &visitor);
     }
-    let result = |wrong| FormResult {
-        wrong,
-        name: form.get("name").to_owned(),
-        url: form.get("url").to_owned(),
-        ..FormResult::default()
-    };
     let order = match order(&console, &visitor, &form) {
         Ok(order) => order,
         Err(wrong) => {
-            return list(&console, &visitor, StatusCode::BAD_REQUEST, result(wrong)).await;
+            return list(&console, &visitor, wrong.status, FormResult::of(wrong, &form)).await;
         }
     };
     match console.apis.api().inbox.webhooks().create(&visitor.person.user.account, order).await {
@@ -171,8 +201,8 @@ pub(super) async fn create(State(console): App, submitted: SubmittedForm) -> Res
             once::redirect(&console, &visitor, &to, &secret(&made))
         }
         Err(no) => {
-            let (status, wrong) = refusal(&visitor, &no);
-            list(&console, &visitor, status, result(wrong)).await
+            let wrong = refusal(&visitor, &no);
+            list(&console, &visitor, wrong.status, FormResult::of(wrong, &form)).await
         }
     }
 }
@@ -213,6 +243,11 @@ async fn render_page(
     }
     let webhook = all(console, visitor).await.into_iter().find(|webhook| webhook.id == id);
     let Some(webhook) = webhook else { return missing(console, visitor) };
+    // The entered values, if there are any.
+    let result = match result.name.is_empty() && result.url.is_empty() {
+        true => FormResult { name: webhook.name.clone(), url: webhook.url.clone(), ..result },
+        false => result,
+    };
     let log = match DeliveryLog::read(console, visitor, &format!("webhooks/{id}/")).await {
         Ok(log) => DeliveryLog { path: format!("/console/webhooks/{id}/"), ..log },
         Err(answer) => return *answer,
@@ -272,14 +307,8 @@ pub(super) async fn act(
                 changed => changed.map(drop),
             },
             Err(wrong) => {
-                return render_page(
-                    &console,
-                    &visitor,
-                    id,
-                    StatusCode::BAD_REQUEST,
-                    FormResult { wrong, ..FormResult::default() },
-                )
-                .await;
+                let (status, result) = (wrong.status, FormResult::of(wrong, &form));
+                return render_page(&console, &visitor, id, status, result).await;
             }
         },
         "rotate" => match inbox.webhooks().rotate_secret(&scope, id).await {
@@ -315,15 +344,9 @@ pub(super) async fn act(
         Ok(()) => Redirect::to(&to).into_response(),
         Err(RoutingError::NoWebhook) => missing(&console, &visitor),
         Err(no) => {
-            let (status, wrong) = refusal(&visitor, &no);
-            render_page(
-                &console,
-                &visitor,
-                id,
-                status,
-                FormResult { wrong, ..FormResult::default() },
-            )
-            .await
+            let wrong = refusal(&visitor, &no);
+            let (status, result) = (wrong.status, FormResult::of(wrong, &form));
+            render_page(&console, &visitor, id, status, result).await
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -115,6 +116,9 @@ impl Doctor {
 
     fn store_line(&self) -> Finding {
         let at = &self.config.store.database;
+        if let Some(unusable) = unusable_data_dir(&self.config.store.data_dir) {
+            return unusable;
+        }
         match &self.store {
             Ok(()) => Finding::ok("store", format!("{at} can be read")),
             Err(Some(why)) => {
@@ -128,21 +132,23 @@ impl Doctor {
                 };
                 Finding::failed("store", format!("{at} could not be read: {why}"), fix)
             }
-            Err(None) => match writable(&self.config.store.data_dir) {
-                Ok(()) => Finding::ok(
-                    "store",
-                    format!("{at} does not exist yet; the node creates it at its first start"),
-                ),
-                Err(why) => {
-                    let folder = self.config.store.data_dir.display();
-                    let fix = format!("give the node's user the right to write in {folder}");
-                    Finding::failed(
+            Err(None) => {
+                let folder = match at {
+                    Database::File(file) => file.parent().unwrap_or(Path::new("")),
+                    Database::Postgres(_) => &self.config.store.data_dir,
+                };
+                match writable(folder) {
+                    Ok(()) => Finding::ok(
+                        "store",
+                        format!("{at} does not exist yet; the node creates it at its first start"),
+                    ),
+                    Err(why) => Finding::failed(
                         "store",
                         format!("{at} does not exist and can't be created: {why}"),
-                        fix,
-                    )
+                        format!("give the node's user the right to write in {}", folder.display()),
+                    ),
                 }
-            },
+            }
         }
     }
 
@@ -283,11 +289,21 @@ fn host_ip(url: &url::Url) -> Option<IpAddr> {
     }
 }
 
+/// The finding about `store.data_dir`, which holds the journal, recordings and keys wherever the
+/// database is. `None` if a file can be created there.
+pub(super) fn unusable_data_dir(folder: &Path) -> Option<Finding> {
+    let why = writable(folder).err()?;
+    let folder = folder.display();
+    let fix = format!(
+        "run this as the node's user, and give it the right to write in {folder}, or set another store.data_dir"
+    );
+    Some(Finding::failed("store", format!("store.data_dir {folder} can't be used: {why}"), fix))
+}
+
 /// Whether a file can be created in a directory, or in its closest existing ancestor.
-fn writable(folder: &std::path::Path) -> std::io::Result<()> {
-    let here = if folder.as_os_str().is_empty() { std::path::Path::new(".") } else { folder };
-    let there =
-        here.ancestors().find(|folder| folder.exists()).unwrap_or(std::path::Path::new("."));
+fn writable(folder: &Path) -> std::io::Result<()> {
+    let here = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let there = here.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("."));
     let probe = there.join(format!(".offhook-doctor-{}", std::process::id()));
     std::fs::File::create(&probe)?;
     std::fs::remove_file(probe)

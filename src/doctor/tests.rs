@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::State;
-use super::local::{advertised, found, media_port, readiness};
+use super::local::{advertised, found, media_port, readiness, unusable_data_dir};
 use super::meta::{clock, evaluate_token, inactive_subscription};
 use super::numbers::{calling, registered, status_findings, url};
 use engine::admission::book::{Number, NumberSet, testing};
@@ -56,6 +56,22 @@ fn clocks_and_tokens() {
         let line = evaluate_token(&facts, "7", at(1_000));
         assert_eq!((line.state, line.fix.is_some()), (state, state != State::Ok), "{facts:?}");
     }
+}
+
+#[test]
+fn a_data_dir_that_is_a_file_is_unusable() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    for usable in [folder.path().to_owned(), folder.path().join("later/data")] {
+        assert_eq!(unusable_data_dir(&usable), None, "{}", usable.display());
+    }
+    for unusable in [file.clone(), file.join("data")] {
+        let finding = unusable_data_dir(&unusable).unwrap();
+        assert_eq!(finding.state, State::Failed, "{finding:?}");
+        assert!(finding.fix.as_ref().unwrap().contains("store.data_dir"), "{finding:?}");
+    }
+    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 1, "nothing is left behind");
 }
 
 #[test]

@@ -200,6 +200,21 @@ async fn agents_are_created_changed_and_removed() {
     let second =
         json!({"name": "Ravi", "kind": "http", "endpoint": endpoint, "outboundNumber": NUMBER});
     assert_eq!(world.ask("POST", "agents/", second).await.status, 201);
+    // Names are unique within an account.
+    let again = json!({"name": "Ravi", "kind": "http", "endpoint": endpoint});
+    let rename = format!("agents/{}/", agent["id"].as_str().unwrap());
+    for (method, path, body) in
+        [("POST", "agents/", again), ("PATCH", rename.as_str(), json!({"name": "Ravi"}))]
+    {
+        let taken = world.ask(method, path, body).await;
+        assert_eq!(
+            (taken.status, &taken.json()["error"]["code"]),
+            (409, &json!("name_taken")),
+            "{}",
+            taken.text()
+        );
+    }
+    assert_eq!(world.ask("PATCH", &rename, json!({"name": "Asha"})).await.status, 200);
     let list = world.ask("GET", "agents/", Value::Null).await.json();
     let names: Vec<_> =
         list["items"].as_array().unwrap().iter().map(|a| a["name"].as_str().unwrap()).collect();

@@ -709,6 +709,9 @@ async fn s2_02_s3_17_numbers_inbox_agents_and_webhooks_open_for_each_role() {
     let made = asha.post("/console/agents/", &agent).await;
     assert_eq!(made.status, 303, "{}", made.text());
     assert_eq!(ravi.post("/console/agents/", &agent).await.status, 403);
+    let again = asha.post("/console/agents/", &agent).await;
+    let shown = again.text().matches("Another agent has this name").count();
+    assert_eq!((again.status, shown), (409, 2), "at the top and at the field: {}", again.text());
     let webhook = asha
         .post_once("/console/webhooks/", &[("name", "crm"), ("url", &world.app.url("/hook"))])
         .await
@@ -717,6 +720,10 @@ async fn s2_02_s3_17_numbers_inbox_agents_and_webhooks_open_for_each_role() {
     let refused =
         ravi.post("/console/webhooks/", &[("name", "x"), ("url", &world.app.url("/hook"))]).await;
     assert_eq!((refused.status, ravi.get("/console/webhooks/").await.status), (403, 403));
+    let again =
+        asha.post("/console/webhooks/", &[("name", "crm"), ("url", &world.app.url("/hook"))]).await;
+    let shown = again.text().matches("Another webhook has this name").count();
+    assert_eq!((again.status, shown), (409, 2), "at the top and at the field: {}", again.text());
     let list = asha.get("/console/webhooks/").await.text();
     let after = |text: &str, mark: &str| {
         let rest = text.split(mark).nth(1).unwrap_or_else(|| panic!("{mark} in {text}"));
@@ -732,6 +739,8 @@ async fn s2_02_s3_17_numbers_inbox_agents_and_webhooks_open_for_each_role() {
     let agent = asha.get("/console/agents/").await.text();
     let agent = format!("/console/agents/{}/", after(&agent, "row-link\" href=\"/console/agents/"));
     let number = format!("/console/numbers/{}/", crate::support::node::NUMBER);
+    let connect = asha.get("/console/numbers/new/").await.text();
+    assert_eq!(connect.matches("(optional)").count(), 3, "number, WABA and agent: {connect}");
     // The columns in their order.
     let numbers = asha.get("/console/numbers/").await.text();
     let heads: Vec<&str> = numbers

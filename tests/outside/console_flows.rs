@@ -241,13 +241,22 @@ async fn s3_19_outside_its_window_a_conversation_takes_a_template() {
     crate::console_look::picture(&mut browser, "templates").await;
     browser.click("dialog.panel .templates button").await;
     browser.says("dialog.panel .preview", "Hello {{1}}, your order arrives on {{2}}.").await;
+    browser.press("dialog.panel", "Other templates").await;
+    browser.until("document.querySelectorAll('dialog.panel .templates button').length === 5").await;
+    browser.fill("dialog.panel [name=q]", "order").await;
+    browser.press("dialog.panel", "Search").await;
+    browser.until("document.querySelectorAll('dialog.panel .templates button').length === 1").await;
+    browser.click("dialog.panel .templates button").await;
+    browser.says("dialog.panel .preview", "Hello {{1}}, your order arrives on {{2}}.").await;
     for (field, value) in [("v0", "4711"), ("v1", "Asha"), ("v2", "Tuesday"), ("v3", "4711")] {
         browser.fill(&format!("dialog.panel [name={field}]"), value).await;
     }
     browser.says("dialog.panel .preview", "Order 4711").await;
     browser.says("dialog.panel .preview", "Hello Asha, your order arrives on Tuesday.").await;
     crate::console_look::picture(&mut browser, "template-preview").await;
-    browser.press("dialog.panel", "Send").await;
+    // Enter in a field sends.
+    browser.eval("document.querySelector('dialog.panel [name=v3]').focus()").await;
+    crate::console_keys::press(&mut browser, "Enter", 0).await;
     browser.says(".bubble.ours:last-of-type", "Template").await;
     browser.says(".bubble.ours:last-of-type", "Hello Asha, your order arrives on Tuesday.").await;
     browser.says(".bubble.ours:last-of-type", "Read").await;

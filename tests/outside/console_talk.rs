@@ -729,6 +729,9 @@ async fn the_playgrounds_document_runs_on_its_authors_phone() {
     // No phone exists yet: one click creates it and places the call.
     page.says(".note.act", "Your account has none yet").await;
     picture(&mut page, "playground-no-endpoint").await;
+    // Enter in a field activates the first submit button of its form, which runs the document.
+    let default = "[...document.querySelector('#draft-form').elements].find((one) => one.type === 'submit').value";
+    assert_eq!(page.eval(default).await, "");
     page.press(".note.act", "Create endpoint and call").await;
     page.says("[data-at=state]", "In a call: Your document").await;
     page.until("document.querySelector('[data-at=them]').value > 0.01").await;

@@ -14,10 +14,10 @@ use ipnet::{Ipv4Net, Ipv6Net};
 pub enum Refusal {
     #[error("could not read the URL: {0}")]
     Malformed(String),
-    #[error("the scheme {0} is not allowed: https is required")]
-    Scheme(String),
-    #[error("the scheme {0} is not allowed for a WebSocket: wss is required")]
-    SocketScheme(String),
+    #[error("the scheme {scheme} is not allowed: {required} is required")]
+    Scheme { scheme: String, required: &'static str },
+    #[error("the scheme {scheme} is not allowed for a WebSocket: {required} is required")]
+    SocketScheme { scheme: String, required: &'static str },
     #[error("a URL must not contain a user name or password")]
     UserInfo,
     #[error("could not connect to port {0}: use 443 or a port from 1024 up")]

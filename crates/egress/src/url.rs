@@ -21,6 +21,11 @@ const LABEL_BYTES_MAX: usize = 63;
 /// Maximum number of characters of an unsupported scheme that messages quote.
 const SCHEME_CHARS_SHOWN: usize = 40;
 
+/// A scheme as messages quote it. It is truncated, because it appears in log lines.
+fn shown_scheme(scheme: &str) -> String {
+    scheme.chars().take(SCHEME_CHARS_SHOWN).collect()
+}
+
 /// Whether two URLs have the same scheme, host and port. `false` if either is not a URL.
 pub fn is_same_origin(one: &str, other: &str) -> bool {
     match (Url::parse(one), Url::parse(other)) {
@@ -65,8 +70,12 @@ impl CustomerUrl {
         match scheme.to_ascii_lowercase().as_str() {
             "https" => {}
             "http" if guard.allows_insecure() => {}
-            // Truncated because it appears in a log line.
-            _ => return Err(Refusal::Scheme(scheme.chars().take(SCHEME_CHARS_SHOWN).collect())),
+            _ => {
+                return Err(Refusal::Scheme {
+                    scheme: shown_scheme(scheme),
+                    required: if guard.allows_insecure() { "http or https" } else { "https" },
+                });
+            }
         }
         if authority.contains('@') {
             return Err(Refusal::UserInfo);
@@ -105,9 +114,10 @@ impl CustomerUrl {
             "wss" => "https",
             "ws" if guard.allows_insecure() => "http",
             _ => {
-                return Err(Refusal::SocketScheme(
-                    scheme.chars().take(SCHEME_CHARS_SHOWN).collect(),
-                ));
+                return Err(Refusal::SocketScheme {
+                    scheme: shown_scheme(scheme),
+                    required: if guard.allows_insecure() { "ws or wss" } else { "wss" },
+                });
             }
         };
         let checked = Self::parse(&format!("{http_scheme}://{rest}"), guard)?;
@@ -385,6 +395,19 @@ mod tests {
         let url = CustomerUrl::parse("https://a.example/#rc=2&rp=ct#x", &guard).unwrap();
         assert_eq!(url.fragment(), Some("rc=2&rp=ct#x"));
         assert_eq!(CustomerUrl::parse("https://a.example/", &guard).unwrap().fragment(), None);
+    }
+
+    #[test]
+    fn a_refused_scheme_is_told_the_allowed_ones() {
+        for (allows_insecure, http, socket) in
+            [(false, "https is", "wss is"), (true, "http or https is", "ws or wss is")]
+        {
+            let guard = Guard::new(allows_insecure, Vec::new());
+            let why = CustomerUrl::parse("ftp://app.example.com/", &guard).unwrap_err().to_string();
+            assert_eq!(why, format!("the scheme ftp is not allowed: {http} required"));
+            let why = CustomerUrl::socket("ftp://app.example.com/", &guard).unwrap_err();
+            assert!(why.to_string().ends_with(&format!(": {socket} required")), "{why}");
+        }
     }
 
     #[test]

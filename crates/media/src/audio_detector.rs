@@ -249,4 +249,83 @@ mod tests {
             assert!(!detector.is_active(), "reported once");
         }
     }
+
+    /// How a sender treats digital silence.
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    enum Sender {
+        Continuous,
+        /// It sends a packet every 400 ms (DTX).
+        Dtx,
+        /// It sends nothing.
+        Quiet,
+    }
+
+    /// Whether the detector reports exactly one beep for a tone between stretches of silence, with
+    /// white noise of this amplitude all the time.
+    fn hears_beep(hz: f32, ms: usize, amplitude: f32, noise: f32, sender: Sender) -> bool {
+        let (mut detector, start) = (AudioDetector::new(), now());
+        detector.detect_beep(Some(Beep::default()));
+        let mut encoder = Encoder::for_prompts();
+        let (from, until) = (6_500, 6_500 + ms * 16);
+        let (mut random, mut beeps, mut silent) = (1_u32, 0, 0);
+        for n in 0..(until + 8_000) / Rate::Hz16000.frame() {
+            let at = start + Duration::from_millis(n as u64 * 20);
+            let pcm: [i16; Rate::Hz16000.frame()] = std::array::from_fn(|i| {
+                let i = n * Rate::Hz16000.frame() + i;
+                random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                let noise = (random as f32 / 2.0_f32.powi(31) - 1.0) * noise;
+                let tone = if (from..until).contains(&i) { tone(i, hz, amplitude) } else { 0.0 };
+                (tone + noise) as i16
+            });
+            silent = if pcm == [0; Rate::Hz16000.frame()] { silent + 1 } else { 0 };
+            let is_sent = match sender {
+                Sender::Continuous => true,
+                Sender::Dtx => silent < 2 || silent % 20 == 0,
+                Sender::Quiet => silent == 0,
+            };
+            if is_sent {
+                beeps += detector.push_packet(at, &encoder.encode(&pcm)).iter().flatten().count();
+            }
+            beeps += detector.tick(at).iter().flatten().count();
+        }
+        beeps == 1
+    }
+
+    #[test]
+    fn detects_clean_beeps_between_digital_silence() {
+        let mut missed = Vec::new();
+        for hz in [400.0, 440.0, 800.0, 850.0, 1_000.0, 1_004.0, 1_400.0, 2_000.0] {
+            for (ms, amplitude) in
+                [350, 500, 1_000].into_iter().flat_map(|ms| [(ms, 2_000.0), (ms, 16_000.0)])
+            {
+                for (noise, sender) in [
+                    (0.0, Sender::Continuous),
+                    (0.0, Sender::Dtx),
+                    (0.0, Sender::Quiet),
+                    (30.0, Sender::Continuous),
+                ] {
+                    if !hears_beep(hz, ms, amplitude, noise, sender) {
+                        missed.push((hz, ms, amplitude, noise, sender));
+                    }
+                }
+            }
+        }
+        assert!(missed.is_empty(), "{missed:?}");
+    }
+
+    #[test]
+    fn ignores_speech_and_music_through_the_codec() {
+        let melody = |at: usize| -> f32 {
+            let hz = [262.0, 330.0, 392.0, 523.0][at / 4_000 % 4];
+            (1..5).map(|k| tone(at, hz * k as f32, 0.2 / k as f32)).sum()
+        };
+        for sound in [speech as fn(usize) -> f32, melody] {
+            let (mut detector, start) = (AudioDetector::new(), now());
+            detector.detect_beep(Some(Beep::default()));
+            let until = 16_000 * 5;
+            let heard =
+                feed(&mut detector, start, 300, |at| if at < until { sound(at) } else { 0.0 });
+            assert!(heard.is_empty(), "{heard:?}");
+        }
+    }
 }

@@ -18,9 +18,10 @@ const LOBE_BINS: usize = 2;
 const TONE_POWER_SHARE: f32 = 0.85;
 /// Maximum pitch difference between two frames of one tone, in bins: 15 Hz.
 const PITCH_TOLERANCE: f32 = 0.3;
-/// Number of consecutive frames that are neither tone nor silence after which the detected tone is
-/// discarded. One such frame is normal, because a tone starts and ends within a frame.
-const OTHER_FRAMES_MAX: u8 = 2;
+/// Number of consecutive frames that are neither silence nor part of the tone after which the
+/// detected tone is discarded. Two such frames are normal: the tone ends within a frame, whose pitch
+/// may seem to be another one, and Opus lets it ring on in the next frame.
+const OTHER_FRAMES_MAX: u8 = 3;
 /// Maximum length of a beep. A longer tone is a dial tone or music on hold.
 const TONE_MAX_MS: u32 = 5_000;
 
@@ -35,6 +36,9 @@ pub(super) struct BeepDetector {
     /// The pitch of the last tone frame in bins, and the length of the tone so far.
     pitch: Option<f32>,
     tone_ms: u32,
+    /// The pitch of the last frame, if it is another one. With a second frame of it, it is that of
+    /// a new tone.
+    next_pitch: Option<f32>,
     silence_ms: u32,
     other_frames: u8,
 }
@@ -68,6 +72,7 @@ impl BeepDetector {
             powers,
             pitch: None,
             tone_ms: 0,
+            next_pitch: None,
             silence_ms: 0,
             other_frames: 0,
         }
@@ -83,21 +88,23 @@ impl BeepDetector {
         match self.classify(pcm) {
             FrameKind::Silence => self.silence_ms = self.silence_ms.saturating_add(FRAME_MS),
             FrameKind::Tone { pitch } => {
-                let steady = self.pitch.is_some_and(|held| (held - pitch).abs() <= PITCH_TOLERANCE);
+                let is_near = |other: f32| (other - pitch).abs() <= PITCH_TOLERANCE;
                 // After a pause the next tone may have another pitch.
-                if !steady && self.silence_ms == 0 {
-                    self.tone_ms = 0;
+                let continues = self.silence_ms > 0 || self.pitch.is_none_or(is_near);
+                if !continues {
+                    if !self.next_pitch.is_some_and(is_near) {
+                        self.push_other(Some(pitch));
+                        return false;
+                    }
+                    self.tone_ms = FRAME_MS;
                 }
-                self.pitch = Some(pitch);
+                (self.pitch, self.next_pitch) = (Some(pitch), None);
                 self.tone_ms = self.tone_ms.saturating_add(FRAME_MS);
                 (self.silence_ms, self.other_frames) = (0, 0);
                 return false;
             }
             FrameKind::Other => {
-                self.other_frames = self.other_frames.saturating_add(1);
-                if self.other_frames >= OTHER_FRAMES_MAX {
-                    self.reset();
-                }
+                self.push_other(None);
                 return false;
             }
         }
@@ -117,8 +124,18 @@ impl BeepDetector {
         false
     }
 
+    /// Processes a frame that is neither silence nor part of the tone.
+    fn push_other(&mut self, next_pitch: Option<f32>) {
+        self.next_pitch = next_pitch;
+        self.other_frames = self.other_frames.saturating_add(1);
+        if self.other_frames >= OTHER_FRAMES_MAX {
+            self.reset();
+        }
+    }
+
     fn reset(&mut self) {
-        (self.pitch, self.tone_ms, self.silence_ms) = (None, 0, 0);
+        (self.pitch, self.next_pitch) = (None, None);
+        (self.tone_ms, self.silence_ms) = (0, 0);
     }
 
     fn classify(&mut self, pcm: &[i16]) -> FrameKind {

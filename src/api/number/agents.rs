@@ -47,7 +47,7 @@ pub(super) const ROUTES: &[Route] = &[
             .body(RequestBody::json_with_schema::<AgentFields>(FIELDS, new_agent))
             .responses(&[
                 ResponseSpec::json::<AgentView>(201, "The agent with its ETag"),
-                error(409, "The account has the maximum number of agents"),
+                error(409, "`name_taken`: an agent of the account has this name; `too_many`: the account has 1,000 agents"),
             ]),
     },
     Route {
@@ -64,7 +64,7 @@ pub(super) const ROUTES: &[Route] = &[
             .responses(&[
                 AGENT,
                 NOT_FOUND,
-                error(409, "Changed by another request at the same moment"),
+                error(409, "`name_taken`: an agent of the account has this name; `changed`: changed by another request at the same moment"),
                 CHANGED,
             ]),
     },
@@ -560,6 +560,7 @@ async fn create(mut request: ApiRequest) -> Result<Response, ApiError> {
         secrets,
         created: api.clock.steady(),
     };
+    check_name(&request, &agent).await?;
     let is_created = api.store.agents().create(agent.clone()).await;
     if !is_created.map_err(ApiError::store("create an agent"))? {
         let message = format!("an account can have at most {AGENTS_MAX} agents");
@@ -569,6 +570,18 @@ async fn create(mut request: ApiRequest) -> Result<Response, ApiError> {
     let view = view(api, &agent);
     let tag = etag(&view);
     Ok(with_etag(created(&view), &tag))
+}
+
+/// Refuses a name that another agent of the account has: files of `offhook numbers export` refer to
+/// agents by name.
+async fn check_name(request: &ApiRequest, agent: &Agent) -> Result<(), ApiError> {
+    let all = request.api().store.agents().list(request.scope(), None, AGENTS_MAX).await;
+    let all = all.map_err(ApiError::store("list agents"))?;
+    let name = &agent.spec.name;
+    match all.iter().any(|other| other.account == agent.account && other.spec.name == *name) {
+        true => Err(ApiError::conflict("name_taken", format!("an agent is named {name} already"))),
+        false => Ok(()),
+    }
 }
 
 fn audience(agent: &Agent) -> Audience<'_> {
@@ -587,6 +600,10 @@ async fn change(mut request: ApiRequest) -> Result<Response, ApiError> {
     fields.apply(&request, &mut agent.spec, &mut agent.secrets)?;
     let api = request.api();
     validate(api, &agent.spec)?;
+    // Earlier versions allowed two agents of one name. Everything else of them can be changed.
+    if agent.spec.name != before.name {
+        check_name(&request, &agent).await?;
+    }
     let is_changed = api.store.agents().change(agent.clone(), before).await;
     if !is_changed.map_err(ApiError::store("change an agent"))? {
         let message = "the agent was changed by another request at the same moment: read it again";

@@ -50,6 +50,9 @@ impl From<RoutingError> for ApiError {
             RoutingError::TooMany => {
                 Self::conflict("too_many", "the account has the maximum number of webhooks")
             }
+            RoutingError::NameTaken => {
+                Self::conflict("name_taken", "the account has a webhook of this name")
+            }
             RoutingError::InFile => Self::conflict(
                 "in_file",
                 "the webhook is defined in the configuration file: change it there",

@@ -45,7 +45,7 @@ pub(super) struct Interview {
     faults: Vec<String>,
     /// Number of times that Meta refused the credentials.
     refusals: usize,
-    /// The input is at its end. Nothing more is asked.
+    /// The input is at its end, or a question got no usable answer. Nothing more is asked.
     has_ended: bool,
 }
 
@@ -268,6 +268,7 @@ impl Interview {
                 Err(why) => person.tell(&format!("  {}\n", print::plain(&why))),
             }
         }
+        self.has_ended = true;
         self.faults.push(format!("no usable answer; answer with {flag}"));
         None
     }
@@ -327,7 +328,10 @@ pub(super) fn answer_url(text: &str, simulated: bool) -> Result<String, String> 
         Ok(url) if url.scheme() == "https" || (simulated && url.scheme() == "http") => {
             Ok(text.to_owned())
         }
-        Ok(_) => Err("it must be https, such as https://app.example.com/answer".to_owned()),
+        Ok(_) => {
+            let schemes = if simulated { "http or https" } else { "https" };
+            Err(format!("it must be {schemes}, such as https://app.example.com/answer"))
+        }
         Err(e) => Err(format!("it is not a URL ({e}); write https://app.example.com/answer")),
     }
 }
@@ -412,6 +416,19 @@ mod tests {
     }
 
     #[test]
+    fn a_question_without_a_usable_answer_is_the_last() {
+        let (mut interview, seen) = interview(vec!["x"; 2 * TRIES]);
+        let source = SecretSource { file: None, env: Some("OFFHOOK_NO_SUCH_VARIABLE"), least: 20 };
+        assert_eq!(interview.answer(&ID, None, meta_id), None);
+        let next = Question { flag: "--next", text: "Next" };
+        assert_eq!(interview.optional(&next, meta_id), None);
+        assert!(interview.secret(&next, &source).is_none());
+        assert!(!seen.lock().unwrap().contains("Next"), "nothing more is asked");
+        assert_eq!(interview.faults, ["no usable answer; answer with --id"]);
+        assert_eq!(interview.finish(), Err(Exit::Usage));
+    }
+
+    #[test]
     fn an_empty_correction_keeps_the_answer() {
         let (mut interview, seen) = interview(vec!["", "12"]);
         assert_eq!(interview.correction(&ID, "7", meta_id).as_deref(), Some("7"));
@@ -457,6 +474,7 @@ mod tests {
         assert!(answer_url("https://app.example.com/", false).is_ok());
         assert!(answer_url("http://127.0.0.1:5000/", true).is_ok());
         assert!(answer_url("http://app.example.com/", false).unwrap_err().contains("https"));
+        assert!(answer_url("ftp://app.example.com/", true).unwrap_err().contains("http or https"));
         assert!(answer_url("app.example.com", true).is_err());
         assert!(email("ops@example.com").is_ok() && email("ops").is_err());
     }

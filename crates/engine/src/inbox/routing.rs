@@ -35,6 +35,9 @@ pub enum RoutingError {
     /// The account has the maximum number of webhooks.
     #[error("the account has the maximum number of webhooks")]
     TooMany,
+    /// Another webhook of the account has this name.
+    #[error("the account has a webhook of this name")]
+    NameTaken,
     /// The webhook is defined in the configuration and can only be changed there.
     #[error("the webhook is defined in the configuration file")]
     InFile,

@@ -15,10 +15,10 @@ use crate::meta::GraphConfig;
 use egress::testing::{ReceivedRequest, Reply, Server, egress, open_guard};
 use model::Health;
 use model::Secret;
-use model::{E164, MessageStatus, Routing, Timestamp};
+use model::{AuthId, E164, MessageStatus, Routing, Timestamp};
 use store::{
     Agent, AgentSecrets, AgentSpec, Conversation, ConversationChange, ConversationFilter,
-    DeliveryView, Receiver, Scope,
+    DeliveryView, Receiver, Scope, WebhookRow, WebhookWrite,
 };
 
 struct World {
@@ -908,6 +908,33 @@ async fn webhooks_of_a_deleted_account_move_to_its_heir() {
     assert_eq!((found.account.as_str(), found.secrets.len()), ("MA1", 1));
     let rows = world.store.webhooks().list().await.unwrap();
     assert!(rows.iter().any(|row| row.id == made.id && row.account.as_str() == "MA1"));
+}
+
+#[tokio::test]
+async fn webhook_names_are_unique_within_an_account() {
+    let world = World::start().await;
+    let webhooks = world.inbox.webhooks();
+    let order = |name: &str| WebhookSpec {
+        name: name.to_owned(),
+        url: xml::ast::DocUrl("https://crm.example.com/".into()),
+    };
+    let [main, sub] = ["MA1", "SA1"].map(AuthId::from);
+    webhooks.create(&main, order("one")).await.unwrap();
+    let two = webhooks.create(&main, order("two")).await.unwrap();
+    webhooks.create(&sub, order("one")).await.unwrap();
+    let taken = webhooks.create(&main, order("one")).await;
+    assert!(matches!(taken, Err(RoutingError::NameTaken)), "{taken:?}");
+    let scope = Scope::of(main.clone());
+    let taken = webhooks.change(&scope, two.id, order("one")).await;
+    assert!(matches!(taken, Err(RoutingError::NameTaken)), "{taken:?}");
+    // Duplicates of earlier versions stay usable.
+    let row = world.store.webhooks().list().await.unwrap().remove(0);
+    let old =
+        WebhookRow { id: Uuid::new_v4(), account: main, name: "two".into(), version: 0, ..row };
+    assert!(world.store.webhooks().write(WebhookWrite::Put(old)).await.unwrap());
+    webhooks.change(&scope, two.id, order("two")).await.unwrap();
+    webhooks.rotate_secret(&scope, two.id).await.unwrap();
+    webhooks.change(&scope, two.id, order("three")).await.unwrap();
 }
 
 #[tokio::test]

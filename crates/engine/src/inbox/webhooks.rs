@@ -168,7 +168,7 @@ impl CustomerWebhooks {
     /// Creates a webhook. The result contains its secret, which is shown only this once.
     ///
     /// # Errors
-    /// Fails if the account has too many webhooks or the store fails.
+    /// Fails if the account has too many webhooks or one of this name, or if the store fails.
     pub async fn create(
         &self,
         account: &AuthId,
@@ -180,6 +180,8 @@ impl CustomerWebhooks {
         if there >= WEBHOOKS_MAX {
             return Err(RoutingError::TooMany);
         }
+        let stored = self.store.webhooks().list().await.map_err(RoutingError::Store)?;
+        self.check_name(&stored, account, &spec.name)?;
         let row = WebhookRow {
             id: Uuid::new_v4(),
             account: account.clone(),
@@ -197,8 +199,8 @@ impl CustomerWebhooks {
     /// Returns the webhook, and whether its secret is new.
     ///
     /// # Errors
-    /// Fails if the webhook does not exist or is defined in the configuration, or if the store
-    /// fails.
+    /// Fails if the webhook does not exist or is defined in the configuration, if another one of the
+    /// account has the new name, or if the store fails.
     pub async fn change(
         &self,
         scope: &Scope,
@@ -268,7 +270,7 @@ impl CustomerWebhooks {
     /// Fails if the webhook does not exist, is in use or is defined in the configuration, or if the
     /// store fails.
     pub async fn remove(&self, scope: &Scope, id: Uuid) -> Result<(), RoutingError> {
-        let (row, _lock) = self.changeable(scope, id).await?;
+        let (row, _, _lock) = self.changeable(scope, id).await?;
         if !self
             .store
             .webhooks()
@@ -352,21 +354,35 @@ impl CustomerWebhooks {
         }
     }
 
-    /// Takes the lock and returns the row of a webhook.
+    /// Refuses a name that another webhook of the account has: files of `offhook numbers export` refer
+    /// to webhooks by name. Two nodes may still create two of one name at the same moment.
+    fn check_name(
+        &self,
+        stored: &[WebhookRow],
+        account: &AuthId,
+        name: &str,
+    ) -> Result<(), RoutingError> {
+        let configured = self.directory.mail().webhooks();
+        let is_taken = stored.iter().any(|row| row.account == *account && row.name == name)
+            || configured.values().any(|w| w.in_file && w.account == *account && w.name == name);
+        if is_taken { Err(RoutingError::NameTaken) } else { Ok(()) }
+    }
+
+    /// Takes the lock and returns the row of a webhook, and those of all webhooks.
     async fn changeable(
         &self,
         scope: &Scope,
         id: Uuid,
-    ) -> Result<(WebhookRow, ChangeLock<'_>), RoutingError> {
+    ) -> Result<(WebhookRow, Vec<WebhookRow>, ChangeLock<'_>), RoutingError> {
         let lock = self.lock().await;
         if self.get(scope, id).is_some_and(|webhook| webhook.in_file) {
             return Err(RoutingError::InFile);
         }
         // Another node may have changed the webhook since this one has read it.
         let all = self.store.webhooks().list().await.map_err(RoutingError::Store)?;
-        let row = all.into_iter().find(|row| row.id == id);
+        let row = all.iter().find(|row| row.id == id);
         let row = row.filter(|row| scope.holds(&row.account, &self.numbers.main_of(&row.account)));
-        Ok((row.ok_or(RoutingError::NoWebhook)?, lock))
+        Ok((row.cloned().ok_or(RoutingError::NoWebhook)?, all, lock))
     }
 
     /// Changes the row of a webhook. `edit` is called again if another node changes the row in
@@ -378,8 +394,14 @@ impl CustomerWebhooks {
         mut edit: impl FnMut(&mut WebhookRow),
     ) -> Result<Arc<Webhook>, RoutingError> {
         for _ in 0..TRIES {
-            let (mut row, lock) = self.changeable(scope, id).await?;
+            let (mut row, all, lock) = self.changeable(scope, id).await?;
+            let name = row.name.clone();
             edit(&mut row);
+            // Earlier versions allowed two webhooks of one name. Everything else of them can be
+            // changed.
+            if row.name != name {
+                self.check_name(&all, &row.account, &row.name)?;
+            }
             if let Some(webhook) = self.put(row, &lock).await? {
                 return Ok(webhook);
             }

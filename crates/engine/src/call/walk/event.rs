@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use machine::{CallbackKind, FetchKind, InstructionOutcome, Params};
-use model::{HangupCause, Method};
+use model::{HangupCause, HangupSource, Method, WireCause};
 use xml::ast::Finding;
 
 /// An event with its time.
@@ -172,19 +172,11 @@ impl WalkResult {
     }
 }
 
-/// Whether an application can end a call this way on purpose.
-pub(super) fn is_good_end(cause: HangupCause) -> bool {
-    matches!(
-        cause,
-        HangupCause::CallerCancelled
-            | HangupCause::CallerHangup
-            | HangupCause::XmlHangup
-            | HangupCause::XmlRejected
-            | HangupCause::XmlBusy
-            | HangupCause::EndOfInstructions
-            | HangupCause::ScheduledHangup
-            | HangupCause::TimeLimit
-    )
+/// Whether an application can end a call this way on purpose: the end is regular, or the caller or
+/// the document chose it.
+pub(super) fn is_good_end(cause: &WireCause) -> bool {
+    matches!(cause.word, "NORMAL_CLEARING" | "ALLOTTED_TIMEOUT")
+        || matches!(cause.source, HangupSource::Caller | HangupSource::AnswerXml)
 }
 
 pub(super) fn millis(duration: Duration) -> u64 {

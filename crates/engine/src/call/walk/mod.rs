@@ -603,7 +603,7 @@ impl Walk<'_> {
             answered: summary.answered.is_some(),
             duration_s: summary.duration_secs,
         });
-        if !event::is_good_end(summary.cause) {
+        if !event::is_good_end(&wire) {
             self.fault(format!(
                 "the call ended with {} {} ({})",
                 wire.code,

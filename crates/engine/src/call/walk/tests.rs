@@ -11,7 +11,7 @@ use egress::testing::{egress, open_guard};
 use machine::{CallUrls, InstructionOutcome, MachineLimits};
 use model::Clock;
 use model::Secret;
-use model::{AuthId, Digit, HangupCause, Method, PhoneNumberId};
+use model::{AuthId, Digit, Direction, HangupCause, Method, PhoneNumberId};
 use xml::ast::DocUrl;
 
 fn keys(text: &str) -> Vec<Key> {
@@ -142,6 +142,30 @@ async fn endless_music_plays_once_unless_something_ends_it() {
     let (steps, impatient) = walked(music, impatient).await;
     assert_eq!(impatient.cause, Some(HangupCause::CallerHangup));
     assert_eq!(steps.iter().map(|s| s.at_ms).max(), Some(2_000));
+}
+
+#[tokio::test]
+async fn a_multi_party_call_that_ends_is_a_regular_end() {
+    let last = "<MultiPartyCall role=\"agent\">care</MultiPartyCall>";
+    let (_, walked) = walked(last, Caller::default()).await;
+    assert_eq!(
+        (walked.cause, walked.ok(true)),
+        (Some(HangupCause::MpcEnded), true),
+        "{:?}",
+        walked.faults
+    );
+}
+
+#[test]
+fn failures_of_the_node_or_the_application_are_no_regular_end() {
+    use HangupCause as C;
+    let is_good = |cause: C| super::event::is_good_end(&cause.wire(Direction::Inbound));
+    for cause in [C::MpcKicked, C::MpcStopped, C::XmlBusy, C::XmlRejected, C::CallerCancelled] {
+        assert!(is_good(cause), "{cause:?}");
+    }
+    for cause in [C::InternalError, C::InstructionLoop, C::MediaTimeout, C::NumberFull] {
+        assert!(!is_good(cause), "{cause:?}");
+    }
 }
 
 #[tokio::test]
