@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use moka::future::Cache;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout;
 
 use super::fair_permits::FairPermits;
 
@@ -86,32 +86,31 @@ impl Resolver {
         if let Some(addresses) = self.cache.get(&name).await {
             return Ok(addresses);
         }
-        let started = Instant::now();
-        let (end, stale_after) = (started + self.times.0, started + self.times.1);
+        let (within, stale_after) = self.times;
         // A task of its own, so that a late answer is cached for the next request.
         let (resolver, wanted) = (self.clone(), name.clone());
         let mut answer = tokio::spawn(async move {
-            let looking_up = resolver.look_up(&wanted, end);
+            let looking_up = resolver.look_up(&wanted, within);
             let addresses = resolver.cache.try_get_with(wanted.clone(), looking_up).await?;
             resolver.known.insert(wanted, addresses.clone()).await;
             Ok::<_, Arc<io::Error>>(addresses)
         });
         if let Some(earlier) = self.known.get(&name).await {
-            return match timeout_at(stale_after, &mut answer).await {
+            return match timeout(stale_after, &mut answer).await {
                 Ok(answer) => answer.map_err(|error| Arc::new(io::Error::other(error)))?,
                 Err(_) => Ok(earlier),
             };
         }
-        match timeout_at(end, answer).await {
+        match timeout(within, answer).await {
             Ok(answer) => answer.map_err(|error| Arc::new(io::Error::other(error)))?,
             Err(_) => Err(Arc::new(late())),
         }
     }
 
-    /// Looks a name up, unless it is not its turn before `end`.
-    async fn look_up(&self, name: &str, end: Instant) -> io::Result<Arc<[IpAddr]>> {
+    /// Looks a name up, unless it is not its turn within this time.
+    async fn look_up(&self, name: &str, within: Duration) -> io::Result<Arc<[IpAddr]>> {
         let zone = zone_of(name);
-        let permit = timeout_at(end, self.permits.acquire(&zone)).await.map_err(|_| late())?;
+        let permit = timeout(within, self.permits.acquire(&zone)).await.map_err(|_| late())?;
         let lookup = self.from.lookup(name);
         // `getaddrinfo` cannot be cancelled. A separate task holds the permit until it returns,
         // even if the caller has been dropped.
