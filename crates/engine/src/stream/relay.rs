@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::io;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener as StdListener, UnixStream as StdStream};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
@@ -141,11 +141,12 @@ impl Decoder for MessageCodec {
     }
 }
 
-/// The sockets of streams that run in another process.
-#[derive(Clone)]
-pub struct Relays {
+/// The sockets of streams that run in another process. They are closed when this is dropped.
+pub struct Relays(Arc<Inner>);
+
+struct Inner {
     name: String,
-    waiting: Arc<Mutex<HashMap<Uuid, mpsc::Sender<RelayedSocket>>>>,
+    waiting: Mutex<HashMap<Uuid, mpsc::Sender<RelayedSocket>>>,
     tasks: TaskTracker,
     closing: CancellationToken,
 }
@@ -161,52 +162,61 @@ impl Relays {
         listener.set_nonblocking(true)?;
         let listener = UnixListener::from_std(listener)?;
         let (tasks, closing) = (TaskTracker::new(), CancellationToken::new());
-        let relays = Self { name, waiting: Arc::default(), tasks, closing };
+        let relays = Arc::new(Inner { name, waiting: Mutex::default(), tasks, closing });
         relays.tasks.close();
-        let accepting = relays.clone();
-        tokio::spawn(async move { accepting.accept(listener).await });
-        Ok(relays)
+        let (accepting, closing) = (relays.clone(), relays.closing.clone());
+        tokio::spawn(async move { closing.run_until_cancelled(accepting.accept(listener)).await });
+        Ok(Self(relays))
     }
 
     /// Keeps a socket for the process that gets the address.
     pub(super) fn add(&self, socket: Socket) -> RelayAddress {
-        let address = RelayAddress { name: self.name.clone(), key: Uuid::new_v4() };
+        let Self(relays) = self;
+        let address = RelayAddress { name: relays.name.clone(), key: Uuid::new_v4() };
         let (to, connections) = mpsc::channel(WAITING_MAX);
-        self.lock().insert(address.key, to);
-        let (relays, key) = (self.clone(), address.key);
-        self.tasks.spawn(async move {
-            relay(socket, connections, relays.closing.clone()).await;
-            relays.lock().remove(&key);
+        relays.lock().insert(address.key, to);
+        let (of, key) = (relays.clone(), address.key);
+        relays.tasks.spawn(async move {
+            relay(socket, connections, of.closing.clone()).await;
+            of.lock().remove(&key);
         });
         address
     }
 
     /// The number of sockets.
     pub fn len(&self) -> usize {
-        self.tasks.len()
+        self.0.tasks.len()
     }
 
     /// Whether there are no sockets.
     pub fn is_empty(&self) -> bool {
-        self.tasks.is_empty()
+        self.0.tasks.is_empty()
     }
 
     /// Closes all sockets.
     pub async fn close(&self) {
-        self.closing.cancel();
+        self.0.closing.cancel();
         self.all_closed().await;
     }
 
     /// Waits until all sockets are closed.
     pub async fn all_closed(&self) {
-        self.tasks.wait().await;
+        self.0.tasks.wait().await;
     }
+}
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Uuid, mpsc::Sender<RelayedSocket>>> {
+impl Drop for Relays {
+    fn drop(&mut self) {
+        self.0.closing.cancel();
+    }
+}
+
+impl Inner {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Uuid, mpsc::Sender<RelayedSocket>>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn accept(self, listener: UnixListener) {
+    async fn accept(self: Arc<Self>, listener: UnixListener) {
         loop {
             let Ok((stream, _)) = listener.accept().await else {
                 tokio::time::sleep(Duration::from_secs(1)).await;
@@ -221,7 +231,7 @@ impl Relays {
     }
 
     /// Reads which socket a connection is for.
-    async fn greet(self, stream: UnixStream) {
+    async fn greet(&self, stream: UnixStream) {
         let mut connection = MessageCodec::framed(stream);
         let Ok(Some(Ok(Message::Binary(key)))) = timeout(GREETING, connection.next()).await else {
             return;
