@@ -212,22 +212,18 @@ impl Requests {
 }
 
 /// Sends a request over a connection that is kept if possible. If the node has just closed it,
-/// sends the request again, as clients do (RFC 9112, section 9.3.1).
+/// sends the request again, as clients do (RFC 9112, section 9.3.1). Another kept connection may be
+/// closed at the same moment, so this is over a new one.
 async fn kept(
     client: Client<HttpConnector, Full<Bytes>>,
     url: String,
     requests: Arc<Requests>,
 ) -> Result<u16, String> {
-    let request = || {
-        let request = ::http::Request::get(&url).header("authorization", basic());
-        client.request(request.body(Full::default()).expect("a request"))
-    };
-    let response = match request().await {
-        Err(_) => {
-            requests.resent.fetch_add(1, Ordering::Relaxed);
-            request().await.map_err(|e| format!("{e:?}"))?
-        }
-        Ok(response) => response,
+    let request = ::http::Request::get(&url).header("authorization", basic());
+    let request = client.request(request.body(Full::default()).expect("a request"));
+    let Ok(response) = request.await else {
+        requests.resent.fetch_add(1, Ordering::Relaxed);
+        return fresh("GET", url, ("authorization", basic()), String::new()).await;
     };
     let (parts, body) = response.into_parts();
     let body = body.collect().await.map_err(|e| e.to_string())?.to_bytes();
