@@ -782,7 +782,7 @@ async fn an_audio_stream_goes_on_in_the_new_process() {
     let said = text(&world.upgrade(&["--binary", path(&hangs)]).await.stderr);
     assert!(said.contains("did not answer within 1 s"), "{said}");
     check_output(&world.upgrade(&[]).await, 1);
-    // The connection of the stream stays in the first process, and moves once more.
+    // The stream moves once more. Its connection stays in the first process.
     check_output(&world.upgrade(&[]).await, 1);
     let dies = world.script(&format!("{begin}send({{'message': 'playing'}})\n"));
     let said = text(&world.upgrade(&["--binary", path(&dies)]).await.stderr);

@@ -89,21 +89,17 @@ impl Resolver {
         let (within, stale_after) = self.times;
         // A task of its own, so that a late answer is cached for the next request.
         let (resolver, wanted) = (self.clone(), name.clone());
-        let mut answer = tokio::spawn(async move {
+        let answer = tokio::spawn(async move {
             let looking_up = resolver.look_up(&wanted, within);
             let addresses = resolver.cache.try_get_with(wanted.clone(), looking_up).await?;
             resolver.known.insert(wanted, addresses.clone()).await;
             Ok::<_, Arc<io::Error>>(addresses)
         });
-        if let Some(earlier) = self.known.get(&name).await {
-            return match timeout(stale_after, &mut answer).await {
-                Ok(answer) => answer.map_err(|error| Arc::new(io::Error::other(error)))?,
-                Err(_) => Ok(earlier),
-            };
-        }
-        match timeout(within, answer).await {
+        let earlier = self.known.get(&name).await;
+        let patience = if earlier.is_some() { stale_after } else { within };
+        match timeout(patience, answer).await {
             Ok(answer) => answer.map_err(|error| Arc::new(io::Error::other(error)))?,
-            Err(_) => Err(Arc::new(late())),
+            Err(_) => earlier.ok_or_else(|| Arc::new(late())),
         }
     }
 
@@ -131,7 +127,8 @@ fn late() -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, "the name servers do not answer in time")
 }
 
-/// The last two labels of a name, whose names usually have the same name servers.
+/// Returns the last two labels of a host name. Names that share them usually have the same name
+/// servers.
 fn zone_of(name: &str) -> String {
     let mut labels = name.trim_end_matches('.').rsplitn(3, '.');
     match (labels.next(), labels.next()) {

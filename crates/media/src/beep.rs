@@ -19,8 +19,8 @@ const TONE_POWER_SHARE: f32 = 0.85;
 /// Maximum pitch difference between two frames of one tone, in bins: 15 Hz.
 const PITCH_TOLERANCE: f32 = 0.3;
 /// Number of consecutive frames that are neither silence nor part of the tone after which the
-/// detected tone is discarded. Two such frames are normal: the tone ends within a frame, whose pitch
-/// may seem to be another one, and Opus lets it ring on in the next frame.
+/// detected tone is discarded. Two such frames are normal: a frame in which the tone ends may seem to
+/// have another pitch, and Opus lets the tone ring on in the next frame.
 const OTHER_FRAMES_MAX: u8 = 3;
 /// Maximum length of a beep. A longer tone is a dial tone or music on hold.
 const TONE_MAX_MS: u32 = 5_000;

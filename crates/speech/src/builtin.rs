@@ -169,6 +169,29 @@ impl Builtin {
         }
     }
 
+    /// Sends a request for speech, and plays the response once it is complete, so that a failure
+    /// leaves no part of a word.
+    pub(super) async fn speak_whole(
+        &self,
+        request: &[u8],
+        gain: f32,
+        sink: &mut Sink,
+    ) -> Result<(), SpeechError> {
+        let mut chunks: Vec<AudioChunk> = Vec::new();
+        let (output, mut left) = (&mut HelperOutput::Keep(&mut chunks), DEADLINE);
+        self.request(request, output, sink.owner(), &mut left).await?;
+        let mut limiter = Limiter::new(gain);
+        let mut last_rate = None;
+        for AudioChunk { rate, pcm } in chunks {
+            last_rate = Some(rate);
+            sink.push(rate, limiter.push(&pcm)).await?;
+        }
+        match last_rate {
+            Some(rate) => sink.push(rate, limiter.finish()).await,
+            None => Ok(()),
+        }
+    }
+
     /// Sends audio and a request about it, and returns the result.
     pub(super) async fn request_about<R: DeserializeOwned>(
         &self,

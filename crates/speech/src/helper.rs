@@ -54,7 +54,7 @@ pub(super) const FRAME_MAX: usize = 64 * 1024;
 /// Maximum address space of the helper. Six embedded voices need 8 MB each, and a neural voice up
 /// to 150 MB for the longest sentence. The rest is for the program and its allocator.
 const ADDRESS_SPACE_BYTES: u64 = 512 << 20;
-/// Maximum address space of a helper for Kokoro, whose network needs 600 MB for the longest text.
+/// Maximum address space of a helper for Kokoro. Its network uses 600 MB for the longest text.
 const LARGE_ADDRESS_SPACE_BYTES: u64 = 1 << 30;
 /// The environment variable that is set for helpers with the larger address space.
 pub(super) const LARGE: &str = "OFFHOOK_LARGE_HELPER";

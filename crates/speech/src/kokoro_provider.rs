@@ -4,12 +4,11 @@
 
 use std::path::PathBuf;
 
-use super::builtin::{Builtin, DEADLINE, HelperOutput};
+use super::builtin::Builtin;
 use super::helper::{KokoroRequest, SPEAK_KOKORO, frame};
 use super::kokoro::{self, VoiceName};
 use super::language::{Speaker, primary};
-use super::limiter::Limiter;
-use super::provider::{AudioChunk, BoxFuture, Provider, Sink, SpeechError};
+use super::provider::{BoxFuture, Provider, Sink, SpeechError};
 use super::script::Segment;
 use super::sentences;
 
@@ -46,20 +45,8 @@ impl KokoroVoice {
                 };
                 let request =
                     serde_json::to_vec(&request).map_err(|e| SpeechError::Engine(e.to_string()))?;
-                let request = frame(SPEAK_KOKORO, &request);
-                // A part is played once it is complete, so that a failure leaves no part of a word.
-                let mut chunks: Vec<AudioChunk> = Vec::new();
-                let (output, mut left) = (&mut HelperOutput::Keep(&mut chunks), DEADLINE);
-                self.helpers.request(&request, output, sink.owner(), &mut left).await?;
-                let mut limiter = Limiter::new(GAIN * run.style.volume / 100.0);
-                let mut last_rate = None;
-                for AudioChunk { rate, pcm } in chunks {
-                    last_rate = Some(rate);
-                    sink.push(rate, limiter.push(&pcm)).await?;
-                }
-                if let Some(rate) = last_rate {
-                    sink.push(rate, limiter.finish()).await?;
-                }
+                let gain = GAIN * run.style.volume / 100.0;
+                self.helpers.speak_whole(&frame(SPEAK_KOKORO, &request), gain, sink).await?;
             }
         }
         Ok(())

@@ -3,11 +3,10 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::builtin::{Builtin, DEADLINE, HelperOutput};
+use super::builtin::Builtin;
 use super::helper::{FRAME_MAX, NeuralRequest, SPEAK_NEURAL, frame};
 use super::language::{Speaker, primary};
-use super::limiter::Limiter;
-use super::provider::{AudioChunk, BoxFuture, Provider, Sink, SpeechError};
+use super::provider::{BoxFuture, Provider, Sink, SpeechError};
 use super::script::{Run, Segment};
 use super::sentences;
 
@@ -73,20 +72,8 @@ impl Neural {
         if body.len() >= FRAME_MAX {
             return Err(SpeechError::TooLong(body.len()));
         }
-        let mut chunks: Vec<AudioChunk> = Vec::new();
-        let request = frame(SPEAK_NEURAL, &body);
-        let (output, mut left) = (&mut HelperOutput::Keep(&mut chunks), DEADLINE);
-        self.helpers.request(&request, output, sink.owner(), &mut left).await?;
-        let mut limiter = Limiter::new(GAIN * run.style.volume / 100.0);
-        let mut last_rate = None;
-        for AudioChunk { rate, pcm } in chunks {
-            last_rate = Some(rate);
-            sink.push(rate, limiter.push(&pcm)).await?;
-        }
-        match last_rate {
-            Some(rate) => sink.push(rate, limiter.finish()).await,
-            None => Ok(()),
-        }
+        let gain = GAIN * run.style.volume / 100.0;
+        self.helpers.speak_whole(&frame(SPEAK_NEURAL, &body), gain, sink).await
     }
 }
 

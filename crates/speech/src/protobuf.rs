@@ -84,3 +84,25 @@ pub(crate) fn write(output: &mut Vec<u8>, number: u64, value: &[u8]) {
     }
     output.extend_from_slice(value);
 }
+
+/// Returns a model with the graph that `rewrite` makes of its graph.
+///
+/// # Errors
+///
+/// Fails with the reason if the model is not a valid message with a graph, or if `rewrite` fails.
+pub(crate) fn replace_graph(
+    model: &[u8],
+    rewrite: impl Fn(&[u8]) -> Result<Vec<u8>, &'static str>,
+) -> Result<Vec<u8>, &'static str> {
+    let mut output = Vec::with_capacity(model.len());
+    let mut has_graph = false;
+    for field in fields(model)? {
+        if field.number == MODEL_GRAPH {
+            has_graph = true;
+            write(&mut output, MODEL_GRAPH, &rewrite(field.value)?);
+        } else {
+            output.extend_from_slice(field.encoded);
+        }
+    }
+    if has_graph { Ok(output) } else { Err("it has no graph") }
+}

@@ -150,8 +150,9 @@ pub(super) fn split(segment: Segment) -> Vec<Segment> {
     segments
 }
 
-/// Splits a segment into segments in its language and in English, which have the words in Latin
-/// letters. Abbreviations in capitals stay in the language, whose voice spells them.
+/// Splits a segment: words in Latin letters become English segments, and the rest stays in the
+/// segment's language. So do abbreviations in capitals, because the voice of that language spells
+/// them.
 pub(super) fn split_latin(segment: Segment) -> Vec<Segment> {
     let is_english = |word: &str| {
         let letters = word.bytes().filter(u8::is_ascii_alphabetic).count();

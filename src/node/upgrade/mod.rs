@@ -346,8 +346,8 @@ async fn hand_over(
     HandOver::Ended { is_served: served_by.is_some(), relays, drain_time }
 }
 
-/// Passes on the messages of streams whose calls the new process runs, until their sockets are
-/// closed. After a signal, with which the new process drains, too, at most for the time that it has.
+/// Waits until the sockets of streams whose calls run in the new process are closed. Their messages
+/// are passed on to it meanwhile. After a signal, with which the new process drains, too, at most for the time that it has.
 async fn relay_until_closed(
     relays: &Relays,
     drain_time: Duration,

@@ -169,7 +169,7 @@ impl MovedStream {
     }
 }
 
-/// The audio of a call whose stream continues here.
+/// The audio of the call to which a stream of another process is connected.
 pub(crate) struct MovedAudio<'a> {
     /// The leg's audio at [`line_rate`].
     pub(crate) line: Option<TapReader>,
@@ -295,7 +295,7 @@ impl StreamHandle {
             return None;
         };
         let socket = socket.ok().flatten();
-        // Its job and its other tasks end; the server is told nothing.
+        // Ends the audio job and the tasks of the stream, without a message to its server.
         self.shared.stopped.cancel();
         let (queue, cleared) = {
             let play = self.shared.play();

@@ -142,9 +142,9 @@ impl Decoder for MessageCodec {
 }
 
 /// The sockets of streams that run in another process. They are closed when this is dropped.
-pub struct Relays(Arc<Inner>);
+pub struct Relays(Arc<RelayState>);
 
-struct Inner {
+struct RelayState {
     name: String,
     waiting: Mutex<HashMap<Uuid, mpsc::Sender<RelayedSocket>>>,
     tasks: TaskTracker,
@@ -162,7 +162,7 @@ impl Relays {
         listener.set_nonblocking(true)?;
         let listener = UnixListener::from_std(listener)?;
         let (tasks, closing) = (TaskTracker::new(), CancellationToken::new());
-        let relays = Arc::new(Inner { name, waiting: Mutex::default(), tasks, closing });
+        let relays = Arc::new(RelayState { name, waiting: Mutex::default(), tasks, closing });
         relays.tasks.close();
         let (accepting, closing) = (relays.clone(), relays.closing.clone());
         tokio::spawn(async move { closing.run_until_cancelled(accepting.accept(listener)).await });
@@ -211,7 +211,7 @@ impl Drop for Relays {
     }
 }
 
-impl Inner {
+impl RelayState {
     fn lock(&self) -> MutexGuard<'_, HashMap<Uuid, mpsc::Sender<RelayedSocket>>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -218,8 +218,7 @@ where
             end = &mut reading => end,
             written = &mut writing => match written {
                 Ok(Written::Detached) => End::Detached,
-                Ok(Written::All) => after(Ok(()), &mut reading).await,
-                Err(error) => after(Err(error), &mut reading).await,
+                all => after(all.map(drop), &mut reading).await,
             },
             () = pings(shared, &unanswered) => End::Lost("its server answers no pings".to_owned()),
             // Ends the socket even if the server does not read.

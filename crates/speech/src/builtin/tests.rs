@@ -13,11 +13,28 @@ use super::{Builtin, Helper, PIECE_BYTES, StartHelper, pieces};
 use crate::helper;
 use crate::helper::{AUDIO, frame};
 use crate::language::{EmbeddedVoice, Speaker};
-use crate::provider::{Provider, Sink, SpeechError};
+use crate::provider::{AudioChunk, Provider, Sink, SpeechError};
 use crate::script::{Part, Script, Segment};
 use model::Clock;
 use model::Timestamp;
 use xml::ast::{Speech, SpeechNode};
+
+/// Speaks a segment. Returns all of its audio.
+pub(crate) async fn speak(
+    voice: &impl Provider,
+    segment: &Segment,
+) -> Result<Vec<AudioChunk>, SpeechError> {
+    let (mut sink, mut chunks) = Sink::new(4);
+    let (outcome, all) =
+        tokio::join!(async move { voice.synthesise(segment, &mut sink).await }, async {
+            let mut all = Vec::new();
+            while let Some(chunk) = chunks.recv().await {
+                all.push(chunk);
+            }
+            all
+        });
+    outcome.map(|()| all)
+}
 
 pub(crate) fn segment(text: &str, language: &str, male: bool) -> Segment {
     let speech = Speech(vec![SpeechNode::Text(text.to_owned())]);

@@ -8,8 +8,8 @@
 use std::f64::consts::TAU;
 
 use crate::protobuf::{
-    Field, GRAPH_INITIALIZER, GRAPH_NODE, GRAPH_VALUE_INFO, MODEL_GRAPH, NODE_INPUT, NODE_OPERATOR,
-    NODE_OUTPUT, TENSOR_NAME, fields, first, write,
+    Field, GRAPH_INITIALIZER, GRAPH_NODE, GRAPH_VALUE_INFO, NODE_INPUT, NODE_OPERATOR, NODE_OUTPUT,
+    TENSOR_NAME, fields, first, replace_graph, write,
 };
 
 /// Field numbers of ONNX's `NodeProto`, `AttributeProto` and `TensorProto`.
@@ -39,17 +39,7 @@ const SPECTRUM_SHAPE: &str = "offhook.spectrum_shape";
 ///
 /// Fails with the reason if the file is not a valid protobuf message with a graph.
 pub(crate) fn standard_operators(model: &[u8]) -> Result<Vec<u8>, &'static str> {
-    let mut output = Vec::with_capacity(model.len());
-    let mut has_graph = false;
-    for field in fields(model)? {
-        if field.number == MODEL_GRAPH {
-            has_graph = true;
-            write(&mut output, MODEL_GRAPH, &rewrite_graph(field.value)?);
-        } else {
-            output.extend_from_slice(field.encoded);
-        }
-    }
-    if has_graph { Ok(output) } else { Err("it has no graph") }
+    replace_graph(model, rewrite_graph)
 }
 
 fn rewrite_graph(graph: &[u8]) -> Result<Vec<u8>, &'static str> {
@@ -203,6 +193,7 @@ fn basis() -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protobuf::MODEL_GRAPH;
 
     fn node_of(operator: &str, inputs: &[&str], to: &str) -> Vec<u8> {
         let mut node = Vec::new();

@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use super::KokoroVoice;
-use crate::builtin::Builtin;
 use crate::builtin::tests::Threads;
+use crate::builtin::{self, Builtin};
 use crate::language::Speaker;
 use crate::models::tests::known_files;
 use crate::models::{ModelStore, read_parts};
-use crate::provider::{AudioChunk, Provider as _, Sink, SpeechError};
+use crate::provider::{AudioChunk, SpeechError};
 use crate::script::Segment;
 use model::{Clock, Timestamp};
 use xml::ast::Voice;
@@ -31,16 +31,7 @@ async fn speak(
     let clock = Clock::stepped(Timestamp::from_micros(0));
     let helpers = Builtin::with_start(Box::new(Threads), data_dir.join("voices"), None, clock);
     let voice = KokoroVoice::new(helpers, folder.to_owned());
-    let (mut sink, mut chunks) = Sink::new(4);
-    let (outcome, all) =
-        tokio::join!(async move { voice.synthesise(segment, &mut sink).await }, async {
-            let mut all = Vec::new();
-            while let Some(chunk) = chunks.recv().await {
-                all.push(chunk);
-            }
-            all
-        });
-    outcome.map(|()| all)
+    builtin::tests::speak(&voice, segment).await
 }
 
 #[tokio::test]

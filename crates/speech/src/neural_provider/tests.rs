@@ -7,14 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::Neural;
-use crate::builtin::tests::{Threads, helper_thread, segment};
+use crate::builtin::tests::{Threads, helper_thread, segment, speak};
 use crate::builtin::{Builtin, Helper, StartHelper};
 use crate::helper::{AUDIO_AT, DONE, frame};
 use crate::models::tests::known_wheel;
 use crate::models::{ModelStore, read, read_file};
 use crate::neural::Voice;
-use crate::provider::{AudioChunk, Provider as _, Sink, SpeechError};
-use crate::script::Segment;
+use crate::provider::{AudioChunk, Provider as _, Sink};
 use media::prompt::Prompt;
 use model::{Clock, Timestamp};
 
@@ -32,19 +31,6 @@ fn neural(start: impl StartHelper + 'static, data_dir: &Path, folder: PathBuf) -
     let voices = data_dir.join("voices");
     let helpers = Builtin::with_start(Box::new(start), voices, None, clock);
     Neural::new(Arc::new(helpers), "hibari".to_owned(), folder)
-}
-
-async fn speak(voice: &Neural, segment: &Segment) -> Result<Vec<AudioChunk>, SpeechError> {
-    let (mut sink, mut chunks) = Sink::new(4);
-    let (outcome, all) =
-        tokio::join!(async move { voice.synthesise(segment, &mut sink).await }, async {
-            let mut all = Vec::new();
-            while let Some(chunk) = chunks.recv().await {
-                all.push(chunk);
-            }
-            all
-        });
-    outcome.map(|()| all)
 }
 
 fn seconds(chunks: &[AudioChunk]) -> f64 {

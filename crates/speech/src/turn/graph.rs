@@ -8,8 +8,8 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::protobuf::{
-    Field, GRAPH_INITIALIZER, GRAPH_NODE, GRAPH_VALUE_INFO, MODEL_GRAPH, NODE_INPUT, NODE_OPERATOR,
-    NODE_OUTPUT, TENSOR_NAME, fields, first, write,
+    Field, GRAPH_INITIALIZER, GRAPH_NODE, GRAPH_VALUE_INFO, NODE_INPUT, NODE_OPERATOR, NODE_OUTPUT,
+    TENSOR_NAME, fields, first, replace_graph, write,
 };
 
 /// A node of the graph.
@@ -26,17 +26,7 @@ struct Node<'a> {
 ///
 /// Fails with the reason if the file is not a valid protobuf message with a graph.
 pub(super) fn remove_quantisation(model: &[u8]) -> Result<Vec<u8>, &'static str> {
-    let mut output = Vec::with_capacity(model.len());
-    let mut has_graph = false;
-    for field in fields(model)? {
-        if field.number == MODEL_GRAPH {
-            has_graph = true;
-            write(&mut output, MODEL_GRAPH, &rewrite_graph(field.value)?);
-        } else {
-            output.extend_from_slice(field.encoded);
-        }
-    }
-    if has_graph { Ok(output) } else { Err("it has no graph") }
+    replace_graph(model, rewrite_graph)
 }
 
 fn rewrite_graph(graph: &[u8]) -> Result<Vec<u8>, &'static str> {
@@ -99,6 +89,7 @@ fn node(message: &[u8]) -> Result<Node<'_>, &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protobuf::MODEL_GRAPH;
 
     fn message(parts: &[(u64, &[u8])]) -> Vec<u8> {
         let mut output = Vec::new();

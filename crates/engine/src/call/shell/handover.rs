@@ -244,8 +244,10 @@ impl Shell {
 /// Returns why a call can't be handed over while it executes an element.
 fn obstacle_of(element: &str) -> Option<&'static str> {
     match element {
+        "Speak" | "Play" | "Wait" | "GetInput" | "GetDigits" | "Record" | "DTMF" | "Redirect"
+        | "Hangup" | "PreAnswer" | "Message" | "Stream" => None,
         "Conference" | "MultiPartyCall" => Some("it is in a conference or multi-party call"),
         "Dial" => Some("it dials"),
-        _ => None,
+        _ => Some("it executes an element that cannot be handed over"),
     }
 }

@@ -46,9 +46,9 @@ const TILDE: char = '\u{303}';
 /// The vowel after a consonant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Vowel {
-    /// None: the consonant is joined to the next one, which is written.
+    /// No vowel, as the text shows: a virama joins the consonant to the next one.
     Joined,
-    /// None: the inherent vowel is silent, which is not written.
+    /// No vowel, which the text does not show: the inherent vowel is silent.
     Dropped,
     /// The short "a" of a consonant without a vowel sign.
     Inherent,

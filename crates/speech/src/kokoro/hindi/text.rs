@@ -3,7 +3,7 @@
 
 use super::numbers;
 
-/// Marks that separate what is spoken.
+/// Punctuation before and after a word.
 const OPENING: &[char] = &['(', '[', '{', '"', '\'', '“', '‘'];
 const CLOSING: &[char] =
     &['.', ',', ';', ':', '!', '?', ')', ']', '}', '"', '\'', '”', '’', '।', '॥', '…'];
