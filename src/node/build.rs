@@ -44,6 +44,7 @@ use engine::call::handover::IncomingCall;
 use engine::call::news::CallNews;
 use engine::call::phones::Phones;
 use engine::call::recordings::Copies;
+use engine::call::registry::CallKey;
 use engine::call::rooms::Rooms;
 use engine::call::seats::Seats;
 use engine::call::seats::host::RoomHosting;
@@ -488,7 +489,9 @@ impl Node {
             let number = directory.number(&placed.phone_number_id);
             registry.remember(placed, number.and_then(|number| number.spec.access_token.clone()));
         }
-        for key in orphans.named {
+        let left = store.take_left_calls().into_iter();
+        let left = left.map(|(phone_number_id, wacid)| CallKey { phone_number_id, wacid });
+        for key in orphans.named.into_iter().chain(left) {
             door.remember(key);
         }
         let older = ledger::load_recent(&store, &door, &clock).await?;

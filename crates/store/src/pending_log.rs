@@ -23,7 +23,7 @@ use crate::files::with_suffix;
 use crate::rows::call::StartedCall;
 use crate::writer::journal_entry::Entry;
 use machine::CallSetup;
-use model::{CallUuid, Timestamp, Wacid};
+use model::{CallUuid, PhoneNumberId, Timestamp, Wacid};
 
 /// Size from which the other file is used, or the file is emptied if nothing in it is pending.
 const FULL_BYTES: u64 = 256 * 1024;
@@ -62,6 +62,15 @@ pub(crate) struct PendingEntries {
 impl PendingEntries {
     pub(crate) fn is_empty(&self) -> bool {
         self.starts.is_empty() && self.wacids.is_empty() && self.ends.is_empty()
+    }
+
+    /// Returns the calls of the starts that have an id at Meta.
+    pub(crate) fn calls_at_meta(&self) -> Vec<(PhoneNumberId, Wacid)> {
+        let of = |start: &Birth| {
+            let setup = &start.setup;
+            Some((setup.phone_number_id.clone(), setup.wacid.clone()?))
+        };
+        self.starts.iter().filter_map(of).collect()
     }
 
     /// Splits the log into logs of one entry, starts first, because the other entries

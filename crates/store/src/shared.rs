@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, OnceLock};
 
-use model::CallUuid;
+use model::{CallUuid, PhoneNumberId, Wacid};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
@@ -24,4 +24,6 @@ pub(crate) struct Shared {
     pub(crate) run: Arc<OnceLock<Uuid>>,
     /// The receiver of [`Store::take_withdrawn`](crate::Store::take_withdrawn).
     pub(crate) withdrawn: Mutex<Option<mpsc::Receiver<CallUuid>>>,
+    /// See [`Store::take_left_calls`](crate::Store::take_left_calls).
+    pub(crate) left_calls: Mutex<Vec<(PhoneNumberId, Wacid)>>,
 }

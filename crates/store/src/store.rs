@@ -47,7 +47,7 @@ use crate::tables::webhooks::Webhooks;
 use crate::wake::Wake;
 use crate::writer::store_file::StoreFile;
 use crate::writer::{self, WriterOptions, rejects};
-use model::{CallUuid, Health};
+use model::{CallUuid, Health, PhoneNumberId, Wacid};
 
 /// Capacity of the queue of withdrawn calls.
 const WITHDRAWN: usize = 1_024;
@@ -126,6 +126,7 @@ impl Store {
         let seal = Seal::of(secret_key.as_ref(), &journal);
         let seal =
             Arc::new(seal.map_err(|source| StoreError::Key { folder: journal.clone(), source })?);
+        let left_calls = Mutex::new(left.calls_at_meta());
         if !left.is_empty() {
             let written = rejects::insert_pending(&write, &seal, left, &journal).await;
             written.map_err(failed("write the calls of the pending log"))?;
@@ -156,7 +157,8 @@ impl Store {
         };
         let queue = writer::start(options).await?;
         let withdrawn = Mutex::new(Some(reports));
-        Ok(Self { shared: Arc::new(Shared { read, queue, seal, database: at, run, withdrawn }) })
+        let shared = Shared { read, queue, seal, database: at, run, withdrawn, left_calls };
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     /// Returns whether other nodes may write to the same database.
@@ -176,6 +178,13 @@ impl Store {
     /// written, and they must end without a callback. `None` if it was taken before.
     pub fn take_withdrawn(&self) -> Option<mpsc::Receiver<CallUuid>> {
         self.shared.withdrawn.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Returns the calls at Meta whose start the pending log of the process before contained. Their
+    /// rows are written, but the event keys of their `connect` may have been lost with the process.
+    /// Empty if they were taken before.
+    pub fn take_left_calls(&self) -> Vec<(PhoneNumberId, Wacid)> {
+        std::mem::take(&mut *self.shared.left_calls.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Call records and their event logs.

@@ -1,5 +1,6 @@
 //! Tests of the store against real files or a PostgreSQL server.
 
+use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt as _;
 
 use crate::error::StoreError;
@@ -759,6 +760,10 @@ async fn r03_a_kill_before_the_row_is_written_loses_no_call() {
     std::fs::write(&pending_log, [left, whole].concat()).unwrap();
 
     let store = fixture.open().await;
+    let wacids = store.take_left_calls().into_iter().map(|(_, wacid)| wacid.as_str().to_owned());
+    let connected = [setup(1), setup(2)].map(|of| of.wacid.unwrap().as_str().to_owned());
+    assert_eq!(wacids.collect::<BTreeSet<_>>(), BTreeSet::from(connected), "not the outbound call");
+    assert!(store.take_left_calls().is_empty());
     let orphans = store.calls().orphans("node").await.unwrap();
     assert_eq!(
         orphans.iter().map(|o| o.setup.clone().unwrap()).collect::<Vec<_>>(),

@@ -188,10 +188,13 @@ impl<C: Calls> WebhookHandler<C> {
         self.secrets.store(Arc::new(secrets(config)));
     }
 
-    /// Marks the connect of a call as seen: the previous process started the call, and Meta may
-    /// redeliver the connect. Not needed for calls older than [`CONNECT_AGAIN`].
+    /// Marks the connect of a call as seen, in this process and those after it: an earlier process
+    /// started the call but may not have stored its key, and Meta may redeliver the connect. Not
+    /// needed for calls older than [`CONNECT_AGAIN`].
     pub fn remember(&self, key: CallKey) {
-        self.events.claim(call_event("connect", &key), self.clock.now());
+        let event = call_event("connect", &key);
+        self.events.claim(event, self.clock.now());
+        self.note(event);
     }
 
     /// Stores keys for the next process.
