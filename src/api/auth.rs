@@ -28,7 +28,7 @@ use uuid::Uuid;
 
 use super::audit::Actor;
 use engine::admission::Ring;
-use engine::admission::settings::AccountSettings;
+use engine::admission::book::AccountCredentials;
 use engine::limiter::{Offenders, Resource};
 use engine::people::{KeyHolder, Person};
 use model::{AuthId, network_prefix};
@@ -87,12 +87,12 @@ impl Principal {
 }
 
 impl Credentials {
-    pub fn new(accounts: &[AccountSettings]) -> Self {
+    pub fn new(accounts: &[AccountCredentials]) -> Self {
         Self(Arc::new(ArcSwap::from_pointee(Digests::of(accounts))))
     }
 
     /// Replaces the credentials, from the next request on.
-    pub fn replace(&self, accounts: &[AccountSettings]) {
+    pub fn replace(&self, accounts: &[AccountCredentials]) {
         self.0.store(Arc::new(Digests::of(accounts)));
     }
 
@@ -116,11 +116,11 @@ pub(super) fn given_api_key(headers: &HeaderMap) -> Option<&str> {
 }
 
 impl Digests {
-    fn of(accounts: &[AccountSettings]) -> Self {
+    fn of(accounts: &[AccountCredentials]) -> Self {
         let sum = |secret: &Secret| sha256(secret.reveal());
         let mut digests = Self::default();
         for account in accounts {
-            for token in std::iter::once(&account.auth_token).chain(&account.auth_token_previous) {
+            for token in &account.tokens {
                 digests.tokens.push((account.auth_id.clone(), sum(token)));
             }
             for (key, place) in account.api_keys.iter().zip(1..) {
@@ -395,7 +395,8 @@ mod tests {
 
     use super::{AuthError, Credentials, RateLimits, Role, STANDARD, network_prefix};
     use base64::Engine as _;
-    use engine::admission::settings::{AccountSettings, ApiKey};
+    use engine::admission::book::AccountCredentials;
+    use engine::admission::settings::ApiKey;
     use model::Secret;
 
     const ID: &str = "MAXXXXXXXXXXXXXXXXXX";
@@ -406,13 +407,10 @@ mod tests {
             key: Secret::new(key),
             role,
         };
-        Credentials::new(&[AccountSettings {
+        Credentials::new(&[AccountCredentials {
             auth_id: ID.into(),
-            auth_token: Secret::new("now:with colon"),
-            auth_token_previous: Some(Secret::new("before")),
-            cps: None,
+            tokens: vec![Secret::new("now:with colon"), Secret::new("before")],
             api_keys: vec![key("one", Role::Owner), key("two", Role::Agent)],
-            parent: None,
         }])
     }
 

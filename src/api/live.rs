@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use engine::call::course::Course;
 use engine::call::streams::StreamView;
 use machine::{Command, RecordingOrder, StreamOrder};
-use model::{AuthId, CallUuid, Direction, StreamId, Timestamp};
+use model::{AuthId, CallType, CallUuid, Direction, StreamId, Timestamp};
 use store::Scope;
 use xml::ast::Target;
 
@@ -24,6 +24,9 @@ pub struct LiveCall {
     /// The main account of that account.
     pub main_account: AuthId,
     pub direction: Direction,
+    /// Calls of [`CallType::Whatsapp`] use a slot of their number.
+    #[serde(default = "whatsapp")]
+    pub call_type: CallType,
     pub from: String,
     pub to: String,
     pub caller_name: String,
@@ -35,7 +38,22 @@ pub struct LiveCall {
     pub b_leg: Option<CallUuid>,
 }
 
+/// The type of a call that an earlier version describes.
+fn whatsapp() -> CallType {
+    CallType::Whatsapp
+}
+
 impl LiveCall {
+    /// Returns the number that the call uses a slot of, if it does.
+    pub fn slot_of(&self) -> Option<&str> {
+        let number = match self.direction {
+            Direction::Inbound => &self.to,
+            Direction::Outbound => &self.from,
+        };
+        let uses_slot = self.call_type == CallType::Whatsapp && self.status != LiveStatus::Queued;
+        uses_slot.then_some(number)
+    }
+
     /// Returns the properties that a [`LiveFilter`] checks.
     pub fn summary(&self) -> CallSummary<'_> {
         CallSummary {

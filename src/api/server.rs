@@ -580,12 +580,30 @@ fn refusal(request: &Request<Incoming>, connection: &Connection) -> Option<Respo
     } else if request.headers().len() > FIELDS_MAX {
         let what = "the request has more than 100 header fields".to_owned();
         (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "too_many_fields", what)
+    } else if !has_one_authority(request) {
+        let what = "the request must have exactly one :authority or Host".to_owned();
+        (StatusCode::BAD_REQUEST, "bad_request", what)
     } else {
         return None;
     };
     let mut response = error::listener_error(status, code, &message);
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     Some(response)
+}
+
+/// Whether an HTTP/2 request says once which host it is for. `:authority` and `Host` may both be
+/// there if they agree (RFC 9113, section 8.3.1).
+fn has_one_authority<B>(request: &Request<B>) -> bool {
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    match (request.uri().authority(), hosts.next()) {
+        (None, None) => false,
+        (Some(authority), Some(host))
+            if !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()) =>
+        {
+            false
+        }
+        _ => hosts.next().is_none(),
+    }
 }
 
 fn is_for_local_host(request: &Request<Incoming>) -> bool {

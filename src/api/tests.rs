@@ -288,6 +288,7 @@ fn live(n: u128, account: &str, status: LiveStatus) -> LiveCall {
         account: account.into(),
         main_account: if account == OTHER { OTHER.into() } else { MAIN.into() },
         direction: Direction::Inbound,
+        call_type: CallType::Whatsapp,
         from: "919812345678".to_owned(),
         to: "918035737458".to_owned(),
         caller_name: "Asha".to_owned(),
@@ -446,6 +447,7 @@ async fn run() -> Running {
     let permissions = PermissionService::new(desk.clone(), consents.clone(), clock.clone());
     let outbox = outbox_of(&store, &tables, &clock);
     let recordings = recordings_of(&store, folder.path(), outbox.clone(), &clock);
+    let (prompts, models) = speech(folder.path());
     let inbox = Inbox::new(InboxParts {
         store: store.clone(),
         outbox,
@@ -494,12 +496,13 @@ async fn run() -> Running {
             base_url: "https://calls.example.com".to_owned(),
             phones: Phones::default(),
             rooms: engine::call::rooms::Rooms::silent(Clock::real()),
-            models: models(folder.path()),
+            models,
             recordings: recordings.clone(),
             offenders: None,
             eraser: engine::erasure::Eraser::new(engine::erasure::ErasureParts {
                 store: store.clone(),
                 recordings: recordings.clone(),
+                prompts,
                 inbox: inbox.clone(),
                 consents: consents.clone(),
                 keeper: keeper.clone(),
@@ -1359,14 +1362,14 @@ async fn event_logs_come_from_memory_or_the_store() {
     node.cancel.cancel();
 }
 
-/// Speech models in a folder, without a configuration.
-fn models(folder: &std::path::Path) -> ModelManager {
+/// Prompts and speech models in a folder, without a configuration.
+fn speech(folder: &std::path::Path) -> (Library, ModelManager) {
     let config = SpeechConfig { data_dir: folder.to_owned(), ..SpeechConfig::default() };
     let files = Arc::new(egress::testing::egress(egress::testing::open_guard(), Vec::new()));
     let runtime = tokio::runtime::Handle::current();
     let library = Library::new(config.clone(), Clock::real(), runtime, files).unwrap();
     let recognisers = Recognisers::new(&config).unwrap();
-    ModelManager::new(config, library, recognisers, None)
+    (library.clone(), ModelManager::new(config, library, recognisers, None))
 }
 
 #[tokio::test]

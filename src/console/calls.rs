@@ -374,6 +374,7 @@ mod tests {
             account: AuthId::from("MA1"),
             main_account: AuthId::from("MA1"),
             direction,
+            call_type: model::CallType::Whatsapp,
             from: from.to_owned(),
             to: "918035737458".to_owned(),
             caller_name: name.to_owned(),

@@ -268,6 +268,7 @@ impl Node {
         }
         let permissions = PermissionService::new(graph.clone(), consents.clone(), clock.clone());
         let (sounds, recognisers, models) = speech(&config, &clock, &egress)?;
+        let prompts = sounds.clone();
         #[cfg(feature = "otel")]
         let otel = super::otel::Export::start(&clock, &own_id).map_err(StartError::Otel)?;
         #[cfg(feature = "otel")]
@@ -560,6 +561,7 @@ impl Node {
         let eraser = Eraser::new(ErasureParts {
             store: store.clone(),
             recordings: recordings.clone(),
+            prompts,
             inbox: inbox.clone(),
             consents: consents.clone(),
             keeper: keeper.clone(),

@@ -91,9 +91,10 @@ const STATUS_TIME: Duration = Duration::from_millis(300);
 /// Maximum size in bytes of the body of a forwarded request.
 const BODY_MAX: usize = 3 * 1024 * 1024;
 
-/// Maximum time that the start waits for the fleet to give out units. The node is ready without
-/// them as well, but then each call waits for a unit.
-const SETTLE_TIME: Duration = Duration::from_secs(5);
+/// Maximum time that the start waits for the fleet to give out units. Without them the node would
+/// reject all calls. After a restart of all nodes or of the database, the fleet gives out none for
+/// 10 s, in which lost nodes may come back.
+const SETTLE_TIME: Duration = Duration::from_secs(15);
 
 /// The guard that makes this process the only one that works on the rows of its owner.
 pub(super) enum Place {
@@ -526,7 +527,7 @@ fn remove_hop_headers(headers: &mut HeaderMap) {
 /// Waits until the fleet gives out units, with a timeout of some seconds.
 pub(super) async fn wait_until_settled(cluster: &Cluster) {
     if tokio::time::timeout(SETTLE_TIME, cluster.settled()).await.is_err() {
-        warn!("the fleet gives out no units yet; it waits 10 s for lost nodes");
+        warn!("the fleet still gives out no units: calls are rejected until it does");
     }
 }
 

@@ -247,6 +247,7 @@ fn view(setup: &CallSetup, status: LiveStatus) -> LiveCall {
         account: setup.account.clone(),
         main_account: setup.parent_account.clone(),
         direction: setup.direction,
+        call_type: setup.call_type,
         from: setup.from.clone(),
         to: setup.to.clone(),
         caller_name: setup.caller_name.clone(),

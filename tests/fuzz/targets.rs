@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use egress::{CustomerUrl, Egress, EgressConfig, Guard, is_public};
-use engine::admission::book::Keeper;
+use engine::admission::book::{Book, Keeper};
 use engine::admission::permission::Consents;
 use engine::admission::{Directory, Gate, NumberEntry};
 use engine::call::PermissionService;
@@ -31,7 +31,7 @@ use media::stun;
 use model::Clock;
 use model::Health;
 use model::Secret;
-use model::{CallUuid, E164, StreamId};
+use model::{CallUuid, E164, StreamId, Timestamp};
 use offhook::api::{
     self, Api, Apis, CallPlacer, CommandError, LiveCall, LiveCalls, LiveFilter, NodeStatus,
     Operator, ReloadOutcome,
@@ -573,7 +573,8 @@ fn rest_api() -> &'static Rest {
         let config =
             Config::from_parts("offhook.toml", CONFIGURATION, &BTreeMap::new(), &|_| Ok(()))
                 .expect("good");
-        let credentials = api::auth::Credentials::new(&config.accounts);
+        let (book, ..) = Book::read(config.admission(), Vec::new(), Timestamp::default());
+        let credentials = api::auth::Credentials::new(&book.credentials());
         let clock = Clock::real();
         // The directory is empty, so no request reaches Graph.
         let gate = Arc::new(Gate::new(Arc::new(Directory::new(10)), clock.now()));
@@ -674,14 +675,6 @@ fn rest_api() -> &'static Rest {
             consents: Arc::new(Consents::new()),
             tasks: Default::default(),
         });
-        let eraser = engine::erasure::Eraser::new(engine::erasure::ErasureParts {
-            store: store.clone(),
-            recordings: recordings.clone(),
-            inbox: inbox.clone(),
-            consents: Arc::new(Consents::new()),
-            keeper: keeper.clone(),
-            clock: clock.clone(),
-        });
         let people = engine::people::People::new(
             store.clone(),
             Default::default(),
@@ -689,7 +682,7 @@ fn rest_api() -> &'static Rest {
             feed.clone(),
             engine::limiter::Failures::new(None, std::time::Duration::ZERO),
         );
-        let models = {
+        let (prompts, models) = {
             use speech::recognise::Recognisers;
             let _inside = runtime.enter();
             let data_dir = dir.path().to_owned();
@@ -699,8 +692,23 @@ fn rest_api() -> &'static Rest {
                 speech::library::Library::new(config.clone(), clock.clone(), handle, files)
                     .expect("no endpoints");
             let recognisers = Recognisers::new(&config).expect("no endpoints");
-            speech::model_manager::ModelManager::new(config, library, recognisers, None)
+            let models = speech::model_manager::ModelManager::new(
+                config,
+                library.clone(),
+                recognisers,
+                None,
+            );
+            (library, models)
         };
+        let eraser = engine::erasure::Eraser::new(engine::erasure::ErasureParts {
+            store: store.clone(),
+            recordings: recordings.clone(),
+            prompts,
+            inbox: inbox.clone(),
+            consents: Arc::new(Consents::new()),
+            keeper: keeper.clone(),
+            clock: clock.clone(),
+        });
         let apis = Apis::new(Api {
             clock,
             feed,

@@ -498,6 +498,12 @@ async fn f07_any_node_takes_a_request_about_a_call() {
         assert!(!live.headers.contains_key("x-offhook-partial"));
         let url = format!("{}/api/v1/phone-numbers/{NUMBER}/", node.public);
         assert_eq!(http::send("GET", &url, &key, "").await.json()["liveCalls"], 1);
+        let account = format!("{}/api/v1/account/", node.public);
+        let account = http::send("GET", &account, &key, "").await.json();
+        assert_eq!(
+            (&account["liveCalls"], &account["numbers"][0]["slotsUsed"]),
+            (&1.into(), &1.into())
+        );
     }
     // The credentials are checked at the node of the call.
     let url = |node: &Node| format!("{}/v1/Account/{AUTH_ID}/Call/{id}/", node.public);

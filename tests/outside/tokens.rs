@@ -102,6 +102,18 @@ async fn a_token_is_rotated_with_an_overlap_and_survives_a_restart() {
         world.opens(&new).await && !world.opens(AUTH_TOKEN).await,
         "the file names what it named then"
     );
+    // With another key, the replaced token does not become valid again.
+    let at = |name: &str| world.node.dir.path().join(name);
+    let (own, away) = (at("store.key"), at("away.key"));
+    world.node.kill();
+    std::fs::rename(&own, &away).expect("moved");
+    world.node.start_again().await;
+    assert!(!world.opens(&new).await && !world.opens(AUTH_TOKEN).await);
+    assert_eq!(world.token("GET", "", Value::Null).await.status, 200, "API keys sign in");
+    world.node.kill();
+    std::fs::rename(&away, &own).expect("moved back");
+    world.node.start_again().await;
+    assert!(world.opens(&new).await && !world.opens(AUTH_TOKEN).await);
     for entry in std::fs::read_dir(world.node.dir.path()).expect("the folder").flatten() {
         let bytes = std::fs::read(entry.path()).unwrap_or_default();
         assert!(

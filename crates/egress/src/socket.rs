@@ -1,19 +1,20 @@
 //! WebSocket connections to customer servers. The same address rules apply as to HTTP requests.
 //!
-//! Redirects are not followed. The size of incoming messages is limited.
+//! Redirects are not followed. The size of incoming messages and the rate of incoming bytes are
+//! limited.
 
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
-use std::time::Duration;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 
 use http::header::{CONNECTION, HOST, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
 use http::{HeaderMap, HeaderValue, Request, Uri};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Sleep, sleep, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
@@ -23,6 +24,7 @@ use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
 use super::client::request_uri;
 use super::{CustomerUrl, Egress, EgressError};
+use model::Clock;
 
 /// Largest amount of unsent data buffered in the process for a server that does not read.
 const WRITE_BYTES_MAX: usize = 512 * 1024;
@@ -32,8 +34,59 @@ const READ_BYTES: usize = 16 * 1024;
 /// An open WebSocket.
 pub type Socket = WebSocketStream<SocketTransport>;
 
+/// Bytes that are read immediately: more than receivers allow their messages, so that they set the
+/// pace of messages, and this only limits frames without content, which no message accounts for.
+const BYTES_AT_ONCE: u64 = 8 << 20;
+/// Bytes per millisecond at which further ones are read: 1.25 MiB a second.
+const BYTES_A_MS: u64 = 1_310;
+/// Pause between reads above that rate.
+const READ_PAUSE: Duration = Duration::from_millis(50);
+
 /// The transport of a WebSocket, with or without TLS.
-pub struct SocketTransport(MaybeTls);
+pub struct SocketTransport {
+    stream: MaybeTls,
+    budget: ReadBudget,
+}
+
+/// The bytes that may be read at present.
+struct ReadBudget {
+    clock: Clock,
+    left: u64,
+    /// When `left` was last increased.
+    since: Instant,
+    pause: Option<Pin<Box<Sleep>>>,
+}
+
+impl ReadBudget {
+    fn new(clock: Clock) -> Self {
+        let since = clock.now();
+        Self { clock, left: BYTES_AT_ONCE, since, pause: None }
+    }
+
+    /// Waits until something may be read.
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while self.left == 0 {
+            if let Some(pause) = &mut self.pause {
+                ready!(pause.as_mut().poll(cx));
+                self.pause = None;
+            }
+            let now = self.clock.now();
+            let passed = now.saturating_duration_since(self.since);
+            if passed < READ_PAUSE {
+                self.pause = Some(Box::pin(sleep(READ_PAUSE)));
+                continue;
+            }
+            let bytes = passed.as_millis().saturating_mul(BYTES_A_MS.into());
+            self.left = u64::try_from(bytes).map_or(BYTES_AT_ONCE, |left| left.min(BYTES_AT_ONCE));
+            self.since = now;
+        }
+        Poll::Ready(())
+    }
+
+    fn take(&mut self, bytes: usize) {
+        self.left = self.left.saturating_sub(u64::try_from(bytes).unwrap_or(u64::MAX));
+    }
+}
 
 enum MaybeTls {
     Plain(TcpStream),
@@ -79,7 +132,7 @@ impl Egress {
     ) -> Result<Socket, EgressError> {
         let request = upgrade_request(url, headers)?;
         let (stream, _) = self.connector.connect(url).await?;
-        let transport = match url.is_https() {
+        let stream = match url.is_https() {
             false => MaybeTls::Plain(stream),
             true => {
                 let failed = |reason: String| EgressError::Connect { host: url.origin(), reason };
@@ -92,12 +145,13 @@ impl Egress {
                 MaybeTls::Tls(Box::new(tls.map_err(|e| failed(super::tls::describe_error(&e)))?))
             }
         };
+        let transport = SocketTransport { stream, budget: ReadBudget::new(self.clock.clone()) };
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BYTES)
             .max_write_buffer_size(WRITE_BYTES_MAX)
             .max_message_size(Some(message_bytes_max))
             .max_frame_size(Some(message_bytes_max));
-        match client_async_with_config(request, SocketTransport(transport), Some(config)).await {
+        match client_async_with_config(request, transport, Some(config)).await {
             Ok((socket, _)) => Ok(socket),
             Err(Error::Http(answer)) => Err(EgressError::NotUpgraded(answer.status().as_u16())),
             Err(error) => Err(EgressError::Broken { reason: describe_upgrade_failure(&error) }),
@@ -147,10 +201,14 @@ impl AsyncRead for SocketTransport {
         cx: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match &mut self.0 {
+        ready!(self.budget.poll_ready(cx));
+        let before = into.filled().len();
+        let read = match &mut self.stream {
             MaybeTls::Plain(stream) => Pin::new(stream).poll_read(cx, into),
             MaybeTls::Tls(stream) => Pin::new(stream).poll_read(cx, into),
-        }
+        };
+        self.budget.take(into.filled().len().saturating_sub(before));
+        read
     }
 }
 
@@ -160,21 +218,21 @@ impl AsyncWrite for SocketTransport {
         cx: &mut Context<'_>,
         from: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.0 {
+        match &mut self.stream {
             MaybeTls::Plain(stream) => Pin::new(stream).poll_write(cx, from),
             MaybeTls::Tls(stream) => Pin::new(stream).poll_write(cx, from),
         }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.0 {
+        match &mut self.stream {
             MaybeTls::Plain(stream) => Pin::new(stream).poll_flush(cx),
             MaybeTls::Tls(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.0 {
+        match &mut self.stream {
             MaybeTls::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             MaybeTls::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
@@ -183,7 +241,26 @@ impl AsyncWrite for SocketTransport {
 
 #[cfg(test)]
 mod tests {
-    use super::{Error, describe_upgrade_failure};
+    use std::task::{Context, Poll, Waker};
+
+    use super::{BYTES_AT_ONCE, Error, READ_PAUSE, ReadBudget, describe_upgrade_failure};
+    use model::{Clock, Timestamp};
+
+    #[tokio::test]
+    async fn bytes_above_the_rate_are_read_later() {
+        let clock = Clock::stepped(Timestamp::default());
+        let mut budget = ReadBudget::new(clock.clone());
+        let is_ready =
+            |budget: &mut ReadBudget| budget.poll_ready(&mut Context::from_waker(Waker::noop()));
+        budget.take(usize::try_from(BYTES_AT_ONCE).unwrap() - 1);
+        assert_eq!(is_ready(&mut budget), Poll::Ready(()));
+        budget.take(16_384);
+        assert_eq!(is_ready(&mut budget), Poll::Pending);
+        clock.step(READ_PAUSE * 10);
+        budget.pause = None;
+        assert_eq!(is_ready(&mut budget), Poll::Ready(()));
+        assert_eq!(budget.left, 500 * super::BYTES_A_MS);
+    }
 
     #[test]
     fn an_oversized_response_head_is_described_as_such() {

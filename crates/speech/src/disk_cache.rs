@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io::{self, Write as _};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -19,7 +20,7 @@ use super::models::ModelStore;
 use machine::Sound;
 use media::opus::silence_frame;
 use media::prompt::Frame;
-use model::{Clock, PromptVoice};
+use model::{Clock, PromptVoice, Timestamp};
 
 /// Magic bytes and version at the start of a file. Increase the version when the encoder or a voice
 /// changes.
@@ -116,6 +117,26 @@ impl DiskCache {
         index.bytes += bytes;
         index.files.insert(name, File { bytes, used: index.uses });
         self.evict(index);
+    }
+
+    /// Removes the prompts that were last used in one of these periods.
+    pub(super) fn remove_used_within(&self, periods: &[RangeInclusive<Timestamp>]) {
+        let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
+        let index = index.get_or_insert_with(|| Index::read(&self.folder));
+        let used = |name: &str| {
+            let used =
+                fs::metadata(self.folder.join(name)).and_then(|data| data.modified()).ok()?;
+            let since = used.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+            Some(Timestamp::from_micros(i64::try_from(since.as_micros()).ok()?))
+        };
+        let is_within = |name: &&String| {
+            used(name).is_some_and(|at| periods.iter().any(|period| period.contains(&at)))
+        };
+        let removed: Vec<String> = index.files.keys().filter(is_within).cloned().collect();
+        for name in removed {
+            let _ = fs::remove_file(self.folder.join(&name));
+            index.remove_entry(&name);
+        }
     }
 
     /// Evicts down to seven eighths of the limit, so that entries are rarely sorted.
@@ -241,6 +262,7 @@ fn write(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::time::{Duration, SystemTime};
 
     use super::{CachedSpeech, DiskCache, decode, encode, silence_frame};
     use crate::config::SpeechConfig;
@@ -291,6 +313,32 @@ mod tests {
             .unwrap()
             .map(|e| fs::read(e.unwrap().path()).unwrap());
         assert!(text.flatten().collect::<Vec<_>>().windows(7).all(|w| w != b"Welcome"));
+    }
+
+    #[test]
+    fn prompts_that_were_last_used_in_a_period_are_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = disk_cache(dir.path(), 1 << 20);
+        for text in ["Dear Asha", "Welcome"] {
+            cache.insert(&sound(text), &frames(1, 60));
+        }
+        // The use of a prompt is timed by the clock of the cache.
+        assert!(cache.get(&sound("Dear Asha")).is_some());
+        let used = Timestamp::from_micros(1_795_154_591_120_394);
+        let around = |seconds| {
+            let time = Duration::from_secs(seconds);
+            used.plus(time)..=used.plus(time * 2)
+        };
+        cache.remove_used_within(&[around(5)]);
+        assert!(cache.get(&sound("Dear Asha")).is_some());
+        fs::File::open(
+            dir.path().join("prompts").join(cache.file_name(&sound("Welcome")).unwrap()),
+        )
+        .and_then(|file| file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(9)))
+        .unwrap();
+        cache.remove_used_within(&[around(5), around(0)]);
+        assert!(cache.get(&sound("Dear Asha")).is_none());
+        assert!(cache.get(&sound("Welcome")).is_some(), "used at another time");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -33,7 +34,7 @@ use super::writing_system;
 use egress::{Egress, FairPermits, FetchedFile, FileResponse, OnChunk};
 use machine::Sound;
 use media::prompt::{Frame, FrameState, Prompt, Writer};
-use model::{AuthId, Clock};
+use model::{AuthId, Clock, Timestamp};
 use xml::ast::{DocUrl, Voice};
 
 /// Maximum size of a file in bytes.
@@ -205,6 +206,14 @@ impl Library {
         };
         inner.runtime.spawn(job.run(writer, stale));
         prompt
+    }
+
+    /// Removes the prompts that were last used in one of these periods from the disk. Those in
+    /// memory stay until they are evicted.
+    pub async fn forget_used_within(&self, periods: Vec<RangeInclusive<Timestamp>>) {
+        let Some(disk_cache) = self.inner.load().disk_cache.clone() else { return };
+        let remove = move || disk_cache.remove_used_within(&periods);
+        let _ = tokio::task::spawn_blocking(remove).await;
     }
 }
 

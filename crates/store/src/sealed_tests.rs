@@ -1,5 +1,5 @@
 //! Tests that secret parameters of callbacks are encrypted in the database and the journal, and are
-//! complete when the callback is sent.
+//! complete when the callback is sent; and that secrets survive another `store.secret_key`.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,12 +8,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::options::{StoreOptions, StorePart};
 use crate::rows::call::Conclusion;
 use crate::rows::callback::{Callback, DeliveryOutcome, NewCallback, Settlement};
+use crate::rows::webhook::{WebhookRow, WebhookWrite};
+use crate::scope::Scope;
 use crate::sql;
 use crate::store::Store;
+use crate::tables::agents::{Agent, AgentSecrets, AgentSpec};
 use crate::testing::pool;
 use crate::tests::{MAIN, callback, end, secs, start};
 use machine::Param;
 use model::{Health, Secret};
+use uuid::Uuid;
 
 /// Longer than any digits that occur in numbers and ids by chance.
 const DIGITS: &str = "47110815471108154711";
@@ -119,5 +123,70 @@ async fn r22_unencrypted_rows_are_sent_and_those_of_another_key_wait_for_it() {
 
     let store = open(folder.path(), Some("one key"), &fails).await;
     assert_eq!(due(&store).await[1].new, sensitive(2));
+    store.close().await;
+}
+
+#[tokio::test]
+async fn secrets_of_another_key_survive_a_change_until_that_key_returns() {
+    let folder = tempfile::tempdir().unwrap();
+    let fails = Arc::default();
+    let scope = Scope::of(MAIN.into());
+    let agent = Agent {
+        id: Uuid::from_u128(1),
+        account: MAIN.into(),
+        main_account: MAIN.into(),
+        spec: AgentSpec { name: "Asha".to_owned(), ..AgentSpec::blank() },
+        secrets: AgentSecrets {
+            api_key: Some(Secret::new("key")),
+            signing_secret: Some(Secret::new("signs")),
+            unreadable: None,
+        },
+        created: secs(1),
+    };
+    let webhook = WebhookRow {
+        id: Uuid::from_u128(2),
+        account: MAIN.into(),
+        name: "crm".to_owned(),
+        url: "https://crm.example/".to_owned(),
+        secrets: vec![Secret::new("whsec_1")],
+        created: secs(1),
+        version: 0,
+    };
+    let store = open(folder.path(), Some("one key"), &fails).await;
+    assert!(store.agents().create(agent.clone()).await.unwrap());
+    assert!(store.webhooks().write(WebhookWrite::Put(webhook)).await.unwrap());
+    store.close().await;
+
+    let store = open(folder.path(), Some("another key"), &fails).await;
+    let mut found = store.agents().get(&scope, agent.id).await.unwrap().unwrap();
+    assert!(found.secrets.are_unreadable());
+    let before = std::mem::replace(&mut found.spec.greeting, "Hello".to_owned());
+    let before = AgentSpec { greeting: before, ..found.spec.clone() };
+    assert!(store.agents().change(found, before).await.unwrap());
+    let mut row = store.webhooks().list().await.unwrap().remove(0);
+    assert!(row.secrets.is_empty());
+    row.name = "renamed".to_owned();
+    assert!(store.webhooks().write(WebhookWrite::Put(row)).await.unwrap());
+    store.close().await;
+
+    let store = open(folder.path(), Some("one key"), &fails).await;
+    let Agent { spec, secrets, .. } = store.agents().get(&scope, agent.id).await.unwrap().unwrap();
+    assert_eq!(spec.greeting, "Hello");
+    let secrets = [secrets.api_key, secrets.signing_secret].map(|secret| secret.unwrap());
+    assert_eq!(secrets.each_ref().map(Secret::reveal), ["key", "signs"]);
+    let row = store.webhooks().list().await.unwrap().remove(0);
+    assert_eq!((row.name.as_str(), row.secrets[0].reveal()), ("renamed", "whsec_1"));
+    store.close().await;
+
+    // New secrets replace the unreadable ones.
+    let store = open(folder.path(), Some("another key"), &fails).await;
+    let mut found = store.agents().get(&scope, agent.id).await.unwrap().unwrap();
+    found.secrets.api_key = Some(Secret::new("new"));
+    assert!(!found.secrets.are_unreadable());
+    let before = found.spec.clone();
+    assert!(store.agents().change(found, before).await.unwrap());
+    let found = store.agents().get(&scope, agent.id).await.unwrap().unwrap();
+    assert_eq!(found.secrets.api_key.unwrap().reveal(), "new");
+    assert_eq!(found.secrets.unreadable, None);
     store.close().await;
 }

@@ -1,16 +1,18 @@
 //! `GET /api/v1/account/`: the effective limits of an account, and their use.
 
+use std::collections::{HashMap, HashSet};
+
 use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::super::LiveStatus;
 use super::super::error::ApiError;
 use super::super::routes::{Operation, ResponseSpec};
+use super::super::{LiveCall, LiveStatus};
 use super::request::ApiRequest;
 use super::response::{Timestamp3339, ok};
 use super::route::{Route, handler};
-use model::{AuthId, E164, Role};
+use model::{AuthId, CallUuid, E164, Role};
 
 pub(super) const ROUTES: &[Route] = &[Route {
     role: Role::Agent,
@@ -54,7 +56,9 @@ struct NumberSlots {
     #[schema(value_type = String)]
     number: E164,
     alias: String,
+    /// Maximum number of calls at once. In a fleet, on all nodes.
     slots_limit: u32,
+    /// Number of calls in progress. In a fleet, on all nodes that answer.
     slots_used: u32,
 }
 
@@ -67,6 +71,14 @@ async fn get(request: ApiRequest) -> Result<Response, ApiError> {
     let (cps_limit, cps_used) = entry.map_or((0, 0), |entry| api.gate.cps(api.clock.now(), entry));
     let live = api.live.list_all(scope).await.calls;
     let queued_calls = live.iter().filter(|call| call.status == LiveStatus::Queued).count();
+    // A slot of this node may be in use for longer than its call is listed.
+    let here: HashSet<CallUuid> = api.live.list(scope).iter().map(|call| call.call).collect();
+    let mut elsewhere: HashMap<&str, u32> = HashMap::new();
+    for number in
+        live.iter().filter(|call| !here.contains(&call.call)).filter_map(LiveCall::slot_of)
+    {
+        *elsewhere.entry(number).or_default() += 1;
+    }
     let own =
         tables.numbers().filter(|n| scope.holds(&n.account.auth_id, &n.account.main().auth_id));
     let mut numbers: Vec<NumberSlots> = own
@@ -74,7 +86,8 @@ async fn get(request: ApiRequest) -> Result<Response, ApiError> {
             number: n.spec.number.clone(),
             alias: n.spec.alias.clone(),
             slots_limit: n.slots.limit(),
-            slots_used: n.slots.in_use(),
+            slots_used: n.slots.in_use()
+                + elsewhere.get(n.spec.number.as_str()).copied().unwrap_or_default(),
         })
         .collect();
     numbers.sort_by(|a, b| a.number.cmp(&b.number));

@@ -150,6 +150,9 @@ struct AgentView {
     enabled: bool,
     has_api_key: bool,
     has_signing_secret: bool,
+    /// Whether secrets are set but sealed with another `store.secret_key`. The agent is not asked
+    /// until that key is restored or they are set again.
+    secrets_unreadable: bool,
     #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp3339,
 }
@@ -488,6 +491,7 @@ fn view(api: &Api, agent: &Agent) -> AgentView {
         enabled: spec.enabled,
         has_api_key: agent.secrets.api_key.is_some(),
         has_signing_secret: agent.secrets.signing_secret.is_some(),
+        secrets_unreadable: agent.secrets.are_unreadable(),
         created_at: Timestamp3339(agent.created),
     }
 }

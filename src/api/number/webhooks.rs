@@ -84,7 +84,8 @@ struct WebhookView {
     id: Uuid,
     name: String,
     url: String,
-    /// The number of valid secrets. It is two during a rotation.
+    /// The number of valid secrets. It is two during a rotation, and 0 if they are sealed with
+    /// another `store.secret_key`: nothing is delivered then.
     secrets: usize,
     /// Whether the webhook is defined in the configuration file.
     in_configuration: bool,

@@ -13,7 +13,10 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
-use super::{HttpLimits, IN_PROGRESS_MIN, LimitedBody, Peer, ServerConfig, bind, client, serve};
+use super::{
+    HttpLimits, IN_PROGRESS_MIN, LimitedBody, Peer, ServerConfig, bind, client, has_one_authority,
+    serve,
+};
 use crate::api::error::listener_error;
 use engine::limiter::RequestClaims;
 use model::Clock;
@@ -553,4 +556,22 @@ async fn a_response_before_the_body_was_read_keeps_the_connection_or_announces_i
     }
     server.cancel.cancel();
     server.task.await.unwrap();
+}
+
+#[test]
+fn a_request_of_http_2_says_once_which_host_it_is_for() {
+    let has_one = |uri: &str, hosts: &[&str]| {
+        let mut request = Request::get(uri);
+        for host in hosts {
+            request = request.header("host", *host);
+        }
+        has_one_authority(&request.body(()).unwrap())
+    };
+    assert!(has_one("https://a.example/", &[]));
+    assert!(has_one("https://a.example:443/", &["A.example:443"]));
+    assert!(has_one("/", &["a.example"]));
+    assert!(!has_one("/", &[]));
+    assert!(!has_one("/", &["a.example", "a.example"]));
+    assert!(!has_one("https://a.example/", &["b.example"]));
+    assert!(!has_one("https://a.example/", &["a.example", "a.example"]));
 }

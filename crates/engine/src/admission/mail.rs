@@ -18,7 +18,8 @@ pub struct Webhook {
     pub account: AuthId,
     pub name: String,
     pub url: DocUrl,
-    /// The secrets that sign events, newest first. There are two during a rotation.
+    /// The secrets that sign events, newest first. There are two during a rotation, and none if they
+    /// were encrypted with another `store.secret_key`.
     pub secrets: Arc<[Secret]>,
     pub created: Timestamp,
     /// Whether the configuration file defines the webhook. It is removed with its entry there.

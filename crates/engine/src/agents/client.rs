@@ -52,6 +52,10 @@ pub enum AgentError {
     Late(Duration),
     #[error("the agent's answer is invalid: {0}")]
     Unreadable(String),
+    #[error(
+        "the agent's secrets were sealed with another store.secret_key: restore that key or set them again"
+    )]
+    Secrets,
     #[error("the agent's key contains a character that is not allowed in an HTTP header")]
     Key,
 }
@@ -126,6 +130,9 @@ impl AgentClient {
         event: (Uuid, u32),
         on: &mut dyn ReplySink,
     ) -> Result<(), AgentError> {
+        if agent.secrets.are_unreadable() {
+            return Err(AgentError::Secrets);
+        }
         let target = self.target(agent)?;
         let unreadable = |e: serde_json::Error| AgentError::Unreadable(e.to_string());
         let body = match agent.spec.kind {

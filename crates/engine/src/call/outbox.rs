@@ -355,6 +355,11 @@ impl Inner {
             Some(_) if kind == CallbackKind::Event && webhook.is_none() => {
                 failed("its webhook was deleted or belongs to another account")
             }
+            Some(_) if webhook.as_ref().is_some_and(|webhook| webhook.secrets.is_empty()) => {
+                failed(
+                    "the webhook's secret was sealed with another store.secret_key: restore that key or rotate the secret",
+                )
+            }
             Some(keys) => {
                 let age = self.clock.steady().since(since);
                 let mut notice = new.notice;

@@ -18,12 +18,16 @@ use crate::call::Recordings;
 use crate::inbox::{CallReports, Inbox};
 use model::Clock;
 use model::{AuthId, CallUuid, PhoneNumberId, Timestamp};
-use store::{Erasure, ErasureCutoff, Store, StoreError};
+use speech::library::Library;
+use store::{CallRecord, Erasure, ErasureCutoff, Store, StoreError};
 
 /// Calls or conversations per read from the store.
 const BATCH: u32 = 100;
 /// Pause before retrying erasures that failed or wait for the end of a call.
 const RETRY_PAUSE: Duration = Duration::from_secs(5);
+
+/// How long after the end of its call a prompt may still be written to the cache.
+const PROMPT_MARGIN: Duration = Duration::from_secs(60);
 
 /// Interval at which the nodes of a fleet look for erasures that wait.
 const LOOK_INTERVAL: Duration = Duration::from_secs(30);
@@ -42,6 +46,7 @@ enum Progress {
 pub struct ErasureParts {
     pub store: Store,
     pub recordings: Recordings,
+    pub prompts: Library,
     pub inbox: Inbox,
     pub consents: Arc<Consents>,
     pub keeper: Keeper,
@@ -172,6 +177,7 @@ impl Eraser {
             let calls = parts.store.erasures().calls(erasure, true, after, BATCH).await?;
             let Some(last) = calls.last() else { break };
             after = Some(*last);
+            self.prompts(erasure, &calls).await?;
             for call in calls {
                 left |= !self.call(erasure, call).await?;
             }
@@ -199,6 +205,20 @@ impl Eraser {
             true => Progress::Complete,
             false => Progress::FilesAreLeft,
         })
+    }
+
+    /// Removes the cached prompts that were last used during these calls, because their text may be
+    /// about the user. Those of others that are among them are spoken again when they are needed.
+    async fn prompts(&self, erasure: &Erasure, calls: &[CallUuid]) -> Result<(), StoreError> {
+        let mut periods = Vec::with_capacity(calls.len());
+        for call in calls {
+            let record = self.0.parts.store.calls().get(&erasure.scope(), *call).await?;
+            if let Some(CallRecord { start, end: Some(end) }) = record {
+                periods.push(start.started..=end.ended.plus(PROMPT_MARGIN));
+            }
+        }
+        self.0.parts.prompts.forget_used_within(periods).await;
+        Ok(())
     }
 
     /// Erases a call, files before rows, so that an interrupted erasure finds the rows again.

@@ -9,7 +9,8 @@ pub struct WebhookRow {
     pub account: AuthId,
     pub name: String,
     pub url: String,
-    /// The secrets, newest first. Empty if they were encrypted with another key.
+    /// The secrets, newest first. Empty if they were encrypted with another `store.secret_key`: a
+    /// change without secrets keeps these.
     pub secrets: Vec<Secret>,
     pub created: Timestamp,
     /// The version that a change is based on. 0 if the webhook is new.

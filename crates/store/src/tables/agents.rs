@@ -225,6 +225,9 @@ pub struct AgentSecrets {
     pub api_key: Option<Secret>,
     /// Key that signs the requests. `None` for the account's auth token.
     pub signing_secret: Option<Secret>,
+    /// The encrypted secrets, if they were encrypted with another `store.secret_key`. They are kept
+    /// until others are set or that key is restored.
+    pub unreadable: Option<Vec<u8>>,
 }
 
 /// An AI agent.
@@ -261,9 +264,14 @@ struct PlainSecrets {
 }
 
 impl AgentSecrets {
+    /// Whether there are secrets, but none that can be used.
+    pub fn are_unreadable(&self) -> bool {
+        self.unreadable.is_some() && self.api_key.is_none() && self.signing_secret.is_none()
+    }
+
     fn sealed(&self, id: Uuid, seal: &Seal) -> Option<Vec<u8>> {
         if self.api_key.is_none() && self.signing_secret.is_none() {
-            return None;
+            return self.unreadable.clone();
         }
         let shown =
             |secret: &Option<Secret>| secret.as_ref().map(|secret| secret.reveal().to_owned());
@@ -274,15 +282,17 @@ impl AgentSecrets {
         Some(seal.seal(&purpose(id), serde_json::to_vec(&plain).unwrap_or_default()))
     }
 
-    /// Decrypts the secrets. Those that were encrypted with another key become `None` and must be
-    /// set again.
     fn opened(id: Uuid, sealed: Option<Vec<u8>>, seal: &Seal) -> Self {
-        let plain = sealed.and_then(|sealed| seal.open(&purpose(id), &sealed));
-        let plain: PlainSecrets =
-            plain.and_then(|plain| serde_json::from_slice(&plain).ok()).unwrap_or_default();
-        Self {
-            api_key: plain.api_key.map(Secret::new),
-            signing_secret: plain.signing_secret.map(Secret::new),
+        let Some(sealed) = sealed else { return Self::default() };
+        let plain = seal.open(&purpose(id), &sealed);
+        let plain = plain.and_then(|plain| serde_json::from_slice::<PlainSecrets>(&plain).ok());
+        match plain {
+            Some(plain) => Self {
+                api_key: plain.api_key.map(Secret::new),
+                signing_secret: plain.signing_secret.map(Secret::new),
+                unreadable: None,
+            },
+            None => Self { unreadable: Some(sealed), ..Self::default() },
         }
     }
 }
@@ -396,7 +406,7 @@ mod tests {
             },
             secrets: AgentSecrets {
                 api_key: Some(Secret::new("canary-key")),
-                signing_secret: None,
+                ..AgentSecrets::default()
             },
             created: Timestamp::from_secs(n.into()),
         }

@@ -60,6 +60,8 @@ pub(crate) async fn write(
             let id = row.id.to_string();
             let secrets: Vec<&str> = row.secrets.iter().map(Secret::reveal).collect();
             let sealed = seal.seal(&purpose(&id), serde_json::to_vec(&secrets).unwrap_or_default());
+            // Unreadable secrets are kept until there are others.
+            let sealed = (!secrets.is_empty() || row.version == 0).then_some(sealed);
             // A change never inserts the row: the webhook may have been removed.
             let put = match row.version {
                 0 => {
@@ -67,7 +69,8 @@ pub(crate) async fn write(
                     VALUES ($1, $2, $3, $4, $5, $6)"
                 }
                 _ => {
-                    "UPDATE webhooks SET auth_id = $1, name = $2, url = $3, sealed = $4, version = version + 1 \
+                    "UPDATE webhooks SET auth_id = $1, name = $2, url = $3, sealed = COALESCE($4, sealed), \
+                    version = version + 1 \
                     WHERE webhook_id = $5 AND version = $6"
                 }
             };

@@ -77,6 +77,7 @@ impl Book {
             parent: Some(main.clone()),
             tokens: vec![token],
             rotated: None,
+            is_token_unreadable: false,
             cps: None,
             api_keys: Vec::new(),
             in_file: false,

@@ -19,6 +19,10 @@ pub struct Account {
     pub tokens: Vec<Secret>,
     /// The rotation of the newest token, if that token was created at run time.
     pub rotated: Option<TokenRotation>,
+    /// Whether a token was created at run time but is encrypted with another `store.secret_key`.
+    /// The encrypted token is kept until another one is created or that key is restored. `tokens`
+    /// are those of the configuration then, which sign but do not authenticate.
+    pub is_token_unreadable: bool,
     pub cps: Option<u32>,
     pub api_keys: Vec<ApiKey>,
     /// Whether the configuration file defines the account. It is removed with its entry there.
@@ -30,10 +34,19 @@ pub struct Account {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenRotation {
     /// A digest of the configuration's token at the time of the rotation. `None` if the account is
-    /// not in the configuration.
+    /// not in the configuration, or if the tokens are unreadable.
     pub(super) instead_of: Option<String>,
     /// The end of the overlap with the previous token. `None` if it has ended.
     pub until: Option<Timestamp>,
+}
+
+/// The secrets that authenticate an account.
+#[derive(Clone, Debug)]
+pub struct AccountCredentials {
+    pub auth_id: AuthId,
+    /// The auth tokens, newest first.
+    pub tokens: Vec<Secret>,
+    pub api_keys: Vec<ApiKey>,
 }
 
 /// Descriptive fields of an account. The configuration does not contain them.
@@ -164,7 +177,10 @@ impl Account {
             rotated: self.rotated.is_some(),
             previous_until: self.rotated.as_ref().and_then(|rotated| rotated.until),
         };
-        write(SettingKind::Account, self.auth_id.as_str(), Some((json(&row), self.sealed())))
+        SettingWrite {
+            keeps_sealed: self.is_token_unreadable,
+            ..write(SettingKind::Account, self.auth_id.as_str(), Some((json(&row), self.sealed())))
+        }
     }
 }
 

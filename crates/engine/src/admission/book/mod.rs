@@ -20,7 +20,7 @@ mod tokens;
 use std::collections::BTreeMap;
 
 pub use change::{ApplicationInUse, InFile, Key, TooMany};
-pub use entries::{Account, Application, Details, Number, TokenRotation, Waba};
+pub use entries::{Account, AccountCredentials, Application, Details, Number, TokenRotation, Waba};
 pub use keeper::{ChangeError, Keeper, OpenError};
 pub use link::Link;
 pub use numbers::{ConnectRefusal, MetaApp};
@@ -32,7 +32,7 @@ pub use tokens::RotateError;
 use self::entries::AccountRow;
 use super::directory::{ApplicationSpec, Specs};
 use super::entry::AccountSpec;
-use crate::admission::settings::{AccountSettings, AdmissionSettings, Permissions};
+use crate::admission::settings::{AdmissionSettings, Permissions};
 use model::Secret;
 use model::{AppId, AuthId, E164, Timestamp, WabaId};
 use store::{Scope, Setting, SettingKind, SettingWrite};
@@ -180,20 +180,15 @@ impl Book {
         }
     }
 
-    /// The accounts that can authenticate: all accounts that are not disabled.
-    pub fn credentials(&self) -> Vec<AccountSettings> {
+    /// The credentials of all accounts that are not disabled.
+    pub fn credentials(&self) -> Vec<AccountCredentials> {
         let enabled = self.accounts.values().filter(|account| account.details.enabled);
-        let credentials = |a: &Account| {
-            Some(AccountSettings {
-                auth_id: a.auth_id.clone(),
-                auth_token: a.tokens.first()?.clone(),
-                auth_token_previous: a.tokens.get(1).cloned(),
-                cps: a.cps,
-                api_keys: a.api_keys.clone(),
-                parent: a.parent.clone(),
-            })
+        let credentials = |a: &Account| AccountCredentials {
+            auth_id: a.auth_id.clone(),
+            tokens: if a.is_token_unreadable { Vec::new() } else { a.tokens.clone() },
+            api_keys: a.api_keys.clone(),
         };
-        enabled.filter_map(credentials).collect()
+        enabled.map(credentials).collect()
     }
 }
 
@@ -259,12 +254,9 @@ impl<'c> Reading<'c> {
             let setting = self.row_of(&account.auth_id);
             let (tokens, rotated) = self.tokens_of_file(account, setting.as_ref());
             let row = self.take::<AccountRow>(SettingKind::Account, account.auth_id.as_str());
-            // A row with a rotated token that no longer counts is rewritten without it, unless the
-            // token is only unreadable at present.
-            let is_new = row.as_ref().is_none_or(|row| {
-                let is_token_unreadable = setting.is_some_and(|setting| setting.is_unreadable);
-                row.rotated && rotated.is_none() && !is_token_unreadable
-            });
+            let is_token_unreadable = rotated.is_some() && setting.is_some_and(|s| s.is_unreadable);
+            // A row with a rotated token that no longer counts is rewritten without it.
+            let is_new = row.as_ref().is_none_or(|row| row.rotated && rotated.is_none());
             let details =
                 row.map_or_else(|| Details::new(String::new(), true, self.now), |row| row.details);
             let account = Account {
@@ -272,6 +264,7 @@ impl<'c> Reading<'c> {
                 parent: account.parent.clone(),
                 tokens,
                 rotated,
+                is_token_unreadable,
                 cps: account.cps,
                 api_keys: account.api_keys.clone(),
                 in_file: true,
@@ -303,6 +296,7 @@ impl<'c> Reading<'c> {
                         parent,
                         tokens,
                         rotated,
+                        is_token_unreadable: false,
                         cps: None,
                         api_keys: Vec::new(),
                         in_file: false,

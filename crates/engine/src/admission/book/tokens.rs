@@ -33,6 +33,9 @@ struct Sealed {
 impl Account {
     /// The secret to encrypt in the row. It contains no token that is only in the configuration.
     pub(super) fn sealed(&self) -> Option<Secret> {
+        if self.is_token_unreadable {
+            return None;
+        }
         let Some(rotated) = &self.rotated else {
             return self.tokens.first().filter(|_| !self.in_file).cloned();
         };
@@ -60,7 +63,8 @@ impl Book {
                 account.rotated.as_ref().and_then(|rotated| rotated.until),
             ));
         };
-        let instead_of = match &account.rotated {
+        let was_readable = !std::mem::take(&mut account.is_token_unreadable);
+        let instead_of = match account.rotated.as_ref().filter(|_| was_readable) {
             // The configuration still has the token it had.
             Some(rotated) => rotated.instead_of.clone(),
             None => account.in_file.then(|| digest(before)),
@@ -95,7 +99,8 @@ impl Book {
 
 impl Reading<'_> {
     /// The tokens of an account: those created at run time if they are still valid, otherwise the
-    /// configuration's.
+    /// configuration's. With a rotation whose tokens are sealed with another key, those of the
+    /// configuration only sign.
     pub(super) fn tokens_of_file(
         &mut self,
         file: &AccountSettings,
@@ -109,11 +114,16 @@ impl Reading<'_> {
         let (Some(setting), Some(row)) = (setting, row.filter(|row| row.rotated)) else {
             return (own(), None);
         };
-        let Some((tokens, rotated)) = self.unseal_rotated(&row, setting.secret.as_ref()) else {
+        if setting.is_unreadable {
             self.skip(
                 setting,
-                "its auth token is sealed with another store.secret_key; using the configuration's",
+                "its auth token is sealed with another store.secret_key, and the configuration's was replaced by it: \
+                 none is accepted. Restore that key, or create a token with an API key or in the console",
             );
+            return (own(), Some(TokenRotation { instead_of: None, until: row.previous_until }));
+        }
+        let Some((tokens, rotated)) = self.unseal_rotated(&row, setting.secret.as_ref()) else {
+            self.skip(setting, "its auth token is unreadable; using the configuration's");
             return (own(), None);
         };
         if rotated.instead_of.as_ref() != Some(&digest(&file.auth_token)) {
@@ -182,6 +192,31 @@ mod tests {
         let SettingWrite { kind, id, body, keeps_sealed: _ } = book.row(&Key::Account(ID.into()));
         let (body, secret) = body.unwrap();
         Setting { kind, id, body, secret, is_unreadable: false }
+    }
+
+    #[test]
+    fn an_unreadable_token_is_kept_and_the_one_that_it_replaced_stays_invalid() {
+        let (now, until) = (Timestamp::from_secs(10), Timestamp::from_secs(20));
+        let mut book = Book::read(file("old").admission(), Vec::new(), now).0;
+        book.rotate_token(&ID.into(), Secret::new("new"), until).unwrap();
+        let row = stored(&book);
+        let other_key = Setting { secret: None, is_unreadable: true, ..row.clone() };
+        let (mut book, writes, _) = Book::read(file("old").admission(), vec![other_key], now);
+        assert!(writes.is_empty());
+        assert!(book.credentials()[0].tokens.is_empty(), "neither authenticates");
+        assert_eq!(tokens(&book), ["old"], "requests are signed nevertheless");
+        // A change of something else keeps the sealed token, and the end of the overlap.
+        let edited = book.row(&Key::Account(ID.into()));
+        assert!(edited.keeps_sealed && matches!(&edited.body, Some((_, None))));
+        let body = edited.body.unwrap().0;
+        let book_again = Book::read(file("old").admission(), vec![Setting { body, ..row }], now).0;
+        assert_eq!(tokens(&book_again), ["new", "old"]);
+        // A token that is created now replaces the unreadable one.
+        book.rotate_token(&ID.into(), Secret::new("newer"), until).unwrap();
+        assert!(!book.row(&Key::Account(ID.into())).keeps_sealed);
+        let book = Book::read(file("old").admission(), vec![stored(&book)], now).0;
+        assert_eq!(tokens(&book), ["newer", "old"]);
+        assert_eq!(book.credentials()[0].tokens.len(), 2);
     }
 
     #[test]

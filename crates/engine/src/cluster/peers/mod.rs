@@ -40,6 +40,7 @@ use uuid::Uuid;
 use self::pins::{ALPN, Identity, Pin, SEATS_ALPN};
 use super::{CALLS, REST, WANT, WEBHOOK};
 use crate::call::seats::ByteStream;
+use crate::limiter::Pool;
 use model::Clock;
 use model::metric::{self, forward};
 
@@ -77,7 +78,8 @@ const BODY_MAX: usize = 4 * 1024 * 1024;
 /// Maximum number of concurrent requests to one peer.
 const REQUESTS_MAX: usize = 256;
 
-/// Maximum number of inbound connections, including those whose certificate is not known yet.
+/// Maximum number of inbound connections, including those whose certificate is not known yet. If
+/// there are more, the oldest of these is closed, of the address that has the most of them.
 const CONNECTIONS_MAX: usize = 128;
 
 /// Timeout of the TLS handshake of an inbound connection.
@@ -231,24 +233,25 @@ impl Peers {
         let acceptor = TlsAcceptor::from(Arc::new(self.0.identity.server()?));
         let weak = Arc::downgrade(&self.0);
         let (stop, times) = (self.0.stop.clone(), self.0.times);
-        let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let connections = Pool::new(CONNECTIONS_MAX, None);
         let accept = async move {
             loop {
-                let Ok(permit) = permits.clone().acquire_owned().await else { return };
-                let Ok((stream, _)) = listener.accept().await else {
+                let Ok((stream, from)) = listener.accept().await else {
                     // Out of file descriptors, for example.
                     tokio::time::sleep(Duration::from_millis(100)).await;
                     continue;
                 };
                 let (acceptor, handler, weak) = (acceptor.clone(), handler.clone(), weak.clone());
+                let claim = connections.claim(from.ip(), 1);
                 tokio::spawn(async move {
-                    let _permit = permit;
                     let _ = stream.set_nodelay(true);
                     let handshake = tokio::time::timeout(HANDSHAKE_TIME, acceptor.accept(stream));
-                    let Ok(Ok(tls)) = handshake.await else { return };
+                    let handshake = claim.evicted().run_until_cancelled(handshake);
+                    let Some(Ok(Ok(tls))) = handshake.await else { return };
                     let member = weak.upgrade().zip(pin_of(&tls));
                     let member = member.and_then(|(inner, pin)| inner.member_with(pin));
                     let Some(member) = member else { return };
+                    claim.authenticate();
                     if tls.get_ref().1.alpn_protocol() == Some(SEATS_ALPN) {
                         let serving = handler.serve_seats(member.at.run, Box::new(tls));
                         member.stop.run_until_cancelled(serving).await;
