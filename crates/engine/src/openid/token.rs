@@ -50,6 +50,10 @@ pub(super) fn verify(
     now: Timestamp,
 ) -> Result<Map<String, Value>, TokenFault> {
     let header = decode_header(token).map_err(|_| TokenFault::Form)?;
+    // Extensions that must be understood (RFC 7515, section 4.1.11). None is.
+    if header.crit.is_some() {
+        return Err(TokenFault::Form);
+    }
     // An HMAC would be keyed with the client secret, which others than the provider may know.
     if header.alg.family() == AlgorithmFamily::Hmac {
         return Err(TokenFault::Algorithm(format!("{:?}", header.alg)));
@@ -218,6 +222,8 @@ fn role(claims: &Map<String, Value>, path: &str, roles: &[(String, Role)]) -> Op
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     use serde_json::json;
 
     use super::super::testing;
@@ -258,6 +264,10 @@ mod tests {
         assert_eq!(of(json!({"aud": ["offhook", "another"], "azp": "offhook"})), None);
         assert_eq!(of(json!({"sub": ""})), Some(TokenFault::Lacks("sub")));
         assert_eq!(verify("a.b", &[], &settings(), "n", now), Err(TokenFault::Form));
+        let with_head = |head: &str| format!("{}.e30.e30", URL_SAFE_NO_PAD.encode(head));
+        let of = |head: &str| verify(&with_head(head), &[], &settings(), "n", now).err();
+        assert_eq!(of(r#"{"alg":"RS256"}"#), Some(TokenFault::UnknownKey));
+        assert_eq!(of(r#"{"alg":"RS256","crit":["exp"]}"#), Some(TokenFault::Form));
     }
 
     #[test]

@@ -147,6 +147,25 @@ async fn f50_strangers_get_no_answer() {
 }
 
 #[tokio::test]
+async fn f50_silent_connections_of_one_address_keep_no_member_out() {
+    let (one, two) = (peers().await, peers().await);
+    let port = two.address().rsplit(':').next().unwrap().parse().unwrap();
+    let mut silent = Vec::new();
+    for _ in 0..CONNECTIONS_MAX * 3 {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.9:0".parse().unwrap()).unwrap();
+        #[allow(clippy::disallowed_methods, reason = "a stranger")]
+        silent.push(socket.connect(([127, 0, 0, 1], port).into()).await.unwrap());
+    }
+    one.set_members(vec![listed(TWO, &two)]);
+    two.set_members(vec![listed(ONE, &one)]);
+    // The first of the silent ones have made room.
+    assert_eq!(silent[0].read(&mut [0]).await.unwrap_or(0), 0);
+    until(&one, TWO, Link::Up).await;
+    assert!(one.send(TWO, request("/", 0)).await.is_ok());
+}
+
+#[tokio::test]
 async fn f26_a_process_that_has_ended_is_refused_and_comes_back() {
     let (one, two) = pair().await;
     let address = two.address().to_owned();
