@@ -2,19 +2,21 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use base64::Engine as _;
 use media::record::Format;
 use serde_json::{Value, json};
 use sim::{CallEventKind, CallEvents, CallOutcome, CallScript, HangupRule, Sim, caller};
+use tokio::sync::mpsc;
 
 use super::control::level;
 use super::dial::tone;
 use super::recognise::{Endpoint, say};
 use super::record::{assert_finished, tone_ms};
+use crate::support::agent::{AgentResponse, AgentServer, reply};
 use crate::support::app::{App, ReceivedRequest};
 use crate::support::bot::{Bot, BotServer};
 use crate::support::http;
@@ -120,7 +122,8 @@ impl World {
             String::from_utf8_lossy(&output.stdout),
             String::from_utf8_lossy(&output.stderr)
         );
-        let pid = text.split("process ").filter_map(|rest| {
+        // A refusal begins with a call's id, which may begin with digits.
+        let pid = text.split("process ").skip(1).filter_map(|rest| {
             rest.split(|c: char| !c.is_ascii_digit()).next()?.parse::<u32>().ok()
         });
         self.successors.extend(pid);
@@ -725,6 +728,187 @@ async fn words_are_recognised_after_an_upgrade_and_before_one() {
     assert_eq!(endpoint.heard().len(), 2, "each utterance is recognised once");
 }
 
+const AGENT_SECRET: &str = "test-secret-of-agent";
+
+/// The sentences of an agent's long answer.
+const SENTENCES: [&str; 9] = [
+    "There is a table at the window.",
+    "It has two chairs and a view of the river.",
+    "The kitchen closes at half past eleven.",
+    "Children are welcome, and so are dogs.",
+    "The menu of the day has three courses.",
+    "We keep the table for a quarter of an hour.",
+    "A car park is behind the house.",
+    "The bus stops in front of the door.",
+    "What name may I write down?",
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_goes_on_in_the_new_process() {
+    let (_, transcribe) = Endpoint::start(r#"{"text":"A table for two."}"#).await;
+    let transcribe = format!("[speech.transcribe]\nurl = \"{transcribe}\"\n");
+    let Some(mut world) = World::with_config(&transcribe).await else { return };
+    let (sentences, events) = mpsc::channel(SENTENCES.len());
+    let events = Mutex::new(Some(events));
+    let server = AgentServer::start(move |turn| match turn.body["turn"].as_u64() {
+        Some(1) => reply("You pressed one and two. What else?", Value::Null),
+        Some(2) => reply("For what time?", Value::Null),
+        Some(3) => AgentResponse::Events(events.lock().unwrap().take().expect("asked once")),
+        _ => reply("Goodbye.", json!("hangup")),
+    })
+    .await;
+    let agents = format!("{}/api/v1/agents/", world.node.public);
+    let agent = json!({"name": "Asha", "kind": "http", "endpoint": server.url, "channels": ["voice"],
+        "signingSecret": AGENT_SECRET, "greeting": "Welcome. How can I help you?"});
+    let agent = http::send("POST", &agents, &[("x-api-key", API_KEY)], agent.to_string()).await;
+    let id = agent.json()["id"].as_str().expect("an id").to_owned();
+    world.app.xml(
+        "/answer",
+        format!("<Response><Redirect>https://agent.invalid/{id}/answer</Redirect></Response>"),
+    );
+    let mut call = world.place_saying("919412340001", say(12_000, "A table for two.").await);
+    until(&mut call, |event| *event == CallEventKind::FirstAudio).await;
+    press(&call, "12#").await;
+    server.until_requests(1).await;
+    check_output(&world.upgrade(&["--wait", "30"]).await, 1);
+
+    // The caller speaks.
+    let spoken = server.until_requests(2).await.remove(1).body;
+    assert_eq!(spoken["input"]["speech"], "A table for two.", "{spoken}");
+    check_history(
+        &spoken,
+        &["Welcome. How can I help you?", "12", "You pressed one and two. What else?"],
+    );
+
+    // The agent answers while an upgrade waits.
+    until_logged(&world, "For what time?").await;
+    press(&call, "7#").await;
+    server.until_requests(3).await;
+    let refused = text(&world.upgrade(&[]).await.stdout);
+    assert!(refused.contains("its agent is answering"), "{refused}");
+    let started = world.node.dir.path().join("started");
+    let script =
+        world.script(&format!("#!/bin/sh\ntouch {}\nexec {} \"$@\"\n", path(&started), program()));
+    let during = async move {
+        let mut every = tokio::time::interval(Duration::from_millis(5));
+        let mut sentence_every = tokio::time::interval(Duration::from_millis(150));
+        for sentence in SENTENCES {
+            sentences
+                .try_send(json!({"type": "text", "text": sentence}).to_string())
+                .expect("read");
+            while !started.exists() {
+                every.tick().await;
+            }
+            sentence_every.tick().await;
+        }
+    };
+    let options = ["--wait", "30", "--binary", path(&script)];
+    let (output, ()) = tokio::join!(world.upgrade(&options), during);
+    check_output(&output, 1);
+    fail_to_serve(&mut world).await;
+
+    // The caller interrupts the answer, which goes on in the new process.
+    press(&call, "8#").await;
+    let last = server.until_requests(4).await.remove(3);
+    assert_eq!((&last.body["turn"], &last.body["input"]["digits"]), (&json!(4), &json!("8")));
+    let answer = SENTENCES.join(" ");
+    let said = [
+        "Welcome. How can I help you?",
+        "12",
+        "You pressed one and two. What else?",
+        "A table for two.",
+        "For what time?",
+        "7",
+        answer.as_str(),
+    ];
+    check_history(&last.body, &said);
+    let heard = last.body["history"][6]["text"].as_str().unwrap_or_default();
+    assert!(heard.len() < answer.len(), "the rest was not played: {heard}");
+    let outcome = end(call).await;
+    assert!(outcome.ok, "{outcome:?}");
+    let ended = world.app.wait("/hangup").await;
+    let uuid = ended.param("CallUUID");
+    world.node.record(uuid).await;
+    check_replay(&world, uuid).await;
+    let lines = transcript(&world).await;
+    let texts: Vec<_> =
+        lines.iter().map(|line| line["text"].as_str().unwrap_or_default()).collect();
+    assert_eq!(texts.len(), said.len() + 2, "{texts:#?}");
+    assert_eq!(texts[6..], [heard, "8", "Goodbye."], "{texts:#?}");
+    assert_eq!(server.turns().len(), 4, "each turn is asked for once");
+    for turn in server.turns() {
+        // With the agent's own secret, which the new process reads from the store.
+        let signature = turn.headers["x-offhook-signature"].to_str().expect("text").to_owned();
+        let (time, hex) = signature.split_once(",v1=").expect("a signature");
+        let signed = [time.trim_start_matches("t=").as_bytes(), b".", &turn.bytes].concat();
+        let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, AGENT_SECRET.as_bytes());
+        assert_eq!(hex, hex::encode(aws_lc_rs::hmac::sign(&key, &signed)));
+    }
+    assert_eq!(world.app.count("/hangup"), 1);
+}
+
+/// Waits until the event log of the only live call contains a text.
+async fn until_logged(world: &World, text: &str) {
+    let get = async |path: &str| {
+        let url = format!("{}/api/v1/calls/{path}", world.node.public);
+        http::send("GET", &url, &[("x-api-key", API_KEY)], "").await
+    };
+    let mut every = tokio::time::interval(Duration::from_millis(50));
+    loop {
+        every.tick().await;
+        let calls = get("").await.json();
+        let Some(uuid) = calls["items"][0]["callUuid"].as_str() else { continue };
+        if get(&format!("{uuid}/events")).await.text().contains(text) {
+            return;
+        }
+    }
+}
+
+/// Checks the history of a turn, in which the caller may have interrupted the agent's lines.
+fn check_history(turn: &Value, said: &[&str]) {
+    let history = turn["history"].as_array().expect("a list");
+    let is_as_said = |(line, said): (&Value, &&str)| {
+        let text = line["text"].as_str().unwrap_or_default();
+        let heard = text.trim_end_matches(['\u{2026}', ' ']);
+        !heard.is_empty() && said.starts_with(heard)
+    };
+    assert_eq!(history.len(), said.len(), "{turn:#}");
+    assert!(history.iter().zip(said).all(is_as_said), "{turn:#}");
+}
+
+/// Waits for the transcript of the only call in the only conversation.
+async fn transcript(world: &World) -> Vec<Value> {
+    let get = async |path: &str| {
+        let url = format!("{}/api/v1/conversations/{path}", world.node.public);
+        http::send("GET", &url, &[("x-api-key", API_KEY)], "").await.json()
+    };
+    let mut every = tokio::time::interval(Duration::from_millis(50));
+    loop {
+        every.tick().await;
+        let list = get("").await;
+        let Some(id) = list["items"][0]["id"].as_str() else { continue };
+        let timeline = get(&format!("{id}/timeline/")).await;
+        let items = timeline["items"].as_array().expect("a list");
+        let lines = items.iter().find_map(|item| item["call"]["transcript"].as_array());
+        if let Some(lines) = lines {
+            return lines.clone();
+        }
+    }
+}
+
+/// A process that takes the calls, until it has to continue their media.
+const CHECKS: &str = "#!/usr/bin/env python3\nimport socket, json, time\ns = socket.socket(fileno=0)\n\
+    def send(message): s.send(json.dumps(message).encode()); s.recv(65536)\n\
+    s.recv(65536)\nsend({'message': 'ready', 'offhook': '9'})\n\
+    send({'message': 'checked', 'refused': []})\n";
+
+/// Upgrades to a process that dies with the calls. The old binary goes on.
+async fn fail_to_serve(world: &mut World) {
+    let dies = world.script(&format!("{CHECKS}send({{'message': 'playing'}})\n"));
+    let said = text(&world.upgrade(&["--binary", path(&dies)]).await.stderr);
+    assert!(said.contains("the old binary was started again as process"), "{said}");
+}
+
 /// Reads a stream's messages up to one of `event`. Checks that none is missing, and that each 20 ms of
 /// the caller are there.
 async fn read_stream(bot: &mut Bot, event: &str, next: &mut (u64, u64)) -> Value {
@@ -774,19 +958,13 @@ async fn an_audio_stream_goes_on_in_the_new_process() {
     read_stream(&mut bot, "media", &mut next).await;
 
     // A process that can't go on, before and after it has taken the media.
-    let begin = "#!/usr/bin/env python3\nimport socket, json, time\ns = socket.socket(fileno=0)\n\
-        def send(message): s.send(json.dumps(message).encode()); s.recv(65536)\n\
-        s.recv(65536)\nsend({'message': 'ready', 'offhook': '9'})\n\
-        send({'message': 'checked', 'refused': []})\n";
-    let hangs = world.script(&format!("{begin}time.sleep(60)\n"));
+    let hangs = world.script(&format!("{CHECKS}time.sleep(60)\n"));
     let said = text(&world.upgrade(&["--binary", path(&hangs)]).await.stderr);
     assert!(said.contains("did not answer within 1 s"), "{said}");
     check_output(&world.upgrade(&[]).await, 1);
     // The stream moves once more. Its connection stays in the first process.
     check_output(&world.upgrade(&[]).await, 1);
-    let dies = world.script(&format!("{begin}send({{'message': 'playing'}})\n"));
-    let said = text(&world.upgrade(&["--binary", path(&dies)]).await.stderr);
-    assert!(said.contains("the old binary was started again as process"), "{said}");
+    fail_to_serve(&mut world).await;
 
     assert_eq!(read_stream(&mut bot, "playedStream", &mut next).await["name"], "end");
     bot.play(16_000, &pcm[..16_000]).await;

@@ -1,7 +1,7 @@
 //! The JSON contract between this node and an agent: the question, and the reply with its limits
 //! (`docs/agents.md`). Pure.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
@@ -29,7 +29,7 @@ pub struct Question {
 }
 
 /// The user.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct User {
     pub wa_id: String,
@@ -60,7 +60,7 @@ pub struct UserInput {
 }
 
 /// A line of the conversation's history.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Line {
     pub role: Role,
     pub text: String,
@@ -69,7 +69,7 @@ pub struct Line {
 }
 
 /// The speaker of a line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     User,
@@ -87,7 +87,7 @@ impl Role {
 }
 
 /// An action that an agent requests besides its reply.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Action {
     /// Hand the conversation over to people.
     Escalate,
@@ -109,7 +109,7 @@ pub enum Piece {
 }
 
 /// A complete reply.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Reply {
     /// Messages in the format of `POST …/messages/`.
     pub items: Vec<Map<String, Value>>,

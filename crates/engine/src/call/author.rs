@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
+use serde_json::Value;
 
 use crate::admission::{Directory, NumberSpec};
 use machine::{FetchFailure, Params};
@@ -81,6 +82,18 @@ pub trait Author: Send + Sync + 'static {
 
     /// Reports the end of the call.
     fn over(&self, call: CallUuid);
+
+    /// Waits until an agent has completed its answer to the call. `None` if it has, or if this author
+    /// does not handle the call.
+    fn until_at_rest(&self, call: CallUuid) -> Option<BoxFuture<'static, ()>>;
+
+    /// Lets go of the dialogue of a call [at rest](Author::until_at_rest), so that the author of
+    /// another process can [resume](Author::resume) it. `None` if this author does not handle the
+    /// call.
+    fn detach(&self, call: CallUuid) -> Option<Value>;
+
+    /// Continues the dialogue of a call of another process.
+    fn resume(&self, call: CallUuid, dialogue: Value);
 }
 
 /// An author without documents: every request fails.
@@ -104,6 +117,16 @@ impl Author for NoAuthor {
     }
 
     fn over(&self, _: CallUuid) {}
+
+    fn until_at_rest(&self, _: CallUuid) -> Option<BoxFuture<'static, ()>> {
+        None
+    }
+
+    fn detach(&self, _: CallUuid) -> Option<Value> {
+        None
+    }
+
+    fn resume(&self, _: CallUuid, _: Value) {}
 }
 
 /// Builds the URL of `path` below the host.

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, ready};
+use serde_json::Value;
 use uuid::Uuid;
 
 use super::author::{Author, DialogueLine, DocumentRequest, url_of};
@@ -169,6 +170,19 @@ impl Author for WithDrafts {
     fn over(&self, call: CallUuid) {
         self.drafts.table().running.remove(&call);
         self.others.over(call);
+    }
+
+    // Only calls of phones run drafts, and they stay in their process.
+    fn until_at_rest(&self, call: CallUuid) -> Option<BoxFuture<'static, ()>> {
+        self.others.until_at_rest(call)
+    }
+
+    fn detach(&self, call: CallUuid) -> Option<Value> {
+        self.others.detach(call)
+    }
+
+    fn resume(&self, call: CallUuid, dialogue: Value) {
+        self.others.resume(call, dialogue);
     }
 }
 

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
@@ -23,7 +24,7 @@ use super::shell::{MovedRecording, Report};
 use super::streams::StreamView;
 use crate::stream::{DetachedSocket, MovedStream, Relays, StreamFrames};
 use machine::replay::{self, RebuildError, UnredactedInputs};
-use machine::{CallSetup, CallTime, GraphAction, Input, Machine, Output, Sound};
+use machine::{CallSetup, CallTime, GraphAction, Input, Machine, Output, PlayId, Sound};
 use media::opus::Rate;
 use media::{
     Buffering, ContinuedLeg, FRAME_MS, Feed, HeldTap, LegHandle, LegSnapshot, Media, MediaError,
@@ -33,7 +34,7 @@ use model::{CallUuid, Clock, PhoneNumberId, Wacid};
 
 /// The version of [`CallSnapshot`] and [`Leftover`]. A process that does not know it refuses the
 /// calls.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// Microseconds per tick of a leg.
 #[allow(clippy::as_conversions, reason = "a constant")]
@@ -86,6 +87,7 @@ pub struct Leftover {
     pub(super) recordings: Vec<MovedRecording>,
     pub(super) hearing: Option<MovedHearing>,
     pub(super) stream: Option<MovedStream>,
+    pub(super) dialogue: Option<MovedDialogue>,
     /// The time since boot of the leg's last tick in this process, in microseconds.
     ticked_at_us: u64,
 }
@@ -96,8 +98,25 @@ impl Leftover {
         recordings: Vec<MovedRecording>,
         hearing: Option<MovedHearing>,
         stream: Option<MovedStream>,
+        dialogue: Option<MovedDialogue>,
     ) -> Self {
-        Self { queued, recordings, hearing, stream, ticked_at_us: 0 }
+        Self { queued, recordings, hearing, stream, dialogue, ticked_at_us: 0 }
+    }
+}
+
+/// A dialogue of an AI agent with its caller. `Debug` redacts the text.
+#[derive(Clone, Serialize, Deserialize)]
+pub(super) struct MovedDialogue {
+    /// The dialogue, in the form of its [`Author`](super::author::Author).
+    pub(super) dialogue: Value,
+    /// The playback that the caller can interrupt, and its start in microseconds since the zero of
+    /// the call's time.
+    pub(super) playing: Option<(PlayId, u64)>,
+}
+
+impl std::fmt::Debug for MovedDialogue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "MovedDialogue({:?})", self.playing)
     }
 }
 
@@ -478,7 +497,9 @@ impl Registry {
                 Ok(Err(_)) if call.mailbox.is_open() => "its queue of inputs is full",
                 // The call has ended.
                 Ok(Err(_)) => continue,
-                Err(_) => "a request is still in progress, or its caller is speaking",
+                Err(_) => {
+                    "a request is still in progress, its caller is speaking, or its agent is answering"
+                }
             };
             staying.push(StayingCall { call: call.setup.call, why });
         }
@@ -504,6 +525,6 @@ fn fields_of(machine: &Machine) -> MachineFields {
     machine.snapshot().into_iter().map(|field| (field.name.to_owned(), lines(field))).collect()
 }
 
-fn micros(time: Duration) -> u64 {
+pub(super) fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }

@@ -218,7 +218,18 @@ impl Shell {
                 break;
             }
             let deadline = self.clock.deadline(&self.machine);
-            let envelope = next_message(&mut inbox, &self.context, deadline).await;
+            // An agent that comes to rest sends no message.
+            let author = &self.context.services.author;
+            let at_rest =
+                self.suspension.as_ref().and_then(|_| author.until_at_rest(self.context.id));
+            let next = next_message(&mut inbox, &self.context, deadline);
+            let envelope = match at_rest {
+                Some(at_rest) => tokio::select! {
+                    biased; envelope = next => envelope,
+                    () = at_rest => continue,
+                },
+                None => next.await,
+            };
             self.receive(envelope);
         }
         self.context.journal.close();

@@ -230,14 +230,15 @@ pub struct AgentSecrets {
     pub unreadable: Option<Vec<u8>>,
 }
 
-/// An AI agent.
-#[derive(Clone, Debug)]
+/// An AI agent. Its serialized form has no secrets.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Agent {
     pub id: Uuid,
     /// The owner and its main account, which may be the same.
     pub account: AuthId,
     pub main_account: AuthId,
     pub spec: AgentSpec,
+    #[serde(skip)]
     pub secrets: AgentSecrets,
     pub created: Timestamp,
 }

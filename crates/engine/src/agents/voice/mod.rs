@@ -3,8 +3,9 @@
 //! with its first sentence (`stream`). The machine, its event log and a replay need no special case
 //! for it.
 //!
-//! The dialogue of a call is kept in memory until the call ends. Its lines are also stored, so that
-//! the next process has them if this one dies.
+//! The dialogue of a call is kept in memory until the call ends, and moves with the call to another
+//! process at an upgrade. Its lines are also stored, so that the next process has them if this one
+//! dies.
 
 mod document;
 mod playback;
@@ -16,8 +17,11 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
+use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use super::Agents;
@@ -62,10 +66,13 @@ struct Inner {
     dialogues: Mutex<HashMap<CallUuid, Dialogue>>,
 }
 
-/// A call that an agent answers.
+/// A call that an agent answers. Serialized for another process while the agent is [at
+/// rest](RunningTurn::is_at_rest).
+#[derive(Serialize, Deserialize)]
 struct Dialogue {
     call: CallUuid,
-    store: Store,
+    /// The agent. Another process reads its secrets from the store when the caller has said
+    /// something.
     agent: Arc<Agent>,
     account: AuthId,
     main_account: AuthId,
@@ -83,41 +90,49 @@ struct Dialogue {
     /// How much of the last prompt was played before the caller interrupted it. `None` without an
     /// interruption.
     cut: Option<Duration>,
-    /// The prompt that the last document names.
+    /// The prompt that the last document names. It moves with the call's media.
+    #[serde(skip)]
     stream: Option<(Uuid, Arc<Prompt>)>,
 }
 
+#[derive(Serialize, Deserialize)]
 struct RunningTurn {
     progress: Arc<Progress>,
-    task: AbortHandle,
-    speaking: Option<AbortHandle>,
+    /// The tasks that request the reply and speak it.
+    #[serde(skip)]
+    tasks: TaskTracker,
+    #[serde(skip)]
+    handles: Vec<AbortHandle>,
 }
 
 impl Drop for RunningTurn {
     fn drop(&mut self) {
-        self.task.abort();
-        if let Some(speaking) = &self.speaking {
-            speaking.abort();
-        }
+        self.handles.iter().for_each(AbortHandle::abort);
     }
 }
 
 /// The progress of a turn.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 struct Progress {
     state: Mutex<Turn>,
+    #[serde(skip)]
     news: Notify,
 }
 
-#[derive(Default)]
+/// The state of a turn. The fields that are not serialized are used until the turn is over.
+#[derive(Default, Serialize, Deserialize)]
 struct Turn {
     reply: Reply,
+    #[serde(skip)]
     text: Sentences,
     /// Characters of text so far.
+    #[serde(skip)]
     spoken: usize,
     /// Sentences that are not yet passed to the speech stream.
+    #[serde(skip)]
     sentences: VecDeque<String>,
     /// The channel to the speech stream, once the reply is streamed.
+    #[serde(skip)]
     out: Option<mpsc::Sender<String>>,
     streamed: bool,
     /// When each streamed sentence is played.
@@ -258,7 +273,6 @@ impl VoiceAgents {
         let (number, user) = if outbound { (of("From"), of("To")) } else { (of("To"), of("From")) };
         let dialogue = Dialogue {
             call: wish.call,
-            store: self.0.agents.store().clone(),
             agent: agent.clone(),
             account: wish.account.clone(),
             main_account: wish.main_account.clone(),
@@ -460,18 +474,19 @@ impl VoiceAgents {
         let Some(dialogue) = dialogues.get_mut(&call) else { return ReplyState::Complete(None) };
         let (prompt, writer) = Prompt::new();
         let spec = Arc::new(dialogue.agent.spec.clone());
-        let speaking = tokio::spawn(stream::speak(
+        let speaking = stream::speak(
             self.0.library.clone(),
             dialogue.main_account.clone(),
             spec,
             sentences,
             writer,
             progress.clone(),
-        ));
+        );
         if let Some(running) = &mut dialogue.running {
-            running.speaking = Some(speaking.abort_handle());
+            running.spawn(speaking);
         }
-        dialogue.store_streamed(&self.0.agents.clock().wall().rfc3339());
+        let now = self.0.agents.clock().wall().rfc3339();
+        dialogue.store_streamed(self.0.agents.store(), &now);
         let id = Uuid::new_v4();
         dialogue.stream = Some((id, prompt));
         ReplyState::Streamed(id)
@@ -479,7 +494,7 @@ impl VoiceAgents {
 
     /// Starts a turn and aborts the previous one.
     fn begin(&self, call: CallUuid, said: UserInput) {
-        let now = self.0.agents.clock().wall().rfc3339();
+        let (store, now) = (self.0.agents.store(), self.0.agents.clock().wall().rfc3339());
         let mut dialogues = self.dialogues();
         let Some(dialogue) = dialogues.get_mut(&call) else { return };
         dialogue.silences = 0;
@@ -487,8 +502,8 @@ impl VoiceAgents {
         let cut = dialogue.cut.take();
         // Only now is it known how much of the streamed reply was played.
         match dialogue.running.take().and_then(|before| before.streamed(&now, cut)) {
-            Some(line) => dialogue.say(line),
-            None => dialogue.cut_last_line(cut),
+            Some(line) => dialogue.say(store, line),
+            None => dialogue.cut_last_line(store, cut),
         }
         dialogue.turn += 1;
         let question = Question {
@@ -501,12 +516,13 @@ impl VoiceAgents {
             input: said.clone(),
             history: dialogue.history.iter().cloned().collect(),
         };
-        dialogue.say(Line { role: Role::User, text: said.text, at: now });
+        dialogue.say(store, Line { role: Role::User, text: said.text, at: now });
         let progress = Arc::new(Progress::default());
         let (agents, agent, turn) =
             (self.0.agents.clone(), dialogue.agent.clone(), progress.clone());
         let voices = self.clone();
-        let task = tokio::spawn(async move {
+        let mut running = RunningTurn::new(progress);
+        running.spawn(async move {
             let mut sink =
                 CallReply { progress: turn, max: usize::from(agent.spec.max_reply_chars) };
             let done = agents.ask(&agent, Uuid::new_v4(), &question, &mut sink).await;
@@ -518,8 +534,7 @@ impl VoiceAgents {
             turn.news.notify_one();
             voices.store_streamed(call);
         });
-        dialogue.running =
-            Some(RunningTurn { progress, task: task.abort_handle(), speaking: None });
+        dialogue.running = Some(running);
     }
 
     /// Writes the document for an action, and creates its notification.
@@ -562,22 +577,22 @@ impl VoiceAgents {
     fn store_streamed(&self, call: CallUuid) {
         let now = self.0.agents.clock().wall().rfc3339();
         if let Some(dialogue) = self.dialogues().get(&call) {
-            dialogue.store_streamed(&now);
+            dialogue.store_streamed(self.0.agents.store(), &now);
         }
     }
 
     fn record_line(&self, call: CallUuid, role: Role, text: &str) {
-        let at = self.0.agents.clock().wall().rfc3339();
+        let (store, at) = (self.0.agents.store(), self.0.agents.clock().wall().rfc3339());
         if let Some(dialogue) = self.dialogues().get_mut(&call) {
             // A streamed reply that is over was played before this.
             let cut = dialogue.cut;
             if let Some(line) =
                 dialogue.running.as_ref().and_then(|running| running.take_streamed(&at, cut))
             {
-                dialogue.say(line);
+                dialogue.say(store, line);
                 dialogue.cut = None;
             }
-            dialogue.say(Line { role, text: text.to_owned(), at });
+            dialogue.say(store, Line { role, text: text.to_owned(), at });
         }
     }
 
@@ -602,12 +617,12 @@ impl VoiceAgents {
 
 impl Dialogue {
     /// Adds a line to the history and the transcript. Empty lines are skipped.
-    fn say(&mut self, line: Line) {
+    fn say(&mut self, store: &Store, line: Line) {
         if line.text.trim().is_empty() {
             return;
         }
         if self.has_room_for(&line) {
-            self.store_line(self.transcript.len(), &line);
+            self.store_line(store, self.transcript.len(), &line);
             self.transcript.push(line.clone());
         }
         self.history.push_back(line);
@@ -618,7 +633,7 @@ impl Dialogue {
     }
 
     /// Cuts the agent's last line off at the point where the caller interrupted it.
-    fn cut_last_line(&mut self, cut: Option<Duration>) {
+    fn cut_last_line(&mut self, store: &Store, cut: Option<Duration>) {
         let Some(cut) = cut else { return };
         for line in [self.history.back_mut(), self.transcript.last_mut()].into_iter().flatten() {
             if line.role == Role::Assistant {
@@ -626,25 +641,25 @@ impl Dialogue {
             }
         }
         if let Some((seq, line)) = self.transcript.iter().enumerate().next_back() {
-            self.store_line(seq, line);
+            self.store_line(store, seq, line);
         }
     }
 
     /// Stores the text of the reply that is being streamed. It is corrected if the caller
     /// interrupts it.
-    fn store_streamed(&self, now: &str) {
+    fn store_streamed(&self, store: &Store, now: &str) {
         let line = self.running.as_ref().and_then(|running| running.streamed(now, None));
         if let Some(line) =
             line.filter(|line| !line.text.trim().is_empty() && self.has_room_for(line))
         {
-            self.store_line(self.transcript.len(), &line);
+            self.store_line(store, self.transcript.len(), &line);
         }
     }
 
     /// Stores a line for the next process.
-    fn store_line(&self, seq: usize, Line { role, text, at }: &Line) {
+    fn store_line(&self, store: &Store, seq: usize, Line { role, text, at }: &Line) {
         let line = CallLine { role: role.as_str().to_owned(), text: text.clone(), at: at.clone() };
-        self.store.dialogues().put(self.call, seq, line);
+        store.dialogues().put(self.call, seq, line);
     }
 
     fn has_room_for(&self, line: &Line) -> bool {
@@ -658,6 +673,20 @@ impl Dialogue {
 }
 
 impl RunningTurn {
+    fn new(progress: Arc<Progress>) -> Self {
+        Self { progress, tasks: TaskTracker::new(), handles: Vec::new() }
+    }
+
+    /// Runs a task of the turn until the turn is dropped.
+    fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) {
+        self.handles.push(self.tasks.spawn(task).abort_handle());
+    }
+
+    /// Whether the reply is complete and its speech is synthesized.
+    fn is_at_rest(&self) -> bool {
+        self.tasks.is_empty()
+    }
+
     /// The streamed text of the reply, up to `cut`. `None` if the reply is not streamed.
     fn streamed(&self, at: &str, cut: Option<Duration>) -> Option<Line> {
         let state = self.progress.state();
@@ -703,7 +732,7 @@ impl Author for VoiceAgents {
         let cut = dialogue.cut.take();
         let last = dialogue.running.as_ref().and_then(|running| running.streamed(&now, cut));
         if last.is_none() {
-            dialogue.cut_last_line(cut);
+            dialogue.cut_last_line(self.0.agents.store(), cut);
         }
         let lines = dialogue
             .transcript
@@ -717,10 +746,35 @@ impl Author for VoiceAgents {
     }
 
     fn over(&self, call: CallUuid) {
-        let mut dialogues = self.dialogues();
-        if let Some(dialogue) = dialogues.remove(&call) {
+        if self.dialogues().remove(&call).is_some() {
             // The record of the call's end, which contains the dialogue, is already queued.
-            dialogue.store.dialogues().delete(call);
+            self.0.agents.store().dialogues().delete(call);
+        }
+    }
+
+    fn until_at_rest(&self, call: CallUuid) -> Option<BoxFuture<'static, ()>> {
+        let dialogues = self.dialogues();
+        let running = dialogues.get(&call)?.running.as_ref();
+        let tasks = running.filter(|running| !running.is_at_rest())?.tasks.clone();
+        tasks.close();
+        Some(async move { tasks.wait().await }.boxed())
+    }
+
+    fn detach(&self, call: CallUuid) -> Option<Value> {
+        let dialogue = self.dialogues().remove(&call)?;
+        match serde_json::to_value(dialogue) {
+            Ok(dialogue) => Some(dialogue),
+            Err(error) => {
+                tracing::error!(%error, "failed to serialize the dialogue of a call");
+                None
+            }
+        }
+    }
+
+    fn resume(&self, call: CallUuid, dialogue: Value) {
+        match serde_json::from_value(dialogue) {
+            Ok(dialogue) => drop(self.dialogues().insert(call, dialogue)),
+            Err(error) => tracing::error!(%error, "failed to read the dialogue of a call"),
         }
     }
 }
@@ -732,8 +786,7 @@ mod tests {
     #[tokio::test]
     async fn takes_streamed_text_once() {
         let progress = Arc::new(Progress::default());
-        let task = tokio::spawn(async {}).abort_handle();
-        let running = RunningTurn { progress: progress.clone(), task, speaking: None };
+        let running = RunningTurn::new(progress.clone());
         {
             let mut turn = progress.state();
             turn.add(Piece::Text("One moment. I am looking".to_owned()), 100);
@@ -743,6 +796,34 @@ mod tests {
         progress.state().end(false);
         assert_eq!(running.take_streamed("now", None).unwrap().text, "One moment. I am looking");
         assert!(running.streamed("now", None).is_none(), "once");
+    }
+
+    #[tokio::test]
+    async fn a_turn_at_rest_goes_on_in_another_process() {
+        let mut running = RunningTurn::new(Arc::default());
+        let (end, ended) = tokio::sync::oneshot::channel::<()>();
+        running.spawn(ended.map(drop));
+        assert!(!running.is_at_rest());
+        {
+            let mut turn = running.progress.state();
+            turn.add(Piece::Text("One moment, please. I am looking".to_owned()), 100);
+            turn.add(Piece::Act(Action::Transfer("asha".to_owned())), 100);
+            turn.streamed = true;
+            turn.playback.begin(Duration::ZERO, "One moment, please.".to_owned());
+            turn.playback.end(Duration::from_secs(2));
+            turn.end(true);
+        }
+        drop(end);
+        running.tasks.close();
+        running.tasks.wait().await;
+        assert!(running.is_at_rest());
+        let moved: RunningTurn =
+            serde_json::from_value(serde_json::to_value(&running).unwrap()).unwrap();
+        let cut = Some(Duration::from_secs(3));
+        assert_eq!(moved.streamed("now", cut).unwrap().text, "One moment, please.");
+        let turn = moved.progress.state();
+        assert_eq!(turn.reply, running.progress.state().reply);
+        assert_eq!((turn.done, turn.acted), (Some(true), false));
     }
 
     #[test]

@@ -2,16 +2,18 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// The duration of a frame.
 pub(super) const FRAME: Duration = Duration::from_millis(20);
 /// The estimated duration of a character, at about 150 words a minute.
 const CHARACTER_MS: u128 = 70;
 
 /// The sentences of a streamed reply with their times.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Playback(Vec<Sentence>);
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Sentence {
     text: String,
     begins: Duration,

@@ -17,11 +17,12 @@ use super::{Peer, Shell};
 use crate::call::author;
 use crate::call::call_clock::CallClock;
 use crate::call::handover::{
-    CallSnapshot, Decision, Leftover, QueuedInput, SnapshotParts, SuspendReply, SuspendedCall,
+    CallSnapshot, Decision, Leftover, MovedDialogue, QueuedInput, SnapshotParts, SuspendReply,
+    SuspendedCall,
 };
 use crate::call::mailbox::Envelope;
 use crate::call::services::Services;
-use machine::CallState;
+use machine::{CallState, Sound};
 use media::TapSides;
 use model::CallType;
 
@@ -47,7 +48,7 @@ impl Obstacle {
 pub(in crate::call) async fn resume(services: Arc<Services>, params: Box<ResumeParams>) {
     let ResumeParams { registry, mut call, peer, journal, view } = *params;
     let queued = call.take_queued();
-    let Leftover { recordings, hearing, stream, .. } = call.leftover;
+    let Leftover { recordings, hearing, stream, dialogue, .. } = call.leftover;
     let snapshot = call.snapshot;
     let mut shell = Shell {
         machine: call.machine,
@@ -82,7 +83,14 @@ pub(in crate::call) async fn resume(services: Arc<Services>, params: Box<ResumeP
         },
     };
     info!(queued = queued.len(), "call taken over");
-    for sound in &call.sounds {
+    if let Some(MovedDialogue { dialogue, playing }) = dialogue {
+        shell.playback.resume(call.zero, playing);
+        shell.context.services.author.resume(shell.context.id, dialogue);
+    }
+    // The leg has the speech of an agent.
+    let is_written =
+        |sound: &&Sound| matches!(sound, Sound::File { url } if author::path_of(&url.0).is_some());
+    for sound in call.sounds.iter().filter(|sound| !is_written(sound)) {
         shell.playback.prompt(&shell.context, sound);
     }
     shell.recordings.resume(&shell.context, &mut call.leg, recordings);
@@ -103,7 +111,6 @@ impl Shell {
     pub(super) fn obstacle(&self) -> Option<Obstacle> {
         let view = &self.context.view;
         let setup = &view.setup;
-        let is_written = author::path_of(&setup.urls.answer.0).is_some() || self.playback.written;
         let placed_for_room = setup.outbound.as_ref().is_some_and(|placed| placed.room.is_some());
         let lasting = if setup.call_type == CallType::Web {
             Some("it is a call with an endpoint's phone")
@@ -113,8 +120,6 @@ impl Shell {
             Some("it has dialled another leg")
         } else if placed_for_room {
             Some("it was placed for a multi-party call")
-        } else if is_written {
-            Some("an AI agent or a draft answers it")
         } else if view.log.is_full() {
             Some("its event log is full")
         } else {
@@ -139,6 +144,9 @@ impl Shell {
         }
         if self.recognition.is_busy() {
             return Some(Obstacle::passing("its caller is speaking"));
+        }
+        if self.context.services.author.until_at_rest(self.context.id).is_some() {
+            return Some(Obstacle::passing("its agent is answering"));
         }
         if self.stream.is_connecting() {
             return Some(Obstacle::passing("its audio stream is being connected"));
@@ -228,10 +236,13 @@ impl Shell {
                 }
                 // The other process exports the trace of the whole call.
                 drop(call.view.log.export());
+                let playing = self.playback.playing(zero);
+                let dialogue = call.services.author.detach(call.id);
+                let dialogue = dialogue.map(|dialogue| MovedDialogue { dialogue, playing });
                 self.held = None;
                 self.recordings.settle(&self.machine, &queued);
                 info!(queued = queued.len(), "call handed over");
-                let leftover = Leftover::new(queued, recordings, hearing, stream);
+                let leftover = Leftover::new(queued, recordings, hearing, stream, dialogue);
                 let _ = reply.send((leftover, socket));
                 true
             }

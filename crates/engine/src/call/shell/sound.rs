@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::super::author;
+use super::super::handover::micros;
 use super::super::trace::Trace;
 use super::context::Context;
 use machine::{MediaCommand, Overlay, PlayId, Sound, SoundItem};
@@ -148,6 +149,19 @@ impl Playback {
         if let Some((_, since)) = cut {
             call.services.author.cut(call.id, now.saturating_duration_since(since));
         }
+    }
+
+    /// The current playback of a written document, and its start in microseconds since `zero`.
+    pub(super) fn playing(&self, zero: Instant) -> Option<(PlayId, u64)> {
+        let (play, since) = self.playing?;
+        Some((play, micros(since.saturating_duration_since(zero))))
+    }
+
+    /// Continues to track the playback of a call with written documents, after another process.
+    pub(super) fn resume(&mut self, zero: Instant, playing: Option<(PlayId, u64)>) {
+        self.written = true;
+        self.playing =
+            playing.map(|(play, since_us)| (play, zero + Duration::from_micros(since_us)));
     }
 
     /// Notes that a playback has ended.
