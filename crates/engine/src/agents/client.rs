@@ -53,7 +53,7 @@ pub enum AgentError {
     #[error("the agent's answer is invalid: {0}")]
     Unreadable(String),
     #[error(
-        "the agent's secrets were sealed with another store.secret_key: restore that key or set them again"
+        "the agent's secrets can't be read: if they were sealed with another store.secret_key, restore that key or set them again"
     )]
     Secrets,
     #[error("the agent's key contains a character that is not allowed in an HTTP header")]

@@ -230,7 +230,8 @@ pub struct AgentSecrets {
     pub unreadable: Option<Vec<u8>>,
 }
 
-/// An AI agent. Its serialized form has no secrets.
+/// An AI agent. Its serialized form has no secrets: they count as unreadable until the agent is read
+/// from the store.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Agent {
     pub id: Uuid,
@@ -238,7 +239,7 @@ pub struct Agent {
     pub account: AuthId,
     pub main_account: AuthId,
     pub spec: AgentSpec,
-    #[serde(skip)]
+    #[serde(skip, default = "AgentSecrets::not_read")]
     pub secrets: AgentSecrets,
     pub created: Timestamp,
 }
@@ -265,6 +266,10 @@ struct PlainSecrets {
 }
 
 impl AgentSecrets {
+    fn not_read() -> Self {
+        Self { unreadable: Some(Vec::new()), ..Self::default() }
+    }
+
     /// Whether there are secrets, but none that can be used.
     pub fn are_unreadable(&self) -> bool {
         self.unreadable.is_some() && self.api_key.is_none() && self.signing_secret.is_none()
