@@ -22,7 +22,7 @@ pub(super) const MAX_VALUE: usize = 8_192;
 /// Attributes for which an empty value is valid.
 const MAY_BE_EMPTY: [Attr; 3] = [Attr::FinishOnKey, Attr::EnterSound, Attr::ExitSound];
 
-/// The attributes of an element, without unknown and empty ones.
+/// The checked attributes of an element, in document order.
 #[derive(Debug)]
 pub(super) struct Attributes<'n> {
     node: Node<'n>,
@@ -32,8 +32,8 @@ pub(super) struct Attributes<'n> {
 #[derive(Debug)]
 struct Entry<'n> {
     attribute: &'n Attribute<'n>,
-    /// The trimmed value.
-    text: &'n str,
+    /// The trimmed value. `None` if the attribute is unknown or empty, which is the same as absent.
+    text: Option<&'n str>,
     /// `None` if the value is invalid.
     value: Option<Value<'n>>,
 }
@@ -65,8 +65,9 @@ pub(super) fn check<'n>(
     overrides: Table,
     findings: &mut Findings,
 ) -> Attributes<'n> {
-    let mut entries = Vec::with_capacity(node.attributes().len());
-    for attribute in node.attributes() {
+    let entry = |attribute| Entry { attribute, text: None, value: None };
+    let mut entries: Vec<_> = node.attributes().iter().map(entry).collect();
+    for Entry { attribute, text: kept, value } in &mut entries {
         if attribute.value.len() > MAX_VALUE {
             let (name, length) = (shortened(attribute.name), attribute.value.len());
             let message = format!("the value of {name} has {length} bytes");
@@ -76,7 +77,7 @@ pub(super) fn check<'n>(
                 message,
                 format!("write at most {MAX_VALUE} bytes"),
             );
-            entries.push(Entry { attribute, text: "", value: None });
+            *kept = Some("");
             continue;
         }
         let find = |name, table: Table| table.iter().find(|row| row.0 == name);
@@ -98,11 +99,8 @@ pub(super) fn check<'n>(
             );
             continue;
         }
-        let (value, problem) = match value::check(kind, text) {
-            Ok((value, problem)) => (Some(value), problem),
-            Err(problem) => (None, Some(problem)),
-        };
-        if let Some(problem) = problem {
+        *kept = Some(text);
+        if let Some(problem) = value::check(kind, text, value) {
             let Problem { rule, predicate, hint } = *problem;
             let shown = match kind {
                 Kind::Secret(..) => name.to_string(),
@@ -123,7 +121,6 @@ pub(super) fn check<'n>(
             let message = format!("{shown} {predicate}");
             findings.add_fault(rule, node.position_of(attribute), message, hint, fault);
         }
-        entries.push(Entry { attribute, text, value });
     }
     Attributes { node: *node, entries }
 }
@@ -167,7 +164,8 @@ fn report_unknown(
 
 impl<'n> Attributes<'n> {
     fn find(&self, name: Attr) -> Option<&Entry<'n>> {
-        self.entries.iter().find(|entry| entry.attribute.known == Some(name))
+        let is_it = |entry: &&Entry<'_>| entry.attribute.known == Some(name);
+        self.entries.iter().find(is_it).filter(|entry| entry.text.is_some())
     }
 
     fn value(&self, name: Attr) -> Option<&Value<'n>> {
@@ -181,7 +179,7 @@ impl<'n> Attributes<'n> {
 
     /// Iterates over the names and trimmed values of all attributes, in document order.
     pub(super) fn texts(&self) -> impl Iterator<Item = (Attr, &str)> {
-        self.entries.iter().filter_map(|entry| Some((entry.attribute.known?, entry.text)))
+        self.entries.iter().filter_map(|entry| Some((entry.attribute.known?, entry.text?)))
     }
 
     pub(super) fn flag(&self, name: Attr, default: bool) -> bool {

@@ -123,6 +123,8 @@ pub(super) fn split_ascii_name(text: &str) -> Option<(&str, &str)> {
 }
 
 /// Splits a known attribute name off the front. `None` if there is none that `=` directly follows.
+// Calls of this function and of `value_end` cost a document 4 % of its time.
+#[inline]
 pub(super) fn split_known_name(text: &str) -> Option<(&str, Attr, &str)> {
     // No known name is longer.
     const LONGEST: usize = 40;
@@ -135,6 +137,7 @@ pub(super) fn split_known_name(text: &str) -> Option<(&str, Attr, &str)> {
 /// Finds the closing quote of an attribute value. Returns its offset, and whether the value
 /// contains no [`SPECIAL`] byte and so needs no normalisation. Returns `None` if there is no
 /// closing quote.
+#[inline]
 pub(super) fn value_end(text: &[u8], quote: u8) -> Option<(usize, bool)> {
     let first = find(text, [quote, b'&', b'<'])?;
     let (_, rest) = text.split_at_checked(first)?;

@@ -1,5 +1,5 @@
 //! The types of attribute values and bodies (docs/reference/xml.md#attribute-types). [`check`]
-//! turns a trimmed text into a typed value or a [`Problem`].
+//! turns a trimmed text into a typed value, a [`Problem`] or both.
 
 use std::borrow::Cow;
 
@@ -109,8 +109,13 @@ pub(super) enum Value<'v> {
     Pairs(Vec<(&'v str, &'v str)>),
 }
 
-/// A valid value with a warning, if any, or an error.
-type CheckResult<'v> = Result<(Value<'v>, Option<Box<Problem>>), Box<Problem>>;
+/// The place for a valid value, where it stays. Returning a value would move it right after its
+/// parts were written, and the processor cannot forward narrow writes to a wide read: the wait took
+/// longer than most checks.
+type Place<'p, 'v> = &'p mut Option<Value<'v>>;
+
+/// The warning or error about a value, if any.
+type CheckResult = Option<Box<Problem>>;
 
 /// The languages that Plivo documents for the voices `WOMAN` and `MAN`.
 pub const CLASSIC_LANGUAGES: &[&str] = &[
@@ -121,91 +126,99 @@ pub const CLASSIC_LANGUAGES: &[&str] = &[
 /// Maximum length of a URL, in characters.
 const MAX_URL: usize = 2_048;
 
-/// Checks a trimmed value. `Ok` may contain a warning.
-pub(super) fn check<'v>(kind: &Kind, value: &'v str) -> CheckResult<'v> {
+/// Checks a trimmed value and puts it into `place`, which stays `None` if the problem is an error.
+pub(super) fn check<'v>(kind: &Kind, value: &'v str, place: Place<'_, 'v>) -> CheckResult {
     match *kind {
-        Kind::Any => valid(Value::Text(value.into())),
-        Kind::Text(max) if value.chars().count() <= max => valid(Value::Text(value.into())),
-        Kind::Text(max) => Err(Problem::invalid(
+        Kind::Any => valid(place, Value::Text(value.into())),
+        Kind::Text(max) if value.chars().count() <= max => valid(place, Value::Text(value.into())),
+        Kind::Text(max) => Some(Problem::invalid(
             format!("has {} characters", value.chars().count()),
             format!("write at most {max} characters"),
         )),
         Kind::Secret(min, max) if (min..=max).contains(&value.chars().count()) => {
-            valid(Value::Text(value.into()))
+            valid(place, Value::Text(value.into()))
         }
-        Kind::Secret(min, max) => Err(Problem::invalid(
+        Kind::Secret(min, max) => Some(Problem::invalid(
             "has the wrong length",
             format!("write {min} to {max} characters"),
         )),
-        Kind::Bool => boolean(value),
-        Kind::Int(min, max) => int(value, min, max, ""),
+        Kind::Bool => boolean(value, place),
+        Kind::Int(min, max) => int(value, min, max, "", place),
         Kind::IntOr(_, _, word, number) if value.eq_ignore_ascii_case(word) => {
-            Ok((Value::Number(number), case_problem(value, word)))
+            accept_word(place, Value::Number(number), value, word)
         }
-        Kind::IntOr(min, max, word, _) => int(value, min, max, word),
-        Kind::Enum(words) => one_of(value, words),
-        Kind::OpenEnum(words) => open_enum(value, words),
-        Kind::Method => method(value),
-        Kind::Url => url(value, ["http", "https"]),
-        Kind::WsUrl => url(value, ["ws", "wss"]),
+        Kind::IntOr(min, max, word, _) => int(value, min, max, word, place),
+        Kind::Enum(words) => one_of(value, words, place),
+        Kind::OpenEnum(words) => open_enum(value, words, place),
+        Kind::Method => method(value, place),
+        Kind::Url => url(value, ["http", "https"], place),
+        Kind::WsUrl => url(value, ["ws", "wss"], place),
         Kind::UrlOr(words) => match words.iter().find(|word| value.eq_ignore_ascii_case(word)) {
-            Some(word) => Ok((Value::Word(word), case_problem(value, word))),
-            None => url(value, ["http", "https"]).map_err(|mut problem| {
-                problem.hint =
-                    format!("write {} or an absolute URL, https://…", words.join(" ").trim())
-                        .into();
+            Some(word) => accept_word(place, Value::Word(word), value, word),
+            None => {
+                let mut problem = url(value, ["http", "https"], place);
+                if let (None, Some(problem)) = (place, &mut problem) {
+                    problem.hint =
+                        format!("write {} or an absolute URL, https://…", words.join(" ").trim())
+                            .into();
+                }
                 problem
-            }),
+            }
         },
-        Kind::Phone => phone(value).map(|digits| (Value::Text(digits.into()), None)),
+        Kind::Phone => match phone(value) {
+            Ok(digits) => valid(place, Value::Text(digits.into())),
+            Err(problem) => Some(problem),
+        },
         Kind::Phones => {
             let phones = value.split('<').map(|p| phone(p.trim_matches(is_space)).map(Cow::from));
-            let all: Result<Vec<_>, _> = phones.collect();
-            all.map(|list| (Value::List(list), None))
+            match phones.collect() {
+                Ok(list) => valid(place, Value::List(list)),
+                Err(problem) => Some(problem),
+            }
         }
-        Kind::Key => keys(value, 1)
-            .ok_or_else(|| Problem::invalid("is not one key", ONE_KEY))
-            .map(without_problem),
-        Kind::KeyOrNone => none_or(value, || keys(value, 1), ONE_KEY_OR_NONE),
-        Kind::Keys(max) => keys(value, max)
-            .ok_or_else(|| {
-                Problem::invalid("is not a set of keys", format!("write 1 to {max} of 0-9 * #"))
-            })
-            .map(without_problem),
+        Kind::Key if is_keys(value, 1) => valid(place, Value::Keys(value)),
+        Kind::Key => Some(Problem::invalid("is not one key", ONE_KEY)),
+        Kind::KeyOrNone => keys_or_none(value, 1, ONE_KEY_OR_NONE, place),
+        Kind::Keys(max) if is_keys(value, max) => valid(place, Value::Keys(value)),
+        Kind::Keys(max) => {
+            Some(Problem::invalid("is not a set of keys", format!("write 1 to {max} of 0-9 * #")))
+        }
         Kind::KeysOrNone => {
-            none_or(value, || keys(value, usize::MAX), "write keys of 0-9 * #, or none")
+            keys_or_none(value, usize::MAX, "write keys of 0-9 * #, or none", place)
         }
-        Kind::DigitsList => digits_list(value),
-        Kind::SendDigits if is_send_digits(value) => valid(Value::Text(value.into())),
-        Kind::SendDigits => Err(Problem::invalid(
+        Kind::DigitsList => digits_list(value, place),
+        Kind::SendDigits if is_send_digits(value) => valid(place, Value::Text(value.into())),
+        Kind::SendDigits => Some(Problem::invalid(
             "cannot be sent as digits",
             "write 1 to 64 of 0-9 * # w W, optionally followed by @ and a tone length of 40 to 2000 ms",
         )),
-        Kind::Pairs(max_bytes) => pairs(value, max_bytes),
-        Kind::Lang if is_language(value) => valid(Value::Text(value.into())),
+        Kind::Pairs(max_bytes) => pairs(value, max_bytes, place),
+        Kind::Lang if is_language(value) => valid(place, Value::Text(value.into())),
         Kind::ClassicLang if is_language(value) => {
             let problem = (!CLASSIC_LANGUAGES.contains(&value)).then(|| {
                 let hint =
                     format!("documented for WOMAN and MAN: {}", CLASSIC_LANGUAGES.join(", "));
                 Problem::new(rules::W310, "is not in Plivo's documented list for this voice", hint)
             });
-            Ok((Value::Text(value.into()), problem))
+            *place = Some(Value::Text(value.into()));
+            problem
         }
-        Kind::Lang | Kind::ClassicLang => Err(Problem::invalid(
+        Kind::Lang | Kind::ClassicLang => Some(Problem::invalid(
             "is not a language code",
             "write a code such as en-US, hi-IN or es",
         )),
-        Kind::Voice => voice(value),
-        Kind::Input => input(value),
-        Kind::Hints => hints(value),
-        Kind::Beep => beep(value),
-        Kind::WordList(words) => word_list(value, words),
+        Kind::Voice => voice(value, place),
+        Kind::Input => input(value, place),
+        Kind::Hints => hints(value, place),
+        Kind::Beep => beep(value, place),
+        Kind::WordList(words) => word_list(value, words, place),
         Kind::BreakTime => match break_millis(value) {
-            Some(millis) if millis <= 10_000 => valid(Value::Number(millis)),
-            Some(_) => Err(Problem::invalid("is longer than 10 seconds", "write at most 10s")),
-            None => {
-                Err(Problem::invalid("is not a duration", "write a duration such as 250ms or 1.5s"))
-            }
+            Some(millis) if millis <= 10_000 => valid(place, Value::Number(millis)),
+            Some(_) => Some(Problem::invalid("is longer than 10 seconds", "write at most 10s")),
+            None => Some(Problem::invalid(
+                "is not a duration",
+                "write a duration such as 250ms or 1.5s",
+            )),
         },
         Kind::Volume => {
             const WORDS: &[&str] =
@@ -215,7 +228,7 @@ pub(super) fn check<'v>(kind: &Kind, value: &'v str) -> CheckResult<'v> {
                     .and_then(|v| v.strip_prefix(['+', '-']))
                     .is_some_and(is_decimal)
             };
-            prosody(value, WORDS, decibels, "+6dB or -3dB")
+            prosody(value, WORDS, decibels, "+6dB or -3dB", place)
         }
         Kind::Rate => {
             const WORDS: &[&str] = &["x-slow", "slow", "medium", "fast", "x-fast"];
@@ -224,6 +237,7 @@ pub(super) fn check<'v>(kind: &Kind, value: &'v str) -> CheckResult<'v> {
                 WORDS,
                 |v| v.strip_suffix('%').is_some_and(|n| in_range(n, 20, 200)),
                 "20% to 200%",
+                place,
             )
         }
         Kind::Pitch => {
@@ -233,7 +247,7 @@ pub(super) fn check<'v>(kind: &Kind, value: &'v str) -> CheckResult<'v> {
                     .and_then(|v| v.strip_prefix(['+', '-']))
                     .is_some_and(|n| in_range(n, 1, 50))
             };
-            prosody(value, WORDS, percent, "+1% to +50% or -1% to -50%")
+            prosody(value, WORDS, percent, "+1% to +50% or -1% to -50%", place)
         }
     }
 }
@@ -241,12 +255,15 @@ pub(super) fn check<'v>(kind: &Kind, value: &'v str) -> CheckResult<'v> {
 const ONE_KEY: &str = "write one of 0-9 * #";
 const ONE_KEY_OR_NONE: &str = "write one of 0-9 * #, or none";
 
-fn valid(value: Value<'_>) -> CheckResult<'_> {
-    Ok(without_problem(value))
+fn valid<'v>(place: Place<'_, 'v>, value: Value<'v>) -> CheckResult {
+    *place = Some(value);
+    None
 }
 
-fn without_problem(value: Value<'_>) -> (Value<'_>, Option<Box<Problem>>) {
-    (value, None)
+/// Accepts the value if it is a known word, with W302 if its letter case differs from the table.
+fn accept_word<'v>(place: Place<'_, 'v>, typed: Value<'v>, value: &str, word: &str) -> CheckResult {
+    *place = Some(typed);
+    case_problem(value, word)
 }
 
 /// Returns W302 if the letter case of a word differs from the table.
@@ -255,26 +272,26 @@ fn case_problem(value: &str, word: &str) -> Option<Box<Problem>> {
         .then(|| Problem::new(rules::W302, "is in unusual letter case", format!("write {word}")))
 }
 
-fn boolean(value: &str) -> CheckResult<'_> {
-    for (word, flag) in [("true", true), ("false", false)] {
-        if value.eq_ignore_ascii_case(word) {
-            return Ok((Value::Flag(flag), case_problem(value, word)));
+fn boolean(value: &str, place: Place<'_, '_>) -> CheckResult {
+    for (name, flag) in [("true", true), ("false", false)] {
+        if value.eq_ignore_ascii_case(name) {
+            return accept_word(place, Value::Flag(flag), value, name);
         }
     }
-    Err(Problem::invalid("is neither true nor false", "write true or false"))
+    Some(Problem::invalid("is neither true nor false", "write true or false"))
 }
 
-fn int(value: &str, min: u32, max: u32, or: &str) -> CheckResult<'static> {
+fn int(value: &str, min: u32, max: u32, or: &str, place: Place<'_, '_>) -> CheckResult {
     let hint = || {
         let or = if or.is_empty() { String::new() } else { format!(", or {or}") };
         format!("write a whole number from {min} to {max}{or}")
     };
     if !is_number(value) {
-        return Err(Problem::invalid("is not a whole number", hint()));
+        return Some(Problem::invalid("is not a whole number", hint()));
     }
     match value.parse() {
-        Ok(number) if (min..=max).contains(&number) => valid(Value::Number(number)),
-        _ => Err(Problem::invalid("is out of range", hint())),
+        Ok(number) if (min..=max).contains(&number) => valid(place, Value::Number(number)),
+        _ => Some(Problem::invalid("is out of range", hint())),
     }
 }
 
@@ -294,69 +311,75 @@ fn is_decimal(value: &str) -> bool {
         .map_or_else(|| digits(value), |(whole, fraction)| digits(whole) && digits(fraction))
 }
 
-fn one_of(value: &str, Words { words, undocumented, case }: Words) -> CheckResult<'static> {
+fn one_of(
+    value: &str,
+    Words { words, undocumented, case }: Words,
+    place: Place<'_, '_>,
+) -> CheckResult {
     let fits = |word: &&&str| {
         if case == Case::Sensitive { value == **word } else { value.eq_ignore_ascii_case(word) }
     };
     let documented = || words.join(", ");
     if let Some(word) = words.iter().find(fits) {
-        let problem = if case == Case::Warn { case_problem(value, word) } else { None };
-        return Ok((Value::Word(word), problem));
+        *place = Some(Value::Word(word));
+        return if case == Case::Warn { case_problem(value, word) } else { None };
     }
     match undocumented.iter().find(fits) {
         Some(word) => {
-            let problem = Problem::new(
+            *place = Some(Value::Word(word));
+            Some(Problem::new(
                 rules::W310,
                 "is not in Plivo's documented list",
                 format!("documented: {}", documented()),
-            );
-            Ok((Value::Word(word), Some(problem)))
+            ))
         }
-        None => Err(Problem::invalid(
+        None => Some(Problem::invalid(
             "is not one of the allowed words",
             format!("write one of: {}", documented()),
         )),
     }
 }
 
-fn open_enum<'v>(value: &'v str, words: &[&'static str]) -> CheckResult<'v> {
-    if let Some(word) = words.iter().find(|word| value.eq_ignore_ascii_case(word)) {
-        return Ok((Value::Text((*word).into()), case_problem(value, word)));
+fn open_enum<'v>(value: &'v str, words: &[&'static str], place: Place<'_, 'v>) -> CheckResult {
+    if let Some(known) = words.iter().find(|word| value.eq_ignore_ascii_case(word)) {
+        return accept_word(place, Value::Text((*known).into()), value, known);
     }
     let hint = format!("documented: {}", words.join(", "));
     if value.contains(is_space) {
-        return Err(Problem::invalid("is not one word", hint));
+        return Some(Problem::invalid("is not one word", hint));
     }
-    Ok((
-        Value::Text(value.into()),
-        Some(Problem::new(rules::W310, "is not in Plivo's documented list", hint)),
-    ))
+    *place = Some(Value::Text(value.into()));
+    Some(Problem::new(rules::W310, "is not in Plivo's documented list", hint))
 }
 
-fn method(value: &str) -> CheckResult<'_> {
+fn method(value: &str, place: Place<'_, '_>) -> CheckResult {
     for method in [Method::Get, Method::Post] {
         if value.eq_ignore_ascii_case(method.as_str()) {
-            return Ok((Value::Method(method), case_problem(value, method.as_str())));
+            return accept_word(place, Value::Method(method), value, method.as_str());
         }
     }
-    Err(Problem::new(rules::E312, "is neither GET nor POST", "write GET or POST"))
+    Some(Problem::new(rules::E312, "is neither GET nor POST", "write GET or POST"))
 }
 
 /// Checks a URL: absolute, with one of two schemes (unencrypted, encrypted), a host, no user name
 /// and no white space.
-fn url<'v>(value: &'v str, [plain_scheme, encrypted]: [&str; 2]) -> CheckResult<'v> {
+fn url<'v>(
+    value: &'v str,
+    [plain_scheme, encrypted]: [&str; 2],
+    place: Place<'_, 'v>,
+) -> CheckResult {
     if is_simple_url(value, encrypted) {
-        return valid(Value::Text(value.into()));
+        return valid(place, Value::Text(value.into()));
     }
     let invalid = |predicate: &'static str| {
-        Err(Problem::new(
+        Some(Problem::new(
             rules::E311,
             predicate,
             format!("write an absolute URL, {encrypted}://host/path"),
         ))
     };
     if value.len() > MAX_URL && value.chars().nth(MAX_URL).is_some() {
-        return Err(Problem::new(
+        return Some(Problem::new(
             rules::E311,
             "is longer than 2048 characters",
             "keep state on your server instead of in the URL",
@@ -370,7 +393,7 @@ fn url<'v>(value: &'v str, [plain_scheme, encrypted]: [&str; 2]) -> CheckResult<
     }
     let graphic = !super::any_byte(value, |b| !matches!(b, b'!'..=b'~'));
     if !graphic && value.contains(|c: char| c.is_whitespace() || c.is_control()) {
-        return Err(Problem::new(
+        return Some(Problem::new(
             rules::E311,
             "contains a space or control character",
             "write %20 for a space",
@@ -378,7 +401,7 @@ fn url<'v>(value: &'v str, [plain_scheme, encrypted]: [&str; 2]) -> CheckResult<
     }
     let authority = rest.split(['/', '?', '#', '\\']).next().unwrap_or("");
     if authority.contains('@') {
-        return Err(Problem::new(
+        return Some(Problem::new(
             rules::E311,
             "contains a user name",
             "remove the part before the @: requests are signed, see X-Plivo-Signature-V3",
@@ -389,14 +412,14 @@ fn url<'v>(value: &'v str, [plain_scheme, encrypted]: [&str; 2]) -> CheckResult<
     if authority.is_empty() || !((graphic && is_simple_authority(authority)) || reads()) {
         return invalid("has no valid host");
     }
-    let problem = scheme.eq_ignore_ascii_case(plain_scheme).then(|| {
+    *place = Some(Value::Text(value.into()));
+    scheme.eq_ignore_ascii_case(plain_scheme).then(|| {
         Problem::new(
             rules::W311,
             "is not encrypted",
             format!("use {encrypted}: (a node refuses {plain_scheme}: by default)"),
         )
-    });
-    Ok((Value::Text(value.into()), problem))
+    })
 }
 
 /// Whether the URL has the most common form: encrypted, a simple host name, and only printable
@@ -466,32 +489,32 @@ pub(super) fn key(c: char) -> Option<Digit> {
     Digit::try_from(c).ok().filter(|d| !d.is_letter())
 }
 
-fn keys(value: &str, max: usize) -> Option<Value<'_>> {
+fn is_keys(value: &str, max: usize) -> bool {
     // Every key is one byte.
-    let keys = (1..=max).contains(&value.len()) && value.chars().all(|c| key(c).is_some());
-    keys.then_some(Value::Keys(value))
+    (1..=max).contains(&value.len()) && value.chars().all(|c| key(c).is_some())
 }
 
-fn none_or<'v>(
+fn keys_or_none<'v>(
     value: &'v str,
-    keys: impl Fn() -> Option<Value<'v>>,
+    max: usize,
     hint: &'static str,
-) -> CheckResult<'v> {
-    if value.is_empty() {
-        return valid(Value::Keys(""));
+    place: Place<'_, 'v>,
+) -> CheckResult {
+    if value.is_empty() || is_keys(value, max) {
+        return valid(place, Value::Keys(value));
     }
     if value.eq_ignore_ascii_case("none") {
-        return Ok((Value::Keys(""), case_problem(value, "none")));
+        return accept_word(place, Value::Keys(""), value, "none");
     }
-    keys().map(without_problem).ok_or_else(|| Problem::invalid("is not a key", hint))
+    Some(Problem::invalid("is not a key", hint))
 }
 
-fn digits_list(value: &str) -> CheckResult<'_> {
+fn digits_list<'v>(value: &'v str, place: Place<'_, 'v>) -> CheckResult {
     let pattern = |p: &str| (1..=16).contains(&p.len()) && p.chars().all(|c| key(c).is_some());
     if value.split(',').all(pattern) {
-        return valid(Value::List(value.split(',').map(Cow::from).collect()));
+        return valid(place, Value::List(value.split(',').map(Cow::from).collect()));
     }
-    Err(Problem::invalid(
+    Some(Problem::invalid(
         "is not a list of digit patterns",
         "write patterns of 1 to 16 of 0-9 * #, separated by commas without spaces",
     ))
@@ -510,9 +533,9 @@ fn is_send_digits(value: &str) -> bool {
     }
 }
 
-fn pairs(value: &str, max_bytes: usize) -> CheckResult<'_> {
+fn pairs<'v>(value: &'v str, max_bytes: usize, place: Place<'_, 'v>) -> CheckResult {
     if value.len() > max_bytes {
-        return Err(Problem::invalid(
+        return Some(Problem::invalid(
             format!("has {} bytes", value.len()),
             format!("write at most {max_bytes} bytes"),
         ));
@@ -524,13 +547,13 @@ fn pairs(value: &str, max_bytes: usize) -> CheckResult<'_> {
             && key.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'));
         well.then_some((key, value))
     }
-    let all: Option<Vec<_>> = value.split(',').map(pair).collect();
-    all.map(|pairs| (Value::Pairs(pairs), None)).ok_or_else(|| {
-        Problem::invalid(
+    match value.split(',').map(pair).collect() {
+        Some(pairs) => valid(place, Value::Pairs(pairs)),
+        None => Some(Problem::invalid(
             "is not a list of key=value items",
             "write key=value,key=value with keys of letters, digits, - and _, without spaces around commas",
-        )
-    })
+        )),
+    }
 }
 
 /// Whether the value is a language of two or three letters, optionally followed by a script and a
@@ -558,93 +581,97 @@ fn is_language(value: &str) -> bool {
     }
 }
 
-fn voice(value: &str) -> CheckResult<'_> {
-    for word in ["WOMAN", "MAN"] {
-        if value.eq_ignore_ascii_case(word) {
-            return Ok((Value::Text(word.into()), case_problem(value, word)));
+fn voice<'v>(value: &'v str, place: Place<'_, 'v>) -> CheckResult {
+    for name in ["WOMAN", "MAN"] {
+        if value.eq_ignore_ascii_case(name) {
+            return accept_word(place, Value::Text(name.into()), value, name);
         }
     }
     let name =
         value.strip_prefix("Polly.").map(|name| name.strip_suffix("-Neural").unwrap_or(name));
     if name.is_some_and(|name| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphabetic())) {
-        return valid(Value::Text(value.into()));
+        return valid(place, Value::Text(value.into()));
     }
-    Err(Problem::invalid(
+    Some(Problem::invalid(
         "is not a voice",
         "write WOMAN, MAN or a Polly voice such as Polly.Joanna",
     ))
 }
 
-fn input(value: &str) -> CheckResult<'_> {
+fn input(value: &str, place: Place<'_, '_>) -> CheckResult {
     const WORDS: [&str; 2] = ["dtmf", "speech"];
     let mut words = value.split(is_space).filter(|w| !w.is_empty());
     let mut next =
         || words.next().map(|w| WORDS.iter().position(|word| w.eq_ignore_ascii_case(word)));
-    let word = match (next(), next(), next()) {
+    let known = match (next(), next(), next()) {
         (Some(Some(0)), None, None) => "dtmf",
         (Some(Some(1)), None, None) => "speech",
         (Some(Some(first)), Some(Some(second)), None) if first != second => "dtmf speech",
         _ => {
-            return Err(Problem::invalid(
+            return Some(Problem::invalid(
                 "is not a list of input types",
                 "write dtmf, speech or dtmf speech",
             ));
         }
     };
-    if value == word {
-        return valid(Value::Word(word));
+    if value == known {
+        return valid(place, Value::Word(known));
     }
     let written = value.split(is_space).filter(|w| !w.is_empty()).collect::<Vec<_>>().join(" ");
-    Ok((Value::Word(word), case_problem(&written, word)))
+    accept_word(place, Value::Word(known), &written, known)
 }
 
-fn hints(value: &str) -> CheckResult<'_> {
+fn hints<'v>(value: &'v str, place: Place<'_, 'v>) -> CheckResult {
     let phrases: Vec<Cow<'_, str>> =
         value.split(',').map(trim).filter(|p| !p.is_empty()).map(Cow::from).collect();
     let longer = |text: &str, max: usize| text.len() > max && text.chars().nth(max).is_some();
     let limits = "write at most 500 phrases, 100 characters each, 10000 in all";
     if phrases.len() > 500 {
-        return Err(Problem::invalid(format!("has {} phrases", phrases.len()), limits));
+        return Some(Problem::invalid(format!("has {} phrases", phrases.len()), limits));
     }
     if longer(value, 10_000) {
-        return Err(Problem::invalid("has more than 10000 characters", limits));
+        return Some(Problem::invalid("has more than 10000 characters", limits));
     }
     if phrases.iter().any(|p| longer(p, 100)) {
-        return Err(Problem::invalid("has a phrase of more than 100 characters", limits));
+        return Some(Problem::invalid("has a phrase of more than 100 characters", limits));
     }
-    valid(Value::List(phrases))
+    valid(place, Value::List(phrases))
 }
 
-fn beep(value: &str) -> CheckResult<'_> {
-    if let Ok(flag) = boolean(value) {
-        return Ok(flag);
+fn beep<'v>(value: &'v str, place: Place<'_, 'v>) -> CheckResult {
+    let problem = boolean(value, place);
+    if place.is_some() {
+        return problem;
     }
     const KEYS: &[&str] = &["duration", "inter_silence", "intra_silence", "threshold"];
-    match pairs(value, usize::MAX) {
-        Ok((Value::Pairs(items), _))
+    pairs(value, usize::MAX, place);
+    match place {
+        Some(Value::Pairs(items))
             if items.iter().all(|(k, v)| KEYS.contains(k) && is_number(v)) =>
         {
-            valid(Value::Pairs(items))
+            None
         }
-        _ => Err(Problem::invalid(
-            "is neither true or false nor a list of beep options",
-            format!("write true, false, or whole numbers for {}", KEYS.join(", ")),
-        )),
+        _ => {
+            *place = None;
+            Some(Problem::invalid(
+                "is neither true or false nor a list of beep options",
+                format!("write true, false, or whole numbers for {}", KEYS.join(", ")),
+            ))
+        }
     }
 }
 
-fn word_list(value: &str, words: &[&'static str]) -> CheckResult<'static> {
+fn word_list(value: &str, words: &[&'static str], place: Place<'_, '_>) -> CheckResult {
     let known = |item: &str| {
         words.iter().find(|word| item.trim_matches(is_space).eq_ignore_ascii_case(word))
     };
-    let all: Option<Vec<_>> =
-        value.split(',').map(|item| known(item).map(|w| Cow::from(*w))).collect();
-    all.map(|list| (Value::List(list), None)).ok_or_else(|| {
-        Problem::invalid(
+    match value.split(',').map(|item| known(item).map(|w| Cow::from(*w))).collect() {
+        Some(list) => valid(place, Value::List(list)),
+        None => Some(Problem::invalid(
             "contains an unknown value",
             format!("write one or more of: {}", words.join(", ")),
-        )
-    })
+        )),
+    }
 }
 
 /// Parses a duration such as `250ms` or `1.5s` to milliseconds.
@@ -668,11 +695,12 @@ fn prosody<'v>(
     words: &[&'static str],
     number: impl Fn(&str) -> bool,
     form: &str,
-) -> CheckResult<'v> {
+    place: Place<'_, 'v>,
+) -> CheckResult {
     if words.contains(&value) || number(value) {
-        return valid(Value::Text(value.into()));
+        return valid(place, Value::Text(value.into()));
     }
-    Err(Problem::invalid(
+    Some(Problem::invalid(
         "is not a valid prosody value",
         format!("write one of: {}, or {form}", words.join(", ")),
     ))

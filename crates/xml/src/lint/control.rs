@@ -32,11 +32,8 @@ const MESSAGE: Table = &[
 /// if it is not valid.
 pub(super) fn url_body(node: &Node<'_>, kind: Kind, findings: &mut Findings) -> Option<DocUrl> {
     let body = required_body(node, "an absolute URL", findings)?;
-    let (value, problem) = match value::check(&kind, &body) {
-        Ok((value, problem)) => (Some(value), problem),
-        Err(problem) => (None, Some(problem)),
-    };
-    if let Some(problem) = problem {
+    let mut value = None;
+    if let Some(problem) = value::check(&kind, &body, &mut value) {
         let Problem { rule, predicate, hint } = *problem;
         let fault = if node.tag == Some(Tag::Redirect) && rule == rules::E311 {
             FirstFault::RedirectUrl
