@@ -609,6 +609,8 @@ fn recordings_of(
         copies: None,
         recognisers: Recognisers::new(&SpeechConfig::default()).unwrap(),
         link_lifetime: None,
+        reserve: None,
+        has_several_accounts: Box::new(|| false),
     };
     let tasks = tokio_util::task::TaskTracker::new();
     Recordings::start(config, store.clone(), outbox, clock.clone(), RandomSource::system(), tasks)

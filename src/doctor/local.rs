@@ -11,6 +11,7 @@ use http::{HeaderMap, Method};
 use super::{Doctor, Finding, certificate};
 use crate::public_address::{self, NotFoundError};
 use egress::{BodyPolicy, EgressError, EgressRequest, is_public};
+use engine::call::Disk;
 use engine::config::{Config, Listen, MediaIps};
 use speech::config::SpeechConfig;
 use speech::models::ModelStore;
@@ -69,6 +70,8 @@ impl Doctor {
             )
         }));
         lines.push(self.store_line());
+        let (folder, reserve) = (&self.config.store.data_dir, self.config.recordings.reserve);
+        lines.extend(Disk::of(folder).ok().and_then(|disk| full_disk(disk, reserve)));
         lines.extend(speech_models(&ModelStore::new(&self.config.store.data_dir)));
         lines.extend(streaming_recognisers(&self.config).await);
         if self.config.turn.is_some() {
@@ -298,6 +301,21 @@ pub(super) fn unusable_data_dir(folder: &Path) -> Option<Finding> {
         "run this as the node's user, and give it the right to write in {folder}, or set another store.data_dir"
     );
     Some(Finding::failed("store", format!("store.data_dir {folder} can't be used: {why}"), fix))
+}
+
+/// The finding about a disk with so little space that calls are not recorded. `reserve` is
+/// `recordings.reserve_mib` in bytes. `None` if there is enough.
+pub(super) fn full_disk(disk: Disk, reserve: Option<u64>) -> Option<Finding> {
+    let reserve = disk.reserve(reserve);
+    let what = || {
+        let [free, kept] = [disk.free, reserve].map(|bytes| bytes >> 20);
+        format!(
+            "{free} MiB are free in store.data_dir, and recordings leave {kept} MiB to the store: nothing is recorded"
+        )
+    };
+    let fix =
+        "make room, enlarge the disk, or lower retention.recording_days or recordings.reserve_mib";
+    (disk.free < reserve).then(|| Finding::warning("store", what(), fix))
 }
 
 /// Whether a file can be created in a directory, or in its closest existing ancestor.

@@ -4,10 +4,11 @@
 use std::time::Duration;
 
 use super::State;
-use super::local::{advertised, found, media_port, readiness, unusable_data_dir};
+use super::local::{advertised, found, full_disk, media_port, readiness, unusable_data_dir};
 use super::meta::{clock, evaluate_token, inactive_subscription};
 use super::numbers::{calling, registered, status_findings, url};
 use engine::admission::book::{Number, NumberSet, testing};
+use engine::call::Disk;
 use engine::config::Listen;
 use engine::meta::numbers::{CallingSettings, PhoneNumber, Subscription, TokenFacts};
 use engine::numbers::{Checked, UrlCheck};
@@ -56,6 +57,16 @@ fn clocks_and_tokens() {
         let line = evaluate_token(&facts, "7", at(1_000));
         assert_eq!((line.state, line.fix.is_some()), (state, state != State::Ok), "{facts:?}");
     }
+}
+
+#[test]
+fn a_disk_without_space_for_recordings_is_reported() {
+    let disk = |free| Disk { size: 100 << 30, free };
+    assert_eq!(full_disk(disk(256 << 20), None), None);
+    let finding = full_disk(disk(255 << 20), None).unwrap();
+    assert_eq!(finding.state, State::Warning);
+    assert!(finding.what.starts_with("255 MiB are free"), "{finding:?}");
+    assert_eq!(full_disk(disk(0), Some(0)), None);
 }
 
 #[test]

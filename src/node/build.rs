@@ -293,6 +293,7 @@ impl Node {
             .map(|hosts| Seats::new(rooms.clone(), hosts, media.clone(), clock.clone()));
         let pressure = Pressure::new(health.clone(), clock.now());
         tokio::spawn(super::watch::watch(pressure.clone(), clock.clone(), stop_all.clone()));
+        let accounts = keeper.clone();
         let recordings_config = RecordingsConfig {
             data_dir: config.store.data_dir.clone(),
             base_url: base_url(&config, bound),
@@ -301,6 +302,8 @@ impl Node {
             copies: recording_copies(&config, &clock)?,
             recognisers: recognisers.clone(),
             link_lifetime: config.recordings.link_lifetime,
+            reserve: config.recordings.reserve,
+            has_several_accounts: Box::new(move || accounts.book().has_several_main_accounts()),
         };
         let recordings = Recordings::start(
             recordings_config,
@@ -793,6 +796,7 @@ impl Node {
         );
         tasks.spawn(async move { stop.run_until_cancelled(expiry).await });
         tokio::spawn(recordings.clone().run_background_work(stop_all.clone()));
+        tokio::spawn(recordings.clone().count_used_space(stop_all.clone()));
         outbox.start();
         tokio::spawn(numbers.reconciliation().run(stop_all.clone()));
         if let Some(hangup) = hangup {

@@ -545,3 +545,29 @@ async fn a_recording_that_cannot_be_completed_is_reported_and_recorded() {
     );
     assert!(remarks.contains("nothing of it was kept"), "{record:#}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r11_below_the_reserve_of_the_disk_nothing_is_recorded_and_calls_go_on() {
+    // No disk has this much free space.
+    let document =
+        "<Record action=\"APP/recorded\" callbackUrl=\"APP/recording\"/><Wait length=\"30\"/>";
+    let world = recording_with(document, "[recordings]\nreserve_mib = 1048576\n").await;
+    let phone = world.sim.place_call(CallScript { hangup: HangupRule::Never, ..speaker(20, "") });
+    let callback = world.app.wait("/recording").await;
+    assert_eq!(assert_finished(&callback, "Failed"), 0);
+    assert_eq!(callback.param("CallStatus"), "in-progress", "the call goes on");
+    assert_eq!(http::get(callback.param("RecordUrl")).await.status, 404);
+    let why = [("why", "disk_full")];
+    assert!(world.node.metric("offhook_recordings_refused_total", &why).await >= 1.0);
+    world.node.until_log("make room in store.data_dir").await;
+    let (_, findings) = world.node.doctor().await;
+    let is_full = |finding: &Value| finding["what"].to_string().contains("nothing is recorded");
+    assert!(findings.iter().any(is_full), "{findings:#?}");
+    phone.control().hangup().await;
+    let hangup = world.app.wait("/hangup").await;
+    world.node.record(hangup.param("CallUUID")).await;
+    let (remarks, record) = remarks_of(&world, hangup.param("CallUUID")).await;
+    assert!(remarks.contains("the disk is full"), "{record:#}");
+    let listed = world.rest("GET", "Recording/", &[], String::new()).await.json();
+    assert_eq!(listed["objects"], json!([]));
+}

@@ -105,6 +105,9 @@ pub const TRANSCRIPTS_TOTAL: &str = "offhook_transcripts_total";
 /// Counter `{outcome}`: attempts to copy a recording to other storage, with an outcome of
 /// [`recording_copy`].
 pub const RECORDING_COPIES_TOTAL: &str = "offhook_recording_copies_total";
+/// Counter `{why}`: recordings that did not begin or ended early for want of disk space, with a
+/// reason of [`recording_refusal`].
+pub const RECORDINGS_REFUSED_TOTAL: &str = "offhook_recordings_refused_total";
 
 /// The type of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -222,6 +225,11 @@ pub const ALL: &[(&str, Kind, &str)] = &[
         "Attempts to copy recordings to other storage, by outcome.",
     ),
     (
+        RECORDINGS_REFUSED_TOTAL,
+        Kind::Counter,
+        "Recordings that did not begin or ended early for want of disk space, by reason.",
+    ),
+    (
         STREAM_MESSAGES_DROPPED_TOTAL,
         Kind::Counter,
         "Audio messages dropped because a stream's server read too slowly.",
@@ -308,6 +316,16 @@ pub mod recording_copy {
     pub const LOST: &str = "lost";
 
     pub const ALL: &[&str] = &[STORED, RETRY, LOST];
+}
+
+/// Values of `why` of [`RECORDINGS_REFUSED_TOTAL`].
+pub mod recording_refusal {
+    /// No more than the reserve of the disk is free.
+    pub const DISK_FULL: &str = "disk_full";
+    /// The recordings of the main account have used their share of the disk.
+    pub const SHARE_USED: &str = "share_used";
+
+    pub const ALL: &[&str] = &[DISK_FULL, SHARE_USED];
 }
 
 /// Values of `outcome` of [`TLS_CERTIFICATE_ORDERS_TOTAL`].

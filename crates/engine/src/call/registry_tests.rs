@@ -121,6 +121,8 @@ impl World {
                 copies: None,
                 recognisers,
                 link_lifetime: None,
+                reserve: None,
+                has_several_accounts: Box::new(|| false),
             };
             let (store, outbox, clock) = (store.clone(), outbox.clone(), clock.clone());
             Recordings::start(made, store, outbox, clock, random.clone(), TaskTracker::new())

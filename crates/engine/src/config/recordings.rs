@@ -1,4 +1,4 @@
-//! `[recordings]`: the bucket that recordings are copied to.
+//! `[recordings]`: links, disk space, and the bucket that recordings are copied to.
 
 use std::time::Duration;
 
@@ -19,9 +19,20 @@ pub(super) fn read(mut s: Section<'_>) -> Recordings {
         )
         .restart()
         .or(0_u64);
+    let reserve = s
+        .key(
+            "reserve_mib",
+            integer(0..=1_048_576),
+            "Disk space that recordings leave free for the store, in MiB. While less is free, none \
+             begins and running ones end.",
+        )
+        .restart()
+        .absent("256, or 5 % of a smaller file system")
+        .get()
+        .map(|mib: u64| mib << 20);
     s.finish();
     let link_lifetime = (link_days > 0).then(|| Duration::from_secs(link_days * 86_400));
-    Recordings { s3, link_lifetime }
+    Recordings { s3, link_lifetime, reserve }
 }
 
 fn bucket(mut s: Section<'_>) -> Option<S3Settings> {

@@ -108,6 +108,13 @@ pub(super) struct FileState {
     unencoded: Vec<i16>,
 }
 
+impl FileState {
+    /// Returns the number of bytes of audio on the disk.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
 enum Coding {
     Wav,
     #[cfg(feature = "mp3")]
@@ -253,9 +260,14 @@ impl AudioFile {
         Ok(())
     }
 
-    /// Writes the pending audio to the disk if there is at least a second of it.
-    pub(super) fn write_if_due(&mut self) -> io::Result<()> {
-        if self.pending_samples < FLUSH_SAMPLES { Ok(()) } else { self.write() }
+    /// Writes the pending audio to the disk if there is at least a second of it. Returns the number
+    /// of bytes of audio on the disk if it has grown.
+    pub(super) fn write_if_due(&mut self) -> io::Result<Option<u64>> {
+        if self.pending_samples < FLUSH_SAMPLES {
+            return Ok(None);
+        }
+        self.write()?;
+        Ok(Some(self.bytes))
     }
 
     fn write(&mut self) -> io::Result<()> {

@@ -137,6 +137,14 @@ impl Drop for RecordingHandle {
 /// Called once with the outcome, on a thread that may block only on a disk.
 pub type OnFinished = Box<dyn FnOnce(RecordingResult) + Send>;
 
+/// Decides whether a file may grow. Called on the recorder's thread before the file is opened, and
+/// after each write (about once per second of audio), with the number of bytes of audio in it. The
+/// recording fails with the reason that it returns, and keeps what was written.
+pub type SpaceCheck = Box<dyn FnMut(u64) -> Result<(), &'static str> + Send>;
+
+/// The reason of a recording that fails because the disk is full.
+pub const DISK_FULL: &str = "the disk is full; make room in store.data_dir";
+
 /// The recording threads and their folder. Dropping it ends all recordings.
 pub struct Recorder {
     folder: PathBuf,
@@ -190,7 +198,7 @@ impl Recorder {
     }
 
     /// Starts a recording, or continues the one with this state. The file is opened on the
-    /// recorder's thread; `on_finished` also reports if that fails.
+    /// recorder's thread, if `space` permits; `on_finished` also reports if that fails.
     ///
     /// # Errors
     ///
@@ -201,6 +209,7 @@ impl Recorder {
         options: RecordingOptions,
         state: Option<RecordingState>,
         source: Box<dyn Source>,
+        space: SpaceCheck,
         on_finished: OnFinished,
     ) -> Result<RecordingHandle, &'static str> {
         let loads = self.loads.iter().enumerate();
@@ -215,6 +224,7 @@ impl Recorder {
             folder: self.folder.clone(),
             source,
             control: control.clone(),
+            space,
             on_finished,
         };
         load.fetch_add(1, Ordering::AcqRel);
@@ -302,6 +312,7 @@ struct NewRecording {
     folder: PathBuf,
     source: Box<dyn Source>,
     control: Arc<Control>,
+    space: SpaceCheck,
     on_finished: OnFinished,
 }
 
@@ -311,6 +322,7 @@ struct RecordingJob {
     folder: PathBuf,
     source: Box<dyn Source>,
     control: Arc<Control>,
+    space: SpaceCheck,
     /// Called at the end. `None` after the recording has ended.
     on_finished: Option<OnFinished>,
     /// The file. `None` before the first turn.
@@ -326,12 +338,13 @@ struct RecordingJob {
 
 impl RecordingJob {
     fn new(new: NewRecording) -> Self {
-        let NewRecording { options, state, folder, source, control, on_finished } = new;
+        let NewRecording { options, state, folder, source, control, space, on_finished } = new;
         let mut job = Self {
             options,
             folder,
             source,
             control,
+            space,
             on_finished: Some(on_finished),
             file: None,
             resumed: None,
@@ -357,9 +370,13 @@ impl RecordingJob {
     /// Writes the audio that is available.
     fn run(&mut self) {
         if self.file.is_none() {
+            let bytes = self.resumed.as_ref().map_or(0, FileState::bytes);
+            if let Err(reason) = (self.space)(bytes) {
+                return self.fail(reason.to_owned());
+            }
             match self.open() {
                 Ok(file) => self.file = Some(file),
-                Err(error) => return self.fail(&error),
+                Err(error) => return self.fail(reason(&error)),
             }
         }
         // Read before the source, so that all audio that arrived earlier is in the file.
@@ -376,7 +393,7 @@ impl RecordingJob {
                 break;
             };
             if let Err(error) = file.push(left, right) {
-                return self.fail(&error);
+                return self.fail(reason(&error));
             }
             self.steps += 1;
             self.silent_steps = if self.detector.push(left) { 0 } else { self.silent_steps + 1 };
@@ -392,29 +409,28 @@ impl RecordingJob {
         if requested == DETACHED && reached.is_none() && is_drained {
             return match file.detach() {
                 Ok(file) => self.detached(file),
-                Err(error) => self.fail(&error),
+                Err(error) => self.fail(reason(&error)),
             };
         }
         let end = reached.or(stop).or(source_is_over.then_some(RecordingEndReason::HungUp));
         let kept = match end {
-            Some(end) => file.finish().map(|()| Some(end)),
-            None => file.write_if_due().map(|()| None),
+            Some(end) => file.finish().map(|()| (Some(end), None)),
+            None => file.write_if_due().map(|written| (None, written)),
         };
         match kept {
-            Ok(None) => {}
-            Ok(Some(end)) => self.finish(end, None),
-            Err(error) => self.fail(&error),
+            Ok((Some(end), _)) => self.finish(end, None),
+            Ok((None, Some(bytes))) => {
+                if let Err(reason) = (self.space)(bytes) {
+                    self.fail(reason.to_owned());
+                }
+            }
+            Ok((None, None)) => {}
+            Err(error) => self.fail(reason(&error)),
         }
     }
 
     /// Ends a recording that can no longer be written. The audio written so far becomes the file.
-    fn fail(&mut self, error: &std::io::Error) {
-        let reason = match error.kind() {
-            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
-                "the disk is full; make room in store.data_dir".to_owned()
-            }
-            _ => format!("the file could not be written: {error}"),
-        };
+    fn fail(&mut self, reason: String) {
         // The last write may be incomplete.
         if self.file.take().is_some() || self.steps > 0 {
             let RecordingOptions { id, format, stereo, .. } = self.options;
@@ -435,7 +451,7 @@ impl RecordingJob {
     fn handle_panic(&mut self, panic: &(dyn Any + Send)) {
         let text = panic.downcast_ref::<&str>().copied().unwrap_or("unknown panic");
         tracing::error!(recording = %self.options.id, panic = text, "recording panicked and was ended");
-        self.fail(&std::io::Error::other("internal error; see the node's log"));
+        self.fail(reason(&std::io::Error::other("internal error; see the node's log")));
     }
 
     /// Lets go of the recording.
@@ -455,6 +471,14 @@ impl RecordingJob {
                 failure,
             });
         }
+    }
+}
+
+/// Returns why a recording fails with an error of its file.
+fn reason(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => DISK_FULL.to_owned(),
+        _ => format!("the file could not be written: {error}"),
     }
 }
 

@@ -39,6 +39,11 @@ impl Source for Script {
     }
 }
 
+/// A disk without a limit.
+fn unlimited() -> SpaceCheck {
+    Box::new(|_| Ok(()))
+}
+
 fn options(format: Format, stereo: bool) -> RecordingOptions {
     RecordingOptions {
         id: Uuid::new_v4(),
@@ -59,7 +64,13 @@ fn record(
     let recorder = Recorder::start(folder.path(), 1).unwrap();
     let (tell, results) = mpsc::sync_channel(1);
     let handle = recorder
-        .start_recording(options, None, source, Box::new(move |result| tell.send(result).unwrap()))
+        .start_recording(
+            options,
+            None,
+            source,
+            unlimited(),
+            Box::new(move |result| tell.send(result).unwrap()),
+        )
         .unwrap();
     if let Some(end) = stop {
         handle.stop(end);
@@ -124,14 +135,16 @@ fn completes_its_files_when_stopped() {
     let options = options(Format::Wav, false);
     let on_finished = Box::new(move |result| tell.send(result).unwrap());
     let _handle = recorder
-        .start_recording(options, None, Script::new([3_000; 20], false), on_finished)
+        .start_recording(options, None, Script::new([3_000; 20], false), unlimited(), on_finished)
         .unwrap();
     recorder.stop();
     assert_eq!(results.recv().unwrap().end, RecordingEndReason::HungUp);
     assert!(recorder.is_empty());
     assert!(folder.path().join(file_name(options.id, Format::Wav)).exists());
     assert!(
-        recorder.start_recording(options, None, Script::new([], true), Box::new(|_| {})).is_err()
+        recorder
+            .start_recording(options, None, Script::new([], true), unlimited(), Box::new(|_| {}))
+            .is_err()
     );
 }
 
@@ -147,6 +160,7 @@ fn reports_a_missing_folder() {
             options(Format::Wav, true),
             None,
             Script::new([3_000; 5], false),
+            unlimited(),
             on_finished,
         )
         .unwrap();
@@ -169,6 +183,7 @@ fn record_with_disk_space(
         source: Script::new(vec![3_000; steps], true),
         state: None,
         control: Arc::default(),
+        space: unlimited(),
         on_finished: Box::new(move |result| tell.send(result).unwrap()),
     });
     file::TEST_DISK_SPACE.set(space);
@@ -215,6 +230,29 @@ fn a_full_disk_ends_a_recording_with_a_complete_file() {
                 .then(|| (file_name(options.id, Format::Wav), 44 + u64::try_from(kept).unwrap()));
             assert_eq!(files, file.into_iter().collect::<Vec<_>>(), "space for {space} bytes");
         }
+    }
+}
+
+#[test]
+fn r11_without_space_no_recording_begins_and_a_running_one_keeps_what_it_has() {
+    for (limit, kept_ms) in [(0, 0), (100_000, 2_000)] {
+        let folder = tempfile::tempdir().unwrap();
+        let recorder = Recorder::start(folder.path(), 1).unwrap();
+        let (tell, results) = mpsc::sync_channel(1);
+        let options = options(Format::Wav, true);
+        let space = move |bytes| if bytes < limit { Ok(()) } else { Err("no space") };
+        let on_finished = Box::new(move |result| tell.send(result).unwrap());
+        let source = Script::new([3_000; 500], true);
+        let _handle =
+            recorder.start_recording(options, None, source, Box::new(space), on_finished).unwrap();
+        let result = results.recv_timeout(Duration::from_secs(20)).unwrap();
+        let failure = Some("no space".to_owned());
+        let expected =
+            RecordingResult { end: RecordingEndReason::Failed, duration_ms: kept_ms, failure };
+        assert_eq!(result, expected);
+        let file = std::fs::read(folder.path().join(file_name(options.id, Format::Wav)));
+        assert_eq!(file.map_or(0, |wav| samples(&wav).len()) as u64, kept_ms * 32);
+        assert!(list_unfinished(folder.path()).unwrap().is_empty());
     }
 }
 
@@ -355,7 +393,7 @@ fn record_in_two(options: RecordingOptions, before: usize, after: usize) -> Vec<
     let (tell, states) = mpsc::sync_channel(1);
     let never = Box::new(|_| panic!("a detached recording has no outcome"));
     let source = Script::new(vec![3_000; before], false);
-    let handle = old.start_recording(options, None, source, never).unwrap();
+    let handle = old.start_recording(options, None, source, unlimited(), never).unwrap();
     handle.detach(move |state| tell.send(state).unwrap());
     let state = states.recv().unwrap();
     old.stop();
@@ -370,7 +408,8 @@ fn record_in_two(options: RecordingOptions, before: usize, after: usize) -> Vec<
     let (tell, results) = mpsc::sync_channel(1);
     let source = Script::new(vec![3_000; after], true);
     let on_finished = Box::new(move |result| tell.send(result).unwrap());
-    let _handle = new.start_recording(options, Some(state), source, on_finished).unwrap();
+    let _handle =
+        new.start_recording(options, Some(state), source, unlimited(), on_finished).unwrap();
     let result = results.recv().unwrap();
     let duration_ms = u64::try_from(before + after).unwrap() * STEP_MS;
     assert_eq!((result.end, result.duration_ms), (RecordingEndReason::HungUp, duration_ms));
@@ -402,7 +441,7 @@ fn a_detached_recording_ends_where_it_would_have_ended() {
     let (detached, states) = mpsc::sync_channel::<RecordingState>(1);
     let on_finished = Box::new(move |result: RecordingResult| tell.send(result.end).unwrap());
     let source = Script::new([3_000; 60], false);
-    let handle = recorder.start_recording(long, None, source, on_finished).unwrap();
+    let handle = recorder.start_recording(long, None, source, unlimited(), on_finished).unwrap();
     handle.detach(move |state| detached.send(state).unwrap());
     assert!(states.recv().is_err(), "it has reached its maximum");
     assert_eq!(results.recv(), Ok(RecordingEndReason::MaxLength));
@@ -410,14 +449,16 @@ fn a_detached_recording_ends_where_it_would_have_ended() {
     let gone = options(Format::Wav, true);
     let (tell, states) = mpsc::sync_channel(1);
     let source = Script::new([3_000; 10], false);
-    let handle = recorder.start_recording(gone, None, source, Box::new(|_| {})).unwrap();
+    let handle =
+        recorder.start_recording(gone, None, source, unlimited(), Box::new(|_| {})).unwrap();
     handle.detach(move |state| tell.send(state).unwrap());
     let state = states.recv().unwrap();
     remove(folder.path(), gone.id, Format::Wav).unwrap();
     let (tell, results) = mpsc::sync_channel(1);
     let on_finished = Box::new(move |result| tell.send(result).unwrap());
     let source = Script::new([3_000; 10], true);
-    let _handle = recorder.start_recording(gone, Some(state), source, on_finished).unwrap();
+    let _handle =
+        recorder.start_recording(gone, Some(state), source, unlimited(), on_finished).unwrap();
     let result = results.recv().unwrap();
     assert_eq!((result.end, result.duration_ms), (RecordingEndReason::Failed, 0));
 }

@@ -17,7 +17,7 @@ use crate::shared::Shared;
 use crate::sql::{self, Conn, Pool, QueryBuilder, Row};
 use crate::tables::{files_to_remove, outbox};
 use crate::write::Write;
-use model::{CallUuid, Timestamp};
+use model::{AuthId, CallUuid, Timestamp};
 
 /// Handle to the recordings. See [`Store::recordings`](crate::Store::recordings).
 #[derive(Clone, Copy, Debug)]
@@ -105,6 +105,20 @@ impl Recordings<'_> {
         let select = "SELECT node_id FROM recordings WHERE recording_id = $1 AND format = $2";
         let select = sql::query_scalar(select).bind(id.to_string()).bind(format);
         select.fetch_optional(&self.0.read).await.map_err(failed("find the owner of a recording"))
+    }
+
+    /// Returns the bytes of audio in the complete recordings on a node's disk, by main account.
+    /// `with_copied` is whether copied recordings are still on the disk. The recordings of all
+    /// processes of the node count.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
+    pub async fn used_space(
+        self,
+        node_id: &str,
+        with_copied: bool,
+    ) -> Result<Vec<(AuthId, u64)>, StoreError> {
+        used_space(&self.0.read, node_id, with_copied).await
     }
 
     /// Returns the work on complete recordings that is due for a node, at most `limit` items of
@@ -430,6 +444,34 @@ pub(crate) async fn object_name(
     select.fetch_optional(pool).await.map_err(failed("find a recording's copy"))
 }
 
+/// Returns the bytes of audio in the complete recordings on a node's disk, by main account.
+async fn used_space(
+    pool: &Pool,
+    node_id: &str,
+    with_copied: bool,
+) -> Result<Vec<(AuthId, u64)>, StoreError> {
+    const WHAT: &str = "read the space of recordings";
+    // Samples have 16 bits at 16 kHz, an MP3 has 32 kbit/s per channel.
+    let copied = if with_copied { "" } else { " AND object IS NULL" };
+    let select = format!(
+        "SELECT main_auth_id, CAST(sum(duration_ms * (1 + stereo) * CASE format WHEN 'mp3' THEN 4 ELSE 32 END) AS BIGINT) \
+         FROM recordings WHERE ended_us IS NOT NULL AND (node_id = $1 OR substr(node_id, 1, $3) = $2){copied} \
+         GROUP BY main_auth_id"
+    );
+    let node = node_id.split('/').next().unwrap_or(node_id);
+    let process = format!("{node}/");
+    let length = i64::try_from(process.chars().count()).unwrap_or(i64::MAX);
+    let rows: Vec<(String, i64)> = sql::query_as(select)
+        .bind(node)
+        .bind(process)
+        .bind(length)
+        .fetch_all(pool)
+        .await
+        .map_err(failed(WHAT))?;
+    let used = rows.into_iter();
+    Ok(used.map(|(account, bytes)| (account.into(), bytes.try_into().unwrap_or(0))).collect())
+}
+
 /// Returns the work on complete recordings that is due for a node, at most `limit` items of each
 /// kind.
 pub(crate) async fn work(
@@ -598,6 +640,15 @@ mod tests {
             Some(3_500)
         );
         assert_eq!(store.recordings().get(&sub, id).await.unwrap(), None);
+        let used = async |node: &str, with_copied| {
+            let mut used = store.recordings().used_space(node, with_copied).await.unwrap();
+            used.sort();
+            used
+        };
+        let bytes = 3 * 3_500 * 64;
+        assert_eq!(used("node", true).await, [("MA1".into(), bytes)], "with its subaccount's");
+        assert_eq!(used("node/3", false).await, [("MA1".into(), bytes)]);
+        assert_eq!(used("nod", true).await, []);
         let old = store.recordings().older_than(Timestamp::from_secs(250), 10).await.unwrap();
         assert_eq!(old.iter().map(|r| r.id.as_u128()).collect::<Vec<_>>(), [1, 2]);
         store.recordings().delete(vec![id]).await.unwrap();

@@ -38,6 +38,11 @@ impl Copies {
         }
     }
 
+    /// Whether the local file is kept when its copy is complete.
+    pub(super) fn keeps_local(&self) -> bool {
+        self.keep_local
+    }
+
     /// Returns the bucket, and whether downloads are redirected to it.
     pub fn bucket(&self) -> (&Bucket, bool) {
         (&self.bucket, self.redirect)

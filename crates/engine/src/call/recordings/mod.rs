@@ -5,9 +5,10 @@
 //! deletion and its retention. However a recording ends (a key, a hang-up, a full disk, a killed
 //! node), its row is completed once, in the same transaction as its callbacks. Background work on
 //! complete recordings runs in `work`: `copies` uploads files, and `transcripts` transcribes
-//! them.
+//! them. `space` limits what they use of the disk.
 
 mod copies;
+mod space;
 mod transcripts;
 mod utterances;
 mod work;
@@ -19,10 +20,13 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 pub use copies::Copies;
+pub use space::{Disk, HasSeveralAccounts};
 
 use super::outbox::Outbox;
 use crate::answer::{RandomSource, SigningKeys};
@@ -37,6 +41,7 @@ use media::record::{
 };
 use model::Clock;
 use model::{AuthId, CallUuid, Digit, Timestamp};
+use space::DiskSpace;
 use speech::recognise::Recognisers;
 use store::{
     NewCallback, Recording, RecordingConclusion, RecordingEnd, RecordingStart, Scope, Store,
@@ -50,6 +55,9 @@ const AT_ONCE: u32 = 500;
 /// Timeout for a call to report whether it requests the action URL itself. The call has already
 /// received the end of the recording by then.
 const CALL_ANSWERS: Duration = Duration::from_secs(5);
+
+/// Interval of [`Recordings::count_used_space`].
+const COUNT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Configuration of recordings.
 pub struct RecordingsConfig {
@@ -66,6 +74,9 @@ pub struct RecordingsConfig {
     pub recognisers: Recognisers,
     /// Validity of a download link. `None` means forever.
     pub link_lifetime: Option<Duration>,
+    /// `recordings.reserve_mib` in bytes. `None` means the default.
+    pub reserve: Option<u64>,
+    pub has_several_accounts: HasSeveralAccounts,
 }
 
 /// The recordings of a node. Cheap to clone.
@@ -74,6 +85,7 @@ pub struct Recordings(Arc<Inner>);
 
 struct Inner {
     recorder: Recorder,
+    space: Arc<DiskSpace>,
     base_url: String,
     /// Signs links of limited validity. `None` if links are valid forever.
     links: Option<(LinkSigner, Duration)>,
@@ -156,13 +168,19 @@ impl Recordings {
             copies,
             recognisers,
             link_lifetime,
+            reserve,
+            has_several_accounts,
         } = config;
         let links = link_lifetime.map(|valid| (LinkSigner::new(store.link_key()), valid));
-        let recorder = Recorder::start(&data_dir.join(FOLDER), threads)?;
+        let folder = data_dir.join(FOLDER);
+        let recorder = Recorder::start(&folder, threads)?;
+        let probe = Box::new(move || Disk::of(&folder));
+        let space = DiskSpace::new(probe, reserve, has_several_accounts, clock.clone());
         let runtime = Handle::current();
         let (copies, work_ready) = (copies.map(Arc::new), Notify::new());
         Ok(Self(Arc::new(Inner {
             recorder,
+            space: Arc::new(space),
             base_url,
             links,
             node_id,
@@ -301,7 +319,9 @@ impl Recordings {
             tasks.spawn_on(work, &runtime);
         };
         let is_new = state.is_none();
-        let tape = self.0.recorder.start_recording(how, state, source, Box::new(done))?;
+        let mut file = self.0.space.recording(start.main_account.clone());
+        let space = Box::new(move |bytes| file.grow(bytes));
+        let tape = self.0.recorder.start_recording(how, state, source, space, Box::new(done))?;
         if is_new {
             self.0.store.recordings().begin(start);
         }
@@ -407,6 +427,18 @@ impl Recordings {
         }
     }
 
+    /// Counts every minute what each account's recordings use, while the disk is so full that it
+    /// matters. Ends at `stop`.
+    pub async fn count_used_space(self, stop: CancellationToken) {
+        let mut every = tokio::time::interval(COUNT_INTERVAL);
+        every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while stop.run_until_cancelled(every.tick()).await.is_some() {
+            if self.0.space.is_tight() {
+                self.0.space.count(self.0.used_space()).await;
+            }
+        }
+    }
+
     /// Ends all running recordings. All files are complete when this returns. Blocks.
     pub fn stop(&self) {
         self.0.recorder.stop();
@@ -501,6 +533,18 @@ impl Inner {
         if nothing && let Err(error) = self.store.recordings().delete(vec![id]).await {
             tracing::warn!(%error, recording = %id, "deleting the row of an empty recording failed");
         }
+    }
+
+    /// Reads what the complete recordings of each account use. `None` if the store fails.
+    async fn used_space(&self) -> Option<Vec<(AuthId, u64)>> {
+        // So that recordings that have just ended are counted.
+        self.store.flush().await;
+        let with_copied = self.copies.as_ref().is_none_or(|copies| copies.keeps_local());
+        let used = self.store.recordings().used_space(&self.node_id, with_copied).await;
+        used.inspect_err(|error| {
+            tracing::warn!(%error, "counting the space of recordings failed; trying again in a minute");
+        })
+        .ok()
     }
 
     fn callback(&self, start: &RecordingStart, notice: CallbackRequest) -> NewCallback {
