@@ -14,11 +14,15 @@ use crate::error::StoreError;
 use crate::options::{StoreOptions, StorePart};
 use crate::rows::call::Conclusion;
 use crate::rows::callback::{DeliveryOutcome, Settlement};
+use crate::rows::recording::{
+    RecordingConclusion, RecordingEnd, RecordingFilter, RecordingStart,
+};
 use crate::scope::Scope;
 use crate::sql;
 use crate::store::Store;
 use crate::testing::{is_postgres, pool, skipped_on_postgres};
 use crate::tests::{MAIN, begin, callback, end, secs, start, uuid};
+use machine::RecordingEndReason;
 use model::{Health, Secret};
 
 /// What fails at present, and the number of failed attempts.
@@ -163,6 +167,63 @@ async fn r11_rejected_writes_go_to_the_journal_and_are_replayed_once() {
     let due = store.outbox().due("node", "https://app.example.com", secs(9), 9).await.unwrap();
     assert_eq!(due[0].new.notice, callback(1, 1).notice, "secret parameters included");
     assert!(!store.calls().conclude(conclusion(1)).await.unwrap().changed);
+    store.close().await;
+}
+
+#[tokio::test]
+async fn r11_an_empty_recording_is_not_listed_after_a_failure_of_the_store() {
+    let fixture = Fixture::new();
+    let store = fixture.open().await;
+    let start = |n| RecordingStart {
+        id: uuid(n).0,
+        account: MAIN.into(),
+        main_account: MAIN.into(),
+        call: uuid(1),
+        conference: None,
+        room: None,
+        multi_party: false,
+        format: "wav".to_owned(),
+        stereo: false,
+        node_id: "node".to_owned(),
+        started: secs(1),
+        notices: Vec::new(),
+        transcript: None,
+    };
+    let end = |duration_ms| RecordingEnd {
+        ended: secs(2),
+        duration_ms,
+        end: RecordingEndReason::Failed,
+        upload: None,
+        transcribe: None,
+    };
+    let conclusion = |n, duration_ms, event| RecordingConclusion {
+        start: start(n),
+        end: end(duration_ms),
+        callbacks: vec![callback(event, event)],
+    };
+    let listed = async || {
+        let (scope, filter) = (Scope::of(MAIN.into()), RecordingFilter::default());
+        let (list, total) = store.recordings().list(&scope, &filter, 20, 0).await.unwrap();
+        (list.iter().map(|recording| recording.id).collect::<Vec<_>>(), total)
+    };
+    store.recordings().begin(start(1));
+    assert_eq!(store.recordings().conclude(conclusion(1, 0, 11)).await.unwrap().len(), 1);
+    assert_eq!(listed().await, (vec![], 0));
+    store.recordings().begin(start(2));
+    store.recordings().begin(start(3));
+    store.flush().await;
+    fixture.switch.set(true, false);
+    let concluded = store.recordings().conclude(conclusion(2, 0, 12)).await.unwrap();
+    assert!(concluded.is_empty() && fixture.journalled() > 0, "it is in the journal");
+    store.recordings().conclude(conclusion(3, 1_000, 13)).await.unwrap();
+    fixture.switch.set(false, false);
+    until("emptied", async || fixture.journalled() == 0).await;
+    assert_eq!(listed().await, (vec![uuid(3).0], 1), "only what was kept of one");
+    let mut events = waiting(&store).await;
+    events.sort_unstable();
+    assert_eq!(events, [11, 12, 13], "each was reported once");
+    store.recordings().conclude(conclusion(3, 0, 14)).await.unwrap();
+    assert_eq!(listed().await.1, 1, "it has ended before");
     store.close().await;
 }
 

@@ -47,6 +47,13 @@ pub struct RecordingEnd {
     pub transcribe: Option<Timestamp>,
 }
 
+impl RecordingEnd {
+    /// Whether nothing of the recording was kept.
+    pub fn is_nothing(&self) -> bool {
+        self.end == RecordingEndReason::Failed && self.duration_ms == 0
+    }
+}
+
 /// The end of a recording and the callbacks that report it, written in one transaction.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RecordingConclusion {

@@ -31,7 +31,8 @@ impl Recordings<'_> {
     }
 
     /// Records the end of a recording and adds the callbacks that report it to the outbox, in one
-    /// synced transaction. If the recording has already ended, nothing is written.
+    /// synced transaction. If the recording has already ended, nothing is written. If nothing of it
+    /// was kept, it has no row afterwards.
     ///
     /// The write is queued when this returns. If it goes to the journal, the result is empty, and
     /// the callbacks are sent once the database has them.
@@ -197,7 +198,8 @@ pub(crate) async fn begin(to: &mut Conn, start: &RecordingStart) -> Result<(), s
 }
 
 /// Closes the row of a recording and adds its callbacks to the outbox. Does neither if it was
-/// closed before.
+/// closed before. The row of a recording of which nothing was kept is deleted: here, so that no
+/// failure leaves it.
 pub(crate) async fn conclude(
     to: &mut Conn,
     seal: &Seal,
@@ -217,6 +219,9 @@ pub(crate) async fn conclude(
     if update.execute(&mut *to).await?.rows_affected() > 0 {
         for callback in &c.callbacks {
             written.push(outbox::insert(to, seal, callback.clone()).await?);
+        }
+        if c.end.is_nothing() {
+            delete(to, &[c.start.id]).await?;
         }
     }
     Ok(written)

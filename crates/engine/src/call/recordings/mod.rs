@@ -467,7 +467,8 @@ impl Inner {
         format!("/recordings/{}.{format}{query}", id.as_hyphenated())
     }
 
-    /// Completes the row of a recording and enqueues its callbacks.
+    /// Completes the row of a recording, or deletes it if nothing was kept, and enqueues its
+    /// callbacks.
     async fn conclude(
         &self,
         start: RecordingStart,
@@ -514,10 +515,12 @@ impl Inner {
             self.callback(&start, notice)
         });
         let callbacks = callbacks.collect();
-        let (id, nothing) = (start.id, end == RecordingEndReason::Failed && duration_ms == 0);
-        let upload = (self.copies.is_some() && !nothing).then(|| self.clock.wall());
-        let transcribe = (start.transcript.is_some() && !nothing).then(|| self.clock.wall());
-        let end = RecordingEnd { ended, duration_ms, end, upload, transcribe };
+        let id = start.id;
+        let mut end = RecordingEnd { ended, duration_ms, end, upload: None, transcribe: None };
+        if !end.is_nothing() {
+            end.upload = self.copies.is_some().then(|| self.clock.wall());
+            end.transcribe = start.transcript.is_some().then(|| self.clock.wall());
+        }
         match self.store.recordings().conclude(RecordingConclusion { start, end, callbacks }).await
         {
             Ok(written) => {
@@ -529,9 +532,6 @@ impl Inner {
             Err(error) => {
                 tracing::error!(%error, recording = %id, "recording end not stored")
             }
-        }
-        if nothing && let Err(error) = self.store.recordings().delete(vec![id]).await {
-            tracing::warn!(%error, recording = %id, "deleting the row of an empty recording failed");
         }
     }
 
