@@ -797,6 +797,7 @@ impl Node {
         tasks.spawn(async move { stop.run_until_cancelled(expiry).await });
         tokio::spawn(recordings.clone().run_background_work(stop_all.clone()));
         tokio::spawn(recordings.clone().count_used_space(stop_all.clone()));
+        tokio::spawn(recordings.clone().set_unlisted_aside(stop_all.clone()));
         outbox.start();
         tokio::spawn(numbers.reconciliation().run(stop_all.clone()));
         if let Some(hangup) = hangup {

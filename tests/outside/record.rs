@@ -10,6 +10,7 @@ use super::console::{Session, people};
 use super::dial::tone;
 use super::outbound::{World, world};
 use crate::support::app::ReceivedRequest;
+use crate::support::database;
 use crate::support::http;
 
 const SAID_HZ: f64 = 700.0;
@@ -570,4 +571,45 @@ async fn r11_below_the_reserve_of_the_disk_nothing_is_recorded_and_calls_go_on()
     assert!(remarks.contains("the disk is full"), "{record:#}");
     let listed = world.rest("GET", "Recording/", &[], String::new()).await.json();
     assert_eq!(listed["objects"], json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recording_that_a_restored_backup_lacks_has_no_link_and_is_set_aside() {
+    if database::skipped_on_postgres() {
+        return;
+    }
+    let document = "<Record action=\"APP/recorded\" fileFormat=\"wav\" maxLength=\"2\"/>";
+    let mut world = recording(document).await;
+    let mut urls: Vec<(String, String)> = Vec::new();
+    for _ in 0..2 {
+        call(&world, speaker(4, "")).await;
+        let is_new =
+            |seen: &ReceivedRequest| urls.iter().all(|(_, id)| *id != seen.param("RecordingID"));
+        let action = world.app.wait_where("/recorded", is_new).await;
+        urls.push((action.param("RecordUrl").to_owned(), action.param("RecordingID").to_owned()));
+    }
+    let [(lost, id), (kept, _)] = &urls[..] else { panic!("{urls:?}") };
+    assert_eq!(http::get(lost).await.status, 200);
+    let mut every = tokio::time::interval(Duration::from_millis(20));
+    let listed = async || world.rest("GET", "Recording/", &[], String::new()).await.json();
+    while listed().await["meta"]["total_count"] != 2 {
+        every.tick().await;
+    }
+    world.node.kill();
+    let data = world.node.dir.path().to_owned();
+    let store = rusqlite::Connection::open(data.join("offhook.db")).unwrap();
+    let delete = "DELETE FROM recordings WHERE recording_id = ?1";
+    assert_eq!(store.execute(delete, [id]).unwrap(), 1);
+    drop(store);
+    let folder = data.join("recordings");
+    let name = format!("{id}.wav");
+    // Times of files count in seconds.
+    let file = std::fs::File::options().write(true).open(folder.join(&name)).unwrap();
+    let earlier = file.metadata().unwrap().modified().unwrap() - Duration::from_secs(60);
+    file.set_modified(earlier).unwrap();
+    world.node.start_again().await;
+    world.node.until_log("recordings that the store does not know moved aside").await;
+    assert!(folder.join("unlisted").join(&name).exists());
+    assert_eq!(http::get(lost).await.status, 404);
+    assert_eq!(http::get(kept).await.status, 200, "listed ones stay");
 }

@@ -14,9 +14,7 @@ use crate::error::StoreError;
 use crate::options::{StoreOptions, StorePart};
 use crate::rows::call::Conclusion;
 use crate::rows::callback::{DeliveryOutcome, Settlement};
-use crate::rows::recording::{
-    RecordingConclusion, RecordingEnd, RecordingFilter, RecordingStart,
-};
+use crate::rows::recording::{RecordingConclusion, RecordingEnd, RecordingFilter, RecordingStart};
 use crate::scope::Scope;
 use crate::sql;
 use crate::store::Store;

@@ -16,6 +16,8 @@ use super::RATE;
 
 /// Suffix of a file's name while the file is being written.
 const PART_SUFFIX: &str = ".part";
+/// Name of the folder in that of the recordings for files that the store does not know.
+pub const UNLISTED: &str = "unlisted";
 /// Size of our WAV header in bytes.
 const HEADER: usize = 44;
 /// Number of samples per channel between two writes to the disk: one second. A killed process loses
@@ -77,6 +79,13 @@ impl Format {
 /// Returns the name of a recording's file.
 pub fn file_name(id: Uuid, format: Format) -> String {
     format!("{}.{}", id.as_hyphenated(), format.as_str())
+}
+
+/// Parses the result of [`file_name`]. Returns `None` for any other text, such as the name of an
+/// unfinished file.
+pub fn parse_file_name(name: &str) -> Option<(Uuid, Format)> {
+    let (id, format) = name.split_once('.')?;
+    Some((id.parse().ok()?, Format::from_name(format)?))
 }
 
 fn part_path(folder: &Path, id: Uuid, format: Format) -> PathBuf {
@@ -448,24 +457,21 @@ pub fn list_unfinished(folder: &Path) -> io::Result<Vec<(Uuid, Format)>> {
     };
     for entry in entries {
         let entry_name = entry?.file_name();
-        let parts = entry_name
-            .to_str()
-            .and_then(|n| n.strip_suffix(PART_SUFFIX))
-            .and_then(|n| n.split_once('.'));
-        unfinished.extend(
-            parts.and_then(|(id, format)| Some((id.parse().ok()?, Format::from_name(format)?))),
-        );
+        let name = entry_name.to_str().and_then(|name| name.strip_suffix(PART_SUFFIX));
+        unfinished.extend(name.and_then(parse_file_name));
     }
     Ok(unfinished)
 }
 
-/// Removes a recording's file, complete or not. A missing file is not an error.
+/// Removes a recording's file, complete or not, listed or [not](UNLISTED). A missing file is not an error.
 ///
 /// # Errors
 ///
 /// Returns an error if an existing file cannot be removed.
 pub fn remove(folder: &Path, id: Uuid, format: Format) -> io::Result<()> {
-    for path in [folder.join(file_name(id, format)), part_path(folder, id, format)] {
+    let name = file_name(id, format);
+    let unlisted = folder.join(UNLISTED).join(&name);
+    for path in [folder.join(name), part_path(folder, id, format), unlisted] {
         match std::fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             Ok(()) | Err(_) => {}

@@ -21,7 +21,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-pub use file::{Format, RepairOutcome, file_name, list_unfinished, remove, repair};
+pub use file::{
+    Format, RepairOutcome, UNLISTED, file_name, list_unfinished, parse_file_name, remove, repair,
+};
 pub use read::{FrameSink, read};
 pub use source::{PausableSource, Pause, Source};
 

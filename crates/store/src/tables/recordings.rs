@@ -3,6 +3,8 @@
 //! A recording has a row from its start. Its end and the callbacks that report it are written in
 //! one transaction.
 
+use std::collections::HashSet;
+
 use uuid::Uuid;
 
 use crate::error::{StoreError, failed};
@@ -106,6 +108,25 @@ impl Recordings<'_> {
         let select = "SELECT node_id FROM recordings WHERE recording_id = $1 AND format = $2";
         let select = sql::query_scalar(select).bind(id.to_string()).bind(format);
         select.fetch_optional(&self.0.read).await.map_err(failed("find the owner of a recording"))
+    }
+
+    /// Returns those of the recordings that have a row, complete or not, of any account and node.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
+    pub async fn existing(self, ids: &[Uuid]) -> Result<HashSet<Uuid>, StoreError> {
+        const WHAT: &str = "look for recordings";
+        let Some((first, rest)) = ids.split_first() else { return Ok(HashSet::new()) };
+        let mut select =
+            QueryBuilder::new("SELECT recording_id FROM recordings WHERE recording_id IN (");
+        select.push_bind(first.to_string());
+        for id in rest {
+            select.push(", ").push_bind(id.to_string());
+        }
+        select.push(")");
+        let rows: Vec<String> =
+            select.build_query_scalar().fetch_all(&self.0.read).await.map_err(failed(WHAT))?;
+        rows.iter().map(|row| id(WHAT, row)).collect()
     }
 
     /// Returns the bytes of audio in the complete recordings on a node's disk, by main account.

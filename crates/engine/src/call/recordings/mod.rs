@@ -10,6 +10,7 @@
 mod copies;
 mod space;
 mod transcripts;
+mod unlisted;
 mod utterances;
 mod work;
 
@@ -50,7 +51,7 @@ use store::{
 
 /// Name of the directory in `store.data_dir`.
 const FOLDER: &str = "recordings";
-/// Rows per read.
+/// Rows per read, and files that are looked at together.
 const AT_ONCE: u32 = 500;
 /// Timeout for a call to report whether it requests the action URL itself. The call has already
 /// received the end of the recording by then.
@@ -85,6 +86,8 @@ pub struct Recordings(Arc<Inner>);
 
 struct Inner {
     recorder: Recorder,
+    /// When this process began.
+    started: Timestamp,
     space: Arc<DiskSpace>,
     base_url: String,
     /// Signs links of limited validity. `None` if links are valid forever.
@@ -180,6 +183,7 @@ impl Recordings {
         let (copies, work_ready) = (copies.map(Arc::new), Notify::new());
         Ok(Self(Arc::new(Inner {
             recorder,
+            started: clock.wall(),
             space: Arc::new(space),
             base_url,
             links,
@@ -417,6 +421,9 @@ impl Recordings {
     /// # Errors
     /// Returns an error if the store fails.
     pub async fn expire(&self, before: Timestamp) -> Result<(), StoreError> {
+        if let Err(error) = self.expire_unlisted(before).await {
+            tracing::warn!(%error, "deleting expired unlisted recordings failed; retrying in an hour");
+        }
         loop {
             let old = self.0.store.recordings().older_than(before, AT_ONCE).await?;
             if old.is_empty() {

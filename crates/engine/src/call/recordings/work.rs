@@ -17,7 +17,7 @@ const COPIES_MAX: usize = 4;
 /// Maximum number of concurrent transcripts. Live calls need recognisers, too.
 const TRANSCRIPTS_MAX: usize = 2;
 /// Maximum interval between two reads of the store.
-const LOOK_AGAIN: Duration = Duration::from_secs(60);
+pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(60);
 /// Interval after a failed read.
 const LOOK_SOON: Duration = Duration::from_secs(5);
 
