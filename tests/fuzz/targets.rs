@@ -633,6 +633,8 @@ fn rest_api() -> &'static Rest {
             copies: None,
             recognisers,
             link_lifetime: None,
+            reserve: None,
+            has_several_accounts: Box::new(|| false),
         };
         let (random, tasks) = (answer::RandomSource::system(), Default::default());
         let recordings = {

@@ -477,20 +477,19 @@ async fn used_space(
     with_copied: bool,
 ) -> Result<Vec<(AuthId, u64)>, StoreError> {
     const WHAT: &str = "read the space of recordings";
-    // Samples have 16 bits at 16 kHz, an MP3 has 32 kbit/s per channel.
-    let copied = if with_copied { "" } else { " AND object IS NULL" };
-    let select = format!(
-        "SELECT main_auth_id, CAST(sum(duration_ms * (1 + stereo) * CASE format WHEN 'mp3' THEN 4 ELSE 32 END) AS BIGINT) \
-         FROM recordings WHERE ended_us IS NOT NULL AND (node_id = $1 OR substr(node_id, 1, $3) = $2){copied} \
-         GROUP BY main_auth_id"
-    );
     let node = node_id.split('/').next().unwrap_or(node_id);
     let process = format!("{node}/");
-    let length = i64::try_from(process.chars().count()).unwrap_or(i64::MAX);
+    let length = process.chars().count();
+    let copied = if with_copied { "" } else { " AND object IS NULL" };
+    // Samples have 16 bits at 16 kHz, an MP3 has 32 kbit/s per channel.
+    let select = format!(
+        "SELECT main_auth_id, CAST(sum(duration_ms * (1 + stereo) * CASE format WHEN 'mp3' THEN 4 ELSE 32 END) AS BIGINT) \
+         FROM recordings WHERE ended_us IS NOT NULL AND (node_id = $1 OR substr(node_id, 1, {length}) = $2){copied} \
+         GROUP BY main_auth_id"
+    );
     let rows: Vec<(String, i64)> = sql::query_as(select)
         .bind(node)
         .bind(process)
-        .bind(length)
         .fetch_all(pool)
         .await
         .map_err(failed(WHAT))?;
