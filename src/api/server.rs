@@ -581,7 +581,7 @@ fn refusal(request: &Request<Incoming>, connection: &Connection) -> Option<Respo
         let what = "the request has more than 100 header fields".to_owned();
         (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "too_many_fields", what)
     } else if !has_one_authority(request) {
-        let what = "the request must have exactly one :authority or Host".to_owned();
+        let what = "the request must name one host, in :authority, Host or both".to_owned();
         (StatusCode::BAD_REQUEST, "bad_request", what)
     } else {
         return None;

@@ -98,7 +98,9 @@ pub(super) async fn act(State(console): App, submitted: SubmittedForm) -> Respon
     let answer = match form.get("do") {
         "reveal" => {
             let token = token(&console, &visitor);
-            let result = FormResult { token, ..FormResult::default() };
+            let unreadable = || visitor.lang().t("account.token_unreadable").to_owned();
+            let wrong = if token.is_empty() { unreadable() } else { String::new() };
+            let result = FormResult { token, wrong, ..FormResult::default() };
             return once::redirect(&console, &visitor, PATH, &result);
         }
         "rotate" => {
@@ -127,5 +129,8 @@ pub(super) async fn act(State(console): App, submitted: SubmittedForm) -> Respon
 fn token(console: &Console, visitor: &Visitor) -> String {
     let book = console.apis.api().keeper.book();
     let account = book.account(&visitor.person.user.account);
-    account.and_then(|account| account.tokens.first()).map_or("", Secret::reveal).to_owned()
+    account
+        .and_then(|account| account.accepted_tokens().first())
+        .map_or("", Secret::reveal)
+        .to_owned()
 }

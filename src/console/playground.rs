@@ -79,8 +79,8 @@ struct PlaygroundPage {
     phone: String,
     /// Whether the document waits for a call of the browser phone.
     waiting: bool,
-    /// Whether the visitor may run the document with their softphone.
-    may_call: bool,
+    /// Whether the visitor may run the document.
+    may_run: bool,
     /// Id of the document that the softphone runs immediately. Empty if there is none.
     draft: String,
     /// Whether the account lacks an endpoint for the softphone.
@@ -196,7 +196,7 @@ async fn render_page(
             .map(|(name, source)| Snippet { name: lang.t(name).to_owned(), source })
             .collect(),
         phone: phone(console),
-        may_call: visitor.is_admin(),
+        may_run: visitor.is_admin(),
         endpoints: if matches!(done, Outcome::Kept(_)) {
             endpoints(console, visitor).await
         } else {

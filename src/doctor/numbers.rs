@@ -259,13 +259,17 @@ pub(super) fn url(check: &UrlCheck, call: Duration) -> Finding {
     let (url, ms) = (&check.url.0, check.latency.as_millis());
     match &check.checked {
         Checked::Failed { why, .. } => {
-            let fix = match check.field {
+            let what = format!("{url}: {why}");
+            match check.field {
                 "answerUrl" | "fallbackUrl" => {
-                    "make it respond with 200 and a document; calls end without one"
+                    let fix = "make it respond with 200 and a document; calls end without one";
+                    Finding::failed(IS, what, fix)
                 }
-                _ => "make it respond with 200; callbacks are retried otherwise",
-            };
-            Finding::failed(IS, format!("{url}: {why}"), fix)
+                _ => {
+                    let fix = "make it respond with 200; callbacks are retried otherwise";
+                    Finding::warning(IS, what, fix)
+                }
+            }
         }
         Checked::Answered { valid, findings, .. } if !valid || !findings.is_empty() => {
             let first = findings.first();

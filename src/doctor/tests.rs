@@ -241,4 +241,7 @@ fn urls_are_evaluated_by_their_response() {
         State::Warning,
         "no call waits for it"
     );
+    let refused = UrlCheck { field: "hangupUrl", ..check(failed(), 20) };
+    let found = url(&refused, Duration::from_secs(10));
+    assert_eq!(found.state, State::Warning, "calls come nevertheless");
 }

@@ -552,7 +552,7 @@ async fn r11_below_the_reserve_of_the_disk_nothing_is_recorded_and_calls_go_on()
     // No disk has this much free space.
     let document =
         "<Record action=\"APP/recorded\" callbackUrl=\"APP/recording\"/><Wait length=\"30\"/>";
-    let world = recording_with(document, "[recordings]\nreserve_mib = 1048576\n").await;
+    let world = recording_with(document, "[recordings]\nreserve_mib = 1073741824\n").await;
     let phone = world.sim.place_call(CallScript { hangup: HangupRule::Never, ..speaker(20, "") });
     let callback = world.app.wait("/recording").await;
     assert_eq!(assert_finished(&callback, "Failed"), 0);

@@ -34,8 +34,9 @@ const READ_BYTES: usize = 16 * 1024;
 /// An open WebSocket.
 pub type Socket = WebSocketStream<SocketTransport>;
 
-/// Bytes that are read immediately: more than receivers allow their messages, so that they set the
-/// pace of messages, and this only limits frames without content, which no message accounts for.
+/// Bytes that are read immediately, at first and after a time without reading. More than receivers
+/// of messages read at once: those limit messages, and this limits bytes that belong to none, such
+/// as empty fragments.
 const BYTES_AT_ONCE: u64 = 8 << 20;
 /// Bytes per millisecond at which further ones are read: 1.25 MiB a second.
 const BYTES_A_MS: u64 = 1_310;

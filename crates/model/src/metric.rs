@@ -320,7 +320,7 @@ pub mod recording_copy {
 
 /// Values of `why` of [`RECORDINGS_REFUSED_TOTAL`].
 pub mod recording_refusal {
-    /// No more than the reserve of the disk is free.
+    /// Less than the reserve of the disk is free.
     pub const DISK_FULL: &str = "disk_full";
     /// The recordings of the main account have used their share of the disk.
     pub const SHARE_USED: &str = "share_used";

@@ -271,6 +271,8 @@ mod tests {
     use model::{Clock, PromptVoice, Timestamp};
     use xml::ast::{Speech, SpeechNode, Voice};
 
+    const NOW: Timestamp = Timestamp::from_micros(1_795_154_591_120_394);
+
     fn sound(text: &str) -> Sound {
         let speech = Speech(vec![SpeechNode::Text(text.to_owned())]);
         Sound::Speak { speech, voice: Voice::Woman, language: None }
@@ -291,7 +293,7 @@ mod tests {
 
     fn disk_cache(folder: &std::path::Path, bytes_max: u64) -> DiskCache {
         let config = SpeechConfig { data_dir: folder.to_owned(), ..SpeechConfig::default() };
-        let clock = Clock::stepped(Timestamp::from_micros(1_795_154_591_120_394));
+        let clock = Clock::stepped(NOW);
         DiskCache { bytes_max, ..DiskCache::new(&config, clock).unwrap() }
     }
 
@@ -324,18 +326,17 @@ mod tests {
         }
         // The use of a prompt is timed by the clock of the cache.
         assert!(cache.get(&sound("Dear Asha")).is_some());
-        let used = Timestamp::from_micros(1_795_154_591_120_394);
         let around = |seconds| {
             let time = Duration::from_secs(seconds);
-            used.plus(time)..=used.plus(time * 2)
+            NOW.plus(time)..=NOW.plus(time * 2)
         };
-        cache.remove_used_within(&[around(5)]);
-        assert!(cache.get(&sound("Dear Asha")).is_some());
         fs::File::open(
             dir.path().join("prompts").join(cache.file_name(&sound("Welcome")).unwrap()),
         )
         .and_then(|file| file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(9)))
         .unwrap();
+        cache.remove_used_within(&[around(5)]);
+        assert!(cache.get(&sound("Dear Asha")).is_some());
         cache.remove_used_within(&[around(5), around(0)]);
         assert!(cache.get(&sound("Dear Asha")).is_none());
         assert!(cache.get(&sound("Welcome")).is_some(), "used at another time");

@@ -181,8 +181,7 @@ async fn secrets_of_another_key_survive_a_change_until_that_key_returns() {
     // New secrets replace the unreadable ones.
     let store = open(folder.path(), Some("another key"), &fails).await;
     let mut found = store.agents().get(&scope, agent.id).await.unwrap().unwrap();
-    found.secrets.api_key = Some(Secret::new("new"));
-    assert!(!found.secrets.are_unreadable());
+    found.secrets = AgentSecrets { api_key: Some(Secret::new("new")), ..AgentSecrets::default() };
     let before = found.spec.clone();
     assert!(store.agents().change(found, before).await.unwrap());
     let found = store.agents().get(&scope, agent.id).await.unwrap().unwrap();

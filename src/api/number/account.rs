@@ -69,10 +69,10 @@ async fn get(request: ApiRequest) -> Result<Response, ApiError> {
     let tables = api.gate.directory().tables();
     let entry = tables.account(scope.auth_id());
     let (cps_limit, cps_used) = entry.map_or((0, 0), |entry| api.gate.cps(api.clock.now(), entry));
-    let live = api.live.list_all(scope).await.calls;
-    let queued_calls = live.iter().filter(|call| call.status == LiveStatus::Queued).count();
     // A slot of this node may be in use for longer than its call is listed.
     let here: HashSet<CallUuid> = api.live.list(scope).iter().map(|call| call.call).collect();
+    let live = api.live.list_all(scope).await.calls;
+    let queued_calls = live.iter().filter(|call| call.status == LiveStatus::Queued).count();
     let mut elsewhere: HashMap<&str, u32> = HashMap::new();
     for number in
         live.iter().filter(|call| !here.contains(&call.call)).filter_map(LiveCall::slot_of)

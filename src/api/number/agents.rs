@@ -309,9 +309,11 @@ impl AgentFields {
         }
         if let Some(key) = self.api_key {
             secrets.api_key = parse_secret("apiKey", key)?;
+            secrets.unreadable = None;
         }
         if let Some(key) = self.signing_secret {
             secrets.signing_secret = parse_secret("signingSecret", key)?;
+            secrets.unreadable = None;
         }
         Ok(())
     }

@@ -71,9 +71,10 @@ struct CreatedToken {
     account: AuthId,
     /// The token. It is not shown again.
     auth_token: String,
-    /// The end of the time in which the previous token also authenticates and signs.
-    #[schema(value_type = String, format = DateTime)]
-    previous_until: Timestamp3339,
+    /// The end of the time in which the previous token also authenticates and signs. Null if the
+    /// previous one was sealed with another `store.secret_key`.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    previous_until: Option<Timestamp3339>,
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -100,10 +101,11 @@ async fn rotate(mut request: ApiRequest) -> Result<Response, ApiError> {
     let auth_token = URL_SAFE_NO_PAD.encode(bytes);
     let now = request.api().clock.wall();
     let until = now.plus(Duration::from_secs(hours * 3_600));
-    let changed = request.api().keeper.change(now, |book| {
-        book.rotate_token(&account, Secret::new(auth_token.clone()), until).map(|keys| ((), keys))
-    });
-    changed.await.map_err(|error| match error {
+    let changed = request
+        .api()
+        .keeper
+        .change(now, |book| book.rotate_token(&account, Secret::new(auth_token.clone()), until));
+    let until = changed.await.map_err(|error| match error {
         ChangeError::Refused(RotateError::UnknownAccount) => ApiError::NotFound("no such account"),
         ChangeError::Refused(RotateError::Overlap(Some(until))) => {
             let message = format!(
@@ -118,8 +120,8 @@ async fn rotate(mut request: ApiRequest) -> Result<Response, ApiError> {
         ),
         ChangeError::Store(error) => ApiError::store("change a token")(error),
     })?;
-    tracing::info!(%account, %until, "auth token replaced");
-    let previous_until = Timestamp3339(until);
+    tracing::info!(%account, until = until.map(tracing::field::display), "auth token replaced");
+    let previous_until = until.map(Timestamp3339);
     Ok(created(&CreatedToken { account, auth_token, previous_until }))
 }
 

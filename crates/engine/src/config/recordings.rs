@@ -22,7 +22,7 @@ pub(super) fn read(mut s: Section<'_>) -> Recordings {
     let reserve = s
         .key(
             "reserve_mib",
-            integer(0..=1_048_576),
+            integer(0..=1_073_741_824),
             "Disk space that recordings leave free for the store, in MiB. While less is free, none \
              begins and running ones end.",
         )

@@ -19,6 +19,7 @@ use uuid::Uuid;
 
 use super::error::{Verdict, classify_request, is_alarm};
 use super::graph::{ANSWER_MAX, FileBody, Graph, UNREADABLE, retry_after};
+use super::numbers::OTHER;
 use super::request::Node;
 use super::retry::Fault;
 use super::retry_state::outcome;
@@ -38,8 +39,6 @@ const CHUNK: usize = 64 << 10;
 /// Domains from which Meta serves files.
 const META_DOMAINS: [&str; 5] =
     ["fbsbx.com", "facebook.com", "fbcdn.net", "whatsapp.net", "whatsapp.com"];
-/// The `action` label in metrics.
-const OTHER: &str = "other";
 
 /// A file to upload, read from its current position.
 pub struct Upload<'a> {

@@ -16,8 +16,8 @@ const FIELDS: &str = "id,display_phone_number,verified_name,quality_rating,platf
 const PAGE: usize = 100;
 /// The maximum length of a stored text, in characters.
 const TEXT_MAX: usize = 200;
-/// The `action` label of these requests in metrics.
-const OTHER: &str = "other";
+/// The `action` label of requests that have none of their own.
+pub(super) const OTHER: &str = "other";
 /// The webhook fields that the node's app needs.
 pub const FIELDS_NEEDED: &[&str] = &[
     "calls",

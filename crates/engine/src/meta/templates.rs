@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
+use super::numbers::OTHER;
 use super::request::Node;
 use machine::GraphOutcome;
 
@@ -442,7 +443,7 @@ pub(super) async fn list(waba: &Node<'_>) -> Result<Vec<Template>, GraphOutcome>
     let limit = PAGE.to_string();
     let query = [("fields", FIELDS), ("limit", &limit), ("status", "APPROVED")];
     let of = ("message_templates", &query[..], PAGE);
-    let mut found = waba.list(of, ANSWER_MAX, "message_templates", Template::read).await?;
+    let mut found = waba.list(of, ANSWER_MAX, OTHER, Template::read).await?;
     let key = |template: &Template| (template.name.clone(), template.language.clone());
     found.sort_by_cached_key(key);
     found.dedup_by_key(|template| key(template));

@@ -463,7 +463,8 @@ pub fn list_unfinished(folder: &Path) -> io::Result<Vec<(Uuid, Format)>> {
     Ok(unfinished)
 }
 
-/// Removes a recording's file, complete or not, listed or [not](UNLISTED). A missing file is not an error.
+/// Removes a recording's file, complete or not, listed or [not](UNLISTED). A missing file is not an
+/// error.
 ///
 /// # Errors
 ///

@@ -49,7 +49,7 @@ pub struct RecordingEnd {
 
 impl RecordingEnd {
     /// Whether nothing of the recording was kept.
-    pub fn is_nothing(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.end == RecordingEndReason::Failed && self.duration_ms == 0
     }
 }

@@ -272,7 +272,7 @@ impl AgentSecrets {
 
     /// Whether there are secrets, but none that can be used.
     pub fn are_unreadable(&self) -> bool {
-        self.unreadable.is_some() && self.api_key.is_none() && self.signing_secret.is_none()
+        self.unreadable.is_some()
     }
 
     fn sealed(&self, id: Uuid, seal: &Seal) -> Option<Vec<u8>> {

@@ -116,12 +116,14 @@ impl Recordings<'_> {
     /// Fails if the database query fails.
     pub async fn existing(self, ids: &[Uuid]) -> Result<HashSet<Uuid>, StoreError> {
         const WHAT: &str = "look for recordings";
-        let Some((first, rest)) = ids.split_first() else { return Ok(HashSet::new()) };
+        if ids.is_empty() {
+            return Ok(HashSet::new());
+        }
         let mut select =
             QueryBuilder::new("SELECT recording_id FROM recordings WHERE recording_id IN (");
-        select.push_bind(first.to_string());
-        for id in rest {
-            select.push(", ").push_bind(id.to_string());
+        let mut list = select.list();
+        for id in ids {
+            list.push_bind(id.to_string());
         }
         select.push(")");
         let rows: Vec<String> =
@@ -140,7 +142,25 @@ impl Recordings<'_> {
         node_id: &str,
         with_copied: bool,
     ) -> Result<Vec<(AuthId, u64)>, StoreError> {
-        used_space(&self.0.read, node_id, with_copied).await
+        const WHAT: &str = "read the space of recordings";
+        let node = node_id.split('/').next().unwrap_or(node_id);
+        let process = format!("{node}/");
+        let length = process.chars().count();
+        let copied = if with_copied { "" } else { " AND object IS NULL" };
+        // Samples have 16 bits at 16 kHz, an MP3 has 32 kbit/s per channel.
+        let select = format!(
+            "SELECT main_auth_id, CAST(sum(duration_ms * (1 + stereo) * CASE format WHEN 'mp3' THEN 4 ELSE 32 END) AS BIGINT) \
+             FROM recordings WHERE ended_us IS NOT NULL AND (node_id = $1 OR substr(node_id, 1, {length}) = $2){copied} \
+             GROUP BY main_auth_id"
+        );
+        let rows: Vec<(String, i64)> = sql::query_as(select)
+            .bind(node)
+            .bind(process)
+            .fetch_all(&self.0.read)
+            .await
+            .map_err(failed(WHAT))?;
+        let used = rows.into_iter();
+        Ok(used.map(|(account, bytes)| (account.into(), bytes.try_into().unwrap_or(0))).collect())
     }
 
     /// Returns the work on complete recordings that is due for a node, at most `limit` items of
@@ -241,7 +261,7 @@ pub(crate) async fn conclude(
         for callback in &c.callbacks {
             written.push(outbox::insert(to, seal, callback.clone()).await?);
         }
-        if c.end.is_nothing() {
+        if c.end.is_empty() {
             delete(to, &[c.start.id]).await?;
         }
     }
@@ -468,33 +488,6 @@ pub(crate) async fn object_name(
     let select = "SELECT object FROM recordings WHERE recording_id = $1 AND format = $2 AND object IS NOT NULL";
     let select = sql::query_scalar(select).bind(id.to_string()).bind(format);
     select.fetch_optional(pool).await.map_err(failed("find a recording's copy"))
-}
-
-/// Returns the bytes of audio in the complete recordings on a node's disk, by main account.
-async fn used_space(
-    pool: &Pool,
-    node_id: &str,
-    with_copied: bool,
-) -> Result<Vec<(AuthId, u64)>, StoreError> {
-    const WHAT: &str = "read the space of recordings";
-    let node = node_id.split('/').next().unwrap_or(node_id);
-    let process = format!("{node}/");
-    let length = process.chars().count();
-    let copied = if with_copied { "" } else { " AND object IS NULL" };
-    // Samples have 16 bits at 16 kHz, an MP3 has 32 kbit/s per channel.
-    let select = format!(
-        "SELECT main_auth_id, CAST(sum(duration_ms * (1 + stereo) * CASE format WHEN 'mp3' THEN 4 ELSE 32 END) AS BIGINT) \
-         FROM recordings WHERE ended_us IS NOT NULL AND (node_id = $1 OR substr(node_id, 1, {length}) = $2){copied} \
-         GROUP BY main_auth_id"
-    );
-    let rows: Vec<(String, i64)> = sql::query_as(select)
-        .bind(node)
-        .bind(process)
-        .fetch_all(pool)
-        .await
-        .map_err(failed(WHAT))?;
-    let used = rows.into_iter();
-    Ok(used.map(|(account, bytes)| (account.into(), bytes.try_into().unwrap_or(0))).collect())
 }
 
 /// Returns the work on complete recordings that is due for a node, at most `limit` items of each

@@ -170,6 +170,11 @@ fn json<T: Serialize>(entry: &T) -> String {
 }
 
 impl Account {
+    /// The tokens that authenticate, newest first.
+    pub fn accepted_tokens(&self) -> &[Secret] {
+        if self.is_token_unreadable { &[] } else { &self.tokens }
+    }
+
     pub(super) fn row(&self) -> SettingWrite {
         let row = AccountRow {
             parent: self.parent.clone(),

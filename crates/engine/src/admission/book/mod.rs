@@ -185,7 +185,7 @@ impl Book {
         let enabled = self.accounts.values().filter(|account| account.details.enabled);
         let credentials = |a: &Account| AccountCredentials {
             auth_id: a.auth_id.clone(),
-            tokens: if a.is_token_unreadable { Vec::new() } else { a.tokens.clone() },
+            tokens: a.accepted_tokens().to_vec(),
             api_keys: a.api_keys.clone(),
         };
         enabled.map(credentials).collect()

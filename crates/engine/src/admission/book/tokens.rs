@@ -46,7 +46,8 @@ impl Account {
 }
 
 impl Book {
-    /// Makes `token` the token of an account. The previous token stays valid until `until`.
+    /// Makes `token` the token of an account. The previous token stays valid until `until`, unless it
+    /// was unreadable. Returns until when there is a previous token.
     ///
     /// # Errors
     ///
@@ -56,22 +57,31 @@ impl Book {
         id: &AuthId,
         token: Secret,
         until: Timestamp,
-    ) -> Result<Vec<Key>, RotateError> {
+    ) -> Result<(Option<Timestamp>, Vec<Key>), RotateError> {
         let account = self.accounts.get_mut(id).ok_or(RotateError::UnknownAccount)?;
+        let was_readable = !std::mem::take(&mut account.is_token_unreadable);
+        if !was_readable {
+            account.rotated = None;
+            account.tokens.truncate(1);
+        }
         let (1, Some(before)) = (account.tokens.len(), account.tokens.first()) else {
             return Err(RotateError::Overlap(
                 account.rotated.as_ref().and_then(|rotated| rotated.until),
             ));
         };
-        let was_readable = !std::mem::take(&mut account.is_token_unreadable);
-        let instead_of = match account.rotated.as_ref().filter(|_| was_readable) {
+        let instead_of = match &account.rotated {
             // The configuration still has the token it had.
             Some(rotated) => rotated.instead_of.clone(),
             None => account.in_file.then(|| digest(before)),
         };
-        account.rotated = Some(TokenRotation { instead_of, until: Some(until) });
+        if !was_readable {
+            // The configuration's, which the unreadable token had replaced.
+            account.tokens.clear();
+        }
+        let until = was_readable.then_some(until);
+        account.rotated = Some(TokenRotation { instead_of, until });
         account.tokens.insert(0, token);
-        Ok(vec![Key::Account(id.clone())])
+        Ok((until, vec![Key::Account(id.clone())]))
     }
 
     /// Ends the overlap, so that only the newest token is valid. Returns `None` without an overlap
@@ -215,8 +225,8 @@ mod tests {
         book.rotate_token(&ID.into(), Secret::new("newer"), until).unwrap();
         assert!(!book.row(&Key::Account(ID.into())).keeps_sealed);
         let book = Book::read(file("old").admission(), vec![stored(&book)], now).0;
-        assert_eq!(tokens(&book), ["newer", "old"]);
-        assert_eq!(book.credentials()[0].tokens.len(), 2);
+        assert_eq!(tokens(&book), ["newer"]);
+        assert_eq!(book.credentials()[0].tokens.len(), 1);
     }
 
     #[test]
@@ -226,7 +236,7 @@ mod tests {
         let mut book = Book::read(file("first").admission(), Vec::new(), now).0;
         assert_eq!(
             book.rotate_token(&ID.into(), Secret::new("second"), until).unwrap(),
-            [Key::Account(ID.into())]
+            (Some(until), vec![Key::Account(ID.into())])
         );
         assert_eq!(tokens(&book), ["second", "first"]);
         let again = book.rotate_token(&ID.into(), Secret::new("third"), until);

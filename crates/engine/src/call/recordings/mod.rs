@@ -20,7 +20,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -144,7 +144,7 @@ pub struct RecordedRoom {
 pub struct ActionHandover {
     /// Receives a message if the call requests the URL, or if the request is not wanted. Closed
     /// without a message if the call ended first.
-    pub by_call: tokio::sync::oneshot::Receiver<()>,
+    pub by_call: oneshot::Receiver<()>,
     /// The key that ended the recording.
     pub key: Arc<OnceLock<Digit>>,
 }
@@ -294,6 +294,7 @@ impl Recordings {
             silence: order.silence_ms.map(Duration::from_millis),
         };
         let (inner, begun) = (self.0.clone(), start.clone());
+        let (row_is_queued, queued) = oneshot::channel::<()>();
         let done = move |what: record::RecordingResult| {
             if let Some(why) = &what.failure {
                 tracing::warn!(recording = %begun.id, call_uuid = %begun.call, %why, "recording failed");
@@ -313,6 +314,9 @@ impl Recordings {
             let late = remark.filter(|_| !up);
             let work = async move {
                 let action = Action::of(action).await;
+                // Otherwise the row of a recording that fails at once would be written after it was
+                // deleted.
+                let _ = queued.await;
                 if let Some(text) = late {
                     inner.store.calls().add_remark(begun.call, text);
                 }
@@ -329,6 +333,7 @@ impl Recordings {
         if is_new {
             self.0.store.recordings().begin(start);
         }
+        drop(row_is_queued);
         Ok(tape)
     }
 
@@ -440,7 +445,9 @@ impl Recordings {
         let mut every = tokio::time::interval(COUNT_INTERVAL);
         every.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while stop.run_until_cancelled(every.tick()).await.is_some() {
-            if self.0.space.is_tight() {
+            let space = self.0.space.clone();
+            let is_tight = tokio::task::spawn_blocking(move || space.is_tight()).await;
+            if is_tight.unwrap_or(true) {
                 self.0.space.count(self.0.used_space()).await;
             }
         }
@@ -524,7 +531,7 @@ impl Inner {
         let callbacks = callbacks.collect();
         let id = start.id;
         let mut end = RecordingEnd { ended, duration_ms, end, upload: None, transcribe: None };
-        if !end.is_nothing() {
+        if !end.is_empty() {
             end.upload = self.copies.is_some().then(|| self.clock.wall());
             end.transcribe = start.transcript.is_some().then(|| self.clock.wall());
         }
@@ -571,8 +578,8 @@ impl Inner {
         }
     }
 
-    /// Deletes files before rows, because a row without a file is found again, but a file without a
-    /// row is not.
+    /// Deletes files before rows, because a row without a file is found again at once, but a file
+    /// without a row only at the next start.
     async fn delete_all(&self, recordings: &[Recording]) -> Result<(), StoreError> {
         let mut gone = Vec::with_capacity(recordings.len());
         for recording in recordings {

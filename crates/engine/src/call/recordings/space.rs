@@ -56,22 +56,23 @@ impl Disk {
 /// Why a recording may not begin or go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Lack {
-    /// The disk has no more than the reserve.
+    /// The disk has less than the reserve.
     Reserve,
     /// The recordings of the account take more than is free above the reserve.
     Share,
 }
 
 impl Lack {
-    fn outcome(self) -> &'static str {
+    /// The label of the metric.
+    fn label(self) -> &'static str {
         match self {
             Self::Reserve => recording_refusal::DISK_FULL,
             Self::Share => recording_refusal::SHARE_USED,
         }
     }
 
-    /// The reason in the record of the call.
-    fn reason(self) -> &'static str {
+    /// The remark in the record of the call.
+    fn remark(self) -> &'static str {
         match self {
             Self::Reserve => DISK_FULL,
             Self::Share => {
@@ -140,19 +141,23 @@ impl DiskSpace {
         RunningFile { space: self.clone(), main_account, bytes: 0 }
     }
 
-    /// Whether an account may have used its share. Otherwise its use need not be counted: all
-    /// recordings together take less than is free.
+    /// Whether an account may soon have used its share, so that its use must be counted: all
+    /// recordings together may take half of what is free. Counts begin so early because without one,
+    /// an account is charged for everything that it has recorded since the start, and deleted.
+    ///
+    /// Blocks.
     pub(super) fn is_tight(&self) -> bool {
         let disk = self.disk(&mut self.state());
         (self.has_several_accounts)()
             && disk.is_some_and(|disk| {
-                disk.used() > disk.free.saturating_sub(disk.reserve(self.reserve))
+                disk.used() > disk.free.saturating_sub(disk.reserve(self.reserve)) / 2
             })
     }
 
     /// Replaces the count of complete recordings by what `count` returns, unless that is `None`.
     pub(super) async fn count(&self, count: impl Future<Output = Option<Vec<(AuthId, u64)>>>) {
-        // Recordings that end during the count are counted twice until the next one.
+        // Recordings that end during the count are counted twice until the next one. Those whose row
+        // is completed later are missing until then.
         let before: Vec<_> =
             self.state().used.iter().map(|(account, used)| (account.clone(), used.ended)).collect();
         let Some(counts) = count.await else { return };
@@ -181,7 +186,7 @@ impl DiskSpace {
         let used = used.min(disk.used());
         let used = (self.has_several_accounts)().then_some(used);
         let Some(lack) = lack(disk, reserve, used) else { return Ok(()) };
-        let why = lack.outcome();
+        let why = lack.label();
         metrics::counter!(metric::RECORDINGS_REFUSED_TOTAL, "why" => why).increment(1);
         let now = self.clock.now();
         let last = state.logged.get(why);
@@ -203,7 +208,7 @@ impl DiskSpace {
                 ),
             }
         }
-        Err(lack.reason())
+        Err(lack.remark())
     }
 
     /// Returns the space of the disk, read at most twice a second. `None` if it cannot be read.
@@ -344,7 +349,9 @@ mod tests {
         assert!(begins("MA1"), "some were deleted");
         node.space.count(async { Some(counts(60)) }).await;
         node.free(51 * GIB);
-        assert!(begins("MA1") && !node.space.is_tight(), "the count is old");
+        assert!(begins("MA1") && node.space.is_tight(), "the count is old");
+        node.free(68 * GIB);
+        assert!(!node.space.is_tight());
         node.free(41 * GIB);
         node.several.store(false, Ordering::Relaxed);
         assert!(begins("MA1"), "an account that is alone has the whole disk");

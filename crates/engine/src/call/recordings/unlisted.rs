@@ -28,7 +28,7 @@ enum SweepError {
 
 impl Recordings {
     /// Moves files without a row, which are older than this process, to the folder [`UNLISTED`], and
-    /// those that have got one back. Repeats this until it succeeds, or until `stop`.
+    /// moves those back that have a row again. Repeats this until it succeeds, or until `stop`.
     pub async fn set_unlisted_aside(self, stop: CancellationToken) {
         let (store, folder) = (&self.0.store, self.folder());
         // Earlier processes have written their rows to the store or the journal, which is replayed
@@ -49,6 +49,8 @@ impl Recordings {
 
 /// Compares the files in `folder` and in its folder [`UNLISTED`] with the rows, some at a time.
 async fn sweep(store: &Store, folder: &Path, before: Timestamp) -> Result<(), SweepError> {
+    // Recordings of this process may have rows that are not written yet.
+    store.flush().await;
     let unlisted = folder.join(UNLISTED);
     let gone = move_files(store, (folder, &unlisted), false, before).await?;
     if gone > 0 {
@@ -100,21 +102,25 @@ async fn create(folder: &Path) -> std::io::Result<()> {
 
 /// Deletes the files in a folder that were written before `before`.
 async fn expire(folder: &Path, before: Timestamp) -> std::io::Result<()> {
-    let (mut files, mut deleted) = (Files::of(folder, before).await?, 0);
+    let (mut files, mut deleted, mut failed) = (Files::of(folder, before).await?, 0, None);
     loop {
         let some = files.next().await?;
         if some.is_empty() {
             break;
         }
         for (_, name) in some {
-            fs::remove_file(folder.join(name)).await?;
-            deleted += 1;
+            match fs::remove_file(folder.join(name)).await {
+                Ok(()) => deleted += 1,
+                // Moved back or deleted in the meantime.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => failed = failed.or(Some(error)),
+            }
         }
     }
     if deleted > 0 {
         tracing::info!(files = deleted, "expired unlisted recordings deleted");
     }
-    Ok(())
+    failed.map_or(Ok(()), Err)
 }
 
 /// The complete files of recordings in a folder that were written before a time.
@@ -150,10 +156,12 @@ impl Files {
     }
 }
 
-/// Returns when a file was last written, in whole seconds. `None` if it no longer exists.
+/// Returns when a file was last written. `None` if it no longer exists.
 async fn written(entry: &DirEntry) -> Option<Timestamp> {
     use std::os::unix::fs::MetadataExt as _;
-    entry.metadata().await.ok().map(|about| Timestamp::from_secs(about.mtime()))
+    let about = entry.metadata().await.ok()?;
+    let micros = about.mtime().saturating_mul(1_000_000).saturating_add(about.mtime_nsec() / 1_000);
+    Some(Timestamp::from_micros(micros))
 }
 
 #[cfg(test)]

@@ -87,7 +87,7 @@ pub(in crate::call) async fn resume(services: Arc<Services>, params: Box<ResumeP
         shell.playback.resume(call.zero, playing);
         shell.context.services.author.resume(shell.context.id, dialogue);
     }
-    // The leg has the speech of an agent.
+    // An agent's streamed speech has moved with the leg. It has no URL to fetch.
     let is_written =
         |sound: &&Sound| matches!(sound, Sound::File { url } if author::path_of(&url.0).is_some());
     for sound in call.sounds.iter().filter(|sound| !is_written(sound)) {

@@ -51,6 +51,8 @@ pub struct PeerTimes {
     pub request: Duration,
     /// Timeout for opening a connection.
     pub connect: Duration,
+    /// Timeout of the TLS handshake of an inbound connection.
+    pub handshake: Duration,
     /// Pause between two attempts to connect.
     pub retry: Duration,
     /// Interval between two pings.
@@ -65,6 +67,7 @@ impl Default for PeerTimes {
         Self {
             request: ms(2_000),
             connect: ms(1_000),
+            handshake: ms(2_000),
             retry: ms(250),
             ping: ms(500),
             silence: ms(1_000),
@@ -78,12 +81,9 @@ const BODY_MAX: usize = 4 * 1024 * 1024;
 /// Maximum number of concurrent requests to one peer.
 const REQUESTS_MAX: usize = 256;
 
-/// Maximum number of inbound connections, including those whose certificate is not known yet. If
-/// there are more, the oldest of these is closed, of the address that has the most of them.
+/// Maximum number of inbound connections. Beyond it, the oldest connection without a known
+/// certificate is closed, of the address with most of them.
 const CONNECTIONS_MAX: usize = 128;
-
-/// Timeout of the TLS handshake of an inbound connection.
-const HANDSHAKE_TIME: Duration = Duration::from_secs(2);
 
 /// Number of refused connection attempts after which a process counts as ended.
 const REFUSALS: u8 = 3;
@@ -245,7 +245,7 @@ impl Peers {
                 let claim = connections.claim(from.ip(), 1);
                 tokio::spawn(async move {
                     let _ = stream.set_nodelay(true);
-                    let handshake = tokio::time::timeout(HANDSHAKE_TIME, acceptor.accept(stream));
+                    let handshake = tokio::time::timeout(times.handshake, acceptor.accept(stream));
                     let handshake = claim.evicted().run_until_cancelled(handshake);
                     let Some(Ok(Ok(tls))) = handshake.await else { return };
                     let member = weak.upgrade().zip(pin_of(&tls));

@@ -33,7 +33,10 @@ impl PeerHandler for Echo {
 }
 
 async fn peers() -> Peers {
-    let times = PeerTimes { request: Duration::from_millis(500), ..PeerTimes::default() };
+    peers_with(PeerTimes { request: Duration::from_millis(500), ..PeerTimes::default() }).await
+}
+
+async fn peers_with(times: PeerTimes) -> Peers {
     let peers = Peers::bind("127.0.0.1:0", None, times, Clock::real()).await.unwrap();
     peers.serve(Arc::new(Echo)).unwrap();
     peers
@@ -148,7 +151,8 @@ async fn f50_strangers_get_no_answer() {
 
 #[tokio::test]
 async fn f50_silent_connections_of_one_address_keep_no_member_out() {
-    let (one, two) = (peers().await, peers().await);
+    let patient = PeerTimes { handshake: Duration::from_secs(3_600), ..PeerTimes::default() };
+    let (one, two) = (peers().await, peers_with(patient).await);
     let port = two.address().rsplit(':').next().unwrap().parse().unwrap();
     let mut silent = Vec::new();
     for _ in 0..CONNECTIONS_MAX * 3 {
