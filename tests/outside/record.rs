@@ -476,9 +476,10 @@ impl Drop for SmallDisk {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_ends_a_conference_recording_with_a_file_and_a_remark() {
-    let world = recording(
+    let world = recording_with(
         "<Conference record=\"true\" recordFileFormat=\"wav\" callbackUrl=\"APP/recording\" enterSound=\"\" \
          exitSound=\"\">Board</Conference>",
+        "[recordings]\nreserve_mib = 0\n",
     )
     .await;
     let folder = world.node.dir.path().join("recordings");

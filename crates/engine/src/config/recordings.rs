@@ -27,7 +27,7 @@ pub(super) fn read(mut s: Section<'_>) -> Recordings {
              begins and running ones end.",
         )
         .restart()
-        .absent("256, or 5 % of a smaller file system")
+        .absent("256, or 5 % of a smaller file system but at least 16")
         .get()
         .map(|mib: u64| mib << 20);
     s.finish();

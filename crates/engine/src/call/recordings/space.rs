@@ -18,6 +18,8 @@ use model::{AuthId, Clock};
 const RESERVE: u64 = 256 << 20;
 /// Default of the reserve on small disks: this fraction of the file system.
 const RESERVE_FRACTION: u64 = 20;
+/// Minimum default of the reserve, in bytes: the write-ahead log and the journal of a busy store.
+const RESERVE_MIN: u64 = 16 << 20;
 /// Minimum interval between two readings of the file system.
 const PROBE_INTERVAL: Duration = Duration::from_millis(500);
 /// Minimum interval between two log lines of one kind.
@@ -49,7 +51,7 @@ impl Disk {
     /// Returns the space that recordings leave free: `set` (`recordings.reserve_mib`, in bytes), or
     /// its default for this disk.
     pub fn reserve(self, set: Option<u64>) -> u64 {
-        set.unwrap_or_else(|| RESERVE.min(self.size / RESERVE_FRACTION))
+        set.unwrap_or_else(|| (self.size / RESERVE_FRACTION).clamp(RESERVE_MIN, RESERVE))
     }
 }
 
@@ -279,6 +281,7 @@ mod tests {
         let disk = |size| Disk { size, free: 0 };
         assert_eq!(disk(GIB).reserve(None), GIB / 20);
         assert_eq!(disk(500 * GIB).reserve(None), 256 << 20);
+        assert_eq!(disk(GIB / 16).reserve(None), 16 << 20, "the store needs this much");
         assert_eq!(disk(500 * GIB).reserve(Some(0)), 0);
         let here = Disk::of(Path::new(".")).unwrap();
         assert!(here.size >= here.free && here.size > 0, "{here:?}");
