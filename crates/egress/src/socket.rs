@@ -34,12 +34,10 @@ const READ_BYTES: usize = 16 * 1024;
 /// An open WebSocket.
 pub type Socket = WebSocketStream<SocketTransport>;
 
-/// Bytes that are read immediately, at first and after a time without reading. More than receivers
-/// of messages read at once: those limit messages, and this limits bytes that belong to none, such
-/// as empty fragments.
-const BYTES_AT_ONCE: u64 = 8 << 20;
-/// Bytes per millisecond at which further ones are read: 1.25 MiB a second.
-const BYTES_A_MS: u64 = 1_310;
+/// Maximum burst of bytes from the server. Beyond it, the socket is read more slowly.
+const BYTES_AT_ONCE: i64 = 6 * 1024 * 1024;
+/// Maximum rate of bytes from the server, per millisecond: 1 MiB a second.
+const BYTES_A_MS: i64 = 1_048;
 /// Pause between reads above that rate.
 const READ_PAUSE: Duration = Duration::from_millis(50);
 
@@ -49,43 +47,44 @@ pub struct SocketTransport {
     budget: ReadBudget,
 }
 
-/// The bytes that may be read at present.
+/// Rate limit for reading from a server. It counts bytes rather than messages, because frames
+/// without content, such as empty fragments, belong to no message.
 struct ReadBudget {
     clock: Clock,
-    left: u64,
-    /// When `left` was last increased.
-    since: Instant,
+    /// The bytes that may be read at present. Negative after a read of more.
+    left: i64,
+    /// The time up to which `left` was refilled.
+    refilled: Instant,
     pause: Option<Pin<Box<Sleep>>>,
 }
 
 impl ReadBudget {
     fn new(clock: Clock) -> Self {
-        let since = clock.now();
-        Self { clock, left: BYTES_AT_ONCE, since, pause: None }
+        let refilled = clock.now();
+        Self { clock, left: BYTES_AT_ONCE, refilled, pause: None }
     }
 
     /// Waits until something may be read.
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        while self.left == 0 {
+        loop {
             if let Some(pause) = &mut self.pause {
                 ready!(pause.as_mut().poll(cx));
                 self.pause = None;
             }
-            let now = self.clock.now();
-            let passed = now.saturating_duration_since(self.since);
-            if passed < READ_PAUSE {
-                self.pause = Some(Box::pin(sleep(READ_PAUSE)));
-                continue;
+            let passed = self.clock.now().saturating_duration_since(self.refilled).as_millis();
+            let ms = u32::try_from(passed).unwrap_or(u32::MAX);
+            self.refilled += Duration::from_millis(ms.into());
+            let refill = i64::from(ms).saturating_mul(BYTES_A_MS);
+            self.left = self.left.saturating_add(refill).min(BYTES_AT_ONCE);
+            if self.left > 0 {
+                return Poll::Ready(());
             }
-            let bytes = passed.as_millis().saturating_mul(BYTES_A_MS.into());
-            self.left = u64::try_from(bytes).map_or(BYTES_AT_ONCE, |left| left.min(BYTES_AT_ONCE));
-            self.since = now;
+            self.pause = Some(Box::pin(sleep(READ_PAUSE)));
         }
-        Poll::Ready(())
     }
 
     fn take(&mut self, bytes: usize) {
-        self.left = self.left.saturating_sub(u64::try_from(bytes).unwrap_or(u64::MAX));
+        self.left = self.left.saturating_sub(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 }
 
@@ -260,7 +259,10 @@ mod tests {
         clock.step(READ_PAUSE * 10);
         budget.pause = None;
         assert_eq!(is_ready(&mut budget), Poll::Ready(()));
-        assert_eq!(budget.left, 500 * super::BYTES_A_MS);
+        assert_eq!(budget.left, 1 - 16_384 + 500 * super::BYTES_A_MS, "the debt counts");
+        clock.step(READ_PAUSE * 1_000);
+        assert_eq!(is_ready(&mut budget), Poll::Ready(()));
+        assert_eq!(budget.left, BYTES_AT_ONCE, "no more than a burst");
     }
 
     #[test]

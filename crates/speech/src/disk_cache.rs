@@ -121,21 +121,28 @@ impl DiskCache {
 
     /// Removes the prompts that were last used in one of these periods.
     pub(super) fn remove_used_within(&self, periods: &[RangeInclusive<Timestamp>]) {
-        let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
-        let index = index.get_or_insert_with(|| Index::read(&self.folder));
+        let lock = || self.index.lock().unwrap_or_else(PoisonError::into_inner);
+        let names: Vec<String> = {
+            let mut index = lock();
+            let index = index.get_or_insert_with(|| Index::read(&self.folder));
+            index.files.keys().cloned().collect()
+        };
         let used = |name: &str| {
             let used =
                 fs::metadata(self.folder.join(name)).and_then(|data| data.modified()).ok()?;
             let since = used.duration_since(SystemTime::UNIX_EPOCH).ok()?;
             Some(Timestamp::from_micros(i64::try_from(since.as_micros()).ok()?))
         };
-        let is_within = |name: &&String| {
+        // The times are read without the lock, for which calls would have to wait.
+        let is_within = |name: &String| {
             used(name).is_some_and(|at| periods.iter().any(|period| period.contains(&at)))
         };
-        let removed: Vec<String> = index.files.keys().filter(is_within).cloned().collect();
-        for name in removed {
+        for name in names.into_iter().filter(is_within) {
+            let mut index = lock();
             let _ = fs::remove_file(self.folder.join(&name));
-            index.remove_entry(&name);
+            if let Some(index) = &mut *index {
+                index.remove_entry(&name);
+            }
         }
     }
 

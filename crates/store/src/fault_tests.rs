@@ -216,7 +216,7 @@ async fn r11_an_empty_recording_is_not_listed_after_a_failure_of_the_store() {
     store.recordings().conclude(conclusion(3, 1_000, 13)).await.unwrap();
     fixture.switch.set(false, false);
     until("emptied", async || fixture.journalled() == 0).await;
-    assert_eq!(listed().await, (vec![uuid(3).0], 1), "only what was kept of one");
+    assert_eq!(listed().await, (vec![uuid(3).0], 1), "the one of which a second was kept");
     let mut events = waiting(&store).await;
     events.sort_unstable();
     assert_eq!(events, [11, 12, 13], "each was reported once");

@@ -180,9 +180,9 @@ impl Store {
         self.shared.withdrawn.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Returns the calls at Meta whose start the pending log of the process before contained. Their
-    /// rows are written, but the event keys of their `connect` may have been lost with the process.
-    /// Empty if they were taken before.
+    /// Returns the WhatsApp calls of the pending log that the previous process left: the phone number
+    /// id and Meta's id of each. Their rows are written, but the event keys of their `connect` may
+    /// have been lost with that process. Empty if they were taken before.
     pub fn take_left_calls(&self) -> Vec<(PhoneNumberId, Wacid)> {
         std::mem::take(&mut *self.shared.left_calls.lock().unwrap_or_else(PoisonError::into_inner))
     }

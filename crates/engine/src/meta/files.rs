@@ -19,8 +19,7 @@ use uuid::Uuid;
 
 use super::error::{Verdict, classify_request, is_alarm};
 use super::graph::{ANSWER_MAX, FileBody, Graph, UNREADABLE, retry_after};
-use super::numbers::OTHER;
-use super::request::Node;
+use super::request::{Node, OTHER};
 use super::retry::Fault;
 use super::retry_state::outcome;
 use super::status_label;

@@ -5,7 +5,7 @@
 use serde_json::{Map, Value, json};
 
 use super::graph::{ANSWER_MAX, Graph, UNREADABLE};
-use super::request::{Node, read};
+use super::request::{Node, OTHER, read};
 use super::templates::{self, Template};
 use machine::GraphOutcome;
 use model::{PhoneNumberId, Secret, Timestamp, WabaId, digits_of};
@@ -16,8 +16,6 @@ const FIELDS: &str = "id,display_phone_number,verified_name,quality_rating,platf
 const PAGE: usize = 100;
 /// The maximum length of a stored text, in characters.
 const TEXT_MAX: usize = 200;
-/// The `action` label of requests that have none of their own.
-pub(super) const OTHER: &str = "other";
 /// The webhook fields that the node's app needs.
 pub const FIELDS_NEEDED: &[&str] = &[
     "calls",

@@ -17,6 +17,9 @@ use model::PhoneNumberId;
 use model::Secret;
 use model::metric;
 
+/// The `action` label of requests that have none of their own.
+pub(super) const OTHER: &str = "other";
+
 /// The largest number of pages of a list that are read.
 const PAGES_MAX: usize = 20;
 

@@ -5,8 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
-use super::numbers::OTHER;
-use super::request::Node;
+use super::request::{Node, OTHER};
 use machine::GraphOutcome;
 
 /// The fields requested of a template.

@@ -38,14 +38,10 @@ const PINGS_MISSED_MAX: u32 = 2;
 /// Time for queued messages and the closing handshake at the end of a stream.
 const CLOSING: Duration = Duration::from_secs(2);
 /// Maximum burst of messages from the server. 40 s of audio in pieces of 20 ms fit into it. Beyond
-/// the limit, the socket is read more slowly.
+/// the limit, the socket is read more slowly. [`Egress::socket`] limits the bytes.
 const MESSAGES_AT_ONCE: u32 = 2_500;
 /// Maximum rate of messages from the server.
 const MESSAGES_A_SECOND: u32 = 1_000;
-/// Maximum burst of bytes from the server.
-const BYTES_AT_ONCE: u32 = 6 * 1024 * 1024;
-/// Maximum rate of bytes from the server.
-const BYTES_A_SECOND: u32 = 1024 * 1024;
 
 const STREAM_ID: HeaderName = HeaderName::from_static("x-plivo-stream-id");
 
@@ -301,22 +297,11 @@ async fn read(
         match from.next().await {
             Some(Ok(Message::Text(text))) => {
                 take(shared, &text);
-                if let Some(pause) = pace.after(text.len()) {
-                    sleep(pause).await;
-                }
+                pace.wait().await;
             }
             Some(Ok(Message::Pong(_))) => unanswered.store(0, Ordering::Relaxed),
             // Ignored, but counted by the rate limit.
-            Some(Ok(Message::Binary(bytes))) => {
-                if let Some(pause) = pace.after(bytes.len()) {
-                    sleep(pause).await;
-                }
-            }
-            Some(Ok(Message::Ping(_))) => {
-                if let Some(pause) = pace.after(0) {
-                    sleep(pause).await;
-                }
-            }
+            Some(Ok(Message::Binary(_) | Message::Ping(_))) => pace.wait().await,
             Some(Ok(Message::Frame(_))) => {}
             // The other process completes the closing handshake.
             Some(Ok(Message::Close(_))) if relayed => return End::Remote,
@@ -367,37 +352,29 @@ fn take(shared: &Shared, text: &str) {
     }
 }
 
-/// Rate limit for reading from a server.
+/// Rate limit for messages from a server.
 struct Pace<'a> {
     clock: &'a Clock,
     at: Instant,
-    messages: f64,
-    bytes: f64,
+    /// The number of messages that may be read at present. Negative after too many.
+    left: f64,
 }
 
 impl<'a> Pace<'a> {
     fn new(clock: &'a Clock) -> Self {
-        Self {
-            clock,
-            at: clock.now(),
-            messages: MESSAGES_AT_ONCE.into(),
-            bytes: BYTES_AT_ONCE.into(),
-        }
+        Self { clock, at: clock.now(), left: MESSAGES_AT_ONCE.into() }
     }
 
-    /// Accounts for a message of this size. Returns the pause before the next read.
-    fn after(&mut self, bytes: usize) -> Option<Duration> {
+    /// Accounts for a message, and waits until the next one may be read.
+    async fn wait(&mut self) {
         let now = self.clock.now();
         let passed =
             now.saturating_duration_since(std::mem::replace(&mut self.at, now)).as_secs_f64();
-        let refilled = |left: f64, a_second: u32, most: u32| {
-            (left + passed * f64::from(a_second)).min(most.into())
-        };
-        self.messages = refilled(self.messages, MESSAGES_A_SECOND, MESSAGES_AT_ONCE) - 1.0;
-        self.bytes = refilled(self.bytes, BYTES_A_SECOND, BYTES_AT_ONCE) - bytes as f64;
-        let over = |left: f64, a_second: u32| (-left / f64::from(a_second)).max(0.0);
-        let pause = over(self.messages, MESSAGES_A_SECOND).max(over(self.bytes, BYTES_A_SECOND));
-        (pause > 0.0).then(|| Duration::from_secs_f64(pause))
+        let a_second = f64::from(MESSAGES_A_SECOND);
+        self.left = (self.left + passed * a_second).min(MESSAGES_AT_ONCE.into()) - 1.0;
+        if self.left < 0.0 {
+            sleep(Duration::from_secs_f64(-self.left / a_second)).await;
+        }
     }
 }
 

@@ -140,8 +140,8 @@ impl Drop for RecordingHandle {
 pub type OnFinished = Box<dyn FnOnce(RecordingResult) + Send>;
 
 /// Decides whether a file may grow. Called on the recorder's thread before the file is opened, and
-/// after each write (about once per second of audio), with the number of bytes of audio in it. The
-/// recording fails with the reason that it returns, and keeps what was written.
+/// after each write (about once per second of audio), with the number of bytes of audio in it. If it
+/// returns an error, the recording fails with that reason, and what was written is kept.
 pub type SpaceCheck = Box<dyn FnMut(u64) -> Result<(), &'static str> + Send>;
 
 /// The reason of a recording that fails because the disk is full.

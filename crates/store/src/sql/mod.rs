@@ -384,6 +384,16 @@ impl QueryBuilder {
         self
     }
 
+    /// Pushes ` IN (…)` with these values. There must be at least one.
+    pub(crate) fn push_in<B: Bind>(&mut self, values: impl IntoIterator<Item = B>) -> &mut Self {
+        self.push(" IN (");
+        let mut list = self.list();
+        for value in values {
+            list.push_bind(value);
+        }
+        self.push(")")
+    }
+
     /// Starts a list of values separated by commas.
     pub(crate) fn list(&mut self) -> Values<'_> {
         Values { to: self, first: true }

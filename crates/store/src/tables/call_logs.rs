@@ -161,12 +161,8 @@ pub(crate) async fn contains(pool: &Pool, call: CallUuid, text: &str) -> Result<
 
 /// Deletes the logs of these calls. Returns the number of deleted rows.
 pub(crate) async fn delete(to: &mut Conn, calls: &[String]) -> Result<u64, sqlx::Error> {
-    let mut delete = QueryBuilder::new("DELETE FROM call_logs WHERE call_uuid IN (");
-    let mut list = delete.list();
-    for call in calls {
-        list.push_bind(call.clone());
-    }
-    delete.push(")");
+    let mut delete = QueryBuilder::new("DELETE FROM call_logs WHERE call_uuid");
+    delete.push_in(calls.iter().cloned());
     Ok(delete.build().execute(to).await?.rows_affected())
 }
 

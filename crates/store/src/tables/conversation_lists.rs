@@ -499,10 +499,10 @@ mod tests {
             ),
         ] {
             let scope = Scope::of(id.into());
-            let rest = std::slice::from_ref(&number);
+            let two = [number.clone(), number.clone()];
             rows.extend([
                 (unread_query(EXPLAIN, &scope, 100), unread),
-                (open_query(EXPLAIN, &scope, &number, rest), open),
+                (open_query(EXPLAIN, &scope, &two), open),
                 (
                     count_query(EXPLAIN, &scope, times, 100),
                     "messages_came (came_us>? AND came_us<?)",

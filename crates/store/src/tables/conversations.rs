@@ -89,15 +89,13 @@ impl Conversations<'_> {
         ids: &[Uuid],
     ) -> Result<BTreeMap<Uuid, String>, StoreError> {
         const WHAT: &str = "read names of conversations";
-        let Some((first, rest)) = ids.split_first() else { return Ok(BTreeMap::new()) };
+        if ids.is_empty() {
+            return Ok(BTreeMap::new());
+        }
         let mut select =
             QueryBuilder::new("SELECT conversation_id, name FROM conversations WHERE ");
         push_scope(&mut select, scope);
-        select.push(" AND conversation_id IN (").push_bind(first.to_string());
-        for id in rest {
-            select.push(", ").push_bind(id.to_string());
-        }
-        select.push(")");
+        select.push(" AND conversation_id").push_in(ids.iter().map(Uuid::to_string));
         let rows: Vec<(String, String)> =
             select.build_query_as().fetch_all(&self.0.read).await.map_err(failed(WHAT))?;
         Ok(rows.into_iter().filter_map(|(id, name)| Some((id.parse().ok()?, name))).collect())
@@ -214,15 +212,13 @@ pub(crate) fn unread_query(words: &str, scope: &Scope, limit: u32) -> QueryBuild
 }
 
 /// Builds the query that counts open conversations by number, with `words` in front of it.
-pub(crate) fn open_query(words: &str, scope: &Scope, first: &E164, rest: &[E164]) -> QueryBuilder {
+/// `numbers` must not be empty.
+pub(crate) fn open_query(words: &str, scope: &Scope, numbers: &[E164]) -> QueryBuilder {
     let mut select =
         QueryBuilder::new(format!("{words}SELECT number, count(*) FROM conversations c WHERE "));
     push_list_scope(&mut select, scope);
-    select.push(" AND status = 'open' AND number IN (").push_bind(first.as_str());
-    for number in rest {
-        select.push(", ").push_bind(number.as_str());
-    }
-    select.push(") GROUP BY number");
+    select.push(" AND status = 'open' AND number").push_in(numbers.iter().map(E164::as_str));
+    select.push(" GROUP BY number");
     select
 }
 
@@ -233,8 +229,10 @@ pub(crate) async fn count_open(
     numbers: &[E164],
 ) -> Result<BTreeMap<E164, u64>, StoreError> {
     const WHAT: &str = "count open conversations";
-    let Some((first, rest)) = numbers.split_first() else { return Ok(BTreeMap::new()) };
-    let mut select = open_query("", scope, first, rest);
+    if numbers.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let mut select = open_query("", scope, numbers);
     let rows: Vec<(String, i64)> =
         select.build_query_as().fetch_all(pool).await.map_err(failed(WHAT))?;
     let counted =
@@ -442,12 +440,8 @@ pub(crate) async fn change(
     update.push(" AND conversation_id = ").push_bind(conversation.to_string());
     // If two people close a conversation at the same time, only one of them succeeds.
     if let Some(next) = change.status {
-        update.push(" AND status IN (");
-        let mut words = update.list();
-        for from in ConversationStatus::ALL.into_iter().filter(|from| from.can_become(next)) {
-            words.push_bind(from.as_str());
-        }
-        update.push(")");
+        let before = ConversationStatus::ALL.into_iter().filter(|from| from.can_become(next));
+        update.push(" AND status").push_in(before.map(ConversationStatus::as_str));
     }
     Ok(update.build().execute(to).await?.rows_affected() > 0)
 }

@@ -607,12 +607,7 @@ async fn delete_remaining(
 
 /// Adds the condition that a column has one of these values. `ids` must not be empty.
 fn push_in(query: &mut QueryBuilder, column: &str, ids: &[String]) {
-    query.push(" AND ").push(column).push(" IN (");
-    let mut list = query.list();
-    for id in ids {
-        list.push_bind(id.clone());
-    }
-    query.push(")");
+    query.push(" AND ").push(column).push_in(ids.iter().cloned());
 }
 
 /// Returns the text that identifies this room in lines of event logs (`RoomEntry`).

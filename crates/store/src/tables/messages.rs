@@ -388,15 +388,11 @@ pub(crate) async fn update_status(
     update
         .push(" AND direction = 'outbound' AND phone_number_id = ")
         .push_bind(status.phone_number_id.as_str());
-    update.push(" AND (status IN (");
+    update.push(" AND (status");
     // A status without a wamid is Offhook's own and means that the result of sending is unknown. It
     // applies only if Meta has reported nothing yet.
     let follows = if status.wamid.is_some() { status.status.predecessors() } else { &["queued"] };
-    let mut words = update.list();
-    follows.iter().for_each(|word| {
-        words.push_bind(*word);
-    });
-    update.push(")");
+    update.push_in(follows.iter().copied());
     // The message was marked as failed because Meta did not respond. This status from Meta proves
     // that it was sent.
     if status.wamid.is_some() {

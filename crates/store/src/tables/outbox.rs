@@ -167,8 +167,8 @@ const LOOK_BACK_US: i64 = 600_000_000;
 
 /// SQL condition: the older row `e` of the same call must be delivered before `row`. This is so if
 /// both have the same URL. A hangup callback also follows every callback that has not been
-/// attempted yet, except those of recordings, transcriptions and streams, whose receivers may be
-/// others. Retries delay no other URL.
+/// attempted yet, except those of recordings, transcriptions and streams, which often go to another
+/// server than the call's. Retries delay no other URL.
 fn is_before(row: &str) -> String {
     format!(
         "e.next_us IS NOT NULL AND (e.url = {row}.url OR ({row}.kind = 'hangup' \
@@ -342,12 +342,7 @@ pub(crate) async fn delete_finished(
     done_before: Timestamp,
 ) -> Result<u64, sqlx::Error> {
     let mut delete = sql::QueryBuilder::new("DELETE FROM callbacks WHERE done_us < ");
-    delete.push_bind(done_before.micros()).push(" AND id IN (");
-    let mut list = delete.list();
-    for id in ids {
-        list.push_bind(*id);
-    }
-    delete.push(")");
+    delete.push_bind(done_before.micros()).push(" AND id").push_in(ids.iter().copied());
     Ok(delete.build().execute(to).await?.rows_affected())
 }
 

@@ -120,12 +120,8 @@ impl Recordings<'_> {
             return Ok(HashSet::new());
         }
         let mut select =
-            QueryBuilder::new("SELECT recording_id FROM recordings WHERE recording_id IN (");
-        let mut list = select.list();
-        for id in ids {
-            list.push_bind(id.to_string());
-        }
-        select.push(")");
+            QueryBuilder::new("SELECT recording_id FROM recordings WHERE recording_id");
+        select.push_in(ids.iter().map(Uuid::to_string));
         let rows: Vec<String> =
             select.build_query_scalar().fetch_all(&self.0.read).await.map_err(failed(WHAT))?;
         rows.iter().map(|row| id(WHAT, row)).collect()

@@ -217,12 +217,8 @@ pub(crate) async fn delete_of_users(
     until: Timestamp,
 ) -> Result<u64, sqlx::Error> {
     let mut delete = QueryBuilder::new("DELETE FROM answers_given WHERE main_auth_id = ");
-    delete.push_bind(main.as_str()).push(" AND about IN (");
-    let mut list = delete.list();
-    for about in about {
-        list.push_bind(about.clone());
-    }
-    delete.push(") AND given_us <= ").push_bind(until.micros());
+    delete.push_bind(main.as_str()).push(" AND about").push_in(about.iter().cloned());
+    delete.push(" AND given_us <= ").push_bind(until.micros());
     Ok(delete.build().execute(to).await?.rows_affected())
 }
 

@@ -47,7 +47,7 @@ impl Account {
 
 impl Book {
     /// Makes `token` the token of an account. The previous token stays valid until `until`, unless it
-    /// was unreadable. Returns until when there is a previous token.
+    /// was unreadable. Returns the end of this overlap, or `None` if there is none.
     ///
     /// # Errors
     ///
@@ -59,10 +59,12 @@ impl Book {
         until: Timestamp,
     ) -> Result<(Option<Timestamp>, Vec<Key>), RotateError> {
         let account = self.accounts.get_mut(id).ok_or(RotateError::UnknownAccount)?;
-        let was_readable = !std::mem::take(&mut account.is_token_unreadable);
-        if !was_readable {
-            account.rotated = None;
-            account.tokens.truncate(1);
+        if std::mem::take(&mut account.is_token_unreadable) {
+            // None of the configuration's tokens was accepted, so none has an overlap.
+            let instead_of = account.tokens.first().map(digest);
+            account.rotated = Some(TokenRotation { instead_of, until: None });
+            account.tokens = vec![token];
+            return Ok((None, vec![Key::Account(id.clone())]));
         }
         let (1, Some(before)) = (account.tokens.len(), account.tokens.first()) else {
             return Err(RotateError::Overlap(
@@ -74,14 +76,9 @@ impl Book {
             Some(rotated) => rotated.instead_of.clone(),
             None => account.in_file.then(|| digest(before)),
         };
-        if !was_readable {
-            // The configuration's, which the unreadable token had replaced.
-            account.tokens.clear();
-        }
-        let until = was_readable.then_some(until);
-        account.rotated = Some(TokenRotation { instead_of, until });
+        account.rotated = Some(TokenRotation { instead_of, until: Some(until) });
         account.tokens.insert(0, token);
-        Ok((until, vec![Key::Account(id.clone())]))
+        Ok((Some(until), vec![Key::Account(id.clone())]))
     }
 
     /// Ends the overlap, so that only the newest token is valid. Returns `None` without an overlap
@@ -109,8 +106,8 @@ impl Book {
 
 impl Reading<'_> {
     /// The tokens of an account: those created at run time if they are still valid, otherwise the
-    /// configuration's. With a rotation whose tokens are sealed with another key, those of the
-    /// configuration only sign.
+    /// configuration's. If those created at run time are unreadable, the configuration's are returned
+    /// with a rotation: they sign requests, but no longer authenticate.
     pub(super) fn tokens_of_file(
         &mut self,
         file: &AccountSettings,

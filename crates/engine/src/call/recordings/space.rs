@@ -143,9 +143,9 @@ impl DiskSpace {
         RunningFile { space: self.clone(), main_account, bytes: 0 }
     }
 
-    /// Whether an account may soon have used its share, so that its use must be counted: all
-    /// recordings together may take half of what is free. Counts begin so early because without one,
-    /// an account is charged for everything that it has recorded since the start, and deleted.
+    /// Whether what each account uses must be counted, because one may soon have used its share: more
+    /// than half as much of the disk is used as an account may use. It is counted before it matters,
+    /// because without a count, recordings that were deleted meanwhile still count as used.
     ///
     /// Blocks.
     pub(super) fn is_tight(&self) -> bool {
@@ -158,8 +158,8 @@ impl DiskSpace {
 
     /// Replaces the count of complete recordings by what `count` returns, unless that is `None`.
     pub(super) async fn count(&self, count: impl Future<Output = Option<Vec<(AuthId, u64)>>>) {
-        // Recordings that end during the count are counted twice until the next one. Those whose row
-        // is completed later are missing until then.
+        // A recording that ends during the count may be in both `counts` and `ended`. One whose row is
+        // completed only after it is in neither. The next count corrects both.
         let before: Vec<_> =
             self.state().used.iter().map(|(account, used)| (account.clone(), used.ended)).collect();
         let Some(counts) = count.await else { return };
@@ -177,10 +177,9 @@ impl DiskSpace {
         state.used.retain(|_, used| used.counted + used.ended + used.running > 0);
     }
 
-    fn check(&self, account: &AuthId) -> Result<(), &'static str> {
-        let mut state = self.state();
+    fn check(&self, state: &mut State, account: &AuthId) -> Result<(), &'static str> {
         // If the file system cannot be read, writing will show whether there is space.
-        let Some(disk) = self.disk(&mut state) else { return Ok(()) };
+        let Some(disk) = self.disk(state) else { return Ok(()) };
         let reserve = disk.reserve(self.reserve);
         let used = state.used.get(account).copied().unwrap_or_default();
         let used = used.counted.saturating_add(used.ended).saturating_add(used.running);
@@ -243,18 +242,12 @@ impl RunningFile {
     /// Returns the reason if it may not.
     pub(super) fn grow(&mut self, bytes: u64) -> Result<(), &'static str> {
         let grown = bytes.saturating_sub(self.bytes);
+        let mut state = self.space.state();
         if grown > 0 {
-            let mut state = self.space.state();
-            match state.used.get_mut(&self.main_account) {
-                Some(used) => used.running += grown,
-                None => {
-                    let used = Used { running: grown, ..Used::default() };
-                    state.used.insert(self.main_account.clone(), used);
-                }
-            }
+            state.used.entry(self.main_account.clone()).or_default().running += grown;
             self.bytes = bytes;
         }
-        self.space.check(&self.main_account)
+        self.space.check(&mut state, &self.main_account)
     }
 }
 

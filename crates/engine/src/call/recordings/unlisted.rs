@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::path::Path;
 
-use tokio::fs::{self, DirEntry, ReadDir};
+use tokio::fs::{self, ReadDir};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -76,7 +76,7 @@ async fn move_files(
     with_row: bool,
     before: Timestamp,
 ) -> Result<usize, SweepError> {
-    let (mut files, mut moved) = (Files::of(from, before).await?, 0);
+    let (mut files, mut moved) = (Files::of(from).await?, 0);
     loop {
         let some = files.next().await?;
         if some.is_empty() {
@@ -85,8 +85,14 @@ async fn move_files(
         let ids: Vec<Uuid> = some.iter().map(|(id, _)| *id).collect();
         let known: HashSet<Uuid> = store.recordings().existing(&ids).await?;
         for (_, name) in some.iter().filter(|(id, _)| known.contains(id) == with_row) {
-            create(to).await?;
-            match fs::rename(from.join(name), to.join(name)).await {
+            let file = from.join(name);
+            if !was_written_before(&file, before).await {
+                continue;
+            }
+            if moved == 0 {
+                fs::DirBuilder::new().recursive(true).mode(0o700).create(to).await?;
+            }
+            match fs::rename(file, to.join(name)).await {
                 Ok(()) => moved += 1,
                 // Deleted in the meantime.
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
@@ -96,20 +102,20 @@ async fn move_files(
     }
 }
 
-async fn create(folder: &Path) -> std::io::Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).await
-}
-
 /// Deletes the files in a folder that were written before `before`.
 async fn expire(folder: &Path, before: Timestamp) -> std::io::Result<()> {
-    let (mut files, mut deleted, mut failed) = (Files::of(folder, before).await?, 0, None);
+    let (mut files, mut deleted, mut failed) = (Files::of(folder).await?, 0, None);
     loop {
         let some = files.next().await?;
         if some.is_empty() {
             break;
         }
         for (_, name) in some {
-            match fs::remove_file(folder.join(name)).await {
+            let file = folder.join(name);
+            if !was_written_before(&file, before).await {
+                continue;
+            }
+            match fs::remove_file(file).await {
                 Ok(()) => deleted += 1,
                 // Moved back or deleted in the meantime.
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
@@ -123,18 +129,17 @@ async fn expire(folder: &Path, before: Timestamp) -> std::io::Result<()> {
     failed.map_or(Ok(()), Err)
 }
 
-/// The complete files of recordings in a folder that were written before a time.
+/// The complete files of recordings in a folder.
 struct Files {
     /// `None` if the folder does not exist.
     entries: Option<ReadDir>,
-    before: Timestamp,
 }
 
 impl Files {
-    async fn of(folder: &Path, before: Timestamp) -> std::io::Result<Self> {
+    async fn of(folder: &Path) -> std::io::Result<Self> {
         match fs::read_dir(folder).await {
-            Ok(entries) => Ok(Self { entries: Some(entries), before }),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Self { entries: None, before }),
+            Ok(entries) => Ok(Self { entries: Some(entries) }),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Self { entries: None }),
             Err(error) => Err(error),
         }
     }
@@ -146,9 +151,7 @@ impl Files {
         while files.len() < usize::try_from(AT_ONCE).unwrap_or(usize::MAX) {
             let Some(entry) = entries.next_entry().await? else { break };
             let name = entry.file_name();
-            if let Some((id, _)) = name.to_str().and_then(parse_file_name)
-                && written(&entry).await.is_some_and(|at| at < self.before)
-            {
+            if let Some((id, _)) = name.to_str().and_then(parse_file_name) {
                 files.push((id, name));
             }
         }
@@ -156,12 +159,12 @@ impl Files {
     }
 }
 
-/// Returns when a file was last written. `None` if it no longer exists.
-async fn written(entry: &DirEntry) -> Option<Timestamp> {
+/// Whether a file was written before a time. `false` if it no longer exists.
+async fn was_written_before(file: &Path, time: Timestamp) -> bool {
     use std::os::unix::fs::MetadataExt as _;
-    let about = entry.metadata().await.ok()?;
+    let Ok(about) = fs::metadata(file).await else { return false };
     let micros = about.mtime().saturating_mul(1_000_000).saturating_add(about.mtime_nsec() / 1_000);
-    Some(Timestamp::from_micros(micros))
+    Timestamp::from_micros(micros) < time
 }
 
 #[cfg(test)]
