@@ -91,6 +91,14 @@ const RETRY_PAUSE: Duration = Duration::from_millis(200);
 /// store is closing.
 const BUSY_WHILE_FAILING: Duration = Duration::from_millis(100);
 
+/// The same for the lock of another node, on PostgreSQL. After an outage, all nodes replay their
+/// journals, and each transaction holds its locks until it is committed.
+const LOCKED_WHILE_FAILING: Duration = Duration::from_secs(2);
+
+/// Number of journal entries that are replayed in one transaction. The locks of a larger one would
+/// be held so long that other nodes give up waiting for them.
+const REPLAY_BATCH: usize = 200;
+
 /// Time limits for connecting while the journal is in use, and while the store is closing.
 const CONNECT: Duration = Duration::from_secs(1);
 
@@ -593,7 +601,7 @@ impl Writer {
         let (mut seen, mut replayed) = (0, 0);
         loop {
             let chunk = self
-                .with_journal(move |journal| journal.read(at, BATCH))
+                .with_journal(move |journal| journal.read(at, REPLAY_BATCH))
                 .await
                 .map_err(sqlx::Error::Io)?;
             if chunk.entries.is_empty() {
@@ -730,10 +738,11 @@ impl Writer {
                 self.catch_up(connection).await?
             }
         };
-        let wanted = if self.failing || self.closing.is_cancelled() {
-            BUSY_WHILE_FAILING.min(self.options.busy)
-        } else {
-            self.options.busy
+        let wanted = match connection.dialect() {
+            _ if self.closing.is_cancelled() => BUSY_WHILE_FAILING.min(self.options.busy),
+            Dialect::Sqlite if self.failing => BUSY_WHILE_FAILING.min(self.options.busy),
+            Dialect::Postgres if self.failing => LOCKED_WHILE_FAILING.min(self.options.busy),
+            Dialect::Sqlite | Dialect::Postgres => self.options.busy,
         };
         if self.busy_timeout != wanted {
             let set = match connection.dialect() {
