@@ -22,6 +22,7 @@ use super::shared_feed;
 use crate::api::LiveCalls as _;
 use crate::api::server::Peer;
 use crate::phone::{self, PhoneListener};
+use engine::call::registry::CallKey;
 use engine::call::rooms::Rooms;
 use engine::call::seats::ByteStream;
 use engine::call::seats::host::RoomHosting;
@@ -31,7 +32,7 @@ use engine::feed::Feed;
 use engine::inbox::Inbox;
 use engine::shared_settings::SharedSettings;
 use engine::webhook::{self, SignedWebhook, WebhookHandler};
-use model::AuthId;
+use model::{AuthId, CallUuid};
 use store::Scope;
 
 /// Responds to the requests of other nodes.
@@ -99,6 +100,14 @@ impl PeerHandler for PeerRequests {
                 let taken = tokio::spawn(taken);
                 Box::pin(async move {
                     empty(taken.await.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)).await
+                })
+            }
+            cluster::HAS_CALL => {
+                let query = serde_json::from_slice::<(CallKey, Option<CallUuid>)>(request.body());
+                empty(match query {
+                    Ok((key, named)) if self.webhooks.has_call(&key, named) => StatusCode::OK,
+                    Ok(_) => StatusCode::NOT_FOUND,
+                    Err(_) => StatusCode::BAD_REQUEST,
                 })
             }
             SETTINGS => {

@@ -38,6 +38,11 @@ impl World {
         Self { graph, app, shared: tempfile::tempdir().unwrap(), limits, cps }
     }
 
+    /// The folder that names the database.
+    pub fn folder(&self) -> &std::path::Path {
+        self.shared.path()
+    }
+
     pub fn config(&self, name: &str) -> NodeConfig {
         NodeConfig {
             hangup_url: self.app.url("/hangup"),
@@ -52,6 +57,32 @@ impl World {
             ),
             ..NodeConfig::new(&self.graph.url, &self.app.url("/answer"))
         }
+    }
+
+    /// Two nodes with a call each, which can't reach the database from now on, and the cables to it
+    /// and to each other.
+    async fn two_without_database(&self) -> (Vec<Node>, BTreeSet<String>, [Vec<Cable>; 2]) {
+        let (mut nodes, mut cables, mut links) = (Vec::new(), Vec::new(), Vec::new());
+        for name in ["n0", "n1"] {
+            let cable = Cable::to(database::port()).await;
+            let mut config = NodeConfig { store_port: Some(cable.port), ..self.config(name) };
+            let peer = config.extra.rsplit_once(':').unwrap().1.trim_end_matches("\"\n");
+            let link = Cable::to(peer.parse().unwrap()).await;
+            config.extra += &format!("advertise = \"127.0.0.1:{}\"\n", link.port);
+            nodes.push(Node::start(&config).await);
+            cables.push(cable);
+            links.push(link);
+        }
+        // Each node has used the number, and so has units of it.
+        let calls: BTreeSet<String> = join_all(nodes.iter().map(call)).await.into_iter().collect();
+        for call in &calls {
+            self.graph.wait(call, "accept").await;
+        }
+        cables.iter().for_each(Cable::cut);
+        for node in &nodes {
+            node.until_metric("offhook_cluster_degraded", &[], 1.0).await;
+        }
+        (nodes, calls, [cables, links])
     }
 
     async fn node(&self, name: &str) -> Node {
@@ -196,30 +227,16 @@ async fn f04_a_call_that_two_nodes_began_without_the_database_is_kept_by_one() {
         return;
     }
     let world = World::new(20, 1_000).await;
-    let mut cables = Vec::new();
-    let mut nodes = Vec::new();
-    for name in ["n0", "n1"] {
-        let cable = Cable::to(database::port()).await;
-        let config = NodeConfig { store_port: Some(cable.port), ..world.config(name) };
-        nodes.push(Node::start(&config).await);
-        cables.push(cable);
-    }
-    // Each node has used the number, and so has units of it.
-    let earlier: BTreeSet<String> = join_all(nodes.iter().map(call)).await.into_iter().collect();
-    for call in &earlier {
-        world.graph.wait(call, "accept").await;
-    }
-    cables.iter().for_each(Cable::cut);
-    for node in &nodes {
-        node.until_metric("offhook_cluster_degraded", &[], 1.0).await;
-    }
+    let (nodes, earlier, [cables, links]) = world.two_without_database().await;
+    // Otherwise they would ask each other.
+    links.iter().for_each(Cable::cut);
     let wacid = meta::wacid();
     let body = connect_body(&wacid, &silent_offer()).to_string();
     for node in &nodes {
         assert_eq!(node.post_webhook(&body).await.status, 200);
     }
     assert_eq!(in_use(&nodes).await, 4.0, "both have begun it");
-    cables.iter().for_each(Cable::mend);
+    cables.iter().chain(&links).for_each(Cable::mend);
     let mut every = tokio::time::interval(Duration::from_millis(20));
     while in_use(&nodes).await > 3.0 {
         every.tick().await;
@@ -240,6 +257,35 @@ async fn f04_a_call_that_two_nodes_began_without_the_database_is_kept_by_one() {
     assert!(!world.with_action("terminate").contains(&wacid));
     let records = "SELECT count(*), count(DISTINCT wacid), count(ended_us), 0::bigint FROM calls";
     assert_eq!(counts(world.shared.path(), records).await, (3, 3, 3, 0));
+}
+
+#[tokio::test]
+async fn f04_without_the_database_a_node_asks_the_others_for_a_call() {
+    if skipped_without_postgres() {
+        return;
+    }
+    let world = World::new(20, 1_000).await;
+    let (nodes, earlier, [cables, _links]) = world.two_without_database().await;
+    let wacid = meta::wacid();
+    let body = connect_body(&wacid, &silent_offer()).to_string();
+    // Meta sends it again, and the balancer passes it to the other node.
+    for node in [&nodes[0], &nodes[1], &nodes[0]] {
+        assert_eq!(node.post_webhook(&body).await.status, 200);
+    }
+    assert_eq!(in_use(&nodes).await, 3.0, "one node has begun it");
+    let all: BTreeSet<String> = earlier.into_iter().chain([wacid]).collect();
+    // All ends come to one node.
+    for call in &all {
+        let ended = terminate_body(call).to_string();
+        assert_eq!(nodes[1].post_webhook(&ended).await.status, 200);
+    }
+    let mut every = tokio::time::interval(Duration::from_millis(20));
+    while in_use(&nodes).await > 0.0 {
+        every.tick().await;
+    }
+    cables.iter().for_each(Cable::mend);
+    world.until_hung_up(&all).await;
+    assert!(world.with_action("reject").is_empty());
 }
 
 #[tokio::test]

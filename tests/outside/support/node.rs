@@ -565,8 +565,10 @@ fn spawn(
     log: &Arc<Mutex<Vec<String>>>,
     envs: &[(&'static str, String)],
 ) -> Child {
+    // Figures are measured at the level of production.
+    let level = std::env::var("OFFHOOK_TEST_LOG_LEVEL").unwrap_or_else(|_| "debug".to_owned());
     let mut child = Command::new(program())
-        .args(["--log-format", "json", "--log-level", "debug", "serve", "--config"])
+        .args(["--log-format", "json", "--log-level", &level, "serve", "--config"])
         .arg(config)
         .env_remove("RUST_LOG")
         .envs(envs.iter().map(|(name, value)| (name, value)))

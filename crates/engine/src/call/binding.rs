@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
+use serde::{Deserialize, Serialize};
 use tracing::{error, info};
 
 use machine::{CallSetup, Input, PhoneStatus, Termination};
@@ -24,7 +25,7 @@ use model::{CallUuid, Direction, PhoneNumberId, Wacid};
 use store::PlacedCall;
 
 /// Identifies a call at Meta.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct CallKey {
     pub phone_number_id: PhoneNumberId,
     /// Meta's id of the call.

@@ -6,10 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use futures_util::FutureExt as _;
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt as _, StreamExt as _};
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
-use http::{Method, Request, Uri};
+use http::{Method, Request, StatusCode, Uri};
 use machine::Termination;
 use model::metric::{self, claim};
 use model::{CallUuid, Direction};
@@ -17,7 +19,7 @@ use store::{Birth, ClaimKey, ClaimOutcome, FleetSession, Store, StoreError};
 use tokio::sync::{Semaphore, mpsc};
 use uuid::Uuid;
 
-use super::{CALLS, Shared, WEBHOOK};
+use super::{CALLS, HAS_CALL, Shared, WEBHOOK};
 use crate::call::CallEvent;
 use crate::call::registry::{CallKey, Registry};
 use crate::webhook::{Claim, OtherNodes, SignedWebhook, Unreachable};
@@ -30,6 +32,9 @@ const CLAIM_TIME: Duration = Duration::from_millis(500);
 
 /// Maximum number of attempts while the database answers beats. After that, the node decides alone.
 const ATTEMPTS: u32 = 4;
+
+/// Timeout for asking the other nodes whether they have a call.
+const ASK_TIME: Duration = Duration::from_millis(500);
 
 /// Timeout for finding the owner of an event. If it takes longer, Meta delivers the event again.
 const LOOKUP_TIME: Duration = Duration::from_secs(1);
@@ -275,6 +280,31 @@ impl FleetClaims {
         })
         .await
     }
+
+    /// Asks the other nodes which of them has a call. `None` if none of those that answer has it.
+    async fn ask_nodes(&self, key: &CallKey, named: Option<CallUuid>) -> Option<Uuid> {
+        let body = Bytes::from(serde_json::to_vec(&(key, named)).unwrap_or_default());
+        let ask = |run| {
+            let mut request = Request::new(body.clone());
+            *request.method_mut() = Method::POST;
+            *request.uri_mut() = Uri::from_static(HAS_CALL);
+            async move {
+                let answer = self.shared.peers.send(run, request).await;
+                answer.is_ok_and(|answer| answer.status() == StatusCode::OK).then_some(run)
+            }
+        };
+        let mut asked: FuturesUnordered<_> =
+            self.shared.peers.sees().into_iter().map(ask).collect();
+        let found = async {
+            while let Some(found) = asked.next().await {
+                if found.is_some() {
+                    return found;
+                }
+            }
+            None
+        };
+        tokio::time::timeout(ASK_TIME, found).await.ok().flatten()
+    }
 }
 
 /// The reason why a statement returned no result.
@@ -290,13 +320,18 @@ impl OtherNodes for FleetClaims {
     fn claim(&self, key: CallKey, birth: Option<Birth>) -> BoxFuture<'_, Claim> {
         async move {
             let begun = self.shared.now();
-            // Nobody waits while the database is away.
+            let mut state = self.shared.state.subscribe();
             let mut tried = Err(ClaimError::Overdue);
             for _ in 0..ATTEMPTS {
-                if tried.is_ok() || !self.shared.is_direct() {
+                tokio::select! {
+                    biased;
+                    // Nobody waits while the database is away.
+                    _ = state.wait_for(|state| !state.is_direct()) => break,
+                    result = self.try_claim(&key, birth.as_ref()) => tried = result,
+                }
+                if tried.is_ok() {
                     break;
                 }
-                tried = self.try_claim(&key, birth.as_ref()).await;
             }
             let (claim, outcome) = match tried {
                 Ok(ClaimOutcome::Mine) => (Claim::Ours, claim::OURS),
@@ -310,13 +345,16 @@ impl OtherNodes for FleetClaims {
                 }
                 // Another node may have the call, and this one may be cut off.
                 Err(_) if self.shared.strict => (Claim::Denied, claim::DENIED),
-                Err(error) => {
-                    tracing::warn!(%error, "claim of a call not written; deciding without the fleet");
-                    if let Some(birth) = &birth {
-                        self.unsettle(birth.setup.call);
+                Err(error) => match self.ask_nodes(&key, None).await {
+                    Some(run) => (Claim::Theirs(run), claim::THEIRS),
+                    None => {
+                        tracing::warn!(%error, "claim of a call not written; deciding without the fleet");
+                        if let Some(birth) = &birth {
+                            self.unsettle(birth.setup.call);
+                        }
+                        (Claim::Ours, claim::ALONE)
                     }
-                    (Claim::Ours, claim::ALONE)
-                }
+                },
             };
             let time = self.shared.now().saturating_sub(begun);
             metrics::histogram!(metric::CLAIM_SECONDS, "outcome" => outcome).record(time);
@@ -331,20 +369,28 @@ impl OtherNodes for FleetClaims {
         named: Option<CallUuid>,
     ) -> BoxFuture<'_, Result<Option<Uuid>, Unreachable>> {
         async move {
-            let found = self
-                .with_session(LOOKUP_TIME, async |session| {
-                    session.owner_of_call(claim_key(&key), named).await
-                })
-                .await;
+            let found = match self.shared.is_direct() {
+                true => {
+                    let find = async |session: &mut FleetSession| {
+                        session.owner_of_call(claim_key(&key), named).await
+                    };
+                    self.with_session(LOOKUP_TIME, find).await
+                }
+                false => Err(ClaimError::Overdue),
+            };
             let is_other = |owner: &Uuid| *owner != self.shared.run;
             match (found, named) {
                 // Meta can be faster than the batch with the row of an outbound call.
                 (Ok(None), Some(call)) => Ok(self.owner_of(call).await?.filter(is_other)),
                 (Ok(owner), _) => Ok(owner.filter(is_other)),
-                (Err(error), _) => {
-                    tracing::warn!(%error, "failed to look up the owner of a call");
-                    Err(Unreachable)
-                }
+                (Err(error), _) => match self.ask_nodes(&key, named).await {
+                    Some(owner) => Ok(Some(owner)),
+                    // A node that does not answer may have it.
+                    None => {
+                        tracing::warn!(%error, "failed to look up the owner of a call");
+                        Err(Unreachable)
+                    }
+                },
             }
         }
         .boxed()

@@ -60,6 +60,11 @@ pub const WEBHOOK: &str = "/webhook";
 /// Path of webhooks with inbound calls that the sending node does not admit, with Meta's signature.
 pub const CALLS: &str = "/calls";
 
+/// Path of the question whether a node has a live call: a JSON array with the call's
+/// [`CallKey`](crate::call::registry::CallKey) and the id in the event's opaque data or null. The
+/// status is 200 if it has the call, otherwise 404.
+pub const HAS_CALL: &str = "/has-call";
+
 /// Path of requests for units: a JSON array with the names of the limits that lack them.
 pub const WANT: &str = "/want";
 
@@ -225,6 +230,13 @@ pub struct MemberState {
     pub term: Option<TermState>,
 }
 
+impl MemberState {
+    /// Whether the database answers the process itself.
+    fn is_direct(&self) -> bool {
+        self.is_connected && !self.is_carried
+    }
+}
+
 impl Shared {
     /// Returns the time since the origin.
     fn now(&self) -> Duration {
@@ -246,8 +258,7 @@ impl Shared {
 
     /// Whether the database answers this process itself.
     fn is_direct(&self) -> bool {
-        let state = self.state.borrow();
-        state.is_connected && !state.is_carried
+        self.state.borrow().is_direct()
     }
 
     /// The term in the last answer of the database.

@@ -501,6 +501,11 @@ impl<C: Calls> WebhookHandler<C> {
         effect != Effect::Busy
     }
 
+    /// Whether this node has a live call. `named` is the outbound call in an event's opaque data.
+    pub fn has_call(&self, key: &CallKey, named: Option<CallUuid>) -> bool {
+        self.calls.has(key, named)
+    }
+
     /// Whether another node should take the calls that arrive here: this one drains, or can't claim
     /// them.
     fn passes_calls_on(&self) -> bool {
