@@ -15,7 +15,7 @@ use super::support::meta::{connect_body, silent_offer, terminate_body, wacid};
 use super::support::node::{APP_SECRET, Node};
 use super::support::{http, sign};
 
-/// Calls per second.
+/// Calls per second, if `OFFHOOK_CHAOS_RATE` says nothing else.
 const RATE: u32 = 10;
 /// How long a call is up.
 const HELD: Duration = Duration::from_secs(2);
@@ -36,7 +36,7 @@ fn random(below: usize) -> usize {
 }
 
 /// Posts a webhook to the nodes as a balancer and Meta do, until one has answered 200.
-async fn post(nodes: &[String], body: String) -> bool {
+pub async fn post(nodes: &[String], body: String) -> bool {
     let signature = sign(APP_SECRET, body.as_bytes());
     for _ in 0..WEBHOOK_TRIES {
         let url = format!("{}/webhooks/meta", nodes[random(nodes.len())]);
@@ -51,9 +51,10 @@ async fn post(nodes: &[String], body: String) -> bool {
 }
 
 /// Places calls until `stop`. Returns the ids of those that a node has answered with 200.
-async fn load(nodes: Vec<String>, stop: CancellationToken) -> BTreeSet<String> {
+pub async fn load(nodes: Vec<String>, stop: CancellationToken) -> BTreeSet<String> {
     let taken: Arc<Mutex<BTreeSet<String>>> = Arc::default();
-    let mut every = tokio::time::interval(Duration::from_secs(1) / RATE);
+    let rate = std::env::var("OFFHOOK_CHAOS_RATE").ok().and_then(|rate| rate.parse().ok());
+    let mut every = tokio::time::interval(Duration::from_secs(1) / rate.unwrap_or(RATE));
     let mut calls = tokio::task::JoinSet::new();
     while stop.run_until_cancelled(every.tick()).await.is_some() {
         let (nodes, taken) = (nodes.clone(), taken.clone());
@@ -72,17 +73,17 @@ async fn load(nodes: Vec<String>, stop: CancellationToken) -> BTreeSet<String> {
 }
 
 /// What came of the calls of a round.
-struct Outcome {
-    calls: usize,
-    rejected: usize,
-    node_failures: usize,
-    lost: Vec<String>,
-    doubled: Vec<String>,
+pub struct Outcome {
+    pub calls: usize,
+    pub rejected: usize,
+    pub node_failures: usize,
+    pub lost: Vec<String>,
+    pub doubled: Vec<String>,
 }
 
 /// Waits until each call was rejected or has its hangup callback, and counts those without, or with
 /// two identities.
-async fn settle(world: &World, calls: &BTreeSet<String>) -> Outcome {
+pub async fn settle(world: &World, calls: &BTreeSet<String>) -> Outcome {
     let clock = Clock::real();
     let begun = clock.now();
     let mut every = tokio::time::interval(Duration::from_millis(100));

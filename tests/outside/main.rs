@@ -36,6 +36,7 @@ mod erasure;
 mod faults;
 mod first_call;
 mod fleet;
+mod fleet_figures;
 mod fleet_rooms;
 mod init;
 mod interop;

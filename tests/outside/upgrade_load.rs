@@ -334,7 +334,7 @@ impl Gaps {
 }
 
 /// The figures of a list in milliseconds: p50, p99, maximum.
-fn percentiles(times: &mut [Duration]) -> [f64; 3] {
+pub fn percentiles(times: &mut [Duration]) -> [f64; 3] {
     times.sort_unstable();
     let at = |share: usize| {
         let nr = (times.len() * share).div_ceil(100).max(1) - 1;
