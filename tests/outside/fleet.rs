@@ -405,6 +405,23 @@ async fn f25_a_killed_node_that_starts_again_ends_its_calls() {
     }
 }
 
+/// A number has one slot. Its call is up when the node is killed, so the killed process holds it.
+#[tokio::test]
+async fn f25_a_killed_node_that_starts_again_has_its_units_back() {
+    if skipped_without_postgres() {
+        return;
+    }
+    let world = World::new(1, 1).await;
+    let mut node = world.node("again").await;
+    for _ in 0..2 {
+        let wacid = call(&node).await;
+        assert_eq!(world.graph.first(&wacid).await, "pre_accept");
+        node.kill();
+        node.start_again().await;
+    }
+    assert_eq!(world.graph.first(&call(&node).await).await, "pre_accept");
+}
+
 #[tokio::test]
 async fn f28_a_paused_node_that_was_declared_dead_exits_and_tells_nobody() {
     if skipped_without_postgres() {

@@ -1,6 +1,6 @@
 //! Determines which other runs are dead, and when the units of a dead run may be given back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use uuid::Uuid;
@@ -17,6 +17,10 @@ const STILL_SILENT: Duration = Duration::from_secs(10);
 
 /// The units of a dead run are given back if it has sent no beat for this long.
 const STILL_RELEASE: Duration = Duration::from_secs(9);
+
+/// The same for a run whose process is known to have ended before this run began. Its last permit
+/// was used then, and Graph has had this time to answer the `terminate`s of its calls.
+const STILL_ENDED: Duration = Duration::from_secs(2);
 
 /// The connections that a member reports count only if it has sent a beat within this time.
 const FRESH: Duration = Duration::from_secs(7);
@@ -81,14 +85,17 @@ pub enum Death {
 #[derive(Clone, Debug)]
 pub struct Watch {
     me: Uuid,
+    /// Runs whose processes are known to have ended before this run began.
+    ended: BTreeSet<Uuid>,
     last: Option<Reading>,
     /// For each run, its `seq` and the time at which this run first read it.
     since: BTreeMap<Uuid, (i64, Duration)>,
 }
 
 impl Watch {
-    pub fn new(me: Uuid) -> Self {
-        Self { me, last: None, since: BTreeMap::new() }
+    /// Creates the state without a reading. The processes of `ended` must have ended.
+    pub fn new(me: Uuid, ended: BTreeSet<Uuid>) -> Self {
+        Self { me, ended, last: None, since: BTreeMap::new() }
     }
 
     /// Adds a reading. Two readings with the same `seq` prove a time without a beat only if they
@@ -136,7 +143,10 @@ impl Watch {
         let (run, seq) = (row.run, row.seq);
         match (row.state, link(run)) {
             (RunState::Left | RunState::Reaped, _) => None,
-            (RunState::Dead, _) => (still >= STILL_RELEASE).then_some(Finding::Release { run }),
+            (RunState::Dead, _) => {
+                let wait = if self.ended.contains(&run) { STILL_ENDED } else { STILL_RELEASE };
+                (still >= wait).then_some(Finding::Release { run })
+            }
             (_, Link::Up) => None,
             (_, Link::Refused) if still >= STILL_PROVEN => {
                 Some(Finding::Dead { run, seq, death: Death::Proven })
@@ -187,7 +197,15 @@ mod tests {
 
     /// When this run first finds something, with a reading each half second up to 15 s.
     fn first(sees: &[Uuid], state: RunState, link: Link) -> Option<(u64, Finding)> {
-        let mut watch = Watch::new(ME);
+        first_of(Watch::new(ME, BTreeSet::new()), sees, state, link)
+    }
+
+    fn first_of(
+        mut watch: Watch,
+        sees: &[Uuid],
+        state: RunState,
+        link: Link,
+    ) -> Option<(u64, Finding)> {
         (0..=15_000).step_by(500).find_map(|at| {
             watch.read(reading(at, state, 7, sees));
             watch.findings(|_| link).first().map(|finding| (at, *finding))
@@ -220,9 +238,21 @@ mod tests {
     }
 
     #[test]
+    fn f27_the_units_of_a_run_that_is_known_to_have_ended_are_given_back_after_two_seconds() {
+        let first = |ended, state| {
+            first_of(Watch::new(ME, BTreeSet::from([ended])), &[], state, Link::Silent)
+        };
+        let release = Finding::Release { run: OTHER };
+        assert_eq!(first(OTHER, RunState::Dead), Some((2_500, release)));
+        assert_eq!(first(THIRD, RunState::Dead), Some((9_500, release)));
+        let dead = Finding::Dead { run: OTHER, seq: 7, death: Death::Silent };
+        assert_eq!(first(OTHER, RunState::Up), Some((10_500, dead)));
+    }
+
+    #[test]
     fn f26_a_gap_in_the_readings_or_another_database_begins_the_wait_again() {
-        let mut gap = Watch::new(ME);
-        let mut other = Watch::new(ME);
+        let mut gap = Watch::new(ME, BTreeSet::new());
+        let mut other = Watch::new(ME, BTreeSet::new());
         for at in (0..=15_000).step_by(500).filter(|at| !(6_000..7_500).contains(at)) {
             gap.read(reading(at, RunState::Up, 7, &[]));
             assert!(gap.findings(|_| Link::Silent).is_empty());
@@ -236,7 +266,7 @@ mod tests {
 
     #[test]
     fn f26_a_beat_begins_the_wait_again() {
-        let mut watch = Watch::new(ME);
+        let mut watch = Watch::new(ME, BTreeSet::new());
         for at in (0..=15_000).step_by(500) {
             watch.read(reading(at, RunState::Up, i64::from(at > 6_000), &[]));
             assert!(watch.findings(|_| Link::Silent).is_empty());

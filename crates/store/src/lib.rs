@@ -30,6 +30,7 @@
 mod archive;
 mod backup;
 mod database;
+mod earlier_runs;
 mod error;
 mod event_log;
 mod files;

@@ -1,5 +1,6 @@
 //! The parts of an open store that all handles share.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use model::{CallUuid, PhoneNumberId, Wacid};
@@ -20,6 +21,8 @@ pub(crate) struct Shared {
     pub(crate) queue: Queue,
     pub(crate) seal: Arc<Seal>,
     pub(crate) database: Database,
+    /// The folder of the journal.
+    pub(crate) folder: PathBuf,
     /// The process's run, once it is a member of a fleet.
     pub(crate) run: Arc<OnceLock<Uuid>>,
     /// The receiver of [`Store::take_withdrawn`](crate::Store::take_withdrawn).

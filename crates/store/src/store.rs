@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use crate::database::{Database, SQLITE_FILE_NAME};
+use crate::earlier_runs;
 use crate::error::{StoreError, failed};
 use crate::event_log::EventLog;
 use crate::files::{create_file, create_folder, with_suffix};
@@ -140,7 +141,7 @@ impl Store {
             }
             Database::Postgres(_) => None,
         };
-        let run = Arc::new(OnceLock::new());
+        let (run, folder) = (Arc::new(OnceLock::new()), journal.clone());
         let (withdrawn, reports) = mpsc::channel(WITHDRAWN);
         let options = WriterOptions {
             run: run.clone(),
@@ -157,7 +158,7 @@ impl Store {
         };
         let queue = writer::start(options).await?;
         let withdrawn = Mutex::new(Some(reports));
-        let shared = Shared { read, queue, seal, database: at, run, withdrawn, left_calls };
+        let shared = Shared { read, queue, seal, database: at, folder, run, withdrawn, left_calls };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -172,6 +173,21 @@ impl Store {
     pub fn write_as(&self, run: Uuid) {
         // A process is one run.
         let _ = self.shared.run.set(run);
+    }
+
+    /// Returns the runs of a fleet that earlier processes with this store's folder were, as written
+    /// by [`Store::set_runs`]. Their processes have ended. Empty if that can't be proven.
+    pub fn earlier_runs(&self) -> Vec<Uuid> {
+        earlier_runs::read(&self.shared.folder)
+    }
+
+    /// Writes which runs a later process with this store's folder can know to have ended: this
+    /// process's own run, and earlier ones.
+    ///
+    /// # Errors
+    /// Fails on I/O errors.
+    pub fn set_runs(&self, runs: &[Uuid]) -> std::io::Result<()> {
+        earlier_runs::write(&self.shared.folder, runs)
     }
 
     /// Returns the receiver of calls that another node of the fleet has, too. Their records are not

@@ -202,6 +202,9 @@ struct Shared {
     /// The terms that other nodes have reported since the last beat.
     peer_terms: Mutex<BTreeSet<Uuid>>,
     state: watch::Sender<MemberState>,
+    /// Earlier runs of this node whose processes have ended, and whose units are not given back
+    /// yet.
+    ended: watch::Sender<BTreeSet<Uuid>>,
     /// The other runs, from the last reading.
     others: Mutex<Vec<RunInfo>>,
     dead: CancellationToken,
@@ -317,12 +320,15 @@ impl Cluster {
             peers: options.peers.clone(),
             peer_terms: Mutex::default(),
             state: watch::Sender::default(),
+            ended: watch::Sender::default(),
             others: Mutex::default(),
             dead: CancellationToken::new(),
             stop: CancellationToken::new(),
         });
         let mut session = take_place(&store, &shared, &options).await?;
         options.about.clock_us = session.clock_ahead(&shared.clock).await?;
+        let (_, _, runs) = session.runs().await?;
+        shared.ended.send_replace(note_run(&store, shared.run, &options.node_id, &runs));
         session.close().await?;
         gate.join(Arc::new(FleetLease::new(shared.clone())));
         let (node_id, about) = (options.node_id.clone(), options.about.clone());
@@ -367,11 +373,13 @@ impl Cluster {
         self.shared.others.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Waits until units can be given out.
+    /// Waits until units can be given out, and until those of earlier processes of this node are
+    /// given back, as far as these are known to have ended. The other nodes must be watched.
     pub async fn settled(&self) {
         let mut state = self.shared.state.subscribe();
-        // The sender lives as long as this.
+        // The senders live as long as this.
         let _ = state.wait_for(|state| state.is_settled).await;
+        let _ = self.shared.ended.subscribe().wait_for(BTreeSet::is_empty).await;
     }
 
     /// Returns a token that is cancelled once the others have declared this process dead. The
@@ -524,6 +532,19 @@ async fn take_place(
         tokio::time::sleep(READ_INTERVAL).await;
     }
     Ok(session)
+}
+
+/// Notes this run in the store's folder. Returns the earlier runs of this node whose processes have
+/// ended, and that still have a row.
+fn note_run(store: &Store, run: Uuid, node_id: &str, rows: &[RunInfo]) -> BTreeSet<Uuid> {
+    let earlier = store.earlier_runs();
+    let is_earlier = |row: &&RunInfo| row.node_id == node_id && earlier.contains(&row.run);
+    let ended: BTreeSet<Uuid> = rows.iter().filter(is_earlier).map(|row| row.run).collect();
+    let runs: Vec<Uuid> = ended.iter().copied().chain([run]).collect();
+    if let Err(error) = store.set_runs(&runs) {
+        tracing::warn!(%error, "run not noted in store.data_dir: after a crash, its units come back later");
+    }
+    ended
 }
 
 /// Returns an error if a member has the same media address, or can't reach this process.

@@ -31,7 +31,8 @@ pub(super) struct Watcher<R> {
 
 impl<R: Reaper> Watcher<R> {
     pub(super) fn new(store: Store, shared: Arc<Shared>, about: About, reaper: R) -> Self {
-        let (watch, reaper) = (Watch::new(shared.run), Arc::new(reaper));
+        let watch = Watch::new(shared.run, shared.ended.borrow().clone());
+        let reaper = Arc::new(reaper);
         Self { store, session: None, shared, reaper, watch, about, reaping: BTreeMap::new() }
     }
 
@@ -123,6 +124,11 @@ impl<R: Reaper> Watcher<R> {
             }
         }
         self.reaping.retain(|_, task| !task.is_finished());
+        self.shared.ended.send_if_modified(|ended| {
+            let before = ended.len();
+            ended.retain(|run| runs.iter().any(|info| info.run == *run));
+            ended.len() < before
+        });
         let others = runs.into_iter().filter(|info| info.run != self.shared.run).collect();
         *self.shared.others.lock().unwrap_or_else(PoisonError::into_inner) = others;
         Ok(())

@@ -337,6 +337,8 @@ impl World {
         member.track(slots(), SLOTS);
         member.track(permits(), PERMITS);
         let node = self.nodes.len();
+        let earlier = self.nodes.iter().filter(|other| other.name == name && !other.alive);
+        let ended = earlier.map(|other| other.run).collect();
         self.nodes.push(Node {
             name,
             run,
@@ -356,7 +358,7 @@ impl World {
                 waiting: [0; 2],
                 tell_first: self.mutated(Mutation::TellFirst),
             },
-            watch: Watch::new(run),
+            watch: Watch::new(run, ended),
             sees: Vec::new(),
             by_peer: false,
             newest_seq: 0,
