@@ -13,6 +13,7 @@ mod digits;
 mod inbound;
 mod network;
 mod outbound;
+mod path_checks;
 mod prefetch;
 mod reporter;
 

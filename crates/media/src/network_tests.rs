@@ -452,6 +452,57 @@ fn follows_a_peer_to_another_address() {
     assert!(!sim.is_lost());
 }
 
+/// Somebody sends a copy of one of the peer's checks, and of its DTLS packets, from their own address
+/// while the peer is silent.
+#[test]
+fn r19_a_copied_nomination_moves_no_media() {
+    let options = PeerOptions { lite: false, ..PeerOptions::default() };
+    let mut sim = Simulation::with(&options, 14, NetworkConditions::default());
+    sim.connect();
+    sim.advance(Duration::from_secs(1));
+    let nominations = sim.captured.iter().filter(|datagram| stun::is_nomination(datagram));
+    let nomination = nominations.last().expect("a nomination").clone();
+    let is_dtls = |datagram: &&Vec<u8>| (20..64).contains(&datagram[0]);
+    let dtls: Vec<_> = sim.captured.iter().filter(is_dtls).cloned().collect();
+    sim.is_blocked = |to_leg, _| to_leg;
+    sim.advance(Duration::from_secs(2));
+    let thief = SocketAddr::from(([10, 6, 6, 6], 666));
+    sim.sent.clear();
+    for datagram in std::iter::once(&nomination).chain(&dtls).chain([&nomination]) {
+        let mut out = SendBuffer::default();
+        let datagram = ReceivedDatagram { from: thief, bytes: datagram, waited: Duration::ZERO };
+        sim.leg.receive(sim.clock.now(), datagram, &mut out);
+        sim.send_all(out);
+    }
+    sim.advance(Duration::from_secs(5));
+    let to_thief = |(_, to, datagram): &&(Instant, SocketAddr, Vec<u8>)| {
+        *to == thief && (128..192).contains(&datagram[0])
+    };
+    assert_eq!(sim.sent.iter().filter(to_thief).count(), 0, "media");
+    let checks = sim.sent.iter().filter(|(_, to, d)| *to == thief && stun::check_id(d).is_some());
+    assert!((1..=4).contains(&checks.count()), "the address is checked");
+    sim.is_blocked = |_, _| false;
+    sim.peer.received.clear();
+    sim.until(Duration::from_secs(1), |w| w.peer.received.len() > 20).expect("audio");
+    sim.type_keys("3");
+    assert_eq!(sim.digits(), "3");
+}
+
+#[test]
+fn follows_a_peer_to_another_address_on_a_lossy_network() {
+    let options = PeerOptions { lite: false, ..PeerOptions::default() };
+    for seed in 0..5 {
+        let mut sim = Simulation::with(&options, seed, NetworkConditions::default());
+        sim.connect();
+        sim.advance(Duration::from_secs(1));
+        sim.conditions = NetworkConditions { lost: 30, duplicated: 5, jitter_ms: 60 };
+        sim.peer_address = SocketAddr::from(([10, 9, 9, 9], 5_555));
+        sim.peer.received.clear();
+        sim.until(Duration::from_secs(25), |w| w.peer.received.len() > 50).expect("audio again");
+        assert!(!sim.is_lost(), "seed {seed}");
+    }
+}
+
 #[test]
 fn connects_on_a_lossy_network() {
     let mut slowest = Duration::ZERO;

@@ -7,7 +7,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::panic::catch_unwind;
 
-use str0m::ice::StunMessage;
+use str0m::ice::{StunMessage, TransId};
 
 /// Magic cookie (RFC 8489 §5).
 const MAGIC_COOKIE: [u8; 4] = [0x21, 0x12, 0xA4, 0x42];
@@ -19,6 +19,11 @@ const XOR_MAPPED_ADDRESS: u16 = 0x0020;
 const USE_CANDIDATE: u16 = 0x0025;
 /// A success response to a Binding request.
 const BINDING_SUCCESS: [u8; 2] = [0x01, 0x01];
+/// The priority in our checks of a nominated address: that of a peer-reflexive candidate (RFC 8445
+/// §5.1.2.1).
+const PEER_REFLEXIVE: u32 = 110 << 24 | 0xFFFF << 8 | 255;
+/// Maximum size of such a check. Its USERNAME has two ufrags.
+const CHECK_BYTES_MAX: usize = 1_024;
 /// Maximum number of attributes examined. Regular messages have six or seven.
 const ATTRIBUTES_MAX: usize = 16;
 
@@ -139,18 +144,34 @@ pub fn is_authentic(datagram: &[u8], pwd: &str) -> bool {
 }
 
 fn has_integrity(datagram: &[u8], pwd: &str) -> bool {
-    StunMessage::parse(datagram).is_ok_and(|message| {
-        message.verify(pwd.as_bytes(), |key, parts| {
-            let key =
-                aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, key);
-            let mut context = aws_lc_rs::hmac::Context::with_key(&key);
-            parts.iter().for_each(|p| context.update(p));
-            let mut tag = [0; 20];
-            // An HMAC-SHA1 tag has 20 bytes.
-            tag.copy_from_slice(context.sign().as_ref());
-            tag
-        })
-    })
+    StunMessage::parse(datagram).is_ok_and(|message| message.verify(pwd.as_bytes(), hmac_sha1))
+}
+
+fn hmac_sha1(key: &[u8], parts: &[&[u8]]) -> [u8; 20] {
+    let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, key);
+    let mut context = aws_lc_rs::hmac::Context::with_key(&key);
+    parts.iter().for_each(|p| context.update(p));
+    let mut tag = [0; 20];
+    // An HMAC-SHA1 tag has 20 bytes.
+    tag.copy_from_slice(context.sign().as_ref());
+    tag
+}
+
+/// Writes a check of the side that does not nominate, with a random transaction id. `user` is
+/// "receiver:sender", and `pwd` the receiver's password. `None` if the texts are too long.
+pub fn controlled_check(user: &str, pwd: &str) -> Option<(TransactionId, Vec<u8>)> {
+    // The tie-breaker matters only if both sides nominate.
+    let message =
+        StunMessage::binding_request(user, TransId::new(), false, 0, PEER_REFLEXIVE, false);
+    let mut datagram = vec![0; CHECK_BYTES_MAX];
+    let written = message.to_bytes(Some(pwd.as_bytes()), &mut datagram, hmac_sha1).ok()?;
+    datagram.truncate(written);
+    Some((check_id(&datagram)?, datagram))
+}
+
+/// Returns whether a datagram is a success response to a check.
+pub fn is_success(response: &[u8]) -> bool {
+    response.starts_with(&BINDING_SUCCESS)
 }
 
 /// Returns the transaction id of an outgoing check, if the datagram is one.

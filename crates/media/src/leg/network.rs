@@ -17,6 +17,7 @@ use str0m::{Event, Input, Output, Rtc, RtcError};
 use super::Leg;
 use super::checks::CheckRetransmitter;
 use super::inbound::PacketHandler;
+use super::path_checks::PathChecks;
 use crate::LegEvent;
 use crate::MediaError;
 use crate::dtls::KeyCell;
@@ -106,6 +107,8 @@ pub(super) struct Network {
     trial: Option<u32>,
     /// Retransmits our checks until the leg is connected. `None` if the peer sends the checks.
     checks: Option<Box<CheckRetransmitter>>,
+    /// Our checks of addresses that the peer has nominated during the call.
+    path_checks: PathChecks,
 }
 
 /// The state of a connected [`Network`] in the snapshot of a leg.
@@ -164,6 +167,7 @@ impl Network {
             ssrcs: config.remote_ssrc.into_iter().collect(),
             trial: None,
             checks: config.controlling.then(Box::default),
+            path_checks: PathChecks::default(),
         }
     }
 
@@ -244,6 +248,7 @@ impl Network {
             ssrcs: state.ssrcs.into_iter().take(SSRCS_MAX).collect(),
             trial: None,
             checks: None,
+            path_checks: PathChecks::default(),
         })
     }
 
@@ -317,7 +322,14 @@ impl Network {
         let stun_kind = stun::classify(datagram);
         if stun_kind != stun::Kind::NotStun {
             self.last_valid = now;
-            self.follow_nomination(now, from, datagram);
+            self.follow_nomination(now, from, datagram, out);
+        }
+        if let stun::Kind::Response(id) = stun_kind
+            && self.path_checks.take(from, id)
+        {
+            // str0m does not know the check.
+            self.follow_answer(now, from, datagram);
+            return;
         }
         if let (stun::Kind::Response(_), Some(checks)) = (stun_kind, &mut self.checks) {
             checks.note_response(from);
@@ -340,21 +352,45 @@ impl Network {
         }
     }
 
-    /// Follows the peer to another address if it nominates one and the old path is silent. Only the
+    /// Checks another address of the peer if it nominates one and the old path is silent. Only the
     /// side that sends checks nominates. Some peers nominate every path they have, and str0m leaves
     /// a path only after 15 s.
-    fn follow_nomination(&mut self, now: Instant, from: SocketAddr, stun: &[u8]) {
+    fn follow_nomination(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        stun: &[u8],
+        out: &mut SendBuffer,
+    ) {
         if self.path == Some(from) {
             self.path_active_at = now;
         } else if !self.controlling
             && self.transport.is_some()
-            && now.saturating_duration_since(self.path_active_at) >= PATH_SILENT
+            && self.is_path_silent(now)
             && stun::is_nomination(stun)
+            && !self.path_checks.is_pending(now, from)
         {
             tracing::debug!("peer nominated another address");
+            let ours = self.rtc.direct_api().local_ice_credentials().ufrag;
+            let user = format!("{}:{ours}", self.remote_ufrag);
+            if let Some((id, check)) = stun::controlled_check(&user, &self.remote_pwd) {
+                out.push(from, &check);
+                self.path_checks.begin(now, from, id, check);
+            }
+        }
+    }
+
+    /// Follows the peer to an address that has answered our check, which proves that it is there.
+    fn follow_answer(&mut self, now: Instant, from: SocketAddr, response: &[u8]) {
+        if self.is_path_silent(now) && stun::is_success(response) {
+            tracing::debug!("peer followed to another address");
             self.path = Some(from);
             self.path_active_at = now;
         }
+    }
+
+    fn is_path_silent(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.path_active_at) >= PATH_SILENT
     }
 
     /// Sends an RTP packet. Returns `false` if it could not be sent.
@@ -431,8 +467,11 @@ impl Network {
         }
     }
 
-    /// Advances str0m's time and processes its output.
+    /// Sends due copies of our own checks, advances str0m's time and processes its output.
     fn drive(&mut self, now: Instant, handler: &mut PacketHandler<'_>, out: &mut SendBuffer) {
+        while let Some((to, check)) = self.path_checks.next_copy(now) {
+            out.push(to, check);
+        }
         let _ = self.rtc.handle_input(Input::Timeout(now));
         self.poll(now, handler, out);
     }
@@ -441,14 +480,18 @@ impl Network {
         loop {
             match self.rtc.poll_output() {
                 Ok(Output::Timeout(wake)) => {
-                    self.wake = wake;
+                    self.wake = self.path_checks.due().map_or(wake, |due| due.min(wake));
                     return;
                 }
                 Ok(Output::Transmit(t)) => {
                     let is_rtp =
                         self.transport.is_some() && packet_kind(&t.contents) != PacketKind::Other;
                     if !is_rtp {
-                        if stun::classify(&t.contents) == stun::Kind::NotStun {
+                        // The handshake proves the peer's address. Afterwards, DTLS may go to one
+                        // that is only nominated, which `follow_nomination` checks.
+                        if self.transport.is_none()
+                            && stun::classify(&t.contents) == stun::Kind::NotStun
+                        {
                             self.path = Some(t.destination);
                         }
                         if let Some(checks) = &mut self.checks {
