@@ -315,6 +315,21 @@ async fn an_order_that_expires_is_made_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_for_other_names_is_not_installed() {
+    let issued = Issued::start(|https, _| AcmeSettings {
+        tls: vec![https],
+        names: vec![HOST.to_owned()],
+        ..AcmeSettings::default()
+    })
+    .await;
+    issued.node.until_log(&format!("its certificate is not for {OTHER}")).await;
+    assert!(issued.client.certificate(HOST).await.is_err(), "there is none");
+    issued.acme.change(|settings| settings.names = Vec::new());
+    issued.node.signal("HUP");
+    issued.until_certificate().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_rate_limit_is_obeyed_even_by_a_reload() {
     let issued = Issued::start(|https, _| AcmeSettings {
         tls: vec![https],

@@ -57,12 +57,21 @@ pub struct AcmeSettings {
     pub refuse: Option<(&'static str, u16, Option<&'static str>)>,
     /// Orders are gone as soon as their validation begins.
     pub expires_orders: bool,
+    /// The names in certificates. Empty: those of the order.
+    pub names: Vec<String>,
 }
 
 impl Default for AcmeSettings {
     fn default() -> Self {
         let valid_for = Duration::from_secs(90 * 86_400);
-        Self { tls: Vec::new(), http: None, valid_for, refuse: None, expires_orders: false }
+        Self {
+            tls: Vec::new(),
+            http: None,
+            valid_for,
+            refuse: None,
+            expires_orders: false,
+            names: Vec::new(),
+        }
     }
 }
 
@@ -307,7 +316,11 @@ impl Acme {
                 let request = signed.payload["csr"].as_str().expect("a request");
                 let request = URL_SAFE_NO_PAD.decode(request).expect("base64");
                 let mut state = self.state();
-                let (names, valid_for) = (state.orders[n].names.clone(), state.settings.valid_for);
+                let valid_for = state.settings.valid_for;
+                let names = match &state.settings.names[..] {
+                    [] => state.orders[n].names.clone(),
+                    names => names.to_vec(),
+                };
                 assert_eq!(state.orders[n].status(), "ready");
                 let key = RequestedKey::of(&request);
                 let chain = self.0.authority.sign(&names, &key, valid_for).pem();

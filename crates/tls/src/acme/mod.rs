@@ -25,6 +25,7 @@ use tracing::{error, info, warn};
 use crate::certificates::{Certificate, Certificates, Challenge};
 use crate::files;
 use crate::settings::AcmeSettings;
+use crate::x509::Validity;
 use client::AuthorityClient;
 use order::{Issued, Method, OrderError};
 
@@ -79,7 +80,11 @@ impl Acme {
         let (id, now) = (id_of(settings), self.clock.wall());
         let mut usable: Vec<_> = of_kind(CertificateKind::Certificate)
             .filter(|row| row.id == id || row.until > now)
-            .filter_map(|row| Some((row.id == id, row.until, parse(row)?)))
+            .filter_map(|row| {
+                let certificate = parse(row)?;
+                let is_current = row.id == id && missing(&certificate, settings).is_none();
+                Some((is_current, row.until, certificate))
+            })
             .collect();
         // If several certificates match, the one for all names of the settings is presented.
         usable.sort_by_key(|(is_current, until, _)| std::cmp::Reverse((*is_current, *until)));
@@ -115,7 +120,7 @@ impl Acme {
                     continue;
                 }
             };
-            let due = next_order(&rows, &id_of(settings), &self.node_id);
+            let due = next_order(&rows, settings, &self.node_id);
             if due > now {
                 tokio::select! {
                     () = tokio::time::sleep(due.since(now).min(SLEEP_MAX)) => {}
@@ -326,13 +331,14 @@ impl Acme {
             secret: Some(Secret::new(key)),
             until: Timestamp::default(),
         };
-        let validity = parse(&row).and_then(|certificate| certificate.validity);
-        let Some(validity) = validity else {
-            let why = "its certificate can't be used".to_owned();
-            let refusal = OrderError::Failed { why, retry_after: None };
-            let wait = schedule::backoff(1, None, 0.0);
-            report(&refusal, settings, wait);
-            return self.delay(settings, &refusal, wait).await;
+        let validity = match validity(&row, settings, self.clock.wall()) {
+            Ok(validity) => validity,
+            Err(why) => {
+                let refusal = OrderError::Failed { why, retry_after: None };
+                let wait = schedule::backoff(1, None, 0.0);
+                report(&refusal, settings, wait);
+                return self.delay(settings, &refusal, wait).await;
+            }
         };
         row.until = validity.not_after;
         count(metric::certificate_order::ISSUED);
@@ -360,10 +366,37 @@ fn parse(row: &CertificateRow) -> Option<Certificate> {
     Some(Certificate::new(certified))
 }
 
-/// Returns the time from which this node may order the certificate with this key.
-fn next_order(rows: &[CertificateRow], id: &str, node_id: &str) -> Timestamp {
+/// Returns the first name of the settings that a certificate is not valid for. `None` if it is valid
+/// for all.
+fn missing<'a>(certificate: &Certificate, settings: &'a AcmeSettings) -> Option<&'a str> {
+    settings.domains.iter().map(String::as_str).find(|name| !certificate.is_for(name))
+}
+
+/// Returns the validity period of the row's certificate, if it is one for our key and the names of
+/// the settings that has not expired. Returns an explanation otherwise.
+fn validity(
+    row: &CertificateRow,
+    settings: &AcmeSettings,
+    now: Timestamp,
+) -> Result<Validity, String> {
+    let unusable = "its certificate can't be used, or is for another key";
+    let certificate = parse(row).ok_or(unusable)?;
+    let validity = certificate.validity.ok_or(unusable)?;
+    if let Some(name) = missing(&certificate, settings) {
+        return Err(format!("its certificate is not for {name}"));
+    }
+    match validity.not_after > now {
+        true => Ok(validity),
+        false => Err(format!("its certificate expired at {}", validity.not_after)),
+    }
+}
+
+/// Returns the time from which this node may order the certificate for the names of the settings.
+fn next_order(rows: &[CertificateRow], settings: &AcmeSettings, node_id: &str) -> Timestamp {
+    let id = id_of(settings);
     let find = |kind| rows.iter().find(|row| row.kind == kind && row.id == id);
-    let validity = find(CertificateKind::Certificate).and_then(parse).and_then(|it| it.validity);
+    let row = find(CertificateKind::Certificate);
+    let validity = row.and_then(|row| validity(row, settings, Timestamp::default()).ok());
     let renewal = validity.map_or(Timestamp::default(), schedule::renewal);
     let claim = find(CertificateKind::Claim).filter(|claim| claim.body != node_id);
     renewal.max(claim.map_or(Timestamp::default(), |claim| claim.until))
@@ -399,20 +432,46 @@ mod tests {
         CertificateRow { secret, ..row(CertificateKind::Certificate, id, &chain, 0) }
     }
 
+    fn settings(domains: &[&str]) -> AcmeSettings {
+        AcmeSettings {
+            domains: domains.iter().map(|name| (*name).to_owned()).collect(),
+            email: None,
+            directory: "https://ca.example/".parse().unwrap(),
+            ca: None,
+        }
+    }
+
+    #[test]
+    fn a_certificate_counts_for_its_names_and_key_until_it_expires() {
+        let mut issued = certificate("a", (2026, 9, 1), (2026, 11, 30));
+        let of = |row: &CertificateRow, domains: &[&str], now| {
+            validity(row, &settings(domains), Timestamp::from_secs(now)).map(|it| it.not_after)
+        };
+        let end = 1_795_996_800;
+        assert_eq!(of(&issued, &["a.example"], end - 1), Ok(Timestamp::from_secs(end)));
+        assert!(of(&issued, &["a.example"], end).unwrap_err().contains("expired"));
+        let other = of(&issued, &["a.example", "b.example"], 0);
+        assert_eq!(other.unwrap_err(), "its certificate is not for b.example");
+        issued.secret = certificate("a", (2026, 9, 1), (2026, 11, 30)).secret;
+        assert!(of(&issued, &["a.example"], 0).unwrap_err().contains("another key"));
+    }
+
     #[test]
     fn an_order_is_due_at_the_renewal_and_when_no_other_claim_is_in_force() {
         let day = |text: &str| {
             let at = text.parse::<jiff::Timestamp>().unwrap();
             Timestamp::from_micros(at.as_microsecond())
         };
-        let due = |rows: &[CertificateRow]| next_order(rows, "a", "me");
+        let settings = settings(&["a.example"]);
+        let id = id_of(&settings);
+        let due = |rows: &[CertificateRow]| next_order(rows, &settings, "me");
         assert_eq!(due(&[]), Timestamp::default(), "at once");
-        let current = certificate("a", (2026, 9, 1), (2026, 11, 30));
+        let current = certificate(&id, (2026, 9, 1), (2026, 11, 30));
         assert_eq!(due(std::slice::from_ref(&current)), day("2026-10-31T00:00:00Z"));
         let unreadable = CertificateRow { secret: None, ..current.clone() };
         assert_eq!(due(&[unreadable]), Timestamp::default(), "its key can't be read");
         assert_eq!(due(&[CertificateRow { id: "b".to_owned(), ..current }]), Timestamp::default());
-        let claim = |holder: &str| row(CertificateKind::Claim, "a", holder, 77);
+        let claim = |holder: &str| row(CertificateKind::Claim, &id, holder, 77);
         assert_eq!(due(&[claim("other")]), Timestamp::from_secs(77));
         assert_eq!(due(&[claim(BACKOFF)]), Timestamp::from_secs(77));
         assert_eq!(due(&[claim("me")]), Timestamp::default(), "left by an earlier process");
