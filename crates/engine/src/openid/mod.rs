@@ -160,8 +160,11 @@ impl Provider {
             token::verify(&tokens.id_token, &known.keys, &inner.settings, &flow.nonce(), now)
         };
         let mut claims = match verify(&known) {
-            // The provider may have published a new key since.
-            Err(TokenFault::UnknownKey) => verify(&inner.metadata_refreshed().await?)?,
+            // The provider may have published a new key since. A key without an id is replaced by
+            // one that only differs.
+            Err(TokenFault::UnknownKey | TokenFault::Signature) => {
+                verify(&inner.metadata_after(&known).await?)?
+            }
             said => said?,
         };
         if !claims.contains_key("email") {

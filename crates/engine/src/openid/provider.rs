@@ -30,10 +30,10 @@ pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Maximum size of a response.
 const BYTES_MAX: usize = 256 << 10;
-/// How long metadata and keys are cached, and the shortest time between two requests for an unknown
-/// key.
+/// How long metadata and keys are cached.
 const MAX_AGE: Duration = Duration::from_secs(3_600);
-const REFRESH_AFTER: Duration = Duration::from_secs(30);
+/// Minimum time between two requests for new keys.
+const REFRESH_PAUSE: Duration = Duration::from_secs(5);
 /// Pause after metadata could not be read.
 const RETRY_PAUSE: Duration = Duration::from_secs(5);
 /// The name of the metadata in error texts.
@@ -58,6 +58,8 @@ pub(super) struct Metadata {
 #[derive(Default)]
 pub(super) struct MetadataCache {
     known: Option<Metadata>,
+    /// The time of the last request for new keys.
+    refreshed: Option<Instant>,
     failed: Option<(Instant, String)>,
 }
 
@@ -93,23 +95,35 @@ impl Inner {
 
     /// The metadata, at most an hour old.
     pub(super) async fn metadata(&self) -> Result<Metadata, OpenIdError> {
-        self.read(MAX_AGE).await
+        let mut cache = self.cache.lock().await;
+        let now = self.clock.now();
+        let is_fresh = |known: &&Metadata| now.saturating_duration_since(known.read) < MAX_AGE;
+        match cache.known.as_ref().filter(is_fresh) {
+            Some(known) => Ok(known.clone()),
+            None => self.read(&mut cache).await,
+        }
     }
 
-    /// The metadata, at most half a minute old.
-    pub(super) async fn metadata_refreshed(&self) -> Result<Metadata, OpenIdError> {
-        self.read(REFRESH_AFTER).await
+    /// Metadata that was read after `seen`, because its keys did not verify a token. Reads it, but
+    /// not too often.
+    pub(super) async fn metadata_after(&self, seen: &Metadata) -> Result<Metadata, OpenIdError> {
+        let mut cache = self.cache.lock().await;
+        let now = self.clock.now();
+        // Another sign-in may have read it in the meantime.
+        let newer = cache.known.as_ref().filter(|known| known.read > seen.read);
+        let recent = |at: Instant| now.saturating_duration_since(at) < REFRESH_PAUSE;
+        if newer.is_some() || cache.refreshed.is_some_and(recent) {
+            return Ok(newer.unwrap_or(seen).clone());
+        }
+        cache.refreshed = Some(now);
+        self.read(&mut cache).await
     }
 
     /// Reads the metadata. One task reads while others wait. After a failure there is a pause, and
     /// older metadata stays in use.
-    async fn read(&self, fresh: Duration) -> Result<Metadata, OpenIdError> {
-        let mut cache = self.cache.lock().await;
+    async fn read(&self, cache: &mut MetadataCache) -> Result<Metadata, OpenIdError> {
         let now = self.clock.now();
         let within = |at: Instant, time: Duration| now.saturating_duration_since(at) < time;
-        if let Some(known) = cache.known.as_ref().filter(|known| within(known.read, fresh)) {
-            return Ok(known.clone());
-        }
         if cache.failed.as_ref().is_none_or(|(at, _)| !within(*at, RETRY_PAUSE)) {
             match self.discover(now).await {
                 Ok(known) => {

@@ -61,17 +61,24 @@ async fn keys_are_refreshed_hourly_and_for_unknown_ids() {
     assert_eq!(provider.redirect(), "https://calls.example.com/console/sign-in/openid/back");
     assert_eq!(provider.examine().await.unwrap(), 1);
     server.keys.store(2, Ordering::SeqCst);
-    let refreshed = async || provider.0.metadata_refreshed().await.unwrap().keys.len();
-    // A token with an unknown key triggers a refresh, but not too often.
-    clock.step(Duration::from_secs(29));
-    assert_eq!((refreshed().await, provider.examine().await.unwrap()), (1, 1));
-    clock.step(Duration::from_secs(2));
-    assert_eq!((provider.examine().await.unwrap(), refreshed().await), (1, 2));
+    // A token with an unknown key triggers a refresh at once, but not too often.
+    clock.step(Duration::from_secs(1));
+    let first = provider.0.metadata().await.unwrap();
+    let second = provider.0.metadata_after(&first).await.unwrap();
+    assert_eq!((first.keys.len(), second.keys.len()), (1, 2));
     server.keys.store(3, Ordering::SeqCst);
-    clock.step(Duration::from_secs(3_599));
+    let refreshed = async |seen| provider.0.metadata_after(seen).await.unwrap().keys.len();
+    clock.step(Duration::from_secs(4));
+    assert_eq!((refreshed(&first).await, refreshed(&second).await), (2, 2));
     assert_eq!(provider.examine().await.unwrap(), 2);
-    clock.step(Duration::from_secs(2));
+    clock.step(Duration::from_secs(1));
+    assert_eq!((refreshed(&first).await, refreshed(&second).await), (2, 3));
     assert_eq!(provider.examine().await.unwrap(), 3);
+    server.keys.store(4, Ordering::SeqCst);
+    clock.step(Duration::from_secs(3_599));
+    assert_eq!(provider.examine().await.unwrap(), 3);
+    clock.step(Duration::from_secs(2));
+    assert_eq!(provider.examine().await.unwrap(), 4);
 }
 
 #[tokio::test]
