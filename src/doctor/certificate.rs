@@ -32,6 +32,18 @@ pub(super) fn finding(validity: Option<Validity>, now: Timestamp) -> Finding {
 }
 
 impl Doctor {
+    /// The finding for the certificate that clients of the public URL get.
+    pub(super) fn presented(&self, validity: Option<Validity>) -> Finding {
+        let finding = finding(validity, self.clock.wall());
+        match (&self.config.tls, finding.fix) {
+            (Some(TlsSettings::Acme(_)), Some(fix)) => Finding {
+                fix: Some(format!("{fix}; the node's log says why: `certificate not issued`")),
+                ..finding
+            },
+            (_, fix) => Finding { fix, ..finding },
+        }
+    }
+
     /// The findings about the files of `[tls]`.
     pub(super) fn certificate_files(&self) -> Vec<Finding> {
         let Some(settings @ TlsSettings::Files(files)) = &self.config.tls else {

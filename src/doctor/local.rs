@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, Method};
 
-use super::{Doctor, Finding, certificate};
+use super::{Doctor, Finding};
 use crate::public_address::{self, NotFoundError};
 use egress::{BodyPolicy, EgressError, EgressRequest, is_public};
 use engine::call::Disk;
@@ -78,7 +78,7 @@ impl Doctor {
             lines.push(self.turn().await);
             return lines;
         }
-        lines.push(media_port(&self.config.listen));
+        lines.push(media_port(&self.config.listen, self.runs));
         lines.extend(match &self.config.public.media_ips {
             MediaIps::Auto => found(public_address::find(&self.config).await, self.simulated),
             set => vec![advertised(set.listed(), self.config.listen.media.ip(), self.simulated)],
@@ -166,7 +166,11 @@ impl Doctor {
         }
         let policy = BodyPolicy::Always { max: BODY_BYTES_MAX };
         let (status, body) = self.get(&format!("http://{admin}/readyz"), policy).await.ok()?;
-        readiness(status, body.trim()).map(|finding| finding.of(admin.to_string()))
+        let finding = match (readiness(status, body.trim())?, self.runs) {
+            (_, Some(false)) => other_node(&self.config.store.data_dir),
+            (finding, Some(true) | None) => finding,
+        };
+        Some(finding.of(admin.to_string()))
     }
 
     /// Makes Meta's verification request to the public URL.
@@ -242,10 +246,7 @@ impl Doctor {
         let base = self.config.public.base_url.as_ref().filter(|base| base.scheme() == "https")?;
         let url = self.egress.url(base.as_str()).ok()?;
         let shown = self.egress.certificate(&url, WITHIN).await.ok()?;
-        Some(
-            certificate::finding(Validity::of(&shown), self.clock.wall())
-                .of(base.host_str().unwrap_or_default()),
-        )
+        Some(self.presented(Validity::of(&shown)).of(base.host_str().unwrap_or_default()))
     }
 
     async fn get(&self, url: &str, body_policy: BodyPolicy) -> Result<(u16, String), String> {
@@ -265,6 +266,16 @@ impl Doctor {
             .map_err(|e| e.to_string())?;
         Ok((answer.status.as_u16(), String::from_utf8_lossy(&answer.body).into_owned()))
     }
+}
+
+/// The finding for a node that answers at `listen.admin` while none has this `store.data_dir` open.
+fn other_node(data_dir: &Path) -> Finding {
+    let what = format!(
+        "another node has this port of listen.admin; none with store.data_dir {} runs",
+        data_dir.display()
+    );
+    let fix = "set ports in [listen] that no other node on this machine has, or stop that node";
+    Finding::failed("node", what, fix)
 }
 
 /// Evaluates the response of `/readyz`. `None` if it is not that of a node.
@@ -327,8 +338,8 @@ fn writable(folder: &Path) -> std::io::Result<()> {
     std::fs::remove_file(probe)
 }
 
-/// The first media port: free or in use, by the node if it runs.
-pub(super) fn media_port(listen: &Listen) -> Finding {
+/// The first media port: free, or in use by the node if it `runs`.
+pub(super) fn media_port(listen: &Listen, runs: Option<bool>) -> Finding {
     let at = listen.media;
     let ports = listen.media_ports;
     if at.port() == 0 {
@@ -343,9 +354,17 @@ pub(super) fn media_port(listen: &Listen) -> Finding {
     let open = format!("open UDP {} to {last} to the internet, both ways", at.port());
     match UdpSocket::bind(SocketAddr::new(at.ip(), at.port())) {
         Ok(_) => Finding::ok("media", format!("UDP {at} is free; {open}")),
-        Err(e) if e.kind() == ErrorKind::AddrInUse => {
-            Finding::ok("media", format!("UDP {at} is in use, by the node if it runs; {open}"))
-        }
+        Err(e) if e.kind() == ErrorKind::AddrInUse => match runs {
+            Some(true) => Finding::ok("media", format!("UDP {at} is in use by the node; {open}")),
+            None => {
+                Finding::ok("media", format!("UDP {at} is in use, by the node if it runs; {open}"))
+            }
+            Some(false) => Finding::failed(
+                "media",
+                format!("UDP {at} is in use by another process, because the node does not run"),
+                "set other ports in [listen].media, or stop that process",
+            ),
+        },
         Err(e) => Finding::failed(
             "media",
             format!("UDP {at} can't be bound: {e}"),

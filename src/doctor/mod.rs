@@ -117,6 +117,8 @@ pub struct Doctor {
     clock: Clock,
     /// Whether Meta is simulated.
     simulated: bool,
+    /// Whether the node of this configuration runs. `None` if that can't be found out.
+    runs: Option<bool>,
 }
 
 impl Doctor {
@@ -140,7 +142,8 @@ impl Doctor {
         let (settings, dangling, store) = settings(&config).await;
         let (book, ..) = Book::read(config.admission(), settings, clock.wall());
         let simulated = config.meta.is_simulated();
-        Ok(Self { config, book, store, dangling, graph, egress, fetcher, clock, simulated })
+        let runs = store::is_open(&config.store.database, &config.store.data_dir);
+        Ok(Self { config, book, store, dangling, graph, egress, fetcher, clock, simulated, runs })
     }
 
     /// Runs all checks, in the order in which a call depends on them.

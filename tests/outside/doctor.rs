@@ -155,6 +155,23 @@ async fn a_stopped_node_and_a_wrong_configuration_are_reported() {
     assert_eq!(world.examine().await.0, Some(2));
 }
 
+/// Two nodes of a machine with the same ports: the other one runs.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_nodes_ports_are_not_taken_for_the_own() {
+    let world = World::start().await;
+    let (_, lines) = world.examine().await;
+    let is_ready = |line: &Value| line["check"] == "node" && line["state"] == "ok";
+    assert!(lines.iter().any(is_ready), "{lines:?}");
+    let config = world.node.dir.path().join("offhook.toml");
+    let text = std::fs::read_to_string(&config).expect("the configuration");
+    let ours = world.node.dir.path().display().to_string();
+    assert!(text.contains(&ours), "{text}");
+    let theirs = text.replace(&ours, &format!("{ours}/second"));
+    std::fs::write(&config, theirs).expect("it is written");
+    world.complains("node", "failed", "another node has this port").await;
+    world.complains("media", "failed", "in use by another process").await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_optional_secret_without_its_file_is_reported() {
     let world = World::start().await;

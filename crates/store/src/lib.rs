@@ -98,7 +98,7 @@ pub use self::rows::user::User;
 pub use self::rows::webhook::{WebhookRow, WebhookWrite};
 pub use self::scope::Scope;
 pub use self::server::{Server, Trials};
-pub use self::store::Store;
+pub use self::store::{Store, is_open};
 pub use self::tables::agents::Agents;
 pub use self::tables::agents::{
     AGENTS_MAX, Agent, AgentChannel, AgentKind, AgentSecrets, AgentSpec,

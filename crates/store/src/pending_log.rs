@@ -111,6 +111,18 @@ impl PendingEntries {
     }
 }
 
+/// Returns whether a process has the pending log at this path open. `None` if that can't be found
+/// out, for example for lack of permission.
+pub(crate) fn is_open(path: &Path) -> Option<bool> {
+    let [first, _] = files(path);
+    match File::open(first).map(|file| file.try_lock_shared()) {
+        Ok(Ok(())) => Some(false),
+        Ok(Err(TryLockError::WouldBlock)) => Some(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Some(false),
+        Ok(Err(TryLockError::Error(_))) | Err(_) => None,
+    }
+}
+
 /// The pending log, locked by this process.
 #[derive(Debug)]
 pub(crate) struct PendingLog {

@@ -13,7 +13,7 @@ use crate::event_log::EventLog;
 use crate::files::{create_file, create_folder, with_suffix};
 use crate::migrate;
 use crate::options::StoreOptions;
-use crate::pending_log::{PendingLog, PendingLogError};
+use crate::pending_log::{self, PendingLog, PendingLogError};
 use crate::seal::Seal;
 use crate::server::Server;
 use crate::shared::Shared;
@@ -53,10 +53,24 @@ use model::{CallUuid, Health, PhoneNumberId, Wacid};
 /// Capacity of the queue of withdrawn calls.
 const WITHDRAWN: usize = 1_024;
 
-/// Returns the path of the pending log. A PostgreSQL store gets the path that a SQLite file in the
-/// same folder would get.
+/// Returns the path of the pending log of a SQLite file.
 pub(crate) fn pending_log_of(file: &Path) -> PathBuf {
     with_suffix(file, ".births")
+}
+
+/// Returns the path of the pending log. A PostgreSQL store gets the path that a SQLite file in
+/// `folder` would get.
+fn pending_log_at(at: &Database, folder: &Path) -> PathBuf {
+    match at {
+        Database::File(file) => pending_log_of(file),
+        Database::Postgres(_) => pending_log_of(&folder.join(SQLITE_FILE_NAME)),
+    }
+}
+
+/// Returns whether a process on this machine has the store of a database and `store.data_dir` open.
+/// `None` if that can't be found out.
+pub fn is_open(at: &Database, data_dir: &Path) -> Option<bool> {
+    pending_log::is_open(&pending_log_at(at, data_dir))
 }
 
 /// An open store. Cheap to clone.
@@ -97,18 +111,13 @@ impl Store {
             postgres @ Database::Postgres(_) => postgres,
         };
         let failed_to_open = |source| StoreError::Open { at: at.clone(), source };
-        let pending_log_file = match &at {
-            Database::File(file) => {
-                create_file(file).map_err(failed_to_open)?;
-                pending_log_of(file)
-            }
-            Database::Postgres(_) => {
-                create_folder(&with.journal).map_err(failed_to_open)?;
-                pending_log_of(&with.journal.join(SQLITE_FILE_NAME))
-            }
-        };
+        match &at {
+            Database::File(file) => create_file(file),
+            Database::Postgres(_) => create_folder(&with.journal),
+        }
+        .map_err(failed_to_open)?;
         let (pending_log, left) =
-            PendingLog::open(&pending_log_file).map_err(|error| match error {
+            PendingLog::open(&pending_log_at(&at, &with.journal)).map_err(|error| match error {
                 PendingLogError::InUse => StoreError::InUse { at: at.clone() },
                 PendingLogError::Io(source) => failed_to_open(source),
             })?;
