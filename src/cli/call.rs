@@ -79,7 +79,7 @@ pub struct Args {
     pub api_key: Option<Secret>,
 }
 
-/// Places the call. Exit code 0: the call succeeded; 1: it failed.
+/// Places the call. Exit code 0: the call succeeded; 1: it failed; 130: Ctrl-C hung up.
 pub fn run(args: Args) -> Exit {
     let order = match request_of(&args) {
         Ok(order) => order,
@@ -193,13 +193,14 @@ async fn place(client: &Client, sim_url: &str, order: &CallRequest, args: &Args)
         Err(exit) => return exit,
     };
     let mut call: Option<HangupRequest> = None;
-    let mut hanging_up = false;
+    let mut stopped_by = None;
     loop {
         let line = tokio::select! {
             line = lines.next() => line,
-            () = stop.requested() => {
-                if std::mem::replace(&mut hanging_up, true) {
-                    return Exit::Failed; // second signal: closing the connection hangs up
+            signal = stop.requested() => {
+                if stopped_by.replace(signal).is_some() {
+                    // Closing the connection hangs up.
+                    return Exit::Interrupted(signal);
                 }
                 if let Some(call) = &call {
                     simulated::end_early(client, sim_url, "/_sim/hangup", call).await;
@@ -230,14 +231,21 @@ async fn place(client: &Client, sim_url: &str, order: &CallRequest, args: &Args)
         show(&event, args.json, &remark);
         match event.kind {
             CallEventKind::Placed { call_id, phone_number_id, .. } => {
-                call = Some(HangupRequest { phone_number_id, call_id })
+                let placed = HangupRequest { phone_number_id, call_id };
+                if stopped_by.is_some() {
+                    simulated::end_early(client, sim_url, "/_sim/hangup", &placed).await;
+                }
+                call = Some(placed);
             }
             CallEventKind::Recording { wav } => {
                 if let Err(why) = save_recording(args.record.as_deref(), &wav) {
                     return Exit::failed(why);
                 }
             }
-            CallEventKind::Ended(ended) => return if ended.ok { Exit::Done } else { Exit::Failed },
+            CallEventKind::Ended(ended) => {
+                let exit = if ended.ok { Exit::Done } else { Exit::Failed };
+                return stopped_by.map_or(exit, Exit::Interrupted);
+            }
             _ => {}
         }
     }

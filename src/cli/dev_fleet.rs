@@ -175,7 +175,7 @@ pub(super) async fn run(options: FleetOptions, script: Option<Vec<Command>>, jso
     print::error_text(&format!("starting PostgreSQL and {nodes} nodes…\n"));
     let booted = tokio::select! {
         booted = DevFleet::boot(options) => booted,
-        () = stop.requested() => return Exit::Done,
+        _ = stop.requested() => return Exit::Done,
     };
     let fleet = match booted {
         Ok(fleet) => fleet,
@@ -327,7 +327,7 @@ impl Session {
                 }
             };
             tokio::select! {
-                () = stop.requested() => return Exit::Done,
+                _ = stop.requested() => return Exit::Done,
                 () = waited => match node {
                     None => wait = None,
                     Some((node, condition)) => return Exit::failed(format_args!(

@@ -5,6 +5,10 @@ use crate::node::StartError;
 use engine::cluster::JoinError;
 use store::StoreError;
 
+/// The number of the signal that Ctrl-C sends, and of the one that `kill` sends.
+pub const SIGINT: u8 = 2;
+pub const SIGTERM: u8 = 15;
+
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
@@ -15,6 +19,8 @@ pub enum Exit {
     Failed,
     /// 2: wrong usage or configuration.
     Usage,
+    /// 128 and the number of the signal that ended the command early: 130 for Ctrl-C.
+    Interrupted(u8),
 }
 
 impl Exit {
@@ -24,6 +30,7 @@ impl Exit {
             Self::Done => 0,
             Self::Failed => 1,
             Self::Usage => 2,
+            Self::Interrupted(signal) => signal.saturating_add(128),
         }
     }
 
@@ -31,6 +38,12 @@ impl Exit {
     pub fn failed(why: impl std::fmt::Display) -> Self {
         print::error(why);
         Self::Failed
+    }
+
+    /// Prints an error and returns `Interrupted` by Ctrl-C.
+    pub fn interrupted(why: impl std::fmt::Display) -> Self {
+        print::error(why);
+        Self::Interrupted(SIGINT)
     }
 
     /// Prints why a node did not start. A store of a newer version (wrong binary) and nodes of a

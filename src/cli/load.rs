@@ -71,7 +71,7 @@ pub struct Args {
 }
 
 /// Runs the load. Exit code 0: every call was answered or refused by a limit of the node; 1: some
-/// calls failed.
+/// calls failed; 130: Ctrl-C ended it early.
 pub fn run(args: Args) -> Exit {
     let order = match request_of(&args) {
         Ok(order) => order,
@@ -206,13 +206,14 @@ async fn report(client: &Client, sim_url: &str, order: &LoadRequest, args: &Args
         calls: order.calls,
         waits_for_media: args.node.is_some() && !args.media,
     };
-    let mut stopping = false;
+    let mut stopped_by = None;
     loop {
         let line = tokio::select! {
             line = lines.next() => line,
-            () = stop.requested() => {
-                if std::mem::replace(&mut stopping, true) {
-                    return Exit::failed("cancelled");
+            signal = stop.requested() => {
+                if stopped_by.replace(signal).is_some() {
+                    print::error("cancelled");
+                    return Exit::Interrupted(signal);
                 }
                 let this = StopLoadRequest { id: order.id.clone() };
                 simulated::end_early(client, sim_url, "/_sim/load/stop", &this).await;
@@ -222,7 +223,7 @@ async fn report(client: &Client, sim_url: &str, order: &LoadRequest, args: &Args
         match line.as_deref().map(serde_json::from_slice::<LoadEvent>) {
             Some(Ok(event)) => {
                 if let Some(exit) = screen.show(&event) {
-                    return exit;
+                    return stopped_by.map_or(exit, Exit::Interrupted);
                 }
             }
             Some(Err(e)) => {

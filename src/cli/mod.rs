@@ -49,7 +49,7 @@ use crate::observe::logs::{self, LogFormat, LogLevel, LogSettings};
     name = "offhook",
     version,
     about = "Call control for WhatsApp calls: Plivo-style XML, own WebRTC media, one binary",
-    after_help = "Exit codes: 0 done, 1 the thing asked about failed, 2 wrong usage or configuration."
+    after_help = "Exit codes: 0 done, 1 the thing asked about failed, 2 wrong usage or configuration, 130 ended early by Ctrl-C."
 )]
 struct Cli {
     #[command(flatten)]

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::Exit;
+use super::exit::{SIGINT, SIGTERM};
 use model::digits_of;
 use sim::SimNumber;
 use sim::client::{self, Client, Lines};
@@ -157,11 +158,11 @@ impl StopSignals {
         signals.map_err(|e| Exit::failed(format_args!("could not listen for signals: {e}")))
     }
 
-    /// Waits for the next signal.
-    pub(super) async fn requested(&mut self) {
+    /// Waits for the next signal. Returns its number.
+    pub(super) async fn requested(&mut self) -> u8 {
         tokio::select! {
-            _ = self.0.recv() => {}
-            _ = self.1.recv() => {}
+            _ = self.0.recv() => SIGINT,
+            _ = self.1.recv() => SIGTERM,
         }
     }
 }

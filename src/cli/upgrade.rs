@@ -56,7 +56,7 @@ pub fn run(args: Args) -> Exit {
         let asked = tokio::select! {
             asked = asked => asked,
             _ = tokio::signal::ctrl_c() => {
-                return Exit::failed(match is_handing_over.get() {
+                return Exit::interrupted(match is_handing_over.get() {
                     true => "too late to cancel: the node is handing over; see its log",
                     false => "upgrade cancelled; the node goes on as before",
                 });

@@ -128,5 +128,23 @@ fn ctrl_c_ends_a_load_early_with_its_summary() {
         (1..100_000).contains(&count(&last, "attempted")) && count(&last, "failed") == 0,
         "{last}"
     );
-    assert_eq!(child.wait().expect("its end").code(), Some(0));
+    assert_eq!(child.wait().expect("its end").code(), Some(130), "interrupted");
+}
+
+#[test]
+fn ctrl_c_hangs_up_a_call() {
+    let folder = tempfile::tempdir().expect("folder");
+    let document = folder.path().join("document.xml");
+    std::fs::write(&document, "<Response><Wait length=\"120\"/></Response>").expect("write");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_offhook"));
+    command.args(["call", "--json", "--hold", "100", "--document"]).arg(&document);
+    let mut child =
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("start a call");
+    let lines = BufReader::new(child.stdout.take().expect("its output")).lines();
+    let mut lines = lines.map(|line| line.expect("text"));
+    lines.find(|line| line.contains("\"answered\"")).expect("answered");
+    let _ = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+    let last = lines.last().expect("an end");
+    assert!(last.contains("\"ended\""), "{last}");
+    assert_eq!(child.wait().expect("its end").code(), Some(130), "interrupted");
 }
