@@ -96,6 +96,8 @@ export function watchForms() {
     void ask(button.dataset.confirm ?? "").then((yes) => {
       if (!yes) return;
       confirmed = button;
+      // Without scripts, this address asks.
+      button.removeAttribute("formaction");
       button.click();
       confirmed = null;
     });

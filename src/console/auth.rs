@@ -211,7 +211,8 @@ impl FromRequestParts<Arc<Console>> for Visitor {
     }
 }
 
-/// A form that a signed-in person submitted from a page of the console.
+/// A form that a signed-in person submitted from a page of the console, and confirmed if the page
+/// asks for that.
 pub(super) struct SubmittedForm {
     pub(super) visitor: Visitor,
     pub(super) form: Form,
@@ -229,7 +230,10 @@ impl FromRequest<Arc<Console>> for SubmittedForm {
         {
             return Err(page::refused(console, Some(&visitor), visitor.preferences, "error.csrf"));
         }
-        Ok(Self { visitor, form })
+        match page::sure(console, &visitor, &form) {
+            Some(question) => Err(question),
+            None => Ok(Self { visitor, form }),
+        }
     }
 }
 

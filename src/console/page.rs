@@ -9,7 +9,7 @@ use axum::response::{IntoResponse as _, Redirect, Response};
 use serde::de::DeserializeOwned;
 
 use super::auth::{self, Preferences, UNREAD_CHATS_MAX, Visitor};
-use super::form::Unreadable;
+use super::form::{Form, Unreadable};
 use super::i18n::Lang;
 use super::{App, Console};
 use crate::api::{ApiResponse, Apis};
@@ -280,6 +280,28 @@ struct Notice {
 
 fn notice(status: StatusCode, page: Page, text: String) -> Response {
     respond(status, &Notice { page, text })
+}
+
+#[derive(Template)]
+#[template(path = "sure.html")]
+struct Sure<'a> {
+    page: Page,
+    text: String,
+    /// The address that the form was submitted to, without its query.
+    action: &'a str,
+    fields: Vec<(&'a str, &'a str)>,
+}
+
+/// Asks whether a form is meant, because no script has asked: `ask` in the query is the key of the
+/// question, and `of` what it is about. `None` if there is no question.
+pub(super) fn sure(console: &Console, visitor: &Visitor, form: &Form) -> Option<Response> {
+    let key = visitor.query.some("ask")?;
+    let lang = visitor.lang();
+    lang.find(key)?;
+    let page = visitor.page(console, lang.t("frame.confirm"), "");
+    let text = page.t1(key, visitor.query.get("of"));
+    let fields = form.fields().filter(|(name, _)| *name != "csrf").collect();
+    Some(respond(StatusCode::OK, &Sure { page, text, action: &visitor.path, fields }))
 }
 
 /// 403 for a form from another origin or session.

@@ -125,6 +125,18 @@ fn r20_the_pages_have_nothing_inline() {
 }
 
 #[test]
+fn each_question_is_asked_without_scripts_too() {
+    let mut text = String::new();
+    sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("console/templates"), &mut text);
+    for rest in text.split("data-confirm=\"{{ page.t").skip(1) {
+        let key = rest.split('"').nth(1).unwrap();
+        let (_, address) = rest.split_once("}}\" formaction=\"").expect(key);
+        let address = address.split('>').next().unwrap();
+        assert!(address.contains(&format!("?ask={key}")), "{key}: {address}");
+    }
+}
+
+#[test]
 fn the_snippets_run_and_have_an_element_of_each_kind_among_them() {
     let mut all = String::new();
     for (name, source) in super::playground::SNIPPETS {

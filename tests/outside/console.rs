@@ -902,6 +902,16 @@ async fn an_owner_reveals_and_replaces_the_auth_token() {
     };
     let page = asha.post_once("/console/account/", &[("do", "reveal")]).await.text();
     assert_eq!(token(&page), AUTH_TOKEN);
+    // A browser without scripts asks first: the answer repeats the form.
+    let asked = asha.post("/console/account/?ask=account.confirm_rotate", &[("do", "rotate")]);
+    let asked = asked.await;
+    assert_eq!(asked.status, 200);
+    let asked = asked.text();
+    assert!(asked.contains("Create a new token?"), "{asked}");
+    assert!(asked.contains("action=\"/console/account/\""), "{asked}");
+    assert!(asked.contains("name=\"do\" value=\"rotate\""), "{asked}");
+    let page = asha.post_once("/console/account/", &[("do", "reveal")]).await.text();
+    assert_eq!(token(&page), AUTH_TOKEN, "nothing was done");
     let page = asha.post_once("/console/account/", &[("do", "rotate")]).await.text();
     let new = token(&page);
     assert_ne!(new, AUTH_TOKEN);
