@@ -687,7 +687,7 @@ async fn f21_calls_that_wait_at_a_killed_node_are_placed_once_or_ended_once() {
         return;
     }
     const CALLS: usize = 90;
-    let world = World::new(1_000, 6).await;
+    let world = World::new(1_000, 4).await;
     accept_placed_calls(&world.graph);
     let config = |n| {
         let mut config = world.config(&format!("n{n}"));
