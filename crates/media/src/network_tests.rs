@@ -460,8 +460,8 @@ fn r19_a_copied_nomination_moves_no_media() {
     let mut sim = Simulation::with(&options, 14, NetworkConditions::default());
     sim.connect();
     sim.advance(Duration::from_secs(1));
-    let nominations = sim.captured.iter().filter(|datagram| stun::is_nomination(datagram));
-    let nomination = nominations.last().expect("a nomination").clone();
+    let mut nominations = sim.captured.iter().filter(|datagram| stun::is_nomination(datagram));
+    let nomination = nominations.next_back().expect("a nomination").clone();
     let is_dtls = |datagram: &&Vec<u8>| (20..64).contains(&datagram[0]);
     let dtls: Vec<_> = sim.captured.iter().filter(is_dtls).cloned().collect();
     sim.is_blocked = |to_leg, _| to_leg;
