@@ -315,7 +315,7 @@ async fn a_waiting_upgrade_is_cancelled_with_its_command() {
     let pid = rustix::process::Pid::from_child(&waiting);
     rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("it is signalled");
     let ended = waiting.wait_with_output().expect("its end");
-    assert_eq!(ended.status.code(), Some(1));
+    assert_eq!(ended.status.code(), Some(130));
     let said = text(&ended.stderr);
     assert!(said.contains("upgrade cancelled; the node goes on as before"), "{said}");
     world.node.until_log("upgrade cancelled").await;
