@@ -5,15 +5,24 @@
 //! shards, so each direction has a bounded queue. A jitter buffer restores the 20 ms rhythm. DTMF
 //! events do not cross the bridge; they are reported to the call.
 
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use serde::{Deserialize, Serialize};
 
 use super::jitter_buffer::{InboundPacket, JitterBuffer, PlayoutPacket};
 
 /// Packets queued between the shards: more than half a second.
 const QUEUE_MAX: usize = 32;
 
+/// The number of bridges of this process.
+static BRIDGES: AtomicU64 = AtomicU64::new(0);
+
 /// One leg's end of a bridge. Dropping it ends the bridge; the other leg then sends silence.
 pub struct BridgeEnd {
+    /// Identifies the bridge in this process.
+    id: u64,
     to: SyncSender<InboundPacket>,
     from: Receiver<InboundPacket>,
     buffer: JitterBuffer,
@@ -29,8 +38,44 @@ impl std::fmt::Debug for BridgeEnd {
 pub fn bridge() -> (BridgeEnd, BridgeEnd) {
     let (to_b, from_a) = sync_channel(QUEUE_MAX);
     let (to_a, from_b) = sync_channel(QUEUE_MAX);
-    let end = |to, from| BridgeEnd { to, from, buffer: JitterBuffer::default() };
+    let id = BRIDGES.fetch_add(1, Ordering::Relaxed);
+    let end = |to, from| BridgeEnd { id, to, from, buffer: JitterBuffer::default() };
     (end(to_b, from_b), end(to_a, from_a))
+}
+
+/// The state of one end in the snapshot of its leg.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct BridgeState {
+    id: u64,
+    buffer: JitterBuffer,
+}
+
+/// Bridges of another process, of which one end was continued here.
+#[derive(Debug, Default)]
+pub(super) struct ContinuedBridges(HashMap<u64, BridgeEnd>);
+
+impl ContinuedBridges {
+    /// Continues an end of a bridge. It is connected with the other one when that is continued, too.
+    /// Returns `None` if the state is inconsistent.
+    pub(super) fn continue_end(
+        &mut self,
+        BridgeState { id, buffer }: BridgeState,
+    ) -> Option<BridgeEnd> {
+        if !buffer.is_consistent() {
+            return None;
+        }
+        let end = self.0.remove(&id).unwrap_or_else(|| {
+            let (ours, theirs) = bridge();
+            self.0.insert(id, theirs);
+            ours
+        });
+        Some(BridgeEnd { buffer, ..end })
+    }
+
+    /// Drops the ends that no leg has.
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
 }
 
 impl BridgeEnd {
@@ -42,10 +87,20 @@ impl BridgeEnd {
 
     /// Starts a 20 ms step: moves the packets that have arrived into the jitter buffer.
     pub(super) fn receive(&mut self) {
+        self.take_arrived();
+        self.buffer.step();
+    }
+
+    fn take_arrived(&mut self) {
         while let Ok(packet) = self.from.try_recv() {
             self.buffer.push(packet);
         }
-        self.buffer.step();
+    }
+
+    /// Returns the state, with the packets that have arrived. The end can still continue here.
+    pub(super) fn snapshot(&mut self) -> BridgeState {
+        self.take_arrived();
+        BridgeState { id: self.id, buffer: self.buffer.clone() }
     }
 
     /// Returns the next packet to send, or `None` if none is available or the jitter buffer is
@@ -58,7 +113,7 @@ impl BridgeEnd {
 #[cfg(test)]
 mod tests {
     use super::super::jitter_buffer::InboundPacket;
-    use super::bridge;
+    use super::{ContinuedBridges, bridge};
 
     /// A 20 ms packet (wideband SILK) with its number in the payload.
     fn packet(sequence: u64) -> InboundPacket {
@@ -91,5 +146,34 @@ mod tests {
         // The queue is bounded without a reader.
         let (a, _b) = bridge();
         (0..1_000).for_each(|n| a.send(packet(n)));
+    }
+
+    #[test]
+    fn both_ends_continue_with_the_packets_that_have_arrived() {
+        let (mut a, mut b) = bridge();
+        let (_, mut other) = bridge();
+        (1..=3).for_each(|n| a.send(packet(n)));
+        b.receive();
+        assert_eq!(b.next_packet().map(|p| p.payload[1]), Some(1));
+        a.send(packet(4));
+        let mut bridges = ContinuedBridges::default();
+        let [mut a, mut b, mut other] = [&mut a, &mut b, &mut other].map(|end| {
+            let json = serde_json::to_string(&end.snapshot()).expect("JSON");
+            bridges.continue_end(serde_json::from_str(&json).expect("a state")).expect("consistent")
+        });
+        assert_eq!(bridges.0.len(), 1, "the end that is alone");
+        bridges.clear();
+        a.send(packet(5));
+        for n in 2..=5 {
+            b.receive();
+            assert_eq!(b.next_packet().map(|p| p.payload[1]), Some(n));
+        }
+        b.send(packet(9));
+        b.send(packet(10));
+        a.receive();
+        assert_eq!(a.next_packet().map(|p| p.payload[1]), Some(9));
+        other.send(packet(1));
+        other.receive();
+        assert_eq!(other.next_packet(), None);
     }
 }

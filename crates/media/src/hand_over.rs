@@ -14,10 +14,9 @@
 //!    continues with [`Media::resume`].
 //!
 //! Legs that cannot move stay in the old process, which gets their datagrams through
-//! [`Media::forward_unmatched`] and [`Media::receive_forwarded`]. A bridged leg can move right after
-//! [`LegHandle::unbridge`], and a tapped one 20 ms after its [`Tap`] was dropped; both can be
-//! connected again in the new process. A [`LegHandle::movable_tap`] and a
-//! [`LegHandle::movable_feed`] need not be dropped: the new process continues them.
+//! [`Media::forward_unmatched`] and [`Media::receive_forwarded`]. A tapped leg can move 20 ms after
+//! its [`Tap`] was dropped. A [`LegHandle::movable_tap`] and a [`LegHandle::movable_feed`] need not be
+//! dropped: the new process continues them. So does a bridge, if both of its legs move at once.
 //!
 //! [`MediaConfig::inherited`]: crate::MediaConfig::inherited
 
@@ -107,7 +106,7 @@ impl Media {
         taps: &[TapSides],
     ) -> Result<ContinuedLeg, MediaError> {
         let base = snapshot.time_base(&self.clock);
-        let LegSnapshot { bound, ufrag, addresses, leg, feed, .. } = snapshot;
+        let LegSnapshot { bound, ufrag, addresses, leg, feed, bridge, .. } = snapshot;
         let config = RestoreConfig {
             ufrag: &ufrag,
             identity: &self.identity,
@@ -131,6 +130,10 @@ impl Media {
             leg.set_feed(end);
             feed
         });
+        if let Some(state) = bridge {
+            let mut bridges = self.bridges.lock().unwrap_or_else(PoisonError::into_inner);
+            leg.set_bridge(bridges.continue_end(state).ok_or(MediaError::Snapshot)?);
+        }
         let id = LegId(self.next_leg.fetch_add(1, Ordering::Relaxed));
         let peers: Vec<SocketAddr> = leg.peer_address().into_iter().collect();
         let port = {
@@ -157,6 +160,7 @@ impl Media {
     /// Starts reading inherited sockets. Call this when all legs are adopted. Until then, or until
     /// the first call of [`Media::answer`], another process reads them.
     pub fn start_receiving(&self) {
+        self.bridges.lock().unwrap_or_else(PoisonError::into_inner).clear();
         for shard in &self.shards {
             shard.commands.send(Command::Receive);
         }

@@ -31,7 +31,7 @@ const CHECK_RETRANSMITS_MAX: usize = 12;
 /// Interval at which str0m reports the selected candidate pair.
 const STATS_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The DTLS certificate that all legs of the process share, with its crypto provider.
+/// The DTLS certificate that all legs of a process share, with its crypto provider.
 pub(super) struct Identity {
     crypto: Arc<CryptoProvider>,
     cert: DtlsCert,
@@ -44,9 +44,31 @@ impl Identity {
     pub(super) fn new() -> Result<Self, MediaError> {
         let crypto = super::dtls::crypto();
         let cert = crypto.dtls_provider.generate_certificate().ok_or(MediaError::Certificate)?;
-        let fingerprint = crypto.sha256_provider.sha256(&cert.certificate);
-        Ok(Self { crypto: Arc::new(crypto), cert, fingerprint })
+        Ok(Self::with(crypto, cert))
     }
+
+    fn with(crypto: CryptoProvider, cert: DtlsCert) -> Self {
+        let fingerprint = crypto.sha256_provider.sha256(&cert.certificate);
+        Self { crypto: Arc::new(crypto), cert, fingerprint }
+    }
+
+    pub(super) fn snapshot(&self) -> IdentityState {
+        let DtlsCert { certificate, private_key } = self.cert.clone();
+        IdentityState { certificate, private_key }
+    }
+
+    /// Creates the identity of another process.
+    pub(super) fn restore(state: IdentityState) -> Self {
+        let IdentityState { certificate, private_key } = state;
+        Self::with(super::dtls::crypto(), DtlsCert { certificate, private_key })
+    }
+}
+
+/// The state of an [`Identity`] in a snapshot. Both parts are in DER format.
+#[derive(Serialize, Deserialize)]
+pub(super) struct IdentityState {
+    certificate: Vec<u8>,
+    private_key: Vec<u8>,
 }
 
 /// The local addresses that str0m knows for one port: one candidate per address family, regardless
@@ -82,6 +104,7 @@ pub(super) struct IceAgent {
 }
 
 /// Our credentials for one leg.
+#[derive(Clone, Serialize, Deserialize)]
 pub(super) struct Credentials {
     pub(super) ufrag: String,
     pub(super) pwd: String,

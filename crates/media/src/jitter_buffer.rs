@@ -8,6 +8,8 @@
 
 use std::collections::VecDeque;
 
+use serde::{Deserialize, Serialize};
+
 use super::prompt::Frame;
 
 /// Packets to buffer before the first one is released: 40 ms on a good network, 160 ms on the
@@ -31,8 +33,11 @@ const LOSS_MAX: u32 = 4_800;
 /// Duration of the longest Opus packet in RTP ticks: 120 ms (RFC 6716 §3.2.5).
 const PACKET_TICKS_MAX: u32 = 5_760;
 
+/// End of the extended sequence numbers, which have 48 bits (RFC 3711 §3.3.1).
+const SEQUENCE_END: u64 = 1 << 48;
+
 /// A packet received from the peer.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct InboundPacket {
     pub(super) ssrc: u32,
     /// Extended sequence number; it does not wrap.
@@ -52,7 +57,7 @@ pub(super) struct PlayoutPacket {
 }
 
 /// A jitter buffer. See the [module documentation](self).
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct JitterBuffer {
     packets: VecDeque<(InboundPacket, u32)>,
     /// Whether packets are being released. Otherwise the buffer is filling.
@@ -70,7 +75,7 @@ pub(super) struct JitterBuffer {
 }
 
 /// Observations for the adaptation of the delay.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Observation {
     steps: u16,
     /// Lowest fill level in packets.
@@ -100,7 +105,7 @@ impl Default for JitterBuffer {
 }
 
 /// The packet released last.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct LastPacket {
     ssrc: u32,
     sequence: u64,
@@ -110,6 +115,22 @@ struct LastPacket {
 }
 
 impl JitterBuffer {
+    /// Whether a buffer that was read from a snapshot is within the bounds of a buffer.
+    pub(super) fn is_consistent(&self) -> bool {
+        let is_valid = |(packet, ticks): &(InboundPacket, u32)| {
+            packet.sequence < SEQUENCE_END && opus_ticks(&packet.payload) == Some(*ticks)
+        };
+        let is_last = |last: LastPacket| {
+            last.sequence < SEQUENCE_END && (1..=PACKET_TICKS_MAX).contains(&last.ticks)
+        };
+        self.packets.len() <= CAPACITY
+            && self.packets.iter().all(is_valid)
+            && self.last.is_none_or(is_last)
+            && (DELAY_MIN..=DELAY_MAX).contains(&self.delay)
+            && self.filling_steps <= DELAY_MAX + EXTRA_STEPS
+            && self.observed.steps < WINDOW
+    }
+
     /// Inserts a packet in order. Drops it if it is late or invalid.
     pub(super) fn push(&mut self, packet: InboundPacket) {
         let Some(ticks) = opus_ticks(&packet.payload) else { return };

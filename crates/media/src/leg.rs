@@ -31,7 +31,7 @@ pub(super) use reporter::Counters;
 use reporter::Reporter;
 use serde::{Deserialize, Serialize};
 
-use super::bridge::BridgeEnd;
+use super::bridge::{BridgeEnd, BridgeState};
 use super::feed::{FeedEnd, FeedState};
 use super::ice::Identity;
 use super::player::{PlayItem, Player};
@@ -254,6 +254,16 @@ impl Leg {
             // Reports are at least a second apart.
             transport.skip_reports(ticks);
         }
+    }
+
+    /// Returns the state of the bridge. `None` if there is none.
+    pub(super) fn bridge_snapshot(&mut self) -> Option<BridgeState> {
+        Some(self.outbound.audio.bridge.as_mut()?.snapshot())
+    }
+
+    /// Sets the end of a bridge.
+    pub(super) fn set_bridge(&mut self, end: BridgeEnd) {
+        self.outbound.audio.bridge = Some(Box::new(end));
     }
 
     /// Sets the feed.

@@ -114,13 +114,14 @@ pub mod packet {
     pub use crate::transport::{OutgoingPacket, ReceivedPacket, Transport, TransportConfig};
 }
 
+use bridge::ContinuedBridges;
 pub use bridge::{BridgeEnd, bridge};
 pub use cable::{CableEnd, cable};
 pub use feed::{FEED_MAX, Feed};
 pub use hand_over::{ContinuedLeg, OtherProcess};
 pub use held_tap::HeldTap;
 pub use mixer::{Audience, HeardBy, MemberAudio, MixEvent, MixSink, Mixer, RoomAudio, SoundKind};
-pub use offered_leg::OfferedLeg;
+pub use offered_leg::{OfferedLeg, OfferedLegSnapshot};
 pub use player::PlayItem;
 pub use quality::{Quality, StreamStats};
 pub use seats::{PortEnd, SeatAudio, SeatEnd, SeatPacket, SeatSink, port};
@@ -267,10 +268,12 @@ pub struct Media {
     relayed: Vec<RelayedAddress>,
     media_dead: Duration,
     loopback_offers: bool,
-    identity: Identity,
+    identity: Arc<Identity>,
     random: SystemRandom,
     silence: Frame,
     next_leg: AtomicU64,
+    /// The bridges of adopted legs.
+    bridges: Mutex<ContinuedBridges>,
     ports: Arc<Mutex<PortTable>>,
     shards: Vec<ShardHandle>,
     workers: Workers,
@@ -379,10 +382,11 @@ impl Media {
             relayed,
             media_dead: config.media_dead,
             loopback_offers: config.loopback_offers,
-            identity: Identity::new().map_err(io::Error::other)?,
+            identity: Arc::new(Identity::new().map_err(io::Error::other)?),
             random: SystemRandom::new(),
             silence: opus::silence_frame(),
             next_leg: AtomicU64::new(1),
+            bridges: Mutex::default(),
             ports,
             shards,
             workers,

@@ -3,15 +3,18 @@
 //!
 //! Nothing can arrive for it before that, because the peer learns our port from the offer, and its
 //! answer reaches us through Meta. No shard has the leg yet, so it can be dropped without further
-//! effort.
+//! effort. For the same reason, it can move to another process at any time.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
-use super::ice::{self, Credentials, LocalAddresses};
+use serde::{Deserialize, Serialize};
+
+use super::ice::{self, Credentials, Identity, IdentityState, LocalAddresses};
 use super::leg::Counters;
-use super::ports::Port;
+use super::ports::{Port, PortTable};
 use super::sdp::{self, LocalDescription, Offer};
 use super::shard::{Command, NewLeg};
 use super::{EventSink, LegHandle, LegId, LocalSide, Media, MediaError};
@@ -22,6 +25,25 @@ pub struct OfferedLeg {
     port: Port,
     reachable: Vec<SocketAddr>,
     ours: Credentials,
+    /// The certificate whose fingerprint is in the offer.
+    identity: Arc<Identity>,
+}
+
+/// The state of an [`OfferedLeg`], with which another process of this machine that has the same
+/// sockets continues it. Contains keys: it must be sent only to that process, and is never printed.
+#[derive(Serialize, Deserialize)]
+pub struct OfferedLegSnapshot {
+    /// The bound address of the leg's UDP port.
+    bound: SocketAddr,
+    reachable: Vec<SocketAddr>,
+    credentials: Credentials,
+    identity: IdentityState,
+}
+
+impl fmt::Debug for OfferedLegSnapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OfferedLegSnapshot").field("bound", &self.bound).finish_non_exhaustive()
+    }
 }
 
 impl Media {
@@ -32,20 +54,7 @@ impl Media {
     ///
     /// Returns an error if the media threads have stopped or the system provides no random numbers.
     pub fn offer(&self) -> Result<(OfferedLeg, String), MediaError> {
-        let id = LegId(self.next_leg.fetch_add(1, Ordering::Relaxed));
-        let port = self.ports.lock().unwrap_or_else(PoisonError::into_inner).allocate_unknown(id);
-        let commands = self
-            .shards
-            .get(port.shard)
-            .map(|shard| shard.commands.clone())
-            .ok_or(MediaError::Stopped)?;
-        // From here on, dropping the handle releases the port.
-        let handle = LegHandle {
-            id,
-            commands,
-            counters: Arc::new(Counters::default()),
-            reserved_in: Some(self.ports.clone()),
-        };
+        let (handle, port) = self.reserve(|ports, id| Ok(ports.allocate_unknown(id)))?;
         let reachable = self.reachable(&port);
         let ours = self.credentials()?;
         let offer = sdp::offer(&LocalDescription {
@@ -60,7 +69,52 @@ impl Media {
             session: u64::from_be_bytes(self.random_bytes()?) >> 2,
             ice_lite: false,
         });
-        Ok((OfferedLeg { handle, port, reachable, ours }, offer))
+        let identity = self.identity.clone();
+        Ok((OfferedLeg { handle, port, reachable, ours, identity }, offer))
+    }
+
+    /// Reserves a port for a new leg. Dropping the handle releases it.
+    fn reserve(
+        &self,
+        allocate: impl FnOnce(&mut PortTable, LegId) -> Result<Port, MediaError>,
+    ) -> Result<(LegHandle, Port), MediaError> {
+        let id = LegId(self.next_leg.fetch_add(1, Ordering::Relaxed));
+        let mut ports = self.ports.lock().unwrap_or_else(PoisonError::into_inner);
+        let port = allocate(&mut ports, id)?;
+        drop(ports);
+        let shard = self.shards.get(port.shard).ok_or(MediaError::Stopped)?;
+        let handle = LegHandle {
+            id,
+            commands: shard.commands.clone(),
+            counters: Arc::new(Counters::default()),
+            reserved_in: Some(self.ports.clone()),
+        };
+        Ok((handle, port))
+    }
+
+    /// Returns the state of a leg for another process. `None` if a TURN server relays the leg.
+    pub fn snapshot_offered(&self, leg: &OfferedLeg) -> Option<OfferedLegSnapshot> {
+        self.relayed.is_empty().then(|| OfferedLegSnapshot {
+            bound: leg.port.bound,
+            reachable: leg.reachable.clone(),
+            credentials: leg.ours.clone(),
+            identity: leg.identity.snapshot(),
+        })
+    }
+
+    /// Continues a leg of another process on the port that it had.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`MediaError::PortNotInherited`] if this process does not have the leg's socket.
+    pub fn adopt_offered(&self, snapshot: OfferedLegSnapshot) -> Result<OfferedLeg, MediaError> {
+        let OfferedLegSnapshot { bound, reachable, credentials, identity } = snapshot;
+        let not_inherited = MediaError::PortNotInherited(bound);
+        let allocate =
+            |ports: &mut PortTable, id| ports.allocate_unknown_at(id, bound).ok_or(not_inherited);
+        let (handle, port) = self.reserve(allocate)?;
+        let identity = Arc::new(Identity::restore(identity));
+        Ok(OfferedLeg { handle, port, reachable, ours: credentials, identity })
     }
 
     /// Creates the leg from the peer's answer. It sends nothing until [`LegHandle::begin`].
@@ -75,14 +129,14 @@ impl Media {
         answer: &Offer,
         sink: EventSink,
     ) -> Result<LegHandle, MediaError> {
-        let OfferedLeg { mut handle, port, reachable, ours } = leg;
+        let OfferedLeg { mut handle, port, reachable, ours, identity } = leg;
         let now = self.clock.now();
         let local_addresses = LocalAddresses::first_per_family(&reachable);
         if answer.candidates.iter().all(|c| local_addresses.for_peer(c.addr.ip()).is_none()) {
             return Err(MediaError::NoFamily);
         }
         // The offerer has the controlling role, also towards a full agent (RFC 8445 §6.1.1).
-        let ice_agent = ice::new_agent(&self.identity, answer, local_addresses, &ours, true, now)?;
+        let ice_agent = ice::new_agent(&identity, answer, local_addresses, &ours, true, now)?;
         let (pwd, cname) = (ours.pwd.clone(), ours.cname.clone());
         let side = LocalSide {
             local_addresses,

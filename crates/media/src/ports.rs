@@ -111,12 +111,19 @@ impl PortTable {
         bound: SocketAddr,
         peers: Vec<SocketAddr>,
     ) -> Option<Port> {
-        let open = self.ports().find(|port| port.bound == bound).map(|port| port.id);
-        let id = match open {
-            Some(id) => id,
-            None => self.open_inherited(bound)?,
-        };
+        let id = self.open_or_inherited(bound)?;
         Some(self.assign(leg, Some(id), peers, false))
+    }
+
+    /// Like [`PortTable::allocate_at`] for a leg with an unknown peer.
+    pub(super) fn allocate_unknown_at(&mut self, leg: LegId, bound: SocketAddr) -> Option<Port> {
+        let id = self.open_or_inherited(bound)?;
+        Some(self.assign(leg, Some(id), Vec::new(), true))
+    }
+
+    fn open_or_inherited(&mut self, bound: SocketAddr) -> Option<PortId> {
+        let open = self.ports().find(|port| port.bound == bound).map(|port| port.id);
+        open.or_else(|| self.open_inherited(bound))
     }
 
     /// Opens an inherited extra port for the least loaded shard.

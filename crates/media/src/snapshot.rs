@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::MediaError;
+use super::bridge::BridgeState;
 use super::feed::FeedState;
 use super::leg::LegState;
 use super::prompt::{Frame, LoopJoin, Prompt};
@@ -36,8 +37,6 @@ pub enum NotMovable {
     NoKeys,
     #[error("a TURN server relays it")]
     Relayed,
-    #[error("it is connected to another leg")]
-    Bridged,
     #[error("its audio is recorded, streamed or recognised")]
     Tapped,
     #[error("it receives audio of a room or a stream")]
@@ -63,6 +62,8 @@ pub struct LegSnapshot {
     pub(super) leg: LegState,
     /// The feed of the leg, if there is one.
     pub(super) feed: Option<FeedState>,
+    /// The leg's end of a bridge, if there is one.
+    pub(super) bridge: Option<BridgeState>,
 }
 
 impl LegSnapshot {

@@ -197,11 +197,11 @@ impl Peer {
         Offer::parse(&self.offer, true).expect("a usable offer")
     }
 
-    /// Applies our answer, as `pre_accept` delivers it.
+    /// Applies our answer, as `pre_accept` delivers it, or our offer.
     pub fn accept(&mut self, answer: &str) {
         let answer = Offer::parse(answer, true).expect("a readable answer");
         let client = match (self.setup, answer.setup) {
-            (Setup::Actpass | Setup::Passive, Setup::Active) => false,
+            (Setup::Actpass | Setup::Passive, Setup::Active | Setup::Actpass) => false,
             (Setup::Active, Setup::Passive) => true,
             other => panic!("setup {other:?}"),
         };

@@ -26,8 +26,8 @@ pub(super) struct AudioSources {
     pub(super) silence: Frame,
 }
 
-/// The state of [`AudioSources`] in the snapshot of a leg. Of the live sources, only a feed can move,
-/// with a state of its own.
+/// The state of [`AudioSources`] in the snapshot of a leg. A bridge and a feed have states of their
+/// own.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct AudioState {
     player: Option<PlayerState>,
@@ -49,9 +49,6 @@ impl AudioSources {
 
     /// Returns why the sources cannot move to another process, if they cannot.
     pub(super) fn movable(&self) -> Result<(), NotMovable> {
-        if self.bridge.is_some() {
-            return Err(NotMovable::Bridged);
-        }
         if self.room.is_some() || self.feed.as_ref().is_some_and(|feed| !feed.is_movable()) {
             return Err(NotMovable::Fed);
         }

@@ -97,6 +97,7 @@ impl Shard {
             addresses: routed.addresses.clone(),
             leg: routed.leg.snapshot(TimeBase(now), prompts)?,
             feed: routed.leg.feed_snapshot(),
+            bridge: routed.leg.bridge_snapshot(),
         };
         if let Some(routed) = self.legs.remove(&id) {
             self.remove_from_slot(id, routed.slot);

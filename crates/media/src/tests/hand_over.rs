@@ -160,6 +160,69 @@ fn a_feed_goes_on_in_the_new_process() {
 }
 
 #[test]
+fn two_bridged_legs_hear_each_other_in_the_new_process() {
+    let old = start(config());
+    let calls = [(); 2].map(|()| Call::live(&old, Peer::new(&PeerOptions::default())));
+    let (ours, theirs) = crate::bridge();
+    calls[0].leg.bridge(ours);
+    calls[1].leg.bridge(theirs);
+    let (_, frames) = prompt(7, 60);
+    let [first, second] = calls;
+    let mut peers = [first.peer, second.peer].map(|[peer]| peer);
+    let say = |peers: &mut [Peer; 2], frames: &[Vec<u8>]| {
+        for frame in frames {
+            peers.iter_mut().for_each(|peer| peer.send_audio(frame));
+            pump_for(peers, Duration::from_millis(20));
+        }
+    };
+    say(&mut peers, &frames[..20]);
+    // An abandoned hand-over leaves the bridge as it was.
+    drop(freeze(&old, &[&first.leg, &second.leg]));
+    old.resume(OtherProcess::SentNothing);
+    say(&mut peers, &frames[20..40]);
+    let new = successor(&old);
+    let _moved = move_legs(&old, &new, &[&first.leg, &second.leg]);
+    say(&mut peers, &frames[40..]);
+    let last = frames.last().expect("frames");
+    pump(&mut peers, "the last frame", |peers| {
+        peers.iter().all(|peer| sound(&peer.received, 7).last() == Some(last))
+    });
+    for peer in &peers {
+        let heard = sound(&peer.received, 7);
+        assert!(heard.is_sorted_by(|one, next| one < next), "in order, each once");
+        assert_eq!(heard, frames);
+    }
+}
+
+#[test]
+fn an_offer_is_answered_in_the_new_process() {
+    let old = start(config());
+    let (mut offered, offer) = old.offer().expect("an offer");
+    let mut media = old;
+    // It moves twice.
+    for _ in 0..2 {
+        let new = successor(&media);
+        let snapshot = media.snapshot_offered(&offered).expect("movable");
+        let json = serde_json::to_string(&snapshot).expect("JSON");
+        assert!(format!("{snapshot:?}").len() < 100, "keys are not printed");
+        offered = new.adopt_offered(serde_json::from_str(&json).expect("JSON")).expect("adopted");
+        media = new;
+    }
+    media.start_receiving();
+    let mut peer = [Peer::new(&PeerOptions { setup: Setup::Passive, ..PeerOptions::default() })];
+    peer[0].accept(&offer);
+    let log = Log::default();
+    let leg = media.accept_answer(offered, &peer[0].offer(), log.sink()).expect("a leg");
+    leg.begin();
+    leg.open();
+    pump(&mut peer, "connected", |peer| peer[0].connected && log.has_media(MediaEvent::Connected));
+    peer[0].send_audio(&[0x48, 1, 2]);
+    pump(&mut peer, "audio both ways", |peer| {
+        !peer[0].received.is_empty() && log.has_media(MediaEvent::FirstPacket)
+    });
+}
+
+#[test]
 fn datagrams_wait_for_the_new_process() {
     let old = start(config());
     let mut call = Call::live(&old, Peer::new(&PeerOptions::default()));
