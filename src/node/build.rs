@@ -226,19 +226,17 @@ impl Node {
             tokio::spawn(fleet::follow_contact(cluster.clone(), health.clone(), stop_all.clone()));
         }
         let node_id = place.owner(&own_id);
-        let (media, mut calls) = match taken_over {
-            Some(TakenOver { media, calls }) => (media, calls),
-            None => (start_media(Vec::new())?, Vec::new()),
+        let TakenOver { media, calls, queued } = match taken_over {
+            Some(taken_over) => taken_over,
+            None => TakenOver::nothing(start_media(Vec::new())?),
         };
+        let is_known = |call: &IncomingCall| directory.number(call.phone_number_id()).is_some();
+        let (calls, mut dropped): (Vec<_>, Vec<_>) = calls.into_iter().partition(is_known);
         // Their records are closed like those of a process that was killed.
-        calls.retain_mut(|call| {
-            let is_known = directory.number(call.phone_number_id()).is_some();
-            if !is_known {
-                warn!(call_uuid = %call.call(), "call ended: its number is not configured any more");
-                drop(call.leg.take());
-            }
-            is_known
-        });
+        for call in &mut dropped {
+            warn!(call_uuid = %call.call(), "call ended: its number is not configured any more");
+            drop(call.leg.take());
+        }
         let guard = Guard::new(
             config.answer.allow_insecure,
             [public, admin].into_iter().chain(https).collect(),
@@ -433,7 +431,8 @@ impl Node {
         // Work left by an earlier process is recovered first. Until then no call is accepted and
         // `/readyz` answers 503.
         let earlier = fleet::inherit(&config, &store, &own_id, &services.node_id).await?;
-        let kept = calls.iter().map(IncomingCall::call).collect();
+        let waiting = queued.iter().map(|queued| queued.setup.call);
+        let kept = calls.iter().map(IncomingCall::call).chain(waiting).collect();
         let orphans = orphan::end_all(&services, &services.node_id, &kept).await?;
         recordings.recover(&calls.iter().flat_map(IncomingCall::recordings).collect()).await?;
         store.calls().take_over_farewells(&services.node_id);
@@ -758,10 +757,8 @@ impl Node {
             pause: pause.clone(),
         };
         // Before the first request, so that the calls are counted.
-        for call in calls {
-            // The numbers were checked above.
-            drop(registry.resume(call));
-        }
+        registry.resume(calls, &dropped);
+        dialer.take_over(queued);
         let serving =
             tokio::spawn(api::server::serve(public_listener, listener, stop_public.clone()));
         if let Some(tls) = tls {

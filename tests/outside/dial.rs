@@ -68,6 +68,11 @@ pub fn tone(hz: f64, seconds: u32) -> Vec<Arc<[u8]>> {
 
 /// Returns for how many milliseconds of a recording this tone dominates.
 pub fn heard_ms(events: &[CallEvent], hz: f64) -> u64 {
+    dominates_ms(&recorded(events), hz)
+}
+
+/// Returns for how many milliseconds this tone dominates.
+pub fn dominates_ms(samples: &[f64], hz: f64) -> u64 {
     let step = hz * std::f64::consts::TAU / 16_000.0;
     let is_it = |frame: &&[f64]| {
         let energy: f64 = frame.iter().map(|s| s * s).sum();
@@ -80,7 +85,7 @@ pub fn heard_ms(events: &[CallEvent], hz: f64) -> u64 {
         let line = (re * re + im * im) * 2.0 / frame.len() as f64;
         energy > 1e8 && line > energy * 0.8
     };
-    recorded(events).chunks_exact(320).filter(is_it).count() as u64 * 20
+    samples.chunks_exact(320).filter(is_it).count() as u64 * 20
 }
 
 /// Returns the samples of a recording.

@@ -80,6 +80,7 @@ mod transcripts;
 mod turn;
 mod upgrade;
 mod upgrade_faults;
+mod upgrade_legs;
 mod upgrade_load;
 mod uploads;
 mod walk;

@@ -144,6 +144,17 @@ impl World {
         (command, lines)
     }
 
+    /// Sends a JSON body to a resource of the account. Returns the answer.
+    pub async fn post(&self, resource: &str, body: &Value) -> Value {
+        let account = crate::support::node::AUTH_ID;
+        let url = format!("{}/v1/Account/{account}/{resource}", self.node.public);
+        let (basic, json) = (basic(), "application/json");
+        let headers = [("authorization", basic.as_str()), ("content-type", json)];
+        let answer = http::send("POST", &url, &headers, body.to_string()).await;
+        assert!(answer.status < 300, "{}", answer.text());
+        answer.json()
+    }
+
     /// Checks that a call is accepted, and ends it.
     async fn call(&self) {
         let wacid = connect(&self.node, &silent_offer()).await;
@@ -440,7 +451,7 @@ async fn live_calls_go_on_in_the_new_process() {
 }
 
 /// Checks that an upgrade has handed over this number of calls.
-fn check_output(output: &Output, calls: usize) {
+pub fn check_output(output: &Output, calls: usize) {
     let said = text(&output.stdout);
     assert!(output.status.success(), "{said}{}", text(&output.stderr));
     assert!(said.contains(&format!("handed over {calls} call")), "{said}");
@@ -662,19 +673,9 @@ async fn recordings_go_on_if_an_upgrade_fails() {
     );
     let call = world.place_saying("919412340001", tone(SAID_HZ, 16));
     until_recording(&world, 1).await;
-    let begin = "#!/usr/bin/env python3\nimport socket, json, time\ns = socket.socket(fileno=0)\n\
-        def send(message): s.send(json.dumps(message).encode()); s.recv(65536)\n\
-        s.recv(65536)\nsend({'message': 'ready', 'offhook': '9'})\n\
-        send({'message': 'checked', 'refused': []})\n";
-    let script = world.script(&format!("{begin}time.sleep(60)\n"));
-    let output = world.upgrade(&["--binary", path(&script)]).await;
-    let said = text(&output.stderr);
-    assert!(said.contains("did not answer within 1 s"), "{said}");
-    // This one takes over the media and the recording, and then dies.
-    let script = world.script(&format!("{begin}send({{'message': 'playing'}})\n"));
-    let output = world.upgrade(&["--binary", path(&script)]).await;
-    let said = text(&output.stderr);
-    assert!(said.contains("the old binary was started again as process"), "{said}");
+    fail_to_play(&mut world).await;
+    // This process takes over the recording, and then dies.
+    fail_to_serve(&mut world).await;
     let ended = world.app.wait("/recorded").await;
     let recorded = recorded(&world, &ended, "Silence");
     // While no process received the caller's audio, the recording has silence.
@@ -902,8 +903,15 @@ const CHECKS: &str = "#!/usr/bin/env python3\nimport socket, json, time\ns = soc
     s.recv(65536)\nsend({'message': 'ready', 'offhook': '9'})\n\
     send({'message': 'checked', 'refused': []})\n";
 
+/// Upgrades to a process that does not continue the media of the calls. They go on as before.
+pub async fn fail_to_play(world: &mut World) {
+    let hangs = world.script(&format!("{CHECKS}time.sleep(60)\n"));
+    let said = text(&world.upgrade(&["--binary", path(&hangs)]).await.stderr);
+    assert!(said.contains("did not answer within 1 s"), "{said}");
+}
+
 /// Upgrades to a process that dies with the calls. The old binary goes on.
-async fn fail_to_serve(world: &mut World) {
+pub async fn fail_to_serve(world: &mut World) {
     let dies = world.script(&format!("{CHECKS}send({{'message': 'playing'}})\n"));
     let said = text(&world.upgrade(&["--binary", path(&dies)]).await.stderr);
     assert!(said.contains("the old binary was started again as process"), "{said}");

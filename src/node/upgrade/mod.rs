@@ -32,6 +32,7 @@ use super::drain::{EndTimes, Signals, drain_and_end};
 use crate::api::server::Pause;
 use control::{Client, Control, ProgressWriter};
 use engine::admission::Gate;
+use engine::call::dialer::Dialer;
 use engine::stream::Relays;
 use media::{Media, OtherProcess};
 use model::Clock;
@@ -157,19 +158,21 @@ impl<E: std::error::Error> From<E> for Refusal {
 struct Paused {
     pause: Pause,
     gate: Arc<Gate>,
+    dialer: Dialer,
     /// Whether the node ends and must not resume.
     is_final: bool,
 }
 
 impl Paused {
     async fn begin(node: &Node) -> Result<Self, Refusal> {
-        let (pause, gate) = (node.pause.clone(), node.drain.gate.clone());
-        let paused = Self { pause, gate, is_final: false };
+        let (gate, dialer) = (node.drain.gate.clone(), node.drain.dialer.clone());
+        let paused = Self { pause: node.pause.clone(), gate, dialer, is_final: false };
         let refusal = |_| {
             Refusal::new(&format!("requests were still running after {} s", PAUSE_TIME.as_secs()))
         };
         timeout(PAUSE_TIME, paused.pause.begin()).await.map_err(refusal)?;
-        paused.gate.drain();
+        paused.gate.pause();
+        paused.dialer.pause();
         Ok(paused)
     }
 }
@@ -177,6 +180,7 @@ impl Paused {
 impl Drop for Paused {
     fn drop(&mut self) {
         if !self.is_final {
+            self.dialer.resume();
             self.gate.resume();
             self.pause.end();
         }
@@ -306,7 +310,7 @@ async fn hand_over(
     // Gives up the lock of the node.
     drop(node);
     let taken_over = match moving.leftovers() {
-        Ok(left) => successor.take_over(left.as_fd()).await,
+        Ok(left) => successor.take_over(&left).await,
         Err(error) => Err(successor.failed(error).await),
     };
     let calls = moving.calls.len();
@@ -393,7 +397,7 @@ async fn start_again(
         }
     }
     let left = moving.leftovers()?;
-    successor.take_over(left.as_fd()).await
+    successor.take_over(&left).await
 }
 
 fn ms(time: Duration) -> u64 {
@@ -419,13 +423,18 @@ impl Node {
     async fn staying_calls(&self) -> Vec<String> {
         let live = self.registry.staying_calls(ASK_TIME).await;
         let live = live.iter().map(ToString::to_string);
-        live.chain(self.queued_calls()).take(CALLS_MAX).collect()
+        live.chain(self.queued_for_rooms()).take(CALLS_MAX).collect()
     }
 
-    /// Returns the outbound calls that wait to be placed, at most [`CALLS_MAX`].
-    fn queued_calls(&self) -> Vec<String> {
-        let queued = self.drain.dialer.queued();
-        let text = |setup: &machine::CallSetup| format!("{}: it waits to be placed", setup.call);
-        queued.iter().take(CALLS_MAX).map(text).collect()
+    /// Returns the outbound calls that wait to be placed for a multi-party call, which does not move.
+    fn queued_for_rooms(&self) -> Vec<String> {
+        let mut queued = Vec::new();
+        self.drain.dialer.each(|setup| {
+            if setup.outbound.as_ref().is_some_and(|placed| placed.room.is_some()) {
+                queued
+                    .push(format!("{}: it waits to be placed for a multi-party call", setup.call));
+            }
+        });
+        queued
     }
 }

@@ -13,6 +13,7 @@ use super::super::Node;
 use super::CALLS_MAX;
 use super::successor::{Successor, SuccessorError};
 use super::transfer::{write_bytes, write_lines};
+use engine::call::dialer::MovedCall;
 use engine::call::handover::SuspendedCall;
 use engine::stream::Relays;
 use media::{LegHandle, Media, NotMovable, PromptTable};
@@ -30,6 +31,8 @@ const LEAVE_TIME: Duration = Duration::from_secs(1);
 /// Suspended calls. Dropping the value resumes them, unless they have left.
 pub(super) struct MovingCalls {
     pub(super) calls: Vec<SuspendedCall>,
+    /// The outbound calls that wait to be placed, when they have left.
+    queued: Vec<MovedCall>,
     prompts: PromptTable,
 }
 
@@ -56,9 +59,13 @@ impl MovingCalls {
         let stay = |calls: Vec<_>| {
             MoveError::Stay(calls.iter().map(ToString::to_string).take(CALLS_MAX).collect())
         };
-        let mut moving = Self { calls: suspended.map_err(stay)?, prompts: PromptTable::default() };
+        let mut moving = Self {
+            calls: suspended.map_err(stay)?,
+            queued: Vec::new(),
+            prompts: PromptTable::default(),
+        };
         // Calls may have been queued before the pause.
-        let queued = node.queued_calls();
+        let queued = node.queued_for_rooms();
         if !queued.is_empty() {
             return Err(MoveError::Stay(queued));
         }
@@ -103,9 +110,12 @@ impl MovingCalls {
                 break;
             }
             tries += 1;
-            // The end of a tap is noticed within 20 ms.
+            // The end of a tap is noticed within 20 ms, and most legs are connected within a second.
             let passes = |(_, why): &(CallUuid, NotMovable)| {
-                matches!(why, NotMovable::PromptLoading | NotMovable::Tapped)
+                matches!(
+                    why,
+                    NotMovable::PromptLoading | NotMovable::Tapped | NotMovable::Connecting
+                )
             };
             if tries == PROMPT_TRIES || !obstacles.iter().all(passes) {
                 return Err(stay(obstacles));
@@ -152,9 +162,10 @@ impl MovingCalls {
         Ok(())
     }
 
-    /// Ends the tasks of the calls, without ending the calls. The sockets of their streams stay in
-    /// `relays`.
+    /// Ends the tasks of the calls, without ending the calls, and empties the queues of those that
+    /// wait to be placed. The sockets of streams stay in `relays`.
     pub(super) async fn leave(&mut self, node: &Node, relays: &Relays) {
+        self.queued = node.drain.dialer.hand_over();
         self.calls.iter_mut().for_each(SuspendedCall::leave);
         for call in &mut self.calls {
             call.has_left(relays).await;
@@ -165,15 +176,16 @@ impl MovingCalls {
         }
     }
 
-    /// Writes the inputs and recordings of the calls that have left.
-    pub(super) fn leftovers(&self) -> Result<OwnedFd, SuccessorError> {
+    /// Writes the inputs and recordings of the calls that have left, and the calls that wait to be
+    /// placed.
+    pub(super) fn leftovers(&self) -> Result<[OwnedFd; 2], SuccessorError> {
         let leftovers = self.calls.iter().map(|call| (call.snapshot.call, &call.leftover));
-        Ok(write_lines(leftovers)?)
+        Ok([write_lines(leftovers)?, write_lines(&self.queued)?])
     }
 
     fn legs(&self) -> Vec<(CallUuid, &LegHandle)> {
         let legs = self.calls.iter();
-        legs.filter_map(|call| Some((call.snapshot.call, call.leg.as_ref()?))).collect()
+        legs.filter_map(|call| Some((call.snapshot.call, call.leg()?))).collect()
     }
 }
 

@@ -16,6 +16,7 @@ use super::CALLS_MAX;
 use super::channel::{Channel, FromNew, FromOld, VERSION};
 use super::transfer::{read_bytes, read_lines};
 use crate::api;
+use engine::call::dialer::MovedCall;
 use engine::call::handover::{self, CallSnapshot, IncomingCall, Leftover};
 use media::{LegSnapshot, Media, PromptTable};
 use model::{CallUuid, Clock};
@@ -109,8 +110,9 @@ impl Predecessor {
                 }
                 (FromOld::Released, Some(_)) => {
                     let Some(mut offered) = offered else { continue };
-                    offered.complete(files)?;
-                    return Ok(TakenOver { media: offered.media, calls: offered.calls });
+                    let queued = offered.complete(files)?;
+                    let Offered { media, calls, .. } = offered;
+                    return Ok(TakenOver { media, calls, queued });
                 }
                 (FromOld::Offer { .. } | FromOld::Legs | FromOld::Released, _) => {
                     return Err(TakeOverError::Message.into());
@@ -139,6 +141,15 @@ pub(in crate::node) struct TakenOver {
     pub(in crate::node) media: Arc<Media>,
     /// The calls, with their legs.
     pub(in crate::node) calls: Vec<IncomingCall>,
+    /// The calls that wait to be placed.
+    pub(in crate::node) queued: Vec<MovedCall>,
+}
+
+impl TakenOver {
+    /// The media path of a process without a predecessor.
+    pub(in crate::node) fn nothing(media: Arc<Media>) -> Self {
+        Self { media, calls: Vec::new(), queued: Vec::new() }
+    }
 }
 
 /// The calls that the other process offers.
@@ -185,6 +196,7 @@ impl Offered {
                 let adopted = call.adopt_leg(&self.media, leg, &self.prompts);
                 adopted.map_err(TakeOverError::from)?;
             }
+            call.adopt_offered_leg(&self.media).map_err(TakeOverError::from)?;
         }
         self.media.start_receiving();
         // If this process fails to start, it must not say goodbye to the peers: another one
@@ -193,13 +205,15 @@ impl Offered {
         Ok(())
     }
 
-    /// Adds the inputs and recordings of the calls that have left the other process.
-    fn complete(&mut self, files: Vec<OwnedFd>) -> Result<(), StartError> {
-        let mut left: HashMap<CallUuid, Leftover> = read_map(next(&mut files.into_iter())?)?;
+    /// Adds the inputs and recordings of the calls that have left the other process. Returns the
+    /// calls that wait to be placed.
+    fn complete(&mut self, files: Vec<OwnedFd>) -> Result<Vec<MovedCall>, StartError> {
+        let mut files = files.into_iter();
+        let mut left: HashMap<CallUuid, Leftover> = read_map(next(&mut files)?)?;
         for call in &mut self.calls {
             call.complete(left.remove(&call.call()).unwrap_or_default());
         }
-        Ok(())
+        read_lines(next(&mut files)?).map_err(invalid)
     }
 }
 

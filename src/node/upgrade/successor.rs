@@ -108,8 +108,9 @@ impl Successor {
     }
 
     /// Lets the process take over, and waits until it serves requests. Returns its id.
-    pub(super) async fn take_over(mut self, left: BorrowedFd<'_>) -> Result<u32, SuccessorError> {
-        let answer = self.ask(&FromOld::Released, &[left], SERVE_TIME).await;
+    pub(super) async fn take_over(mut self, left: &[OwnedFd]) -> Result<u32, SuccessorError> {
+        let left: Vec<_> = left.iter().map(AsFd::as_fd).collect();
+        let answer = self.ask(&FromOld::Released, &left, SERVE_TIME).await;
         match (answer, self.child.id()) {
             (Ok(FromNew::Serving), Some(id)) => {
                 // It outlives this process.

@@ -11,8 +11,8 @@ use serde::de::DeserializeOwned;
 
 /// Maximum length of a line in bytes: an event log of 8 MiB, with an escape for each character.
 const LINE_MAX: u64 = 32 * 1024 * 1024;
-/// Maximum number of lines: one for each live call of a node.
-const LINES_MAX: usize = 20_000;
+/// Maximum number of lines: one for each live or queued call of a node.
+const LINES_MAX: usize = 1_000_000;
 /// Maximum size of the prompts, in bytes.
 const PROMPTS_MAX: u64 = 1024 * 1024 * 1024;
 

@@ -195,6 +195,7 @@ pub struct Gate {
     /// The instant from which the rings count nanoseconds.
     origin: Instant,
     draining: AtomicBool,
+    paused: AtomicBool,
     /// The access to the units of a fleet. Set if the node is part of one.
     lease: OnceLock<Arc<dyn Lease>>,
 }
@@ -202,7 +203,13 @@ pub struct Gate {
 impl Gate {
     /// Creates a gate over these tables. `origin` is any instant before the first call.
     pub fn new(directory: Arc<Directory>, origin: Instant) -> Self {
-        Self { directory, origin, draining: AtomicBool::new(false), lease: OnceLock::new() }
+        Self {
+            directory,
+            origin,
+            draining: AtomicBool::new(false),
+            paused: AtomicBool::new(false),
+            lease: OnceLock::new(),
+        }
     }
 
     /// Makes admissions depend on a fleet. Only the first call has an effect.
@@ -248,9 +255,20 @@ impl Gate {
         self.draining.store(true, Ordering::Release);
     }
 
-    /// Admits calls again, after a [`Gate::drain`] for an upgrade that did not take place.
+    /// Refuses calls that come in, for an upgrade. Live calls can still dial.
+    pub fn pause(&self) {
+        self.paused.store(true, Ordering::Release);
+    }
+
+    /// Ends a [`Gate::pause`].
     pub fn resume(&self) {
-        self.draining.store(false, Ordering::Release);
+        self.paused.store(false, Ordering::Release);
+    }
+
+    /// Whether the gate refuses calls in this direction.
+    fn refuses(&self, direction: Direction) -> bool {
+        let is_paused = direction == Direction::Inbound && self.paused.load(Ordering::Acquire);
+        is_paused || self.is_draining()
     }
 
     /// Whether the gate refuses every call.
@@ -345,7 +363,7 @@ impl Gate {
         if direction == Direction::Inbound && number.spec.silent && number.spec.answer.is_none() {
             return Err(refused(Reason::CallingDisabled, Some(number)));
         }
-        match self.ask(now, &number, offer) {
+        match self.ask(now, &number, direction, offer) {
             Ok((slot, permits, offer)) => Ok((Admitted { number, slot, permits }, offer)),
             Err(reason) => Err(refused(reason, Some(number))),
         }
@@ -367,7 +385,7 @@ impl Gate {
         let since = self.since(now);
         let asked = match account.find(since) {
             None => Err(Reason::CpsExceeded),
-            Some(_) if self.is_draining() => Err(Reason::Draining),
+            Some(_) if self.refuses(direction) => Err(Reason::Draining),
             Some(found) => account.take(found, since).ok_or(Reason::CpsExceeded),
         };
         match asked {
@@ -587,7 +605,8 @@ impl Gate {
     ) -> Result<(Slot, Permits, Engaged), (Reason, RefusalDetail)> {
         let plain = |reason| (reason, RefusalDetail::Reason);
         let key = self.forbidden(wall, number, user, consents)?;
-        let (slot, permits, ()) = self.ask(now, number, || Ok(())).map_err(plain)?;
+        let (slot, permits, ()) =
+            self.ask(now, number, Direction::Outbound, || Ok(())).map_err(plain)?;
         match consents.engage_alone(key) {
             Some(engaged) => Ok((slot, permits, engaged)),
             // Another call to the user was admitted in between.
@@ -603,6 +622,7 @@ impl Gate {
         &self,
         now: Instant,
         number: &NumberEntry,
+        direction: Direction,
         offer: impl FnOnce() -> Result<O, Reason>,
     ) -> Result<(Slot, Permits, O), Reason> {
         if !number.spec.calling_enabled {
@@ -615,7 +635,7 @@ impl Gate {
         }
         let now = self.since(now);
         let found = number.account.find(now).ok_or(Reason::CpsExceeded)?;
-        if self.is_draining() {
+        if self.refuses(direction) {
             return Err(Reason::Draining);
         }
         let offer = offer()?;

@@ -601,6 +601,14 @@ fn an_outbound_call_is_refused_by_the_first_failing_check() {
     drop(outbound.call("jm").unwrap());
     assert_eq!(outbound.refused("jm"), Reason::CpsExceeded);
     outbound.world.clock.step(Duration::from_secs(1));
+    outbound.world.gate.pause();
+    let refused = outbound.world.admit("1").unwrap_err();
+    assert_eq!(refused, Reason::Draining, "a call that comes in during an upgrade");
+    drop(outbound.call("jm").unwrap());
+    outbound.world.gate.resume();
+    outbound.world.clock.step(Duration::from_secs(1));
+    drop(outbound.world.admit("1").unwrap());
+    outbound.world.clock.step(Duration::from_secs(1));
     outbound.world.gate.drain();
     assert_eq!(outbound.refused("jm"), Reason::Draining);
 }

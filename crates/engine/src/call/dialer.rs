@@ -6,17 +6,20 @@
 //!
 //! In a fleet, a call that has to wait is also a row of the database, written before the request is
 //! answered. The node deletes the row before it places the call. If the node dies, another node
-//! adopts the remaining rows into its own queues, so each call is placed once or ended once.
+//! adopts the remaining rows into its own queues, so each call is placed once or ended once. Outside a
+//! fleet, the process that takes over at an upgrade gets the queues ([`Dialer::hand_over`]).
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use super::handover::{instant_of, micros_of};
 use super::queues::{Exit, NotPlaced, QUEUE_MAX, QueueRecord, Queues, Rules, Waiting};
 use super::registry::{CallAdmission, Outgoing, Registry};
 use super::services::Services;
@@ -37,6 +40,9 @@ const DATABASE_TIME: Duration = Duration::from_secs(2);
 
 /// Interval between attempts to take a call out of the fleet's queue.
 const TAKE_RETRY: Duration = Duration::from_millis(500);
+
+/// Time after which an account has a permit again, because calls per second are counted.
+const PERMIT_LIFE: Duration = Duration::from_secs(1);
 
 /// Calls to place: one to each entry of `to`, with the same properties.
 #[derive(Clone, Debug)]
@@ -65,6 +71,17 @@ pub struct TargetSettings {
     pub after: Duration,
 }
 
+/// A queued call on its way to another process.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct MovedCall {
+    pub setup: CallSetup,
+    /// The time before which the call must not be placed, in microseconds since the machine was
+    /// booted.
+    since_us: u64,
+    /// Whether the call has an open record.
+    is_recorded: bool,
+}
+
 /// Places calls from the queues. Cheap to clone.
 #[derive(Clone)]
 pub struct Dialer(Arc<Inner>);
@@ -79,6 +96,8 @@ struct Inner {
     in_transit: Mutex<BTreeMap<CallUuid, CallSetup>>,
     /// Whether adopted calls may be missing from the queues.
     has_missed: AtomicBool,
+    /// Whether no call leaves the queues. Changed and read with the queues locked.
+    is_paused: AtomicBool,
     /// Wakes the task when a queue is no longer empty.
     filled: Notify,
 }
@@ -93,6 +112,7 @@ impl Dialer {
             queues: Mutex::default(),
             in_transit: Mutex::default(),
             has_missed: AtomicBool::new(false),
+            is_paused: AtomicBool::new(false),
             filled: Notify::new(),
         }))
     }
@@ -367,6 +387,54 @@ impl Dialer {
         waited
     }
 
+    /// Keeps the calls in the queues, for an upgrade, until [`Dialer::resume`].
+    pub fn pause(&self) {
+        let _queues = self.queues();
+        self.0.is_paused.store(true, Ordering::Relaxed);
+    }
+
+    /// Ends a [`Dialer::pause`].
+    pub fn resume(&self) {
+        let _queues = self.queues();
+        self.0.is_paused.store(false, Ordering::Relaxed);
+        self.0.filled.notify_one();
+    }
+
+    /// Empties the queues of a paused dialer for another process of this node.
+    pub fn hand_over(&self) -> Vec<MovedCall> {
+        let clock = &self.0.services.clock;
+        let queues = std::mem::take(&mut *self.queues());
+        let moved = |waiting: Waiting| MovedCall {
+            since_us: micros_of(waiting.since, clock),
+            is_recorded: waiting.record == QueueRecord::Open,
+            setup: waiting.setup,
+        };
+        queues.into_iter().map(moved).collect()
+    }
+
+    /// Puts the calls of another process of this node into the queues. That process may have used the
+    /// permits of the last second.
+    pub fn take_over(&self, calls: Vec<MovedCall>) {
+        let Inner { services, gate, .. } = &*self.0;
+        let retry = services.clock.now() + PERMIT_LIFE;
+        let tables = gate.directory().tables().clone();
+        for MovedCall { setup, since_us, is_recorded } in calls {
+            let Some(number) = tables.number(&setup.phone_number_id).cloned() else {
+                self.end(setup, None, HangupCause::CallingDisabled, None);
+                continue;
+            };
+            let since = instant_of(since_us, &services.clock);
+            let record = if is_recorded { QueueRecord::Open } else { QueueRecord::Nothing };
+            let retry = since.max(retry);
+            self.queues().put(Waiting {
+                record,
+                retry,
+                ..Waiting::new(number, setup, since, None)
+            });
+        }
+        self.0.filled.notify_one();
+    }
+
     /// Empties the queues because the node is draining. Gives up the calls that only this node can
     /// place, and returns those that another node can adopt.
     pub fn drain(&self) -> Vec<Waiting> {
@@ -389,7 +457,11 @@ impl Dialer {
     /// Places queued calls when they are due, until `stop`.
     pub async fn run(self, stop: CancellationToken) {
         loop {
-            let next = self.queues().release(self.rules(), &self);
+            let next = {
+                let mut queues = self.queues();
+                let is_paused = self.0.is_paused.load(Ordering::Relaxed);
+                if is_paused { None } else { queues.release(self.rules(), &self) }
+            };
             let filled = self.0.filled.notified();
             let wait = async {
                 match next {

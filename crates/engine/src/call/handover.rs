@@ -6,7 +6,7 @@
 //! call when its services have started ([`Registry::resume`]). Until the call has left the old
 //! process ([`SuspendedCall::leave`]), that one can resume it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -28,13 +28,13 @@ use machine::{CallSetup, CallTime, GraphAction, Input, Machine, Output, PlayId, 
 use media::opus::Rate;
 use media::{
     Buffering, ContinuedLeg, FRAME_MS, Feed, HeldTap, LegHandle, LegSnapshot, Media, MediaError,
-    PromptTable, Quality, TapReader, TapSides,
+    OfferedLeg, OfferedLegSnapshot, PromptTable, Quality, TapReader, TapSides,
 };
 use model::{CallUuid, Clock, PhoneNumberId, Wacid};
 
-/// The version of [`CallSnapshot`] and [`Leftover`]. A process that does not know it refuses the
-/// calls.
-pub const VERSION: u32 = 4;
+/// The version of all that crosses: calls, legs and queued calls. A process that does not
+/// know it refuses the calls.
+pub const VERSION: u32 = 5;
 
 /// Microseconds per tick of a leg.
 #[allow(clippy::as_conversions, reason = "a constant")]
@@ -64,11 +64,15 @@ pub struct CallSnapshot {
     pub(super) report: Report,
     /// Our session description.
     pub(super) sdp: Arc<str>,
+    /// The leg of a call whose SDP answer is awaited.
+    offered_leg: Option<OfferedLegSnapshot>,
     pub(super) course: Option<CourseSnapshot>,
     /// The taps of the leg that the other process continues.
     pub(super) taps: Vec<TapSides>,
     /// The streams of the call, newest first.
     pub(super) streams: Vec<StreamView>,
+    /// The B-legs of the call.
+    pub(super) legs: Vec<CallUuid>,
 }
 
 /// An input that arrived while its call was suspended.
@@ -123,9 +127,17 @@ impl std::fmt::Debug for MovedDialogue {
 /// What happens to a suspended call.
 pub(super) enum Decision {
     /// The call goes on in this process, with this leg.
-    Resume(Option<LegHandle>),
+    Resume(HeldLeg),
     /// The call goes on in another process.
     Leave(oneshot::Sender<Left>),
+}
+
+/// The leg of a suspended call. Both are `None` if the media is closed.
+#[derive(Default)]
+pub(super) struct HeldLeg {
+    pub(super) leg: Option<LegHandle>,
+    /// The leg, if our offer awaits its answer. It keeps its port open.
+    pub(super) offered: Option<Box<OfferedLeg>>,
 }
 
 /// What a call leaves behind: what crosses, and the socket of its stream.
@@ -139,8 +151,7 @@ pub(super) type SuspendReply = Result<Box<SuspendedCall>, &'static str>;
 /// it has left.
 pub struct SuspendedCall {
     pub snapshot: CallSnapshot,
-    /// The leg. `None` if the media is closed.
-    pub leg: Option<LegHandle>,
+    leg: HeldLeg,
     /// What crosses after the leg. Complete when the call [has left](SuspendedCall::has_left).
     pub leftover: Leftover,
     stream_frames: Option<StreamFrames>,
@@ -151,12 +162,17 @@ pub struct SuspendedCall {
 impl SuspendedCall {
     pub(super) fn new(
         snapshot: CallSnapshot,
-        leg: Option<LegHandle>,
+        leg: HeldLeg,
         stream_frames: Option<StreamFrames>,
         decide: oneshot::Sender<Decision>,
     ) -> Self {
         let (leftover, leaving) = (Leftover::default(), None);
         Self { snapshot, leg, leftover, stream_frames, decide: Some(decide), leaving }
+    }
+
+    /// The leg. `None` if the media is closed, or if our offer awaits its answer.
+    pub fn leg(&self) -> Option<&LegHandle> {
+        self.leg.leg.as_ref()
     }
 
     /// Prepares the leg to leave: its stream supplies no more frames.
@@ -202,7 +218,7 @@ impl SuspendedCall {
 impl Drop for SuspendedCall {
     fn drop(&mut self) {
         if let Some(decide) = self.decide.take() {
-            let _ = decide.send(Decision::Resume(self.leg.take()));
+            let _ = decide.send(Decision::Resume(std::mem::take(&mut self.leg)));
         }
     }
 }
@@ -223,15 +239,15 @@ pub(super) struct SnapshotParts<'a> {
     pub(super) holds_slot: bool,
     pub(super) report: &'a Report,
     pub(super) sdp: &'a Arc<str>,
+    pub(super) offered_leg: Option<OfferedLegSnapshot>,
     pub(super) taps: Vec<TapSides>,
 }
 
 impl CallSnapshot {
     pub(super) fn of(parts: SnapshotParts<'_>, clock: &Clock) -> Self {
-        let age = clock.now().saturating_duration_since(parts.view.arrived);
         Self {
             call: parts.view.setup.call,
-            zero_us: micros(clock.uptime().saturating_sub(age)),
+            zero_us: micros_of(parts.view.arrived, clock),
             last: parts.last,
             log: parts.view.log.snapshot(),
             unredacted: parts.unredacted.clone(),
@@ -242,9 +258,11 @@ impl CallSnapshot {
             holds_slot: parts.holds_slot,
             report: parts.report.clone(),
             sdp: parts.sdp.clone(),
+            offered_leg: parts.offered_leg,
             course: parts.view.sampler.snapshot(),
             taps: parts.taps,
             streams: parts.view.streams.list(),
+            legs: parts.view.legs(),
         }
     }
 }
@@ -330,6 +348,8 @@ pub struct IncomingCall {
     pub(super) inbox: mpsc::Receiver<Box<Envelope>>,
     pub(super) zero: Instant,
     pub leg: AdoptedLeg,
+    /// The leg, if our offer awaits its answer.
+    pub(super) offered_leg: Option<Box<OfferedLeg>>,
     /// The time since boot of the leg's last tick in the other process, in microseconds.
     ticked_at_us: u64,
     pub(super) leftover: Leftover,
@@ -367,9 +387,7 @@ impl IncomingCall {
         }
         let setup = machine.setup().cloned().ok_or(IncomingError::Setup)?;
         let (mailbox, inbox) = mailbox(snapshot.call, clock);
-        let age = clock.uptime().saturating_sub(Duration::from_micros(snapshot.zero_us));
-        let now = clock.now();
-        let zero = now.checked_sub(age).unwrap_or(now);
+        let zero = instant_of(snapshot.zero_us, clock);
         Ok(Self {
             snapshot,
             setup,
@@ -379,6 +397,7 @@ impl IncomingCall {
             inbox,
             zero,
             leg: AdoptedLeg::default(),
+            offered_leg: None,
             ticked_at_us: 0,
             leftover: Leftover::default(),
         })
@@ -410,6 +429,17 @@ impl IncomingCall {
         let hold = |(sides, tap): (&TapSides, _)| (*sides, HeldTap::new(tap, media.workers()));
         let taps = sides.iter().zip(taps).map(hold).collect();
         self.leg = AdoptedLeg { leg: Some(leg), taps, feed, gap: 0 };
+        Ok(())
+    }
+
+    /// Continues the leg of a call whose SDP answer is awaited. Does nothing for other calls.
+    ///
+    /// # Errors
+    /// Returns an error if the leg cannot be continued.
+    pub fn adopt_offered_leg(&mut self, media: &Media) -> Result<(), MediaError> {
+        if let Some(snapshot) = self.snapshot.offered_leg.take() {
+            self.offered_leg = Some(Box::new(media.adopt_offered(snapshot)?));
+        }
         Ok(())
     }
 
@@ -464,7 +494,7 @@ impl Registry {
     /// Returns the calls that can't be handed over for longer than a request takes. Waits at most
     /// `within` for their tasks.
     pub async fn staying_calls(&self, within: Duration) -> Vec<StayingCall> {
-        let asked = self.ask_all(Message::CanLeave);
+        let asked = self.ask(self.list(), Message::CanLeave);
         let end = (self.services().clock.now() + within).into();
         let mut staying = Vec::new();
         for (call, answer) in asked {
@@ -484,31 +514,44 @@ impl Registry {
         &self,
         within: Duration,
     ) -> Result<Vec<SuspendedCall>, Vec<StayingCall>> {
-        let asked = self.ask_all(Message::Suspend);
         let end = (self.services().clock.now() + within).into();
         let (mut suspended, mut staying) = (Vec::new(), Vec::new());
-        for (call, answer) in asked {
-            let why = match tokio::time::timeout_at(end, answer).await {
-                Ok(Ok(Ok(one))) => {
-                    suspended.push(*one);
-                    continue;
-                }
-                Ok(Ok(Err(why))) => why,
-                Ok(Err(_)) if call.mailbox.is_open() => "its queue of inputs is full",
-                // The call has ended.
-                Ok(Err(_)) => continue,
-                Err(_) => {
-                    "a request is still in progress, its caller is speaking, or its agent is answering"
-                }
-            };
-            staying.push(StayingCall { call: call.setup.call, why });
+        let mut asked = HashSet::new();
+        loop {
+            // A B-leg comes after its A-leg, so that the commands of that one reach it before. Calls
+            // that are not suspended yet may dial.
+            let mut calls = self.list();
+            calls.retain(|call| !asked.contains(&call.setup.call));
+            let waiting: HashSet<_> = calls.iter().map(|call| call.setup.call).collect();
+            let a_leg = |call: &LiveCall| call.setup.b_leg().map(|dialled| dialled.a_leg);
+            calls.retain(|call| a_leg(call).is_none_or(|a_leg| !waiting.contains(&a_leg)));
+            if calls.is_empty() || !staying.is_empty() {
+                return if staying.is_empty() { Ok(suspended) } else { Err(staying) };
+            }
+            asked.extend(calls.iter().map(|call| call.setup.call));
+            for (call, answer) in self.ask(calls, Message::Suspend) {
+                let why = match tokio::time::timeout_at(end, answer).await {
+                    Ok(Ok(Ok(one))) => {
+                        suspended.push(*one);
+                        continue;
+                    }
+                    Ok(Ok(Err(why))) => why,
+                    Ok(Err(_)) if call.mailbox.is_open() => "its queue of inputs is full",
+                    // The call has ended.
+                    Ok(Err(_)) => continue,
+                    Err(_) => {
+                        "a request is still in progress, its caller is speaking, or its agent is answering"
+                    }
+                };
+                staying.push(StayingCall { call: call.setup.call, why });
+            }
         }
-        if staying.is_empty() { Ok(suspended) } else { Err(staying) }
     }
 
-    /// Sends each call a message with a channel for the answer.
-    fn ask_all<A>(
+    /// Sends these calls a message with a channel for the answer.
+    fn ask<A>(
         &self,
+        calls: Vec<Arc<LiveCall>>,
         message: impl Fn(oneshot::Sender<A>) -> Message,
     ) -> Vec<(Arc<LiveCall>, oneshot::Receiver<A>)> {
         let ask = |call: Arc<LiveCall>| {
@@ -516,7 +559,7 @@ impl Registry {
             call.put(message(reply));
             (call, answer)
         };
-        self.list().into_iter().map(ask).collect()
+        calls.into_iter().map(ask).collect()
     }
 }
 
@@ -527,4 +570,22 @@ fn fields_of(machine: &Machine) -> MachineFields {
 
 pub(super) fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// A time in microseconds since the machine was booted.
+pub(super) fn micros_of(at: Instant, clock: &Clock) -> u64 {
+    let now = clock.now();
+    let since_boot = clock.uptime() + at.saturating_duration_since(now);
+    micros(since_boot.saturating_sub(now.saturating_duration_since(at)))
+}
+
+/// The time that [`micros_of`] has converted. A time that the system cannot represent is now.
+pub(super) fn instant_of(since_boot_us: u64, clock: &Clock) -> Instant {
+    let (now, uptime) = (clock.now(), clock.uptime());
+    let at = Duration::from_micros(since_boot_us);
+    let instant = match at.checked_sub(uptime) {
+        Some(ahead) => now.checked_add(ahead),
+        None => now.checked_sub(uptime.saturating_sub(at)),
+    };
+    instant.unwrap_or(now)
 }

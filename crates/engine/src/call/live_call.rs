@@ -127,10 +127,14 @@ impl LiveCall {
         Some(told)
     }
 
-    /// Whether the call has B-legs.
-    pub(super) fn has_legs(&self) -> bool {
-        !self.legs.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
-            || !self.pending_legs.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    /// Returns the B-legs of the call.
+    pub(super) fn legs(&self) -> Vec<CallUuid> {
+        self.legs.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Separates the B-legs from this handle, so that its end does not end them.
+    pub(super) fn forget_legs(&self) {
+        self.legs.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     /// Removes a B-leg that has ended or was separated from the call.

@@ -10,7 +10,7 @@ use super::*;
 use crate::admission::permission::Consents;
 use crate::admission::{AccountSpec, Directory, Gate, NumberSpec, Pressure};
 use crate::answer::{AT_ONCE_PER_HOST, Fetcher, Notifier, RandomSource};
-use crate::call::handover::{CallSnapshot, IncomingCall, StayingCall, SuspendedCall};
+use crate::call::handover::{CallSnapshot, IncomingCall, SuspendedCall};
 use crate::call::{
     CallSettings, Outbox, OutboxLimits, PermissionService, Recordings, RecordingsConfig,
     RejectThread, farewell,
@@ -306,7 +306,7 @@ async fn a_suspended_call_goes_on_here_or_in_another_process() {
     call.mailbox.tell(digit('1'));
     tokio::task::yield_now().await;
     assert_eq!(call.log.snapshot().len(), lines);
-    assert!(suspended.leg.is_some());
+    assert!(suspended.leg().is_some());
     drop(suspended);
     assert!(world.registry.staying_calls(Duration::from_secs(20)).await.is_empty());
     assert_eq!(call.log.snapshot().len(), lines + 1, "the call has resumed");
@@ -323,7 +323,7 @@ async fn a_suspended_call_goes_on_here_or_in_another_process() {
     // Nothing reports the end of the call.
     assert!(world.app.seen().iter().all(|request| request.target == "/answer"));
 
-    world.registry.resume(incoming).unwrap();
+    world.registry.resume(vec![incoming], &[]);
     assert_eq!(world.slots(), 1);
     let same = world.registry.get(call.setup.call).unwrap();
     assert_eq!(same.setup, call.setup);
@@ -349,6 +349,42 @@ async fn a_suspended_call_goes_on_here_or_in_another_process() {
 }
 
 #[tokio::test]
+async fn an_a_leg_that_does_not_go_on_ends_its_b_leg() {
+    let world = World::new().await;
+    let [a_leg, b_leg] = ["wacid.a", "wacid.b"].map(|wacid| {
+        let call = world.call(wacid, "Asha");
+        call.mailbox.tell(Input::Media { leg: Leg::A, event: MediaEvent::Connected });
+        call.setup.call
+    });
+    world.registry.get(a_leg).unwrap().legs.lock().unwrap().push(b_leg);
+    let mut suspended = world.registry.suspend_all(Duration::from_secs(20)).await.unwrap();
+    let relays = crate::stream::Relays::listen().unwrap();
+    let mut incoming = Vec::new();
+    for one in &mut suspended {
+        let clock = &world.services.clock;
+        incoming.push(IncomingCall::rebuild(crossed(&one.snapshot), clock).unwrap());
+        one.leave();
+        one.has_left(&relays).await;
+    }
+    assert_eq!(world.registry.until_empty(Duration::from_secs(20)).await, 0);
+    // The A-leg has left without ending its B-leg.
+    assert!(world.app.seen().iter().all(|request| request.target == "/answer"));
+
+    let (dropped, resumed): (Vec<_>, Vec<_>) =
+        incoming.into_iter().partition(|call| call.call() == a_leg);
+    world.registry.resume(resumed, &dropped);
+    assert!(world.registry.get(a_leg).is_none());
+    let key = CallKey { phone_number_id: PHONE_NUMBER_ID.into(), wacid: "wacid.b".into() };
+    let ended = crate::call::CallEvent::Terminated(machine::Termination::default());
+    assert_eq!(world.registry.event(&key, None, ended), EventOutcome::Delivered);
+    assert_eq!(world.registry.until_empty(Duration::from_secs(20)).await, 0);
+    // Two answer requests and a hangup callback.
+    world.app.until_seen(3).await;
+    let record = world.services.store.calls().get(&Scope::of(MAIN.into()), b_leg).await;
+    assert_eq!(record.unwrap().unwrap().end.unwrap().cause, "dial_ended");
+}
+
+#[tokio::test]
 async fn a_call_that_cannot_be_rebuilt_is_refused() {
     let world = World::new().await;
     let call = world.call("wacid.other", "Asha");
@@ -371,18 +407,4 @@ async fn a_call_that_cannot_be_rebuilt_is_refused() {
     assert!(other_state.contains("timers"), "{other_state}");
     let cut = refused(&|snapshot| snapshot.log.truncate(0));
     assert!(cut.contains("empty"), "{cut}");
-}
-
-#[tokio::test]
-async fn a_call_with_a_second_leg_stays() {
-    let world = World::new().await;
-    let call = world.call("wacid.stays", "Asha");
-    call.mailbox.tell(Input::Media { leg: Leg::A, event: MediaEvent::Connected });
-    drop(suspend(&world).await);
-    call.legs.lock().unwrap().push(call.setup.call);
-    let why = "it has dialled another leg";
-    let stays = vec![StayingCall { call: call.setup.call, why }];
-    assert_eq!(world.registry.staying_calls(Duration::from_secs(20)).await, stays);
-    let refused = world.registry.suspend_all(Duration::from_secs(20)).await.unwrap_err();
-    assert_eq!(refused, stays);
 }

@@ -4,12 +4,13 @@ use std::sync::{Arc, PoisonError};
 
 use super::{CallAdmission, Inner, Outgoing, Registry};
 use crate::admission::{AccountEntry, Denied, NumberEntry, Reason, RefusalDetail};
+use crate::call::handover::IncomingCall;
 use crate::call::live_call::LiveCall;
 use machine::{
     BLegCommand, BLegEvent, CallSetup, CallUrls, Destination, DialError, DialOrder, Input, Outbound,
 };
 use model::metric;
-use model::{CallType, Direction, E164, EndpointName, HangupCause};
+use model::{CallType, CallUuid, Direction, E164, EndpointName, HangupCause};
 use store::Scope;
 
 impl Registry {
@@ -236,7 +237,11 @@ impl Registry {
     pub(super) fn leave_legs(&self, a_leg: &LiveCall) {
         a_leg.pending_legs.lock().unwrap_or_else(PoisonError::into_inner).clear();
         let legs = std::mem::take(&mut *a_leg.legs.lock().unwrap_or_else(PoisonError::into_inner));
-        for leg in legs.into_iter().filter_map(|call| self.get(call)) {
+        self.hang_up_legs(&legs);
+    }
+
+    fn hang_up_legs(&self, legs: &[CallUuid]) {
+        for leg in legs.iter().filter_map(|call| self.get(*call)) {
             leg.mailbox.tell(Input::ALeg {
                 command: BLegCommand::HangUp { cause: HangupCause::DialEnded },
             });
@@ -245,11 +250,20 @@ impl Registry {
 
     /// Reports to the A-leg that the task of a B-leg panicked.
     pub(super) fn lost_leg(&self, leg: &LiveCall) {
-        let Some(a_leg) = leg.setup.b_leg().and_then(|dialled| self.get(dialled.a_leg)) else {
-            return;
-        };
-        let news = BLegEvent::Ended { cause: HangupCause::InternalError };
-        a_leg.mailbox.tell(Input::BLeg { call: leg.setup.call, event: news });
+        self.report_lost(&leg.setup, HangupCause::InternalError);
+    }
+
+    /// Ends or informs the other legs of a call of another process that does not go on here.
+    pub(super) fn leave_dropped(&self, call: &IncomingCall) {
+        self.report_lost(&call.setup, HangupCause::NodeFailure);
+        self.hang_up_legs(&call.snapshot.legs);
+    }
+
+    fn report_lost(&self, setup: &CallSetup, cause: HangupCause) {
+        if let Some(a_leg) = setup.b_leg().and_then(|dialled| self.get(dialled.a_leg)) {
+            let event = BLegEvent::Ended { cause };
+            a_leg.mailbox.tell(Input::BLeg { call: setup.call, event });
+        }
     }
 }
 

@@ -147,16 +147,28 @@ impl Registry {
         self.0.services.tasks.spawn(task.instrument(span));
     }
 
-    /// Resumes a call that another process of this node has handed over. Its record exists, and it
-    /// is counted even if its number has reached its limit.
-    ///
-    /// # Errors
-    /// Returns the call if its number is not configured any more.
-    pub fn resume(&self, mut call: IncomingCall) -> Result<(), Box<IncomingCall>> {
+    /// Resumes calls that another process of this node has handed over. Their records exist, and
+    /// they are counted even if a number has reached its limit. A call whose number is not configured is
+    /// not resumed. `dropped` are further calls that end, which concerns other legs of their `Dial`.
+    pub fn resume(&self, calls: Vec<IncomingCall>, dropped: &[IncomingCall]) {
+        // A call that runs may need its other leg.
+        let tasks: Vec<_> = calls.into_iter().filter_map(|call| self.enter_resumed(call)).collect();
+        for call in dropped {
+            self.leave_dropped(call);
+        }
+        for task in tasks {
+            self.0.services.tasks.spawn(task);
+        }
+    }
+
+    /// Enters a call of another process into the registry. Returns its task, or `None` if its number
+    /// is not configured.
+    fn enter_resumed(
+        &self,
+        mut call: IncomingCall,
+    ) -> Option<impl Future<Output = ()> + Send + use<>> {
         let services = self.0.services.clone();
-        let Some(number) = self.0.gate.directory().number(call.phone_number_id()) else {
-            return Err(Box::new(call));
-        };
+        let number = self.0.gate.directory().number(call.phone_number_id())?;
         let setup = call.setup.clone();
         let user = match setup.direction {
             Direction::Inbound => &setup.from,
@@ -172,6 +184,8 @@ impl Registry {
             at_meta: MetaState::resumed(call.snapshot.wacid.clone(), call.snapshot.phone_rank),
             sampler: Sampler::resumed(call.snapshot.course.take(), call.leg.quality()),
             streams: StreamViews::resume(std::mem::take(&mut call.snapshot.streams)),
+            legs: Mutex::new(std::mem::take(&mut call.snapshot.legs)),
+            b_leg: Mutex::new(call.machine.b_leg()),
             ..self.view(&peer, setup, call.mailbox.clone())
         };
         if let Some(state) = call.machine.state() {
@@ -185,9 +199,7 @@ impl Registry {
         let span = span_of(call.call(), &peer);
         let (registry, view) = (self.clone(), guard.view.clone());
         let params = Box::new(ResumeParams { registry, call, peer, journal, view });
-        let task = guard.run(shell::resume(services, params));
-        self.0.services.tasks.spawn(task.instrument(span));
-        Ok(())
+        Some(guard.run(shell::resume(services, params)).instrument(span))
     }
 
     /// The handle of a call that begins now.

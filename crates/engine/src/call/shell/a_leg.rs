@@ -9,11 +9,12 @@ use super::StartMode;
 use super::context::Context;
 use super::quality::FinalQuality;
 use crate::call::captions::{CaptionServices, Captions};
+use crate::call::handover::HeldLeg;
 use crate::call::mailbox::{Mailbox, MuteReason};
 use crate::call::phones::Line;
 use machine::{Input, MediaCommand, MediaEvent, MediaFault};
 use media::sdp::Offer;
-use media::{BridgeEnd, LegHandle, OfferedLeg, PlayItem, Quality};
+use media::{BridgeEnd, LegHandle, OfferedLeg, OfferedLegSnapshot, PlayItem, Quality};
 use model::{CallQuality, Leg};
 
 /// State of the A-leg's media.
@@ -70,8 +71,10 @@ impl ALeg {
 
     /// Creates the A-leg of a call that another process has handed over. Without a leg, it is
     /// closed.
-    pub(super) fn resumed(leg: Option<LegHandle>, sdp: Arc<str>) -> Self {
-        Self::new(leg.map_or(Media::None, Media::Leg), sdp)
+    pub(super) fn resumed(leg: HeldLeg, sdp: Arc<str>) -> Self {
+        let mut resumed = Self::new(Media::None, sdp);
+        resumed.resume(leg);
+        resumed
     }
 
     fn new(media: Media, sdp: Arc<str>) -> Self {
@@ -86,22 +89,32 @@ impl ALeg {
         }
     }
 
-    /// Whether the leg is set up, or closed.
+    /// Whether neither a phone nor the use of an answer to our offer is awaited.
     pub(super) fn is_settled(&self) -> bool {
-        matches!(self.media, Media::None | Media::Leg(_))
+        !matches!(self.media, Media::Awaited) && self.answer.is_none()
     }
 
-    /// Takes the leg while the call is suspended. `None` if it is closed.
-    pub(super) fn suspend(&mut self) -> Option<LegHandle> {
+    /// Returns the state of the leg while our offer awaits its answer. `Err` if the leg cannot move.
+    pub(super) fn offered(&self, media: &media::Media) -> Result<Option<OfferedLegSnapshot>, ()> {
+        match &self.media {
+            Media::Offered(leg) => media.snapshot_offered(leg).map(Some).ok_or(()),
+            Media::None | Media::Awaited | Media::Leg(_) => Ok(None),
+        }
+    }
+
+    /// Takes the leg while the call is suspended.
+    pub(super) fn suspend(&mut self) -> HeldLeg {
         match std::mem::replace(&mut self.media, Media::None) {
-            Media::Leg(leg) => Some(leg),
-            Media::None | Media::Offered(_) | Media::Awaited => None,
+            Media::Leg(leg) => HeldLeg { leg: Some(leg), offered: None },
+            Media::Offered(leg) => HeldLeg { leg: None, offered: Some(leg) },
+            Media::None | Media::Awaited => HeldLeg::default(),
         }
     }
 
     /// Gives the leg back.
-    pub(super) fn resume(&mut self, leg: Option<LegHandle>) {
-        self.media = leg.map_or(Media::None, Media::Leg);
+    pub(super) fn resume(&mut self, HeldLeg { leg, offered }: HeldLeg) {
+        let leg = leg.map(Media::Leg).or(offered.map(Media::Offered));
+        self.media = leg.unwrap_or(Media::None);
     }
 
     /// Whether the set-up failed or the leg is closed.

@@ -17,8 +17,8 @@ use super::{Peer, Shell};
 use crate::call::author;
 use crate::call::call_clock::CallClock;
 use crate::call::handover::{
-    CallSnapshot, Decision, Leftover, MovedDialogue, QueuedInput, SnapshotParts, SuspendReply,
-    SuspendedCall,
+    CallSnapshot, Decision, HeldLeg, Leftover, MovedDialogue, QueuedInput, SnapshotParts,
+    SuspendReply, SuspendedCall,
 };
 use crate::call::mailbox::Envelope;
 use crate::call::services::Services;
@@ -49,12 +49,13 @@ pub(in crate::call) async fn resume(services: Arc<Services>, params: Box<ResumeP
     let ResumeParams { registry, mut call, peer, journal, view } = *params;
     let queued = call.take_queued();
     let Leftover { recordings, hearing, stream, dialogue, .. } = call.leftover;
-    let snapshot = call.snapshot;
+    let leg = HeldLeg { leg: call.leg.take(), offered: call.offered_leg.take() };
+    let (snapshot, b_leg) = (call.snapshot, call.machine.b_leg());
     let mut shell = Shell {
         machine: call.machine,
         clock: CallClock::resumed(call.zero, snapshot.last),
-        a_leg: ALeg::resumed(call.leg.take(), snapshot.sdp),
-        b_leg: None,
+        a_leg: ALeg::resumed(leg, snapshot.sdp),
+        b_leg,
         playback: Playback::default(),
         recognition: Recognition::default(),
         stream: CallStream::default(),
@@ -114,10 +115,6 @@ impl Shell {
         let placed_for_room = setup.outbound.as_ref().is_some_and(|placed| placed.room.is_some());
         let lasting = if setup.call_type == CallType::Web {
             Some("it is a call with an endpoint's phone")
-        } else if setup.b_leg().is_some() {
-            Some("it is a leg of another call")
-        } else if view.has_legs() {
-            Some("it has dialled another leg")
         } else if placed_for_room {
             Some("it was placed for a multi-party call")
         } else if view.log.is_full() {
@@ -129,13 +126,16 @@ impl Shell {
             return Some(Obstacle::lasting(text));
         }
         match self.machine.state() {
-            Some(CallState::Live | CallState::Closing) => {}
-            Some(CallState::Dialing | CallState::Proceeding | CallState::Ringing) => {
-                return Some(Obstacle::lasting("it is not answered yet"));
-            }
-            Some(CallState::Preparing | CallState::Accepting | CallState::Over) | None => {
-                return Some(Obstacle::passing("it is being set up"));
-            }
+            Some(
+                CallState::Proceeding | CallState::Ringing | CallState::Live | CallState::Closing,
+            ) => {}
+            Some(
+                CallState::Dialing | CallState::Preparing | CallState::Accepting | CallState::Over,
+            )
+            | None => return Some(Obstacle::passing("it is being set up")),
+        }
+        if self.a_leg.offered(&self.context.services.media).is_err() {
+            return Some(Obstacle::lasting("a TURN server relays it"));
         }
         if let Some((element, _)) = self.machine.current_element()
             && let Some(text) = obstacle_of(element)
@@ -207,6 +207,7 @@ impl Shell {
             holds_slot: self.held.is_some(),
             report: &self.report,
             sdp: &self.a_leg.sdp,
+            offered_leg: self.a_leg.offered(&call.services.media).unwrap_or_default(),
             taps,
         };
         let snapshot = CallSnapshot::of(parts, clock);
@@ -240,6 +241,7 @@ impl Shell {
                 let dialogue = call.services.author.detach(call.id);
                 let dialogue = dialogue.map(|dialogue| MovedDialogue { dialogue, playing });
                 self.held = None;
+                call.view.forget_legs();
                 self.recordings.settle(&self.machine, &queued);
                 info!(queued = queued.len(), "call handed over");
                 let leftover = Leftover::new(queued, recordings, hearing, stream, dialogue);
@@ -256,9 +258,8 @@ impl Shell {
 fn obstacle_of(element: &str) -> Option<&'static str> {
     match element {
         "Speak" | "Play" | "Wait" | "GetInput" | "GetDigits" | "Record" | "DTMF" | "Redirect"
-        | "Hangup" | "PreAnswer" | "Message" | "Stream" => None,
+        | "Hangup" | "PreAnswer" | "Message" | "Stream" | "Dial" => None,
         "Conference" | "MultiPartyCall" => Some("it is in a conference or multi-party call"),
-        "Dial" => Some("it dials"),
         _ => Some("it executes an element that cannot be handed over"),
     }
 }

@@ -1,0 +1,206 @@
+//! Upgrades while calls wait to be placed, ring, or are connected with each other by `Dial`.
+
+use std::time::Duration;
+
+use sim::{
+    CallEvent, CallEventKind, CallEvents, CallScript, CalleeAction, CalleeBehaviour, EventOrder,
+    HangupRule, caller,
+};
+
+use super::dial::{dominates_ms, heard_ms, recorded, tone};
+use super::outbound::{self, user};
+use super::upgrade::{World, check_output, check_replay, end, fail_to_play, fail_to_serve, until};
+use crate::support::node::NUMBER;
+
+const CALLER: &str = "919812345678";
+const CALLEE: &str = "919412341234";
+const CALLER_HZ: f64 = 700.0;
+const CALLEE_HZ: f64 = 1_100.0;
+
+/// Reads the rest of a call's events.
+async fn rest(mut events: CallEvents) -> Vec<CallEvent> {
+    let mut all = Vec::new();
+    while let Some(event) = events.next().await {
+        all.push(event);
+    }
+    all
+}
+
+/// Checks that a tone was heard in the last three seconds of a recording. A key takes half a second.
+fn check_end(events: &[CallEvent], hz: f64) {
+    let samples = recorded(events);
+    let heard: Vec<_> = samples.rchunks(16_000).map(|second| dominates_ms(second, hz)).collect();
+    let last: u64 = heard.iter().take(3).sum();
+    assert!(last > 1_000, "ms of each second, latest first: {heard:?}");
+}
+
+/// A user who is called rings for seconds in one process, answers in the second, talks in the third,
+/// and hangs up in the fourth.
+async fn dial(order: EventOrder) {
+    let outbound::World { node, sim, app } = outbound::world(|node_config, _| {
+        node_config.limits = "allow_wa_bridge = true".to_owned();
+        node_config.accept_wait_ms = 0;
+        node_config.hangup_url = node_config.answer_url.replace("/unused", "/hangup");
+    })
+    .await;
+    let (action, events) = (app.url("/dialled"), app.url("/events"));
+    app.xml("/events", "<Response/>");
+    app.xml(
+        "/unused",
+        format!(
+            "<Response><Dial callType=\"whatsapp\" callerId=\"{NUMBER}\" action=\"{action}\" callbackUrl=\"{events}\" \
+             digitsMatch=\"5\"><User>{CALLEE}</User></Dial></Response>"
+        ),
+    );
+    app.xml("/dialled", "<Response><Speak>Goodbye.</Speak></Response>");
+    let callee = CalleeBehaviour {
+        action: CalleeAction::Accept,
+        order,
+        rings_after: Duration::from_millis(50),
+        acts_after: Duration::from_secs(8),
+    };
+    let say = |hz: f64| CallScript {
+        hangup: HangupRule::Never,
+        record: true,
+        say: tone(hz, 120),
+        ..CallScript::default()
+    };
+    let mut there = sim.expect_call(CallScript { callee, ..say(CALLEE_HZ) });
+    let here = sim.place_call(CallScript { from: CALLER.to_owned(), ..say(CALLER_HZ) });
+    let Some(mut world) = World::of(node, sim, app).await else { return };
+
+    until(&mut there, |event| *event == CallEventKind::Ringing).await;
+    check_output(&world.upgrade(&["--wait", "20"]).await, 2);
+    let connected =
+        world.app.wait_where("/events", |seen| seen.param("Event") == "DialConnected").await;
+    let (a_leg, b_leg) = (connected.param("CallUUID"), connected.param("DialBLegUUID"));
+    check_output(&world.upgrade(&["--wait", "20"]).await, 2);
+    fail_to_play(&mut world).await;
+    fail_to_serve(&mut world).await;
+    // After three seconds.
+    here.control().press(caller::parse_keys("wwwwww5").expect("a key")).await;
+    world.app.wait_where("/events", |seen| seen.param("Event") == "DialDigitsMatch").await;
+    there.control().hangup().await;
+    let (there, here) = tokio::join!(rest(there), rest(here));
+
+    let heard = (heard_ms(&there, CALLER_HZ), heard_ms(&here, CALLEE_HZ));
+    assert!(heard.0 > 2_000 && heard.1 > 2_000, "{order:?}: {heard:?} ms");
+    let nobody = (heard_ms(&there, CALLEE_HZ), heard_ms(&here, CALLER_HZ));
+    assert_eq!(nobody, (0, 0), "nobody hears himself");
+    check_end(&there, CALLER_HZ);
+    let hangup = world.app.wait("/hangup").await;
+    assert_eq!(hangup.param("CallUUID"), a_leg);
+    assert_eq!(world.app.wait("/dialled").await.param("DialStatus"), "completed");
+    let shown: Vec<_> = world
+        .app
+        .requests()
+        .iter()
+        .filter(|seen| seen.path == "/events")
+        .map(|seen| seen.param("Event").to_owned())
+        .collect();
+    assert_eq!(
+        shown,
+        ["DialAnswer", "DialConnected", "DialDigitsMatch", "DialHangup"],
+        "{order:?}"
+    );
+    world.node.until_metric("offhook_number_slots_in_use", &[], 0.0).await;
+    world.node.until_metric("offhook_calls_active", &[], 0.0).await;
+    for uuid in [a_leg, b_leg] {
+        let record = world.node.record(uuid).await;
+        assert_eq!(record["call_state"], "ANSWER", "{record:#}");
+        check_replay(&world, uuid).await;
+    }
+    assert_eq!((world.app.count("/dialled"), world.app.count("/hangup")), (1, 1), "{order:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dial_goes_on_in_the_new_process() {
+    dial(EventOrder::ConnectFirst).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dial_whose_user_answers_in_the_new_process_goes_on() {
+    dial(EventOrder::RingFirst).await;
+}
+
+/// The end of an A-leg ends its B-leg, also after an upgrade.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_who_hangs_up_after_an_upgrade_ends_both_legs() {
+    let outbound::World { node, sim, app } = outbound::world(|node_config, _| {
+        node_config.limits = "allow_wa_bridge = true".to_owned();
+        node_config.hangup_url = node_config.answer_url.replace("/unused", "/hangup");
+    })
+    .await;
+    let events = app.url("/events");
+    app.xml("/events", "<Response/>");
+    app.xml(
+        "/unused",
+        format!(
+            "<Response><Dial callType=\"whatsapp\" callerId=\"{NUMBER}\" callbackUrl=\"{events}\">\
+             <User>{CALLEE}</User></Dial></Response>"
+        ),
+    );
+    let there = sim.expect_call(user(CalleeAction::Accept, EventOrder::ConnectFirst));
+    let script =
+        CallScript { from: CALLER.to_owned(), hangup: HangupRule::Never, ..CallScript::default() };
+    let here = sim.place_call(script);
+    let Some(mut world) = World::of(node, sim, app).await else { return };
+    world.app.wait_where("/events", |seen| seen.param("Event") == "DialConnected").await;
+    check_output(&world.upgrade(&["--wait", "20"]).await, 2);
+    here.control().hangup().await;
+    let (there, here) = tokio::join!(end(there), end(here));
+    assert!(there.ok && here.ok, "{there:?} {here:?}");
+    let last = world.app.wait_where("/events", |seen| seen.param("Event") == "DialHangup").await;
+    assert_eq!(last.param("DialBLegHangupSource"), "Caller");
+    world.node.until_metric("offhook_number_slots_in_use", &[], 0.0).await;
+    world.node.until_metric("offhook_calls_active", &[], 0.0).await;
+    assert_eq!(world.app.count("/hangup"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_that_ring_and_calls_that_wait_are_placed_once() {
+    let outbound::World { node, sim, app } = outbound::world(|node_config, sim| {
+        // The last call waits for some seconds.
+        node_config.cps = 1;
+        let mut script = user(CalleeAction::Accept, EventOrder::RingFirst);
+        script.callee.acts_after = Duration::from_secs(6);
+        sim.callee = script;
+    })
+    .await;
+    let Some(mut world) = World::of(node, sim, app).await else { return };
+    world.app.xml("/answer", "<Response><Speak>Your order is on its way.</Speak></Response>");
+    let users: Vec<String> = (0..6).map(|n| format!("91941234123{n}")).collect();
+    let order = serde_json::json!({
+        "from": NUMBER, "to": users.join("<"), "answer_url": world.app.url("/answer"),
+        "ring_url": world.app.url("/ring"), "hangup_url": world.app.url("/hangup"),
+    });
+    let placed = world.post("Call/", &order).await;
+    let uuids: Vec<String> =
+        serde_json::from_value(placed["request_uuid"].clone()).expect("a list");
+    assert_eq!(uuids.len(), users.len());
+    world.app.wait_where("/ring", |seen| seen.param("CallUUID") == uuids[0]).await;
+    let output = world.upgrade(&["--wait", "20"]).await;
+    assert!(output.status.success(), "{output:?}");
+    fail_to_play(&mut world).await;
+    fail_to_serve(&mut world).await;
+    world.app.wait_where("/hangup", |seen| seen.param("CallUUID") == uuids[5]).await;
+    for uuid in &uuids {
+        let hangup = world.app.wait_where("/hangup", |seen| seen.param("CallUUID") == uuid).await;
+        assert_eq!(hangup.param("HangupCauseName"), "End Of XML Instructions");
+        assert_eq!(world.node.record(uuid).await["call_state"], "ANSWER");
+        check_replay(&world, uuid).await;
+    }
+    world.node.until_metric("offhook_calls_active", &[], 0.0).await;
+    for path in ["/ring", "/answer", "/hangup"] {
+        let seen = world.app.requests();
+        let of: Vec<_> = seen.iter().filter(|seen| seen.path == path).collect();
+        assert_eq!(of.len(), uuids.len(), "{path}");
+        if path == "/ring" {
+            let to: Vec<_> = of.iter().map(|seen| seen.param("To")).collect();
+            assert_eq!(to, users, "in order");
+        }
+    }
+    let sim = world.sim.as_ref().expect("a simulated Meta");
+    let is_connect = |line: &sim::log::LogLine| matches!(&line.event, sim::log::LogEvent::Graph { action, .. } if action == "connect");
+    assert_eq!(sim.log().iter().filter(|line| is_connect(line)).count(), uuids.len());
+}
