@@ -226,7 +226,7 @@ impl Node {
             tokio::spawn(fleet::follow_contact(cluster.clone(), health.clone(), stop_all.clone()));
         }
         let node_id = place.owner(&own_id);
-        let TakenOver { media, calls, queued } = match taken_over {
+        let TakenOver { media, calls, queued, rooms: moved_rooms } = match taken_over {
             Some(taken_over) => taken_over,
             None => TakenOver::nothing(start_media(Vec::new())?),
         };
@@ -757,7 +757,7 @@ impl Node {
             pause: pause.clone(),
         };
         // Before the first request, so that the calls are counted.
-        registry.resume(calls, &dropped);
+        registry.resume(calls, moved_rooms, &dropped);
         dialer.take_over(queued);
         let serving =
             tokio::spawn(api::server::serve(public_listener, listener, stop_public.clone()));

@@ -155,6 +155,13 @@ impl World {
         answer.json()
     }
 
+    /// Returns a resource of the account.
+    pub async fn get(&self, resource: &str) -> Value {
+        let account = crate::support::node::AUTH_ID;
+        let url = format!("{}/v1/Account/{account}/{resource}", self.node.public);
+        http::send("GET", &url, &[("authorization", basic().as_str())], "").await.json()
+    }
+
     /// Checks that a call is accepted, and ends it.
     async fn call(&self) {
         let wacid = connect(&self.node, &silent_offer()).await;
@@ -464,12 +471,15 @@ pub fn check_output(output: &Output, calls: usize) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_that_cannot_be_handed_over_is_listed_with_the_reason() {
     let Some(mut world) = World::with_callers().await else { return };
-    world.app.xml("/answer", "<Response><Conference>lobby</Conference></Response>");
+    world.app.xml(
+        "/answer",
+        "<Response><MultiPartyCall role=\"Agent\">lobby</MultiPartyCall></Response>",
+    );
     let mut call = world.place("919412340001");
     until(&mut call, |event| *event == CallEventKind::MediaUp).await;
     let output = world.upgrade(&[]).await;
     let said = text(&output.stdout);
-    assert!(said.contains("it is in a conference"), "{said}{}", text(&output.stderr));
+    assert!(said.contains("it is in a multi-party call"), "{said}{}", text(&output.stderr));
     call.control().hangup().await;
     end(call).await;
 }

@@ -1,4 +1,5 @@
-//! Upgrades while calls wait to be placed, ring, or are connected with each other by `Dial`.
+//! Upgrades while calls wait to be placed, ring, or are connected with each other by `Dial` or in a
+//! conference.
 
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use sim::{
 use super::dial::{dominates_ms, heard_ms, recorded, tone};
 use super::outbound::{self, user};
 use super::upgrade::{World, check_output, check_replay, end, fail_to_play, fail_to_serve, until};
+use crate::support::app::ReceivedRequest;
 use crate::support::node::NUMBER;
 
 const CALLER: &str = "919812345678";
@@ -203,4 +205,105 @@ async fn calls_that_ring_and_calls_that_wait_are_placed_once() {
     let sim = world.sim.as_ref().expect("a simulated Meta");
     let is_connect = |line: &sim::log::LogLine| matches!(&line.event, sim::log::LogEvent::Graph { action, .. } if action == "connect");
     assert_eq!(sim.log().iter().filter(|line| is_connect(line)).count(), uuids.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_conference_goes_on_in_the_new_process() {
+    const SILENT_HZ: f64 = 1_700.0;
+    const SILENT: &str = "919512341235";
+    let outbound::World { node, sim, app } = outbound::world(|node_config, _| {
+        node_config.accept_wait_ms = 0;
+        node_config.hangup_url = node_config.answer_url.replace("/unused", "/hangup");
+    })
+    .await;
+    app.xml("/events", "<Response/>");
+    let events = app.url("/events");
+    app.route("/unused", move |seen| {
+        let how = match seen.param("From") {
+            SILENT => "muted=\"true\"",
+            CALLER => "endConferenceOnExit=\"true\" digitsMatch=\"5\"",
+            _ => "",
+        };
+        let document = format!(
+            "<Response><Conference callbackUrl=\"{events}\" {how}>lobby</Conference></Response>"
+        );
+        (200, document)
+    });
+    let place = |from: &str, hz: f64| {
+        sim.place_call(CallScript {
+            from: from.to_owned(),
+            say: tone(hz, 120),
+            record: true,
+            hangup: HangupRule::Never,
+            ..CallScript::default()
+        })
+    };
+    let (one, other) = (place(CALLER, CALLER_HZ), place(CALLEE, CALLEE_HZ));
+    let silent = place(SILENT, SILENT_HZ);
+    let Some(mut world) = World::of(node, sim, app).await else { return };
+    let event = async |world: &World, action: &str, from: &str| {
+        let is_it = |seen: &ReceivedRequest| {
+            seen.param("ConferenceAction") == action && seen.param("From") == from
+        };
+        world.app.wait_where("/events", is_it).await
+    };
+    for from in [CALLER, CALLEE, SILENT] {
+        event(&world, "enter", from).await;
+    }
+    let room = async |world: &World| {
+        let mut room = world.get("Conference/lobby/").await;
+        let members = room["members"].as_array_mut().expect("members");
+        assert_eq!(members.len(), 3);
+        members.sort_by_key(|member| member["member_id"].to_string());
+        for member in members {
+            member["join_time"].take();
+        }
+        room["conference_run_time"].take();
+        room["api_id"].take();
+        room
+    };
+    let before = room(&world).await;
+    check_output(&world.upgrade(&["--wait", "20"]).await, 3);
+    assert_eq!(room(&world).await, before);
+    check_output(&world.upgrade(&["--wait", "20"]).await, 3);
+    fail_to_play(&mut world).await;
+    fail_to_serve(&mut world).await;
+    one.control().press(caller::parse_keys("wwwwww5").expect("a key")).await;
+    event(&world, "digits", CALLER).await;
+    assert_eq!(room(&world).await, before);
+
+    // The ids of members are not used again.
+    let sim = world.sim.as_ref().expect("a simulated Meta");
+    let late = sim.place_call(CallScript {
+        from: "919512341236".to_owned(),
+        hangup: HangupRule::Never,
+        ..CallScript::default()
+    });
+    let entered = event(&world, "enter", "919512341236").await;
+    let ids = before["members"].as_array().expect("members").iter();
+    assert!(ids.clone().all(|member| member["member_id"] != entered.param("ConferenceMemberID")));
+    late.control().hangup().await;
+    assert!(end(late).await.ok);
+
+    other.control().hangup().await;
+    let there = rest(other).await;
+    check_end(&there, CALLER_HZ);
+    one.control().hangup().await;
+    let (here, silent) = tokio::join!(rest(one), rest(silent));
+    let heard = (heard_ms(&there, CALLER_HZ), heard_ms(&here, CALLEE_HZ));
+    assert!(heard.0 > 2_000 && heard.1 > 2_000, "{heard:?} ms");
+    for events in [&there, &here, &silent] {
+        assert_eq!(heard_ms(events, SILENT_HZ), 0, "muted");
+    }
+    world.app.wait_where("/hangup", |_| world.app.count("/hangup") >= 4).await;
+    world.node.until_metric("offhook_calls_active", &[], 0.0).await;
+    let requests = world.app.requests();
+    let of = |action: &str| {
+        requests.iter().filter(|seen| seen.param("ConferenceAction") == action).count()
+    };
+    assert_eq!((of("enter"), of("digits"), of("exit")), (4, 1, 4));
+    for seen in requests.iter().filter(|seen| seen.path == "/hangup") {
+        check_replay(&world, seen.param("CallUUID")).await;
+    }
+    assert_eq!(world.app.count("/hangup"), 4);
 }

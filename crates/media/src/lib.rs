@@ -818,10 +818,10 @@ pub struct RoomJack {
 impl RoomJack {
     /// Returns a tap of the audio that the leg receives, and a feed for the audio that the room
     /// sends to it. The feed has precedence over the music that a waiting or held member hears, and
-    /// replaces an earlier one.
+    /// replaces an earlier one. Both end if the leg moves to another process.
     pub fn connect(&self) -> CableEnd {
         let (end, tap) = tap::tap(TapSides::Received);
-        self.commands.send(Command::Leg(self.leg, LegCommand::Tap(end)));
+        self.commands.send(Command::Leg(self.leg, LegCommand::Tap(end.movable())));
         let (feed, end) = feed::feed(Mixer::PREBUFFER_FRAMES);
         self.commands.send(Command::Leg(self.leg, LegCommand::RoomFeed(Box::new(end))));
         CableEnd { tap, feed }

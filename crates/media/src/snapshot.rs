@@ -39,7 +39,7 @@ pub enum NotMovable {
     Relayed,
     #[error("its audio is recorded, streamed or recognised")]
     Tapped,
-    #[error("it receives audio of a room or a stream")]
+    #[error("it receives audio of a stream")]
     Fed,
     #[error("a prompt that it plays is still being produced")]
     PromptLoading,

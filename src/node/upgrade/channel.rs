@@ -37,7 +37,8 @@ pub(super) enum FromOld {
     /// The legs are frozen. With a file of them and a file of further prompts.
     Legs,
     /// The store is closed, and this process serves no more requests. With a file of the calls'
-    /// queued inputs and recordings, and one of the calls that wait to be placed.
+    /// queued inputs and recordings, one of the calls that wait to be placed, and one of the
+    /// conferences.
     Released,
 }
 

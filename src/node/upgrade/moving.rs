@@ -15,6 +15,7 @@ use super::successor::{Successor, SuccessorError};
 use super::transfer::{write_bytes, write_lines};
 use engine::call::dialer::MovedCall;
 use engine::call::handover::SuspendedCall;
+use engine::call::rooms::RoomSnapshot;
 use engine::stream::Relays;
 use media::{LegHandle, Media, NotMovable, PromptTable};
 use model::CallUuid;
@@ -33,6 +34,8 @@ pub(super) struct MovingCalls {
     pub(super) calls: Vec<SuspendedCall>,
     /// The outbound calls that wait to be placed, when they have left.
     queued: Vec<MovedCall>,
+    /// The conferences of these calls, when they have left.
+    rooms: Vec<RoomSnapshot>,
     prompts: PromptTable,
 }
 
@@ -62,6 +65,7 @@ impl MovingCalls {
         let mut moving = Self {
             calls: suspended.map_err(stay)?,
             queued: Vec::new(),
+            rooms: Vec::new(),
             prompts: PromptTable::default(),
         };
         // Calls may have been queued before the pause.
@@ -166,6 +170,7 @@ impl MovingCalls {
     /// wait to be placed. The sockets of streams stay in `relays`.
     pub(super) async fn leave(&mut self, node: &Node, relays: &Relays) {
         self.queued = node.drain.dialer.hand_over();
+        self.rooms = node.registry.room_snapshots();
         self.calls.iter_mut().for_each(SuspendedCall::leave);
         for call in &mut self.calls {
             call.has_left(relays).await;
@@ -176,11 +181,11 @@ impl MovingCalls {
         }
     }
 
-    /// Writes the inputs and recordings of the calls that have left, and the calls that wait to be
-    /// placed.
-    pub(super) fn leftovers(&self) -> Result<[OwnedFd; 2], SuccessorError> {
+    /// Writes the inputs and recordings of the calls that have left, the calls that wait to be placed,
+    /// and the conferences.
+    pub(super) fn leftovers(&self) -> Result<[OwnedFd; 3], SuccessorError> {
         let leftovers = self.calls.iter().map(|call| (call.snapshot.call, &call.leftover));
-        Ok([write_lines(leftovers)?, write_lines(&self.queued)?])
+        Ok([write_lines(leftovers)?, write_lines(&self.queued)?, write_lines(&self.rooms)?])
     }
 
     fn legs(&self) -> Vec<(CallUuid, &LegHandle)> {

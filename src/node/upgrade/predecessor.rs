@@ -18,6 +18,7 @@ use super::transfer::{read_bytes, read_lines};
 use crate::api;
 use engine::call::dialer::MovedCall;
 use engine::call::handover::{self, CallSnapshot, IncomingCall, Leftover};
+use engine::call::rooms::RoomSnapshot;
 use media::{LegSnapshot, Media, PromptTable};
 use model::{CallUuid, Clock};
 use store::Database;
@@ -110,9 +111,9 @@ impl Predecessor {
                 }
                 (FromOld::Released, Some(_)) => {
                     let Some(mut offered) = offered else { continue };
-                    let queued = offered.complete(files)?;
+                    let (queued, rooms) = offered.complete(files)?;
                     let Offered { media, calls, .. } = offered;
-                    return Ok(TakenOver { media, calls, queued });
+                    return Ok(TakenOver { media, calls, queued, rooms });
                 }
                 (FromOld::Offer { .. } | FromOld::Legs | FromOld::Released, _) => {
                     return Err(TakeOverError::Message.into());
@@ -143,12 +144,13 @@ pub(in crate::node) struct TakenOver {
     pub(in crate::node) calls: Vec<IncomingCall>,
     /// The calls that wait to be placed.
     pub(in crate::node) queued: Vec<MovedCall>,
+    pub(in crate::node) rooms: Vec<RoomSnapshot>,
 }
 
 impl TakenOver {
     /// The media path of a process without a predecessor.
     pub(in crate::node) fn nothing(media: Arc<Media>) -> Self {
-        Self { media, calls: Vec::new(), queued: Vec::new() }
+        Self { media, calls: Vec::new(), queued: Vec::new(), rooms: Vec::new() }
     }
 }
 
@@ -206,14 +208,18 @@ impl Offered {
     }
 
     /// Adds the inputs and recordings of the calls that have left the other process. Returns the
-    /// calls that wait to be placed.
-    fn complete(&mut self, files: Vec<OwnedFd>) -> Result<Vec<MovedCall>, StartError> {
+    /// calls that wait to be placed, and the conferences.
+    fn complete(
+        &mut self,
+        files: Vec<OwnedFd>,
+    ) -> Result<(Vec<MovedCall>, Vec<RoomSnapshot>), StartError> {
         let mut files = files.into_iter();
         let mut left: HashMap<CallUuid, Leftover> = read_map(next(&mut files)?)?;
         for call in &mut self.calls {
             call.complete(left.remove(&call.call()).unwrap_or_default());
         }
-        read_lines(next(&mut files)?).map_err(invalid)
+        let queued = read_lines(next(&mut files)?).map_err(invalid)?;
+        Ok((queued, read_lines(next(&mut files)?).map_err(invalid)?))
     }
 }
 

@@ -20,6 +20,7 @@ use super::hearing::MovedHearing;
 use super::live_call::LiveCall;
 use super::mailbox::{Envelope, Mailbox, Message, mailbox};
 use super::registry::Registry;
+use super::rooms::RoomSnapshot;
 use super::shell::{MovedRecording, Report};
 use super::streams::StreamView;
 use crate::stream::{DetachedSocket, MovedStream, Relays, StreamFrames};
@@ -28,12 +29,12 @@ use machine::{CallSetup, CallTime, GraphAction, Input, Machine, Output, PlayId, 
 use media::opus::Rate;
 use media::{
     Buffering, ContinuedLeg, FRAME_MS, Feed, HeldTap, LegHandle, LegSnapshot, Media, MediaError,
-    OfferedLeg, OfferedLegSnapshot, PromptTable, Quality, TapReader, TapSides,
+    OfferedLeg, OfferedLegSnapshot, PromptTable, Quality, RoomJack, TapReader, TapSides,
 };
 use model::{CallUuid, Clock, PhoneNumberId, Wacid};
 
-/// The version of all that crosses: calls, legs and queued calls. A process that does not
-/// know it refuses the calls.
+/// The version of all that crosses: calls, legs, queued calls and conferences. A process that does
+/// not know it refuses the calls.
 pub const VERSION: u32 = 5;
 
 /// Microseconds per tick of a leg.
@@ -306,6 +307,11 @@ impl AdoptedLeg {
         self.leg.take()
     }
 
+    /// Returns a handle that connects the leg to a room. `None` if the media is closed.
+    pub(super) fn room_jack(&self) -> Option<RoomJack> {
+        self.leg.as_ref().map(LegHandle::room_jack)
+    }
+
     /// Takes the feed. `None` if the leg had none.
     pub(super) fn take_feed(&mut self) -> Option<Feed> {
         self.feed.take()
@@ -504,6 +510,11 @@ impl Registry {
             }
         }
         staying
+    }
+
+    /// Returns the conferences, whose members are suspended.
+    pub fn room_snapshots(&self) -> Vec<RoomSnapshot> {
+        self.services().rooms.snapshot()
     }
 
     /// Suspends all calls. Waits at most `within` for requests in progress.

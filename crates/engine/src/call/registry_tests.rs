@@ -323,7 +323,7 @@ async fn a_suspended_call_goes_on_here_or_in_another_process() {
     // Nothing reports the end of the call.
     assert!(world.app.seen().iter().all(|request| request.target == "/answer"));
 
-    world.registry.resume(vec![incoming], &[]);
+    world.registry.resume(vec![incoming], Vec::new(), &[]);
     assert_eq!(world.slots(), 1);
     let same = world.registry.get(call.setup.call).unwrap();
     assert_eq!(same.setup, call.setup);
@@ -372,7 +372,7 @@ async fn an_a_leg_that_does_not_go_on_ends_its_b_leg() {
 
     let (dropped, resumed): (Vec<_>, Vec<_>) =
         incoming.into_iter().partition(|call| call.call() == a_leg);
-    world.registry.resume(resumed, &dropped);
+    world.registry.resume(resumed, Vec::new(), &dropped);
     assert!(world.registry.get(a_leg).is_none());
     let key = CallKey { phone_number_id: PHONE_NUMBER_ID.into(), wacid: "wacid.b".into() };
     let ended = crate::call::CallEvent::Terminated(machine::Termination::default());

@@ -27,7 +27,7 @@ pub(super) struct AudioSources {
 }
 
 /// The state of [`AudioSources`] in the snapshot of a leg. A bridge and a feed have states of their
-/// own.
+/// own. The other process connects a leg with its room anew.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct AudioState {
     player: Option<PlayerState>,
@@ -49,7 +49,7 @@ impl AudioSources {
 
     /// Returns why the sources cannot move to another process, if they cannot.
     pub(super) fn movable(&self) -> Result<(), NotMovable> {
-        if self.room.is_some() || self.feed.as_ref().is_some_and(|feed| !feed.is_movable()) {
+        if self.feed.as_ref().is_some_and(|feed| !feed.is_movable()) {
             return Err(NotMovable::Fed);
         }
         if self.players().any(Player::is_loading) {

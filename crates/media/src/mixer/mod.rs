@@ -13,9 +13,10 @@ mod speech_level;
 mod sum;
 
 pub use job::{MixSink, Mixer, RoomAudio};
+use serde::{Deserialize, Serialize};
 
 /// The audio that a member contributes and hears.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemberAudio {
     pub heard_by: HeardBy,
     /// Whether the member hears the others. Prompts for it are audible in any case.
@@ -27,7 +28,7 @@ pub struct MemberAudio {
 }
 
 /// The audience of a member.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum HeardBy {
     /// The member is muted and not decoded.
     #[default]

@@ -476,6 +476,10 @@ fn legs_that_cannot_move_give_the_reason() {
 
     let (feed, end) = crate::feed::feed(1);
     sim.command(LegCommand::RoomFeed(Box::new(end)));
+    assert_eq!(sim.snapshot(&prompts).map(drop), Ok(()));
+    drop(feed);
+    let (feed, end) = crate::feed::feed(1);
+    sim.command(LegCommand::Feed(Box::new(end)));
     assert_eq!(sim.snapshot(&prompts).map(drop), Err(NotMovable::Fed));
     drop(feed);
     sim.advance(Duration::from_millis(40));

@@ -19,6 +19,7 @@ use crate::call::handover::IncomingCall;
 use crate::call::live::LiveLog;
 use crate::call::live_call::LiveCall;
 use crate::call::mailbox::{Mailbox, mailbox};
+use crate::call::rooms::RoomSnapshot;
 use crate::call::shell::{self, Peer, ResumeParams, StartMode, StartParams};
 use crate::call::streams::StreamViews;
 use crate::call::trace::EventLogWriter;
@@ -147,10 +148,17 @@ impl Registry {
         self.0.services.tasks.spawn(task.instrument(span));
     }
 
-    /// Resumes calls that another process of this node has handed over. Their records exist, and
-    /// they are counted even if a number has reached its limit. A call whose number is not configured is
-    /// not resumed. `dropped` are further calls that end, which concerns other legs of their `Dial`.
-    pub fn resume(&self, calls: Vec<IncomingCall>, dropped: &[IncomingCall]) {
+    /// Resumes calls that another process of this node has handed over, and their conferences. Their
+    /// records exist, and they are counted even if a number has reached its limit. A call whose number
+    /// is not configured is not resumed. `dropped` are further calls that end, which concerns other
+    /// legs of their `Dial`.
+    pub fn resume(
+        &self,
+        calls: Vec<IncomingCall>,
+        rooms: Vec<RoomSnapshot>,
+        dropped: &[IncomingCall],
+    ) {
+        self.0.services.rooms.resume(rooms, &calls);
         // A call that runs may need its other leg.
         let tasks: Vec<_> = calls.into_iter().filter_map(|call| self.enter_resumed(call)).collect();
         for call in dropped {

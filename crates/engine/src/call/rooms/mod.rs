@@ -9,6 +9,7 @@
 mod ask;
 mod expected;
 mod kept;
+mod moved;
 mod state;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -36,6 +37,7 @@ use media::workers::Workers;
 use media::{Audience, CableEnd, MixEvent, MixSink, Mixer, PlayItem, SoundKind, cable};
 use model::Clock;
 use model::{AuthId, CallUuid, Digit, HangupCause, Timestamp};
+pub use moved::RoomSnapshot;
 use state::{Effect, Room};
 use store::{EndedRoom, LEFT_MAX, Store};
 use xml::ast::{Repeat, Target};
@@ -248,7 +250,9 @@ impl Rooms {
         let is_new = there.is_none();
         let cell = match (there, door) {
             (Some(cell), _) => cell.clone(),
-            (None, Door::OpenOr(id)) => self.open(&key, setup, id, now),
+            (None, Door::OpenOr(id)) => {
+                self.new_cell(&key, setup.parent_account.clone(), Room::new(id), now)
+            }
             (None, Door::Open | Door::Only(_)) => return false,
         };
         let mut inside = locked(&cell.state);
@@ -291,7 +295,8 @@ impl Rooms {
         }
     }
 
-    fn open(&self, key: &Key, setup: &CallSetup, id: uuid::Uuid, now: Instant) -> Arc<Cell> {
+    /// Creates a room without calls.
+    fn new_cell(&self, key: &Key, main_account: AuthId, room: Room, born: Instant) -> Arc<Cell> {
         Arc::new_cyclic(|cell: &Weak<Cell>| {
             let cell = cell.clone();
             let sink = move |event| {
@@ -302,10 +307,10 @@ impl Rooms {
             let mixer = (self.0.mixers)(Arc::new(sink));
             Cell {
                 key: key.clone(),
-                main_account: setup.parent_account.clone(),
-                born: now,
+                main_account,
+                born,
                 state: Mutex::new(CellState {
-                    room: Room::new(id),
+                    room,
                     mixer,
                     calls: BTreeMap::new(),
                     agents: BTreeSet::new(),

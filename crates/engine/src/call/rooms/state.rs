@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use machine::{LeaveReason, MemberId, Role, RoomEntry, RoomEvent};
@@ -27,7 +28,7 @@ pub(super) enum Effect {
 }
 
 /// State of a member.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Member {
     pub(super) entry: RoomEntry,
     pub(super) muted: bool,
@@ -45,7 +46,7 @@ pub(super) struct Member {
 }
 
 /// The state of a room. See the module documentation.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Room {
     pub(super) id: Uuid,
     pub(super) started: bool,

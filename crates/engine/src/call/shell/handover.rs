@@ -142,6 +142,9 @@ impl Shell {
         {
             return Some(Obstacle::lasting(text));
         }
+        if let Some(text) = self.context.services.rooms.obstacle(self.context.id) {
+            return Some(Obstacle::lasting(text));
+        }
         if self.recognition.is_busy() {
             return Some(Obstacle::passing("its caller is speaking"));
         }
@@ -242,6 +245,7 @@ impl Shell {
                 let dialogue = dialogue.map(|dialogue| MovedDialogue { dialogue, playing });
                 self.held = None;
                 call.view.forget_legs();
+                call.services.rooms.forget(call.id);
                 self.recordings.settle(&self.machine, &queued);
                 info!(queued = queued.len(), "call handed over");
                 let leftover = Leftover::new(queued, recordings, hearing, stream, dialogue);
@@ -258,8 +262,8 @@ impl Shell {
 fn obstacle_of(element: &str) -> Option<&'static str> {
     match element {
         "Speak" | "Play" | "Wait" | "GetInput" | "GetDigits" | "Record" | "DTMF" | "Redirect"
-        | "Hangup" | "PreAnswer" | "Message" | "Stream" | "Dial" => None,
-        "Conference" | "MultiPartyCall" => Some("it is in a conference or multi-party call"),
+        | "Hangup" | "PreAnswer" | "Message" | "Stream" | "Dial" | "Conference" => None,
+        "MultiPartyCall" => Some("it is in a multi-party call"),
         _ => Some("it executes an element that cannot be handed over"),
     }
 }
