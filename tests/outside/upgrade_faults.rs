@@ -154,7 +154,7 @@ async fn calls_go_on_if_the_new_binary_cannot_take_over() {
     fail(vec![
         Fault::at("offer", r#"{"version": 99}"#, "refused: the running process sent version 99"),
         Fault::at("ready", r#"{"message": "refused", "why": "no"}"#, "refused: no"),
-        Fault::at("calls", r#"{"version": 99}"#, "refused: the running process sent version 99"),
+        Fault::at("calls", r#"{"version": 99}"#, "process sent calls of version 99"),
         Fault::at("checked", r#"{"refused": ["x: cannot"]}"#, "calls cannot be handed over"),
         Fault::at("playing", r#"{"message": "refused", "why": "no"}"#, "refused: no"),
         Fault::descriptors(8),

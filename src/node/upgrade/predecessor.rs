@@ -32,6 +32,11 @@ pub enum TakeOverError {
         "the running process sent version {0} of the hand-over; this binary supports {VERSION}"
     )]
     Version(u32),
+    #[error(
+        "the running process sent calls of version {0}; this binary supports {own}",
+        own = handover::VERSION
+    )]
+    CallsVersion(u32),
     #[error("the running process sent an unexpected message")]
     Message,
     #[error("could not read the calls of the running process: {0}")]
@@ -97,7 +102,7 @@ impl Predecessor {
             match (message, &mut offered) {
                 (FromOld::Calls { version }, _) => {
                     if version != handover::VERSION {
-                        return Err(TakeOverError::Version(version).into());
+                        return Err(TakeOverError::CallsVersion(version).into());
                     }
                     // Ends the threads of an earlier offer.
                     drop(offered.take());
