@@ -19,7 +19,7 @@ struct Layers {
 const ENGINE: Layers = Layers {
     src: "crates/engine/src",
     rows: &[
-        &["feed", "limiter"],
+        &["disk_space", "feed", "limiter"],
         &["admission", "answer", "meta", "notices", "stream", "objects", "openid"],
         &["agents", "alerts", "call", "erasure", "inbox", "numbers", "people"],
         &["webhook", "shared_settings"],

@@ -25,8 +25,14 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::heads::{BadHead, Heads};
 use super::pause::Pause;
+use egress::ReadBudget;
 use engine::limiter::{Claim, RequestShare};
 use model::Clock;
+
+/// What is read of a WebSocket at once, and per millisecond: a burst of 512 KiB, then 64 KiB a second.
+/// Beyond it, the socket is read more slowly. Frame headers count, too.
+const SOCKET_BYTES_AT_ONCE: i64 = 512 << 10;
+const SOCKET_BYTES_A_MS: i64 = 66;
 
 /// Limits of a listener (`docs/reference/reliability.md#r10`).
 #[derive(Clone, Debug)]
@@ -86,6 +92,8 @@ pub(super) struct Connection {
     /// Whether there has been a request.
     used: AtomicBool,
     http2: AtomicBool,
+    /// Whether it is a WebSocket now.
+    upgraded: AtomicBool,
     heads: Mutex<Heads>,
     /// What a pause waits for: the first request, then that no more requests are accepted.
     paused_by: Mutex<Option<TaskTrackerToken>>,
@@ -114,6 +122,7 @@ impl Connection {
             sent_at: AtomicU64::new(0),
             used: AtomicBool::new(false),
             http2: AtomicBool::new(false),
+            upgraded: AtomicBool::new(false),
             heads: Mutex::default(),
             paused_by: Mutex::new(Some(fresh)),
             swept: AtomicBool::new(false),
@@ -128,6 +137,11 @@ impl Connection {
         while !self.used.load(Ordering::Relaxed) {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
+    }
+
+    /// Records that it is a WebSocket from now on.
+    pub(super) fn upgrade(&self) {
+        self.upgraded.store(true, Ordering::Relaxed);
     }
 
     /// Records that the first request has come.
@@ -332,11 +346,19 @@ macro_rules! of_stream {
 
 /// The stream of an observed connection.
 pub(super) struct ObservedStream {
-    pub(super) stream: Stream,
-    pub(super) connection: Arc<Connection>,
+    stream: Stream,
+    connection: Arc<Connection>,
+    /// Limits what is read of a WebSocket.
+    budget: ReadBudget,
 }
 
 impl ObservedStream {
+    pub(super) fn new(stream: Stream, connection: Arc<Connection>) -> Self {
+        let clock = connection.clock.clone();
+        let budget = ReadBudget::new(clock, SOCKET_BYTES_AT_ONCE, SOCKET_BYTES_A_MS);
+        Self { stream, connection, budget }
+    }
+
     fn record_write<T>(&self, outcome: Poll<T>) -> Poll<T> {
         let stalled = &self.connection.stalled_since;
         match outcome {
@@ -363,8 +385,15 @@ impl AsyncRead for ObservedStream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let is_socket = self.connection.upgraded.load(Ordering::Relaxed);
+        if is_socket {
+            ready!(self.budget.poll_ready(cx));
+        }
         let before = buf.filled().len();
         ready!(of_stream!(&mut self.stream, inner => inner.poll_read(cx, buf)))?;
+        if is_socket {
+            self.budget.take(buf.filled().len().saturating_sub(before));
+        }
         self.connection.read(buf.filled().get(before..).unwrap_or_default());
         Poll::Ready(Ok(()))
     }
@@ -411,8 +440,10 @@ mod tests {
     use std::time::Duration;
 
     use http::HeaderMap;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpListener, TcpStream};
 
-    use super::{BadHead, Clock, Connection, HttpLimits};
+    use super::{BadHead, Clock, Connection, HttpLimits, ObservedStream, Stream};
     use engine::limiter::Pool;
     use model::Timestamp;
 
@@ -436,6 +467,33 @@ mod tests {
         connection.stop_observing();
         connection.read(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n");
         assert_eq!(connection.bad_head(&headers), Some(BadHead::Unseen));
+    }
+
+    #[tokio::test]
+    async fn r10_a_web_socket_is_read_slowly_after_a_burst() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        #[allow(clippy::disallowed_methods, reason = "a test asks its own listener")]
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (server, _) = listener.accept().await.unwrap();
+        let clock = Clock::stepped(Timestamp::default());
+        let connection = open(&clock);
+        let mut stream = ObservedStream::new(Stream::Plain(server), connection.clone());
+        connection.upgrade();
+        // Empty continuation frames.
+        let sent = [0x00, 0x80, 1, 2, 3, 4].repeat(200_000);
+        let bytes = sent.len();
+        let sending = tokio::spawn(async move { client.write_all(&sent).await.map(|()| client) });
+        let (mut buffer, mut read) = ([0; 4_096], 0);
+        while read < 512 << 10 {
+            read += stream.read(&mut buffer).await.unwrap();
+        }
+        assert!(futures_util::poll!(std::pin::pin!(stream.read(&mut buffer))).is_pending());
+        clock.step(Duration::from_secs(60));
+        while read < bytes {
+            clock.step(Duration::from_secs(1));
+            read += stream.read(&mut buffer).await.unwrap();
+        }
+        drop(sending.await.unwrap().unwrap());
     }
 
     #[test]

@@ -14,6 +14,7 @@ pub mod audit;
 pub mod auth;
 mod body;
 mod connection;
+pub(crate) mod csv;
 mod error;
 mod fields;
 mod heads;

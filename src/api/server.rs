@@ -401,7 +401,7 @@ impl Server {
             let (server, connection) = (self.clone(), connection.clone());
             async move { Ok::<_, Infallible>(server.request(request, &connection, origin).await) }
         });
-        let io = TokioIo::new(ObservedStream { stream, connection: connection.clone() });
+        let io = TokioIo::new(ObservedStream::new(stream, connection.clone()));
         let mut serving = pin!(self.builder.serve_connection_with_upgrades(io, service));
         let outcome = tokio::select! {
             outcome = serving.as_mut() => outcome,
@@ -458,6 +458,9 @@ impl Server {
                 None => self.dispatch(request, connection, client, share.clone()).await,
             },
         };
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            connection.upgrade();
+        }
         let response = with_security_headers(response, is_https);
         response.map(|body| Body::new(ObservedBody::new(body, in_flight, share)))
     }

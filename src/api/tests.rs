@@ -463,6 +463,12 @@ async fn run() -> Running {
         node_id: "node".to_owned(),
         base_url: "https://calls.example.com".to_owned(),
         media: folder.path().join("messages"),
+        space: engine::disk_space::DiskSpace::new(
+            folder.path(),
+            None,
+            Box::new(|| false),
+            clock.clone(),
+        ),
         consents: consents.clone(),
         tasks: tokio_util::task::TaskTracker::new(),
     });
@@ -609,8 +615,7 @@ fn recordings_of(
         copies: None,
         recognisers: Recognisers::new(&SpeechConfig::default()).unwrap(),
         link_lifetime: None,
-        reserve: None,
-        has_several_accounts: Box::new(|| false),
+        space: engine::disk_space::DiskSpace::new(folder, None, Box::new(|| false), clock.clone()),
     };
     let tasks = tokio_util::task::TaskTracker::new();
     Recordings::start(config, store.clone(), outbox, clock.clone(), RandomSource::system(), tasks)

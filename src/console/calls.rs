@@ -237,7 +237,9 @@ pub(super) async fn save_filter(State(console): App, submitted: SubmittedForm) -
     let query = Form::read(form.get("query").trim_start_matches('?').as_bytes()).only(FIELDS);
     let done = if form.get("do") == "delete" {
         filters.delete(user, name).await.map(|_| true)
-    } else if name.is_empty() || name.chars().count() > FILTER_NAME_MAX || query.len() > FILTER_MAX
+    } else if !(1..=FILTER_NAME_MAX).contains(&name.chars().count())
+        || name.chars().any(char::is_control)
+        || query.len() > FILTER_MAX
     {
         Ok(false)
     } else {

@@ -13,6 +13,7 @@ use super::auth::Visitor;
 use super::call_row::{self, Row};
 use super::page::{bad_query, failed};
 use super::{App, Console, calls};
+use crate::api::csv;
 use store::{CallFilter, CallRecord, StoreError};
 
 /// Number of calls that are read at a time.
@@ -105,37 +106,5 @@ fn line(record: &CallRecord, row: &Row) -> String {
         or_empty(end.and_then(|end| end.answer_ms).map(|ms| ms.to_string())),
         or_empty(end.and_then(|end| end.agent).map(|agent| agent.to_string())),
     ];
-    cells.map(|text| cell(&text)).join(",") + "\r\n"
-}
-
-/// Formats a quoted cell. Spreadsheets would run a text that begins with one of these characters as
-/// a formula, so an apostrophe is put before it.
-fn cell(text: &str) -> String {
-    let guard = if text.starts_with(['=', '+', '-', '@', '\t', '\r']) { "'" } else { "" };
-    match text.contains(['"', ',', '\r', '\n']) {
-        true => format!("\"{guard}{}\"", text.replace('"', "\"\"")),
-        false => format!("{guard}{text}"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::cell;
-
-    #[test]
-    fn cells_are_quoted_and_never_formulas() {
-        for (text, written) in [
-            ("Asha", "Asha"),
-            ("", ""),
-            ("Verma, Asha \"A\"", "\"Verma, Asha \"\"A\"\"\""),
-            ("two\nlines", "\"two\nlines\""),
-            ("=1+1", "'=1+1"),
-            ("+91", "'+91"),
-            ("-1", "'-1"),
-            ("@SUM(A1)", "'@SUM(A1)"),
-            ("=A1,\"x\"", "\"'=A1,\"\"x\"\"\""),
-        ] {
-            assert_eq!(cell(text), written, "{text}");
-        }
-    }
+    cells.map(|text| csv::cell(&text)).join(",") + "\r\n"
 }

@@ -11,8 +11,8 @@ use http::{HeaderMap, Method};
 use super::{Doctor, Finding};
 use crate::public_address::{self, NotFoundError};
 use egress::{BodyPolicy, EgressError, EgressRequest, is_public};
-use engine::call::Disk;
 use engine::config::{Config, Listen, MediaIps};
+use model::Disk;
 use speech::config::SpeechConfig;
 use speech::models::ModelStore;
 use speech::recognise::{RecognitionError, check_servers};
@@ -314,14 +314,14 @@ pub(super) fn unusable_data_dir(folder: &Path) -> Option<Finding> {
     Some(Finding::failed("store", format!("store.data_dir {folder} can't be used: {why}"), fix))
 }
 
-/// The finding about a disk with so little space that calls are not recorded. `reserve` is
+/// The finding about a disk with so little space that calls are not recorded and users' files not kept. `reserve` is
 /// `recordings.reserve_mib` in bytes. `None` if there is enough.
 pub(super) fn full_disk(disk: Disk, reserve: Option<u64>) -> Option<Finding> {
     let reserve = disk.reserve(reserve);
     let what = || {
         let [free, kept] = [disk.free, reserve].map(|bytes| bytes >> 20);
         format!(
-            "{free} MiB are free in store.data_dir, and recordings leave {kept} MiB to the store: nothing is recorded"
+            "{free} MiB are free in store.data_dir, and {kept} MiB are left to the store: nothing is recorded, and users' files are not kept"
         )
     };
     let fix =

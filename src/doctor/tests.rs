@@ -8,10 +8,10 @@ use super::local::{advertised, found, full_disk, media_port, readiness, unusable
 use super::meta::{clock, evaluate_token, inactive_subscription};
 use super::numbers::{calling, registered, status_findings, url};
 use engine::admission::book::{Number, NumberSet, testing};
-use engine::call::Disk;
 use engine::config::Listen;
 use engine::meta::numbers::{CallingSettings, PhoneNumber, Subscription, TokenFacts};
 use engine::numbers::{Checked, UrlCheck};
+use model::Disk;
 use model::{Method, Timestamp};
 use xml::ast::DocUrl;
 

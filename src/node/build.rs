@@ -55,6 +55,7 @@ use engine::call::{
 };
 use engine::cluster::{LostNodes, NodeReaper};
 use engine::config::Config;
+use engine::disk_space::DiskSpace;
 use engine::erasure::{Eraser, ErasureParts};
 use engine::feed::Feed;
 use engine::inbox::{Inbox, InboxParts};
@@ -292,6 +293,12 @@ impl Node {
         let pressure = Pressure::new(health.clone(), clock.now());
         tokio::spawn(super::watch::watch(pressure.clone(), clock.clone(), stop_all.clone()));
         let accounts = keeper.clone();
+        let space = DiskSpace::new(
+            &config.store.data_dir,
+            config.recordings.reserve,
+            Box::new(move || accounts.book().has_several_main_accounts()),
+            clock.clone(),
+        );
         let recordings_config = RecordingsConfig {
             data_dir: config.store.data_dir.clone(),
             base_url: base_url(&config, bound),
@@ -300,8 +307,7 @@ impl Node {
             copies: recording_copies(&config, &clock)?,
             recognisers: recognisers.clone(),
             link_lifetime: config.recordings.link_lifetime,
-            reserve: config.recordings.reserve,
-            has_several_accounts: Box::new(move || accounts.book().has_several_main_accounts()),
+            space: space.clone(),
         };
         let recordings = Recordings::start(
             recordings_config,
@@ -350,6 +356,7 @@ impl Node {
             node_id: node_id.clone(),
             base_url: base_url(&config, bound),
             media: config.store.data_dir.join("messages"),
+            space: space.clone(),
             consents: consents.clone(),
             tasks: tasks.clone(),
         });
@@ -789,11 +796,25 @@ impl Node {
         ));
         let (stop, expiry) = (
             stop_public.clone(),
-            delete_expired(store.clone(), recordings.clone(), inbox, clock, tunables.clone()),
+            delete_expired(
+                store.clone(),
+                recordings.clone(),
+                inbox.clone(),
+                clock,
+                tunables.clone(),
+            ),
         );
         tasks.spawn(async move { stop.run_until_cancelled(expiry).await });
         tokio::spawn(recordings.clone().run_background_work(stop_all.clone()));
-        tokio::spawn(recordings.clone().count_used_space(stop_all.clone()));
+        let recorded = recordings.clone();
+        let count = move || {
+            let (recorded, inbox) = (recorded.clone(), inbox.clone());
+            async move {
+                let files = inbox.user_files().used_space().await?;
+                Some(recorded.used_space().await?.into_iter().chain(files).collect())
+            }
+        };
+        tokio::spawn(space.keep_counted(count, stop_all.clone()));
         tokio::spawn(recordings.clone().set_unlisted_aside(stop_all.clone()));
         outbox.start();
         tokio::spawn(numbers.reconciliation().run(stop_all.clone()));
@@ -881,6 +902,8 @@ fn speech(
     let mut speech = SpeechConfig::from_table(config.speech.clone())
         .map_err(|e| StartError::Speech(e.to_string()))?;
     speech.data_dir.clone_from(&config.store.data_dir);
+    speech.disk_reserve = config.recordings.reserve;
+    speech.free_memory = Some(Memory::free);
     let unusable = |e: EndpointError| StartError::Speech(e.to_string());
     let recognisers = Recognisers::new(&speech).map_err(unusable)?;
     let runtime = tokio::runtime::Handle::current();

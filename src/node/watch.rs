@@ -1,7 +1,7 @@
 //! Measures scheduling delay and free memory for [`Pressure`].
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -79,6 +79,12 @@ impl Memory {
             .map(|own| Path::new("/sys/fs/cgroup").join(own))
             .filter(|g| group_free(g).is_some());
         Self { group }
+    }
+
+    /// Free memory for prompts, in bytes. `None` if the system does not report it.
+    pub(super) fn free() -> Option<u64> {
+        static MEMORY: OnceLock<Memory> = OnceLock::new();
+        MEMORY.get_or_init(Self::of_this_process).left()
     }
 
     /// Resident memory of this process, in bytes. `None` if `/proc` is not readable.

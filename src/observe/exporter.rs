@@ -176,8 +176,9 @@ fn describe() {
     for outcome in metric::recording_copy::ALL.iter().copied() {
         metrics::counter!(metric::RECORDING_COPIES_TOTAL, "outcome" => outcome).absolute(0);
     }
-    for why in metric::recording_refusal::ALL.iter().copied() {
+    for why in metric::disk_refusal::ALL.iter().copied() {
         metrics::counter!(metric::RECORDINGS_REFUSED_TOTAL, "why" => why).absolute(0);
+        metrics::counter!(metric::USER_FILES_REFUSED_TOTAL, "why" => why).absolute(0);
     }
     metrics::counter!(metric::STREAM_MESSAGES_DROPPED_TOTAL).absolute(0);
     metrics::gauge!(metric::STREAMS_ACTIVE).set(0.0);

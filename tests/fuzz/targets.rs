@@ -633,8 +633,12 @@ fn rest_api() -> &'static Rest {
             copies: None,
             recognisers,
             link_lifetime: None,
-            reserve: None,
-            has_several_accounts: Box::new(|| false),
+            space: engine::disk_space::DiskSpace::new(
+                dir.path(),
+                None,
+                Box::new(|| false),
+                clock.clone(),
+            ),
         };
         let (random, tasks) = (answer::RandomSource::system(), Default::default());
         let recordings = {
@@ -674,6 +678,12 @@ fn rest_api() -> &'static Rest {
             node_id: "fuzz".to_owned(),
             base_url: "http://localhost".to_owned(),
             media: dir.path().join("messages"),
+            space: engine::disk_space::DiskSpace::new(
+                dir.path(),
+                None,
+                Box::new(|| false),
+                clock.clone(),
+            ),
             consents: Arc::new(Consents::new()),
             tasks: Default::default(),
         });

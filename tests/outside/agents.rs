@@ -196,10 +196,15 @@ async fn agents_are_created_changed_and_removed() {
             answer.text()
         );
     }
+    // A name is one line, without blanks around it.
+    let lines = json!({"name": "Two\nlines", "kind": "http", "endpoint": endpoint});
+    let refused = world.ask("POST", "agents/", lines).await;
+    assert_eq!((refused.status, &refused.json()["error"]["field"]), (400, &json!("name")));
     // Several agents may share an outbound number.
     let second =
-        json!({"name": "Ravi", "kind": "http", "endpoint": endpoint, "outboundNumber": NUMBER});
-    assert_eq!(world.ask("POST", "agents/", second).await.status, 201);
+        json!({"name": " Ravi ", "kind": "http", "endpoint": endpoint, "outboundNumber": NUMBER});
+    let second = world.ask("POST", "agents/", second).await;
+    assert_eq!((second.status, &second.json()["name"]), (201, &json!("Ravi")));
     // Names are unique within an account.
     let again = json!({"name": "Ravi", "kind": "http", "endpoint": endpoint});
     let rename = format!("agents/{}/", agent["id"].as_str().unwrap());

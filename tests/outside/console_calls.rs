@@ -163,8 +163,9 @@ async fn calls_are_sorted_filtered_saved_and_downloaded() {
     let text = file.text();
     let lines: Vec<_> = text.lines().collect();
     assert_eq!(lines.len(), 2, "{text}");
-    assert!(lines[1].starts_with(&format!("{b_leg},{a_leg},")), "{text}");
-    assert!(lines[1].contains(&format!(",{CALLEE},\"'=Ravi, \"\"R\"\"\",{NUMBER},IN,")), "{text}");
+    assert!(lines[1].starts_with(&format!("\"{b_leg}\",\"{a_leg}\",")), "{text}");
+    let cells = format!(",\"{CALLEE}\",\"'=Ravi, \"\"R\"\"\",\"{NUMBER}\",\"IN\",");
+    assert!(lines[1].contains(&cells), "{text}");
     assert_eq!(asha.get("/console/calls/calls.csv").await.text().lines().count(), 4);
 
     browser.visit("/console/calls/").await;

@@ -10,6 +10,8 @@ use axum::routing::get;
 use base64::Engine as _;
 use serde_json::{Value, json};
 use sim::{CallEvent, CallEventKind, CallEvents, CallScript, CalleeAction, EventOrder};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
 
 use crate::outbound::{World, user, world};
 use crate::support::http;
@@ -229,6 +231,29 @@ async fn a_phone_hears_what_rest_plays_speaks_and_dials() {
     assert_eq!(digits, "12#9", "one after the other");
     let over = world.ask(&uuid, "Play/", json!({"urls": tone(600, 500)})).await;
     assert_eq!((over.status, &over.json()["error"]), (404, &json!("call not found")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_fetch_of_a_file_ends_when_another_one_is_played() {
+    let (world, tones) = (world(|_, _| ()).await, tones().await);
+    world.app.xml(
+        "/answer",
+        format!("<Response><Play loop=\"0\">{tones}/tone/300/1000</Play></Response>"),
+    );
+    let _user = listener(&world);
+    let uuid = world.placed(&world.order()).await;
+    world.until(&uuid, "play_started", 1).await;
+    // A server whose file never ends.
+    let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/a.wav", server.local_addr().unwrap());
+    world.asked(&uuid, "Play/", json!({ "urls": url })).await;
+    let (mut fetch, _) = server.accept().await.unwrap();
+    let mut request = [0; 4_096];
+    assert!(fetch.read(&mut request).await.unwrap() > 0);
+    fetch.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 5000000\r\n\r\nRIFF").await.unwrap();
+    world.asked(&uuid, "Play/", json!({"urls": format!("{tones}/tone/440/1000")})).await;
+    let closed = tokio::time::timeout(Duration::from_secs(20), fetch.read(&mut request)).await;
+    assert!(matches!(closed.expect("the fetch ends"), Ok(0) | Err(_)));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,7 +9,7 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::routing::post;
-use egress::FileResponse;
+use egress::{FileResponse, FileSink};
 use machine::Sound;
 use media::prompt::{Frame, FrameState};
 use model::Clock;
@@ -32,6 +32,7 @@ impl FileFetch for NoFiles {
         _: &'a DocUrl,
         _: usize,
         _: Option<&'a str>,
+        _: &'a mut dyn FileSink,
     ) -> BoxFuture<'a, Result<FileResponse, String>> {
         Box::pin(std::future::ready(Err("no files here".to_owned())))
     }

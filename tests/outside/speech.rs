@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::support::has_peer;
-use egress::FileResponse;
+use egress::{FileResponse, FileSink};
 use machine::Sound;
 use media::prompt::{FrameState, Prompt};
 use model::Clock;
@@ -24,6 +24,7 @@ impl FileFetch for NoFiles {
         _: &'a DocUrl,
         _: usize,
         _: Option<&'a str>,
+        _: &'a mut dyn FileSink,
     ) -> BoxFuture<'a, Result<FileResponse, String>> {
         Box::pin(std::future::ready(Err("no files here".to_owned())))
     }

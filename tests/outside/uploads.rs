@@ -4,6 +4,7 @@
 use serde_json::{Value, json};
 
 use crate::console::OTHER;
+use crate::support::app::App;
 use crate::support::chat::{Chat, USER, crm};
 use crate::support::http::{self, Answer};
 use crate::support::node::{ACCESS_TOKEN, API_KEY, NUMBER, PHONE_NUMBER_ID};
@@ -85,6 +86,19 @@ async fn a_file_is_uploaded_sent_and_shown_in_the_timeline() {
         long,
         "byte for byte"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r11_below_the_reserve_of_the_disk_no_file_is_taken_and_messages_go_on() {
+    // No disk has this much free space.
+    let full = |app: &App| format!("{}\n[recordings]\nreserve_mib = 1073741824\n", crm(app));
+    let chat = Chat::start_with(full, |_| {}).await;
+    chat.send_text(USER, "A picture, please").await;
+    let media = format!("{}/media/", chat.id_of(USER).await);
+    let refused = upload(&chat, API_KEY, &media, "image/png", pixel()).await;
+    assert_eq!((refused.status, &refused.json()["error"]["code"]), (503, &json!("not_stored")));
+    let why = [("why", "disk_full")];
+    assert_eq!(chat.node.metric("offhook_user_files_refused_total", &why).await, 1.0);
 }
 
 /// A tenant chooses the media id of a message, and accounts may share an access token.

@@ -54,6 +54,18 @@ impl World {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn one_of_several_requests_at_once_creates_an_endpoint() {
+    let world = endpoints().await;
+    let endpoint = json!({"username": "uniq", "password": PASSWORD}).to_string();
+    let json = [("content-type", "application/json")];
+    let create = || world.rest("POST", "Endpoint/", &json, endpoint.clone());
+    let answers = futures_util::future::join_all((0..10).map(|_| create())).await;
+    let mut statuses: Vec<_> = answers.iter().map(|answer| answer.status).collect();
+    statuses.sort_unstable();
+    assert_eq!(statuses, [&[201][..], &[409; 9]].concat());
+}
+
 async fn endpoints() -> World {
     let world = world(|node_config, _| node_config.accept_wait_ms = 0).await;
     world.app.xml(

@@ -18,6 +18,8 @@ pub(super) struct Reader {
     decoder: Decoder,
     raw: usize,
     max: usize,
+    /// The size of an uncompressed body, if the server has declared it.
+    declared: Option<usize>,
 }
 
 enum Decoder {
@@ -70,11 +72,8 @@ impl Reader {
         let declared = headers
             .get(CONTENT_LENGTH)
             .and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
-        let limit = if matches!(coding.as_str(), "" | "identity") {
-            max
-        } else {
-            max.saturating_add(RAW_SLACK)
-        };
+        let is_plain = matches!(coding.as_str(), "" | "identity");
+        let limit = if is_plain { max } else { max.saturating_add(RAW_SLACK) };
         if declared.is_some_and(|declared| declared > limit) {
             return Err(EgressError::TooLarge { max });
         }
@@ -85,7 +84,12 @@ impl Reader {
             "deflate" => Decoder::Undetected(Vec::new()),
             _ => return Err(EgressError::Coding(coding.chars().take(40).collect())),
         };
-        Ok(Self { decoder, raw: 0, max })
+        Ok(Self { decoder, raw: 0, max, declared: declared.filter(|_| is_plain) })
+    }
+
+    /// Returns the largest size that the decoded body may have.
+    pub(super) fn bytes_max(&self) -> usize {
+        self.declared.unwrap_or(self.max)
     }
 
     /// Returns `true` if the body is not compressed, so that chunks can be passed on as they

@@ -108,9 +108,6 @@ pub enum BodyPolicy {
     Discard,
 }
 
-/// Called with each chunk of a body as it arrives.
-pub type OnChunk<'a> = &'a mut (dyn FnMut(Bytes) + Send);
-
 /// Progress of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
@@ -221,36 +218,28 @@ impl Egress {
         request: EgressRequest<'_>,
         on_stage: &(dyn Fn(Stage) + Sync),
     ) -> Result<EgressResponse, EgressError> {
-        self.request_streaming(request, on_stage, &mut |_| ()).await
+        self.open_response(request, on_stage).await?.read(&mut |_| ()).await
     }
 
-    /// Like [`Egress::request_watched`], and calls `on_chunk` with each chunk of a body that is
-    /// read, unless the body is compressed.
+    /// Sends a request and returns the response before its body is read.
     ///
     /// # Errors
     ///
     /// See [`Egress::request`].
-    pub(super) async fn request_streaming(
+    pub(super) async fn open_response(
         &self,
         request: EgressRequest<'_>,
         on_stage: &(dyn Fn(Stage) + Sync),
-        on_chunk: OnChunk<'_>,
-    ) -> Result<EgressResponse, EgressError> {
+    ) -> Result<OpenResponse, EgressError> {
         let (read, body_policy) = (request.read, request.body_policy);
         let (head, body) = self.send(request, on_stage).await?;
-        let body = match body_policy {
-            BodyPolicy::OnSuccess { max } if head.status.is_success() => {
-                collect_body(&head, body, max, read, on_chunk).await?
-            }
-            BodyPolicy::Always { max } => collect_body(&head, body, max, read, on_chunk).await?,
-            _ => {
-                let discarded = discard_body(body).await;
-                let (status, headers) = (head.status, head.headers);
-                return Ok(EgressResponse { status, headers, body: Bytes::new(), discarded });
-            }
+        let max = match body_policy {
+            BodyPolicy::OnSuccess { max } if head.status.is_success() => Some(max),
+            BodyPolicy::Always { max } => Some(max),
+            BodyPolicy::OnSuccess { .. } | BodyPolicy::Discard => None,
         };
-        let (status, headers) = (head.status, head.headers);
-        Ok(EgressResponse { status, headers, body, discarded: Bytes::new() })
+        let reader = max.map(|max| Reader::new(&head.headers, max)).transpose()?;
+        Ok(OpenResponse { head, body, read, reader })
     }
 
     /// Sends a request once and returns a response whose body is read incrementally.
@@ -333,6 +322,44 @@ impl Egress {
     }
 }
 
+/// A response whose body is not read yet.
+pub(super) struct OpenResponse {
+    head: http::response::Parts,
+    body: Incoming,
+    read: Duration,
+    /// `None` if the body is discarded.
+    reader: Option<Reader>,
+}
+
+impl OpenResponse {
+    pub(super) fn is_success(&self) -> bool {
+        self.head.status.is_success()
+    }
+
+    /// Returns the largest size of the body that is read.
+    pub(super) fn body_bytes_max(&self) -> usize {
+        self.reader.as_ref().map_or(0, Reader::bytes_max)
+    }
+
+    /// Reads the body, and calls `on_chunk` with each chunk of it, unless it is compressed.
+    ///
+    /// # Errors
+    ///
+    /// See [`Egress::request`].
+    pub(super) async fn read(
+        self,
+        on_chunk: &mut (dyn FnMut(Bytes) + Send),
+    ) -> Result<EgressResponse, EgressError> {
+        let Self { head, body, read, reader } = self;
+        let (body, discarded) = match reader {
+            Some(reader) => (collect_body(body, reader, read, on_chunk).await?, Bytes::new()),
+            None => (Bytes::new(), discard_body(body).await),
+        };
+        let (status, headers) = (head.status, head.headers);
+        Ok(EgressResponse { status, headers, body, discarded })
+    }
+}
+
 /// A response with any status whose body is read incrementally.
 #[derive(Debug)]
 pub struct EgressStream {
@@ -409,13 +436,11 @@ pub(super) fn request_uri(url: &CustomerUrl) -> Result<(Uri, HeaderValue), Egres
 }
 
 async fn collect_body(
-    head: &http::response::Parts,
     mut body: Incoming,
-    max: usize,
+    mut reader: Reader,
     read: Duration,
-    on_chunk: OnChunk<'_>,
+    on_chunk: &mut (dyn FnMut(Bytes) + Send),
 ) -> Result<Bytes, EgressError> {
-    let mut reader = Reader::new(&head.headers, max)?;
     let is_plain = reader.is_plain();
     while let Some(frame) =
         timeout(read, body.frame()).await.map_err(|_| EgressError::ReadTimeout { waited: read })?

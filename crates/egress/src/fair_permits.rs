@@ -24,14 +24,16 @@ struct State<K: Clone + Eq + Hash> {
 #[derive(Debug)]
 struct Waiting<K: Clone + Eq + Hash> {
     owner: K,
+    count: usize,
     granted: oneshot::Sender<FairPermit<K>>,
 }
 
-/// One of [`FairPermits`]. Given back on drop.
+/// One or several of [`FairPermits`]. Given back on drop.
 #[derive(Debug)]
 pub struct FairPermit<K: Clone + Eq + Hash> {
     permits: FairPermits<K>,
     owner: K,
+    count: usize,
 }
 
 impl<K: Clone + Eq + Hash> Clone for FairPermits<K> {
@@ -49,15 +51,22 @@ impl<K: Clone + Eq + Hash> FairPermits<K> {
 
     /// Waits for a permit.
     pub async fn acquire(&self, owner: &K) -> FairPermit<K> {
+        self.acquire_many(owner, 1).await
+    }
+
+    /// Waits for `count` permits, which are granted together. More than the share of an owner count
+    /// as its share.
+    pub async fn acquire_many(&self, owner: &K, count: usize) -> FairPermit<K> {
         loop {
             let granted = {
                 let mut state = self.state();
-                if state.free > 0 && state.held_by(owner) < state.share {
-                    state.take(owner);
-                    return FairPermit { permits: self.clone(), owner: owner.clone() };
+                let count = count.min(state.share);
+                if state.may_have(owner, count) {
+                    state.take(owner, count);
+                    return FairPermit { permits: self.clone(), owner: owner.clone(), count };
                 }
                 let (sender, granted) = oneshot::channel();
-                state.waiting.push_back(Waiting { owner: owner.clone(), granted: sender });
+                state.waiting.push_back(Waiting { owner: owner.clone(), count, granted: sender });
                 granted
             };
             if let Ok(permit) = granted.await {
@@ -76,45 +85,49 @@ impl<K: Clone + Eq + Hash> State<K> {
         self.held.get(owner).copied().unwrap_or_default()
     }
 
-    fn take(&mut self, owner: &K) {
-        self.free -= 1;
-        *self.held.entry(owner.clone()).or_default() += 1;
+    fn may_have(&self, owner: &K, count: usize) -> bool {
+        count <= self.free && self.held_by(owner) + count <= self.share
     }
 
-    fn give_back(&mut self, owner: &K) {
-        self.free += 1;
+    fn take(&mut self, owner: &K, count: usize) {
+        self.free -= count;
+        *self.held.entry(owner.clone()).or_default() += count;
+    }
+
+    fn give_back(&mut self, owner: &K, count: usize) {
+        self.free += count;
         if let Some(held) = self.held.get_mut(owner) {
-            *held -= 1;
+            *held -= count;
             if *held == 0 {
                 self.held.remove(owner);
             }
         }
     }
 
-    /// Takes a free permit for the owner that holds the fewest, of several for the one that has
-    /// waited longest. `None` if no owner may have one.
+    /// Takes free permits for the owner that holds the fewest, of several for the one that has
+    /// waited longest. `None` if no owner may have what it waits for.
     fn grant(&mut self) -> Option<Waiting<K>> {
         self.waiting.retain(|waiting| !waiting.granted.is_closed());
         let may_have =
-            |(_, waiting): &(usize, &Waiting<K>)| self.held_by(&waiting.owner) < self.share;
+            |(_, waiting): &(usize, &Waiting<K>)| self.may_have(&waiting.owner, waiting.count);
         let waiting = self.waiting.iter().enumerate().filter(may_have);
         let (at, _) = waiting.min_by_key(|(at, waiting)| (self.held_by(&waiting.owner), *at))?;
         let next = self.waiting.remove(at)?;
-        self.take(&next.owner);
+        self.take(&next.owner, next.count);
         Some(next)
     }
 }
 
 impl<K: Clone + Eq + Hash> Drop for FairPermit<K> {
     fn drop(&mut self) {
-        let next = {
+        let next: Vec<_> = {
             let mut state = self.permits.state();
-            state.give_back(&self.owner);
-            state.grant()
+            state.give_back(&self.owner, self.count);
+            std::iter::from_fn(|| state.grant()).collect()
         };
-        if let Some(Waiting { owner, granted }) = next {
+        for Waiting { owner, count, granted } in next {
             // If the receiver is gone, the permit is dropped here, which grants it to the next one.
-            let _ = granted.send(FairPermit { permits: self.permits.clone(), owner });
+            let _ = granted.send(FairPermit { permits: self.permits.clone(), owner, count });
         }
     }
 }
@@ -156,6 +169,22 @@ mod tests {
         let _other = permits.acquire(&b).now_or_never().expect("one is left for others");
         drop(second);
         assert!(third.now_or_never().is_some());
+    }
+
+    #[tokio::test]
+    async fn several_permits_are_granted_together_and_given_back_to_several() {
+        let permits = FairPermits::new(10, 8);
+        let (a, b) = ("a", "b");
+        let first = permits.acquire_many(&a, 20).await;
+        let mut large = pin!(permits.acquire_many(&a, 5));
+        let mut other = pin!(permits.acquire_many(&b, 3));
+        assert!(poll!(large.as_mut()).is_pending() && poll!(other.as_mut()).is_pending());
+        let small = permits.acquire_many(&b, 2).now_or_never().expect("two are left for others");
+        drop(first);
+        let (large, other) = (large.now_or_never(), other.now_or_never());
+        assert!(large.is_some() && other.is_some(), "one return serves both");
+        drop((small, large, other));
+        assert_eq!((permits.state().free, permits.state().held.len()), (10, 0));
     }
 
     #[tokio::test]

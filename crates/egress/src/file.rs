@@ -1,6 +1,7 @@
 //! Fetches audio files for `Play`: 2 s to connect, 120 s to read, one retry. The requests are not
 //! signed.
 
+use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,14 +9,15 @@ use http::header::{ACCEPT, CACHE_CONTROL, ETAG, IF_NONE_MATCH, USER_AGENT as USE
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use tokio::time::timeout;
 
+use super::client::OpenResponse;
 use super::{
-    BodyPolicy, Egress, EgressError, EgressRequest, EgressResponse, OnChunk, REDIRECTS_MAX,
-    USER_AGENT,
+    BodyPolicy, Egress, EgressError, EgressRequest, EgressResponse, REDIRECTS_MAX, USER_AGENT,
 };
 use model::metric;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// Time limit of a whole attempt, so that a server that sends single bytes slowly cannot extend it.
+/// Time limit of a whole attempt without the wait for room, so that a server that sends single bytes
+/// slowly cannot extend it.
 const READ_TIMEOUT: Duration = Duration::from_secs(120);
 const ATTEMPTS_MAX: u32 = 2;
 
@@ -35,6 +37,17 @@ pub struct FetchedFile {
     pub cache_control: Option<String>,
 }
 
+/// Receives a file.
+pub trait FileSink: Send {
+    /// Waits until there is room for a file of at most `bytes`, before any of it is read. A further
+    /// attempt replaces the room of the one before.
+    fn reserve(&mut self, bytes: usize) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
+
+    /// Receives the file's bytes as they arrive, in order and without repeats across attempts. Not
+    /// called for a compressed body.
+    fn chunk(&mut self, chunk: Bytes);
+}
+
 impl Egress {
     /// Fetches `url`, at most `max` bytes, following up to five redirects. `etag` comes from an
     /// earlier fetch.
@@ -48,25 +61,10 @@ impl Egress {
         url: &str,
         max: usize,
         etag: Option<&str>,
-    ) -> Result<FileResponse, EgressError> {
-        self.fetch_file_streaming(url, max, etag, &mut |_| ()).await
-    }
-
-    /// Like [`Egress::fetch_file`], and calls `on_chunk` with the file's bytes as they arrive, in
-    /// order and without repeats across attempts. It is not called for a compressed body.
-    ///
-    /// # Errors
-    ///
-    /// See [`Egress::fetch_file`].
-    pub async fn fetch_file_streaming(
-        &self,
-        url: &str,
-        max: usize,
-        etag: Option<&str>,
-        on_chunk: OnChunk<'_>,
+        sink: &mut dyn FileSink,
     ) -> Result<FileResponse, EgressError> {
         let started = self.clock.now();
-        let response = self.fetch_with_retry(url, max, etag, on_chunk).await;
+        let response = self.fetch_with_retry(url, max, etag, sink).await;
         let outcome = response.as_ref().map_or_else(EgressError::outcome, |_| metric::fetch::OK);
         metrics::histogram!(metric::ANSWER_FETCH_SECONDS, "kind" => metric::fetch_kind::PLAY, "outcome" => outcome)
             .record(self.clock.now().duration_since(started));
@@ -78,22 +76,12 @@ impl Egress {
         url: &str,
         max: usize,
         etag: Option<&str>,
-        on_chunk: OnChunk<'_>,
+        sink: &mut dyn FileSink,
     ) -> Result<FileResponse, EgressError> {
         let (mut attempts, mut delivered) = (0, 0_usize);
         loop {
             attempts += 1;
-            // Skip the bytes that the first attempt has already delivered.
-            let mut skip = delivered;
-            let mut deliver = |chunk: Bytes| {
-                let skipped = skip.min(chunk.len());
-                skip -= skipped;
-                delivered += chunk.len() - skipped;
-                on_chunk(chunk.slice(skipped..));
-            };
-            let outcome =
-                timeout(READ_TIMEOUT, self.fetch_once(url, max, etag, &mut deliver)).await;
-            match outcome.unwrap_or(Err(EgressError::ReadTimeout { waited: READ_TIMEOUT })) {
+            match self.fetch_once(url, max, etag, sink, &mut delivered).await {
                 Err(e)
                     if attempts < ATTEMPTS_MAX
                         && !matches!(e, EgressError::Refused(_) | EgressError::TooLarge { .. }) =>
@@ -105,13 +93,41 @@ impl Egress {
         }
     }
 
+    /// Makes one attempt. `delivered` is the number of bytes that `sink` has received.
     async fn fetch_once(
         &self,
         url: &str,
         max: usize,
         etag: Option<&str>,
-        on_chunk: OnChunk<'_>,
+        sink: &mut dyn FileSink,
+        delivered: &mut usize,
     ) -> Result<FileResponse, EgressError> {
+        let timed_out = |_| EgressError::ReadTimeout { waited: READ_TIMEOUT };
+        let started = self.clock.now();
+        let opened =
+            timeout(READ_TIMEOUT, self.open_file(url, max, etag)).await.map_err(timed_out)??;
+        let Some(response) = opened else { return Ok(FileResponse::NotModified) };
+        let left = READ_TIMEOUT.saturating_sub(self.clock.now().duration_since(started));
+        sink.reserve(response.body_bytes_max()).await;
+        // Skip the bytes that the first attempt has already delivered.
+        let mut skip = *delivered;
+        let mut deliver = |chunk: Bytes| {
+            let skipped = skip.min(chunk.len());
+            skip -= skipped;
+            *delivered += chunk.len() - skipped;
+            sink.chunk(chunk.slice(skipped..));
+        };
+        let response = timeout(left, response.read(&mut deliver)).await.map_err(timed_out)??;
+        Ok(FileResponse::File(FetchedFile::from_response(response)))
+    }
+
+    /// Requests a file, and follows redirects. `None` if the file still matches `etag`.
+    async fn open_file(
+        &self,
+        url: &str,
+        max: usize,
+        etag: Option<&str>,
+    ) -> Result<Option<OpenResponse>, EgressError> {
         let mut headers = HeaderMap::new();
         headers.insert(USER_AGENT_HEADER, HeaderValue::from_static(USER_AGENT));
         headers.insert(ACCEPT, HeaderValue::from_static("audio/*, */*"));
@@ -129,14 +145,15 @@ impl Egress {
                 read: READ_TIMEOUT,
                 body_policy: BodyPolicy::OnSuccess { max },
             };
-            let response = self.request_streaming(request, &|_| {}, &mut *on_chunk).await?;
+            let opened = self.open_response(request, &|_| {}).await?;
+            if opened.is_success() {
+                return Ok(Some(opened));
+            }
+            let response = opened.read(&mut |_| ()).await?;
             match response.redirect(&url, self.guard()) {
                 Some(next) => url = next?,
-                None if response.status.is_success() => {
-                    return Ok(FileResponse::File(FetchedFile::from_response(response)));
-                }
                 None if response.status == StatusCode::NOT_MODIFIED && etag.is_some() => {
-                    return Ok(FileResponse::NotModified);
+                    return Ok(None);
                 }
                 None => return Err(EgressError::Status(response.status.as_u16())),
             }

@@ -54,14 +54,14 @@ mod tls;
 mod url;
 
 pub use client::{
-    BodyPolicy, Egress, EgressConfig, EgressRequest, EgressResponse, EgressStream, OnChunk, Stage,
+    BodyPolicy, Egress, EgressConfig, EgressRequest, EgressResponse, EgressStream, Stage,
 };
 pub use direct::{DirectClient, direct_client, direct_client_trusting, error_chain};
 pub use fair_permits::{FairPermit, FairPermits};
-pub use file::{FetchedFile, FileResponse};
+pub use file::{FetchedFile, FileResponse, FileSink};
 pub use guard::{Guard, Refusal, is_public};
 pub use resolve::{Lookup, Resolve, SystemResolver};
-pub use socket::{Socket, SocketTransport, is_too_large};
+pub use socket::{ReadBudget, Socket, SocketTransport, is_too_large};
 pub use tls::{client_tls, warm_up};
 pub use url::{CustomerUrl, URL_BYTES_MAX, is_same_origin};
 

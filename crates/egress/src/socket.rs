@@ -47,10 +47,12 @@ pub struct SocketTransport {
     budget: ReadBudget,
 }
 
-/// Rate limit for reading from a server. It counts bytes rather than messages, because frames
+/// Rate limit for reading from a WebSocket. It counts bytes rather than messages, because frames
 /// without content, such as empty fragments, belong to no message.
-struct ReadBudget {
+pub struct ReadBudget {
     clock: Clock,
+    at_once: i64,
+    a_ms: i64,
     /// The bytes that may be read at present. Negative after a read of more.
     left: i64,
     /// The time up to which `left` was refilled.
@@ -59,13 +61,14 @@ struct ReadBudget {
 }
 
 impl ReadBudget {
-    fn new(clock: Clock) -> Self {
+    /// Allows a burst of `at_once` bytes, and `a_ms` bytes per millisecond.
+    pub fn new(clock: Clock, at_once: i64, a_ms: i64) -> Self {
         let refilled = clock.now();
-        Self { clock, left: BYTES_AT_ONCE, refilled, pause: None }
+        Self { clock, at_once, a_ms, left: at_once, refilled, pause: None }
     }
 
     /// Waits until something may be read.
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             if let Some(pause) = &mut self.pause {
                 ready!(pause.as_mut().poll(cx));
@@ -74,8 +77,8 @@ impl ReadBudget {
             let passed = self.clock.now().saturating_duration_since(self.refilled).as_millis();
             let ms = u32::try_from(passed).unwrap_or(u32::MAX);
             self.refilled += Duration::from_millis(ms.into());
-            let refill = i64::from(ms).saturating_mul(BYTES_A_MS);
-            self.left = self.left.saturating_add(refill).min(BYTES_AT_ONCE);
+            let refill = i64::from(ms).saturating_mul(self.a_ms);
+            self.left = self.left.saturating_add(refill).min(self.at_once);
             if self.left > 0 {
                 return Poll::Ready(());
             }
@@ -83,7 +86,8 @@ impl ReadBudget {
         }
     }
 
-    fn take(&mut self, bytes: usize) {
+    /// Counts bytes that were read.
+    pub fn take(&mut self, bytes: usize) {
         self.left = self.left.saturating_sub(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 }
@@ -145,7 +149,8 @@ impl Egress {
                 MaybeTls::Tls(Box::new(tls.map_err(|e| failed(super::tls::describe_error(&e)))?))
             }
         };
-        let transport = SocketTransport { stream, budget: ReadBudget::new(self.clock.clone()) };
+        let budget = ReadBudget::new(self.clock.clone(), BYTES_AT_ONCE, BYTES_A_MS);
+        let transport = SocketTransport { stream, budget };
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BYTES)
             .max_write_buffer_size(WRITE_BYTES_MAX)
@@ -249,7 +254,7 @@ mod tests {
     #[tokio::test]
     async fn bytes_above_the_rate_are_read_later() {
         let clock = Clock::stepped(Timestamp::default());
-        let mut budget = ReadBudget::new(clock.clone());
+        let mut budget = ReadBudget::new(clock.clone(), BYTES_AT_ONCE, super::BYTES_A_MS);
         let is_ready =
             |budget: &mut ReadBudget| budget.poll_ready(&mut Context::from_waker(Waker::noop()));
         budget.take(usize::try_from(BYTES_AT_ONCE).unwrap() - 1);

@@ -1,6 +1,7 @@
 //! Tests of the HTTP client against servers on loopback.
 
 use std::future::pending;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,10 +12,28 @@ use tokio::net::TcpListener;
 use super::testing::{FakeResolver, Reply, Server, egress, egress_with, open_guard};
 use super::{
     BodyPolicy, CustomerUrl, Egress, EgressError, EgressRequest, EgressResponse, FetchedFile,
-    FileResponse, Guard, Lookup, Refusal, Resolve,
+    FileResponse, FileSink, Guard, Lookup, Refusal, Resolve,
 };
 
 const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A file as it was received.
+#[derive(Default)]
+struct Received {
+    reserved: Vec<usize>,
+    bytes: Vec<u8>,
+}
+
+impl FileSink for Received {
+    fn reserve(&mut self, bytes: usize) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        self.reserved.push(bytes);
+        Box::pin(std::future::ready(()))
+    }
+
+    fn chunk(&mut self, chunk: Bytes) {
+        self.bytes.extend_from_slice(&chunk);
+    }
+}
 
 fn get(url: &CustomerUrl) -> EgressRequest<'_> {
     EgressRequest {
@@ -225,7 +244,7 @@ async fn files_are_fetched_with_caching_headers_and_one_retry() {
     let egress = egress(open_guard(), Vec::new());
     let fetch = |path: &str, etag| {
         let (egress, url) = (egress.clone(), server.url(path));
-        async move { egress.fetch_file(&url, 10_000, etag).await }
+        async move { egress.fetch_file(&url, 10_000, etag, &mut Received::default()).await }
     };
     let count = |path: &str| server.seen().iter().filter(|s| s.target == path).count();
     let file = FetchedFile {
@@ -234,12 +253,11 @@ async fn files_are_fetched_with_caching_headers_and_one_retry() {
         cache_control: Some("max-age=60".to_owned()),
     };
     assert_eq!(fetch("/moved", None).await, Ok(FileResponse::File(file)));
-    let mut chunks = Vec::new();
+    let mut received = Received::default();
     let url = server.url("/moved");
-    let result = egress
-        .fetch_file_streaming(&url, 10_000, None, &mut |chunk| chunks.extend_from_slice(&chunk))
-        .await;
-    assert!(result.is_ok() && chunks == b"RIFF", "{chunks:?}");
+    let result = egress.fetch_file(&url, 10_000, None, &mut received).await;
+    assert!(result.is_ok() && received.bytes == b"RIFF", "{:?}", received.bytes);
+    assert_eq!(received.reserved, [4], "what the server declares");
     assert_eq!(fetch("/tone.wav", Some("\"v1\"")).await, Ok(FileResponse::NotModified));
     assert!(server.seen().iter().all(|s| s.header("x-plivo-signature-v3").is_empty()));
     assert_eq!(fetch("/gone", None).await, Err(EgressError::Status(503)));

@@ -36,6 +36,8 @@ pub mod cluster;
 #[cfg_attr(not(test), deny(clippy::as_conversions))]
 pub mod config;
 #[cfg_attr(not(test), deny(clippy::as_conversions))]
+pub mod disk_space;
+#[cfg_attr(not(test), deny(clippy::as_conversions))]
 pub mod erasure;
 #[cfg_attr(not(test), deny(clippy::as_conversions))]
 pub mod feed;

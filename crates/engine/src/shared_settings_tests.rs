@@ -170,6 +170,7 @@ fn inbox(
         clock: clock.clone(),
         node_id: node,
         base_url: "https://calls.example.com".to_owned(),
+        space: crate::disk_space::DiskSpace::new(&folder, None, Box::new(|| false), clock.clone()),
         media: folder,
         consents: Arc::new(Consents::new()),
         tasks: TaskTracker::new(),

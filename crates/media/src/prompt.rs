@@ -4,6 +4,7 @@
 //! A prompt is written once by a [`Writer`], such as a synthesiser or a decoder, and read without
 //! locks by every leg that plays it. Playing can start with the first frame.
 
+use std::any::Any;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -60,6 +61,8 @@ pub struct Prompt {
     join: OnceLock<LoopJoin>,
     /// The voices that spoke it. Legs do not read them.
     voices: Mutex<Vec<PromptVoice>>,
+    /// See [`Prompt::attach`].
+    attached: OnceLock<Arc<dyn Any + Send + Sync>>,
 }
 
 #[derive(Debug)]
@@ -127,6 +130,7 @@ impl Prompt {
             failure: OnceLock::new(),
             join: OnceLock::new(),
             voices: Mutex::default(),
+            attached: OnceLock::new(),
         });
         (prompt.clone(), Writer { prompt, chunk: first, at: 0, finished: false })
     }
@@ -137,6 +141,11 @@ impl Prompt {
         frames.into_iter().for_each(|f| writer.push(f));
         writer.finish();
         prompt
+    }
+
+    /// Keeps a value for as long as the prompt exists. Only the first one is kept.
+    pub fn attach(&self, value: Arc<dyn Any + Send + Sync>) {
+        let _ = self.attached.set(value);
     }
 
     /// Returns a cursor at the beginning.

@@ -1,7 +1,7 @@
 //! Types shared by every crate: identifiers, phone numbers, hangup causes, timestamps, digits.
 //!
 //! Identifiers are newtypes, so that one kind cannot be passed as another by mistake. Except for
-//! [`Clock`], which reads the system time, nothing here performs I/O.
+//! [`Clock`] and [`Disk`], which ask the system, nothing here performs I/O.
 
 // Input from the network must never cause a panic. Every `allow` of these lints states a reason.
 #![cfg_attr(
@@ -26,6 +26,7 @@ mod conversation;
 mod country;
 mod country_names;
 mod digit;
+mod disk;
 mod endpoint;
 mod health;
 mod ids;
@@ -48,6 +49,7 @@ pub use clock::Clock;
 pub use conversation::{ConversationStatus, MessageStatus, Routing, stable_id};
 pub use country::{Country, CountryError, Origin};
 pub use digit::Digit;
+pub use disk::Disk;
 pub use endpoint::EndpointName;
 pub use health::Health;
 pub use ids::{AppId, AuthId, CallUuid, EndpointId, PhoneNumberId, StreamId, WabaId, Wacid};

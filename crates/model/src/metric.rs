@@ -106,8 +106,11 @@ pub const TRANSCRIPTS_TOTAL: &str = "offhook_transcripts_total";
 /// [`recording_copy`].
 pub const RECORDING_COPIES_TOTAL: &str = "offhook_recording_copies_total";
 /// Counter `{why}`: recordings that did not begin or ended early for want of disk space, with a
-/// reason of [`recording_refusal`].
+/// reason of [`disk_refusal`].
 pub const RECORDINGS_REFUSED_TOTAL: &str = "offhook_recordings_refused_total";
+/// Counter `{why}`: files from and to users that were not kept for want of disk space, with a reason
+/// of [`disk_refusal`].
+pub const USER_FILES_REFUSED_TOTAL: &str = "offhook_user_files_refused_total";
 
 /// The type of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -230,6 +233,11 @@ pub const ALL: &[(&str, Kind, &str)] = &[
         "Recordings that did not begin or ended early for want of disk space, by reason.",
     ),
     (
+        USER_FILES_REFUSED_TOTAL,
+        Kind::Counter,
+        "Files from and to users that were not kept for want of disk space, by reason.",
+    ),
+    (
         STREAM_MESSAGES_DROPPED_TOTAL,
         Kind::Counter,
         "Audio messages dropped because a stream's server read too slowly.",
@@ -318,11 +326,11 @@ pub mod recording_copy {
     pub const ALL: &[&str] = &[STORED, RETRY, LOST];
 }
 
-/// Values of `why` of [`RECORDINGS_REFUSED_TOTAL`].
-pub mod recording_refusal {
+/// Values of `why` of [`RECORDINGS_REFUSED_TOTAL`] and [`USER_FILES_REFUSED_TOTAL`].
+pub mod disk_refusal {
     /// Less than the reserve of the disk is free.
     pub const DISK_FULL: &str = "disk_full";
-    /// The recordings of the main account have used their share of the disk.
+    /// The recordings and users' files of the main account have used their share of the disk.
     pub const SHARE_USED: &str = "share_used";
 
     pub const ALL: &[&str] = &[DISK_FULL, SHARE_USED];

@@ -69,6 +69,9 @@ impl Cache {
     /// then treated as missing.
     pub(super) fn lookup(&mut self, sound: &Sound, now: Instant) -> Lookup {
         self.uses += 1;
+        while self.failures.front().is_some_and(|(until, ..)| *until <= now) {
+            self.failures.pop_front();
+        }
         let Some(entry) =
             self.entries.get_mut(sound).filter(|entry| entry.prompt.failure().is_none())
         else {
@@ -139,8 +142,8 @@ impl Cache {
         }
     }
 
-    /// Removes a prompt that is being created if only its creator, with `own` references, and this
-    /// cache refer to it. Returns whether only they do.
+    /// Removes a prompt that is being created if only its creator, with up to `own` references, and
+    /// this cache refer to it. Returns whether only they do.
     pub(super) fn remove_unused(
         &mut self,
         sound: &Sound,
@@ -149,7 +152,7 @@ impl Cache {
     ) -> bool {
         let is_here = self.has(sound, prompt);
         // Only this cache gives prompts to others, and it is borrowed here.
-        let is_unused = Arc::strong_count(prompt) == own + usize::from(is_here);
+        let is_unused = Arc::strong_count(prompt) <= own + usize::from(is_here);
         if is_here && is_unused {
             self.remove(sound);
         }
@@ -164,6 +167,12 @@ impl Cache {
         if let Some(entry) = self.entries.remove(sound) {
             self.bytes -= entry.bytes;
         }
+    }
+
+    /// Removes all complete prompts, because memory is short. Calls keep those that they have.
+    pub(super) fn free(&mut self) {
+        self.entries.retain(|_, entry| entry.bytes == 0);
+        self.bytes = 0;
     }
 
     /// Evicts down to seven eighths of the limit, so that entries are rarely sorted.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Deserializer};
 
+use super::memory::FreeMemory;
 use model::Secret;
 
 /// Settings of speech synthesis and recognition. The defaults need no other software.
@@ -41,6 +42,12 @@ pub struct SpeechConfig {
     /// The program with the `speech-helper` command. `None` means the running program.
     #[serde(skip)]
     pub helper: Option<PathBuf>,
+    /// Disk space that the prompts and models leave free, in bytes. `None` means the default.
+    #[serde(skip)]
+    pub disk_reserve: Option<u64>,
+    /// Limits the memory of prompts. `None` means no limit.
+    #[serde(skip)]
+    pub free_memory: Option<FreeMemory>,
 }
 
 impl Default for SpeechConfig {
@@ -59,6 +66,8 @@ impl Default for SpeechConfig {
             recognitions_at_once: 64,
             data_dir: PathBuf::from("offhook-data"),
             helper: None,
+            disk_reserve: None,
+            free_memory: None,
         }
     }
 }

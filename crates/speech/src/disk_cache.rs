@@ -20,7 +20,7 @@ use super::models::ModelStore;
 use machine::Sound;
 use media::opus::silence_frame;
 use media::prompt::Frame;
-use model::{Clock, PromptVoice, Timestamp};
+use model::{Clock, Disk, PromptVoice, Timestamp};
 
 /// Magic bytes and version at the start of a file. Increase the version when the encoder or a voice
 /// changes.
@@ -44,6 +44,8 @@ pub(super) struct CachedSpeech {
 pub(super) struct DiskCache {
     folder: PathBuf,
     bytes_max: u64,
+    /// Space that is left free for the store, if set.
+    reserve: Option<u64>,
     /// The engines and voices. They are part of the key, so that a changed configuration does not
     /// reuse old prompts.
     voices: String,
@@ -70,8 +72,8 @@ impl DiskCache {
     pub(super) fn new(config: &SpeechConfig, clock: Clock) -> Option<Self> {
         let bytes_max = u64::from(config.disk_cache_mb) << 20;
         let folder = config.data_dir.join("prompts");
-        let cache =
-            Self { folder, bytes_max, voices: voices_key(config), clock, index: Mutex::default() };
+        let (voices, reserve) = (voices_key(config), config.disk_reserve);
+        let cache = Self { folder, bytes_max, reserve, voices, clock, index: Mutex::default() };
         (bytes_max > 0).then_some(cache)
     }
 
@@ -103,7 +105,10 @@ impl DiskCache {
         let Some(name) = self.file_name(sound) else { return };
         let encoded = encode(speech);
         let bytes = encoded.len() as u64;
-        if bytes > self.bytes_max / 8 {
+        // If the file system cannot be read, writing will show whether there is space.
+        let data_dir = self.folder.parent().unwrap_or(&self.folder);
+        let is_full = Disk::of(data_dir).is_ok_and(|disk| disk.free < disk.reserve(self.reserve));
+        if bytes > self.bytes_max / 8 || is_full {
             return;
         }
         let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
@@ -322,6 +327,14 @@ mod tests {
             .unwrap()
             .map(|e| fs::read(e.unwrap().path()).unwrap());
         assert!(text.flatten().collect::<Vec<_>>().windows(7).all(|w| w != b"Welcome"));
+    }
+
+    #[test]
+    fn the_cache_leaves_a_reserve_of_the_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let full = DiskCache { reserve: Some(u64::MAX), ..disk_cache(dir.path(), 1 << 20) };
+        full.insert(&sound("Welcome"), &frames(1, 60));
+        assert!(full.get(&sound("Welcome")).is_none());
     }
 
     #[test]

@@ -42,6 +42,7 @@ pub mod library;
 mod limiter;
 mod loop_join;
 mod markup;
+pub mod memory;
 pub mod model_manager;
 pub mod models;
 #[allow(unsafe_code, reason = "maps files")]

@@ -7,12 +7,14 @@
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::ops::RangeInclusive;
+use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
+use futures_util::FutureExt as _;
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
 
 use super::builtin::Builtin;
 use super::cache::{Cache, Lookup, Validity};
@@ -23,15 +25,16 @@ use super::file;
 use super::http::EndpointError;
 use super::kokoro_provider::KokoroVoice;
 use super::language::{Speaker, is_known_polly_voice, primary};
+use super::memory::PromptMemory;
 use super::models::{KNOWN, ModelStore};
 use super::neural_provider::Neural;
 use super::openai::OpenAi;
-use super::prompt_builder::PromptBuilder;
+use super::prompt_builder::{Pace, PromptBuilder, PromptError};
 use super::provider::{AudioChunk, BoxFuture, Owner, Provider, Sink, SpeechError};
 use super::resample::RATE;
 use super::script::{Part, Script, Segment};
 use super::writing_system;
-use egress::{Egress, FairPermits, FetchedFile, FileResponse, OnChunk};
+use egress::{Egress, FairPermit, FairPermits, FetchedFile, FileResponse, FileSink};
 use machine::Sound;
 use media::prompt::{Frame, FrameState, Prompt, Writer};
 use model::{AuthId, Clock, Timestamp};
@@ -54,6 +57,14 @@ const SYNTHESES_MAX: usize = 64;
 const SYNTHESES_SHARE: usize = 48;
 const FETCHES_MAX: usize = 256;
 const FETCHES_SHARE: usize = 192;
+/// Size in MiB of the files that are received or wait to be decoded, and the share of one account.
+const FETCHED_MIB_MAX: usize = 128;
+const FETCHED_MIB_SHARE: usize = 96;
+/// Number of files whose decoding has begun. They take turns.
+const DECODES_MAX: usize = 64;
+const DECODES_SHARE: usize = 4;
+/// Interval at which a file's calls are looked for.
+const ABANDONED_INTERVAL: Duration = Duration::from_millis(500);
 /// Number of chunks buffered between a provider and the encoder.
 const BUFFERED_CHUNKS: usize = 8;
 /// Length of the fade at both ends of a tone, which would click without it.
@@ -61,31 +72,22 @@ const FADE_MS: u32 = 5;
 /// Amplitude of a tone: 12 dB below full scale, about as loud as speech.
 const TONE_PEAK: f32 = 8_000.0;
 /// The failure of a prompt whose synthesis was stopped because the calls that needed it have ended.
-const NOT_NEEDED: &str = "no call needs the prompt any more";
-/// Number of files that are decoded while they are received.
+pub(super) const NOT_NEEDED: &str = "no call needs the prompt any more";
+/// Number of files that are decoded while they are received, and the share of one account.
 const STREAMING_MAX: usize = 4;
+const STREAMING_SHARE: usize = 2;
 
 /// Fetches files for `Play`. [`Egress`] implements it.
 pub trait FileFetch: Send + Sync {
-    /// Fetches `url`, with retries, at most `max` bytes. `etag` is the tag of a cached copy.
+    /// Fetches `url`, with retries, at most `max` bytes. `etag` is the tag of a cached copy. Either
+    /// all bytes or none are passed to `sink` as they arrive.
     fn fetch<'a>(
         &'a self,
         url: &'a DocUrl,
         max: usize,
         etag: Option<&'a str>,
+        sink: &'a mut dyn FileSink,
     ) -> BoxFuture<'a, Result<FileResponse, String>>;
-
-    /// Like [`FileFetch::fetch`], and passes the bytes to the callback in order as they arrive, if
-    /// possible. Either all bytes are passed or none.
-    fn fetch_streaming<'a>(
-        &'a self,
-        url: &'a DocUrl,
-        max: usize,
-        etag: Option<&'a str>,
-        _: OnChunk<'a>,
-    ) -> BoxFuture<'a, Result<FileResponse, String>> {
-        self.fetch(url, max, etag)
-    }
 }
 
 impl FileFetch for Egress {
@@ -94,18 +96,9 @@ impl FileFetch for Egress {
         url: &'a DocUrl,
         max: usize,
         etag: Option<&'a str>,
+        sink: &'a mut dyn FileSink,
     ) -> BoxFuture<'a, Result<FileResponse, String>> {
-        Box::pin(async move { self.fetch_file(&url.0, max, etag).await.map_err(|e| e.to_string()) })
-    }
-
-    fn fetch_streaming<'a>(
-        &'a self,
-        url: &'a DocUrl,
-        max: usize,
-        etag: Option<&'a str>,
-        on_chunk: OnChunk<'a>,
-    ) -> BoxFuture<'a, Result<FileResponse, String>> {
-        let fetch = self.fetch_file_streaming(&url.0, max, etag, on_chunk);
+        let fetch = self.fetch_file(&url.0, max, etag, sink);
         Box::pin(async move { fetch.await.map_err(|e| e.to_string()) })
     }
 }
@@ -132,13 +125,17 @@ struct Inner {
     fetch: Arc<dyn FileFetch>,
     synthesis_permits: FairPermits<Owner>,
     fetch_permits: FairPermits<Owner>,
+    /// Permits for a MiB of a file each.
+    fetched_mib: FairPermits<Owner>,
+    decodes: FairPermits<Owner>,
+    memory: Arc<PromptMemory>,
     /// Permits that limit concurrent CPU work, because the media shards need the processors too.
     /// Encoding and decoding have separate limits, so that speech does not wait for long files.
     encode_permits: FairPermits<Owner>,
     decode_permits: FairPermits<Owner>,
     /// Permits for threads that decode files while they are received. Each of them waits for a
     /// server. If none is free, a file is received completely first.
-    stream_permits: Arc<Semaphore>,
+    stream_permits: FairPermits<Owner>,
 }
 
 impl Library {
@@ -153,7 +150,8 @@ impl Library {
         runtime: Handle,
         fetch: Arc<dyn FileFetch>,
     ) -> Result<Self, EndpointError> {
-        Ok(Self::with_inner(Inner::new(config, clock, runtime, fetch)?))
+        let memory = PromptMemory::new(config.free_memory, clock.clone());
+        Ok(Self::with_inner(Inner::new(config, clock, runtime, fetch, memory)?))
     }
 
     fn with_inner(inner: Inner) -> Self {
@@ -168,7 +166,8 @@ impl Library {
     pub(super) fn reload(&self, config: SpeechConfig) -> Result<(), EndpointError> {
         let old = self.inner.load();
         let (clock, runtime, fetch) = (old.clock.clone(), old.runtime.clone(), old.fetch.clone());
-        self.inner.store(Arc::new(Inner::new(config, clock, runtime, fetch)?));
+        let memory = old.memory.clone();
+        self.inner.store(Arc::new(Inner::new(config, clock, runtime, fetch, memory)?));
         Ok(())
     }
 
@@ -179,7 +178,7 @@ impl Library {
 
     /// Returns the prompt for `sound`, which may still be incomplete. Never waits. To preload a
     /// sound, keep the returned prompt until it plays: otherwise a file may expire in between and
-    /// be fetched again, and synthesis stops when the last reference to its prompt is dropped.
+    /// be fetched again, and an incomplete prompt is given up when the last reference to it is dropped.
     ///
     /// If there is more to do than the node can do at once, `account` and others take turns.
     pub fn prompt_for(&self, account: &AuthId, sound: &Sound) -> Arc<Prompt> {
@@ -223,6 +222,7 @@ impl Inner {
         clock: Clock,
         runtime: Handle,
         fetch: Arc<dyn FileFetch>,
+        memory: Arc<PromptMemory>,
     ) -> Result<Self, EndpointError> {
         let disk_cache = DiskCache::new(&config, clock.clone()).map(Arc::new);
         let models = ModelStore::new(&config.data_dir);
@@ -262,14 +262,15 @@ impl Inner {
         named.sort_by_key(|(name, _)| *name != config.provider);
         let providers = named.into_iter().map(|(_, provider)| provider).collect();
         let bytes_max = (config.cache_mb as usize) << 20;
-        Ok(Self::with_providers(providers, builtin, bytes_max, disk_cache, clock, runtime, fetch))
+        let parts = (disk_cache, memory);
+        Ok(Self::with_providers(providers, builtin, bytes_max, parts, clock, runtime, fetch))
     }
 
     fn with_providers(
         providers: Vec<Arc<dyn Provider>>,
         builtin: Arc<dyn Provider>,
         bytes_max: usize,
-        disk_cache: Option<Arc<DiskCache>>,
+        (disk_cache, memory): (Option<Arc<DiskCache>>, Arc<PromptMemory>),
         clock: Clock,
         runtime: Handle,
         fetch: Arc<dyn FileFetch>,
@@ -286,10 +287,20 @@ impl Inner {
             fetch,
             synthesis_permits: FairPermits::new(SYNTHESES_MAX, SYNTHESES_SHARE),
             fetch_permits: FairPermits::new(FETCHES_MAX, FETCHES_SHARE),
+            fetched_mib: FairPermits::new(FETCHED_MIB_MAX, FETCHED_MIB_SHARE),
+            decodes: FairPermits::new(DECODES_MAX, DECODES_SHARE),
+            memory,
             encode_permits: FairPermits::new(cores, cores),
             decode_permits: FairPermits::new(cores, cores),
-            stream_permits: Arc::new(Semaphore::new(STREAMING_MAX)),
+            stream_permits: FairPermits::new(STREAMING_MAX, STREAMING_SHARE),
         }
+    }
+
+    /// Whether no caller has the incomplete prompt any more, of which its job has up to `own`
+    /// references. If so, it is removed from the cache.
+    fn is_abandoned(&self, sound: &Sound, prompt: &Arc<Prompt>, own: usize) -> bool {
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        cache.remove_unused(sound, prompt, own)
     }
 }
 
@@ -308,6 +319,13 @@ struct PromptJob {
 
 impl PromptJob {
     async fn run(self, writer: Writer, stale: Option<(Arc<Prompt>, String)>) {
+        let memory = Arc::new(self.inner.memory.prompt(self.owner.clone()));
+        let builder = match &self.sound {
+            Sound::Silence { .. } => PromptBuilder::for_silence(writer),
+            Sound::File { .. } => PromptBuilder::new(writer).for_loops(),
+            Sound::Speak { .. } | Sound::Tone { .. } => PromptBuilder::new(writer),
+        };
+        let builder = builder.with_memory(memory.clone());
         let mut from_disk = false;
         let result = match &self.sound {
             Sound::Speak { speech, voice, language } => {
@@ -320,26 +338,30 @@ impl PromptJob {
                     Some(CachedSpeech { frames, voices }) => {
                         from_disk = true;
                         voices.into_iter().for_each(|voice| self.prompt.add_voice(voice));
-                        add_frames(frames, PromptBuilder::new(writer))
-                            .map(|builder| (builder, Validity::Forever))
+                        add_frames(frames, builder).map(|builder| (builder, Validity::Forever))
                     }
                     None => {
                         let script = Script::new(speech, &Speaker::new(voice, language.as_deref()));
-                        self.speak(script, PromptBuilder::new(writer)).await
+                        self.speak(script, builder).await
                     }
                 }
             }
             Sound::File { url } => {
-                let _permit = self.inner.fetch_permits.acquire(&self.owner).await;
-                self.file(url, PromptBuilder::new(writer).for_loops(), stale).await
+                let fetched = async {
+                    let _permit = self.inner.fetch_permits.acquire(&self.owner).await;
+                    self.file(url, builder, stale).await
+                };
+                tokio::select! {
+                    fetched = fetched => fetched,
+                    () = self.abandoned() => Err(Failure::without_builder(NOT_NEEDED)),
+                }
             }
-            Sound::Silence { ms } => self
-                .silence(*ms, PromptBuilder::for_silence(writer))
-                .await
-                .map(|builder| (builder, Validity::Forever)),
+            Sound::Silence { ms } => {
+                self.silence(*ms, builder).await.map(|builder| (builder, Validity::Forever))
+            }
             Sound::Tone { hz, ms } => {
                 let pcm = tone(u32::from(*hz), u32::from(*ms));
-                self.encode(PromptBuilder::new(writer), AudioChunk { rate: RATE, pcm })
+                self.encode(builder, AudioChunk { rate: RATE, pcm })
                     .await
                     .map(|builder| (builder, Validity::Forever))
             }
@@ -366,6 +388,9 @@ impl PromptJob {
             Err(reason) => {
                 let file = file_url(&self.sound);
                 tracing::warn!(reason, file, "prompt failed");
+                if memory.is_refused() {
+                    self.cache(Cache::free);
+                }
             }
         }
     }
@@ -583,7 +608,47 @@ impl PromptJob {
     /// Whether no caller has the incomplete prompt any more. If so, it is removed from the cache.
     fn is_abandoned(&self) -> bool {
         // This job and its writer refer to the prompt.
-        self.cache(|cache| cache.remove_unused(&self.sound, &self.prompt, 2))
+        self.inner.is_abandoned(&self.sound, &self.prompt, 2)
+    }
+
+    /// Waits until no caller has the incomplete prompt any more.
+    async fn abandoned(&self) {
+        while !self.is_abandoned() {
+            tokio::time::sleep(ABANDONED_INTERVAL).await;
+        }
+    }
+
+    /// Returns a pace that fails once no caller has the prompt any more.
+    fn stop_if_abandoned(&self) -> impl Fn() -> Result<(), PromptError> + Send + 'static {
+        let (inner, sound) = (self.inner.clone(), self.sound.clone());
+        let prompt = Arc::downgrade(&self.prompt);
+        move || match prompt.upgrade() {
+            // This job, its writer and this function refer to the prompt.
+            Some(prompt) if !inner.is_abandoned(&sound, &prompt, 3) => Ok(()),
+            Some(_) | None => Err(PromptError::NotNeeded),
+        }
+    }
+
+    /// Decodes a file on a blocking thread. Other accounts may take their turns between any ten
+    /// seconds of its sound, so that a short file does not wait for long ones.
+    async fn decode(&self, file: Bytes, builder: PromptBuilder) -> Result<PromptBuilder, Failure> {
+        let decode = self.inner.decodes.acquire(&self.owner).await;
+        let (permits, owner) = (self.inner.decode_permits.clone(), self.owner.clone());
+        let (runtime, stop_if_abandoned) = (self.inner.runtime.clone(), self.stop_if_abandoned());
+        let mut turn = Some(permits.acquire(&owner).await);
+        let pace: Pace = Box::new(move || {
+            drop(turn.take());
+            turn = Some(runtime.block_on(permits.acquire(&owner)));
+            stop_if_abandoned()
+        });
+        let work = move |builder: &mut PromptBuilder| {
+            let _decode = decode;
+            builder.set_pace(Some(pace));
+            let decoded = file::decode(&file, builder);
+            builder.set_pace(None);
+            decoded
+        };
+        self.block(builder, work).await
     }
 
     async fn encode(
@@ -601,16 +666,25 @@ impl PromptJob {
     async fn work<E: ToString>(
         &self,
         permits: &FairPermits<Owner>,
-        mut builder: PromptBuilder,
+        builder: PromptBuilder,
         work: impl FnOnce(&mut PromptBuilder) -> Result<(), E> + Send + 'static,
     ) -> Result<PromptBuilder, Failure> {
         let permit = permits.acquire(&self.owner).await;
-        let task = self.inner.runtime.spawn_blocking(move || {
+        self.block(builder, move |builder| {
             let _permit = permit;
-            match work(&mut builder) {
-                Ok(()) => Ok(builder),
-                Err(e) => Err(Failure::new(builder, e)),
-            }
+            work(builder)
+        })
+        .await
+    }
+
+    async fn block<E: ToString>(
+        &self,
+        mut builder: PromptBuilder,
+        work: impl FnOnce(&mut PromptBuilder) -> Result<(), E> + Send + 'static,
+    ) -> Result<PromptBuilder, Failure> {
+        let task = self.inner.runtime.spawn_blocking(move || match work(&mut builder) {
+            Ok(()) => Ok(builder),
+            Err(e) => Err(Failure::new(builder, e)),
         });
         task.await.unwrap_or_else(|e| Err(task_failure(&e)))
     }
@@ -622,7 +696,9 @@ impl PromptJob {
         stale: Option<(Arc<Prompt>, String)>,
     ) -> Result<(PromptBuilder, Validity), Failure> {
         let known_etag = stale.as_ref().map(|(_, etag)| etag.as_str());
-        let (fetched, streamed) = self.fetch_and_decode(url, known_etag, builder).await;
+        let mut received = Received { job: self, room: None, chunks: None };
+        let (fetched, streamed) =
+            self.fetch_and_decode(url, known_etag, builder, &mut received).await;
         let fetched = match fetched {
             Ok(FileResponse::File(file)) => file,
             Ok(FileResponse::NotModified) => {
@@ -647,14 +723,10 @@ impl PromptJob {
             etag,
         };
         let builder = match streamed {
-            StreamedFile::NotStarted(builder) => {
-                self.work(&self.inner.decode_permits, *builder, move |builder| {
-                    file::decode(&bytes, builder)
-                })
-                .await?
-            }
+            StreamedFile::NotStarted(builder) => self.decode(bytes, *builder).await?,
             StreamedFile::Finished(done) => done?,
         };
+        drop(received);
         let encode_join = |builder: &mut PromptBuilder| -> Result<(), Infallible> {
             builder.encode_join();
             Ok(())
@@ -670,11 +742,12 @@ impl PromptJob {
         url: &DocUrl,
         etag: Option<&str>,
         mut builder: PromptBuilder,
+        received: &mut Received<'_>,
     ) -> (Result<FileResponse, String>, StreamedFile) {
         let fetch = &self.inner.fetch;
-        let Ok(permit) = Arc::clone(&self.inner.stream_permits).try_acquire_owned() else {
+        let Some(permit) = self.inner.stream_permits.acquire(&self.owner).now_or_never() else {
             return (
-                fetch.fetch(url, FILE_BYTES_MAX, etag).await,
+                fetch.fetch(url, FILE_BYTES_MAX, etag, received).await,
                 StreamedFile::NotStarted(Box::new(builder)),
             );
         };
@@ -683,20 +756,26 @@ impl PromptJob {
             reason = "the fetch ends at `FILE_BYTES_MAX`: no more can wait there"
         )]
         let (sender, chunks) = std::sync::mpsc::channel();
+        let stop_if_abandoned = self.stop_if_abandoned();
         let decoding = self.inner.runtime.spawn_blocking(move || {
             let _permit = permit;
             let mut chunks = file::ChunkReader::new(chunks);
             match chunks.wait_for_chunk() {
                 false => StreamedFile::NotStarted(Box::new(builder)),
-                true => StreamedFile::Finished(match file::decode_stream(chunks, &mut builder) {
-                    Ok(()) => Ok(builder),
-                    Err(e) => Err(Failure::new(builder, e)),
-                }),
+                true => {
+                    builder.set_pace(Some(Box::new(stop_if_abandoned)));
+                    let decoded = file::decode_stream(chunks, &mut builder);
+                    builder.set_pace(None);
+                    StreamedFile::Finished(match decoded {
+                        Ok(()) => Ok(builder),
+                        Err(e) => Err(Failure::new(builder, e)),
+                    })
+                }
             }
         });
-        let mut on_chunk = |chunk| drop(sender.send(chunk));
-        let fetched = fetch.fetch_streaming(url, FILE_BYTES_MAX, etag, &mut on_chunk).await;
-        drop(sender);
+        received.chunks = Some(sender);
+        let fetched = fetch.fetch(url, FILE_BYTES_MAX, etag, received).await;
+        received.chunks = None;
         (fetched, decoding.await.unwrap_or_else(|e| StreamedFile::Finished(Err(task_failure(&e)))))
     }
 }
@@ -707,6 +786,32 @@ impl Drop for PromptJob {
         if self.prompt.failure().is_some() || !self.prompt.is_finished() {
             let now = self.inner.clock.now();
             self.cache(|cache| cache.remove_failed(&self.sound, &self.prompt, now));
+        }
+    }
+}
+
+/// A file that is received.
+struct Received<'a> {
+    job: &'a PromptJob,
+    /// What it takes of the memory for files. Given back once it is decoded.
+    room: Option<FairPermit<Owner>>,
+    /// Decodes it meanwhile, if possible.
+    chunks: Option<Sender<Bytes>>,
+}
+
+impl FileSink for Received<'_> {
+    fn reserve(&mut self, bytes: usize) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            // A failed attempt holds nothing.
+            self.room = None;
+            let mib = bytes.div_ceil(1 << 20);
+            self.room = Some(self.job.inner.fetched_mib.acquire_many(&self.job.owner, mib).await);
+        })
+    }
+
+    fn chunk(&mut self, chunk: Bytes) {
+        if let Some(chunks) = &self.chunks {
+            let _ = chunks.send(chunk);
         }
     }
 }
@@ -738,7 +843,7 @@ impl StreamedFile {
 /// Returns the failure of a blocking task that ended without a result.
 fn task_failure(error: &tokio::task::JoinError) -> Failure {
     let reason = if error.is_panic() { "internal error" } else { "the node is stopping" };
-    Failure { builder: None, reason: reason.to_owned() }
+    Failure::without_builder(reason)
 }
 
 /// The reason why a prompt failed, with its builder unless that was lost.
@@ -750,6 +855,11 @@ struct Failure {
 impl Failure {
     fn new(builder: PromptBuilder, reason: impl ToString) -> Self {
         Self { builder: Some(Box::new(builder)), reason: reason.to_string() }
+    }
+
+    /// The builder fails the prompt when it is dropped.
+    fn without_builder(reason: &str) -> Self {
+        Self { builder: None, reason: reason.to_owned() }
     }
 }
 

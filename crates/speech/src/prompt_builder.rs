@@ -1,6 +1,9 @@
 //! Encodes PCM of any sample rate as the frames of a prompt.
 
+use std::sync::Arc;
+
 use super::loop_join::LoopJoinBuilder;
+use super::memory::PromptBytes;
 use super::resample::{RATE, Resampler};
 use media::FRAME_MS;
 use media::opus::{Encoder, Rate, silence_frame};
@@ -10,6 +13,8 @@ use media::prompt::{Frame, LoopJoin, Writer};
 const FRAMES_MAX: usize = frames(3_600);
 /// Maximum length of a `Wait`: 14,400 s.
 const SILENT_FRAMES_MAX: usize = frames(14_400);
+/// Frames between two calls of a builder's pace: ten seconds, which take some hundredths of one.
+const FRAMES_AT_ONCE: usize = frames(10);
 /// Memory of a frame's entry in the prompt, in bytes, without its data.
 const ENTRY_BYTES: usize = 24;
 /// Memory of a frame in bytes in addition to its entry and data: reference counts and the
@@ -27,7 +32,14 @@ pub(super) enum PromptError {
     TooLong(usize),
     #[error("the sample rate {0} is not supported")]
     Rate(String),
+    #[error("the sounds of the account's calls take too much memory: {mib} MiB")]
+    Memory { mib: u64 },
+    #[error("{}", super::library::NOT_NEEDED)]
+    NotNeeded,
 }
+
+/// Called after each [`FRAMES_AT_ONCE`] frames. May block.
+pub(super) type Pace = Box<dyn FnMut() -> Result<(), PromptError> + Send>;
 
 /// Builds a prompt from PCM. If it is dropped unfinished, the prompt fails.
 pub(super) struct PromptBuilder {
@@ -42,6 +54,8 @@ pub(super) struct PromptBuilder {
     /// Collects the audio for the loop join; see [`loop_join`](super::loop_join).
     loop_join: Option<Box<LoopJoinBuilder>>,
     join: Option<LoopJoin>,
+    memory: Option<Arc<PromptBytes>>,
+    pace: Option<Pace>,
 }
 
 impl PromptBuilder {
@@ -56,7 +70,20 @@ impl PromptBuilder {
             bytes: 0,
             loop_join: None,
             join: None,
+            memory: None,
+            pace: None,
         }
+    }
+
+    /// Accounts for the memory of the prompt.
+    pub(super) fn with_memory(self, memory: Arc<PromptBytes>) -> Self {
+        self.writer.prompt().attach(memory.clone());
+        Self { memory: Some(memory), ..self }
+    }
+
+    /// Sets or removes what decides whether and when further frames are encoded.
+    pub(super) fn set_pace(&mut self, pace: Option<Pace>) {
+        self.pace = pace;
     }
 
     /// Creates a builder for silence, which may be longer than other sounds.
@@ -136,9 +163,20 @@ impl PromptBuilder {
         if self.frames >= self.frames_max {
             return Err(PromptError::TooLong(self.frames_max));
         }
+        if self.frames.is_multiple_of(FRAMES_AT_ONCE)
+            && self.frames > 0
+            && let Some(pace) = &mut self.pace
+        {
+            pace()?;
+        }
         self.frames += 1;
         self.bytes += ENTRY_BYTES + bytes;
         self.writer.push(frame);
+        if self.frames.is_multiple_of(frames(1))
+            && let Some(memory) = &self.memory
+        {
+            memory.grow(self.bytes)?;
+        }
         Ok(())
     }
 

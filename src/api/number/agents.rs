@@ -253,7 +253,7 @@ impl AgentFields {
     ) -> Result<(), ApiError> {
         let new = AgentSpec::blank();
         if let Some(name) = self.name {
-            spec.name = bounded("name", name.unwrap_or_default(), 100)?;
+            spec.name = line("name", &name.unwrap_or_default())?;
         }
         if let Some(kind) = self.kind {
             spec.kind =
@@ -274,8 +274,7 @@ impl AgentFields {
             spec.endpoint = endpoint;
         }
         if let Some(model) = self.model {
-            spec.model =
-                model.filter(|m| !m.is_empty()).map(|m| bounded("model", m, 100)).transpose()?;
+            spec.model = model.filter(|m| !m.is_empty()).map(|m| line("model", &m)).transpose()?;
         }
         if let Some(instructions) = self.instructions {
             spec.instructions = bounded("instructions", instructions.unwrap_or_default(), 20_000)?;
@@ -321,7 +320,7 @@ impl AgentFields {
 
 /// Cross-field validation.
 fn validate(api: &Api, spec: &AgentSpec) -> Result<(), ApiError> {
-    if spec.name.trim().is_empty() {
+    if spec.name.is_empty() {
         return Err(ApiError::bad_value("name", "name must not be empty"));
     }
     match (spec.kind, &spec.endpoint) {
@@ -343,6 +342,18 @@ fn validate(api: &Api, spec: &AgentSpec) -> Result<(), ApiError> {
             _ => Ok(()),
         },
         _ => Ok(()),
+    }
+}
+
+/// Trims a line of at most 100 characters.
+fn line(field: &'static str, text: &str) -> Result<String, ApiError> {
+    let text = text.trim();
+    match text.chars().count() <= 100 && !text.chars().any(char::is_control) {
+        true => Ok(text.to_owned()),
+        false => {
+            let message = format!("{field} must be at most 100 characters on one line");
+            Err(ApiError::bad_value(field, message))
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::super::csv;
 use super::super::error::ApiError;
 use super::super::routes::{Operation, QueryParameter, ResponseSpec};
 use super::request::{ApiRequest, parse_position, position};
@@ -240,28 +241,5 @@ fn csv_line(view: &AuditView) -> String {
         json(&view.before),
         json(&view.after),
     ];
-    fields.map(|field| csv_field(&field)).join(",") + "\r\n"
-}
-
-/// A quoted field. Spreadsheets run a field that begins like a formula, so it gets an apostrophe.
-fn csv_field(text: &str) -> String {
-    let guard = if text.starts_with(['=', '+', '-', '@', '\t', '\r']) { "'" } else { "" };
-    format!("\"{guard}{}\"", text.replace('"', "\"\""))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::csv_field;
-
-    #[test]
-    fn csv_fields_are_quoted_and_no_formulas() {
-        for (text, want) in [
-            ("agents/1", "\"agents/1\""),
-            ("a \"b\", c", "\"a \"\"b\"\", c\""),
-            ("=HYPERLINK(1)", "\"'=HYPERLINK(1)\""),
-            ("", "\"\""),
-        ] {
-            assert_eq!(csv_field(text), want);
-        }
-    }
+    fields.map(|field| csv::cell(&field)).join(",") + "\r\n"
 }

@@ -205,12 +205,7 @@ async fn create(request: PlivoRequest) -> Result<Response, PlivoError> {
     let app_id = parse_application(api, scope, &fields)?.flatten();
     let account = scope.auth_id().clone();
     let main_account = api.keeper.book().main_of(&account).clone();
-    if let Some(known) = api.store.endpoints().by_name(&requested).await?
-        && scope.holds(&known.account, &known.main_account)
-    {
-        let message = format!("username {requested} is used by your endpoint {}", known.id);
-        return Err(PlivoError::Conflict(message));
-    }
+    refuse_used(api, scope, &requested).await?;
     if api.store.endpoints().list(&Scope::of(main_account.clone()), 1, 0).await?.1 >= ENDPOINTS_MAX
     {
         let message = format!("an account can have at most {ENDPOINTS_MAX} endpoints");
@@ -244,12 +239,25 @@ async fn create(request: PlivoRequest) -> Result<Response, PlivoError> {
                 username: name.to_string(),
             }));
         }
+        // The account may have created it at the same moment.
+        refuse_used(api, scope, &requested).await?;
         let kept = NAME_CHARS_MAX - APPENDED_DIGITS as usize;
         let kept: String = requested.as_str().chars().take(kept).collect();
         let longer = format!("{kept}{}", random::digits(APPENDED_DIGITS)?);
         name = EndpointName::parse(&longer).map_err(|_| PlivoError::Internal)?;
     }
     Err(PlivoError::Internal)
+}
+
+/// Refuses a username that an endpoint of the account has.
+async fn refuse_used(api: &Api, scope: &Scope, name: &EndpointName) -> Result<(), PlivoError> {
+    match api.store.endpoints().by_name(name).await? {
+        Some(known) if scope.holds(&known.account, &known.main_account) => {
+            let message = format!("username {name} is used by your endpoint {}", known.id);
+            Err(PlivoError::Conflict(message))
+        }
+        Some(_) | None => Ok(()),
+    }
 }
 
 async fn change(request: PlivoRequest) -> Result<Response, PlivoError> {

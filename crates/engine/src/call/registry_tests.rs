@@ -121,8 +121,12 @@ impl World {
                 copies: None,
                 recognisers,
                 link_lifetime: None,
-                reserve: None,
-                has_several_accounts: Box::new(|| false),
+                space: crate::disk_space::DiskSpace::new(
+                    folder.path(),
+                    None,
+                    Box::new(|| false),
+                    clock.clone(),
+                ),
             };
             let (store, outbox, clock) = (store.clone(), outbox.clone(), clock.clone());
             Recordings::start(made, store, outbox, clock, random.clone(), TaskTracker::new())

@@ -318,6 +318,7 @@ impl Shell {
                 if let Some(took) = self.requests.fetched(*fetch, at) {
                     self.report.answer_ms = u64::try_from(took.as_millis()).ok();
                 }
+                self.playback.begin_document();
             }
             Input::Bound { wacid } => {
                 self.requests.wacid = Some(wacid.clone());
@@ -416,7 +417,7 @@ impl Shell {
             Output::CancelFetch { fetch } => self.requests.cancel_fetch(fetch),
             Output::Prepare { sounds } => {
                 for sound in sounds {
-                    self.playback.prompt(call, &sound);
+                    self.playback.prepare(call, &sound);
                 }
             }
             Output::Media { leg: _, command } => self.media(command),

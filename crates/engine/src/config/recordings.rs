@@ -23,8 +23,9 @@ pub(super) fn read(mut s: Section<'_>) -> Recordings {
         .key(
             "reserve_mib",
             integer(0..=1_073_741_824),
-            "Disk space that recordings leave free for the store, in MiB. While less is free, none \
-             begins and running ones end.",
+            "Disk space that recordings, users' files and cached prompts leave free for the store, in \
+             MiB. While less is free, no recording begins, running ones end, and users' files \
+             are not kept.",
         )
         .restart()
         .absent("256, or 5 % of a smaller file system but at least 16")

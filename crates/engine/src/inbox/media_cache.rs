@@ -1,5 +1,6 @@
 //! The files of messages on the disk of this node.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -127,6 +128,20 @@ impl MediaCache {
         if let Ok(used) = swept.await {
             self.used.store(used, Ordering::Relaxed);
         }
+    }
+
+    /// Returns the sizes of the complete files.
+    pub(super) async fn sizes(&self) -> HashMap<Uuid, u64> {
+        let folder = self.folder.0.clone();
+        let read = tokio::task::spawn_blocking(move || {
+            let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+            let size = |entry: std::fs::DirEntry| {
+                let id = entry.file_name().to_str()?.parse().ok()?;
+                Some((id, entry.metadata().ok()?.len()))
+            };
+            entries.filter_map(size).collect()
+        });
+        read.await.unwrap_or_default()
     }
 
     /// Renames a complete download to its final path.

@@ -44,6 +44,7 @@ use tokio_util::task::TaskTracker;
 use crate::admission::Directory;
 use crate::admission::permission::Consents;
 use crate::call::Outbox;
+use crate::disk_space::DiskSpace;
 use crate::feed::Feed;
 use crate::links::LinkSigner;
 use crate::meta::Graph;
@@ -88,6 +89,7 @@ pub struct InboxParts {
     pub base_url: String,
     /// The folder of users' files.
     pub media: PathBuf,
+    pub space: Arc<DiskSpace>,
     /// Call permissions, since a message may request one.
     pub consents: Arc<Consents>,
     pub tasks: TaskTracker,
@@ -158,6 +160,7 @@ impl Inbox {
             node_id,
             consents,
             tasks,
+            space,
             base_url: _,
             media: _,
         } = parts;
@@ -216,6 +219,7 @@ impl Inbox {
             clock: clock.clone(),
             numbers: numbers.clone(),
             folder,
+            space,
             shares: Uploads::limits(),
         });
         let timeline = Arc::new(Timeline {

@@ -1,7 +1,8 @@
 //! Tests of the inbox with a real store and a fake Graph.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use serde_json::json;
 use tokio_util::task::TaskTracker;
@@ -15,11 +16,14 @@ use crate::meta::GraphConfig;
 use egress::testing::{ReceivedRequest, Reply, Server, egress, open_guard};
 use model::Health;
 use model::Secret;
-use model::{AuthId, E164, MessageStatus, Routing, Timestamp};
+use model::{AuthId, Disk, E164, MessageStatus, Routing, Timestamp};
 use store::{
     Agent, AgentSecrets, AgentSpec, Conversation, ConversationChange, ConversationFilter,
     DeliveryView, Receiver, Scope, WebhookRow, WebhookWrite,
 };
+
+/// The size of the disk.
+const DISK_BYTES: u64 = 100 << 30;
 
 struct World {
     inbox: Inbox,
@@ -32,6 +36,8 @@ struct World {
     store: Store,
     directory: Arc<Directory>,
     folder: tempfile::TempDir,
+    /// The free disk space.
+    free: Arc<AtomicU64>,
 }
 
 fn spec(account: &str) -> NumberSpec {
@@ -71,7 +77,8 @@ impl World {
         let directory = Arc::new(Directory::new(10));
         give(&directory, "MA1");
         let graph = Server::start(graph).await;
-        let inbox = inbox(&store, &directory, &clock, &graph, folder.path());
+        let free = Arc::new(AtomicU64::new(DISK_BYTES));
+        let inbox = inbox(&store, &directory, &clock, &graph, folder.path(), &free);
         inbox.open(&[]).await.unwrap();
         assert!(store.agents().create(agent()).await.unwrap());
         let number = directory.number(&"106".into()).unwrap();
@@ -85,14 +92,16 @@ impl World {
             store,
             directory,
             folder,
+            free,
         }
     }
 
     /// Restarts the node with this Graph.
     async fn restart(&mut self, graph: impl Fn(&ReceivedRequest) -> Reply + Send + Sync + 'static) {
         self.former.push(std::mem::replace(&mut self.graph, Server::start(graph).await));
+        let folder = self.folder.path();
         self.inbox =
-            inbox(&self.store, &self.directory, &self.clock, &self.graph, self.folder.path());
+            inbox(&self.store, &self.directory, &self.clock, &self.graph, folder, &self.free);
         self.inbox.open(&[]).await.unwrap();
     }
 
@@ -211,7 +220,11 @@ fn inbox(
     clock: &Clock,
     graph: &Server,
     folder: &std::path::Path,
+    free: &Arc<AtomicU64>,
 ) -> Inbox {
+    let free = free.clone();
+    let probe = move || Ok(Disk { size: DISK_BYTES, free: free.load(Ordering::Relaxed) });
+    let space = DiskSpace::with_probe(Box::new(probe), None, Box::new(|| false), clock.clone());
     let notifier = Notifier::new(
         egress(open_guard(), Vec::new()),
         clock.clone(),
@@ -240,6 +253,7 @@ fn inbox(
         node_id: node,
         base_url: "https://calls.example.com".to_owned(),
         media: folder.join("messages"),
+        space,
         consents: Arc::new(crate::admission::permission::Consents::new()),
         tasks: TaskTracker::new(),
     })
@@ -426,6 +440,20 @@ async fn a_full_cache_only_downloads_requested_files() {
     let found = world.store.conversations().get(&scope, conversation).await.unwrap().unwrap();
     assert!(world.inbox.conversations().delete(&scope, &found.pair).await.unwrap());
     assert!(world.file(id).await.is_none());
+}
+
+#[tokio::test]
+async fn r11_files_without_disk_space_are_downloaded_on_request_once_there_is_room() {
+    let world = World::with(files(|_| Reply::ok("here"))).await;
+    world.free.store(1, Ordering::Relaxed);
+    let id = world.says("91", "image", json!({"image": {"id": "m1"}})).await;
+    assert!(world.file(id).await.is_none());
+    assert_eq!(world.graph.seen().len(), 0, "nothing is prefetched or downloaded");
+    world.free.store(DISK_BYTES, Ordering::Relaxed);
+    world.clock.step(Duration::from_secs(1));
+    assert!(world.file(id).await.is_some());
+    let used = world.inbox.user_files().used_space().await.unwrap();
+    assert_eq!(used, [("MA1".into(), 4)]);
 }
 
 #[tokio::test]

@@ -13,6 +13,7 @@ use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _};
 use super::media_cache::MediaFolder;
 use super::numbers::ServedNumbers;
 use super::{Outgoing, words};
+use crate::disk_space::{Content, DiskSpace};
 use crate::limiter::Shares;
 use crate::meta::{Graph, Upload};
 use machine::GraphOutcome;
@@ -110,6 +111,7 @@ pub struct Uploads {
     pub(super) clock: Clock,
     pub(super) numbers: Arc<ServedNumbers>,
     pub(super) folder: MediaFolder,
+    pub(super) space: Arc<DiskSpace>,
     /// Uploads in progress, by main account.
     pub(super) shares: Shares<AuthId>,
 }
@@ -134,10 +136,12 @@ impl Uploads {
     ) -> Result<(String, u64), UploadError> {
         let number = self.numbers.number_of(&conversation.pair).ok_or(UploadError::NoNumber)?;
         let account = conversation.pair.main_account.clone();
-        let _share = self.shares.take(account).ok_or(UploadError::TooMany)?;
+        let _share = self.shares.take(account.clone()).ok_or(UploadError::TooMany)?;
+        let mut space = self.space.temporary_file(Content::UserFile, account);
+        space.reserve(0).map_err(UploadError::Disk)?;
         let mut file = self.folder.unlinked_file().await.map_err(UploadError::Disk)?;
-        let received =
-            tokio::time::timeout(RECEIVE_TIMEOUT, receive(chunks, &mut file, kind.bytes_max)).await;
+        let received = receive(chunks, &mut file, kind.bytes_max, |bytes| space.reserve(bytes));
+        let received = tokio::time::timeout(RECEIVE_TIMEOUT, received).await;
         let bytes = received.map_err(|_| UploadError::Slow)??;
         file.rewind().await.map_err(UploadError::Disk)?;
         let upload = Upload { file, bytes, mime: kind.mime, filename };
@@ -185,11 +189,13 @@ impl Uploads {
     }
 }
 
-/// Writes a body to `file`, and returns its size in bytes.
+/// Writes a body to `file`, and returns its size in bytes. `reserve` is called with the size before
+/// the file grows.
 async fn receive<E>(
     mut chunks: impl Stream<Item = Result<Bytes, E>> + Unpin,
     file: &mut File,
     bytes_max: u64,
+    mut reserve: impl FnMut(u64) -> std::io::Result<()>,
 ) -> Result<u64, UploadError> {
     let mut bytes = 0;
     while let Some(chunk) = chunks.next().await {
@@ -198,6 +204,7 @@ async fn receive<E>(
         if bytes > bytes_max {
             return Err(UploadError::TooLarge);
         }
+        reserve(bytes).map_err(UploadError::Disk)?;
         file.write_all(&chunk).await.map_err(UploadError::Disk)?;
     }
     file.flush().await.map_err(UploadError::Disk)?;
@@ -231,10 +238,21 @@ mod tests {
         };
         let dir = tempfile::tempdir().unwrap();
         let mut file = File::create(dir.path().join("f")).await.unwrap();
-        assert!(matches!(receive(pieces(&[3, 4]), &mut file, 7).await, Ok(7)));
-        assert!(matches!(receive(pieces(&[3, 5]), &mut file, 7).await, Err(UploadError::TooLarge)));
-        assert!(matches!(receive(pieces(&[]), &mut file, 7).await, Err(UploadError::Empty)));
+        assert!(matches!(receive(pieces(&[3, 4]), &mut file, 7, |_| Ok(())).await, Ok(7)));
+        let large = receive(pieces(&[3, 5]), &mut file, 7, |_| Ok(())).await;
+        assert!(matches!(large, Err(UploadError::TooLarge)));
+        let empty = receive(pieces(&[]), &mut file, 7, |_| Ok(())).await;
+        assert!(matches!(empty, Err(UploadError::Empty)));
+        let full = |bytes| match bytes {
+            7 => Err(std::io::ErrorKind::StorageFull.into()),
+            _ => Ok(()),
+        };
+        let refused = receive(pieces(&[3, 4]), &mut file, 7, full).await;
+        assert!(matches!(refused, Err(UploadError::Disk(_))));
         let broken = futures_util::stream::iter([Ok(Bytes::from_static(b"x")), Err(())]);
-        assert!(matches!(receive(broken, &mut file, 7).await, Err(UploadError::Broken)));
+        assert!(matches!(
+            receive(broken, &mut file, 7, |_| Ok(())).await,
+            Err(UploadError::Broken)
+        ));
     }
 }

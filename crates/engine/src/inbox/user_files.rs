@@ -3,13 +3,17 @@
 //!
 //! Users decide how many files arrive, so few are downloaded at a time, and files are downloaded
 //! ahead of the first request only until the cache holds 20 GiB. All others are downloaded on
-//! request.
+//! request. None is downloaded without disk space; see [`DiskSpace`].
 
+use std::collections::HashMap;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use dashmap::DashMap;
+use tokio::io::AsyncWrite;
 use tokio::sync::{Mutex, Semaphore};
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -19,14 +23,17 @@ use super::media_links::MediaLinks;
 use super::numbers::ServedNumbers;
 use super::{InboxParts, words};
 use crate::admission::NumberEntry;
+use crate::disk_space::{Content, DiskSpace, GrowingFile};
 use crate::meta::Graph;
-use model::{Timestamp, metric};
+use model::{AuthId, Timestamp, metric};
 use store::{Message, NewMessage, Pair, Scope, Store, StoreError};
 
 /// Maximum number of concurrent downloads. Prefetching leaves one of them to requests.
 const DOWNLOADS_MAX: usize = 4;
 /// Maximum number of files that wait to be prefetched. Further files are downloaded on request.
 const PREFETCH_MAX: usize = 256;
+/// Messages whose accounts are looked up together.
+const LOOKED_UP: usize = 500;
 /// Messages per page when a conversation's files are collected.
 const PAGE: u32 = 1_000;
 /// Maximum difference between the timestamps of a message and of its event, which come from two
@@ -51,6 +58,9 @@ pub struct UserFiles {
     numbers: Arc<ServedNumbers>,
     links: Arc<MediaLinks>,
     pub(super) cache: MediaCache,
+    space: Arc<DiskSpace>,
+    /// The main accounts of cached files, for [`UserFiles::used_space`].
+    owners: Mutex<HashMap<Uuid, AuthId>>,
     /// A lock per file that is being downloaded.
     fetching: DashMap<Uuid, Arc<Mutex<()>>>,
     downloads: Semaphore,
@@ -75,6 +85,8 @@ impl UserFiles {
             numbers,
             links,
             cache,
+            space: parts.space.clone(),
+            owners: Mutex::default(),
             fetching: DashMap::new(),
             downloads: Semaphore::new(DOWNLOADS_MAX),
             prefetching: Semaphore::new(DOWNLOADS_MAX - 1),
@@ -193,12 +205,19 @@ impl UserFiles {
     async fn download(&self, number: &NumberEntry, id: Uuid, media: &str) -> Result<(), String> {
         let cache = &self.cache;
         let _permit = self.downloads.acquire().await.map_err(|e| e.to_string())?;
-        let (part, mut file) = cache.folder.create_part(id).await.map_err(|e| e.to_string())?;
+        let account = number.account.main().auth_id.clone();
+        let mut space = self.space.temporary_file(Content::UserFile, account);
+        space.grow(0)?;
+        let (part, file) = cache.folder.create_part(id).await.map_err(|e| e.to_string())?;
+        let mut file = LimitedFile { file, space, bytes: 0 };
         let (id_at_meta, token) = (&number.spec.phone_number_id, number.spec.access_token.as_ref());
         let files = self.graph.files(id_at_meta, token);
         let fetched = files.download(media, &mut file).await;
         let kept = match fetched {
-            Ok(bytes) => cache.finish(id, &part, file, bytes).await.map_err(|e| e.to_string()),
+            Ok(bytes) => {
+                let kept = cache.finish(id, &part, file.file, bytes).await;
+                kept.map(|()| file.space.keep()).map_err(|e| e.to_string())
+            }
             Err(why) => Err(why),
         };
         if kept.is_err() {
@@ -208,6 +227,28 @@ impl UserFiles {
             cache.remove(vec![id]).await;
         }
         kept
+    }
+
+    /// Reads what the cached files of each main account use. `None` if the store fails.
+    pub async fn used_space(&self) -> Option<Vec<(AuthId, u64)>> {
+        let sizes = self.cache.sizes().await;
+        let mut owners = self.owners.lock().await;
+        owners.retain(|id, _| sizes.contains_key(id));
+        let unknown: Vec<Uuid> =
+            sizes.keys().filter(|id| !owners.contains_key(id)).copied().collect();
+        for ids in unknown.chunks(LOOKED_UP) {
+            let found = self.store.messages().main_accounts(ids).await.inspect_err(|error| {
+                tracing::warn!(%error, "counting the space of users' files failed; trying again in a minute");
+            });
+            owners.extend(found.ok()?);
+        }
+        let mut used: HashMap<AuthId, u64> = HashMap::new();
+        for (id, bytes) in sizes {
+            if let Some(owner) = owners.get(&id) {
+                *used.entry(owner.clone()).or_default() += bytes;
+            }
+        }
+        Some(used.into_iter().collect())
     }
 
     /// Counts the cached bytes. Call it before the first download.
@@ -244,5 +285,37 @@ impl UserFiles {
         let oldest = std::time::UNIX_EPOCH
             + Duration::from_secs(u64::try_from(before.secs()).unwrap_or_default());
         self.cache.sweep(Some(oldest)).await;
+    }
+}
+
+/// A file that grows only while there is disk space for it.
+struct LimitedFile {
+    file: tokio::fs::File,
+    space: GrowingFile,
+    bytes: u64,
+}
+
+impl AsyncWrite for LimitedFile {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        from: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        let more = u64::try_from(from.len()).unwrap_or(u64::MAX);
+        let grown = self.bytes.saturating_add(more);
+        self.space.reserve(grown)?;
+        let written = Pin::new(&mut self.file).poll_write(cx, from);
+        if let Poll::Ready(Ok(written)) = written {
+            self.bytes += u64::try_from(written).unwrap_or_default();
+        }
+        written
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.file).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.file).poll_shutdown(cx)
     }
 }

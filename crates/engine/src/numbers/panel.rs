@@ -39,7 +39,7 @@ impl Panel {
         change: &Change,
         seen: Option<&NumberSet>,
     ) -> Result<(), NumberError> {
-        if change.active == Some(true) && self.routing.of(number).agent.is_none() {
+        if change.active.is_some() && self.routing.of(number).agent.is_none() {
             return Err(NumberError::bad("active", "active needs an agent; connect one first"));
         }
         let book = self.entries.book();

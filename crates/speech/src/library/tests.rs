@@ -10,16 +10,16 @@ use rstest::rstest;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
-use super::{FileFetch, Inner, Library, file_lifetime, tone};
+use super::{FETCHED_MIB_SHARE, FileFetch, Inner, Library, file_lifetime, tone};
 use crate::language::Speaker;
+use crate::memory::{FreeMemory, PromptMemory};
 use crate::provider::{BoxFuture, Provider, Sink, SpeechError};
 use crate::script::Segment;
-use egress::{FetchedFile, FileResponse, OnChunk};
+use egress::{FetchedFile, FileResponse, FileSink};
 use machine::Sound;
 use media::opus::{Decoder, Rate};
 use media::prompt::{FrameState, Prompt};
-use model::Clock;
-use model::Timestamp;
+use model::{AuthId, Clock, Timestamp};
 use xml::ast::{DocUrl, Speech, SpeechNode, Voice};
 
 /// Speaks one frame per byte of the text. The gate holds it after the first frame.
@@ -98,6 +98,7 @@ impl FileFetch for FakeServer {
         _: &'a DocUrl,
         _: usize,
         etag: Option<&'a str>,
+        _: &'a mut dyn FileSink,
     ) -> BoxFuture<'a, Result<FileResponse, String>> {
         self.etags.lock().unwrap().push(etag.map(str::to_owned));
         let response =
@@ -119,11 +120,12 @@ fn fixture(providers: &[&Arc<FakeProvider>]) -> Fixture {
         providers.iter().map(|&p| Arc::clone(p) as Arc<dyn Provider>).collect();
     let last =
         providers.last().cloned().unwrap_or_else(|| Arc::new(FakeProvider::new("none", "en")));
+    let memory = PromptMemory::new(None, clock.clone());
     let library = Library::with_inner(Inner::with_providers(
         providers,
         last,
         1 << 20,
-        None,
+        (None, memory),
         clock.clone(),
         Handle::current(),
         server.clone(),
@@ -378,24 +380,15 @@ impl FileFetch for ChunkedFile {
         _: &'a DocUrl,
         _: usize,
         _: Option<&'a str>,
-    ) -> BoxFuture<'a, Result<FileResponse, String>> {
-        panic!("fetched without chunks")
-    }
-
-    fn fetch_streaming<'a>(
-        &'a self,
-        _: &'a DocUrl,
-        _: usize,
-        _: Option<&'a str>,
-        on_chunk: OnChunk<'a>,
+        sink: &'a mut dyn FileSink,
     ) -> BoxFuture<'a, Result<FileResponse, String>> {
         Box::pin(async move {
-            on_chunk(self.chunks[0].clone());
+            sink.chunk(self.chunks[0].clone());
             self.proceed.notified().await;
             if self.fails {
                 return Err("connection lost".to_owned());
             }
-            on_chunk(self.chunks[1].clone());
+            sink.chunk(self.chunks[1].clone());
             let bytes = Bytes::from(self.chunks.concat());
             Ok(FileResponse::File(FetchedFile { bytes, etag: None, cache_control: None }))
         })
@@ -424,17 +417,7 @@ async fn s5_3_a_file_is_played_as_soon_as_200_ms_are_received(
     let half = bytes.len() * 7 / 10;
     let chunks = [bytes.slice(..half), bytes.slice(half..)];
     let fetch = Arc::new(ChunkedFile { chunks, proceed: Notify::new(), fails });
-    let last: Arc<dyn Provider> = Arc::new(FakeProvider::new("none", "en"));
-    let clock = Clock::stepped(Timestamp::from_micros(0));
-    let library = Library::with_inner(Inner::with_providers(
-        Vec::new(),
-        last,
-        1 << 20,
-        None,
-        clock,
-        Handle::current(),
-        fetch.clone(),
-    ));
+    let library = library_of(fetch.clone(), None);
     let prompt = library.prompt(&file());
     let mut cursor = prompt.cursor();
     let mut early = Vec::new();
@@ -453,6 +436,158 @@ async fn s5_3_a_file_is_played_as_soon_as_200_ms_are_received(
         false => assert_eq!((all, prompt.failure()), (whole, None)),
         true => assert_eq!(prompt.failure(), Some("https://example.com/a.wav: connection lost")),
     }
+}
+
+/// A library without voices.
+fn library_of(fetch: Arc<dyn FileFetch>, free_memory: Option<FreeMemory>) -> Library {
+    library_at(&Clock::stepped(Timestamp::from_micros(0)), fetch, free_memory)
+}
+
+fn library_at(
+    clock: &Clock,
+    fetch: Arc<dyn FileFetch>,
+    free_memory: Option<FreeMemory>,
+) -> Library {
+    let last: Arc<dyn Provider> = Arc::new(FakeProvider::new("none", "en"));
+    let memory = PromptMemory::new(free_memory, clock.clone());
+    Library::with_inner(Inner::with_providers(
+        Vec::new(),
+        last,
+        1 << 20,
+        (None, memory),
+        clock.clone(),
+        Handle::current(),
+        fetch,
+    ))
+}
+
+/// Serves large files whose bodies are read only once there is room, and then hang. The paths name
+/// their sizes in MiB.
+#[derive(Default)]
+struct LargeFiles {
+    /// Files that have been requested, that have room, and that were cancelled.
+    requested: AtomicUsize,
+    reserved: AtomicUsize,
+    cancelled: Arc<AtomicUsize>,
+}
+
+impl LargeFiles {
+    fn counts(&self) -> [usize; 3] {
+        [&self.requested, &self.reserved, &*self.cancelled].map(|n| n.load(Ordering::SeqCst))
+    }
+
+    async fn wait_for(&self, counts: [usize; 3]) {
+        while self.counts() != counts {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+/// Counts its drop.
+struct Cancelled(Arc<AtomicUsize>);
+
+impl Drop for Cancelled {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+impl FileFetch for LargeFiles {
+    fn fetch<'a>(
+        &'a self,
+        url: &'a DocUrl,
+        _: usize,
+        _: Option<&'a str>,
+        sink: &'a mut dyn FileSink,
+    ) -> BoxFuture<'a, Result<FileResponse, String>> {
+        Box::pin(async move {
+            let _cancelled = Cancelled(self.cancelled.clone());
+            self.requested.fetch_add(1, Ordering::SeqCst);
+            let mib: usize = url.0.rsplit('/').next().unwrap().parse().unwrap();
+            sink.reserve(mib << 20).await;
+            self.reserved.fetch_add(1, Ordering::SeqCst);
+            std::future::pending().await
+        })
+    }
+}
+
+fn file_of(n: usize, mib: usize) -> Sound {
+    Sound::File { url: DocUrl(format!("https://example.com/{n}/{mib}").into()) }
+}
+
+#[tokio::test]
+async fn files_wait_for_room_and_are_cancelled_once_no_call_needs_them() {
+    let server = Arc::new(LargeFiles::default());
+    let library = library_of(server.clone(), None);
+    let (a, b): (AuthId, AuthId) = ("MAA".into(), "MAB".into());
+    let fits = FETCHED_MIB_SHARE / 10;
+    let prompts: Vec<_> = (0..20).map(|n| library.prompt_for(&b, &file_of(n, 10))).collect();
+    server.wait_for([20, fits, 0]).await;
+    let other = library.prompt_for(&a, &file_of(20, 1));
+    server.wait_for([21, fits + 1, 0]).await;
+    let mut prompts = prompts.into_iter();
+    let first = prompts.next();
+    drop(prompts);
+    server.wait_for([21, fits + 1, 19]).await;
+    let again = library.prompt_for(&b, &file_of(21, 10));
+    server.wait_for([22, fits + 2, 19]).await;
+    drop((first, again, other));
+    server.wait_for([22, fits + 2, 22]).await;
+}
+
+/// A WAV file of silence, 8 kHz µ-law.
+fn silent_file(seconds: u32) -> Result<FileResponse, String> {
+    let samples = 8_000 * seconds;
+    let mut bytes = b"RIFF\xff\xff\xff\x7fWAVEfmt \x10\0\0\0\x07\0\x01\0".to_vec();
+    bytes.extend([8_000_u32.to_le_bytes(), 8_000_u32.to_le_bytes()].concat());
+    bytes.extend(b"\x01\0\x08\0data");
+    bytes.extend(samples.to_le_bytes());
+    bytes.resize(bytes.len() + samples as usize, 0xff);
+    let file = FetchedFile { bytes: bytes.into(), etag: None, cache_control: None };
+    Ok(FileResponse::File(file))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_short_file_does_not_wait_for_the_long_files_of_another_account() {
+    let server = Arc::new(FakeServer::default());
+    let library = library_of(server.clone(), None);
+    // More than there are cores.
+    let long = std::thread::available_parallelism().unwrap().get() + 2;
+    let (a, b): (AuthId, AuthId) = ("MAA".into(), "MAB".into());
+    let mut prompts = Vec::new();
+    for n in 0..long {
+        server.responses.lock().unwrap().push_back(silent_file(1_200));
+        let prompt = library.prompt_for(&b, &file_of(n, 0));
+        while server.etags.lock().unwrap().len() == n {
+            tokio::task::yield_now().await;
+        }
+        prompts.push(prompt);
+    }
+    while !prompts.iter().any(|prompt| prompt.cursor().next() != FrameState::Pending) {
+        tokio::task::yield_now().await;
+    }
+    server.responses.lock().unwrap().push_back(silent_file(1));
+    let short = library.prompt_for(&a, &file_of(long, 0));
+    assert_eq!(frames(&short).await.len(), 50);
+    assert!(!prompts.iter().any(|prompt| prompt.is_finished()), "they are still being decoded");
+}
+
+#[tokio::test]
+async fn a_file_that_takes_too_much_memory_fails_with_a_reason() {
+    let server = Arc::new(FakeServer::default());
+    let clock = Clock::stepped(Timestamp::from_micros(0));
+    let library = library_at(&clock, server.clone(), Some(|| Some(0)));
+    // Silence takes 60 bytes a frame.
+    server.responses.lock().unwrap().extend([silent_file(3_000), silent_file(60)]);
+    let prompt = library.prompt(&file());
+    frames(&prompt).await;
+    let failure = prompt.failure().unwrap();
+    assert!(failure.contains("the account's calls take too much memory: 4 MiB"), "{failure}");
+    drop(prompt);
+    // The failure is forgotten.
+    clock.step(Duration::from_secs(2));
+    let next = library.prompt(&file_of(1, 0));
+    assert_eq!((frames(&next).await.len(), next.failure()), (3_000, None), "and is given back");
 }
 
 #[tokio::test]

@@ -22,7 +22,7 @@ use crate::tables::numbers::{NUMBER_JOIN, ROUTING_COLUMNS, routing, routing_stat
 use crate::tables::readers::{MESSAGE, message, pair, unreadable};
 use crate::tables::{outbox, turns};
 use crate::write::InboxWrite;
-use model::{Direction, MessageStatus, Routing, Timestamp};
+use model::{AuthId, Direction, MessageStatus, Routing, Timestamp};
 
 /// Handle to the messages. See [`Store::messages`](crate::Store::messages).
 #[derive(Clone, Copy, Debug)]
@@ -148,6 +148,26 @@ impl Messages<'_> {
     /// Fails if the database query fails.
     pub async fn get(self, id: Uuid) -> Result<Option<(Pair, Message)>, StoreError> {
         get(&self.0.read, id).await
+    }
+
+    /// Returns the main accounts of those of the messages that exist.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
+    pub async fn main_accounts(self, ids: &[Uuid]) -> Result<Vec<(Uuid, AuthId)>, StoreError> {
+        const WHAT: &str = "read the accounts of messages";
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut select = QueryBuilder::new(
+            "SELECT m.message_id, c.main_auth_id FROM messages m \
+             JOIN conversations c ON c.conversation_id = m.conversation_id WHERE m.message_id",
+        );
+        select.push_in(ids.iter().map(Uuid::to_string));
+        let rows: Vec<(String, String)> =
+            select.build_query_as().fetch_all(&self.0.read).await.map_err(failed(WHAT))?;
+        let owner = |(id, account): (String, String)| Some((id.parse().ok()?, account.into()));
+        Ok(rows.into_iter().filter_map(owner).collect())
     }
 
     /// Returns messages that an earlier process of this node was sending when it ended, after the

@@ -5,10 +5,9 @@
 //! deletion and its retention. However a recording ends (a key, a hang-up, a full disk, a killed
 //! node), its row is completed once, in the same transaction as its callbacks. Background work on
 //! complete recordings runs in `work`: `copies` uploads files, and `transcripts` transcribes
-//! them. `space` limits what they use of the disk.
+//! them. [`DiskSpace`] limits what they use of the disk.
 
 mod copies;
-mod space;
 mod transcripts;
 mod unlisted;
 mod utterances;
@@ -21,16 +20,14 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
-use tokio::time::MissedTickBehavior;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 pub use copies::Copies;
-pub use space::{Disk, HasSeveralAccounts};
 
 use super::outbox::Outbox;
 use crate::answer::{RandomSource, SigningKeys};
+use crate::disk_space::{Content, DiskSpace};
 use crate::links::LinkSigner;
 use machine::{
     CallbackKind, CallbackRequest, Param, RecordingEndReason, RecordingEvent, RecordingOrder,
@@ -42,7 +39,6 @@ use media::record::{
 };
 use model::Clock;
 use model::{AuthId, CallUuid, Digit, Timestamp};
-use space::DiskSpace;
 use speech::recognise::Recognisers;
 use store::{
     NewCallback, Recording, RecordingConclusion, RecordingEnd, RecordingStart, Scope, Store,
@@ -56,9 +52,6 @@ const AT_ONCE: u32 = 500;
 /// Timeout for a call to report whether it requests the action URL itself. The call has already
 /// received the end of the recording by then.
 const CALL_ANSWERS: Duration = Duration::from_secs(5);
-
-/// Interval of [`Recordings::count_used_space`].
-const COUNT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Configuration of recordings.
 pub struct RecordingsConfig {
@@ -75,9 +68,7 @@ pub struct RecordingsConfig {
     pub recognisers: Recognisers,
     /// Validity of a download link. `None` means forever.
     pub link_lifetime: Option<Duration>,
-    /// `recordings.reserve_mib` in bytes. `None` means the default.
-    pub reserve: Option<u64>,
-    pub has_several_accounts: HasSeveralAccounts,
+    pub space: Arc<DiskSpace>,
 }
 
 /// The recordings of a node. Cheap to clone.
@@ -171,20 +162,17 @@ impl Recordings {
             copies,
             recognisers,
             link_lifetime,
-            reserve,
-            has_several_accounts,
+            space,
         } = config;
         let links = link_lifetime.map(|valid| (LinkSigner::new(store.link_key()), valid));
         let folder = data_dir.join(FOLDER);
         let recorder = Recorder::start(&folder, threads)?;
-        let probe = Box::new(move || Disk::of(&folder));
-        let space = DiskSpace::new(probe, reserve, has_several_accounts, clock.clone());
         let runtime = Handle::current();
         let (copies, work_ready) = (copies.map(Arc::new), Notify::new());
         Ok(Self(Arc::new(Inner {
             recorder,
             started: clock.wall(),
-            space: Arc::new(space),
+            space,
             base_url,
             links,
             node_id,
@@ -327,7 +315,7 @@ impl Recordings {
             tasks.spawn_on(work, &runtime);
         };
         let is_new = state.is_none();
-        let mut file = self.0.space.recording(start.main_account.clone());
+        let mut file = self.0.space.file(Content::Recording, start.main_account.clone());
         let space = Box::new(move |bytes| file.grow(bytes));
         let tape = self.0.recorder.start_recording(how, state, source, space, Box::new(done))?;
         if is_new {
@@ -439,18 +427,16 @@ impl Recordings {
         }
     }
 
-    /// Counts every minute what each account's recordings use, while the disk is so full that it
-    /// matters. Ends at `stop`.
-    pub async fn count_used_space(self, stop: CancellationToken) {
-        let mut every = tokio::time::interval(COUNT_INTERVAL);
-        every.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        while stop.run_until_cancelled(every.tick()).await.is_some() {
-            let space = self.0.space.clone();
-            let is_tight = tokio::task::spawn_blocking(move || space.is_tight()).await;
-            if is_tight.unwrap_or(true) {
-                self.0.space.count(self.0.used_space()).await;
-            }
-        }
+    /// Reads what the complete recordings of each account use. `None` if the store fails.
+    pub async fn used_space(&self) -> Option<Vec<(AuthId, u64)>> {
+        // So that recordings that have just ended are counted.
+        self.0.store.flush().await;
+        let with_copied = self.0.copies.as_ref().is_none_or(|copies| copies.keeps_local());
+        let used = self.0.store.recordings().used_space(&self.0.node_id, with_copied).await;
+        used.inspect_err(|error| {
+            tracing::warn!(%error, "counting the space of recordings failed; trying again in a minute");
+        })
+        .ok()
     }
 
     /// Ends all running recordings. All files are complete when this returns. Blocks.
@@ -547,18 +533,6 @@ impl Inner {
                 tracing::error!(%error, recording = %id, "recording end not stored")
             }
         }
-    }
-
-    /// Reads what the complete recordings of each account use. `None` if the store fails.
-    async fn used_space(&self) -> Option<Vec<(AuthId, u64)>> {
-        // So that recordings that have just ended are counted.
-        self.store.flush().await;
-        let with_copied = self.copies.as_ref().is_none_or(|copies| copies.keeps_local());
-        let used = self.store.recordings().used_space(&self.node_id, with_copied).await;
-        used.inspect_err(|error| {
-            tracing::warn!(%error, "counting the space of recordings failed; trying again in a minute");
-        })
-        .ok()
     }
 
     fn callback(&self, start: &RecordingStart, notice: CallbackRequest) -> NewCallback {

@@ -92,7 +92,7 @@ pub(in crate::call) async fn resume(services: Arc<Services>, params: Box<ResumeP
     let is_written =
         |sound: &&Sound| matches!(sound, Sound::File { url } if author::path_of(&url.0).is_some());
     for sound in call.sounds.iter().filter(|sound| !is_written(sound)) {
-        shell.playback.prompt(&shell.context, sound);
+        shell.playback.prepare(&shell.context, sound);
     }
     shell.recordings.resume(&shell.context, &mut call.leg, recordings);
     if let Some(hearing) = hearing {

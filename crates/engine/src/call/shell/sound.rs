@@ -8,7 +8,7 @@ use super::super::author;
 use super::super::handover::micros;
 use super::super::trace::Trace;
 use super::context::Context;
-use machine::{MediaCommand, Overlay, PlayId, Sound, SoundItem};
+use machine::{MediaCommand, Overlay, OverlayKind, PlayId, Sound, SoundItem};
 use media::PlayItem;
 use media::prompt::Prompt;
 
@@ -20,6 +20,7 @@ const PLAYLISTS_MAX: usize = 4;
 /// The prompts of a call and its playback.
 #[derive(Default)]
 pub(super) struct Playback {
+    /// The sounds of the current document, so that they are ready when they are played.
     prepared: HashMap<Sound, Arc<Prompt>>,
     /// Whether this node writes the call's documents. Only then is the playback tracked.
     pub(super) written: bool,
@@ -32,6 +33,8 @@ pub(super) struct Playback {
 /// A playlist whose voices are not in the event log yet.
 struct Playlist {
     play: PlayId,
+    /// A later overlay of this kind replaces it.
+    overlay: Option<OverlayKind>,
     /// The prompts that may contain speech.
     prompts: Vec<Arc<Prompt>>,
     /// Whether its first packet was sent.
@@ -53,8 +56,22 @@ impl Playlist {
 }
 
 impl Playback {
+    /// Gives up the sounds of the document before.
+    pub(super) fn begin_document(&mut self) {
+        self.prepared.clear();
+    }
+
+    /// Prepares a sound of the document.
+    pub(super) fn prepare(&mut self, call: &Context, sound: &Sound) {
+        let prompt = self.prompt(call, sound);
+        if self.prepared.len() >= PREPARED_MAX {
+            self.prepared.clear();
+        }
+        self.prepared.insert(sound.clone(), prompt);
+    }
+
     /// Returns the prompt of a sound, which is encoded in the background if it is not cached.
-    pub(super) fn prompt(&mut self, call: &Context, sound: &Sound) -> Arc<Prompt> {
+    fn prompt(&self, call: &Context, sound: &Sound) -> Arc<Prompt> {
         if let Sound::File { url } = sound
             && let Some(path) = author::path_of(&url.0)
             && let Some(prompt) = call.services.author.sound(call.id, path)
@@ -64,13 +81,7 @@ impl Playback {
         if let Some(prompt) = self.prepared.get(sound).filter(|prompt| prompt.failure().is_none()) {
             return prompt.clone();
         }
-        let account = &call.view.setup.parent_account;
-        let prompt = call.services.sounds.prompt_for(account, sound);
-        if self.prepared.len() >= PREPARED_MAX {
-            self.prepared.clear();
-        }
-        self.prepared.insert(sound.clone(), prompt.clone());
-        prompt
+        call.services.sounds.prompt_for(&call.view.setup.parent_account, sound)
     }
 
     /// Returns the prompts that a command plays.
@@ -80,6 +91,15 @@ impl Playback {
         else {
             return Vec::new();
         };
+        let overlay = match command {
+            MediaCommand::Overlay { overlay, .. } => Some(overlay.kind),
+            _ => None,
+        };
+        let is_replaced =
+            |playlist: &mut Playlist| overlay.is_some() && playlist.overlay == overlay;
+        for playlist in self.playlists.extract_if(.., is_replaced) {
+            playlist.log_voices(call);
+        }
         let play_item = |item: &SoundItem| PlayItem {
             prompt: self.prompt(call, &item.sound),
             repeat: item.repeat,
@@ -98,7 +118,7 @@ impl Playback {
             if self.playlists.len() >= PLAYLISTS_MAX {
                 self.playlists.remove(0).log_voices(call);
             }
-            self.playlists.push(Playlist { play: *play, prompts, started: false });
+            self.playlists.push(Playlist { play: *play, overlay, prompts, started: false });
         }
         prepared
     }
@@ -125,11 +145,23 @@ impl Playback {
         }
     }
 
+    /// Gives up the incomplete prompts of a playlist that is stopped.
+    fn give_up(&mut self, play: PlayId) {
+        let stopped = self.playlists.iter().filter(|playlist| playlist.play == play);
+        for prompt in stopped.flat_map(|playlist| &playlist.prompts) {
+            let is_it = |prepared: &Arc<Prompt>| Arc::ptr_eq(prepared, prompt);
+            self.prepared.retain(|_, prepared| prepared.is_finished() || !is_it(prepared));
+        }
+    }
+
     /// Tracks playback for the event log, and for the author of generated documents, which must
     /// know when it is interrupted.
     pub(super) fn note(&mut self, call: &Context, command: &MediaCommand) {
         match command {
-            MediaCommand::Stop { play } => self.log_voices(call, Some(*play)),
+            MediaCommand::Stop { play } => {
+                self.give_up(*play);
+                self.log_voices(call, Some(*play));
+            }
             MediaCommand::Close => self.log_voices(call, None),
             _ => {}
         }
