@@ -4,8 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
-use engine::alerts::Alert;
+use engine::alerts::{Alert, Rule};
 use model::metric::{self, Kind};
 use serde_json::Value;
 
@@ -160,8 +161,41 @@ fn alerts_of_the_node_are_those_of_prometheus() {
         assert!(known.contains_key(&title), "alerts.yml has no {title}");
         let block = rules.split(&format!("- alert: {title}\n")).nth(1).expect("its block");
         let severity = format!("labels: {{severity: {}}}", alert.severity());
-        assert!(block.split("- alert: ").next().expect("its lines").contains(&severity), "{title}");
+        let block = block.split("- alert: ").next().expect("its lines");
+        assert!(block.contains(&severity), "{title}");
+        let Rule { window, above, share, held } = alert.rule();
+        let for_line = block.lines().find_map(|line| line.trim().strip_prefix("for: "));
+        assert_eq!(for_line.map_or(Duration::ZERO, duration), held, "{title}: for");
+        let expr = &known[&title];
+        let windows: BTreeSet<_> = expr
+            .split('[')
+            .skip(1)
+            .map(|rest| duration(rest.split(']').next().expect("the end of a window")))
+            .collect();
+        assert!(
+            windows.iter().copied().eq((!window.is_zero()).then_some(window)),
+            "{title}: {windows:?}"
+        );
+        let thresholds: BTreeSet<&str> =
+            expr.split("> ").skip(1).filter_map(|rest| rest.split_whitespace().next()).collect();
+        let is_gauge = expr.contains("== 1");
+        let wanted = [Some(above).filter(|_| !is_gauge), share].into_iter().flatten();
+        for threshold in wanted {
+            assert!(thresholds.contains(threshold.to_string().as_str()), "{title}: {thresholds:?}");
+        }
     }
+}
+
+/// Reads a duration like `5m`.
+fn duration(text: &str) -> Duration {
+    let (number, unit) = text.split_at(text.len() - 1);
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        _ => panic!("{text}"),
+    };
+    Duration::from_secs(number.parse::<u64>().expect("a number") * seconds)
 }
 
 #[test]

@@ -28,6 +28,14 @@ job "offhook" {
       }
     }
 
+    # Tries again as long as it takes, for example until the database is up.
+    restart {
+      attempts = 10
+      interval = "5m"
+      delay    = "5s"
+      mode     = "delay"
+    }
+
     task "offhook" {
       driver = "exec"
       config {

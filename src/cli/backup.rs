@@ -17,12 +17,12 @@ pub struct Args {
     pub store: LocalStoreArgs,
 }
 
-/// Copies the store and checks the copy. Exit code 0: done; 1: failed; 2: no store, or the file
-/// exists.
+/// Copies the store and checks the copy. Exit code 0: done; 1: failed, or the copy lacks writes; 2: no
+/// store, or the file exists.
 pub fn run(args: Args) -> Exit {
-    let file = match args.store.database() {
-        Ok(Database::File(file)) => file,
-        Ok(at @ Database::Postgres(_)) => {
+    let (file, data_dir) = match args.store.location() {
+        Ok((Database::File(file), data_dir)) => (file, data_dir),
+        Ok((at @ Database::Postgres(_), _)) => {
             return Exit::usage(format_args!(
                 "{at} is PostgreSQL, which has a tool for this: pg_dump --format=custom --file={} URL",
                 args.out.display()
@@ -42,15 +42,25 @@ pub fn run(args: Args) -> Exit {
         print::error_text(&format!("copying the store {}\n", file.display()));
     }
     super::run_async(async {
-        match store::backup(&file, &args.out).await {
+        match store::backup(&file, &data_dir, &args.out).await {
             Ok(made) => {
-                let store::Backup { bytes, ended, open, schema } = made;
+                let store::Backup { bytes, ended, open, schema, missing } = made;
                 print::line(format_args!(
                     "{}: {bytes} bytes, schema {schema}, {} and {open} that had not ended, checked",
                     args.out.display(),
                     print::counted(ended, "call")
                 ));
-                Exit::Done
+                if missing == 0 {
+                    return Exit::Done;
+                }
+                // Also if they are of a process that has ended: only a start applies them.
+                Exit::failed(format_args!(
+                    "the copy lacks {} in {}/store.journal: the database rejected them, or no node has applied them \
+                     yet. Mend what keeps the node from writing its database, or start the node, then make another \
+                     backup; until then, keep this copy and the journal",
+                    print::counted(missing, "write"),
+                    data_dir.display()
+                ))
             }
             Err(e @ (BackupError::NoStore(_) | BackupError::Exists(_))) => {
                 Exit::usage(format_args!("{e}"))

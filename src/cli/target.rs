@@ -11,7 +11,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use super::{Exit, config, print};
-use engine::config::{Config, Listen};
+use engine::config::{Config, Listen, Store};
 use model::{E164, Role, Secret};
 use sim::world;
 use store::Database;
@@ -71,10 +71,18 @@ impl LocalStoreArgs {
     /// # Errors
     /// As [`StoreArgs::database`].
     pub fn database(&self) -> Result<Database, Exit> {
+        self.location().map(|(database, _)| database)
+    }
+
+    /// Like [`LocalStoreArgs::database`], with the folder of the journal and the key file.
+    ///
+    /// # Errors
+    /// As [`StoreArgs::database`].
+    pub fn location(&self) -> Result<(Database, PathBuf), Exit> {
         if !self.is_default() || !Path::new(CONFIG).exists() {
-            return self.store.database();
+            return self.store.location();
         }
-        let database = config::load(Path::new(CONFIG))?.store.database;
+        let Store { database, data_dir, .. } = config::load(Path::new(CONFIG))?.store;
         if let Some(dev) = RunningDev::find() {
             print::error_text(&format!(
                 "note: this is the store of ./{CONFIG}, {database}, not of the running \
@@ -83,7 +91,7 @@ impl LocalStoreArgs {
                 dev.data_dir.display()
             ));
         }
-        Ok(database)
+        Ok((database, data_dir))
     }
 
     /// Whether no option selects the store.
@@ -195,14 +203,22 @@ impl StoreArgs {
     /// # Errors
     /// As [`config::load`], or if no store is named or configured.
     pub fn database(&self) -> Result<Database, Exit> {
-        let of = |file: &Path| config::load(file).map(|config| config.store.database);
+        self.location().map(|(database, _)| database)
+    }
+
+    fn location(&self) -> Result<(Database, PathBuf), Exit> {
+        let of = |file: &Path| {
+            config::load(file).map(|config| (config.store.database, config.store.data_dir))
+        };
         match (&self.config, &self.data_dir) {
             (Some(file), _) => return of(file),
-            (None, Some(folder)) => return Ok(database_in(folder)),
+            (None, Some(folder)) => return Ok((database_in(folder), folder.clone())),
             (None, None) => {}
         }
         if let Some(dev) = RunningDev::find() {
-            return Ok(dev.chosen().database());
+            let dev = dev.chosen();
+            let data_dir = dev.data_dir.clone();
+            return Ok((dev.database(), data_dir));
         }
         if Path::new(CONFIG).exists() {
             return of(Path::new(CONFIG));
@@ -212,7 +228,7 @@ impl StoreArgs {
                 "no running `offhook dev`, and no offhook.toml or offhook-data in this \
                  directory\nname the directory with --data-dir, or the configuration with --config",
             )),
-            store => Ok(store),
+            store => Ok((store, DATA_DIR.into())),
         }
     }
 }

@@ -8,9 +8,9 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use crate::observe::tally::{is_fetched, is_granted};
+use crate::observe::tally::is_fetched;
 use crate::observe::{Tallies, Tally};
-use model::Clock;
+use model::{Clock, metric};
 use store::{RequestCount, RequestTarget, Store};
 
 /// Interval at which new requests are stored. Reading them renders all metrics, which is most of the
@@ -76,7 +76,7 @@ fn new_requests(tallies: Tallies, stored: &Counted) -> (Counted, Vec<RequestCoun
             if requests > 0 {
                 let failed = match target {
                     RequestTarget::Customer => !is_fetched(&outcome),
-                    RequestTarget::Graph => !is_granted(&outcome),
+                    RequestTarget::Graph => !metric::graph::is_granted(&outcome),
                 };
                 new.push(RequestCount { target, kind, outcome, failed, requests });
             }

@@ -16,7 +16,7 @@ use model::Disk;
 use speech::config::SpeechConfig;
 use speech::models::ModelStore;
 use speech::recognise::{RecognitionError, check_servers};
-use store::Database;
+use store::{Database, SealedValues};
 use tls::Validity;
 
 /// Timeout of requests to the node.
@@ -70,6 +70,8 @@ impl Doctor {
             )
         }));
         lines.push(self.store_line());
+        lines.extend(journal(store::journal_entries(&self.config.store.data_dir)));
+        lines.extend(secret_key(&self.sealed));
         let (folder, reserve) = (&self.config.store.data_dir, self.config.recordings.reserve);
         lines.extend(Disk::of(folder).ok().and_then(|disk| full_disk(disk, reserve)));
         lines.extend(speech_models(&ModelStore::new(&self.config.store.data_dir)));
@@ -121,6 +123,10 @@ impl Doctor {
         let at = &self.config.store.database;
         if let Some(unusable) = unusable_data_dir(&self.config.store.data_dir) {
             return unusable;
+        }
+        if let Some(damage) = &self.damage {
+            let fix = "stop the node and restore a backup: docs/operations.md#backup-and-restore";
+            return Finding::failed("store", format!("{at} is damaged: {damage}"), fix);
         }
         match &self.store {
             Ok(()) => Finding::ok("store", format!("{at} can be read")),
@@ -312,6 +318,49 @@ pub(super) fn unusable_data_dir(folder: &Path) -> Option<Finding> {
         "run this as the node's user, and give it the right to write in {folder}, or set another store.data_dir"
     );
     Some(Finding::failed("store", format!("store.data_dir {folder} can't be used: {why}"), fix))
+}
+
+/// The finding about writes in the journal, which the database has rejected. `None` if there are
+/// none.
+pub(super) fn journal(entries: std::io::Result<u64>) -> Option<Finding> {
+    const IS: &str = "store";
+    let fix = "if the node runs, look at its log and free disk space, unlock the database or correct its permissions; \
+               otherwise its start applies them: docs/operations.md#when-the-store-cannot-be-written";
+    match entries {
+        Ok(0) => None,
+        Ok(entries) => {
+            let what = format!("{entries} writes wait in store.journal: the database rejects them");
+            Some(Finding::warning(IS, what, fix))
+        }
+        Err(e) => {
+            let what = format!("store.journal can't be read: {e}");
+            Some(Finding::warning(IS, what, "run this as the node's user"))
+        }
+    }
+}
+
+/// The finding about sealed values that the configured key does not open. `None` if there are none.
+pub(super) fn secret_key(sealed: &[SealedValues]) -> Option<Finding> {
+    const IS: &str = "secret_key";
+    let shut: Vec<String> = sealed
+        .iter()
+        .filter(|kind| kind.unreadable > 0)
+        .map(|kind| {
+            format!("{} of {} {}", kind.unreadable, kind.readable + kind.unreadable, kind.what)
+        })
+        .collect();
+    if shut.is_empty() {
+        return None;
+    }
+    let what = format!("sealed with another key and unusable: {}", shut.join(", "));
+    let fix = "restore the store.secret_key, or the file store.key in store.data_dir, that they were made with, and \
+               restart; or set them again: docs/operations.md#backup-and-restore";
+    // If the key opens anything, it is right, and the rest is older.
+    let is_wrong = sealed.iter().all(|kind| kind.readable == 0);
+    Some(match is_wrong {
+        true => Finding::failed(IS, what, fix),
+        false => Finding::warning(IS, what, fix),
+    })
 }
 
 /// The finding about a disk with so little space that calls are not recorded and users' files not kept. `reserve` is

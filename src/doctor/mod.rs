@@ -1,12 +1,13 @@
 //! Checks whether an installation can take real calls. Everything that a call needs is checked from
 //! the outside, as Meta or a caller would use it. Each problem is reported with a remedy.
 //!
-//! `local` checks this machine, `fleet` the PostgreSQL server and the other nodes, `certificate`
+//! `alerts` checks the receivers of alerts, `local` this machine, `fleet` the PostgreSQL server and the other nodes, `certificate`
 //! the public URL's certificate and those of `[tls]`, `oidc` the sign-in provider, `meta` the Graph
 //! API, `numbers` the numbers and their URLs. The checks change nothing: Graph and the store are
 //! only read, URLs are requested once as a call would, and a file that tests write access is
 //! removed again. `cli` prints the result.
 
+mod alerts;
 mod certificate;
 mod fleet;
 mod local;
@@ -15,6 +16,8 @@ mod numbers;
 mod oidc;
 
 pub(crate) use meta::describe;
+
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -27,7 +30,7 @@ use engine::meta::{Graph, GraphConfig};
 use model::Clock;
 use model::Secret;
 use store::Database;
-use store::{Archive, Setting, StoreError, WebhookUse};
+use store::{Archive, SealedValues, Setting, StoreError, WebhookUse};
 
 /// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -54,7 +57,7 @@ impl State {
 /// One finding.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// The check: `configuration`, `clock`, `node`, `store`, `database`, `fleet`, `public_url`, `certificate`, `webhook`,
+    /// The check: `configuration`, `clock`, `node`, `store`, `secret_key`, `alerts`, `database`, `fleet`, `public_url`, `certificate`, `webhook`,
     /// `oidc`, `token`, `waba`, `number`, `routing`, `media`, `speech` or `url`.
     pub check: &'static str,
     /// The checked object, if there are several.
@@ -109,6 +112,10 @@ pub struct Doctor {
     book: Book,
     /// Why the store could not be read. `Err(None)` if it does not exist yet.
     store: Result<(), Option<String>>,
+    /// The damage of the store's file. `None` if none was found.
+    damage: Option<String>,
+    /// The values in the store that the configured key opens and does not open.
+    sealed: Vec<SealedValues>,
     /// Routes to webhooks that no longer exist.
     dangling: Vec<WebhookUse>,
     graph: Graph,
@@ -129,9 +136,12 @@ impl Doctor {
     /// Returns an error message if the TLS library rejects its own defaults.
     pub async fn of(config: Config, clock: Clock) -> Result<Self, String> {
         let token = config.meta.access_token.clone().unwrap_or_else(|| Secret::new(""));
-        let graph =
-            Graph::new(GraphConfig::new(config.meta.graph_url.as_str(), token), clock.clone());
-        let graph = graph.map_err(|e| e.to_string())?;
+        // A refusal is a finding.
+        let graph = GraphConfig {
+            logs_refusals: false,
+            ..GraphConfig::new(config.meta.graph_url.as_str(), token)
+        };
+        let graph = Graph::new(graph, clock.clone()).map_err(|e| e.to_string())?;
         // The node's own public URL may be anywhere; customers' URLs are requested under the node's
         // rules.
         let tls = |e: rustls::Error| format!("could not set up TLS: {e}");
@@ -139,17 +149,35 @@ impl Doctor {
         let guard = Guard::new(config.answer.allow_insecure, Vec::new());
         let strict = Egress::new(EgressConfig::new(guard)).map_err(tls)?;
         let fetcher = Fetcher::new(strict, clock.clone(), RandomSource::system());
-        let (settings, dangling, store) = settings(&config).await;
+        let (contents, store) = match contents(&config).await {
+            Ok(contents) => (contents, Ok(())),
+            Err(why) => (Contents::default(), Err(why)),
+        };
+        let Contents { settings, damage, sealed, dangling } = contents;
         let (book, ..) = Book::read(config.admission(), settings, clock.wall());
         let simulated = config.meta.is_simulated();
         let runs = store::is_open(&config.store.database, &config.store.data_dir);
-        Ok(Self { config, book, store, dangling, graph, egress, fetcher, clock, simulated, runs })
+        Ok(Self {
+            config,
+            book,
+            store,
+            damage,
+            sealed,
+            dangling,
+            graph,
+            egress,
+            fetcher,
+            clock,
+            simulated,
+            runs,
+        })
     }
 
     /// Runs all checks, in the order in which a call depends on them.
     pub async fn examine(&self) -> Vec<Finding> {
         let mut findings = self.local().await;
         findings.extend(self.fleet().await);
+        findings.extend(self.alerts().await);
         findings.push(self.clock_line().await);
         findings.extend(self.readiness().await);
         findings.push(self.public_url().await);
@@ -163,30 +191,42 @@ impl Doctor {
     }
 }
 
-/// Returns the settings made at run time, and the routes to webhooks that no longer exist. The node
-/// need not run.
-async fn settings(config: &Config) -> (Vec<Setting>, Vec<WebhookUse>, Result<(), Option<String>>) {
+/// Limit of the search for damage in the store's file.
+const DAMAGE_WITHIN: Duration = Duration::from_secs(5);
+
+/// What the store holds.
+#[derive(Default)]
+struct Contents {
+    /// The settings made at run time.
+    settings: Vec<Setting>,
+    damage: Option<String>,
+    sealed: Vec<SealedValues>,
+    dangling: Vec<WebhookUse>,
+}
+
+/// Reads the store. The node need not run. `Err(None)` if there is no store yet.
+async fn contents(config: &Config) -> Result<Contents, Option<String>> {
     let at = &config.store.database;
     if let Database::File(file) = at
         && !file.exists()
     {
-        return (Vec::new(), Vec::new(), Err(None));
+        return Err(None);
     }
+    let (key, folder) = (config.store.secret_key.as_ref(), &config.store.data_dir);
     let read = async {
         let archive = Archive::open(at).await?;
-        let settings =
-            archive.settings(config.store.secret_key.as_ref(), &config.store.data_dir).await?;
+        let damage = archive.damage(DAMAGE_WITHIN).await?;
+        let settings = archive.settings(key, folder).await?;
         let named: Vec<_> = config.webhooks.iter().map(WebhookSettings::id).collect();
-        // The store of an earlier version may have no webhooks yet.
-        Ok::<_, StoreError>((
+        // The store of an earlier version may lack the tables of the last two.
+        Ok::<_, StoreError>(Contents {
             settings,
-            archive.unknown_webhook_uses(&named).await.unwrap_or_default(),
-        ))
+            damage,
+            sealed: archive.sealed_values(key, folder).await.unwrap_or_default(),
+            dangling: archive.unknown_webhook_uses(&named).await.unwrap_or_default(),
+        })
     };
-    match read.await {
-        Ok((settings, dangling)) => (settings, dangling, Ok(())),
-        Err(e) => (Vec::new(), Vec::new(), Err(Some(e.to_string()))),
-    }
+    read.await.map_err(|e| Some(e.to_string()))
 }
 
 #[cfg(test)]

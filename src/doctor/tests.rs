@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use super::State;
-use super::local::{advertised, found, full_disk, media_port, readiness, unusable_data_dir};
+use super::local::{
+    advertised, found, full_disk, journal, media_port, readiness, secret_key, unusable_data_dir,
+};
 use super::meta::{clock, evaluate_token, inactive_subscription};
 use super::numbers::{calling, registered, status_findings, url};
 use engine::admission::book::{Number, NumberSet, testing};
@@ -13,6 +15,7 @@ use engine::meta::numbers::{CallingSettings, PhoneNumber, Subscription, TokenFac
 use engine::numbers::{Checked, UrlCheck};
 use model::Disk;
 use model::{Method, Timestamp};
+use store::SealedValues;
 use xml::ast::DocUrl;
 
 fn number(calling_enabled: bool) -> Number {
@@ -67,6 +70,27 @@ fn a_disk_without_space_for_recordings_is_reported() {
     assert_eq!(finding.state, State::Warning);
     assert!(finding.what.starts_with("255 MiB are free"), "{finding:?}");
     assert_eq!(full_disk(disk(0), Some(0)), None);
+}
+
+#[test]
+fn writes_in_the_journal_are_reported() {
+    assert_eq!(journal(Ok(0)), None);
+    let finding = journal(Ok(3)).unwrap();
+    assert!(finding.state == State::Warning && finding.what.starts_with("3 writes"), "{finding:?}");
+    assert!(journal(Err(std::io::ErrorKind::PermissionDenied.into())).is_some());
+}
+
+#[test]
+fn a_key_that_opens_nothing_is_wrong() {
+    let kind = |what, readable, unreadable| SealedValues { what, readable, unreadable };
+    assert_eq!(secret_key(&[]), None);
+    assert_eq!(secret_key(&[kind("a", 2, 0)]), None);
+    let wrong = secret_key(&[kind("a", 0, 2), kind("b", 0, 1)]).unwrap();
+    assert_eq!((wrong.check, wrong.state), ("secret_key", State::Failed));
+    assert!(wrong.what.ends_with("2 of 2 a, 1 of 1 b"), "{wrong:?}");
+    let older = secret_key(&[kind("a", 1, 1), kind("b", 4, 0)]).unwrap();
+    assert_eq!(older.state, State::Warning);
+    assert!(older.what.ends_with("1 of 2 a"), "{older:?}");
 }
 
 #[test]

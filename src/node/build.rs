@@ -91,6 +91,8 @@ const MEDIA_DEAD: Duration = Duration::from_secs(30);
 /// the usual timeouts of proxies.
 const SIGN_IN_PATIENCE: Duration = Duration::from_secs(30);
 const HOUR: Duration = Duration::from_secs(3600);
+/// How long a start waits for a database server that does not answer.
+const DATABASE_PATIENCE: Duration = Duration::from_secs(60);
 /// Interval at which the store is polled for files that other nodes have deleted.
 const REMOVAL_INTERVAL: Duration = Duration::from_secs(5);
 /// Maximum number of files in one query.
@@ -191,6 +193,10 @@ impl Node {
         let options = StoreOptions::with_journal_in(&config.store.data_dir);
         let options = StoreOptions { secret_key: config.store.secret_key.clone(), ..options };
         let feed = Feed::since(clock.wall());
+        // The other process of an upgrade has just used it.
+        if taken_over.is_none() {
+            store::wait_until_reachable(&config.store.database, DATABASE_PATIENCE).await;
+        }
         // Before any read: otherwise the open calls of another running process with this node id
         // would be taken for orphans of a crash.
         let lock = match config.cluster.peer {

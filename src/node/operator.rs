@@ -11,7 +11,7 @@ use super::watch::Memory;
 use crate::api::{
     FleetStatus, NodeState, NodeStatus, Operator, ReloadOutcome, RequestCount, Units,
 };
-use crate::observe::tally::{is_fetched, is_granted};
+use crate::observe::tally::is_fetched;
 use crate::observe::{Metrics, Tally};
 use engine::admission::{Gate, UnitCounts};
 use engine::call::phones::Phones;
@@ -96,7 +96,7 @@ impl ThisNode {
             fleet: self.cluster.as_ref().map(|cluster| fleet_status(&cluster.status())),
             memory_bytes: Memory::resident(),
             fetches: request_counts(tallies.fetches, is_fetched),
-            graph: request_counts(tallies.graph, is_granted),
+            graph: request_counts(tallies.graph, metric::graph::is_granted),
         })
     }
 }

@@ -44,11 +44,6 @@ pub fn is_fetched(outcome: &str) -> bool {
     outcome == metric::fetch::OK
 }
 
-/// Whether a `status` of a Graph request is a success.
-pub fn is_granted(status: &str) -> bool {
-    status.starts_with('2')
-}
-
 /// Reads the count of a histogram's series.
 fn read(line: &str, name: &str, kind: &str, outcome: &str) -> Option<Tally> {
     let sample = Sample::parse(line)?;

@@ -6,11 +6,12 @@ use std::process::{Command, Stdio};
 use serde_json::{Value, json};
 use sim::Sim;
 
+use crate::alerts::mail_server;
 use crate::support::app::App;
 use crate::support::http;
 use crate::support::node::{
-    ACCESS_TOKEN, API_KEY, APP_SECRET, NUMBER, Node, NodeConfig, PHONE_NUMBER_ID, VERIFY_TOKEN,
-    sim_options,
+    ACCESS_TOKEN, API_KEY, APP_SECRET, AUTH_ID, NUMBER, Node, NodeConfig, PHONE_NUMBER_ID,
+    VERIFY_TOKEN, basic, free_port, sim_options,
 };
 
 const WABA: &str = "1029384756";
@@ -186,6 +187,38 @@ async fn an_optional_secret_without_its_file_is_reported() {
             "`account[0].api_keys[0]` needs the file /nowhere/api_kye",
         )
         .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_secret_key_and_receivers_of_alerts_that_are_away_are_reported() {
+    let world = World::start().await;
+    let url = format!("{}/v1/Account/{AUTH_ID}/Subaccount/", world.node.public);
+    let basic = basic();
+    let headers = [("authorization", &*basic), ("content-type", "application/json")];
+    let made = http::send("POST", &url, &headers, json!({"name": "Asha"}).to_string()).await;
+    assert_eq!(made.status, 201, "{}", made.text());
+    assert_eq!(world.complaints().await, []);
+    let config = world.node.dir.path().join("offhook.toml");
+    let text = std::fs::read_to_string(&config).expect("the configuration");
+    let text = text.replace("[store]", &format!("[store]\nsecret_key = \"{}\"", "k".repeat(64)));
+    let closed = free_port();
+    let alerts = |host: &str, mail: u16| {
+        format!(
+            "{text}\n[alerts]\nurl = \"{host}/alerts\"\nsecret = \"{}\"\n[alerts.mail]\n\
+             server = \"smtp://127.0.0.1:{mail}\"\nfrom = \"a@example.com\"\nto = [\"b@example.com\"]\n",
+            "s".repeat(40)
+        )
+    };
+    let away = alerts(&format!("http://127.0.0.1:{closed}"), closed);
+    std::fs::write(&config, away).expect("it is written");
+    world.complains("secret_key", "failed", "1 of 1 tokens of accounts").await;
+    let all = world.complaints().await;
+    let silent = all.iter().filter(|(check, state, _)| check == "alerts" && state == "warning");
+    assert_eq!(silent.count(), 2, "{all:?}");
+    let (mail, _mails) = mail_server().await;
+    std::fs::write(&config, alerts(&world.app.url(""), mail)).expect("it is written");
+    let all = world.complaints().await;
+    assert!(all.iter().all(|(check, _, _)| check != "alerts"), "{all:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -49,7 +49,7 @@ fn words(metric: &str, label: &str) -> Option<&'static str> {
             "connect pre_accept accept reject terminate message permissions settings other"
         }
         ("graph_request_seconds", "status") => {
-            "200 400 401 403 404 429 500 502 503 504 timeout error other"
+            "200 400 401 403 404 429 500 502 503 504 timeout error other gone"
         }
         ("callback_total", "kind") => {
             "hangup ring recording transcription message dial conference mpc stream interim action event"

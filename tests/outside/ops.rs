@@ -104,6 +104,21 @@ async fn r11_calls_continue_while_another_process_locks_the_store() {
         200,
         "the journal has it"
     );
+    let (copy, data) = (node.dir.path().join("copy.db"), node.dir.path().to_owned());
+    let args = move |copy: &std::path::Path| {
+        offhook(&["backup", copy.to_str().unwrap(), "--data-dir", data.to_str().unwrap()])
+    };
+    let made = tokio::task::spawn_blocking(move || args(&copy)).await.unwrap();
+    let said = String::from_utf8_lossy(&made.stderr).into_owned();
+    assert_eq!(made.status.code(), Some(1), "{said}");
+    assert!(said.contains("the copy lacks") && said.contains("store.journal"), "{said}");
+    let (_, findings) = node.doctor().await;
+    let waits = |finding: &serde_json::Value| {
+        finding["check"] == "store"
+            && finding["state"] == "warning"
+            && finding["what"].as_str().is_some_and(|what| what.contains("store.journal"))
+    };
+    assert!(findings.iter().any(waits), "{findings:?}");
     // The end of the first call may be in the pending log. The second one's is in the journal.
     assert!(app.count("/hangup") <= 1, "not before it is written");
     other.execute_batch("COMMIT").unwrap();

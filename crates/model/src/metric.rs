@@ -404,6 +404,17 @@ pub mod fetch_kind {
     pub const PLAY: &str = "play";
 }
 
+/// Values of `status` of [`GRAPH_REQUEST_SECONDS`] besides HTTP statuses and failures.
+pub mod graph {
+    /// A request to end a call, and the call was over at Meta already.
+    pub const GONE: &str = "gone";
+
+    /// Returns whether a request with this status had the desired effect.
+    pub fn is_granted(status: &str) -> bool {
+        status.starts_with('2') || status == GONE
+    }
+}
+
 /// Values of `outcome` of [`CALLBACK_TOTAL`].
 pub mod delivery {
     pub const DELIVERED: &str = "delivered";

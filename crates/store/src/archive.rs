@@ -4,6 +4,7 @@
 //! module: their queries go through [`super::Store`] with a [`super::Scope`].
 
 use std::path::Path;
+use std::time::Duration;
 
 use uuid::Uuid;
 
@@ -16,6 +17,7 @@ use crate::rows::message::Message;
 use crate::rows::setting::Setting;
 use crate::scope::Scope;
 use crate::seal::Seal;
+use crate::sealed_values::{self, SealedValues};
 use crate::sql::connect::open_beside_node;
 use crate::sql::{self, Pool};
 use crate::tables::outbox::{self, Callbacks};
@@ -71,6 +73,33 @@ impl Archive {
         let key = Seal::read_only(secret, folder)
             .map_err(|source| StoreError::Key { folder: folder.to_owned(), source })?;
         Ok(settings::all(&self.pool, &key).await?.1)
+    }
+
+    /// Counts the sealed values of each kind that can and can't be opened with `secret`, or with the
+    /// key file in `folder` if it is `None`.
+    ///
+    /// # Errors
+    /// Fails if the database query fails or the key file can't be read.
+    pub async fn sealed_values(
+        &self,
+        secret: Option<&Secret>,
+        folder: &Path,
+    ) -> Result<Vec<SealedValues>, StoreError> {
+        let key = Seal::read_only(secret, folder)
+            .map_err(|source| StoreError::Key { folder: folder.to_owned(), source })?;
+        sealed_values::count(&self.pool, &key).await
+    }
+
+    /// Looks for damage of a SQLite file, for at most `within`. `None` if none was found in this
+    /// time, or if the database is PostgreSQL.
+    ///
+    /// # Errors
+    /// Fails if the file can't be read.
+    pub async fn damage(&self, within: Duration) -> Result<Option<String>, StoreError> {
+        match &self.pool {
+            Pool::Sqlite(pool) => pool.damage(within).await.map_err(failed("check the store")),
+            Pool::Postgres(_) => Ok(None),
+        }
     }
 
     /// Returns the uses of webhooks that are neither in `known`, those of the configuration, nor

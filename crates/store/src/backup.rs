@@ -3,6 +3,7 @@
 //! `VACUUM INTO` writes the copy to a temporary file. The copy is checked, synced, and only then
 //! renamed to its final name. It is read in one transaction, so it holds exactly the data committed
 //! before that. Calls in the pending log, which may have been reported already, are added to it.
+//! Writes in the journal are only counted.
 
 use std::path::{Path, PathBuf};
 
@@ -12,6 +13,7 @@ use crate::seal::Seal;
 use crate::sql;
 use crate::sql::connect;
 use crate::store::pending_log_of;
+use crate::writer::journal::journal_entries;
 use crate::writer::pending::insert_pending;
 
 /// Summary of a backup.
@@ -23,6 +25,9 @@ pub struct Backup {
     pub open: u64,
     /// Version of the newest migration in the copy.
     pub schema: i64,
+    /// Number of writes that waited in the journal because the database rejected them. The copy
+    /// lacks them.
+    pub missing: u64,
 }
 
 /// The reason why a backup failed.
@@ -50,13 +55,13 @@ pub enum BackupError {
     Damaged { file: PathBuf, found: String },
 }
 
-/// Copies the store in `file` to `out`, which must not exist. Readers and the writer of `file` can
+/// Copies the store in `file`, whose journal is in `data_dir`, to `out`, which must not exist. Readers and the writer of `file` can
 /// continue during the copy.
 ///
 /// # Errors
 /// Fails if the store does not exist, if `out` exists, if the disk is full, or if the copy fails
 /// its integrity check. No file is left behind then.
-pub async fn backup(file: &Path, out: &Path) -> Result<Backup, BackupError> {
+pub async fn backup(file: &Path, data_dir: &Path, out: &Path) -> Result<Backup, BackupError> {
     if !file.is_file() {
         return Err(BackupError::NoStore(file.to_owned()));
     }
@@ -70,9 +75,15 @@ pub async fn backup(file: &Path, out: &Path) -> Result<Backup, BackupError> {
         let what = "read the calls that are not in the store yet from";
         BackupError::File { what, file: log, source }
     })?;
+    // After the log, whose entries move to the journal, and before the copy, which has what left it.
+    let missing = journal_entries(data_dir).map_err(|source| BackupError::File {
+        what: "read the journal in",
+        file: data_dir.to_owned(),
+        source,
+    })?;
     copy(file, &part.0).await?;
     if !pending.is_empty() {
-        add_pending(file, &part.0, &pending).await?;
+        add_pending(data_dir, &part.0, &pending).await?;
     }
     let found = check(&part.0).await?;
     let failed = |what| move |source| BackupError::File { what, file: out.to_owned(), source };
@@ -82,7 +93,7 @@ pub async fn backup(file: &Path, out: &Path) -> Result<Backup, BackupError> {
     let folder = out.parent().filter(|f| !f.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::File::open(folder).and_then(|f| f.sync_all()).map_err(failed("sync the folder of"))?;
     let bytes = copied.metadata().map_err(failed("read the size of"))?.len();
-    Ok(Backup { bytes, ..found })
+    Ok(Backup { bytes, missing, ..found })
 }
 
 /// The file that the copy is written to. It is removed on drop unless it was renamed.
@@ -124,15 +135,14 @@ async fn copy(file: &Path, part: &Path) -> Result<(), BackupError> {
 
 /// Writes calls of the pending log to the copy, unless it has them.
 async fn add_pending(
-    file: &Path,
+    data_dir: &Path,
     part: &Path,
     pending: &PendingEntries,
 ) -> Result<(), BackupError> {
     let what = "add the calls that are not in the store yet to";
     let failed = |source| BackupError::Store { what, file: part.to_owned(), source };
     // Without the node's key, sealed parameters are copied as they are.
-    let folder = file.parent().unwrap_or(Path::new("."));
-    let seal = Seal::read_only(None, folder).map_err(|e| failed(sqlx::Error::Io(e)))?;
+    let seal = Seal::read_only(None, data_dir).map_err(|e| failed(sqlx::Error::Io(e)))?;
     let copy = connect::sqlite(part, false).map_err(failed)?;
     let added = insert_pending(&copy, &seal, pending).await;
     copy.close().await;
@@ -154,5 +164,5 @@ async fn check(part: &Path) -> Result<Backup, BackupError> {
     let schema = sql::query_scalar(migrate::SCHEMA).fetch_one(&copy).await.map_err(failed)?;
     copy.close().await;
     let count = |n| u64::try_from(n).unwrap_or_default();
-    Ok(Backup { bytes: 0, ended: count(ended), open: count(open), schema })
+    Ok(Backup { bytes: 0, missing: 0, ended: count(ended), open: count(open), schema })
 }

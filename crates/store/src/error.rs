@@ -20,7 +20,7 @@ pub enum StoreError {
         #[source]
         source: std::io::Error,
     },
-    #[error("could not open the store {at}: {source}")]
+    #[error("could not open the store {at}: {source}{}", remedy(source))]
     Connect {
         at: Database,
         #[source]
@@ -50,7 +50,7 @@ pub enum StoreError {
          migrate. Move the database away, or name another one in store.url, and start with an empty store"
     )]
     OtherSchema { at: Database },
-    #[error("could not migrate the store {at}: {source}")]
+    #[error("could not migrate the store {at}: {source}{}", remedy(source))]
     Migrate {
         at: Database,
         #[source]
@@ -58,7 +58,7 @@ pub enum StoreError {
     },
     #[error("could not start the store's thread: {0}")]
     Thread(#[source] std::io::Error),
-    #[error("could not {what}: {source}")]
+    #[error("could not {what}: {source}{}", remedy(source))]
     Query {
         what: &'static str,
         #[source]
@@ -101,6 +101,16 @@ impl StoreError {
             | Self::Contended
             | Self::Unreadable { .. } => false,
         }
+    }
+}
+
+/// The remedy for a damaged SQLite file, at the end of an error text. Empty for other errors.
+fn remedy(source: &sqlx::Error) -> &'static str {
+    if crate::sql::errors::is_damaged(source) {
+        "; the file is damaged: stop the node, move the file away with its side files, and restore a backup \
+         (docs/operations.md#backup-and-restore)"
+    } else {
+        ""
     }
 }
 

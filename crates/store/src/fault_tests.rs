@@ -133,6 +133,14 @@ async fn r11_rejected_writes_go_to_the_journal_and_are_replayed_once() {
         "accepted; its callback is sent later"
     );
     assert!(matches!(store.outbox().insert(callback(2, 200)).await, Err(StoreError::Journalled)));
+    if !is_postgres() {
+        let (data, copy) = (fixture.folder.path().join("data"), fixture.folder.path().join("copy"));
+        let made = crate::backup(&fixture.file(), &data, &copy).await.unwrap();
+        assert!(
+            made.ended == 0 && made.missing > 0,
+            "a copy lacks what is in the journal: {made:?}"
+        );
+    }
     for seq in 0..700 {
         assert!(store.event_log().append(uuid(1), seq, format!("{{\"at\":{seq}}}")));
     }

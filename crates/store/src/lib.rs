@@ -42,9 +42,11 @@ mod page;
 mod password;
 mod pending_log;
 mod queue;
+mod repeats;
 mod rows;
 mod scope;
 mod seal;
+mod sealed_values;
 mod server;
 mod shared;
 mod sql;
@@ -97,7 +99,8 @@ pub use self::rows::setting::{Setting, SettingKind, SettingWrite};
 pub use self::rows::user::User;
 pub use self::rows::webhook::{WebhookRow, WebhookWrite};
 pub use self::scope::Scope;
-pub use self::server::{Server, Trials};
+pub use self::sealed_values::SealedValues;
+pub use self::server::{Server, Trials, wait_until_reachable};
 pub use self::store::{Store, is_open};
 pub use self::tables::agents::Agents;
 pub use self::tables::agents::{
@@ -156,6 +159,7 @@ pub use self::tables::uploads::Uploads;
 pub use self::tables::waiting_calls::{AdoptedCall, NewWaitingCall, WaitingCalls};
 pub use self::tables::webhooks::WebhookUse;
 pub use self::tables::webhooks::Webhooks;
+pub use self::writer::journal::journal_entries;
 
 #[cfg(test)]
 mod early_tests;

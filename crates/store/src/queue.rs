@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::error::StoreError;
 use crate::pending_log::PendingLog;
+use crate::repeats::Repeats;
 use crate::rows::call::{CallStart, StartedCall};
 use crate::rows::message::InboxResult;
 use crate::wake::Wake;
@@ -32,6 +33,8 @@ pub(crate) struct Queue {
     writes: mpsc::Sender<Write>,
     wake: Arc<Wake>,
     pending_log: Arc<PendingLog>,
+    /// Counts the entries that the pending log did not take.
+    unlogged: Arc<Repeats>,
     closing: CancellationToken,
     /// Completes when the writer thread has ended.
     thread: TaskTracker,
@@ -45,7 +48,7 @@ impl Queue {
         closing: CancellationToken,
         thread: TaskTracker,
     ) -> Self {
-        Self { writes, wake, pending_log, closing, thread }
+        Self { writes, wake, pending_log, unlogged: Arc::default(), closing, thread }
     }
 
     /// Queues a write, or returns `false` and counts an error if the queue is full.
@@ -194,7 +197,7 @@ impl Queue {
         });
         if let Err(error) = appended {
             metrics::counter!(metric::STORE_ERRORS_TOTAL).increment(1);
-            tracing::warn!(%error, "could not append a call to the pending log");
+            self.warn_unlogged(&error);
         }
         true
     }
@@ -211,7 +214,14 @@ impl Queue {
         });
         if let Err(error) = appended {
             metrics::counter!(metric::STORE_ERRORS_TOTAL).increment(1);
-            tracing::warn!(%error, "could not append a call id to the pending log");
+            self.warn_unlogged(&error);
+        }
+    }
+
+    /// A full disk fails the entries of all calls.
+    fn warn_unlogged(&self, error: &std::io::Error) {
+        if let Some(failed) = self.unlogged.count() {
+            tracing::warn!(%error, failed, "could not append calls to the pending log");
         }
     }
 

@@ -138,7 +138,11 @@ fn key_file(folder: &Path) -> io::Result<Zeroizing<String>> {
 fn read(file: File, path: &Path) -> io::Result<Zeroizing<String>> {
     // The buffer must not grow: a reallocation would leave part of the key in freed memory.
     let mut text = Zeroizing::new(String::with_capacity(KEY_BYTES * 4));
-    file.take(READ_MAX).read_to_string(&mut text)?;
+    match file.take(READ_MAX).read_to_string(&mut text) {
+        // Not UTF-8, so it does not hold a key.
+        Err(error) if error.kind() == ErrorKind::InvalidData => text.clear(),
+        read => drop(read?),
+    }
     let key = text.trim_end().len();
     text.truncate(key);
     if text.len() == KEY_BYTES * 2 && text.bytes().all(|b| b.is_ascii_hexdigit()) {
@@ -226,5 +230,8 @@ mod tests {
                 "{refused}"
             );
         }
+        std::fs::write(data.join(KEY_FILE), [0xff; 64]).unwrap();
+        let refused = Seal::of(None, &data).unwrap_err().to_string();
+        assert!(refused.contains("does not hold a key"), "{refused}");
     }
 }

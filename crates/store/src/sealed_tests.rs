@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::archive::Archive;
 use crate::options::{StoreOptions, StorePart};
 use crate::rows::call::Conclusion;
 use crate::rows::callback::{Callback, DeliveryOutcome, NewCallback, Settlement};
@@ -13,7 +14,7 @@ use crate::scope::Scope;
 use crate::sql;
 use crate::store::Store;
 use crate::tables::agents::{Agent, AgentSecrets, AgentSpec};
-use crate::testing::pool;
+use crate::testing::{is_postgres, pool};
 use crate::tests::{MAIN, callback, end, secs, start};
 use machine::Param;
 use model::{Health, Secret};
@@ -160,6 +161,18 @@ async fn secrets_of_another_key_survive_a_change_until_that_key_returns() {
     let store = open(folder.path(), Some("another key"), &fails).await;
     let mut found = store.agents().get(&scope, agent.id).await.unwrap().unwrap();
     assert!(found.secrets.are_unreadable());
+    let count = async |key: &str| {
+        let archive = Archive::open(&(&folder.path().join("offhook.db")).into()).await.unwrap();
+        let counts = archive.sealed_values(Some(&Secret::new(key)), folder.path()).await.unwrap();
+        counts.iter().map(|kind| (kind.what, kind.readable, kind.unreadable)).collect::<Vec<_>>()
+    };
+    if !is_postgres() {
+        let counts = |one, other| {
+            vec![("secrets of webhooks", one, other), ("secrets of AI agents", one, other)]
+        };
+        assert_eq!(count("one key").await, counts(1, 0));
+        assert_eq!(count("another key").await, counts(0, 1));
+    }
     let before = std::mem::replace(&mut found.spec.greeting, "Hello".to_owned());
     let before = AgentSpec { greeting: before, ..found.spec.clone() };
     assert!(store.agents().change(found, before).await.unwrap());

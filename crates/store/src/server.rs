@@ -10,6 +10,7 @@ use uuid::Uuid;
 use crate::database::Database;
 use crate::error::{StoreError, failed};
 use crate::sql::connect::options;
+use crate::sql::errors::is_unreachable;
 
 /// The oldest version that is supported, as in `server_version_num`.
 const OLDEST: i32 = 150_000;
@@ -118,6 +119,37 @@ async fn connect(at: &Database) -> Result<PgConnection, StoreError> {
     options(at, LOCK_TIMEOUT).map_err(connect)?.connect().await.map_err(connect)
 }
 
+/// Interval between attempts to reach a server at the start.
+const RETRY_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Timeout of such an attempt.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Waits until the server of a PostgreSQL database answers, for at most `within`. Nodes are often
+/// started before it, for example by a reboot. Returns at once for SQLite, and for an answer that
+/// waiting does not change, such as a wrong password, which opening the store reports.
+pub async fn wait_until_reachable(at: &Database, within: Duration) {
+    if let Database::File(_) = at {
+        return;
+    }
+    let reached = async {
+        loop {
+            // An address behind a firewall may not answer at all.
+            let error = match tokio::time::timeout(CONNECT_TIMEOUT, connect(at)).await {
+                Ok(Err(StoreError::Connect { source, .. })) if is_unreachable(&source) => {
+                    source.to_string()
+                }
+                Ok(_) => return,
+                Err(_) => "no answer".to_owned(),
+            };
+            tracing::warn!(error, "database unreachable, waiting for it");
+            tokio::time::sleep(RETRY_INTERVAL).await;
+        }
+    };
+    // After this time, opening the store fails with the reason.
+    let _ = tokio::time::timeout(within, reached).await;
+}
+
 /// Properties of the server that a fleet relies on and that only a test can determine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Trials {
@@ -197,9 +229,50 @@ async fn trial(
 
 #[cfg(test)]
 mod tests {
-    use super::{Server, Trials, foreign};
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::{Server, Trials, foreign, wait_until_reachable};
     use crate::{Database, Store, StoreError, StoreOptions};
     use model::{Clock, Health};
+
+    /// Accepts a connection of a PostgreSQL client and refuses it with this error code.
+    async fn refuse(listener: &TcpListener, code: &str) {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut ask = [0; 8];
+        stream.read_exact(&mut ask).await.unwrap();
+        // No TLS; then the client sends its start-up message.
+        stream.write_all(b"N").await.unwrap();
+        let length = stream.read_u32().await.unwrap();
+        let mut rest = vec![0; length as usize - 4];
+        stream.read_exact(&mut rest).await.unwrap();
+        let fields = format!("SFATAL\0VFATAL\0C{code}\0Mno\0\0");
+        stream.write_all(b"E").await.unwrap();
+        stream.write_u32(u32::try_from(fields.len() + 4).unwrap()).await.unwrap();
+        stream.write_all(fields.as_bytes()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_start_waits_for_a_server_that_starts_and_not_after_a_refusal() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let url = format!("postgres://user:wrong@127.0.0.1:{port}/offhook");
+        let at = Database::Postgres(model::Secret::new(url));
+        let server = tokio::spawn(async move {
+            // It closes a connection, starts, and then wants another password.
+            drop(listener.accept().await.unwrap());
+            refuse(&listener, "57P03").await;
+            refuse(&listener, "28P01").await;
+        });
+        wait_until_reachable(&at, Duration::from_secs(60)).await;
+        server.await.unwrap();
+        // Nobody listens any more.
+        wait_until_reachable(&at, Duration::from_millis(10)).await;
+        let file = Database::File("/nowhere/offhook.db".into());
+        wait_until_reachable(&file, Duration::from_secs(60)).await;
+    }
 
     #[test]
     fn f48_other_engines_and_versions_are_refused() {

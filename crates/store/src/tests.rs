@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 
+use crate::backup::{Backup, BackupError};
 use crate::error::StoreError;
 use crate::rows::call::{
     CallEnd, CallFilter, CallStart, Compare, Conclusion, ConclusionResult, Farewell, Orphan,
@@ -80,6 +82,10 @@ struct Fixture {
 }
 
 impl Fixture {
+    async fn backup(&self, out: &Path) -> Result<Backup, BackupError> {
+        crate::backup(&self.file(), self.file().parent().unwrap(), out).await
+    }
+
     fn new() -> Self {
         Self { folder: tempfile::tempdir().unwrap() }
     }
@@ -300,7 +306,7 @@ async fn r11_a_backup_made_under_load_is_complete() {
             }
             let before = done.load(Ordering::SeqCst);
             let out = fixture.folder.path().join(format!("copy-{n}.db"));
-            let backup = crate::backup(&fixture.file(), &out).await.unwrap();
+            let backup = fixture.backup(&out).await.unwrap();
             assert!(
                 (before..=done.load(Ordering::SeqCst) + 1).contains(&backup.ended),
                 "{backup:?} after {before}"
@@ -312,8 +318,8 @@ async fn r11_a_backup_made_under_load_is_complete() {
     };
     let ((), made) = tokio::join!(calls, copies);
     let (again, _, _) = &made[0];
-    let refused = crate::backup(&fixture.file(), again).await.unwrap_err();
-    assert!(matches!(refused, crate::backup::BackupError::Exists(_)), "{refused}");
+    let refused = fixture.backup(again).await.unwrap_err();
+    assert!(matches!(refused, BackupError::Exists(_)), "{refused}");
     store.close().await;
     let names: Vec<_> =
         std::fs::read_dir(fixture.folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
@@ -346,19 +352,17 @@ async fn a_failed_backup_leaves_no_file() {
     }
     let fixture = Fixture::new();
     let out = fixture.folder.path().join("copy.db");
-    let none = crate::backup(&fixture.file(), &out).await.unwrap_err();
-    assert!(matches!(none, crate::backup::BackupError::NoStore(_)), "{none}");
+    let none = fixture.backup(&out).await.unwrap_err();
+    assert!(matches!(none, BackupError::NoStore(_)), "{none}");
     fixture.open().await.close().await;
-    let nowhere = crate::backup(&fixture.file(), &fixture.folder.path().join("no/copy.db"))
-        .await
-        .unwrap_err();
-    assert!(matches!(nowhere, crate::backup::BackupError::File { what: "write", .. }), "{nowhere}");
+    let nowhere = fixture.backup(&fixture.folder.path().join("no/copy.db")).await.unwrap_err();
+    assert!(matches!(nowhere, BackupError::File { what: "write", .. }), "{nowhere}");
     assert!(
         !fixture.file().with_extension("db-wal").exists(),
         "a closed store has no write-ahead log"
     );
     std::fs::write(fixture.file(), "this is not a database, it is a text of some length").unwrap();
-    let damaged = crate::backup(&fixture.file(), &out).await.unwrap_err();
+    let damaged = fixture.backup(&out).await.unwrap_err();
     assert!(
         damaged.to_string().starts_with("could not copy the store")
             || damaged.to_string().starts_with("could not open"),
@@ -389,6 +393,37 @@ async fn files_are_for_the_owner_only() {
     }
     assert!(files >= 2, "the database and its log");
     store.close().await;
+}
+
+#[tokio::test]
+async fn damage_is_found_and_its_remedy_named() {
+    if skipped_on_postgres() {
+        return;
+    }
+    let fixture = Fixture::new();
+    let store = fixture.open().await;
+    for call in 1..=100 {
+        let ended = store.calls().conclude_without_callbacks(start(call, MAIN, MAIN), end(1, 1));
+        assert!(ended.await.unwrap());
+    }
+    store.close().await;
+    let at = crate::Database::File(fixture.file());
+    let within = std::time::Duration::from_secs(60);
+    let damage = async || match crate::Archive::open(&at).await {
+        Ok(archive) => archive.damage(within).await.unwrap(),
+        Err(error) => Some(error.to_string()),
+    };
+    assert_eq!(damage().await, None);
+    let mut bytes = std::fs::read(fixture.file()).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle..middle + 40_000].fill(0x5a);
+    std::fs::write(fixture.file(), &bytes).unwrap();
+    assert!(damage().await.is_some());
+    // The page of the schema.
+    bytes[100..4_000].fill(0x5a);
+    std::fs::write(fixture.file(), &bytes).unwrap();
+    let refused = Store::open(&fixture.file(), Health::new()).await.unwrap_err().to_string();
+    assert!(refused.contains("restore a backup"), "{refused}");
 }
 
 #[tokio::test]
@@ -849,7 +884,7 @@ async fn r03_no_operation_of_a_node_drops_sqlites_locks() {
     assert!(Store::open(&fixture.file(), Health::new()).await.is_err());
     assert!(locks() > 0, "after a second open was refused");
     let to = fixture.folder.path().join("copy.db");
-    crate::backup::backup(&fixture.file(), &to).await.unwrap();
+    fixture.backup(&to).await.unwrap();
     assert!(locks() > 0, "after a copy");
     store.close().await;
 }

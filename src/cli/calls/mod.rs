@@ -43,7 +43,7 @@ pub enum Command {
 /// Options of `offhook calls list`.
 #[derive(clap::Args, Clone, Debug)]
 pub struct ListArgs {
-    /// Maximum number of calls
+    /// Maximum number of calls, up to 1,000
     #[arg(long, default_value_t = 20, value_name = "N", value_parser = crate::cli::whole(1_u32..=1000), allow_negative_numbers = true)]
     pub limit: u32,
     #[command(flatten)]

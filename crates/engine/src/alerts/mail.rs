@@ -69,6 +69,15 @@ impl Mail {
         mail.body(text)
     }
 
+    /// Connects and signs in, and sends nothing.
+    pub(super) async fn check(&self) -> Result<(), String> {
+        match self.server.test_connection().await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err("the mail server does not respond as one".to_owned()),
+            Err(e) => Err(error_chain(&e)),
+        }
+    }
+
     async fn post(&self, message: &Message) -> Result<(), String> {
         let mail = self.compose(message).map_err(|e| error_chain(&e))?;
         self.server.send(mail).await.map(drop).map_err(|e| error_chain(&e))

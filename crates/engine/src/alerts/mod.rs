@@ -20,7 +20,7 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 pub use mail::MailError;
-pub use rules::{Alert, Report};
+pub use rules::{Alert, Report, Rule};
 use rules::{Readings, Rules};
 pub use settings::{AlertSettings, MailSecurity, MailSettings, WebhookTarget};
 
@@ -135,6 +135,29 @@ pub fn start(parts: AlertParts, stop: &CancellationToken) -> Result<(), MailErro
     Ok(())
 }
 
+/// Connects to the receivers of alerts without sending anything. Returns the host of each and, if
+/// it does not respond, the reason.
+pub async fn check_channels(
+    settings: &AlertSettings,
+    egress: &Egress,
+) -> Vec<(String, Result<(), String>)> {
+    let mut checked = Vec::new();
+    if let Some(target) = &settings.webhook {
+        // The path of a URL may be a secret.
+        let host = url::Url::parse(&target.url).ok();
+        let host = host.and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default();
+        checked.push((host, webhook::check(target, egress).await));
+    }
+    if let Some(settings) = &settings.mail {
+        let answered = match mail::Mail::new(settings.clone()) {
+            Ok(mail) => mail.check().await,
+            Err(e) => Err(e.to_string()),
+        };
+        checked.push((settings.host.clone(), answered));
+    }
+    checked
+}
+
 async fn evaluate(
     parts: AlertParts,
     mut rules: Rules,
@@ -142,10 +165,12 @@ async fn evaluate(
     interval: Duration,
     stop: CancellationToken,
 ) {
+    let begun = parts.clock.now();
     // Not `interval`, which would evaluate several times at once after a pause of the machine.
     while stop.run_until_cancelled(tokio::time::sleep(interval)).await.is_some() {
         let at = parts.clock.wall();
-        for report in rules.evaluate(Readings::of(&(parts.metrics)()), at) {
+        let since_start = parts.clock.now().saturating_duration_since(begun);
+        for report in rules.evaluate(Readings::of(&(parts.metrics)()), since_start, at) {
             let (alert, detail) = (report.alert.as_str(), report.detail.as_str());
             match report.is_resolved {
                 false => warn!(alert, detail, severity = report.alert.severity(), "alert fired"),
@@ -189,5 +214,27 @@ async fn deliver(
                 return;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_an_alert_is_reported_with_its_begin() {
+        let report = Report {
+            alert: Alert::WebhooksUnsigned,
+            is_resolved: true,
+            since: Timestamp::from_secs(60),
+            detail: "3 webhooks".to_owned(),
+        };
+        let at = Timestamp::from_secs(900);
+        let message = Message { id: Uuid::nil(), node: "a1".to_owned(), at, report };
+        let json: serde_json::Value = serde_json::from_str(&message.json()).unwrap();
+        assert_eq!(json["type"], "alert.resolved");
+        assert_eq!(json["data"]["since"], Timestamp::from_secs(60).rfc3339());
+        assert!(message.title().starts_with("resolved: all webhooks"), "{}", message.title());
+        assert!(message.notice().starts_with("Resolved on node a1: "), "{}", message.notice());
     }
 }

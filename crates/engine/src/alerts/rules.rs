@@ -1,16 +1,24 @@
 //! Decides which alerts fire and which are resolved, from the node's own metrics.
 //!
-//! The rules have the same names and conditions as those of `deploy/prometheus/alerts.yml`. They
-//! compare the metrics of two successive evaluations.
+//! The rules have the same names, windows, thresholds and durations as those of
+//! `deploy/prometheus/alerts.yml`; `tests/observability.rs` compares them. Counters are counted over
+//! the window of each rule, whatever the interval between evaluations.
 
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use model::metric;
 use model::{Sample, Timestamp};
 
-/// Number of consecutive evaluations without its condition after which an alert is resolved.
-const QUIET_EVALUATIONS: u32 = 5;
+/// An alert is resolved when nothing has spoken for it for this time. A longer window of its rule
+/// takes the place of it.
+const QUIET: Duration = MINUTE.saturating_mul(5);
+
+/// Evaluations within this time share an entry of the history, so that it is short with a short
+/// interval, too. Windows are longer by at most this time.
+const STEP: Duration = Duration::from_secs(30);
+
+const MINUTE: Duration = Duration::from_secs(60);
 
 /// A state of the node that is reported to its operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -93,6 +101,27 @@ impl Alert {
         }
     }
 
+    /// When the alert fires, as in `deploy/prometheus/alerts.yml`.
+    pub fn rule(self) -> Rule {
+        let rule = |minutes, above, minutes_held| Rule {
+            window: MINUTE * minutes,
+            above,
+            share: None,
+            held: MINUTE * minutes_held,
+        };
+        match self {
+            Self::StoreFailing => rule(5, 0.0, 1),
+            Self::Overloaded | Self::LimitReached => rule(5, 0.0, 0),
+            Self::WebhooksUnsigned => rule(10, 2.0, 1),
+            Self::GraphFailing => Rule { share: Some(0.05), ..rule(5, 4.0, 2) },
+            Self::AnswerUrlsFailing => Rule { share: Some(0.1), ..rule(5, 4.0, 2) },
+            Self::CallbacksLost => rule(60, 0.0, 0),
+            Self::MediaMissing => rule(10, 2.0, 0),
+            Self::MediaLate => rule(5, 5.0, 0),
+            Self::FleetDegraded => Rule { held: Duration::from_secs(10), ..rule(0, 0.0, 0) },
+        }
+    }
+
     /// Describes the state in one sentence, without a full stop.
     pub fn summary(self) -> &'static str {
         match self {
@@ -110,6 +139,19 @@ impl Alert {
             Self::FleetDegraded => "the database of the fleet does not answer",
         }
     }
+}
+
+/// The numbers of an alert's condition.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rule {
+    /// The time over which counters are counted. Zero if the rule reads only gauges.
+    pub window: Duration,
+    /// The condition holds if more than this is counted.
+    pub above: f64,
+    /// The share of all requests that must have failed, in addition.
+    pub share: Option<f64>,
+    /// How long the condition must hold until the alert fires.
+    pub held: Duration,
 }
 
 /// Values of the metrics that the rules read, by series.
@@ -141,20 +183,68 @@ impl Readings {
     }
 }
 
-/// The readings of two evaluations.
-struct Change<'a> {
-    before: &'a Readings,
-    now: &'a Readings,
+/// Increases of counters between two evaluations.
+struct Increases {
+    /// The time of the last evaluation.
+    until: Duration,
+    /// The time of the first evaluation.
+    from: Duration,
+    /// By series. Series that did not increase are left out.
+    by_series: BTreeMap<String, f64>,
 }
 
-impl Change<'_> {
+/// The increases within the longest window of a rule.
+#[derive(Default)]
+struct History(VecDeque<Increases>);
+
+impl History {
+    /// Adds the increases from one evaluation to the next and forgets those older than `keep`.
+    fn add(&mut self, before: &Readings, now: &Readings, at: Duration, keep: Duration) {
+        let increases = now.0.iter().filter_map(|(series, value)| {
+            let before = before.0.get(series).copied().unwrap_or_default();
+            (*value > before).then(|| (series.clone(), value - before))
+        });
+        while self.0.front().is_some_and(|oldest| at.saturating_sub(oldest.until) >= keep) {
+            self.0.pop_front();
+        }
+        match self.0.back_mut().filter(|last| at.saturating_sub(last.from) < STEP) {
+            Some(last) => {
+                last.until = at;
+                for (series, increase) in increases {
+                    *last.by_series.entry(series).or_default() += increase;
+                }
+            }
+            None => {
+                let by_series = increases.collect();
+                self.0.push_back(Increases { until: at, from: at, by_series });
+            }
+        }
+    }
+
+    /// The increases of all series within the window that ends at `at`.
+    fn within(&self, window: Duration, at: Duration) -> BTreeMap<&str, f64> {
+        let mut sums: BTreeMap<&str, f64> = BTreeMap::new();
+        for step in self.0.iter().filter(|step| at.saturating_sub(step.until) < window) {
+            for (series, increase) in &step.by_series {
+                *sums.entry(series).or_default() += increase;
+            }
+        }
+        sums
+    }
+}
+
+/// What a rule sees: the increases within its window, and the readings of now.
+struct View<'a> {
+    increases: BTreeMap<&'a str, f64>,
+    now: &'a Readings,
+    rule: Rule,
+}
+
+impl View<'_> {
     /// The increase of each series of a counter. Series that did not increase are left out.
-    fn increases<'s>(&'s self, name: &'s str) -> impl Iterator<Item = Sample<'s>> {
-        self.now.0.iter().filter_map(move |(series, now)| {
-            let before = self.before.0.get(series).copied().unwrap_or_default();
-            let sample = Sample { series, value: now - before };
-            (sample.name() == name && sample.value > 0.0).then_some(sample)
-        })
+    fn increases(&self, name: &str) -> impl Iterator<Item = Sample<'_>> {
+        let samples = self.increases.iter().map(|(series, value)| Sample { series, value: *value });
+        samples.filter(move |sample| sample.name() == name)
     }
 
     /// The increase of a counter over all series. Not computed with `sum`, which is -0 if there are
@@ -172,49 +262,47 @@ impl Change<'_> {
             .fold(0.0, f64::max)
     }
 
-    /// Lists the increases of a counter by the value of a label: `lag 10, store 2`. `None` if their
-    /// sum is below `least`.
-    fn by_label(&self, name: &str, label: &str, words: &[&str], least: f64) -> Option<String> {
+    /// Lists the increases of a counter by the value of a label: `lag 10, store 2`. `None` unless
+    /// one of them is high enough.
+    fn by_label(
+        &self,
+        name: &str,
+        label: &str,
+        is_counted: impl Fn(&Sample<'_>) -> bool,
+    ) -> Option<String> {
         let mut sums: BTreeMap<&str, f64> = BTreeMap::new();
-        for sample in self.increases(name) {
-            let word = sample.label(label).unwrap_or_default();
-            if words.is_empty() || words.contains(&word) {
-                *sums.entry(word).or_default() += sample.value;
-            }
+        for sample in self.increases(name).filter(is_counted) {
+            *sums.entry(sample.label(label).unwrap_or_default()).or_default() += sample.value;
         }
-        let is_reached = !sums.is_empty() && sums.values().sum::<f64>() >= least;
-        is_reached.then(|| {
+        sums.values().any(|sum| *sum > self.rule.above).then(|| {
             let parts: Vec<String> = sums.iter().map(|(word, n)| format!("{word} {n}")).collect();
             parts.join(", ")
         })
     }
 
-    /// Returns text such as `7 of 40`. `None` unless at least five requests and more than the given
-    /// share of them failed.
-    fn failures(
-        &self,
-        name: &str,
-        share: f64,
-        is_success: impl Fn(&Sample<'_>) -> bool,
-    ) -> Option<String> {
+    /// Returns text such as `7 of 40`. `None` unless enough requests and a large enough share of
+    /// them failed.
+    fn failures(&self, name: &str, is_success: impl Fn(&Sample<'_>) -> bool) -> Option<String> {
         let (mut all, mut failed) = (0.0, 0.0);
         for sample in self.increases(&format!("{name}_count")) {
             all += sample.value;
             failed += if is_success(&sample) { 0.0 } else { sample.value };
         }
-        (failed >= 5.0 && failed > share * all).then(|| format!("{failed} of {all} requests"))
+        let least = self.rule.share.unwrap_or_default() * all;
+        (failed > self.rule.above && failed > least).then(|| format!("{failed} of {all} requests"))
     }
 
     /// Returns details about an alert if its condition holds, and `None` otherwise.
     fn detail(&self, alert: Alert) -> Option<String> {
+        let above = self.rule.above;
         match alert {
             Alert::StoreFailing => {
                 let errors = self.increase(metric::STORE_ERRORS_TOTAL);
                 let waiting = self.gauge(metric::STORE_JOURNAL_BYTES);
-                (errors > 0.0 || waiting > 0.0)
+                (errors > above || waiting > above)
                     .then(|| format!("{errors} errors, {waiting} bytes in the journal"))
             }
-            Alert::Overloaded => self.by_label(metric::OVERLOADED_TOTAL, "why", &[], 1.0),
+            Alert::Overloaded => self.by_label(metric::OVERLOADED_TOTAL, "why", |_| true),
             Alert::WebhooksUnsigned => {
                 let (mut unsigned, mut accepted) = (0.0, 0.0);
                 for sample in self.increases(metric::WEBHOOK_EVENTS_TOTAL) {
@@ -224,39 +312,28 @@ impl Change<'_> {
                         _ => accepted += sample.value,
                     }
                 }
-                (unsigned >= 3.0 && accepted < 1.0).then(|| format!("{unsigned} webhooks"))
+                (unsigned > above && accepted < 1.0).then(|| format!("{unsigned} webhooks"))
             }
-            Alert::GraphFailing => self.failures(metric::GRAPH_REQUEST_SECONDS, 0.05, |sample| {
-                sample.label("status").is_some_and(|status| status.starts_with('2'))
+            Alert::GraphFailing => self.failures(metric::GRAPH_REQUEST_SECONDS, |sample| {
+                sample.label("status").is_some_and(metric::graph::is_granted)
             }),
-            Alert::AnswerUrlsFailing => {
-                self.failures(metric::ANSWER_FETCH_SECONDS, 0.1, |sample| {
-                    sample.label("outcome") == Some(metric::fetch::OK)
-                })
-            }
-            Alert::CallbacksLost => {
-                let lost = self
-                    .increases(metric::CALLBACK_TOTAL)
-                    .filter(|sample| sample.label("outcome") == Some(metric::delivery::FAILED));
-                let mut text = String::new();
-                for sample in lost {
-                    let space = if text.is_empty() { "" } else { ", " };
-                    let kind = sample.label("kind").unwrap_or_default();
-                    let _ = write!(text, "{space}{kind} {}", sample.value);
-                }
-                (!text.is_empty()).then_some(text)
-            }
-            Alert::MediaMissing => self.by_label(metric::MEDIA_MISSING_TOTAL, "what", &[], 3.0),
+            Alert::AnswerUrlsFailing => self.failures(metric::ANSWER_FETCH_SECONDS, |sample| {
+                sample.label("outcome") == Some(metric::fetch::OK)
+            }),
+            Alert::CallbacksLost => self.by_label(metric::CALLBACK_TOTAL, "kind", |sample| {
+                sample.label("outcome") == Some(metric::delivery::FAILED)
+            }),
+            Alert::MediaMissing => self.by_label(metric::MEDIA_MISSING_TOTAL, "what", |_| true),
             Alert::MediaLate => {
                 let late = self.increase(metric::MEDIA_LATE_TICKS_TOTAL);
-                (late > 5.0).then(|| format!("{late} times"))
+                (late > above).then(|| format!("{late} times"))
             }
-            Alert::LimitReached => {
+            Alert::LimitReached => self.by_label(metric::ADMISSION_TOTAL, "result", |sample| {
                 let limits = [metric::admission::NUMBER_FULL, metric::admission::CPS_EXCEEDED];
-                self.by_label(metric::ADMISSION_TOTAL, "result", &limits, 1.0)
-            }
+                sample.label("result").is_some_and(|result| limits.contains(&result))
+            }),
             Alert::FleetDegraded => {
-                (self.gauge(metric::CLUSTER_DEGRADED) > 0.0).then(|| "no answer".to_owned())
+                (self.gauge(metric::CLUSTER_DEGRADED) > above).then(|| "no answer".to_owned())
             }
         }
     }
@@ -274,47 +351,78 @@ pub struct Report {
     pub detail: String,
 }
 
-/// An alert that has fired and is not resolved.
-struct Firing {
-    since: Timestamp,
-    detail: String,
-    /// Number of consecutive evaluations without the condition.
-    quiet: u32,
+/// The state of an alert whose condition holds, or held a short time ago.
+enum State {
+    /// The condition holds since this time, not yet long enough.
+    Pending(Duration),
+    /// The alert has fired and is not resolved.
+    Firing {
+        since: Timestamp,
+        detail: String,
+        /// When the condition held last.
+        held: Duration,
+    },
 }
 
 /// The alerts and their states.
 pub(super) struct Rules {
     alerts: Vec<Alert>,
     before: Readings,
-    firing: BTreeMap<Alert, Firing>,
+    history: History,
+    states: BTreeMap<Alert, State>,
 }
 
 impl Rules {
     /// Creates the rules of these alerts. Counts from before `start` fire none.
     pub(super) fn new(alerts: Vec<Alert>, start: Readings) -> Self {
-        Self { alerts, before: start, firing: BTreeMap::new() }
+        Self { alerts, before: start, history: History::default(), states: BTreeMap::new() }
     }
 
-    /// Evaluates the readings of this time. An alert is reported when it fires, and when its
-    /// condition has not held for five evaluations.
-    pub(super) fn evaluate(&mut self, readings: Readings, now: Timestamp) -> Vec<Report> {
-        let change = Change { before: &self.before, now: &readings };
+    /// Evaluates the readings of this time. `at` is the time since the start, by a monotonic clock.
+    /// An alert is reported when its condition has held long enough, and when it has not held for
+    /// [`QUIET`].
+    pub(super) fn evaluate(
+        &mut self,
+        readings: Readings,
+        at: Duration,
+        now: Timestamp,
+    ) -> Vec<Report> {
+        let longest = self.alerts.iter().map(|alert| alert.rule().window).max();
+        self.history.add(&self.before, &readings, at, longest.unwrap_or_default());
         let mut reports = Vec::new();
         for alert in self.alerts.iter().copied() {
-            match (change.detail(alert), self.firing.get_mut(&alert)) {
-                (Some(_), Some(firing)) => firing.quiet = 0,
-                (Some(detail), None) => {
-                    let firing = Firing { since: now, detail: detail.clone(), quiet: 0 };
-                    self.firing.insert(alert, firing);
-                    reports.push(Report { alert, is_resolved: false, since: now, detail });
+            let rule = alert.rule();
+            let increases = self.history.within(rule.window, at);
+            let detail = View { increases, now: &readings, rule }.detail(alert);
+            let next = match (detail, self.states.remove(&alert)) {
+                (Some(_), Some(State::Firing { since, detail, .. })) => {
+                    Some(State::Firing { since, detail, held: at })
                 }
-                (None, Some(firing)) if firing.quiet + 1 < QUIET_EVALUATIONS => firing.quiet += 1,
-                (None, Some(_)) => {
-                    if let Some(Firing { since, detail, .. }) = self.firing.remove(&alert) {
-                        reports.push(Report { alert, is_resolved: true, since, detail });
+                (Some(detail), pending) => {
+                    let begun = match pending {
+                        Some(State::Pending(begun)) => begun,
+                        _ => at,
+                    };
+                    if at.saturating_sub(begun) >= rule.held {
+                        let detail_then = detail.clone();
+                        reports.push(Report { alert, is_resolved: false, since: now, detail });
+                        Some(State::Firing { since: now, detail: detail_then, held: at })
+                    } else {
+                        Some(State::Pending(begun))
                     }
                 }
-                (None, None) => {}
+                (None, Some(State::Firing { since, detail, held })) => {
+                    if at.saturating_sub(held) >= QUIET.saturating_sub(rule.window) {
+                        reports.push(Report { alert, is_resolved: true, since, detail });
+                        None
+                    } else {
+                        Some(State::Firing { since, detail, held })
+                    }
+                }
+                (None, _) => None,
+            };
+            if let Some(next) = next {
+                self.states.insert(alert, next);
             }
         }
         self.before = readings;
@@ -326,10 +434,57 @@ impl Rules {
 mod tests {
     use super::*;
 
+    /// The alerts that fire if these readings stay for two minutes.
     fn fired(before: &str, now: &str) -> Vec<(Alert, String)> {
         let mut rules = Rules::new(Alert::ALL.to_vec(), Readings::of(before));
-        let reports = rules.evaluate(Readings::of(now), Timestamp::from_secs(60));
+        let mut reports = Vec::new();
+        for minute in 1..=3 {
+            let (at, wall) = (MINUTE * minute, Timestamp::from_secs(i64::from(minute) * 60));
+            reports.extend(rules.evaluate(Readings::of(now), at, wall));
+        }
         reports.into_iter().map(|report| (report.alert, report.detail)).collect()
+    }
+
+    /// Evaluates an alert every `step` for an hour, each time with the text that `text` returns for
+    /// the number of the evaluation. Returns the minutes of the reports.
+    fn reported(alert: Alert, step: Duration, text: impl Fn(u32) -> String) -> Vec<(u64, bool)> {
+        let mut rules = Rules::new(vec![alert], Readings::default());
+        let (mut at, mut found) = (Duration::ZERO, Vec::new());
+        for n in 1..=u32::try_from(3_600 / step.as_secs()).unwrap() {
+            at += step;
+            let reports = rules.evaluate(Readings::of(&text(n)), at, Timestamp::default());
+            found.extend(reports.iter().map(|report| (at.as_secs() / 60, report.is_resolved)));
+            let length = rules.history.0.len();
+            assert!(length <= 121, "the history is short: {length}");
+        }
+        found
+    }
+
+    #[test]
+    fn failures_are_counted_over_the_window_whatever_the_interval() {
+        let failing = |n: u32| {
+            format!("offhook_answer_fetch_seconds_count{{kind=\"answer\",outcome=\"timeout\"}} {n}")
+        };
+        // Two failures a minute: the fifth of a window comes in the third minute.
+        let slowly = |n| failing(2 * n);
+        assert_eq!(reported(Alert::AnswerUrlsFailing, MINUTE, slowly), [(5, false)]);
+        let two_a_minute = |n| failing(n / 30);
+        let second = Duration::from_secs(1);
+        assert_eq!(reported(Alert::AnswerUrlsFailing, second, two_a_minute), [(4, false)]);
+        // Four in any five minutes are not enough.
+        let rarely = |n| failing(n * 4 / 5);
+        assert_eq!(reported(Alert::AnswerUrlsFailing, MINUTE, rarely), []);
+    }
+
+    #[test]
+    fn a_condition_that_does_not_hold_long_enough_fires_no_alert() {
+        let degraded = |ns: &'static [u32]| {
+            move |n: u32| format!("offhook_cluster_degraded {}", u32::from(ns.contains(&n)))
+        };
+        let alert = Alert::FleetDegraded;
+        assert_eq!(reported(alert, MINUTE, degraded(&[2, 4])), []);
+        // A gauge has no window: it is resolved five minutes after it held last.
+        assert_eq!(reported(alert, MINUTE, degraded(&[2, 3, 6])), [(3, false), (11, true)]);
     }
 
     #[test]
@@ -373,8 +528,8 @@ mod tests {
             ),
             (
                 Alert::MediaMissing,
-                "offhook_media_missing_total{what=\"check\"} 2\noffhook_media_missing_total{what=\"packet\"} 1",
-                "check 2, packet 1",
+                "offhook_media_missing_total{what=\"check\"} 3\noffhook_media_missing_total{what=\"packet\"} 1",
+                "check 3, packet 1",
             ),
             (Alert::MediaLate, "offhook_media_late_ticks_total 6", "6 times"),
             (
@@ -401,6 +556,8 @@ mod tests {
              offhook_webhook_events_total{kind=\"calls.connect\",result=\"admitted\"} 1",
             "offhook_graph_request_seconds_count{action=\"accept\",status=\"200\"} 500\n\
              offhook_graph_request_seconds_count{action=\"accept\",status=\"500\"} 5",
+            // Calls that were over at Meta already.
+            "offhook_graph_request_seconds_count{action=\"terminate\",status=\"gone\"} 9",
             "offhook_answer_fetch_seconds_count{kind=\"answer\",outcome=\"timeout\"} 4",
             "offhook_callback_total{kind=\"hangup\",outcome=\"retry\"} 90",
             "offhook_media_missing_total{what=\"check\"} 2",
@@ -414,14 +571,20 @@ mod tests {
     }
 
     #[test]
-    fn an_alert_fires_once_and_is_resolved_after_five_quiet_evaluations() {
+    fn an_alert_fires_once_and_is_resolved_five_minutes_after_the_last_count() {
+        let ticks = |n: u32| match n {
+            0 => 0,
+            1 => 8,
+            2..7 => 17,
+            _ => 24,
+        };
+        let text =
+            |n| format!("offhook_media_late_ticks_total {}\noffhook_cluster_degraded 1", ticks(n));
+        assert_eq!(reported(Alert::MediaLate, MINUTE, text), [(1, false), (12, true)]);
         let mut rules = Rules::new(vec![Alert::MediaLate], Readings::default());
-        let mut ticks = 0;
-        let mut evaluate = |more: u32, minute: i64| {
-            ticks += more;
-            let text =
-                format!("offhook_media_late_ticks_total {ticks}\noffhook_cluster_degraded 1");
-            rules.evaluate(Readings::of(&text), Timestamp::from_secs(minute * 60))
+        let mut evaluate = |n| {
+            let now = Timestamp::from_secs(i64::from(n) * 60);
+            rules.evaluate(Readings::of(&text(n)), MINUTE * n, now)
         };
         let report = |is_resolved| Report {
             alert: Alert::MediaLate,
@@ -429,17 +592,9 @@ mod tests {
             since: Timestamp::from_secs(60),
             detail: "8 times".to_owned(),
         };
-        assert_eq!(evaluate(8, 1), [report(false)]);
-        assert_eq!(evaluate(9, 2), [], "it fires already");
-        for minute in 3..7 {
-            assert_eq!(evaluate(0, minute), []);
-        }
-        assert_eq!(evaluate(7, 7), [], "the condition is back before it was resolved");
-        for minute in 8..12 {
-            assert_eq!(evaluate(0, minute), []);
-        }
-        assert_eq!(evaluate(0, 12), [report(true)]);
-        assert_eq!(evaluate(0, 13), []);
+        assert_eq!(evaluate(1), [report(false)]);
+        assert_eq!((2..12).flat_map(&mut evaluate).collect::<Vec<_>>(), []);
+        assert_eq!(evaluate(12), [report(true)]);
     }
 
     #[test]

@@ -56,6 +56,21 @@ impl Webhook {
     }
 }
 
+/// Requests the URL without a body, which a receiver need not allow: any response will do.
+pub(super) async fn check(target: &WebhookTarget, egress: &Egress) -> Result<(), String> {
+    let url = egress.url(&target.url).map_err(|e| e.to_string())?;
+    let request = EgressRequest {
+        method: Method::HEAD,
+        url: &url,
+        headers: HeaderMap::from_iter([(USER_AGENT, HeaderValue::from_static(egress::USER_AGENT))]),
+        body: bytes::Bytes::new(),
+        connect: TIMEOUT,
+        read: TIMEOUT,
+        body_policy: BodyPolicy::Discard,
+    };
+    egress.request(request).await.map(drop).map_err(|e| e.to_string())
+}
+
 impl Channel for Webhook {
     fn name(&self) -> &'static str {
         "webhook"

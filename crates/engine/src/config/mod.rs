@@ -30,7 +30,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use ::tls::TlsSettings;
-use egress::{CustomerUrl, Guard, Refusal};
+use egress::{CustomerUrl, Guard, Refusal, is_public};
 use fault::Fault;
 pub use fault::Problem;
 use model::Secret;
@@ -229,6 +229,15 @@ impl Config {
                  trusted_proxies to the address of the proxy, like [\"127.0.0.1\"]"
                     .to_owned(),
             );
+        }
+        let admin = self.listen.admin.ip();
+        if (admin.is_unspecified() || is_public(admin)) && !self.meta.is_simulated() {
+            warnings.push(format!(
+                "[listen] admin = \"{}\" may be reachable from the internet, and answers everybody with metrics, \
+                 which name numbers: set it to 127.0.0.1 or a private address, unless a firewall or a container's \
+                 network keeps others out",
+                self.listen.admin
+            ));
         }
         let mut check = |key: &str, owner: &str, url: &str| {
             let Err(refusal) = CustomerUrl::parse(url, &guard) else { return };

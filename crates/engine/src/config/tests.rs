@@ -695,6 +695,20 @@ fn warns_of_a_proxy_that_is_not_trusted() {
     assert!(!warns(&own, "https://calls.example.com"), "there is no proxy");
 }
 
+#[test]
+fn warns_of_an_admin_listener_at_a_public_address() {
+    let warns = |admin: &str| {
+        let config = good(&format!("{SECRETS}{ACCOUNT}[listen]\nadmin = \"{admin}\"\n"), &[]);
+        config.warnings().join("").contains("[listen] admin")
+    };
+    for address in ["0.0.0.0:9090", "[::]:9090", "8.8.8.8:9090", "[2606:4700::1]:9090"] {
+        assert!(warns(address), "{address}");
+    }
+    for address in ["127.0.0.1:9090", "[::1]:9090", "10.0.0.1:9090", "[fd00::1]:9090"] {
+        assert!(!warns(address), "{address}");
+    }
+}
+
 const HTTPS: &str = "[listen]\nhttps = \"0.0.0.0:443\"\n";
 
 #[test]

@@ -511,7 +511,11 @@ impl Graph {
         on_try(Try { begun, sent, ended, how });
         let took = ended.saturating_duration_since(begun).as_secs_f64();
         let action = sending.action.as_str();
-        let status = how.map_or_else(str::to_owned, status_label::of);
+        let is_ending = matches!(sending.action, GraphAction::Reject | GraphAction::Terminate);
+        let status = match &answered {
+            Ok((_, Verdict::Gone)) if is_ending => metric::graph::GONE.to_owned(),
+            _ => how.map_or_else(str::to_owned, status_label::of),
+        };
         metrics::histogram!(metric::GRAPH_REQUEST_SECONDS, "action" => action, "status" => status)
             .record(took);
         Ok(answered.map(|(_, verdict)| verdict))

@@ -24,6 +24,12 @@ enum Reply {
 const OK: Reply = Reply::Answer(200, "", r#"{"messaging_product":"whatsapp","success":true}"#);
 const BUSY: Reply = Reply::Answer(503, "", r#"{"error":{"message":"busy","code":131016}}"#);
 
+const GONE: Reply = Reply::Answer(
+    400,
+    "",
+    r#"{"error":{"message":"x","code":100,"error_data":{"details":"Call not found or ended"}}}"#,
+);
+
 #[derive(Default)]
 struct Script {
     replies: VecDeque<Reply>,
@@ -205,11 +211,6 @@ async fn r06_retries_each_fault_as_documented() {
     let rate = Reply::Answer(429, "retry-after: 1\r\n", r#"{"error":{"message":"x","code":4}}"#);
     let once = Reply::Answer(500, "", r#"{"error":{"message":"x","code":138004}}"#);
     let no = Reply::Answer(401, "", r#"{"error":{"message":"no token","code":190}}"#);
-    let gone = Reply::Answer(
-        400,
-        "",
-        r#"{"error":{"message":"x","code":100,"error_data":{"details":"Call not found or ended"}}}"#,
-    );
     let refused = |details: &str| GraphOutcome::Refused {
         status: 401,
         code: 190,
@@ -228,8 +229,8 @@ async fn r06_retries_each_fault_as_documented() {
         (Accept, vec![rate.clone(), rate.clone(), rate], RateLimited { code: 4 }, 3),
         (Accept, vec![once.clone(), once.clone()], ServerError { status: 500 }, 2),
         (Accept, vec![no.clone()], refused("no token"), 1),
-        (Accept, vec![gone.clone()], Gone, 1),
-        (Terminate, vec![gone], Gone, 1),
+        (Accept, vec![GONE], Gone, 1),
+        (Terminate, vec![GONE], Gone, 1),
         (Terminate, vec![no], refused("no token"), 1),
         (Terminate, vec![BUSY; 5], ServerError { status: 503 }, 5),
         (Terminate, vec![once.clone(), once, Reply::Reset, BUSY], Done, 5),
@@ -517,6 +518,8 @@ fn measures_each_attempt_by_action_and_status() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(ask(GraphAction::Accept, [BUSY, Reply::Silence]));
         runtime.block_on(ask(GraphAction::Reject, [Reply::Reset]));
+        runtime.block_on(ask(GraphAction::PreAccept, [GONE]));
+        runtime.block_on(ask(GraphAction::Terminate, [GONE]));
     });
     let text = rendered.render();
     for (action, status) in [
@@ -525,6 +528,9 @@ fn measures_each_attempt_by_action_and_status() {
         ("accept", "200"),
         ("reject", "error"),
         ("reject", "200"),
+        ("pre_accept", "400"),
+        // The call was over, as the request wanted it.
+        ("terminate", "gone"),
     ] {
         let line = format!(
             r#"offhook_graph_request_seconds_count{{action="{action}",status="{status}"}} 1"#

@@ -29,6 +29,24 @@ pub(crate) fn is_data_error(error: &sqlx::Error) -> bool {
     POSTGRES_DATA_ERRORS.iter().any(|class| code.starts_with(class))
 }
 
+/// Returns whether the SQLite file is damaged: CORRUPT or NOTADB.
+pub(crate) fn is_damaged(error: &sqlx::Error) -> bool {
+    let sqlite = error.as_database_error().and_then(|e| e.try_downcast_ref::<SqliteError>());
+    sqlite.is_some_and(|sqlite| [11, 26].contains(&(sqlite.code & 0xff)))
+}
+
+/// Returns whether a database server does not answer, or not yet: no connection, or it starts or
+/// stops (57P01 to 57P03). A refused password or an unknown database is an answer.
+pub(crate) fn is_unreachable(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut => true,
+        sqlx::Error::Database(told) => {
+            told.code().is_some_and(|code| ["57P01", "57P02", "57P03"].contains(&&*code))
+        }
+        _ => false,
+    }
+}
+
 /// Returns whether PostgreSQL has rolled the transaction back in favour of another one.
 pub(crate) fn is_deadlock(error: &sqlx::Error) -> bool {
     error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == "40P01")

@@ -12,6 +12,7 @@ use rusqlite::{Connection, OpenFlags, ToSql};
 use sqlx::error::{DatabaseError, ErrorKind};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::sql::errors::is_damaged;
 use crate::sql::{Arg, Outcome, Row};
 use crate::wake::Wake;
 
@@ -126,6 +127,35 @@ impl SqlitePool {
         let ran =
             tokio::task::spawn_blocking(move || pool.connect(permit)?.run(&text, &args, is_cached));
         ran.await.map_err(|_| sqlx::Error::WorkerCrashed)?
+    }
+
+    /// Runs SQLite's `quick_check` on a connection of its own, for at most `within`. Returns the
+    /// first damage. `None` if there is none, or the check did not end in time.
+    ///
+    /// # Errors
+    /// Fails if the file can't be opened or read.
+    pub(crate) async fn damage(&self, within: Duration) -> Result<Option<String>, sqlx::Error> {
+        let connection = self.state.options.open()?;
+        let interrupt = connection.get_interrupt_handle();
+        let mut check = tokio::task::spawn_blocking(move || {
+            connection.query_row("PRAGMA quick_check(1)", (), |row| row.get::<_, String>(0))
+        });
+        let checked = match tokio::time::timeout(within, &mut check).await {
+            Ok(checked) => checked,
+            Err(_) => {
+                interrupt.interrupt();
+                check.await
+            }
+        };
+        match checked.map_err(|_| sqlx::Error::WorkerCrashed)?.map_err(error) {
+            Ok(found) => Ok((found != "ok").then_some(found)),
+            Err(e) if is_damaged(&e) => Ok(Some(e.to_string())),
+            Err(e) => {
+                let sqlite = e.as_database_error();
+                let code = sqlite.and_then(|e| e.try_downcast_ref::<SqliteError>()).map(|e| e.code);
+                if code == Some(rusqlite::ffi::SQLITE_INTERRUPT) { Ok(None) } else { Err(e) }
+            }
+        }
     }
 
     /// Closes all connections once they are idle.

@@ -285,12 +285,12 @@ impl AgentSecrets {
             api_key: shown(&self.api_key),
             signing_secret: shown(&self.signing_secret),
         };
-        Some(seal.seal(&purpose(id), serde_json::to_vec(&plain).unwrap_or_default()))
+        Some(seal.seal(&purpose(&id.to_string()), serde_json::to_vec(&plain).unwrap_or_default()))
     }
 
     fn opened(id: Uuid, sealed: Option<Vec<u8>>, seal: &Seal) -> Self {
         let Some(sealed) = sealed else { return Self::default() };
-        let plain = seal.open(&purpose(id), &sealed);
+        let plain = seal.open(&purpose(&id.to_string()), &sealed);
         let plain = plain.and_then(|plain| serde_json::from_slice::<PlainSecrets>(&plain).ok());
         match plain {
             Some(plain) => Self {
@@ -303,7 +303,7 @@ impl AgentSecrets {
     }
 }
 
-fn purpose(id: Uuid) -> Vec<u8> {
+pub(crate) fn purpose(id: &str) -> Vec<u8> {
     format!("agent {id}").into_bytes()
 }
 

@@ -161,7 +161,7 @@ impl WriteTask for CertificateWrite {
     }
 }
 
-fn purpose(kind: &str, id: &str) -> Vec<u8> {
+pub(crate) fn purpose(kind: &str, id: &str) -> Vec<u8> {
     format!("certificate {kind} {id}").into_bytes()
 }
 

@@ -78,7 +78,7 @@ impl WriteTask for SettingsWrite {
     }
 }
 
-fn purpose(kind: &str, id: &str) -> Vec<u8> {
+pub(crate) fn purpose(kind: &str, id: &str) -> Vec<u8> {
     format!("setting {kind} {id}").into_bytes()
 }
 

@@ -45,7 +45,7 @@ impl Webhooks<'_> {
     }
 }
 
-fn purpose(id: &str) -> Vec<u8> {
+pub(crate) fn purpose(id: &str) -> Vec<u8> {
     format!("webhook {id}").into_bytes()
 }
 

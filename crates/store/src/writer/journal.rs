@@ -116,9 +116,10 @@ impl Journal {
     fn scan(&mut self) -> std::io::Result<Option<()>> {
         self.file.seek(SeekFrom::Start(0))?;
         let mut lines = BufReader::new(&self.file);
-        let mut name = String::new();
-        lines.by_ref().take(200).read_line(&mut name)?;
-        let Some(id) = parse_line(name.as_bytes()).and_then(|id| id.parse().ok()) else {
+        // Damage may be any bytes, so lines are not text.
+        let mut name = Vec::new();
+        lines.by_ref().take(200).read_until(b'\n', &mut name)?;
+        let Some(id) = parse_line(&name).and_then(|id| id.parse().ok()) else {
             return Ok(None);
         };
         let begin = count(name.len());
@@ -240,6 +241,29 @@ impl Journal {
     }
 }
 
+/// Returns the number of writes in the journal of a folder, which another process may have open. 0
+/// without a journal.
+///
+/// # Errors
+/// Fails on I/O errors.
+pub fn journal_entries(folder: &Path) -> std::io::Result<u64> {
+    let file = match File::open(folder.join(NAME)) {
+        Ok(file) => file,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(0),
+        Err(e) => return Err(e),
+    };
+    let (mut lines, mut line) = (BufReader::new(file.take(BYTES_MAX)), Vec::new());
+    let mut entries = 0;
+    while lines.read_until(b'\n', &mut line)? > 0 {
+        // The id is no entry, and a truncated last line was never reported as written.
+        let is_entry = line.last() == Some(&b'\n')
+            && parse_line(&line).is_none_or(|line| Uuid::parse_str(&line).is_err());
+        entries += u64::from(is_entry);
+        line.clear();
+    }
+    Ok(entries)
+}
+
 fn count(bytes: usize) -> u64 {
     u64::try_from(bytes).unwrap_or(u64::MAX)
 }
@@ -272,6 +296,7 @@ mod tests {
     use crate::writer::journal::BYTES_MAX;
     use crate::writer::journal::Journal;
     use crate::writer::journal::NAME;
+    use crate::writer::journal::journal_entries;
 
     fn texts(n: std::ops::Range<u32>) -> Vec<String> {
         n.map(|n| format!("{{\"n\":{n}}}")).collect()
@@ -291,8 +316,8 @@ mod tests {
             aside.first().map(|path| std::fs::read(path).unwrap())
         };
         // A flipped bit in the id, a missing id line, a file with other content, a partly written
-        // id.
-        for (damage, kept) in [(0, 3), (1, 3), (2, 0), (3, 0)] {
+        // id, a byte in the id that is not UTF-8, bytes that are not UTF-8 in an entry, too.
+        for (damage, kept) in [(0, 3), (1, 3), (2, 0), (3, 0), (4, 3), (5, 2)] {
             let folder = tempfile::tempdir().unwrap();
             let mut journal = Journal::open(folder.path()).unwrap();
             journal.append(&texts(0..3)).unwrap();
@@ -304,13 +329,15 @@ mod tests {
                 0 => bytes[3] ^= 1,
                 1 => drop(bytes.drain(..name)),
                 2 => bytes = b"something\nelse\n".to_vec(),
-                _ => bytes.truncate(20),
+                3 => bytes.truncate(20),
+                4 => bytes[3] = 0xff,
+                _ => (bytes[20], *bytes.last_chunk_mut().unwrap()) = (0xff, [0xff, b'\n']),
             }
             std::fs::write(&file, &bytes).unwrap();
             let mut journal = Journal::open(folder.path()).unwrap();
             let wanted: Vec<_> = texts(0..kept).into_iter().map(Some).collect();
             assert_eq!(all(&mut journal), wanted, "{damage}");
-            assert_eq!(aside(folder.path()), (damage < 3).then_some(bytes), "{damage}");
+            assert_eq!(aside(folder.path()), (damage != 3).then_some(bytes), "{damage}");
             drop(journal);
             assert_eq!(
                 all(&mut Journal::open(folder.path()).unwrap()),
@@ -325,10 +352,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut journal = Journal::open(folder.path()).unwrap();
         assert!(journal.is_empty());
+        assert_eq!(journal_entries(folder.path()).unwrap(), 0);
+        assert_eq!(journal_entries(&folder.path().join("nowhere")).unwrap(), 0);
         assert!(Journal::open(folder.path()).is_err(), "locked by the first");
         journal.append(&texts(0..3)).unwrap();
         journal.append(&texts(3..5)).unwrap();
         journal.sync().unwrap();
+        assert_eq!(journal_entries(folder.path()).unwrap(), 5, "while it is locked");
         let chunk = journal.read(journal.begin(), 2).unwrap();
         assert_eq!(chunk.entries, texts(0..2).into_iter().map(Some).collect::<Vec<_>>());
         assert_eq!(journal.read(chunk.next, 9).unwrap().entries.len(), 3);

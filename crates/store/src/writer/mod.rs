@@ -23,7 +23,7 @@ pub(crate) mod batch;
 mod batches;
 mod gathered;
 mod inbox;
-mod journal;
+pub(crate) mod journal;
 pub(crate) mod journal_entry;
 pub(crate) mod pending;
 pub(crate) mod rejects;
@@ -44,6 +44,7 @@ use crate::error::{StoreError, failed};
 use crate::options::{FaultInjector, StorePart};
 use crate::pending_log::PendingLog;
 use crate::queue::{QUEUE, Queue};
+use crate::repeats::Repeats;
 use crate::rows::call::ConclusionResult;
 use crate::rows::message::InboxResult;
 use crate::seal::Seal;
@@ -237,6 +238,7 @@ pub(crate) async fn run(mut writer: Writer, mut writes: mpsc::Receiver<Write>) {
     let wake = writer.options.wake.clone();
     let mut gathered = GatheredWrites::default();
     let mut pace = Pace::new();
+    let unreported = Repeats::default();
     let [mut retry, mut lines_due] = [RETRY_PAUSE, GATHER_LINES].map(tokio::time::interval);
     retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
     lines_due.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -312,7 +314,11 @@ pub(crate) async fn run(mut writer: Writer, mut writes: mpsc::Receiver<Write>) {
                     pace.reports.reset();
                     continue;
                 }
-                Err(error) => tracing::warn!(%error, "could not append to the pending log"),
+                Err(error) => {
+                    if let Some(failed) = unreported.count() {
+                        tracing::warn!(%error, failed, "could not append ends of calls to the pending log");
+                    }
+                }
             }
         }
         let with_lines = is_full || flushes || !(is_hurried || gathered.is_waited_for);
