@@ -36,6 +36,7 @@ fn gate(clock: &Clock) -> Result<Gate, Box<dyn std::error::Error>> {
             alias: String::new(),
             calling_enabled: true,
             silent: false,
+            agent_first: false,
             answer: None,
             fallback: None,
             hangup: None,

@@ -29,9 +29,11 @@ function register() {
   socket.onmessage = (event) => handle(JSON.parse(event.data));
   socket.onclose = (event) => {
     if (socket !== phone.socket) return;
-    show(`not registered: ${event.reason || event.code}`);
+    const text = `not registered: ${event.reason || event.code}`;
     // A lost connection does not end the call: its audio goes on, and the node waits for `resume`.
-    if (phone.call && event.code === 1006) setTimeout(register, 1000);
+    const resumes = phone.call && event.code === 1006;
+    if (phone.peer && !resumes) endCall(text); else show(text);
+    if (resumes) setTimeout(register, 1000);
   };
 }
 

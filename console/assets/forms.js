@@ -31,8 +31,9 @@ function isNew(field, rule) {
 /** The error message of a field. Empty if it is valid. @param {HTMLInputElement} field */
 function errorOf(field) {
   const text = field.value.trim();
-  const { needs, missing, badUrl } = field.dataset;
-  const needed = needs !== undefined && isRuleMet(field, needs);
+  const { needs, unless, missing, badUrl } = field.dataset;
+  const spared = unless !== undefined && field.defaultValue === "" && field.form && new FormData(field.form).get(unless);
+  const needed = needs !== undefined && isRuleMet(field, needs) && !spared;
   if (needs !== undefined) field.setAttribute("aria-required", String(needed && (isNew(field, needs) || field.defaultValue !== "")));
   if (!text) return needed && isNew(field, needs) ? missing ?? "" : "";
   if (badUrl === undefined) return "";

@@ -17,6 +17,7 @@ class Phone extends HTMLElement {
   session = null;
   /** Name of the registered endpoint. */ endpoint = "";
   registered = false;
+  /** Why the node ended the registration. Empty if it did not. */ dismissal = "";
   /** @type {ReturnType<typeof setTimeout> | undefined} */ asking;
   muted = false;
   held = false;
@@ -140,6 +141,7 @@ class Phone extends HTMLElement {
 
   register() {
     this.socket?.close();
+    this.dismissal = "";
     const fields = new FormData(this.form("login"));
     const socket = this.socket = new WebSocket(`${location.protocol.replace("http", "ws")}//${location.host}/phone`);
     socket.onopen = () => this.send({ type: "register", endpoint: fields.get("endpoint"), resume: this.session ?? undefined });
@@ -148,11 +150,18 @@ class Phone extends HTMLElement {
       if (socket !== this.socket) return;
       this.ready(false);
       this.at("leave").hidden = true;
+      // The connection was lost or the node restarted: register again. Otherwise the node has hung up.
+      const returns = event.code === 1006 || event.code === 1001;
+      const busy = this.call !== null || this.peer !== null || this.placed !== null;
       // Keep showing how the call ended.
-      if (this.draft && this.dialled) return;
-      this.show(event.code > 4000 ? event.reason : this.t("not_registered"));
-      // The connection was lost or the node restarted: register again.
-      if (event.code === 1006 || event.code === 1001) setTimeout(() => { if (socket === this.socket) this.register(); }, this.call ? 1000 : 5000);
+      if (this.draft && this.dialled && !busy) return;
+      const text = event.code > 4000 ? event.reason : this.dismissal || this.t("not_registered");
+      if (busy && !returns) {
+        if (this.placed?.call && !this.call) void this.api("POST", `calls/${this.placed.call}/hangup/`).catch(() => undefined);
+        Object.assign(this, { placed: null, session: null });
+        this.over(text);
+      } else this.show(text);
+      if (returns) setTimeout(() => { if (socket === this.socket) this.register(); }, this.call ? 1000 : 5000);
     };
   }
 
@@ -274,7 +283,11 @@ class Phone extends HTMLElement {
     const endpoint = /** @type {HTMLSelectElement} */ (this.form("login").elements.namedItem("endpoint"));
     this.byApplication = true;
     this.who = endpoint.selectedOptions[0]?.dataset.application ?? "";
-    try { this.send({ type: "call", to, sdp: await this.offer() }); } catch (error) { this.showError(error); }
+    try {
+      const sdp = await this.offer();
+      // The registration may have ended while the browser asked for permission.
+      if (this.registered) this.send({ type: "call", to, sdp }); else this.over(this.dismissal || this.t("not_registered"));
+    } catch (error) { this.showError(error); }
   }
 
   /** Places the call that runs the document. */
@@ -451,6 +464,9 @@ class Phone extends HTMLElement {
         if (this.call && !message.calls.includes(this.call)) this.over(this.t("ended"));
         if (!this.draft) this.show(`${this.t("registered")} ${message.sip_uri}`);
         else if (!this.dialled) void this.run();
+        break;
+      case "unregistered":
+        this.dismissal = this.texts[`unregistered_${message.why}`] ?? "";
         break;
       case "ring":
         if (this.call || this.peer || this.draft) { this.send({ type: "reject", call: message.call }); break; }

@@ -22,7 +22,7 @@ const INTERVAL: Duration = Duration::from_secs(5);
 /// more record.
 const KINDS_MAX: usize = 50;
 /// The actor and the address of records that summarise several.
-const SEVERAL: &str = "several";
+pub(super) const SEVERAL: &str = "several";
 
 /// An account and its main account, which may be the same.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -335,6 +335,7 @@ fn numbers() -> Directory {
         alias: String::new(),
         calling_enabled: true,
         silent: false,
+        agent_first: false,
         answer: None,
         fallback: None,
         hangup: None,

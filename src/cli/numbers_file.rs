@@ -253,11 +253,19 @@ impl Plan {
             ..Self::default()
         };
         plan.answers = Self::answers(settings, &is, named, now)?;
+        let has_url = ["webhookUrl", "answerUrl"].into_iter().any(|field| {
+            let url = settings.get(field).or_else(|| is.get(field));
+            !url.is_none_or(empty)
+        });
+        if !has_url && plan.panel.get("configurationType").is_some_and(|kind| kind == "webhook") {
+            // A number that has lost its agent and has no URL waits for another agent.
+            plan.panel.remove("configurationType");
+        }
         if plan.answers == Some(Routing::Url) {
-            let url = settings.get("webhookUrl").or_else(|| is.get("webhookUrl"));
-            if url.is_none_or(empty) {
+            if !has_url {
                 return Err(
-                    "defaultRouting webhook needs a defaultWebhook, or a webhookUrl".to_owned()
+                    "defaultRouting webhook needs a defaultWebhook, a webhookUrl or an answerUrl"
+                        .to_owned(),
                 );
             }
             // Naming `webhookUrl` as the routing also selects it as the destination of messages.
@@ -531,7 +539,7 @@ mod tests {
         for (settings, why) in [
             (json!({"defaultRouting": "webhook", "defaultWebhook": "nope"}), "no webhook \"nope\""),
             (json!({"defaultRouting": "webhook", "defaultWebhook": "two"}), "rename all but one"),
-            (json!({"defaultRouting": "webhook"}), "needs a defaultWebhook"),
+            (json!({"defaultRouting": "webhook", "answerUrl": ""}), "needs a defaultWebhook"),
             (json!({"defaultRouting": "agent"}), "needs an activeAgent"),
             (json!({"defaultRouting": "agent", "activeAgent": "Voice"}), "no `whatsapp` channel"),
             (json!({"defaultRouting": "robot"}), "webhook, agent or none"),

@@ -216,13 +216,14 @@ fn changes(form: &Form) -> Map<String, Value> {
     change
 }
 
-/// Whether the form selects a webhook without a URL, or removes its URL. The other settings of a
+/// Whether the form selects a webhook without any URL, or removes its URL. The other settings of a
 /// number that never had a URL for messages can still be changed.
 fn lacks_webhook(form: &Form) -> bool {
-    let is_changed = ["configurationType", "webhookUrl"]
-        .iter()
-        .any(|name| form.get(name) != form.get(&format!("was.{name}")));
-    is_changed && form.get("configurationType") == "webhook" && form.some("webhookUrl").is_none()
+    let is_changed = |name: &str| form.get(name) != form.get(&format!("was.{name}"));
+    let is_bare = is_changed("configurationType") && form.some("answerUrl").is_none();
+    form.get("configurationType") == "webhook"
+        && form.some("webhookUrl").is_none()
+        && (is_changed("webhookUrl") || is_bare)
 }
 
 /// Whether the form selects the type `agent` without an agent.
@@ -284,14 +285,23 @@ pub(super) async fn change(
     .await
 }
 
-/// Saves the settings, then the agent, then the account. The account is last, because this person
-/// may not be allowed to change the number afterwards.
+/// Saves the settings and the agent, then the account. A chosen agent comes first, because it may be
+/// what answers the calls that the settings enable. The account is last, because this person may not
+/// be allowed to change the number afterwards.
 async fn save(console: &Console, visitor: &Visitor, number: &str, form: &Form) -> ApiResponse {
     let differs = |name: &str| form.get(name) != form.get(&format!("was.{name}"));
     let body = Value::Object(changes(form));
     let path = format!("/api/v1/phone-numbers/{number}/");
+    let assigns = differs("agent") || form.some("existing").is_some();
+    let is_by_agent = form.get("configurationType") == "agent" && !lacks_agent(form);
+    if assigns && is_by_agent {
+        let answer = assign(console, visitor, number, form).await;
+        if !answer.is_ok() {
+            return answer;
+        }
+    }
     let mut answer = visitor.ask(console, Method::PATCH, &path, Some(&body)).await;
-    if answer.is_ok() && (differs("agent") || form.some("existing").is_some()) {
+    if answer.is_ok() && assigns && !is_by_agent {
         answer = assign(console, visitor, number, form).await;
     }
     let waba = digits_of_id(form.get("waba"));
@@ -324,6 +334,11 @@ mod tests {
                 false,
             ),
             ("configurationType=webhook&was.configurationType=webhook&webhookUrl=", false, false),
+            (
+                "configurationType=webhook&was.configurationType=agent&answerUrl=https%3A%2F%2Fa.example",
+                false,
+                false,
+            ),
             ("configurationType=webhook&webhookUrl=https%3A%2F%2Fa.example", false, false),
             ("configurationType=agent&webhookUrl=&agent=", false, true),
             ("configurationType=agent&agent=3f0c2f1a-6a1e-4f0e-9a2b-5d7f3f0a9b11", false, false),

@@ -204,8 +204,13 @@ pub(super) fn calling(number: &Number, settings: CallingSettings) -> Vec<Finding
             Finding::failed(IS, "calling is enabled here but not at Meta, so users see no call button", fix)
         }
         (false, Some(true)) => {
+            const WHAT: &str = "calling is enabled at Meta but not here";
             let fix = "disable it at Meta or enable it here; until then calls are rejected";
-            Finding::failed(IS, "calling is enabled at Meta but not here", fix)
+            // The node connects all numbers of a WABA; the operator may not want calls of this one.
+            match number.in_file {
+                true => Finding::failed(IS, WHAT, fix),
+                false => Finding::warning(IS, WHAT, fix),
+            }
         }
     });
     if settings.sip == Some(true) {

@@ -208,7 +208,7 @@ fn numbers_are_compared_with_meta() {
         (true, Some(false), State::Failed),
         (true, None, State::Failed),
         (false, Some(false), State::Warning),
-        (false, Some(true), State::Failed),
+        (false, Some(true), State::Warning),
     ] {
         let lines = calling(
             &number(here),
@@ -216,6 +216,10 @@ fn numbers_are_compared_with_meta() {
         );
         assert_eq!((lines.len(), lines[0].state), (1, state), "{here} {there:?}");
     }
+    // The operator has named this number.
+    let of_file = Number { in_file: true, ..number(false) };
+    let enabled = CallingSettings { enabled: Some(true), ..CallingSettings::default() };
+    assert_eq!(calling(&of_file, enabled)[0].state, State::Failed);
     let on = Some(true);
     let odd = CallingSettings {
         enabled: on,

@@ -876,7 +876,8 @@ async fn s4_13_keys_and_webhooks_are_created_shown_once_tested_and_removed() {
     browser.until("document.querySelector('[data-copy]')?.textContent.length > 20").await;
     let second = browser.eval("document.querySelector('[data-copy]').textContent").await;
     assert_ne!(first, second);
-    browser.press_and_go("main form.stack", "End rotation").await;
+    browser.press("main form.stack", "End rotation").await;
+    browser.press_and_go("#ask", "Confirm").await;
     browser.until("!document.querySelector('[data-copy]') && !document.querySelector('[value=end-rotation]')").await;
     browser.press("main form.stack", "Delete").await;
     browser.press("#ask", "Confirm").await;

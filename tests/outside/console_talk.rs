@@ -787,6 +787,51 @@ async fn the_playgrounds_document_runs_on_its_authors_phone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_phone_that_loses_its_registration_in_a_call_says_why_and_frees_the_microphone() {
+    if !has_chromium() {
+        return;
+    }
+    let world = with_people().await;
+    world.app.xml("/unused", dial_asha(&world));
+    for path in ["/events", "/dialled"] {
+        world.app.xml(path, "<Response/>");
+    }
+    for (reason, shown) in
+        [("deleted", "the endpoint was deleted"), ("signed out", "you were signed out")]
+    {
+        let endpoint = world.endpoint("asha").await;
+        let mut phone = softphone(&world).await;
+        let caller =
+            world.sim.place_call(CallScript { hangup: HangupRule::Never, ..CallScript::default() });
+        phone.until("document.querySelector('[data-at=accept]:not([hidden])')").await;
+        phone.press(".handset", "Answer").await;
+        phone.says("[data-at=state]", "In a call").await;
+        phone
+            .eval(
+                "globalThis.track = document.querySelector('offhook-phone').peer.getSenders()[0].track; 0",
+            )
+            .await;
+        let gone = match reason {
+            "deleted" => {
+                let path = format!("Endpoint/{endpoint}/");
+                world.rest("DELETE", &path, &[], String::new()).await.status == 204
+            }
+            _ => {
+                let asha = Session::of(&world, "asha").await;
+                asha.post("/console/sign-out", &[("everywhere", "1")]).await.status == 303
+            }
+        };
+        assert!(gone, "{reason}");
+        phone.says("[data-at=state]", shown).await;
+        assert_eq!(phone.eval("track.readyState").await, "ended", "{reason}");
+        let is_over = "document.querySelector('[data-at=hangup]').disabled";
+        assert_eq!(phone.eval(is_over).await, true, "{reason}");
+        drop(caller.all().await);
+        phone.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_phone_rings_on_every_page_in_the_browser() {
     if !has_chromium() {
         return;

@@ -226,7 +226,6 @@ async fn s0_04_s0_05_s0_07_s0_08_s0_09_s0_16_the_settings_are_validated_together
     .await;
     for (body, field) in [
         (json!({"configurationType": "robot"}), "configurationType"),
-        (json!({"configurationType": "webhook"}), "webhookUrl"),
         (json!({"webhookUrl": "http://a.example.com/"}), "webhookUrl"),
         (json!({"answerUrl": "junk"}), "answerUrl"),
         (json!({"answerUrl": null}), "answerUrl"),
@@ -268,11 +267,85 @@ async fn s0_04_s0_05_s0_07_s0_08_s0_09_s0_16_the_settings_are_validated_together
         (&cleared["alias"], &cleared["callsPerNumber"], &cleared["hangupUrl"]),
         (&json!(""), &json!(1000), &json!(null))
     );
+    let lost = world.patch(json!({"webhookUrl": null}), 400).await;
+    assert_eq!(lost["error"]["field"], "webhookUrl", "{lost}");
     // An agent needs no webhook URL.
     assert_eq!(
         world.patch(json!({"configurationType": "agent", "webhookUrl": null}), 200).await["configurationType"],
         "agent"
     );
+}
+
+/// A number without a webhook URL, as `offhook init` makes it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_number_can_be_sent_back_as_it_was_read_and_keeps_its_calls_without_an_agent() {
+    let world = World::start().await;
+    let read = world.synced().await;
+    assert_eq!(
+        (&read["configurationType"], &read["webhookUrl"]),
+        (&json!("webhook"), &Value::Null)
+    );
+    let same = |shown: &Value| {
+        // Written at Meta, and read back.
+        let mut shown = shown.clone();
+        shown["syncedAt"] = read["syncedAt"].clone();
+        shown == read
+    };
+    let sent_back = world.patch(read.clone(), 200).await;
+    assert!(same(&sent_back), "{sent_back}\n{read}");
+    world.patch(json!({"configurationType": "webhook"}), 200).await;
+    // Without an agent, the answer URL goes on to answer calls.
+    world.patch(json!({"configurationType": "agent"}), 200).await;
+    assert!(world.call().await, "log:\n{}", world.node.log());
+    let bare = world.patch(json!({"answerUrl": null}), 400).await;
+    assert_eq!(bare["error"]["field"], "answerUrl", "{bare}");
+    // The agent answers messages alone.
+    let agent = json!({"name": "Asha", "kind": "http", "endpoint": "http://127.0.0.1:9009/agent"});
+    let agent = world.does("POST", "agents/", agent, 201).await["id"].clone();
+    let connect = format!("phone-numbers/{NUMBER}/connect-agent/");
+    world.does("POST", &connect, json!({ "agent": agent }), 200).await;
+    assert_eq!(world.number().await["configurationType"], "agent");
+    assert!(world.call().await, "log:\n{}", world.node.log());
+    let back = world.patch(json!({"configurationType": "webhook"}), 200).await;
+    assert_eq!(
+        (&back["configurationType"], &back["activeAgent"]),
+        (&json!("webhook"), &Value::Null)
+    );
+    assert!(world.call().await, "log:\n{}", world.node.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_is_imported_again_after_an_agent_was_connected() {
+    let world = World::start().await;
+    world.synced().await;
+    let file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
+    let numbers = async |command: &str| {
+        let out = tokio::process::Command::new(env!("CARGO_BIN_EXE_offhook"))
+            .args(["numbers", command, "--node", &world.node.public])
+            .arg(file.path())
+            .env("OFFHOOK_API_KEY", API_KEY)
+            .output()
+            .await
+            .unwrap();
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        String::from_utf8_lossy(&out.stdout).into_owned()
+    };
+    numbers("export").await;
+    let agent = json!({"name": "Asha", "kind": "http", "endpoint": "http://127.0.0.1:9009/agent",
+        "channels": ["whatsapp", "voice"]});
+    let agent = world.does("POST", "agents/", agent, 201).await["id"].clone();
+    let connect = format!("phone-numbers/{NUMBER}/connect-agent/");
+    world.does("POST", &connect, json!({ "agent": agent }), 200).await;
+    let with_agent = world.number().await;
+    assert_eq!(with_agent["configurationType"], "agent", "{with_agent}");
+    let said = numbers("import").await;
+    assert!(said.contains("configurationType") && said.contains("changed"), "{said}");
+    let after = world.number().await;
+    assert_eq!(
+        (&after["configurationType"], &after["activeAgent"]),
+        (&json!("webhook"), &Value::Null)
+    );
+    assert!(numbers("import").await.contains("unchanged"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -472,6 +545,7 @@ async fn s0_26_s0_27_s0_28_s0_29_s2_22_a_reconnected_number_has_no_settings() {
     assert_eq!(world.number().await["connected"], false);
     let ringing = world.sim.place_call(CallScript::default());
     world.node.until_metric("offhook_admission_total", &[("result", "unknown_number")], 1.0).await;
+    world.node.until_log("call ignored: its number is not connected here").await;
     assert_eq!(world.app.count("/answer"), 0);
     drop(ringing);
     let deleted =

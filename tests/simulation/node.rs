@@ -302,6 +302,7 @@ impl World {
             alias: String::new(),
             calling_enabled: true,
             silent: false,
+            agent_first: false,
             answer: Some(url("answer")),
             fallback: plan.fallback.then(|| url("fallback")),
             hangup: plan.hangup.then(|| url("hangup")),

@@ -76,6 +76,7 @@ impl World {
             alias: String::new(),
             calling_enabled: true,
             silent: false,
+            agent_first: false,
             answer: None,
             fallback: None,
             hangup: None,

@@ -20,8 +20,8 @@ pub enum Refusal {
     SocketScheme { scheme: String, required: &'static str },
     #[error("a URL must not contain a user name or password")]
     UserInfo,
-    #[error("could not connect to port {0}: use 443 or a port from 1024 up")]
-    Port(u16),
+    #[error("could not connect to port {port}: use {low} or a port from 1024 up")]
+    Port { port: u16, low: &'static str },
     #[error("could not connect to {0}, which is not a public address")]
     Address(IpAddr),
     /// The address is left out: it may be that of a host that only the operator's name server knows.
@@ -65,7 +65,8 @@ impl Guard {
         match port {
             443 | 1024.. => Ok(()),
             80 if self.allow_insecure => Ok(()),
-            _ => Err(Refusal::Port(port)),
+            _ if self.allow_insecure => Err(Refusal::Port { port, low: "80, 443" }),
+            _ => Err(Refusal::Port { port, low: "443" }),
         }
     }
 

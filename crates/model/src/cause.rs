@@ -20,6 +20,18 @@ pub enum HangupSource {
 }
 
 impl HangupSource {
+    /// All sources.
+    pub const ALL: [Self; 8] = [
+        Self::Caller,
+        Self::Callee,
+        Self::Plivo,
+        Self::Carrier,
+        Self::ApiRequest,
+        Self::AnswerXml,
+        Self::Error,
+        Self::Unknown,
+    ];
+
     /// Returns the value on the wire.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -1,5 +1,7 @@
 //! `/api/v1/audit/`: the audit trail, as a list and as a file. Records can't be changed.
 
+use std::net::IpAddr;
+
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
@@ -12,6 +14,7 @@ use uuid::Uuid;
 
 use super::super::csv;
 use super::super::error::ApiError;
+use super::super::refusals::SEVERAL;
 use super::super::routes::{Operation, QueryParameter, ResponseSpec};
 use super::request::{ApiRequest, parse_position, position};
 use super::response::{Page, Timestamp3339, ok};
@@ -137,11 +140,16 @@ fn filter(request: &ApiRequest) -> Result<AuditFilter, ApiError> {
                 format!("{name} must be a time in RFC 3339, such as 2026-03-01T00:00:00Z"),
             )),
         };
+    let source = text("source");
+    if source.as_ref().is_some_and(|at| at.parse::<IpAddr>().is_err() && at != SEVERAL) {
+        let message = format!("source must be an IP address, or {SEVERAL}");
+        return Err(ApiError::bad_value("source", message));
+    }
     Ok(AuditFilter {
         actor: text("actor"),
         action: text("action"),
         object: text("object"),
-        source: text("source"),
+        source,
         since: time("since")?,
         until: time("until")?,
         before: None,

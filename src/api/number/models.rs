@@ -211,6 +211,11 @@ async fn install(mut request: ApiRequest) -> Result<Response, ApiError> {
         let model = models.install(&name, &sha256, &licence).await.map_err(manage_error)?;
         return Ok(ok(&model));
     }
+    let is_uploaded = models.uploaded().iter().any(|model| model.name == name);
+    if is_uploaded && !models.can_download() {
+        let message = "sha256 is required: that of the uploaded file, as POST models/ returned it";
+        return Err(ApiError::bad_value("sha256", message));
+    }
     let download = models.start_download(&name, &licence).map_err(manage_error)?;
     let known = models.models().into_iter().find(|model| model.name == name);
     let (state, actor) = (request.state.clone(), request.principal.actor.clone());

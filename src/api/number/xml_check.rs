@@ -30,6 +30,9 @@ pub(super) const ROUTES: &[Route] = &[Route {
 
 async fn check(mut request: ApiRequest) -> Result<Response, ApiError> {
     let bytes = request.bytes().await?;
+    if bytes.trim_ascii_start().starts_with(b"{") {
+        return Err(ApiError::bad_body("the body must be the document itself, not JSON"));
+    }
     let charset = charset(&request.head.headers);
     let mut parsed = xml::parse(&bytes, charset.as_deref());
     if request.api().placer.allows_http() {

@@ -36,8 +36,10 @@ const CONFIRM_MS: u64 = 120_000;
 /// Maximum value of `delay_dial`, in seconds.
 const DELAY_MAX: u64 = 120;
 
+const ROLES: &[&str] = &["agent", "supervisor", "customer", "ai-agent"];
+
 const FIELDS: &[Field] = &[
-    Field::required("role", FieldKind::OneOf(&["agent", "supervisor", "customer", "ai-agent"]), ""),
+    Field::required("role", FieldKind::OneOf(ROLES), ""),
     Field::optional("call_uuid", FieldKind::Uuid, "A live call; otherwise from and to"),
     Field::optional(
         "from",
@@ -199,7 +201,10 @@ const ATTRIBUTES: &[(&str, &str)] = &[
 fn document(fields: &Fields, name: &str) -> Result<Arc<Document>, String> {
     let escaped =
         |text: &str| text.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;");
-    fields.required("role")?;
+    let role = fields.required("role")?;
+    if !ROLES.iter().any(|known| role.eq_ignore_ascii_case(known)) {
+        return Err(format!("role must be one of {}", ROLES.join(", ")));
+    }
     let mut xml = "<Response><MultiPartyCall".to_owned();
     for (field, attribute) in ATTRIBUTES {
         if let Some(text) = fields.text(field)? {
@@ -459,6 +464,8 @@ mod tests {
         {
             assert!(call.attributes.contains(&(name.to_owned(), value.to_owned())), "{name}");
         }
+        let wrong = document(&Fields::of_json(&json!({"role": "boss"})), "A");
+        assert_eq!(wrong.unwrap_err(), "role must be one of agent, supervisor, customer, ai-agent");
         let wrong = document(
             &Fields::of_json(&json!({"role": "agent", "record_coach_voice": "maybe"})),
             "A",

@@ -15,6 +15,7 @@ use super::error::PlivoError;
 use super::field_values::method;
 use super::number::parse_owner;
 use super::paging::{PageMeta, page_of};
+use super::query;
 use super::random;
 use super::request::PlivoRequest;
 use super::response::{Changed, account_uri, changed, created, no_content, ok, resource_uri};
@@ -184,8 +185,9 @@ async fn list(request: PlivoRequest) -> Result<Response, PlivoError> {
     let book = api.keeper.book();
     let mut apps = book.applications(scope);
     let given = |name: &str| request.query_text(name);
+    let owner = given("subaccount").map(|id| query::account("subaccount", id)).transpose()?;
     apps.retain(|app| {
-        given("subaccount").is_none_or(|owner| app.account.as_str() == owner)
+        owner.as_ref().is_none_or(|owner| app.account == *owner)
             && given("app_name").is_none_or(|name| app.name == name)
     });
     let list_uri = resource_uri(scope, "Application/");
@@ -271,7 +273,8 @@ async fn delete(request: PlivoRequest) -> Result<Response, PlivoError> {
     Ok(no_content())
 }
 
-fn in_use(number: &str) -> PlivoError {
+/// The error if the calls of a number would not be answered without its application.
+pub(super) fn in_use(number: &str) -> PlivoError {
     PlivoError::Conflict(format!(
         "number {number} depends on this application: give it another application first"
     ))

@@ -7,13 +7,14 @@ use utoipa::ToSchema;
 
 use super::super::Api;
 use super::super::routes::{Field, FieldKind, Operation, QueryParameter, RequestBody};
+use super::application::in_use;
 use super::error::PlivoError;
 use super::field_values::unused;
 use super::paging::{PageMeta, page_of};
 use super::query;
 use super::request::PlivoRequest;
 use super::response::{accepted, account_uri, ok, resource_uri};
-use super::route::{LIMIT, OFFSET, Route, handler, object};
+use super::route::{CONFLICT, LIMIT, OFFSET, Route, handler, object};
 use engine::admission::book::{Book, Number};
 use model::{AppId, AuthId, E164, Origin};
 use store::Scope;
@@ -76,7 +77,7 @@ pub(super) const ROUTES: &[Route] = &[
                 unused("compliance_application_id"),
             ]],
         ))
-        .responses(&[object::<ChangedNumber>(202, "Changed")]),
+        .responses(&[object::<ChangedNumber>(202, "Changed"), CONFLICT]),
     },
 ];
 
@@ -171,9 +172,18 @@ struct ChangedNumber {
 
 async fn list(request: PlivoRequest) -> Result<Response, PlivoError> {
     let (api, scope) = (request.api(), &request.scope);
+    let given = |name: &str| request.query_text(name);
+    let filter = NumberFilter {
+        start: given("number_startswith").map(query::number),
+        owner: given("subaccount").map(|id| query::account("subaccount", id)).transpose()?,
+        alias: given("alias"),
+    };
+    if filter.start.as_ref().is_some_and(|text| !text.bytes().all(|b| b.is_ascii_digit())) {
+        return Err(query::bad("number_startswith", "digits"));
+    }
     let book = api.keeper.book();
     let mut numbers = book.numbers(scope);
-    numbers.retain(|number| matches(&book, number, &request));
+    numbers.retain(|number| filter.matches(&book, number));
     let list_uri = resource_uri(scope, "Number/");
     let (meta, numbers) = page_of(numbers, &list_uri, request.query())?;
     let objects = numbers.into_iter();
@@ -181,13 +191,20 @@ async fn list(request: PlivoRequest) -> Result<Response, PlivoError> {
     Ok(ok(&NumberList { meta, objects }))
 }
 
-/// Whether the filters of a request select a number.
-fn matches(book: &Book, number: &Number, request: &PlivoRequest) -> bool {
-    let given = |name: &str| request.query_text(name);
-    let start = given("number_startswith").map(query::number);
-    start.is_none_or(|digits| number.number.as_str().starts_with(&digits))
-        && given("subaccount").is_none_or(|owner| book.owner(number).as_str() == owner)
-        && given("alias").is_none_or(|alias| number.set.alias == alias)
+/// The filters of a list.
+struct NumberFilter<'a> {
+    start: Option<String>,
+    owner: Option<AuthId>,
+    alias: Option<&'a str>,
+}
+
+impl NumberFilter<'_> {
+    fn matches(&self, book: &Book, number: &Number) -> bool {
+        let Self { start, owner, alias } = self;
+        start.as_ref().is_none_or(|digits| number.number.as_str().starts_with(digits.as_str()))
+            && owner.as_ref().is_none_or(|owner| book.owner(number) == owner)
+            && alias.is_none_or(|alias| number.set.alias == alias)
+    }
 }
 
 async fn get(request: PlivoRequest) -> Result<Response, PlivoError> {
@@ -208,9 +225,19 @@ async fn change(request: PlivoRequest) -> Result<Response, PlivoError> {
     let alias = fields.bounded("alias", ALIAS_CHARS_MAX).map_err(PlivoError::BadRequest)?;
     let app = fields.given("app_id").map_err(PlivoError::BadRequest)?;
     let owner = fields.given("subaccount").map_err(PlivoError::BadRequest)?;
+    if alias.is_none() && app.is_none() && owner.is_none() {
+        return Err(PlivoError::BadRequest(
+            "one parameter of alias, app_id and subaccount is required".to_owned(),
+        ));
+    }
     let change = api.keeper.change(api.clock.wall(), |book| {
         let app = app.as_ref().map(|app| parse_application(book, scope, app)).transpose()?;
         let owner = owner.as_ref().map(|owner| parse_owner(book, scope, owner)).transpose()?;
+        if let Some(app) = &app
+            && book.depends_on_application(&number, app.as_ref())
+        {
+            return Err(in_use(number.as_str()));
+        }
         let mut keys = book.edit_number(&number, |set| {
             if let Some(alias) = &alias {
                 set.alias.clone_from(alias);

@@ -4,7 +4,7 @@
 use jiff::civil::DateTime;
 
 use super::error::PlivoError;
-use model::{Direction, Timestamp, digits_of};
+use model::{AuthId, Direction, HangupSource, Timestamp, digits_of};
 use store::{CallFilter, Compare};
 
 /// The names and values of a query, decoded.
@@ -23,7 +23,7 @@ pub(super) fn call_filter(pairs: &Pairs) -> Result<CallFilter, PlivoError> {
             ("from_number", Compare::Equal) => filter.from = Some(number(value)),
             ("to_number", Compare::Equal) => filter.to = Some(number(value)),
             ("call_direction", Compare::Equal) => filter.direction = Some(direction(value)?),
-            ("subaccount", Compare::Equal) => filter.subaccount = Some(value.as_str().into()),
+            ("subaccount", Compare::Equal) => filter.subaccount = Some(account(name, value)?),
             ("parent_call_uuid", Compare::Equal) => {
                 filter.parent_call =
                     Some(value.parse().map_err(|_| bad("parent_call_uuid", "a UUID"))?);
@@ -32,7 +32,13 @@ pub(super) fn call_filter(pairs: &Pairs) -> Result<CallFilter, PlivoError> {
                 filter.hangup_code =
                     Some(value.parse().map_err(|_| bad("hangup_cause_code", "an integer"))?);
             }
-            ("hangup_source", Compare::Equal) => filter.hangup_source = Some(value.clone()),
+            ("hangup_source", Compare::Equal) => {
+                let sources = HangupSource::ALL.map(HangupSource::as_str);
+                if !sources.contains(&value.as_str()) {
+                    return Err(bad(name, &format!("one of {}", sources.join(", "))));
+                }
+                filter.hangup_source = Some(value.clone());
+            }
             ("bill_duration", compare) => {
                 let secs = value.parse().ok().filter(|n: &i64| *n >= 0);
                 filter
@@ -77,6 +83,14 @@ pub(super) fn number(text: &str) -> String {
     let plain =
         text.chars().all(|c| c.is_ascii_digit() || matches!(c, '+' | ' ' | '-' | '(' | ')' | '.'));
     if plain && !digits.is_empty() { digits } else { text.to_owned() }
+}
+
+/// Parses the id of an account.
+pub(super) fn account(name: &str, text: &str) -> Result<AuthId, PlivoError> {
+    let is_id = (text.starts_with("MA") || text.starts_with("SA"))
+        && text.len() == 20
+        && text.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit());
+    is_id.then(|| text.into()).ok_or_else(|| bad(name, "an auth_id: SA and 18 of A-Z and 0-9"))
 }
 
 fn direction(text: &str) -> Result<Direction, PlivoError> {
@@ -129,7 +143,7 @@ mod tests {
 
     #[test]
     fn parses_filters_and_names_bad_ones() {
-        let all = "from_number=%2B91+98123&to_number=anonymous&call_direction=inbound&subaccount=SA1&hangup_cause_code=4000\
+        let all = "from_number=%2B91+98123&to_number=anonymous&call_direction=inbound&subaccount=SAXXXXXXXXXXXXXXXXXX&hangup_cause_code=4000\
             &hangup_source=API+Request&bill_duration__gt=5&bill_duration=6&end_time__lte=2026-11-20&unknown=1&subaccount__gt=x";
         let f = call_filter(&pairs(all)).expect("valid");
         assert_eq!((f.from.as_deref(), f.to.as_deref()), (Some("9198123"), Some("anonymous")));
@@ -142,6 +156,8 @@ mod tests {
             "hangup_cause_code=x",
             "bill_duration__lt=-1",
             "end_time__gte=soon",
+            "hangup_source=Foo",
+            "subaccount=SAfoo",
         ] {
             let PlivoError::BadRequest(what) = call_filter(&pairs(query)).expect_err(query) else {
                 panic!("{query}")

@@ -274,7 +274,9 @@ async fn list(request: PlivoRequest) -> Result<Response, PlivoError> {
                     value.parse::<u32>().map_err(|_| query::bad(name, "a whole number of days"))?;
                 filter.added.extend(added_filters(api.clock.wall(), compare, days));
             }
-            ("subaccount", Compare::Equal) => filter.subaccount = Some(value.as_str().into()),
+            ("subaccount", Compare::Equal) => {
+                filter.subaccount = Some(query::account(name, value)?)
+            }
             ("add_time", compare) => {
                 filter.added.push((compare, query::time_of(name, value)?));
             }

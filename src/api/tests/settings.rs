@@ -379,6 +379,15 @@ async fn an_application_answers_a_number_that_has_no_url_of_its_own() {
     assert!(used.0 == 409 && error(&used).1.contains(BARE), "{used:?}");
     let emptied = node.main("POST", &path, json!({"answer_url": ""})).await;
     assert_eq!(emptied.0, 409, "{emptied:?}");
+    let bare_path = format!("Number/{BARE}/");
+    let empty = node.application(json!({"app_name": "Without a URL"})).await;
+    for instead in ["", &*empty] {
+        let left = node.main("POST", &bare_path, json!({"app_id": instead})).await;
+        assert_eq!(error(&left), error(&used), "{instead}");
+    }
+    assert_eq!(node.main("POST", &bare_path, json!({"alias": "Bare"})).await.0, 202);
+    let answer = json!({"answer_url": "https://app.example.com/second"});
+    assert_eq!(node.main("POST", &format!("Application/{second}/"), answer).await.0, 202);
     assert_eq!(
         node.main("POST", &format!("Number/{BARE}/"), json!({"app_id": second})).await.0,
         202

@@ -27,6 +27,8 @@ pub struct NumberSpec {
     /// Whether the AI agent of the number is switched off. Then messages are not answered, nor are
     /// calls if there is no answer URL.
     pub silent: bool,
+    /// Whether the AI agent of the number answers its calls even if there is an answer URL.
+    pub agent_first: bool,
     pub answer: Option<(DocUrl, Method)>,
     pub fallback: Option<(DocUrl, Method)>,
     /// URL that receives the hangup callback. `None` for the answer URL.

@@ -234,6 +234,7 @@ fn number(digits: &str, id: &str, account: &str, calls: u32) -> NumberSpec {
         alias: String::new(),
         calling_enabled: true,
         silent: false,
+        agent_first: false,
         answer: None,
         fallback: None,
         hangup: None,

@@ -144,11 +144,15 @@ pub fn agent_url(agent: uuid::Uuid) -> (DocUrl, Method) {
     (DocUrl(url_of(&format!("{agent}/answer")).into()), Method::Post)
 }
 
-/// Returns the answer URL of a number: that of its application, or that of its agent if it has no
-/// application.
+/// Returns the URL that answers a call of a number: its answer URL or that of its agent. If the one
+/// that comes first does not exist, the other one answers.
 pub fn answer_of(directory: &Directory, number: &NumberSpec) -> Option<(DocUrl, Method)> {
     let agent = || directory.mail().routing(&number.mail_id)?.agent().map(agent_url);
-    number.answer.clone().or_else(|| agent().filter(|_| !number.silent))
+    let agent = || agent().filter(|_| !number.silent);
+    match number.agent_first {
+        true => agent().or_else(|| number.answer.clone()),
+        false => number.answer.clone().or_else(agent),
+    }
 }
 
 /// Returns the path of a URL below the host of generated documents. `None` for all other URLs.

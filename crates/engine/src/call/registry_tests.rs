@@ -71,6 +71,7 @@ impl World {
             alias: String::new(),
             calling_enabled: true,
             silent: false,
+            agent_first: false,
             answer: url("/answer"),
             fallback: None,
             hangup: url("/hangup"),

@@ -71,6 +71,7 @@ fn directory() -> Arc<Directory> {
         alias: String::new(),
         calling_enabled: true,
         silent: false,
+        agent_first: false,
         answer: None,
         fallback: None,
         hangup: None,

@@ -185,6 +185,20 @@ impl Config {
                 self.meta.graph_url
             ));
         }
+        let is_far = match self.meta.graph_url.host() {
+            Some(url::Host::Ipv4(ip)) => egress::is_public(ip.into()),
+            Some(url::Host::Ipv6(ip)) => egress::is_public(ip.into()),
+            // A name without a dot is one of the local network.
+            Some(url::Host::Domain(name)) => name.contains('.'),
+            None => false,
+        };
+        if self.meta.graph_url.scheme() == "http" && is_far {
+            warnings.push(
+                "[meta] graph_url sends the access token over the network without encryption: use \
+                 https"
+                    .to_owned(),
+            );
+        }
         // Warnings and not errors: whoever set them at Meta may be unable to change them at once.
         let is_short = |secret: &Secret| {
             !self.meta.is_simulated() && secret.reveal().chars().count() < TOKEN_MIN
@@ -200,6 +214,16 @@ impl Config {
                 "[meta] access_token has fewer than {TOKEN_MIN} characters: copy the whole token \
                  from Meta"
             ));
+        }
+        for account in &self.accounts {
+            let mut keys = std::collections::HashSet::new();
+            if !account.api_keys.iter().all(|one| keys.insert(one.key.reveal())) {
+                warnings.push(format!(
+                    "api_keys of {} has the same key twice, and only one of its roles and names \
+                     counts: remove one",
+                    account.auth_id
+                ));
+            }
         }
         let is_https = self.public.base_url.as_ref().is_some_and(|url| url.scheme() == "https");
         if self.listen.https.is_some() && self.public.base_url.is_some() && !is_https {

@@ -141,7 +141,8 @@ fn listen(mut s: Section<'_>, cx: &Context<'_>) -> (Listen, Option<Place>) {
             "APIs, console, webhooks and phones over plain HTTP, for a proxy with TLS. With \
              `https`, other clients are redirected there.",
         )
-        .or(d.public);
+        .default(&d.public)
+        .placed();
     let https = s
         .key(
             "https",
@@ -193,16 +194,19 @@ fn listen(mut s: Section<'_>, cx: &Context<'_>) -> (Listen, Option<Place>) {
         let message = format!("{media_ports} ports do not fit above `media` {media}");
         cx.fault(at.clone(), message, "use a lower port, or fewer `media_ports`");
     }
-    if let Some((admin, at)) = &admin
-        && admin.port() != 0
-        && *admin == public
-    {
-        let message = format!("`admin` and `public` are both {admin}");
-        cx.fault(at.clone(), message, "give `admin` its own address or port");
+    let (admin, admin_at) = admin.unwrap_or_else(|| (d.admin, s.at.clone()));
+    let (public, public_at) = public.unwrap_or_else(|| (d.public, s.at.clone()));
+    if clash(admin, public) {
+        let message = match admin == public {
+            true => format!("`admin` and `public` are both {admin}"),
+            false => format!("`admin` {admin} is also an address of `public` {public}"),
+        };
+        // The place of the one that is written, as the other one may be the default.
+        let at = if admin == d.admin { public_at } else { admin_at };
+        cx.fault(at, message, "give `admin` its own address or port");
     }
     if let Some((https, at)) = &https
-        && https.port() != 0
-        && (*https == public || admin.as_ref().is_some_and(|(admin, _)| admin == https))
+        && (clash(*https, public) || clash(*https, admin))
     {
         let message = format!("`https` and another listener are both {https}");
         cx.fault(at.clone(), message, "give `https` its own address or port");
@@ -215,11 +219,17 @@ fn listen(mut s: Section<'_>, cx: &Context<'_>) -> (Listen, Option<Place>) {
         trusted_proxies,
         proxies_only: proxies_only.is_some_and(|(only, _)| only),
         local_hosts_only: d.local_hosts_only,
-        admin: admin.map_or(d.admin, |(admin, _)| admin),
+        admin,
         media: media.map_or(d.media, |(media, _)| media),
         media_ports,
     };
     (listen, https_at)
+}
+
+/// Whether two listeners can't both be bound: an unspecified address is every address of the machine.
+fn clash(a: SocketAddr, b: SocketAddr) -> bool {
+    let same_ip = a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified();
+    a.port() == b.port() && a.port() != 0 && same_ip
 }
 
 fn public(mut s: Section<'_>, cx: &Context<'_>, media: SocketAddr) -> Public {
@@ -355,7 +365,8 @@ fn meta(mut s: Section<'_>, insecure: bool) -> MetaSettings {
                 text(),
                 "The app's id. Sign-up needs it, and `offhook doctor` to examine tokens.",
             )
-            .non_empty(),
+            .absent("no app")
+            .get(),
         signup_config_id: s
             .key(
                 "signup_config_id",
@@ -607,8 +618,7 @@ fn retention(mut s: Section<'_>) -> Retention {
 fn model(mut s: Section<'_>) -> Option<ModelSettings> {
     let url = s
         .key("url", base_url(), "The base URL; requests go to `chat/completions` below it.")
-        .absent("no model")
-        .get();
+        .required("the base URL of the model's server; without a model, remove [model]");
     let api_key = s
         .secret("api_key", "Sent as a bearer token.")
         .optional("requests to the model have no API key");
@@ -634,7 +644,7 @@ fn model(mut s: Section<'_>) -> Option<ModelSettings> {
         .or(10_000);
     s.finish();
     Some(ModelSettings {
-        url: url?,
+        url: url?.0,
         api_key,
         name: name.unwrap_or_else(|| "default".to_owned()),
         allowed,

@@ -439,6 +439,19 @@ const FAULTS: &[(&str, (usize, usize), &str, &str)] = &[
         "`admin` and `public` are both [::]:80",
         "its own",
     ),
+    (
+        "[listen]\npublic = \"127.0.0.1:9090\"",
+        (2, 10),
+        "`admin` and `public` are both 127.0.0.1:9090",
+        "its own",
+    ),
+    (
+        "[listen]\npublic = \"0.0.0.0:9090\"",
+        (2, 10),
+        "`admin` 127.0.0.1:9090 is also an address of `public` 0.0.0.0:9090",
+        "its own",
+    ),
+    ("[model]\nname = \"small\"", (1, 1), "`url`", "remove [model]"),
     ("[limits]\ndefault_cps = 0", (2, 15), "`default_cps` is 0", "from 1"),
     ("[limits]\ndefault_cps = \"10\"", (2, 15), "`default_cps` is text", "a whole number"),
     ("[answer]\nallow_insecure = \"yes\"", (2, 18), "`allow_insecure` is text", "true or false"),
@@ -676,6 +689,33 @@ fn warns_of_a_graph_url_without_version() {
     };
     assert!(warns("http://127.0.0.1:8081") && warns("https://graph.facebook.com/"));
     assert!(!warns("https://graph.facebook.com/v23.0"));
+}
+
+#[test]
+fn warns_of_a_graph_url_that_sends_the_token_in_the_clear() {
+    let warns = |graph_url: &str| {
+        let meta = SECRETS.replacen("[meta]", &format!("[meta]\ngraph_url = \"{graph_url}\""), 1);
+        let text = format!("{meta}{ACCOUNT}[answer]\nallow_insecure = true\n");
+        good(&text, &[]).warnings().join("").contains("without encryption")
+    };
+    assert!(warns("http://8.8.8.8/v23.0") && warns("http://meta.example.com/v23.0"));
+    for near in
+        ["http://127.0.0.1/v1", "http://10.0.0.7/v1", "http://meta/v1", "https://8.8.8.8/v1"]
+    {
+        assert!(!warns(near), "{near}");
+    }
+}
+
+#[test]
+fn warns_of_an_api_key_that_is_listed_twice() {
+    let warns = |second: &str| {
+        let keys = format!("api_keys = [\"one\", {{ key = \"{second}\", role = \"agent\" }}]\n");
+        good(&format!("{SECRETS}{ACCOUNT}{keys}"), &[])
+            .warnings()
+            .join("")
+            .contains("same key twice")
+    };
+    assert!(warns("one") && !warns("two"));
 }
 
 #[test]

@@ -50,6 +50,7 @@ fn spec(account: &str) -> NumberSpec {
         alias: String::new(),
         calling_enabled: false,
         silent: false,
+        agent_first: false,
         answer: None,
         fallback: None,
         hangup: None,

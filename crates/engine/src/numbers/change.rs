@@ -37,8 +37,8 @@ impl Change {
     ///
     /// # Errors
     ///
-    /// Returns the first invalid field or violated rule. Rules are checked only if the change
-    /// concerns them.
+    /// Returns the first invalid field or violated rule. What the change leaves as it is is never
+    /// refused, so that the number can be sent back as it was read.
     pub fn applied(
         &self,
         book: &Book,
@@ -67,22 +67,35 @@ impl Change {
             }
         }
         if let Some(given) = &self.webhook_url {
-            set.webhook_url = url("webhookUrl", given.as_deref(), guard)?;
+            let was = number.set.webhook_url.as_ref();
+            set.webhook_url = url("webhookUrl", given.as_deref(), was, guard)?;
         }
+        let answer = book.answer_of(number).url;
+        let is_of_application = number.set.answer.url.is_none()
+            && self.answer_url.as_ref().is_some_and(|given| is_same(given.as_deref(), &answer));
+        let answer_url = self.answer_url.as_ref().filter(|_| !is_of_application);
         let links = [
-            (&mut set.answer, &self.answer_url, &self.answer_method, ("answerUrl", "answerMethod")),
+            (&mut set.answer, answer_url, &self.answer_method, ("answerUrl", "answerMethod")),
             (
                 &mut set.fallback,
-                &self.fallback_url,
+                self.fallback_url.as_ref(),
                 &self.fallback_method,
                 ("fallbackUrl", "fallbackMethod"),
             ),
-            (&mut set.hangup, &self.hangup_url, &self.hangup_method, ("hangupUrl", "hangupMethod")),
+            (
+                &mut set.hangup,
+                self.hangup_url.as_ref(),
+                &self.hangup_method,
+                ("hangupUrl", "hangupMethod"),
+            ),
         ];
         for (link, given, how, names) in links {
-            edit_link(link, given.as_ref(), how.as_deref(), names, guard)?;
+            edit_link(link, given, how.as_deref(), names, guard)?;
         }
-        if let Some(calls) = self.calls_per_number {
+        // A number without a limit of its own shows the default.
+        let is_default = set.calls_per_number.is_none()
+            && self.calls_per_number == Some(Some(book.default_slots()));
+        if let Some(calls) = self.calls_per_number.filter(|_| !is_default) {
             if calls.is_some_and(|calls| !CALLS.contains(&calls)) {
                 return Err(NumberError::bad(
                     "callsPerNumber",
@@ -105,31 +118,40 @@ impl Change {
         number: &Number,
         set: NumberSet,
     ) -> Result<NumberSet, NumberError> {
-        let of_webhook = self.configuration.is_some() || self.webhook_url.is_some();
-        if of_webhook && set.configuration == Configuration::Webhook && set.webhook_url.is_none() {
+        let with = Number { set, ..number.clone() };
+        let (was, is) = (&number.set, &with.set);
+        let of_webhook = is.configuration == Configuration::Webhook;
+        let lacks_url = match was.configuration {
+            Configuration::Webhook => was.webhook_url.is_some(),
+            // An answer document serves a number that leaves its agent, too.
+            Configuration::Agent => {
+                was.webhook_url.is_some() || book.answer_of(&with).url.is_none()
+            }
+        };
+        if of_webhook && is.webhook_url.is_none() && lacks_url {
             return Err(NumberError::bad(
                 "webhookUrl",
                 "webhookUrl is needed with configurationType webhook",
             ));
         }
-        if self.calling_enabled == Some(true) && number.waba.is_none() {
+        if is.calling_enabled && !was.calling_enabled && number.waba.is_none() {
             let message = "calling can't be enabled: the WABA of this number is unknown";
             return Err(NumberError::state("no_waba", message));
         }
-        let of_calling = self.calling_enabled.is_some() || self.answer_url.is_some();
-        let with = Number { set, ..number.clone() };
-        let needs_answer = with.set.configuration == Configuration::Webhook;
-        if of_calling
-            && needs_answer
-            && with.set.calling_enabled
-            && book.answer_of(&with).url.is_none()
-        {
+        if of_webhook && takes_answer(book, number, &with) {
             return Err(NumberError::bad(
                 "answerUrl",
                 "answerUrl is needed while calling is enabled",
             ));
         }
         Ok(with.set)
+    }
+
+    /// Whether the change makes calls depend on the agent: the number is of that type, calling is
+    /// enabled, and there is no answer URL.
+    pub(super) fn needs_agent(&self, book: &Book, number: &Number, set: NumberSet) -> bool {
+        let with = Number { set, ..number.clone() };
+        with.set.configuration == Configuration::Agent && takes_answer(book, number, &with)
     }
 
     /// The part of the change that is sent to Meta, even if Meta seems to have it already: the
@@ -142,6 +164,18 @@ impl Change {
     }
 }
 
+/// Whether a number with calling enabled has no answer URL after a change, and was not so before with
+/// the same configuration type.
+fn takes_answer(book: &Book, was: &Number, is: &Number) -> bool {
+    let lacks = |one: &Number| one.set.calling_enabled && book.answer_of(one).url.is_none();
+    lacks(is) && !(lacks(was) && was.set.configuration == is.set.configuration)
+}
+
+/// Whether a given URL is the present one.
+fn is_same(given: Option<&str>, was: &Option<DocUrl>) -> bool {
+    given.map(str::trim).filter(|text| !text.is_empty()) == was.as_ref().map(|url| &*url.0)
+}
+
 fn edit_link(
     link: &mut Link,
     given: Option<&Option<String>>,
@@ -150,7 +184,7 @@ fn edit_link(
     guard: &Guard,
 ) -> Result<(), NumberError> {
     if let Some(given) = given {
-        link.url = url(url_name, given.as_deref(), guard)?;
+        link.url = url(url_name, given.as_deref(), link.url.as_ref(), guard)?;
     }
     match how.map(str::to_ascii_uppercase).as_deref() {
         None => {}
@@ -170,9 +204,13 @@ fn edit_link(
 fn url(
     field: &'static str,
     given: Option<&str>,
+    was: Option<&DocUrl>,
     guard: &Guard,
 ) -> Result<Option<DocUrl>, NumberError> {
     let Some(text) = given.map(str::trim).filter(|text| !text.is_empty()) else { return Ok(None) };
+    if let Some(was) = was.filter(|was| *was.0 == *text) {
+        return Ok(Some(was.clone()));
+    }
     if text.chars().count() > URL_CHARS_MAX {
         return Err(NumberError::bad(
             field,

@@ -28,6 +28,7 @@ pub struct Panel {
 
 impl Panel {
     /// Checks whether a change is valid, without a request to Meta and without changing anything.
+    /// Returns whether calls depend on the number's agent because of it.
     ///
     /// # Errors
     ///
@@ -38,14 +39,15 @@ impl Panel {
         number: &E164,
         change: &Change,
         seen: Option<&NumberSet>,
-    ) -> Result<(), NumberError> {
-        if change.active.is_some() && self.routing.of(number).agent.is_none() {
+    ) -> Result<bool, NumberError> {
+        if change.active == Some(true) && self.routing.of(number).agent.is_none() {
             return Err(NumberError::bad("active", "active needs an agent; connect one first"));
         }
         let book = self.entries.book();
         let entry = book.number(scope, number).ok_or(NumberError::Missing(NO_NUMBER))?;
         unchanged(seen, &entry.set)?;
-        change.applied(&book, entry, &self.guard).map(drop)
+        let set = change.applied(&book, entry, &self.guard)?;
+        Ok(change.needs_agent(&book, entry, set))
     }
 
     /// Changes the settings of a number. With `seen` the change is made only if the settings still

@@ -56,7 +56,14 @@ fn s0_09_s0_17_unusable_urls_are_refused_with_their_field() {
 fn s0_08_s0_16_rules_are_checked_if_the_change_concerns_them() {
     let of = number(NumberSet::default());
     let webhook = Change { configuration: Some("webhook".to_owned()), ..Change::default() };
-    assert_eq!(fault(&webhook, &of), Some("webhookUrl"));
+    assert_eq!(fault(&webhook, &of), None, "nothing changes");
+    let by_agent =
+        number(NumberSet { configuration: Configuration::Agent, ..NumberSet::default() });
+    assert_eq!(fault(&webhook, &by_agent), Some("webhookUrl"));
+    let url = || Some(xml::ast::DocUrl("https://a.example.com/".into()));
+    let with_url = number(NumberSet { webhook_url: url(), ..NumberSet::default() });
+    let removed = Change { webhook_url: Some(None), ..Change::default() };
+    assert_eq!(fault(&removed, &with_url), Some("webhookUrl"));
     assert_eq!(
         fault(&Change { configuration: Some("robot".to_owned()), ..Change::default() }, &of),
         Some("configurationType")
@@ -77,8 +84,24 @@ fn s0_08_s0_16_rules_are_checked_if_the_change_concerns_them() {
     let with = Change { answer_url: some("https://a.example.com/"), ..on.clone() };
     assert_eq!(fault(&with, &of), None);
     assert_eq!(fault(&with, &Number { waba: None, ..of.clone() }), Some("no_waba"), "s1.04");
-    let answer =
-        Link { url: Some(xml::ast::DocUrl("https://a.example.com/".into())), ..Link::default() };
+    let answer = Link { url: url(), ..Link::default() };
+    let answered = number(NumberSet { answer: answer.clone(), ..by_agent.set.clone() });
+    assert_eq!(fault(&webhook, &answered), None, "its document answers calls");
+    // Its agent answered the calls.
+    let calls =
+        number(NumberSet { calling_enabled: true, webhook_url: url(), ..by_agent.set.clone() });
+    assert_eq!(fault(&webhook, &calls), Some("answerUrl"));
+    // URLs and a missing answer URL that are there already are not refused.
+    let odd = Some(xml::ast::DocUrl("http://10.0.0.1/".into()));
+    let odd = number(NumberSet { calling_enabled: true, webhook_url: odd, ..NumberSet::default() });
+    let same = Change {
+        configuration: Some("webhook".to_owned()),
+        webhook_url: some("http://10.0.0.1/"),
+        answer_url: Some(None),
+        calling_enabled: Some(true),
+        ..Change::default()
+    };
+    assert_eq!(fault(&same, &odd), None);
     let live = number(NumberSet { calling_enabled: true, answer, ..NumberSet::default() });
     assert_eq!(
         fault(&Change { answer_url: Some(None), ..Change::default() }, &live),

@@ -683,6 +683,9 @@ impl People {
                 "you can't change your own role; ask another owner",
             ));
         }
+        if role.is_some() {
+            self.check_other_owner(&user).await?;
+        }
         let password = match change.password {
             Some(password) => Some(self.hash(password).await?),
             None => None,
@@ -721,10 +724,34 @@ impl People {
                 "you can't remove yourself; ask another owner",
             ));
         }
+        self.check_other_owner(&user).await?;
         if !self.0.store.people().delete(scope, id).await? {
             return Err(PeopleError::Missing);
         }
         self.publish(&user);
+        Ok(())
+    }
+
+    /// Checks that the main account has another owner, without whom nobody could manage it in the
+    /// console.
+    async fn check_other_owner(&self, user: &User) -> Result<(), PeopleError> {
+        const PAGE: u32 = 200;
+        let is_owner = |one: &User| one.role == Role::Owner && one.account == one.main_account;
+        let scope = Scope::Main(user.main_account.clone());
+        let mut before = None;
+        while is_owner(user) {
+            let page = self.0.store.people().list(&scope, before, PAGE).await?;
+            if page.iter().any(|one| one.id != user.id && is_owner(one)) {
+                break;
+            }
+            let Some(last) = page.last() else {
+                return Err(PeopleError::Conflict(
+                    "last_owner",
+                    "this is the account's last owner; make another person an owner first",
+                ));
+            };
+            before = Some((last.created, last.id));
+        }
         Ok(())
     }
 

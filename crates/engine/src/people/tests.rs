@@ -462,3 +462,22 @@ async fn a_set_up_link_is_for_the_first_user_and_expires() {
     assert!(matches!(again, Err(SetUpError::Invalid)));
     assert!(w.people.begin_set_up(&account).await.unwrap().is_none());
 }
+
+#[tokio::test]
+async fn the_last_owner_of_an_account_remains() {
+    let w = world().await;
+    let owner = |name: &str| NewUser { role: Role::Owner, ..new(name, "MA1") };
+    let first = w.people.make_user(owner("asha")).await.unwrap().0;
+    w.people.make_user(new("ravi", "MA1")).await.unwrap();
+    // An owner of a subaccount is not one of the main account.
+    let sub = NewUser { account: "SA1".into(), ..owner("eve") };
+    w.people.make_user(sub).await.unwrap();
+    let scope = Scope::Main("MA1".into());
+    let demoted = || Change { role: Some(Role::Admin), ..Change::default() };
+    let is_last = |error: PeopleError| matches!(error, PeopleError::Conflict("last_owner", _));
+    assert!(is_last(w.people.remove(&scope, first.id, None).await.unwrap_err()));
+    assert!(is_last(w.people.change(&scope, first.id, None, demoted()).await.unwrap_err()));
+    w.people.make_user(owner("omar")).await.unwrap();
+    w.people.change(&scope, first.id, None, demoted()).await.unwrap();
+    w.people.remove(&scope, first.id, None).await.unwrap();
+}

@@ -2,8 +2,8 @@
 //! (`docs/reference/meta.md#results`).
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -63,7 +63,12 @@ pub struct WebhookHandler<C> {
     pressure: Option<Arc<Pressure>>,
     account_news: Option<AccountNewsSink>,
     others: Option<Arc<dyn OtherNodes>>,
+    /// When a call of an unknown number was logged last.
+    unknown_logged: Mutex<Option<Instant>>,
 }
+
+/// Least time between two log lines about calls of unknown numbers.
+const UNKNOWN_LOG_PAUSE: Duration = Duration::from_secs(60);
 
 /// Receives account news from Meta. It must not block or wait.
 pub type AccountNewsSink = Box<dyn Fn(MetaEvent) + Send + Sync>;
@@ -175,6 +180,7 @@ impl<C: Calls> WebhookHandler<C> {
             pressure: None,
             account_news: None,
             others: None,
+            unknown_logged: Mutex::default(),
         }
     }
 
@@ -553,7 +559,7 @@ impl<C: Calls> WebhookHandler<C> {
                 }
             }
             Err(Refused { reason, number: Some(number) }) => (number, reason),
-            Err(Refused { number: None, .. }) => return Effect::UnknownNumber,
+            Err(Refused { number: None, .. }) => return self.unknown_number(number, arrived),
         };
         // A call is never rejected by one node and accepted by another.
         match others.claim(key.clone(), None).await {
@@ -893,8 +899,20 @@ impl<C: Calls> WebhookHandler<C> {
             Err(Refused { reason, number: Some(number) }) => {
                 self.reject(&number, key.wacid, reason)
             }
-            Err(Refused { number: None, .. }) => Effect::UnknownNumber,
+            Err(Refused { number: None, .. }) => self.unknown_number(&key.phone_number_id, now),
         }
+    }
+
+    /// Logs a call of a number that is not configured, at most once a minute.
+    fn unknown_number(&self, number: &PhoneNumberId, now: Instant) -> Effect {
+        // No webhook waits for the log of another one.
+        if let Ok(mut last) = self.unknown_logged.try_lock()
+            && last.is_none_or(|last| now.saturating_duration_since(last) >= UNKNOWN_LOG_PAUSE)
+        {
+            *last = Some(now);
+            tracing::warn!(phone_number_id = %number, "call ignored: its number is not connected here");
+        }
+        Effect::UnknownNumber
     }
 
     fn start(

@@ -205,6 +205,7 @@ impl World {
             alias: String::new(),
             calling_enabled: row["calling_enabled"].as_bool().unwrap(),
             silent: false,
+            agent_first: false,
             answer: None,
             fallback: None,
             hangup: None,

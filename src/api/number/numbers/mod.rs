@@ -19,7 +19,7 @@ use super::response::{Page, accepted, created, no_content, ok, with_etag};
 use super::route::{CHANGED, CURSOR, DRY_RUN, Handler, LIMIT, META_FAILED, Route, error, handler};
 use body::{ConnectBody, DisconnectBody, PinBody, SettingsBody, SignUpBody};
 use engine::admission::book::{Configuration, ConnectRefusal, Number};
-use engine::numbers::{Change, Checked, SignUp, SyncReport, UrlCheck};
+use engine::numbers::{Checked, SignUp, SyncReport, UrlCheck};
 use model::Secret;
 use model::{E164, Role, Routing};
 use store::{Agent, AgentChannel, Scope, StoreError};
@@ -473,7 +473,9 @@ async fn change(mut request: ApiRequest) -> Result<Response, ApiError> {
         api.numbers.panel().judge(scope, number, &change, seen.as_ref())?;
         return ok_view(&request, number).await;
     }
-    check_calls_are_answered(&request, number, configuration, &change).await?;
+    if api.numbers.panel().judge(scope, number, &change, seen.as_ref())? {
+        check_agent_takes_calls(&request, number).await?;
+    }
     let routing = routing_of(&request, number);
     api.numbers.panel().change(scope, number, &change, seen.as_ref()).await?;
     if change.configuration.is_some() || change.webhook_url.is_some() {
@@ -489,21 +491,9 @@ async fn change(mut request: ApiRequest) -> Result<Response, ApiError> {
     ok_view(&request, number).await
 }
 
-/// Checks that an enabled number is answered, since users see a call button as soon as calling is
-/// enabled. If an agent answers the number, that agent must take calls.
-async fn check_calls_are_answered(
-    request: &ApiRequest,
-    number: &E164,
-    configuration: Configuration,
-    change: &Change,
-) -> Result<(), ApiError> {
-    let is_by_agent = change
-        .configuration
-        .as_deref()
-        .map_or(configuration == Configuration::Agent, |named| named == "agent");
-    if change.calling_enabled != Some(true) || !is_by_agent {
-        return Ok(());
-    }
+/// Checks that the number has an agent that takes calls, since users see a call button as soon as
+/// calling is enabled.
+async fn check_agent_takes_calls(request: &ApiRequest, number: &E164) -> Result<(), ApiError> {
     let agent = match routing_of(request, number).and_then(|routing| routing.agent()) {
         // An agent of the main account may serve numbers of its subaccounts.
         Some(id) => {
@@ -518,7 +508,7 @@ async fn check_calls_are_answered(
         false => Err(ApiError::bad_value(
             "answerUrl",
             "calls would not be answered: connect an agent with the channel voice first, or set \
-             answerUrl with configurationType webhook",
+             answerUrl",
         )),
     }
 }

@@ -196,6 +196,19 @@ impl Book {
         named.find(|number| number.set.calling_enabled && number.set.answer.url.is_none())
     }
 
+    /// Whether a number with calling enabled would lose its only answer URL, that of its application,
+    /// with this application instead.
+    pub fn depends_on_application(&self, number: &E164, instead: Option<&AppId>) -> bool {
+        let Some(number) = self.numbers.get(number) else { return false };
+        let has_url = |app: Option<&AppId>| {
+            app.and_then(|id| self.applications.get(id)).is_some_and(|app| app.answer.url.is_some())
+        };
+        number.set.calling_enabled
+            && number.set.answer.url.is_none()
+            && has_url(number.set.app.as_ref())
+            && !has_url(instead)
+    }
+
     /// Changes the settings of a number.
     pub fn edit_number(
         &mut self,

@@ -156,9 +156,8 @@ impl Book {
         let set = &number.set;
         let app = self.app_in_force(number);
         let of_app = |link: fn(&Application) -> &Link| app.and_then(|app| link(app).get());
-        // An AI agent creates the documents itself.
         let by_agent = set.configuration == super::Configuration::Agent;
-        let answer = self.answer_of(number).get().filter(|_| !by_agent);
+        let answer = self.answer_of(number).get();
         Some(NumberSpec {
             number: number.number.clone(),
             phone_number_id: number.phone_number_id.clone(),
@@ -169,6 +168,7 @@ impl Book {
             // Without a document no call can be answered.
             calling_enabled: set.calling_enabled && (answer.is_some() || by_agent),
             silent: set.inactive,
+            agent_first: by_agent,
             answer,
             fallback: set.fallback.get().or_else(|| of_app(|app| &app.fallback)),
             hangup: set.hangup.get().or_else(|| of_app(|app| &app.hangup)),

@@ -2,6 +2,7 @@
 
 use super::super::contract::Action;
 use crate::call::author::url_of;
+use model::Method;
 use store::AgentSpec;
 use xml::sip::PLIVO_HOST;
 
@@ -60,6 +61,15 @@ pub(super) fn act(spec: &AgentSpec, base: &str, text: &str, action: &Action) -> 
 /// Rejects the call as busy.
 pub(super) fn busy() -> String {
     "<Response><Hangup reason=\"busy\"/></Response>".to_owned()
+}
+
+/// Goes on with the document of a URL.
+pub(super) fn redirect(url: &str, method: Method) -> String {
+    format!(
+        "<Response><Redirect method=\"{}\">{}</Redirect></Response>",
+        method.as_str(),
+        escaped(url)
+    )
 }
 
 /// The apology for a failed agent, in the agent's language.

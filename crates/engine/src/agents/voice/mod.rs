@@ -30,6 +30,7 @@ use super::contract::{
     Action, Channel, Line, Piece, Question, Reply, Role, User, UserInput, text_of,
 };
 use super::sentences::Sentences;
+use crate::admission::NumberEntry;
 use crate::call::author::{Author, DialogueLine, DocumentRequest};
 use crate::inbox::Inbox;
 use crate::notices::Notice;
@@ -263,8 +264,8 @@ impl VoiceAgents {
         let Some(agent) =
             found.filter(|agent| agent.spec.serves(AgentChannel::Voice) && may(agent))
         else {
-            tracing::info!(agent = %id, "call rejected: agent missing or not enabled for calls");
-            return Ok(document::busy());
+            tracing::info!(agent = %id, "agent missing or not enabled for calls");
+            return Ok(self.without_agent(wish));
         };
         let agent = Arc::new(agent);
         let of = |name: &str| value(&wish.params, name).unwrap_or_default().to_owned();
@@ -300,6 +301,16 @@ impl VoiceAgents {
         }
         self.record_line(wish.call, Role::Assistant, &agent.spec.greeting);
         Ok(document::listen(&agent.spec, base, &PromptSource::Text(&agent.spec.greeting), false))
+    }
+
+    /// The document of a call that the agent does not answer: that of the number's answer URL, if
+    /// the call has not run it yet.
+    fn without_agent(&self, wish: &DocumentRequest) -> String {
+        let is_first = value(&wish.params, "Event") == Some("StartApp");
+        let number = self.number_of(wish).filter(|_| is_first);
+        number
+            .and_then(|number| number.spec.answer.clone())
+            .map_or_else(document::busy, |(url, method)| document::redirect(&url.0, method))
     }
 
     /// Handles speech or digits of the caller.
@@ -599,15 +610,20 @@ impl VoiceAgents {
     /// The id of the conversation of a WhatsApp call. For an endpoint's call, it is the call's id.
     fn conversation(&self, wish: &DocumentRequest) -> Uuid {
         let of = |name: &str| value(&wish.params, name).unwrap_or_default();
-        let (number, user) =
-            if of("Direction") == "outbound" { ("From", "To") } else { ("To", "From") };
-        let tables = self.0.agents.directory().tables();
-        let number =
-            E164::parse(of(number)).ok().and_then(|number| tables.by_number(&number).cloned());
-        match number.filter(|_| of("CallType") == CallType::Whatsapp.as_str()) {
+        let user = if of("Direction") == "outbound" { "To" } else { "From" };
+        match self.number_of(wish) {
             Some(number) => self.0.inbox.numbers().conversation_of(&number, of(user)),
             None => wish.call.0,
         }
+    }
+
+    /// The business number of a call with a WhatsApp user.
+    fn number_of(&self, wish: &DocumentRequest) -> Option<Arc<NumberEntry>> {
+        let of = |name: &str| value(&wish.params, name).unwrap_or_default();
+        let number = if of("Direction") == "outbound" { "From" } else { "To" };
+        let number = E164::parse(of(number)).ok()?;
+        let tables = self.0.agents.directory().tables();
+        tables.by_number(&number).filter(|_| of("CallType") == CallType::Whatsapp.as_str()).cloned()
     }
 
     fn spec(&self, call: CallUuid) -> Option<AgentSpec> {
