@@ -184,7 +184,8 @@ mod tests {
         let (large, other) = (large.now_or_never(), other.now_or_never());
         assert!(large.is_some() && other.is_some(), "one return serves both");
         drop((small, large, other));
-        assert_eq!((permits.state().free, permits.state().held.len()), (10, 0));
+        let state = permits.state();
+        assert_eq!((state.free, state.held.len()), (10, 0));
     }
 
     #[tokio::test]

@@ -145,13 +145,15 @@ pub fn agent_url(agent: uuid::Uuid) -> (DocUrl, Method) {
 }
 
 /// Returns the URL that answers a call of a number: its answer URL or that of its agent. If the one
-/// that comes first does not exist, the other one answers.
+/// that comes first does not exist, the other one answers. `None` if it is a silent agent's.
 pub fn answer_of(directory: &Directory, number: &NumberSpec) -> Option<(DocUrl, Method)> {
     let agent = || directory.mail().routing(&number.mail_id)?.agent().map(agent_url);
-    let agent = || agent().filter(|_| !number.silent);
-    match number.agent_first {
-        true => agent().or_else(|| number.answer.clone()),
-        false => number.answer.clone().or_else(agent),
+    let agent_first = agent().filter(|_| number.agent_first);
+    let heard = |_: &_| !number.silent;
+    match (agent_first, &number.answer) {
+        (Some(agent), _) => Some(agent).filter(heard),
+        (None, Some(answer)) => Some(answer.clone()),
+        (None, None) => agent().filter(heard),
     }
 }
 

@@ -535,19 +535,21 @@ async fn route_by_configuration(
     let entry = api.gate.directory().tables().by_number(number).cloned();
     let (Some(configuration), Some(entry)) = (configuration, entry) else { return Ok(()) };
     let current = api.inbox.numbers().routing_of(&entry);
+    let (configuration_before, routing_before) = before;
+    let is_same = configuration == configuration_before;
     let routing = match (configuration, current) {
         // A URL alone does not disconnect an agent.
         _ if !is_named => current,
+        // A number that is sent back as it was read.
+        (Configuration::Webhook, Routing::None) if is_same && entry.spec.messages.is_none() => {
+            current
+        }
         (Configuration::Webhook, Routing::Webhook(_))
         | (Configuration::Agent, Routing::Agent(_) | Routing::None) => current,
         (Configuration::Webhook, Routing::Agent(_) | Routing::None) => Routing::Webhook(None),
         (Configuration::Agent, Routing::Webhook(_)) => Routing::None,
     };
-    let (configuration_before, routing_before) = before;
-    if configuration != configuration_before
-        || routing_before.is_some_and(|before| before != routing)
-        || current != routing
-    {
+    if !is_same || routing_before.is_some_and(|before| before != routing) || current != routing {
         api.inbox.router().route_number(&entry, routing, true).await?;
     }
     Ok(())
