@@ -29,8 +29,8 @@ use egress::ReadBudget;
 use engine::limiter::{Claim, RequestShare};
 use model::Clock;
 
-/// What is read of a WebSocket at once, and per millisecond: a burst of 512 KiB, then 64 KiB a second.
-/// Beyond it, the socket is read more slowly. Frame headers count, too.
+/// Rate limit for reading from a WebSocket, frame headers included: a burst of 512 KiB, then 64 KiB
+/// per second, as bytes per millisecond. A peer that sends more waits.
 const SOCKET_BYTES_AT_ONCE: i64 = 512 << 10;
 const SOCKET_BYTES_A_MS: i64 = 66;
 
@@ -348,7 +348,7 @@ macro_rules! of_stream {
 pub(super) struct ObservedStream {
     stream: Stream,
     connection: Arc<Connection>,
-    /// Limits what is read of a WebSocket.
+    /// Rate limit for reading once the connection is a WebSocket.
     budget: ReadBudget,
 }
 

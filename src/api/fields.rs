@@ -4,6 +4,7 @@
 //! refused, because a proxy in front of the node might read the other value.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 
 use engine::config::suggestion;
 use http::{HeaderMap, header};
@@ -153,9 +154,7 @@ impl Fields {
     /// Fails if the text is too long or has control characters.
     pub(super) fn bounded(&self, name: &str, chars_max: usize) -> Result<Option<String>, String> {
         let text = self.given(name)?;
-        let fits = |text: &String| {
-            text.chars().count() <= chars_max && !text.chars().any(char::is_control)
-        };
+        let fits = |text: &String| is_line(text, 0..=chars_max);
         match text.as_ref().is_none_or(fits) {
             true => Ok(text),
             false => Err(format!("{name} must be at most {chars_max} characters on one line")),
@@ -326,6 +325,11 @@ impl<'de> Visitor<'de> for Strict {
         }
         Ok(members.into())
     }
+}
+
+/// Whether a text is one line with this number of characters.
+pub(crate) fn is_line(text: &str, chars: RangeInclusive<usize>) -> bool {
+    chars.contains(&text.chars().count()) && !text.chars().any(char::is_control)
 }
 
 #[cfg(test)]

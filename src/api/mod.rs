@@ -16,7 +16,7 @@ mod body;
 mod connection;
 pub(crate) mod csv;
 mod error;
-mod fields;
+pub(crate) mod fields;
 mod heads;
 pub mod https;
 mod idempotency;

@@ -43,8 +43,8 @@ pub struct Args {
     /// Load this node (base URL) instead of starting one; its graph_url must be a simulated Meta
     #[arg(long, value_name = "URL", value_parser = super::node_url)]
     pub node: Option<url::Url>,
-    /// Start only the simulated Meta, at this address, for the program at --node, whose Graph API is
-    /// http://ADDR/v23.0 (needs --node)
+    /// Start only the simulated Meta, at this address. The program at --node must use
+    /// http://ADDR/v23.0 as its Graph API (needs --node)
     #[arg(long, value_name = "ADDR", requires = "node")]
     pub meta_listen: Option<SocketAddr>,
     /// The business number to call [default: the demo number, or the only number of the node]

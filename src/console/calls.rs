@@ -12,6 +12,7 @@ use super::call_row::{self, Row};
 use super::form::{Form, Unreadable};
 use super::page::{Page, bad_query, failed, html};
 use super::view;
+use crate::api::fields::is_line;
 use crate::api::{LiveCall, LiveStatus};
 use model::{Direction, Timestamp};
 use store::{CallFilter, CallSort, Compare};
@@ -237,10 +238,7 @@ pub(super) async fn save_filter(State(console): App, submitted: SubmittedForm) -
     let query = Form::read(form.get("query").trim_start_matches('?').as_bytes()).only(FIELDS);
     let done = if form.get("do") == "delete" {
         filters.delete(user, name).await.map(|_| true)
-    } else if !(1..=FILTER_NAME_MAX).contains(&name.chars().count())
-        || name.chars().any(char::is_control)
-        || query.len() > FILTER_MAX
-    {
+    } else if !is_line(&name, 1..=FILTER_NAME_MAX) || query.len() > FILTER_MAX {
         Ok(false)
     } else {
         filters.put(user, name, query.clone()).await

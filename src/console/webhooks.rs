@@ -15,6 +15,7 @@ use super::deliveries::{self, DeliveryLog};
 use super::form::Form;
 use super::page::{Page, bad_form, bad_query, forbidden, missing, respond};
 use super::{App, Console, once};
+use crate::api::fields::is_line;
 use engine::admission::Webhook as StoredWebhook;
 use engine::inbox::{RoutingError, WebhookSpec};
 
@@ -122,7 +123,7 @@ pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
 fn order(console: &Console, visitor: &Visitor, form: &Form) -> Result<WebhookSpec, FormError> {
     let wrong = |field, text| FormError { status: StatusCode::BAD_REQUEST, text, field };
     let name = form.get("name");
-    if !(1..=NAME_MAX).contains(&name.chars().count()) || name.chars().any(char::is_control) {
+    if !is_line(name, 1..=NAME_MAX) {
         return Err(wrong("name", visitor.lang().t("webhooks.invalid_name").to_owned()));
     }
     let url = console.apis.api().placer.check_url(form.get("url"));

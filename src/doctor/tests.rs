@@ -13,8 +13,7 @@ use engine::admission::book::{Number, NumberSet, testing};
 use engine::config::Listen;
 use engine::meta::numbers::{CallingSettings, PhoneNumber, Subscription, TokenFacts};
 use engine::numbers::{Checked, UrlCheck};
-use model::Disk;
-use model::{Method, Timestamp};
+use model::{Disk, Method, Timestamp};
 use store::SealedValues;
 use xml::ast::DocUrl;
 

@@ -243,7 +243,7 @@ async fn the_fetch_of_a_file_ends_when_another_one_is_played() {
     let _user = listener(&world);
     let uuid = world.placed(&world.order()).await;
     world.until(&uuid, "play_started", 1).await;
-    // A server whose file never ends.
+    // A server that never completes its response.
     let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/a.wav", server.local_addr().unwrap());
     world.asked(&uuid, "Play/", json!({ "urls": url })).await;

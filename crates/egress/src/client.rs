@@ -322,7 +322,7 @@ impl Egress {
     }
 }
 
-/// A response whose body is not read yet.
+/// A response whose body has not been read.
 pub(super) struct OpenResponse {
     head: http::response::Parts,
     body: Incoming,

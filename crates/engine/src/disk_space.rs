@@ -15,12 +15,10 @@ use tokio_util::sync::CancellationToken;
 
 use media::record::DISK_FULL;
 use model::metric::{self, disk_refusal};
-use model::{AuthId, Clock, Disk};
+use model::{AuthId, Clock, Disk, Repeats};
 
 /// Minimum interval between two readings of the file system.
 const PROBE_INTERVAL: Duration = Duration::from_millis(500);
-/// Minimum interval between two log lines of one kind.
-const LOG_INTERVAL: Duration = Duration::from_secs(60);
 /// Interval of [`DiskSpace::keep_counted`].
 const COUNT_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -108,8 +106,8 @@ struct State {
     disk: Option<(Instant, Disk)>,
     /// By main account.
     used: HashMap<AuthId, Used>,
-    /// The last log lines, by content and reason.
-    logged: HashMap<(&'static str, &'static str), Instant>,
+    /// The refusals that were logged, by content and reason.
+    refusals: HashMap<(&'static str, &'static str), Repeats>,
 }
 
 /// What the files of an account use, in bytes.
@@ -189,8 +187,8 @@ impl DiskSpace {
 
     /// Replaces the count of complete files by what `count` returns, unless that is `None`.
     async fn count(&self, count: impl Future<Output = Option<Vec<(AuthId, u64)>>>) {
-        // A file that is completed during the count may be in both `counts` and `ended`, and a
-        // recording whose row is completed only after it is in neither. The next count corrects both.
+        // A file that is completed during the count may be counted twice, and a recording whose row
+        // is completed after the count may be left out. The next count corrects both.
         let before: Vec<_> =
             self.state().used.iter().map(|(account, used)| (account.clone(), used.ended)).collect();
         let Some(counts) = count.await else { return };
@@ -225,11 +223,9 @@ impl DiskSpace {
         let Some(lack) = lack(disk, reserve, used) else { return Ok(()) };
         let why = lack.label();
         metrics::counter!(content.refused_metric(), "why" => why).increment(1);
-        let now = self.clock.now();
-        let (files, kind) = (content.name(), (content.name(), why));
-        let last = state.logged.get(&kind);
-        if last.is_none_or(|last| now.saturating_duration_since(*last) >= LOG_INTERVAL) {
-            state.logged.insert(kind, now);
+        let files = content.name();
+        let refusals = state.refusals.entry((files, why)).or_default();
+        if refusals.count(self.clock.now()).is_some() {
             let [free_mib, reserve_mib] = [disk.free, reserve].map(|bytes| bytes >> 20);
             match lack {
                 Lack::Reserve => tracing::error!(
@@ -292,7 +288,7 @@ impl GrowingFile {
         self.space.check(&mut state, self.content, &self.main_account)
     }
 
-    /// Like [`GrowingFile::grow`], for asynchronous writers.
+    /// Like [`GrowingFile::grow`], with an I/O error.
     ///
     /// # Errors
     /// Returns an error of the kind `StorageFull` if the file may not grow further.

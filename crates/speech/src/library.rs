@@ -29,7 +29,7 @@ use super::memory::PromptMemory;
 use super::models::{KNOWN, ModelStore};
 use super::neural_provider::Neural;
 use super::openai::OpenAi;
-use super::prompt_builder::{Pace, PromptBuilder, PromptError};
+use super::prompt_builder::{NOT_NEEDED, Pace, PromptBuilder, PromptError};
 use super::provider::{AudioChunk, BoxFuture, Owner, Provider, Sink, SpeechError};
 use super::resample::RATE;
 use super::script::{Part, Script, Segment};
@@ -60,7 +60,7 @@ const FETCHES_SHARE: usize = 192;
 /// Size in MiB of the files that are received or wait to be decoded, and the share of one account.
 const FETCHED_MIB_MAX: usize = 128;
 const FETCHED_MIB_SHARE: usize = 96;
-/// Number of files whose decoding has begun. They take turns.
+/// Maximum number of files that are decoded in turns, and the share of one account.
 const DECODES_MAX: usize = 64;
 const DECODES_SHARE: usize = 4;
 /// Interval at which a file's calls are looked for.
@@ -71,8 +71,6 @@ const BUFFERED_CHUNKS: usize = 8;
 const FADE_MS: u32 = 5;
 /// Amplitude of a tone: 12 dB below full scale, about as loud as speech.
 const TONE_PEAK: f32 = 8_000.0;
-/// The failure of a prompt whose synthesis was stopped because the calls that needed it have ended.
-pub(super) const NOT_NEEDED: &str = "no call needs the prompt any more";
 /// Number of files that are decoded while they are received, and the share of one account.
 const STREAMING_MAX: usize = 4;
 const STREAMING_SHARE: usize = 2;
@@ -178,7 +176,8 @@ impl Library {
 
     /// Returns the prompt for `sound`, which may still be incomplete. Never waits. To preload a
     /// sound, keep the returned prompt until it plays: otherwise a file may expire in between and
-    /// be fetched again, and an incomplete prompt is given up when the last reference to it is dropped.
+    /// be fetched again, and an incomplete prompt is given up when the last reference to it is
+    /// dropped.
     ///
     /// If there is more to do than the node can do at once, `account` and others take turns.
     pub fn prompt_for(&self, account: &AuthId, sound: &Sound) -> Arc<Prompt> {

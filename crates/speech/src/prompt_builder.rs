@@ -11,6 +11,8 @@ use media::prompt::{Frame, LoopJoin, Writer};
 
 /// Maximum length of speech or a file: one hour.
 const FRAMES_MAX: usize = frames(3_600);
+/// The failure of a prompt that was given up because the calls that needed it have ended.
+pub(super) const NOT_NEEDED: &str = "no call needs the prompt any more";
 /// Maximum length of a `Wait`: 14,400 s.
 const SILENT_FRAMES_MAX: usize = frames(14_400);
 /// Frames between two calls of a builder's pace: ten seconds, which take some hundredths of one.
@@ -34,7 +36,7 @@ pub(super) enum PromptError {
     Rate(String),
     #[error("the sounds of the account's calls take too much memory: {mib} MiB")]
     Memory { mib: u64 },
-    #[error("{}", super::library::NOT_NEEDED)]
+    #[error("{NOT_NEEDED}")]
     NotNeeded,
 }
 

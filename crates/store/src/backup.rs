@@ -55,8 +55,8 @@ pub enum BackupError {
     Damaged { file: PathBuf, found: String },
 }
 
-/// Copies the store in `file`, whose journal is in `data_dir`, to `out`, which must not exist. Readers and the writer of `file` can
-/// continue during the copy.
+/// Copies the store in `file`, whose journal is in `data_dir`, to `out`, which must not exist.
+/// Readers and the writer of `file` can continue during the copy.
 ///
 /// # Errors
 /// Fails if the store does not exist, if `out` exists, if the disk is full, or if the copy fails
@@ -75,7 +75,8 @@ pub async fn backup(file: &Path, data_dir: &Path, out: &Path) -> Result<Backup, 
         let what = "read the calls that are not in the store yet from";
         BackupError::File { what, file: log, source }
     })?;
-    // After the log, whose entries move to the journal, and before the copy, which has what left it.
+    // Writes move from the pending log to the journal, and from there to the database. Read in this
+    // order, none is missed.
     let missing = journal_entries(data_dir).map_err(|source| BackupError::File {
         what: "read the journal in",
         file: data_dir.to_owned(),

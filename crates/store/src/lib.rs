@@ -42,7 +42,6 @@ mod page;
 mod password;
 mod pending_log;
 mod queue;
-mod repeats;
 mod rows;
 mod scope;
 mod seal;

@@ -14,13 +14,12 @@ use tokio_util::task::TaskTracker;
 
 use crate::error::StoreError;
 use crate::pending_log::PendingLog;
-use crate::repeats::Repeats;
 use crate::rows::call::{CallStart, StartedCall};
 use crate::rows::message::InboxResult;
 use crate::wake::Wake;
 use crate::write::{InboxWrite, Write, WriteTask};
 use machine::CallSetup;
-use model::{CallUuid, Timestamp, Wacid, metric};
+use model::{CallUuid, Clock, Repeats, Timestamp, Wacid, metric};
 
 /// Capacity of the queue, in writes.
 pub(crate) const QUEUE: usize = 16_384;
@@ -220,7 +219,7 @@ impl Queue {
 
     /// A full disk fails the entries of all calls.
     fn warn_unlogged(&self, error: &std::io::Error) {
-        if let Some(failed) = self.unlogged.count() {
+        if let Some(failed) = self.unlogged.count(Clock::default().now()) {
             tracing::warn!(%error, failed, "could not append calls to the pending log");
         }
     }

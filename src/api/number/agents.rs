@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::super::Api;
 use super::super::error::ApiError;
+use super::super::fields::is_line;
 use super::super::routes::{Operation, QueryParameter, RequestBody, ResponseSpec, Schemas, of};
 use super::request::{ApiRequest, parse_number, parse_position, position};
 use super::response::{
@@ -348,7 +349,7 @@ fn validate(api: &Api, spec: &AgentSpec) -> Result<(), ApiError> {
 /// Trims a line of at most 100 characters.
 fn line(field: &'static str, text: &str) -> Result<String, ApiError> {
     let text = text.trim();
-    match text.chars().count() <= 100 && !text.chars().any(char::is_control) {
+    match is_line(text, 0..=100) {
         true => Ok(text.to_owned()),
         false => {
             let message = format!("{field} must be at most 100 characters on one line");

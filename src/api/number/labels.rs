@@ -6,6 +6,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::super::error::ApiError;
+use super::super::fields::is_line;
 use super::super::routes::{Operation, RequestBody, ResponseSpec};
 use super::presets;
 use super::request::ApiRequest;
@@ -148,9 +149,7 @@ struct LabelChange {
 
 fn check_name(name: &str) -> Result<String, ApiError> {
     let name = name.trim();
-    let is_fine =
-        (1..=NAME_CHARS_MAX).contains(&name.chars().count()) && !name.chars().any(char::is_control);
-    match is_fine {
+    match is_line(name, 1..=NAME_CHARS_MAX) {
         true => Ok(name.to_owned()),
         false => Err(ApiError::bad_value("name", "name must be 1 to 32 characters")),
     }

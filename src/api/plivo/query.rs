@@ -87,10 +87,7 @@ pub(super) fn number(text: &str) -> String {
 
 /// Parses the id of an account.
 pub(super) fn account(name: &str, text: &str) -> Result<AuthId, PlivoError> {
-    let is_id = (text.starts_with("MA") || text.starts_with("SA"))
-        && text.len() == 20
-        && text.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit());
-    is_id.then(|| text.into()).ok_or_else(|| bad(name, "an auth_id: SA and 18 of A-Z and 0-9"))
+    AuthId::parse(text).ok_or_else(|| bad(name, "an auth_id: SA and 18 of A-Z and 0-9"))
 }
 
 fn direction(text: &str) -> Result<Direction, PlivoError> {

@@ -351,7 +351,7 @@ pub struct Report {
     pub detail: String,
 }
 
-/// The state of an alert whose condition holds, or held a short time ago.
+/// The state of an alert that is pending or fires.
 enum State {
     /// The condition holds since this time, not yet long enough.
     Pending(Duration),

@@ -259,15 +259,12 @@ pub(super) fn country() -> Form<'static, Country> {
     quoted("country code", read)
 }
 
-/// `MA` or `SA` and 18 characters of `A-Z0-9`. Plivo's SDKs refuse other ids.
+/// See [`AuthId::parse`].
 pub(super) fn auth_id() -> Form<'static, AuthId> {
     let read = |node: &Node| {
         let id = text_of(node)?;
-        let fits = (id.starts_with("MA") || id.starts_with("SA"))
-            && id.len() == 20
-            && id.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit());
-        if fits {
-            return Ok(id.into());
+        if let Some(id) = AuthId::parse(&id) {
+            return Ok(id);
         }
         let chars = id.chars().count();
         Err(Invalid::new(

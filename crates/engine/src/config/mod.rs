@@ -186,8 +186,8 @@ impl Config {
             ));
         }
         let is_far = match self.meta.graph_url.host() {
-            Some(url::Host::Ipv4(ip)) => egress::is_public(ip.into()),
-            Some(url::Host::Ipv6(ip)) => egress::is_public(ip.into()),
+            Some(url::Host::Ipv4(ip)) => is_public(ip.into()),
+            Some(url::Host::Ipv6(ip)) => is_public(ip.into()),
             // A name without a dot is one of the local network.
             Some(url::Host::Domain(name)) => name.contains('.'),
             None => false,

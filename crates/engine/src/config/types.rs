@@ -326,7 +326,7 @@ pub struct Recordings {
     pub s3: Option<S3Settings>,
     /// Validity of download links. `None` means forever.
     pub link_lifetime: Option<Duration>,
-    /// Disk space that recordings and other files leave free, in bytes. `None` means the default, which depends on
-    /// the disk.
+    /// Disk space that recordings and other files leave free, in bytes. `None` means the default,
+    /// which depends on the disk.
     pub reserve: Option<u64>,
 }

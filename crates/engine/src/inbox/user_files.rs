@@ -32,7 +32,7 @@ use store::{Message, NewMessage, Pair, Scope, Store, StoreError};
 const DOWNLOADS_MAX: usize = 4;
 /// Maximum number of files that wait to be prefetched. Further files are downloaded on request.
 const PREFETCH_MAX: usize = 256;
-/// Messages whose accounts are looked up together.
+/// Number of messages whose accounts are read in one query.
 const LOOKED_UP: usize = 500;
 /// Messages per page when a conversation's files are collected.
 const PAGE: u32 = 1_000;

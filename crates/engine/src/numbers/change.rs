@@ -147,13 +147,6 @@ impl Change {
         Ok(with.set)
     }
 
-    /// Whether the change makes calls depend on the agent: the number is of that type, calling is
-    /// enabled, and there is no answer URL.
-    pub(super) fn needs_agent(&self, book: &Book, number: &Number, set: NumberSet) -> bool {
-        let with = Number { set, ..number.clone() };
-        with.set.configuration == Configuration::Agent && takes_answer(book, number, &with)
-    }
-
     /// The part of the change that is sent to Meta, even if Meta seems to have it already: the
     /// known state may be outdated.
     pub(super) fn at_meta(&self) -> CallingChange {
@@ -162,6 +155,13 @@ impl Change {
             callback_permission: self.callback_permission,
         }
     }
+}
+
+/// Whether these settings make calls depend on the agent: the number is of that type, calling is
+/// enabled, and there is no answer URL.
+pub(super) fn needs_agent(book: &Book, number: &Number, set: NumberSet) -> bool {
+    let with = Number { set, ..number.clone() };
+    with.set.configuration == Configuration::Agent && takes_answer(book, number, &with)
 }
 
 /// Whether a number with calling enabled has no answer URL after a change, and was not so before with

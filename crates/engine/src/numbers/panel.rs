@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::NO_NUMBER;
-use super::change::Change;
+use super::change::{Change, needs_agent};
 use super::entries::Entries;
 use super::errors::NumberError;
 use super::locks::NumberLocks;
@@ -47,7 +47,7 @@ impl Panel {
         let entry = book.number(scope, number).ok_or(NumberError::Missing(NO_NUMBER))?;
         unchanged(seen, &entry.set)?;
         let set = change.applied(&book, entry, &self.guard)?;
-        Ok(change.needs_agent(&book, entry, set))
+        Ok(needs_agent(&book, entry, set))
     }
 
     /// Changes the settings of a number. With `seen` the change is made only if the settings still

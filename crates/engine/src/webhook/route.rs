@@ -2,8 +2,8 @@
 //! (`docs/reference/meta.md#results`).
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -27,7 +27,7 @@ use media::sdp::Offer;
 use model::Clock;
 use model::Secret;
 use model::metric;
-use model::{CallUuid, Direction, PhoneNumberId, Timestamp, Wacid};
+use model::{CallUuid, Direction, PhoneNumberId, Repeats, Timestamp, Wacid};
 use store::{KeyKind, SeenKey};
 use uuid::Uuid;
 
@@ -63,12 +63,9 @@ pub struct WebhookHandler<C> {
     pressure: Option<Arc<Pressure>>,
     account_news: Option<AccountNewsSink>,
     others: Option<Arc<dyn OtherNodes>>,
-    /// When a call of an unknown number was logged last.
-    unknown_logged: Mutex<Option<Instant>>,
+    /// Calls of unknown numbers.
+    unknown_numbers: Repeats,
 }
-
-/// Least time between two log lines about calls of unknown numbers.
-const UNKNOWN_LOG_PAUSE: Duration = Duration::from_secs(60);
 
 /// Receives account news from Meta. It must not block or wait.
 pub type AccountNewsSink = Box<dyn Fn(MetaEvent) + Send + Sync>;
@@ -180,7 +177,7 @@ impl<C: Calls> WebhookHandler<C> {
             pressure: None,
             account_news: None,
             others: None,
-            unknown_logged: Mutex::default(),
+            unknown_numbers: Repeats::default(),
         }
     }
 
@@ -905,11 +902,7 @@ impl<C: Calls> WebhookHandler<C> {
 
     /// Logs a call of a number that is not configured, at most once a minute.
     fn unknown_number(&self, number: &PhoneNumberId, now: Instant) -> Effect {
-        // No webhook waits for the log of another one.
-        if let Ok(mut last) = self.unknown_logged.try_lock()
-            && last.is_none_or(|last| now.saturating_duration_since(last) >= UNKNOWN_LOG_PAUSE)
-        {
-            *last = Some(now);
+        if self.unknown_numbers.count(now).is_some() {
             tracing::warn!(phone_number_id = %number, "call ignored: its number is not connected here");
         }
         Effect::UnknownNumber

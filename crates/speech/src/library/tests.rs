@@ -461,8 +461,8 @@ fn library_at(
     ))
 }
 
-/// Serves large files whose bodies are read only once there is room, and then hang. The paths name
-/// their sizes in MiB.
+/// A server of files that reserves room for each and then never completes it. The paths name the
+/// sizes in MiB.
 #[derive(Default)]
 struct LargeFiles {
     /// Files that have been requested, that have room, and that were cancelled.

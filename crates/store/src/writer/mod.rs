@@ -44,7 +44,6 @@ use crate::error::{StoreError, failed};
 use crate::options::{FaultInjector, StorePart};
 use crate::pending_log::PendingLog;
 use crate::queue::{QUEUE, Queue};
-use crate::repeats::Repeats;
 use crate::rows::call::ConclusionResult;
 use crate::rows::message::InboxResult;
 use crate::seal::Seal;
@@ -59,7 +58,7 @@ use crate::writer::journal::Journal;
 use crate::writer::journal_entry::Entry;
 use crate::writer::rejects::reject;
 use crate::writer::store_file::StoreFile;
-use model::{CallUuid, Health, metric};
+use model::{CallUuid, Clock, Health, Repeats, metric};
 
 /// Maximum number of writes in a transaction. This is reached only if the database is slow, and
 /// large batches are cheaper per write.
@@ -315,7 +314,7 @@ pub(crate) async fn run(mut writer: Writer, mut writes: mpsc::Receiver<Write>) {
                     continue;
                 }
                 Err(error) => {
-                    if let Some(failed) = unreported.count() {
+                    if let Some(failed) = unreported.count(Clock::default().now()) {
                         tracing::warn!(%error, failed, "could not append ends of calls to the pending log");
                     }
                 }

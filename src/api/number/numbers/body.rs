@@ -6,6 +6,7 @@ use utoipa::openapi::schema::Object;
 use uuid::Uuid;
 
 use super::super::super::error::ApiError;
+use super::super::super::fields::is_line;
 use super::super::request::parse_number;
 use super::super::schema::{nullable, one_of};
 use engine::numbers::{Change, Credentials, SignUp};
@@ -114,10 +115,7 @@ pub(super) struct ConnectBody {
 impl ConnectBody {
     pub(super) fn validate(self) -> Result<Credentials, ApiError> {
         let display_name = self.display_name.trim().to_owned();
-        if display_name.is_empty()
-            || display_name.chars().count() > NAME_CHARS_MAX
-            || display_name.chars().any(char::is_control)
-        {
+        if !is_line(&display_name, 1..=NAME_CHARS_MAX) {
             return Err(ApiError::bad_value(
                 "displayName",
                 "displayName must be 1 to 100 characters",

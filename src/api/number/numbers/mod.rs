@@ -469,11 +469,12 @@ async fn change(mut request: ApiRequest) -> Result<Response, ApiError> {
     {
         return Err(error);
     }
-    if request.query_flag("dryRun")? == Some(true) {
-        api.numbers.panel().judge(scope, number, &change, seen.as_ref())?;
+    let is_dry_run = request.query_flag("dryRun")? == Some(true);
+    let needs_agent = api.numbers.panel().judge(scope, number, &change, seen.as_ref())?;
+    if is_dry_run {
         return ok_view(&request, number).await;
     }
-    if api.numbers.panel().judge(scope, number, &change, seen.as_ref())? {
+    if needs_agent {
         check_agent_takes_calls(&request, number).await?;
     }
     let routing = routing_of(&request, number);

@@ -3,25 +3,22 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use model::Clock;
-
 /// The least time between two messages.
 const INTERVAL: Duration = Duration::from_secs(60);
 
-/// Counts the repetitions of an event and says when to log them.
+/// Counts the repetitions of an event and says when to log them: at once, then at most once a minute.
 #[derive(Debug, Default)]
-pub(crate) struct Repeats {
-    clock: Clock,
+pub struct Repeats {
     /// The time of the last message, and the number of events since then.
     last: Mutex<(Option<Instant>, u64)>,
 }
 
 impl Repeats {
-    /// Counts an event. Returns the number of events since the last message if one is due.
-    pub(crate) fn count(&self) -> Option<u64> {
+    /// Counts an event at `now`. Returns the number of events since the last message if one is due.
+    pub fn count(&self, now: Instant) -> Option<u64> {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let (logged, events) = *last;
-        let (now, events) = (self.clock.now(), events + 1);
+        let events = events + 1;
         let is_due = logged.is_none_or(|at| now.saturating_duration_since(at) >= INTERVAL);
         *last = if is_due { (Some(now), 0) } else { (logged, events) };
         is_due.then_some(events)
@@ -34,10 +31,9 @@ mod tests {
 
     #[test]
     fn a_message_is_due_at_once_and_then_once_a_minute_with_the_count() {
-        let clock = Clock::stepped(model::Timestamp::default());
-        let repeats = Repeats { clock: clock.clone(), last: Mutex::default() };
-        assert_eq!([(); 3].map(|()| repeats.count()), [Some(1), None, None]);
-        clock.step(INTERVAL);
-        assert_eq!([(); 2].map(|()| repeats.count()), [Some(3), None]);
+        let now = crate::Clock::default().now();
+        let repeats = Repeats::default();
+        assert_eq!([(); 3].map(|()| repeats.count(now)), [Some(1), None, None]);
+        assert_eq!([(); 2].map(|()| repeats.count(now + INTERVAL)), [Some(3), None]);
     }
 }
