@@ -458,6 +458,7 @@ impl Node {
             registry: registry.clone(),
             dialer: dialer.clone(),
             directory: directory.clone(),
+            claims: claims.clone(),
         };
         fleet::settle_earlier(&earlier, &reaper).await?;
         tokio::spawn(orphan::keep_alive(services.clone(), registry.clone(), stop_all.clone()));

@@ -368,6 +368,35 @@ async fn f29_kill_nine_the_calls_of_a_killed_node_are_ended_by_another() {
 }
 
 #[tokio::test]
+async fn f29_a_call_that_a_killed_node_was_rejecting_is_rejected_by_another() {
+    if skipped_without_postgres() {
+        return;
+    }
+    let world = World::new(1, 1_000).await;
+    let mut nodes = world.nodes(2).await;
+    let up = call(&nodes[1]).await;
+    world.graph.wait(&up, "accept").await;
+    let is_reject = |asked: &serde_json::Value| asked["action"] == "reject";
+    let unavailable = (503, "{}".to_owned());
+    world.graph.script(move |asked| is_reject(asked).then(|| unavailable.clone()));
+    let rejected = call(&nodes[1]).await;
+    world.graph.wait(&rejected, "reject").await;
+    nodes[1].kill();
+    let before = world.graph.actions(&rejected).len();
+    world.graph.script(|_| None);
+    nodes[0].until_log("rejecting calls for a dead process").await;
+    let mut every = tokio::time::interval(Duration::from_millis(20));
+    while world.graph.actions(&rejected).len() == before {
+        every.tick().await;
+    }
+    assert_eq!(world.graph.actions(&rejected).pop().unwrap(), "reject");
+    // Meta sends the call again, since it had no answer. It is over.
+    let again = connect_body(&rejected, &silent_offer()).to_string();
+    assert_eq!(nodes[0].post_webhook(&again).await.status, 200);
+    assert_eq!(world.graph.actions(&rejected).len(), before + 1);
+}
+
+#[tokio::test]
 async fn f06_the_end_of_a_dead_nodes_call_is_taken_by_another() {
     if skipped_without_postgres() {
         return;

@@ -13,7 +13,7 @@ use engine::admission::{
 use engine::call::CallEvent;
 use engine::call::binding::{Bindings, CallKey, EventOutcome, MetaState, Parties, Party};
 use engine::call::queues::Queues;
-use engine::call::registry::{Incoming, RejectsFull};
+use engine::call::registry::{Incoming, OnSettled, RejectsFull};
 use engine::meta::{Budget, Policy};
 use engine::webhook::{Calls, Effect, WebhookConfig, WebhookHandler};
 
@@ -249,6 +249,7 @@ impl Calls for Phones {
         number: &Arc<NumberEntry>,
         wacid: Wacid,
         _reason: Reason,
+        _settled: Option<OnSettled>,
     ) -> Result<(), RejectsFull> {
         let mut book = self.book.lock().expect("one thread");
         if book.rejects >= book.rejects_max {

@@ -437,8 +437,22 @@ async fn f05_claims_name_the_owner_of_a_call() {
     let late = session.claim(key(2, "b"), one, Uuid::from_u128(4), b"birth").await.unwrap();
     assert_eq!(late, ClaimOutcome::Tombstone);
 
-    // The owner dies before the call has a row.
+    // A run that could not reject a call decides again. Once Meta has answered, the call is over.
+    let (reject, own) = (key(4, "d"), Uuid::from_u128(5));
+    for hash in [4, 5] {
+        let outcome = session.claim_rejection(key(hash, "d"), one, b"rejection").await.unwrap();
+        assert_eq!(outcome, ClaimOutcome::Mine);
+    }
+    let again = session.claim_rejection(reject, one, b"rejection").await.unwrap();
+    assert_eq!(again, ClaimOutcome::Mine);
+    assert_eq!(session.bury(reject, two).await.unwrap(), ClaimOutcome::Tombstone);
+    session.settle_rejections(&[4]).await.unwrap();
+    assert_eq!(session.claim(reject, one, own, b"birth").await.unwrap(), ClaimOutcome::Tombstone);
+
+    // The owner dies before the call has a row, and before another one is rejected.
     assert!(session.declare_dead(one, 1).await.unwrap());
+    let rejections = session.unsettled_rejections(one, 10).await.unwrap();
+    assert_eq!(rejections, [b"rejection".to_vec()]);
     let orphans = session.orphan_claims(one, 10).await.unwrap();
     let [orphan] = &orphans[..] else { panic!("{orphans:?}") };
     assert_eq!((orphan.hash, orphan.call, &orphan.birth[..]), (1, call, &b"birth"[..]));

@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tracing::info;
 
 use super::binding::{Bindings, CallEvent, Parties};
@@ -71,6 +71,9 @@ pub struct Outgoing {
     /// When the call could start. The call's time counts from here.
     pub placed: Instant,
 }
+
+/// Called once Graph has answered a reject.
+pub type OnSettled = Box<dyn FnOnce() + Send>;
 
 /// The limit on pending rejects is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -261,7 +264,8 @@ impl Registry {
         room.inspect_err(|strain| strain.count()).ok()
     }
 
-    /// Sends `reject` to Graph for a call that was not admitted.
+    /// Sends `reject` to Graph for a call that was not admitted. `settled` runs once Graph has
+    /// answered.
     ///
     /// # Errors
     /// Returns an error if too many rejects are pending.
@@ -270,6 +274,7 @@ impl Registry {
         number: &Arc<NumberEntry>,
         wacid: Wacid,
         reason: Reason,
+        settled: Option<OnSettled>,
     ) -> Result<(), RejectsFull> {
         let full = || {
             crate::count_refused(metric::queue::REJECTS);
@@ -280,14 +285,40 @@ impl Registry {
             return Err(full());
         }
         info!(number = %number.spec.number, reason = reason.as_str(), "call rejected");
+        self.send_reject(number, wacid, settled, room);
+        Ok(())
+    }
+
+    /// Rejects a call for a dead node, which had decided that. Waits while too many rejects are
+    /// pending.
+    pub async fn reject_for_other(
+        &self,
+        number: &Arc<NumberEntry>,
+        wacid: Wacid,
+        settled: OnSettled,
+    ) {
+        if let Ok(room) = self.0.rejects.clone().acquire_owned().await {
+            self.send_reject(number, wacid, Some(settled), room);
+        }
+    }
+
+    fn send_reject(
+        &self,
+        number: &NumberEntry,
+        wacid: Wacid,
+        settled: Option<OnSettled>,
+        room: OwnedSemaphorePermit,
+    ) {
         let (id, token) = (number.spec.phone_number_id.clone(), number.spec.access_token.clone());
         let request = ActionRequest::ending(id, token, wacid, GraphAction::Reject);
         let graph = self.0.services.graph.clone();
         self.0.services.rejects.spawn(&self.0.services.tasks, async move {
-            graph.call_action_to_the_end(request).await;
+            let outcome = graph.call_action_to_the_end(request).await;
+            if let Some(settled) = settled.filter(|_| outcome.is_settled()) {
+                settled();
+            }
             drop(room);
         });
-        Ok(())
     }
 }
 

@@ -15,14 +15,14 @@ use http::{Method, Request, StatusCode, Uri};
 use machine::Termination;
 use model::metric::{self, claim};
 use model::{CallUuid, Direction};
-use store::{Birth, ClaimKey, ClaimOutcome, FleetSession, Store, StoreError};
+use store::{ClaimKey, ClaimOutcome, FleetSession, Store, StoreError};
 use tokio::sync::{Semaphore, mpsc};
 use uuid::Uuid;
 
 use super::{CALLS, HAS_CALL, Shared, WEBHOOK};
 use crate::call::CallEvent;
 use crate::call::registry::{CallKey, Registry};
-use crate::webhook::{Claim, OtherNodes, SignedWebhook, Unreachable};
+use crate::webhook::{Claim, ClaimPurpose, OtherNodes, SignedWebhook, Unreachable};
 
 /// Number of database sessions for claims.
 const SESSIONS: usize = 4;
@@ -58,7 +58,8 @@ const SETTLE_INTERVAL: Duration = Duration::from_millis(500);
 /// Maximum time between the claim of a call and its start.
 const START_TIME: Duration = Duration::from_secs(5);
 
-/// Maximum number of calls whose claims are repeated.
+/// Maximum number of calls whose claims are repeated, and of rejections whose claims are settled
+/// together.
 const UNSETTLED_MAX: usize = 20_000;
 
 /// A call that this node has begun and whose claim may not be in the database.
@@ -78,17 +79,23 @@ pub struct FleetClaims {
     /// Selects the node that gets the next handed-over call. The nodes take turns.
     turn: AtomicUsize,
     unsettled: Mutex<VecDeque<Unsettled>>,
+    /// Hashes of the claims whose calls were rejected at Meta.
+    rejected: Mutex<Vec<u128>>,
 }
 
 impl FleetClaims {
     pub(super) fn new(store: Store, shared: Arc<Shared>) -> Self {
         let (sessions, permits) = (Mutex::default(), Semaphore::new(SESSIONS));
         let (turn, unsettled) = (AtomicUsize::new(0), Mutex::default());
-        Self { store, shared, sessions, permits, turn, unsettled }
+        Self { store, shared, sessions, permits, turn, unsettled, rejected: Mutex::default() }
     }
 
     fn unsettled(&self) -> MutexGuard<'_, VecDeque<Unsettled>> {
         self.unsettled.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn rejected(&self) -> MutexGuard<'_, Vec<u128>> {
+        self.rejected.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Records a call that has begun here although its claim may not be in the database.
@@ -132,6 +139,7 @@ impl FleetClaims {
                 });
             }
             self.settle_all(&registry).await;
+            self.settle_rejections().await;
         }
     }
 
@@ -149,6 +157,18 @@ impl FleetClaims {
         }
     }
 
+    async fn settle_rejections(&self) {
+        let rejected = std::mem::take(&mut *self.rejected());
+        if rejected.is_empty() {
+            return;
+        }
+        let settle = async |session: &mut FleetSession| session.settle_rejections(&rejected).await;
+        if let Err(error) = self.with_session(CLAIM_TIME, settle).await {
+            tracing::warn!(%error, "rejections not recorded as settled, trying again");
+            self.rejected().extend(rejected);
+        }
+    }
+
     /// Repeats a claim. Returns `false` if it is not settled yet.
     async fn settle_one(
         &self,
@@ -163,7 +183,7 @@ impl FleetClaims {
         let birth = registry.birth_of(&view);
         let Some(wacid) = birth.setup.wacid.clone() else { return Ok(true) };
         let key = CallKey { phone_number_id: birth.setup.phone_number_id.clone(), wacid };
-        Ok(match self.try_claim(&key, Some(&birth)).await? {
+        Ok(match self.try_claim(&key, &ClaimPurpose::Begin(Box::new(birth))).await? {
             ClaimOutcome::Mine => true,
             ClaimOutcome::Recorded { call: recorded } => {
                 if recorded != call.0 {
@@ -270,13 +290,18 @@ impl FleetClaims {
     async fn try_claim(
         &self,
         key: &CallKey,
-        birth: Option<&Birth>,
+        purpose: &ClaimPurpose,
     ) -> Result<ClaimOutcome, ClaimError> {
-        let (run, key) = (self.shared.run, claim_key(key));
-        let sealed = birth.map(|birth| (birth.setup.call.0, self.store.seal_birth(birth)));
-        self.with_session(CLAIM_TIME, async |session| match &sealed {
-            Some((call, birth)) => session.claim(key, run, *call, birth).await,
-            None => session.bury(key, run).await,
+        let (run, ids) = (self.shared.run, claim_key(key));
+        let about = match purpose {
+            ClaimPurpose::Begin(birth) => self.store.seal_birth(birth),
+            ClaimPurpose::Reject => serde_json::to_vec(key).unwrap_or_default(),
+            ClaimPurpose::Bury => Vec::new(),
+        };
+        self.with_session(CLAIM_TIME, async |session| match purpose {
+            ClaimPurpose::Begin(birth) => session.claim(ids, run, birth.setup.call.0, &about).await,
+            ClaimPurpose::Reject => session.claim_rejection(ids, run, &about).await,
+            ClaimPurpose::Bury => session.bury(ids, run).await,
         })
         .await
     }
@@ -317,7 +342,7 @@ pub(super) enum ClaimError {
 }
 
 impl OtherNodes for FleetClaims {
-    fn claim(&self, key: CallKey, birth: Option<Birth>) -> BoxFuture<'_, Claim> {
+    fn claim(&self, key: CallKey, purpose: ClaimPurpose) -> BoxFuture<'_, Claim> {
         async move {
             let begun = self.shared.now();
             let mut state = self.shared.state.subscribe();
@@ -327,7 +352,7 @@ impl OtherNodes for FleetClaims {
                     biased;
                     // Nobody waits while the database is away.
                     _ = state.wait_for(|state| !state.is_direct()) => break,
-                    result = self.try_claim(&key, birth.as_ref()) => tried = result,
+                    result = self.try_claim(&key, &purpose) => tried = result,
                 }
                 if tried.is_ok() {
                     break;
@@ -349,7 +374,7 @@ impl OtherNodes for FleetClaims {
                     Some(run) => (Claim::Theirs(run), claim::THEIRS),
                     None => {
                         tracing::warn!(%error, "claim of a call not written; deciding without the fleet");
-                        if let Some(birth) = &birth {
+                        if let ClaimPurpose::Begin(birth) = &purpose {
                             self.unsettle(birth.setup.call);
                         }
                         (Claim::Ours, claim::ALONE)
@@ -361,6 +386,13 @@ impl OtherNodes for FleetClaims {
             claim
         }
         .boxed()
+    }
+
+    fn rejected(&self, key: &CallKey) {
+        let mut rejected = self.rejected();
+        if rejected.len() < UNSETTLED_MAX {
+            rejected.push(claim_key(key).hash);
+        }
     }
 
     fn owner(
@@ -427,7 +459,7 @@ impl OtherNodes for FleetClaims {
     }
 }
 
-fn claim_key(key: &CallKey) -> ClaimKey<'_> {
+pub(super) fn claim_key(key: &CallKey) -> ClaimKey<'_> {
     let (number, wacid) = (key.phone_number_id.as_str(), key.wacid.as_str());
     // The length keeps pairs apart whose concatenations are equal.
     let text = format!("{} {number} {wacid}", number.len());

@@ -6,12 +6,14 @@ use std::sync::Arc;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use model::metric::{self, adopted};
-use store::{Birth, CallStart, RunInfo, StoreError, run_of_owner};
+use store::{Birth, CallStart, FleetSession, RunInfo, StoreError, run_of_owner};
+use uuid::Uuid;
 
-use super::Reaper;
+use super::{FleetClaims, Reaper};
 use crate::admission::Directory;
-use crate::call::registry::Registry;
+use crate::call::registry::{CallKey, Registry};
 use crate::call::{Dialer, Services, orphan};
+use crate::webhook::OtherNodes as _;
 
 /// Claims per query.
 const PAGE: u32 = 10_000;
@@ -23,6 +25,8 @@ pub struct NodeReaper {
     pub registry: Registry,
     pub dialer: Dialer,
     pub directory: Arc<Directory>,
+    /// `None` if this node is alone.
+    pub claims: Option<Arc<FleetClaims>>,
 }
 
 impl NodeReaper {
@@ -53,6 +57,7 @@ impl NodeReaper {
         }
         if let Some(run) = run {
             session.release_rooms_of(run).await?;
+            self.reject_claimed(&mut session, run).await?;
         }
         let adopted = session.adopt(owner, node_id).await?;
         metrics::counter!(metric::ADOPTED_TOTAL, "what" => adopted::ROWS).increment(adopted);
@@ -60,6 +65,31 @@ impl NodeReaper {
             tracing::info!(owner, rows = adopted, "work of another process adopted");
         }
         session.close().await
+    }
+
+    /// Rejects calls that a run had decided to reject, without waiting for Graph.
+    async fn reject_claimed(
+        &self,
+        session: &mut FleetSession,
+        run: Uuid,
+    ) -> Result<(), StoreError> {
+        let Some(claims) = self.claims.clone() else { return Ok(()) };
+        let rejections = session.unsettled_rejections(run, PAGE).await?;
+        if rejections.is_empty() {
+            return Ok(());
+        }
+        tracing::warn!(%run, calls = rejections.len(), "rejecting calls for a dead process");
+        let (registry, directory) = (self.registry.clone(), self.directory.clone());
+        self.services.tasks.spawn(async move {
+            for rejection in rejections {
+                let Ok(key) = serde_json::from_slice::<CallKey>(&rejection) else { continue };
+                let Some(number) = directory.number(&key.phone_number_id) else { continue };
+                let (claims, wacid) = (claims.clone(), key.wacid.clone());
+                let settled = Box::new(move || claims.rejected(&key));
+                registry.reject_for_other(&number, wacid, settled).await;
+            }
+        });
+        Ok(())
     }
 
     /// Writes the rows of calls that a dead run had claimed but not written.

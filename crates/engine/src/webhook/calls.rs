@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::admission::{Admitted, NumberEntry, Reason, SetUpTicket};
 use crate::call::CallEvent;
-use crate::call::registry::{CallKey, EventOutcome, Incoming, Registry, RejectsFull};
+use crate::call::registry::{CallKey, EventOutcome, Incoming, OnSettled, Registry, RejectsFull};
 use media::sdp::Offer;
 use model::{CallUuid, PhoneNumberId, Wacid};
 use store::Birth;
@@ -43,7 +43,8 @@ pub trait Calls: Send + Sync {
     /// Reports an event of a call. `named` is the outbound call in its opaque data.
     fn event(&self, key: &CallKey, named: Option<CallUuid>, event: CallEvent) -> EventOutcome;
 
-    /// Sends `reject` to Graph for a call that was not admitted.
+    /// Sends `reject` to Graph for a call that was not admitted. `settled` runs once Graph has
+    /// answered.
     ///
     /// # Errors
     /// Returns an error if the queue of rejects is full. Meta is then answered with 503 and
@@ -53,6 +54,7 @@ pub trait Calls: Send + Sync {
         number: &Arc<NumberEntry>,
         wacid: Wacid,
         reason: Reason,
+        settled: Option<OnSettled>,
     ) -> Result<(), RejectsFull>;
 }
 
@@ -93,7 +95,8 @@ impl Calls for Registry {
         number: &Arc<NumberEntry>,
         wacid: Wacid,
         reason: Reason,
+        settled: Option<OnSettled>,
     ) -> Result<(), RejectsFull> {
-        Self::reject(self, number, wacid, reason)
+        Self::reject(self, number, wacid, reason, settled)
     }
 }

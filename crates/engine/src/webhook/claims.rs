@@ -11,10 +11,13 @@ use crate::call::registry::CallKey;
 
 /// The other nodes of a fleet. Meta may deliver a webhook several times, and to any node.
 pub trait OtherNodes: Send + Sync {
-    /// Claims an inbound call for this node, before any request to Meta. `birth` describes the
-    /// call, or is `None` if the call does not begin here because it is rejected or over. If the
-    /// database can't be reached, the node decides alone.
-    fn claim(&self, key: CallKey, birth: Option<Birth>) -> BoxFuture<'_, Claim>;
+    /// Claims an inbound call for this node, before any request to Meta. If the database can't be
+    /// reached, the node decides alone.
+    fn claim(&self, key: CallKey, purpose: ClaimPurpose) -> BoxFuture<'_, Claim>;
+
+    /// Reports that Meta has answered the rejection of a call. Until then, another node rejects the
+    /// call if this one dies.
+    fn rejected(&self, key: &CallKey);
 
     /// Returns the node that has a live call. `named` is the outbound call in an event's opaque
     /// data. `None` if no other node has the call.
@@ -33,6 +36,17 @@ pub trait OtherNodes: Send + Sync {
     /// Hands the inbound calls of a webhook over to any other node, because this one takes none at
     /// the moment.
     fn hand_over(&self, webhook: SignedWebhook) -> BoxFuture<'_, Result<(), Unreachable>>;
+}
+
+/// What a node claims a call for.
+#[derive(Clone, Debug)]
+pub enum ClaimPurpose {
+    /// To begin it, with what another node needs to end it.
+    Begin(Box<Birth>),
+    /// To reject it.
+    Reject,
+    /// To remember that it is over.
+    Bury,
 }
 
 /// The result of [`OtherNodes::claim`].

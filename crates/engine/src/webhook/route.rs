@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 
 use super::calls::Calls;
-use super::claims::{Claim, OtherNodes, SignedWebhook, Unreachable};
+use super::claims::{Claim, ClaimPurpose, OtherNodes, SignedWebhook, Unreachable};
 use super::decode::{self, BadJson};
 use super::dedupe::{KeyTable, key_of};
 use super::effect::{Effect, ItemResult, Tally, count};
@@ -19,7 +19,7 @@ use super::verify::Secrets;
 use crate::admission::permission::{Consents, PairKey, Stored};
 use crate::admission::{Admitted, Gate, NumberEntry, Pressure, Reason, Refused};
 use crate::call::CallEvent;
-use crate::call::registry::{CallKey, EventOutcome, Incoming, RejectsFull};
+use crate::call::registry::{CallKey, EventOutcome, Incoming, OnSettled, RejectsFull};
 use crate::inbox::{self, Inbox, ReceivedStatus, UserMessage};
 use crate::numbers::MetaEvent;
 use machine::Termination;
@@ -436,7 +436,7 @@ impl<C: Calls> WebhookHandler<C> {
         }
         if let (None, None, CallEvent::Terminated(_)) = (owner, named, &event) {
             // If its `connect` comes later, to any node, it must not begin.
-            owner = match others.claim(key.clone(), None).await {
+            owner = match others.claim(key.clone(), ClaimPurpose::Bury).await {
                 Claim::Theirs(owner) => Some(owner),
                 Claim::Ours | Claim::Over => None,
                 Claim::Denied => return Err(Unreachable),
@@ -546,21 +546,28 @@ impl<C: Calls> WebhookHandler<C> {
                         self.gate.count(Direction::Inbound, Reason::CallingDisabled.as_str());
                         (number, Reason::CallingDisabled)
                     }
-                    birth => match others.claim(key.clone(), birth).await {
-                        Claim::Ours => return self.start(&number, room, admitted, incoming),
-                        claim => {
-                            admitted.withdraw();
-                            return self.not_ours(claim);
+                    Some(birth) => {
+                        let purpose = ClaimPurpose::Begin(Box::new(birth));
+                        match others.claim(key.clone(), purpose).await {
+                            Claim::Ours => return self.start(&number, room, admitted, incoming),
+                            claim => {
+                                admitted.withdraw();
+                                return self.not_ours(claim);
+                            }
                         }
-                    },
+                    }
                 }
             }
             Err(Refused { reason, number: Some(number) }) => (number, reason),
             Err(Refused { number: None, .. }) => return self.unknown_number(number, arrived),
         };
         // A call is never rejected by one node and accepted by another.
-        match others.claim(key.clone(), None).await {
-            Claim::Ours => self.reject(&number, key.wacid, reason),
+        match others.claim(key.clone(), ClaimPurpose::Reject).await {
+            Claim::Ours => {
+                let (others, wacid) = (others.clone(), key.wacid.clone());
+                let settled = Box::new(move || others.rejected(&key));
+                self.reject(&number, wacid, reason, Some(settled))
+            }
             claim => self.not_ours(claim),
         }
     }
@@ -894,7 +901,7 @@ impl<C: Calls> WebhookHandler<C> {
                 self.start(&number, room, admitted, incoming)
             }
             Err(Refused { reason, number: Some(number) }) => {
-                self.reject(&number, key.wacid, reason)
+                self.reject(&number, key.wacid, reason, None)
             }
             Err(Refused { number: None, .. }) => self.unknown_number(&key.phone_number_id, now),
         }
@@ -919,7 +926,7 @@ impl<C: Calls> WebhookHandler<C> {
         if let Err((admitted, reason)) = self.calls.start(room, admitted, incoming) {
             admitted.withdraw();
             self.gate.count(Direction::Inbound, reason.as_str());
-            return self.reject(number, key.wacid, reason);
+            return self.reject(number, key.wacid, reason, None);
         }
         self.gate.count(Direction::Inbound, metric::admission::ADMITTED);
         // A concurrent `terminate` may have found no call while this one was being started.
@@ -929,8 +936,14 @@ impl<C: Calls> WebhookHandler<C> {
         Effect::Admitted
     }
 
-    fn reject(&self, number: &Arc<NumberEntry>, wacid: Wacid, reason: Reason) -> Effect {
-        match self.calls.reject(number, wacid, reason) {
+    fn reject(
+        &self,
+        number: &Arc<NumberEntry>,
+        wacid: Wacid,
+        reason: Reason,
+        settled: Option<OnSettled>,
+    ) -> Effect {
+        match self.calls.reject(number, wacid, reason, settled) {
             Ok(()) => Effect::Rejected(reason),
             Err(RejectsFull) => Effect::Busy,
         }

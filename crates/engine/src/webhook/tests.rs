@@ -18,7 +18,7 @@ use crate::admission::{
     AccountSpec, Admitted, Directory, Gate, NumberEntry, NumberSpec, Pressure, Reason, Slot,
 };
 use crate::call::CallEvent;
-use crate::call::registry::{CallKey, EventOutcome, Incoming, RejectsFull};
+use crate::call::registry::{CallKey, EventOutcome, Incoming, OnSettled, RejectsFull};
 use machine::{PhoneStatus, Termination};
 use media::sdp::Offer;
 use model::Clock;
@@ -163,6 +163,7 @@ impl Calls for Phones {
         number: &Arc<NumberEntry>,
         wacid: Wacid,
         reason: Reason,
+        _: Option<OnSettled>,
     ) -> Result<(), RejectsFull> {
         if self.no_room_to_reject.load(Ordering::SeqCst) {
             return Err(RejectsFull);

@@ -79,7 +79,7 @@ pub enum ClaimOutcome {
     Mine,
     /// Another run owns the call.
     Other { run: Uuid, call: Uuid },
-    /// No run owns the call: it was over before its `connect` came.
+    /// No run owns the call: it was rejected, or over before its `connect` came.
     Tombstone,
     /// The call has a row in the table of calls.
     Recorded { call: Uuid },
@@ -365,7 +365,21 @@ impl FleetSession {
         call: Uuid,
         birth: &[u8],
     ) -> Result<ClaimOutcome, StoreError> {
-        self.insert_claim(key, run, Some((call, birth))).await
+        self.insert_claim(key, run, Some(call), Some(birth)).await
+    }
+
+    /// Claims an inbound call that a run rejects. `rejection` contains what another node needs to
+    /// reject the call if this one dies before [`FleetSession::settle_rejections`].
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
+    pub async fn claim_rejection(
+        &mut self,
+        key: ClaimKey<'_>,
+        run: Uuid,
+        rejection: &[u8],
+    ) -> Result<ClaimOutcome, StoreError> {
+        self.insert_claim(key, run, None, Some(rejection)).await
     }
 
     /// Records that a call is over before its `connect` has come. [`ClaimOutcome::Mine`] means that
@@ -374,26 +388,29 @@ impl FleetSession {
     /// # Errors
     /// Fails if the database query fails.
     pub async fn bury(&mut self, key: ClaimKey<'_>, run: Uuid) -> Result<ClaimOutcome, StoreError> {
-        self.insert_claim(key, run, None).await
+        self.insert_claim(key, run, None, None).await
     }
 
     async fn insert_claim(
         &mut self,
         key: ClaimKey<'_>,
         run: Uuid,
-        call: Option<(Uuid, &[u8])>,
+        call: Option<Uuid>,
+        birth: Option<&[u8]>,
     ) -> Result<ClaimOutcome, StoreError> {
         const WHAT: &str = "claim a call";
+        // A run that could not send its rejection decides again when Meta sends the call again.
         let insert = "INSERT INTO claims (key, run, call, birth) SELECT $1, r.run, $3::uuid, $4 \
             FROM runs r, (SELECT set_config('synchronous_commit', 'off', true)) s \
             WHERE r.run = $2::uuid AND r.state IN ('up', 'draining') \
             AND NOT EXISTS (SELECT 1 FROM calls c WHERE c.phone_number_id = $5 AND c.wacid = $6) \
-            ON CONFLICT (key) DO NOTHING";
+            ON CONFLICT (key) DO UPDATE SET call = excluded.call, birth = excluded.birth \
+                WHERE claims.run = excluded.run AND claims.call IS NULL AND claims.birth IS NOT NULL";
         let insert = sqlx::query(insert)
             .bind(key.hash.to_be_bytes().to_vec())
             .bind(run.to_string())
-            .bind(call.map(|(call, _)| call.to_string()))
-            .bind(call.map(|(_, birth)| birth))
+            .bind(call.map(|call| call.to_string()))
+            .bind(birth)
             .bind(key.phone_number_id)
             .bind(key.wacid);
         let done = insert.execute(&mut self.connection).await.map_err(failed(WHAT))?;
@@ -614,6 +631,33 @@ impl FleetSession {
             ELSE EXISTS (SELECT 1 FROM calls c WHERE c.call_uuid = l.call::text) END";
         let done = sqlx::query(delete).bind(run.to_string()).execute(&mut self.connection).await;
         done.map(drop).map_err(failed("delete claims"))
+    }
+
+    /// Records that Meta has answered the rejections of calls, by the hashes of their claims.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
+    pub async fn settle_rejections(&mut self, hashes: &[u128]) -> Result<(), StoreError> {
+        let keys: Vec<_> = hashes.iter().map(|hash| hash.to_be_bytes().to_vec()).collect();
+        let update = "UPDATE claims SET birth = NULL WHERE key = ANY ($1) AND call IS NULL";
+        let done = sqlx::query(update).bind(keys).execute(&mut self.connection).await;
+        done.map(drop).map_err(failed("settle rejections"))
+    }
+
+    /// Returns up to `limit` rejections of a run that were not settled, of the last minute. A phone
+    /// does not ring longer.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
+    pub async fn unsettled_rejections(
+        &mut self,
+        run: Uuid,
+        limit: u32,
+    ) -> Result<Vec<Vec<u8>>, StoreError> {
+        let select = "SELECT birth FROM claims WHERE run = $1::uuid AND call IS NULL \
+            AND birth IS NOT NULL AND at > now() - interval '60 seconds' ORDER BY at LIMIT $2";
+        let rows = sqlx::query_scalar(select).bind(run.to_string()).bind(i64::from(limit));
+        rows.fetch_all(&mut self.connection).await.map_err(failed("read rejections of a dead node"))
     }
 
     /// Returns up to `limit` claims of a run whose calls have no row in the table of calls.
