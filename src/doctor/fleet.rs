@@ -31,8 +31,12 @@ impl Doctor {
                 return vec![Finding::failed(DATABASE, error.to_string(), fix)];
             }
         };
+        let own = self.config.cluster.own_id();
         let Some(peer) = &self.config.cluster.peer else {
-            return vec![server_finding(&server, None, 1, self.clock.wall())];
+            let others = members(at).await.unwrap_or_default();
+            let mut findings = vec![server_finding(&server, None, 1, self.clock.wall())];
+            findings.extend(no_peer_finding(&others, &own));
+            return findings;
         };
         let trials = match Trials::run(at, &self.clock).await {
             Ok(trials) => trials,
@@ -52,16 +56,19 @@ impl Doctor {
         let now = self.clock.wall();
         let mut findings = vec![server_finding(&server, Some(trials), members.len(), now)];
         let key = self.config.store.secret_key.as_ref().and_then(key_fingerprint);
-        let own = self.config.cluster.node_id.as_deref();
         if members.is_empty() {
             findings
                 .push(Finding::ok(FLEET, format!("no node runs yet; this one will be at {peer}")));
         }
         for member in members {
-            let is_own = own == Some(member.node_id.as_str());
+            let is_own = own == member.node_id;
             let about = About::read(&member);
-            let answers = is_own || Peers::is_reachable(&about.peer).await;
-            let finding = member_finding(&about, key.as_deref(), answers);
+            let answers =
+                is_own && self.runs != Some(false) || Peers::is_reachable(&about.peer).await;
+            let finding = match is_own && self.runs == Some(false) && answers {
+                true => same_name_finding(&about),
+                false => member_finding(&about, key.as_deref(), answers),
+            };
             findings.push(finding.of(member.node_id));
         }
         findings
@@ -133,6 +140,20 @@ fn server_finding(
     Finding::ok(DATABASE, format!("{name}{}", round_trip.unwrap_or_default()))
 }
 
+/// The finding about a database that nodes of a fleet use while this configuration has no
+/// `cluster.peer`. `None` if no other node runs.
+fn no_peer_finding(members: &[RunInfo], own: &str) -> Option<Finding> {
+    let other = members.iter().find(|member| member.node_id != own)?;
+    let what = format!("node {} uses this database, and this one would not start", other.node_id);
+    Some(Finding::failed(FLEET, what, "write peer = \"HOST:7900\" into [cluster]"))
+}
+
+/// The finding about a node of this configuration's name that runs on another machine.
+fn same_name_finding(about: &About) -> Finding {
+    let what = format!("another machine runs a node of this name, at {}", about.peer);
+    Finding::failed(FLEET, what, "give each node its own cluster.node_id")
+}
+
 /// Evaluates another node. `key` is the fingerprint of this configuration's `store.secret_key`.
 fn member_finding(about: &About, key: Option<&str>, answers: bool) -> Finding {
     if key.is_some_and(|key| !about.key.is_empty() && about.key != key) {
@@ -165,6 +186,7 @@ mod tests {
             version: 150_018,
             name: "PostgreSQL 15.18 on x86_64".to_owned(),
             is_standby: false,
+            is_read_only: false,
             fsync: true,
             connections_max: 100,
             standbys: 1,
@@ -182,6 +204,7 @@ mod tests {
         let ok = judge(&good, passed);
         assert_eq!((ok.state, ok.what.as_str()), (State::Ok, "PostgreSQL 15.18, round trip 300µs"));
         assert_eq!(state(Server { is_standby: true, ..good.clone() }), State::Failed);
+        assert_eq!(state(Server { is_read_only: true, ..good.clone() }), State::Failed);
         assert_eq!(state(Server { version: 140_000, ..good.clone() }), State::Failed);
         assert_eq!(state(Server { fsync: false, ..good.clone() }), State::Failed);
         assert_eq!(state(Server { is_synchronous: false, ..good.clone() }), State::Warning);

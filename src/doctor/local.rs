@@ -2,6 +2,7 @@
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -13,12 +14,15 @@ use crate::public_address::{self, NotFoundError};
 use egress::{BodyPolicy, EgressError, EgressRequest, is_public};
 use engine::config::{Config, Listen, MediaIps};
 use model::Disk;
+use rustix::fs::Access;
 use speech::config::SpeechConfig;
 use speech::models::ModelStore;
 use speech::recognise::{RecognitionError, check_servers};
 use store::{Database, SealedValues};
 use tls::Validity;
 
+/// Maximum number of files of `store.data_dir` that are looked at.
+const ENTRIES_MAX: usize = 1_000;
 /// Timeout of requests to the node.
 const WITHIN: Duration = Duration::from_secs(10);
 /// Maximum size of the node's responses.
@@ -70,6 +74,7 @@ impl Doctor {
             )
         }));
         lines.push(self.store_line());
+        lines.extend(unusable_files(&self.config.store.data_dir));
         lines.extend(journal(store::journal_entries(&self.config.store.data_dir)));
         lines.extend(secret_key(&self.sealed));
         let (folder, reserve) = (&self.config.store.data_dir, self.config.recordings.reserve);
@@ -134,6 +139,9 @@ impl Doctor {
                 let fix = match at {
                     Database::File(_) => {
                         "run this as the node's user; if the file is damaged, restore a backup"
+                    }
+                    Database::Postgres(_) if why.contains("too many") => {
+                        "raise max_connections of the server, or the limit of its database or user"
                     }
                     Database::Postgres(_) => {
                         "start the database; check the name and password in store.url"
@@ -232,7 +240,7 @@ impl Doctor {
             }
             Err(why) => {
                 let fix = if why.contains("certificate") {
-                    "renew the certificate, and serve its whole chain"
+                    "serve a certificate that is valid, of an authority that Meta trusts (not self-signed), with its whole chain"
                 } else {
                     "start the node; open its port; check the proxy, if there is one, and the name's DNS entry; \
                      with [tls] domains, the node's log says why it has no certificate yet"
@@ -318,6 +326,34 @@ pub(super) fn unusable_data_dir(folder: &Path) -> Option<Finding> {
         "run this as the node's user, and give it the right to write in {folder}, or set another store.data_dir"
     );
     Some(Finding::failed("store", format!("store.data_dir {folder} can't be used: {why}"), fix))
+}
+
+/// The finding about files of `store.data_dir` that this user can't write, or, for root, that have
+/// another owner than the folder. Such files are left by a node that ran as another user. `None` if
+/// there are none.
+pub(super) fn unusable_files(folder: &Path) -> Option<Finding> {
+    let owner = std::fs::metadata(folder).ok()?.uid();
+    let unusable = |entry: std::fs::DirEntry| {
+        let may = match entry.file_type().ok()?.is_dir() {
+            true => Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK,
+            false => Access::READ_OK | Access::WRITE_OK,
+        };
+        let is_ok = match rustix::process::geteuid().is_root() {
+            true => entry.metadata().ok()?.uid() == owner,
+            false => rustix::fs::access(entry.path(), may).is_ok(),
+        };
+        (!is_ok).then(|| entry.file_name().to_string_lossy().into_owned())
+    };
+    let entries = std::fs::read_dir(folder).ok()?.take(ENTRIES_MAX);
+    let mut names: Vec<String> = entries.filter_map(Result::ok).filter_map(unusable).collect();
+    if names.is_empty() {
+        return None;
+    }
+    names.sort_unstable();
+    let folder = folder.display();
+    let what = format!("in {folder}, these belong to another user: {}", names.join(", "));
+    let fix = format!("give all of {folder} to the node's user, with `chown -R`");
+    Some(Finding::failed("store", what, fix))
 }
 
 /// The finding about writes in the journal, which the database has rejected. `None` if there are

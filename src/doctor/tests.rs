@@ -1,11 +1,13 @@
 //! Tests of the single evaluations. `tests/outside/doctor.rs` runs all of them against the
 //! simulated Meta.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use super::State;
 use super::local::{
     advertised, found, full_disk, journal, media_port, readiness, secret_key, unusable_data_dir,
+    unusable_files,
 };
 use super::meta::{clock, evaluate_token, inactive_subscription};
 use super::numbers::{calling, registered, status_findings, url};
@@ -106,6 +108,31 @@ fn a_data_dir_that_is_a_file_is_unusable() {
         assert!(finding.fix.as_ref().unwrap().contains("store.data_dir"), "{finding:?}");
     }
     assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 1, "nothing is left behind");
+}
+
+#[test]
+fn files_of_another_user_are_reported() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["offhook.db", "offhook.lock"] {
+        std::fs::write(folder.path().join(name), "").unwrap();
+    }
+    std::fs::create_dir(folder.path().join("recordings")).unwrap();
+    assert_eq!(unusable_files(folder.path()), None);
+    assert_eq!(unusable_files(&folder.path().join("missing")), None);
+    for name in ["offhook.lock", "recordings"] {
+        let path = folder.path().join(name);
+        if std::os::unix::fs::chown(&path, Some(12_345), None).is_err() {
+            // Only root may give files away.
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o000)).unwrap();
+        }
+    }
+    let finding = unusable_files(folder.path()).unwrap();
+    assert_eq!(finding.state, State::Failed);
+    assert!(finding.what.ends_with(": offhook.lock, recordings"), "{finding:?}");
+    let _ = std::fs::set_permissions(
+        folder.path().join("recordings"),
+        std::fs::Permissions::from_mode(0o700),
+    );
 }
 
 #[test]

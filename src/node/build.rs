@@ -188,7 +188,7 @@ impl Node {
             }
         };
 
-        let own_id = config.cluster.node_id.clone().unwrap_or_else(host_name);
+        let own_id = config.cluster.own_id();
         let random = RandomSource::system();
         let options = StoreOptions::with_journal_in(&config.store.data_dir);
         let options = StoreOptions { secret_key: config.store.secret_key.clone(), ..options };
@@ -1121,14 +1121,6 @@ async fn load_certificates(config: &Config) -> Result<Option<tls::Prepared>, Sta
         Ok(prepared) => Ok(Some(prepared?)),
         Err(panic) => std::panic::resume_unwind(panic.into_panic()),
     }
-}
-
-/// This machine's host name, for `biz_opaque_callback_data`.
-fn host_name() -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let name: String =
-        name.trim().chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(63).collect();
-    if name.is_empty() { "node".to_owned() } else { name }
 }
 
 /// Warns if the environment configures a collector, since this build exports no traces.

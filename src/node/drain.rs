@@ -104,6 +104,8 @@ pub async fn until_stopped(node: Node, mut signals: Signals) {
 /// Drains a node and ends it. A signal during the drain ends it immediately.
 pub(super) async fn drain_and_end(node: &Node, mut signals: Signals) {
     node.stop_admitting();
+    let drain_time = tokio::time::sleep(node.tunables.drain_at_most());
+    tokio::pin!(drain_time);
     let live = node.registry.len();
     if live > 0 {
         info!(
@@ -122,6 +124,22 @@ pub(super) async fn drain_and_end(node: &Node, mut signals: Signals) {
     };
     if drained > 0 {
         warn!(live = drained, "drain time over: ending the remaining calls");
+    }
+    // The others would end its calls as failed, although it knows how they ended.
+    if node.place.cluster().is_some() && node.store.is_journalling() {
+        warn!(
+            "waiting for the database, so that the fleet gets the records of this node's calls; a second signal ends now"
+        );
+        tokio::select! {
+            () = node.store.until_database_works() => {}
+            () = &mut drain_time => warn!(
+                "drain time over without the database: the other nodes end the calls of this one with cause node_failure"
+            ),
+            () = signals.next() => {
+                node.end(EndTimes::NOW).await;
+                return;
+            }
+        }
     }
     tokio::select! {
         () = node.end(EndTimes::DRAINED) => {}

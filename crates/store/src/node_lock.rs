@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::database::Database;
 use crate::error::StoreError;
+use crate::files::naming;
 use crate::sql::connect::options;
 
 /// Interval and number of attempts to lock a database that another process holds. The server
@@ -73,7 +74,8 @@ impl NodeLock {
                 let open = |source| StoreError::Open { at: at.clone(), source };
                 // The folder does not exist before the first start.
                 crate::files::create_file(file).map_err(open)?;
-                let file = File::options().create(true).append(true).open(&beside).map_err(open)?;
+                let file = File::options().create(true).append(true).open(&beside);
+                let file = file.map_err(|error| open(naming(&beside, error)))?;
                 // Some file systems, such as network shares, don't support locks. The node runs
                 // without one there.
                 match file.try_lock() {

@@ -50,6 +50,18 @@ impl Queue {
         Self { writes, wake, pending_log, unlogged: Arc::default(), closing, thread }
     }
 
+    /// Whether the database rejects writes, so that they go to the journal.
+    pub(crate) fn is_journalling(&self) -> bool {
+        *self.wake.is_journalling.borrow()
+    }
+
+    /// Waits until the database accepts writes and has those of the journal.
+    pub(crate) async fn until_database_works(&self) {
+        let mut is_journalling = self.wake.is_journalling.subscribe();
+        // Fails only without a sender, which `self` has.
+        let _ = is_journalling.wait_for(|journalling| !journalling).await;
+    }
+
     /// Queues a write, or returns `false` and counts an error if the queue is full.
     pub(crate) fn post(&self, write: Write) -> bool {
         let queued = self.writes.try_send(write).is_ok();

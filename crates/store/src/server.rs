@@ -29,8 +29,11 @@ pub struct Server {
     pub name: String,
     /// Whether the server is a standby, which replays another server's log and refuses writes.
     pub is_standby: bool,
+    /// Whether transactions may only read, by the settings of the server, database or user.
+    pub is_read_only: bool,
     /// Whether `fsync` is on, so that committed transactions survive a power failure.
     pub fsync: bool,
+    /// Maximum number of connections to the server, or to this database if that is less.
     pub connections_max: i32,
     /// Number of standbys that replicate from the server. 0 if this user may not see them.
     pub standbys: i64,
@@ -60,7 +63,9 @@ impl Server {
             return Ok(Self { name: name.to_owned(), ..Self::unknown() });
         }
         let text = "SELECT current_setting('server_version_num')::int AS version, pg_is_in_recovery() AS is_standby, \
-            current_setting('fsync')::boolean AS fsync, current_setting('max_connections')::int AS connections_max, \
+            current_setting('fsync')::boolean AS fsync, current_setting('default_transaction_read_only')::boolean AS is_read_only, \
+            (SELECT least(current_setting('max_connections')::int, CASE WHEN datconnlimit >= 0 THEN datconnlimit END) \
+                FROM pg_database WHERE datname = current_database()) AS connections_max, \
             current_setting('synchronous_standby_names') <> '' AS is_synchronous, \
             (SELECT count(*) FROM pg_stat_replication) AS standbys, \
             (extract(epoch FROM clock_timestamp()) * 1e6)::bigint AS wall_us";
@@ -69,6 +74,7 @@ impl Server {
             version: row.try_get("version")?,
             name,
             is_standby: row.try_get("is_standby")?,
+            is_read_only: row.try_get("is_read_only")?,
             fsync: row.try_get("fsync")?,
             connections_max: row.try_get("connections_max")?,
             standbys: row.try_get("standbys")?,
@@ -82,6 +88,7 @@ impl Server {
             version: 0,
             name: String::new(),
             is_standby: false,
+            is_read_only: false,
             fsync: true,
             connections_max: 0,
             standbys: 0,
@@ -102,9 +109,16 @@ impl Server {
             let version = self.version / 10_000;
             return Some(format!("it is PostgreSQL {version}; use PostgreSQL 15 or later"));
         }
-        self.is_standby.then(|| {
-            "it is a standby, which refuses writes; write the address of the primary into store.url".to_owned()
-        })
+        let why = match (self.is_standby, self.is_read_only) {
+            (true, _) => {
+                "it is a standby, which refuses writes; write the address of the primary into store.url"
+            }
+            (false, true) => {
+                "it refuses writes; set default_transaction_read_only = off for the server, database and user"
+            }
+            (false, false) => return None,
+        };
+        Some(why.to_owned())
     }
 }
 

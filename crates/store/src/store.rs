@@ -10,7 +10,7 @@ use crate::database::{Database, SQLITE_FILE_NAME};
 use crate::earlier_runs;
 use crate::error::{StoreError, failed};
 use crate::event_log::EventLog;
-use crate::files::{create_file, create_folder, with_suffix};
+use crate::files::{create_file, create_folder, naming, with_suffix};
 use crate::migrate;
 use crate::options::StoreOptions;
 use crate::pending_log::{self, PendingLog, PendingLogError};
@@ -116,11 +116,11 @@ impl Store {
             Database::Postgres(_) => create_folder(&with.journal),
         }
         .map_err(failed_to_open)?;
-        let (pending_log, left) =
-            PendingLog::open(&pending_log_at(&at, &with.journal)).map_err(|error| match error {
-                PendingLogError::InUse => StoreError::InUse { at: at.clone() },
-                PendingLogError::Io(source) => failed_to_open(source),
-            })?;
+        let pending = pending_log_at(&at, &with.journal);
+        let (pending_log, left) = PendingLog::open(&pending).map_err(|error| match error {
+            PendingLogError::InUse => StoreError::InUse { at: at.clone() },
+            PendingLogError::Io(source) => failed_to_open(naming(&pending, source)),
+        })?;
         if let Database::Postgres(_) = at
             && let Some(why) = Server::read(&at).await?.refusal()
         {
@@ -375,6 +375,16 @@ impl Store {
     /// Waits until everything queued so far is written, for at most one second.
     pub async fn flush(&self) {
         self.shared.queue.flush().await;
+    }
+
+    /// Whether the database rejects writes, so that they go to the journal.
+    pub fn is_journalling(&self) -> bool {
+        self.shared.queue.is_journalling()
+    }
+
+    /// Waits until the database accepts writes and has those of the journal.
+    pub async fn until_database_works(&self) {
+        self.shared.queue.until_database_works().await;
     }
 
     /// Writes what is still queued, for up to a few seconds, and closes all connections.

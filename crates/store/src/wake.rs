@@ -17,6 +17,8 @@ pub(crate) struct Wake {
     pub(crate) soon: Notify,
     /// Whether writes that were reported early are not in the database yet.
     pub(crate) is_behind: watch::Sender<bool>,
+    /// Whether the database rejects writes, so that they go to the journal.
+    pub(crate) is_journalling: watch::Sender<bool>,
 }
 
 impl Wake {

@@ -122,7 +122,19 @@ pub async fn until_replaced(
         warn!(why, calls = calls.len(), "upgrade refused; this process continues");
         client.progress.report(&UpgradeProgress::Refused { why, calls }).await;
     }
-    drain_and_end(&node, signals).await;
+    let drained = drain_and_end(&node, signals);
+    let refuse = async {
+        while let Some(control) = &control {
+            let (_, mut client) = control.next().await;
+            let why = "the node is draining; start it again once it has ended".to_owned();
+            client.progress.report(&UpgradeProgress::Refused { why, calls: Vec::new() }).await;
+        }
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        () = drained => {}
+        () = refuse => {}
+    }
     true
 }
 
@@ -217,6 +229,7 @@ async fn prepare(
             "process 1 of a container cannot be replaced: start a new container",
         ));
     }
+    refuse_while_journalling(node)?;
     let binary = match &request.binary {
         Some(binary) => binary.clone(),
         None => own_file()?,
@@ -238,6 +251,8 @@ async fn prepare(
             let paused = Paused::begin(node).await?;
             match MovingCalls::suspend(node, &mut successor).await {
                 Ok(moving) => {
+                    node.store.flush().await;
+                    refuse_while_journalling(node)?;
                     return Ok(Prepared { moving, paused, successor, listeners, relays, since });
                 }
                 Err(MoveError::Stay(calls)) => staying = calls,
@@ -256,6 +271,17 @@ async fn prepare(
             progress.report(&UpgradeProgress::Waiting { calls: reported }).await;
         }
         tokio::time::sleep_until(end.min(clock.now() + interval).into()).await;
+    }
+}
+
+/// Refuses an upgrade while the database rejects writes: the new process, and this one's binary after
+/// it, could not replay the journal and would end.
+fn refuse_while_journalling(node: &Node) -> Result<(), Refusal> {
+    match node.store.is_journalling() {
+        true => Err(Refusal::new(
+            "the database rejects writes, which wait in the journal; try again once it works (`offhook doctor`)",
+        )),
+        false => Ok(()),
     }
 }
 

@@ -574,7 +574,7 @@ fn limits(mut s: Section<'_>) -> Limits {
             .key(
                 "drain_seconds",
                 integer(0..=86_400),
-                "How long a node that stops waits for its calls to end.",
+                "How long a node that stops waits for its calls to end. A drain in progress keeps its time.",
             )
             .or(d.drain_seconds),
         allow_wa_bridge: s

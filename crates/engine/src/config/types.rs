@@ -301,6 +301,19 @@ pub struct Cluster {
     pub strict: bool,
 }
 
+impl Cluster {
+    /// The node's name: `node_id`, or else this machine's host name.
+    pub fn own_id(&self) -> String {
+        if let Some(id) = &self.node_id {
+            return id.clone();
+        }
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let is_allowed = |c: &char| c.is_ascii_alphanumeric() || *c == '-';
+        let host: String = host.trim().chars().filter(is_allowed).take(63).collect();
+        if host.is_empty() { "node".to_owned() } else { host }
+    }
+}
+
 /// `[retention]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Retention {

@@ -519,7 +519,12 @@ impl Writer {
         } else {
             tracing::warn!(error = %e, "database rejects writes, using the journal");
         }
-        self.failing = true;
+        self.set_failing(true);
+    }
+
+    fn set_failing(&mut self, failing: bool) {
+        self.failing = failing;
+        self.options.wake.is_journalling.send_replace(failing);
     }
 
     /// Appends the batch to the journal and completes its waiters.
@@ -579,7 +584,7 @@ impl Writer {
                     entries = replayed,
                     "database accepts writes again, journal replayed"
                 );
-                self.failing = false;
+                self.set_failing(false);
                 self.options.health.set_store_broken(false);
                 true
             }
