@@ -58,8 +58,8 @@ const SETTLE_INTERVAL: Duration = Duration::from_millis(500);
 /// Maximum time between the claim of a call and its start.
 const START_TIME: Duration = Duration::from_secs(5);
 
-/// Maximum number of calls whose claims are repeated, and of rejections whose claims are settled
-/// together.
+/// Maximum number of calls whose claims are repeated. Also the maximum number of rejected calls whose
+/// claims wait to be updated.
 const UNSETTLED_MAX: usize = 20_000;
 
 /// A call that this node has begun and whose claim may not be in the database.
@@ -79,7 +79,8 @@ pub struct FleetClaims {
     /// Selects the node that gets the next handed-over call. The nodes take turns.
     turn: AtomicUsize,
     unsettled: Mutex<VecDeque<Unsettled>>,
-    /// Hashes of the claims whose calls were rejected at Meta.
+    /// Calls that Meta has been told to reject and whose claims do not say so yet: the hashes of the
+    /// claims.
     rejected: Mutex<Vec<u128>>,
 }
 
@@ -94,7 +95,7 @@ impl FleetClaims {
         self.unsettled.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn rejected(&self) -> MutexGuard<'_, Vec<u128>> {
+    fn rejected_claims(&self) -> MutexGuard<'_, Vec<u128>> {
         self.rejected.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -158,14 +159,14 @@ impl FleetClaims {
     }
 
     async fn settle_rejections(&self) {
-        let rejected = std::mem::take(&mut *self.rejected());
+        let rejected = std::mem::take(&mut *self.rejected_claims());
         if rejected.is_empty() {
             return;
         }
         let settle = async |session: &mut FleetSession| session.settle_rejections(&rejected).await;
         if let Err(error) = self.with_session(CLAIM_TIME, settle).await {
             tracing::warn!(%error, "rejections not recorded as settled, trying again");
-            self.rejected().extend(rejected);
+            self.rejected_claims().extend(rejected);
         }
     }
 
@@ -389,7 +390,7 @@ impl OtherNodes for FleetClaims {
     }
 
     fn rejected(&self, key: &CallKey) {
-        let mut rejected = self.rejected();
+        let mut rejected = self.rejected_claims();
         if rejected.len() < UNSETTLED_MAX {
             rejected.push(claim_key(key).hash);
         }
@@ -459,7 +460,7 @@ impl OtherNodes for FleetClaims {
     }
 }
 
-pub(super) fn claim_key(key: &CallKey) -> ClaimKey<'_> {
+fn claim_key(key: &CallKey) -> ClaimKey<'_> {
     let (number, wacid) = (key.phone_number_id.as_str(), key.wacid.as_str());
     // The length keeps pairs apart whose concatenations are equal.
     let text = format!("{} {number} {wacid}", number.len());
