@@ -3,7 +3,7 @@
 // use them.
 
 import { toast } from "./ask.js";
-import { watchDrafts } from "./drafts.js";
+import { watchDrafts, watchReplies } from "./drafts.js";
 import { watchForms } from "./forms.js";
 import { keepLive, rememberPage } from "./live.js";
 import { watchKeys } from "./palette.js";
@@ -129,6 +129,7 @@ const live = keepLive(changed);
 openPanels(changed, live.refresh);
 // After the panels, which prevent the submits that they do themselves.
 watchDrafts(changed);
+watchReplies();
 if (document.getElementById("replay")) void import("./step.js").then(({ stepThrough }) => stepThrough(live.go));
 const enhanced = enhance(document);
 watchPhone();

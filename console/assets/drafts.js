@@ -1,8 +1,10 @@
 // @ts-check
-// Input that was not sent because the session had ended. It stays on the page, and in the tab's session storage until the same
-// person has signed in again.
+// Input that was not sent. If the session has ended, it stays on the page, and in the tab's session storage until the same person
+// has signed in again. Replies in the inbox stay there while the person looks at other pages.
 
 const KEY = "offhook-drafts";
+const REPLIES = "offhook-replies";
+const REPLIES_MAX = 50;
 const SIGN_IN = "/console/sign-in";
 
 /** @typedef {HTMLInputElement | HTMLTextAreaElement | HTMLSelectElement} Field */
@@ -87,7 +89,7 @@ export function watchDrafts(changed) {
     const form = /** @type {HTMLFormElement} */ (event.target);
     const action = form.getAttribute("action") ?? "";
     if (form.getAttribute("method") !== "post") return;
-    if (action === "/console/sign-out") write(null);
+    if (action === "/console/sign-out") { write(null); writeReplies([]); }
     // A script keeps the page, and says when the session has ended.
     else if (!event.defaultPrevented) keep(false);
   });
@@ -105,4 +107,39 @@ export function watchDrafts(changed) {
     field.dispatchEvent(new Event("input", { bubbles: true }));
   }
   changed(document);
+}
+
+/** The fields for replies and notes, with the keys under which they are kept. @returns {[Field, string][]} */
+const replies = () => [...fields()].filter(([field]) => field instanceof HTMLTextAreaElement && field.closest(".composer"))
+  .map(([field, { action, name, nth }]) => [field, `${document.body.dataset.person} ${action} ${name} ${nth}`]);
+
+/** @returns {[string, string][]} */
+function readReplies() {
+  try { return JSON.parse(sessionStorage.getItem(REPLIES) ?? "[]"); } catch { return []; }
+}
+
+/** @param {[string, string][]} kept the latest last */
+function writeReplies(kept) {
+  try { sessionStorage.setItem(REPLIES, JSON.stringify(kept.slice(-REPLIES_MAX))); } catch { /* no storage, or too much text */ }
+}
+
+/** Keeps replies that were not sent when the page is left, and fills them in when it is opened again. */
+export function watchReplies() {
+  const kept = new Map(readReplies());
+  for (const [field, key] of replies()) {
+    const text = kept.get(key);
+    if (!text || field.value) continue;
+    field.value = text;
+    field.closest("details")?.setAttribute("open", "");
+    field.dispatchEvent(new Event("input", { bubbles: true }));
+  }
+  addEventListener("pagehide", () => {
+    const all = new Map(readReplies());
+    for (const [field, key] of replies()) {
+      all.delete(key);
+      // A form that is being submitted shows its text again if it is refused.
+      if (field.value.trim() && field.form?.dataset.busy === undefined) all.set(key, field.value);
+    }
+    writeReplies([...all]);
+  });
 }

@@ -1,6 +1,8 @@
 //! The pages of AI agents: the list with outbound numbers, and the form that creates, changes and
 //! deletes an agent. Changes go through the number API.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+
 use askama::Template;
 use axum::extract::{Path, State};
 use axum::http::{Method, StatusCode};
@@ -37,6 +39,9 @@ struct Agent {
     enabled: bool,
     has_api_key: bool,
     has_signing_secret: bool,
+    /// Identifies the stored values of the form's fields.
+    #[serde(skip)]
+    version: String,
 }
 
 impl Agent {
@@ -57,6 +62,7 @@ impl Agent {
             enabled: true,
             has_api_key: false,
             has_signing_secret: false,
+            version: String::new(),
         }
     }
 
@@ -259,7 +265,10 @@ pub(super) async fn new_agent(State(console): App, visitor: Visitor) -> Response
 
 async fn find_agent(console: &Console, visitor: &Visitor, id: Uuid) -> Option<Agent> {
     let answer = visitor.ask(console, Method::GET, &format!("/api/v1/agents/{id}/"), None).await;
-    serde_json::from_value(answer.body).ok()
+    let agent: Agent = serde_json::from_value(answer.body).ok()?;
+    let mut hasher = DefaultHasher::new();
+    body(&agent, &Form::default()).to_string().hash(&mut hasher);
+    Some(Agent { version: hasher.finish().to_string(), ..agent })
 }
 
 pub(super) async fn agent(
@@ -378,7 +387,13 @@ pub(super) async fn change(
             let Some(agent) = find_agent(&console, &visitor, id).await else {
                 return missing(&console, &visitor);
             };
+            let is_outdated = form.some("version").is_some_and(|seen| seen != agent.version);
             let agent = with_form(agent, &form);
+            if is_outdated {
+                let wrong = visitor.lang().t("agents.changed_meanwhile").to_owned();
+                let wrong = (StatusCode::CONFLICT, wrong, String::new());
+                return agent_page(&console, &visitor, agent, Some(wrong)).await;
+            }
             let answer =
                 visitor.ask(&console, Method::PATCH, &path, Some(&body(&agent, &form))).await;
             redirect_or_error(&console, &visitor, agent, &answer).await

@@ -216,6 +216,20 @@ fn changes(form: &Form) -> Map<String, Value> {
     change
 }
 
+/// Returns a field that the form changes although somebody else has changed it since the page was
+/// rendered, to another value. `stored` is the number in the API.
+fn changed_meanwhile(form: &Form, stored: &Value) -> Option<String> {
+    let is_overwritten = |name: &&String| {
+        let now = match &stored[name.as_str()] {
+            Value::String(text) => text,
+            Value::Bool(true) => "on",
+            _ => "",
+        };
+        now != form.get(&format!("was.{name}")) && now != form.get(name)
+    };
+    changes(form).keys().find(is_overwritten).cloned()
+}
+
 /// Whether the form selects a webhook without any URL, or removes its URL. The other settings of a
 /// number that never had a URL for messages can still be changed.
 fn lacks_webhook(form: &Form) -> bool {
@@ -250,6 +264,15 @@ pub(super) async fn change(
             form,
         };
         return configure(&console, &visitor, number, Some(refused)).await;
+    }
+    if what == "save" {
+        let stored = visitor.ask(&console, Method::GET, &one, None).await;
+        let outdated = changed_meanwhile(&form, &stored.body).filter(|_| stored.is_ok());
+        if let Some(field) = outdated {
+            let wrong = visitor.lang().t("numbers.changed_meanwhile").to_owned();
+            let refused = RejectedForm { status: StatusCode::CONFLICT, wrong, field, form };
+            return configure(&console, &visitor, number, Some(refused)).await;
+        }
     }
     let answer = match what.as_str() {
         "save" => save(&console, &visitor, number, &form).await,
@@ -326,6 +349,13 @@ mod tests {
         );
         let change = Value::Object(changes(&form));
         assert_eq!(change, json!({"alias": "New", "webhookUrl": null, "callingEnabled": true}));
+        let stored = |alias: &str, url: Value| json!({"alias": alias, "webhookUrl": url, "callingEnabled": false});
+        let unchanged = stored("Old", json!("https://a.example"));
+        assert_eq!(changed_meanwhile(&form, &unchanged), None);
+        // Another person may have saved the same, or a field that this form leaves alone.
+        assert_eq!(changed_meanwhile(&form, &stored("New", Value::Null)), None);
+        let by_other = stored("Theirs", json!("https://a.example"));
+        assert_eq!(changed_meanwhile(&form, &by_other).as_deref(), Some("alias"));
         for (form, lacks, no_agent) in [
             ("configurationType=webhook&was.configurationType=agent&webhookUrl=", true, false),
             (

@@ -289,6 +289,16 @@ async fn a_conversation_has_notes_and_a_person_who_takes_care_of_it() {
         browser.says(".bubble.note", "Private note · ravi").await;
         browser.says(".bubble.note .said", "Sounded upset on the phone").await;
     }
+    // A reply that was not sent is there again.
+    ravi.fill("#composer #text", "We send you a new one").await;
+    ravi.visit("/console/inbox/").await;
+    ravi.visit(&chat).await;
+    ravi.until("document.querySelector('#composer #text')?.value === 'We send you a new one'")
+        .await;
+    ravi.press("#composer", "Send").await;
+    ravi.says(".bubble.ours", "We send you a new one").await;
+    ravi.visit(&chat).await;
+    ravi.until("document.querySelector('#composer #text')?.value === ''").await;
     ravi.press("#about", "Assign to me").await;
     asha.until("document.querySelector('#about select').selectedOptions[0].textContent === 'ravi'")
         .await;
@@ -812,6 +822,31 @@ async fn s0_01_to_s0_30_a_number_is_configured_in_the_side_panel() {
             && !page.contains("value=\"save\"")
     );
     assert_eq!(browser.errors, [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_by_somebody_else_is_not_overwritten_unnoticed() {
+    if !has_chromium() {
+        return;
+    }
+    let world = with_numbers().await;
+    let page = format!("/console/numbers/{NUMBER}/");
+    let mut first = signed_in(&world, "asha").await;
+    let mut second = signed_in(&world, "asha").await;
+    for (browser, alias) in [(&mut second, "Sales"), (&mut first, "Support")] {
+        browser.visit(&page).await;
+        browser.fill("main [name=alias]", alias).await;
+    }
+    let alias = "document.querySelector('main [name=alias]').value";
+    first.press_and_go("main", "Save changes").await;
+    second.press_and_go("main", "Save changes").await;
+    second.says("main", "Somebody else has changed this number").await;
+    assert_eq!(second.eval(alias).await, "Sales");
+    first.visit(&page).await;
+    assert_eq!(first.eval(alias).await, "Support");
+    second.press_and_go("main", "Save changes").await;
+    first.visit(&page).await;
+    assert_eq!(first.eval(alias).await, "Sales");
 }
 
 #[tokio::test(flavor = "multi_thread")]

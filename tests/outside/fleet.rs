@@ -504,6 +504,36 @@ async fn f39_a_node_that_leaves_hands_its_callbacks_over() {
     world.until_hung_up(&calls).await;
 }
 
+/// Otherwise the others would end its calls as failed: the records of their ends are in its journal.
+#[tokio::test]
+async fn f39_a_node_that_is_stopped_without_the_database_waits_for_it() {
+    if skipped_without_postgres() {
+        return;
+    }
+    let world = World::new(20, 1_000).await;
+    let other = world.node("n0").await;
+    let cable = Cable::to(database::port()).await;
+    let config = NodeConfig { store_port: Some(cable.port), ..world.config("n1") };
+    let mut node = Node::start(&config).await;
+    let wacid = call(&node).await;
+    world.graph.wait(&wacid, "accept").await;
+    cable.cut();
+    let ended = terminate_body(&wacid).to_string();
+    assert_eq!(node.post_webhook(&ended).await.status, 200);
+    while node.metric("offhook_store_journal_bytes", &[]).await == 0.0 {
+        tokio::task::yield_now().await;
+    }
+    node.signal("TERM");
+    node.until_log("waiting for the database").await;
+    cable.mend();
+    assert_eq!(node.wait(), Some(0));
+    world.until_hung_up(&BTreeSet::from([wacid])).await;
+    let requests = world.app.requests();
+    let hangup = requests.iter().find(|seen| seen.path == "/hangup").unwrap();
+    assert_ne!(hangup.param("HangupCauseCode"), "5010", "node_failure");
+    assert!(!other.log().contains("node declared dead"));
+}
+
 #[tokio::test]
 async fn nodes_that_exclude_each_other_do_not_start() {
     if skipped_without_postgres() {

@@ -208,6 +208,14 @@ async fn dev_ask_first_refuses_calls_without_permission() {
     };
     let refused = call("919900000077").await;
     assert_eq!((refused.status, &refused.json()["error"]["code"]), (422, &json!("no_permission")));
+    for national in ["0919900000077", "00919900000077"] {
+        let refused = call(national).await;
+        assert_eq!((refused.status, &refused.json()["error"]["field"]), (400, &json!("to")));
+    }
+    // This user has permitted calls before the node knew of that. A request does not hide it.
+    let path = format!("{}/api/v1/permissions/{}/{USER}/request/", dev.node_url, dev.number);
+    let asked = http::send("POST", &path, &key, json!({"text": "May we call?"}).to_string()).await;
+    assert_eq!((asked.status, &asked.json()["permission"]["status"]), (202, &json!("requested")));
     let known = call(USER).await;
     assert_eq!(known.status, 201, "{}", known.text());
     dev.stop().await;

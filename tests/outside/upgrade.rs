@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use media::record::Format;
+use rusqlite::Connection;
 use serde_json::{Value, json};
 use sim::{CallEventKind, CallEvents, CallOutcome, CallScript, HangupRule, Sim, caller};
 use tokio::sync::mpsc;
@@ -19,6 +20,7 @@ use super::record::{assert_finished, tone_ms};
 use crate::support::agent::{AgentResponse, AgentServer, reply};
 use crate::support::app::{App, ReceivedRequest};
 use crate::support::bot::{Bot, BotServer};
+use crate::support::database::skipped_on_postgres;
 use crate::support::http;
 use crate::support::meta::{Graph, connect, silent_offer, terminate};
 use crate::support::node::{API_KEY, Node, NodeConfig, basic, program, sim_options};
@@ -321,6 +323,37 @@ async fn a_live_call_is_never_ended_by_an_upgrade() {
     let pid = last.split(' ').nth(2).and_then(|pid| pid.parse().ok()).expect(&last);
     world.successors.push(pid);
     assert!(waiting.wait().expect("its end").success(), "{last}");
+    world.call().await;
+}
+
+/// Neither the new process nor the old binary after it could replay the journal.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upgrade_is_refused_while_the_database_rejects_writes() {
+    if skipped_on_postgres() {
+        return;
+    }
+    let Some(mut world) = World::start().await else { return };
+    let other = Connection::open(world.node.dir.path().join("offhook.db")).unwrap();
+    other.busy_timeout(Duration::from_secs(20)).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let wacid = connect(&world.node, &silent_offer()).await;
+    world.graph.wait(&wacid, "accept").await;
+    terminate(&world.node, &wacid).await;
+    // SQLite's busy timeout is five seconds.
+    while world.node.metric("offhook_store_journal_bytes", &[]).await == 0.0 {
+        tokio::task::yield_now().await;
+    }
+    let refused = world.upgrade(&[]).await;
+    assert_eq!(refused.status.code(), Some(1));
+    let said = text(&refused.stderr);
+    assert!(said.contains("which wait in the journal"), "{said}");
+    world.call().await;
+    other.execute_batch("ROLLBACK").unwrap();
+    while world.node.metric("offhook_store_journal_bytes", &[]).await > 0.0 {
+        tokio::task::yield_now().await;
+    }
+    let done = world.upgrade(&[]).await;
+    assert!(done.status.success(), "{}", text(&done.stderr));
     world.call().await;
 }
 

@@ -54,6 +54,22 @@ impl E164 {
         }
     }
 
+    /// Parses the number of a user who is to be called.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the text is not a number, or is a number as dialled within a country:
+    /// no country code begins with 0 (ITU-T E.164).
+    pub fn parse_user(text: &str) -> Result<Self, String> {
+        let number = Self::parse(text)?;
+        match number.0.starts_with('0') {
+            true => Err(format!(
+                "{text:?} lacks the country code: write it in place of the leading zeros"
+            )),
+            false => Ok(number),
+        }
+    }
+
     /// The digits, without a plus.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 use super::super::error::ApiError;
 use super::super::fields;
 use super::super::routes::{Operation, QueryParameter, RequestBody, ResponseSpec, Schemas};
-use super::request::{ApiRequest, parse_number};
+use super::request::{ApiRequest, parse_user_number};
 use super::response::{Timestamp3339, accepted, ok};
 use super::route::{META_FAILED, Route, error, handler};
 use engine::admission::NumberEntry;
@@ -183,7 +183,7 @@ pub(super) fn parse_user(text: &str) -> Option<String> {
             && (1..=BSUID_DIGITS_MAX).contains(&digits.len())
             && digits.bytes().all(|b| b.is_ascii_digit())
     });
-    if is_bsuid { Some(text.to_owned()) } else { parse_number(text).map(String::from) }
+    if is_bsuid { Some(text.to_owned()) } else { parse_user_number(text).map(String::from) }
 }
 
 /// Parses the body of a permission request.
@@ -228,7 +228,8 @@ fn parse_request(bytes: &[u8]) -> Result<Request, ApiError> {
 
 #[cfg(test)]
 mod tests {
-    use super::{parse_number, parse_user};
+    use super::super::request::parse_number;
+    use super::parse_user;
 
     #[test]
     fn parses_users_and_numbers_in_any_notation() {

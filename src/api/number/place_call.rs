@@ -13,7 +13,7 @@ use super::super::error::ApiError;
 use super::super::placement::{self, RING_TIMEOUT, TIME_LIMIT, customer_url};
 use super::super::routes::{Operation, RequestBody, ResponseSpec};
 use super::error::NOT_OWN_NUMBER;
-use super::request::{ApiRequest, NO_CALL, parse_number};
+use super::request::{ApiRequest, NO_CALL, parse_number, parse_user_number};
 use super::response::{accepted, created};
 use super::route::{Route, error, handler};
 use engine::admission::NumberEntry;
@@ -123,7 +123,7 @@ async fn place(mut request: ApiRequest) -> Result<Response, ApiError> {
     let from = parse_number(&body.from).ok_or_else(not_own)?;
     let number = api.placer.number(request.scope(), &from);
     let number = number.ok_or_else(|| request.disconnected(&from).unwrap_or_else(not_own))?;
-    let to = parse_number(&body.to).ok_or_else(|| {
+    let to = parse_user_number(&body.to).ok_or_else(|| {
         ApiError::bad_value("to", "to must be the number of a WhatsApp user with its country code")
     })?;
     if to == number.spec.number {

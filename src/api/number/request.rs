@@ -275,12 +275,18 @@ pub(super) const NO_CALL: &str = "no such call";
 
 /// Parses a number with or without a plus, spaces or `whatsapp:`.
 pub(super) fn parse_number(text: &str) -> Option<E164> {
+    E164::parse(without_scheme(text)).ok()
+}
+
+/// Parses the number of a user like [`parse_number`]. It must have a country code.
+pub(super) fn parse_user_number(text: &str) -> Option<E164> {
+    E164::parse_user(without_scheme(text)).ok()
+}
+
+fn without_scheme(text: &str) -> &str {
     let text = text.trim();
-    let bare = text
-        .get(..9)
-        .filter(|scheme| scheme.eq_ignore_ascii_case("whatsapp:"))
-        .and_then(|_| text.get(9..));
-    E164::parse(bare.unwrap_or(text)).ok()
+    let scheme = text.get(..9).filter(|scheme| scheme.eq_ignore_ascii_case("whatsapp:"));
+    scheme.and_then(|_| text.get(9..)).unwrap_or(text)
 }
 
 /// The position of an item in a list that is ordered by time: its time and its id.

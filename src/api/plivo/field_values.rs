@@ -118,7 +118,8 @@ fn targets(to: &str) -> Result<Vec<E164>, String> {
                 addresses";
             return Err(message.to_owned());
         }
-        let number = E164::parse(one).map_err(|why| format!("to parameter is invalid: {why}"))?;
+        let number =
+            E164::parse_user(one).map_err(|why| format!("to parameter is invalid: {why}"))?;
         targets.push(number);
     }
     let different: BTreeSet<&E164> = targets.iter().collect();

@@ -465,9 +465,11 @@ impl Pair {
         }
     }
 
-    /// Whether Graph has contradicted this state.
+    /// Whether Graph may know better: it has contradicted this state, or was never queried about a
+    /// user who has not answered a request. The user may have permitted calls before this node knew
+    /// the number.
     pub fn is_doubtful(&self) -> bool {
-        self.doubtful
+        self.doubtful || self.state == State::Requested && self.checked.is_none()
     }
 
     /// Whether the state has no effect any more, so that it can be deleted.

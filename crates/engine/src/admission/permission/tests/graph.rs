@@ -162,6 +162,18 @@ fn graphs_refusals_update_the_pair() {
 }
 
 #[test]
+fn graph_is_queried_once_about_a_user_who_does_not_answer() {
+    let mut fixture = Fixture::new();
+    fixture.event(Event::Requested);
+    assert!(fixture.pair.is_doubtful(), "the user may have permitted calls before");
+    fixture.event(report(PermissionStatus::NoPermission));
+    assert_eq!(fixture.call(), Some((RefusalReason::NotAnswered, None)));
+    assert!(!fixture.pair.is_doubtful());
+    fixture.event(report(PermissionStatus::Permanent));
+    assert_eq!(fixture.call(), None);
+}
+
+#[test]
 fn a_reply_received_while_asking_graph_wins() {
     let mut fixture = Fixture::new();
     let asked = Some(fixture.time());
