@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, HOST, LOCATION};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use hyper::body::{Frame, Incoming};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::{CaptureConnection, capture_connection};
 use hyper_util::client::legacy::{self, Client};
@@ -23,7 +23,9 @@ use tokio::time::timeout;
 
 use super::EgressError;
 use super::body::Reader;
-use super::connect::{ConnectTimes, Connector, SilentConnections, WithTimeout};
+use super::connect::{
+    ConnectionFacts, Connector, HTTP2_WINDOW, SilentConnections, UndeliveredBytes, WithTimeout,
+};
 use super::guard::{Guard, Refusal};
 use super::resolve::{Resolve, Resolver, SystemResolver};
 use super::tls::{client_tls_with, tls_for_sockets};
@@ -179,6 +181,8 @@ impl Egress {
             .pool_max_idle_per_host(IDLE_PER_HOST_MAX)
             .http1_max_buf_size(HEAD_BYTES_MAX)
             .http1_max_headers(HEADERS_MAX)
+            .http2_initial_connection_window_size(HTTP2_WINDOW)
+            .http2_initial_stream_window_size(HTTP2_WINDOW)
             .http2_max_header_list_size(u32::try_from(HEAD_BYTES_MAX).unwrap_or(u32::MAX))
             .build(WithTimeout(https_connector));
         Ok(Self { connector, clock: config.clock, socket_tls, client })
@@ -288,7 +292,7 @@ impl Egress {
         &self,
         request: EgressRequest<'_>,
         on_stage: &(dyn Fn(Stage) + Sync),
-    ) -> Result<(http::response::Parts, Incoming), EgressError> {
+    ) -> Result<(http::response::Parts, ResponseBody), EgressError> {
         let started = self.clock.now();
         let (read, host) = (request.read, request.url.origin());
         let mut http_request =
@@ -306,7 +310,8 @@ impl Egress {
         .await
         .map_err(|_| self.connect_timeout_error(&host, request.connect))?;
         let timed_out = |_| EgressError::ReadTimeout { waited: read };
-        if let Some(times) = connect_times(&connection).filter(|times| times.started >= started) {
+        let times = connection_facts(&connection).map(|facts| facts.times);
+        if let Some(times) = times.filter(|times| times.started >= started) {
             on_stage(Stage::Connected { resolved: times.resolved, connected: times.connected });
         }
         let response = match early {
@@ -318,14 +323,35 @@ impl Egress {
         };
         let response = response.map_err(|e| into_egress_error(&e, &host))?;
         on_stage(Stage::Responded(self.clock.now()));
-        Ok(response.into_parts())
+        let undelivered =
+            connection_facts(&connection).map(|facts| facts.undelivered).unwrap_or_default();
+        undelivered.reset();
+        let (head, body) = response.into_parts();
+        Ok((head, ResponseBody { body, undelivered }))
+    }
+}
+
+/// The body of a response.
+#[derive(Debug)]
+struct ResponseBody {
+    body: Incoming,
+    /// Of the connection that the body arrives on.
+    undelivered: UndeliveredBytes,
+}
+
+impl ResponseBody {
+    /// Waits for the next part of the body, and returns `None` at its end.
+    async fn frame(&mut self) -> Option<Result<Frame<Bytes>, hyper::Error>> {
+        let frame = self.body.frame().await;
+        self.undelivered.reset();
+        frame
     }
 }
 
 /// A response whose body has not been read.
 pub(super) struct OpenResponse {
     head: http::response::Parts,
-    body: Incoming,
+    body: ResponseBody,
     read: Duration,
     /// `None` if the body is discarded.
     reader: Option<Reader>,
@@ -365,7 +391,7 @@ impl OpenResponse {
 pub struct EgressStream {
     pub status: StatusCode,
     pub headers: HeaderMap,
-    body: Incoming,
+    body: ResponseBody,
     read: Duration,
     remaining: usize,
     max: usize,
@@ -397,11 +423,11 @@ impl EgressStream {
     }
 }
 
-/// Returns when the request's connection was opened. `None` if there is no connection yet.
-fn connect_times(connection: &CaptureConnection) -> Option<ConnectTimes> {
+/// Returns the facts of a request's connection. `None` if there is no connection yet.
+fn connection_facts(connection: &CaptureConnection) -> Option<ConnectionFacts> {
     let mut extras = http::Extensions::new();
     connection.connection_metadata().as_ref()?.get_extras(&mut extras);
-    extras.get().copied()
+    extras.remove()
 }
 
 fn build_request(
@@ -436,7 +462,7 @@ pub(super) fn request_uri(url: &CustomerUrl) -> Result<(Uri, HeaderValue), Egres
 }
 
 async fn collect_body(
-    mut body: Incoming,
+    mut body: ResponseBody,
     mut reader: Reader,
     read: Duration,
     on_chunk: &mut (dyn FnMut(Bytes) + Send),
@@ -458,7 +484,7 @@ async fn collect_body(
 
 /// Discards the rest of a body within the limits above and returns its beginning. Errors are
 /// ignored.
-async fn discard_body(mut body: Incoming) -> Bytes {
+async fn discard_body(mut body: ResponseBody) -> Bytes {
     let mut remaining = DISCARDED_BYTES_MAX;
     let mut beginning = Vec::new();
     let reading = async {

@@ -9,6 +9,7 @@ use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant};
 use http::Uri;
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -35,6 +37,17 @@ const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 /// Largest number of addresses tried for one name.
 const ADDRESSES_MAX: usize = 8;
 
+/// Maximum number of bytes that a connection receives without a response head or a part of a body.
+/// It exceeds everything that the HTTP client holds at once: a head, and the flow-control window of
+/// HTTP/2 ([`HTTP2_WINDOW`]). The HTTP client skips interim responses (1xx) and HTTP/2's own frames
+/// without counting them, so that a server could keep it busy with them forever.
+const UNDELIVERED_BYTES_MAX: usize = 1024 * 1024;
+/// The receive window of an HTTP/2 connection and of its streams, in bytes.
+pub(super) const HTTP2_WINDOW: u32 = 512 * 1024;
+/// Number of bytes after which a connection that always has more lets other tasks run. Parsing them
+/// takes some 100 microseconds at worst.
+const BYTES_PER_TURN: usize = 16 * 1024;
+
 /// A boxed error, as the HTTP client requires.
 pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 type ConnectFuture<T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>>;
@@ -48,8 +61,33 @@ pub(super) struct Connector {
     pub(super) silent: SilentConnections,
 }
 
-/// The times at which a connection was opened. They are stored in the pooled connection, so that a
-/// request can determine whether the connection was opened for it.
+/// What a request can learn of the pooled connection that it uses.
+#[derive(Clone, Debug)]
+pub(super) struct ConnectionFacts {
+    pub(super) times: ConnectTimes,
+    pub(super) undelivered: UndeliveredBytes,
+}
+
+/// The number of bytes that a connection has received since a response head or a part of a body was
+/// last taken from it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct UndeliveredBytes(Arc<AtomicUsize>);
+
+impl UndeliveredBytes {
+    pub(super) fn reset(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
+
+    fn add(&self, bytes: usize) -> io::Result<()> {
+        match self.0.fetch_add(bytes, Ordering::Relaxed) + bytes {
+            0..=UNDELIVERED_BYTES_MAX => Ok(()),
+            _ => Err(io::Error::other("the server sent more than 1 MiB, but no response")),
+        }
+    }
+}
+
+/// The times at which a connection was opened. A request compares them with its own start to
+/// determine whether the connection was opened for it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ConnectTimes {
     pub(super) started: Instant,
@@ -88,11 +126,15 @@ impl Connector {
         Ok(interleave_families(targets))
     }
 
-    async fn connect_uri(&self, to: Uri) -> Result<TrackedStream, EgressError> {
+    async fn connect_uri(&self, to: Uri) -> Result<TokioIo<TrackedStream>, EgressError> {
         let url = CustomerUrl::parse(&to.to_string(), &self.guard)?;
-        let (stream, connect_times) = self.connect(&url).await?;
-        let silent = self.silent.track(url.origin());
-        Ok(TrackedStream(TokioIo::new(stream), connect_times, Some(silent)))
+        let (stream, times) = self.connect(&url).await?;
+        Ok(TokioIo::new(TrackedStream {
+            stream,
+            facts: ConnectionFacts { times, undelivered: UndeliveredBytes::default() },
+            silent: Some(self.silent.track(url.origin())),
+            turn: 0,
+        }))
     }
 
     /// Connects to one of a target's addresses.
@@ -171,9 +213,9 @@ async fn connect(to: SocketAddr) -> io::Result<TcpStream> {
 }
 
 impl Service<Uri> for Connector {
-    type Response = TrackedStream;
+    type Response = TokioIo<TrackedStream>;
     type Error = BoxError;
-    type Future = ConnectFuture<TrackedStream>;
+    type Future = ConnectFuture<TokioIo<TrackedStream>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         Poll::Ready(Ok(()))
@@ -227,44 +269,74 @@ impl Drop for SilentConnection {
     }
 }
 
-/// A connection to a checked address. The guard is dropped when the first bytes arrive.
-pub(super) struct TrackedStream(TokioIo<TcpStream>, ConnectTimes, Option<SilentConnection>);
+/// A connection to a checked address.
+pub(super) struct TrackedStream {
+    stream: TcpStream,
+    facts: ConnectionFacts,
+    /// Dropped when the first bytes arrive.
+    silent: Option<SilentConnection>,
+    /// Number of bytes received since other tasks could run.
+    turn: usize,
+}
 
 impl Connection for TrackedStream {
     fn connected(&self) -> Connected {
-        Connected::new().extra(self.1)
+        Connected::new().extra(self.facts.clone())
     }
 }
 
-impl hyper::rt::Read for TrackedStream {
+impl AsyncRead for TrackedStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        into: hyper::rt::ReadBufCursor<'_>,
+        into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let read = Pin::new(&mut self.0).poll_read(cx, into);
-        if read.is_ready() {
-            self.2 = None;
+        if self.turn >= BYTES_PER_TURN {
+            self.turn = 0;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
         }
+        let before = into.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, into);
+        if read.is_pending() {
+            self.turn = 0;
+            return read;
+        }
+        self.silent = None;
+        let received = into.filled().len() - before;
+        self.turn += received;
+        self.facts.undelivered.add(received)?;
         read
     }
 }
 
-impl hyper::rt::Write for TrackedStream {
+impl AsyncWrite for TrackedStream {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         from: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, from)
+        Pin::new(&mut self.stream).poll_write(cx, from)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        from: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, from)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
+        Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 

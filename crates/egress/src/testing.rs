@@ -142,19 +142,8 @@ impl Server {
         protocols: &[&str],
         answer: impl Fn(&ReceivedRequest) -> Reply + Send + Sync + 'static,
     ) -> (Self, CertificateDer<'static>) {
-        let generated = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-        let cert = generated.cert.der().clone();
-        let key =
-            PrivateKeyDer::from(PrivatePkcs8KeyDer::from(generated.signing_key.serialize_der()));
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut tls = rustls::ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![cert.clone()], key)
-            .unwrap();
-        tls.alpn_protocols = protocols.iter().map(|p| p.as_bytes().to_vec()).collect();
-        (Self::run(answer, Some(TlsAcceptor::from(Arc::new(tls)))).await, cert)
+        let (tls, cert) = tls_acceptor(protocols);
+        (Self::run(answer, Some(tls)).await, cert)
     }
 
     async fn run(
@@ -235,6 +224,23 @@ impl Server {
     pub fn seen(&self) -> Vec<ReceivedRequest> {
         self.seen.lock().unwrap().clone()
     }
+}
+
+/// Creates the TLS side of a server for `localhost` with these ALPN protocols. Also returns its
+/// certificate, which clients must trust.
+pub fn tls_acceptor(protocols: &[&str]) -> (TlsAcceptor, CertificateDer<'static>) {
+    let generated = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let cert = generated.cert.der().clone();
+    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(generated.signing_key.serialize_der()));
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut tls = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![cert.clone()], key)
+        .unwrap();
+    tls.alpn_protocols = protocols.iter().map(|p| p.as_bytes().to_vec()).collect();
+    (TlsAcceptor::from(Arc::new(tls)), cert)
 }
 
 /// A resolver that returns these answers in order and repeats the last one.

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Version};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
-use super::testing::{FakeResolver, Reply, Server, egress, egress_with, open_guard};
+use super::testing::{FakeResolver, Reply, Server, egress, egress_with, open_guard, tls_acceptor};
 use super::{
     BodyPolicy, CustomerUrl, Egress, EgressError, EgressRequest, EgressResponse, FetchedFile,
     FileResponse, FileSink, Guard, Lookup, Refusal, Resolve,
@@ -268,4 +269,62 @@ async fn files_are_fetched_with_caching_headers_and_one_retry() {
     assert_eq!(count("/round"), 12);
     assert!(matches!(fetch("/inside", None).await, Err(EgressError::Refused(_))));
     assert_eq!(count("/inside"), 1);
+}
+
+/// Waits for a request, and then sends `beginning` once and `repeated` until the client closes the
+/// connection.
+async fn repeat(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    beginning: &[u8],
+    repeated: &[u8],
+) {
+    let mut request = [0; 1024];
+    stream.read(&mut request).await.unwrap();
+    let mut sending = stream.write_all(beginning).await;
+    while sending.is_ok() {
+        sending = stream.write_all(repeated).await;
+    }
+}
+
+#[tokio::test]
+async fn r14_endless_interim_responses_end_the_request() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let interim = format!("HTTP/1.1 103 Early Hints\r\n{}\r\n", "a: b\r\n".repeat(60));
+    let server = tokio::spawn(async move {
+        repeat(listener.accept().await.unwrap().0, b"", interim.repeat(100).as_bytes()).await;
+    });
+    let refused = ask(&egress(open_guard(), Vec::new()), &url).await;
+    let reason = "the server sent more than 1 MiB, but no response".to_owned();
+    assert_eq!(refused.unwrap_err(), EgressError::Broken { reason });
+    server.await.unwrap();
+}
+
+#[tokio::test]
+async fn r14_endless_interim_responses_over_http_2_end_the_request() {
+    let (tls, cert) = tls_acceptor(&["h2"]);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://localhost:{}/", listener.local_addr().unwrap().port());
+    let server = tokio::spawn(async move {
+        let stream = tls.accept(listener.accept().await.unwrap().0).await.unwrap();
+        // RFC 9113 §4.1: an empty SETTINGS frame, and HEADERS frames of stream 1 with END_HEADERS
+        // and `:status: 103` (RFC 7541 §6.2.2).
+        let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+        let interim = [&[0, 0, 5, 1, 4, 0, 0, 0, 1][..], b"\x08\x03103"].concat();
+        repeat(stream, &settings, &interim.repeat(1_000)).await;
+    });
+    let refused = ask(&egress(open_guard(), vec![cert]), &url).await;
+    let reason = "the server sent more than 1 MiB, but no response".to_owned();
+    assert_eq!(refused.unwrap_err(), EgressError::Broken { reason });
+    server.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_large_body_over_http_2_arrives_whole() {
+    let (server, cert) = Server::start_tls(&["h2"], |_| Reply::ok(vec![b'x'; 5_000_000])).await;
+    let egress = egress(open_guard(), vec![cert]);
+    let url = egress.url(&server.https_url("/")).unwrap();
+    let body_policy = BodyPolicy::OnSuccess { max: 5_000_000 };
+    let reply = egress.request(EgressRequest { body_policy, ..get(&url) }).await.unwrap();
+    assert_eq!(reply.body.len(), 5_000_000);
 }
