@@ -178,6 +178,8 @@ async fn no_call_is_lost_or_doubled_while_nodes_are_killed_and_paused() {
              lost: {lost:?}, doubled: {doubled:?}",
             passed + failed
         );
+        world.app.forget();
+        world.graph.forget();
         nodes[victim].start_again().await;
     }
     println!("{all} calls in {} s", clock.now().duration_since(begun).as_secs());

@@ -101,6 +101,11 @@ impl App {
         self.inner.seen.lock().expect("seen").clone()
     }
 
+    /// Forgets the requests so far, so that a long test doesn't keep all of them.
+    pub fn forget(&self) {
+        self.inner.seen.lock().expect("seen").clear();
+    }
+
     pub fn count(&self, path: &str) -> usize {
         self.requests().iter().filter(|s| s.path == path).count()
     }

@@ -51,6 +51,11 @@ impl Graph {
         self.asked.lock().expect("asked").clone()
     }
 
+    /// Forgets the requests so far, so that a long test doesn't keep all of them.
+    pub fn forget(&self) {
+        self.asked.lock().expect("asked").clear();
+    }
+
     /// Returns the actions requested for a call, in order.
     pub fn actions(&self, wacid: &str) -> Vec<String> {
         self.asked()

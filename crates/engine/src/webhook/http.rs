@@ -14,7 +14,7 @@ use super::calls::Calls;
 use super::claims::SignedWebhook;
 use super::effect::Effect;
 use super::kind::Kind;
-use super::route::{PendingWrite, WebhookHandler};
+use super::route::WebhookHandler;
 use crate::limiter::RequestClaims;
 use model::metric;
 
@@ -135,15 +135,16 @@ async fn event<C: Calls + 'static, B: Body>(
     {
         Err(_) => refused(Effect::BadJson, StatusCode::BAD_REQUEST),
         Ok(waiting) => {
-            let is_settled = if waiting.iter().any(PendingWrite::is_shared) {
-                // Not cancelled if Meta closes the connection: a call that was claimed must begin.
+            let is_settled = if waiting.is_empty() {
+                true
+            } else {
+                // Not cancelled if Meta closes the connection: a call that was claimed must begin,
+                // and an event that was not written must be accepted when it is delivered again.
                 let webhook = SignedWebhook { body: body.into(), headers: head.headers };
                 let handler = handler.clone();
                 let settled =
                     async move { handler.settle_shared(waiting, Some(webhook), STORE_TIME).await };
                 tokio::spawn(settled).await.unwrap_or(false)
-            } else {
-                handler.settle(waiting, STORE_TIME).await
             };
             busy |= !is_settled;
             if busy {

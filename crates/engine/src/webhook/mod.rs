@@ -10,6 +10,7 @@ mod decode;
 mod dedupe;
 mod effect;
 mod http;
+mod in_flight;
 mod items;
 mod kind;
 mod read;

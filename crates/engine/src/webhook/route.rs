@@ -13,6 +13,7 @@ use super::claims::{Claim, ClaimPurpose, OtherNodes, SignedWebhook, Unreachable}
 use super::decode::{self, BadJson};
 use super::dedupe::{KeyTable, key_of};
 use super::effect::{Effect, ItemResult, Tally, count};
+use super::in_flight::{Arrival, EventInFlight, InFlight};
 use super::items::{Connect, Content, Item, PermissionReply, Sdp};
 use super::kind::Kind;
 use super::verify::Secrets;
@@ -29,6 +30,7 @@ use model::Secret;
 use model::metric;
 use model::{CallUuid, Direction, PhoneNumberId, Repeats, Timestamp, Wacid};
 use store::{KeyKind, SeenKey};
+use tokio::sync::oneshot;
 use uuid::Uuid;
 
 /// The secrets for Meta's webhook.
@@ -55,6 +57,7 @@ pub struct WebhookHandler<C> {
     pub(super) clock: Clock,
     secrets: ArcSwap<Secrets>,
     events: KeyTable,
+    in_flight: InFlight,
     changes: KeyTable,
     tombstones: KeyTable,
     ledger: Option<Arc<dyn Ledger>>,
@@ -70,10 +73,10 @@ pub struct WebhookHandler<C> {
 /// Receives account news from Meta. It must not block or wait.
 pub type AccountNewsSink = Box<dyn Fn(MetaEvent) + Send + Sync>;
 
-/// A write that must be durable before the 200, and the key of its event
-/// (`docs/reference/meta.md#when-200`).
+/// A write that must be durable before the 200, and its event (`docs/reference/meta.md#when-200`).
 pub struct PendingWrite {
-    key: u128,
+    /// `None` for a copy of an event.
+    event: Option<Arc<EventInFlight>>,
     work: Work,
     /// The count of the write's item. Set after the item was processed.
     tally: Option<Arc<Tally>>,
@@ -86,6 +89,8 @@ enum Work {
     Connect(Box<ReceivedConnect>),
     /// An event of a call that this node does not have.
     Foreign(ForeignEvent),
+    /// A copy of an event in flight. Receives whether that event succeeded.
+    Copy(oneshot::Receiver<bool>),
 }
 
 struct ReceivedConnect {
@@ -102,18 +107,17 @@ struct ForeignEvent {
 }
 
 impl PendingWrite {
-    fn stored(key: u128, stored: Stored) -> Self {
-        Self { key, work: Work::Stored(stored), tally: None }
+    fn new(event: Arc<EventInFlight>, work: Work) -> Self {
+        Self { event: Some(event), work, tally: None }
     }
 
-    fn foreign(key: u128, of: &CallKey, named: Option<CallUuid>, event: CallEvent) -> Self {
-        let work = Work::Foreign(ForeignEvent { key: of.clone(), named, event });
-        Self { key, work, tally: None }
-    }
-
-    /// Whether other nodes must be asked.
-    pub(super) fn is_shared(&self) -> bool {
-        matches!(self.work, Work::Connect(_) | Work::Foreign(_))
+    fn foreign(
+        id: Arc<EventInFlight>,
+        key: &CallKey,
+        named: Option<CallUuid>,
+        event: CallEvent,
+    ) -> Self {
+        Self::new(id, Work::Foreign(ForeignEvent { key: key.clone(), named, event }))
     }
 }
 
@@ -125,7 +129,8 @@ impl PendingWrite {
         let one = |stored: &bool| {
             let stored = *stored;
             let tally = Some(tally.clone());
-            Self { tally, ..Self::stored(7, Box::pin(async move { stored })) }
+            let event = EventInFlight::without_copies(7);
+            Self { tally, ..Self::new(event, Work::Stored(Box::pin(async move { stored }))) }
         };
         stored.iter().map(one).collect()
     }
@@ -169,6 +174,7 @@ impl<C: Calls> WebhookHandler<C> {
             clock,
             secrets: ArcSwap::from_pointee(secrets(config)),
             events: seen(EVENTS_KEPT),
+            in_flight: InFlight::default(),
             changes: seen(CHANGES_KEPT),
             tombstones: seen(TOMBSTONES_KEPT),
             ledger: None,
@@ -311,7 +317,7 @@ impl<C: Calls> WebhookHandler<C> {
     /// # Errors
     /// Returns an error if the body is not JSON. Nothing has been processed then.
     pub(super) fn deliver_forwarded(&self, body: &[u8]) -> Result<bool, BadJson> {
-        let (now, mut busy) = (self.clock.now(), false);
+        let (now, mut busy, mut waiting) = (self.clock.now(), false, Vec::new());
         decode::decode(body, |Item { kind, content, .. }| {
             let (key, named) = match &content {
                 Content::Connect(connect) if connect.direction == Direction::Outbound => {
@@ -323,11 +329,14 @@ impl<C: Calls> WebhookHandler<C> {
                 _ => return,
             };
             if self.calls.has(key, named) {
-                let effect = self.item(&kind, content, now, &mut Vec::new());
+                let effect = self.item(&kind, content, now, &mut waiting);
                 busy |= effect == Effect::Busy;
                 self.count(&kind, effect);
             }
         })?;
+        // Copies of events that this node received itself and is passing on.
+        busy |= !waiting.is_empty();
+        waiting.iter().for_each(|write| self.fail(write.event.as_deref(), None));
         Ok(!busy)
     }
 
@@ -367,15 +376,16 @@ impl<C: Calls> WebhookHandler<C> {
         webhook: Option<SignedWebhook>,
         at_most: Duration,
     ) -> bool {
-        let (mut writes, mut foreign) = (Vec::new(), Vec::new());
-        for PendingWrite { key, work, tally } in waiting {
+        let (mut writes, mut foreign, mut copies) = (Vec::new(), Vec::new(), Vec::new());
+        for PendingWrite { event: id, work, tally } in waiting {
             match work {
-                Work::Foreign(event) => foreign.push((key, event, tally)),
-                work => writes.push((key, work, tally)),
+                Work::Foreign(event) => foreign.push((id, event, tally)),
+                Work::Copy(succeeded) => copies.push((succeeded, tally)),
+                work => writes.push((id, work, tally)),
             }
         }
         let webhook = webhook.as_ref();
-        let all = writes.into_iter().map(|(key, work, tally)| async move {
+        let all = writes.into_iter().map(|(id, work, tally)| async move {
             let stored = match work {
                 Work::Stored(stored) => {
                     tokio::time::timeout(at_most, stored).await.unwrap_or(false)
@@ -383,30 +393,42 @@ impl<C: Calls> WebhookHandler<C> {
                 Work::Connect(connect) => {
                     self.connect_shared(*connect, webhook, tally.as_deref()).await
                 }
-                Work::Foreign(_) => true,
+                Work::Foreign(_) | Work::Copy(_) => true,
             };
             if !stored {
-                self.unclaim(key);
-                if let Some(tally) = &tally {
-                    tally.busy.store(true, Ordering::Relaxed);
-                }
+                self.fail(id.as_deref(), tally.as_deref());
             }
             stored
         });
         let written = futures_util::future::join_all(all).await.into_iter().all(|stored| stored);
         let mut forwarded = true;
         let mut sent = BTreeMap::new();
-        for (key, event, tally) in foreign {
+        for (id, event, tally) in foreign {
             let done = self.pass_on(event, webhook, &mut sent, tally.as_deref()).await;
             if done.is_err() {
-                self.unclaim(key);
-                if let Some(tally) = &tally {
-                    tally.busy.store(true, Ordering::Relaxed);
-                }
+                self.fail(id.as_deref(), tally.as_deref());
                 forwarded = false;
             }
         }
-        written && forwarded
+        // Last, because a body can contain an event and a copy of it.
+        let mut copied = true;
+        for (succeeded, tally) in copies {
+            if !succeeded.await.unwrap_or(false) {
+                self.fail(None, tally.as_deref());
+                copied = false;
+            }
+        }
+        written && forwarded && copied
+    }
+
+    /// Lets Meta deliver an event again that was not written or passed on.
+    fn fail(&self, event: Option<&EventInFlight>, tally: Option<&Tally>) {
+        if let Some(event) = event {
+            self.unclaim(event);
+        }
+        if let Some(tally) = tally {
+            tally.busy.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Forwards an event to the node that owns its call. `sent` are the nodes that already have the
@@ -598,18 +620,16 @@ impl<C: Calls> WebhookHandler<C> {
         let (Some(entry), Some(inbox)) = (self.gate.directory().number(number), &self.inbox) else {
             return self.once(number, key, now, effect);
         };
-        if !self.events.claim(key, now) {
-            return Effect::Duplicate;
-        }
+        let Some(event) = self.arrive(key, now, waiting) else { return Effect::Duplicate };
         match keep(inbox, &entry) {
             Ok(stored) => {
                 // Enqueued after the message, so that a stored key implies a stored message.
                 self.note(key);
-                waiting.extend(stored.map(|stored| PendingWrite::stored(key, stored)));
+                waiting.extend(stored.map(|stored| PendingWrite::new(event, Work::Stored(stored))));
                 effect
             }
             Err(inbox::QueueFull) => {
-                self.events.forget(key);
+                self.unclaim_unstored(&event);
                 Effect::Busy
             }
         }
@@ -650,26 +670,23 @@ impl<C: Calls> WebhookHandler<C> {
         else {
             return self.once(&said.phone_number_id, key, now, Effect::Ignored);
         };
-        if !self.events.claim(key, now) {
-            return Effect::Duplicate;
-        }
+        let Some(event) = self.arrive(key, now, waiting) else { return Effect::Duplicate };
         let pair = PairKey::new(&said.phone_number_id, &said.user);
         let (rules, at) = (&number.spec.permissions, said.timestamp.map(Timestamp::from_secs));
         let Ok(taken) = consents.reply(&pair, rules, self.clock.wall(), at, said.reply, &said.id)
         else {
-            self.events.forget(key);
+            self.unclaim_unstored(&event);
             return Effect::Busy;
         };
+        let pending = |stored| PendingWrite::new(event.clone(), Work::Stored(stored));
         // Enqueued after the reply, so that a stored key implies a stored reply.
         self.note(key);
-        waiting.extend(taken.stored.map(|stored| PendingWrite::stored(key, stored)));
+        waiting.extend(taken.stored.map(pending));
         if let Some(inbox) = &self.inbox {
             // The reply is also a message. The permission is stored even if the message queue is
             // full.
             match inbox.timeline().receive(&number, said.said) {
-                Ok(stored) => {
-                    waiting.extend(stored.map(|stored| PendingWrite::stored(key, stored)))
-                }
+                Ok(stored) => waiting.extend(stored.map(pending)),
                 Err(inbox::QueueFull) => {
                     tracing::warn!("permission reply not added to its conversation: queue full")
                 }
@@ -703,17 +720,16 @@ impl<C: Calls> WebhookHandler<C> {
                     of(&key.wacid),
                     status.as_str().as_bytes(),
                 ]);
-                match self.once(&key.phone_number_id, id, now, Effect::StatusApplied) {
-                    Effect::StatusApplied => {
-                        let event = CallEvent::Status(status);
-                        let effect = self.placed(id, &key, named, event, waiting);
-                        if effect == Effect::Busy {
-                            self.unclaim(id);
-                        }
-                        effect
-                    }
-                    other => other,
+                let Some(id) = self.arrive(id, now, waiting) else { return Effect::Duplicate };
+                self.note(id.key);
+                if self.gate.directory().number(&key.phone_number_id).is_none() {
+                    return Effect::UnknownNumber;
                 }
+                let effect = self.placed(&id, &key, named, CallEvent::Status(status), waiting);
+                if effect == Effect::Busy {
+                    self.unclaim(&id);
+                }
+                effect
             }
             Content::Change { digest, heard } if self.changes.claim(key_of(&[&digest]), now) => {
                 tracing::info!(kind = kind.label(), "account change received");
@@ -760,17 +776,46 @@ impl<C: Calls> WebhookHandler<C> {
         }
     }
 
-    fn unclaim(&self, key: u128) {
-        self.events.forget(key);
-        if let Some(ledger) = &self.ledger {
-            ledger.forget(key);
+    /// Claims the key of an event that may have to be written or passed on. Returns `None` for a
+    /// copy. A copy of an event in flight waits for that event.
+    fn arrive(
+        &self,
+        key: u128,
+        now: Instant,
+        waiting: &mut Vec<PendingWrite>,
+    ) -> Option<Arc<EventInFlight>> {
+        match self.in_flight.arrive(key, || self.events.claim(key, now)) {
+            Arrival::First(event) => Some(event),
+            Arrival::CopyInFlight(succeeded) => {
+                waiting.push(PendingWrite {
+                    event: None,
+                    work: Work::Copy(succeeded),
+                    tally: None,
+                });
+                None
+            }
+            Arrival::Copy => None,
         }
     }
 
-    /// Reports an event to an outbound call. `id` is the key of the event.
+    /// Releases an event whose key was stored, so that it is processed when it is delivered again.
+    fn unclaim(&self, event: &EventInFlight) {
+        self.unclaim_unstored(event);
+        if let Some(ledger) = &self.ledger {
+            ledger.forget(event.key);
+        }
+    }
+
+    /// Like [`WebhookHandler::unclaim`], for an event whose key was not stored.
+    fn unclaim_unstored(&self, event: &EventInFlight) {
+        self.events.forget(event.key);
+        event.fail();
+    }
+
+    /// Reports an event to an outbound call.
     fn placed(
         &self,
-        id: u128,
+        id: &Arc<EventInFlight>,
         key: &CallKey,
         named: Option<CallUuid>,
         event: CallEvent,
@@ -781,7 +826,7 @@ impl<C: Calls> WebhookHandler<C> {
         }
         if self.is_foreign(key, named) {
             let effect = applied(&event);
-            waiting.push(PendingWrite::foreign(id, key, named, event));
+            waiting.push(PendingWrite::foreign(id.clone(), key, named, event));
             return effect;
         }
         self.apply(key, named, event)
@@ -822,21 +867,26 @@ impl<C: Calls> WebhookHandler<C> {
         waiting: &mut Vec<PendingWrite>,
     ) -> Effect {
         let key = call_event("connect", &connect.key);
-        if !self.events.claim(key, now) {
+        let first = match self.others {
+            Some(_) => self.arrive(key, now, waiting),
+            // Decided before this returns.
+            None => self.events.claim(key, now).then(|| EventInFlight::without_copies(key)),
+        };
+        let Some(event) = first else {
             if connect.direction == Direction::Inbound {
                 self.gate.count(Direction::Inbound, Reason::Duplicate.as_str());
             }
             return Effect::Duplicate;
-        }
+        };
         let waits_before = waiting.len();
-        let effect = self.connected(key, connect, now, received, waiting);
+        let effect = self.connected(&event, connect, now, received, waiting);
         if waiting.len() > waits_before {
             return effect;
         }
         // Stored after processing: in an overload the same connects are redelivered repeatedly and
         // should not load the store. If the process ends here, the call's record replaces the key.
         match effect {
-            Effect::Busy => self.events.forget(key),
+            Effect::Busy => self.unclaim_unstored(&event),
             _ => self.note(key),
         }
         effect
@@ -845,7 +895,7 @@ impl<C: Calls> WebhookHandler<C> {
     /// Processes a connect that is not a duplicate.
     fn connected(
         &self,
-        id: u128,
+        id: &Arc<EventInFlight>,
         connect: Connect,
         now: Instant,
         received: Instant,
@@ -863,7 +913,7 @@ impl<C: Calls> WebhookHandler<C> {
             Direction::Inbound if self.others.is_some() => {
                 let connect = ReceivedConnect { connect, received, arrived: now, wall };
                 let work = Work::Connect(Box::new(connect));
-                waiting.push(PendingWrite { key: id, work, tally: None });
+                waiting.push(PendingWrite::new(id.clone(), work));
                 Effect::Admitted
             }
             Direction::Inbound => self.admit(connect, received, now, wall),
@@ -958,9 +1008,8 @@ impl<C: Calls> WebhookHandler<C> {
         waiting: &mut Vec<PendingWrite>,
     ) -> Effect {
         let event = call_event("terminate", key);
-        if !self.claim(event, now) {
-            return Effect::Duplicate;
-        }
+        let Some(event) = self.arrive(event, now, waiting) else { return Effect::Duplicate };
+        self.note(event.key);
         if self.is_foreign(key, named) {
             let terminated = CallEvent::Terminated(termination);
             waiting.push(PendingWrite::foreign(event, key, named, terminated));
@@ -968,7 +1017,7 @@ impl<C: Calls> WebhookHandler<C> {
         }
         let effect = self.terminate_here(key, named, termination);
         if effect == Effect::Busy {
-            self.unclaim(event);
+            self.unclaim(&event);
         }
         effect
     }

@@ -1,13 +1,15 @@
 //! Tests with the fixtures of `fixtures/meta` and with hostile input.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ::http::{Request, StatusCode};
 use aws_lc_rs::hmac;
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt as _, poll};
 use http_body_util::{BodyExt as _, Full};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -26,6 +28,8 @@ use model::Health;
 use model::Secret;
 use model::{CallUuid, E164, PhoneNumberId, Timestamp, WabaId, Wacid};
 use store::{Birth, Store};
+use tokio::sync::Notify;
+use uuid::Uuid;
 
 pub(super) fn fixture(file: &str) -> Vec<u8> {
     let path =
@@ -1102,4 +1106,83 @@ fn failed_writes_are_counted_as_busy() {
     };
     counted("message_stored", 2);
     counted("busy", 1);
+}
+
+/// A fleet in which the first claim waits until it is denied. Later claims are granted.
+#[derive(Default)]
+struct OneClaim {
+    claims: AtomicUsize,
+    asked: Notify,
+    denied: Notify,
+}
+
+impl OtherNodes for OneClaim {
+    fn claim(&self, _: CallKey, _: ClaimPurpose) -> BoxFuture<'_, Claim> {
+        async move {
+            if self.claims.fetch_add(1, Ordering::SeqCst) > 0 {
+                return Claim::Ours;
+            }
+            self.asked.notify_one();
+            self.denied.notified().await;
+            Claim::Denied
+        }
+        .boxed()
+    }
+
+    fn rejected(&self, _: &CallKey) {}
+
+    fn owner(
+        &self,
+        _: CallKey,
+        _: Option<CallUuid>,
+    ) -> BoxFuture<'_, Result<Option<Uuid>, Unreachable>> {
+        std::future::ready(Ok(None)).boxed()
+    }
+
+    fn forward(&self, _: Uuid, _: SignedWebhook) -> BoxFuture<'_, Result<(), Unreachable>> {
+        std::future::ready(Err(Unreachable)).boxed()
+    }
+
+    fn is_cut_off(&self) -> bool {
+        false
+    }
+
+    fn hand_over(&self, _: SignedWebhook) -> BoxFuture<'_, Result<(), Unreachable>> {
+        std::future::ready(Err(Unreachable)).boxed()
+    }
+}
+
+#[tokio::test]
+async fn a_copy_of_a_connect_in_flight_is_answered_like_the_connect() {
+    let others = Arc::new(OneClaim::default());
+    let mut world = World::at(NOW);
+    let door = Arc::into_inner(world.door).unwrap().with_others(others.clone());
+    world.door = Arc::new(door);
+    let body = connect("wacid.copied", |_| {});
+    let (mut first, mut copy) =
+        (Box::pin(world.post(body.clone())), Box::pin(world.post(body.clone())));
+    assert!(poll!(&mut first).is_pending());
+    others.asked.notified().await;
+    assert!(poll!(&mut copy).is_pending(), "the copy is answered before the connect is decided");
+    others.denied.notify_one();
+    // Meta delivers it again, although one of the two connections may be closed.
+    assert_eq!(first.await, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(copy.await, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(world.post(body.clone()).await, StatusCode::OK);
+    assert_eq!(world.post(body).await, StatusCode::OK);
+    // The registry of these tests begins no calls of a fleet.
+    assert_eq!(world.phones().rejected.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_body_with_an_event_and_its_copy_is_answered() {
+    let others = Arc::new(OneClaim::default());
+    others.denied.notify_one();
+    let mut world = World::at(NOW);
+    world.door = Arc::new(Arc::into_inner(world.door).unwrap().with_others(others));
+    let mut body: Value = serde_json::from_slice(&terminate("wacid.twice")).unwrap();
+    let calls = &mut body["entry"][0]["changes"][0]["value"]["calls"];
+    *calls = json!([calls[0], calls[0]]);
+    let status = world.post(serde_json::to_vec(&body).unwrap()).await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
 }
