@@ -120,7 +120,9 @@ function readReplies() {
 
 /** @param {[string, string][]} kept the latest last */
 function writeReplies(kept) {
-  try { sessionStorage.setItem(REPLIES, JSON.stringify(kept.slice(-REPLIES_MAX))); } catch { /* no storage, or too much text */ }
+  try {
+    if (kept.length) sessionStorage.setItem(REPLIES, JSON.stringify(kept.slice(-REPLIES_MAX))); else sessionStorage.removeItem(REPLIES);
+  } catch { /* no storage, or too much text */ }
 }
 
 /** Keeps replies that were not sent when the page is left, and fills them in when it is opened again. */
