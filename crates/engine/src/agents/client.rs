@@ -159,7 +159,7 @@ impl AgentClient {
         }
         let answer = post(&target, headers, body.into(), agent.spec.timeout()).await?;
         match agent.spec.kind {
-            AgentKind::Http => http_reply(answer, on).await,
+            AgentKind::Http => http_reply(agent.id, answer, on).await,
             AgentKind::Llm => llm_reply(answer, on).await,
         }
     }
@@ -322,9 +322,20 @@ async fn each_event(
     }
 }
 
-async fn http_reply(answer: EgressStream, on: &mut dyn ReplySink) -> Result<(), AgentError> {
-    let mut all =
-        |data: &[u8]| contract::read(data)?.into_iter().try_for_each(|piece| on.receive(piece));
+async fn http_reply(
+    agent: Uuid,
+    answer: EgressStream,
+    on: &mut dyn ReplySink,
+) -> Result<(), AgentError> {
+    let mut all = |data: &[u8]| {
+        let pieces = contract::read(data)?;
+        if pieces.is_empty()
+            && let Some(key) = contract::unknown_key(data)
+        {
+            tracing::warn!(%agent, key, "agent reply is empty: it has an unknown key instead of `reply`");
+        }
+        pieces.into_iter().try_for_each(|piece| on.receive(piece))
+    };
     if is_stream(&answer) {
         return each_event(answer, all).await.map(drop);
     }

@@ -201,6 +201,15 @@ pub fn read(bytes: &[u8]) -> Result<Vec<Piece>, String> {
     Ok(pieces)
 }
 
+/// Returns a key of a reply that has none of the known ones, such as a misspelt `reply`. The reply
+/// counts as an empty one.
+pub fn unknown_key(bytes: &[u8]) -> Option<String> {
+    let object: Map<String, Value> = serde_json::from_slice(bytes).ok()?;
+    let is_known = ["type", "reply", "action"].iter().any(|key| object.contains_key(*key));
+    let key = object.keys().next().filter(|_| !is_known)?;
+    Some(key.chars().filter(|c| !c.is_control()).take(64).collect())
+}
+
 fn item(value: Value) -> Result<Piece, String> {
     if value.to_string().len() > ITEM_BYTES_MAX {
         return Err(format!("an item of `reply` has more than {ITEM_BYTES_MAX} bytes"));
@@ -280,6 +289,19 @@ mod tests {
         let mut reply = Reply::default();
         pieces.into_iter().for_each(|piece| reply.add(piece, 20).unwrap());
         reply
+    }
+
+    #[test]
+    fn a_misspelt_reply_is_named() {
+        for (json, key) in [
+            (r#"{"replies": [{"type": "text", "text": "Hi"}]}"#, Some("replies")),
+            ("{}", None),
+            (r#"{"reply": [], "more": 1}"#, None),
+            (r#"{"action": null, "more": 1}"#, None),
+            (r#"{"type": "text", "text": ""}"#, None),
+        ] {
+            assert_eq!(unknown_key(json.as_bytes()).as_deref(), key, "{json}");
+        }
     }
 
     #[test]
