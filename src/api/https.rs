@@ -81,6 +81,11 @@ impl Https {
                 response.headers_mut().extend(to.ok().map(|to| (header::LOCATION, to)));
                 Some(response)
             }
+            PlainAction::NoPath => Some(error::listener_error(
+                StatusCode::BAD_REQUEST,
+                "bad_request",
+                "the request target must be a path that begins with `/`",
+            )),
             PlainAction::Refuse => Some(error::listener_error(
                 StatusCode::FORBIDDEN,
                 "https_required",
@@ -120,6 +125,8 @@ enum PlainAction<'a> {
     /// Respond with the content of this token.
     Challenge(&'a str),
     Redirect,
+    /// The target is no path, such as `*` (RFC 9112 §3.2.4), so there is nothing to redirect to.
+    NoPath,
     Refuse,
 }
 
@@ -136,7 +143,10 @@ impl<'a> PlainRequest<'a> {
             .any(|name| self.headers.contains_key(*name));
         match self.is_local {
             _ if self.is_proxied => PlainAction::Serve,
-            _ if is_read && !has_key => PlainAction::Redirect,
+            _ if is_read && !has_key => match self.uri.path().starts_with('/') {
+                true => PlainAction::Redirect,
+                false => PlainAction::NoPath,
+            },
             true => PlainAction::Serve,
             false => PlainAction::Refuse,
         }
@@ -184,6 +194,10 @@ mod tests {
             assert_eq!(taken, "Challenge(\"a-token\")");
         }
         assert_eq!(action(Method::POST, path, false, there, false), "Refuse");
+        for target in ["*", "offhook.example:80"] {
+            assert_eq!(action(Method::GET, target, false, there, false), "NoPath", "{target}");
+        }
+        assert_eq!(action(Method::GET, "http://offhook.example", false, there, false), "Redirect");
     }
 
     #[test]
