@@ -241,6 +241,9 @@ pub(super) fn object(body: &[u8]) -> Result<Map<String, Value>, String> {
         Err(error) if error.classify() == serde_json::error::Category::Data => {
             Err(error.to_string())
         }
+        Err(error) if !body.is_empty() => {
+            Err(format!("the request body is not valid JSON: {error}"))
+        }
         Ok(_) | Err(_) => Err("the request body is not a JSON object".to_owned()),
     }
 }
@@ -409,6 +412,9 @@ mod tests {
         ] {
             assert!(read("application/json", bad).is_err(), "{bad}");
         }
+        let cut = read("application/json", "{\"a\":1,\n\"b\"").unwrap_err();
+        assert!(cut.starts_with("the request body is not valid JSON: EOF"), "{cut}");
+        assert!(cut.ends_with("at line 2 column 3"), "{cut}");
         assert!(
             read("application/json", r#"{"a":1,"a":2}"#)
                 .is_err_and(|why| why.contains("a is given twice"))

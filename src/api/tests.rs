@@ -1150,6 +1150,7 @@ async fn the_first_bad_field_is_named() {
         ),
         (400, with("parent_call_uuid", json!("x")), "parent_call_uuid must be a UUID"),
         (400, "[]".to_owned(), "object"),
+        (400, r#"{"from":"1""#.to_owned(), "at line 1 column 11"),
         (400, r#"{"from":"1","from":"2"}"#.to_owned(), "from is given twice"),
         (
             422,
