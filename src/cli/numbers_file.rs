@@ -22,6 +22,9 @@ pub struct ExportArgs {
     /// output]
     #[arg(value_name = "FILE")]
     pub file: Option<PathBuf>,
+    /// Replace an existing file
+    #[arg(long, requires = "file")]
+    pub force: bool,
     /// Print JSON to standard output
     #[arg(long, conflicts_with = "file")]
     pub json: bool,
@@ -120,6 +123,12 @@ pub(super) async fn export(args: ExportArgs) -> Result<Exit, Exit> {
         Some(file) => is_json(file)?,
         None => args.json,
     };
+    if let Some(file) = args.file.as_ref().filter(|file| !args.force && file.exists()) {
+        return Err(Exit::failed(format_args!(
+            "{} exists; name another file, or use --force to replace it",
+            file.display()
+        )));
+    }
     let api = NodeApi::of(&args.at)?;
     let (numbers, named) = (api.all("phone-numbers/", None).await?, NodeResources::of(&api).await?);
     let text = write(&numbers, &named, is_json).map_err(Exit::failed)?;

@@ -319,18 +319,27 @@ async fn an_export_is_imported_again_after_an_agent_was_connected() {
     let world = World::start().await;
     world.synced().await;
     let file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
-    let numbers = async |command: &str| {
-        let out = tokio::process::Command::new(env!("CARGO_BIN_EXE_offhook"))
-            .args(["numbers", command, "--node", &world.node.public])
+    let run = async |args: &[&str]| {
+        tokio::process::Command::new(env!("CARGO_BIN_EXE_offhook"))
+            .args(["numbers", args[0], "--node", &world.node.public])
+            .args(&args[1..])
             .arg(file.path())
             .env("OFFHOOK_API_KEY", API_KEY)
             .output()
             .await
-            .unwrap();
+            .unwrap()
+    };
+    let numbers = async |args: &[&str]| {
+        let out = run(args).await;
         assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
         String::from_utf8_lossy(&out.stdout).into_owned()
     };
-    numbers("export").await;
+    // The file exists.
+    let kept = run(&["export"]).await;
+    let why = String::from_utf8_lossy(&kept.stderr);
+    assert!(kept.status.code() == Some(1) && why.contains("use --force to replace it"), "{why}");
+    assert_eq!(std::fs::read_to_string(file.path()).unwrap(), "");
+    numbers(&["export", "--force"]).await;
     let agent = json!({"name": "Asha", "kind": "http", "endpoint": "http://127.0.0.1:9009/agent",
         "channels": ["whatsapp", "voice"]});
     let agent = world.does("POST", "agents/", agent, 201).await["id"].clone();
@@ -338,14 +347,14 @@ async fn an_export_is_imported_again_after_an_agent_was_connected() {
     world.does("POST", &connect, json!({ "agent": agent }), 200).await;
     let with_agent = world.number().await;
     assert_eq!(with_agent["configurationType"], "agent", "{with_agent}");
-    let said = numbers("import").await;
+    let said = numbers(&["import"]).await;
     assert!(said.contains("configurationType") && said.contains("changed"), "{said}");
     let after = world.number().await;
     assert_eq!(
         (&after["configurationType"], &after["activeAgent"]),
         (&json!("webhook"), &Value::Null)
     );
-    assert!(numbers("import").await.contains("unchanged"));
+    assert!(numbers(&["import"]).await.contains("unchanged"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
