@@ -158,12 +158,13 @@ impl Config {
     }
 
     /// Returns warnings about valid settings that are probably mistakes, one line each: optional
-    /// secrets whose environment variable or file does not exist, URLs to which the node never
-    /// connects, and risky sign-in settings.
+    /// secrets whose environment variable or file does not exist, secrets that look like
+    /// placeholders, certificate files that do not exist, URLs to which the node never connects, and
+    /// risky sign-in settings.
     pub fn warnings(&self) -> Vec<String> {
         let insecure = self.answer.allow_insecure;
         let guard = Guard::new(insecure, Vec::new());
-        let mut warnings = self.absent_secrets.clone();
+        let mut warnings = self.doubtful_secrets.clone();
         if let Some(oidc) = &self.oidc {
             warnings.extend(oidc::warnings(oidc, self.public.base_url.is_some()));
         }
@@ -232,6 +233,15 @@ impl Config {
                  with https"
                     .to_owned(),
             );
+        }
+        // Warnings and not errors: the files may come later, or be readable only for the node's user.
+        if let Some(TlsSettings::Files(certificates)) = &self.tls {
+            let files =
+                certificates.iter().flat_map(|one| [("cert", &one.cert), ("key", &one.key)]);
+            warnings.extend(files.filter(|(_, file)| !file.exists()).map(|(key, file)| {
+                let file = file.display();
+                format!("[tls] {key}: the file {file} does not exist or can't be seen, and the node needs it to start")
+            }));
         }
         if let (Some(TlsSettings::Acme(_)), Some(https)) = (&self.tls, self.listen.https)
             && https.port() != 443

@@ -123,7 +123,7 @@ pub(super) fn config(table: Table, cx: &Context<'_>) -> Config {
         wabas,
         numbers,
         fixed: FixedValues(cx.fixed.take()),
-        absent_secrets: cx.absent.take().iter().map(ToString::to_string).collect(),
+        doubtful_secrets: cx.doubtful.take().iter().map(ToString::to_string).collect(),
     }
 }
 

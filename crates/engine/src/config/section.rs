@@ -23,8 +23,8 @@ pub(super) struct Context<'a> {
     pub(super) faults: RefCell<Vec<Fault>>,
     /// Digests of the values that only a restart applies, by key or section.
     pub(super) fixed: RefCell<BTreeMap<String, u64>>,
-    /// The optional secrets that the configuration names but that have no value.
-    pub(super) absent: RefCell<Vec<AbsentSecret>>,
+    /// Optional secrets that the configuration names but that have no value, and placeholders.
+    pub(super) doubtful: RefCell<Vec<DoubtfulSecret>>,
     /// Whether a secret that is easy to guess is a fault.
     pub(super) checks_length: bool,
     /// The sections read so far. `None` unless the reference is being collected.
@@ -35,15 +35,16 @@ impl<'a> Context<'a> {
     /// Reads a configuration.
     pub(super) fn new(sources: &'a Sources<'a>, faults: Vec<Fault>, checks_length: bool) -> Self {
         let (faults, fixed) = (RefCell::new(faults), RefCell::default());
-        let absent = RefCell::default();
-        Self { sources, faults, fixed, absent, checks_length, reference: None }
+        let doubtful = RefCell::default();
+        Self { sources, faults, fixed, doubtful, checks_length, reference: None }
     }
 
     /// Returns why the first of these secrets that the configuration names has no value, as an
     /// addition to a message: `: `meta.access_token` needs …`. It is empty if none is named.
     pub(super) fn why_absent(&self, paths: &[&str]) -> String {
-        let absent = self.absent.borrow();
-        let found = paths.iter().find_map(|path| absent.iter().find(|secret| secret.path == *path));
+        let doubtful = self.doubtful.borrow();
+        let found =
+            paths.iter().find_map(|path| doubtful.iter().find(|secret| secret.path == *path));
         found.map(|secret| format!(": `{}` {}", secret.path, secret.why)).unwrap_or_default()
     }
 
@@ -78,15 +79,15 @@ impl<'a> Context<'a> {
 }
 
 /// An optional secret that the configuration names but that has no value, for example because its
-/// file does not exist.
-pub(super) struct AbsentSecret {
+/// file does not exist, or a secret that looks like a placeholder.
+pub(super) struct DoubtfulSecret {
     /// The place in the configuration, like `account[0].api_keys[1]`.
     path: String,
     why: String,
     consequence: &'static str,
 }
 
-impl fmt::Display for AbsentSecret {
+impl fmt::Display for DoubtfulSecret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "`{}` {}: {}", self.path, self.why, self.consequence)
     }
@@ -526,6 +527,7 @@ impl SecretKey<'_, '_> {
         }
         if let Some(secret) = &secret {
             cx.check_strength(self.name, node, secret, self.strength);
+            cx.check_placeholder(self.section.path_of(self.name), secret);
         }
         self.note(secret.as_ref());
         secret
@@ -548,10 +550,13 @@ impl Context<'_> {
     ) -> Option<Secret> {
         let secret = self.secret(key, node).ok()?;
         match &secret {
-            Some(secret) => self.check_strength(key, node, secret, strength),
+            Some(secret) => {
+                self.check_strength(key, node, secret, strength);
+                self.check_placeholder(path, secret);
+            }
             None => {
-                let absent = AbsentSecret { path, why: why_absent(node), consequence };
-                self.absent.borrow_mut().push(absent);
+                let absent = DoubtfulSecret { path, why: why_absent(node), consequence };
+                self.doubtful.borrow_mut().push(absent);
             }
         }
         secret
@@ -563,6 +568,22 @@ impl Context<'_> {
         if self.checks_length && secret.reveal().chars().count() < least {
             let message = format!("`{key}` has fewer than {least} characters and can be guessed");
             self.fault(node.at.clone(), message, hint);
+        }
+    }
+
+    /// Warns of a secret like `${NAME}`: nothing has replaced it.
+    fn check_placeholder(&self, path: String, secret: &Secret) {
+        let has_placeholder = secret
+            .reveal()
+            .split("${")
+            .skip(1)
+            .any(|rest| rest.split_once('}').is_some_and(|(name, _)| !name.is_empty()));
+        if has_placeholder {
+            self.doubtful.borrow_mut().push(DoubtfulSecret {
+                path,
+                why: "looks like a placeholder that nothing has replaced".to_owned(),
+                consequence: "to use an environment variable, write { env = \"NAME\" }",
+            });
         }
     }
 

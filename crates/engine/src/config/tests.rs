@@ -350,7 +350,7 @@ fn an_optional_secret_that_is_named_but_has_no_value_is_a_warning() {
          url = \"https://crm.example/\"\nsecret = \"s\"\nsecret_previous = {gone}\n"
     );
     let config = good(&text, &[("BLANK", " ")]);
-    let warned: Vec<&str> = config.absent_secrets.iter().map(String::as_str).collect();
+    let warned: Vec<&str> = config.doubtful_secrets.iter().map(String::as_str).collect();
     let names: Vec<&str> = warned.iter().filter_map(|warning| warning.split('`').nth(1)).collect();
     assert_eq!(
         names,
@@ -379,8 +379,8 @@ fn an_optional_secret_that_is_named_but_has_no_value_is_a_warning() {
         assert!(warned[nth].contains(words), "{}", warned[nth]);
     }
     assert!(warned[2].contains(&blank.to_string()), "{}", warned[2]);
-    assert!(config.warnings().starts_with(&config.absent_secrets));
-    assert_eq!(good(&format!("{SECRETS}{ACCOUNT}"), &[]).absent_secrets, [""; 0]);
+    assert!(config.warnings().starts_with(&config.doubtful_secrets));
+    assert_eq!(good(&format!("{SECRETS}{ACCOUNT}"), &[]).doubtful_secrets, [""; 0]);
     // Where another key needs the secret, the fault names its file.
     for (more, path) in [
         ("[alerts]\nurl = \"https://a.example/\"\nsecret = GONE\n", "`alerts.secret`"),
@@ -750,6 +750,40 @@ fn warns_of_an_admin_listener_at_a_public_address() {
 }
 
 const HTTPS: &str = "[listen]\nhttps = \"0.0.0.0:443\"\n";
+
+#[test]
+fn warns_of_certificate_files_that_do_not_exist() {
+    let there = tempfile::NamedTempFile::new().unwrap();
+    let there = there.path().display();
+    let tls = format!("[tls]\ncert = '{there}'\nkey = '/nowhere/a.key'\n");
+    let more = format!("[[tls.certificate]]\ncert = '/nowhere/b.pem'\nkey = '{there}'\n");
+    let config = good(&format!("{SECRETS}{HTTPS}{tls}{more}"), &[]);
+    let warnings = config.warnings();
+    let warned: Vec<_> = warnings.iter().filter(|text| text.starts_with("[tls]")).collect();
+    assert!(
+        warned[0].starts_with("[tls] key: the file /nowhere/a.key does not exist"),
+        "{warned:?}"
+    );
+    assert!(
+        warned[1].starts_with("[tls] cert: the file /nowhere/b.pem does not exist"),
+        "{warned:?}"
+    );
+    assert_eq!(warned.len(), 2, "{warned:?}");
+}
+
+#[test]
+fn warns_of_placeholders_in_secrets() {
+    let config = good(
+        "[meta]\napp_secret = \"${META_APP_SECRET}\"\nverify_token = { env = \"TOKEN\" }\n\
+         access_token = \"EAA$1{2}${\"\n[model]\nurl = \"https://llm.example\"\napi_key = \"Bearer ${KEY}\"\n",
+        &[("TOKEN", "${VERIFY_TOKEN}")],
+    );
+    let warned: Vec<_> =
+        config.warnings().into_iter().filter(|w| w.contains("placeholder")).collect();
+    let names: Vec<_> = warned.iter().filter_map(|warning| warning.split('`').nth(1)).collect();
+    assert_eq!(names, ["meta.app_secret", "meta.verify_token", "model.api_key"]);
+    assert!(warned[0].ends_with("write { env = \"NAME\" }"), "{warned:?}");
+}
 
 #[test]
 fn certificates_come_from_files_or_from_an_authority() {

@@ -53,8 +53,8 @@ pub struct Config {
     pub wabas: Vec<WabaSettings>,
     pub numbers: Vec<NumberSettings>,
     pub(super) fixed: FixedValues,
-    /// Warnings about optional secrets that are named but have no value.
-    pub(super) absent_secrets: Vec<String>,
+    /// Warnings about optional secrets that are named but have no value, and about placeholders.
+    pub(super) doubtful_secrets: Vec<String>,
 }
 
 impl Config {
@@ -84,7 +84,7 @@ impl Config {
             wabas: Vec::new(),
             numbers: Vec::new(),
             fixed: FixedValues::default(),
-            absent_secrets: Vec::new(),
+            doubtful_secrets: Vec::new(),
         }
     }
 
