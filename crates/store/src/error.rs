@@ -104,11 +104,15 @@ impl StoreError {
     }
 }
 
-/// The remedy for a damaged SQLite file, at the end of an error text. Empty for other errors.
+/// The remedy for a damaged SQLite file or a full PostgreSQL server, at the end of an error text.
+/// Empty for other errors.
 fn remedy(source: &sqlx::Error) -> &'static str {
     if crate::sql::errors::is_damaged(source) {
         "; the file is damaged: stop the node, move the file away with its side files, and restore a backup \
          (docs/operations.md#backup-and-restore)"
+    } else if crate::sql::errors::is_out_of_connections(source) {
+        "; a node uses up to 16 connections: raise max_connections of the PostgreSQL server or the connection limit of \
+         the role or database, or end other connections (pg_stat_activity lists them)"
     } else {
         ""
     }

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt as _, future};
-use sqlx::Row as _;
+use sqlx::{Connection as _, Row as _};
 use uuid::Uuid;
 
+use crate::database::Database;
 use crate::options::StoreOptions;
 use crate::rows::call::{CallStart, Conclusion};
 use crate::rows::callback::NewCallback;
@@ -22,7 +23,7 @@ use crate::tables::fleet::FleetSession;
 use crate::testing::{place, skipped_on_sqlite};
 use crate::tests::{MAIN, callback, end, secs, start};
 use crate::writer::batch::tests::came;
-use model::{Direction, Health, MessageStatus, Routing};
+use model::{Direction, Health, MessageStatus, Routing, Secret};
 
 const SUB: &str = "SAAAAAAAAAAAAAAAAAAA";
 /// Users of a test.
@@ -514,4 +515,26 @@ async fn f04_of_two_records_of_one_call_the_first_remains() {
     assert_eq!(number(&one, "SELECT count(*) FROM calls").await, 1);
     one.close().await;
     other.close().await;
+}
+
+#[tokio::test]
+async fn a_reached_connection_limit_is_explained() {
+    if skipped_on_sqlite() {
+        return;
+    }
+    let admin = std::env::var(crate::testing::VARIABLE).unwrap();
+    let mut connection = sqlx::PgConnection::connect(&admin).await.unwrap();
+    let role = format!("no_connections_{}", std::process::id());
+    let make = format!("CREATE ROLE {role} LOGIN CONNECTION LIMIT 0");
+    sqlx::query(sqlx::AssertSqlSafe(make)).execute(&mut connection).await.unwrap();
+    let mut url = url::Url::parse(&admin).unwrap();
+    url.set_username(&role).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let options = StoreOptions::with_journal_in(folder.path());
+    let at = Database::Postgres(Secret::new(url.as_str()));
+    let refused = Store::open_with(at, options, Health::new()).await.err().unwrap().to_string();
+    let drop_role = format!("DROP ROLE {role}");
+    sqlx::query(sqlx::AssertSqlSafe(drop_role)).execute(&mut connection).await.unwrap();
+    assert!(refused.contains("too many connections for role"), "{refused}");
+    assert!(refused.contains("raise max_connections of the PostgreSQL server"), "{refused}");
 }

@@ -47,6 +47,11 @@ pub(crate) fn is_unreachable(error: &sqlx::Error) -> bool {
     }
 }
 
+/// Returns whether the connection limit of the PostgreSQL server, role or database is reached.
+pub(crate) fn is_out_of_connections(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == "53300")
+}
+
 /// Returns whether PostgreSQL has rolled the transaction back in favour of another one.
 pub(crate) fn is_deadlock(error: &sqlx::Error) -> bool {
     error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == "40P01")
