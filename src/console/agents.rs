@@ -137,11 +137,13 @@ struct AgentsPage {
     /// Numbers that can't be selected because they are not registered.
     unregistered: Vec<Outbound>,
     admin: bool,
+    /// What was done. Empty if nothing was.
+    done: &'static str,
     wrong: String,
 }
 
 pub(super) async fn page(State(console): App, visitor: Visitor) -> Response {
-    if let Err(unreadable) = visitor.query.check_names(&[]) {
+    if let Err(unreadable) = visitor.query.check_names(&[&["done"]]) {
         return bad_query(&console, &visitor, &unreadable);
     }
     list(&console, &visitor, StatusCode::OK, String::new()).await
@@ -156,6 +158,11 @@ async fn list(console: &Console, visitor: &Visitor, status: StatusCode, wrong: S
         numbers,
         unregistered,
         admin: visitor.is_admin(),
+        done: match visitor.query.get("done") {
+            "save" => visitor.lang().t("agents.saved"),
+            "remove" => visitor.lang().t("agents.removed"),
+            _ => "",
+        },
         wrong,
     };
     respond(status, &agents)
@@ -334,7 +341,7 @@ async fn redirect_or_error(
     answer: &ApiResponse,
 ) -> Response {
     match answer.is_ok() {
-        true => Redirect::to("/console/agents/").into_response(),
+        true => Redirect::to("/console/agents/?done=save").into_response(),
         false => {
             let field = if code(answer) == "name_taken" { Some("name") } else { answer.field() };
             let field = field.unwrap_or_default().to_owned();
@@ -402,7 +409,7 @@ pub(super) async fn change(
             let body = json!({"outboundNumber": form.some("outboundNumber")});
             let answer = visitor.ask(&console, Method::PATCH, &path, Some(&body)).await;
             match answer.is_ok() {
-                true => Redirect::to("/console/agents/").into_response(),
+                true => Redirect::to("/console/agents/?done=save").into_response(),
                 false => {
                     let wrong = explain(visitor.lang(), &Agent::new(), &answer);
                     list(&console, &visitor, answer.status, wrong).await
@@ -418,7 +425,7 @@ pub(super) async fn change(
             let answer =
                 visitor.ask(&console, Method::DELETE, &format!("{path}{force}"), None).await;
             match answer.is_ok() {
-                true => Redirect::to("/console/agents/").into_response(),
+                true => Redirect::to("/console/agents/?done=remove").into_response(),
                 false => match find_agent(&console, &visitor, id).await {
                     Some(agent) => redirect_or_error(&console, &visitor, agent, &answer).await,
                     None => missing(&console, &visitor),

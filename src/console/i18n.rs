@@ -60,10 +60,23 @@ impl Lang {
         Self::ALL.into_iter().find(|lang| lang.tag().eq_ignore_ascii_case(main))
     }
 
-    /// The first supported language of an `Accept-Language` header. Browsers list them by
-    /// preference.
+    /// The supported language with the greatest weight in an `Accept-Language` header, the first one
+    /// of several (RFC 9110 §12.5.4). Entries with an invalid weight are ignored.
     pub(super) fn accepted(header: &str) -> Self {
-        header.split(',').take(20).find_map(Self::parse).unwrap_or(Self::En)
+        let mut preferred = (0.0, Self::En);
+        for entry in header.split(',').take(20) {
+            let (tag, weight) = match entry.split_once(';') {
+                Some((tag, parameter)) => (tag, parameter.trim().strip_prefix("q=")),
+                None => (entry, Some("1")),
+            };
+            let weight = weight.and_then(|q| q.parse().ok()).filter(|q| (0.0..=1.0).contains(q));
+            if let (Some(lang), Some(weight)) = (Self::parse(tag), weight)
+                && weight > preferred.0
+            {
+                preferred = (weight, lang);
+            }
+        }
+        preferred.1
     }
 
     pub(super) fn words(self) -> &'static Words {

@@ -103,6 +103,12 @@ fn selects_the_preferred_language() {
         ("fr,en-GB;q=0.7", Lang::En),
         ("", Lang::En),
         ("xx,,;;,de", Lang::De),
+        ("en;q=0.2, de;q=0.9", Lang::De),
+        ("en; q=0.9, de ; q=0.2", Lang::En),
+        ("en;q=0, de;q=0.001", Lang::De),
+        ("de;q=0", Lang::En),
+        ("de;q=x", Lang::En),
+        ("de;q=NaN, de;q=2, de;q", Lang::En),
     ] {
         assert_eq!(Lang::accepted(header), lang, "{header}");
     }

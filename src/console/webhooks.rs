@@ -214,6 +214,7 @@ struct WebhookPage {
     page: Page,
     webhook: Webhook,
     log: DeliveryLog,
+    saved: bool,
     tested: bool,
     result: FormResult,
 }
@@ -256,6 +257,7 @@ async fn render_page(
     let page = WebhookPage {
         page: visitor.page(console, &webhook.name, "webhooks").listening(live(&result)),
         log,
+        saved: visitor.query.some("saved").is_some(),
         tested: visitor.query.some("tested").is_some(),
         webhook,
         result,
@@ -305,7 +307,10 @@ pub(super) async fn act(
                     recorded(&Ok(())).await;
                     return once::redirect(&console, &visitor, &to, &secret(&webhook));
                 }
-                changed => changed.map(drop),
+                changed => {
+                    to.push_str("?saved=1");
+                    changed.map(drop)
+                }
             },
             Err(wrong) => {
                 let (status, result) = (wrong.status, FormResult::of(wrong, &form));

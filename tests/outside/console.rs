@@ -607,6 +607,12 @@ async fn r16_a_calls_page_is_visible_to_its_account_only() {
     );
     assert_eq!(eve.get(&short).await.status, 404);
     assert!(
+        asha.get("/console/calls/?since=2026-09-02&until=2026-09-01")
+            .await
+            .text()
+            .contains("The start of the period is after its end")
+    );
+    assert!(
         asha.get("/console/calls/?from=1&outcome=missed")
             .await
             .text()
@@ -708,6 +714,8 @@ async fn s2_02_s3_17_numbers_inbox_agents_and_webhooks_open_for_each_role() {
     agent.extend([("channel.whatsapp", "on"), ("enabled", "on")]);
     let made = asha.post("/console/agents/", &agent).await;
     assert_eq!(made.status, 303, "{}", made.text());
+    let shown = asha.get(made.headers["location"].to_str().unwrap()).await.text();
+    assert!(shown.contains("role=\"status\">Saved. Changes apply from the next"), "{shown}");
     assert_eq!(ravi.post("/console/agents/", &agent).await.status, 403);
     let again = asha.post("/console/agents/", &agent).await;
     let shown = again.text().matches("Another agent has this name").count();
@@ -733,6 +741,11 @@ async fn s2_02_s3_17_numbers_inbox_agents_and_webhooks_open_for_each_role() {
         format!("/console/webhooks/{}/", after(&list, "row-link\" href=\"/console/webhooks/"));
     assert!(!list.contains("data-copy>"));
     assert_eq!(asha.post(&webhook, &[("do", "test")]).await.status, 303);
+    let url = world.app.url("/hook");
+    let saved = asha.post(&webhook, &[("do", "save"), ("name", "crm"), ("url", &url)]).await;
+    assert_eq!(saved.headers["location"], format!("{webhook}?saved=1").as_str());
+    let shown = asha.get(&format!("{webhook}?saved=1")).await.text();
+    assert!(shown.contains("role=\"status\">Saved. Changes apply from the next event."), "{shown}");
     assert_eq!(ravi.post(&webhook, &[("do", "remove")]).await.status, 403);
     let inbox = asha.get("/console/inbox/").await.text();
     let chat = format!("/console/inbox/{}/", after(&inbox, "row-link\" href=\"/console/inbox/"));
