@@ -404,6 +404,7 @@ async fn an_agent_is_tried_with_one_message() {
     let world = World::start(&user("asha", AUTH_ID, "admin")).await;
     let server = AgentServer::start(|turn| match turn.body["input"]["text"].as_str() {
         Some("break") => AgentResponse::Status(500),
+        Some("misspell") => AgentResponse::Json(json!({"replies": []})),
         _ => AgentResponse::Json(json!({
             "reply": [{"type": "text", "text": "Hello & welcome"}], "action": "escalate",
         })),
@@ -423,6 +424,10 @@ async fn an_agent_is_tried_with_one_message() {
         (&json!([]), Some("the agent answered with status 500"))
     );
     assert_eq!(server.turns().len(), 2, "no retry");
+    let misspelt = world.ask("POST", &path, json!({"text": "misspell"})).await.json();
+    let why = "the agent's answer is invalid: it has no `reply`, but the unknown key `replies`";
+    assert_eq!(misspelt["error"], why);
+    assert!(world.node.log().contains("\"key\":\"replies\""), "{}", world.node.log());
     for (body, status) in [(json!({"text": " "}), 400), (json!({"txt": "Hi"}), 400)] {
         assert_eq!(world.ask("POST", &path, body).await.status, status);
     }

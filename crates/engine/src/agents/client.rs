@@ -70,6 +70,13 @@ pub(super) trait ReplySink: Send {
     /// Discards the pieces of a failed attempt. Returns `false` if some of them were already passed
     /// on and would be repeated by another attempt.
     fn retract(&mut self) -> bool;
+    /// Takes notice of an empty reply that has this unknown key instead of `reply`.
+    ///
+    /// # Errors
+    /// Fails if that counts as an error.
+    fn receive_unknown(&mut self, _key: &str) -> Result<(), String> {
+        Ok(())
+    }
 }
 
 /// A client for agents. Clones are cheap and share their state.
@@ -333,6 +340,7 @@ async fn http_reply(
             && let Some(key) = contract::unknown_key(data)
         {
             tracing::warn!(%agent, key, "agent reply is empty: it has an unknown key instead of `reply`");
+            on.receive_unknown(&key)?;
         }
         pieces.into_iter().try_for_each(|piece| on.receive(piece))
     };

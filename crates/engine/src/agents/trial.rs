@@ -31,6 +31,10 @@ impl ReplySink for Sink {
         self.reply.add(piece, self.chars_max)
     }
 
+    fn receive_unknown(&mut self, key: &str) -> Result<(), String> {
+        Err(format!("it has no `reply`, but the unknown key `{key}`"))
+    }
+
     /// A trial shows the first error.
     fn retract(&mut self) -> bool {
         false
