@@ -92,7 +92,10 @@ struct CallView {
     answered_at: Option<Timestamp3339>,
     #[schema(value_type = Option<String>, format = DateTime)]
     ended_at: Option<Timestamp3339>,
+    /// Seconds from the start, rounded up. Those of an unanswered call are the ones in which it rang;
+    /// Plivo's `call_duration` is 0 then.
     duration_seconds: Option<u64>,
+    /// Seconds from the answer, rounded up. 0 if the call was not answered.
     bill_seconds: Option<u64>,
     cause: Option<String>,
     /// Who ended the call, in Plivo's words.
