@@ -215,7 +215,7 @@ async fn dev_ask_first_refuses_calls_without_permission() {
     // This user has permitted calls before the node knew of that. A request does not hide it.
     let path = format!("{}/api/v1/permissions/{}/{USER}/request/", dev.node_url, dev.number);
     let asked = http::send("POST", &path, &key, json!({"text": "May we call?"}).to_string()).await;
-    assert_eq!((asked.status, &asked.json()["permission"]["status"]), (202, &json!("requested")));
+    assert_eq!(asked.status, 202, "{}", asked.text());
     let known = call(USER).await;
     assert_eq!(known.status, 201, "{}", known.text());
     dev.stop().await;

@@ -279,7 +279,7 @@ async fn repeat(
     repeated: &[u8],
 ) {
     let mut request = [0; 1024];
-    stream.read(&mut request).await.unwrap();
+    assert_ne!(stream.read(&mut request).await.unwrap(), 0);
     let mut sending = stream.write_all(beginning).await;
     while sending.is_ok() {
         sending = stream.write_all(repeated).await;
