@@ -427,7 +427,7 @@ async fn an_agent_is_tried_with_one_message() {
     let misspelt = world.ask("POST", &path, json!({"text": "misspell"})).await.json();
     let why = "the agent's answer is invalid: it has no `reply`, but the unknown key `replies`";
     assert_eq!(misspelt["error"], why);
-    assert!(world.node.log().contains("\"key\":\"replies\""), "{}", world.node.log());
+    world.node.until_log("\"key\":\"replies\"").await;
     for (body, status) in [(json!({"text": " "}), 400), (json!({"txt": "Hi"}), 400)] {
         assert_eq!(world.ask("POST", &path, body).await.status, status);
     }
