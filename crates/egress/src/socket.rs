@@ -38,6 +38,8 @@ pub type Socket = WebSocketStream<SocketTransport>;
 const BYTES_AT_ONCE: i64 = 6 * 1024 * 1024;
 /// Maximum rate of bytes from the server, per millisecond: 1 MiB a second.
 const BYTES_A_MS: i64 = 1_048;
+/// What a frame counts beside its bytes. Frames are read one by one, even those without content.
+const FRAME_BYTES: usize = 256;
 /// Pause between reads above that rate.
 const READ_PAUSE: Duration = Duration::from_millis(50);
 
@@ -45,6 +47,78 @@ const READ_PAUSE: Duration = Duration::from_millis(50);
 pub struct SocketTransport {
     stream: MaybeTls,
     budget: ReadBudget,
+    frames: FrameCounter,
+}
+
+/// Counts the frames of a WebSocket in the bytes from the server (RFC 6455 §5.2). The bytes begin
+/// with the head of the response.
+#[derive(Default)]
+struct FrameCounter {
+    /// Number of bytes of the empty line that ends the head.
+    blank_line: usize,
+    /// Number of bytes of the present header, up to the length of 7 bits.
+    position: u8,
+    /// Remaining bytes of the longer length and of the mask.
+    extended: u8,
+    mask: u8,
+    /// Length of the content. While the header is incomplete, what is known of it.
+    length: u64,
+    /// Remaining bytes of the content.
+    content: u64,
+}
+
+impl FrameCounter {
+    /// Returns the number of frames whose headers end in the next bytes.
+    fn count(&mut self, mut bytes: &[u8]) -> usize {
+        const BLANK_LINE: &[u8] = b"\r\n\r\n";
+        let mut frames = 0;
+        while let Some((first, rest)) = bytes.split_first() {
+            if self.blank_line < BLANK_LINE.len() {
+                self.blank_line = match BLANK_LINE.get(self.blank_line) == Some(first) {
+                    true => self.blank_line + 1,
+                    false => usize::from(*first == b'\r'),
+                };
+                bytes = rest;
+            } else if self.content > 0 {
+                let part = usize::try_from(self.content).unwrap_or(usize::MAX).min(bytes.len());
+                self.content -= u64::try_from(part).unwrap_or_default();
+                bytes = bytes.get(part..).unwrap_or_default();
+            } else {
+                self.header(*first);
+                frames += usize::from(self.position == 0);
+                bytes = rest;
+            }
+        }
+        frames
+    }
+
+    /// Takes the next byte of a header. Afterwards `position` is 0 if it was the last one.
+    fn header(&mut self, byte: u8) {
+        match self.position {
+            0 => {
+                self.position = 1;
+                return;
+            }
+            1 => {
+                self.position = 2;
+                self.mask = if byte & 0x80 == 0 { 0 } else { 4 };
+                (self.extended, self.length) = match byte & 0x7f {
+                    126 => (2, 0),
+                    127 => (8, 0),
+                    length => (0, length.into()),
+                };
+            }
+            _ if self.extended > 0 => {
+                self.extended -= 1;
+                self.length = self.length << 8 | u64::from(byte);
+            }
+            _ => self.mask -= 1,
+        }
+        if self.extended == 0 && self.mask == 0 {
+            self.position = 0;
+            self.content = self.length;
+        }
+    }
 }
 
 /// Rate limit for reading from a WebSocket. It counts bytes rather than messages, because frames
@@ -150,7 +224,7 @@ impl Egress {
             }
         };
         let budget = ReadBudget::new(self.clock.clone(), BYTES_AT_ONCE, BYTES_A_MS);
-        let transport = SocketTransport { stream, budget };
+        let transport = SocketTransport { stream, budget, frames: FrameCounter::default() };
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BYTES)
             .max_write_buffer_size(WRITE_BYTES_MAX)
@@ -212,7 +286,9 @@ impl AsyncRead for SocketTransport {
             MaybeTls::Plain(stream) => Pin::new(stream).poll_read(cx, into),
             MaybeTls::Tls(stream) => Pin::new(stream).poll_read(cx, into),
         };
-        self.budget.take(into.filled().len().saturating_sub(before));
+        let received = into.filled().get(before..).unwrap_or_default();
+        let frames = self.frames.count(received);
+        self.budget.take(received.len() + frames * FRAME_BYTES);
         read
     }
 }
@@ -248,7 +324,9 @@ impl AsyncWrite for SocketTransport {
 mod tests {
     use std::task::{Context, Poll, Waker};
 
-    use super::{BYTES_AT_ONCE, Error, READ_PAUSE, ReadBudget, describe_upgrade_failure};
+    use super::{
+        BYTES_AT_ONCE, Error, FrameCounter, READ_PAUSE, ReadBudget, describe_upgrade_failure,
+    };
     use model::{Clock, Timestamp};
 
     #[tokio::test]
@@ -268,6 +346,26 @@ mod tests {
         clock.step(READ_PAUSE * 1_000);
         assert_eq!(is_ready(&mut budget), Poll::Ready(()));
         assert_eq!(budget.left, BYTES_AT_ONCE, "no more than a burst");
+    }
+
+    #[test]
+    fn frames_are_counted_in_pieces_of_any_size() {
+        let long = |header: &[u8], content: usize| [header, &vec![0x81; content]].concat();
+        let stream = [
+            b"HTTP/1.1 101 Switching Protocols\r\nx: \r\r\n\r\n".to_vec(),
+            long(&[0x01, 1], 1),
+            // Empty fragments, one of them masked.
+            vec![0x00, 0, 0x00, 0, 0x00, 0x80, 1, 2, 3, 4],
+            long(&[0x82, 126, 1, 0], 256),
+            long(&[0x82, 127, 0, 0, 0, 0, 0, 1, 0, 0], 65_536),
+            long(&[0x89, 125], 125),
+        ]
+        .concat();
+        for size in [1, 2, 3, 7, 100, stream.len()] {
+            let mut counter = FrameCounter::default();
+            let frames: usize = stream.chunks(size).map(|piece| counter.count(piece)).sum();
+            assert_eq!((frames, counter.position, counter.content), (7, 0, 0), "{size}");
+        }
     }
 
     #[test]
