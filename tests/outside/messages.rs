@@ -270,6 +270,18 @@ async fn a_users_file_is_downloaded_and_served_by_a_signed_link() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_conversation_is_not_quoted_in_notifications() {
+    let chat = Chat::start().await;
+    chat.send_text(USER, "My card has 4242").await;
+    let quotes = |item: &Value| item.to_string().contains("4242");
+    chat.until_item("notifications/", quotes).await;
+    let id = chat.id_of(USER).await;
+    assert_eq!(chat.ask("DELETE", &format!("conversations/{id}/"), Value::Null).await.0, 204);
+    let (status, left) = chat.ask("GET", "notifications/", Value::Null).await;
+    assert!(status == 200 && !quotes(&left), "{left}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn s3_18_s3_19_messages_are_sent_with_statuses_and_only_within_the_window() {
     let chat = Chat::start().await;
     assert_eq!(chat.subscribe(None, false).await.0, 200);

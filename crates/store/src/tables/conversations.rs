@@ -483,6 +483,11 @@ pub(crate) async fn delete(
         let messages = sql::query("DELETE FROM messages WHERE conversation_id = $1")
             .bind(conversation.to_string());
         messages.execute(&mut *to).await?;
+        // They quote messages.
+        let mut notices = QueryBuilder::new("DELETE FROM notices WHERE ");
+        push_scope(&mut notices, scope);
+        notices.push(" AND conversation_id = ").push_bind(conversation.to_string());
+        notices.build().execute(&mut *to).await?;
         let turns = sql::query("DELETE FROM turns WHERE conversation_id = $1")
             .bind(conversation.to_string());
         turns.execute(&mut *to).await?;
