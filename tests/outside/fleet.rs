@@ -505,7 +505,7 @@ async fn f39_a_node_that_leaves_hands_its_callbacks_over() {
 }
 
 /// Otherwise the others would end its calls as failed: the records of their ends are in its journal.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn f39_a_node_that_is_stopped_without_the_database_waits_for_it() {
     if skipped_without_postgres() {
         return;
@@ -513,7 +513,9 @@ async fn f39_a_node_that_is_stopped_without_the_database_waits_for_it() {
     let world = World::new(20, 1_000).await;
     let other = world.node("n0").await;
     let cable = Cable::to(database::port()).await;
-    let config = NodeConfig { store_port: Some(cable.port), ..world.config("n1") };
+    // A write to a connection that has gone silent is given up after 10 s.
+    let config =
+        NodeConfig { store_port: Some(cable.port), drain_seconds: 60, ..world.config("n1") };
     let mut node = Node::start(&config).await;
     let wacid = call(&node).await;
     world.graph.wait(&wacid, "accept").await;
@@ -908,9 +910,18 @@ async fn f46_the_nodes_are_listed_and_drained_at_any_of_them() {
         let states = items.iter().map(|item| (text(item, "id"), text(item, "state")));
         states.collect::<BTreeMap<_, _>>()
     };
-    let all = list(&nodes[0]).await;
-    let ready = |n: usize| (format!("n{n}"), "ready".to_owned());
-    assert_eq!(states(&all), (0..3).map(ready).collect(), "{}", all.text());
+    // A node can ask another as soon as it has read of it in the database.
+    let ready: BTreeMap<_, _> = (0..3).map(|n| (format!("n{n}"), "ready".to_owned())).collect();
+    let mut every = tokio::time::interval(Duration::from_millis(50));
+    let mut all = list(&nodes[0]).await;
+    for _ in 0..200 {
+        if states(&all) == ready {
+            break;
+        }
+        every.tick().await;
+        all = list(&nodes[0]).await;
+    }
+    assert_eq!(states(&all), ready, "{}", all.text());
     let drain = format!("{}/api/v1/nodes/n2/drain/", nodes[0].public);
     let drained = http::send("POST", &drain, &key, "").await;
     assert_eq!(drained.status, 202, "{}", drained.text());
