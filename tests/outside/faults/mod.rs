@@ -55,9 +55,10 @@ fn rules(user_rules: &[(u32, &str)]) -> String {
     format!("seed = {}\n{}", seed(), user_rules.iter().map(rule).collect::<String>())
 }
 
-/// A user without media who hangs up shortly after the answer.
+/// A user without media who hangs up after the answer, once the node is certain to know of it: a call
+/// whose end arrives before the response to `accept` counts as not answered.
 fn without_media(nr: u32) -> CallScript {
-    let hangup = HangupRule::AfterAnswer(Duration::from_millis(100));
+    let hangup = HangupRule::AfterAnswer(Duration::from_secs(1));
     CallScript { from: user(nr), phone: PhoneKind::SignallingOnly, hangup, ..CallScript::default() }
 }
 

@@ -147,7 +147,9 @@ async fn h10_r05_an_outdated_connect_is_recorded_and_never_accepted() {
     for call in &calls[2..4] {
         assert_eq!(world.graph_requests(&call.wacid), ["pre_accept 200", "accept 200"]);
         // Durations come from the node's clock, regardless of Meta's timestamps.
-        assert_eq!(world.hangup(&call.wacid).await.param("BillDuration"), "1");
+        let hangup = world.hangup(&call.wacid).await;
+        let seconds: u32 = hangup.param("BillDuration").parse().expect("seconds");
+        assert!((1..30).contains(&seconds), "{seconds}");
     }
     world.assert_clean().await;
 }
