@@ -24,15 +24,22 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::heads::{BadHead, Heads};
+use super::http2_frames::Http2Frames;
 use super::pause::Pause;
-use egress::ReadBudget;
+use egress::{ReadBudget, SocketBudget};
 use engine::limiter::{Claim, RequestShare};
 use model::Clock;
 
-/// Rate limit for reading from a WebSocket, frame headers included: a burst of 512 KiB, then 64 KiB
-/// per second, as bytes per millisecond. A peer that sends more waits.
+/// Rate limit for reading from a WebSocket, where each frame counts as 256 bytes more: a burst of
+/// 512 KiB, then 64 KiB per second, as bytes per millisecond. A peer that sends more waits.
 const SOCKET_BYTES_AT_ONCE: i64 = 512 << 10;
 const SOCKET_BYTES_A_MS: i64 = 66;
+/// Rate limit for control frames of HTTP/2, in the weights of [`Http2Frames`]: a burst of 1,000
+/// PINGs, then 100 per second. A peer that sends more waits.
+const CONTROL_FRAMES_AT_ONCE: i64 = 10_000;
+const CONTROL_FRAMES_A_MS: i64 = 1;
+/// Maximum number of bytes that a connection receives before other tasks can run.
+const BYTES_PER_TURN: usize = 16 << 10;
 
 /// Limits of a listener (`docs/reference/reliability.md#r10`).
 #[derive(Clone, Debug)]
@@ -139,9 +146,14 @@ impl Connection {
         }
     }
 
-    /// Records that it is a WebSocket from now on.
-    pub(super) fn upgrade(&self) {
-        self.upgraded.store(true, Ordering::Relaxed);
+    /// Records that it is a WebSocket from now on. Returns `false` if the client has already sent
+    /// something after the request, which it must not (RFC 6455 §4.1): then it is unknown where its
+    /// first frame begins.
+    #[must_use]
+    pub(super) fn upgrade(&self) -> bool {
+        let is_at_first_frame = !self.heads().is_in_progress();
+        self.upgraded.store(is_at_first_frame, Ordering::Relaxed);
+        is_at_first_frame
     }
 
     /// Records that the first request has come.
@@ -349,14 +361,58 @@ pub(super) struct ObservedStream {
     stream: Stream,
     connection: Arc<Connection>,
     /// Rate limit for reading once the connection is a WebSocket.
-    budget: ReadBudget,
+    socket: Option<SocketBudget>,
+    http2: Http2Frames,
+    /// Rate limit for reading once the connection speaks HTTP/2.
+    control_frames: Option<ReadBudget>,
+    /// Number of bytes received since other tasks could run.
+    turn: usize,
 }
 
 impl ObservedStream {
     pub(super) fn new(stream: Stream, connection: Arc<Connection>) -> Self {
-        let clock = connection.clock.clone();
-        let budget = ReadBudget::new(clock, SOCKET_BYTES_AT_ONCE, SOCKET_BYTES_A_MS);
-        Self { stream, connection, budget }
+        Self {
+            stream,
+            connection,
+            socket: None,
+            http2: Http2Frames::default(),
+            control_frames: None,
+            turn: 0,
+        }
+    }
+
+    /// Waits until the limits of the connection's protocol allow a read.
+    fn poll_allowed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        // A peer that always has sent something would not let other tasks run.
+        if self.turn >= BYTES_PER_TURN {
+            self.turn = 0;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        if let Some(socket) = &mut self.socket {
+            return socket.poll_ready(cx);
+        }
+        if self.connection.upgraded.load(Ordering::Relaxed) {
+            let clock = self.connection.clock.clone();
+            let budget = ReadBudget::new(clock, SOCKET_BYTES_AT_ONCE, SOCKET_BYTES_A_MS);
+            self.socket = Some(SocketBudget::of_server(budget));
+        }
+        self.control_frames.as_mut().map_or(Poll::Ready(()), |budget| budget.poll_ready(cx))
+    }
+
+    fn record_read(&mut self, bytes: &[u8]) {
+        self.turn += bytes.len();
+        if let Some(socket) = &mut self.socket {
+            return socket.take(bytes);
+        }
+        let weight = self.http2.read(bytes);
+        if weight > 0 {
+            let clock = &self.connection.clock;
+            let budget =
+                || ReadBudget::new(clock.clone(), CONTROL_FRAMES_AT_ONCE, CONTROL_FRAMES_A_MS);
+            self.control_frames.get_or_insert_with(budget).take(weight);
+        }
+        self.connection.read(bytes);
     }
 
     fn record_write<T>(&self, outcome: Poll<T>) -> Poll<T> {
@@ -385,17 +441,14 @@ impl AsyncRead for ObservedStream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let is_socket = self.connection.upgraded.load(Ordering::Relaxed);
-        if is_socket {
-            ready!(self.budget.poll_ready(cx));
-        }
+        ready!(self.poll_allowed(cx));
         let before = buf.filled().len();
-        ready!(of_stream!(&mut self.stream, inner => inner.poll_read(cx, buf)))?;
-        if is_socket {
-            self.budget.take(buf.filled().len().saturating_sub(before));
+        let read = of_stream!(&mut self.stream, inner => inner.poll_read(cx, buf));
+        if read.is_pending() {
+            self.turn = 0;
         }
-        self.connection.read(buf.filled().get(before..).unwrap_or_default());
-        Poll::Ready(Ok(()))
+        self.record_read(buf.filled().get(before..).unwrap_or_default());
+        read
     }
 }
 
@@ -469,31 +522,66 @@ mod tests {
         assert_eq!(connection.bad_head(&headers), Some(BadHead::Unseen));
     }
 
-    #[tokio::test]
-    async fn r10_a_web_socket_is_read_slowly_after_a_burst() {
+    /// Returns a stream and its peer.
+    async fn connect(connection: &Arc<Connection>) -> (ObservedStream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         #[allow(clippy::disallowed_methods, reason = "a test asks its own listener")]
-        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (server, _) = listener.accept().await.unwrap();
-        let clock = Clock::stepped(Timestamp::default());
-        let connection = open(&clock);
-        let mut stream = ObservedStream::new(Stream::Plain(server), connection.clone());
-        connection.upgrade();
-        // Empty continuation frames.
-        let sent = [0x00, 0x80, 1, 2, 3, 4].repeat(200_000);
-        let bytes = sent.len();
-        let sending = tokio::spawn(async move { client.write_all(&sent).await.map(|()| client) });
+        (ObservedStream::new(Stream::Plain(server), connection.clone()), client)
+    }
+
+    /// Reads until a read has to wait; returns how many bytes were read.
+    async fn read_until_limit(stream: &mut ObservedStream) -> usize {
         let (mut buffer, mut read) = ([0; 4_096], 0);
-        while read < 512 << 10 {
-            read += stream.read(&mut buffer).await.unwrap();
+        loop {
+            // The peer has sent enough: only a limit makes a read wait for longer.
+            let next = tokio::time::timeout(Duration::from_millis(40), stream.read(&mut buffer));
+            match next.await {
+                Ok(bytes) => read += bytes.unwrap(),
+                Err(_) => return read,
+            }
         }
-        assert!(futures_util::poll!(std::pin::pin!(stream.read(&mut buffer))).is_pending());
-        clock.step(Duration::from_secs(60));
-        while read < bytes {
-            clock.step(Duration::from_secs(1));
-            read += stream.read(&mut buffer).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn r10_frames_are_read_slowly_after_a_burst() {
+        let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".as_slice();
+        let ping = [0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8].as_slice();
+        let empty_fragment = [0x00, 0x80, 1, 2, 3, 4].as_slice();
+        for (is_socket, first, frame, burst) in [
+            (true, [].as_slice(), empty_fragment, 2_002 * empty_fragment.len()),
+            (false, preface, ping, 1_000 * ping.len()),
+        ] {
+            let clock = Clock::stepped(Timestamp::default());
+            let connection = open(&clock);
+            let (mut stream, mut client) = connect(&connection).await;
+            if is_socket {
+                assert!(connection.upgrade());
+            }
+            let sent = [first, &frame.repeat(20_000)].concat();
+            let sending =
+                tokio::spawn(async move { client.write_all(&sent).await.map(|()| client) });
+            let read = read_until_limit(&mut stream).await;
+            assert!((burst..burst + 2 * 4_096).contains(&read), "{read} of {burst}");
+            clock.step(Duration::from_secs(60));
+            assert!(read_until_limit(&mut stream).await > 0);
+            drop((stream, sending.await));
         }
-        drop(sending.await.unwrap().unwrap());
+    }
+
+    #[tokio::test]
+    async fn r10_other_tasks_run_while_a_peer_keeps_sending() {
+        let clock = Clock::stepped(Timestamp::default());
+        let (mut stream, mut client) = connect(&open(&clock)).await;
+        client.write_all(&[b'x'; 64 << 10]).await.unwrap();
+        let mut buffer = [0; 8_192];
+        for _ in 0..2 {
+            assert_eq!(stream.read(&mut buffer).await.unwrap(), buffer.len());
+        }
+        let mut read = std::pin::pin!(stream.read(&mut buffer));
+        assert!(futures_util::poll!(read.as_mut()).is_pending());
+        assert!(futures_util::poll!(read).is_ready());
     }
 
     #[test]

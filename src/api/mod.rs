@@ -18,6 +18,7 @@ pub(crate) mod csv;
 mod error;
 pub(crate) mod fields;
 mod heads;
+mod http2_frames;
 pub mod https;
 mod idempotency;
 mod limited_body;

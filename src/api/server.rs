@@ -19,7 +19,7 @@ use axum::Router;
 use axum::body::Body;
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -444,7 +444,8 @@ impl Server {
         let in_flight = connection.begin(client);
         let mut is_https = origin.is_encrypted || self.config.is_https;
         let share = RequestShare::default();
-        let response = match refusal(&request, connection) {
+        let has_body = !request.body().is_end_stream();
+        let mut response = match refusal(&request, connection) {
             Some(refused) => refused,
             None if self.config.local_hosts_only && !is_for_local_host(&request) => {
                 let message = "the Host is not an IP address or localhost";
@@ -458,8 +459,10 @@ impl Server {
                 None => self.dispatch(request, connection, client, share.clone()).await,
             },
         };
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            connection.upgrade();
+        let is_upgrade = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        if is_upgrade && (has_body || !connection.upgrade()) {
+            let message = "an upgrade has no body, and the client waits for the response";
+            response = closing_error(StatusCode::BAD_REQUEST, "bad_request", message);
         }
         let response = with_security_headers(response, is_https);
         response.map(|body| Body::new(ObservedBody::new(body, in_flight, share)))
@@ -589,9 +592,14 @@ fn refusal(request: &Request<Incoming>, connection: &Connection) -> Option<Respo
     } else {
         return None;
     };
-    let mut response = error::listener_error(status, code, &message);
+    Some(closing_error(status, code, &message))
+}
+
+/// A response after which the connection is closed.
+fn closing_error(status: StatusCode, code: &str, message: &str) -> Response<Body> {
+    let mut response = error::listener_error(status, code, message);
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    Some(response)
+    response
 }
 
 /// Whether an HTTP/2 request says once which host it is for. `:authority` and `Host` may both be

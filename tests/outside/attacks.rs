@@ -277,6 +277,28 @@ async fn r10_unregistered_sockets_of_one_address_keep_no_phone_out() {
     .await;
 }
 
+/// What a client sends before the response would be taken for its first frame or for another request.
+#[tokio::test(flavor = "multi_thread")]
+async fn r14_an_upgrade_with_bytes_after_it_is_refused() {
+    let (node, _graph, _app) = node("").await;
+    let empty_frame = "\u{1}\0";
+    for (fields, after, status) in
+        [("", "", "101"), ("", empty_frame, "400"), ("content-length: 2\r\n", empty_frame, "400")]
+    {
+        let upgrade = format!(
+            "GET /phone HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+             sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+             {fields}\r\n{after}"
+        );
+        let mut client = connect(&node, META).await.unwrap();
+        client.write_all(upgrade.as_bytes()).await.unwrap();
+        let mut answer = [0; 12];
+        client.read_exact(&mut answer).await.unwrap();
+        let answer = String::from_utf8_lossy(&answer);
+        assert_eq!(answer, format!("HTTP/1.1 {status}"), "{fields}{after:?}");
+    }
+}
+
 /// Creates an endpoint and registers phones with it until it has ten, or the account has its share.
 /// Returns the number of phones.
 async fn register_phones(

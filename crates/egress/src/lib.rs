@@ -36,6 +36,7 @@ mod direct;
 mod fair_permits;
 mod file;
 mod guard;
+mod read_budget;
 mod resolve;
 mod socket;
 #[cfg(any(test, feature = "test-util"))]
@@ -60,8 +61,9 @@ pub use direct::{DirectClient, direct_client, direct_client_trusting, error_chai
 pub use fair_permits::{FairPermit, FairPermits};
 pub use file::{FetchedFile, FileResponse, FileSink};
 pub use guard::{Guard, Refusal, is_public};
+pub use read_budget::{ReadBudget, SocketBudget};
 pub use resolve::{Lookup, Resolve, SystemResolver};
-pub use socket::{ReadBudget, Socket, SocketTransport, is_too_large};
+pub use socket::{Socket, SocketTransport, is_too_large};
 pub use tls::{client_tls, warm_up};
 pub use url::{CustomerUrl, URL_BYTES_MAX, is_same_origin};
 

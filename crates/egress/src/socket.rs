@@ -7,14 +7,14 @@ use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http::header::{CONNECTION, HOST, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
 use http::{HeaderMap, HeaderValue, Request, Uri};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::{Sleep, sleep, timeout};
+use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
@@ -23,8 +23,8 @@ use tokio_tungstenite::tungstenite::{self, Error};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
 use super::client::request_uri;
+use super::read_budget::{ReadBudget, SocketBudget};
 use super::{CustomerUrl, Egress, EgressError};
-use model::Clock;
 
 /// Largest amount of unsent data buffered in the process for a server that does not read.
 const WRITE_BYTES_MAX: usize = 512 * 1024;
@@ -38,132 +38,11 @@ pub type Socket = WebSocketStream<SocketTransport>;
 const BYTES_AT_ONCE: i64 = 6 * 1024 * 1024;
 /// Maximum rate of bytes from the server, per millisecond: 1 MiB a second.
 const BYTES_A_MS: i64 = 1_048;
-/// What a frame counts beside its bytes. Frames are read one by one, even those without content.
-const FRAME_BYTES: usize = 256;
-/// Pause between reads above that rate.
-const READ_PAUSE: Duration = Duration::from_millis(50);
 
 /// The transport of a WebSocket, with or without TLS.
 pub struct SocketTransport {
     stream: MaybeTls,
-    budget: ReadBudget,
-    frames: FrameCounter,
-}
-
-/// Counts the frames of a WebSocket in the bytes from the server (RFC 6455 §5.2). The bytes begin
-/// with the head of the response.
-#[derive(Default)]
-struct FrameCounter {
-    /// Number of bytes of the empty line that ends the head.
-    blank_line: usize,
-    /// Number of bytes of the present header, up to the length of 7 bits.
-    position: u8,
-    /// Remaining bytes of the longer length and of the mask.
-    extended: u8,
-    mask: u8,
-    /// Length of the content. While the header is incomplete, what is known of it.
-    length: u64,
-    /// Remaining bytes of the content.
-    content: u64,
-}
-
-impl FrameCounter {
-    /// Returns the number of frames whose headers end in the next bytes.
-    fn count(&mut self, mut bytes: &[u8]) -> usize {
-        const BLANK_LINE: &[u8] = b"\r\n\r\n";
-        let mut frames = 0;
-        while let Some((first, rest)) = bytes.split_first() {
-            if self.blank_line < BLANK_LINE.len() {
-                self.blank_line = match BLANK_LINE.get(self.blank_line) == Some(first) {
-                    true => self.blank_line + 1,
-                    false => usize::from(*first == b'\r'),
-                };
-                bytes = rest;
-            } else if self.content > 0 {
-                let part = usize::try_from(self.content).unwrap_or(usize::MAX).min(bytes.len());
-                self.content -= u64::try_from(part).unwrap_or_default();
-                bytes = bytes.get(part..).unwrap_or_default();
-            } else {
-                self.header(*first);
-                frames += usize::from(self.position == 0);
-                bytes = rest;
-            }
-        }
-        frames
-    }
-
-    /// Takes the next byte of a header. Afterwards `position` is 0 if it was the last one.
-    fn header(&mut self, byte: u8) {
-        match self.position {
-            0 => {
-                self.position = 1;
-                return;
-            }
-            1 => {
-                self.position = 2;
-                self.mask = if byte & 0x80 == 0 { 0 } else { 4 };
-                (self.extended, self.length) = match byte & 0x7f {
-                    126 => (2, 0),
-                    127 => (8, 0),
-                    length => (0, length.into()),
-                };
-            }
-            _ if self.extended > 0 => {
-                self.extended -= 1;
-                self.length = self.length << 8 | u64::from(byte);
-            }
-            _ => self.mask -= 1,
-        }
-        if self.extended == 0 && self.mask == 0 {
-            self.position = 0;
-            self.content = self.length;
-        }
-    }
-}
-
-/// Rate limit for reading from a WebSocket. It counts bytes rather than messages, because frames
-/// without content, such as empty fragments, belong to no message.
-pub struct ReadBudget {
-    clock: Clock,
-    at_once: i64,
-    a_ms: i64,
-    /// The bytes that may be read at present. Negative after a read of more.
-    left: i64,
-    /// The time up to which `left` was refilled.
-    refilled: Instant,
-    pause: Option<Pin<Box<Sleep>>>,
-}
-
-impl ReadBudget {
-    /// Allows a burst of `at_once` bytes, and `a_ms` bytes per millisecond.
-    pub fn new(clock: Clock, at_once: i64, a_ms: i64) -> Self {
-        let refilled = clock.now();
-        Self { clock, at_once, a_ms, left: at_once, refilled, pause: None }
-    }
-
-    /// Waits until something may be read.
-    pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        loop {
-            if let Some(pause) = &mut self.pause {
-                ready!(pause.as_mut().poll(cx));
-                self.pause = None;
-            }
-            let passed = self.clock.now().saturating_duration_since(self.refilled).as_millis();
-            let ms = u32::try_from(passed).unwrap_or(u32::MAX);
-            self.refilled += Duration::from_millis(ms.into());
-            let refill = i64::from(ms).saturating_mul(self.a_ms);
-            self.left = self.left.saturating_add(refill).min(self.at_once);
-            if self.left > 0 {
-                return Poll::Ready(());
-            }
-            self.pause = Some(Box::pin(sleep(READ_PAUSE)));
-        }
-    }
-
-    /// Counts bytes that were read.
-    pub fn take(&mut self, bytes: usize) {
-        self.left = self.left.saturating_sub(i64::try_from(bytes).unwrap_or(i64::MAX));
-    }
+    budget: SocketBudget,
 }
 
 enum MaybeTls {
@@ -224,7 +103,7 @@ impl Egress {
             }
         };
         let budget = ReadBudget::new(self.clock.clone(), BYTES_AT_ONCE, BYTES_A_MS);
-        let transport = SocketTransport { stream, budget, frames: FrameCounter::default() };
+        let transport = SocketTransport { stream, budget: SocketBudget::of_client(budget) };
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BYTES)
             .max_write_buffer_size(WRITE_BYTES_MAX)
@@ -286,9 +165,7 @@ impl AsyncRead for SocketTransport {
             MaybeTls::Plain(stream) => Pin::new(stream).poll_read(cx, into),
             MaybeTls::Tls(stream) => Pin::new(stream).poll_read(cx, into),
         };
-        let received = into.filled().get(before..).unwrap_or_default();
-        let frames = self.frames.count(received);
-        self.budget.take(received.len() + frames * FRAME_BYTES);
+        self.budget.take(into.filled().get(before..).unwrap_or_default());
         read
     }
 }
@@ -322,51 +199,7 @@ impl AsyncWrite for SocketTransport {
 
 #[cfg(test)]
 mod tests {
-    use std::task::{Context, Poll, Waker};
-
-    use super::{
-        BYTES_AT_ONCE, Error, FrameCounter, READ_PAUSE, ReadBudget, describe_upgrade_failure,
-    };
-    use model::{Clock, Timestamp};
-
-    #[tokio::test]
-    async fn bytes_above_the_rate_are_read_later() {
-        let clock = Clock::stepped(Timestamp::default());
-        let mut budget = ReadBudget::new(clock.clone(), BYTES_AT_ONCE, super::BYTES_A_MS);
-        let is_ready =
-            |budget: &mut ReadBudget| budget.poll_ready(&mut Context::from_waker(Waker::noop()));
-        budget.take(usize::try_from(BYTES_AT_ONCE).unwrap() - 1);
-        assert_eq!(is_ready(&mut budget), Poll::Ready(()));
-        budget.take(16_384);
-        assert_eq!(is_ready(&mut budget), Poll::Pending);
-        clock.step(READ_PAUSE * 10);
-        budget.pause = None;
-        assert_eq!(is_ready(&mut budget), Poll::Ready(()));
-        assert_eq!(budget.left, 1 - 16_384 + 500 * super::BYTES_A_MS, "the debt counts");
-        clock.step(READ_PAUSE * 1_000);
-        assert_eq!(is_ready(&mut budget), Poll::Ready(()));
-        assert_eq!(budget.left, BYTES_AT_ONCE, "no more than a burst");
-    }
-
-    #[test]
-    fn frames_are_counted_in_pieces_of_any_size() {
-        let long = |header: &[u8], content: usize| [header, &vec![0x81; content]].concat();
-        let stream = [
-            b"HTTP/1.1 101 Switching Protocols\r\nx: \r\r\n\r\n".to_vec(),
-            long(&[0x01, 1], 1),
-            // Empty fragments, one of them masked.
-            vec![0x00, 0, 0x00, 0, 0x00, 0x80, 1, 2, 3, 4],
-            long(&[0x82, 126, 1, 0], 256),
-            long(&[0x82, 127, 0, 0, 0, 0, 0, 1, 0, 0], 65_536),
-            long(&[0x89, 125], 125),
-        ]
-        .concat();
-        for size in [1, 2, 3, 7, 100, stream.len()] {
-            let mut counter = FrameCounter::default();
-            let frames: usize = stream.chunks(size).map(|piece| counter.count(piece)).sum();
-            assert_eq!((frames, counter.position, counter.content), (7, 0, 0), "{size}");
-        }
-    }
+    use super::{Error, describe_upgrade_failure};
 
     #[test]
     fn an_oversized_response_head_is_described_as_such() {
