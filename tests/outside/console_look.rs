@@ -190,7 +190,7 @@ const HIDDEN_TABLES: &str = "[...document.querySelectorAll('main table')].filter
 })";
 
 /// Tables that need scrolling on a page at this width.
-const SCROLLED_TABLES: &str = "[...document.querySelectorAll('main .card.flush')].filter((card) => card.scrollWidth > card.clientWidth).map((card) => card.id || card.className)";
+const SCROLLED_TABLES: &str = "[...document.querySelectorAll('main .card.flush')].filter((card) => card.scrollWidth > card.clientWidth).map((card) => `${card.id || card.className}: ${card.innerText}`)";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_column_of_every_table_is_within_reach() {

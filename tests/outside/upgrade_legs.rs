@@ -10,8 +10,12 @@ use sim::{
 
 use super::dial::{dominates_ms, heard_ms, recorded, tone};
 use super::outbound::{self, user};
-use super::upgrade::{World, check_output, check_replay, end, fail_to_play, fail_to_serve, until};
+use super::record::{assert_finished, channels, tone_ms};
+use super::upgrade::{
+    World, check_output, check_replay, end, fail_to_play, fail_to_serve, until, until_recording,
+};
 use crate::support::app::ReceivedRequest;
+use crate::support::http;
 use crate::support::node::NUMBER;
 
 const CALLER: &str = "919812345678";
@@ -154,6 +158,7 @@ async fn a_caller_who_hangs_up_after_an_upgrade_ends_both_legs() {
     assert!(there.ok && here.ok, "{there:?} {here:?}");
     let last = world.app.wait_where("/events", |seen| seen.param("Event") == "DialHangup").await;
     assert_eq!(last.param("DialBLegHangupSource"), "Caller");
+    world.app.wait("/hangup").await;
     world.node.until_metric("offhook_number_slots_in_use", &[], 0.0).await;
     world.node.until_metric("offhook_calls_active", &[], 0.0).await;
     assert_eq!(world.app.count("/hangup"), 1);
@@ -306,4 +311,64 @@ async fn a_conference_goes_on_in_the_new_process() {
         check_replay(&world, seen.param("CallUUID")).await;
     }
     assert_eq!(world.app.count("/hangup"), 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recording_of_a_conference_goes_on_in_the_same_file() {
+    let outbound::World { node, sim, app } = outbound::world(|node_config, _| {
+        node_config.accept_wait_ms = 0;
+        node_config.hangup_url = node_config.answer_url.replace("/unused", "/hangup");
+    })
+    .await;
+    app.xml("/events", "<Response/>");
+    app.xml(
+        "/unused",
+        format!(
+            "<Response><Conference callbackUrl=\"{}\" record=\"true\" recordFileFormat=\"wav\" recordWhenAlone=\"false\" \
+             enterSound=\"\" exitSound=\"\">Minutes</Conference></Response>",
+            app.url("/events")
+        ),
+    );
+    let place = |from: &str, say| {
+        let from = from.to_owned();
+        sim.place_call(CallScript { from, say, hangup: HangupRule::Never, ..CallScript::default() })
+    };
+    let talker = place(CALLER, tone(CALLER_HZ, 120));
+    let listener = place(CALLEE, Vec::new());
+    let Some(mut world) = World::of(node, sim, app).await else { return };
+    until_recording(&world, 1).await;
+    check_output(&world.upgrade(&["--wait", "20"]).await, 2);
+    check_output(&world.upgrade(&["--wait", "20"]).await, 2);
+    fail_to_play(&mut world).await;
+    // This process takes over the recording, and then dies.
+    fail_to_serve(&mut world).await;
+    for mut call in [listener, talker] {
+        until(&mut call, |event| *event == CallEventKind::MediaUp).await;
+        call.control().hangup().await;
+        assert!(end(call).await.ok);
+    }
+
+    let of_recording = |seen: &ReceivedRequest| seen.param("ConferenceAction") == "record";
+    let is_over =
+        |seen: &ReceivedRequest| of_recording(seen) && seen.param("RecordingDuration") != "-1";
+    let ended = world.app.wait_where("/events", is_over).await;
+    let ms = assert_finished(&ended, "HungUp");
+    let file = http::get(ended.param("RecordUrl")).await;
+    let tracks = channels(&file.body);
+    assert_eq!((tracks.len(), tracks[0].len() as u64), (1, ms * 16));
+    let heard = tone_ms(&tracks[0], CALLER_HZ);
+    // For about a second, no process received the caller's audio.
+    assert!(heard > 1_000 && heard + 2_000 > ms, "{heard} ms of the tone in {ms}");
+    let requests = world.app.requests();
+    let [begun, _] = requests.iter().filter(|seen| of_recording(seen)).collect::<Vec<_>>()[..]
+    else {
+        panic!("a beginning and an end: {requests:#?}");
+    };
+    for name in ["RecordUrl", "RecordingID", "ConferenceUUID", "From"] {
+        assert_eq!(begun.param(name), ended.param(name), "{name}");
+    }
+    world.app.wait_where("/hangup", |_| world.app.count("/hangup") == 2).await;
+    for seen in world.app.requests().iter().filter(|seen| seen.path == "/hangup") {
+        check_replay(&world, seen.param("CallUUID")).await;
+    }
 }

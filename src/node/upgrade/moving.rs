@@ -170,7 +170,7 @@ impl MovingCalls {
     /// wait to be placed. The sockets of streams stay in `relays`.
     pub(super) async fn leave(&mut self, node: &Node, relays: &Relays) {
         self.queued = node.drain.dialer.hand_over();
-        self.rooms = node.registry.room_snapshots();
+        self.rooms = node.registry.detach_rooms().await;
         self.calls.iter_mut().for_each(SuspendedCall::leave);
         for call in &mut self.calls {
             call.has_left(relays).await;

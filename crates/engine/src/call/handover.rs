@@ -31,7 +31,7 @@ use media::{
     Buffering, ContinuedLeg, FRAME_MS, Feed, HeldTap, LegHandle, LegSnapshot, Media, MediaError,
     OfferedLeg, OfferedLegSnapshot, PromptTable, Quality, RoomJack, TapReader, TapSides,
 };
-use model::{CallUuid, Clock, PhoneNumberId, Wacid};
+use model::{CallUuid, Clock, PhoneNumberId, Timestamp, Wacid};
 
 /// The version of all that crosses: calls, legs, queued calls and conferences. A process that does
 /// not know it refuses the calls.
@@ -414,6 +414,12 @@ impl IncomingCall {
         self.snapshot.call
     }
 
+    /// When the call was answered, or `None`.
+    pub(super) fn answered(&self) -> Option<Timestamp> {
+        let answered = self.machine.answered()?;
+        Some(self.setup.started.plus(Duration::from_millis(answered.0)))
+    }
+
     /// Meta's id of the call's number.
     pub fn phone_number_id(&self) -> &PhoneNumberId {
         &self.setup.phone_number_id
@@ -512,9 +518,9 @@ impl Registry {
         staying
     }
 
-    /// Returns the conferences, whose members are suspended.
-    pub fn room_snapshots(&self) -> Vec<RoomSnapshot> {
-        self.services().rooms.snapshot()
+    /// Lets go of the conferences, whose members are suspended, and of their recordings.
+    pub async fn detach_rooms(&self) -> Vec<RoomSnapshot> {
+        self.services().rooms.detach().await
     }
 
     /// Suspends all calls. Waits at most `within` for requests in progress.

@@ -242,6 +242,12 @@ impl Outbox {
         }
     }
 
+    /// Returns the signing keys of an account, or of its main account if it was deleted. `None` if
+    /// there is neither.
+    pub(super) fn keys(&self, account: &AuthId, main: &AuthId) -> Option<SigningKeys> {
+        self.0.keys(account, main)
+    }
+
     /// Number of callbacks in memory.
     pub fn held(&self) -> usize {
         self.0.held().keys.len()

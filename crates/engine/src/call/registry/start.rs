@@ -12,6 +12,7 @@ use tracing::{Instrument, Span, error, info_span, warn};
 use super::{CallAdmission, Incoming, Outgoing, Registry};
 use crate::admission::permission::PairKey;
 use crate::admission::{Admitted, NumberEntry, Reason, SetUpTicket, Strain};
+use crate::answer::SigningKeys;
 use crate::call::author;
 use crate::call::binding::MetaState;
 use crate::call::course::Sampler;
@@ -24,7 +25,7 @@ use crate::call::shell::{self, Peer, ResumeParams, StartMode, StartParams};
 use crate::call::streams::StreamViews;
 use crate::call::trace::EventLogWriter;
 use machine::{CallSetup, CallState, CallUrls};
-use model::{CallType, CallUuid, Direction, TraceId, metric};
+use model::{AuthId, CallType, CallUuid, Direction, TraceId, metric};
 use store::{Birth, CallStart};
 
 impl Registry {
@@ -158,7 +159,11 @@ impl Registry {
         rooms: Vec<RoomSnapshot>,
         dropped: &[IncomingCall],
     ) {
-        self.0.services.rooms.resume(rooms, &calls);
+        let services = &self.0.services;
+        let keys = |account: &AuthId, main: &AuthId| {
+            services.outbox.keys(account, main).unwrap_or_else(|| SigningKeys::new(&[], &[]))
+        };
+        services.rooms.resume(rooms, &calls, &services.recordings, keys);
         // A call that runs may need its other leg.
         let tasks: Vec<_> = calls.into_iter().filter_map(|call| self.enter_resumed(call)).collect();
         for call in dropped {

@@ -437,11 +437,7 @@ impl Rooms {
         on: bool,
     ) -> Option<bool> {
         let cell = self.cell(scope, kind, name)?;
-        let mut inside = locked(&cell.state);
-        let Some(recording) = &mut inside.recording else { return Some(false) };
-        recording.held = on;
-        inside.note_recording(None);
-        Some(true)
+        Some(locked(&cell.state).hold_recording(on))
     }
 
     /// Starts or stops the recording of one participant of a multi-party call. The participant's

@@ -23,16 +23,16 @@ pub use ask::{
 };
 
 use super::mailbox::Mailbox;
-use super::recordings::RecordedRoom;
+use super::recordings::{RecordedRoom, RecordingRequest, Recordings};
 use expected::ExpectedCall;
 use kept::LeftRow;
 pub(super) use kept::exit_id;
 use machine::{
-    CallSetup, Command, Input, Legs, MemberId, RecordingEvent, RoomEntry, RoomEvent, RoomKind,
-    Sound, SoundItem,
+    CallSetup, Command, Input, Legs, MemberId, RecordingEvent, RecordingOrder, RoomEntry,
+    RoomEvent, RoomKind, Sound, SoundItem,
 };
 use media::prompt::Prompt;
-use media::record::{PausableSource, Pause, RecordingHandle, Source};
+use media::record::{PausableSource, Pause, RecordingHandle};
 use media::workers::Workers;
 use media::{Audience, CableEnd, MixEvent, MixSink, Mixer, PlayItem, SoundKind, cable};
 use model::Clock;
@@ -58,9 +58,6 @@ struct Key {
     kind: RoomKind,
     name: String,
 }
-
-/// Receives the end of a room's recording, on a recorder thread.
-pub(super) type RecordingEndSink = Box<dyn FnOnce(RecordingEvent) + Send>;
 
 /// Prepares a sound for playback, for a main account.
 type Prompts = Box<dyn Fn(&AuthId, &Sound) -> Arc<Prompt> + Send + Sync>;
@@ -166,6 +163,9 @@ struct Recording {
     when_alone: bool,
     /// The call that requested it.
     by: CallUuid,
+    order: RecordingOrder,
+    /// When the recording began.
+    began: Timestamp,
     /// Whether the recording is paused by request.
     held: bool,
     pause: Pause,
@@ -464,19 +464,16 @@ impl Rooms {
         }
     }
 
-    /// Records the call's room until it ends, unless it is already recorded. `begin` receives the
-    /// audio source and the callback for the end of the recording.
+    /// Records the room of the request's call until it ends, unless it is already recorded. `url` is
+    /// that of the recording.
     pub(super) fn record(
         &self,
-        call: CallUuid,
-        (id, url): (uuid::Uuid, String),
+        recordings: &Recordings,
+        request: RecordingRequest,
+        url: String,
         when_alone: bool,
-        begin: impl FnOnce(
-            RecordedRoom,
-            Box<dyn Source>,
-            RecordingEndSink,
-        ) -> Result<RecordingHandle, &'static str>,
     ) -> Result<(), &'static str> {
+        let call = request.call;
         let cell = locked(&self.0.tables).calls.get(&call).map(|(cell, _)| cell.clone());
         let Some(cell) = cell else { return Ok(()) };
         let mut inside = locked(&cell.state);
@@ -484,22 +481,7 @@ impl Rooms {
         if inside.recording.is_some() {
             return Ok(());
         }
-        let pause = Pause::default();
-        pause.set(!when_alone && inside.calls.len() < 2);
-        let source = PausableSource::new(inside.mixer.listen(), pause.clone(), false);
-        let multi_party = cell.key.kind == RoomKind::MultiParty;
-        let of = RecordedRoom { id: inside.room.id, name: cell.key.name.clone(), multi_party };
-        let room = Arc::downgrade(&cell);
-        let told = move |what| {
-            if let (Some(cell), RecordingEvent::Ended { error: Some(why), duration_ms, .. }) =
-                (room.upgrade(), what)
-            {
-                locked(&cell.state).record_failed(id, why, duration_ms > 0);
-            }
-        };
-        let tape = begin(of, Box::new(source), Box::new(told))?;
-        inside.recording =
-            Some(Recording { id, url, when_alone, by: call, held: false, pause, tape });
+        inside.record(&cell, recordings, request, url, when_alone)?;
         self.keep_room(&cell, &inside);
         let members: Vec<(MemberId, bool)> = inside
             .calls
@@ -546,6 +528,45 @@ impl CellState {
                 }
             }
         }
+    }
+
+    /// Starts or continues a recording of this room, which is that of `cell`.
+    fn record(
+        &mut self,
+        cell: &Arc<Cell>,
+        recordings: &Recordings,
+        request: RecordingRequest,
+        url: String,
+        when_alone: bool,
+    ) -> Result<(), &'static str> {
+        let (id, by, began) = (request.id, request.call, request.started);
+        let (pause, order) = (Pause::default(), request.order.clone());
+        pause.set(!when_alone && self.calls.len() < 2);
+        let source = PausableSource::new(self.mixer.listen(), pause.clone(), false);
+        let multi_party = cell.key.kind == RoomKind::MultiParty;
+        let room = RecordedRoom { id: self.room.id, name: cell.key.name.clone(), multi_party };
+        let weak = Arc::downgrade(cell);
+        let told = move |what| {
+            if let (Some(cell), RecordingEvent::Ended { error: Some(why), duration_ms, .. }) =
+                (weak.upgrade(), what)
+            {
+                locked(&cell.state).record_failed(id, why, duration_ms > 0);
+            }
+        };
+        let request = RecordingRequest { room: Some(room), ..request };
+        let tape = recordings.begin(request, Box::new(source), told)?;
+        let held = false;
+        self.recording =
+            Some(Recording { id, url, when_alone, by, order, began, held, pause, tape });
+        Ok(())
+    }
+
+    /// Pauses or resumes the recording by request. Returns `false` if there is none.
+    fn hold_recording(&mut self, on: bool) -> bool {
+        let Some(recording) = &mut self.recording else { return false };
+        recording.held = on;
+        self.note_recording(None);
+        true
     }
 
     /// Updates the recording after a member joined or left. `new` is a member that must be notified

@@ -5,12 +5,18 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+use uuid::Uuid;
 
 use super::state::Room;
-use super::{Cell, Key, MemberCall, Rooms, locked};
+use super::{Cell, Key, MemberCall, Recording, Rooms, locked};
+use crate::answer::SigningKeys;
 use crate::call::handover::{IncomingCall, instant_of, micros_of};
-use machine::{MemberId, RoomKind};
-use model::{AuthId, CallUuid};
+use crate::call::mailbox::Mailbox;
+use crate::call::recordings::{RecordingRequest, Recordings};
+use machine::{MemberId, RecordingOrder, RoomKind};
+use media::record::RecordingState;
+use model::{AuthId, CallUuid, Timestamp};
 
 /// A conference that runs nowhere. All of its members are suspended.
 #[derive(Debug, Serialize, Deserialize)]
@@ -23,7 +29,71 @@ pub struct RoomSnapshot {
     started_us: Option<u64>,
     room: Room,
     members: Vec<MovedMember>,
+    recording: Option<MovedRecording>,
+    /// URL of the latest recording, after its end.
     recorded: Option<String>,
+}
+
+/// A room's recording, which is written nowhere.
+#[derive(Debug, Serialize, Deserialize)]
+struct MovedRecording {
+    id: Uuid,
+    url: String,
+    when_alone: bool,
+    /// The call that requested it.
+    by: CallUuid,
+    order: RecordingOrder,
+    began: Timestamp,
+    held: bool,
+    /// Where the recording continues. `None` while that is awaited.
+    state: Option<RecordingState>,
+}
+
+impl Recording {
+    /// Lets go of the recording. The receiver fails if it ends instead.
+    fn detach(self) -> (MovedRecording, oneshot::Receiver<RecordingState>) {
+        let Self { id, url, when_alone, by, order, began, held, pause: _, tape } = self;
+        let (reply, state) = oneshot::channel();
+        tape.detach(move |state| {
+            let _ = reply.send(state);
+        });
+        (MovedRecording { id, url, when_alone, by, order, began, held, state: None }, state)
+    }
+}
+
+impl MovedRecording {
+    /// Returns the request that continues the recording. `calls` go on in this process.
+    fn request(
+        &self,
+        room: &RoomSnapshot,
+        calls: &[IncomingCall],
+        keys: SigningKeys,
+    ) -> RecordingRequest {
+        let by = calls.iter().find(|call| call.call() == self.by);
+        let answered = by.and_then(IncomingCall::answered);
+        let up = by.map(|call| call.mailbox.clone());
+        RecordingRequest {
+            id: self.id,
+            started: self.began,
+            state: self.state.clone(),
+            account: room.account.clone(),
+            main_account: room.main_account.clone(),
+            call: self.by,
+            room: None,
+            order: self.order.clone(),
+            keys,
+            action: None,
+            answered: Box::new(move || answered),
+            is_up: Box::new(move || up.as_ref().is_some_and(Mailbox::is_open)),
+        }
+    }
+}
+
+impl RoomSnapshot {
+    /// Returns the id of the recording that goes on.
+    pub fn recording(&self) -> Option<Uuid> {
+        self.recording.as_ref().map(|recording| recording.id)
+    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -43,8 +113,8 @@ impl Rooms {
         let inside = locked(&cell.state);
         if cell.key.kind == RoomKind::MultiParty {
             Some("it is in a multi-party call")
-        } else if inside.recording.is_some() || inside.record_asked {
-            Some("its conference is recorded")
+        } else if inside.record_asked {
+            Some("a recording of its conference is about to begin")
         } else if !inside.agents.is_empty() {
             Some("an AI agent is in its conference")
         } else {
@@ -52,8 +122,24 @@ impl Rooms {
         }
     }
 
-    /// Returns the conferences, for another process.
-    pub(in crate::call) fn snapshot(&self) -> Vec<RoomSnapshot> {
+    /// Lets go of the conferences and their recordings, so that another process can continue them.
+    pub(in crate::call) async fn detach(&self) -> Vec<RoomSnapshot> {
+        let (mut rooms, states): (Vec<_>, Vec<_>) = self.snapshots().into_iter().unzip();
+        for (room, state) in rooms.iter_mut().zip(states) {
+            let Some(state) = state else { continue };
+            match (state.await, room.recording.take()) {
+                (Ok(state), Some(recording)) => {
+                    room.recording = Some(MovedRecording { state: Some(state), ..recording });
+                }
+                // It has ended instead.
+                (_, recording) => room.recorded = recording.map(|recording| recording.url),
+            }
+        }
+        rooms
+    }
+
+    /// Returns the conferences, and the receivers of the states of their recordings.
+    fn snapshots(&self) -> Vec<(RoomSnapshot, Option<oneshot::Receiver<RecordingState>>)> {
         let clock = &self.0.clock;
         let tables = locked(&self.0.tables);
         let mut cells: Vec<&Arc<Cell>> = Vec::new();
@@ -63,14 +149,15 @@ impl Rooms {
             }
         }
         let of = |cell: &&Arc<Cell>| {
-            let inside = locked(&cell.state);
+            let mut inside = locked(&cell.state);
+            let (recording, state) = inside.recording.take().map(Recording::detach).unzip();
             let member = |(member, caller): (&MemberId, &MemberCall)| MovedMember {
                 member: *member,
                 call: caller.setup.call,
                 since_us: micros_of(caller.since, clock),
                 tracked: caller.tracked,
             };
-            RoomSnapshot {
+            let room = RoomSnapshot {
                 account: cell.key.account.clone(),
                 main_account: cell.main_account.clone(),
                 name: cell.key.name.clone(),
@@ -78,8 +165,10 @@ impl Rooms {
                 started_us: inside.started.map(|at| micros_of(at, clock)),
                 room: inside.room.clone(),
                 members: inside.calls.iter().map(member).collect(),
+                recording,
                 recorded: inside.recorded.clone(),
-            }
+            };
+            (room, state)
         };
         cells.iter().map(of).collect()
     }
@@ -90,11 +179,22 @@ impl Rooms {
     }
 
     /// Continues conferences of another process with these calls, whose media goes on here. Members
-    /// whose call does not go on leave.
-    pub(in crate::call) fn resume(&self, rooms: Vec<RoomSnapshot>, calls: &[IncomingCall]) {
+    /// whose call does not go on leave. `keys` returns the signing keys of an account and its main
+    /// account.
+    pub(in crate::call) fn resume(
+        &self,
+        rooms: Vec<RoomSnapshot>,
+        calls: &[IncomingCall],
+        recordings: &Recordings,
+        keys: impl Fn(&AuthId, &AuthId) -> SigningKeys,
+    ) {
         let clock = &self.0.clock;
         let mut tables = locked(&self.0.tables);
-        for snapshot in rooms {
+        for mut snapshot in rooms {
+            let recording = snapshot.recording.take().map(|recording| {
+                let keys = keys(&snapshot.account, &snapshot.main_account);
+                (recording.request(&snapshot, calls, keys), recording)
+            });
             let RoomSnapshot { account, main_account, name, room, members, .. } = snapshot;
             let key = Key { account, kind: RoomKind::Conference, name };
             let born = instant_of(snapshot.born_us, clock);
@@ -119,6 +219,14 @@ impl Rooms {
                 let since = instant_of(since_us, clock);
                 inside.calls.insert(member, MemberCall { setup, mailbox, since, tracked });
                 tables.calls.insert(call.call(), (cell.clone(), member));
+            }
+            if let Some((request, MovedRecording { id, url, when_alone, held, .. })) = recording {
+                match inside.record(&cell, recordings, request, url, when_alone) {
+                    Ok(()) => drop(inside.hold_recording(held)),
+                    Err(why) => {
+                        tracing::error!(recording = %id, why, "room recording not continued")
+                    }
+                }
             }
             for member in lost {
                 if let Some((effects, _)) = inside.room.leave(member) {

@@ -17,7 +17,7 @@ use super::wire::{Event, Received, Request};
 use crate::admission::Directory;
 use crate::answer::SigningKeys;
 use crate::call::mailbox::{Mailbox, Message, mailbox};
-use crate::call::recordings::{RecordedRoom, RecordingRequest};
+use crate::call::recordings::RecordingRequest;
 use crate::call::rooms::{Door, LeaveResult, exit_id};
 use crate::call::services::Services;
 use machine::{CallSetup, CallbackRequest, Command, Input, RoomEntry, RoomEvent};
@@ -156,14 +156,14 @@ impl HostLink {
                 let answered = member.answered;
                 let keys = self.host.keys(setup);
                 let started = self.host.services.clock.wall();
-                let request = |room: RecordedRoom| RecordingRequest {
+                let request = RecordingRequest {
                     id,
                     started,
                     state: None,
                     account: setup.account.clone(),
                     main_account: setup.parent_account.clone(),
                     call: setup.call,
-                    room: Some(room),
+                    room: None,
                     order: *order,
                     keys,
                     action: None,
@@ -171,9 +171,8 @@ impl HostLink {
                     is_up: Box::new(move || up.is_open()),
                 };
                 let services = &self.host.services;
-                let begin =
-                    |room, source, told| services.recordings.begin(request(room), source, told);
-                if let Err(why) = services.rooms.record(setup.call, (id, url), when_alone, begin) {
+                let recordings = &services.recordings;
+                if let Err(why) = services.rooms.record(recordings, request, url, when_alone) {
                     tracing::warn!(why, call_uuid = %setup.call, "room recording failed to start");
                     let event = RoomEvent::RecordingFailed { reason: why.to_owned() };
                     member.mailbox.tell(Input::Room { event });

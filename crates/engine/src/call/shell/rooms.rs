@@ -131,11 +131,8 @@ fn record(call: &Context, report: &mut Report, order: RecordingOrder, when_alone
     if let Some(seat) = call.seat() {
         return seat.record((id, url), Box::new(order), when_alone);
     }
-    let begin = |room, source, told| {
-        let request = tapes::request(call, id, Some(room), order);
-        call.services.recordings.begin(request, source, told)
-    };
-    if let Err(why) = call.services.rooms.record(call.id, (id, url), when_alone, begin) {
+    let (recordings, request) = (&call.services.recordings, tapes::request(call, id, order));
+    if let Err(why) = call.services.rooms.record(recordings, request, url, when_alone) {
         tracing::warn!(why, "room recording failed to start");
         report.remarks.push(format!("the room could not be recorded: {why}; it goes on"));
     }

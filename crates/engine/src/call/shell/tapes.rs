@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::super::handover::{AdoptedLeg, QueuedInput};
-use super::super::recordings::{ActionHandover, RecordedRoom, RecordingRequest};
+use super::super::recordings::{ActionHandover, RecordingRequest};
 use super::context::Context;
 use machine::{
     Input, Machine, MediaCommand, RecordingEndReason, RecordingEvent, RecordingId, RecordingOrder,
@@ -210,7 +210,7 @@ impl CallRecording {
     ) {
         let (asks, by_call) = oneshot::channel();
         let action = ActionHandover { by_call, key: self.key.clone() };
-        let new = request(call, self.id, None, self.order.clone());
+        let new = request(call, self.id, self.order.clone());
         let (started, state) =
             running.map_or((new.started, None), |(started, state)| (started, Some(state)));
         let begun = match line {
@@ -257,13 +257,8 @@ impl CallRecording {
     }
 }
 
-/// Describes a recording of a call or of its room.
-pub(super) fn request(
-    call: &Context,
-    id: Uuid,
-    room: Option<RecordedRoom>,
-    order: RecordingOrder,
-) -> RecordingRequest {
+/// Describes a recording of a call, or of its room except for the room.
+pub(super) fn request(call: &Context, id: Uuid, order: RecordingOrder) -> RecordingRequest {
     let (setup, view, standing) = (&call.view.setup, call.view.clone(), call.view.clone());
     RecordingRequest {
         id,
@@ -272,7 +267,7 @@ pub(super) fn request(
         account: setup.account.clone(),
         main_account: setup.parent_account.clone(),
         call: setup.call,
-        room,
+        room: None,
         order,
         keys: call.keys.clone(),
         action: None,
