@@ -1,7 +1,7 @@
 //! Configuration reload during calls, by SIGHUP and over the API
 //! (`docs/reference/reliability.md#r9`).
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::app::App;
 use crate::support::http::{self, Answer};
@@ -133,6 +133,69 @@ async fn r09_reload_drops_nothing() {
         )
         .await;
     assert_eq!(world.app.count("/hangup"), 6);
+}
+
+/// Key, field of the API, value of the API, value of the file, for each optional key that the API
+/// also sets. Without a value of the API, the field has the default.
+fn optional_keys(app: &App) -> Vec<(&'static str, &'static str, Value, Value)> {
+    let url = |path: &str| json!(app.url(path));
+    vec![
+        ("alias", "alias", json!("Of the API"), json!("Of the file")),
+        ("answer_url", "answerUrl", url("/other"), url("/answer")),
+        ("fallback_url", "fallbackUrl", Value::Null, url("/fallback")),
+        ("hangup_url", "hangupUrl", Value::Null, url("/hangup")),
+        ("webhook_url", "webhookUrl", url("/api"), url("/file")),
+        ("calls_per_number", "callsPerNumber", Value::Null, json!(7)),
+        ("answer_method", "answerMethod", Value::Null, json!("GET")),
+        ("calling_enabled", "callingEnabled", Value::Null, json!(true)),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_removed_from_the_file_get_the_value_of_the_api_or_the_default() {
+    let mut world = World::start().await;
+    let url = format!("{}/api/v1/phone-numbers/{NUMBER}/", world.node.public);
+    let number = async || http::send("GET", &url, &[("x-api-key", API_KEY)], "").await.json();
+    let keys = optional_keys(&world.app);
+    let file = world.node.dir.path().join("offhook.toml");
+    let text = std::fs::read_to_string(&file).expect("the configuration");
+    let is_of_key =
+        |line: &&str| keys.iter().any(|(key, ..)| line.starts_with(&format!("{key} =")));
+    let without = text.lines().filter(|line| !is_of_key(line)).collect::<Vec<_>>().join("\n");
+    let named: String = keys.iter().map(|(key, .., file)| format!("{key} = {file}\n")).collect();
+    let with = format!("{without}\n{named}");
+    let write = |text: &str| std::fs::write(&file, text).expect("written");
+
+    write(&without);
+    world.sighup("configuration reloaded").await;
+    let set = keys.iter().filter(|(_, _, api, _)| !api.is_null());
+    let body: Value = set.map(|(_, field, api, _)| ((*field).to_owned(), api.clone())).collect();
+    let of_api = http::send("PATCH", &url, &[("x-api-key", API_KEY)], body.to_string()).await;
+    assert_eq!(of_api.status, 200, "{}", of_api.text());
+    let of_api = of_api.json();
+    for (_, field, api, _) in keys.iter().filter(|(_, _, api, _)| !api.is_null()) {
+        assert_eq!(of_api[*field], *api);
+    }
+    let defaults = ["callsPerNumber", "callingEnabled", "answerMethod"].map(|key| &of_api[key]);
+    assert_eq!(defaults, [&json!(1000), &json!(false), &json!("POST")]);
+    assert_eq!([&of_api["fallbackUrl"], &of_api["hangupUrl"]], [&Value::Null; 2]);
+
+    for is_restarted in [false, true] {
+        for (text, is_named) in [(&with, true), (&without, false)] {
+            write(text);
+            if is_restarted {
+                world.node.kill();
+                world.node.start_again().await;
+            } else {
+                world.sighup("configuration reloaded").await;
+            }
+            let now = number().await;
+            for (key, field, _, file) in &keys {
+                let expected = if is_named { file } else { &of_api[*field] };
+                assert_eq!(now[*field], *expected, "{key}, restarted: {is_restarted}");
+            }
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

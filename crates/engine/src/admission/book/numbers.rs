@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use super::entries::{Application, Number, Waba, WabaRow};
 use super::link::Link;
+use super::panel::FileKeys;
 use super::{Book, ConnectedNumber, Key, NumberSet, Reading, Registration};
 use crate::admission::entry::NumberSpec;
 use crate::admission::settings::{AdmissionSettings, NumberSettings};
@@ -476,7 +477,8 @@ impl Reading<'_> {
             .unwrap_or_else(|| AuthId::from(""));
         let first = || {
             let app = self.book.default_application(Some(&file.waba), &of);
-            NumberSet { app, added: self.now, ..NumberSet::default() }
+            let file = Some(FileKeys::default());
+            NumberSet { app, added: self.now, file, ..NumberSet::default() }
         };
         let mut set = row.clone().unwrap_or_else(first);
         if self.overwrites || row.is_none() {
@@ -690,6 +692,67 @@ mod tests {
             !book.row(&keys[0]).keeps_sealed
                 && !book.has_unreadable_token(book.any_number(&number).unwrap())
         );
+    }
+
+    #[test]
+    fn a_key_that_is_removed_from_the_file_gets_the_value_of_the_api_again() {
+        let mut config = config();
+        let waba = WabaSettings { id: "7".into(), account: "MA1".into(), access_token: None };
+        config.wabas.push(waba);
+        config.numbers.push(config_number("918035737458", "1001"));
+        let number = E164::parse("918035737458").unwrap();
+        let row = |book: &Book| {
+            let (body, secret) = book.row(&Key::Number(number.clone())).body.unwrap();
+            let (kind, id) = (SettingKind::Number, number.to_string());
+            Setting { kind, id, body, secret, is_unreadable: false }
+        };
+        let read = |config: &Config, rows: Vec<Setting>| {
+            Book::read(config.admission(), rows, Timestamp::default()).0
+        };
+        let set = |book: &Book| book.any_number(&number).unwrap().set.clone();
+        let edit = |book: &mut Book, calls: u32| {
+            book.edit_number(&number, |set| set.calls_per_number = Some(calls))
+        };
+        // A value of the API lies beneath that of the file, also one that is set later.
+        let mut book = read(&config, Vec::new());
+        edit(&mut book, 7);
+        config.numbers[0].calls_per_number = Some(7);
+        let mut book = read(&config, vec![row(&book)]);
+        config.numbers[0].calls_per_number = None;
+        assert_eq!(set(&read(&config, vec![row(&book)])).calls_per_number, Some(7));
+        config.numbers[0].calls_per_number = Some(5);
+        edit(&mut book, 8);
+        book = read(&config, vec![row(&book)]);
+        assert_eq!(set(&book).calls_per_number, Some(5));
+        book = read(&config, vec![row(&book)]);
+        config.numbers[0].calls_per_number = None;
+        book = read(&config, vec![row(&book)]);
+        assert_eq!(set(&book).calls_per_number, Some(8));
+
+        // In a row of an older version, the value of the file is not of the API, unless the number
+        // was connected at run time.
+        config.numbers[0].calls_per_number = Some(8);
+        let older = |made: Option<ConnectedNumber>| {
+            let older = NumberSet { file: None, made, ..set(&book) };
+            Setting { body: serde_json::to_string(&older).unwrap(), ..row(&book) }
+        };
+        let made = ConnectedNumber { phone_number_id: "1001".into(), waba: None, of: "MA1".into() };
+        for (made, expected) in [(None, None), (Some(made), Some(8))] {
+            let book = read(&config, vec![older(made)]);
+            let mut without = config.clone();
+            without.numbers[0].calls_per_number = None;
+            assert_eq!(set(&book).calls_per_number, Some(8));
+            assert_eq!(set(&read(&without, vec![row(&book)])).calls_per_number, expected);
+        }
+
+        // A disconnected number does not take calls again because a key is removed.
+        config.numbers[0].calling_named = true;
+        edit(&mut book, 1);
+        book.edit_number(&number, |set| set.calling_enabled = true);
+        let mut book = read(&config, vec![row(&book)]);
+        book.disconnect(&number);
+        config.numbers[0].calling_named = false;
+        assert!(!set(&read(&config, vec![row(&book)])).calling_enabled);
     }
 
     #[test]

@@ -41,6 +41,46 @@ pub struct NumberSet {
     /// Meta's first id of the number, under which its conversations are stored. `None` if it is the
     /// current one.
     pub first_id: Option<PhoneNumberId>,
+    /// The keys that the configuration set when it was last applied. `None` before that, and in
+    /// rows of older versions.
+    pub file: Option<FileKeys>,
+}
+
+/// The keys of `[[number]]` that the configuration sets in place of values of the API.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FileKeys {
+    alias: Option<Overlay<String>>,
+    app: Option<Overlay<Option<AppId>>>,
+    calling_enabled: Option<Overlay<bool>>,
+    answer: Option<Overlay<Link>>,
+    fallback: Option<Overlay<Link>>,
+    hangup: Option<Overlay<Link>>,
+    webhook_url: Option<Overlay<Option<DocUrl>>>,
+    calls_per_number: Option<Overlay<Option<u32>>>,
+}
+
+/// The value that the configuration sets for a key, and that of the API, which takes effect again
+/// when the key is removed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Overlay<T> {
+    file: T,
+    api: T,
+}
+
+impl<T: Clone + Default + PartialEq> Overlay<T> {
+    /// Replaces the value that the configuration set before by the one that it sets now, if any.
+    /// `is_of_api` tells whether a value without an overlay was set through the API.
+    fn renew(overlay: &mut Option<Self>, value: &mut T, file: Option<T>, is_of_api: bool) {
+        match overlay.take() {
+            Some(before) if *value == before.file => *value = before.api,
+            // It was set through the API since.
+            Some(_) => {}
+            None if !is_of_api && file.as_ref() == Some(value) => *value = T::default(),
+            None => {}
+        }
+        *overlay = file.map(|file| Self { api: std::mem::replace(value, file.clone()), file });
+    }
 }
 
 /// Who handles the calls and messages of a number.
@@ -152,33 +192,33 @@ impl Drift {
 }
 
 impl NumberSet {
-    /// Applies the keys that the configuration sets.
+    /// Applies the keys that the configuration sets. A key that it no longer sets gets the value of
+    /// the API again.
     pub(super) fn overlay(&mut self, file: &NumberSettings) {
-        if !file.alias.is_empty() {
-            self.alias.clone_from(&file.alias);
-        }
-        if file.app_id.is_some() {
-            self.app.clone_from(&file.app_id);
-        }
-        if file.calling_named {
-            self.calling_enabled = file.calling_enabled;
-        }
+        // Without a record of its keys, a value that equals that of the configuration is taken to
+        // be from there, unless the number was connected at run time.
+        let is_of_api = self.file.is_some() || self.made.is_some();
+        let keys = self.file.get_or_insert_default();
+        let alias = Some(file.alias.clone()).filter(|alias| !alias.is_empty());
+        Overlay::renew(&mut keys.alias, &mut self.alias, alias, is_of_api);
+        let app = file.app_id.clone().map(Some);
+        Overlay::renew(&mut keys.app, &mut self.app, app, is_of_api);
+        let calling_enabled = file.calling_named.then_some(file.calling_enabled);
+        let calling = (&mut keys.calling_enabled, &mut self.calling_enabled);
+        Overlay::renew(calling.0, calling.1, calling_enabled, is_of_api);
         let links = [
-            (&mut self.answer, &file.answer_url, file.answer_method),
-            (&mut self.fallback, &file.fallback_url, file.fallback_method),
-            (&mut self.hangup, &file.hangup_url, file.hangup_method),
+            (&mut keys.answer, &mut self.answer, &file.answer_url, file.answer_method),
+            (&mut keys.fallback, &mut self.fallback, &file.fallback_url, file.fallback_method),
+            (&mut keys.hangup, &mut self.hangup, &file.hangup_url, file.hangup_method),
         ];
-        for (link, url, method) in links {
-            if url.is_some() {
-                *link = Link { url: url.clone(), method };
-            }
+        for (overlay, link, url, method) in links {
+            let set = url.is_some().then(|| Link { url: url.clone(), method });
+            Overlay::renew(overlay, link, set, is_of_api);
         }
-        if file.webhook_url.is_some() {
-            self.webhook_url.clone_from(&file.webhook_url);
-        }
-        if file.calls_per_number.is_some() {
-            self.calls_per_number = file.calls_per_number;
-        }
+        let webhook_url = file.webhook_url.clone().map(Some);
+        Overlay::renew(&mut keys.webhook_url, &mut self.webhook_url, webhook_url, is_of_api);
+        let calls = file.calls_per_number.map(Some);
+        Overlay::renew(&mut keys.calls_per_number, &mut self.calls_per_number, calls, is_of_api);
     }
 
     /// Compares Meta's known settings with those set here.
@@ -204,6 +244,7 @@ impl NumberSet {
         Self {
             at_meta: MetaState::default(),
             registration: Registration::default(),
+            file: None,
             ..self.clone()
         }
     }
@@ -230,6 +271,9 @@ impl NumberSet {
         self.disconnected = true;
         self.calling_enabled = false;
         (self.webhook_url, self.answer.url) = (None, None);
+        if let Some(keys) = &mut self.file {
+            keys.calling_enabled = None;
+        }
     }
 }
 
