@@ -25,14 +25,27 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Timeout for a response. The node may have to query Meta, which takes longer.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 const ANSWER_BYTES_MAX: usize = 4 << 20;
+/// Maximum number of items of a page of the API.
+const PAGE_MAX: usize = 200;
 
 impl NodeApi {
     /// Reads all pages of a list of the API.
     pub(super) async fn all(&self, list: &str, q: Option<&str>) -> Result<Vec<Value>, Exit> {
+        self.first(usize::MAX, list, q).await
+    }
+
+    /// Reads the first `max` items of a list of the API.
+    pub(super) async fn first(
+        &self,
+        max: usize,
+        list: &str,
+        q: Option<&str>,
+    ) -> Result<Vec<Value>, Exit> {
         let (mut items, mut cursor) = (Vec::new(), String::new());
         loop {
+            let limit = max.saturating_sub(items.len()).min(PAGE_MAX);
             let mut query = url::form_urlencoded::Serializer::new(String::new());
-            query.append_pair("limit", "200").append_pair("cursor", &cursor);
+            query.append_pair("limit", &limit.to_string()).append_pair("cursor", &cursor);
             if let Some(q) = q {
                 query.append_pair("q", q);
             }
@@ -40,7 +53,7 @@ impl NodeApi {
             let page = self.ask(Method::GET, &path, None).await?;
             items.extend(page["items"].as_array().cloned().unwrap_or_default());
             match page["next"].as_str() {
-                Some(next) if next != cursor => next.clone_into(&mut cursor),
+                Some(next) if next != cursor && items.len() < max => next.clone_into(&mut cursor),
                 _ => return Ok(items),
             }
         }

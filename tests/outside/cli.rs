@@ -3,6 +3,10 @@
 use std::io::Write as _;
 use std::process::{Command, Output, Stdio};
 
+use serde_json::json;
+
+use crate::support::app::App;
+
 fn offhook(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_offhook"));
     command.args(args).env_clear().env("NO_COLOR", "1").stdin(Stdio::null());
@@ -241,6 +245,38 @@ fn config_check_reports_ok_or_the_position_of_an_error() {
     let (code, _, err) = check(&format!("{GOOD}\n[speech]\nprovidr = \"builtin\"\n"), &[token]);
     assert_eq!(code, Some(2));
     assert!(err.contains("offhook.toml:20:1: in [speech]: unknown field `providr`"), "{err}");
+}
+
+/// The API lists at most 200 calls at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_of_a_node_are_listed_up_to_the_limit() {
+    const CALLS: usize = 450;
+    let node = App::start().await;
+    node.route("/api/v1/calls/", |request| {
+        let limit: usize = request.param("limit").parse().unwrap();
+        assert!((1..=200).contains(&limit));
+        let from: usize = request.param("cursor").parse().unwrap_or_default();
+        let to = CALLS.min(from + limit);
+        let call = |n: usize| {
+            json!({
+                "callUuid": uuid::Uuid::from_u128(n as u128), "direction": "inbound",
+                "from": "919812345678", "to": "918035737458", "startedAt": "", "endedAt": null,
+                "durationSeconds": null, "billSeconds": null, "cause": null,
+            })
+        };
+        let items: Vec<_> = (from..to).map(call).collect();
+        let next = (to < CALLS).then(|| to.to_string());
+        (200, json!({ "items": items, "next": next }).to_string())
+    });
+    for (limit, listed, requests) in [("20", 20, 1), ("201", 201, 2), ("1000", CALLS, 3)] {
+        node.forget();
+        let args = ["calls", "list", "--json", "--limit", limit, "--node"];
+        let args = [&args[..], &[&node.base, "--api-key", "k"]].concat();
+        let out = tokio::task::block_in_place(|| run(&args));
+        assert_eq!(out.status.code(), Some(0), "{}", text(&out.stderr));
+        assert_eq!(text(&out.stdout).lines().count(), listed);
+        assert_eq!(node.requests().len(), requests);
+    }
 }
 
 #[test]

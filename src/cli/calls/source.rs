@@ -111,22 +111,12 @@ impl Source {
                 Ok(calls.iter().map(CallRow::of).collect())
             }
             Self::Node(node) => {
-                #[derive(Deserialize)]
-                struct Page {
-                    items: Vec<CallRow>,
-                }
-                let base = node.base();
-                let path = format!("calls/?limit={}", limit.min(200));
-                let body = node.get(&path, READ_TIMEOUT, LOG_BYTES_MAX).await?;
-                let body = body.ok_or_else(|| {
-                    Exit::failed(format_args!(
-                        "{base} has no list of calls; it may be an older version"
-                    ))
+                let max = usize::try_from(limit).unwrap_or(usize::MAX);
+                let calls = node.first(max, "calls/", None).await?;
+                let calls = serde_json::from_value::<Vec<CallRow>>(calls.into()).map_err(|e| {
+                    Exit::failed(format_args!("unreadable list of calls from {}: {e}", node.base()))
                 })?;
-                let page: Page = serde_json::from_slice(&body).map_err(|e| {
-                    Exit::failed(format_args!("unreadable list of calls from {base}: {e}"))
-                })?;
-                Ok(page.items.into_iter().map(CallRow::masked).collect())
+                Ok(calls.into_iter().map(CallRow::masked).collect())
             }
         }
     }
