@@ -65,8 +65,8 @@ pub use draft::{Drafts, PATH as DRAFT_PATH, serve as serve_drafts};
 use engine::call::drafts;
 use engine::call::walk::Walker;
 use engine::openid::{BACK, Provider};
-use engine::people::SetUp;
 pub use events::{OpenStreams, open_streams};
+use model::AuthId;
 pub use request_log::RequestLog;
 pub use set_up::PATH as SET_UP;
 pub use sign_up::SignUpWindow;
@@ -88,8 +88,8 @@ pub struct Console {
     pub provider: Option<Provider>,
     /// Meta's sign-up dialog, if an app is configured.
     pub sign_up: Option<SignUpWindow>,
-    /// The link for the first user, if none existed at the start.
-    pub set_up: Option<SetUp>,
+    /// The account of the first user, who signs up with the set-up link.
+    pub first_account: Option<AuthId>,
     /// Runs documents of the playground.
     pub walker: Option<Walker>,
     pub streams: OpenStreams,

@@ -1,4 +1,4 @@
-//! The page of the set-up link, on which the first owner of a node chooses a name and a password.
+//! The page of a set-up link, on which the first owner chooses a name and a password.
 
 use std::net::IpAddr;
 
@@ -33,8 +33,7 @@ struct SetUpPage {
 
 /// Whether the sign-in page should mention the set-up link.
 pub(super) async fn is_open(console: &Console) -> bool {
-    // A node that started with users never has a link.
-    console.set_up.is_some() && console.apis.api().people.is_set_up_open().await.unwrap_or_default()
+    console.apis.api().people.is_set_up_open().await.unwrap_or_default()
 }
 
 pub(super) async fn page(
@@ -51,8 +50,7 @@ pub(super) async fn page(
 }
 
 async fn check(console: &Console, token: &str, from: IpAddr) -> Result<(), SetUpError> {
-    let set_up = console.set_up.as_ref().ok_or(SetUpError::Invalid)?;
-    let checked = console.apis.api().people.check_set_up(set_up, token, from).await;
+    let checked = console.apis.api().people.check_set_up(token, from).await;
     if let Err(SetUpError::Invalid | SetUpError::Wait(_)) = &checked {
         console.apis.record_refusal("set-up-link", from, None, None);
     }
@@ -68,7 +66,7 @@ pub(super) async fn create(
     if let Err(error) = check(&console, &token, from).await {
         return refusal(preferences, &error);
     }
-    let Some(set_up) = &console.set_up else {
+    let Some(account) = &console.first_account else {
         return refusal(preferences, &SetUpError::Invalid);
     };
     let (name, password) = (fields.get("name"), Secret::new(fields.raw("password")));
@@ -80,7 +78,7 @@ pub(super) async fn create(
         return again("invitation.differ");
     }
     let people = &console.apis.api().people;
-    match people.set_up((set_up, &token), (name, password.clone()), from).await {
+    match people.set_up((account, &token), (name, password.clone()), from).await {
         Ok(user) => {
             let made = serde_json::json!({"name": user.name, "role": "owner"});
             let object = format!("users/{}", user.id);
@@ -108,7 +106,7 @@ fn form(
     name: &str,
     wrong: &str,
 ) -> Response {
-    let account = console.set_up.as_ref().map(|set_up| set_up.account.to_string());
+    let account = console.first_account.as_ref().map(ToString::to_string);
     let page = Page::bare(preferences, preferences.lang.t("set_up.title"));
     let page = SetUpPage {
         page,

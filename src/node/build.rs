@@ -65,7 +65,7 @@ use engine::notices::Notices;
 use engine::numbers::{self, Numbers};
 use engine::objects::Bucket;
 use engine::openid::Provider;
-use engine::people::{People, SetUp, UserSettings};
+use engine::people::{People, UserSettings};
 use engine::shared_settings::SharedSettings;
 use engine::stream::Streams;
 use engine::webhook::{self, WebhookHandler};
@@ -393,7 +393,7 @@ impl Node {
         if let Err(error) = stored {
             warn!(%error, "configured users not stored; the stored ones stay in force until a reload");
         }
-        let set_up = begin_set_up(&people, &config, bound).await;
+        begin_set_up(&people, &config, bound).await;
         let fetcher = Fetcher::new(egress.clone(), clock.clone(), random.clone());
         let walker = Walker {
             fetcher,
@@ -691,7 +691,7 @@ impl Node {
             drafts: simulated.then(|| simulated_drafts(&config)).flatten(),
             own_drafts,
             sign_up: sign_up_window(&config, simulated),
-            set_up,
+            first_account: first_account(&config).cloned(),
             walker: Some(walker),
             streams: console::open_streams(),
             stop: stop_public.clone(),
@@ -1030,25 +1030,27 @@ async fn delete_expired(
     }
 }
 
+/// The first main account of the configuration. The first user is an owner of it.
+fn first_account(config: &Config) -> Option<&AuthId> {
+    let first = config.accounts.iter().find(|account| account.parent.is_none());
+    first.map(|account| &account.auth_id)
+}
+
 /// If no user exists, logs the link for creating the first one. Without the link, the console can't
 /// be used, but calls are accepted.
-async fn begin_set_up(people: &People, config: &Config, bound: Bound) -> Option<SetUp> {
-    let account = config.accounts.iter().find(|account| account.parent.is_none())?;
-    match people.begin_set_up(&account.auth_id).await {
-        Ok(None) => None,
-        Ok(Some((set_up, token))) => {
+async fn begin_set_up(people: &People, config: &Config, bound: Bound) {
+    let Some(account) = first_account(config) else { return };
+    match people.begin_set_up(&config.cluster.own_id()).await {
+        Ok(None) => {}
+        Ok(Some(token)) => {
             let link = format!("{}{}{}", base_url(config, bound), console::SET_UP, token.reveal());
             warn!(
                 link,
-                account = %account.auth_id,
+                %account,
                 "no user exists; the first owner signs up with this link, once, within 24 hours"
             );
-            Some(set_up)
         }
-        Err(error) => {
-            warn!(%error, "users not read; no set-up link until the next start");
-            None
-        }
+        Err(error) => warn!(%error, "set-up link not stored; there is none until the next start"),
     }
 }
 

@@ -7,8 +7,9 @@ use futures_util::future::join_all;
 use model::Clock;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
-use super::console::{EventStream, Session, user};
+use super::console::{EventStream, Session, form, user};
 use super::crash::event_id;
+use super::sign_in::set_up_link;
 use super::support::app::{App, ReceivedRequest};
 use super::support::cable::Cable;
 use super::support::database::{self, counts, execute, skipped_without_postgres};
@@ -1209,6 +1210,42 @@ async fn f35_failed_log_ins_at_all_nodes_count_together() {
 }
 
 /// Runs `offhook dev --nodes 3` with a script. Its temporary files are in `folder`.
+/// Behind a balancer, the link of one node's log comes to another node.
+#[tokio::test]
+async fn the_set_up_link_of_a_node_works_at_all_nodes_until_a_user_exists() {
+    if skipped_without_postgres() {
+        return;
+    }
+    let world = World::new(10, 100).await;
+    let mut nodes = world.nodes(2).await;
+    let token = async |node: &Node, nth| {
+        set_up_link(node, nth).await.rsplit('/').next().unwrap().to_owned()
+    };
+    let at = |node: &Node, token: &str| format!("{}/console/set-up/{token}", node.public);
+    let status = async |url: String| http::get(&url).await.status;
+    let replaced = token(&nodes[0], 0).await;
+    nodes[0].kill();
+    nodes[0].start_again().await;
+    let of = [token(&nodes[0], 1).await, token(&nodes[1], 0).await];
+    for node in &nodes {
+        let sign_in = http::get(&format!("{}/console/sign-in", node.public)).await.text();
+        assert!(sign_in.contains("No user exists yet"));
+        assert_eq!(status(at(node, &of[0])).await, 200);
+        assert_eq!(status(at(node, &of[1])).await, 200);
+        assert_eq!(status(at(node, &replaced)).await, 404);
+    }
+    let password = super::console::PASSWORD;
+    let pairs = [("name", "asha"), ("password", password), ("again", password)];
+    let path = format!("/console/set-up/{}", of[0]);
+    let signed_up = form(&nodes[1].public, &path, &[], &pairs).await;
+    assert_eq!(signed_up.status, 303, "{}", signed_up.text());
+    for node in &nodes {
+        assert_eq!(status(at(node, &of[0])).await, 404);
+        assert_eq!(status(at(node, &of[1])).await, 404);
+        Session::at(&node.public, "asha").await;
+    }
+}
+
 fn dev_fleet(folder: &std::path::Path, script: &str) -> tokio::process::Command {
     let file = folder.join("script");
     std::fs::write(&file, script).unwrap();

@@ -348,7 +348,7 @@ async fn names_are_separate_between_accounts() {
 }
 
 /// Waits for the `nth` set-up link in a node's log.
-async fn set_up_link(node: &Node, nth: usize) -> String {
+pub async fn set_up_link(node: &Node, nth: usize) -> String {
     let mut every = tokio::time::interval(std::time::Duration::from_millis(10));
     for _ in 0..1_000 {
         let log = node.log();

@@ -23,7 +23,7 @@ use futures_util::future::join_all;
 use uuid::Uuid;
 
 pub use arrival::{Rules, SignInRefusal};
-pub use set_up::{SetUp, SetUpError};
+pub use set_up::SetUpError;
 pub use settings::UserSettings;
 pub use token::Token;
 

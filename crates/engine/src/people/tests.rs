@@ -436,8 +436,10 @@ async fn another_account_cannot_receive_a_person_of_the_provider() {
 async fn a_set_up_link_is_for_the_first_user_and_expires() {
     let w = world().await;
     let account: AuthId = "MA1".into();
-    let (set_up, token) = w.people.begin_set_up(&account).await.unwrap().expect("no user exists");
-    let check = async |token: &str, from| w.people.check_set_up(&set_up, token, from).await;
+    assert!(!w.people.is_set_up_open().await.unwrap());
+    let begin = async |node: &str| w.people.begin_set_up(node).await.unwrap();
+    let token = begin("n0").await.expect("no user exists");
+    let check = async |token: &str, from| w.people.check_set_up(token, from).await;
     check(token.reveal(), here()).await.unwrap();
     for _ in 0..10 {
         let wrong = Token::fresh();
@@ -452,15 +454,22 @@ async fn a_set_up_link_is_for_the_first_user_and_expires() {
     w.clock.step(Duration::from_secs(1));
     assert!(matches!(check(token.reveal(), elsewhere).await, Err(SetUpError::Invalid)));
 
-    let (set_up, token) = w.people.begin_set_up(&account).await.unwrap().expect("no user exists");
+    assert!(!w.people.is_set_up_open().await.unwrap());
+
+    // Each node has a link of its own, which a restart of that node replaces.
+    let (old, other) = (begin("n0").await.unwrap(), begin("n1").await.unwrap());
+    let token = begin("n0").await.unwrap();
+    assert!(matches!(check(old.reveal(), elsewhere).await, Err(SetUpError::Invalid)));
+    check(other.reveal(), elsewhere).await.unwrap();
+    assert!(w.people.is_set_up_open().await.unwrap());
     let new = ("asha", Secret::new("a long secret"));
-    let user = w.people.set_up((&set_up, token.reveal()), new, elsewhere).await.unwrap();
+    let user = w.people.set_up((&account, token.reveal()), new, elsewhere).await.unwrap();
     assert_eq!((user.role, &user.account), (Role::Owner, &account));
     w.sign_in("asha", "a long secret").await.unwrap();
     let again = ("ravi", Secret::new("a long secret"));
-    let again = w.people.set_up((&set_up, token.reveal()), again, elsewhere).await;
+    let again = w.people.set_up((&account, other.reveal()), again, elsewhere).await;
     assert!(matches!(again, Err(SetUpError::Invalid)));
-    assert!(w.people.begin_set_up(&account).await.unwrap().is_none());
+    assert!(begin("n0").await.is_none() && !w.people.is_set_up_open().await.unwrap());
 }
 
 #[tokio::test]

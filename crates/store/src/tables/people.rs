@@ -239,7 +239,29 @@ impl People<'_> {
         Ok(found.is_some())
     }
 
-    /// Creates the first user. Returns `false` if a user exists. Concurrent calls on several nodes
+    /// Whether no user exists, and an invitation of the first one is valid at `now`: the one with
+    /// this digest, or any. Its [`Invitation::user`] names the node that created it.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
+    pub async fn invites_first(
+        self,
+        digest: Option<&str>,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        // A deleted user's invitations are deleted, so without users all are of the first one.
+        let mut select = QueryBuilder::new("SELECT digest FROM invitations WHERE expires_us > ");
+        select.push_bind(now.micros()).push(" AND NOT EXISTS (SELECT user_id FROM users)");
+        if let Some(digest) = digest {
+            select.push(" AND digest = ").push_bind(digest.to_owned());
+        }
+        let select = select.push(" LIMIT 1").build_query_as();
+        let found: Option<(String,)> =
+            select.fetch_optional(&self.0.read).await.map_err(failed("find the set-up link"))?;
+        Ok(found.is_some())
+    }
+
+    /// Creates the first user, and removes its invitations. Returns `false` if a user exists. Concurrent calls on several nodes
     /// must pass the same id, so that one of them succeeds. It is on disk when this returns.
     ///
     /// # Errors
@@ -417,7 +439,7 @@ pub struct ApiKeyRow {
 /// the row does not exist.
 pub(crate) enum PeopleWrite {
     Create(Box<User>),
-    /// Creates the first user. Changes nothing if a user exists.
+    /// Creates the first user and removes its invitations. Changes nothing if a user exists.
     CreateFirst(Box<User>),
     Change(Scope, Uuid, UserChange),
     Delete(Scope, Uuid),
@@ -506,7 +528,11 @@ async fn write(to: &mut Conn, write: &PeopleWrite) -> Result<u64, sqlx::Error> {
             }
             let select = sql::query_as("SELECT user_id FROM users LIMIT 1");
             let found: Option<(String,)> = select.fetch_optional(&mut *to).await?;
-            if found.is_some() { 0 } else { insert(to, user).await? }
+            if found.is_some() {
+                return Ok(0);
+            }
+            sql::query("DELETE FROM invitations").execute(&mut *to).await?;
+            insert(to, user).await?
         }
         PeopleWrite::Change(scope, id, change) => update(to, scope, *id, change).await?,
         PeopleWrite::Delete(scope, id) => {
