@@ -313,6 +313,11 @@ async fn failed_requests_of_all_calls_are_on_the_errors_page() {
     assert_eq!(first["response"], "no such page");
     let hangups = api(API_KEY, "?kind=callback+hangup&limit=1").await;
     assert_eq!(hangups["items"][0]["response"], "busy", "{hangups}");
+    for kind in ["x", "fetch", "fetch+hangup"] {
+        let url = format!("{}/api/v1/failed-requests/?kind={kind}", world.node.public);
+        let wrong = http::send("GET", &url, &[("x-api-key", API_KEY)], "").await;
+        assert_eq!((wrong.status, &wrong.json()["error"]["field"]), (400, &Value::from("kind")));
+    }
     assert_eq!(api("test-key-of-other-account", "").await["items"], Value::Array(Vec::new()));
 
     let asha = Session::of(&world, "asha").await;

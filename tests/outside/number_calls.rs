@@ -184,6 +184,8 @@ async fn an_idempotency_key_places_one_call_across_a_restart() {
         ("direction=inbound".to_owned(), 0),
         ("status=live".to_owned(), 0),
         (format!("from={USER}"), 0),
+        ("from=sip:asha%40phones.example.com".to_owned(), 0),
+        ("from=IN.21300411725500934".to_owned(), 0),
         (format!("endedAfter={}", shown["startedAt"].as_str().expect("a time")), 2),
         (format!("endedBefore={}", shown["startedAt"].as_str().expect("a time")), 0),
         ("account=SAXXXXXXXXXXXXXXXXXX".to_owned(), 0),
@@ -196,6 +198,10 @@ async fn an_idempotency_key_places_one_call_across_a_restart() {
         ("status=up", "status"),
         ("endedAfter=today", "endedAfter"),
         ("direction=back", "direction"),
+        ("from=abc", "from"),
+        ("to=12", "to"),
+        ("account=abc", "account"),
+        ("limit=1&limit=2", "limit"),
     ] {
         let wrong = world.number_api("GET", &format!("calls/?{query}"), &[], Value::Null).await;
         assert_eq!((wrong.status, &wrong.json()["error"]["field"]), (400, &json!(field)));

@@ -156,11 +156,15 @@ impl LiveCallFilter {
 impl Filter {
     fn parse(request: &ApiRequest) -> Result<Self, ApiError> {
         let text = |name: &str| request.query_text(name);
-        let party = |name: &str| {
-            text(name).map(|party| parse_number(party).map_or(party.to_owned(), String::from))
+        let (from, to) = (party(request, "from")?, party(request, "to")?);
+        let subaccount = match text("account") {
+            None => None,
+            Some(text) => {
+                let message = "account must be an auth id: SA and 18 of A-Z and 0-9";
+                let error = || ApiError::bad_value("account", message);
+                Some(AuthId::parse(text).ok_or_else(error)?)
+            }
         };
-        let (from, to) = (party("from"), party("to"));
-        let subaccount = text("account").map(AuthId::from);
         let direction = match text("direction") {
             None => None,
             Some("inbound") => Some(Direction::Inbound),
@@ -219,6 +223,22 @@ impl Filter {
             }),
         })
     }
+}
+
+/// Parses a filter for a caller or callee.
+fn party(request: &ApiRequest, name: &'static str) -> Result<Option<String>, ApiError> {
+    let Some(text) = request.query_text(name) else { return Ok(None) };
+    if let Some(number) = parse_number(text) {
+        return Ok(Some(number.into()));
+    }
+    // The address of an endpoint, or a caller without a number: a BSUID like `IN.2130`, or none.
+    if text.contains(['@', '.', ':']) || text == "anonymous" {
+        return Ok(Some(text.to_owned()));
+    }
+    let message = format!(
+        "{name} must be a phone number with its country code, or the address of an endpoint"
+    );
+    Err(ApiError::bad_value(name, message))
 }
 
 async fn list(request: ApiRequest) -> Result<Response, ApiError> {

@@ -10,6 +10,7 @@ use super::super::routes::{Operation, QueryParameter, ResponseSpec};
 use super::request::{ApiRequest, parse_position, position};
 use super::response::{Page, Timestamp3339, ok};
 use super::route::{CURSOR, LIMIT, Route, handler};
+use machine::{CallbackKind, FetchKind};
 use model::{AuthId, CallUuid, Role, Timestamp};
 use store::{FailedRequest, FailedRequestFilter, FailedRequestGroup};
 
@@ -120,11 +121,30 @@ fn since(request: &ApiRequest) -> Result<Option<Timestamp>, ApiError> {
     Ok(Some(Timestamp::from_micros(at.as_microsecond())))
 }
 
+fn kind(request: &ApiRequest) -> Result<Option<String>, ApiError> {
+    let Some(kind) = request.query_text("kind") else { return Ok(None) };
+    let is_known = match kind.split_once(' ') {
+        Some(("fetch", of)) => FetchKind::ALL.iter().any(|known| known.as_str() == of),
+        Some(("callback", of)) => CallbackKind::ALL.iter().any(|known| known.as_str() == of),
+        _ => false,
+    };
+    let error = || {
+        let [fetches, callbacks] = [
+            FetchKind::ALL.map(FetchKind::as_str).join(", "),
+            CallbackKind::ALL.map(CallbackKind::as_str).join(", "),
+        ];
+        let message = format!(
+            "kind must be `fetch` and one of {fetches}, or `callback` and one of {callbacks}, such as `fetch answer`"
+        );
+        ApiError::bad_value("kind", message)
+    };
+    if is_known { Ok(Some(kind.to_owned())) } else { Err(error()) }
+}
+
 async fn list(request: ApiRequest) -> Result<Response, ApiError> {
-    let text = |name| request.query_text(name).map(str::to_owned);
     let filter = FailedRequestFilter {
-        kind: text("kind"),
-        url: text("url"),
+        kind: kind(&request)?,
+        url: request.query_text("url").map(str::to_owned),
         since: since(&request)?,
         before: request.cursor(parse_position)?,
     };

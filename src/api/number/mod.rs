@@ -193,19 +193,22 @@ async fn answer(
     Ok(state.number_idempotency.run(key, work).await)
 }
 
-/// Refuses unknown query parameters, because they may be misspelled filters.
+/// Refuses unknown query parameters, because they may be misspelled filters, and those that are given
+/// twice, because only one of their values would count.
 fn check_query(operation: &Operation, request: &Request) -> Result<(), ApiError> {
     let known = operation.query.iter().map(|parameter| parameter.name);
     let pairs = query_pairs(request);
-    let unknown =
-        pairs.iter().map(|(name, _)| name).find(|name| !known.clone().any(|k| k == *name));
-    match unknown {
-        Some(name) => {
+    for (at, (name, _)) in pairs.iter().enumerate() {
+        if !known.clone().any(|k| k == name) {
             let message = fields::unknown_parameter(name, known);
-            Err(ApiError::bad_value(fields::printable(name), message))
+            return Err(ApiError::bad_value(fields::printable(name), message));
         }
-        None => Ok(()),
+        if pairs.iter().take(at).any(|(before, _)| before == name) {
+            let message = format!("{name} is given twice");
+            return Err(ApiError::bad_value(name.clone(), message));
+        }
     }
+    Ok(())
 }
 
 /// Serves a request that changes something, and adds it to the audit trail if it succeeds.

@@ -136,9 +136,9 @@ impl ApiRequest {
         })
     }
 
-    /// Returns a query parameter, or the last one if there are several.
+    /// Returns a query parameter.
     pub(super) fn query(&self, name: &str) -> Option<&str> {
-        self.query.iter().rev().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
+        self.query.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
     }
 
     /// A query parameter that is not empty.

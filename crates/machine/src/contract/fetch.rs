@@ -30,6 +30,10 @@ pub enum FetchKind {
 }
 
 impl FetchKind {
+    /// All kinds.
+    pub const ALL: [Self; 6] =
+        [Self::Answer, Self::Fallback, Self::Action, Self::Redirect, Self::Transfer, Self::Sound];
+
     /// Returns the metric label.
     pub fn as_str(self) -> &'static str {
         match self {
