@@ -122,7 +122,7 @@ fn server_finding(
     }
     if !server.fsync {
         let fix = "set fsync = on at the server";
-        return Finding::failed(DATABASE, "fsync is off: a power failure can destroy it", fix);
+        return Finding::warning(DATABASE, "fsync is off: a power failure can destroy it", fix);
     }
     if apart > APART_MAX {
         let what = format!("its clock and that of this machine are {apart:?} apart");
@@ -206,7 +206,7 @@ mod tests {
         assert_eq!(state(Server { is_standby: true, ..good.clone() }), State::Failed);
         assert_eq!(state(Server { is_read_only: true, ..good.clone() }), State::Failed);
         assert_eq!(state(Server { version: 140_000, ..good.clone() }), State::Failed);
-        assert_eq!(state(Server { fsync: false, ..good.clone() }), State::Failed);
+        assert_eq!(state(Server { fsync: false, ..good.clone() }), State::Warning);
         assert_eq!(state(Server { is_synchronous: false, ..good.clone() }), State::Warning);
         assert_eq!(state(Server { connections_max: 63, ..good.clone() }), State::Warning);
         assert_eq!(state(Server { wall_us: 4_600_000_000, ..good.clone() }), State::Warning);

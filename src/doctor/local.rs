@@ -1,7 +1,7 @@
 //! Checks of this machine: configuration, store, media ports and public URL.
 
 use std::io::ErrorKind;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::Duration;
@@ -13,6 +13,7 @@ use super::{Doctor, Finding};
 use crate::public_address::{self, NotFoundError};
 use egress::{BodyPolicy, EgressError, EgressRequest, is_public};
 use engine::config::{Config, Listen, MediaIps};
+use engine::objects::{Bucket, BucketError};
 use model::Disk;
 use rustix::fs::Access;
 use speech::config::SpeechConfig;
@@ -81,6 +82,8 @@ impl Doctor {
         lines.extend(Disk::of(folder).ok().and_then(|disk| full_disk(disk, reserve)));
         lines.extend(speech_models(&ModelStore::new(&self.config.store.data_dir)));
         lines.extend(streaming_recognisers(&self.config).await);
+        lines.extend(self.bucket().await);
+        lines.extend(listeners(&self.config.listen, self.runs));
         if self.config.turn.is_some() {
             lines.push(self.turn().await);
             return lines;
@@ -91,6 +94,32 @@ impl Doctor {
             set => vec![advertised(set.listed(), self.config.listen.media.ip(), self.simulated)],
         });
         lines
+    }
+
+    /// Writes, reads and deletes an empty object of the bucket of `[recordings.s3]`: the key need not
+    /// have any other permission. `None` if there is no bucket.
+    async fn bucket(&self) -> Option<Finding> {
+        const IS: &str = "recordings";
+        let s3 = self.config.recordings.s3.as_ref()?;
+        let object = format!("{}offhook-doctor-{}", s3.prefix, uuid::Uuid::new_v4());
+        let probe = async {
+            let bucket = Bucket::new(s3, self.clock.clone()).map_err(|e| e.to_string())?;
+            let failed = |verb| move |e: BucketError| format!("an object can't be {verb}: {e}");
+            let empty = tokio::fs::File::open("/dev/null").await.map_err(|e| e.to_string())?;
+            bucket.put(&object, empty, 0, "text/plain").await.map_err(failed("written"))?;
+            let read = bucket.get(&object, false, None).await.map_err(failed("read"));
+            bucket.remove(&object).await.map_err(failed("deleted"))?;
+            read.map(drop)
+        };
+        let probed = tokio::time::timeout(WITHIN, probe).await;
+        let probed = probed.unwrap_or_else(|_| Err(format!("it did not answer within {WITHIN:?}")));
+        let name = format!("the bucket {}", s3.bucket);
+        let fix =
+            "check [recordings.s3]; its key needs s3:PutObject, s3:GetObject and s3:DeleteObject";
+        Some(match probed {
+            Ok(()) => Finding::ok(IS, format!("{name} takes copies")),
+            Err(why) => Finding::warning(IS, format!("{name} takes no copies: {why}"), fix),
+        })
     }
 
     /// Checks that the TURN server allocates an address.
@@ -421,6 +450,35 @@ fn writable(folder: &Path) -> std::io::Result<()> {
     let probe = there.join(format!(".offhook-doctor-{}", std::process::id()));
     std::fs::File::create(&probe)?;
     std::fs::remove_file(probe)
+}
+
+/// Findings about addresses of `[listen]` at which the node could not listen. None if it `runs`, or
+/// may run: then it listens there itself.
+pub(super) fn listeners(listen: &Listen, runs: Option<bool>) -> Vec<Finding> {
+    const IS: &str = "node";
+    let addresses =
+        [("public", Some(listen.public)), ("https", listen.https), ("admin", Some(listen.admin))];
+    let unusable = |(key, at): (&str, Option<SocketAddr>)| {
+        let at = at?;
+        match TcpListener::bind(at).err()?.kind() {
+            ErrorKind::AddrInUse => Some(Finding::failed(
+                IS,
+                format!("{at} (listen.{key}) is in use by another process: the node does not run"),
+                format!("set another listen.{key}, or stop that process (`ss -ltnp` names it)"),
+            )),
+            ErrorKind::AddrNotAvailable => Some(Finding::failed(
+                IS,
+                format!("{at} (listen.{key}) is not an address of this machine"),
+                format!("set an address of this machine in listen.{key}, or 0.0.0.0"),
+            )),
+            // The node may have the right to listen at a low port, other than this user.
+            _ => None,
+        }
+    };
+    match runs {
+        Some(false) => addresses.into_iter().filter_map(unusable).collect(),
+        Some(true) | None => Vec::new(),
+    }
 }
 
 /// The first media port: free, or in use by the node if it `runs`.

@@ -4,7 +4,7 @@
 //! `alerts` checks the receivers of alerts, `local` this machine, `fleet` the PostgreSQL server and the other nodes, `certificate`
 //! the public URL's certificate and those of `[tls]`, `oidc` the sign-in provider, `meta` the Graph
 //! API, `numbers` the numbers and their URLs. The checks change nothing: Graph and the store are
-//! only read, URLs are requested once as a call would, and a file that tests write access is
+//! only read, URLs are requested once as a call would, and a file and an object that test write access are
 //! removed again. `cli` prints the result.
 
 mod alerts;
@@ -58,7 +58,7 @@ impl State {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
     /// The check: `configuration`, `clock`, `node`, `store`, `secret_key`, `alerts`, `database`, `fleet`, `public_url`, `certificate`, `webhook`,
-    /// `oidc`, `token`, `waba`, `number`, `routing`, `media`, `speech` or `url`.
+    /// `oidc`, `token`, `waba`, `number`, `routing`, `media`, `recordings`, `speech` or `url`.
     pub check: &'static str,
     /// The checked object, if there are several.
     pub subject: Option<String>,

@@ -8,6 +8,7 @@ use sim::Sim;
 
 use crate::alerts::mail_server;
 use crate::support::app::App;
+use crate::support::bucket::{self, Bucket};
 use crate::support::http;
 use crate::support::node::{
     ACCESS_TOKEN, API_KEY, APP_SECRET, AUTH_ID, NUMBER, Node, NodeConfig, PHONE_NUMBER_ID,
@@ -171,6 +172,30 @@ async fn another_nodes_ports_are_not_taken_for_the_own() {
     std::fs::write(&config, theirs).expect("it is written");
     world.complains("node", "failed", "another node has this port").await;
     world.complains("media", "failed", "in use by another process").await;
+    for key in ["public", "admin"] {
+        let what = format!("(listen.{key}) is in use by another process");
+        world.complains("node", "failed", &what).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_that_takes_no_copies_is_reported() {
+    let world = World::start().await;
+    let config = world.node.dir.path().join("offhook.toml");
+    let text = std::fs::read_to_string(&config).expect("the configuration");
+    let bucket = Bucket::start().await;
+    let with = |toml: String| std::fs::write(&config, format!("{text}{toml}")).expect("written");
+    with(bucket.toml(""));
+    assert_eq!(world.complaints().await, []);
+    let methods = bucket.requests().into_iter().map(|(method, ..)| method);
+    assert_eq!(methods.collect::<Vec<_>>(), ["PUT", "GET", "DELETE"]);
+    assert!(bucket.objects().is_empty());
+    bucket.fail(&[403]);
+    world.complains("recordings", "warning", "can't be written").await;
+    with(bucket.toml("").replace(bucket::SECRET, "another"));
+    world.complains("recordings", "warning", "SignatureDoesNotMatch").await;
+    with(bucket.toml("").replace(&bucket.base, &format!("http://127.0.0.1:{}", free_port())));
+    world.complains("recordings", "warning", "could not reach the bucket").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
