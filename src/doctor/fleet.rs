@@ -56,6 +56,12 @@ impl Doctor {
         let now = self.clock.wall();
         let mut findings = vec![server_finding(&server, Some(trials), members.len(), now)];
         let key = self.config.store.secret_key.as_ref().and_then(key_fingerprint);
+        let this = About {
+            key: key.unwrap_or_default(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            numbers: self.config.numbers_digest(),
+            ..About::default()
+        };
         if members.is_empty() {
             findings
                 .push(Finding::ok(FLEET, format!("no node runs yet; this one will be at {peer}")));
@@ -67,7 +73,7 @@ impl Doctor {
                 is_own && self.runs != Some(false) || Peers::is_reachable(&about.peer).await;
             let finding = match is_own && self.runs == Some(false) && answers {
                 true => same_name_finding(&about),
-                false => member_finding(&about, key.as_deref(), answers),
+                false => member_finding(&about, &this, answers),
             };
             findings.push(finding.of(member.node_id));
         }
@@ -154,9 +160,9 @@ fn same_name_finding(about: &About) -> Finding {
     Finding::failed(FLEET, what, "give each node its own cluster.node_id")
 }
 
-/// Evaluates another node. `key` is the fingerprint of this configuration's `store.secret_key`.
-fn member_finding(about: &About, key: Option<&str>, answers: bool) -> Finding {
-    if key.is_some_and(|key| !about.key.is_empty() && about.key != key) {
+/// Evaluates a node. `this` is what a node of this configuration and version says of itself.
+fn member_finding(about: &About, this: &About, answers: bool) -> Finding {
+    if !this.key.is_empty() && !about.key.is_empty() && about.key != this.key {
         let what = "it has another store.secret_key than this configuration";
         return Finding::failed(FLEET, what, "give all nodes the same key");
     }
@@ -165,10 +171,14 @@ fn member_finding(about: &About, key: Option<&str>, answers: bool) -> Finding {
         let fix = "open the port between the nodes; see its cluster.peer and cluster.advertise";
         return Finding::failed(FLEET, what, fix);
     }
-    if about.version != env!("CARGO_PKG_VERSION") {
-        let what =
-            format!("it runs version {}, this is {}", about.version, env!("CARGO_PKG_VERSION"));
+    if about.version != this.version {
+        let what = format!("it runs version {}, this is {}", about.version, this.version);
         return Finding::warning(FLEET, what, "upgrade one node after the other");
+    }
+    if this.numbers_differ(about) {
+        let what =
+            "its configuration has other [[number]] tables; the last node to start or reload wins";
+        return Finding::warning(FLEET, what, "give all nodes the same numbers, and reload them");
     }
     Finding::ok(FLEET, format!("a member at {}", about.peer))
 }
@@ -223,11 +233,12 @@ mod tests {
     fn f48_members_are_reached_and_have_the_same_key() {
         let version = env!("CARGO_PKG_VERSION").to_owned();
         let about = About { version, key: "k".to_owned(), ..About::default() };
-        assert_eq!(member_finding(&about, Some("k"), true).state, State::Ok);
-        assert_eq!(member_finding(&about, None, true).state, State::Ok);
-        assert_eq!(member_finding(&about, Some("other"), true).state, State::Failed);
-        assert_eq!(member_finding(&about, Some("k"), false).state, State::Failed);
-        let older = About { version: "0.0.1".to_owned(), ..about };
-        assert_eq!(member_finding(&older, Some("k"), true).state, State::Warning);
+        let this = |key: &str| About { key: key.to_owned(), ..about.clone() };
+        assert_eq!(member_finding(&about, &this("k"), true).state, State::Ok);
+        assert_eq!(member_finding(&about, &this(""), true).state, State::Ok);
+        assert_eq!(member_finding(&about, &this("other"), true).state, State::Failed);
+        assert_eq!(member_finding(&about, &this("k"), false).state, State::Failed);
+        let older = About { version: "0.0.1".to_owned(), ..about.clone() };
+        assert_eq!(member_finding(&older, &this("k"), true).state, State::Warning);
     }
 }

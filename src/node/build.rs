@@ -547,6 +547,7 @@ impl Node {
             set_webhook_secrets: Box::new(move |config| secrets_of.replace_secrets(config)),
             inbox: inbox.clone(),
             models: models.clone(),
+            cluster: place.cluster().cloned(),
         };
         let reloader = Reloader::new(loader, parts, config.clone());
         let webhooks_of_peers = door.clone();

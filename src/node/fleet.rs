@@ -170,6 +170,7 @@ pub(super) async fn join(
         pin: peers.pin(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         key: store.key_fingerprint(),
+        numbers: config.numbers_digest(),
         media: media_addresses(config),
         ..About::default()
     };

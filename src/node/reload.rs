@@ -18,6 +18,7 @@ use super::settings;
 use crate::api::{ConfigFinding, ReloadOutcome, ReloadSummary};
 use engine::admission::book::Keeper;
 use engine::call::Services;
+use engine::cluster::Cluster;
 use engine::config::{Config, ConfigError};
 use engine::inbox::{Inbox, MissingWebhook};
 use engine::people::People;
@@ -98,6 +99,8 @@ pub(super) struct Parts {
     pub(super) models: ModelManager,
     /// The certificates of `listen.https`.
     pub(super) tls: Option<Tls>,
+    /// The fleet, if the node is part of one.
+    pub(super) cluster: Option<Arc<Cluster>>,
     /// Replaces the webhook's secrets.
     pub(super) set_webhook_secrets: Box<dyn Fn(&WebhookConfig) + Send + Sync>,
 }
@@ -256,6 +259,9 @@ impl Inner {
         if let Err(e) = parts.keeper.reload(config.admission(), parts.clock.wall()) {
             warn!(error = %e, "configuration not reloaded; nothing changed");
             return refused(vec![ConfigFinding::new(None, e.to_string(), "")]);
+        }
+        if let Some(cluster) = &parts.cluster {
+            cluster.set_numbers(config.numbers_digest());
         }
         if let (Some(tls), Some(certificates)) = (&parts.tls, certificates) {
             tls.apply(certificates);

@@ -586,6 +586,25 @@ async fn f48_doctor_checks_the_database_and_the_members() {
     // The tests' server runs without fsync.
     assert!(database["what"].as_str().unwrap().contains("fsync"), "{database}");
     assert_eq!(member["state"], "ok", "{member}");
+    // A file is changed on one node after the other.
+    let rename = |node: &Node| {
+        let file = node.dir.path().join("offhook.toml");
+        let text = std::fs::read_to_string(&file).unwrap();
+        let named = text.replacen("[[number]]\n", "[[number]]\nalias = \"Support\"\n", 1);
+        std::fs::write(&file, named).unwrap();
+    };
+    rename(&nodes[0]);
+    let (_, member) = examine().await;
+    assert_eq!(member["state"], "warning", "{member}");
+    assert!(member["what"].as_str().unwrap().contains("[[number]]"), "{member}");
+    rename(&nodes[1]);
+    nodes[1].signal("HUP");
+    // Each try starts a process.
+    let mut tries = 0;
+    while examine().await.1["state"] != "ok" {
+        tries += 1;
+        assert!(tries < 100);
+    }
     nodes[1].kill();
     let (_, member) = examine().await;
     assert_eq!(member["state"], "failed", "{member}");

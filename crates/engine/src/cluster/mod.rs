@@ -109,6 +109,10 @@ pub struct About {
     pub version: String,
     /// Fingerprint of the process's `store.secret_key`.
     pub key: String,
+    /// Digest of the numbers in the process's configuration ([`Config::numbers_digest`]).
+    ///
+    /// [`Config::numbers_digest`]: crate::config::Config::numbers_digest
+    pub numbers: String,
     /// The media addresses of the process.
     pub media: Vec<SocketAddr>,
     /// By how many microseconds the process's clock for stored deadlines is ahead of the database's
@@ -127,6 +131,13 @@ impl About {
 
     fn json(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// Whether both processes are of one version and have different numbers in their files. Digests
+    /// of different versions can't be compared.
+    pub fn numbers_differ(&self, other: &Self) -> bool {
+        let is_known = !self.numbers.is_empty() && !other.numbers.is_empty();
+        is_known && self.version == other.version && self.numbers != other.numbers
     }
 }
 
@@ -207,6 +218,8 @@ struct Shared {
     ended: watch::Sender<BTreeSet<Uuid>>,
     /// The other runs, from the last reading.
     others: Mutex<Vec<RunInfo>>,
+    /// [`About::numbers`].
+    numbers: Mutex<String>,
     dead: CancellationToken,
     stop: CancellationToken,
 }
@@ -322,6 +335,7 @@ impl Cluster {
             state: watch::Sender::default(),
             ended: watch::Sender::default(),
             others: Mutex::default(),
+            numbers: Mutex::new(options.about.numbers.clone()),
             dead: CancellationToken::new(),
             stop: CancellationToken::new(),
         });
@@ -355,6 +369,11 @@ impl Cluster {
         let watcher = Watcher::new(self.store.clone(), self.shared.clone(), about, reaper);
         let watcher = tokio::spawn(watcher.run());
         *self.watcher.lock().unwrap_or_else(PoisonError::into_inner) = Some(watcher);
+    }
+
+    /// Announces a new digest of the numbers in the configuration.
+    pub fn set_numbers(&self, digest: String) {
+        *self.shared.numbers.lock().unwrap_or_else(PoisonError::into_inner) = digest;
     }
 
     /// The id of this process in the fleet.

@@ -17,6 +17,9 @@ use super::{About, PeerAddress, READ_INTERVAL, Reaper, Shared, TERM};
 /// Timeout for one reading of the other nodes and its consequences.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long the files of two nodes may differ, while a new one is rolled out.
+const DIFFERENCE_MAX: Duration = Duration::from_secs(600);
+
 pub(super) struct Watcher<R> {
     store: Store,
     session: Option<FleetSession>,
@@ -25,15 +28,35 @@ pub(super) struct Watcher<R> {
     watch: Watch,
     /// This process's description of itself, as stored in the database.
     about: About,
+    difference: Difference,
     /// Dead runs that are being reaped by this process.
     reaping: BTreeMap<Uuid, JoinHandle<()>>,
+}
+
+/// Since when the numbers in another node's file differ, and whether it was reported.
+#[derive(Default)]
+struct Difference(Option<(Duration, bool)>);
+
+impl Difference {
+    /// Returns whether to report a difference: once, when it has lasted for [`DIFFERENCE_MAX`].
+    fn is_due(&mut self, differs: bool, now: Duration) -> bool {
+        if !differs {
+            self.0 = None;
+            return false;
+        }
+        let (since, is_reported) = self.0.get_or_insert((now, false));
+        let is_due = !*is_reported && now.saturating_sub(*since) >= DIFFERENCE_MAX;
+        *is_reported |= is_due;
+        is_due
+    }
 }
 
 impl<R: Reaper> Watcher<R> {
     pub(super) fn new(store: Store, shared: Arc<Shared>, about: About, reaper: R) -> Self {
         let watch = Watch::new(shared.run, shared.ended.borrow().clone());
         let reaper = Arc::new(reaper);
-        Self { store, session: None, shared, reaper, watch, about, reaping: BTreeMap::new() }
+        let (session, difference, reaping) = Default::default();
+        Self { store, session, shared, reaper, watch, about, difference, reaping }
     }
 
     pub(super) async fn run(mut self) {
@@ -97,10 +120,22 @@ impl<R: Reaper> Watcher<R> {
             PeerAddress { run: info.run, address: peer, pin }
         };
         peers.set_members(runs.iter().filter(is_other).map(address).collect());
-        let sees = peers.sees();
-        if self.about.sees != sees {
-            self.about.sees = sees;
+        self.about.sees = peers.sees();
+        let numbers = self.shared.numbers.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.about.numbers = numbers;
+        let own = runs.iter().find(|info| info.run == self.shared.run);
+        if own.is_some_and(|own| About::read(own) != self.about) {
             session.describe(self.shared.run, &self.about.json()).await?;
+        }
+        let differing =
+            runs.iter().filter(is_other).find(|info| self.about.numbers_differ(&About::read(info)));
+        if self.difference.is_due(differing.is_some(), received)
+            && let Some(other) = differing
+        {
+            tracing::warn!(
+                node_id = %other.node_id,
+                "its configuration has other [[number]] tables than this node's; the last to start or reload wins"
+            );
         }
         let findings = self.watch.findings(|run| peers.link(run));
         let find = |run: Uuid| runs.iter().find(|info| info.run == run);
@@ -166,4 +201,19 @@ fn reap<R: Reaper>(
         }
     };
     reaping.insert(run, tokio::spawn(work));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{DIFFERENCE_MAX, Difference, Duration};
+
+    #[test]
+    fn f38_files_that_differ_for_long_are_reported_once() {
+        let mut difference = Difference::default();
+        let (early, late) = (Duration::from_secs(5), Duration::from_secs(5) + DIFFERENCE_MAX);
+        let mut is_due = |differs, now| difference.is_due(differs, now);
+        assert!(!is_due(true, early) && !is_due(false, late), "it was rolled out");
+        assert!(!is_due(true, late) && !is_due(true, late + early));
+        assert!(is_due(true, late + DIFFERENCE_MAX) && !is_due(true, late + DIFFERENCE_MAX));
+    }
 }

@@ -30,6 +30,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use ::tls::TlsSettings;
+use aws_lc_rs::digest::{SHA256, digest};
 use egress::{CustomerUrl, Guard, Refusal, is_public};
 use fault::Fault;
 pub use fault::Problem;
@@ -92,6 +93,13 @@ struct Sources<'a> {
 }
 
 impl Config {
+    /// A digest of `[[number]]`, in any order. It depends on the version of Offhook.
+    pub fn numbers_digest(&self) -> String {
+        let mut numbers: Vec<_> = self.numbers.iter().collect();
+        numbers.sort_by_key(|number| &number.number);
+        hex::encode(digest(&SHA256, format!("{numbers:?}").as_bytes()))
+    }
+
     /// Reads a file, overlays the environment of this process, and resolves the secrets that the
     /// file refers to.
     ///
