@@ -752,8 +752,11 @@ pub(super) async fn act(
             (Method::POST, format!("{one}messages/"), Some(json!({"type": kind, kind: file})))
         }
         "labels" => {
-            let labels: Vec<&str> = form.all("label").collect();
-            (Method::PATCH, one, Some(json!({"labels": labels})))
+            // Only the difference, since somebody else may have changed the labels meanwhile.
+            let [shown, chosen] = ["shown", "label"].map(|name| form.all(name).collect::<Vec<_>>());
+            let add: Vec<_> = chosen.iter().filter(|id| !shown.contains(id)).collect();
+            let remove: Vec<_> = shown.iter().filter(|id| !chosen.contains(id)).collect();
+            (Method::PATCH, one, Some(json!({"addLabels": add, "removeLabels": remove})))
         }
         "assign" => {
             let person = form.some("assignee").map(str::to_owned);

@@ -772,6 +772,22 @@ async fn conversations_have_labels_of_their_account() {
     assert_eq!((status, &labelled["labels"]), (200, &json!([refund])), "{labelled}");
     let wrong = json!({"labels": [theirs["id"]]});
     assert_eq!(chat.ask("PATCH", &one, wrong).await.0, 400, "it is of another account");
+    let (_, vip) = chat.ask("POST", "labels/", json!({"name": "VIP", "colour": "red"})).await;
+    let change = async |add: &[&Value], remove: &[&Value]| {
+        let body = json!({"addLabels": add, "removeLabels": remove});
+        let (status, changed) = chat.ask("PATCH", &one, body).await;
+        assert_eq!(status, 200, "{changed}");
+        changed["labels"].clone()
+    };
+    assert_eq!(change(&[&vip["id"]], &[&theirs["id"]]).await, json!([refund, vip]));
+    assert_eq!(change(&[&vip["id"]], &[&refund["id"]]).await, json!([vip]));
+    assert_eq!(change(&[], &[&refund["id"], &vip["id"]]).await, json!([]));
+    assert_eq!(change(&[&refund["id"]], &[]).await, json!([refund]));
+    for wrong in
+        [json!({"addLabels": [theirs["id"]]}), json!({"labels": [id], "removeLabels": [vip["id"]]})]
+    {
+        assert_eq!(chat.ask("PATCH", &one, wrong.clone()).await.0, 400, "{wrong}");
+    }
     let found = chat.get(&format!("conversations/?label={id}")).await;
     assert_eq!(found["items"].as_array().map(Vec::len), Some(1), "{found}");
     let closed = chat.get(&format!("conversations/?label={id}&status=closed")).await;

@@ -23,8 +23,8 @@ use engine::admission::NumberEntry;
 use engine::inbox::words;
 use model::{ConversationStatus, Direction, Role};
 use store::{
-    AssigneeFilter, Conversation, ConversationChange, ConversationFilter, Message, Preset,
-    PresetKind, User,
+    AssigneeFilter, Conversation, ConversationChange, ConversationFilter, LabelChange, Message,
+    Preset, PresetKind, User,
 };
 
 /// Maximum length of a search text, in characters. The rest is ignored.
@@ -481,30 +481,62 @@ struct ChangeBody {
     /// The ids of all labels that the conversation has from now on, up to 10.
     #[schema(max_items = 10)]
     labels: Option<Vec<Uuid>>,
+    /// The ids of labels to add, instead of `labels`. Other labels stay, including those that
+    /// somebody else changes at the same time.
+    #[schema(max_items = 10)]
+    add_labels: Option<Vec<Uuid>>,
+    /// The ids of labels to remove, instead of `labels`. Labels that the conversation does not have
+    /// are ignored.
+    remove_labels: Option<Vec<Uuid>>,
 }
 
 /// Maximum number of labels of a conversation.
 const LABELS_MAX: usize = 10;
 
-/// Checks that a conversation can have these labels. Returns them without duplicates.
+/// Checks the change of a conversation's labels. `None` if they stay.
 async fn check_labels(
     request: &ApiRequest,
     conversation: &Conversation,
-    mut ids: Vec<Uuid>,
-) -> Result<Vec<Uuid>, ApiError> {
-    let error = |message| ApiError::bad_value("labels", message);
-    ids.sort_unstable();
-    ids.dedup();
-    if ids.len() > LABELS_MAX {
-        return Err(error("labels must be at most 10 ids"));
-    }
+    body: &ChangeBody,
+) -> Result<Option<LabelChange>, ApiError> {
+    let unique = |ids: &Option<Vec<Uuid>>| {
+        let mut ids = ids.clone().unwrap_or_default();
+        ids.sort_unstable();
+        ids.dedup();
+        ids
+    };
     let known = presets::list(request, PresetKind::Label).await?;
     let is_known = |id: &Uuid| {
         known.iter().any(|label| label.id == *id && label.account == conversation.pair.account)
     };
-    match ids.iter().all(is_known) {
-        true => Ok(ids),
-        false => Err(error("labels must be ids of labels of the conversation's account")),
+    let (add, mut remove) = (unique(&body.add_labels), unique(&body.remove_labels));
+    remove.retain(|id| is_known(id) && !add.contains(id));
+    let (field, new, change) = match &body.labels {
+        Some(_) if body.add_labels.is_some() || body.remove_labels.is_some() => {
+            let message = "labels can't be combined with addLabels or removeLabels";
+            return Err(ApiError::bad_value("labels", message));
+        }
+        Some(_) => {
+            let labels = unique(&body.labels);
+            ("labels", labels.clone(), LabelChange::Set(labels))
+        }
+        None if add.is_empty() && remove.is_empty() => return Ok(None),
+        None => ("addLabels", add.clone(), LabelChange::Adjust { add, remove }),
+    };
+    let error = |message: String| ApiError::bad_value(field, message);
+    if !new.iter().all(is_known) {
+        return Err(error(format!("{field} must be ids of labels of the conversation's account")));
+    }
+    let kept = match &change {
+        LabelChange::Set(_) => 0,
+        LabelChange::Adjust { add, remove } => {
+            let stays = |id: &&Uuid| is_known(id) && !add.contains(id) && !remove.contains(id);
+            conversation.labels.iter().filter(stays).count()
+        }
+    };
+    match kept + new.len() <= LABELS_MAX {
+        true => Ok(Some(change)),
+        false => Err(error(format!("a conversation can have {LABELS_MAX} labels"))),
     }
 }
 
@@ -554,10 +586,7 @@ async fn change(mut request: ApiRequest) -> Result<Response, ApiError> {
     if let Some(Some(person)) = body.assignee {
         check_assignee(&request, &conversation, person).await?;
     }
-    let labels = match body.labels {
-        Some(ids) => Some(check_labels(&request, &conversation, ids).await?),
-        None => None,
-    };
+    let labels = check_labels(&request, &conversation, &body).await?;
     if body.ai_enabled.is_some() || body.assignee.is_some() || labels.is_some() {
         let change = ConversationChange {
             ai_enabled: body.ai_enabled,

@@ -136,7 +136,17 @@ pub struct ConversationChange {
     /// The person to assign the conversation to. `Some(None)` removes the
     /// assignee.
     pub assignee: Option<Option<Uuid>>,
-    pub labels: Option<Vec<Uuid>>,
+    pub labels: Option<LabelChange>,
+}
+
+/// A change of a conversation's labels.
+#[derive(Clone, Debug, PartialEq)]
+pub enum LabelChange {
+    /// The labels that the conversation has from now on.
+    Set(Vec<Uuid>),
+    /// Labels to add and to remove. The others stay, including those that somebody else changes at
+    /// the same time.
+    Adjust { add: Vec<Uuid>, remove: Vec<Uuid> },
 }
 
 /// An analysis of a conversation.

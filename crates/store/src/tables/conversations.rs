@@ -7,7 +7,8 @@ use uuid::Uuid;
 use crate::error::{RowError, StoreError, failed};
 use crate::rows::callback::QueuedCallback;
 use crate::rows::conversation::{
-    Assignee, Conversation, ConversationChange, Insights, LastMessage, Pair, RoutingState,
+    Assignee, Conversation, ConversationChange, Insights, LabelChange, LastMessage, Pair,
+    RoutingState,
 };
 use crate::rows::message::{EventDraft, InboxResult, TimelineEntry};
 use crate::scope::{Scope, push_scope};
@@ -432,8 +433,7 @@ pub(crate) async fn change(
         update.push_bind(assignee.map(|id| id.to_string())).push(")");
     }
     if let Some(labels) = &change.labels {
-        let labels: Vec<String> = labels.iter().map(Uuid::to_string).collect();
-        update.push(", labels = ").push_bind(labels.join(" "));
+        push_labels(&mut update, labels);
     }
     update.push(" WHERE ");
     push_scope(&mut update, scope);
@@ -444,6 +444,25 @@ pub(crate) async fn change(
         update.push(" AND status").push_in(before.map(ConversationStatus::as_str));
     }
     Ok(update.build().execute(to).await?.rows_affected() > 0)
+}
+
+fn push_labels(update: &mut QueryBuilder, change: &LabelChange) {
+    let text = |ids: &[Uuid]| ids.iter().map(Uuid::to_string).collect::<Vec<_>>().join(" ");
+    match change {
+        LabelChange::Set(labels) => {
+            update.push(", labels = ").push_bind(text(labels));
+        }
+        LabelChange::Adjust { add, remove } => {
+            // Also removes those to be added, so that none is there twice.
+            let gone = || remove.iter().chain(add);
+            update.push(", labels = trim(").push("replace(".repeat(gone().count()));
+            update.push("' ' || labels || ' '");
+            for id in gone() {
+                update.push(", ").push_bind(format!(" {id} ")).push(", ' ')");
+            }
+            update.push(" || ").push_bind(text(add)).push(")");
+        }
+    }
 }
 
 pub(crate) fn push_routing(update: &mut QueryBuilder, routing: Routing) {
