@@ -27,12 +27,15 @@ function fields() {
   return found;
 }
 
-/** @param {Field} field */
-const isTicked = (field) => field instanceof HTMLInputElement && ["checkbox", "radio"].includes(field.type);
+/** Whether a field is a checkbox or radio button. @param {Field} field */
+export const isTicked = (field) => field instanceof HTMLInputElement && ["checkbox", "radio"].includes(field.type);
 
-/** @param {Field} field */
-function isChanged(field) {
-  if (field instanceof HTMLSelectElement) return [...field.options].some((one) => one.selected !== one.defaultSelected);
+/** Whether a field differs from what the server sent. @param {Field} field */
+export function isChanged(field) {
+  if (field instanceof HTMLSelectElement) {
+    const initial = [...field.options].findLast((one) => one.defaultSelected) ?? [...field.options].find((one) => !one.disabled);
+    return field.value !== (initial?.value ?? "");
+  }
   return isTicked(field) ? /** @type {HTMLInputElement} */ (field).checked !== /** @type {HTMLInputElement} */ (field).defaultChecked : field.value !== field.defaultValue;
 }
 

@@ -4,7 +4,7 @@
 // only the differences are applied. Focus, selection and scroll positions are kept.
 
 import { isAsking } from "./ask.js";
-import { showSignedOut } from "./drafts.js";
+import { isChanged, isTicked, showSignedOut } from "./drafts.js";
 
 /** Minimum interval between fetches of the whole page. */
 const PAUSE_MS = 400;
@@ -143,11 +143,12 @@ export function keepLive(changed) {
     timers.banner ??= setTimeout(() => showLost(!document.hidden), BANNER_MS);
     if (refused) {
       const answer = await fetch(page(), { headers: { accept: "text/html" }, redirect: "manual" }).catch(() => null);
-      // The session has ended, or the page is gone: it stays as it is.
+      // The session has ended, or the page no longer exists: it stays as it is.
       if (answer && (answer.type === "opaqueredirect" || answer.status >= 400 && answer.status < 500 && answer.status !== 429)) {
         clearTimeout(timers.banner);
         showLost(false);
         if (answer.type === "opaqueredirect") showSignedOut();
+        else if (answer.status === 404) document.getElementById("gone")?.removeAttribute("hidden");
         return;
       }
       if (document.hidden) return;
@@ -216,6 +217,7 @@ function place(body, after, copy, changed) {
   sources.set(copy, copy.outerHTML);
   const [old, before] = [row(body, copy.id), row(body, after)];
   const focused = old && focusIn(old);
+  if (old) keepChoices(old, copy);
   if (old && (old.previousElementSibling?.id ?? "") === after) old.replaceWith(copy);
   else {
     old?.remove();
@@ -235,6 +237,23 @@ function isInUse(old) {
   if (old.querySelector("[data-choosing]")) return true;
   const fields = /** @type {HTMLInputElement[]} */ ([...old.querySelectorAll("input:not([type=hidden]), textarea, select")]);
   return fields.some((field) => field === document.activeElement || field.defaultValue !== undefined && field.value !== field.defaultValue);
+}
+
+/** The selects, checkboxes and radio buttons of an element, by form, name and value. @param {Element} part @returns {Map<string, HTMLInputElement | HTMLSelectElement>} */
+function choices(part) {
+  const fields = /** @type {NodeListOf<HTMLInputElement | HTMLSelectElement>} */ (part.querySelectorAll("select, [type=checkbox], [type=radio]"));
+  return new Map([...fields].map((field) => [`${field.form?.getAttribute("action")} ${field.name} ${isTicked(field) ? field.value : ""}`, field]));
+}
+
+/** Keeps choices that were not submitted. @param {Element} old @param {Element} copy */
+function keepChoices(old, copy) {
+  const fresh = choices(copy);
+  for (const [key, field] of choices(old)) {
+    const now = fresh.get(key);
+    if (!now || !isChanged(field) || field.form?.dataset.busy !== undefined) continue;
+    if (isTicked(field)) /** @type {HTMLInputElement} */ (now).checked = /** @type {HTMLInputElement} */ (field).checked;
+    else if (now.querySelector(`option[value="${CSS.escape(field.value)}"]`)) now.value = field.value;
+  }
 }
 
 /** @param {Iterable<Element>} fresh @param {(root: ParentNode, old: Element) => void} changed @returns {boolean} whether an update was skipped because an element was in use */
@@ -257,6 +276,7 @@ function put(fresh, changed) {
     for (const details of old.querySelectorAll("details[open]")) {
       copy.querySelectorAll("details")[[...old.querySelectorAll("details")].indexOf(details)]?.setAttribute("open", "");
     }
+    keepChoices(old, copy);
     old.replaceWith(copy);
     copy.querySelectorAll(".scroll").forEach((box, n) => box.scrollTo(scrolled[n]?.[0] ?? 0, scrolled[n]?.[1] ?? 0));
     if (focused) focusOn(copy, focused);

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use crate::console::{Session, call, people, signed_in, with_people};
 use crate::console_look::writes;
+use crate::console_talk::api;
 use crate::outbound::{World, world};
 use crate::support::browser::{Browser, READY, has_chromium};
 use crate::support::http;
@@ -369,6 +370,76 @@ async fn an_admin_creates_labels_and_an_agent_gives_them_to_conversations() {
         "no VIP"
     );
     assert!(ravi.errors.is_empty() && asha.errors.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn choices_outlast_live_updates_and_keep_what_somebody_else_saved() {
+    if !has_chromium() {
+        return;
+    }
+    let world = with_people().await;
+    writes(&world, &json!({"message": "My parcel is broken", "from": USER, "name": "Asha Verma"}))
+        .await;
+    let label = async |name: &str| {
+        let label = api(&world, "POST", "labels/", json!({"name": name, "colour": "red"})).await;
+        label["id"].as_str().unwrap().to_owned()
+    };
+    let (refund, vip) = (label("Refund").await, label("VIP").await);
+    let mut ravi = signed_in(&world, "ravi").await;
+    ravi.visit("/console/inbox/").await;
+    ravi.click("#conversations a.row-link").await;
+    ravi.until("document.querySelector('#about .label-form')").await;
+    let chat = ravi.eval("location.pathname").await.as_str().unwrap().to_owned();
+    ravi.press("#about", "Change labels").await;
+    ravi.click(&format!(".label-form [value='{vip}']")).await;
+    let choose = "globalThis.assignees = () => document.querySelector('#about [name=assignee]'); \
+        assignees().value = [...assignees().options].find((one) => one.textContent === 'ravi').value; 0";
+    ravi.eval(choose).await;
+
+    // Somebody else saves a page that was loaded before, and a message comes.
+    let asha = Session::of(&world, "asha").await;
+    let users = api(&world, "GET", "users/", Value::Null).await;
+    let users = users["items"].as_array().unwrap();
+    let id = users.iter().find(|user| user["name"] == "asha").unwrap()["id"].as_str().unwrap();
+    let saved = [("do", "assign"), ("assignee", id)];
+    assert_eq!(asha.post(&chat, &saved).await.status, 303);
+    let saved = [("do", "labels"), ("label", &*refund)];
+    assert_eq!(asha.post(&chat, &saved).await.status, 303);
+    writes(&world, &json!({"message": "Hello?", "from": USER, "name": "Asha Verma"})).await;
+    ravi.says("#timeline", "Hello?").await;
+    ravi.says("#about .labels", "Refund").await;
+    let stored = "[...assignees().options].find((one) => one.defaultSelected)?.textContent";
+    ravi.until(&format!("{stored} === 'asha'")).await;
+    let chosen = "assignees().selectedOptions[0].textContent";
+    assert_eq!(ravi.eval(chosen).await, "ravi");
+    let ticked = "[...document.querySelectorAll('.label-form :checked')].map((one) => one.value)";
+    assert_eq!(ravi.eval(ticked).await, json!([refund, vip]));
+
+    ravi.press(".label-form", "Save").await;
+    ravi.says("#about .labels", "VIP").await;
+    let conversation = chat.replace("/console/inbox/", "conversations/");
+    let stored_labels = async || {
+        let now = api(&world, "GET", &conversation, Value::Null).await;
+        let labels = now["labels"].as_array().unwrap().iter().map(|label| label["name"].clone());
+        (labels.collect::<Value>(), now["assignee"]["name"].clone())
+    };
+    assert_eq!(stored_labels().await, (json!(["Refund", "VIP"]), json!("asha")));
+    assert_eq!(ravi.eval(chosen).await, "ravi", "the choice was not saved yet");
+    ravi.press(".assign", "Assign").await;
+    ravi.until(&format!("{stored} === 'ravi'")).await;
+    // A form that showed only the first label removes only that.
+    assert_eq!(asha.post(&chat, &[("do", "labels"), ("shown", &refund)]).await.status, 303);
+    assert_eq!(stored_labels().await, (json!(["VIP"]), json!("ravi")));
+    assert_eq!(ravi.errors, [""; 0]);
+
+    // What was typed stays when the conversation is deleted, and the page says why it can't be sent.
+    ravi.fill("#composer #text", "We send you a new one").await;
+    assert_eq!(ravi.eval("document.querySelector('#gone').checkVisibility()").await, false);
+    assert_eq!(asha.post(&chat, &[("do", "delete")]).await.status, 303);
+    ravi.until("document.querySelector('#gone').checkVisibility()").await;
+    ravi.says("#gone", "This was deleted").await;
+    let typed = ravi.eval("document.querySelector('#composer #text').value").await;
+    assert_eq!(typed, "We send you a new one");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -514,9 +514,10 @@ async fn a_file_is_chosen_in_the_composer_uploaded_with_progress_and_shown() {
     assert_eq!(browser.errors, [""; 0]);
 }
 
-async fn api(world: &World, method: &str, path: &str, body: Value) -> Value {
+pub async fn api(world: &World, method: &str, path: &str, body: Value) -> Value {
     let url = format!("{}/api/v1/{path}", world.node.public);
-    let answer = http::send(method, &url, &[("x-api-key", API_KEY)], body.to_string()).await;
+    let body = if body.is_null() { String::new() } else { body.to_string() };
+    let answer = http::send(method, &url, &[("x-api-key", API_KEY)], body).await;
     assert!((200..300).contains(&answer.status), "{method} {path}: {}", answer.text());
     answer.json()
 }
