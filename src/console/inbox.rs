@@ -244,10 +244,13 @@ fn call_words(lang: Lang, text: String, cause: &str) -> String {
         }
         _ => {}
     }
-    for (begin, key) in
-        [("Call from the user, ", "inbox.call_in"), ("Call to the user, ", "inbox.call_out")]
-    {
-        if let Some(seconds) = seconds(text.strip_prefix(begin)) {
+    let unanswered = text.strip_suffix(", phones not answered");
+    for (text, begin, key) in [
+        (unanswered, "Call from the user, ", "inbox.call_phones_unanswered"),
+        (Some(&*text), "Call from the user, ", "inbox.call_in"),
+        (Some(&*text), "Call to the user, ", "inbox.call_out"),
+    ] {
+        if let Some(seconds) = seconds(text.and_then(|text| text.strip_prefix(begin))) {
             return lang.with(key, &[&seconds]);
         }
     }
@@ -459,7 +462,9 @@ fn line(visitor: &Visitor, item: &Value, base_url: &str) -> TimelineItem {
         error_code: error_code.map(|code| code.to_string()).unwrap_or_default(),
         error_hint: error_code.map(|code| error_hint(lang, code)).unwrap_or_default(),
         call: text("/call/uuid").parse::<Uuid>().map(|call| call.to_string()).unwrap_or_default(),
-        missed: item.pointer("/call/missed").and_then(Value::as_bool).unwrap_or_default(),
+        missed: ["/call/missed", "/call/phonesUnanswered"]
+            .iter()
+            .any(|name| item.pointer(name).and_then(Value::as_bool) == Some(true)),
         transcript: transcript(item),
         recordings: Vec::new(),
         kind: permission_kind(item).map_or(kind, str::to_owned),
@@ -966,6 +971,11 @@ mod tests {
         let words =
             |cause| call_words(Lang::En, "Call to the user, not answered".to_owned(), cause);
         assert_eq!(words("no_permission"), "Outgoing call: No call permission");
+        let text = "Call from the user, 12 s, phones not answered".to_owned();
+        assert_eq!(
+            call_words(Lang::En, text, ""),
+            "Incoming call, 12 s. Nobody answered the phones."
+        );
         assert_eq!(words("no_answer"), "Outgoing call, not answered");
         assert_eq!(words(""), "Outgoing call, not answered");
     }

@@ -4,6 +4,7 @@
 use serde_json::{Value, json};
 
 use crate::console::Session;
+use crate::console_talk::api;
 use crate::outbound::{World, world};
 use crate::support::browser::{Browser, has_chromium};
 use crate::support::http;
@@ -537,6 +538,74 @@ async fn a_dial_rings_all_phones_of_an_endpoint_and_the_first_answer_wins() {
         world.app.wait_where("/dialled", |seen| seen.param("DialStatus") == "failed").await;
     assert_eq!(failed.param("DialError"), "endpoint_not_registered");
     drop(caller.all().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_nobody_answers_at_the_phones_is_notified_and_shown() {
+    let world = endpoints().await;
+    let dial = |name: &str| format!("<Dial><User>sip:{name}@127.0.0.1</User></Dial>");
+    world.app.xml(
+        "/unused",
+        format!(
+            "<Response>{}{}<Speak>Nobody is here.</Speak></Response>",
+            dial("asha"),
+            dial("ravi")
+        ),
+    );
+    world.endpoint("asha").await;
+    world.endpoint("ravi").await;
+    let (mut asha, mut ravi) = (world.phone("asha").await, world.phone("ravi").await);
+    let declines = async |phone: &mut Phone| {
+        let call = phone.receive("ring").await["call"].clone();
+        phone.say(json!({"type": "reject", "call": call})).await;
+        phone.receive("cancelled").await;
+    };
+    // The second phone answers.
+    let caller = world.sim.place_call(user(60));
+    declines(&mut asha).await;
+    let call = ravi.receive("ring").await["call"].clone();
+    ravi.say(json!({"type": "accept", "call": call, "sdp": OFFER})).await;
+    ravi.receive("answer").await;
+    ravi.say(json!({"type": "hangup", "call": call})).await;
+    ravi.receive("ended").await;
+    drop(caller.all().await);
+    // Both decline.
+    let caller = world.sim.place_call(user(60));
+    declines(&mut asha).await;
+    declines(&mut ravi).await;
+    drop(caller.all().await);
+    // The caller hangs up while the first phone rings.
+    let caller = world.sim.place_call(user(2));
+    asha.receive("cancelled").await;
+    drop(caller.all().await);
+
+    let mut every = tokio::time::interval(std::time::Duration::from_millis(50));
+    let (path, calls) = loop {
+        every.tick().await;
+        let all = api(&world, "GET", "conversations/", Value::Null).await;
+        let Some(id) = all["items"][0]["id"].as_str() else { continue };
+        let path = format!("conversations/{id}/");
+        let timeline = format!("{path}timeline/");
+        let calls = api(&world, "GET", &timeline, Value::Null).await["items"].take();
+        if calls.as_array().unwrap().len() == 3 {
+            break (path, calls);
+        }
+    };
+    let shown = |call: &Value| {
+        let text = call["call"]["text"].as_str().unwrap();
+        assert_eq!(call["call"]["missed"], false, "{call}");
+        (call["call"]["phonesUnanswered"] == true, text.ends_with(" s, phones not answered"))
+    };
+    let shown: Vec<_> = calls.as_array().unwrap().iter().map(shown).collect();
+    assert_eq!(shown, [(false, false), (true, true), (true, true)], "{calls}");
+    assert_eq!(api(&world, "GET", &path, Value::Null).await["unread"], 2);
+    let notices = api(&world, "GET", "notifications/", Value::Null).await["items"].take();
+    let notices = notices.as_array().unwrap();
+    assert_eq!(notices.len(), 2, "{notices:?}");
+    for notice in notices {
+        let text = "Nobody answered the phones for Asha Verma, who called +918035737458";
+        assert_eq!((&notice["type"], &notice["text"]), (&json!("missed_call"), &json!(text)));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

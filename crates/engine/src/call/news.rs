@@ -7,6 +7,17 @@ use model::Timestamp;
 use store::NewCallback;
 use uuid::Uuid;
 
+/// A call that has ended.
+#[derive(Clone, Copy)]
+pub struct EndedCall<'a> {
+    pub setup: &'a CallSetup,
+    pub summary: &'a Summary,
+    /// The agent's conversation with the user.
+    pub said: &'a [DialogueLine],
+    /// Whether the phones of endpoints were dialled and nobody has answered since.
+    pub phones_unanswered: bool,
+}
+
 /// Receives the events of calls. No method may block or wait.
 pub trait CallNews: Send + Sync {
     /// The conversation that a call belongs to, if it has a user.
@@ -15,12 +26,7 @@ pub trait CallNews: Send + Sync {
     fn started(&self, setup: &CallSetup);
     /// The call was answered.
     fn answered(&self, setup: &CallSetup, at: Timestamp);
-    /// The call has ended. `said` is the agent's conversation with the user. The returned callbacks
-    /// are written to the outbox in the transaction that closes the call's record.
-    fn ended(
-        &self,
-        setup: &CallSetup,
-        summary: &Summary,
-        said: &[DialogueLine],
-    ) -> Vec<NewCallback>;
+    /// The call has ended. The returned callbacks are written to the outbox in the transaction that
+    /// closes the call's record.
+    fn ended(&self, call: EndedCall<'_>) -> Vec<NewCallback>;
 }

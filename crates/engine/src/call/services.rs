@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::author::{self, Author, DialogueLine};
 use super::consent::PermissionService;
-use super::news::CallNews;
+use super::news::{CallNews, EndedCall};
 use super::outbox::Outbox;
 use super::phones::Phones;
 use super::recordings::Recordings;
@@ -124,12 +124,19 @@ impl Services {
     }
 
     /// Builds the reports of a call's end: the hangup callback and the events for customer
-    /// webhooks.
-    pub(super) fn reports(&self, setup: &CallSetup, summary: &Summary) -> Vec<NewCallback> {
-        self.reports_of(setup, summary, &self.author.said(setup.call))
+    /// webhooks. For `phones_unanswered` see [`EndedCall`].
+    pub(super) fn reports(
+        &self,
+        setup: &CallSetup,
+        summary: &Summary,
+        phones_unanswered: bool,
+    ) -> Vec<NewCallback> {
+        let mut reports = self.hangup_callback(setup, summary.hangup.clone());
+        reports.extend(self.news_of_end(setup, summary, phones_unanswered));
+        reports
     }
 
-    /// Like [`Services::reports`], with an explicit conversation.
+    /// Like [`Services::reports`], for a call of an earlier process with this conversation.
     pub(super) fn reports_of(
         &self,
         setup: &CallSetup,
@@ -137,22 +144,23 @@ impl Services {
         said: &[DialogueLine],
     ) -> Vec<NewCallback> {
         let mut reports = self.hangup_callback(setup, summary.hangup.clone());
-        reports.extend(self.news_of(setup, summary, said));
+        reports.extend(self.news_of(EndedCall { setup, summary, said, phones_unanswered: false }));
         reports
     }
 
     /// Builds the events for customer webhooks about a call's end.
-    pub(super) fn news_of_end(&self, setup: &CallSetup, summary: &Summary) -> Vec<NewCallback> {
-        self.news_of(setup, summary, &self.author.said(setup.call))
-    }
-
-    fn news_of(
+    pub(super) fn news_of_end(
         &self,
         setup: &CallSetup,
         summary: &Summary,
-        said: &[DialogueLine],
+        phones_unanswered: bool,
     ) -> Vec<NewCallback> {
-        self.news.get().map(|news| news.ended(setup, summary, said)).unwrap_or_default()
+        let said = &self.author.said(setup.call);
+        self.news_of(EndedCall { setup, summary, said, phones_unanswered })
+    }
+
+    fn news_of(&self, call: EndedCall<'_>) -> Vec<NewCallback> {
+        self.news.get().map(|news| news.ended(call)).unwrap_or_default()
     }
 
     /// Generates the id of a new call.

@@ -42,7 +42,7 @@ use crate::admission::permission::{Engaged, Event};
 use machine::log;
 use machine::replay::UnredactedInputs;
 use machine::{
-    BLegCommand, CallState, CallTime, CallbackKind, Command, FetchResponse, Input,
+    BLegCommand, CallState, CallTime, CallbackKind, Command, Destination, FetchResponse, Input,
     InstructionOutcome, Machine, MachineStep, MediaCommand, Output, PhoneStatus, RecordingEvent,
     SpeechEvent,
 };
@@ -424,8 +424,15 @@ impl Shell {
             Output::Speech { recognition, command } => {
                 self.recognition.execute(call, self.a_leg.leg(), recognition, command);
             }
-            Output::Dial { order } => legs::dial(call, *order),
+            Output::Dial { order } => {
+                self.report.phones_unanswered |=
+                    matches!(order.destination, Destination::Endpoint { .. });
+                legs::dial(call, *order);
+            }
             Output::BLeg { call: b_leg, command } => {
+                if command == BLegCommand::Proceed {
+                    self.report.phones_unanswered = false;
+                }
                 legs::command_b_leg(call, self.a_leg.leg(), b_leg, command);
             }
             Output::ALeg { event } => legs::tell_a_leg(call, event),

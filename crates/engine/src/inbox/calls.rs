@@ -12,8 +12,8 @@ use super::numbers::ServedNumbers;
 use super::timeline::Timeline;
 use crate::admission::{Directory, NumberEntry};
 use crate::call::author::DialogueLine;
-use crate::call::news::CallNews;
-use machine::{CallSetup, CallTime, Summary};
+use crate::call::news::{CallNews, EndedCall};
+use machine::{CallSetup, CallTime};
 use model::{CallType, CallUuid, Direction, MessageStatus, Timestamp, stable_id};
 use store::{CallStart, NewCallback, NewMessage, Pair, TimelineEntry, UserName};
 
@@ -127,15 +127,13 @@ impl CallNews for CallReports {
         }
     }
 
-    fn ended(
-        &self,
-        setup: &CallSetup,
-        summary: &Summary,
-        said: &[DialogueLine],
-    ) -> Vec<NewCallback> {
+    fn ended(&self, ended: EndedCall<'_>) -> Vec<NewCallback> {
+        let EndedCall { setup, summary, said, phones_unanswered } = ended;
         let Some(call) = self.user_call(setup) else { return Vec::new() };
         let time = |at: CallTime| setup.started.plus(std::time::Duration::from_millis(at.0));
         let missed = setup.direction == Direction::Inbound && summary.answered.is_none();
+        let phones_unanswered =
+            phones_unanswered && !missed && setup.direction == Direction::Inbound;
         let more = json!({
             "answeredAt": summary.answered.map(|at| time(at).to_string()),
             "endedAt": time(summary.ended).to_string(),
@@ -146,6 +144,9 @@ impl CallNews for CallReports {
         });
         let text = match (missed, setup.direction, summary.answered.is_some()) {
             (true, ..) => "Missed call".to_owned(),
+            (_, Direction::Inbound, _) if phones_unanswered => {
+                format!("Call from the user, {} s, phones not answered", summary.bill_secs)
+            }
             (_, Direction::Inbound, _) => format!("Call from the user, {} s", summary.bill_secs),
             (_, Direction::Outbound, true) => format!("Call to the user, {} s", summary.bill_secs),
             (_, Direction::Outbound, false) => "Call to the user, not answered".to_owned(),
@@ -154,6 +155,9 @@ impl CallNews for CallReports {
         if let Some(members) = content.as_object_mut() {
             members.insert("uuid".to_owned(), json!(setup.call));
             members.insert("text".to_owned(), json!(text));
+            if phones_unanswered {
+                members.insert("phonesUnanswered".to_owned(), json!(true));
+            }
             if !said.is_empty() {
                 let line = |line: &DialogueLine| json!({"role": line.role, "text": line.text, "at": line.at});
                 members.insert("transcript".to_owned(), said.iter().map(line).collect());
@@ -174,7 +178,7 @@ impl CallNews for CallReports {
             },
             // A call from the user opens Meta's 24-hour customer service window, as a message does.
             heard: (setup.direction == Direction::Inbound).then_some(setup.started),
-            counts: missed,
+            counts: missed || phones_unanswered,
             routing: self.numbers.routing_of(&call.number),
             draft: None,
             turn: None,

@@ -24,6 +24,9 @@ pub(in crate::call) struct Report {
     pub(super) findings: record::Findings,
     /// Whether the user's phone has rung.
     pub(super) rung: bool,
+    /// Whether the phones of endpoints were dialled and nobody has answered since.
+    #[serde(default)]
+    pub(super) phones_unanswered: bool,
     /// Whether a document was transferred to the call over REST. The call's end is then reported
     /// like that of an independent call, even if another call dialled it.
     pub(super) transferred: bool,
@@ -69,14 +72,15 @@ impl Report {
         {
             services.permissions.note(number, &setup.to, Event::Unanswered);
         }
-        note_missed(call, summary);
+        note_missed(call, summary, self.phones_unanswered);
         if let Some(line) = &call.line {
             line.end(cause, phone::ended(summary));
         }
         let direction = setup.direction.as_str();
         metrics::counter!(metric::CALLS_TOTAL, "direction" => direction, "outcome" => record::outcome(summary))
             .increment(1);
-        let Self { remarks, findings, transferred, answer_ms, agent, rung: _ } = self;
+        let Self { remarks, findings, transferred, phones_unanswered, answer_ms, agent, rung: _ } =
+            self;
         let conclusion = Conclusion {
             start: CallStart::of(setup, &services.node_id),
             end: CallEnd {
@@ -88,10 +92,10 @@ impl Report {
             callbacks: match transferred {
                 true => {
                     let mut reports = vec![call.callback(summary.hangup.clone())];
-                    reports.extend(services.news_of_end(setup, summary));
+                    reports.extend(services.news_of_end(setup, summary, phones_unanswered));
                     reports
                 }
-                false => services.reports(setup, summary),
+                false => services.reports(setup, summary, phones_unanswered),
             },
             farewell,
         };
@@ -110,11 +114,12 @@ impl Report {
     }
 }
 
-/// Notifies the people of the account of a missed call.
-fn note_missed(call: &Context, summary: &Summary) {
+/// Notifies the people of the account of a missed call, or of one that nobody answered at the
+/// phones.
+fn note_missed(call: &Context, summary: &Summary, phones_unanswered: bool) {
     let (services, setup) = (&call.services, &call.view.setup);
-    if call.number.is_none() || setup.direction == Direction::Outbound || summary.answered.is_some()
-    {
+    let unanswered = summary.answered.is_none() || phones_unanswered;
+    if call.number.is_none() || setup.direction == Direction::Outbound || !unanswered {
         return;
     }
     let who = if setup.caller_name.is_empty() {
@@ -122,7 +127,10 @@ fn note_missed(call: &Context, summary: &Summary) {
     } else {
         setup.caller_name.clone()
     };
-    let text = format!("Missed call from {who} to +{}", setup.to);
+    let text = match summary.answered {
+        None => format!("Missed call from {who} to +{}", setup.to),
+        Some(_) => format!("Nobody answered the phones for {who}, who called +{}", setup.to),
+    };
     let (account, main) = (setup.account.clone(), setup.parent_account.clone());
     services.notices.note(Notice {
         number: Some(setup.to.clone()),
@@ -157,7 +165,7 @@ pub(in crate::call) async fn end_after_fault(services: &Services, view: &LiveCal
     let conclusion = Conclusion {
         start: CallStart::of(&view.setup, &services.node_id),
         end: CallEnd::of(&summary, view.setup.started, vec![remark], Vec::new()),
-        callbacks: services.reports(&view.setup, &summary),
+        callbacks: services.reports(&view.setup, &summary, false),
         // `call::farewell` sends the request and retries it.
         farewell: view.wacid().is_some().then_some(farewell),
     };
