@@ -31,8 +31,9 @@ pub struct Args {
     /// offers and networks; see docs/faults.md
     #[arg(long, value_name = "FILE.toml")]
     pub faults: Option<PathBuf>,
-    /// Require a call permission of simulated users, except 919412341234 and those in rules of
-    /// --faults, and the customer service window for messages, as Meta does
+    /// Apply Meta's rules: a call needs the user's permission, which only 919412341234 and users in
+    /// rules of --faults have given; a message other than a template needs a user who wrote or
+    /// called within 24 hours
     #[arg(long)]
     pub ask_first: bool,
     /// Run a fleet: this many nodes behind a balancer on --port, on a PostgreSQL server that is

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::print::counted;
 use super::{Exit, print};
+use machine::log::LogError;
 use machine::replay::{Difference, ReplayReport, Step, replay};
 use machine::{Field, Output};
 
@@ -50,10 +51,21 @@ pub fn run(args: Args) -> Exit {
     match replayed {
         Ok(replayed) if args.json => result_object(&replayed),
         Ok(replayed) => result_lines(&replayed),
-        Err(e) => Exit::usage(format_args!(
-            "could not replay {name}: {e}\nan event log of a call is needed; \
-             GET /api/v1/calls/CALL_UUID/events returns one"
-        )),
+        Err(e) => {
+            let why = match e {
+                LogError::Empty => "the file is empty".to_owned(),
+                LogError::Malformed { line: 1, .. }
+                | LogError::TooLong { line: 1 }
+                | LogError::Cut { line: 1 } => {
+                    "its first line is not that of an event log".to_owned()
+                }
+                other => other.to_string(),
+            };
+            Exit::usage(format_args!(
+                "could not replay {name}: {why}\nthe event log of a call is needed, a file of JSON \
+                 lines: GET /api/v1/calls/CALL_UUID/events or the call's page in the console returns it"
+            ))
+        }
     }
 }
 

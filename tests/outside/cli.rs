@@ -91,6 +91,8 @@ fn exit_codes_and_streams() {
             "could not read /nowhere/offhook.toml",
         ),
         (&["replay", "/nowhere/events.jsonl"], 2, "/nowhere/events.jsonl"),
+        (&["replay", "Cargo.toml"], 2, "its first line is not that of an event log\nthe event log"),
+        (&["xml", "run", "-", "--auth-id", "foo"], 2, "--auth-id foo: expected MA (an account)"),
         (&["xml", "check", "/nowhere/a.xml"], 2, "/nowhere/a.xml"),
         (&["xml", "check"], 2, "FILE|URL|-"),
         (&["xml", "check", "--explain", "E999"], 2, "unknown rule"),

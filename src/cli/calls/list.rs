@@ -11,7 +11,7 @@ pub(super) fn table(calls: &[CallRow]) -> String {
     );
     for call in calls {
         let lasted = call.bill_seconds.map_or_else(|| "…".to_owned(), |secs| format!("{secs} s"));
-        let cause = call.cause.as_deref().unwrap_or("(live, or its node crashed)");
+        let cause = call.cause.as_deref().unwrap_or("(not ended)");
         let [began, direction, from, to, cause] =
             [&call.started_at, &call.direction, &call.from, &call.to, cause].map(plain);
         text += &format!(
@@ -44,7 +44,7 @@ mod tests {
         let expected = "\
 call                                  began                               from             to                 lasted  ended by
 3f0c2f1a-6a1e-4f0e-9a2b-5d7f3f0a9b11  2026-11-20T06:03:11.120Z  inbound   …5678            918035737458         21 s  caller_hangup [31m
-3f0c2f1a-6a1e-4f0e-9a2b-5d7f3f0a9b11  2026-11-20T06:03:11.120Z  inbound   …5678            918035737458            …  (live, or its node crashed)
+3f0c2f1a-6a1e-4f0e-9a2b-5d7f3f0a9b11  2026-11-20T06:03:11.120Z  inbound   …5678            918035737458            …  (not ended)
 ";
         assert_eq!(table(&[ended, open]), expected);
     }

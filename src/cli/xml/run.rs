@@ -194,7 +194,13 @@ struct Business {
 impl Business {
     /// Returns the values of `offhook dev`, overridden by the options.
     fn of_options(args: &Args) -> Result<Self, Exit> {
-        let auth_id = AuthId::from(args.auth_id.as_deref().unwrap_or(world::ACCOUNT));
+        let id = args.auth_id.as_deref().unwrap_or(world::ACCOUNT);
+        let auth_id = AuthId::parse(id).ok_or_else(|| {
+            Exit::usage(format_args!(
+                "--auth-id {id}: expected MA (an account) or SA (a subaccount) and 18 capital letters \
+                 or digits"
+            ))
+        })?;
         let token = args.auth_token.clone().unwrap_or_else(|| Secret::new(world::AUTH_TOKEN));
         Ok(Self {
             number: number("--to", args.to.as_deref().unwrap_or(world::NUMBER))?,
