@@ -2,7 +2,6 @@
 //! about it, its documents, audio quality and recordings, and the replay of its inputs and outputs.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use askama::Template;
 use axum::extract::{Path, State};
@@ -261,7 +260,7 @@ async fn load_page(
             .iter()
             .map(|r| RecordingRow {
                 url: api.recordings.path(r.id, &r.format),
-                length: view::clock(Duration::from_millis(r.duration_ms)),
+                length: view::recording_length(r.duration_ms),
                 started: When::of(r.started),
             })
             .collect(),

@@ -20,7 +20,7 @@ use store::{CallFilter, CallRecord, StoreError};
 const CHUNK: u32 = 500;
 
 const HEAD: &str = "call_uuid,parent_call_uuid,started,direction,person,name,number,country,\
-    duration_seconds,cause,mos,answer_url_ms,agent\r\n";
+    duration_seconds,bill_seconds,cause,mos,answer_url_ms,agent\r\n";
 
 /// A file that is being written.
 struct Export {
@@ -100,6 +100,7 @@ fn line(record: &CallRecord, row: &Row) -> String {
         row.name.clone(),
         row.own().trim_start_matches('+').to_owned(),
         or_empty(country.map(|country| country.as_str().to_owned())),
+        or_empty(end.map(|end| end.duration_secs.to_string())),
         or_empty(end.map(|end| end.bill_secs.to_string())),
         or_empty(end.map(|end| end.cause.clone())),
         or_empty(mos.map(|mos| format!("{mos:.1}"))),

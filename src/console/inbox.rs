@@ -1,8 +1,6 @@
 //! The inbox: the list of conversations, and one conversation as a chat with its messages and
 //! calls. Changes go through the number API.
 
-use std::time::Duration;
-
 use askama::Template;
 use axum::extract::{Path, State};
 use axum::http::{Method, StatusCode};
@@ -700,7 +698,7 @@ async fn recordings(
     found
         .map(|recording| CallRecording {
             url: console.apis.api().recordings.path(recording.id, &recording.format),
-            length: view::clock(Duration::from_millis(recording.duration_ms)),
+            length: view::recording_length(recording.duration_ms),
         })
         .collect()
 }
@@ -971,12 +969,12 @@ mod tests {
         let words =
             |cause| call_words(Lang::En, "Call to the user, not answered".to_owned(), cause);
         assert_eq!(words("no_permission"), "Outgoing call: No call permission");
+        assert_eq!(words("no_answer"), "Outgoing call, not answered");
+        assert_eq!(words(""), "Outgoing call, not answered");
         let text = "Call from the user, 12 s, phones not answered".to_owned();
         assert_eq!(
             call_words(Lang::En, text, ""),
             "Incoming call, 12 s. Nobody answered the phones."
         );
-        assert_eq!(words("no_answer"), "Outgoing call, not answered");
-        assert_eq!(words(""), "Outgoing call, not answered");
     }
 }

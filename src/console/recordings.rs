@@ -1,7 +1,5 @@
 //! The recordings of the account, with a player.
 
-use std::time::Duration;
-
 use askama::Template;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -112,7 +110,7 @@ fn row(recording: Recording, url: String, of: Option<Row>) -> RecordingRow {
     RecordingRow {
         id: recording.id,
         url,
-        length: view::clock(Duration::from_millis(recording.duration_ms)),
+        length: view::recording_length(recording.duration_ms),
         started: When::of(recording.started),
         call: recording.call,
         of,

@@ -37,6 +37,11 @@ pub(super) fn clock(duration: Duration) -> String {
     }
 }
 
+/// Formats the length of a recording. Rounds up, as `RecordingDuration` in callbacks.
+pub(super) fn recording_length(ms: u64) -> String {
+    clock(Duration::from_secs(ms.div_ceil(1_000)))
+}
+
 /// Formats a duration in microseconds: `840 µs`, `12 ms`, `1.24 s`.
 pub(super) fn duration(us: i64) -> String {
     let us = us.max(0);
@@ -137,6 +142,7 @@ mod tests {
             [clock(Duration::from_secs(67)), clock(Duration::from_secs(3_723))],
             ["1:07", "1:02:03"]
         );
+        assert_eq!([0, 3_000, 3_001].map(recording_length), ["0:00", "0:03", "0:04"]);
         assert_eq!(
             [-5, 840, 12_345, 3_800, 999_499, 999_500, 1_236_000, 99_994_999].map(duration),
             ["0 µs", "840 µs", "12 ms", "4 ms", "999 ms", "1.00 s", "1.24 s", "99.99 s"]

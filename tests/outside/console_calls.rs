@@ -3,11 +3,12 @@
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use sim::{CallScript, CalleeBehaviour, HangupRule};
 
 use crate::console::{Session, call, people, signed_in};
 use crate::console_look::{picture, writes};
+use crate::console_talk::api;
 use crate::outbound::{World, world};
 use crate::support::browser::has_chromium;
 use crate::support::node::NUMBER;
@@ -166,6 +167,10 @@ async fn calls_are_sorted_filtered_saved_and_downloaded() {
     assert!(lines[1].starts_with(&format!("\"{b_leg}\",\"{a_leg}\",")), "{text}");
     let cells = format!(",\"{CALLEE}\",\"'=Ravi, \"\"R\"\"\",\"{NUMBER}\",\"IN\",");
     assert!(lines[1].contains(&cells), "{text}");
+    assert!(lines[0].contains(",country,duration_seconds,bill_seconds,cause,"), "{text}");
+    let call = api(&world, "GET", &format!("calls/{b_leg}/"), Value::Null).await;
+    let seconds = format!(",\"IN\",\"{}\",\"{}\",", call["durationSeconds"], call["billSeconds"]);
+    assert!(lines[1].contains(&seconds), "{text}, {call}");
     assert_eq!(asha.get("/console/calls/calls.csv").await.text().lines().count(), 4);
 
     browser.visit("/console/calls/").await;
