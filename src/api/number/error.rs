@@ -278,7 +278,7 @@ impl From<Denied> for ApiError {
         let rule = |code, field, next| {
             Self::RuleViolation(Box::new(RuleViolation {
                 code,
-                message: denied.to_string(),
+                message: denied.because.to_string(),
                 field: Some(field),
                 meta: None,
                 next,

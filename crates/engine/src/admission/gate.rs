@@ -12,7 +12,7 @@ use futures_util::future::BoxFuture;
 use super::directory::{Directory, UnitCounts};
 use super::entry::{AccountEntry, NumberEntry, Permits};
 use super::geo::{self, Barred};
-use super::permission::{Consents, Engaged, PairKey, Refusal};
+use super::permission::{Consents, Engaged, PairKey, Refusal, RefusalReason};
 use super::slots::Slot;
 use model::{Clock, metric};
 use model::{Direction, PhoneNumberId, Timestamp};
@@ -101,7 +101,21 @@ impl std::fmt::Display for Denied {
         match &self.because {
             RefusalDetail::Reason => Ok(()),
             RefusalDetail::Country(barred) => write!(f, ": {barred}"),
+            RefusalDetail::Permission(refusal) if refusal.why == RefusalReason::DailyLimit => {
+                write!(f, ": {}: {refusal}", refusal.why.as_str())
+            }
             RefusalDetail::Permission(refusal) => write!(f, ": {refusal}"),
+        }
+    }
+}
+
+/// The sentence alone, for errors that have the reason as their code.
+impl std::fmt::Display for RefusalDetail {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Reason => f.write_str("the call is not allowed"),
+            Self::Country(barred) => write!(f, "{barred}"),
+            Self::Permission(refusal) => write!(f, "{refusal}"),
         }
     }
 }
