@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::heads::{BadHead, Heads};
-use super::http2_frames::Http2Frames;
+use super::http2_frames::{Http2Frames, REQUEST_WEIGHT};
 use super::pause::Pause;
 use egress::{ReadBudget, SocketBudget};
 use engine::limiter::{Claim, RequestShare};
@@ -34,10 +34,10 @@ use model::Clock;
 /// 512 KiB, then 64 KiB per second, as bytes per millisecond. A peer that sends more waits.
 const SOCKET_BYTES_AT_ONCE: i64 = 512 << 10;
 const SOCKET_BYTES_A_MS: i64 = 66;
-/// Rate limit for control frames of HTTP/2, in the weights of [`Http2Frames`]: a burst of 1,000
-/// PINGs, then 100 per second. A peer that sends more waits.
-const CONTROL_FRAMES_AT_ONCE: i64 = 10_000;
-const CONTROL_FRAMES_A_MS: i64 = 1;
+/// Limit for frames of HTTP/2, in the weights of [`Http2Frames`]: 200 requests that wait for their
+/// handlers, and a burst of 1,000 PINGs, then 100 per second. A peer that sends more waits.
+const FRAMES_AT_ONCE: i64 = 10_000;
+const FRAMES_A_MS: i64 = 1;
 /// Maximum number of bytes that a connection receives before other tasks can run.
 const BYTES_PER_TURN: usize = 16 << 10;
 
@@ -86,6 +86,8 @@ pub(super) struct Connection {
     epoch: Instant,
     /// Requests whose responses have not been sent completely.
     in_flight: AtomicU32,
+    /// Requests whose handlers have ended since the stream was last read.
+    handled: AtomicU32,
     /// Time at which the connection last became idle.
     idle_since: AtomicU64,
     /// Time at which the first byte of a request arrived after that. 0 if none has arrived.
@@ -122,6 +124,7 @@ impl Connection {
             clock: clock.clone(),
             epoch,
             in_flight: AtomicU32::new(0),
+            handled: AtomicU32::new(0),
             idle_since: AtomicU64::new(0),
             first_byte: AtomicU64::new(0),
             stalled_since: AtomicU64::new(0),
@@ -248,6 +251,11 @@ impl Connection {
         *self.heads() = Heads::stopped();
     }
 
+    /// Returns a value to be dropped when a request has been handled, or was reset.
+    pub(super) fn handling(self: &Arc<Self>) -> Handling {
+        Handling(self.clone())
+    }
+
     /// Counts a request of a client until the returned value is dropped.
     pub(super) fn begin(self: &Arc<Self>, client: IpAddr) -> InFlight {
         if self.in_flight.fetch_add(1, Ordering::Relaxed) == 0 {
@@ -255,6 +263,15 @@ impl Connection {
         }
         self.used.store(true, Ordering::Relaxed);
         InFlight { connection: self.clone(), client }
+    }
+}
+
+/// A request that is being handled.
+pub(super) struct Handling(Arc<Connection>);
+
+impl Drop for Handling {
+    fn drop(&mut self) {
+        self.0.handled.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -364,7 +381,7 @@ pub(super) struct ObservedStream {
     socket: Option<SocketBudget>,
     http2: Http2Frames,
     /// Rate limit for reading once the connection speaks HTTP/2.
-    control_frames: Option<ReadBudget>,
+    frames: Option<ReadBudget>,
     /// Number of bytes received since other tasks could run.
     turn: usize,
 }
@@ -376,7 +393,7 @@ impl ObservedStream {
             connection,
             socket: None,
             http2: Http2Frames::default(),
-            control_frames: None,
+            frames: None,
             turn: 0,
         }
     }
@@ -397,7 +414,10 @@ impl ObservedStream {
             let budget = ReadBudget::new(clock, SOCKET_BYTES_AT_ONCE, SOCKET_BYTES_A_MS);
             self.socket = Some(SocketBudget::of_server(budget));
         }
-        self.control_frames.as_mut().map_or(Poll::Ready(()), |budget| budget.poll_ready(cx))
+        let Some(budget) = &mut self.frames else { return Poll::Ready(()) };
+        let handled = self.connection.handled.swap(0, Ordering::Relaxed);
+        budget.give_back(usize::try_from(handled).unwrap_or_default() * REQUEST_WEIGHT);
+        budget.poll_ready(cx)
     }
 
     fn record_read(&mut self, bytes: &[u8]) {
@@ -408,9 +428,8 @@ impl ObservedStream {
         let weight = self.http2.read(bytes);
         if weight > 0 {
             let clock = &self.connection.clock;
-            let budget =
-                || ReadBudget::new(clock.clone(), CONTROL_FRAMES_AT_ONCE, CONTROL_FRAMES_A_MS);
-            self.control_frames.get_or_insert_with(budget).take(weight);
+            let budget = || ReadBudget::new(clock.clone(), FRAMES_AT_ONCE, FRAMES_A_MS);
+            self.frames.get_or_insert_with(budget).take(weight);
         }
         self.connection.read(bytes);
     }
@@ -547,11 +566,13 @@ mod tests {
     #[tokio::test]
     async fn r10_frames_are_read_slowly_after_a_burst() {
         let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".as_slice();
+        let request = [0, 0, 1, 1, 4, 0, 0, 0, 1, 0x82].as_slice();
         let ping = [0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8].as_slice();
         let empty_fragment = [0x00, 0x80, 1, 2, 3, 4].as_slice();
         for (is_socket, first, frame, burst) in [
             (true, [].as_slice(), empty_fragment, 2_002 * empty_fragment.len()),
             (false, preface, ping, 1_000 * ping.len()),
+            (false, preface, request, 200 * request.len()),
         ] {
             let clock = Clock::stepped(Timestamp::default());
             let connection = open(&clock);
@@ -564,7 +585,11 @@ mod tests {
                 tokio::spawn(async move { client.write_all(&sent).await.map(|()| client) });
             let read = read_until_limit(&mut stream).await;
             assert!((burst..burst + 2 * 4_096).contains(&read), "{read} of {burst}");
-            clock.step(Duration::from_secs(60));
+            if frame == request {
+                (0..4_000).for_each(|_| drop(connection.handling()));
+            } else {
+                clock.step(Duration::from_secs(60));
+            }
             assert!(read_until_limit(&mut stream).await > 0);
             drop((stream, sending.await));
         }

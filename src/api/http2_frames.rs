@@ -1,14 +1,18 @@
-//! The control frames of an HTTP/2 connection, as received.
+//! The frames of an HTTP/2 connection, as received.
 //!
 //! hyper answers PING and SETTINGS and skips unknown frames without a limit, so a client could keep
-//! the node busy without a request. [`connection`](super::connection) limits their rate.
+//! the node busy without a request. Neither does it limit how many requests wait for their handlers
+//! if their streams were reset. [`connection`](super::connection) limits both.
 
 /// The first bytes of a client's connection (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Length of the header of a frame (RFC 9113 §4.1).
 const HEADER_BYTES: u8 = 9;
 
-/// Weighs the control frames in the bytes of a client. Nothing is weighed unless the bytes begin
+/// The weight of a request, which is given back when it has been handled.
+pub(super) const REQUEST_WEIGHT: usize = 50;
+
+/// Weighs the frames in the bytes of a client. Nothing is weighed unless the bytes begin
 /// with the preface of HTTP/2.
 #[derive(Default)]
 pub(super) struct Http2Frames(State);
@@ -34,7 +38,7 @@ impl Default for State {
 }
 
 impl Http2Frames {
-    /// Parses the next bytes. Returns the weights of the control frames whose headers end in them.
+    /// Parses the next bytes. Returns the weights of the frames whose headers end in them.
     pub(super) fn read(&mut self, mut bytes: &[u8]) -> usize {
         let mut weights = 0;
         while let Some((first, rest)) = bytes.split_first() {
@@ -79,8 +83,8 @@ impl State {
     }
 }
 
-/// The weight of a frame of this type (RFC 9113 §6). Those that a client needs for each request or
-/// response weigh less than those that it sends now and then.
+/// The weight of a frame of this type (RFC 9113 §6). Control frames that a client needs for each
+/// request or response weigh less than those that it sends now and then.
 fn weight(kind: u8) -> usize {
     const DATA: u8 = 0;
     const HEADERS: u8 = 1;
@@ -89,7 +93,8 @@ fn weight(kind: u8) -> usize {
     const WINDOW_UPDATE: u8 = 8;
     const CONTINUATION: u8 = 9;
     match kind {
-        DATA | HEADERS | CONTINUATION => 0,
+        DATA | CONTINUATION => 0,
+        HEADERS => REQUEST_WEIGHT,
         PRIORITY | RST_STREAM | WINDOW_UPDATE => 1,
         _ => 10,
     }
@@ -105,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn control_frames_are_weighed_in_pieces_of_any_size() {
+    fn frames_are_weighed_in_pieces_of_any_size() {
         let frames = [
             PREFACE.to_vec(),
             frame(4, 0),
@@ -119,7 +124,7 @@ mod tests {
         for size in [1, 2, 5, 9, 100, frames.len()] {
             let mut counter = Http2Frames::default();
             let weights: usize = frames.chunks(size).map(|piece| counter.read(piece)).sum();
-            assert_eq!(weights, 31, "{size}");
+            assert_eq!(weights, 81, "{size}");
         }
     }
 

@@ -62,6 +62,8 @@ const URI_BYTES_MAX: usize = 8 << 10;
 /// their SYNs, and each client repeats its SYN only after a second, so the usual 128 would delay
 /// webhooks during a burst of connections. The kernel may lower it (`net.core.somaxconn`).
 const BACKLOG: u32 = 4_096;
+/// Maximum number of streams of an HTTP/2 connection that are reset for mistakes of the client.
+const LOCAL_RESETS_MAX: usize = 32;
 /// Maximum number of header fields in a request.
 const FIELDS_MAX: usize = 100;
 
@@ -228,6 +230,8 @@ fn builder() -> auto::Builder<TokioExecutor> {
         .timer(TokioTimer::new())
         .max_header_list_size(HEAD_BYTES_MAX as u32)
         .max_concurrent_streams(128)
+        // Streams that hyper resets don't count among the concurrent ones.
+        .max_local_error_reset_streams(LOCAL_RESETS_MAX)
         .keep_alive_interval(Duration::from_secs(20))
         .keep_alive_timeout(Duration::from_secs(20));
     builder
@@ -399,7 +403,12 @@ impl Server {
     ) {
         let service = service_fn(|request| {
             let (server, connection) = (self.clone(), connection.clone());
-            async move { Ok::<_, Infallible>(server.request(request, &connection, origin).await) }
+            let handling = connection.handling();
+            async move {
+                let response = server.request(request, &connection, origin).await;
+                drop(handling);
+                Ok::<_, Infallible>(response)
+            }
         });
         let io = TokioIo::new(ObservedStream::new(stream, connection.clone()));
         let mut serving = pin!(self.builder.serve_connection_with_upgrades(io, service));

@@ -277,6 +277,37 @@ async fn r10_unregistered_sockets_of_one_address_keep_no_phone_out() {
     .await;
 }
 
+/// Streams that the node resets are not counted among the concurrent ones, so a client that causes
+/// resets is disconnected.
+#[tokio::test(flavor = "multi_thread")]
+async fn r10_a_client_that_causes_resets_is_disconnected() {
+    let (node, _graph, _app) = node("").await;
+    let frame = |kind: u8, flags: u8, stream: u32, payload: &[u8]| {
+        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+        [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+    };
+    // `POST /webhooks/meta` of `a` with a content length of 5, and 7 bytes of content (RFC 7541).
+    let head = b"\x83\x86\x04\x0e/webhooks/meta\x01\x01a\x0f\x0d\x015";
+    let mut sent = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    sent.extend(frame(4, 0, 0, &[]));
+    for stream in (1..2_000).step_by(2) {
+        sent.extend(frame(1, 4, stream, head));
+        sent.extend(frame(0, 1, stream, b"1234567"));
+    }
+    let (mut read, mut write) = connect(&node, META).await.unwrap().into_split();
+    // The node may close the connection before it has read everything.
+    let sending = tokio::spawn(async move { write.write_all(&sent).await.map(|()| write) });
+    let mut answer = Vec::new();
+    let _ = read.read_to_end(&mut answer).await;
+    // The type, the flags and the stream of a GOAWAY frame. The last stream and the code follow.
+    let goaway = answer.windows(6).position(|part| part == [7, 0, 0, 0, 0, 0]);
+    let goaway = &answer[goaway.expect("a GOAWAY")..];
+    assert_eq!(goaway[10..14], 11_u32.to_be_bytes(), "ENHANCE_YOUR_CALM");
+    let last = u32::from_be_bytes(goaway[6..10].try_into().unwrap());
+    assert!(last < 200, "{last}");
+    drop(sending.await);
+}
+
 /// What a client sends before the response would be taken for its first frame or for another request.
 #[tokio::test(flavor = "multi_thread")]
 async fn r14_an_upgrade_with_bytes_after_it_is_refused() {

@@ -53,6 +53,12 @@ impl ReadBudget {
         }
     }
 
+    /// Allows units that were counted to be read once more.
+    pub fn give_back(&mut self, units: usize) {
+        let units = i64::try_from(units).unwrap_or(i64::MAX);
+        self.left = self.left.saturating_add(units).min(self.at_once);
+    }
+
     /// Counts units that were read.
     pub fn take(&mut self, units: usize) {
         self.left = self.left.saturating_sub(i64::try_from(units).unwrap_or(i64::MAX));

@@ -12,7 +12,7 @@ use futures_util::future::BoxFuture;
 use super::directory::{Directory, UnitCounts};
 use super::entry::{AccountEntry, NumberEntry, Permits};
 use super::geo::{self, Barred};
-use super::permission::{Consents, Engaged, PairKey, Refusal, RefusalReason};
+use super::permission::{Consents, Engaged, PairKey, Refusal};
 use super::slots::Slot;
 use model::{Clock, metric};
 use model::{Direction, PhoneNumberId, Timestamp};
@@ -101,9 +101,6 @@ impl std::fmt::Display for Denied {
         match &self.because {
             RefusalDetail::Reason => Ok(()),
             RefusalDetail::Country(barred) => write!(f, ": {barred}"),
-            RefusalDetail::Permission(refusal) if refusal.why == RefusalReason::DailyLimit => {
-                write!(f, ": {}: {refusal}", refusal.why.as_str())
-            }
             RefusalDetail::Permission(refusal) => write!(f, ": {refusal}"),
         }
     }

@@ -631,8 +631,8 @@ fn a_queued_call_is_checked_again_at_its_turn() {
         (denied.reason, denied.again()),
         (Reason::NoPermission, Some(outbound.wall().plus(Duration::from_secs(86_400))))
     );
-    assert!(denied.to_string().starts_with("no_permission: daily_limit: as many "), "{denied}");
-    assert!(denied.because.to_string().starts_with("as many calls "), "{}", denied.because);
+    assert!(denied.to_string().starts_with("no_permission: as many calls "), "{denied}");
+    assert!(denied.because.to_string().contains("(daily_limit); the next "), "{}", denied.because);
 }
 
 #[test]

@@ -185,7 +185,9 @@ impl std::fmt::Display for Refusal {
                 "the user missed so many calls in a row that the permission was revoked"
             }
             RefusalReason::ReportedByMeta => "Meta knows of no permission of this user",
-            RefusalReason::DailyLimit => "as many calls were connected in 24 hours as are allowed",
+            RefusalReason::DailyLimit => {
+                "as many calls were connected in 24 hours as are allowed (daily_limit)"
+            }
             RefusalReason::RequestLimit => "as many requests were sent as are allowed",
         })?;
         self.again.map_or(Ok(()), |at| write!(f, "; the next is allowed at {at}"))
