@@ -26,7 +26,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use super::heads::{BadHead, Heads};
 use super::http2_frames::{Http2Frames, REQUEST_WEIGHT};
 use super::pause::Pause;
-use egress::{ReadBudget, SocketBudget};
+use egress::{ReadBudget, ReadTurn, SocketBudget};
 use engine::limiter::{Claim, RequestShare};
 use model::Clock;
 
@@ -38,8 +38,6 @@ const SOCKET_BYTES_A_MS: i64 = 66;
 /// handlers, and a burst of 1,000 PINGs, then 100 per second. A peer that sends more waits.
 const FRAMES_AT_ONCE: i64 = 10_000;
 const FRAMES_A_MS: i64 = 1;
-/// Maximum number of bytes that a connection receives before other tasks can run.
-const BYTES_PER_TURN: usize = 16 << 10;
 
 /// Limits of a listener (`docs/reference/reliability.md#r10`).
 #[derive(Clone, Debug)]
@@ -266,8 +264,8 @@ impl Connection {
     }
 }
 
-/// A request that is being handled.
-pub(super) struct Handling(Arc<Connection>);
+/// A request that is being handled, on its connection.
+pub(super) struct Handling(pub(super) Arc<Connection>);
 
 impl Drop for Handling {
     fn drop(&mut self) {
@@ -382,8 +380,7 @@ pub(super) struct ObservedStream {
     http2: Http2Frames,
     /// Rate limit for reading once the connection speaks HTTP/2.
     frames: Option<ReadBudget>,
-    /// Number of bytes received since other tasks could run.
-    turn: usize,
+    turn: ReadTurn,
 }
 
 impl ObservedStream {
@@ -394,18 +391,13 @@ impl ObservedStream {
             socket: None,
             http2: Http2Frames::default(),
             frames: None,
-            turn: 0,
+            turn: ReadTurn::default(),
         }
     }
 
     /// Waits until the limits of the connection's protocol allow a read.
     fn poll_allowed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        // A peer that always has sent something would not let other tasks run.
-        if self.turn >= BYTES_PER_TURN {
-            self.turn = 0;
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
+        ready!(self.turn.poll_ready(cx));
         if let Some(socket) = &mut self.socket {
             return socket.poll_ready(cx);
         }
@@ -421,7 +413,6 @@ impl ObservedStream {
     }
 
     fn record_read(&mut self, bytes: &[u8]) {
-        self.turn += bytes.len();
         if let Some(socket) = &mut self.socket {
             return socket.take(bytes);
         }
@@ -463,10 +454,9 @@ impl AsyncRead for ObservedStream {
         ready!(self.poll_allowed(cx));
         let before = buf.filled().len();
         let read = of_stream!(&mut self.stream, inner => inner.poll_read(cx, buf));
-        if read.is_pending() {
-            self.turn = 0;
-        }
-        self.record_read(buf.filled().get(before..).unwrap_or_default());
+        let bytes = buf.filled().get(before..).unwrap_or_default();
+        self.turn.record(&read, bytes.len());
+        self.record_read(bytes);
         read
     }
 }

@@ -38,7 +38,8 @@ impl Default for State {
 }
 
 impl Http2Frames {
-    /// Parses the next bytes. Returns the weights of the frames whose headers end in them.
+    /// Parses the next bytes. Returns the total weight of the frames whose headers are complete with
+    /// them.
     pub(super) fn read(&mut self, mut bytes: &[u8]) -> usize {
         let mut weights = 0;
         while let Some((first, rest)) = bytes.split_first() {

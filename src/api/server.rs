@@ -402,13 +402,8 @@ impl Server {
         session: CancellationToken,
     ) {
         let service = service_fn(|request| {
-            let (server, connection) = (self.clone(), connection.clone());
-            let handling = connection.handling();
-            async move {
-                let response = server.request(request, &connection, origin).await;
-                drop(handling);
-                Ok::<_, Infallible>(response)
-            }
+            let (server, handling) = (self.clone(), connection.handling());
+            async move { Ok::<_, Infallible>(server.request(request, &handling.0, origin).await) }
         });
         let io = TokioIo::new(ObservedStream::new(stream, connection.clone()));
         let mut serving = pin!(self.builder.serve_connection_with_upgrades(io, service));
@@ -470,7 +465,7 @@ impl Server {
         };
         let is_upgrade = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         if is_upgrade && (has_body || !connection.upgrade()) {
-            let message = "an upgrade has no body, and the client waits for the response";
+            let message = "a request to upgrade has no body, and the client waits for the response before it sends anything";
             response = closing_error(StatusCode::BAD_REQUEST, "bad_request", message);
         }
         let response = with_security_headers(response, is_https);

@@ -11,7 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use http::Uri;
@@ -24,6 +24,7 @@ use tokio::time::{sleep, timeout};
 use tower::Service;
 use url::Host;
 
+use super::read_budget::ReadTurn;
 use super::resolve::Resolver;
 use super::url::CustomerUrl;
 use super::{EgressError, Guard, Refusal};
@@ -44,9 +45,6 @@ const ADDRESSES_MAX: usize = 8;
 const UNDELIVERED_BYTES_MAX: usize = 1024 * 1024;
 /// The receive window of an HTTP/2 connection and of its streams, in bytes.
 pub(super) const HTTP2_WINDOW: u32 = 512 * 1024;
-/// Number of bytes after which a connection that always has more lets other tasks run. Parsing them
-/// takes some 100 microseconds at worst.
-const BYTES_PER_TURN: usize = 16 * 1024;
 
 /// A boxed error, as the HTTP client requires.
 pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -133,7 +131,7 @@ impl Connector {
             stream,
             facts: ConnectionFacts { times, undelivered: UndeliveredBytes::default() },
             silent: Some(self.silent.track(url.origin())),
-            turn: 0,
+            turn: ReadTurn::default(),
         }))
     }
 
@@ -275,8 +273,7 @@ pub(super) struct TrackedStream {
     facts: ConnectionFacts,
     /// Dropped when the first bytes arrive.
     silent: Option<SilentConnection>,
-    /// Number of bytes received since other tasks could run.
-    turn: usize,
+    turn: ReadTurn,
 }
 
 impl Connection for TrackedStream {
@@ -291,20 +288,15 @@ impl AsyncRead for TrackedStream {
         cx: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.turn >= BYTES_PER_TURN {
-            self.turn = 0;
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
+        ready!(self.turn.poll_ready(cx));
         let before = into.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, into);
+        let received = into.filled().len() - before;
+        self.turn.record(&read, received);
         if read.is_pending() {
-            self.turn = 0;
             return read;
         }
         self.silent = None;
-        let received = into.filled().len() - before;
-        self.turn += received;
         self.facts.undelivered.add(received)?;
         read
     }

@@ -61,7 +61,7 @@ pub use direct::{DirectClient, direct_client, direct_client_trusting, error_chai
 pub use fair_permits::{FairPermit, FairPermits};
 pub use file::{FetchedFile, FileResponse, FileSink};
 pub use guard::{Guard, Refusal, is_public};
-pub use read_budget::{ReadBudget, SocketBudget};
+pub use read_budget::{ReadBudget, ReadTurn, SocketBudget};
 pub use resolve::{Lookup, Resolve, SystemResolver};
 pub use socket::{Socket, SocketTransport, is_too_large};
 pub use tls::{client_tls, warm_up};

@@ -1,4 +1,4 @@
-//! Rate limits for reading from connections.
+//! Limits for reading from connections: of the rate, and of what is read before other tasks can run.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -14,6 +14,34 @@ const FRAME_BYTES: usize = 256;
 const BLANK_LINE: &[u8] = b"\r\n\r\n";
 /// Pause between reads above the rate.
 const READ_PAUSE: Duration = Duration::from_millis(50);
+
+/// Maximum number of bytes that a connection receives before other tasks can run. Parsing them takes
+/// some 100 microseconds at worst.
+const BYTES_PER_TURN: usize = 16 * 1024;
+
+/// Lets other tasks run while a peer always has sent something.
+#[derive(Default)]
+pub struct ReadTurn {
+    /// Number of bytes received since other tasks could run.
+    bytes: usize,
+}
+
+impl ReadTurn {
+    /// Waits for other tasks if the peer has sent enough.
+    pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.bytes < BYTES_PER_TURN {
+            return Poll::Ready(());
+        }
+        self.bytes = 0;
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Counts what a read returned. A read that waits lets other tasks run.
+    pub fn record<T>(&mut self, read: &Poll<T>, bytes: usize) {
+        self.bytes = if read.is_pending() { 0 } else { self.bytes + bytes };
+    }
+}
 
 /// Rate limit for reading from a connection.
 pub struct ReadBudget {

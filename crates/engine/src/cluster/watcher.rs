@@ -105,32 +105,35 @@ impl<R: Reaper> Watcher<R> {
         let sent = self.shared.now();
         let (mark, term, runs) = session.runs().await?;
         let received = self.shared.now();
-        let seen = |info: &RunInfo| {
+        let abouts: Vec<About> = runs.iter().map(About::read).collect();
+        let seen = |(info, about): (&RunInfo, &About)| {
             let (run, state, seq) = (info.run, info.state, info.seq);
-            RunReading { run, state, seq, sees: About::read(info).sees }
+            RunReading { run, state, seq, sees: about.sees.clone() }
         };
-        let rows = runs.iter().map(seen).collect();
+        let rows = runs.iter().zip(&abouts).map(seen).collect();
         self.watch.read(Reading { sent, received, mark, term: term.id, runs: rows });
         let members = u32::try_from(self.watch.members().count()).unwrap_or(u32::MAX);
         self.shared.members.store(members, Ordering::Release);
         let peers = &self.shared.peers;
-        let is_other = |info: &&RunInfo| info.run != self.shared.run && info.state.is_member();
-        let address = |info: &RunInfo| {
-            let About { peer, pin, .. } = About::read(info);
-            PeerAddress { run: info.run, address: peer, pin }
+        let is_other =
+            |(info, _): &(&RunInfo, &About)| info.run != self.shared.run && info.state.is_member();
+        let others = || runs.iter().zip(&abouts).filter(is_other);
+        let address = |(info, about): (&RunInfo, &About)| PeerAddress {
+            run: info.run,
+            address: about.peer.clone(),
+            pin: about.pin.clone(),
         };
-        peers.set_members(runs.iter().filter(is_other).map(address).collect());
+        peers.set_members(others().map(address).collect());
         self.about.sees = peers.sees();
         let numbers = self.shared.numbers.lock().unwrap_or_else(PoisonError::into_inner).clone();
         self.about.numbers = numbers;
-        let own = runs.iter().find(|info| info.run == self.shared.run);
-        if own.is_some_and(|own| About::read(own) != self.about) {
+        let own = runs.iter().zip(&abouts).find(|(info, _)| info.run == self.shared.run);
+        if own.is_some_and(|(_, stored)| *stored != self.about) {
             session.describe(self.shared.run, &self.about.json()).await?;
         }
-        let differing =
-            runs.iter().filter(is_other).find(|info| self.about.numbers_differ(&About::read(info)));
+        let differing = others().find(|(_, about)| self.about.numbers_differ(about));
         if self.difference.is_due(differing.is_some(), received)
-            && let Some(other) = differing
+            && let Some((other, _)) = differing
         {
             tracing::warn!(
                 node_id = %other.node_id,

@@ -86,8 +86,8 @@ impl People {
         })
     }
 
-    /// Creates the first user, an owner of this main account, and uses up all links. Of concurrent requests only one
-    /// succeeds.
+    /// Creates the first user, an owner of this main account, and uses up all links. Of concurrent
+    /// requests only one succeeds.
     ///
     /// # Errors
     ///

@@ -453,7 +453,7 @@ fn push_labels(update: &mut QueryBuilder, change: &LabelChange) {
             update.push(", labels = ").push_bind(text(labels));
         }
         LabelChange::Adjust { add, remove } => {
-            // Also removes those to be added, so that none is there twice.
+            // Labels to be added are removed first, so that none is in the list twice.
             let gone = || remove.iter().chain(add);
             update.push(", labels = trim(").push("replace(".repeat(gone().count()));
             update.push("' ' || labels || ' '");

@@ -417,9 +417,9 @@ impl Rooms {
         let recording = inside.recording.take();
         if let Some(recording) = &recording {
             recording.tape.stop(RecordingEndReason::Stopped);
-            inside.recorded = Some(recording.url.clone());
+            inside.recorded = Some(recording.about.url.clone());
             if let Some(caller) =
-                inside.calls.values().find(|caller| caller.setup.call == recording.by)
+                inside.calls.values().find(|caller| caller.setup.call == recording.about.by)
             {
                 caller.mailbox.tell(Input::Room { event: RoomEvent::RecordingEnded });
             }
@@ -537,7 +537,7 @@ impl Rooms {
             recording: inside
                 .recording
                 .as_ref()
-                .map(|recording| recording.url.clone())
+                .map(|recording| recording.about.url.clone())
                 .or(inside.recorded.clone()),
             members: members.collect(),
             left: inside.left.iter().cloned().collect(),

@@ -38,6 +38,7 @@ use media::{Audience, CableEnd, MixEvent, MixSink, Mixer, PlayItem, SoundKind, c
 use model::Clock;
 use model::{AuthId, CallUuid, Digit, HangupCause, Timestamp};
 pub use moved::RoomSnapshot;
+use serde::{Deserialize, Serialize};
 use state::{Effect, Room};
 use store::{EndedRoom, LEFT_MAX, Store};
 use xml::ast::{Repeat, Target};
@@ -158,6 +159,14 @@ struct CellState {
 
 /// A room's recording. It runs until the room ends.
 struct Recording {
+    about: RecordingInfo,
+    pause: Pause,
+    tape: RecordingHandle,
+}
+
+/// What is known of a room's recording in whichever process it runs.
+#[derive(Debug, Serialize, Deserialize)]
+struct RecordingInfo {
     id: uuid::Uuid,
     url: String,
     when_alone: bool,
@@ -168,8 +177,6 @@ struct Recording {
     began: Timestamp,
     /// Whether the recording is paused by request.
     held: bool,
-    pause: Pause,
-    tape: RecordingHandle,
 }
 
 /// The call of a member.
@@ -555,16 +562,15 @@ impl CellState {
         };
         let request = RecordingRequest { room: Some(room), ..request };
         let tape = recordings.begin(request, Box::new(source), told)?;
-        let held = false;
-        self.recording =
-            Some(Recording { id, url, when_alone, by, order, began, held, pause, tape });
+        let about = RecordingInfo { id, url, when_alone, by, order, began, held: false };
+        self.recording = Some(Recording { about, pause, tape });
         Ok(())
     }
 
     /// Pauses or resumes the recording by request. Returns `false` if there is none.
     fn hold_recording(&mut self, on: bool) -> bool {
         let Some(recording) = &mut self.recording else { return false };
-        recording.held = on;
+        recording.about.held = on;
         self.note_recording(None);
         true
     }
@@ -572,8 +578,8 @@ impl CellState {
     /// Updates the recording after a member joined or left. `new` is a member that must be notified
     /// of the recording.
     fn note_recording(&self, new: Option<MemberId>) {
-        let Some(recording) = &self.recording else { return };
-        recording.pause.set(recording.held || (!recording.when_alone && self.calls.len() < 2));
+        let Some(Recording { about, pause, .. }) = &self.recording else { return };
+        pause.set(about.held || (!about.when_alone && self.calls.len() < 2));
         if let Some(member) = new {
             self.tell_recording(member, false);
         }
@@ -583,16 +589,16 @@ impl CellState {
     /// partial file exists. Notifies the call that requested it, or all members if that call has
     /// left. A new recording may begin.
     fn record_failed(&mut self, id: uuid::Uuid, why: String, kept: bool) {
-        let Some(recording) = self.recording.take_if(|recording| recording.id == id) else {
+        let Some(recording) = self.recording.take_if(|recording| recording.about.id == id) else {
             return;
         };
         if kept {
-            self.recorded = Some(recording.url.clone());
+            self.recorded = Some(recording.about.url.clone());
         }
         let by = self
             .calls
             .iter()
-            .find(|(_, caller)| caller.setup.call == recording.by)
+            .find(|(_, caller)| caller.setup.call == recording.about.by)
             .map(|(member, _)| *member);
         let told: Vec<MemberId> = match by {
             Some(by) => vec![by],
@@ -606,8 +612,9 @@ impl CellState {
     /// Notifies a member of the recording's URL. `begun` is set for the member that requested it,
     /// when it begins.
     fn tell_recording(&self, member: MemberId, begun: bool) {
-        if let Some(Recording { id, url, .. }) = &self.recording {
-            self.tell(member, RoomEvent::Recording { id: *id, url: url.clone(), begun });
+        if let Some(Recording { about, .. }) = &self.recording {
+            let (id, url) = (about.id, about.url.clone());
+            self.tell(member, RoomEvent::Recording { id, url, begun });
         }
     }
 

@@ -9,14 +9,14 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::state::Room;
-use super::{Cell, Key, MemberCall, Recording, Rooms, locked};
+use super::{Cell, Key, MemberCall, Recording, RecordingInfo, Rooms, locked};
 use crate::answer::SigningKeys;
 use crate::call::handover::{IncomingCall, instant_of, micros_of};
 use crate::call::mailbox::Mailbox;
 use crate::call::recordings::{RecordingRequest, Recordings};
-use machine::{MemberId, RecordingOrder, RoomKind};
+use machine::{MemberId, RoomKind};
 use media::record::RecordingState;
-use model::{AuthId, CallUuid, Timestamp};
+use model::{AuthId, CallUuid};
 
 /// A conference that runs nowhere. All of its members are suspended.
 #[derive(Debug, Serialize, Deserialize)]
@@ -34,17 +34,10 @@ pub struct RoomSnapshot {
     recorded: Option<String>,
 }
 
-/// A room's recording, which is written nowhere.
+/// A room's recording on its way to another process.
 #[derive(Debug, Serialize, Deserialize)]
 struct MovedRecording {
-    id: Uuid,
-    url: String,
-    when_alone: bool,
-    /// The call that requested it.
-    by: CallUuid,
-    order: RecordingOrder,
-    began: Timestamp,
-    held: bool,
+    about: RecordingInfo,
     /// Where the recording continues. `None` while that is awaited.
     state: Option<RecordingState>,
 }
@@ -52,12 +45,11 @@ struct MovedRecording {
 impl Recording {
     /// Lets go of the recording. The receiver fails if it ends instead.
     fn detach(self) -> (MovedRecording, oneshot::Receiver<RecordingState>) {
-        let Self { id, url, when_alone, by, order, began, held, pause: _, tape } = self;
         let (reply, state) = oneshot::channel();
-        tape.detach(move |state| {
+        self.tape.detach(move |state| {
             let _ = reply.send(state);
         });
-        (MovedRecording { id, url, when_alone, by, order, began, held, state: None }, state)
+        (MovedRecording { about: self.about, state: None }, state)
     }
 }
 
@@ -69,18 +61,19 @@ impl MovedRecording {
         calls: &[IncomingCall],
         keys: SigningKeys,
     ) -> RecordingRequest {
-        let by = calls.iter().find(|call| call.call() == self.by);
+        let RecordingInfo { id, by: requested_by, ref order, began, .. } = self.about;
+        let by = calls.iter().find(|call| call.call() == requested_by);
         let answered = by.and_then(IncomingCall::answered);
         let up = by.map(|call| call.mailbox.clone());
         RecordingRequest {
-            id: self.id,
-            started: self.began,
+            id,
+            started: began,
             state: self.state.clone(),
             account: room.account.clone(),
             main_account: room.main_account.clone(),
-            call: self.by,
+            call: requested_by,
             room: None,
-            order: self.order.clone(),
+            order: order.clone(),
             keys,
             action: None,
             answered: Box::new(move || answered),
@@ -92,7 +85,7 @@ impl MovedRecording {
 impl RoomSnapshot {
     /// Returns the id of the recording that goes on.
     pub fn recording(&self) -> Option<Uuid> {
-        self.recording.as_ref().map(|recording| recording.id)
+        self.recording.as_ref().map(|recording| recording.about.id)
     }
 }
 
@@ -132,7 +125,7 @@ impl Rooms {
                     room.recording = Some(MovedRecording { state: Some(state), ..recording });
                 }
                 // It has ended instead.
-                (_, recording) => room.recorded = recording.map(|recording| recording.url),
+                (_, recording) => room.recorded = recording.map(|recording| recording.about.url),
             }
         }
         rooms
@@ -179,7 +172,7 @@ impl Rooms {
     }
 
     /// Continues conferences of another process with these calls, whose media goes on here. Members
-    /// whose call does not go on leave. `keys` returns the signing keys of an account and its main
+    /// with other calls leave. `keys` returns the signing keys of an account and its main
     /// account.
     pub(in crate::call) fn resume(
         &self,
@@ -220,7 +213,8 @@ impl Rooms {
                 inside.calls.insert(member, MemberCall { setup, mailbox, since, tracked });
                 tables.calls.insert(call.call(), (cell.clone(), member));
             }
-            if let Some((request, MovedRecording { id, url, when_alone, held, .. })) = recording {
+            if let Some((request, recording)) = recording {
+                let RecordingInfo { id, url, when_alone, held, .. } = recording.about;
                 match inside.record(&cell, recordings, request, url, when_alone) {
                     Ok(()) => drop(inside.hold_recording(held)),
                     Err(why) => {
