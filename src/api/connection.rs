@@ -8,7 +8,7 @@
 use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
@@ -19,6 +19,7 @@ use http::HeaderMap;
 use hyper::body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::{Sleep, sleep};
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -27,7 +28,7 @@ use super::heads::{BadHead, Heads};
 use super::http2_frames::{Http2Frames, REQUEST_WEIGHT};
 use super::pause::Pause;
 use egress::{ReadBudget, ReadTurn, SocketBudget};
-use engine::limiter::{Claim, RequestShare};
+use engine::limiter::{Claim, RequestRate, RequestShare};
 use model::Clock;
 
 /// Rate limit for reading from a WebSocket, where each frame counts as 256 bytes more: a burst of
@@ -38,6 +39,14 @@ const SOCKET_BYTES_A_MS: i64 = 66;
 /// handlers, and a burst of 1,000 PINGs, then 100 per second. A peer that sends more waits.
 const FRAMES_AT_ONCE: i64 = 10_000;
 const FRAMES_A_MS: i64 = 1;
+/// Number of requests that a new connection of HTTP/2 may send while its network is above its
+/// request rate, since they may be authenticated, and the number of bytes that are then read at once.
+const FIRST_REQUESTS: usize = 8;
+const FIRST_BYTES: usize = 1_024;
+/// Limits of a pause while a network is above its request rate. The rate may be reached again at any
+/// time, because authenticated requests are given back.
+const RATE_PAUSE_MIN: Duration = Duration::from_millis(50);
+const RATE_PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// Limits of a listener (`docs/reference/reliability.md#r10`).
 #[derive(Clone, Debug)]
@@ -77,6 +86,18 @@ impl Default for HttpLimits {
     }
 }
 
+/// What the latest response of a connection says about its client.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Standing {
+    /// There has been no response.
+    New,
+    /// The request was authenticated.
+    Known,
+    /// The request was not authenticated.
+    Stranger,
+}
+
 /// The state of a connection, shared by its stream, its requests and the sweep. Times are in
 /// milliseconds since `epoch`.
 pub(super) struct Connection {
@@ -99,6 +120,10 @@ pub(super) struct Connection {
     /// Whether there has been a request.
     used: AtomicBool,
     http2: AtomicBool,
+    /// The request rate of the peer's network. `None` if the rate is not limited.
+    rate: Option<RequestRate>,
+    /// A [`Standing`].
+    standing: AtomicU8,
     /// Whether it is a WebSocket now.
     upgraded: AtomicBool,
     heads: Mutex<Heads>,
@@ -116,6 +141,7 @@ impl Connection {
         clock: &Clock,
         epoch: Instant,
         claim: Claim,
+        rate: Option<RequestRate>,
         fresh: TaskTrackerToken,
     ) -> Arc<Self> {
         let connection = Self {
@@ -130,6 +156,8 @@ impl Connection {
             sent_at: AtomicU64::new(0),
             used: AtomicBool::new(false),
             http2: AtomicBool::new(false),
+            rate,
+            standing: AtomicU8::new(Standing::New as u8),
             upgraded: AtomicBool::new(false),
             heads: Mutex::default(),
             paused_by: Mutex::new(Some(fresh)),
@@ -254,6 +282,34 @@ impl Connection {
         Handling(self.clone())
     }
 
+    /// Counts the next request of HTTP/1. Waits while the peer's network is above its request rate,
+    /// if the previous request was not authenticated.
+    pub(super) async fn wait_for_rate(&self) {
+        let Some(rate) = &self.rate else { return };
+        while self.standing() == Standing::Stranger
+            && let Some(time) = rate_pause(rate)
+        {
+            sleep(time).await;
+        }
+        rate.take(100);
+    }
+
+    /// Records whether a request was authenticated, when its response is known.
+    pub(super) fn answered(&self, is_authenticated: bool) {
+        let Some(rate) = &self.rate else { return };
+        let standing = if is_authenticated { Standing::Known } else { Standing::Stranger };
+        self.standing.store(standing as u8, Ordering::Relaxed);
+        if is_authenticated {
+            rate.give_back();
+        }
+    }
+
+    fn standing(&self) -> Standing {
+        let standing = self.standing.load(Ordering::Relaxed);
+        let is = |other: &Standing| *other as u8 == standing;
+        [Standing::Known, Standing::Stranger].into_iter().find(is).unwrap_or(Standing::New)
+    }
+
     /// Counts a request of a client until the returned value is dropped.
     pub(super) fn begin(self: &Arc<Self>, client: IpAddr) -> InFlight {
         if self.in_flight.fetch_add(1, Ordering::Relaxed) == 0 {
@@ -262,6 +318,13 @@ impl Connection {
         self.used.store(true, Ordering::Relaxed);
         InFlight { connection: self.clone(), client }
     }
+}
+
+/// Returns how long to pause if a network is above its request rate, and counts the pause.
+fn rate_pause(rate: &RequestRate) -> Option<Duration> {
+    let wait = rate.wait()?;
+    rate.record_wait();
+    Some(wait.clamp(RATE_PAUSE_MIN, RATE_PAUSE_MAX))
 }
 
 /// A request that is being handled, on its connection.
@@ -380,6 +443,10 @@ pub(super) struct ObservedStream {
     http2: Http2Frames,
     /// Rate limit for reading once the connection speaks HTTP/2.
     frames: Option<ReadBudget>,
+    /// Number of requests of HTTP/2 that were read.
+    requests: usize,
+    /// A pause while the peer's network is above its request rate.
+    pause: Option<Pin<Box<Sleep>>>,
     turn: ReadTurn,
 }
 
@@ -391,25 +458,54 @@ impl ObservedStream {
             socket: None,
             http2: Http2Frames::default(),
             frames: None,
+            requests: 0,
+            pause: None,
             turn: ReadTurn::default(),
         }
     }
 
-    /// Waits until the limits of the connection's protocol allow a read.
-    fn poll_allowed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Waits until the limits of the connection's protocol allow a read. Returns the maximum number
+    /// of bytes to read.
+    fn poll_allowed(&mut self, cx: &mut Context<'_>) -> Poll<usize> {
         ready!(self.turn.poll_ready(cx));
         if let Some(socket) = &mut self.socket {
-            return socket.poll_ready(cx);
+            return socket.poll_ready(cx).map(|()| usize::MAX);
         }
         if self.connection.upgraded.load(Ordering::Relaxed) {
             let clock = self.connection.clock.clone();
             let budget = ReadBudget::new(clock, SOCKET_BYTES_AT_ONCE, SOCKET_BYTES_A_MS);
             self.socket = Some(SocketBudget::of_server(budget));
         }
-        let Some(budget) = &mut self.frames else { return Poll::Ready(()) };
+        let Some(budget) = &mut self.frames else { return Poll::Ready(usize::MAX) };
         let handled = self.connection.handled.swap(0, Ordering::Relaxed);
         budget.give_back(usize::try_from(handled).unwrap_or_default() * REQUEST_WEIGHT);
-        budget.poll_ready(cx)
+        ready!(budget.poll_ready(cx));
+        self.poll_rate(cx)
+    }
+
+    /// Waits while the peer's network is above its request rate, if the latest request of HTTP/2 was
+    /// not authenticated.
+    fn poll_rate(&mut self, cx: &mut Context<'_>) -> Poll<usize> {
+        let Some(rate) = &self.connection.rate else { return Poll::Ready(usize::MAX) };
+        loop {
+            if let Some(pause) = &mut self.pause {
+                ready!(pause.as_mut().poll(cx));
+                self.pause = None;
+            }
+            if rate.wait().is_none() {
+                return Poll::Ready(usize::MAX);
+            }
+            match self.connection.standing() {
+                Standing::Known => return Poll::Ready(usize::MAX),
+                Standing::New if self.requests < FIRST_REQUESTS => return Poll::Ready(FIRST_BYTES),
+                Standing::New | Standing::Stranger => {}
+            }
+            self.pause = rate_pause(rate).map(|time| Box::pin(sleep(time)));
+        }
+    }
+
+    fn poll_stream(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        of_stream!(&mut self.stream, inner => inner.poll_read(cx, buf))
     }
 
     fn record_read(&mut self, bytes: &[u8]) {
@@ -421,6 +517,10 @@ impl ObservedStream {
             let clock = &self.connection.clock;
             let budget = || ReadBudget::new(clock.clone(), FRAMES_AT_ONCE, FRAMES_A_MS);
             self.frames.get_or_insert_with(budget).take(weight);
+            self.requests += weight / REQUEST_WEIGHT;
+            if let Some(rate) = &self.connection.rate {
+                rate.take(weight * 100 / REQUEST_WEIGHT);
+            }
         }
         self.connection.read(bytes);
     }
@@ -451,9 +551,17 @@ impl AsyncRead for ObservedStream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        ready!(self.poll_allowed(cx));
+        let allowed = ready!(self.poll_allowed(cx));
         let before = buf.filled().len();
-        let read = of_stream!(&mut self.stream, inner => inner.poll_read(cx, buf));
+        let read = if allowed < buf.remaining() {
+            let mut part = [0; FIRST_BYTES];
+            let mut part = ReadBuf::new(&mut part);
+            let read = self.poll_stream(cx, &mut part);
+            buf.put_slice(part.filled());
+            read
+        } else {
+            self.poll_stream(cx, buf)
+        };
         let bytes = buf.filled().get(before..).unwrap_or_default();
         self.turn.record(&read, bytes.len());
         self.record_read(bytes);
@@ -512,7 +620,7 @@ mod tests {
     fn open(clock: &Clock) -> Arc<Connection> {
         let claim = Pool::new(1, None).claim([192, 0, 2, 1].into(), 1);
         let fresh = crate::api::server::Pause::default().connect();
-        Connection::new(clock, clock.now(), claim, fresh)
+        Connection::new(clock, clock.now(), claim, None, fresh)
     }
 
     #[test]

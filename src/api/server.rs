@@ -38,7 +38,9 @@ pub use super::limited_body::LimitedBody;
 pub use super::pause::Pause;
 use super::pause::PauseState;
 use super::{error, unread_body};
-use engine::limiter::{Offenders, Pool, RequestClaims, RequestShare, Resource, Shares};
+use engine::limiter::{
+    Offenders, Pool, RequestClaims, RequestRates, RequestShare, Resource, Shares,
+};
 use model::AuthId;
 use model::Clock;
 use model::is_local_host;
@@ -81,7 +83,8 @@ pub struct ServerConfig {
     /// Whether only requests with an IP address or `localhost` as `Host` are accepted, which
     /// prevents DNS rebinding.
     pub local_hosts_only: bool,
-    /// Counts evicted connections and bodies. `None` for the admin listener.
+    /// Counts evicted connections and bodies, and limits the request rate of each network. `None`
+    /// for the admin listener.
     pub offenders: Option<Offenders>,
     pub limits: HttpLimits,
     pub clock: Clock,
@@ -143,6 +146,7 @@ pub async fn serve(listener: Arc<TcpListener>, config: ServerConfig, cancel: Can
         connections: pool(config.limits.connections, Resource::Connections),
         bodies: pool(config.limits.body_bytes, Resource::Bodies),
         in_progress: in_progress(config.limits.connections),
+        rates: config.offenders.clone().map(|o| RequestRates::new(config.clock.clone(), o)),
         epoch: config.clock.now(),
         builder: builder(),
         open: Mutex::default(),
@@ -272,6 +276,8 @@ struct Server {
     bodies: Pool,
     /// The authenticated requests in progress, by main account.
     in_progress: Shares<AuthId>,
+    /// `None` if the rates are not limited.
+    rates: Option<RequestRates>,
     cancel: CancellationToken,
     /// The gauge of open connections, if the listener has metrics.
     gauge: Option<metrics::Gauge>,
@@ -334,8 +340,11 @@ impl Server {
             self.closed("full");
             return None;
         }
+        // A proxy sends the requests of many networks, and has to limit them itself.
+        let is_proxy = is_trusted(from.to_canonical(), &self.config.trusted_proxies);
+        let rate = self.rates.as_ref().filter(|_| !is_proxy).map(|rates| rates.of(from));
         let fresh = self.config.pause.connect();
-        let connection = Connection::new(&self.config.clock, self.epoch, claim, fresh);
+        let connection = Connection::new(&self.config.clock, self.epoch, claim, rate, fresh);
         let mut open = self.open();
         open.insert(id, connection.clone());
         self.gauge(open.len());
@@ -439,6 +448,9 @@ impl Server {
         connection: &Arc<Connection>,
         origin: Origin,
     ) -> Response<Body> {
+        if request.version() < Version::HTTP_2 {
+            let _ = self.cancel.run_until_cancelled(connection.wait_for_rate()).await;
+        }
         let Some(_running) = self.config.pause.enter(&self.cancel).await else {
             let message = "the node hands over to another process; send the request again";
             return error::listener_error(StatusCode::SERVICE_UNAVAILABLE, "restarting", message);
@@ -463,6 +475,7 @@ impl Server {
                 None => self.dispatch(request, connection, client, share.clone()).await,
             },
         };
+        connection.answered(share.get().is_some());
         let is_upgrade = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         if is_upgrade && (has_body || !connection.upgrade()) {
             let message = "a request to upgrade has no body, and the client waits for the response before it sends anything";

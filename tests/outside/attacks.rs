@@ -1,6 +1,6 @@
 //! Attacks on the limits of a node.
 //!
-//! During four of them, from one address, signed webhooks arrive from another
+//! During five of them, from one address, signed webhooks arrive from another
 //! (`docs/reference/reliability.md#r10`). None of the webhooks may be lost. Each attack lasts
 //! `OFFHOOK_ATTACK_SECONDS`, 5 by default. The 99th percentile of the response time is asserted
 //! only with `OFFHOOK_TEST_FIGURES`.
@@ -277,18 +277,64 @@ async fn r10_unregistered_sockets_of_one_address_keep_no_phone_out() {
     .await;
 }
 
+/// Connections that always have the next request ready, with as many fields as are allowed.
+#[tokio::test(flavor = "multi_thread")]
+async fn r10_requests_of_one_address_do_not_delay_those_of_meta() {
+    let _attack = ATTACK.lock().await;
+    let (node, _graph, _app) = node("").await;
+    // `GET /missing` of `a` with 90 empty cookies (RFC 7541).
+    let head = [b"\x82\x86\x04\x08/missing\x01\x01a".as_slice(), &[0xa0; 90]].concat();
+    let http1 = format!("GET /missing HTTP/1.1\r\nhost: a\r\n{}\r\n", "cookie: \r\n".repeat(90));
+    let mut attack = tokio::task::JoinSet::new();
+    for n in 0..120_u32 {
+        let (mut read, mut write) = connect(&node, ATTACKER).await.unwrap().into_split();
+        let (head, http1) = (head.clone(), http1.clone());
+        attack.spawn(async move { drop(tokio::io::copy(&mut read, &mut tokio::io::sink()).await) });
+        attack.spawn(async move {
+            let is_http2 = n % 2 == 0;
+            if is_http2 {
+                let begun = [PREFACE, &frame(4, 0, 0, &[])].concat();
+                write.write_all(&begun).await.unwrap();
+            }
+            for stream in (1..).step_by(2) {
+                let next = match is_http2 {
+                    true => &frame(1, 5, stream, &head),
+                    false => http1.as_bytes(),
+                };
+                if write.write_all(next).await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+    until_limited(&node, "requests").await;
+    webhooks_arrive(&node, "requests").await;
+    // Another client of the network is answered, too, and does not wait behind the others.
+    let mut neighbour = connect(&node, ATTACKER).await.unwrap();
+    neighbour.write_all(b"GET /missing HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    let mut answer = [0; 12];
+    neighbour.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 404");
+    attack.abort_all();
+}
+
+/// The first bytes of a client of HTTP/2 (RFC 9113 §3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// A frame of HTTP/2 (RFC 9113 §4.1).
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
 /// Streams that the node resets are not counted among the concurrent ones, so a client that causes
 /// resets is disconnected.
 #[tokio::test(flavor = "multi_thread")]
 async fn r10_a_client_that_causes_resets_is_disconnected() {
     let (node, _graph, _app) = node("").await;
-    let frame = |kind: u8, flags: u8, stream: u32, payload: &[u8]| {
-        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-        [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
-    };
     // `POST /webhooks/meta` of `a` with a content length of 5, and 7 bytes of content (RFC 7541).
     let head = b"\x83\x86\x04\x0e/webhooks/meta\x01\x01a\x0f\x0d\x015";
-    let mut sent = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    let mut sent = PREFACE.to_vec();
     sent.extend(frame(4, 0, 0, &[]));
     for stream in (1..2_000).step_by(2) {
         sent.extend(frame(1, 4, stream, head));

@@ -355,6 +355,8 @@ pub const CONNECTION_CLOSE_REASONS: &[&str] = &["full", "slow", "idle", "not_pro
 pub mod limited {
     /// Connections closed to make room.
     pub const CONNECTIONS: &str = "connections";
+    /// Waits before a request was read, because its network had sent too many without credentials.
+    pub const REQUESTS: &str = "requests";
     /// Requests aborted while their body arrived, to make room for others.
     pub const BODIES: &str = "bodies";
     /// WebSockets of unregistered phones closed to make room.
@@ -363,7 +365,7 @@ pub mod limited {
     pub const SIGN_INS: &str = "sign_ins";
     /// Wrong API credentials answered with 429.
     pub const CREDENTIALS: &str = "credentials";
-    pub const ALL: &[&str] = &[CONNECTIONS, BODIES, SOCKETS, SIGN_INS, CREDENTIALS];
+    pub const ALL: &[&str] = &[CONNECTIONS, REQUESTS, BODIES, SOCKETS, SIGN_INS, CREDENTIALS];
 }
 
 /// Values of `queue` of [`QUEUE_REFUSED_TOTAL`].

@@ -25,6 +25,8 @@ const NAMED_MAX: usize = 20;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resource {
     Connections,
+    /// Requests without valid credentials.
+    Requests,
     /// Bytes of request bodies that are being read.
     Bodies,
     /// WebSockets of phones.
@@ -36,12 +38,19 @@ pub enum Resource {
 }
 
 impl Resource {
-    const ALL: [Self; 5] =
-        [Self::Connections, Self::Bodies, Self::Sockets, Self::SignIns, Self::Credentials];
+    const ALL: [Self; 6] = [
+        Self::Connections,
+        Self::Requests,
+        Self::Bodies,
+        Self::Sockets,
+        Self::SignIns,
+        Self::Credentials,
+    ];
 
     fn as_str(self) -> &'static str {
         match self {
             Self::Connections => metric::limited::CONNECTIONS,
+            Self::Requests => metric::limited::REQUESTS,
             Self::Bodies => metric::limited::BODIES,
             Self::Sockets => metric::limited::SOCKETS,
             Self::SignIns => metric::limited::SIGN_INS,

@@ -70,13 +70,14 @@ pub struct RequestClaims {
     pub share: RequestShare,
 }
 
-/// The share of a request in those that its account may have in progress. Empty until the request is
-/// authenticated.
-pub type RequestShare = Arc<OnceLock<Share<AuthId>>>;
+/// Empty until the request is authenticated. Then the share of the request in those that its account
+/// may have in progress; `None` for a webhook of Meta.
+pub type RequestShare = Arc<OnceLock<Option<Share<AuthId>>>>;
 
 impl RequestClaims {
     /// Marks the request as authenticated, so that its connection and body can't be evicted.
     pub fn authenticate(&self) {
+        let _ = self.share.set(None);
         self.connection.authenticate();
         self.body.authenticate();
     }
@@ -88,7 +89,7 @@ impl RequestClaims {
     pub fn authenticate_caller(&self, main_account: &AuthId) -> bool {
         if self.share.get().is_none() {
             let Some(share) = self.in_progress.take(main_account.clone()) else { return false };
-            let _ = self.share.set(share);
+            let _ = self.share.set(Some(share));
         }
         self.connection.authenticate();
         self.body.release();
