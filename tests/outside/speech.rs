@@ -377,6 +377,7 @@ async fn the_installed_recogniser_understands_callers_and_survives_its_helper() 
     let _alone = HELPERS.lock().await;
     let dir = tempfile::tempdir().unwrap();
     let Some(data_dir) = install_model(dir.path(), "whisper") else { return };
+    let Some(_) = install_model(dir.path(), "smart-turn") else { return };
     let Some(_) = install_model(dir.path(), "hibari") else { return };
     let library = library(&data_dir);
     let mut speech = Vec::new();
@@ -409,6 +410,14 @@ async fn the_installed_recogniser_understands_callers_and_survives_its_helper() 
     assert!(wrong * 20 <= words, "{wrong} of {words} words were misheard");
     // Silence and noise are no words.
     assert_eq!(recognised(&recognisers, &[0; 32_000]).await.text, "");
+    let tone = |at: usize, hz: f64| (at as f64 / 16_000.0 * hz * std::f64::consts::TAU).sin();
+    let music: Vec<i16> = (0..96_000)
+        .map(|at| {
+            let note = [220.0, 261.6, 329.6, 392.0][at / 4_000 % 4];
+            ((tone(at, note) + tone(at, note * 2.0) / 2.0) * 3_000.0) as i16
+        })
+        .collect();
+    assert_eq!(recognised(&recognisers, &music).await.text, "");
 
     // After its helper was killed, the next one recognises.
     let helper = helpers().into_iter().find(|pid| !others.contains(pid)).expect("a helper");

@@ -17,6 +17,7 @@ use super::confine::confine;
 use super::kokoro::{self, Kokoro};
 use super::language::EmbeddedVoice;
 use super::neural;
+use super::speech_detector::{DetectorError, SpeechDetector};
 use super::turn::{TurnError, TurnModel};
 use super::whisper::{self, Whisper};
 use crate::pico::{Synthesiser, VoiceError, restrict_process, set_process_alarm};
@@ -98,6 +99,7 @@ pub(super) fn serve(
     let mut neural: Option<(String, neural::Voice)> = None;
     let mut kokoro: Option<(String, Kokoro)> = None;
     let mut recogniser: Option<(String, Whisper)> = None;
+    let mut detector: Option<(String, SpeechDetector)> = None;
     let mut turn: Option<(String, TurnModel)> = None;
     let mut heard = Vec::new();
     while let Some((kind, body)) = read_frame(&mut input)? {
@@ -135,7 +137,7 @@ pub(super) fn serve(
                 let request: RecogniseRequest =
                     serde_json::from_slice(&body).map_err(|_| invalid_request())?;
                 watchdog(PROMPT_SECONDS_MAX);
-                let outcome = recognise(&mut recogniser, &request, &heard);
+                let outcome = recognise(&mut recogniser, &mut detector, &request, &heard);
                 watchdog(0);
                 heard.clear();
                 write_result(&mut output, &outcome)?;
@@ -228,6 +230,8 @@ pub(super) struct KokoroRequest {
 pub(super) struct RecogniseRequest {
     /// The folder of the model.
     pub(super) folder: String,
+    /// The folder of the model that tells speech from other sounds, if one is installed.
+    pub(super) detector: Option<String>,
     /// Phrases that are likely to be spoken.
     pub(super) hints: String,
 }
@@ -280,13 +284,31 @@ fn estimate_turn(
 
 fn recognise(
     loaded: &mut Option<(String, Whisper)>,
+    detector: &mut Option<(String, SpeechDetector)>,
     request: &RecogniseRequest,
     pcm: &[i16],
-) -> Result<RecognisedWords, whisper::WhisperError> {
+) -> Result<RecognisedWords, RecogniseError> {
+    // The networks run on the thread that was started before this process was confined.
+    if let Some(folder) = &request.detector {
+        let has_speech = neural::run_on_threads(|| {
+            load(detector, folder, SpeechDetector::load)?.has_speech(pcm)
+        })?;
+        if !has_speech {
+            return Ok(RecognisedWords { text: String::new(), confidence: 0.0 });
+        }
+    }
     let model = load(loaded, &request.folder, Whisper::load)?;
-    // Matrix products run on the thread that was started before this process was confined.
     let words = neural::run_on_threads(|| model.recognise(pcm, &request.hints))?;
     Ok(RecognisedWords { text: words.text, confidence: words.confidence })
+}
+
+/// The reason why speech could not be recognised.
+#[derive(Debug, thiserror::Error)]
+enum RecogniseError {
+    #[error(transparent)]
+    Detector(#[from] DetectorError),
+    #[error(transparent)]
+    Whisper(#[from] whisper::WhisperError),
 }
 
 /// The reason why a sentence could not be spoken.

@@ -65,6 +65,7 @@ mod resample;
 mod say_as;
 pub mod script;
 mod sentences;
+mod speech_detector;
 mod subprocess;
 mod turn;
 pub mod turn_estimator;

@@ -18,6 +18,8 @@ use utoipa::ToSchema;
 
 use model::Timestamp;
 
+use crate::speech_detector;
+
 pub use fetch::{FetchError, fetch};
 pub use read::{read, read_parts};
 
@@ -91,8 +93,8 @@ pub const KNOWN: &[KnownModel] = &[
         name: "smart-turn",
         version: "1.14.0",
         kind: ModelKind::TurnEstimator,
-        description: "end of a caller's turn (Smart Turn v3.2)",
-        licence: "BSD-2-Clause",
+        description: "end of a caller's turn (Smart Turn v3.2), and speech in noise (Silero VAD)",
+        licence: "BSD-2-Clause AND MIT",
         bytes: 12_109_725,
         sha256: "0352f504b44e78bdf524e45af4bc759601c835b9b7dc195efe5e03384b974a44",
         project: "pipecat-ai",
@@ -151,7 +153,7 @@ pub enum ModelKind {
     HindiVoice,
     /// A recogniser of English speech.
     EnglishRecogniser,
-    /// Estimates whether a speaker has finished.
+    /// Estimates whether a speaker has finished, and tells speech from other sounds.
     TurnEstimator,
     /// A network or weights that no engine uses directly.
     File,
@@ -365,6 +367,15 @@ impl ModelStore {
     /// of its files, otherwise `None`.
     pub fn turn_estimator(&self) -> Option<Manifest> {
         self.usable(ModelKind::TurnEstimator)
+    }
+
+    /// Returns the folder of the model that tells speech from other sounds, which is installed with
+    /// the one that estimates turns. Earlier versions did not install it.
+    pub(crate) fn speech_detector(&self) -> Option<PathBuf> {
+        let model = self.turn_estimator()?;
+        let has_detector =
+            model.files.iter().any(|file| file.name == speech_detector::NETWORK_FILE);
+        has_detector.then(|| self.folder_of(&model))
     }
 
     fn usable(&self, kind: ModelKind) -> Option<Manifest> {

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::neural::table::Table;
 use crate::neural::{ACOUSTIC_FILE, GUESSER_FILE, GUESSER_LETTERS_FILE, PHONEMES_FILE, TABLE_FILE};
-use crate::{kokoro, turn, whisper};
+use crate::{kokoro, speech_detector, turn, whisper};
 
 /// Maximum size of a file in a wheel, followed by the maximum number of files.
 const ENTRY_BYTES_MAX: u64 = 128 << 20;
@@ -344,8 +344,15 @@ fn turn_estimator(
 ) -> Result<Parts, ModelError> {
     let name = "pipecat/audio/turn/smart_turn/data/smart-turn-v3.2-cpu.onnx";
     let network = turn::convert(&wheel.file(name)?).map_err(|e| damaged(name, e))?;
-    let manifest = empty_manifest("smart-turn", version, ModelKind::TurnEstimator, licence);
-    Ok((vec![(turn::NETWORK_FILE.to_owned(), network)], manifest))
+    let name = "pipecat/audio/vad/data/silero_vad.onnx";
+    let detector = wheel.file(name)?;
+    speech_detector::check(&detector).map_err(|e| damaged(name, e))?;
+    // The package does not state the licence of Silero.
+    let licence = format!("{licence} AND MIT");
+    let manifest = empty_manifest("smart-turn", version, ModelKind::TurnEstimator, &licence);
+    let network = (turn::NETWORK_FILE.to_owned(), network);
+    let detector = (speech_detector::NETWORK_FILE.to_owned(), detector);
+    Ok((vec![network, detector], manifest))
 }
 
 /// Reads `hibari-tts`: its networks unchanged, its dictionaries as one table.

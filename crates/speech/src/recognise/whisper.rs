@@ -32,6 +32,8 @@ pub(super) struct Whisper {
     /// Helpers of its own, so that prompts do not wait for recognitions.
     helpers: Builtin,
     folder: PathBuf,
+    /// The folder of the model that tells speech from other sounds, if it is installed.
+    detector: Option<String>,
 }
 
 impl Whisper {
@@ -40,7 +42,8 @@ impl Whisper {
         let models = ModelStore::new(&config.data_dir);
         let model = models.english_recogniser()?;
         let helpers = Builtin::for_models(config, &models);
-        Some(Self { helpers, folder: models.folder_of(&model) })
+        let detector = models.speech_detector().map(|path| path.to_string_lossy().into_owned());
+        Some(Self { helpers, folder: models.folder_of(&model), detector })
     }
 
     async fn recognise_utterance(
@@ -113,6 +116,7 @@ impl Whisper {
     async fn request(&self, hints: &str, pcm: &[i16]) -> Result<RecognisedWords, SpeechError> {
         let request = RecogniseRequest {
             folder: self.folder.to_string_lossy().into_owned(),
+            detector: self.detector.clone(),
             hints: if hints.is_empty() { String::new() } else { format!(" {hints}") },
         };
         self.helpers.request_about(pcm, RECOGNISE, &request).await

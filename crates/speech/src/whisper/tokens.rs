@@ -108,11 +108,13 @@ impl Tokens {
         tokens
     }
 
-    /// Converts tokens to text.
+    /// Converts tokens to text. Text without a letter or digit is empty: the model finds a full stop
+    /// in music.
     pub(super) fn text(&self, tokens: &[usize]) -> String {
         let bytes: Vec<u8> =
             tokens.iter().filter_map(|token| self.bytes.get(*token)).flatten().copied().collect();
-        String::from_utf8_lossy(&bytes).trim().to_owned()
+        let text = String::from_utf8_lossy(&bytes);
+        if text.contains(char::is_alphanumeric) { text.trim().to_owned() } else { String::new() }
     }
 }
 
