@@ -285,8 +285,9 @@ impl Node {
         }
         let phones = Phones::new(feed.clone());
         let rooms = rooms(&clock, &media, &sounds);
+        let moved = moved_rooms.iter().map(RoomSnapshot::id).collect();
         rooms
-            .recover_and_store(&store, &node_id, |account, url| outbox.queue(account, url))
+            .recover_and_store(&store, &node_id, &moved, |account, url| outbox.queue(account, url))
             .await?;
         let claims = place.cluster().map(|cluster| Arc::new(cluster.claims()));
         let room_hosts = place

@@ -372,3 +372,141 @@ async fn a_recording_of_a_conference_goes_on_in_the_same_file() {
         check_replay(&world, seen.param("CallUUID")).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_multi_party_call_goes_on_in_the_new_process() {
+    const AGENT_HZ: f64 = 1_700.0;
+    let [leaver, agent, ringing, waiting, absent] =
+        [5, 6, 7, 8, 9].map(|n| format!("91941234123{n}"));
+    let outbound::World { node, sim, app } = outbound::world(|node_config, _| {
+        node_config.accept_wait_ms = 0;
+        node_config.hangup_url = node_config.answer_url.replace("/unused", "/hangup");
+    })
+    .await;
+    for path in ["/status", "/agent"] {
+        app.xml(path, "");
+    }
+    let (status, agents) = (app.url("/status"), app.url("/agent"));
+    app.xml(
+        "/unused",
+        format!(
+            "<Response><MultiPartyCall role=\"customer\" enterSound=\"none\" exitSound=\"none\" stayAlone=\"true\" \
+             statusCallbackUrl=\"{status}\">Desk</MultiPartyCall></Response>"
+        ),
+    );
+    let place = |from: &str, say| {
+        let from = from.to_owned();
+        sim.place_call(CallScript {
+            from,
+            say,
+            record: true,
+            hangup: HangupRule::Never,
+            ..CallScript::default()
+        })
+    };
+    let expect = |to: &str, action, acts_after| {
+        let mut script = user(action, EventOrder::ConnectFirst);
+        script.callee.acts_after = Duration::from_secs(acts_after);
+        let from = to.to_owned();
+        sim.expect_call(CallScript { from, say: tone(AGENT_HZ, 120), record: true, ..script })
+    };
+    let customer = place(CALLER, tone(CALLER_HZ, 120));
+    let gone = place(&leaver, Vec::new());
+    let accepts = expect(&agent, CalleeAction::Accept, 0);
+    let rings = expect(&ringing, CalleeAction::Accept, 12);
+    let waits = expect(&waiting, CalleeAction::Accept, 0);
+    let rings_on = expect(&absent, CalleeAction::Ignore, 60);
+    let Some(mut world) = World::of(node, sim, app).await else { return };
+    let event = async |world: &World, name: &str, call: &str| {
+        let is_it = |seen: &ReceivedRequest| {
+            let of = [seen.param("ParticipantCallUUID"), seen.param("CallUUID")];
+            seen.param("EventName") == name && of.contains(&call)
+        };
+        world.app.wait_where("/status", is_it).await
+    };
+    let joined = |from: &'static str| {
+        move |seen: &ReceivedRequest| {
+            seen.param("EventName") == "ParticipantJoin" && seen.param("From").ends_with(from)
+        }
+    };
+    world.app.wait_where("/status", joined("5678")).await;
+    world.app.wait_where("/status", joined("1235")).await;
+    gone.control().hangup().await;
+    assert!(end(gone).await.ok);
+    world.app.wait_where("/status", |seen| seen.param("EventName") == "ParticipantExit").await;
+
+    let add = async |world: &World, to: &str, delay: u32| {
+        let body = serde_json::json!({
+            "role": "agent", "from": NUMBER, "to": to, "enter_sound": "none", "exit_sound": "none",
+            "status_callback_url": status, "call_status_callback_url": agents, "stay_alone": true,
+            "status_callback_events": "mpc-state-changes,participant-state-changes,add-participant-api-events",
+            "ring_timeout": 120, "delay_dial": delay,
+        });
+        let added = world.post("MultiPartyCall/name_Desk/Participant/", &body).await;
+        added["calls"][0]["call_uuid"].as_str().expect("an id").to_owned()
+    };
+    let agent = add(&world, &agent, 0).await;
+    event(&world, "ParticipantJoin", &agent).await;
+    let ringing = add(&world, &ringing, 0).await;
+    let absent = add(&world, &absent, 0).await;
+    let waiting = add(&world, &waiting, 12).await;
+    for call in [&ringing, &absent] {
+        event(&world, "AddParticipantRinging", call).await;
+    }
+    let members = async |world: &World| {
+        let mut list = world.get("MultiPartyCall/name_Desk/Participant/").await["objects"].take();
+        for member in list.as_array_mut().expect("a list") {
+            for name in ["resource_uri", "duration", "billed_duration", "join_time"] {
+                member[name].take();
+            }
+        }
+        list
+    };
+    let before = members(&world).await;
+    assert_eq!(before.as_array().map(Vec::len), Some(3), "{before}");
+    check_output(&world.upgrade(&["--wait", "20"]).await, 4);
+    assert_eq!(members(&world).await, before);
+    fail_to_play(&mut world).await;
+    fail_to_serve(&mut world).await;
+    assert_eq!(members(&world).await, before);
+    for call in [&ringing, &waiting] {
+        event(&world, "ParticipantJoin", call).await;
+    }
+    let after = members(&world).await;
+    let ids: std::collections::BTreeSet<String> = after
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|member| member["member_id"].to_string())
+        .collect();
+    assert_eq!(ids.len(), 5, "{after}");
+
+    world.delete("MultiPartyCall/name_Desk/").await;
+    let (heard, there) = tokio::join!(rest(customer), rest(accepts));
+    // A process failed to serve, so that they did not hear each other for seconds.
+    let heard = (heard_ms(&heard, AGENT_HZ), heard_ms(&there, CALLER_HZ));
+    assert!(heard.0 > 2_000 && heard.1 > 2_000, "{heard:?} ms");
+    for call in [rings, waits, rings_on] {
+        rest(call).await;
+    }
+    world.app.wait_where("/status", |seen| seen.param("EventName") == "MPCEnd").await;
+    let hung_up = |seen: &ReceivedRequest, call: &str| {
+        seen.param("Event") == "Hangup" && seen.param("CallUUID") == call
+    };
+    for call in [&agent, &ringing, &waiting, &absent] {
+        let hangup = world.app.wait_where("/agent", |seen| hung_up(seen, call)).await;
+        assert_eq!(hangup.param("HangupCauseName"), "Multiparty Call Ended", "{call}");
+        check_replay(&world, call).await;
+    }
+    world.app.wait_where("/hangup", |_| world.app.count("/hangup") == 2).await;
+    world.node.until_metric("offhook_calls_active", &[], 0.0).await;
+    let requests = world.app.requests();
+    let count = |name| requests.iter().filter(|seen| seen.param("EventName") == name).count();
+    let counts = ["ParticipantJoin", "ParticipantExit", "MPCStart", "MPCEnd"].map(count);
+    assert_eq!(counts, [5, 5, 1, 1]);
+    let ended = world.get("MultiPartyCall/?status=ended").await;
+    assert_eq!(ended["meta"]["total_count"], 1, "{ended}");
+    let hangups =
+        requests.iter().filter(|seen| seen.param("Event") == "Hangup" && seen.path == "/agent");
+    assert_eq!(hangups.count(), 4);
+}

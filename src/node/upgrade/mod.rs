@@ -448,19 +448,6 @@ impl Node {
     /// Returns the calls that cannot be handed over, at most [`CALLS_MAX`].
     async fn staying_calls(&self) -> Vec<String> {
         let live = self.registry.staying_calls(ASK_TIME).await;
-        let live = live.iter().map(ToString::to_string);
-        live.chain(self.queued_for_rooms()).take(CALLS_MAX).collect()
-    }
-
-    /// Returns the outbound calls that wait to be placed for a multi-party call, which does not move.
-    fn queued_for_rooms(&self) -> Vec<String> {
-        let mut queued = Vec::new();
-        self.drain.dialer.each(|setup| {
-            if setup.outbound.as_ref().is_some_and(|placed| placed.room.is_some()) {
-                queued
-                    .push(format!("{}: it waits to be placed for a multi-party call", setup.call));
-            }
-        });
-        queued
+        live.iter().map(ToString::to_string).take(CALLS_MAX).collect()
     }
 }

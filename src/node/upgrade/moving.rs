@@ -34,7 +34,7 @@ pub(super) struct MovingCalls {
     pub(super) calls: Vec<SuspendedCall>,
     /// The outbound calls that wait to be placed, when they have left.
     queued: Vec<MovedCall>,
-    /// The conferences of these calls, when they have left.
+    /// The rooms of these calls, when they have left.
     rooms: Vec<RoomSnapshot>,
     prompts: PromptTable,
 }
@@ -68,11 +68,6 @@ impl MovingCalls {
             rooms: Vec::new(),
             prompts: PromptTable::default(),
         };
-        // Calls may have been queued before the pause.
-        let queued = node.queued_for_rooms();
-        if !queued.is_empty() {
-            return Err(MoveError::Stay(queued));
-        }
         moving.offer(&node.media, successor).await?;
         Ok(moving)
     }
@@ -182,7 +177,7 @@ impl MovingCalls {
     }
 
     /// Writes the inputs and recordings of the calls that have left, the calls that wait to be placed,
-    /// and the conferences.
+    /// and the rooms.
     pub(super) fn leftovers(&self) -> Result<[OwnedFd; 3], SuccessorError> {
         let leftovers = self.calls.iter().map(|call| (call.snapshot.call, &call.leftover));
         Ok([write_lines(leftovers)?, write_lines(&self.queued)?, write_lines(&self.rooms)?])

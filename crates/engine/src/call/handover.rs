@@ -33,9 +33,9 @@ use media::{
 };
 use model::{CallUuid, Clock, PhoneNumberId, Timestamp, Wacid};
 
-/// The version of all that crosses: calls, legs, queued calls and conferences. A process that does
+/// The version of all that crosses: calls, legs, queued calls and rooms. A process that does
 /// not know it refuses the calls.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 
 /// Microseconds per tick of a leg.
 #[allow(clippy::as_conversions, reason = "a constant")]
@@ -518,7 +518,7 @@ impl Registry {
         staying
     }
 
-    /// Lets go of the conferences, whose members are suspended, and of their recordings.
+    /// Lets go of the rooms, whose members are suspended, and of their recordings.
     pub async fn detach_rooms(&self) -> Vec<RoomSnapshot> {
         self.services().rooms.detach().await
     }

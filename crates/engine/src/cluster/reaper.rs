@@ -42,7 +42,15 @@ impl NodeReaper {
         if let Some(run) = run {
             session.fence(run).await?;
         }
-        rooms.end_orphans(store, owner, node_id, |account, url| outbox.queue(account, url)).await?;
+        rooms
+            .end_orphans(
+                store,
+                owner,
+                node_id,
+                &std::collections::BTreeSet::new(),
+                |account, url| outbox.queue(account, url),
+            )
+            .await?;
         // Before the open calls are ended: these go on waiting.
         let waiting = self.dialer.adopt(owner).await?;
         if waiting > 0 {

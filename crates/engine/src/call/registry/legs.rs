@@ -6,6 +6,7 @@ use super::{CallAdmission, Inner, Outgoing, Registry};
 use crate::admission::{AccountEntry, Denied, NumberEntry, Reason, RefusalDetail};
 use crate::call::handover::IncomingCall;
 use crate::call::live_call::LiveCall;
+use crate::call::rooms::report_exits;
 use machine::{
     BLegCommand, BLegEvent, CallSetup, CallUrls, Destination, DialError, DialOrder, Input, Outbound,
 };
@@ -257,6 +258,14 @@ impl Registry {
     pub(super) fn leave_dropped(&self, call: &IncomingCall) {
         self.report_lost(&call.setup, HangupCause::NodeFailure);
         self.hang_up_legs(&call.snapshot.legs);
+        let services = self.0.services.clone();
+        let setup = call.setup.clone();
+        let told = services.rooms.lose(&setup, call.answered());
+        let (account, main_account) = (&setup.account, &setup.parent_account);
+        let Some(keys) = services.outbox.keys(account, main_account) else { return };
+        services.tasks.clone().spawn(async move {
+            report_exits(&services, &setup, told.into_iter().flatten(), keys).await;
+        });
     }
 
     fn report_lost(&self, setup: &CallSetup, cause: HangupCause) {

@@ -163,7 +163,7 @@ impl Registry {
         let keys = |account: &AuthId, main: &AuthId| {
             services.outbox.keys(account, main).unwrap_or_else(|| SigningKeys::new(&[], &[]))
         };
-        services.rooms.resume(rooms, &calls, &services.recordings, keys);
+        services.rooms.resume(rooms, &calls, dropped, &services.recordings, keys);
         // A call that runs may need its other leg.
         let tasks: Vec<_> = calls.into_iter().filter_map(|call| self.enter_resumed(call)).collect();
         for call in dropped {

@@ -4,12 +4,14 @@
 //! Rows are written before the callbacks that announce them. Callbacks that announce an end are
 //! written before its row.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use uuid::Uuid;
 
 use super::ask::member_view;
 use super::{Cell, CellState, ENDED_MAX, Rooms, locked};
+use crate::answer::SigningKeys;
+use crate::call::services::Services;
 use machine::{
     CallSetup, CallTime, CallbackKind, CallbackRequest, MemberId, Param, ParticipantInfo, Role,
     RoomKind, orphan_participant_params, set_mpc_duration,
@@ -38,9 +40,29 @@ pub(in crate::call) fn exit_id(notice: &CallbackRequest) -> Uuid {
     )
 }
 
+/// Writes the callbacks of [`Rooms::lose`] about a call.
+pub(in crate::call) async fn report_exits(
+    services: &Services,
+    setup: &CallSetup,
+    notices: impl Iterator<Item = CallbackRequest>,
+    keys: SigningKeys,
+) {
+    for notice in notices {
+        let event_id = exit_id(&notice);
+        let new = NewCallback { event_id, ..services.callback(setup, notice) };
+        match services.store.outbox().insert(new).await {
+            Ok(written) => services.outbox.send(written, keys.clone()),
+            Err(error) => {
+                tracing::error!(%error, "failed to write a callback about a lost participant");
+            }
+        }
+    }
+}
+
 impl Rooms {
-    /// Ends the multi-party calls that an earlier process of this node left open, loads those that
-    /// have ended, and stores those that begin later. The callbacks about the ends are in the
+    /// Ends the multi-party calls that an earlier process of this node left open, except for `moved`
+    /// ones, which this process continues, loads those that have ended, and stores those that begin
+    /// later. The callbacks about the ends are in the
     /// outbox when this returns. Must be called before the orphaned calls are ended, since their
     /// hangup callbacks come later. `queue` returns the queue of a main account and URL.
     ///
@@ -50,9 +72,10 @@ impl Rooms {
         &self,
         store: &Store,
         node_id: &str,
+        moved: &BTreeSet<Uuid>,
         queue: impl Fn(&AuthId, &str) -> String,
     ) -> Result<(), StoreError> {
-        let left = self.end_orphans(store, node_id, node_id, queue).await?;
+        let left = self.end_orphans(store, node_id, node_id, moved, queue).await?;
         let mut ended = store.rooms().ended().await?;
         let not_there = |room: &EndedRoom| ended.iter().all(|other| other.was.id != room.was.id);
         let missing: Vec<EndedRoom> = left.into_iter().filter(not_there).collect();
@@ -64,7 +87,7 @@ impl Rooms {
         Ok(())
     }
 
-    /// Ends the multi-party calls that a process left open. `owner` is the process, and `node_id`
+    /// Ends the multi-party calls that a process left open, except for `moved` ones. `owner` is the process, and `node_id`
     /// delivers the callbacks about the ends. Must be called before the calls are ended.
     ///
     /// # Errors
@@ -74,9 +97,11 @@ impl Rooms {
         store: &Store,
         owner: &str,
         node_id: &str,
+        moved: &BTreeSet<Uuid>,
         queue: impl Fn(&AuthId, &str) -> String,
     ) -> Result<Vec<EndedRoom>, StoreError> {
-        let orphans = store.rooms().orphans(owner).await?;
+        let mut orphans = store.rooms().orphans(owner).await?;
+        orphans.retain(|orphan| !moved.contains(&orphan.room.id));
         if orphans.is_empty() {
             return Ok(Vec::new());
         }
@@ -382,7 +407,10 @@ mod tests {
         store.outbox().insert(earlier).await.unwrap();
         for _ in 0..2 {
             let rooms = Rooms::silent(Clock::real());
-            rooms.recover_and_store(&store, "node", |_, _| "app".to_owned()).await.unwrap();
+            rooms
+                .recover_and_store(&store, "node", &BTreeSet::new(), |_, _| "app".to_owned())
+                .await
+                .unwrap();
             let shown = rooms.ended(&Scope::Main("MAXXXXXXXXXXXXXXXXXX".into()));
             let [one] = shown.as_slice() else { panic!("{shown:?}") };
             assert_eq!((one.id, one.ended, one.failed), (room().id, Some(at(17)), true));

@@ -26,7 +26,7 @@ use super::mailbox::Mailbox;
 use super::recordings::{RecordedRoom, RecordingRequest, Recordings};
 use expected::ExpectedCall;
 use kept::LeftRow;
-pub(super) use kept::exit_id;
+pub(super) use kept::{exit_id, report_exits};
 use machine::{
     CallSetup, Command, Input, Legs, MemberId, RecordingEvent, RecordingOrder, RoomEntry,
     RoomEvent, RoomKind, Sound, SoundItem,

@@ -1,6 +1,7 @@
-//! Conferences on their way to another process of the node (`docs/operations.md#upgrade`). Their
-//! mixers are made anew there.
+//! Conferences and multi-party calls on their way to another process of the node
+//! (`docs/operations.md#upgrade`). Their mixers are made anew there.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -9,7 +10,7 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::state::Room;
-use super::{Cell, Key, MemberCall, Recording, RecordingInfo, Rooms, locked};
+use super::{Cell, Key, MemberCall, MemberView, Recording, RecordingInfo, Rooms, locked};
 use crate::answer::SigningKeys;
 use crate::call::handover::{IncomingCall, instant_of, micros_of};
 use crate::call::mailbox::Mailbox;
@@ -18,17 +19,19 @@ use machine::{MemberId, RoomKind};
 use media::record::RecordingState;
 use model::{AuthId, CallUuid};
 
-/// A conference that runs nowhere. All of its members are suspended.
+/// A room that runs nowhere. All of its members are suspended.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct RoomSnapshot {
     account: AuthId,
     main_account: AuthId,
+    kind: RoomKind,
     name: String,
     /// Times in microseconds since the machine was booted.
     born_us: u64,
     started_us: Option<u64>,
     room: Room,
     members: Vec<MovedMember>,
+    left: VecDeque<MemberView>,
     recording: Option<MovedRecording>,
     /// URL of the latest recording, after its end.
     recorded: Option<String>,
@@ -83,6 +86,11 @@ impl MovedRecording {
 }
 
 impl RoomSnapshot {
+    /// Returns the room's id.
+    pub fn id(&self) -> Uuid {
+        self.room.id
+    }
+
     /// Returns the id of the recording that goes on.
     pub fn recording(&self) -> Option<Uuid> {
         self.recording.as_ref().map(|recording| recording.about.id)
@@ -104,18 +112,16 @@ impl Rooms {
         let tables = locked(&self.0.tables);
         let (cell, _) = tables.calls.get(&call)?;
         let inside = locked(&cell.state);
-        if cell.key.kind == RoomKind::MultiParty {
-            Some("it is in a multi-party call")
-        } else if inside.record_asked {
-            Some("a recording of its conference is about to begin")
+        if inside.record_asked {
+            Some("a recording of its conference or multi-party call is about to begin")
         } else if !inside.agents.is_empty() {
-            Some("an AI agent is in its conference")
+            Some("an AI agent is in its conference or multi-party call")
         } else {
             None
         }
     }
 
-    /// Lets go of the conferences and their recordings, so that another process can continue them.
+    /// Lets go of the rooms and their recordings, so that another process can continue them.
     pub(in crate::call) async fn detach(&self) -> Vec<RoomSnapshot> {
         let (mut rooms, states): (Vec<_>, Vec<_>) = self.snapshots().into_iter().unzip();
         for (room, state) in rooms.iter_mut().zip(states) {
@@ -131,7 +137,7 @@ impl Rooms {
         rooms
     }
 
-    /// Returns the conferences, and the receivers of the states of their recordings.
+    /// Returns the rooms, and the receivers of the states of their recordings.
     fn snapshots(&self) -> Vec<(RoomSnapshot, Option<oneshot::Receiver<RecordingState>>)> {
         let clock = &self.0.clock;
         let tables = locked(&self.0.tables);
@@ -153,11 +159,13 @@ impl Rooms {
             let room = RoomSnapshot {
                 account: cell.key.account.clone(),
                 main_account: cell.main_account.clone(),
+                kind: cell.key.kind,
                 name: cell.key.name.clone(),
                 born_us: micros_of(cell.born, clock),
                 started_us: inside.started.map(|at| micros_of(at, clock)),
                 room: inside.room.clone(),
                 members: inside.calls.iter().map(member).collect(),
+                left: inside.left.clone(),
                 recording,
                 recorded: inside.recorded.clone(),
             };
@@ -171,13 +179,15 @@ impl Rooms {
         locked(&self.0.tables).calls.remove(&call);
     }
 
-    /// Continues conferences of another process with these calls, whose media goes on here. Members
-    /// with other calls leave. `keys` returns the signing keys of an account and its main
-    /// account.
+    /// Continues rooms of another process with these calls, whose media goes on here. Members with
+    /// other calls leave a conference. Those of a multi-party call stay in it, without media, until
+    /// [`Rooms::lose`] is called for the dropped call. `keys` returns the signing keys of an account
+    /// and its main account.
     pub(in crate::call) fn resume(
         &self,
         rooms: Vec<RoomSnapshot>,
         calls: &[IncomingCall],
+        dropped: &[IncomingCall],
         recordings: &Recordings,
         keys: impl Fn(&AuthId, &AuthId) -> SigningKeys,
     ) {
@@ -188,17 +198,20 @@ impl Rooms {
                 let keys = keys(&snapshot.account, &snapshot.main_account);
                 (recording.request(&snapshot, calls, keys), recording)
             });
-            let RoomSnapshot { account, main_account, name, room, members, .. } = snapshot;
-            let key = Key { account, kind: RoomKind::Conference, name };
+            let RoomSnapshot { account, main_account, kind, name, room, members, .. } = snapshot;
+            let key = Key { account, kind, name };
             let born = instant_of(snapshot.born_us, clock);
             let cell = self.new_cell(&key, main_account, room, born);
             let mut inside = locked(&cell.state);
             inside.started = snapshot.started_us.map(|at| instant_of(at, clock));
             inside.recorded = snapshot.recorded;
+            inside.left = snapshot.left;
             let mut lost = Vec::new();
             for MovedMember { member, call, since_us, tracked } in members {
                 self.0.next_member.fetch_max(member + 1, Ordering::Relaxed);
-                let Some(call) = calls.iter().find(|other| other.call() == call) else {
+                let dropped = dropped.iter().filter(|_| kind == RoomKind::MultiParty);
+                let mut known = calls.iter().chain(dropped);
+                let Some(call) = known.find(|other| other.call() == call) else {
                     lost.push(member);
                     continue;
                 };
@@ -232,6 +245,10 @@ impl Rooms {
             if is_open {
                 tables.rooms.insert(key, cell);
             }
+        }
+        drop(tables);
+        for call in calls.iter().filter(|call| call.answered().is_none()) {
+            self.expect(&call.setup, &call.mailbox);
         }
     }
 }

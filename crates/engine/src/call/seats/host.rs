@@ -18,12 +18,11 @@ use crate::admission::Directory;
 use crate::answer::SigningKeys;
 use crate::call::mailbox::{Mailbox, Message, mailbox};
 use crate::call::recordings::RecordingRequest;
-use crate::call::rooms::{Door, LeaveResult, exit_id};
+use crate::call::rooms::{Door, LeaveResult, report_exits};
 use crate::call::services::Services;
 use machine::{CallSetup, CallbackRequest, Command, Input, RoomEntry, RoomEvent};
 use media::{SeatAudio, SeatEnd, port};
 use model::{CallUuid, Timestamp};
-use store::NewCallback;
 
 /// Maximum number of AI agents attached to one member.
 const AGENTS_MAX: usize = 4;
@@ -304,17 +303,8 @@ async fn report_lost(
     }
     let has_died = !seats.nodes().is_member(from);
     for (setup, [exits, ends]) in told {
-        let keys = host.keys(&setup);
-        for notice in exits.into_iter().filter(|_| has_died).chain(ends) {
-            let event_id = exit_id(&notice);
-            let new = NewCallback { event_id, ..services.callback(&setup, notice) };
-            match services.store.outbox().insert(new).await {
-                Ok(written) => services.outbox.send(written, keys.clone()),
-                Err(error) => {
-                    tracing::error!(%error, "failed to write a callback about a lost participant");
-                }
-            }
-        }
+        let notices = exits.into_iter().filter(|_| has_died).chain(ends);
+        report_exits(services, &setup, notices, host.keys(&setup)).await;
     }
 }
 

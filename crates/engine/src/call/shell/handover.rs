@@ -112,11 +112,8 @@ impl Shell {
     pub(super) fn obstacle(&self) -> Option<Obstacle> {
         let view = &self.context.view;
         let setup = &view.setup;
-        let placed_for_room = setup.outbound.as_ref().is_some_and(|placed| placed.room.is_some());
         let lasting = if setup.call_type == CallType::Web {
             Some("it is a call with an endpoint's phone")
-        } else if placed_for_room {
-            Some("it was placed for a multi-party call")
         } else if view.log.is_full() {
             Some("its event log is full")
         } else {
@@ -262,8 +259,8 @@ impl Shell {
 fn obstacle_of(element: &str) -> Option<&'static str> {
     match element {
         "Speak" | "Play" | "Wait" | "GetInput" | "GetDigits" | "Record" | "DTMF" | "Redirect"
-        | "Hangup" | "PreAnswer" | "Message" | "Stream" | "Dial" | "Conference" => None,
-        "MultiPartyCall" => Some("it is in a multi-party call"),
+        | "Hangup" | "PreAnswer" | "Message" | "Stream" | "Dial" | "Conference"
+        | "MultiPartyCall" => None,
         _ => Some("it executes an element that cannot be handed over"),
     }
 }
