@@ -455,6 +455,34 @@ async fn r11_a_file_that_was_moved_away_and_back_is_complete() {
 }
 
 #[tokio::test]
+async fn r11_a_deleted_journal_is_written_again_and_without_its_folder_calls_are_refused() {
+    let fixture = Fixture::new();
+    let store = fixture.open().await;
+    store.flush().await;
+    fixture.switch.set(true, false);
+    assert!(store.calls().conclude(conclusion(1)).await.unwrap().changed);
+    std::fs::remove_file(fixture.journal()).unwrap();
+    assert!(store.calls().conclude(conclusion(2)).await.unwrap().changed);
+    let entries = std::fs::read_to_string(fixture.journal()).unwrap();
+    assert_eq!(entries.lines().count(), 3, "its id and two ends: {entries}");
+
+    let (data, away) = (fixture.folder.path().join("data"), fixture.folder.path().join("away"));
+    std::fs::rename(&data, &away).unwrap();
+    assert!(store.calls().conclude(conclusion(3)).await.unwrap().changed);
+    assert!(!data.exists(), "the folder can be moved back");
+    std::fs::remove_file(away.join("store.journal")).unwrap();
+    let concluding = tokio::spawn(store.calls().conclude(conclusion(4)));
+    until("refusing calls", async || fixture.health.is_store_broken()).await;
+    std::fs::rename(&away, &data).unwrap();
+    assert!(concluding.await.unwrap().unwrap().changed);
+    fixture.switch.set(false, false);
+    for call in 1..=4 {
+        until("replayed", async || has_ended(&store, call).await).await;
+    }
+    store.close().await;
+}
+
+#[tokio::test]
 async fn r11_writes_with_rejected_data_go_to_the_rejects_file_and_block_nothing() {
     use std::os::unix::fs::PermissionsExt as _;
     let fixture = Fixture::new();

@@ -10,12 +10,13 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FallocateFlags, fallocate};
 use uuid::Uuid;
 
+use crate::files::naming;
 use model::metric;
 
 /// Name of the file in `store.data_dir`.
@@ -29,6 +30,9 @@ const LINES_MAX: u64 = BYTES_MAX / 4 * 3;
 
 /// Disk space reserved in advance, so that the journal can be written even if the disk is full.
 const RESERVED: u64 = 8 << 20;
+
+/// Number of entries that are copied at once.
+const CHUNK: usize = 500;
 
 /// Length of a checksum: 16 hexadecimal digits, 64 bits of a SHA-256.
 const CHECKSUM_LEN: usize = 16;
@@ -76,6 +80,38 @@ impl Journal {
             journal.repair(&path)?;
         }
         Ok(journal)
+    }
+
+    /// Returns whether the file was deleted. What is appended to it would be lost with the process.
+    pub(crate) fn is_deleted(&self) -> bool {
+        self.file.metadata().is_ok_and(|file| file.nlink() == 0)
+    }
+
+    /// Writes the entries of a deleted journal to a new one in the folder, which must exist. The
+    /// folder is not created again: it may have been moved, and will be moved back.
+    ///
+    /// # Errors
+    /// Fails on I/O errors.
+    pub(crate) fn write_again(&mut self, folder: &Path) -> std::io::Result<()> {
+        std::fs::metadata(folder).map_err(|e| naming(folder, e))?;
+        let mut new = Self::open(folder)?;
+        let mut at = self.begin;
+        loop {
+            let chunk = self.read(at, CHUNK)?;
+            if chunk.next == at {
+                break;
+            }
+            new.append(&chunk.entries.into_iter().flatten().collect::<Vec<_>>())?;
+            at = chunk.next;
+        }
+        new.sync()?;
+        tracing::error!(
+            file = %folder.join(NAME).display(),
+            bytes = new.bytes(),
+            "journal was deleted, written again"
+        );
+        *self = new;
+        Ok(())
     }
 
     /// Recreates a journal without a readable id.

@@ -543,7 +543,14 @@ impl Writer {
                 entries.push(serde_json::to_string(&entry).unwrap_or_default());
             }
         }
-        self.with_journal(move |journal| journal.append(&entries)).await?;
+        let folder = self.options.journal.clone();
+        let append = move |journal: &mut Journal| {
+            if journal.is_deleted() {
+                journal.write_again(&folder)?;
+            }
+            journal.append(&entries)
+        };
+        self.with_journal(append).await?;
         metrics::counter!(metric::EVENT_LOG_REFUSED_TOTAL).increment(dropped_lines);
         for write in batch.drain(..) {
             match write {

@@ -1,12 +1,14 @@
 //! Detects that the SQLite file was moved, deleted or replaced. SQLite would continue to write to
 //! the old file, and that data would be lost. The writer checks this before each transaction.
 
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::sync::Mutex;
 
+use crate::files::naming;
 use crate::migrate;
 use crate::sql::connect::READERS;
 use crate::sql::{Conn, Pool};
@@ -32,7 +34,7 @@ impl StoreFile {
         Ok(Self { path, opened, readers, reopening: Arc::default() })
     }
 
-    fn identity(path: &PathBuf) -> std::io::Result<(u64, u64)> {
+    fn identity(path: &Path) -> std::io::Result<(u64, u64)> {
         std::fs::metadata(path).map(|file| (file.dev(), file.ino()))
     }
 
@@ -46,7 +48,8 @@ impl StoreFile {
         pool: &Pool,
         held: &mut Option<Conn>,
     ) -> Result<(), sqlx::Error> {
-        let there = Self::identity(&self.path).map_err(sqlx::Error::Io)?;
+        let there =
+            Self::identity(&self.path).map_err(|e| sqlx::Error::Io(unusable(&self.path, e)))?;
         if there == self.opened {
             return Ok(());
         }
@@ -63,6 +66,19 @@ impl StoreFile {
         tracing::warn!("database file was replaced, using the new one");
         Ok(())
     }
+}
+
+/// Names the file in the error of a look at it. For a file that is gone, the error has the remedy.
+fn unusable(path: &Path, error: std::io::Error) -> std::io::Error {
+    if error.kind() != ErrorKind::NotFound {
+        return naming(path, error);
+    }
+    let what = format!(
+        "{} was moved or deleted while the node runs: move it back with its -wal and -shm files, or stop the node and \
+         restore a backup before its next start (docs/operations.md#when-the-store-cannot-be-written)",
+        path.display()
+    );
+    std::io::Error::new(ErrorKind::NotFound, what)
 }
 
 /// Closes the readers' connections, each when it becomes idle. The pool opens new ones to the
