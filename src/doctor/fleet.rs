@@ -21,7 +21,7 @@ impl Doctor {
     /// database does not answer, which another check reports.
     pub(super) async fn fleet(&self) -> Vec<Finding> {
         let at = &self.config.store.database;
-        if !matches!(at, Database::Postgres(_)) || self.store.is_err() {
+        if !matches!(at, Database::Postgres(_)) || matches!(self.store, Err(Some(_))) {
             return Vec::new();
         }
         let server = match Server::read(at).await {
@@ -31,6 +31,9 @@ impl Doctor {
                 return vec![Finding::failed(DATABASE, error.to_string(), fix)];
             }
         };
+        if self.store.is_err() {
+            return self.without_tables(&server);
+        }
         let own = self.config.cluster.own_id();
         let Some(peer) = &self.config.cluster.peer else {
             let others = members(at).await.unwrap_or_default();
@@ -76,6 +79,28 @@ impl Doctor {
                 false => member_finding(&about, &this, answers),
             };
             findings.push(finding.of(member.node_id));
+        }
+        findings
+    }
+
+    /// The findings about a database in which no node has created its tables yet. The trial of the
+    /// locks needs them.
+    fn without_tables(&self, server: &Server) -> Vec<Finding> {
+        let mut findings = vec![server_finding(server, None, 1, self.clock.wall())];
+        if server.refusal().is_none() && !server.creates_tables {
+            let fix = "make the user of store.url the owner of the database, or GRANT CREATE ON SCHEMA to it";
+            findings.push(Finding::failed(
+                DATABASE,
+                "the user of store.url may not create tables",
+                fix,
+            ));
+        }
+        if let Some(peer) = &self.config.cluster.peer {
+            let what = format!(
+                "no node runs yet; this one will be at {peer}. After its start, this command also tries the locks of \
+                 the database"
+            );
+            findings.push(Finding::ok(FLEET, what));
         }
         findings
     }
@@ -197,6 +222,7 @@ mod tests {
             name: "PostgreSQL 15.18 on x86_64".to_owned(),
             is_standby: false,
             is_read_only: false,
+            creates_tables: true,
             fsync: true,
             connections_max: 100,
             standbys: 1,

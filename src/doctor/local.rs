@@ -178,23 +178,7 @@ impl Doctor {
                 };
                 Finding::failed("store", format!("{at} could not be read: {why}"), fix)
             }
-            Err(None) => {
-                let folder = match at {
-                    Database::File(file) => file.parent().unwrap_or(Path::new("")),
-                    Database::Postgres(_) => &self.config.store.data_dir,
-                };
-                match writable(folder) {
-                    Ok(()) => Finding::ok(
-                        "store",
-                        format!("{at} does not exist yet; the node creates it at its first start"),
-                    ),
-                    Err(why) => Finding::failed(
-                        "store",
-                        format!("{at} does not exist and can't be created: {why}"),
-                        format!("give the node's user the right to write in {}", folder.display()),
-                    ),
-                }
-            }
+            Err(None) => missing_store(at, self.runs),
         }
     }
 
@@ -210,7 +194,9 @@ impl Doctor {
         let policy = BodyPolicy::Always { max: BODY_BYTES_MAX };
         let (status, body) = self.get(&format!("http://{admin}/readyz"), policy).await.ok()?;
         let finding = match (readiness(status, body.trim())?, self.runs) {
-            (_, Some(false)) => other_node(&self.config.store.data_dir),
+            (_, Some(false)) => {
+                other_node(&self.config.store.data_dir, matches!(self.store, Err(None)))
+            }
             (finding, Some(true) | None) => finding,
         };
         Some(finding.of(admin.to_string()))
@@ -311,11 +297,66 @@ impl Doctor {
     }
 }
 
+/// The finding about a store without file or tables. Unless the node `runs`, they are created at its
+/// first start.
+pub(super) fn missing_store(at: &Database, runs: Option<bool>) -> Finding {
+    const IS: &str = "store";
+    let folder = match at {
+        Database::File(_) if runs == Some(true) => {
+            let what = format!(
+                "{at} was moved or deleted while the node runs: what it writes waits in store.journal"
+            );
+            let fix = "move the file back with its -wal and -shm files, and the node goes on; or stop the node and \
+                       restore a backup, without which its next start begins with an empty store: \
+                       docs/operations.md#when-the-store-cannot-be-written";
+            return Finding::failed(IS, what, fix);
+        }
+        Database::Postgres(_) if runs == Some(true) => {
+            let what = format!(
+                "{at} has no tables, although the node runs: what it writes waits in store.journal"
+            );
+            let fix = "correct store.url, or the search_path of its user; or stop the node and restore a backup: \
+                       docs/operations.md#backup-and-restore";
+            return Finding::failed(IS, what, fix);
+        }
+        Database::Postgres(_) => {
+            let what = format!("{at} is empty; the node creates its tables at its first start");
+            return Finding::ok(IS, what);
+        }
+        Database::File(file) if file.exists() => {
+            let what = format!("{at} is empty; the node creates its tables at its first start");
+            return Finding::ok(IS, what);
+        }
+        Database::File(file) => file.parent().unwrap_or(Path::new("")),
+    };
+    match writable(folder) {
+        Ok(()) => Finding::ok(
+            IS,
+            format!("{at} does not exist yet; the node creates it at its first start"),
+        ),
+        Err(why) => Finding::failed(
+            IS,
+            format!("{at} does not exist and can't be created: {why}"),
+            format!("give the node's user the right to write in {}", folder.display()),
+        ),
+    }
+}
+
 /// The finding for a node that answers at `listen.admin` while none has this `store.data_dir` open.
-fn other_node(data_dir: &Path) -> Finding {
+/// It may be this node nevertheless, if `has_no_store`: its folder was moved or deleted.
+fn other_node(data_dir: &Path, has_no_store: bool) -> Finding {
+    let folder = data_dir.display();
+    if has_no_store {
+        let what = format!(
+            "another node has this port of listen.admin, or this one, whose folder was moved or deleted: {folder} has no \
+             store"
+        );
+        let fix = "if the folder was moved, move it back; if it was deleted, stop the node and restore a backup: \
+                   docs/operations.md#backup-and-restore; otherwise set ports in [listen] that no other node has";
+        return Finding::failed("node", what, fix);
+    }
     let what = format!(
-        "another node has this port of listen.admin; none with store.data_dir {} runs",
-        data_dir.display()
+        "another node has this port of listen.admin; none with store.data_dir {folder} runs"
     );
     let fix = "set ports in [listen] that no other node on this machine has, or stop that node";
     Finding::failed("node", what, fix)

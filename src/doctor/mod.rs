@@ -110,7 +110,7 @@ pub struct Doctor {
     /// The book from the configuration and the store, or from the configuration alone if the store
     /// can't be read.
     book: Book,
-    /// Why the store could not be read. `Err(None)` if it does not exist yet.
+    /// Why the store could not be read. `Err(None)` if the file or the tables do not exist yet.
     store: Result<(), Option<String>>,
     /// The damage of the store's file. `None` if none was found.
     damage: Option<String>,
@@ -204,7 +204,7 @@ struct Contents {
     dangling: Vec<WebhookUse>,
 }
 
-/// Reads the store. The node need not run. `Err(None)` if there is no store yet.
+/// Reads the store. The node need not run. `Err(None)` if the file or the tables do not exist.
 async fn contents(config: &Config) -> Result<Contents, Option<String>> {
     let at = &config.store.database;
     if let Database::File(file) = at
@@ -226,7 +226,10 @@ async fn contents(config: &Config) -> Result<Contents, Option<String>> {
             dangling: archive.unknown_webhook_uses(&named).await.unwrap_or_default(),
         })
     };
-    read.await.map_err(|e| Some(e.to_string()))
+    read.await.map_err(|e| match e {
+        StoreError::Empty { .. } => None,
+        other => Some(other.to_string()),
+    })
 }
 
 #[cfg(test)]

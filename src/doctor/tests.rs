@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use super::State;
 use super::local::{
-    advertised, found, full_disk, journal, media_port, readiness, secret_key, unusable_data_dir,
-    unusable_files,
+    advertised, found, full_disk, journal, media_port, missing_store, readiness, secret_key, unusable_data_dir, unusable_files,
 };
 use super::meta::{clock, evaluate_token, inactive_subscription};
 use super::numbers::{calling, registered, status_findings, url};
@@ -15,8 +14,8 @@ use engine::admission::book::{Number, NumberSet, testing};
 use engine::config::Listen;
 use engine::meta::numbers::{CallingSettings, PhoneNumber, Subscription, TokenFacts};
 use engine::numbers::{Checked, UrlCheck};
-use model::{Disk, Method, Timestamp};
-use store::SealedValues;
+use model::{Disk, Method, Secret, Timestamp};
+use store::{Database, SealedValues};
 use xml::ast::DocUrl;
 
 fn number(calling_enabled: bool) -> Number {
@@ -108,6 +107,26 @@ fn a_data_dir_that_is_a_file_is_unusable() {
         assert!(finding.fix.as_ref().unwrap().contains("store.data_dir"), "{finding:?}");
     }
     assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 1, "nothing is left behind");
+}
+
+#[test]
+fn a_store_that_is_missing_under_a_running_node_is_reported() {
+    let folder = tempfile::tempdir().unwrap();
+    let (missing, empty) = (folder.path().join("offhook.db"), folder.path().join("empty.db"));
+    std::fs::write(&empty, "").unwrap();
+    let server = || Database::Postgres(Secret::new("postgres://db.example.com/offhook"));
+    for (at, runs, state, words) in [
+        (Database::File(missing.clone()), Some(false), State::Ok, "does not exist yet"),
+        (Database::File(missing.clone()), None, State::Ok, "does not exist yet"),
+        (Database::File(missing), Some(true), State::Failed, "was moved or deleted"),
+        (Database::File(empty), Some(false), State::Ok, "is empty"),
+        (server(), Some(false), State::Ok, "creates its tables at its first start"),
+        (server(), Some(true), State::Failed, "has no tables"),
+    ] {
+        let finding = missing_store(&at, runs);
+        assert_eq!(finding.state, state, "{finding:?}");
+        assert!(finding.what.contains(words), "{finding:?}");
+    }
 }
 
 #[test]

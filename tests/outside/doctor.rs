@@ -9,6 +9,7 @@ use sim::Sim;
 use crate::alerts::mail_server;
 use crate::support::app::App;
 use crate::support::bucket::{self, Bucket};
+use crate::support::database::{is_postgres, skipped_on_postgres, url_of};
 use crate::support::http;
 use crate::support::node::{
     ACCESS_TOKEN, API_KEY, APP_SECRET, AUTH_ID, NUMBER, Node, NodeConfig, PHONE_NUMBER_ID,
@@ -155,6 +156,73 @@ async fn a_stopped_node_and_a_wrong_configuration_are_reported() {
     let text = std::fs::read_to_string(&config).expect("the configuration");
     std::fs::write(&config, text.replace("cps = 100", "cps = \"many\"")).expect("it is written");
     assert_eq!(world.examine().await.0, Some(2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_was_moved_under_a_running_node_is_reported() {
+    if skipped_on_postgres() {
+        return;
+    }
+    let world = World::start().await;
+    let (file, away) =
+        ["offhook.db", "away.db"].map(|name| world.node.dir.path().join(name)).into();
+    std::fs::rename(&file, &away).expect("moved");
+    world.complains("store", "failed", "offhook.db was moved or deleted while the node runs").await;
+    let write = json!({"name": "Late", "colour": "red"}).to_string();
+    let url = format!("{}/api/v1/labels/", world.node.public);
+    let headers = [("x-api-key", API_KEY), ("content-type", "application/json")];
+    assert_eq!(http::send("POST", &url, &headers, write.clone()).await.status, 503);
+    let said = format!("{} was moved or deleted while the node runs: move it back", file.display());
+    world.node.until_log(&said).await;
+    std::fs::rename(&away, &file).expect("moved back");
+    let mut every = tokio::time::interval(std::time::Duration::from_millis(50));
+    for _ in 0..200 {
+        every.tick().await;
+        if http::send("POST", &url, &headers, write.clone()).await.status == 201 {
+            break;
+        }
+    }
+    assert_eq!(world.complaints().await, []);
+    let folder = world.node.dir.path().with_extension("away");
+    std::fs::create_dir(&folder).expect("a folder");
+    for name in ["offhook.db", "offhook.db.births"] {
+        std::fs::rename(world.node.dir.path().join(name), folder.join(name)).expect("moved");
+    }
+    world.complains("node", "failed", "or this one, whose folder was moved or deleted").await;
+    for name in ["offhook.db", "offhook.db.births"] {
+        std::fs::rename(folder.join(name), world.node.dir.path().join(name)).expect("moved back");
+    }
+    std::fs::remove_dir(&folder).expect("removed");
+}
+
+/// A new database of a PostgreSQL server, before the first start of a node.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_database_is_no_fault() {
+    let mut world = World::start().await;
+    world.node.kill();
+    let config = world.node.dir.path().join("offhook.toml");
+    let text = std::fs::read_to_string(&config).expect("the configuration");
+    let other = tempfile::tempdir().expect("a directory");
+    let (ours, theirs) = (url_of(world.node.dir.path()), url_of(other.path()));
+    assert!(text.contains(&ours), "{text}");
+    std::fs::write(&config, text.replace(&ours, &theirs)).expect("it is written");
+    if !is_postgres() {
+        // As a start leaves it that ends before the tables are made.
+        std::fs::write(other.path().join("offhook.db"), "").expect("an empty file");
+    }
+    let (_, lines) = world.examine().await;
+    let of = |check: &str| lines.iter().find(|line| line["check"] == check);
+    let store = of("store").expect("a finding");
+    let what = store["what"].as_str().expect("words");
+    assert!(store["state"] == "ok" && what.ends_with("at its first start"), "{lines:?}");
+    let database = of("database").map(|line| line["state"].clone());
+    assert_eq!(database, is_postgres().then(|| json!("ok")), "the server is checked: {lines:?}");
+    let mut list = Command::new(env!("CARGO_BIN_EXE_offhook"));
+    list.args(["callbacks", "list", "--config"]).arg(&config).env_remove("RUST_LOG");
+    let output = tokio::task::spawn_blocking(move || list.output().expect("it runs"));
+    let output = output.await.expect("it ends");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("it has no tables yet"), "{text}");
 }
 
 /// Two nodes of a machine with the same ports: the other one runs.

@@ -18,7 +18,7 @@ use crate::rows::setting::Setting;
 use crate::scope::Scope;
 use crate::seal::Seal;
 use crate::sealed_values::{self, SealedValues};
-use crate::sql::connect::open_beside_node;
+use crate::sql::connect::open_store_beside_node;
 use crate::sql::{self, Pool};
 use crate::tables::outbox::{self, Callbacks};
 use crate::tables::webhooks::{self, WebhookUse};
@@ -37,7 +37,7 @@ impl Archive {
     /// # Errors
     /// Fails if there is no store, or if the database is not an Offhook store.
     pub async fn open(at: &Database) -> Result<Self, StoreError> {
-        Ok(Self { pool: open_beside_node(at, true).await? })
+        Ok(Self { pool: open_store_beside_node(at, true).await? })
     }
 
     /// Returns the latest calls of all accounts, including those in progress, newest first.

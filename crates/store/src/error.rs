@@ -37,6 +37,11 @@ pub enum StoreError {
     HeldAs { at: Database, node_id: String },
     #[error("could not open the store {at}: {why}")]
     Unsupported { at: Database, why: String },
+    /// A database in which no node has created the tables yet.
+    #[error(
+        "could not open the store {at}: it has no tables yet; the node creates them at its first start"
+    )]
+    Empty { at: Database },
     /// A newer Offhook has migrated the store.
     #[error(
         "could not open the store {at}: it has schema {version}, made by Offhook {by}; this is Offhook {}, which supports schemas up to \
@@ -94,6 +99,7 @@ impl StoreError {
             | Self::Unsupported { .. }
             | Self::InUse { .. }
             | Self::HeldAs { .. }
+            | Self::Empty { .. }
             | Self::Newer { .. }
             | Self::OtherSchema { .. }
             | Self::Migrate { .. }

@@ -31,6 +31,8 @@ pub struct Server {
     pub is_standby: bool,
     /// Whether transactions may only read, by the settings of the server, database or user.
     pub is_read_only: bool,
+    /// Whether this user may create tables in the schema of `search_path`.
+    pub creates_tables: bool,
     /// Whether `fsync` is on, so that committed transactions survive a power failure.
     pub fsync: bool,
     /// Maximum number of connections to the server, or to this database if that is less.
@@ -67,6 +69,7 @@ impl Server {
             (SELECT least(current_setting('max_connections')::int, CASE WHEN datconnlimit >= 0 THEN datconnlimit END) \
                 FROM pg_database WHERE datname = current_database()) AS connections_max, \
             current_setting('synchronous_standby_names') <> '' AS is_synchronous, \
+            coalesce(has_schema_privilege(current_schema(), 'CREATE'), false) AS creates_tables, \
             (SELECT count(*) FROM pg_stat_replication) AS standbys, \
             (extract(epoch FROM clock_timestamp()) * 1e6)::bigint AS wall_us";
         let row = sqlx::query(text).fetch_one(connection).await?;
@@ -75,6 +78,7 @@ impl Server {
             name,
             is_standby: row.try_get("is_standby")?,
             is_read_only: row.try_get("is_read_only")?,
+            creates_tables: row.try_get("creates_tables")?,
             fsync: row.try_get("fsync")?,
             connections_max: row.try_get("connections_max")?,
             standbys: row.try_get("standbys")?,
@@ -89,6 +93,7 @@ impl Server {
             name: String::new(),
             is_standby: false,
             is_read_only: false,
+            creates_tables: true,
             fsync: true,
             connections_max: 0,
             standbys: 0,

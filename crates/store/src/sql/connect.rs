@@ -11,8 +11,8 @@ use sqlx::{ConnectOptions as _, Connection as _};
 
 use crate::database::Database;
 use crate::error::StoreError;
-use crate::sql::Pool;
 use crate::sql::sqlite::{SqliteOptions, SqlitePool};
+use crate::sql::{self, Dialect, Pool};
 use crate::wake::Wake;
 
 /// Time that a statement waits for the lock of another process.
@@ -112,6 +112,27 @@ pub(crate) async fn open_beside_node(at: &Database, read_only: bool) -> Result<P
             sqlite(file, read_only).map_err(connect)
         }
         Database::Postgres(_) => postgres(at, 1, BUSY).await.map_err(connect),
+    }
+}
+
+/// Opens a connection like [`open_beside_node`] to a store whose tables exist.
+///
+/// # Errors
+/// Fails with [`StoreError::Empty`] if no node has created them yet.
+pub(crate) async fn open_store_beside_node(
+    at: &Database,
+    read_only: bool,
+) -> Result<Pool, StoreError> {
+    let pool = open_beside_node(at, read_only).await?;
+    let count = match pool.dialect() {
+        Dialect::Sqlite => "SELECT count(*) FROM sqlite_master WHERE name = 'store_versions'",
+        Dialect::Postgres => "SELECT count(to_regclass('store_versions'))",
+    };
+    let count = sql::query_scalar::<i64>(count).fetch_one(&pool).await;
+    let count = count.map_err(|source| StoreError::Connect { at: at.clone(), source })?;
+    match count {
+        0 => Err(StoreError::Empty { at: at.clone() }),
+        _ => Ok(pool),
     }
 }
 

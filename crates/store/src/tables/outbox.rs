@@ -21,7 +21,7 @@ use crate::rows::message;
 use crate::scope::{self, Scope};
 use crate::seal::Seal;
 use crate::shared::Shared;
-use crate::sql::connect::open_beside_node;
+use crate::sql::connect::open_store_beside_node;
 use crate::sql::{self, Conn, Outcome, Pool, Query, Row, TupleRow};
 use crate::tables::deliveries::{OF_NUMBER, Receiver};
 use crate::write::Write;
@@ -591,7 +591,7 @@ fn view(row: &Row) -> Result<CallbackView, RowError> {
 /// # Errors
 /// Fails if the store does not exist, or if the database query fails.
 pub async fn rearm(at: &Database, which: Rearm<'_>, now: Timestamp) -> Result<u64, StoreError> {
-    let store = open_beside_node(at, false).await?;
+    let store = open_store_beside_node(at, false).await?;
     // A waiting callback keeps its place in the retry schedule.
     let update = "UPDATE callbacks SET next_us = 0, done_us = NULL, \
         since_us = CASE WHEN done_us IS NULL THEN since_us ELSE $1 END, \
