@@ -502,11 +502,7 @@ pub(super) fn listeners(listen: &Listen, runs: Option<bool>) -> Vec<Finding> {
     let unusable = |(key, at): (&str, Option<SocketAddr>)| {
         let at = at?;
         match TcpListener::bind(at).err()?.kind() {
-            ErrorKind::AddrInUse => Some(Finding::failed(
-                IS,
-                format!("{at} (listen.{key}) is in use by another process: the node does not run"),
-                format!("set another listen.{key}, or stop that process (`ss -ltnp` names it)"),
-            )),
+            ErrorKind::AddrInUse => Some(in_use(key, at, connection_at(at))),
             ErrorKind::AddrNotAvailable => Some(Finding::failed(
                 IS,
                 format!("{at} (listen.{key}) is not an address of this machine"),
@@ -519,6 +515,77 @@ pub(super) fn listeners(listen: &Listen, runs: Option<bool>) -> Vec<Finding> {
     match runs {
         Some(false) => addresses.into_iter().filter_map(unusable).collect(),
         Some(true) | None => Vec::new(),
+    }
+}
+
+/// What keeps a TCP port from being listened at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PortUse {
+    /// A process listens.
+    Listener,
+    /// An outgoing connection of this machine has the port.
+    Connection,
+    /// Such a connection was closed within the last minute.
+    TimeWait,
+}
+
+/// The finding about an address of `[listen]` at which the node, which does not run, can't listen.
+pub(super) fn in_use(key: &str, at: SocketAddr, by: PortUse) -> Finding {
+    const IS: &str = "node";
+    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range");
+    let range = range.unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" to ");
+    let fix = format!(
+        "set a listen.{key} outside of the ports of outgoing connections ({range}), or reserve it: `sysctl -w \
+         net.ipv4.ip_local_reserved_ports={}`",
+        at.port()
+    );
+    match by {
+        PortUse::Listener => Finding::failed(
+            IS,
+            format!("{at} (listen.{key}) is in use by another process: the node does not run"),
+            format!("set another listen.{key}, or stop that process (`ss -ltnp` names it)"),
+        ),
+        PortUse::Connection => Finding::failed(
+            IS,
+            format!(
+                "{at} (listen.{key}) is in use by an outgoing connection: the node could not start"
+            ),
+            fix,
+        ),
+        PortUse::TimeWait => Finding::warning(
+            IS,
+            format!(
+                "{at} (listen.{key}) was the port of an outgoing connection, and is free within a minute"
+            ),
+            fix,
+        ),
+    }
+}
+
+/// Finds out from the tables of the kernel what has the port of an address.
+fn connection_at(at: SocketAddr) -> PortUse {
+    let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(std::fs::read_to_string);
+    port_use(tables.iter().flatten().map(String::as_str), at.port())
+}
+
+/// Finds out what has a port from `/proc/net/tcp` (proc_net_tcp in the kernel's documentation): in
+/// each line, the second column is the local address and the fourth one the state.
+pub(super) fn port_use<'a>(tables: impl Iterator<Item = &'a str>, port: u16) -> PortUse {
+    const TIME_WAIT: &str = "06";
+    const LISTEN: &str = "0A";
+    let of_port = format!(":{port:04X}");
+    let state = |line: &'a str| {
+        let mut columns = line.split_whitespace().skip(1);
+        let local = columns.next()?;
+        local.ends_with(&of_port).then(|| columns.nth(1)).flatten()
+    };
+    let states: Vec<&str> = tables.flat_map(str::lines).filter_map(state).collect();
+    match states.as_slice() {
+        // Without a line, another process has only bound the port, or a table can't be read.
+        [] => PortUse::Listener,
+        some if some.contains(&LISTEN) => PortUse::Listener,
+        some if some.iter().all(|state| *state == TIME_WAIT) => PortUse::TimeWait,
+        _ => PortUse::Connection,
     }
 }
 

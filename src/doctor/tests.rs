@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use super::State;
 use super::local::{
-    advertised, found, full_disk, journal, media_port, missing_store, readiness, secret_key, unusable_data_dir, unusable_files,
+    PortUse, advertised, found, full_disk, journal, listeners, media_port, missing_store, port_use,
+    readiness, secret_key, unusable_data_dir, unusable_files,
 };
 use super::meta::{clock, evaluate_token, inactive_subscription};
 use super::numbers::{calling, registered, status_findings, url};
@@ -127,6 +128,38 @@ fn a_store_that_is_missing_under_a_running_node_is_reported() {
         assert_eq!(finding.state, state, "{finding:?}");
         assert!(finding.what.contains(words), "{finding:?}");
     }
+}
+
+/// The node sets `SO_REUSEADDR`, so connections that it had accepted are not in its way.
+#[test]
+fn a_port_of_an_outgoing_connection_is_not_that_of_another_process() {
+    use std::net::{TcpListener, TcpStream};
+    let line = |port: u16, state: &str| {
+        format!("   0: 0100007F:{port:04X} 0100007F:1F90 {state} 00000000:00000000 00:00000000\n")
+    };
+    let of = |table: String| port_use([table.as_str()].into_iter(), 40_001);
+    assert_eq!(of(line(40_001, "06")), PortUse::TimeWait);
+    assert_eq!(of(line(40_001, "06") + &line(40_001, "01")), PortUse::Connection);
+    assert_eq!(of(line(40_001, "01") + &line(40_001, "0A")), PortUse::Listener);
+    assert_eq!(of(line(40_002, "06")), PortUse::Listener);
+
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    #[allow(clippy::disallowed_methods, reason = "a test connects to its own listener")]
+    let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let at = client.local_addr().unwrap();
+    let (server, _) = listener.accept().unwrap();
+    let listen = Listen { public: at, admin: "127.0.0.1:0".parse().unwrap(), ..Listen::default() };
+    let states = || {
+        let lines = listeners(&listen, Some(false));
+        lines.into_iter().map(|line| (line.state, line.what)).collect::<Vec<_>>()
+    };
+    assert!(matches!(&states()[..], [(State::Failed, what)] if what.contains("outgoing")));
+    // The side that closes first waits.
+    drop(client);
+    let mut end = [0];
+    let _ = std::io::Read::read(&mut &server, &mut end);
+    drop(server);
+    assert!(matches!(&states()[..], [(State::Warning, what)] if what.contains("within a minute")));
 }
 
 #[test]
