@@ -16,7 +16,7 @@ use super::support::app::{App, ReceivedRequest};
 use super::support::database;
 use super::support::http::get;
 use super::support::meta::{self, Graph, connect_body, silent_offer, terminate_body};
-use super::support::node::{AUTH_ID, NUMBER, Node, NodeConfig, PHONE_NUMBER_ID};
+use super::support::node::{AUTH_ID, NUMBER, Node, NodeConfig, PHONE_NUMBER_ID, program};
 
 /// Answers immediately and holds the call.
 const HELD: &str = "<Response><Speak>Please hold.</Speak><Wait length=\"60\"/></Response>";
@@ -96,6 +96,49 @@ async fn r03_a_kill_in_the_middle_of_a_call_ends_it_once() {
     node.start_again().await;
     tokio::time::sleep(Duration::from_millis(1_500)).await;
     assert_eq!(app.count("/hangup"), 1);
+}
+
+/// See `docs/operations.md#start-a-copy`.
+#[tokio::test]
+async fn a_copy_with_another_node_id_leaves_live_calls_alone() {
+    if database::skipped_on_postgres() {
+        return;
+    }
+    let (graph, app) = (Graph::start().await, App::start().await);
+    app.xml("/answer", HELD).route("/hangup", |_| (200, String::new()));
+    let config = node_config(&graph, &app);
+    let node = Node::start(&config).await;
+    let wacid = meta::wacid();
+    let body = connect_body(&wacid, &silent_offer()).to_string();
+    assert_eq!(node.post_webhook(&body).await.status, 200);
+    graph.wait(&wacid, "accept").await;
+    app.wait("/answer").await;
+
+    let copy = tempfile::tempdir().expect("a directory");
+    let mut backup = std::process::Command::new(program());
+    backup.arg("backup").arg(copy.path().join("offhook.db"));
+    backup.arg("--data-dir").arg(node.dir.path()).env_remove("RUST_LOG");
+    let made = tokio::task::spawn_blocking(move || backup.output().expect("it runs"));
+    let made = made.await.expect("it ends");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let key = std::fs::copy(node.dir.path().join("store.key"), copy.path().join("store.key"));
+    key.expect("a copy of the key");
+
+    let other = NodeConfig { extra: NODE_ID.replace("crash", "copy"), ..config.clone() };
+    let mut second = Node::start_in(copy, &other).await;
+    let ended = async |node: &Node| node.metric("offhook_calls_total", &[]).await;
+    assert_eq!(ended(&second).await, 0.0);
+    let is_end = |asked: &serde_json::Value| asked["action"] == "terminate";
+    assert!(!graph.asked().iter().any(is_end), "{:?}", graph.asked());
+    assert_eq!((app.count("/hangup"), node.metric("offhook_calls_active", &[]).await), (0, 1.0));
+
+    // With the node's own name, a start ends the call at Meta, although its node runs.
+    second.kill();
+    let file = second.dir.path().join("offhook.toml");
+    let text = std::fs::read_to_string(&file).expect("the configuration");
+    std::fs::write(&file, text.replace("\"copy\"", "\"crash\"")).expect("written");
+    second.start_again().await;
+    graph.wait(&wacid, "terminate").await;
 }
 
 fn seed(n: u128, hangup: &str) -> CallSetup {
