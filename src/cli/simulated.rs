@@ -40,6 +40,11 @@ impl NodeDiscovery {
                 "{e}\nstart a node with `offhook dev`, or name its address with --node URL"
             ))
         })?;
+        if let Some(other) = answer.location.as_deref().and_then(|to| https_origin(node, to)) {
+            return Err(Exit::usage(format!(
+                "the node at {node} redirects to its https address: write --node {other}"
+            )));
+        }
         if answer.status != 200 {
             return Ok(None);
         }
@@ -92,6 +97,13 @@ impl NodeDiscovery {
         }
         Ok(())
     }
+}
+
+/// The https address to which a node redirects requests to its plain one (`listen.https`). `None` if
+/// it redirects elsewhere.
+fn https_origin(node: &str, location: &str) -> Option<String> {
+    let to = url::Url::parse(location).ok().filter(|to| to.scheme() == "https")?;
+    node.starts_with("http://").then(|| to.origin().ascii_serialization())
 }
 
 /// Posts a request to a `/_sim/…` path of the simulated Meta. Returns the lines of the response,
@@ -169,7 +181,7 @@ impl StopSignals {
 
 #[cfg(test)]
 mod tests {
-    use super::NodeDiscovery;
+    use super::{NodeDiscovery, https_origin};
     use sim::control::CallRequest;
 
     fn discovery(numbers: &str) -> NodeDiscovery {
@@ -177,6 +189,16 @@ mod tests {
             r#"{{"version":"0.1.0","graph_url":"http://127.0.0.1:4000/v23.0","numbers":[{numbers}]}}"#
         );
         serde_json::from_str(&text).expect("discovery")
+    }
+
+    #[test]
+    fn a_node_with_https_redirects_to_its_address() {
+        let origin = |node, to| https_origin(node, to);
+        let to = "https://calls.example.com:8443/.well-known/offhook.json";
+        let expected = Some("https://calls.example.com:8443".to_owned());
+        assert_eq!(origin("http://127.0.0.1:8080", to), expected);
+        assert_eq!(origin("http://127.0.0.1:8080", "/elsewhere"), None);
+        assert_eq!(origin("https://calls.example.com", to), None, "it is known there");
     }
 
     const ONE: &str = r#"{"number":"918035737458","phone_number_id":"1","waba":"2"}"#;

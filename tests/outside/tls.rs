@@ -15,7 +15,9 @@ use crate::support::app::App;
 use crate::support::database::skipped_without_postgres;
 use crate::support::http;
 use crate::support::meta::Graph;
-use crate::support::node::{API_KEY, APP_SECRET, Node, NodeConfig, VERIFY_TOKEN, free_port};
+use crate::support::node::{
+    API_KEY, APP_SECRET, Node, NodeConfig, VERIFY_TOKEN, free_port, program,
+};
 use crate::support::sign;
 use crate::support::tls::{Authority, Client, answer};
 
@@ -125,6 +127,17 @@ async fn plain_requests_are_redirected_to_https() {
     assert_eq!(world.node.post_webhook(EMPTY).await.status, 200);
     let token = format!("{public}/.well-known/acme-challenge/unknown");
     assert_eq!(http::get(&token).await.status, 404, "not redirected");
+
+    for command in [&["call"][..], &["load", "--calls", "1", "--rate", "1"]] {
+        let mut program = std::process::Command::new(program());
+        program.args(command).args(["--node", public]).env_remove("RUST_LOG");
+        program.stdin(std::process::Stdio::null());
+        let ran = tokio::task::spawn_blocking(move || program.output().expect("it runs"));
+        let output = ran.await.expect("it ends");
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(text.contains("write --node https://calls.example.com\n"), "{command:?}: {text}");
+        assert_eq!(output.status.code(), Some(2), "{text}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -19,6 +19,8 @@ pub type Client = hyper_util::client::legacy::Client<HttpsConnector<HttpConnecto
 #[derive(Debug)]
 pub struct Response {
     pub status: u16,
+    /// The `Location` of a redirect.
+    pub location: Option<String>,
     pub body: Bytes,
 }
 
@@ -59,6 +61,8 @@ pub async fn fetch(
     let exchange = async {
         let response = send(client, request).await?;
         let status = response.status().as_u16();
+        let location = response.headers().get(http::header::LOCATION);
+        let location = location.and_then(|to| to.to_str().ok()).map(str::to_owned);
         let mut body_stream = response.into_body();
         let mut body = BytesMut::new();
         while let Some(frame) = body_stream.frame().await {
@@ -74,7 +78,7 @@ pub async fn fetch(
                 body.extend_from_slice(data);
             }
         }
-        Ok(Response { status, body: body.freeze() })
+        Ok(Response { status, location, body: body.freeze() })
     };
     tokio::time::timeout(deadline, exchange).await.unwrap_or_else(|_| {
         Err(format!("no response from {authority} within {} s", deadline.as_secs_f32()))
