@@ -390,7 +390,11 @@ fn meta(mut s: Section<'_>, insecure: bool) -> MetaSettings {
             .strength(Strength::APP_SECRET)
             .optional("only webhooks signed with `app_secret` are accepted"),
         verify_token: s
-            .secret("verify_token", "The token that was entered at Meta beside the webhook's URL.")
+            .secret(
+                "verify_token",
+                "The token that was entered at Meta beside the webhook's URL. Fewer than 20 characters \
+                 are a warning, not an error: changing it takes a change at Meta, too.",
+            )
             .required("the token that you enter at Meta beside the webhook's URL")
             .unwrap_or_else(empty),
         access_token: s
