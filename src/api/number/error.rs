@@ -278,15 +278,16 @@ impl From<Denied> for ApiError {
         let rule = |code, field, next| {
             Self::RuleViolation(Box::new(RuleViolation {
                 code,
-                message: denied.because.to_string(),
+                message: denied.sentence(),
                 field: Some(field),
                 meta: None,
                 next,
             }))
         };
-        let full = |message: &'static str| Self::TooManyRequests {
+        let sentence = denied.reason.sentence();
+        let full = || Self::TooManyRequests {
             code,
-            message: message.into(),
+            message: sentence.into(),
             field: Some("from"),
             retry_after: Some(1),
         };
@@ -300,16 +301,11 @@ impl From<Denied> for ApiError {
                 rule(code, "to", Some(NextAttempt::Call(denied.again())))
             }
             Reason::GeoBlocked => rule(code, "from", None),
-            Reason::CallingDisabled => {
-                Self::conflict(code, "calling is not enabled for this number")
+            Reason::CallingDisabled => Self::conflict(code, sentence),
+            Reason::UserBusy => {
+                Self::Conflict { code, message: sentence.into(), retry_after: Some(1) }
             }
-            Reason::UserBusy => Self::Conflict {
-                code,
-                message: "a call between this number and this user is in progress".into(),
-                retry_after: Some(1),
-            },
-            Reason::NumberFull => full("the number has reached its limit of simultaneous calls"),
-            Reason::CpsExceeded => full("the account has reached its limit of calls per second"),
+            Reason::NumberFull | Reason::CpsExceeded => full(),
             Reason::UnknownNumber => Self::bad_value("from", NOT_OWN_NUMBER),
             Reason::Draining | Reason::Overloaded => UNAVAILABLE,
             // Reasons of inbound calls.

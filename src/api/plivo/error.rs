@@ -193,10 +193,7 @@ fn denied_call(to: &E164, denied: &Denied) -> PlivoError {
         Reason::UserBusy => {
             PlivoError::UserBusy(format!("a call between this number and {to} is in progress"))
         }
-        Reason::NumberFull => PlivoError::too_many_requests(
-            "the number has reached its limit of simultaneous calls",
-            1,
-        ),
+        Reason::NumberFull => PlivoError::too_many_requests(denied.reason.sentence(), 1),
         Reason::Draining => SHUTTING_DOWN,
         _ => PlivoError::NotAllowed(format!("{to} can't be called: {denied}")),
     }

@@ -56,6 +56,28 @@ impl Reason {
             Self::Duplicate => word::DUPLICATE,
         }
     }
+
+    /// The sentence for people who place calls: what refuses the call, and what to look at.
+    pub fn sentence(self) -> &'static str {
+        match self {
+            Self::NumberFull => "the number has reached its limit of simultaneous calls",
+            Self::CpsExceeded => "the account has reached its limit of calls per second",
+            Self::UnknownNumber => "the calling number is not a connected number of the account",
+            Self::CallingDisabled => "calling is not enabled for this number",
+            Self::NoPermission => {
+                "the user has not permitted calls of this number, or a limit of such calls is reached: look at the \
+                 permission of number and user"
+            }
+            Self::GeoBlocked => "numbers of this country may not place calls",
+            Self::UserBusy => "a call between this number and this user is in progress",
+            Self::BadOffer => "the caller's SDP offer has no audio that can be answered",
+            Self::Overloaded => {
+                "the node can't take more calls now: its log and offhook_admission_total say why"
+            }
+            Self::Draining => "the node is draining and takes no new calls",
+            Self::Duplicate => "the call is known already",
+        }
+    }
 }
 
 /// A refused call.
@@ -93,27 +115,20 @@ impl Denied {
             RefusalDetail::Reason | RefusalDetail::Country(_) => None,
         }
     }
-}
 
-impl std::fmt::Display for Denied {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.reason.as_str())?;
+    /// The sentence alone, for errors that have the reason as their code.
+    pub fn sentence(&self) -> String {
         match &self.because {
-            RefusalDetail::Reason => Ok(()),
-            RefusalDetail::Country(barred) => write!(f, ": {barred}"),
-            RefusalDetail::Permission(refusal) => write!(f, ": {refusal}"),
+            RefusalDetail::Reason => self.reason.sentence().to_owned(),
+            RefusalDetail::Country(barred) => barred.to_string(),
+            RefusalDetail::Permission(refusal) => refusal.to_string(),
         }
     }
 }
 
-/// The sentence alone, for errors that have the reason as their code.
-impl std::fmt::Display for RefusalDetail {
+impl std::fmt::Display for Denied {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Reason => f.write_str("the call is not allowed"),
-            Self::Country(barred) => write!(f, "{barred}"),
-            Self::Permission(refusal) => write!(f, "{refusal}"),
-        }
+        write!(f, "{}: {}", self.reason.as_str(), self.sentence())
     }
 }
 

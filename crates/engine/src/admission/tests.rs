@@ -632,7 +632,7 @@ fn a_queued_call_is_checked_again_at_its_turn() {
         (Reason::NoPermission, Some(outbound.wall().plus(Duration::from_secs(86_400))))
     );
     assert!(denied.to_string().starts_with("no_permission: as many calls "), "{denied}");
-    assert!(denied.because.to_string().contains("(daily_limit); the next "), "{}", denied.because);
+    assert!(denied.sentence().contains("(daily_limit); the next "), "{}", denied.sentence());
 }
 
 #[test]

@@ -293,8 +293,10 @@ fn not_admitted(denied: &Denied) -> BLegEvent {
         // Equal to Meta's error 138003: the user is busy, which is not an error.
         Reason::UserBusy => return BLegEvent::Ended { cause: HangupCause::UserBusy },
     };
-    let detail = denied.to_string();
     // Omit a detail that only repeats the reason.
-    let detail = if detail == denied.reason.as_str() { String::new() } else { detail };
+    let detail = match denied.because {
+        RefusalDetail::Reason => String::new(),
+        RefusalDetail::Country(_) | RefusalDetail::Permission(_) => denied.to_string(),
+    };
     refused(error, detail)
 }
