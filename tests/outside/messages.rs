@@ -788,6 +788,24 @@ async fn conversations_have_labels_of_their_account() {
     {
         assert_eq!(chat.ask("PATCH", &one, wrong.clone()).await.0, 400, "{wrong}");
     }
+    let mut many = Vec::new();
+    for n in 0..12 {
+        let (status, made) =
+            chat.ask("POST", "labels/", json!({"name": format!("L{n}"), "colour": "gray"})).await;
+        assert_eq!(status, 201, "{made}");
+        many.push(made["id"].clone());
+    }
+    // Of people who do so at once, as many succeed as there is room for.
+    let adding = many.iter().map(|id| chat.ask("PATCH", &one, json!({"addLabels": [id]})));
+    let statuses = futures_util::future::join_all(adding).await;
+    let count = |of| statuses.iter().filter(|(status, _)| *status == of).count();
+    assert_eq!((count(200), count(400)), (9, 3), "{statuses:?}");
+    let kept = chat.get(&one).await["labels"].as_array().map(Vec::len);
+    assert_eq!(kept, Some(10), "with the one it had");
+    for label in &many {
+        let path = format!("labels/{}/", label.as_str().unwrap());
+        assert_eq!(chat.ask("DELETE", &path, Value::Null).await.0, 204);
+    }
     let found = chat.get(&format!("conversations/?label={id}")).await;
     assert_eq!(found["items"].as_array().map(Vec::len), Some(1), "{found}");
     let closed = chat.get(&format!("conversations/?label={id}&status=closed")).await;

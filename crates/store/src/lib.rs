@@ -76,7 +76,7 @@ pub use self::rows::callback::{
 };
 pub use self::rows::conversation::{
     Assignee, AssigneeFilter, Conversation, ConversationChange, ConversationFilter, Insights,
-    LabelChange, LastMessage, Pair, RoutingState, UserName,
+    LABELS_MAX, LabelChange, LastMessage, Pair, RoutingState, UserName,
 };
 pub use self::rows::endpoint::{Endpoint, EndpointChange};
 pub use self::rows::event_key::{KeyKind, SeenKey};

@@ -23,8 +23,8 @@ use engine::admission::NumberEntry;
 use engine::inbox::words;
 use model::{ConversationStatus, Direction, Role};
 use store::{
-    AssigneeFilter, Conversation, ConversationChange, ConversationFilter, LabelChange, Message,
-    Preset, PresetKind, User,
+    AssigneeFilter, Conversation, ConversationChange, ConversationFilter, LABELS_MAX, LabelChange,
+    Message, Preset, PresetKind, User,
 };
 
 /// Maximum length of a search text, in characters. The rest is ignored.
@@ -490,9 +490,6 @@ struct ChangeBody {
     remove_labels: Option<Vec<Uuid>>,
 }
 
-/// Maximum number of labels of a conversation.
-const LABELS_MAX: usize = 10;
-
 /// Checks the change of a conversation's labels. `None` if they stay.
 async fn check_labels(
     request: &ApiRequest,
@@ -534,10 +531,14 @@ async fn check_labels(
             conversation.labels.iter().filter(stays).count()
         }
     };
-    match kept + new.len() <= LABELS_MAX {
+    match kept + new.len() <= usize::from(LABELS_MAX) {
         true => Ok(Some(change)),
-        false => Err(error(format!("a conversation can have {LABELS_MAX} labels"))),
+        false => Err(too_many_labels(field)),
     }
+}
+
+fn too_many_labels(field: &'static str) -> ApiError {
+    ApiError::bad_value(field, format!("a conversation can have {LABELS_MAX} labels"))
 }
 
 /// Whether a person can see a conversation.
@@ -588,18 +589,24 @@ async fn change(mut request: ApiRequest) -> Result<Response, ApiError> {
     }
     let labels = check_labels(&request, &conversation, &body).await?;
     if body.ai_enabled.is_some() || body.assignee.is_some() || labels.is_some() {
+        let adds_labels = body.add_labels.as_ref().is_some_and(|ids| !ids.is_empty());
         let change = ConversationChange {
             ai_enabled: body.ai_enabled,
             assignee: body.assignee,
             labels,
             ..ConversationChange::default()
         };
-        apply(&request, &conversation, change).await?;
+        // Somebody else may have added labels since the check.
+        if !apply(&request, &conversation, change).await? && adds_labels {
+            find(&request).await?;
+            return Err(too_many_labels("addLabels"));
+        }
     }
     view(&request, conversation.pair.conversation).await
 }
 
-/// Changes a conversation. Returns `false` if its state does not allow the change.
+/// Changes a conversation. Returns `false` if its state or the number of its labels does not allow
+/// the change.
 async fn apply(
     request: &ApiRequest,
     conversation: &Conversation,

@@ -139,6 +139,9 @@ pub struct ConversationChange {
     pub labels: Option<LabelChange>,
 }
 
+/// Maximum number of labels of a conversation.
+pub const LABELS_MAX: u8 = 10;
+
 /// A change of a conversation's labels.
 #[derive(Clone, Debug, PartialEq)]
 pub enum LabelChange {

@@ -7,8 +7,8 @@ use uuid::Uuid;
 use crate::error::{RowError, StoreError, failed};
 use crate::rows::callback::QueuedCallback;
 use crate::rows::conversation::{
-    Assignee, Conversation, ConversationChange, Insights, LabelChange, LastMessage, Pair,
-    RoutingState,
+    Assignee, Conversation, ConversationChange, Insights, LABELS_MAX, LabelChange, LastMessage,
+    Pair, RoutingState,
 };
 use crate::rows::message::{EventDraft, InboxResult, TimelineEntry};
 use crate::scope::{Scope, push_scope};
@@ -28,7 +28,8 @@ pub struct Conversations<'a>(pub(crate) &'a Shared);
 
 impl Conversations<'_> {
     /// Changes a conversation, and adds the events in `events` for webhooks to the outbox. Returns
-    /// `false` if the scope has no such conversation, or if its status does not allow the change.
+    /// `false` if the scope has no such conversation, or if its status or the number of its labels
+    /// does not allow the change.
     ///
     /// # Errors
     /// Fails with [`StoreError::NotTaken`] if the database rejects the write. Nothing has changed
@@ -443,6 +444,11 @@ pub(crate) async fn change(
         let before = ConversationStatus::ALL.into_iter().filter(|from| from.can_become(next));
         update.push(" AND status").push_in(before.map(ConversationStatus::as_str));
     }
+    if let Some(LabelChange::Adjust { add, remove }) = &change.labels
+        && !add.is_empty()
+    {
+        push_has_room(&mut update, add, remove);
+    }
     Ok(update.build().execute(to).await?.rows_affected() > 0)
 }
 
@@ -463,6 +469,18 @@ fn push_labels(update: &mut QueryBuilder, change: &LabelChange) {
             update.push(" || ").push_bind(text(add)).push(")");
         }
     }
+}
+
+/// Adds the condition that a conversation has at most [`LABELS_MAX`] labels after a change. The column
+/// may name labels that were deleted, which do not count.
+fn push_has_room(update: &mut QueryBuilder, add: &[Uuid], remove: &[Uuid]) {
+    update.push(
+        " AND (SELECT count(*) FROM presets p WHERE p.kind = 'label' AND p.auth_id = conversations.auth_id \
+         AND conversations.labels LIKE '%' || p.preset_id || '%' AND NOT p.preset_id",
+    );
+    update.push_in(add.iter().chain(remove).map(Uuid::to_string));
+    let room = i64::from(LABELS_MAX) - i64::try_from(add.len()).unwrap_or(i64::MAX);
+    update.push(") <= ").push_bind(room);
 }
 
 pub(crate) fn push_routing(update: &mut QueryBuilder, routing: Routing) {
@@ -517,4 +535,50 @@ pub(crate) async fn delete(
         callbacks.bind(conversation.to_string()).execute(to).await?;
     }
     Ok(InboxResult::Done(done, Vec::new()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Store;
+    use crate::tables::presets::{Preset, PresetKind};
+    use crate::tests::MAIN;
+    use crate::writer::batch::tests::came;
+    use model::Health;
+
+    #[tokio::test]
+    async fn labels_that_two_people_add_at_once_stay_within_the_limit() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
+        store.messages().receive(came(1, 1)).unwrap().await.unwrap();
+        let (scope, id) = (Scope::of(MAIN.into()), Uuid::from_u128(1_001));
+        for n in 1..=12 {
+            let preset = Preset {
+                id: Uuid::from_u128(n),
+                account: MAIN.into(),
+                main_account: MAIN.into(),
+                kind: PresetKind::Label,
+                name: format!("label {n}"),
+                content: "red".to_owned(),
+            };
+            assert!(store.presets().create(preset).await.unwrap());
+        }
+        let ids = |range: std::ops::RangeInclusive<u128>| range.map(Uuid::from_u128).collect();
+        let adjust = async |add: Vec<Uuid>, remove: Vec<Uuid>| {
+            let labels = Some(LabelChange::Adjust { add, remove });
+            let change = ConversationChange { labels, ..ConversationChange::default() };
+            store.conversations().change(&scope, id, change, Vec::new()).await.unwrap().0
+        };
+        assert!(adjust(ids(1..=6), vec![]).await);
+        assert!(!adjust(ids(7..=11), vec![]).await, "eleven");
+        assert!(adjust(ids(6..=10), vec![]).await, "one of them it has");
+        assert!(adjust(ids(11..=11), ids(1..=1)).await, "instead of another one");
+        assert!(!adjust(ids(12..=12), vec![]).await);
+        assert!(store.presets().delete(Uuid::from_u128(2)).await.unwrap());
+        assert!(adjust(ids(12..=12), vec![]).await, "a deleted label does not count");
+        assert!(adjust(vec![], ids(3..=4)).await);
+        let found = store.conversations().get(&scope, id).await.unwrap().unwrap();
+        assert_eq!(found.labels.len(), 9, "with the deleted one: {:?}", found.labels);
+        store.close().await;
+    }
 }
