@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use super::refusals::{Owner, Refusal, Refusals};
 use super::routes::Operation;
-use super::segments;
+use super::{number, plivo, segments};
 use model::Clock;
 use store::{AuditRow, Store, User};
 
@@ -56,7 +56,7 @@ const DETAIL_BYTES_MAX: usize = 8 << 10;
 /// one tenant do not fill the disk.
 const VALUE_CHARS_MAX: usize = 300;
 /// Maximum number of characters of a name or an object in a record.
-const TEXT_CHARS_MAX: usize = 200;
+pub(super) const TEXT_CHARS_MAX: usize = 200;
 
 /// Adds records to the audit trail.
 pub struct Audit {
@@ -76,6 +76,11 @@ impl Audit {
     #[must_use = "a change is reported when its record is stored"]
     pub fn record(&self, change: Change<'_>) -> impl Future<Output = ()> + Send + 'static + use<> {
         let Change { owner, actor, action, object, before, after } = change;
+        debug_assert!(actions().any(|known| known == action), "not in OTHER_ACTIONS: {action}");
+        debug_assert!(
+            collections().any(|known| object.split('/').next() == Some(known)),
+            "not in collections: {object}"
+        );
         let (name, object) = (truncated(&actor.name), truncated(object));
         tracing::info!(
             target: "audit",
@@ -121,6 +126,7 @@ impl Audit {
         owner: Option<Owner>,
         name: Option<&str>,
     ) {
+        debug_assert!(CREDENTIALS.contains(&by), "not in CREDENTIALS: {by}");
         let actor = truncated(name.unwrap_or("unknown"));
         let account = owner.as_ref().map(|owner| owner.account.as_str());
         tracing::warn!(
@@ -168,6 +174,48 @@ const UNRECORDED: &[&str] = &[
     "uploadMedia",
     "uploadModel",
 ];
+
+/// Actions that are no operation of an API, and those whose record has another name.
+const OTHER_ACTIONS: &[&str] = &[
+    "acceptInvitation",
+    "changeWebhook",
+    "createWebhook",
+    "deleteUser",
+    "deleteWebhook",
+    "endWebhookRotation",
+    "modelInstalled",
+    "rotateWebhookSecret",
+    "setUp",
+    AuditRow::SIGN_IN_REFUSED,
+];
+
+/// The objects of refused sign-ins: kinds of credentials.
+const CREDENTIALS: &[&str] =
+    &["api-key", "auth-token", "endpoint-password", "password", "provider", "set-up-link"];
+
+/// All operations of both APIs.
+fn operations() -> impl Iterator<Item = &'static Operation> + Clone {
+    let number = number::TABLES.iter().copied().flatten().map(|route| &route.operation);
+    let plivo = plivo::TABLES.iter().copied().flatten().map(|route| &route.operation);
+    number.chain(plivo)
+}
+
+/// The actions of records.
+pub(super) fn actions() -> impl Iterator<Item = &'static str> + Clone {
+    let recorded = operations().filter(|operation| is_recorded(operation));
+    recorded.map(|operation| operation.id).chain(OTHER_ACTIONS.iter().copied())
+}
+
+/// The first segments of the objects of records.
+pub(super) fn collections() -> impl Iterator<Item = &'static str> + Clone {
+    let of = |operation: &'static Operation| {
+        let segments = segments(operation.path);
+        let place = if operation.path.starts_with("/api/") { 2 } else { 3 };
+        segments.get(place).copied().unwrap_or("account")
+    };
+    let recorded = operations().filter(|operation| is_recorded(operation));
+    recorded.map(of).chain(CREDENTIALS.iter().copied()).chain(["webhooks"])
+}
 
 /// Whether requests of an operation are recorded.
 pub(super) fn is_recorded(operation: &Operation) -> bool {
@@ -404,7 +452,6 @@ fn changes(mut before: Value, mut after: Value) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{number, plivo};
     use super::*;
 
     #[test]
@@ -434,9 +481,7 @@ mod tests {
     }
 
     fn operation(id: &str) -> &'static Operation {
-        let number = number::TABLES.iter().copied().flatten().map(|route| &route.operation);
-        let plivo = plivo::TABLES.iter().copied().flatten().map(|route| &route.operation);
-        number.chain(plivo).find(|operation| operation.id == id).unwrap()
+        operations().find(|operation| operation.id == id).unwrap()
     }
 
     #[test]

@@ -108,6 +108,12 @@ pub(super) struct QueryParameter {
     pub(super) kind: ParameterKind,
 }
 
+/// The values of a flag.
+const FLAG: &[&str] = &["true", "false"];
+
+/// Maximum number of characters of a query parameter that is text.
+pub(super) const TEXT_CHARS_MAX: usize = 2_048;
+
 /// The values that a query parameter accepts.
 pub(super) enum ParameterKind {
     Text,
@@ -143,9 +149,27 @@ impl QueryParameter {
         Self { name, description, kind: ParameterKind::OneOf(words) }
     }
 
+    /// Why a value can't be one of this parameter. `None` if it can, or if the handler decides. An
+    /// empty value counts as none.
+    pub(super) fn refusal(&self, value: &str) -> Option<String> {
+        let (name, value) = (self.name, value.trim());
+        match self.kind {
+            _ if value.is_empty() => None,
+            ParameterKind::Text => (value.chars().count() > TEXT_CHARS_MAX)
+                .then(|| format!("{name} has more than {TEXT_CHARS_MAX} characters")),
+            // Handlers of flags accept these, too.
+            ParameterKind::OneOf(FLAG) if matches!(value, "0" | "1") => None,
+            ParameterKind::OneOf(words) => (!words.contains(&value)).then(|| {
+                let (last, others) = words.split_last().unwrap_or((&"", &[]));
+                format!("{name} must be {} or {last}", others.join(", "))
+            }),
+            ParameterKind::Uuid | ParameterKind::Integer(..) => None,
+        }
+    }
+
     /// A parameter that is `true` or `false`.
     pub(super) const fn flag(name: &'static str, description: &'static str) -> Self {
-        Self::one_of(name, &["true", "false"], description)
+        Self::one_of(name, FLAG, description)
     }
 }
 
@@ -398,7 +422,7 @@ fn name(part: &str) -> Option<&str> {
 mod tests {
     use http::Method;
 
-    use super::{Match, Operation, PathParameters, find};
+    use super::{Match, Operation, PathParameters, QueryParameter, TEXT_CHARS_MAX, find};
 
     #[derive(Debug, PartialEq, Eq)]
     struct Row(&'static str);
@@ -414,6 +438,23 @@ mod tests {
                 _ => &GET_ALL,
             }
         }
+    }
+
+    #[test]
+    fn query_parameters_refuse_values_that_they_cannot_have() {
+        let one_of = QueryParameter::one_of("platform", &["A", "B", "C"], "");
+        for value in ["", " A ", "C"] {
+            assert_eq!(one_of.refusal(value), None, "{value}");
+        }
+        assert_eq!(one_of.refusal("a").as_deref(), Some("platform must be A, B or C"));
+        let flag = QueryParameter::flag("hidden", "");
+        for value in ["true", "false", "1", "0"] {
+            assert_eq!(flag.refusal(value), None, "{value}");
+        }
+        assert_eq!(flag.refusal("yes").as_deref(), Some("hidden must be true or false"));
+        let text = QueryParameter::text("q", "");
+        assert_eq!(text.refusal(&"é".repeat(TEXT_CHARS_MAX)), None);
+        assert!(text.refusal(&"é".repeat(TEXT_CHARS_MAX + 1)).is_some());
     }
 
     #[test]

@@ -67,6 +67,25 @@ async fn changes_are_recorded_with_actor_address_and_fields() {
     assert_eq!(found[0]["before"]["name"], json!("Asha"));
     assert_eq!(found[0]["after"], Value::Null);
     assert!(world.node.log().contains("\"action\":\"changeAgent\""), "{}", world.node.log());
+    // Values that no record can have are refused, because they may be misspelled.
+    for (wrong, words) in [
+        ("action=chnageAgent", "did you mean `changeAgent`?"),
+        ("action=agents", "`signInRefused`"),
+        ("actor=asha", "actor must be user:NAME"),
+        ("actor=user:", "actor must be user:NAME"),
+        ("object=agent/7", "did you mean `agents`?"),
+    ] {
+        for list in ["audit/?", "audit/export/?"] {
+            let answer = ask(&world, API_KEY, "GET", &format!("{list}{wrong}"), Value::Null).await;
+            let field = wrong.split('=').next().unwrap();
+            let (error, text) = (&answer.json()["error"], answer.text());
+            assert_eq!((answer.status, &error["field"]), (400, &json!(field)), "{text}");
+            assert!(error["message"].as_str().unwrap().contains(words), "{text}");
+        }
+    }
+    for none in ["action=setUp", "actor=endpoint:desk", "object=Number/1", "object=password"] {
+        assert!(records(&world, none).await.is_empty(), "{none}");
+    }
     // A page at a time, and in a time range.
     let page = ask(&world, API_KEY, "GET", "audit/?limit=1", Value::Null).await.json();
     let next = page["next"].as_str().unwrap().to_owned();

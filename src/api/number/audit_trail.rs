@@ -12,19 +12,22 @@ use serde_json::Value;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::super::csv;
+use super::super::audit::{self, TEXT_CHARS_MAX};
 use super::super::error::ApiError;
 use super::super::refusals::SEVERAL;
 use super::super::routes::{Operation, QueryParameter, ResponseSpec};
+use super::super::{csv, fields};
 use super::request::{ApiRequest, parse_position, position};
 use super::response::{Page, Timestamp3339, ok};
 use super::route::{CURSOR, LIMIT, Route, handler};
+use engine::config::suggestion;
 use model::{AuthId, Role, Timestamp};
 use store::{AuditFilter, AuditRow, Scope, Store, StoreError};
 
 const ACTOR: QueryParameter = QueryParameter::text(
     "actor",
-    "Only records of this actor: user:NAME, api-key:ID, api-key:configuration/NAME or auth-token",
+    "Only records of this actor: user:NAME, endpoint:NAME, api-key:ID, api-key:configuration/NAME, auth-token, unknown \
+     or several",
 );
 const ACTION: QueryParameter =
     QueryParameter::text("action", "Only this operation id, or signInRefused");
@@ -129,6 +132,15 @@ impl From<AuditRow> for AuditView {
     }
 }
 
+/// Whether a record may have this actor.
+fn is_actor(text: &str) -> bool {
+    let names = ["user:", "endpoint:", "api-key:"];
+    let is_named =
+        names.iter().any(|kind| text.strip_prefix(kind).is_some_and(|id| !id.is_empty()));
+    (is_named || ["auth-token", "unknown", SEVERAL].contains(&text))
+        && text.chars().count() <= TEXT_CHARS_MAX
+}
+
 fn filter(request: &ApiRequest) -> Result<AuditFilter, ApiError> {
     let text = |name| request.query_text(name).map(str::to_owned);
     let time =
@@ -140,15 +152,46 @@ fn filter(request: &ApiRequest) -> Result<AuditFilter, ApiError> {
                 format!("{name} must be a time in RFC 3339, such as 2026-03-01T00:00:00Z"),
             )),
         };
+    let action = text("action");
+    if let Some(action) = &action
+        && !audit::actions().any(|known| known == action)
+    {
+        let action = fields::printable(action);
+        let message = format!("no action {action}: {}", suggestion(&action, audit::actions()));
+        return Err(ApiError::bad_value("action", message));
+    }
+    let actor = text("actor");
+    if actor.as_ref().is_some_and(|actor| !is_actor(actor)) {
+        let message = "actor must be user:NAME, endpoint:NAME, api-key:ID, api-key:configuration/NAME, auth-token, \
+                       unknown or several";
+        return Err(ApiError::bad_value("actor", message));
+    }
+    let object = text("object");
+    if let Some(object) = &object {
+        let collection = object.split('/').next().unwrap_or_default();
+        if object.chars().count() > TEXT_CHARS_MAX {
+            let message = format!("object has more than {TEXT_CHARS_MAX} characters");
+            return Err(ApiError::bad_value("object", message));
+        }
+        if !audit::collections().any(|known| known == collection) {
+            let collection = fields::printable(collection);
+            let mut known: Vec<&str> = audit::collections().collect();
+            known.sort_unstable();
+            known.dedup();
+            let message =
+                format!("no object {collection}: {}", suggestion(&collection, known.into_iter()));
+            return Err(ApiError::bad_value("object", message));
+        }
+    }
     let source = text("source");
     if source.as_ref().is_some_and(|at| at.parse::<IpAddr>().is_err() && at != SEVERAL) {
         let message = format!("source must be an IP address, or {SEVERAL}");
         return Err(ApiError::bad_value("source", message));
     }
     Ok(AuditFilter {
-        actor: text("actor"),
-        action: text("action"),
-        object: text("object"),
+        actor,
+        action,
+        object,
         source,
         since: time("since")?,
         until: time("until")?,

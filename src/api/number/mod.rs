@@ -193,8 +193,8 @@ async fn answer(
     Ok(state.number_idempotency.run(key, work).await)
 }
 
-/// Refuses unknown query parameters, because they may be misspelled filters, and those that are given
-/// twice, because only one of their values would count.
+/// Refuses unknown query parameters, because they may be misspelled filters, those that are given
+/// twice, because only one of their values would count, and values that a parameter can't have.
 fn check_query(operation: &Operation, request: &Request) -> Result<(), ApiError> {
     let known = operation.query.iter().map(|parameter| parameter.name);
     let pairs = query_pairs(request);
@@ -206,6 +206,12 @@ fn check_query(operation: &Operation, request: &Request) -> Result<(), ApiError>
         if pairs.iter().take(at).any(|(before, _)| before == name) {
             let message = format!("{name} is given twice");
             return Err(ApiError::bad_value(name.clone(), message));
+        }
+    }
+    for parameter in operation.query {
+        let given = pairs.iter().find(|(name, _)| name == parameter.name);
+        if let Some(why) = given.and_then(|(_, value)| parameter.refusal(value)) {
+            return Err(ApiError::bad_value(parameter.name, why));
         }
     }
     Ok(())

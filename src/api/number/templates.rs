@@ -58,12 +58,39 @@ impl From<TemplatesError> for ApiError {
     }
 }
 
+/// Maximum length of a template's name at Meta.
+const NAME_MAX: usize = 512;
+
+/// Refuses a name that no template can have at Meta.
+fn check_name(name: &str) -> Result<(), ApiError> {
+    let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+    let message = "name must be the name of a template: up to 512 lower-case letters, digits and _";
+    match name.len() <= NAME_MAX && name.bytes().all(is_plain) {
+        true => Ok(()),
+        false => Err(ApiError::bad_value("name", message)),
+    }
+}
+
+/// Refuses a language that no template can have at Meta.
+fn check_language(code: &str) -> Result<(), ApiError> {
+    let (language, region) = code.split_once('_').unwrap_or((code, ""));
+    let is_language = language.len() <= 3 && language.bytes().all(|b| b.is_ascii_lowercase());
+    let is_region = region.len() <= 4 && region.bytes().all(|b| b.is_ascii_alphabetic());
+    let message = "language must be a code of Meta's, such as en or en_US";
+    match is_language && is_region {
+        true => Ok(()),
+        false => Err(ApiError::bad_value("language", message)),
+    }
+}
+
 async fn list(request: ApiRequest) -> Result<Response, ApiError> {
     let number = request.number()?;
     let limit = request.limit()?;
     let after = request.cursor(|position| {
         position.split_once('.').map(|(name, language)| (name.to_owned(), language.to_owned()))
     })?;
+    check_name(request.query_text("name").unwrap_or_default())?;
+    check_language(request.query_text("language").unwrap_or_default())?;
     let templates = request.api().inbox.templates().of(&number).await?;
     let search = request.query_text("q").unwrap_or_default().to_lowercase();
     let is_wanted = |template: &&Template| {

@@ -32,6 +32,9 @@ const DISCONNECT: &str = "/api/v1/phone-numbers/{number}/disconnect/";
 /// The values of `platformType`.
 const PLATFORMS: &[&str] = &["CLOUD_API", "ON_PREMISE", "NOT_APPLICABLE"];
 
+/// Maximum length of an id of a WABA, as in the configuration.
+const WABA_DIGITS_MAX: usize = 64;
+
 const CONFLICT: ResponseSpec = error(409, "The state of the number does not allow it");
 const NOT_VERIFIED: ResponseSpec = error(422, "Meta did not confirm the credentials or the number");
 
@@ -353,7 +356,7 @@ async fn list(request: ApiRequest) -> Result<Response, ApiError> {
 fn page(request: &ApiRequest) -> Result<(Vec<NumberView>, Option<String>), ApiError> {
     let limit = request.limit()?;
     let after = request.cursor(parse_cursor)?;
-    check_platform(request.query("platformType").unwrap_or_default())?;
+    check_waba(request.query("waba").unwrap_or_default())?;
     let api = request.api();
     let book = api.keeper.book();
     let selected =
@@ -365,13 +368,11 @@ fn page(request: &ApiRequest) -> Result<(Vec<NumberView>, Option<String>), ApiEr
     Ok((items.collect(), request.next_cursor(page.next)))
 }
 
-fn check_platform(word: &str) -> Result<(), ApiError> {
-    let word = word.trim();
-    if word.is_empty() || PLATFORMS.contains(&word) {
-        return Ok(());
-    }
-    let message = format!("platformType must be one of {}", PLATFORMS.join(", "));
-    Err(ApiError::bad_value("platformType", message))
+fn check_waba(id: &str) -> Result<(), ApiError> {
+    let id = id.trim();
+    let is_id = id.len() <= WABA_DIGITS_MAX && id.bytes().all(|byte| byte.is_ascii_digit());
+    let message = "waba must be the id of a WhatsApp Business Account: up to 64 digits";
+    if is_id { Ok(()) } else { Err(ApiError::bad_value("waba", message)) }
 }
 
 /// The last number of the previous page: the time at which it was added, in microseconds, and the
@@ -397,7 +398,7 @@ fn matches(request: &ApiRequest, number: &Number) -> bool {
             || contains(&number.set.alias, part)
             || contains(&number.set.at_meta.verified_name, part)
     };
-    number.set.hidden == (given("hidden") == Some("true"))
+    number.set.hidden == matches!(given("hidden"), Some("true" | "1"))
         && given("q").is_none_or(is_found)
         && given("waba")
             .is_none_or(|waba| number.waba.as_ref().is_some_and(|of| of.as_str() == waba))
@@ -661,13 +662,15 @@ impl From<UrlCheck> for UrlCheckResult {
 
 #[cfg(test)]
 mod tests {
-    use super::{ApiError, check_platform};
+    use super::{ApiError, check_waba};
 
     #[test]
-    fn refuses_unknown_platforms() {
-        for valid in ["", " CLOUD_API ", "ON_PREMISE", "NOT_APPLICABLE"] {
-            assert!(check_platform(valid).is_ok(), "{valid}");
+    fn refuses_wabas_that_are_no_ids() {
+        for valid in ["", " 1029384756 ", "7"] {
+            assert!(check_waba(valid).is_ok(), "{valid}");
         }
-        assert!(matches!(check_platform("zz"), Err(ApiError::BadRequest { .. })));
+        for wrong in ["shop", "10 2", "1".repeat(65).as_str()] {
+            assert!(matches!(check_waba(wrong), Err(ApiError::BadRequest { .. })), "{wrong}");
+        }
     }
 }
