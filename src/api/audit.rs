@@ -421,11 +421,15 @@ fn is_sensitive(field: &str) -> bool {
         || matches!(field.as_str(), "pin" | "code" | "waid" | "key")
 }
 
-/// The fields that differ between two states. Request ids are not part of a state.
+/// Members of objects that no request sets: ids of requests, and counts that change with calls and
+/// messages.
+const NO_SETTINGS: &[&str] = &["api_id", "liveCalls", "openConversations"];
+
+/// The fields that differ between two states.
 fn changes(mut before: Value, mut after: Value) -> Value {
     let mut detail = Map::new();
     for state in [&mut before, &mut after].into_iter().filter_map(Value::as_object_mut) {
-        state.remove("api_id");
+        NO_SETTINGS.iter().for_each(|name| drop(state.remove(*name)));
     }
     let (before, after) = match (before, after) {
         (Value::Object(mut before), Value::Object(mut after)) => {
@@ -476,6 +480,10 @@ mod tests {
                 "after": {"endpoint": "https://b", "hasApiKey": false, "waId": "(redacted)"},
             })
         );
+        let number =
+            |calls: u32| json!({"alias": "a", "liveCalls": calls, "openConversations": calls});
+        assert_eq!(changes(number(0), number(1)), json!({"before": {}, "after": {}}));
+        assert_eq!(changes(Value::Null, number(1)), json!({"after": {"alias": "a"}}));
         let made = redacted(json!({"id": "7", "secret": "canary", "invitation": "https://canary"}));
         assert!(!changes(Value::Null, made).to_string().contains("canary"));
     }

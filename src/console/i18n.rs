@@ -26,6 +26,36 @@ const LABELS: &[(&str, &str)] = &[
     ("whatsappPhoneNumberId", "numbers.phone_number_id"),
 ];
 
+/// Other fields of the number API that records of the audit trail name.
+const FIELDS: &[(&str, &str)] = &[
+    ("account", "numbers.account"),
+    ("activeAgent", "numbers.agent"),
+    ("alias", "numbers.alias"),
+    ("apiKey", "agents.api_key"),
+    ("assignee", "inbox.assigned"),
+    ("callingEnabled", "numbers.enable_calling"),
+    ("channels", "agents.channels"),
+    ("colour", "inbox.label_colour"),
+    ("configurationType", "numbers.configuration"),
+    ("enabled", "agents.enabled"),
+    ("ending", "people.key_ending"),
+    ("endpoint", "agents.endpoint"),
+    ("greeting", "agents.greeting"),
+    ("instructions", "agents.instructions"),
+    ("kind", "agents.kind"),
+    ("labels", "inbox.labels"),
+    ("model", "agents.model"),
+    ("outboundNumber", "agents.outbound"),
+    ("platformType", "numbers.platform"),
+    ("qualityRating", "numbers.quality"),
+    ("role", "people.role"),
+    ("shortcut", "inbox.reply_shortcut"),
+    ("signingSecret", "agents.signing_secret"),
+    ("text", "inbox.reply_text"),
+    ("verifiedName", "numbers.verified"),
+    ("voice", "agents.voice"),
+];
+
 type Words = HashMap<String, String>;
 
 static EN: LazyLock<Words> = LazyLock::new(|| read(include_str!("../../console/i18n/en.json")));
@@ -108,6 +138,25 @@ impl Lang {
             Some((rest, label)) if rest.starts_with(' ') => format!("“{label}”{rest}"),
             _ => message.to_owned(),
         }
+    }
+
+    /// The label of a field of an API, or its name as words if the console has none.
+    pub(super) fn field(self, name: &str) -> String {
+        if let Some((_, key)) = LABELS.iter().chain(FIELDS).find(|(known, _)| *known == name) {
+            return self.t(key).to_owned();
+        }
+        let mut words = String::with_capacity(name.len() + 4);
+        for letter in name.chars() {
+            match letter {
+                '_' => words.push(' '),
+                upper if upper.is_ascii_uppercase() => {
+                    words.push(' ');
+                    words.push(upper.to_ascii_lowercase());
+                }
+                other => words.push(other),
+            }
+        }
+        words
     }
 
     /// A number with the language's decimal separator.

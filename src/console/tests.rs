@@ -176,3 +176,11 @@ fn a_refusal_names_the_label_of_the_field() {
     let answer = crate::api::ApiResponse { status: http::StatusCode::BAD_REQUEST, body };
     assert_eq!(Lang::En.refusal(&answer), "“Display Name” must be short");
 }
+
+#[test]
+fn fields_of_the_apis_have_the_words_of_the_console() {
+    let [en, de] = Lang::ALL;
+    assert_eq!((en.field("answerUrl"), de.field("labels")), ("Answer URL".into(), "Labels".into()));
+    assert_eq!(en.field("openConversations"), "open conversations");
+    assert_eq!(en.field("auth_token"), "auth token");
+}
