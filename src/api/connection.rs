@@ -41,8 +41,8 @@ const FRAMES_AT_ONCE: i64 = 10_000;
 const FRAMES_A_MS: i64 = 1;
 /// Number of requests that a new connection of HTTP/2 may send while its network is above its
 /// request rate, since they may be authenticated, and the number of bytes that are then read at once.
-const FIRST_REQUESTS: usize = 8;
-const FIRST_BYTES: usize = 1_024;
+const FIRST_REQUESTS: usize = 2;
+const FIRST_BYTES: usize = 256;
 /// Limits of a pause while a network is above its request rate. The rate may be reached again at any
 /// time, because authenticated requests are given back.
 const RATE_PAUSE_MIN: Duration = Duration::from_millis(50);
@@ -476,11 +476,16 @@ impl ObservedStream {
             let budget = ReadBudget::new(clock, SOCKET_BYTES_AT_ONCE, SOCKET_BYTES_A_MS);
             self.socket = Some(SocketBudget::of_server(budget));
         }
-        let Some(budget) = &mut self.frames else { return Poll::Ready(usize::MAX) };
-        let handled = self.connection.handled.swap(0, Ordering::Relaxed);
-        budget.give_back(usize::try_from(handled).unwrap_or_default() * REQUEST_WEIGHT);
-        ready!(budget.poll_ready(cx));
-        self.poll_rate(cx)
+        if let Some(budget) = &mut self.frames {
+            let handled = self.connection.handled.swap(0, Ordering::Relaxed);
+            budget.give_back(usize::try_from(handled).unwrap_or_default() * REQUEST_WEIGHT);
+            ready!(budget.poll_ready(cx));
+        }
+        match self.connection.http2.load(Ordering::Relaxed) {
+            true => self.poll_rate(cx),
+            // Requests of HTTP/1 wait one by one before they are handled.
+            false => Poll::Ready(usize::MAX),
+        }
     }
 
     /// Waits while the peer's network is above its request rate, if the latest request of HTTP/2 was
@@ -614,13 +619,17 @@ mod tests {
     use tokio::net::{TcpListener, TcpStream};
 
     use super::{BadHead, Clock, Connection, HttpLimits, ObservedStream, Stream};
-    use engine::limiter::Pool;
+    use engine::limiter::{Offenders, Pool, RequestRate, RequestRates};
     use model::Timestamp;
 
     fn open(clock: &Clock) -> Arc<Connection> {
+        open_with(clock, None)
+    }
+
+    fn open_with(clock: &Clock, rate: Option<RequestRate>) -> Arc<Connection> {
         let claim = Pool::new(1, None).claim([192, 0, 2, 1].into(), 1);
         let fresh = crate::api::server::Pause::default().connect();
-        Connection::new(clock, clock.now(), claim, None, fresh)
+        Connection::new(clock, clock.now(), claim, rate, fresh)
     }
 
     #[test]
@@ -691,6 +700,32 @@ mod tests {
             assert!(read_until_limit(&mut stream).await > 0);
             drop((stream, sending.await));
         }
+    }
+
+    /// Clients that open a new connection for a few requests are limited, too.
+    #[tokio::test]
+    async fn r10_little_is_read_from_a_new_connection_of_a_network_above_its_rate() {
+        let clock = Clock::stepped(Timestamp::default());
+        let rates = RequestRates::new(clock.clone(), Offenders::new(clock.clone()));
+        let address = [192, 0, 2, 1].into();
+        (0..3_000).for_each(|_| rates.of(address).take(100));
+        let connection = open_with(&clock, Some(rates.of(address)));
+        let (mut stream, mut client) = connect(&connection).await;
+        let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+        // With 91 bytes of fields.
+        let request = [[0, 0, 91, 1, 5, 0, 0, 0, 1].as_slice(), &[0x82; 91]].concat();
+        client.write_all(&[preface, request.repeat(100).as_slice()].concat()).await.unwrap();
+        let mut first = [0; 24];
+        stream.read_exact(&mut first).await.unwrap();
+        let read = read_until_limit(&mut stream).await;
+        assert!((100..=512).contains(&read), "{read}");
+        // Nothing more, since the request was not authenticated.
+        connection.answered(false);
+        assert_eq!(read_until_limit(&mut stream).await, 0);
+        // An authenticated one shows that the client is known.
+        connection.answered(true);
+        let mut rest = vec![0; 100 * request.len() - read];
+        stream.read_exact(&mut rest).await.unwrap();
     }
 
     #[tokio::test]
