@@ -14,7 +14,7 @@ use super::placement::URL_BYTES_MAX;
 use super::plivo::error::PlivoErrorBody;
 use super::routes::{
     BodyContent, Content, Field, FieldKind, Operation, ParameterKind, QueryParameter, RequestBody,
-    ResponseSpec, Schema, Schemas, TEXT_CHARS_MAX, of,
+    ResponseSpec, Schema, Schemas, of,
 };
 use super::{number, plivo};
 
@@ -346,7 +346,7 @@ fn path_parameter(name: &str) -> Value {
 
 fn query_parameter(parameter: &QueryParameter) -> Value {
     let schema = match parameter.kind {
-        ParameterKind::Text => json!({"type": "string", "maxLength": TEXT_CHARS_MAX}),
+        ParameterKind::Text => json!({"type": "string"}),
         ParameterKind::Uuid => json!({"type": "string", "format": "uuid"}),
         ParameterKind::Integer(min, max) => {
             json!({"type": "integer", "minimum": min, "maximum": max})
