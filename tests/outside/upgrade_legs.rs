@@ -8,6 +8,7 @@ use sim::{
     HangupRule, caller,
 };
 
+use super::control::level;
 use super::dial::{dominates_ms, heard_ms, recorded, tone};
 use super::outbound::{self, user};
 use super::record::{assert_finished, channels, tone_ms};
@@ -15,6 +16,7 @@ use super::upgrade::{
     World, check_output, check_replay, end, fail_to_play, fail_to_serve, until, until_recording,
 };
 use crate::support::app::ReceivedRequest;
+use crate::support::bot::{Bot, BotServer};
 use crate::support::http;
 use crate::support::node::NUMBER;
 
@@ -509,4 +511,93 @@ async fn a_multi_party_call_goes_on_in_the_new_process() {
     let hangups =
         requests.iter().filter(|seen| seen.param("Event") == "Hangup" && seen.path == "/agent");
     assert_eq!(hangups.count(), 4);
+}
+
+/// Waits until an agent hears a caller.
+async fn until_hears(bot: &mut Bot) {
+    use base64::Engine as _;
+    // 20 ms each.
+    for _ in 0..1_000 {
+        let media = bot.receive("media").await;
+        let bytes = media["media"]["payload"].as_str().expect("a payload");
+        let bytes = base64::engine::general_purpose::STANDARD.decode(bytes).expect("Base64");
+        let pcm: Vec<i16> =
+            bytes.as_chunks().0.iter().map(|two| i16::from_le_bytes(*two)).collect();
+        if level(&pcm, CALLER_HZ as u32) > 0.08 {
+            return;
+        }
+    }
+    panic!("the agent hears nothing");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ai_agent_of_a_multi_party_call_goes_on_in_the_new_process() {
+    const AGENT_HZ: f64 = 1_700.0;
+    let mut server = BotServer::start().await;
+    let outbound::World { node, sim, app } = outbound::world(|node_config, _| {
+        node_config.accept_wait_ms = 0;
+        node_config.hangup_url = node_config.answer_url.replace("/unused", "/hangup");
+    })
+    .await;
+    app.xml("/status", "");
+    let (status, url) = (app.url("/status"), server.url.clone());
+    app.route("/unused", move |seen| {
+        let how = match seen.param("From") {
+            CALLEE => format!(
+                "role=\"ai-agent\" aiAgentStreamServiceUrl=\"{url}\" aiAgentStreamContentType=\"audio/x-l16;rate=16000\""
+            ),
+            _ => "role=\"customer\"".to_owned(),
+        };
+        let call = format!(
+            "<MultiPartyCall {how} stayAlone=\"true\" enterSound=\"none\" exitSound=\"none\" \
+             statusCallbackUrl=\"{status}\">Desk</MultiPartyCall>"
+        );
+        (200, format!("<Response>{call}</Response>"))
+    });
+    let place = |from: &str, say| {
+        let from = from.to_owned();
+        sim.place_call(CallScript {
+            from,
+            say,
+            record: true,
+            hangup: HangupRule::Never,
+            ..CallScript::default()
+        })
+    };
+    let customer = place(CALLER, tone(CALLER_HZ, 120));
+    let brings = place(CALLEE, Vec::new());
+    let Some(mut world) = World::of(node, sim, app).await else { return };
+    let mut bot = server.accept().await;
+    bot.receive("start").await;
+    until_hears(&mut bot).await;
+    let wave = |n: u32| {
+        ((f64::from(n) * AGENT_HZ * std::f64::consts::TAU / 16_000.0).sin() * 8_000.0) as i16
+    };
+    let pcm: Vec<i16> = (0..16_000).map(wave).collect();
+    for (n, name) in ["before", "after", "later"].into_iter().enumerate() {
+        if n > 0 {
+            // Ten seconds of audio wait here, and go on there.
+            for _ in 0..10 {
+                bot.play(16_000, &pcm).await;
+            }
+            check_output(&world.upgrade(&["--wait", "20"]).await, 2);
+            until_hears(&mut bot).await;
+        } else {
+            bot.play(16_000, &pcm).await;
+        }
+        bot.say(serde_json::json!({"event": "checkpoint", "name": name})).await;
+        assert_eq!(bot.receive("playedStream").await["name"], name);
+    }
+    bot.close().await;
+    world.app.wait_where("/status", |seen| seen.param("EventName") == "ParticipantExit").await;
+    rest(brings).await;
+    world.delete("MultiPartyCall/name_Desk/").await;
+    let customer = rest(customer).await;
+    // 21 seconds were played, of which each upgrade cuts some.
+    let heard = heard_ms(&customer, AGENT_HZ);
+    assert!(heard > 19_000, "{heard} ms");
+    world.app.wait_where("/hangup", |_| world.app.count("/hangup") == 2).await;
+    for seen in world.app.requests().iter().filter(|seen| seen.path == "/hangup") {
+        check_replay(&world, seen.param("CallUUID")).await;
+    }
 }

@@ -160,6 +160,11 @@ pub(crate) struct MovedStream {
 }
 
 impl MovedStream {
+    /// Whether the audio had started.
+    pub(crate) fn has_audio(&self) -> bool {
+        self.position.is_some()
+    }
+
     /// Keeps the stream's socket in `relays`, unless another process has it already.
     pub(crate) fn keep(&mut self, socket: DetachedSocket, relays: &Relays) {
         self.relay = Some(match socket {
@@ -171,11 +176,24 @@ impl MovedStream {
 
 /// The audio of the call to which a stream of another process is connected.
 pub(crate) struct MovedAudio<'a> {
-    /// The leg's audio at [`line_rate`].
+    /// The leg's or room's audio at [`line_rate`].
     pub(crate) line: Option<TapReader>,
     /// The feed with the frames that were not sent in the other process.
     pub(crate) feed: Option<Feed>,
     pub(crate) workers: &'a Workers,
+}
+
+impl<'a> MovedAudio<'a> {
+    /// The audio of the call's room. `None` has no audio.
+    pub(crate) fn of_room(
+        end: Option<CableEnd>,
+        order: &StreamOrder,
+        workers: &'a Workers,
+    ) -> Self {
+        let (tap, feed) = end.map(|CableEnd { tap, feed }| (tap, feed)).unzip();
+        let line = tap.map(|tap| TapReader::new(tap, line_rate(order), Buffering::Immediate));
+        Self { line, feed, workers }
+    }
 }
 
 /// The rate at which a stream reads the leg's audio.
@@ -198,9 +216,13 @@ pub(crate) fn sides(order: &StreamOrder) -> TapSides {
 pub(crate) struct StreamFrames(Arc<Mutex<Sound>>);
 
 impl StreamFrames {
-    /// Keeps as many frames at the leg as it can queue, because the next ones will come late.
+    /// Keeps as many frames at the leg as it can queue, because the next ones will come late. Frames
+    /// at a room would not move with it.
     pub(crate) fn run_ahead(&self) {
-        sound::lock(&self.0).keep_ahead(FEED_MAX);
+        let mut sound = sound::lock(&self.0);
+        if !sound.is_in_room() {
+            sound.keep_ahead(FEED_MAX);
+        }
     }
 
     /// Supplies no more frames.

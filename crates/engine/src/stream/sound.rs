@@ -109,6 +109,11 @@ impl Sound {
         if order.noise_level.is_some() { Rate::Hz48000 } else { rate(order.format) }
     }
 
+    /// Whether this is the audio of a room.
+    pub(super) fn is_in_room(&self) -> bool {
+        self.shared.order.in_room
+    }
+
     /// Continues the numbering of another process.
     pub(super) fn resume_at(&mut self, position: SoundPosition) {
         (self.heard.chunk, self.sent.chunk) = (position.heard_chunk, position.sent_chunk);

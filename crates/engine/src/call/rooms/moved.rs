@@ -112,13 +112,8 @@ impl Rooms {
         let tables = locked(&self.0.tables);
         let (cell, _) = tables.calls.get(&call)?;
         let inside = locked(&cell.state);
-        if inside.record_asked {
-            Some("a recording of its conference or multi-party call is about to begin")
-        } else if !inside.agents.is_empty() {
-            Some("an AI agent is in its conference or multi-party call")
-        } else {
-            None
-        }
+        let text = "a recording of its conference or multi-party call is about to begin";
+        inside.record_asked.then_some(text)
     }
 
     /// Lets go of the rooms and their recordings, so that another process can continue them.

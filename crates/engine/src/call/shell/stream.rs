@@ -60,10 +60,11 @@ impl CallStream {
 
     /// The sides of the leg that the stream taps. `None` if no audio flows.
     pub(super) fn tapped(&self) -> Option<TapSides> {
-        self.0.as_ref().filter(|stream| stream.has_audio()).map(|stream| sides(stream.order()))
+        let taps_leg = |stream: &&StreamHandle| stream.has_audio() && !stream.is_in_room();
+        self.0.as_ref().filter(taps_leg).map(|stream| sides(stream.order()))
     }
 
-    /// The frames of the stream for the leg. `None` if no audio flows.
+    /// The frames of the stream for the leg or room. `None` if no audio flows.
     pub(super) fn frames(&self) -> Option<StreamFrames> {
         self.0.as_ref()?.frames()
     }
@@ -76,12 +77,24 @@ impl CallStream {
     /// Continues a stream of another process.
     pub(super) fn resume(&mut self, call: &Context, leg: &mut AdoptedLeg, moved: MovedStream) {
         let (id, order) = (moved.stream, moved.order.clone());
-        let audio = MovedAudio {
-            line: leg.take_tap(sides(&order), line_rate(&order), Buffering::Immediate),
-            feed: leg.take_feed(),
-            workers: call.services.media.workers(),
+        let workers = call.services.media.workers();
+        let is_in_room = order.in_room && moved.has_audio();
+        let audio = if is_in_room {
+            let end = call.services.rooms.seat_agent(call.id, workers);
+            MovedAudio::of_room(end, &order, workers)
+        } else {
+            MovedAudio {
+                line: leg.take_tap(sides(&order), line_rate(&order), Buffering::Immediate),
+                feed: leg.take_feed(),
+                workers,
+            }
         };
-        self.0 = Some(call.services.streams.resume(job(call, id, order), moved, audio));
+        let is_lost = is_in_room && audio.line.is_none();
+        let mut stream = call.services.streams.resume(job(call, id, order), moved, audio);
+        if is_lost {
+            stream.begin_at(None, workers);
+        }
+        self.0 = Some(stream);
     }
 
     /// Passes a key of the caller to the stream.
