@@ -199,12 +199,10 @@ async fn s0_02_s0_03_s2_01_s2_03_numbers_are_listed_with_their_state_at_meta() {
         (&json!("New name"), &json!(null)),
         "{list}"
     );
-    let long = format!("?q={}", "x".repeat(2_049));
     for (wrong, field) in [
         ("?waba=shop", "waba"),
         ("?platformType=CLOUD", "platformType"),
         ("?hidden=yes", "hidden"),
-        (long.as_str(), "q"),
         ("918035737458/templates/?name=Order", "name"),
         ("918035737458/templates/?language=en-US", "language"),
     ] {
@@ -212,7 +210,9 @@ async fn s0_02_s0_03_s2_01_s2_03_numbers_are_listed_with_their_state_at_meta() {
         let answer = world.does("GET", &path, Value::Null, 400).await;
         assert_eq!(answer["error"]["field"], field, "{path}: {answer}");
     }
-    for none in ["?q=nobody", "?waba=7", "?platformType=ON_PREMISE"] {
+    // The length of the text is limited only by that of the request target.
+    let long = format!("?q={}", "x".repeat(2_049));
+    for none in ["?q=nobody", &long, "?waba=7", "?platformType=ON_PREMISE"] {
         assert_eq!(
             world.does("GET", &format!("phone-numbers/{none}"), Value::Null, 200).await["items"],
             json!([]),

@@ -32,6 +32,8 @@ pub struct RoomSnapshot {
     room: Room,
     members: Vec<MovedMember>,
     left: VecDeque<MemberView>,
+    /// The id of the next member of any room. Ids of members who have left are not used again.
+    next_member: MemberId,
     recording: Option<MovedRecording>,
     /// URL of the latest recording, after its end.
     recorded: Option<String>,
@@ -161,6 +163,7 @@ impl Rooms {
                 room: inside.room.clone(),
                 members: inside.calls.iter().map(member).collect(),
                 left: inside.left.clone(),
+                next_member: self.0.next_member.load(Ordering::Relaxed),
                 recording,
                 recorded: inside.recorded.clone(),
             };
@@ -195,6 +198,7 @@ impl Rooms {
             });
             let RoomSnapshot { account, main_account, kind, name, room, members, .. } = snapshot;
             let key = Key { account, kind, name };
+            self.0.next_member.fetch_max(snapshot.next_member, Ordering::Relaxed);
             let born = instant_of(snapshot.born_us, clock);
             let cell = self.new_cell(&key, main_account, room, born);
             let mut inside = locked(&cell.state);
@@ -203,7 +207,6 @@ impl Rooms {
             inside.left = snapshot.left;
             let mut lost = Vec::new();
             for MovedMember { member, call, since_us, tracked } in members {
-                self.0.next_member.fetch_max(member + 1, Ordering::Relaxed);
                 let dropped = dropped.iter().filter(|_| kind == RoomKind::MultiParty);
                 let mut known = calls.iter().chain(dropped);
                 let Some(call) = known.find(|other| other.call() == call) else {
