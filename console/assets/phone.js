@@ -150,8 +150,10 @@ class Phone extends HTMLElement {
       if (socket !== this.socket) return;
       this.ready(false);
       this.at("leave").hidden = true;
-      // The connection was lost or the node restarted: register again. Otherwise the node has hung up.
+      // The connection was lost, or the node was upgraded or restarted: register again. Otherwise the node has hung up.
       const returns = event.code === 1006 || event.code === 1001;
+      // After an upgrade the node is there at once. Not all phones come at the same moment.
+      const pause = event.code === 1001 ? 100 + 400 * Math.random() : this.call ? 1000 : 5000;
       const busy = this.call !== null || this.peer !== null || this.placed !== null;
       // Keep showing how the call ended.
       if (this.draft && this.dialled && !busy) return;
@@ -161,7 +163,7 @@ class Phone extends HTMLElement {
         Object.assign(this, { placed: null, session: null });
         this.over(text);
       } else this.show(text);
-      if (returns) setTimeout(() => { if (socket === this.socket) this.register(); }, this.call ? 1000 : 5000);
+      if (returns) setTimeout(() => { if (socket === this.socket) this.register(); }, pause);
     };
   }
 
@@ -401,6 +403,12 @@ class Phone extends HTMLElement {
     }
     setTimeout(() => void context.close(), 1500);
   }
+  /** Shows who is called or talked to. */
+  showCall() {
+    if (this.at("mute").hasAttribute("disabled")) this.show(this.t("calling"));
+    else this.show(this.byApplication ? [this.t("application"), this.who].filter(Boolean).join(": ") : `${this.t("talking")}: ${this.who}`);
+  }
+
   /** @param {boolean} up */
   setInCall(up) {
     for (const name of ["mute", "hold", "captions", "hangup"]) this.at(name).toggleAttribute("disabled", !up);
@@ -462,7 +470,8 @@ class Phone extends HTMLElement {
         this.at("language-field").hidden = !message.captions;
         if (message.captions) this.captions?.offer(/** @type {HTMLSelectElement} */ (this.at("language")), message.caption_languages, message.caption_language);
         if (this.call && !message.calls.includes(this.call)) this.over(this.t("ended"));
-        if (!this.draft) this.show(`${this.t("registered")} ${message.sip_uri}`);
+        if (this.call) this.showCall();
+        else if (!this.draft) this.show(`${this.t("registered")} ${message.sip_uri}`);
         else if (!this.dialled) void this.run();
         break;
       case "unregistered":
@@ -496,7 +505,7 @@ class Phone extends HTMLElement {
       case "answer":
         await this.peer?.setRemoteDescription({ type: "answer", sdp: message.sdp });
         // For an answered inbound call, this completes the set-up.
-        if (this.taken) { this.bellElsewhere?.taken(message.call); this.setInCall(true); this.show(`${this.t("talking")}: ${this.who}`); }
+        if (this.taken) { this.bellElsewhere?.taken(message.call); this.setInCall(true); this.showCall(); }
         break;
       case "captions":
         this.captions?.turn(message.on);
@@ -510,7 +519,7 @@ class Phone extends HTMLElement {
         break;
       case "answered":
         this.setInCall(true);
-        this.show(this.byApplication ? [this.t("application"), this.who].filter(Boolean).join(": ") : `${this.t("talking")}: ${this.who}`);
+        this.showCall();
         break;
       case "cancelled":
         if (this.call === message.call) this.over(`${this.t("missed")}`);

@@ -93,7 +93,7 @@ impl Pause {
 
     /// Registers a request until the returned value is dropped. Waits while requests are held.
     /// `None` if the listener stops.
-    pub(super) async fn enter(&self, stop: &CancellationToken) -> Option<TaskTrackerToken> {
+    pub(crate) async fn enter(&self, stop: &CancellationToken) -> Option<TaskTrackerToken> {
         loop {
             // Registered first: `begin` waits for all that were not held.
             let token = self.requests.token();

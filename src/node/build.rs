@@ -233,15 +233,16 @@ impl Node {
             tokio::spawn(fleet::follow_contact(cluster.clone(), health.clone(), stop_all.clone()));
         }
         let node_id = place.owner(&own_id);
-        let TakenOver { media, calls, queued, rooms: moved_rooms } = match taken_over {
-            Some(taken_over) => taken_over,
-            None => TakenOver::nothing(start_media(Vec::new())?),
-        };
-        let is_known = |call: &IncomingCall| directory.number(call.phone_number_id()).is_some();
+        let TakenOver { media, calls, queued, rooms: moved_rooms, phones: moved_phones } =
+            match taken_over {
+                Some(taken_over) => taken_over,
+                None => TakenOver::nothing(start_media(Vec::new())?),
+            };
+        let is_known = |call: &IncomingCall| call.is_configured(&directory);
         let (calls, mut dropped): (Vec<_>, Vec<_>) = calls.into_iter().partition(is_known);
         // Their records are closed like those of a process that was killed.
         for call in &mut dropped {
-            warn!(call_uuid = %call.call(), "call ended: its number is not configured any more");
+            warn!(call_uuid = %call.call(), "call ended: its number or account is not configured any more");
             drop(call.leg.take());
         }
         let guard = Guard::new(
@@ -666,8 +667,10 @@ impl Node {
             failures: phone_failures.clone(),
             apis: apis.clone(),
             cluster: place.cluster().cloned(),
+            pause: pause.clone(),
             stop: stop_public.clone(),
         });
+        phone_listener.expect(moved_phones);
         let shared_counts = SharedCounts {
             people: failures,
             phones: phone_failures,
@@ -713,7 +716,7 @@ impl Node {
                     rooms: room_handle.clone(),
                     hosting: hosting.clone(),
                     dialer: dialer.clone(),
-                    phones: phone_listener,
+                    phones: phone_listener.clone(),
                     counts: shared_counts.clone(),
                     settings: shared_settings.clone(),
                     router: router.clone(),
@@ -846,6 +849,7 @@ impl Node {
             https,
             admin,
             registry,
+            phones: phone_listener,
             drain,
             hosting,
             listeners,

@@ -42,6 +42,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::api::server::Pause;
+use crate::phone::PhoneListener;
 use engine::admission::book::OpenError;
 use engine::call::seats::host::RoomHosting;
 use engine::call::{Outbox, Recordings, Registry};
@@ -131,6 +132,7 @@ pub struct Node {
     /// Bound address of the admin listener.
     pub admin: SocketAddr,
     registry: Registry,
+    phones: PhoneListener,
     drain: operator::Drain,
     hosting: RoomHosting,
     /// The HTTP listeners, while they accept connections.

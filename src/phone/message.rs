@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use engine::call::phones::ToPhone;
+use engine::call::phones::{Ring, ToPhone};
 use engine::call::web::PhoneCommandError;
 use model::CallUuid;
 use model::Secret;
@@ -280,7 +280,7 @@ impl NodeMessage<'_> {
 impl<'a> From<&'a ToPhone> for NodeMessage<'a> {
     fn from(told: &'a ToPhone) -> Self {
         match told {
-            ToPhone::Ring { call, from, to, caller_name, via: [via, via_alias], headers } => {
+            ToPhone::Ring(Ring { call, from, to, caller_name, via: [via, via_alias], headers }) => {
                 Self::Ring {
                     call: *call,
                     from,
@@ -386,14 +386,14 @@ mod tests {
     #[test]
     fn messages_to_phones_are_json_with_a_type() {
         let call = CallUuid(uuid::Uuid::nil());
-        let ring = ToPhone::Ring {
+        let ring = ToPhone::Ring(Ring {
             call,
             from: "919812345678".to_owned(),
             to: "sip:asha@h".to_owned(),
             caller_name: "Ravi \"R\"".to_owned(),
             via: ["918035737458".to_owned(), String::new()],
             headers: vec![("A".to_owned(), "1".to_owned())],
-        };
+        });
         assert_eq!(
             NodeMessage::from(&ring).text(),
             "{\"type\":\"ring\",\"call\":\"00000000-0000-0000-0000-000000000000\",\"from\":\"919812345678\",\

@@ -23,18 +23,21 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use axum::{Extension, Router};
 use http::{HeaderMap, StatusCode};
+use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 pub use self::fleet::PATH as PEER_PATH;
 use self::fleet::PhoneFleet;
-use self::sessions::Sessions;
+use self::sessions::{MovedSession, Sessions};
 use crate::api::Apis;
+use crate::api::server::Pause;
 use engine::admission::Gate;
 use engine::answer::RandomSource;
 use engine::call::Registry;
 use engine::call::drafts::Drafts;
-use engine::call::phones::Phones;
+use engine::call::phones::{Owner, Phones};
+use engine::call::web::BACK_WITHIN;
 use engine::cluster::Cluster;
 use engine::limiter::{Failures, Offenders, Pool, Resource, Shares};
 use engine::people::{People, cookie};
@@ -82,6 +85,8 @@ pub struct PhoneService {
     pub failures: Failures,
     /// The fleet that the node is part of.
     pub cluster: Option<Arc<Cluster>>,
+    /// Pauses the public listener. Messages of phones wait, too.
+    pub pause: Pause,
     /// Cancelled to end all sockets.
     pub stop: CancellationToken,
 }
@@ -101,6 +106,14 @@ impl std::ops::Deref for Inner {
     fn deref(&self) -> &PhoneService {
         &self.service
     }
+}
+
+/// The phones of a process on their way to another one of the node.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct MovedPhones {
+    sessions: Vec<MovedSession>,
+    /// The owners of registered phones.
+    owners: Vec<Owner>,
 }
 
 /// The client's address, set by the listener.
@@ -132,6 +145,21 @@ impl PhoneListener {
     /// node's own pages (`docs/reference/reliability.md#r20`).
     pub fn router(&self) -> Router {
         Router::new().route("/phone", get(upgrade)).with_state(self.0.clone())
+    }
+
+    /// Returns what another process needs, so that the phones can go on with their calls there.
+    pub fn hand_over(&self) -> MovedPhones {
+        let (inner, now) = (&self.0, self.0.clock.now());
+        let sessions = inner.sessions.list(|place| inner.phones.calls(place), now);
+        MovedPhones { sessions, owners: inner.phones.owners() }
+    }
+
+    /// Expects the phones of another process of the node to register here and to go on with their
+    /// calls.
+    pub fn expect(&self, phones: MovedPhones) {
+        let (inner, now) = (&self.0, self.0.clock.now());
+        inner.sessions.expect(phones.sessions, now);
+        inner.phones.expect(phones.owners, now + BACK_WITHIN);
     }
 
     /// Handles a message from another node about phones and returns the answer. Returns `None` if

@@ -211,7 +211,12 @@ impl Session {
                 // The phone's queue was full, and the table of phones dropped it.
                 Wakeup::Outgoing(None) => return Err(Exit::Lost),
                 Wakeup::Outgoing(Some(told)) => self.hear(&told).await?,
-                Wakeup::Received(said) => self.said(said).await?,
+                Wakeup::Received(said) => {
+                    // While another process takes over, the message waits.
+                    let pause = self.inner.pause.clone();
+                    let Some(_request) = pause.enter(&self.inner.stop).await else { continue };
+                    self.said(said).await?;
+                }
             }
         }
     }

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use engine::call::phones::RegistrationId;
@@ -31,6 +32,15 @@ enum State {
         calls: Vec<CallUuid>,
         since: Instant,
     },
+}
+
+/// A session with calls, on the way to another process of the node.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct MovedSession {
+    /// The hash of the session's secret.
+    hash: String,
+    endpoint: EndpointId,
+    calls: Vec<CallUuid>,
 }
 
 /// State of a session that is resumed.
@@ -82,6 +92,36 @@ impl Sessions {
             State::Here { place, over } => Resumed::Here { place, over },
             State::Gone { calls, .. } => Resumed::Gone(calls),
         })
+    }
+
+    /// Returns the sessions with their calls, which `calls` finds for an open socket.
+    pub(super) fn list(
+        &self,
+        calls: impl Fn(RegistrationId) -> Vec<CallUuid>,
+        now: Instant,
+    ) -> Vec<MovedSession> {
+        let table = self.table();
+        let moved = table.iter().filter_map(|(hash, session)| {
+            let calls = match &session.state {
+                State::Here { place, .. } => calls(*place),
+                State::Gone { since, .. }
+                    if now.saturating_duration_since(*since) >= BACK_WITHIN =>
+                {
+                    return None;
+                }
+                State::Gone { calls, .. } => calls.clone(),
+            };
+            Some(MovedSession { hash: hash.clone(), endpoint: session.endpoint.clone(), calls })
+        });
+        moved.filter(|session| !session.calls.is_empty()).collect()
+    }
+
+    /// Adds the sessions of another process of the node. Their sockets are lost.
+    pub(super) fn expect(&self, sessions: Vec<MovedSession>, now: Instant) {
+        let gone = sessions.into_iter().map(|MovedSession { hash, endpoint, calls }| {
+            (hash, Session { endpoint, state: State::Gone { calls, since: now } })
+        });
+        self.table().extend(gone);
     }
 
     fn table(&self) -> MutexGuard<'_, HashMap<String, Session>> {

@@ -35,8 +35,9 @@ pub(super) fn transfer(
     // Accepts the SIP address as well.
     let to = to.trim();
     let name = to.strip_prefix("sip:").and_then(|address| address.split('@').next()).unwrap_or(to);
-    let there =
-        EndpointName::parse(name).ok().and_then(|name| Some((inner.phones.owner(&name)?, name)));
+    let there = EndpointName::parse(name)
+        .ok()
+        .and_then(|name| Some((inner.phones.owner(&name, inner.clock.now())?, name)));
     let ours = there.filter(|(other, _)| other.main_account == owner.main_account);
     let (_, name) = ours.ok_or(no("no_such_endpoint", "no phone with this name is registered"))?;
     if name == owner.name {

@@ -119,7 +119,7 @@ fn is_tone(pcm: &[f64]) -> bool {
 }
 
 /// Opens the console's phone, registered as asha's endpoint.
-async fn softphone(world: &World) -> Browser {
+pub async fn softphone(world: &World) -> Browser {
     let mut phone = signed_in(world, "asha").await;
     phone.visit("/console/phone/").await;
     phone.until("document.querySelector('[data-at=login] button:enabled')").await;

@@ -82,6 +82,7 @@ mod upgrade;
 mod upgrade_faults;
 mod upgrade_legs;
 mod upgrade_load;
+mod upgrade_phones;
 mod uploads;
 mod walk;
 mod web;

@@ -13,6 +13,7 @@ use super::super::Node;
 use super::CALLS_MAX;
 use super::successor::{Successor, SuccessorError};
 use super::transfer::{write_bytes, write_lines};
+use crate::phone::MovedPhones;
 use engine::call::dialer::MovedCall;
 use engine::call::handover::SuspendedCall;
 use engine::call::rooms::RoomSnapshot;
@@ -36,6 +37,8 @@ pub(super) struct MovingCalls {
     queued: Vec<MovedCall>,
     /// The rooms of these calls, when they have left.
     rooms: Vec<RoomSnapshot>,
+    /// The phones, when the calls have left.
+    phones: MovedPhones,
     prompts: PromptTable,
 }
 
@@ -66,6 +69,7 @@ impl MovingCalls {
             calls: suspended.map_err(stay)?,
             queued: Vec::new(),
             rooms: Vec::new(),
+            phones: MovedPhones::default(),
             prompts: PromptTable::default(),
         };
         moving.offer(&node.media, successor).await?;
@@ -166,6 +170,7 @@ impl MovingCalls {
     pub(super) async fn leave(&mut self, node: &Node, relays: &Relays) {
         self.queued = node.drain.dialer.hand_over();
         self.rooms = node.registry.detach_rooms().await;
+        self.phones = node.phones.hand_over();
         self.calls.iter_mut().for_each(SuspendedCall::leave);
         for call in &mut self.calls {
             call.has_left(relays).await;
@@ -177,10 +182,15 @@ impl MovingCalls {
     }
 
     /// Writes the inputs and recordings of the calls that have left, the calls that wait to be placed,
-    /// and the rooms.
-    pub(super) fn leftovers(&self) -> Result<[OwnedFd; 3], SuccessorError> {
+    /// the rooms and the phones.
+    pub(super) fn leftovers(&self) -> Result<[OwnedFd; 4], SuccessorError> {
         let leftovers = self.calls.iter().map(|call| (call.snapshot.call, &call.leftover));
-        Ok([write_lines(leftovers)?, write_lines(&self.queued)?, write_lines(&self.rooms)?])
+        Ok([
+            write_lines(leftovers)?,
+            write_lines(&self.queued)?,
+            write_lines(&self.rooms)?,
+            write_lines([&self.phones])?,
+        ])
     }
 
     fn legs(&self) -> Vec<(CallUuid, &LegHandle)> {

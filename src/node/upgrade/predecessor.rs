@@ -16,6 +16,7 @@ use super::CALLS_MAX;
 use super::channel::{Channel, FromNew, FromOld, VERSION};
 use super::transfer::{read_bytes, read_lines};
 use crate::api;
+use crate::phone::MovedPhones;
 use engine::call::dialer::MovedCall;
 use engine::call::handover::{self, CallSnapshot, IncomingCall, Leftover};
 use engine::call::rooms::RoomSnapshot;
@@ -116,9 +117,9 @@ impl Predecessor {
                 }
                 (FromOld::Released, Some(_)) => {
                     let Some(mut offered) = offered else { continue };
-                    let (queued, rooms) = offered.complete(files)?;
+                    let (queued, rooms, phones) = offered.complete(files)?;
                     let Offered { media, calls, .. } = offered;
-                    return Ok(TakenOver { media, calls, queued, rooms });
+                    return Ok(TakenOver { media, calls, queued, rooms, phones });
                 }
                 (FromOld::Offer { .. } | FromOld::Legs | FromOld::Released, _) => {
                     return Err(TakeOverError::Message.into());
@@ -150,12 +151,14 @@ pub(in crate::node) struct TakenOver {
     /// The calls that wait to be placed.
     pub(in crate::node) queued: Vec<MovedCall>,
     pub(in crate::node) rooms: Vec<RoomSnapshot>,
+    pub(in crate::node) phones: MovedPhones,
 }
 
 impl TakenOver {
     /// The media path of a process without a predecessor.
     pub(in crate::node) fn nothing(media: Arc<Media>) -> Self {
-        Self { media, calls: Vec::new(), queued: Vec::new(), rooms: Vec::new() }
+        let (calls, queued, rooms) = (Vec::new(), Vec::new(), Vec::new());
+        Self { media, calls, queued, rooms, phones: MovedPhones::default() }
     }
 }
 
@@ -213,18 +216,20 @@ impl Offered {
     }
 
     /// Adds the inputs and recordings of the calls that have left the other process. Returns the
-    /// calls that wait to be placed, and the conferences.
+    /// calls that wait to be placed, the rooms and the phones.
     fn complete(
         &mut self,
         files: Vec<OwnedFd>,
-    ) -> Result<(Vec<MovedCall>, Vec<RoomSnapshot>), StartError> {
+    ) -> Result<(Vec<MovedCall>, Vec<RoomSnapshot>, MovedPhones), StartError> {
         let mut files = files.into_iter();
         let mut left: HashMap<CallUuid, Leftover> = read_map(next(&mut files)?)?;
         for call in &mut self.calls {
             call.complete(left.remove(&call.call()).unwrap_or_default());
         }
         let queued = read_lines(next(&mut files)?).map_err(invalid)?;
-        Ok((queued, read_lines(next(&mut files)?).map_err(invalid)?))
+        let rooms = read_lines(next(&mut files)?).map_err(invalid)?;
+        let phones = read_lines(next(&mut files)?).map_err(invalid)?.pop();
+        Ok((queued, rooms, phones.unwrap_or_default()))
     }
 }
 

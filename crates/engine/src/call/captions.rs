@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Instant;
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tokio_util::task::TaskTracker;
@@ -38,8 +39,19 @@ const FAILURES_MAX: u32 = 3;
 
 /// The captions of a web leg. Dropping the value stops them.
 pub(super) struct Captions {
+    wish: CaptionWish,
     stopped: Arc<AtomicBool>,
+    /// Number of the latest line.
+    lines: Arc<AtomicU32>,
     tasks: [AbortHandle; 2],
+}
+
+/// The captions that a phone wants.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct CaptionWish {
+    pub(super) language: Box<str>,
+    /// Number of the lines before these captions.
+    pub(super) lines: u32,
 }
 
 /// The services that captions need.
@@ -51,16 +63,16 @@ pub(super) struct CaptionServices<'a> {
 }
 
 impl Captions {
-    /// Starts captions in `language` for `leg`.
-    pub(super) fn begin(language: &str, leg: &LegHandle, with: &CaptionServices<'_>) -> Self {
+    /// Starts captions for `leg`.
+    pub(super) fn begin(wish: CaptionWish, leg: &LegHandle, with: &CaptionServices<'_>) -> Self {
         let stopped = Arc::new(AtomicBool::new(false));
-        let lines = Arc::new(AtomicU32::new(0));
+        let lines = Arc::new(AtomicU32::new(wish.lines));
         let side = |speaker| {
             let (to, utterances) = mpsc::channel(WAITING_MAX);
             let writer = Writer {
                 speaker,
                 ask: RecognitionOptions {
-                    language: language.to_owned(),
+                    language: wish.language.clone().into(),
                     interim: true,
                     is_live: true,
                     ..RecognitionOptions::default()
@@ -76,7 +88,12 @@ impl Captions {
         let ((them, first), (you, second)) = (side(Speaker::Them), side(Speaker::You));
         let line = TapReader::new(leg.tap(TapSides::Both), Rate::Hz16000, Buffering::Jitter);
         with.workers.add(Box::new(Captioning { line, them, you, stopped: stopped.clone() }));
-        Self { stopped, tasks: [first, second] }
+        Self { wish, stopped, lines, tasks: [first, second] }
+    }
+
+    /// Returns what continues these captions after their end.
+    pub(super) fn wish(&self) -> CaptionWish {
+        CaptionWish { lines: self.lines.load(Ordering::Acquire), ..self.wish.clone() }
     }
 }
 

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, ready};
-use serde_json::Value;
+use serde::Deserialize as _;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::author::{Author, DialogueLine, DocumentRequest, url_of};
@@ -25,6 +26,8 @@ const WAITS: Duration = Duration::from_secs(60);
 /// Maximum number of waiting drafts. A further one displaces the oldest one of the account that has
 /// most. Each has at most 100 KiB.
 const WAITING_MAX: usize = 100;
+/// The key of a draft that is handed over to another process of the node: its path and its text.
+const DRAFT: &str = "draft";
 /// Path prefix of draft URLs.
 const BELOW: &str = "draft/";
 
@@ -172,17 +175,26 @@ impl Author for WithDrafts {
         self.others.over(call);
     }
 
-    // Only calls of phones run drafts, and they stay in their process.
     fn until_at_rest(&self, call: CallUuid) -> Option<BoxFuture<'static, ()>> {
         self.others.until_at_rest(call)
     }
 
     fn detach(&self, call: CallUuid) -> Option<Value> {
-        self.others.detach(call)
+        let draft = self.drafts.table().running.remove(&call);
+        match draft {
+            Some(Running { path, text }) => Some(json!({ DRAFT: [path, text] })),
+            None => self.others.detach(call),
+        }
     }
 
     fn resume(&self, call: CallUuid, dialogue: Value) {
-        self.others.resume(call, dialogue);
+        match dialogue.get(DRAFT).map(<[String; 2]>::deserialize) {
+            Some(Ok([path, text])) => {
+                let running = Running { path, text: text.into() };
+                self.drafts.table().running.insert(call, running);
+            }
+            _ => self.others.resume(call, dialogue),
+        }
     }
 }
 
@@ -232,6 +244,10 @@ mod tests {
             Ok(TEXT),
             "an element without an action"
         );
+        let dialogue = author.detach(CallUuid(Uuid::from_u128(1))).expect("the draft");
+        assert!(asked(&author, request(1, &account, path)).is_err(), "in another process");
+        author.resume(CallUuid(Uuid::from_u128(1)), dialogue);
+        assert_eq!(asked(&author, request(1, &account, path)).as_deref(), Ok(TEXT));
         assert!(asked(&author, request(2, &account, path)).is_err(), "another call");
         assert!(asked(&author, request(1, &account, "next")).is_err(), "nothing else is below it");
         author.over(CallUuid(Uuid::from_u128(1)));

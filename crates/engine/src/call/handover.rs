@@ -15,14 +15,17 @@ use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
+use super::captions::CaptionWish;
 use super::course::CourseSnapshot;
 use super::hearing::MovedHearing;
 use super::live_call::LiveCall;
-use super::mailbox::{Envelope, Mailbox, Message, mailbox};
+use super::mailbox::{Envelope, Mailbox, Message, MuteReason, mailbox};
+use super::phones::{KeyFilter, MovedLine};
 use super::registry::Registry;
 use super::rooms::RoomSnapshot;
 use super::shell::{MovedRecording, Report};
 use super::streams::StreamView;
+use crate::admission::Directory;
 use crate::stream::{DetachedSocket, MovedStream, Relays, StreamFrames};
 use machine::replay::{self, RebuildError, UnredactedInputs};
 use machine::{CallSetup, CallTime, GraphAction, Input, Machine, Output, PlayId, Sound};
@@ -31,11 +34,11 @@ use media::{
     Buffering, ContinuedLeg, FRAME_MS, Feed, HeldTap, LegHandle, LegSnapshot, Media, MediaError,
     OfferedLeg, OfferedLegSnapshot, PromptTable, Quality, RoomJack, TapReader, TapSides,
 };
-use model::{CallUuid, Clock, PhoneNumberId, Timestamp, Wacid};
+use model::{CallType, CallUuid, Clock, Timestamp, Wacid};
 
-/// The version of all that crosses: calls, legs, queued calls and rooms. A process that does
+/// The version of all that crosses: calls, legs, queued calls, rooms and phones. A process that does
 /// not know it refuses the calls.
-pub const VERSION: u32 = 6;
+pub const VERSION: u32 = 7;
 
 /// Microseconds per tick of a leg.
 #[allow(clippy::as_conversions, reason = "a constant")]
@@ -74,6 +77,19 @@ pub struct CallSnapshot {
     pub(super) streams: Vec<StreamView>,
     /// The B-legs of the call.
     pub(super) legs: Vec<CallUuid>,
+    /// The connection to the phone of a web leg.
+    pub(super) phone: Option<MovedPhone>,
+}
+
+/// The connection of a web leg to its endpoint's phone, on the way to another process.
+#[derive(Clone, Serialize, Deserialize)]
+pub(super) struct MovedPhone {
+    pub(super) line: MovedLine,
+    /// Whether the phone that accepts the call will send an offer.
+    pub(super) is_awaited: bool,
+    /// Reasons why the phone's audio is muted.
+    pub(super) mute_reasons: Vec<MuteReason>,
+    pub(super) captions: Option<CaptionWish>,
 }
 
 /// An input that arrived while its call was suspended.
@@ -242,6 +258,7 @@ pub(super) struct SnapshotParts<'a> {
     pub(super) sdp: &'a Arc<str>,
     pub(super) offered_leg: Option<OfferedLegSnapshot>,
     pub(super) taps: Vec<TapSides>,
+    pub(super) phone: Option<MovedPhone>,
 }
 
 impl CallSnapshot {
@@ -264,6 +281,7 @@ impl CallSnapshot {
             taps: parts.taps,
             streams: parts.view.streams.list(),
             legs: parts.view.legs(),
+            phone: parts.phone,
         }
     }
 }
@@ -352,6 +370,8 @@ pub struct IncomingCall {
     pub(super) sounds: Vec<Sound>,
     pub(super) mailbox: Mailbox,
     pub(super) inbox: mpsc::Receiver<Box<Envelope>>,
+    /// The filter of the phone's keys, if this is a web leg.
+    pub(super) keys: Option<Arc<KeyFilter>>,
     pub(super) zero: Instant,
     pub leg: AdoptedLeg,
     /// The leg, if our offer awaits its answer.
@@ -394,7 +414,9 @@ impl IncomingCall {
         let setup = machine.setup().cloned().ok_or(IncomingError::Setup)?;
         let (mailbox, inbox) = mailbox(snapshot.call, clock);
         let zero = instant_of(snapshot.zero_us, clock);
+        let keys = snapshot.phone.as_ref().map(|phone| phone.line.keys());
         Ok(Self {
+            keys,
             snapshot,
             setup,
             machine,
@@ -420,9 +442,12 @@ impl IncomingCall {
         Some(self.setup.started.plus(Duration::from_millis(answered.0)))
     }
 
-    /// Meta's id of the call's number.
-    pub fn phone_number_id(&self) -> &PhoneNumberId {
-        &self.setup.phone_number_id
+    /// Whether the call's number, or the account of a web leg, is still configured.
+    pub fn is_configured(&self, directory: &Directory) -> bool {
+        match self.setup.call_type {
+            CallType::Whatsapp => directory.number(&self.setup.phone_number_id).is_some(),
+            CallType::Web => directory.tables().account(&self.setup.account).is_some(),
+        }
     }
 
     /// Continues the call's leg. Its audio is kept for recordings until the call is resumed.
@@ -436,7 +461,8 @@ impl IncomingCall {
         prompts: &PromptTable,
     ) -> Result<(), MediaError> {
         self.ticked_at_us = micros(leg.ticked_at());
-        let (events, sides) = (self.mailbox.leg_events(None), &self.snapshot.taps);
+        let events = self.mailbox.leg_events(self.keys.as_ref());
+        let sides = &self.snapshot.taps;
         let ContinuedLeg { leg, taps, feed } = media.adopt(leg, prompts, events, sides)?;
         let hold = |(sides, tap): (&TapSides, _)| (*sides, HeldTap::new(tap, media.workers()));
         let taps = sides.iter().zip(taps).map(hold).collect();

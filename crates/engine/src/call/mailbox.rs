@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 
 use super::handover::SuspendReply;
-use super::phones::{KeySource, Line};
+use super::phones::{KeyFilter, KeySource};
 use machine::Input;
 use media::sdp::Offer;
 use media::{BridgeEnd, EventSink, LegEvent, MissingStep};
@@ -73,7 +74,7 @@ impl Message {
 }
 
 /// Why a phone's audio is muted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MuteReason {
     /// The microphone is off.
     Mute,
@@ -102,6 +103,11 @@ impl Mailbox {
         self.put(Message::Input(input))
     }
 
+    /// Waits until the call has ended or was handed over.
+    pub(super) async fn until_closed(&self) {
+        self.sender.closed().await;
+    }
+
     pub(super) fn put(&self, message: Message) -> bool {
         let envelope = Envelope { at: self.clock.now(), message };
         match self.sender.try_send(Box::new(envelope)) {
@@ -116,8 +122,8 @@ impl Mailbox {
     }
 
     /// Returns a sink that converts the events of a leg to inputs of the call.
-    pub(super) fn leg_events(&self, line: Option<&Arc<Line>>) -> EventSink {
-        let (mailbox, line) = (self.clone(), line.cloned());
+    pub(super) fn leg_events(&self, keys: Option<&Arc<KeyFilter>>) -> EventSink {
+        let (mailbox, keys) = (self.clone(), keys.cloned());
         Arc::new(move |event| {
             let leg = Leg::A;
             let input = match event {
@@ -137,7 +143,7 @@ impl Mailbox {
                 }
                 // Phones may also send keys over their socket. Only one way counts.
                 LegEvent::Digit(_)
-                    if line.as_ref().is_some_and(|line| !line.takes_key(KeySource::Stream)) =>
+                    if keys.as_ref().is_some_and(|keys| !keys.takes_key(KeySource::Stream)) =>
                 {
                     return;
                 }

@@ -8,7 +8,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Instant;
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
@@ -44,7 +46,7 @@ impl RegistrationId {
 }
 
 /// The owner of a phone.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Owner {
     pub endpoint: EndpointId,
     pub name: EndpointName,
@@ -52,19 +54,23 @@ pub struct Owner {
     pub main_account: AuthId,
 }
 
+/// An incoming call, as a phone is told of it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ring {
+    pub call: CallUuid,
+    pub from: String,
+    pub to: String,
+    pub caller_name: String,
+    /// The business number that was called or is calling, and its alias. Both may be empty.
+    pub via: [String; 2],
+    pub headers: Vec<(String, String)>,
+}
+
 /// A message to a phone. `Debug` shows the call id but no number, text or SDP.
 #[derive(Clone, PartialEq)]
 pub enum ToPhone {
-    /// An incoming call. `via` is the business number that was called or is calling, and its alias;
-    /// both may be empty.
-    Ring {
-        call: CallUuid,
-        from: String,
-        to: String,
-        caller_name: String,
-        via: [String; 2],
-        headers: Vec<(String, String)>,
-    },
+    /// An incoming call.
+    Ring(Ring),
     /// The call no longer rings. `why` is a word of the phone protocol.
     Cancelled { call: CallUuid, why: &'static str },
     /// Our SDP answer to the phone's offer.
@@ -97,7 +103,7 @@ impl ToPhone {
     /// The call that the message is about.
     pub fn call(&self) -> Option<CallUuid> {
         match self {
-            Self::Ring { call, .. }
+            Self::Ring(Ring { call, .. })
             | Self::Cancelled { call, .. }
             | Self::Answer { call, .. }
             | Self::Answered { call }
@@ -113,7 +119,7 @@ impl ToPhone {
 impl std::fmt::Debug for ToPhone {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Ring { call, .. } => write!(f, "Ring({call})"),
+            Self::Ring(Ring { call, .. }) => write!(f, "Ring({call})"),
             Self::Cancelled { call, why } => write!(f, "Cancelled({call}, {why})"),
             Self::Answer { call, .. } => write!(f, "Answer({call})"),
             Self::Answered { call } => write!(f, "Answered({call})"),
@@ -156,6 +162,9 @@ struct Table {
     places: BTreeMap<RegistrationId, Place>,
     /// Ringing lines by endpoint.
     ringing: HashMap<EndpointName, Vec<Weak<Line>>>,
+    /// The endpoints whose phones were registered with another process of the node, and until when
+    /// they may be called as if they were registered here: their phones are on the way.
+    awaited: HashMap<EndpointName, (Owner, Instant)>,
     /// Set after all phones were notified. New registrations are notified immediately.
     draining: bool,
 }
@@ -246,13 +255,27 @@ impl Phones {
         self.table().places.values().any(|place| place.owner.name == *name)
     }
 
-    /// Returns the owner of an endpoint, if it is registered.
-    pub fn owner(&self, name: &EndpointName) -> Option<Owner> {
-        self.table()
-            .places
-            .values()
-            .find(|place| place.owner.name == *name)
-            .map(|place| place.owner.clone())
+    /// Returns the owner of an endpoint, if it is registered or [awaited](Phones::expect) at `now`.
+    pub fn owner(&self, name: &EndpointName, now: Instant) -> Option<Owner> {
+        let table = self.table();
+        let place = table.places.values().find(|place| place.owner.name == *name);
+        let awaited = || table.awaited(name, now);
+        place.map(|place| &place.owner).or_else(awaited).cloned()
+    }
+
+    /// Returns the owners of the phones that are registered, each once.
+    pub fn owners(&self) -> Vec<Owner> {
+        let table = self.table();
+        let by_name: BTreeMap<_, _> =
+            table.places.values().map(|place| (&place.owner.name, &place.owner)).collect();
+        by_name.into_values().cloned().collect()
+    }
+
+    /// Lets these endpoints be called until `until` as if they were registered. Their phones were
+    /// registered with another process of the node and ring when they register here.
+    pub fn expect(&self, owners: Vec<Owner>, until: Instant) {
+        let awaited = owners.into_iter().map(|owner| (owner.name.clone(), (owner, until)));
+        self.table().awaited.extend(awaited);
     }
 
     /// Number of registrations, including those of phones at other nodes.
@@ -306,6 +329,26 @@ impl Phones {
     /// Creates a line for a call to an endpoint. It rings nowhere until `Line::ring`.
     pub fn line_to(&self, call: CallUuid, name: EndpointName) -> Arc<Line> {
         Arc::new(Line::new(self.clone(), call, name, LineState::Ringing(BTreeSet::new())))
+    }
+
+    /// Continues the line of another process. Its phones are not connected: they ring when they
+    /// register, and the one that has the call may reconnect.
+    pub(super) fn resume_line(
+        &self,
+        call: CallUuid,
+        MovedLine { endpoint, state, .. }: MovedLine,
+        keys: Arc<KeyFilter>,
+    ) -> Arc<Line> {
+        let at = match state {
+            MovedLineState::Ringing(_) => LineState::Ringing(BTreeSet::new()),
+            MovedLineState::Taken => LineState::Away(Vec::new()),
+            MovedLineState::Over => LineState::Over,
+        };
+        let line = Arc::new(Line { keys, ..Line::new(self.clone(), call, endpoint, at) });
+        if let MovedLineState::Ringing(Some(ring)) = state {
+            line.ring(ring);
+        }
+        line
     }
 
     /// Sends a message from another node to a phone of this one. Returns `false` if the phone is
@@ -376,14 +419,45 @@ impl Phones {
     }
 }
 
+impl Table {
+    /// Returns the owner of an endpoint that is awaited at `now`.
+    fn awaited(&self, name: &EndpointName, now: Instant) -> Option<&Owner> {
+        self.awaited.get(name).filter(|(_, until)| now < *until).map(|(owner, _)| owner)
+    }
+}
+
+/// A line on the way to another process.
+#[derive(Clone, Serialize, Deserialize)]
+pub(super) struct MovedLine {
+    endpoint: EndpointName,
+    state: MovedLineState,
+    keys: u8,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+enum MovedLineState {
+    /// The call rings, or has not rung yet.
+    Ringing(Option<Ring>),
+    /// A phone has the call, connected or not.
+    Taken,
+    Over,
+}
+
+impl MovedLine {
+    /// The filter of the phone's keys.
+    pub(super) fn keys(&self) -> Arc<KeyFilter> {
+        Arc::new(KeyFilter(AtomicU8::new(self.keys)))
+    }
+}
+
 /// State of a line.
 enum LineState {
     /// Rings at these registrations.
     Ringing(BTreeSet<RegistrationId>),
     /// Connected to the phone that accepted the call.
     Place(RegistrationId),
-    /// The phone's socket was lost. The phone may reconnect.
-    Away,
+    /// The phone's socket was lost. The phone may reconnect, and receives these messages then.
+    Away(Vec<ToPhone>),
     Over,
 }
 
@@ -393,10 +467,24 @@ pub struct Line {
     call: CallUuid,
     name: EndpointName,
     at: Mutex<LineState>,
-    ring: Mutex<Option<ToPhone>>,
-    /// The first key decides how keys arrive, so that a phone that sends each key both ways counts
-    /// once.
-    keys: AtomicU8,
+    ring: Mutex<Option<Ring>>,
+    keys: Arc<KeyFilter>,
+}
+
+/// Decides which keys of a phone count. The first key decides how keys arrive, so that a phone that
+/// sends each key both ways counts once.
+#[derive(Debug, Default)]
+pub(super) struct KeyFilter(AtomicU8);
+
+impl KeyFilter {
+    /// Returns whether keys are accepted from this source: the audio stream or the phone's socket.
+    pub(super) fn takes_key(&self, way: KeySource) -> bool {
+        let word = way as u8;
+        match self.0.compare_exchange(0, word, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => true,
+            Err(first) => first == word,
+        }
+    }
 }
 
 /// How a key was sent.
@@ -425,7 +513,7 @@ impl Line {
             name,
             at: Mutex::new(at),
             ring: Mutex::new(None),
-            keys: AtomicU8::new(0),
+            keys: Arc::default(),
         }
     }
 
@@ -434,9 +522,31 @@ impl Line {
         &self.name
     }
 
+    /// The filter of the phone's keys.
+    pub(super) fn keys(&self) -> &Arc<KeyFilter> {
+        &self.keys
+    }
+
+    /// Returns the state with which another process continues the line.
+    pub(super) fn snapshot(&self) -> MovedLine {
+        let state = match &*self.at() {
+            LineState::Ringing(_) => MovedLineState::Ringing(
+                self.ring.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            ),
+            LineState::Place(_) | LineState::Away(_) => MovedLineState::Taken,
+            LineState::Over => MovedLineState::Over,
+        };
+        MovedLine { endpoint: self.name.clone(), state, keys: self.keys.0.load(Ordering::Acquire) }
+    }
+
+    /// Whether the endpoint is [awaited](Phones::expect) at `now`.
+    pub(super) fn is_awaited(&self, now: Instant) -> bool {
+        self.phones.table().awaited(&self.name, now).is_some()
+    }
+
     /// Rings at all present and later registrations of the endpoint. Returns the number of phones
     /// that ring now.
-    pub(super) fn ring(self: &Arc<Self>, ring: ToPhone) -> usize {
+    pub(super) fn ring(self: &Arc<Self>, ring: Ring) -> usize {
         *self.ring.lock().unwrap_or_else(PoisonError::into_inner) = Some(ring);
         let places: Vec<_> = {
             let mut table = self.phones.table();
@@ -453,7 +563,7 @@ impl Line {
         places.iter().for_each(|place| self.ring_also(*place));
         match &*self.at() {
             LineState::Ringing(places) => places.len(),
-            LineState::Place(_) | LineState::Away | LineState::Over => 0,
+            LineState::Place(_) | LineState::Away(_) | LineState::Over => 0,
         }
     }
 
@@ -469,7 +579,7 @@ impl Line {
             }
             places.insert(place);
         }
-        self.phones.tell(place, ring);
+        self.phones.tell(place, ToPhone::Ring(ring));
     }
 
     /// A phone accepts the call; the others stop ringing. Returns `false` if the call does not ring
@@ -518,10 +628,10 @@ impl Line {
                 false
             }
             LineState::Place(had) if *had == place => {
-                *at = LineState::Away;
+                *at = LineState::Away(Vec::new());
                 true
             }
-            LineState::Place(_) | LineState::Away | LineState::Over => false,
+            LineState::Place(_) | LineState::Away(_) | LineState::Over => false,
         }
     }
 
@@ -529,22 +639,28 @@ impl Line {
     /// disconnected.
     pub(super) fn back(&self, place: RegistrationId) -> bool {
         let mut at = self.at();
-        let away = matches!(*at, LineState::Away) && self.phones.note(place, self.call);
-        if away {
-            *at = LineState::Place(place);
+        let LineState::Away(missed) = &mut *at else { return false };
+        if !self.phones.note(place, self.call) {
+            return false;
         }
-        away
+        let missed = std::mem::take(missed);
+        *at = LineState::Place(place);
+        missed.into_iter().for_each(|told| self.phones.tell(place, told));
+        true
     }
 
     /// Whether the phone's socket was lost and has not reconnected.
     pub(super) fn is_away(&self) -> bool {
-        matches!(*self.at(), LineState::Away)
+        matches!(*self.at(), LineState::Away(_))
     }
 
-    /// Sends a message to the phone that has the call.
+    /// Sends a message to the phone that has the call, or keeps it until the phone reconnects.
     pub(super) fn tell(&self, what: ToPhone) {
-        if let Some(place) = self.place() {
-            self.phones.tell(place, what);
+        let mut at = self.at();
+        match &mut *at {
+            LineState::Place(place) => self.phones.tell(*place, what),
+            LineState::Away(missed) if missed.len() < BEHIND => missed.push(what),
+            LineState::Away(_) | LineState::Ringing(_) | LineState::Over => {}
         }
     }
 
@@ -564,7 +680,7 @@ impl Line {
     fn place(&self) -> Option<RegistrationId> {
         match &*self.at() {
             LineState::Place(place) => Some(*place),
-            LineState::Ringing(_) | LineState::Away | LineState::Over => None,
+            LineState::Ringing(_) | LineState::Away(_) | LineState::Over => None,
         }
     }
 
@@ -577,7 +693,7 @@ impl Line {
                 self.phones.tell(place, ToPhone::Ended { call: self.call, ended });
                 self.phones.forget(place, self.call);
             }
-            LineState::Away | LineState::Over => {}
+            LineState::Away(_) | LineState::Over => {}
         }
         let mut table = self.phones.table();
         if let Some(lines) = table.ringing.get_mut(&self.name) {
@@ -585,15 +701,6 @@ impl Line {
             if lines.is_empty() {
                 table.ringing.remove(&self.name);
             }
-        }
-    }
-
-    /// Returns whether keys are accepted from this source: the audio stream or the phone's socket.
-    pub(super) fn takes_key(&self, way: KeySource) -> bool {
-        let word = way as u8;
-        match self.keys.compare_exchange(0, word, Ordering::AcqRel, Ordering::Acquire) {
-            Ok(_) => true,
-            Err(first) => first == word,
         }
     }
 
@@ -640,10 +747,10 @@ mod tests {
         }
     }
 
-    fn ring(call: CallUuid) -> ToPhone {
+    fn ring(call: CallUuid) -> Ring {
         let (from, to, caller_name) =
             ("919812345678".to_owned(), "sip:asha@h".to_owned(), String::new());
-        ToPhone::Ring { call, from, to, caller_name, via: Default::default(), headers: Vec::new() }
+        Ring { call, from, to, caller_name, via: Default::default(), headers: Vec::new() }
     }
 
     fn ended() -> Ended {
@@ -664,7 +771,11 @@ mod tests {
         assert_eq!(line.ring(ring(call)), 2);
         let mut late = phones.register(owner()).unwrap();
         for (_, told) in [&mut a, &mut b, &mut late] {
-            assert_eq!(told.try_recv(), Ok(ring(call)), "also who registers while it rings");
+            assert_eq!(
+                told.try_recv(),
+                Ok(ToPhone::Ring(ring(call))),
+                "also who registers while it rings"
+            );
         }
         assert_eq!(line.decline(late.0.place()), Some(false));
         assert!(line.accept(b.0.place()) && !line.accept(a.0.place()), "the first one");
@@ -704,9 +815,41 @@ mod tests {
         let (second, mut told) = phones.register(owner()).unwrap();
         assert!(!line.back(second.place()), "it is not away");
         assert!(!line.lost(second.place()) && line.lost(first.place()) && line.is_away());
+        line.no_captions();
         assert!(line.back(second.place()) && line.is_at(second.place()) && !line.is_away());
         line.tell(ToPhone::Answered { call });
+        assert_eq!(told.try_recv(), Ok(ToPhone::NoCaptions { call }), "missed");
         assert_eq!(told.try_recv(), Ok(ToPhone::Answered { call }));
+    }
+
+    #[test]
+    fn phones_of_another_process_ring_or_go_on_when_they_register() {
+        let old = Phones::default();
+        let (first, second) = (call(), call());
+        let (place, mut told) = old.register(owner()).unwrap();
+        let rings = old.line_to(first, name());
+        rings.ring(ring(first));
+        let talks = old.line_from(second, place.place(), name());
+        assert_eq!(old.owners(), [owner()]);
+
+        let (phones, now) = (Phones::default(), model::Clock::real().now());
+        let resume = |line: &Line| {
+            let moved: MovedLine =
+                serde_json::from_str(&serde_json::to_string(&line.snapshot()).unwrap()).unwrap();
+            let keys = moved.keys();
+            phones.resume_line(line.call, moved, keys)
+        };
+        let (rings, talks) = (resume(&rings), resume(&talks));
+        assert!(talks.is_away() && !rings.is_away());
+        assert_eq!(phones.owner(&name(), now), None);
+        phones.expect(old.owners(), now + std::time::Duration::from_secs(1));
+        assert_eq!(phones.owner(&name(), now), Some(owner()));
+        assert!(rings.is_awaited(now));
+        assert!(!rings.is_awaited(now + std::time::Duration::from_secs(1)), "for that time");
+        drop((place, told.try_recv()));
+        let (place, mut told) = phones.register(owner()).unwrap();
+        assert_eq!(told.try_recv(), Ok(ToPhone::Ring(ring(first))));
+        assert!(talks.back(place.place()) && rings.accept(place.place()));
     }
 
     #[test]
@@ -755,7 +898,10 @@ mod tests {
             [(KeySource::Stream, KeySource::Socket), (KeySource::Socket, KeySource::Stream)]
         {
             let line = phones.line_to(call(), name());
-            assert!(line.takes_key(first) && !line.takes_key(other) && line.takes_key(first));
+            let keys = line.keys();
+            assert!(keys.takes_key(first) && !keys.takes_key(other));
+            let moved = line.snapshot().keys();
+            assert!(!moved.takes_key(other) && moved.takes_key(first), "also after an upgrade");
         }
     }
 

@@ -31,6 +31,7 @@ use tracing::{debug, info};
 
 use super::author;
 use super::call_clock::CallClock;
+use super::captions::CaptionWish;
 use super::farewell;
 use super::handover::SuspendReply;
 use super::mailbox::{Envelope, Message};
@@ -267,7 +268,10 @@ impl Shell {
             }
             Message::Taken(offer) => self.phone_accepted(at, &offer),
             Message::MuteReason(reason, on) => self.a_leg.mute(reason, on),
-            Message::Captions(language) => self.a_leg.caption(&self.context, language.as_deref()),
+            Message::Captions(language) => {
+                let wish = language.map(|language| CaptionWish { language, lines: 0 });
+                self.a_leg.caption(&self.context, wish);
+            }
             Message::Sample => self.a_leg.sample(&self.context, at),
             Message::Missing(missing, waited, checking) => quality::report_missing(
                 &self.context,

@@ -10,7 +10,7 @@ use tracing::info;
 use super::live_call::LiveCall;
 use super::mailbox::Message;
 pub use super::mailbox::MuteReason;
-use super::phones::{KeySource, Owner, RegistrationId};
+use super::phones::{KeySource, Line, Owner, RegistrationId};
 use super::registry::{Outgoing, Registry};
 use super::shell::{Peer, StartMode};
 use crate::admission::WebAdmitted;
@@ -127,13 +127,18 @@ impl Registry {
                 continue;
             }
             info!(call_uuid = %call.setup.call, "phone socket lost, waiting for reconnect");
-            self.services().tasks.spawn(async move {
-                tokio::time::sleep(BACK_WITHIN).await;
-                if line.is_away() {
-                    call.hung_up();
-                }
-            });
+            self.await_phone(call, line);
         }
+    }
+
+    /// Ends the call if its phone does not reconnect within [`BACK_WITHIN`].
+    pub(super) fn await_phone(&self, call: Arc<LiveCall>, line: Arc<Line>) {
+        self.services().tasks.spawn(async move {
+            let over = call.mailbox.until_closed();
+            if tokio::time::timeout(BACK_WITHIN, over).await.is_err() && line.is_away() {
+                call.hung_up();
+            }
+        });
     }
 
     /// Reconnects a phone to its calls. Returns the reconnected calls.
@@ -198,7 +203,7 @@ impl LiveCall {
         digits: impl Iterator<Item = Digit>,
     ) -> Result<(), PhoneCommandError> {
         let line = self.had_by(place)?;
-        if line.takes_key(KeySource::Socket) {
+        if line.keys().takes_key(KeySource::Socket) {
             for digit in digits {
                 self.mailbox.tell(Input::Digit { leg: Leg::A, digit });
             }
@@ -249,10 +254,7 @@ impl LiveCall {
         self.had_by(place).map(drop)
     }
 
-    fn had_by(
-        &self,
-        place: RegistrationId,
-    ) -> Result<&Arc<super::phones::Line>, PhoneCommandError> {
+    fn had_by(&self, place: RegistrationId) -> Result<&Arc<Line>, PhoneCommandError> {
         self.line
             .as_ref()
             .filter(|line| !self.is_closing() && line.is_at(place))

@@ -140,7 +140,7 @@ impl Registry {
         let scope = Scope::of(a_leg.setup.account.clone());
         let owner = services
             .phones
-            .owner(&name)
+            .owner(&name, services.clock.now())
             .filter(|owner| scope.holds(&owner.account, &owner.main_account));
         let owner = owner.ok_or_else(not_registered)?;
         let account = gate

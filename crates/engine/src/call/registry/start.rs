@@ -151,7 +151,7 @@ impl Registry {
 
     /// Resumes calls that another process of this node has handed over, and their conferences. Their
     /// records exist, and they are counted even if a number has reached its limit. A call whose number
-    /// is not configured is not resumed. `dropped` are further calls that end, which concerns other
+    /// or account is not configured is not resumed. `dropped` are further calls that end, which concerns other
     /// legs of their `Dial`.
     pub fn resume(
         &self,
@@ -175,22 +175,14 @@ impl Registry {
     }
 
     /// Enters a call of another process into the registry. Returns its task, or `None` if its number
-    /// is not configured.
+    /// or account is not configured.
     fn enter_resumed(
         &self,
         mut call: IncomingCall,
     ) -> Option<impl Future<Output = ()> + Send + use<>> {
         let services = self.0.services.clone();
-        let number = self.0.gate.directory().number(call.phone_number_id())?;
+        let peer = self.peer_of(&call)?;
         let setup = call.setup.clone();
-        let user = match setup.direction {
-            Direction::Inbound => &setup.from,
-            Direction::Outbound => &setup.to,
-        };
-        let consents = services.permissions.consents();
-        let engaged = consents.engage(PairKey::new(&setup.phone_number_id, user));
-        let slot = number.slots.acquire_admitted();
-        let peer = Peer::User { number, slot, engaged };
         let view = LiveCall {
             arrived: call.zero,
             log: LiveLog::resumed(std::mem::take(&mut call.snapshot.log)),
@@ -211,8 +203,32 @@ impl Registry {
         let (guard, journal) = self.enter(view, services.clock.now());
         let span = span_of(call.call(), &peer);
         let (registry, view) = (self.clone(), guard.view.clone());
+        if let Some(line) = view.line.clone().filter(|line| line.is_away()) {
+            self.await_phone(view.clone(), line);
+        }
         let params = Box::new(ResumeParams { registry, call, peer, journal, view });
         Some(guard.run(shell::resume(services, params)).instrument(span))
+    }
+
+    /// Returns the peer of a call of another process. `None` if its number or account is not
+    /// configured.
+    fn peer_of(&self, call: &IncomingCall) -> Option<Peer> {
+        let (services, setup) = (&self.0.services, &call.setup);
+        if let Some(phone) = &call.snapshot.phone {
+            let account = self.0.gate.directory().tables().account(&setup.account)?.clone();
+            let keys = call.keys.clone().unwrap_or_default();
+            let line = services.phones.resume_line(setup.call, phone.line.clone(), keys);
+            return Some(Peer::Phone { account, line });
+        }
+        let number = self.0.gate.directory().number(&setup.phone_number_id)?;
+        let user = match setup.direction {
+            Direction::Inbound => &setup.from,
+            Direction::Outbound => &setup.to,
+        };
+        let consents = services.permissions.consents();
+        let engaged = consents.engage(PairKey::new(&setup.phone_number_id, user));
+        let slot = number.slots.acquire_admitted();
+        Some(Peer::User { number, slot, engaged })
     }
 
     /// The handle of a call that begins now.

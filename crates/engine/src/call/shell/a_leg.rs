@@ -8,8 +8,8 @@ use tracing::warn;
 use super::StartMode;
 use super::context::Context;
 use super::quality::FinalQuality;
-use crate::call::captions::{CaptionServices, Captions};
-use crate::call::handover::HeldLeg;
+use crate::call::captions::{CaptionServices, CaptionWish, Captions};
+use crate::call::handover::{HeldLeg, MovedPhone};
 use crate::call::mailbox::{Mailbox, MuteReason};
 use crate::call::phones::Line;
 use machine::{Input, MediaCommand, MediaEvent, MediaFault};
@@ -52,9 +52,10 @@ impl ALeg {
         mailbox: &Mailbox,
         line: Option<&Arc<Line>>,
     ) -> Self {
+        let keys = line.map(|line| line.keys());
         let made = match mode {
             StartMode::Offered(offer) => {
-                let answered = media.answer(&offer, mailbox.leg_events(line));
+                let answered = media.answer(&offer, mailbox.leg_events(keys));
                 answered.map(|(leg, sdp)| (Media::Leg(leg), sdp))
             }
             StartMode::Placed => {
@@ -70,10 +71,13 @@ impl ALeg {
     }
 
     /// Creates the A-leg of a call that another process has handed over. Without a leg, it is
-    /// closed.
-    pub(super) fn resumed(leg: HeldLeg, sdp: Arc<str>) -> Self {
-        let mut resumed = Self::new(Media::None, sdp);
+    /// closed, or awaits its phone.
+    pub(super) fn resumed(leg: HeldLeg, sdp: Arc<str>, phone: Option<&MovedPhone>) -> Self {
+        let is_awaited = phone.is_some_and(|phone| phone.is_awaited);
+        let media = if is_awaited { Media::Awaited } else { Media::None };
+        let mut resumed = Self::new(media, sdp);
         resumed.resume(leg);
+        resumed.mute_reasons = phone.map(|phone| phone.mute_reasons.clone()).unwrap_or_default();
         resumed
     }
 
@@ -89,9 +93,20 @@ impl ALeg {
         }
     }
 
-    /// Whether neither a phone nor the use of an answer to our offer is awaited.
+    /// Whether no answer to our offer waits to be used.
     pub(super) fn is_settled(&self) -> bool {
-        !matches!(self.media, Media::Awaited) && self.answer.is_none()
+        self.answer.is_none()
+    }
+
+    /// Returns what another process needs to know of the connection to the phone. `None` without a
+    /// phone.
+    pub(super) fn phone(&self, line: Option<&Arc<Line>>) -> Option<MovedPhone> {
+        Some(MovedPhone {
+            line: line?.snapshot(),
+            is_awaited: matches!(self.media, Media::Awaited),
+            mute_reasons: self.mute_reasons.clone(),
+            captions: self.captions.as_ref().map(Captions::wish),
+        })
     }
 
     /// Returns the state of the leg while our offer awaits its answer. `Err` if the leg cannot move.
@@ -102,19 +117,24 @@ impl ALeg {
         }
     }
 
-    /// Takes the leg while the call is suspended.
+    /// Takes the leg while the call is suspended, and ends its captions.
     pub(super) fn suspend(&mut self) -> HeldLeg {
+        self.captions = None;
         match std::mem::replace(&mut self.media, Media::None) {
             Media::Leg(leg) => HeldLeg { leg: Some(leg), offered: None },
             Media::Offered(leg) => HeldLeg { leg: None, offered: Some(leg) },
-            Media::None | Media::Awaited => HeldLeg::default(),
+            without @ (Media::None | Media::Awaited) => {
+                self.media = without;
+                HeldLeg::default()
+            }
         }
     }
 
     /// Gives the leg back.
     pub(super) fn resume(&mut self, HeldLeg { leg, offered }: HeldLeg) {
-        let leg = leg.map(Media::Leg).or(offered.map(Media::Offered));
-        self.media = leg.unwrap_or(Media::None);
+        if let Some(media) = leg.map(Media::Leg).or(offered.map(Media::Offered)) {
+            self.media = media;
+        }
     }
 
     /// Whether the set-up failed or the leg is closed.
@@ -205,7 +225,7 @@ impl ALeg {
         if !matches!(self.media, Media::Awaited) {
             return None;
         }
-        match call.services.media.answer(offer, call.mailbox.leg_events(Some(line))) {
+        match call.services.media.answer(offer, call.mailbox.leg_events(Some(line.keys()))) {
             Ok((leg, sdp)) => {
                 self.media = Media::Leg(leg);
                 self.sdp = sdp.into();
@@ -229,11 +249,10 @@ impl ALeg {
         }
     }
 
-    /// Starts captions in a language, or stops them.
-    pub(super) fn caption(&mut self, call: &Context, language: Option<&str>) {
+    /// Starts captions, or stops them.
+    pub(super) fn caption(&mut self, call: &Context, wish: Option<CaptionWish>) {
         self.captions = None;
-        if let (Some(language), Media::Leg(leg), Some(phone)) = (language, &self.media, &call.line)
-        {
+        if let (Some(wish), Media::Leg(leg), Some(phone)) = (wish, &self.media, &call.line) {
             let services = &call.services;
             let maker = CaptionServices {
                 workers: services.media.workers(),
@@ -241,7 +260,7 @@ impl ALeg {
                 tasks: &services.tasks,
                 phone,
             };
-            self.captions = Some(Captions::begin(language, leg, &maker));
+            self.captions = Some(Captions::begin(wish, leg, &maker));
         }
     }
 

@@ -24,7 +24,6 @@ use crate::call::mailbox::Envelope;
 use crate::call::services::Services;
 use machine::{CallState, Sound};
 use media::TapSides;
-use model::CallType;
 
 /// Why a call can't be handed over now.
 pub(super) struct Obstacle {
@@ -54,7 +53,7 @@ pub(in crate::call) async fn resume(services: Arc<Services>, params: Box<ResumeP
     let mut shell = Shell {
         machine: call.machine,
         clock: CallClock::resumed(call.zero, snapshot.last),
-        a_leg: ALeg::resumed(leg, snapshot.sdp),
+        a_leg: ALeg::resumed(leg, snapshot.sdp, snapshot.phone.as_ref()),
         b_leg,
         playback: Playback::default(),
         recognition: Recognition::default(),
@@ -71,7 +70,7 @@ pub(in crate::call) async fn resume(services: Arc<Services>, params: Box<ResumeP
             id: snapshot.call,
             keys: services.keys(peer.account()),
             number: peer.number().cloned(),
-            line: None,
+            line: peer.line().cloned(),
             mailbox: call.mailbox,
             journal,
             view,
@@ -101,6 +100,8 @@ pub(in crate::call) async fn resume(services: Arc<Services>, params: Box<ResumeP
     if let Some(stream) = stream {
         shell.stream.resume(&shell.context, &mut call.leg, stream);
     }
+    let captions = snapshot.phone.and_then(|phone| phone.captions);
+    shell.a_leg.caption(&shell.context, captions);
     for envelope in queued {
         shell.receive(envelope);
     }
@@ -110,17 +111,8 @@ pub(in crate::call) async fn resume(services: Arc<Services>, params: Box<ResumeP
 impl Shell {
     /// Returns why the call can't be handed over now.
     pub(super) fn obstacle(&self) -> Option<Obstacle> {
-        let view = &self.context.view;
-        let setup = &view.setup;
-        let lasting = if setup.call_type == CallType::Web {
-            Some("it is a call with an endpoint's phone")
-        } else if view.log.is_full() {
-            Some("its event log is full")
-        } else {
-            None
-        };
-        if let Some(text) = lasting {
-            return Some(Obstacle::lasting(text));
+        if self.context.view.log.is_full() {
+            return Some(Obstacle::lasting("its event log is full"));
         }
         match self.machine.state() {
             Some(
@@ -198,6 +190,8 @@ impl Shell {
         if let Some(frames) = &stream_frames {
             frames.run_ahead();
         }
+        let phone = self.a_leg.phone(call.line.as_ref());
+        let captions = phone.as_ref().and_then(|phone| phone.captions.clone());
         let parts = SnapshotParts {
             view: &call.view,
             machine: &self.machine,
@@ -209,6 +203,7 @@ impl Shell {
             sdp: &self.a_leg.sdp,
             offered_leg: self.a_leg.offered(&call.services.media).unwrap_or_default(),
             taps,
+            phone,
         };
         let snapshot = CallSnapshot::of(parts, clock);
         let (decide, decision) = oneshot::channel();
@@ -219,6 +214,7 @@ impl Shell {
         match decision.await {
             Ok(Decision::Resume(leg)) => {
                 self.a_leg.resume(leg);
+                self.a_leg.caption(&self.context, captions);
                 self.recognition.release();
                 if let Some(frames) = stream_frames {
                     frames.go_on();

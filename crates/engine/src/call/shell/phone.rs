@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use super::context::Context;
-use crate::call::phones::{Ended, Line, ToPhone};
+use crate::call::phones::{Ended, Line, Ring, ToPhone};
 use machine::{GraphAction, GraphOutcome, Input, PhoneStatus, Summary, Termination};
 use model::{CallType, Direction};
 
@@ -46,7 +46,7 @@ pub(super) fn execute(context: &Context, sdp: &Arc<str>, action: GraphAction) {
 fn ring(context: &Context, line: &Arc<Line>) {
     let setup = &context.view.setup;
     let (via, name) = origin(context);
-    let ring = ToPhone::Ring {
+    let ring = Ring {
         call: context.id,
         from: setup.from.clone(),
         to: setup.to.clone(),
@@ -54,11 +54,8 @@ fn ring(context: &Context, line: &Arc<Line>) {
         via,
         headers: setup.headers.clone(),
     };
-    let outcome = match line.ring(ring) {
-        0 => GraphOutcome::Gone,
-        _ => GraphOutcome::Done,
-    };
-    let rings = outcome == GraphOutcome::Done;
+    let rings = line.ring(ring) > 0 || line.is_awaited(context.services.clock.now());
+    let outcome = if rings { GraphOutcome::Done } else { GraphOutcome::Gone };
     context.tell(Input::Graph { action: GraphAction::Connect, outcome });
     if rings {
         context.tell(Input::Status { status: PhoneStatus::Ringing });
