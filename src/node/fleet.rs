@@ -530,6 +530,7 @@ pub(super) async fn wait_until_settled(cluster: &Cluster) {
     if tokio::time::timeout(SETTLE_TIME, cluster.settled()).await.is_err() {
         warn!("the fleet still gives out no units: calls are rejected until it does");
     }
+    cluster.start();
 }
 
 /// Ends this process once the other nodes have declared it dead. Its calls, callbacks and rows

@@ -1,11 +1,14 @@
 //! Several nodes on one PostgreSQL database (`docs/fleet.md`).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use model::Clock;
+use sim::{CallEventKind, CallScript, HangupRule, PhoneKind, Sim};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio_util::sync::CancellationToken;
 
 use super::console::{EventStream, Session, form, user};
 use super::crash::event_id;
@@ -15,7 +18,10 @@ use super::support::cable::Cable;
 use super::support::database::{self, counts, execute, skipped_without_postgres};
 use super::support::http;
 use super::support::meta::{self, Graph, connect_body, silent_offer, terminate_body};
-use super::support::node::{API_KEY, AUTH_ID, NUMBER, Node, NodeConfig, basic, free_port};
+use super::support::node::{
+    API_KEY, AUTH_ID, NUMBER, Node, NodeConfig, balance, basic, free_port, free_udp_port, program,
+    sim_options,
+};
 use super::support::phone::{OFFER, Phone};
 use super::web::PASSWORD;
 
@@ -1363,4 +1369,97 @@ async fn f45_a_wrong_script_is_refused() {
     assert_eq!(ran.status.code(), Some(2));
     let error = String::from_utf8_lossy(&ran.stderr);
     assert!(error.contains("script: line 2: \"k\" needs a node, 1 to 3"), "{error}");
+}
+
+/// Number of UDP ports of a node: more than it has calls.
+const MEDIA_PORTS: u16 = 320;
+
+/// How long a call with media is up.
+const TALKED: Duration = Duration::from_secs(4);
+
+/// Places calls with media until `stop`, at this rate. Returns how many there were, and what became of
+/// those that did not end well.
+async fn talk(sim: Arc<Sim>, per_second: u32, stop: CancellationToken) -> (usize, Vec<String>) {
+    let mut every = tokio::time::interval(Duration::from_secs(1) / per_second);
+    let mut calls = tokio::task::JoinSet::new();
+    while stop.run_until_cancelled(every.tick()).await.is_some() {
+        let nr = calls.len();
+        let mut events = sim.place_call(CallScript {
+            from: format!("9198{nr:08}"),
+            phone: PhoneKind::Counting,
+            hangup: HangupRule::AfterAnswer(TALKED),
+            ..CallScript::default()
+        });
+        calls.spawn(async move {
+            let mut last = None;
+            while let Some(event) = events.next().await {
+                if let CallEventKind::Ended(outcome) = event.kind {
+                    last = Some(outcome);
+                }
+            }
+            last.filter(|outcome| !outcome.ok).map(|outcome| format!("{nr}: {outcome:?}"))
+        });
+    }
+    let all = calls.join_all().await;
+    (all.len(), all.into_iter().flatten().collect())
+}
+
+/// `OFFHOOK_TEST_OTHER_PROGRAM` names another build that replaces the nodes, and `OFFHOOK_ROLLING_RATE`
+/// the calls per second.
+#[tokio::test(flavor = "multi_thread")]
+async fn f40_nodes_are_replaced_one_after_another_under_calls_with_media() {
+    if skipped_without_postgres() {
+        return;
+    }
+    let other = std::env::var("OFFHOOK_TEST_OTHER_PROGRAM").unwrap_or_else(|_| program());
+    let rate = std::env::var("OFFHOOK_ROLLING_RATE").ok().and_then(|rate| rate.parse().ok());
+    let world = World::new(1_000, 1_000).await;
+    let sim = Arc::new(Sim::start(sim_options()).await.expect("the simulated Meta"));
+    let config = |n| NodeConfig {
+        graph_url: sim.graph_url(),
+        public_port: Some(free_port()),
+        // The simulated users have one address, so that each call needs a port.
+        media_ports: MEDIA_PORTS,
+        ..world.config(&format!("n{n}"))
+    };
+    let configs: Vec<_> = (0..3).map(config).collect();
+    let mut nodes = Vec::new();
+    for config in &configs {
+        nodes.push(Node::start(config).await);
+        // Skips the ports that the node may open for media.
+        (0..MEDIA_PORTS / 16).for_each(|_| drop(free_udp_port()));
+    }
+    let balancer = free_port();
+    balance(balancer, configs.iter().filter_map(|config| config.public_port).collect());
+    sim.set_node_url(format!("http://127.0.0.1:{balancer}"));
+    let stop = CancellationToken::new();
+    let talked = tokio::spawn(talk(sim, rate.unwrap_or(5), stop.clone()));
+    for node in &mut nodes {
+        tokio::time::sleep(TALKED).await;
+        node.signal("TERM");
+        assert_eq!(tokio::task::block_in_place(|| node.wait()), Some(0), "its calls end in time");
+        node.start_again_as(&other).await;
+    }
+    stop.cancel();
+    let (calls, bad) = talked.await.unwrap();
+    let hangups = || {
+        let ended = world.app.requests().into_iter().filter(|seen| seen.path == "/hangup");
+        ended
+            .map(|seen| (seen.param("WhatsAppCallID").to_owned(), seen))
+            .collect::<BTreeMap<_, _>>()
+    };
+    let mut every = tokio::time::interval(Duration::from_millis(50));
+    for _ in 0..600 {
+        if hangups().len() >= calls {
+            break;
+        }
+        every.tick().await;
+    }
+    let cut = hangups().values().filter(|seen| seen.param("HangupCauseCode") != "4000").count();
+    super::upgrade_load::report(&format!(
+        "{calls} calls with media while three nodes were replaced: {} not ended by their callers, {cut} with another cause",
+        bad.len()
+    ));
+    assert!(bad.is_empty() && cut == 0, "{bad:#?}");
+    assert_eq!((hangups().len(), world.app.count("/hangup")), (calls, calls), "one callback each");
 }

@@ -281,7 +281,7 @@ impl Node {
             std::fs::write(&config, node_config.toml(*ports, base, &data, dir.path()))
                 .expect("write the configuration");
             members.push(Member {
-                child: spawn(&config, &log, &node_config.envs),
+                child: spawn(&program(), &config, &log, &node_config.envs),
                 admin: format!("http://127.0.0.1:{}", ports[1]),
                 config,
             });
@@ -304,7 +304,7 @@ impl Node {
     ) -> Self {
         let log = Arc::new(Mutex::new(Vec::new()));
         let node = Self {
-            child: spawn(config, &log, &envs),
+            child: spawn(&program(), config, &log, &envs),
             others: Vec::new(),
             public: public.to_owned(),
             admin: admin.to_owned(),
@@ -331,9 +331,14 @@ impl Node {
 
     /// Restarts the stopped node with the same configuration, data and ports.
     pub async fn start_again(&mut self) {
-        self.child = spawn(&self.config, &self.log, &[]);
+        self.start_again_as(&program()).await;
+    }
+
+    /// The same with another build of the program.
+    pub async fn start_again_as(&mut self, program: &str) {
+        self.child = spawn(program, &self.config, &self.log, &[]);
         for member in &mut self.others {
-            member.child = spawn(&member.config, &self.log, &[]);
+            member.child = spawn(program, &member.config, &self.log, &[]);
         }
         self.until_ready().await;
     }
@@ -536,7 +541,7 @@ fn nodes() -> usize {
 }
 
 /// Spreads the connections to a port over other ports, one after the other. Ends with the test.
-fn balance(port: u16, to: Vec<u16>) {
+pub fn balance(port: u16, to: Vec<u16>) {
     let listener = std::net::TcpListener::bind(("127.0.0.1", port)).expect("the balancer's port");
     listener.set_nonblocking(true).expect("non-blocking");
     let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
@@ -561,13 +566,14 @@ fn balance(port: u16, to: Vec<u16>) {
 }
 
 fn spawn(
+    program: &str,
     config: &std::path::Path,
     log: &Arc<Mutex<Vec<String>>>,
     envs: &[(&'static str, String)],
 ) -> Child {
     // Figures are measured at the level of production.
     let level = std::env::var("OFFHOOK_TEST_LOG_LEVEL").unwrap_or_else(|_| "debug".to_owned());
-    let mut child = Command::new(program())
+    let mut child = Command::new(program)
         .args(["--log-format", "json", "--log-level", &level, "serve", "--config"])
         .arg(config)
         .env_remove("RUST_LOG")

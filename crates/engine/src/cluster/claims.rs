@@ -443,6 +443,10 @@ impl OtherNodes for FleetClaims {
         !self.shared.is_direct()
     }
 
+    fn is_starting(&self) -> bool {
+        !self.shared.has_started.load(Ordering::Acquire)
+    }
+
     fn hand_over(&self, webhook: SignedWebhook) -> BoxFuture<'_, Result<(), Unreachable>> {
         async move {
             let mut nodes = self.shared.peers.sees();

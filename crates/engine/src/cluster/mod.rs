@@ -197,6 +197,8 @@ struct Shared {
     origin: Duration,
     /// Time until which calls may be admitted, in microseconds since `origin`. 0 if they may not.
     admits_until: AtomicU64,
+    /// Whether the process takes calls: units were given out, or waited for in vain.
+    has_started: AtomicBool,
     /// Number of members.
     members: AtomicU32,
     /// Whether a beat must be sent immediately.
@@ -324,6 +326,7 @@ impl Cluster {
             origin: clock.uptime(),
             clock,
             admits_until: AtomicU64::new(0),
+            has_started: AtomicBool::new(false),
             members: AtomicU32::new(1),
             urgent: AtomicBool::new(false),
             hurry: Notify::new(),
@@ -390,6 +393,11 @@ impl Cluster {
     /// yet.
     pub fn others(&self) -> Vec<RunInfo> {
         self.shared.others.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Lets this process take calls. Until then, other nodes take those that come to it.
+    pub fn start(&self) {
+        self.shared.has_started.store(true, Ordering::Release);
     }
 
     /// Waits until units can be given out, and until those of earlier processes of this node are

@@ -33,6 +33,10 @@ pub trait OtherNodes: Send + Sync {
     /// Whether the database does not answer this node, so that it can't claim calls.
     fn is_cut_off(&self) -> bool;
 
+    /// Whether this node has just started and has no units yet, so that it would find each number
+    /// full.
+    fn is_starting(&self) -> bool;
+
     /// Hands the inbound calls of a webhook over to any other node, because this one takes none at
     /// the moment.
     fn hand_over(&self, webhook: SignedWebhook) -> BoxFuture<'_, Result<(), Unreachable>>;

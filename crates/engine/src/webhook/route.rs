@@ -515,6 +515,9 @@ impl<C: Calls> WebhookHandler<C> {
         let effect = match self.hand_over(webhook).await {
             // Counted as a copy: the other node counts the call.
             true => Effect::Duplicate,
+            false if self.others.as_ref().is_some_and(|others| others.is_starting()) => {
+                Effect::Busy
+            }
             false => self.admit_shared(received).await,
         };
         if effect != Effect::Busy {
@@ -531,10 +534,12 @@ impl<C: Calls> WebhookHandler<C> {
         self.calls.has(key, named)
     }
 
-    /// Whether another node should take the calls that arrive here: this one drains, or can't claim
-    /// them.
+    /// Whether another node should take the calls that arrive here: this one drains, has no units yet,
+    /// or can't claim them.
     fn passes_calls_on(&self) -> bool {
-        self.gate.is_draining() || self.others.as_ref().is_some_and(|others| others.is_cut_off())
+        let others = self.others.as_ref();
+        self.gate.is_draining()
+            || others.is_some_and(|others| others.is_cut_off() || others.is_starting())
     }
 
     /// Hands the calls of a webhook over to another node if this one should not take them. The

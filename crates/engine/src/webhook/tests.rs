@@ -1114,6 +1114,7 @@ struct OneClaim {
     claims: AtomicUsize,
     asked: Notify,
     denied: Notify,
+    is_starting: AtomicBool,
 }
 
 impl OtherNodes for OneClaim {
@@ -1147,6 +1148,10 @@ impl OtherNodes for OneClaim {
         false
     }
 
+    fn is_starting(&self) -> bool {
+        self.is_starting.load(Ordering::SeqCst)
+    }
+
     fn hand_over(&self, _: SignedWebhook) -> BoxFuture<'_, Result<(), Unreachable>> {
         std::future::ready(Err(Unreachable)).boxed()
     }
@@ -1172,6 +1177,25 @@ async fn a_copy_of_a_connect_in_flight_is_answered_like_the_connect() {
     assert_eq!(world.post(body).await, StatusCode::OK);
     // The registry of these tests begins no calls of a fleet.
     assert_eq!(world.phones().rejected.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_node_without_units_rejects_no_call() {
+    let others = Arc::new(OneClaim::default());
+    others.is_starting.store(true, Ordering::SeqCst);
+    others.denied.notify_one();
+    let mut world = World::at(NOW);
+    world.door = Arc::new(Arc::into_inner(world.door).unwrap().with_others(others.clone()));
+    let body = connect("wacid.early", |_| {});
+    assert_eq!(world.post(body.clone()).await, StatusCode::SERVICE_UNAVAILABLE, "Meta tries again");
+    assert_eq!(others.claims.load(Ordering::SeqCst), 0);
+    others.is_starting.store(false, Ordering::SeqCst);
+    assert_eq!(
+        world.post(body.clone()).await,
+        StatusCode::SERVICE_UNAVAILABLE,
+        "the claim is denied"
+    );
+    assert_eq!(others.claims.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test]
