@@ -205,12 +205,14 @@ struct World {
     node: Node,
     sim: Sim,
     _app: App,
-    /// When the action was requested, for each call.
-    actions: Arc<Mutex<Vec<Instant>>>,
+    /// When the action was requested, for each call, and the recognised words.
+    actions: Arc<Mutex<Vec<(Instant, String)>>>,
 }
 
+/// A node whose calls ask for speech. Without a model that recognises it, a server does at once.
 async fn world(dir: tempfile::TempDir) -> World {
     let (_, url) = Endpoint::start(ANSWER).await;
+    let has_ear = ModelStore::new(dir.path()).english_recogniser().is_some();
     let app = App::start().await;
     let said = app.url("/said");
     let actions = Arc::new(Mutex::new(Vec::new()));
@@ -220,14 +222,17 @@ async fn world(dir: tempfile::TempDir) -> World {
             "/answer",
             format!("<Response><GetInput action=\"{said}\" inputType=\"speech\"/></Response>"),
         )
-        .route("/said", move |_| {
-            requested.lock().unwrap().push(Clock::real().now());
+        .route("/said", move |seen| {
+            let words = seen.param("Speech").to_owned();
+            requested.lock().unwrap().push((Clock::real().now(), words));
             (200, "<Response><Wait length=\"1\"/></Response>".to_owned())
         });
     let sim = Sim::start(sim_options()).await.expect("the simulated Meta");
     let mut config = NodeConfig::new(&sim.graph_url(), &app.url("/answer"));
     config.hangup_url = app.url("/hangup");
-    config.extra = format!("[speech.transcribe]\nurl = \"{url}\"\n");
+    if !has_ear {
+        config.extra = format!("[speech.transcribe]\nurl = \"{url}\"\n");
+    }
     let node = Node::start_in(dir, &config).await;
     sim.set_node_url(node.public.clone());
     World { node, sim, _app: app, actions }
@@ -235,8 +240,8 @@ async fn world(dir: tempfile::TempDir) -> World {
 
 impl World {
     /// Calls and speaks. Returns the time from the end of the speech to the request of the action,
-    /// negative if it came before.
-    async fn call(&self, parts: &[&[i16]]) -> f64 {
+    /// negative if it came before, and the recognised words.
+    async fn call(&self, parts: &[&[i16]]) -> (f64, String) {
         let lead = silence(LEAD_MS);
         let all: Vec<&[i16]> = std::iter::once(&lead[..]).chain(parts.iter().copied()).collect();
         let spoken = Duration::from_millis(all.concat().len() as u64 / 16);
@@ -248,10 +253,11 @@ impl World {
             tokio::time::timeout(Duration::from_secs(60), self.sim.place_call(script).all()).await;
         let events = events.expect("the call ends");
         let actions = self.actions.lock().unwrap().clone();
-        let [said] = actions[calls..] else { panic!("one action: {events:#?}") };
+        let [(said, words)] = &actions[calls..] else { panic!("one action: {events:#?}") };
         let at = |kind: CallEventKind| events.iter().find(|e| e.kind == kind).unwrap().at;
         let began = at(CallEventKind::Answered).max(at(CallEventKind::MediaUp));
-        said.duration_since(placed).as_secs_f64() - (began + spoken).as_secs_f64()
+        let waited = said.duration_since(placed).as_secs_f64() - (began + spoken).as_secs_f64();
+        (waited, words.clone())
     }
 }
 
@@ -264,15 +270,45 @@ async fn finished_speech_ends_early_and_unfinished_speech_late() {
     let world = world(dir).await;
     // A pause of 1.4 s after "My number is" is longer than the silence that ends speech without
     // the model.
-    let waited = world.call(&[before, &silence(1_400), after]).await;
+    let (waited, _) = world.call(&[before, &silence(1_400), after]).await;
     assert!((0.1..2.0).contains(&waited), "{waited} s");
     let log = world.node.log();
     assert!(!log.contains("turn estimate failed"), "{log}");
 }
 
+/// The words of a text in lower case, with digits as words.
+fn words(text: &str) -> Vec<String> {
+    const DIGITS: [&str; 10] =
+        ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"];
+    let mut plain = String::new();
+    for c in text.to_lowercase().chars() {
+        match c.to_digit(10) {
+            Some(digit) => plain.push_str(&format!(" {} ", DIGITS[digit as usize])),
+            None if c.is_alphanumeric() || c == '\'' => plain.push(c),
+            None => plain.push(' '),
+        }
+    }
+    plain.split_whitespace().map(str::to_owned).collect()
+}
+
+/// Number of words to change, add or remove, to get from one text to the other.
+fn differing_words(said: &[String], heard: &[String]) -> usize {
+    let mut row: Vec<usize> = (0..=heard.len()).collect();
+    for (n, word) in said.iter().enumerate() {
+        let mut before = std::mem::replace(&mut row[0], n + 1);
+        for (m, other) in heard.iter().enumerate() {
+            let changed = before + usize::from(word != other);
+            before = row[m + 1];
+            row[m + 1] = changed.min(before + 1).min(row[m] + 1);
+        }
+    }
+    row[heard.len()]
+}
+
 /// Prints how many callers are cut off in a pause, and the time from the end of speech to the
 /// action. Run it alone: `cargo test --release --test outside turn::measure -- --ignored --nocapture`.
-/// `OFFHOOK_TEST_TURN=none` measures without the model.
+/// `OFFHOOK_TEST_TURN=none` measures without the model. `OFFHOOK_TEST_EAR=whisper` has the installed
+/// recogniser listen, and also prints how many words of callers who were not cut off are wrong.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a measurement of several minutes"]
 #[allow(clippy::print_stderr, reason = "figures")]
@@ -283,19 +319,30 @@ async fn measure() {
     if std::env::var("OFFHOOK_TEST_TURN").is_err() {
         install(dir.path(), &["smart-turn"]).unwrap();
     }
+    let ear = std::env::var("OFFHOOK_TEST_EAR").ok();
+    if let Some(ear) = &ear {
+        install(dir.path(), &[ear]).unwrap();
+    }
     let world = world(dir).await;
-    let (mut cut, mut waits) = (0, Vec::new());
+    let (mut cut, mut waits, mut all, mut wrong, mut empty) = (0, Vec::new(), 0, 0, 0);
     for (n, Sentence { text, parts: [before, after] }) in sentences.iter().enumerate() {
         // 0.3 s to 1.5 s, in an order that does not follow the sentences.
         let pause_ms = 300 + (n * 17 % SENTENCES.len()) * 1_200 / (SENTENCES.len() - 1);
         let pause = silence(pause_ms);
-        let waited = world.call(&[before, &pause, after]).await;
+        let (waited, heard) = world.call(&[before, &pause, after]).await;
         let was_cut = waited < 0.0;
         cut += usize::from(was_cut);
         if !was_cut {
             waits.push((waited * 1_000.0) as i64);
+            let said = words(text);
+            all += said.len();
+            wrong += differing_words(&said, &words(&heard));
+            empty += usize::from(heard.is_empty());
         }
-        eprintln!("{pause_ms} ms: {waited:.3} s {text}");
+        eprintln!("{pause_ms} ms: {waited:.3} s {text}: {heard}");
+    }
+    if ear.is_some() {
+        eprintln!("{wrong} of {all} words wrong, {empty} results empty");
     }
     waits.sort_unstable();
     let quantile = |q: usize| waits.get(waits.len() * q / 100).copied().unwrap_or_default();
