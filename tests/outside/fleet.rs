@@ -1404,15 +1404,10 @@ async fn talk(sim: Arc<Sim>, per_second: u32, stop: CancellationToken) -> (usize
     (all.len(), all.into_iter().flatten().collect())
 }
 
-/// `OFFHOOK_TEST_OTHER_PROGRAM` names another build that replaces the nodes, and `OFFHOOK_ROLLING_RATE`
-/// the calls per second.
-#[tokio::test(flavor = "multi_thread")]
-async fn f40_nodes_are_replaced_one_after_another_under_calls_with_media() {
-    if skipped_without_postgres() {
-        return;
-    }
+/// Replaces the nodes of a fleet one after another under so many calls with media a second, by the
+/// build that `OFFHOOK_TEST_OTHER_PROGRAM` names. Checks that no call is lost.
+pub async fn replace_nodes(calls_per_second: u32) {
     let other = std::env::var("OFFHOOK_TEST_OTHER_PROGRAM").unwrap_or_else(|_| program());
-    let rate = std::env::var("OFFHOOK_ROLLING_RATE").ok().and_then(|rate| rate.parse().ok());
     let world = World::new(1_000, 1_000).await;
     let sim = Arc::new(Sim::start(sim_options()).await.expect("the simulated Meta"));
     let config = |n| NodeConfig {
@@ -1433,7 +1428,7 @@ async fn f40_nodes_are_replaced_one_after_another_under_calls_with_media() {
     balance(balancer, configs.iter().filter_map(|config| config.public_port).collect());
     sim.set_node_url(format!("http://127.0.0.1:{balancer}"));
     let stop = CancellationToken::new();
-    let talked = tokio::spawn(talk(sim, rate.unwrap_or(5), stop.clone()));
+    let talked = tokio::spawn(talk(sim, calls_per_second, stop.clone()));
     for node in &mut nodes {
         tokio::time::sleep(TALKED).await;
         node.signal("TERM");
@@ -1462,4 +1457,11 @@ async fn f40_nodes_are_replaced_one_after_another_under_calls_with_media() {
     ));
     assert!(bad.is_empty() && cut == 0, "{bad:#?}");
     assert_eq!((hangups().len(), world.app.count("/hangup")), (calls, calls), "one callback each");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn f40_nodes_are_replaced_one_after_another_under_calls_with_media() {
+    if !skipped_without_postgres() {
+        replace_nodes(5).await;
+    }
 }
