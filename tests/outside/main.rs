@@ -69,6 +69,7 @@ mod sdk;
 mod sign_in;
 mod sound;
 mod speech;
+mod speech_figures;
 mod standing;
 mod strangers;
 mod stream;

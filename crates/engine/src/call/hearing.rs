@@ -30,10 +30,16 @@ use speech::turn_estimator::{SAMPLES_MAX, TurnEstimator};
 /// Frames before the first voiced frame that belong to the utterance: a soft onset, and the four
 /// frames that the voice detector needs.
 const ONSET: usize = 20;
+/// Frames after the latest voiced one that are passed on at once: a soft end of a word. A recogniser
+/// begins with its work when no more come, which is before the turn is decided.
+const TAIL: u64 = 4;
 /// Frames that the voice detector needs before it reports a voice.
 const DETECTOR_FRAMES: u64 = 4;
 /// A voice of this duration pauses the prompt (`docs/reference/xml.md#barge-in`).
 const LASTING_MS: u64 = 250;
+/// The age of the audio that is read: the jitter buffer holds two packets. A voice that still lasts in
+/// it has lasted so much longer.
+const BUFFERED_MS: u64 = 40;
 /// Pauses shorter than this are part of the speech. With a turn model, it is asked this early.
 const PAUSE_MS: u64 = 300;
 const PAUSE_WITH_TURN_MODEL_MS: u64 = 200;
@@ -430,8 +436,8 @@ impl UtteranceDetector {
             }
             (Some((first, last, lasting)), true) => {
                 *last = self.at;
-                let lasts =
-                    (self.at - *first + DETECTOR_FRAMES) * u64::from(FRAME_MS) >= LASTING_MS;
+                let heard_ms = (self.at - *first + DETECTOR_FRAMES) * u64::from(FRAME_MS);
+                let lasts = heard_ms + BUFFERED_MS >= LASTING_MS;
                 (lasts && !std::mem::replace(lasting, true)).then_some(SpeechEvent::Lasting)
             }
             (Some((_, last, _)), false) => {
@@ -459,7 +465,7 @@ impl UtteranceDetector {
     fn pass_on(&mut self, pcm: &[i16]) {
         self.begun |= self.voice.is_some();
         self.kept.push_back(pcm.to_vec());
-        if self.voice.is_some() {
+        if self.voice.is_some_and(|(_, last, _)| self.at - last <= TAIL) {
             for frame in self.kept.drain(..) {
                 // If the recogniser is a minute behind, the rest is dropped.
                 let _ = self.to.try_send(frame);
@@ -506,13 +512,13 @@ mod tests {
             told,
             [
                 (53, SpeechEvent::Began),
-                // 250 ms after the onset of the voice.
-                (62, SpeechEvent::Lasting),
+                // 210 ms after the onset of the voice in audio that is 40 ms old.
+                (60, SpeechEvent::Lasting),
                 (124, SpeechEvent::Ended { ago_ms: 300 }),
             ]
         );
-        // The frames before the voice, the voice, and the pause up to its end.
-        assert_eq!(passed, ONSET - 3 + 60 + 14, "{passed}");
+        // The frames before the voice, the voice, and the begin of the pause.
+        assert_eq!(passed, ONSET - 3 + 60 + 4, "{passed}");
     }
 
     #[test]
@@ -522,7 +528,7 @@ mod tests {
         let (sentence, passed) =
             told(&[(50, false), (30, true), (40, false), (30, true), (30, false)]);
         assert_eq!(sentence.len(), 6, "{sentence:?}");
-        assert_eq!(passed, ONSET - 3 + 30 + 40 + 30 + 14);
+        assert_eq!(passed, ONSET - 3 + 30 + 40 + 30 + 4);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rstest::rstest;
 use tokio::net::UnixStream;
 
-use super::{Builtin, Helper, PIECE_BYTES, StartHelper, pieces};
+use super::{Builtin, Helper, PIECE_BYTES, StartHelper, pieces, remove_onset};
 use crate::helper;
 use crate::helper::{AUDIO, frame};
 use crate::language::{EmbeddedVoice, Speaker};
@@ -278,4 +278,18 @@ async fn consecutive_failures_increase_the_delay() {
         }
     }
     assert_eq!(waits, [250, 500, 1_000, 2_000, 4_000]);
+}
+
+#[test]
+fn silence_before_speech_is_removed_up_to_a_short_part() {
+    let chunk = |pcm: Vec<i16>| AudioChunk { rate: 1_000, pcm };
+    let mut chunks =
+        vec![chunk(vec![1; 100]), chunk(vec![2; 150]), chunk([[0; 10], [400; 10]].concat())];
+    remove_onset(&mut chunks);
+    let lengths: Vec<_> = chunks.iter().map(|chunk| chunk.pcm.len()).collect();
+    assert_eq!(lengths, [20, 20], "30 ms before the first sound");
+    let mut at_once = vec![chunk(vec![400; 50])];
+    remove_onset(&mut at_once);
+    assert_eq!(at_once[0].pcm.len(), 50);
+    remove_onset(&mut Vec::new());
 }

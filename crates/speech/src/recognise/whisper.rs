@@ -18,7 +18,7 @@ use crate::models::ModelStore;
 use crate::provider::{BoxFuture, SpeechError};
 
 /// Without audio for this time, the caller pauses. Audio arrives every 20 ms.
-const PAUSE: Duration = Duration::from_millis(80);
+const PAUSE: Duration = Duration::from_millis(60);
 /// Speech after which there is another interim result while the caller speaks.
 const INTERIM_SAMPLES: usize = super::RATE as usize * 3 / 2;
 /// Largest number of bytes of hints.
