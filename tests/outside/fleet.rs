@@ -1422,7 +1422,7 @@ pub async fn replace_nodes(calls_per_second: u32) {
     for config in &configs {
         nodes.push(Node::start(config).await);
         // Skips the ports that the node may open for media.
-        (0..MEDIA_PORTS / 16).for_each(|_| drop(free_udp_port()));
+        (0..MEDIA_PORTS / 16).for_each(|_| _ = free_udp_port());
     }
     let balancer = free_port();
     balance(balancer, configs.iter().filter_map(|config| config.public_port).collect());
