@@ -37,11 +37,11 @@ pub(super) const DEADLINE: Duration = Duration::from_secs(30);
 /// Length in bytes from which text is spoken in pieces, each a request of its own, so that a long
 /// text does not keep a helper from other prompts. A piece ends with a sentence if possible.
 const PIECE_BYTES: usize = 200;
-/// Delay after the second consecutive failure. It doubles with each further failure.
 /// Silence that is left before the first words of a prompt, in milliseconds, and how much quieter than
 /// the loudest sample silence is.
 const ONSET_MS: u32 = 30;
 const ONSET_BELOW_PEAK: u16 = 200;
+/// Delay after the second consecutive failure. It doubles with each further failure.
 const BACK_OFF_FIRST: Duration = Duration::from_millis(250);
 const BACK_OFF_MAX: Duration = Duration::from_secs(30);
 

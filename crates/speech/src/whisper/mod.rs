@@ -48,6 +48,8 @@ const SILENCE_MAX: u16 = 33;
 /// Maximum number of tokens per second of speech, followed by the number of additional tokens.
 const TOKENS_PER_SECOND: usize = 8;
 const TOKENS_BESIDES: usize = 12;
+/// Minimum number of tokens that count as doubled if they are found twice: not "no, no".
+const DOUBLED_MIN: usize = 3;
 /// Maximum number of tokens of hints.
 const HINT_TOKENS_MAX: usize = 48;
 
@@ -101,8 +103,8 @@ impl Whisper {
         self.decode(pcm, hints, POSITIONS_MAX).map(|(words, _)| words)
     }
 
-    /// Recognises speech with this number of encoder positions. Also returns whether the text was
-    /// truncated because of repetitions.
+    /// Recognises speech with this number of encoder positions. Also returns whether the text repeats
+    /// itself. If it ends with repetitions, it was truncated.
     fn decode(
         &self,
         pcm: &[i16],
@@ -143,6 +145,7 @@ impl Whisper {
                 break;
             }
         }
+        repeats |= is_doubled(&text);
         let likelihood = likelihood / count.max(1.0);
         if no_speech > NO_SPEECH && likelihood < UNLIKELY {
             text.clear();
@@ -196,6 +199,13 @@ fn repetition(tokens: &[usize]) -> Option<usize> {
         let repeated = sequences.take(times - 1).filter(|sequence| *sequence == last).count();
         (repeated == times - 1).then(|| tokens.len() - length * (times - 1))
     })
+}
+
+/// Returns whether the text is the same words twice. The model repeats a short sentence if little
+/// silence surrounds it, but callers may also say it twice.
+fn is_doubled(text: &[usize]) -> bool {
+    let (first, second) = text.split_at(text.len() / 2);
+    first.len() >= DOUBLED_MIN && first == second
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Decoding and model files, good and bad. The real model is tested through the whole program.
 
-use super::{Spectrogram, Whisper, check, repetition, tokens, weights};
+use super::{Spectrogram, Whisper, check, is_doubled, repetition, tokens, weights};
 
 #[test]
 fn repetitions_end_the_text() {
@@ -8,6 +8,14 @@ fn repetitions_end_the_text() {
     assert_eq!(repetition(&[9, 5, 5, 5, 5, 5, 5, 5, 5]), Some(2));
     assert_eq!(repetition(&[0, 1, 2, 3, 1, 2, 3, 1, 2, 3, 1, 2, 3]), Some(4));
     assert_eq!(repetition(&[7, 7, 7, 7]), None, "no, no, no, no");
+}
+
+#[test]
+fn a_sentence_that_is_found_twice_is_decoded_again() {
+    assert!(is_doubled(&[1, 2, 3, 1, 2, 3]));
+    for once in [&[][..], &[1, 2], &[1, 2, 1, 2], &[1, 2, 3, 1, 2, 4], &[0, 1, 2, 3, 1, 2, 3]] {
+        assert!(!is_doubled(once), "{once:?}");
+    }
 }
 
 #[test]
