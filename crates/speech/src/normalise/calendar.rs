@@ -52,6 +52,35 @@ pub(super) fn month_name(n: u64) -> Option<&'static str> {
     MONTHS.get(index).map(|(name, _)| *name)
 }
 
+/// Parses `24/12/2026`, `24.12.2026`, `24/12/26` and `2026-12-24` as day, month and year. If both
+/// orders are possible, `month_first` decides. Returns `None` for other text.
+pub(crate) fn date_numbers(text: &str, month_first: bool) -> Option<(u64, u64, u64)> {
+    let separator = text.chars().find(|c| matches!(c, '/' | '.' | '-'))?;
+    let parts: Vec<&str> = text.split(separator).collect();
+    let &[a, b, c] = parts.as_slice() else { return None };
+    if ![a, b, c].iter().all(|part| is_digits(part)) {
+        return None;
+    }
+    let (year, first, second, year_first) = match (a.len(), b.len(), c.len()) {
+        (4, 1..=2, 1..=2) => (a, b, c, true),
+        (1..=2, 1..=2, 4) => (c, a, b, false),
+        // `1.2.26` may be a version, and `10-12-15` a code.
+        (1..=2, 1..=2, 2) if separator == '/' => (c, a, b, false),
+        _ => return None,
+    };
+    let [year, first, second] = [year, first, second].map(|part| part.parse::<u64>().ok());
+    let (year, first, second) = (year?, first?, second?);
+    let year = if c.len() == 2 && !year_first { 2_000 + year } else { year };
+    let (month, day) = match (year_first || month_first, first > 12, second > 12) {
+        (_, true, false) => (second, first),
+        (true, false, _) | (false, false, true) => (first, second),
+        (false, false, false) => (second, first),
+        (_, true, true) => return None,
+    };
+    let exists = (1..=31).contains(&day) && (1..=12).contains(&month);
+    exists.then_some((day, month, year))
+}
+
 /// The parts of a date that the text contains.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Date {
@@ -61,33 +90,10 @@ pub(super) struct Date {
 }
 
 impl Date {
-    /// Parses `24/12/2026`, `24.12.2026`, `24-12-26` and `2026-12-24`. If both orders are possible,
-    /// `month_first` decides. Returns `None` for other text.
+    /// Parses the dates of [`date_numbers`]. Returns `None` for other text.
     pub(super) fn parse(text: &str, month_first: bool) -> Option<Self> {
-        let separator = text.chars().find(|c| matches!(c, '/' | '.' | '-'))?;
-        let parts: Vec<&str> = text.split(separator).collect();
-        let &[a, b, c] = parts.as_slice() else { return None };
-        if ![a, b, c].iter().all(|part| is_digits(part)) {
-            return None;
-        }
-        let (year, first, second, year_first) = match (a.len(), b.len(), c.len()) {
-            (4, 1..=2, 1..=2) => (a, b, c, true),
-            (1..=2, 1..=2, 4) => (c, a, b, false),
-            // `1.2.26` may be a version, and `10-12-15` a code.
-            (1..=2, 1..=2, 2) if separator == '/' => (c, a, b, false),
-            _ => return None,
-        };
-        let [year, first, second] = [year, first, second].map(|part| part.parse::<u64>().ok());
-        let (year, first, second) = (year?, first?, second?);
-        let year = if c.len() == 2 && !year_first { 2_000 + year } else { year };
-        let (month, day) = match (year_first || month_first, first > 12, second > 12) {
-            (_, true, false) => (second, first),
-            (true, false, _) | (false, false, true) => (first, second),
-            (false, false, false) => (second, first),
-            (_, true, true) => return None,
-        };
-        let month = Some(month_name(month)?);
-        (1..=31).contains(&day).then_some(Self { day: Some(day), month, year: Some(year) })
+        let (day, month, year) = date_numbers(text, month_first)?;
+        Some(Self { day: Some(day), month: Some(month_name(month)?), year: Some(year) })
     }
 
     /// Reads the date: "December twenty-fourth, twenty twenty-six" or "twenty-fourth of December,
@@ -111,7 +117,7 @@ impl Date {
 
 /// A half of a day.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Half {
+pub(crate) enum Half {
     Morning,
     Afternoon,
 }
@@ -136,16 +142,16 @@ impl Half {
 
 /// A time of day.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Time {
-    hour: u64,
-    minute: u64,
-    second: Option<u64>,
-    pub(super) half: Option<Half>,
+pub(crate) struct Time {
+    pub(crate) hour: u64,
+    pub(crate) minute: u64,
+    pub(crate) second: Option<u64>,
+    pub(crate) half: Option<Half>,
 }
 
 impl Time {
     /// Parses `18:05`, `6:05:30`, `6:05pm` and `6pm`. Returns `None` for other text.
-    pub(super) fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let end = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
         let (clock, suffix) = text.split_at_checked(end)?;
         let half = if suffix.is_empty() { None } else { Some(Half::parse(suffix)?) };

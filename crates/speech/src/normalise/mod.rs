@@ -15,25 +15,30 @@ mod symbols;
 
 use std::borrow::Cow;
 
-use calendar::{Date, Half, Time};
-use number::{Number, NumberStyle, is_digits};
+use calendar::{Date, Half};
+use number::{Number, NumberStyle};
 use symbols::group_digits;
+
+pub(crate) use calendar::{Time, date_numbers};
+pub(crate) use number::is_digits;
 
 use super::language::{EmbeddedVoice, primary, region};
 
 /// A word without its surrounding punctuation.
 #[derive(Clone, Copy, Debug)]
-struct Token<'a> {
-    open: &'a str,
-    core: &'a str,
-    close: &'a str,
+pub(crate) struct Token<'a> {
+    pub(crate) open: &'a str,
+    pub(crate) core: &'a str,
+    pub(crate) close: &'a str,
 }
 
 impl<'a> Token<'a> {
-    fn new(word: &'a str) -> Self {
-        let core = word.trim_start_matches(['(', '[', '{', '"', '\'', '¿', '¡']);
+    pub(crate) fn new(word: &'a str) -> Self {
+        let core = word.trim_start_matches(['(', '[', '{', '"', '\'', '“', '‘', '¿', '¡']);
         let open = word.strip_suffix(core).unwrap_or_default();
-        let inner = core.trim_end_matches(['.', ',', ';', ':', '!', '?', ')', ']', '}', '"', '\'']);
+        let inner = core.trim_end_matches([
+            '.', ',', ';', ':', '!', '?', ')', ']', '}', '"', '\'', '”', '’', '।', '॥', '…',
+        ]);
         let close = core.strip_prefix(inner).unwrap_or_default();
         Self { open, core: inner, close }
     }

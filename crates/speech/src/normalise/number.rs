@@ -140,7 +140,7 @@ impl Grouping {
 }
 
 /// Returns `true` if the text consists of ASCII digits and is not empty.
-pub(super) fn is_digits(text: &str) -> bool {
+pub(crate) fn is_digits(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())
 }
 

@@ -1,5 +1,7 @@
 //! Numbers in Hindi words, with the Indian units: thousand, lakh (10⁵), crore (10⁷) and arab (10⁹).
 
+use crate::normalise::is_digits;
+
 /// The numbers from 0 to 99, each of which has a word of its own.
 const SMALL: [&str; 100] = [
     "शून्य",
@@ -158,7 +160,6 @@ pub(super) fn quantity(text: &str) -> Option<String> {
     };
     let grouped = whole.contains(',');
     let plain: String = whole.chars().filter(|c| *c != ',').collect();
-    let is_digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     if !is_digits(&plain) || whole.starts_with(',') || !decimals.is_none_or(is_digits) {
         return None;
     }

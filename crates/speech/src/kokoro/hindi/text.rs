@@ -2,11 +2,7 @@
 //! letters, which are spelled.
 
 use super::numbers;
-
-/// Punctuation before and after a word.
-const OPENING: &[char] = &['(', '[', '{', '"', '\'', '“', '‘'];
-const CLOSING: &[char] =
-    &['.', ',', ';', ':', '!', '?', ')', ']', '}', '"', '\'', '”', '’', '।', '॥', '…'];
+use crate::normalise::{Time, Token, date_numbers, is_digits};
 
 /// The names of the Latin letters.
 const LETTERS: [&str; 26] = [
@@ -60,15 +56,17 @@ pub(super) fn words(text: &str) -> String {
     let mut output = String::new();
     let mut at = 0;
     while let Some(token) = tokens.get(at) {
-        let (open, core, close) = trim(token);
+        let Token { open, core, close } = Token::new(token);
         if !output.is_empty() {
             output.push(' ');
         }
         output.push_str(open);
         // An amount may follow its sign after a space: "रु. 500".
-        let next = tokens.get(at + 1).map(|next| trim(next));
+        let next = tokens.get(at + 1).map(|next| Token::new(next));
         match next {
-            Some((_, amount, close)) if is_rupee_sign(core) && rupees(amount).is_some() => {
+            Some(Token { core: amount, close, .. })
+                if is_rupee_sign(core) && rupees(amount).is_some() =>
+            {
                 output.push_str(&rupees(amount).unwrap_or_default());
                 output.push_str(close);
                 at += 2;
@@ -81,14 +79,6 @@ pub(super) fn words(text: &str) -> String {
         }
     }
     output
-}
-
-/// Separates the punctuation around a word.
-fn trim(token: &str) -> (&str, &str, &str) {
-    let core = token.trim_start_matches(OPENING);
-    let open = token.strip_suffix(core).unwrap_or_default();
-    let inner = core.trim_end_matches(CLOSING);
-    (open, inner, core.strip_prefix(inner).unwrap_or_default())
 }
 
 /// Returns the western digit for a digit of Devanagari, and other characters unchanged.
@@ -129,32 +119,25 @@ fn rupees(amount: &str) -> Option<String> {
 
 /// Reads a time of day: `10:30`, `18:05`.
 fn time(text: &str) -> Option<String> {
-    let (hours, minutes) = text.split_once(':')?;
-    let (hour, minute) = (number(hours, 1..=2)?, number(minutes, 2..=2)?);
-    match (hour, minute) {
-        (24.., _) | (_, 60..) => None,
-        (hour, 0) => Some(format!("{} बजे", numbers::small(hour))),
-        (hour, minute) => {
-            Some(format!("{} बजकर {} मिनट", numbers::small(hour), numbers::small(minute)))
-        }
-    }
+    let time = Time::parse(text)
+        .filter(|time| time.hour < 24 && time.second.is_none() && time.half.is_none())?;
+    let hour = numbers::small(time.hour);
+    Some(match time.minute {
+        0 => format!("{hour} बजे"),
+        minute => format!("{hour} बजकर {} मिनट", numbers::small(minute)),
+    })
 }
 
 /// Reads a date: `24/12/2026`, `24-12-2026`, `2026-12-24`.
 fn date(text: &str) -> Option<String> {
-    let mut parts = text.split(['/', '-', '.']);
-    let (first, second, third) = (parts.next()?, parts.next()?, parts.next()?);
-    let (day, year) = if first.len() == 4 { (third, first) } else { (first, third) };
-    let month = number(second, 1..=2)?.checked_sub(1)?;
-    let month = MONTHS.get(usize::try_from(month).ok()?)?;
-    let (day, year) = (number(day, 1..=2)?, number(year, 4..=4)?);
-    let valid = (1..=31).contains(&day) && parts.next().is_none();
-    valid.then(|| format!("{} {month} {}", numbers::small(day), numbers::year(year)))
+    let (day, month, year) = date_numbers(text, false)?;
+    let month = MONTHS.get(usize::try_from(month).ok()?.checked_sub(1)?)?;
+    Some(format!("{} {month} {}", numbers::small(day), numbers::year(year)))
 }
 
 fn number(text: &str, length: std::ops::RangeInclusive<usize>) -> Option<u64> {
-    let digits = text.bytes().all(|b| b.is_ascii_digit()) && length.contains(&text.len());
-    digits.then(|| text.parse().ok()).flatten()
+    let is_number = is_digits(text) && length.contains(&text.len());
+    is_number.then(|| text.parse().ok()).flatten()
 }
 
 fn percentage(text: &str) -> Option<String> {
@@ -175,9 +158,8 @@ fn phone_number(text: &str) -> Option<String> {
         None => ("", text),
     };
     let groups: Vec<&str> = groups.split('-').collect();
-    let is_number = |group: &&str| !group.is_empty() && group.bytes().all(|b| b.is_ascii_digit());
     let read = || groups.iter().map(|group| numbers::digits(group)).collect::<Vec<_>>().join(", ");
-    groups.iter().all(is_number).then(|| format!("{plus}{}", read()))
+    groups.iter().all(|group| is_digits(group)).then(|| format!("{plus}{}", read()))
 }
 
 /// Reads text without a rule of its own: numbers in it as quantities, Latin letters and signs by
