@@ -40,33 +40,36 @@ fn spell_out(text: &str, language: &str) -> String {
 }
 
 /// Returns the name of a sign that engines skip, or `None` if it has no name here.
-fn sign_name(c: char, language: &str) -> Option<&'static str> {
+pub(super) fn sign_name(c: char, language: &str) -> Option<&'static str> {
     let names = match c {
-        '.' => ["dot", "Punkt", "punto", "point", "punto"],
-        '@' => ["at", "at", "arroba", "arobase", "chiocciola"],
-        '-' => ["dash", "Bindestrich", "guion", "tiret", "trattino"],
-        '_' => ["underscore", "Unterstrich", "guion bajo", "tiret bas", "trattino basso"],
-        '/' => ["slash", "Schrägstrich", "barra", "barre oblique", "barra"],
-        '+' => ["plus", "plus", "más", "plus", "più"],
-        '#' => ["hash", "Raute", "almohadilla", "dièse", "cancelletto"],
-        '*' => ["star", "Stern", "asterisco", "étoile", "asterisco"],
-        ',' => ["comma", "Komma", "coma", "virgule", "virgola"],
-        ':' => ["colon", "Doppelpunkt", "dos puntos", "deux points", "due punti"],
+        '.' => ["dot", "Punkt", "punto", "point", "punto", "ponto"],
+        '@' => ["at", "at", "arroba", "arobase", "chiocciola", "arroba"],
+        '-' => ["dash", "Bindestrich", "guion", "tiret", "trattino", "traço"],
+        '_' => {
+            ["underscore", "Unterstrich", "guion bajo", "tiret bas", "trattino basso", "sublinhado"]
+        }
+        '/' => ["slash", "Schrägstrich", "barra", "barre oblique", "barra", "barra"],
+        '+' => ["plus", "plus", "más", "plus", "più", "mais"],
+        '#' => ["hash", "Raute", "almohadilla", "dièse", "cancelletto", "cerquilha"],
+        '*' => ["star", "Stern", "asterisco", "étoile", "asterisco", "asterisco"],
+        ',' => ["comma", "Komma", "coma", "virgule", "virgola", "vírgula"],
+        ':' => ["colon", "Doppelpunkt", "dos puntos", "deux points", "due punti", "dois pontos"],
         _ => return None,
     };
     word_in(language, names)
 }
 
-/// Selects the word for a language from those for en, de, es, fr and it. Returns `None` for other
+/// Selects the word for a language from those for en, de, es, fr, it and pt. Returns `None` for other
 /// languages.
-fn word_in(language: &str, words: [&'static str; 5]) -> Option<&'static str> {
-    let [en, de, es, fr, it] = words;
+fn word_in(language: &str, words: [&'static str; 6]) -> Option<&'static str> {
+    let [en, de, es, fr, it, pt] = words;
     match language {
         "en" => Some(en),
         "de" => Some(de),
         "es" => Some(es),
         "fr" => Some(fr),
         "it" => Some(it),
+        "pt" => Some(pt),
         _ => None,
     }
 }
@@ -142,7 +145,7 @@ fn ordinal(text: &str, language: &str) -> Option<String> {
     let suffix = match language {
         "en" => english(),
         "de" => ".",
-        "es" | "it" => "º",
+        "es" | "it" | "pt" => "º",
         "fr" if number == "1" => "er",
         "fr" => "e",
         _ => return None,
@@ -166,12 +169,12 @@ fn fraction(text: &str, language: &str) -> Option<String> {
         ("en", "3", "4") => "three quarters".to_owned(),
         _ => format!(
             "{above} {} {below}",
-            word_in(language, ["over", "durch", "sobre", "sur", "su"])?
+            word_in(language, ["over", "durch", "sobre", "sur", "su", "sobre"])?
         ),
     };
     Some(match whole {
         Some(whole) => {
-            format!("{whole} {} {part}", word_in(language, ["and", "und", "y", "et", "e"])?)
+            format!("{whole} {} {part}", word_in(language, ["and", "und", "y", "et", "e", "e"])?)
         }
         None => part,
     })
@@ -198,34 +201,41 @@ fn time(text: &str, language: &str) -> Option<String> {
     }
     let name = |words| word_in(language, words);
     let minutes_name = match minutes {
-        "1" => name(["minute", "Minute", "minuto", "minute", "minuto"]),
-        _ => name(["minutes", "Minuten", "minutos", "minutes", "minuti"]),
+        "1" => name(["minute", "Minute", "minuto", "minute", "minuto", "minuto"]),
+        _ => name(["minutes", "Minuten", "minutos", "minutes", "minuti", "minutos"]),
     };
     let mut output = format!("{minutes} {}", minutes_name?);
     if !seconds.is_empty() {
         let seconds_name = match seconds {
-            "1" => name(["second", "Sekunde", "segundo", "seconde", "secondo"]),
-            _ => name(["seconds", "Sekunden", "segundos", "secondes", "secondi"]),
+            "1" => name(["second", "Sekunde", "segundo", "seconde", "secondo", "segundo"]),
+            _ => name(["seconds", "Sekunden", "segundos", "secondes", "secondi", "segundos"]),
         };
         output.push_str(&format!(" {seconds} {}", seconds_name?));
     }
     Some(output)
 }
 
-const MONTHS: [[&str; 5]; 12] = [
-    ["January", "Januar", "enero", "janvier", "gennaio"],
-    ["February", "Februar", "febrero", "février", "febbraio"],
-    ["March", "März", "marzo", "mars", "marzo"],
-    ["April", "April", "abril", "avril", "aprile"],
-    ["May", "Mai", "mayo", "mai", "maggio"],
-    ["June", "Juni", "junio", "juin", "giugno"],
-    ["July", "Juli", "julio", "juillet", "luglio"],
-    ["August", "August", "agosto", "août", "agosto"],
-    ["September", "September", "septiembre", "septembre", "settembre"],
-    ["October", "Oktober", "octubre", "octobre", "ottobre"],
-    ["November", "November", "noviembre", "novembre", "novembre"],
-    ["December", "Dezember", "diciembre", "décembre", "dicembre"],
+const MONTHS: [[&str; 6]; 12] = [
+    ["January", "Januar", "enero", "janvier", "gennaio", "janeiro"],
+    ["February", "Februar", "febrero", "février", "febbraio", "fevereiro"],
+    ["March", "März", "marzo", "mars", "marzo", "março"],
+    ["April", "April", "abril", "avril", "aprile", "abril"],
+    ["May", "Mai", "mayo", "mai", "maggio", "maio"],
+    ["June", "Juni", "junio", "juin", "giugno", "junho"],
+    ["July", "Juli", "julio", "juillet", "luglio", "julho"],
+    ["August", "August", "agosto", "août", "agosto", "agosto"],
+    ["September", "September", "septiembre", "septembre", "settembre", "setembro"],
+    ["October", "Oktober", "octubre", "octobre", "ottobre", "outubro"],
+    ["November", "November", "noviembre", "novembre", "novembre", "novembro"],
+    ["December", "Dezember", "diciembre", "décembre", "dicembre", "dezembro"],
 ];
+
+/// Returns the name of a month, counted from 1. `None` if there is no such month, or no name in the
+/// language.
+pub(super) fn month_name(month: u64, language: &str) -> Option<&'static str> {
+    let index = usize::try_from(month).ok()?.checked_sub(1)?;
+    word_in(language, *MONTHS.get(index)?)
+}
 
 /// Reads a date in digits. `format` is the order of its parts. Without it, the year comes first if
 /// the digits show this. Otherwise the day comes before the month, or after it in American English.
@@ -257,24 +267,23 @@ fn date(text: &str, format: Option<&str>, language: &str, tag: &str) -> Option<S
     };
     let day = part('d').map(|d| d.trim_start_matches('0'));
     let month = match part('m') {
-        Some(m) => {
-            let index = m.parse::<usize>().ok()?.checked_sub(1)?;
-            Some(word_in(language, *MONTHS.get(index)?)?)
-        }
+        Some(m) => Some(month_name(m.parse().ok()?, language)?),
         None => None,
     };
     let day_and_month = match (day, month) {
         (Some(day), Some(month)) => Some(match language {
             "en" if american => format!("{month} {day}"),
             "de" => format!("{day}. {month}"),
-            "es" => format!("{day} de {month}"),
+            "es" | "pt" => format!("{day} de {month}"),
             _ => format!("{day} {month}"),
         }),
         (Some(day), None) => Some(day.to_owned()),
         (None, month) => month.map(str::to_owned),
     };
     Some(match (day_and_month, part('y')) {
-        (Some(first), Some(year)) if language == "es" => format!("{first} de {year}"),
+        (Some(first), Some(year)) if matches!(language, "es" | "pt") => {
+            format!("{first} de {year}")
+        }
         (Some(first), Some(year)) if language == "en" && day.is_some() => {
             format!("{first}, {year}")
         }
@@ -326,6 +335,11 @@ mod tests {
     #[case("date", Some("yyyymmdd"), "de-DE", "19600921", "21. September 1960")]
     #[case("date", Some("md"), "es-ES", "9-1", "1 de septiembre")]
     #[case("date", Some("ym"), "fr-FR", "2026 8", "août 2026")]
+    #[case("spell-out", None, "pt-BR", "a-1", "A, traço, 1")]
+    #[case("telephone", None, "pt-BR", "+55 11", "mais 5 5, 1 1")]
+    #[case("ordinal", None, "pt-BR", "3", "3º")]
+    #[case("fraction", None, "pt-BR", "3+1/2", "3 e 1 sobre 2")]
+    #[case("date", None, "pt-BR", "24/12/2026", "24 de dezembro de 2026")]
     #[case("date", Some("y"), "it-IT", "2026", "2026")]
     #[case("date", None, "en-US", "2026-11-20", "November 20, 2026")]
     #[case("date", None, "en-US", "next Monday", "next Monday")]
