@@ -137,7 +137,7 @@ fn size(lang: Lang, bytes: u64) -> String {
 fn kind(kind: ModelKind) -> &'static str {
     match kind {
         ModelKind::EnglishVoice => "english_voice",
-        ModelKind::HindiVoice => "hindi_voice",
+        ModelKind::MultilingualVoice => "multilingual_voice",
         ModelKind::EnglishRecogniser => "english_recogniser",
         ModelKind::TurnEstimator => "turn_estimator",
         ModelKind::File => "file",
@@ -163,7 +163,7 @@ fn model_view(lang: Lang, model: ListedModel, download: Option<&Download>) -> Mo
         problem: model.problem.unwrap_or_default(),
         kind: kind(model.kind),
         // The parts of an archive have been verified.
-        is_known: known.is_some() || model.kind == ModelKind::HindiVoice,
+        is_known: known.is_some() || model.kind == ModelKind::MultilingualVoice,
         command: known.map(commands).unwrap_or_default(),
         can_fetch: known.is_some_and(|known| known.parts.is_empty()),
         file: known.map_or("", |known| known.file),

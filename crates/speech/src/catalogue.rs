@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 
 use super::config::{ProviderName, SpeechConfig};
 use super::espeak::{self, Espeak};
+use super::kokoro;
 use super::kokoro_provider;
 use super::language::{self, EmbeddedVoice, Speaker, primary};
 use super::models::ModelStore;
@@ -56,8 +57,8 @@ pub struct DocumentVoice {
 enum Engine<'a> {
     /// The neural voice for English with this name.
     Neural(String),
-    /// The neural voices for Hindi.
-    Kokoro,
+    /// The neural voices for these languages.
+    Kokoro(Vec<kokoro::Language>),
     Builtin,
     Espeak(Espeak),
     OpenAi(&'a super::config::OpenAiConfig),
@@ -66,7 +67,7 @@ enum Engine<'a> {
 impl Engine<'_> {
     fn name(&self) -> &'static str {
         match self {
-            Self::Neural(_) | Self::Kokoro => "neural",
+            Self::Neural(_) | Self::Kokoro(_) => "neural",
             Self::Builtin => "builtin",
             Self::Espeak(_) => "espeak",
             Self::OpenAi(_) => "openai",
@@ -78,8 +79,9 @@ impl Engine<'_> {
     fn voice(&self, speaker: &Speaker) -> Option<String> {
         match self {
             Self::Neural(name) => (primary(&speaker.language) == "en").then(|| name.clone()),
-            Self::Kokoro => kokoro_provider::can_speak(&speaker.language)
-                .then(|| kokoro_provider::voice_for(speaker).name().to_owned()),
+            Self::Kokoro(languages) => kokoro::Language::of(&speaker.language)
+                .filter(|language| languages.contains(language))
+                .map(|language| kokoro_provider::voice_for(language, speaker).name().to_owned()),
             Self::Builtin => {
                 EmbeddedVoice::for_language(&speaker.language).map(|voice| voice.tag().to_owned())
             }
@@ -101,7 +103,7 @@ fn engines<'a>(
         .english_voice()
         .map(|voice| Engine::Neural(voice.name))
         .into_iter()
-        .chain(models.hindi_voice().map(|_| Engine::Kokoro))
+        .chain(models.multilingual_voice().map(|v| Engine::Kokoro(v.kokoro_languages())))
         .chain([Engine::Builtin])
         .map(|engine| (ProviderName::Builtin, engine))
         .collect();
@@ -246,22 +248,45 @@ mod tests {
     }
 
     #[test]
-    fn an_installed_voice_speaks_hindi_before_espeak() {
+    fn an_installed_voice_speaks_its_languages_before_espeak() {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join("models/kokoro");
         std::fs::create_dir_all(&folder).unwrap();
-        let manifest = r#"{"name":"kokoro","version":"1.0","kind":"hindi_voice","licence":"",
-            "bytes":0,"sha256":"","files":[]}"#;
-        std::fs::write(folder.join("manifest.json"), manifest).unwrap();
-        let config = SpeechConfig { data_dir: dir.path().to_owned(), ..config("") };
-        let espeak = Espeak::find(Some(Path::new("/nowhere/espeak-ng")), None);
-        let all = Catalogue::with_espeak(&config, espeak);
-        for (voice, spoken_by) in [("WOMAN", "hf_alpha"), ("MAN", "hm_omega")] {
-            let hindi = find(&all, voice, "hi-IN");
-            assert_eq!((hindi.engine, hindi.engine_voice.as_str()), ("neural", spoken_by));
+        let catalogue = |voices: &[&str]| {
+            let list = voices.iter().map(|voice| {
+                std::fs::write(folder.join(format!("{voice}.bin")), "").unwrap();
+                format!(r#"{{"name":"{voice}.bin","bytes":0,"sha256":""}}"#)
+            });
+            let files = list.collect::<Vec<_>>().join(",");
+            // The kind is that of earlier versions.
+            let manifest = format!(
+                r#"{{"name":"kokoro","version":"1.0","kind":"hindi_voice","licence":"","bytes":0,
+                "sha256":"","files":[{files}]}}"#
+            );
+            std::fs::write(folder.join("manifest.json"), manifest).unwrap();
+            let config = SpeechConfig { data_dir: dir.path().to_owned(), ..config("") };
+            let espeak = Espeak::find(Some(Path::new("/nowhere/espeak-ng")), None);
+            Catalogue::with_espeak(&config, espeak)
+        };
+        let all = catalogue(&["hf_alpha", "hf_beta", "hm_omega", "pf_dora", "pm_alex"]);
+        for (voice, language, spoken_by) in [
+            ("WOMAN", "hi-IN", "hf_alpha"),
+            ("MAN", "hi-IN", "hm_omega"),
+            ("WOMAN", "pt-BR", "pf_dora"),
+            ("MAN", "pt-BR", "pm_alex"),
+            ("WOMAN", "pt-PT", "pf_dora"),
+            ("Polly.Camila", "pt-BR", "pf_dora"),
+            ("Polly.Thiago", "pt-BR", "pm_alex"),
+        ] {
+            let entry = find(&all, voice, language);
+            assert_eq!((entry.engine, entry.engine_voice.as_str()), ("neural", spoken_by));
         }
         assert_eq!(find(&all, "WOMAN", "mr-IN").engine, "espeak");
         assert_eq!(find(&all, "WOMAN", "en-US").engine, "builtin");
+        // An earlier version installed the voices for Hindi only.
+        let hindi = catalogue(&["hf_alpha", "hf_beta", "hm_omega"]);
+        assert_eq!(find(&hindi, "WOMAN", "hi-IN").engine, "neural");
+        assert_eq!(find(&hindi, "WOMAN", "pt-BR").engine, "espeak");
     }
 
     #[test]

@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime};
 use aws_lc_rs::digest::{SHA256, digest};
 
 use super::config::SpeechConfig;
-use super::models::ModelStore;
+use super::models::{Manifest, ModelStore};
 use machine::Sound;
 use media::opus::silence_frame;
 use media::prompt::Frame;
@@ -214,9 +214,10 @@ fn voices_key(config: &SpeechConfig) -> String {
         config.openai.as_ref().map(|o| format!("{} {} {} {:?}", o.url, o.model, o.voice, o.voices));
     let espeak = config.espeak.as_ref().map(|path| path.display().to_string());
     let models = ModelStore::new(&config.data_dir);
-    let neural =
-        [models.english_voice(), models.hindi_voice()].map(|voice| voice.map(|v| v.sha256));
-    format!("{:?} {openai:?} {espeak:?} {neural:?}", config.provider)
+    let kokoro = models.multilingual_voice();
+    let languages = kokoro.as_ref().map(Manifest::kokoro_languages);
+    let neural = [models.english_voice(), kokoro].map(|voice| voice.map(|v| v.sha256));
+    format!("{:?} {openai:?} {espeak:?} {neural:?} {languages:?}", config.provider)
 }
 
 /// Encodes a file: magic bytes, the voices as JSON, the frames, and a hash of the bytes before it.

@@ -1,4 +1,4 @@
-//! The neural voice for Hindi as a [`Provider`]. Text becomes phonemes in this process, by rules, and
+//! The neural voice for Hindi and Portuguese as a [`Provider`]. Text becomes phonemes in this process, by rules, and
 //! phonemes become sound in helper processes of its own, because its network needs more memory and
 //! time than other voices.
 
@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use super::builtin::Builtin;
 use super::helper::{KokoroRequest, SPEAK_KOKORO, frame};
-use super::kokoro::{self, VoiceName};
-use super::language::{Speaker, primary};
+use super::kokoro::{Language, VoiceName};
+use super::language::Speaker;
 use super::provider::{BoxFuture, Provider, Sink, SpeechError};
 use super::script::Segment;
 use super::sentences;
@@ -23,23 +23,28 @@ const PART_BYTES_MAX: usize = 120;
 pub(super) struct KokoroVoice {
     helpers: Builtin,
     folder: PathBuf,
+    languages: Vec<Language>,
 }
 
 impl KokoroVoice {
-    /// Creates the provider for the model in `folder`, which must be below the folder of models that
-    /// `helpers` may read.
-    pub(super) fn new(helpers: Builtin, folder: PathBuf) -> Self {
-        Self { helpers, folder }
+    /// Creates the provider for the languages of the model in `folder`, which must be below the folder
+    /// of models that `helpers` may read.
+    pub(super) fn new(helpers: Builtin, folder: PathBuf, languages: Vec<Language>) -> Self {
+        Self { helpers, folder, languages }
     }
 
     async fn speak(&self, segment: &Segment, sink: &mut Sink) -> Result<(), SpeechError> {
+        let speaker = &segment.speaker;
+        let language = Language::of(&speaker.language).ok_or_else(|| {
+            SpeechError::Engine(format!("it does not speak {}", speaker.language))
+        })?;
         for run in &segment.runs {
-            let phonemes = kokoro::phonemes(&run.text);
+            let phonemes = language.phonemes(&run.text);
             for part in sentences::split(&phonemes, PART_BYTES_MAX) {
                 let request = KokoroRequest {
                     folder: self.folder.to_string_lossy().into_owned(),
                     phonemes: part.trim().to_owned(),
-                    voice: voice_for(&segment.speaker).name().to_owned(),
+                    voice: voice_for(language, speaker).name().to_owned(),
                     rate: run.style.rate / 100.0,
                     pitch: run.style.pitch / 100.0,
                 };
@@ -53,17 +58,14 @@ impl KokoroVoice {
     }
 }
 
-/// Returns `true` if the model speaks the language.
-pub(super) fn can_speak(language: &str) -> bool {
-    primary(language) == "hi"
-}
-
 /// Returns the voice of the model for a speaker.
-pub(super) fn voice_for(speaker: &Speaker) -> VoiceName {
-    match (speaker.male, speaker.polly.as_deref()) {
-        (true, _) => VoiceName::HmOmega,
-        (false, Some("Kajal")) => VoiceName::HfBeta,
-        (false, _) => VoiceName::HfAlpha,
+pub(super) fn voice_for(language: Language, speaker: &Speaker) -> VoiceName {
+    match (language, speaker.male, speaker.polly.as_deref()) {
+        (Language::Hindi, true, _) => VoiceName::HmOmega,
+        (Language::Hindi, false, Some("Kajal")) => VoiceName::HfBeta,
+        (Language::Hindi, false, _) => VoiceName::HfAlpha,
+        (Language::Portuguese, true, _) => VoiceName::PmAlex,
+        (Language::Portuguese, false, _) => VoiceName::PfDora,
     }
 }
 
@@ -73,15 +75,16 @@ impl Provider for KokoroVoice {
     }
 
     fn can_speak(&self, language: &str) -> bool {
-        can_speak(language)
+        Language::of(language).is_some_and(|language| self.languages.contains(&language))
     }
 
-    fn can_read_latin(&self) -> bool {
-        false
+    fn can_read_latin(&self, language: &str) -> bool {
+        Language::of(language) != Some(Language::Hindi)
     }
 
     fn voice(&self, speaker: &Speaker) -> String {
-        voice_for(speaker).name().to_owned()
+        let language = Language::of(&speaker.language);
+        language.map(|language| voice_for(language, speaker).name().to_owned()).unwrap_or_default()
     }
 
     fn synthesise<'a>(

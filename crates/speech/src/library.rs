@@ -226,10 +226,10 @@ impl Inner {
         let disk_cache = DiskCache::new(&config, clock.clone()).map(Arc::new);
         let models = ModelStore::new(&config.data_dir);
         let voice = models.english_voice();
-        let hindi = models.hindi_voice().map(|voice| {
+        let kokoro = models.multilingual_voice().map(|voice| {
             tracing::info!(voice = voice.name, version = voice.version, "neural voice in use");
             let helpers = Builtin::for_large_models(&config, &models);
-            KokoroVoice::new(helpers, models.folder_of(&voice))
+            KokoroVoice::new(helpers, models.folder_of(&voice), voice.kokoro_languages())
         });
         let helpers = Arc::new(Builtin::new(
             config.helper,
@@ -245,8 +245,8 @@ impl Inner {
             let neural = Neural::new(helpers, voice.name, folder);
             named.push((ProviderName::Builtin, Arc::new(neural) as Arc<dyn Provider>));
         }
-        if let Some(hindi) = hindi {
-            named.push((ProviderName::Builtin, Arc::new(hindi)));
+        if let Some(kokoro) = kokoro {
+            named.push((ProviderName::Builtin, Arc::new(kokoro)));
         }
         named.push((ProviderName::Builtin, Arc::clone(&builtin)));
         if let Some(espeak) =
@@ -479,7 +479,9 @@ impl PromptJob {
     fn split_latin(&self, segment: Segment) -> Vec<Segment> {
         let language = &segment.speaker.language;
         match self.inner.providers.iter().find(|provider| provider.can_speak(language)) {
-            Some(provider) if !provider.can_read_latin() => writing_system::split_latin(segment),
+            Some(provider) if !provider.can_read_latin(language) => {
+                writing_system::split_latin(segment)
+            }
             _ => vec![segment],
         }
     }

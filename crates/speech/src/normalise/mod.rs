@@ -16,11 +16,12 @@ mod symbols;
 use std::borrow::Cow;
 
 use calendar::{Date, Half};
-use number::{Number, NumberStyle};
+use number::NumberStyle;
 use symbols::group_digits;
 
 pub(crate) use calendar::{Time, date_numbers};
-pub(crate) use number::is_digits;
+pub(crate) use number::{Number, is_digits};
+pub(crate) use symbols::{address, runs};
 
 use super::language::{EmbeddedVoice, primary, region};
 
@@ -245,7 +246,7 @@ impl<'a> Reader<'a> {
 
     fn address(&self, at: usize) -> Option<Reading> {
         let core = self.token(at)?.core;
-        symbols::email(core).or_else(|| symbols::url(core)).map(|words| Reading::new(1, words))
+        symbols::address(core).map(|address| Reading::new(1, symbols::read_address(address)))
     }
 
     /// Reads two values with a hyphen between them: `Mon-Fri`, `9am-5pm`, `10 - 12`. Returns `None`

@@ -36,29 +36,29 @@ const DIGITS_MAX: usize = 15;
 
 /// The way of reading numbers in a region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct NumberStyle {
+pub(crate) struct NumberStyle {
     /// Whether to read "one hundred and five" instead of "one hundred five".
-    pub(super) with_and: bool,
+    pub(crate) with_and: bool,
     /// Whether to use lakh and crore instead of million and billion.
-    pub(super) indian: bool,
+    pub(crate) indian: bool,
 }
 
 /// A number in digits, such as `-1,250.50`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Number<'a> {
-    pub(super) negative: bool,
-    pub(super) integer: u64,
+pub(crate) struct Number<'a> {
+    pub(crate) negative: bool,
+    pub(crate) integer: u64,
     /// The integer part as written, with separators.
-    pub(super) written: &'a str,
+    pub(crate) written: &'a str,
     /// The digits after the decimal point.
-    pub(super) fraction: Option<&'a str>,
+    pub(crate) fraction: Option<&'a str>,
     /// Whether the digits are grouped as in `1,25,000`.
-    pub(super) indian: bool,
+    pub(crate) indian: bool,
 }
 
 impl<'a> Number<'a> {
     /// Parses digits with optional sign, grouping and decimals. Returns `None` for other text.
-    pub(super) fn parse(text: &'a str) -> Option<Self> {
+    pub(crate) fn parse(text: &'a str) -> Option<Self> {
         let (negative, text) =
             text.strip_prefix(['-', '−']).map_or((false, text), |rest| (true, rest));
         let (written, fraction) = match text.split_once('.') {
@@ -85,12 +85,12 @@ impl<'a> Number<'a> {
     }
 
     /// Returns `true` if the integer part has separators.
-    pub(super) fn is_grouped(&self) -> bool {
+    pub(crate) fn is_grouped(&self) -> bool {
         self.written.contains(',')
     }
 
     /// Returns `true` if the number is exactly one, which requires the singular.
-    pub(super) fn is_one(&self) -> bool {
+    pub(crate) fn is_one(&self) -> bool {
         self.integer == 1 && self.fraction.is_none()
     }
 

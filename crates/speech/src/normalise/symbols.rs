@@ -189,7 +189,7 @@ pub(super) fn code(text: &str, style: NumberStyle) -> Option<String> {
 }
 
 /// Splits a text into runs of letters, runs of digits and single signs.
-fn runs(text: &str) -> impl Iterator<Item = &str> {
+pub(crate) fn runs(text: &str) -> impl Iterator<Item = &str> {
     let kind = |c: char| match c {
         c if c.is_ascii_digit() => 0,
         c if c.is_alphabetic() => 1,
@@ -208,20 +208,23 @@ fn runs(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Reads `name@example.com`. Returns `None` for other text.
-pub(super) fn email(text: &str) -> Option<String> {
-    let (local, domain) = text.split_once('@')?;
+/// Returns the part of an address that is spoken: `name@example.com`, `https://www.example.com/help`
+/// without its scheme, `www.example.com`, `example.com`. Returns `None` for other text.
+pub(crate) fn address(text: &str) -> Option<&str> {
+    if is_email(text) { Some(text) } else { url(text) }
+}
+
+fn is_email(text: &str) -> bool {
     let is_local = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '+');
-    if local.is_empty() || !local.chars().all(is_local) || !is_domain(domain) {
-        return None;
-    }
-    Some(format!("{} at {}", read_address(local), read_address(domain)))
+    text.split_once('@').is_some_and(|(local, domain)| {
+        !local.is_empty() && local.chars().all(is_local) && is_domain(domain)
+    })
 }
 
 /// Top-level domains by which a name without `www.` is recognised.
 const DOMAINS: &[&str] = &[
     "com", "org", "net", "info", "biz", "gov", "edu", "io", "co", "in", "uk", "us", "eu", "de",
-    "fr", "ai", "app", "dev", "me", "tv",
+    "fr", "br", "ai", "app", "dev", "me", "tv",
 ];
 
 fn is_domain(text: &str) -> bool {
@@ -238,9 +241,7 @@ fn is_domain(text: &str) -> bool {
             .is_some_and(|top| top.len() >= 2 && top.bytes().all(|b| b.is_ascii_alphabetic()))
 }
 
-/// Reads `https://www.example.com/help`, `www.example.com` and `example.com`. Returns `None` for
-/// other text.
-pub(super) fn url(text: &str) -> Option<String> {
+fn url(text: &str) -> Option<&str> {
     let without_scheme = ["https://", "http://", "HTTPS://", "HTTP://"]
         .iter()
         .find_map(|scheme| text.strip_prefix(scheme));
@@ -256,11 +257,11 @@ pub(super) fn url(text: &str) -> Option<String> {
     if without_scheme.is_none() && !host.starts_with("www.") && !is_listed() {
         return None;
     }
-    Some(read_address(address))
+    Some(address)
 }
 
 /// Reads an address: words as words, digits one by one, signs by their names.
-fn read_address(text: &str) -> String {
+pub(super) fn read_address(text: &str) -> String {
     let mut words = Vec::new();
     for run in runs(text) {
         words.push(match run {
