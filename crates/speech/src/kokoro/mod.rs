@@ -25,6 +25,9 @@ pub(crate) const VOICE_BYTES: usize = STYLES * STYLE_VALUES * 4;
 
 /// Sample rate of the voice in Hz.
 const RATE: f32 = 24_000.0;
+/// Samples at the beginning that are muted. The inverse Fourier transform of the network does not cut
+/// off its first half window, which has a loud click. Speech begins later, after a pause.
+const CLICK_SAMPLES: usize = 480;
 /// Number of styles of a voice, and number of values of a style.
 const STYLES: usize = 510;
 const STYLE_VALUES: usize = 256;
@@ -205,7 +208,8 @@ impl Kokoro {
             (speed_node, speed.into()),
         ];
         let [audio] = self.network.run_n(inputs, [self.output], None).map_err(|e| failed(&e))?;
-        let (_, samples) = audio.into_shape_vec::<f32, 1>().map_err(|e| failed(&e))?;
+        let (_, mut samples) = audio.into_shape_vec::<f32, 1>().map_err(|e| failed(&e))?;
+        samples.iter_mut().take(CLICK_SAMPLES).for_each(|sample| *sample = 0.0);
         Ok(samples)
     }
 }

@@ -60,6 +60,7 @@ async fn words_are_spoken_as_long_and_loud_as_speech(
     let loudness = (samples.iter().map(|s| s * s).sum::<f64>() / samples.len() as f64).sqrt();
     assert!((800.0..6_000.0).contains(&loudness), "{loudness}");
     assert!(spoken.iter().all(|chunk| chunk.rate == 24_000));
+    assert!(samples.iter().take(480).all(|sample| *sample == 0.0), "a click before the speech");
 }
 
 #[tokio::test]
