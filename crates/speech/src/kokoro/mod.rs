@@ -26,8 +26,9 @@ pub(crate) const VOICE_BYTES: usize = STYLES * STYLE_VALUES * 4;
 /// Sample rate of the voice in Hz.
 const RATE: f32 = 24_000.0;
 /// Samples at the beginning that are muted. The inverse Fourier transform of the network does not cut
-/// off its first half window, which has a loud click. Speech begins later, after a pause.
-const CLICK_SAMPLES: usize = 480;
+/// off its first half window: a click as loud as speech, which fades within 45 ms. Speech begins
+/// after 150 ms.
+const CLICK_SAMPLES: usize = 1_200;
 /// Number of styles of a voice, and number of values of a style.
 const STYLES: usize = 510;
 const STYLE_VALUES: usize = 256;
