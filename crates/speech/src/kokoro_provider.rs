@@ -1,6 +1,6 @@
-//! The neural voice for Hindi and Portuguese as a [`Provider`]. Text becomes phonemes in this process, by rules, and
-//! phonemes become sound in helper processes of its own, because its network needs more memory and
-//! time than other voices.
+//! The neural voice for Hindi and Portuguese as a [`Provider`]. Text becomes phonemes in this
+//! process, by rules, and phonemes become sound in helper processes of its own, because its network
+//! needs more memory and time than other voices.
 
 use std::path::PathBuf;
 

@@ -60,10 +60,10 @@ async fn words_are_spoken_as_long_and_loud_as_speech(
     let loudness = (samples.iter().map(|s| s * s).sum::<f64>() / samples.len() as f64).sqrt();
     assert!((800.0..6_000.0).contains(&loudness), "{loudness}");
     assert!(spoken.iter().all(|chunk| chunk.rate == 24_000));
-    // The pause before it is removed but for 30 ms, and no click precedes it.
+    // The pause before it is removed but for 30 ms. A soft first sound is later louder than this.
     let peak = samples.iter().fold(0.0_f64, |peak, sample| peak.max(sample.abs()));
     let start = samples.iter().position(|sample| sample.abs() > peak / 150.0).unwrap();
-    assert!((700..1_000).contains(&start), "{start}");
+    assert!((700..1_400).contains(&start), "{start}");
 }
 
 #[tokio::test]
