@@ -79,9 +79,9 @@ impl Engine<'_> {
     fn voice(&self, speaker: &Speaker) -> Option<String> {
         match self {
             Self::Neural(name) => (primary(&speaker.language) == "en").then(|| name.clone()),
-            Self::Kokoro(languages) => kokoro::Language::of(&speaker.language)
-                .filter(|language| languages.contains(language))
-                .map(|language| kokoro_provider::voice_for(language, speaker).name().to_owned()),
+            Self::Kokoro(languages) => {
+                kokoro_provider::voice_name(languages, speaker).map(str::to_owned)
+            }
             Self::Builtin => {
                 EmbeddedVoice::for_language(&speaker.language).map(|voice| voice.tag().to_owned())
             }

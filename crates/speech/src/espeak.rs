@@ -176,6 +176,7 @@ mod tests {
     async fn a_language_without_an_embedded_voice_is_spoken() {
         let Some(espeak) = Espeak::find(None, std::env::var_os("PATH").as_deref()) else {
             return super::super::report_skipped(
+                "espeak-ng",
                 "espeak-ng is not on PATH (Debian: apt install espeak-ng)",
             );
         };

@@ -58,8 +58,14 @@ impl KokoroVoice {
     }
 }
 
-/// Returns the voice of the model for a speaker.
-pub(super) fn voice_for(language: Language, speaker: &Speaker) -> VoiceName {
+/// Returns the name of the voice for a speaker, or `None` if none of the installed languages is the
+/// speaker's.
+pub(super) fn voice_name(installed: &[Language], speaker: &Speaker) -> Option<&'static str> {
+    let language = Language::of(&speaker.language).filter(|of| installed.contains(of))?;
+    Some(voice_for(language, speaker).name())
+}
+
+fn voice_for(language: Language, speaker: &Speaker) -> VoiceName {
     match (language, speaker.male, speaker.polly.as_deref()) {
         (Language::Hindi, true, _) => VoiceName::HmOmega,
         (Language::Hindi, false, Some("Kajal")) => VoiceName::HfBeta,
@@ -83,8 +89,7 @@ impl Provider for KokoroVoice {
     }
 
     fn voice(&self, speaker: &Speaker) -> String {
-        let language = Language::of(&speaker.language);
-        language.map(|language| voice_for(language, speaker).name().to_owned()).unwrap_or_default()
+        voice_name(&self.languages, speaker).unwrap_or_default().to_owned()
     }
 
     fn synthesise<'a>(

@@ -92,8 +92,14 @@ pub fn decode_file(bytes: &[u8]) -> (usize, Result<(), String>) {
 }
 
 /// Reports why a test was skipped.
+///
+/// # Panics
+///
+/// Panics if `OFFHOOK_TEST_REQUIRE` lists what the test needs.
 #[cfg(test)]
 #[allow(clippy::print_stderr, reason = "a skipped test says so")]
-fn report_skipped(reason: &str) {
+fn report_skipped(needed: &str, reason: &str) {
+    let required = std::env::var("OFFHOOK_TEST_REQUIRE").unwrap_or_default();
+    assert!(!required.split_whitespace().any(|name| name == needed), "{needed} is required here");
     eprintln!("skipped: {reason}");
 }

@@ -4,7 +4,7 @@
 //! and is interpreted by the engine.
 
 use super::language::primary;
-use super::normalise;
+use super::normalise::{self, is_digits};
 
 /// Returns the words for `text` with `interpret-as="kind"` in the language `tag`.
 pub(super) fn spoken_form(kind: &str, format: Option<&str>, text: &str, tag: &str) -> String {
@@ -114,11 +114,11 @@ fn cardinal(text: &str) -> Option<String> {
     let text = text.trim();
     let (sign, number) = text.strip_prefix('-').map_or(("", text), |rest| ("-", rest));
     let mut groups = number.split(['.', ' ', '\u{a0}', '\'']);
-    let first = groups.next().filter(|g| (1..=3).contains(&g.len()) && is_all_digits(g))?;
+    let first = groups.next().filter(|g| (1..=3).contains(&g.len()) && is_digits(g))?;
     let mut joined = format!("{sign}{first}");
     for group in groups {
         let whole = group.split([',', '.']).next().unwrap_or_default();
-        if whole.len() != 3 || !is_all_digits(whole) {
+        if whole.len() != 3 || !is_digits(whole) {
             return None;
         }
         joined.push_str(group);
@@ -126,13 +126,9 @@ fn cardinal(text: &str) -> Option<String> {
     Some(joined)
 }
 
-fn is_all_digits(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())
-}
-
 fn ordinal(text: &str, language: &str) -> Option<String> {
     let number = text.trim();
-    if !is_all_digits(number) {
+    if !is_digits(number) {
         return None;
     }
     let english = || match number.as_bytes() {
@@ -160,7 +156,7 @@ fn fraction(text: &str, language: &str) -> Option<String> {
     let (whole, part) =
         text.split_once('+').map_or((None, text), |(whole, part)| (Some(whole.trim()), part));
     let (above, below) = part.split_once('/').map(|(a, b)| (a.trim(), b.trim()))?;
-    if !is_all_digits(above) || !is_all_digits(below) || whole.is_some_and(|w| !is_all_digits(w)) {
+    if !is_digits(above) || !is_digits(below) || whole.is_some_and(|w| !is_digits(w)) {
         return None;
     }
     let part = match (language, above, below) {
@@ -196,21 +192,17 @@ fn separate_unit(text: &str) -> String {
 fn time(text: &str, language: &str) -> Option<String> {
     let (minutes, seconds) = text.trim().split_once('\'')?;
     let seconds = seconds.trim().trim_end_matches(['"', '\'']);
-    if !is_all_digits(minutes) || !(seconds.is_empty() || is_all_digits(seconds)) {
+    if !is_digits(minutes) || !(seconds.is_empty() || is_digits(seconds)) {
         return None;
     }
-    let name = |words| word_in(language, words);
-    let minutes_name = match minutes {
-        "1" => name(["minute", "Minute", "minuto", "minute", "minuto", "minuto"]),
-        _ => name(["minutes", "Minuten", "minutos", "minutes", "minuti", "minutos"]),
-    };
-    let mut output = format!("{minutes} {}", minutes_name?);
+    let unit = |number, one, many| word_in(language, if number == "1" { one } else { many });
+    let minute = ["minute", "Minute", "minuto", "minute", "minuto", "minuto"];
+    let minute_plural = ["minutes", "Minuten", "minutos", "minutes", "minuti", "minutos"];
+    let mut output = format!("{minutes} {}", unit(minutes, minute, minute_plural)?);
     if !seconds.is_empty() {
-        let seconds_name = match seconds {
-            "1" => name(["second", "Sekunde", "segundo", "seconde", "secondo", "segundo"]),
-            _ => name(["seconds", "Sekunden", "segundos", "secondes", "secondi", "segundos"]),
-        };
-        output.push_str(&format!(" {seconds} {}", seconds_name?));
+        let second = ["second", "Sekunde", "segundo", "seconde", "secondo", "segundo"];
+        let second_plural = ["seconds", "Sekunden", "segundos", "secondes", "secondi", "segundos"];
+        output.push_str(&format!(" {seconds} {}", unit(seconds, second, second_plural)?));
     }
     Some(output)
 }
@@ -243,7 +235,7 @@ pub(super) fn month_name(month: u64, language: &str) -> Option<&'static str> {
 fn date(text: &str, format: Option<&str>, language: &str, tag: &str) -> Option<String> {
     let mut parts: Vec<&str> =
         text.trim().split(['/', '-', '.', ' ']).filter(|f| !f.is_empty()).collect();
-    if parts.iter().any(|f| !is_all_digits(f)) {
+    if parts.iter().any(|f| !is_digits(f)) {
         return None;
     }
     let american = tag.eq_ignore_ascii_case("en-US") || tag.eq_ignore_ascii_case("en");

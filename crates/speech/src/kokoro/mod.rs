@@ -55,8 +55,8 @@ impl Language {
         }
     }
 
-    /// Returns the languages whose voices are among the files of an installed model. Earlier versions
-    /// installed those for Hindi only.
+    /// Returns the languages that an installed model with these files speaks. A model that an earlier
+    /// version installed has the voices for Hindi only.
     pub(crate) fn installed<'a>(files: impl Iterator<Item = &'a str> + Clone) -> Vec<Self> {
         let has = |voice: &VoiceName| files.clone().any(|file| file == voice.file());
         let is_installed = |language: &Self| {

@@ -174,7 +174,8 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    /// Returns the languages of [`ModelKind::MultilingualVoice`] whose voices are installed.
+    /// Returns the languages that a [`ModelKind::MultilingualVoice`] speaks, by its files. Empty for
+    /// other models.
     pub(crate) fn kokoro_languages(&self) -> Vec<kokoro::Language> {
         kokoro::Language::installed(self.files.iter().map(|file| file.name.as_str()))
     }

@@ -36,11 +36,11 @@ const DIGITS_MAX: usize = 15;
 
 /// The way of reading numbers in a region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct NumberStyle {
+pub(super) struct NumberStyle {
     /// Whether to read "one hundred and five" instead of "one hundred five".
-    pub(crate) with_and: bool,
+    pub(super) with_and: bool,
     /// Whether to use lakh and crore instead of million and billion.
-    pub(crate) indian: bool,
+    pub(super) indian: bool,
 }
 
 /// A number in digits, such as `-1,250.50`.
@@ -85,12 +85,12 @@ impl<'a> Number<'a> {
     }
 
     /// Returns `true` if the integer part has separators.
-    pub(crate) fn is_grouped(&self) -> bool {
+    pub(super) fn is_grouped(&self) -> bool {
         self.written.contains(',')
     }
 
     /// Returns `true` if the number is exactly one, which requires the singular.
-    pub(crate) fn is_one(&self) -> bool {
+    pub(super) fn is_one(&self) -> bool {
         self.integer == 1 && self.fraction.is_none()
     }
 

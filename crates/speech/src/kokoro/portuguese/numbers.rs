@@ -1,6 +1,6 @@
 //! Numbers in Portuguese words.
 
-/// The grammatical gender of what is counted.
+/// The grammatical gender of the noun that a number refers to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Gender {
     Masculine,
@@ -98,7 +98,7 @@ pub(super) fn cardinal(number: u64, gender: Gender) -> String {
         }
         let words = match (count, unit) {
             (1, 1_000) => one.to_owned(),
-            // Thousands have the gender of what is counted.
+            // "Duas mil pessoas": thousands agree with the noun, millions do not.
             (count, 1_000) => format!("{} {many}", below_thousand(count, gender)),
             (1, _) => format!("um {one}"),
             (count, _) => format!("{} {many}", below_thousand(count, Gender::Masculine)),

@@ -139,8 +139,8 @@ fn following<'a>(tokens: &[Token<'a>], at: usize) -> Option<&'a str> {
     (previous.close.is_empty() && token.open.is_empty()).then_some(token.core)
 }
 
-/// Returns the gender of the word at `at`, by its ending. What is counted is masculine if there is no
-/// such word.
+/// Returns the gender of the noun at `at`, with which a number before it agrees. It follows from the
+/// ending of the noun. Without a noun, numbers are masculine.
 fn gender(tokens: &[Token<'_>], at: usize) -> Gender {
     const MASCULINE: &str = "dia mapa problema programa sistema telefonema tema planeta cinema";
     const FEMININE: &str =
@@ -217,13 +217,14 @@ fn phone_number(tokens: &[Token<'_>], at: usize) -> Option<Reading> {
         }
         groups.extend(token.core.split('-'));
         if is_phone_number(&groups, first.open == "(") {
-            found = Some((index + 1, groups.clone()));
+            found = Some((index + 1, groups.len()));
         }
         if !token.close.is_empty() && !is_area {
             break;
         }
     }
-    if let Some((length, groups)) = found {
+    if let Some((length, count)) = found {
+        groups.truncate(count);
         let words = match groups.as_slice() {
             // The code of Brazil, the area, and two groups.
             [only] if only.len() > 9 => {
@@ -600,7 +601,7 @@ mod tests {
     use super::words;
 
     #[rstest]
-    // Numbers, with the gender of what is counted.
+    // Numbers, which agree with the noun after them.
     #[case("Você tem 2 mensagens e 1 recado.", "Você tem duas mensagens e um recado.")]
     #[case(
         "21 dias, 200 pessoas, 1.250 ligações",
