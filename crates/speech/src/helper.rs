@@ -19,7 +19,7 @@ use super::language::EmbeddedVoice;
 use super::neural;
 use super::speech_detector::{DetectorError, SpeechDetector};
 use super::turn::{TurnError, TurnModel};
-use super::whisper::{self, Whisper};
+use super::whisper::{self, Whisper, Words};
 use crate::pico::{Synthesiser, VoiceError, restrict_process, set_process_alarm};
 
 /// Request: the folder of the voice files, `.` if it is the working directory, followed by a line
@@ -66,6 +66,8 @@ const HEADROOM: f32 = 16_384.0;
 const CHUNK_SAMPLES: usize = 16_000;
 /// Maximum length of speech that is recognised at once, in samples.
 pub(super) const SPEECH_SAMPLES_MAX: usize = whisper::RATE * whisper::SECONDS_MAX;
+/// Maximum of [`RecogniseRequest::beam`].
+const BEAM_MAX: usize = 8;
 /// Time limit of a prompt. It is longer than the client's deadline and applies if the client no
 /// longer exists.
 const PROMPT_SECONDS_MAX: u32 = 60;
@@ -234,6 +236,9 @@ pub(super) struct RecogniseRequest {
     pub(super) detector: Option<String>,
     /// Phrases that are likely to be spoken.
     pub(super) hints: String,
+    /// Number of texts that are continued at the same time, to find the most likely one. More take
+    /// longer.
+    pub(super) beam: usize,
 }
 
 /// The words that were recognised in speech.
@@ -242,6 +247,9 @@ pub(super) struct RecognisedWords {
     pub(super) text: String,
     /// The confidence from 0 to 1.
     pub(super) confidence: f32,
+    /// The probability that the speaker has finished, judged by the words alone, from 0 to 1. `None`
+    /// without words.
+    pub(super) finished: Option<f32>,
 }
 
 /// A request to estimate whether a speaker has finished.
@@ -294,12 +302,14 @@ fn recognise(
             load(detector, folder, SpeechDetector::load)?.has_speech(pcm)
         })?;
         if !has_speech {
-            return Ok(RecognisedWords { text: String::new(), confidence: 0.0 });
+            return Ok(RecognisedWords { text: String::new(), confidence: 0.0, finished: None });
         }
     }
     let model = load(loaded, &request.folder, Whisper::load)?;
-    let words = neural::run_on_threads(|| model.recognise(pcm, &request.hints))?;
-    Ok(RecognisedWords { text: words.text, confidence: words.confidence })
+    let Words { text, confidence, finished } = neural::run_on_threads(|| {
+        model.recognise(pcm, &request.hints, request.beam.clamp(1, BEAM_MAX))
+    })?;
+    Ok(RecognisedWords { text, confidence, finished })
 }
 
 /// The reason why speech could not be recognised.

@@ -304,9 +304,9 @@ impl InputCollector {
                 }
                 Phase::Transcribing => {}
             },
-            SpeechEvent::Turn { finished, model: _ } => {
+            SpeechEvent::Turn { finished, model: _, with_words } => {
                 if phase != Phase::Transcribing {
-                    speech_input.turn(env.ctx, finished);
+                    speech_input.turn(env.ctx, finished, with_words);
                 }
             }
             SpeechEvent::Interim { stable, unstable, stability } => {

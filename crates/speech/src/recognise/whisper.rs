@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::{
     OnPartial, Recogniser, RecognitionError, RecognitionOptions, Transcript, UtteranceAudio,
+    WordsEstimate,
 };
 use crate::builtin::Builtin;
 use crate::config::SpeechConfig;
@@ -21,6 +22,9 @@ use crate::provider::{BoxFuture, SpeechError};
 const PAUSE: Duration = Duration::from_millis(60);
 /// Speech after which there is another interim result while the caller speaks.
 const INTERIM_SAMPLES: usize = super::RATE as usize * 3 / 2;
+/// Number of texts among which the most likely one is searched where nobody waits, as in the reference
+/// code.
+const BEAM: usize = 5;
 /// Largest number of bytes of hints.
 const HINTS_MAX: usize = 400;
 /// Samples within which long speech is split, where it is quietest, and the window that is measured.
@@ -77,31 +81,35 @@ impl Whisper {
                 }
                 None => {}
             }
-            let count = pcm.len();
-            latest = (self.transcribe(options, &pcm).await?, count);
+            let samples = pcm.len();
+            let (transcript, finished) = self.transcribe(options, &pcm).await?;
+            utterance.estimate.send_replace(Some(WordsEstimate { samples, finished }));
+            latest = (transcript, samples);
             on_partial(&latest.0.text);
         }
         Ok(latest.0)
     }
 
-    /// Recognises speech of any length.
+    /// Recognises speech of any length. Also returns the probability that the speaker has finished,
+    /// judged by the words.
     async fn transcribe(
         &self,
         options: &RecognitionOptions,
         pcm: &[i16],
-    ) -> Result<Transcript, RecognitionError> {
+    ) -> Result<(Transcript, Option<f32>), RecognitionError> {
         let mut hints = options.hints.join(", ");
         hints.truncate(hints.floor_char_boundary(HINTS_MAX.min(hints.len())));
-        let (mut text, mut confidence) = (String::new(), None::<f32>);
+        let (mut text, mut confidence, mut finished) = (String::new(), None::<f32>, None);
         let mut rest = pcm;
         while !rest.is_empty() {
             let (part, tail) = rest.split_at(split_position(rest));
             rest = tail;
-            let words = match self.request(&hints, part).await {
+            let words = match self.request(&hints, options.is_live, part).await {
                 // The helper was replaced. The next one may succeed.
-                Err(SpeechError::Helper(_)) => self.request(&hints, part).await?,
+                Err(SpeechError::Helper(_)) => self.request(&hints, options.is_live, part).await?,
                 outcome => outcome?,
             };
+            finished = words.finished;
             if !words.text.is_empty() {
                 if !text.is_empty() {
                     text.push(' ');
@@ -110,14 +118,20 @@ impl Whisper {
                 confidence = Some(confidence.unwrap_or(1.0).min(words.confidence));
             }
         }
-        Ok(Transcript { text, confidence })
+        Ok((Transcript { text, confidence }, finished))
     }
 
-    async fn request(&self, hints: &str, pcm: &[i16]) -> Result<RecognisedWords, SpeechError> {
+    async fn request(
+        &self,
+        hints: &str,
+        is_live: bool,
+        pcm: &[i16],
+    ) -> Result<RecognisedWords, SpeechError> {
         let request = RecogniseRequest {
             folder: self.folder.to_string_lossy().into_owned(),
             detector: self.detector.clone(),
             hints: if hints.is_empty() { String::new() } else { format!(" {hints}") },
+            beam: if is_live { 1 } else { BEAM },
         };
         self.helpers.request_about(pcm, RECOGNISE, &request).await
     }
@@ -143,6 +157,11 @@ impl Recogniser for Whisper {
 
     fn can_recognise(&self, language: &str) -> bool {
         primary(language) == "en"
+    }
+
+    /// Hints change the punctuation of the model, from which it estimates.
+    fn estimates_turns(&self, options: &RecognitionOptions) -> bool {
+        options.hints.is_empty()
     }
 
     fn recognise<'a>(

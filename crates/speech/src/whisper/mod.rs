@@ -4,7 +4,7 @@
 //! The model has the format of CTranslate2, which [`crate::models`] converts at installation. The
 //! front end and the decoding follow the reference code of OpenAI
 //! (<https://github.com/openai/whisper>), with these differences: the encoder processes the length
-//! of the speech instead of 30 s, decoding is greedy without timestamps, and repetitions end it.
+//! of the speech instead of 30 s, decoding is without timestamps, and repetitions end it.
 
 #[allow(
     clippy::indexing_slicing,
@@ -18,7 +18,7 @@ pub(crate) mod weights;
 use std::path::Path;
 
 pub(crate) use mel::{BANDS, Spectrogram};
-use network::Network;
+use network::{Decoder, Network};
 use tokens::Tokens;
 use weights::Weights;
 
@@ -37,7 +37,7 @@ const SAMPLES_PER_POSITION: usize = 320;
 const POSITIONS_MAX: usize = RATE * SECONDS_MAX / SAMPLES_PER_POSITION;
 /// Number of positions of silence after the speech. With fewer, the model repeats the last
 /// sentence.
-const SILENT_POSITIONS: usize = 200;
+const SILENT_POSITIONS: usize = 300;
 /// The result counts as silence if the model's probability of no speech is above [`NO_SPEECH`] and
 /// the mean logarithm of its tokens' probabilities below [`UNLIKELY`], as in the reference code.
 const NO_SPEECH: f32 = 0.6;
@@ -70,6 +70,9 @@ pub(crate) struct Words {
     pub(crate) text: String,
     /// The mean probability of the tokens, from 0 to 1.
     pub(crate) confidence: f32,
+    /// The probability that the speaker has finished, judged by the words alone, from 0 to 1. `None`
+    /// without words.
+    pub(crate) finished: Option<f32>,
 }
 
 /// A loaded model.
@@ -88,19 +91,25 @@ impl Whisper {
         Ok(Self { spectrogram: Spectrogram::new(), network, tokens })
     }
 
-    /// Recognises at most [`SECONDS_MAX`] of speech; the rest is ignored.
-    pub(crate) fn recognise(&self, pcm: &[i16], hints: &str) -> Result<Words, WhisperError> {
+    /// Recognises at most [`SECONDS_MAX`] of speech; the rest is ignored. `beam` is the number of texts
+    /// that are continued at the same time, to find the most likely one.
+    pub(crate) fn recognise(
+        &self,
+        pcm: &[i16],
+        hints: &str,
+        beam: usize,
+    ) -> Result<Words, WhisperError> {
         let pcm = pcm.get(..RATE * SECONDS_MAX).unwrap_or(pcm);
         if pcm.iter().all(|sample| sample.unsigned_abs() <= SILENCE_MAX) {
-            return Ok(Words { text: String::new(), confidence: 0.0 });
+            return Ok(Words { text: String::new(), confidence: 0.0, finished: None });
         }
         let positions = pcm.len().div_ceil(SAMPLES_PER_POSITION) + SILENT_POSITIONS;
-        let (words, repeats) = self.decode(pcm, hints, positions.min(POSITIONS_MAX))?;
+        let (words, repeats) = self.decode(pcm, hints, beam, positions.min(POSITIONS_MAX))?;
         if !repeats || positions >= POSITIONS_MAX {
             return Ok(words);
         }
         // The decoder repeats itself, which is rare with the length that it was trained with.
-        self.decode(pcm, hints, POSITIONS_MAX).map(|(words, _)| words)
+        self.decode(pcm, hints, beam, POSITIONS_MAX).map(|(words, _)| words)
     }
 
     /// Recognises speech with this number of encoder positions. Also returns whether the text repeats
@@ -109,49 +118,118 @@ impl Whisper {
         &self,
         pcm: &[i16],
         hints: &str,
+        beam: usize,
         positions: usize,
     ) -> Result<(Words, bool), WhisperError> {
         let samples: Vec<f32> = pcm.iter().copied().map(full_scale).collect();
         let frames = self.spectrogram.log_mel(&samples, positions * 2);
         let mut decoder = self.network.encode(&frames, positions)?;
-
         let mut prompt = self.tokens.hints(hints, HINT_TOKENS_MAX);
         prompt.push(self.tokens.start());
         let (last, before) = prompt
             .split_last()
             .ok_or_else(|| WhisperError::Run("the start token is missing".into()))?;
         for token in before {
-            decoder.advance(*token)?;
+            decoder.advance(&[*token])?;
         }
-        let mut logits = decoder.next(*last)?;
-        let no_speech = probability(&logits, self.tokens.no_speech());
-        let mut token = self.tokens.no_timestamps();
+        let first = decoder.next(&[*last], |_| ())?;
+        let no_speech = first.first().and_then(|row| row.get(self.tokens.no_speech()));
         let limit = pcm.len() * TOKENS_PER_SECOND / RATE + TOKENS_BESIDES;
-        let (mut text, mut likelihood, mut repeats) = (Vec::new(), 0.0, false);
-        let mut count = 0f32;
-        while text.len() < limit {
-            logits = decoder.next(token)?;
-            self.tokens.suppress(&mut logits, text.is_empty());
-            token = most_likely(&logits);
-            likelihood += probability(&logits, token).max(1e-10).ln();
-            count += 1.0;
-            if self.tokens.is_end(token) {
-                break;
-            }
-            text.push(token);
-            if let Some(end) = repetition(&text) {
-                text.truncate(end);
-                repeats = true;
-                break;
-            }
-        }
-        repeats |= is_doubled(&text);
-        let likelihood = likelihood / count.max(1.0);
-        if no_speech > NO_SPEECH && likelihood < UNLIKELY {
-            text.clear();
-        }
+        let best = self.search(&mut decoder, limit, beam)?;
+
+        let likelihood = best.mean();
+        let is_silence = no_speech.is_some_and(|p| *p > NO_SPEECH) && likelihood < UNLIKELY;
+        let text = if is_silence { String::new() } else { self.tokens.text(&best.tokens) };
+        let repeats = best.repeats || is_doubled(&best.tokens);
+        let finished = best.finished.filter(|_| !text.is_empty() && !repeats);
         let confidence = likelihood.exp().clamp(0.0, 1.0);
-        Ok((Words { text: self.tokens.text(&text), confidence }, repeats))
+        Ok((Words { text, confidence, finished }, repeats))
+    }
+
+    /// Searches for the most likely text with at most `limit` tokens: the best `beam` texts of each
+    /// length are continued, until as many have ended.
+    fn search(
+        &self,
+        decoder: &mut Decoder<'_>,
+        limit: usize,
+        beam: usize,
+    ) -> Result<Hypothesis, WhisperError> {
+        let mut open = vec![Hypothesis::default()];
+        let mut ended: Vec<Hypothesis> = Vec::new();
+        for length in 0..limit {
+            let tokens: Vec<usize> = open
+                .iter()
+                .map(|text| text.tokens.last().copied().unwrap_or(self.tokens.no_timestamps()))
+                .collect();
+            let rows = decoder.next(&tokens, |logits| self.tokens.suppress(logits, length == 0))?;
+            let mut candidates: Vec<(f32, usize, usize)> = Vec::new();
+            for (index, (text, row)) in open.iter().zip(&rows).enumerate() {
+                let likelihood = |p: f32| text.likelihood + p.max(1e-10).ln();
+                candidates.extend(
+                    // One more, because one of them can be the end.
+                    most_likely(row, beam + 1).map(|(token, p)| (likelihood(p), index, token)),
+                );
+            }
+            candidates.sort_by(|a, b| b.0.total_cmp(&a.0));
+            let (mut next, mut origins) = (Vec::new(), Vec::new());
+            for (likelihood, index, token) in candidates {
+                let (Some(text), Some(row)) = (open.get(index), rows.get(index)) else { continue };
+                let mut text = text.clone();
+                text.likelihood = likelihood;
+                text.count += 1;
+                if self.tokens.is_word(token) {
+                    text.finished = None;
+                } else if text.finished.is_none() {
+                    text.finished = Some(self.tokens.finished(row));
+                }
+                if self.tokens.is_end(token) {
+                    ended.push(text);
+                } else {
+                    text.tokens.push(token);
+                    if let Some(end) = repetition(&text.tokens) {
+                        text.tokens.truncate(end);
+                        text.repeats = true;
+                        ended.push(text);
+                    } else {
+                        next.push(text);
+                        origins.push(index);
+                    }
+                }
+                if next.len() == beam {
+                    break;
+                }
+            }
+            open = next;
+            if ended.len() >= beam || open.is_empty() {
+                break;
+            }
+            decoder.select(origins.into_iter());
+        }
+        if ended.is_empty() {
+            ended = open;
+        }
+        Ok(ended.into_iter().max_by(|a, b| a.mean().total_cmp(&b.mean())).unwrap_or_default())
+    }
+}
+
+/// A text during the search.
+#[derive(Clone, Debug, Default)]
+struct Hypothesis {
+    tokens: Vec<usize>,
+    /// The sum of the logarithms of the tokens' probabilities, including that of the end, and the number
+    /// of tokens that it covers.
+    likelihood: f32,
+    count: usize,
+    /// The probability that the speaker has finished. `None` before the last word.
+    finished: Option<f32>,
+    /// Whether repetitions were removed from the end.
+    repeats: bool,
+}
+
+impl Hypothesis {
+    /// Returns the mean logarithm of the tokens' probabilities.
+    fn mean(&self) -> f32 {
+        self.likelihood / (self.count as f32).max(1.0)
     }
 }
 
@@ -170,18 +248,22 @@ pub(crate) fn check(
     Tokens::parse(vocabulary, settings, Network::new(weights)?.vocabulary()).map(drop)
 }
 
-/// Returns the probability of a token.
-fn probability(logits: &[f32], token: usize) -> f32 {
-    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f32 = logits.iter().map(|logit| (logit - largest).exp()).sum();
-    logits.get(token).map_or(0.0, |logit| (logit - largest).exp() / sum)
-}
-
-fn most_likely(logits: &[f32]) -> usize {
-    let best = |best: (usize, f32), (token, &logit): (usize, &f32)| {
-        if logit > best.1 { (token, logit) } else { best }
-    };
-    logits.iter().enumerate().fold((0, f32::NEG_INFINITY), best).0
+/// Returns the `count` most likely tokens with their probabilities, in no order.
+fn most_likely(row: &[f32], count: usize) -> impl Iterator<Item = (usize, f32)> + use<> {
+    let mut best: Vec<(usize, f32)> = Vec::with_capacity(count + 1);
+    let mut least = 0.0;
+    for (token, &probability) in row.iter().enumerate() {
+        if probability <= least {
+            continue;
+        }
+        let at = best.partition_point(|other| other.1 >= probability);
+        best.insert(at, (token, probability));
+        best.truncate(count);
+        if best.len() == count {
+            least = best.last().map_or(0.0, |last| last.1);
+        }
+    }
+    best.into_iter()
 }
 
 /// Returns the end of the text if the same tokens are repeated at its end, which is a common fault
@@ -201,11 +283,14 @@ fn repetition(tokens: &[usize]) -> Option<usize> {
     })
 }
 
-/// Returns whether the text is the same words twice. The model repeats a short sentence if little
-/// silence surrounds it, but callers may also say it twice.
+/// Returns whether the text is the same words several times. The model repeats a short sentence if
+/// little silence surrounds it, but callers may also say it twice.
 fn is_doubled(text: &[usize]) -> bool {
-    let (first, second) = text.split_at(text.len() / 2);
-    first.len() >= DOUBLED_MIN && first == second
+    (DOUBLED_MIN..=text.len() / 2).any(|length| {
+        let mut parts = text.chunks(length);
+        let first = parts.next();
+        text.len().is_multiple_of(length) && parts.all(|part| Some(part) == first)
+    })
 }
 
 #[cfg(test)]

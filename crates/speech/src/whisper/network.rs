@@ -231,7 +231,7 @@ impl Network {
         let cross = |layer: &DecoderLayer| self.linear(&layer.cross_input, &encoded);
         Ok(Decoder {
             cross: self.decoder.iter().map(cross).collect::<Result<_, _>>()?,
-            past: vec![Vec::new(); self.decoder.len()],
+            past: vec![vec![Vec::new(); self.decoder.len()]],
             network: self,
             positions,
             count: 0,
@@ -371,33 +371,50 @@ fn add(to: &mut [f32], values: &[f32]) {
     }
 }
 
-/// The decoder of one utterance.
+/// The decoder of one utterance, for several texts of the same length.
 pub(super) struct Decoder<'a> {
     network: &'a Network,
     /// The keys and values of the encoder, by layer.
     cross: Vec<Vec<f32>>,
     positions: usize,
-    /// The keys and values of the tokens so far, by layer.
-    past: Vec<Vec<f32>>,
+    /// The keys and values of the tokens so far, by text and layer. At first there is one text.
+    past: Vec<Vec<Vec<f32>>>,
+    /// Number of tokens of each text.
     count: usize,
 }
 
 impl Decoder<'_> {
-    /// Processes a token and returns the logits of the next one.
-    pub(super) fn next(&mut self, token: usize) -> Result<Vec<f32>, WhisperError> {
-        let state = self.advance(token)?;
-        let network = self.network;
-        let state = network.normalise(&network.decoder_norm, &state);
-        let mut logits = vec![0.0; network.vocabulary];
-        let embeddings = network.weights.values(&network.embeddings);
-        let embeddings = matrix(embeddings, [network.vocabulary, network.width], network.width)?;
-        let state = matrix(&state, [1, network.width], network.width)?;
-        network.multiply(&mut logits, state, embeddings.transposed(), GemmOptions::default())?;
-        Ok(logits)
+    /// Replaces the texts by those with these indices, some of them several times.
+    pub(super) fn select(&mut self, texts: impl Iterator<Item = usize>) {
+        self.past = texts.filter_map(|text| self.past.get(text).cloned()).collect();
     }
 
-    /// Processes a token of the prompt.
-    pub(super) fn advance(&mut self, token: usize) -> Result<Vec<f32>, WhisperError> {
+    /// Processes a token of each text and returns the probabilities of all tokens that can follow,
+    /// text by text. `suppress` sets the logits of tokens that cannot to negative infinity.
+    pub(super) fn next(
+        &mut self,
+        tokens: &[usize],
+        suppress: impl Fn(&mut [f32]),
+    ) -> Result<Vec<Vec<f32>>, WhisperError> {
+        let state = self.advance(tokens)?;
+        let network = self.network;
+        let state = network.normalise(&network.decoder_norm, &state);
+        let mut logits = vec![0.0; tokens.len() * network.vocabulary];
+        let embeddings = network.weights.values(&network.embeddings);
+        let embeddings = matrix(embeddings, [network.vocabulary, network.width], network.width)?;
+        let state = matrix(&state, [tokens.len(), network.width], network.width)?;
+        network.multiply(&mut logits, state, embeddings.transposed(), GemmOptions::default())?;
+        let rows = logits.chunks_exact(network.vocabulary).map(|logits| {
+            let mut row = logits.to_vec();
+            suppress(&mut row);
+            Softmax::new_mut(&mut row).dispatch();
+            row
+        });
+        Ok(rows.collect())
+    }
+
+    /// Processes a token of each text.
+    pub(super) fn advance(&mut self, tokens: &[usize]) -> Result<Vec<f32>, WhisperError> {
         let network = self.network;
         let width = network.width;
         if self.count >= network.decoder_positions {
@@ -407,23 +424,30 @@ impl Decoder<'_> {
             let values = network.weights.values(span).get(at * width..(at + 1) * width);
             values.ok_or_else(|| WhisperError::Run("a token is unknown".to_owned()))
         };
-        let mut state = row(&network.embeddings, token)?.to_vec();
-        add(&mut state, row(&network.decoder_position, self.count)?);
+        let position = row(&network.decoder_position, self.count)?;
+        let mut state = Vec::with_capacity(tokens.len() * width);
+        for token in tokens {
+            state
+                .extend(row(&network.embeddings, *token)?.iter().zip(position).map(|(a, b)| a + b));
+        }
         self.count += 1;
-        let mut attended = vec![0.0; width];
-        let layers = network.decoder.iter().zip(&mut self.past).zip(&self.cross);
-        for ((layer, past), cross) in layers {
+        let mut attended = vec![0.0; state.len()];
+        for (index, (layer, cross)) in network.decoder.iter().zip(&self.cross).enumerate() {
             let SelfAttention { norm, input, output } = &layer.attention;
             let parts = network.linear(input, &network.normalise(norm, &state))?;
-            let (queries, new) = parts.split_at_checked(width).unwrap_or_default();
-            past.extend_from_slice(new);
-            let queries = Rows { data: queries, stride: width, count: 1 };
-            network.attend(pairs(queries, past, width, self.count), &mut attended)?;
+            let texts = self.past.iter_mut().zip(parts.chunks_exact(3 * width));
+            for ((past, parts), attended) in texts.zip(attended.chunks_exact_mut(width)) {
+                let (queries, new) = parts.split_at_checked(width).unwrap_or_default();
+                let Some(past) = past.get_mut(index) else { continue };
+                past.extend_from_slice(new);
+                let queries = Rows { data: queries, stride: width, count: 1 };
+                network.attend(pairs(queries, past, width, self.count), attended)?;
+            }
             add(&mut state, &network.linear(output, &attended)?);
 
             let queries = network
                 .linear(&layer.cross_queries, &network.normalise(&layer.cross_norm, &state))?;
-            let queries = Rows { data: &queries, stride: width, count: 1 };
+            let queries = Rows { data: &queries, stride: width, count: tokens.len() };
             network.attend(pairs(queries, cross, width, self.positions), &mut attended)?;
             add(&mut state, &network.linear(&layer.cross_output, &attended)?);
             network.feed_forward(&layer.feed_forward, &mut state)?;

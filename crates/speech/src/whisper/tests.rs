@@ -13,6 +13,7 @@ fn repetitions_end_the_text() {
 #[test]
 fn a_sentence_that_is_found_twice_is_decoded_again() {
     assert!(is_doubled(&[1, 2, 3, 1, 2, 3]));
+    assert!(is_doubled(&[1, 2, 3, 4, 1, 2, 3, 4, 1, 2, 3, 4]));
     for once in [&[][..], &[1, 2], &[1, 2, 1, 2], &[1, 2, 3, 1, 2, 4], &[0, 1, 2, 3, 1, 2, 3]] {
         assert!(!is_doubled(once), "{once:?}");
     }
