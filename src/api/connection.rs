@@ -8,7 +8,7 @@
 use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
@@ -43,6 +43,17 @@ const FRAMES_A_MS: i64 = 1;
 /// request rate, since they may be authenticated, and the number of bytes that are then read at once.
 const FIRST_REQUESTS: usize = 2;
 const FIRST_BYTES: usize = 256;
+/// Number of bytes of a connection, of its requests and responses, that are transferred even then: a
+/// signed webhook, or a small page.
+const RESERVED_BYTES: usize = 8 << 10;
+/// Number of bytes that count as one request towards the rate of a network.
+const BYTES_READ_PER_REQUEST: usize = 1 << 10;
+const BYTES_WRITTEN_PER_REQUEST: usize = 16 << 10;
+/// What a read, a frame of HTTP/2, and a frame or chunk of a body count beside their bytes: small ones
+/// take as much time as larger ones.
+const READ_BYTES: usize = 64;
+const FRAME_BYTES: usize = 64;
+const BODY_FRAME_BYTES: usize = 200;
 /// Limits of a pause while a network is above its request rate. The rate may be reached again at any
 /// time, because authenticated requests are given back.
 const RATE_PAUSE_MIN: Duration = Duration::from_millis(50);
@@ -122,6 +133,10 @@ pub(super) struct Connection {
     http2: AtomicBool,
     /// The request rate of the peer's network. `None` if the rate is not limited.
     rate: Option<RequestRate>,
+    /// What the connection has counted towards `rate` since its last response, in percent of a request.
+    counted: AtomicUsize,
+    /// Number of bytes that were read and written, and what else counts as bytes.
+    transferred: AtomicUsize,
     /// A [`Standing`].
     standing: AtomicU8,
     /// Whether it is a WebSocket now.
@@ -157,6 +172,8 @@ impl Connection {
             used: AtomicBool::new(false),
             http2: AtomicBool::new(false),
             rate,
+            counted: AtomicUsize::new(0),
+            transferred: AtomicUsize::new(0),
             standing: AtomicU8::new(Standing::New as u8),
             upgraded: AtomicBool::new(false),
             heads: Mutex::default(),
@@ -291,7 +308,34 @@ impl Connection {
         {
             sleep(time).await;
         }
-        rate.take(100);
+        self.count(100);
+    }
+
+    /// Counts a part of a request towards the rate of the peer's network, in percent of it.
+    fn count(&self, percent: usize) {
+        if let Some(rate) = self.rate.as_ref().filter(|_| percent > 0) {
+            self.counted.fetch_add(percent, Ordering::Relaxed);
+            rate.take(percent);
+        }
+    }
+
+    /// Counts bytes, unless the peer is authenticated. WebSockets have other limits.
+    fn count_bytes(&self, bytes: usize, per_request: usize) {
+        let before = self.transferred.fetch_add(bytes, Ordering::Relaxed);
+        let is_counted = self.standing() != Standing::Known
+            && !self.upgraded.load(Ordering::Relaxed)
+            // Only a large request gets so far before its response shows that it was authenticated.
+            && (before < RESERVED_BYTES || !self.claim.is_authenticated());
+        if is_counted {
+            self.count(bytes * 100 / per_request);
+        }
+    }
+
+    /// Counts a frame or chunk of a request's body.
+    pub(super) fn count_body_frame(&self) {
+        if self.rate.is_some() {
+            self.count_bytes(BODY_FRAME_BYTES, BYTES_READ_PER_REQUEST);
+        }
     }
 
     /// Records whether a request was authenticated, when its response is known.
@@ -299,8 +343,9 @@ impl Connection {
         let Some(rate) = &self.rate else { return };
         let standing = if is_authenticated { Standing::Known } else { Standing::Stranger };
         self.standing.store(standing as u8, Ordering::Relaxed);
+        let counted = self.counted.swap(0, Ordering::Relaxed);
         if is_authenticated {
-            rate.give_back();
+            rate.give_back(counted);
         }
     }
 
@@ -320,8 +365,8 @@ impl Connection {
     }
 }
 
-/// Returns how long to pause if a network is above its request rate, and counts the pause.
-fn rate_pause(rate: &RequestRate) -> Option<Duration> {
+/// Returns how long to pause if a network is above its rate, and counts the pause.
+pub(super) fn rate_pause(rate: &RequestRate) -> Option<Duration> {
     let wait = rate.wait()?;
     rate.record_wait();
     Some(wait.clamp(RATE_PAUSE_MIN, RATE_PAUSE_MAX))
@@ -412,6 +457,13 @@ impl hyper::body::Body for ObservedBody {
     }
 }
 
+/// A direction of a connection.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Transfer {
+    Read,
+    Write,
+}
+
 /// The bytes of a connection, with or without TLS.
 pub(super) enum Stream {
     Plain(TcpStream),
@@ -481,16 +533,12 @@ impl ObservedStream {
             budget.give_back(usize::try_from(handled).unwrap_or_default() * REQUEST_WEIGHT);
             ready!(budget.poll_ready(cx));
         }
-        match self.connection.http2.load(Ordering::Relaxed) {
-            true => self.poll_rate(cx),
-            // Requests of HTTP/1 wait one by one before they are handled.
-            false => Poll::Ready(usize::MAX),
-        }
+        self.poll_rate(cx, Transfer::Read)
     }
 
-    /// Waits while the peer's network is above its request rate, if the latest request of HTTP/2 was
-    /// not authenticated.
-    fn poll_rate(&mut self, cx: &mut Context<'_>) -> Poll<usize> {
+    /// Waits while the peer's network is above its request rate, if the latest request was not
+    /// authenticated. Returns the maximum number of bytes to transfer.
+    fn poll_rate(&mut self, cx: &mut Context<'_>, transfer: Transfer) -> Poll<usize> {
         let Some(rate) = &self.connection.rate else { return Poll::Ready(usize::MAX) };
         loop {
             if let Some(pause) = &mut self.pause {
@@ -500,8 +548,16 @@ impl ObservedStream {
             if rate.wait().is_none() {
                 return Poll::Ready(usize::MAX);
             }
+            let transferred = self.connection.transferred.load(Ordering::Relaxed);
+            let reserved = RESERVED_BYTES.saturating_sub(transferred);
+            let is_http2 = self.connection.http2.load(Ordering::Relaxed);
             match self.connection.standing() {
                 Standing::Known => return Poll::Ready(usize::MAX),
+                _ if self.connection.claim.is_authenticated() => return Poll::Ready(usize::MAX),
+                _ if reserved == 0 => {}
+                _ if transfer == Transfer::Write => return Poll::Ready(reserved),
+                // Requests of HTTP/1 wait one by one before they are handled.
+                _ if !is_http2 => return Poll::Ready(reserved.min(FIRST_BYTES)),
                 Standing::New if self.requests < FIRST_REQUESTS => return Poll::Ready(FIRST_BYTES),
                 Standing::New | Standing::Stranger => {}
             }
@@ -513,24 +569,37 @@ impl ObservedStream {
         of_stream!(&mut self.stream, inner => inner.poll_read(cx, buf))
     }
 
+    /// Waits until the limits allow a write. Returns the maximum number of bytes to write.
+    fn poll_write_allowed(&mut self, cx: &mut Context<'_>) -> Poll<usize> {
+        match self.connection.upgraded.load(Ordering::Relaxed) {
+            true => Poll::Ready(usize::MAX),
+            false => self.poll_rate(cx, Transfer::Write),
+        }
+    }
+
     fn record_read(&mut self, bytes: &[u8]) {
         if let Some(socket) = &mut self.socket {
             return socket.take(bytes);
         }
-        let weight = self.http2.read(bytes);
+        let (frames, weight) = self.http2.read(bytes);
+        if !bytes.is_empty() && self.connection.rate.is_some() {
+            let counted = bytes.len() + READ_BYTES + frames * FRAME_BYTES;
+            self.connection.count_bytes(counted, BYTES_READ_PER_REQUEST);
+        }
         if weight > 0 {
             let clock = &self.connection.clock;
             let budget = || ReadBudget::new(clock.clone(), FRAMES_AT_ONCE, FRAMES_A_MS);
             self.frames.get_or_insert_with(budget).take(weight);
             self.requests += weight / REQUEST_WEIGHT;
-            if let Some(rate) = &self.connection.rate {
-                rate.take(weight * 100 / REQUEST_WEIGHT);
-            }
+            self.connection.count(weight * 100 / REQUEST_WEIGHT);
         }
         self.connection.read(bytes);
     }
 
-    fn record_write<T>(&self, outcome: Poll<T>) -> Poll<T> {
+    fn record_write(&self, outcome: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let (Poll::Ready(Ok(bytes)), true) = (&outcome, self.connection.rate.is_some()) {
+            self.connection.count_bytes(*bytes, BYTES_WRITTEN_PER_REQUEST);
+        }
         let stalled = &self.connection.stalled_since;
         match outcome {
             Poll::Ready(_) if stalled.load(Ordering::Relaxed) != 0 => {
@@ -559,10 +628,10 @@ impl AsyncRead for ObservedStream {
         let allowed = ready!(self.poll_allowed(cx));
         let before = buf.filled().len();
         let read = if allowed < buf.remaining() {
-            let mut part = [0; FIRST_BYTES];
-            let mut part = ReadBuf::new(&mut part);
+            let mut part = ReadBuf::new(buf.initialize_unfilled_to(allowed));
             let read = self.poll_stream(cx, &mut part);
-            buf.put_slice(part.filled());
+            let bytes = part.filled().len();
+            buf.advance(bytes);
             read
         } else {
             self.poll_stream(cx, buf)
@@ -580,6 +649,8 @@ impl AsyncWrite for ObservedStream {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
+        let allowed = ready!(self.poll_write_allowed(cx));
+        let buf = buf.get(..allowed).unwrap_or(buf);
         let outcome = of_stream!(&mut self.stream, inner => inner.poll_write(cx, buf));
         self.record_write(outcome)
     }
@@ -589,6 +660,11 @@ impl AsyncWrite for ObservedStream {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        let allowed = ready!(self.poll_write_allowed(cx));
+        if bufs.iter().map(|buf| buf.len()).sum::<usize>() > allowed {
+            let first = bufs.iter().find(|buf| !buf.is_empty());
+            return self.poll_write(cx, first.map_or(&[], |buf| buf));
+        }
         let outcome = of_stream!(&mut self.stream, inner => inner.poll_write_vectored(cx, bufs));
         self.record_write(outcome)
     }

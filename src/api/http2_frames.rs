@@ -38,14 +38,14 @@ impl Default for State {
 }
 
 impl Http2Frames {
-    /// Parses the next bytes. Returns the total weight of the frames whose headers are complete with
-    /// them.
-    pub(super) fn read(&mut self, mut bytes: &[u8]) -> usize {
-        let mut weights = 0;
+    /// Parses the next bytes. Returns the number of frames whose headers are complete with them, and
+    /// their total weight.
+    pub(super) fn read(&mut self, mut bytes: &[u8]) -> (usize, usize) {
+        let (mut count, mut weights) = (0, 0);
         while let Some((first, rest)) = bytes.split_first() {
             bytes = rest;
             self.0 = match self.0 {
-                State::OtherProtocol => return weights,
+                State::OtherProtocol => return (count, weights),
                 State::Preface(at) if PREFACE.get(at) != Some(first) => State::OtherProtocol,
                 State::Preface(at) if at + 1 < PREFACE.len() => State::Preface(at + 1),
                 State::Preface(_) => State::header(),
@@ -58,6 +58,7 @@ impl Http2Frames {
                     if position + 1 < HEADER_BYTES {
                         State::Header { position: position + 1, length, kind }
                     } else {
+                        count += 1;
                         weights += weight(kind);
                         State::after_payload(length)
                     }
@@ -69,7 +70,7 @@ impl Http2Frames {
                 }
             };
         }
-        weights
+        (count, weights)
     }
 }
 
@@ -125,14 +126,15 @@ mod tests {
         .concat();
         for size in [1, 2, 5, 9, 100, frames.len()] {
             let mut counter = Http2Frames::default();
-            let weights: usize = frames.chunks(size).map(|piece| counter.read(piece)).sum();
-            assert_eq!(weights, 80, "{size}");
+            let read = frames.chunks(size).map(|piece| counter.read(piece));
+            let read = read.fold((0, 0), |all, one| (all.0 + one.0, all.1 + one.1));
+            assert_eq!(read, (6, 80), "{size}");
         }
     }
 
     #[test]
     fn other_protocols_are_not_weighed() {
         let text = [b"PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n", frame(6, 0).as_slice()].concat();
-        assert_eq!(Http2Frames::default().read(&text), 0);
+        assert_eq!(Http2Frames::default().read(&text), (0, 0));
     }
 }

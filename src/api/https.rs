@@ -16,10 +16,16 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::connection::rate_pause;
 use super::error;
+use engine::limiter::RequestRate;
 
 /// The first byte of a TLS connection: the type of a handshake record.
 const HANDSHAKE: u8 = 0x16;
+
+/// What a handshake counts towards the rate of a network, in percent of a request: 500 handshakes per
+/// second. One takes about as much time as two requests.
+const HANDSHAKE_PERCENT: usize = 200;
 
 /// The response to a client that speaks HTTP to the TLS port.
 const PLAIN_HTTP: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\n\
@@ -38,20 +44,33 @@ pub struct Https {
 }
 
 impl Https {
-    /// Performs the handshake of an accepted connection. Returns `None` if the connection is done,
-    /// because a certificate authority has validated a name.
+    /// Performs the handshake of an accepted connection, within the rate of handshakes of its network.
+    /// Returns `None` if the connection is done, because a certificate authority has validated a name.
     ///
     /// # Errors
     /// Returns an error if the peer does not complete the handshake.
     pub(super) async fn accept(
         &self,
         stream: TcpStream,
+        rate: Option<&RequestRate>,
     ) -> io::Result<Option<TlsStream<TcpStream>>> {
         let mut first = [0];
         if stream.peek(&mut first).await? > 0 && first != [HANDSHAKE] {
             refuse_plain_http(stream).await?;
             let message = "the client does not speak TLS";
             return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+        }
+        if let Some(rate) = rate {
+            let mut has_waited = false;
+            while let Some(time) = rate_pause(rate) {
+                tokio::time::sleep(time).await;
+                has_waited = true;
+            }
+            // The client may have given up.
+            if has_waited && stream.peek(&mut first).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            rate.take(HANDSHAKE_PERCENT);
         }
         let mut stream = TlsAcceptor::from(self.config.clone()).accept(stream).await?;
         if stream.get_ref().1.alpn_protocol() == Some(VALIDATION_PROTOCOL) {

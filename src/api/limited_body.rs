@@ -11,6 +11,7 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::{Sleep, sleep};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
+use super::connection::Connection;
 use engine::limiter::Claim;
 use model::Clock;
 
@@ -34,6 +35,7 @@ pub struct LimitedBody {
     grace: Duration,
     received: u64,
     claim: Arc<Claim>,
+    connection: Arc<Connection>,
     fault: Arc<OnceLock<BodyFault>>,
     /// Wakes the reader when the body is too late or evicted; set while it waits for data.
     wait: Option<Wait>,
@@ -48,10 +50,11 @@ impl LimitedBody {
         clock: Clock,
         grace: Duration,
         claim: Arc<Claim>,
+        connection: Arc<Connection>,
         fault: Arc<OnceLock<BodyFault>>,
     ) -> Self {
         let begun = clock.now();
-        Self { body, clock, begun, grace, received: 0, claim, fault, wait: None }
+        Self { body, clock, begun, grace, received: 0, claim, connection, fault, wait: None }
     }
 
     /// The body without limits, to discard it.
@@ -85,6 +88,7 @@ impl Body for LimitedBody {
             let Some(Ok(frame)) = frame else {
                 return Poll::Ready(frame.map(|frame| frame.map_err(axum::Error::new)));
             };
+            self.connection.count_body_frame();
             let bytes = frame.data_ref().map_or(0, Bytes::len);
             self.received = self.received.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
             return match self.claim.grow(bytes) {

@@ -142,11 +142,15 @@ pub async fn serve(listener: Arc<TcpListener>, config: ServerConfig, cancel: Can
     let pool = |max, resource| {
         Pool::new(max, config.offenders.clone().map(|offenders| (resource, offenders)))
     };
+    let rates = || {
+        config.offenders.clone().map(|offenders| RequestRates::new(config.clock.clone(), offenders))
+    };
     let server = Arc::new(Server {
         connections: pool(config.limits.connections, Resource::Connections),
         bodies: pool(config.limits.body_bytes, Resource::Bodies),
         in_progress: in_progress(config.limits.connections),
-        rates: config.offenders.clone().map(|o| RequestRates::new(config.clock.clone(), o)),
+        rates: rates(),
+        handshakes: rates(),
         epoch: config.clock.now(),
         builder: builder(),
         open: Mutex::default(),
@@ -278,6 +282,8 @@ struct Server {
     in_progress: Shares<AuthId>,
     /// `None` if the rates are not limited.
     rates: Option<RequestRates>,
+    /// The rates of TLS handshakes.
+    handshakes: Option<RequestRates>,
     cancel: CancellationToken,
     /// The gauge of open connections, if the listener has metrics.
     gauge: Option<metrics::Gauge>,
@@ -312,6 +318,12 @@ impl Server {
         }
     }
 
+    /// Whether this is the address of a trusted proxy. It sends the requests of many networks, and has
+    /// to limit them itself.
+    fn is_proxy(&self, from: IpAddr) -> bool {
+        is_trusted(from.to_canonical(), &self.config.trusted_proxies)
+    }
+
     /// Counts a connection that the server closes.
     fn closed(&self, reason: &'static str) {
         if self.config.has_metrics {
@@ -328,10 +340,7 @@ impl Server {
         from: IpAddr,
         is_encrypted: bool,
     ) -> Option<OpenConnection> {
-        if self.config.proxies_only
-            && !is_encrypted
-            && !is_trusted(from.to_canonical(), &self.config.trusted_proxies)
-        {
+        if self.config.proxies_only && !is_encrypted && !self.is_proxy(from) {
             self.closed("not_proxy");
             return None;
         }
@@ -340,9 +349,8 @@ impl Server {
             self.closed("full");
             return None;
         }
-        // A proxy sends the requests of many networks, and has to limit them itself.
-        let is_proxy = is_trusted(from.to_canonical(), &self.config.trusted_proxies);
-        let rate = self.rates.as_ref().filter(|_| !is_proxy).map(|rates| rates.of(from));
+        let rates = self.rates.as_ref().filter(|_| !self.is_proxy(from));
+        let rate = rates.map(|rates| rates.of(from));
         let fresh = self.config.pause.connect();
         let connection = Connection::new(&self.config.clock, self.epoch, claim, rate, fresh);
         let mut open = self.open();
@@ -374,11 +382,13 @@ impl Server {
         let _ = stream.set_nodelay(true);
         let connection = &open.connection;
         let origin = Origin::of(&stream, from, is_encrypted);
+        let handshakes = self.handshakes.as_ref().filter(|_| !self.is_proxy(from.ip()));
+        let handshakes = handshakes.map(|rates| rates.of(from.ip()));
         // The sweep closes the connection if its first request takes too long, handshake included.
         let serving = async {
             let stream = match self.config.https.as_ref().filter(|_| is_encrypted) {
                 None => Stream::Plain(stream),
-                Some(https) => match Box::pin(https.accept(stream)).await {
+                Some(https) => match Box::pin(https.accept(stream, handshakes.as_ref())).await {
                     Ok(Some(stream)) => Stream::Encrypted(Box::new(stream)),
                     Ok(None) => return,
                     Err(error) => {
@@ -517,7 +527,14 @@ impl Server {
         let fault = Arc::new(OnceLock::new());
         let request = request.map(|incoming| {
             let (clock, grace) = (self.config.clock.clone(), self.config.limits.body);
-            LimitedBody::new(incoming, clock, grace, body.clone(), fault.clone())
+            LimitedBody::new(
+                incoming,
+                clock,
+                grace,
+                body.clone(),
+                connection.clone(),
+                fault.clone(),
+            )
         });
         let webhook = self.config.webhook.as_ref();
         if let Some(webhook) = webhook.filter(|_| request.uri().path() == "/webhooks/meta") {

@@ -173,6 +173,11 @@ impl Claim {
         state.add(self.id, Place { is_authenticated: true, ..place });
     }
 
+    /// Whether the claim is kept from being evicted.
+    pub fn is_authenticated(&self) -> bool {
+        self.pool.state().places.get(&self.id).is_some_and(|place| place.is_authenticated)
+    }
+
     /// Gives the units back before the claim is dropped.
     pub fn release(&self) {
         self.pool.state().take(self.id);

@@ -1,4 +1,5 @@
-//! The rate of requests from networks that show no valid credentials.
+//! The rate of requests from networks that show no valid credentials, and of the bytes that they send
+//! and receive.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -81,9 +82,9 @@ impl RequestRate {
         });
     }
 
-    /// Gives back an authenticated request.
-    pub fn give_back(&self) {
-        let cost = cost(100);
+    /// Gives back requests that turned out to be authenticated, in percent of one.
+    pub fn give_back(&self, percent: usize) {
+        let cost = cost(percent);
         let _ = self.used_until.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
             Some(used.saturating_sub(cost))
         });
@@ -127,7 +128,7 @@ mod tests {
         (0..500).for_each(|_| same.take(100));
         assert_eq!(one.wait(), Some(Duration::from_millis(500)));
         assert_eq!(other.wait(), None);
-        (0..400).for_each(|_| one.give_back());
+        one.give_back(40_000);
         assert_eq!(same.wait(), Some(Duration::from_millis(100)));
         clock.step(Duration::from_millis(100));
         assert_eq!(same.wait(), None);
