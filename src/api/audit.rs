@@ -186,6 +186,7 @@ const OTHER_ACTIONS: &[&str] = &[
     "modelInstalled",
     "rotateWebhookSecret",
     "setUp",
+    "signInWithProvider",
     AuditRow::SIGN_IN_REFUSED,
 ];
 

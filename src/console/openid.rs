@@ -4,11 +4,14 @@
 //! forms to other origins. A cookie of ten minutes binds the flow to the browser. After the
 //! sign-in, the browser is only redirected to console paths.
 
+use std::net::IpAddr;
+
 use askama::Template;
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse as _, Redirect, Response};
+use serde_json::{Value, json};
 
 use super::auth::{Preferences, client, person};
 use super::cookie::{session_cookie, with_cookie};
@@ -17,7 +20,8 @@ use super::page::{Page, respond};
 use super::{App, Console, sign_in};
 use crate::api::session;
 use engine::openid::{AT_MOST, Allow, Flow, OpenIdError, Provider, ReturnParameters};
-use engine::people::{Rules, SignInRefusal, Token};
+use engine::people::{ProviderSignIn, Rules, SignInRefusal};
+use model::Role;
 
 /// The cookie of a sign-in flow.
 const COOKIE: &str = "offhook-openid";
@@ -91,7 +95,8 @@ pub(super) async fn back(State(console): App, request: Request) -> Response {
         None => Err(OpenIdError::State.into()),
     };
     let answer = match came {
-        Ok(token) => {
+        Ok(signed_in) => {
+            record(&console, from, &signed_in).await;
             // The redirect continues from a page of the console: browsers do not send `Strict`
             // cookies in a redirect chain that began at the provider.
             let page = Page::bare(preferences, preferences.lang.t("sign_in.done"));
@@ -99,7 +104,7 @@ pub(super) async fn back(State(console): App, request: Request) -> Response {
             if let Ok(go_on) = HeaderValue::from_str(&format!("0; url={to}")) {
                 answer.headers_mut().insert(header::REFRESH, go_on);
             }
-            with_cookie(answer, &session_cookie(&console, &token))
+            with_cookie(answer, &session_cookie(&console, &signed_in.token))
         }
         Err(no) => {
             if no.is_refusal() {
@@ -142,7 +147,7 @@ async fn finish(
     provider: &Provider,
     flow: &Flow,
     returned: ReturnParameters<'_>,
-) -> Result<Token, SignInError> {
+) -> Result<ProviderSignIn, SignInError> {
     let claims = provider.finish(flow, returned).await?;
     let (settings, api) = (provider.settings(), console.apis.api());
     let account = settings.account.clone().ok_or(SignInRefusal::NoAccount)?;
@@ -157,6 +162,19 @@ async fn finish(
         has_roles: settings.role_claim.is_some(),
     };
     Ok(api.people.sign_in_with(&claims, &rules).await?)
+}
+
+/// Adds what a sign-in has changed to the audit trail: a new user or role, or the link to the provider.
+async fn record(console: &Console, from: IpAddr, signed_in: &ProviderSignIn) {
+    let ProviderSignIn { user, role_before, is_linked, .. } = signed_in;
+    if !is_linked && *role_before == Some(user.role) {
+        return;
+    }
+    let state = |role: Role, linked: bool| json!({"name": user.name, "role": role.as_str(), "linkedToProvider": linked});
+    let before = role_before.map_or(Value::Null, |role| state(role, !is_linked));
+    let changed = (before, state(user.role, true));
+    let object = format!("users/{}", user.id);
+    console.apis.record((user, from), "signInWithProvider", &object, changed).await;
 }
 
 /// The sign-in page with the reason.

@@ -114,6 +114,7 @@ async fn a_person_signs_in_with_the_provider_and_is_recognised_by_subject() {
         )
     );
     assert!(browser.is_in().await && browser.cookies.len() == 1, "the way's cookie is gone");
+    world.node.until_log("\"action\":\"signInWithProvider\"").await;
     // The same person with a new address is accepted; another person with the old address is not.
     let moved = and(asha(), json!({"email": "asha@elsewhere.test", "email_verified": false}));
     let mut other = Browser::of(&world);

@@ -5,3 +5,14 @@ pub enum Role {
     Admin,
     Owner,
 }
+
+impl Role {
+    /// The role as a word: `agent`, `admin` or `owner`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Agent => "agent",
+            Self::Admin => "admin",
+            Self::Owner => "owner",
+        }
+    }
+}

@@ -66,7 +66,10 @@ pub(super) fn verify(
     validation.validate_exp = false;
     let fits = |key: &&Jwk| {
         let named = header.kid.is_none() || key.common.key_id == header.kid;
+        let is_of_algorithm =
+            key.common.key_algorithm.is_none_or(|of| of.to_string() == format!("{:?}", header.alg));
         named
+            && is_of_algorithm
             && key
                 .common
                 .public_key_use
@@ -268,6 +271,15 @@ mod tests {
         let of = |head: &str| verify(&with_head(head), &[], &settings(), "n", now).err();
         assert_eq!(of(r#"{"alg":"RS256"}"#), Some(TokenFault::UnknownKey));
         assert_eq!(of(r#"{"alg":"RS256","crit":["exp"]}"#), Some(TokenFault::Form));
+        // The key is for this algorithm, for any, or for another one.
+        let with_key = |alg: Value| {
+            let key = json!({"kty": "RSA", "n": "u1SU1LfVLPHCozMxH2Mo", "e": "AQAB", "alg": alg});
+            let key: Jwk = serde_json::from_value(key).unwrap();
+            verify(&with_head(r#"{"alg":"RS256"}"#), &[key], &settings(), "n", now).err()
+        };
+        assert_ne!(with_key(json!("RS256")), Some(TokenFault::UnknownKey));
+        assert_ne!(with_key(json!(null)), Some(TokenFault::UnknownKey));
+        assert_eq!(with_key(json!("RS384")), Some(TokenFault::UnknownKey));
     }
 
     #[test]

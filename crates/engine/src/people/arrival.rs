@@ -47,6 +47,18 @@ pub enum SignInRefusal {
     Store(#[from] StoreError),
 }
 
+/// A sign-in with the provider.
+#[derive(Debug)]
+pub struct ProviderSignIn {
+    pub token: Token,
+    /// The user after the sign-in.
+    pub user: User,
+    /// The role before the sign-in. `None` if the sign-in created the user.
+    pub role_before: Option<Role>,
+    /// Whether the sign-in linked the user to the provider's subject.
+    pub is_linked: bool,
+}
+
 impl People {
     /// Starts a session for the person in these claims.
     ///
@@ -57,7 +69,7 @@ impl People {
         &self,
         claims: &Claims,
         rules: &Rules<'_>,
-    ) -> Result<Token, SignInRefusal> {
+    ) -> Result<ProviderSignIn, SignInRefusal> {
         let inner = &self.0;
         let role = match (rules.has_roles, claims.role, rules.newcomers) {
             (false, ..) => None,
@@ -66,10 +78,13 @@ impl People {
             (true, None, None) => return Err(SignInRefusal::NoRole),
         };
         let linked = inner.store.people().by_link(&claims.issuer, &claims.subject).await?;
-        let user = match linked.filter(|user| user.main_account == rules.main_account) {
-            Some(user) => user,
+        let linked = linked.filter(|user| user.main_account == rules.main_account);
+        let is_linked = linked.is_none();
+        let (mut user, is_new) = match linked {
+            Some(user) => (user, false),
             None => self.find_or_create(claims, rules, role).await?,
         };
+        let role_before = (!is_new).then_some(user.role);
         // The provider's role is applied at each sign-in, except to users of the configuration
         // file.
         if let Some(role) = role.filter(|role| *role != user.role && !user.in_file) {
@@ -80,6 +95,7 @@ impl People {
                 .change(&Scope::of(user.main_account.clone()), user.id, change)
                 .await?;
             self.publish(&user);
+            user.role = role;
         }
         let (token, at) = (Token::fresh(), inner.clock.wall());
         inner
@@ -87,17 +103,17 @@ impl People {
             .sessions()
             .begin(Session { digest: token.digest(), user: user.id, begun: at, seen: at })
             .await?;
-        Ok(token)
+        Ok(ProviderSignIn { token, user, role_before, is_linked })
     }
 
     /// Finds the user with this email address or creates one, and links it to the provider's
-    /// subject.
+    /// subject. Also returns whether the user was created.
     async fn find_or_create(
         &self,
         claims: &Claims,
         rules: &Rules<'_>,
         role: Option<Role>,
-    ) -> Result<User, SignInRefusal> {
+    ) -> Result<(User, bool), SignInRefusal> {
         let inner = &self.0;
         let email = claims.email.clone().ok_or(SignInRefusal::NoEmail)?;
         if !claims.is_verified {
@@ -105,7 +121,9 @@ impl People {
         }
         let mut known =
             inner.store.people().by_name_ignoring_case(&rules.main_account, &email).await?;
-        let user = match (known.pop(), rules.newcomers) {
+        let found = known.pop();
+        let is_new = found.is_none();
+        let user = match (found, rules.newcomers) {
             // Two names that differ only in case are ambiguous.
             (Some(_), _) if !known.is_empty() => return Err(SignInRefusal::Unknown(email)),
             (Some(user), _) => user,
@@ -132,7 +150,7 @@ impl People {
         }
         tracing::info!(user = %user.id, "user linked to the sign-in provider");
         self.publish(&user);
-        Ok(user)
+        Ok((user, is_new))
     }
 
     /// Creates a user for a new person. Returns `None` if the account has the maximum number of

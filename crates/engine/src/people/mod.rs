@@ -22,7 +22,7 @@ use arc_swap::ArcSwap;
 use futures_util::future::join_all;
 use uuid::Uuid;
 
-pub use arrival::{Rules, SignInRefusal};
+pub use arrival::{ProviderSignIn, Rules, SignInRefusal};
 pub use set_up::SetUpError;
 pub use settings::UserSettings;
 pub use token::Token;

@@ -424,8 +424,11 @@ async fn another_account_cannot_receive_a_person_of_the_provider() {
     let (trap, _) = w.people.make_user(new("ceo@tenant-a.example", "MA2")).await.unwrap();
     let refused = w.people.sign_in_with(&claims, &rules("MA1", None)).await;
     assert!(matches!(refused, Err(SignInRefusal::Unknown(_))), "{refused:?}");
-    let token = w.people.sign_in_with(&claims, &rules("MA1", Some(Role::Agent))).await.unwrap();
-    let person = w.people.who(&token).await.unwrap().unwrap();
+    let first = w.people.sign_in_with(&claims, &rules("MA1", Some(Role::Agent))).await.unwrap();
+    assert!(first.role_before.is_none() && first.is_linked);
+    let again = w.people.sign_in_with(&claims, &rules("MA1", None)).await.unwrap();
+    assert_eq!((again.role_before, again.is_linked), (Some(Role::Agent), false));
+    let person = w.people.who(&first.token).await.unwrap().unwrap();
     assert!(person.user.id != trap.id && person.user.account.as_str() == "MA1");
     // The link stays within the account, too.
     let refused = w.people.sign_in_with(&claims, &rules("MA2", None)).await;

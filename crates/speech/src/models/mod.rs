@@ -212,6 +212,17 @@ pub struct ListedModel {
     pub problem: Option<String>,
 }
 
+impl ListedModel {
+    /// Returns the command that installs it.
+    pub fn install_command(&self) -> String {
+        let has_parts = |known: &&KnownModel| known.name == self.name && !known.parts.is_empty();
+        match KNOWN.iter().find(has_parts) {
+            Some(_) => "offhook models add FILE...".to_owned(),
+            None => format!("offhook models fetch {}", self.name),
+        }
+    }
+}
+
 impl From<&Manifest> for ListedModel {
     /// Describes a model that is not installed.
     fn from(model: &Manifest) -> Self {

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::neural::table::Table;
 use crate::neural::{ACOUSTIC_FILE, GUESSER_FILE, GUESSER_LETTERS_FILE, PHONEMES_FILE, TABLE_FILE};
-use crate::{kokoro, speech_detector, turn, whisper};
+use crate::{kokoro, protobuf, speech_detector, turn, whisper};
 
 /// Maximum size of a file in a wheel, followed by the maximum number of files.
 const ENTRY_BYTES_MAX: u64 = 128 << 20;
@@ -196,7 +196,10 @@ fn empty_manifest(name: &str, version: &str, kind: ModelKind, licence: &str) -> 
 fn plain(path: &Path, bytes: &[u8]) -> Result<Parts, ModelError> {
     let suffix = match bytes {
         // Field 1 of the protobuf message: a small version number, followed by field 2 or 7.
-        [0x08, 1..=20, 0x12 | 0x3a, ..] => "onnx",
+        [0x08, 1..=20, 0x12 | 0x3a, ..] => {
+            protobuf::fields(bytes).map_err(|reason| ModelError::Damaged(reason.to_owned()))?;
+            "onnx"
+        }
         _ if is_safetensors(bytes) => "safetensors",
         _ => return Err(ModelError::Foreign),
     };

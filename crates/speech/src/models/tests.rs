@@ -116,6 +116,8 @@ fn foreign_truncated_and_incomplete_files_are_refused_with_the_reason() {
     assert!(matches!(refuse(b""), ModelError::Foreign));
     assert!(matches!(refuse(b"<html>not found</html>"), ModelError::Foreign));
     assert!(matches!(refuse(b"\xff\xff\xff\xff\xff\xff\xff\xff{}"), ModelError::Foreign));
+    let truncated = b"\x08\x07\x3a\xff\xff\xff\xff\xff\xff\xff\xff\x7f";
+    assert!(matches!(refuse(truncated), ModelError::Damaged(_)));
     let whole = wheel("");
     assert!(matches!(refuse(whole.get(..whole.len() / 2).unwrap()), ModelError::Damaged(_)));
     let error = refuse(&wheel("hibari/assets/oov.onnx"));

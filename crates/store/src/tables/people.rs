@@ -494,14 +494,6 @@ const USER: &str =
 
 const KEY: &str = "key_id, auth_id, main_auth_id, name, ending, digest, role, wa_id, created_us";
 
-fn role(role: Role) -> &'static str {
-    match role {
-        Role::Agent => "agent",
-        Role::Admin => "admin",
-        Role::Owner => "owner",
-    }
-}
-
 impl WriteTask for PeopleWrite {
     fn execute<'a>(
         &'a self,
@@ -619,7 +611,7 @@ async fn write(to: &mut Conn, write: &PeopleWrite) -> Result<u64, sqlx::Error> {
                 .bind(&key.ending);
             let insert = insert
                 .bind(&key.digest)
-                .bind(role(key.role))
+                .bind(key.role.as_str())
                 .bind(&key.wa_id)
                 .bind(key.created.micros());
             insert.execute(to).await?.rows_affected()
@@ -630,7 +622,7 @@ async fn write(to: &mut Conn, write: &PeopleWrite) -> Result<u64, sqlx::Error> {
                 update.push(", name = ").push_bind(name);
             }
             if let Some(wanted) = wanted {
-                update.push(", role = ").push_bind(role(*wanted));
+                update.push(", role = ").push_bind(wanted.as_str());
             }
             update.push(" WHERE ");
             push_scope(&mut update, scope);
@@ -675,7 +667,7 @@ async fn insert(to: &mut Conn, user: &User) -> Result<u64, sqlx::Error> {
         .bind(&user.name)
         .bind(&user.full_name);
     let insert = insert
-        .bind(role(user.role))
+        .bind(user.role.as_str())
         .bind(&user.password)
         .bind(&user.wa_id)
         .bind(i64::from(user.in_file));
@@ -693,7 +685,7 @@ async fn update(
         update.push(", full_name = ").push_bind(full_name);
     }
     if let Some(to) = change.role {
-        update.push(", role = ").push_bind(role(to));
+        update.push(", role = ").push_bind(to.as_str());
     }
     if let Some(password) = &change.password {
         update.push(", password = ").push_bind(password);
@@ -706,7 +698,7 @@ async fn update(
     update.push(" AND user_id = ").push_bind(id.to_string());
     if let Some(seen) = &change.seen {
         update.push(" AND full_name = ").push_bind(&seen.full_name);
-        update.push(" AND role = ").push_bind(role(seen.role));
+        update.push(" AND role = ").push_bind(seen.role.as_str());
         update
             .push(" AND coalesce(wa_id, '') = ")
             .push_bind(seen.wa_id.as_deref().unwrap_or_default());
@@ -787,7 +779,7 @@ async fn sync_configured(to: &mut Conn, users: &[User]) -> Result<u64, sqlx::Err
             WHERE user_id = $1";
         let update = sql::query(update).bind(&id).bind(user.account.as_str());
         rows += update
-            .bind(role(user.role))
+            .bind(user.role.as_str())
             .bind(&user.password)
             .execute(&mut *to)
             .await?
@@ -953,8 +945,9 @@ impl Columns<'_> {
 
     fn role(&self) -> Result<Role, StoreError> {
         let word = self.text("role")?;
-        let found =
-            [Role::Agent, Role::Admin, Role::Owner].into_iter().find(|known| role(*known) == word);
+        let found = [Role::Agent, Role::Admin, Role::Owner]
+            .into_iter()
+            .find(|known| known.as_str() == word);
         found.ok_or_else(|| self.unreadable(format!("role {word}")))
     }
 
