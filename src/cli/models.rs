@@ -210,7 +210,7 @@ fn list(store: &ModelStore, json: bool) -> Exit {
             let state = match &model.problem {
                 Some(problem) => format!("damaged: {problem}"),
                 None if model.installed => "installed".to_owned(),
-                None => format!("`offhook models fetch {}`", model.name),
+                None => format!("`{}`", model.install_command()),
             };
             [
                 model.name.clone(),

@@ -75,7 +75,7 @@ impl DeliveryLog {
     ) -> Result<Self, Box<Response>> {
         visitor
             .query
-            .check_names(&[&["cursor", "saved", "tested"]])
+            .check_names(&[&["cursor", "saved", "tested", "added"]])
             .map_err(|unreadable| Box::new(bad_query(console, visitor, &unreadable)))?;
         let path = format!("/api/v1/{of}deliveries/{}", visitor.query.only(&["cursor"]));
         let answer = visitor.ask(console, Method::GET, &path, None).await;

@@ -1,6 +1,7 @@
 //! A business number, as the number API describes it.
 
 use serde::Deserialize;
+use uuid::Uuid;
 
 use super::view;
 
@@ -30,6 +31,8 @@ pub(super) struct Number {
     pub(super) hangup_url: Option<String>,
     pub(super) hangup_method: String,
     pub(super) active_agent: Option<String>,
+    /// The webhook that messages are sent to.
+    pub(super) default_webhook: Option<Uuid>,
     /// Whether the agent answers.
     pub(super) active: bool,
     pub(super) connected: bool,

@@ -240,6 +240,13 @@ struct RequestSummary {
     of: u64,
 }
 
+impl OperationsPage {
+    /// Whether documents or audio files could not be fetched, which the chart does not show.
+    fn has_failed_fetches(&self) -> bool {
+        self.fetches.as_ref().is_some_and(|summary| summary.failed > 0)
+    }
+}
+
 impl RequestSummary {
     /// The requests to a target, failures first.
     fn of(requests: &[RequestCount], target: RequestTarget) -> Self {

@@ -13,6 +13,8 @@ use uuid::Uuid;
 use super::auth::{SubmittedForm, Visitor};
 use super::deliveries::{self, DeliveryLog};
 use super::form::Form;
+use super::number_view::Number;
+use super::numbers::{digits, find_number};
 use super::page::{Page, bad_form, bad_query, forbidden, missing, respond};
 use super::{App, Console, once};
 use crate::api::fields::is_line;
@@ -214,8 +216,12 @@ struct WebhookPage {
     page: Page,
     webhook: Webhook,
     log: DeliveryLog,
+    /// The numbers whose messages it receives, and those that can be added.
+    routed: Vec<Number>,
+    others: Vec<Number>,
     saved: bool,
     tested: bool,
+    added: bool,
     result: FormResult,
 }
 
@@ -254,19 +260,51 @@ async fn render_page(
         Ok(log) => DeliveryLog { path: format!("/console/webhooks/{id}/"), ..log },
         Err(answer) => return *answer,
     };
+    let numbers: Vec<Number> = visitor.items(console, "/api/v1/phone-numbers/?limit=200").await;
+    let (routed, others): (Vec<_>, Vec<_>) = numbers
+        .into_iter()
+        .filter(|number| number.connected)
+        .partition(|number| number.default_webhook == Some(id));
     let page = WebhookPage {
         page: visitor.page(console, &webhook.name, "webhooks").listening(live(&result)),
         log,
         saved: visitor.query.some("saved").is_some(),
         tested: visitor.query.some("tested").is_some(),
+        added: visitor.query.some("added").is_some(),
+        routed,
+        others,
         webhook,
         result,
     };
     respond(status, &page)
 }
 
+/// Routes the messages of a number to a webhook.
+async fn route(console: &Console, visitor: &Visitor, id: Uuid, form: &Form) -> Response {
+    let Some(number) = digits(form.get("number")) else {
+        return bad_form(console, visitor, "number");
+    };
+    let found = match find_number(console, visitor, number).await {
+        Ok(found) => found,
+        Err(answer) => return *answer,
+    };
+    let body = json!({
+        "number": number,
+        "whatsappPhoneNumberId": found.whatsapp_phone_number_id,
+        "webhook": id,
+        "applyToExisting": form.some("existing").is_some(),
+    });
+    let path = format!("/api/v1/phone-numbers/{number}/subscribe/");
+    let answer = visitor.ask(console, Method::POST, &path, Some(&body)).await;
+    if answer.is_ok() {
+        return Redirect::to(&format!("/console/webhooks/{id}/?added=1")).into_response();
+    }
+    let result = FormResult { wrong: visitor.lang().refusal(&answer), ..FormResult::default() };
+    render_page(console, visitor, id, answer.status, result).await
+}
+
 /// Handles the form of a webhook. Its field `do` is `save`, `rotate`, `end-rotation`, `test`,
-/// `redeliver` or `remove`.
+/// `redeliver`, `route` or `remove`.
 pub(super) async fn act(
     State(console): App,
     Path(id): Path<String>,
@@ -333,6 +371,7 @@ pub(super) async fn act(
             "/console/webhooks/".clone_into(&mut to);
             inbox.webhooks().remove(&scope, id).await
         }
+        "route" => return route(&console, &visitor, id, &form).await,
         "redeliver" => {
             return deliveries::redeliver(
                 &console,

@@ -38,7 +38,7 @@ fn speech_models(store: &ModelStore) -> Vec<Finding> {
         Some(problem) => Finding::failed(
             "speech",
             format!("{} {} is damaged: {problem}", model.name, model.version),
-            format!("install it again with `offhook models fetch {}`", model.name),
+            format!("install it again with `{}`", store.describe(&model).install_command()),
         ),
     };
     store.list().into_iter().map(finding).collect()

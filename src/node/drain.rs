@@ -113,6 +113,8 @@ pub(super) async fn drain_and_end(node: &Node, mut signals: Signals) {
             at_most_s = node.tunables.drain_at_most().as_secs(),
             "draining; a second signal ends the calls now"
         );
+    } else {
+        info!("stopping");
     }
     let drained = tokio::select! {
         left = node.until_drained() => left,
@@ -142,7 +144,7 @@ pub(super) async fn drain_and_end(node: &Node, mut signals: Signals) {
         }
     }
     tokio::select! {
-        () = node.end(EndTimes::DRAINED) => {}
+        () = node.end(EndTimes::DRAINED) => info!("stopped"),
         () = signals.next() => {}
     }
 }

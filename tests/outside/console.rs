@@ -747,6 +747,29 @@ async fn s2_02_s3_17_numbers_inbox_agents_and_webhooks_open_for_each_role() {
     let shown = asha.get(&format!("{webhook}?saved=1")).await.text();
     assert!(shown.contains("role=\"status\">Saved. Changes apply from the next event."), "{shown}");
     assert_eq!(ravi.post(&webhook, &[("do", "remove")]).await.status, 403);
+    // A test does not wait behind an earlier one that failed.
+    world.app.route("/broken", |_| (500, String::new()));
+    let broken = world.app.url("/broken");
+    asha.post(&webhook, &[("do", "save"), ("name", "crm"), ("url", &broken)]).await;
+    asha.post(&webhook, &[("do", "test")]).await;
+    world.app.wait("/broken").await;
+    asha.post(&webhook, &[("do", "save"), ("name", "crm"), ("url", &url)]).await;
+    world.app.forget();
+    asha.post(&webhook, &[("do", "test")]).await;
+    assert_eq!(world.app.wait("/hook").await.headers["x-offhook-attempt"], "1");
+    // A number's messages are routed to it here.
+    let number = crate::support::node::NUMBER;
+    let routed = format!("<a href=\"/console/numbers/{number}/\">");
+    let shown = asha.get(&webhook).await.text();
+    assert!(
+        !shown.contains(&routed) && shown.contains("<option value=\"918035737458\""),
+        "{shown}"
+    );
+    assert_eq!(ravi.post(&webhook, &[("do", "route"), ("number", number)]).await.status, 403);
+    let added = asha.post(&webhook, &[("do", "route"), ("number", number)]).await;
+    assert_eq!(added.headers["location"], format!("{webhook}?added=1").as_str());
+    let shown = asha.get(&format!("{webhook}?added=1")).await.text();
+    assert!(shown.contains(&routed) && shown.contains("role=\"status\">Number added."), "{shown}");
     let inbox = asha.get("/console/inbox/").await.text();
     let chat = format!("/console/inbox/{}/", after(&inbox, "row-link\" href=\"/console/inbox/"));
     let agent = asha.get("/console/agents/").await.text();

@@ -315,7 +315,10 @@ async fn refused_calls_name_the_reason() {
         (422, &json!("no_permission"), &json!("to")),
         "{error}"
     );
-    assert_eq!(error["message"], "Meta knows of no permission of this user");
+    assert_eq!(
+        error["message"],
+        "Meta knows of no permission of this user: send the user a permission request first"
+    );
     assert_eq!(error.get("nextCallAt"), Some(&Value::Null), "no time will help: {error}");
     let (status, error) = world.refused(order(BARRED, USER)).await;
     assert_eq!(

@@ -20,7 +20,7 @@ pub enum Refusal {
     SocketScheme { scheme: String, required: &'static str },
     #[error("a URL must not contain a user name or password")]
     UserInfo,
-    #[error("could not connect to port {port}: use {low} or a port from 1024 up")]
+    #[error("the port {port} is not allowed: use {low} or a port from 1024 up")]
     Port { port: u16, low: &'static str },
     #[error("could not connect to {0}, which is not a public address")]
     Address(IpAddr),

@@ -148,7 +148,10 @@ async fn init(args: Args) -> Result<Exit, Exit> {
     let waba =
         interview.choose("--waba", "WhatsApp Business Account", args.waba, &account.wabas)?;
     let numbers = account.numbers(&waba).await.map_err(Exit::failed)?;
-    let wanted = args.number.map(|number| model::digits_of(&number));
+    let wanted = args.number.map(|number| match model::digits_of(&number) {
+        digits if digits.is_empty() => number,
+        digits => digits,
+    });
     let number = interview.choose("--number", "business number", wanted, &numbers)?;
 
     let output = absolute(&args.output)?;

@@ -583,7 +583,7 @@ impl Registry {
                     // The call has ended.
                     Ok(Err(_)) => continue,
                     Err(_) => {
-                        "a request is still in progress, its caller is speaking, or its agent is answering"
+                        "a request is still in progress, its caller is speaking, its agent is answering, or its audio stream is being connected"
                     }
                 };
                 staying.push(StayingCall { call: call.setup.call, why });

@@ -898,8 +898,8 @@ fn r17_warns_of_urls_that_are_never_requested() {
     for (url, insecure, reason) in [
         ("https://10.0.0.1/a", "false", "could not connect to 10.0.0.1"),
         ("https://[::1]/a", "false", "could not connect to ::1"),
-        ("https://app.example.com:22/a", "false", "could not connect to port 22"),
-        ("http://127.0.0.1:1/a", "true", "could not connect to port 1"),
+        ("https://app.example.com:22/a", "false", "the port 22 is not allowed"),
+        ("http://127.0.0.1:1/a", "true", "the port 1 is not allowed"),
     ] {
         let warned = warnings(url, insecure);
         for of in ["`fallback_url` of ", "`url` of the webhook crm "] {

@@ -92,8 +92,8 @@ fn page(query: &BTreeMap<String, String>, url: &str) -> Value {
     json!({"data": page, "paging": paging})
 }
 
-/// Refuses a message if its template is known here and the number of its body parameters is wrong.
-/// Others are delivered, because the templates of a real WABA can't be known here.
+/// Refuses a message if its template is known here and the number of its parameters is wrong. Others
+/// are delivered, because the templates of a real WABA can't be known here.
 pub(super) fn check(template: &Value) -> Result<(), GraphError> {
     let is_it = |known: &&Value| {
         known["name"] == template["name"] && known["language"] == template["language"]["code"]
@@ -105,15 +105,31 @@ pub(super) fn check(template: &Value) -> Result<(), GraphError> {
         return Ok(());
     };
     let components = |of: &Value| of["components"].as_array().cloned().unwrap_or_default();
-    let body = components(known).into_iter().find(|one| one["type"] == "BODY").unwrap_or_default();
-    let expected = body["text"].as_str().unwrap_or_default().matches("{{").count();
-    let sent = components(template).into_iter().find(|one| one["type"] == "body");
-    let sent = sent.and_then(|one| one["parameters"].as_array().map(Vec::len)).unwrap_or_default();
-    if sent == expected {
-        return Ok(());
+    let given = components(template);
+    for component in components(known) {
+        let variables = |text: &Value| text.as_str().unwrap_or_default().matches("{{").count();
+        let (kind, expected) = match component["type"].as_str() {
+            Some("HEADER") if component["format"] != "TEXT" => ("header", 1),
+            Some("HEADER") => ("header", variables(&component["text"])),
+            Some("BODY") => ("body", variables(&component["text"])),
+            Some("BUTTONS") => {
+                let buttons = component["buttons"].as_array().cloned().unwrap_or_default();
+                ("button", buttons.iter().map(|button| variables(&button["url"])).sum())
+            }
+            _ => continue,
+        };
+        let of_kind = given.iter().filter(|one| one["type"] == kind);
+        let is_counted = |one: &&Value| kind != "button" || one["sub_type"] == "url";
+        let sent: usize = of_kind
+            .filter(is_counted)
+            .map(|one| one["parameters"].as_array().map_or(0, Vec::len))
+            .sum();
+        if sent != expected {
+            let details = format!(
+                "{kind}: number of localizable_params ({sent}) does not match the expected number of params ({expected})"
+            );
+            return Err(GraphError { status: 400, code: 132_000, subcode: None, details });
+        }
     }
-    let details = format!(
-        "body: number of localizable_params ({sent}) does not match the expected number of params ({expected})"
-    );
-    Err(GraphError { status: 400, code: 132_000, subcode: None, details })
+    Ok(())
 }

@@ -184,7 +184,9 @@ impl std::fmt::Display for Refusal {
             RefusalReason::Revoked => {
                 "the user missed so many calls in a row that the permission was revoked"
             }
-            RefusalReason::ReportedByMeta => "Meta knows of no permission of this user",
+            RefusalReason::ReportedByMeta => {
+                "Meta knows of no permission of this user: send the user a permission request first"
+            }
             RefusalReason::DailyLimit => {
                 "as many calls were connected in 24 hours as are allowed (daily_limit)"
             }
