@@ -63,8 +63,8 @@ pub struct RecognitionOptions {
     pub interim: bool,
     /// Whether profanities are masked.
     pub profanity_filter: bool,
-    /// Whether the next recogniser is used if a service fails, because a caller waits. Without it,
-    /// the caller of this module repeats the request later.
+    /// Whether somebody waits: the next recogniser is used if a service fails, and `whisper` does not
+    /// search for more likely words. Without it, the caller of this module repeats the request later.
     pub is_live: bool,
 }
 

@@ -220,7 +220,8 @@ struct Hypothesis {
     /// of tokens that it covers.
     likelihood: f32,
     count: usize,
-    /// The probability that the speaker has finished. `None` before the last word.
+    /// The probability that the speaker has finished, judged after the last word. `None` if the text ends
+    /// with that word.
     finished: Option<f32>,
     /// Whether repetitions were removed from the end.
     repeats: bool,
@@ -248,7 +249,7 @@ pub(crate) fn check(
     Tokens::parse(vocabulary, settings, Network::new(weights)?.vocabulary()).map(drop)
 }
 
-/// Returns the `count` most likely tokens with their probabilities, in no order.
+/// Returns the `count` most likely tokens with their probabilities, the most likely one first.
 fn most_likely(row: &[f32], count: usize) -> impl Iterator<Item = (usize, f32)> + use<> {
     let mut best: Vec<(usize, f32)> = Vec::with_capacity(count + 1);
     let mut least = 0.0;
