@@ -1,5 +1,6 @@
 //! Formats the configuration file. The comments are the meanings of the keys in the reference.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use toml::Value;
@@ -34,6 +35,8 @@ pub(super) struct Plan {
     pub(super) data_dir: PathBuf,
     /// Whether this machine has a public IPv6 address.
     pub(super) serves_ipv6: bool,
+    /// The address of metrics and health checks, if it is not the default.
+    pub(super) admin: Option<SocketAddr>,
 }
 
 impl Plan {
@@ -72,6 +75,7 @@ impl Plan {
         if self.serves_ipv6 && !self.simulated {
             file.key("media", "[::]:40000");
         }
+        self.admin.iter().for_each(|admin| file.key("admin", admin.to_string()));
         if has_tls {
             file.section("[tls]");
             file.key("domains", vec![self.site.name()]);
@@ -191,6 +195,7 @@ mod tests {
             seals_store: true,
             data_dir: "/srv/offhook-data".into(),
             serves_ipv6: true,
+            admin: simulated.then(|| SocketAddr::from(([127, 0, 0, 1], 9_092))),
         }
     }
 
@@ -235,6 +240,7 @@ mod tests {
             load(&Plan { answer_url: "http://127.0.0.1:5000/".to_owned(), ..plan(true) });
         assert!(config.meta.is_simulated() && config.answer.allow_insecure);
         assert_eq!(config.listen.public.to_string(), "127.0.0.1:20001");
+        assert_eq!(config.listen.admin.port(), 9_092);
         let base = config.public.base_url.as_ref().map(Url::as_str);
         assert_eq!(base, Some("http://127.0.0.1:20001/"));
     }

@@ -10,12 +10,13 @@ mod meta;
 mod secrets;
 mod site;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use url::Url;
 
 use super::{Exit, config, doctor, print};
-use engine::config::Reference;
+use engine::config::{Listen, Reference};
 use engine::meta::numbers::FIELDS_NEEDED;
 use file::Plan;
 use interview::{Interview, Question, SecretSource};
@@ -178,6 +179,7 @@ async fn init(args: Args) -> Result<Exit, Exit> {
         data_dir,
         serves_ipv6: media::sockets::interface_addresses()
             .is_ok_and(|ips| ips.iter().any(|ip| ip.is_ipv6() && egress::is_public(*ip))),
+        admin: free_admin(simulated),
     };
     let text = plan.to_toml(&Reference::collect(), &secrets);
     let written = secrets
@@ -192,6 +194,18 @@ async fn init(args: Args) -> Result<Exit, Exit> {
     print::text("\nThe checks of `offhook doctor`. The public URL answers once the node runs.\n\n");
     let _ = doctor::examine(config, false).await;
     Ok(Exit::Done)
+}
+
+/// Returns another address for metrics and health checks if the default one is in use and Meta is a
+/// simulated one: `offhook dev` runs on this machine and has it. On a server, it is probably the node
+/// that this configuration is for.
+fn free_admin(simulated: bool) -> Option<SocketAddr> {
+    let default = Listen::default().admin;
+    let is_free = |at: &SocketAddr| std::net::TcpListener::bind(at).is_ok();
+    if !simulated || is_free(&default) {
+        return None;
+    }
+    (default.port()..).skip(1).take(20).map(|port| (default.ip(), port).into()).find(is_free)
 }
 
 /// Gets the answers that need no request to Meta.
