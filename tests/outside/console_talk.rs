@@ -316,7 +316,7 @@ async fn s1_11_a_user_is_called_from_their_chat_and_the_softphone_has_the_call()
     // The page shows its own text, not that of the API.
     phone.fill("[data-at=dial] [name=to]", "support").await;
     phone.press("[data-at=dial]", "Call").await;
-    phone.says("[data-at=state]", "Choose a number under “Call from”").await;
+    phone.says("[data-at=state]", "choose a number under “Call from”").await;
     let state = phone.eval("document.querySelector('[data-at=state]').textContent").await;
     assert!(!state.to_string().contains('_'), "no name of the API: {state}");
     chat.visit("/console/inbox/").await;
