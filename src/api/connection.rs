@@ -321,6 +321,9 @@ impl Connection {
 
     /// Counts bytes, unless the peer is authenticated. WebSockets have other limits.
     fn count_bytes(&self, bytes: usize, per_request: usize) {
+        if self.rate.is_none() {
+            return;
+        }
         let before = self.transferred.fetch_add(bytes, Ordering::Relaxed);
         let is_counted = self.standing() != Standing::Known
             && !self.upgraded.load(Ordering::Relaxed)
@@ -333,9 +336,7 @@ impl Connection {
 
     /// Counts a frame or chunk of a request's body.
     pub(super) fn count_body_frame(&self) {
-        if self.rate.is_some() {
-            self.count_bytes(BODY_FRAME_BYTES, BYTES_READ_PER_REQUEST);
-        }
+        self.count_bytes(BODY_FRAME_BYTES, BYTES_READ_PER_REQUEST);
     }
 
     /// Records whether a request was authenticated, when its response is known.
@@ -582,7 +583,7 @@ impl ObservedStream {
             return socket.take(bytes);
         }
         let (frames, weight) = self.http2.read(bytes);
-        if !bytes.is_empty() && self.connection.rate.is_some() {
+        if !bytes.is_empty() {
             let counted = bytes.len() + READ_BYTES + frames * FRAME_BYTES;
             self.connection.count_bytes(counted, BYTES_READ_PER_REQUEST);
         }
@@ -597,7 +598,7 @@ impl ObservedStream {
     }
 
     fn record_write(&self, outcome: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if let (Poll::Ready(Ok(bytes)), true) = (&outcome, self.connection.rate.is_some()) {
+        if let Poll::Ready(Ok(bytes)) = &outcome {
             self.connection.count_bytes(*bytes, BYTES_WRITTEN_PER_REQUEST);
         }
         let stalled = &self.connection.stalled_since;

@@ -38,8 +38,8 @@ impl Default for State {
 }
 
 impl Http2Frames {
-    /// Parses the next bytes. Returns the number of frames whose headers are complete with them, and
-    /// their total weight.
+    /// Parses the next bytes. Returns the number and the total weight of the frames whose headers end
+    /// in them.
     pub(super) fn read(&mut self, mut bytes: &[u8]) -> (usize, usize) {
         let (mut count, mut weights) = (0, 0);
         while let Some((first, rest)) = bytes.split_first() {

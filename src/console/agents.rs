@@ -121,10 +121,7 @@ async fn numbers(console: &Console, visitor: &Visitor) -> (Vec<Outbound>, Vec<Ou
     let all: Vec<Number> = visitor.items(console, "/api/v1/phone-numbers/?limit=200").await;
     let (selectable, others): (Vec<Number>, Vec<Number>) =
         all.into_iter().partition(Number::is_cloud);
-    let outbound = |number: Number| Outbound {
-        named: view::with_alias(&number.alias, &number.number),
-        number: number.number,
-    };
+    let outbound = |number: Number| Outbound { named: number.named(), number: number.number };
     (selectable.into_iter().map(outbound).collect(), others.into_iter().map(outbound).collect())
 }
 

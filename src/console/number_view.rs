@@ -52,6 +52,11 @@ impl Number {
         view::party(&self.number)
     }
 
+    /// The number after its alias, if it has one.
+    pub(super) fn named(&self) -> String {
+        view::with_alias(&self.alias, &self.number)
+    }
+
     pub(super) fn is_cloud(&self) -> bool {
         self.platform_type == "CLOUD_API"
     }

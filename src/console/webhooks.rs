@@ -216,8 +216,9 @@ struct WebhookPage {
     page: Page,
     webhook: Webhook,
     log: DeliveryLog,
-    /// The numbers whose messages it receives, and those that can be added.
+    /// The numbers whose messages are sent to the webhook.
     routed: Vec<Number>,
+    /// The other connected numbers.
     others: Vec<Number>,
     saved: bool,
     tested: bool,

@@ -236,8 +236,7 @@ pub(super) struct RecogniseRequest {
     pub(super) detector: Option<String>,
     /// Phrases that are likely to be spoken.
     pub(super) hints: String,
-    /// Number of texts that are continued at the same time, to find the most likely one. More take
-    /// longer.
+    /// The width of the beam search. With 1, decoding is greedy, which is the fastest.
     pub(super) beam: usize,
 }
 

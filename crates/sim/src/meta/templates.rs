@@ -118,12 +118,10 @@ pub(super) fn check(template: &Value) -> Result<(), GraphError> {
             }
             _ => continue,
         };
-        let of_kind = given.iter().filter(|one| one["type"] == kind);
-        let is_counted = |one: &&Value| kind != "button" || one["sub_type"] == "url";
-        let sent: usize = of_kind
-            .filter(is_counted)
-            .map(|one| one["parameters"].as_array().map_or(0, Vec::len))
-            .sum();
+        let is_counted =
+            |one: &&Value| one["type"] == kind && (kind != "button" || one["sub_type"] == "url");
+        let parameters = |one: &Value| one["parameters"].as_array().map_or(0, Vec::len);
+        let sent: usize = given.iter().filter(is_counted).map(parameters).sum();
         if sent != expected {
             let details = format!(
                 "{kind}: number of localizable_params ({sent}) does not match the expected number of params ({expected})"

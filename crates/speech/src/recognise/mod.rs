@@ -63,8 +63,9 @@ pub struct RecognitionOptions {
     pub interim: bool,
     /// Whether profanities are masked.
     pub profanity_filter: bool,
-    /// Whether somebody waits: the next recogniser is used if a service fails, and `whisper` does not
-    /// search for more likely words. Without it, the caller of this module repeats the request later.
+    /// Whether a person waits for the result. If so, the next recogniser is used when a service fails,
+    /// and `whisper` decodes greedily, which is faster. If not, the caller of this module repeats a
+    /// request that failed.
     pub is_live: bool,
 }
 

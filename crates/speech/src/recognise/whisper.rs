@@ -22,8 +22,8 @@ use crate::provider::{BoxFuture, SpeechError};
 const PAUSE: Duration = Duration::from_millis(60);
 /// Speech after which there is another interim result while the caller speaks.
 const INTERIM_SAMPLES: usize = super::RATE as usize * 3 / 2;
-/// Number of texts among which the most likely one is searched where nobody waits, as in the reference
-/// code.
+/// Width of the beam search in recordings, as in the reference code. In calls, decoding is greedy, which
+/// is faster.
 const BEAM: usize = 5;
 /// Largest number of bytes of hints.
 const HINTS_MAX: usize = 400;

@@ -91,8 +91,8 @@ impl Whisper {
         Ok(Self { spectrogram: Spectrogram::new(), network, tokens })
     }
 
-    /// Recognises at most [`SECONDS_MAX`] of speech; the rest is ignored. `beam` is the number of texts
-    /// that are continued at the same time, to find the most likely one.
+    /// Recognises at most [`SECONDS_MAX`] of speech; the rest is ignored. `beam` is the width of the beam
+    /// search: the number of texts that are continued at the same time. With 1, decoding is greedy.
     pub(crate) fn recognise(
         &self,
         pcm: &[i16],
@@ -133,7 +133,7 @@ impl Whisper {
             decoder.advance(&[*token])?;
         }
         let first = decoder.next(&[*last], |_| ())?;
-        let no_speech = first.first().and_then(|row| row.get(self.tokens.no_speech()));
+        let no_speech = first.get(self.tokens.no_speech());
         let limit = pcm.len() * TOKENS_PER_SECOND / RATE + TOKENS_BESIDES;
         let best = self.search(&mut decoder, limit, beam)?;
 
@@ -146,8 +146,8 @@ impl Whisper {
         Ok((Words { text, confidence, finished }, repeats))
     }
 
-    /// Searches for the most likely text with at most `limit` tokens: the best `beam` texts of each
-    /// length are continued, until as many have ended.
+    /// Finds a likely text of at most `limit` tokens by beam search: the best `beam` texts of each length
+    /// are continued, until as many have ended.
     fn search(
         &self,
         decoder: &mut Decoder<'_>,
@@ -163,6 +163,7 @@ impl Whisper {
                 .collect();
             let rows = decoder.next(&tokens, |logits| self.tokens.suppress(logits, length == 0))?;
             let mut candidates: Vec<(f32, usize, usize)> = Vec::new();
+            let rows: Vec<&[f32]> = rows.chunks_exact(self.network.vocabulary()).collect();
             for (index, (text, row)) in open.iter().zip(&rows).enumerate() {
                 let likelihood = |p: f32| text.likelihood + p.max(1e-10).ln();
                 candidates.extend(

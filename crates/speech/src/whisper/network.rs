@@ -389,13 +389,14 @@ impl Decoder<'_> {
         self.past = texts.filter_map(|text| self.past.get(text).cloned()).collect();
     }
 
-    /// Processes a token of each text and returns the probabilities of all tokens that can follow,
-    /// text by text. `suppress` sets the logits of tokens that cannot to negative infinity.
+    /// Processes a token of each text. Returns the probabilities of the tokens that follow, as one row
+    /// of the vocabulary's size for each text. `suppress` sets the logits of tokens that must not follow
+    /// to negative infinity.
     pub(super) fn next(
         &mut self,
         tokens: &[usize],
         suppress: impl Fn(&mut [f32]),
-    ) -> Result<Vec<Vec<f32>>, WhisperError> {
+    ) -> Result<Vec<f32>, WhisperError> {
         let state = self.advance(tokens)?;
         let network = self.network;
         let state = network.normalise(&network.decoder_norm, &state);
@@ -404,13 +405,11 @@ impl Decoder<'_> {
         let embeddings = matrix(embeddings, [network.vocabulary, network.width], network.width)?;
         let state = matrix(&state, [tokens.len(), network.width], network.width)?;
         network.multiply(&mut logits, state, embeddings.transposed(), GemmOptions::default())?;
-        let rows = logits.chunks_exact(network.vocabulary).map(|logits| {
-            let mut row = logits.to_vec();
-            suppress(&mut row);
-            Softmax::new_mut(&mut row).dispatch();
-            row
-        });
-        Ok(rows.collect())
+        for row in logits.chunks_exact_mut(network.vocabulary) {
+            suppress(row);
+            Softmax::new_mut(row).dispatch();
+        }
+        Ok(logits)
     }
 
     /// Processes a token of each text.

@@ -20,8 +20,8 @@ const NO_TIMESTAMPS: usize = 50_362;
 /// Tokens after the last word of a sentence, and of one that is not finished.
 const SENTENCE_ENDS: &[&[u8]] = &[b".", b"?", b"!"];
 const SENTENCE_GOES_ON: &[&[u8]] = &[b"...", b" ...", b",", b":", b";", b"-", b" -", b"--"];
-/// Coefficients of the estimate from the two, fitted to 400 sentences of the neural voice and as many
-/// that are cut: a regression of the logit of the first and the logarithm of the second.
+/// Coefficients of a logistic regression on the probabilities of the two, fitted to 100 sentences of the
+/// neural voice, each spoken at three speeds with and without noise, and to their first parts.
 const ENDS_FACTOR: f32 = 1.3;
 const GOES_ON_FACTOR: f32 = -1.4;
 const OFFSET: f32 = -7.0;
