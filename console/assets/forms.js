@@ -32,7 +32,7 @@ function isNew(field, rule) {
 function errorOf(field) {
   const text = field.value.trim();
   const { needs, unless, missing, badUrl } = field.dataset;
-  const spared = unless !== undefined && field.defaultValue === "" && field.form && new FormData(field.form).get(unless);
+  const spared = unless !== undefined && (unless.includes("=") ? isRuleMet(field, unless) : field.defaultValue === "" && field.form && new FormData(field.form).get(unless));
   const needed = needs !== undefined && isRuleMet(field, needs) && !spared;
   if (needs !== undefined) field.setAttribute("aria-required", String(needed && (isNew(field, needs) || field.defaultValue !== "")));
   if (!text) return needed && isNew(field, needs) ? missing ?? "" : "";

@@ -42,6 +42,9 @@ const FRAMES_A_MS: i64 = 1;
 /// Number of requests that a new connection of HTTP/2 may send while its network is above its
 /// request rate, since they may be authenticated, and the number of bytes that are then read at once.
 const FIRST_REQUESTS: usize = 2;
+/// What a connection counts towards the rate of first requests of its network, in percent of a
+/// request: while the network is above its request rate, 1,000 new connections per second are read.
+const FIRST_REQUEST_PERCENT: usize = 100;
 const FIRST_BYTES: usize = 256;
 /// Number of bytes of a connection, of its requests and responses, that are transferred even then: a
 /// signed webhook, or a small page.
@@ -133,6 +136,8 @@ pub(super) struct Connection {
     http2: AtomicBool,
     /// The request rate of the peer's network. `None` if the rate is not limited.
     rate: Option<RequestRate>,
+    /// The rate of the first requests of its new connections.
+    first_rate: Option<RequestRate>,
     /// What the connection has counted towards `rate` since its last response, in percent of a request.
     counted: AtomicUsize,
     /// Number of bytes that were read and written, and what else counts as bytes.
@@ -156,7 +161,7 @@ impl Connection {
         clock: &Clock,
         epoch: Instant,
         claim: Claim,
-        rate: Option<RequestRate>,
+        [rate, first_rate]: [Option<RequestRate>; 2],
         fresh: TaskTrackerToken,
     ) -> Arc<Self> {
         let connection = Self {
@@ -172,6 +177,7 @@ impl Connection {
             used: AtomicBool::new(false),
             http2: AtomicBool::new(false),
             rate,
+            first_rate,
             counted: AtomicUsize::new(0),
             transferred: AtomicUsize::new(0),
             standing: AtomicU8::new(Standing::New as u8),
@@ -471,6 +477,15 @@ pub(super) enum Stream {
     Encrypted(Box<TlsStream<TcpStream>>),
 }
 
+impl Stream {
+    fn tcp(&self) -> &TcpStream {
+        match self {
+            Self::Plain(stream) => stream,
+            Self::Encrypted(stream) => stream.get_ref().0,
+        }
+    }
+}
+
 /// Calls a method of the stream within a [`Stream`].
 macro_rules! of_stream {
     ($stream:expr, $inner:ident => $call:expr) => {
@@ -498,6 +513,8 @@ pub(super) struct ObservedStream {
     frames: Option<ReadBudget>,
     /// Number of requests of HTTP/2 that were read.
     requests: usize,
+    /// Whether it has been counted towards the rate of first requests.
+    is_first_counted: bool,
     /// A pause while the peer's network is above its request rate.
     pause: Option<Pin<Box<Sleep>>>,
     turn: ReadTurn,
@@ -512,6 +529,7 @@ impl ObservedStream {
             http2: Http2Frames::default(),
             frames: None,
             requests: 0,
+            is_first_counted: false,
             pause: None,
             turn: ReadTurn::default(),
         }
@@ -519,10 +537,10 @@ impl ObservedStream {
 
     /// Waits until the limits of the connection's protocol allow a read. Returns the maximum number
     /// of bytes to read.
-    fn poll_allowed(&mut self, cx: &mut Context<'_>) -> Poll<usize> {
+    fn poll_allowed(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         ready!(self.turn.poll_ready(cx));
         if let Some(socket) = &mut self.socket {
-            return socket.poll_ready(cx).map(|()| usize::MAX);
+            return socket.poll_ready(cx).map(|()| Ok(usize::MAX));
         }
         if self.connection.upgraded.load(Ordering::Relaxed) {
             let clock = self.connection.clock.clone();
@@ -539,27 +557,44 @@ impl ObservedStream {
 
     /// Waits while the peer's network is above its request rate, if the latest request was not
     /// authenticated. Returns the maximum number of bytes to transfer.
-    fn poll_rate(&mut self, cx: &mut Context<'_>, transfer: Transfer) -> Poll<usize> {
-        let Some(rate) = &self.connection.rate else { return Poll::Ready(usize::MAX) };
+    fn poll_rate(&mut self, cx: &mut Context<'_>, transfer: Transfer) -> Poll<io::Result<usize>> {
+        let Some(rate) = &self.connection.rate else { return Poll::Ready(Ok(usize::MAX)) };
         loop {
             if let Some(pause) = &mut self.pause {
                 ready!(pause.as_mut().poll(cx));
                 self.pause = None;
+                // A stream that is not read does not tell otherwise that the peer has reset it.
+                if let Some(error) = self.stream.tcp().take_error()? {
+                    return Poll::Ready(Err(error));
+                }
             }
             if rate.wait().is_none() {
-                return Poll::Ready(usize::MAX);
+                return Poll::Ready(Ok(usize::MAX));
             }
             let transferred = self.connection.transferred.load(Ordering::Relaxed);
             let reserved = RESERVED_BYTES.saturating_sub(transferred);
             let is_http2 = self.connection.http2.load(Ordering::Relaxed);
             match self.connection.standing() {
-                Standing::Known => return Poll::Ready(usize::MAX),
-                _ if self.connection.claim.is_authenticated() => return Poll::Ready(usize::MAX),
+                Standing::Known => return Poll::Ready(Ok(usize::MAX)),
+                _ if self.connection.claim.is_authenticated() => {
+                    return Poll::Ready(Ok(usize::MAX));
+                }
                 _ if reserved == 0 => {}
-                _ if transfer == Transfer::Write => return Poll::Ready(reserved),
+                _ if transfer == Transfer::Write => return Poll::Ready(Ok(reserved)),
+                Standing::New if !self.is_first_counted => {
+                    let first = self.connection.first_rate.as_ref();
+                    self.pause = first.and_then(rate_pause).map(|time| Box::pin(sleep(time)));
+                    if self.pause.is_none() {
+                        self.is_first_counted = true;
+                        first.inspect(|rate| rate.take(FIRST_REQUEST_PERCENT));
+                    }
+                    continue;
+                }
                 // Requests of HTTP/1 wait one by one before they are handled.
-                _ if !is_http2 => return Poll::Ready(reserved.min(FIRST_BYTES)),
-                Standing::New if self.requests < FIRST_REQUESTS => return Poll::Ready(FIRST_BYTES),
+                _ if !is_http2 => return Poll::Ready(Ok(reserved.min(FIRST_BYTES))),
+                Standing::New if self.requests < FIRST_REQUESTS => {
+                    return Poll::Ready(Ok(FIRST_BYTES));
+                }
                 Standing::New | Standing::Stranger => {}
             }
             self.pause = rate_pause(rate).map(|time| Box::pin(sleep(time)));
@@ -571,9 +606,9 @@ impl ObservedStream {
     }
 
     /// Waits until the limits allow a write. Returns the maximum number of bytes to write.
-    fn poll_write_allowed(&mut self, cx: &mut Context<'_>) -> Poll<usize> {
+    fn poll_write_allowed(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         match self.connection.upgraded.load(Ordering::Relaxed) {
-            true => Poll::Ready(usize::MAX),
+            true => Poll::Ready(Ok(usize::MAX)),
             false => self.poll_rate(cx, Transfer::Write),
         }
     }
@@ -626,7 +661,7 @@ impl AsyncRead for ObservedStream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let allowed = ready!(self.poll_allowed(cx));
+        let allowed = ready!(self.poll_allowed(cx))?;
         let before = buf.filled().len();
         let read = if allowed < buf.remaining() {
             let mut part = ReadBuf::new(buf.initialize_unfilled_to(allowed));
@@ -650,7 +685,7 @@ impl AsyncWrite for ObservedStream {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let allowed = ready!(self.poll_write_allowed(cx));
+        let allowed = ready!(self.poll_write_allowed(cx))?;
         let buf = buf.get(..allowed).unwrap_or(buf);
         let outcome = of_stream!(&mut self.stream, inner => inner.poll_write(cx, buf));
         self.record_write(outcome)
@@ -661,7 +696,7 @@ impl AsyncWrite for ObservedStream {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let allowed = ready!(self.poll_write_allowed(cx));
+        let allowed = ready!(self.poll_write_allowed(cx))?;
         if bufs.iter().map(|buf| buf.len()).sum::<usize>() > allowed {
             let first = bufs.iter().find(|buf| !buf.is_empty());
             return self.poll_write(cx, first.map_or(&[], |buf| buf));
@@ -695,18 +730,21 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::{TcpListener, TcpStream};
 
-    use super::{BadHead, Clock, Connection, HttpLimits, ObservedStream, Stream};
+    use super::{
+        BadHead, Clock, Connection, FIRST_REQUEST_PERCENT, HttpLimits, ObservedStream,
+        RESERVED_BYTES, Stream,
+    };
     use engine::limiter::{Offenders, Pool, RequestRate, RequestRates};
     use model::Timestamp;
 
     fn open(clock: &Clock) -> Arc<Connection> {
-        open_with(clock, None)
+        open_with(clock, [None, None])
     }
 
-    fn open_with(clock: &Clock, rate: Option<RequestRate>) -> Arc<Connection> {
+    fn open_with(clock: &Clock, rates: [Option<RequestRate>; 2]) -> Arc<Connection> {
         let claim = Pool::new(1, None).claim([192, 0, 2, 1].into(), 1);
         let fresh = crate::api::server::Pause::default().connect();
-        Connection::new(clock, clock.now(), claim, rate, fresh)
+        Connection::new(clock, clock.now(), claim, rates, fresh)
     }
 
     #[test]
@@ -783,15 +821,21 @@ mod tests {
     #[tokio::test]
     async fn r10_little_is_read_from_a_new_connection_of_a_network_above_its_rate() {
         let clock = Clock::stepped(Timestamp::default());
-        let rates = RequestRates::new(clock.clone(), Offenders::new(clock.clone()));
-        let address = [192, 0, 2, 1].into();
-        (0..3_000).for_each(|_| rates.of(address).take(100));
-        let connection = open_with(&clock, Some(rates.of(address)));
+        let [rate, first_rate] = [(); 2].map(|()| {
+            let rates = RequestRates::new(clock.clone(), Offenders::new(clock.clone()));
+            rates.of([192, 0, 2, 1].into())
+        });
+        (0..3_000).for_each(|_| rate.take(100));
+        (0..2_500).for_each(|_| first_rate.take(FIRST_REQUEST_PERCENT));
+        let connection = open_with(&clock, [Some(rate), Some(first_rate)]);
         let (mut stream, mut client) = connect(&connection).await;
         let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
         // With 91 bytes of fields.
         let request = [[0, 0, 91, 1, 5, 0, 0, 0, 1].as_slice(), &[0x82; 91]].concat();
         client.write_all(&[preface, request.repeat(100).as_slice()].concat()).await.unwrap();
+        // The network has opened too many connections.
+        assert_eq!(read_until_limit(&mut stream).await, 0);
+        clock.step(Duration::from_millis(600));
         let mut first = [0; 24];
         stream.read_exact(&mut first).await.unwrap();
         let read = read_until_limit(&mut stream).await;
@@ -803,6 +847,24 @@ mod tests {
         connection.answered(true);
         let mut rest = vec![0; 100 * request.len() - read];
         stream.read_exact(&mut rest).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn r10_a_reset_is_noticed_while_a_network_is_above_its_rate() {
+        let clock = Clock::stepped(Timestamp::default());
+        let rates = RequestRates::new(clock.clone(), Offenders::new(clock.clone()));
+        let rate = rates.of([192, 0, 2, 1].into());
+        (0..3_000).for_each(|_| rate.take(100));
+        let connection = open_with(&clock, [Some(rate), None]);
+        connection.answered(false);
+        connection.count_bytes(RESERVED_BYTES, RESERVED_BYTES);
+        let (mut stream, mut client) = connect(&connection).await;
+        client.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+        assert_eq!(read_until_limit(&mut stream).await, 0);
+        client.set_zero_linger().unwrap();
+        drop(client);
+        let error = stream.read(&mut [0; 64]).await.unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
     }
 
     #[tokio::test]

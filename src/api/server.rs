@@ -150,6 +150,7 @@ pub async fn serve(listener: Arc<TcpListener>, config: ServerConfig, cancel: Can
         bodies: pool(config.limits.body_bytes, Resource::Bodies),
         in_progress: in_progress(config.limits.connections),
         rates: rates(),
+        first_rates: rates(),
         handshakes: rates(),
         epoch: config.clock.now(),
         builder: builder(),
@@ -282,6 +283,8 @@ struct Server {
     in_progress: Shares<AuthId>,
     /// `None` if the rates are not limited.
     rates: Option<RequestRates>,
+    /// The rates of the first requests of new connections.
+    first_rates: Option<RequestRates>,
     /// The rates of TLS handshakes.
     handshakes: Option<RequestRates>,
     cancel: CancellationToken,
@@ -349,10 +352,12 @@ impl Server {
             self.closed("full");
             return None;
         }
-        let rates = self.rates.as_ref().filter(|_| !self.is_proxy(from));
-        let rate = rates.map(|rates| rates.of(from));
+        let rates = [&self.rates, &self.first_rates].map(|rates| {
+            let limited = rates.as_ref().filter(|_| !self.is_proxy(from));
+            limited.map(|rates| rates.of(from))
+        });
         let fresh = self.config.pause.connect();
-        let connection = Connection::new(&self.config.clock, self.epoch, claim, rate, fresh);
+        let connection = Connection::new(&self.config.clock, self.epoch, claim, rates, fresh);
         let mut open = self.open();
         open.insert(id, connection.clone());
         self.gauge(open.len());

@@ -17,7 +17,7 @@ pub struct Args {
 /// Subcommands.
 #[derive(clap::Subcommand, Clone, Debug)]
 pub enum Command {
-    /// Validate a configuration file with its environment variables and secret files
+    /// Validate a configuration file with its environment variables, secret files and certificates
     Check(CheckArgs),
     /// Print every key with its type, default and meaning, and whether a reload applies it
     Keys(KeysArgs),
@@ -67,6 +67,9 @@ fn keys(args: &KeysArgs) -> Exit {
 fn check(args: &CheckArgs) -> Exit {
     match load(&args.config) {
         Ok(config) => {
+            if let Err(e) = load_certificates(&config) {
+                return Exit::usage(e);
+            }
             print::line(format_args!("{}: ok", args.config.display()));
             print::text(&summary(&config));
             for warning in config.warnings() {
@@ -76,6 +79,12 @@ fn check(args: &CheckArgs) -> Exit {
         }
         Err(exit) => exit,
     }
+}
+
+/// Loads the certificate files of `listen.https` as `serve` does.
+fn load_certificates(config: &Config) -> Result<(), tls::LoadError> {
+    let settings = config.tls.clone().filter(|_| config.listen.https.is_some());
+    settings.map_or(Ok(()), |settings| tls::Prepared::load(settings).map(drop))
 }
 
 /// Loads a configuration from a file and the environment, and also validates `[speech]`. Prints the

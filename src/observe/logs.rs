@@ -83,6 +83,9 @@ fn ceiling() -> Targets {
         .with_target("offhook", LevelFilter::TRACE)
         // It warns of each client that breaks HTTP/2, without its address. The limiter logs those.
         .with_target("h2", LevelFilter::ERROR)
+        // They describe each request to a TURN server. What goes wrong there is logged by the relay.
+        .with_target("turn_client_proto", LevelFilter::WARN)
+        .with_target("stun_proto", LevelFilter::OFF)
 }
 
 /// Installs the subscriber, and a hook that logs a panic as one line. Further calls have no effect.

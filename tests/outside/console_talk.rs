@@ -879,7 +879,7 @@ async fn the_phone_rings_on_every_page_in_the_browser() {
     phone.press(".handset", "Hang up").await;
     phone.says("[data-at=state]", "Ended").await;
     drop(caller.all().await);
-    // Its phone rang, so W403 is not reported. W311 is not, since this node requests http URLs. The other leg starts when dialling starts.
+    // W403 is not reported, since the address has the host of this node. W311 is not, since the node requests http URLs. The other leg starts when dialling starts.
     page.visit("/console/calls/?direction=inbound").await;
     page.click("#history a.row-link").await;
     page.says("#notes", "W301").await;

@@ -309,7 +309,7 @@ async fn f26_a_node_that_loses_the_database_alone_is_carried_by_another() {
     world.graph.wait(&early, "accept").await;
     cable.cut();
     nodes[0].until_metric("offhook_cluster_degraded", &[], 1.0).await;
-    // Longer than the 7 s for which an answered beat allows admissions, and the 10 s after which a
+    // Longer than the 4.5 s for which an answered beat allows admissions, and the 10 s after which a
     // silent node is dead.
     let carried = [("outcome", "carried")];
     let mut every = tokio::time::interval(Duration::from_millis(100));

@@ -188,6 +188,12 @@ async fn a_new_certificate_is_presented_while_connections_stay() {
     assert_eq!(refused.status, 400, "{}", refused.text());
     assert!(refused.text().contains("host.key can't be used"), "{}", refused.text());
     assert_eq!(world.client.certificate(HOST).await.expect("a handshake"), third);
+    let mut check = std::process::Command::new(program());
+    check.args(["config", "check", "--config"]).arg(&world.node.config);
+    let checked = check.output().expect("it runs");
+    assert_eq!(checked.status.code(), Some(2));
+    let error = String::from_utf8_lossy(&checked.stderr);
+    assert!(error.contains("host.key can't be used"), "{error}");
     let end = world.node.metric("offhook_tls_certificate_expiry_timestamp_seconds", &[]).await;
     assert!(end > 1.0, "{end}");
     assert_eq!(ask().await, 200, "the connection stays");

@@ -18,10 +18,9 @@ const URGENT_INTERVAL: Duration = Duration::from_millis(20);
 /// Time after which a beat without an answer has failed. Its connection must be closed.
 pub const OVERDUE: Duration = Duration::from_secs(1);
 
-/// Time for which a run may admit calls after it has sent a beat that was answered. Other runs
-/// declare it dead after 10 s. Both times are measured on clocks with rates that differ by at most
-/// 10 %.
-const FRESH: Duration = Duration::from_secs(7);
+/// Time for which a run may admit calls after it has sent a beat that was answered. Other runs give
+/// its units back after [`STILL_RELEASE`](crate::watch::STILL_RELEASE) at the earliest.
+pub(crate) const FRESH: Duration = Duration::from_millis(4_500);
 
 /// Time for which a failed beat is evidence that the database is unreachable.
 const CUT_OFF: Duration = Duration::from_secs(1);
@@ -63,7 +62,7 @@ pub trait Supply {
 /// Whether the database has recently confirmed this run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Contact {
-    /// The last answered beat was sent at most 7 s ago. The run may admit calls.
+    /// The last answered beat was sent at most 4.5 s ago. The run may admit calls.
     Fresh,
     /// A beat failed within the last second, no peer can forward one, and the run was not paused
     /// since the last answer. The run may use the units that it holds.
@@ -814,12 +813,12 @@ mod tests {
     }
 
     #[test]
-    fn f11_a_run_admits_for_seven_seconds_after_its_last_answered_beat() {
+    fn f11_a_run_admits_for_four_and_a_half_seconds_after_its_last_answered_beat() {
         let mut fixture = Fixture::new();
         let beat = fixture.beat();
         fixture.answer(&beat, Verdict::Ok, state(TERM, true), 0);
         let at = |ms| fixture.member.contact(beat.sent + Duration::from_millis(ms));
-        assert_eq!((at(7_000), at(7_001)), (Contact::Fresh, Contact::Stale));
+        assert_eq!((at(4_500), at(4_501)), (Contact::Fresh, Contact::Stale));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use model::{CallUuid, PhoneNumberId, Wacid};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use uuid::Uuid;
 
 use crate::database::Database;
@@ -17,6 +17,9 @@ use crate::sql::Pool;
 pub(crate) struct Shared {
     /// Connections for reading.
     pub(crate) read: Pool,
+    /// Permits for lookups of sessions and users for requests that may not be authenticated. They
+    /// take only some of the connections, so that a flood of them delays neither calls nor messages.
+    pub(crate) unauthenticated: Semaphore,
     /// The queue of all writes.
     pub(crate) queue: Queue,
     pub(crate) seal: Arc<Seal>,

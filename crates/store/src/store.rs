@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use uuid::Uuid;
 
 use crate::database::{Database, SQLITE_FILE_NAME};
@@ -167,7 +167,18 @@ impl Store {
         };
         let queue = writer::start(options).await?;
         let withdrawn = Mutex::new(Some(reports));
-        let shared = Shared { read, queue, seal, database: at, folder, run, withdrawn, left_calls };
+        let unauthenticated = Semaphore::new(connect::UNAUTHENTICATED_LOOKUPS);
+        let shared = Shared {
+            read,
+            unauthenticated,
+            queue,
+            seal,
+            database: at,
+            folder,
+            run,
+            withdrawn,
+            left_calls,
+        };
         Ok(Self { shared: Arc::new(shared) })
     }
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use model::{Digit, Method};
 
 use super::names::Tag;
-use super::rules;
+use super::{rules, sip};
 
 /// A position in the document's text. Lines and columns start at 1, and columns count Unicode
 /// scalar values.
@@ -69,6 +69,29 @@ pub struct Document {
     pub elements: Vec<Element>,
     /// The warnings of the validator.
     pub warnings: Vec<Finding>,
+}
+
+impl Document {
+    /// Removes W403 for addresses at a host of the node, which is that of `public.base_url`, from
+    /// findings about this document.
+    pub fn allow_sip_host(&self, findings: &mut Vec<Finding>, own: &str) {
+        let is_own = |address: &DialAddress| match address {
+            DialAddress::Sip(address) => {
+                sip::name_and_host(address).is_some_and(|(_, host)| host.eq_ignore_ascii_case(own))
+            }
+            DialAddress::Pstn(_) | DialAddress::WhatsappUser(_) => false,
+        };
+        let dials = self.elements.iter().filter_map(|element| match &element.kind {
+            ElementKind::Dial(dial) => Some(dial),
+            _ => None,
+        });
+        let own_targets: Vec<Position> = dials
+            .flat_map(|dial| &dial.targets)
+            .filter(|target| is_own(&target.address))
+            .map(|target| target.at)
+            .collect();
+        findings.retain(|f| f.rule != rules::W403.id || !own_targets.contains(&f.at));
+    }
 }
 
 /// An element of a document.

@@ -55,7 +55,7 @@ pub use value::CLASSIC_LANGUAGES;
 
 use std::sync::Arc;
 
-use ast::{DialAddress, ElementKind, Finding, Position};
+use ast::{Finding, Position};
 use findings::{Findings, quoted, shortened};
 use rules::Rule;
 
@@ -117,23 +117,9 @@ impl ParseOutcome {
 
     /// Removes W403 for addresses at a host of the node, which is that of `public.base_url`.
     pub fn allow_sip_host(mut self, own: &str) -> Self {
-        let Some(document) = &self.document else { return self };
-        let dials = document.elements.iter().filter_map(|element| match &element.kind {
-            ElementKind::Dial(dial) => Some(dial),
-            _ => None,
-        });
-        let is_own = |address: &DialAddress| match address {
-            DialAddress::Sip(address) => {
-                sip::name_and_host(address).is_some_and(|(_, host)| host.eq_ignore_ascii_case(own))
-            }
-            DialAddress::Pstn(_) | DialAddress::WhatsappUser(_) => false,
-        };
-        let reachable: Vec<Position> = dials
-            .flat_map(|dial| &dial.targets)
-            .filter(|target| is_own(&target.address))
-            .map(|target| target.at)
-            .collect();
-        self.findings.retain(|f| f.rule != rules::W403.id || !reachable.contains(&f.at));
+        if let Some(document) = &self.document {
+            document.allow_sip_host(&mut self.findings, own);
+        }
         self
     }
 

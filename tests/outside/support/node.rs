@@ -206,7 +206,7 @@ pub struct Node {
     others: Vec<Member>,
     pub public: String,
     pub admin: String,
-    config: std::path::PathBuf,
+    pub config: std::path::PathBuf,
     log: Arc<Mutex<Vec<String>>>,
     pub dir: tempfile::TempDir,
 }

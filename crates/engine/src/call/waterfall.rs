@@ -23,9 +23,8 @@ use super::course::Course;
 use super::trace::Trace;
 use machine::log::{Header, Line, LogError, Reader};
 use machine::{
-    BLegEvent, CallSetup, CallState, CallTime, CallbackRequest, Destination, FetchResponse,
-    GraphAction, Input, InstructionOutcome, MediaCommand, MediaEvent, Output, PlayId,
-    RecognitionId, SpeechEvent,
+    CallSetup, CallState, CallTime, CallbackRequest, FetchResponse, GraphAction, Input,
+    InstructionOutcome, MediaCommand, MediaEvent, Output, PlayId, RecognitionId, SpeechEvent,
 };
 use model::{
     CallQuality, CallType, CallUuid, Direction, PromptVoice, Timestamp, TraceId, Wacid, last_four,
@@ -238,8 +237,6 @@ struct Builder {
     /// Callbacks in the machine's outputs, and the bars of callbacks.
     notices: Vec<(&'static str, Body)>,
     callbacks: Vec<(usize, String, Option<Uuid>)>,
-    /// The endpoints that the call dialled, and whether a phone of each rang.
-    endpoints: BTreeMap<CallUuid, bool>,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -288,16 +285,10 @@ impl Builder {
             answer: None,
             notices: Vec::new(),
             callbacks: Vec::new(),
-            endpoints: BTreeMap::new(),
         }
     }
 
     fn done(mut self) -> Waterfall {
-        // W403 warns that only endpoints of this node can be reached. Irrelevant if all of them
-        // were reached.
-        if !self.endpoints.is_empty() && self.endpoints.values().all(|rang| *rang) {
-            self.fall.findings.retain(|(_, finding)| finding.rule != "W403");
-        }
         self.fall.bars.sort_by_key(|bar| bar.from_us);
         self.fall
     }
@@ -445,10 +436,7 @@ impl Builder {
                 let body = body.map(|s| bodies::status(s, self.wacid.as_ref(), *status));
                 self.add(Bar::moment(Actor::Person, status.as_str(), at).with(body));
             }
-            Input::BLeg { call, event: news } => {
-                if let (BLegEvent::Placed, Some(rang)) = (news, self.endpoints.get_mut(call)) {
-                    *rang = true;
-                }
+            Input::BLeg { .. } => {
                 self.add(
                     Bar::moment(Actor::Person, "B-leg", at).noted(describe(input, "leg "), false),
                 );
@@ -573,12 +561,8 @@ impl Builder {
                 }
             }
             Output::Callback { callback: notice } => self.notice(notice),
-            Output::Dial { order } => {
-                if matches!(order.destination, Destination::Endpoint { .. }) {
-                    self.endpoints.insert(order.call, false);
-                }
-            }
-            Output::State { .. }
+            Output::Dial { .. }
+            | Output::State { .. }
             | Output::Prepare { .. }
             | Output::Media { .. }
             | Output::BLeg { .. }

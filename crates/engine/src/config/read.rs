@@ -492,7 +492,7 @@ fn cluster(mut s: Section<'_>, store: &Store, cx: &Context<'_>) -> Cluster {
         .key(
             "strict",
             flag(),
-            "The node admits no calls after 7 s in which it has reached the database neither itself nor through another node.",
+            "The node admits no calls after 4.5 s in which it has reached the database neither itself nor through another node.",
         )
         .default(&false)
         .placed();

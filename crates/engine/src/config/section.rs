@@ -609,7 +609,13 @@ impl Context<'_> {
                             Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
                             Err(e) => {
                                 let message = format!("`{key}`: could not read {name}: {e}");
-                                self.fault(node.at.clone(), message, "");
+                                let hint = match e.kind() {
+                                    std::io::ErrorKind::PermissionDenied => {
+                                        "let the user of this process read the file, or run the command as another user"
+                                    }
+                                    _ => "name a readable file",
+                                };
+                                self.fault(node.at.clone(), message, hint);
                                 return Err(());
                             }
                         },

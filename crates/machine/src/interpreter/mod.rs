@@ -352,7 +352,9 @@ impl Interpreter {
     ) -> Step {
         self.loops.begin_document();
         ctx.document_received = true;
-        ctx.findings(&document.warnings);
+        let mut warnings = document.warnings.clone();
+        document.allow_sip_host(&mut warnings, &ctx.setup.limits.sip_host);
+        ctx.findings(&warnings);
         self.cursor = Some(Cursor::new(document));
         self.keys.clear(false);
         self.room_end_cause = None;

@@ -49,6 +49,9 @@ const READER_STATEMENTS: usize = 100;
 /// Number of connections for reading.
 pub(crate) const READERS: u32 = 4;
 
+/// Number of them that requests use at a time which may not be authenticated.
+pub(crate) const UNAUTHENTICATED_LOOKUPS: usize = 2;
+
 /// Opens the writer's connection. A SQLite file is created if it does not exist, a PostgreSQL
 /// database is not.
 pub(crate) async fn writer(at: &Database, busy: Duration) -> Result<Pool, StoreError> {

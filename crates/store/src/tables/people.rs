@@ -94,6 +94,7 @@ impl Sessions<'_> {
     /// # Errors
     /// Fails if the database query fails.
     pub async fn get(self, digest: &str) -> Result<Option<(Session, User)>, StoreError> {
+        let _turn = self.0.unauthenticated.acquire().await;
         crate::tables::people::session(&self.0.read, digest).await
     }
 
@@ -172,6 +173,7 @@ impl People<'_> {
         account: Option<&AuthId>,
         name: &str,
     ) -> Result<Vec<User>, StoreError> {
+        let _turn = self.0.unauthenticated.acquire().await;
         crate::tables::people::named(&self.0.read, account, name).await
     }
 
@@ -180,6 +182,7 @@ impl People<'_> {
     /// # Errors
     /// Fails if the database query fails.
     pub async fn by_link(self, issuer: &str, subject: &str) -> Result<Option<User>, StoreError> {
+        let _turn = self.0.unauthenticated.acquire().await;
         crate::tables::people::linked(&self.0.read, issuer, subject).await
     }
 
@@ -323,6 +326,7 @@ impl People<'_> {
         digest: &str,
         now: Timestamp,
     ) -> Result<Option<User>, StoreError> {
+        let _turn = self.0.unauthenticated.acquire().await;
         crate::tables::people::invited(&self.0.read, digest, now).await
     }
 
