@@ -112,6 +112,7 @@ at('dial').onsubmit = async (event) => {
 at('accept').onclick = async () => {
   enable('hangup');
   send({ type: 'accept', call: phone.call, sdp: await offer() });
+  show('in a call');
 };
 at('reject').onclick = () => send({ type: 'reject', call: phone.call });
 at('hangup').onclick = () => send({ type: 'hangup', call: phone.call });

@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -11,6 +12,7 @@ use axum::response::Response;
 use http::{Method, StatusCode, header};
 use http_body_util::BodyExt as _;
 use serde_json::Value;
+use uuid::Uuid;
 
 use super::audit::{Actor, Change};
 use super::auth::{Principal, RateChanges};
@@ -82,6 +84,11 @@ impl Apis {
     /// Adds the request counts that another node has sent.
     pub fn merge_rates(&self, changes: RateChanges) {
         self.0.rate_limits.merge(self.0.api.clock.now(), changes);
+    }
+
+    /// Counts a form of the console. Returns the time to wait if the user has submitted too many.
+    pub fn record_form(&self, user: Uuid) -> Option<Duration> {
+        self.0.rate_limits.record_form(user)
     }
 
     pub fn new(api: Api) -> Self {

@@ -174,6 +174,10 @@ impl Digests {
 const FAILURES_PER_MINUTE: NonZeroU32 = NonZeroU32::new(60).expect("not 0");
 /// Samples of voices per minute and actor.
 const SAMPLES_PER_MINUTE: NonZeroU32 = NonZeroU32::new(20).expect("not 0");
+
+/// Rate limit for forms of a user in the console, as for the requests of an account.
+const FORMS_PER_SECOND: NonZeroU32 = NonZeroU32::new(REQUESTS / WINDOW_SECS).expect("not 0");
+const FORMS_AT_ONCE: NonZeroU32 = NonZeroU32::new(REQUESTS).expect("not 0");
 /// Maximum number of requests of an account in any [`WINDOW_SECS`].
 const REQUESTS: u32 = 300;
 const WINDOW_SECS: u32 = 5;
@@ -191,6 +195,8 @@ pub(super) struct RateLimits {
     failures: KeyedLimiter<IpAddr>,
     /// Samples of voices by actor.
     samples: KeyedLimiter<String>,
+    /// Forms of the console by user.
+    forms: KeyedLimiter<Uuid>,
     /// The instant from which the times in `requests` count.
     origin: Instant,
     /// The latest requests of each account. A [`Ring`] limits events per second, so its times are
@@ -252,6 +258,9 @@ impl RateLimits {
             offenders,
             failures: KeyedLimiter::new(per_minute(FAILURES_PER_MINUTE)),
             samples: KeyedLimiter::new(per_minute(SAMPLES_PER_MINUTE)),
+            forms: KeyedLimiter::new(
+                Quota::per_second(FORMS_PER_SECOND).allow_burst(FORMS_AT_ONCE),
+            ),
             origin,
             requests: DashMap::new(),
             changes: OnceLock::new(),
@@ -332,6 +341,11 @@ impl RateLimits {
         })
     }
 
+    /// Counts a form of the console. Returns the time to wait if the user has submitted too many.
+    pub(super) fn record_form(&self, user: Uuid) -> Option<Duration> {
+        self.forms.spend(user)
+    }
+
     /// Counts a request of an account.
     ///
     /// # Errors
@@ -393,7 +407,7 @@ mod tests {
 
     use http::{HeaderMap, HeaderValue};
 
-    use super::{AuthError, Credentials, RateLimits, Role, STANDARD, network_prefix};
+    use super::{AuthError, Credentials, RateLimits, Role, STANDARD, Uuid, network_prefix};
     use base64::Engine as _;
     use engine::admission::book::AccountCredentials;
     use engine::admission::settings::ApiKey;
@@ -499,6 +513,15 @@ mod tests {
         clock.step(Duration::from_millis(200));
         assert_eq!(request(), Ok(()), "the first request is five seconds old");
         assert!(request().is_err(), "the second is younger");
+    }
+
+    #[test]
+    fn a_person_submits_300_forms_at_once() {
+        let limits = RateLimits::new(model::Clock::real().now(), None);
+        let [one, other] = [1, 2].map(Uuid::from_u128);
+        let refused = (0..330).filter(|_| limits.record_form(one).is_some()).count();
+        assert!((1..=30).contains(&refused), "{refused}");
+        assert_eq!(limits.record_form(other), None);
     }
 
     #[test]

@@ -51,7 +51,7 @@ fn markdown(mut command: clap::Command) -> String {
     );
     page.push_str(
         "Exit codes: 0 done, 1 the command failed, 2 wrong usage or configuration, 130 ended early by Ctrl-C. Errors go to \
-         standard error. With `--json`, output is one object per line.\n\n## Global options\n\n",
+         standard error. With `--json`, output is one object per line; `numbers export` writes a file instead.\n\n## Global options\n\n",
     );
     options(&command, &mut page);
     for (name, sub) in leaves(&command, "offhook") {

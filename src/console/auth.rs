@@ -230,6 +230,11 @@ impl FromRequest<Arc<Console>> for SubmittedForm {
         {
             return Err(page::refused(console, Some(&visitor), visitor.preferences, "error.csrf"));
         }
+        if let Some(wait) = console.apis.record_form(visitor.person.user.id) {
+            let seconds = (wait.as_secs() + 1).to_string();
+            let text = visitor.lang().with("error.too_many", &[&seconds]);
+            return Err(page::failed(console, &visitor, StatusCode::TOO_MANY_REQUESTS, &text));
+        }
         match page::sure(console, &visitor, &form) {
             Some(question) => Err(question),
             None => Ok(Self { visitor, form }),

@@ -485,6 +485,8 @@ struct Chat {
     rows: Vec<Row>,
     /// Whether the customer service window is open, and its end.
     open: bool,
+    /// Whether the number is disconnected, or belongs to another account now.
+    is_number_gone: bool,
     until: Option<When>,
     ai: bool,
     agent: String,
@@ -574,11 +576,12 @@ async fn render_chat(
     let checks_permission = checks_permission(console, &conversation.number);
     let of_number = number_label(console, visitor, &conversation.number);
     let agent = agent_name(console, visitor, conversation.active_agent).await;
-    let other_agent = match find_number(console, visitor, &conversation.number).await {
-        Ok(number) => number.active_agent.and_then(|agent| agent.parse().ok()),
-        // The number was disconnected.
-        Err(_) => None,
-    };
+    let of_account = find_number(console, visitor, &conversation.number).await.ok();
+    // The number may be disconnected, or belong to another account since then.
+    let of_account = of_account.filter(|number| number.account == conversation.account);
+    let is_number_gone = of_account.as_ref().is_none_or(|number| !number.connected);
+    let other_agent =
+        of_account.and_then(|number| number.active_agent).and_then(|agent| agent.parse().ok());
     let other_agent = other_agent.filter(|agent| Some(*agent) != conversation.active_agent);
     let other_agent = agent_name(console, visitor, other_agent).await;
     let rows = latest(console, visitor).await;
@@ -597,7 +600,7 @@ async fn render_chat(
     let now = console.apis.api().clock.wall().rfc3339();
     let until = conversation.window_expires_at.as_deref();
     // Both are in UTC and the same format, so their seconds compare as text.
-    let open = until.is_some_and(|until| until.get(..19) > now.get(..19));
+    let open = !is_number_gone && until.is_some_and(|until| until.get(..19) > now.get(..19));
     let name = conversation.user.display_name();
     let live = visitor.query.some("cursor").is_none() && refused.wrong.is_empty();
     let about = if live { "conversation call number agent" } else { "" };
@@ -630,6 +633,7 @@ async fn render_chat(
                 .map(|cursor| visitor.query.with("cursor", Some(&cursor)))
                 .unwrap_or_default(),
             open,
+            is_number_gone,
             until: until.map(When::read),
             ai: conversation.ai_enabled,
             agent,

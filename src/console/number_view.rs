@@ -14,6 +14,9 @@ pub(super) struct Number {
     pub(super) country: String,
     pub(super) country_name: String,
     pub(super) alias: String,
+    /// The account or subaccount that the number belongs to.
+    #[serde(default)]
+    pub(super) account: String,
     pub(super) whatsapp_phone_number_id: String,
     pub(super) whatsapp_business_account: Option<String>,
     pub(super) verified_name: String,

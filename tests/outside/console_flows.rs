@@ -936,10 +936,16 @@ async fn s0_21_s0_22_the_mapping_is_changed_for_all_numbers_of_a_waba() {
     let synced =
         http::send("POST", &url, &[("x-api-key", crate::support::node::API_KEY)], "").await;
     assert_eq!(synced.status, 200, "{}", synced.text());
+    let order = json!({"message": "Open?", "from": USER, "phone_number_id": "106540352242922"});
+    writes(&world, &order).await;
     let mut browser = signed_in(&world, "asha").await;
+    browser.visit("/console/inbox/").await;
+    browser.click("#conversations a.row-link").await;
+    browser.until("document.querySelector('#composer textarea#text')").await;
     browser.visit("/console/numbers/").await;
     browser.click(&format!("#number-{NUMBER} a.row-link")).await;
     browser.says("dialog.side .note.warm", "+918035737777").await;
+    browser.says("dialog.side", "can no longer be answered there").await;
     browser.fill("dialog [name=account]", "SATESTOFFHOOK0000001").await;
     // The number has no URL for messages; only changed fields are validated.
     browser.press("dialog.side", "Save changes").await;
@@ -948,6 +954,12 @@ async fn s0_21_s0_22_the_mapping_is_changed_for_all_numbers_of_a_waba() {
         let page = asha.get(&format!("/console/numbers/{number}/")).await.text();
         assert!(page.contains("value=\"SATESTOFFHOOK0000001\" selected"), "{number}");
     }
+    // The conversation says why it can't be answered.
+    browser.visit("/console/inbox/").await;
+    browser.click("#conversations a.row-link").await;
+    browser.says("#composer", "belongs to another account now").await;
+    let composer = "document.querySelector('#composer textarea#text')";
+    assert_eq!(browser.eval(&format!("{composer} === null")).await, true);
     assert_eq!(browser.errors, [""; 0]);
 }
 

@@ -75,6 +75,13 @@ async fn the_palette_and_the_shortcuts_work_with_keys_only() {
     browser.until(&format!("{chosen}.textContent.includes('zzz')")).await;
     press(&mut browser, "Escape", 0).await;
     browser.until(&format!("!{open}")).await;
+    // A phone number is not offered as the UUID of a call.
+    press(&mut browser, "k", CTRL).await;
+    browser.until(&format!("{open} && {rows} > 5")).await;
+    type_text(&mut browser, "918035737458").await;
+    browser.until(&format!("{chosen}.textContent.includes('918035737458') && {rows} === 2")).await;
+    press(&mut browser, "Escape", 0).await;
+    browser.until(&format!("!{open}")).await;
     press(&mut browser, "k", CTRL).await;
     browser.until(&format!("{open} && {rows} > 5")).await;
     type_text(&mut browser, "recor").await;

@@ -181,9 +181,17 @@ async fn a_new_certificate_is_presented_while_connections_stay() {
     // Because the files have changed.
     let third = world.authority.write(&folder, "host", &[HOST]);
     assert_eq!(world.until_other(&second).await, third);
-    // A key that does not belong to the certificate changes nothing.
-    std::fs::copy(folder.join("other.key"), folder.join("host.key")).expect("copied");
+    // A damaged certificate of an authority changes nothing, and neither does a key that does not
+    // belong to the certificate.
+    let good = std::fs::read_to_string(folder.join("host.pem")).expect("read");
+    let damaged = format!("{good}-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
     let url = format!("{}/api/v1/reload/", world.node.public);
+    std::fs::write(folder.join("host.pem"), damaged).expect("written");
+    let refused = http::send("POST", &url, &[("x-api-key", API_KEY)], "").await;
+    assert_eq!(refused.status, 400, "{}", refused.text());
+    assert_eq!(world.client.certificate(HOST).await.expect("a handshake"), third);
+    std::fs::write(folder.join("host.pem"), good).expect("written");
+    std::fs::copy(folder.join("other.key"), folder.join("host.key")).expect("copied");
     let refused = http::send("POST", &url, &[("x-api-key", API_KEY)], "").await;
     assert_eq!(refused.status, 400, "{}", refused.text());
     assert!(refused.text().contains("host.key can't be used"), "{}", refused.text());

@@ -5,8 +5,10 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
+use rustls::CertificateError;
 use rustls::client::verify_server_name;
-use rustls::pki_types::ServerName;
+use rustls::crypto::aws_lc_rs::default_provider;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
@@ -25,9 +27,22 @@ pub(crate) struct Certificate {
 }
 
 impl Certificate {
-    pub(crate) fn new(key: CertifiedKey) -> Self {
+    /// Joins a certificate, those of the authorities behind it, and its private key.
+    ///
+    /// # Errors
+    /// Returns an error if the key does not belong to the first certificate, or if any certificate
+    /// is damaged: clients then refuse the connection, even if they need only the others.
+    pub(crate) fn new(
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+    ) -> Result<Self, rustls::Error> {
+        let is_damaged = |der: &CertificateDer<'_>| Validity::of(der).is_none();
+        if chain.iter().skip(1).any(is_damaged) {
+            return Err(CertificateError::BadEncoding.into());
+        }
+        let key = CertifiedKey::from_der(chain, key, &default_provider())?;
         let validity = key.cert.first().and_then(|der| Validity::of(der));
-        Self { key: Arc::new(key), validity }
+        Ok(Self { key: Arc::new(key), validity })
     }
 
     /// Returns whether the certificate is valid for this host name.

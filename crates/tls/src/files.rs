@@ -5,10 +5,8 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::sign::CertifiedKey;
 
 use crate::certificates::Certificate;
 use crate::settings::CertificateFiles;
@@ -50,8 +48,7 @@ fn load_one(CertificateFiles { cert, key }: &CertificateFiles) -> Result<Certifi
     let chain = read_chain(cert)?;
     let private = PrivateKeyDer::from_pem_slice(&read(key)?);
     let private = private.map_err(|_| LoadError::NoKey(key.clone()))?;
-    let certified = CertifiedKey::from_der(chain, private, &default_provider());
-    certified.map(Certificate::new).map_err(|source| LoadError::Unusable {
+    Certificate::new(chain, private).map_err(|source| LoadError::Unusable {
         cert: cert.clone(),
         key: key.clone(),
         source,

@@ -53,7 +53,7 @@ rules! {
     E401 "callType whatsapp without callerId"
     E402 "dial target empty or of the wrong form"
     W301 "unknown attribute: ignored"
-    W302 "value in unusual letter case: accepted"
+    W302 "value in unusual letter case or order: accepted"
     W303 "empty attribute value: treated as absent"
     W304 "text where no text is allowed: ignored"
     W305 "Hangup with schedule and no element after it"

@@ -266,10 +266,13 @@ fn accept_word<'v>(place: Place<'_, 'v>, typed: Value<'v>, value: &str, word: &s
     case_problem(value, word)
 }
 
-/// Returns W302 if the letter case of a word differs from the table.
+/// Returns W302 if the letter case of a word, or the order of several, differs from the table.
 fn case_problem(value: &str, word: &str) -> Option<Box<Problem>> {
-    (value != word)
-        .then(|| Problem::new(rules::W302, "is in unusual letter case", format!("write {word}")))
+    let what = match value.eq_ignore_ascii_case(word) {
+        true => "is in unusual letter case",
+        false => "has its words in unusual order",
+    };
+    (value != word).then(|| Problem::new(rules::W302, what, format!("write {word}")))
 }
 
 fn boolean(value: &str, place: Place<'_, '_>) -> CheckResult {

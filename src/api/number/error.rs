@@ -14,8 +14,10 @@ use machine::GraphOutcome;
 
 pub(super) const NO_CONVERSATION: &str = "no such conversation";
 /// The code and the message if a conversation's business number is no longer connected.
-const NO_NUMBER: (&str, &str) =
-    ("no_number", "the conversation's phone number is no longer connected to this node");
+const NO_NUMBER: (&str, &str) = (
+    "no_number",
+    "the conversation's phone number is no longer connected to this node, or belongs to another account now",
+);
 /// The message for a `from` that does not belong to the account.
 pub(super) const NOT_OWN_NUMBER: &str = "from is not a phone number of this account";
 const UNAVAILABLE: ApiError = ApiError::Unavailable {

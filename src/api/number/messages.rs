@@ -42,8 +42,8 @@ pub(super) const ROUTES: &[Route] = &[Route {
         error(
             409,
             "`disconnected`: the phone number must be reconnected first; `no_number`: it is no \
-             longer connected to this node; `request_under_way`: a permission request to the user \
-             is being sent",
+             longer connected to this node, or belongs to another account now; \
+             `request_under_way`: a permission request to the user is being sent",
         ),
         error(
             422,

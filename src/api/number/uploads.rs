@@ -39,7 +39,7 @@ pub(super) const ROUTES: &[Route] = &[Route {
         error(
             409,
             "`disconnected`: the phone number must be reconnected first; `no_number`: it is no \
-             longer connected to this node",
+             longer connected to this node, or belongs to another account now",
         ),
         error(413, "The file is larger than WhatsApp accepts for its type"),
         error(415, "WhatsApp does not accept files of this type, or the body is compressed"),

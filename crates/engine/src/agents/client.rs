@@ -151,7 +151,7 @@ impl AgentClient {
         let body = body.map_err(unreadable)?;
         if agent.spec.endpoint.is_none()
             && let Some(model) = &self.model
-            && !model.take_request(&agent.main_account)
+            && !model.take_request(&agent.main_account).await
         {
             return Err(AgentError::Budget);
         }
@@ -206,7 +206,7 @@ impl AgentClient {
         within: Duration,
     ) -> Result<String, AgentError> {
         let shared = self.model.as_ref().ok_or(AgentError::NoEndpoint)?;
-        if !shared.take_request(main_account) {
+        if !shared.take_request(main_account).await {
             return Err(AgentError::Budget);
         }
         let model = &shared.settings;

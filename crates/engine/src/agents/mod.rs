@@ -63,7 +63,8 @@ struct Inner {
 impl Agents {
     pub fn new(parts: AgentsParts) -> Self {
         let AgentsParts { store, directory, notices, egress, model_egress, model, clock } = parts;
-        let model = model.map(|settings| Arc::new(SharedModel::new(settings)));
+        let model = model
+            .map(|settings| Arc::new(SharedModel::new(settings, store.clone(), clock.clone())));
         let client = AgentClient { egress, model_egress, model, clock };
         Self(Arc::new(Inner { store, directory, notices, client }))
     }

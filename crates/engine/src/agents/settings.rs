@@ -6,7 +6,8 @@ use std::time::Duration;
 use governor::{DefaultKeyedRateLimiter, Quota};
 use url::Url;
 
-use model::{AuthId, Secret};
+use model::{AuthId, Clock, Secret};
+use store::{RequestCount, RequestTarget, Store};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -21,24 +22,26 @@ pub struct ModelSettings {
     pub name: String,
     /// Other models on that server that agents may use. The operator pays for them.
     pub allowed: Vec<String>,
-    /// Requests of a main account and its subaccounts in a day.
+    /// Requests of a main account and its subaccounts in any 24 hours.
     pub requests_per_day: NonZeroU32,
 }
 
-/// The operator's model and the remaining requests of each account. Used requests are restored
-/// evenly over a day, and all of them by a restart.
+/// The operator's model and the remaining requests of each account. All nodes count them in the
+/// store. A node also counts its own in memory, because it may take several before they are stored.
 pub(super) struct SharedModel {
     pub(super) settings: ModelSettings,
     used: DefaultKeyedRateLimiter<AuthId>,
+    store: Store,
+    clock: Clock,
 }
 
 impl SharedModel {
-    pub(super) fn new(settings: ModelSettings) -> Self {
+    pub(super) fn new(settings: ModelSettings, store: Store, clock: Clock) -> Self {
         let per_day = settings.requests_per_day;
         let quota = Quota::with_period(DAY / per_day.get())
             .unwrap_or(Quota::per_second(per_day))
             .allow_burst(per_day);
-        Self { settings, used: DefaultKeyedRateLimiter::keyed(quota) }
+        Self { settings, used: DefaultKeyedRateLimiter::keyed(quota), store, clock }
     }
 
     /// Returns the model for an agent: the one it names, or the default. `None` if agents may not
@@ -54,25 +57,55 @@ impl SharedModel {
         std::iter::once(self.settings.name.as_str()).chain(more)
     }
 
-    /// Takes one of the main account's requests. Returns `false` if none is left.
-    pub(super) fn take_request(&self, main_account: &AuthId) -> bool {
-        self.used.check_key(main_account).is_ok()
+    /// Takes one of the main account's requests. Returns `false` if none is left. While the store
+    /// can't be read, only the requests of this process count.
+    pub(super) async fn take_request(&self, main_account: &AuthId) -> bool {
+        if self.used.check_key(main_account).is_err() {
+            return false;
+        }
+        let (store, now) = (self.store.clone(), self.clock.wall());
+        let (target, kind) = (RequestTarget::Model, main_account.to_string());
+        let used = store.request_counts().since(target, &kind, now.minus(DAY)).await;
+        let is_left = match used {
+            Ok(used) => used < u64::from(self.settings.requests_per_day.get()),
+            Err(error) => {
+                tracing::warn!(%error, "failed to read the requests to the node's model");
+                true
+            }
+        };
+        if is_left {
+            let count =
+                RequestCount { target, kind, outcome: String::new(), failed: false, requests: 1 };
+            // The request does not wait for a slow store.
+            tokio::spawn(async move {
+                if let Err(error) = store.request_counts().add(now, vec![count]).await {
+                    tracing::warn!(%error, "failed to store a request to the node's model");
+                }
+            });
+        }
+        is_left
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use model::{Health, Timestamp};
 
-    #[test]
-    fn agents_use_listed_models_and_each_account_has_its_own_budget() {
-        let model = SharedModel::new(ModelSettings {
+    #[tokio::test]
+    async fn agents_use_listed_models_and_each_account_has_its_own_budget() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
+        let settings = ModelSettings {
             url: Url::parse("http://127.0.0.1/v1").unwrap(),
             api_key: None,
             name: "small".to_owned(),
             allowed: vec!["large".to_owned()],
             requests_per_day: NonZeroU32::new(2).unwrap(),
-        });
+        };
+        let clock = Clock::stepped(Timestamp::from_secs(1_000_000));
+        let new = || SharedModel::new(settings.clone(), store.clone(), clock.clone());
+        let model = new();
         for (named, chosen) in [
             (None, Some("small")),
             (Some("small"), Some("small")),
@@ -82,7 +115,17 @@ mod tests {
             assert_eq!(model.choose(named), chosen);
         }
         let (one, two): (AuthId, AuthId) = ("MA1".into(), "MA2".into());
-        let taken = [&one, &one, &one, &two].map(|account| model.take_request(account));
-        assert_eq!(taken, [true, true, false, true]);
+        for (account, is_taken) in [(&one, true), (&one, true), (&one, false), (&two, true)] {
+            assert_eq!(model.take_request(account).await, is_taken);
+        }
+        // Another node, or this one after a restart.
+        let counts = store.request_counts();
+        while counts.since(RequestTarget::Model, "MA1", Timestamp::default()).await.unwrap() < 2 {
+            tokio::task::yield_now().await;
+        }
+        assert!(!new().take_request(&one).await);
+        clock.step(DAY + Duration::from_secs(61));
+        assert!(new().take_request(&one).await);
+        store.close().await;
     }
 }

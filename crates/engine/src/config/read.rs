@@ -610,7 +610,7 @@ fn retention(mut s: Section<'_>) -> Retention {
         ),
         audit_days: days(
             "audit_days",
-            "Days that records of the audit trail are kept, at most 100,000 of a main account.",
+            "Days that records of the audit trail are kept, at most 200,000 of an account and 50,000 of an actor in it.",
             d.audit_days,
         ),
     };
@@ -642,8 +642,8 @@ fn model(mut s: Section<'_>) -> Option<ModelSettings> {
         .key(
             "requests_per_day",
             integer(1..=10_000_000),
-            "Requests of a main account and its subaccounts to this model in a day. Used requests \
-             come back evenly over the day.",
+            "Requests of a main account and its subaccounts to this model in any 24 hours, at all nodes \
+             together.",
         )
         .or(10_000);
     s.finish();

@@ -30,11 +30,13 @@ impl Audit<'_> {
 
     /// Deletes records from before `before`, and the oldest ones of accounts that have too many.
     /// Refused sign-ins are counted separately, so that password guessing does not delete records
-    /// of changes.
+    /// of changes, and so are the changes of each actor, so that nobody can delete those of others
+    /// by many of their own.
     ///
     /// # Errors
     /// Fails if a query fails or the database rejects a write. Some records may be deleted then.
     pub async fn delete_older(self, before: Timestamp) -> Result<(), StoreError> {
+        BY_ACTOR.delete(self.0, before).await?;
         CHANGES.delete(self.0, before).await?;
         REFUSALS.delete(self.0, before).await
     }
@@ -117,8 +119,11 @@ const CHANGES: ExpiringTable = ExpiringTable {
     id: "audit_id",
     time: "at_us",
     rows: "action <> 'signInRefused'",
-    max: 100_000,
+    group: &["auth_id"],
+    max: 200_000,
 };
+const BY_ACTOR: ExpiringTable =
+    ExpiringTable { group: &["auth_id", "actor"], max: 50_000, ..CHANGES };
 const REFUSALS: ExpiringTable =
     ExpiringTable { rows: "action = 'signInRefused'", max: 20_000, ..CHANGES };
 
@@ -233,6 +238,13 @@ mod tests {
         let few = ExpiringTable { max: 2, ..REFUSALS };
         few.delete(store.audit().0, secs(0)).await.unwrap();
         assert_eq!(ids("MA1", AuditFilter::default(), 9).await, [8, 6, 2, 3]);
+        // Nor do many changes of one actor delete those of others.
+        for n in 10..14 {
+            store.audit().insert(row(n, "MA1", "MA1", "user:asha")).await.unwrap();
+        }
+        let few = ExpiringTable { max: 2, ..BY_ACTOR };
+        few.delete(store.audit().0, secs(0)).await.unwrap();
+        assert_eq!(ids("MA1", AuditFilter::default(), 9).await, [12, 13, 8, 6, 2, 3]);
         store.close().await;
     }
 }

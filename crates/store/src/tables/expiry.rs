@@ -1,4 +1,4 @@
-//! Deletes rows that are too old, and the oldest ones of main accounts that have too many.
+//! Deletes rows that are too old, and the oldest ones of accounts that have too many.
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -20,30 +20,37 @@ pub(crate) struct ExpiringTable {
     pub(crate) time: &'static str,
     /// SQL condition that selects the rows to which the limits apply.
     pub(crate) rows: &'static str,
-    /// Maximum number of rows for each main account.
+    /// The columns whose values rows have in common to which `max` applies, such as the account.
+    pub(crate) group: &'static [&'static str],
+    /// Maximum number of rows of each group.
     pub(crate) max: u32,
 }
+
+const WHAT: &str = "count old rows";
 
 /// Number of rows deleted in one write, so that the writer is never busy for long.
 const BATCH: u32 = 1_000;
 
 impl ExpiringTable {
-    /// Deletes the rows from before `before`, and the oldest ones of each main account beyond
+    /// Deletes the rows from before `before`, and the oldest ones of each group beyond
     /// [`max`](Self::max).
     ///
     /// # Errors
     /// Fails if a query fails or the database rejects a write. Some rows may be deleted then.
     pub(crate) async fn delete(self, shared: &Shared, before: Timestamp) -> Result<(), StoreError> {
-        let Self { name, rows, max, .. } = self;
+        let Self { name, rows, group, max, .. } = self;
         self.delete_batches(shared, Rows::Before(before)).await?;
         // This scan uses a read connection, because the writer must not be slow.
+        let columns = group.join(", ");
         let select = format!(
-            "SELECT main_auth_id FROM {name} WHERE {rows} GROUP BY main_auth_id HAVING count(*) > $1"
+            "SELECT {columns} FROM {name} WHERE {rows} GROUP BY {columns} HAVING count(*) > $1"
         );
-        let select = sql::query_scalar::<String>(select).bind(i64::from(max));
-        let accounts = select.fetch_all(&shared.read).await.map_err(failed("count old rows"))?;
-        for account in accounts {
-            self.delete_batches(shared, Rows::Excess(account)).await?;
+        let select = sql::query(select).bind(i64::from(max));
+        let full = select.fetch_all(&shared.read).await.map_err(failed(WHAT))?;
+        for row in full {
+            let values: Result<Vec<String>, _> =
+                group.iter().map(|column| row.try_get(*column)).collect();
+            self.delete_batches(shared, Rows::Excess(values.map_err(failed(WHAT))?)).await?;
         }
         Ok(())
     }
@@ -58,8 +65,8 @@ impl ExpiringTable {
 #[derive(Clone)]
 enum Rows {
     Before(Timestamp),
-    /// Excess rows of a main account.
-    Excess(String),
+    /// Excess rows of the group with these values.
+    Excess(Vec<String>),
 }
 
 /// Deletes at most [`BATCH`] rows.
@@ -74,7 +81,7 @@ impl WriteTask for DeleteBatch {
         to: &'a mut Conn,
         _: &'a Seal,
     ) -> BoxFuture<'a, Result<u64, sqlx::Error>> {
-        let ExpiringTable { name, id, time, rows: expiring, max } = self.table;
+        let ExpiringTable { name, id, time, rows: expiring, group, max } = self.table;
         let delete = |rows: &str| {
             format!(
                 "DELETE FROM {name} WHERE {id} IN (SELECT {id} FROM {name} WHERE {expiring} AND {rows})"
@@ -86,10 +93,15 @@ impl WriteTask for DeleteBatch {
                     .bind(before.micros())
                     .bind(i64::from(BATCH))
             }
-            Rows::Excess(account) => {
-                let rows =
-                    format!("main_auth_id = $1 ORDER BY {time} DESC, {id} LIMIT $2 OFFSET $3");
-                sql::query(delete(&rows)).bind(account).bind(i64::from(BATCH)).bind(i64::from(max))
+            Rows::Excess(values) => {
+                let equal: Vec<String> =
+                    (3..).zip(group).map(|(nth, column)| format!("{column} = ${nth}")).collect();
+                let rows = format!(
+                    "{} ORDER BY {time} DESC, {id} LIMIT $1 OFFSET $2",
+                    equal.join(" AND ")
+                );
+                let delete = sql::query(delete(&rows)).bind(i64::from(BATCH)).bind(i64::from(max));
+                values.iter().fold(delete, |delete, value| delete.bind(value))
             }
         };
         async move { Ok(delete.execute(to).await?.rows_affected()) }.boxed()

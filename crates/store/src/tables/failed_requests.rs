@@ -167,6 +167,7 @@ const TABLE: ExpiringTable = ExpiringTable {
     id: "request_id",
     time: "at_us",
     rows: "TRUE",
+    group: &["main_auth_id"],
     max: 100_000,
 };
 

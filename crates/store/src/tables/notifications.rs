@@ -138,6 +138,7 @@ const TABLE: ExpiringTable = ExpiringTable {
     id: "notice_id",
     time: "created_us",
     rows: "TRUE",
+    group: &["main_auth_id"],
     max: 10_000,
 };
 

@@ -44,6 +44,24 @@ impl RequestCounts<'_> {
         rows.iter().map(count).collect::<Result<_, _>>().map_err(failed(WHAT))
     }
 
+    /// Returns the number of requests of a kind since the minute that contains `from`.
+    ///
+    /// # Errors
+    /// Fails if the database query fails.
+    pub async fn since(
+        self,
+        target: RequestTarget,
+        kind: &str,
+        from: Timestamp,
+    ) -> Result<u64, StoreError> {
+        let select = "SELECT CAST(coalesce(sum(requests), 0) AS BIGINT) FROM request_counts \
+            WHERE target = $1 AND kind = $2 AND at_us > $3";
+        let select = sql::query_scalar::<i64>(select).bind(target.as_str()).bind(kind.to_owned());
+        let select = select.bind(from.micros().saturating_sub(MINUTE_US));
+        let sum = select.fetch_one(&self.0.read).await.map_err(failed(WHAT))?;
+        Ok(u64::try_from(sum).unwrap_or_default())
+    }
+
     /// Returns the minutes from `from` to `to` with failed requests, with the number of failures in
     /// each.
     ///
@@ -81,6 +99,8 @@ pub enum RequestTarget {
     Customer,
     /// Meta's Graph API.
     Graph,
+    /// The operator's language model. The kind is the main account that used it.
+    Model,
 }
 
 impl RequestTarget {
@@ -88,6 +108,7 @@ impl RequestTarget {
         match self {
             Self::Customer => "customer",
             Self::Graph => "graph",
+            Self::Model => "model",
         }
     }
 }
@@ -156,6 +177,7 @@ fn count(row: &Row) -> Result<RequestCount, sqlx::Error> {
     Ok(RequestCount {
         target: match target.as_str() {
             "graph" => RequestTarget::Graph,
+            "model" => RequestTarget::Model,
             _ => RequestTarget::Customer,
         },
         kind: row.try_get("kind")?,

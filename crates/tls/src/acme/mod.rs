@@ -14,10 +14,8 @@ use std::time::Duration;
 
 use instant_acme::{Account, AccountCredentials, NewAccount};
 use model::{Clock, Secret, Timestamp, metric};
-use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::sign::CertifiedKey;
 use store::{CertificateKind, CertificateRow, Store, StoreError};
 use tokio::sync::Notify;
 use tracing::{error, info, warn};
@@ -362,8 +360,7 @@ impl Acme {
 fn parse(row: &CertificateRow) -> Option<Certificate> {
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(row.body.as_bytes()).collect();
     let key = PrivateKeyDer::from_pem_slice(row.secret.as_ref()?.reveal().as_bytes()).ok()?;
-    let certified = CertifiedKey::from_der(chain.ok()?, key, &default_provider()).ok()?;
-    Some(Certificate::new(certified))
+    Certificate::new(chain.ok()?, key).ok()
 }
 
 /// Returns the first name of the settings that a certificate is not valid for. `None` if it is valid

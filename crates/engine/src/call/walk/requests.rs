@@ -11,6 +11,7 @@ use super::event::{Event, millis};
 use crate::answer::{
     CallbackJob, CallbackOutcome, DocumentBody, FetchJob, Hop, Hops, Sent, Validity,
 };
+use crate::call::author;
 use machine::{CallbackRequest, FetchFailure, FetchId, FetchKind, FetchResponse, Input, Params};
 use model::Method;
 use xml::ast::{DocUrl, Severity};
@@ -93,6 +94,14 @@ impl Walk<'_> {
             return self.came(fetch, kind, 0, Ok((body, parsed)));
         }
         self.tell(Event::Request { kind, method, url: url.0.to_string(), params: params.clone() });
+        if author::path_of(&url.0).is_some() {
+            let text =
+                "an AI agent takes over the call, whose documents its node writes: the walk ends";
+            self.tell(Event::Remark { text: text.to_owned() });
+            let body = Bytes::from_static(b"<Response><Hangup/></Response>");
+            let parsed = xml::parse(&body, None);
+            return self.came(fetch, kind, 0, Ok((body, parsed)));
+        }
         let recorder = RequestRecorder::default();
         let hops = recorder.hops();
         let max_body = self.job.max_body;

@@ -130,6 +130,17 @@ async fn a_greeting_plays_and_the_call_ends_normally() {
 }
 
 #[tokio::test]
+async fn a_call_that_an_agent_takes_over_ends_without_a_fault() {
+    let handed_over =
+        "<Speak>One moment.</Speak><Redirect>https://agent.invalid/7/answer</Redirect>";
+    let (steps, walked) = walked(handed_over, Caller::default()).await;
+    assert!(walked.ok(true), "{:?}", walked.faults);
+    let is_told =
+        |step: &Step| matches!(&step.event, Event::Remark { text } if text.contains("AI agent"));
+    assert!(steps.iter().any(is_told));
+}
+
+#[tokio::test]
 async fn endless_music_plays_once_unless_something_ends_it() {
     let music = "<Play loop=\"0\">https://app.example.com/a.mp3</Play>";
     let (steps, alone) = walked(music, Caller::default()).await;
