@@ -994,3 +994,26 @@ fn key(row: &Row) -> Result<ApiKeyRow, StoreError> {
         created: c.at("created_us")?,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::poll;
+
+    use crate::store::Store;
+    use model::Health;
+
+    /// A flood of requests with made-up sessions takes only some of the connections.
+    #[tokio::test]
+    async fn lookups_for_strangers_wait_for_each_other_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("o.db"), Health::new()).await.unwrap();
+        let turns = &store.people().0.unauthenticated;
+        let busy = turns.acquire_many(turns.available_permits().try_into().unwrap()).await;
+        let mut lookup = std::pin::pin!(store.sessions().get("made up"));
+        assert!(poll!(lookup.as_mut()).is_pending());
+        assert_eq!(store.api_keys().all().await.unwrap(), []);
+        drop(busy);
+        assert_eq!(lookup.await.unwrap(), None);
+        store.close().await;
+    }
+}
